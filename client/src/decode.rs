@@ -1,0 +1,292 @@
+//! RTP packets in, pictures out: jitter buffer, depayloader and decoder in GStreamer, with the decoder chosen from a
+//! table and replaced by the next one when it fails. The only client-side GStreamer code.
+//!
+//! In order, packets go straight through; only a gap waits, and only as long as a retransmission may take. A picture
+//! with a hole, and every one that refers to it, is never shown: decoding goes on at the next keyframe, which is asked
+//! for. Limits: H.264 alone, one stream, no audio.
+
+mod flow;
+mod gate;
+mod graph;
+mod picture;
+mod rtp;
+mod supervisor;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use gstreamer as gst;
+use gstreamer_app as gst_app;
+use rov_common::units::Resolution;
+
+pub(crate) use self::picture::luma;
+pub use self::picture::{Picture, read_stamp};
+use self::flow::Flow;
+use self::graph::{Note, Shared};
+use self::rtp::Packet;
+use self::supervisor::{Now, Supervisor};
+use crate::decoders::{self, Candidate, DecoderChoice};
+use crate::mailbox::Mailbox;
+
+/// Bytes that may wait in front of the jitter buffer. That takes them as they come, so there are more only when the
+/// pipeline stands still: then half a second of 100 Mbit/s is enough to lose.
+const MAX_WAITING_BYTES: u64 = 6 << 20;
+/// Notes from the callbacks to the supervisor; more are left out, since it looks at everything each tick anyway.
+const MAX_NOTES: usize = 64;
+
+/// What to decode, and how.
+#[derive(Clone, Debug)]
+pub struct DecoderConfig {
+    pub choice: DecoderChoice,
+    /// The longest wait for a retransmission: how long a gap may hold up what is behind it.
+    pub latency: Duration,
+    /// The RTP payload type of the video; packets of others are ignored.
+    pub payload_type: u8,
+    /// The pictures are scaled to fit into this size, aspect ratio kept; none: they keep their own.
+    pub output: Option<Resolution>,
+}
+
+/// What the decoder tells its owner, on a thread of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DecodeEvent {
+    /// The server should be asked for a keyframe (PLI). Already coalesced.
+    KeyframeNeeded { reason: String },
+    /// Pictures come, of this size as decoded; again when the decoder or the size changes.
+    Playing { decoder: String, resolution: Resolution },
+    /// No decoder works; these were tried, with the reasons. Nothing more will come.
+    Failed { tried: Vec<(String, String)> },
+}
+
+/// Why there is no decoder at all.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    #[error("GStreamer does not start: {0}")]
+    GStreamer(#[from] gst::glib::Error),
+    #[error("GStreamer element {element} is missing; install {package}")]
+    MissingElement { element: &'static str, package: &'static str },
+    #[error("GStreamer has no decoder element {name}; it has {}", list(.available))]
+    NoSuchDecoder { name: String, available: Vec<String> },
+    #[error("no H.264 decoder works: {}", reasons(.tried))]
+    NoneWorks { tried: Vec<(String, String)> },
+    #[error("decoder {name} does not work: {reason}; those that do: {}", list(.working))]
+    DoesNotWork { name: String, reason: String, working: Vec<String> },
+    #[error("cannot start the decoder's thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// The state of a decoder, for the statistics.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DecodeStats {
+    /// The GStreamer element that decodes.
+    pub decoder: String,
+    /// The size as decoded, once it is known.
+    pub source: Option<Resolution>,
+    /// RTP packets that went in.
+    pub packets: u64,
+    /// RTP packets left out because the pipeline did not take them.
+    pub dropped: u64,
+    /// RTP packets that never came, or came too late.
+    pub lost: u64,
+    pub frames_decoded: u64,
+    /// Access units that were not decoded, because they were incomplete or referred to one that was.
+    pub frames_skipped: u64,
+    pub keyframe_requests: u64,
+    /// How often the pipeline was built anew.
+    pub restarts: u64,
+    /// Mean over the last two seconds of decoding, converting and scaling; none before the first picture.
+    pub decode_ms: Option<f64>,
+}
+
+/// A running decoder; dropping it ends it.
+#[derive(Debug)]
+pub struct Decoder {
+    shared: Arc<Shared>,
+    now: Arc<Mutex<Now>>,
+    payload_type: u8,
+    ssrc: AtomicU64,
+    /// Packets were left out, and nobody was told yet.
+    overflowing: AtomicBool,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Decoder {
+    /// Starts the first decoder of `config.choice` that can be started. Pictures go to `mailbox`. `on_event` is called
+    /// on the decoder's own thread, one call at a time; it must not drop the decoder.
+    pub fn start(
+        config: DecoderConfig,
+        mailbox: Arc<Mailbox<Picture>>,
+        on_event: impl Fn(DecodeEvent) + Send + Sync + 'static,
+    ) -> Result<Self, DecodeError> {
+        gst::init()?;
+        need_elements()?;
+        let candidates = decoders::candidates(&config.choice, &graph::exists, &graph::has_property);
+        if candidates.is_empty() {
+            return Err(no_candidate(&config.choice));
+        }
+        Self::start_with(candidates, config, mailbox, on_event)
+    }
+
+    /// As `start`, with the decoders to try given.
+    fn start_with(
+        candidates: Vec<Candidate>,
+        config: DecoderConfig,
+        mailbox: Arc<Mailbox<Picture>>,
+        on_event: impl Fn(DecodeEvent) + Send + Sync + 'static,
+    ) -> Result<Self, DecodeError> {
+        let (notes, inbox) = mpsc::sync_channel(MAX_NOTES);
+        let shared = Arc::new(Shared {
+            flow: Mutex::new(Flow::new(config.latency, Instant::now())),
+            bounds: Mutex::new(config.output),
+            mailbox,
+            notes,
+            dropped: AtomicU64::new(0),
+        });
+        let payload_type = config.payload_type;
+        let choice = config.choice.clone();
+        let mut supervisor = Supervisor::new(candidates, config, Arc::clone(&shared), Box::new(on_event));
+        if let Err(tried) = supervisor.begin() {
+            return Err(nothing_started(choice, tried));
+        }
+        let now = supervisor.now();
+        let thread = std::thread::Builder::new().name("decoder".into()).spawn(move || supervisor.run(&inbox))?;
+        Ok(Self {
+            shared,
+            now,
+            payload_type,
+            ssrc: AtomicU64::new(u64::MAX),
+            overflowing: AtomicBool::new(false),
+            thread: Some(thread),
+        })
+    }
+
+    /// One whole RTP packet, which came at `arrived`. Never waits; a packet that does not fit is counted and left out,
+    /// and decoding goes on at the next keyframe. What is not RTP, or of another payload type, is ignored.
+    pub fn push(&self, rtp_packet: Bytes, arrived: Instant) {
+        let Some(packet) = Packet::parse(&rtp_packet).filter(|packet| packet.payload_type == self.payload_type) else {
+            return;
+        };
+        let Some(input) = self.now().input() else {
+            graph::count_dropped(&self.shared);
+            return;
+        };
+        if input.current_level_bytes() > MAX_WAITING_BYTES {
+            graph::count_dropped(&self.shared);
+            if !self.overflowing.swap(true, Ordering::Relaxed) {
+                tracing::warn!("the decoder takes no packets; they are dropped until it does");
+                self.shared.flow().gate.close("packets dropped in front of the decoder");
+            }
+            return;
+        }
+        self.overflowing.store(false, Ordering::Relaxed);
+        self.shared.flow().arrived(packet.sequence, arrived);
+        let ssrc = u64::from(packet.ssrc);
+        let before = self.ssrc.swap(ssrc, Ordering::Relaxed);
+        if before != ssrc && before != u64::MAX {
+            tracing::debug!("the stream's SSRC changed to {ssrc:#x}");
+        }
+        push_buffer(&input, rtp_packet);
+    }
+
+    /// Scales to fit `bounds` from the next picture on.
+    pub fn set_output_size(&self, bounds: Resolution) {
+        *self.shared.bounds.lock().unwrap_or_else(PoisonError::into_inner) = Some(bounds);
+        self.now().set_bounds(Some(bounds));
+    }
+
+    pub fn stats(&self) -> DecodeStats {
+        let mut stats = self.now().stats();
+        let flow = self.shared.flow();
+        stats.packets = flow.counters.packets;
+        stats.lost = flow.counters.lost;
+        stats.frames_decoded = flow.counters.decoded;
+        stats.frames_skipped = flow.counters.skipped;
+        stats.decode_ms = flow.decode_time(Instant::now()).map(|time| time.as_secs_f64() * 1e3);
+        stats.dropped = self.shared.dropped.load(Ordering::Relaxed);
+        stats
+    }
+
+    fn now(&self) -> std::sync::MutexGuard<'_, Now> {
+        // Written in single assignments, so valid even after a panic elsewhere.
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Decoder {
+    fn drop(&mut self) {
+        // Waits while the channel is full: the supervisor empties it each tick.
+        let _ = self.shared.notes.send(Note::Stop);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the decoder's thread panicked");
+        }
+    }
+}
+
+fn push_buffer(input: &gst_app::AppSrc, packet: Bytes) {
+    // The buffer keeps the packet's own memory. An error means that the pipeline stops or failed, which the bus tells.
+    let _ = input.push_buffer(gst::Buffer::from_slice(packet));
+}
+
+/// The elements without which nothing works, and the Debian packages that hold them.
+fn need_elements() -> Result<(), DecodeError> {
+    let good = "the GStreamer 'good' plugins (gstreamer1.0-plugins-good)";
+    let base = "the GStreamer 'base' plugins (gstreamer1.0-plugins-base)";
+    let bad = "the GStreamer 'bad' plugins (gstreamer1.0-plugins-bad)";
+    let needed = [
+        ("appsrc", base),
+        ("rtpjitterbuffer", good),
+        ("rtph264depay", good),
+        ("h264parse", bad),
+        ("videoscale", base),
+        ("videoconvert", base),
+        ("appsink", base),
+    ];
+    match needed.into_iter().find(|(element, _)| !graph::exists(element)) {
+        Some((element, package)) => Err(DecodeError::MissingElement { element, package }),
+        None => Ok(()),
+    }
+}
+
+fn no_candidate(choice: &DecoderChoice) -> DecodeError {
+    match choice {
+        DecoderChoice::Auto => DecodeError::MissingElement {
+            element: "avdec_h264",
+            package: "an H.264 decoder for GStreamer (gstreamer1.0-libav, or gstreamer1.0-plugins-bad for openh264dec)",
+        },
+        DecoderChoice::Element(name) => {
+            DecodeError::NoSuchDecoder { name: name.clone(), available: available_decoders() }
+        }
+    }
+}
+
+fn nothing_started(choice: DecoderChoice, tried: Vec<(String, String)>) -> DecodeError {
+    match choice {
+        DecoderChoice::Auto => DecodeError::NoneWorks { tried },
+        DecoderChoice::Element(name) => {
+            let reason = tried.into_iter().map(|(_, reason)| reason).collect::<Vec<_>>().join("; ");
+            let mut working = supervisor::startable();
+            working.retain(|element| *element != name);
+            DecodeError::DoesNotWork { name, reason, working }
+        }
+    }
+}
+
+/// The decoders of the table that GStreamer has here, hardware first. They are registered; that they work shows only
+/// when they are started.
+pub fn available_decoders() -> Vec<String> {
+    decoders::available(&graph::exists).into_iter().map(|row| row.element.to_owned()).collect()
+}
+
+fn list(names: &[String]) -> String {
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+fn reasons(tried: &[(String, String)]) -> String {
+    tried.iter().map(|(name, reason)| format!("{name}: {reason}")).collect::<Vec<_>>().join("; ")
+}

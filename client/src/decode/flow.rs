@@ -1,0 +1,369 @@
+//! What goes through the decoder, kept beside it: which packet came when, which access unit has a hole, which may be
+//! decoded, how long decoding took. Pure; takes `now`. The GStreamer probes of `graph` are the thin part around it.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::gate::KeyframeGate;
+use super::rtp::Packet;
+
+/// Access units remembered on their way through the decoder: more than any decoder holds.
+const UNITS: usize = 64;
+/// Arrival times remembered, by sequence number: over a second of 100 Mbit/s. A power of two.
+const ARRIVALS: usize = 16_384;
+/// An access unit that waited this much longer than the jitter buffer may hold it shows that decoding cannot keep up:
+/// skip to a keyframe, as each unit decoded late would make the delay grow.
+const BEHIND: Duration = Duration::from_millis(300);
+/// A decoder that got this many access units for this long without giving a picture does not work.
+const STALL_UNITS: u32 = 20;
+const STALL_TIME: Duration = Duration::from_secs(2);
+/// The time over which means are taken.
+const WINDOW: Duration = Duration::from_secs(2);
+
+/// One access unit, from its packets to its picture.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unit {
+    pub rtp_timestamp: u32,
+    /// When its first and its last packet came in.
+    pub first_packet_at: Instant,
+    pub last_packet_at: Instant,
+    /// Its time on GStreamer's clock, by which it is found again behind the depayloader and the decoder: that of its
+    /// first and of its last packet, since the depayloader may take either.
+    pts: (Option<u64>, Option<u64>),
+    intact: bool,
+    decoding_since: Option<Instant>,
+}
+
+impl Unit {
+    fn is_at(&self, pts: Option<u64>) -> bool {
+        self.pts.0 <= pts && pts <= self.pts.1
+    }
+}
+
+/// Counters for the statistics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets that went in.
+    pub packets: u64,
+    /// Packets that never came, or too late.
+    pub lost: u64,
+    /// Pictures that came out.
+    pub decoded: u64,
+    /// Access units kept from the decoder, because they were incomplete or waited for a keyframe.
+    pub skipped: u64,
+}
+
+/// The state of one stream.
+#[derive(Debug)]
+pub struct Flow {
+    pub gate: KeyframeGate,
+    pub counters: Counters,
+    behind: Duration,
+    arrivals: Vec<Option<(u16, Instant)>>,
+    last_arrival: Option<Instant>,
+    last: Option<Packet>,
+    last_out: Instant,
+    units: VecDeque<Unit>,
+    without_picture: Option<(Instant, u32)>,
+    decode_times: VecDeque<(Instant, Duration)>,
+}
+
+impl Flow {
+    /// `latency`: how long the jitter buffer may hold a packet.
+    pub fn new(latency: Duration, now: Instant) -> Self {
+        Self {
+            gate: KeyframeGate::new(now),
+            counters: Counters::default(),
+            behind: latency + BEHIND,
+            arrivals: vec![None; ARRIVALS],
+            last_arrival: None,
+            last: None,
+            last_out: now,
+            units: VecDeque::with_capacity(UNITS),
+            without_picture: None,
+            decode_times: VecDeque::new(),
+        }
+    }
+
+    /// A new decoder takes over: it knows nothing of what went before.
+    pub fn restart(&mut self, reason: impl Into<String>, now: Instant) {
+        self.gate.close(reason);
+        self.last = None;
+        self.last_out = now;
+        self.units.clear();
+        self.without_picture = None;
+    }
+
+    /// A packet came from the network.
+    pub fn arrived(&mut self, sequence: u16, at: Instant) {
+        self.counters.packets += 1;
+        self.last_arrival = Some(at);
+        self.arrivals[usize::from(sequence) % ARRIVALS] = Some((sequence, at));
+    }
+
+    /// A packet left the jitter buffer; these come in order.
+    pub fn packet(&mut self, packet: Packet, pts: Option<u64>, now: Instant) {
+        self.last_out = now;
+        // Of the first picture, packets may have gone by before the first that came.
+        let (mut missing, mut unit_has_hole) = (0, !packet.begins_unit);
+        if let Some(last) = self.last.replace(packet) {
+            unit_has_hole = false;
+            missing = packet.sequence.wrapping_sub(last.sequence).wrapping_sub(1);
+            if missing > 0 {
+                // The hole is in the picture before it unless that had ended, and in the one behind it unless that
+                // visibly begins there.
+                let new_unit = packet.timestamp != last.timestamp;
+                unit_has_hole = !(new_unit && packet.begins_unit);
+                if !last.marker && let Some(unit) = self.units.back_mut() {
+                    unit.intact = false;
+                }
+            }
+        }
+        if missing > 0 {
+            // A jump this wide is a new stream, not a loss.
+            if missing < 0x8000 {
+                self.counters.lost += u64::from(missing);
+            }
+            self.gate.close(format!("{missing} packets lost"));
+        }
+        if packet.empty {
+            return;
+        }
+        let at = self.arrivals[usize::from(packet.sequence) % ARRIVALS]
+            .filter(|(sequence, _)| *sequence == packet.sequence)
+            .map_or(now, |(_, at)| at);
+        match self.units.back_mut().filter(|unit| unit.rtp_timestamp == packet.timestamp) {
+            Some(unit) => {
+                unit.pts.1 = pts;
+                unit.intact &= !unit_has_hole;
+                unit.first_packet_at = unit.first_packet_at.min(at);
+                unit.last_packet_at = unit.last_packet_at.max(at);
+            }
+            None => {
+                if self.units.len() == UNITS {
+                    self.units.pop_front();
+                }
+                self.units.push_back(Unit {
+                    rtp_timestamp: packet.timestamp,
+                    first_packet_at: at,
+                    last_packet_at: at,
+                    pts: (pts, pts),
+                    intact: !unit_has_hole,
+                    decoding_since: None,
+                });
+            }
+        }
+    }
+
+    /// The jitter buffer gave a packet up. Only closes the gate: `packet` counts the gap when it sees its other side.
+    pub fn given_up(&mut self) {
+        if self.gate.is_open() {
+            self.gate.close("packets lost");
+        }
+    }
+
+    /// An access unit is about to enter the decoder; whether it may.
+    pub fn access_unit(&mut self, pts: Option<u64>, keyframe: bool, now: Instant) -> bool {
+        let behind = self.behind;
+        let unit = self.units.iter_mut().rev().find(|unit| unit.is_at(pts));
+        let intact = unit.as_ref().is_some_and(|unit| unit.intact);
+        if let Some(unit) = unit {
+            let waited = now.saturating_duration_since(unit.last_packet_at);
+            if waited > behind {
+                self.gate.close(format!("decoding is {} ms behind", waited.as_millis()));
+                self.counters.skipped += 1;
+                return false;
+            }
+            unit.decoding_since = Some(now);
+        }
+        let admitted = self.gate.admit(keyframe, intact);
+        if admitted {
+            self.without_picture.get_or_insert((now, 0)).1 += 1;
+        } else {
+            self.counters.skipped += 1;
+        }
+        admitted
+    }
+
+    /// A picture came out of the decoder. Gives the access unit it was made from.
+    pub fn picture(&mut self, pts: Option<u64>, now: Instant) -> Option<Unit> {
+        self.without_picture = None;
+        self.counters.decoded += 1;
+        let decoding = |unit: &Unit| unit.decoding_since.is_some();
+        let exact = self.units.iter().position(|unit| decoding(unit) && unit.is_at(pts));
+        // A decoder that makes up its own times still keeps the order.
+        let at = exact.or_else(|| self.units.iter().position(decoding))?;
+        self.units.drain(..at);
+        let unit = self.units.pop_front()?;
+        let took = now.saturating_duration_since(unit.decoding_since?);
+        self.decode_times.push_back((now, took));
+        while self.decode_times.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > WINDOW) {
+            self.decode_times.pop_front();
+        }
+        Some(unit)
+    }
+
+    /// Mean time in the decoder, converting and scaling included, over the last two seconds.
+    pub fn decode_time(&self, now: Instant) -> Option<Duration> {
+        let recent = self.decode_times.iter().filter(|(at, _)| now.saturating_duration_since(*at) <= WINDOW);
+        let (sum, count) = recent.fold((Duration::ZERO, 0), |(sum, count), (_, took)| (sum + *took, count + 1));
+        (count > 0).then(|| sum / count)
+    }
+
+    /// The reason, if a keyframe should be asked for now. Nobody is asked while nothing comes at all: a keyframe would
+    /// not come either.
+    pub fn keyframe_due(&mut self, now: Instant) -> Option<String> {
+        let alive = self.last_arrival.is_some_and(|at| now.saturating_duration_since(at) < Duration::from_secs(1));
+        if alive { self.gate.request_due(now) } else { None }
+    }
+
+    /// Why the decoder must be taken for broken, if so.
+    pub fn stalled(&self, now: Instant) -> Option<String> {
+        let (since, units) = self.without_picture?;
+        let waited = now.saturating_duration_since(since);
+        // A decoder that does not return holds up the packets behind it, which go on arriving.
+        let stuck = self.last_arrival.is_some_and(|at| at.saturating_duration_since(self.last_out) >= STALL_TIME);
+        (waited >= STALL_TIME && (units >= STALL_UNITS || stuck))
+            .then(|| format!("no picture in {:.1} s from {units} access units", waited.as_secs_f64()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LATENCY: Duration = Duration::from_millis(50);
+
+    fn packet(sequence: u16, timestamp: u32, marker: bool, begins_unit: bool) -> Packet {
+        Packet { payload_type: 96, sequence, timestamp, ssrc: 1, marker, begins_unit, empty: false }
+    }
+
+    /// Feeds packets of pictures, two each, the first of which begins with parameter sets if it is a keyframe, and
+    /// gives the numbers of the pictures that pass. Picture `n` has packets `2n` and `2n + 1`.
+    fn shown(pictures: u32, keyframes: &[u32], lost: &[u16]) -> (Vec<u32>, Flow) {
+        let now = Instant::now();
+        let mut flow = Flow::new(LATENCY, now);
+        let mut passed = Vec::new();
+        for picture in 0..pictures {
+            let keyframe = keyframes.contains(&picture);
+            let mut came = 0;
+            for half in 0..2 {
+                let sequence = (2 * picture + half) as u16;
+                if lost.contains(&sequence) {
+                    continue;
+                }
+                came += 1;
+                flow.arrived(sequence, now);
+                flow.packet(packet(sequence, picture, half == 1, keyframe && half == 0), Some(picture.into()), now);
+            }
+            if came > 0 && flow.access_unit(Some(picture.into()), keyframe, now) {
+                passed.push(picture);
+            }
+        }
+        (passed, flow)
+    }
+
+    #[test]
+    fn without_loss_everything_passes() {
+        let (passed, flow) = shown(5, &[0], &[]);
+        assert_eq!(passed, [0, 1, 2, 3, 4]);
+        assert_eq!(flow.counters, Counters { packets: 10, lost: 0, decoded: 0, skipped: 0 });
+    }
+
+    #[test]
+    fn a_hole_hides_the_picture_and_all_that_refer_to_it() {
+        for lost in [4, 5] {
+            let (passed, flow) = shown(8, &[0, 6], &[lost]);
+            assert_eq!(passed, [0, 1, 6, 7], "packet {lost}");
+            assert_eq!((flow.counters.lost, flow.counters.skipped), (1, 4));
+        }
+    }
+
+    #[test]
+    fn a_picture_lost_whole_hides_those_that_refer_to_it() {
+        assert_eq!(shown(8, &[0, 6], &[4, 5]).0, [0, 1, 6, 7]);
+    }
+
+    #[test]
+    fn a_keyframe_with_a_hole_opens_nothing() {
+        for lost in [8, 9] {
+            assert_eq!(shown(8, &[0, 4, 6], &[lost]).0, [0, 1, 2, 3, 6, 7], "packet {lost}");
+        }
+    }
+
+    #[test]
+    fn a_whole_keyframe_behind_the_hole_is_shown_at_once() {
+        assert_eq!(shown(6, &[0, 3], &[5]).0, [0, 1, 3, 4, 5]);
+    }
+
+    #[test]
+    fn a_decoder_that_is_behind_skips_to_a_keyframe() {
+        let now = Instant::now();
+        let mut flow = Flow::new(LATENCY, now);
+        let mut feed = |n: u16, keyframe, waited| {
+            flow.arrived(n, now);
+            flow.packet(packet(n, n.into(), true, keyframe), Some(n.into()), now);
+            flow.access_unit(Some(n.into()), keyframe, now + waited)
+        };
+        assert!(feed(0, true, LATENCY));
+        assert!(!feed(1, false, Duration::from_millis(351)));
+        assert!(!feed(2, false, Duration::ZERO));
+        assert!(feed(3, true, Duration::ZERO));
+    }
+
+    #[test]
+    fn a_picture_finds_its_unit_and_the_time_it_took() {
+        let now = Instant::now();
+        let mut flow = Flow::new(LATENCY, now);
+        for n in 0..3_u16 {
+            flow.arrived(n, now + Duration::from_millis(n.into()));
+            flow.packet(packet(n, 1000 + u32::from(n / 2), n == 1, n == 0), Some(u64::from(n / 2)), now);
+        }
+        assert!(flow.access_unit(Some(0), true, now + Duration::from_millis(5)));
+        let unit = flow.picture(Some(0), now + Duration::from_millis(9)).unwrap();
+        assert_eq!(unit.rtp_timestamp, 1000);
+        assert_eq!(unit.last_packet_at - unit.first_packet_at, Duration::from_millis(1));
+        let soon = now + Duration::from_secs(1);
+        assert_eq!(flow.decode_time(soon), Some(Duration::from_millis(4)));
+        assert_eq!(flow.decode_time(now + Duration::from_secs(3)), None);
+        assert_eq!(flow.picture(Some(0), soon), None);
+    }
+
+    #[test]
+    fn a_decoder_that_gives_nothing_is_noticed() {
+        let start = Instant::now();
+        let mut flow = Flow::new(LATENCY, start);
+        for n in 0..60_u16 {
+            let now = start + Duration::from_millis(40 * u64::from(n));
+            flow.arrived(n, now);
+            flow.packet(packet(n, n.into(), true, n == 0), Some(n.into()), now);
+            assert!(flow.access_unit(Some(n.into()), n == 0, now));
+            assert_eq!(flow.stalled(now).is_some(), n >= 50, "{n}");
+        }
+        flow.picture(Some(0), start + Duration::from_secs(3));
+        assert_eq!(flow.stalled(start + Duration::from_secs(9)), None);
+    }
+
+    #[test]
+    fn a_decoder_that_does_not_return_is_noticed() {
+        let start = Instant::now();
+        let mut flow = Flow::new(LATENCY, start);
+        flow.arrived(0, start);
+        flow.packet(packet(0, 0, true, true), Some(0), start);
+        assert!(flow.access_unit(Some(0), true, start));
+        let later = start + Duration::from_secs(2);
+        assert_eq!(flow.stalled(later), None, "no packets, no picture");
+        flow.arrived(1, later);
+        assert!(flow.stalled(later).is_some());
+    }
+
+    #[test]
+    fn a_keyframe_is_asked_for_only_while_packets_come() {
+        let start = Instant::now();
+        let mut flow = Flow::new(LATENCY, start);
+        let later = start + Duration::from_secs(5);
+        assert_eq!(flow.keyframe_due(later), None);
+        flow.arrived(9, later);
+        assert!(flow.keyframe_due(later).is_some());
+    }
+}

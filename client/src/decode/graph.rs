@@ -1,0 +1,335 @@
+//! One GStreamer pipeline, from RTP packets to pictures of the wanted size, and the probes that keep `Flow` informed.
+//! The callbacks here only hand over; none of them waits.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use gstreamer_video as gst_video;
+use rov_common::codec;
+use rov_common::units::Resolution;
+
+use super::flow::Flow;
+use super::picture::Picture;
+use super::rtp::Packet;
+use crate::decoders::Candidate;
+use crate::mailbox::Mailbox;
+
+/// How long a pipeline may take to stop before it is left behind: a hung driver must not hang the program.
+const STOP_TIME: Duration = Duration::from_secs(2);
+/// Converting and scaling a 4K picture takes more than one core; more than four bring little.
+const MAX_CONVERT_THREADS: usize = 4;
+
+/// What the callbacks tell the supervisor. `generation` tells an old pipeline's last words from the present one's.
+#[derive(Debug)]
+pub enum Note {
+    /// The gate closed: a keyframe may have to be asked for.
+    GateClosed,
+    Failed {
+        generation: u64,
+        reason: String,
+    },
+    /// The first picture, or the first of a new size.
+    Playing {
+        generation: u64,
+        resolution: Resolution,
+    },
+    Stop,
+}
+
+/// What the pipeline's threads share with the decoder's owner.
+#[derive(Debug)]
+pub struct Shared {
+    pub flow: Mutex<Flow>,
+    /// The size within which pictures must fit; none: their own size.
+    pub bounds: Mutex<Option<Resolution>>,
+    pub mailbox: Arc<Mailbox<Picture>>,
+    pub notes: mpsc::SyncSender<Note>,
+    /// Packets left out because too many waited, or no pipeline was there to take them.
+    pub dropped: AtomicU64,
+}
+
+impl Shared {
+    pub fn flow(&self) -> MutexGuard<'_, Flow> {
+        // Its fields are valid after each statement, so a panic elsewhere while it was held does no harm.
+        self.flow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Called from GStreamer's threads. A full channel is no loss: the supervisor looks at everything each tick anyway.
+    fn tell(&self, note: Note) {
+        let _ = self.notes.try_send(note);
+    }
+}
+
+/// A running pipeline; dropping it stops it.
+#[derive(Debug)]
+pub struct Graph {
+    pipeline: gst::Pipeline,
+    pub input: gst_app::AppSrc,
+    scaling: Arc<Scaling>,
+}
+
+/// The size the pictures are scaled to: known once both the source's size and the bounds are.
+#[derive(Debug)]
+struct Scaling {
+    capsfilter: gst::Element,
+    /// As it is to be shown, so with square pixels.
+    source: Mutex<Option<Resolution>>,
+}
+
+/// The pipeline as text. `has` tells whether an element has a property.
+pub fn description(
+    candidate: &Candidate,
+    payload_type: u8,
+    latency: Duration,
+    threads: usize,
+    has: &dyn Fn(&str, &str) -> bool,
+) -> String {
+    let option = |element: &str, property: &str, value: String| {
+        if has(element, property) { format!(" {property}={value}") } else { String::new() }
+    };
+    // Without faststart the first packet of all waits for the whole latency.
+    let faststart = option("rtpjitterbuffer", "faststart-min-packets", "1".to_owned());
+    let scale_threads = option("videoscale", "n-threads", threads.to_string());
+    let convert_threads = option("videoconvert", "n-threads", threads.to_string());
+    // Access units are judged between the depayloader and the parser. Scaling comes before converting because the
+    // decoder's format has half the bytes or less of the window's.
+    format!(
+        "appsrc name=in is-live=true format=time do-timestamp=true max-bytes=0 \
+         caps=application/x-rtp,media=video,clock-rate=90000,encoding-name=H264,payload={payload_type} ! \
+         rtpjitterbuffer name=jitter latency={} do-lost=true{faststart} ! \
+         rtph264depay name=depay ! video/x-h264,stream-format=byte-stream,alignment=au ! h264parse ! \
+         {} ! videoscale name=scale method=bilinear{scale_threads} ! videoconvert{convert_threads} ! \
+         capsfilter name=size caps={} ! \
+         appsink name=out sync=false async=false qos=false max-buffers=1 drop=true enable-last-sample=false",
+        latency.as_millis(),
+        candidate.description,
+        size_caps(None),
+    )
+}
+
+/// BGRx in memory is 0x00RRGGBB as a little-endian u32.
+fn size_caps(size: Option<Resolution>) -> String {
+    let format = if cfg!(target_endian = "little") { "BGRx" } else { "xRGB" };
+    let size = size.map(|size| format!(",width={},height={}", size.width, size.height)).unwrap_or_default();
+    format!("video/x-raw,format={format},pixel-aspect-ratio=1/1{size}")
+}
+
+/// Whether GStreamer has this element.
+pub fn exists(element: &str) -> bool {
+    gst::ElementFactory::find(element).is_some()
+}
+
+/// Whether this element has this property, in the version that is installed.
+pub fn has_property(element: &str, property: &str) -> bool {
+    gst::ElementFactory::make(element).build().is_ok_and(|element| element.has_property(property))
+}
+
+impl Graph {
+    /// Builds and starts the pipeline; the error says why it cannot work.
+    pub fn start(
+        candidate: &Candidate,
+        payload_type: u8,
+        latency: Duration,
+        generation: u64,
+        shared: &Arc<Shared>,
+    ) -> Result<Self, String> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let text = description(candidate, payload_type, latency, cores.min(MAX_CONVERT_THREADS), &has_property);
+        let pipeline = gst::parse::launch(&text)
+            .map_err(|error| error.to_string())?
+            .downcast::<gst::Pipeline>()
+            .map_err(|_| "the description is not a pipeline".to_owned())?;
+        let element = |name: &str| pipeline.by_name(name).ok_or_else(|| format!("no element named {name}"));
+        let pad = |name: &str, pad: &str| {
+            element(name)?.static_pad(pad).ok_or_else(|| format!("no pad {pad} at element {name}"))
+        };
+        let input = element("in")?.downcast::<gst_app::AppSrc>().map_err(|_| "'in' is not an appsrc".to_owned())?;
+        let output = element("out")?.downcast::<gst_app::AppSink>().map_err(|_| "'out' is not an appsink".to_owned())?;
+        let scaling = Arc::new(Scaling { capsfilter: element("size")?, source: Mutex::new(None) });
+        watch_packets(&pad("jitter", "src")?, shared);
+        watch_units(&pad("depay", "src")?, shared);
+        watch_size(&pad("scale", "sink")?, &scaling, shared, generation);
+        take_pictures(&output, &scaling, shared);
+        watch_bus(&pipeline, shared, generation);
+        let graph = Self { pipeline, input, scaling };
+        if graph.pipeline.set_state(gst::State::Playing).is_err() {
+            return Err(graph.first_error().unwrap_or_else(|| "it does not start".to_owned()));
+        }
+        Ok(graph)
+    }
+
+    /// Scales to fit `bounds` from the next picture on.
+    pub fn set_bounds(&self, bounds: Option<Resolution>) {
+        self.scaling.apply(bounds);
+    }
+
+    fn first_error(&self) -> Option<String> {
+        // The sync handler drops nothing, so the message is still on the bus.
+        match self.pipeline.bus()?.pop_filtered(&[gst::MessageType::Error])?.view() {
+            gst::MessageView::Error(error) => Some(error_text(error)),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        let pipeline = self.pipeline.clone();
+        let (done, stopped) = mpsc::channel();
+        let stop = move || {
+            let _ = pipeline.set_state(gst::State::Null);
+            let _ = done.send(());
+        };
+        let spawned = std::thread::Builder::new().name("decoder-stop".into()).spawn(stop);
+        if spawned.is_err() || stopped.recv_timeout(STOP_TIME).is_err() {
+            tracing::warn!("the decoder's pipeline did not stop within {} s; left behind", STOP_TIME.as_secs());
+        }
+    }
+}
+
+impl Scaling {
+    fn source(&self) -> MutexGuard<'_, Option<Resolution>> {
+        self.source.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn apply(&self, bounds: Option<Resolution>) {
+        let source = *self.source();
+        let size = source.map(|source| bounds.map_or(source, |bounds| source.fit_into(bounds)));
+        if let Ok(caps) = size_caps(size).parse::<gst::Caps>() {
+            self.capsfilter.set_property("caps", &caps);
+        }
+    }
+}
+
+/// Behind the jitter buffer: packets in order, and the news of lost ones.
+fn watch_packets(pad: &gst::Pad, shared: &Arc<Shared>) {
+    let shared = Arc::clone(shared);
+    let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
+    pad.add_probe(mask, move |_, info| {
+        if let Some(buffer) = info.buffer() {
+            let packet = buffer.map_readable().ok().and_then(|map| Packet::parse(&map));
+            if let Some(packet) = packet {
+                let mut flow = shared.flow();
+                let was_open = flow.gate.is_open();
+                flow.packet(packet, buffer.pts().map(gst::ClockTime::nseconds), Instant::now());
+                let closed = was_open && !flow.gate.is_open();
+                drop(flow);
+                if closed {
+                    shared.tell(Note::GateClosed);
+                }
+            }
+        } else if let Some(event) = info.event()
+            && event.type_() == gst::EventType::CustomDownstream
+            && event.structure().is_some_and(|structure| structure.name() == "GstRTPPacketLost")
+        {
+            shared.flow().given_up();
+            shared.tell(Note::GateClosed);
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// Behind the depayloader: whole access units, of which only those that decode without errors go on.
+fn watch_units(pad: &gst::Pad, shared: &Arc<Shared>) {
+    let shared = Arc::clone(shared);
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        let Some(buffer) = info.buffer() else { return gst::PadProbeReturn::Ok };
+        let keyframe = buffer.map_readable().is_ok_and(|map| codec::is_keyframe(&map));
+        let pts = buffer.pts().map(gst::ClockTime::nseconds);
+        let mut flow = shared.flow();
+        let was_open = flow.gate.is_open();
+        let admitted = flow.access_unit(pts, keyframe, Instant::now());
+        let closed = was_open && !flow.gate.is_open();
+        drop(flow);
+        if closed {
+            shared.tell(Note::GateClosed);
+        }
+        if admitted { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }
+    });
+}
+
+/// In front of the scaler: the decoded size, from which the size to scale to follows.
+fn watch_size(pad: &gst::Pad, scaling: &Arc<Scaling>, shared: &Arc<Shared>, generation: u64) {
+    let (shared, scaling) = (Arc::clone(shared), Arc::clone(scaling));
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        if let Some(event) = info.event()
+            && let gst::EventView::Caps(caps) = event.view()
+            && let Some(source) = square_size(caps.caps())
+        {
+            *scaling.source() = Some(source);
+            let bounds = shared.bounds.lock().unwrap_or_else(PoisonError::into_inner);
+            scaling.apply(*bounds);
+            drop(bounds);
+            shared.tell(Note::Playing { generation, resolution: source });
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// The picture's size with square pixels.
+fn square_size(caps: &gst::CapsRef) -> Option<Resolution> {
+    let info = gst_video::VideoInfo::from_caps(caps).ok()?;
+    let (num, den) = (info.par().numer().max(1) as u64, info.par().denom().max(1) as u64);
+    let width = (u64::from(info.width()) * num + den / 2) / den;
+    Some(Resolution::new(u32::try_from(width.max(1)).ok()?, info.height().max(1)))
+}
+
+fn take_pictures(output: &gst_app::AppSink, scaling: &Arc<Scaling>, shared: &Arc<Shared>) {
+    let (shared, scaling) = (Arc::clone(shared), Arc::clone(scaling));
+    let callbacks = gst_app::AppSinkCallbacks::builder()
+        .new_sample(move |sink| {
+            let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+            let (Some(buffer), Some(caps)) = (sample.buffer_owned(), sample.caps()) else {
+                return Ok(gst::FlowSuccess::Ok);
+            };
+            let now = Instant::now();
+            let pts = buffer.pts();
+            let unit = shared.flow().picture(pts.map(gst::ClockTime::nseconds), now);
+            // The decoder itself says that the picture has errors.
+            if buffer.flags().contains(gst::BufferFlags::CORRUPTED) {
+                shared.flow().gate.close("the decoder found an error");
+                shared.tell(Note::GateClosed);
+                return Ok(gst::FlowSuccess::Ok);
+            }
+            let info = gst_video::VideoInfo::from_caps(caps).map_err(|_| gst::FlowError::NotNegotiated)?;
+            let source = (*scaling.source()).unwrap_or(Resolution::new(info.width(), info.height()));
+            if let Some(picture) = Picture::from_buffer(buffer, &info, source, unit, now) {
+                shared.mailbox.put(picture);
+            }
+            Ok(gst::FlowSuccess::Ok)
+        })
+        .build();
+    output.set_callbacks(callbacks);
+}
+
+fn watch_bus(pipeline: &gst::Pipeline, shared: &Arc<Shared>, generation: u64) {
+    let Some(bus) = pipeline.bus() else { return };
+    let shared = Arc::clone(shared);
+    bus.set_sync_handler(move |_, message| match message.view() {
+        gst::MessageView::Error(error) => {
+            shared.tell(Note::Failed { generation, reason: error_text(error) });
+            gst::BusSyncReply::Pass
+        }
+        gst::MessageView::Eos(_) => {
+            shared.tell(Note::Failed { generation, reason: "it ended the stream".to_owned() });
+            gst::BusSyncReply::Drop
+        }
+        // Nobody reads the bus afterwards, so nothing else may pile up on it.
+        _ => gst::BusSyncReply::Drop,
+    });
+}
+
+fn error_text(error: &gst::message::Error) -> String {
+    let element = error.src().map(|source| source.name().to_string()).unwrap_or_default();
+    format!("{element}: {}", error.error())
+}
+
+/// Counts a packet that could not go in.
+pub fn count_dropped(shared: &Shared) -> u64 {
+    shared.dropped.fetch_add(1, Ordering::Relaxed) + 1
+}

@@ -1,0 +1,126 @@
+//! One decoded picture, in the form that the window draws.
+
+use std::fmt;
+use std::time::Instant;
+
+use gstreamer as gst;
+use gstreamer_video as gst_video;
+use rov_common::stamp::{self, Stamp};
+use rov_common::units::Resolution;
+
+use super::flow::Unit;
+
+/// A picture, already converted and scaled.
+pub struct Picture {
+    /// Of `pixels`.
+    pub resolution: Resolution,
+    /// As decoded, with square pixels, before scaling.
+    pub source: Resolution,
+    /// RTP timestamp (90 kHz) of the access unit it was made from; zero if that is not known.
+    pub rtp_timestamp: u32,
+    /// When the first and the last packet of its access unit came in.
+    pub first_packet_at: Instant,
+    pub last_packet_at: Instant,
+    /// When its access unit entered the decoder; from the last packet to here it waited for retransmissions.
+    pub decode_started_at: Instant,
+    /// When it came out decoded, converted and scaled.
+    pub decoded_at: Instant,
+    pixels: Pixels,
+}
+
+enum Pixels {
+    /// GStreamer's own memory, given back to its pool when the picture is dropped.
+    Mapped(gst::MappedBuffer<gst::buffer::Readable>),
+    Owned(Vec<u32>),
+}
+
+impl fmt::Debug for Picture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Picture({} of {}, rtp {})", self.resolution, self.source, self.rtp_timestamp)
+    }
+}
+
+impl Picture {
+    /// A picture made by hand, for tests and test pictures. None unless there are as many pixels as `resolution` says.
+    pub fn from_pixels(resolution: Resolution, pixels: Vec<u32>, now: Instant) -> Option<Self> {
+        (pixels.len() as u64 == resolution.pixels()).then_some(Self {
+            resolution,
+            source: resolution,
+            rtp_timestamp: 0,
+            first_packet_at: now,
+            last_packet_at: now,
+            decode_started_at: now,
+            decoded_at: now,
+            pixels: Pixels::Owned(pixels),
+        })
+    }
+
+    /// Wraps a decoded buffer of 32-bit pixels; copies only if its rows are padded.
+    pub(super) fn from_buffer(
+        buffer: gst::Buffer,
+        info: &gst_video::VideoInfo,
+        source: Resolution,
+        unit: Option<Unit>,
+        now: Instant,
+    ) -> Option<Self> {
+        let resolution = Resolution::new(info.width(), info.height());
+        let row = info.width() as usize * 4;
+        let (offset, stride) = match buffer.meta::<gst_video::VideoMeta>() {
+            Some(meta) => (*meta.offset().first()?, usize::try_from(*meta.stride().first()?).ok()?),
+            None => (*info.offset().first()?, usize::try_from(*info.stride().first()?).ok()?),
+        };
+        let map = buffer.into_mapped_buffer_readable().ok()?;
+        let plain = offset == 0 && stride == row && as_pixels(&map, resolution).is_some();
+        let pixels = if plain {
+            Pixels::Mapped(map)
+        } else {
+            let mut copy = Vec::with_capacity(usize::try_from(resolution.pixels()).ok()?);
+            for y in 0..info.height() as usize {
+                let at = offset + y * stride;
+                let bytes = map.get(at..at + row)?;
+                copy.extend(bytes.chunks_exact(4).map(|p| u32::from_ne_bytes([p[0], p[1], p[2], p[3]])));
+            }
+            Pixels::Owned(copy)
+        };
+        Some(Self {
+            resolution,
+            source,
+            rtp_timestamp: unit.map_or(0, |unit| unit.rtp_timestamp),
+            first_packet_at: unit.map_or(now, |unit| unit.first_packet_at),
+            last_packet_at: unit.map_or(now, |unit| unit.last_packet_at),
+            decode_started_at: unit.and_then(|unit| unit.decoding_since).unwrap_or(now),
+            decoded_at: now,
+            pixels,
+        })
+    }
+
+    /// Rows from the top without padding, each pixel 0x??RRGGBB; the upper eight bits mean nothing.
+    pub fn pixels(&self) -> &[u32] {
+        match &self.pixels {
+            // Checked in `from_buffer`, so never empty for want of alignment or length.
+            Pixels::Mapped(map) => as_pixels(map, self.resolution).unwrap_or_default(),
+            Pixels::Owned(pixels) => pixels,
+        }
+    }
+}
+
+/// The bytes as pixels, if they are aligned and enough for a picture of this size.
+fn as_pixels(bytes: &[u8], resolution: Resolution) -> Option<&[u32]> {
+    // SAFETY: every pattern of bits is a valid u32, and `align_to` leaves what is not aligned out of the middle part.
+    let (before, pixels, _) = unsafe { bytes.align_to::<u32>() };
+    let count = usize::try_from(resolution.pixels()).ok()?;
+    if before.is_empty() { pixels.get(..count) } else { None }
+}
+
+/// Reads the test stamp out of a picture, if it carries one.
+pub fn read_stamp(picture: &Picture) -> Option<Stamp> {
+    let (width, height) = (picture.resolution.width as usize, picture.resolution.height as usize);
+    let pixels = picture.pixels();
+    stamp::read_with(width, height, |x, y| pixels.get(y * width + x).map_or(0, |&pixel| luma(pixel)))
+}
+
+/// Brightness of a pixel, 0 to 255 (weights of ITU-R BT.601 in 1/256).
+pub(crate) fn luma(pixel: u32) -> u8 {
+    let (r, g, b) = (pixel >> 16 & 0xff, pixel >> 8 & 0xff, pixel & 0xff);
+    ((77 * r + 150 * g + 29 * b) >> 8) as u8
+}

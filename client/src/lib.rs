@@ -1,0 +1,4 @@
+
+pub mod decode;
+pub mod decoders;
+pub mod mailbox;

@@ -1,0 +1,120 @@
+//! The JSON types of the HTTP API, for the server that writes them and the client that reads them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The path of WHEP signalling, and of the plain JSON offer.
+pub const WHEP_PATH: &str = "/whep";
+pub const OFFER_PATH: &str = "/offer";
+
+/// The request and the reply of `POST /offer`, in the form of W3C `RTCSessionDescriptionInit`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionDescription {
+    /// `offer` in a request, `answer` in a reply.
+    #[serde(rename = "type")]
+    pub kind: String,
+    pub sdp: String,
+}
+
+/// The body of every reply that is an error.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorBody {
+    pub error: String,
+}
+
+/// What a stream is doing now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StreamState {
+    /// The pipeline is being built, or has not given its first picture.
+    #[default]
+    Starting,
+    /// Pictures come.
+    Running,
+    /// The source was lost; it is being restarted.
+    Restarting,
+    /// The source ended (a file with `--no-loop`, or the end of standard input).
+    Ended,
+}
+
+/// `GET /healthz`: 200 while every stream runs, 503 otherwise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Health {
+    /// `ok` or `degraded`.
+    pub status: String,
+    /// Stream name to its state and, unless it runs, the reason.
+    pub streams: BTreeMap<String, StreamHealth>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StreamHealth {
+    pub state: StreamState,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// `GET /api/stats`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Stats {
+    pub id: String,
+    pub name: String,
+    pub version: String,
+    pub uptime_s: f64,
+    pub streams: Vec<StreamStats>,
+    pub viewers: Vec<ViewerStats>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StreamStats {
+    pub name: String,
+    pub state: StreamState,
+    /// Why the stream does not run, or why it was last restarted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The source in words, as `test picture (NO CAMERA)`.
+    pub source: String,
+    /// The GStreamer element that encodes, or `passthrough`.
+    pub encoder: String,
+    pub codec: String,
+    pub width: u32,
+    pub height: u32,
+    /// Raw pictures per second out of the source, over the last two seconds.
+    pub fps_in: f64,
+    /// Encoded pictures per second, over the last two seconds.
+    pub fps_out: f64,
+    /// Encoded kbit/s over the last two seconds.
+    pub bitrate_kbps: f64,
+    /// What the encoder was asked for, kbit/s; 0 for passthrough.
+    pub target_bitrate_kbps: u32,
+    pub frames: u64,
+    pub keyframes: u64,
+    /// Raw pictures left out because the encoder was busy.
+    pub frames_dropped: u64,
+    /// Milliseconds from capture to encoded, mean over the last two seconds.
+    pub encode_latency_ms: f64,
+    pub restarts: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ViewerStats {
+    pub id: String,
+    /// The viewer's address and port, once a path to it is found.
+    pub address: String,
+    /// `connecting`, `connected` or `closed`.
+    pub state: String,
+    pub connected_s: f64,
+    pub packets: u64,
+    pub bytes: u64,
+    /// Access units skipped because the socket was full or the viewer waited for a keyframe.
+    pub skipped: u64,
+    /// Packets asked for again by NACK.
+    pub nacks: u64,
+    /// Keyframe requests: PLI and FIR.
+    pub plis: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtt_ms: Option<f64>,
+    /// Share of packets lost in the viewer's last RTCP report, 0 to 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss: Option<f64>,
+}

@@ -1,0 +1,251 @@
+//! H.264 byte streams (ITU-T H.264 Annex B): finding NAL units, keyframes and slice types.
+//!
+//! The SPS parser and its rewrite are in [`sps`], the parameter sets of a stream in [`parameter_sets`]. Nothing here decodes pictures.
+
+mod bits;
+pub mod parameter_sets;
+pub mod sps;
+
+use std::fmt;
+
+use bytes::Bytes;
+use memchr::memmem;
+use serde::{Deserialize, Serialize};
+
+pub use parameter_sets::{ParameterSetCache, ParameterSets, with_parameter_sets};
+pub use sps::{SpsError, SpsInfo, parse_sps, rewrite_sps_zero_reorder};
+
+/// NAL unit types (ITU-T H.264 table 7-1).
+pub const SLICE: u8 = 1;
+pub const IDR: u8 = 5;
+pub const SEI: u8 = 6;
+pub const SPS: u8 = 7;
+pub const PPS: u8 = 8;
+pub const AUD: u8 = 9;
+
+/// The start code that this project writes. The form of four bytes is required before parameter sets and at the start of an
+/// access unit (ITU-T H.264 B.1.2).
+pub const START_CODE: [u8; 4] = [0, 0, 0, 1];
+
+/// What both forms of a start code end with.
+const SHORT_START_CODE: &[u8] = &[0, 0, 1];
+
+/// A video codec of the encoded stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Codec {
+    H264,
+}
+
+impl Codec {
+    /// The name on the command line, in configuration files, in the API and in announcements.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Codec::H264 => "h264",
+        }
+    }
+}
+
+impl fmt::Display for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// How the macroblocks of a slice are predicted (ITU-T H.264 table 7-6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SliceType {
+    P,
+    B,
+    I,
+    SP,
+    SI,
+}
+
+/// The NAL units of an Annex B byte stream, without start codes and without the zero bytes that may follow a NAL unit.
+///
+/// What stands before the first start code is not a NAL unit and is left out; empty NAL units are left out too.
+pub fn nal_units(data: &[u8]) -> impl Iterator<Item = &[u8]> {
+    spans(data).map(|(start, end)| &data[start..end])
+}
+
+/// The type of a NAL unit, 0 (unspecified) for an empty one.
+pub fn nal_type(nal: &[u8]) -> u8 {
+    nal.first().map_or(0, |header| header & 0x1f)
+}
+
+/// Whether the access unit is an IDR picture. Looks no further than the header of the first slice.
+pub fn is_keyframe(au: &[u8]) -> bool {
+    // The slices of one primary coded picture are all IDR slices or none of them is (ITU-T H.264 7.4.1.2.4), so that the first one
+    // answers the question without a scan over what may be a megabyte of slice data.
+    nal_headers(au).map(|at| nal_type(&au[at..])).find(|&kind| is_slice(kind)) == Some(IDR)
+}
+
+/// The type of a slice, from the header of a NAL unit of type 1 or 5; `None` for other NAL units and damaged headers.
+pub fn slice_type(nal: &[u8]) -> Option<SliceType> {
+    if !matches!(nal_type(nal), SLICE | IDR) {
+        return None;
+    }
+    // `first_mb_in_slice` takes 31 bits at most in the largest picture that a level permits, `slice_type` takes 7.
+    let header = bits::unescape(&nal[1..nal.len().min(16)]);
+    let mut reader = bits::BitReader::over_prefix(&header);
+    let _first_mb_in_slice = reader.ue().ok()?;
+    match reader.ue().ok()? {
+        0 | 5 => Some(SliceType::P),
+        1 | 6 => Some(SliceType::B),
+        2 | 7 => Some(SliceType::I),
+        3 | 8 => Some(SliceType::SP),
+        4 | 9 => Some(SliceType::SI),
+        _ => None,
+    }
+}
+
+/// Applies [`rewrite_sps_zero_reorder`] to each SPS of an access unit.
+///
+/// Returns the input itself, not a copy, when no SPS stands before the first slice or each is already as wanted. An SPS that cannot be
+/// parsed stays as it is. The caller must not use it on a stream with B-frames: their pictures would come out in the wrong order.
+pub fn rewrite_access_unit(au: Bytes) -> Bytes {
+    let mut out: Vec<u8> = Vec::new();
+    let mut copied = 0;
+    for (start, end) in spans_before_slices(&au) {
+        let nal = &au[start..end];
+        if nal_type(nal) != SPS {
+            continue;
+        }
+        let Ok(rewritten) = rewrite_sps_zero_reorder(nal) else { continue };
+        if rewritten == nal {
+            continue;
+        }
+        // Eight bytes are more than a restriction adds where a VUI exists; the vector grows by itself in the other cases.
+        out.reserve(au.len() - copied + 8);
+        out.extend_from_slice(&au[copied..start]);
+        out.extend_from_slice(&rewritten);
+        copied = end;
+    }
+    if copied == 0 {
+        return au;
+    }
+    out.extend_from_slice(&au[copied..]);
+    out.into()
+}
+
+/// Coded slices, of data partitions too.
+const fn is_slice(kind: u8) -> bool {
+    matches!(kind, 1..=5)
+}
+
+/// The offset of each NAL unit's header byte; reads on only as far as it is asked for.
+fn nal_headers(data: &[u8]) -> impl Iterator<Item = usize> {
+    memmem::find_iter(data, SHORT_START_CODE).map(|at| at + SHORT_START_CODE.len()).filter(|&at| at < data.len())
+}
+
+/// Start and end of each NAL unit that is not empty.
+fn spans(data: &[u8]) -> impl Iterator<Item = (usize, usize)> {
+    let mut starts = memmem::find_iter(data, SHORT_START_CODE);
+    let mut next = starts.next();
+    std::iter::from_fn(move || {
+        let start = next? + SHORT_START_CODE.len();
+        next = starts.next();
+        // A NAL unit never ends in a zero byte (ITU-T H.264 7.4.1), so that zeros here are padding or belong to a long start code.
+        let padded = &data[start..next.unwrap_or(data.len())];
+        let zeros = padded.iter().rev().take_while(|&&byte| byte == 0).count();
+        Some((start, start + padded.len() - zeros))
+    })
+    .filter(|(start, end)| start < end)
+}
+
+/// The spans of what precedes the first slice. Slice data is not scanned.
+fn spans_before_slices(data: &[u8]) -> impl Iterator<Item = (usize, usize)> {
+    let first_slice = nal_headers(data).find(|&at| is_slice(nal_type(&data[at..])));
+    spans(&data[..first_slice.map_or(data.len(), |at| at - SHORT_START_CODE.len())])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPS_NAL: &[u8] = &[0x67, 0x42, 0xc0, 0x28];
+
+    fn join(nals: &[&[u8]]) -> Vec<u8> {
+        nals.iter().flat_map(|nal| START_CODE.iter().chain(nal.iter()).copied()).collect()
+    }
+
+    #[test]
+    fn nal_units_are_found_behind_short_and_long_start_codes() {
+        let data = [&[0, 0, 0, 1, 9, 0xf0, 0, 0, 1, 0x67, 1, 2][..], &[0, 0, 0, 1, 0x65, 0x88, 0, 0, 3, 1]].concat();
+        let found: Vec<_> = nal_units(&data).collect();
+        assert_eq!(found, [&[9, 0xf0][..], &[0x67, 1, 2], &[0x65, 0x88, 0, 0, 3, 1]]);
+    }
+
+    #[test]
+    fn trailing_zeros_and_leading_garbage_are_not_part_of_a_nal_unit() {
+        let data = [7, 7, 0, 0, 0, 1, 0x68, 0xce, 0, 0, 0, 0, 0, 1, 0x65, 0x80, 0, 0, 0];
+        assert_eq!(nal_units(&data).collect::<Vec<_>>(), [&[0x68, 0xce][..], &[0x65, 0x80]]);
+    }
+
+    #[test]
+    fn data_without_a_nal_unit_gives_none() {
+        for data in [&[][..], &[0], &[0, 0, 1], &[0, 0, 1, 0, 0, 1], &[1, 2, 3, 4], &[0; 64]] {
+            assert_eq!(nal_units(data).count(), 0, "{data:?}");
+            assert!(!is_keyframe(data));
+        }
+    }
+
+    #[test]
+    fn a_keyframe_is_told_by_its_first_slice() {
+        assert!(is_keyframe(&join(&[&[9, 0xf0], SPS_NAL, &[0x68, 1], &[0x65, 0x88]])));
+        assert!(!is_keyframe(&join(&[SPS_NAL, &[0x68, 1], &[0x41, 0x9a]])));
+        assert!(!is_keyframe(&join(&[&[0x41, 0x9a], &[0x65, 0x88]])), "looked behind the first slice");
+        assert!(!is_keyframe(&join(&[SPS_NAL])));
+    }
+
+    #[test]
+    fn slice_types_are_read_from_the_slice_header() {
+        // ue(0) is '1'; ue(5) is '00110', ue(6) '00111', ue(7) '0001000', ue(0) '1', ue(1) '010', ue(2) '011'.
+        assert_eq!(slice_type(&[0x41, 0b1001_1000]), Some(SliceType::P));
+        assert_eq!(slice_type(&[0x01, 0b1001_1100]), Some(SliceType::B));
+        assert_eq!(slice_type(&[0x65, 0b1000_1000]), Some(SliceType::I));
+        assert_eq!(slice_type(&[0x41, 0b1100_0000]), Some(SliceType::P));
+        assert_eq!(slice_type(&[0x41, 0b1010_0000]), Some(SliceType::B));
+        assert_eq!(slice_type(&[0x67, 0b1010_0000]), None);
+        assert_eq!(slice_type(&[0x41]), None);
+        assert_eq!(slice_type(&[]), None);
+        assert_eq!(slice_type(&[0x41, 0, 0, 0, 0, 0, 0, 0, 0]), None);
+    }
+
+    #[test]
+    fn slice_types_are_read_across_an_emulation_prevention_byte() {
+        // first_mb_in_slice: 22 zeros, a one and 22 bits more, up to bit 44; then ue(1) in the last three bits.
+        assert_eq!(slice_type(&[0x41, 0, 0, 3, 2, 0, 0, 0b0001_0010]), Some(SliceType::B));
+    }
+
+    #[test]
+    fn an_access_unit_is_rewritten_only_in_its_sps() {
+        let sps = sps::tests::fixture("high1080");
+        let au = Bytes::from(join(&[&[9, 0xf0], &sps, &[0x68, 1], &[0x65, 0x88, 0x84, 7]]));
+        let rewritten = rewrite_access_unit(au);
+        let nals: Vec<_> = nal_units(&rewritten).collect();
+        assert_eq!(nals.len(), 4);
+        assert_eq!(nals[1], rewrite_sps_zero_reorder(&sps).unwrap());
+        assert_eq!(nals[3], [0x65, 0x88, 0x84, 7]);
+        assert_eq!(&rewritten[..6], [0, 0, 0, 1, 9, 0xf0]);
+        let again = rewrite_access_unit(rewritten.clone());
+        assert_eq!(again.as_ptr(), rewritten.as_ptr(), "copied although nothing changed");
+    }
+
+    #[test]
+    fn an_access_unit_without_a_sound_sps_is_passed_on_uncopied() {
+        let damaged = [0x67, 0x64, 0, 0x28];
+        for nals in [vec![&[0x41, 0x9a, 1][..]], vec![&damaged, &[0x65, 0x88]], vec![]] {
+            let au = Bytes::from(join(&nals));
+            let passed = rewrite_access_unit(au.clone());
+            assert_eq!((passed.as_ptr(), passed.len()), (au.as_ptr(), au.len()));
+        }
+    }
+
+    #[test]
+    fn the_codec_has_one_name_everywhere() {
+        assert_eq!(serde_json::to_string(&Codec::H264).unwrap(), "\"h264\"");
+        assert_eq!(Codec::H264.to_string(), "h264");
+    }
+}

@@ -1,0 +1,183 @@
+//! The command line of `rov-server`: names, units, defaults and help. What the values mean together is `config`'s.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser, ValueEnum};
+
+use crate::config::{Profile, SourceKind};
+
+/// The STUN server that a bare `--stun` means.
+pub const DEFAULT_STUN: &str = "stun:stun.l.google.com:19302";
+
+/// The form of the log on standard error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Low-latency H.264 video server: a camera, a file, a pipe or a test picture to browsers and rov-client over WebRTC.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "rov-server", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// Name that viewers see and can choose by [default: the host name]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// Where the pictures come from. auto: CSI camera, else the first camera, else a test picture labelled NO CAMERA
+    /// (with --file, --pipeline or --device: that file, pipeline or webcam). stdin: an H.264 Annex B stream, sent untouched
+    #[arg(long, value_enum, value_name = "SOURCE", default_value_t = SourceKind::Auto)]
+    pub source: SourceKind,
+
+    /// Camera: its index (0), its path (/dev/video0) or a part of its name; CSI: the sensor's index or name
+    /// [default: the first]
+    #[arg(long, value_name = "INDEX|PATH|NAME")]
+    pub device: Option<String>,
+
+    /// Video file for --source file: anything that GStreamer decodes [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+
+    /// Send the H.264 of --file as it is, without re-encoding: MP4, MKV, MPEG-TS or raw Annex B without B-frames
+    /// [default: off]
+    #[arg(long)]
+    pub file_passthrough: bool,
+
+    /// End when --file ends, instead of starting it again [default: off, it loops]
+    #[arg(long)]
+    pub no_loop: bool,
+
+    /// GStreamer description for --source pipeline; its last element gives raw or H.264 video,
+    /// as in "v4l2src device=/dev/video2 ! image/jpeg ! jpegdec" [default: none]
+    #[arg(long, value_name = "DESCRIPTION")]
+    pub pipeline: Option<String>,
+
+    /// Picture width in pixels, even; 0 = the source's own (then --height must be 0 too)
+    #[arg(long, value_name = "PIXELS", default_value_t = 1920)]
+    pub width: u32,
+
+    /// Picture height in pixels, even; 0 = the source's own (then --width must be 0 too)
+    #[arg(long, value_name = "PIXELS", default_value_t = 1080)]
+    pub height: u32,
+
+    /// Frames per second; a slower source is sent at its own rate. 0 = the source's own
+    #[arg(long, value_name = "FPS", default_value_t = 30)]
+    pub fps: u32,
+
+    /// Bit rate in kbit/s; 0 = auto: 15000 * (width * height * fps / 62208000)^0.75, that is 15 Mbit/s for 1080p30,
+    /// 3.6 for 640x480 at 30, 71 for 4K60; at least 500 kbit/s and at most 100 Mbit/s
+    #[arg(long, value_name = "KBIT/S", default_value_t = 0)]
+    pub bitrate: u32,
+
+    /// GStreamer encoder element, as x264enc. auto: the first of the table, hardware first, that really encodes a frame
+    #[arg(long, value_name = "auto|ELEMENT", default_value = "auto")]
+    pub encoder: String,
+
+    /// H.264 profile; baseline (constrained) plays everywhere, high gives a better picture for the same bit rate
+    #[arg(long, value_enum, value_name = "PROFILE", default_value_t = Profile::Baseline)]
+    pub profile: Profile,
+
+    /// Lowest delay: fastest preset, rate control over one frame, keyframes only on demand [default: on]
+    #[arg(long, overrides_with = "no_low_latency")]
+    pub low_latency: bool,
+
+    /// Better picture for more delay: slower preset, rate control over half a second, a keyframe every 2 s
+    /// [default: off]
+    #[arg(long, overrides_with = "low_latency")]
+    pub no_low_latency: bool,
+
+    /// Double the automatic bit rate [default: off; no effect with --bitrate]
+    #[arg(long)]
+    pub max_quality: bool,
+
+    /// IP address to bind, for signalling and media
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0")]
+    pub host: IpAddr,
+
+    /// TCP port of HTTP and signalling; 0 = any free one
+    #[arg(long, value_name = "PORT", default_value_t = 8080)]
+    pub signal_port: u16,
+
+    /// UDP port of WebRTC media, one for all viewers; 0 = any free one
+    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    pub media_port: u16,
+
+    /// UDP port of discovery: announcements go to it, and queries come to it
+    #[arg(long, value_name = "PORT", default_value_t = 5003)]
+    pub discovery_port: u16,
+
+    /// Do not announce this server, and do not answer queries [default: off]
+    #[arg(long)]
+    pub no_discovery: bool,
+
+    /// Network interface to announce on and to offer to viewers, as eth0; may be given several times
+    /// [default: every suitable one]
+    #[arg(long = "interface", value_name = "NAME", action = ArgAction::Append)]
+    pub interfaces: Vec<String>,
+
+    /// Ask a STUN server for the public address, for viewers outside the LAN; without URL stun:stun.l.google.com:19302
+    /// [default: off]
+    #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = DEFAULT_STUN)]
+    pub stun: Option<String>,
+
+    /// More log: -v debug, -vv trace [default: info]
+    #[arg(short, long, action = ArgAction::Count)]
+    pub verbose: u8,
+
+    /// Less log: -q warnings, -qq errors alone [default: info]
+    #[arg(short, long, action = ArgAction::Count)]
+    pub quiet: u8,
+
+    /// Form of the log on standard error
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(args: &[&str]) -> Cli {
+        Cli::try_parse_from(std::iter::once(&"rov-server").chain(args)).unwrap()
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_has_help_that_gives_its_default() {
+        for arg in Cli::command().get_arguments() {
+            let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
+            assert!(!help.is_empty(), "--{} has no help", arg.get_id());
+            let stated = help.contains("[default:") || !arg.get_default_values().is_empty();
+            assert!(stated || ["help", "version"].contains(&arg.get_id().as_str()), "--{} states no default", arg.get_id());
+        }
+    }
+
+    #[test]
+    fn stun_is_off_without_the_option_and_has_a_default_server_with_it() {
+        assert_eq!(parse(&[]).stun, None);
+        assert_eq!(parse(&["--stun"]).stun.as_deref(), Some(DEFAULT_STUN));
+        assert_eq!(parse(&["--stun", "stun:10.0.0.1"]).stun.as_deref(), Some("stun:10.0.0.1"));
+    }
+
+    #[test]
+    fn the_last_of_the_latency_flags_wins() {
+        assert!(parse(&["--low-latency", "--no-low-latency"]).no_low_latency);
+        assert!(!parse(&["--no-low-latency", "--low-latency"]).no_low_latency);
+    }
+
+    #[test]
+    fn verbosity_is_counted_and_interfaces_add_up() {
+        let cli = parse(&["-vv", "--interface", "eth0", "--interface", "wlan0"]);
+        assert_eq!((cli.verbose, cli.quiet), (2, 0));
+        assert_eq!(cli.interfaces, ["eth0", "wlan0"]);
+    }
+}

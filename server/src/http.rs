@@ -1,0 +1,223 @@
+//! The HTTP API: SDP offer and answer, WHEP, health, statistics. Every error is JSON, `{"error": "..."}`.
+//!
+//! WHEP follows draft-ietf-wish-whep-03. No cross-origin access is granted: pages of other origins cannot use it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Result;
+use axum::body::Bytes;
+use axum::extract::connect_info::Connected;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, patch, post};
+use axum::serve::IncomingStream;
+use axum::{Json, Router};
+use rov_common::api::{ErrorBody, Health, OFFER_PATH, SessionDescription, Stats, StreamHealth, StreamState, WHEP_PATH};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::output::webrtc::{AcceptError, Accepted, Busy, CandidateError, WebRtcOutput};
+use crate::stream::Stream;
+
+/// Offers of browsers are some kilobytes; 64 KiB is far more than any needs.
+const BODY_LIMIT: usize = 64 << 10;
+const SDP_TYPE: &str = "application/sdp";
+const SDPFRAG_TYPE: &str = "application/trickle-ice-sdpfrag";
+
+/// What the handlers need.
+pub struct Api {
+    pub id: String,
+    pub name: String,
+    pub started: Instant,
+    pub stream: Arc<Stream>,
+    pub webrtc: Arc<WebRtcOutput>,
+}
+
+/// Serves until `shutdown`; requests under way are finished.
+pub async fn serve(listener: TcpListener, api: Arc<Api>, shutdown: CancellationToken) -> Result<()> {
+    let app = router(api).into_make_service_with_connect_info::<Arrival>();
+    axum::serve(listener, app).with_graceful_shutdown(shutdown.cancelled_owned()).await?;
+    Ok(())
+}
+
+fn router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route(OFFER_PATH, post(offer))
+        .route("/api/webrtc/offer", post(offer))
+        .route(WHEP_PATH, post(whep))
+        .route(&format!("{WHEP_PATH}/{{id}}"), patch(trickle).delete(hang_up))
+        .route("/healthz", get(health))
+        .route("/api/stats", get(stats))
+        .fallback(|| async { fail(StatusCode::NOT_FOUND, "there is nothing at this path") })
+        .method_not_allowed_fallback(|| async {
+            fail(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method: see the Allow header")
+        })
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .with_state(api)
+}
+
+/// Where a connection came in: viewers can surely reach that address of this machine.
+#[derive(Clone, Copy, Debug)]
+struct Arrival {
+    local: Option<SocketAddr>,
+}
+
+impl Connected<IncomingStream<'_, TcpListener>> for Arrival {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        Self { local: stream.io().local_addr().ok() }
+    }
+}
+
+async fn offer(
+    State(api): State<Arc<Api>>,
+    ConnectInfo(arrival): ConnectInfo<Arrival>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Failure> {
+    let offer: SessionDescription = serde_json::from_slice(&body?)
+        .map_err(|e| Failure(StatusCode::BAD_REQUEST, format!("the body is not {{\"type\":\"offer\",\"sdp\":\"...\"}}: {e}")))?;
+    if offer.kind != "offer" {
+        return Err(Failure(StatusCode::BAD_REQUEST, format!("type is {:?}, not \"offer\"", offer.kind)));
+    }
+    let accepted = accept(&api, arrival, offer.sdp).await?;
+    let answer = SessionDescription { kind: "answer".to_owned(), sdp: accepted.sdp };
+    Ok(([(header::LOCATION, location(&accepted.id)?)], Json(answer)).into_response())
+}
+
+async fn whep(
+    State(api): State<Arc<Api>>,
+    ConnectInfo(arrival): ConnectInfo<Arrival>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Failure> {
+    expect_type(&headers, SDP_TYPE)?;
+    let accepted = accept(&api, arrival, text(body?)?).await?;
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static(SDP_TYPE)),
+        (header::LOCATION, location(&accepted.id)?),
+        (header::ETAG, HeaderValue::from_str(&format!("\"{}\"", accepted.id)).map_err(Failure::internal)?),
+        (header::HeaderName::from_static("accept-patch"), HeaderValue::from_static(SDPFRAG_TYPE)),
+    ];
+    Ok((StatusCode::CREATED, headers, accepted.sdp).into_response())
+}
+
+/// Trickled candidates (RFC 8840). An ICE restart is not offered: a viewer makes a new session instead.
+async fn trickle(
+    State(api): State<Arc<Api>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<StatusCode, Failure> {
+    expect_type(&headers, SDPFRAG_TYPE)?;
+    let fragment = text(body?)?;
+    let candidates: Vec<String> =
+        fragment.lines().filter_map(|l| l.trim().strip_prefix("a=candidate:")).map(|c| format!("candidate:{c}")).collect();
+    if candidates.is_empty() && !fragment.contains("a=end-of-candidates") && !fragment.contains("a=ice-ufrag:") {
+        return Err(Failure(StatusCode::BAD_REQUEST, "the fragment has no `a=candidate` line (RFC 8840)".to_owned()));
+    }
+    match api.webrtc.add_candidates(id, candidates).await? {
+        Ok(()) => Ok(StatusCode::NO_CONTENT),
+        Err(error @ CandidateError::NoSuchViewer(_)) => Err(Failure(StatusCode::NOT_FOUND, error.to_string())),
+        Err(error @ CandidateError::Invalid { .. }) => Err(Failure(StatusCode::BAD_REQUEST, error.to_string())),
+    }
+}
+
+async fn hang_up(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<StatusCode, Failure> {
+    if api.webrtc.close(id.clone()).await? {
+        Ok(StatusCode::OK)
+    } else {
+        Err(Failure(StatusCode::NOT_FOUND, CandidateError::NoSuchViewer(id).to_string()))
+    }
+}
+
+async fn health(State(api): State<Arc<Api>>) -> Response {
+    let (state, reason) = api.stream.state();
+    let running = state == StreamState::Running;
+    let stream = StreamHealth { state, reason: reason.filter(|_| !running) };
+    let health = Health {
+        status: if running { "ok" } else { "degraded" }.to_owned(),
+        streams: BTreeMap::from([(api.stream.name().to_owned(), stream)]),
+    };
+    let status = if running { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(health)).into_response()
+}
+
+async fn stats(State(api): State<Arc<Api>>) -> Result<Json<Stats>, Failure> {
+    let now = Instant::now();
+    Ok(Json(Stats {
+        id: api.id.clone(),
+        name: api.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_s: now.saturating_duration_since(api.started).as_secs_f64(),
+        streams: vec![api.stream.stats(now)],
+        viewers: api.webrtc.stats().await?,
+    }))
+}
+
+async fn accept(api: &Api, arrival: Arrival, sdp: String) -> Result<Accepted, Failure> {
+    let local = arrival.local.ok_or_else(|| Failure::internal("the connection has no local address"))?;
+    api.webrtc.offer(sdp, local.ip()).await?.map_err(|error| {
+        let status = match &error {
+            AcceptError::Offer(crate::output::webrtc::OfferError::NotSdp(_)) | AcceptError::Core(_) => {
+                StatusCode::BAD_REQUEST
+            }
+            AcceptError::Offer(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            AcceptError::Full => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Failure(status, error.to_string())
+    })
+}
+
+fn location(id: &str) -> Result<HeaderValue, Failure> {
+    HeaderValue::from_str(&format!("{WHEP_PATH}/{id}")).map_err(Failure::internal)
+}
+
+fn expect_type(headers: &HeaderMap, wanted: &str) -> Result<(), Failure> {
+    let given = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    if given.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case(wanted) {
+        return Ok(());
+    }
+    Err(Failure(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("Content-Type is {given:?}, not {wanted}")))
+}
+
+fn text(body: Bytes) -> Result<String, Failure> {
+    String::from_utf8(body.into()).map_err(|_| Failure(StatusCode::BAD_REQUEST, "the body is not UTF-8".to_owned()))
+}
+
+/// A reply that is an error.
+struct Failure(StatusCode, String);
+
+impl Failure {
+    fn internal(error: impl std::fmt::Display) -> Self {
+        Self(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+    }
+}
+
+impl From<Busy> for Failure {
+    fn from(busy: Busy) -> Self {
+        Self(StatusCode::SERVICE_UNAVAILABLE, busy.to_string())
+    }
+}
+
+impl From<BytesRejection> for Failure {
+    fn from(rejection: BytesRejection) -> Self {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            return Self(rejection.status(), format!("the body is larger than {BODY_LIMIT} bytes"));
+        }
+        Self(rejection.status(), rejection.body_text())
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        fail(self.0, &self.1)
+    }
+}
+
+fn fail(status: StatusCode, error: &str) -> Response {
+    (status, Json(ErrorBody { error: error.to_owned() })).into_response()
+}

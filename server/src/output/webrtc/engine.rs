@@ -1,0 +1,303 @@
+//! All viewers behind one UDP socket: whose datagram is it, and what goes out when. Time is passed in and datagrams go
+//! to a [`Transmit`], so it is tested with no network.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use rov_common::api::ViewerStats;
+use rtc::peer_connection::RTCPeerConnection;
+use rtc::sansio::Protocol;
+use rtc::stun::attributes::ATTR_USERNAME;
+use rtc::stun::message::{Message, is_stun_message};
+use thiserror::Error;
+
+use super::offer::{self, OfferError};
+use super::session::{End, Session, SessionEvent};
+use crate::packetize::RtpFrame;
+
+/// Viewers at once; each costs its own encryption of every packet.
+pub const MAX_VIEWERS: usize = 32;
+
+/// Addresses remembered for each viewer, so that forged datagrams cannot fill the memory.
+const MAX_ADDRESSES: usize = 16;
+
+/// Datagrams and bytes in one segmentation-offload run. 64 KiB is the limit of an IP packet, 64 datagrams that of Linux;
+/// shorter runs let the first packets leave earlier.
+const MAX_RUN_SEGMENTS: usize = 32;
+const MAX_RUN_BYTES: usize = 60_000;
+
+/// Sends a run of datagrams of `segment` bytes each, the last of which may be shorter.
+pub trait Transmit {
+    /// False when the socket is full and the run was not sent.
+    fn transmit(&mut self, local: IpAddr, peer: SocketAddr, run: &[u8], segment: usize) -> bool;
+}
+
+#[derive(Debug, Error)]
+pub enum AcceptError {
+    #[error(transparent)]
+    Offer(#[from] OfferError),
+    #[error("{MAX_VIEWERS} viewers are connected, which is the limit: close one and try again")]
+    Full,
+    #[error("the offer cannot be answered: {0}")]
+    Core(#[from] rtc::shared::error::Error),
+}
+
+#[derive(Debug, Error)]
+pub enum CandidateError {
+    #[error("there is no viewer {0:?}: it has ended or never was")]
+    NoSuchViewer(String),
+    #[error("candidate {candidate:?} is not valid: {source}")]
+    Invalid { candidate: String, source: rtc::shared::error::Error },
+}
+
+#[derive(Default)]
+pub struct Engine {
+    viewers: HashMap<String, Viewer>,
+    by_address: HashMap<SocketAddr, String>,
+    /// By the ICE user name fragment that this side gave the viewer.
+    by_ufrag: HashMap<String, String>,
+    run: Run,
+}
+
+struct Viewer {
+    session: Session,
+    ufrag: String,
+    addresses: Vec<SocketAddr>,
+    deadline: Instant,
+}
+
+impl Engine {
+    /// Answers an offer; `id` names the new viewer from now on.
+    pub fn accept(
+        &mut self,
+        now: Instant,
+        id: &str,
+        offer: &str,
+        profile: Option<(u8, u8)>,
+        local: &[SocketAddr],
+        reflexive: Option<SocketAddr>,
+    ) -> Result<String, AcceptError> {
+        if self.viewers.len() >= MAX_VIEWERS {
+            return Err(AcceptError::Full);
+        }
+        let offer = offer::parse(offer, profile)?;
+        let (session, answer) = Session::accept(now, id.to_owned(), &offer, local, reflexive)?;
+        let ufrag = answer
+            .lines()
+            .find_map(|line| line.strip_prefix("a=ice-ufrag:"))
+            .ok_or(rtc::shared::error::Error::ErrPeerConnLocalDescriptionNil)?
+            .trim()
+            .to_owned();
+        self.by_ufrag.insert(ufrag.clone(), id.to_owned());
+        self.viewers.insert(id.to_owned(), Viewer { session, ufrag, addresses: Vec::new(), deadline: now });
+        Ok(answer)
+    }
+
+    /// Candidates that a viewer found after its offer (trickle ICE, RFC 8838). Those behind multicast DNS names are
+    /// passed over: the viewer's own checks reveal it.
+    pub fn add_candidates(&mut self, now: Instant, id: &str, candidates: &[String]) -> Result<(), CandidateError> {
+        let viewer = self.viewers.get_mut(id).ok_or_else(|| CandidateError::NoSuchViewer(id.to_owned()))?;
+        for candidate in candidates.iter().filter(|c| !offer::is_mdns_candidate(c)) {
+            viewer.session.add_remote_candidate(candidate).map_err(|source| CandidateError::Invalid {
+                candidate: candidate.clone(),
+                source,
+            })?;
+        }
+        viewer.deadline = now;
+        Ok(())
+    }
+
+    /// One datagram from the network. True when it makes a keyframe necessary.
+    pub fn handle_datagram(
+        &mut self,
+        now: Instant,
+        local: SocketAddr,
+        peer: SocketAddr,
+        data: &[u8],
+        net: &mut impl Transmit,
+    ) -> bool {
+        let Some(id) = self.viewer_of(peer, data) else { return false };
+        let Some(viewer) = self.viewers.get_mut(&id) else { return false };
+        note(&mut self.by_address, &mut viewer.addresses, &id, peer);
+        viewer.session.handle_datagram(now, local, peer, data);
+        self.serve(now, &id, net)
+    }
+
+    /// Whose datagram it is: a STUN request names the viewer by the user name (RFC 8445 section 7.3), everything else
+    /// comes from an address that one was seen from or sent to.
+    fn viewer_of(&self, peer: SocketAddr, data: &[u8]) -> Option<String> {
+        if is_stun_message(data) {
+            let mut message = Message::new();
+            if message.unmarshal_binary(data).is_ok()
+                && let Ok(user) = message.get(ATTR_USERNAME)
+                && let Ok(user) = std::str::from_utf8(&user)
+            {
+                let local = user.split(':').next().unwrap_or(user);
+                return self.by_ufrag.get(local).cloned();
+            }
+        }
+        self.by_address.get(&peer).cloned()
+    }
+
+    /// Sends one frame to every viewer. True when one of them now needs a keyframe.
+    pub fn send_frame(&mut self, now: Instant, frame: &RtpFrame, net: &mut impl Transmit) -> bool {
+        let mut keyframe_wanted = false;
+        for (id, viewer) in &mut self.viewers {
+            let (run, by_address) = (&mut self.run, &mut self.by_address);
+            let Viewer { session, addresses, .. } = viewer;
+            let mut transmit =
+                |core: &mut RTCPeerConnection| drain(core, run, net, &mut |peer| note(by_address, addresses, id, peer));
+            keyframe_wanted |= session.send_frame(now, frame, &mut transmit).is_some();
+        }
+        keyframe_wanted
+    }
+
+    /// Runs the timers that are due. True when a keyframe is necessary.
+    pub fn handle_timeouts(&mut self, now: Instant, net: &mut impl Transmit) -> bool {
+        let due: Vec<String> =
+            self.viewers.iter().filter(|(_, v)| v.deadline <= now).map(|(id, _)| id.clone()).collect();
+        let mut keyframe_wanted = false;
+        for id in due {
+            if let Some(viewer) = self.viewers.get_mut(&id) {
+                viewer.session.handle_timeout(now);
+            }
+            keyframe_wanted |= self.serve(now, &id, net);
+        }
+        keyframe_wanted
+    }
+
+    pub fn next_timeout(&self) -> Option<Instant> {
+        self.viewers.values().map(|v| v.deadline).min()
+    }
+
+    /// Events and datagrams of one viewer after something was put into its core; an ended one is removed.
+    fn serve(&mut self, now: Instant, id: &str, net: &mut impl Transmit) -> bool {
+        let Some(viewer) = self.viewers.get_mut(id) else { return false };
+        let mut keyframe_wanted = false;
+        let was_connected = viewer.session.is_connected();
+        viewer.session.poll_events(now, |event| match event {
+            SessionEvent::KeyframeWanted => keyframe_wanted = true,
+        });
+        let (by_address, addresses) = (&mut self.by_address, &mut viewer.addresses);
+        drain(viewer.session.core(), &mut self.run, net, &mut |peer| note(by_address, addresses, id, peer));
+        if !was_connected && viewer.session.is_connected() {
+            let address = viewer.session.peer().map(tracing::field::display);
+            tracing::info!(viewer = id, address, "viewer connected");
+        }
+        viewer.deadline = viewer.session.poll_timeout(now);
+        if let Some(end) = viewer.session.ended().cloned() {
+            self.remove(id, &end, net);
+        }
+        keyframe_wanted
+    }
+
+    /// Ends a viewer's session and tells it. False when there is none of that name.
+    pub fn close(&mut self, id: &str, net: &mut impl Transmit) -> bool {
+        let known = self.viewers.contains_key(id);
+        if known {
+            self.remove(id, &End::Closed, net);
+        }
+        known
+    }
+
+    /// Ends every session and tells the viewers.
+    pub fn close_all(&mut self, net: &mut impl Transmit) {
+        for id in self.viewers.keys().cloned().collect::<Vec<_>>() {
+            self.remove(&id, &End::Closed, net);
+        }
+    }
+
+    fn remove(&mut self, id: &str, end: &End, net: &mut impl Transmit) {
+        let Some(mut viewer) = self.viewers.remove(id) else { return };
+        viewer.session.close();
+        drain(viewer.session.core(), &mut self.run, net, &mut |_| ());
+        self.by_ufrag.remove(&viewer.ufrag);
+        self.by_address.retain(|_, owner| owner != id);
+        let reason = match end {
+            End::Closed => "closed",
+            End::Failed => "ICE or DTLS failed",
+            End::Timeout(reason) => reason,
+        };
+        tracing::info!(viewer = id, reason, "viewer gone");
+    }
+
+    pub fn stats(&mut self, now: Instant) -> Vec<ViewerStats> {
+        let mut all: Vec<_> = self.viewers.values_mut().map(|v| v.session.stats(now)).collect();
+        all.sort_by(|a, b| b.connected_s.total_cmp(&a.connected_s));
+        all
+    }
+
+    #[cfg(test)]
+    fn tables(&self) -> (usize, usize, usize) {
+        (self.viewers.len(), self.by_ufrag.len(), self.by_address.len())
+    }
+}
+
+/// Datagrams from `peer` belong to viewer `id` from now on.
+fn note(by_address: &mut HashMap<SocketAddr, String>, addresses: &mut Vec<SocketAddr>, id: &str, peer: SocketAddr) {
+    if addresses.contains(&peer) && by_address.get(&peer).is_some_and(|owner| owner == id) {
+        return;
+    }
+    if addresses.len() < MAX_ADDRESSES {
+        addresses.push(peer);
+        by_address.insert(peer, id.to_owned());
+    }
+}
+
+/// Datagrams to one peer, gathered while they are equally long.
+#[derive(Default)]
+struct Run {
+    bytes: Vec<u8>,
+    segment: usize,
+    last: usize,
+    route: Option<(IpAddr, SocketAddr)>,
+}
+
+impl Run {
+    fn fits(&self, route: (IpAddr, SocketAddr), len: usize) -> bool {
+        self.route == Some(route)
+            // A shorter datagram ends a run.
+            && self.last == self.segment
+            && len <= self.segment
+            && self.bytes.len() + len <= MAX_RUN_BYTES
+            && self.bytes.len() < MAX_RUN_SEGMENTS * self.segment
+    }
+
+    fn flush(&mut self, net: &mut impl Transmit) -> bool {
+        let Some((local, peer)) = self.route.take() else { return true };
+        let sent = net.transmit(local, peer, &self.bytes, self.segment);
+        self.bytes.clear();
+        sent
+    }
+}
+
+/// Sends what the core wants sent. False when the socket was full; the rest is then thrown away, as late packets are
+/// worth nothing: the viewer starts again at a keyframe.
+fn drain(
+    core: &mut RTCPeerConnection,
+    run: &mut Run,
+    net: &mut impl Transmit,
+    seen: &mut impl FnMut(SocketAddr),
+) -> bool {
+    let mut sent = true;
+    while let Some(datagram) = core.poll_write() {
+        if !sent {
+            // The run that did not go out is cleared already; the rest goes the same way.
+            continue;
+        }
+        let route = (datagram.transport.local_addr.ip(), datagram.transport.peer_addr);
+        if !run.fits(route, datagram.message.len()) {
+            sent = run.flush(net);
+            if !sent {
+                continue;
+            }
+            seen(route.1);
+            run.route = Some(route);
+            run.segment = datagram.message.len();
+        }
+        run.last = datagram.message.len();
+        run.bytes.extend_from_slice(&datagram.message);
+    }
+    run.flush(net) && sent
+}

@@ -1,0 +1,135 @@
+//! The WebRTC output: the handle by which the HTTP API reaches the media thread.
+
+mod engine;
+mod offer;
+mod session;
+mod socket;
+mod thread;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use rov_common::api::ViewerStats;
+use thiserror::Error;
+use tokio::sync::{oneshot, watch};
+
+pub use engine::{AcceptError, CandidateError, MAX_VIEWERS};
+pub use offer::OfferError;
+pub use socket::MediaSocket;
+
+use crate::stream::Stream;
+
+/// Requests of the HTTP API that wait for the media thread; one more is refused with [`Busy`].
+const COMMAND_CAPACITY: usize = 64;
+/// The media thread answers in microseconds; past this it is stuck.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
+
+#[derive(Debug, Error)]
+#[error("the media thread does not answer: too many requests at once, or the server is stopping")]
+pub struct Busy;
+
+/// The new viewer's name and the answer to its offer.
+#[derive(Clone, Debug)]
+pub struct Accepted {
+    pub id: String,
+    pub sdp: String,
+}
+
+enum Command {
+    Offer { sdp: String, arrived_at: IpAddr, reply: oneshot::Sender<Result<Accepted, AcceptError>> },
+    Candidates { id: String, candidates: Vec<String>, reply: oneshot::Sender<Result<(), CandidateError>> },
+    Close { id: String, reply: oneshot::Sender<bool> },
+    Stats { reply: oneshot::Sender<Vec<ViewerStats>> },
+    Shutdown,
+}
+
+/// Dropping it ends the thread and closes every viewer.
+pub struct WebRtcOutput {
+    commands: SyncSender<Command>,
+    waker: Arc<mio::Waker>,
+    thread: Option<JoinHandle<()>>,
+    local: SocketAddr,
+}
+
+impl WebRtcOutput {
+    /// Starts the media thread on `socket`. `stun` is the address of a STUN server for viewers behind a
+    /// NAT, once it is known.
+    pub fn start(
+        stream: &Arc<Stream>,
+        socket: MediaSocket,
+        interfaces: Vec<String>,
+        stun: Option<watch::Receiver<Option<SocketAddr>>>,
+    ) -> Result<Self> {
+        let local = socket.local_addr();
+        let (commands, requests) = sync_channel(COMMAND_CAPACITY);
+        let (mut media, waker) = thread::MediaThread::new(stream, socket, interfaces, stun, requests)
+            .context("cannot prepare the media thread")?;
+        let thread = std::thread::Builder::new()
+            .name("webrtc-media".to_owned())
+            .spawn(move || media.run())
+            .context("cannot start the media thread")?;
+        Ok(Self { commands, waker, thread: Some(thread), local })
+    }
+
+    /// The address and port of the UDP socket that all viewers share.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    /// Answers a viewer's SDP offer that arrived by HTTP at the local address `arrived_at`.
+    pub async fn offer(&self, sdp: String, arrived_at: IpAddr) -> Result<Result<Accepted, AcceptError>, Busy> {
+        self.ask(|reply| Command::Offer { sdp, arrived_at, reply }).await
+    }
+
+    pub async fn add_candidates(
+        &self,
+        id: String,
+        candidates: Vec<String>,
+    ) -> Result<Result<(), CandidateError>, Busy> {
+        self.ask(|reply| Command::Candidates { id, candidates, reply }).await
+    }
+
+    /// False when there is no such viewer.
+    pub async fn close(&self, id: String) -> Result<bool, Busy> {
+        self.ask(|reply| Command::Close { id, reply }).await
+    }
+
+    pub async fn stats(&self) -> Result<Vec<ViewerStats>, Busy> {
+        self.ask(|reply| Command::Stats { reply }).await
+    }
+
+    /// Closes every viewer, telling each, and waits for the thread. Blocks for milliseconds.
+    pub fn shutdown(&mut self) {
+        let Some(thread) = self.thread.take() else { return };
+        if let Err(TrySendError::Full(command)) = self.commands.try_send(Command::Shutdown) {
+            // The thread drains its commands at each turn, so there is room at once unless it has died.
+            let _ = self.commands.send(command);
+        }
+        let _ = self.waker.wake();
+        if thread.join().is_err() {
+            tracing::error!("the media thread had panicked");
+        }
+    }
+
+    /// True when the media thread has ended although nobody asked it to.
+    pub fn has_died(&self) -> bool {
+        self.thread.as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Busy> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.try_send(command(reply)).map_err(|_| Busy)?;
+        self.waker.wake().map_err(|_| Busy)?;
+        tokio::time::timeout(REPLY_TIMEOUT, answer).await.map_err(|_| Busy)?.map_err(|_| Busy)
+    }
+}
+
+impl Drop for WebRtcOutput {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}

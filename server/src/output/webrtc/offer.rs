@@ -1,0 +1,188 @@
+//! What a viewer's SDP offer asks for: pure parsing, so that a bad offer is refused with a reason before anything is
+//! made for it.
+
+use thiserror::Error;
+
+/// An offer that can be answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// The SDP without `.local` candidates: their names are resolved by multicast DNS, which an isolated LAN may not
+    /// carry. The viewer is found all the same, by the checks that it sends (RFC 8445 section 7.3.1.3).
+    pub sdp: String,
+    pub codec: VideoCodec,
+}
+
+/// The viewer's own numbers and parameters for the codec that will be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VideoCodec {
+    pub payload_type: u8,
+    pub fmtp: String,
+    pub rtx_payload_type: Option<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum OfferError {
+    #[error("the body is not an SDP offer (RFC 8866): {0}")]
+    NotSdp(&'static str),
+    #[error("the offer has no video to receive: add one `m=video` section with `a=recvonly` or `a=sendrecv`")]
+    NoVideo,
+    #[error(
+        "the offer has no H.264 with packetization-mode=1, and this stream is H.264: use a viewer that can decode it"
+    )]
+    NoH264,
+}
+
+/// Parses `sdp`, choosing the H.264 payload type whose profile is nearest to that of the stream (`profile_idc`,
+/// `profile_iop`).
+pub fn parse(sdp: &str, profile: Option<(u8, u8)>) -> Result<Offer, OfferError> {
+    if !sdp.starts_with("v=0") {
+        return Err(OfferError::NotSdp("it does not start with `v=0`"));
+    }
+    for (needle, what) in [
+        ("a=ice-ufrag:", "it has no `a=ice-ufrag`"),
+        ("a=ice-pwd:", "it has no `a=ice-pwd`"),
+        ("a=fingerprint:", "it has no `a=fingerprint`"),
+    ] {
+        if !sdp.contains(needle) {
+            return Err(OfferError::NotSdp(what));
+        }
+    }
+    let video = video_section(sdp).ok_or(OfferError::NoVideo)?;
+    let codec = choose_codec(&video, profile).ok_or(OfferError::NoH264)?;
+    Ok(Offer { sdp: without_mdns(sdp), codec })
+}
+
+/// The lines of the first video section that the viewer is ready to receive.
+fn video_section(sdp: &str) -> Option<Vec<&str>> {
+    let mut sections: Vec<Vec<&str>> = Vec::new();
+    for line in sdp.lines() {
+        if line.starts_with("m=") {
+            sections.push(vec![line]);
+        } else if let Some(section) = sections.last_mut() {
+            section.push(line);
+        }
+    }
+    sections.into_iter().find(|lines| {
+        let rejected = lines[0].split_whitespace().nth(1) == Some("0") && !lines.contains(&"a=bundle-only");
+        lines[0].starts_with("m=video ")
+            && !rejected
+            && !lines.iter().any(|l| matches!(l.trim_end(), "a=sendonly" | "a=inactive"))
+    })
+}
+
+fn choose_codec(video: &[&str], profile: Option<(u8, u8)>) -> Option<VideoCodec> {
+    let rtpmap = |encoding: &str| {
+        let encoding = format!("{encoding}/90000");
+        video
+            .iter()
+            .filter_map(|line| line.strip_prefix("a=rtpmap:")?.split_once(' '))
+            .filter(move |(_, name)| name.trim().eq_ignore_ascii_case(&encoding))
+            .filter_map(|(pt, _)| pt.parse::<u8>().ok())
+            .collect::<Vec<_>>()
+    };
+    let fmtp = |pt: u8| {
+        let prefix = format!("a=fmtp:{pt} ");
+        video.iter().find_map(|line| line.strip_prefix(prefix.as_str())).map(str::trim)
+    };
+    let chosen = rtpmap("H264")
+        .into_iter()
+        .filter_map(|pt| Some((pt, fmtp(pt)?)))
+        .filter(|(_, fmtp)| parameter(fmtp, "packetization-mode") == Some("1"))
+        // The first of the nearest: the viewer's order is its preference.
+        .min_by_key(|(_, fmtp)| distance(parameter(fmtp, "profile-level-id"), profile))?;
+    let rtx = rtpmap("rtx")
+        .into_iter()
+        .find(|pt| fmtp(*pt).and_then(|f| parameter(f, "apt")?.parse::<u8>().ok()) == Some(chosen.0));
+    Some(VideoCodec { payload_type: chosen.0, fmtp: chosen.1.to_owned(), rtx_payload_type: rtx })
+}
+
+/// How far an offered `profile-level-id` (RFC 6184 section 8.1) is from the stream's profile. Without a known profile
+/// the constrained baseline is wanted: every viewer decodes it.
+fn distance(offered: Option<&str>, profile: Option<(u8, u8)>) -> u8 {
+    let (idc, iop) = profile.unwrap_or((0x42, 0xE0));
+    let offered = offered.and_then(|hex| u32::from_str_radix(hex.get(..4)?, 16).ok());
+    // RFC 6184: no profile-level-id means baseline.
+    let (offered_idc, offered_iop) = offered.map_or((0x42, 0), |v| ((v >> 8) as u8, v as u8));
+    match (offered_idc == idc, offered_iop & 0x40 == iop & 0x40) {
+        (true, true) => 0,
+        (true, false) => 1,
+        // A decoder of a higher profile decodes the lower ones.
+        (false, _) if offered_idc > idc => 2,
+        (false, _) => 3,
+    }
+}
+
+fn parameter<'a>(fmtp: &'a str, name: &str) -> Option<&'a str> {
+    fmtp.split(';').filter_map(|p| p.split_once('=')).find(|(k, _)| k.trim().eq_ignore_ascii_case(name)).map(|p| p.1.trim())
+}
+
+fn without_mdns(sdp: &str) -> String {
+    sdp.lines().filter(|line| !is_mdns_candidate(line)).flat_map(|line| [line.trim_end(), "\r\n"]).collect()
+}
+
+/// A candidate whose address is a name of multicast DNS, which browsers use to hide addresses.
+pub fn is_mdns_candidate(line: &str) -> bool {
+    line.contains("candidate:") && line.split_whitespace().nth(4).is_some_and(|address| address.ends_with(".local"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(media: &str) -> String {
+        format!(
+            "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\n\
+             a=fingerprint:sha-256 00\r\n{media}"
+        )
+    }
+
+    const CHROMIUM: &str = "m=video 9 UDP/TLS/RTP/SAVPF 96 97 103 104 107 108 109 114 115\r\na=recvonly\r\n\
+        a=rtpmap:96 VP8/90000\r\na=rtpmap:97 rtx/90000\r\na=fmtp:97 apt=96\r\n\
+        a=rtpmap:103 H264/90000\r\na=fmtp:103 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42001f\r\n\
+        a=rtpmap:104 rtx/90000\r\na=fmtp:104 apt=103\r\n\
+        a=rtpmap:107 H264/90000\r\na=fmtp:107 level-asymmetry-allowed=1;packetization-mode=0;profile-level-id=42001f\r\n\
+        a=rtpmap:108 H264/90000\r\na=fmtp:108 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n\
+        a=rtpmap:109 rtx/90000\r\na=fmtp:109 apt=108\r\n\
+        a=rtpmap:114 H264/90000\r\na=fmtp:114 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=64001f\r\n\
+        a=rtpmap:115 rtx/90000\r\na=fmtp:115 apt=114\r\n";
+
+    #[test]
+    fn the_nearest_profile_is_chosen_with_its_retransmission() {
+        let choose = |profile| parse(&offer(CHROMIUM), profile).expect("an answerable offer").codec;
+        assert_eq!(choose(Some((0x42, 0xC0))).payload_type, 108);
+        assert_eq!(choose(Some((0x42, 0xC0))).rtx_payload_type, Some(109));
+        assert_eq!(choose(Some((0x42, 0x00))).payload_type, 103);
+        assert_eq!(choose(Some((0x64, 0x00))).payload_type, 114);
+        assert_eq!(choose(Some((0x4D, 0x00))).payload_type, 114);
+        assert_eq!(choose(None).payload_type, 108);
+    }
+
+    #[test]
+    fn a_viewer_without_retransmission_gets_none() {
+        let media = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=recvonly\r\na=rtpmap:96 H264/90000\r\n\
+            a=fmtp:96 packetization-mode=1;profile-level-id=42e01f\r\n";
+        assert_eq!(parse(&offer(media), None).expect("an answerable offer").codec.rtx_payload_type, None);
+    }
+
+    #[test]
+    fn bad_offers_are_refused_with_the_reason() {
+        let audio = "m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=recvonly\r\na=rtpmap:111 opus/48000/2\r\n";
+        let vp8 = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=recvonly\r\na=rtpmap:96 VP8/90000\r\n";
+        let sending = CHROMIUM.replace("a=recvonly", "a=sendonly");
+        let mode0 = CHROMIUM.replace("packetization-mode=1", "packetization-mode=0");
+        assert!(matches!(parse("hello", None), Err(OfferError::NotSdp(_))));
+        assert!(matches!(parse("v=0\r\n", None), Err(OfferError::NotSdp(_))));
+        assert_eq!(parse(&offer(audio), None), Err(OfferError::NoVideo));
+        assert_eq!(parse(&offer(&sending), None), Err(OfferError::NoVideo));
+        assert_eq!(parse(&offer(vp8), None), Err(OfferError::NoH264));
+        assert_eq!(parse(&offer(&mode0), None), Err(OfferError::NoH264));
+    }
+
+    #[test]
+    fn hidden_candidates_are_left_out() {
+        let hidden = "a=candidate:1 1 udp 2113937151 3b6b5c1e-0000-4a3e-9f6e-000000000000.local 50000 typ host\r\n";
+        let plain = "a=candidate:2 1 udp 2113937151 192.168.2.1 50000 typ host\r\n";
+        let sdp = parse(&offer(&format!("{CHROMIUM}{hidden}{plain}")), None).expect("an answerable offer").sdp;
+        assert!(!sdp.contains(".local") && sdp.contains("192.168.2.1"));
+    }
+}

@@ -1,0 +1,509 @@
+//! One viewer: a WebRTC peer connection of the sans-I/O core. Time is passed in and datagrams come out, so that a
+//! session is tested with no network.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use rov_common::api::ViewerStats;
+use rtc::interceptor::{
+    Attribute, Interceptor, NackResponderBuilder, Packet, Registry, SenderReportBuilder, Slot, StreamInfo, TaggedPacket,
+};
+use rtc::media_stream::MediaStreamTrack;
+use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MediaEngine};
+use rtc::peer_connection::configuration::setting_engine::SettingEngineBuilder;
+use rtc::peer_connection::event::RTCPeerConnectionEvent;
+use rtc::peer_connection::message::{RTCMessage, TaggedRTCMessage};
+use rtc::peer_connection::sdp::RTCSessionDescription;
+use rtc::peer_connection::state::RTCPeerConnectionState;
+use rtc::peer_connection::transport::{
+    CandidateConfig, CandidateHostConfig, CandidateServerReflexiveConfig, RTCIceCandidate, RTCIceCandidateInit,
+};
+use rtc::peer_connection::{RTCPeerConnection, RTCPeerConnectionBuilder};
+use rtc::rtcp;
+use rtc::rtp_transceiver::RTCRtpSenderId;
+use rtc::rtp_transceiver::rtp_sender::{
+    RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpCodingParameters, RTCRtpEncodingParameters,
+    RTCRtpHeaderExtensionCapability, RTCRtpRtxParameters, RtpCodecKind,
+};
+use rtc::sansio::Protocol;
+use rtc::shared::error::Error;
+use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
+use rtc::statistics::StatsSelector;
+
+use super::offer::{Offer, VideoCodec};
+use crate::packetize::RtpFrame;
+
+/// The playout-delay RTP header extension:
+/// <https://webrtc.googlesource.com/src/+/main/docs/native-code/rtp-hdrext/playout-delay/README.md>
+const PLAYOUT_DELAY_URI: &str = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";
+
+/// Minimum and maximum delay, 12 bits each in units of 10 ms. Zero for both lets a browser show each picture as soon as
+/// it is decoded; left out, Chromium holds pictures for about 18 ms.
+const PLAYOUT_DELAY: [u8; 3] = [0, 0, 0];
+
+/// Packets kept for retransmission: about two seconds at 40 Mbit/s.
+const RETRANSMIT_PACKETS: u16 = 8192;
+
+/// Packets written before what the core made of them is sent, so that the first ones of a large frame leave early.
+const WRITE_RUN: usize = 16;
+
+/// A viewer that has not connected by then will not.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+/// A viewer that sent no RTCP for so long is gone (receivers report at least every 5 s, RFC 3550 section 6.2).
+const RTCP_TIMEOUT: Duration = Duration::from_secs(10);
+
+const ICE_DISCONNECTED: Duration = Duration::from_secs(4);
+const ICE_FAILED: Duration = Duration::from_secs(6);
+const ICE_KEEPALIVE: Duration = Duration::from_secs(1);
+
+/// What a session wants of whoever holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionEvent {
+    KeyframeWanted,
+}
+
+/// Why a session ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The viewer closed, or asked for it.
+    Closed,
+    /// ICE or DTLS failed.
+    Failed,
+    Timeout(&'static str),
+}
+
+pub struct Session {
+    id: String,
+    pc: RTCPeerConnection,
+    sender: RTCRtpSenderId,
+    state: State,
+    payload_type: u8,
+    playout_delay_id: Option<u8>,
+    ssrc: u32,
+    sequence: u16,
+    timestamp_offset: u32,
+    created: Instant,
+    last_rtcp: Instant,
+    /// Frames are left out until the next keyframe: at the start, and after one was lost to a full socket.
+    needs_keyframe: bool,
+    packets: u64,
+    bytes: u64,
+    skipped: u64,
+    nacks: u64,
+    plis: u64,
+    loss: Option<f64>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum State {
+    Connecting,
+    Connected { since: Instant },
+    Ended(End),
+}
+
+impl Session {
+    /// Answers `offer`. `local` are the addresses and ports that reach the server's media socket, `reflexive` what a
+    /// STUN server saw of it.
+    pub fn accept(
+        now: Instant,
+        id: String,
+        offer: &Offer,
+        local: &[SocketAddr],
+        reflexive: Option<SocketAddr>,
+    ) -> Result<(Self, String), Error> {
+        let mut pc = build(now, &offer.codec)?;
+        let (ssrc, rtx_ssrc) = (rand::random::<u32>(), rand::random::<u32>());
+        pc.set_remote_description(now, RTCSessionDescription::offer(offer.sdp.clone())?)?;
+        let sender = pc.add_track(track(ssrc, rtx_ssrc, &offer.codec))?;
+        for address in local {
+            pc.add_local_candidate(host_candidate(*address)?)?;
+        }
+        if let (Some(public), Some(base)) = (reflexive, local.first()) {
+            pc.add_local_candidate(reflexive_candidate(public, *base)?)?;
+        }
+        // An empty candidate ends gathering (RFC 8838 section 9.3): everything there is, is in the answer.
+        pc.add_local_candidate(RTCIceCandidateInit::default())?;
+        let answer = pc.create_answer(None)?;
+        pc.set_local_description(now, answer)?;
+        let answer = pc.local_description().ok_or(Error::ErrPeerConnLocalDescriptionNil)?;
+
+        let parameters = pc.rtp_sender(sender).ok_or(Error::ErrSenderNotCreatedByConnection)?.get_parameters().clone();
+        let payload_type = parameters
+            .rtp_parameters
+            .codecs
+            .iter()
+            .find(|c| c.rtp_codec.mime_type.eq_ignore_ascii_case(MIME_TYPE_H264))
+            .map(|c| c.payload_type)
+            .ok_or(Error::ErrRTPTransceiverCodecUnsupported)?;
+        let playout_delay_id =
+            parameters.rtp_parameters.header_extensions.iter().find(|e| e.uri == PLAYOUT_DELAY_URI).map(|e| e.id as u8);
+
+        let session = Self {
+            id,
+            pc,
+            sender,
+            state: State::Connecting,
+            payload_type,
+            playout_delay_id,
+            ssrc,
+            sequence: rand::random(),
+            timestamp_offset: rand::random(),
+            created: now,
+            last_rtcp: now,
+            needs_keyframe: true,
+            packets: 0,
+            bytes: 0,
+            skipped: 0,
+            nacks: 0,
+            plis: 0,
+            loss: None,
+        };
+        Ok((session, answer.sdp))
+    }
+
+    pub fn add_remote_candidate(&mut self, candidate: &str) -> Result<(), Error> {
+        self.pc.add_remote_candidate(RTCIceCandidateInit { candidate: candidate.to_owned(), ..Default::default() })
+    }
+
+    /// A datagram from the viewer. What is malformed or forged is dropped by the core.
+    pub fn handle_datagram(&mut self, now: Instant, local: SocketAddr, peer: SocketAddr, data: &[u8]) {
+        let datagram = TaggedBytesMut {
+            now,
+            transport: TransportContext {
+                local_addr: local,
+                peer_addr: peer,
+                ecn: None,
+                transport_protocol: TransportProtocol::UDP,
+            },
+            message: BytesMut::from(data),
+        };
+        if let Err(error) = self.pc.handle_read(datagram) {
+            tracing::debug!(viewer = self.id, %peer, %error, "datagram not taken");
+        }
+    }
+
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if let Err(error) = self.pc.handle_timeout(now) {
+            tracing::debug!(viewer = self.id, %error, "timer");
+        }
+        let end = match self.state {
+            State::Connecting if now.saturating_duration_since(self.created) > CONNECT_TIMEOUT => {
+                Some("not connected within 15 s")
+            }
+            State::Connected { .. } if now.saturating_duration_since(self.last_rtcp) > RTCP_TIMEOUT => {
+                Some("no RTCP for 10 s")
+            }
+            _ => None,
+        };
+        if let Some(reason) = end {
+            self.end(End::Timeout(reason));
+        }
+    }
+
+    /// When [`Self::handle_timeout`] wants to be called next; at least once a second, for its own limits.
+    pub fn poll_timeout(&mut self, now: Instant) -> Instant {
+        let own = now + Duration::from_secs(1);
+        self.pc.poll_timeout().map_or(own, |core| core.min(own))
+    }
+
+    /// Acts on what the core found in the datagrams and timers so far.
+    pub fn poll_events(&mut self, now: Instant, mut on_event: impl FnMut(SessionEvent)) {
+        while let Some(event) = self.pc.poll_event() {
+            if let RTCPeerConnectionEvent::OnConnectionStateChangeEvent(state) = event {
+                match state {
+                    RTCPeerConnectionState::Connected if self.state == State::Connecting => {
+                        self.state = State::Connected { since: now };
+                        self.last_rtcp = now;
+                        // Nothing was sent before: what waits for DTLS would arrive as one stale burst.
+                        on_event(SessionEvent::KeyframeWanted);
+                    }
+                    RTCPeerConnectionState::Failed => self.end(End::Failed),
+                    RTCPeerConnectionState::Closed => self.end(End::Closed),
+                    _ => {}
+                }
+            }
+        }
+        while let Some(TaggedRTCMessage { message, .. }) = self.pc.poll_read() {
+            if let RTCMessage::RtcpPacket(_, packets) = message {
+                self.last_rtcp = now;
+                for packet in &packets {
+                    if self.handle_rtcp(packet.as_ref()) {
+                        on_event(SessionEvent::KeyframeWanted);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Counts what a report says; true when it asks for a keyframe.
+    fn handle_rtcp(&mut self, packet: &dyn rtcp::Packet) -> bool {
+        let packet = packet.as_any();
+        if packet.is::<rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication>()
+            || packet.is::<rtcp::payload_feedbacks::full_intra_request::FullIntraRequest>()
+        {
+            self.plis += 1;
+            return true;
+        }
+        if let Some(nack) = packet.downcast_ref::<rtcp::transport_feedbacks::transport_layer_nack::TransportLayerNack>()
+        {
+            self.nacks += nack.nacks.iter().map(|pair| pair.packet_list().len() as u64).sum::<u64>();
+        } else if let Some(report) = packet.downcast_ref::<rtcp::receiver_report::ReceiverReport>()
+            && let Some(block) = report.reports.iter().find(|r| r.ssrc == self.ssrc)
+        {
+            self.loss = Some(f64::from(block.fraction_lost) / 256.0);
+        }
+        false
+    }
+
+    /// Sends one frame, or leaves it out while a keyframe is waited for. `transmit` is given the datagrams and returns
+    /// false when the socket is full: then the rest of the frame is left out and a keyframe is needed.
+    pub fn send_frame(
+        &mut self,
+        now: Instant,
+        frame: &RtpFrame,
+        transmit: &mut impl FnMut(&mut RTCPeerConnection) -> bool,
+    ) -> Option<SessionEvent> {
+        if !matches!(self.state, State::Connected { .. }) {
+            return None;
+        }
+        if self.needs_keyframe && !frame.keyframe {
+            self.skipped += 1;
+            return None;
+        }
+        self.needs_keyframe = false;
+        let last = frame.payloads.len().saturating_sub(1);
+        for (i, payload) in frame.payloads.iter().enumerate() {
+            self.write(now, frame, payload, i == last);
+            if (i % WRITE_RUN == WRITE_RUN - 1 || i == last) && !transmit(&mut self.pc) {
+                self.needs_keyframe = true;
+                self.skipped += 1;
+                return Some(SessionEvent::KeyframeWanted);
+            }
+        }
+        None
+    }
+
+    fn write(&mut self, now: Instant, frame: &RtpFrame, payload: &Bytes, marker: bool) {
+        let mut header = rtc::rtp::header::Header {
+            version: 2,
+            marker,
+            payload_type: self.payload_type,
+            sequence_number: self.sequence,
+            timestamp: frame.timestamp.wrapping_add(self.timestamp_offset),
+            ssrc: self.ssrc,
+            ..Default::default()
+        };
+        if let Some(id) = self.playout_delay_id
+            && let Err(error) = header.set_extension(id, Bytes::from_static(&PLAYOUT_DELAY))
+        {
+            tracing::debug!(viewer = self.id, %error, "playout delay not sent");
+            self.playout_delay_id = None;
+        }
+        self.sequence = self.sequence.wrapping_add(1);
+        let packet = rtc::rtp::Packet { header, payload: payload.clone() };
+        let Some(mut sender) = self.pc.rtp_sender(self.sender) else { return };
+        match sender.write_rtp(now, packet) {
+            Ok(()) => {
+                self.packets += 1;
+                self.bytes += payload.len() as u64;
+            }
+            Err(error) => tracing::debug!(viewer = self.id, %error, "RTP packet not sent"),
+        }
+    }
+
+    /// The core, to take the datagrams it wants sent.
+    pub fn core(&mut self) -> &mut RTCPeerConnection {
+        &mut self.pc
+    }
+
+    /// The viewer's address on the path that ICE chose.
+    pub fn peer(&mut self) -> Option<SocketAddr> {
+        let sender = self.pc.rtp_sender(self.sender)?;
+        let pair = sender.transport()?.ice_transport().get_selected_candidate_pair()?;
+        Some(SocketAddr::new(pair.remote().address.parse().ok()?, pair.remote().port))
+    }
+
+    /// Tells the viewer by a DTLS close_notify; the datagrams are then in the core. Idempotent.
+    pub fn close(&mut self) {
+        self.end(End::Closed);
+        if let Err(error) = self.pc.close() {
+            tracing::debug!(viewer = self.id, %error, "close");
+        }
+    }
+
+    pub fn ended(&self) -> Option<&End> {
+        match &self.state {
+            State::Ended(end) => Some(end),
+            _ => None,
+        }
+    }
+
+    fn end(&mut self, end: End) {
+        if !matches!(self.state, State::Ended(_)) {
+            self.state = State::Ended(end);
+        }
+    }
+
+    pub fn is_connected(&self) -> bool {
+        matches!(self.state, State::Connected { .. })
+    }
+
+    pub fn stats(&mut self, now: Instant) -> ViewerStats {
+        let rtt_s = self
+            .pc
+            .get_stats(now, StatsSelector::None)
+            .candidate_pairs()
+            .map(|pair| pair.current_round_trip_time)
+            .fold(0.0, f64::max);
+        let (state, connected_s) = match self.state {
+            State::Connecting => ("connecting", 0.0),
+            State::Connected { since } => ("connected", now.saturating_duration_since(since).as_secs_f64()),
+            State::Ended(_) => ("closed", 0.0),
+        };
+        ViewerStats {
+            id: self.id.clone(),
+            address: self.peer().map(|p| p.to_string()).unwrap_or_default(),
+            state: state.to_owned(),
+            connected_s,
+            packets: self.packets,
+            bytes: self.bytes,
+            skipped: self.skipped,
+            nacks: self.nacks,
+            plis: self.plis,
+            rtt_ms: (rtt_s > 0.0).then_some(rtt_s * 1000.0),
+            loss: self.loss,
+        }
+    }
+}
+
+fn build(now: Instant, codec: &VideoCodec) -> Result<RTCPeerConnection, Error> {
+    let mut media = MediaEngine::default();
+    media.register_codec(
+        RTCRtpCodecParameters { rtp_codec: h264(codec), payload_type: codec.payload_type },
+        RtpCodecKind::Video,
+    )?;
+    if let Some(rtx) = codec.rtx_payload_type {
+        let rtp_codec = RTCRtpCodec {
+            mime_type: "video/rtx".to_owned(),
+            clock_rate: crate::packetize::CLOCK_RATE,
+            channels: 0,
+            sdp_fmtp_line: format!("apt={}", codec.payload_type),
+            rtcp_feedback: vec![],
+        };
+        media.register_codec(RTCRtpCodecParameters { rtp_codec, payload_type: rtx }, RtpCodecKind::Video)?;
+    }
+    media.register_header_extension(
+        RTCRtpHeaderExtensionCapability { uri: PLAYOUT_DELAY_URI.to_owned() },
+        RtpCodecKind::Video,
+        None,
+    )?;
+    let interceptors = Registry::new()
+        .with(Slot::NackResponder, NackResponderBuilder::new().with_size(RETRANSMIT_PACKETS).build())
+        .with(Slot::SenderReport, SenderReportBuilder::new().build())
+        .with(Slot::from(14_000), RtcpTap::default());
+    let settings = SettingEngineBuilder::new()
+        .with_ice_timeouts(Some(ICE_DISCONNECTED), Some(ICE_FAILED), Some(ICE_KEEPALIVE))
+        .build();
+    RTCPeerConnectionBuilder::new()
+        .with_media_engine(media)
+        .with_setting_engine(settings)
+        .with_interceptor_registry(interceptors)
+        .build(now)
+}
+
+fn h264(codec: &VideoCodec) -> RTCRtpCodec {
+    let feedback =
+        |typ: &str, parameter: &str| RTCPFeedback { typ: typ.to_owned(), parameter: parameter.to_owned() };
+    RTCRtpCodec {
+        mime_type: MIME_TYPE_H264.to_owned(),
+        clock_rate: crate::packetize::CLOCK_RATE,
+        channels: 0,
+        sdp_fmtp_line: codec.fmtp.clone(),
+        rtcp_feedback: vec![feedback("nack", ""), feedback("nack", "pli"), feedback("ccm", "fir")],
+    }
+}
+
+fn track(ssrc: u32, rtx_ssrc: u32, codec: &VideoCodec) -> MediaStreamTrack {
+    let rtx = codec.rtx_payload_type.map(|_| RTCRtpRtxParameters { ssrc: rtx_ssrc });
+    MediaStreamTrack::new(
+        "rov".to_owned(),
+        "stream1".to_owned(),
+        "stream1".to_owned(),
+        RtpCodecKind::Video,
+        vec![RTCRtpEncodingParameters {
+            rtp_coding_parameters: RTCRtpCodingParameters { ssrc: Some(ssrc), rtx, ..Default::default() },
+            codec: h264(codec),
+            ..Default::default()
+        }],
+    )
+}
+
+fn host_candidate(address: SocketAddr) -> Result<RTCIceCandidateInit, Error> {
+    let candidate = CandidateHostConfig { base_config: base(address), ..Default::default() }.new_candidate_host()?;
+    RTCIceCandidate::from(&candidate).to_json()
+}
+
+fn reflexive_candidate(public: SocketAddr, local: SocketAddr) -> Result<RTCIceCandidateInit, Error> {
+    let candidate = CandidateServerReflexiveConfig {
+        base_config: base(public),
+        rel_addr: local.ip().to_string(),
+        rel_port: local.port(),
+        ..Default::default()
+    }
+    .new_candidate_server_reflexive()?;
+    RTCIceCandidate::from(&candidate).to_json()
+}
+
+fn base(address: SocketAddr) -> CandidateConfig {
+    CandidateConfig {
+        network: "udp".to_owned(),
+        address: address.ip().to_string(),
+        port: address.port(),
+        component: 1,
+        ..Default::default()
+    }
+}
+
+/// Hands inbound RTCP to the application, which the core otherwise keeps to itself.
+#[derive(Default)]
+struct RtcpTap {
+    read: std::collections::VecDeque<TaggedPacket>,
+    write: std::collections::VecDeque<TaggedPacket>,
+}
+
+impl Protocol<TaggedPacket, TaggedPacket, ()> for RtcpTap {
+    type Rout = TaggedPacket;
+    type Wout = TaggedPacket;
+    type Eout = ();
+    type Error = Error;
+    type Time = Instant;
+
+    fn handle_read(&mut self, mut packet: TaggedPacket) -> Result<(), Error> {
+        if matches!(packet.message.packet, Packet::Rtcp(_)) {
+            packet.message.add(Attribute::DeliverToApplication);
+        }
+        self.read.push_back(packet);
+        Ok(())
+    }
+
+    fn poll_read(&mut self) -> Option<TaggedPacket> {
+        self.read.pop_front()
+    }
+
+    fn handle_write(&mut self, packet: TaggedPacket) -> Result<(), Error> {
+        self.write.push_back(packet);
+        Ok(())
+    }
+
+    fn poll_write(&mut self) -> Option<TaggedPacket> {
+        self.write.pop_front()
+    }
+}
+
+impl Interceptor for RtcpTap {
+    fn bind_local_stream(&mut self, _info: &StreamInfo) {}
+    fn unbind_local_stream(&mut self, _info: &StreamInfo) {}
+    fn bind_remote_stream(&mut self, _info: &StreamInfo) {}
+    fn unbind_remote_stream(&mut self, _info: &StreamInfo) {}
+}

@@ -1,0 +1,179 @@
+//! The UDP socket that all viewers share: large buffers, segmentation offload (GSO), the local address of each datagram.
+
+use std::io::{self, ErrorKind, IoSliceMut};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use anyhow::{Context, Result};
+use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit as QuinnTransmit, UdpSockRef, UdpSocketState};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::engine::Transmit;
+
+/// Socket buffers, bytes each way. The common default of 208 KB loses packets from 100 Mbit/s on.
+const BUFFER: usize = 4 << 20;
+
+/// DSCP CS5 (40): video ahead of bulk traffic, on Wi-Fi in the video queue (RFC 8325 section 4.2.3).
+const TOS: u32 = 40 << 2;
+
+/// Largest receive: 64 KiB holds what receive offload gathers.
+const RECEIVE_BYTES: usize = 65_536;
+
+pub struct MediaSocket {
+    io: mio::net::UdpSocket,
+    state: UdpSocketState,
+    local: SocketAddr,
+    buffers: Vec<Vec<u8>>,
+    /// Send errors are frequent when a link is down: said once until one succeeds.
+    failing: bool,
+}
+
+impl MediaSocket {
+    /// Binds to `host` and `port`, 0 meaning any.
+    pub fn bind(host: IpAddr, port: u16) -> Result<Self> {
+        let address = SocketAddr::new(host, port);
+        let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))
+            .context("cannot open a UDP socket for media")?;
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into()).with_context(|| {
+            format!("cannot bind UDP {address} for media: choose another port with --media-port (0: any)")
+        })?;
+        grow_buffers(&socket);
+        if address.is_ipv4()
+            && let Err(error) = socket.set_tos_v4(TOS)
+        {
+            tracing::debug!(%error, "DSCP not set");
+        }
+        Self::new(socket.into())
+    }
+
+    fn new(socket: UdpSocket) -> Result<Self> {
+        let state = UdpSocketState::new(UdpSockRef::from(&socket)).context("cannot set up the media socket")?;
+        let local = socket.local_addr()?;
+        let buffers = vec![vec![0; RECEIVE_BYTES]; BATCH_SIZE];
+        Ok(Self { io: mio::net::UdpSocket::from_std(socket), state, local, buffers, failing: false })
+    }
+
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local
+    }
+
+    pub(super) fn io(&mut self) -> &mut mio::net::UdpSocket {
+        &mut self.io
+    }
+
+    /// Receives what has arrived, as one batch: `(local, peer, datagram)` each. False when there was nothing.
+    pub(super) fn receive(&mut self, mut each: impl FnMut(&mut Outbound<'_>, SocketAddr, SocketAddr, &[u8])) -> bool {
+        let mut meta = [RecvMeta::default(); BATCH_SIZE];
+        let result = {
+            let mut slices: Vec<IoSliceMut<'_>> = self.buffers.iter_mut().map(|b| IoSliceMut::new(b)).collect();
+            self.state.recv(UdpSockRef::from(&self.io), &mut slices, &mut meta)
+        };
+        let count = match result {
+            Ok(count) => count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+            // ICMP errors of former sends surface here; the next receive goes on.
+            Err(error) => {
+                tracing::debug!(%error, "receiving on the media socket");
+                return error.kind() != ErrorKind::BrokenPipe;
+            }
+        };
+        let Self { io, state, buffers, failing, local } = self;
+        let mut out = Outbound { io, state, failing };
+        for (meta, buffer) in meta.iter().zip(buffers.iter()).take(count) {
+            let ip = meta.dst_ip.unwrap_or(local.ip());
+            for datagram in buffer[..meta.len].chunks(meta.stride.max(1)) {
+                each(&mut out, SocketAddr::new(ip, local.port()), meta.addr, datagram);
+            }
+        }
+        true
+    }
+
+    pub(super) fn outbound(&mut self) -> Outbound<'_> {
+        Outbound { io: &self.io, state: &self.state, failing: &mut self.failing }
+    }
+}
+
+/// The sending half.
+pub(super) struct Outbound<'a> {
+    io: &'a mio::net::UdpSocket,
+    state: &'a UdpSocketState,
+    failing: &'a mut bool,
+}
+
+impl Outbound<'_> {
+    fn send(&self, local: IpAddr, peer: SocketAddr, bytes: &[u8], segment: Option<usize>) -> io::Result<()> {
+        let src_ip = (!local.is_unspecified()).then_some(local);
+        let transmit = QuinnTransmit { destination: peer, ecn: None, contents: bytes, segment_size: segment, src_ip };
+        self.state.try_send(UdpSockRef::from(self.io), &transmit)
+    }
+}
+
+impl Transmit for Outbound<'_> {
+    fn transmit(&mut self, local: IpAddr, peer: SocketAddr, run: &[u8], segment: usize) -> bool {
+        // Read each time: the kernel may turn out not to offload, and then this becomes 1.
+        let step = self.state.max_gso_segments().max(1) * segment.max(1);
+        for part in run.chunks(step) {
+            match self.send(local, peer, part, Some(segment)) {
+                Ok(()) => *self.failing = false,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
+                Err(error) => {
+                    // The path is down, or the peer's port closed: ICE notices and ends the session.
+                    if !std::mem::replace(self.failing, true) {
+                        tracing::warn!(%peer, %error, "cannot send to a viewer");
+                    }
+                }
+            }
+        }
+        true
+    }
+}
+
+fn grow_buffers(socket: &Socket) {
+    let sock = SockRef::from(socket);
+    for (name, sysctl, set, get) in [
+        (
+            "receive",
+            "net.core.rmem_max",
+            Socket::set_recv_buffer_size as fn(&Socket, usize) -> io::Result<()>,
+            Socket::recv_buffer_size as fn(&Socket) -> io::Result<usize>,
+        ),
+        ("send", "net.core.wmem_max", Socket::set_send_buffer_size, Socket::send_buffer_size),
+    ] {
+        if force_buffer(&sock, name == "receive") {
+            continue;
+        }
+        let result = set(&sock, BUFFER);
+        let granted = get(&sock).unwrap_or(0);
+        // Linux doubles what is asked for and reports the double.
+        if result.is_err() || granted < BUFFER {
+            tracing::warn!(
+                "the media socket's {name} buffer is {granted} bytes, less than the {BUFFER} that high bit rates need: \
+                 run `sudo sysctl -w {sysctl}={BUFFER}`"
+            );
+        }
+    }
+}
+
+/// As root, Linux grants more than `rmem_max` and `wmem_max`.
+#[cfg(target_os = "linux")]
+fn force_buffer(socket: &SockRef<'_>, receive: bool) -> bool {
+    use std::os::fd::AsRawFd;
+    let option = if receive { libc::SO_RCVBUFFORCE } else { libc::SO_SNDBUFFORCE };
+    let value = BUFFER as libc::c_int;
+    // SAFETY: the descriptor is open for the life of `socket`, and the option's value is one c_int.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            std::ptr::from_ref(&value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    result == 0
+}
+
+#[cfg(not(target_os = "linux"))]
+fn force_buffer(_socket: &SockRef<'_>, _receive: bool) -> bool {
+    false
+}

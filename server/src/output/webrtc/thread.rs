@@ -1,0 +1,234 @@
+//! The media thread: it alone touches the UDP socket and the viewers' sessions, and waits for whichever comes first, a
+//! datagram, a frame, a request or a timer.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use mio::{Events, Interest, Poll, Token, Waker};
+use rtc::stun::message::{BINDING_REQUEST, Getter, Message, TransactionId};
+use rtc::stun::xoraddr::XorMappedAddress;
+use tokio::sync::watch;
+
+use super::engine::{Engine, Transmit};
+use super::socket::MediaSocket;
+use super::{Accepted, Command};
+use crate::net;
+use crate::stream::{OutputQueue, Stream};
+
+const SOCKET: Token = Token(0);
+const WAKE: Token = Token(1);
+
+/// Batches of datagrams taken before frames and timers get their turn.
+const RECEIVE_BATCHES: usize = 8;
+const STUN_INTERVAL: Duration = Duration::from_secs(20);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+pub(super) struct MediaThread {
+    poll: Poll,
+    socket: MediaSocket,
+    stream: Arc<Stream>,
+    frames: Arc<OutputQueue>,
+    requests: Receiver<Command>,
+    engine: Engine,
+    interfaces: Vec<String>,
+    stun: Option<Stun>,
+}
+
+impl MediaThread {
+    pub(super) fn new(
+        stream: &Arc<Stream>,
+        mut socket: MediaSocket,
+        interfaces: Vec<String>,
+        stun: Option<watch::Receiver<Option<SocketAddr>>>,
+        requests: Receiver<Command>,
+    ) -> Result<(Self, Arc<Waker>)> {
+        let poll = Poll::new()?;
+        poll.registry().register(socket.io(), SOCKET, Interest::READABLE)?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
+        let wake = Arc::clone(&waker);
+        let frames = stream.add_output(move || {
+            if let Err(error) = wake.wake() {
+                tracing::error!(%error, "cannot wake the media thread");
+            }
+        });
+        let this = Self {
+            poll,
+            socket,
+            stream: Arc::clone(stream),
+            frames,
+            requests,
+            engine: Engine::default(),
+            interfaces,
+            stun: stun.map(Stun::new),
+        };
+        Ok((this, waker))
+    }
+
+    pub(super) fn run(&mut self) {
+        let mut events = Events::with_capacity(8);
+        // The poll tells of a change only, so what was left unread has to be remembered.
+        let mut readable = false;
+        loop {
+            let wait = if readable { Duration::ZERO } else { self.wait() };
+            match self.poll.poll(&mut events, Some(wait)) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    tracing::error!(%error, "the media thread cannot wait for the network");
+                    return;
+                }
+            }
+            readable |= events.iter().any(|event| event.token() == SOCKET);
+            let mut keyframe_wanted = false;
+            if !self.handle_requests() {
+                self.engine.close_all(&mut self.socket.outbound());
+                return;
+            }
+            keyframe_wanted |= self.send_frames();
+            if readable {
+                let (more, wanted) = self.receive();
+                readable = more;
+                keyframe_wanted |= wanted;
+            }
+            let now = Instant::now();
+            keyframe_wanted |= self.engine.handle_timeouts(now, &mut self.socket.outbound());
+            if let Some(stun) = &mut self.stun {
+                stun.refresh(now, &mut self.socket);
+            }
+            if keyframe_wanted {
+                self.stream.request_keyframe();
+            }
+        }
+    }
+
+    fn wait(&self) -> Duration {
+        let next = self.engine.next_timeout();
+        next.map_or(LONGEST_WAIT, |at| at.saturating_duration_since(Instant::now()).min(LONGEST_WAIT))
+    }
+
+    fn send_frames(&mut self) -> bool {
+        let mut keyframe_wanted = false;
+        while let Some(frame) = self.frames.take() {
+            keyframe_wanted |= self.engine.send_frame(Instant::now(), &frame, &mut self.socket.outbound());
+        }
+        keyframe_wanted
+    }
+
+    /// Whether more may be waiting, and whether a keyframe is wanted.
+    fn receive(&mut self) -> (bool, bool) {
+        let mut keyframe_wanted = false;
+        for _ in 0..RECEIVE_BATCHES {
+            let now = Instant::now();
+            let (engine, stun) = (&mut self.engine, &mut self.stun);
+            let any = self.socket.receive(|out, local, peer, datagram| {
+                if !stun.as_mut().is_some_and(|s| s.take_response(peer, datagram)) {
+                    keyframe_wanted |= engine.handle_datagram(now, local, peer, datagram, out);
+                }
+            });
+            if !any {
+                return (false, keyframe_wanted);
+            }
+        }
+        (true, keyframe_wanted)
+    }
+
+    /// False when the thread is to end.
+    fn handle_requests(&mut self) -> bool {
+        loop {
+            let now = Instant::now();
+            // Whoever asked may have given up waiting; then nobody hears the reply, which is fine.
+            match self.requests.try_recv() {
+                Ok(Command::Offer { sdp, arrived_at, reply }) => {
+                    let id = uuid::Uuid::new_v4().simple().to_string();
+                    let local = self.local_addresses(arrived_at);
+                    let reflexive = self.stun.as_ref().and_then(|s| s.mapped);
+                    let profile = self.stream.profile();
+                    let answer = self.engine.accept(now, &id, &sdp, profile, &local, reflexive);
+                    if reply.send(answer.map(|sdp| Accepted { id: id.clone(), sdp })).is_err() {
+                        self.engine.close(&id, &mut self.socket.outbound());
+                    }
+                }
+                Ok(Command::Candidates { id, candidates, reply }) => {
+                    let _ = reply.send(self.engine.add_candidates(now, &id, &candidates));
+                }
+                Ok(Command::Close { id, reply }) => {
+                    let _ = reply.send(self.engine.close(&id, &mut self.socket.outbound()));
+                }
+                Ok(Command::Stats { reply }) => {
+                    let _ = reply.send(self.engine.stats(now));
+                }
+                Ok(Command::Shutdown) | Err(TryRecvError::Disconnected) => return false,
+                Err(TryRecvError::Empty) => return true,
+            }
+        }
+    }
+
+    /// Where a viewer can reach the socket. First the address that its request came to: that one surely works.
+    fn local_addresses(&self, arrived_at: IpAddr) -> Vec<SocketAddr> {
+        let bound = self.socket.local_addr();
+        if !bound.ip().is_unspecified() {
+            return vec![bound];
+        }
+        let mut addresses = vec![arrived_at];
+        for interface in net::interfaces(&self.interfaces) {
+            if !addresses.contains(&interface.address) && !interface.address.is_loopback() {
+                addresses.push(interface.address);
+            }
+        }
+        addresses.into_iter().filter(IpAddr::is_ipv4).map(|ip| SocketAddr::new(ip, bound.port())).collect()
+    }
+}
+
+/// Asks a STUN server how the socket looks from outside (RFC 8489), for viewers behind a NAT.
+struct Stun {
+    /// `None` until its name is resolved, which another thread does: it can take seconds.
+    server: watch::Receiver<Option<SocketAddr>>,
+    transaction: Option<TransactionId>,
+    next: Option<Instant>,
+    mapped: Option<SocketAddr>,
+}
+
+impl Stun {
+    fn new(server: watch::Receiver<Option<SocketAddr>>) -> Self {
+        Self { server, transaction: None, next: None, mapped: None }
+    }
+
+    fn refresh(&mut self, now: Instant, socket: &mut MediaSocket) {
+        if self.next.is_some_and(|next| now < next) {
+            return;
+        }
+        let Some(address) = *self.server.borrow() else { return };
+        self.next = Some(now + STUN_INTERVAL);
+        let transaction = TransactionId::new();
+        let mut request = Message::new();
+        if request.build(&[Box::new(transaction), Box::new(BINDING_REQUEST)]).is_err() {
+            return;
+        }
+        self.transaction = Some(transaction);
+        let local = socket.local_addr().ip();
+        socket.outbound().transmit(local, address, &request.raw, request.raw.len());
+    }
+
+    /// True when `datagram` is the reply to our request.
+    fn take_response(&mut self, peer: SocketAddr, datagram: &[u8]) -> bool {
+        if *self.server.borrow() != Some(peer) {
+            return false;
+        }
+        let mut message = Message::new();
+        if message.unmarshal_binary(datagram).is_err() || Some(message.transaction_id) != self.transaction {
+            return false;
+        }
+        let mut mapped = XorMappedAddress::default();
+        if mapped.get_from(&message).is_ok() {
+            let mapped = SocketAddr::new(mapped.ip, mapped.port);
+            if self.mapped != Some(mapped) {
+                tracing::info!(%mapped, "address seen from outside");
+            }
+            self.mapped = Some(mapped);
+        }
+        true
+    }
+}

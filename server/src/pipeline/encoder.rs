@@ -1,0 +1,249 @@
+//! H.264 encoders as rows of a table, and the text and run-time values made from a row. Pure: which properties the running
+//! GStreamer has is asked through a function, so that every row is tested on a machine that has none of the encoders.
+//!
+//! A property that is missing is left out (`ENCODERS.md`: names and sets differ from 1.14 to 1.28), never an error.
+
+use std::time::Duration;
+
+use rov_common::units::{Bitrate, Fps, Resolution};
+
+use crate::config::Profile;
+
+pub use super::encoder_table::ROWS;
+
+/// The name of the encoder within the pipeline.
+pub const NAME: &str = "rov_enc";
+
+/// Pictures from keyframe to keyframe in low-latency mode: so many that only viewers' wishes make keyframes.
+const LONG_GOP: u32 = 2560;
+
+/// Asks whether the running GStreamer's `element` has `property`; false too where there is no such element.
+pub type HasProperty<'a> = &'a dyn Fn(&str, &str) -> bool;
+
+/// The memory in which an encoder takes pictures, beyond plain system memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Memory {
+    System,
+    /// NVIDIA Jetson: what `nvarguscamerasrc` gives needs no copy.
+    Nvmm,
+    Cuda,
+    Va,
+}
+
+/// A property's value, as far as it depends on the configuration.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Value {
+    Text(&'static str),
+    /// The first value in low-latency mode, else the second.
+    Mode(&'static str, &'static str),
+    /// The second value if the element has the first as a property, else the third (for enumerations that changed).
+    IfProperty(&'static str, &'static str, &'static str),
+    Kbps,
+    Bps,
+    /// The rate control's buffer: one frame in low-latency mode, else half a second; in milliseconds, kbit, bit or bytes.
+    VbvMs,
+    VbvKbit,
+    VbvBits,
+    VbvBytes,
+    /// Half a second in kbit, whatever the mode.
+    HalfSecondKbit,
+    /// Pictures from keyframe to keyframe: 2560 in low-latency mode, else two seconds.
+    Gop,
+    /// At most four: more slices cost bits, and frame threads would cost frames of delay.
+    Threads,
+    /// The values for baseline, main and high.
+    Profile([&'static str; 3]),
+    /// The whole of `extra-controls` of a V4L2 encoder.
+    V4l2Controls,
+}
+
+/// How the profile is pinned downstream of the encoder.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum ProfilePin {
+    /// `video/x-h264,profile=...`, with this for baseline.
+    Caps(&'static str),
+    /// As `Caps`, with the level, without which the Pi's encoder refuses 1080p.
+    CapsAndLevel(&'static str),
+    /// By a property of the row: the encoder's caps know no profile.
+    Property,
+}
+
+/// How the bit rate is changed while pictures flow.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum LiveRate {
+    /// These properties, guarded like all others.
+    Properties(&'static [(&'static str, Value)]),
+    /// The control `video_bitrate` by the property `extra-controls`, which goes to the open device.
+    V4l2Controls,
+}
+
+/// How a keyframe is forced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keyframe {
+    /// The event GstForceKeyUnit.
+    ForceKeyUnit,
+    /// An action signal of the element.
+    Signal(&'static str),
+    /// The control `force_key_frame` before GStreamer 1.24, the event from then on.
+    V4l2Controls,
+}
+
+/// One encoder. Several rows may name the same element; the first that works is taken.
+#[derive(Debug, PartialEq)]
+pub struct EncoderRow {
+    pub element: &'static str,
+    /// What it is, for the log.
+    pub title: &'static str,
+    /// Properties (element, name) without which the row is not for this GStreamer.
+    pub needs: &'static [(&'static str, &'static str)],
+    /// The raw format in system memory that is pinned before `upload`.
+    pub format: &'static str,
+    pub memory: Memory,
+    /// From system memory to the encoder's; empty where it takes system memory.
+    pub upload: &'static str,
+    pub properties: &'static [(&'static str, Value)],
+    pub profile: ProfilePin,
+    pub live_rate: LiveRate,
+    pub keyframe: Keyframe,
+}
+
+/// What an encoder is set up for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Settings {
+    pub profile: Profile,
+    pub low_latency: bool,
+    pub bitrate: Bitrate,
+    /// None: not known before the source has started; one frame then counts as 1/30 s.
+    pub fps: Option<Fps>,
+    pub resolution: Option<Resolution>,
+    /// Processor cores.
+    pub cores: usize,
+}
+
+/// The elements of the table in order, each once.
+pub fn elements() -> Vec<&'static str> {
+    let mut elements: Vec<_> = ROWS.iter().map(|row| row.element).collect();
+    elements.dedup();
+    elements
+}
+
+impl EncoderRow {
+    /// The launch text from raw video in the encoder's memory to H.264 caps.
+    pub fn text(&self, settings: &Settings, has: HasProperty) -> String {
+        let mut text = format!("{} name={NAME}", self.element);
+        for (property, value) in self.properties {
+            if has(self.element, property) {
+                text.push_str(&format!(" {property}={}", self.value(*value, settings, has)));
+            }
+        }
+        let profile = |baseline| match settings.profile {
+            Profile::Baseline => baseline,
+            Profile::Main => "main",
+            Profile::High => "high",
+        };
+        match self.profile {
+            ProfilePin::Caps(baseline) => text.push_str(&format!(" ! video/x-h264,profile=(string){}", profile(baseline))),
+            ProfilePin::CapsAndLevel(baseline) => {
+                let level = level(settings);
+                text.push_str(&format!(" ! video/x-h264,profile=(string){},level=(string){level}", profile(baseline)));
+            }
+            ProfilePin::Property => text.push_str(" ! video/x-h264"),
+        }
+        text
+    }
+
+    /// `text` with `upload` in front of it: from raw video in system memory.
+    pub fn text_from_system(&self, settings: &Settings, has: HasProperty) -> String {
+        match self.upload {
+            "" => self.text(settings, has),
+            upload => format!("{upload} ! {}", self.text(settings, has)),
+        }
+    }
+
+    /// Every property that depends on bit rate or frame rate, for an encoder that has not been opened yet.
+    pub fn rate_properties(&self, settings: &Settings, has: HasProperty) -> Vec<(&'static str, String)> {
+        let depends = |value: &Value| !matches!(value, Value::Text(_) | Value::Mode(..) | Value::IfProperty(..) | Value::Threads | Value::Profile(_));
+        let properties = self.properties.iter().filter(|(property, value)| depends(value) && has(self.element, property));
+        properties.map(|(property, value)| (*property, unquoted(self.value(*value, settings, has)))).collect()
+    }
+
+    /// The properties that change the bit rate of a running encoder; empty if this GStreamer has none of them.
+    pub fn live_rate_properties(&self, settings: &Settings, has: HasProperty) -> Vec<(&'static str, String)> {
+        match self.live_rate {
+            LiveRate::Properties(properties) => {
+                let properties = properties.iter().filter(|(property, _)| has(self.element, property));
+                properties.map(|(property, value)| (*property, self.value(*value, settings, has))).collect()
+            }
+            LiveRate::V4l2Controls => {
+                vec![("extra-controls", format!("controls,video_bitrate={}", settings.bitrate.bps()))]
+            }
+        }
+    }
+
+    /// Whether the row is for this GStreamer at all.
+    pub fn suits(&self, has: HasProperty) -> bool {
+        self.needs.iter().all(|(element, property)| has(element, property))
+    }
+
+    fn value(&self, value: Value, settings: &Settings, has: HasProperty) -> String {
+        let interval = settings.fps.map_or(Duration::from_secs(1) / 30, Fps::interval);
+        let vbv_s = if settings.low_latency { interval.as_secs_f64() } else { 0.5 };
+        let bits = |seconds: f64| f64::from(settings.bitrate.kbps()) * 1000.0 * seconds;
+        // No rate control takes a buffer of zero: it means its own default, of seconds.
+        let whole = |number: f64| (number.round() as u64).max(1).to_string();
+        match value {
+            Value::Text(text) => text.to_owned(),
+            Value::Mode(low_latency, relaxed) => if settings.low_latency { low_latency } else { relaxed }.to_owned(),
+            Value::IfProperty(property, yes, no) => if has(self.element, property) { yes } else { no }.to_owned(),
+            Value::Kbps => settings.bitrate.kbps().to_string(),
+            Value::Bps => settings.bitrate.bps().to_string(),
+            Value::VbvMs => whole(vbv_s * 1000.0),
+            Value::VbvKbit => whole(bits(vbv_s) / 1000.0),
+            Value::VbvBits => whole(bits(vbv_s)),
+            Value::VbvBytes => whole(bits(vbv_s) / 8.0),
+            Value::HalfSecondKbit => whole(bits(0.5) / 1000.0),
+            Value::Gop => gop(settings).to_string(),
+            Value::Threads => settings.cores.clamp(1, 4).to_string(),
+            Value::Profile([baseline, main, high]) => match settings.profile {
+                Profile::Baseline => baseline.to_owned(),
+                Profile::Main => main.to_owned(),
+                Profile::High => high.to_owned(),
+            },
+            // Never video_bitrate_mode=1: constant rate costs the Pi about 100 ms a frame.
+            Value::V4l2Controls => format!(
+                "\"controls,repeat_sequence_header=1,video_bitrate={},h264_i_frame_period={},h264_minimum_qp_value=5\"",
+                settings.bitrate.bps(),
+                gop(settings)
+            ),
+        }
+    }
+}
+
+fn gop(settings: &Settings) -> u32 {
+    if settings.low_latency {
+        LONG_GOP
+    } else {
+        (settings.fps.map_or(30.0, Fps::as_f64) * 2.0).round().max(1.0) as u32
+    }
+}
+
+/// The lowest of a few levels that allows the picture size and rate (ITU-T H.264 table A-1).
+fn level(settings: &Settings) -> &'static str {
+    let resolution = settings.resolution.unwrap_or(Resolution::new(1920, 1080));
+    let macroblocks = u64::from(resolution.width.div_ceil(16)) * u64::from(resolution.height.div_ceil(16));
+    let rate = macroblocks as f64 * settings.fps.map_or(30.0, Fps::as_f64);
+    match macroblocks {
+        0..=8192 if rate <= 245_760.0 => "4",
+        0..=8704 if rate <= 522_240.0 => "4.2",
+        _ => "5.1",
+    }
+}
+
+/// Launch text quotes a value with commas; a property set directly takes it bare.
+fn unquoted(value: String) -> String {
+    value.trim_matches('"').to_owned()
+}
+
+#[cfg(test)]
+#[path = "encoder_tests.rs"]
+mod tests;

@@ -1,0 +1,309 @@
+//! The encoders, best first: hardware, then x264, then openh264. Values and traps are from `ENCODERS.md` (gathered from the
+//! sources and measured for x264 and openh264). A new encoder is a row here and a golden string in `encoder_tests`.
+
+use super::encoder::{EncoderRow, Keyframe, LiveRate, Memory, ProfilePin, Value};
+use Value::{Bps, Gop, HalfSecondKbit, IfProperty, Kbps, Mode, Text, Threads, V4l2Controls, VbvBits, VbvBytes, VbvKbit, VbvMs};
+
+/// What most rows share; each row names what differs.
+const PLAIN: EncoderRow = EncoderRow {
+    element: "",
+    title: "",
+    needs: &[],
+    format: "NV12",
+    memory: Memory::System,
+    upload: "",
+    properties: &[],
+    profile: ProfilePin::Caps("constrained-baseline"),
+    live_rate: LiveRate::Properties(&[("bitrate", Kbps)]),
+    keyframe: Keyframe::ForceKeyUnit,
+};
+
+/// NVENC by CUDA memory; `nvautogpuh264enc` chooses among several GPUs. The names of properties changed in 1.24 and 1.26.
+const CUDA_PROPERTIES: &[(&str, Value)] = &[
+    ("bitrate", Kbps),
+    ("rate-control", Text("cbr")),
+    ("rc-mode", Text("cbr")),
+    ("preset", IfProperty("tune", "p1", "low-latency-hp")),
+    ("tune", Mode("ultra-low-latency", "low-latency")),
+    ("b-frames", Text("0")),
+    ("bframes", Text("0")),
+    ("gop-size", Gop),
+    ("vbv-buffer-size", VbvKbit),
+    ("rc-lookahead", Text("0")),
+    ("zero-reorder-delay", Text("true")),
+    ("zerolatency", Text("true")),
+    ("repeat-sequence-header", Text("true")),
+    ("aud", Text("false")),
+];
+
+const VA_PROPERTIES: &[(&str, Value)] = &[
+    ("bitrate", Kbps),
+    ("rate-control", Text("cbr")),
+    ("b-frames", Text("0")),
+    ("ref-frames", Text("1")),
+    // 1024 is the largest it takes.
+    ("key-int-max", Mode("1024", "60")),
+    ("target-usage", Mode("6", "4")),
+    ("num-slices", Text("1")),
+    ("aud", Text("false")),
+    // Less than half a second silently becomes two seconds.
+    ("cpb-size", HalfSecondKbit),
+];
+
+const VAAPI_PROPERTIES: &[(&str, Value)] = &[
+    ("bitrate", Kbps),
+    ("rate-control", Text("cbr")),
+    ("keyframe-period", Gop),
+    ("max-bframes", Text("0")),
+    ("refs", Text("1")),
+    ("cpb-length", VbvMs),
+];
+
+const VAAPI_LOW_POWER_PROPERTIES: &[(&str, Value)] = &[
+    ("bitrate", Kbps),
+    ("rate-control", Text("cbr")),
+    ("keyframe-period", Gop),
+    ("max-bframes", Text("0")),
+    ("refs", Text("1")),
+    ("cpb-length", VbvMs),
+    ("tune", Text("low-power")),
+];
+
+pub const ROWS: &[EncoderRow] = &[
+    EncoderRow {
+        element: "nvv4l2h264enc",
+        title: "NVIDIA Jetson",
+        memory: Memory::Nvmm,
+        upload: "nvvidconv ! video/x-raw(memory:NVMM),format=NV12",
+        properties: &[
+            ("bitrate", Bps),
+            ("control-rate", Text("1")),
+            ("preset-level", Mode("1", "3")),
+            ("maxperf-enable", Text("true")),
+            ("poc-type", Text("2")),
+            ("insert-vui", Text("true")),
+            ("insert-sps-pps", Text("true")),
+            ("num-B-Frames", Text("0")),
+            ("num-Ref-Frames", Text("1")),
+            ("iframeinterval", Gop),
+            ("idrinterval", Gop),
+            ("vbv-size", VbvBits),
+            ("profile", Value::Profile(["0", "2", "4"])),
+        ],
+        profile: ProfilePin::Property,
+        live_rate: LiveRate::Properties(&[("bitrate", Bps)]),
+        keyframe: Keyframe::Signal("force-IDR"),
+        ..PLAIN
+    },
+    EncoderRow {
+        element: "omxh264enc",
+        title: "NVIDIA Jetson, old L4T",
+        // gst-omx of L4T and of other boards share the element's name; only L4T has this converter.
+        needs: &[("nvvidconv", "name")],
+        memory: Memory::Nvmm,
+        upload: "nvvidconv ! video/x-raw(memory:NVMM),format=NV12",
+        properties: &[
+            ("bitrate", Bps),
+            ("control-rate", Text("2")),
+            ("iframeinterval", Gop),
+            ("insert-sps-pps", Text("true")),
+            ("insert-vui", Text("true")),
+        ],
+        profile: ProfilePin::Caps("baseline"),
+        live_rate: LiveRate::Properties(&[("bitrate", Bps)]),
+        keyframe: Keyframe::Signal("force-IDR"),
+        ..PLAIN
+    },
+    EncoderRow {
+        element: "omxh264enc",
+        title: "OpenMAX, upstream gst-omx",
+        properties: &[("target-bitrate", Bps), ("control-rate", Text("2")), ("interval-intraframes", Gop), ("b-frames", Text("0"))],
+        profile: ProfilePin::Caps("baseline"),
+        live_rate: LiveRate::Properties(&[("target-bitrate", Bps)]),
+        ..PLAIN
+    },
+    EncoderRow {
+        element: "nvautogpuh264enc",
+        title: "NVIDIA NVENC, any GPU",
+        memory: Memory::Cuda,
+        upload: "cudaupload ! cudaconvert ! video/x-raw(memory:CUDAMemory),format=NV12",
+        properties: CUDA_PROPERTIES,
+        ..PLAIN
+    },
+    EncoderRow {
+        element: "nvcudah264enc",
+        title: "NVIDIA NVENC, CUDA",
+        memory: Memory::Cuda,
+        upload: "cudaupload ! cudaconvert ! video/x-raw(memory:CUDAMemory),format=NV12",
+        properties: CUDA_PROPERTIES,
+        ..PLAIN
+    },
+    EncoderRow {
+        // Up to 1.24 an encoder of its own, from 1.26 the new name of nvcudah264enc; both take system memory.
+        element: "nvh264enc",
+        title: "NVIDIA NVENC",
+        properties: &[
+            ("bitrate", Kbps),
+            ("preset", IfProperty("tune", "p1", "low-latency-hp")),
+            ("tune", Mode("ultra-low-latency", "low-latency")),
+            ("rc-mode", Text("cbr")),
+            ("zerolatency", Text("true")),
+            ("bframes", Text("0")),
+            ("gop-size", Mode("-1", "60")),
+            ("vbv-buffer-size", VbvKbit),
+            ("rc-lookahead", Text("0")),
+            ("repeat-sequence-header", Text("true")),
+            ("aud", Text("false")),
+        ],
+        ..PLAIN
+    },
+    EncoderRow {
+        element: "v4l2h264enc",
+        title: "V4L2, as on the Raspberry Pi 4",
+        format: "I420",
+        properties: &[("extra-controls", V4l2Controls)],
+        profile: ProfilePin::CapsAndLevel("{constrained-baseline,baseline}"),
+        live_rate: LiveRate::V4l2Controls,
+        keyframe: Keyframe::V4l2Controls,
+        ..PLAIN
+    },
+    EncoderRow {
+        element: "vah264enc",
+        title: "VA-API",
+        memory: Memory::Va,
+        upload: "vapostproc ! video/x-raw(memory:VAMemory),format=NV12",
+        properties: VA_PROPERTIES,
+        ..PLAIN
+    },
+    EncoderRow {
+        element: "vah264lpenc",
+        title: "VA-API, low power",
+        memory: Memory::Va,
+        upload: "vapostproc ! video/x-raw(memory:VAMemory),format=NV12",
+        properties: VA_PROPERTIES,
+        ..PLAIN
+    },
+    // Not every driver has the low-power entry point, so the row without it follows.
+    EncoderRow {
+        element: "vaapih264enc",
+        title: "VA-API, gstreamer-vaapi, low power",
+        properties: VAAPI_LOW_POWER_PROPERTIES,
+        ..PLAIN
+    },
+    EncoderRow {
+        element: "vaapih264enc",
+        title: "VA-API, gstreamer-vaapi",
+        properties: VAAPI_PROPERTIES,
+        ..PLAIN
+    },
+    EncoderRow {
+        element: "qsvh264enc",
+        title: "Intel Quick Sync",
+        properties: &[
+            ("bitrate", Kbps),
+            ("low-latency", Text("true")),
+            ("rate-control", Text("cbr")),
+            ("b-frames", Text("0")),
+            ("ref-frames", Text("1")),
+            ("gop-size", Mode("65535", "60")),
+            ("disable-hrd-conformance", Text("true")),
+        ],
+        ..PLAIN
+    },
+    EncoderRow {
+        element: "amfh264enc",
+        title: "AMD AMF",
+        properties: &[
+            ("bitrate", Kbps),
+            // The default usage is transcoding.
+            ("usage", Mode("ultra-low-latency", "low-latency")),
+            ("rate-control", Text("cbr")),
+            ("preset", Mode("speed", "balanced")),
+            ("b-frames", Text("0")),
+            ("gop-size", Gop),
+            ("aud", Text("false")),
+        ],
+        profile: ProfilePin::Caps("{constrained-baseline,baseline}"),
+        ..PLAIN
+    },
+    EncoderRow {
+        element: "mfh264enc",
+        title: "Windows Media Foundation",
+        properties: &[
+            ("bitrate", Kbps),
+            ("low-latency", Text("true")),
+            // The default is an unconstrained variable rate.
+            ("rc-mode", Text("cbr")),
+            ("bframes", Text("0")),
+            ("gop-size", Gop),
+            ("vbv-buffer-size", VbvBytes),
+        ],
+        profile: ProfilePin::Caps("baseline"),
+        ..PLAIN
+    },
+    EncoderRow {
+        element: "vtenc_h264_hw",
+        title: "Apple VideoToolbox",
+        properties: &[
+            ("bitrate", Kbps),
+            ("realtime", Text("true")),
+            // The default is true.
+            ("allow-frame-reordering", Text("false")),
+            ("max-keyframe-interval", Gop),
+        ],
+        profile: ProfilePin::Caps("{constrained-baseline,baseline}"),
+        ..PLAIN
+    },
+    EncoderRow {
+        element: "mpph264enc",
+        title: "Rockchip",
+        properties: &[
+            ("bps", Bps),
+            ("bps-max", Bps),
+            ("rc-mode", Text("cbr")),
+            ("header-mode", Text("each-idr")),
+            ("gop", Gop),
+            ("max-reenc", Text("0")),
+            ("profile", Value::Profile(["baseline", "main", "high"])),
+        ],
+        profile: ProfilePin::Property,
+        live_rate: LiveRate::Properties(&[("bps", Bps), ("bps-max", Bps)]),
+        ..PLAIN
+    },
+    EncoderRow {
+        element: "x264enc",
+        title: "x264, software",
+        format: "I420",
+        properties: &[
+            ("bitrate", Kbps),
+            // Also in the relaxed mode: the default tune holds frames back for look-ahead and frame threads.
+            ("tune", Text("zerolatency")),
+            ("speed-preset", Mode("ultrafast", "veryfast")),
+            // One frame: the IDR of 119 KB becomes 22 KB, so that it does not delay what follows.
+            ("vbv-buf-capacity", VbvMs),
+            ("key-int-max", Gop),
+            ("bframes", Text("0")),
+            ("aud", Text("false")),
+            ("threads", Threads),
+        ],
+        ..PLAIN
+    },
+    EncoderRow {
+        element: "openh264enc",
+        title: "OpenH264, software",
+        format: "I420",
+        properties: &[
+            ("bitrate", Bps),
+            ("rate-control", Text("bitrate")),
+            ("complexity", Mode("low", "medium")),
+            ("gop-size", Gop),
+            ("slice-mode", Text("n-slices")),
+            ("num-slices", Threads),
+            ("multi-thread", Threads),
+            ("scene-change-detection", Text("false")),
+            ("background-detection", Text("false")),
+        ],
+        live_rate: LiveRate::Properties(&[("bitrate", Bps)]),
+        ..PLAIN
+    },
+];

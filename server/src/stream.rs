@@ -1,0 +1,375 @@
+//! The fan-out: one encoded stream in, any number of outputs out.
+//!
+//! An output holds a bounded queue. One that falls behind loses what it holds, skips to the next keyframe and asks for
+//! it; it never slows the camera or another output.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rov_common::access_unit::AccessUnit;
+use rov_common::api::{StreamState, StreamStats};
+use rov_common::codec::{self, ParameterSetCache};
+use rov_common::units::Resolution;
+use rov_common::window::RateWindow;
+use tokio::sync::mpsc;
+
+use crate::packetize::{RtpFrame, packetize};
+
+/// What outputs ask of the supervisor of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    KeyframeWanted,
+}
+
+/// Requests that wait for the supervisor. More would say nothing new: they are coalesced anyway.
+pub const CONTROL_CAPACITY: usize = 16;
+
+/// Frames that wait for one output. At 30 fps this is a quarter of a second: later than that, the newest keyframe is
+/// worth more than the rest.
+const OUTPUT_CAPACITY: usize = 8;
+
+const STATS_WINDOW: Duration = Duration::from_secs(2);
+
+pub struct Stream {
+    name: String,
+    control: mpsc::Sender<Control>,
+    inner: Mutex<Inner>,
+    outputs: Mutex<Vec<Arc<OutputQueue>>>,
+}
+
+struct Inner {
+    timeline: Timeline,
+    parameter_sets: ParameterSetCache,
+    state: StreamState,
+    reason: Option<String>,
+    source: String,
+    encoder: String,
+    target_kbps: u32,
+    resolution: Resolution,
+    nominal_fps: f64,
+    frames: u64,
+    keyframes: u64,
+    restarts: u64,
+    frames_in: u64,
+    /// Counters of the pipeline start again with each restart: what former ones counted.
+    frames_dropped_before: u64,
+    frames_dropped: u64,
+    window_in: RateWindow,
+    window_bits: RateWindow,
+    window_latency_us: RateWindow,
+}
+
+impl Stream {
+    pub fn new(name: &str, now: Instant) -> (Arc<Self>, mpsc::Receiver<Control>) {
+        let (control, requests) = mpsc::channel(CONTROL_CAPACITY);
+        let stream = Self {
+            name: name.to_owned(),
+            control,
+            inner: Mutex::new(Inner {
+                timeline: Timeline::new(now),
+                parameter_sets: ParameterSetCache::default(),
+                state: StreamState::Starting,
+                reason: None,
+                source: String::new(),
+                encoder: String::new(),
+                target_kbps: 0,
+                resolution: Resolution::new(0, 0),
+                nominal_fps: 0.0,
+                frames: 0,
+                keyframes: 0,
+                restarts: 0,
+                frames_in: 0,
+                frames_dropped_before: 0,
+                frames_dropped: 0,
+                window_in: RateWindow::new(STATS_WINDOW),
+                window_bits: RateWindow::new(STATS_WINDOW),
+                window_latency_us: RateWindow::new(STATS_WINDOW),
+            }),
+            outputs: Mutex::new(Vec::new()),
+        };
+        (Arc::new(stream), requests)
+    }
+
+    /// Adds an output. `wake` is called after each frame put into the queue; it must not block.
+    pub fn add_output(&self, wake: impl Fn() + Send + Sync + 'static) -> Arc<OutputQueue> {
+        let queue = Arc::new(OutputQueue { state: Mutex::new(QueueState::default()), wake: Box::new(wake) });
+        lock(&self.outputs).push(Arc::clone(&queue));
+        queue
+    }
+
+    /// Takes one encoded picture from the pipeline and hands it to every output. Never blocks.
+    pub fn publish(&self, unit: AccessUnit, now: Instant) {
+        let frame = {
+            let mut inner = lock(&self.inner);
+            let mut unit = AccessUnit { data: codec::rewrite_access_unit(unit.data), ..unit };
+            inner.parameter_sets.update(&unit.data);
+            if unit.keyframe {
+                unit.data = codec::with_parameter_sets(unit.data, &inner.parameter_sets);
+                inner.keyframes += 1;
+            }
+            inner.frames += 1;
+            inner.window_bits.add(now, unit.data.len() as u64 * 8);
+            inner.window_latency_us.add(now, now.saturating_duration_since(unit.captured_at).as_micros() as u64);
+            if inner.state != StreamState::Running {
+                inner.state = StreamState::Running;
+            }
+            let pts = inner.timeline.map(unit.pts, now);
+            Arc::new(packetize(&unit, pts))
+        };
+        for output in lock(&self.outputs).iter() {
+            if output.put(&frame) == Put::Overflow {
+                self.request_keyframe();
+            }
+        }
+    }
+
+    /// Asks the encoder for a keyframe; the supervisor coalesces requests.
+    pub fn request_keyframe(&self) {
+        // A full channel already holds such a request.
+        let _ = self.control.try_send(Control::KeyframeWanted);
+    }
+
+    /// A new pipeline is about to deliver: its timestamps start again, those of the stream go on.
+    pub fn pipeline_started(&self, source: &str, encoder: &str, target_kbps: u32) {
+        let mut inner = lock(&self.inner);
+        inner.timeline.restart();
+        inner.source = source.to_owned();
+        inner.encoder = encoder.to_owned();
+        inner.target_kbps = target_kbps;
+        inner.frames_in = 0;
+        inner.frames_dropped_before += inner.frames_dropped;
+        inner.frames_dropped = 0;
+    }
+
+    pub fn set_format(&self, resolution: Resolution, fps: Option<f64>) {
+        let mut inner = lock(&self.inner);
+        inner.resolution = resolution;
+        inner.nominal_fps = fps.unwrap_or(0.0);
+    }
+
+    /// The pipeline stopped; `reason` is shown to whoever asks.
+    pub fn set_stopped(&self, state: StreamState, reason: String) {
+        let mut inner = lock(&self.inner);
+        if state == StreamState::Restarting && inner.state != StreamState::Restarting {
+            inner.restarts += 1;
+        }
+        inner.state = state;
+        inner.reason = Some(reason);
+    }
+
+    /// The pipeline's counters: raw pictures in, and of those left out before the encoder.
+    pub fn set_counters(&self, now: Instant, frames_in: u64, frames_dropped: u64) {
+        let mut inner = lock(&self.inner);
+        let new = frames_in.saturating_sub(inner.frames_in);
+        inner.window_in.add(now, new);
+        inner.frames_in = frames_in;
+        inner.frames_dropped = frames_dropped;
+    }
+
+    pub fn state(&self) -> (StreamState, Option<String>) {
+        let inner = lock(&self.inner);
+        (inner.state, inner.reason.clone())
+    }
+
+    /// `profile_idc` and `profile_iop` of the stream (RFC 6184 section 8.1), once its SPS is known.
+    pub fn profile(&self) -> Option<(u8, u8)> {
+        let inner = lock(&self.inner);
+        let sps = &inner.parameter_sets.sets().sps;
+        Some((*sps.get(1)?, *sps.get(2)?))
+    }
+
+    /// Picture size and frames per second as the pipeline negotiated them; zero before that.
+    pub fn format(&self) -> (Resolution, f64) {
+        let inner = lock(&self.inner);
+        (inner.resolution, inner.nominal_fps)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn stats(&self, now: Instant) -> StreamStats {
+        let mut inner = lock(&self.inner);
+        let inner = &mut *inner;
+        StreamStats {
+            name: self.name.clone(),
+            state: inner.state,
+            reason: inner.reason.clone(),
+            source: inner.source.clone(),
+            encoder: inner.encoder.clone(),
+            codec: codec::Codec::H264.to_string(),
+            width: inner.resolution.width,
+            height: inner.resolution.height,
+            fps_in: inner.window_in.per_second(now),
+            fps_out: inner.window_bits.events_per_second(now),
+            bitrate_kbps: inner.window_bits.per_second(now) / 1000.0,
+            target_bitrate_kbps: inner.target_kbps,
+            frames: inner.frames,
+            keyframes: inner.keyframes,
+            frames_dropped: inner.frames_dropped_before + inner.frames_dropped,
+            encode_latency_ms: inner.window_latency_us.mean(now) / 1000.0,
+            restarts: inner.restarts,
+        }
+    }
+}
+
+/// The frames that wait for one output.
+pub struct OutputQueue {
+    state: Mutex<QueueState>,
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+#[derive(Default)]
+struct QueueState {
+    frames: VecDeque<Arc<RtpFrame>>,
+    /// The output fell behind: nothing is kept until the next keyframe.
+    skipping: bool,
+    skipped: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Put {
+    Kept,
+    /// Left out, and the first one of a gap: a keyframe is needed.
+    Overflow,
+    Skipped,
+}
+
+impl OutputQueue {
+    /// The oldest frame that waits.
+    pub fn take(&self) -> Option<Arc<RtpFrame>> {
+        lock(&self.state).frames.pop_front()
+    }
+
+    /// Frames left out because this output was too slow.
+    pub fn skipped(&self) -> u64 {
+        lock(&self.state).skipped
+    }
+
+    fn put(&self, frame: &Arc<RtpFrame>) -> Put {
+        {
+            let mut state = lock(&self.state);
+            if state.skipping && frame.keyframe {
+                state.skipping = false;
+                state.skipped += state.frames.len() as u64;
+                state.frames.clear();
+            } else if state.skipping {
+                state.skipped += 1;
+                return Put::Skipped;
+            } else if state.frames.len() >= OUTPUT_CAPACITY {
+                state.skipping = true;
+                state.skipped += 1 + state.frames.len() as u64;
+                state.frames.clear();
+                return Put::Overflow;
+            }
+            state.frames.push_back(Arc::clone(frame));
+        }
+        (self.wake)();
+        Put::Kept
+    }
+}
+
+/// Maps the timestamps of one pipeline after another onto one timeline that only moves forward.
+struct Timeline {
+    epoch: Instant,
+    /// Pipeline time plus this is stream time; `None` until the first picture of a pipeline.
+    offset: Option<i128>,
+    last: Duration,
+}
+
+impl Timeline {
+    fn new(epoch: Instant) -> Self {
+        Self { epoch, offset: None, last: Duration::ZERO }
+    }
+
+    fn restart(&mut self) {
+        self.offset = None;
+    }
+
+    fn map(&mut self, pts: Duration, now: Instant) -> Duration {
+        let offset = *self.offset.get_or_insert_with(|| {
+            let elapsed = now.saturating_duration_since(self.epoch);
+            elapsed.as_nanos() as i128 - pts.as_nanos() as i128
+        });
+        let mapped = Duration::from_nanos((pts.as_nanos() as i128 + offset).max(0) as u64);
+        // Two access units never share an RTP timestamp: receivers would take them for one.
+        let mapped = if self.last > Duration::ZERO { mapped.max(self.last + Duration::from_millis(1)) } else { mapped };
+        self.last = mapped;
+        mapped
+    }
+}
+
+/// A lock whose holder panicked still holds consistent counters and queues: each update is a plain assignment.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unit(keyframe: bool, pts_ms: u64) -> AccessUnit {
+        let header = if keyframe { 0x65 } else { 0x41 };
+        AccessUnit {
+            data: vec![0, 0, 0, 1, header, 0x88, 0x80, 0x40].into(),
+            pts: Duration::from_millis(pts_ms),
+            captured_at: Instant::now(),
+            keyframe,
+        }
+    }
+
+    #[test]
+    fn an_output_that_falls_behind_skips_to_the_next_keyframe_and_asks_for_it() {
+        let now = Instant::now();
+        let (stream, mut requests) = Stream::new("stream1", now);
+        let queue = stream.add_output(|| {});
+        stream.publish(unit(true, 0), now);
+        for i in 1..20 {
+            stream.publish(unit(false, i * 33), now);
+        }
+        assert_eq!(requests.try_recv().ok(), Some(Control::KeyframeWanted));
+        assert!(requests.try_recv().is_err(), "one request for one gap");
+        assert!(queue.take().is_none(), "old frames are worth nothing after a gap");
+
+        stream.publish(unit(true, 700), now);
+        stream.publish(unit(false, 733), now);
+        assert!(queue.take().expect("the keyframe").keyframe);
+        assert!(!queue.take().expect("what follows it").keyframe);
+        assert_eq!(queue.skipped(), 19);
+    }
+
+    #[test]
+    fn a_slow_output_costs_another_nothing() {
+        let now = Instant::now();
+        let (stream, _requests) = Stream::new("stream1", now);
+        let _slow = stream.add_output(|| {});
+        let fast = stream.add_output(|| {});
+        for i in 0..50 {
+            stream.publish(unit(i == 0, i * 33), now);
+            assert!(fast.take().is_some());
+        }
+        assert_eq!(fast.skipped(), 0);
+    }
+
+    #[test]
+    fn timestamps_go_on_after_a_restart() {
+        let start = Instant::now();
+        let mut timeline = Timeline::new(start);
+        let at = |ms| start + Duration::from_millis(ms);
+        let ms = Duration::from_millis;
+        assert_eq!(timeline.map(ms(5), at(100)), ms(100));
+        assert_eq!(timeline.map(ms(38), at(135)), ms(133));
+        timeline.restart();
+        assert_eq!(timeline.map(ms(2), at(3_000)), ms(3_000));
+        assert_eq!(timeline.map(ms(35), at(3_050)), ms(3_033));
+    }
+
+    #[test]
+    fn timestamps_never_repeat() {
+        let start = Instant::now();
+        let mut timeline = Timeline::new(start);
+        let first = timeline.map(Duration::from_millis(50), start + Duration::from_millis(50));
+        assert!(timeline.map(Duration::from_millis(50), start) > first);
+    }
+}
