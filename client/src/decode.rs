@@ -24,7 +24,6 @@ use gstreamer as gst;
 use gstreamer_app as gst_app;
 use rov_common::units::Resolution;
 
-pub(crate) use self::picture::luma;
 pub use self::picture::{Picture, read_stamp};
 use self::flow::Flow;
 use self::graph::{Note, Shared};

@@ -2,3 +2,5 @@
 pub mod decode;
 pub mod decoders;
 pub mod mailbox;
+pub mod receive;
+pub mod whep;

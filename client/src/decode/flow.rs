@@ -31,7 +31,7 @@ pub struct Unit {
     /// first and of its last packet, since the depayloader may take either.
     pts: (Option<u64>, Option<u64>),
     intact: bool,
-    decoding_since: Option<Instant>,
+    pub decoding_since: Option<Instant>,
 }
 
 impl Unit {
@@ -244,20 +244,26 @@ mod tests {
         let now = Instant::now();
         let mut flow = Flow::new(LATENCY, now);
         let mut passed = Vec::new();
-        for picture in 0..pictures {
-            let keyframe = keyframes.contains(&picture);
-            let mut came = 0;
-            for half in 0..2 {
-                let sequence = (2 * picture + half) as u16;
-                if lost.contains(&sequence) {
-                    continue;
-                }
-                came += 1;
-                flow.arrived(sequence, now);
-                flow.packet(packet(sequence, picture, half == 1, keyframe && half == 0), Some(picture.into()), now);
+        let mut open_unit = None;
+        let finish = |flow: &mut Flow, unit: Option<u32>, passed: &mut Vec<u32>| {
+            if let Some(unit) = unit
+                && flow.access_unit(Some(unit.into()), keyframes.contains(&unit), now)
+            {
+                passed.push(unit);
             }
-            if came > 0 && flow.access_unit(Some(picture.into()), keyframe, now) {
-                passed.push(picture);
+        };
+        for sequence in (0..2 * pictures as u16).filter(|sequence| !lost.contains(sequence)) {
+            let (picture, half) = (u32::from(sequence / 2), sequence % 2);
+            let begins = half == 0 && keyframes.contains(&picture);
+            flow.arrived(sequence, now);
+            flow.packet(packet(sequence, picture, half == 1, begins), Some(picture.into()), now);
+            // As the depayloader does: a unit ends with its marker, or where the next one begins.
+            if open_unit.is_some_and(|open| open != picture) {
+                finish(&mut flow, open_unit.take(), &mut passed);
+            }
+            open_unit = Some(picture);
+            if half == 1 {
+                finish(&mut flow, open_unit.take(), &mut passed);
             }
         }
         (passed, flow)

@@ -120,7 +120,7 @@ pub fn read_stamp(picture: &Picture) -> Option<Stamp> {
 }
 
 /// Brightness of a pixel, 0 to 255 (weights of ITU-R BT.601 in 1/256).
-pub(crate) fn luma(pixel: u32) -> u8 {
+fn luma(pixel: u32) -> u8 {
     let (r, g, b) = (pixel >> 16 & 0xff, pixel >> 8 & 0xff, pixel & 0xff);
     ((77 * r + 150 * g + 29 * b) >> 8) as u8
 }

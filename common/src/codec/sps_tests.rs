@@ -256,7 +256,7 @@ impl Random {
 #[test]
 fn damaged_sps_never_panic_and_what_is_rewritten_stays_sound() {
     let seeds: Vec<_> = fixtures().map(|(_, nal)| nal).chain([with_scaling_lists()]).collect();
-    let mut random = Random(0x5eed_0f_0070);
+    let mut random = Random(0x5eed_0f70);
     let mut rewritten = 0;
     for _ in 0..40_000 {
         let mut nal = seeds[random.below(seeds.len())].clone();

@@ -1,0 +1,401 @@
+//! Receiving by WebRTC, on the async crate `webrtc`. This is the only module that imports it.
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use rtc::interceptor::{NackGeneratorBuilder, ReceiverReportBuilder, Registry, Slot};
+use rtc::peer_connection::configuration::RTCConfigurationBuilder;
+use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MediaEngine};
+use rtc::peer_connection::configuration::setting_engine::SettingEngineBuilder;
+use rtc::peer_connection::sdp::RTCSessionDescription;
+use rtc::peer_connection::transport::RTCIceServer;
+use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::rtp_transceiver::rtp_sender::{RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RtpCodecKind};
+use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
+use rtc::shared::marshal::Marshal;
+use rtc::statistics::StatsSelector;
+use socket2::SockRef;
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use url::Url;
+use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
+use webrtc::peer_connection::{
+    PeerConnection, PeerConnectionBuilder, PeerConnectionEventHandler, RTCIceGatheringState, RTCPeerConnectionState,
+};
+use webrtc::runtime::{
+    AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, Runtime, TokioRuntime,
+};
+
+use crate::whep::{self, Answer, WhepError};
+
+/// The payload type of the packets that are handed on, whichever was negotiated.
+pub const PAYLOAD_TYPE: u8 = 96;
+
+/// Every profile that decoders take; H.264 matching compares profile and packetisation mode, not the level
+/// (RFC 6184 section 8.2.2).
+const PROFILES: [&str; 5] = ["42e034", "420034", "4d0034", "640034", "640c34"];
+
+const SOCKET_BUFFER: usize = 4 << 20;
+const HISTORY_PACKETS: u16 = 8192;
+/// Between two requests for the same packet. A LAN answers within a millisecond.
+const NACK_INTERVAL: Duration = Duration::from_millis(5);
+/// A packet that did not come after so many requests is given up: the jitter buffer has moved on by then.
+const NACK_TRIES: u16 = 20;
+
+const GATHER_TIMEOUT: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+const ICE_DISCONNECTED: Duration = Duration::from_secs(2);
+const ICE_FAILED: Duration = Duration::from_secs(2);
+const ICE_KEEPALIVE: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    #[error(transparent)]
+    Whep(#[from] WhepError),
+    #[error("cannot reach {host}: {source}")]
+    NoRoute { host: String, source: io::Error },
+    #[error("WebRTC: {0}")]
+    WebRtc(#[from] webrtc::error::Error),
+    #[error("{host} answered by HTTP, but no media path to it was found within 5 s: is UDP blocked by a firewall?")]
+    NoPath { host: String },
+}
+
+/// What a connection is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Link {
+    Connecting,
+    Connected,
+    /// The server said goodbye, or ICE found no path any more.
+    Ended(&'static str),
+}
+
+/// A WebRTC session with a server. End it by [`Connection::close`]: dropping it alone leaks sockets in the crate.
+pub struct Connection {
+    pc: Arc<dyn PeerConnection>,
+    answer: Answer,
+    link: watch::Receiver<Link>,
+    keyframes: mpsc::Sender<()>,
+}
+
+impl Connection {
+    /// Offers to the WHEP endpoint `url` and waits until media can flow. `on_packet` gets every RTP packet, whole, with
+    /// its arrival time; it must not block.
+    pub async fn open(
+        url: Url,
+        stun: Option<&str>,
+        on_packet: impl Fn(Bytes, Instant) + Send + Sync + 'static,
+    ) -> Result<Self, ConnectError> {
+        let host = url.host_str().unwrap_or_default().to_owned();
+        let local = local_address(&url).await.map_err(|source| ConnectError::NoRoute { host: host.clone(), source })?;
+        let (link_tx, mut link) = watch::channel(Link::Connecting);
+        let (gathered_tx, mut gathered) = watch::channel(false);
+        // One request that waits is enough; more say the same.
+        let (keyframes, wanted) = mpsc::channel(1);
+        let handler = Handler {
+            link: link_tx,
+            gathered: gathered_tx,
+            on_packet: Arc::new(on_packet),
+            wanted: tokio::sync::Mutex::new(Some(wanted)),
+        };
+        let pc: Arc<dyn PeerConnection> = Arc::new(build(local, stun, Arc::new(handler)).await?);
+        let negotiated = negotiate(&pc, url, &mut gathered).await;
+        let answer = match negotiated {
+            Ok(answer) => answer,
+            Err(error) => {
+                close(&pc).await;
+                return Err(error);
+            }
+        };
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, link.wait_for(|l| *l != Link::Connecting)).await;
+        let connected = connected.is_ok_and(|state| state.is_ok_and(|link| *link == Link::Connected));
+        let connection = Self { pc, answer, link, keyframes };
+        if !connected {
+            connection.close().await;
+            return Err(ConnectError::NoPath { host });
+        }
+        Ok(connection)
+    }
+
+    /// What the connection does now, and every change of it.
+    pub fn link(&self) -> watch::Receiver<Link> {
+        self.link.clone()
+    }
+
+    /// A handle by which to ask the server for a keyframe, by PLI (RFC 4585 section 6.3.1). `try_send` on it never
+    /// blocks; a request that is already waiting stands for this one too.
+    pub fn keyframe_requests(&self) -> mpsc::Sender<()> {
+        self.keyframes.clone()
+    }
+
+    /// The server's name for this viewer, when it gave one.
+    pub fn viewer_id(&self) -> Option<&str> {
+        self.answer.viewer_id()
+    }
+
+    /// The round trip to the server, measured by ICE.
+    pub async fn rtt(&self) -> Option<Duration> {
+        let report = self.pc.get_stats(Instant::now(), StatsSelector::None).await;
+        let seconds = report.candidate_pairs().map(|p| p.current_round_trip_time).fold(0.0, f64::max);
+        (seconds > 0.0).then(|| Duration::from_secs_f64(seconds))
+    }
+
+    /// Ends the session and tells the server.
+    pub async fn close(&self) {
+        close(&self.pc).await;
+        if let Some(resource) = self.answer.resource.clone()
+            && let Err(error) = whep::delete(resource).await
+        {
+            tracing::debug!(%error, "the session was not deleted");
+        }
+    }
+}
+
+async fn close(pc: &Arc<dyn PeerConnection>) {
+    match tokio::time::timeout(CLOSE_TIMEOUT, pc.close()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "closing the peer connection"),
+        Err(_) => tracing::warn!("closing the peer connection took longer than a second"),
+    }
+}
+
+async fn negotiate(
+    pc: &Arc<dyn PeerConnection>,
+    url: Url,
+    gathered: &mut watch::Receiver<bool>,
+) -> Result<Answer, ConnectError> {
+    pc.add_transceiver_from_kind(
+        RtpCodecKind::Video,
+        Some(RTCRtpTransceiverInit { direction: RTCRtpTransceiverDirection::Recvonly, ..Default::default() }),
+    )
+    .await?;
+    let offer = pc.create_offer(None).await?;
+    pc.set_local_description(offer).await?;
+    // Past the limit, the candidates found so far have to do.
+    let _ = tokio::time::timeout(GATHER_TIMEOUT, gathered.wait_for(|done| *done)).await;
+    let offer = pc.local_description().await.ok_or(webrtc::error::Error::ErrPeerConnLocalDescriptionNil)?;
+    let answer = whep::offer(url, offer.sdp).await?;
+    pc.set_remote_description(RTCSessionDescription::answer(answer.sdp.clone())?).await?;
+    Ok(answer)
+}
+
+async fn build(
+    local: IpAddr,
+    stun: Option<&str>,
+    handler: Arc<Handler>,
+) -> Result<impl PeerConnection + use<>, webrtc::error::Error> {
+    let mut media = MediaEngine::default();
+    for (i, profile) in PROFILES.iter().enumerate() {
+        media.register_codec(
+            RTCRtpCodecParameters { rtp_codec: h264(profile), payload_type: PAYLOAD_TYPE + i as u8 },
+            RtpCodecKind::Video,
+        )?;
+    }
+    // No RTX is offered: the crate unwraps it behind the NACK generator, which then goes on asking.
+    let interceptors = Registry::new()
+        .with(
+            Slot::NackGenerator,
+            NackGeneratorBuilder::new()
+                .with_size(HISTORY_PACKETS)
+                .with_interval(NACK_INTERVAL)
+                .with_max_nacks_per_packet(NACK_TRIES)
+                .build(),
+        )
+        .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build());
+    let settings = SettingEngineBuilder::new()
+        .with_ice_timeouts(Some(ICE_DISCONNECTED), Some(ICE_FAILED), Some(ICE_KEEPALIVE))
+        // The default of 64 throws away retransmissions that come late.
+        .with_srtp_replay_protection_window(usize::from(HISTORY_PACKETS))
+        .build();
+    let servers = stun.map(|url| RTCIceServer { urls: vec![url.to_owned()], ..Default::default() });
+    PeerConnectionBuilder::new()
+        .with_configuration(RTCConfigurationBuilder::new().with_ice_servers(servers.into_iter().collect()).build())
+        .with_media_engine(media)
+        .with_setting_engine(settings)
+        .with_interceptor_registry(interceptors)
+        .with_handler(handler)
+        .with_runtime(Arc::new(LargeBuffers(TokioRuntime)))
+        .with_udp_addrs(vec![SocketAddr::new(local, 0)])
+        .build()
+        .await
+}
+
+fn h264(profile: &str) -> RTCRtpCodec {
+    let feedback =
+        |typ: &str, parameter: &str| RTCPFeedback { typ: typ.to_owned(), parameter: parameter.to_owned() };
+    RTCRtpCodec {
+        mime_type: MIME_TYPE_H264.to_owned(),
+        clock_rate: 90_000,
+        channels: 0,
+        sdp_fmtp_line: format!("level-asymmetry-allowed=1;packetization-mode=1;profile-level-id={profile}"),
+        rtcp_feedback: vec![feedback("nack", ""), feedback("nack", "pli"), feedback("ccm", "fir")],
+    }
+}
+
+/// The address of this machine from which the server of `url` is reached. Nothing is sent for it.
+async fn local_address(url: &Url) -> io::Result<IpAddr> {
+    let host = url.host_str().ok_or_else(|| io::Error::other("the URL names no host"))?;
+    let port = url.port_or_known_default().unwrap_or(80);
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let server = tokio::net::lookup_host((host, port))
+        .await?
+        .find(SocketAddr::is_ipv4)
+        .ok_or_else(|| io::Error::other("it has no IPv4 address"))?;
+    let probe = tokio::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
+    probe.connect(server).await?;
+    Ok(probe.local_addr()?.ip())
+}
+
+struct Handler {
+    link: watch::Sender<Link>,
+    gathered: watch::Sender<bool>,
+    on_packet: Arc<dyn Fn(Bytes, Instant) + Send + Sync>,
+    wanted: tokio::sync::Mutex<Option<mpsc::Receiver<()>>>,
+}
+
+#[async_trait]
+impl PeerConnectionEventHandler for Handler {
+    async fn on_ice_gathering_state_change(&self, state: RTCIceGatheringState) {
+        if state == RTCIceGatheringState::Complete {
+            self.gathered.send_replace(true);
+        }
+    }
+
+    async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
+        tracing::debug!(%state, "peer connection");
+        let link = match state {
+            RTCPeerConnectionState::Connected => Link::Connected,
+            RTCPeerConnectionState::Closed => Link::Ended("the server closed the connection"),
+            RTCPeerConnectionState::Failed => Link::Ended("no path to the server any more"),
+            _ => return,
+        };
+        self.link.send_if_modified(|current| {
+            // An end is final: the crate may report Closed after Failed.
+            let changed = !matches!(current, Link::Ended(_)) && *current != link;
+            if changed {
+                *current = link;
+            }
+            changed
+        });
+    }
+
+    async fn on_track(&self, track: Arc<dyn TrackRemote>) {
+        let Some(wanted) = self.wanted.lock().await.take() else {
+            tracing::warn!("the server sends more than one track: only the first is shown");
+            return;
+        };
+        tokio::spawn(send_keyframe_requests(Arc::clone(&track), wanted));
+        let on_packet = Arc::clone(&self.on_packet);
+        // This task does nothing else: the crate drops packets beyond 256 that wait here.
+        tokio::spawn(async move {
+            while let Some(event) = track.poll().await {
+                let TrackRemoteEvent::OnRtpPacket(mut packet) = event else { continue };
+                packet.header.payload_type = PAYLOAD_TYPE;
+                match packet.marshal() {
+                    Ok(bytes) => on_packet(bytes.freeze(), Instant::now()),
+                    Err(error) => tracing::debug!(%error, "an RTP packet could not be written"),
+                }
+            }
+        });
+    }
+}
+
+async fn send_keyframe_requests(track: Arc<dyn TrackRemote>, mut wanted: mpsc::Receiver<()>) {
+    while wanted.recv().await.is_some() {
+        let Some(media_ssrc) = track.ssrcs().await.first().copied() else { continue };
+        let pli = PictureLossIndication { sender_ssrc: 0, media_ssrc };
+        if let Err(error) = track.write_rtcp(vec![Box::new(pli)]).await {
+            tracing::debug!(%error, "a keyframe request was not sent");
+        }
+    }
+}
+
+/// Warns once, at the start, when the system does not grant the socket buffers that high bit rates need.
+pub fn check_socket_buffers() {
+    let Ok(socket) = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) else { return };
+    let sock = SockRef::from(&socket);
+    enlarge_buffers(&sock);
+    let granted = sock.recv_buffer_size().unwrap_or(0);
+    if granted < SOCKET_BUFFER {
+        tracing::warn!(
+            "the UDP receive buffer is {granted} bytes, less than the {SOCKET_BUFFER} that high bit rates need: run \
+             `sudo sysctl -w net.core.rmem_max={SOCKET_BUFFER}`"
+        );
+    }
+}
+
+fn enlarge_buffers(sock: &SockRef<'_>) {
+    for (name, result) in [
+        ("receive", sock.set_recv_buffer_size(SOCKET_BUFFER)),
+        ("send", sock.set_send_buffer_size(SOCKET_BUFFER)),
+    ] {
+        if let Err(error) = result {
+            tracing::debug!(name, %error, "socket buffer not enlarged");
+        }
+    }
+}
+
+/// Tokio, with socket buffers that hold a large keyframe: the usual 208 KB lose packets from 100 Mbit/s on.
+#[derive(Debug)]
+struct LargeBuffers(TokioRuntime);
+
+impl Runtime for LargeBuffers {
+    fn spawn(&self, future: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>) -> Box<dyn JoinHandle> {
+        self.0.spawn(future)
+    }
+
+    fn spawn_reactor(
+        &self,
+        pool_size: usize,
+        future: std::pin::Pin<Box<dyn Future<Output = ()> + Send>>,
+    ) -> Box<dyn JoinHandle> {
+        self.0.spawn_reactor(pool_size, future)
+    }
+
+    fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
+        enlarge_buffers(&SockRef::from(&socket));
+        self.0.wrap_udp_socket(socket)
+    }
+
+    fn wrap_tcp_listener(&self, listener: std::net::TcpListener) -> io::Result<Arc<dyn AsyncTcpListener>> {
+        self.0.wrap_tcp_listener(listener)
+    }
+
+    fn connect_tcp<'a>(
+        &'a self,
+        remote: SocketAddr,
+    ) -> std::pin::Pin<Box<dyn Future<Output = io::Result<Arc<dyn AsyncTcpStream>>> + Send + 'a>> {
+        self.0.connect_tcp(remote)
+    }
+
+    fn resolve_host<'a>(
+        &'a self,
+        host: &'a str,
+    ) -> std::pin::Pin<Box<dyn Future<Output = io::Result<Vec<SocketAddr>>> + Send + 'a>> {
+        self.0.resolve_host(host)
+    }
+
+    fn sleep(&self, duration: Duration) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + 'static>> {
+        self.0.sleep(duration)
+    }
+
+    fn interval(&self, period: Duration) -> Box<dyn AsyncInterval> {
+        self.0.interval(period)
+    }
+
+    fn block_on(&self, future: std::pin::Pin<Box<dyn Future<Output = ()> + '_>>) {
+        self.0.block_on(future);
+    }
+
+    fn yield_now(&self) -> std::pin::Pin<Box<dyn Future<Output = ()> + Send + 'static>> {
+        self.0.yield_now()
+    }
+
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+}

@@ -1,0 +1,147 @@
+//! Signalling: WHEP (draft-ietf-wish-whep) by HTTP, and the server's own statistics.
+
+use std::time::Duration;
+
+use rov_common::api::{ErrorBody, Stats};
+use thiserror::Error;
+use url::Url;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+const OFFER_TIMEOUT: Duration = Duration::from_secs(5);
+const STATS_TIMEOUT: Duration = Duration::from_millis(1_000);
+/// Answers are some kilobytes.
+const LARGEST_REPLY: u64 = 256 << 10;
+
+#[derive(Debug, Error)]
+pub enum WhepError {
+    #[error("{url} does not answer: {reason}")]
+    Unreachable { url: Url, reason: String },
+    #[error("{url} refused the offer ({status}): {reason}")]
+    Refused { url: Url, status: u16, reason: String },
+    #[error("{url} answered, but not as WHEP: {reason}")]
+    NotWhep { url: Url, reason: String },
+}
+
+/// A session that the server has accepted.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub sdp: String,
+    /// The session's own URL, to end it by DELETE.
+    pub resource: Option<Url>,
+}
+
+impl Answer {
+    /// The server's name for this viewer: the last part of the session's URL.
+    pub fn viewer_id(&self) -> Option<&str> {
+        self.resource.as_ref()?.path_segments()?.next_back()
+    }
+}
+
+/// Offers `sdp` to the WHEP endpoint `url`.
+pub async fn offer(url: Url, sdp: String) -> Result<Answer, WhepError> {
+    blocking(move || offer_blocking(&url, &sdp)).await
+}
+
+/// Tells the server that this session has ended. Best effort: a server that is gone has ended it anyway.
+pub async fn delete(resource: Url) -> Result<(), WhepError> {
+    blocking(move || {
+        let reply = agent(STATS_TIMEOUT).delete(resource.as_str()).call();
+        reply.map(drop).map_err(|e| WhepError::Unreachable { url: resource, reason: e.to_string() })
+    })
+    .await
+}
+
+/// `GET /api/stats` of a rov-server.
+pub async fn stats(url: Url) -> Result<Stats, WhepError> {
+    blocking(move || {
+        let mut reply = agent(STATS_TIMEOUT)
+            .get(url.as_str())
+            .call()
+            .map_err(|e| WhepError::Unreachable { url: url.clone(), reason: e.to_string() })?;
+        let text = body(&mut reply, &url)?;
+        if !reply.status().is_success() {
+            return Err(WhepError::Refused { url, status: reply.status().as_u16(), reason: error_text(&text) });
+        }
+        serde_json::from_str(&text).map_err(|e| WhepError::NotWhep { url, reason: e.to_string() })
+    })
+    .await
+}
+
+fn offer_blocking(url: &Url, sdp: &str) -> Result<Answer, WhepError> {
+    let mut reply = agent(OFFER_TIMEOUT)
+        .post(url.as_str())
+        .header("Content-Type", "application/sdp")
+        .header("Accept", "application/sdp")
+        .send(sdp)
+        .map_err(|e| WhepError::Unreachable { url: url.clone(), reason: e.to_string() })?;
+    let status = reply.status().as_u16();
+    let resource = reply
+        .headers()
+        .get("location")
+        .and_then(|value| value.to_str().ok())
+        .and_then(|location| url.join(location).ok());
+    let text = body(&mut reply, url)?;
+    match status {
+        201 if text.starts_with("v=0") => Ok(Answer { sdp: text, resource }),
+        200..=299 => Err(WhepError::NotWhep { url: url.clone(), reason: format!("{status} without an SDP answer") }),
+        _ => Err(WhepError::Refused { url: url.clone(), status, reason: error_text(&text) }),
+    }
+}
+
+fn body(reply: &mut ureq::http::Response<ureq::Body>, url: &Url) -> Result<String, WhepError> {
+    reply
+        .body_mut()
+        .with_config()
+        .limit(LARGEST_REPLY)
+        .read_to_string()
+        .map_err(|e| WhepError::NotWhep { url: url.clone(), reason: e.to_string() })
+}
+
+/// What the server says of the error: its JSON, else the first line of the text.
+fn error_text(body: &str) -> String {
+    match serde_json::from_str::<ErrorBody>(body) {
+        Ok(body) => body.error,
+        Err(_) => body.lines().next().unwrap_or("no reason given").chars().take(200).collect(),
+    }
+}
+
+fn agent(timeout: Duration) -> ureq::Agent {
+    ureq::Agent::config_builder()
+        .timeout_connect(Some(CONNECT_TIMEOUT.min(timeout)))
+        .timeout_global(Some(timeout))
+        .http_status_as_error(false)
+        // A proxy of the environment does not lead to a vehicle on the LAN.
+        .proxy(None)
+        .max_redirects(3)
+        .build()
+        .new_agent()
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, WhepError> + Send + 'static,
+) -> Result<T, WhepError> {
+    // The work has limits of its own; it fails to join only when it panicked.
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_reason_of_an_error_is_taken_from_json_or_text() {
+        assert_eq!(error_text(r#"{"error":"no H.264"}"#), "no H.264");
+        assert_eq!(error_text("Not Found\nmore"), "Not Found");
+        assert_eq!(error_text(""), "no reason given");
+    }
+
+    #[test]
+    fn the_viewer_id_is_the_last_part_of_the_resource() {
+        let resource = Url::parse("http://10.0.0.2:8080/whep/abc").expect("a URL");
+        let answer = Answer { sdp: String::new(), resource: Some(resource) };
+        assert_eq!(answer.viewer_id(), Some("abc"));
+    }
+}

@@ -1,0 +1,402 @@
+//! The discovery messages: one JSON object in one UDP datagram each. Described for other implementers in `docs/discovery.md`.
+//!
+//! What comes from the network is shortened, stripped of control characters and checked here, so that it can be printed and used as it
+//! is. Pure: the sockets are in `discovery` of the server and of the client.
+
+pub mod interfaces;
+
+use serde_json::{Map, Value, json};
+use thiserror::Error;
+
+/// The UDP port that servers listen on and announce to.
+pub const DEFAULT_PORT: u16 = 5003;
+/// The version of the format. A change that old readers would misunderstand raises it; new fields do not.
+pub const VERSION: u32 = 1;
+/// The longest datagram in bytes: below the payload of an Ethernet frame, so that it is never fragmented.
+pub const MAX_DATAGRAM: usize = 1400;
+/// Streams in one announcement.
+pub const MAX_STREAMS: usize = 16;
+
+/// Bytes of UTF-8.
+const MAX_ID: usize = 64;
+const MAX_NAME: usize = 64;
+const MAX_VERSION: usize = 32;
+const MAX_PATH: usize = 64;
+const MAX_STREAM_NAME: usize = 32;
+const MAX_WORD: usize = 16;
+const MAX_TRANSPORTS: usize = 8;
+/// Pixels of a side: twice what any level of H.264 permits.
+const MAX_SIDE: u64 = 32_768;
+const MAX_FPS: f64 = 1000.0;
+
+/// One datagram.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Message {
+    Announce(Announcement),
+    Query(Query),
+}
+
+/// What a server says about itself, by broadcast once a second and in answer to a query.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Announcement {
+    /// The version of the format; [`encode`] always writes [`VERSION`].
+    pub v: u32,
+    /// Stable over restarts and unique to one server on one machine; 64 bytes at most.
+    pub id: String,
+    /// What the user calls the server; 64 bytes at most.
+    pub name: String,
+    /// Of the server program.
+    pub version: String,
+    /// The TCP port of HTTP signalling, at the address that the datagram comes from.
+    pub signal_port: u16,
+    /// The path of WHEP on that port.
+    pub whep: String,
+    /// How video can be fetched: `webrtc`, and others in later versions.
+    pub transports: Vec<String>,
+    /// The first 16 at most, or fewer if their names are so long that the datagram would not hold them.
+    pub streams: Vec<StreamInfo>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamInfo {
+    pub name: String,
+    /// As `h264`. Text, because a later server may have a codec that this reader does not know.
+    pub codec: String,
+    /// Pixels; 0 while unknown.
+    pub width: u32,
+    pub height: u32,
+    /// Frames per second; 0 while unknown.
+    pub fps: f64,
+}
+
+/// Asks servers to announce themselves to the asker at once. With a filter only those answer that match all of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Query {
+    pub id: Option<String>,
+    pub name: Option<String>,
+}
+
+impl Query {
+    /// Whether the server is one that was asked for.
+    pub fn matches(&self, announcement: &Announcement) -> bool {
+        self.id.as_ref().is_none_or(|id| *id == announcement.id) && self.name.as_ref().is_none_or(|name| *name == announcement.name)
+    }
+
+    /// Whether it asks for all servers.
+    pub fn is_open(&self) -> bool {
+        self.id.is_none() && self.name.is_none()
+    }
+}
+
+/// Why a datagram was ignored.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum DecodeError {
+    #[error("not a discovery message")]
+    NotOurs,
+    #[error("longer than {MAX_DATAGRAM} bytes")]
+    TooLarge,
+    #[error("format version {0}, newer than the {VERSION} known here: update this program")]
+    NewerVersion(u64),
+    #[error("the field `{0}` is missing or invalid")]
+    InvalidField(&'static str),
+}
+
+/// The datagram of a message, at most [`MAX_DATAGRAM`] bytes long: texts are shortened, and streams left out from the end, until it fits.
+pub fn encode(message: &Message) -> Vec<u8> {
+    match message {
+        Message::Query(query) => {
+            let mut object = Map::from_iter([("rov".to_owned(), json!("query")), ("v".to_owned(), json!(VERSION))]);
+            for (key, filter, limit) in [("id", &query.id, MAX_ID), ("name", &query.name, MAX_NAME)] {
+                if let Some(text) = filter {
+                    object.insert(key.to_owned(), clean(text, limit).into());
+                }
+            }
+            Value::Object(object).to_string().into_bytes()
+        }
+        Message::Announce(announcement) => {
+            // Without streams the limits of the texts keep it below 1000 bytes, even if each character has to be escaped.
+            let mut streams = announcement.streams.len().min(MAX_STREAMS);
+            loop {
+                let datagram = encode_announcement(announcement, streams);
+                if datagram.len() <= MAX_DATAGRAM || streams == 0 {
+                    return datagram;
+                }
+                streams -= 1;
+            }
+        }
+    }
+}
+
+fn encode_announcement(announcement: &Announcement, streams: usize) -> Vec<u8> {
+    let transports: Vec<_> = announcement.transports.iter().take(MAX_TRANSPORTS).map(|word| clean(word, MAX_WORD)).collect();
+    let streams: Vec<_> = announcement.streams[..streams]
+        .iter()
+        .map(|stream| {
+            json!({
+                "name": clean(&stream.name, MAX_STREAM_NAME),
+                "codec": clean(&stream.codec, MAX_WORD),
+                "width": stream.width,
+                "height": stream.height,
+                "fps": if stream.fps.is_finite() { stream.fps } else { 0.0 },
+            })
+        })
+        .collect();
+    let object = json!({
+        "rov": "announce",
+        "v": VERSION,
+        "id": clean(&announcement.id, MAX_ID),
+        "name": clean(&announcement.name, MAX_NAME),
+        "version": clean(&announcement.version, MAX_VERSION),
+        "signal_port": announcement.signal_port,
+        "whep": clean(&announcement.whep, MAX_PATH),
+        "transports": transports,
+        "streams": streams,
+    });
+    object.to_string().into_bytes()
+}
+
+/// Reads a datagram. Fields that are not known are ignored; too many streams or transports are cut off.
+///
+/// # Errors
+/// See [`DecodeError`]. A receive buffer must be longer than [`MAX_DATAGRAM`], or datagrams that are too large look like damaged ones.
+pub fn decode(datagram: &[u8]) -> Result<Message, DecodeError> {
+    if datagram.len() > MAX_DATAGRAM {
+        return Err(DecodeError::TooLarge);
+    }
+    let Ok(Value::Object(object)) = serde_json::from_slice(datagram) else { return Err(DecodeError::NotOurs) };
+    let Some(kind) = object.get("rov").and_then(Value::as_str) else { return Err(DecodeError::NotOurs) };
+    match object.get("v").and_then(Value::as_u64) {
+        Some(version) if version == u64::from(VERSION) => {}
+        Some(version) if version > u64::from(VERSION) => return Err(DecodeError::NewerVersion(version)),
+        _ => return Err(DecodeError::InvalidField("v")),
+    }
+    match kind {
+        "announce" => announcement(&object).map(Message::Announce),
+        "query" => {
+            let id = text(&object, "id", MAX_ID)?;
+            Ok(Message::Query(Query { id, name: text(&object, "name", MAX_NAME)? }))
+        }
+        _ => Err(DecodeError::InvalidField("rov")),
+    }
+}
+
+/// Text for a terminal and for comparisons: without control characters and marks that turn the writing direction, without spaces at the
+/// ends, and at most `max_bytes` long.
+pub fn clean(text: &str, max_bytes: usize) -> String {
+    let is_harmful = |c: char| {
+        c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
+    let mut length = 0;
+    // Bounded before it is collected: the text may come from the network.
+    let kept: String = text
+        .trim()
+        .chars()
+        .filter(|&c| !is_harmful(c))
+        .take_while(|c| {
+            length += c.len_utf8();
+            length <= max_bytes
+        })
+        .collect();
+    kept.trim().to_owned()
+}
+
+fn announcement(object: &Map<String, Value>) -> Result<Announcement, DecodeError> {
+    let id = text(object, "id", MAX_ID)?.filter(|id| !id.is_empty()).ok_or(DecodeError::InvalidField("id"))?;
+    let signal_port = object.get("signal_port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());
+    let whep = text(object, "whep", MAX_PATH)?.unwrap_or_else(|| crate::api::WHEP_PATH.to_owned());
+    // It becomes part of a URL.
+    if !whep.starts_with('/') || !whep.chars().all(|c| c.is_ascii_graphic()) {
+        return Err(DecodeError::InvalidField("whep"));
+    }
+    let transports = match list(object, "transports")? {
+        Some(words) => words.iter().take(MAX_TRANSPORTS).map(|word| word.as_str().map(|word| clean(word, MAX_WORD))).collect(),
+        None => Some(vec!["webrtc".to_owned()]),
+    };
+    let streams = list(object, "streams")?.unwrap_or_default();
+    Ok(Announcement {
+        v: VERSION,
+        id,
+        name: text(object, "name", MAX_NAME)?.unwrap_or_default(),
+        version: text(object, "version", MAX_VERSION)?.unwrap_or_default(),
+        signal_port: signal_port.filter(|&port| port != 0).ok_or(DecodeError::InvalidField("signal_port"))?,
+        whep,
+        transports: transports.ok_or(DecodeError::InvalidField("transports"))?,
+        streams: streams.iter().take(MAX_STREAMS).map(stream).collect::<Result<_, _>>()?,
+    })
+}
+
+fn stream(value: &Value) -> Result<StreamInfo, DecodeError> {
+    const INVALID: DecodeError = DecodeError::InvalidField("streams");
+    let object = value.as_object().ok_or(INVALID)?;
+    let side = |key| match object.get(key) {
+        None => Ok(0),
+        Some(value) => value.as_u64().filter(|&side| side <= MAX_SIDE).map(|side| side as u32).ok_or(INVALID),
+    };
+    let fps = match object.get("fps") {
+        None => 0.0,
+        Some(value) => value.as_f64().filter(|fps| (0.0..=MAX_FPS).contains(fps)).ok_or(INVALID)?,
+    };
+    Ok(StreamInfo {
+        name: text(object, "name", MAX_STREAM_NAME)?.ok_or(INVALID)?,
+        codec: text(object, "codec", MAX_WORD)?.ok_or(INVALID)?,
+        width: side("width")?,
+        height: side("height")?,
+        fps,
+    })
+}
+
+/// A cleaned text; `None` if the field is absent or null.
+fn text(object: &Map<String, Value>, key: &'static str, max_bytes: usize) -> Result<Option<String>, DecodeError> {
+    match object.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(text)) => Ok(Some(clean(text, max_bytes))),
+        Some(_) => Err(DecodeError::InvalidField(key)),
+    }
+}
+
+fn list<'a>(object: &'a Map<String, Value>, key: &'static str) -> Result<Option<&'a [Value]>, DecodeError> {
+    match object.get(key) {
+        None => Ok(None),
+        Some(Value::Array(values)) => Ok(Some(values)),
+        Some(_) => Err(DecodeError::InvalidField(key)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream_named(name: &str) -> StreamInfo {
+        StreamInfo { name: name.to_owned(), codec: "h264".to_owned(), width: 1920, height: 1080, fps: 30000.0 / 1001.0 }
+    }
+
+    fn sample() -> Announcement {
+        Announcement {
+            v: VERSION,
+            id: "6f1c8b1e-8d4f-5a51-9d35-0d8a6b1f2c3d".to_owned(),
+            name: "ROV “Nemo”".to_owned(),
+            version: "0.1.0".to_owned(),
+            signal_port: 5002,
+            whep: "/whep".to_owned(),
+            transports: vec!["webrtc".to_owned()],
+            streams: vec![stream_named("stream1"), stream_named("stream2")],
+        }
+    }
+
+    fn decode_text(text: &str) -> Result<Message, DecodeError> {
+        decode(text.as_bytes())
+    }
+
+    #[test]
+    fn messages_survive_the_wire() {
+        let filtered = Query { id: Some("a".to_owned()), name: Some("b".to_owned()) };
+        for message in [Message::Announce(sample()), Message::Query(Query::default()), Message::Query(filtered)] {
+            assert_eq!(decode(&encode(&message)), Ok(message));
+        }
+    }
+
+    #[test]
+    fn messages_describe_themselves() {
+        assert_eq!(encode(&Message::Query(Query::default())), br#"{"rov":"query","v":1}"#);
+        let object: Value = serde_json::from_slice(&encode(&Message::Announce(sample()))).unwrap();
+        assert_eq!((&object["rov"], &object["v"], &object["signal_port"]), (&json!("announce"), &json!(1), &json!(5002)));
+    }
+
+    #[test]
+    fn the_longest_announcement_fits_into_a_datagram() {
+        for filler in ["\"", "\\", "é", "名", "x", "\u{1f980}"] {
+            let long = filler.repeat(5000);
+            let announcement = Announcement {
+                v: VERSION,
+                id: long.clone(),
+                name: long.clone(),
+                version: long.clone(),
+                signal_port: 65_535,
+                whep: long.clone(),
+                transports: vec![long.clone(); 100],
+                streams: vec![StreamInfo { name: long.clone(), codec: long, width: u32::MAX, height: u32::MAX, fps: -f64::MAX }; 1000],
+            };
+            let bytes = encode(&Message::Announce(announcement)).len();
+            assert!(bytes <= MAX_DATAGRAM, "{bytes} bytes with {filler:?}");
+        }
+    }
+
+    #[test]
+    fn ordinary_streams_all_fit() {
+        let streams: Vec<_> = (1..=16).map(|number| StreamInfo { fps: 30.0, ..stream_named(&format!("stream{number}")) }).collect();
+        let Ok(Message::Announce(read)) = decode(&encode(&Message::Announce(Announcement { streams, ..sample() }))) else { panic!() };
+        assert!(read.streams.len() >= 14, "only {}", read.streams.len());
+    }
+
+    #[test]
+    fn fields_of_a_later_version_are_ignored_and_missing_ones_defaulted() {
+        let read = decode_text(r#"{"rov":"announce","v":1,"id":"a","signal_port":80,"colour":{"deep":[1]}}"#);
+        let Ok(Message::Announce(read)) = read else { panic!("{read:?}") };
+        assert_eq!((read.whep.as_str(), read.name.as_str(), read.streams.len()), ("/whep", "", 0));
+        assert_eq!(read.transports, ["webrtc"]);
+    }
+
+    #[test]
+    fn a_newer_format_is_told_from_garbage() {
+        assert_eq!(decode_text(r#"{"rov":"announce","v":2,"everything":"different"}"#), Err(DecodeError::NewerVersion(2)));
+        for garbage in ["", "hello", "{", "[]", "null", "{}", r#"{"v":1}"#, r#"{"rov":1,"v":1}"#, "{\"rov\":\"query\",\"v\":1}x"] {
+            assert_eq!(decode_text(garbage), Err(DecodeError::NotOurs), "{garbage}");
+        }
+        assert_eq!(decode(&[0xff; 100]), Err(DecodeError::NotOurs));
+        assert_eq!(decode(&[b'['; MAX_DATAGRAM]), Err(DecodeError::NotOurs));
+        assert_eq!(decode(&[b' '; MAX_DATAGRAM + 1]), Err(DecodeError::TooLarge));
+    }
+
+    #[test]
+    fn an_invalid_field_is_named() {
+        let cases = [
+            (r#"{"rov":"announce","v":"1"}"#, "v"),
+            (r#"{"rov":"announce","v":0}"#, "v"),
+            (r#"{"rov":"shout","v":1}"#, "rov"),
+            (r#"{"rov":"query","v":1,"name":3}"#, "name"),
+            (r#"{"rov":"announce","v":1,"signal_port":80}"#, "id"),
+            (r#"{"rov":"announce","v":1,"id":"\u0007","signal_port":80}"#, "id"),
+            (r#"{"rov":"announce","v":1,"id":"a"}"#, "signal_port"),
+            (r#"{"rov":"announce","v":1,"id":"a","signal_port":0}"#, "signal_port"),
+            (r#"{"rov":"announce","v":1,"id":"a","signal_port":65536}"#, "signal_port"),
+            (r#"{"rov":"announce","v":1,"id":"a","signal_port":80,"whep":"@evil/"}"#, "whep"),
+            (r#"{"rov":"announce","v":1,"id":"a","signal_port":80,"whep":"/a b"}"#, "whep"),
+            (r#"{"rov":"announce","v":1,"id":"a","signal_port":80,"transports":[1]}"#, "transports"),
+            (r#"{"rov":"announce","v":1,"id":"a","signal_port":80,"streams":{}}"#, "streams"),
+            (r#"{"rov":"announce","v":1,"id":"a","signal_port":80,"streams":[{"name":"s","codec":"h264","fps":-1}]}"#, "streams"),
+            (r#"{"rov":"announce","v":1,"id":"a","signal_port":80,"streams":[{"name":"s","codec":"h264","width":99999}]}"#, "streams"),
+        ];
+        for (datagram, field) in cases {
+            assert_eq!(decode_text(datagram), Err(DecodeError::InvalidField(field)), "{datagram}");
+        }
+    }
+
+    #[test]
+    fn texts_are_safe_to_print() {
+        assert_eq!(clean(" \u{1b}[31mred\u{7}\r\n\u{202e}x \u{9b}", 64), "[31mredx");
+        assert_eq!(clean("ééé", 5), "éé");
+        assert_eq!(clean("  \t ", 64), "");
+        let name = "\\u001b]0;title\\u0007";
+        let read = decode_text(&format!(r#"{{"rov":"announce","v":1,"id":"a","signal_port":80,"name":"{name}"}}"#));
+        let Ok(Message::Announce(read)) = read else { panic!("{read:?}") };
+        assert_eq!(read.name, "]0;title");
+    }
+
+    #[test]
+    fn lists_are_limited() {
+        let streams = vec![r#"{"name":"s","codec":"h264"}"#; 40].join(",");
+        let read = decode_text(&format!(r#"{{"rov":"announce","v":1,"id":"a","signal_port":80,"streams":[{streams}]}}"#));
+        let Ok(Message::Announce(read)) = read else { panic!("{read:?}") };
+        assert_eq!(read.streams.len(), MAX_STREAMS);
+    }
+
+    #[test]
+    fn a_filter_must_match_in_all_its_parts() {
+        let query = |id: Option<&str>, name: Option<&str>| Query { id: id.map(str::to_owned), name: name.map(str::to_owned) };
+        let server = Announcement { id: "7".to_owned(), name: "Nemo".to_owned(), ..sample() };
+        assert!(query(None, None).matches(&server) && query(None, None).is_open());
+        assert!(query(Some("7"), Some("Nemo")).matches(&server));
+        assert!(!query(Some("8"), Some("Nemo")).matches(&server));
+        assert!(!query(None, Some("nemo")).matches(&server));
+    }
+}

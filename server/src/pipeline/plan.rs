@@ -1,0 +1,210 @@
+//! From configuration and machine to the text of a pipeline. Pure.
+//!
+//! ```text
+//! head: SOURCE ! identity name=rov_join
+//! tail: [queue ! identity sync=true (file)] ! [videorate] ! leaky queue of one frame ! scale ! convert ! caps ! ENCODER ! parse ! appsink
+//!   or: [queue ! identity sync=true (file)] ! appsink                                              (H.264 untouched)
+//! ```
+//!
+//! Head and tail are two bins: the head of a file is built anew for each round, and the tail of a user's pipeline is
+//! chosen when it has negotiated.
+
+use rov_common::units::{Bitrate, Fps, Resolution};
+
+use super::encoder::{EncoderRow, Memory, Settings};
+use super::source::{self, Drawing, H264_CAPS, Machine, Missing, Output, Pacing};
+use crate::config::{CaptureConfig, auto_bitrate};
+
+/// Names of elements that `graph` looks for.
+pub const JOIN: &str = "rov_join";
+pub const AHEAD: &str = "rov_ahead";
+pub const PACE: &str = "rov_pace";
+pub const RAW_QUEUE: &str = "rov_raw";
+pub const OUT: &str = "rov_out";
+
+/// The raw frame that waits for the encoder: one, and the newest wins, so that a slow encoder costs frames and not delay.
+const LEAKY: &str = "queue name=rov_raw max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream";
+
+/// Access units leave in a callback that only hands over, so that two never wait here; the bound is for a stalled machine.
+const SINK: &str = "appsink name=rov_out sync=false async=false max-buffers=4 drop=false";
+
+/// What follows the head.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Tail {
+    Fixed(String),
+    /// By what the head has negotiated.
+    ByCaps {
+        raw: String,
+        /// For NVIDIA's memory; `None` without the elements for it.
+        nvmm: Option<String>,
+        h264: String,
+    },
+}
+
+/// All that `graph` needs.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The source in words.
+    pub source_label: String,
+    pub head: String,
+    pub tail: Tail,
+    /// None: H.264 goes out untouched.
+    pub encoder: Option<&'static EncoderRow>,
+    pub settings: Settings,
+    /// The bit rate follows size and rate once they are known: `Some(max_quality)`.
+    pub auto_bitrate: Option<bool>,
+    pub pacing: Pacing,
+    pub drawing: Option<Drawing>,
+}
+
+impl Plan {
+    /// The whole pipeline as launch text, for the log.
+    pub fn text(&self) -> String {
+        let tail = match &self.tail {
+            Tail::Fixed(tail) => tail,
+            Tail::ByCaps { raw, .. } => raw,
+        };
+        format!("{} ! {tail}", self.head_text())
+    }
+
+    /// The head with the element at which the tail is joined.
+    pub fn head_text(&self) -> String {
+        format!("{} ! identity name={JOIN}", self.head)
+    }
+}
+
+/// The settings of the encoder for this configuration, before the source has been seen.
+pub fn settings(config: &CaptureConfig, cores: usize) -> Settings {
+    let resolution = config.resolution.unwrap_or(Resolution::new(1920, 1080));
+    let fps = config.fps.unwrap_or(Fps::whole(30));
+    Settings {
+        profile: config.profile,
+        low_latency: config.low_latency,
+        bitrate: config.bitrate.unwrap_or_else(|| auto_bitrate(resolution, fps, config.max_quality)),
+        fps: config.fps,
+        resolution: config.resolution,
+        cores,
+    }
+}
+
+/// The plan with this encoder; it is not used where the source gives H.264.
+pub fn plan(config: &CaptureConfig, machine: &Machine, encoder: &'static EncoderRow) -> Result<Plan, Missing> {
+    let source = source::source(config, machine)?;
+    let settings = settings(config, machine.cores);
+    let builder = Builder { config, machine, encoder, settings: &settings, source: &source };
+    let tail = match source.output {
+        Output::Raw => Tail::Fixed(builder.raw()),
+        Output::Nvmm => Tail::Fixed(builder.nvmm()),
+        Output::H264 => Tail::Fixed(builder.h264(false)),
+        Output::ByCaps => Tail::ByCaps {
+            raw: builder.raw(),
+            nvmm: (machine.has_property)("nvvidconv", "name").then(|| builder.nvmm()),
+            h264: builder.h264(true),
+        },
+    };
+    Ok(Plan {
+        source_label: source.label,
+        head: source.text,
+        tail,
+        encoder: (source.output != Output::H264).then_some(encoder),
+        settings,
+        auto_bitrate: config.bitrate.is_none().then_some(config.max_quality),
+        pacing: source.pacing,
+        drawing: source.drawing,
+    })
+}
+
+struct Builder<'a> {
+    config: &'a CaptureConfig,
+    machine: &'a Machine<'a>,
+    encoder: &'static EncoderRow,
+    settings: &'a Settings,
+    source: &'a source::Source,
+}
+
+impl Builder<'_> {
+    /// What both kinds of tail begin with.
+    fn start(&self) -> String {
+        match self.source.pacing {
+            Pacing::Live if self.source.output == Output::ByCaps => format!("identity name={PACE} ! "),
+            Pacing::Live => String::new(),
+            // Four frames ahead hide that the file is opened again at its end. identity and not clocksync, which is new in 1.18.
+            Pacing::File { .. } => format!(
+                "queue name={AHEAD} max-size-buffers=4 max-size-bytes=0 max-size-time=0 ! identity name={PACE} sync=true ! "
+            ),
+        }
+    }
+
+    fn rate_and_queue(&self) -> String {
+        // max-rate drops without holding frames back, and leaves a slower source alone.
+        let rate = match self.config.fps {
+            Some(fps) if self.source.limit_fps => format!("videorate max-rate={} ! ", fps.as_f64().ceil() as u32),
+            _ => String::new(),
+        };
+        format!("{}{rate}{LEAKY}", self.start())
+    }
+
+    fn end(&self) -> String {
+        format!("h264parse config-interval=-1 ! {H264_CAPS} ! {SINK}")
+    }
+
+    fn size(&self) -> String {
+        match self.config.resolution {
+            Some(Resolution { width, height }) => format!("width={width},height={height},pixel-aspect-ratio=1/1"),
+            // The source's own, made even, as 4:2:0 video has to be.
+            None => "width=[16,8192,2],height=[16,8192,2],pixel-aspect-ratio=1/1".to_owned(),
+        }
+    }
+
+    /// An element that may use several threads where it can.
+    fn threaded(&self, element: &str) -> String {
+        if (self.machine.has_property)(element, "n-threads") {
+            format!("{element} n-threads={}", self.machine.cores.clamp(1, 4))
+        } else {
+            element.to_owned()
+        }
+    }
+
+    fn raw(&self) -> String {
+        let encoder = self.encoder.text_from_system(self.settings, self.machine.has_property);
+        format!(
+            "{} ! {} ! {} ! video/x-raw,format={},{} ! {encoder} ! {}",
+            self.rate_and_queue(),
+            self.threaded("videoscale"),
+            self.threaded("videoconvert"),
+            self.encoder.format,
+            self.size(),
+            self.end()
+        )
+    }
+
+    fn nvmm(&self) -> String {
+        let has = self.machine.has_property;
+        let (features, format, encoder) = match self.encoder.memory {
+            Memory::Nvmm => ("(memory:NVMM)", "NV12", self.encoder.text(self.settings, has)),
+            _ => ("", self.encoder.format, self.encoder.text_from_system(self.settings, has)),
+        };
+        // nvvidconv takes no ranges of sizes; without a wanted one, the sensor's sizes are even anyway.
+        let size = self.config.resolution.map_or_else(String::new, |r| format!(",width={},height={}", r.width, r.height));
+        // videorate does not take this memory before 1.20; a sensor's rate is chosen by caps.
+        format!("{}{LEAKY} ! nvvidconv ! video/x-raw{features},format={format}{size} ! {encoder} ! {}", self.start(), self.end())
+    }
+
+    /// Encoded frames go through as they are: none may be dropped, so nothing here leaks.
+    fn h264(&self, parse: bool) -> String {
+        let end = if parse { self.end() } else { SINK.to_owned() };
+        format!("{}{end}", self.start())
+    }
+}
+
+/// The bit rate for a size and rate that have become known.
+pub fn bitrate_for(plan: &Plan, resolution: Resolution, fps: Option<Fps>) -> Bitrate {
+    match plan.auto_bitrate {
+        Some(max_quality) => auto_bitrate(resolution, fps.unwrap_or(Fps::whole(30)), max_quality),
+        None => plan.settings.bitrate,
+    }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

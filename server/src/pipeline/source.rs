@@ -1,0 +1,318 @@
+//! Sources as launch text: what stands before the seam to `plan`'s tail. Pure: what the machine has comes in as [`Machine`].
+//!
+//! A source's text ends in raw video or in H.264 as [`Output`] says; `plan` adds the rest.
+
+use std::path::Path;
+
+use rov_common::units::{Fps, Resolution};
+
+use super::encoder::HasProperty;
+use super::mode::{self, Choice, Encoding, Mode};
+use crate::config::{CaptureConfig, SourceKind};
+
+/// H.264 as everything behind the seam wants it.
+pub const H264_CAPS: &str = "video/x-h264,stream-format=byte-stream,alignment=au";
+
+/// A camera that the machine has now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Camera {
+    /// The source element, and its property that chooses the camera.
+    pub element: &'static str,
+    pub property: &'static str,
+    /// The property's value: `/dev/video0`, or an index.
+    pub id: String,
+    /// What the camera calls itself.
+    pub name: String,
+    /// Empty: not known, negotiated when it starts.
+    pub modes: Vec<Mode>,
+}
+
+/// A camera on the board's own connector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CsiCamera {
+    pub row: &'static CsiRow,
+    /// Value of the row's property.
+    pub id: String,
+}
+
+/// An element for CSI cameras.
+#[derive(Debug, PartialEq)]
+pub struct CsiRow {
+    pub element: &'static str,
+    pub property: &'static str,
+    /// Caps without size and rate.
+    pub caps: &'static str,
+    pub nvmm: bool,
+}
+
+pub const CSI_ROWS: &[CsiRow] = &[
+    CsiRow { element: "nvarguscamerasrc", property: "sensor-id", caps: "video/x-raw(memory:NVMM),format=NV12", nvmm: true },
+    CsiRow { element: "libcamerasrc", property: "camera-name", caps: "video/x-raw,format=NV12", nvmm: false },
+];
+
+/// A webcam element of an operating system (`std::env::consts::OS`), best first.
+#[derive(Debug, PartialEq)]
+pub struct WebcamRow {
+    pub os: &'static str,
+    pub element: &'static str,
+    /// The property that chooses the camera: a path, or an index.
+    pub property: &'static str,
+}
+
+pub const WEBCAM_ROWS: &[WebcamRow] = &[
+    WebcamRow { os: "linux", element: "v4l2src", property: "device" },
+    WebcamRow { os: "windows", element: "mfvideosrc", property: "device-index" },
+    WebcamRow { os: "windows", element: "ksvideosrc", property: "device-index" },
+    WebcamRow { os: "macos", element: "avfvideosrc", property: "device-index" },
+];
+
+/// What the machine has, as far as pipelines depend on it.
+pub struct Machine<'a> {
+    pub has_property: HasProperty<'a>,
+    pub cores: usize,
+    pub cameras: Vec<Camera>,
+    pub csi: Vec<CsiCamera>,
+    /// The container of the configured file; `None` where it is not one of the known ones or was not looked at.
+    pub container: Option<Container>,
+    /// File descriptor of `--source stdin`; 0 except in tests.
+    pub stdin_fd: i32,
+}
+
+/// A container that `--file-passthrough` can take apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Container {
+    Mp4,
+    Matroska,
+    MpegTs,
+    AnnexB,
+}
+
+/// What leaves a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Raw video in system memory.
+    Raw,
+    /// Raw video in the memory of NVIDIA Jetson.
+    Nvmm,
+    /// H.264, byte stream, one access unit a buffer.
+    H264,
+    /// Raw or H.264: seen when the source has negotiated.
+    ByCaps,
+}
+
+/// Who decides when a frame is due.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pacing {
+    /// The source gives frames when they happen.
+    Live,
+    /// Frames have timestamps and are held until then; at the end the source starts again if `looping`.
+    /// `interval_of` is the rate of a source that has no timestamps of its own.
+    File { looping: bool, interval_of: Fps },
+}
+
+/// What is drawn into each picture of the test source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drawing {
+    /// Text above the time, as `NO CAMERA`.
+    pub label: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    /// In words, for the log and the stats.
+    pub label: String,
+    pub text: String,
+    pub output: Output,
+    pub pacing: Pacing,
+    pub drawing: Option<Drawing>,
+    /// The source may be faster than wanted, so that frames have to be left out evenly.
+    pub limit_fps: bool,
+}
+
+/// A source that cannot be had now (a camera that is missing), and what there is instead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missing(pub String);
+
+/// The source's text for this machine.
+pub fn source(config: &CaptureConfig, machine: &Machine) -> Result<Source, Missing> {
+    match config.source {
+        SourceKind::Auto => Ok(match (machine.csi.first(), machine.cameras.first()) {
+            (Some(camera), _) => csi(config, camera),
+            (None, Some(camera)) => webcam(config, camera),
+            (None, None) => test(config, Some("NO CAMERA")),
+        }),
+        SourceKind::Webcam => find_webcam(config, machine).map(|camera| webcam(config, camera)),
+        SourceKind::Csi => find_csi(config, machine).map(|camera| csi(config, camera)),
+        SourceKind::File => file(config, machine),
+        SourceKind::Stdin => Ok(stdin(machine)),
+        SourceKind::Test => Ok(test(config, None)),
+        SourceKind::Pipeline => Ok(user_pipeline(config)),
+    }
+}
+
+/// The container by its first bytes.
+pub fn sniff(head: &[u8]) -> Option<Container> {
+    let byte = |at: usize| head.get(at).copied();
+    if [&b"ftyp"[..], b"moov", b"mdat", b"wide", b"free", b"skip"].contains(&head.get(4..8).unwrap_or_default()) {
+        Some(Container::Mp4)
+    } else if head.starts_with(&[0x1a, 0x45, 0xdf, 0xa3]) {
+        Some(Container::Matroska)
+    } else if head.starts_with(&[0, 0, 1]) || head.starts_with(&[0, 0, 0, 1]) {
+        // A pack header (0xba) or video sequence (0xb3) starts likewise: those are MPEG-1/2, whose forbidden_zero_bit is set.
+        let header = if head[2] == 1 { byte(3) } else { byte(4) };
+        header.filter(|header| header & 0x80 == 0).map(|_| Container::AnnexB)
+    } else if (byte(0) == Some(0x47) && byte(188) == Some(0x47)) || (byte(4) == Some(0x47) && byte(196) == Some(0x47)) {
+        // The second form is M2TS: four bytes of arrival time before each packet.
+        Some(Container::MpegTs)
+    } else {
+        None
+    }
+}
+
+/// A string as a value in launch text.
+pub fn quote(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+fn size_caps(resolution: Option<Resolution>) -> String {
+    resolution.map_or_else(String::new, |r| format!(",width={},height={}", r.width, r.height))
+}
+
+fn rate_caps(fps: Option<Fps>) -> String {
+    fps.map_or_else(String::new, |fps| format!(",framerate={}/{}", fps.num, fps.den))
+}
+
+fn live(label: String, text: String, output: Output) -> Source {
+    Source { label, text, output, pacing: Pacing::Live, drawing: None, limit_fps: false }
+}
+
+fn test(config: &CaptureConfig, label: Option<&str>) -> Source {
+    let resolution = config.resolution.unwrap_or(Resolution::new(1280, 720));
+    let caps = format!("video/x-raw,format=I420{}{}", size_caps(Some(resolution)), rate_caps(Some(config.fps.unwrap_or(Fps::whole(30)))));
+    let source = live(
+        label.map_or_else(|| "test picture".to_owned(), |label| format!("test picture ({label})")),
+        format!("videotestsrc is-live=true pattern=smpte horizontal-speed=4 ! {caps}"),
+        Output::Raw,
+    );
+    Source { drawing: Some(Drawing { label: label.map(str::to_owned) }), ..source }
+}
+
+fn webcam(config: &CaptureConfig, camera: &Camera) -> Source {
+    let label = format!("webcam {} ({})", camera.id, camera.name);
+    let element = format!("{} {}={}", camera.element, camera.property, quote(&camera.id));
+    let Some(Choice { encoding, resolution, fps }) = mode::choose(&camera.modes, config.resolution, config.fps) else {
+        // Negotiated when it starts; decodebin passes raw video through and decodes the rest.
+        return Source { limit_fps: true, ..live(label, format!("{element} do-timestamp=true ! decodebin ! video/x-raw"), Output::Raw) };
+    };
+    let caps = format!("{}{}", size_caps(Some(resolution)), rate_caps(fps));
+    let (text, output) = match encoding {
+        Encoding::Raw(format) => (format!("video/x-raw,format={format}{caps}"), Output::Raw),
+        // A picture that waits for the JPEG decoder is old: the same rule as before the encoder.
+        Encoding::Jpeg => (
+            format!("image/jpeg{caps} ! queue max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream ! jpegdec"),
+            Output::Raw,
+        ),
+        Encoding::H264 => (format!("video/x-h264{caps} ! h264parse config-interval=-1 ! {H264_CAPS}"), Output::H264),
+    };
+    let limit_fps = matches!((config.fps, fps), (Some(wanted), Some(own)) if own.as_f64() > wanted.as_f64());
+    Source { limit_fps, ..live(label, format!("{element} do-timestamp=true ! {text}"), output) }
+}
+
+/// By index among the cameras, by path, or by a part of the name.
+fn find_webcam<'a>(config: &CaptureConfig, machine: &'a Machine) -> Result<&'a Camera, Missing> {
+    let cameras = &machine.cameras;
+    let found = match config.device.as_deref() {
+        None => cameras.first(),
+        Some(device) => {
+            // On Linux the index is that of /dev/videoN, as everywhere else there; a camera often has several such nodes.
+            let path = format!("/dev/video{device}");
+            let name = device.to_lowercase();
+            let by_id = cameras.iter().find(|camera| camera.id == device || camera.id == path);
+            by_id.or_else(|| match device.parse::<usize>() {
+                Ok(_) => None,
+                Err(_) => cameras.iter().find(|camera| camera.name.to_lowercase().contains(&name)),
+            })
+        }
+    };
+    found.ok_or_else(|| {
+        let wanted = config.device.as_deref().map_or_else(|| "no webcam found".to_owned(), |device| format!("no webcam {device}"));
+        let list: Vec<_> = cameras.iter().map(|camera| format!("{} ({})", camera.id, camera.name)).collect();
+        Missing(match list.is_empty() {
+            true => format!("{wanted}: there is no camera, connect one, or use --source test"),
+            false => format!("{wanted}: there is {}", list.join(", ")),
+        })
+    })
+}
+
+fn csi(config: &CaptureConfig, camera: &CsiCamera) -> Source {
+    let row = camera.row;
+    let caps = format!("{}{}{}", row.caps, size_caps(config.resolution), rate_caps(config.fps));
+    live(
+        format!("CSI camera {} ({})", camera.id, row.element),
+        format!("{} {}={} ! {caps}", row.element, row.property, quote(&camera.id)),
+        if row.nvmm { Output::Nvmm } else { Output::Raw },
+    )
+}
+
+fn find_csi<'a>(config: &CaptureConfig, machine: &'a Machine) -> Result<&'a CsiCamera, Missing> {
+    let found = match config.device.as_deref() {
+        None => machine.csi.first(),
+        Some(device) => {
+            let by_id = machine.csi.iter().find(|camera| camera.id.contains(device));
+            by_id.or_else(|| device.parse().ok().and_then(|index: usize| machine.csi.get(index)))
+        }
+    };
+    found.ok_or_else(|| {
+        let list: Vec<_> = machine.csi.iter().map(|camera| camera.id.clone()).collect();
+        let wanted = config.device.as_deref().unwrap_or("camera");
+        Missing(match list.is_empty() {
+            true => "no CSI camera found: needs nvarguscamerasrc (Jetson) or libcamerasrc (Raspberry Pi) and a camera on the connector".to_owned(),
+            false => format!("no CSI {wanted}: there is {}", list.join(", ")),
+        })
+    })
+}
+
+fn file(config: &CaptureConfig, machine: &Machine) -> Result<Source, Missing> {
+    // `Config::validate` lets no file source through without a file.
+    let path = config.file.as_deref().unwrap_or(Path::new(""));
+    let reader = format!("filesrc location={}", quote(&path.to_string_lossy()));
+    let (label, text, output) = if config.file_passthrough {
+        let demuxer = match machine.container {
+            Some(Container::Mp4) => "qtdemux ! ",
+            Some(Container::Matroska) => "matroskademux ! ",
+            Some(Container::MpegTs) => "tsdemux ! ",
+            Some(Container::AnnexB) => "",
+            None => return Err(Missing(format!("{}: not MP4, MKV, MPEG-TS or raw H.264; drop --file-passthrough so that it is re-encoded", path.display()))),
+        };
+        // The caps name the video: of the demuxer's pads only H.264 is linked, and audio stays out.
+        let text = format!("{reader} ! {demuxer}video/x-h264 ! h264parse config-interval=-1 ! {H264_CAPS}");
+        (format!("file {} (passthrough)", path.display()), text, Output::H264)
+    } else {
+        // A hardware decoder of the Jetson gives its own memory, which nothing but this takes to system memory.
+        let download = if (machine.has_property)("nvvidconv", "name") { "nvvidconv ! video/x-raw ! " } else { "" };
+        let caps = if download.is_empty() { "video/x-raw" } else { "video/x-raw(ANY)" };
+        let text = format!("{reader} ! decodebin ! {caps} ! {download}identity");
+        (format!("file {}", path.display()), text, Output::Raw)
+    };
+    let pacing = Pacing::File { looping: config.looping, interval_of: config.fps.unwrap_or(Fps::whole(30)) };
+    Ok(Source { label, text, output, pacing, drawing: None, limit_fps: output == Output::Raw })
+}
+
+fn stdin(machine: &Machine) -> Source {
+    // Time of arrival is all that a pipe knows of time.
+    let text = format!(
+        "fdsrc fd={} do-timestamp=true blocksize=65536 ! h264parse config-interval=-1 ! {H264_CAPS}",
+        machine.stdin_fd
+    );
+    live("standard input".to_owned(), text, Output::H264)
+}
+
+fn user_pipeline(config: &CaptureConfig) -> Source {
+    let description = config.pipeline.as_deref().unwrap_or_default().trim().trim_end_matches('!').trim_end();
+    let text = format!("{description} ! capsfilter caps=\"video/x-raw;video/x-raw(memory:NVMM);video/x-h264\"");
+    Source { limit_fps: true, ..live("user's pipeline".to_owned(), text, Output::ByCaps) }
+}
+
+#[cfg(test)]
+#[path = "source_tests.rs"]
+mod tests;
