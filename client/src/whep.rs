@@ -16,6 +16,8 @@ const LARGEST_REPLY: u64 = 256 << 10;
 pub enum WhepError {
     #[error("{url} does not answer: {reason}")]
     Unreachable { url: Url, reason: String },
+    #[error("no server listens at {url}: connection refused")]
+    Closed { url: Url },
     #[error("{url} refused the offer ({status}): {reason}")]
     Refused { url: Url, status: u16, reason: String },
     #[error("{url} answered, but not as WHEP: {reason}")]
@@ -46,7 +48,7 @@ pub async fn offer(url: Url, sdp: String) -> Result<Answer, WhepError> {
 pub async fn delete(resource: Url) -> Result<(), WhepError> {
     blocking(move || {
         let reply = agent(STATS_TIMEOUT).delete(resource.as_str()).call();
-        reply.map(drop).map_err(|e| WhepError::Unreachable { url: resource, reason: e.to_string() })
+        reply.map(drop).map_err(|e| no_answer(&resource, &e))
     })
     .await
 }
@@ -57,7 +59,7 @@ pub async fn stats(url: Url) -> Result<Stats, WhepError> {
         let mut reply = agent(STATS_TIMEOUT)
             .get(url.as_str())
             .call()
-            .map_err(|e| WhepError::Unreachable { url: url.clone(), reason: e.to_string() })?;
+            .map_err(|e| no_answer(&url, &e))?;
         let text = body(&mut reply, &url)?;
         if !reply.status().is_success() {
             return Err(WhepError::Refused { url, status: reply.status().as_u16(), reason: error_text(&text) });
@@ -67,13 +69,22 @@ pub async fn stats(url: Url) -> Result<Stats, WhepError> {
     .await
 }
 
+fn no_answer(url: &Url, error: &ureq::Error) -> WhepError {
+    match error {
+        ureq::Error::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused => {
+            WhepError::Closed { url: url.clone() }
+        }
+        other => WhepError::Unreachable { url: url.clone(), reason: other.to_string() },
+    }
+}
+
 fn offer_blocking(url: &Url, sdp: &str) -> Result<Answer, WhepError> {
     let mut reply = agent(OFFER_TIMEOUT)
         .post(url.as_str())
         .header("Content-Type", "application/sdp")
         .header("Accept", "application/sdp")
         .send(sdp)
-        .map_err(|e| WhepError::Unreachable { url: url.clone(), reason: e.to_string() })?;
+        .map_err(|e| no_answer(url, &e))?;
     let status = reply.status().as_u16();
     let resource = reply
         .headers()

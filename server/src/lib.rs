@@ -1,7 +1,102 @@
+//! The ROV streamer's server: camera to network. See `ARCHITECTURE.md`.
 
+pub mod cli;
+pub mod config;
+pub mod discovery;
+pub mod http;
 mod net;
 pub mod output;
 pub mod packetize;
+pub mod pipeline;
+pub mod server;
 pub mod stream;
-pub mod http;
+pub mod supervisor;
 pub mod watchdog;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use cli::{Cli, LogFormat};
+use config::Config;
+use server::Server;
+
+/// Wrong configuration, or a port that is taken.
+const EXIT_USAGE: u8 = 2;
+
+/// Runs the server until Ctrl+C, SIGTERM or the end of its source.
+pub fn run(cli: &Cli) -> ExitCode {
+    init_log(cli);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "cannot start the runtime");
+            return ExitCode::FAILURE;
+        }
+    };
+    let code = runtime.block_on(async {
+        let server = match prepare(cli).await {
+            Ok(server) => server,
+            Err(error) => {
+                tracing::error!("{error:#}");
+                return ExitCode::from(EXIT_USAGE);
+            }
+        };
+        let shutdown = CancellationToken::new();
+        let signalled = shutdown.clone();
+        tokio::spawn(async move {
+            if let Err(error) = stop_signal().await {
+                tracing::error!(%error, "cannot wait for signals");
+            }
+            tracing::info!("stopping");
+            signalled.cancel();
+        });
+        match server.run(shutdown).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                tracing::error!("{error:#}");
+                if error.is::<supervisor::Fatal>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
+            }
+        }
+    });
+    // A driver that hangs does not keep the process: everything that can be ended in order has ended.
+    runtime.shutdown_background();
+    code
+}
+
+async fn prepare(cli: &Cli) -> Result<Server> {
+    Server::bind(Config::from_cli(cli)?).await
+}
+
+/// Ctrl+C, or SIGTERM where there is such a thing.
+async fn stop_signal() -> std::io::Result<()> {
+    #[cfg(unix)]
+    {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        tokio::select! {
+            result = tokio::signal::ctrl_c() => result,
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
+}
+
+fn init_log(cli: &Cli) {
+    // The WebRTC core warns of each stray packet; its own troubles are reported by the sessions.
+    let filter = match (cli.verbose, cli.quiet) {
+        (0, 0) => "info,rtc=error,webrtc=error",
+        (1, 0) => "debug,rtc=warn,webrtc=warn,hyper=info",
+        (_, 0) => "trace",
+        (_, 1) => "warn,rtc=error,webrtc=error",
+        (..) => "error",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match cli.log_format {
+        LogFormat::Text => log.with_target(false).init(),
+        LogFormat::Json => log.json().init(),
+    }
+}

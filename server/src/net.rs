@@ -1,16 +1,23 @@
-//! The machine's network interfaces, as far as they matter here.
+//! The machine's network interfaces.
 
-use std::net::IpAddr;
+use std::io;
 
-/// An address by which viewers can reach this machine.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interface {
-    pub name: String,
-    pub address: IpAddr,
-}
+use rov_common::discovery::interfaces::Interface;
 
-/// The interfaces named in `chosen`, or every suitable one when it is empty.
-pub fn interfaces(chosen: &[String]) -> Vec<Interface> {
-    let _ = chosen;
-    Vec::new()
+/// The IPv4 addresses of this machine. A few system calls, short enough for any thread.
+pub fn interfaces() -> io::Result<Vec<Interface>> {
+    let all = if_addrs::get_if_addrs()?;
+    Ok(all
+        .into_iter()
+        .filter_map(|interface| {
+            let if_addrs::IfAddr::V4(v4) = &interface.addr else { return None };
+            Some(Interface {
+                address: v4.ip,
+                prefix: v4.prefixlen,
+                is_up: interface.is_oper_up(),
+                is_point_to_point: interface.is_p2p(),
+                name: interface.name,
+            })
+        })
+        .collect())
 }

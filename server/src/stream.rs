@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rov_common::access_unit::AccessUnit;
 use rov_common::api::{StreamState, StreamStats};
 use rov_common::codec::{self, ParameterSetCache};
-use rov_common::units::Resolution;
+use rov_common::units::{Bitrate, Resolution};
 use rov_common::window::RateWindow;
 use tokio::sync::mpsc;
 
@@ -130,22 +130,23 @@ impl Stream {
         let _ = self.control.try_send(Control::KeyframeWanted);
     }
 
-    /// A new pipeline is about to deliver: its timestamps start again, those of the stream go on.
-    pub fn pipeline_started(&self, source: &str, encoder: &str, target_kbps: u32) {
+    /// A new pipeline is about to start: its timestamps begin again, those of the stream go on.
+    pub fn pipeline_starting(&self, source: &str) {
         let mut inner = lock(&self.inner);
         inner.timeline.restart();
         inner.source = source.to_owned();
-        inner.encoder = encoder.to_owned();
-        inner.target_kbps = target_kbps;
         inner.frames_in = 0;
         inner.frames_dropped_before += inner.frames_dropped;
         inner.frames_dropped = 0;
     }
 
-    pub fn set_format(&self, resolution: Resolution, fps: Option<f64>) {
+    /// What the pipeline negotiated. `target` is what the encoder was asked for; none where H.264 goes out untouched.
+    pub fn set_format(&self, resolution: Resolution, fps: Option<f64>, encoder: &str, target: Option<Bitrate>) {
         let mut inner = lock(&self.inner);
         inner.resolution = resolution;
         inner.nominal_fps = fps.unwrap_or(0.0);
+        inner.encoder = encoder.to_owned();
+        inner.target_kbps = target.map_or(0, Bitrate::kbps);
     }
 
     /// The pipeline stopped; `reason` is shown to whoever asks.

@@ -79,28 +79,27 @@ pub struct Connection {
     pc: Arc<dyn PeerConnection>,
     answer: Answer,
     link: watch::Receiver<Link>,
-    keyframes: mpsc::Sender<()>,
 }
 
 impl Connection {
     /// Offers to the WHEP endpoint `url` and waits until media can flow. `on_packet` gets every RTP packet, whole, with
-    /// its arrival time; it must not block.
+    /// its arrival time; it must not block. For each message in `keyframe_wanted` the server is asked for a keyframe, by
+    /// PLI (RFC 4585 section 6.3.1).
     pub async fn open(
         url: Url,
         stun: Option<&str>,
+        keyframe_wanted: mpsc::Receiver<()>,
         on_packet: impl Fn(Bytes, Instant) + Send + Sync + 'static,
     ) -> Result<Self, ConnectError> {
         let host = url.host_str().unwrap_or_default().to_owned();
         let local = local_address(&url).await.map_err(|source| ConnectError::NoRoute { host: host.clone(), source })?;
         let (link_tx, mut link) = watch::channel(Link::Connecting);
         let (gathered_tx, mut gathered) = watch::channel(false);
-        // One request that waits is enough; more say the same.
-        let (keyframes, wanted) = mpsc::channel(1);
         let handler = Handler {
             link: link_tx,
             gathered: gathered_tx,
             on_packet: Arc::new(on_packet),
-            wanted: tokio::sync::Mutex::new(Some(wanted)),
+            wanted: tokio::sync::Mutex::new(Some(keyframe_wanted)),
         };
         let pc: Arc<dyn PeerConnection> = Arc::new(build(local, stun, Arc::new(handler)).await?);
         let negotiated = negotiate(&pc, url, &mut gathered).await;
@@ -113,7 +112,7 @@ impl Connection {
         };
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, link.wait_for(|l| *l != Link::Connecting)).await;
         let connected = connected.is_ok_and(|state| state.is_ok_and(|link| *link == Link::Connected));
-        let connection = Self { pc, answer, link, keyframes };
+        let connection = Self { pc, answer, link };
         if !connected {
             connection.close().await;
             return Err(ConnectError::NoPath { host });
@@ -124,12 +123,6 @@ impl Connection {
     /// What the connection does now, and every change of it.
     pub fn link(&self) -> watch::Receiver<Link> {
         self.link.clone()
-    }
-
-    /// A handle by which to ask the server for a keyframe, by PLI (RFC 4585 section 6.3.1). `try_send` on it never
-    /// blocks; a request that is already waiting stands for this one too.
-    pub fn keyframe_requests(&self) -> mpsc::Sender<()> {
-        self.keyframes.clone()
     }
 
     /// The server's name for this viewer, when it gave one.

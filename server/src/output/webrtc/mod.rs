@@ -7,7 +7,7 @@ mod socket;
 mod thread;
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -51,7 +51,7 @@ enum Command {
 pub struct WebRtcOutput {
     commands: SyncSender<Command>,
     waker: Arc<mio::Waker>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
     local: SocketAddr,
 }
 
@@ -72,7 +72,7 @@ impl WebRtcOutput {
             .name("webrtc-media".to_owned())
             .spawn(move || media.run())
             .context("cannot start the media thread")?;
-        Ok(Self { commands, waker, thread: Some(thread), local })
+        Ok(Self { commands, waker, thread: Mutex::new(Some(thread)), local })
     }
 
     /// The address and port of the UDP socket that all viewers share.
@@ -103,8 +103,8 @@ impl WebRtcOutput {
     }
 
     /// Closes every viewer, telling each, and waits for the thread. Blocks for milliseconds.
-    pub fn shutdown(&mut self) {
-        let Some(thread) = self.thread.take() else { return };
+    pub fn shutdown(&self) {
+        let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
         if let Err(TrySendError::Full(command)) = self.commands.try_send(Command::Shutdown) {
             // The thread drains its commands at each turn, so there is room at once unless it has died.
             let _ = self.commands.send(command);
@@ -117,7 +117,7 @@ impl WebRtcOutput {
 
     /// True when the media thread has ended although nobody asked it to.
     pub fn has_died(&self) -> bool {
-        self.thread.as_ref().is_some_and(JoinHandle::is_finished)
+        self.thread.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(JoinHandle::is_finished)
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Busy> {

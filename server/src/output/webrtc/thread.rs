@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use mio::{Events, Interest, Poll, Token, Waker};
+use rov_common::discovery::interfaces;
 use rtc::stun::message::{BINDING_REQUEST, Getter, Message, TransactionId};
 use rtc::stun::xoraddr::XorMappedAddress;
 use tokio::sync::watch;
@@ -173,10 +174,12 @@ impl MediaThread {
             return vec![bound];
         }
         let mut addresses = vec![arrived_at];
-        for interface in net::interfaces(&self.interfaces) {
-            if !addresses.contains(&interface.address) && !interface.address.is_loopback() {
-                addresses.push(interface.address);
+        match net::interfaces() {
+            Ok(all) => {
+                let targets = interfaces::select(&all, &self.interfaces, bound.ip());
+                addresses.extend(targets.iter().map(|t| IpAddr::V4(t.address)).filter(|ip| *ip != arrived_at));
             }
+            Err(error) => tracing::warn!(%error, "cannot list the network interfaces"),
         }
         addresses.into_iter().filter(IpAddr::is_ipv4).map(|ip| SocketAddr::new(ip, bound.port())).collect()
     }

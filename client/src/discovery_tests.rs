@@ -1,0 +1,253 @@
+//! Discovery on the loopback interface, with servers that are a socket and a loop: nothing leaves the machine.
+
+use rov_common::discovery::VERSION;
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::*;
+
+const LONG: Duration = Duration::from_secs(5);
+
+fn announcement(id: &str, signal_port: u16) -> Announcement {
+    Announcement {
+        v: VERSION,
+        id: id.to_owned(),
+        name: format!("name of {id}"),
+        version: "0.1.0".to_owned(),
+        signal_port,
+        whep: "/whep".to_owned(),
+        transports: vec!["webrtc".to_owned()],
+        streams: Vec::new(),
+    }
+}
+
+fn any() -> Wanted {
+    Wanted::default()
+}
+
+fn by_id(id: &str) -> Wanted {
+    Wanted { id: Some(id.to_owned()), name: None }
+}
+
+fn loopback(port: u16) -> Discovery {
+    bind(port, vec!["lo".to_owned()]).unwrap()
+}
+
+fn ids(found: &[Found]) -> Vec<&str> {
+    found.iter().map(|found| found.announcement.id.as_str()).collect()
+}
+
+/// A port that the caller's servers and clients share, kept taken by the socket.
+fn shared_port() -> (u16, UdpSocket) {
+    let socket = broadcast_socket(0, true).unwrap();
+    (socket.local_addr().unwrap().port(), socket)
+}
+
+/// A server that answers queries and nothing else.
+fn answering(port: u16, id: &'static str, signal_port: u16) -> AbortOnDropHandle<()> {
+    let socket = broadcast_socket(port, true).unwrap();
+    let announcement = announcement(id, signal_port);
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        let mut buffer = [0; MAX_DATAGRAM];
+        loop {
+            let (length, peer) = socket.recv_from(&mut buffer).await.unwrap();
+            if matches!(decode(&buffer[..length]), Ok(Message::Query(query)) if query.matches(&announcement)) {
+                socket.send_to(&encode(&Message::Announce(announcement.clone())), peer).await.unwrap();
+            }
+        }
+    }))
+}
+
+/// A server that announces ten times a second, and answers nothing.
+fn announcing(port: u16, id: &'static str) -> AbortOnDropHandle<()> {
+    let socket = broadcast_socket(0, false).unwrap();
+    AbortOnDropHandle::new(tokio::spawn(async move {
+        loop {
+            let datagram = encode(&Message::Announce(announcement(id, 5002)));
+            socket.send_to(&datagram, ("127.255.255.255", port)).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }))
+}
+
+#[tokio::test]
+async fn a_server_is_found_by_asking_within_200_ms() {
+    let (port, _kept) = shared_port();
+    let _server = answering(port, "one", 5002);
+    let started = Instant::now();
+    let found = loopback(port).wait_for(&by_id("one"), LONG).await;
+    assert!(started.elapsed() < Duration::from_millis(200), "{:?}", started.elapsed());
+    assert_eq!(ids(&found), ["one"]);
+    assert_eq!(found[0].address, "127.0.0.1:5002".parse().unwrap());
+}
+
+#[tokio::test]
+async fn a_server_is_found_by_its_announcement() {
+    let (port, _kept) = shared_port();
+    let _server = announcing(port, "one");
+    assert_eq!(ids(&loopback(port).wait_for(&any(), LONG).await), ["one"]);
+}
+
+#[tokio::test]
+async fn without_a_filter_all_servers_are_waited_for_a_moment() {
+    let (port, _kept) = shared_port();
+    let _servers = [answering(port, "two", 5012), answering(port, "one", 5002)];
+    let started = Instant::now();
+    assert_eq!(ids(&loopback(port).wait_for(&any(), LONG).await), ["one", "two"]);
+    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_server_is_waited_for_by_id_and_by_name() {
+    let (port, _kept) = shared_port();
+    let _other = announcing(port, "other");
+    let mut discovery = loopback(port);
+    let late = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        answering(port, "one", 5002)
+    };
+    let wanted = by_id("one");
+    let (found, _server) = tokio::join!(discovery.wait_for(&wanted, LONG), late);
+    assert_eq!(ids(&found), ["one"]);
+    let by_name = Wanted { id: None, name: Some("name of one".to_owned()) };
+    assert_eq!(ids(&discovery.wait_for(&by_name, LONG).await), ["one"]);
+}
+
+#[tokio::test]
+async fn a_list_takes_the_whole_time() {
+    let (port, _kept) = shared_port();
+    let _server = answering(port, "one", 5002);
+    let started = Instant::now();
+    assert_eq!(ids(&loopback(port).search(&any(), Duration::from_millis(400)).await), ["one"]);
+    assert!(started.elapsed() >= Duration::from_millis(400));
+}
+
+#[tokio::test]
+async fn nothing_found_says_where_it_was_looked_for() {
+    let (port, _kept) = shared_port();
+    let mut discovery = loopback(port);
+    assert_eq!(discovery.wait_for(&any(), Duration::from_millis(100)).await, []);
+    let text = discovery.describe();
+    for part in ["asked on lo (127.255.255.255)", &format!("UDP port {port}"), "listened", "firewall", "subnet", "--host"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let mut nowhere = bind(port, vec!["eth77".to_owned()]).unwrap();
+    nowhere.wait_for(&any(), Duration::from_millis(10)).await;
+    assert!(nowhere.describe().contains("no network interface named eth77"), "{}", nowhere.describe());
+}
+
+#[tokio::test]
+async fn a_taken_port_leaves_asking_at_work() {
+    // Without sharing, as another program would have it: its owner answers here itself.
+    let owner = broadcast_socket(0, false).unwrap();
+    let port = owner.local_addr().unwrap().port();
+    let mut discovery = loopback(port);
+    assert!(discovery.describe().contains("could not listen"), "{}", discovery.describe());
+    let answer = async {
+        let mut buffer = [0; MAX_DATAGRAM];
+        let (_, peer) = owner.recv_from(&mut buffer).await.unwrap();
+        owner.send_to(&encode(&Message::Announce(announcement("one", 5002))), peer).await.unwrap();
+    };
+    let wanted = any();
+    let (found, ()) = tokio::join!(discovery.wait_for(&wanted, LONG), answer);
+    assert_eq!(ids(&found), ["one"]);
+}
+
+#[tokio::test]
+async fn garbage_disturbs_nothing_and_a_newer_version_is_mentioned() {
+    let (port, _kept) = shared_port();
+    let mut discovery = loopback(port);
+    let noise = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    noise.set_broadcast(true).unwrap();
+    let asker = discovery.asking.local_addr().unwrap().port();
+    let make_noise = async {
+        for round in 0..100_u8 {
+            let _ = noise.send_to(&vec![round; 600 * usize::from(round)], ("127.0.0.1", asker)).await;
+            let _ = noise.send_to(br#"{"rov":"announce","v":9}"#, ("127.255.255.255", port)).await;
+        }
+        answering(port, "one", 5002)
+    };
+    let wanted = any();
+    let (found, _server) = tokio::join!(discovery.wait_for(&wanted, LONG), make_noise);
+    assert_eq!(ids(&found), ["one"]);
+    assert!(discovery.describe().contains("newer version"), "{}", discovery.describe());
+}
+
+#[tokio::test]
+async fn a_search_that_is_cancelled_again_and_again_still_finds() {
+    let (port, _kept) = shared_port();
+    let _servers = [answering(port, "one", 5002), answering(port, "two", 5012)];
+    let (mut discovery, wanted) = (loopback(port), any());
+    for _ in 0..200 {
+        if let Ok(found) = timeout(Duration::from_millis(10), discovery.wait_for(&wanted, LONG)).await {
+            assert_eq!(ids(&found), ["one", "two"]);
+            return;
+        }
+    }
+    panic!("cancelling starts the search over");
+}
+
+#[tokio::test]
+async fn a_server_that_is_gone_is_not_found_again() {
+    let (port, _kept) = shared_port();
+    let server = announcing(port, "one");
+    let mut discovery = loopback(port);
+    assert_eq!(ids(&discovery.wait_for(&by_id("one"), LONG).await), ["one"]);
+    // Some more announcements wait in the socket when the server ends.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    drop(server);
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(discovery.wait_for(&by_id("one"), Duration::from_millis(300)).await, []);
+}
+
+#[test]
+fn a_server_with_two_interfaces_is_one_entry_at_the_first_address() {
+    let start = Instant::now();
+    let at = |ms| start + Duration::from_millis(ms);
+    let (ethernet, wifi) = (IpAddr::from([192, 168, 2, 2]), IpAddr::from([10, 0, 0, 2]));
+    let mut found = Vec::new();
+    remember(&mut found, announcement("one", 5002), ethernet, start, at(0));
+    remember(&mut found, announcement("one", 5002), wifi, start, at(1));
+    assert_eq!(found.iter().map(|found| found.address.ip()).collect::<Vec<_>>(), [ethernet]);
+    // Another server with the same name on the same machine.
+    remember(&mut found, announcement("one", 5012), ethernet, start, at(2));
+    assert_eq!(found.len(), 2);
+    // Ethernet is silent.
+    remember(&mut found, announcement("one", 5002), wifi, start, at(3600));
+    assert_eq!(found.iter().map(|found| found.address.ip()).collect::<Vec<_>>(), [wifi]);
+    // A new search takes the address that it hears first.
+    remember(&mut found, announcement("one", 5002), ethernet, at(3700), at(3800));
+    assert_eq!(found[0].address.ip(), ethernet);
+}
+
+#[test]
+fn the_number_of_servers_is_bounded() {
+    let now = Instant::now();
+    let mut found = Vec::new();
+    for number in 0..1000 {
+        remember(&mut found, announcement(&number.to_string(), 5002), IpAddr::from([10, 0, 0, 2]), now, now);
+    }
+    assert_eq!(found.len(), MAX_FOUND);
+}
+
+#[test]
+fn queries_come_quickly_at_first_and_then_each_second() {
+    let times: Vec<_> = (0..6).map(|number| query_time(number).as_millis()).collect();
+    assert_eq!(times, [0, 50, 150, 1000, 2000, 3000]);
+}
+
+#[test]
+fn loopback_is_asked_last_unless_interfaces_are_chosen() {
+    let interface = |name: &str, address: [u8; 4], prefix| Interface {
+        name: name.to_owned(),
+        address: address.into(),
+        prefix,
+        is_up: true,
+        is_point_to_point: false,
+    };
+    let all = [interface("lo", [127, 0, 0, 1], 8), interface("eth0", [192, 168, 2, 2], 24)];
+    let names = |targets: Vec<Target>| targets.into_iter().map(|target| target.interface).collect::<Vec<_>>();
+    assert_eq!(names(targets(&all, &[])), ["eth0", "lo"]);
+    assert_eq!(names(targets(&all[..1], &[])), ["lo"]);
+    assert_eq!(names(targets(&all, &["eth0".to_owned()])), ["eth0"]);
+}

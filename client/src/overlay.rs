@@ -1,0 +1,449 @@
+//! Text and boxes drawn into the window's pixels. Pure.
+//!
+//! The fonts of embedded-graphics are bitmaps of one size. Where the window is big they are enlarged and smoothed, so
+//! that they keep their size to the eye. They know the characters of ISO 8859-1; others show as question marks.
+
+use embedded_graphics::draw_target::DrawTarget;
+use embedded_graphics::geometry::{OriginDimensions, Point, Size};
+use embedded_graphics::mono_font::iso_8859_1::{FONT_6X13, FONT_6X13_BOLD, FONT_9X18, FONT_9X18_BOLD, FONT_10X20};
+use embedded_graphics::mono_font::{MonoFont, MonoTextStyle};
+use embedded_graphics::pixelcolor::BinaryColor;
+use embedded_graphics::text::{Baseline, Text};
+use embedded_graphics::{Drawable, Pixel};
+use rov_common::units::Resolution;
+
+const PANEL: u32 = 0x0a_0f_14;
+const TEXT: u32 = 0xf2_f5_f7;
+const LABEL: u32 = 0x93_a4_b3;
+const GREEN: u32 = 0x3d_d6_8c;
+const AMBER: u32 = 0xff_b0_20;
+const BLUE: u32 = 0x4d_a3_ff;
+/// Colours of the stages in the latency bar, one after the other.
+const STAGES: [u32; 6] = [0x4d_a3_ff, 0x3d_d6_8c, 0xff_b0_20, 0xff_6b_6b, 0xb1_8c_ff, 0x5c_d9_e8];
+/// Of 256: how much of the panel covers the picture.
+const PANEL_OPACITY: u32 = 200;
+
+/// What the overlay says; empty and missing values are left out.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct OverlayData {
+    /// Name of the server.
+    pub server: String,
+    /// Its address and port.
+    pub address: String,
+    /// Size of the video as decoded.
+    pub resolution: Option<Resolution>,
+    /// Pictures shown per second.
+    pub fps: Option<f64>,
+    pub bitrate_kbps: Option<f64>,
+    /// Share of packets lost, 0 to 1.
+    pub loss: Option<f64>,
+    pub rtt_ms: Option<f64>,
+    /// The element that decodes.
+    pub decoder: String,
+    /// Stage and its delay in milliseconds, in the order from camera to glass.
+    pub latency: Vec<(String, f64)>,
+}
+
+/// The tone of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tone {
+    /// Something is being waited for, as it should be.
+    Waiting,
+    /// Something is wrong.
+    Warning,
+}
+
+/// Pixels 0x00RRGGBB to draw into. Everything outside is cut off.
+#[derive(Debug)]
+pub struct Surface<'a> {
+    pixels: &'a mut [u32],
+    size: Resolution,
+}
+
+/// A rectangle in pixels; may reach over the edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Area {
+    x: i32,
+    y: i32,
+    width: i32,
+    height: i32,
+}
+
+/// Fonts and measures for a window's size.
+#[derive(Clone, Copy)]
+struct Look {
+    plain: &'static MonoFont<'static>,
+    bold: &'static MonoFont<'static>,
+    /// Every length is multiplied by this.
+    scale: i32,
+}
+
+impl Look {
+    fn of(size: Resolution) -> Self {
+        let scale = (size.width / 1280).min(size.height / 720).clamp(1, 8) as i32;
+        if size.width < 800 || size.height < 450 {
+            Self { plain: &FONT_6X13, bold: &FONT_6X13_BOLD, scale }
+        } else {
+            Self { plain: &FONT_9X18, bold: &FONT_9X18_BOLD, scale }
+        }
+    }
+
+    fn advance(self) -> i32 {
+        self.plain.character_size.width as i32 * self.scale
+    }
+
+    fn line(self) -> i32 {
+        self.plain.character_size.height as i32 * self.scale * 5 / 4
+    }
+}
+
+impl<'a> Surface<'a> {
+    /// None if there are not exactly as many pixels as `size` says.
+    pub fn new(pixels: &'a mut [u32], size: Resolution) -> Option<Self> {
+        (pixels.len() as u64 == size.pixels()).then_some(Self { pixels, size })
+    }
+
+    /// Mixes `color` into an area; `alpha` of 256.
+    fn fill(&mut self, area: Area, color: u32, alpha: u32) {
+        let (width, height) = (self.size.width as i32, self.size.height as i32);
+        let (left, right) = (area.x.clamp(0, width), (area.x + area.width).clamp(0, width));
+        let (top, bottom) = (area.y.clamp(0, height), (area.y + area.height).clamp(0, height));
+        for y in top..bottom {
+            let row = y as usize * self.size.width as usize;
+            for pixel in &mut self.pixels[row + left as usize..row + right.max(left) as usize] {
+                *pixel = mix(*pixel, color, alpha);
+            }
+        }
+    }
+
+    /// Draws a line of text with its upper left corner at `x`, `y`.
+    fn text(&mut self, text: &str, (x, y): (i32, i32), font: &MonoFont<'_>, scale: i32, color: u32) {
+        let mask = Mask::of(text, font);
+        let (width, height) = (mask.width as i32 * scale, mask.height as i32 * scale);
+        for dy in 0..height {
+            for dx in 0..width {
+                let alpha = mask.coverage(dx, dy, scale);
+                if alpha > 0 {
+                    self.fill(Area { x: x + dx, y: y + dy, width: 1, height: 1 }, color, alpha);
+                }
+            }
+        }
+    }
+}
+
+/// Draws the statistics into the upper left corner.
+pub fn draw_stats(surface: &mut Surface<'_>, data: &OverlayData) {
+    let look = Look::of(surface.size);
+    let rows = rows(data);
+    let labels = rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0) as i32 + 2;
+    let values = rows.iter().map(|(_, value)| value.chars().count()).max().unwrap_or(0) as i32;
+    let title = data.server.chars().count().max(4) as i32;
+    let stages = data.latency.iter().map(|(stage, _)| stage.chars().count()).max().unwrap_or(0) as i32 + 2;
+    let columns = (labels + values).max(title + 2).max(stages + 12);
+    let (advance, line, pad) = (look.advance(), look.line(), 12 * look.scale);
+    let latency_lines = if data.latency.is_empty() { 0 } else { data.latency.len() as i32 + 2 };
+    let panel = Area {
+        x: pad,
+        y: pad,
+        width: columns * advance + 2 * pad,
+        height: (rows.len() as i32 + 1 + latency_lines) * line + 2 * pad,
+    };
+    surface.fill(panel, PANEL, PANEL_OPACITY);
+    surface.fill(Area { width: 3 * look.scale, ..panel }, GREEN, 256);
+    let (left, mut y) = (panel.x + pad + 2 * look.scale, panel.y + pad);
+    let title = if data.server.is_empty() { "live" } else { &data.server };
+    surface.text(title, (left, y), look.bold, look.scale, TEXT);
+    y += line;
+    for (label, value) in &rows {
+        surface.text(label, (left, y), look.plain, look.scale, LABEL);
+        surface.text(value, (left + labels * advance, y), look.plain, look.scale, TEXT);
+        y += line;
+    }
+    if !data.latency.is_empty() {
+        let bar = Area { x: left, y: y + line / 2, width: columns * advance, height: 0 };
+        draw_latency(surface, look, &data.latency, bar, labels);
+    }
+}
+
+/// The latency: a total, a bar of its parts, and a line for each.
+fn draw_latency(surface: &mut Surface<'_>, look: Look, stages: &[(String, f64)], at: Area, labels: i32) {
+    let total: f64 = stages.iter().map(|(_, ms)| ms.max(0.0)).sum();
+    let (advance, line) = (look.advance(), look.line());
+    surface.text("Latency", (at.x, at.y), look.plain, look.scale, LABEL);
+    surface.text(&format!("{total:.1} ms"), (at.x + labels * advance, at.y), look.bold, look.scale, TEXT);
+    let mut x = f64::from(at.x);
+    let bar_y = at.y + line;
+    for (index, (stage, ms)) in stages.iter().enumerate() {
+        let color = STAGES[index % STAGES.len()];
+        let part = if total > 0.0 { ms.max(0.0) / total * f64::from(at.width) } else { 0.0 };
+        let (from, to) = (x.round() as i32, (x + part).round() as i32);
+        surface.fill(Area { x: from, y: bar_y, width: to - from, height: 4 * look.scale }, color, 256);
+        x += part;
+        let y = bar_y + line / 2 + line * index as i32;
+        let square = 8 * look.scale;
+        let middle = (look.plain.character_size.height as i32 * look.scale - square) / 2;
+        surface.fill(Area { x: at.x, y: y + middle, width: square, height: square }, color, 256);
+        surface.text(stage, (at.x + 2 * advance, y), look.plain, look.scale, LABEL);
+        let value = format!("{ms:.1} ms");
+        let right = at.x + at.width - value.chars().count() as i32 * advance;
+        surface.text(&value, (right, y), look.plain, look.scale, TEXT);
+    }
+}
+
+/// Draws a message into the middle: a big line, and smaller ones below, broken to fit.
+pub fn draw_message(surface: &mut Surface<'_>, title: &str, detail: &str, tone: Tone) {
+    let look = Look::of(surface.size);
+    let title_font = if look.scale == 1 && std::ptr::eq(look.plain, &FONT_6X13) { look.bold } else { &FONT_10X20 };
+    let (width, pad) = (surface.size.width as i32, 20 * look.scale);
+    // Twice the size of other text, unless that is too wide.
+    let mut title_scale = 2 * look.scale;
+    let measure = |scale: i32| title.chars().count() as i32 * title_font.character_size.width as i32 * scale;
+    while title_scale > 1 && measure(title_scale) + 4 * pad > width {
+        title_scale -= 1;
+    }
+    let room = ((width - 4 * pad) / look.advance()).max(8) as usize;
+    let details = wrapped(detail, room);
+    let longest = details.iter().map(|line| line.chars().count()).max().unwrap_or(0) as i32;
+    let title_height = title_font.character_size.height as i32 * title_scale;
+    let gap = if details.is_empty() { 0 } else { 10 * look.scale };
+    let inner = measure(title_scale).max(longest * look.advance());
+    let height = title_height + gap + details.len() as i32 * look.line() + 2 * pad;
+    let card = Area {
+        x: (width - inner) / 2 - pad,
+        y: (surface.size.height as i32 - height) / 2,
+        width: inner + 2 * pad,
+        height,
+    };
+    let accent = match tone {
+        Tone::Waiting => BLUE,
+        Tone::Warning => AMBER,
+    };
+    surface.fill(card, PANEL, 225);
+    surface.fill(Area { height: 3 * look.scale, ..card }, accent, 256);
+    let title_color = if tone == Tone::Warning { accent } else { TEXT };
+    let mut y = card.y + pad;
+    surface.text(title, ((width - measure(title_scale)) / 2, y), title_font, title_scale, title_color);
+    y += title_height + gap;
+    for line in &details {
+        let x = (width - line.chars().count() as i32 * look.advance()) / 2;
+        surface.text(line, (x, y), look.plain, look.scale, TEXT);
+        y += look.line();
+    }
+}
+
+/// Label and value of each line.
+fn rows(data: &OverlayData) -> Vec<(&'static str, String)> {
+    let mut rows = Vec::new();
+    if !data.address.is_empty() {
+        rows.push(("Server", data.address.clone()));
+    }
+    let fps = data.fps.map(|fps| format!("{fps:.1} fps"));
+    let video: Vec<_> = data.resolution.map(|size| size.to_string()).into_iter().chain(fps).collect();
+    if !video.is_empty() {
+        rows.push(("Video", video.join("  ")));
+    }
+    if let Some(kbps) = data.bitrate_kbps {
+        let text = if kbps >= 1000.0 { format!("{:.1} Mbit/s", kbps / 1000.0) } else { format!("{kbps:.0} kbit/s") };
+        rows.push(("Bitrate", text));
+    }
+    if let Some(loss) = data.loss {
+        rows.push(("Loss", format!("{:.2} %", loss * 100.0)));
+    }
+    if let Some(rtt) = data.rtt_ms {
+        rows.push(("RTT", format!("{rtt:.1} ms")));
+    }
+    if !data.decoder.is_empty() {
+        rows.push(("Decoder", data.decoder.clone()));
+    }
+    rows
+}
+
+/// Breaks `text` at spaces into lines of at most `room` characters; a longer word is cut.
+fn wrapped(text: &str, room: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        let word: String = word.chars().take(room).collect();
+        match lines.last_mut() {
+            Some(line) if line.chars().count() + 1 + word.chars().count() <= room => {
+                line.push(' ');
+                line.push_str(&word);
+            }
+            _ => lines.push(word),
+        }
+    }
+    lines
+}
+
+/// `alpha` of 256 of `over` on `under`.
+fn mix(under: u32, over: u32, alpha: u32) -> u32 {
+    let channel = |shift: u32| {
+        let (under, over) = (under >> shift & 0xff, over >> shift & 0xff);
+        ((under * (256 - alpha) + over * alpha) >> 8) << shift
+    };
+    channel(16) | channel(8) | channel(0)
+}
+
+/// A line of text as a bitmap of the font's own size.
+struct Mask {
+    bits: Vec<bool>,
+    width: usize,
+    height: usize,
+}
+
+impl Mask {
+    fn of(text: &str, font: &MonoFont<'_>) -> Self {
+        // What the font calls an unknown character is a question mark; an ellipsis deserves better.
+        let text = text.replace('\u{2026}', "...").replace(['\u{2013}', '\u{2014}'], "-");
+        let (width, height) = (
+            text.chars().count() * (font.character_size.width + font.character_spacing) as usize,
+            font.character_size.height as usize,
+        );
+        let mut mask = Self { bits: vec![false; width * height], width, height };
+        let style = MonoTextStyle::new(font, BinaryColor::On);
+        match Text::with_baseline(&text, Point::zero(), style, Baseline::Top).draw(&mut mask) {
+            Ok(_) => mask,
+        }
+    }
+
+    fn bit(&self, x: i32, y: i32) -> f32 {
+        let inside = x >= 0 && y >= 0 && (x as usize) < self.width && (y as usize) < self.height;
+        f32::from(u8::from(inside && self.bits[y as usize * self.width + x as usize]))
+    }
+
+    /// Of 256, how much of a pixel of the enlarged bitmap the text covers: interpolated and sharpened, so that slanted
+    /// strokes have no steps.
+    fn coverage(&self, x: i32, y: i32, scale: i32) -> u32 {
+        if scale == 1 {
+            return if self.bit(x, y) > 0.5 { 256 } else { 0 };
+        }
+        let place = |at: i32| (at as f32 + 0.5) / scale as f32 - 0.5;
+        let (fx, fy) = (place(x), place(y));
+        let (x0, y0) = (fx.floor(), fy.floor());
+        let (tx, ty) = (fx - x0, fy - y0);
+        let (x0, y0) = (x0 as i32, y0 as i32);
+        let upper = self.bit(x0, y0) * (1.0 - tx) + self.bit(x0 + 1, y0) * tx;
+        let lower = self.bit(x0, y0 + 1) * (1.0 - tx) + self.bit(x0 + 1, y0 + 1) * tx;
+        let value = upper * (1.0 - ty) + lower * ty;
+        // The edge lies at a third rather than a half: strokes one pixel wide would get thin otherwise.
+        (((value - 0.36) * 2.5 * scale as f32 / 2.0 + 0.5).clamp(0.0, 1.0) * 256.0) as u32
+    }
+}
+
+impl OriginDimensions for Mask {
+    fn size(&self) -> Size {
+        Size::new(self.width as u32, self.height as u32)
+    }
+}
+
+impl DrawTarget for Mask {
+    type Color = BinaryColor;
+    type Error = std::convert::Infallible;
+
+    fn draw_iter<I: IntoIterator<Item = Pixel<BinaryColor>>>(&mut self, pixels: I) -> Result<(), Self::Error> {
+        for Pixel(point, color) in pixels {
+            if let (Ok(x), Ok(y)) = (usize::try_from(point.x), usize::try_from(point.y))
+                && x < self.width
+                && y < self.height
+            {
+                self.bits[y * self.width + x] = color.is_on();
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WHITE: u32 = 0xff_ff_ff;
+
+    fn drawn(size: Resolution, draw: impl Fn(&mut Surface<'_>)) -> Vec<u32> {
+        let mut pixels = vec![WHITE; size.pixels() as usize];
+        draw(&mut Surface::new(&mut pixels, size).unwrap());
+        pixels
+    }
+
+    fn data() -> OverlayData {
+        OverlayData {
+            server: "rov-bow".into(),
+            address: "192.168.2.2:8080".into(),
+            resolution: Some(Resolution::new(1920, 1080)),
+            fps: Some(29.97),
+            bitrate_kbps: Some(14_830.0),
+            loss: Some(0.0012),
+            rtt_ms: Some(1.25),
+            decoder: "avdec_h264".into(),
+            latency: vec![("network".into(), 2.0), ("decode".into(), 6.0)],
+        }
+    }
+
+    #[test]
+    fn the_lines_say_what_is_known() {
+        let expected = [
+            ("Server", "192.168.2.2:8080"),
+            ("Video", "1920x1080  30.0 fps"),
+            ("Bitrate", "14.8 Mbit/s"),
+            ("Loss", "0.12 %"),
+            ("RTT", "1.2 ms"),
+            ("Decoder", "avdec_h264"),
+        ];
+        let rows = rows(&data());
+        assert_eq!(rows.iter().map(|(label, value)| (*label, value.as_str())).collect::<Vec<_>>(), expected);
+        assert!(super::rows(&OverlayData::default()).is_empty());
+    }
+
+    #[test]
+    fn text_is_light_on_a_dark_box_whatever_is_behind() {
+        let size = Resolution::new(1280, 720);
+        let pixels = drawn(size, |surface| draw_stats(surface, &data()));
+        let panel = pixels[20 * 1280 + 40];
+        assert!(panel & 0xff < 0x50, "{panel:#08x}");
+        assert!(pixels.contains(&TEXT), "white text at its own size is opaque");
+        assert_eq!(pixels[719 * 1280 + 1279], WHITE, "the rest of the picture is untouched");
+    }
+
+    #[test]
+    fn a_big_window_gets_bigger_text() {
+        let ink = |size: Resolution| {
+            let pixels = drawn(size, |surface| draw_stats(surface, &data()));
+            pixels.iter().filter(|pixel| **pixel == TEXT).count()
+        };
+        let (small, big) = (ink(Resolution::new(1280, 720)), ink(Resolution::new(2560, 1440)));
+        assert!(big > 2 * small, "{small} {big}");
+    }
+
+    #[test]
+    fn a_message_lies_in_the_middle() {
+        let size = Resolution::new(1280, 720);
+        let pixels = drawn(size, |surface| draw_message(surface, "NO VIDEO for 3.4 s", "server lost", Tone::Warning));
+        let column = |x: usize| (0..720).any(|y| pixels[y * 1280 + x] != WHITE);
+        let (left, right) = ((0..1280).find(|x| column(*x)).unwrap(), (0..1280).rfind(|x| column(*x)).unwrap());
+        assert!((left as i32 - (1279 - right as i32)).abs() <= 1, "{left} {right}");
+        assert!(pixels.contains(&AMBER));
+    }
+
+    #[test]
+    fn nothing_is_drawn_outside_of_a_tiny_window() {
+        for size in [Resolution::new(1, 1), Resolution::new(40, 9), Resolution::new(160, 120)] {
+            drawn(size, |surface| {
+                draw_stats(surface, &data());
+                draw_message(surface, "Looking for a server…", "on every interface, port 5003", Tone::Waiting);
+            });
+        }
+        assert!(Surface::new(&mut [0; 3], Resolution::new(2, 2)).is_none());
+    }
+
+    #[test]
+    fn long_texts_are_broken_at_spaces() {
+        assert_eq!(wrapped("server lost, looking for it", 12), ["server lost,", "looking for", "it"]);
+        assert_eq!(wrapped("abcdefghij", 4), ["abcd"]);
+        assert!(wrapped("", 4).is_empty());
+    }
+
+    #[test]
+    fn mixing_keeps_the_channels_apart() {
+        assert_eq!(mix(0x00ff_0080, 0x0000_ff80, 128), 0x007f_7f80);
+        assert_eq!(mix(0x1234_5678, 0, 0), 0x0034_5678);
+    }
+}

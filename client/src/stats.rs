@@ -1,0 +1,300 @@
+//! What the viewer has seen so far, for the overlay, `--stats-json` and the tests.
+
+use std::time::{Duration, Instant};
+
+use rov_common::stamp::Stamp;
+use rov_common::units::Resolution;
+use rov_common::window::RateWindow;
+use serde::{Deserialize, Serialize};
+
+/// Pictures that are shown later than this after the one before count as a freeze.
+const FREEZE: Duration = Duration::from_millis(200);
+const WINDOW: Duration = Duration::from_secs(2);
+
+/// When a picture passed each stage, all on this machine's monotonic clock.
+#[derive(Clone, Copy, Debug)]
+pub struct Passage {
+    pub first_packet_at: Instant,
+    pub last_packet_at: Instant,
+    pub decoded_at: Instant,
+    pub shown_at: Instant,
+}
+
+/// Written by `--stats-json`; times in milliseconds, rates over the last two seconds.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    pub server_id: String,
+    pub server_name: String,
+    pub server: String,
+    pub state: String,
+    pub decoder: String,
+    pub width: u32,
+    pub height: u32,
+    /// From the start of the program to the first picture.
+    pub first_picture_ms: Option<f64>,
+    pub frames_shown: u64,
+    pub frames_decoded: u64,
+    /// Decoded, but replaced by a newer picture before they were shown.
+    pub frames_replaced: u64,
+    /// Left out because something before them was lost.
+    pub frames_skipped: u64,
+    /// Times that no picture was shown for more than 200 ms.
+    pub freezes: u64,
+    pub longest_gap_ms: f64,
+    pub packets: u64,
+    pub packets_lost: u64,
+    /// Asked for by this viewer.
+    pub keyframe_requests: u64,
+    pub sessions: u64,
+    pub fps: f64,
+    pub bitrate_kbps: f64,
+    pub rtt_ms: Option<f64>,
+    /// First packet of a picture received to shown.
+    pub receive_to_shown: Summary,
+    pub receive: Summary,
+    pub decode: Summary,
+    pub show: Summary,
+    /// From the marks burned into test pictures; meaningful when both clocks agree, as on one machine.
+    pub stamps: StampReport,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StampReport {
+    pub read: u64,
+    /// Pictures whose mark was older than, or the same as, the one before within a session.
+    pub out_of_order: u64,
+    /// Pictures of the source, by their numbers, that were not shown within a session.
+    pub missing: u64,
+    pub last_frame: Option<u32>,
+    /// Mark drawn to shown.
+    pub latency: Summary,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    pub p50_ms: f64,
+    pub p95_ms: f64,
+    pub p99_ms: f64,
+    pub max_ms: f64,
+}
+
+/// Collected by whoever shows the pictures.
+pub struct Shown {
+    started: Instant,
+    first: Option<Instant>,
+    last: Option<Instant>,
+    frames: u64,
+    freezes: u64,
+    longest_gap: Duration,
+    resolution: Resolution,
+    fps: RateWindow,
+    total: Histogram,
+    receive: Histogram,
+    decode: Histogram,
+    show: Histogram,
+    stamps: Stamps,
+}
+
+#[derive(Default)]
+struct Stamps {
+    read: u64,
+    out_of_order: u64,
+    missing: u64,
+    last: Option<u32>,
+    latency: Histogram,
+}
+
+impl Shown {
+    /// `started` is when the program was.
+    pub fn new(started: Instant) -> Self {
+        Self {
+            started,
+            first: None,
+            last: None,
+            frames: 0,
+            freezes: 0,
+            longest_gap: Duration::ZERO,
+            resolution: Resolution::new(0, 0),
+            fps: RateWindow::new(WINDOW),
+            total: Histogram::default(),
+            receive: Histogram::default(),
+            decode: Histogram::default(),
+            show: Histogram::default(),
+            stamps: Stamps::default(),
+        }
+    }
+
+    /// A picture was shown. `source` is its size as decoded; `stamp` what its mark says, with the Unix time at which it
+    /// was shown, in microseconds.
+    pub fn add(&mut self, passage: Passage, source: Resolution, stamp: Option<(Stamp, u64)>) {
+        let at = passage.shown_at;
+        if let Some(last) = self.last {
+            let gap = at.saturating_duration_since(last);
+            self.longest_gap = self.longest_gap.max(gap);
+            self.freezes += u64::from(gap > FREEZE);
+        }
+        self.first.get_or_insert(at);
+        self.last = Some(at);
+        self.frames += 1;
+        self.resolution = source;
+        self.fps.add(at, 1);
+        self.total.add(at.saturating_duration_since(passage.first_packet_at));
+        self.receive.add(passage.last_packet_at.saturating_duration_since(passage.first_packet_at));
+        self.decode.add(passage.decoded_at.saturating_duration_since(passage.last_packet_at));
+        self.show.add(at.saturating_duration_since(passage.decoded_at));
+        if let Some((stamp, now_us)) = stamp {
+            self.stamps.add(stamp, now_us);
+        }
+    }
+
+    /// Frame numbers start again: a new session, perhaps with a new server.
+    pub fn new_session(&mut self) {
+        self.stamps.last = None;
+    }
+
+    pub fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// The newest figures for the overlay: frames per second, and the median of each stage in milliseconds.
+    pub fn fps(&mut self, now: Instant) -> f64 {
+        self.fps.per_second(now)
+    }
+
+    /// Fills in what is known here.
+    pub fn report(&mut self, now: Instant, report: &mut Report) {
+        report.width = self.resolution.width;
+        report.height = self.resolution.height;
+        report.first_picture_ms = self.first.map(|at| ms(at.saturating_duration_since(self.started)));
+        report.frames_shown = self.frames;
+        report.freezes = self.freezes;
+        report.longest_gap_ms = ms(self.longest_gap);
+        report.fps = self.fps.per_second(now);
+        report.receive_to_shown = self.total.summary();
+        report.receive = self.receive.summary();
+        report.decode = self.decode.summary();
+        report.show = self.show.summary();
+        report.stamps = StampReport {
+            read: self.stamps.read,
+            out_of_order: self.stamps.out_of_order,
+            missing: self.stamps.missing,
+            last_frame: self.stamps.last,
+            latency: self.stamps.latency.summary(),
+        };
+    }
+}
+
+impl Stamps {
+    fn add(&mut self, stamp: Stamp, now_us: u64) {
+        self.read += 1;
+        if let Some(last) = self.last {
+            if stamp.frame <= last {
+                self.out_of_order += 1;
+            } else {
+                self.missing += u64::from(stamp.frame - last - 1);
+            }
+        }
+        self.last = Some(stamp.frame);
+        self.latency.add(Duration::from_micros(now_us.saturating_sub(stamp.time_us)));
+    }
+}
+
+/// Durations in steps of 0.1 ms up to half a second; longer ones count as that, but for the maximum.
+#[derive(Default)]
+struct Histogram {
+    buckets: Vec<u32>,
+    count: u64,
+    max: Duration,
+}
+
+const STEP_US: u128 = 100;
+const BUCKETS: usize = 5_000;
+
+impl Histogram {
+    fn add(&mut self, value: Duration) {
+        if self.buckets.is_empty() {
+            self.buckets = vec![0; BUCKETS];
+        }
+        let bucket = (value.as_micros() / STEP_US).min(BUCKETS as u128 - 1) as usize;
+        self.buckets[bucket] = self.buckets[bucket].saturating_add(1);
+        self.count += 1;
+        self.max = self.max.max(value);
+    }
+
+    /// The upper edge of the bucket that holds the quantile.
+    fn quantile(&self, q: f64) -> f64 {
+        let rank = (q * self.count as f64).ceil().max(1.0) as u64;
+        let mut seen = 0;
+        for (i, n) in self.buckets.iter().enumerate() {
+            seen += u64::from(*n);
+            if seen >= rank {
+                return ((i + 1) as f64 * STEP_US as f64 / 1000.0).min(ms(self.max));
+            }
+        }
+        0.0
+    }
+
+    fn summary(&self) -> Summary {
+        Summary {
+            p50_ms: self.quantile(0.5),
+            p95_ms: self.quantile(0.95),
+            p99_ms: self.quantile(0.99),
+            max_ms: ms(self.max),
+        }
+    }
+}
+
+pub fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passage(at: Instant) -> Passage {
+        Passage { first_packet_at: at, last_packet_at: at, decoded_at: at, shown_at: at }
+    }
+
+    #[test]
+    fn quantiles_come_from_all_samples() {
+        let mut histogram = Histogram::default();
+        for i in 1..=100 {
+            histogram.add(Duration::from_millis(i));
+        }
+        let summary = histogram.summary();
+        assert!((summary.p50_ms - 50.0).abs() < 0.2, "{summary:?}");
+        assert!((summary.p99_ms - 99.0).abs() < 0.2, "{summary:?}");
+        assert_eq!(summary.max_ms, 100.0);
+        assert_eq!(Histogram::default().summary(), Summary::default());
+    }
+
+    #[test]
+    fn frames_that_are_missing_or_late_are_counted_by_their_marks() {
+        let now = Instant::now();
+        let mut shown = Shown::new(now);
+        for frame in [5, 6, 9, 8] {
+            shown.add(passage(now), Resolution::new(320, 240), Some((Stamp { frame, time_us: 1_000 }, 3_000)));
+        }
+        let mut report = Report::default();
+        shown.report(now, &mut report);
+        assert_eq!((report.stamps.read, report.stamps.missing, report.stamps.out_of_order), (4, 2, 1));
+        assert_eq!(report.stamps.latency.max_ms, 2.0);
+        shown.new_session();
+        shown.add(passage(now), Resolution::new(320, 240), Some((Stamp { frame: 0, time_us: 0 }, 0)));
+        shown.report(now, &mut report);
+        assert_eq!(report.stamps.out_of_order, 1, "numbers may start again in a new session");
+    }
+
+    #[test]
+    fn a_gap_of_more_than_200_ms_is_a_freeze() {
+        let start = Instant::now();
+        let mut shown = Shown::new(start);
+        for ms in [0, 33, 66, 400] {
+            shown.add(passage(start + Duration::from_millis(ms)), Resolution::new(1, 1), None);
+        }
+        let mut report = Report::default();
+        shown.report(start, &mut report);
+        assert_eq!((report.freezes, report.longest_gap_ms), (1, 334.0));
+    }
+}

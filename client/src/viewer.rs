@@ -1,0 +1,229 @@
+//! What the session and the screen share: the newest picture, what the session is doing, and its counters.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rov_common::units::Resolution;
+
+use crate::decode::{DecodeStats, Decoder, Picture};
+use crate::mailbox::Mailbox;
+use crate::stats::Report;
+
+/// What the viewer is doing, for the window and the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// No server is known; the text says where it looks.
+    Searching(String),
+    Connecting(String),
+    /// Pictures come.
+    Live,
+    /// The session stands, but no pictures come, for the reason given.
+    Waiting(String),
+    /// The session ended, for the reason given; the next is being tried.
+    Lost(String),
+}
+
+impl Phase {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Searching(_) => "searching",
+            Self::Connecting(_) => "connecting",
+            Self::Live => "live",
+            Self::Waiting(_) => "waiting",
+            Self::Lost(_) => "lost",
+        }
+    }
+}
+
+/// Which server is being watched.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Server {
+    pub id: String,
+    pub name: String,
+    /// Address and port, or the URL.
+    pub address: String,
+}
+
+/// What is received now, for the overlay.
+#[derive(Clone, Debug, Default)]
+pub struct Reception {
+    pub bitrate_kbps: f64,
+    /// Of the packets of the last two seconds, 0 to 1.
+    pub loss: f64,
+    pub rtt: Option<Duration>,
+    pub decode: DecodeStats,
+}
+
+pub struct Viewer {
+    pub mailbox: Arc<Mailbox<Picture>>,
+    state: Mutex<State>,
+}
+
+struct State {
+    phase: Phase,
+    server: Server,
+    reception: Reception,
+    /// Of former sessions.
+    before: Counters,
+    sessions: u64,
+    decoder: Option<Arc<Decoder>>,
+    bounds: Option<Resolution>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Counters {
+    packets: u64,
+    lost: u64,
+    decoded: u64,
+    skipped: u64,
+    keyframe_requests: u64,
+}
+
+impl Counters {
+    fn plus(self, stats: &DecodeStats) -> Self {
+        Self {
+            packets: self.packets + stats.packets,
+            lost: self.lost + stats.lost,
+            decoded: self.decoded + stats.frames_decoded,
+            skipped: self.skipped + stats.frames_skipped,
+            keyframe_requests: self.keyframe_requests + stats.keyframe_requests,
+        }
+    }
+}
+
+impl Viewer {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            mailbox: Arc::new(Mailbox::new()),
+            state: Mutex::new(State {
+                phase: Phase::Searching(String::new()),
+                server: Server::default(),
+                reception: Reception::default(),
+                before: Counters::default(),
+                sessions: 0,
+                decoder: None,
+                bounds: None,
+            }),
+        })
+    }
+
+    pub fn phase(&self) -> Phase {
+        self.lock().phase.clone()
+    }
+
+    pub fn server(&self) -> Server {
+        self.lock().server.clone()
+    }
+
+    pub fn reception(&self) -> Reception {
+        self.lock().reception.clone()
+    }
+
+    /// Sessions that connected so far.
+    pub fn sessions(&self) -> u64 {
+        self.lock().sessions
+    }
+
+    /// Sets the phase; logs it when it is another than before.
+    pub fn set_phase(&self, phase: Phase) {
+        let mut state = self.lock();
+        if state.phase == phase {
+            return;
+        }
+        match &phase {
+            Phase::Searching(text) => tracing::info!("{text}"),
+            Phase::Connecting(text) => tracing::info!("connecting to {text}"),
+            Phase::Live => tracing::info!("video from {}", state.server.address),
+            Phase::Waiting(reason) => tracing::warn!("no video: {reason}"),
+            Phase::Lost(reason) => tracing::warn!("connection lost: {reason}"),
+        }
+        state.phase = phase;
+    }
+
+    pub fn set_server(&self, server: Server) {
+        self.lock().server = server;
+    }
+
+    /// A session connected.
+    pub fn session_started(&self) {
+        self.lock().sessions += 1;
+    }
+
+    /// The decoder of a session that begins.
+    pub fn set_decoder(&self, decoder: Arc<Decoder>) {
+        let mut state = self.lock();
+        if let Some(bounds) = state.bounds {
+            decoder.set_output_size(bounds);
+        }
+        state.decoder = Some(decoder);
+    }
+
+    pub fn set_reception(&self, reception: Reception) {
+        self.lock().reception = reception;
+    }
+
+    /// The session is over: its counters become history.
+    pub fn session_ended(&self) {
+        let mut state = self.lock();
+        let state = &mut *state;
+        if let Some(decoder) = state.decoder.take() {
+            state.before = state.before.plus(&decoder.stats());
+        }
+        state.reception = Reception { decode: DecodeStats::default(), ..std::mem::take(&mut state.reception) };
+    }
+
+    /// The window has this many pixels: larger pictures are scaled down before they get here.
+    pub fn set_bounds(&self, bounds: Resolution) {
+        let mut state = self.lock();
+        state.bounds = Some(bounds);
+        if let Some(decoder) = &state.decoder {
+            decoder.set_output_size(bounds);
+        }
+    }
+
+    /// Fills in what is known here.
+    pub fn report(&self, report: &mut Report) {
+        let state = self.lock();
+        let total = match &state.decoder {
+            Some(decoder) => state.before.plus(&decoder.stats()),
+            None => state.before,
+        };
+        report.server_id = state.server.id.clone();
+        report.server_name = state.server.name.clone();
+        report.server = state.server.address.clone();
+        report.state = state.phase.name().to_owned();
+        report.decoder = state.reception.decode.decoder.clone();
+        report.frames_decoded = total.decoded;
+        report.frames_skipped = total.skipped;
+        report.frames_replaced = self.mailbox.replaced();
+        report.packets = total.packets;
+        report.packets_lost = total.lost;
+        report.keyframe_requests = total.keyframe_requests;
+        report.sessions = state.sessions;
+        report.bitrate_kbps = state.reception.bitrate_kbps;
+        report.rtt_ms = state.reception.rtt.map(crate::stats::ms);
+    }
+
+    /// Each update is a plain assignment, so what a panicking holder left is consistent.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The clock of [`Instant`] cannot be stored atomically; microseconds since a fixed start can.
+#[derive(Debug)]
+pub struct Clock(Instant);
+
+impl Clock {
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    pub fn micros(&self, at: Instant) -> u64 {
+        at.saturating_duration_since(self.0).as_micros() as u64
+    }
+
+    pub fn instant(&self, micros: u64) -> Instant {
+        self.0 + Duration::from_micros(micros)
+    }
+}

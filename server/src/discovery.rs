@@ -1,0 +1,341 @@
+//! Being found on the LAN: a broadcast once a second on each interface, and an answer to each query (`docs/discovery.md`).
+//!
+//! Limits: IPv4 only, and only the subnets that this machine is in. Nothing here is authenticated; an announcement says where to ask, and
+//! WebRTC signalling decides about the rest.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use rov_common::discovery::interfaces::{Interface, Target, is_neighbour, select};
+use rov_common::discovery::{Announcement, MAX_DATAGRAM, Message, decode, encode};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::UdpSocket;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+use uuid::Uuid;
+
+const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
+/// Cables are plugged and Wi-Fi comes up while the server runs.
+const LOOK_FOR_INTERFACES_EVERY: Duration = Duration::from_secs(3);
+/// A client asks three times in its first 150 ms and then once a second; twenty of them may start at the same moment.
+const ANSWERS_PER_SECOND: u32 = 50;
+const ANSWERS_PER_SECOND_AND_PEER: u32 = 20;
+/// After a receive error, so that one that persists does not take a whole core.
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
+
+/// What discovery is configured with.
+#[derive(Clone, Debug)]
+pub struct DiscoveryConfig {
+    /// UDP; 0 takes a free one, for tests.
+    pub port: u16,
+    /// The address of `--host` that the server listens on: only the interface with this address is used, unless it is unspecified.
+    pub host: IpAddr,
+    /// Names or addresses of the interfaces to use; empty means every suitable one.
+    pub interfaces: Vec<String>,
+}
+
+/// A bound socket that does not answer yet.
+#[derive(Debug)]
+pub struct Discovery {
+    socket: std::net::UdpSocket,
+    port: u16,
+    config: DiscoveryConfig,
+}
+
+/// Binds and answers until `shutdown`: [`bind`] and [`Discovery::run`] in one.
+///
+/// # Errors
+/// As [`bind`].
+pub async fn run(
+    config: DiscoveryConfig,
+    announcement: impl Fn() -> Announcement + Send + Sync + 'static,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    bind(config)?.run(announcement, shutdown).await
+}
+
+/// Takes the port, which several servers on one machine share.
+///
+/// # Errors
+/// When another program has the port without sharing it. The message names the port and the flags that help.
+pub fn bind(config: DiscoveryConfig) -> anyhow::Result<Discovery> {
+    let port = config.port;
+    let socket = shared_socket(port).with_context(|| {
+        format!("cannot use UDP port {port} for discovery: choose another one with --discovery-port, or do without by --no-discovery")
+    })?;
+    let port = socket.local_addr().context("cannot read the port of the discovery socket")?.port();
+    Ok(Discovery { socket, port, config })
+}
+
+impl Discovery {
+    /// The UDP port, also where 0 was asked for.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Announces and answers until `shutdown`. `announcement` is called for each datagram, so that it may change; it must not block.
+    ///
+    /// # Errors
+    /// When the socket cannot be handed to the runtime. Trouble with interfaces and peers is logged, and it carries on.
+    pub async fn run(
+        self,
+        announcement: impl Fn() -> Announcement + Send + Sync + 'static,
+        shutdown: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let socket = UdpSocket::from_std(self.socket).context("cannot use the discovery socket")?;
+        let mut sender = Sender::new(self.config, self.port);
+        // Before the first query, which would find no interface to be answered on.
+        sender.look_for_interfaces();
+        let mut limit = AnswerLimit::new(Instant::now());
+        let mut ignored = Ignored::default();
+        let mut tick = tokio::time::interval(ANNOUNCE_EVERY);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // One byte more than a message may have, so that a longer datagram is told from one that was cut.
+        let mut buffer = [0; MAX_DATAGRAM + 1];
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return Ok(()),
+                _ = tick.tick() => {
+                    ignored.report();
+                    sender.announce(&socket, &announcement()).await;
+                }
+                received = socket.recv_from(&mut buffer) => match received {
+                    Ok((length, peer)) => match decode(&buffer[..length]) {
+                        Ok(Message::Query(query)) => {
+                            let announcement = announcement();
+                            if !query.matches(&announcement) || !sender.may_answer(peer) {
+                                continue;
+                            }
+                            if limit.allows(Instant::now(), peer.ip()) {
+                                sender.answer(&socket, peer, &announcement).await;
+                            } else {
+                                ignored.count(peer, "too many queries");
+                            }
+                        }
+                        // This server's own, and those of others.
+                        Ok(Message::Announce(_)) => {}
+                        Err(error) => ignored.count(peer, error),
+                    },
+                    Err(error) => {
+                        // Windows reports here that an earlier answer found no listener, and that a datagram was too long.
+                        ignored.count(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), error);
+                        tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// An id that stays the same over restarts, ports and addresses: a hash (UUID version 5) of the machine's id and the server's name.
+///
+/// Where the machine has no id, its hardware address or else its host name takes the place, and a warning says so.
+pub fn server_id(name: &str) -> String {
+    let machine = match machine_uid::get() {
+        Ok(id) if is_usable_machine_id(&id) => id,
+        unusable => {
+            let reason = unusable.map_or_else(|error| error.to_string(), |id| format!("it is {id:?}"));
+            if let Some(address) = hardware_address() {
+                warn!("no machine id ({reason}): the server's id comes from the hardware address {address}");
+                address
+            } else {
+                let host = hostname::get().map(|host| host.to_string_lossy().into_owned()).unwrap_or_default();
+                warn!("no machine id ({reason}): the server's id comes from the host name {host:?}, which must be unique on this LAN");
+                host
+            }
+        }
+    };
+    id_from(&machine, name)
+}
+
+/// Hashed, because the machine id itself should not be sent over a network (machine-id(5)).
+fn id_from(machine: &str, name: &str) -> String {
+    const NAMESPACE: Uuid = Uuid::from_u128(0x4b0d_5f6e_93a1_4c0e_8f4d_2a6b_7d10_c9e3);
+    Uuid::new_v5(&NAMESPACE, format!("{machine}\n{name}").as_bytes()).to_string()
+}
+
+/// Images that were never booted say `uninitialized`, some boards give zeros.
+fn is_usable_machine_id(id: &str) -> bool {
+    id.len() >= 8 && id != "uninitialized" && id.chars().any(|c| !matches!(c, '0' | '-'))
+}
+
+/// The lowest hardware address of a physical interface; known on Linux only.
+fn hardware_address() -> Option<String> {
+    std::fs::read_dir("/sys/class/net")
+        .ok()?
+        .filter_map(|entry| {
+            let path = entry.ok()?.path();
+            // Virtual interfaces have no device, and many of them a new address after each boot.
+            path.join("device").exists().then(|| std::fs::read_to_string(path.join("address")).ok())?
+        })
+        .map(|address| address.trim().to_owned())
+        .filter(|address| address.chars().any(|c| !matches!(c, '0' | ':')))
+        .min()
+}
+
+/// A UDP socket on all addresses that shares its port and may broadcast.
+fn shared_socket(port: u16) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    socket.set_reuse_address(true)?;
+    #[cfg(unix)]
+    socket.set_reuse_port(true)?;
+    socket.set_broadcast(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;
+    Ok(socket.into())
+}
+
+/// The IPv4 addresses of this machine. A few system calls, short enough for a runtime thread.
+fn interfaces() -> io::Result<Vec<Interface>> {
+    let all = if_addrs::get_if_addrs()?;
+    Ok(all
+        .into_iter()
+        .filter_map(|interface| {
+            let if_addrs::IfAddr::V4(v4) = &interface.addr else { return None };
+            Some(Interface {
+                address: v4.ip,
+                prefix: v4.prefixlen,
+                is_up: interface.is_oper_up(),
+                is_point_to_point: interface.is_p2p(),
+                name: interface.name,
+            })
+        })
+        .collect())
+}
+
+/// Knows where to send, and which interfaces are in trouble.
+struct Sender {
+    config: DiscoveryConfig,
+    port: u16,
+    /// `None` before the first look.
+    targets: Option<Vec<Target>>,
+    looked_at: Instant,
+    /// Logged once each, until a datagram leaves again.
+    failing: HashSet<Target>,
+}
+
+impl Sender {
+    fn new(config: DiscoveryConfig, port: u16) -> Self {
+        Self { config, port, targets: None, looked_at: Instant::now(), failing: HashSet::new() }
+    }
+
+    async fn announce(&mut self, socket: &UdpSocket, announcement: &Announcement) {
+        self.look_for_interfaces();
+        let datagram = encode(&Message::Announce(announcement.clone()));
+        for target in self.targets.iter().flatten() {
+            match socket.send_to(&datagram, (target.broadcast, self.port)).await {
+                Ok(_) => {
+                    if self.failing.remove(target) {
+                        info!("announcing on {} again", target.interface);
+                    }
+                }
+                Err(error) => {
+                    if self.failing.insert(target.clone()) {
+                        warn!("cannot announce on {} to {}:{}: {error}", target.interface, target.broadcast, self.port);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn answer(&self, socket: &UdpSocket, peer: SocketAddr, announcement: &Announcement) {
+        match socket.send_to(&encode(&Message::Announce(announcement.clone())), peer).await {
+            Ok(_) => debug!("answered a discovery query of {peer}"),
+            Err(error) => debug!("cannot answer the discovery query of {peer}: {error}"),
+        }
+    }
+
+    /// Whoever is restricted to some interfaces does not talk to the others: the address they would see is not the server's.
+    fn may_answer(&self, peer: SocketAddr) -> bool {
+        let restricted = !self.config.interfaces.is_empty() || !self.config.host.is_unspecified();
+        peer.port() != 0 && (!restricted || is_neighbour(self.targets.as_deref().unwrap_or_default(), peer.ip()))
+    }
+
+    fn look_for_interfaces(&mut self) {
+        if self.targets.is_some() && self.looked_at.elapsed() < LOOK_FOR_INTERFACES_EVERY {
+            return;
+        }
+        self.looked_at = Instant::now();
+        let targets = match interfaces() {
+            Ok(all) => select(&all, &self.config.interfaces, self.config.host),
+            Err(error) => {
+                // The old ones are the best guess; the next look may succeed.
+                debug!("cannot list the network interfaces: {error}");
+                self.targets.take().unwrap_or_default()
+            }
+        };
+        if self.targets.as_ref() == Some(&targets) {
+            return;
+        }
+        if targets.is_empty() {
+            warn!("no network interface to announce on (--host {}, interfaces wanted: {:?})", self.config.host, self.config.interfaces);
+        } else {
+            let list: Vec<_> = targets.iter().map(|target| format!("{} ({})", target.interface, target.broadcast)).collect();
+            info!("announcing on {}, UDP port {}", list.join(", "), self.port);
+        }
+        self.failing.retain(|target| targets.contains(target));
+        self.targets = Some(targets);
+    }
+}
+
+/// Answers are a little longer than queries, and a sender's address can be forged: their number is bounded, and so is the memory.
+struct AnswerLimit {
+    second: Instant,
+    answers: u32,
+    by_peer: HashMap<IpAddr, u32>,
+}
+
+impl AnswerLimit {
+    fn new(now: Instant) -> Self {
+        Self { second: now, answers: 0, by_peer: HashMap::new() }
+    }
+
+    fn allows(&mut self, now: Instant, peer: IpAddr) -> bool {
+        if now.saturating_duration_since(self.second) >= Duration::from_secs(1) {
+            *self = Self::new(now);
+        }
+        // Checked first: it bounds the number of peers that are remembered.
+        if self.answers >= ANSWERS_PER_SECOND {
+            return false;
+        }
+        let answers = self.by_peer.entry(peer).or_default();
+        if *answers >= ANSWERS_PER_SECOND_AND_PEER {
+            return false;
+        }
+        *answers += 1;
+        self.answers += 1;
+        true
+    }
+}
+
+/// Datagrams without an effect, reported with each announcement and so once a second at most.
+#[derive(Default)]
+struct Ignored {
+    count: u64,
+    last: String,
+}
+
+impl Ignored {
+    fn count(&mut self, peer: SocketAddr, reason: impl std::fmt::Display) {
+        // Only the first of a second is kept as an example, so that a flood costs no formatting.
+        if self.count == 0 {
+            self.last = format!("{peer}: {reason}");
+        }
+        self.count += 1;
+    }
+
+    fn report(&mut self) {
+        if self.count > 0 {
+            warn!("discovery ignored {} datagrams, the first from {}", self.count, self.last);
+        }
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+#[path = "discovery_tests.rs"]
+mod tests;

@@ -1,0 +1,189 @@
+//! Builds the bins of a graph from a plan, joins them, and listens to the bus.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::thread;
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+
+use super::continuity::{self, REWIND};
+use super::encoder;
+use super::graph::{self, GraphError, GraphEvent, Output, STOP, Shared};
+use super::message;
+use super::plan::{self, Plan, Tail};
+use super::source::Pacing;
+use super::wiring;
+
+/// Fills `pipeline`; returns the head, which a looping file replaces.
+pub fn build(plan: &Plan, pipeline: &gst::Pipeline, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
+    let head = head(plan, shared)?;
+    pipeline.add(&head).map_err(|error| GraphError::Text(error.to_string()))?;
+    match &plan.tail {
+        Tail::Fixed(text) => {
+            let tail = add_tail(plan, text, plan.encoder.is_some(), pipeline, shared)?;
+            head.link(&tail).map_err(|_| GraphError::Text(format!("source and encoder do not fit: {}", plan.text())))?;
+        }
+        Tail::ByCaps { .. } => attach_by_caps(plan, &head, pipeline, shared),
+    }
+    Ok(head)
+}
+
+/// Reads the bus on a thread, until the graph stops or has failed.
+pub fn watch_bus(plan: Plan, pipeline: &gst::Pipeline, mut head: gst::Bin, shared: Arc<Shared>) -> thread::JoinHandle<()> {
+    let pipeline = pipeline.clone();
+    thread::spawn(move || {
+        let Some(bus) = pipeline.bus() else { return };
+        for message in bus.iter_timed(gst::ClockTime::NONE) {
+            match message.view() {
+                gst::MessageView::Error(error) => return shared.event(GraphEvent::Error(message::error_text(error))),
+                gst::MessageView::Eos(_) => return shared.event(GraphEvent::Eos),
+                gst::MessageView::Warning(warning) => {
+                    tracing::warn!("{}: {}", message::origin(warning.src()), warning.error().message());
+                }
+                gst::MessageView::Application(application) => match application.structure().map(|s| s.name().as_str()) {
+                    Some(STOP) => return,
+                    Some(REWIND) => match rewind(&plan, &pipeline, &head, &shared) {
+                        Ok(next) => head = next,
+                        Err(error) => return shared.event(GraphEvent::Error(error.to_string())),
+                    },
+                    _ => {}
+                },
+                _ => {}
+            }
+        }
+    })
+}
+
+/// Opens a file again: its elements are made anew, as demuxers differ in what they can seek.
+fn rewind(plan: &Plan, pipeline: &gst::Pipeline, old: &gst::Bin, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
+    let failed = |what: &str| GraphError::Start(format!("{}: cannot start again: {what}", plan.source_label));
+    let tail = old.static_pad("src").and_then(|pad| pad.peer()).ok_or_else(|| failed("its output is not linked"))?;
+    old.set_state(gst::State::Null).map_err(|_| failed("it does not stop"))?;
+    pipeline.remove(old).map_err(|_| failed("it cannot be removed"))?;
+    let head = head(plan, shared)?;
+    pipeline.add(&head).map_err(|_| failed("it cannot be added"))?;
+    let pad = head.static_pad("src").ok_or_else(|| failed("it has no output"))?;
+    pad.link(&tail).map_err(|_| failed("its output does not fit any more"))?;
+    join_time(&head, pipeline);
+    head.sync_state_with_parent().map_err(|_| failed("it does not start"))?;
+    Ok(head)
+}
+
+/// A bin that is added to a running pipeline does not get its time line by itself.
+fn join_time(bin: &gst::Bin, pipeline: &gst::Pipeline) {
+    if let Some(base_time) = pipeline.base_time() {
+        bin.set_base_time(base_time);
+    }
+}
+
+fn parse(text: &str, ghost: bool) -> Result<gst::Bin, GraphError> {
+    let bin = gst::parse::bin_from_description(text, ghost);
+    bin.map_err(|error| GraphError::Text(format!("{} in: {text}", error.message().trim_end_matches('.'))))
+}
+
+/// The head with one output pad, `src`. Made by hand: of the unlinked pads some belong to links that are made later.
+fn head(plan: &Plan, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
+    let head = parse(&plan.head_text(), false)?;
+    let no_output = || GraphError::Text(format!("nothing to take pictures from in: {}", plan.head_text()));
+    let pad = head.by_name(plan::JOIN).and_then(|join| join.static_pad("src")).ok_or_else(no_output)?;
+    if let Some(drawing) = &plan.drawing {
+        wiring::draw(&pad, drawing);
+    }
+    if matches!(plan.tail, Tail::Fixed(_)) && plan.encoder.is_none() {
+        wiring::count(&pad, &shared.frames_in);
+    }
+    let ghost = gst::GhostPad::builder_with_target(&pad).map_err(|_| no_output())?.name("src").build();
+    ghost.set_active(true).and_then(|()| head.add_pad(&ghost)).map_err(|_| no_output())?;
+    Ok(head)
+}
+
+fn add_tail(plan: &Plan, text: &str, encodes: bool, pipeline: &gst::Pipeline, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
+    let tail = parse(text, true)?;
+    let missing = |what: &str| GraphError::Text(format!("no {what} in: {text}"));
+    let pad = |element: &str| tail.by_name(element).and_then(|element| element.static_pad("sink")).ok_or_else(|| missing(element));
+    if let Pacing::File { looping, interval_of } = plan.pacing {
+        continuity::install(&pad(plan::AHEAD)?, pipeline, interval_of.interval(), looping);
+    }
+    let encoder = if encodes {
+        let row = plan.encoder.ok_or_else(|| missing(encoder::NAME))?;
+        let element = tail.by_name(encoder::NAME).ok_or_else(|| missing(encoder::NAME))?;
+        wiring::count(&pad(plan::RAW_QUEUE)?, &shared.frames_in);
+        wiring::count(&pad(encoder::NAME)?, &shared.frames_to_encoder);
+        wiring::fit_encoder(&element, row, plan, &shared.settings);
+        Some((element, row))
+    } else {
+        None
+    };
+    let sink = tail.by_name(plan::OUT).and_then(|sink| sink.downcast::<gst_app::AppSink>().ok()).ok_or_else(|| missing(plan::OUT))?;
+    connect_sink(&sink, encoder.is_none(), shared);
+    pipeline.add(&tail).map_err(|error| GraphError::Text(error.to_string()))?;
+    if shared.output.set(Output { encoder, sink }).is_err() {
+        return Err(GraphError::Text("a pipeline has one output".to_owned()));
+    }
+    Ok(tail)
+}
+
+fn connect_sink(sink: &gst_app::AppSink, checked: bool, shared: &Arc<Shared>) {
+    let shared = shared.clone();
+    let format = std::sync::Mutex::new(None);
+    let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
+        let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+        let now = sample.caps().and_then(wiring::format_of);
+        let mut last = format.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((resolution, fps)) = now
+            && std::mem::replace(&mut *last, now) != now
+        {
+            shared.event(GraphEvent::Format { resolution, fps });
+        }
+        graph::deliver(sink, &shared, &sample, checked);
+        Ok(gst::FlowSuccess::Ok)
+    });
+    sink.set_callbacks(callbacks.build());
+}
+
+/// Waits for the caps of a user's pipeline, and adds the tail that suits them before they are passed on.
+fn attach_by_caps(plan: &Plan, head: &gst::Bin, pipeline: &gst::Pipeline, shared: &Arc<Shared>) {
+    let Some(pad) = head.static_pad("src") else { return };
+    let (plan, shared, pipeline) = (plan.clone(), shared.clone(), pipeline.downgrade());
+    let attached = AtomicU32::new(0);
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |pad, info| {
+        let Some(gst::EventView::Caps(caps)) = info.event().map(|event| event.view()) else { return gst::PadProbeReturn::Ok };
+        let Some(pipeline) = pipeline.upgrade() else { return gst::PadProbeReturn::Ok };
+        if attached.fetch_add(1, Ordering::AcqRel) > 0 {
+            return gst::PadProbeReturn::Ok;
+        }
+        if let Err(error) = attach(&plan, pad, caps.caps(), &pipeline, &shared) {
+            let text = error.to_string();
+            gst::element_error!(pipeline, gst::CoreError::Negotiation, ("{}", text));
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+fn attach(plan: &Plan, pad: &gst::Pad, caps: &gst::CapsRef, pipeline: &gst::Pipeline, shared: &Arc<Shared>) -> Result<(), GraphError> {
+    let Tail::ByCaps { raw, nvmm, h264 } = &plan.tail else { return Ok(()) };
+    let unusable = || GraphError::Start(format!("--pipeline ends in {caps}: end it with raw or H.264 video"));
+    let is_h264 = caps.structure(0).is_some_and(|s| s.name() == "video/x-h264");
+    let is_nvmm = caps.features(0).is_some_and(|features| features.contains("memory:NVMM"));
+    let text = match (is_h264, is_nvmm) {
+        (true, _) => h264,
+        (false, true) => nvmm.as_ref().ok_or_else(unusable)?,
+        (false, false) => raw,
+    };
+    let tail = add_tail(plan, text, !is_h264, pipeline, shared)?;
+    let Some(sink) = tail.static_pad("sink") else { return Err(unusable()) };
+    if is_h264 {
+        wiring::count(&sink, &shared.frames_in);
+    }
+    // A source that is not live would run as fast as the encoder can.
+    let mut query = gst::query::Latency::new();
+    let live = pad.query(&mut query) && query.result().0;
+    if let Some(pace) = tail.by_name(plan::PACE) {
+        pace.set_property("sync", !live);
+    }
+    join_time(&tail, pipeline);
+    pad.link(&sink).map_err(|_| unusable())?;
+    tail.sync_state_with_parent().map_err(|_| GraphError::Start("the encoder does not start".to_owned()))
+}

@@ -1,0 +1,319 @@
+//! A running capture pipeline: build, deliver access units, force keyframes, change the bit rate, stop. It starts once; whoever
+//! wants it again builds a new one (`supervisor`).
+//!
+//! Limits: `start` and `stop` wait for drivers, but never longer than their limits; a pipeline that hangs is left to a
+//! thread of its own, because GStreamer cannot abandon one.
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use gstreamer_video as gst_video;
+use rov_common::access_unit::AccessUnit;
+use rov_common::codec::{self, SliceType};
+use rov_common::units::{Bitrate, Fps, Resolution};
+
+use super::encoder::{EncoderRow, Keyframe, Settings};
+use super::message;
+use super::plan::Plan;
+use super::wiring::{self, Counter};
+
+/// A driver may take this long to open; cameras take up to two seconds.
+const START_LIMIT: Duration = Duration::from_secs(5);
+/// How long a dropped graph may hold up its owner.
+const DROP_LIMIT: Duration = Duration::from_secs(1);
+/// Ends the bus thread.
+pub(super) const STOP: &str = "rov-stop";
+
+/// What a graph tells its owner, on GStreamer's threads: hand over, do not work.
+#[derive(Clone, Debug, PartialEq)]
+pub enum GraphEvent {
+    /// The size and rate that go out, when they are known and whenever they change. No rate where it varies.
+    Format { resolution: Resolution, fps: Option<Fps> },
+    /// The source has ended.
+    Eos,
+    /// The source or the encoder has failed: element, device and reason.
+    Error(String),
+    /// What comes can never be shown by WebRTC viewers, however often it is restarted.
+    Refused(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum GraphError {
+    /// The text of the pipeline: an element is missing, or the user's description is wrong.
+    #[error("{0}")]
+    Text(String),
+    /// It did not start: the camera is busy or gone.
+    #[error("{0}")]
+    Start(String),
+    #[error("the bit rate cannot be changed: {0}")]
+    Bitrate(String),
+}
+
+/// What has passed since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GraphCounters {
+    /// Frames out of the source.
+    pub frames_in: u64,
+    pub frames_to_encoder: u64,
+    /// Access units.
+    pub frames_out: u64,
+    pub last_in: Option<Instant>,
+    pub last_out: Option<Instant>,
+}
+
+impl GraphCounters {
+    /// Raw frames left out because the encoder was busy. Two may be on their way between the points where they are counted.
+    pub fn frames_dropped(&self) -> u64 {
+        self.frames_in.saturating_sub(self.frames_to_encoder + 2)
+    }
+}
+
+/// What callbacks share with the graph. Holds no part of the pipeline strongly but for the encoder, whose probes do not refer
+/// back to it.
+pub(super) struct Shared {
+    pub on_unit: Box<dyn Fn(AccessUnit) + Send + Sync>,
+    pub on_event: Box<dyn Fn(GraphEvent) + Send + Sync>,
+    pub stopped: AtomicBool,
+    pub frames_in: Arc<Counter>,
+    pub frames_to_encoder: Arc<Counter>,
+    pub frames_out: Arc<Counter>,
+    pub settings: Arc<Mutex<Settings>>,
+    /// Set when the tail is there, for a user's pipeline only after the start.
+    pub output: OnceLock<Output>,
+}
+
+/// The tail's elements that are worked with later.
+pub(super) struct Output {
+    /// None: H.264 goes out untouched.
+    pub encoder: Option<(gst::Element, &'static EncoderRow)>,
+    pub sink: gst_app::AppSink,
+}
+
+impl Shared {
+    /// Nothing of a graph that has been stopped reaches its owner.
+    pub fn event(&self, event: GraphEvent) {
+        if !self.stopped.load(Ordering::Acquire) {
+            (self.on_event)(event);
+        }
+    }
+}
+
+/// A running pipeline; dropped, it stops within a second or is left to itself.
+pub struct Graph {
+    pipeline: gst::Pipeline,
+    shared: Arc<Shared>,
+    bus_thread: Option<thread::JoinHandle<()>>,
+}
+
+impl fmt::Debug for Graph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Graph").field("pipeline", &self.pipeline.name()).finish_non_exhaustive()
+    }
+}
+
+impl Graph {
+    /// Builds and starts; waits for drivers 5 s at most, so run it where blocking is allowed.
+    pub fn start(
+        plan: &Plan,
+        on_unit: impl Fn(AccessUnit) + Send + Sync + 'static,
+        on_event: impl Fn(GraphEvent) + Send + Sync + 'static,
+    ) -> Result<Graph, GraphError> {
+        gst::init().map_err(|error| GraphError::Text(format!("GStreamer does not start: {error}")))?;
+        let epoch = Instant::now();
+        let counter = || Arc::new(Counter::new(epoch));
+        let shared = Arc::new(Shared {
+            on_unit: Box::new(on_unit),
+            on_event: Box::new(on_event),
+            stopped: AtomicBool::new(false),
+            frames_in: counter(),
+            frames_to_encoder: counter(),
+            frames_out: counter(),
+            settings: Arc::new(Mutex::new(plan.settings)),
+            output: OnceLock::new(),
+        });
+        let pipeline = gst::Pipeline::new();
+        let head = super::build::build(plan, &pipeline, &shared)?;
+        // From here on, every way out stops the pipeline by dropping the graph.
+        let mut graph = Graph { pipeline, shared, bus_thread: None };
+        graph.play()?;
+        graph.bus_thread = Some(super::build::watch_bus(plan.clone(), &graph.pipeline, head, graph.shared.clone()));
+        Ok(graph)
+    }
+
+    /// The encoder at work; None where H.264 goes out untouched, or while a user's pipeline has not shown yet which it is.
+    pub fn encoder(&self) -> Option<&'static EncoderRow> {
+        self.shared.output.get()?.encoder.as_ref().map(|(_, row)| *row)
+    }
+
+    /// The bit rate that the encoder was last asked for.
+    pub fn bitrate(&self) -> Bitrate {
+        self.lock_settings().bitrate
+    }
+
+    /// Asks the encoder, or whatever is upstream, for an IDR picture.
+    pub fn force_keyframe(&self) {
+        let Some(output) = self.shared.output.get() else { return };
+        let event = gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build();
+        let Some((encoder, row)) = &output.encoder else {
+            // A user's pipeline may have an encoder; anything else ignores it.
+            output.sink.static_pad("sink").map(|pad| pad.push_event(event));
+            return;
+        };
+        let event_works = match row.keyframe {
+            Keyframe::ForceKeyUnit => true,
+            Keyframe::Signal(signal) => {
+                let known = gst::glib::subclass::SignalId::lookup(signal, encoder.type_()).is_some();
+                if known {
+                    encoder.emit_by_name::<()>(signal, &[]);
+                }
+                !known
+            }
+            Keyframe::V4l2Controls => {
+                let event_works = gst::version() >= (1, 24, 0, 0);
+                if !event_works {
+                    wiring::set_property(encoder, "extra-controls", "controls,force_key_frame=1");
+                }
+                event_works
+            }
+        };
+        if event_works && !encoder.send_event(event) {
+            tracing::debug!("{}: takes no keyframe request now", row.element);
+        }
+    }
+
+    /// Changes the bit rate while pictures flow.
+    pub fn set_bitrate(&self, bitrate: Bitrate) -> Result<(), GraphError> {
+        let Some((encoder, row)) = self.shared.output.get().and_then(|output| output.encoder.as_ref()) else {
+            return Err(GraphError::Bitrate("H.264 goes out untouched, nothing encodes it here".to_owned()));
+        };
+        let mut settings = self.lock_settings();
+        let wanted = Settings { bitrate, ..*settings };
+        let properties = row.live_rate_properties(&wanted, &wiring::has_property);
+        let all_set = properties.iter().filter(|(name, value)| !wiring::set_property(encoder, name, value)).count() == 0;
+        if properties.is_empty() || !all_set {
+            return Err(GraphError::Bitrate(format!("{} does not take {bitrate}", row.element)));
+        }
+        *settings = wanted;
+        Ok(())
+    }
+
+    /// What has passed since the start; cheap.
+    pub fn counters(&self) -> GraphCounters {
+        let shared = &self.shared;
+        let (frames_in, to_encoder) = (&shared.frames_in, &shared.frames_to_encoder);
+        let encodes = shared.output.get().is_some_and(|output| output.encoder.is_some());
+        GraphCounters {
+            frames_to_encoder: if encodes { to_encoder.count() } else { frames_in.count() },
+            frames_in: frames_in.count(),
+            frames_out: shared.frames_out.count(),
+            last_in: frames_in.last(),
+            last_out: shared.frames_out.last(),
+        }
+    }
+
+    /// Stops and waits for it, `limit` at most. No callback begins after this returns.
+    pub fn stop(mut self, limit: Duration) {
+        self.take_down(limit);
+    }
+
+    fn lock_settings(&self) -> std::sync::MutexGuard<'_, Settings> {
+        self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sets the pipeline to playing on a thread of its own: opening a device can hang in the driver.
+    fn play(&self) -> Result<(), GraphError> {
+        let (done, result) = mpsc::channel();
+        let pipeline = self.pipeline.clone();
+        thread::spawn(move || {
+            // Fails only when the owner has stopped waiting.
+            let _ = done.send(pipeline.set_state(gst::State::Playing).is_ok());
+        });
+        let reason = |fallback: String| {
+            let bus = self.pipeline.bus();
+            GraphError::Start(bus.as_ref().and_then(message::pending_error).unwrap_or(fallback))
+        };
+        match result.recv_timeout(START_LIMIT) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(reason("the pipeline does not start, and GStreamer says no reason".to_owned())),
+            Err(_) => Err(reason(format!("the pipeline has not started after {} s", START_LIMIT.as_secs()))),
+        }
+    }
+
+    fn take_down(&mut self, limit: Duration) {
+        if self.shared.stopped.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let structure = gst::Structure::new_empty(STOP);
+        // Fails only when there is no bus, and then there is no thread to end.
+        let _ = self.pipeline.post_message(gst::message::Application::builder(structure).src(&self.pipeline).build());
+        let (done, result) = mpsc::channel();
+        let (pipeline, bus_thread) = (self.pipeline.clone(), self.bus_thread.take());
+        thread::spawn(move || {
+            if bus_thread.is_some_and(|thread| thread.join().is_err()) {
+                tracing::error!("the thread that reads GStreamer's messages has panicked");
+            }
+            let stopped = pipeline.set_state(gst::State::Null).is_ok();
+            let _ = done.send(stopped);
+        });
+        match result.recv_timeout(limit) {
+            Ok(true) => {}
+            Ok(false) => tracing::warn!("the pipeline does not stop cleanly"),
+            Err(_) => tracing::warn!("the pipeline has not stopped after {} ms, leaving it to itself", limit.as_millis()),
+        }
+    }
+}
+
+impl Drop for Graph {
+    fn drop(&mut self) {
+        self.take_down(DROP_LIMIT);
+    }
+}
+
+/// Delivers one sample of the sink; `checked` when nothing here has encoded it, so that B-frames may be in it.
+pub(super) fn deliver(sink: &gst_app::AppSink, shared: &Shared, sample: &gst::Sample, checked: bool) {
+    let Some(buffer) = sample.buffer() else { return };
+    let Ok(map) = buffer.map_readable() else {
+        tracing::warn!("an access unit cannot be read, it is left out");
+        return;
+    };
+    if shared.stopped.load(Ordering::Acquire) {
+        return;
+    }
+    if checked && has_b_slices(&map) {
+        // Once: nothing goes out after it.
+        if !shared.stopped.swap(true, Ordering::AcqRel) {
+            (shared.on_event)(GraphEvent::Refused(super::scan::B_FRAMES.to_owned()));
+        }
+        return;
+    }
+    let now = sink.current_running_time();
+    let time = buffer.pts().or(buffer.dts());
+    let running = time.and_then(|time| sample.segment()?.downcast_ref::<gst::ClockTime>()?.to_running_time(time));
+    let pts = running.or(now).unwrap_or_default();
+    // A source whose clock is not the pipeline's could claim any age.
+    let age = now.map_or(Duration::ZERO, |now| Duration::from(now.saturating_sub(pts))).min(Duration::from_secs(10));
+    shared.frames_out.add();
+    (shared.on_unit)(AccessUnit {
+        // A copy, because encoders lend buffers from a small pool, and outputs keep keyframes for long.
+        data: Bytes::copy_from_slice(&map),
+        pts: pts.into(),
+        captured_at: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
+        keyframe: codec::is_keyframe(&map),
+    });
+}
+
+/// Whether an access unit has a B slice, by the header of its first slice alone.
+pub(super) fn has_b_slices(au: &[u8]) -> bool {
+    codec::nal_units(au).find_map(codec::slice_type) == Some(SliceType::B)
+}
+
+#[cfg(test)]
+#[path = "graph_tests.rs"]
+mod tests;

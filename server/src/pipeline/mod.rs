@@ -1,0 +1,70 @@
+//! Camera to access unit: the pipeline of one stream.
+//!
+//! [`choose_encoder`](probe::choose_encoder) once, [`prepare`] before each start (the machine may have changed), then
+//! [`Graph::start`](graph::Graph::start).
+
+mod build;
+mod continuity;
+mod devices;
+pub mod encoder;
+mod encoder_table;
+pub mod graph;
+mod message;
+pub mod mode;
+mod picture;
+pub mod plan;
+pub mod probe;
+mod scan;
+pub mod source;
+mod wiring;
+
+use gstreamer as gst;
+
+use crate::config::{CaptureConfig, SourceKind};
+pub use graph::{Graph, GraphCounters, GraphError, GraphEvent};
+pub use plan::Plan;
+pub use probe::{Chosen, NoEncoder, Tried, choose_encoder};
+use source::Machine;
+
+/// Why there is no plan.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PrepareError {
+    /// The configuration is wrong, another try would end alike: a file that is missing, B-frames, an unknown element.
+    #[error("{0}")]
+    Fatal(String),
+    /// A camera is missing; it may come back.
+    #[error("{0}")]
+    Retry(String),
+}
+
+/// Looks at the machine and makes the plan for it. Blocks: up to three seconds for a file that is passed through.
+pub fn prepare(config: &CaptureConfig, encoder: &Chosen) -> Result<Plan, PrepareError> {
+    prepare_from(config, encoder, 0)
+}
+
+/// `prepare` with the file descriptor that `--source stdin` reads.
+pub fn prepare_from(config: &CaptureConfig, encoder: &Chosen, stdin_fd: i32) -> Result<Plan, PrepareError> {
+    gst::init().map_err(|error| PrepareError::Fatal(format!("GStreamer does not start: {error}")))?;
+    let uses_cameras = matches!(config.source, SourceKind::Auto | SourceKind::Webcam | SourceKind::Csi);
+    let (cameras, csi) = if uses_cameras { devices::cameras_with(config.device.as_deref()) } else { Default::default() };
+    let container = match &config.file {
+        Some(file) => scan::container(file).map_err(|error| PrepareError::Fatal(format!("--file {error}")))?,
+        None => None,
+    };
+    let machine =
+        Machine { has_property: &wiring::has_property, cores: probe::cores(), cameras, csi, container, stdin_fd };
+    let plan = plan::plan(config, &machine, encoder.row).map_err(|missing| match config.source {
+        SourceKind::File => PrepareError::Fatal(format!("--file {}", missing.0)),
+        _ => PrepareError::Retry(missing.0),
+    })?;
+    if let (Some(file), true) = (&config.file, config.file_passthrough) {
+        scan::passthrough(file, &plan.head_text()).map_err(|error| PrepareError::Fatal(format!("--file {error}")))?;
+    }
+    if config.source == SourceKind::Pipeline {
+        // Built, and dropped before it touches a device: a wrong text is the user's, and is said at once.
+        gst::parse::bin_from_description(&plan.head_text(), false).map_err(|error| {
+            PrepareError::Fatal(format!("--pipeline {:?}: {}", config.pipeline.as_deref().unwrap_or_default(), error.message()))
+        })?;
+    }
+    Ok(plan)
+}

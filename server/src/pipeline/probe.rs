@@ -1,0 +1,210 @@
+//! The choice of the encoder: the first of the table that really encodes a frame. An element that is registered is not yet
+//! an encoder that works (NVENC without a driver, V4L2 without a device).
+
+use std::time::Duration;
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use rov_common::units::{Bitrate, Fps, Resolution};
+
+use super::encoder::{self, EncoderRow, Settings};
+use super::{message, wiring};
+use crate::config::{EncoderChoice, Profile};
+
+/// For one encoder to encode one frame; hardware opens in well below a second.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// The encoder, and what was looked at before it.
+#[derive(Clone, Debug)]
+pub struct Chosen {
+    pub row: &'static EncoderRow,
+    /// In the order of the table, the chosen one last.
+    pub tried: Vec<Tried>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tried {
+    pub element: String,
+    /// `works`, `not installed`, or why it does not work.
+    pub outcome: String,
+}
+
+/// No encoder, or not the one that was asked for; the message lists what was tried, or those that work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NoEncoder(pub String);
+
+impl Chosen {
+    /// One line for the log.
+    pub fn summary(&self) -> String {
+        let (missing, tried): (Vec<_>, Vec<_>) = self.tried.iter().partition(|tried| tried.outcome == NOT_INSTALLED);
+        let mut parts: Vec<_> = tried.iter().map(|tried| format!("{}: {}", tried.element, tried.outcome)).collect();
+        if !missing.is_empty() {
+            let mut names: Vec<_> = missing.iter().map(|tried| tried.element.as_str()).collect();
+            names.dedup();
+            parts.push(format!("not installed: {}", names.join(", ")));
+        }
+        format!("encoder {} ({}); {}", self.row.element, self.row.title, parts.join("; "))
+    }
+}
+
+const NOT_INSTALLED: &str = "not installed";
+const WORKS: &str = "works";
+
+/// Tries encoders until one works: a fraction of a second for each that is installed, 5 s at most. Blocks.
+pub fn choose_encoder(choice: &EncoderChoice, profile: Profile, low_latency: bool) -> Result<Chosen, NoEncoder> {
+    gst::init().map_err(|error| NoEncoder(format!("GStreamer does not start: {error}")))?;
+    choose_from(encoder::ROWS, choice, |row| test(row, profile, low_latency))
+}
+
+/// `choose_encoder` with the table and the test given, the test's error being the reason.
+fn choose_from(
+    rows: &'static [EncoderRow],
+    choice: &EncoderChoice,
+    test: impl Fn(&'static EncoderRow) -> Result<(), String>,
+) -> Result<Chosen, NoEncoder> {
+    let mut tried = Vec::new();
+    let wanted = |row: &&EncoderRow| match choice {
+        EncoderChoice::Auto => true,
+        EncoderChoice::Element(element) => row.element == element,
+    };
+    for row in rows.iter().filter(wanted) {
+        let result = test(row);
+        let outcome = result.as_ref().err().cloned().unwrap_or_else(|| WORKS.to_owned());
+        tried.push(Tried { element: row.element.to_owned(), outcome });
+        if result.is_ok() {
+            return Ok(Chosen { row, tried });
+        }
+    }
+    let reasons = |tried: &[Tried]| tried.iter().map(|t| format!("{}: {}", t.element, t.outcome)).collect::<Vec<_>>().join("; ");
+    Err(NoEncoder(match choice {
+        EncoderChoice::Auto => format!(
+            "no H.264 encoder works, install gstreamer1.0-plugins-ugly (x264enc) or the one of your hardware; tried {}",
+            reasons(&tried)
+        ),
+        EncoderChoice::Element(element) => {
+            let mut working: Vec<_> = rows.iter().filter(|row| test(row).is_ok()).map(|row| row.element).collect();
+            working.dedup();
+            let list = if working.is_empty() { "none".to_owned() } else { working.join(", ") };
+            let reason = if tried.is_empty() { "not known".to_owned() } else { reasons(&tried) };
+            format!("--encoder {element} does not work ({reason}); those that work here: {list}")
+        }
+    }))
+}
+
+/// Encodes a few frames of a test picture.
+fn test(row: &'static EncoderRow, profile: Profile, low_latency: bool) -> Result<(), String> {
+    if gst::ElementFactory::find(row.element).is_none() {
+        return Err(NOT_INSTALLED.to_owned());
+    }
+    if !row.suits(&wiring::has_property) {
+        return Err("another variant of the element is installed".to_owned());
+    }
+    // 320x240 is within the limits of every hardware encoder of the table; some refuse pictures below 160 wide.
+    let settings = Settings {
+        profile,
+        low_latency,
+        bitrate: Bitrate::from_kbps(1000),
+        fps: Some(Fps::whole(30)),
+        resolution: Some(Resolution::new(320, 240)),
+        cores: cores(),
+    };
+    // Some hand out the first frame only when they have several.
+    let text = format!(
+        "videotestsrc num-buffers=10 ! video/x-raw,format={},width=320,height=240,framerate=30/1 ! {} ! h264parse ! fakesink name=rov_out sync=false signal-handoffs=false",
+        row.format,
+        row.text_from_system(&settings, &wiring::has_property)
+    );
+    tracing::debug!("trying {text}");
+    encode(&text)
+}
+
+fn encode(text: &str) -> Result<(), String> {
+    let element = gst::parse::launch(text).map_err(|error| error.message().to_owned())?;
+    let bus = element.bus().ok_or_else(|| "the pipeline has no bus".to_owned())?;
+    let seen = std::sync::Arc::new(wiring::Counter::new(std::time::Instant::now()));
+    let sink = element.downcast_ref::<gst::Bin>().and_then(|bin| bin.by_name("rov_out")?.static_pad("sink"));
+    wiring::count(&sink.ok_or_else(|| "the pipeline has no output".to_owned())?, &seen);
+    // On a thread of its own, as a broken driver may never come back, neither from opening nor from closing.
+    let (done, result) = std::sync::mpsc::channel();
+    let counter = seen.clone();
+    std::thread::spawn(move || {
+        let started = element.set_state(gst::State::Playing).is_ok();
+        let types = [gst::MessageType::Error, gst::MessageType::Eos];
+        let limit = gst::ClockTime::from_mseconds(if started { LIMIT.as_millis() as u64 } else { 0 });
+        let outcome = match bus.timed_pop_filtered(limit, &types) {
+            Some(message) => match message.view() {
+                gst::MessageView::Error(error) => Err(message::error_text(error)),
+                _ if counter.count() > 0 => Ok(()),
+                _ => Err("gave no frame".to_owned()),
+            },
+            None if started && counter.count() > 0 => Ok(()),
+            None if started => Err(format!("gave no frame within {} s", LIMIT.as_secs())),
+            None => Err("does not start".to_owned()),
+        };
+        // Fails only when the owner has stopped waiting.
+        let _ = done.send(outcome);
+        if element.set_state(gst::State::Null).is_err() {
+            tracing::warn!("an encoder on trial does not stop cleanly");
+        }
+    });
+    let late = || Err(format!("does not open within {} s", LIMIT.as_secs() + 1));
+    result.recv_timeout(LIMIT + Duration::from_secs(1)).unwrap_or_else(|_| late())
+}
+
+/// Processor cores that this process may use.
+pub fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_that_works_is_taken_and_the_others_are_accounted_for() {
+        let chosen = choose_from(encoder::ROWS, &EncoderChoice::Auto, |row| match row.element {
+            "nvh264enc" => Err("nvh264enc: no driver".to_owned()),
+            "x264enc" => Ok(()),
+            _ => Err(NOT_INSTALLED.to_owned()),
+        })
+        .unwrap();
+        assert_eq!(chosen.row.element, "x264enc");
+        assert_eq!(chosen.tried.last().unwrap().outcome, "works");
+        let summary = chosen.summary();
+        assert!(summary.starts_with("encoder x264enc (x264, software); nvh264enc: nvh264enc: no driver; x264enc: works"), "{summary}");
+        assert!(summary.contains("not installed: nvv4l2h264enc, omxh264enc, "), "{summary}");
+    }
+
+    #[test]
+    fn a_named_encoder_that_fails_lists_those_that_work() {
+        let choice = EncoderChoice::Element("vah264enc".to_owned());
+        let error = choose_from(encoder::ROWS, &choice, |row| match row.element {
+            "x264enc" | "openh264enc" => Ok(()),
+            _ => Err(NOT_INSTALLED.to_owned()),
+        })
+        .unwrap_err();
+        let message = "--encoder vah264enc does not work (vah264enc: not installed); those that work here: x264enc, openh264enc";
+        assert_eq!(error.0, message);
+    }
+
+    #[test]
+    fn x264_and_openh264_pass_the_real_test_with_every_profile() {
+        gst::init().unwrap();
+        for element in ["x264enc", "openh264enc"] {
+            for profile in [Profile::Baseline, Profile::Main, Profile::High] {
+                let choice = EncoderChoice::Element(element.to_owned());
+                let chosen = choose_encoder(&choice, profile, true).unwrap();
+                assert_eq!(chosen.row.element, element);
+            }
+        }
+    }
+
+    #[test]
+    fn an_encoder_that_fails_at_run_time_says_why() {
+        gst::init().unwrap();
+        let error = encode("videotestsrc num-buffers=5 ! identity error-after=2 ! fakesink name=rov_out").unwrap_err();
+        assert!(error.starts_with("identity: "), "{error}");
+        assert!(encode("videotestsrc num-buffers=0 ! fakesink name=rov_out").is_err());
+    }
+}

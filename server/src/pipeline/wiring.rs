@@ -1,0 +1,141 @@
+//! The probes of a running pipeline: counting, drawing the test picture, and the encoder's bit rate for the size
+//! that was negotiated. Each does little, as it runs on the thread of the pictures.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_video as gst_video;
+use gstreamer_video::prelude::*;
+use rov_common::stamp::Stamp;
+use rov_common::units::{Fps, Resolution};
+
+use super::encoder::{EncoderRow, Settings};
+use super::picture::I420;
+use super::plan::{self, Plan};
+use super::source::Drawing;
+
+/// Number and time of what passes a point.
+#[derive(Debug)]
+pub struct Counter {
+    count: AtomicU64,
+    /// Microseconds after `epoch`, plus one; 0: nothing yet.
+    last_us: AtomicU64,
+    epoch: Instant,
+}
+
+impl Counter {
+    pub fn new(epoch: Instant) -> Self {
+        Self { count: AtomicU64::new(0), last_us: AtomicU64::new(0), epoch }
+    }
+
+    pub fn add(&self) {
+        let us = u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX - 1);
+        self.last_us.store(us + 1, Ordering::Relaxed);
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    pub fn last(&self) -> Option<Instant> {
+        let us = self.last_us.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(self.epoch + Duration::from_micros(us))
+    }
+}
+
+/// Counts the buffers that pass `pad`.
+pub fn count(pad: &gst::Pad, counter: &Arc<Counter>) {
+    let counter = counter.clone();
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        counter.add();
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// Draws label, time and mark into each picture that passes `pad`, just before the queue in front of the encoder.
+pub fn draw(pad: &gst::Pad, drawing: &Drawing) {
+    let label = drawing.label.clone();
+    let frame_number = AtomicU32::new(0);
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        let picture = info.buffer_mut().zip(pad.current_caps());
+        if let Some((buffer, caps)) = picture
+            && let Ok(video) = gst_video::VideoInfo::from_caps(&caps)
+            && let Ok(mut frame) = gst_video::VideoFrameRef::from_buffer_ref_writable(buffer.make_mut(), &video)
+            && video.format() == gst_video::VideoFormat::I420
+        {
+            draw_frame(&mut frame, label.as_deref(), frame_number.fetch_add(1, Ordering::Relaxed));
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+fn draw_frame(frame: &mut gst_video::VideoFrameRef<&mut gst::BufferRef>, label: Option<&str>, number: u32) {
+    let (width, height) = (frame.width() as usize, frame.height() as usize);
+    let (luma_stride, chroma_stride) = (frame.plane_stride()[0] as usize, frame.plane_stride()[1] as usize);
+    let [luma, u, v, _] = frame.planes_data_mut();
+    let mut picture = I420 { width, height, luma, luma_stride, chroma: [u, v], chroma_stride };
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let clock = gst::glib::DateTime::now_local().and_then(|now| now.format("%H:%M:%S"));
+    let clock = clock.map_or_else(|_| String::new(), |clock| clock.to_string());
+    picture.text(label, &format!("{clock}.{:03}", unix.subsec_millis()));
+    picture.mark(Stamp { frame: number, time_us: u64::try_from(unix.as_micros()).unwrap_or(0) });
+}
+
+/// Size and rate of video caps; no rate where it varies.
+pub fn format_of(caps: &gst::CapsRef) -> Option<(Resolution, Option<Fps>)> {
+    let structure = caps.structure(0)?;
+    let side = |name| structure.get::<i32>(name).ok().and_then(|side| u32::try_from(side).ok());
+    let rate = structure.get::<gst::Fraction>("framerate").ok();
+    let rate = rate.and_then(|rate| Some((u32::try_from(rate.numer()).ok()?, u32::try_from(rate.denom()).ok()?)));
+    let fps = rate.filter(|(num, den)| *num > 0 && *den > 0).map(|(num, den)| Fps { num, den });
+    Some((Resolution::new(side("width")?, side("height")?), fps))
+}
+
+/// Sets what depends on bit rate and frame rate once these are known, just before the encoder is opened.
+///
+/// The text could only assume: a file of 25 frames a second gets another one-frame buffer than one of 30.
+pub fn fit_encoder(encoder: &gst::Element, row: &'static EncoderRow, plan: &Plan, settings: &Arc<Mutex<Settings>>) {
+    let Some(pad) = encoder.static_pad("sink") else { return };
+    let (plan, settings, encoder) = (plan.clone(), settings.clone(), encoder.downgrade());
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        let Some(gst::EventView::Caps(caps)) = info.event().map(|event| event.view()) else { return gst::PadProbeReturn::Ok };
+        let Some((encoder, (resolution, fps))) = encoder.upgrade().zip(format_of(caps.caps())) else { return gst::PadProbeReturn::Ok };
+        let settings = {
+            let mut settings = settings.lock().unwrap_or_else(PoisonError::into_inner);
+            settings.fps = fps.or(settings.fps);
+            settings.resolution = Some(resolution);
+            settings.bitrate = plan::bitrate_for(&plan, resolution, settings.fps);
+            settings.clone()
+        };
+        for (property, value) in row.rate_properties(&settings, &has_property) {
+            if !set_property(&encoder, property, &value) {
+                tracing::warn!("{} {property}={value}: not taken, the encoder keeps its value", row.element);
+            }
+        }
+        // Once: a later change of size goes to an open encoder, which takes few properties.
+        gst::PadProbeReturn::Remove
+    });
+}
+
+/// Whether the running GStreamer's element has a property that can be set.
+pub fn has_property(element: &str, property: &str) -> bool {
+    let factory = gst::ElementFactory::find(element).and_then(|factory| factory.load().ok());
+    let class = factory.and_then(|factory| gst::glib::Class::<gst::glib::Object>::from_type(factory.element_type()));
+    class.and_then(|class| class.find_property(property)).is_some_and(|spec| spec.flags().contains(gst::glib::ParamFlags::WRITABLE))
+}
+
+/// Sets a property from text, as launch text does, but without a panic; false if it is missing or does not take the value.
+pub fn set_property(element: &gst::Element, property: &str, text: &str) -> bool {
+    let value = element.find_property(property).and_then(|spec| gst::glib::Value::deserialize(text, spec.value_type()).ok());
+    match value {
+        Some(value) => {
+            element.set_property_from_value(property, &value);
+            true
+        }
+        None => false,
+    }
+}

@@ -1,0 +1,263 @@
+//! Keeps a stream's pipeline running: starts it, watches it, restarts it for ever, and ends it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rov_common::api::StreamState;
+use rov_common::backoff::Backoff;
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::{CaptureConfig, SourceKind};
+use crate::pipeline::graph::{Graph, GraphEvent};
+use crate::pipeline::{self, Plan, PrepareError};
+use crate::stream::{Control, Stream};
+use crate::watchdog::{self, KeyframeGate};
+
+/// Between restarts: half a second at first, doubled up to five.
+const RESTART_MIN: Duration = Duration::from_millis(500);
+const RESTART_MAX: Duration = Duration::from_secs(5);
+/// A pipeline that ran so long was well: the next restart is quick again.
+const HEALTHY_AFTER: Duration = Duration::from_secs(10);
+/// Opening a camera can hang in its driver; past this the attempt is given up and left to its thread.
+const START_LIMIT: Duration = Duration::from_secs(15);
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// Events of a pipeline that wait; more than these say nothing new.
+const EVENT_CAPACITY: usize = 16;
+
+/// How a stream came to its end without an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The server was told to stop.
+    Stopped,
+    /// The source is over, for the reason given.
+    SourceEnded(String),
+}
+
+/// A mistake in the configuration: trying again would not help.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct Fatal(pub String);
+
+/// Runs the pipeline of `stream` until `shutdown`, the end of the source, or a mistake in `capture`.
+pub async fn run(
+    capture: CaptureConfig,
+    stream: Arc<Stream>,
+    mut control: mpsc::Receiver<Control>,
+    shutdown: CancellationToken,
+) -> Result<Outcome, Fatal> {
+    let capture = Arc::new(capture);
+    let encoder = {
+        let capture = Arc::clone(&capture);
+        let choose = tokio::task::spawn_blocking(move || {
+            pipeline::choose_encoder(&capture.encoder, capture.profile, capture.low_latency)
+        });
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(Outcome::Stopped),
+            chosen = choose => Arc::new(joined(chosen)?.map_err(|e| Fatal(e.to_string()))?),
+        }
+    };
+    tracing::info!("{}", encoder.summary());
+    let mut backoff = Backoff::new(RESTART_MIN, RESTART_MAX);
+    loop {
+        let started = Instant::now();
+        let (capture_now, encoder_now) = (Arc::clone(&capture), Arc::clone(&encoder));
+        let prepare = tokio::task::spawn_blocking(move || pipeline::prepare(&capture_now, &encoder_now));
+        let prepared = tokio::select! {
+            () = shutdown.cancelled() => return Ok(Outcome::Stopped),
+            prepared = tokio::time::timeout(START_LIMIT, prepare) => prepared,
+        };
+        let reason = match prepared {
+            Err(_) => format!("looking at the source took longer than {} s", START_LIMIT.as_secs()),
+            Ok(plan) => match joined(plan)? {
+                Err(PrepareError::Fatal(reason)) => return Err(Fatal(reason)),
+                Err(PrepareError::Retry(reason)) => reason,
+                Ok(plan) => match run_once(&capture, plan, &stream, &mut control, &shutdown).await? {
+                    RunEnd::Stopped => return Ok(Outcome::Stopped),
+                    RunEnd::SourceEnded(reason) => {
+                        stream.set_stopped(StreamState::Ended, reason.clone());
+                        return Ok(Outcome::SourceEnded(reason));
+                    }
+                    RunEnd::Broken(reason) => reason,
+                },
+            },
+        };
+        if started.elapsed() > HEALTHY_AFTER {
+            backoff.reset();
+        }
+        let pause = backoff.next_delay();
+        tracing::warn!(stream = stream.name(), "{reason}; restarting in {:.1} s", pause.as_secs_f64());
+        stream.set_stopped(StreamState::Restarting, reason);
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(Outcome::Stopped),
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+enum RunEnd {
+    Stopped,
+    SourceEnded(String),
+    Broken(String),
+}
+
+/// One life of a pipeline.
+async fn run_once(
+    capture: &CaptureConfig,
+    plan: Plan,
+    stream: &Arc<Stream>,
+    control: &mut mpsc::Receiver<Control>,
+    shutdown: &CancellationToken,
+) -> Result<RunEnd, Fatal> {
+    tracing::info!(stream = stream.name(), "source: {}", plan.source_label);
+    tracing::debug!(pipeline = plan.text());
+    stream.pipeline_starting(&plan.source_label);
+    let (event_tx, mut events) = mpsc::channel(EVENT_CAPACITY);
+    let output = Arc::clone(stream);
+    let start = tokio::task::spawn_blocking(move || {
+        Graph::start(
+            &plan,
+            move |unit| output.publish(unit, Instant::now()),
+            // A GStreamer thread only hands over; when this is full, the first event already decides.
+            move |event| drop(event_tx.try_send(event)),
+        )
+    });
+    let graph = tokio::select! {
+        () = shutdown.cancelled() => return Ok(RunEnd::Stopped),
+        started = tokio::time::timeout(START_LIMIT, start) => match started {
+            Err(_) => return Ok(RunEnd::Broken(format!("the pipeline did not start within {} s", START_LIMIT.as_secs()))),
+            Ok(graph) => match joined(graph)? {
+                Ok(graph) => graph,
+                Err(error) => return Ok(RunEnd::Broken(error.to_string())),
+            },
+        },
+    };
+    let end = watch(capture, &graph, stream, &mut events, control, shutdown).await;
+    // Stopping can block for as long as a driver likes, within the limit.
+    let stopped = tokio::task::spawn_blocking(move || graph.stop(STOP_LIMIT)).await;
+    joined(stopped)?;
+    end
+}
+
+async fn watch(
+    capture: &CaptureConfig,
+    graph: &Graph,
+    stream: &Arc<Stream>,
+    events: &mut mpsc::Receiver<GraphEvent>,
+    control: &mut mpsc::Receiver<Control>,
+    shutdown: &CancellationToken,
+) -> Result<RunEnd, Fatal> {
+    let started = Instant::now();
+    let mut interval = capture.fps.map_or(Duration::ZERO, |fps| fps.interval());
+    let mut keyframes = KeyframeGate::default();
+    let mut load = LoadReport::default();
+    let mut tick = tokio::time::interval(CHECK_INTERVAL);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let keyframe_at = keyframes.deadline();
+        tokio::select! {
+            () = shutdown.cancelled() => return Ok(RunEnd::Stopped),
+            Some(event) = events.recv() => match event {
+                GraphEvent::Format { resolution, fps } => {
+                    let encoder = graph.encoder().map_or("passthrough", |row| row.element);
+                    let target = graph.encoder().map(|_| graph.bitrate());
+                    let fps_known = fps.or(capture.fps).map(|f| f.as_f64());
+                    tracing::info!(stream = stream.name(), encoder, %resolution, fps = fps_known, bitrate = target.map(tracing::field::display), "streaming");
+                    stream.set_format(resolution, fps_known, encoder, target);
+                    if let Some(fps) = fps {
+                        interval = fps.interval();
+                    }
+                }
+                GraphEvent::Eos => return Ok(RunEnd::SourceEnded(ended_reason(capture))),
+                GraphEvent::Error(reason) => return Ok(RunEnd::Broken(reason)),
+                GraphEvent::Refused(reason) => return Err(Fatal(reason)),
+            },
+            Some(Control::KeyframeWanted) = control.recv() => {
+                if keyframes.request(Instant::now()) {
+                    graph.force_keyframe();
+                }
+            }
+            () = sleep_until(keyframe_at), if keyframe_at.is_some() => {
+                if keyframes.due(Instant::now()) {
+                    graph.force_keyframe();
+                }
+            }
+            _ = tick.tick() => {
+                let now = Instant::now();
+                let counters = graph.counters();
+                let dropped = counters.frames_dropped();
+                stream.set_counters(now, counters.frames_in, dropped);
+                load.check(now, stream.name(), counters.frames_in, dropped);
+                // Whoever feeds standard input decides when: a pause there is not ours to mend, and a restart would
+                // lose what the pipe holds.
+                if capture.source == SourceKind::Stdin {
+                    continue;
+                }
+                if let Some(reason) = watchdog::stalled(now, started, counters.last_in, counters.last_out, interval) {
+                    return Ok(RunEnd::Broken(reason));
+                }
+            }
+        }
+    }
+}
+
+fn ended_reason(capture: &CaptureConfig) -> String {
+    match (&capture.file, capture.source) {
+        (Some(file), _) => format!("{} is at its end", file.display()),
+        (None, SourceKind::Stdin) => "standard input is at its end".to_owned(),
+        _ => "the source is at its end".to_owned(),
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The result of a blocking task; a panic of one goes on here, so that the process ends and is started again.
+fn joined<T>(result: Result<T, tokio::task::JoinError>) -> Result<T, Fatal> {
+    match result {
+        Ok(value) => Ok(value),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(error) => Err(Fatal(format!("a task of the pipeline was cancelled: {error}"))),
+    }
+}
+
+/// Says when the encoder cannot keep up, and when it can again; at most once in five seconds.
+#[derive(Default)]
+struct LoadReport {
+    last: Option<(Instant, u64, u64)>,
+    overloaded: bool,
+}
+
+impl LoadReport {
+    const INTERVAL: Duration = Duration::from_secs(5);
+
+    fn check(&mut self, now: Instant, stream: &str, frames_in: u64, dropped: u64) {
+        let (at, in_before, dropped_before) = *self.last.get_or_insert((now, frames_in, dropped));
+        let elapsed = now.saturating_duration_since(at);
+        if elapsed < Self::INTERVAL {
+            return;
+        }
+        self.last = Some((now, frames_in, dropped));
+        let (frames_in, dropped) = (frames_in - in_before, dropped.saturating_sub(dropped_before));
+        // A frame now and then is normal on a busy machine.
+        let overloaded = frames_in > 0 && dropped * 20 > frames_in;
+        if overloaded {
+            let fps = (frames_in - dropped) as f64 / elapsed.as_secs_f64();
+            tracing::warn!(
+                stream,
+                "the encoder is too slow: {dropped} of {frames_in} pictures of the last {:.0} s were left out, {fps:.1} \
+                 fps go out, without added delay; lower --width and --height or --fps, or use a hardware encoder",
+                elapsed.as_secs_f64()
+            );
+        } else if self.overloaded {
+            tracing::info!(stream, "the encoder keeps up again");
+        }
+        self.overloaded = overloaded;
+    }
+}
