@@ -186,12 +186,8 @@ impl Discovery {
     fn finish(&mut self, now: Instant) -> Vec<Found> {
         let Some(search) = self.search.take() else { return Vec::new() };
         forget(&mut self.found, now);
-        let mut found: Vec<_> = self
-            .found
-            .iter()
-            .filter(|found| found.seen >= search.started && search.wanted.matches(&found.announcement))
-            .cloned()
-            .collect();
+        let mut found: Vec<_> =
+            self.found.iter().filter(|found| found.seen >= search.started && search.wanted.matches(&found.announcement)).cloned().collect();
         found.sort_by(|a, b| {
             let key = |found: &Found| (found.announcement.name.clone(), found.announcement.id.clone(), found.address.port());
             key(a).cmp(&key(b))
@@ -266,9 +262,11 @@ fn query_time(number: u32) -> Duration {
 fn remember(found: &mut Vec<Found>, announcement: Announcement, ip: IpAddr, search_started: Instant, now: Instant) {
     forget(found, now);
     let address = SocketAddr::new(ip, announcement.signal_port);
-    let same = |known: &&mut Found| known.announcement.id == announcement.id && known.address.port() == address.port();
-    match found.iter_mut().find(same) {
-        Some(known) if known.address == address || known.seen < search_started => *known = Found { announcement, address, seen: now },
+    let same = |known: &Found| known.announcement.id == announcement.id && known.address.port() == address.port();
+    match found.iter().position(same) {
+        Some(at) if found[at].address == address || found[at].seen < search_started => {
+            found[at] = Found { announcement, address, seen: now };
+        }
         Some(_) => {}
         None if found.len() < MAX_FOUND => found.push(Found { announcement, address, seen: now }),
         None => debug!("ignored server {} at {address}: {MAX_FOUND} are known already", announcement.id),

@@ -15,7 +15,7 @@ use url::Url;
 
 use crate::decode::{DecodeError, DecodeEvent, Decoder, DecoderConfig};
 use crate::decoders::DecoderChoice;
-use crate::discovery::{Discovery, Found, Wanted};
+use crate::discovery::{self, Discovery, Found, Wanted};
 use crate::receive::webrtc::{Connection, ConnectError, Link, PAYLOAD_TYPE};
 use crate::reconnect::{self, Advice, Probe, Session};
 use crate::viewer::{Clock, Phase, Reception, Server, Viewer};
@@ -78,6 +78,9 @@ pub async fn run(config: SessionConfig, viewer: Arc<Viewer>, shutdown: Cancellat
         viewer.set_server(server.public());
         let ended = watch(&config, &viewer, prepared, &server, &shutdown).await;
         viewer.session_ended();
+        if shutdown.is_cancelled() {
+            return Ok(());
+        }
         match ended {
             Ok(reason) => {
                 backoff.reset();
@@ -123,9 +126,7 @@ struct Finder {
 impl Finder {
     fn new(config: &SessionConfig) -> Result<Self, Fatal> {
         let discovery = match config.target {
-            Target::Auto { .. } => Some(
-                Discovery::bind(config.discovery_port, &config.interfaces).context("cannot look for servers")?,
-            ),
+            Target::Auto { .. } => Some(discovery::bind(config.discovery_port, config.interfaces.clone())?),
             Target::Url(_) => None,
         };
         Ok(Self { discovery, known_id: None })
@@ -141,11 +142,11 @@ impl Finder {
             (Target::Auto { .. }, None) => return Err(anyhow::anyhow!("there is no discovery").into()),
         };
         if self.known_id.is_none() {
-            viewer.set_phase(Phase::Searching(format!("looking for a server: {}", discovery.describe())));
+            viewer.set_phase(Phase::Searching("looking for a server".to_owned()));
         }
         let wanted = Wanted { id: self.known_id.clone(), name: name.clone() };
         loop {
-            let found = discovery.wait_for(&wanted, config.discovery_timeout).await.context("discovery failed")?;
+            let found = discovery.wait_for(&wanted, config.discovery_timeout).await;
             match found.as_slice() {
                 [] if !config.wait && self.known_id.is_none() => {
                     return Err(Fatal::NothingFound(nothing_found(discovery, name.as_deref(), config)));
@@ -178,13 +179,7 @@ fn located(found: &Found) -> Result<Located, Fatal> {
 
 fn nothing_found(discovery: &Discovery, name: Option<&str>, config: &SessionConfig) -> String {
     let what = name.map_or_else(|| "no server".to_owned(), |name| format!("no server named {name:?}"));
-    format!(
-        "{what} found within {:.1} s: {}. Check that rov-server runs, that both machines are in one network, and that \
-         no firewall blocks UDP port {}; or give its address by --host",
-        config.discovery_timeout.as_secs_f64(),
-        discovery.describe(),
-        config.discovery_port
-    )
+    format!("{what} found within {:.1} s: {}", config.discovery_timeout.as_secs_f64(), discovery.describe())
 }
 
 /// One line for each server, for people.

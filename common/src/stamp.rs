@@ -296,7 +296,9 @@ mod tests {
 
     #[test]
     fn pictures_that_are_too_small_are_left_alone() {
-        for (width, height, stride, bytes) in [(255, 200, 255, 51_000), (640, 39, 640, 24_960), (640, 360, 600, 999_999), (640, 360, 640, 100)] {
+        for (width, height, stride, bytes) in
+            [(255, 200, 255, 51_000), (640, 39, 640, 24_960), (640, 360, 600, 999_999), (640, 360, 640, 100)]
+        {
             let mut luma = vec![77; bytes];
             assert!(!STAMP.draw(&mut luma, stride, width, height));
             assert!(luma.iter().all(|&luma| luma == 77));

@@ -147,6 +147,7 @@ fn paced(pictures: std::ops::Range<usize>, mut each: impl FnMut(usize)) {
 fn each_picture_comes_at_once(decoder: &str) {
     let bench = Bench::new(config(decoder));
     let mut delays = Vec::new();
+    video();
     paced(0..60, |picture| {
         let pushed = Instant::now();
         bench.push(&video()[picture].packets);
@@ -176,4 +177,248 @@ fn avdec_gives_each_picture_before_the_next_goes_in() {
 #[test]
 fn openh264dec_gives_each_picture_before_the_next_goes_in() {
     each_picture_comes_at_once("openh264dec");
+}
+
+/// Pushes `pictures` at their pace, without the packets that `lost` names (picture, packet), and gives the numbers of
+/// those that came out, each as it came.
+fn play(bench: &Bench, pictures: std::ops::Range<usize>, lost: impl Fn(usize, usize) -> bool) -> Vec<u32> {
+    let mut shown = Vec::new();
+    paced(pictures, |picture| {
+        shown.extend(bench.picture(Duration::ZERO));
+        for (index, packet) in video()[picture].packets.iter().enumerate() {
+            if !lost(picture, index) {
+                bench.decoder.push(packet.clone(), Instant::now());
+            }
+        }
+        // The slot holds one picture, so each is taken before the next can replace it.
+        shown.extend(bench.picture(Duration::from_millis(8)));
+    });
+    while let Some(picture) = bench.picture(Duration::from_millis(300)) {
+        shown.push(picture);
+    }
+    shown
+}
+
+#[test]
+fn a_lost_packet_hides_pictures_until_the_next_keyframe_and_asks_for_one() {
+    let bench = Bench::new(config("avdec_h264"));
+    // Pictures 0, 12, 24, 36 are keyframes; a packet of 15 is missing.
+    let shown = play(&bench, 0..36, |picture, packet| (picture, packet) == (15, 1));
+    let expected: Vec<u32> = (0..15).chain(24..36).collect();
+    assert_eq!(shown, expected);
+    let stats = bench.decoder.stats();
+    assert_eq!((stats.lost, stats.frames_skipped, stats.keyframe_requests), (1, 9, 1));
+    let playing = DecodeEvent::Playing { decoder: "avdec_h264".into(), resolution: SIZE };
+    assert_eq!(bench.event(), playing);
+    assert!(matches!(bench.event(), DecodeEvent::KeyframeNeeded { .. }));
+    assert!(bench.events.try_recv().is_err(), "one request is enough");
+}
+
+#[test]
+fn a_keyframe_with_a_hole_is_not_shown() {
+    let bench = Bench::new(config("avdec_h264"));
+    let shown = play(&bench, 0..30, |picture, packet| (picture, packet) == (12, 3));
+    let expected: Vec<u32> = (0..12).chain(24..30).collect();
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn packets_in_the_wrong_order_lose_nothing() {
+    let bench = Bench::new(config("avdec_h264"));
+    let mut shown = Vec::new();
+    paced(0..24, |picture| {
+        let mut packets = video()[picture].packets.clone();
+        if picture > 0 {
+            packets.swap(0, 1);
+        }
+        bench.push(&packets);
+        shown.extend(bench.picture(LONG));
+    });
+    assert_eq!(shown, (0..24).collect::<Vec<_>>());
+    let stats = bench.decoder.stats();
+    assert_eq!((stats.lost, stats.frames_skipped), (0, 0));
+}
+
+#[test]
+fn a_retransmission_within_the_latency_loses_nothing_and_waits_no_longer_than_it_must() {
+    let bench = Bench::new(config("avdec_h264"));
+    paced(0..10, |picture| {
+        bench.push(&video()[picture].packets);
+        assert_eq!(bench.picture(LONG), Some(picture as u32));
+    });
+    let packets = &video()[10].packets;
+    bench.push(&packets[1..]);
+    assert_eq!(bench.picture(Duration::from_millis(15)), None, "a hole");
+    let late = Instant::now();
+    bench.push(&packets[..1]);
+    assert_eq!(bench.picture(LONG), Some(10));
+    println!("shown {:?} after the retransmission", late.elapsed());
+    assert_eq!(bench.decoder.stats().lost, 0);
+}
+
+#[test]
+fn joining_in_the_middle_shows_nothing_before_a_keyframe_and_asks_for_one() {
+    let bench = Bench::new(config("avdec_h264"));
+    let mut asked = false;
+    let start = Instant::now();
+    // Pictures 1 to 11 again and again would be no stream: each but the keyframe refers to the one before.
+    while !asked && start.elapsed() < LONG {
+        bench.push(&video()[1].packets[..1]);
+        asked = matches!(bench.events.recv_timeout(Duration::from_millis(20)), Ok(DecodeEvent::KeyframeNeeded { .. }));
+    }
+    assert!(asked);
+    assert!(start.elapsed() >= Duration::from_millis(400), "joining asks by itself: {:?}", start.elapsed());
+    assert_eq!(play(&bench, 2..20, |_, _| false), (12..20).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_decoder_that_fails_is_passed_over_for_the_next() {
+    let bench = Bench::with_candidates(&["nosuchdecoder", "identity error-after=3 ! avdec_h264", "openh264dec"]);
+    let mut asked_after = None;
+    let mut shown = Vec::new();
+    paced(0..90, |picture| {
+        bench.push(&video()[picture].packets);
+        shown.extend(bench.picture(Duration::from_millis(8)));
+        while let Ok(event) = bench.events.try_recv() {
+            if matches!(event, DecodeEvent::KeyframeNeeded { .. }) {
+                asked_after = Some(picture);
+            }
+        }
+    });
+    assert!(asked_after.is_some(), "the new decoder needs a keyframe");
+    assert!(shown.windows(2).all(|pair| pair[0] < pair[1]), "{shown:?}");
+    assert!(shown.len() > 30 && shown.last() > Some(&80), "{shown:?}");
+    let stats = bench.decoder.stats();
+    assert_eq!((stats.decoder.as_str(), stats.restarts), ("openh264dec", 1));
+}
+
+#[test]
+fn a_decoder_that_gives_no_picture_is_passed_over_for_the_next() {
+    let bench = Bench::with_candidates(&["valve drop=true ! avdec_h264", "avdec_h264"]);
+    let start = Instant::now();
+    let mut shown = Vec::new();
+    paced(0..60, |picture| bench.push(&video()[picture].packets));
+    // The video again, numbered on: 60 pictures a second until one is shown.
+    let mut next = 60;
+    while shown.is_empty() && start.elapsed() < LONG {
+        bench.push(&renumbered(next));
+        shown.extend(bench.picture(Duration::from_millis(16)));
+        next += 1;
+    }
+    assert_eq!(bench.decoder.stats().restarts, 1);
+    assert_eq!(shown.len(), 1, "after {:?}", start.elapsed());
+    assert!(start.elapsed() >= Duration::from_secs(2));
+}
+
+/// Picture `number` of the video repeated for ever: sequence numbers and timestamps go on. A length that is a multiple
+/// of the distance of the keyframes makes that one stream.
+fn renumbered(number: usize) -> Vec<Bytes> {
+    let length = 84;
+    let (round, picture) = (number / length, &video()[number % length]);
+    let packets: usize = video()[..length].iter().map(|picture| picture.packets.len()).sum();
+    let ticks = (length as u32) * 90_000 / FPS;
+    let change = |packet: &Bytes| {
+        let mut data = packet.to_vec();
+        let sequence = u16::from_be_bytes([data[2], data[3]]).wrapping_add((round * packets) as u16);
+        data[2..4].copy_from_slice(&sequence.to_be_bytes());
+        let timestamp = picture.timestamp.wrapping_add(round as u32 * ticks);
+        data[4..8].copy_from_slice(&timestamp.to_be_bytes());
+        Bytes::from(data)
+    };
+    picture.packets.iter().map(change).collect()
+}
+
+#[test]
+fn when_no_decoder_works_that_is_said_with_the_reasons() {
+    let bench = Bench::with_candidates(&["identity error-after=1 ! avdec_h264"]);
+    bench.push(&video()[0].packets);
+    let failed = loop {
+        if let DecodeEvent::Failed { tried } = bench.event() {
+            break tried;
+        }
+    };
+    assert_eq!(failed.len(), 1);
+    assert!(failed[0].1.contains("identity"), "{failed:?}");
+    bench.push(&video()[1].packets);
+    assert!(bench.decoder.stats().dropped > 0);
+}
+
+#[test]
+fn a_decoder_that_does_not_exist_is_an_error_that_lists_those_that_do() {
+    let error = Decoder::start(config("nosuchdecoder"), Arc::new(Mailbox::new()), |_| {}).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("no decoder element nosuchdecoder") && text.contains("avdec_h264"), "{text}");
+}
+
+#[test]
+fn the_output_size_changes_while_the_video_runs() {
+    let bounds = Resolution::new(200, 200);
+    let bench = Bench::new(DecoderConfig { output: Some(bounds), ..config("avdec_h264") });
+    let size = |picture: usize| {
+        bench.push(&video()[picture].packets);
+        let picture = bench.mailbox.wait(LONG).expect("a picture");
+        assert_eq!(picture.source, SIZE);
+        assert_eq!(picture.pixels().len() as u64, picture.resolution.pixels());
+        // The middle is never black; a bar would be.
+        let (width, height) = (picture.resolution.width as usize, picture.resolution.height as usize);
+        assert_ne!(picture.pixels()[height / 4 * width] & 0xff_ffff, 0, "bars");
+        picture.resolution
+    };
+    assert_eq!(size(0), Resolution::new(200, 150));
+    assert_eq!(size(1), Resolution::new(200, 150));
+    for (picture, bounds) in [(640, 480), (1000, 301), (321, 243), (16, 16)].into_iter().enumerate() {
+        let bounds = Resolution::new(bounds.0, bounds.1);
+        bench.decoder.set_output_size(bounds);
+        assert_eq!(size(2 + picture), SIZE.fit_into(bounds), "{bounds}");
+    }
+    let stats = bench.decoder.stats();
+    assert_eq!((stats.restarts, stats.frames_decoded), (0, 6));
+}
+
+#[test]
+fn pixels_have_the_colours_of_the_video() {
+    let bench = Bench::new(config("avdec_h264"));
+    bench.push(&video()[0].packets);
+    let picture = bench.mailbox.wait(LONG).expect("a picture");
+    // The video is grey: the first pixel has luma 60 of the limited range.
+    let pixel = picture.pixels()[0];
+    for channel in [pixel >> 16 & 0xff, pixel >> 8 & 0xff, pixel & 0xff] {
+        assert!(channel.abs_diff((60 - 16) * 255 / 219) < 12, "{pixel:#x}");
+    }
+}
+
+#[test]
+fn what_is_not_this_streams_rtp_is_ignored() {
+    let bench = Bench::new(config("avdec_h264"));
+    let mut other = video()[0].packets[0].to_vec();
+    other[1] = other[1] & 0x80 | 97;
+    for junk in [vec![], vec![0x80], vec![0; 2000], vec![0xff; 40], other] {
+        bench.decoder.push(Bytes::from(junk), Instant::now());
+    }
+    assert_eq!(play(&bench, 0..5, |_, _| false), [0, 1, 2, 3, 4]);
+    assert_eq!(bench.decoder.stats().lost, 0);
+}
+
+#[test]
+fn a_stream_that_starts_anew_goes_on_at_its_keyframe() {
+    let bench = Bench::new(config("avdec_h264"));
+    assert_eq!(play(&bench, 0..10, |_, _| false).len(), 10);
+    // Another SSRC, other sequence numbers and timestamps, as after a restart of the server.
+    let anew = |picture: usize| -> Vec<Bytes> {
+        let change = |packet: &Bytes| {
+            let mut data = packet.to_vec();
+            data[2] ^= 0x55;
+            data[4] ^= 0x3c;
+            data[8] ^= 0xff;
+            Bytes::from(data)
+        };
+        video()[picture].packets.iter().map(change).collect()
+    };
+    let mut shown = Vec::new();
+    paced(0..60, |picture| {
+        bench.push(&anew(picture));
+        shown.extend(bench.picture(Duration::from_millis(8)));
+    });
+    println!("after the restart: {shown:?}");
+    assert!(shown.first() <= Some(&24) && shown.last() >= Some(&58), "{shown:?}");
 }

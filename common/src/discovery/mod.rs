@@ -183,9 +183,8 @@ pub fn decode(datagram: &[u8]) -> Result<Message, DecodeError> {
 /// Text for a terminal and for comparisons: without control characters and marks that turn the writing direction, without spaces at the
 /// ends, and at most `max_bytes` long.
 pub fn clean(text: &str, max_bytes: usize) -> String {
-    let is_harmful = |c: char| {
-        c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
+    let is_harmful =
+        |c: char| c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
     let mut length = 0;
     // Bounded before it is collected: the text may come from the network.
     let kept: String = text

@@ -85,10 +85,11 @@ pub fn install(pad: &gst::Pad, pipeline: &gst::Pipeline, interval: Duration, loo
     let pipeline = pipeline.downgrade();
     let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
     pad.add_probe(mask, move |_, info| {
+        // What is swallowed is Handled and not Drop: with Drop, GStreamer would free again what the bindings have freed.
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(buffer) = info.buffer_mut() {
             // Without a pipeline it is being taken down.
-            let Some(pipeline) = pipeline.upgrade() else { return gst::PadProbeReturn::Drop };
+            let Some(pipeline) = pipeline.upgrade() else { return gst::PadProbeReturn::Handled };
             let now = pipeline.current_running_time().map_or(Duration::ZERO, Duration::from);
             let time = buffer.pts().or(buffer.dts()).and_then(|time| state.segment.to_running_time(time));
             let placed = state.continuity.place(time.map(Duration::from), buffer.duration().map(Duration::from), now);
@@ -100,27 +101,27 @@ pub fn install(pad: &gst::Pad, pipeline: &gst::Pipeline, interval: Duration, loo
         }
         let Some(event) = info.event() else { return gst::PadProbeReturn::Ok };
         match event.view() {
-            gst::EventView::StreamStart(_) if std::mem::replace(&mut state.started, true) => gst::PadProbeReturn::Drop,
+            gst::EventView::StreamStart(_) if std::mem::replace(&mut state.started, true) => gst::PadProbeReturn::Handled,
             gst::EventView::Segment(segment) => {
                 if let Some(segment) = segment.segment().downcast_ref::<gst::ClockTime>() {
                     state.segment = segment.clone();
                 }
                 if std::mem::replace(&mut state.segment_sent, true) {
-                    return gst::PadProbeReturn::Drop;
+                    return gst::PadProbeReturn::Handled;
                 }
                 let whole = gst::FormattedSegment::<gst::ClockTime>::new();
                 info.data = Some(gst::PadProbeData::Event(gst::event::Segment::new(&whole)));
                 gst::PadProbeReturn::Ok
             }
             // A gap has the file's timestamps.
-            gst::EventView::Gap(_) => gst::PadProbeReturn::Drop,
+            gst::EventView::Gap(_) => gst::PadProbeReturn::Handled,
             gst::EventView::Eos(_) if looping && state.continuity.end_round() => {
                 if let Some(pipeline) = pipeline.upgrade() {
                     let message = gst::message::Application::builder(gst::Structure::new_empty(REWIND)).src(&pipeline).build();
                     // Fails only while the pipeline is being taken down.
                     let _ = pipeline.post_message(message);
                 }
-                gst::PadProbeReturn::Drop
+                gst::PadProbeReturn::Handled
             }
             _ => gst::PadProbeReturn::Ok,
         }

@@ -1,0 +1,418 @@
+//! Real pipelines: the test source, files made with ffmpeg, pipes. Every wait has a bound.
+
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+
+use super::*;
+use crate::config::{CaptureConfig, EncoderChoice, Profile, SourceKind};
+use crate::pipeline::probe::Chosen;
+use crate::pipeline::{PrepareError, encoder, prepare, prepare_from};
+
+const WAIT: Duration = Duration::from_secs(10);
+
+struct Running {
+    graph: Graph,
+    units: Receiver<AccessUnit>,
+    events: Receiver<GraphEvent>,
+}
+
+impl Running {
+    fn next(&self) -> AccessUnit {
+        match self.units.recv_timeout(WAIT) {
+            Ok(unit) => unit,
+            Err(_) => panic!("no access unit within {WAIT:?}; events: {:?}", self.events.try_iter().collect::<Vec<_>>()),
+        }
+    }
+
+    fn take(&self, count: usize) -> Vec<AccessUnit> {
+        (0..count).map(|_| self.next()).collect()
+    }
+
+    /// The first event that is not about the format.
+    fn event(&self) -> GraphEvent {
+        loop {
+            match self.events.recv_timeout(WAIT) {
+                Ok(GraphEvent::Format { .. }) => {}
+                Ok(event) => return event,
+                Err(error) => panic!("no event within {WAIT:?}: {error}"),
+            }
+        }
+    }
+
+    /// All units until the end of the stream.
+    fn rest(&self) -> Vec<AccessUnit> {
+        assert_eq!(self.event(), GraphEvent::Eos);
+        self.units.try_iter().collect()
+    }
+}
+
+fn chosen(element: &str) -> Chosen {
+    let row = encoder::ROWS.iter().find(|row| row.element == element).unwrap();
+    Chosen { row, tried: Vec::new() }
+}
+
+fn small() -> CaptureConfig {
+    CaptureConfig {
+        source: SourceKind::Test,
+        resolution: Some(Resolution::new(320, 240)),
+        bitrate: Some(Bitrate::from_kbps(1000)),
+        encoder: EncoderChoice::Element("x264enc".to_owned()),
+        ..CaptureConfig::default()
+    }
+}
+
+fn pipeline(text: &str) -> CaptureConfig {
+    CaptureConfig { source: SourceKind::Pipeline, pipeline: Some(text.to_owned()), ..small() }
+}
+
+fn file(path: &Path) -> CaptureConfig {
+    CaptureConfig { source: SourceKind::File, file: Some(path.to_owned()), ..small() }
+}
+
+fn passthrough(path: &Path) -> CaptureConfig {
+    CaptureConfig { file_passthrough: true, ..file(path) }
+}
+
+fn run(plan: &Plan) -> Running {
+    let (unit, units) = channel();
+    let (event, events) = channel();
+    // The other ends live as long as the graph; after that nobody listens, which is no error.
+    let graph = Graph::start(plan, move |u| drop(unit.send(u)), move |e| drop(event.send(e))).unwrap();
+    Running { graph, units, events }
+}
+
+fn start_with(config: &CaptureConfig, element: &str) -> Running {
+    run(&prepare(config, &chosen(element)).unwrap())
+}
+
+fn start(config: &CaptureConfig) -> Running {
+    start_with(config, "x264enc")
+}
+
+/// A folder of its own for each test, removed at its end.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(test: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("rov-graph-{test}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    /// One second at 25 frames a second, 320x240.
+    fn clip(&self, name: &str, arguments: &[&str]) -> PathBuf {
+        let path = self.0.join(name);
+        let input = ["-y", "-v", "error", "-f", "lavfi", "-i", "testsrc=size=320x240:rate=25:duration=1"];
+        let status = Command::new("ffmpeg").args(input).args(["-pix_fmt", "yuv420p"]).args(arguments).arg(&path).status();
+        assert!(status.expect("these tests need ffmpeg").success());
+        path
+    }
+
+    fn without_b_frames(&self, name: &str) -> PathBuf {
+        self.clip(name, &["-c:v", "libx264", "-bf", "0", "-g", "10"])
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).unwrap();
+    }
+}
+
+fn slices(data: &[u8]) -> Vec<Vec<u8>> {
+    codec::nal_units(data).filter(|nal| matches!(codec::nal_type(nal), 1 | 5)).map(<[u8]>::to_vec).collect()
+}
+
+fn nal_types(unit: &AccessUnit) -> Vec<u8> {
+    codec::nal_units(&unit.data).map(codec::nal_type).collect()
+}
+
+#[test]
+fn the_test_source_begins_with_a_keyframe_and_keeps_its_rate() {
+    for element in ["x264enc", "openh264enc"] {
+        let running = start_with(&small(), element);
+        let units = running.take(20);
+        assert!(units[0].keyframe && units[1..].iter().all(|unit| !unit.keyframe), "{element}");
+        let types = nal_types(&units[0]);
+        let sets: Vec<_> = types.iter().filter(|kind| [5, 7, 8].contains(*kind)).take(3).collect();
+        assert_eq!(sets, [&7, &8, &5], "{element}: {types:?}");
+        for pair in units.windows(2) {
+            let step = (pair[1].pts - pair[0].pts).as_secs_f64() * 1000.0;
+            assert!((step - 33.3).abs() < 1.0, "{element}: {step} ms");
+        }
+        let age = units[19].captured_at.elapsed();
+        assert!(age < Duration::from_millis(500), "{element}: {age:?}");
+        let format = GraphEvent::Format { resolution: Resolution::new(320, 240), fps: Some(Fps::whole(30)) };
+        assert_eq!(running.events.try_recv(), Ok(format));
+        let counters = running.graph.counters();
+        assert!(counters.frames_out >= 20 && counters.frames_dropped() == 0, "{counters:?}");
+        assert!(counters.last_in.is_some() && counters.last_out.is_some());
+        assert_eq!(running.graph.encoder().unwrap().element, element);
+        running.graph.stop(Duration::from_secs(2));
+    }
+}
+
+#[test]
+fn a_forced_keyframe_comes_within_three_frames() {
+    for element in ["x264enc", "openh264enc"] {
+        let running = start_with(&small(), element);
+        running.take(5);
+        running.graph.force_keyframe();
+        let units = running.take(4);
+        let keyframe = units.iter().find(|unit| unit.keyframe).unwrap_or_else(|| panic!("{element}: no keyframe"));
+        let types = nal_types(keyframe);
+        assert!(types.contains(&7) && types.contains(&8) && types.contains(&5), "{element}: {types:?}");
+    }
+}
+
+#[test]
+fn a_changed_bitrate_changes_the_size_of_the_frames() {
+    // Rich in detail, but not noise: openh264 cannot bring that below a rate of its own.
+    let source = "videotestsrc is-live=true pattern=zone-plate kx2=20 ky2=20 kt=10 ! video/x-raw,width=320,height=240,framerate=30/1";
+    let detail = pipeline(source);
+    let mean = |units: &[AccessUnit]| units.iter().map(|unit| unit.data.len()).sum::<usize>() / units.len();
+    for element in ["x264enc", "openh264enc"] {
+        let config = CaptureConfig { bitrate: Some(Bitrate::from_kbps(3000)), ..detail.clone() };
+        let running = start_with(&config, element);
+        running.take(5);
+        let before = mean(&running.take(10));
+        running.graph.set_bitrate(Bitrate::from_kbps(600)).unwrap();
+        running.take(10);
+        let after = mean(&running.take(10));
+        assert_eq!(running.graph.bitrate(), Bitrate::from_kbps(600));
+        assert!(after * 2 < before, "{element}: {before} bytes a frame became {after}");
+    }
+}
+
+#[test]
+fn an_automatic_bitrate_is_that_of_the_negotiated_size() {
+    let config = CaptureConfig { bitrate: None, resolution: None, ..pipeline("videotestsrc is-live=true ! video/x-raw,width=640,height=480,framerate=30/1") };
+    let running = start(&config);
+    running.next();
+    assert_eq!(running.graph.bitrate(), Bitrate::from_kbps(3582));
+}
+
+#[test]
+fn a_file_loops_without_a_jump_in_time() {
+    let folder = Folder::new("loop");
+    for (path, frames) in [(folder.without_b_frames("a.mp4"), 70), (folder.clip("b.mkv", &["-c:v", "mpeg4"]), 30)] {
+        let running = start(&file(&path));
+        for pair in running.take(frames).windows(2) {
+            let step = (pair[1].pts.saturating_sub(pair[0].pts)).as_secs_f64() * 1000.0;
+            assert!((step - 40.0).abs() < 10.0, "{}: {step} ms at {:?}", path.display(), pair[0].pts);
+        }
+        let counters = running.graph.counters();
+        assert_eq!(counters.frames_dropped(), 0, "{counters:?}");
+    }
+}
+
+#[test]
+fn a_file_is_paced_as_live_and_ends_cleanly_without_loop() {
+    let folder = Folder::new("noloop");
+    let config = CaptureConfig { looping: false, ..file(&folder.without_b_frames("a.mp4")) };
+    let begin = Instant::now();
+    let running = start(&config);
+    let units = running.rest();
+    // All frames come; on a busy machine the encoder may miss one.
+    assert_eq!(running.graph.counters().frames_in, 25);
+    assert!((20..=25).contains(&units.len()), "{}", units.len());
+    assert!(begin.elapsed() > Duration::from_millis(900), "25 frames at 25 a second took {:?}", begin.elapsed());
+}
+
+#[test]
+fn an_odd_sized_file_gets_an_even_picture() {
+    let folder = Folder::new("odd");
+    let path = folder.clip("odd.mkv", &["-vf", "scale=321:241", "-c:v", "ffv1", "-pix_fmt", "yuv444p"]);
+    let running = start(&CaptureConfig { resolution: None, ..file(&path) });
+    running.next();
+    let Ok(GraphEvent::Format { resolution, .. }) = running.events.try_recv() else { panic!("no format") };
+    assert_eq!((resolution.width % 2, resolution.height % 2), (0, 0), "{resolution}");
+}
+
+#[test]
+fn passthrough_sends_the_files_slices_bit_for_bit_at_its_own_timing() {
+    let folder = Folder::new("passthrough");
+    let source = folder.without_b_frames("a.h264");
+    let expected = slices(&std::fs::read(&source).unwrap());
+    let source = source.to_str().unwrap();
+    for name in ["a.mp4", "a.mkv", "a.ts", "a.h264"] {
+        let path = folder.0.join(name);
+        if name != "a.h264" {
+            let copy = ["-y", "-v", "error", "-r", "25", "-i", source, "-c", "copy"];
+            assert!(Command::new("ffmpeg").args(copy).arg(&path).status().unwrap().success());
+        }
+        let running = start(&CaptureConfig { looping: false, ..passthrough(&path) });
+        assert!(running.graph.encoder().is_none());
+        let units = running.rest();
+        let got: Vec<_> = units.iter().flat_map(|unit| slices(&unit.data)).collect();
+        assert!(got == expected, "{name}: {} slices of {} are the file's", got.len(), expected.len());
+        for pair in units.windows(2) {
+            let step = (pair[1].pts.saturating_sub(pair[0].pts)).as_secs_f64() * 1000.0;
+            assert!((step - 40.0).abs() < 2.0, "{name}: {step} ms");
+        }
+        let keyframes: Vec<_> = units.iter().filter(|unit| unit.keyframe).collect();
+        assert_eq!(keyframes.len(), 3, "{name}");
+        assert!(keyframes.iter().all(|unit| nal_types(unit).contains(&7) && nal_types(unit).contains(&8)), "{name}");
+    }
+}
+
+#[test]
+fn a_passed_through_file_loops_too() {
+    let folder = Folder::new("passloop");
+    let running = start(&passthrough(&folder.without_b_frames("a.ts")));
+    let units = running.take(60);
+    for pair in units.windows(2) {
+        let step = (pair[1].pts.saturating_sub(pair[0].pts)).as_secs_f64() * 1000.0;
+        assert!((step - 40.0).abs() < 2.0, "{step} ms at {:?}", pair[0].pts);
+    }
+    assert!(units[25].keyframe && units[50].keyframe);
+    assert!(running.graph.set_bitrate(Bitrate::from_kbps(1000)).is_err());
+}
+
+#[test]
+fn what_viewers_cannot_show_is_refused_before_it_is_served() {
+    let folder = Folder::new("refused");
+    let refusal = |path: &Path| match prepare(&passthrough(path), &chosen("x264enc")) {
+        Err(PrepareError::Fatal(message)) => message,
+        other => panic!("{}: {other:?}", path.display()),
+    };
+    for path in [folder.clip("b.mp4", &["-c:v", "libx264", "-bf", "2"]), folder.clip("b.h264", &["-c:v", "libx264", "-bf", "2"])] {
+        let message = refusal(&path);
+        assert!(message.contains("B-frames") && message.contains("drop --file-passthrough"), "{message}");
+    }
+    for path in [folder.clip("m.mp4", &["-c:v", "mpeg4"]), folder.clip("m.avi", &["-c:v", "mpeg4"])] {
+        let message = refusal(&path);
+        assert!(message.contains("H.264") && message.contains("drop --file-passthrough"), "{message}");
+    }
+    let message = refusal(&folder.0.join("none.mp4"));
+    assert!(message.contains("none.mp4: No such file"), "{message}");
+}
+
+#[test]
+fn b_frames_that_show_up_at_run_time_are_refused_once() {
+    let text = "videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=30/1 ! x264enc bframes=2 b-adapt=false rc-lookahead=2 sync-lookahead=0";
+    let running = start(&pipeline(text));
+    let GraphEvent::Refused(reason) = running.event() else { panic!("B-frames must be refused") };
+    assert!(reason.contains("B-frames"), "{reason}");
+    assert!(matches!(running.events.recv_timeout(Duration::from_millis(300)), Err(RecvTimeoutError::Timeout)));
+}
+
+#[test]
+fn a_users_pipeline_may_give_h264_and_takes_keyframe_requests() {
+    let running = start(&pipeline(
+        "videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=30/1 ! x264enc tune=zerolatency key-int-max=2560",
+    ));
+    assert!(running.next().keyframe);
+    assert!(running.graph.encoder().is_none());
+    running.take(5);
+    running.graph.force_keyframe();
+    assert!(running.take(4).iter().any(|unit| unit.keyframe));
+}
+
+#[test]
+fn a_source_that_is_too_fast_is_thinned_out_evenly_and_without_delay() {
+    let running = start(&pipeline("videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=30/1"));
+    let mut ages = Vec::new();
+    let units: Vec<_> = (0..20).map(|_| { let u = running.next(); ages.push(u.captured_at.elapsed()); u }).collect();
+    eprintln!("{ages:?}");
+    for pair in units.windows(2) {
+        let step = (pair[1].pts - pair[0].pts).as_secs_f64() * 1000.0;
+        assert!((step - 33.3).abs() < 1.0, "{step} ms");
+    }
+}
+
+#[test]
+fn a_users_pipeline_that_is_not_live_is_paced() {
+    let running = start(&pipeline("videotestsrc num-buffers=15 ! video/x-raw,width=320,height=240,framerate=30/1"));
+    let begin = Instant::now();
+    running.rest();
+    assert_eq!(running.graph.counters().frames_in, 15);
+    assert!(begin.elapsed() > Duration::from_millis(400), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn a_wrong_text_of_a_pipeline_is_said_at_once() {
+    let error = prepare(&pipeline("videotestsrc ! nosuchelement"), &chosen("x264enc")).unwrap_err();
+    let PrepareError::Fatal(message) = error else { panic!("{error:?}") };
+    assert_eq!(message, "--pipeline \"videotestsrc ! nosuchelement\": no element \"nosuchelement\"");
+}
+
+#[test]
+fn a_pipeline_that_ends_in_something_else_is_refused() {
+    let PrepareError::Fatal(message) = prepare(&pipeline("videotestsrc is-live=true ! jpegenc"), &chosen("x264enc")).unwrap_err() else {
+        panic!("another try would end alike");
+    };
+    assert!(message.ends_with("; it must end in raw or H.264 video"), "{message}");
+}
+
+#[test]
+fn a_source_that_is_lost_is_an_error_that_names_the_element() {
+    let running = start(&pipeline("videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=30/1 ! identity error-after=10"));
+    let GraphEvent::Error(message) = running.event() else { panic!("a lost source is an error") };
+    assert!(message.starts_with("identity: "), "{message}");
+    assert!(running.units.try_iter().count() > 0);
+}
+
+#[test]
+fn a_webcam_that_is_missing_can_be_tried_again() {
+    let config = CaptureConfig { source: SourceKind::Webcam, device: Some("/dev/video987".to_owned()), ..small() };
+    let error = prepare(&config, &chosen("x264enc")).unwrap_err();
+    assert!(matches!(&error, PrepareError::Retry(message) if message.starts_with("no webcam /dev/video987: ")), "{error:?}");
+}
+
+#[test]
+fn a_slow_encoder_loses_raw_frames_and_gains_no_delay() {
+    let config = CaptureConfig {
+        resolution: Some(Resolution::new(3840, 2160)),
+        fps: Some(Fps::whole(60)),
+        low_latency: false,
+        profile: Profile::High,
+        ..small()
+    };
+    let running = start(&config);
+    let units = running.take(20);
+    let counters = running.graph.counters();
+    assert!(counters.frames_dropped() > 0, "{counters:?}");
+    // Of the source, the queue's frame and the encoder: a few frames of this slow encoder, and not more with each one.
+    let late = units[19].captured_at.elapsed();
+    assert!(late < Duration::from_secs(1), "{late:?}");
+    running.graph.stop(Duration::from_secs(2));
+}
+
+#[test]
+fn standard_input_is_sent_untouched_until_it_ends() {
+    let folder = Folder::new("stdin");
+    let data = std::fs::read(folder.without_b_frames("a.h264")).unwrap();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let config = CaptureConfig { source: SourceKind::Stdin, ..small() };
+    let running = run(&prepare_from(&config, &chosen("x264enc"), reader.as_raw_fd()).unwrap());
+    writer.write_all(&data).unwrap();
+    drop(writer);
+    let units = running.rest();
+    assert_eq!(units.len(), 25);
+    assert!(units[0].keyframe);
+    let got: Vec<_> = units.iter().flat_map(|unit| slices(&unit.data)).collect();
+    assert!(got == slices(&data));
+    assert!(units.windows(2).all(|pair| pair[0].pts <= pair[1].pts));
+}
+
+#[test]
+fn after_stop_nothing_more_is_delivered() {
+    let running = start(&small());
+    running.next();
+    let Running { graph, units, .. } = running;
+    graph.stop(Duration::from_secs(2));
+    units.try_iter().for_each(drop);
+    assert!(units.recv_timeout(Duration::from_millis(200)).is_err());
+}
+
+#[test]
+fn a_source_that_cannot_start_says_why() {
+    let config = pipeline("filesrc location=/no/such/file ! h264parse");
+    let plan = prepare(&config, &chosen("x264enc")).unwrap();
+    let error = Graph::start(&plan, |_| (), |_| ()).unwrap_err();
+    assert!(error.to_string().starts_with("filesrc /no/such/file: Resource not found"), "{error}");
+}

@@ -63,7 +63,9 @@ pub fn prepare_from(config: &CaptureConfig, encoder: &Chosen, stdin_fd: i32) -> 
     if config.source == SourceKind::Pipeline {
         // Built, and dropped before it touches a device: a wrong text is the user's, and is said at once.
         gst::parse::bin_from_description(&plan.head_text(), false).map_err(|error| {
-            PrepareError::Fatal(format!("--pipeline {:?}: {}", config.pipeline.as_deref().unwrap_or_default(), error.message()))
+            let text = config.pipeline.as_deref().unwrap_or_default();
+            let hint = if error.message().contains(source::END) { "; it must end in raw or H.264 video" } else { "" };
+            PrepareError::Fatal(format!("--pipeline {text:?}: {}{hint}", error.message()))
         })?;
     }
     Ok(plan)

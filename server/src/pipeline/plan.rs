@@ -136,9 +136,9 @@ impl Builder<'_> {
     }
 
     fn rate_and_queue(&self) -> String {
-        // max-rate drops without holding frames back, and leaves a slower source alone.
+        // With drop-only no frame is doubled, so that a slower source keeps its rate.
         let rate = match self.config.fps {
-            Some(fps) if self.source.limit_fps => format!("videorate max-rate={} ! ", fps.as_f64().ceil() as u32),
+            Some(fps) if self.source.limit_fps => format!("videorate drop-only=true max-rate={} ! ", fps.as_f64().ceil() as u32),
             _ => String::new(),
         };
         format!("{}{rate}{LEAKY}", self.start())

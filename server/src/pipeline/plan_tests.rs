@@ -1,0 +1,100 @@
+use std::path::PathBuf;
+
+use super::source::{CSI_ROWS, CsiCamera};
+use super::*;
+use crate::config::SourceKind;
+use crate::pipeline::encoder::ROWS;
+
+const QUEUE: &str = "queue name=rov_raw max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream";
+const END: &str = "h264parse config-interval=-1 ! video/x-h264,stream-format=byte-stream,alignment=au \
+                   ! appsink name=rov_out sync=false async=false max-buffers=4 drop=false";
+const PACE: &str = "queue name=rov_ahead max-size-buffers=4 max-size-bytes=0 max-size-time=0 ! identity name=rov_pace sync=true";
+
+/// An encoder's row and a has-function that knows no property but names in `known`, so that the texts stay short.
+fn make(config: &CaptureConfig, element: &str, known: &[&str], csi: Vec<CsiCamera>) -> Plan {
+    let has = |element: &str, property: &str| known.contains(&element) || known.contains(&property);
+    let container = Some(source::Container::Mp4);
+    let machine = Machine { has_property: &has, cores: 2, cameras: Vec::new(), csi, container, stdin_fd: 0 };
+    plan(config, &machine, ROWS.iter().find(|row| row.element == element).unwrap()).unwrap()
+}
+
+fn config(source: SourceKind) -> CaptureConfig {
+    let file = (source == SourceKind::File).then(|| PathBuf::from("a.mp4"));
+    let pipeline = (source == SourceKind::Pipeline).then(|| "videotestsrc".to_owned());
+    CaptureConfig { source, file, pipeline, ..CaptureConfig::default() }
+}
+
+#[test]
+fn a_live_source_is_scaled_behind_the_leaky_queue_and_encoded() {
+    let plan = make(&config(SourceKind::Test), "x264enc", &["bitrate", "n-threads"], vec![]);
+    let head = "videotestsrc is-live=true pattern=smpte horizontal-speed=4 \
+                ! video/x-raw,format=I420,width=1920,height=1080,framerate=30/1 ! identity name=rov_join";
+    let tail = format!(
+        "{QUEUE} ! videoscale n-threads=2 ! videoconvert n-threads=2 \
+         ! video/x-raw,format=I420,width=1920,height=1080,pixel-aspect-ratio=1/1 \
+         ! x264enc name=rov_enc bitrate=15000 ! video/x-h264,profile=(string)constrained-baseline ! {END}"
+    );
+    assert_eq!(plan.text(), format!("{head} ! {tail}"));
+    assert_eq!((plan.auto_bitrate, plan.encoder.map(|row| row.element)), (Some(false), Some("x264enc")));
+}
+
+#[test]
+fn a_file_is_paced_and_its_rate_limited() {
+    let plan = make(&config(SourceKind::File), "openh264enc", &[], vec![]);
+    let tail = format!("{PACE} ! videorate drop-only=true max-rate=30 ! {QUEUE} ! videoscale ! videoconvert ! video/x-raw,format=I420");
+    assert!(plan.text().contains(&tail), "{}", plan.text());
+}
+
+#[test]
+fn an_own_size_is_made_even() {
+    let config = CaptureConfig { resolution: None, fps: None, ..config(SourceKind::File) };
+    let text = make(&config, "x264enc", &[], vec![]).text();
+    assert!(text.contains("format=I420,width=[16,8192,2],height=[16,8192,2],pixel-aspect-ratio=1/1"), "{text}");
+    assert!(!text.contains("videorate"), "{text}");
+}
+
+#[test]
+fn a_passed_through_file_is_only_paced() {
+    let config = CaptureConfig { file_passthrough: true, ..config(SourceKind::File) };
+    let plan = make(&config, "x264enc", &[], vec![]);
+    let sink = "appsink name=rov_out sync=false async=false max-buffers=4 drop=false";
+    assert_eq!(plan.tail, Tail::Fixed(format!("{PACE} ! {sink}")));
+    assert!(plan.encoder.is_none());
+}
+
+#[test]
+fn jetson_frames_stay_in_its_memory_for_its_encoder_and_leave_it_for_others() {
+    let csi = || vec![CsiCamera { row: &CSI_ROWS[0], id: "0".to_owned() }];
+    let own = make(&config(SourceKind::Csi), "nvv4l2h264enc", &["bitrate"], csi());
+    let tail = format!(
+        "{QUEUE} ! nvvidconv ! video/x-raw(memory:NVMM),format=NV12,width=1920,height=1080 \
+         ! nvv4l2h264enc name=rov_enc bitrate=15000000 ! video/x-h264 ! {END}"
+    );
+    assert_eq!(own.tail, Tail::Fixed(tail));
+    let other = make(&config(SourceKind::Csi), "x264enc", &["bitrate"], csi()).text();
+    assert!(other.contains("! nvvidconv ! video/x-raw,format=I420,width=1920,height=1080 ! x264enc"), "{other}");
+}
+
+#[test]
+fn a_users_pipeline_has_a_tail_for_each_end() {
+    let Tail::ByCaps { raw, nvmm, h264 } = make(&config(SourceKind::Pipeline), "x264enc", &[], vec![]).tail else {
+        panic!("the tail must depend on what the pipeline gives");
+    };
+    assert!(raw.starts_with("identity name=rov_pace ! videorate drop-only=true max-rate=30 ! queue name=rov_raw"), "{raw}");
+    assert_eq!(nvmm, None);
+    assert_eq!(h264, format!("identity name=rov_pace ! {END}"));
+    let Tail::ByCaps { nvmm: Some(nvmm), .. } = make(&config(SourceKind::Pipeline), "x264enc", &["nvvidconv"], vec![]).tail else {
+        panic!("with nvvidconv there is a tail for NVIDIA's memory");
+    };
+    assert!(nvmm.contains("! nvvidconv ! video/x-raw,format=I420"), "{nvmm}");
+}
+
+#[test]
+fn an_automatic_bitrate_follows_the_size_and_a_given_one_stays() {
+    let size = Resolution::new(640, 480);
+    let automatic = make(&config(SourceKind::Test), "x264enc", &[], vec![]);
+    assert_eq!(bitrate_for(&automatic, size, Some(Fps::whole(30))), Bitrate::from_kbps(3582));
+    let given = CaptureConfig { bitrate: Some(Bitrate::from_kbps(4000)), ..config(SourceKind::Test) };
+    let given = make(&given, "x264enc", &[], vec![]);
+    assert_eq!(bitrate_for(&given, size, None), Bitrate::from_kbps(4000));
+}

@@ -13,6 +13,9 @@ use crate::config::{CaptureConfig, SourceKind};
 /// H.264 as everything behind the seam wants it.
 pub const H264_CAPS: &str = "video/x-h264,stream-format=byte-stream,alignment=au";
 
+/// Name of the last element of a user's pipeline, which refuses what is neither raw nor H.264 video.
+pub const END: &str = "rov_end";
+
 /// A camera that the machine has now.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Camera {
@@ -309,7 +312,7 @@ fn stdin(machine: &Machine) -> Source {
 
 fn user_pipeline(config: &CaptureConfig) -> Source {
     let description = config.pipeline.as_deref().unwrap_or_default().trim().trim_end_matches('!').trim_end();
-    let text = format!("{description} ! capsfilter caps=\"video/x-raw;video/x-raw(memory:NVMM);video/x-h264\"");
+    let text = format!("{description} ! capsfilter name={END} caps=\"video/x-raw;video/x-raw(memory:NVMM);video/x-h264\"");
     Source { limit_fps: true, ..live("user's pipeline".to_owned(), text, Output::ByCaps) }
 }
 

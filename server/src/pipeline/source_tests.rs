@@ -1,0 +1,166 @@
+use std::path::PathBuf;
+
+use super::*;
+
+fn machine(has_property: HasProperty<'_>) -> Machine<'_> {
+    Machine { has_property, cores: 2, cameras: Vec::new(), csi: Vec::new(), container: None, stdin_fd: 0 }
+}
+
+fn config(source: SourceKind) -> CaptureConfig {
+    CaptureConfig { source, ..CaptureConfig::default() }
+}
+
+fn camera(id: &str, name: &str, modes: Vec<Mode>) -> Camera {
+    Camera { element: "v4l2src", property: "device", id: id.to_owned(), name: name.to_owned(), modes }
+}
+
+fn mode(encoding: Encoding, fps: u32) -> Mode {
+    let size = Resolution::new(1920, 1080);
+    Mode { encoding, min: size, max: size, fps: vec![(Fps::whole(fps), Fps::whole(fps))] }
+}
+
+fn file(container: Option<Container>, passthrough: bool) -> Result<Source, Missing> {
+    let config = CaptureConfig {
+        file: Some(PathBuf::from("/videos/dive \"1\".mp4")),
+        file_passthrough: passthrough,
+        ..config(SourceKind::File)
+    };
+    source(&config, &Machine { container, ..machine(&|_, _| false) })
+}
+
+#[test]
+fn the_test_picture_moves_and_is_drawn_into() {
+    let source = source(&config(SourceKind::Test), &machine(&|_, _| false)).unwrap();
+    let text = "videotestsrc is-live=true pattern=smpte horizontal-speed=4 \
+                ! video/x-raw,format=I420,width=1920,height=1080,framerate=30/1";
+    assert_eq!((source.text.as_str(), source.output, source.label.as_str()), (text, Output::Raw, "test picture"));
+    assert_eq!(source.drawing, Some(Drawing { label: None }));
+}
+
+#[test]
+fn auto_takes_csi_then_a_webcam_then_the_labelled_test_picture() {
+    let config = config(SourceKind::Auto);
+    let none = source(&config, &machine(&|_, _| false)).unwrap();
+    assert_eq!(none.label, "test picture (NO CAMERA)");
+    assert_eq!(none.drawing, Some(Drawing { label: Some("NO CAMERA".to_owned()) }));
+    let mut machine = machine(&|_, _| false);
+    machine.cameras.push(camera("/dev/video2", "C920", vec![]));
+    assert_eq!(source(&config, &machine).unwrap().label, "webcam /dev/video2 (C920)");
+    machine.csi.push(CsiCamera { row: &CSI_ROWS[0], id: "0".to_owned() });
+    assert_eq!(source(&config, &machine).unwrap().label, "CSI camera 0 (nvarguscamerasrc)");
+}
+
+#[test]
+fn a_webcam_gives_raw_jpeg_or_h264_as_it_offers() {
+    let text = |modes: Vec<Mode>| {
+        let mut machine = machine(&|_, _| false);
+        machine.cameras.push(camera("/dev/video0", "C920", modes));
+        let source = source(&config(SourceKind::Webcam), &machine).unwrap();
+        (source.text, source.output, source.limit_fps)
+    };
+    let size = "width=1920,height=1080";
+    let raw = Encoding::Raw("YUY2".to_owned());
+    let start = "v4l2src device=\"/dev/video0\" do-timestamp=true !";
+    assert_eq!(
+        text(vec![mode(raw, 60)]),
+        (format!("{start} video/x-raw,format=YUY2,{size},framerate=60/1"), Output::Raw, true)
+    );
+    let leaky = "queue max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream";
+    assert_eq!(
+        text(vec![mode(Encoding::Jpeg, 30)]),
+        (format!("{start} image/jpeg,{size},framerate=30/1 ! {leaky} ! jpegdec"), Output::Raw, false)
+    );
+    let h264 = format!("{start} video/x-h264,{size},framerate=30/1 ! h264parse config-interval=-1 ! {H264_CAPS}");
+    assert_eq!(text(vec![mode(Encoding::H264, 30)]), (h264, Output::H264, false));
+    assert_eq!(text(vec![]), (format!("{start} decodebin ! video/x-raw"), Output::Raw, true));
+}
+
+#[test]
+fn a_webcam_is_found_by_index_path_or_name_and_a_missing_one_says_which_there_are() {
+    let mut machine = machine(&|_, _| false);
+    let find = |machine: &Machine, device: Option<&str>| {
+        let config = CaptureConfig { device: device.map(str::to_owned), ..config(SourceKind::Webcam) };
+        find_webcam(&config, machine).map(|camera| camera.id.clone()).map_err(|missing| missing.0)
+    };
+    assert_eq!(find(&machine, None).unwrap_err(), "no webcam found: there is no camera, connect one, or use --source test");
+    machine.cameras = vec![camera("/dev/video0", "HD Pro C920", vec![]), camera("/dev/video2", "Low-Light USB", vec![])];
+    for (device, id) in [("0", "/dev/video0"), ("2", "/dev/video2"), ("/dev/video2", "/dev/video2"), ("low-light", "/dev/video2")] {
+        assert_eq!(find(&machine, Some(device)).unwrap(), id);
+    }
+    let message = "no webcam 1: there is /dev/video0 (HD Pro C920), /dev/video2 (Low-Light USB)";
+    assert_eq!(find(&machine, Some("1")).unwrap_err(), message);
+}
+
+#[test]
+fn csi_cameras_of_jetson_and_pi() {
+    let text = |row: usize, id: &str| {
+        let mut machine = machine(&|_, _| false);
+        machine.csi.push(CsiCamera { row: &CSI_ROWS[row], id: id.to_owned() });
+        let source = source(&config(SourceKind::Csi), &machine).unwrap();
+        (source.text, source.output)
+    };
+    let jetson = "nvarguscamerasrc sensor-id=\"0\" ! video/x-raw(memory:NVMM),format=NV12,width=1920,height=1080,framerate=30/1";
+    assert_eq!(text(0, "0"), (jetson.to_owned(), Output::Nvmm));
+    let pi = "libcamerasrc camera-name=\"/base/soc/i2c0mux/i2c@1/imx219@10\" ! video/x-raw,format=NV12,width=1920,height=1080,framerate=30/1";
+    assert_eq!(text(1, "/base/soc/i2c0mux/i2c@1/imx219@10"), (pi.to_owned(), Output::Raw));
+    let missing = source(&config(SourceKind::Csi), &machine(&|_, _| false)).unwrap_err();
+    assert!(missing.0.starts_with("no CSI camera found: needs nvarguscamerasrc"), "{}", missing.0);
+}
+
+#[test]
+fn a_file_is_decoded_or_taken_apart_by_its_container() {
+    let location = "filesrc location=\"/videos/dive \\\"1\\\".mp4\"";
+    assert_eq!(file(None, false).unwrap().text, format!("{location} ! decodebin ! video/x-raw ! identity"));
+    for (container, demuxer) in [
+        (Container::Mp4, "qtdemux ! "),
+        (Container::Matroska, "matroskademux ! "),
+        (Container::MpegTs, "tsdemux ! "),
+        (Container::AnnexB, ""),
+    ] {
+        let source = file(Some(container), true).unwrap();
+        let parse = "h264parse config-interval=-1 ! video/x-h264,stream-format=byte-stream,alignment=au";
+        assert_eq!(source.text, format!("{location} ! {demuxer}video/x-h264 ! {parse}"));
+        assert_eq!(source.output, Output::H264);
+    }
+    let refused = file(None, true).unwrap_err().0;
+    assert!(refused.ends_with("not MP4, MKV, MPEG-TS or raw H.264; drop --file-passthrough so that it is re-encoded"), "{refused}");
+}
+
+#[test]
+fn on_a_jetson_a_decoded_file_comes_out_of_its_memory() {
+    let config = CaptureConfig { file: Some(PathBuf::from("a.mp4")), ..config(SourceKind::File) };
+    let text = source(&config, &machine(&|element, _| element == "nvvidconv")).unwrap().text;
+    assert_eq!(text, "filesrc location=\"a.mp4\" ! decodebin ! video/x-raw(ANY) ! nvvidconv ! video/x-raw ! identity");
+}
+
+#[test]
+fn standard_input_goes_through_untouched() {
+    let source = source(&config(SourceKind::Stdin), &machine(&|_, _| false)).unwrap();
+    let text = "fdsrc fd=0 do-timestamp=true blocksize=65536 ! h264parse config-interval=-1 \
+                ! video/x-h264,stream-format=byte-stream,alignment=au";
+    assert_eq!((source.text.as_str(), source.output), (text, Output::H264));
+}
+
+#[test]
+fn a_users_pipeline_may_end_in_raw_or_h264() {
+    let config = CaptureConfig { pipeline: Some(" videotestsrc is-live=true ! ".to_owned()), ..config(SourceKind::Pipeline) };
+    let source = source(&config, &machine(&|_, _| false)).unwrap();
+    let text = "videotestsrc is-live=true ! capsfilter name=rov_end caps=\"video/x-raw;video/x-raw(memory:NVMM);video/x-h264\"";
+    assert_eq!((source.text.as_str(), source.output), (text, Output::ByCaps));
+}
+
+#[test]
+fn containers_are_told_by_their_first_bytes() {
+    assert_eq!(sniff(b"\0\0\0\x18ftypisom"), Some(Container::Mp4));
+    assert_eq!(sniff(&[0x1a, 0x45, 0xdf, 0xa3, 0]), Some(Container::Matroska));
+    assert_eq!(sniff(&[0, 0, 0, 1, 0x67]), Some(Container::AnnexB));
+    assert_eq!(sniff(&[0, 0, 1, 0x09]), Some(Container::AnnexB));
+    assert_eq!(sniff(&[0, 0, 1, 0xba]), None);
+    let mut ts = vec![0u8; 256];
+    ts[0] = 0x47;
+    assert_eq!(sniff(&ts), None);
+    ts[188] = 0x47;
+    assert_eq!(sniff(&ts), Some(Container::MpegTs));
+    assert_eq!(sniff(b""), None);
+    assert_eq!(sniff(b"RIFF...."), None);
+}

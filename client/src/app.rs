@@ -1,0 +1,292 @@
+//! Wires the program: the session on the runtime's threads, the window on the main thread, statistics between them.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result};
+use serde_json::json;
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::Cli;
+use crate::decode::{Picture, read_stamp};
+use crate::discovery::{self, Found, Wanted};
+use crate::receive::webrtc::check_socket_buffers;
+use crate::session::{self, Fatal, SessionConfig};
+use crate::stats::{Passage, Report, Shown};
+use crate::viewer::Viewer;
+
+const EXIT_USAGE: u8 = 2;
+const EXIT_NOTHING_FOUND: u8 = 3;
+
+/// The headless loop looks for the end of the program so often.
+const HEADLESS_WAIT: Duration = Duration::from_millis(100);
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// For telling the server goodbye at the end.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
+
+/// Runs the client; returns when the user closes it.
+pub fn run(cli: &Cli) -> ExitCode {
+    let started = Instant::now();
+    init_log(cli);
+    let config = match cli.session() {
+        Ok(config) => config,
+        Err(message) => {
+            tracing::error!("{message}");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(%error, "cannot start the runtime");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = if cli.list { list(&runtime, cli) } else { view(&runtime, cli, config, started) };
+    runtime.shutdown_background();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fatal) => {
+            tracing::error!("{fatal}");
+            match fatal {
+                Fatal::NothingFound(_) => ExitCode::from(EXIT_NOTHING_FOUND),
+                Fatal::Ambiguous(_) | Fatal::Decoder(_) => ExitCode::from(EXIT_USAGE),
+                Fatal::Other(_) => ExitCode::FAILURE,
+            }
+        }
+    }
+}
+
+/// `--list`: prints the servers that are found.
+fn list(runtime: &Runtime, cli: &Cli) -> Result<(), Fatal> {
+    let (found, tried) = runtime.block_on(async {
+        let mut discovery = discovery::bind(cli.discovery_port, cli.interfaces.clone())?;
+        let wanted = Wanted { id: None, name: cli.name.clone() };
+        let found = discovery.search(&wanted, cli.discovery_timeout).await;
+        anyhow::Ok((found, discovery.describe()))
+    })?;
+    let text = if cli.json { list_json(&found)? } else { session::list(&found) };
+    if cli.json || !found.is_empty() {
+        println!("{text}");
+    }
+    if found.is_empty() { Err(Fatal::NothingFound(format!("no server found: {tried}"))) } else { Ok(()) }
+}
+
+fn list_json(found: &[Found]) -> Result<String> {
+    let servers: Vec<_> = found
+        .iter()
+        .map(|f| {
+            let a = &f.announcement;
+            let streams: Vec<_> = a
+                .streams
+                .iter()
+                .map(|s| json!({"name": s.name, "codec": s.codec, "width": s.width, "height": s.height, "fps": s.fps}))
+                .collect();
+            json!({
+                "id": a.id, "name": a.name, "version": a.version, "address": f.address.to_string(), "whep": a.whep,
+                "transports": a.transports, "streams": streams,
+            })
+        })
+        .collect();
+    serde_json::to_string_pretty(&servers).context("cannot write the list as JSON")
+}
+
+fn view(runtime: &Runtime, cli: &Cli, config: SessionConfig, started: Instant) -> Result<(), Fatal> {
+    check_socket_buffers();
+    let viewer = Viewer::new();
+    let shown = Arc::new(Mutex::new(Shown::new(started)));
+    let stop = CancellationToken::new();
+    runtime.spawn(stop_on_signal(stop.clone()));
+    if let Some(duration) = cli.duration {
+        let stop = stop.clone();
+        runtime.spawn(async move {
+            tokio::time::sleep(duration).await;
+            stop.cancel();
+        });
+    }
+    let reporter = Reporter {
+        viewer: Arc::clone(&viewer),
+        shown: Arc::clone(&shown),
+        file: cli.stats_json.clone(),
+        print: cli.headless,
+    };
+    let reporting = runtime.spawn(reporter.run(stop.clone()));
+    let session = {
+        let (viewer, stop) = (Arc::clone(&viewer), stop.clone());
+        runtime.spawn(async move {
+            let result = session::run(config, viewer, stop.clone()).await;
+            // The screen has nothing to wait for any more.
+            stop.cancel();
+            result
+        })
+    };
+    let on_shown = {
+        let (shown, viewer) = (Arc::clone(&shown), Arc::clone(&viewer));
+        let mut sessions = 0;
+        move |picture: &Picture, at: Instant| {
+            let mut shown = lock(&shown);
+            let now = viewer.sessions();
+            if std::mem::replace(&mut sessions, now) != now {
+                shown.new_session();
+            }
+            add(&mut shown, picture, at);
+        }
+    };
+    let screen = if cli.headless { headless(&viewer, &stop, on_shown) } else { window(cli, &viewer, &stop, on_shown) };
+    stop.cancel();
+    let finish = async { tokio::join!(session, reporting) };
+    let finished = runtime.block_on(async { tokio::time::timeout(SHUTDOWN_LIMIT, finish).await });
+    screen?;
+    match finished {
+        Ok((Ok(session), Ok(report))) => session.and(report.map_err(Fatal::from)),
+        Ok((Err(panic), _) | (_, Err(panic))) => Err(anyhow::anyhow!("a task ended badly: {panic}").into()),
+        Err(_) => {
+            tracing::warn!("the session did not end within {} s and is cut off", SHUTDOWN_LIMIT.as_secs());
+            Ok(())
+        }
+    }
+}
+
+/// Takes each picture as a window would, without one.
+fn headless(viewer: &Viewer, stop: &CancellationToken, mut on_shown: impl FnMut(&Picture, Instant)) -> Result<()> {
+    while !stop.is_cancelled() {
+        if let Some(picture) = viewer.mailbox.wait(HEADLESS_WAIT) {
+            on_shown(&picture, Instant::now());
+        }
+    }
+    Ok(())
+}
+
+fn window(
+    _cli: &Cli,
+    _viewer: &Viewer,
+    _stop: &CancellationToken,
+    _on_shown: impl FnMut(&Picture, Instant),
+) -> Result<()> {
+    anyhow::bail!("not yet")
+}
+
+fn add(shown: &mut Shown, picture: &Picture, at: Instant) {
+    let passage = Passage {
+        first_packet_at: picture.first_packet_at,
+        last_packet_at: picture.last_packet_at,
+        decoded_at: picture.decoded_at,
+        shown_at: at,
+    };
+    let unix_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64);
+    shown.add(passage, picture.source, read_stamp(picture).map(|stamp| (stamp, unix_us)));
+}
+
+/// Writes the figures each second, and at the end.
+struct Reporter {
+    viewer: Arc<Viewer>,
+    shown: Arc<Mutex<Shown>>,
+    file: Option<PathBuf>,
+    print: bool,
+}
+
+impl Reporter {
+    async fn run(self, stop: CancellationToken) -> Result<()> {
+        let mut tick = tokio::time::interval(REPORT_INTERVAL);
+        tick.tick().await;
+        loop {
+            let last = tokio::select! {
+                _ = tick.tick() => false,
+                () = stop.cancelled() => true,
+            };
+            let mut report = Report::default();
+            self.viewer.report(&mut report);
+            lock(&self.shown).report(Instant::now(), &mut report);
+            if self.print {
+                println!("{}", line(&report));
+            }
+            if let Some(file) = &self.file {
+                write_atomically(file, &serde_json::to_vec_pretty(&report)?)
+                    .with_context(|| format!("--stats-json {}: cannot write", file.display()))?;
+            }
+            if last {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn line(report: &Report) -> String {
+    if report.frames_shown == 0 {
+        return format!("{}: no picture yet", report.state);
+    }
+    let stamps = if report.stamps.read > 0 {
+        format!(", latency {:.1}/{:.1} ms (p50/p95)", report.stamps.latency.p50_ms, report.stamps.latency.p95_ms)
+    } else {
+        String::new()
+    };
+    format!(
+        "{}: {} {}x{} {:.1} fps {:.0} kbit/s, {} shown, {} lost, receive to shown {:.1} ms{stamps}",
+        report.state,
+        report.server,
+        report.width,
+        report.height,
+        report.fps,
+        report.bitrate_kbps,
+        report.frames_shown,
+        report.packets_lost,
+        report.receive_to_shown.p50_ms,
+    )
+}
+
+/// Whoever reads the file never sees half of it.
+fn write_atomically(file: &Path, data: &[u8]) -> std::io::Result<()> {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".new");
+    let temporary = PathBuf::from(name);
+    std::fs::File::create(&temporary)?.write_all(data)?;
+    std::fs::rename(&temporary, file)
+}
+
+async fn stop_on_signal(stop: CancellationToken) {
+    #[cfg(unix)]
+    let terminated = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    #[cfg(not(unix))]
+    let terminated = std::future::pending::<()>();
+    tokio::select! {
+        result = tokio::signal::ctrl_c() => if let Err(error) = result {
+            tracing::error!(%error, "cannot wait for Ctrl+C");
+        },
+        () = terminated => {}
+    }
+    stop.cancel();
+}
+
+fn init_log(cli: &Cli) {
+    let filter = match (cli.verbose, cli.quiet) {
+        (_, true) => "error",
+        (0, _) => "info,rtc=off,webrtc=error",
+        (1, _) => "debug,rtc=warn,webrtc=warn,ureq=info,rustls=info",
+        (..) => "trace",
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
+    let colours = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(colours)
+        .with_target(false)
+        .init();
+}
+
+/// The figures are plain assignments: what a panicking holder left is consistent.
+fn lock(shown: &Mutex<Shown>) -> MutexGuard<'_, Shown> {
+    shown.lock().unwrap_or_else(PoisonError::into_inner)
+}

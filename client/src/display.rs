@@ -1,0 +1,401 @@
+//! The window: shows the newest picture at once, and never lets old video look live.
+//!
+//! minifb on the calling thread, which must be the main thread on macOS. Q and Escape close it, F switches full screen,
+//! I the statistics. The pictures come already scaled to the window's size; only the moment between a resize and the
+//! first picture of the new size is bridged here. Limits: full screen needs X11 (also through XWayland); if the X
+//! server itself goes away, Xlib ends the process.
+
+mod canvas;
+mod fullscreen;
+
+use std::fmt;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use minifb::{InputCallback, Key, ScaleMode, WindowOptions};
+use rov_common::units::Resolution;
+use tokio_util::sync::CancellationToken;
+
+use self::canvas::Canvas;
+use self::fullscreen::Fullscreen;
+use crate::decode::Picture;
+use crate::mailbox::Mailbox;
+use crate::overlay::{self, OverlayData, Tone};
+
+/// A picture older than this is not shown as live.
+pub const STALE_AFTER: Duration = Duration::from_secs(1);
+/// Keys and resizing are looked at this often, at least.
+const EVENT_INTERVAL: Duration = Duration::from_millis(8);
+/// An unchanged window is drawn again this often, since minifb does not tell when another window had covered it.
+const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
+/// A press that follows sooner on one that was not released is the keyboard's repetition. Later, the release went to
+/// another window.
+const KEY_REPEAT: Duration = Duration::from_millis(1000);
+
+/// What the window shows beside the video. The owner changes it whenever it likes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ViewModel {
+    pub status: Status,
+    pub overlay: OverlayData,
+}
+
+/// How the session stands, in words for the pilot.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Status {
+    /// `what` is being done, as `Looking for a server…`.
+    Connecting { what: String },
+    /// Connected: pictures should come.
+    Live,
+    /// The video was lost, and what is being done about it, as `server lost, looking for it…`.
+    Lost { reason: String },
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self::Connecting { what: "Looking for a server…".to_owned() }
+    }
+}
+
+/// Why the display ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Q, Escape, or the window's own button.
+    ClosedByUser,
+    /// The token given to `run` was cancelled.
+    Stopped,
+}
+
+/// The window cannot be opened or drawn into.
+#[derive(Debug, thiserror::Error)]
+pub enum DisplayError {
+    #[error("cannot open a window: {0}; is there a display (DISPLAY or WAYLAND_DISPLAY)? --headless runs without")]
+    Open(String),
+    #[error("cannot draw into the window: {0}")]
+    Draw(String),
+}
+
+/// What the display tells its owner, on the window's thread.
+pub struct Callbacks<'a> {
+    /// A picture was handed to the screen at this time; called once for each.
+    pub on_shown: &'a mut dyn FnMut(&Picture, Instant),
+    /// The window has this size in pixels now; called once at the start, too.
+    pub on_resized: &'a mut dyn FnMut(Resolution),
+}
+
+impl fmt::Debug for Callbacks<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Callbacks")
+    }
+}
+
+/// How the newest picture may be presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presentation {
+    /// As it is.
+    Live,
+    /// Dimmed, with its age written over it.
+    Stale { age: Duration },
+    /// There is none.
+    Waiting,
+}
+
+/// Decides how the newest picture, which came at `last_picture_at`, may be presented. When the session is known to be
+/// lost its last picture is old at once.
+pub fn presentation(now: Instant, last_picture_at: Option<Instant>, status: &Status) -> Presentation {
+    let Some(at) = last_picture_at else { return Presentation::Waiting };
+    let age = now.saturating_duration_since(at);
+    if age >= STALE_AFTER || matches!(status, Status::Lost { .. }) {
+        Presentation::Stale { age }
+    } else {
+        Presentation::Live
+    }
+}
+
+/// The message for a presentation: a big line, a smaller one, and how it is meant.
+fn message(presentation: Presentation, status: &Status) -> Option<(String, String, Tone)> {
+    let explained = match status {
+        Status::Connecting { what } => what.as_str(),
+        Status::Live => "",
+        Status::Lost { reason } => reason,
+    };
+    match presentation {
+        Presentation::Live => None,
+        Presentation::Stale { age } => {
+            // Rounded down to the tenth, so that it never says more than is true.
+            let tenths = age.as_millis() / 100;
+            let title = format!("NO VIDEO for {}.{} s", tenths / 10, tenths % 10);
+            let why = if explained.is_empty() { "connected, but no picture comes" } else { explained };
+            Some((title, why.to_owned(), Tone::Warning))
+        }
+        Presentation::Waiting => Some(match status {
+            Status::Connecting { what } => (what.clone(), String::new(), Tone::Waiting),
+            Status::Live => ("Waiting for the first picture…".to_owned(), String::new(), Tone::Waiting),
+            Status::Lost { reason } => ("NO VIDEO".to_owned(), reason.clone(), Tone::Warning),
+        }),
+    }
+}
+
+/// An open window.
+pub struct Window {
+    window: minifb::Window,
+    keys: Receiver<Key>,
+    fullscreen: Fullscreen,
+    show_stats: bool,
+    canvas: Canvas,
+}
+
+impl fmt::Debug for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Window").field("show_stats", &self.show_stats).finish_non_exhaustive()
+    }
+}
+
+impl Window {
+    /// Opens a window of `size`, or one that fills the screen.
+    pub fn open(title: &str, size: Resolution, fullscreen: bool) -> Result<Self, DisplayError> {
+        let options = WindowOptions { resize: true, scale_mode: ScaleMode::Center, ..WindowOptions::default() };
+        let mut window = minifb::Window::new(title, size.width.max(1) as usize, size.height.max(1) as usize, options)
+            .map_err(|error| DisplayError::Open(error.to_string()))?;
+        // No sleeping inside minifb: a picture is drawn when it comes.
+        window.set_target_fps(0);
+        let (presses, keys) = channel();
+        window.set_input_callback(Box::new(Presses { presses, held: Vec::new() }));
+        let mut this =
+            Self { window, keys, fullscreen: Fullscreen::default(), show_stats: false, canvas: Canvas::default() };
+        // The window manager must have seen the window before it can be asked to change it.
+        this.window.update();
+        if fullscreen {
+            this.toggle_fullscreen();
+        }
+        Ok(this)
+    }
+
+    /// Shows the statistics from the start, as the key I does.
+    pub fn show_stats(&mut self, on: bool) {
+        self.show_stats = on;
+    }
+
+    /// The size in pixels.
+    pub fn size(&self) -> Resolution {
+        let (width, height) = self.window.get_size();
+        Resolution::new(width as u32, height as u32)
+    }
+
+    /// Shows what comes into `mailbox` until the window is closed or `stop` is cancelled.
+    pub fn run(
+        mut self,
+        mailbox: &Mailbox<Picture>,
+        view: &Mutex<ViewModel>,
+        stop: &CancellationToken,
+        callbacks: Callbacks<'_>,
+    ) -> Result<Ended, DisplayError> {
+        let Callbacks { on_shown, on_resized } = callbacks;
+        let mut size = self.size();
+        on_resized(size);
+        let mut last: Option<Picture> = None;
+        let mut drawn: Option<(Scene, Instant)> = None;
+        loop {
+            let fresh = mailbox.wait(EVENT_INTERVAL);
+            if stop.is_cancelled() {
+                return Ok(Ended::Stopped);
+            }
+            let is_fresh = fresh.is_some();
+            last = fresh.or(last);
+            let now = Instant::now();
+            let scene = self.scene(now, last.as_ref(), size, view);
+            let same = |(before, at): &(Scene, Instant)| {
+                *before == scene && now.saturating_duration_since(*at) < REPAIR_INTERVAL
+            };
+            if is_fresh || !drawn.as_ref().is_some_and(same) {
+                self.draw(&scene, last.as_ref())?;
+                drawn = Some((scene, now));
+                if is_fresh && let Some(picture) = &last {
+                    on_shown(picture, Instant::now());
+                }
+            } else {
+                self.window.update();
+            }
+            if self.handle_keys() || !self.window.is_open() {
+                return Ok(Ended::ClosedByUser);
+            }
+            if self.size() != size {
+                size = self.size();
+                on_resized(size);
+            }
+        }
+    }
+
+    fn scene(&self, now: Instant, last: Option<&Picture>, size: Resolution, view: &Mutex<ViewModel>) -> Scene {
+        let view = view.lock().unwrap_or_else(PoisonError::into_inner);
+        let presentation = presentation(now, last.map(|picture| picture.decoded_at), &view.status);
+        Scene {
+            size,
+            dimmed: presentation != Presentation::Live,
+            message: message(presentation, &view.status),
+            stats: self.show_stats.then(|| view.overlay.clone()),
+        }
+    }
+
+    fn draw(&mut self, scene: &Scene, picture: Option<&Picture>) -> Result<(), DisplayError> {
+        let plain = picture.filter(|picture| {
+            scene.message.is_none() && scene.stats.is_none() && canvas::fits(picture.resolution, scene.size)
+        });
+        let (pixels, size) = match plain {
+            // Straight from the decoder's memory; minifb centres it on black.
+            Some(picture) => (picture.pixels(), picture.resolution),
+            None => {
+                let pixels = self.canvas.begin(scene.size, picture.map(|p| (p.resolution, p.pixels())), scene.dimmed);
+                if let Some(mut surface) = overlay::Surface::new(pixels, scene.size) {
+                    if let Some((title, detail, tone)) = &scene.message {
+                        overlay::draw_message(&mut surface, title, detail, *tone);
+                    }
+                    if let Some(stats) = &scene.stats {
+                        overlay::draw_stats(&mut surface, stats);
+                    }
+                }
+                (self.canvas.pixels(), scene.size)
+            }
+        };
+        if size.pixels() == 0 {
+            self.window.update();
+            return Ok(());
+        }
+        self.window
+            .update_with_buffer(pixels, size.width as usize, size.height as usize)
+            .map_err(|error| DisplayError::Draw(error.to_string()))
+    }
+
+    /// Whether one of them asked for the end.
+    fn handle_keys(&mut self) -> bool {
+        while let Ok(key) = self.keys.try_recv() {
+            match key {
+                Key::Q | Key::Escape => return true,
+                Key::F => self.toggle_fullscreen(),
+                Key::I => self.show_stats = !self.show_stats,
+                _ => {}
+            }
+        }
+        false
+    }
+
+    fn toggle_fullscreen(&mut self) {
+        if let Err(reason) = self.fullscreen.toggle(&self.window) {
+            tracing::warn!("cannot switch full screen: {reason}");
+        }
+    }
+}
+
+/// All that a drawn window depends on, beside the picture.
+#[derive(Clone, Debug, PartialEq)]
+struct Scene {
+    size: Resolution,
+    dimmed: bool,
+    message: Option<(String, String, Tone)>,
+    stats: Option<OverlayData>,
+}
+
+/// Turns minifb's key states into presses. Its own `get_keys_pressed` loses one that is released before the next look.
+struct Presses {
+    presses: Sender<Key>,
+    held: Vec<(Key, Instant)>,
+}
+
+impl InputCallback for Presses {
+    fn add_char(&mut self, _: u32) {}
+
+    fn set_key_state(&mut self, key: Key, down: bool) {
+        let now = Instant::now();
+        let held = self.held.iter().position(|(other, _)| *other == key).map(|at| self.held.swap_remove(at).1);
+        if !down {
+            return;
+        }
+        self.held.push((key, now));
+        if held.is_none_or(|since| now.saturating_duration_since(since) > KEY_REPEAT) {
+            // The receiver lives in the same window as this callback.
+            let _ = self.presses.send(key);
+        }
+    }
+}
+
+/// Takes the pictures without a window, until `stop` is cancelled.
+pub fn run_headless(
+    mailbox: &Mailbox<Picture>,
+    stop: &CancellationToken,
+    on_shown: &mut dyn FnMut(&Picture, Instant),
+) -> Ended {
+    while !stop.is_cancelled() {
+        // Longer than a window's: there are no keys to look at, only the token.
+        if let Some(picture) = mailbox.wait(Duration::from_millis(20)) {
+            on_shown(&picture, Instant::now());
+        }
+    }
+    Ended::Stopped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lost() -> Status {
+        Status::Lost { reason: "server lost, looking for it…".into() }
+    }
+
+    #[test]
+    fn video_is_live_for_one_second() {
+        let now = Instant::now();
+        assert_eq!(presentation(now, None, &Status::Live), Presentation::Waiting);
+        assert_eq!(presentation(now + Duration::from_millis(999), Some(now), &Status::Live), Presentation::Live);
+        let later = now + Duration::from_millis(1000);
+        let stale = Presentation::Stale { age: Duration::from_secs(1) };
+        assert_eq!(presentation(later, Some(now), &Status::Live), stale);
+        assert_eq!(presentation(later, Some(now), &Status::default()), stale);
+    }
+
+    #[test]
+    fn a_lost_sessions_picture_is_never_live() {
+        let now = Instant::now();
+        assert_eq!(presentation(now, Some(now), &lost()), Presentation::Stale { age: Duration::ZERO });
+        assert_eq!(presentation(now, None, &lost()), Presentation::Waiting);
+    }
+
+    #[test]
+    fn the_message_tells_the_age_and_the_reason() {
+        let stale = Presentation::Stale { age: Duration::from_millis(3_499) };
+        let (title, detail, tone) = message(stale, &lost()).unwrap();
+        assert_eq!((title.as_str(), detail.as_str()), ("NO VIDEO for 3.4 s", "server lost, looking for it…"));
+        assert_eq!(tone, Tone::Warning);
+        assert_eq!(message(stale, &Status::Live).unwrap().1, "connected, but no picture comes");
+        assert_eq!(message(Presentation::Live, &Status::Live), None);
+    }
+
+    #[test]
+    fn before_the_first_picture_the_window_says_what_is_being_done() {
+        let (title, ..) = message(Presentation::Waiting, &Status::default()).unwrap();
+        assert_eq!(title, "Looking for a server…");
+    }
+
+    #[test]
+    fn a_held_key_counts_once() {
+        let (presses, keys) = channel();
+        let mut callback = Presses { presses, held: Vec::new() };
+        for down in [true, true, true, false, true, false] {
+            callback.set_key_state(Key::F, down);
+        }
+        assert_eq!(keys.try_iter().collect::<Vec<_>>(), [Key::F, Key::F]);
+    }
+
+    #[test]
+    fn headless_takes_pictures_until_it_is_stopped() {
+        let mailbox = Mailbox::new();
+        let stop = CancellationToken::new();
+        let picture = Picture::from_pixels(Resolution::new(1, 1), vec![0], Instant::now()).unwrap();
+        mailbox.put(picture);
+        let mut shown = 0;
+        let ended = run_headless(&mailbox, &stop.clone(), &mut |_, _| {
+            shown += 1;
+            stop.cancel();
+        });
+        assert_eq!((ended, shown), (Ended::Stopped, 1));
+    }
+}

@@ -1,0 +1,126 @@
+//! The window's pixels where they are not simply the picture's: bars around it, dimming, bridging a resize. Pure.
+
+use rov_common::units::Resolution;
+
+/// Behind everything, while there is no picture: nearly black.
+const BACKGROUND: u32 = 0x10_14_18;
+/// The bars beside a picture.
+const BARS: u32 = 0;
+
+/// A buffer that is used again for each drawing.
+#[derive(Debug, Default)]
+pub struct Canvas {
+    pixels: Vec<u32>,
+}
+
+/// Whether a picture can be put into a window as it is: as large as it can be with its aspect ratio, give or take the
+/// pixel of rounding.
+pub fn fits(picture: Resolution, window: Resolution) -> bool {
+    let best = picture.fit_into(window);
+    picture.width <= window.width
+        && picture.height <= window.height
+        && best.width.abs_diff(picture.width) <= 2
+        && best.height.abs_diff(picture.height) <= 2
+}
+
+impl Canvas {
+    pub fn pixels(&self) -> &[u32] {
+        &self.pixels
+    }
+
+    /// Fills the canvas with the picture in the middle of a window of `size`, dimmed on demand.
+    pub fn begin(&mut self, size: Resolution, picture: Option<(Resolution, &[u32])>, dimmed: bool) -> &mut [u32] {
+        self.pixels.clear();
+        self.pixels.resize(size.width as usize * size.height as usize, if picture.is_some() { BARS } else { BACKGROUND });
+        if let Some((resolution, pixels)) = picture
+            && resolution.pixels() > 0
+            && size.pixels() > 0
+        {
+            let area = if fits(resolution, size) { resolution } else { resolution.fit_into(size) };
+            self.paint(size, area, resolution, pixels);
+        }
+        if dimmed {
+            self.pixels.iter_mut().for_each(|pixel| *pixel = dim(*pixel));
+        }
+        &mut self.pixels
+    }
+
+    /// Paints the picture into an area of the size `area` in the middle; the nearest pixel where the sizes differ, as
+    /// that lasts only until the decoder gives the new size.
+    fn paint(&mut self, size: Resolution, area: Resolution, picture: Resolution, pixels: &[u32]) {
+        let (width, height) = (area.width as usize, area.height as usize);
+        let left = (size.width as usize - width) / 2;
+        let top = (size.height as usize - height) / 2;
+        for y in 0..height {
+            let from = y * picture.height as usize / height * picture.width as usize;
+            let Some(source) = pixels.get(from..from + picture.width as usize) else { return };
+            let to = (top + y) * size.width as usize + left;
+            let row = &mut self.pixels[to..to + width];
+            if row.len() == source.len() {
+                row.copy_from_slice(source);
+            } else {
+                for (x, pixel) in row.iter_mut().enumerate() {
+                    *pixel = source[x * source.len() / width];
+                }
+            }
+        }
+    }
+}
+
+/// A third of the brightness, and nearly grey, so that nobody takes it for live video.
+fn dim(pixel: u32) -> u32 {
+    let (r, g, b) = (pixel >> 16 & 0xff, pixel >> 8 & 0xff, pixel & 0xff);
+    let grey = (77 * r + 150 * g + 29 * b) >> 8;
+    let channel = |value: u32| (3 * grey + value) / 12;
+    channel(r) << 16 | channel(g) << 8 | channel(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RED: u32 = 0xff_00_00;
+
+    #[test]
+    fn a_wide_picture_gets_bars_above_and_below() {
+        let mut canvas = Canvas::default();
+        let pixels = canvas.begin(Resolution::new(4, 4), Some((Resolution::new(4, 2), &[RED; 8])), false);
+        assert_eq!(pixels, [[BARS; 4], [RED; 4], [RED; 4], [BARS; 4]].concat());
+    }
+
+    #[test]
+    fn a_picture_of_another_size_is_scaled_to_fit() {
+        let mut canvas = Canvas::default();
+        let picture = [RED, 1, RED, 1];
+        let pixels = canvas.begin(Resolution::new(6, 4), Some((Resolution::new(2, 2), &picture)), false);
+        let row = [BARS, RED, RED, 1, 1, BARS];
+        assert_eq!(pixels, [row; 4].concat());
+        let pixels = canvas.begin(Resolution::new(1, 1), Some((Resolution::new(2, 2), &picture)), false);
+        assert_eq!(pixels, [RED]);
+    }
+
+    #[test]
+    fn dimming_takes_brightness_and_colour_away() {
+        let mut canvas = Canvas::default();
+        let picture = [0x00ff_ffff, 0x00ff_0000];
+        let pixels = canvas.begin(Resolution::new(2, 1), Some((Resolution::new(2, 1), &picture)), true);
+        assert_eq!(pixels[0], 0x0055_5555);
+        let (r, b) = (pixels[1] >> 16, pixels[1] & 0xff);
+        assert!(r < 0x40 && b > 0x08, "{:#x}", pixels[1]);
+    }
+
+    #[test]
+    fn without_a_picture_the_window_is_dark() {
+        assert_eq!(Canvas::default().begin(Resolution::new(1, 1), None, false), [BACKGROUND]);
+        assert!(Canvas::default().begin(Resolution::new(0, 5), Some((Resolution::new(1, 1), &[1])), true).is_empty());
+    }
+
+    #[test]
+    fn only_a_picture_of_the_best_size_fits() {
+        let window = Resolution::new(1280, 800);
+        assert!(fits(Resolution::new(1280, 720), window));
+        assert!(fits(Resolution::new(1280, 719), window));
+        assert!(!fits(Resolution::new(1920, 1080), window));
+        assert!(!fits(Resolution::new(640, 360), window));
+    }
+}
