@@ -21,20 +21,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use gstreamer as gst;
-use gstreamer_app as gst_app;
 use rov_common::units::Resolution;
 
 pub use self::picture::{Picture, read_stamp};
 use self::flow::Flow;
 use self::graph::{Note, Shared};
 use self::rtp::Packet;
-use self::supervisor::{Now, Supervisor};
+use self::supervisor::{Now, Supervisor, Taken};
 use crate::decoders::{self, Candidate, DecoderChoice};
 use crate::mailbox::Mailbox;
 
-/// Bytes that may wait in front of the jitter buffer. That takes them as they come, so there are more only when the
-/// pipeline stands still: then half a second of 100 Mbit/s is enough to lose.
-const MAX_WAITING_BYTES: u64 = 6 << 20;
 /// Notes from the callbacks to the supervisor; more are left out, since it looks at everything each tick anyway.
 const MAX_NOTES: usize = 64;
 
@@ -107,8 +103,7 @@ pub struct Decoder {
     shared: Arc<Shared>,
     now: Arc<Mutex<Now>>,
     payload_type: u8,
-    ssrc: AtomicU64,
-    /// Packets were left out, and nobody was told yet.
+    /// Packets are being left out, and that was logged.
     overflowing: AtomicBool,
     thread: Option<JoinHandle<()>>,
 }
@@ -157,7 +152,6 @@ impl Decoder {
             shared,
             now,
             payload_type,
-            ssrc: AtomicU64::new(u64::MAX),
             overflowing: AtomicBool::new(false),
             thread: Some(thread),
         })
@@ -169,26 +163,24 @@ impl Decoder {
         let Some(packet) = Packet::parse(&rtp_packet).filter(|packet| packet.payload_type == self.payload_type) else {
             return;
         };
-        let Some(input) = self.now().input() else {
-            graph::count_dropped(&self.shared);
-            return;
-        };
-        if input.current_level_bytes() > MAX_WAITING_BYTES {
-            graph::count_dropped(&self.shared);
-            if !self.overflowing.swap(true, Ordering::Relaxed) {
-                tracing::warn!("the decoder takes no packets; they are dropped until it does");
-                self.shared.flow().gate.close("packets dropped in front of the decoder");
-            }
-            return;
-        }
-        self.overflowing.store(false, Ordering::Relaxed);
+        // The buffer keeps the packet's own memory.
+        let buffer = gst::Buffer::from_slice(rtp_packet);
+        // First the arrival, as the pipeline's threads look it up as soon as they have the packet.
         self.shared.flow().arrived(packet.sequence, arrived);
-        let ssrc = u64::from(packet.ssrc);
-        let before = self.ssrc.swap(ssrc, Ordering::Relaxed);
-        if before != ssrc && before != u64::MAX {
-            tracing::debug!("the stream's SSRC changed to {ssrc:#x}");
+        let taken = self.now().push(packet.ssrc, buffer);
+        match taken {
+            Taken::Yes | Taken::Straggler => {}
+            Taken::NewStream => self.shared.tell(Note::NewStream),
+            Taken::Full => self.shared.flow().gate.close("the decoder took no packets"),
         }
-        push_buffer(&input, rtp_packet);
+        if taken == Taken::Full {
+            let dropped = self.shared.dropped.fetch_add(1, Ordering::Relaxed) + 1;
+            if !self.overflowing.swap(true, Ordering::Relaxed) {
+                tracing::warn!("the decoder takes no packets, {dropped} dropped until now");
+            }
+        } else {
+            self.overflowing.store(false, Ordering::Relaxed);
+        }
     }
 
     /// Scales to fit `bounds` from the next picture on.
@@ -225,11 +217,6 @@ impl Drop for Decoder {
             tracing::error!("the decoder's thread panicked");
         }
     }
-}
-
-fn push_buffer(input: &gst_app::AppSrc, packet: Bytes) {
-    // The buffer keeps the packet's own memory. An error means that the pipeline stops or failed, which the bus tells.
-    let _ = input.push_buffer(gst::Buffer::from_slice(packet));
 }
 
 /// The elements without which nothing works, and the Debian packages that hold them.

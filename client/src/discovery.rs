@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use rov_common::discovery::interfaces::{Interface, Target, is_neighbour, select, target};
 use rov_common::discovery::{Announcement, DecodeError, MAX_DATAGRAM, Message, decode, encode};
-use socket2::{Domain, Protocol, Socket, Type};
+use rov_common::net;
 use tokio::net::UdpSocket;
 use tracing::debug;
 
@@ -74,8 +74,8 @@ struct Search {
 /// # Errors
 /// When no UDP socket can be had at all. A taken discovery port is no error: asking works without it.
 pub fn bind(port: u16, interfaces: Vec<String>) -> anyhow::Result<Discovery> {
-    let asking = broadcast_socket(0, false).context("cannot open a UDP socket to look for servers")?;
-    let listening = broadcast_socket(port, true).map_err(|error| error.to_string());
+    let asking = net::broadcast_socket(0, false).and_then(UdpSocket::from_std).context("cannot open a UDP socket to look for servers")?;
+    let listening = net::broadcast_socket(port, true).and_then(UdpSocket::from_std).map_err(|error| error.to_string());
     Ok(Discovery {
         port,
         interfaces,
@@ -197,7 +197,7 @@ impl Discovery {
 
     /// Looks for interfaces each time: Wi-Fi may come up during the search.
     async fn ask(&mut self, wanted: &Wanted) {
-        match interfaces() {
+        match net::interfaces() {
             Ok(all) => self.targets = targets(&all, &self.interfaces),
             Err(error) => debug!("cannot list the network interfaces: {error}"),
         }
@@ -286,38 +286,6 @@ fn targets(all: &[Interface], chosen: &[String]) -> Vec<Target> {
         targets.extend(loopback.filter(|loopback| !targets.contains(loopback)));
     }
     targets
-}
-
-/// The IPv4 addresses of this machine. A few system calls, short enough for a runtime thread.
-fn interfaces() -> io::Result<Vec<Interface>> {
-    let all = if_addrs::get_if_addrs()?;
-    Ok(all
-        .into_iter()
-        .filter_map(|interface| {
-            let if_addrs::IfAddr::V4(v4) = &interface.addr else { return None };
-            Some(Interface {
-                address: v4.ip,
-                prefix: v4.prefixlen,
-                is_up: interface.is_oper_up(),
-                is_point_to_point: interface.is_p2p(),
-                name: interface.name,
-            })
-        })
-        .collect())
-}
-
-/// On all addresses; shared with servers and other clients on this machine if so wished.
-fn broadcast_socket(port: u16, shared: bool) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-    if shared {
-        socket.set_reuse_address(true)?;
-        #[cfg(unix)]
-        socket.set_reuse_port(true)?;
-    }
-    socket.set_broadcast(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;
-    UdpSocket::from_std(socket.into())
 }
 
 #[cfg(test)]

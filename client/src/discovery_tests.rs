@@ -39,13 +39,13 @@ fn ids(found: &[Found]) -> Vec<&str> {
 
 /// A port that the caller's servers and clients share, kept taken by the socket.
 fn shared_port() -> (u16, UdpSocket) {
-    let socket = broadcast_socket(0, true).unwrap();
+    let socket = UdpSocket::from_std(net::broadcast_socket(0, true).unwrap()).unwrap();
     (socket.local_addr().unwrap().port(), socket)
 }
 
 /// A server that answers queries and nothing else.
 fn answering(port: u16, id: &'static str, signal_port: u16) -> AbortOnDropHandle<()> {
-    let socket = broadcast_socket(port, true).unwrap();
+    let socket = UdpSocket::from_std(net::broadcast_socket(port, true).unwrap()).unwrap();
     let announcement = announcement(id, signal_port);
     AbortOnDropHandle::new(tokio::spawn(async move {
         let mut buffer = [0; MAX_DATAGRAM];
@@ -60,7 +60,7 @@ fn answering(port: u16, id: &'static str, signal_port: u16) -> AbortOnDropHandle
 
 /// A server that announces ten times a second, and answers nothing.
 fn announcing(port: u16, id: &'static str) -> AbortOnDropHandle<()> {
-    let socket = broadcast_socket(0, false).unwrap();
+    let socket = UdpSocket::from_std(net::broadcast_socket(0, false).unwrap()).unwrap();
     AbortOnDropHandle::new(tokio::spawn(async move {
         loop {
             let datagram = encode(&Message::Announce(announcement(id, 5002)));
@@ -140,7 +140,7 @@ async fn nothing_found_says_where_it_was_looked_for() {
 #[tokio::test]
 async fn a_taken_port_leaves_asking_at_work() {
     // Without sharing, as another program would have it: its owner answers here itself.
-    let owner = broadcast_socket(0, false).unwrap();
+    let owner = UdpSocket::from_std(net::broadcast_socket(0, false).unwrap()).unwrap();
     let port = owner.local_addr().unwrap().port();
     let mut discovery = loopback(port);
     assert!(discovery.describe().contains("could not listen"), "{}", discovery.describe());

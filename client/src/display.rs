@@ -17,7 +17,7 @@ use minifb::{InputCallback, Key, ScaleMode, WindowOptions};
 use rov_common::units::Resolution;
 use tokio_util::sync::CancellationToken;
 
-use self::canvas::Canvas;
+use self::canvas::{Canvas, Image};
 use self::fullscreen::Fullscreen;
 use crate::decode::Picture;
 use crate::mailbox::Mailbox;
@@ -238,14 +238,17 @@ impl Window {
     }
 
     fn draw(&mut self, scene: &Scene, picture: Option<&Picture>) -> Result<(), DisplayError> {
-        let plain = picture.filter(|picture| {
-            scene.message.is_none() && scene.stats.is_none() && canvas::fits(picture.resolution, scene.size)
+        let image = picture.map(|picture| Image {
+            pixels: picture.pixels(),
+            resolution: picture.resolution,
+            source: picture.source,
         });
-        let (pixels, size) = match plain {
+        let nothing_over = scene.message.is_none() && scene.stats.is_none();
+        let (pixels, size) = match image.filter(|image| nothing_over && image.fits(scene.size)) {
             // Straight from the decoder's memory; minifb centres it on black.
-            Some(picture) => (picture.pixels(), picture.resolution),
+            Some(image) => (image.pixels, image.resolution),
             None => {
-                let pixels = self.canvas.begin(scene.size, picture.map(|p| (p.resolution, p.pixels())), scene.dimmed);
+                let pixels = self.canvas.begin(scene.size, image, scene.dimmed);
                 if let Some(mut surface) = overlay::Surface::new(pixels, scene.size) {
                     if let Some((title, detail, tone)) = &scene.message {
                         overlay::draw_message(&mut surface, title, detail, *tone);

@@ -1,10 +1,12 @@
-//! What `rov-server` and `rov-client` share. Pure code only: no tokio, no GStreamer, no WebRTC, no clock of its own.
+//! What `rov-server` and `rov-client` share. No tokio, no GStreamer, no WebRTC, no clock of its own; pure
+//! code, but for `net`.
 
 pub mod access_unit;
 pub mod api;
 pub mod backoff;
 pub mod codec;
 pub mod discovery;
+pub mod net;
 pub mod stamp;
 pub mod units;
 pub mod window;

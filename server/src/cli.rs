@@ -157,7 +157,11 @@ mod tests {
             let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
             assert!(!help.is_empty(), "--{} has no help", arg.get_id());
             let stated = help.contains("[default:") || !arg.get_default_values().is_empty();
-            assert!(stated || ["help", "version"].contains(&arg.get_id().as_str()), "--{} states no default", arg.get_id());
+            assert!(
+                stated || ["help", "version"].contains(&arg.get_id().as_str()),
+                "--{} states no default",
+                arg.get_id()
+            );
         }
     }
 

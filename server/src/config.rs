@@ -180,7 +180,10 @@ impl Config {
     pub fn validate(&self) -> Result<(), ConfigError> {
         let length = self.name.chars().count();
         if length == 0 || length > 64 || self.name.chars().any(char::is_control) {
-            return bad(format!("--name {:?}: must have 1 to 64 characters, none of them control characters", self.name));
+            return bad(format!(
+                "--name {:?}: must have 1 to 64 characters, none of them control characters",
+                self.name
+            ));
         }
         if self.discovery_port == Some(0) {
             return bad("--discovery-port 0: clients must know the port, give one from 1 to 65535, or --no-discovery");
@@ -202,7 +205,9 @@ impl CaptureConfig {
         self.validate_source()?;
         if let Some(Resolution { width, height }) = self.resolution {
             if width == 0 || height == 0 {
-                return bad(format!("--width {width} --height {height}: give both, or 0 for both to take the source's own size"));
+                return bad(format!(
+                    "--width {width} --height {height}: give both, or 0 for both to take the source's own size"
+                ));
             }
             for (option, value) in [("--width", width), ("--height", height)] {
                 if !(16..=8192).contains(&value) {
@@ -227,7 +232,10 @@ impl CaptureConfig {
         if let EncoderChoice::Element(element) = &self.encoder
             && !encoder::ROWS.iter().any(|row| row.element == element)
         {
-            return bad(format!("--encoder {element}: not known, choose auto or one of {}", encoder::elements().join(", ")));
+            return bad(format!(
+                "--encoder {element}: not known, choose auto or one of {}",
+                encoder::elements().join(", ")
+            ));
         }
         Ok(())
     }
@@ -242,7 +250,9 @@ impl CaptureConfig {
                 return bad(format!("--file {}: needs --source file, but --source is {source}", file.display()));
             }
             if self.file_passthrough {
-                return bad(format!("--file-passthrough: needs --source file and --file FILE, but --source is {source}"));
+                return bad(format!(
+                    "--file-passthrough: needs --source file and --file FILE, but --source is {source}"
+                ));
             }
             if !self.looping {
                 return bad(format!("--no-loop: needs --source file and --file FILE, but --source is {source}"));
@@ -305,7 +315,10 @@ mod tests {
             (&["--fps", "500"], "--fps 500: must be from 1 to 240, or 0 for the source's own"),
             (&["--bitrate", "5"], "--bitrate 5: must be from 50 to 500000 kbit/s, or 0 for auto"),
             (&["--source", "file"], "--source file: needs --file FILE"),
-            (&["--source", "pipeline"], "--source pipeline: needs --pipeline DESCRIPTION, as \"videotestsrc is-live=true\""),
+            (
+                &["--source", "pipeline"],
+                "--source pipeline: needs --pipeline DESCRIPTION, as \"videotestsrc is-live=true\"",
+            ),
             (&["--source", "test", "--file", "a"], "--file a: needs --source file, but --source is test"),
             (&["--file-passthrough"], "--file-passthrough: needs --source file and --file FILE, but --source is auto"),
             (&["--source", "test", "--device", "0"], "--device 0: needs --source webcam or csi, but --source is test"),

@@ -4,14 +4,13 @@
 //! WebRTC signalling decides about the rest.
 
 use std::collections::{HashMap, HashSet};
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use rov_common::discovery::interfaces::{Interface, Target, is_neighbour, select};
+use rov_common::discovery::interfaces::{Target, is_neighbour, select};
 use rov_common::discovery::{Announcement, MAX_DATAGRAM, Message, decode, encode};
-use socket2::{Domain, Protocol, Socket, Type};
+use rov_common::net::{broadcast_socket, interfaces};
 use tokio::net::UdpSocket;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
@@ -64,7 +63,7 @@ pub async fn run(
 /// When another program has the port without sharing it. The message names the port and the flags that help.
 pub fn bind(config: DiscoveryConfig) -> anyhow::Result<Discovery> {
     let port = config.port;
-    let socket = shared_socket(port).with_context(|| {
+    let socket = broadcast_socket(port, true).with_context(|| {
         format!("cannot use UDP port {port} for discovery: choose another one with --discovery-port, or do without by --no-discovery")
     })?;
     let port = socket.local_addr().context("cannot read the port of the discovery socket")?.port();
@@ -175,36 +174,6 @@ fn hardware_address() -> Option<String> {
         .map(|address| address.trim().to_owned())
         .filter(|address| address.chars().any(|c| !matches!(c, '0' | ':')))
         .min()
-}
-
-/// A UDP socket on all addresses that shares its port and may broadcast.
-fn shared_socket(port: u16) -> io::Result<std::net::UdpSocket> {
-    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-    socket.set_reuse_address(true)?;
-    #[cfg(unix)]
-    socket.set_reuse_port(true)?;
-    socket.set_broadcast(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)).into())?;
-    Ok(socket.into())
-}
-
-/// The IPv4 addresses of this machine. A few system calls, short enough for a runtime thread.
-fn interfaces() -> io::Result<Vec<Interface>> {
-    let all = if_addrs::get_if_addrs()?;
-    Ok(all
-        .into_iter()
-        .filter_map(|interface| {
-            let if_addrs::IfAddr::V4(v4) = &interface.addr else { return None };
-            Some(Interface {
-                address: v4.ip,
-                prefix: v4.prefixlen,
-                is_up: interface.is_oper_up(),
-                is_point_to_point: interface.is_p2p(),
-                name: interface.name,
-            })
-        })
-        .collect())
 }
 
 /// Knows where to send, and which interfaces are in trouble.

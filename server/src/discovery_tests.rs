@@ -69,7 +69,7 @@ async fn a_query_is_answered_at_once_to_the_asker() {
 #[tokio::test]
 async fn an_announcement_is_heard_without_asking() {
     let (port, _shutdown, _task) = start(0, "one");
-    let listener = UdpSocket::from_std(shared_socket(port).unwrap()).unwrap();
+    let listener = UdpSocket::from_std(broadcast_socket(port, true).unwrap()).unwrap();
     assert_eq!(hear(&listener).await.as_deref(), Some("one"));
     assert_eq!(hear(&listener).await.as_deref(), Some("one"));
 }
@@ -125,7 +125,7 @@ async fn a_server_on_loopback_alone_is_found_there() {
     let discovery = bind(config).unwrap();
     let port = discovery.port();
     tokio::spawn(discovery.run(|| announcement("one"), CancellationToken::new()));
-    let listener = UdpSocket::from_std(shared_socket(port).unwrap()).unwrap();
+    let listener = UdpSocket::from_std(broadcast_socket(port, true).unwrap()).unwrap();
     assert_eq!(hear(&listener).await.as_deref(), Some("one"));
 }
 

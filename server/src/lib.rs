@@ -4,7 +4,6 @@ pub mod cli;
 pub mod config;
 pub mod discovery;
 pub mod http;
-mod net;
 pub mod output;
 pub mod packetize;
 pub mod pipeline;

@@ -87,7 +87,13 @@ impl Flow {
 
     /// A new decoder takes over: it knows nothing of what went before.
     pub fn restart(&mut self, reason: impl Into<String>, now: Instant) {
-        self.gate.close(reason);
+        self.begin_stream(now);
+        self.gate = KeyframeGate::mid_stream(reason);
+    }
+
+    /// Another stream takes over, which begins with a keyframe by itself.
+    pub fn begin_stream(&mut self, now: Instant) {
+        self.gate = KeyframeGate::new(now);
         self.last = None;
         self.last_out = now;
         self.units.clear();

@@ -31,6 +31,11 @@ impl KeyframeGate {
         Self { state: State::Closed { reason: "no keyframe yet".to_owned(), urgent: false }, asked_at: Some(now) }
     }
 
+    /// Closed in the middle of a stream, so that a keyframe must be asked for at once.
+    pub fn mid_stream(reason: impl Into<String>) -> Self {
+        Self { state: State::Closed { reason: reason.into(), urgent: true }, asked_at: None }
+    }
+
     pub fn is_open(&self) -> bool {
         matches!(self.state, State::Open)
     }

@@ -1,7 +1,7 @@
 //! One GStreamer pipeline, from RTP packets to pictures of the wanted size, and the probes that keep `Flow` informed.
 //! The callbacks here only hand over; none of them waits.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -38,6 +38,8 @@ pub enum Note {
         generation: u64,
         resolution: Resolution,
     },
+    /// Packets of another stream come.
+    NewStream,
     Stop,
 }
 
@@ -59,8 +61,8 @@ impl Shared {
         self.flow.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Called from GStreamer's threads. A full channel is no loss: the supervisor looks at everything each tick anyway.
-    fn tell(&self, note: Note) {
+    /// Called from threads that must not wait. A full channel is no loss: the supervisor looks at everything each tick anyway.
+    pub fn tell(&self, note: Note) {
         let _ = self.notes.try_send(note);
     }
 }
@@ -85,14 +87,14 @@ struct Scaling {
 pub fn description(
     candidate: &Candidate,
     payload_type: u8,
-    latency: Duration,
     threads: usize,
     has: &dyn Fn(&str, &str) -> bool,
 ) -> String {
     let option = |element: &str, property: &str, value: String| {
         if has(element, property) { format!(" {property}={value}") } else { String::new() }
     };
-    // Without faststart the first packet of all waits for the whole latency.
+    // The first packet of all waits for the whole latency, since nobody knows what came before it; so there is none
+    // until it is out. `faststart-min-packets`, made for this, loses a race in one start of three (GStreamer 1.22).
     let faststart = option("rtpjitterbuffer", "faststart-min-packets", "1".to_owned());
     let scale_threads = option("videoscale", "n-threads", threads.to_string());
     let convert_threads = option("videoconvert", "n-threads", threads.to_string());
@@ -101,12 +103,11 @@ pub fn description(
     format!(
         "appsrc name=in is-live=true format=time do-timestamp=true max-bytes=0 \
          caps=application/x-rtp,media=video,clock-rate=90000,encoding-name=H264,payload={payload_type} ! \
-         rtpjitterbuffer name=jitter latency={} do-lost=true{faststart} ! \
+         rtpjitterbuffer name=jitter latency=0 do-lost=true{faststart} ! \
          rtph264depay name=depay ! video/x-h264,stream-format=byte-stream,alignment=au ! h264parse ! \
          {} ! videoscale name=scale method=bilinear{scale_threads} ! videoconvert{convert_threads} ! \
          capsfilter name=size caps={} ! \
          appsink name=out sync=false async=false qos=false max-buffers=1 drop=true enable-last-sample=false",
-        latency.as_millis(),
         candidate.description,
         size_caps(None),
     )
@@ -139,7 +140,7 @@ impl Graph {
         shared: &Arc<Shared>,
     ) -> Result<Self, String> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let text = description(candidate, payload_type, latency, cores.min(MAX_CONVERT_THREADS), &has_property);
+        let text = description(candidate, payload_type, cores.min(MAX_CONVERT_THREADS), &has_property);
         let pipeline = gst::parse::launch(&text)
             .map_err(|error| error.to_string())?
             .downcast::<gst::Pipeline>()
@@ -151,7 +152,7 @@ impl Graph {
         let input = element("in")?.downcast::<gst_app::AppSrc>().map_err(|_| "'in' is not an appsrc".to_owned())?;
         let output = element("out")?.downcast::<gst_app::AppSink>().map_err(|_| "'out' is not an appsink".to_owned())?;
         let scaling = Arc::new(Scaling { capsfilter: element("size")?, source: Mutex::new(None) });
-        watch_packets(&pad("jitter", "src")?, shared);
+        watch_packets(&pad("jitter", "src")?, element("jitter")?.downgrade(), latency, shared);
         watch_units(&pad("depay", "src")?, shared);
         watch_size(&pad("scale", "sink")?, &scaling, shared, generation);
         take_pictures(&output, &scaling, shared);
@@ -206,12 +207,24 @@ impl Scaling {
     }
 }
 
-/// Behind the jitter buffer: packets in order, and the news of lost ones.
-fn watch_packets(pad: &gst::Pad, shared: &Arc<Shared>) {
+/// Behind the jitter buffer: packets in order, and the news of lost ones. `latency` is set at the first of them.
+fn watch_packets(
+    pad: &gst::Pad,
+    jitterbuffer: gst::glib::WeakRef<gst::Element>,
+    latency: Duration,
+    shared: &Arc<Shared>,
+) {
     let shared = Arc::clone(shared);
+    let latency_ms = u32::try_from(latency.as_millis()).unwrap_or(u32::MAX);
+    let started = AtomicBool::new(false);
     let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
     pad.add_probe(mask, move |_, info| {
         if let Some(buffer) = info.buffer() {
+            if !started.swap(true, Ordering::Relaxed)
+                && let Some(jitterbuffer) = jitterbuffer.upgrade()
+            {
+                jitterbuffer.set_property("latency", latency_ms);
+            }
             let packet = buffer.map_readable().ok().and_then(|map| Packet::parse(&map));
             if let Some(packet) = packet {
                 let mut flow = shared.flow();
@@ -327,9 +340,4 @@ fn watch_bus(pipeline: &gst::Pipeline, shared: &Arc<Shared>, generation: u64) {
 fn error_text(error: &gst::message::Error) -> String {
     let element = error.src().map(|source| source.name().to_string()).unwrap_or_default();
     format!("{element}: {}", error.error())
-}
-
-/// Counts a packet that could not go in.
-pub fn count_dropped(shared: &Shared) -> u64 {
-    shared.dropped.fetch_add(1, Ordering::Relaxed) + 1
 }

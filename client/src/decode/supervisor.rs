@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
-use gstreamer_app as gst_app;
 use rov_common::units::Resolution;
 
 use super::graph::{self, Graph, Note, Shared};
@@ -16,19 +15,72 @@ use crate::decoders::{self, Candidate, DecoderChoice};
 
 /// How often everything is looked at without being told: the grain of repeated keyframe requests.
 const TICK: Duration = Duration::from_millis(50);
+/// Bytes that may wait in front of the jitter buffer. That takes them as they come, so there are more only when the
+/// pipeline stands still: then half a second of 100 Mbit/s is enough to lose.
+const MAX_WAITING_BYTES: u64 = 6 << 20;
 /// A decoder that gave this many pictures works; when it fails it is started again rather than passed over.
 const PROVEN: u64 = 100;
+
+/// Packets kept while a pipeline is being built: a keyframe of a megabyte, which is often what a new stream begins with.
+const MAX_KEPT: usize = 1000;
 
 /// The pipeline of the moment, for the threads that push packets.
 #[derive(Debug, Default)]
 pub struct Now {
     graph: Option<Graph>,
+    /// A pipeline whose stream ended, for the supervisor to stop.
+    retired: Option<Graph>,
+    /// The stream's synchronisation source, and the one before it, whose stragglers are ignored.
+    ssrc: Option<u32>,
+    ssrc_before: Option<u32>,
+    kept: Vec<gst::Buffer>,
+    failed: bool,
     stats: DecodeStats,
 }
 
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    Yes,
+    /// It is the first of another stream, for which a pipeline must be built.
+    NewStream,
+    /// The pipeline has too many waiting, or none will come.
+    Full,
+    /// It belongs to a stream that is over.
+    Straggler,
+}
+
 impl Now {
-    pub fn input(&self) -> Option<gst_app::AppSrc> {
-        self.graph.as_ref().map(|graph| graph.input.clone())
+    /// Hands a packet to the pipeline, or keeps it for the one that is being built. Never waits.
+    pub fn push(&mut self, ssrc: u32, packet: gst::Buffer) -> Taken {
+        if self.ssrc_before == Some(ssrc) {
+            return Taken::Straggler;
+        }
+        let new_stream = self.ssrc.is_some_and(|before| before != ssrc);
+        if new_stream {
+            // The jitter buffer would take the new numbers for a gap: it starts anew with everything behind it.
+            self.ssrc_before = self.ssrc;
+            self.retired = self.graph.take().or(self.retired.take());
+            self.kept.clear();
+        }
+        self.ssrc = Some(ssrc);
+        match &self.graph {
+            Some(graph) if graph.input.current_level_bytes() > MAX_WAITING_BYTES => return Taken::Full,
+            // An error means that the pipeline stops or has failed, which the bus tells.
+            Some(graph) => drop(graph.input.push_buffer(packet)),
+            None if self.failed || self.kept.len() >= MAX_KEPT => return Taken::Full,
+            None => self.kept.push(packet),
+        }
+        if new_stream { Taken::NewStream } else { Taken::Yes }
+    }
+
+    fn begin(&mut self, graph: Graph, decoder: String) {
+        for packet in self.kept.drain(..) {
+            drop(graph.input.push_buffer(packet));
+        }
+        self.stats.decoder = decoder;
+        self.stats.source = None;
+        self.graph = Some(graph);
     }
 
     pub fn set_bounds(&self, bounds: Option<Resolution>) {
@@ -91,10 +143,7 @@ impl Supervisor {
                     tracing::info!("decoding with {}", candidate.element);
                     let name = candidate.element.clone();
                     self.decoded_before = self.shared.flow().counters.decoded;
-                    let mut now = self.lock_now();
-                    now.stats.decoder = name;
-                    now.stats.source = None;
-                    now.graph = Some(graph);
+                    self.lock_now().begin(graph, name);
                     return Ok(());
                 }
                 Err(reason) => {
@@ -118,21 +167,42 @@ impl Supervisor {
                     }
                     None
                 }
-                Ok(Note::GateClosed) | Err(RecvTimeoutError::Timeout) => None,
+                Ok(Note::GateClosed | Note::NewStream) | Err(RecvTimeoutError::Timeout) => None,
             };
+            let retired = self.lock_now().retired.take();
+            if let Some(graph) = retired {
+                drop(graph);
+                self.shared.flow().begin_stream(Instant::now());
+                if let Err(tried) = self.begin() {
+                    self.give_up(tried, inbox);
+                    break;
+                }
+                continue;
+            }
             let failure = failure.or_else(|| self.shared.flow().stalled(Instant::now()));
             if let Some(reason) = failure
                 && let Err(tried) = self.replace(reason)
             {
-                (self.on_event)(DecodeEvent::Failed { tried });
-                // Stays, so that whoever stops the decoder finds somebody to stop.
-                while !matches!(inbox.recv(), Ok(Note::Stop) | Err(_)) {}
+                self.give_up(tried, inbox);
                 break;
             }
             self.ask_for_keyframe();
         }
-        let graph = self.lock_now().graph.take();
-        drop(graph);
+        let mut now = self.lock_now();
+        let graphs = (now.graph.take(), now.retired.take());
+        // Stopping takes a while, and pushing never waits.
+        drop(now);
+        drop(graphs);
+    }
+
+    /// Says so, and stays until the owner stops the decoder.
+    fn give_up(&self, tried: Vec<(String, String)>, inbox: &Receiver<Note>) {
+        let mut now = self.lock_now();
+        now.failed = true;
+        now.kept.clear();
+        drop(now);
+        (self.on_event)(DecodeEvent::Failed { tried });
+        while !matches!(inbox.recv(), Ok(Note::Stop) | Err(_)) {}
     }
 
     fn playing(&self, resolution: Resolution) {

@@ -13,14 +13,19 @@ pub struct Canvas {
     pixels: Vec<u32>,
 }
 
-/// Whether a picture can be put into a window as it is: as large as it can be with its aspect ratio, give or take the
-/// pixel of rounding.
-pub fn fits(picture: Resolution, window: Resolution) -> bool {
-    let best = picture.fit_into(window);
-    picture.width <= window.width
-        && picture.height <= window.height
-        && best.width.abs_diff(picture.width) <= 2
-        && best.height.abs_diff(picture.height) <= 2
+/// A picture to paint: its pixels, their size, and the size of the video they were scaled from.
+#[derive(Clone, Copy, Debug)]
+pub struct Image<'a> {
+    pub pixels: &'a [u32],
+    pub resolution: Resolution,
+    pub source: Resolution,
+}
+
+impl Image<'_> {
+    /// Whether it can be put into a window as it is.
+    pub fn fits(&self, window: Resolution) -> bool {
+        self.resolution == self.source.fit_into(window)
+    }
 }
 
 impl Canvas {
@@ -29,15 +34,12 @@ impl Canvas {
     }
 
     /// Fills the canvas with the picture in the middle of a window of `size`, dimmed on demand.
-    pub fn begin(&mut self, size: Resolution, picture: Option<(Resolution, &[u32])>, dimmed: bool) -> &mut [u32] {
+    pub fn begin(&mut self, size: Resolution, image: Option<Image<'_>>, dimmed: bool) -> &mut [u32] {
         self.pixels.clear();
-        self.pixels.resize(size.width as usize * size.height as usize, if picture.is_some() { BARS } else { BACKGROUND });
-        if let Some((resolution, pixels)) = picture
-            && resolution.pixels() > 0
-            && size.pixels() > 0
-        {
-            let area = if fits(resolution, size) { resolution } else { resolution.fit_into(size) };
-            self.paint(size, area, resolution, pixels);
+        let behind = if image.is_some() { BARS } else { BACKGROUND };
+        self.pixels.resize(size.width as usize * size.height as usize, behind);
+        if let Some(image) = image.filter(|image| image.resolution.pixels() > 0 && size.pixels() > 0) {
+            self.paint(size, image.source.fit_into(size), image);
         }
         if dimmed {
             self.pixels.iter_mut().for_each(|pixel| *pixel = dim(*pixel));
@@ -47,7 +49,8 @@ impl Canvas {
 
     /// Paints the picture into an area of the size `area` in the middle; the nearest pixel where the sizes differ, as
     /// that lasts only until the decoder gives the new size.
-    fn paint(&mut self, size: Resolution, area: Resolution, picture: Resolution, pixels: &[u32]) {
+    fn paint(&mut self, size: Resolution, area: Resolution, image: Image<'_>) {
+        let Image { pixels, resolution: picture, .. } = image;
         let (width, height) = (area.width as usize, area.height as usize);
         let left = (size.width as usize - width) / 2;
         let top = (size.height as usize - height) / 2;
@@ -81,10 +84,15 @@ mod tests {
 
     const RED: u32 = 0xff_00_00;
 
+    fn image(width: u32, height: u32, pixels: &[u32]) -> Option<Image<'_>> {
+        let resolution = Resolution::new(width, height);
+        Some(Image { pixels, resolution, source: resolution })
+    }
+
     #[test]
     fn a_wide_picture_gets_bars_above_and_below() {
         let mut canvas = Canvas::default();
-        let pixels = canvas.begin(Resolution::new(4, 4), Some((Resolution::new(4, 2), &[RED; 8])), false);
+        let pixels = canvas.begin(Resolution::new(4, 4), image(4, 2, &[RED; 8]), false);
         assert_eq!(pixels, [[BARS; 4], [RED; 4], [RED; 4], [BARS; 4]].concat());
     }
 
@@ -92,10 +100,10 @@ mod tests {
     fn a_picture_of_another_size_is_scaled_to_fit() {
         let mut canvas = Canvas::default();
         let picture = [RED, 1, RED, 1];
-        let pixels = canvas.begin(Resolution::new(6, 4), Some((Resolution::new(2, 2), &picture)), false);
+        let pixels = canvas.begin(Resolution::new(6, 4), image(2, 2, &picture), false);
         let row = [BARS, RED, RED, 1, 1, BARS];
         assert_eq!(pixels, [row; 4].concat());
-        let pixels = canvas.begin(Resolution::new(1, 1), Some((Resolution::new(2, 2), &picture)), false);
+        let pixels = canvas.begin(Resolution::new(1, 1), image(2, 2, &picture), false);
         assert_eq!(pixels, [RED]);
     }
 
@@ -103,7 +111,7 @@ mod tests {
     fn dimming_takes_brightness_and_colour_away() {
         let mut canvas = Canvas::default();
         let picture = [0x00ff_ffff, 0x00ff_0000];
-        let pixels = canvas.begin(Resolution::new(2, 1), Some((Resolution::new(2, 1), &picture)), true);
+        let pixels = canvas.begin(Resolution::new(2, 1), image(2, 1, &picture), true);
         assert_eq!(pixels[0], 0x0055_5555);
         let (r, b) = (pixels[1] >> 16, pixels[1] & 0xff);
         assert!(r < 0x40 && b > 0x08, "{:#x}", pixels[1]);
@@ -112,15 +120,18 @@ mod tests {
     #[test]
     fn without_a_picture_the_window_is_dark() {
         assert_eq!(Canvas::default().begin(Resolution::new(1, 1), None, false), [BACKGROUND]);
-        assert!(Canvas::default().begin(Resolution::new(0, 5), Some((Resolution::new(1, 1), &[1])), true).is_empty());
+        assert!(Canvas::default().begin(Resolution::new(0, 5), image(1, 1, &[1]), true).is_empty());
     }
 
     #[test]
     fn only_a_picture_of_the_best_size_fits() {
         let window = Resolution::new(1280, 800);
-        assert!(fits(Resolution::new(1280, 720), window));
-        assert!(fits(Resolution::new(1280, 719), window));
-        assert!(!fits(Resolution::new(1920, 1080), window));
-        assert!(!fits(Resolution::new(640, 360), window));
+        let of_4k = |width, height| {
+            let source = Resolution::new(3840, 2160);
+            Image { pixels: &[], resolution: Resolution::new(width, height), source }.fits(window)
+        };
+        assert!(of_4k(1280, 720));
+        assert!(!of_4k(3840, 2160));
+        assert!(!of_4k(640, 360));
     }
 }

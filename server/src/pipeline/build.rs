@@ -23,7 +23,8 @@ pub fn build(plan: &Plan, pipeline: &gst::Pipeline, shared: &Arc<Shared>) -> Res
     match &plan.tail {
         Tail::Fixed(text) => {
             let tail = add_tail(plan, text, plan.encoder.is_some(), pipeline, shared)?;
-            head.link(&tail).map_err(|_| GraphError::Text(format!("source and encoder do not fit: {}", plan.text())))?;
+            head.link(&tail)
+                .map_err(|_| GraphError::Text(format!("source and encoder do not fit: {}", plan.text())))?;
         }
         Tail::ByCaps { .. } => attach_by_caps(plan, &head, pipeline, shared),
     }
@@ -31,7 +32,12 @@ pub fn build(plan: &Plan, pipeline: &gst::Pipeline, shared: &Arc<Shared>) -> Res
 }
 
 /// Reads the bus on a thread, until the graph stops or has failed.
-pub fn watch_bus(plan: Plan, pipeline: &gst::Pipeline, mut head: gst::Bin, shared: Arc<Shared>) -> thread::JoinHandle<()> {
+pub fn watch_bus(
+    plan: Plan,
+    pipeline: &gst::Pipeline,
+    mut head: gst::Bin,
+    shared: Arc<Shared>,
+) -> thread::JoinHandle<()> {
     let pipeline = pipeline.clone();
     thread::spawn(move || {
         let Some(bus) = pipeline.bus() else { return };
@@ -42,14 +48,16 @@ pub fn watch_bus(plan: Plan, pipeline: &gst::Pipeline, mut head: gst::Bin, share
                 gst::MessageView::Warning(warning) => {
                     tracing::warn!("{}: {}", message::origin(warning.src()), warning.error().message());
                 }
-                gst::MessageView::Application(application) => match application.structure().map(|s| s.name().as_str()) {
-                    Some(STOP) => return,
-                    Some(REWIND) => match rewind(&plan, &pipeline, &head, &shared) {
-                        Ok(next) => head = next,
-                        Err(error) => return shared.event(GraphEvent::Error(error.to_string())),
-                    },
-                    _ => {}
-                },
+                gst::MessageView::Application(application) => {
+                    match application.structure().map(|s| s.name().as_str()) {
+                        Some(STOP) => return,
+                        Some(REWIND) => match rewind(&plan, &pipeline, &head, &shared) {
+                            Ok(next) => head = next,
+                            Err(error) => return shared.event(GraphEvent::Error(error.to_string())),
+                        },
+                        _ => {}
+                    }
+                }
                 _ => {}
             }
         }
@@ -99,10 +107,18 @@ fn head(plan: &Plan, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
     Ok(head)
 }
 
-fn add_tail(plan: &Plan, text: &str, encodes: bool, pipeline: &gst::Pipeline, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
+fn add_tail(
+    plan: &Plan,
+    text: &str,
+    encodes: bool,
+    pipeline: &gst::Pipeline,
+    shared: &Arc<Shared>,
+) -> Result<gst::Bin, GraphError> {
     let tail = parse(text, true)?;
     let missing = |what: &str| GraphError::Text(format!("no {what} in: {text}"));
-    let pad = |element: &str| tail.by_name(element).and_then(|element| element.static_pad("sink")).ok_or_else(|| missing(element));
+    let pad = |element: &str| {
+        tail.by_name(element).and_then(|element| element.static_pad("sink")).ok_or_else(|| missing(element))
+    };
     if let Pacing::File { looping, interval_of } = plan.pacing {
         continuity::install(&pad(plan::AHEAD)?, pipeline, interval_of.interval(), looping);
     }
@@ -116,10 +132,14 @@ fn add_tail(plan: &Plan, text: &str, encodes: bool, pipeline: &gst::Pipeline, sh
     } else {
         None
     };
-    let sink = tail.by_name(plan::OUT).and_then(|sink| sink.downcast::<gst_app::AppSink>().ok()).ok_or_else(|| missing(plan::OUT))?;
+    let sink = tail
+        .by_name(plan::OUT)
+        .and_then(|sink| sink.downcast::<gst_app::AppSink>().ok())
+        .ok_or_else(|| missing(plan::OUT))?;
     connect_sink(&sink, encoder.is_none(), shared);
     pipeline.add(&tail).map_err(|error| GraphError::Text(error.to_string()))?;
-    if shared.output.set(Output { encoder, sink }).is_err() {
+    let encoder = encoder.map(|(element, row)| (element.downgrade(), row));
+    if shared.output.set(Output { encoder, sink: sink.downgrade() }).is_err() {
         return Err(GraphError::Text("a pipeline has one output".to_owned()));
     }
     Ok(tail)
@@ -149,7 +169,9 @@ fn attach_by_caps(plan: &Plan, head: &gst::Bin, pipeline: &gst::Pipeline, shared
     let (plan, shared, pipeline) = (plan.clone(), shared.clone(), pipeline.downgrade());
     let attached = AtomicU32::new(0);
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |pad, info| {
-        let Some(gst::EventView::Caps(caps)) = info.event().map(|event| event.view()) else { return gst::PadProbeReturn::Ok };
+        let Some(gst::EventView::Caps(caps)) = info.event().map(|event| event.view()) else {
+            return gst::PadProbeReturn::Ok;
+        };
         let Some(pipeline) = pipeline.upgrade() else { return gst::PadProbeReturn::Ok };
         if attached.fetch_add(1, Ordering::AcqRel) > 0 {
             return gst::PadProbeReturn::Ok;
@@ -162,7 +184,13 @@ fn attach_by_caps(plan: &Plan, head: &gst::Bin, pipeline: &gst::Pipeline, shared
     });
 }
 
-fn attach(plan: &Plan, pad: &gst::Pad, caps: &gst::CapsRef, pipeline: &gst::Pipeline, shared: &Arc<Shared>) -> Result<(), GraphError> {
+fn attach(
+    plan: &Plan,
+    pad: &gst::Pad,
+    caps: &gst::CapsRef,
+    pipeline: &gst::Pipeline,
+    shared: &Arc<Shared>,
+) -> Result<(), GraphError> {
     let Tail::ByCaps { raw, nvmm, h264 } = &plan.tail else { return Ok(()) };
     let unusable = || GraphError::Start(format!("--pipeline ends in {caps}: end it with raw or H.264 video"));
     let is_h264 = caps.structure(0).is_some_and(|s| s.name() == "video/x-h264");

@@ -101,7 +101,9 @@ pub fn install(pad: &gst::Pad, pipeline: &gst::Pipeline, interval: Duration, loo
         }
         let Some(event) = info.event() else { return gst::PadProbeReturn::Ok };
         match event.view() {
-            gst::EventView::StreamStart(_) if std::mem::replace(&mut state.started, true) => gst::PadProbeReturn::Handled,
+            gst::EventView::StreamStart(_) if std::mem::replace(&mut state.started, true) => {
+                gst::PadProbeReturn::Handled
+            }
             gst::EventView::Segment(segment) => {
                 if let Some(segment) = segment.segment().downcast_ref::<gst::ClockTime>() {
                     state.segment = segment.clone();
@@ -117,7 +119,8 @@ pub fn install(pad: &gst::Pad, pipeline: &gst::Pipeline, interval: Duration, loo
             gst::EventView::Gap(_) => gst::PadProbeReturn::Handled,
             gst::EventView::Eos(_) if looping && state.continuity.end_round() => {
                 if let Some(pipeline) = pipeline.upgrade() {
-                    let message = gst::message::Application::builder(gst::Structure::new_empty(REWIND)).src(&pipeline).build();
+                    let message =
+                        gst::message::Application::builder(gst::Structure::new_empty(REWIND)).src(&pipeline).build();
                     // Fails only while the pipeline is being taken down.
                     let _ = pipeline.post_message(message);
                 }

@@ -13,14 +13,20 @@ use super::wiring::has_property;
 /// The webcams, in the system's order, and the CSI cameras.
 pub fn cameras() -> (Vec<Camera>, Vec<CsiCamera>) {
     let devices = video_sources();
-    let csi: Vec<_> = CSI_ROWS.iter().filter(|row| gst::ElementFactory::find(row.element).is_some()).flat_map(|row| csi(row, &devices)).collect();
+    let csi: Vec<_> = CSI_ROWS
+        .iter()
+        .filter(|row| gst::ElementFactory::find(row.element).is_some())
+        .flat_map(|row| csi(row, &devices))
+        .collect();
     let os_rows = WEBCAM_ROWS.iter().filter(|row| row.os == std::env::consts::OS);
     let Some(row) = os_rows.into_iter().find(|row| gst::ElementFactory::find(row.element).is_some()) else {
         return (Vec::new(), csi);
     };
     let cameras = devices.iter().filter_map(|device| webcam(row, device)).collect::<Vec<_>>();
     // On Windows and macOS the property is an index in the system's order.
-    let numbered = |(index, camera): (usize, Camera)| if camera.id.is_empty() { Camera { id: index.to_string(), ..camera } } else { camera };
+    let numbered = |(index, camera): (usize, Camera)| {
+        if camera.id.is_empty() { Camera { id: index.to_string(), ..camera } } else { camera }
+    };
     (cameras.into_iter().enumerate().map(numbered).collect(), csi)
 }
 
@@ -63,14 +69,22 @@ fn webcam(row: &WebcamRow, device: &gst::Device) -> Option<Camera> {
         return None;
     }
     let id = if row.property == "device" {
-        property(device, "device.path").or_else(|| property(device, "api.v4l2.path")).or_else(|| element.property(row.property))?
+        property(device, "device.path")
+            .or_else(|| property(device, "api.v4l2.path"))
+            .or_else(|| element.property(row.property))?
     } else {
         String::new()
     };
     // A CSI sensor of the Jetson or the Pi also shows as a V4L2 device, which gives raw Bayer pictures only.
     let modes = device.caps().map(|caps| modes(&caps)).unwrap_or_default();
     let offers_something = !modes.is_empty() || device.caps().is_none_or(|caps| caps.is_any());
-    offers_something.then(|| Camera { element: row.element, property: row.property, id, name: device.display_name().to_string(), modes })
+    offers_something.then(|| Camera {
+        element: row.element,
+        property: row.property,
+        id,
+        name: device.display_name().to_string(),
+        modes,
+    })
 }
 
 fn csi(row: &'static CsiRow, devices: &[gst::Device]) -> Vec<CsiCamera> {
@@ -143,14 +157,16 @@ fn rates(structure: &gst::StructureRef) -> Vec<(Fps, Fps)> {
         return max.map(|max| (rate(range.min()).unwrap_or(Fps::whole(1)), max)).into_iter().collect();
     }
     let list = structure.get::<gst::List>("framerate");
-    let fractions = list.map(|list| list.iter().filter_map(|value| value.get::<gst::Fraction>().ok()).collect::<Vec<_>>());
+    let fractions =
+        list.map(|list| list.iter().filter_map(|value| value.get::<gst::Fraction>().ok()).collect::<Vec<_>>());
     fractions.unwrap_or_default().into_iter().filter_map(rate).map(|fps| (fps, fps)).collect()
 }
 
 /// Which cameras there are, with a path that only the file system knows.
 pub fn cameras_with(device: Option<&str>) -> (Vec<Camera>, Vec<CsiCamera>) {
     let (mut cameras, csi) = cameras();
-    let listed = |device: &str| cameras.iter().any(|camera| camera.id == device || camera.id == format!("/dev/video{device}"));
+    let listed =
+        |device: &str| cameras.iter().any(|camera| camera.id == device || camera.id == format!("/dev/video{device}"));
     if let Some(device) = device.filter(|device| !listed(device))
         && has_property("v4l2src", "device")
         && let Some(camera) = camera_at(device)

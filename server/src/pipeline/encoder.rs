@@ -142,7 +142,9 @@ impl EncoderRow {
             Profile::High => "high",
         };
         match self.profile {
-            ProfilePin::Caps(baseline) => text.push_str(&format!(" ! video/x-h264,profile=(string){}", profile(baseline))),
+            ProfilePin::Caps(baseline) => {
+                text.push_str(&format!(" ! video/x-h264,profile=(string){}", profile(baseline)))
+            }
             ProfilePin::CapsAndLevel(baseline) => {
                 let level = level(settings);
                 text.push_str(&format!(" ! video/x-h264,profile=(string){},level=(string){level}", profile(baseline)));
@@ -162,8 +164,14 @@ impl EncoderRow {
 
     /// Every property that depends on bit rate or frame rate, for an encoder that has not been opened yet.
     pub fn rate_properties(&self, settings: &Settings, has: HasProperty) -> Vec<(&'static str, String)> {
-        let depends = |value: &Value| !matches!(value, Value::Text(_) | Value::Mode(..) | Value::IfProperty(..) | Value::Threads | Value::Profile(_));
-        let properties = self.properties.iter().filter(|(property, value)| depends(value) && has(self.element, property));
+        let depends = |value: &Value| {
+            !matches!(
+                value,
+                Value::Text(_) | Value::Mode(..) | Value::IfProperty(..) | Value::Threads | Value::Profile(_)
+            )
+        };
+        let properties =
+            self.properties.iter().filter(|(property, value)| depends(value) && has(self.element, property));
         properties.map(|(property, value)| (*property, unquoted(self.value(*value, settings, has)))).collect()
     }
 
@@ -220,11 +228,7 @@ impl EncoderRow {
 }
 
 fn gop(settings: &Settings) -> u32 {
-    if settings.low_latency {
-        LONG_GOP
-    } else {
-        (settings.fps.map_or(30.0, Fps::as_f64) * 2.0).round().max(1.0) as u32
-    }
+    if settings.low_latency { LONG_GOP } else { (settings.fps.map_or(30.0, Fps::as_f64) * 2.0).round().max(1.0) as u32 }
 }
 
 /// The lowest of a few levels that allows the picture size and rate (ITU-T H.264 table A-1).

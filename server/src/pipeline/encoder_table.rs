@@ -2,7 +2,9 @@
 //! sources and measured for x264 and openh264). A new encoder is a row here and a golden string in `encoder_tests`.
 
 use super::encoder::{EncoderRow, Keyframe, LiveRate, Memory, ProfilePin, Value};
-use Value::{Bps, Gop, HalfSecondKbit, IfProperty, Kbps, Mode, Text, Threads, V4l2Controls, VbvBits, VbvBytes, VbvKbit, VbvMs};
+use Value::{
+    Bps, Gop, HalfSecondKbit, IfProperty, Kbps, Mode, Text, Threads, V4l2Controls, VbvBits, VbvBytes, VbvKbit, VbvMs,
+};
 
 /// What most rows share; each row names what differs.
 const PLAIN: EncoderRow = EncoderRow {
@@ -117,7 +119,12 @@ pub const ROWS: &[EncoderRow] = &[
     EncoderRow {
         element: "omxh264enc",
         title: "OpenMAX, upstream gst-omx",
-        properties: &[("target-bitrate", Bps), ("control-rate", Text("2")), ("interval-intraframes", Gop), ("b-frames", Text("0"))],
+        properties: &[
+            ("target-bitrate", Bps),
+            ("control-rate", Text("2")),
+            ("interval-intraframes", Gop),
+            ("b-frames", Text("0")),
+        ],
         profile: ProfilePin::Caps("baseline"),
         live_rate: LiveRate::Properties(&[("target-bitrate", Bps)]),
         ..PLAIN
@@ -190,12 +197,7 @@ pub const ROWS: &[EncoderRow] = &[
         properties: VAAPI_LOW_POWER_PROPERTIES,
         ..PLAIN
     },
-    EncoderRow {
-        element: "vaapih264enc",
-        title: "VA-API, gstreamer-vaapi",
-        properties: VAAPI_PROPERTIES,
-        ..PLAIN
-    },
+    EncoderRow { element: "vaapih264enc", title: "VA-API, gstreamer-vaapi", properties: VAAPI_PROPERTIES, ..PLAIN },
     EncoderRow {
         element: "qsvh264enc",
         title: "Intel Quick Sync",

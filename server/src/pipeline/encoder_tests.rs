@@ -103,7 +103,8 @@ fn the_rate_is_set_in_each_encoders_unit() {
 
 #[test]
 fn what_depends_on_rate_and_bitrate_can_be_set_before_the_encoder_opens() {
-    let properties = row("x264enc").rate_properties(&Settings { fps: Some(Fps::whole(25)), ..settings() }, &|_, _| true);
+    let properties =
+        row("x264enc").rate_properties(&Settings { fps: Some(Fps::whole(25)), ..settings() }, &|_, _| true);
     let expected = [("bitrate", "6000"), ("vbv-buf-capacity", "40"), ("key-int-max", "2560")];
     assert_eq!(properties, expected.map(|(name, value)| (name, value.to_owned())));
     let v4l2 = row("v4l2h264enc").rate_properties(&settings(), &|_, _| true);
@@ -112,7 +113,9 @@ fn what_depends_on_rate_and_bitrate_can_be_set_before_the_encoder_opens() {
 
 #[test]
 fn the_level_follows_the_size_and_rate() {
-    let at = |width, height, fps| level(&Settings { resolution: Some(Resolution::new(width, height)), fps: Some(Fps::whole(fps)), ..settings() });
+    let at = |width, height, fps| {
+        level(&Settings { resolution: Some(Resolution::new(width, height)), fps: Some(Fps::whole(fps)), ..settings() })
+    };
     assert_eq!((at(1920, 1080, 30), at(1920, 1080, 60), at(3840, 2160, 30)), ("4", "4.2", "5.1"));
 }
 

@@ -75,8 +75,7 @@ impl GraphCounters {
     }
 }
 
-/// What callbacks share with the graph. Holds no part of the pipeline strongly but for the encoder, whose probes do not refer
-/// back to it.
+/// What callbacks share with the graph.
 pub(super) struct Shared {
     pub on_unit: Box<dyn Fn(AccessUnit) + Send + Sync>,
     pub on_event: Box<dyn Fn(GraphEvent) + Send + Sync>,
@@ -89,11 +88,11 @@ pub(super) struct Shared {
     pub output: OnceLock<Output>,
 }
 
-/// The tail's elements that are worked with later.
+/// The tail's elements that are worked with later. Weak, as the sink's callback holds `Shared`: they would keep each other alive.
 pub(super) struct Output {
     /// None: H.264 goes out untouched.
-    pub encoder: Option<(gst::Element, &'static EncoderRow)>,
-    pub sink: gst_app::AppSink,
+    pub encoder: Option<(gst::glib::WeakRef<gst::Element>, &'static EncoderRow)>,
+    pub sink: gst::glib::WeakRef<gst_app::AppSink>,
 }
 
 impl Shared {
@@ -163,9 +162,11 @@ impl Graph {
         let event = gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build();
         let Some((encoder, row)) = &output.encoder else {
             // A user's pipeline may have an encoder; anything else ignores it.
-            output.sink.static_pad("sink").map(|pad| pad.push_event(event));
+            output.sink.upgrade().and_then(|sink| sink.static_pad("sink")).map(|pad| pad.push_event(event));
             return;
         };
+        // Gone only while the pipeline is being taken down.
+        let Some(encoder) = encoder.upgrade() else { return };
         let event_works = match row.keyframe {
             Keyframe::ForceKeyUnit => true,
             Keyframe::Signal(signal) => {
@@ -178,7 +179,7 @@ impl Graph {
             Keyframe::V4l2Controls => {
                 let event_works = gst::version() >= (1, 24, 0, 0);
                 if !event_works {
-                    wiring::set_property(encoder, "extra-controls", "controls,force_key_frame=1");
+                    wiring::set_property(&encoder, "extra-controls", "controls,force_key_frame=1");
                 }
                 event_works
             }
@@ -190,13 +191,15 @@ impl Graph {
 
     /// Changes the bit rate while pictures flow.
     pub fn set_bitrate(&self, bitrate: Bitrate) -> Result<(), GraphError> {
-        let Some((encoder, row)) = self.shared.output.get().and_then(|output| output.encoder.as_ref()) else {
+        let output = self.shared.output.get().and_then(|output| output.encoder.as_ref());
+        let Some((encoder, row)) = output.and_then(|(encoder, row)| Some((encoder.upgrade()?, row))) else {
             return Err(GraphError::Bitrate("H.264 goes out untouched, nothing encodes it here".to_owned()));
         };
         let mut settings = self.lock_settings();
         let wanted = Settings { bitrate, ..*settings };
         let properties = row.live_rate_properties(&wanted, &wiring::has_property);
-        let all_set = properties.iter().filter(|(name, value)| !wiring::set_property(encoder, name, value)).count() == 0;
+        let all_set =
+            properties.iter().filter(|(name, value)| !wiring::set_property(&encoder, name, value)).count() == 0;
         if properties.is_empty() || !all_set {
             return Err(GraphError::Bitrate(format!("{} does not take {bitrate}", row.element)));
         }
@@ -265,7 +268,9 @@ impl Graph {
         match result.recv_timeout(limit) {
             Ok(true) => {}
             Ok(false) => tracing::warn!("the pipeline does not stop cleanly"),
-            Err(_) => tracing::warn!("the pipeline has not stopped after {} ms, leaving it to itself", limit.as_millis()),
+            Err(_) => {
+                tracing::warn!("the pipeline has not stopped after {} ms, leaving it to itself", limit.as_millis())
+            }
         }
     }
 }

@@ -21,7 +21,9 @@ pub fn origin(object: Option<&gst::Object>) -> String {
     let Some(element) = object.downcast_ref::<gst::Element>() else { return object.name().to_string() };
     let name = element.factory().map_or_else(|| element.name().to_string(), |factory| factory.name().to_string());
     let on = ["device", "location", "camera-name"].into_iter().find_map(|property| {
-        element.has_property_with_type(property, String::static_type()).then(|| element.property::<Option<String>>(property))?
+        element
+            .has_property_with_type(property, String::static_type())
+            .then(|| element.property::<Option<String>>(property))?
     });
     on.map_or(name.clone(), |on| format!("{name} {on}"))
 }

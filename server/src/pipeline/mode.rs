@@ -78,7 +78,12 @@ fn choose_fps(offered: &[(Fps, Fps)], wanted: Option<Fps>) -> Option<Fps> {
     let fastest = offered.iter().map(|(_, max)| *max).max_by(by_rate)?;
     let Some(wanted) = wanted else { return Some(fastest) };
     let enough = offered.iter().filter(|(_, max)| max.as_f64() >= wanted.as_f64());
-    Some(enough.map(|(min, _)| if min.as_f64() > wanted.as_f64() { *min } else { wanted }).min_by(by_rate).unwrap_or(fastest))
+    Some(
+        enough
+            .map(|(min, _)| if min.as_f64() > wanted.as_f64() { *min } else { wanted })
+            .min_by(by_rate)
+            .unwrap_or(fastest),
+    )
 }
 
 #[cfg(test)]
@@ -87,7 +92,12 @@ mod tests {
 
     fn mode(encoding: Encoding, width: u32, height: u32, fps: &[u32]) -> Mode {
         let size = Resolution::new(width, height);
-        Mode { encoding, min: size, max: size, fps: fps.iter().map(|&fps| (Fps::whole(fps), Fps::whole(fps))).collect() }
+        Mode {
+            encoding,
+            min: size,
+            max: size,
+            fps: fps.iter().map(|&fps| (Fps::whole(fps), Fps::whole(fps))).collect(),
+        }
     }
 
     fn yuy2() -> Encoding {

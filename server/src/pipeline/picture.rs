@@ -109,7 +109,8 @@ mod tests {
     use super::*;
 
     fn with_picture(width: usize, height: usize, draw: impl FnOnce(&mut I420)) -> (Vec<u8>, Vec<u8>) {
-        let (mut luma, mut u, mut v) = (vec![100; width * height], vec![7; width * height / 4], vec![7; width * height / 4]);
+        let (mut luma, mut u, mut v) =
+            (vec![100; width * height], vec![7; width * height / 4], vec![7; width * height / 4]);
         draw(&mut I420 {
             width,
             height,

@@ -138,7 +138,9 @@ impl Builder<'_> {
     fn rate_and_queue(&self) -> String {
         // With drop-only no frame is doubled, so that a slower source keeps its rate.
         let rate = match self.config.fps {
-            Some(fps) if self.source.limit_fps => format!("videorate drop-only=true max-rate={} ! ", fps.as_f64().ceil() as u32),
+            Some(fps) if self.source.limit_fps => {
+                format!("videorate drop-only=true max-rate={} ! ", fps.as_f64().ceil() as u32)
+            }
             _ => String::new(),
         };
         format!("{}{rate}{LEAKY}", self.start())
@@ -185,9 +187,14 @@ impl Builder<'_> {
             _ => ("", self.encoder.format, self.encoder.text_from_system(self.settings, has)),
         };
         // nvvidconv takes no ranges of sizes; without a wanted one, the sensor's sizes are even anyway.
-        let size = self.config.resolution.map_or_else(String::new, |r| format!(",width={},height={}", r.width, r.height));
+        let size =
+            self.config.resolution.map_or_else(String::new, |r| format!(",width={},height={}", r.width, r.height));
         // videorate does not take this memory before 1.20; a sensor's rate is chosen by caps.
-        format!("{}{LEAKY} ! nvvidconv ! video/x-raw{features},format={format}{size} ! {encoder} ! {}", self.start(), self.end())
+        format!(
+            "{}{LEAKY} ! nvvidconv ! video/x-raw{features},format={format}{size} ! {encoder} ! {}",
+            self.start(),
+            self.end()
+        )
     }
 
     /// Encoded frames go through as they are: none may be dropped, so nothing here leaks.

@@ -8,7 +8,8 @@ use crate::pipeline::encoder::ROWS;
 const QUEUE: &str = "queue name=rov_raw max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream";
 const END: &str = "h264parse config-interval=-1 ! video/x-h264,stream-format=byte-stream,alignment=au \
                    ! appsink name=rov_out sync=false async=false max-buffers=4 drop=false";
-const PACE: &str = "queue name=rov_ahead max-size-buffers=4 max-size-bytes=0 max-size-time=0 ! identity name=rov_pace sync=true";
+const PACE: &str =
+    "queue name=rov_ahead max-size-buffers=4 max-size-bytes=0 max-size-time=0 ! identity name=rov_pace sync=true";
 
 /// An encoder's row and a has-function that knows no property but names in `known`, so that the texts stay short.
 fn make(config: &CaptureConfig, element: &str, known: &[&str], csi: Vec<CsiCamera>) -> Plan {
@@ -41,7 +42,9 @@ fn a_live_source_is_scaled_behind_the_leaky_queue_and_encoded() {
 #[test]
 fn a_file_is_paced_and_its_rate_limited() {
     let plan = make(&config(SourceKind::File), "openh264enc", &[], vec![]);
-    let tail = format!("{PACE} ! videorate drop-only=true max-rate=30 ! {QUEUE} ! videoscale ! videoconvert ! video/x-raw,format=I420");
+    let tail = format!(
+        "{PACE} ! videorate drop-only=true max-rate=30 ! {QUEUE} ! videoscale ! videoconvert ! video/x-raw,format=I420"
+    );
     assert!(plan.text().contains(&tail), "{}", plan.text());
 }
 
@@ -80,10 +83,15 @@ fn a_users_pipeline_has_a_tail_for_each_end() {
     let Tail::ByCaps { raw, nvmm, h264 } = make(&config(SourceKind::Pipeline), "x264enc", &[], vec![]).tail else {
         panic!("the tail must depend on what the pipeline gives");
     };
-    assert!(raw.starts_with("identity name=rov_pace ! videorate drop-only=true max-rate=30 ! queue name=rov_raw"), "{raw}");
+    assert!(
+        raw.starts_with("identity name=rov_pace ! videorate drop-only=true max-rate=30 ! queue name=rov_raw"),
+        "{raw}"
+    );
     assert_eq!(nvmm, None);
     assert_eq!(h264, format!("identity name=rov_pace ! {END}"));
-    let Tail::ByCaps { nvmm: Some(nvmm), .. } = make(&config(SourceKind::Pipeline), "x264enc", &["nvvidconv"], vec![]).tail else {
+    let Tail::ByCaps { nvmm: Some(nvmm), .. } =
+        make(&config(SourceKind::Pipeline), "x264enc", &["nvvidconv"], vec![]).tail
+    else {
         panic!("with nvvidconv there is a tail for NVIDIA's memory");
     };
     assert!(nvmm.contains("! nvvidconv ! video/x-raw,format=I420"), "{nvmm}");

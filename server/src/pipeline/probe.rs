@@ -76,7 +76,8 @@ fn choose_from(
             return Ok(Chosen { row, tried });
         }
     }
-    let reasons = |tried: &[Tried]| tried.iter().map(|t| format!("{}: {}", t.element, t.outcome)).collect::<Vec<_>>().join("; ");
+    let reasons =
+        |tried: &[Tried]| tried.iter().map(|t| format!("{}: {}", t.element, t.outcome)).collect::<Vec<_>>().join("; ");
     Err(NoEncoder(match choice {
         EncoderChoice::Auto => format!(
             "no H.264 encoder works, install gstreamer1.0-plugins-ugly (x264enc) or the one of your hardware; tried {}",
@@ -172,7 +173,10 @@ mod tests {
         assert_eq!(chosen.row.element, "x264enc");
         assert_eq!(chosen.tried.last().unwrap().outcome, "works");
         let summary = chosen.summary();
-        assert!(summary.starts_with("encoder x264enc (x264, software); nvh264enc: nvh264enc: no driver; x264enc: works"), "{summary}");
+        assert!(
+            summary.starts_with("encoder x264enc (x264, software); nvh264enc: nvh264enc: no driver; x264enc: works"),
+            "{summary}"
+        );
         assert!(summary.contains("not installed: nvv4l2h264enc, omxh264enc, "), "{summary}");
     }
 
@@ -184,7 +188,8 @@ mod tests {
             _ => Err(NOT_INSTALLED.to_owned()),
         })
         .unwrap_err();
-        let message = "--encoder vah264enc does not work (vah264enc: not installed); those that work here: x264enc, openh264enc";
+        let message =
+            "--encoder vah264enc does not work (vah264enc: not installed); those that work here: x264enc, openh264enc";
         assert_eq!(error.0, message);
     }
 

@@ -22,8 +22,7 @@ const FRAMES: u64 = 300;
 const LIMIT: Duration = Duration::from_secs(3);
 
 /// Why a stream with B-frames is refused, and what to do.
-pub const B_FRAMES: &str =
-    "the H.264 stream has B-frames, which WebRTC viewers cannot show; drop --file-passthrough so that it is re-encoded, or encode it without B-frames";
+pub const B_FRAMES: &str = "the H.264 stream has B-frames, which WebRTC viewers cannot show; drop --file-passthrough so that it is re-encoded, or encode it without B-frames";
 
 /// The first bytes of the file as a container; an error if it cannot be read.
 pub fn container(path: &Path) -> Result<Option<Container>, String> {

@@ -49,7 +49,12 @@ pub struct CsiRow {
 }
 
 pub const CSI_ROWS: &[CsiRow] = &[
-    CsiRow { element: "nvarguscamerasrc", property: "sensor-id", caps: "video/x-raw(memory:NVMM),format=NV12", nvmm: true },
+    CsiRow {
+        element: "nvarguscamerasrc",
+        property: "sensor-id",
+        caps: "video/x-raw(memory:NVMM),format=NV12",
+        nvmm: true,
+    },
     CsiRow { element: "libcamerasrc", property: "camera-name", caps: "video/x-raw,format=NV12", nvmm: false },
 ];
 
@@ -191,7 +196,11 @@ fn live(label: String, text: String, output: Output) -> Source {
 
 fn test(config: &CaptureConfig, label: Option<&str>) -> Source {
     let resolution = config.resolution.unwrap_or(Resolution::new(1280, 720));
-    let caps = format!("video/x-raw,format=I420{}{}", size_caps(Some(resolution)), rate_caps(Some(config.fps.unwrap_or(Fps::whole(30)))));
+    let caps = format!(
+        "video/x-raw,format=I420{}{}",
+        size_caps(Some(resolution)),
+        rate_caps(Some(config.fps.unwrap_or(Fps::whole(30))))
+    );
     let source = live(
         label.map_or_else(|| "test picture".to_owned(), |label| format!("test picture ({label})")),
         format!("videotestsrc is-live=true pattern=smpte horizontal-speed=4 ! {caps}"),
@@ -205,14 +214,19 @@ fn webcam(config: &CaptureConfig, camera: &Camera) -> Source {
     let element = format!("{} {}={}", camera.element, camera.property, quote(&camera.id));
     let Some(Choice { encoding, resolution, fps }) = mode::choose(&camera.modes, config.resolution, config.fps) else {
         // Negotiated when it starts; decodebin passes raw video through and decodes the rest.
-        return Source { limit_fps: true, ..live(label, format!("{element} do-timestamp=true ! decodebin ! video/x-raw"), Output::Raw) };
+        return Source {
+            limit_fps: true,
+            ..live(label, format!("{element} do-timestamp=true ! decodebin ! video/x-raw"), Output::Raw)
+        };
     };
     let caps = format!("{}{}", size_caps(Some(resolution)), rate_caps(fps));
     let (text, output) = match encoding {
         Encoding::Raw(format) => (format!("video/x-raw,format={format}{caps}"), Output::Raw),
         // A picture that waits for the JPEG decoder is old: the same rule as before the encoder.
         Encoding::Jpeg => (
-            format!("image/jpeg{caps} ! queue max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream ! jpegdec"),
+            format!(
+                "image/jpeg{caps} ! queue max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream ! jpegdec"
+            ),
             Output::Raw,
         ),
         Encoding::H264 => (format!("video/x-h264{caps} ! h264parse config-interval=-1 ! {H264_CAPS}"), Output::H264),
@@ -238,7 +252,10 @@ fn find_webcam<'a>(config: &CaptureConfig, machine: &'a Machine) -> Result<&'a C
         }
     };
     found.ok_or_else(|| {
-        let wanted = config.device.as_deref().map_or_else(|| "no webcam found".to_owned(), |device| format!("no webcam {device}"));
+        let wanted = config
+            .device
+            .as_deref()
+            .map_or_else(|| "no webcam found".to_owned(), |device| format!("no webcam {device}"));
         let list: Vec<_> = cameras.iter().map(|camera| format!("{} ({})", camera.id, camera.name)).collect();
         Missing(match list.is_empty() {
             true => format!("{wanted}: there is no camera, connect one, or use --source test"),
@@ -285,7 +302,12 @@ fn file(config: &CaptureConfig, machine: &Machine) -> Result<Source, Missing> {
             Some(Container::Matroska) => "matroskademux ! ",
             Some(Container::MpegTs) => "tsdemux ! ",
             Some(Container::AnnexB) => "",
-            None => return Err(Missing(format!("{}: not MP4, MKV, MPEG-TS or raw H.264; drop --file-passthrough so that it is re-encoded", path.display()))),
+            None => {
+                return Err(Missing(format!(
+                    "{}: not MP4, MKV, MPEG-TS or raw H.264; drop --file-passthrough so that it is re-encoded",
+                    path.display()
+                )));
+            }
         };
         // The caps name the video: of the demuxer's pads only H.264 is linked, and audio stays out.
         let text = format!("{reader} ! {demuxer}video/x-h264 ! h264parse config-interval=-1 ! {H264_CAPS}");
@@ -312,7 +334,8 @@ fn stdin(machine: &Machine) -> Source {
 
 fn user_pipeline(config: &CaptureConfig) -> Source {
     let description = config.pipeline.as_deref().unwrap_or_default().trim().trim_end_matches('!').trim_end();
-    let text = format!("{description} ! capsfilter name={END} caps=\"video/x-raw;video/x-raw(memory:NVMM);video/x-h264\"");
+    let text =
+        format!("{description} ! capsfilter name={END} caps=\"video/x-raw;video/x-raw(memory:NVMM);video/x-h264\"");
     Source { limit_fps: true, ..live("user's pipeline".to_owned(), text, Output::ByCaps) }
 }
 

@@ -82,9 +82,15 @@ fn a_webcam_is_found_by_index_path_or_name_and_a_missing_one_says_which_there_ar
         let config = CaptureConfig { device: device.map(str::to_owned), ..config(SourceKind::Webcam) };
         find_webcam(&config, machine).map(|camera| camera.id.clone()).map_err(|missing| missing.0)
     };
-    assert_eq!(find(&machine, None).unwrap_err(), "no webcam found: there is no camera, connect one, or use --source test");
-    machine.cameras = vec![camera("/dev/video0", "HD Pro C920", vec![]), camera("/dev/video2", "Low-Light USB", vec![])];
-    for (device, id) in [("0", "/dev/video0"), ("2", "/dev/video2"), ("/dev/video2", "/dev/video2"), ("low-light", "/dev/video2")] {
+    assert_eq!(
+        find(&machine, None).unwrap_err(),
+        "no webcam found: there is no camera, connect one, or use --source test"
+    );
+    machine.cameras =
+        vec![camera("/dev/video0", "HD Pro C920", vec![]), camera("/dev/video2", "Low-Light USB", vec![])];
+    for (device, id) in
+        [("0", "/dev/video0"), ("2", "/dev/video2"), ("/dev/video2", "/dev/video2"), ("low-light", "/dev/video2")]
+    {
         assert_eq!(find(&machine, Some(device)).unwrap(), id);
     }
     let message = "no webcam 1: there is /dev/video0 (HD Pro C920), /dev/video2 (Low-Light USB)";
@@ -99,7 +105,8 @@ fn csi_cameras_of_jetson_and_pi() {
         let source = source(&config(SourceKind::Csi), &machine).unwrap();
         (source.text, source.output)
     };
-    let jetson = "nvarguscamerasrc sensor-id=\"0\" ! video/x-raw(memory:NVMM),format=NV12,width=1920,height=1080,framerate=30/1";
+    let jetson =
+        "nvarguscamerasrc sensor-id=\"0\" ! video/x-raw(memory:NVMM),format=NV12,width=1920,height=1080,framerate=30/1";
     assert_eq!(text(0, "0"), (jetson.to_owned(), Output::Nvmm));
     let pi = "libcamerasrc camera-name=\"/base/soc/i2c0mux/i2c@1/imx219@10\" ! video/x-raw,format=NV12,width=1920,height=1080,framerate=30/1";
     assert_eq!(text(1, "/base/soc/i2c0mux/i2c@1/imx219@10"), (pi.to_owned(), Output::Raw));
@@ -123,7 +130,10 @@ fn a_file_is_decoded_or_taken_apart_by_its_container() {
         assert_eq!(source.output, Output::H264);
     }
     let refused = file(None, true).unwrap_err().0;
-    assert!(refused.ends_with("not MP4, MKV, MPEG-TS or raw H.264; drop --file-passthrough so that it is re-encoded"), "{refused}");
+    assert!(
+        refused.ends_with("not MP4, MKV, MPEG-TS or raw H.264; drop --file-passthrough so that it is re-encoded"),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -143,7 +153,8 @@ fn standard_input_goes_through_untouched() {
 
 #[test]
 fn a_users_pipeline_may_end_in_raw_or_h264() {
-    let config = CaptureConfig { pipeline: Some(" videotestsrc is-live=true ! ".to_owned()), ..config(SourceKind::Pipeline) };
+    let config =
+        CaptureConfig { pipeline: Some(" videotestsrc is-live=true ! ".to_owned()), ..config(SourceKind::Pipeline) };
     let source = source(&config, &machine(&|_, _| false)).unwrap();
     let text = "videotestsrc is-live=true ! capsfilter name=rov_end caps=\"video/x-raw;video/x-raw(memory:NVMM);video/x-h264\"";
     assert_eq!((source.text.as_str(), source.output), (text, Output::ByCaps));

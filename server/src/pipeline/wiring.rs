@@ -102,8 +102,12 @@ pub fn fit_encoder(encoder: &gst::Element, row: &'static EncoderRow, plan: &Plan
     let Some(pad) = encoder.static_pad("sink") else { return };
     let (plan, settings, encoder) = (plan.clone(), settings.clone(), encoder.downgrade());
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
-        let Some(gst::EventView::Caps(caps)) = info.event().map(|event| event.view()) else { return gst::PadProbeReturn::Ok };
-        let Some((encoder, (resolution, fps))) = encoder.upgrade().zip(format_of(caps.caps())) else { return gst::PadProbeReturn::Ok };
+        let Some(gst::EventView::Caps(caps)) = info.event().map(|event| event.view()) else {
+            return gst::PadProbeReturn::Ok;
+        };
+        let Some((encoder, (resolution, fps))) = encoder.upgrade().zip(format_of(caps.caps())) else {
+            return gst::PadProbeReturn::Ok;
+        };
         let settings = {
             let mut settings = settings.lock().unwrap_or_else(PoisonError::into_inner);
             settings.fps = fps.or(settings.fps);
@@ -125,12 +129,15 @@ pub fn fit_encoder(encoder: &gst::Element, row: &'static EncoderRow, plan: &Plan
 pub fn has_property(element: &str, property: &str) -> bool {
     let factory = gst::ElementFactory::find(element).and_then(|factory| factory.load().ok());
     let class = factory.and_then(|factory| gst::glib::Class::<gst::glib::Object>::from_type(factory.element_type()));
-    class.and_then(|class| class.find_property(property)).is_some_and(|spec| spec.flags().contains(gst::glib::ParamFlags::WRITABLE))
+    class
+        .and_then(|class| class.find_property(property))
+        .is_some_and(|spec| spec.flags().contains(gst::glib::ParamFlags::WRITABLE))
 }
 
 /// Sets a property from text, as launch text does, but without a panic; false if it is missing or does not take the value.
 pub fn set_property(element: &gst::Element, property: &str, text: &str) -> bool {
-    let value = element.find_property(property).and_then(|spec| gst::glib::Value::deserialize(text, spec.value_type()).ok());
+    let value =
+        element.find_property(property).and_then(|spec| gst::glib::Value::deserialize(text, spec.value_type()).ok());
     match value {
         Some(value) => {
             element.set_property_from_value(property, &value);

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use mio::{Events, Interest, Poll, Token, Waker};
 use rov_common::discovery::interfaces;
+use rov_common::net;
 use rtc::stun::message::{BINDING_REQUEST, Getter, Message, TransactionId};
 use rtc::stun::xoraddr::XorMappedAddress;
 use tokio::sync::watch;
@@ -16,7 +17,6 @@ use tokio::sync::watch;
 use super::engine::{Engine, Transmit};
 use super::socket::MediaSocket;
 use super::{Accepted, Command};
-use crate::net;
 use crate::stream::{OutputQueue, Stream};
 
 const SOCKET: Token = Token(0);

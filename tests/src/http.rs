@@ -1,0 +1,86 @@
+//! A small HTTP client, for tests alone: any status is an answer, and only a missing answer is a failure.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rov_common::api::{ErrorBody, Health, Stats};
+use serde_json::Value;
+use ureq::http::{HeaderMap, Request};
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: String,
+}
+
+impl Reply {
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+    }
+
+    /// The message of the JSON error that it must hold.
+    pub fn error(&self) -> String {
+        assert!(self.header("content-type").starts_with("application/json"), "an error that is not JSON: {self:?}");
+        serde_json::from_str::<ErrorBody>(&self.body).unwrap_or_else(|e| panic!("{e}: {self:?}")).error
+    }
+
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+}
+
+/// Sends one request, without a body when `body` is empty.
+pub fn try_request(
+    method: &str,
+    url: &str,
+    content_type: Option<&str>,
+    body: &[u8],
+) -> Result<Reply, ureq::Error> {
+    let mut request = Request::builder().method(method).uri(url);
+    if let Some(content_type) = content_type {
+        request = request.header("Content-Type", content_type);
+    }
+    let agent = ureq::Agent::config_builder()
+        .timeout_global(Some(TIMEOUT))
+        .http_status_as_error(false)
+        .allow_non_standard_methods(true)
+        .proxy(None)
+        .build()
+        .new_agent();
+    let mut reply = if body.is_empty() {
+        agent.run(request.body(()).expect("a valid request"))
+    } else {
+        agent.run(request.body(body).expect("a valid request"))
+    }?;
+    let text = reply.body_mut().read_to_string()?;
+    Ok(Reply { status: reply.status().as_u16(), headers: reply.headers().clone(), body: text })
+}
+
+/// As [`try_request`].
+///
+/// # Panics
+/// When there is no answer.
+pub fn request(method: &str, url: &str, content_type: Option<&str>, body: &[u8]) -> Reply {
+    try_request(method, url, content_type, body).unwrap_or_else(|error| panic!("{method} {url}: {error}"))
+}
+
+pub fn get(url: &str) -> Reply {
+    request("GET", url, None, b"")
+}
+
+/// `GET /api/stats` of the server at `address`.
+pub fn stats(address: SocketAddr) -> Stats {
+    let reply = get(&format!("http://{address}/api/stats"));
+    assert_eq!(reply.status, 200, "{reply:?}");
+    serde_json::from_str(&reply.body).unwrap_or_else(|e| panic!("{e}: {reply:?}"))
+}
+
+/// `GET /healthz`, with its status.
+pub fn health(address: SocketAddr) -> (u16, Health) {
+    let reply = get(&format!("http://{address}/healthz"));
+    let health = serde_json::from_str(&reply.body).unwrap_or_else(|e| panic!("{e}: {reply:?}"));
+    (reply.status, health)
+}

@@ -1,0 +1,14 @@
+//! What the end-to-end tests need: child processes that never outlive their test, waiting for conditions, an HTTP client,
+//! a viewer in this process, Chromium, and a network that loses packets.
+//!
+//! Nothing here sends anything beyond loopback, every port is one that the system chose, and every wait has an end.
+
+pub mod browser;
+pub mod http;
+pub mod media;
+pub mod process;
+pub mod programs;
+pub mod proxy;
+pub mod relay;
+pub mod wait;
+pub mod watcher;

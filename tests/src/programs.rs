@@ -1,0 +1,138 @@
+//! `rov-server` and `rov-client` as processes.
+
+use std::net::{SocketAddr, UdpSocket};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use rov_client::stats::Report;
+use rov_common::api::{Health, Stats};
+use tempfile::TempDir;
+
+use crate::process::{Process, binary};
+use crate::{http, wait};
+
+/// `rov-server` on loopback, at ports that the system chose.
+pub struct Server {
+    pub process: Process,
+    /// Of the HTTP API.
+    pub address: SocketAddr,
+    /// Of the UDP socket for media.
+    pub media: SocketAddr,
+}
+
+impl Server {
+    /// Starts it and waits until it listens. It is not found by discovery unless `args` say so.
+    pub fn start(args: &[&str]) -> Self {
+        Self::spawn(Process::spawn("rov-server", &mut command(args)))
+    }
+
+    /// As [`Self::start`], with a standard input.
+    pub fn start_with_input(args: &[&str], input: impl Into<std::process::Stdio>) -> Self {
+        Self::spawn(Process::spawn_with_input("rov-server", command(args).stdin(input)))
+    }
+
+    fn spawn(mut process: Process) -> Self {
+        let (address, media) = process.wait_for_line("the line with its addresses", wait::START, |line| {
+            let (_, line) = line.split_once("http://")?;
+            let (http, rest) = line.split_once(", WebRTC media on UDP ")?;
+            Some((http.parse().ok()?, rest.split_whitespace().next()?.parse().ok()?))
+        });
+        Self { process, address, media }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub fn stats(&self) -> Stats {
+        http::stats(self.address)
+    }
+
+    pub fn health(&self) -> (u16, Health) {
+        http::health(self.address)
+    }
+
+    /// Waits until pictures come.
+    pub fn wait_until_running(&self) {
+        wait::until_true("the stream runs", wait::START, || self.health().0 == 200);
+    }
+}
+
+/// `rov-server` with a small test picture on loopback; `args` may override that, but for `--source`.
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(binary("rov-server"));
+    command.env_remove("RUST_LOG").args(["--host", "127.0.0.1"]);
+    let given = |option: &str| args.contains(&option);
+    if !given("--signal-port") {
+        command.args(["--signal-port", "0"]);
+    }
+    if !given("--source") && !given("--pipeline") && !given("--file") {
+        command.args(["--source", "test"]);
+    }
+    if !given("--width") {
+        // Wide enough for the mark, and little work.
+        command.args(["--width", "320", "--height", "240"]);
+    }
+    if !given("--discovery-port") {
+        command.arg("--no-discovery");
+    }
+    command.args(args);
+    command
+}
+
+/// The `rov-server` that [`Server::start`] would start, as a process that may end at once.
+pub fn server_process(args: &[&str]) -> Process {
+    Process::spawn("rov-server", &mut command(args))
+}
+
+/// `rov-client` without a window, on loopback.
+pub struct Client {
+    pub process: Process,
+    report: PathBuf,
+    _folder: TempDir,
+}
+
+impl Client {
+    /// Starts it; `args` say which server.
+    pub fn start(args: &[&str]) -> Self {
+        let folder = TempDir::new().expect("a temporary folder");
+        let report = folder.path().join("stats.json");
+        let mut command = Command::new(binary("rov-client"));
+        command.env_remove("RUST_LOG").args(["--headless", "--interface", "lo", "--stats-json"]).arg(&report).args(args);
+        Self { process: Process::spawn("rov-client", &mut command), report, _folder: folder }
+    }
+
+    /// What it wrote last by `--stats-json`.
+    pub fn report(&self) -> Option<Report> {
+        let text = std::fs::read(&self.report).ok()?;
+        Some(serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{}: {e}", self.report.display())))
+    }
+
+    /// The first report for which `enough` is true.
+    pub fn wait_for(&mut self, what: &str, limit: Duration, enough: impl Fn(&Report) -> bool) -> Report {
+        let process = &mut self.process;
+        let report = &self.report;
+        wait::until(&format!("rov-client: {what}"), limit, || {
+            assert!(process.is_running(), "rov-client ended before this: {what}");
+            let text = std::fs::read(report).ok()?;
+            serde_json::from_slice(&text).ok().filter(&enough)
+        })
+    }
+
+    /// Waits until `frames` more pictures than in `since` were shown.
+    pub fn wait_for_frames(&mut self, since: u64, frames: u64) -> Report {
+        self.wait_for(&format!("{frames} more pictures"), wait::START, |r| r.frames_shown >= since + frames)
+    }
+}
+
+/// The `rov-client` with exactly these arguments, as a process that may end at once.
+pub fn client_process(args: &[&str]) -> Process {
+    Process::spawn("rov-client", Command::new(binary("rov-client")).env_remove("RUST_LOG").args(args))
+}
+
+/// A UDP port that nobody has at this moment, for discovery, whose port all programs of a test share.
+pub fn free_udp_port() -> u16 {
+    let socket = UdpSocket::bind("127.0.0.1:0").expect("a UDP socket");
+    socket.local_addr().expect("its address").port()
+}
