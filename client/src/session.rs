@@ -294,6 +294,8 @@ async fn supervise(
         let now = Instant::now();
         if let Link::Ended(reason) = *link.borrow_and_update() {
             session.ended = Some(reason.to_owned());
+        } else if connection.closed_by_server().await {
+            session.ended = Some("the server closed the connection".to_owned());
         }
         session.last_media = session.last_media.max(clock.instant(arrivals.last_us.load(Ordering::Relaxed)));
         viewer.set_reception(rates.reception(now, arrivals, decoder, connection).await);

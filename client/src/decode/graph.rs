@@ -152,6 +152,7 @@ impl Graph {
         let input = element("in")?.downcast::<gst_app::AppSrc>().map_err(|_| "'in' is not an appsrc".to_owned())?;
         let output = element("out")?.downcast::<gst_app::AppSink>().map_err(|_| "'out' is not an appsink".to_owned())?;
         let scaling = Arc::new(Scaling { capsfilter: element("size")?, source: Mutex::new(None) });
+        refuse_allocation(&pad("in", "src")?);
         watch_packets(&pad("jitter", "src")?, element("jitter")?.downgrade(), latency, shared);
         watch_units(&pad("depay", "src")?, shared);
         watch_size(&pad("scale", "sink")?, &scaling, shared, generation);
@@ -205,6 +206,16 @@ impl Scaling {
             self.capsfilter.set_property("caps", &caps);
         }
     }
+}
+
+/// At each change of format downstream, appsrc asks everything behind it about memory. The jitter buffer answers in turn
+/// with the packets, so that while it waits at a gap the question would hold up the retransmission that fills the gap.
+/// The packets bring their own memory: the question needs no answer.
+fn refuse_allocation(pad: &gst::Pad) {
+    pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| match info.query().map(gst::QueryRef::type_) {
+        Some(gst::QueryType::Allocation) => gst::PadProbeReturn::Drop,
+        _ => gst::PadProbeReturn::Ok,
+    });
 }
 
 /// Behind the jitter buffer: packets in order, and the news of lost ones. `latency` is set at the first of them.

@@ -67,7 +67,9 @@ impl Now {
         match &self.graph {
             Some(graph) if graph.input.current_level_bytes() > MAX_WAITING_BYTES => return Taken::Full,
             // An error means that the pipeline stops or has failed, which the bus tells.
-            Some(graph) => drop(graph.input.push_buffer(packet)),
+            Some(graph) => {
+                let _ = graph.input.push_buffer(packet);
+            }
             None if self.failed || self.kept.len() >= MAX_KEPT => return Taken::Full,
             None => self.kept.push(packet),
         }
@@ -76,7 +78,7 @@ impl Now {
 
     fn begin(&mut self, graph: Graph, decoder: String) {
         for packet in self.kept.drain(..) {
-            drop(graph.input.push_buffer(packet));
+            let _ = graph.input.push_buffer(packet);
         }
         self.stats.decoder = decoder;
         self.stats.source = None;

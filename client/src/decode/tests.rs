@@ -408,8 +408,9 @@ fn a_stream_that_starts_anew_goes_on_at_its_keyframe() {
     let anew = |picture: usize| -> Vec<Bytes> {
         let change = |packet: &Bytes| {
             let mut data = packet.to_vec();
-            data[2] ^= 0x55;
-            data[4] ^= 0x3c;
+            let sequence = u16::from_be_bytes([data[2], data[3]]).wrapping_add(20_000);
+            data[2..4].copy_from_slice(&sequence.to_be_bytes());
+            data[4] = data[4].wrapping_add(0x3c);
             data[8] ^= 0xff;
             Bytes::from(data)
         };

@@ -12,7 +12,7 @@ use rtc::peer_connection::configuration::RTCConfigurationBuilder;
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MediaEngine};
 use rtc::peer_connection::configuration::setting_engine::SettingEngineBuilder;
 use rtc::peer_connection::sdp::RTCSessionDescription;
-use rtc::peer_connection::transport::RTCIceServer;
+use rtc::peer_connection::transport::{RTCDtlsTransportState, RTCIceServer};
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
 use rtc::rtp_transceiver::rtp_sender::{RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RtpCodecKind};
 use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
@@ -74,7 +74,7 @@ pub enum ConnectError {
 pub enum Link {
     Connecting,
     Connected,
-    /// The server said goodbye, or ICE found no path any more.
+    /// The connection was closed, or ICE found no path any more.
     Ended(&'static str),
 }
 
@@ -127,6 +127,19 @@ impl Connection {
     /// What the connection does now, and every change of it.
     pub fn link(&self) -> watch::Receiver<Link> {
         self.link.clone()
+    }
+
+    /// Whether the server said goodbye, by a DTLS close_notify. The crate does not report that as the end of the connection,
+    /// so it has to be looked for.
+    pub async fn closed_by_server(&self) -> bool {
+        for receiver in self.pc.get_receivers().await {
+            if let Ok(Some(dtls)) = receiver.transport().await
+                && dtls.state().await.is_ok_and(|state| state == RTCDtlsTransportState::Closed)
+            {
+                return true;
+            }
+        }
+        false
     }
 
     /// The server's name for this viewer, when it gave one.

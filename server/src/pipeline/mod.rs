@@ -1,7 +1,7 @@
 //! Camera to access unit: the pipeline of one stream.
 //!
-//! [`choose_encoder`](probe::choose_encoder) once, [`prepare`] before each start (the machine may have changed), then
-//! [`Graph::start`](graph::Graph::start).
+//! [`choose_encoder`] once, [`prepare`] before each start (the machine may have changed), then
+//! [`Graph::start`].
 
 mod build;
 mod continuity;

@@ -155,7 +155,7 @@ mod tests {
             max: Resolution::new(2592, 1944),
             fps: vec![(Fps::whole(1), Fps::whole(90))],
         };
-        let choice = best(&[range.clone()], (1920, 1080), 50);
+        let choice = best(std::slice::from_ref(&range), (1920, 1080), 50);
         assert_eq!((choice.resolution, choice.fps), (Resolution::new(1920, 1080), Some(Fps::whole(50))));
         let own = choose(&[range], None, None).unwrap();
         assert_eq!((own.resolution, own.fps), (Resolution::new(2592, 1944), Some(Fps::whole(90))));

@@ -113,7 +113,7 @@ pub fn fit_encoder(encoder: &gst::Element, row: &'static EncoderRow, plan: &Plan
             settings.fps = fps.or(settings.fps);
             settings.resolution = Some(resolution);
             settings.bitrate = plan::bitrate_for(&plan, resolution, settings.fps);
-            settings.clone()
+            *settings
         };
         for (property, value) in row.rate_properties(&settings, &has_property) {
             if !set_property(&encoder, property, &value) {

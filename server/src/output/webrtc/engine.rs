@@ -301,3 +301,7 @@ fn drain(
     }
     run.flush(net) && sent
 }
+
+#[cfg(test)]
+#[path = "engine_tests.rs"]
+mod tests;

@@ -17,7 +17,8 @@ use rtc::peer_connection::message::{RTCMessage, TaggedRTCMessage};
 use rtc::peer_connection::sdp::RTCSessionDescription;
 use rtc::peer_connection::state::RTCPeerConnectionState;
 use rtc::peer_connection::transport::{
-    CandidateConfig, CandidateHostConfig, CandidateServerReflexiveConfig, RTCIceCandidate, RTCIceCandidateInit,
+    CandidateConfig, CandidateHostConfig, CandidateServerReflexiveConfig, RTCDtlsTransportState, RTCIceCandidate,
+    RTCIceCandidateInit,
 };
 use rtc::peer_connection::{RTCPeerConnection, RTCPeerConnectionBuilder};
 use rtc::rtcp;
@@ -50,7 +51,8 @@ const WRITE_RUN: usize = 16;
 
 /// A viewer that has not connected by then will not.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// A viewer that sent no RTCP for so long is gone (receivers report at least every 5 s, RFC 3550 section 6.2).
+/// A viewer that is sent pictures and sent no RTCP for so long is gone (receivers report about every 5 s, RFC 3550 section
+/// 6.2). While no pictures are sent, because the camera is lost, ICE alone says whether it is there.
 const RTCP_TIMEOUT: Duration = Duration::from_secs(10);
 
 const ICE_DISCONNECTED: Duration = Duration::from_secs(4);
@@ -88,7 +90,8 @@ pub struct Session {
     sequence: u16,
     timestamp_offset: u32,
     created: Instant,
-    last_rtcp: Instant,
+    /// Since when packets were sent without any RTCP in return.
+    unanswered_since: Option<Instant>,
     /// Frames are left out until the next keyframe: at the start, and after one was lost to a full socket.
     needs_keyframe: bool,
     packets: u64,
@@ -154,7 +157,7 @@ impl Session {
             sequence: rand::random(),
             timestamp_offset: rand::random(),
             created: now,
-            last_rtcp: now,
+            unanswered_since: None,
             needs_keyframe: true,
             packets: 0,
             bytes: 0,
@@ -195,7 +198,9 @@ impl Session {
             State::Connecting if now.saturating_duration_since(self.created) > CONNECT_TIMEOUT => {
                 Some("not connected within 15 s")
             }
-            State::Connected { .. } if now.saturating_duration_since(self.last_rtcp) > RTCP_TIMEOUT => {
+            State::Connected { .. }
+                if self.unanswered_since.is_some_and(|at| now.saturating_duration_since(at) > RTCP_TIMEOUT) =>
+            {
                 Some("no RTCP for 10 s")
             }
             _ => None,
@@ -218,7 +223,6 @@ impl Session {
                 match state {
                     RTCPeerConnectionState::Connected if self.state == State::Connecting => {
                         self.state = State::Connected { since: now };
-                        self.last_rtcp = now;
                         // Nothing was sent before: what waits for DTLS would arrive as one stale burst.
                         on_event(SessionEvent::KeyframeWanted);
                     }
@@ -228,9 +232,12 @@ impl Session {
                 }
             }
         }
+        if self.is_connected() && self.dtls_closed() {
+            self.end(End::Closed);
+        }
         while let Some(TaggedRTCMessage { message, .. }) = self.pc.poll_read() {
             if let RTCMessage::RtcpPacket(_, packets) = message {
-                self.last_rtcp = now;
+                self.unanswered_since = None;
                 for packet in &packets {
                     if self.handle_rtcp(packet.as_ref()) {
                         on_event(SessionEvent::KeyframeWanted);
@@ -238,6 +245,12 @@ impl Session {
                 }
             }
         }
+    }
+
+    /// The viewer said goodbye by a DTLS close_notify. The core does not take that for the end of the connection.
+    fn dtls_closed(&mut self) -> bool {
+        let Some(sender) = self.pc.rtp_sender(self.sender) else { return false };
+        sender.transport().is_some_and(|dtls| dtls.state() == RTCDtlsTransportState::Closed)
     }
 
     /// Counts what a report says; true when it asks for a keyframe.
@@ -276,6 +289,7 @@ impl Session {
             return None;
         }
         self.needs_keyframe = false;
+        self.unanswered_since.get_or_insert(now);
         let last = frame.payloads.len().saturating_sub(1);
         for (i, payload) in frame.payloads.iter().enumerate() {
             self.write(now, frame, payload, i == last);

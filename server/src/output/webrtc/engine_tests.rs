@@ -1,0 +1,396 @@
+//! The engine against viewers made of the same core, with no network and a clock that only the test moves.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use rtc::interceptor::{NackGeneratorBuilder, ReceiverReportBuilder, Registry, Slot};
+use rtc::media_stream::MediaStreamTrackId;
+use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MediaEngine};
+use rtc::peer_connection::event::{RTCPeerConnectionEvent, RTCTrackEvent};
+use rtc::peer_connection::message::RTCMessage;
+use rtc::peer_connection::sdp::RTCSessionDescription;
+use rtc::peer_connection::state::RTCPeerConnectionState;
+use rtc::peer_connection::transport::{
+    CandidateConfig, CandidateHostConfig, RTCDtlsTransportState, RTCIceCandidate, RTCIceCandidateInit,
+};
+use rtc::peer_connection::{RTCPeerConnection, RTCPeerConnectionBuilder};
+use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::rtp_transceiver::rtp_sender::{RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RtpCodecKind};
+use rtc::rtp_transceiver::{RTCRtpReceiverId, RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
+use rtc::sansio::Protocol;
+use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
+
+use super::*;
+
+const SERVER: &str = "10.0.0.1:5000";
+
+/// Datagrams of the server on their way.
+#[derive(Default)]
+struct Wire {
+    sent: VecDeque<(SocketAddr, Bytes)>,
+    full: bool,
+}
+
+impl Transmit for Wire {
+    fn transmit(&mut self, _local: IpAddr, peer: SocketAddr, run: &[u8], segment: usize) -> bool {
+        if !self.full {
+            self.sent.extend(run.chunks(segment).map(|datagram| (peer, Bytes::copy_from_slice(datagram))));
+        }
+        !self.full
+    }
+}
+
+struct Viewer {
+    pc: RTCPeerConnection,
+    address: SocketAddr,
+    connected: bool,
+    track: Option<(RTCRtpReceiverId, MediaStreamTrackId)>,
+    /// Sequence numbers of the RTP packets received, and whether the marker was set.
+    packets: Vec<(u16, bool)>,
+    ssrc: u32,
+}
+
+impl Viewer {
+    fn new(now: Instant, address: &str) -> (Self, String) {
+        let mut media = MediaEngine::default();
+        let feedback = |typ: &str, p: &str| RTCPFeedback { typ: typ.to_owned(), parameter: p.to_owned() };
+        let rtp_codec = RTCRtpCodec {
+            mime_type: MIME_TYPE_H264.to_owned(),
+            clock_rate: 90_000,
+            channels: 0,
+            sdp_fmtp_line: "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f".to_owned(),
+            rtcp_feedback: vec![feedback("nack", ""), feedback("nack", "pli")],
+        };
+        media
+            .register_codec(RTCRtpCodecParameters { rtp_codec, payload_type: 108 }, RtpCodecKind::Video)
+            .expect("a codec");
+        let registry = Registry::new()
+            .with(
+                Slot::NackGenerator,
+                NackGeneratorBuilder::new().with_interval(Duration::from_millis(5)).with_size(512).build(),
+            )
+            .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build());
+        let mut pc = RTCPeerConnectionBuilder::new()
+            .with_media_engine(media)
+            .with_interceptor_registry(registry)
+            .build(now)
+            .expect("a peer connection");
+        pc.add_transceiver_from_kind(
+            RtpCodecKind::Video,
+            Some(RTCRtpTransceiverInit { direction: RTCRtpTransceiverDirection::Recvonly, ..Default::default() }),
+        )
+        .expect("a transceiver");
+        let address: SocketAddr = address.parse().expect("an address");
+        let base_config = CandidateConfig {
+            network: "udp".to_owned(),
+            address: address.ip().to_string(),
+            port: address.port(),
+            component: 1,
+            ..Default::default()
+        };
+        let candidate = CandidateHostConfig { base_config, ..Default::default() }.new_candidate_host().expect("a host");
+        pc.add_local_candidate(RTCIceCandidate::from(&candidate).to_json().expect("JSON")).expect("a candidate");
+        pc.add_local_candidate(RTCIceCandidateInit::default()).expect("the end of candidates");
+        let offer = pc.create_offer(None).expect("an offer");
+        pc.set_local_description(now, offer).expect("a local description");
+        let offer = pc.local_description().expect("a local description").sdp;
+        (Self { pc, address, connected: false, track: None, packets: Vec::new(), ssrc: 0 }, offer)
+    }
+
+    fn answered(&mut self, now: Instant, answer: String) {
+        let answer = RTCSessionDescription::answer(answer).expect("an answer");
+        self.pc.set_remote_description(now, answer).expect("a remote description");
+    }
+
+    fn receive(&mut self, now: Instant, datagram: &[u8]) {
+        let transport = TransportContext {
+            local_addr: self.address,
+            peer_addr: SERVER.parse().expect("an address"),
+            ecn: None,
+            transport_protocol: TransportProtocol::UDP,
+        };
+        let _ = self.pc.handle_read(TaggedBytesMut { now, transport, message: BytesMut::from(datagram) });
+    }
+
+    fn poll(&mut self) {
+        while let Some(event) = self.pc.poll_event() {
+            match event {
+                RTCPeerConnectionEvent::OnConnectionStateChangeEvent(state) => {
+                    self.connected = state == RTCPeerConnectionState::Connected;
+                }
+                RTCPeerConnectionEvent::OnTrack(RTCTrackEvent::OnOpen(open)) => {
+                    self.track = Some((open.receiver_id, open.track_id));
+                }
+                _ => {}
+            }
+        }
+        while let Some(message) = self.pc.poll_read() {
+            if let RTCMessage::RtpPacket(_, packet) = message.message {
+                self.ssrc = packet.header.ssrc;
+                self.packets.push((packet.header.sequence_number, packet.header.marker));
+            }
+        }
+    }
+
+    fn was_told_goodbye(&mut self) -> bool {
+        let (receiver, _) = self.track.clone().expect("a track");
+        let receiver = self.pc.rtp_receiver(receiver).expect("a receiver");
+        receiver.transport().expect("a transport").state() == RTCDtlsTransportState::Closed
+    }
+
+    fn ask_for_a_keyframe(&mut self, now: Instant) {
+        let (receiver, _) = self.track.clone().expect("a track");
+        let pli = PictureLossIndication { sender_ssrc: 0, media_ssrc: self.ssrc };
+        self.pc.rtp_receiver(receiver).expect("a receiver").write_rtcp(now, vec![Box::new(pli)]).expect("a request");
+    }
+}
+
+/// The engine, its wire, and viewers at the other end of it.
+struct World {
+    now: Instant,
+    engine: Engine,
+    wire: Wire,
+    viewers: Vec<Viewer>,
+    keyframes_wanted: u32,
+    /// Datagrams of the server, by their number, that get lost.
+    lose: fn(usize) -> bool,
+    carried: usize,
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            now: Instant::now(),
+            engine: Engine::default(),
+            wire: Wire::default(),
+            viewers: Vec::new(),
+            keyframes_wanted: 0,
+            lose: |_| false,
+            carried: 0,
+        }
+    }
+
+    fn join(&mut self, address: &str) -> String {
+        let (mut viewer, offer) = Viewer::new(self.now, address);
+        let id = format!("viewer-{address}");
+        let local = [SERVER.parse().expect("an address")];
+        let answer = self.engine.accept(self.now, &id, &offer, None, &local, None).expect("an answer");
+        viewer.answered(self.now, answer);
+        self.viewers.push(viewer);
+        id
+    }
+
+    /// Lets `time` pass in steps of a millisecond.
+    fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        while self.now < end {
+            self.now += Duration::from_millis(1);
+            self.keyframes_wanted += u32::from(self.engine.handle_timeouts(self.now, &mut self.wire));
+            for i in 0..self.viewers.len() {
+                let _ = self.viewers[i].pc.handle_timeout(self.now);
+                self.viewers[i].poll();
+                while let Some(datagram) = self.viewers[i].pc.poll_write() {
+                    let (local, peer) = (SERVER.parse().expect("an address"), self.viewers[i].address);
+                    let wanted =
+                        self.engine.handle_datagram(self.now, local, peer, &datagram.message, &mut self.wire);
+                    self.keyframes_wanted += u32::from(wanted);
+                }
+            }
+            self.deliver();
+        }
+    }
+
+    fn deliver(&mut self) {
+        while let Some((peer, datagram)) = self.wire.sent.pop_front() {
+            self.carried += 1;
+            if (self.lose)(self.carried) {
+                continue;
+            }
+            if let Some(viewer) = self.viewers.iter_mut().find(|v| v.address == peer) {
+                viewer.receive(self.now, &datagram);
+                viewer.poll();
+            }
+        }
+    }
+
+    fn run_until_connected(&mut self) {
+        for _ in 0..3_000 {
+            if self.viewers.iter().all(|v| v.connected) && self.keyframes_wanted > 0 {
+                return;
+            }
+            self.run(Duration::from_millis(1));
+        }
+        panic!("not connected within 3 s of virtual time");
+    }
+
+    fn send(&mut self, keyframe: bool, packets: usize) -> bool {
+        let payload = Bytes::from(vec![if keyframe { 0x65 } else { 0x41 }; 500]);
+        let frame = RtpFrame { payloads: vec![payload; packets], timestamp: 0, keyframe, captured_at: self.now };
+        let wanted = self.engine.send_frame(self.now, &frame, &mut self.wire);
+        self.deliver();
+        wanted
+    }
+}
+
+#[test]
+fn a_viewer_connects_asks_for_a_keyframe_and_receives_from_it_on() {
+    let mut world = World::new();
+    world.join("10.0.0.2:6000");
+    assert!(!world.send(true, 1), "nothing is sent before the connection stands");
+    world.run_until_connected();
+    assert_eq!(world.keyframes_wanted, 1, "a new viewer makes a keyframe necessary");
+    world.send(false, 3);
+    assert!(world.viewers[0].packets.is_empty(), "a viewer starts with a keyframe");
+    world.send(true, 40);
+    world.send(false, 2);
+    let packets = &world.viewers[0].packets;
+    assert_eq!(packets.len(), 42);
+    assert!(packets.windows(2).all(|p| p[1].0 == p[0].0.wrapping_add(1)), "in order");
+    assert_eq!(packets.iter().filter(|(_, marker)| *marker).count(), 2, "the last packet of a frame has the marker");
+}
+
+#[test]
+fn two_viewers_behind_one_socket_get_their_own_packets() {
+    let mut world = World::new();
+    world.join("10.0.0.2:6000");
+    world.join("10.0.0.3:6000");
+    world.run_until_connected();
+    world.send(true, 10);
+    for viewer in &world.viewers {
+        assert_eq!(viewer.packets.len(), 10);
+    }
+    assert_ne!(world.viewers[0].ssrc, world.viewers[1].ssrc);
+}
+
+#[test]
+fn lost_packets_are_sent_again_on_request() {
+    let mut world = World::new();
+    world.join("10.0.0.2:6000");
+    world.run_until_connected();
+    world.send(true, 4);
+    world.carried = 0;
+    world.lose = |n| n == 5;
+    world.send(false, 10);
+    assert_eq!(world.viewers[0].packets.len(), 13, "one was lost");
+    world.run(Duration::from_millis(50));
+    assert_eq!(world.viewers[0].packets.len(), 14, "and came again");
+    let now = world.now;
+    assert!(world.engine.stats(now)[0].nacks >= 1);
+}
+
+#[test]
+fn a_picture_loss_indication_makes_a_keyframe_necessary() {
+    let mut world = World::new();
+    world.join("10.0.0.2:6000");
+    world.run_until_connected();
+    world.send(true, 4);
+    let before = world.keyframes_wanted;
+    let now = world.now;
+    world.viewers[0].ask_for_a_keyframe(now);
+    world.run(Duration::from_millis(5));
+    assert_eq!(world.keyframes_wanted, before + 1);
+    let now = world.now;
+    assert_eq!(world.engine.stats(now)[0].plis, 1);
+}
+
+#[test]
+fn a_full_socket_costs_the_frame_and_a_keyframe_mends_it() {
+    let mut world = World::new();
+    world.join("10.0.0.2:6000");
+    world.run_until_connected();
+    world.send(true, 4);
+    world.wire.full = true;
+    assert!(world.send(false, 40), "a keyframe is wanted");
+    world.wire.full = false;
+    let before = world.viewers[0].packets.len();
+    assert!(!world.send(false, 4), "what depends on the lost frame is left out");
+    assert_eq!(world.viewers[0].packets.len(), before);
+    world.send(true, 4);
+    assert_eq!(world.viewers[0].packets.len(), before + 4);
+    let now = world.now;
+    assert_eq!(world.engine.stats(now)[0].skipped, 2);
+}
+
+#[test]
+fn a_viewer_that_vanishes_is_forgotten_with_everything_of_it() {
+    let mut world = World::new();
+    world.join("10.0.0.2:6000");
+    world.join("10.0.0.3:6000");
+    world.run_until_connected();
+    world.viewers.remove(0);
+    world.run(Duration::from_secs(12));
+    assert_eq!(world.engine.tables(), (1, 1, 1), "viewers, names, addresses");
+    let now = world.now;
+    assert_eq!(world.engine.stats(now)[0].address, "10.0.0.3:6000");
+}
+
+#[test]
+fn a_viewer_that_never_connects_is_given_up() {
+    let mut world = World::new();
+    world.join("10.0.0.2:6000");
+    world.viewers.clear();
+    world.run(Duration::from_secs(16));
+    assert_eq!(world.engine.tables(), (0, 0, 0));
+}
+
+#[test]
+fn closing_tells_the_viewer_and_leaves_nothing() {
+    let mut world = World::new();
+    let id = world.join("10.0.0.2:6000");
+    world.run_until_connected();
+    world.send(true, 1);
+    assert!(!world.viewers[0].was_told_goodbye());
+    assert!(world.engine.close(&id, &mut world.wire));
+    world.deliver();
+    assert!(world.viewers[0].was_told_goodbye(), "the viewer knows at once");
+    assert_eq!(world.engine.tables(), (0, 0, 0));
+    assert!(!world.engine.close(&id, &mut world.wire));
+}
+
+#[test]
+fn a_viewer_that_says_goodbye_is_gone_at_once() {
+    let mut world = World::new();
+    world.join("10.0.0.2:6000");
+    world.run_until_connected();
+    world.viewers[0].pc.close().expect("closed");
+    world.run(Duration::from_millis(20));
+    assert_eq!(world.engine.tables(), (0, 0, 0));
+}
+
+#[test]
+fn junk_and_forged_datagrams_change_nothing() {
+    let mut world = World::new();
+    world.join("10.0.0.2:6000");
+    world.run_until_connected();
+    let tables = world.engine.tables();
+    let local = SERVER.parse().expect("an address");
+    let stranger: SocketAddr = "10.9.9.9:1".parse().expect("an address");
+    let mut stun = vec![0, 1, 0, 0, 0x21, 0x12, 0xA4, 0x42];
+    stun.extend([7; 12]);
+    let mut named = stun.clone();
+    named[3] = 8;
+    named.extend([0, 6, 0, 4, b'n', b'o', b'p', b'e']);
+    let viewer = world.viewers[0].address;
+    for junk in [&[][..], &[0x80], &[0x16, 0xFE, 0xFD], &[0x90; 1_400], &stun, &named] {
+        for from in [stranger, viewer] {
+            world.engine.handle_datagram(world.now, local, from, junk, &mut world.wire);
+        }
+    }
+    assert_eq!(world.engine.tables(), tables);
+    world.send(true, 3);
+    assert_eq!(world.viewers[0].packets.len(), 3, "the viewer still receives");
+}
+
+#[test]
+fn one_viewer_more_than_the_limit_is_refused() {
+    let mut world = World::new();
+    for i in 0..MAX_VIEWERS {
+        world.join(&format!("10.0.1.{i}:6000"));
+    }
+    let (_, offer) = Viewer::new(world.now, "10.0.2.1:6000");
+    let local = [SERVER.parse().expect("an address")];
+    let refused = world.engine.accept(world.now, "more", &offer, None, &local, None);
+    assert!(matches!(refused, Err(AcceptError::Full)), "{refused:?}");
+}

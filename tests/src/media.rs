@@ -1,0 +1,62 @@
+//! Real video files, made by ffmpeg: a test picture by x264.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::process::program;
+
+/// What is in a file.
+#[derive(Clone, Copy, Debug)]
+pub struct Clip<'a> {
+    pub size: &'a str,
+    pub fps: u32,
+    pub seconds: u32,
+    pub b_frames: u32,
+    /// Pictures from one keyframe to the next.
+    pub gop: u32,
+    pub audio: bool,
+}
+
+impl Default for Clip<'_> {
+    fn default() -> Self {
+        Self { size: "640x360", fps: 25, seconds: 2, b_frames: 0, gop: 25, audio: true }
+    }
+}
+
+impl Clip<'_> {
+    /// Writes the file; its name says which container it is.
+    pub fn write(&self, file: &Path) {
+        let output = self.command(file.to_str().expect("a path of plain characters"), &[]).output().expect("ffmpeg starts");
+        assert!(output.status.success(), "ffmpeg: {}", String::from_utf8_lossy(&output.stderr));
+    }
+
+    /// An ffmpeg that gives the video as Annex B on its standard output, as a camera would: at the speed of life.
+    pub fn annex_b_command(&self) -> Command {
+        let clip = Self { audio: false, ..*self };
+        let mut command = clip.command("-", &["-f", "h264"]);
+        command.stdout(Stdio::piped());
+        command
+    }
+
+    fn command(&self, output: &str, format: &[&str]) -> Command {
+        let mut command = Command::new(program("ffmpeg", "ffmpeg"));
+        command.args(["-hide_banner", "-loglevel", "error", "-nostdin", "-y"]);
+        if output == "-" {
+            command.arg("-re");
+        }
+        let seconds = self.seconds.to_string();
+        command.args(["-f", "lavfi", "-i", &format!("testsrc2=size={}:rate={}", self.size, self.fps)]);
+        if self.audio {
+            command.args(["-f", "lavfi", "-i", "sine=frequency=440", "-c:a", "aac", "-b:a", "64k"]);
+        }
+        command.args(["-t", &seconds, "-c:v", "libx264", "-preset", "ultrafast", "-pix_fmt", "yuv420p"]);
+        // One thread: frame threads would hold back the last pictures of a pipe.
+        command.args(["-threads", "1", "-bf", &self.b_frames.to_string(), "-g", &self.gop.to_string()]);
+        command.args(["-keyint_min", &self.gop.to_string(), "-sc_threshold", "0"]);
+        if self.b_frames == 0 {
+            command.args(["-tune", "zerolatency"]);
+        }
+        command.args(format).arg(output).stdin(Stdio::null()).stderr(Stdio::piped());
+        command
+    }
+}

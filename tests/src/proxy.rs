@@ -1,0 +1,166 @@
+//! An HTTP server in front of rov-server: it serves a page, passes everything else on, and can lead the media through a
+//! [`Network`], by putting the port of a [`Relay`] into the server's answers.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::{get, post};
+use rov_common::api::WHEP_PATH;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::http;
+use crate::relay::{Network, Relay};
+
+/// Ends when it is dropped.
+pub struct Proxy {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    _stop: DropGuard,
+}
+
+struct Shared {
+    server: SocketAddr,
+    page: &'static str,
+    network: Option<Arc<Network>>,
+    seen: Mutex<Seen>,
+}
+
+/// What came through.
+#[derive(Default)]
+struct Seen {
+    relays: Vec<Relay>,
+    exchanges: Vec<Exchange>,
+    results: Vec<Value>,
+}
+
+/// An offer of a viewer, and the server's answer, both as their senders wrote them.
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    pub offer: String,
+    pub answer: String,
+}
+
+impl Proxy {
+    /// In front of the server whose HTTP API is at `server`; `page` is what `/` shows.
+    pub fn start(runtime: &Runtime, server: SocketAddr, page: &'static str, network: Option<Arc<Network>>) -> Self {
+        let shared = Arc::new(Shared { server, page, network, seen: Mutex::default() });
+        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a TCP socket");
+        let address = listener.local_addr().expect("its address");
+        let app = Router::new()
+            .route("/", get(page_of))
+            .route("/result", post(result))
+            .fallback(pass_on)
+            .with_state(Arc::clone(&shared));
+        let stop = CancellationToken::new();
+        let stopped = stop.clone();
+        runtime.spawn(async move {
+            tokio::select! {
+                served = axum::serve(listener, app) => served.expect("the proxy's HTTP server"),
+                () = stopped.cancelled() => {}
+            }
+        });
+        Self { address, shared, _stop: stop.drop_guard() }
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Offers and answers so far.
+    pub fn exchanges(&self) -> Vec<Exchange> {
+        self.shared.seen().exchanges.clone()
+    }
+
+    /// What the page posted to `/result` so far.
+    pub fn results(&self) -> Vec<Value> {
+        self.shared.seen().results.clone()
+    }
+}
+
+impl Shared {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn page_of(State(shared): State<Arc<Shared>>) -> Html<&'static str> {
+    Html(shared.page)
+}
+
+async fn result(State(shared): State<Arc<Shared>>, body: String) -> Result<StatusCode, (StatusCode, String)> {
+    let value = serde_json::from_str(&body).map_err(|e| (StatusCode::BAD_REQUEST, e.to_string()))?;
+    shared.seen().results.push(value);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn pass_on(
+    State(shared): State<Arc<Shared>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, (StatusCode, String)> {
+    let failed = |error: String| (StatusCode::BAD_GATEWAY, error);
+    let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    let is_offer = method == Method::POST && path == WHEP_PATH;
+    let text = String::from_utf8_lossy(&body).into_owned();
+    // Over a network that loses packets, the server learns the viewer's address from its checks alone: it would find
+    // the short way otherwise.
+    let sent = if is_offer && shared.network.is_some() { without_candidates(&text).into_bytes() } else { body.to_vec() };
+    let url = format!("http://{}{path}", shared.server);
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let asked = tokio::task::spawn_blocking(move || {
+        http::try_request(method.as_str(), &url, content_type.as_deref(), &sent)
+    });
+    let mut reply = asked.await.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
+    if is_offer && reply.status == 201 {
+        shared.seen().exchanges.push(Exchange { offer: text, answer: reply.body.clone() });
+        if let Some(network) = &shared.network {
+            let (answer, relay) = rerouted(&reply.body, network).map_err(failed)?;
+            reply.body = answer;
+            shared.seen().relays.push(relay);
+        }
+    }
+    let status = StatusCode::from_u16(reply.status).map_err(|e| failed(e.to_string()))?;
+    let mut response = (status, reply.body).into_response();
+    for name in [header::CONTENT_TYPE, header::LOCATION, header::ETAG] {
+        if let Some(value) = reply.headers.get(&name) {
+            response.headers_mut().insert(name, value.clone());
+        }
+    }
+    Ok(response)
+}
+
+/// The answer with a relay in the place of the server's socket.
+fn rerouted(answer: &str, network: &Arc<Network>) -> Result<(String, Relay), String> {
+    let mut relay = None;
+    let mut lines = Vec::new();
+    for line in answer.lines() {
+        let mut fields: Vec<&str> = line.split(' ').collect();
+        if !line.starts_with("a=candidate:") {
+            lines.push(line.to_owned());
+        } else if relay.is_none() {
+            // RFC 8839 section 5.1: foundation, component, transport, priority, address, port.
+            let (Some(ip), Some(port)) = (fields.get(4), fields.get(5)) else { return Err(line.to_owned()) };
+            let server = format!("{ip}:{port}").parse().map_err(|e| format!("{line}: {e}"))?;
+            let relay = relay.insert(Relay::start(server, Arc::clone(network)).map_err(|e| e.to_string())?);
+            let port = relay.port().to_string();
+            fields[5] = &port;
+            lines.push(fields.join(" "));
+        }
+    }
+    let relay = relay.ok_or("the answer has no candidate")?;
+    Ok((lines.join("\r\n") + "\r\n", relay))
+}
+
+fn without_candidates(offer: &str) -> String {
+    offer.lines().filter(|line| !line.starts_with("a=candidate:")).flat_map(|line| [line, "\r\n"]).collect()
+}

@@ -1,0 +1,152 @@
+//! A network in user space: it passes the datagrams between one viewer and the server on, loses some on the way to the
+//! viewer, and takes its time. The losses come from a seeded generator, so that they are the same each time.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use socket2::SockRef;
+
+/// A datagram of the media is shorter by far.
+const LARGEST: usize = 65_536;
+/// The threads look so often for the end of the relay.
+const TICK: Duration = Duration::from_millis(50);
+/// A keyframe comes as one burst.
+const BUFFER: usize = 4 << 20;
+
+/// What the network does.
+#[derive(Debug, Default)]
+pub struct Network {
+    /// Datagrams lost on the way to the viewer, in a million.
+    loss: AtomicU32,
+    /// Each way.
+    pub delay: Duration,
+    pub seed: u64,
+    passed: AtomicU64,
+    dropped: AtomicU64,
+}
+
+impl Network {
+    /// One that loses nothing yet.
+    pub fn new(delay: Duration, seed: u64) -> Arc<Self> {
+        Arc::new(Self { delay, seed, ..Self::default() })
+    }
+
+    /// Loses this share, 0 to 1, of the datagrams to the viewer from now on.
+    pub fn set_loss(&self, share: f64) {
+        self.loss.store((share * 1e6) as u32, Ordering::Relaxed);
+    }
+
+    /// Datagrams to the viewer that were passed on, and that were lost.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.passed.load(Ordering::Relaxed), self.dropped.load(Ordering::Relaxed))
+    }
+
+    fn loses(&self, random: &mut StdRng) -> bool {
+        // Drawn for each datagram, so that the losses at one rate are among those at a higher one.
+        let lost = random.random_range(0..1_000_000) < self.loss.load(Ordering::Relaxed);
+        let counter = if lost { &self.dropped } else { &self.passed };
+        counter.fetch_add(1, Ordering::Relaxed);
+        lost
+    }
+}
+
+/// The path between one viewer and a server's media socket; it ends when it is dropped.
+pub struct Relay {
+    port: u16,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Relay {
+    pub fn start(server: SocketAddr, network: Arc<Network>) -> io::Result<Self> {
+        let front = Arc::new(socket()?);
+        let back = Arc::new(socket()?);
+        back.connect(server)?;
+        let port = front.local_addr()?.port();
+        let stop = Arc::new(AtomicBool::new(false));
+        // Whoever sent to the front last.
+        let viewer = Arc::new(Mutex::new(None::<SocketAddr>));
+        let mut threads = Vec::new();
+
+        let (queue, due) = channel();
+        let (from, to, seen) = (Arc::clone(&front), Arc::clone(&back), Arc::clone(&viewer));
+        threads.push(receive(from, Arc::clone(&stop), network.delay, queue, move |peer| {
+            *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer);
+            true
+        }));
+        // An error is a server that is gone: its datagrams are lost, as on a network.
+        threads.push(deliver(due, move |datagram| drop(to.send(datagram))));
+
+        let (queue, due) = channel();
+        let mut random = StdRng::seed_from_u64(network.seed);
+        let delay = network.delay;
+        threads.push(receive(back, Arc::clone(&stop), delay, queue, move |_| !network.loses(&mut random)));
+        threads.push(deliver(due, move |datagram| {
+            if let Some(viewer) = *viewer.lock().unwrap_or_else(PoisonError::into_inner) {
+                let _ = front.send_to(datagram, viewer);
+            }
+        }));
+        Ok(Self { port, stop, threads })
+    }
+
+    /// Where the viewer is to send to, on loopback.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+type Delayed = (Instant, Vec<u8>);
+
+/// Takes what comes and passes it on, if `keep` says so, with the time at which it is due.
+fn receive(
+    from: Arc<UdpSocket>,
+    stop: Arc<AtomicBool>,
+    delay: Duration,
+    queue: Sender<Delayed>,
+    mut keep: impl FnMut(SocketAddr) -> bool + Send + 'static,
+) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; LARGEST];
+        while !stop.load(Ordering::Relaxed) {
+            // A time-out is for the look at `stop`; other errors tell of a peer that is gone.
+            let Ok((length, peer)) = from.recv_from(&mut buffer) else { continue };
+            if keep(peer) && queue.send((Instant::now() + delay, buffer[..length].to_vec())).is_err() {
+                return;
+            }
+        }
+    })
+}
+
+/// Sends each datagram when it is due. The delay is the same for all, so their order stays.
+fn deliver(queue: Receiver<Delayed>, send: impl Fn(&[u8]) + Send + 'static) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        for (due, datagram) in queue {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            send(&datagram);
+        }
+    })
+}
+
+fn socket() -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    socket.set_read_timeout(Some(TICK))?;
+    SockRef::from(&socket).set_recv_buffer_size(BUFFER)?;
+    SockRef::from(&socket).set_send_buffer_size(BUFFER)?;
+    Ok(socket)
+}

@@ -1,0 +1,151 @@
+//! A viewer in this process: the client's own session and decoder, and a thread that takes each picture as the window
+//! would, and notes what it saw.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use clap::Parser;
+use rov_client::cli::Cli;
+use rov_client::decode::{Picture, read_stamp};
+use rov_client::session::{self, Fatal};
+use rov_client::stats::Report;
+use rov_client::viewer::{Phase, Viewer};
+use rov_common::units::Resolution;
+use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::wait;
+
+/// The end of a watcher is looked for so often.
+const TAKE: Duration = Duration::from_millis(50);
+
+/// One picture that was shown.
+#[derive(Clone, Copy, Debug)]
+pub struct Shot {
+    /// The number in its mark, if that could be read.
+    pub frame: Option<u32>,
+    pub shown_at: Instant,
+    /// Since its mark was drawn.
+    pub latency: Option<Duration>,
+    /// As decoded.
+    pub resolution: Resolution,
+    /// The viewer's session, from 1.
+    pub session: u64,
+}
+
+pub struct Watcher {
+    viewer: Arc<Viewer>,
+    shots: Arc<Mutex<Vec<Shot>>>,
+    stop: CancellationToken,
+    session: Option<JoinHandle<Result<(), Fatal>>>,
+    pump: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Watcher {
+    /// Watches what the arguments of `rov-client` say.
+    pub fn start(runtime: &Runtime, args: &[&str]) -> Self {
+        let cli = Cli::try_parse_from(["rov-client"].iter().chain(args)).unwrap_or_else(|e| panic!("{args:?}: {e}"));
+        let config = cli.session().unwrap_or_else(|e| panic!("{args:?}: {e}"));
+        let viewer = Viewer::new();
+        let stop = CancellationToken::new();
+        let session = runtime.spawn(session::run(config, Arc::clone(&viewer), stop.clone()));
+        let shots = Arc::new(Mutex::new(Vec::new()));
+        let pump = {
+            let (viewer, shots, stop) = (Arc::clone(&viewer), Arc::clone(&shots), stop.clone());
+            std::thread::spawn(move || {
+                while !stop.is_cancelled() {
+                    if let Some(picture) = viewer.mailbox.wait(TAKE) {
+                        let shot = shot(&picture, viewer.sessions());
+                        lock(&shots).push(shot);
+                    }
+                }
+            })
+        };
+        Self { viewer, shots, stop, session: Some(session), pump: Some(pump) }
+    }
+
+    /// Everything that was shown so far.
+    pub fn shots(&self) -> Vec<Shot> {
+        lock(&self.shots).clone()
+    }
+
+    pub fn shown(&self) -> usize {
+        lock(&self.shots).len()
+    }
+
+    /// Counters of the session: packets, losses, pictures replaced before they were taken. Not what was shown.
+    pub fn report(&self) -> Report {
+        let mut report = Report::default();
+        self.viewer.report(&mut report);
+        report
+    }
+
+    pub fn phase(&self) -> Phase {
+        self.viewer.phase()
+    }
+
+    /// Waits until `count` pictures were shown in all.
+    pub fn wait_for_shots(&self, count: usize) {
+        let what = format!("{count} pictures (phase {:?})", self.phase());
+        wait::until_true(&what, wait::START, || self.shown() >= count);
+    }
+
+    /// Ends the session as the user would, and waits for it.
+    pub fn stop(mut self, runtime: &Runtime) {
+        self.stop.cancel();
+        let session = self.session.take().expect("a session is stopped once");
+        let ended = runtime.block_on(async { tokio::time::timeout(wait::SOON, session).await });
+        ended.expect("the session ends in time").expect("the session does not panic").expect("the session ends well");
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(pump) = self.pump.take() {
+            // A panic of it has been printed.
+            let _ = pump.join();
+        }
+    }
+}
+
+fn shot(picture: &Picture, session: u64) -> Shot {
+    let shown_at = Instant::now();
+    let now_us = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_micros() as u64;
+    let stamp = read_stamp(picture);
+    Shot {
+        frame: stamp.map(|stamp| stamp.frame),
+        shown_at,
+        latency: stamp.map(|stamp| Duration::from_micros(now_us.saturating_sub(stamp.time_us))),
+        resolution: picture.source,
+        session,
+    }
+}
+
+/// What the marks of some pictures of one session say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Order {
+    /// Pictures with a mark that could be read.
+    pub read: usize,
+    /// Numbers between the first and the last that were not shown.
+    pub missing: u64,
+    /// Numbers that were not greater than the one before.
+    pub out_of_order: usize,
+}
+
+impl Order {
+    pub fn of(shots: &[Shot]) -> Self {
+        let numbers: Vec<u32> = shots.iter().filter_map(|shot| shot.frame).collect();
+        let steps = numbers.windows(2).map(|pair| (pair[0], pair[1]));
+        Self {
+            read: numbers.len(),
+            missing: steps.clone().filter(|(a, b)| b > a).map(|(a, b)| u64::from(b - a - 1)).sum(),
+            out_of_order: steps.filter(|(a, b)| b <= a).count(),
+        }
+    }
+}
+
+fn lock(shots: &Mutex<Vec<Shot>>) -> MutexGuard<'_, Vec<Shot>> {
+    shots.lock().unwrap_or_else(PoisonError::into_inner)
+}
