@@ -23,9 +23,9 @@ use bytes::Bytes;
 use gstreamer as gst;
 use rov_common::units::Resolution;
 
-pub use self::picture::{Picture, read_stamp};
 use self::flow::Flow;
 use self::graph::{Note, Shared};
+pub use self::picture::{Picture, read_stamp};
 use self::rtp::Packet;
 use self::supervisor::{Now, Supervisor, Taken};
 use crate::decoders::{self, Candidate, DecoderChoice};
@@ -148,13 +148,7 @@ impl Decoder {
         }
         let now = supervisor.now();
         let thread = std::thread::Builder::new().name("decoder".into()).spawn(move || supervisor.run(&inbox))?;
-        Ok(Self {
-            shared,
-            now,
-            payload_type,
-            overflowing: AtomicBool::new(false),
-            thread: Some(thread),
-        })
+        Ok(Self { shared, now, payload_type, overflowing: AtomicBool::new(false), thread: Some(thread) })
     }
 
     /// One whole RTP packet, which came at `arrived`. Never waits; a packet that does not fit is counted and left out,

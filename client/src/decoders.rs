@@ -201,10 +201,7 @@ mod tests {
             ("v4l2h264dec", format!("{AU} ! v4l2h264dec")),
             ("d3d11h264dec", format!("{AU} ! d3d11h264dec compliance=flexible")),
             ("vtdec_hw", "video/x-h264,stream-format=avc,alignment=au ! vtdec_hw".to_owned()),
-            (
-                "avdec_h264",
-                format!("{AU} ! avdec_h264 thread-type=slice std-compliance=normal output-corrupt=true"),
-            ),
+            ("avdec_h264", format!("{AU} ! avdec_h264 thread-type=slice std-compliance=normal output-corrupt=true")),
             ("openh264dec", format!("{AU} ! openh264dec")),
         ];
         assert_eq!(golden.len(), DECODERS.len(), "every row has its golden text");

@@ -231,7 +231,7 @@ impl Window {
         let presentation = presentation(now, last.map(|picture| picture.decoded_at), &view.status);
         Scene {
             size,
-            dimmed: presentation != Presentation::Live,
+            stale: matches!(presentation, Presentation::Stale { .. }),
             message: message(presentation, &view.status),
             stats: self.show_stats.then(|| view.overlay.clone()),
         }
@@ -248,13 +248,13 @@ impl Window {
             // Straight from the decoder's memory; minifb centres it on black.
             Some(image) => (image.pixels, image.resolution),
             None => {
-                let pixels = self.canvas.begin(scene.size, image, scene.dimmed);
+                let pixels = self.canvas.begin(scene.size, image, scene.stale);
                 if let Some(mut surface) = overlay::Surface::new(pixels, scene.size) {
                     if let Some((title, detail, tone)) = &scene.message {
                         overlay::draw_message(&mut surface, title, detail, *tone);
                     }
                     if let Some(stats) = &scene.stats {
-                        overlay::draw_stats(&mut surface, stats);
+                        overlay::draw_stats(&mut surface, stats, scene.message.is_none());
                     }
                 }
                 (self.canvas.pixels(), scene.size)
@@ -293,7 +293,7 @@ impl Window {
 #[derive(Clone, Debug, PartialEq)]
 struct Scene {
     size: Resolution,
-    dimmed: bool,
+    stale: bool,
     message: Option<(String, String, Tone)>,
     stats: Option<OverlayData>,
 }

@@ -21,7 +21,7 @@ const BLUE: u32 = 0x4d_a3_ff;
 /// Colours of the stages in the latency bar, one after the other.
 const STAGES: [u32; 6] = [0x4d_a3_ff, 0x3d_d6_8c, 0xff_b0_20, 0xff_6b_6b, 0xb1_8c_ff, 0x5c_d9_e8];
 /// Of 256: how much of the panel covers the picture.
-const PANEL_OPACITY: u32 = 200;
+const PANEL_OPACITY: u32 = 212;
 
 /// What the overlay says; empty and missing values are left out.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -131,8 +131,8 @@ impl<'a> Surface<'a> {
     }
 }
 
-/// Draws the statistics into the upper left corner.
-pub fn draw_stats(surface: &mut Surface<'_>, data: &OverlayData) {
+/// Draws the statistics into the upper left corner; `live` tells whether they are of the moment.
+pub fn draw_stats(surface: &mut Surface<'_>, data: &OverlayData, live: bool) {
     let look = Look::of(surface.size);
     let rows = rows(data);
     let labels = rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0) as i32 + 2;
@@ -149,7 +149,8 @@ pub fn draw_stats(surface: &mut Surface<'_>, data: &OverlayData) {
         height: (rows.len() as i32 + 1 + latency_lines) * line + 2 * pad,
     };
     surface.fill(panel, PANEL, PANEL_OPACITY);
-    surface.fill(Area { width: 3 * look.scale, ..panel }, GREEN, 256);
+    let accent = if live { GREEN } else { AMBER };
+    surface.fill(Area { width: 3 * look.scale, ..panel }, accent, 256);
     let (left, mut y) = (panel.x + pad + 2 * look.scale, panel.y + pad);
     let title = if data.server.is_empty() { "live" } else { &data.server };
     surface.text(title, (left, y), look.bold, look.scale, TEXT);
@@ -192,6 +193,7 @@ fn draw_latency(surface: &mut Surface<'_>, look: Look, stages: &[(String, f64)],
 
 /// Draws a message into the middle: a big line, and smaller ones below, broken to fit.
 pub fn draw_message(surface: &mut Surface<'_>, title: &str, detail: &str, tone: Tone) {
+    let (title, detail) = (&known(title), &known(detail));
     let look = Look::of(surface.size);
     let title_font = if look.scale == 1 && std::ptr::eq(look.plain, &FONT_6X13) { look.bold } else { &FONT_10X20 };
     let (width, pad) = (surface.size.width as i32, 20 * look.scale);
@@ -274,6 +276,11 @@ fn wrapped(text: &str, room: usize) -> Vec<String> {
     lines
 }
 
+/// Common characters that the fonts lack, in others that they have.
+fn known(text: &str) -> String {
+    text.replace('…', "...").replace(['–', '—'], "-").replace(['’', '‘'], "'").replace(['“', '”'], "\"")
+}
+
 /// `alpha` of 256 of `over` on `under`.
 fn mix(under: u32, over: u32, alpha: u32) -> u32 {
     let channel = |shift: u32| {
@@ -292,15 +299,13 @@ struct Mask {
 
 impl Mask {
     fn of(text: &str, font: &MonoFont<'_>) -> Self {
-        // What the font calls an unknown character is a question mark; an ellipsis deserves better.
-        let text = text.replace('\u{2026}', "...").replace(['\u{2013}', '\u{2014}'], "-");
         let (width, height) = (
             text.chars().count() * (font.character_size.width + font.character_spacing) as usize,
             font.character_size.height as usize,
         );
         let mut mask = Self { bits: vec![false; width * height], width, height };
         let style = MonoTextStyle::new(font, BinaryColor::On);
-        match Text::with_baseline(&text, Point::zero(), style, Baseline::Top).draw(&mut mask) {
+        match Text::with_baseline(text, Point::zero(), style, Baseline::Top).draw(&mut mask) {
             Ok(_) => mask,
         }
     }
@@ -396,7 +401,7 @@ mod tests {
     #[test]
     fn text_is_light_on_a_dark_box_whatever_is_behind() {
         let size = Resolution::new(1280, 720);
-        let pixels = drawn(size, |surface| draw_stats(surface, &data()));
+        let pixels = drawn(size, |surface| draw_stats(surface, &data(), true));
         let panel = pixels[20 * 1280 + 40];
         assert!(panel & 0xff < 0x50, "{panel:#08x}");
         assert!(pixels.contains(&TEXT), "white text at its own size is opaque");
@@ -406,7 +411,7 @@ mod tests {
     #[test]
     fn a_big_window_gets_bigger_text() {
         let ink = |size: Resolution| {
-            let pixels = drawn(size, |surface| draw_stats(surface, &data()));
+            let pixels = drawn(size, |surface| draw_stats(surface, &data(), true));
             pixels.iter().filter(|pixel| **pixel == TEXT).count()
         };
         let (small, big) = (ink(Resolution::new(1280, 720)), ink(Resolution::new(2560, 1440)));
@@ -416,7 +421,7 @@ mod tests {
     #[test]
     fn a_message_lies_in_the_middle() {
         let size = Resolution::new(1280, 720);
-        let pixels = drawn(size, |surface| draw_message(surface, "NO VIDEO for 3.4 s", "server lost", Tone::Warning));
+        let pixels = drawn(size, |surface| draw_message(surface, "NO VIDEO for 3.4 s", "looking…", Tone::Warning));
         let column = |x: usize| (0..720).any(|y| pixels[y * 1280 + x] != WHITE);
         let (left, right) = ((0..1280).find(|x| column(*x)).unwrap(), (0..1280).rfind(|x| column(*x)).unwrap());
         assert!((left as i32 - (1279 - right as i32)).abs() <= 1, "{left} {right}");
@@ -424,10 +429,20 @@ mod tests {
     }
 
     #[test]
+    fn a_message_stays_on_its_card() {
+        let size = Resolution::new(1280, 720);
+        let pixels = drawn(size, |surface| draw_message(surface, "Looking for a server…", "", Tone::Waiting));
+        let card = |x: usize| pixels[340 * 1280 + x] != WHITE;
+        let (left, right) = ((0..1280).find(|x| card(*x)).unwrap(), (0..1280).rfind(|x| card(*x)).unwrap());
+        let text = |x: usize| (0..720).any(|y| pixels[y * 1280 + x] == TEXT);
+        assert!((0..1280).filter(|x| text(*x)).all(|x| left + 10 < x && x + 10 < right));
+    }
+
+    #[test]
     fn nothing_is_drawn_outside_of_a_tiny_window() {
         for size in [Resolution::new(1, 1), Resolution::new(40, 9), Resolution::new(160, 120)] {
             drawn(size, |surface| {
-                draw_stats(surface, &data());
+                draw_stats(surface, &data(), true);
                 draw_message(surface, "Looking for a server…", "on every interface, port 5003", Tone::Waiting);
             });
         }

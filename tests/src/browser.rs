@@ -6,6 +6,9 @@ use tempfile::TempDir;
 
 use crate::process::{Process, program};
 
+/// The page that watches a stream; behind a [`Proxy`](crate::proxy::Proxy). Its comments say what it takes and gives.
+pub const PAGE: &str = include_str!("page.html");
+
 /// A running Chromium with a profile of its own; it ends when it is dropped.
 pub struct Browser {
     process: Process,
@@ -28,6 +31,7 @@ impl Browser {
             .arg("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1")
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .env("HOME", profile.path())
+            .env("TMPDIR", profile.path())
             .arg(url);
         Self { process: Process::spawn("chromium", &mut command), _profile: profile }
     }

@@ -120,7 +120,9 @@ impl Flow {
                 // visibly begins there.
                 let new_unit = packet.timestamp != last.timestamp;
                 unit_has_hole = !(new_unit && packet.begins_unit);
-                if !last.marker && let Some(unit) = self.units.back_mut() {
+                if !last.marker
+                    && let Some(unit) = self.units.back_mut()
+                {
                     unit.intact = false;
                 }
             }

@@ -150,7 +150,8 @@ impl Graph {
             element(name)?.static_pad(pad).ok_or_else(|| format!("no pad {pad} at element {name}"))
         };
         let input = element("in")?.downcast::<gst_app::AppSrc>().map_err(|_| "'in' is not an appsrc".to_owned())?;
-        let output = element("out")?.downcast::<gst_app::AppSink>().map_err(|_| "'out' is not an appsink".to_owned())?;
+        let output =
+            element("out")?.downcast::<gst_app::AppSink>().map_err(|_| "'out' is not an appsink".to_owned())?;
         let scaling = Arc::new(Scaling { capsfilter: element("size")?, source: Mutex::new(None) });
         refuse_allocation(&pad("in", "src")?);
         watch_packets(&pad("jitter", "src")?, element("jitter")?.downgrade(), latency, shared);

@@ -12,9 +12,7 @@ mod x11 {
     use raw_window_handle::{HasWindowHandle, RawWindowHandle};
     use x11rb::connection::Connection;
     use x11rb::errors::{ConnectError, ConnectionError, ReplyError};
-    use x11rb::protocol::xproto::{
-        AtomEnum, ClientMessageEvent, ConfigureWindowAux, ConnectionExt, EventMask, Window,
-    };
+    use x11rb::protocol::xproto::{AtomEnum, ClientMessageEvent, ConfigureWindowAux, ConnectionExt, EventMask, Window};
     use x11rb::rust_connection::RustConnection;
 
     /// Whether the window is full screen, and what it was before.
@@ -51,7 +49,11 @@ mod x11 {
             } else if on {
                 let now = connection.get_geometry(window)?.reply()?;
                 let place = |x: i16, y: i16, width: u16, height: u16| {
-                    ConfigureWindowAux::new().x(i32::from(x)).y(i32::from(y)).width(u32::from(width)).height(u32::from(height))
+                    ConfigureWindowAux::new()
+                        .x(i32::from(x))
+                        .y(i32::from(y))
+                        .width(u32::from(width))
+                        .height(u32::from(height))
                 };
                 self.before = Some(place(now.x, now.y, now.width, now.height));
                 let whole = place(0, 0, screen.width_in_pixels, screen.height_in_pixels);

@@ -12,6 +12,9 @@ use gstreamer::prelude::*;
 /// The name of the application message that asks for the next round.
 pub const REWIND: &str = "rov-rewind";
 
+/// So late may a frame be before those after it are put off too: more than a busy machine makes up for.
+const LATE: Duration = Duration::from_millis(500);
+
 /// Where frames stand in running time.
 #[derive(Debug)]
 pub struct Continuity {
@@ -33,7 +36,8 @@ impl Continuity {
     /// The running time for a frame with this time in the file and this duration, at running time `now`.
     ///
     /// A round begins where the one before ended, or now if that is later (the file was slow to open): late frames
-    /// would come in a burst.
+    /// would come in a burst. A file that cannot be decoded in time is slowed down likewise, or its frames would claim to
+    /// be ever older.
     pub fn place(&mut self, time: Option<Duration>, duration: Option<Duration>, now: Duration) -> Duration {
         let placed = match (time, self.round) {
             (Some(time), Some((first, base))) => base + time.saturating_sub(first),
@@ -43,6 +47,12 @@ impl Continuity {
                 self.round = Some((time.unwrap_or_default(), base));
                 base
             }
+        };
+        let placed = if placed + LATE < now {
+            self.round = Some((time.unwrap_or_default(), now));
+            now
+        } else {
+            placed
         };
         // Never backwards, whatever the file says.
         let placed = self.last.map_or(placed, |last| placed.max(last + Duration::from_micros(1)));
@@ -158,6 +168,15 @@ mod tests {
         line.place(Some(ms(0)), None, ms(0));
         assert!(line.end_round());
         assert_eq!(line.place(Some(ms(0)), None, ms(900)), ms(900));
+    }
+
+    #[test]
+    fn a_file_that_is_decoded_too_slowly_is_slowed_down() {
+        let mut line = Continuity::new(FRAME);
+        line.place(Some(ms(0)), None, ms(0));
+        assert_eq!(line.place(Some(ms(40)), None, ms(500)), ms(40));
+        assert_eq!(line.place(Some(ms(80)), None, ms(600)), ms(600));
+        assert_eq!(line.place(Some(ms(120)), None, ms(601)), ms(640));
     }
 
     #[test]

@@ -97,19 +97,18 @@ fn start(config: &CaptureConfig) -> Running {
     start_with(config, "x264enc")
 }
 
-/// From frame to frame the interval passes; on a busy machine at most two frames are missing in between.
+/// Frames come in order and at the interval. On a busy machine some may be missing in between, a quarter at most.
 fn assert_even(units: &[AccessUnit], interval: Duration, what: &str) {
-    let mut missing = 0;
     for pair in units.windows(2) {
-        let step = pair[1].pts.saturating_sub(pair[0].pts).as_secs_f64() / interval.as_secs_f64();
-        assert!(
-            (step - step.round()).abs() < 0.25 && step.round() >= 1.0,
-            "{what}: {step} intervals at {:?}",
-            pair[0].pts
-        );
-        missing += step.round() as u64 - 1;
+        let step = pair[1].pts.saturating_sub(pair[0].pts);
+        assert!(step > interval / 2, "{what}: {step:?} at {:?}", pair[0].pts);
     }
-    assert!(missing <= 2, "{what}: {missing} frames are missing");
+    let intervals = (units[units.len() - 1].pts - units[0].pts).as_secs_f64() / interval.as_secs_f64();
+    let expected = (units.len() - 1) as f64;
+    assert!(
+        (expected - 0.5..expected * 1.25).contains(&intervals),
+        "{what}: {intervals} intervals for {expected} frames"
+    );
 }
 
 /// A folder of its own for each test, removed at its end.
@@ -336,9 +335,8 @@ fn a_users_pipeline_may_give_h264_and_takes_keyframe_requests() {
 fn a_source_that_is_too_fast_is_thinned_out_evenly_and_without_delay() {
     let running = start(&pipeline("videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=60/1"));
     let units: Vec<_> = (0..20).map(|_| running.next()).map(|unit| (unit.pts, unit.captured_at.elapsed())).collect();
-    // Two slots of slack: where it begins, and a frame that was late on a busy machine.
     let span = units[19].0 - units[0].0;
-    assert!(span > FRAME * 17, "20 frames in {span:?}");
+    assert!(span + Duration::from_millis(1) > FRAME * 19, "20 frames in {span:?}");
     // A frame that is held until the next one comes is 16 ms old, each of them; the youngest says it on a busy machine too.
     let youngest = units.iter().map(|(_, age)| *age).min().unwrap();
     assert!(youngest < Duration::from_millis(14), "{youngest:?}");

@@ -46,7 +46,8 @@ pub fn prepare(config: &CaptureConfig, encoder: &Chosen) -> Result<Plan, Prepare
 pub fn prepare_from(config: &CaptureConfig, encoder: &Chosen, stdin_fd: i32) -> Result<Plan, PrepareError> {
     gst::init().map_err(|error| PrepareError::Fatal(format!("GStreamer does not start: {error}")))?;
     let uses_cameras = matches!(config.source, SourceKind::Auto | SourceKind::Webcam | SourceKind::Csi);
-    let (cameras, csi) = if uses_cameras { devices::cameras_with(config.device.as_deref()) } else { Default::default() };
+    let (cameras, csi) =
+        if uses_cameras { devices::cameras_with(config.device.as_deref()) } else { Default::default() };
     let container = match &config.file {
         Some(file) => scan::container(file).map_err(|error| PrepareError::Fatal(format!("--file {error}")))?,
         None => None,

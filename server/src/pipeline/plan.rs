@@ -136,10 +136,11 @@ impl Builder<'_> {
     }
 
     fn rate_and_queue(&self) -> String {
-        // With drop-only no frame is doubled, so that a slower source keeps its rate.
+        // With drop-only no frame is doubled, so that a slower source keeps its rate. Without skip-to-first, a camera that takes
+        // a second to open has a second's frames in hand, and would come at its full rate for as long.
         let rate = match self.config.fps {
             Some(fps) if self.source.limit_fps => {
-                format!("videorate drop-only=true max-rate={} ! ", fps.as_f64().ceil() as u32)
+                format!("videorate drop-only=true skip-to-first=true max-rate={} ! ", fps.as_f64().ceil() as u32)
             }
             _ => String::new(),
         };

@@ -43,7 +43,7 @@ fn a_live_source_is_scaled_behind_the_leaky_queue_and_encoded() {
 fn a_file_is_paced_and_its_rate_limited() {
     let plan = make(&config(SourceKind::File), "openh264enc", &[], vec![]);
     let tail = format!(
-        "{PACE} ! videorate drop-only=true max-rate=30 ! {QUEUE} ! videoscale ! videoconvert ! video/x-raw,format=I420"
+        "{PACE} ! videorate drop-only=true skip-to-first=true max-rate=30 ! {QUEUE} ! videoscale ! videoconvert ! video/x-raw,format=I420"
     );
     assert!(plan.text().contains(&tail), "{}", plan.text());
 }
@@ -84,7 +84,9 @@ fn a_users_pipeline_has_a_tail_for_each_end() {
         panic!("the tail must depend on what the pipeline gives");
     };
     assert!(
-        raw.starts_with("identity name=rov_pace ! videorate drop-only=true max-rate=30 ! queue name=rov_raw"),
+        raw.starts_with(
+            "identity name=rov_pace ! videorate drop-only=true skip-to-first=true max-rate=30 ! queue name=rov_raw"
+        ),
         "{raw}"
     );
     assert_eq!(nvmm, None);

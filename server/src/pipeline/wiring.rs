@@ -57,9 +57,13 @@ pub fn count(pad: &gst::Pad, counter: &Arc<Counter>) {
 }
 
 /// Draws label, time and mark into each picture that passes `pad`, just before the queue in front of the encoder.
+///
+/// The test source counts frames for its timestamps. Where the machine is too slow for it they fall behind for ever, though
+/// the picture is drawn now: a frame that is more than two intervals late gets the time at which it is drawn.
 pub fn draw(pad: &gst::Pad, drawing: &Drawing) {
     let label = drawing.label.clone();
     let frame_number = AtomicU32::new(0);
+    let last_pts = Mutex::new(None::<gst::ClockTime>);
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
         let picture = info.buffer_mut().zip(pad.current_caps());
         if let Some((buffer, caps)) = picture
@@ -68,6 +72,19 @@ pub fn draw(pad: &gst::Pad, drawing: &Drawing) {
             && video.format() == gst_video::VideoFormat::I420
         {
             draw_frame(&mut frame, label.as_deref(), frame_number.fetch_add(1, Ordering::Relaxed));
+        }
+        let now = pad.parent_element().and_then(|element| element.current_running_time());
+        if let Some((buffer, now)) = info.buffer_mut().zip(now) {
+            let (scheduled, interval) = (buffer.pts().unwrap_or(now), buffer.duration().unwrap_or_default());
+            let pts = if scheduled + interval * 2 < now { now } else { scheduled };
+            let mut last = last_pts.lock().unwrap_or_else(PoisonError::into_inner);
+            let pts = last.map_or(pts, |last| pts.max(last + gst::ClockTime::from_useconds(1)));
+            *last = Some(pts);
+            if pts != scheduled {
+                let buffer = buffer.make_mut();
+                buffer.set_pts(pts);
+                buffer.set_dts(gst::ClockTime::NONE);
+            }
         }
         gst::PadProbeReturn::Ok
     });

@@ -1,0 +1,403 @@
+//! The window under a virtual X server: what is on the screen, and what keys do.
+//!
+//! Each test starts an Xvfb of its own and, as a child process, this very test program: it runs `child` alone, which
+//! opens the window and obeys the lines it reads. With ROV_SCREENSHOTS=FOLDER some screenshots are kept there.
+
+#![cfg(all(unix, not(target_os = "macos")))]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rov_client::decode::Picture;
+use rov_client::display::{Callbacks, Status, ViewModel, Window};
+use rov_client::mailbox::Mailbox;
+use rov_client::overlay::OverlayData;
+use rov_common::units::Resolution;
+use tokio_util::sync::CancellationToken;
+
+const SCREEN: Resolution = Resolution::new(1280, 800);
+const WINDOW: Resolution = Resolution::new(640, 480);
+/// Of the pictures, as decoded: wider than the window.
+const SOURCE: Resolution = Resolution::new(1920, 1080);
+const LEFT: u32 = 0xe0_30_20;
+const RIGHT: u32 = 0x20_60_e0;
+const LONG: Duration = Duration::from_secs(20);
+
+/// Not a test: the window that the tests look at.
+#[test]
+fn child() {
+    if std::env::var_os("ROV_WINDOW_CHILD").is_none() {
+        return;
+    }
+    let window = Window::open("ROV window test", WINDOW, false).unwrap();
+    let mailbox = Arc::new(Mailbox::new());
+    let view = Arc::new(Mutex::new(ViewModel::default()));
+    let bounds = Arc::new(Mutex::new(WINDOW));
+    let stop = CancellationToken::new();
+    let commands = {
+        let (mailbox, view, bounds, stop) = (mailbox.clone(), view.clone(), bounds.clone(), stop.clone());
+        move || {
+            for line in std::io::stdin().lines().map_while(Result::ok) {
+                obey(&line, &mailbox, &view, *bounds.lock().unwrap(), &stop);
+            }
+        }
+    };
+    std::thread::spawn(commands);
+    let callbacks = Callbacks {
+        on_shown: &mut |picture, _| println!("\n@shown {}", picture.resolution),
+        on_resized: &mut |size| {
+            *bounds.lock().unwrap() = size;
+            println!("\n@resized {size}");
+        },
+    };
+    let ended = window.run(&mailbox, &view, &stop, callbacks).unwrap();
+    println!("\n@ended {ended:?}");
+}
+
+fn obey(line: &str, mailbox: &Mailbox<Picture>, view: &Mutex<ViewModel>, bounds: Resolution, stop: &CancellationToken) {
+    let mut view = view.lock().unwrap();
+    match line.split_once(' ').unwrap_or((line, "")) {
+        // As the decoder does: as large as the window takes.
+        ("picture", _) => mailbox.put(picture(SOURCE.fit_into(bounds))),
+        ("small-picture", _) => mailbox.put(picture(Resolution::new(320, 180))),
+        ("live", _) => view.status = Status::Live,
+        ("lost", reason) => view.status = Status::Lost { reason: reason.to_owned() },
+        ("stats", _) => view.overlay = stats(),
+        ("stop", _) => stop.cancel(),
+        (other, _) => panic!("{other}?"),
+    }
+}
+
+fn picture(size: Resolution) -> Picture {
+    let half = |x: u32| if x < size.width / 2 { LEFT } else { RIGHT };
+    let pixels = (0..size.height).flat_map(|_| (0..size.width).map(half)).collect();
+    Picture::from_pixels(size, pixels, Instant::now()).unwrap()
+}
+
+fn stats() -> OverlayData {
+    OverlayData {
+        server: "rov-bow".into(),
+        address: "192.168.2.2:8080".into(),
+        resolution: Some(SOURCE),
+        fps: Some(30.0),
+        bitrate_kbps: Some(14_800.0),
+        loss: Some(0.0),
+        rtt_ms: Some(0.8),
+        decoder: "avdec_h264".into(),
+        latency: [("capture", 16.7), ("encode", 6.1), ("network", 1.9), ("decode", 5.2), ("show", 2.4)]
+            .map(|(stage, ms)| (stage.to_owned(), ms))
+            .into(),
+    }
+}
+
+struct Bench {
+    xvfb: Child,
+    display: String,
+    client: Child,
+    commands: ChildStdin,
+    lines: Receiver<String>,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let screen = format!("{}x{}x24", SCREEN.width, SCREEN.height);
+        let mut xvfb = Command::new("Xvfb")
+            .args(["-displayfd", "1", "-screen", "0", &screen, "-nolisten", "tcp"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("Xvfb, of the package xvfb");
+        let mut number = String::new();
+        // Xvfb writes it once it can be connected to.
+        BufReader::new(xvfb.stdout.take().unwrap()).read_line(&mut number).unwrap();
+        let display = format!(":{}", number.trim());
+        let mut client = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child", "--nocapture", "--test-threads=1"])
+            .env("ROV_WINDOW_CHILD", "1")
+            .env("DISPLAY", &display)
+            .env_remove("WAYLAND_DISPLAY")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let commands = client.stdin.take().unwrap();
+        let output = BufReader::new(client.stdout.take().unwrap());
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                if let Some(event) = line.strip_prefix('@') {
+                    let _ = sender.send(event.to_owned());
+                }
+            }
+        });
+        let mut bench = Self { xvfb, display, client, commands, lines };
+        bench.expect("resized 640x480");
+        // Without a window manager keys go to where the pointer is.
+        bench.xdotool(&["mousemove", "640", "400"]);
+        bench
+    }
+
+    fn send(&mut self, command: &str) {
+        writeln!(self.commands, "{command}").unwrap();
+    }
+
+    /// Waits for this event, passing over others.
+    fn expect(&mut self, event: &str) {
+        let end = Instant::now() + LONG;
+        loop {
+            match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) if line == event => return,
+                Ok(_) => {}
+                Err(RecvTimeoutError::Timeout) => panic!("no '{event}' within {LONG:?}"),
+                Err(RecvTimeoutError::Disconnected) => panic!("the window ended before '{event}'"),
+            }
+        }
+    }
+
+    fn xdotool(&self, arguments: &[&str]) -> String {
+        let output = Command::new("xdotool").args(arguments).env("DISPLAY", &self.display).output().expect("xdotool");
+        assert!(output.status.success(), "xdotool {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    }
+
+    fn window(&self) -> String {
+        self.xdotool(&["search", "--name", "ROV window test"])
+    }
+
+    fn shot(&self) -> Shot {
+        let output = Command::new("import")
+            .args(["-display", &self.display, "-window", "root", "-depth", "8", "rgb:-"])
+            .output()
+            .expect("import, of the package imagemagick");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        assert_eq!(output.stdout.len() as u64, SCREEN.pixels() * 3);
+        Shot(output.stdout)
+    }
+
+    /// Looks at the screen until it is as it should be.
+    fn until(&self, what: &str, right: impl Fn(&Shot) -> bool) -> Shot {
+        let end = Instant::now() + LONG;
+        loop {
+            let shot = self.shot();
+            if right(&shot) {
+                return shot;
+            }
+            if Instant::now() > end {
+                let path = std::env::temp_dir().join("rov-window-test.png");
+                shot.save(&path);
+                panic!("{what} does not come on the screen, see {}", path.display());
+            }
+        }
+    }
+
+    fn ends(mut self) {
+        self.expect("ended ClosedByUser");
+        assert!(self.client.wait().unwrap().success());
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        for process in [&mut self.client, &mut self.xvfb] {
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// The pixels of the whole screen.
+struct Shot(Vec<u8>);
+
+impl Shot {
+    fn at(&self, x: u32, y: u32) -> u32 {
+        let at = (y * SCREEN.width + x) as usize * 3;
+        u32::from_be_bytes([0, self.0[at], self.0[at + 1], self.0[at + 2]])
+    }
+
+    /// Of the window in the middle of the screen, at its first size.
+    fn in_window(&self, x: u32, y: u32) -> u32 {
+        self.at((SCREEN.width - WINDOW.width) / 2 + x, (SCREEN.height - WINDOW.height) / 2 + y)
+    }
+
+    fn save(&self, path: &std::path::Path) {
+        let size = format!("{}x{}", SCREEN.width, SCREEN.height);
+        let mut convert = Command::new("convert")
+            .args(["-size", &size, "-depth", "8", "rgb:-"])
+            .arg(path)
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("convert, of the package imagemagick");
+        convert.stdin.take().unwrap().write_all(&self.0).unwrap();
+        convert.wait().unwrap();
+    }
+
+    /// Keeps it for people to look at, where they ask for it.
+    fn keep(&self, name: &str) {
+        if let Some(folder) = std::env::var_os("ROV_SCREENSHOTS") {
+            self.save(&std::path::Path::new(&folder).join(name));
+        }
+    }
+}
+
+/// Whether it is the amber of a warning.
+fn amber(pixel: u32) -> bool {
+    pixel == 0xff_b0_20
+}
+
+#[test]
+fn a_picture_fills_the_window_between_black_bars() {
+    let mut bench = Bench::new();
+    bench.send("live");
+    bench.send("picture");
+    bench.expect("shown 640x360");
+    let shot = bench.until("the picture", |shot| shot.in_window(10, 240) == LEFT);
+    assert_eq!(shot.in_window(630, 240), RIGHT);
+    // 640x360 in 640x480: 60 rows above and below.
+    assert_eq!((shot.in_window(10, 59), shot.in_window(10, 60)), (0, LEFT));
+    assert_eq!((shot.in_window(630, 419), shot.in_window(630, 420)), (RIGHT, 0));
+    assert_eq!((shot.in_window(319, 240), shot.in_window(320, 240)), (LEFT, RIGHT));
+    bench.send("small-picture");
+    bench.expect("shown 320x180");
+    let shot = bench.until("the picture, enlarged", |shot| shot.in_window(1, 61) == LEFT);
+    assert_eq!(shot.in_window(638, 418), RIGHT);
+    bench.send("stop");
+    bench.expect("ended Stopped");
+}
+
+#[test]
+fn before_the_first_picture_the_window_says_what_it_does() {
+    let bench = Bench::new();
+    let text = |shot: &Shot| (0..WINDOW.width).any(|x| (200..280).any(|y| shot.in_window(x, y) > 0xf0_f0_f0));
+    bench.until("a dark window with text", |shot| shot.in_window(5, 5) < 0x20_20_20 && text(shot)).keep("waiting.png");
+}
+
+#[test]
+fn old_video_is_dimmed_and_says_so() {
+    let mut bench = Bench::new();
+    bench.send("live");
+    bench.send("picture");
+    bench.expect("shown 640x360");
+    bench.until("the picture", |shot| shot.in_window(10, 100) == LEFT);
+    let shown = Instant::now();
+    let dark = |pixel: u32| (pixel >> 16) < 0x60 && (pixel & 0xff) < 0x60;
+    let shot = bench.until("a dimmed picture", |shot| dark(shot.in_window(10, 100)));
+    assert_ne!(shot.in_window(10, 100), 0, "the last picture is still there");
+    assert!(shown.elapsed() < LONG / 2);
+    let count = |shot: &Shot| {
+        let pixels = (0..WINDOW.width).flat_map(|x| (150..330).map(move |y| (x, y)));
+        pixels.filter(|(x, y)| amber(shot.in_window(*x, *y))).count()
+    };
+    let first = bench.until("a warning", |shot| count(shot) > 100);
+    // The age counts up.
+    bench.until("another age", |shot| shot.0 != first.0);
+    bench.send("lost server lost, looking for it…");
+    bench.until("another age and the reason", |shot| shot.0 != first.0).keep("stale.png");
+    bench.send("live");
+    bench.send("picture");
+    bench.expect("shown 640x360");
+    bench.until("the picture again", |shot| shot.in_window(10, 100) == LEFT && count(shot) == 0);
+}
+
+#[test]
+fn the_key_i_shows_the_statistics() {
+    let mut bench = Bench::new();
+    bench.send("live");
+    bench.send("stats");
+    bench.xdotool(&["key", "i"]);
+    let shown = |bench: &mut Bench| {
+        bench.send("picture");
+        bench.expect("shown 640x360");
+    };
+    shown(&mut bench);
+    let panel = |shot: &Shot| shot.in_window(30, 100) != LEFT && shot.in_window(600, 100) == RIGHT;
+    bench.until("a panel", panel).keep("stats.png");
+    bench.xdotool(&["key", "i"]);
+    shown(&mut bench);
+    bench.until("no panel", |shot| shot.in_window(30, 100) == LEFT);
+}
+
+#[test]
+fn the_key_f_fills_the_screen_and_goes_back() {
+    let mut bench = Bench::new();
+    bench.send("live");
+    bench.xdotool(&["key", "f"]);
+    bench.expect("resized 1280x800");
+    bench.send("picture");
+    bench.expect("shown 1280x720");
+    let shot = bench.until("the picture", |shot| shot.at(10, 400) == LEFT && shot.at(1270, 400) == RIGHT);
+    assert_eq!((shot.at(10, 39), shot.at(10, 40), shot.at(10, 760)), (0, LEFT, 0));
+    bench.send("stats");
+    bench.xdotool(&["key", "i"]);
+    bench.send("picture");
+    bench.until("a panel", |shot| shot.at(60, 100) != LEFT && shot.at(1270, 400) == RIGHT).keep("stats-big.png");
+    bench.send("lost server lost, looking for it…");
+    let warning = |shot: &Shot| (300..900).any(|x| (300..500).any(|y| amber(shot.at(x, y))));
+    bench.until("a warning", warning).keep("stale-big.png");
+    bench.xdotool(&["key", "f"]);
+    bench.expect("resized 640x480");
+}
+
+#[test]
+fn a_resized_window_asks_for_pictures_of_its_size() {
+    let mut bench = Bench::new();
+    let window = bench.window();
+    bench.send("live");
+    bench.xdotool(&["windowsize", &window, "320", "400"]);
+    bench.expect("resized 320x400");
+    bench.send("picture");
+    bench.expect("shown 320x180");
+    // The window's corner stays where it was.
+    bench.until("the picture", |shot| shot.in_window(10, 200) == LEFT && shot.in_window(300, 200) == RIGHT);
+}
+
+#[test]
+fn q_closes_the_window() {
+    let bench = Bench::new();
+    bench.xdotool(&["key", "q"]);
+    bench.ends();
+}
+
+#[test]
+fn escape_closes_the_window() {
+    let bench = Bench::new();
+    bench.xdotool(&["key", "Escape"]);
+    bench.ends();
+}
+
+/// Asks the window to close, as window managers do (ICCCM, 4.2.8.1).
+fn close(display: &str, window: u32) {
+    use x11rb::connection::Connection;
+    use x11rb::protocol::xproto::{ClientMessageEvent, ConnectionExt, EventMask};
+    let (connection, _) = x11rb::connect(Some(display)).unwrap();
+    let atom = |name: &str| connection.intern_atom(false, name.as_bytes()).unwrap().reply().unwrap().atom;
+    let event = ClientMessageEvent::new(32, window, atom("WM_PROTOCOLS"), [atom("WM_DELETE_WINDOW"), 0, 0, 0, 0]);
+    connection.send_event(false, window, EventMask::NO_EVENT, event).unwrap();
+    connection.flush().unwrap();
+}
+
+#[test]
+fn the_window_managers_close_button_closes_the_window() {
+    let bench = Bench::new();
+    close(&bench.display, bench.window().parse().unwrap());
+    bench.ends();
+}
+
+#[test]
+fn without_a_display_opening_says_so() {
+    let mut output = String::new();
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child", "--nocapture"])
+        .env("ROV_WINDOW_CHILD", "1")
+        .env("DISPLAY", ":999999")
+        .env_remove("WAYLAND_DISPLAY")
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stderr.take().unwrap().read_to_string(&mut output).unwrap();
+    assert!(!child.wait().unwrap().success());
+    assert!(output.contains("XOpenDisplay failed"), "{output}");
+}

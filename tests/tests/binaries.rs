@@ -1,0 +1,215 @@
+//! The two programs, as a user starts them.
+
+use std::net::{TcpListener, UdpSocket};
+use std::time::{Duration, Instant};
+
+use rov_client::discovery::{self, Wanted};
+use rov_common::api::StreamState;
+use rov_tests::programs::{Client, Server, client_process, free_udp_port, server_process};
+use rov_tests::wait::{self, until, until_true};
+use tokio::runtime::Runtime;
+
+/// What the programs promise for their end.
+const END: Duration = Duration::from_secs(5);
+
+/// A server of this name that is found at this port, and nowhere else.
+fn server(name: &str, discovery_port: &str) -> Server {
+    Server::start(&["--name", name, "--discovery-port", discovery_port])
+}
+
+#[test]
+fn a_client_finds_the_server_and_shows_its_pictures() {
+    let port = free_udp_port().to_string();
+    let server = server("Nemo", &port);
+    let mut client = Client::start(&["--auto", "--discovery-port", &port, "--duration", "4"]);
+    assert_eq!(client.process.wait(wait::START), 0, "--duration is over");
+    let report = client.report().expect("--stats-json was written");
+    assert_eq!((report.server_name.as_str(), report.server.as_str()), ("Nemo", server.address.to_string().as_str()));
+    assert_eq!((report.width, report.height, report.sessions), (320, 240, 1), "{report:?}");
+    assert!(report.frames_shown > 20 && report.stamps.read == report.frames_shown, "{report:?}");
+    assert_eq!((report.packets_lost, report.stamps.out_of_order), (0, 0), "{report:?}");
+    assert!(client.process.stdout().contains("320x240"), "a line of figures each second");
+    until_true("the server knows that the viewer has gone", wait::SOON, || server.stats().viewers.is_empty());
+}
+
+#[test]
+fn a_client_is_back_by_itself_after_the_server_died_and_started_on_another_port() {
+    let port = free_udp_port().to_string();
+    let mut first = server("Nemo", &port);
+    let mut client = Client::start(&["--auto", "--discovery-port", &port]);
+    let before = client.wait_for_frames(0, 20);
+    assert_eq!(before.server, first.address.to_string());
+    first.process.kill();
+    let second = server("Nemo", &port);
+    assert_ne!(second.address.port(), first.address.port());
+    let after = client.wait_for("a second session", wait::START, |r| r.sessions == 2);
+    let after = client.wait_for_frames(after.frames_shown, 20);
+    assert_eq!((after.server, after.server_id), (second.address.to_string(), before.server_id));
+    assert_eq!(after.sessions, 2);
+    assert_eq!(client.process.stop(libc::SIGTERM, END), 0);
+}
+
+#[test]
+fn both_programs_end_cleanly_on_sigterm_and_on_ctrl_c() {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        let mut server = Server::start(&[]);
+        let mut client = Client::start(&["--url", &server.url("/whep")]);
+        client.wait_for_frames(0, 5);
+        assert_eq!(client.process.stop(signal, END), 0);
+        assert!(client.process.left_nothing());
+
+        // Now with a viewer that is connected.
+        let mut client = Client::start(&["--url", &server.url("/whep")]);
+        client.wait_for_frames(0, 5);
+        let begun = Instant::now();
+        assert_eq!(server.process.stop(signal, END), 0);
+        println!("the server ended {:?} after signal {signal}", begun.elapsed());
+        assert!(server.process.left_nothing());
+        client.wait_for("notices that the server has gone", wait::SOON, |r| r.state != "live");
+    }
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_the_option_that_changes_it() {
+    let tcp = TcpListener::bind("127.0.0.1:0").expect("a TCP socket");
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("a UDP socket");
+    let everywhere = UdpSocket::bind("0.0.0.0:0").expect("a UDP socket");
+    for (option, port) in [
+        ("--signal-port", tcp.local_addr().expect("its address").port()),
+        ("--media-port", udp.local_addr().expect("its address").port()),
+        ("--discovery-port", everywhere.local_addr().expect("its address").port()),
+    ] {
+        let mut server = server_process(&[option, &port.to_string()]);
+        assert_eq!(server.wait(wait::START), 2, "{option}");
+        let message = server.stderr();
+        assert!(message.contains(option) && message.contains(&port.to_string()), "{message}");
+    }
+}
+
+#[test]
+fn a_client_that_is_not_to_wait_says_where_it_looked_in_vain() {
+    let port = free_udp_port().to_string();
+    let args = ["--headless", "--interface", "lo", "--discovery-port", &port, "--discovery-timeout", "0.5"];
+    let mut client = client_process(&[&args[..], &["--no-wait"]].concat());
+    assert_eq!(client.wait(wait::SOON), 3);
+    let message = client.stderr();
+    assert!(message.contains("on lo (127.255.255.255)") && message.contains(&port), "{message}");
+
+    let mut list = client_process(&["--list", "--interface", "lo", "--discovery-port", &port, "--discovery-timeout", "0.5"]);
+    assert_eq!(list.wait(wait::SOON), 3);
+    assert!(list.stderr().contains("no server found") && list.stdout().is_empty(), "{}", list.stderr());
+}
+
+#[test]
+fn wrong_usage_has_exit_code_2_and_a_message_that_names_the_option() {
+    for (args, named) in [
+        (&["--no-such-option"][..], "--no-such-option"),
+        (&["--fps", "1000"], "--fps"),
+        (&["--width", "321", "--height", "240"], "--width"),
+        (&["--encoder", "nosuchenc"], "--encoder"),
+        (&["--source", "file", "--file", "/nonexistent.mp4"], "/nonexistent.mp4"),
+        (&["--pipeline", "videotestsrc ! nosuchelement"], "nosuchelement"),
+    ] {
+        let mut server = server_process(args);
+        assert_eq!(server.wait(wait::START), 2, "{args:?}: {}", server.stderr());
+        assert!(server.stderr().contains(named), "{args:?}: {}", server.stderr());
+    }
+    for (args, named) in [
+        (&["--no-such-option"][..], "--no-such-option"),
+        (&["--auto", "--host", "127.0.0.1"], "--host"),
+        (&["--url", "ftp://127.0.0.1/"], "--url"),
+        (&["--headless", "--url", "http://127.0.0.1:9/whep", "--decoder", "nosuchdec"], "nosuchdec"),
+    ] {
+        let mut client = client_process(args);
+        assert_eq!(client.wait(wait::START), 2, "{args:?}: {}", client.stderr());
+        assert!(client.stderr().contains(named), "{args:?}: {}", client.stderr());
+    }
+}
+
+#[test]
+fn several_servers_are_listed_and_one_is_chosen_by_its_name() {
+    let port = free_udp_port().to_string();
+    let (nemo, dory) = (server("Nemo", &port), server("Dory", &port));
+    for server in [&nemo, &dory] {
+        server.wait_until_running();
+    }
+
+    let mut list = client_process(&["--list", "--json", "--interface", "lo", "--discovery-port", &port, "--discovery-timeout", "2"]);
+    assert_eq!(list.wait(wait::SOON), 0, "{}", list.stderr());
+    let servers: serde_json::Value = serde_json::from_str(&list.stdout()).expect("JSON on standard output");
+    let servers = servers.as_array().expect("an array");
+    let address_of = |name| {
+        let server = servers.iter().find(|server| server["name"] == name).unwrap_or_else(|| panic!("{name} in {servers:?}"));
+        assert_eq!((&server["streams"][0]["width"], &server["streams"][0]["height"]), (&320.into(), &240.into()));
+        server["address"].as_str().expect("text").to_owned()
+    };
+    assert_eq!(servers.len(), 2);
+    assert_eq!((address_of("Nemo"), address_of("Dory")), (nemo.address.to_string(), dory.address.to_string()));
+
+    let mut undecided = client_process(&["--headless", "--interface", "lo", "--discovery-port", &port]);
+    assert_eq!(undecided.wait(wait::SOON), 2);
+    let message = undecided.stderr();
+    for text in ["--name", "Nemo", "Dory", &nemo.address.to_string(), &dory.address.to_string()] {
+        assert!(message.contains(text), "{text:?} in {message}");
+    }
+
+    let mut client = Client::start(&["--name", "Dory", "--discovery-port", &port]);
+    assert_eq!(client.wait_for_frames(0, 5).server, dory.address.to_string());
+    assert!(nemo.stats().viewers.is_empty());
+}
+
+#[test]
+fn discovery_finds_a_server_at_once() {
+    let port = free_udp_port();
+    let server = server("Nemo", &port.to_string());
+    let runtime = Runtime::new().expect("a runtime");
+    let (found, elapsed) = runtime.block_on(async {
+        let mut discovery = discovery::bind(port, vec!["lo".to_owned()]).expect("discovery sockets");
+        let begun = Instant::now();
+        let by_name = Wanted { id: None, name: Some("Nemo".to_owned()) };
+        (discovery.wait_for(&by_name, Duration::from_secs(10)).await, begun.elapsed())
+    });
+    // On a machine at rest it takes a millisecond; announcements alone would take half a second on average.
+    println!("found after {elapsed:?}");
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].address, server.address);
+    assert!(elapsed < Duration::from_secs(1), "{elapsed:?}");
+}
+
+#[test]
+fn viewers_stay_connected_while_a_pipeline_that_dies_is_restarted() {
+    // It gives pictures for a second each time.
+    let pipeline = "videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=30/1 ! identity error-after=30";
+    let server = Server::start(&["--pipeline", pipeline]);
+    let mut client = Client::start(&["--url", &server.url("/whep")]);
+    client.wait_for_frames(0, 1);
+    let viewer = server.stats().viewers.remove(0).id;
+
+    for restarts in 1..=2 {
+        let (stream, reason) = until("/healthz tells of the restart", wait::START, || {
+            let (status, health) = server.health();
+            let stream = health.streams["stream1"].clone();
+            (status == 503 && stream.state == StreamState::Restarting).then(|| (stream.state, stream.reason))
+        });
+        assert!(reason.as_deref().is_some_and(|reason| reason.contains("identity")), "{stream:?}: {reason:?}");
+        let stats = server.stats();
+        assert!(stats.streams[0].restarts >= restarts, "{stats:?}");
+        assert!(stats.streams[0].reason.is_some(), "{stats:?}");
+        server.wait_until_running();
+    }
+    // More pictures than two lives of the pipeline have, so of each of three, all in one session.
+    let report = client.wait_for_frames(0, 61);
+    assert_eq!(report.sessions, 1, "{report:?}");
+    let viewers = server.stats().viewers;
+    assert_eq!((viewers.len(), &viewers[0].id), (1, &viewer));
+}
+
+#[test]
+fn a_source_that_gives_nothing_for_a_second_is_restarted() {
+    // Each picture takes three seconds, whatever the source says.
+    let pipeline = "videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=30/1 ! identity sleep-time=3000000";
+    let server = Server::start(&["--pipeline", pipeline]);
+    let stream = until("a restart", wait::START, || Some(server.stats().streams.remove(0)).filter(|s| s.restarts > 0));
+    let reason = stream.reason.expect("the reason of the restart");
+    assert!(reason.contains("gave no picture for 1.0 s"), "{reason}");
+}

@@ -1,0 +1,39 @@
+//! Chromium as a viewer: a page that knows WHEP alone.
+
+use rov_tests::browser::{Browser, PAGE};
+use rov_tests::programs::Server;
+use rov_tests::proxy::Proxy;
+use rov_tests::wait::{self, until, until_true};
+use tokio::runtime::Runtime;
+
+#[test]
+fn chromium_shows_the_stream_by_whep_with_trickled_candidates() {
+    let server = Server::start(&["--width", "640", "--height", "360"]);
+    let runtime = Runtime::new().expect("a runtime");
+    let proxy = Proxy::start(&runtime, server.address, PAGE, None);
+    let mut browser = Browser::open(&proxy.url("/?frames=30&close"));
+    let result = until("the page's result", 2 * wait::START, || {
+        assert!(browser.is_running(), "chromium has ended");
+        proxy.results().into_iter().next()
+    });
+    assert!(result.get("error").is_none(), "{result:#}");
+    let number = |name: &str| result[name].as_f64().unwrap_or_else(|| panic!("{name} in {result:#}"));
+    println!(
+        "jitter buffer {:.1} ms, receive to decoded {:.1} ms, decoder {}",
+        number("jitterBufferMs"),
+        number("processingMs"),
+        result["decoder"]
+    );
+    assert!(number("framesDecoded") >= 30.0);
+    assert_eq!((number("frameWidth"), number("frameHeight")), (640.0, 360.0));
+    assert_eq!((number("videoWidth"), number("videoHeight")), (640.0, 360.0), "the element shows it");
+    assert_eq!(result["codec"], "video/H264");
+    let answer = result["answer"].as_str().expect("the answer's text");
+    for line in ["a=rtpmap:", "H264/90000", "rtx/90000", "rtp-hdrext/playout-delay", "a=sendonly"] {
+        assert!(answer.contains(line), "{line:?} in {answer}");
+    }
+    let offer = proxy.exchanges().remove(0).offer;
+    assert!(!offer.contains("a=candidate:"), "its candidates came by PATCH");
+    // The page closed its connection without a DELETE: the goodbye of DTLS is enough.
+    until_true("the server knows that the viewer has gone", wait::SOON, || server.stats().viewers.is_empty());
+}

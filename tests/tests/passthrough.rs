@@ -1,0 +1,110 @@
+//! H.264 that is there already, sent without re-encoding: files and standard input.
+
+use std::path::PathBuf;
+
+use rov_common::units::Resolution;
+use rov_tests::media::Clip;
+use rov_tests::programs::{Client, Server, server_process};
+use rov_tests::wait;
+use rov_tests::watcher::Watcher;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+fn clip(folder: &TempDir, name: &str, clip: Clip) -> PathBuf {
+    let file = folder.path().join(name);
+    clip.write(&file);
+    file
+}
+
+#[test]
+fn a_file_goes_out_as_it_is_and_loops_without_a_break() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let runtime = Runtime::new().expect("a runtime");
+    // Two seconds, with sound that nobody asked for.
+    for name in ["clip.mp4", "clip.mkv", "clip.ts"] {
+        let file = clip(&folder, name, Clip::default());
+        let file = file.to_str().expect("plain characters");
+        let server = Server::start(&["--source", "file", "--file", file, "--file-passthrough"]);
+        server.wait_until_running();
+        let watcher = Watcher::start(&runtime, &["--url", &server.url("/whep")]);
+        watcher.wait_for_shots(1);
+        // Over one join for certain: the file has 50 pictures.
+        watcher.wait_for_shots(60);
+        let (shots, report, stats) = (watcher.shots(), watcher.report(), server.stats());
+        assert_eq!(shots.last().expect("pictures").resolution, Resolution::new(640, 360), "{name}");
+        assert_eq!((report.packets_lost, report.frames_skipped, report.sessions), (0, 0, 1), "{name}: {report:?}");
+        let stream = &stats.streams[0];
+        assert_eq!((stream.encoder.as_str(), stream.restarts), ("passthrough", 0), "{name}: {stream:?}");
+        assert_eq!((stream.width, stream.height), (640, 360), "{name}: {stream:?}");
+        let longest = shots.windows(2).map(|pair| pair[1].shown_at - pair[0].shown_at).max();
+        println!("{name}: longest time between two pictures {longest:?}");
+        watcher.stop(&runtime);
+    }
+}
+
+#[test]
+fn a_file_that_webrtc_viewers_cannot_show_is_refused_with_the_remedy() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let with_b_frames = clip(&folder, "b.mp4", Clip { b_frames: 2, audio: false, ..Clip::default() });
+    let not_a_video = folder.path().join("text.mp4");
+    std::fs::write(&not_a_video, "not a video\n".repeat(1000)).expect("a file");
+    for (file, reason) in [(&with_b_frames, "B-frames"), (&not_a_video, "text.mp4")] {
+        let path = file.to_str().expect("plain characters");
+        let mut server = server_process(&["--source", "file", "--file", path, "--file-passthrough"]);
+        assert_eq!(server.wait(wait::START), 2, "{}", server.stderr());
+        let message = server.stderr();
+        assert!(message.contains(reason) && message.contains(path), "{message}");
+        if file == &with_b_frames {
+            assert!(message.contains("drop --file-passthrough"), "{message}");
+        }
+    }
+    // The remedy works.
+    let path = with_b_frames.to_str().expect("plain characters");
+    let server = Server::start(&["--source", "file", "--file", path]);
+    let mut client = Client::start(&["--url", &server.url("/whep")]);
+    let report = client.wait_for_frames(0, 30);
+    assert_eq!((report.width, report.height, report.packets_lost), (320, 240, 0), "{report:?}");
+}
+
+#[test]
+fn a_file_that_is_not_to_loop_ends_the_server_cleanly() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = clip(&folder, "clip.mp4", Clip::default());
+    let file = file.to_str().expect("plain characters");
+    let mut server = Server::start(&["--source", "file", "--file", file, "--file-passthrough", "--no-loop"]);
+    assert_eq!(server.process.wait(wait::START), 0);
+    assert!(server.process.stderr().contains("is at its end"), "{}", server.process.stderr());
+}
+
+#[test]
+fn a_camera_program_on_standard_input_is_shown_and_its_end_is_the_servers() {
+    let clip = Clip { seconds: 4, ..Clip::default() };
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let mut command = clip.annex_b_command();
+    command.stdout(writer);
+    let mut camera = command.spawn().map(Reaped).expect("ffmpeg starts");
+    // The command holds the writing end as well, and the server would wait for it.
+    drop(command);
+    let mut server = Server::start_with_input(&["--source", "stdin"], reader);
+    let runtime = Runtime::new().expect("a runtime");
+    let watcher = Watcher::start(&runtime, &["--url", &server.url("/whep")]);
+    watcher.wait_for_shots(20);
+    assert_eq!(watcher.shots()[0].resolution, Resolution::new(640, 360));
+    assert_eq!(watcher.report().packets_lost, 0, "{:?}", watcher.report());
+    assert_eq!(server.stats().streams[0].encoder, "passthrough");
+    assert_eq!(server.process.wait(wait::START), 0, "the end of its input is the end of the server");
+    assert!(server.process.stderr().contains("standard input is at its end"), "{}", server.process.stderr());
+    camera.0.wait().expect("ffmpeg ends");
+    watcher.stop(&runtime);
+}
+
+/// Ends with the test.
+struct Reaped(std::process::Child);
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
