@@ -15,16 +15,20 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::Cli;
 use crate::decode::{Picture, read_stamp};
 use crate::discovery::{self, Found, Wanted};
+use crate::display::{Callbacks, Status, ViewModel, Window};
+use crate::overlay::OverlayData;
 use crate::receive::webrtc::check_socket_buffers;
 use crate::session::{self, Fatal, SessionConfig};
-use crate::stats::{Passage, Report, Shown};
-use crate::viewer::Viewer;
+use crate::stats::{Passage, Report, Shown, ms};
+use crate::viewer::{Phase, Viewer};
 
 const EXIT_USAGE: u8 = 2;
 const EXIT_NOTHING_FOUND: u8 = 3;
 
 /// The headless loop looks for the end of the program so often.
 const HEADLESS_WAIT: Duration = Duration::from_millis(100);
+/// The texts of the window are renewed so often.
+const VIEW_INTERVAL: Duration = Duration::from_millis(100);
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// For telling the server goodbye at the end.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
@@ -137,7 +141,14 @@ fn view(runtime: &Runtime, cli: &Cli, config: SessionConfig, started: Instant) -
             add(&mut shown, picture, at);
         }
     };
-    let screen = if cli.headless { headless(&viewer, &stop, on_shown) } else { window(cli, &viewer, &stop, on_shown) };
+    let screen = if cli.headless {
+        headless(&viewer, &stop, on_shown);
+        Ok(())
+    } else {
+        let view = Arc::new(Mutex::new(ViewModel::default()));
+        runtime.spawn(keep_view(Arc::clone(&view), Arc::clone(&viewer), Arc::clone(&shown), stop.clone()));
+        window(cli, &viewer, &view, &stop, on_shown)
+    };
     stop.cancel();
     let finish = async { tokio::join!(session, reporting) };
     let finished = runtime.block_on(async { tokio::time::timeout(SHUTDOWN_LIMIT, finish).await });
@@ -153,22 +164,69 @@ fn view(runtime: &Runtime, cli: &Cli, config: SessionConfig, started: Instant) -
 }
 
 /// Takes each picture as a window would, without one.
-fn headless(viewer: &Viewer, stop: &CancellationToken, mut on_shown: impl FnMut(&Picture, Instant)) -> Result<()> {
+fn headless(viewer: &Viewer, stop: &CancellationToken, mut on_shown: impl FnMut(&Picture, Instant)) {
     while !stop.is_cancelled() {
         if let Some(picture) = viewer.mailbox.wait(HEADLESS_WAIT) {
             on_shown(&picture, Instant::now());
         }
     }
-    Ok(())
 }
 
 fn window(
-    _cli: &Cli,
-    _viewer: &Viewer,
-    _stop: &CancellationToken,
-    _on_shown: impl FnMut(&Picture, Instant),
+    cli: &Cli,
+    viewer: &Viewer,
+    view: &Mutex<ViewModel>,
+    stop: &CancellationToken,
+    mut on_shown: impl FnMut(&Picture, Instant),
 ) -> Result<()> {
-    anyhow::bail!("not yet")
+    let window = Window::open("ROV", cli.window_size(), cli.fullscreen)?;
+    let callbacks = Callbacks { on_shown: &mut on_shown, on_resized: &mut |size| viewer.set_bounds(size) };
+    window.run(&viewer.mailbox, view, stop, callbacks)?;
+    Ok(())
+}
+
+/// Keeps what the window says beside the video up to date.
+async fn keep_view(
+    view: Arc<Mutex<ViewModel>>,
+    viewer: Arc<Viewer>,
+    shown: Arc<Mutex<Shown>>,
+    stop: CancellationToken,
+) {
+    let mut tick = tokio::time::interval(VIEW_INTERVAL);
+    while !stop.is_cancelled() {
+        tick.tick().await;
+        let (now, server, reception) = (Instant::now(), viewer.server(), viewer.reception());
+        let model = {
+            let shown = lock(&shown);
+            let live = shown.resolution().is_some();
+            let overlay = OverlayData {
+                server: server.name,
+                address: server.address,
+                resolution: shown.resolution(),
+                fps: live.then(|| shown.fps(now)),
+                bitrate_kbps: live.then_some(reception.bitrate_kbps),
+                loss: live.then_some(reception.loss),
+                rtt_ms: reception.rtt.map(ms),
+                decoder: reception.decode.decoder,
+                latency: shown.recent(now),
+            };
+            ViewModel { status: status(viewer.phase(), live), overlay }
+        };
+        *lock(&view) = model;
+    }
+}
+
+/// What the window says. Once there was a picture, whatever is not live is a loss: the old picture must not look live.
+fn status(phase: Phase, had_picture: bool) -> Status {
+    match phase {
+        Phase::Live => Status::Live,
+        Phase::Waiting(reason) => Status::Lost { reason },
+        Phase::Lost(reason) => Status::Lost { reason: format!("{reason}; trying again…") },
+        Phase::Searching(what) if had_picture => Status::Lost { reason: what },
+        Phase::Searching(what) => Status::Connecting { what },
+        Phase::Connecting(server) if had_picture => Status::Lost { reason: format!("connecting to {server}…") },
+        Phase::Connecting(server) => Status::Connecting { what: format!("Connecting to {server}…") },
+    }
 }
 
 fn add(shown: &mut Shown, picture: &Picture, at: Instant) {
@@ -287,6 +345,6 @@ fn init_log(cli: &Cli) {
 }
 
 /// The figures are plain assignments: what a panicking holder left is consistent.
-fn lock(shown: &Mutex<Shown>) -> MutexGuard<'_, Shown> {
-    shown.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -93,7 +93,11 @@ pub struct Shown {
     decode: Histogram,
     show: Histogram,
     stamps: Stamps,
+    recent: [RateWindow; 3],
 }
+
+/// The stages of a picture on this machine, in the order of [`Shown::recent`].
+const STAGES: [&str; 3] = ["receive", "decode", "show"];
 
 #[derive(Default)]
 struct Stamps {
@@ -121,6 +125,7 @@ impl Shown {
             decode: Histogram::default(),
             show: Histogram::default(),
             stamps: Stamps::default(),
+            recent: std::array::from_fn(|_| RateWindow::new(WINDOW)),
         }
     }
 
@@ -139,9 +144,15 @@ impl Shown {
         self.resolution = source;
         self.fps.add(at, 1);
         self.total.add(at.saturating_duration_since(passage.first_packet_at));
-        self.receive.add(passage.last_packet_at.saturating_duration_since(passage.first_packet_at));
-        self.decode.add(passage.decoded_at.saturating_duration_since(passage.last_packet_at));
-        self.show.add(at.saturating_duration_since(passage.decoded_at));
+        let receive = passage.last_packet_at.saturating_duration_since(passage.first_packet_at);
+        let decode = passage.decoded_at.saturating_duration_since(passage.last_packet_at);
+        let show = at.saturating_duration_since(passage.decoded_at);
+        self.receive.add(receive);
+        self.decode.add(decode);
+        self.show.add(show);
+        for (window, stage) in self.recent.iter_mut().zip([receive, decode, show]) {
+            window.add(at, stage.as_micros() as u64);
+        }
         if let Some((stamp, now_us)) = stamp {
             self.stamps.add(stamp, now_us);
         }
@@ -156,13 +167,26 @@ impl Shown {
         self.frames
     }
 
-    /// The newest figures for the overlay: frames per second, and the median of each stage in milliseconds.
-    pub fn fps(&mut self, now: Instant) -> f64 {
+    /// Pictures shown per second, over the last two seconds.
+    pub fn fps(&self, now: Instant) -> f64 {
         self.fps.per_second(now)
     }
 
+    /// The stages and their delays in milliseconds, means over the last two seconds; empty when nothing was shown.
+    pub fn recent(&self, now: Instant) -> Vec<(String, f64)> {
+        if self.fps(now) == 0.0 {
+            return Vec::new();
+        }
+        STAGES.iter().zip(&self.recent).map(|(name, w)| ((*name).to_owned(), w.mean(now) / 1000.0)).collect()
+    }
+
+    /// The size of the video as decoded, once there was a picture.
+    pub fn resolution(&self) -> Option<Resolution> {
+        self.first.map(|_| self.resolution)
+    }
+
     /// Fills in what is known here.
-    pub fn report(&mut self, now: Instant, report: &mut Report) {
+    pub fn report(&self, now: Instant, report: &mut Report) {
         report.width = self.resolution.width;
         report.height = self.resolution.height;
         report.first_picture_ms = self.first.map(|at| ms(at.saturating_duration_since(self.started)));

@@ -369,13 +369,12 @@ fn escape_closes_the_window() {
 
 /// Asks the window to close, as window managers do (ICCCM, 4.2.8.1).
 fn close(display: &str, window: u32) {
-    use x11rb::connection::Connection;
     use x11rb::protocol::xproto::{ClientMessageEvent, ConnectionExt, EventMask};
     let (connection, _) = x11rb::connect(Some(display)).unwrap();
     let atom = |name: &str| connection.intern_atom(false, name.as_bytes()).unwrap().reply().unwrap().atom;
     let event = ClientMessageEvent::new(32, window, atom("WM_PROTOCOLS"), [atom("WM_DELETE_WINDOW"), 0, 0, 0, 0]);
-    connection.send_event(false, window, EventMask::NO_EVENT, event).unwrap();
-    connection.flush().unwrap();
+    // With the answer awaited, as the server drops what a client leaves behind.
+    connection.send_event(false, window, EventMask::NO_EVENT, event).unwrap().check().unwrap();
 }
 
 #[test]

@@ -10,8 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{CaptureConfig, SourceKind};
-use crate::pipeline::graph::{Graph, GraphEvent};
-use crate::pipeline::{self, Plan, PrepareError};
+use crate::pipeline::{self, Chosen, Graph, GraphError, GraphEvent, Plan, PrepareError};
 use crate::stream::{Control, Stream};
 use crate::watchdog::{self, KeyframeGate};
 
@@ -49,17 +48,20 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<Outcome, Fatal> {
     let capture = Arc::new(capture);
-    let encoder = {
+    let encoder = if capture.file_passthrough || capture.source == SourceKind::Stdin {
+        Arc::new(Chosen::unused())
+    } else {
         let capture = Arc::clone(&capture);
         let choose = tokio::task::spawn_blocking(move || {
             pipeline::choose_encoder(&capture.encoder, capture.profile, capture.low_latency)
         });
-        tokio::select! {
+        let chosen = tokio::select! {
             () = shutdown.cancelled() => return Ok(Outcome::Stopped),
-            chosen = choose => Arc::new(joined(chosen)?.map_err(|e| Fatal(e.to_string()))?),
-        }
+            chosen = choose => joined(chosen)?.map_err(|e| Fatal(e.to_string()))?,
+        };
+        tracing::info!("{}", chosen.summary());
+        Arc::new(chosen)
     };
-    tracing::info!("{}", encoder.summary());
     let mut backoff = Backoff::new(RESTART_MIN, RESTART_MAX);
     loop {
         let started = Instant::now();
@@ -130,6 +132,7 @@ async fn run_once(
             Err(_) => return Ok(RunEnd::Broken(format!("the pipeline did not start within {} s", START_LIMIT.as_secs()))),
             Ok(graph) => match joined(graph)? {
                 Ok(graph) => graph,
+                Err(error @ GraphError::Text(_)) => return Err(Fatal(error.to_string())),
                 Err(error) => return Ok(RunEnd::Broken(error.to_string())),
             },
         },

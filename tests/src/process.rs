@@ -84,6 +84,16 @@ impl Process {
         })
     }
 
+    /// What it takes of the system now.
+    pub fn footprint(&self) -> Footprint {
+        let folder = PathBuf::from(format!("/proc/{}", self.child.id()));
+        let count = |name: &str| std::fs::read_dir(folder.join(name)).expect("a process that runs").count();
+        let status = std::fs::read_to_string(folder.join("status")).expect("a process that runs");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = resident.and_then(|text| text.split_whitespace().next()?.parse().ok());
+        Footprint { threads: count("task"), files: count("fd"), resident_kb: kilobytes.expect("VmRSS in kB") }
+    }
+
     pub fn signal(&self, signal: libc::c_int) {
         assert!(self.ended.is_none(), "{} has ended already", self.name);
         // SAFETY: a system call without pointers. The child is not reaped yet, so the id is still its own.
@@ -141,6 +151,14 @@ impl Process {
         // SAFETY: a system call without pointers. The child leads its group and is not reaped yet, so the id is its own.
         unsafe { libc::kill(-(self.child.id() as libc::pid_t), libc::SIGKILL) };
     }
+}
+
+/// Of a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footprint {
+    pub threads: usize,
+    pub files: usize,
+    pub resident_kb: u64,
 }
 
 impl Drop for Process {

@@ -21,8 +21,8 @@ fn a_file_goes_out_as_it_is_and_loops_without_a_break() {
     let folder = TempDir::new().expect("a temporary folder");
     let runtime = Runtime::new().expect("a runtime");
     // Two seconds, with sound that nobody asked for.
-    for name in ["clip.mp4", "clip.mkv", "clip.ts"] {
-        let file = clip(&folder, name, Clip::default());
+    for name in ["clip.mp4", "clip.mkv", "clip.ts", "clip.h264"] {
+        let file = clip(&folder, name, Clip { audio: name != "clip.h264", ..Clip::default() });
         let file = file.to_str().expect("plain characters");
         let server = Server::start(&["--source", "file", "--file", file, "--file-passthrough"]);
         server.wait_until_running();

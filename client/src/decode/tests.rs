@@ -414,3 +414,19 @@ fn a_stream_that_starts_anew_goes_on_at_its_keyframe() {
     assert_eq!((stats.frames_decoded, stats.frames_skipped, stats.lost), (40, 0, 0));
     assert_eq!(stats.keyframe_requests, 0);
 }
+
+#[test]
+fn the_pipeline_has_this_text() {
+    let candidate = Candidate { element: "DECODER".into(), description: "CAPS ! DECODER".into() };
+    let text = |has: bool| graph::description(&candidate, 102, 4, &|_, _| has);
+    let input = "appsrc name=in is-live=true format=time do-timestamp=true max-bytes=0 \
+                 caps=application/x-rtp,media=video,clock-rate=90000,encoding-name=H264,payload=102 ! \
+                 rtpjitterbuffer name=jitter latency=0 do-lost=true";
+    let parse = "rtph264depay name=depay ! video/x-h264,stream-format=byte-stream,alignment=au ! h264parse ! \
+                 CAPS ! DECODER ! videoscale name=scale method=bilinear";
+    let output = "capsfilter name=size caps=video/x-raw,format=BGRx,pixel-aspect-ratio=1/1 ! \
+                  appsink name=out sync=false async=false qos=false max-buffers=1 drop=true enable-last-sample=false";
+    let threads = "n-threads=4 ! videoconvert n-threads=4";
+    assert_eq!(text(true), format!("{input} faststart-min-packets=1 ! {parse} {threads} ! {output}"));
+    assert_eq!(text(false), format!("{input} ! {parse} ! videoconvert ! {output}"), "an old GStreamer");
+}

@@ -35,6 +35,11 @@ pub struct Tried {
 pub struct NoEncoder(pub String);
 
 impl Chosen {
+    /// For sources that go out untouched: nothing was tried, and nothing will encode.
+    pub fn unused() -> Self {
+        Self { row: &encoder::ROWS[0], tried: Vec::new() }
+    }
+
     /// One line for the log.
     pub fn summary(&self) -> String {
         let (missing, tried): (Vec<_>, Vec<_>) = self.tried.iter().partition(|tried| tried.outcome == NOT_INSTALLED);
