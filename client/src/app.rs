@@ -15,7 +15,7 @@ use tracing_subscriber::EnvFilter;
 use crate::cli::Cli;
 use crate::decode::{Picture, read_stamp};
 use crate::discovery::{self, Found, Wanted};
-use crate::display::{Callbacks, Status, ViewModel, Window};
+use crate::display::{Callbacks, Status, ViewModel, Window, run_headless};
 use crate::overlay::OverlayData;
 use crate::receive::webrtc::check_socket_buffers;
 use crate::session::{self, Fatal, SessionConfig};
@@ -25,8 +25,6 @@ use crate::viewer::{Phase, Viewer};
 const EXIT_USAGE: u8 = 2;
 const EXIT_NOTHING_FOUND: u8 = 3;
 
-/// The headless loop looks for the end of the program so often.
-const HEADLESS_WAIT: Duration = Duration::from_millis(100);
 /// The texts of the window are renewed so often.
 const VIEW_INTERVAL: Duration = Duration::from_millis(100);
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -129,7 +127,7 @@ fn view(runtime: &Runtime, cli: &Cli, config: SessionConfig, started: Instant) -
             result
         })
     };
-    let on_shown = {
+    let mut on_shown = {
         let (shown, viewer) = (Arc::clone(&shown), Arc::clone(&viewer));
         let mut sessions = 0;
         move |picture: &Picture, at: Instant| {
@@ -142,7 +140,7 @@ fn view(runtime: &Runtime, cli: &Cli, config: SessionConfig, started: Instant) -
         }
     };
     let screen = if cli.headless {
-        headless(&viewer, &stop, on_shown);
+        run_headless(&viewer.mailbox, &stop, &mut on_shown);
         Ok(())
     } else {
         let view = Arc::new(Mutex::new(ViewModel::default()));
@@ -159,15 +157,6 @@ fn view(runtime: &Runtime, cli: &Cli, config: SessionConfig, started: Instant) -
         Err(_) => {
             tracing::warn!("the session did not end within {} s and is cut off", SHUTDOWN_LIMIT.as_secs());
             Ok(())
-        }
-    }
-}
-
-/// Takes each picture as a window would, without one.
-fn headless(viewer: &Viewer, stop: &CancellationToken, mut on_shown: impl FnMut(&Picture, Instant)) {
-    while !stop.is_cancelled() {
-        if let Some(picture) = viewer.mailbox.wait(HEADLESS_WAIT) {
-            on_shown(&picture, Instant::now());
         }
     }
 }

@@ -74,7 +74,9 @@ struct Search {
 /// # Errors
 /// When no UDP socket can be had at all. A taken discovery port is no error: asking works without it.
 pub fn bind(port: u16, interfaces: Vec<String>) -> anyhow::Result<Discovery> {
-    let asking = net::broadcast_socket(0, false).and_then(UdpSocket::from_std).context("cannot open a UDP socket to look for servers")?;
+    let asking = net::broadcast_socket(0, false)
+        .and_then(UdpSocket::from_std)
+        .context("cannot open a UDP socket to look for servers")?;
     let listening = net::broadcast_socket(port, true).and_then(UdpSocket::from_std).map_err(|error| error.to_string());
     Ok(Discovery {
         port,
@@ -167,7 +169,8 @@ impl Discovery {
     }
 
     fn begin_or_resume(&mut self, wanted: &Wanted, now: Instant) {
-        let resumable = |search: &Search| search.wanted == *wanted && now.saturating_duration_since(search.polled) < RESUME_WITHIN;
+        let resumable =
+            |search: &Search| search.wanted == *wanted && now.saturating_duration_since(search.polled) < RESUME_WITHIN;
         if self.search.as_ref().is_some_and(resumable) {
             return;
         }
@@ -186,10 +189,15 @@ impl Discovery {
     fn finish(&mut self, now: Instant) -> Vec<Found> {
         let Some(search) = self.search.take() else { return Vec::new() };
         forget(&mut self.found, now);
-        let mut found: Vec<_> =
-            self.found.iter().filter(|found| found.seen >= search.started && search.wanted.matches(&found.announcement)).cloned().collect();
+        let mut found: Vec<_> = self
+            .found
+            .iter()
+            .filter(|found| found.seen >= search.started && search.wanted.matches(&found.announcement))
+            .cloned()
+            .collect();
         found.sort_by(|a, b| {
-            let key = |found: &Found| (found.announcement.name.clone(), found.announcement.id.clone(), found.address.port());
+            let key =
+                |found: &Found| (found.announcement.name.clone(), found.announcement.id.clone(), found.address.port());
             key(a).cmp(&key(b))
         });
         found

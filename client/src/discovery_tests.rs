@@ -129,7 +129,9 @@ async fn nothing_found_says_where_it_was_looked_for() {
     let mut discovery = loopback(port);
     assert_eq!(discovery.wait_for(&any(), Duration::from_millis(100)).await, []);
     let text = discovery.describe();
-    for part in ["asked on lo (127.255.255.255)", &format!("UDP port {port}"), "listened", "firewall", "subnet", "--host"] {
+    for part in
+        ["asked on lo (127.255.255.255)", &format!("UDP port {port}"), "listened", "firewall", "subnet", "--host"]
+    {
         assert!(text.contains(part), "{text}");
     }
     let mut nowhere = bind(port, vec!["eth77".to_owned()]).unwrap();

@@ -1,4 +1,5 @@
-
+pub mod app;
+pub mod cli;
 pub mod decode;
 pub mod decoders;
 pub mod discovery;
@@ -6,10 +7,8 @@ pub mod display;
 pub mod mailbox;
 pub mod overlay;
 pub mod receive;
-pub mod whep;
-pub mod app;
-pub mod cli;
 pub mod reconnect;
 pub mod session;
 pub mod stats;
 pub mod viewer;
+pub mod whep;

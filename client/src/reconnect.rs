@@ -138,11 +138,8 @@ mod tests {
     #[test]
     fn what_was_said_before_the_last_packet_does_not_count() {
         let start = Instant::now();
-        let old = Session {
-            last_media: at(start, 5_000),
-            ended: None,
-            last_probe: Some((at(start, 4_000), Probe::Refused)),
-        };
+        let old =
+            Session { last_media: at(start, 5_000), ended: None, last_probe: Some((at(start, 4_000), Probe::Refused)) };
         assert_eq!(advise(at(start, 6_000), &old), Advice::Probe);
     }
 }

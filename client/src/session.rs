@@ -16,7 +16,7 @@ use url::Url;
 use crate::decode::{DecodeError, DecodeEvent, Decoder, DecoderConfig};
 use crate::decoders::DecoderChoice;
 use crate::discovery::{self, Discovery, Found, Wanted};
-use crate::receive::webrtc::{Connection, ConnectError, Link, PAYLOAD_TYPE};
+use crate::receive::webrtc::{ConnectError, Connection, Link, PAYLOAD_TYPE};
 use crate::reconnect::{self, Advice, Probe, Session};
 use crate::viewer::{Clock, Phase, Reception, Server, Viewer};
 use crate::whep::{self, WhepError};
@@ -136,7 +136,12 @@ impl Finder {
         let (name, discovery) = match (&config.target, &mut self.discovery) {
             (Target::Auto { name }, Some(discovery)) => (name, discovery),
             (Target::Url(url), _) => {
-                return Ok(Located { url: url.clone(), label: url.to_string(), id: String::new(), name: String::new() });
+                return Ok(Located {
+                    url: url.clone(),
+                    label: url.to_string(),
+                    id: String::new(),
+                    name: String::new(),
+                });
             }
             // `new` made one for each Auto.
             (Target::Auto { .. }, None) => return Err(anyhow::anyhow!("there is no discovery").into()),
@@ -253,8 +258,7 @@ async fn watch(
         counted.last_us.store(packet_clock.micros(at), Ordering::Relaxed);
         sink.push(packet, at);
     };
-    let connection =
-        Connection::open(server.url.clone(), config.stun.as_deref(), keyframe_wanted, on_packet).await?;
+    let connection = Connection::open(server.url.clone(), config.stun.as_deref(), keyframe_wanted, on_packet).await?;
     viewer.session_started();
     // The connection is closed however this ends: the server shall know at once.
     let reason = tokio::select! {

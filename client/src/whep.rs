@@ -56,10 +56,7 @@ pub async fn delete(resource: Url) -> Result<(), WhepError> {
 /// `GET /api/stats` of a rov-server.
 pub async fn stats(url: Url) -> Result<Stats, WhepError> {
     blocking(move || {
-        let mut reply = agent(STATS_TIMEOUT)
-            .get(url.as_str())
-            .call()
-            .map_err(|e| no_answer(&url, &e))?;
+        let mut reply = agent(STATS_TIMEOUT).get(url.as_str()).call().map_err(|e| no_answer(&url, &e))?;
         let text = body(&mut reply, &url)?;
         if !reply.status().is_success() {
             return Err(WhepError::Refused { url, status: reply.status().as_u16(), reason: error_text(&text) });

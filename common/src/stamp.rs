@@ -170,14 +170,19 @@ fn holds_mark(width: usize, height: usize) -> bool {
 
 fn is_plane(luma: &[u8], stride: usize, width: usize, height: usize) -> bool {
     let Some(rows_before) = height.checked_sub(1) else { return false };
-    stride >= width && rows_before.checked_mul(stride).and_then(|bytes| bytes.checked_add(width)).is_some_and(|bytes| bytes <= luma.len())
+    stride >= width
+        && rows_before
+            .checked_mul(stride)
+            .and_then(|bytes| bytes.checked_add(width))
+            .is_some_and(|bytes| bytes <= luma.len())
 }
 
 /// CRC-32 of the 12 bytes of the payload. Bit by bit, as it is 96 bits once a frame.
 fn checksum(payload: u128) -> u32 {
     const REVERSED_POLYNOMIAL: u32 = 0xedb8_8320;
     let crc = payload.to_be_bytes()[4..].iter().fold(u32::MAX, |crc, &byte| {
-        (0..8).fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ REVERSED_POLYNOMIAL } else { crc >> 1 })
+        (0..8)
+            .fold(crc ^ u32::from(byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ REVERSED_POLYNOMIAL } else { crc >> 1 })
     });
     !crc
 }
@@ -222,7 +227,9 @@ mod tests {
 
     #[test]
     fn a_stamp_survives_drawing_and_reading_at_any_size() {
-        for (width, height) in [(256, 16), (257, 99), (320, 240), (640, 360), (853, 480), (1280, 720), (1920, 1080), (3840, 2160)] {
+        for (width, height) in
+            [(256, 16), (257, 99), (320, 240), (640, 360), (853, 480), (1280, 720), (1920, 1080), (3840, 2160)]
+        {
             let stride = width + 13;
             let luma = marked(width, height, stride);
             assert_eq!(read_luma(&luma, stride, width, height), Some(STAMP), "{width}x{height}");
@@ -259,8 +266,10 @@ mod tests {
             random ^= random << 5;
             i32::try_from(random % 81).unwrap() - 40
         };
-        let picture: Vec<u8> =
-            marked(width, height, width).iter().map(|&luma| (i32::from(luma) / 2 + 70 + noise()).clamp(0, 255) as u8).collect();
+        let picture: Vec<u8> = marked(width, height, width)
+            .iter()
+            .map(|&luma| (i32::from(luma) / 2 + 70 + noise()).clamp(0, 255) as u8)
+            .collect();
         assert_eq!(read_luma(&picture, width, width, height), Some(STAMP));
     }
 

@@ -143,7 +143,9 @@ pub fn server_id(name: &str) -> String {
                 address
             } else {
                 let host = hostname::get().map(|host| host.to_string_lossy().into_owned()).unwrap_or_default();
-                warn!("no machine id ({reason}): the server's id comes from the host name {host:?}, which must be unique on this LAN");
+                warn!(
+                    "no machine id ({reason}): the server's id comes from the host name {host:?}, which must be unique on this LAN"
+                );
                 host
             }
         }
@@ -241,9 +243,13 @@ impl Sender {
             return;
         }
         if targets.is_empty() {
-            warn!("no network interface to announce on (--host {}, interfaces wanted: {:?})", self.config.host, self.config.interfaces);
+            warn!(
+                "no network interface to announce on (--host {}, interfaces wanted: {:?})",
+                self.config.host, self.config.interfaces
+            );
         } else {
-            let list: Vec<_> = targets.iter().map(|target| format!("{} ({})", target.interface, target.broadcast)).collect();
+            let list: Vec<_> =
+                targets.iter().map(|target| format!("{} ({})", target.interface, target.broadcast)).collect();
             info!("announcing on {}, UDP port {}", list.join(", "), self.port);
         }
         self.failing.retain(|target| targets.contains(target));

@@ -16,7 +16,13 @@ fn announcement(id: &str) -> Announcement {
         signal_port: 5002,
         whep: "/whep".to_owned(),
         transports: vec!["webrtc".to_owned()],
-        streams: vec![StreamInfo { name: "stream1".to_owned(), codec: "h264".to_owned(), width: 1280, height: 720, fps: 30.0 }],
+        streams: vec![StreamInfo {
+            name: "stream1".to_owned(),
+            codec: "h264".to_owned(),
+            width: 1280,
+            height: 720,
+            fps: 30.0,
+        }],
     }
 }
 
@@ -164,7 +170,9 @@ fn answers_are_limited_for_each_peer_and_in_all() {
     let now = Instant::now();
     let mut limit = AnswerLimit::new(now);
     let mut count = |now, peers: u8| {
-        (0..1000_u16).filter(|number| limit.allows(now, Ipv4Addr::new(10, 0, 0, (number % u16::from(peers)) as u8).into())).count()
+        (0..1000_u16)
+            .filter(|number| limit.allows(now, Ipv4Addr::new(10, 0, 0, (number % u16::from(peers)) as u8).into()))
+            .count()
     };
     assert_eq!(count(now, 1), 20);
     assert_eq!(count(now, 200), 30);

@@ -10,7 +10,7 @@ use std::time::Instant;
 use anyhow::Result;
 use axum::body::Bytes;
 use axum::extract::connect_info::Connected;
-use axum::extract::rejection::BytesRejection;
+use axum::extract::rejection::{BytesRejection, PathRejection};
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -26,6 +26,9 @@ use crate::stream::Stream;
 
 /// Offers of browsers are some kilobytes; 64 KiB is far more than any needs.
 const BODY_LIMIT: usize = 64 << 10;
+/// Bodies up to this are read to their end although they are refused: closing a connection with data unread resets it,
+/// and the sender would see that instead of the answer (RFC 9112 section 9.6).
+const READ_LIMIT: usize = 4 << 20;
 const SDP_TYPE: &str = "application/sdp";
 const SDPFRAG_TYPE: &str = "application/trickle-ice-sdpfrag";
 
@@ -57,7 +60,7 @@ fn router(api: Arc<Api>) -> Router {
         .method_not_allowed_fallback(|| async {
             fail(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method: see the Allow header")
         })
-        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(DefaultBodyLimit::max(READ_LIMIT))
         .with_state(api)
 }
 
@@ -78,8 +81,9 @@ async fn offer(
     ConnectInfo(arrival): ConnectInfo<Arrival>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
-    let offer: SessionDescription = serde_json::from_slice(&body?)
-        .map_err(|e| Failure(StatusCode::BAD_REQUEST, format!("the body is not {{\"type\":\"offer\",\"sdp\":\"...\"}}: {e}")))?;
+    let offer: SessionDescription = serde_json::from_slice(&whole(body)?).map_err(|e| {
+        Failure(StatusCode::BAD_REQUEST, format!("the body is not {{\"type\":\"offer\",\"sdp\":\"...\"}}: {e}"))
+    })?;
     if offer.kind != "offer" {
         return Err(Failure(StatusCode::BAD_REQUEST, format!("type is {:?}, not \"offer\"", offer.kind)));
     }
@@ -95,7 +99,7 @@ async fn whep(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
     expect_type(&headers, SDP_TYPE)?;
-    let accepted = accept(&api, arrival, text(body?)?).await?;
+    let accepted = accept(&api, arrival, text(whole(body)?)?).await?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(SDP_TYPE)),
         (header::LOCATION, location(&accepted.id)?),
@@ -108,14 +112,18 @@ async fn whep(
 /// Trickled candidates (RFC 8840). An ICE restart is not offered: a viewer makes a new session instead.
 async fn trickle(
     State(api): State<Arc<Api>>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<StatusCode, Failure> {
+    let Path(id) = id?;
     expect_type(&headers, SDPFRAG_TYPE)?;
-    let fragment = text(body?)?;
-    let candidates: Vec<String> =
-        fragment.lines().filter_map(|l| l.trim().strip_prefix("a=candidate:")).map(|c| format!("candidate:{c}")).collect();
+    let fragment = text(whole(body)?)?;
+    let candidates: Vec<String> = fragment
+        .lines()
+        .filter_map(|l| l.trim().strip_prefix("a=candidate:"))
+        .map(|c| format!("candidate:{c}"))
+        .collect();
     if candidates.is_empty() && !fragment.contains("a=end-of-candidates") && !fragment.contains("a=ice-ufrag:") {
         return Err(Failure(StatusCode::BAD_REQUEST, "the fragment has no `a=candidate` line (RFC 8840)".to_owned()));
     }
@@ -126,7 +134,8 @@ async fn trickle(
     }
 }
 
-async fn hang_up(State(api): State<Arc<Api>>, Path(id): Path<String>) -> Result<StatusCode, Failure> {
+async fn hang_up(State(api): State<Arc<Api>>, id: Result<Path<String>, PathRejection>) -> Result<StatusCode, Failure> {
+    let Path(id) = id?;
     if api.webrtc.close(id.clone()).await? {
         Ok(StatusCode::OK)
     } else {
@@ -184,6 +193,16 @@ fn expect_type(headers: &HeaderMap, wanted: &str) -> Result<(), Failure> {
     Err(Failure(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("Content-Type is {given:?}, not {wanted}")))
 }
 
+fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Failure> {
+    let too_large = || Failure(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {BODY_LIMIT} bytes"));
+    match body {
+        Ok(body) if body.len() <= BODY_LIMIT => Ok(body),
+        Ok(_) => Err(too_large()),
+        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(too_large()),
+        Err(rejection) => Err(Failure(rejection.status(), rejection.body_text())),
+    }
+}
+
 fn text(body: Bytes) -> Result<String, Failure> {
     String::from_utf8(body.into()).map_err(|_| Failure(StatusCode::BAD_REQUEST, "the body is not UTF-8".to_owned()))
 }
@@ -203,11 +222,8 @@ impl From<Busy> for Failure {
     }
 }
 
-impl From<BytesRejection> for Failure {
-    fn from(rejection: BytesRejection) -> Self {
-        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-            return Self(rejection.status(), format!("the body is larger than {BODY_LIMIT} bytes"));
-        }
+impl From<PathRejection> for Failure {
+    fn from(rejection: PathRejection) -> Self {
         Self(rejection.status(), rejection.body_text())
     }
 }

@@ -47,12 +47,7 @@ pub fn packetize(unit: &AccessUnit, pts: Duration) -> RtpFrame {
             }
         }
     }
-    RtpFrame {
-        payloads,
-        timestamp: rtp_ticks(pts),
-        keyframe: unit.keyframe,
-        captured_at: unit.captured_at,
-    }
+    RtpFrame { payloads, timestamp: rtp_ticks(pts), keyframe: unit.keyframe, captured_at: unit.captured_at }
 }
 
 /// RFC 6184 section 5.8: FU-A fragments of one NAL unit, all full except the last, so that UDP segmentation offload

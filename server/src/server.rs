@@ -78,8 +78,7 @@ impl Server {
         let stop = shutdown.child_token();
 
         let stun = config.stun.as_deref().map(|url| resolve_stun(url, &tasks, &stop));
-        let webrtc =
-            Arc::new(WebRtcOutput::start(&stream, media, config.interfaces.clone(), stun).context("WebRTC")?);
+        let webrtc = Arc::new(WebRtcOutput::start(&stream, media, config.interfaces.clone(), stun).context("WebRTC")?);
         let http_addr = http.local_addr()?;
         tracing::info!(id, name = config.name, "http://{http_addr}, WebRTC media on UDP {}", webrtc.local_addr());
 

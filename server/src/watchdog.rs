@@ -26,8 +26,7 @@ pub fn stalled(
 ) -> Option<String> {
     let Some(last_out) = last_out else {
         let waited = now.saturating_duration_since(started);
-        return (waited > FIRST_FRAME)
-            .then(|| format!("no picture within {} s of starting", FIRST_FRAME.as_secs()));
+        return (waited > FIRST_FRAME).then(|| format!("no picture within {} s of starting", FIRST_FRAME.as_secs()));
     };
     let limit = stall_limit(frame_interval);
     if now.saturating_duration_since(last_out) <= limit {

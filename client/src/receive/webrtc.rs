@@ -236,8 +236,7 @@ async fn build(
 }
 
 fn h264(profile: &str) -> RTCRtpCodec {
-    let feedback =
-        |typ: &str, parameter: &str| RTCPFeedback { typ: typ.to_owned(), parameter: parameter.to_owned() };
+    let feedback = |typ: &str, parameter: &str| RTCPFeedback { typ: typ.to_owned(), parameter: parameter.to_owned() };
     RTCRtpCodec {
         mime_type: MIME_TYPE_H264.to_owned(),
         clock_rate: 90_000,
@@ -340,10 +339,9 @@ pub fn check_socket_buffers() {
 }
 
 fn enlarge_buffers(sock: &SockRef<'_>) {
-    for (name, result) in [
-        ("receive", sock.set_recv_buffer_size(SOCKET_BUFFER)),
-        ("send", sock.set_send_buffer_size(SOCKET_BUFFER)),
-    ] {
+    for (name, result) in
+        [("receive", sock.set_recv_buffer_size(SOCKET_BUFFER)), ("send", sock.set_send_buffer_size(SOCKET_BUFFER))]
+    {
         if let Err(error) = result {
             tracing::debug!(name, %error, "socket buffer not enlarged");
         }

@@ -42,7 +42,10 @@ pub(super) struct BitReader<'a> {
 impl<'a> BitReader<'a> {
     /// Over a complete RBSP: ends before the stop bit, the last bit that is set.
     pub fn over_rbsp(data: &'a [u8]) -> Self {
-        let end = data.iter().rposition(|&byte| byte != 0).map_or(0, |last| last * 8 + 7 - data[last].trailing_zeros() as usize);
+        let end = data
+            .iter()
+            .rposition(|&byte| byte != 0)
+            .map_or(0, |last| last * 8 + 7 - data[last].trailing_zeros() as usize);
         Self { data, position: 0, end }
     }
 

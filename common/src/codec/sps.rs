@@ -164,7 +164,10 @@ fn layout(rbsp: &[u8]) -> Result<Layout, SpsError> {
     let frame_mbs_only = r.flag()?;
     let height_mbs = if frame_mbs_only { height_map_units } else { 2 * height_map_units };
     if width_mbs * height_mbs > MAX_FRAME_MBS {
-        return Err(SpsError::OutOfRange { field: "picture size in macroblocks", value: i64::from(width_mbs * height_mbs) });
+        return Err(SpsError::OutOfRange {
+            field: "picture size in macroblocks",
+            value: i64::from(width_mbs * height_mbs),
+        });
     }
     if !frame_mbs_only {
         let _mb_adaptive_frame_field = r.flag()?;
@@ -252,7 +255,13 @@ fn pic_order_cnt(r: &mut BitReader) -> Result<u32, SpsError> {
 }
 
 /// Width and height in pixels after the cropping that follows in `r` (ITU-T H.264 7.4.2.1.1, equations 7-19 to 7-22).
-fn cropped(r: &mut BitReader, width: u32, height: u32, array_type: u8, frame_mbs_only: bool) -> Result<(u32, u32), SpsError> {
+fn cropped(
+    r: &mut BitReader,
+    width: u32,
+    height: u32,
+    array_type: u8,
+    frame_mbs_only: bool,
+) -> Result<(u32, u32), SpsError> {
     if !r.flag()? {
         return Ok((width, height));
     }
@@ -261,10 +270,17 @@ fn cropped(r: &mut BitReader, width: u32, height: u32, array_type: u8, frame_mbs
     let crop = |field, unit: u32, low: u32, high: u32, side: u32| {
         let cut = u64::from(unit) * (u64::from(low) + u64::from(high));
         // The cut is compared first, so that the cast cannot lose anything.
-        if cut < u64::from(side) { Ok(side - cut as u32) } else { Err(SpsError::OutOfRange { field, value: cut as i64 }) }
+        if cut < u64::from(side) {
+            Ok(side - cut as u32)
+        } else {
+            Err(SpsError::OutOfRange { field, value: cut as i64 })
+        }
     };
     let (left, right, top, bottom) = (r.ue()?, r.ue()?, r.ue()?, r.ue()?);
-    Ok((crop("horizontal cropping", unit_x, left, right, width)?, crop("vertical cropping", unit_y, top, bottom, height)?))
+    Ok((
+        crop("horizontal cropping", unit_x, left, right, width)?,
+        crop("vertical cropping", unit_y, top, bottom, height)?,
+    ))
 }
 
 /// `vui_parameters` (ITU-T H.264 E.1.1).

@@ -141,7 +141,8 @@ fn the_rewrite_changes_only_reordering_and_buffering() {
             let before = parse_sps(&variant).unwrap();
             let rewritten = rewrite_sps_zero_reorder(&variant).unwrap();
             let references = before.max_num_ref_frames;
-            let expected = SpsInfo { max_num_reorder_frames: Some(0), max_dec_frame_buffering: Some(references), ..before };
+            let expected =
+                SpsInfo { max_num_reorder_frames: Some(0), max_dec_frame_buffering: Some(references), ..before };
             assert_eq!(parse_sps(&rewritten), Ok(expected), "{name}");
         }
     }

@@ -28,8 +28,24 @@ pub struct Target {
 
 /// Beginnings of the names of interfaces that lead to containers, virtual machines and VPNs: nobody watches an underwater robot there,
 /// and a VPN's far end is not to be bothered. Wi-Fi, Ethernet, USB tethering and bridges made by hand (`br0`) stay.
-const VIRTUAL: [&str; 16] =
-    ["docker", "veth", "br-", "virbr", "vmnet", "vboxnet", "vEthernet", "lxc", "lxd", "cni", "tun", "tap", "wg", "tailscale", "zt", "utun"];
+const VIRTUAL: [&str; 16] = [
+    "docker",
+    "veth",
+    "br-",
+    "virbr",
+    "vmnet",
+    "vboxnet",
+    "vEthernet",
+    "lxc",
+    "lxd",
+    "cni",
+    "tun",
+    "tap",
+    "wg",
+    "tailscale",
+    "zt",
+    "utun",
+];
 
 /// Whether an interface is used when the user names none.
 pub fn suitable(interface: &Interface) -> bool {
@@ -60,7 +76,9 @@ pub fn select(interfaces: &[Interface], wanted: &[String], host: IpAddr) -> Vec<
         // The user named the address, which is as good as naming the interface: it may be a VPN.
         candidates.clone()
     } else {
-        let is_wanted = |interface: &Interface| wanted.iter().any(|name| *name == interface.name || name.parse() == Ok(interface.address));
+        let is_wanted = |interface: &Interface| {
+            wanted.iter().any(|name| *name == interface.name || name.parse() == Ok(interface.address))
+        };
         candidates.iter().copied().filter(|interface| is_wanted(interface)).collect()
     };
     if chosen.is_empty() && wanted.is_empty() {
@@ -107,7 +125,13 @@ mod tests {
     const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
 
     fn interface(name: &str, address: &str, prefix: u8) -> Interface {
-        Interface { name: name.to_owned(), address: address.parse().unwrap(), prefix, is_up: true, is_point_to_point: false }
+        Interface {
+            name: name.to_owned(),
+            address: address.parse().unwrap(),
+            prefix,
+            is_up: true,
+            is_point_to_point: false,
+        }
     }
 
     fn machine() -> Vec<Interface> {
@@ -161,8 +185,11 @@ mod tests {
 
     #[test]
     fn interfaces_that_are_down_or_without_broadcast_are_left_out() {
-        let mut interfaces =
-            vec![interface("eth0", "192.168.2.2", 24), interface("eth1", "10.0.0.1", 31), interface("ppp0", "10.1.0.1", 24)];
+        let mut interfaces = vec![
+            interface("eth0", "192.168.2.2", 24),
+            interface("eth1", "10.0.0.1", 31),
+            interface("ppp0", "10.1.0.1", 24),
+        ];
         interfaces[0].is_up = false;
         interfaces[2].is_point_to_point = true;
         assert_eq!(broadcasts(&interfaces, &[], ANY), [""; 0]);

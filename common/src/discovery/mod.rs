@@ -79,7 +79,8 @@ pub struct Query {
 impl Query {
     /// Whether the server is one that was asked for.
     pub fn matches(&self, announcement: &Announcement) -> bool {
-        self.id.as_ref().is_none_or(|id| *id == announcement.id) && self.name.as_ref().is_none_or(|name| *name == announcement.name)
+        self.id.as_ref().is_none_or(|id| *id == announcement.id)
+            && self.name.as_ref().is_none_or(|name| *name == announcement.name)
     }
 
     /// Whether it asks for all servers.
@@ -128,7 +129,8 @@ pub fn encode(message: &Message) -> Vec<u8> {
 }
 
 fn encode_announcement(announcement: &Announcement, streams: usize) -> Vec<u8> {
-    let transports: Vec<_> = announcement.transports.iter().take(MAX_TRANSPORTS).map(|word| clean(word, MAX_WORD)).collect();
+    let transports: Vec<_> =
+        announcement.transports.iter().take(MAX_TRANSPORTS).map(|word| clean(word, MAX_WORD)).collect();
     let streams: Vec<_> = announcement.streams[..streams]
         .iter()
         .map(|stream| {
@@ -183,8 +185,10 @@ pub fn decode(datagram: &[u8]) -> Result<Message, DecodeError> {
 /// Text for a terminal and for comparisons: without control characters and marks that turn the writing direction, without spaces at the
 /// ends, and at most `max_bytes` long.
 pub fn clean(text: &str, max_bytes: usize) -> String {
-    let is_harmful =
-        |c: char| c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}');
+    let is_harmful = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    };
     let mut length = 0;
     // Bounded before it is collected: the text may come from the network.
     let kept: String = text
@@ -208,7 +212,9 @@ fn announcement(object: &Map<String, Value>) -> Result<Announcement, DecodeError
         return Err(DecodeError::InvalidField("whep"));
     }
     let transports = match list(object, "transports")? {
-        Some(words) => words.iter().take(MAX_TRANSPORTS).map(|word| word.as_str().map(|word| clean(word, MAX_WORD))).collect(),
+        Some(words) => {
+            words.iter().take(MAX_TRANSPORTS).map(|word| word.as_str().map(|word| clean(word, MAX_WORD))).collect()
+        }
         None => Some(vec!["webrtc".to_owned()]),
     };
     let streams = list(object, "streams")?.unwrap_or_default();
@@ -298,7 +304,10 @@ mod tests {
     fn messages_describe_themselves() {
         assert_eq!(encode(&Message::Query(Query::default())), br#"{"rov":"query","v":1}"#);
         let object: Value = serde_json::from_slice(&encode(&Message::Announce(sample()))).unwrap();
-        assert_eq!((&object["rov"], &object["v"], &object["signal_port"]), (&json!("announce"), &json!(1), &json!(5002)));
+        assert_eq!(
+            (&object["rov"], &object["v"], &object["signal_port"]),
+            (&json!("announce"), &json!(1), &json!(5002))
+        );
     }
 
     #[test]
@@ -313,7 +322,16 @@ mod tests {
                 signal_port: 65_535,
                 whep: long.clone(),
                 transports: vec![long.clone(); 100],
-                streams: vec![StreamInfo { name: long.clone(), codec: long, width: u32::MAX, height: u32::MAX, fps: -f64::MAX }; 1000],
+                streams: vec![
+                    StreamInfo {
+                        name: long.clone(),
+                        codec: long,
+                        width: u32::MAX,
+                        height: u32::MAX,
+                        fps: -f64::MAX
+                    };
+                    1000
+                ],
             };
             let bytes = encode(&Message::Announce(announcement)).len();
             assert!(bytes <= MAX_DATAGRAM, "{bytes} bytes with {filler:?}");
@@ -322,8 +340,12 @@ mod tests {
 
     #[test]
     fn ordinary_streams_all_fit() {
-        let streams: Vec<_> = (1..=16).map(|number| StreamInfo { fps: 30.0, ..stream_named(&format!("stream{number}")) }).collect();
-        let Ok(Message::Announce(read)) = decode(&encode(&Message::Announce(Announcement { streams, ..sample() }))) else { panic!() };
+        let streams: Vec<_> =
+            (1..=16).map(|number| StreamInfo { fps: 30.0, ..stream_named(&format!("stream{number}")) }).collect();
+        let Ok(Message::Announce(read)) = decode(&encode(&Message::Announce(Announcement { streams, ..sample() })))
+        else {
+            panic!()
+        };
         assert!(read.streams.len() >= 14, "only {}", read.streams.len());
     }
 
@@ -337,8 +359,13 @@ mod tests {
 
     #[test]
     fn a_newer_format_is_told_from_garbage() {
-        assert_eq!(decode_text(r#"{"rov":"announce","v":2,"everything":"different"}"#), Err(DecodeError::NewerVersion(2)));
-        for garbage in ["", "hello", "{", "[]", "null", "{}", r#"{"v":1}"#, r#"{"rov":1,"v":1}"#, "{\"rov\":\"query\",\"v\":1}x"] {
+        assert_eq!(
+            decode_text(r#"{"rov":"announce","v":2,"everything":"different"}"#),
+            Err(DecodeError::NewerVersion(2))
+        );
+        for garbage in
+            ["", "hello", "{", "[]", "null", "{}", r#"{"v":1}"#, r#"{"rov":1,"v":1}"#, "{\"rov\":\"query\",\"v\":1}x"]
+        {
             assert_eq!(decode_text(garbage), Err(DecodeError::NotOurs), "{garbage}");
         }
         assert_eq!(decode(&[0xff; 100]), Err(DecodeError::NotOurs));
@@ -362,8 +389,14 @@ mod tests {
             (r#"{"rov":"announce","v":1,"id":"a","signal_port":80,"whep":"/a b"}"#, "whep"),
             (r#"{"rov":"announce","v":1,"id":"a","signal_port":80,"transports":[1]}"#, "transports"),
             (r#"{"rov":"announce","v":1,"id":"a","signal_port":80,"streams":{}}"#, "streams"),
-            (r#"{"rov":"announce","v":1,"id":"a","signal_port":80,"streams":[{"name":"s","codec":"h264","fps":-1}]}"#, "streams"),
-            (r#"{"rov":"announce","v":1,"id":"a","signal_port":80,"streams":[{"name":"s","codec":"h264","width":99999}]}"#, "streams"),
+            (
+                r#"{"rov":"announce","v":1,"id":"a","signal_port":80,"streams":[{"name":"s","codec":"h264","fps":-1}]}"#,
+                "streams",
+            ),
+            (
+                r#"{"rov":"announce","v":1,"id":"a","signal_port":80,"streams":[{"name":"s","codec":"h264","width":99999}]}"#,
+                "streams",
+            ),
         ];
         for (datagram, field) in cases {
             assert_eq!(decode_text(datagram), Err(DecodeError::InvalidField(field)), "{datagram}");
@@ -384,14 +417,16 @@ mod tests {
     #[test]
     fn lists_are_limited() {
         let streams = vec![r#"{"name":"s","codec":"h264"}"#; 40].join(",");
-        let read = decode_text(&format!(r#"{{"rov":"announce","v":1,"id":"a","signal_port":80,"streams":[{streams}]}}"#));
+        let read =
+            decode_text(&format!(r#"{{"rov":"announce","v":1,"id":"a","signal_port":80,"streams":[{streams}]}}"#));
         let Ok(Message::Announce(read)) = read else { panic!("{read:?}") };
         assert_eq!(read.streams.len(), MAX_STREAMS);
     }
 
     #[test]
     fn a_filter_must_match_in_all_its_parts() {
-        let query = |id: Option<&str>, name: Option<&str>| Query { id: id.map(str::to_owned), name: name.map(str::to_owned) };
+        let query =
+            |id: Option<&str>, name: Option<&str>| Query { id: id.map(str::to_owned), name: name.map(str::to_owned) };
         let server = Announcement { id: "7".to_owned(), name: "Nemo".to_owned(), ..sample() };
         assert!(query(None, None).matches(&server) && query(None, None).is_open());
         assert!(query(Some("7"), Some("Nemo")).matches(&server));

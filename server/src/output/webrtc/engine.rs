@@ -99,10 +99,10 @@ impl Engine {
     pub fn add_candidates(&mut self, now: Instant, id: &str, candidates: &[String]) -> Result<(), CandidateError> {
         let viewer = self.viewers.get_mut(id).ok_or_else(|| CandidateError::NoSuchViewer(id.to_owned()))?;
         for candidate in candidates.iter().filter(|c| !offer::is_mdns_candidate(c)) {
-            viewer.session.add_remote_candidate(candidate).map_err(|source| CandidateError::Invalid {
-                candidate: candidate.clone(),
-                source,
-            })?;
+            viewer
+                .session
+                .add_remote_candidate(candidate)
+                .map_err(|source| CandidateError::Invalid { candidate: candidate.clone(), source })?;
         }
         viewer.deadline = now;
         Ok(())

@@ -193,8 +193,7 @@ impl World {
                 self.viewers[i].poll();
                 while let Some(datagram) = self.viewers[i].pc.poll_write() {
                     let (local, peer) = (SERVER.parse().expect("an address"), self.viewers[i].address);
-                    let wanted =
-                        self.engine.handle_datagram(self.now, local, peer, &datagram.message, &mut self.wire);
+                    let wanted = self.engine.handle_datagram(self.now, local, peer, &datagram.message, &mut self.wire);
                     self.keyframes_wanted += u32::from(wanted);
                 }
             }

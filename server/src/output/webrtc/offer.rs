@@ -113,7 +113,10 @@ fn distance(offered: Option<&str>, profile: Option<(u8, u8)>) -> u8 {
 }
 
 fn parameter<'a>(fmtp: &'a str, name: &str) -> Option<&'a str> {
-    fmtp.split(';').filter_map(|p| p.split_once('=')).find(|(k, _)| k.trim().eq_ignore_ascii_case(name)).map(|p| p.1.trim())
+    fmtp.split(';')
+        .filter_map(|p| p.split_once('='))
+        .find(|(k, _)| k.trim().eq_ignore_ascii_case(name))
+        .map(|p| p.1.trim())
 }
 
 fn without_mdns(sdp: &str) -> String {

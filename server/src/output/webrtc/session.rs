@@ -432,8 +432,7 @@ fn build(now: Instant, codec: &VideoCodec) -> Result<RTCPeerConnection, Error> {
 }
 
 fn h264(codec: &VideoCodec) -> RTCRtpCodec {
-    let feedback =
-        |typ: &str, parameter: &str| RTCPFeedback { typ: typ.to_owned(), parameter: parameter.to_owned() };
+    let feedback = |typ: &str, parameter: &str| RTCPFeedback { typ: typ.to_owned(), parameter: parameter.to_owned() };
     RTCRtpCodec {
         mime_type: MIME_TYPE_H264.to_owned(),
         clock_rate: crate::packetize::CLOCK_RATE,
