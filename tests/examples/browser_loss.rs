@@ -38,7 +38,7 @@ fn main() {
     let args = Args::parse();
     let (size, fps) = args.picture.split_once('@').expect("WIDTHxHEIGHT@FPS");
     let (width, height) = size.split_once('x').expect("WIDTHxHEIGHT");
-    let server = Server::start(&["--width", width, "--height", height, "--fps", fps]);
+    let server = Server::start(&["--width", width, "--height", height, "--fps", fps, "-v"]);
     let runtime = Runtime::new().expect("a runtime");
     println!("{}, {} ms each way, {} s each", args.picture, args.delay, args.seconds);
     println!(
@@ -49,6 +49,7 @@ fn main() {
     for loss in &args.loss {
         measure(&runtime, &server, &args, *loss);
     }
+    eprintln!("{}", server.process.stderr());
 }
 
 fn measure(runtime: &Runtime, server: &Server, args: &Args, loss: f64) {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use rtc::ice::mdns::MulticastDnsMode;
 use rtc::interceptor::{NackGeneratorBuilder, ReceiverReportBuilder, Registry, Slot};
 use rtc::peer_connection::configuration::RTCConfigurationBuilder;
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MediaEngine};
@@ -218,6 +219,9 @@ async fn build(
         .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build());
     let settings = SettingEngineBuilder::new()
         .with_ice_timeouts(Some(ICE_DISCONNECTED), Some(ICE_FAILED), Some(ICE_KEEPALIVE))
+        // Multicast DNS needs a route for multicast, which a laptop on an isolated LAN without a gateway does not have: the
+        // crate then fails altogether. Servers give their addresses as they are.
+        .with_multicast_dns_mode(MulticastDnsMode::Disabled)
         .with_ice_connection_attempts(Some(ICE_CHECK_INTERVAL), Some(ICE_CHECKS))
         // The default of 64 throws away retransmissions that come late.
         .with_srtp_replay_protection_window(usize::from(HISTORY_PACKETS))

@@ -94,11 +94,10 @@ impl Engine {
         Ok(answer)
     }
 
-    /// Candidates that a viewer found after its offer (trickle ICE, RFC 8838). Those behind multicast DNS names are
-    /// passed over: the viewer's own checks reveal it.
+    /// Candidates that a viewer found after its offer (trickle ICE, RFC 8838).
     pub fn add_candidates(&mut self, now: Instant, id: &str, candidates: &[String]) -> Result<(), CandidateError> {
         let viewer = self.viewers.get_mut(id).ok_or_else(|| CandidateError::NoSuchViewer(id.to_owned()))?;
-        for candidate in candidates.iter().filter(|c| !offer::is_mdns_candidate(c)) {
+        for candidate in candidates {
             viewer
                 .session
                 .add_remote_candidate(candidate)

@@ -173,7 +173,12 @@ impl World {
     }
 
     fn join(&mut self, address: &str) -> String {
+        self.join_with(address, |offer| offer)
+    }
+
+    fn join_with(&mut self, address: &str, change: impl Fn(String) -> String) -> String {
         let (mut viewer, offer) = Viewer::new(self.now, address);
+        let offer = change(offer);
         let id = format!("viewer-{address}");
         let local = [SERVER.parse().expect("an address")];
         let answer = self.engine.accept(self.now, &id, &offer, None, &local, None).expect("an answer");
@@ -248,6 +253,21 @@ fn a_viewer_connects_asks_for_a_keyframe_and_receives_from_it_on() {
     assert_eq!(packets.len(), 42);
     assert!(packets.windows(2).all(|p| p[1].0 == p[0].0.wrapping_add(1)), "in order");
     assert_eq!(packets.iter().filter(|(_, marker)| *marker).count(), 2, "the last packet of a frame has the marker");
+}
+
+#[test]
+fn a_viewer_that_hides_its_address_by_multicast_dns_connects_all_the_same() {
+    let mut world = World::new();
+    let id = world.join_with("10.0.0.2:6000", |offer| {
+        let hidden = offer.replace(" 10.0.0.2 ", " 3b6b5c1e-9f6e-4a3e-9f6e-0123456789ab.local ");
+        assert_ne!(hidden, offer, "the offer has a candidate");
+        hidden
+    });
+    let trickled = "candidate:1 1 udp 2113937151 0b6b5c1e-9f6e-4a3e-9f6e-0123456789ab.local 50000 typ host".to_owned();
+    world.engine.add_candidates(world.now, &id, &[trickled]).expect("passed over, no error");
+    world.run_until_connected();
+    world.send(true, 3);
+    assert_eq!(world.viewers[0].packets.len(), 3);
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use rov_common::api::ViewerStats;
+use rtc::ice::mdns::MulticastDnsMode;
 use rtc::interceptor::{
     Attribute, Interceptor, NackResponderBuilder, Packet, Registry, SenderReportBuilder, Slot, StreamInfo, TaggedPacket,
 };
@@ -422,6 +423,9 @@ fn build(now: Instant, codec: &VideoCodec) -> Result<RTCPeerConnection, Error> {
         .with(Slot::from(14_000), RtcpTap::default());
     let settings = SettingEngineBuilder::new()
         .with_ice_timeouts(Some(ICE_DISCONNECTED), Some(ICE_FAILED), Some(ICE_KEEPALIVE))
+        // Candidates behind multicast DNS names, which browsers use to hide addresses, are passed over: an isolated LAN may not
+        // carry the queries, and the viewer's own checks reveal it (RFC 8445 section 7.3.1.3).
+        .with_multicast_dns_mode(MulticastDnsMode::Disabled)
         .with_ice_connection_attempts(Some(ICE_CHECK_INTERVAL), Some(ICE_CHECKS))
         .build();
     RTCPeerConnectionBuilder::new()
