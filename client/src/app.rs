@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::Cli;
-use crate::decode::{Picture, read_stamp};
+use crate::decode::{DecodeError, Picture, read_stamp};
 use crate::discovery::{self, Found, Wanted};
 use crate::display::{Callbacks, Status, ViewModel, Window, run_headless};
 use crate::overlay::OverlayData;
@@ -57,8 +57,11 @@ pub fn run(cli: &Cli) -> ExitCode {
             tracing::error!("{fatal}");
             match fatal {
                 Fatal::NothingFound(_) => ExitCode::from(EXIT_NOTHING_FOUND),
-                Fatal::Ambiguous(_) | Fatal::Decoder(_) => ExitCode::from(EXIT_USAGE),
-                Fatal::Other(_) => ExitCode::FAILURE,
+                Fatal::Ambiguous(_)
+                | Fatal::Decoder(DecodeError::NoSuchDecoder { .. } | DecodeError::DoesNotWork { .. }) => {
+                    ExitCode::from(EXIT_USAGE)
+                }
+                Fatal::Decoder(_) | Fatal::Other(_) => ExitCode::FAILURE,
             }
         }
     }
@@ -117,14 +120,22 @@ fn view(runtime: &Runtime, cli: &Cli, config: SessionConfig, started: Instant) -
         file: cli.stats_json.clone(),
         print: cli.headless,
     };
-    let reporting = runtime.spawn(reporter.run(stop.clone()));
+    // A file that cannot be written is said now, not after the dive.
+    reporter.report()?;
+    // However one of the tasks ends, a panic included, the program ends with it.
+    let guard = stop.clone().drop_guard();
+    let reporting = {
+        let stop = stop.clone();
+        runtime.spawn(async move {
+            let _guard = guard;
+            reporter.run(stop).await
+        })
+    };
     let session = {
         let (viewer, stop) = (Arc::clone(&viewer), stop.clone());
         runtime.spawn(async move {
-            let result = session::run(config, viewer, stop.clone()).await;
-            // The screen has nothing to wait for any more.
-            stop.cancel();
-            result
+            let _guard = stop.clone().drop_guard();
+            session::run(config, viewer, stop).await
         })
     };
     let mut on_shown = {
@@ -197,12 +208,24 @@ async fn keep_view(
                 loss: live.then_some(reception.loss),
                 rtt_ms: reception.rtt.map(ms),
                 decoder: reception.decode.decoder,
-                latency: shown.recent(now),
+                latency: stages(&shown, now, reception.encode, reception.rtt),
             };
             ViewModel { status: status(viewer.phase(), live), overlay }
         };
         *lock(&view) = model;
     }
+}
+
+/// From capture to the screen, as far as it can be known: what the camera takes to expose and hand over its picture, and what
+/// the screen takes to light up, are not in it.
+fn stages(shown: &Shown, now: Instant, encode: Option<Duration>, rtt: Option<Duration>) -> Vec<(String, f64)> {
+    let here = shown.recent(now);
+    if here.is_empty() {
+        return here;
+    }
+    let server = encode.map(|time| ("encode".to_owned(), ms(time)));
+    let network = rtt.map(|time| ("network".to_owned(), ms(time) / 2.0));
+    server.into_iter().chain(network).chain(here).collect()
 }
 
 /// What the window says. Once there was a picture, whatever is not live is a loss: the old picture must not look live.
@@ -211,8 +234,8 @@ fn status(phase: Phase, had_picture: bool) -> Status {
         Phase::Live => Status::Live,
         Phase::Waiting(reason) => Status::Lost { reason },
         Phase::Lost(reason) => Status::Lost { reason: format!("{reason}; trying again…") },
-        Phase::Searching(what) if had_picture => Status::Lost { reason: what },
-        Phase::Searching(what) => Status::Connecting { what },
+        Phase::Searching(text) if had_picture => Status::Lost { reason: text },
+        Phase::Searching(text) => Status::Connecting { what: format!("Looking for a server…\n{text}") },
         Phase::Connecting(server) if had_picture => Status::Lost { reason: format!("connecting to {server}…") },
         Phase::Connecting(server) => Status::Connecting { what: format!("Connecting to {server}…") },
     }
@@ -238,6 +261,18 @@ struct Reporter {
 }
 
 impl Reporter {
+    /// The figures of now, written into the file if there is one.
+    fn report(&self) -> Result<Report> {
+        let mut report = Report::default();
+        self.viewer.report(&mut report);
+        lock(&self.shown).report(Instant::now(), &mut report);
+        if let Some(file) = &self.file {
+            write_atomically(file, &serde_json::to_vec_pretty(&report)?)
+                .with_context(|| format!("--stats-json {}: cannot write", file.display()))?;
+        }
+        Ok(report)
+    }
+
     async fn run(self, stop: CancellationToken) -> Result<()> {
         let mut tick = tokio::time::interval(REPORT_INTERVAL);
         tick.tick().await;
@@ -246,15 +281,9 @@ impl Reporter {
                 _ = tick.tick() => false,
                 () = stop.cancelled() => true,
             };
-            let mut report = Report::default();
-            self.viewer.report(&mut report);
-            lock(&self.shown).report(Instant::now(), &mut report);
+            let report = self.report()?;
             if self.print {
-                println!("{}", line(&report));
-            }
-            if let Some(file) = &self.file {
-                write_atomically(file, &serde_json::to_vec_pretty(&report)?)
-                    .with_context(|| format!("--stats-json {}: cannot write", file.display()))?;
+                writeln!(std::io::stdout(), "{}", line(&report)).context("cannot write to standard output")?;
             }
             if last {
                 return Ok(());
@@ -319,8 +348,9 @@ async fn stop_on_signal(stop: CancellationToken) {
 fn init_log(cli: &Cli) {
     let filter = match (cli.verbose, cli.quiet) {
         (_, true) => "error",
-        (0, _) => "info,rtc=off,webrtc=error",
-        (1, _) => "debug,rtc=warn,webrtc=warn,ureq=info,rustls=info",
+        // The crate logs each packet that it drops, whole, just when the machine is too busy already.
+        (0, _) => "info,rtc=off,webrtc=off",
+        (1, _) => "debug,rtc=off,webrtc=off,ureq=info,rustls=info",
         (..) => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
@@ -336,4 +366,43 @@ fn init_log(cli: &Cli) {
 /// The figures are plain assignments: what a panicking holder left is consistent.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_the_first_picture_whatever_is_not_live_is_a_loss() {
+        let phases = [
+            Phase::Searching("looking".to_owned()),
+            Phase::Connecting("rov".to_owned()),
+            Phase::Waiting("no camera".to_owned()),
+            Phase::Lost("gone".to_owned()),
+        ];
+        for phase in phases {
+            assert!(matches!(status(phase.clone(), true), Status::Lost { .. }), "{phase:?}");
+        }
+        assert_eq!(status(Phase::Live, true), Status::Live);
+    }
+
+    #[test]
+    fn before_the_first_picture_it_says_what_it_is_doing() {
+        assert!(matches!(status(Phase::Searching("on eth0".to_owned()), false), Status::Connecting { what } if what.contains("eth0")));
+        assert!(matches!(status(Phase::Connecting("rov".to_owned()), false), Status::Connecting { .. }));
+        assert!(matches!(status(Phase::Lost("refused".to_owned()), false), Status::Lost { reason } if reason.contains("refused")));
+    }
+
+    #[test]
+    fn a_report_is_replaced_as_a_whole() {
+        let folder = std::env::temp_dir().join(format!("rov-client-test-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let file = folder.join("stats.json");
+        for text in ["{\"a\": 1}", "{}"] {
+            write_atomically(&file, text.as_bytes()).expect("written");
+            assert_eq!(std::fs::read_to_string(&file).expect("read"), text);
+        }
+        assert_eq!(std::fs::read_dir(&folder).expect("the folder").count(), 1, "nothing else is left");
+        std::fs::remove_dir_all(&folder).expect("removed");
+    }
 }

@@ -28,7 +28,7 @@ pub struct Cli {
     pub host: Option<String>,
 
     /// TCP port of the server's HTTP API, with --host
-    #[arg(long, value_name = "PORT", default_value_t = 8080)]
+    #[arg(long, value_name = "PORT", default_value_t = 8080, requires = "host")]
     pub signal_port: u16,
 
     /// URL of any WHEP endpoint, as http://10.0.0.2:8080/whep
@@ -59,12 +59,12 @@ pub struct Cli {
     #[arg(long = "interface", value_name = "NAME")]
     pub interfaces: Vec<String>,
 
-    /// End with exit code 3 when no server is found, instead of looking on
+    /// End with exit code 3 when no server is found, or the given one does not answer, instead of trying on
     #[arg(long)]
     pub no_wait: bool,
 
     /// GStreamer element that decodes, or `auto`: hardware first, then software
-    #[arg(long, value_name = "auto|ELEMENT", default_value = "auto", value_parser = decoder)]
+    #[arg(long, value_name = "auto|ELEMENT", default_value = "auto", value_parser = str::parse::<DecoderChoice>)]
     pub decoder: DecoderChoice,
 
     /// Longest wait for a retransmission, in milliseconds; packets that come in order never wait
@@ -96,7 +96,7 @@ pub struct Cli {
     pub stats_json: Option<PathBuf>,
 
     /// STUN server for viewers behind a NAT [default: off; without a URL: stun:stun.l.google.com:19302]
-    #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "stun:stun.l.google.com:19302")]
+    #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "stun:stun.l.google.com:19302", value_parser = stun)]
     pub stun: Option<String>,
 
     /// Say more; twice for everything
@@ -111,8 +111,8 @@ pub struct Cli {
 const EXIT_CODES: &str = "Exit codes:\n  \
     0  closed by the user, or --duration is over\n  \
     1  an error that is none of the others\n  \
-    2  wrong usage: an option, an unknown decoder, or several servers and no --name\n  \
-    3  no server found (with --no-wait or --list)";
+    2  wrong usage: an option, a --decoder that does not work, or several servers and no --name\n  \
+    3  no server found, or the given one does not answer (with --no-wait or --list)";
 
 impl Cli {
     pub fn session(&self) -> Result<SessionConfig, String> {
@@ -140,20 +140,26 @@ impl Cli {
             return Ok(Target::Url(url.clone()));
         }
         let Some(host) = &self.host else { return Ok(Target::Auto { name: self.name.clone() }) };
-        // An IPv6 address in a URL stands in brackets.
-        let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.clone() };
+        if host.contains(':') {
+            return Err(format!("--host {host}: only names and IPv4 addresses can be reached, and --signal-port has the port"));
+        }
         let url = format!("http://{host}:{}{WHEP_PATH}", self.signal_port);
         Url::parse(&url).map(Target::Url).map_err(|e| format!("--host {host}: {e}"))
     }
 }
 
-fn decoder(text: &str) -> Result<DecoderChoice, String> {
-    Ok(if text == "auto" { DecoderChoice::Auto } else { DecoderChoice::Element(text.to_owned()) })
+fn stun(url: &str) -> Result<String, String> {
+    match url.strip_prefix("stun:") {
+        Some(server) if !server.is_empty() => Ok(url.to_owned()),
+        _ => Err("give a URL of the form stun:HOST[:PORT]".to_owned()),
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|e| e.to_string())
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=1e6).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("give a number of seconds from 0.1 to 1000000".to_owned()),
+    }
 }
 
 #[cfg(test)]
@@ -176,7 +182,6 @@ mod tests {
         for (args, url) in [
             (vec!["--host", "10.0.0.2"], "http://10.0.0.2:8080/whep"),
             (vec!["--host", "rov.local", "--signal-port", "90"], "http://rov.local:90/whep"),
-            (vec!["--host", "fd00::1"], "http://[fd00::1]:8080/whep"),
         ] {
             assert!(matches!(target(&args), Ok(Target::Url(u)) if u.as_str() == url), "{args:?}");
         }
@@ -187,5 +192,9 @@ mod tests {
         assert!(target(&["--auto", "--host", "10.0.0.2"]).is_err());
         assert!(target(&["--url", "ftp://10.0.0.2/"]).is_err());
         assert!(target(&["--json"]).is_err());
+        assert!(target(&["--host", "fd00::1"]).is_err());
+        assert!(target(&["--signal-port", "90"]).is_err());
+        assert!(target(&["--stun", "example.org"]).is_err());
+        assert!(target(&["--discovery-timeout", "0"]).is_err());
     }
 }

@@ -4,18 +4,26 @@ use std::time::{Duration, Instant};
 
 use rov_common::api::StreamState;
 
-/// Without a packet for so long, the server is asked what is wrong, and again after each such time.
+/// Without a packet, or a picture, for so long, nothing is live any more; the server is asked what is wrong, and again after
+/// each such time.
 pub const PROBE_AFTER: Duration = Duration::from_secs(1);
 /// The server says that it sends, and nothing arrives: a new session finds a new path.
 const DEAF_AFTER: Duration = Duration::from_secs(3);
+/// Packets arrive and no picture comes of them: a new session has a new decoder. Long, because a stream that is passed
+/// through may have that long from one keyframe to the next.
+const BLIND_AFTER: Duration = Duration::from_secs(30);
 
 /// What is known of a session.
 #[derive(Clone, Debug)]
 pub struct Session {
     /// When the last packet came, or the session connected.
-    pub last_media: Instant,
-    /// Why the connection ended, when it did.
+    pub last_packet: Instant,
+    /// When the last picture was decoded, or the session connected.
+    pub last_picture: Instant,
+    pub had_picture: bool,
+    /// Why the session is over, when it is.
     pub ended: Option<String>,
+    /// When the server last answered, or failed to.
     pub last_probe: Option<(Instant, Probe)>,
 }
 
@@ -37,11 +45,11 @@ pub enum Probe {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Advice {
     /// Pictures come.
-    Keep,
-    /// No pictures; ask the server now.
-    Probe,
-    /// No pictures, for the reason given; wait.
-    Wait(String),
+    Live,
+    /// The first picture is not due yet.
+    Starting,
+    /// No pictures, for the reason given; wait, and ask the server if `probe`.
+    Wait { reason: String, probe: bool },
     /// End the session and make a new one.
     Leave(String),
 }
@@ -50,30 +58,41 @@ pub fn advise(now: Instant, session: &Session) -> Advice {
     if let Some(reason) = &session.ended {
         return Advice::Leave(reason.clone());
     }
-    let silent = now.saturating_duration_since(session.last_media);
-    if silent < PROBE_AFTER {
-        return Advice::Keep;
+    let silent = now.saturating_duration_since(session.last_packet);
+    let blind = now.saturating_duration_since(session.last_picture);
+    if silent >= PROBE_AFTER {
+        return without_packets(now, session, silent);
     }
+    if blind >= BLIND_AFTER {
+        return Advice::Leave(format!("video arrives, but no picture came of it for {} s", blind.as_secs()));
+    }
+    if blind >= PROBE_AFTER {
+        return Advice::Wait { reason: "video arrives, waiting for a keyframe".to_owned(), probe: false };
+    }
+    if session.had_picture { Advice::Live } else { Advice::Starting }
+}
+
+fn without_packets(now: Instant, session: &Session, silent: Duration) -> Advice {
     // What was said before the silence began is of no use now.
-    let probe = session.last_probe.as_ref().filter(|(at, _)| *at > session.last_media);
-    let Some((at, probe)) = probe else { return Advice::Probe };
-    match probe {
-        Probe::Unknown => Advice::Leave("the server has ended this session".to_owned()),
-        Probe::Refused => Advice::Leave("the server has stopped".to_owned()),
+    let Some((at, probe)) = session.last_probe.as_ref().filter(|(at, _)| *at > session.last_packet) else {
+        return Advice::Wait { reason: "no video packets arrive".to_owned(), probe: true };
+    };
+    let reason = match probe {
+        Probe::Unknown => return Advice::Leave("the server has ended this session".to_owned()),
+        Probe::Refused => return Advice::Leave("the server has stopped".to_owned()),
         Probe::Serving { state: StreamState::Running, .. } | Probe::NoStatistics if silent > DEAF_AFTER => {
-            Advice::Leave(format!("no video packets for {} s", silent.as_secs()))
+            return Advice::Leave(format!("no video packets for {} s", silent.as_secs()));
         }
-        _ if now.saturating_duration_since(*at) >= PROBE_AFTER => Advice::Probe,
         Probe::Serving { state: StreamState::Running, .. } | Probe::NoStatistics => {
-            Advice::Wait("no video packets arrive".to_owned())
+            "no video packets arrive".to_owned()
         }
         Probe::Serving { reason, .. } => {
-            let reason = reason.as_deref().unwrap_or("no reason given");
-            Advice::Wait(format!("the server has no picture: {reason}"))
+            format!("the server has no picture: {}", reason.as_deref().unwrap_or("no reason given"))
         }
         // ICE ends the session when this lasts; until then the link may come back.
-        Probe::Silent => Advice::Wait("the server does not answer".to_owned()),
-    }
+        Probe::Silent => "the server does not answer".to_owned(),
+    };
+    Advice::Wait { reason, probe: now.saturating_duration_since(*at) >= PROBE_AFTER }
 }
 
 #[cfg(test)]
@@ -85,13 +104,26 @@ mod tests {
     }
 
     fn session(start: Instant, probe: Option<(u64, Probe)>) -> Session {
-        Session { last_media: start, ended: None, last_probe: probe.map(|(ms, p)| (at(start, ms), p)) }
+        Session {
+            last_packet: start,
+            last_picture: start,
+            had_picture: true,
+            ended: None,
+            last_probe: probe.map(|(ms, p)| (at(start, ms), p)),
+        }
+    }
+
+    fn waits(advice: Advice, text: &str, asks: bool) {
+        assert!(matches!(&advice, Advice::Wait { reason, probe } if reason.contains(text) && *probe == asks), "{advice:?}");
     }
 
     #[test]
-    fn pictures_that_come_are_kept() {
+    fn pictures_that_come_are_live_and_nothing_else_is() {
         let start = Instant::now();
-        assert_eq!(advise(at(start, 900), &session(start, None)), Advice::Keep);
+        assert_eq!(advise(at(start, 900), &session(start, None)), Advice::Live);
+        let starting = Session { had_picture: false, ..session(start, None) };
+        assert_eq!(advise(at(start, 900), &starting), Advice::Starting);
+        waits(advise(at(start, 1_000), &session(start, None)), "no video packets", true);
     }
 
     #[test]
@@ -102,20 +134,19 @@ mod tests {
     }
 
     #[test]
-    fn silence_makes_it_ask_each_second() {
+    fn a_server_that_does_not_answer_is_said_and_asked_again_each_second() {
         let start = Instant::now();
-        assert_eq!(advise(at(start, 1_000), &session(start, None)), Advice::Probe);
-        let asked = session(start, Some((1_050, Probe::Silent)));
-        assert!(matches!(advise(at(start, 1_100), &asked), Advice::Wait(_)));
-        assert_eq!(advise(at(start, 2_050), &asked), Advice::Probe);
+        let asked = session(start, Some((2_000, Probe::Silent)));
+        waits(advise(at(start, 2_000), &asked), "does not answer", false);
+        waits(advise(at(start, 2_999), &asked), "does not answer", false);
+        waits(advise(at(start, 3_000), &asked), "does not answer", true);
     }
 
     #[test]
     fn a_dead_camera_does_not_end_the_session() {
         let start = Instant::now();
         let probe = Probe::Serving { state: StreamState::Restarting, reason: Some("/dev/video0 is gone".to_owned()) };
-        let advice = advise(at(start, 60_000), &session(start, Some((59_500, probe))));
-        assert!(matches!(&advice, Advice::Wait(reason) if reason.contains("/dev/video0")), "{advice:?}");
+        waits(advise(at(start, 60_000), &session(start, Some((59_500, probe)))), "/dev/video0 is gone", false);
     }
 
     #[test]
@@ -131,15 +162,22 @@ mod tests {
         let start = Instant::now();
         let running = Probe::Serving { state: StreamState::Running, reason: None };
         let asked = session(start, Some((1_050, running)));
-        assert!(matches!(advise(at(start, 1_500), &asked), Advice::Wait(_)));
+        waits(advise(at(start, 1_500), &asked), "no video packets", false);
         assert!(matches!(advise(at(start, 3_100), &asked), Advice::Leave(_)));
     }
 
     #[test]
     fn what_was_said_before_the_last_packet_does_not_count() {
         let start = Instant::now();
-        let old =
-            Session { last_media: at(start, 5_000), ended: None, last_probe: Some((at(start, 4_000), Probe::Refused)) };
-        assert_eq!(advise(at(start, 6_000), &old), Advice::Probe);
+        let old = Session { last_packet: at(start, 5_000), ..session(start, Some((4_000, Probe::Refused))) };
+        waits(advise(at(start, 6_000), &old), "no video packets", true);
+    }
+
+    #[test]
+    fn packets_that_make_no_picture_are_not_live_and_are_left_in_the_end() {
+        let start = Instant::now();
+        let blind = |ms| Session { last_packet: at(start, ms), ..session(start, None) };
+        waits(advise(at(start, 1_500), &blind(1_490)), "keyframe", false);
+        assert!(matches!(advise(at(start, 30_000), &blind(29_990)), Advice::Leave(_)));
     }
 }

@@ -1,6 +1,6 @@
 //! Finds a server, watches it, and finds it again: until the viewer is closed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,11 @@ use rov_common::backoff::Backoff;
 use rov_common::window::RateWindow;
 use thiserror::Error;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use crate::decode::{DecodeError, DecodeEvent, Decoder, DecoderConfig};
+use crate::decode::{DecodeError, DecodeEvent, DecodeStats, Decoder, DecoderConfig};
 use crate::decoders::DecoderChoice;
 use crate::discovery::{self, Discovery, Found, Wanted};
 use crate::receive::webrtc::{ConnectError, Connection, Link, PAYLOAD_TYPE};
@@ -26,6 +27,9 @@ const RATE_WINDOW: Duration = Duration::from_secs(2);
 /// Between attempts to reach a server whose address is known.
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(1);
+/// For the overlay, the server is asked for its figures so often.
+const FIGURES_INTERVAL: Duration = Duration::from_secs(2);
+const CONNECT_GRACE: Duration = Duration::from_secs(1);
 
 /// Which server to watch.
 #[derive(Clone, Debug)]
@@ -66,27 +70,46 @@ pub enum Fatal {
 pub async fn run(config: SessionConfig, viewer: Arc<Viewer>, shutdown: CancellationToken) -> Result<(), Fatal> {
     let mut finder = Finder::new(&config)?;
     let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
+    // Kept until a session uses it: attempts that reach no server build no decoder.
+    let mut prepared: Option<Prepared> = None;
     loop {
         let begun = Instant::now();
+        let is_first = viewer.sessions() == 0;
         // Building a decoder takes as long as finding a server, so the two run side by side.
-        let ready = async { tokio::join!(Prepared::start(&config, &viewer), finder.find(&config, &viewer)) };
-        let (prepared, server) = tokio::select! {
-            () = shutdown.cancelled() => return Ok(()),
-            (prepared, server) = ready => (prepared?, server?),
+        let ready = async {
+            tokio::try_join!(Prepared::keep_or_start(prepared.take(), &config, &viewer), finder.find(&config, &viewer))
         };
-        viewer.set_phase(Phase::Connecting(server.label.clone()));
-        viewer.set_server(server.public());
-        let ended = watch(&config, &viewer, prepared, &server, &shutdown).await;
-        viewer.session_ended();
+        let ready = tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            ready = ready => ready,
+        };
+        let failure = match ready {
+            Ok((decoder, server)) => {
+                viewer.set_phase(Phase::Connecting(server.label.clone()));
+                viewer.set_server(server.public());
+                let ended = watch(&config, &viewer, &decoder, &server, &shutdown).await;
+                viewer.session_ended();
+                if decoder.is_unused() {
+                    prepared = Some(decoder);
+                }
+                match ended {
+                    Ok(()) => {
+                        backoff.reset();
+                        None
+                    }
+                    Err(error) if is_first && !config.wait => return Err(Fatal::NothingFound(error.to_string())),
+                    Err(error) => Some(error.to_string()),
+                }
+            }
+            // In the middle of a dive a decoder that is busy for once is no reason to give up.
+            Err(Fatal::Decoder(error)) if !is_first => Some(error.to_string()),
+            Err(fatal) => return Err(fatal),
+        };
         if shutdown.is_cancelled() {
             return Ok(());
         }
-        match ended {
-            Ok(reason) => {
-                backoff.reset();
-                viewer.set_phase(Phase::Lost(reason));
-            }
-            Err(error) => viewer.set_phase(Phase::Lost(error.to_string())),
+        if let Some(reason) = failure {
+            viewer.set_phase(Phase::Lost(reason));
         }
         // A session that lasted is tried again at once, one that failed at once is not.
         let pause = backoff.next_delay().saturating_sub(begun.elapsed());
@@ -201,56 +224,81 @@ pub fn list(found: &[Found]) -> String {
     found.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
-/// A decoder that waits for packets, and what it asks for.
+/// A decoder that waits for packets.
 struct Prepared {
     decoder: Arc<Decoder>,
-    keyframe_wanted: mpsc::Receiver<()>,
+    requests: Arc<Requests>,
+}
+
+/// What the decoder wants of the session that feeds it now.
+#[derive(Default)]
+struct Requests {
+    keyframe: Mutex<Option<mpsc::Sender<()>>>,
+    /// Why no decoder works.
+    failed: Mutex<Option<String>>,
+}
+
+impl Requests {
+    fn take_event(&self, event: DecodeEvent) {
+        match event {
+            DecodeEvent::KeyframeNeeded { reason } => {
+                tracing::debug!(reason, "asking for a keyframe");
+                if let Some(wanted) = &*lock(&self.keyframe) {
+                    // A request that waits already stands for this one too.
+                    let _ = wanted.try_send(());
+                }
+            }
+            DecodeEvent::Playing { decoder, resolution } => tracing::info!(decoder, %resolution, "decoding"),
+            DecodeEvent::Failed { tried } => {
+                let tried: Vec<String> = tried.iter().map(|(decoder, why)| format!("{decoder}: {why}")).collect();
+                *lock(&self.failed) = Some(format!("no decoder works ({})", tried.join("; ")));
+            }
+        }
+    }
 }
 
 impl Prepared {
-    async fn start(config: &SessionConfig, viewer: &Arc<Viewer>) -> Result<Self, Fatal> {
-        // One request that waits is enough; more say the same.
-        let (wanted, keyframe_wanted) = mpsc::channel(1);
+    async fn keep_or_start(
+        kept: Option<Self>,
+        config: &SessionConfig,
+        viewer: &Arc<Viewer>,
+    ) -> Result<Self, Fatal> {
+        if let Some(kept) = kept {
+            return Ok(kept);
+        }
         let decoder_config = DecoderConfig {
             choice: config.decoder.clone(),
             latency: config.latency,
             payload_type: PAYLOAD_TYPE,
             output: None,
         };
-        let mailbox = Arc::clone(&viewer.mailbox);
-        let start = move || {
-            Decoder::start(decoder_config, mailbox, move |event| match event {
-                DecodeEvent::KeyframeNeeded { reason } => {
-                    tracing::debug!(reason, "asking for a keyframe");
-                    let _ = wanted.try_send(());
-                }
-                DecodeEvent::Playing { decoder, resolution } => {
-                    tracing::info!(decoder, %resolution, "decoding");
-                }
-                DecodeEvent::Failed { tried } => {
-                    for (decoder, reason) in tried {
-                        tracing::error!(decoder, reason, "this decoder does not work");
-                    }
-                }
-            })
-        };
+        let requests = Arc::new(Requests::default());
+        let (mailbox, events) = (Arc::clone(&viewer.mailbox), Arc::clone(&requests));
+        let start = move || Decoder::start(decoder_config, mailbox, move |event| events.take_event(event));
         let decoder = tokio::task::spawn_blocking(start).await.context("the decoder's thread panicked")??;
-        Ok(Self { decoder: Arc::new(decoder), keyframe_wanted })
+        Ok(Self { decoder: Arc::new(decoder), requests })
+    }
+
+    fn is_unused(&self) -> bool {
+        self.decoder.stats().packets == 0 && lock(&self.requests.failed).is_none()
     }
 }
 
-/// Watches one session; returns why it ended.
+/// Watches one session until it ends; the viewer's phase then says why. An error when there was none.
 async fn watch(
     config: &SessionConfig,
     viewer: &Arc<Viewer>,
-    prepared: Prepared,
+    prepared: &Prepared,
     server: &Located,
     shutdown: &CancellationToken,
-) -> Result<String, ConnectError> {
-    let Prepared { decoder, keyframe_wanted } = prepared;
-    viewer.set_decoder(Arc::clone(&decoder));
+) -> Result<(), ConnectError> {
+    let decoder = &prepared.decoder;
+    viewer.set_decoder(Arc::clone(decoder));
+    // One request that waits is enough; more say the same.
+    let (wanted, keyframe_wanted) = mpsc::channel(1);
+    *lock(&prepared.requests.keyframe) = Some(wanted);
     let arrivals = Arc::new(Arrivals::default());
-    let (counted, sink) = (Arc::clone(&arrivals), Arc::clone(&decoder));
+    let (counted, sink) = (Arc::clone(&arrivals), Arc::clone(decoder));
     let clock = Arc::new(Clock::start());
     let packet_clock = Arc::clone(&clock);
     let on_packet = move |packet: bytes::Bytes, at: Instant| {
@@ -258,15 +306,33 @@ async fn watch(
         counted.last_us.store(packet_clock.micros(at), Ordering::Relaxed);
         sink.push(packet, at);
     };
-    let connection = Connection::open(server.url.clone(), config.stun.as_deref(), keyframe_wanted, on_packet).await?;
-    viewer.session_started();
-    // The connection is closed however this ends: the server shall know at once.
-    let reason = tokio::select! {
-        () = shutdown.cancelled() => "closed".to_owned(),
-        reason = supervise(viewer, &connection, &decoder, &arrivals, &clock, server) => reason,
+    let open =
+        Connection::open(server.url.clone(), config.stun.as_deref(), config.latency, keyframe_wanted, on_packet);
+    let connection = tokio::select! {
+        connection = open => connection?,
+        () = given_up(shutdown) => return Ok(()),
     };
-    connection.close().await;
-    Ok(reason)
+    viewer.session_started();
+    let reason = tokio::select! {
+        () = shutdown.cancelled() => None,
+        reason = supervise(viewer, &connection, prepared, &arrivals, &clock, server) => Some(reason),
+    };
+    match reason {
+        // The program ends, and with it whatever was not waited for.
+        None => connection.close().await,
+        Some(reason) => {
+            viewer.set_phase(Phase::Lost(reason));
+            // A server that is gone takes its time not to answer; the next one is looked for meanwhile.
+            tokio::spawn(async move { connection.close().await });
+        }
+    }
+    Ok(())
+}
+
+/// After the end was asked for, an attempt to connect has a moment to finish, so that the server is told.
+async fn given_up(shutdown: &CancellationToken) {
+    shutdown.cancelled().await;
+    tokio::time::sleep(CONNECT_GRACE).await;
 }
 
 #[derive(Default)]
@@ -279,14 +345,18 @@ struct Arrivals {
 async fn supervise(
     viewer: &Viewer,
     connection: &Connection,
-    decoder: &Decoder,
+    prepared: &Prepared,
     arrivals: &Arrivals,
     clock: &Clock,
     server: &Located,
 ) -> String {
+    let begun = Instant::now();
     let mut link = connection.link();
-    let mut session = Session { last_media: Instant::now(), ended: None, last_probe: None };
+    let mut session =
+        Session { last_packet: begun, last_picture: begun, had_picture: false, ended: None, last_probe: None };
+    let mut decoded = 0;
     let mut rates = Rates::new();
+    let mut asking = Asking::new(server, connection);
     let mut tick = tokio::time::interval(TICK);
     loop {
         tokio::select! {
@@ -294,39 +364,113 @@ async fn supervise(
             changed = link.changed() => if changed.is_err() {
                 return "the connection was dropped".to_owned();
             },
+            (probe, encode) = asking.answered() => {
+                session.last_probe = Some((Instant::now(), probe));
+                rates.encode = encode;
+            }
         }
         let now = Instant::now();
         if let Link::Ended(reason) = *link.borrow_and_update() {
             session.ended = Some(reason.to_owned());
         } else if connection.closed_by_server().await {
             session.ended = Some("the server closed the connection".to_owned());
+        } else if let Some(reason) = lock(&prepared.requests.failed).clone() {
+            session.ended = Some(reason);
         }
-        session.last_media = session.last_media.max(clock.instant(arrivals.last_us.load(Ordering::Relaxed)));
-        viewer.set_reception(rates.reception(now, arrivals, decoder, connection).await);
+        session.last_packet = session.last_packet.max(clock.instant(arrivals.last_us.load(Ordering::Relaxed)));
+        let stats = prepared.decoder.stats();
+        if stats.frames_decoded > decoded {
+            decoded = stats.frames_decoded;
+            session.last_picture = now;
+            session.had_picture = true;
+        }
+        viewer.set_reception(rates.reception(now, arrivals, stats, connection).await);
         match reconnect::advise(now, &session) {
-            // Only a picture makes it live: packets that cannot be decoded do not.
-            Advice::Keep if decoder.stats().frames_decoded > 0 => viewer.set_phase(Phase::Live),
-            Advice::Keep => {}
-            Advice::Wait(reason) => viewer.set_phase(Phase::Waiting(reason)),
-            Advice::Probe => session.last_probe = Some((Instant::now(), probe(server, connection).await)),
+            Advice::Live => {
+                viewer.set_phase(Phase::Live);
+                asking.ask_for_figures(now);
+            }
+            Advice::Starting => {}
+            Advice::Wait { reason, probe } => {
+                viewer.set_phase(Phase::Waiting(reason));
+                if probe {
+                    asking.ask(now);
+                }
+            }
             Advice::Leave(reason) => return reason,
         }
     }
 }
 
-async fn probe(server: &Located, connection: &Connection) -> Probe {
-    let Ok(url) = server.url.join("/api/stats") else { return Probe::NoStatistics };
+/// Asks the server how it is, one question at a time, beside everything else.
+struct Asking {
+    url: Option<Url>,
+    viewer_id: Option<String>,
+    question: Option<JoinHandle<(Probe, Option<Duration>)>>,
+    asked: Option<Instant>,
+    /// The server has figures to give.
+    has_figures: bool,
+}
+
+impl Asking {
+    fn new(server: &Located, connection: &Connection) -> Self {
+        Self {
+            url: server.url.join("/api/stats").ok(),
+            viewer_id: connection.viewer_id().map(str::to_owned),
+            question: None,
+            asked: None,
+            has_figures: true,
+        }
+    }
+
+    fn ask(&mut self, now: Instant) {
+        if self.question.is_none() {
+            self.asked = Some(now);
+            self.question = Some(tokio::spawn(probe(self.url.clone(), self.viewer_id.clone())));
+        }
+    }
+
+    /// For the overlay, now and then.
+    fn ask_for_figures(&mut self, now: Instant) {
+        if self.has_figures && self.asked.is_none_or(|at| now.saturating_duration_since(at) >= FIGURES_INTERVAL) {
+            self.ask(now);
+        }
+    }
+
+    /// The answer to the question that was asked; never, when none was.
+    async fn answered(&mut self) -> (Probe, Option<Duration>) {
+        let Some(question) = &mut self.question else { return std::future::pending().await };
+        let answer = question.await.unwrap_or((Probe::Silent, None));
+        self.question = None;
+        self.has_figures = answer.0 != Probe::NoStatistics;
+        answer
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if let Some(question) = &self.question {
+            question.abort();
+        }
+    }
+}
+
+/// What the server says of itself, and how long it takes from capture to encoded.
+async fn probe(url: Option<Url>, viewer_id: Option<String>) -> (Probe, Option<Duration>) {
+    let Some(url) = url else { return (Probe::NoStatistics, None) };
     match whep::stats(url).await {
-        Ok(stats) => match connection.viewer_id() {
-            Some(id) if !stats.viewers.iter().any(|v| v.id == id) => Probe::Unknown,
-            _ => {
-                let stream = stats.streams.into_iter().next().unwrap_or_default();
-                Probe::Serving { state: stream.state, reason: stream.reason }
+        Ok(stats) => {
+            let known = |id: &String| stats.viewers.iter().any(|v| v.id == *id);
+            if viewer_id.as_ref().is_some_and(|id| !known(id)) {
+                return (Probe::Unknown, None);
             }
-        },
-        Err(WhepError::Closed { .. }) => Probe::Refused,
-        Err(WhepError::Unreachable { .. }) => Probe::Silent,
-        Err(WhepError::Refused { .. } | WhepError::NotWhep { .. }) => Probe::NoStatistics,
+            let stream = stats.streams.into_iter().next().unwrap_or_default();
+            let encode = Duration::try_from_secs_f64(stream.encode_latency_ms / 1000.0).ok();
+            (Probe::Serving { state: stream.state, reason: stream.reason }, encode)
+        }
+        Err(WhepError::Closed { .. }) => (Probe::Refused, None),
+        Err(WhepError::Unreachable { .. }) => (Probe::Silent, None),
+        Err(WhepError::Refused { .. } | WhepError::NotWhep { .. }) => (Probe::NoStatistics, None),
     }
 }
 
@@ -340,6 +484,7 @@ struct Rates {
     lost_before: u64,
     rtt: Option<Duration>,
     rtt_asked: Option<Instant>,
+    encode: Option<Duration>,
 }
 
 impl Rates {
@@ -354,6 +499,7 @@ impl Rates {
             lost_before: 0,
             rtt: None,
             rtt_asked: None,
+            encode: None,
         }
     }
 
@@ -361,10 +507,9 @@ impl Rates {
         &mut self,
         now: Instant,
         arrivals: &Arrivals,
-        decoder: &Decoder,
+        decode: DecodeStats,
         connection: &Connection,
     ) -> Reception {
-        let decode = decoder.stats();
         let bytes = arrivals.bytes.load(Ordering::Relaxed);
         self.bits.add(now, (bytes - self.bytes_before) * 8);
         self.packets.add(now, decode.packets.saturating_sub(self.packets_before));
@@ -379,7 +524,13 @@ impl Rates {
             bitrate_kbps: self.bits.per_second(now) / 1000.0,
             loss: if received + lost > 0.0 { lost / (received + lost) } else { 0.0 },
             rtt: self.rtt,
+            encode: self.encode,
             decode,
         }
     }
+}
+
+/// Each update is a plain assignment, so what a panicking holder left is consistent.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

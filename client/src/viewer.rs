@@ -51,6 +51,8 @@ pub struct Reception {
     /// Of the packets of the last two seconds, 0 to 1.
     pub loss: f64,
     pub rtt: Option<Duration>,
+    /// From capture to encoded, as the server says.
+    pub encode: Option<Duration>,
     pub decode: DecodeStats,
 }
 
@@ -68,6 +70,8 @@ struct State {
     sessions: u64,
     decoder: Option<Arc<Decoder>>,
     bounds: Option<Resolution>,
+    /// The failure that was logged last: attempts that fail in the same way are not logged again.
+    logged_failure: Option<String>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -103,6 +107,7 @@ impl Viewer {
                 sessions: 0,
                 decoder: None,
                 bounds: None,
+                logged_failure: None,
             }),
         })
     }
@@ -132,10 +137,18 @@ impl Viewer {
         }
         match &phase {
             Phase::Searching(text) => tracing::info!("{text}"),
-            Phase::Connecting(text) => tracing::info!("connecting to {text}"),
-            Phase::Live => tracing::info!("video from {}", state.server.address),
+            Phase::Connecting(text) if state.logged_failure.is_none() => tracing::info!("connecting to {text}"),
+            Phase::Connecting(_) => {}
+            Phase::Live => {
+                state.logged_failure = None;
+                tracing::info!("video from {}", state.server.address);
+            }
             Phase::Waiting(reason) => tracing::warn!("no video: {reason}"),
-            Phase::Lost(reason) => tracing::warn!("connection lost: {reason}"),
+            Phase::Lost(reason) if state.logged_failure.as_ref() == Some(reason) => {}
+            Phase::Lost(reason) => {
+                state.logged_failure = Some(reason.clone());
+                tracing::warn!("no connection: {reason}; trying again until it works");
+            }
         }
         state.phase = phase;
     }
@@ -165,11 +178,14 @@ impl Viewer {
     /// The session is over: its counters become history.
     pub fn session_ended(&self) {
         let mut state = self.lock();
-        let state = &mut *state;
-        if let Some(decoder) = state.decoder.take() {
+        let decoder = state.decoder.take();
+        if let Some(decoder) = &decoder {
             state.before = state.before.plus(&decoder.stats());
         }
-        state.reception = Reception { decode: DecodeStats::default(), ..std::mem::take(&mut state.reception) };
+        state.reception = Reception::default();
+        drop(state);
+        // Not under the lock, which the window needs.
+        drop(decoder);
     }
 
     /// The window has this many pixels: larger pictures are scaled down before they get here.

@@ -9,6 +9,7 @@ use url::Url;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const OFFER_TIMEOUT: Duration = Duration::from_secs(5);
 const STATS_TIMEOUT: Duration = Duration::from_millis(1_000);
+const MAX_REDIRECTS: usize = 3;
 /// Answers are some kilobytes.
 const LARGEST_REPLY: u64 = 256 << 10;
 
@@ -75,7 +76,24 @@ fn no_answer(url: &Url, error: &ureq::Error) -> WhepError {
     }
 }
 
+/// Follows redirections of the POST as WHEP wants it: with method and body kept (RFC 9110 sections 15.4.8 and 15.4.9).
 fn offer_blocking(url: &Url, sdp: &str) -> Result<Answer, WhepError> {
+    let mut url = url.clone();
+    for _ in 0..=MAX_REDIRECTS {
+        match post_offer(&url, sdp)? {
+            Posted::Answer(answer) => return Ok(answer),
+            Posted::MovedTo(to) => url = to,
+        }
+    }
+    Err(WhepError::NotWhep { url, reason: format!("it redirected more than {MAX_REDIRECTS} times") })
+}
+
+enum Posted {
+    Answer(Answer),
+    MovedTo(Url),
+}
+
+fn post_offer(url: &Url, sdp: &str) -> Result<Posted, WhepError> {
     let mut reply = agent(OFFER_TIMEOUT)
         .post(url.as_str())
         .header("Content-Type", "application/sdp")
@@ -83,14 +101,15 @@ fn offer_blocking(url: &Url, sdp: &str) -> Result<Answer, WhepError> {
         .send(sdp)
         .map_err(|e| no_answer(url, &e))?;
     let status = reply.status().as_u16();
-    let resource = reply
+    let location = reply
         .headers()
         .get("location")
         .and_then(|value| value.to_str().ok())
         .and_then(|location| url.join(location).ok());
     let text = body(&mut reply, url)?;
     match status {
-        201 if text.starts_with("v=0") => Ok(Answer { sdp: text, resource }),
+        201 if text.starts_with("v=0") => Ok(Posted::Answer(Answer { sdp: text, resource: location })),
+        307 | 308 if let Some(to) = location => Ok(Posted::MovedTo(to)),
         200..=299 => Err(WhepError::NotWhep { url: url.clone(), reason: format!("{status} without an SDP answer") }),
         _ => Err(WhepError::Refused { url: url.clone(), status, reason: error_text(&text) }),
     }
@@ -120,7 +139,8 @@ fn agent(timeout: Duration) -> ureq::Agent {
         .http_status_as_error(false)
         // A proxy of the environment does not lead to a vehicle on the LAN.
         .proxy(None)
-        .max_redirects(3)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
         .build()
         .new_agent()
 }

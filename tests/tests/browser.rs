@@ -27,6 +27,8 @@ fn chromium_shows_the_stream_by_whep_with_trickled_candidates() {
     assert!(number("framesDecoded") >= 30.0);
     assert_eq!((number("frameWidth"), number("frameHeight")), (640.0, 360.0));
     assert_eq!((number("videoWidth"), number("videoHeight")), (640.0, 360.0), "the element shows it");
+    // The pictures themselves arrive: their marks can be read on the page.
+    assert!(number("marksRead") > 0.0 && result["marksInOrder"] == true, "{result:#}");
     assert_eq!(result["codec"], "video/H264");
     let answer = result["answer"].as_str().expect("the answer's text");
     for line in ["a=rtpmap:", "H264/90000", "rtx/90000", "rtp-hdrext/playout-delay", "a=sendonly"] {

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use rov_common::net::grow_buffers;
 use rtc::ice::mdns::MulticastDnsMode;
 use rtc::interceptor::{NackGeneratorBuilder, ReceiverReportBuilder, Registry, Slot};
 use rtc::peer_connection::configuration::RTCConfigurationBuilder;
@@ -40,12 +41,9 @@ pub const PAYLOAD_TYPE: u8 = 96;
 /// (RFC 6184 section 8.2.2).
 const PROFILES: [&str; 5] = ["42e034", "420034", "4d0034", "640034", "640c34"];
 
-const SOCKET_BUFFER: usize = 4 << 20;
 const HISTORY_PACKETS: u16 = 8192;
 /// Between two requests for the same packet. A LAN answers within a millisecond.
 const NACK_INTERVAL: Duration = Duration::from_millis(5);
-/// A packet that did not come after so many requests is given up: the jitter buffer has moved on by then.
-const NACK_TRIES: u16 = 20;
 
 const GATHER_TIMEOUT: Duration = Duration::from_secs(3);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -87,12 +85,14 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Offers to the WHEP endpoint `url` and waits until media can flow. `on_packet` gets every RTP packet, whole, with
+    /// Offers to the WHEP endpoint `url` and waits until media can flow. Packets that are missing are asked for again during
+    /// `latency`. `on_packet` gets every RTP packet, whole, with
     /// its arrival time; it must not block. For each message in `keyframe_wanted` the server is asked for a keyframe, by
     /// PLI (RFC 4585 section 6.3.1).
     pub async fn open(
         url: Url,
         stun: Option<&str>,
+        latency: Duration,
         keyframe_wanted: mpsc::Receiver<()>,
         on_packet: impl Fn(Bytes, Instant) + Send + Sync + 'static,
     ) -> Result<Self, ConnectError> {
@@ -106,7 +106,7 @@ impl Connection {
             on_packet: Arc::new(on_packet),
             wanted: tokio::sync::Mutex::new(Some(keyframe_wanted)),
         };
-        let pc: Arc<dyn PeerConnection> = Arc::new(build(local, stun, Arc::new(handler)).await?);
+        let pc: Arc<dyn PeerConnection> = Arc::new(build(local, stun, latency, Arc::new(handler)).await?);
         let negotiated = negotiate(&pc, url, &mut gathered).await;
         let answer = match negotiated {
             Ok(answer) => answer,
@@ -158,11 +158,7 @@ impl Connection {
     /// Ends the session and tells the server.
     pub async fn close(&self) {
         close(&self.pc).await;
-        if let Some(resource) = self.answer.resource.clone()
-            && let Err(error) = whep::delete(resource).await
-        {
-            tracing::debug!(%error, "the session was not deleted");
-        }
+        hang_up(&self.answer).await;
     }
 }
 
@@ -190,13 +186,32 @@ async fn negotiate(
     let _ = tokio::time::timeout(GATHER_TIMEOUT, gathered.wait_for(|done| *done)).await;
     let offer = pc.local_description().await.ok_or(webrtc::error::Error::ErrPeerConnLocalDescriptionNil)?;
     let answer = whep::offer(url, offer.sdp).await?;
-    pc.set_remote_description(RTCSessionDescription::answer(answer.sdp.clone())?).await?;
-    Ok(answer)
+    match apply(pc, &answer).await {
+        Ok(()) => Ok(answer),
+        Err(error) => {
+            hang_up(&answer).await;
+            Err(error.into())
+        }
+    }
+}
+
+async fn apply(pc: &Arc<dyn PeerConnection>, answer: &Answer) -> Result<(), webrtc::error::Error> {
+    pc.set_remote_description(RTCSessionDescription::answer(answer.sdp.clone())?).await
+}
+
+/// The server shall not keep a session that nobody has.
+async fn hang_up(answer: &Answer) {
+    if let Some(resource) = answer.resource.clone()
+        && let Err(error) = whep::delete(resource).await
+    {
+        tracing::debug!(%error, "the session was not deleted");
+    }
 }
 
 async fn build(
     local: IpAddr,
     stun: Option<&str>,
+    latency: Duration,
     handler: Arc<Handler>,
 ) -> Result<impl PeerConnection + use<>, webrtc::error::Error> {
     let mut media = MediaEngine::default();
@@ -213,7 +228,7 @@ async fn build(
             NackGeneratorBuilder::new()
                 .with_size(HISTORY_PACKETS)
                 .with_interval(NACK_INTERVAL)
-                .with_max_nacks_per_packet(NACK_TRIES)
+                .with_max_nacks_per_packet(nack_tries(latency))
                 .build(),
         )
         .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build());
@@ -237,6 +252,12 @@ async fn build(
         .with_udp_addrs(vec![SocketAddr::new(local, 0)])
         .build()
         .await
+}
+
+/// A packet that did not come after so many requests is given up: the jitter buffer has moved on by then.
+fn nack_tries(latency: Duration) -> u16 {
+    let tries = latency.as_millis().div_ceil(NACK_INTERVAL.as_millis());
+    u16::try_from(tries).unwrap_or(u16::MAX).max(1)
 }
 
 fn h264(profile: &str) -> RTCRtpCodec {
@@ -331,24 +352,8 @@ async fn send_keyframe_requests(track: Arc<dyn TrackRemote>, mut wanted: mpsc::R
 /// Warns once, at the start, when the system does not grant the socket buffers that high bit rates need.
 pub fn check_socket_buffers() {
     let Ok(socket) = std::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) else { return };
-    let sock = SockRef::from(&socket);
-    enlarge_buffers(&sock);
-    let granted = sock.recv_buffer_size().unwrap_or(0);
-    if granted < SOCKET_BUFFER {
-        tracing::warn!(
-            "the UDP receive buffer is {granted} bytes, less than the {SOCKET_BUFFER} that high bit rates need: run \
-             `sudo sysctl -w net.core.rmem_max={SOCKET_BUFFER}`"
-        );
-    }
-}
-
-fn enlarge_buffers(sock: &SockRef<'_>) {
-    for (name, result) in
-        [("receive", sock.set_recv_buffer_size(SOCKET_BUFFER)), ("send", sock.set_send_buffer_size(SOCKET_BUFFER))]
-    {
-        if let Err(error) = result {
-            tracing::debug!(name, %error, "socket buffer not enlarged");
-        }
+    for short in grow_buffers(&SockRef::from(&socket)) {
+        tracing::warn!("{short}");
     }
 }
 
@@ -370,7 +375,8 @@ impl Runtime for LargeBuffers {
     }
 
     fn wrap_udp_socket(&self, socket: std::net::UdpSocket) -> io::Result<Arc<dyn AsyncUdpSocket>> {
-        enlarge_buffers(&SockRef::from(&socket));
+        // What the system does not grant was said at the start.
+        grow_buffers(&SockRef::from(&socket));
         self.0.wrap_udp_socket(socket)
     }
 

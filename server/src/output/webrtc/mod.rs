@@ -1,6 +1,7 @@
 //! The WebRTC output: the handle by which the HTTP API reaches the media thread.
 
 mod engine;
+mod feedback;
 mod offer;
 mod session;
 mod socket;

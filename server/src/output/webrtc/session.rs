@@ -7,14 +7,11 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use rov_common::api::ViewerStats;
 use rtc::ice::mdns::MulticastDnsMode;
-use rtc::interceptor::{
-    Attribute, Interceptor, NackResponderBuilder, Packet, Registry, SenderReportBuilder, Slot, StreamInfo, TaggedPacket,
-};
+use rtc::interceptor::{NackResponderBuilder, Registry, SenderReportBuilder, Slot};
 use rtc::media_stream::MediaStreamTrack;
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MediaEngine};
 use rtc::peer_connection::configuration::setting_engine::SettingEngineBuilder;
 use rtc::peer_connection::event::RTCPeerConnectionEvent;
-use rtc::peer_connection::message::{RTCMessage, TaggedRTCMessage};
 use rtc::peer_connection::sdp::RTCSessionDescription;
 use rtc::peer_connection::state::RTCPeerConnectionState;
 use rtc::peer_connection::transport::{
@@ -33,6 +30,7 @@ use rtc::shared::error::Error;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 use rtc::statistics::StatsSelector;
 
+use super::feedback::Feedback;
 use super::offer::{Offer, VideoCodec};
 use crate::packetize::RtpFrame;
 
@@ -83,6 +81,7 @@ pub enum End {
 pub struct Session {
     id: String,
     pc: RTCPeerConnection,
+    feedback: Feedback,
     sender: RTCRtpSenderId,
     state: State,
     payload_type: u8,
@@ -120,7 +119,8 @@ impl Session {
         local: &[SocketAddr],
         reflexive: Option<SocketAddr>,
     ) -> Result<(Self, String), Error> {
-        let mut pc = build(now, &offer.codec)?;
+        let feedback = Feedback::default();
+        let mut pc = build(now, &offer.codec, &feedback)?;
         let (ssrc, rtx_ssrc) = (rand::random::<u32>(), rand::random::<u32>());
         pc.set_remote_description(now, RTCSessionDescription::offer(offer.sdp.clone())?)?;
         let sender = pc.add_track(track(ssrc, rtx_ssrc, &offer.codec))?;
@@ -150,6 +150,7 @@ impl Session {
         let session = Self {
             id,
             pc,
+            feedback,
             sender,
             state: State::Connecting,
             payload_type,
@@ -236,14 +237,12 @@ impl Session {
         if self.is_connected() && self.dtls_closed() {
             self.end(End::Closed);
         }
-        while let Some(TaggedRTCMessage { message, .. }) = self.pc.poll_read() {
-            if let RTCMessage::RtcpPacket(_, packets) = message {
-                self.unanswered_since = None;
-                for packet in &packets {
-                    if self.handle_rtcp(packet.as_ref()) {
-                        on_event(SessionEvent::KeyframeWanted);
-                    }
-                }
+        // Nothing else is expected, but what the core wants to hand over shall not pile up.
+        while self.pc.poll_read().is_some() {}
+        for packet in self.feedback.take() {
+            self.unanswered_since = None;
+            if self.handle_rtcp(packet.as_ref()) {
+                on_event(SessionEvent::KeyframeWanted);
             }
         }
     }
@@ -396,7 +395,7 @@ impl Session {
     }
 }
 
-fn build(now: Instant, codec: &VideoCodec) -> Result<RTCPeerConnection, Error> {
+fn build(now: Instant, codec: &VideoCodec, feedback: &Feedback) -> Result<RTCPeerConnection, Error> {
     let mut media = MediaEngine::default();
     media.register_codec(
         RTCRtpCodecParameters { rtp_codec: h264(codec), payload_type: codec.payload_type },
@@ -420,7 +419,7 @@ fn build(now: Instant, codec: &VideoCodec) -> Result<RTCPeerConnection, Error> {
     let interceptors = Registry::new()
         .with(Slot::NackResponder, NackResponderBuilder::new().with_size(RETRANSMIT_PACKETS).build())
         .with(Slot::SenderReport, SenderReportBuilder::new().build())
-        .with(Slot::from(14_000), RtcpTap::default());
+        .with(Slot::from(14_000), feedback.tap());
     let settings = SettingEngineBuilder::new()
         .with_ice_timeouts(Some(ICE_DISCONNECTED), Some(ICE_FAILED), Some(ICE_KEEPALIVE))
         // Candidates behind multicast DNS names, which browsers use to hide addresses, are passed over: an isolated LAN may not
@@ -485,47 +484,4 @@ fn base(address: SocketAddr) -> CandidateConfig {
         component: 1,
         ..Default::default()
     }
-}
-
-/// Hands inbound RTCP to the application, which the core otherwise keeps to itself.
-#[derive(Default)]
-struct RtcpTap {
-    read: std::collections::VecDeque<TaggedPacket>,
-    write: std::collections::VecDeque<TaggedPacket>,
-}
-
-impl Protocol<TaggedPacket, TaggedPacket, ()> for RtcpTap {
-    type Rout = TaggedPacket;
-    type Wout = TaggedPacket;
-    type Eout = ();
-    type Error = Error;
-    type Time = Instant;
-
-    fn handle_read(&mut self, mut packet: TaggedPacket) -> Result<(), Error> {
-        if matches!(packet.message.packet, Packet::Rtcp(_)) {
-            packet.message.add(Attribute::DeliverToApplication);
-        }
-        self.read.push_back(packet);
-        Ok(())
-    }
-
-    fn poll_read(&mut self) -> Option<TaggedPacket> {
-        self.read.pop_front()
-    }
-
-    fn handle_write(&mut self, packet: TaggedPacket) -> Result<(), Error> {
-        self.write.push_back(packet);
-        Ok(())
-    }
-
-    fn poll_write(&mut self) -> Option<TaggedPacket> {
-        self.write.pop_front()
-    }
-}
-
-impl Interceptor for RtcpTap {
-    fn bind_local_stream(&mut self, _info: &StreamInfo) {}
-    fn unbind_local_stream(&mut self, _info: &StreamInfo) {}
-    fn bind_remote_stream(&mut self, _info: &StreamInfo) {}
-    fn unbind_remote_stream(&mut self, _info: &StreamInfo) {}
 }

@@ -5,12 +5,10 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use anyhow::{Context, Result};
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit as QuinnTransmit, UdpSockRef, UdpSocketState};
+use rov_common::net::grow_buffers;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::engine::Transmit;
-
-/// Socket buffers, bytes each way. The common default of 208 KB loses packets from 100 Mbit/s on.
-const BUFFER: usize = 4 << 20;
 
 /// DSCP CS5 (40): video ahead of bulk traffic, on Wi-Fi in the video queue (RFC 8325 section 4.2.3).
 const TOS: u32 = 40 << 2;
@@ -37,7 +35,9 @@ impl MediaSocket {
         socket.bind(&address.into()).with_context(|| {
             format!("cannot bind UDP {address} for media: choose another port with --media-port (0: any)")
         })?;
-        grow_buffers(&socket);
+        for short in grow_buffers(&SockRef::from(&socket)) {
+            tracing::warn!("{short}");
+        }
         if address.is_ipv4()
             && let Err(error) = socket.set_tos_v4(TOS)
         {
@@ -126,54 +126,4 @@ impl Transmit for Outbound<'_> {
         }
         true
     }
-}
-
-fn grow_buffers(socket: &Socket) {
-    let sock = SockRef::from(socket);
-    for (name, sysctl, set, get) in [
-        (
-            "receive",
-            "net.core.rmem_max",
-            Socket::set_recv_buffer_size as fn(&Socket, usize) -> io::Result<()>,
-            Socket::recv_buffer_size as fn(&Socket) -> io::Result<usize>,
-        ),
-        ("send", "net.core.wmem_max", Socket::set_send_buffer_size, Socket::send_buffer_size),
-    ] {
-        if force_buffer(&sock, name == "receive") {
-            continue;
-        }
-        let result = set(&sock, BUFFER);
-        let granted = get(&sock).unwrap_or(0);
-        // Linux doubles what is asked for and reports the double.
-        if result.is_err() || granted < BUFFER {
-            tracing::warn!(
-                "the media socket's {name} buffer is {granted} bytes, less than the {BUFFER} that high bit rates need: \
-                 run `sudo sysctl -w {sysctl}={BUFFER}`"
-            );
-        }
-    }
-}
-
-/// As root, Linux grants more than `rmem_max` and `wmem_max`.
-#[cfg(target_os = "linux")]
-fn force_buffer(socket: &SockRef<'_>, receive: bool) -> bool {
-    use std::os::fd::AsRawFd;
-    let option = if receive { libc::SO_RCVBUFFORCE } else { libc::SO_SNDBUFFORCE };
-    let value = BUFFER as libc::c_int;
-    // SAFETY: the descriptor is open for the life of `socket`, and the option's value is one c_int.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            option,
-            std::ptr::from_ref(&value).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    result == 0
-}
-
-#[cfg(not(target_os = "linux"))]
-fn force_buffer(_socket: &SockRef<'_>, _receive: bool) -> bool {
-    false
 }
