@@ -358,7 +358,7 @@ fn init_log(cli: &Cli) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(colours)
+        .with_ansi(colours).log_internal_errors(false)
         .with_target(false)
         .init();
 }

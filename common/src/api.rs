@@ -32,18 +32,20 @@ pub enum StreamState {
     Starting,
     /// Pictures come.
     Running,
+    /// Nothing comes from the source, which only whoever feeds it can mend: standard input.
+    Stalled,
     /// The source was lost; it is being restarted.
     Restarting,
     /// The source ended (a file with `--no-loop`, or the end of standard input).
     Ended,
 }
 
-/// `GET /healthz`: 200 while every stream runs, 503 otherwise.
+/// `GET /healthz`: 200 while every stream runs and shows what it should, 503 otherwise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Health {
     /// `ok` or `degraded`.
     pub status: String,
-    /// Stream name to its state and, unless it runs, the reason.
+    /// Stream name to its state and, unless it is well, the reason.
     pub streams: BTreeMap<String, StreamHealth>,
 }
 

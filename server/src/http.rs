@@ -29,6 +29,7 @@ const BODY_LIMIT: usize = 64 << 10;
 /// Bodies up to this are read to their end although they are refused: closing a connection with data unread resets it,
 /// and the sender would see that instead of the answer (RFC 9112 section 9.6).
 const READ_LIMIT: usize = 4 << 20;
+const JSON_TYPE: &str = "application/json";
 const SDP_TYPE: &str = "application/sdp";
 const SDPFRAG_TYPE: &str = "application/trickle-ice-sdpfrag";
 
@@ -52,7 +53,7 @@ fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route(OFFER_PATH, post(offer))
         .route("/api/webrtc/offer", post(offer))
-        .route(WHEP_PATH, post(whep))
+        .route(WHEP_PATH, post(whep).options(whep_options))
         .route(&format!("{WHEP_PATH}/{{id}}"), patch(trickle).delete(hang_up))
         .route("/healthz", get(health))
         .route("/api/stats", get(stats))
@@ -79,8 +80,11 @@ impl Connected<IncomingStream<'_, TcpListener>> for Arrival {
 async fn offer(
     State(api): State<Arc<Api>>,
     ConnectInfo(arrival): ConnectInfo<Arrival>,
+    headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Failure> {
+    // Also keeps pages of other origins out: for this type browsers ask first, and are not allowed.
+    expect_type(&headers, JSON_TYPE)?;
     let offer: SessionDescription = serde_json::from_slice(&whole(body)?).map_err(|e| {
         Failure(StatusCode::BAD_REQUEST, format!("the body is not {{\"type\":\"offer\",\"sdp\":\"...\"}}: {e}"))
     })?;
@@ -103,10 +107,16 @@ async fn whep(
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(SDP_TYPE)),
         (header::LOCATION, location(&accepted.id)?),
-        (header::ETAG, HeaderValue::from_str(&format!("\"{}\"", accepted.id)).map_err(Failure::internal)?),
+        (header::ETAG, HeaderValue::from_str(&etag(&accepted.id)).map_err(Failure::internal)?),
         (header::HeaderName::from_static("accept-patch"), HeaderValue::from_static(SDPFRAG_TYPE)),
     ];
     Ok((StatusCode::CREATED, headers, accepted.sdp).into_response())
+}
+
+/// What can be done here; nothing of it by pages of other origins.
+async fn whep_options() -> impl IntoResponse {
+    let accept = (header::HeaderName::from_static("accept-post"), HeaderValue::from_static(SDP_TYPE));
+    (StatusCode::NO_CONTENT, [accept, (header::ALLOW, HeaderValue::from_static("POST, OPTIONS"))])
 }
 
 /// Trickled candidates (RFC 8840). An ICE restart is not offered: a viewer makes a new session instead.
@@ -118,18 +128,32 @@ async fn trickle(
 ) -> Result<StatusCode, Failure> {
     let Path(id) = id?;
     expect_type(&headers, SDPFRAG_TYPE)?;
+    if let Some(wanted) = headers.get(header::IF_MATCH)
+        && wanted.as_bytes() != b"*"
+        && wanted.as_bytes() != etag(&id).as_bytes()
+    {
+        return Err(Failure(StatusCode::PRECONDITION_FAILED, "If-Match is not the ETag of this session".to_owned()));
+    }
+    if let Some(wanted) = headers.get(header::IF_MATCH)
+        && wanted.as_bytes() != b"*"
+        && wanted.as_bytes() != etag(&id).as_bytes()
+    {
+        return Err(Failure(StatusCode::PRECONDITION_FAILED, "If-Match is not the ETag of this session".to_owned()));
+    }
     let fragment = text(whole(body)?)?;
+    let ufrag = fragment.lines().find_map(|l| l.trim().strip_prefix("a=ice-ufrag:")).unwrap_or_default().to_owned();
     let candidates: Vec<String> = fragment
         .lines()
         .filter_map(|l| l.trim().strip_prefix("a=candidate:"))
         .map(|c| format!("candidate:{c}"))
         .collect();
-    if candidates.is_empty() && !fragment.contains("a=end-of-candidates") && !fragment.contains("a=ice-ufrag:") {
+    if candidates.is_empty() && ufrag.is_empty() && !fragment.contains("a=end-of-candidates") {
         return Err(Failure(StatusCode::BAD_REQUEST, "the fragment has no `a=candidate` line (RFC 8840)".to_owned()));
     }
-    match api.webrtc.add_candidates(id, candidates).await? {
+    match api.webrtc.add_candidates(id, ufrag, candidates).await? {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
         Err(error @ CandidateError::NoSuchViewer(_)) => Err(Failure(StatusCode::NOT_FOUND, error.to_string())),
+        Err(error @ CandidateError::Restart) => Err(Failure(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())),
         Err(error @ CandidateError::Invalid { .. }) => Err(Failure(StatusCode::BAD_REQUEST, error.to_string())),
     }
 }
@@ -144,9 +168,9 @@ async fn hang_up(State(api): State<Arc<Api>>, id: Result<Path<String>, PathRejec
 }
 
 async fn health(State(api): State<Arc<Api>>) -> Response {
-    let (state, reason) = api.stream.state();
-    let running = state == StreamState::Running;
-    let stream = StreamHealth { state, reason: reason.filter(|_| !running) };
+    let (state, trouble) = api.stream.health();
+    let running = state == StreamState::Running && trouble.is_none();
+    let stream = StreamHealth { state, reason: trouble };
     let health = Health {
         status: if running { "ok" } else { "degraded" }.to_owned(),
         streams: BTreeMap::from([(api.stream.name().to_owned(), stream)]),
@@ -179,6 +203,10 @@ async fn accept(api: &Api, arrival: Arrival, sdp: String) -> Result<Accepted, Fa
         };
         Failure(status, error.to_string())
     })
+}
+
+fn etag(id: &str) -> String {
+    format!("\"{id}\"")
 }
 
 fn location(id: &str) -> Result<HeaderValue, Failure> {

@@ -12,8 +12,8 @@ use rov_common::codec;
 /// The RTP clock of H.264, ticks per second (RFC 6184 section 8.2.1).
 pub const CLOCK_RATE: u32 = 90_000;
 
-/// The largest RTP payload in bytes. With the RTP header, extensions, SRTP tag, UDP and IP it stays below 1,280 bytes,
-/// the smallest MTU that any path must carry (RFC 8200), so tunnels on the tether do not fragment it.
+/// The largest RTP payload in bytes. With RTP header, extension, RTX, SRTP tag, UDP and IPv4 it makes 1,266 bytes, below the
+/// 1,280 that any path carries (RFC 8200), so that tunnels on the tether do not fragment it.
 pub const MAX_PAYLOAD: usize = 1_200;
 
 const FU_A: u8 = 28;

@@ -21,8 +21,10 @@ use crate::stream::Stream;
 use crate::supervisor::{self, Outcome};
 
 const STREAM: &str = "stream1";
-/// From the signal to the end of the process. Pipelines have two seconds of it, connections the rest.
-const SHUTDOWN_LIMIT: Duration = Duration::from_millis(4_500);
+/// From the signal to the end of the process; pipelines have two seconds of it.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(4);
+/// For connections that are still open when everything else has stopped.
+const REST_LIMIT: Duration = Duration::from_millis(500);
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// A server whose sockets are bound: a port that is taken has been noticed, and the ports that the system chose are
@@ -99,39 +101,60 @@ impl Server {
                 }
             });
         }
-        let supervisor = supervisor::run(config.capture, stream, control, stop.clone());
-
-        let result = tokio::select! {
-            outcome = supervisor => match outcome {
-                Ok(Outcome::Stopped) => Ok(()),
-                Ok(Outcome::SourceEnded(reason)) => {
-                    tracing::info!("{reason}");
-                    Ok(())
-                }
-                Err(fatal) => Err(fatal.into()),
-            },
-            served = http => match served {
-                // It ends by itself only when told to, and then the supervisor ends as well.
+        let mut supervisor = tasks.spawn(supervisor::run(config.capture, stream, control, stop.clone()));
+        let mut http = http;
+        let mut supervisor_ended = None;
+        let cause = tokio::select! {
+            ended = &mut supervisor => {
+                supervisor_ended = Some(outcome(ended));
+                Ok(())
+            }
+            served = &mut http => match served {
+                // It ends by itself only when told to.
                 Ok(Ok(())) => Ok(()),
                 Ok(Err(error)) => Err(error.context("the HTTP server failed")),
                 Err(panic) => Err(anyhow::anyhow!("the HTTP server ended: {panic}")),
             },
             () = media_thread_died(&webrtc) => Err(anyhow::anyhow!("the media thread has died")),
+            () = stop.cancelled() => Ok(()),
         };
         stop.cancel();
-        tasks.close();
-        // Viewers are told before anything that could take time.
+        let deadline = tokio::time::Instant::now() + SHUTDOWN_LIMIT;
+        // The viewers hear it first; the pipeline, which may take its time, stops beside that.
         let closing = tokio::task::spawn_blocking(move || webrtc.shutdown());
-        let finish = async {
-            if let Err(error) = closing.await {
-                tracing::error!(%error, "closing the viewers");
-            }
-            tasks.wait().await;
-        };
-        if tokio::time::timeout(SHUTDOWN_LIMIT, finish).await.is_err() {
-            tracing::warn!("something did not stop in time and is cut off");
+        if tokio::time::timeout_at(deadline, closing).await.is_err() {
+            tracing::warn!("the viewers could not be told in time");
         }
-        result
+        let supervised = match supervisor_ended {
+            Some(ended) => ended,
+            None => match tokio::time::timeout_at(deadline, supervisor).await {
+                Ok(ended) => outcome(ended),
+                Err(_) => {
+                    tracing::warn!("the pipeline did not stop in time and is cut off");
+                    Ok(())
+                }
+            },
+        };
+        // A request that is never finished does not hold up the end.
+        tasks.close();
+        let rest = deadline.min(tokio::time::Instant::now() + REST_LIMIT);
+        if tokio::time::timeout_at(rest, tasks.wait()).await.is_err() {
+            tracing::debug!("connections that were still open are cut off");
+        }
+        cause.and(supervised)
+    }
+}
+
+/// What the end of the supervisor means for the server.
+fn outcome(ended: Result<Result<Outcome, supervisor::Fatal>, tokio::task::JoinError>) -> Result<()> {
+    match ended {
+        Ok(Ok(Outcome::Stopped)) => Ok(()),
+        Ok(Ok(Outcome::SourceEnded(reason))) => {
+            tracing::info!("{reason}");
+            Ok(())
+        }
+        Ok(Err(fatal)) => Err(fatal.into()),
+        Err(panic) => Err(anyhow::anyhow!("the supervisor ended: {panic}")),
     }
 }
 
@@ -178,7 +201,11 @@ fn resolve_stun(url: &str, tasks: &TaskTracker, stop: &CancellationToken) -> wat
     let stop = stop.clone();
     tasks.spawn(async move {
         loop {
-            match tokio::net::lookup_host(&server).await {
+            let found_now = tokio::select! {
+                () = stop.cancelled() => return,
+                found_now = tokio::net::lookup_host(&server) => found_now,
+            };
+            match found_now {
                 Ok(mut addresses) => {
                     if let Some(address) = addresses.find(|a| matches!(a.ip(), IpAddr::V4(_))) {
                         found.send_replace(Some(address));

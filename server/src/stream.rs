@@ -43,6 +43,8 @@ struct Inner {
     parameter_sets: ParameterSetCache,
     state: StreamState,
     reason: Option<String>,
+    /// Why what is shown is not what should be: there is no camera.
+    substitute: Option<String>,
     source: String,
     encoder: String,
     target_kbps: u32,
@@ -52,10 +54,11 @@ struct Inner {
     keyframes: u64,
     restarts: u64,
     frames_in: u64,
+    /// The counter of the pipeline at some moments of the last two seconds, the oldest first.
+    history_in: VecDeque<(Instant, u64)>,
     /// Counters of the pipeline start again with each restart: what former ones counted.
     frames_dropped_before: u64,
     frames_dropped: u64,
-    window_in: RateWindow,
     window_bits: RateWindow,
     window_latency_us: RateWindow,
 }
@@ -71,6 +74,7 @@ impl Stream {
                 parameter_sets: ParameterSetCache::default(),
                 state: StreamState::Starting,
                 reason: None,
+                substitute: None,
                 source: String::new(),
                 encoder: String::new(),
                 target_kbps: 0,
@@ -80,9 +84,9 @@ impl Stream {
                 keyframes: 0,
                 restarts: 0,
                 frames_in: 0,
+                history_in: VecDeque::new(),
                 frames_dropped_before: 0,
                 frames_dropped: 0,
-                window_in: RateWindow::new(STATS_WINDOW),
                 window_bits: RateWindow::new(STATS_WINDOW),
                 window_latency_us: RateWindow::new(STATS_WINDOW),
             }),
@@ -131,11 +135,14 @@ impl Stream {
     }
 
     /// A new pipeline is about to start: its timestamps begin again, those of the stream go on.
-    pub fn pipeline_starting(&self, source: &str) {
+    /// `substitute` says why it shows something else than what it should, if it does.
+    pub fn pipeline_starting(&self, source: &str, substitute: Option<String>) {
         let mut inner = lock(&self.inner);
         inner.timeline.restart();
         inner.source = source.to_owned();
+        inner.substitute = substitute;
         inner.frames_in = 0;
+        inner.history_in.clear();
         inner.frames_dropped_before += inner.frames_dropped;
         inner.frames_dropped = 0;
     }
@@ -152,9 +159,7 @@ impl Stream {
     /// The pipeline stopped; `reason` is shown to whoever asks.
     pub fn set_stopped(&self, state: StreamState, reason: String) {
         let mut inner = lock(&self.inner);
-        if state == StreamState::Restarting && inner.state != StreamState::Restarting {
-            inner.restarts += 1;
-        }
+        inner.restarts += u64::from(state == StreamState::Restarting);
         inner.state = state;
         inner.reason = Some(reason);
     }
@@ -162,15 +167,19 @@ impl Stream {
     /// The pipeline's counters: raw pictures in, and of those left out before the encoder.
     pub fn set_counters(&self, now: Instant, frames_in: u64, frames_dropped: u64) {
         let mut inner = lock(&self.inner);
-        let new = frames_in.saturating_sub(inner.frames_in);
-        inner.window_in.add(now, new);
         inner.frames_in = frames_in;
+        inner.history_in.push_back((now, frames_in));
+        while inner.history_in.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > STATS_WINDOW) {
+            inner.history_in.pop_front();
+        }
         inner.frames_dropped = frames_dropped;
     }
 
-    pub fn state(&self) -> (StreamState, Option<String>) {
+    /// The state and, unless all is well, the reason.
+    pub fn health(&self) -> (StreamState, Option<String>) {
         let inner = lock(&self.inner);
-        (inner.state, inner.reason.clone())
+        let running = inner.state == StreamState::Running;
+        (inner.state, if running { inner.substitute.clone() } else { inner.reason.clone() })
     }
 
     /// `profile_idc` and `profile_iop` of the stream (RFC 6184 section 8.1), once its SPS is known.
@@ -191,18 +200,17 @@ impl Stream {
     }
 
     pub fn stats(&self, now: Instant) -> StreamStats {
-        let mut inner = lock(&self.inner);
-        let inner = &mut *inner;
+        let inner = lock(&self.inner);
         StreamStats {
             name: self.name.clone(),
             state: inner.state,
-            reason: inner.reason.clone(),
+            reason: inner.substitute.clone().or_else(|| inner.reason.clone()),
             source: inner.source.clone(),
             encoder: inner.encoder.clone(),
             codec: codec::Codec::H264.to_string(),
             width: inner.resolution.width,
             height: inner.resolution.height,
-            fps_in: inner.window_in.per_second(now),
+            fps_in: rate(&inner.history_in),
             fps_out: inner.window_bits.events_per_second(now),
             bitrate_kbps: inner.window_bits.per_second(now) / 1000.0,
             target_bitrate_kbps: inner.target_kbps,
@@ -213,6 +221,12 @@ impl Stream {
             restarts: inner.restarts,
         }
     }
+}
+
+fn rate(history: &VecDeque<(Instant, u64)>) -> f64 {
+    let (Some((from, before)), Some((to, after))) = (history.front(), history.back()) else { return 0.0 };
+    let seconds = to.saturating_duration_since(*from).as_secs_f64();
+    if seconds > 0.0 { after.saturating_sub(*before) as f64 / seconds } else { 0.0 }
 }
 
 /// The frames that wait for one output.

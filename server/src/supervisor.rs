@@ -22,6 +22,8 @@ const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 /// Opening a camera can hang in its driver; past this the attempt is given up and left to its thread.
 const START_LIMIT: Duration = Duration::from_secs(15);
 const STOP_LIMIT: Duration = Duration::from_secs(2);
+/// While there is no camera, cameras are looked for so often.
+const CAMERA_INTERVAL: Duration = Duration::from_secs(2);
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Events of a pipeline that wait; more than these say nothing new.
 const EVENT_CAPACITY: usize = 16;
@@ -63,8 +65,8 @@ pub async fn run(
         Arc::new(chosen)
     };
     let mut backoff = Backoff::new(RESTART_MIN, RESTART_MAX);
+    let mut has_worked = false;
     loop {
-        let started = Instant::now();
         let (capture_now, encoder_now) = (Arc::clone(&capture), Arc::clone(&encoder));
         let prepare = tokio::task::spawn_blocking(move || pipeline::prepare(&capture_now, &encoder_now));
         let prepared = tokio::select! {
@@ -74,21 +76,30 @@ pub async fn run(
         let reason = match prepared {
             Err(_) => format!("looking at the source took longer than {} s", START_LIMIT.as_secs()),
             Ok(plan) => match joined(plan)? {
-                Err(PrepareError::Fatal(reason)) => return Err(Fatal(reason)),
-                Err(PrepareError::Retry(reason)) => reason,
+                // What was right before, as a file on a disk that is gone for a moment, may be right again.
+                Err(PrepareError::Fatal(reason)) if !has_worked => return Err(Fatal(reason)),
+                Err(PrepareError::Fatal(reason) | PrepareError::Retry(reason)) => reason,
                 Ok(plan) => match run_once(&capture, plan, &stream, &mut control, &shutdown).await? {
                     RunEnd::Stopped => return Ok(Outcome::Stopped),
                     RunEnd::SourceEnded(reason) => {
                         stream.set_stopped(StreamState::Ended, reason.clone());
                         return Ok(Outcome::SourceEnded(reason));
                     }
-                    RunEnd::Broken(reason) => reason,
+                    RunEnd::Broken { reason, well_for } => {
+                        has_worked |= well_for.is_some();
+                        if well_for.is_some_and(|time| time > HEALTHY_AFTER) {
+                            backoff.reset();
+                        }
+                        reason
+                    }
+                    RunEnd::CameraFound(cameras) => {
+                        tracing::info!(stream = stream.name(), "camera found: {cameras}");
+                        backoff.reset();
+                        continue;
+                    }
                 },
             },
         };
-        if started.elapsed() > HEALTHY_AFTER {
-            backoff.reset();
-        }
         let pause = backoff.next_delay();
         tracing::warn!(stream = stream.name(), "{reason}; restarting in {:.1} s", pause.as_secs_f64());
         stream.set_stopped(StreamState::Restarting, reason);
@@ -102,7 +113,16 @@ pub async fn run(
 enum RunEnd {
     Stopped,
     SourceEnded(String),
-    Broken(String),
+    /// `well_for`: from its start to its last picture, if there was one.
+    Broken { reason: String, well_for: Option<Duration> },
+    /// A camera is there, and the test picture in its place is not needed any more.
+    CameraFound(String),
+}
+
+impl RunEnd {
+    fn not_started(reason: String) -> Self {
+        Self::Broken { reason, well_for: None }
+    }
 }
 
 /// One life of a pipeline.
@@ -115,29 +135,34 @@ async fn run_once(
 ) -> Result<RunEnd, Fatal> {
     tracing::info!(stream = stream.name(), "source: {}", plan.source_label);
     tracing::debug!(pipeline = plan.text());
-    stream.pipeline_starting(&plan.source_label);
+    let is_fallback = false;
+    let substitute = is_fallback.then(|| "no camera is found, a test picture is shown".to_owned());
+    stream.pipeline_starting(&plan.source_label, substitute);
     let (event_tx, mut events) = mpsc::channel(EVENT_CAPACITY);
     let output = Arc::clone(stream);
     let start = tokio::task::spawn_blocking(move || {
         Graph::start(
             &plan,
             move |unit| output.publish(unit, Instant::now()),
-            // A GStreamer thread only hands over; when this is full, the first event already decides.
+            // A GStreamer thread only hands over. The channel is full only when the supervisor itself is stuck.
             move |event| drop(event_tx.try_send(event)),
         )
     });
     let graph = tokio::select! {
         () = shutdown.cancelled() => return Ok(RunEnd::Stopped),
         started = tokio::time::timeout(START_LIMIT, start) => match started {
-            Err(_) => return Ok(RunEnd::Broken(format!("the pipeline did not start within {} s", START_LIMIT.as_secs()))),
+            Err(_) => return Ok(RunEnd::not_started(format!("the pipeline did not start within {} s", START_LIMIT.as_secs()))),
             Ok(graph) => match joined(graph)? {
                 Ok(graph) => graph,
                 Err(error @ GraphError::Text(_)) => return Err(Fatal(error.to_string())),
-                Err(error) => return Ok(RunEnd::Broken(error.to_string())),
+                Err(error) => return Ok(RunEnd::not_started(error.to_string())),
             },
         },
     };
-    let end = watch(capture, &graph, stream, &mut events, control, shutdown).await;
+    let end = tokio::select! {
+        end = watch(capture, &graph, stream, &mut events, control, shutdown) => end,
+        cameras = a_camera(capture), if is_fallback => Ok(RunEnd::CameraFound(cameras)),
+    };
     // Stopping can block for as long as a driver likes, within the limit.
     let stopped = tokio::task::spawn_blocking(move || graph.stop(STOP_LIMIT)).await;
     joined(stopped)?;
@@ -173,8 +198,8 @@ async fn watch(
                         interval = fps.interval();
                     }
                 }
-                GraphEvent::Eos => return Ok(RunEnd::SourceEnded(ended_reason(capture))),
-                GraphEvent::Error(reason) => return Ok(RunEnd::Broken(reason)),
+                GraphEvent::Eos => return Ok(source_ended(capture, well_for(graph, started))),
+                GraphEvent::Error(reason) => return Ok(RunEnd::Broken { reason, well_for: well_for(graph, started) }),
                 GraphEvent::Refused(reason) => return Err(Fatal(reason)),
             },
             Some(Control::KeyframeWanted) = control.recv() => {
@@ -193,24 +218,52 @@ async fn watch(
                 let dropped = counters.frames_dropped();
                 stream.set_counters(now, counters.frames_in, dropped);
                 load.check(now, stream.name(), counters.frames_in, dropped);
-                // Whoever feeds standard input decides when: a pause there is not ours to mend, and a restart would
-                // lose what the pipe holds.
-                if capture.source == SourceKind::Stdin {
-                    continue;
-                }
-                if let Some(reason) = watchdog::stalled(now, started, counters.last_in, counters.last_out, interval) {
-                    return Ok(RunEnd::Broken(reason));
+                let stalled = watchdog::stalled(now, started, counters.last_in, counters.last_out, interval);
+                // A file that is paced may have its next picture only later.
+                let waits = false;
+                match stalled {
+                    Some(reason) if capture.source == SourceKind::Stdin => {
+                        // Whoever feeds standard input decides when: a pause there is not ours to mend, and a restart
+                        // would lose what the pipe holds.
+                        stream.set_stopped(StreamState::Stalled, reason);
+                    }
+                    Some(reason) if !waits => return Ok(RunEnd::Broken { reason, well_for: well_for(graph, started) }),
+                    _ => {}
                 }
             }
         }
     }
 }
 
-fn ended_reason(capture: &CaptureConfig) -> String {
+/// How long pictures have been coming out of a pipeline that started then.
+fn well_for(graph: &Graph, started: Instant) -> Option<Duration> {
+    graph.counters().last_out.map(|last| last.saturating_duration_since(started))
+}
+
+/// Only a file that is not to be looped, and standard input, are over at their end. A camera that says so has failed.
+fn source_ended(capture: &CaptureConfig, well_for: Option<Duration>) -> RunEnd {
     match (&capture.file, capture.source) {
-        (Some(file), _) => format!("{} is at its end", file.display()),
-        (None, SourceKind::Stdin) => "standard input is at its end".to_owned(),
-        _ => "the source is at its end".to_owned(),
+        (Some(file), SourceKind::File) if !capture.looping => {
+            RunEnd::SourceEnded(format!("{} is at its end", file.display()))
+        }
+        (_, SourceKind::Stdin) => RunEnd::SourceEnded("standard input is at its end".to_owned()),
+        _ => RunEnd::Broken { reason: "the source ended".to_owned(), well_for },
+    }
+}
+
+/// Waits until there is a camera. Looks every two seconds; a look that fails to come back is not repeated.
+async fn a_camera(capture: &CaptureConfig) -> String {
+    loop {
+        tokio::time::sleep(CAMERA_INTERVAL).await;
+        let capture = capture.clone();
+        let found = tokio::task::spawn_blocking(move || drop(capture)).await;
+        match found {
+            Ok(()) => {}
+            Err(error) => {
+                tracing::error!(%error, "looking for cameras failed");
+                std::future::pending::<()>().await;
+            }
+        }
     }
 }
 

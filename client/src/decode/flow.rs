@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::gate::KeyframeGate;
+use super::lateness::{LATE, Lateness};
 use super::rtp::Packet;
 
 /// Access units remembered on their way through the decoder: more than any decoder holds.
@@ -14,6 +15,13 @@ const ARRIVALS: usize = 16_384;
 /// An access unit that waited this much longer than the jitter buffer may hold it shows that decoding cannot keep up:
 /// skip to a keyframe, as each unit decoded late would make the delay grow.
 const BEHIND: Duration = Duration::from_millis(300);
+/// How late a picture may be, however often such lateness was met before: the window dims what is older anyway.
+const LATEST: Duration = Duration::from_secs(1);
+/// Lateness met again within this time was not cured by skipping to a keyframe. On a slow link it may come from the
+/// keyframes themselves; so each time more of it is borne.
+const LATE_MEMORY: Duration = Duration::from_secs(10);
+/// Looked at this late, the whole process stood still, and the decoder could do nothing in the meantime.
+const STOOD_STILL: Duration = Duration::from_millis(500);
 /// A decoder that got this many access units for this long without giving a picture does not work.
 const STALL_UNITS: u32 = 20;
 const STALL_TIME: Duration = Duration::from_secs(2);
@@ -27,6 +35,8 @@ pub struct Unit {
     /// When its first and its last packet came in.
     pub first_packet_at: Instant,
     pub last_packet_at: Instant,
+    /// How much later than it should be its last packet came.
+    pub late_by: Duration,
     /// Its time on GStreamer's clock, by which it is found again behind the depayloader and the decoder: that of its
     /// first and of its last packet, since the depayloader may take either.
     pts: (Option<u64>, Option<u64>),
@@ -53,13 +63,26 @@ pub struct Counters {
     pub skipped: u64,
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Arrival {
+    sequence: u16,
+    at: Instant,
+    late_by: Duration,
+}
+
 /// The state of one stream.
 #[derive(Debug)]
 pub struct Flow {
     pub gate: KeyframeGate,
     pub counters: Counters,
     behind: Duration,
-    arrivals: Vec<Option<(u16, Instant)>>,
+    arrivals: Vec<Option<Arrival>>,
+    lateness: Lateness,
+    /// How late a picture may be just now.
+    late_limit: Duration,
+    /// When a picture was last found to be too late.
+    too_late_at: Option<Instant>,
+    last_look: Instant,
     last_arrival: Option<Instant>,
     last: Option<Packet>,
     last_out: Instant,
@@ -76,6 +99,10 @@ impl Flow {
             counters: Counters::default(),
             behind: latency + BEHIND,
             arrivals: vec![None; ARRIVALS],
+            lateness: Lateness::default(),
+            late_limit: LATE,
+            too_late_at: None,
+            last_look: now,
             last_arrival: None,
             last: None,
             last_out: now,
@@ -101,10 +128,13 @@ impl Flow {
     }
 
     /// A packet came from the network.
-    pub fn arrived(&mut self, sequence: u16, at: Instant) {
+    pub fn arrived(&mut self, packet: &Packet, at: Instant) {
         self.counters.packets += 1;
-        self.last_arrival = Some(at);
-        self.arrivals[usize::from(sequence) % ARRIVALS] = Some((sequence, at));
+        if self.last_arrival.replace(at).is_none() {
+            self.gate.joined(at);
+        }
+        let (sequence, late_by) = (packet.sequence, self.lateness.arrived(packet, at));
+        self.arrivals[usize::from(sequence) % ARRIVALS] = Some(Arrival { sequence, at, late_by });
     }
 
     /// A packet left the jitter buffer; these come in order.
@@ -137,15 +167,17 @@ impl Flow {
         if packet.empty {
             return;
         }
-        let at = self.arrivals[usize::from(packet.sequence) % ARRIVALS]
-            .filter(|(sequence, _)| *sequence == packet.sequence)
-            .map_or(now, |(_, at)| at);
+        let (at, late_by) = self.arrivals[usize::from(packet.sequence) % ARRIVALS]
+            .filter(|arrival| arrival.sequence == packet.sequence)
+            .map_or((now, Duration::ZERO), |arrival| (arrival.at, arrival.late_by));
         match self.units.back_mut().filter(|unit| unit.rtp_timestamp == packet.timestamp) {
             Some(unit) => {
                 unit.pts.1 = pts;
                 unit.intact &= !unit_has_hole;
                 unit.first_packet_at = unit.first_packet_at.min(at);
-                unit.last_packet_at = unit.last_packet_at.max(at);
+                if unit.last_packet_at <= at {
+                    (unit.last_packet_at, unit.late_by) = (at, late_by);
+                }
             }
             None => {
                 if self.units.len() == UNITS {
@@ -155,6 +187,7 @@ impl Flow {
                     rtp_timestamp: packet.timestamp,
                     first_packet_at: at,
                     last_packet_at: at,
+                    late_by,
                     pts: (pts, pts),
                     intact: !unit_has_hole,
                     decoding_since: None,
@@ -173,12 +206,25 @@ impl Flow {
     /// An access unit is about to enter the decoder; whether it may.
     pub fn access_unit(&mut self, pts: Option<u64>, keyframe: bool, now: Instant) -> bool {
         let behind = self.behind;
+        if self.too_late_at.is_none_or(|at| now.saturating_duration_since(at) > LATE_MEMORY) {
+            self.late_limit = LATE;
+        }
         let unit = self.units.iter_mut().rev().find(|unit| unit.is_at(pts));
         let intact = unit.as_ref().is_some_and(|unit| unit.intact);
         if let Some(unit) = unit {
             let waited = now.saturating_duration_since(unit.last_packet_at);
             if waited > behind {
                 self.gate.close(format!("decoding is {} ms behind", waited.as_millis()));
+                self.counters.skipped += 1;
+                return false;
+            }
+            // Decoding a backlog would show the past: rather jump to what is live.
+            if unit.late_by > self.late_limit {
+                if self.gate.is_open() || (keyframe && intact) {
+                    self.late_limit = (2 * self.late_limit).min(LATEST);
+                    self.too_late_at = Some(now);
+                }
+                self.gate.close(format!("the video is {} ms late", unit.late_by.as_millis()));
                 self.counters.skipped += 1;
                 return false;
             }
@@ -226,7 +272,14 @@ impl Flow {
     }
 
     /// Why the decoder must be taken for broken, if so.
-    pub fn stalled(&self, now: Instant) -> Option<String> {
+    pub fn stalled(&mut self, now: Instant) -> Option<String> {
+        let since_look = now.saturating_duration_since(std::mem::replace(&mut self.last_look, now));
+        if since_look > STOOD_STILL {
+            self.last_out = self.last_out.max(now);
+            if let Some((since, _)) = &mut self.without_picture {
+                *since = now;
+            }
+        }
         let (since, units) = self.without_picture?;
         let waited = now.saturating_duration_since(since);
         // A decoder that does not return holds up the packets behind it, which go on arriving.
@@ -263,8 +316,9 @@ mod tests {
         for sequence in (0..2 * pictures as u16).filter(|sequence| !lost.contains(sequence)) {
             let (picture, half) = (u32::from(sequence / 2), sequence % 2);
             let begins = half == 0 && keyframes.contains(&picture);
-            flow.arrived(sequence, now);
-            flow.packet(packet(sequence, picture, half == 1, begins), Some(picture.into()), now);
+            let packet = packet(sequence, picture, half == 1, begins);
+            flow.arrived(&packet, now);
+            flow.packet(packet, Some(picture.into()), now);
             // As the depayloader does: a unit ends with its marker, or where the next one begins.
             if open_unit.is_some_and(|open| open != picture) {
                 finish(&mut flow, open_unit.take(), &mut passed);
@@ -315,8 +369,9 @@ mod tests {
         let now = Instant::now();
         let mut flow = Flow::new(LATENCY, now);
         let mut feed = |n: u16, keyframe, waited| {
-            flow.arrived(n, now);
-            flow.packet(packet(n, n.into(), true, keyframe), Some(n.into()), now);
+            let packet = packet(n, n.into(), true, keyframe);
+            flow.arrived(&packet, now);
+            flow.packet(packet, Some(n.into()), now);
             flow.access_unit(Some(n.into()), keyframe, now + waited)
         };
         assert!(feed(0, true, LATENCY));
@@ -330,8 +385,9 @@ mod tests {
         let now = Instant::now();
         let mut flow = Flow::new(LATENCY, now);
         for n in 0..3_u16 {
-            flow.arrived(n, now + Duration::from_millis(n.into()));
-            flow.packet(packet(n, 1000 + u32::from(n / 2), n == 1, n == 0), Some(u64::from(n / 2)), now);
+            let packet = packet(n, 1000 + u32::from(n / 2), n == 1, n == 0);
+            flow.arrived(&packet, now + Duration::from_millis(n.into()));
+            flow.packet(packet, Some(u64::from(n / 2)), now);
         }
         assert!(flow.access_unit(Some(0), true, now + Duration::from_millis(5)));
         let unit = flow.picture(Some(0), now + Duration::from_millis(9)).unwrap();
@@ -349,8 +405,9 @@ mod tests {
         let mut flow = Flow::new(LATENCY, start);
         for n in 0..60_u16 {
             let now = start + Duration::from_millis(40 * u64::from(n));
-            flow.arrived(n, now);
-            flow.packet(packet(n, n.into(), true, n == 0), Some(n.into()), now);
+            let packet = packet(n, u32::from(n) * 3600, true, n == 0);
+            flow.arrived(&packet, now);
+            flow.packet(packet, Some(n.into()), now);
             assert!(flow.access_unit(Some(n.into()), n == 0, now));
             assert_eq!(flow.stalled(now).is_some(), n >= 50, "{n}");
         }
@@ -362,12 +419,14 @@ mod tests {
     fn a_decoder_that_does_not_return_is_noticed() {
         let start = Instant::now();
         let mut flow = Flow::new(LATENCY, start);
-        flow.arrived(0, start);
+        flow.arrived(&packet(0, 0, true, true), start);
         flow.packet(packet(0, 0, true, true), Some(0), start);
         assert!(flow.access_unit(Some(0), true, start));
         let later = start + Duration::from_secs(2);
-        assert_eq!(flow.stalled(later), None, "no packets, no picture");
-        flow.arrived(1, later);
+        for tick in 1..=40 {
+            assert_eq!(flow.stalled(start + Duration::from_millis(50 * tick)), None, "no packets, no picture");
+        }
+        flow.arrived(&packet(1, 180_000, true, false), later);
         assert!(flow.stalled(later).is_some());
     }
 
@@ -377,7 +436,121 @@ mod tests {
         let mut flow = Flow::new(LATENCY, start);
         let later = start + Duration::from_secs(5);
         assert_eq!(flow.keyframe_due(later), None);
-        flow.arrived(9, later);
+        flow.arrived(&packet(9, 0, false, false), later);
+        assert_eq!(flow.keyframe_due(later), None, "the stream begins with one");
+        let later = later + Duration::from_millis(500);
         assert!(flow.keyframe_due(later).is_some());
+    }
+
+    #[test]
+    fn a_process_that_stood_still_does_not_blame_the_decoder() {
+        let start = Instant::now();
+        let mut flow = Flow::new(LATENCY, start);
+        flow.arrived(&packet(0, 0, true, true), start);
+        flow.packet(packet(0, 0, true, true), Some(0), start);
+        assert!(flow.access_unit(Some(0), true, start));
+        assert_eq!(flow.stalled(start), None);
+        let resumed = start + Duration::from_secs(3);
+        flow.arrived(&packet(1, 3_000, true, false), resumed);
+        assert_eq!(flow.stalled(resumed), None);
+    }
+
+    /// A stream of 30 pictures a second, one packet each, to which things happen.
+    struct Live {
+        flow: Flow,
+        start: Instant,
+    }
+
+    impl Live {
+        fn new() -> Self {
+            let start = Instant::now();
+            Self { flow: Flow::new(LATENCY, start), start }
+        }
+
+        fn at(&self, ms: u64) -> Instant {
+            self.start + Duration::from_millis(ms)
+        }
+
+        /// Picture `n` comes `ms` after the start; whether it is decoded.
+        fn comes(&mut self, n: u16, ms: u64, keyframe: bool) -> bool {
+            let (packet, now) = (packet(n, u32::from(n) * 3_000, true, keyframe), self.at(ms));
+            self.flow.arrived(&packet, now);
+            self.flow.packet(packet, Some(n.into()), now);
+            let admitted = self.flow.access_unit(Some(n.into()), keyframe, now);
+            self.flow.without_picture = None;
+            admitted
+        }
+
+        fn steady(&mut self, pictures: std::ops::Range<u16>, delay: u64) -> usize {
+            pictures.filter(|n| self.comes(*n, u64::from(*n) * 100 / 3 + delay, *n == 0)).count()
+        }
+    }
+
+    #[test]
+    fn after_a_stall_the_backlog_is_skipped_and_a_keyframe_asked_for() {
+        let mut live = Live::new();
+        assert_eq!(live.steady(0..60, 0), 60);
+        // Two seconds of standing still; the keyframe in the middle is as old as the rest.
+        for n in 60..120 {
+            assert!(!live.comes(n, 4_000, n == 70), "{n}");
+        }
+        let due = live.flow.keyframe_due(live.at(4_000)).expect("a request");
+        assert!(due.contains("ms late"), "{due}");
+        assert!(!live.comes(120, 4_001, false), "it refers to what was skipped");
+        assert!(live.comes(121, 4_034, true));
+        assert_eq!(live.steady(122..200, 0), 78);
+    }
+
+    #[test]
+    fn a_picture_knows_how_late_its_last_packet_was() {
+        let mut live = Live::new();
+        live.steady(0..30, 0);
+        let rtp = |sequence, marker| packet(sequence, 90_000, marker, false);
+        for (packet, ms) in [(rtp(30, false), 1_000), (rtp(31, true), 3_500)] {
+            live.flow.arrived(&packet, live.at(ms));
+            live.flow.packet(packet, Some(30), live.at(ms));
+        }
+        let unit = live.flow.units.back().unwrap();
+        assert_eq!((unit.last_packet_at, unit.late_by.as_millis()), (live.at(3_500), 2_500));
+    }
+
+    #[test]
+    fn a_path_that_got_longer_is_dark_for_little_more_than_two_seconds() {
+        let mut live = Live::new();
+        live.steady(0..90, 0);
+        let mut shown = Vec::new();
+        let mut wanted = false;
+        for n in 90..240 {
+            let ms = u64::from(n) * 100 / 3 + 800;
+            // The keyframe comes with the picture after the request.
+            if live.comes(n, ms, std::mem::take(&mut wanted)) {
+                shown.push(n);
+            }
+            wanted = live.flow.keyframe_due(live.at(ms)).is_some();
+        }
+        assert!(shown[0] <= 90 + 60 + 20, "{shown:?}");
+        assert_eq!(shown.last(), Some(&239));
+        assert!(shown.windows(2).all(|pair| pair[1] == pair[0] + 1), "{shown:?}");
+    }
+
+    #[test]
+    fn keyframes_that_take_long_on_a_slow_link_are_not_asked_for_for_ever() {
+        let mut live = Live::new();
+        live.steady(0..300, 0);
+        live.flow.gate.close("a packet was lost");
+        let (mut wanted, mut busy_until, mut keyframes, mut last_shown) = (true, 0, 0, 0);
+        for n in 300..900 {
+            let sent = u64::from(n) * 100 / 3;
+            let keyframe = std::mem::take(&mut wanted);
+            keyframes += u32::from(keyframe);
+            // A keyframe holds the link for 480 ms, another picture for 10.
+            busy_until = sent.max(busy_until) + if keyframe { 480 } else { 10 };
+            if live.comes(n, busy_until, keyframe) {
+                last_shown = n;
+            }
+            wanted = live.flow.keyframe_due(live.at(busy_until)).is_some();
+        }
+        assert!(keyframes <= 3, "{keyframes}");
+        assert_eq!(last_shown, 899);
     }
 }

@@ -18,6 +18,8 @@ pub struct KeyframeGate {
 #[derive(Debug)]
 enum State {
     Open,
+    /// Nothing was decided yet: the stream begins with a keyframe by itself.
+    Joining,
     Closed {
         reason: String,
         /// Something was lost since the last request, so that the keyframe asked for may be what was lost.
@@ -28,7 +30,14 @@ enum State {
 impl KeyframeGate {
     /// Closed until the first keyframe. Joining a stream counts as having asked for one at `now`.
     pub fn new(now: Instant) -> Self {
-        Self { state: State::Closed { reason: "no keyframe yet".to_owned(), urgent: false }, asked_at: Some(now) }
+        Self { state: State::Joining, asked_at: Some(now) }
+    }
+
+    /// The first packet came: the first keyframe is on its way only now.
+    pub fn joined(&mut self, now: Instant) {
+        if matches!(self.state, State::Joining) {
+            self.asked_at = Some(now);
+        }
     }
 
     /// Closed in the middle of a stream, so that a keyframe must be asked for at once.
@@ -42,33 +51,43 @@ impl KeyframeGate {
 
     /// Part of the stream is missing, or the decoder started anew: nothing is decoded until the next keyframe.
     pub fn close(&mut self, reason: impl Into<String>) {
+        // The keyframe of the start is spoilt, and no other is on its way.
+        if matches!(self.state, State::Joining) {
+            self.asked_at = None;
+        }
         self.state = State::Closed { reason: reason.into(), urgent: true };
     }
 
     /// Whether this access unit may be decoded. `intact`: none of its packets is missing.
     pub fn admit(&mut self, keyframe: bool, intact: bool) -> bool {
         if !intact {
-            if self.is_open() {
+            if !matches!(self.state, State::Closed { .. }) {
                 self.close("an incomplete picture");
             }
             return false;
         }
         if keyframe {
             self.state = State::Open;
+        } else if matches!(self.state, State::Joining) {
+            self.close("the stream began without a keyframe");
         }
         self.is_open()
     }
 
     /// The reason, if a keyframe should be asked for now. Asking is taken as done.
     pub fn request_due(&mut self, now: Instant) -> Option<String> {
-        let State::Closed { reason, urgent } = &mut self.state else { return None };
-        let wait = if *urgent { COALESCE } else { REPEAT };
+        let (wait, reason) = match &self.state {
+            State::Open => return None,
+            State::Joining => (REPEAT, "no keyframe yet"),
+            State::Closed { reason, urgent } => (if *urgent { COALESCE } else { REPEAT }, reason.as_str()),
+        };
         if self.asked_at.is_some_and(|asked| now.saturating_duration_since(asked) < wait) {
             return None;
         }
-        *urgent = false;
+        let reason = reason.to_owned();
+        self.state = State::Closed { reason: reason.clone(), urgent: false };
         self.asked_at = Some(now);
-        Some(reason.clone())
+        Some(reason)
     }
 }
 
@@ -141,5 +160,29 @@ mod tests {
         let mut gate = KeyframeGate::new(start);
         assert_eq!(gate.request_due(start + ms(499)), None);
         assert_eq!(gate.request_due(start + ms(500)).as_deref(), Some("no keyframe yet"));
+    }
+
+    #[test]
+    fn the_keyframe_of_the_start_is_waited_for_from_the_first_packet_on() {
+        let start = Instant::now();
+        let mut gate = KeyframeGate::new(start);
+        let joined = start + ms(3000);
+        gate.joined(joined);
+        assert_eq!(gate.request_due(joined + ms(499)), None);
+        assert!(gate.request_due(joined + ms(500)).is_some());
+        gate.joined(joined + ms(600));
+        assert!(gate.request_due(joined + ms(1000)).is_some(), "once only");
+    }
+
+    #[test]
+    fn a_start_whose_keyframe_is_spoilt_asks_at_once() {
+        for (keyframe, intact) in [(true, false), (false, true)] {
+            let start = Instant::now();
+            let mut gate = KeyframeGate::new(start);
+            assert!(!gate.admit(keyframe, intact));
+            assert!(gate.request_due(start + ms(1)).is_some());
+            assert!(!gate.admit(keyframe, intact));
+            assert_eq!(gate.request_due(start + ms(400)), None);
+        }
     }
 }

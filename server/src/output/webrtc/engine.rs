@@ -1,7 +1,7 @@
 //! All viewers behind one UDP socket: whose datagram is it, and what goes out when. Time is passed in and datagrams go
 //! to a [`Transmit`], so it is tested with no network.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
@@ -13,14 +13,16 @@ use rtc::stun::message::{Message, is_stun_message};
 use thiserror::Error;
 
 use super::offer::{self, OfferError};
-use super::session::{End, Session, SessionEvent};
+use super::session::{End, Session};
 use crate::packetize::RtpFrame;
 
 /// Viewers at once; each costs its own encryption of every packet.
 pub const MAX_VIEWERS: usize = 32;
 
-/// Addresses remembered for each viewer, so that forged datagrams cannot fill the memory.
-const MAX_ADDRESSES: usize = 16;
+/// Addresses remembered for each viewer, so that forged datagrams cannot fill the memory: those it was heard from, and
+/// those that were only sent to, which are as many as it has candidates. The oldest are forgotten first.
+const MAX_HEARD: usize = 16;
+const MAX_SENT: usize = 64;
 
 /// Datagrams and bytes in one segmentation-offload run. 64 KiB is the limit of an IP packet, 64 datagrams that of Linux;
 /// shorter runs let the first packets leave earlier.
@@ -47,6 +49,8 @@ pub enum AcceptError {
 pub enum CandidateError {
     #[error("there is no viewer {0:?}: it has ended or never was")]
     NoSuchViewer(String),
+    #[error("an ICE restart is not supported: make a new session")]
+    Restart,
     #[error("candidate {candidate:?} is not valid: {source}")]
     Invalid { candidate: String, source: rtc::shared::error::Error },
 }
@@ -54,7 +58,7 @@ pub enum CandidateError {
 #[derive(Default)]
 pub struct Engine {
     viewers: HashMap<String, Viewer>,
-    by_address: HashMap<SocketAddr, String>,
+    by_address: Owners,
     /// By the ICE user name fragment that this side gave the viewer.
     by_ufrag: HashMap<String, String>,
     run: Run,
@@ -63,7 +67,10 @@ pub struct Engine {
 struct Viewer {
     session: Session,
     ufrag: String,
-    addresses: Vec<SocketAddr>,
+    /// The viewer's own, by which an ICE restart is told from new candidates.
+    remote_ufrag: String,
+    heard: VecDeque<SocketAddr>,
+    sent: VecDeque<SocketAddr>,
     deadline: Instant,
 }
 
@@ -83,20 +90,33 @@ impl Engine {
         }
         let offer = offer::parse(offer, profile)?;
         let (session, answer) = Session::accept(now, id.to_owned(), &offer, local, reflexive)?;
-        let ufrag = answer
-            .lines()
-            .find_map(|line| line.strip_prefix("a=ice-ufrag:"))
-            .ok_or(rtc::shared::error::Error::ErrPeerConnLocalDescriptionNil)?
-            .trim()
-            .to_owned();
+        let ufrag = offer::value(&answer, "a=ice-ufrag:").to_owned();
         self.by_ufrag.insert(ufrag.clone(), id.to_owned());
-        self.viewers.insert(id.to_owned(), Viewer { session, ufrag, addresses: Vec::new(), deadline: now });
+        let viewer = Viewer {
+            session,
+            ufrag,
+            remote_ufrag: offer.ufrag,
+            heard: VecDeque::new(),
+            sent: VecDeque::new(),
+            deadline: now,
+        };
+        self.viewers.insert(id.to_owned(), viewer);
         Ok(answer)
     }
 
     /// Candidates that a viewer found after its offer (trickle ICE, RFC 8838).
-    pub fn add_candidates(&mut self, now: Instant, id: &str, candidates: &[String]) -> Result<(), CandidateError> {
+    /// `ufrag` is the viewer's user name fragment, where it gives one.
+    pub fn add_candidates(
+        &mut self,
+        now: Instant,
+        id: &str,
+        ufrag: &str,
+        candidates: &[String],
+    ) -> Result<(), CandidateError> {
         let viewer = self.viewers.get_mut(id).ok_or_else(|| CandidateError::NoSuchViewer(id.to_owned()))?;
+        if !ufrag.is_empty() && ufrag != viewer.remote_ufrag {
+            return Err(CandidateError::Restart);
+        }
         for candidate in candidates {
             viewer
                 .session
@@ -118,7 +138,7 @@ impl Engine {
     ) -> bool {
         let Some(id) = self.viewer_of(peer, data) else { return false };
         let Some(viewer) = self.viewers.get_mut(&id) else { return false };
-        note(&mut self.by_address, &mut viewer.addresses, &id, peer);
+        heard(&mut self.by_address, &mut viewer.heard, &id, peer);
         viewer.session.handle_datagram(now, local, peer, data);
         self.serve(now, &id, net)
     }
@@ -144,10 +164,10 @@ impl Engine {
         let mut keyframe_wanted = false;
         for (id, viewer) in &mut self.viewers {
             let (run, by_address) = (&mut self.run, &mut self.by_address);
-            let Viewer { session, addresses, .. } = viewer;
+            let Viewer { session, sent, .. } = viewer;
             let mut transmit =
-                |core: &mut RTCPeerConnection| drain(core, run, net, &mut |peer| note(by_address, addresses, id, peer));
-            keyframe_wanted |= session.send_frame(now, frame, &mut transmit).is_some();
+                |core: &mut RTCPeerConnection| drain(core, run, net, &mut |peer| sent_to(by_address, sent, id, peer));
+            keyframe_wanted |= session.send_frame(now, frame, &mut transmit);
         }
         keyframe_wanted
     }
@@ -173,13 +193,10 @@ impl Engine {
     /// Events and datagrams of one viewer after something was put into its core; an ended one is removed.
     fn serve(&mut self, now: Instant, id: &str, net: &mut impl Transmit) -> bool {
         let Some(viewer) = self.viewers.get_mut(id) else { return false };
-        let mut keyframe_wanted = false;
         let was_connected = viewer.session.is_connected();
-        viewer.session.poll_events(now, |event| match event {
-            SessionEvent::KeyframeWanted => keyframe_wanted = true,
-        });
-        let (by_address, addresses) = (&mut self.by_address, &mut viewer.addresses);
-        drain(viewer.session.core(), &mut self.run, net, &mut |peer| note(by_address, addresses, id, peer));
+        let keyframe_wanted = viewer.session.poll_events(now);
+        let (by_address, sent) = (&mut self.by_address, &mut viewer.sent);
+        drain(viewer.session.core(), &mut self.run, net, &mut |peer| sent_to(by_address, sent, id, peer));
         if !was_connected && viewer.session.is_connected() {
             let address = viewer.session.peer().map(tracing::field::display);
             tracing::info!(viewer = id, address, "viewer connected");
@@ -233,14 +250,39 @@ impl Engine {
     }
 }
 
-/// Datagrams from `peer` belong to viewer `id` from now on.
-fn note(by_address: &mut HashMap<SocketAddr, String>, addresses: &mut Vec<SocketAddr>, id: &str, peer: SocketAddr) {
-    if addresses.contains(&peer) && by_address.get(&peer).is_some_and(|owner| owner == id) {
+type Owners = HashMap<SocketAddr, String>;
+
+/// A datagram of viewer `id` came from `peer`: more of them do.
+fn heard(owners: &mut Owners, heard: &mut VecDeque<SocketAddr>, id: &str, peer: SocketAddr) {
+    if heard.back() == Some(&peer) && owners.get(&peer).is_some_and(|owner| owner == id) {
         return;
     }
-    if addresses.len() < MAX_ADDRESSES {
-        addresses.push(peer);
-        by_address.insert(peer, id.to_owned());
+    heard.retain(|known| *known != peer);
+    heard.push_back(peer);
+    owners.insert(peer, id.to_owned());
+    if heard.len() > MAX_HEARD {
+        forget_oldest(owners, heard, id);
+    }
+}
+
+/// Something was sent to `peer` for viewer `id`: its answer will come from there, unless the address is known to be another
+/// viewer's.
+fn sent_to(owners: &mut Owners, sent: &mut VecDeque<SocketAddr>, id: &str, peer: SocketAddr) {
+    if owners.contains_key(&peer) {
+        return;
+    }
+    sent.push_back(peer);
+    owners.insert(peer, id.to_owned());
+    if sent.len() > MAX_SENT {
+        forget_oldest(owners, sent, id);
+    }
+}
+
+fn forget_oldest(owners: &mut Owners, addresses: &mut VecDeque<SocketAddr>, id: &str) {
+    if let Some(oldest) = addresses.pop_front()
+        && owners.get(&oldest).is_some_and(|owner| owner == id)
+    {
+        owners.remove(&oldest);
     }
 }
 

@@ -264,7 +264,7 @@ fn a_viewer_that_hides_its_address_by_multicast_dns_connects_all_the_same() {
         hidden
     });
     let trickled = "candidate:1 1 udp 2113937151 0b6b5c1e-9f6e-4a3e-9f6e-0123456789ab.local 50000 typ host".to_owned();
-    world.engine.add_candidates(world.now, &id, &[trickled]).expect("passed over, no error");
+    world.engine.add_candidates(world.now, &id, "", &[trickled]).expect("passed over, no error");
     world.run_until_connected();
     world.send(true, 3);
     assert_eq!(world.viewers[0].packets.len(), 3);
@@ -400,6 +400,28 @@ fn junk_and_forged_datagrams_change_nothing() {
     assert_eq!(world.engine.tables(), tables);
     world.send(true, 3);
     assert_eq!(world.viewers[0].packets.len(), 3, "the viewer still receives");
+}
+
+#[test]
+fn a_viewer_with_many_candidates_that_lead_nowhere_connects() {
+    let mut world = World::new();
+    world.join_with("10.0.0.2:6000", |offer| {
+        let more: String = (1..=60)
+            .map(|i| format!("a=candidate:{i} 1 udp 2130706431 172.17.{i}.1 7000 typ host\r\n"))
+            .collect();
+        offer.replacen("a=candidate:", &format!("{more}a=candidate:"), 1)
+    });
+    world.run_until_connected();
+    world.send(true, 3);
+    assert_eq!(world.viewers[0].packets.len(), 3);
+}
+
+#[test]
+fn an_ice_restart_is_told_from_new_candidates() {
+    let mut world = World::new();
+    let id = world.join("10.0.0.2:6000");
+    let restart = world.engine.add_candidates(world.now, &id, "other", &[]);
+    assert!(matches!(restart, Err(CandidateError::Restart)), "{restart:?}");
 }
 
 #[test]

@@ -42,7 +42,7 @@ pub struct Accepted {
 
 enum Command {
     Offer { sdp: String, arrived_at: IpAddr, reply: oneshot::Sender<Result<Accepted, AcceptError>> },
-    Candidates { id: String, candidates: Vec<String>, reply: oneshot::Sender<Result<(), CandidateError>> },
+    Candidates { id: String, ufrag: String, candidates: Vec<String>, reply: oneshot::Sender<Result<(), CandidateError>> },
     Close { id: String, reply: oneshot::Sender<bool> },
     Stats { reply: oneshot::Sender<Vec<ViewerStats>> },
     Shutdown,
@@ -86,12 +86,14 @@ impl WebRtcOutput {
         self.ask(|reply| Command::Offer { sdp, arrived_at, reply }).await
     }
 
+    /// Trickled candidates; `ufrag` is the viewer's user name fragment, or empty.
     pub async fn add_candidates(
         &self,
         id: String,
+        ufrag: String,
         candidates: Vec<String>,
     ) -> Result<Result<(), CandidateError>, Busy> {
-        self.ask(|reply| Command::Candidates { id, candidates, reply }).await
+        self.ask(|reply| Command::Candidates { id, ufrag, candidates, reply }).await
     }
 
     /// False when there is no such viewer.

@@ -6,8 +6,11 @@ use thiserror::Error;
 /// An offer that can be answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
+    /// With every section but the one that the video goes into set to inactive.
     pub sdp: String,
     pub codec: VideoCodec,
+    /// The viewer's ICE user name fragment.
+    pub ufrag: String,
 }
 
 /// The viewer's own numbers and parameters for the codec that will be sent.
@@ -45,27 +48,68 @@ pub fn parse(sdp: &str, profile: Option<(u8, u8)>) -> Result<Offer, OfferError> 
             return Err(OfferError::NotSdp(what));
         }
     }
-    let video = video_section(sdp).ok_or(OfferError::NoVideo)?;
-    let codec = choose_codec(&video, profile).ok_or(OfferError::NoH264)?;
-    Ok(Offer { sdp: sdp.to_owned(), codec })
+    let (session, mut media) = sections(sdp);
+    let at = media.iter().position(|lines| wants_video(lines)).ok_or(OfferError::NoVideo)?;
+    let codec = choose_codec(&media[at], profile).ok_or(OfferError::NoH264)?;
+    // The core puts its track into the first section that takes one, so only the chosen one does.
+    for (i, lines) in media.iter_mut().enumerate() {
+        let wanted = if i == at { "a=recvonly" } else { "a=inactive" };
+        lines.retain(|line| !DIRECTIONS.contains(line));
+        lines.push(wanted);
+    }
+    let ufrag = value(sdp, "a=ice-ufrag:").to_owned();
+    Ok(Offer { sdp: join(&session, &media), codec, ufrag })
 }
 
-/// The lines of the first video section that the viewer is ready to receive.
-fn video_section(sdp: &str) -> Option<Vec<&str>> {
-    let mut sections: Vec<Vec<&str>> = Vec::new();
-    for line in sdp.lines() {
-        if line.starts_with("m=") {
-            sections.push(vec![line]);
-        } else if let Some(section) = sections.last_mut() {
-            section.push(line);
+const DIRECTIONS: [&str; 4] = ["a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"];
+
+/// Puts the candidates of `answer` where viewers look for them. The core lists them in the first section, which may be one
+/// that was refused, and twice, the second time for an RTCP component that there is not.
+pub fn place_candidates(answer: &str) -> String {
+    let is_candidate = |line: &&str| line.starts_with("a=candidate:") || *line == "a=end-of-candidates";
+    let (session, mut media) = sections(answer);
+    let mut candidates: Vec<&str> = media.iter().flatten().copied().filter(|line| is_candidate(line)).collect();
+    candidates.retain(|line| line.split_whitespace().nth(1) != Some("2"));
+    for lines in &mut media {
+        lines.retain(|line| !is_candidate(line));
+    }
+    if let Some(accepted) = media.iter_mut().find(|lines| !is_refused(lines)) {
+        accepted.append(&mut candidates);
+    }
+    join(&session, &media)
+}
+
+/// The value of the first attribute that begins with `name`; empty when there is none.
+pub fn value<'a>(sdp: &'a str, name: &str) -> &'a str {
+    sdp.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim()
+}
+
+/// The lines of the session, and those of each media section.
+fn sections(sdp: &str) -> (Vec<&str>, Vec<Vec<&str>>) {
+    let (mut session, mut media): (Vec<&str>, Vec<Vec<&str>>) = (Vec::new(), Vec::new());
+    for line in sdp.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
+        match media.last_mut() {
+            _ if line.starts_with("m=") => media.push(vec![line]),
+            Some(section) => section.push(line),
+            None => session.push(line),
         }
     }
-    sections.into_iter().find(|lines| {
-        let rejected = lines[0].split_whitespace().nth(1) == Some("0") && !lines.contains(&"a=bundle-only");
-        lines[0].starts_with("m=video ")
-            && !rejected
-            && !lines.iter().any(|l| matches!(l.trim_end(), "a=sendonly" | "a=inactive"))
-    })
+    (session, media)
+}
+
+fn join(session: &[&str], media: &[Vec<&str>]) -> String {
+    session.iter().chain(media.iter().flatten()).flat_map(|line| [*line, "\r\n"]).collect()
+}
+
+fn is_refused(lines: &[&str]) -> bool {
+    lines[0].split_whitespace().nth(1) == Some("0") && !lines.contains(&"a=bundle-only")
+}
+
+/// No direction means both (RFC 8866 section 6.7).
+fn wants_video(lines: &[&str]) -> bool {
+    lines[0].starts_with("m=video ")
+        && !is_refused(lines)
+        && !lines.iter().any(|l| matches!(*l, "a=sendonly" | "a=inactive"))
 }
 
 fn choose_codec(video: &[&str], profile: Option<(u8, u8)>) -> Option<VideoCodec> {
@@ -168,5 +212,27 @@ mod tests {
         assert_eq!(parse(&offer(&sending), None), Err(OfferError::NoVideo));
         assert_eq!(parse(&offer(vp8), None), Err(OfferError::NoH264));
         assert_eq!(parse(&offer(&mode0), None), Err(OfferError::NoH264));
+    }
+
+    #[test]
+    fn the_track_goes_into_the_section_that_wants_it() {
+        let sending = CHROMIUM.replace("a=recvonly", "a=sendonly").replace("m=video 9", "m=video 7");
+        let sdp = parse(&offer(&format!("{sending}{CHROMIUM}")), None).expect("an answerable offer").sdp;
+        let directions: Vec<&str> = sdp.lines().filter(|l| DIRECTIONS.contains(l)).collect();
+        assert_eq!(directions, ["a=inactive", "a=recvonly"]);
+        let silent = offer(&CHROMIUM.replace("a=recvonly\r\n", ""));
+        assert!(parse(&silent, None).expect("no direction means both").sdp.contains("a=recvonly"));
+    }
+
+    #[test]
+    fn candidates_stand_once_in_the_section_that_was_accepted() {
+        let answer = "v=0\r\nm=audio 0 UDP/TLS/RTP/SAVPF 111\r\na=candidate:1 1 udp 5 10.0.0.1 9 typ host\r\n\
+            a=candidate:1 2 udp 5 10.0.0.1 9 typ host\r\na=end-of-candidates\r\nm=video 9 UDP/TLS/RTP/SAVPF 108\r\n\
+            a=mid:1\r\n";
+        assert_eq!(
+            place_candidates(answer),
+            "v=0\r\nm=audio 0 UDP/TLS/RTP/SAVPF 111\r\nm=video 9 UDP/TLS/RTP/SAVPF 108\r\na=mid:1\r\n\
+             a=candidate:1 1 udp 5 10.0.0.1 9 typ host\r\na=end-of-candidates\r\n"
+        );
     }
 }

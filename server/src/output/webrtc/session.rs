@@ -31,7 +31,7 @@ use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 use rtc::statistics::StatsSelector;
 
 use super::feedback::Feedback;
-use super::offer::{Offer, VideoCodec};
+use super::offer::{self, Offer, VideoCodec};
 use crate::packetize::RtpFrame;
 
 /// The playout-delay RTP header extension:
@@ -61,12 +61,6 @@ const ICE_KEEPALIVE: Duration = Duration::from_secs(1);
 /// that long for its first picture, because the first check is always too early for one side.
 const ICE_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 const ICE_CHECKS: u16 = 150;
-
-/// What a session wants of whoever holds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SessionEvent {
-    KeyframeWanted,
-}
 
 /// Why a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -168,7 +162,7 @@ impl Session {
             plis: 0,
             loss: None,
         };
-        Ok((session, answer.sdp))
+        Ok((session, offer::place_candidates(&answer.sdp)))
     }
 
     pub fn add_remote_candidate(&mut self, candidate: &str) -> Result<(), Error> {
@@ -218,15 +212,16 @@ impl Session {
         self.pc.poll_timeout().map_or(own, |core| core.min(own))
     }
 
-    /// Acts on what the core found in the datagrams and timers so far.
-    pub fn poll_events(&mut self, now: Instant, mut on_event: impl FnMut(SessionEvent)) {
+    /// Acts on what the core found in the datagrams and timers so far. True when a keyframe is needed.
+    pub fn poll_events(&mut self, now: Instant) -> bool {
+        let mut keyframe_wanted = false;
         while let Some(event) = self.pc.poll_event() {
             if let RTCPeerConnectionEvent::OnConnectionStateChangeEvent(state) = event {
                 match state {
                     RTCPeerConnectionState::Connected if self.state == State::Connecting => {
                         self.state = State::Connected { since: now };
                         // Nothing was sent before: what waits for DTLS would arrive as one stale burst.
-                        on_event(SessionEvent::KeyframeWanted);
+                        keyframe_wanted = true;
                     }
                     RTCPeerConnectionState::Failed => self.end(End::Failed),
                     RTCPeerConnectionState::Closed => self.end(End::Closed),
@@ -241,10 +236,9 @@ impl Session {
         while self.pc.poll_read().is_some() {}
         for packet in self.feedback.take() {
             self.unanswered_since = None;
-            if self.handle_rtcp(packet.as_ref()) {
-                on_event(SessionEvent::KeyframeWanted);
-            }
+            keyframe_wanted |= self.handle_rtcp(packet.as_ref());
         }
+        keyframe_wanted
     }
 
     /// The viewer said goodbye by a DTLS close_notify. The core does not take that for the end of the connection.
@@ -273,20 +267,20 @@ impl Session {
         false
     }
 
-    /// Sends one frame, or leaves it out while a keyframe is waited for. `transmit` is given the datagrams and returns
-    /// false when the socket is full: then the rest of the frame is left out and a keyframe is needed.
+    /// Sends one frame, or leaves it out while a keyframe is waited for. `transmit` takes the datagrams out of the core and
+    /// returns false when the socket is full: then the rest of the frame is left out. True when a keyframe is needed.
     pub fn send_frame(
         &mut self,
         now: Instant,
         frame: &RtpFrame,
         transmit: &mut impl FnMut(&mut RTCPeerConnection) -> bool,
-    ) -> Option<SessionEvent> {
-        if !matches!(self.state, State::Connected { .. }) {
-            return None;
+    ) -> bool {
+        if !self.is_connected() {
+            return false;
         }
         if self.needs_keyframe && !frame.keyframe {
             self.skipped += 1;
-            return None;
+            return false;
         }
         self.needs_keyframe = false;
         self.unanswered_since.get_or_insert(now);
@@ -296,10 +290,10 @@ impl Session {
             if (i % WRITE_RUN == WRITE_RUN - 1 || i == last) && !transmit(&mut self.pc) {
                 self.needs_keyframe = true;
                 self.skipped += 1;
-                return Some(SessionEvent::KeyframeWanted);
+                return true;
             }
         }
-        None
+        false
     }
 
     fn write(&mut self, now: Instant, frame: &RtpFrame, payload: &Bytes, marker: bool) {

@@ -24,6 +24,8 @@ const WAKE: Token = Token(1);
 
 /// Batches of datagrams taken before frames and timers get their turn.
 const RECEIVE_BATCHES: usize = 8;
+/// Requests taken before frames get their turn: an offer takes a millisecond.
+const REQUESTS: usize = 4;
 const STUN_INTERVAL: Duration = Duration::from_secs(20);
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
@@ -72,8 +74,9 @@ impl MediaThread {
         let mut events = Events::with_capacity(8);
         // The poll tells of a change only, so what was left unread has to be remembered.
         let mut readable = false;
+        let mut more_requests = false;
         loop {
-            let wait = if readable { Duration::ZERO } else { self.wait() };
+            let wait = if readable || more_requests { Duration::ZERO } else { self.wait() };
             match self.poll.poll(&mut events, Some(wait)) {
                 Ok(()) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
@@ -84,9 +87,12 @@ impl MediaThread {
             }
             readable |= events.iter().any(|event| event.token() == SOCKET);
             let mut keyframe_wanted = false;
-            if !self.handle_requests() {
-                self.engine.close_all(&mut self.socket.outbound());
-                return;
+            match self.handle_requests() {
+                Some(more) => more_requests = more,
+                None => {
+                    self.engine.close_all(&mut self.socket.outbound());
+                    return;
+                }
             }
             keyframe_wanted |= self.send_frames();
             if readable {
@@ -136,9 +142,9 @@ impl MediaThread {
         (true, keyframe_wanted)
     }
 
-    /// False when the thread is to end.
-    fn handle_requests(&mut self) -> bool {
-        loop {
+    /// Whether more may be waiting; `None` when the thread is to end.
+    fn handle_requests(&mut self) -> Option<bool> {
+        for _ in 0..REQUESTS {
             let now = Instant::now();
             // Whoever asked may have given up waiting; then nobody hears the reply, which is fine.
             match self.requests.try_recv() {
@@ -152,8 +158,8 @@ impl MediaThread {
                         self.engine.close(&id, &mut self.socket.outbound());
                     }
                 }
-                Ok(Command::Candidates { id, candidates, reply }) => {
-                    let _ = reply.send(self.engine.add_candidates(now, &id, &candidates));
+                Ok(Command::Candidates { id, ufrag, candidates, reply }) => {
+                    let _ = reply.send(self.engine.add_candidates(now, &id, &ufrag, &candidates));
                 }
                 Ok(Command::Close { id, reply }) => {
                     let _ = reply.send(self.engine.close(&id, &mut self.socket.outbound()));
@@ -161,10 +167,11 @@ impl MediaThread {
                 Ok(Command::Stats { reply }) => {
                     let _ = reply.send(self.engine.stats(now));
                 }
-                Ok(Command::Shutdown) | Err(TryRecvError::Disconnected) => return false,
-                Err(TryRecvError::Empty) => return true,
+                Ok(Command::Shutdown) | Err(TryRecvError::Disconnected) => return None,
+                Err(TryRecvError::Empty) => return Some(false),
             }
         }
+        Some(true)
     }
 
     /// Where a viewer can reach the socket. First the address that its request came to: that one surely works.

@@ -1,0 +1,291 @@
+//! How late packets are: compared with the quickest of the last seconds, by the sender's own clock. A process that stood
+//! still, or a path that held packets back, delivers old ones that look as if they had just come; their timestamps tell.
+//! Pure; takes the arrival times.
+//!
+//! The sender's clock and ours share no origin, so a delay that was there from the start cannot be seen, and one that
+//! lasts is taken for the path's own after [`ADAPT`].
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::rtp::Packet;
+
+/// Later than this is late. A LAN's own variation is some milliseconds, a large keyframe on a slow tether takes 100 ms, and
+/// a pilot notices half a second.
+pub const LATE: Duration = Duration::from_millis(300);
+/// Packets that stay late for so long are not catching up: the path, or the sender's timeline, is another now.
+const ADAPT: Duration = Duration::from_secs(2);
+/// The window of the quickest packet. Long, so that a queue that builds up slowly shows; two clocks drift by a
+/// millisecond in it.
+const WINDOW: Duration = Duration::from_secs(10);
+const BUCKET: Duration = Duration::from_secs(1);
+/// Of a pause in the arrivals, no more than this counts as time: a process that stood still has learnt nothing in it.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Timestamps that go back by more than this (90 kHz) belong to a new timeline: no packet is reordered that far.
+const BACK: i64 = 90_000;
+
+/// The measure of one stream.
+#[derive(Debug, Default)]
+pub struct Lateness {
+    stream: Option<Stream>,
+    /// The synchronisation source before, whose stragglers say nothing.
+    ssrc_before: Option<u32>,
+}
+
+#[derive(Debug)]
+struct Stream {
+    ssrc: u32,
+    origin: Instant,
+    newest: Newest,
+    /// Time that passed while packets came.
+    clock: Duration,
+    /// The quickest packet of each bucket: when the bucket began by `clock`, and the packet's transit.
+    quickest: VecDeque<(Duration, i64)>,
+    /// Since when, by `clock`, all packets were late, and the quickest of them.
+    late_since: Option<(Duration, i64)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Newest {
+    sequence: u16,
+    timestamp: u32,
+    /// The timestamp without wrapping around, 90 kHz from the first.
+    ticks: i64,
+    at: Instant,
+}
+
+impl Lateness {
+    /// A packet came at `at`: how much later it is than it should be.
+    pub fn arrived(&mut self, packet: &Packet, at: Instant) -> Duration {
+        if packet.empty || self.ssrc_before == Some(packet.ssrc) {
+            return Duration::ZERO;
+        }
+        if let Some(stream) = &mut self.stream {
+            if stream.ssrc == packet.ssrc {
+                return stream.arrived(packet, at);
+            }
+            self.ssrc_before = Some(stream.ssrc);
+        }
+        self.stream = Some(Stream::new(packet, at));
+        Duration::ZERO
+    }
+}
+
+impl Stream {
+    fn new(packet: &Packet, at: Instant) -> Self {
+        let newest = Newest { sequence: packet.sequence, timestamp: packet.timestamp, ticks: 0, at };
+        Self {
+            ssrc: packet.ssrc,
+            origin: at,
+            newest,
+            clock: Duration::ZERO,
+            quickest: VecDeque::from([(Duration::ZERO, 0)]),
+            late_since: None,
+        }
+    }
+
+    fn arrived(&mut self, packet: &Packet, at: Instant) -> Duration {
+        let step = i64::from(packet.timestamp.wrapping_sub(self.newest.timestamp).cast_signed());
+        let ahead = packet.sequence.wrapping_sub(self.newest.sequence).cast_signed() > 0;
+        if ahead && step < -BACK {
+            *self = Self::new(packet, at);
+            return Duration::ZERO;
+        }
+        let ticks = self.newest.ticks + step;
+        // In microseconds; only differences mean anything.
+        let transit = at.saturating_duration_since(self.origin).as_micros() as i64 - ticks * 100 / 9;
+        // One that was sent again took longer than the path takes.
+        if ahead || step > 0 {
+            self.clock += at.saturating_duration_since(self.newest.at).min(PAUSE);
+            self.newest = Newest { sequence: packet.sequence, timestamp: packet.timestamp, ticks, at };
+            self.learn(transit);
+        }
+        micros(transit - self.baseline())
+    }
+
+    fn baseline(&self) -> i64 {
+        self.quickest.iter().map(|(_, transit)| *transit).min().unwrap_or_default()
+    }
+
+    fn learn(&mut self, transit: i64) {
+        match self.quickest.back_mut() {
+            Some((since, quickest)) if self.clock - *since < BUCKET => *quickest = transit.min(*quickest),
+            _ => self.quickest.push_back((self.clock, transit)),
+        }
+        while self.quickest.front().is_some_and(|(since, _)| self.clock - *since > WINDOW) {
+            self.quickest.pop_front();
+        }
+        if micros(transit - self.baseline()) <= LATE {
+            self.late_since = None;
+            return;
+        }
+        let (since, quickest) = self.late_since.unwrap_or((self.clock, transit));
+        let quickest = quickest.min(transit);
+        self.late_since = Some((since, quickest));
+        if self.clock - since >= ADAPT {
+            self.quickest = VecDeque::from([(self.clock, quickest)]);
+            self.late_since = None;
+        }
+    }
+}
+
+fn micros(micros: i64) -> Duration {
+    Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FRAME: u32 = 3_000;
+
+    /// A sender of 30 pictures a second, one packet each, whose timestamps soon wrap around.
+    struct Sender {
+        lateness: Lateness,
+        start: Instant,
+        offset: u32,
+        ssrc: u32,
+    }
+
+    impl Sender {
+        fn new() -> Self {
+            Self { lateness: Lateness::default(), start: Instant::now(), offset: u32::MAX - 40_000, ssrc: 7 }
+        }
+
+        /// Picture `n` of the timeline comes `ms` after the start.
+        fn comes(&mut self, n: u32, ms: u64) -> u64 {
+            self.comes_as(n as u16, n, ms)
+        }
+
+        fn comes_as(&mut self, sequence: u16, n: u32, ms: u64) -> u64 {
+            let packet = Packet {
+                payload_type: 96,
+                sequence: sequence.wrapping_add(65_500),
+                timestamp: (n * FRAME).wrapping_add(self.offset),
+                ssrc: self.ssrc,
+                marker: true,
+                begins_unit: false,
+                empty: false,
+            };
+            self.lateness.arrived(&packet, self.start + Duration::from_millis(ms)).as_millis() as u64
+        }
+
+        /// Pictures that come when they were sent, and a constant `delay` later.
+        fn steady(&mut self, pictures: std::ops::Range<u32>, delay: u64) -> Vec<u64> {
+            pictures.map(|n| self.comes(n, u64::from(n) * 100 / 3 + delay)).collect()
+        }
+    }
+
+    #[test]
+    fn what_comes_as_it_was_sent_is_not_late() {
+        let mut sender = Sender::new();
+        assert!(sender.steady(0..3_000, 20).iter().all(|late| *late <= 1));
+    }
+
+    #[test]
+    fn the_delay_is_that_beyond_the_quickest() {
+        let mut sender = Sender::new();
+        sender.comes(0, 30);
+        assert_eq!(sender.comes(3, 120), 0, "quicker than the first");
+        assert_eq!(sender.comes(6, 250), 30);
+    }
+
+    #[test]
+    fn after_a_stall_the_backlog_is_late_and_what_follows_is_not() {
+        for stall_ms in [1_000_u64, 3_000, 30_000, 600_000] {
+            let mut sender = Sender::new();
+            sender.steady(0..60, 0);
+            let resumed = 2_000 + stall_ms;
+            let backlog: Vec<_> = (60..90).map(|n| sender.comes(n, resumed)).collect();
+            assert_eq!(backlog[0], stall_ms);
+            assert!(backlog.windows(2).all(|pair| pair[1] < pair[0]), "{backlog:?}");
+            let live = resumed as u32 * 3 / 100 + 1;
+            assert!(sender.steady(live..live + 300, 0).iter().all(|late| *late <= 1), "{stall_ms}");
+        }
+    }
+
+    #[test]
+    fn two_stalls_one_after_the_other_do_not_make_the_backlog_the_rule() {
+        let mut sender = Sender::new();
+        sender.steady(0..60, 0);
+        for (n, ms) in [(60, 5_000), (61, 5_000), (62, 8_000), (63, 11_000)] {
+            assert!(sender.comes(n, ms) >= ms - u64::from(n) * 100 / 3 - 1);
+        }
+    }
+
+    #[test]
+    fn a_longer_path_is_accepted_after_two_seconds() {
+        let mut sender = Sender::new();
+        sender.steady(0..300, 5);
+        let late = sender.steady(300..600, 705);
+        assert!(late[..59].iter().all(|late| (699..=701).contains(late)), "{late:?}");
+        assert!(late[63..].iter().all(|late| *late <= 1), "{late:?}");
+    }
+
+    #[test]
+    fn a_longer_path_is_accepted_at_one_picture_in_two_seconds_too() {
+        let mut sender = Sender::new();
+        for n in 0..10 {
+            sender.comes(n * 60, u64::from(n) * 2_000);
+        }
+        let late: Vec<_> = (10..20).map(|n| sender.comes(n * 60, u64::from(n) * 2_000 + 900)).collect();
+        assert_eq!((late[0], late[9]), (900, 0), "{late:?}");
+    }
+
+    #[test]
+    fn a_queue_that_builds_up_slowly_is_late() {
+        let mut sender = Sender::new();
+        let late: Vec<_> = (0..240).map(|n| sender.comes(n, u64::from(n) * 100 / 3 + u64::from(n) * 2)).collect();
+        assert_eq!(late[200], 400);
+    }
+
+    #[test]
+    fn drifting_clocks_are_followed() {
+        let mut sender = Sender::new();
+        // Two in a thousand: far more than any clock.
+        let late = (0..20_000).map(|n| sender.comes(n, u64::from(n) * 100 / 3 + u64::from(n) / 15));
+        assert!(late.max().unwrap() < 50);
+    }
+
+    #[test]
+    fn a_timeline_that_begins_again_is_not_late() {
+        let mut sender = Sender::new();
+        sender.steady(0..300, 5);
+        // Back to its beginning, with the sequence going on.
+        assert_eq!(sender.comes_as(300, 0, 10_400), 0);
+        assert_eq!(sender.comes_as(301, 1, 10_440), 6);
+        // And forward by an hour.
+        assert_eq!(sender.comes_as(302, 108_000, 10_480), 0);
+        assert_eq!(sender.comes_as(303, 108_001, 10_513), 0);
+    }
+
+    #[test]
+    fn a_timeline_that_stood_still_is_accepted_after_two_seconds() {
+        let mut sender = Sender::new();
+        sender.steady(0..300, 5);
+        // The camera was away for five seconds, and its timestamps go on as if it had not.
+        let late: Vec<_> = (300..400).map(|n| sender.comes(n, u64::from(n) * 100 / 3 + 5_005)).collect();
+        assert!(late[58] >= 4_999 && late[63] <= 1, "{late:?}");
+    }
+
+    #[test]
+    fn another_source_starts_anew_and_stragglers_of_the_first_say_nothing() {
+        let mut sender = Sender::new();
+        sender.steady(0..30, 5);
+        sender.ssrc = 8;
+        assert_eq!(sender.comes(10, 2_000), 0);
+        sender.ssrc = 7;
+        assert_eq!(sender.comes(31, 5_000), 0);
+        sender.ssrc = 8;
+        assert_eq!(sender.comes(11, 2_134), 101);
+    }
+
+    #[test]
+    fn a_retransmission_is_late_itself_and_changes_nothing() {
+        let mut sender = Sender::new();
+        sender.steady(0..30, 0);
+        sender.comes(31, 1_034);
+        assert_eq!(sender.comes(30, 1_040), 40);
+        assert_eq!(sender.comes(32, 1_067), 1);
+    }
+}
