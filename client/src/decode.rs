@@ -8,6 +8,8 @@
 mod flow;
 mod gate;
 mod graph;
+mod lateness;
+mod limit;
 mod picture;
 mod rtp;
 mod supervisor;
@@ -33,6 +35,9 @@ use crate::mailbox::Mailbox;
 
 /// Notes from the callbacks to the supervisor; more are left out, since it looks at everything each tick anyway.
 const MAX_NOTES: usize = 64;
+/// How long dropping a decoder waits for it to end. It mostly takes some ten milliseconds, after which a hardware decoder is
+/// free for the next; one that hangs ends by itself, or never.
+const END_TIME: Duration = Duration::from_millis(200);
 
 /// What to decode, and how.
 #[derive(Clone, Debug)]
@@ -97,7 +102,7 @@ pub struct DecodeStats {
     pub decode_ms: Option<f64>,
 }
 
-/// A running decoder; dropping it ends it.
+/// A running decoder; dropping it ends it, within 0.2 s for the caller whatever its driver does.
 #[derive(Debug)]
 pub struct Decoder {
     shared: Arc<Shared>,
@@ -106,6 +111,8 @@ pub struct Decoder {
     /// Packets are being left out, and that was logged.
     overflowing: AtomicBool,
     thread: Option<JoinHandle<()>>,
+    /// Closed when the thread ends.
+    ended: mpsc::Receiver<()>,
 }
 
 impl Decoder {
@@ -139,6 +146,7 @@ impl Decoder {
             mailbox,
             notes,
             dropped: AtomicU64::new(0),
+            stopped: AtomicBool::new(false),
         });
         let payload_type = config.payload_type;
         let choice = config.choice.clone();
@@ -147,8 +155,13 @@ impl Decoder {
             return Err(nothing_started(choice, tried));
         }
         let now = supervisor.now();
-        let thread = std::thread::Builder::new().name("decoder".into()).spawn(move || supervisor.run(&inbox))?;
-        Ok(Self { shared, now, payload_type, overflowing: AtomicBool::new(false), thread: Some(thread) })
+        let (alive, ended) = mpsc::sync_channel(1);
+        let run = move || {
+            let _alive: mpsc::SyncSender<()> = alive;
+            supervisor.run(&inbox);
+        };
+        let thread = std::thread::Builder::new().name("decoder".into()).spawn(run)?;
+        Ok(Self { shared, now, payload_type, overflowing: AtomicBool::new(false), thread: Some(thread), ended })
     }
 
     /// One whole RTP packet, which came at `arrived`. Never waits; a packet that does not fit is counted and left out,
@@ -160,7 +173,7 @@ impl Decoder {
         // The buffer keeps the packet's own memory.
         let buffer = gst::Buffer::from_slice(rtp_packet);
         // First the arrival, as the pipeline's threads look it up as soon as they have the packet.
-        self.shared.flow().arrived(packet.sequence, arrived);
+        self.shared.flow().arrived(&packet, arrived);
         let taken = self.now().push(packet.ssrc, buffer);
         match taken {
             Taken::Yes | Taken::Straggler => {}
@@ -177,10 +190,9 @@ impl Decoder {
         }
     }
 
-    /// Scales to fit `bounds` from the next picture on.
+    /// Scales to fit `bounds` from the next picture on. May be called from any thread, however often.
     pub fn set_output_size(&self, bounds: Resolution) {
         *self.shared.bounds.lock().unwrap_or_else(PoisonError::into_inner) = Some(bounds);
-        self.now().set_bounds(Some(bounds));
     }
 
     pub fn stats(&self) -> DecodeStats {
@@ -203,8 +215,14 @@ impl Decoder {
 
 impl Drop for Decoder {
     fn drop(&mut self) {
-        // Waits while the channel is full: the supervisor empties it each tick.
-        let _ = self.shared.notes.send(Note::Stop);
+        self.shared.stopped.store(true, Ordering::Relaxed);
+        // Full, the thread has enough to wake up for.
+        self.shared.tell(Note::Stop);
+        if self.ended.recv_timeout(END_TIME) == Err(mpsc::RecvTimeoutError::Timeout) {
+            tracing::debug!("the decoder takes long to end; not waited for");
+            return;
+        }
+        // It has ended but for its very last steps.
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {

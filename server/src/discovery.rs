@@ -45,18 +45,6 @@ pub struct Discovery {
     config: DiscoveryConfig,
 }
 
-/// Binds and answers until `shutdown`: [`bind`] and [`Discovery::run`] in one.
-///
-/// # Errors
-/// As [`bind`].
-pub async fn run(
-    config: DiscoveryConfig,
-    announcement: impl Fn() -> Announcement + Send + Sync + 'static,
-    shutdown: CancellationToken,
-) -> anyhow::Result<()> {
-    bind(config)?.run(announcement, shutdown).await
-}
-
 /// Takes the port, which several servers on one machine share.
 ///
 /// # Errors

@@ -14,11 +14,15 @@ use rov_common::codec;
 use rov_common::units::Resolution;
 
 use super::flow::Flow;
+use super::limit::within;
 use super::picture::Picture;
 use super::rtp::Packet;
 use crate::decoders::Candidate;
 use crate::mailbox::Mailbox;
 
+/// How long a pipeline may take to start. Opening a hardware decoder takes up to a second where it loads firmware or a
+/// compiler; one that hangs in its driver must not keep the next one from being tried.
+pub const START_TIME: Duration = Duration::from_secs(5);
 /// How long a pipeline may take to stop before it is left behind: a hung driver must not hang the program.
 const STOP_TIME: Duration = Duration::from_secs(2);
 /// Converting and scaling a 4K picture takes more than one core; more than four bring little.
@@ -31,7 +35,7 @@ pub enum Note {
     GateClosed,
     Failed {
         generation: u64,
-        reason: String,
+        failure: Failure,
     },
     /// The first picture, or the first of a new size.
     Playing {
@@ -41,6 +45,14 @@ pub enum Note {
     /// Packets of another stream come.
     NewStream,
     Stop,
+}
+
+/// Why a pipeline stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub reason: String,
+    /// Two elements found no common format. Once there were pictures, that says nothing about the decoder.
+    pub negotiation: bool,
 }
 
 /// What the pipeline's threads share with the decoder's owner.
@@ -53,6 +65,8 @@ pub struct Shared {
     pub notes: mpsc::SyncSender<Note>,
     /// Packets left out because too many waited, or no pipeline was there to take them.
     pub dropped: AtomicU64,
+    /// The owner is gone: nothing more is given to anybody.
+    pub stopped: AtomicBool,
 }
 
 impl Shared {
@@ -65,6 +79,14 @@ impl Shared {
     pub fn tell(&self, note: Note) {
         let _ = self.notes.try_send(note);
     }
+
+    pub fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Relaxed)
+    }
+
+    fn bounds(&self) -> Option<Resolution> {
+        *self.bounds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A running pipeline; dropping it stops it.
@@ -72,15 +94,24 @@ impl Shared {
 pub struct Graph {
     pipeline: gst::Pipeline,
     pub input: gst_app::AppSrc,
-    scaling: Arc<Scaling>,
 }
 
 /// The size the pictures are scaled to: known once both the source's size and the bounds are.
+///
+/// Changed on the thread alone that brings the pictures, between two of them: a change while scaler and converter
+/// negotiate leaves them with different sizes, which ends the stream.
 #[derive(Debug)]
 struct Scaling {
     capsfilter: gst::Element,
+    sizes: Mutex<Sizes>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Sizes {
     /// As it is to be shown, so with square pixels.
-    source: Mutex<Option<Resolution>>,
+    source: Option<Resolution>,
+    /// What the capsfilter asks for.
+    target: Option<Resolution>,
 }
 
 /// The pipeline as text. `has` tells whether an element has a property.
@@ -131,8 +162,20 @@ pub fn has_property(element: &str, property: &str) -> bool {
 }
 
 impl Graph {
-    /// Builds and starts the pipeline; the error says why it cannot work.
+    /// Builds and starts the pipeline, within [`START_TIME`]; the error says why it cannot work.
     pub fn start(
+        candidate: &Candidate,
+        payload_type: u8,
+        latency: Duration,
+        generation: u64,
+        shared: &Arc<Shared>,
+    ) -> Result<Self, String> {
+        let (candidate, shared) = (candidate.clone(), Arc::clone(shared));
+        let start = move || Self::start_here(&candidate, payload_type, latency, generation, &shared);
+        within(START_TIME, "decoder-start", start).map_err(|error| format!("it does not start: {error}"))?
+    }
+
+    fn start_here(
         candidate: &Candidate,
         payload_type: u8,
         latency: Duration,
@@ -152,23 +195,18 @@ impl Graph {
         let input = element("in")?.downcast::<gst_app::AppSrc>().map_err(|_| "'in' is not an appsrc".to_owned())?;
         let output =
             element("out")?.downcast::<gst_app::AppSink>().map_err(|_| "'out' is not an appsink".to_owned())?;
-        let scaling = Arc::new(Scaling { capsfilter: element("size")?, source: Mutex::new(None) });
+        let scaling = Arc::new(Scaling { capsfilter: element("size")?, sizes: Mutex::default() });
         refuse_allocation(&pad("in", "src")?);
         watch_packets(&pad("jitter", "src")?, element("jitter")?.downgrade(), latency, shared);
         watch_units(&pad("depay", "src")?, shared);
         watch_size(&pad("scale", "sink")?, &scaling, shared, generation);
         take_pictures(&output, &scaling, shared);
         watch_bus(&pipeline, shared, generation);
-        let graph = Self { pipeline, input, scaling };
+        let graph = Self { pipeline, input };
         if graph.pipeline.set_state(gst::State::Playing).is_err() {
             return Err(graph.first_error().unwrap_or_else(|| "it does not start".to_owned()));
         }
         Ok(graph)
-    }
-
-    /// Scales to fit `bounds` from the next picture on.
-    pub fn set_bounds(&self, bounds: Option<Resolution>) {
-        self.scaling.apply(bounds);
     }
 
     fn first_error(&self) -> Option<String> {
@@ -183,27 +221,31 @@ impl Graph {
 impl Drop for Graph {
     fn drop(&mut self) {
         let pipeline = self.pipeline.clone();
-        let (done, stopped) = mpsc::channel();
-        let stop = move || {
-            let _ = pipeline.set_state(gst::State::Null);
-            let _ = done.send(());
-        };
-        let spawned = std::thread::Builder::new().name("decoder-stop".into()).spawn(stop);
-        if spawned.is_err() || stopped.recv_timeout(STOP_TIME).is_err() {
-            tracing::warn!("the decoder's pipeline did not stop within {} s; left behind", STOP_TIME.as_secs());
+        let stop = move || drop(pipeline.set_state(gst::State::Null));
+        if let Err(error) = within(STOP_TIME, "decoder-stop", stop) {
+            tracing::warn!("the decoder's pipeline is left behind, it did not stop: {error}");
         }
     }
 }
 
 impl Scaling {
-    fn source(&self) -> MutexGuard<'_, Option<Resolution>> {
-        self.source.lock().unwrap_or_else(PoisonError::into_inner)
+    fn sizes(&self) -> MutexGuard<'_, Sizes> {
+        self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn apply(&self, bounds: Option<Resolution>) {
-        let source = *self.source();
-        let size = source.map(|source| bounds.map_or(source, |bounds| source.fit_into(bounds)));
-        if let Ok(caps) = size_caps(size).parse::<gst::Caps>() {
+    fn set_source(&self, source: Resolution) {
+        self.sizes().source = Some(source);
+    }
+
+    /// To be called on the thread that brings the pictures.
+    fn fit(&self, bounds: Option<Resolution>) {
+        let mut sizes = self.sizes();
+        let target = sizes.source.map(|source| bounds.map_or(source, |bounds| source.fit_into(bounds)));
+        if std::mem::replace(&mut sizes.target, target) == target {
+            return;
+        }
+        drop(sizes);
+        if let Ok(caps) = size_caps(target).parse::<gst::Caps>() {
             self.capsfilter.set_property("caps", &caps);
         }
     }
@@ -278,21 +320,27 @@ fn watch_units(pad: &gst::Pad, shared: &Arc<Shared>) {
     });
 }
 
-/// In front of the scaler: the decoded size, from which the size to scale to follows.
+/// In front of the scaler: the decoded size, from which the size to scale to follows, looked at before each picture.
 fn watch_size(pad: &gst::Pad, scaling: &Arc<Scaling>, shared: &Arc<Shared>, generation: u64) {
     let (shared, scaling) = (Arc::clone(shared), Arc::clone(scaling));
-    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
-        if let Some(event) = info.event()
+    let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
+    pad.add_probe(mask, move |_, info| {
+        if info.buffer().is_some() {
+            scaling.fit(shared.bounds());
+        } else if let Some(event) = info.event()
             && let gst::EventView::Caps(caps) = event.view()
             && let Some(source) = square_size(caps.caps())
         {
-            *scaling.source() = Some(source);
-            let bounds = shared.bounds.lock().unwrap_or_else(PoisonError::into_inner);
-            scaling.apply(*bounds);
-            drop(bounds);
+            scaling.set_source(source);
+            scaling.fit(shared.bounds());
             shared.tell(Note::Playing { generation, resolution: source });
         }
         gst::PadProbeReturn::Ok
+    });
+    // Another size of the window is no reason for the decoder to choose its format and its memory again.
+    pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, |_, info| match info.event().map(|event| event.type_()) {
+        Some(gst::EventType::Reconfigure) => gst::PadProbeReturn::Drop,
+        _ => gst::PadProbeReturn::Ok,
     });
 }
 
@@ -322,8 +370,12 @@ fn take_pictures(output: &gst_app::AppSink, scaling: &Arc<Scaling>, shared: &Arc
                 return Ok(gst::FlowSuccess::Ok);
             }
             let info = gst_video::VideoInfo::from_caps(caps).map_err(|_| gst::FlowError::NotNegotiated)?;
-            let source = (*scaling.source()).unwrap_or(Resolution::new(info.width(), info.height()));
+            let source = scaling.sizes().source.unwrap_or(Resolution::new(info.width(), info.height()));
             if let Some(picture) = Picture::from_buffer(buffer, &info, source, unit, now) {
+                // Of a session that is over; the mailbox may be the next one's already.
+                if shared.is_stopped() {
+                    return Err(gst::FlowError::Eos);
+                }
                 shared.mailbox.put(picture);
             }
             Ok(gst::FlowSuccess::Ok)
@@ -337,11 +389,13 @@ fn watch_bus(pipeline: &gst::Pipeline, shared: &Arc<Shared>, generation: u64) {
     let shared = Arc::clone(shared);
     bus.set_sync_handler(move |_, message| match message.view() {
         gst::MessageView::Error(error) => {
-            shared.tell(Note::Failed { generation, reason: error_text(error) });
+            let failure = Failure { reason: error_text(error), negotiation: is_negotiation(error) };
+            shared.tell(Note::Failed { generation, failure });
             gst::BusSyncReply::Pass
         }
         gst::MessageView::Eos(_) => {
-            shared.tell(Note::Failed { generation, reason: "it ended the stream".to_owned() });
+            let failure = Failure { reason: "it ended the stream".to_owned(), negotiation: false };
+            shared.tell(Note::Failed { generation, failure });
             gst::BusSyncReply::Drop
         }
         // Nobody reads the bus afterwards, so nothing else may pile up on it.
@@ -352,4 +406,10 @@ fn watch_bus(pipeline: &gst::Pipeline, shared: &Arc<Shared>, generation: u64) {
 fn error_text(error: &gst::message::Error) -> String {
     let element = error.src().map(|source| source.name().to_string()).unwrap_or_default();
     format!("{element}: {}", error.error())
+}
+
+/// Whether elements found no common format. A source says so only by the number of the flow's result.
+fn is_negotiation(error: &gst::message::Error) -> bool {
+    let flow = error.details().and_then(|details| details.get::<i32>("flow-return").ok());
+    flow == Some(gst::ffi::GST_FLOW_NOT_NEGOTIATED) || error.error().matches(gst::CoreError::Negotiation)
 }

@@ -1,7 +1,7 @@
 //! One decoded picture, in the form that the window draws.
 
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer_video as gst_video;
@@ -21,6 +21,8 @@ pub struct Picture {
     /// When the first and the last packet of its access unit came in.
     pub first_packet_at: Instant,
     pub last_packet_at: Instant,
+    /// How much later than it should be the last packet came, as far as the sender's clock tells; see `due_at`.
+    pub late_by: Duration,
     /// When its access unit entered the decoder; from the last packet to here it waited for retransmissions.
     pub decode_started_at: Instant,
     /// When it came out decoded, converted and scaled.
@@ -49,6 +51,7 @@ impl Picture {
             rtp_timestamp: 0,
             first_packet_at: now,
             last_packet_at: now,
+            late_by: Duration::ZERO,
             decode_started_at: now,
             decoded_at: now,
             pixels: Pixels::Owned(pixels),
@@ -88,10 +91,17 @@ impl Picture {
             rtp_timestamp: unit.map_or(0, |unit| unit.rtp_timestamp),
             first_packet_at: unit.map_or(now, |unit| unit.first_packet_at),
             last_packet_at: unit.map_or(now, |unit| unit.last_packet_at),
+            late_by: unit.map_or(Duration::ZERO, |unit| unit.late_by),
             decode_started_at: unit.and_then(|unit| unit.decoding_since).unwrap_or(now),
             decoded_at: now,
             pixels,
         })
+    }
+
+    /// When its last packet should have come: the time from which its age counts. A process that stood still gets old
+    /// packets that look new.
+    pub fn due_at(&self) -> Instant {
+        self.last_packet_at.checked_sub(self.late_by).unwrap_or(self.last_packet_at)
     }
 
     /// Rows from the top without padding, each pixel 0x??RRGGBB; the upper eight bits mean nothing.

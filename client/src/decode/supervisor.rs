@@ -9,7 +9,8 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use rov_common::units::Resolution;
 
-use super::graph::{self, Graph, Note, Shared};
+use super::graph::{self, Failure, Graph, Note, Shared, START_TIME};
+use super::limit::within;
 use super::{DecodeEvent, DecodeStats, DecoderConfig};
 use crate::decoders::{self, Candidate, DecoderChoice};
 
@@ -20,6 +21,9 @@ const TICK: Duration = Duration::from_millis(50);
 const MAX_WAITING_BYTES: u64 = 6 << 20;
 /// A decoder that gave this many pictures works; when it fails it is started again rather than passed over.
 const PROVEN: u64 = 100;
+/// So often a decoder is started again for want of a common format, if it gave any picture at all: the window's size or
+/// the stream's changed at the wrong moment.
+const RENEGOTIATIONS: u32 = 3;
 
 /// Packets kept while a pipeline is being built: a keyframe of a megabyte, which is often what a new stream begins with.
 const MAX_KEPT: usize = 1000;
@@ -85,12 +89,6 @@ impl Now {
         self.graph = Some(graph);
     }
 
-    pub fn set_bounds(&self, bounds: Option<Resolution>) {
-        if let Some(graph) = &self.graph {
-            graph.set_bounds(bounds);
-        }
-    }
-
     /// The part of the statistics that is kept here.
     pub fn stats(&self) -> DecodeStats {
         self.stats.clone()
@@ -104,6 +102,8 @@ pub struct Supervisor {
     generation: u64,
     /// `frames_decoded` when the decoder in use was started.
     decoded_before: u64,
+    /// How often the decoder in use found no common format.
+    renegotiations: u32,
     tried: Vec<(String, String)>,
     config: DecoderConfig,
     shared: Arc<Shared>,
@@ -123,6 +123,7 @@ impl Supervisor {
             index: 0,
             generation: 0,
             decoded_before: 0,
+            renegotiations: 0,
             tried: Vec::new(),
             config,
             shared,
@@ -142,7 +143,7 @@ impl Supervisor {
             let (payload_type, latency) = (self.config.payload_type, self.config.latency);
             match Graph::start(candidate, payload_type, latency, self.generation, &self.shared) {
                 Ok(graph) => {
-                    tracing::info!("decoding with {}", candidate.element);
+                    tracing::debug!("decoding with {}", candidate.element);
                     let name = candidate.element.clone();
                     self.decoded_before = self.shared.flow().counters.decoded;
                     self.lock_now().begin(graph, name);
@@ -160,9 +161,14 @@ impl Supervisor {
     /// Until told to stop, or until no decoder is left.
     pub fn run(mut self, inbox: &Receiver<Note>) {
         loop {
-            let failure = match inbox.recv_timeout(TICK) {
+            let note = inbox.recv_timeout(TICK);
+            // The note that says so may have found the channel full.
+            if self.shared.is_stopped() {
+                break;
+            }
+            let failure = match note {
                 Ok(Note::Stop) | Err(RecvTimeoutError::Disconnected) => break,
-                Ok(Note::Failed { generation, reason }) => (generation == self.generation).then_some(reason),
+                Ok(Note::Failed { generation, failure }) => (generation == self.generation).then_some(failure),
                 Ok(Note::Playing { generation, resolution }) => {
                     if generation == self.generation {
                         self.playing(resolution);
@@ -181,9 +187,10 @@ impl Supervisor {
                 }
                 continue;
             }
-            let failure = failure.or_else(|| self.shared.flow().stalled(Instant::now()));
-            if let Some(reason) = failure
-                && let Err(tried) = self.replace(reason)
+            let stalled = self.shared.flow().stalled(Instant::now());
+            let failure = failure.or_else(|| stalled.map(|reason| Failure { reason, negotiation: false }));
+            if let Some(failure) = failure
+                && let Err(tried) = self.replace(failure)
             {
                 self.give_up(tried, inbox);
                 break;
@@ -204,7 +211,7 @@ impl Supervisor {
         now.kept.clear();
         drop(now);
         (self.on_event)(DecodeEvent::Failed { tried });
-        while !matches!(inbox.recv(), Ok(Note::Stop) | Err(_)) {}
+        while !self.shared.is_stopped() && !matches!(inbox.recv(), Ok(Note::Stop) | Err(_)) {}
     }
 
     fn playing(&self, resolution: Resolution) {
@@ -212,7 +219,7 @@ impl Supervisor {
         now.stats.source = Some(resolution);
         let decoder = now.stats.decoder.clone();
         drop(now);
-        tracing::info!("{decoder} decodes {resolution}");
+        tracing::debug!("{decoder} decodes {resolution}");
         (self.on_event)(DecodeEvent::Playing { decoder, resolution });
     }
 
@@ -226,12 +233,15 @@ impl Supervisor {
     }
 
     /// The decoder failed: starts it again if it has worked, else the next.
-    fn replace(&mut self, reason: String) -> Result<(), Vec<(String, String)>> {
+    fn replace(&mut self, failure: Failure) -> Result<(), Vec<(String, String)>> {
+        let Failure { reason, negotiation } = failure;
         let graph = self.lock_now().graph.take();
         drop(graph);
         let name = self.candidates[self.index].element.clone();
         let decoded = self.shared.flow().counters.decoded - self.decoded_before;
-        if decoded >= PROVEN {
+        let excused = negotiation && decoded > 0 && self.renegotiations < RENEGOTIATIONS;
+        if decoded >= PROVEN || excused {
+            self.renegotiations = if decoded >= PROVEN { 0 } else { self.renegotiations + 1 };
             tracing::warn!("decoder {name} failed after {decoded} pictures, starting it again: {reason}");
         } else {
             self.pass_over(name, reason);
@@ -245,6 +255,7 @@ impl Supervisor {
         tracing::warn!("decoder {element} passed over: {reason}");
         self.tried.push((element, reason));
         self.index += 1;
+        self.renegotiations = 0;
     }
 
     fn lock_now(&self) -> MutexGuard<'_, Now> {
@@ -256,10 +267,14 @@ impl Supervisor {
 pub fn startable() -> Vec<String> {
     let candidates = decoders::candidates(&DecoderChoice::Auto, &graph::exists, &graph::has_property);
     let opens = |candidate: &Candidate| {
-        let Ok(element) = gst::ElementFactory::make(&candidate.element).build() else { return false };
-        let ready = element.set_state(gst::State::Ready).is_ok();
-        let _ = element.set_state(gst::State::Null);
-        ready
+        let name = candidate.element.clone();
+        let open = move || {
+            let Ok(element) = gst::ElementFactory::make(&name).build() else { return false };
+            let ready = element.set_state(gst::State::Ready).is_ok();
+            let _ = element.set_state(gst::State::Null);
+            ready
+        };
+        within(START_TIME, "decoder-probe", open).unwrap_or(false)
     };
     candidates.into_iter().filter(|candidate| opens(candidate)).map(|candidate| candidate.element).collect()
 }
