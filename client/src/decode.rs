@@ -112,7 +112,7 @@ pub struct Decoder {
     overflowing: AtomicBool,
     thread: Option<JoinHandle<()>>,
     /// Closed when the thread ends.
-    ended: mpsc::Receiver<()>,
+    ended: Mutex<mpsc::Receiver<()>>,
 }
 
 impl Decoder {
@@ -161,7 +161,14 @@ impl Decoder {
             supervisor.run(&inbox);
         };
         let thread = std::thread::Builder::new().name("decoder".into()).spawn(run)?;
-        Ok(Self { shared, now, payload_type, overflowing: AtomicBool::new(false), thread: Some(thread), ended })
+        Ok(Self {
+            shared,
+            now,
+            payload_type,
+            overflowing: AtomicBool::new(false),
+            thread: Some(thread),
+            ended: Mutex::new(ended),
+        })
     }
 
     /// One whole RTP packet, which came at `arrived`. Never waits; a packet that does not fit is counted and left out,
@@ -218,7 +225,8 @@ impl Drop for Decoder {
         self.shared.stopped.store(true, Ordering::Relaxed);
         // Full, the thread has enough to wake up for.
         self.shared.tell(Note::Stop);
-        if self.ended.recv_timeout(END_TIME) == Err(mpsc::RecvTimeoutError::Timeout) {
+        let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if ended.recv_timeout(END_TIME) == Err(mpsc::RecvTimeoutError::Timeout) {
             tracing::debug!("the decoder takes long to end; not waited for");
             return;
         }

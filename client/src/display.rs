@@ -43,7 +43,7 @@ pub struct ViewModel {
 /// How the session stands, in words for the pilot.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Status {
-    /// `what` is being done, as `Looking for a server…`.
+    /// `what` is being done, as `Looking for a server…`. Lines after the first are written smaller.
     Connecting { what: String },
     /// Connected: pictures should come.
     Live,
@@ -100,7 +100,7 @@ pub enum Presentation {
     Waiting,
 }
 
-/// Decides how the newest picture, which came at `last_picture_at`, may be presented. When the session is known to be
+/// Decides how the newest picture, which was due at `last_picture_at`, may be presented. When the session is known to be
 /// lost its last picture is old at once.
 pub fn presentation(now: Instant, last_picture_at: Option<Instant>, status: &Status) -> Presentation {
     let Some(at) = last_picture_at else { return Presentation::Waiting };
@@ -129,7 +129,10 @@ fn message(presentation: Presentation, status: &Status) -> Option<(String, Strin
             Some((title, why.to_owned(), Tone::Warning))
         }
         Presentation::Waiting => Some(match status {
-            Status::Connecting { what } => (what.clone(), String::new(), Tone::Waiting),
+            Status::Connecting { what } => {
+                let (title, detail) = what.split_once('\n').unwrap_or((what, ""));
+                (title.to_owned(), detail.to_owned(), Tone::Waiting)
+            }
             Status::Live => ("Waiting for the first picture…".to_owned(), String::new(), Tone::Waiting),
             Status::Lost { reason } => ("NO VIDEO".to_owned(), reason.clone(), Tone::Warning),
         }),
@@ -228,7 +231,7 @@ impl Window {
 
     fn scene(&self, now: Instant, last: Option<&Picture>, size: Resolution, view: &Mutex<ViewModel>) -> Scene {
         let view = view.lock().unwrap_or_else(PoisonError::into_inner);
-        let presentation = presentation(now, last.map(|picture| picture.decoded_at), &view.status);
+        let presentation = presentation(now, last.map(Picture::due_at), &view.status);
         Scene {
             size,
             stale: matches!(presentation, Presentation::Stale { .. }),
@@ -360,6 +363,28 @@ mod tests {
         let now = Instant::now();
         assert_eq!(presentation(now, Some(now), &lost()), Presentation::Stale { age: Duration::ZERO });
         assert_eq!(presentation(now, None, &lost()), Presentation::Waiting);
+    }
+
+    #[test]
+    fn a_picture_that_came_late_is_as_old_as_it_is() {
+        let now = Instant::now();
+        let late_by = Duration::from_millis(700);
+        let mut picture = Picture::from_pixels(Resolution::new(1, 1), vec![0], now).unwrap();
+        picture.late_by = late_by;
+        // When it was decoded says nothing: the process may have stood still while it waited.
+        picture.decoded_at = now + Duration::from_secs(10);
+        let shown =
+            |after: u64| presentation(now + Duration::from_millis(after), Some(picture.due_at()), &Status::Live);
+        assert_eq!(shown(299), Presentation::Live);
+        assert_eq!(shown(300), Presentation::Stale { age: STALE_AFTER });
+    }
+
+    #[test]
+    fn the_first_line_of_what_is_being_done_is_the_title() {
+        let status = Status::Connecting { what: "Looking for a server…\nnone found within 3 s".into() };
+        let (title, detail, tone) = message(Presentation::Waiting, &status).unwrap();
+        assert_eq!((title.as_str(), detail.as_str()), ("Looking for a server…", "none found within 3 s"));
+        assert_eq!(tone, Tone::Waiting);
     }
 
     #[test]

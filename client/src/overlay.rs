@@ -137,9 +137,10 @@ pub fn draw_stats(surface: &mut Surface<'_>, data: &OverlayData, live: bool) {
     let rows = rows(data);
     let labels = rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0) as i32 + 2;
     let values = rows.iter().map(|(_, value)| value.chars().count()).max().unwrap_or(0) as i32;
-    let title = data.server.chars().count().max(4) as i32;
+    // Without a name the address; never a word that says how things are.
+    let title = if data.server.is_empty() { &data.address } else { &data.server };
     let stages = data.latency.iter().map(|(stage, _)| stage.chars().count()).max().unwrap_or(0) as i32 + 2;
-    let columns = (labels + values).max(title + 2).max(stages + 12);
+    let columns = (labels + values).max(title.chars().count() as i32 + 2).max(stages + 12);
     let (advance, line, pad) = (look.advance(), look.line(), 12 * look.scale);
     let latency_lines = if data.latency.is_empty() { 0 } else { data.latency.len() as i32 + 2 };
     let panel = Area {
@@ -152,7 +153,6 @@ pub fn draw_stats(surface: &mut Surface<'_>, data: &OverlayData, live: bool) {
     let accent = if live { GREEN } else { AMBER };
     surface.fill(Area { width: 3 * look.scale, ..panel }, accent, 256);
     let (left, mut y) = (panel.x + pad + 2 * look.scale, panel.y + pad);
-    let title = if data.server.is_empty() { "live" } else { &data.server };
     surface.text(title, (left, y), look.bold, look.scale, TEXT);
     y += line;
     for (label, value) in &rows {
@@ -191,31 +191,17 @@ fn draw_latency(surface: &mut Surface<'_>, look: Look, stages: &[(String, f64)],
     }
 }
 
-/// Draws a message into the middle: a big line, and smaller ones below, broken to fit.
+/// Draws a message into the middle: a big text, and a smaller one below, both broken to fit.
 pub fn draw_message(surface: &mut Surface<'_>, title: &str, detail: &str, tone: Tone) {
-    let (title, detail) = (&known(title), &known(detail));
     let look = Look::of(surface.size);
-    let title_font = if look.scale == 1 && std::ptr::eq(look.plain, &FONT_6X13) { look.bold } else { &FONT_10X20 };
     let (width, pad) = (surface.size.width as i32, 20 * look.scale);
-    // Twice the size of other text, unless that is too wide.
-    let mut title_scale = 2 * look.scale;
-    let measure = |scale: i32| title.chars().count() as i32 * title_font.character_size.width as i32 * scale;
-    while title_scale > 1 && measure(title_scale) + 4 * pad > width {
-        title_scale -= 1;
-    }
-    let room = ((width - 4 * pad) / look.advance()).max(8) as usize;
-    let details = wrapped(detail, room);
-    let longest = details.iter().map(|line| line.chars().count()).max().unwrap_or(0) as i32;
-    let title_height = title_font.character_size.height as i32 * title_scale;
-    let gap = if details.is_empty() { 0 } else { 10 * look.scale };
-    let inner = measure(title_scale).max(longest * look.advance());
-    let height = title_height + gap + details.len() as i32 * look.line() + 2 * pad;
-    let card = Area {
-        x: (width - inner) / 2 - pad,
-        y: (surface.size.height as i32 - height) / 2,
-        width: inner + 2 * pad,
-        height,
-    };
+    let title = Block::title(&known(title), look, width - 4 * pad);
+    let detail = Block::new(&known(detail), look.plain, look.scale, width - 4 * pad);
+    let gap = if detail.lines.is_empty() { 0 } else { 10 * look.scale };
+    let (inner, height) = (title.width().max(detail.width()), title.height() + gap + detail.height() + 2 * pad);
+    // What is too high for the window loses its end.
+    let top = ((surface.size.height as i32 - height) / 2).max(0);
+    let card = Area { x: (width - inner) / 2 - pad, y: top, width: inner + 2 * pad, height };
     let accent = match tone {
         Tone::Waiting => BLUE,
         Tone::Warning => AMBER,
@@ -223,13 +209,55 @@ pub fn draw_message(surface: &mut Surface<'_>, title: &str, detail: &str, tone: 
     surface.fill(card, PANEL, 225);
     surface.fill(Area { height: 3 * look.scale, ..card }, accent, 256);
     let title_color = if tone == Tone::Warning { accent } else { TEXT };
-    let mut y = card.y + pad;
-    surface.text(title, ((width - measure(title_scale)) / 2, y), title_font, title_scale, title_color);
-    y += title_height + gap;
-    for line in &details {
-        let x = (width - line.chars().count() as i32 * look.advance()) / 2;
-        surface.text(line, (x, y), look.plain, look.scale, TEXT);
-        y += look.line();
+    title.draw(surface, card.y + pad, title_color);
+    detail.draw(surface, card.y + pad + title.height() + gap, TEXT);
+}
+
+/// Centred lines of one size.
+struct Block {
+    lines: Vec<String>,
+    font: &'static MonoFont<'static>,
+    scale: i32,
+}
+
+impl Block {
+    fn new(text: &str, font: &'static MonoFont<'static>, scale: i32, width: i32) -> Self {
+        let room = (width / (font.character_size.width as i32 * scale)).max(8) as usize;
+        Self { lines: wrapped(text, room), font, scale }
+    }
+
+    /// Twice the size of other text, unless that takes more than one line, or two at the smallest size.
+    fn title(text: &str, look: Look, width: i32) -> Self {
+        let small = look.scale == 1 && std::ptr::eq(look.plain, &FONT_6X13);
+        let font = if small { look.bold } else { &FONT_10X20 };
+        let fits = |scale: &i32| Self::new(text, font, *scale, width).lines.len() <= 1;
+        let scale = (1..=2 * look.scale).rev().find(fits).unwrap_or(look.scale);
+        let block = Self::new(text, font, scale, width);
+        // A sentence is no headline.
+        if block.lines.len() > 2 { Self::new(text, look.bold, look.scale, width) } else { block }
+    }
+
+    fn advance(&self) -> i32 {
+        self.font.character_size.width as i32 * self.scale
+    }
+
+    fn line(&self) -> i32 {
+        self.font.character_size.height as i32 * self.scale * 5 / 4
+    }
+
+    fn width(&self) -> i32 {
+        self.lines.iter().map(|line| line.chars().count()).max().unwrap_or(0) as i32 * self.advance()
+    }
+
+    fn height(&self) -> i32 {
+        self.lines.len() as i32 * self.line()
+    }
+
+    fn draw(&self, surface: &mut Surface<'_>, top: i32, color: u32) {
+        for (line, y) in self.lines.iter().zip((top..).step_by(self.line().max(1) as usize)) {
+            let x = (surface.size.width as i32 - line.chars().count() as i32 * self.advance()) / 2;
+            surface.text(line, (x, y), self.font, self.scale, color);
+        }
     }
 }
 
@@ -260,17 +288,19 @@ fn rows(data: &OverlayData) -> Vec<(&'static str, String)> {
     rows
 }
 
-/// Breaks `text` at spaces into lines of at most `room` characters; a longer word is cut.
+/// Breaks `text` at spaces into lines of at most `room` characters, and longer words anywhere.
 fn wrapped(text: &str, room: usize) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
-        let word: String = word.chars().take(room).collect();
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= room => {
-                line.push(' ');
-                line.push_str(&word);
+        let letters: Vec<char> = word.chars().collect();
+        for piece in letters.chunks(room.max(1)) {
+            match lines.last_mut() {
+                Some(line) if line.chars().count() + 1 + piece.len() <= room => {
+                    line.push(' ');
+                    line.extend(piece);
+                }
+                _ => lines.push(piece.iter().collect()),
             }
-            _ => lines.push(word),
         }
     }
     lines
@@ -452,7 +482,7 @@ mod tests {
     #[test]
     fn long_texts_are_broken_at_spaces() {
         assert_eq!(wrapped("server lost, looking for it", 12), ["server lost,", "looking for", "it"]);
-        assert_eq!(wrapped("abcdefghij", 4), ["abcd"]);
+        assert_eq!(wrapped("abcdefghij", 4), ["abcd", "efgh", "ij"]);
         assert!(wrapped("", 4).is_empty());
     }
 
@@ -460,5 +490,58 @@ mod tests {
     fn mixing_keeps_the_channels_apart() {
         assert_eq!(mix(0x00ff_0080, 0x0000_ff80, 128), 0x007f_7f80);
         assert_eq!(mix(0x1234_5678, 0, 0), 0x0034_5678);
+    }
+
+    /// What the session says when nothing answers.
+    const NOTHING_FOUND: &str = "no server named \"rov-bow\" found within 3.0 s: asked by multicast 239.255.42.98 port 5003 \
+                                 and broadcast on eth0 (192.168.2.1/24), wlan0 (10.42.0.17/24) and docker0 (172.17.0.1/16); \
+                                 is the server on, and does a firewall let UDP port 5003 through? http://[fe80::1]:8080/whep";
+
+    #[test]
+    fn a_long_text_lies_inside_the_window() {
+        for size in [Resolution::new(1280, 720), Resolution::new(640, 480), Resolution::new(2560, 1440)] {
+            let (width, height) = (size.width as usize, size.height as usize);
+            for (title, detail) in [(NOTHING_FOUND, ""), ("Looking for a server…", NOTHING_FOUND)] {
+                let pixels = drawn(size, |surface| draw_message(surface, title, detail, Tone::Waiting));
+                let card = |x: usize, y: usize| pixels[y * width + x] != WHITE;
+                let row: Vec<_> = (0..width).filter(|x| card(*x, height / 2)).collect();
+                let column: Vec<_> = (0..height).filter(|y| card(width / 2, *y)).collect();
+                let (left, right) = (row[0], row[row.len() - 1]);
+                let (top, bottom) = (column[0], column[column.len() - 1]);
+                assert!(left > 0 && right < width - 1 && top > 0 && bottom < height - 1, "{size} {left} {right}");
+                // The card has an empty margin on all sides, so nothing of the text was cut off.
+                let text: Vec<_> = (0..width * height).filter(|at| pixels[*at] == TEXT).collect();
+                assert!(text.len() > 1000, "{size}: {}", text.len());
+                let inside = |at: &usize| {
+                    let (x, y) = (at % width, at / width);
+                    left + 15 < x && x + 15 < right && top + 15 < y && y + 15 < bottom
+                };
+                assert!(text.iter().all(inside), "{size} {title}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_title_is_one_line_where_it_can_be() {
+        let look = Look::of(Resolution::new(640, 480));
+        let title = Block::title("NO VIDEO for 3.4 s", look, 560);
+        assert_eq!((title.lines.len(), title.scale), (1, 2));
+        let title = Block::title("Connecting to a server with a really long name (192.168.2.2:8080)...", look, 560);
+        assert_eq!((title.lines.len(), title.scale), (1, 1));
+        assert_eq!(Block::title(NOTHING_FOUND, look, 560).lines.concat().len(), {
+            NOTHING_FOUND.split_whitespace().map(str::len).sum::<usize>() + NOTHING_FOUND.split_whitespace().count()
+                - Block::title(NOTHING_FOUND, look, 560).lines.len()
+        });
+    }
+
+    #[test]
+    fn without_a_name_the_statistics_are_headed_by_the_address() {
+        let size = Resolution::new(1280, 720);
+        let with = |server: &str, address: &str| {
+            let data = OverlayData { server: server.into(), address: address.into(), ..OverlayData::default() };
+            drawn(size, |surface| draw_stats(surface, &data, true))
+        };
+        assert!(with("", "10.0.0.1:80") == with("10.0.0.1:80", "10.0.0.1:80"));
+        assert!(!with("", "").contains(&TEXT), "nothing is known, so nothing is said");
     }
 }

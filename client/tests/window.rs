@@ -25,6 +25,8 @@ const SOURCE: Resolution = Resolution::new(1920, 1080);
 const LEFT: u32 = 0xe0_30_20;
 const RIGHT: u32 = 0x20_60_e0;
 const LONG: Duration = Duration::from_secs(20);
+/// Between two pictures of the child's camera.
+const PICTURE_INTERVAL: Duration = Duration::from_millis(40);
 
 /// Not a test: the window that the tests look at.
 #[test]
@@ -36,16 +38,33 @@ fn child() {
     let mailbox = Arc::new(Mailbox::new());
     let view = Arc::new(Mutex::new(ViewModel::default()));
     let bounds = Arc::new(Mutex::new(WINDOW));
+    let camera = Arc::new(Mutex::new(Camera::Off));
     let stop = CancellationToken::new();
     let commands = {
-        let (mailbox, view, bounds, stop) = (mailbox.clone(), view.clone(), bounds.clone(), stop.clone());
+        let (view, camera, stop) = (view.clone(), camera.clone(), stop.clone());
         move || {
             for line in std::io::stdin().lines().map_while(Result::ok) {
-                obey(&line, &mailbox, &view, *bounds.lock().unwrap(), &stop);
+                obey(&line, &view, &camera, &stop);
             }
         }
     };
     std::thread::spawn(commands);
+    let film = {
+        let (mailbox, bounds) = (mailbox.clone(), bounds.clone());
+        move || {
+            loop {
+                let camera = *camera.lock().unwrap();
+                match camera {
+                    Camera::Off => {}
+                    // As the decoder does: as large as the window takes.
+                    Camera::Fitting => mailbox.put(picture(SOURCE.fit_into(*bounds.lock().unwrap()))),
+                    Camera::Small => mailbox.put(picture(Resolution::new(320, 180))),
+                }
+                std::thread::sleep(PICTURE_INTERVAL);
+            }
+        }
+    };
+    std::thread::spawn(film);
     let callbacks = Callbacks {
         on_shown: &mut |picture, _| println!("\n@shown {}", picture.resolution),
         on_resized: &mut |size| {
@@ -57,13 +76,24 @@ fn child() {
     println!("\n@ended {ended:?}");
 }
 
-fn obey(line: &str, mailbox: &Mailbox<Picture>, view: &Mutex<ViewModel>, bounds: Resolution, stop: &CancellationToken) {
+/// What gives the child pictures. It goes on by itself, so that no test depends on how quick a screenshot is: a picture
+/// that is a second old is dimmed.
+#[derive(Clone, Copy)]
+enum Camera {
+    Off,
+    Fitting,
+    Small,
+}
+
+fn obey(line: &str, view: &Mutex<ViewModel>, camera: &Mutex<Camera>, stop: &CancellationToken) {
     let mut view = view.lock().unwrap();
+    let mut camera = camera.lock().unwrap();
     match line.split_once(' ').unwrap_or((line, "")) {
-        // As the decoder does: as large as the window takes.
-        ("picture", _) => mailbox.put(picture(SOURCE.fit_into(bounds))),
-        ("small-picture", _) => mailbox.put(picture(Resolution::new(320, 180))),
+        ("pictures", _) => *camera = Camera::Fitting,
+        ("small-pictures", _) => *camera = Camera::Small,
+        ("no-pictures", _) => *camera = Camera::Off,
         ("live", _) => view.status = Status::Live,
+        ("connecting", what) => view.status = Status::Connecting { what: what.replace('|', "\n") },
         ("lost", reason) => view.status = Status::Lost { reason: reason.to_owned() },
         ("stats", _) => view.overlay = stats(),
         ("stop", _) => stop.cancel(),
@@ -87,9 +117,8 @@ fn stats() -> OverlayData {
         loss: Some(0.0),
         rtt_ms: Some(0.8),
         decoder: "avdec_h264".into(),
-        latency: [("capture", 16.7), ("encode", 6.1), ("network", 1.9), ("decode", 5.2), ("show", 2.4)]
-            .map(|(stage, ms)| (stage.to_owned(), ms))
-            .into(),
+        // The stages that a client knows of by itself.
+        latency: [("receive", 1.9), ("decode", 5.2), ("show", 2.4)].map(|(stage, ms)| (stage.to_owned(), ms)).into(),
     }
 }
 
@@ -251,7 +280,7 @@ fn amber(pixel: u32) -> bool {
 fn a_picture_fills_the_window_between_black_bars() {
     let mut bench = Bench::new();
     bench.send("live");
-    bench.send("picture");
+    bench.send("pictures");
     bench.expect("shown 640x360");
     let shot = bench.until("the picture", |shot| shot.in_window(10, 240) == LEFT);
     assert_eq!(shot.in_window(630, 240), RIGHT);
@@ -259,7 +288,7 @@ fn a_picture_fills_the_window_between_black_bars() {
     assert_eq!((shot.in_window(10, 59), shot.in_window(10, 60)), (0, LEFT));
     assert_eq!((shot.in_window(630, 419), shot.in_window(630, 420)), (RIGHT, 0));
     assert_eq!((shot.in_window(319, 240), shot.in_window(320, 240)), (LEFT, RIGHT));
-    bench.send("small-picture");
+    bench.send("small-pictures");
     bench.expect("shown 320x180");
     let shot = bench.until("the picture, enlarged", |shot| shot.in_window(1, 61) == LEFT);
     assert_eq!(shot.in_window(638, 418), RIGHT);
@@ -275,17 +304,31 @@ fn before_the_first_picture_the_window_says_what_it_does() {
 }
 
 #[test]
+fn a_long_explanation_is_written_small_below_its_title() {
+    let mut bench = Bench::new();
+    bench.send(
+        "connecting Looking for a server…|no server found within 3.0 s: asked by multicast 239.255.42.98 port 5003 and \
+         broadcast on eth0 (192.168.2.1/24) and wlan0 (10.42.0.17/24); is the server on, and does a firewall let UDP \
+         port 5003 through?",
+    );
+    let light = |shot: &Shot, x: u32| (100..380).any(|y| shot.in_window(x, y) > 0xf0_f0_f0);
+    // The explanation is as wide as the window allows, and lies inside.
+    let shot = bench.until("a wide text", |shot| light(shot, 60) || light(shot, 70) || light(shot, 80));
+    assert!((0..20).chain(620..640).all(|x| !light(&shot, x)));
+    shot.keep("nothing-found.png");
+}
+
+#[test]
 fn old_video_is_dimmed_and_says_so() {
     let mut bench = Bench::new();
     bench.send("live");
-    bench.send("picture");
+    bench.send("pictures");
     bench.expect("shown 640x360");
     bench.until("the picture", |shot| shot.in_window(10, 100) == LEFT);
-    let shown = Instant::now();
+    bench.send("no-pictures");
     let dark = |pixel: u32| (pixel >> 16) < 0x60 && (pixel & 0xff) < 0x60;
     let shot = bench.until("a dimmed picture", |shot| dark(shot.in_window(10, 100)));
     assert_ne!(shot.in_window(10, 100), 0, "the last picture is still there");
-    assert!(shown.elapsed() < LONG / 2);
     let count = |shot: &Shot| {
         let pixels = (0..WINDOW.width).flat_map(|x| (150..330).map(move |y| (x, y)));
         pixels.filter(|(x, y)| amber(shot.in_window(*x, *y))).count()
@@ -296,8 +339,7 @@ fn old_video_is_dimmed_and_says_so() {
     bench.send("lost server lost, looking for it…");
     bench.until("another age and the reason", |shot| shot.0 != first.0).keep("stale.png");
     bench.send("live");
-    bench.send("picture");
-    bench.expect("shown 640x360");
+    bench.send("pictures");
     bench.until("the picture again", |shot| shot.in_window(10, 100) == LEFT && count(shot) == 0);
 }
 
@@ -306,16 +348,11 @@ fn the_key_i_shows_the_statistics() {
     let mut bench = Bench::new();
     bench.send("live");
     bench.send("stats");
+    bench.send("pictures");
     bench.xdotool(&["key", "i"]);
-    let shown = |bench: &mut Bench| {
-        bench.send("picture");
-        bench.expect("shown 640x360");
-    };
-    shown(&mut bench);
     let panel = |shot: &Shot| shot.in_window(30, 100) != LEFT && shot.in_window(600, 100) == RIGHT;
     bench.until("a panel", panel).keep("stats.png");
     bench.xdotool(&["key", "i"]);
-    shown(&mut bench);
     bench.until("no panel", |shot| shot.in_window(30, 100) == LEFT);
 }
 
@@ -325,13 +362,12 @@ fn the_key_f_fills_the_screen_and_goes_back() {
     bench.send("live");
     bench.xdotool(&["key", "f"]);
     bench.expect("resized 1280x800");
-    bench.send("picture");
+    bench.send("pictures");
     bench.expect("shown 1280x720");
     let shot = bench.until("the picture", |shot| shot.at(10, 400) == LEFT && shot.at(1270, 400) == RIGHT);
     assert_eq!((shot.at(10, 39), shot.at(10, 40), shot.at(10, 760)), (0, LEFT, 0));
     bench.send("stats");
     bench.xdotool(&["key", "i"]);
-    bench.send("picture");
     bench.until("a panel", |shot| shot.at(60, 100) != LEFT && shot.at(1270, 400) == RIGHT).keep("stats-big.png");
     bench.send("lost server lost, looking for it…");
     let warning = |shot: &Shot| (300..900).any(|x| (300..500).any(|y| amber(shot.at(x, y))));
@@ -347,7 +383,7 @@ fn a_resized_window_asks_for_pictures_of_its_size() {
     bench.send("live");
     bench.xdotool(&["windowsize", &window, "320", "400"]);
     bench.expect("resized 320x400");
-    bench.send("picture");
+    bench.send("pictures");
     bench.expect("shown 320x180");
     // The window's corner stays where it was.
     bench.until("the picture", |shot| shot.in_window(10, 200) == LEFT && shot.in_window(300, 200) == RIGHT);

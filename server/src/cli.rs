@@ -23,7 +23,7 @@ pub enum LogFormat {
 #[derive(Clone, Debug, Parser)]
 #[command(name = "rov-server", version, about, max_term_width = 100)]
 pub struct Cli {
-    /// Name that viewers see and can choose by [default: the host name]
+    /// Name that viewers see and can choose by, 64 bytes at most [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
 
@@ -93,7 +93,7 @@ pub struct Cli {
     #[arg(long)]
     pub max_quality: bool,
 
-    /// IP address to bind, for signalling and media
+    /// IPv4 address to bind, for signalling and media
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0")]
     pub host: IpAddr,
 

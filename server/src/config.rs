@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::ValueEnum;
+use rov_common::discovery::clean;
 use rov_common::units::{Bitrate, Fps, Resolution};
 
 use crate::cli::Cli;
-use crate::pipeline::encoder;
 
 /// Where pictures come from, as `--source` names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -37,9 +37,13 @@ pub enum EncoderChoice {
     /// The first that works, hardware first.
     #[default]
     Auto,
-    /// This element and no other.
+    /// This element and no other. Whether it is known and works is seen where encoders are tried (`pipeline::probe`), as
+    /// the answer is to name those that work here.
     Element(String),
 }
+
+/// The longest name that an announcement carries, in bytes of UTF-8.
+const MAX_NAME: usize = 64;
 
 /// What is captured and how it is encoded.
 #[derive(Clone, Debug, PartialEq)]
@@ -89,9 +93,10 @@ impl Default for CaptureConfig {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// 1 to 64 characters, none of them control characters.
+    /// 1 to 64 bytes, as announcements carry it: no control characters, no space at the ends.
     pub name: String,
     pub capture: CaptureConfig,
+    /// IPv4, like media and discovery.
     pub host: IpAddr,
     /// 0: any free port.
     pub signal_port: u16,
@@ -131,8 +136,10 @@ impl Config {
     pub fn from_cli(cli: &Cli) -> Result<Config, ConfigError> {
         let name = match &cli.name {
             Some(name) => name.trim().to_owned(),
-            None => hostname::get().ok().and_then(|n| n.into_string().ok()).unwrap_or_else(|| "rov".to_owned()),
+            None => hostname::get().ok().map(|name| clean(&name.to_string_lossy(), MAX_NAME)).unwrap_or_default(),
         };
+        // A host without a name is no reason to refuse; an empty --name is one.
+        let name = if name.is_empty() && cli.name.is_none() { "rov".to_owned() } else { name };
         // A thing that was named is what the user wants to see, so that `--source` is rarely needed.
         let source = match cli.source {
             SourceKind::Auto if cli.file.is_some() => SourceKind::File,
@@ -178,11 +185,24 @@ impl Config {
 
     /// Checks what the fields promise. Looks at no file and no device.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let length = self.name.chars().count();
-        if length == 0 || length > 64 || self.name.chars().any(char::is_control) {
+        if self.name.is_empty() || self.name.len() > MAX_NAME {
             return bad(format!(
-                "--name {:?}: must have 1 to 64 characters, none of them control characters",
+                "--name {:?}: has {} bytes, must have 1 to {MAX_NAME} (letters other than a to z take two or more)",
+                self.name,
+                self.name.len()
+            ));
+        }
+        // What an announcement would change, viewers could not find by the name that was given.
+        if clean(&self.name, MAX_NAME) != self.name {
+            return bad(format!(
+                "--name {:?}: must have no control or invisible characters, and no space at the ends",
                 self.name
+            ));
+        }
+        if self.host.is_ipv6() {
+            return bad(format!(
+                "--host {}: media and discovery are IPv4 only, give an IPv4 address of this machine, or 0.0.0.0 for all",
+                self.host
             ));
         }
         if self.discovery_port == Some(0) {
@@ -228,14 +248,6 @@ impl CaptureConfig {
             && !(50..=500_000).contains(&bitrate.kbps())
         {
             return bad(format!("--bitrate {}: must be from 50 to 500000 kbit/s, or 0 for auto", bitrate.kbps()));
-        }
-        if let EncoderChoice::Element(element) = &self.encoder
-            && !encoder::ROWS.iter().any(|row| row.element == element)
-        {
-            return bad(format!(
-                "--encoder {element}: not known, choose auto or one of {}",
-                encoder::elements().join(", ")
-            ));
         }
         Ok(())
     }
@@ -330,9 +342,28 @@ mod tests {
         ] {
             assert_eq!(config(args).unwrap_err().0, message);
         }
-        let unknown = config(&["--encoder", "h264"]).unwrap_err().0;
-        assert!(unknown.starts_with("--encoder h264: not known, choose auto or one of nvv4l2h264enc,"), "{unknown}");
-        assert!(config(&["--name", ""]).is_err());
+    }
+
+    #[test]
+    fn a_name_that_viewers_could_not_find_is_refused() {
+        let longest = "é".repeat(32);
+        assert_eq!(config(&["--name", &longest]).unwrap().name, longest);
+        assert_eq!(config(&["--name", " rov 1 "]).unwrap().name, "rov 1");
+        let long = config(&["--name", &"é".repeat(33)]).unwrap_err().0;
+        assert!(long.contains("has 66 bytes, must have 1 to 64"), "{long}");
+        for name in ["", "  ", "a\u{7}b", "a\u{202e}b"] {
+            let refused = config(&["--name", name]).unwrap_err().0;
+            assert!(refused.starts_with("--name "), "{name:?}: {refused}");
+        }
+    }
+
+    #[test]
+    fn an_address_that_media_cannot_use_is_refused() {
+        for host in ["::1", "::", "fe80::1"] {
+            let refused = config(&["--host", host]).unwrap_err().0;
+            assert!(refused.starts_with(&format!("--host {host}: media and discovery are IPv4 only")), "{refused}");
+        }
+        assert!(config(&["--host", "127.0.0.1"]).is_ok());
     }
 
     #[test]

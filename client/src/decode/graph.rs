@@ -92,7 +92,7 @@ impl Shared {
 /// A running pipeline; dropping it stops it.
 #[derive(Debug)]
 pub struct Graph {
-    pipeline: gst::Pipeline,
+    pub(super) pipeline: gst::Pipeline,
     pub input: gst_app::AppSrc,
 }
 
@@ -221,7 +221,9 @@ impl Graph {
 impl Drop for Graph {
     fn drop(&mut self) {
         let pipeline = self.pipeline.clone();
-        let stop = move || drop(pipeline.set_state(gst::State::Null));
+        let stop = move || {
+            let _ = pipeline.set_state(gst::State::Null);
+        };
         if let Err(error) = within(STOP_TIME, "decoder-stop", stop) {
             tracing::warn!("the decoder's pipeline is left behind, it did not stop: {error}");
         }
@@ -336,11 +338,6 @@ fn watch_size(pad: &gst::Pad, scaling: &Arc<Scaling>, shared: &Arc<Shared>, gene
             shared.tell(Note::Playing { generation, resolution: source });
         }
         gst::PadProbeReturn::Ok
-    });
-    // Another size of the window is no reason for the decoder to choose its format and its memory again.
-    pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, |_, info| match info.event().map(|event| event.type_()) {
-        Some(gst::EventType::Reconfigure) => gst::PadProbeReturn::Drop,
-        _ => gst::PadProbeReturn::Ok,
     });
 }
 

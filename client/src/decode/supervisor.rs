@@ -9,7 +9,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use rov_common::units::Resolution;
 
-use super::graph::{self, Failure, Graph, Note, Shared, START_TIME};
+use super::graph::{self, Failure, Graph, Note, START_TIME, Shared};
 use super::limit::within;
 use super::{DecodeEvent, DecodeStats, DecoderConfig};
 use crate::decoders::{self, Candidate, DecoderChoice};
@@ -87,6 +87,11 @@ impl Now {
         self.stats.decoder = decoder;
         self.stats.source = None;
         self.graph = Some(graph);
+    }
+
+    #[cfg(test)]
+    pub fn pipeline(&self) -> gst::Pipeline {
+        self.graph.as_ref().expect("a pipeline").pipeline.clone()
     }
 
     /// The part of the statistics that is kept here.

@@ -260,7 +260,14 @@ fn joining_in_the_middle_shows_nothing_before_a_keyframe_and_asks_for_one() {
     }
     assert!(asked);
     assert!(start.elapsed() >= Duration::from_millis(400), "joining asks by itself: {:?}", start.elapsed());
-    play(&bench, 2..20, |_, _| false, 2..12);
+    // The sender's clock went on meanwhile.
+    let ticks = (start.elapsed().as_micros() * 9 / 100) as u32;
+    paced(2..20, |picture| {
+        bench.push(&later(&video()[picture].packets, 0, ticks));
+        if picture >= 12 {
+            assert_eq!(bench.picture(LONG), Some(picture as u32));
+        }
+    });
 }
 
 #[test]
@@ -309,15 +316,19 @@ fn renumbered(number: usize) -> Vec<Bytes> {
     let (round, picture) = (number / length, &video()[number % length]);
     let packets: usize = video()[..length].iter().map(|picture| picture.packets.len()).sum();
     let ticks = (length as u32) * 90_000 / FPS;
+    later(&picture.packets, (round * packets) as u16, round as u32 * ticks)
+}
+
+/// The packets with other numbers: `packets` and `ticks` further on.
+fn later(video: &[Bytes], packets: u16, ticks: u32) -> Vec<Bytes> {
     let change = |packet: &Bytes| {
         let mut data = packet.to_vec();
-        let sequence = u16::from_be_bytes([data[2], data[3]]).wrapping_add((round * packets) as u16);
-        data[2..4].copy_from_slice(&sequence.to_be_bytes());
-        let timestamp = picture.timestamp.wrapping_add(round as u32 * ticks);
-        data[4..8].copy_from_slice(&timestamp.to_be_bytes());
+        let header = Packet::parse(&data).unwrap();
+        data[2..4].copy_from_slice(&header.sequence.wrapping_add(packets).to_be_bytes());
+        data[4..8].copy_from_slice(&header.timestamp.wrapping_add(ticks).to_be_bytes());
         Bytes::from(data)
     };
-    picture.packets.iter().map(change).collect()
+    video.iter().map(change).collect()
 }
 
 #[test]
@@ -429,4 +440,208 @@ fn the_pipeline_has_this_text() {
     let threads = "n-threads=4 ! videoconvert n-threads=4";
     assert_eq!(text(true), format!("{input} faststart-min-packets=1 ! {parse} {threads} ! {output}"));
     assert_eq!(text(false), format!("{input} ! {parse} ! videoconvert ! {output}"), "an old GStreamer");
+}
+
+/// The decoder gets the video at its pace, for as long as `until` says; gives the pictures' sizes.
+fn plays_on(bench: &Bench, mut until: impl FnMut(&[Resolution]) -> bool) -> Vec<Resolution> {
+    video();
+    let (start, mut sizes) = (Instant::now(), Vec::new());
+    for number in 0_usize.. {
+        bench.push(&renumbered(number));
+        sizes.extend(bench.mailbox.wait(Duration::from_millis(5)).map(|picture| picture.resolution));
+        if until(&sizes) || start.elapsed() > LONG {
+            break;
+        }
+        let due = start + Duration::from_secs(1) / FPS * (number as u32 + 1);
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+    }
+    sizes
+}
+
+#[test]
+fn a_window_dragged_to_other_sizes_loses_no_picture() {
+    let bench = Bench::new(DecoderConfig { output: Some(SIZE), ..config("avdec_h264") });
+    let last = Resolution::new(400, 300);
+    let dragged = AtomicBool::new(false);
+    let sizes = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for step in 0..100 {
+                bench.decoder.set_output_size(Resolution::new(160 + 7 * (step * 37 % 100), 120 + 5 * (step * 53 % 90)));
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            bench.decoder.set_output_size(last);
+            dragged.store(true, Ordering::Relaxed);
+        });
+        plays_on(&bench, |sizes| dragged.load(Ordering::Relaxed) && sizes.last() == Some(&last))
+    });
+    assert_eq!(sizes.last(), Some(&last));
+    let different = sizes.windows(2).filter(|pair| pair[0] != pair[1]).count();
+    assert!(different > 10, "{different} of {}", sizes.len());
+    let stats = bench.decoder.stats();
+    assert_eq!((stats.restarts, stats.frames_skipped, stats.decoder.as_str()), (0, 0, "avdec_h264"));
+}
+
+#[test]
+fn a_format_that_does_not_fit_costs_a_decoder_that_works_nothing() {
+    let refusing = "avdec_h264 ! identity name=refuses";
+    let bench = Bench::with_candidates(&[refusing, "openh264dec"]);
+    plays_on(&bench, |sizes| sizes.len() >= 3);
+    // As a scaler does whose neighbour has another size.
+    let pad = bench.decoder.now().pipeline().by_name("refuses").unwrap().static_pad("sink").unwrap();
+    pad.add_probe(gst::PadProbeType::BUFFER, |_, info| {
+        info.data = None;
+        info.flow_res = Err(gst::FlowError::NotNegotiated);
+        gst::PadProbeReturn::Handled
+    });
+    let sizes = plays_on(&bench, |_| bench.decoder.stats().restarts > 0 && bench.mailbox.take().is_some());
+    let stats = bench.decoder.stats();
+    assert_eq!((stats.restarts, stats.decoder.as_str()), (1, refusing), "{} pictures", sizes.len());
+}
+
+#[test]
+fn after_a_stall_the_past_is_not_shown_and_a_keyframe_asked_for() {
+    let bench = Bench::new(config("avdec_h264"));
+    play(&bench, 0..20, |_, _| false, 0..0);
+    // A second's pictures come all at once, a keyframe among them.
+    std::thread::sleep(Duration::from_secs(1));
+    for picture in &video()[20..50] {
+        bench.push(&picture.packets);
+    }
+    assert_eq!(bench.picture(Duration::from_millis(100)), None);
+    let asked = bench.events.try_iter().any(|event| matches!(event, DecodeEvent::KeyframeNeeded { .. }));
+    assert!(asked);
+    // What is live again goes on at its keyframe.
+    let behind = Duration::from_millis(1_100) - Duration::from_secs(30) / FPS;
+    let ticks = (behind.as_millis() * 90) as u32;
+    for number in 50..90 {
+        bench.push(&later(&video()[number].packets, 0, ticks));
+        if number >= 60 {
+            let picture = bench.mailbox.wait(LONG).expect("a picture");
+            assert!(picture.late_by < Duration::from_millis(300), "{picture:?}");
+            assert!(picture.due_at() <= picture.last_packet_at);
+        }
+        std::thread::sleep(Duration::from_secs(1) / FPS);
+    }
+    assert_eq!(bench.decoder.stats().restarts, 0);
+}
+
+#[test]
+fn when_all_decoders_fail_in_a_running_session_that_is_said_and_nothing_hangs() {
+    let failing = ["identity error-after=12 ! avdec_h264", "identity error-after=3 ! openh264dec"];
+    let bench = Bench::with_candidates(&failing);
+    let mut failed = None;
+    let sizes = plays_on(&bench, |_| {
+        failed = bench.events.try_iter().find_map(|event| match event {
+            DecodeEvent::Failed { tried } => Some(tried),
+            _ => None,
+        });
+        failed.is_some()
+    });
+    assert!(!sizes.is_empty(), "it was running");
+    let failed = failed.expect("an event");
+    assert_eq!(failed.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), failing);
+    bench.push(&video()[0].packets);
+    bench.decoder.set_output_size(SIZE);
+    let start = Instant::now();
+    drop(bench);
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+/// An element that hangs when it is opened, or when it is closed, as a driver may.
+mod hanging {
+    use gstreamer::subclass::prelude::*;
+
+    use super::*;
+
+    pub const HANGS: Duration = Duration::from_secs(8);
+
+    macro_rules! element {
+        ($module:ident, $type_name:literal, $hangs_at:expr) => {
+            pub mod $module {
+                // The macros below name it so.
+                use gst::glib;
+
+                use super::*;
+
+                #[derive(Default)]
+                pub struct Imp;
+
+                #[glib::object_subclass]
+                impl ObjectSubclass for Imp {
+                    const NAME: &'static str = $type_name;
+                    type Type = Element;
+                    type ParentType = gst::Bin;
+                }
+
+                impl ObjectImpl for Imp {
+                    fn constructed(&self) {
+                        self.parent_constructed();
+                        let decoder = gst::ElementFactory::make("avdec_h264").build().unwrap();
+                        self.obj().add(&decoder).unwrap();
+                        for name in ["sink", "src"] {
+                            let inner = decoder.static_pad(name).unwrap();
+                            let pad = gst::GhostPad::builder_with_target(&inner).unwrap().name(name).build();
+                            self.obj().add_pad(&pad).unwrap();
+                        }
+                    }
+                }
+
+                impl GstObjectImpl for Imp {}
+                impl BinImpl for Imp {}
+
+                impl ElementImpl for Imp {
+                    fn change_state(
+                        &self,
+                        transition: gst::StateChange,
+                    ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+                        if transition == $hangs_at {
+                            std::thread::sleep(HANGS);
+                        }
+                        self.parent_change_state(transition)
+                    }
+                }
+
+                glib::wrapper! {
+                    pub struct Element(ObjectSubclass<Imp>) @extends gst::Bin, gst::Element, gst::Object;
+                }
+            }
+        };
+    }
+
+    element!(opening, "RovHangsOpening", gst::StateChange::NullToReady);
+    element!(closing, "RovHangsClosing", gst::StateChange::PausedToReady);
+
+    pub fn register() {
+        gst::init().unwrap();
+        let rank = gst::Rank::NONE;
+        gst::Element::register(None, "hangsopening", rank, opening::Element::static_type()).unwrap();
+        gst::Element::register(None, "hangsclosing", rank, closing::Element::static_type()).unwrap();
+    }
+}
+
+#[test]
+fn a_decoder_that_hangs_in_its_driver_is_passed_over_and_dropped_without_waiting() {
+    hanging::register();
+    let start = Instant::now();
+    let bench = Bench::with_candidates(&["hangsopening", "hangsclosing"]);
+    let took = start.elapsed();
+    assert!((Duration::from_secs(5)..hanging::HANGS).contains(&took), "{took:?}");
+    bench.push(&video()[0].packets);
+    assert_eq!(bench.picture(LONG), Some(0));
+    let start = Instant::now();
+    drop(bench);
+    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_decoder_that_works_ends_before_dropping_returns() {
+    let bench = Bench::new(config("avdec_h264"));
+    play(&bench, 0..5, |_, _| false, 0..0);
+    let mailbox = Arc::clone(&bench.mailbox);
+    let start = Instant::now();
+    drop(bench);
+    println!("dropped in {:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(1));
+    // Nobody but this test holds it any more.
+    assert_eq!(Arc::strong_count(&mailbox), 1);
 }

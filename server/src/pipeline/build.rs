@@ -7,6 +7,7 @@ use std::thread;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
+use rov_common::units::Fps;
 
 use super::continuity::{self, REWIND};
 use super::encoder;
@@ -14,7 +15,7 @@ use super::graph::{self, GraphError, GraphEvent, Output, STOP, Shared};
 use super::message;
 use super::plan::{self, Plan, Tail};
 use super::source::Pacing;
-use super::wiring;
+use super::{thin, wiring};
 
 /// Fills `pipeline`; returns the head, which a looping file replaces.
 pub fn build(plan: &Plan, pipeline: &gst::Pipeline, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
@@ -121,11 +122,17 @@ fn add_tail(
     };
     if let Pacing::File { looping, interval_of } = plan.pacing {
         continuity::install(&pad(plan::AHEAD)?, pipeline, interval_of.interval(), looping);
+        wiring::note_due(&pad(plan::PACE)?, pipeline, &shared.next_due);
     }
     let encoder = if encodes {
         let row = plan.encoder.ok_or_else(|| missing(encoder::NAME))?;
         let element = tail.by_name(encoder::NAME).ok_or_else(|| missing(encoder::NAME))?;
-        wiring::count(&pad(plan::RAW_QUEUE)?, &shared.frames_in);
+        let queue = pad(plan::RAW_QUEUE)?;
+        // Before the count: what is left out on purpose is not lost.
+        if let Some(fps) = plan.max_fps {
+            thin::install(&queue, fps);
+        }
+        wiring::count(&queue, &shared.frames_in);
         wiring::count(&pad(encoder::NAME)?, &shared.frames_to_encoder);
         wiring::fit_encoder(&element, row, plan, &shared.settings);
         Some((element, row))
@@ -208,8 +215,14 @@ fn attach(
     // A source that is not live would run as fast as the encoder can.
     let mut query = gst::query::Latency::new();
     let live = pad.query(&mut query) && query.result().0;
-    if let Some(pace) = tail.by_name(plan::PACE) {
-        pace.set_property("sync", !live);
+    if let Some(pace) = tail.by_name(plan::PACE).filter(|_| !live) {
+        pace.set_property("sync", true);
+        if let Some(pad) = pace.static_pad("sink") {
+            // What has no times (pictures behind `jpegdec`) gets some, and nothing of it is taken for a stall.
+            let interval = plan.settings.fps.unwrap_or(Fps::whole(30)).interval();
+            continuity::install(&pad, pipeline, interval, false);
+            wiring::note_due(&pad, pipeline, &shared.next_due);
+        }
     }
     join_time(&tail, pipeline);
     pad.link(&sink).map_err(|_| unusable())?;

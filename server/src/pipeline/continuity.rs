@@ -9,11 +9,16 @@ use std::time::Duration;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
+use super::wiring;
+
 /// The name of the application message that asks for the next round.
 pub const REWIND: &str = "rov-rewind";
 
 /// So late may a frame be before those after it are put off too: more than a busy machine makes up for.
 const LATE: Duration = Duration::from_millis(500);
+
+/// A longer gap is a break in the file's clock, and not a picture that stands still; so is a jump back. It is closed.
+const LONGEST_GAP: Duration = Duration::from_secs(60);
 
 /// Where frames stand in running time.
 #[derive(Debug)]
@@ -23,6 +28,8 @@ pub struct Continuity {
     /// When the next frame is due if the rate goes on.
     next: Duration,
     last: Option<Duration>,
+    /// The last frame's time in the file.
+    last_time: Option<Duration>,
     /// Time in the file, and running time, of the round's first frame.
     round: Option<(Duration, Duration)>,
     frames_in_round: u64,
@@ -30,7 +37,7 @@ pub struct Continuity {
 
 impl Continuity {
     pub fn new(interval: Duration) -> Self {
-        Self { interval, next: Duration::ZERO, last: None, round: None, frames_in_round: 0 }
+        Self { interval, next: Duration::ZERO, last: None, last_time: None, round: None, frames_in_round: 0 }
     }
 
     /// The running time for a frame with this time in the file and this duration, at running time `now`.
@@ -39,6 +46,11 @@ impl Continuity {
     /// would come in a burst. A file that cannot be decoded in time is slowed down likewise, or its frames would claim to
     /// be ever older.
     pub fn place(&mut self, time: Option<Duration>, duration: Option<Duration>, now: Duration) -> Duration {
+        // FFmpeg's GIF demuxer gives all frames the same time, and only their durations are right.
+        let stuck = time.is_some() && time == self.last_time && self.round.is_some();
+        let jumped_back = self.last_time.zip(time).is_some_and(|(last, time)| time + LATE < last);
+        self.last_time = time;
+        let time = time.filter(|_| !stuck);
         let placed = match (time, self.round) {
             (Some(time), Some((first, base))) => base + time.saturating_sub(first),
             (None, Some(_)) => self.next,
@@ -51,6 +63,9 @@ impl Continuity {
         let placed = if placed + LATE < now {
             self.round = Some((time.unwrap_or_default(), now));
             now
+        } else if jumped_back || placed > self.next.max(now) + LONGEST_GAP {
+            self.round = Some((time.unwrap_or_default(), self.next));
+            self.next
         } else {
             placed
         };
@@ -73,6 +88,7 @@ impl Continuity {
     /// The file has ended; false if there was no frame in it, so that a next round would be as empty.
     pub fn end_round(&mut self) -> bool {
         self.round = None;
+        self.last_time = None;
         std::mem::take(&mut self.frames_in_round) > 0
     }
 }
@@ -100,7 +116,7 @@ pub fn install(pad: &gst::Pad, pipeline: &gst::Pipeline, interval: Duration, loo
         if let Some(buffer) = info.buffer_mut() {
             // Without a pipeline it is being taken down.
             let Some(pipeline) = pipeline.upgrade() else { return gst::PadProbeReturn::Handled };
-            let now = pipeline.current_running_time().map_or(Duration::ZERO, Duration::from);
+            let now = wiring::running_time(pipeline.upcast_ref()).map_or(Duration::ZERO, Duration::from);
             let time = buffer.pts().or(buffer.dts()).and_then(|time| state.segment.to_running_time(time));
             let placed = state.continuity.place(time.map(Duration::from), buffer.duration().map(Duration::from), now);
             let buffer = buffer.make_mut();
@@ -186,6 +202,30 @@ mod tests {
         assert_eq!(line.place(None, None, ms(0)), ms(40));
         assert_eq!(line.place(None, Some(ms(20)), ms(0)), ms(80));
         assert_eq!(line.place(None, Some(ms(20)), ms(0)), ms(100));
+    }
+
+    #[test]
+    fn frames_that_all_claim_the_same_time_follow_by_their_durations() {
+        let mut line = Continuity::new(FRAME);
+        assert_eq!(line.place(Some(ms(0)), Some(ms(200)), ms(0)), ms(0));
+        assert_eq!(line.place(Some(ms(0)), Some(ms(3000)), ms(0)), ms(200));
+        assert_eq!(line.place(Some(ms(0)), Some(ms(200)), ms(0)), ms(3200));
+        assert!(line.end_round());
+        assert_eq!(line.place(Some(ms(0)), Some(ms(200)), ms(0)), ms(3400));
+    }
+
+    #[test]
+    fn a_pause_is_kept_and_a_break_in_the_clock_is_closed() {
+        let mut line = Continuity::new(FRAME);
+        line.place(Some(ms(0)), None, ms(0));
+        line.place(Some(ms(40)), None, ms(0));
+        assert_eq!(line.place(Some(ms(3_040)), None, ms(40)), ms(3_040));
+        let hours = ms(9_000_000);
+        assert_eq!(line.place(Some(hours), None, ms(3_040)), ms(3_080));
+        assert_eq!(line.place(Some(hours + FRAME), None, ms(3_080)), ms(3_120));
+        // As broadcast recordings jump back.
+        assert_eq!(line.place(Some(ms(500)), None, ms(3_120)), ms(3_160));
+        assert_eq!(line.place(Some(ms(540)), None, ms(3_160)), ms(3_200));
     }
 
     #[test]

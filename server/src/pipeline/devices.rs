@@ -30,6 +30,18 @@ pub fn cameras() -> (Vec<Camera>, Vec<CsiCamera>) {
     (cameras.into_iter().enumerate().map(numbered).collect(), csi)
 }
 
+/// Whether there can be a camera at all: on Linux each has a node in `/dev`. So cheap that it can be asked all the time.
+pub fn may_exist() -> bool {
+    if std::env::consts::OS != "linux" {
+        return true;
+    }
+    // libcamera's cameras show as media devices, all others as video devices.
+    let is_video = |name: &std::ffi::OsStr| {
+        name.to_str().is_some_and(|name| name.starts_with("video") || name.starts_with("media"))
+    };
+    std::fs::read_dir("/dev").is_ok_and(|nodes| nodes.flatten().any(|node| is_video(&node.file_name())))
+}
+
 /// A camera at a path that the device monitor does not list, as without udev.
 pub fn camera_at(path: &str) -> Option<Camera> {
     let row = WEBCAM_ROWS.iter().find(|row| row.os == std::env::consts::OS && row.property == "device")?;

@@ -22,7 +22,7 @@ use rov_common::units::{Bitrate, Fps, Resolution};
 use super::encoder::{EncoderRow, Keyframe, Settings};
 use super::message;
 use super::plan::Plan;
-use super::wiring::{self, Counter};
+use super::wiring::{self, Counter, Moment};
 
 /// A driver may take this long to open; cameras take up to two seconds.
 const START_LIMIT: Duration = Duration::from_secs(5);
@@ -65,7 +65,11 @@ pub struct GraphCounters {
     /// Access units.
     pub frames_out: u64,
     pub last_in: Option<Instant>,
+    pub first_out: Option<Instant>,
     pub last_out: Option<Instant>,
+    /// When a source that is paced (a file) releases its next picture, or released its last one: between two pictures of a
+    /// file there may be seconds. None: not paced, or nothing has come yet.
+    pub next_due: Option<Instant>,
 }
 
 impl GraphCounters {
@@ -83,6 +87,7 @@ pub(super) struct Shared {
     pub frames_in: Arc<Counter>,
     pub frames_to_encoder: Arc<Counter>,
     pub frames_out: Arc<Counter>,
+    pub next_due: Arc<Moment>,
     pub settings: Arc<Mutex<Settings>>,
     /// Set when the tail is there, for a user's pipeline only after the start.
     pub output: OnceLock<Output>,
@@ -134,6 +139,7 @@ impl Graph {
             frames_in: counter(),
             frames_to_encoder: counter(),
             frames_out: counter(),
+            next_due: Arc::new(Moment::new(epoch)),
             settings: Arc::new(Mutex::new(plan.settings)),
             output: OnceLock::new(),
         });
@@ -217,7 +223,9 @@ impl Graph {
             frames_in: frames_in.count(),
             frames_out: shared.frames_out.count(),
             last_in: frames_in.last(),
+            first_out: shared.frames_out.first(),
             last_out: shared.frames_out.last(),
+            next_due: shared.next_due.get(),
         }
     }
 
@@ -298,7 +306,7 @@ pub(super) fn deliver(sink: &gst_app::AppSink, shared: &Shared, sample: &gst::Sa
         }
         return;
     }
-    let now = sink.current_running_time();
+    let now = wiring::running_time(sink.upcast_ref());
     let time = buffer.pts().or(buffer.dts());
     let running = time.and_then(|time| sample.segment()?.downcast_ref::<gst::ClockTime>()?.to_running_time(time));
     let pts = running.or(now).unwrap_or_default();

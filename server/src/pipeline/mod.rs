@@ -16,6 +16,7 @@ pub mod plan;
 pub mod probe;
 mod scan;
 pub mod source;
+mod thin;
 mod wiring;
 
 use gstreamer as gst;
@@ -45,9 +46,7 @@ pub fn prepare(config: &CaptureConfig, encoder: &Chosen) -> Result<Plan, Prepare
 /// `prepare` with the file descriptor that `--source stdin` reads.
 pub fn prepare_from(config: &CaptureConfig, encoder: &Chosen, stdin_fd: i32) -> Result<Plan, PrepareError> {
     gst::init().map_err(|error| PrepareError::Fatal(format!("GStreamer does not start: {error}")))?;
-    let uses_cameras = matches!(config.source, SourceKind::Auto | SourceKind::Webcam | SourceKind::Csi);
-    let (cameras, csi) =
-        if uses_cameras { devices::cameras_with(config.device.as_deref()) } else { Default::default() };
+    let (cameras, csi) = cameras(config);
     let container = match &config.file {
         Some(file) => scan::container(file).map_err(|error| PrepareError::Fatal(format!("--file {error}")))?,
         None => None,
@@ -70,4 +69,35 @@ pub fn prepare_from(config: &CaptureConfig, encoder: &Chosen, stdin_fd: i32) -> 
         })?;
     }
     Ok(plan)
+}
+
+/// The cameras that [`prepare`] would choose among now, sorted: empty while `--source auto` would show the test picture
+/// ([`Plan::is_fallback`]), and for sources that are no cameras.
+///
+/// Blocks; without any video device it only reads `/dev`, otherwise it asks each device what it offers. A camera in this list
+/// may still fail to start: whoever goes from the test picture to it stays with it (`prepare` does), or remembers this
+/// list, so that picture and camera do not take turns.
+pub fn cameras_present(config: &CaptureConfig) -> Vec<String> {
+    // Without GStreamer there is no pipeline either, and `prepare` says why.
+    if !devices::may_exist() || gst::init().is_err() {
+        return Vec::new();
+    }
+    let (cameras, csi) = cameras(config);
+    let csi = csi.into_iter().map(|camera| format!("CSI camera {}", camera.id));
+    let webcams = cameras.into_iter().map(|camera| format!("{} ({})", camera.id, camera.name));
+    let mut names: Vec<_> = match config.source {
+        SourceKind::Csi => csi.collect(),
+        SourceKind::Webcam => webcams.collect(),
+        _ => csi.chain(webcams).collect(),
+    };
+    names.sort();
+    names
+}
+
+/// The webcams and CSI cameras, for a source that is one.
+fn cameras(config: &CaptureConfig) -> (Vec<source::Camera>, Vec<source::CsiCamera>) {
+    match config.source {
+        SourceKind::Auto | SourceKind::Webcam | SourceKind::Csi => devices::cameras_with(config.device.as_deref()),
+        _ => Default::default(),
+    }
 }

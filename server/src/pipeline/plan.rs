@@ -2,18 +2,18 @@
 //!
 //! ```text
 //! head: SOURCE ! identity name=rov_join
-//! tail: [queue ! identity sync=true (file)] ! [videorate] ! leaky queue of one frame ! scale ! convert ! caps ! ENCODER ! parse ! appsink
+//! tail: [queue ! identity sync=true (file)] ! leaky queue of one frame ! scale ! convert ! caps ! ENCODER ! parse ! appsink
 //!   or: [queue ! identity sync=true (file)] ! appsink                                              (H.264 untouched)
 //! ```
 //!
 //! Head and tail are two bins: the head of a file is built anew for each round, and the tail of a user's pipeline is
-//! chosen when it has negotiated.
+//! chosen when it has negotiated. Probes of `build` do the rest: counting, thinning out, pacing.
 
 use rov_common::units::{Bitrate, Fps, Resolution};
 
 use super::encoder::{EncoderRow, Memory, Settings};
 use super::source::{self, Drawing, H264_CAPS, Machine, Missing, Output, Pacing};
-use crate::config::{CaptureConfig, auto_bitrate};
+use crate::config::{CaptureConfig, SourceKind, auto_bitrate};
 
 /// Names of elements that `graph` looks for.
 pub const JOIN: &str = "rov_join";
@@ -55,6 +55,12 @@ pub struct Plan {
     pub auto_bitrate: Option<bool>,
     pub pacing: Pacing,
     pub drawing: Option<Drawing>,
+    /// Raw frames beyond this rate are left out.
+    pub max_fps: Option<Fps>,
+    /// What the H.264 comes from where nothing here encodes it: what to do about it depends on that.
+    pub source: SourceKind,
+    /// `--source auto` has found no camera, and shows the test picture in its place.
+    pub is_fallback: bool,
 }
 
 impl Plan {
@@ -111,6 +117,9 @@ pub fn plan(config: &CaptureConfig, machine: &Machine, encoder: &'static Encoder
         auto_bitrate: config.bitrate.is_none().then_some(config.max_quality),
         pacing: source.pacing,
         drawing: source.drawing,
+        max_fps: config.fps.filter(|_| source.limit_fps),
+        source: config.source,
+        is_fallback: config.source == SourceKind::Auto && machine.csi.is_empty() && machine.cameras.is_empty(),
     })
 }
 
@@ -135,16 +144,9 @@ impl Builder<'_> {
         }
     }
 
-    fn rate_and_queue(&self) -> String {
-        // With drop-only no frame is doubled, so that a slower source keeps its rate. Without skip-to-first, a camera that takes
-        // a second to open has a second's frames in hand, and would come at its full rate for as long.
-        let rate = match self.config.fps {
-            Some(fps) if self.source.limit_fps => {
-                format!("videorate drop-only=true skip-to-first=true max-rate={} ! ", fps.as_f64().ceil() as u32)
-            }
-            _ => String::new(),
-        };
-        format!("{}{rate}{LEAKY}", self.start())
+    /// Frames that are too many are left out at the queue (`thin`).
+    fn queue(&self) -> String {
+        format!("{}{LEAKY}", self.start())
     }
 
     fn end(&self) -> String {
@@ -172,7 +174,7 @@ impl Builder<'_> {
         let encoder = self.encoder.text_from_system(self.settings, self.machine.has_property);
         format!(
             "{} ! {} ! {} ! video/x-raw,format={},{} ! {encoder} ! {}",
-            self.rate_and_queue(),
+            self.queue(),
             self.threaded("videoscale"),
             self.threaded("videoconvert"),
             self.encoder.format,
@@ -190,10 +192,9 @@ impl Builder<'_> {
         // nvvidconv takes no ranges of sizes; without a wanted one, the sensor's sizes are even anyway.
         let size =
             self.config.resolution.map_or_else(String::new, |r| format!(",width={},height={}", r.width, r.height));
-        // videorate does not take this memory before 1.20; a sensor's rate is chosen by caps.
         format!(
-            "{}{LEAKY} ! nvvidconv ! video/x-raw{features},format={format}{size} ! {encoder} ! {}",
-            self.start(),
+            "{} ! nvvidconv ! video/x-raw{features},format={format}{size} ! {encoder} ! {}",
+            self.queue(),
             self.end()
         )
     }

@@ -2,7 +2,6 @@ use std::path::PathBuf;
 
 use super::source::{CSI_ROWS, CsiCamera};
 use super::*;
-use crate::config::SourceKind;
 use crate::pipeline::encoder::ROWS;
 
 const QUEUE: &str = "queue name=rov_raw max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream";
@@ -42,18 +41,18 @@ fn a_live_source_is_scaled_behind_the_leaky_queue_and_encoded() {
 #[test]
 fn a_file_is_paced_and_its_rate_limited() {
     let plan = make(&config(SourceKind::File), "openh264enc", &[], vec![]);
-    let tail = format!(
-        "{PACE} ! videorate drop-only=true skip-to-first=true max-rate=30 ! {QUEUE} ! videoscale ! videoconvert ! video/x-raw,format=I420"
-    );
+    let tail = format!("{PACE} ! {QUEUE} ! videoscale ! videoconvert ! video/x-raw,format=I420");
     assert!(plan.text().contains(&tail), "{}", plan.text());
+    assert_eq!(plan.max_fps, Some(Fps::whole(30)));
 }
 
 #[test]
 fn an_own_size_is_made_even() {
     let config = CaptureConfig { resolution: None, fps: None, ..config(SourceKind::File) };
-    let text = make(&config, "x264enc", &[], vec![]).text();
+    let plan = make(&config, "x264enc", &[], vec![]);
+    let text = plan.text();
     assert!(text.contains("format=I420,width=[16,8192,2],height=[16,8192,2],pixel-aspect-ratio=1/1"), "{text}");
-    assert!(!text.contains("videorate"), "{text}");
+    assert_eq!(plan.max_fps, None);
 }
 
 #[test]
@@ -83,12 +82,7 @@ fn a_users_pipeline_has_a_tail_for_each_end() {
     let Tail::ByCaps { raw, nvmm, h264 } = make(&config(SourceKind::Pipeline), "x264enc", &[], vec![]).tail else {
         panic!("the tail must depend on what the pipeline gives");
     };
-    assert!(
-        raw.starts_with(
-            "identity name=rov_pace ! videorate drop-only=true skip-to-first=true max-rate=30 ! queue name=rov_raw"
-        ),
-        "{raw}"
-    );
+    assert!(raw.starts_with("identity name=rov_pace ! queue name=rov_raw"), "{raw}");
     assert_eq!(nvmm, None);
     assert_eq!(h264, format!("identity name=rov_pace ! {END}"));
     let Tail::ByCaps { nvmm: Some(nvmm), .. } =
@@ -107,4 +101,12 @@ fn an_automatic_bitrate_follows_the_size_and_a_given_one_stays() {
     let given = CaptureConfig { bitrate: Some(Bitrate::from_kbps(4000)), ..config(SourceKind::Test) };
     let given = make(&given, "x264enc", &[], vec![]);
     assert_eq!(bitrate_for(&given, size, None), Bitrate::from_kbps(4000));
+}
+
+#[test]
+fn only_the_test_picture_in_place_of_a_camera_is_a_fallback() {
+    assert!(make(&config(SourceKind::Auto), "x264enc", &[], vec![]).is_fallback);
+    let csi = vec![CsiCamera { row: &CSI_ROWS[1], id: "imx219".to_owned() }];
+    assert!(!make(&config(SourceKind::Auto), "x264enc", &[], csi).is_fallback);
+    assert!(!make(&config(SourceKind::Test), "x264enc", &[], vec![]).is_fallback);
 }

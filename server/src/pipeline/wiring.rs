@@ -17,33 +17,61 @@ use super::picture::I420;
 use super::plan::{self, Plan};
 use super::source::Drawing;
 
+/// A moment that one thread sets and others read.
+#[derive(Debug)]
+pub struct Moment {
+    /// Microseconds after `epoch`, plus one; 0: not set.
+    us: AtomicU64,
+    epoch: Instant,
+}
+
+impl Moment {
+    pub fn new(epoch: Instant) -> Self {
+        Self { us: AtomicU64::new(0), epoch }
+    }
+
+    pub fn set(&self, at: Instant) {
+        let us = at.saturating_duration_since(self.epoch).as_micros();
+        self.us.store(u64::try_from(us).unwrap_or(u64::MAX - 1) + 1, Ordering::Relaxed);
+    }
+
+    pub fn get(&self) -> Option<Instant> {
+        let us = self.us.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(self.epoch + Duration::from_micros(us))
+    }
+}
+
 /// Number and time of what passes a point.
 #[derive(Debug)]
 pub struct Counter {
     count: AtomicU64,
-    /// Microseconds after `epoch`, plus one; 0: nothing yet.
-    last_us: AtomicU64,
-    epoch: Instant,
+    first: Moment,
+    last: Moment,
 }
 
 impl Counter {
     pub fn new(epoch: Instant) -> Self {
-        Self { count: AtomicU64::new(0), last_us: AtomicU64::new(0), epoch }
+        Self { count: AtomicU64::new(0), first: Moment::new(epoch), last: Moment::new(epoch) }
     }
 
     pub fn add(&self) {
-        let us = u64::try_from(self.epoch.elapsed().as_micros()).unwrap_or(u64::MAX - 1);
-        self.last_us.store(us + 1, Ordering::Relaxed);
-        self.count.fetch_add(1, Ordering::Relaxed);
+        let now = Instant::now();
+        if self.count.fetch_add(1, Ordering::Relaxed) == 0 {
+            self.first.set(now);
+        }
+        self.last.set(now);
     }
 
     pub fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
+    pub fn first(&self) -> Option<Instant> {
+        self.first.get()
+    }
+
     pub fn last(&self) -> Option<Instant> {
-        let us = self.last_us.load(Ordering::Relaxed).checked_sub(1)?;
-        Some(self.epoch + Duration::from_micros(us))
+        self.last.get()
     }
 }
 
@@ -52,6 +80,34 @@ pub fn count(pad: &gst::Pad, counter: &Arc<Counter>) {
     let counter = counter.clone();
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
         counter.add();
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// The running time now; None while the pipeline has not started.
+///
+/// Between getting its clock and its base time, a pipeline that starts has a base time of zero: the time by the clock alone is
+/// that since the machine was started, hours.
+pub fn running_time(element: &gst::Element) -> Option<gst::ClockTime> {
+    // In this order: the base time never changes again, but the clock may be read before it is set.
+    let base = element.base_time();
+    since_base(element.clock().map(|clock| clock.time()), base)
+}
+
+fn since_base(clock: Option<gst::ClockTime>, base: Option<gst::ClockTime>) -> Option<gst::ClockTime> {
+    let base = base.filter(|base| !base.is_zero())?;
+    Some(clock?.saturating_sub(base))
+}
+
+/// Notes for each buffer that reaches the pacing element when it will go on.
+pub fn note_due(pad: &gst::Pad, pipeline: &gst::Pipeline, next_due: &Arc<Moment>) {
+    let (pipeline, next_due) = (pipeline.downgrade(), next_due.clone());
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        let pts = info.buffer().and_then(|buffer| buffer.pts());
+        if let Some((pts, pipeline)) = pts.zip(pipeline.upgrade()) {
+            let now = running_time(pipeline.upcast_ref()).unwrap_or_default();
+            next_due.set(Instant::now() + Duration::from(pts.saturating_sub(now)));
+        }
         gst::PadProbeReturn::Ok
     });
 }
@@ -73,7 +129,7 @@ pub fn draw(pad: &gst::Pad, drawing: &Drawing) {
         {
             draw_frame(&mut frame, label.as_deref(), frame_number.fetch_add(1, Ordering::Relaxed));
         }
-        let now = pad.parent_element().and_then(|element| element.current_running_time());
+        let now = pad.parent_element().and_then(|element| running_time(&element));
         if let Some((buffer, now)) = info.buffer_mut().zip(now) {
             let (scheduled, interval) = (buffer.pts().unwrap_or(now), buffer.duration().unwrap_or_default());
             let pts = if scheduled + interval * 2 < now { now } else { scheduled };
@@ -161,5 +217,40 @@ pub fn set_property(element: &gst::Element, property: &str, text: &str) -> bool 
             true
         }
         None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_a_base_time_there_is_no_running_time_yet() {
+        let hours = Some(gst::ClockTime::from_seconds(7 * 3600));
+        assert_eq!(since_base(hours, Some(gst::ClockTime::ZERO)), None);
+        assert_eq!(since_base(hours, None), None);
+        assert_eq!(since_base(None, hours), None);
+        let later = hours.map(|time| time + gst::ClockTime::from_mseconds(40));
+        assert_eq!(since_base(later, hours), Some(gst::ClockTime::from_mseconds(40)));
+        assert_eq!(since_base(hours, later), Some(gst::ClockTime::ZERO));
+    }
+
+    #[test]
+    fn a_pipeline_that_has_a_clock_but_no_base_time_is_at_no_running_time() {
+        gst::init().unwrap();
+        let pipeline = gst::Pipeline::new();
+        pipeline.set_clock(Some(&gst::SystemClock::obtain())).unwrap();
+        assert_eq!(running_time(pipeline.upcast_ref()), None);
+    }
+
+    #[test]
+    fn a_moment_is_read_back() {
+        let epoch = Instant::now();
+        let moment = Moment::new(epoch);
+        assert_eq!(moment.get(), None);
+        moment.set(epoch);
+        assert_eq!(moment.get(), Some(epoch));
+        moment.set(epoch + Duration::from_secs(3));
+        assert_eq!(moment.get(), Some(epoch + Duration::from_secs(3)));
     }
 }
