@@ -76,7 +76,9 @@ pub fn install(pad: &gst::Pad, wanted: Fps) {
         };
         let own = wiring::format_of(caps.caps()).and_then(|(_, fps)| fps);
         let left = thinned_rate(own, wanted);
-        *thinner = (own.is_none() || left.is_some()).then(|| Thinner::new(wanted));
+        // The same caps may come twice, in the midst of the frames.
+        let thins = own.is_none() || left.is_some();
+        *thinner = thins.then(|| thinner.take().unwrap_or_else(|| Thinner::new(wanted)));
         let rate = left.and_then(|left| Some((i32::try_from(left.num).ok()?, i32::try_from(left.den).ok()?)));
         if let Some((num, den)) = rate {
             // The encoder divides its bits among as many frames as the caps say.
