@@ -39,3 +39,20 @@ fn chromium_shows_the_stream_by_whep_with_trickled_candidates() {
     // The page closed its connection without a DELETE: the goodbye of DTLS is enough.
     until_true("the server knows that the viewer has gone", wait::SOON, || server.stats().viewers.is_empty());
 }
+
+#[test]
+fn a_viewer_that_asks_for_sound_first_gets_the_picture() {
+    let server = Server::start(&["--width", "640", "--height", "360"]);
+    let runtime = Runtime::new().expect("a runtime");
+    let proxy = Proxy::start(&runtime, server.address, PAGE, None);
+    let mut browser = Browser::open(&proxy.url("/?frames=30&audio"));
+    let result = until("the page's result", 2 * wait::START, || {
+        assert!(browser.is_running(), "chromium has ended");
+        proxy.results().into_iter().next()
+    });
+    assert!(result["framesDecoded"].as_f64().is_some_and(|frames| frames >= 30.0), "{result:#}");
+    let answer = result["answer"].as_str().expect("the answer's text");
+    assert!(answer.contains("m=audio 0 "), "{answer}");
+    let video = answer.split("m=video").nth(1).expect("a section for video");
+    assert!(video.contains("a=candidate:") && !answer.split("m=video").next().unwrap_or("").contains("a=candidate:"), "{answer}");
+}
