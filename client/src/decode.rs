@@ -180,8 +180,8 @@ impl Decoder {
         // The buffer keeps the packet's own memory.
         let buffer = gst::Buffer::from_slice(rtp_packet);
         // First the arrival, as the pipeline's threads look it up as soon as they have the packet.
-        self.shared.flow().arrived(&packet, arrived);
-        let taken = self.now().push(packet.ssrc, buffer);
+        let late_by = self.shared.flow().arrived(&packet, arrived);
+        let taken = self.now().push(packet.ssrc, buffer, late_by);
         match taken {
             Taken::Yes | Taken::Straggler => {}
             Taken::NewStream => self.shared.tell(Note::NewStream),

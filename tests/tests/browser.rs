@@ -1,8 +1,11 @@
 //! Chromium as a viewer: a page that knows WHEP alone.
 
+use std::time::Duration;
+
 use rov_tests::browser::{Browser, PAGE};
 use rov_tests::programs::Server;
 use rov_tests::proxy::Proxy;
+use rov_tests::relay::Network;
 use rov_tests::wait::{self, until, until_true};
 use tokio::runtime::Runtime;
 
@@ -55,4 +58,21 @@ fn a_viewer_that_asks_for_sound_first_gets_the_picture() {
     assert!(answer.contains("m=audio 0 "), "{answer}");
     let video = answer.split("m=video").nth(1).expect("a section for video");
     assert!(video.contains("a=candidate:") && !answer.split("m=video").next().unwrap_or("").contains("a=candidate:"), "{answer}");
+}
+
+#[test]
+fn chromium_is_heard_all_along_on_a_network_that_loses_packets() {
+    let server = Server::start(&["--width", "640", "--height", "360"]);
+    let runtime = Runtime::new().expect("a runtime");
+    let network = Network::new(Duration::from_millis(2), 1);
+    network.set_loss(0.03);
+    let proxy = Proxy::start(&runtime, server.address, PAGE, Some(network));
+    let _browser = Browser::open(&proxy.url("/?frames=100"));
+    // From the first retransmission on, its reports are about two streams.
+    let viewer = until("requests for lost packets, again and again", 2 * wait::START, || {
+        server.stats().viewers.into_iter().next().filter(|viewer| viewer.nacks >= 10)
+    });
+    assert!(viewer.loss.is_some(), "{viewer:?}");
+    let result = until("the page's result", wait::START, || proxy.results().into_iter().next());
+    assert!(result["framesDecoded"].as_f64() >= Some(100.0) && result["marksInOrder"] == true, "{result:#}");
 }

@@ -25,6 +25,8 @@ const STOOD_STILL: Duration = Duration::from_millis(500);
 /// A decoder that got this many access units for this long without giving a picture does not work.
 const STALL_UNITS: u32 = 20;
 const STALL_TIME: Duration = Duration::from_secs(2);
+/// After a stall, packets that are late by no more than this are live again: less than any jitter buffer holds.
+const CAUGHT_UP: Duration = Duration::from_millis(20);
 /// The time over which means are taken.
 const WINDOW: Duration = Duration::from_secs(2);
 
@@ -78,6 +80,8 @@ pub struct Flow {
     behind: Duration,
     arrivals: Vec<Option<Arrival>>,
     lateness: Lateness,
+    /// A backlog is coming in.
+    catching_up: bool,
     /// How late a picture may be just now.
     late_limit: Duration,
     /// When a picture was last found to be too late.
@@ -100,6 +104,7 @@ impl Flow {
             behind: latency + BEHIND,
             arrivals: vec![None; ARRIVALS],
             lateness: Lateness::default(),
+            catching_up: false,
             late_limit: LATE,
             too_late_at: None,
             last_look: now,
@@ -127,14 +132,17 @@ impl Flow {
         self.without_picture = None;
     }
 
-    /// A packet came from the network.
-    pub fn arrived(&mut self, packet: &Packet, at: Instant) {
+    /// A packet came from the network. Gives the time by which the jitter buffer shall take it for late: it would take the
+    /// first packets of a backlog for the new measure, and at the next gap wait as much longer as they were late.
+    pub fn arrived(&mut self, packet: &Packet, at: Instant) -> Duration {
         self.counters.packets += 1;
         if self.last_arrival.replace(at).is_none() {
             self.gate.joined(at);
         }
         let (sequence, late_by) = (packet.sequence, self.lateness.arrived(packet, at));
         self.arrivals[usize::from(sequence) % ARRIVALS] = Some(Arrival { sequence, at, late_by });
+        self.catching_up = late_by > LATE || (self.catching_up && late_by > CAUGHT_UP);
+        if self.catching_up { late_by } else { Duration::ZERO }
     }
 
     /// A packet left the jitter buffer; these come in order.
@@ -514,6 +522,19 @@ mod tests {
         assert!(!live.comes(120, 4_001, false), "it refers to what was skipped");
         assert!(live.comes(121, 4_034, true));
         assert_eq!(live.steady(122..200, 0), 78);
+    }
+
+    #[test]
+    fn the_jitter_buffer_is_told_of_a_backlog_to_its_end() {
+        let mut live = Live::new();
+        live.steady(0..60, 0);
+        let mut told = |n: u16, ms: u64| {
+            let packet = packet(n, u32::from(n) * 3_000, true, false);
+            live.flow.arrived(&packet, live.start + Duration::from_millis(ms)).as_millis()
+        };
+        assert_eq!(told(60, 2_250), 0, "250 ms late are no backlog");
+        assert_eq!([told(61, 3_000), told(75, 3_000), told(89, 3_000), told(90, 3_000)], [967, 500, 34, 0]);
+        assert_eq!(told(91, 3_073), 0);
     }
 
     #[test]

@@ -55,8 +55,9 @@ pub enum Taken {
 }
 
 impl Now {
-    /// Hands a packet to the pipeline, or keeps it for the one that is being built. Never waits.
-    pub fn push(&mut self, ssrc: u32, packet: gst::Buffer) -> Taken {
+    /// Hands a packet to the pipeline, or keeps it for the one that is being built. Never waits. One that is late is given
+    /// the time at which it should have come; others get the present by themselves.
+    pub fn push(&mut self, ssrc: u32, mut packet: gst::Buffer, late_by: Duration) -> Taken {
         if self.ssrc_before == Some(ssrc) {
             return Taken::Straggler;
         }
@@ -72,6 +73,14 @@ impl Now {
             Some(graph) if graph.input.current_level_bytes() > MAX_WAITING_BYTES => return Taken::Full,
             // An error means that the pipeline stops or has failed, which the bus tells.
             Some(graph) => {
+                if !late_by.is_zero()
+                    && let Some(now) = graph.input.current_running_time()
+                    && let Some(packet) = packet.get_mut()
+                {
+                    let due = now.saturating_sub(gst::ClockTime::from_nseconds(late_by.as_nanos() as u64));
+                    packet.set_dts(due);
+                    packet.set_pts(due);
+                }
                 let _ = graph.input.push_buffer(packet);
             }
             None if self.failed || self.kept.len() >= MAX_KEPT => return Taken::Full,

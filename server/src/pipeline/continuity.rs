@@ -46,7 +46,7 @@ impl Continuity {
     /// would come in a burst. A file that cannot be decoded in time is slowed down likewise, or its frames would claim to
     /// be ever older.
     pub fn place(&mut self, time: Option<Duration>, duration: Option<Duration>, now: Duration) -> Duration {
-        // FFmpeg's GIF demuxer gives all frames the same time, and only their durations are right.
+        // FFmpeg's decoders of animations give all frames the same time, and only their durations are right.
         let stuck = time.is_some() && time == self.last_time && self.round.is_some();
         let jumped_back = self.last_time.zip(time).is_some_and(|(last, time)| time + LATE < last);
         self.last_time = time;

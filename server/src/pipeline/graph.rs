@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,13 +16,15 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 use rov_common::access_unit::AccessUnit;
-use rov_common::codec::{self, SliceType};
+use rov_common::codec;
 use rov_common::units::{Bitrate, Fps, Resolution};
 
 use super::encoder::{EncoderRow, Keyframe, Settings};
 use super::message;
 use super::plan::Plan;
+use super::playable;
 use super::wiring::{self, Counter, Moment};
+use crate::config::SourceKind;
 
 /// A driver may take this long to open; cameras take up to two seconds.
 const START_LIMIT: Duration = Duration::from_secs(5);
@@ -89,6 +91,7 @@ pub(super) struct Shared {
     pub frames_out: Arc<Counter>,
     pub next_due: Arc<Moment>,
     pub settings: Arc<Mutex<Settings>>,
+    pub source: SourceKind,
     /// Set when the tail is there, for a user's pipeline only after the start.
     pub output: OnceLock<Output>,
 }
@@ -109,11 +112,46 @@ impl Shared {
     }
 }
 
+/// The pipelines of one owner that are being started or stopped now, by the texts of their heads.
+///
+/// A driver that never comes back keeps a thread and a pipeline for ever. One is bearable, one for each try is not.
+#[derive(Clone, Debug, Default)]
+pub struct Hanging(Arc<Mutex<Vec<Weak<String>>>>);
+
+impl Hanging {
+    /// How many there are; one that hangs stays among them.
+    pub fn count(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn check(&self, head: &str) -> Result<(), GraphError> {
+        let hangs = self.lock().iter().filter_map(Weak::upgrade).any(|other| *other == head);
+        let reason =
+            "the former attempt still hangs in the driver; if it stays so, unplug the device or restart the machine";
+        if hangs { Err(GraphError::Start(reason.to_owned())) } else { Ok(()) }
+    }
+
+    /// Counts until what is returned is dropped.
+    fn enter(&self, head: &str) -> Arc<String> {
+        let work = Arc::new(head.to_owned());
+        self.lock().push(Arc::downgrade(&work));
+        work
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Weak<String>>> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|work| work.strong_count() > 0);
+        all
+    }
+}
+
 /// A running pipeline; dropped, it stops within a second or is left to itself.
 pub struct Graph {
     pipeline: gst::Pipeline,
     shared: Arc<Shared>,
     bus_thread: Option<thread::JoinHandle<()>>,
+    hanging: Hanging,
+    head_text: String,
 }
 
 impl fmt::Debug for Graph {
@@ -129,7 +167,18 @@ impl Graph {
         on_unit: impl Fn(AccessUnit) + Send + Sync + 'static,
         on_event: impl Fn(GraphEvent) + Send + Sync + 'static,
     ) -> Result<Graph, GraphError> {
+        Self::start_after(&Hanging::default(), plan, on_unit, on_event)
+    }
+
+    /// [`Graph::start`] by an owner that starts graphs again and again: refused while a former one of the same source hangs.
+    pub fn start_after(
+        hanging: &Hanging,
+        plan: &Plan,
+        on_unit: impl Fn(AccessUnit) + Send + Sync + 'static,
+        on_event: impl Fn(GraphEvent) + Send + Sync + 'static,
+    ) -> Result<Graph, GraphError> {
         gst::init().map_err(|error| GraphError::Text(format!("GStreamer does not start: {error}")))?;
+        hanging.check(&plan.head)?;
         let epoch = Instant::now();
         let counter = || Arc::new(Counter::new(epoch));
         let shared = Arc::new(Shared {
@@ -141,12 +190,14 @@ impl Graph {
             frames_out: counter(),
             next_due: Arc::new(Moment::new(epoch)),
             settings: Arc::new(Mutex::new(plan.settings)),
+            source: plan.source,
             output: OnceLock::new(),
         });
         let pipeline = gst::Pipeline::new();
         let head = super::build::build(plan, &pipeline, &shared)?;
         // From here on, every way out stops the pipeline by dropping the graph.
-        let mut graph = Graph { pipeline, shared, bus_thread: None };
+        let (hanging, head_text) = (hanging.clone(), plan.head.clone());
+        let mut graph = Graph { pipeline, shared, bus_thread: None, hanging, head_text };
         graph.play()?;
         graph.bus_thread = Some(super::build::watch_bus(plan.clone(), &graph.pipeline, head, graph.shared.clone()));
         Ok(graph)
@@ -241,10 +292,12 @@ impl Graph {
     /// Sets the pipeline to playing on a thread of its own: opening a device can hang in the driver.
     fn play(&self) -> Result<(), GraphError> {
         let (done, result) = mpsc::channel();
-        let pipeline = self.pipeline.clone();
+        let (pipeline, work) = (self.pipeline.clone(), self.hanging.enter(&self.head_text));
         thread::spawn(move || {
+            let started = pipeline.set_state(gst::State::Playing).is_ok();
+            drop(work);
             // Fails only when the owner has stopped waiting.
-            let _ = done.send(pipeline.set_state(gst::State::Playing).is_ok());
+            let _ = done.send(started);
         });
         let reason = |fallback: String| {
             let bus = self.pipeline.bus();
@@ -266,11 +319,13 @@ impl Graph {
         let _ = self.pipeline.post_message(gst::message::Application::builder(structure).src(&self.pipeline).build());
         let (done, result) = mpsc::channel();
         let (pipeline, bus_thread) = (self.pipeline.clone(), self.bus_thread.take());
+        let work = self.hanging.enter(&self.head_text);
         thread::spawn(move || {
             if bus_thread.is_some_and(|thread| thread.join().is_err()) {
                 tracing::error!("the thread that reads GStreamer's messages has panicked");
             }
             let stopped = pipeline.set_state(gst::State::Null).is_ok();
+            drop(work);
             let _ = done.send(stopped);
         });
         match result.recv_timeout(limit) {
@@ -289,7 +344,7 @@ impl Drop for Graph {
     }
 }
 
-/// Delivers one sample of the sink; `checked` when nothing here has encoded it, so that B-frames may be in it.
+/// Delivers one sample of the sink; `checked` when nothing here has encoded it, so that anything may be in it.
 pub(super) fn deliver(sink: &gst_app::AppSink, shared: &Shared, sample: &gst::Sample, checked: bool) {
     let Some(buffer) = sample.buffer() else { return };
     let Ok(map) = buffer.map_readable() else {
@@ -299,10 +354,10 @@ pub(super) fn deliver(sink: &gst_app::AppSink, shared: &Shared, sample: &gst::Sa
     if shared.stopped.load(Ordering::Acquire) {
         return;
     }
-    if checked && has_b_slices(&map) {
+    if let Some(problem) = checked.then(|| playable::problem(&map)).flatten() {
         // Once: nothing goes out after it.
         if !shared.stopped.swap(true, Ordering::AcqRel) {
-            (shared.on_event)(GraphEvent::Refused(super::scan::B_FRAMES.to_owned()));
+            (shared.on_event)(GraphEvent::Refused(playable::refusal(problem, shared.source)));
         }
         return;
     }
@@ -320,11 +375,6 @@ pub(super) fn deliver(sink: &gst_app::AppSink, shared: &Shared, sample: &gst::Sa
         captured_at: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
         keyframe: codec::is_keyframe(&map),
     });
-}
-
-/// Whether an access unit has a B slice, by the header of its first slice alone.
-pub(super) fn has_b_slices(au: &[u8]) -> bool {
-    codec::nal_units(au).find_map(codec::slice_type) == Some(SliceType::B)
 }
 
 #[cfg(test)]

@@ -276,6 +276,127 @@ fn passthrough_sends_the_files_slices_bit_for_bit_at_its_own_timing() {
 }
 
 #[test]
+fn frames_without_a_duration_are_played_at_their_rate() {
+    let folder = Folder::new("mjpg");
+    let path = folder.clip("a.mjpg", &["-c:v", "mjpeg"]);
+    let text = format!("filesrc location={} ! jpegparse ! jpegdec", path.display());
+    for config in [file(&path), CaptureConfig { looping: true, ..pipeline(&text) }] {
+        let running = start(&config);
+        // A user's pipeline ends after its 25.
+        assert_even(&running.take(20), FRAME, &format!("{:?}", config.source));
+        assert!(running.graph.counters().next_due.is_some());
+    }
+}
+
+#[test]
+fn a_fast_file_is_thinned_and_the_encoder_knows_the_rate_that_is_left() {
+    let folder = Folder::new("fast");
+    let path = folder.clip("a.mkv", &["-vf", "fps=50", "-c:v", "mpeg4"]);
+    let running = start(&CaptureConfig { fps: Some(Fps::whole(25)), ..file(&path) });
+    assert_even(&running.take(40), Duration::from_millis(40), "50 to 25");
+    let Ok(GraphEvent::Format { fps, .. }) = running.events.try_recv() else { panic!("no format") };
+    assert_eq!(fps, Some(Fps::whole(25)));
+}
+
+#[test]
+fn a_file_with_a_pause_in_it_says_when_it_goes_on() {
+    let folder = Folder::new("pause");
+    let pause = ["-vf", "setpts=PTS+gte(N\\,10)*1.5/TB", "-fps_mode", "vfr", "-c:v", "libx264", "-bf", "0"];
+    let path = folder.clip("a.mp4", &pause);
+    for config in [file(&path), passthrough(&path)] {
+        let running = start(&CaptureConfig { looping: false, ..config });
+        let before = running.take(10);
+        thread::sleep(Duration::from_millis(200));
+        let counters = running.graph.counters();
+        let wait = counters.next_due.unwrap().saturating_duration_since(Instant::now());
+        assert!((0.8..1.6).contains(&wait.as_secs_f64()), "{wait:?}");
+        let after = running.rest();
+        assert!(after.len() >= 12, "{}", after.len());
+        let gap = (after[0].pts - before[9].pts).as_secs_f64();
+        assert!((1.4..1.7).contains(&gap), "{gap}");
+    }
+}
+
+#[test]
+fn a_file_without_video_is_refused_at_once_and_in_plain_words() {
+    let folder = Folder::new("novideo");
+    let video = std::fs::read(folder.without_b_frames("a.mp4")).unwrap();
+    let truncated = folder.0.join("truncated.mp4");
+    std::fs::write(&truncated, &video[..2000]).unwrap();
+    let zeros = folder.0.join("zeros.bin");
+    std::fs::write(&zeros, vec![0; 300_000]).unwrap();
+    let sound = folder.0.join("a.wav");
+    let sine = ["-y", "-v", "error", "-f", "lavfi", "-i", "sine=duration=1"];
+    assert!(Command::new("ffmpeg").args(sine).arg(&sound).status().unwrap().success());
+    let png = folder.clip("a.png", &["-frames:v", "1"]);
+    let jpeg = folder.clip("a.jpg", &["-frames:v", "1"]);
+    for (path, reason) in [
+        (truncated, "no video in it (qtdemux: "),
+        (zeros, "no video in it (typefind: "),
+        (sound, "no video in it"),
+        (png, "is a picture, not a video"),
+        (jpeg, "is a picture, not a video"),
+        (folder.clip("a.gif", &["-r", "5"]), "is a GIF animation, "),
+    ] {
+        match prepare(&file(&path), &chosen("x264enc")) {
+            Err(PrepareError::Fatal(message)) => {
+                let start = format!("--file {}: {reason}", path.display());
+                assert!(message.starts_with(&start) && !message.contains("not-linked"), "{message}");
+            }
+            other => panic!("{}: {other:?}", path.display()),
+        }
+    }
+}
+
+#[test]
+fn what_no_browser_decodes_is_refused_with_a_remedy() {
+    let running = start(&pipeline("videotestsrc is-live=true ! video/x-raw,width=320,height=240 ! x264enc"));
+    let GraphEvent::Refused(reason) = running.event() else { panic!("4:4:4 must be refused") };
+    assert!(reason.contains("is 4:4:4") && reason.contains("video/x-raw,format=I420 ! x264enc"), "{reason}");
+    assert!(running.units.try_recv().is_err());
+
+    let folder = Folder::new("formats");
+    for (name, arguments, what) in [
+        ("ten.mp4", &["-c:v", "libx264", "-bf", "0", "-pix_fmt", "yuv420p10le"][..], "is 10 bit"),
+        ("colour.mp4", &["-c:v", "libx264", "-bf", "0", "-pix_fmt", "yuv422p"], "is 4:2:2"),
+        ("fields.mp4", &["-c:v", "libx264", "-bf", "0", "-flags", "+ildct+ilme"], "is interlaced"),
+    ] {
+        match prepare(&passthrough(&folder.clip(name, arguments)), &chosen("x264enc")) {
+            Err(PrepareError::Fatal(message)) => {
+                assert!(message.contains(what) && message.contains("drop --file-passthrough"), "{message}");
+            }
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_device_that_hangs_is_not_opened_again_until_it_lets_go() {
+    let folder = Folder::new("hang");
+    let fifo = folder.0.join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    // Opening a FIFO blocks until somebody writes to it, as a broken driver does for ever.
+    let plan = prepare(&pipeline(&format!("filesrc location={} ! h264parse", fifo.display())), &chosen("x264enc"));
+    let plan = plan.unwrap();
+    let hanging = Hanging::default();
+    let attempt = || Graph::start_after(&hanging, &plan, |_| (), |_| ()).unwrap_err().to_string();
+    assert!(attempt().contains("has not started after 5 s"));
+    let begin = Instant::now();
+    assert!(attempt().contains("the former attempt still hangs in the driver"));
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    // Another source is free.
+    let other = prepare(&small(), &chosen("x264enc")).unwrap();
+    Graph::start_after(&hanging, &other, |_| (), |_| ()).unwrap().stop(Duration::from_secs(2));
+    let end = Instant::now() + WAIT;
+    while hanging.count() > 0 {
+        assert!(Instant::now() < end, "{} are still hanging", hanging.count());
+        // Open for both, this end never blocks; closed again, it is the file's end for whoever reads.
+        drop(std::fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap());
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
 fn a_passed_through_file_loops_too() {
     let folder = Folder::new("passloop");
     let running = start(&passthrough(&folder.without_b_frames("a.ts")));
@@ -312,7 +433,7 @@ fn what_viewers_cannot_show_is_refused_before_it_is_served() {
 
 #[test]
 fn b_frames_that_show_up_at_run_time_are_refused_once() {
-    let text = "videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=30/1 ! x264enc bframes=2 b-adapt=false rc-lookahead=2 sync-lookahead=0";
+    let text = "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 ! x264enc bframes=2 b-adapt=false rc-lookahead=2 sync-lookahead=0";
     let running = start(&pipeline(text));
     let GraphEvent::Refused(reason) = running.event() else { panic!("B-frames must be refused") };
     assert!(reason.contains("B-frames"), "{reason}");
@@ -322,7 +443,7 @@ fn b_frames_that_show_up_at_run_time_are_refused_once() {
 #[test]
 fn a_users_pipeline_may_give_h264_and_takes_keyframe_requests() {
     let running = start(&pipeline(
-        "videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=30/1 ! x264enc tune=zerolatency key-int-max=2560",
+        "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 ! x264enc tune=zerolatency key-int-max=2560",
     ));
     assert!(running.next().keyframe);
     assert!(running.graph.encoder().is_none());

@@ -1,6 +1,6 @@
 //! Camera to access unit: the pipeline of one stream.
 //!
-//! [`choose_encoder`] once, [`prepare`] before each start (the machine may have changed), then
+//! [`choose_encoder_for`] once, [`prepare`] before each start (the machine may have changed), then
 //! [`Graph::start`].
 
 mod build;
@@ -13,6 +13,7 @@ mod message;
 pub mod mode;
 mod picture;
 pub mod plan;
+mod playable;
 pub mod probe;
 mod scan;
 pub mod source;
@@ -22,15 +23,16 @@ mod wiring;
 use gstreamer as gst;
 
 use crate::config::{CaptureConfig, SourceKind};
-pub use graph::{Graph, GraphCounters, GraphError, GraphEvent};
+pub use graph::{Graph, GraphCounters, GraphError, GraphEvent, Hanging};
 pub use plan::Plan;
-pub use probe::{Chosen, NoEncoder, Tried, choose_encoder};
+pub use probe::{Chosen, NoEncoder, Tried, choose_encoder, choose_encoder_excluding, choose_encoder_for};
 use source::Machine;
 
 /// Why there is no plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PrepareError {
-    /// The configuration is wrong, another try would end alike: a file that is missing, B-frames, an unknown element.
+    /// The configuration is wrong, another try would end alike: a file that is missing or has no
+    /// video, B-frames, an unknown element. Where it has worked before, a file may come back too.
     #[error("{0}")]
     Fatal(String),
     /// A camera is missing; it may come back.
@@ -38,7 +40,7 @@ pub enum PrepareError {
     Retry(String),
 }
 
-/// Looks at the machine and makes the plan for it. Blocks: up to three seconds for a file that is passed through.
+/// Looks at the machine and makes the plan for it. Blocks: up to three seconds for a file.
 pub fn prepare(config: &CaptureConfig, encoder: &Chosen) -> Result<Plan, PrepareError> {
     prepare_from(config, encoder, 0)
 }
@@ -57,8 +59,9 @@ pub fn prepare_from(config: &CaptureConfig, encoder: &Chosen, stdin_fd: i32) -> 
         SourceKind::File => PrepareError::Fatal(format!("--file {}", missing.0)),
         _ => PrepareError::Retry(missing.0),
     })?;
-    if let (Some(file), true) = (&config.file, config.file_passthrough) {
-        scan::passthrough(file, &plan.head_text()).map_err(|error| PrepareError::Fatal(format!("--file {error}")))?;
+    if let Some(file) = &config.file {
+        let look = if config.file_passthrough { scan::passthrough } else { scan::video };
+        look(file, &plan.head_text()).map_err(|error| PrepareError::Fatal(format!("--file {error}")))?;
     }
     if config.source == SourceKind::Pipeline {
         // Built, and dropped before it touches a device: a wrong text is the user's, and is said at once.

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
-use rov_common::units::{Bitrate, Fps, Resolution};
+use rov_common::units::{Fps, Resolution};
 
-use super::encoder::{self, EncoderRow, Settings};
-use super::{message, wiring};
-use crate::config::{EncoderChoice, Profile};
+use super::encoder::{self, EncoderRow, HasProperty, Settings};
+use super::{message, plan, wiring};
+use crate::config::{CaptureConfig, EncoderChoice, Profile};
 
 /// For one encoder to encode one frame; hardware opens in well below a second.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -55,14 +55,43 @@ impl Chosen {
 
 const NOT_INSTALLED: &str = "not installed";
 const WORKS: &str = "works";
+const FAILED: &str = "failed at work";
 
-/// Tries encoders until one works: a fraction of a second for each that is installed, 5 s at most. Blocks.
-pub fn choose_encoder(choice: &EncoderChoice, profile: Profile, low_latency: bool) -> Result<Chosen, NoEncoder> {
-    gst::init().map_err(|error| NoEncoder(format!("GStreamer does not start: {error}")))?;
-    choose_from(encoder::ROWS, choice, |row| test(row, profile, low_latency))
+/// An encoder that has given so many frames works.
+const FRAMES: u64 = 3;
+
+/// Tries encoders at the size and rate of `config` until one works. Blocks: a fraction of a second for each that is
+/// installed (a second at 4K), 6 s at most for one that hangs.
+pub fn choose_encoder_for(config: &CaptureConfig) -> Result<Chosen, NoEncoder> {
+    choose_encoder_excluding(config, &[])
 }
 
-/// `choose_encoder` with the table and the test given, the test's error being the reason.
+/// [`choose_encoder_for`] without the elements in `failed`: those that worked on trial, and then not at work.
+/// An element is passed over with all its rows.
+pub fn choose_encoder_excluding(config: &CaptureConfig, failed: &[&str]) -> Result<Chosen, NoEncoder> {
+    gst::init().map_err(|error| NoEncoder(format!("GStreamer does not start: {error}")))?;
+    let settings = trial_settings(config);
+    choose_from(encoder::ROWS, &config.encoder, |row| match failed.contains(&row.element) {
+        true => Err(FAILED.to_owned()),
+        false => test(row, &settings),
+    })
+}
+
+/// [`choose_encoder_for`] at the size and rate that are tried where none are given.
+pub fn choose_encoder(choice: &EncoderChoice, profile: Profile, low_latency: bool) -> Result<Chosen, NoEncoder> {
+    let (resolution, fps) = (None, None);
+    let encoder = choice.clone();
+    choose_encoder_for(&CaptureConfig { encoder, profile, low_latency, resolution, fps, ..CaptureConfig::default() })
+}
+
+/// Many encoders work at small sizes alone, or up to a rate. Where the source decides, 720p30 stands for it.
+fn trial_settings(config: &CaptureConfig) -> Settings {
+    let resolution = config.resolution.or(Some(Resolution::new(1280, 720)));
+    let fps = config.fps.or(Some(Fps::whole(30)));
+    plan::settings(&CaptureConfig { resolution, fps, ..config.clone() }, cores())
+}
+
+/// The choice with the table and the test given, the test's error being the reason.
 fn choose_from(
     rows: &'static [EncoderRow],
     choice: &EncoderChoice,
@@ -85,11 +114,13 @@ fn choose_from(
         |tried: &[Tried]| tried.iter().map(|t| format!("{}: {}", t.element, t.outcome)).collect::<Vec<_>>().join("; ");
     Err(NoEncoder(match choice {
         EncoderChoice::Auto => format!(
-            "no H.264 encoder works, install gstreamer1.0-plugins-ugly (x264enc) or the one of your hardware; tried {}",
+            "no H.264 encoder works, install gstreamer1.0-plugins-ugly (x264enc) or the one of your hardware, or lower \
+             --width, --height and --fps; tried {}",
             reasons(&tried)
         ),
         EncoderChoice::Element(element) => {
-            let mut working: Vec<_> = rows.iter().filter(|row| test(row).is_ok()).map(|row| row.element).collect();
+            let mut working: Vec<_> =
+                rows.iter().filter(|row| !wanted(row) && test(row).is_ok()).map(|row| row.element).collect();
             working.dedup();
             let list = if working.is_empty() { "none".to_owned() } else { working.join(", ") };
             let reason = if tried.is_empty() { "not known".to_owned() } else { reasons(&tried) };
@@ -99,30 +130,29 @@ fn choose_from(
 }
 
 /// Encodes a few frames of a test picture.
-fn test(row: &'static EncoderRow, profile: Profile, low_latency: bool) -> Result<(), String> {
+fn test(row: &'static EncoderRow, settings: &Settings) -> Result<(), String> {
     if gst::ElementFactory::find(row.element).is_none() {
         return Err(NOT_INSTALLED.to_owned());
     }
     if !row.suits(&wiring::has_property) {
         return Err("another variant of the element is installed".to_owned());
     }
-    // 320x240 is within the limits of every hardware encoder of the table; some refuse pictures below 160 wide.
-    let settings = Settings {
-        profile,
-        low_latency,
-        bitrate: Bitrate::from_kbps(1000),
-        fps: Some(Fps::whole(30)),
-        resolution: Some(Resolution::new(320, 240)),
-        cores: cores(),
-    };
-    // Some hand out the first frame only when they have several.
-    let text = format!(
-        "videotestsrc num-buffers=10 ! video/x-raw,format={},width=320,height=240,framerate=30/1 ! {} ! h264parse ! fakesink name=rov_out sync=false signal-handoffs=false",
-        row.format,
-        row.text_from_system(&settings, &wiring::has_property)
-    );
+    let text = trial_text(row, settings, &wiring::has_property);
     tracing::debug!("trying {text}");
-    encode(&text)
+    let size = settings.resolution.map_or_else(String::new, |size| format!(" at {size}"));
+    encode(&text).map_err(|error| format!("{error}{size}"))
+}
+
+fn trial_text(row: &EncoderRow, settings: &Settings, has: HasProperty) -> String {
+    let size =
+        settings.resolution.map_or_else(String::new, |size| format!(",width={},height={}", size.width, size.height));
+    let rate = settings.fps.map_or_else(String::new, |fps| format!(",framerate={}/{}", fps.num, fps.den));
+    // Some hand out the first frame only when they have several.
+    format!(
+        "videotestsrc num-buffers=10 ! video/x-raw,format={}{size}{rate} ! {} ! h264parse ! fakesink name=rov_out sync=false signal-handoffs=false",
+        row.format,
+        row.text_from_system(settings, has)
+    )
 }
 
 fn encode(text: &str) -> Result<(), String> {
@@ -136,9 +166,7 @@ fn encode(text: &str) -> Result<(), String> {
     let counter = seen.clone();
     std::thread::spawn(move || {
         let started = element.set_state(gst::State::Playing).is_ok();
-        let types = [gst::MessageType::Error, gst::MessageType::Eos];
-        let limit = gst::ClockTime::from_mseconds(if started { LIMIT.as_millis() as u64 } else { 0 });
-        let outcome = match bus.timed_pop_filtered(limit, &types) {
+        let outcome = match wait(&bus, started, &counter) {
             Some(message) => match message.view() {
                 gst::MessageView::Error(error) => Err(message::error_text(error)),
                 _ if counter.count() > 0 => Ok(()),
@@ -156,6 +184,21 @@ fn encode(text: &str) -> Result<(), String> {
     });
     let late = || Err(format!("does not open within {} s", LIMIT.as_secs() + 1));
     result.recv_timeout(LIMIT + Duration::from_secs(1)).unwrap_or_else(|_| late())
+}
+
+/// The error or the end of the stream; None when a few frames are out before, or the time is over.
+fn wait(bus: &gst::Bus, started: bool, counter: &wiring::Counter) -> Option<gst::Message> {
+    let types = [gst::MessageType::Error, gst::MessageType::Eos];
+    let end = std::time::Instant::now() + LIMIT;
+    loop {
+        let step = gst::ClockTime::from_mseconds(if started { 5 } else { 0 });
+        let message = bus.timed_pop_filtered(step, &types);
+        // Ten large frames take seconds in software.
+        let over = !started || counter.count() >= FRAMES || std::time::Instant::now() >= end;
+        if message.is_some() || over {
+            return message;
+        }
+    }
 }
 
 /// Processor cores that this process may use.
@@ -196,6 +239,54 @@ mod tests {
         let message =
             "--encoder vah264enc does not work (vah264enc: not installed); those that work here: x264enc, openh264enc";
         assert_eq!(error.0, message);
+    }
+
+    #[test]
+    fn a_name_that_is_not_known_lists_those_that_work() {
+        let choice = EncoderChoice::Element("foo".to_owned());
+        let error = choose_from(encoder::ROWS, &choice, |row| match row.element {
+            "x264enc" => Ok(()),
+            _ => Err(NOT_INSTALLED.to_owned()),
+        });
+        let message = "--encoder foo does not work (not known); those that work here: x264enc";
+        assert_eq!(error.unwrap_err().0, message);
+    }
+
+    #[test]
+    fn an_encoder_that_failed_at_work_is_passed_over() {
+        let config = CaptureConfig { resolution: Some(Resolution::new(320, 240)), ..CaptureConfig::default() };
+        let others: Vec<_> = encoder::elements().into_iter().filter(|element| *element != "openh264enc").collect();
+        let chosen = choose_encoder_excluding(&config, &others).unwrap();
+        assert_eq!(chosen.row.element, "openh264enc");
+        assert!(chosen.tried.iter().any(|tried| tried.element == "x264enc" && tried.outcome == FAILED));
+        let all = choose_encoder_excluding(&config, &encoder::elements()).unwrap_err();
+        assert!(all.0.contains("x264enc: failed at work"), "{}", all.0);
+    }
+
+    #[test]
+    fn encoders_are_tried_at_the_size_and_rate_that_are_wanted() {
+        let text = |resolution, fps| {
+            let config = CaptureConfig { resolution, fps, ..CaptureConfig::default() };
+            let row = encoder::ROWS.iter().find(|row| row.element == "x264enc").unwrap();
+            trial_text(row, &trial_settings(&config), &|_, _| true)
+        };
+        let own = text(None, None);
+        assert!(own.contains("format=I420,width=1280,height=720,framerate=30/1 ! x264enc"), "{own}");
+        let large = text(Some(Resolution::new(3840, 2160)), Some(Fps::whole(60)));
+        assert!(large.contains("width=3840,height=2160,framerate=60/1"), "{large}");
+        assert!(large.contains("bitrate=71352"), "{large}");
+    }
+
+    #[test]
+    fn an_encoder_that_cannot_do_the_size_does_not_work() {
+        let config = CaptureConfig {
+            encoder: EncoderChoice::Element("openh264enc".to_owned()),
+            resolution: Some(Resolution::new(8192, 4320)),
+            ..CaptureConfig::default()
+        };
+        let error = choose_encoder_for(&config).unwrap_err().0;
+        assert!(error.starts_with("--encoder openh264enc does not work (openh264enc: "), "{error}");
+        assert!(error.contains(" at 8192x4320); those that work here: "), "{error}");
     }
 
     #[test]

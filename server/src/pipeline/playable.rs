@@ -1,0 +1,136 @@
+//! Whether viewers can show H.264 that goes out untouched, and what to do where they cannot. Pure.
+//!
+//! What is encoded here needs no look: format and profile are pinned.
+
+use rov_common::codec::{self, SliceType, SpsInfo, parse_sps};
+
+use crate::config::SourceKind;
+
+/// Why a stream cannot be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// WebRTC has no room for pictures that are sent in another order than they are shown.
+    BFrames,
+    Interlaced,
+    /// More than 8 bit, or more colour than 4:2:0: what it is, in words.
+    Format(&'static str),
+}
+
+/// What is wrong with an access unit, by its parameter sets and the header of its first slice alone.
+pub fn problem(au: &[u8]) -> Option<Problem> {
+    for nal in codec::nal_units(au) {
+        if codec::nal_type(nal) == codec::SPS {
+            // One that cannot be read is not judged here: the stream shows whether it matters.
+            if let Some(problem) = parse_sps(nal).ok().and_then(|sps| sps_problem(&sps)) {
+                return Some(problem);
+            }
+        } else if let Some(slice) = codec::slice_type(nal) {
+            return (slice == SliceType::B).then_some(Problem::BFrames);
+        }
+    }
+    None
+}
+
+/// Browsers, and hardware decoders in general, take baseline, main and high: progressive, 8 bit, 4:2:0.
+fn sps_problem(sps: &SpsInfo) -> Option<Problem> {
+    match (sps.chroma_format, sps.profile_idc) {
+        (0, _) => Some(Problem::Format("grey without colour (4:0:0)")),
+        (2, _) => Some(Problem::Format("4:2:2")),
+        (3, _) => Some(Problem::Format("4:4:4")),
+        (_, 66 | 77 | 100) if !sps.frame_mbs_only => Some(Problem::Interlaced),
+        (_, 66 | 77 | 100) => None,
+        (_, 110) => Some(Problem::Format("10 bit (profile High 10)")),
+        (_, 122) => Some(Problem::Format("of profile High 4:2:2")),
+        (_, 244) => Some(Problem::Format("of profile High 4:4:4")),
+        (_, 88) => Some(Problem::Format("of profile Extended")),
+        _ => Some(Problem::Format("of a profile beyond High")),
+    }
+}
+
+/// Why a stream of this source is refused, and what to do.
+pub fn refusal(problem: Problem, source: SourceKind) -> String {
+    let (what, stdin, pipeline) = match problem {
+        Problem::BFrames => (
+            "has B-frames, which WebRTC viewers cannot show".to_owned(),
+            "make what writes it write none (ffmpeg: -bf 0)",
+            "set bframes=0 (b-frames=0) on the encoder in --pipeline",
+        ),
+        Problem::Interlaced => (
+            "is interlaced, which browsers and hardware decoders cannot show".to_owned(),
+            "make what writes it deinterlace it (ffmpeg: -vf yadif)",
+            "put deinterlace and interlaced=false before the encoder in --pipeline",
+        ),
+        Problem::Format(format) => (
+            format!("is {format}, which browsers and hardware decoders cannot show"),
+            "make what writes it write 8 bit 4:2:0 (ffmpeg: -pix_fmt yuv420p)",
+            "pin the format in --pipeline, as ... ! videoconvert ! video/x-raw,format=I420 ! x264enc ...",
+        ),
+    };
+    let remedy = match source {
+        SourceKind::File => "drop --file-passthrough so that it is re-encoded".to_owned(),
+        SourceKind::Stdin => stdin.to_owned(),
+        SourceKind::Pipeline => format!("{pipeline}, or end it in raw video, so that it is encoded here"),
+        SourceKind::Auto | SourceKind::Webcam | SourceKind::Csi | SourceKind::Test => {
+            "set up the camera otherwise, or have its pictures re-encoded: --pipeline \"v4l2src device=... ! h264parse ! avdec_h264\""
+                .to_owned()
+        }
+    };
+    format!("the H.264 stream {what}; {remedy}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sps(profile_idc: u8, chroma_format: u8, frame_mbs_only: bool) -> SpsInfo {
+        SpsInfo {
+            profile_idc,
+            constraint_flags: 0,
+            level_idc: 40,
+            width: 1920,
+            height: 1080,
+            chroma_format,
+            max_num_ref_frames: 1,
+            pic_order_cnt_type: 2,
+            frame_mbs_only,
+            fps: None,
+            max_num_reorder_frames: None,
+            max_dec_frame_buffering: None,
+        }
+    }
+
+    #[test]
+    fn what_every_decoder_takes_passes_and_the_rest_is_named() {
+        for profile in [66, 77, 100] {
+            assert_eq!(sps_problem(&sps(profile, 1, true)), None);
+        }
+        assert_eq!(sps_problem(&sps(100, 1, false)), Some(Problem::Interlaced));
+        assert_eq!(sps_problem(&sps(110, 1, true)), Some(Problem::Format("10 bit (profile High 10)")));
+        assert_eq!(sps_problem(&sps(244, 3, true)), Some(Problem::Format("4:4:4")));
+        assert_eq!(sps_problem(&sps(122, 2, true)), Some(Problem::Format("4:2:2")));
+        assert!(sps_problem(&sps(88, 1, true)).is_some() && sps_problem(&sps(118, 1, true)).is_some());
+    }
+
+    #[test]
+    fn only_the_first_slice_is_asked_whether_it_is_a_b_slice() {
+        // ue(0) is '1', ue(5) '00110', ue(6) '00111'.
+        let (p, b) = ([0, 0, 1, 0x41, 0b1001_1000], [0, 0, 1, 0x01, 0b1001_1100]);
+        assert_eq!(problem(&b), Some(Problem::BFrames));
+        assert_eq!(problem(&[p, b].concat()), None);
+        assert_eq!(problem(&[]), None);
+    }
+
+    #[test]
+    fn the_remedy_suits_the_source() {
+        let text = |source| refusal(Problem::BFrames, source);
+        assert!(text(SourceKind::File).ends_with("; drop --file-passthrough so that it is re-encoded"));
+        assert!(text(SourceKind::Stdin).ends_with("; make what writes it write none (ffmpeg: -bf 0)"));
+        assert!(text(SourceKind::Pipeline).contains("; set bframes=0"));
+        assert!(text(SourceKind::Webcam).contains("--pipeline \"v4l2src device=... "));
+        let pinned = refusal(Problem::Format("4:4:4"), SourceKind::Pipeline);
+        assert!(pinned.contains("is 4:4:4") && pinned.contains("video/x-raw,format=I420 ! x264enc"), "{pinned}");
+        for source in [SourceKind::Stdin, SourceKind::Pipeline, SourceKind::Webcam, SourceKind::Auto] {
+            assert!(!text(source).contains("--file-passthrough"));
+        }
+    }
+}
