@@ -29,6 +29,8 @@ const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(1);
 /// For the overlay, the server is asked for its figures so often.
 const FIGURES_INTERVAL: Duration = Duration::from_secs(2);
+/// A loop that runs every [`TICK`] and comes this late was not running.
+const STANDSTILL: Duration = Duration::from_millis(700);
 const CONNECT_GRACE: Duration = Duration::from_secs(1);
 
 /// Which server to watch.
@@ -358,6 +360,7 @@ async fn supervise(
     let mut rates = Rates::new();
     let mut asking = Asking::new(server, connection);
     let mut tick = tokio::time::interval(TICK);
+    let mut looked = begun;
     loop {
         tokio::select! {
             _ = tick.tick() => {}
@@ -377,6 +380,12 @@ async fn supervise(
         } else if let Some(reason) = lock(&prepared.requests.failed).clone() {
             session.ended = Some(reason);
         }
+        // This program itself stood still (a suspended laptop): what came meanwhile still waits in the socket.
+        if now.saturating_duration_since(looked) > STANDSTILL {
+            session.last_packet = now;
+            session.last_picture = now;
+        }
+        looked = now;
         session.last_packet = session.last_packet.max(clock.instant(arrivals.last_us.load(Ordering::Relaxed)));
         let stats = prepared.decoder.stats();
         if stats.frames_decoded > decoded {

@@ -25,6 +25,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(2);
 /// While there is no camera, cameras are looked for so often.
 const CAMERA_INTERVAL: Duration = Duration::from_secs(2);
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// Checks that come this late were not made because the process did not run.
+const STANDSTILL: Duration = Duration::from_millis(500);
 /// Events of a pipeline that wait; more than these say nothing new.
 const EVENT_CAPACITY: usize = 16;
 
@@ -178,6 +180,8 @@ async fn watch(
     shutdown: &CancellationToken,
 ) -> Result<RunEnd, Fatal> {
     let started = Instant::now();
+    let mut awake_since = started;
+    let mut looked = started;
     let mut interval = capture.fps.map_or(Duration::ZERO, |fps| fps.interval());
     let mut keyframes = KeyframeGate::default();
     let mut load = LoadReport::default();
@@ -218,7 +222,13 @@ async fn watch(
                 let dropped = counters.frames_dropped();
                 stream.set_counters(now, counters.frames_in, dropped);
                 load.check(now, stream.name(), counters.frames_in, dropped);
-                let stalled = watchdog::stalled(now, started, counters.last_in, counters.last_out, interval);
+                // The process itself stood still (a machine under load, a debugger): the pipeline gets its time again.
+                if now.saturating_duration_since(looked) > STANDSTILL {
+                    awake_since = now;
+                }
+                looked = now;
+                let last_out = counters.last_out.map(|at| at.max(awake_since));
+                let stalled = watchdog::stalled(now, awake_since, counters.last_in, last_out, interval);
                 // A file that is paced may have its next picture only later.
                 let waits = false;
                 match stalled {
