@@ -9,7 +9,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{CaptureConfig, SourceKind};
+use crate::config::{CaptureConfig, EncoderChoice, SourceKind};
 use crate::pipeline::{self, Chosen, Graph, GraphError, GraphEvent, Plan, PrepareError};
 use crate::stream::{Control, Stream};
 use crate::watchdog::{self, KeyframeGate};
@@ -52,19 +52,15 @@ pub async fn run(
     shutdown: CancellationToken,
 ) -> Result<Outcome, Fatal> {
     let capture = Arc::new(capture);
-    let encoder = if capture.file_passthrough || capture.source == SourceKind::Stdin {
+    let mut failed_encoders: Vec<&'static str> = Vec::new();
+    let mut encoder = if capture.file_passthrough || capture.source == SourceKind::Stdin {
         Arc::new(Chosen::unused())
     } else {
-        let capture = Arc::clone(&capture);
-        let choose = tokio::task::spawn_blocking(move || {
-            pipeline::choose_encoder(&capture.encoder, capture.profile, capture.low_latency)
-        });
-        let chosen = tokio::select! {
+        let chosen = choose_encoder(&capture, &failed_encoders);
+        tokio::select! {
             () = shutdown.cancelled() => return Ok(Outcome::Stopped),
-            chosen = choose => joined(chosen)?.map_err(|e| Fatal(e.to_string()))?,
-        };
-        tracing::info!("{}", chosen.summary());
-        Arc::new(chosen)
+            chosen = chosen => Arc::new(chosen?),
+        }
     };
     let mut backoff = Backoff::new(RESTART_MIN, RESTART_MAX);
     let mut has_worked = false;
@@ -89,6 +85,14 @@ pub async fn run(
                     }
                     RunEnd::Broken { reason, well_for } => {
                         has_worked |= well_for.is_some();
+                        let element = encoder.row.element;
+                        if well_for.is_none() && capture.encoder == EncoderChoice::Auto && reason.contains(element) {
+                            failed_encoders.push(element);
+                            // When none is left, the last one is as good as any.
+                            if let Ok(next) = choose_encoder(&capture, &failed_encoders).await {
+                                encoder = Arc::new(next);
+                            }
+                        }
                         if well_for.is_some_and(|time| time > HEALTHY_AFTER) {
                             backoff.reset();
                         }
@@ -110,6 +114,15 @@ pub async fn run(
             () = tokio::time::sleep(pause) => {}
         }
     }
+}
+
+/// The first encoder that works and has not failed; says in the log which were tried.
+async fn choose_encoder(capture: &Arc<CaptureConfig>, failed: &[&'static str]) -> Result<Chosen, Fatal> {
+    let (capture, failed) = (Arc::clone(capture), failed.to_vec());
+    let choose = tokio::task::spawn_blocking(move || pipeline::choose_encoder_excluding(&capture, &failed));
+    let chosen = joined(choose.await)?.map_err(|e| Fatal(e.to_string()))?;
+    tracing::info!("{}", chosen.summary());
+    Ok(chosen)
 }
 
 enum RunEnd {
@@ -137,7 +150,7 @@ async fn run_once(
 ) -> Result<RunEnd, Fatal> {
     tracing::info!(stream = stream.name(), "source: {}", plan.source_label);
     tracing::debug!(pipeline = plan.text());
-    let is_fallback = false;
+    let is_fallback = plan.is_fallback;
     let substitute = is_fallback.then(|| "no camera is found, a test picture is shown".to_owned());
     stream.pipeline_starting(&plan.source_label, substitute);
     let (event_tx, mut events) = mpsc::channel(EVENT_CAPACITY);
@@ -230,7 +243,7 @@ async fn watch(
                 let last_out = counters.last_out.map(|at| at.max(awake_since));
                 let stalled = watchdog::stalled(now, awake_since, counters.last_in, last_out, interval);
                 // A file that is paced may have its next picture only later.
-                let waits = false;
+                let waits = counters.next_due.is_some_and(|due| now < due + watchdog::stall_limit(interval));
                 match stalled {
                     Some(reason) if capture.source == SourceKind::Stdin => {
                         // Whoever feeds standard input decides when: a pause there is not ours to mend, and a restart
@@ -266,9 +279,10 @@ async fn a_camera(capture: &CaptureConfig) -> String {
     loop {
         tokio::time::sleep(CAMERA_INTERVAL).await;
         let capture = capture.clone();
-        let found = tokio::task::spawn_blocking(move || drop(capture)).await;
+        let found = tokio::task::spawn_blocking(move || pipeline::cameras_present(&capture)).await;
         match found {
-            Ok(()) => {}
+            Ok(cameras) if cameras.is_empty() => {}
+            Ok(cameras) => return cameras.join(", "),
             Err(error) => {
                 tracing::error!(%error, "looking for cameras failed");
                 std::future::pending::<()>().await;

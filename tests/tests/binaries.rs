@@ -189,7 +189,7 @@ fn viewers_stay_connected_while_a_pipeline_that_dies_is_restarted() {
         let (stream, reason) = until("/healthz tells of the restart", wait::START, || {
             let (status, health) = server.health();
             let stream = health.streams["stream1"].clone();
-            (status == 503 && stream.state == StreamState::Restarting).then(|| (stream.state, stream.reason))
+            (status == 503 && stream.state == StreamState::Restarting).then_some((stream.state, stream.reason))
         });
         assert!(reason.as_deref().is_some_and(|reason| reason.contains("identity")), "{stream:?}: {reason:?}");
         let stats = server.stats();
