@@ -358,7 +358,8 @@ fn init_log(cli: &Cli) {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
-        .with_ansi(colours).log_internal_errors(false)
+        .with_ansi(colours)
+        .log_internal_errors(false)
         .with_target(false)
         .init();
 }
@@ -388,9 +389,13 @@ mod tests {
 
     #[test]
     fn before_the_first_picture_it_says_what_it_is_doing() {
-        assert!(matches!(status(Phase::Searching("on eth0".to_owned()), false), Status::Connecting { what } if what.contains("eth0")));
+        assert!(
+            matches!(status(Phase::Searching("on eth0".to_owned()), false), Status::Connecting { what } if what.contains("eth0"))
+        );
         assert!(matches!(status(Phase::Connecting("rov".to_owned()), false), Status::Connecting { .. }));
-        assert!(matches!(status(Phase::Lost("refused".to_owned()), false), Status::Lost { reason } if reason.contains("refused")));
+        assert!(
+            matches!(status(Phase::Lost("refused".to_owned()), false), Status::Lost { reason } if reason.contains("refused"))
+        );
     }
 
     #[test]

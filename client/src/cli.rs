@@ -141,7 +141,9 @@ impl Cli {
         }
         let Some(host) = &self.host else { return Ok(Target::Auto { name: self.name.clone() }) };
         if host.contains(':') {
-            return Err(format!("--host {host}: only names and IPv4 addresses can be reached, and --signal-port has the port"));
+            return Err(format!(
+                "--host {host}: only names and IPv4 addresses can be reached, and --signal-port has the port"
+            ));
         }
         let url = format!("http://{host}:{}{WHEP_PATH}", self.signal_port);
         Url::parse(&url).map(Target::Url).map_err(|e| format!("--host {host}: {e}"))

@@ -114,7 +114,10 @@ mod tests {
     }
 
     fn waits(advice: Advice, text: &str, asks: bool) {
-        assert!(matches!(&advice, Advice::Wait { reason, probe } if reason.contains(text) && *probe == asks), "{advice:?}");
+        assert!(
+            matches!(&advice, Advice::Wait { reason, probe } if reason.contains(text) && *probe == asks),
+            "{advice:?}"
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Finds a server, watches it, and finds it again: until the viewer is closed.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -260,11 +260,7 @@ impl Requests {
 }
 
 impl Prepared {
-    async fn keep_or_start(
-        kept: Option<Self>,
-        config: &SessionConfig,
-        viewer: &Arc<Viewer>,
-    ) -> Result<Self, Fatal> {
+    async fn keep_or_start(kept: Option<Self>, config: &SessionConfig, viewer: &Arc<Viewer>) -> Result<Self, Fatal> {
         if let Some(kept) = kept {
             return Ok(kept);
         }
@@ -308,8 +304,7 @@ async fn watch(
         counted.last_us.store(packet_clock.micros(at), Ordering::Relaxed);
         sink.push(packet, at);
     };
-    let open =
-        Connection::open(server.url.clone(), config.stun.as_deref(), config.latency, keyframe_wanted, on_packet);
+    let open = Connection::open(server.url.clone(), config.stun.as_deref(), config.latency, keyframe_wanted, on_packet);
     let connection = tokio::select! {
         connection = open => connection?,
         () = given_up(shutdown) => return Ok(()),

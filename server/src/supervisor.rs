@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{CaptureConfig, EncoderChoice, SourceKind};
-use crate::pipeline::{self, Chosen, Graph, GraphError, GraphEvent, Plan, PrepareError};
+use crate::pipeline::{self, Chosen, Graph, GraphError, GraphEvent, Hanging, Plan, PrepareError};
 use crate::stream::{Control, Stream};
 use crate::watchdog::{self, KeyframeGate};
 
@@ -64,6 +64,8 @@ pub async fn run(
     };
     let mut backoff = Backoff::new(RESTART_MIN, RESTART_MAX);
     let mut has_worked = false;
+    // Pipelines that were left to a driver that does not let go of them.
+    let hanging = Hanging::default();
     loop {
         let (capture_now, encoder_now) = (Arc::clone(&capture), Arc::clone(&encoder));
         let prepare = tokio::task::spawn_blocking(move || pipeline::prepare(&capture_now, &encoder_now));
@@ -77,7 +79,7 @@ pub async fn run(
                 // What was right before, as a file on a disk that is gone for a moment, may be right again.
                 Err(PrepareError::Fatal(reason)) if !has_worked => return Err(Fatal(reason)),
                 Err(PrepareError::Fatal(reason) | PrepareError::Retry(reason)) => reason,
-                Ok(plan) => match run_once(&capture, plan, &stream, &mut control, &shutdown).await? {
+                Ok(plan) => match run_once(&capture, plan, &hanging, &stream, &mut control, &shutdown).await? {
                     RunEnd::Stopped => return Ok(Outcome::Stopped),
                     RunEnd::SourceEnded(reason) => {
                         stream.set_stopped(StreamState::Ended, reason.clone());
@@ -129,7 +131,10 @@ enum RunEnd {
     Stopped,
     SourceEnded(String),
     /// `well_for`: from its start to its last picture, if there was one.
-    Broken { reason: String, well_for: Option<Duration> },
+    Broken {
+        reason: String,
+        well_for: Option<Duration>,
+    },
     /// A camera is there, and the test picture in its place is not needed any more.
     CameraFound(String),
 }
@@ -144,6 +149,7 @@ impl RunEnd {
 async fn run_once(
     capture: &CaptureConfig,
     plan: Plan,
+    hanging: &Hanging,
     stream: &Arc<Stream>,
     control: &mut mpsc::Receiver<Control>,
     shutdown: &CancellationToken,
@@ -154,9 +160,10 @@ async fn run_once(
     let substitute = is_fallback.then(|| "no camera is found, a test picture is shown".to_owned());
     stream.pipeline_starting(&plan.source_label, substitute);
     let (event_tx, mut events) = mpsc::channel(EVENT_CAPACITY);
-    let output = Arc::clone(stream);
+    let (output, hanging) = (Arc::clone(stream), hanging.clone());
     let start = tokio::task::spawn_blocking(move || {
-        Graph::start(
+        Graph::start_after(
+            &hanging,
             &plan,
             move |unit| output.publish(unit, Instant::now()),
             // A GStreamer thread only hands over. The channel is full only when the supervisor itself is stuck.

@@ -42,8 +42,13 @@ fn main() {
     let (width, height) = size.split_once('x').expect("WIDTHxHEIGHT");
     let server = Server::start(&["--width", width, "--height", height, "--fps", fps]);
     let runtime = Runtime::new().expect("a runtime");
-    println!("{}, {} ms each way, {} s each; latency from the mark to the screen", args.picture, args.delay, args.seconds);
-    println!("| loss | --latency | shown | freezes > 100 / 200 ms | longest gap | latency p50 / p99 / max | nacks | keyframes asked |");
+    println!(
+        "{}, {} ms each way, {} s each; latency from the mark to the screen",
+        args.picture, args.delay, args.seconds
+    );
+    println!(
+        "| loss | --latency | shown | freezes > 100 / 200 ms | longest gap | latency p50 / p99 / max | nacks | keyframes asked |"
+    );
     println!("|---|---|---|---|---|---|---|---|");
     for loss in &args.loss {
         for latency in &args.latency {

@@ -33,12 +33,7 @@ impl Reply {
 }
 
 /// Sends one request, without a body when `body` is empty.
-pub fn try_request(
-    method: &str,
-    url: &str,
-    content_type: Option<&str>,
-    body: &[u8],
-) -> Result<Reply, ureq::Error> {
+pub fn try_request(method: &str, url: &str, content_type: Option<&str>, body: &[u8]) -> Result<Reply, ureq::Error> {
     let mut request = Request::builder().method(method).uri(url);
     if let Some(content_type) = content_type {
         request = request.header("Content-Type", content_type);

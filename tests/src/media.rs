@@ -26,7 +26,8 @@ impl Default for Clip<'_> {
 impl Clip<'_> {
     /// Writes the file; its name says which container it is.
     pub fn write(&self, file: &Path) {
-        let output = self.command(file.to_str().expect("a path of plain characters"), &[]).output().expect("ffmpeg starts");
+        let output =
+            self.command(file.to_str().expect("a path of plain characters"), &[]).output().expect("ffmpeg starts");
         assert!(output.status.success(), "ffmpeg: {}", String::from_utf8_lossy(&output.stderr));
     }
 

@@ -99,7 +99,11 @@ impl Client {
         let folder = TempDir::new().expect("a temporary folder");
         let report = folder.path().join("stats.json");
         let mut command = Command::new(binary("rov-client"));
-        command.env_remove("RUST_LOG").args(["--headless", "--interface", "lo", "--stats-json"]).arg(&report).args(args);
+        command
+            .env_remove("RUST_LOG")
+            .args(["--headless", "--interface", "lo", "--stats-json"])
+            .arg(&report)
+            .args(args);
         Self { process: Process::spawn("rov-client", &mut command), report, _folder: folder }
     }
 

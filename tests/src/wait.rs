@@ -14,7 +14,8 @@ pub const START: Duration = Duration::from_secs(30);
 /// # Panics
 /// When that is not within `limit`; `what` says what was waited for.
 pub fn until<T>(what: &str, limit: Duration, poll: impl FnMut() -> Option<T>) -> T {
-    within(limit, poll).unwrap_or_else(|| panic!("waited {} s for this, which did not happen: {what}", limit.as_secs_f64()))
+    within(limit, poll)
+        .unwrap_or_else(|| panic!("waited {} s for this, which did not happen: {what}", limit.as_secs_f64()))
 }
 
 /// As [`until`], for a condition.

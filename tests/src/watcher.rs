@@ -10,6 +10,7 @@ use rov_client::decode::{Picture, read_stamp};
 use rov_client::session::{self, Fatal};
 use rov_client::stats::Report;
 use rov_client::viewer::{Phase, Viewer};
+use rov_common::api::Stats;
 use rov_common::units::Resolution;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -144,6 +145,13 @@ impl Order {
             out_of_order: steps.filter(|(a, b)| b <= a).count(),
         }
     }
+}
+
+/// Pictures that may be missing although the network lost none: on a machine that is busy with other things some are left
+/// out before the encoder, and of two that come at once only the newer one is shown. Both are counted, but the server's
+/// count may be two short, which it takes to be on their way.
+pub fn left_out(report: &Report, stats: &Stats) -> u64 {
+    report.frames_replaced + stats.streams.iter().map(|stream| stream.frames_dropped + 2).sum::<u64>()
 }
 
 fn lock(shots: &Mutex<Vec<Shot>>) -> MutexGuard<'_, Vec<Shot>> {

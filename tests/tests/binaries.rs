@@ -95,7 +95,8 @@ fn a_client_that_is_not_to_wait_says_where_it_looked_in_vain() {
     let message = client.stderr();
     assert!(message.contains("on lo (127.255.255.255)") && message.contains(&port), "{message}");
 
-    let mut list = client_process(&["--list", "--interface", "lo", "--discovery-port", &port, "--discovery-timeout", "0.5"]);
+    let mut list =
+        client_process(&["--list", "--interface", "lo", "--discovery-port", &port, "--discovery-timeout", "0.5"]);
     assert_eq!(list.wait(wait::SOON), 3);
     assert!(list.stderr().contains("no server found") && list.stdout().is_empty(), "{}", list.stderr());
 }
@@ -134,12 +135,22 @@ fn several_servers_are_listed_and_one_is_chosen_by_its_name() {
         server.wait_until_running();
     }
 
-    let mut list = client_process(&["--list", "--json", "--interface", "lo", "--discovery-port", &port, "--discovery-timeout", "2"]);
+    let mut list = client_process(&[
+        "--list",
+        "--json",
+        "--interface",
+        "lo",
+        "--discovery-port",
+        &port,
+        "--discovery-timeout",
+        "2",
+    ]);
     assert_eq!(list.wait(wait::SOON), 0, "{}", list.stderr());
     let servers: serde_json::Value = serde_json::from_str(&list.stdout()).expect("JSON on standard output");
     let servers = servers.as_array().expect("an array");
     let address_of = |name| {
-        let server = servers.iter().find(|server| server["name"] == name).unwrap_or_else(|| panic!("{name} in {servers:?}"));
+        let server =
+            servers.iter().find(|server| server["name"] == name).unwrap_or_else(|| panic!("{name} in {servers:?}"));
         assert_eq!((&server["streams"][0]["width"], &server["streams"][0]["height"]), (&320.into(), &240.into()));
         server["address"].as_str().expect("text").to_owned()
     };
@@ -179,7 +190,8 @@ fn discovery_finds_a_server_at_once() {
 #[test]
 fn viewers_stay_connected_while_a_pipeline_that_dies_is_restarted() {
     // It gives pictures for a second each time.
-    let pipeline = "videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=30/1 ! identity error-after=30";
+    let pipeline =
+        "videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=30/1 ! identity error-after=30";
     let server = Server::start(&["--pipeline", pipeline]);
     let mut client = Client::start(&["--url", &server.url("/whep")]);
     client.wait_for_frames(0, 1);
@@ -207,7 +219,8 @@ fn viewers_stay_connected_while_a_pipeline_that_dies_is_restarted() {
 #[test]
 fn a_source_that_gives_nothing_for_a_second_is_restarted() {
     // Each picture takes three seconds, whatever the source says.
-    let pipeline = "videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=30/1 ! identity sleep-time=3000000";
+    let pipeline =
+        "videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=30/1 ! identity sleep-time=3000000";
     let server = Server::start(&["--pipeline", pipeline]);
     let stream = until("a restart", wait::START, || Some(server.stats().streams.remove(0)).filter(|s| s.restarts > 0));
     let reason = stream.reason.expect("the reason of the restart");

@@ -57,7 +57,10 @@ fn a_viewer_that_asks_for_sound_first_gets_the_picture() {
     let answer = result["answer"].as_str().expect("the answer's text");
     assert!(answer.contains("m=audio 0 "), "{answer}");
     let video = answer.split("m=video").nth(1).expect("a section for video");
-    assert!(video.contains("a=candidate:") && !answer.split("m=video").next().unwrap_or("").contains("a=candidate:"), "{answer}");
+    assert!(
+        video.contains("a=candidate:") && !answer.split("m=video").next().unwrap_or("").contains("a=candidate:"),
+        "{answer}"
+    );
 }
 
 #[test]

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use rov_tests::http;
 use rov_tests::programs::Server;
 use rov_tests::wait::{self, until};
-use rov_tests::http;
 use rtc::stun::message::{BINDING_SUCCESS, Message, Setter};
 use rtc::stun::xoraddr::XorMappedAddress;
 

@@ -6,11 +6,11 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rov_common::api::StreamState;
+use rov_tests::http;
 use rov_tests::media::Clip;
 use rov_tests::process::binary;
 use rov_tests::programs::{Client, Server};
 use rov_tests::wait::{self, until_true};
-use rov_tests::http;
 
 /// What the server promises for its end.
 const END: Duration = Duration::from_secs(5);

@@ -31,7 +31,8 @@ impl Screen {
         // -displayfd: it takes a free display and writes its number, once it listens.
         command.args(["-displayfd", "2", "-nolisten", "tcp", "-screen", "0", "1280x720x24"]);
         let mut process = Process::spawn("Xvfb", &mut command);
-        let number = process.wait_for_line("the number of its display", wait::START, |line| line.trim().parse::<u32>().ok());
+        let number =
+            process.wait_for_line("the number of its display", wait::START, |line| line.trim().parse::<u32>().ok());
         Self { _process: process, display: format!(":{number}") }
     }
 
@@ -43,7 +44,8 @@ impl Screen {
     }
 
     fn press(&self, key: &str) {
-        let status = Command::new(program("xdotool", "xdotool")).env("DISPLAY", &self.display).args(["key", key]).status();
+        let status =
+            Command::new(program("xdotool", "xdotool")).env("DISPLAY", &self.display).args(["key", key]).status();
         assert!(status.expect("xdotool starts").success(), "xdotool key {key}");
     }
 

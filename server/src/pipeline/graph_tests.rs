@@ -282,8 +282,11 @@ fn frames_without_a_duration_are_played_at_their_rate() {
     let text = format!("filesrc location={} ! jpegparse ! jpegdec", path.display());
     for config in [file(&path), CaptureConfig { looping: true, ..pipeline(&text) }] {
         let running = start(&config);
-        // A user's pipeline ends after its 25.
-        assert_even(&running.take(20), FRAME, &format!("{:?}", config.source));
+        // A user's pipeline ends after its 25. A busy machine may leave frames out, but all come when they are due.
+        for pair in running.take(15).windows(2) {
+            let intervals = (pair[1].pts - pair[0].pts).as_secs_f64() / FRAME.as_secs_f64();
+            assert!(intervals > 0.9 && (intervals - intervals.round()).abs() < 0.1, "{:?}: {intervals}", config.source);
+        }
         assert!(running.graph.counters().next_due.is_some());
     }
 }
@@ -470,6 +473,16 @@ fn a_users_pipeline_that_is_not_live_is_paced() {
     running.rest();
     assert_eq!(running.graph.counters().frames_in, 15);
     assert!(begin.elapsed() > Duration::from_millis(400), "{:?}", begin.elapsed());
+}
+
+#[test]
+fn sources_that_are_no_cameras_have_none() {
+    assert_eq!(crate::pipeline::cameras_present(&small()), [""; 0]);
+    assert_eq!(crate::pipeline::cameras_present(&pipeline("videotestsrc")), [""; 0]);
+    // As prepare sees it, whatever this machine has.
+    let auto = CaptureConfig { source: SourceKind::Auto, ..small() };
+    let fallback = prepare(&auto, &chosen("x264enc")).unwrap().is_fallback;
+    assert_eq!(crate::pipeline::cameras_present(&auto).is_empty(), fallback);
 }
 
 #[test]

@@ -25,7 +25,7 @@ use gstreamer as gst;
 use crate::config::{CaptureConfig, SourceKind};
 pub use graph::{Graph, GraphCounters, GraphError, GraphEvent, Hanging};
 pub use plan::Plan;
-pub use probe::{Chosen, NoEncoder, Tried, choose_encoder, choose_encoder_excluding, choose_encoder_for};
+pub use probe::{Chosen, NoEncoder, Tried, choose_encoder_excluding, choose_encoder_for};
 use source::Machine;
 
 /// Why there is no plan.
@@ -81,8 +81,9 @@ pub fn prepare_from(config: &CaptureConfig, encoder: &Chosen, stdin_fd: i32) -> 
 /// may still fail to start: whoever goes from the test picture to it stays with it (`prepare` does), or remembers this
 /// list, so that picture and camera do not take turns.
 pub fn cameras_present(config: &CaptureConfig) -> Vec<String> {
+    let is_camera = matches!(config.source, SourceKind::Auto | SourceKind::Webcam | SourceKind::Csi);
     // Without GStreamer there is no pipeline either, and `prepare` says why.
-    if !devices::may_exist() || gst::init().is_err() {
+    if !is_camera || !devices::may_exist() || gst::init().is_err() {
         return Vec::new();
     }
     let (cameras, csi) = cameras(config);

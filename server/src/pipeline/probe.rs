@@ -9,7 +9,7 @@ use rov_common::units::{Fps, Resolution};
 
 use super::encoder::{self, EncoderRow, HasProperty, Settings};
 use super::{message, plan, wiring};
-use crate::config::{CaptureConfig, EncoderChoice, Profile};
+use crate::config::{CaptureConfig, EncoderChoice};
 
 /// For one encoder to encode one frame; hardware opens in well below a second.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -75,13 +75,6 @@ pub fn choose_encoder_excluding(config: &CaptureConfig, failed: &[&str]) -> Resu
         true => Err(FAILED.to_owned()),
         false => test(row, &settings),
     })
-}
-
-/// [`choose_encoder_for`] at the size and rate that are tried where none are given.
-pub fn choose_encoder(choice: &EncoderChoice, profile: Profile, low_latency: bool) -> Result<Chosen, NoEncoder> {
-    let (resolution, fps) = (None, None);
-    let encoder = choice.clone();
-    choose_encoder_for(&CaptureConfig { encoder, profile, low_latency, resolution, fps, ..CaptureConfig::default() })
 }
 
 /// Many encoders work at small sizes alone, or up to a rate. Where the source decides, 720p30 stands for it.
@@ -209,6 +202,7 @@ pub fn cores() -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Profile;
 
     #[test]
     fn the_first_that_works_is_taken_and_the_others_are_accounted_for() {
@@ -294,8 +288,13 @@ mod tests {
         gst::init().unwrap();
         for element in ["x264enc", "openh264enc"] {
             for profile in [Profile::Baseline, Profile::Main, Profile::High] {
-                let choice = EncoderChoice::Element(element.to_owned());
-                let chosen = choose_encoder(&choice, profile, true).unwrap();
+                let config = CaptureConfig {
+                    encoder: EncoderChoice::Element(element.to_owned()),
+                    profile,
+                    resolution: Some(Resolution::new(640, 360)),
+                    ..CaptureConfig::default()
+                };
+                let chosen = choose_encoder_for(&config).unwrap();
                 assert_eq!(chosen.row.element, element);
             }
         }

@@ -406,9 +406,8 @@ fn junk_and_forged_datagrams_change_nothing() {
 fn a_viewer_with_many_candidates_that_lead_nowhere_connects() {
     let mut world = World::new();
     world.join_with("10.0.0.2:6000", |offer| {
-        let more: String = (1..=60)
-            .map(|i| format!("a=candidate:{i} 1 udp 2130706431 172.17.{i}.1 7000 typ host\r\n"))
-            .collect();
+        let more: String =
+            (1..=60).map(|i| format!("a=candidate:{i} 1 udp 2130706431 172.17.{i}.1 7000 typ host\r\n")).collect();
         offer.replacen("a=candidate:", &format!("{more}a=candidate:"), 1)
     });
     world.run_until_connected();

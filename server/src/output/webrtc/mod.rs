@@ -41,10 +41,24 @@ pub struct Accepted {
 }
 
 enum Command {
-    Offer { sdp: String, arrived_at: IpAddr, reply: oneshot::Sender<Result<Accepted, AcceptError>> },
-    Candidates { id: String, ufrag: String, candidates: Vec<String>, reply: oneshot::Sender<Result<(), CandidateError>> },
-    Close { id: String, reply: oneshot::Sender<bool> },
-    Stats { reply: oneshot::Sender<Vec<ViewerStats>> },
+    Offer {
+        sdp: String,
+        arrived_at: IpAddr,
+        reply: oneshot::Sender<Result<Accepted, AcceptError>>,
+    },
+    Candidates {
+        id: String,
+        ufrag: String,
+        candidates: Vec<String>,
+        reply: oneshot::Sender<Result<(), CandidateError>>,
+    },
+    Close {
+        id: String,
+        reply: oneshot::Sender<bool>,
+    },
+    Stats {
+        reply: oneshot::Sender<Vec<ViewerStats>>,
+    },
     Shutdown,
 }
 

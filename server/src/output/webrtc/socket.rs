@@ -74,7 +74,10 @@ impl MediaSocket {
             // ICMP errors of former sends surface here; the next receive goes on.
             Err(error) => {
                 tracing::debug!(%error, "receiving on the media socket");
-                return matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset | ErrorKind::Interrupted);
+                return matches!(
+                    error.kind(),
+                    ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset | ErrorKind::Interrupted
+                );
             }
         };
         let Self { io, state, buffers, failing, local } = self;
