@@ -32,6 +32,9 @@ pub struct Session {
 pub enum Probe {
     /// It has this viewer; the state of its stream, and the reason when that does not run.
     Serving { state: StreamState, reason: Option<String> },
+    /// It has this viewer, and sends it nothing before the next keyframe: a stream that is passed through has them when it
+    /// likes.
+    AwaitsKeyframe,
     /// It does not have this viewer.
     Unknown,
     /// Its machine answers, but no server is there.
@@ -89,6 +92,11 @@ fn without_packets(now: Instant, session: &Session, silent: Duration) -> Advice 
         Probe::Serving { reason, .. } => {
             format!("the server has no picture: {}", reason.as_deref().unwrap_or("no reason given"))
         }
+        // A new session would wait for the same one; but the server may have forgotten to make one.
+        Probe::AwaitsKeyframe if silent > BLIND_AFTER => {
+            return Advice::Leave(format!("no keyframe for {} s", silent.as_secs()));
+        }
+        Probe::AwaitsKeyframe => "waiting for a keyframe".to_owned(),
         // ICE ends the session when this lasts; until then the link may come back.
         Probe::Silent => "the server does not answer".to_owned(),
     };
@@ -167,6 +175,14 @@ mod tests {
         let asked = session(start, Some((1_050, running)));
         waits(advise(at(start, 1_500), &asked), "no video packets", false);
         assert!(matches!(advise(at(start, 3_100), &asked), Advice::Leave(_)));
+    }
+
+    #[test]
+    fn a_keyframe_that_is_long_in_coming_is_waited_for() {
+        let start = Instant::now();
+        let asked = session(start, Some((9_500, Probe::AwaitsKeyframe)));
+        waits(advise(at(start, 10_000), &asked), "waiting for a keyframe", false);
+        assert!(matches!(advise(at(start, 31_000), &asked), Advice::Leave(_)), "but not for ever");
     }
 
     #[test]

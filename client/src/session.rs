@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use rov_common::api::WHEP_PATH;
+use rov_common::api::{StreamState, WHEP_PATH};
 use rov_common::backoff::Backoff;
 use rov_common::window::RateWindow;
 use thiserror::Error;
@@ -464,12 +464,16 @@ async fn probe(url: Option<Url>, viewer_id: Option<String>) -> (Probe, Option<Du
     let Some(url) = url else { return (Probe::NoStatistics, None) };
     match whep::stats(url).await {
         Ok(stats) => {
-            let known = |id: &String| stats.viewers.iter().any(|v| v.id == *id);
-            if viewer_id.as_ref().is_some_and(|id| !known(id)) {
+            let viewer = viewer_id.map(|id| stats.viewers.into_iter().find(|viewer| viewer.id == id));
+            if let Some(None) = viewer {
                 return (Probe::Unknown, None);
             }
             let stream = stats.streams.into_iter().next().unwrap_or_default();
             let encode = Duration::try_from_secs_f64(stream.encode_latency_ms / 1000.0).ok();
+            let nothing_but_skipped = viewer.flatten().is_some_and(|viewer| viewer.packets == 0 && viewer.skipped > 0);
+            if stream.state == StreamState::Running && nothing_but_skipped {
+                return (Probe::AwaitsKeyframe, encode);
+            }
             (Probe::Serving { state: stream.state, reason: stream.reason }, encode)
         }
         Err(WhepError::Closed { .. }) => (Probe::Refused, None),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use rov_common::units::Resolution;
 use rov_tests::media::Clip;
 use rov_tests::programs::{Client, Server, server_process};
-use rov_tests::wait;
+use rov_tests::wait::{self, until_true};
 use rov_tests::watcher::Watcher;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -40,6 +40,22 @@ fn a_file_goes_out_as_it_is_and_loops_without_a_break() {
         println!("{name}: longest time between two pictures {longest:?}");
         watcher.stop(&runtime);
     }
+}
+
+#[test]
+fn a_viewer_waits_in_one_session_for_the_next_keyframe_of_a_file() {
+    let folder = TempDir::new().expect("a temporary folder");
+    // One keyframe in six seconds, and the viewer comes after it.
+    let file = clip(&folder, "clip.mp4", Clip { seconds: 6, gop: 1000, ..Clip::default() });
+    let file = file.to_str().expect("plain characters");
+    let server = Server::start(&["--source", "file", "--file", file, "--file-passthrough"]);
+    server.wait_until_running();
+    let runtime = Runtime::new().expect("a runtime");
+    let watcher = Watcher::start(&runtime, &["--url", &server.url("/whep")]);
+    until_true("a viewer without a keyframe", wait::SOON, || server.stats().viewers.iter().any(|v| v.skipped > 0));
+    watcher.wait_for_shots(10);
+    assert_eq!(watcher.report().sessions, 1, "{:?}", watcher.report());
+    watcher.stop(&runtime);
 }
 
 #[test]

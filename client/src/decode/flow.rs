@@ -180,7 +180,8 @@ impl Flow {
             .map_or((now, Duration::ZERO), |arrival| (arrival.at, arrival.late_by));
         match self.units.back_mut().filter(|unit| unit.rtp_timestamp == packet.timestamp) {
             Some(unit) => {
-                unit.pts.1 = pts;
+                // After a retransmission the jitter buffer may give the first packet a later time than the last.
+                unit.pts = (unit.pts.0.min(pts), unit.pts.1.max(pts));
                 unit.intact &= !unit_has_hole;
                 unit.first_packet_at = unit.first_packet_at.min(at);
                 if unit.last_packet_at <= at {
@@ -420,6 +421,19 @@ mod tests {
         assert_eq!(flow.decode_time(soon), Some(Duration::from_millis(4)));
         assert_eq!(flow.decode_time(now + Duration::from_secs(3)), None);
         assert_eq!(flow.picture(Some(0), soon), None);
+    }
+
+    #[test]
+    fn a_picture_whose_first_packet_came_late_is_whole() {
+        let now = Instant::now();
+        let mut flow = Flow::new(LATENCY, now);
+        // As the jitter buffer times them after a retransmission: the first packet later than the last.
+        for (n, pts) in [(0_u16, 70_u64), (1, 40)] {
+            let packet = packet(n, 1000, n == 1, n == 0);
+            flow.arrived(&packet, now);
+            flow.packet(packet, Some(pts), now);
+        }
+        assert!(flow.access_unit(Some(70), true, now));
     }
 
     #[test]
