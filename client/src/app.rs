@@ -16,6 +16,7 @@ use crate::cli::Cli;
 use crate::decode::{DecodeError, Picture, read_stamp};
 use crate::discovery::{self, Found, Wanted};
 use crate::display::{Callbacks, Status, ViewModel, Window, run_headless};
+use crate::find;
 use crate::overlay::OverlayData;
 use crate::receive::webrtc::check_socket_buffers;
 use crate::session::{self, Fatal, SessionConfig};
@@ -75,7 +76,7 @@ fn list(runtime: &Runtime, cli: &Cli) -> Result<(), Fatal> {
         let found = discovery.search(&wanted, cli.discovery_timeout).await;
         anyhow::Ok((found, discovery.describe()))
     })?;
-    let text = if cli.json { list_json(&found)? } else { session::list(&found) };
+    let text = if cli.json { list_json(&found)? } else { find::list(&found) };
     if cli.json || !found.is_empty() {
         println!("{text}");
     }

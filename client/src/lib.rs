@@ -1,9 +1,12 @@
+//! The ROV streamer's viewer: network to glass. See `ARCHITECTURE.md`.
+
 pub mod app;
 pub mod cli;
 pub mod decode;
 pub mod decoders;
 pub mod discovery;
 pub mod display;
+pub mod find;
 pub mod mailbox;
 pub mod overlay;
 pub mod receive;
