@@ -27,7 +27,7 @@ const EXIT_USAGE: u8 = 2;
 const EXIT_NOTHING_FOUND: u8 = 3;
 
 /// The texts of the window are renewed so often.
-const VIEW_INTERVAL: Duration = Duration::from_millis(100);
+const VIEW_INTERVAL: Duration = Duration::from_millis(50);
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// For telling the server goodbye at the end.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
@@ -211,7 +211,8 @@ async fn keep_view(
                 decoder: reception.decode.decoder,
                 latency: stages(&shown, now, reception.encode, reception.rtt),
             };
-            ViewModel { status: status(viewer.phase(), live), overlay }
+            let (phase, since) = viewer.phase_since();
+            ViewModel { status: status(phase, since, shown.last_shown()), overlay }
         };
         *lock(&view) = model;
     }
@@ -229,10 +230,13 @@ fn stages(shown: &Shown, now: Instant, encode: Option<Duration>, rtt: Option<Dur
     server.into_iter().chain(network).chain(here).collect()
 }
 
-/// What the window says. Once there was a picture, whatever is not live is a loss: the old picture must not look live.
-fn status(phase: Phase, had_picture: bool) -> Status {
+/// What the window says. Once there was a picture, whatever is not live is a loss: the old picture must not look live. A
+/// picture that came since the session began to connect or to wait is a new one: the phase just does not know it yet.
+fn status(phase: Phase, since: Instant, last_shown: Option<Instant>) -> Status {
+    let (had_picture, is_new) = (last_shown.is_some(), last_shown.is_some_and(|at| at > since));
     match phase {
         Phase::Live => Status::Live,
+        Phase::Connecting(_) | Phase::Waiting(_) if is_new => Status::Live,
         Phase::Waiting(reason) => Status::Lost { reason },
         Phase::Lost(reason) => Status::Lost { reason: format!("{reason}; trying again…") },
         Phase::Searching(text) if had_picture => Status::Lost { reason: text },
@@ -376,6 +380,8 @@ mod tests {
 
     #[test]
     fn after_the_first_picture_whatever_is_not_live_is_a_loss() {
+        let shown = Instant::now();
+        let since = shown + Duration::from_millis(1);
         let phases = [
             Phase::Searching("looking".to_owned()),
             Phase::Connecting("rov".to_owned()),
@@ -383,20 +389,29 @@ mod tests {
             Phase::Lost("gone".to_owned()),
         ];
         for phase in phases {
-            assert!(matches!(status(phase.clone(), true), Status::Lost { .. }), "{phase:?}");
+            let status = status(phase.clone(), since, Some(shown));
+            assert!(matches!(status, Status::Lost { .. }), "{phase:?}: {status:?}");
         }
-        assert_eq!(status(Phase::Live, true), Status::Live);
+        assert_eq!(status(Phase::Live, since, Some(shown)), Status::Live);
+    }
+
+    #[test]
+    fn the_first_pictures_of_a_session_are_live_before_the_phase_says_so() {
+        let since = Instant::now();
+        let shown = Some(since + Duration::from_millis(1));
+        assert_eq!(status(Phase::Connecting("rov".to_owned()), since, shown), Status::Live);
+        assert_eq!(status(Phase::Waiting("no camera".to_owned()), since, shown), Status::Live);
+        assert!(matches!(status(Phase::Lost("gone".to_owned()), since, shown), Status::Lost { .. }));
     }
 
     #[test]
     fn before_the_first_picture_it_says_what_it_is_doing() {
-        assert!(
-            matches!(status(Phase::Searching("on eth0".to_owned()), false), Status::Connecting { what } if what.contains("eth0"))
-        );
-        assert!(matches!(status(Phase::Connecting("rov".to_owned()), false), Status::Connecting { .. }));
-        assert!(
-            matches!(status(Phase::Lost("refused".to_owned()), false), Status::Lost { reason } if reason.contains("refused"))
-        );
+        let status = |phase| status(phase, Instant::now(), None);
+        let searching = status(Phase::Searching("on eth0".to_owned()));
+        assert!(matches!(&searching, Status::Connecting { what } if what.contains("eth0")), "{searching:?}");
+        assert!(matches!(status(Phase::Connecting("rov".to_owned())), Status::Connecting { .. }));
+        let lost = status(Phase::Lost("refused".to_owned()));
+        assert!(matches!(&lost, Status::Lost { reason } if reason.contains("refused")), "{lost:?}");
     }
 
     #[test]

@@ -180,6 +180,11 @@ impl Shown {
         STAGES.iter().zip(&self.recent).map(|(name, w)| ((*name).to_owned(), w.mean(now) / 1000.0)).collect()
     }
 
+    /// When the newest picture was shown, once there was one.
+    pub fn last_shown(&self) -> Option<Instant> {
+        self.last
+    }
+
     /// The size of the video as decoded, once there was a picture.
     pub fn resolution(&self) -> Option<Resolution> {
         self.first.map(|_| self.resolution)

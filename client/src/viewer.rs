@@ -63,6 +63,7 @@ pub struct Viewer {
 
 struct State {
     phase: Phase,
+    phase_since: Instant,
     server: Server,
     reception: Reception,
     /// Of former sessions.
@@ -101,6 +102,7 @@ impl Viewer {
             mailbox: Arc::new(Mailbox::new()),
             state: Mutex::new(State {
                 phase: Phase::Searching(String::new()),
+                phase_since: Instant::now(),
                 server: Server::default(),
                 reception: Reception::default(),
                 before: Counters::default(),
@@ -114,6 +116,12 @@ impl Viewer {
 
     pub fn phase(&self) -> Phase {
         self.lock().phase.clone()
+    }
+
+    /// The phase, and since when it is.
+    pub fn phase_since(&self) -> (Phase, Instant) {
+        let state = self.lock();
+        (state.phase.clone(), state.phase_since)
     }
 
     pub fn server(&self) -> Server {
@@ -151,6 +159,7 @@ impl Viewer {
             }
         }
         state.phase = phase;
+        state.phase_since = Instant::now();
     }
 
     pub fn set_server(&self, server: Server) {
