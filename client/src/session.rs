@@ -1,12 +1,13 @@
 //! Watches a server, and the next one when that is lost: until the viewer is closed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rov_common::api::StreamState;
 use rov_common::backoff::Backoff;
+use rov_common::sync::lock;
 use rov_common::window::RateWindow;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -432,9 +433,4 @@ impl Rates {
             decode,
         }
     }
-}
-
-/// Each update is a plain assignment, so what a panicking holder left is consistent.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -8,5 +8,6 @@ pub mod codec;
 pub mod discovery;
 pub mod net;
 pub mod stamp;
+pub mod sync;
 pub mod units;
 pub mod window;

@@ -4,12 +4,13 @@
 //! it; it never slows the camera or another output.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rov_common::access_unit::AccessUnit;
 use rov_common::api::{StreamState, StreamStats};
 use rov_common::codec::{self, ParameterSetCache};
+use rov_common::sync::lock;
 use rov_common::units::{Bitrate, Resolution};
 use rov_common::window::RateWindow;
 use tokio::sync::mpsc;
@@ -313,11 +314,6 @@ impl Timeline {
         self.last = mapped;
         mapped
     }
-}
-
-/// A lock whose holder panicked still holds consistent counters and queues: each update is a plain assignment.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -121,7 +121,7 @@ pub async fn run(
 /// The first encoder that works and has not failed; says in the log which were tried.
 async fn choose_encoder(capture: &Arc<CaptureConfig>, failed: &[&'static str]) -> Result<Chosen, Fatal> {
     let (capture, failed) = (Arc::clone(capture), failed.to_vec());
-    let choose = tokio::task::spawn_blocking(move || pipeline::choose_encoder_excluding(&capture, &failed));
+    let choose = tokio::task::spawn_blocking(move || pipeline::choose_encoder(&capture, &failed));
     let chosen = joined(choose.await)?.map_err(|e| Fatal(e.to_string()))?;
     tracing::info!("{}", chosen.summary());
     Ok(chosen)
@@ -130,7 +130,7 @@ async fn choose_encoder(capture: &Arc<CaptureConfig>, failed: &[&'static str]) -
 enum RunEnd {
     Stopped,
     SourceEnded(String),
-    /// `well_for`: from its start to its last picture, if there was one.
+    /// `well_for`: from its first picture to its last, if there was one.
     Broken {
         reason: String,
         well_for: Option<Duration>,
@@ -162,7 +162,7 @@ async fn run_once(
     let (event_tx, mut events) = mpsc::channel(EVENT_CAPACITY);
     let (output, hanging) = (Arc::clone(stream), hanging.clone());
     let start = tokio::task::spawn_blocking(move || {
-        Graph::start_after(
+        Graph::start(
             &hanging,
             &plan,
             move |unit| output.publish(unit, Instant::now()),
@@ -222,8 +222,8 @@ async fn watch(
                         interval = fps.interval();
                     }
                 }
-                GraphEvent::Eos => return Ok(source_ended(capture, well_for(graph, started))),
-                GraphEvent::Error(reason) => return Ok(RunEnd::Broken { reason, well_for: well_for(graph, started) }),
+                GraphEvent::Eos => return Ok(source_ended(capture, well_for(graph))),
+                GraphEvent::Error(reason) => return Ok(RunEnd::Broken { reason, well_for: well_for(graph) }),
                 GraphEvent::Refused(reason) => return Err(Fatal(reason)),
             },
             Some(Control::KeyframeWanted) = control.recv() => {
@@ -257,7 +257,7 @@ async fn watch(
                         // would lose what the pipe holds.
                         stream.set_stopped(StreamState::Stalled, reason);
                     }
-                    Some(reason) if !waits => return Ok(RunEnd::Broken { reason, well_for: well_for(graph, started) }),
+                    Some(reason) if !waits => return Ok(RunEnd::Broken { reason, well_for: well_for(graph) }),
                     _ => {}
                 }
             }
@@ -265,9 +265,10 @@ async fn watch(
     }
 }
 
-/// How long pictures have been coming out of a pipeline that started then.
-fn well_for(graph: &Graph, started: Instant) -> Option<Duration> {
-    graph.counters().last_out.map(|last| last.saturating_duration_since(started))
+/// How long pictures have been coming out of this pipeline.
+fn well_for(graph: &Graph) -> Option<Duration> {
+    let counters = graph.counters();
+    Some(counters.last_out?.saturating_duration_since(counters.first_out?))
 }
 
 /// Only a file that is not to be looped, and standard input, are over at their end. A camera that says so has failed.

@@ -161,17 +161,9 @@ impl fmt::Debug for Graph {
 }
 
 impl Graph {
-    /// Builds and starts; waits for drivers 5 s at most, so run it where blocking is allowed.
+    /// Builds and starts; waits for drivers 5 s at most, so run it where blocking is allowed. Refused while a former one of
+    /// the same source is among `hanging`, which belongs to the owner that starts graphs again and again.
     pub fn start(
-        plan: &Plan,
-        on_unit: impl Fn(AccessUnit) + Send + Sync + 'static,
-        on_event: impl Fn(GraphEvent) + Send + Sync + 'static,
-    ) -> Result<Graph, GraphError> {
-        Self::start_after(&Hanging::default(), plan, on_unit, on_event)
-    }
-
-    /// [`Graph::start`] by an owner that starts graphs again and again: refused while a former one of the same source hangs.
-    pub fn start_after(
         hanging: &Hanging,
         plan: &Plan,
         on_unit: impl Fn(AccessUnit) + Send + Sync + 'static,

@@ -85,7 +85,8 @@ fn run(plan: &Plan) -> Running {
     let (unit, units) = channel();
     let (event, events) = channel();
     // The other ends live as long as the graph; after that nobody listens, which is no error.
-    let graph = Graph::start(plan, move |u| drop(unit.send(u)), move |e| drop(event.send(e))).unwrap();
+    let graph =
+        Graph::start(&Hanging::default(), plan, move |u| drop(unit.send(u)), move |e| drop(event.send(e))).unwrap();
     Running { graph, units, events }
 }
 
@@ -382,14 +383,14 @@ fn a_device_that_hangs_is_not_opened_again_until_it_lets_go() {
     let plan = prepare(&pipeline(&format!("filesrc location={} ! h264parse", fifo.display())), &chosen("x264enc"));
     let plan = plan.unwrap();
     let hanging = Hanging::default();
-    let attempt = || Graph::start_after(&hanging, &plan, |_| (), |_| ()).unwrap_err().to_string();
+    let attempt = || Graph::start(&hanging, &plan, |_| (), |_| ()).unwrap_err().to_string();
     assert!(attempt().contains("has not started after 5 s"));
     let begin = Instant::now();
     assert!(attempt().contains("the former attempt still hangs in the driver"));
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
     // Another source is free.
     let other = prepare(&small(), &chosen("x264enc")).unwrap();
-    Graph::start_after(&hanging, &other, |_| (), |_| ()).unwrap().stop(Duration::from_secs(2));
+    Graph::start(&hanging, &other, |_| (), |_| ()).unwrap().stop(Duration::from_secs(2));
     let end = Instant::now() + WAIT;
     while hanging.count() > 0 {
         assert!(Instant::now() < end, "{} are still hanging", hanging.count());
@@ -574,7 +575,7 @@ fn after_stop_nothing_more_is_delivered() {
 fn a_source_that_cannot_start_says_why() {
     let config = pipeline("filesrc location=/no/such/file ! h264parse");
     let plan = prepare(&config, &chosen("x264enc")).unwrap();
-    let error = Graph::start(&plan, |_| (), |_| ()).unwrap_err();
+    let error = Graph::start(&Hanging::default(), &plan, |_| (), |_| ()).unwrap_err();
     assert!(error.to_string().starts_with("filesrc /no/such/file: Resource not found"), "{error}");
 }
 
@@ -605,7 +606,7 @@ fn a_pipeline_that_hangs_does_not_hold_up_its_owner() {
         // Ends when the test drops its end.
         let _ = released.lock().unwrap().recv();
     };
-    let graph = Graph::start(&plan, hang, |_| ()).unwrap();
+    let graph = Graph::start(&Hanging::default(), &plan, hang, |_| ()).unwrap();
     in_callback.recv_timeout(WAIT).expect("no access unit came");
     let begin = Instant::now();
     graph.stop(Duration::from_millis(200));

@@ -1,6 +1,6 @@
 //! Camera to access unit: the pipeline of one stream.
 //!
-//! [`choose_encoder_for`] once, [`prepare`] before each start (the machine may have changed), then
+//! [`choose_encoder`] once, [`prepare`] before each start (the machine may have changed), then
 //! [`Graph::start`].
 
 mod build;
@@ -25,7 +25,7 @@ use gstreamer as gst;
 use crate::config::{CaptureConfig, SourceKind};
 pub use graph::{Graph, GraphCounters, GraphError, GraphEvent, Hanging};
 pub use plan::Plan;
-pub use probe::{Chosen, NoEncoder, Tried, choose_encoder_excluding, choose_encoder_for};
+pub use probe::{Chosen, NoEncoder, Tried, choose_encoder};
 use source::Machine;
 
 /// Why there is no plan.

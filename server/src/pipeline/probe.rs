@@ -61,14 +61,9 @@ const FAILED: &str = "failed at work";
 const FRAMES: u64 = 3;
 
 /// Tries encoders at the size and rate of `config` until one works. Blocks: a fraction of a second for each that is
-/// installed (a second at 4K), 6 s at most for one that hangs.
-pub fn choose_encoder_for(config: &CaptureConfig) -> Result<Chosen, NoEncoder> {
-    choose_encoder_excluding(config, &[])
-}
-
-/// [`choose_encoder_for`] without the elements in `failed`: those that worked on trial, and then not at work.
-/// An element is passed over with all its rows.
-pub fn choose_encoder_excluding(config: &CaptureConfig, failed: &[&str]) -> Result<Chosen, NoEncoder> {
+/// installed (a second at 4K), 6 s at most for one that hangs. Passes over the elements in `failed`, with all their rows:
+/// those that worked on trial, and then not at work.
+pub fn choose_encoder(config: &CaptureConfig, failed: &[&str]) -> Result<Chosen, NoEncoder> {
     gst::init().map_err(|error| NoEncoder(format!("GStreamer does not start: {error}")))?;
     let settings = trial_settings(config);
     choose_from(encoder::ROWS, &config.encoder, |row| match failed.contains(&row.element) {
@@ -250,10 +245,10 @@ mod tests {
     fn an_encoder_that_failed_at_work_is_passed_over() {
         let config = CaptureConfig { resolution: Some(Resolution::new(320, 240)), ..CaptureConfig::default() };
         let others: Vec<_> = encoder::elements().into_iter().filter(|element| *element != "openh264enc").collect();
-        let chosen = choose_encoder_excluding(&config, &others).unwrap();
+        let chosen = choose_encoder(&config, &others).unwrap();
         assert_eq!(chosen.row.element, "openh264enc");
         assert!(chosen.tried.iter().any(|tried| tried.element == "x264enc" && tried.outcome == FAILED));
-        let all = choose_encoder_excluding(&config, &encoder::elements()).unwrap_err();
+        let all = choose_encoder(&config, &encoder::elements()).unwrap_err();
         assert!(all.0.contains("x264enc: failed at work"), "{}", all.0);
     }
 
@@ -278,7 +273,7 @@ mod tests {
             resolution: Some(Resolution::new(8192, 4320)),
             ..CaptureConfig::default()
         };
-        let error = choose_encoder_for(&config).unwrap_err().0;
+        let error = choose_encoder(&config, &[]).unwrap_err().0;
         assert!(error.starts_with("--encoder openh264enc does not work (openh264enc: "), "{error}");
         assert!(error.contains(" at 8192x4320); those that work here: "), "{error}");
     }
@@ -294,7 +289,7 @@ mod tests {
                     resolution: Some(Resolution::new(640, 360)),
                     ..CaptureConfig::default()
                 };
-                let chosen = choose_encoder_for(&config).unwrap();
+                let chosen = choose_encoder(&config, &[]).unwrap();
                 assert_eq!(chosen.row.element, element);
             }
         }

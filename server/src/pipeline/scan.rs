@@ -96,6 +96,12 @@ struct Look {
     missing: Option<String>,
 }
 
+impl Look {
+    fn says_nothing(&self) -> bool {
+        !self.ended && self.error.is_none() && self.missing.is_none()
+    }
+}
+
 /// Runs the head until `enough` frames came, `found` says so, or the file or the time is over.
 fn look(
     path: &Path,
@@ -117,9 +123,17 @@ fn look(
         count.fetch_add(step, Ordering::AcqRel);
         gst::PadProbeReturn::Ok
     });
-    let look = watch(&element, &frames, enough);
-    if element.set_state(gst::State::Null).is_err() {
-        tracing::warn!("{name}: does not close cleanly");
+    let mut look = watch(&element, &frames, enough);
+    let close = || {
+        if element.set_state(gst::State::Null).is_err() {
+            tracing::warn!("{name}: does not close cleanly");
+        }
+    };
+    close();
+    // decodebin keeps an error to itself that comes while it is still connecting elements, and then nothing comes at all.
+    if look.says_nothing() && frames.load(Ordering::Acquire) == 0 {
+        look = watch(&element, &frames, enough);
+        close();
     }
     Ok(Look { frames: frames.load(Ordering::Acquire), ..look })
 }

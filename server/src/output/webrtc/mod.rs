@@ -9,12 +9,13 @@ mod thread;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rov_common::api::ViewerStats;
+use rov_common::sync::lock;
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
@@ -121,7 +122,7 @@ impl WebRtcOutput {
 
     /// Closes every viewer, telling each, and waits for the thread. Blocks for milliseconds.
     pub fn shutdown(&self) {
-        let Some(thread) = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take() else { return };
+        let Some(thread) = lock(&self.thread).take() else { return };
         if let Err(TrySendError::Full(command)) = self.commands.try_send(Command::Shutdown) {
             // The thread drains its commands at each turn, so there is room at once unless it has died.
             let _ = self.commands.send(command);
@@ -134,7 +135,7 @@ impl WebRtcOutput {
 
     /// True when the media thread has ended although nobody asked it to.
     pub fn has_died(&self) -> bool {
-        self.thread.lock().unwrap_or_else(PoisonError::into_inner).as_ref().is_some_and(JoinHandle::is_finished)
+        lock(&self.thread).as_ref().is_some_and(JoinHandle::is_finished)
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Busy> {
