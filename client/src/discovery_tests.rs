@@ -17,6 +17,8 @@ fn announcement(id: &str, signal_port: u16) -> Announcement {
         signal_port,
         whep: "/whep".to_owned(),
         transports: vec!["webrtc".to_owned()],
+        rtp: None,
+        rtsp: None,
         streams: Vec::new(),
     }
 }

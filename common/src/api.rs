@@ -64,7 +64,38 @@ pub struct Stats {
     pub version: String,
     pub uptime_s: f64,
     pub streams: Vec<StreamStats>,
+    /// Those by WebRTC.
     pub viewers: Vec<ViewerStats>,
+    /// None while RTP is not among the transports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtp: Option<RtpStats>,
+    /// None while RTSP is not among the transports.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rtsp: Option<RtspStats>,
+}
+
+/// Plain RTP, whose receivers are not known.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RtpStats {
+    /// `ADDRESS:PORT` of each destination.
+    pub destinations: Vec<String>,
+    /// Media and repair packets, to each destination by each interface.
+    pub packets: u64,
+    pub bytes: u64,
+    /// Access units skipped because the output fell behind.
+    pub skipped: u64,
+    /// Packets that the system did not take.
+    pub errors: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RtspStats {
+    /// `rtsp://` addresses of this server, one for each path.
+    pub urls: Vec<String>,
+    /// Sessions that play now.
+    pub clients: u64,
+    /// Access units skipped because the output fell behind.
+    pub skipped: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

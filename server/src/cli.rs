@@ -1,11 +1,16 @@
 //! The command line of `rov-server`: names, units, defaults and help. What the values mean together is `config`'s.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, ValueEnum};
+use rov_common::codec::Codec;
+use url::Url;
 
-use crate::config::{Profile, SourceKind};
+use crate::config::{Profile, SourceKind, Transport};
+
+/// In the administratively scoped range (RFC 2365), which does not leave a site.
+pub const DEFAULT_RTP_GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 0, 1);
 
 /// The STUN server that a bare `--stun` means.
 pub const DEFAULT_STUN: &str = "stun:stun.l.google.com:19302";
@@ -19,7 +24,8 @@ pub enum LogFormat {
     Json,
 }
 
-/// Low-latency H.264 video server: a camera, a file, a pipe or a test picture to browsers and rov-client over WebRTC.
+/// Low-latency video server: a camera, a file, a pipe or a test picture, encoded once, to rov-client and browsers over
+/// WebRTC, and to everything else over RTSP and RTP.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "rov-server", version, about, max_term_width = 100)]
 pub struct Cli {
@@ -55,6 +61,11 @@ pub struct Cli {
     #[arg(long, value_name = "DESCRIPTION")]
     pub pipeline: Option<String>,
 
+    /// Address of an IP camera for --source rtsp, as rtsp://10.0.0.3/stream; its H.264 (with --codec h265 its H.265) is
+    /// sent untouched. A user name and password may stand in it [default: none]
+    #[arg(long, value_name = "URL")]
+    pub url: Option<Url>,
+
     /// Picture width in pixels, even; 0 = the source's own (then --height must be 0 too)
     #[arg(long, value_name = "PIXELS", default_value_t = 1920)]
     pub width: u32,
@@ -76,6 +87,10 @@ pub struct Cli {
     #[arg(long, value_name = "auto|ELEMENT", default_value = "auto")]
     pub encoder: String,
 
+    /// Codec of the stream. h265 needs fewer bits, and reaches RTSP, RTP and rov-client, but not browsers
+    #[arg(long, value_name = "h264|h265", default_value_t = Codec::H264)]
+    pub codec: Codec,
+
     /// H.264 profile; baseline (constrained) plays everywhere, high gives a better picture for the same bit rate
     #[arg(long, value_enum, value_name = "PROFILE", default_value_t = Profile::Baseline)]
     pub profile: Profile,
@@ -92,6 +107,66 @@ pub struct Cli {
     /// Double the automatic bit rate [default: off; no effect with --bitrate]
     #[arg(long)]
     pub max_quality: bool,
+
+    /// How viewers get the video, one or several separated by commas. rtp is multicast to whoever listens; HTTP is always
+    /// served
+    #[arg(
+        long = "transport",
+        value_enum,
+        value_name = "webrtc|rtp|rtsp",
+        value_delimiter = ',',
+        default_values_t = [Transport::Webrtc, Transport::Rtsp]
+    )]
+    pub transports: Vec<Transport>,
+
+    /// WebRTC viewers at once, and RTSP clients at once; one more is refused with 503
+    #[arg(long, value_name = "COUNT", default_value_t = 16)]
+    pub max_viewers: u16,
+
+    /// IPv4 address to send RTP to, multicast or unicast; several separated by commas
+    #[arg(long = "rtp-host", value_name = "ADDRESS", value_delimiter = ',', default_values_t = [DEFAULT_RTP_GROUP])]
+    pub rtp_hosts: Vec<Ipv4Addr>,
+
+    /// UDP port to send RTP to, even; RTCP goes to the port above, repair packets to the second above
+    #[arg(long, value_name = "PORT", default_value_t = 5004)]
+    pub rtp_port: u16,
+
+    /// Routers that multicast RTP may pass, plus one: 1 = it stays in this network
+    #[arg(long, value_name = "HOPS", default_value_t = 1)]
+    pub rtp_ttl: u8,
+
+    /// Longest time from one keyframe to the next while RTP is sent, in seconds: receivers can start, and go on after a
+    /// loss, only there
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
+    pub rtp_keyframe_interval: f64,
+
+    /// Forward error correction for RTP (RFC 8627): repair packets in percent of the media packets, as 20 for one to five.
+    /// Costs that much bandwidth. 0 = off
+    #[arg(long, value_name = "PERCENT", default_value_t = 0)]
+    pub rtp_fec: u8,
+
+    /// TCP port of RTSP; 0 = any free one
+    #[arg(long, value_name = "PORT", default_value_t = 8554)]
+    pub rtsp_port: u16,
+
+    /// Another path of the RTSP stream beside /stream1, /stream, /live and /test; may be given several times
+    /// [default: none]
+    #[arg(long = "rtsp-path", value_name = "PATH", action = ArgAction::Append)]
+    pub rtsp_paths: Vec<String>,
+
+    /// User name that RTSP clients must give, with --password. Only RTSP asks for it, not HTTP, WebRTC and RTP
+    /// [default: none]
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+
+    /// Password that RTSP clients must give, with --user. Others on this machine see it in the list of processes: better
+    /// set the environment variable [default: none]
+    #[arg(long, value_name = "PASSWORD", env = "ROV_PASSWORD", hide_env_values = true)]
+    pub password: Option<String>,
+
+    /// Let RTSP clients give the password in clear (basic authentication) where they do not know digest [default: off]
+    #[arg(long)]
+    pub rtsp_basic_auth: bool,
 
     /// IPv4 address to bind, for signalling and media
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0")]
@@ -113,7 +188,7 @@ pub struct Cli {
     #[arg(long)]
     pub no_discovery: bool,
 
-    /// Network interface to announce on and to offer to viewers, as eth0; may be given several times
+    /// Network interface to announce on, to offer to viewers and to send multicast by, as eth0; may be given several times
     /// [default: every suitable one]
     #[arg(long = "interface", value_name = "NAME", action = ArgAction::Append)]
     pub interfaces: Vec<String>,

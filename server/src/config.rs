@@ -1,12 +1,15 @@
 //! The validated configuration. Everything behind it may rely on what `validate` states; nothing here looks at the machine
 //! (which cameras, which encoders), as that changes while the server runs.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::ValueEnum;
+use rov_common::codec::Codec;
 use rov_common::discovery::clean;
 use rov_common::units::{Bitrate, Fps, Resolution};
+use url::Url;
 
 use crate::cli::Cli;
 
@@ -19,8 +22,17 @@ pub enum SourceKind {
     Csi,
     File,
     Stdin,
+    Rtsp,
     Test,
     Pipeline,
+}
+
+/// How viewers get the video, as `--transport` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Transport {
+    Webrtc,
+    Rtp,
+    Rtsp,
 }
 
 /// The H.264 profile asked of the encoder. `Baseline` means constrained baseline wherever the encoder knows it.
@@ -58,12 +70,15 @@ pub struct CaptureConfig {
     pub looping: bool,
     /// Set when `source` is `Pipeline`.
     pub pipeline: Option<String>,
+    /// Set when `source` is `Rtsp`.
+    pub url: Option<Url>,
     /// Both sides even; None: the source's own.
     pub resolution: Option<Resolution>,
     /// An upper bound: a slower source keeps its rate. None: the source's own.
     pub fps: Option<Fps>,
     /// None: `auto_bitrate`.
     pub bitrate: Option<Bitrate>,
+    pub codec: Codec,
     pub encoder: EncoderChoice,
     pub profile: Profile,
     pub low_latency: bool,
@@ -80,9 +95,11 @@ impl Default for CaptureConfig {
             file_passthrough: false,
             looping: true,
             pipeline: None,
+            url: None,
             resolution: Some(Resolution::new(1920, 1080)),
             fps: Some(Fps::whole(30)),
             bitrate: None,
+            codec: Codec::H264,
             encoder: EncoderChoice::Auto,
             profile: Profile::Baseline,
             low_latency: true,
@@ -90,6 +107,49 @@ impl Default for CaptureConfig {
         }
     }
 }
+
+/// Plain RTP to whoever listens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RtpConfig {
+    /// Multicast groups and unicast addresses; one at least, none twice.
+    pub hosts: Vec<Ipv4Addr>,
+    /// Even, 2 to 65532; RTCP goes to the port above, repair packets to the second above.
+    pub port: u16,
+    /// Of multicast.
+    pub ttl: u8,
+    /// From one keyframe to the next, at most.
+    pub keyframe_interval: Duration,
+    /// Repair packets in percent of media packets, 1 to 100; None: no forward error correction.
+    pub fec_percent: Option<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct RtspConfig {
+    /// 0: any free port.
+    pub port: u16,
+    /// Each as `/stream1`; the first is the one that is told.
+    pub paths: Vec<String>,
+    /// None: everybody may watch.
+    pub credentials: Option<Credentials>,
+    /// Take the password in clear too.
+    pub basic_auth: bool,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    pub user: String,
+    pub password: String,
+}
+
+/// Without the password, as this goes into logs.
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// The paths under which RTSP is served without `--rtsp-path`: ours, and those of the servers that it replaces.
+pub const RTSP_PATHS: [&str; 4] = ["/stream1", "/stream", "/live", "/test"];
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -100,6 +160,14 @@ pub struct Config {
     pub host: IpAddr,
     /// 0: any free port.
     pub signal_port: u16,
+    /// Whether WebRTC viewers are served.
+    pub webrtc: bool,
+    /// None: not sent.
+    pub rtp: Option<RtpConfig>,
+    /// None: not served.
+    pub rtsp: Option<RtspConfig>,
+    /// By WebRTC, and by RTSP; at least one.
+    pub max_viewers: u16,
     /// 0: any free port.
     pub media_port: u16,
     /// None: no discovery.
@@ -145,6 +213,7 @@ impl Config {
             SourceKind::Auto if cli.file.is_some() => SourceKind::File,
             SourceKind::Auto if cli.pipeline.is_some() => SourceKind::Pipeline,
             SourceKind::Auto if cli.device.is_some() => SourceKind::Webcam,
+            SourceKind::Auto if cli.url.is_some() => SourceKind::Rtsp,
             source => source,
         };
         let resolution = match (cli.width, cli.height) {
@@ -155,6 +224,7 @@ impl Config {
             "auto" => EncoderChoice::Auto,
             element => EncoderChoice::Element(element.to_owned()),
         };
+        let wants = |transport| cli.transports.contains(&transport);
         let config = Config {
             name,
             capture: CaptureConfig {
@@ -164,9 +234,11 @@ impl Config {
                 file_passthrough: cli.file_passthrough,
                 looping: !cli.no_loop,
                 pipeline: cli.pipeline.clone(),
+                url: cli.url.clone(),
                 resolution,
                 fps: (cli.fps > 0).then(|| Fps::whole(cli.fps)),
                 bitrate: (cli.bitrate > 0).then(|| Bitrate::from_kbps(cli.bitrate)),
+                codec: cli.codec,
                 encoder,
                 profile: cli.profile,
                 low_latency: !cli.no_low_latency,
@@ -174,6 +246,10 @@ impl Config {
             },
             host: cli.host,
             signal_port: cli.signal_port,
+            webrtc: wants(Transport::Webrtc),
+            rtp: if wants(Transport::Rtp) { Some(rtp(cli)?) } else { None },
+            rtsp: if wants(Transport::Rtsp) { Some(rtsp(cli)?) } else { None },
+            max_viewers: cli.max_viewers,
             media_port: cli.media_port,
             discovery_port: (!cli.no_discovery).then_some(cli.discovery_port),
             interfaces: cli.interfaces.clone(),
@@ -205,6 +281,9 @@ impl Config {
                 self.host
             ));
         }
+        if self.max_viewers == 0 {
+            return bad("--max-viewers 0: must be at least 1");
+        }
         if self.discovery_port == Some(0) {
             return bad("--discovery-port 0: clients must know the port, give one from 1 to 65535, or --no-discovery");
         }
@@ -218,6 +297,79 @@ impl Config {
         }
         self.capture.validate()
     }
+}
+
+fn rtp(cli: &Cli) -> Result<RtpConfig, ConfigError> {
+    let mut hosts = cli.rtp_hosts.clone();
+    hosts.sort();
+    hosts.dedup();
+    if hosts.len() != cli.rtp_hosts.len() {
+        return bad("--rtp-host: an address is given twice, and its receivers would get each packet twice");
+    }
+    if let Some(host) = hosts.iter().find(|host| host.is_unspecified() || host.is_broadcast()) {
+        return bad(format!("--rtp-host {host}: give the address of a receiver, or a multicast group as 239.255.0.1"));
+    }
+    // RFC 3550 section 11: RTP has an even port and RTCP the odd one above.
+    if cli.rtp_port < 2 || cli.rtp_port > 65_532 || !cli.rtp_port.is_multiple_of(2) {
+        return bad(format!(
+            "--rtp-port {}: must be even, from 2 to 65532 (RTCP has the odd port above)",
+            cli.rtp_port
+        ));
+    }
+    if !(0.1..=60.0).contains(&cli.rtp_keyframe_interval) {
+        return bad(format!("--rtp-keyframe-interval {}: must be from 0.1 to 60 seconds", cli.rtp_keyframe_interval));
+    }
+    if cli.rtp_fec > 100 {
+        return bad(format!("--rtp-fec {}: must be from 1 to 100 percent, or 0 for none", cli.rtp_fec));
+    }
+    Ok(RtpConfig {
+        hosts: cli.rtp_hosts.clone(),
+        port: cli.rtp_port,
+        ttl: cli.rtp_ttl,
+        keyframe_interval: Duration::from_secs_f64(cli.rtp_keyframe_interval),
+        fec_percent: (cli.rtp_fec > 0).then_some(cli.rtp_fec),
+    })
+}
+
+fn rtsp(cli: &Cli) -> Result<RtspConfig, ConfigError> {
+    let mut paths: Vec<String> = RTSP_PATHS.map(str::to_owned).into();
+    for path in &cli.rtsp_paths {
+        let plain = |c: char| c.is_ascii_alphanumeric() || "/-_.".contains(c);
+        if path.len() < 2
+            || path.len() > 64
+            || !path.starts_with('/')
+            || path.ends_with('/')
+            || !path.chars().all(plain)
+        {
+            return bad(format!(
+                "--rtsp-path {path:?}: give a path as /cam, 64 bytes at most, of letters, digits, and - _ . /"
+            ));
+        }
+        if !paths.contains(path) {
+            paths.push(path.clone());
+        }
+    }
+    let credentials = match (&cli.user, &cli.password) {
+        (None, None) => None,
+        (Some(user), Some(password)) => {
+            // A colon ends the name in RFC 7617; a quote would end it in RFC 7616.
+            if user.is_empty() || user.contains(|c: char| c.is_control() || c == ':' || c == '"' || c == '\\') {
+                return bad(format!(
+                    "--user {user:?}: must have at least one character, and no colon, quote or backslash"
+                ));
+            }
+            if password.is_empty() {
+                return bad("--password: must not be empty");
+            }
+            Some(Credentials { user: user.clone(), password: password.clone() })
+        }
+        (Some(user), None) => return bad(format!("--user {user}: needs --password, or the variable ROV_PASSWORD")),
+        (None, Some(_)) => return bad("--password (or the variable ROV_PASSWORD): needs --user"),
+    };
+    if cli.rtsp_basic_auth && credentials.is_none() {
+        return bad("--rtsp-basic-auth: needs --user and --password");
+    }
+    Ok(RtspConfig { port: cli.rtsp_port, paths, credentials, basic_auth: cli.rtsp_basic_auth })
 }
 
 impl CaptureConfig {
@@ -278,6 +430,16 @@ impl CaptureConfig {
         {
             return bad(format!("--pipeline {text:?}: needs --source pipeline, but --source is {source}"));
         }
+        match (&self.url, self.source) {
+            (None, SourceKind::Rtsp) => return bad("--source rtsp: needs --url URL, as rtsp://10.0.0.3/stream"),
+            (Some(url), SourceKind::Rtsp) if !matches!(url.scheme(), "rtsp" | "rtsps") || !url.has_host() => {
+                return bad(format!("--url {url}: give the address of an RTSP camera, as rtsp://10.0.0.3/stream"));
+            }
+            (Some(url), source_kind) if source_kind != SourceKind::Rtsp => {
+                return bad(format!("--url {url}: needs --source rtsp, but --source is {source}"));
+            }
+            _ => {}
+        }
         if !matches!(self.source, SourceKind::Webcam | SourceKind::Csi)
             && let Some(device) = &self.device
         {
@@ -303,6 +465,23 @@ mod tests {
         assert_eq!(config.capture, CaptureConfig::default());
         assert_eq!((config.signal_port, config.media_port, config.discovery_port), (8080, 0, Some(5003)));
         assert!(!config.name.is_empty());
+        assert!(config.webrtc && config.rtp.is_none());
+        assert_eq!(config.rtsp.unwrap().paths, RTSP_PATHS);
+    }
+
+    #[test]
+    fn transports_are_chosen_by_name_and_rtp_has_the_usual_group() {
+        let config = config(&["--transport", "rtp"]).unwrap();
+        assert!(!config.webrtc && config.rtsp.is_none());
+        let rtp = config.rtp.unwrap();
+        assert_eq!((rtp.hosts.as_slice(), rtp.port, rtp.ttl), (&[Ipv4Addr::new(239, 255, 0, 1)][..], 5004, 1));
+        assert_eq!((rtp.keyframe_interval, rtp.fec_percent), (Duration::from_secs(1), None));
+    }
+
+    #[test]
+    fn the_password_is_not_shown() {
+        let config = config(&["--user", "pilot", "--password", "deep"]).unwrap();
+        assert!(!format!("{config:?}").contains("deep"), "{config:?}");
     }
 
     #[test]
@@ -333,6 +512,36 @@ mod tests {
             ),
             (&["--source", "test", "--file", "a"], "--file a: needs --source file, but --source is test"),
             (&["--file-passthrough"], "--file-passthrough: needs --source file and --file FILE, but --source is auto"),
+            (&["--source", "rtsp"], "--source rtsp: needs --url URL, as rtsp://10.0.0.3/stream"),
+            (&["--url", "http://a/"], "--url http://a/: give the address of an RTSP camera, as rtsp://10.0.0.3/stream"),
+            (&["--max-viewers", "0"], "--max-viewers 0: must be at least 1"),
+            (
+                &["--transport", "rtp", "--rtp-port", "5005"],
+                "--rtp-port 5005: must be even, from 2 to 65532 (RTCP has the odd port above)",
+            ),
+            (
+                &["--transport", "rtp", "--rtp-host", "0.0.0.0"],
+                "--rtp-host 0.0.0.0: give the address of a receiver, or a multicast group as 239.255.0.1",
+            ),
+            (
+                &["--transport", "rtp", "--rtp-host", "10.0.0.1,10.0.0.1"],
+                "--rtp-host: an address is given twice, and its receivers would get each packet twice",
+            ),
+            (
+                &["--transport", "rtp", "--rtp-keyframe-interval", "0"],
+                "--rtp-keyframe-interval 0: must be from 0.1 to 60 seconds",
+            ),
+            (
+                &["--transport", "rtp", "--rtp-fec", "101"],
+                "--rtp-fec 101: must be from 1 to 100 percent, or 0 for none",
+            ),
+            (
+                &["--rtsp-path", "cam"],
+                "--rtsp-path \"cam\": give a path as /cam, 64 bytes at most, of letters, digits, and - _ . /",
+            ),
+            (&["--user", "a"], "--user a: needs --password, or the variable ROV_PASSWORD"),
+            (&["--password", "a"], "--password (or the variable ROV_PASSWORD): needs --user"),
+            (&["--rtsp-basic-auth"], "--rtsp-basic-auth: needs --user and --password"),
             (&["--source", "test", "--device", "0"], "--device 0: needs --source webcam or csi, but --source is test"),
             (&["--stun", "example.org"], "--stun example.org: give a URL of the form stun:HOST[:PORT]"),
             (

@@ -16,6 +16,8 @@ fn announcement(id: &str) -> Announcement {
         signal_port: 5002,
         whep: "/whep".to_owned(),
         transports: vec!["webrtc".to_owned()],
+        rtp: None,
+        rtsp: None,
         streams: vec![StreamInfo {
             name: "stream1".to_owned(),
             codec: "h264".to_owned(),

@@ -21,6 +21,8 @@ const FU_A: u8 = 28;
 /// One access unit, ready to be sent to any number of viewers.
 #[derive(Clone, Debug)]
 pub struct RtpFrame {
+    /// The access unit itself, in Annex B form, with its parameter sets if it is a keyframe.
+    pub unit: Bytes,
     /// The payloads in order; the last one carries the marker bit.
     pub payloads: Vec<Bytes>,
     /// RTP timestamp without a viewer's offset, in ticks of [`CLOCK_RATE`].
@@ -47,7 +49,13 @@ pub fn packetize(unit: &AccessUnit, pts: Duration) -> RtpFrame {
             }
         }
     }
-    RtpFrame { payloads, timestamp: rtp_ticks(pts), keyframe: unit.keyframe, captured_at: unit.captured_at }
+    RtpFrame {
+        unit: unit.data.clone(),
+        payloads,
+        timestamp: rtp_ticks(pts),
+        keyframe: unit.keyframe,
+        captured_at: unit.captured_at,
+    }
 }
 
 /// RFC 6184 section 5.8: FU-A fragments of one NAL unit, all full except the last, so that UDP segmentation offload

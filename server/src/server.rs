@@ -6,18 +6,19 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rov_common::api::WHEP_PATH;
-use rov_common::codec::Codec;
 use rov_common::discovery::{Announcement, StreamInfo};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::Config;
 use crate::discovery::{self, Discovery, DiscoveryConfig};
 use crate::http::{self, Api};
+use crate::output::rtp::RtpOutput;
+use crate::output::rtsp::RtspOutput;
 use crate::output::webrtc::{MediaSocket, WebRtcOutput};
-use crate::stream::Stream;
+use crate::stream::{Control, Stream};
 use crate::supervisor::{self, Outcome};
 
 const STREAM: &str = "stream1";
@@ -32,8 +33,12 @@ const RESOLVE_INTERVAL: Duration = Duration::from_secs(20);
 pub struct Server {
     config: Config,
     id: String,
+    stream: Arc<Stream>,
+    control: mpsc::Receiver<Control>,
     http: TcpListener,
-    media: MediaSocket,
+    media: Option<MediaSocket>,
+    rtp: Option<RtpOutput>,
+    rtsp: Option<RtspOutput>,
     discovery: Option<Discovery>,
 }
 
@@ -50,7 +55,15 @@ impl Server {
                  with --host"
             )
         })?;
-        let media = MediaSocket::bind(config.host, config.media_port)?;
+        let media = config.webrtc.then(|| MediaSocket::bind(config.host, config.media_port)).transpose()?;
+        let (stream, control) = Stream::new(STREAM, config.capture.codec, Instant::now());
+        let rtp =
+            config.rtp.clone().map(|rtp| RtpOutput::start(&stream, rtp, config.interfaces.clone())).transpose()?;
+        let rtsp = config
+            .rtsp
+            .clone()
+            .map(|rtsp| RtspOutput::start(&stream, rtsp, config.host, config.max_viewers))
+            .transpose()?;
         let discovery = match config.discovery_port {
             Some(port) => {
                 let interfaces = config.interfaces.clone();
@@ -59,7 +72,7 @@ impl Server {
             None => None,
         };
         let id = discovery::server_id(&config.name);
-        Ok(Self { config, id, http, media, discovery })
+        Ok(Self { config, id, stream, control, http, media, rtp, rtsp, discovery })
     }
 
     /// Address and port of the HTTP API.
@@ -73,27 +86,52 @@ impl Server {
     /// A mistake in the configuration that shows only when the source is opened, or the death of a part that the rest
     /// cannot do without.
     pub async fn run(self, shutdown: CancellationToken) -> Result<()> {
-        let Self { config, id, http, media, discovery } = self;
-        let started = Instant::now();
-        let (stream, control) = Stream::new(STREAM, started);
+        let Self { config, id, stream, control, http, media, rtp, rtsp, discovery } = self;
+        let (rtp, rtsp) = (rtp.map(Arc::new), rtsp.map(Arc::new));
         let tasks = TaskTracker::new();
         let stop = shutdown.child_token();
 
-        let stun = config.stun.as_deref().map(|url| resolve_stun(url, &tasks, &stop));
-        let webrtc = Arc::new(WebRtcOutput::start(&stream, media, config.interfaces.clone(), stun).context("WebRTC")?);
+        let webrtc = match media {
+            Some(media) => {
+                let stun = config.stun.as_deref().map(|url| resolve_stun(url, &tasks, &stop));
+                let output = WebRtcOutput::start(&stream, media, config.max_viewers, config.interfaces.clone(), stun);
+                Some(Arc::new(output.context("WebRTC")?))
+            }
+            None => None,
+        };
         let http_addr = http.local_addr()?;
-        tracing::info!(id, name = config.name, "http://{http_addr}, WebRTC media on UDP {}", webrtc.local_addr());
+        let mut ways = vec![format!("http://{http_addr}")];
+        ways.extend(webrtc.as_ref().map(|webrtc| format!("WebRTC media on UDP {}", webrtc.local_addr())));
+        ways.extend(rtp.as_ref().map(|rtp| format!("RTP to {}", rtp.stats().destinations.join(" and "))));
+        ways.extend(rtsp.as_ref().and_then(|rtsp| rtsp.stats().urls.into_iter().next()));
+        tracing::info!(id, name = config.name, "{}", ways.join(", "));
 
         let api = Arc::new(Api {
             id: id.clone(),
             name: config.name.clone(),
-            started,
+            started: Instant::now(),
             stream: Arc::clone(&stream),
-            webrtc: Arc::clone(&webrtc),
+            webrtc: webrtc.clone(),
+            rtp: rtp.clone(),
+            rtsp: rtsp.clone(),
         });
         let http = tasks.spawn(http::serve(http, api, stop.clone()));
         if let Some(bound) = discovery {
-            let announcement = announcer(&config, &id, http_addr.port(), Arc::clone(&stream));
+            let announcement = announcer(
+                Announcement {
+                    v: rov_common::discovery::VERSION,
+                    id: id.clone(),
+                    name: config.name.clone(),
+                    version: env!("CARGO_PKG_VERSION").to_owned(),
+                    signal_port: http_addr.port(),
+                    whep: WHEP_PATH.to_owned(),
+                    transports: transports(&config),
+                    rtp: rtp.as_ref().map(|rtp| rtp.info()),
+                    rtsp: rtsp.as_ref().map(|rtsp| rtsp.info().clone()),
+                    streams: Vec::new(),
+                },
+                Arc::clone(&stream),
+            );
             let token = stop.clone();
             tasks.spawn(async move {
                 if let Err(error) = bound.run(announcement, token).await {
@@ -115,13 +153,17 @@ impl Server {
                 Ok(Err(error)) => Err(error.context("the HTTP server failed")),
                 Err(panic) => Err(anyhow::anyhow!("the HTTP server ended: {panic}")),
             },
-            () = media_thread_died(&webrtc) => Err(anyhow::anyhow!("the media thread has died")),
+            name = output_died(&webrtc, &rtp, &rtsp) => Err(anyhow::anyhow!("the {name} output has died")),
             () = stop.cancelled() => Ok(()),
         };
         stop.cancel();
         let deadline = tokio::time::Instant::now() + SHUTDOWN_LIMIT;
         // The viewers hear it first; the pipeline, which may take its time, stops beside that.
-        let closing = tokio::task::spawn_blocking(move || webrtc.shutdown());
+        let closing = tokio::task::spawn_blocking(move || {
+            webrtc.iter().for_each(|webrtc| webrtc.shutdown());
+            rtp.iter().for_each(|rtp| rtp.shutdown());
+            rtsp.iter().for_each(|rtsp| rtsp.shutdown());
+        });
         if tokio::time::timeout_at(deadline, closing).await.is_err() {
             tracing::warn!("the viewers could not be told in time");
         }
@@ -158,38 +200,42 @@ fn outcome(ended: Result<Result<Outcome, supervisor::Fatal>, tokio::task::JoinEr
     }
 }
 
-/// Looks now and then, as the thread cannot tell.
-async fn media_thread_died(webrtc: &WebRtcOutput) {
-    while !webrtc.has_died() {
+/// The name of the output whose thread has died. Looks now and then, as the threads cannot tell.
+async fn output_died(
+    webrtc: &Option<Arc<WebRtcOutput>>,
+    rtp: &Option<Arc<RtpOutput>>,
+    rtsp: &Option<Arc<RtspOutput>>,
+) -> &'static str {
+    loop {
+        let dead = [
+            ("WebRTC", webrtc.as_ref().is_some_and(|webrtc| webrtc.has_died())),
+            ("RTP", rtp.as_ref().is_some_and(|rtp| rtp.has_died())),
+            ("RTSP", rtsp.as_ref().is_some_and(|rtsp| rtsp.has_died())),
+        ];
+        if let Some((name, _)) = dead.into_iter().find(|(_, dead)| *dead) {
+            return name;
+        }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
-fn announcer(
-    config: &Config,
-    id: &str,
-    signal_port: u16,
-    stream: Arc<Stream>,
-) -> impl Fn() -> Announcement + Send + Sync + 'static {
-    let (id, name) = (id.to_owned(), config.name.clone());
+fn transports(config: &Config) -> Vec<String> {
+    let all = [("webrtc", config.webrtc), ("rtp", config.rtp.is_some()), ("rtsp", config.rtsp.is_some())];
+    all.into_iter().filter(|(_, on)| *on).map(|(name, _)| name.to_owned()).collect()
+}
+
+/// The announcement with what the stream is now.
+fn announcer(fixed: Announcement, stream: Arc<Stream>) -> impl Fn() -> Announcement + Send + Sync + 'static {
     move || {
         let (resolution, fps) = stream.format();
-        Announcement {
-            v: 1,
-            id: id.clone(),
-            name: name.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            signal_port,
-            whep: WHEP_PATH.to_owned(),
-            transports: vec!["webrtc".to_owned()],
-            streams: vec![StreamInfo {
-                name: stream.name().to_owned(),
-                codec: Codec::H264.to_string(),
-                width: resolution.width,
-                height: resolution.height,
-                fps,
-            }],
-        }
+        let stream = StreamInfo {
+            name: stream.name().to_owned(),
+            codec: stream.codec().to_string(),
+            width: resolution.width,
+            height: resolution.height,
+            fps,
+        };
+        Announcement { streams: vec![stream], ..fixed.clone() }
     }
 }
 

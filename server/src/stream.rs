@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use rov_common::access_unit::AccessUnit;
 use rov_common::api::{StreamState, StreamStats};
-use rov_common::codec::{self, ParameterSetCache};
+use rov_common::codec::{self, Codec, ParameterSetCache, ParameterSets};
 use rov_common::sync::lock;
 use rov_common::units::{Bitrate, Resolution};
 use rov_common::window::RateWindow;
@@ -34,6 +34,7 @@ const STATS_WINDOW: Duration = Duration::from_secs(2);
 
 pub struct Stream {
     name: String,
+    codec: Codec,
     control: mpsc::Sender<Control>,
     inner: Mutex<Inner>,
     outputs: Mutex<Vec<Arc<OutputQueue>>>,
@@ -65,10 +66,11 @@ struct Inner {
 }
 
 impl Stream {
-    pub fn new(name: &str, now: Instant) -> (Arc<Self>, mpsc::Receiver<Control>) {
+    pub fn new(name: &str, codec: Codec, now: Instant) -> (Arc<Self>, mpsc::Receiver<Control>) {
         let (control, requests) = mpsc::channel(CONTROL_CAPACITY);
         let stream = Self {
             name: name.to_owned(),
+            codec,
             control,
             inner: Mutex::new(Inner {
                 timeline: Timeline::new(now),
@@ -190,6 +192,11 @@ impl Stream {
         Some((*sps.get(1)?, *sps.get(2)?))
     }
 
+    /// The parameter sets of the newest keyframe; empty before the first.
+    pub fn parameter_sets(&self) -> ParameterSets {
+        lock(&self.inner).parameter_sets.sets().clone()
+    }
+
     /// Picture size and frames per second as the pipeline negotiated them; zero before that.
     pub fn format(&self) -> (Resolution, f64) {
         let inner = lock(&self.inner);
@@ -200,6 +207,10 @@ impl Stream {
         &self.name
     }
 
+    pub fn codec(&self) -> Codec {
+        self.codec
+    }
+
     pub fn stats(&self, now: Instant) -> StreamStats {
         let inner = lock(&self.inner);
         StreamStats {
@@ -208,7 +219,7 @@ impl Stream {
             reason: inner.substitute.clone().or_else(|| inner.reason.clone()),
             source: inner.source.clone(),
             encoder: inner.encoder.clone(),
-            codec: codec::Codec::H264.to_string(),
+            codec: self.codec.to_string(),
             width: inner.resolution.width,
             height: inner.resolution.height,
             fps_in: rate(&inner.history_in),
@@ -333,7 +344,7 @@ mod tests {
     #[test]
     fn an_output_that_falls_behind_skips_to_the_next_keyframe_and_asks_for_it() {
         let now = Instant::now();
-        let (stream, mut requests) = Stream::new("stream1", now);
+        let (stream, mut requests) = Stream::new("stream1", Codec::H264, now);
         let queue = stream.add_output(|| {});
         stream.publish(unit(true, 0), now);
         for i in 1..20 {
@@ -353,7 +364,7 @@ mod tests {
     #[test]
     fn a_slow_output_costs_another_nothing() {
         let now = Instant::now();
-        let (stream, _requests) = Stream::new("stream1", now);
+        let (stream, _requests) = Stream::new("stream1", Codec::H264, now);
         let _slow = stream.add_output(|| {});
         let fast = stream.add_output(|| {});
         for i in 0..50 {

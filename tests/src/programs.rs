@@ -17,8 +17,10 @@ pub struct Server {
     pub process: Process,
     /// Of the HTTP API.
     pub address: SocketAddr,
-    /// Of the UDP socket for media.
-    pub media: SocketAddr,
+    /// Of the UDP socket for WebRTC media.
+    pub media: Option<SocketAddr>,
+    /// The first `rtsp://` address.
+    pub rtsp: Option<String>,
 }
 
 impl Server {
@@ -33,12 +35,18 @@ impl Server {
     }
 
     fn spawn(mut process: Process) -> Self {
-        let (address, media) = process.wait_for_line("the line with its addresses", wait::START, |line| {
-            let (_, line) = line.split_once("http://")?;
-            let (http, rest) = line.split_once(", WebRTC media on UDP ")?;
-            Some((http.parse().ok()?, rest.split_whitespace().next()?.parse().ok()?))
+        let line = process.wait_for_line("the line with its addresses", wait::START, |line| {
+            line.contains("http://").then(|| line.to_owned())
         });
-        Self { process, address, media }
+        let after = |mark: &str| Some(line.split_once(mark)?.1.split([',', ' ']).next()?.to_owned());
+        let parse = |address: String| address.parse().expect("an address and a port");
+        let address = after("http://").map(parse).expect("the address of HTTP");
+        Self {
+            process,
+            address,
+            media: after("WebRTC media on UDP ").map(parse),
+            rtsp: after(", rtsp://").map(|rest| format!("rtsp://{rest}")),
+        }
     }
 
     pub fn url(&self, path: &str) -> String {
@@ -66,6 +74,9 @@ fn command(args: &[&str]) -> Command {
     let given = |option: &str| args.contains(&option);
     if !given("--signal-port") {
         command.args(["--signal-port", "0"]);
+    }
+    if !given("--rtsp-port") {
+        command.args(["--rtsp-port", "0"]);
     }
     if !given("--source") && !given("--pipeline") && !given("--file") {
         command.args(["--source", "test"]);

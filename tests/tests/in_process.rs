@@ -33,7 +33,7 @@ struct Serving {
 
 impl Serving {
     fn start(runtime: &Runtime) -> Self {
-        let args = "rov-server --host 127.0.0.1 --signal-port 0 --no-discovery --source test --width 640 --height 360";
+        let args = "rov-server --host 127.0.0.1 --signal-port 0 --rtsp-port 0 --no-discovery --source test --width 640 --height 360";
         let config = Config::from_cli(&Cli::parse_from(args.split(' '))).expect("a valid configuration");
         let server = runtime.block_on(Server::bind(config)).expect("free ports");
         let address = server.http_addr().expect("the address of HTTP");

@@ -263,7 +263,7 @@ fn junk_on_the_media_port_does_no_harm() {
     for stranger in 0..30 {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a UDP socket");
         let send = |datagram: &[u8]| {
-            socket.send_to(datagram, scene.server.media).expect("sending on loopback");
+            socket.send_to(datagram, scene.server.media.expect("WebRTC")).expect("sending on loopback");
         };
         send(b"");
         for _ in 0..20 {

@@ -7,6 +7,7 @@ pub mod parameter_sets;
 pub mod sps;
 
 use std::fmt;
+use std::str::FromStr;
 
 use bytes::Bytes;
 use memchr::memmem;
@@ -35,6 +36,7 @@ const SHORT_START_CODE: &[u8] = &[0, 0, 1];
 #[serde(rename_all = "lowercase")]
 pub enum Codec {
     H264,
+    H265,
 }
 
 impl Codec {
@@ -42,6 +44,27 @@ impl Codec {
     pub const fn name(self) -> &'static str {
         match self {
             Codec::H264 => "h264",
+            Codec::H265 => "h265",
+        }
+    }
+
+    /// The encoding name of its RTP payload format, in SDP and in GStreamer's caps (RFC 6184, RFC 7798).
+    pub const fn rtp_name(self) -> &'static str {
+        match self {
+            Codec::H264 => "H264",
+            Codec::H265 => "H265",
+        }
+    }
+}
+
+impl FromStr for Codec {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "h264" => Ok(Codec::H264),
+            "h265" => Ok(Codec::H265),
+            other => Err(format!("{other:?} is no codec: give h264 or h265")),
         }
     }
 }
@@ -247,5 +270,8 @@ mod tests {
     fn the_codec_has_one_name_everywhere() {
         assert_eq!(serde_json::to_string(&Codec::H264).unwrap(), "\"h264\"");
         assert_eq!(Codec::H264.to_string(), "h264");
+        for codec in [Codec::H264, Codec::H265] {
+            assert_eq!(codec.name().parse(), Ok(codec));
+        }
     }
 }

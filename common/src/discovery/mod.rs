@@ -5,6 +5,8 @@
 
 pub mod interfaces;
 
+use std::net::Ipv4Addr;
+
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
@@ -51,10 +53,32 @@ pub struct Announcement {
     pub signal_port: u16,
     /// The path of WHEP on that port.
     pub whep: String,
-    /// How video can be fetched: `webrtc`, and others in later versions.
+    /// How video can be fetched: `webrtc`, `rtp`, `rtsp`, and others in later versions.
     pub transports: Vec<String>,
+    /// Where plain RTP is sent, if it is.
+    pub rtp: Option<RtpInfo>,
+    /// Where RTSP is served, if it is, at the address that the datagram comes from.
+    pub rtsp: Option<RtspInfo>,
     /// The first 16 at most, or fewer if their names are so long that the datagram would not hold them.
     pub streams: Vec<StreamInfo>,
+}
+
+/// The destination of plain RTP; RTCP goes to the port above.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RtpInfo {
+    /// The multicast group, or the one address that is sent to.
+    pub host: Ipv4Addr,
+    pub port: u16,
+    /// Repair packets (RFC 8627) go to `port` + 2.
+    pub fec: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RtspInfo {
+    /// A TCP port.
+    pub port: u16,
+    /// As `/stream1`.
+    pub path: String,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -143,7 +167,7 @@ fn encode_announcement(announcement: &Announcement, streams: usize) -> Vec<u8> {
             })
         })
         .collect();
-    let object = json!({
+    let mut object = json!({
         "rov": "announce",
         "v": VERSION,
         "id": clean(&announcement.id, MAX_ID),
@@ -154,6 +178,12 @@ fn encode_announcement(announcement: &Announcement, streams: usize) -> Vec<u8> {
         "transports": transports,
         "streams": streams,
     });
+    if let Some(RtpInfo { host, port, fec }) = announcement.rtp {
+        object["rtp"] = json!({ "host": host.to_string(), "port": port, "fec": fec });
+    }
+    if let Some(RtspInfo { port, path }) = &announcement.rtsp {
+        object["rtsp"] = json!({ "port": port, "path": clean(path, MAX_PATH) });
+    }
     object.to_string().into_bytes()
 }
 
@@ -207,8 +237,7 @@ fn announcement(object: &Map<String, Value>) -> Result<Announcement, DecodeError
     let id = text(object, "id", MAX_ID)?.filter(|id| !id.is_empty()).ok_or(DecodeError::InvalidField("id"))?;
     let signal_port = object.get("signal_port").and_then(Value::as_u64).and_then(|port| u16::try_from(port).ok());
     let whep = text(object, "whep", MAX_PATH)?.unwrap_or_else(|| crate::api::WHEP_PATH.to_owned());
-    // It becomes part of a URL.
-    if !whep.starts_with('/') || !whep.chars().all(|c| c.is_ascii_graphic()) {
+    if !is_path(&whep) {
         return Err(DecodeError::InvalidField("whep"));
     }
     let transports = match list(object, "transports")? {
@@ -226,8 +255,43 @@ fn announcement(object: &Map<String, Value>) -> Result<Announcement, DecodeError
         signal_port: signal_port.filter(|&port| port != 0).ok_or(DecodeError::InvalidField("signal_port"))?,
         whep,
         transports: transports.ok_or(DecodeError::InvalidField("transports"))?,
+        rtp: section(object, "rtp", rtp)?,
+        rtsp: section(object, "rtsp", rtsp)?,
         streams: streams.iter().take(MAX_STREAMS).map(stream).collect::<Result<_, _>>()?,
     })
+}
+
+/// It becomes part of a URL.
+fn is_path(text: &str) -> bool {
+    text.starts_with('/') && text.chars().all(|c| c.is_ascii_graphic())
+}
+
+/// An object within the announcement; `None` if it is absent or null.
+fn section<T>(
+    object: &Map<String, Value>,
+    key: &'static str,
+    read: impl Fn(&Map<String, Value>) -> Option<T>,
+) -> Result<Option<T>, DecodeError> {
+    match object.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => value.as_object().and_then(read).map(Some).ok_or(DecodeError::InvalidField(key)),
+    }
+}
+
+fn rtp(object: &Map<String, Value>) -> Option<RtpInfo> {
+    let host = object.get("host")?.as_str()?.parse().ok()?;
+    let fec = object.get("fec").is_some_and(|fec| fec == &Value::Bool(true));
+    // Room for RTCP and for repair packets above it.
+    Some(RtpInfo { host, port: port(object).filter(|port| *port <= u16::MAX - 2)?, fec })
+}
+
+fn rtsp(object: &Map<String, Value>) -> Option<RtspInfo> {
+    let path = text(object, "path", MAX_PATH).ok()??;
+    is_path(&path).then_some(RtspInfo { port: port(object)?, path })
+}
+
+fn port(object: &Map<String, Value>) -> Option<u16> {
+    object.get("port")?.as_u64().and_then(|port| u16::try_from(port).ok()).filter(|&port| port != 0)
 }
 
 fn stream(value: &Value) -> Result<StreamInfo, DecodeError> {
@@ -283,7 +347,9 @@ mod tests {
             version: "0.1.0".to_owned(),
             signal_port: 5002,
             whep: "/whep".to_owned(),
-            transports: vec!["webrtc".to_owned()],
+            transports: vec!["webrtc".to_owned(), "rtp".to_owned(), "rtsp".to_owned()],
+            rtp: Some(RtpInfo { host: Ipv4Addr::new(239, 255, 0, 1), port: 5004, fec: true }),
+            rtsp: Some(RtspInfo { port: 8554, path: "/stream1".to_owned() }),
             streams: vec![stream_named("stream1"), stream_named("stream2")],
         }
     }
@@ -322,6 +388,8 @@ mod tests {
                 signal_port: 65_535,
                 whep: long.clone(),
                 transports: vec![long.clone(); 100],
+                rtp: Some(RtpInfo { host: Ipv4Addr::BROADCAST, port: 65_533, fec: false }),
+                rtsp: Some(RtspInfo { port: 65_535, path: long.clone() }),
                 streams: vec![
                     StreamInfo {
                         name: long.clone(),
@@ -388,6 +456,9 @@ mod tests {
             (r#"{"rov":"announce","v":1,"id":"a","signal_port":80,"whep":"@evil/"}"#, "whep"),
             (r#"{"rov":"announce","v":1,"id":"a","signal_port":80,"whep":"/a b"}"#, "whep"),
             (r#"{"rov":"announce","v":1,"id":"a","signal_port":80,"transports":[1]}"#, "transports"),
+            (r#"{"rov":"announce","v":1,"id":"a","signal_port":80,"rtp":{"host":"nowhere","port":5004}}"#, "rtp"),
+            (r#"{"rov":"announce","v":1,"id":"a","signal_port":80,"rtp":{"host":"10.0.0.1","port":65535}}"#, "rtp"),
+            (r#"{"rov":"announce","v":1,"id":"a","signal_port":80,"rtsp":{"port":8554,"path":"@evil"}}"#, "rtsp"),
             (r#"{"rov":"announce","v":1,"id":"a","signal_port":80,"streams":{}}"#, "streams"),
             (
                 r#"{"rov":"announce","v":1,"id":"a","signal_port":80,"streams":[{"name":"s","codec":"h264","fps":-1}]}"#,

@@ -1,3 +1,5 @@
-//! The ways out of the server. Each takes RTP frames from its queue of the stream.
+//! What takes the encoded stream to viewers.
 
+pub mod rtp;
+pub mod rtsp;
 pub mod webrtc;

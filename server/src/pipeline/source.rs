@@ -153,6 +153,7 @@ pub fn source(config: &CaptureConfig, machine: &Machine) -> Result<Source, Missi
         SourceKind::Csi => find_csi(config, machine).map(|camera| csi(config, camera)),
         SourceKind::File => file(config, machine),
         SourceKind::Stdin => Ok(stdin(machine)),
+        SourceKind::Rtsp => Err(Missing("RTSP sources come".to_owned())),
         SourceKind::Test => Ok(test(config, None)),
         SourceKind::Pipeline => Ok(user_pipeline(config)),
     }

@@ -16,9 +16,6 @@ use super::offer::{self, OfferError};
 use super::session::{End, Session};
 use crate::packetize::RtpFrame;
 
-/// Viewers at once; each costs its own encryption of every packet.
-pub const MAX_VIEWERS: usize = 32;
-
 /// Addresses remembered for each viewer, so that forged datagrams cannot fill the memory: those it was heard from, and
 /// those that were only sent to, which are as many as it has candidates. The oldest are forgotten first.
 const MAX_HEARD: usize = 16;
@@ -39,8 +36,8 @@ pub trait Transmit {
 pub enum AcceptError {
     #[error(transparent)]
     Offer(#[from] OfferError),
-    #[error("{MAX_VIEWERS} viewers are connected, which is the limit: close one and try again")]
-    Full,
+    #[error("{0} viewers are connected, which is the limit (--max-viewers): close one and try again")]
+    Full(usize),
     #[error("the offer cannot be answered: {0}")]
     Core(#[from] rtc::shared::error::Error),
 }
@@ -55,8 +52,9 @@ pub enum CandidateError {
     Invalid { candidate: String, source: rtc::shared::error::Error },
 }
 
-#[derive(Default)]
 pub struct Engine {
+    /// Each viewer costs its own encryption of every packet.
+    max_viewers: usize,
     viewers: HashMap<String, Viewer>,
     by_address: Owners,
     /// By the ICE user name fragment that this side gave the viewer.
@@ -75,6 +73,16 @@ struct Viewer {
 }
 
 impl Engine {
+    pub fn new(max_viewers: usize) -> Self {
+        Self {
+            max_viewers,
+            viewers: HashMap::new(),
+            by_address: Owners::default(),
+            by_ufrag: HashMap::new(),
+            run: Run::default(),
+        }
+    }
+
     /// Answers an offer; `id` names the new viewer from now on.
     pub fn accept(
         &mut self,
@@ -85,8 +93,8 @@ impl Engine {
         local: &[SocketAddr],
         reflexive: Option<SocketAddr>,
     ) -> Result<String, AcceptError> {
-        if self.viewers.len() >= MAX_VIEWERS {
-            return Err(AcceptError::Full);
+        if self.viewers.len() >= self.max_viewers {
+            return Err(AcceptError::Full(self.max_viewers));
         }
         let offer = offer::parse(offer, profile)?;
         let (session, answer) = Session::accept(now, id.to_owned(), &offer, local, reflexive)?;

@@ -148,6 +148,8 @@ impl Viewer {
 }
 
 /// The engine, its wire, and viewers at the other end of it.
+const MAX_VIEWERS: usize = 4;
+
 struct World {
     now: Instant,
     engine: Engine,
@@ -163,7 +165,7 @@ impl World {
     fn new() -> Self {
         Self {
             now: Instant::now(),
-            engine: Engine::default(),
+            engine: Engine::new(MAX_VIEWERS),
             wire: Wire::default(),
             viewers: Vec::new(),
             keyframes_wanted: 0,
@@ -231,7 +233,8 @@ impl World {
 
     fn send(&mut self, keyframe: bool, packets: usize) -> bool {
         let payload = Bytes::from(vec![if keyframe { 0x65 } else { 0x41 }; 500]);
-        let frame = RtpFrame { payloads: vec![payload; packets], timestamp: 0, keyframe, captured_at: self.now };
+        let payloads = vec![payload; packets];
+        let frame = RtpFrame { unit: Bytes::new(), payloads, timestamp: 0, keyframe, captured_at: self.now };
         let wanted = self.engine.send_frame(self.now, &frame, &mut self.wire);
         self.deliver();
         wanted
@@ -432,5 +435,5 @@ fn one_viewer_more_than_the_limit_is_refused() {
     let (_, offer) = Viewer::new(world.now, "10.0.2.1:6000");
     let local = [SERVER.parse().expect("an address")];
     let refused = world.engine.accept(world.now, "more", &offer, None, &local, None);
-    assert!(matches!(refused, Err(AcceptError::Full)), "{refused:?}");
+    assert!(matches!(refused, Err(AcceptError::Full(MAX_VIEWERS))), "{refused:?}");
 }

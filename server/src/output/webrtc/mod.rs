@@ -19,7 +19,7 @@ use rov_common::sync::lock;
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
-pub use engine::{AcceptError, CandidateError, MAX_VIEWERS};
+pub use engine::{AcceptError, CandidateError};
 pub use offer::OfferError;
 pub use socket::MediaSocket;
 
@@ -77,12 +77,13 @@ impl WebRtcOutput {
     pub fn start(
         stream: &Arc<Stream>,
         socket: MediaSocket,
+        max_viewers: u16,
         interfaces: Vec<String>,
         stun: Option<watch::Receiver<Option<SocketAddr>>>,
     ) -> Result<Self> {
         let local = socket.local_addr();
         let (commands, requests) = sync_channel(COMMAND_CAPACITY);
-        let (mut media, waker) = thread::MediaThread::new(stream, socket, interfaces, stun, requests)
+        let (mut media, waker) = thread::MediaThread::new(stream, socket, max_viewers, interfaces, stun, requests)
             .context("cannot prepare the media thread")?;
         let thread = std::thread::Builder::new()
             .name("webrtc-media".to_owned())

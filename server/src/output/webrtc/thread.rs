@@ -44,6 +44,7 @@ impl MediaThread {
     pub(super) fn new(
         stream: &Arc<Stream>,
         mut socket: MediaSocket,
+        max_viewers: u16,
         interfaces: Vec<String>,
         stun: Option<watch::Receiver<Option<SocketAddr>>>,
         requests: Receiver<Command>,
@@ -63,7 +64,7 @@ impl MediaThread {
             stream: Arc::clone(stream),
             frames,
             requests,
-            engine: Engine::default(),
+            engine: Engine::new(max_viewers.into()),
             interfaces,
             stun: stun.map(Stun::new),
         };

@@ -1,0 +1,106 @@
+//! The HTTP API: SDP offer and answer, WHEP, health, statistics. Every error is JSON, `{"error": "..."}`.
+//!
+//! No cross-origin access is granted: pages of other origins cannot use it.
+
+mod failure;
+mod whep;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Result;
+use axum::extract::connect_info::Connected;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, patch, post};
+use axum::serve::IncomingStream;
+use axum::{Json, Router};
+use rov_common::api::{Health, OFFER_PATH, Stats, StreamHealth, StreamState, WHEP_PATH};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use self::failure::{Failure, READ_LIMIT, fail};
+use self::whep::{hang_up, offer, trickle, whep, whep_options};
+use crate::output::rtp::RtpOutput;
+use crate::output::rtsp::RtspOutput;
+use crate::output::webrtc::WebRtcOutput;
+use crate::stream::Stream;
+
+/// What the handlers need.
+pub struct Api {
+    pub id: String,
+    pub name: String,
+    pub started: Instant,
+    pub stream: Arc<Stream>,
+    /// None: not among the transports; so for the others.
+    pub webrtc: Option<Arc<WebRtcOutput>>,
+    pub rtp: Option<Arc<RtpOutput>>,
+    pub rtsp: Option<Arc<RtspOutput>>,
+}
+
+/// Serves until `shutdown`; requests under way are finished.
+pub async fn serve(listener: TcpListener, api: Arc<Api>, shutdown: CancellationToken) -> Result<()> {
+    let app = router(api).into_make_service_with_connect_info::<Arrival>();
+    axum::serve(listener, app).with_graceful_shutdown(shutdown.cancelled_owned()).await?;
+    Ok(())
+}
+
+fn router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route(OFFER_PATH, post(offer))
+        .route("/api/webrtc/offer", post(offer))
+        .route(WHEP_PATH, post(whep).options(whep_options))
+        .route(&format!("{WHEP_PATH}/{{id}}"), patch(trickle).delete(hang_up))
+        .route("/healthz", get(health))
+        .route("/api/stats", get(stats))
+        .fallback(|| async { fail(StatusCode::NOT_FOUND, "there is nothing at this path") })
+        .method_not_allowed_fallback(|| async {
+            fail(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method: see the Allow header")
+        })
+        .layer(DefaultBodyLimit::max(READ_LIMIT))
+        .with_state(api)
+}
+
+/// Where a connection came in: viewers can surely reach that address of this machine.
+#[derive(Clone, Copy, Debug)]
+struct Arrival {
+    local: Option<SocketAddr>,
+}
+
+impl Connected<IncomingStream<'_, TcpListener>> for Arrival {
+    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
+        Self { local: stream.io().local_addr().ok() }
+    }
+}
+
+async fn health(State(api): State<Arc<Api>>) -> Response {
+    let (state, trouble) = api.stream.health();
+    let running = state == StreamState::Running && trouble.is_none();
+    let stream = StreamHealth { state, reason: trouble };
+    let health = Health {
+        status: if running { "ok" } else { "degraded" }.to_owned(),
+        streams: BTreeMap::from([(api.stream.name().to_owned(), stream)]),
+    };
+    let status = if running { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(health)).into_response()
+}
+
+async fn stats(State(api): State<Arc<Api>>) -> Result<Json<Stats>, Failure> {
+    let now = Instant::now();
+    Ok(Json(Stats {
+        id: api.id.clone(),
+        name: api.name.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_s: now.saturating_duration_since(api.started).as_secs_f64(),
+        streams: vec![api.stream.stats(now)],
+        viewers: match &api.webrtc {
+            Some(webrtc) => webrtc.stats().await?,
+            None => Vec::new(),
+        },
+        rtp: api.rtp.as_ref().map(|rtp| rtp.stats()),
+        rtsp: api.rtsp.as_ref().map(|rtsp| rtsp.stats()),
+    }))
+}
