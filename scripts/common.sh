@@ -9,6 +9,7 @@ die() { printf '%s\n' "$*" >&2; exit 1; }
 # To build, and what every viewer and server needs to run.
 PACKAGES=(
     build-essential pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev
+    libgstrtspserver-1.0-dev
     libx11-dev libxcursor-dev
     gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
     gstreamer1.0-plugins-ugly gstreamer1.0-libav

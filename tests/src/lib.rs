@@ -4,6 +4,7 @@
 //! Nothing here sends anything beyond loopback, every port is one that the system chose, and every wait has an end.
 
 pub mod browser;
+pub mod camera;
 pub mod http;
 pub mod media;
 pub mod process;
