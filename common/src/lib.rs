@@ -6,6 +6,7 @@ pub mod api;
 pub mod backoff;
 pub mod codec;
 pub mod discovery;
+pub mod fec;
 pub mod net;
 pub mod stamp;
 pub mod sync;
