@@ -20,7 +20,8 @@ pub(super) async fn sdp(
     RawQuery(query): RawQuery,
 ) -> Result<Response, Failure> {
     let rtp = api.rtp.as_deref().ok_or_else(|| {
-        let reason = "this server does not send RTP: start it with rtp among its --transport, as --transport webrtc,rtp";
+        let reason =
+            "this server does not send RTP: start it with rtp among its --transport, as --transport webrtc,rtp";
         Failure(StatusCode::NOT_FOUND, reason.to_owned())
     })?;
     let host = host(rtp, query.as_deref().unwrap_or_default())?;

@@ -43,8 +43,7 @@ impl Keyframes {
         // it will need; an answer that took very long says nothing.
         let answer = self.answer.unwrap_or(frame * 2).min(self.interval / 2);
         let too_old = self.last.is_none_or(|last| now + frame + answer > last + self.interval);
-        let waits =
-            self.asked.is_some_and(|(_, last)| now < last + self.interval.max(LEAST_REPEAT));
+        let waits = self.asked.is_some_and(|(_, last)| now < last + self.interval.max(LEAST_REPEAT));
         if waits || !(too_old || self.damaged) {
             return false;
         }

@@ -57,8 +57,7 @@ impl RtpOutput {
         });
         let links = Links::new(&config, host, interfaces, Arc::clone(&shared));
         let interval = config.keyframe_interval;
-        let sender =
-            Sender::new(Arc::clone(stream), Arc::clone(&frames), links, interval, woken, Arc::clone(&shared));
+        let sender = Sender::new(Arc::clone(stream), Arc::clone(&frames), links, interval, woken, Arc::clone(&shared));
         let thread = std::thread::Builder::new()
             .name("rtp".to_owned())
             .spawn(move || sender.run())

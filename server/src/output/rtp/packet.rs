@@ -110,7 +110,7 @@ fn packet(out: &mut Vec<u8>, kind: u8, count: u8, body: impl FnOnce(&mut Vec<u8>
 fn ntp(at: SystemTime) -> u64 {
     // A clock before 1970 is not set at all.
     let unix = at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    (unix.as_secs() + NTP_EPOCH) << 32 | (u64::from(unix.subsec_nanos()) << 32) / 1_000_000_000
+    ((unix.as_secs() + NTP_EPOCH) << 32) | ((u64::from(unix.subsec_nanos()) << 32) / 1_000_000_000)
 }
 
 #[cfg(test)]

@@ -31,7 +31,7 @@ impl Receiving {
         loop {
             let rtp = UdpSocket::bind((LOOPBACK, 0)).unwrap();
             let port = rtp.local_addr().unwrap().port();
-            if port % 2 == 0
+            if port.is_multiple_of(2)
                 && port < 65_532
                 && let Ok(rtcp) = UdpSocket::bind((LOOPBACK, port + 1))
             {
