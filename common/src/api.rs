@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 /// The path of WHEP signalling, and of the plain JSON offer.
 pub const WHEP_PATH: &str = "/whep";
 pub const OFFER_PATH: &str = "/offer";
+/// The path of the session description of plain RTP.
+pub const SDP_PATH: &str = "/stream.sdp";
 
 /// The request and the reply of `POST /offer`, in the form of W3C `RTCSessionDescriptionInit`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

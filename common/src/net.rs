@@ -43,30 +43,37 @@ pub fn broadcast_socket(port: u16, shared: bool) -> io::Result<UdpSocket> {
 /// What the sockets for media ask for, bytes each way. The common default of 208 KB loses packets from 100 Mbit/s on.
 const MEDIA_BUFFER: usize = 4 << 20;
 
+/// DSCP CS5 (40) as the TOS byte: video ahead of bulk traffic, on Wi-Fi in the video queue (RFC 8325 section 4.2.3).
+pub const MEDIA_TOS: u32 = 40 << 2;
+
 /// Enlarges the buffers of a socket for media. Gives a message for each that the system grants less of, with what to do.
 pub fn grow_buffers(socket: &SockRef<'_>) -> Vec<String> {
-    type Set = fn(&Socket, usize) -> io::Result<()>;
-    type Get = fn(&Socket) -> io::Result<usize>;
-    let directions: [(&str, &str, Set, Get); 2] = [
-        ("receive", "net.core.rmem_max", Socket::set_recv_buffer_size, Socket::recv_buffer_size),
-        ("send", "net.core.wmem_max", Socket::set_send_buffer_size, Socket::send_buffer_size),
-    ];
-    let mut short = Vec::new();
-    for (name, sysctl, set, get) in directions {
-        if force_buffer(socket, name == "receive") {
-            continue;
-        }
-        let result = set(socket, MEDIA_BUFFER);
-        // Linux doubles what is asked for and reports the double.
-        let granted = get(socket).unwrap_or(0);
-        if result.is_err() || granted < MEDIA_BUFFER {
-            short.push(format!(
-                "the UDP {name} buffer is {granted} bytes, less than the {MEDIA_BUFFER} that high bit rates need: run \
-                 `sudo sysctl -w {sysctl}={MEDIA_BUFFER}`"
-            ));
-        }
+    let receive = grow_buffer(socket, true);
+    receive.into_iter().chain(grow_send_buffer(socket)).collect()
+}
+
+/// As [`grow_buffers`], for a socket that only sends.
+pub fn grow_send_buffer(socket: &SockRef<'_>) -> Option<String> {
+    grow_buffer(socket, false)
+}
+
+fn grow_buffer(socket: &SockRef<'_>, receive: bool) -> Option<String> {
+    if force_buffer(socket, receive) {
+        return None;
     }
-    short
+    // Linux doubles what is asked for and reports the double.
+    let (name, sysctl, set, granted) = if receive {
+        ("receive", "net.core.rmem_max", socket.set_recv_buffer_size(MEDIA_BUFFER), socket.recv_buffer_size())
+    } else {
+        ("send", "net.core.wmem_max", socket.set_send_buffer_size(MEDIA_BUFFER), socket.send_buffer_size())
+    };
+    let granted = granted.unwrap_or(0);
+    (set.is_err() || granted < MEDIA_BUFFER).then(|| {
+        format!(
+            "the UDP {name} buffer is {granted} bytes, less than the {MEDIA_BUFFER} that high bit rates need: run `sudo \
+             sysctl -w {sysctl}={MEDIA_BUFFER}`"
+        )
+    })
 }
 
 /// As root, Linux grants more than `rmem_max` and `wmem_max`.

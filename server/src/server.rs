@@ -57,8 +57,11 @@ impl Server {
         })?;
         let media = config.webrtc.then(|| MediaSocket::bind(config.host, config.media_port)).transpose()?;
         let (stream, control) = Stream::new(STREAM, config.capture.codec, Instant::now());
-        let rtp =
-            config.rtp.clone().map(|rtp| RtpOutput::start(&stream, rtp, config.interfaces.clone())).transpose()?;
+        let rtp = config
+            .rtp
+            .clone()
+            .map(|rtp| RtpOutput::start(&stream, rtp, config.host, config.interfaces.clone()))
+            .transpose()?;
         let rtsp = config
             .rtsp
             .clone()

@@ -11,5 +11,6 @@ pub mod process;
 pub mod programs;
 pub mod proxy;
 pub mod relay;
+pub mod rtp;
 pub mod wait;
 pub mod watcher;

@@ -1,8 +1,9 @@
-//! The HTTP API: SDP offer and answer, WHEP, health, statistics. Every error is JSON, `{"error": "..."}`.
+//! The HTTP API: SDP offer and answer, WHEP, the description of plain RTP, health, statistics. Every error is JSON, `{"error": "..."}`.
 //!
 //! No cross-origin access is granted: pages of other origins cannot use it.
 
 mod failure;
+mod sdp;
 mod whep;
 
 use std::collections::BTreeMap;
@@ -18,11 +19,12 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
 use axum::serve::IncomingStream;
 use axum::{Json, Router};
-use rov_common::api::{Health, OFFER_PATH, Stats, StreamHealth, StreamState, WHEP_PATH};
+use rov_common::api::{Health, OFFER_PATH, SDP_PATH, Stats, StreamHealth, StreamState, WHEP_PATH};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::failure::{Failure, READ_LIMIT, fail};
+use self::sdp::sdp;
 use self::whep::{hang_up, offer, trickle, whep, whep_options};
 use crate::output::rtp::RtpOutput;
 use crate::output::rtsp::RtspOutput;
@@ -54,6 +56,7 @@ fn router(api: Arc<Api>) -> Router {
         .route("/api/webrtc/offer", post(offer))
         .route(WHEP_PATH, post(whep).options(whep_options))
         .route(&format!("{WHEP_PATH}/{{id}}"), patch(trickle).delete(hang_up))
+        .route(SDP_PATH, get(sdp))
         .route("/healthz", get(health))
         .route("/api/stats", get(stats))
         .fallback(|| async { fail(StatusCode::NOT_FOUND, "there is nothing at this path") })

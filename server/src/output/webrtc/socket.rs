@@ -5,13 +5,10 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use anyhow::{Context, Result};
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit as QuinnTransmit, UdpSockRef, UdpSocketState};
-use rov_common::net::grow_buffers;
+use rov_common::net::{MEDIA_TOS, grow_buffers};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::engine::Transmit;
-
-/// DSCP CS5 (40): video ahead of bulk traffic, on Wi-Fi in the video queue (RFC 8325 section 4.2.3).
-const TOS: u32 = 40 << 2;
 
 /// Largest receive: 64 KiB holds what receive offload gathers.
 const RECEIVE_BYTES: usize = 65_536;
@@ -39,7 +36,7 @@ impl MediaSocket {
             tracing::warn!("{short}");
         }
         if address.is_ipv4()
-            && let Err(error) = socket.set_tos_v4(TOS)
+            && let Err(error) = socket.set_tos_v4(MEDIA_TOS)
         {
             tracing::debug!(%error, "DSCP not set");
         }

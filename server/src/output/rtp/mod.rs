@@ -1,0 +1,117 @@
+//! Plain RTP to multicast groups and unicast addresses: whoever listens has the pictures, nobody is asked and nobody can
+//! ask. So keyframes come by themselves, and large frames are paced.
+//!
+//! The payloads are those of the WebRTC viewers; only headers are put on here. RTCP goes to the port above.
+
+mod keyframes;
+mod links;
+mod pace;
+mod packet;
+pub mod sdp;
+mod sender;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+
+use anyhow::{Context, Result};
+use rov_common::api::RtpStats;
+use rov_common::discovery::RtpInfo;
+use rov_common::sync::lock;
+
+use self::links::Links;
+use self::sender::Sender;
+use crate::config::RtpConfig;
+use crate::stream::{OutputQueue, Stream};
+
+/// Dropping it ends the thread.
+pub struct RtpOutput {
+    config: RtpConfig,
+    frames: Arc<OutputQueue>,
+    shared: Arc<Shared>,
+    wake: SyncSender<()>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+/// Between the thread and its handle.
+#[derive(Default)]
+struct Shared {
+    stop: AtomicBool,
+    packets: AtomicU64,
+    bytes: AtomicU64,
+    errors: AtomicU64,
+}
+
+impl RtpOutput {
+    /// Sends from now on. `host` is the address that the server listens on, and `interfaces` are those for multicast, as
+    /// discovery takes both.
+    pub fn start(stream: &Arc<Stream>, config: RtpConfig, host: IpAddr, interfaces: Vec<String>) -> Result<Self> {
+        let shared = Arc::new(Shared::default());
+        // One waiting wake is as good as many: the thread then takes all frames that are there.
+        let (wake, woken) = sync_channel(1);
+        let on_frame = wake.clone();
+        let frames = stream.add_output(move || {
+            let _ = on_frame.try_send(());
+        });
+        let links = Links::new(&config, host, interfaces, Arc::clone(&shared));
+        let interval = config.keyframe_interval;
+        let sender = Sender::new(Arc::clone(stream), Arc::clone(&frames), links, interval, woken, Arc::clone(&shared));
+        let thread = std::thread::Builder::new()
+            .name("rtp".to_owned())
+            .spawn(move || sender.run())
+            .context("cannot start the RTP thread")?;
+        Ok(Self { config, frames, shared, wake, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// For the announcement.
+    pub fn info(&self) -> RtpInfo {
+        RtpInfo { host: self.main_host(), port: self.config.port, fec: self.config.fec_percent.is_some() }
+    }
+
+    pub fn config(&self) -> &RtpConfig {
+        &self.config
+    }
+
+    /// The destination that most receivers can use: the first multicast group, or else the first address.
+    pub fn main_host(&self) -> Ipv4Addr {
+        let hosts = &self.config.hosts;
+        hosts.iter().find(|host| host.is_multicast()).copied().unwrap_or(hosts[0])
+    }
+
+    pub fn stats(&self) -> RtpStats {
+        RtpStats {
+            destinations: self.config.hosts.iter().map(|host| format!("{host}:{}", self.config.port)).collect(),
+            packets: self.shared.packets.load(Ordering::Relaxed),
+            bytes: self.shared.bytes.load(Ordering::Relaxed),
+            skipped: self.frames.skipped(),
+            errors: self.shared.errors.load(Ordering::Relaxed),
+        }
+    }
+
+    /// True when its thread has ended although nobody asked it to.
+    pub fn has_died(&self) -> bool {
+        lock(&self.thread).as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
+    /// Tells the receivers (RTCP BYE) and ends. Blocks for milliseconds.
+    pub fn shutdown(&self) {
+        let Some(thread) = lock(&self.thread).take() else { return };
+        self.shared.stop.store(true, Ordering::Relaxed);
+        // A full channel wakes the thread as well.
+        let _ = self.wake.try_send(());
+        if thread.join().is_err() {
+            tracing::error!("the RTP thread had panicked");
+        }
+    }
+}
+
+impl Drop for RtpOutput {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+#[cfg(test)]
+mod tests;

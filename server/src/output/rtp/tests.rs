@@ -1,0 +1,201 @@
+//! Over loopback, with a stream that the test makes.
+
+use std::net::UdpSocket;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use rov_common::access_unit::AccessUnit;
+use rov_common::codec::Codec;
+use tokio::sync::mpsc::Receiver;
+
+use super::links::Port;
+use super::*;
+use crate::stream::Control;
+
+const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
+/// Without SO_BROADCAST, the system refuses each packet to it.
+const REFUSED: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 255);
+const SOON: Duration = Duration::from_secs(10);
+const SPS: [u8; 5] = [0x67, 0x42, 0xc0, 0x1f, 0xd9];
+const PPS: [u8; 3] = [0x68, 0xce, 0x3c];
+
+/// The sockets of a receiver: RTP at an even port, RTCP at the one above.
+struct Receiving {
+    rtp: UdpSocket,
+    rtcp: UdpSocket,
+    port: u16,
+}
+
+impl Receiving {
+    fn new() -> Self {
+        loop {
+            let rtp = UdpSocket::bind((LOOPBACK, 0)).unwrap();
+            let port = rtp.local_addr().unwrap().port();
+            if port.is_multiple_of(2)
+                && port < 65_532
+                && let Ok(rtcp) = UdpSocket::bind((LOOPBACK, port + 1))
+            {
+                for socket in [&rtp, &rtcp] {
+                    socket.set_read_timeout(Some(SOON)).unwrap();
+                }
+                return Self { rtp, rtcp, port };
+            }
+        }
+    }
+
+    fn config(&self, hosts: &[Ipv4Addr]) -> RtpConfig {
+        let keyframe_interval = Duration::from_secs(1);
+        RtpConfig { hosts: hosts.to_vec(), port: self.port, ttl: 1, keyframe_interval, fec_percent: None }
+    }
+}
+
+fn receive(socket: &UdpSocket) -> Vec<u8> {
+    let mut buffer = [0; 2_000];
+    let length = socket.recv(&mut buffer).expect("a packet in time");
+    buffer[..length].to_vec()
+}
+
+fn word(packet: &[u8], at: usize) -> u32 {
+    u32::from_be_bytes(packet[at..at + 4].try_into().unwrap())
+}
+
+fn start(config: RtpConfig, interfaces: &[&str]) -> (Arc<Stream>, Receiver<Control>, RtpOutput) {
+    let (stream, requests) = Stream::new("stream1", Codec::H264, Instant::now());
+    let interfaces = interfaces.iter().map(|&name| name.to_owned()).collect();
+    let output = RtpOutput::start(&stream, config, LOOPBACK.into(), interfaces).unwrap();
+    (stream, requests, output)
+}
+
+/// A slice of `bytes` bytes, as a keyframe with its parameter sets.
+fn unit(keyframe: bool, pts_ms: u64, bytes: usize) -> AccessUnit {
+    let slice = std::iter::once(if keyframe { 0x65 } else { 0x41 }).chain((1..bytes).map(|i| (i % 250 + 3) as u8));
+    let sets: &[&[u8]] = if keyframe { &[&SPS, &PPS] } else { &[] };
+    let mut data: Vec<u8> = sets.iter().flat_map(|nal| [&[0, 0, 0, 1], *nal].concat()).collect();
+    data.extend([0, 0, 0, 1]);
+    data.extend(slice);
+    let captured_at = Instant::now();
+    AccessUnit { data: Bytes::from(data), pts: Duration::from_millis(pts_ms), captured_at, keyframe }
+}
+
+#[test]
+fn packets_come_in_order_and_reports_tell_when_a_picture_was_captured() {
+    let receiving = Receiving::new();
+    let (stream, _requests, output) = start(receiving.config(&[LOOPBACK]), &[]);
+    let mut expected = None;
+    for (n, bytes) in [300_000, 100, 5_000, 40_000].into_iter().enumerate() {
+        let unit = unit(n == 0, n as u64 * 33, bytes);
+        let (data, wall_clock) = (unit.data.clone(), SystemTime::now());
+        stream.publish(unit, Instant::now());
+        let mut payloads = Vec::new();
+        let timestamp = loop {
+            let packet = receive(&receiving.rtp);
+            let sequence = u16::from_be_bytes([packet[2], packet[3]]);
+            assert_eq!((packet[0], packet[1] & 0x7F), (0x80, packet::PAYLOAD_TYPE));
+            assert_eq!(sequence, expected.unwrap_or(sequence));
+            expected = Some(sequence.wrapping_add(1));
+            payloads.push(packet[12..].to_vec());
+            if packet[1] & 0x80 != 0 {
+                break word(&packet, 4);
+            }
+        };
+        let whole = crate::packetize::packetize(&AccessUnit { data, ..self::unit(false, 0, 2) }, Duration::ZERO);
+        // The stream rewrites the SPS, so that the first payload of a keyframe differs.
+        assert_eq!(payloads.len(), whole.payloads.len());
+        assert!(payloads.iter().zip(&whole.payloads).skip(usize::from(n == 0)).all(|(got, sent)| got == sent));
+        if n == 0 {
+            let report = receive(&receiving.rtcp);
+            assert_eq!((report[1], word(&report, 20)), (200, payloads.len() as u32));
+            // The report's moment less the ticks since the picture is the moment of the picture.
+            let at = |upper: u32, lower: u32| f64::from(upper) - 2_208_988_800.0 + f64::from(lower) / 2f64.powi(32);
+            let ticks = word(&report, 16).wrapping_sub(timestamp);
+            let captured = at(word(&report, 8), word(&report, 12)) - f64::from(ticks) / 90_000.0;
+            let late = captured - wall_clock.duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
+            assert!(late.abs() < 0.005, "the picture was captured {late} s off");
+        }
+    }
+    let stats = output.stats();
+    assert_eq!((stats.skipped, stats.errors), (0, 0), "{stats:?}");
+    assert_eq!(stats.destinations, [format!("127.0.0.1:{}", receiving.port)]);
+}
+
+#[test]
+fn the_end_is_said_at_once() {
+    let receiving = Receiving::new();
+    let (stream, _requests, output) = start(receiving.config(&[LOOPBACK]), &[]);
+    stream.publish(unit(true, 0, 100), Instant::now());
+    let report = receive(&receiving.rtcp);
+    let begun = Instant::now();
+    output.shutdown();
+    // The thread would else sleep until its next report.
+    assert!(begun.elapsed() < Duration::from_millis(500), "{:?}", begun.elapsed());
+    let goodbye = receive(&receiving.rtcp);
+    assert!(goodbye.len() > report.len() && goodbye.ends_with(&[&[0x81, 203, 0, 1], &report[4..8]].concat()));
+    assert!(!output.has_died());
+}
+
+#[test]
+fn nothing_is_said_where_nothing_was_sent() {
+    let receiving = Receiving::new();
+    let (_stream, _requests, output) = start(receiving.config(&[LOOPBACK]), &[]);
+    output.shutdown();
+    receiving.rtcp.set_nonblocking(true).unwrap();
+    assert!(receiving.rtcp.recv(&mut [0; 100]).is_err(), "RFC 3550 section 6.3.7");
+}
+
+#[test]
+fn a_destination_that_is_refused_costs_the_others_nothing() {
+    let receiving = Receiving::new();
+    let group = Ipv4Addr::new(239, 255, 0, 1);
+    // There is no such interface, so that the group gets nothing.
+    let config = RtpConfig { keyframe_interval: SOON * 2, ..receiving.config(&[REFUSED, group, LOOPBACK]) };
+    let (stream, mut requests, output) = start(config, &["none0"]);
+    assert_eq!(output.main_host(), group);
+    for n in 0..5 {
+        stream.publish(unit(n == 0, n * 33, 50), Instant::now());
+        while receive(&receiving.rtp)[1] & 0x80 == 0 {}
+    }
+    // The reports are over when the thread is.
+    output.shutdown();
+    let stats = output.stats();
+    // Seven packets of media, and two reports at least.
+    assert_eq!(stats.packets, 7, "{stats:?}");
+    assert!(stats.errors >= 7 + 2, "{stats:?}");
+    assert!(requests.try_recv().is_err(), "a keyframe helps nobody");
+}
+
+#[test]
+fn a_keyframe_is_asked_for_when_the_last_one_is_old() {
+    let receiving = Receiving::new();
+    let (stream, mut requests, _output) = start(receiving.config(&[LOOPBACK]), &[]);
+    let begun = Instant::now();
+    stream.publish(unit(true, 0, 100), begun);
+    for n in 1.. {
+        stream.publish(unit(false, n * 10, 100), Instant::now());
+        // In step with the output, which the queue would else overtake.
+        receive(&receiving.rtp);
+        if requests.try_recv().is_ok() {
+            break;
+        }
+        assert!(begun.elapsed() < SOON, "no keyframe was asked for");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(begun.elapsed() > Duration::from_millis(700), "too early: {:?}", begun.elapsed());
+}
+
+#[test]
+fn a_keyframe_is_wanted_after_a_part_and_after_an_outage_but_not_within_one() {
+    let receiving = Receiving::new();
+    let config = receiving.config(&[LOOPBACK]);
+    let mut links = Links::new(&config, LOOPBACK.into(), Vec::new(), Arc::default());
+    // Too long for a datagram.
+    let (good, refused) = ([0; 100], vec![0; 70_000]);
+    let mut sent = |packets: &[&[u8]]| {
+        packets.iter().for_each(|packet| links.send(Port::Media, packet));
+        links.access_unit_sent()
+    };
+    assert!(!sent(&[&good, &good]));
+    assert!(sent(&[&good, &refused]), "a part");
+    assert!(!sent(&[&refused, &refused]), "an outage");
+    assert!(sent(&[&good, &good]), "its end");
+    assert!(!sent(&[&good]));
+}
