@@ -41,11 +41,17 @@ impl Encoder {
         Self { percent: percent.clamp(1, 100), ssrc, sequence }
     }
 
+    /// How many repair packets an access unit of so many packets gets.
+    pub fn repairs(&self, packets: usize) -> usize {
+        let of_block = |block: usize| (block * usize::from(self.percent)).div_ceil(100);
+        packets / MAX_BLOCK * of_block(MAX_BLOCK) + of_block(packets % MAX_BLOCK)
+    }
+
     /// The repair packets of one access unit, given its RTP packets in the order of their sequence numbers.
     pub fn protect<P: AsRef<[u8]>>(&mut self, packets: &[P]) -> Vec<Bytes> {
         let mut repairs = Vec::new();
         for block in packets.chunks(MAX_BLOCK) {
-            let count = (block.len() * usize::from(self.percent)).div_ceil(100).min(block.len());
+            let count = self.repairs(block.len());
             for first in 0..count {
                 let covered: Vec<&[u8]> = block[first..].iter().step_by(count).map(AsRef::as_ref).collect();
                 repairs.extend(self.repair(&covered, count));
@@ -334,7 +340,12 @@ mod tests {
 
     #[test]
     fn the_share_of_repair_packets_is_that_which_was_asked_for() {
-        let count = |percent, packets| Encoder::new(percent, 7, 0).protect(&unit(0, packets)).len();
+        let count = |percent, packets| {
+            let mut encoder = Encoder::new(percent, 7, 0);
+            let repairs = encoder.protect(&unit(0, packets)).len();
+            assert_eq!(encoder.repairs(packets), repairs);
+            repairs
+        };
         assert_eq!((count(20, 100), count(100, 10), count(1, 10), count(10, 600)), (20, 10, 1, 60));
     }
 

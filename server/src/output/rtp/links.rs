@@ -25,6 +25,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(3);
 pub(super) enum Port {
     Media = 0,
     Rtcp = 1,
+    /// Forward error correction: a stream of its own, so that receivers that do not know it are not disturbed.
+    Repair = 2,
 }
 
 /// A destination and the way there.

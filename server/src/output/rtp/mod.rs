@@ -56,8 +56,7 @@ impl RtpOutput {
             let _ = on_frame.try_send(());
         });
         let links = Links::new(&config, host, interfaces, Arc::clone(&shared));
-        let interval = config.keyframe_interval;
-        let sender = Sender::new(Arc::clone(stream), Arc::clone(&frames), links, interval, woken, Arc::clone(&shared));
+        let sender = Sender::new(Arc::clone(stream), Arc::clone(&frames), links, &config, woken, Arc::clone(&shared));
         let thread = std::thread::Builder::new()
             .name("rtp".to_owned())
             .spawn(move || sender.run())

@@ -5,11 +5,14 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
+use rov_common::fec::Encoder;
+
 use super::Shared;
 use super::keyframes::Keyframes;
 use super::links::{Links, Port};
 use super::pace::{Pace, frame_interval};
 use super::packet::{Anchor, Session};
+use crate::config::RtpConfig;
 use crate::packetize::RtpFrame;
 use crate::stream::{OutputQueue, Stream};
 
@@ -30,6 +33,9 @@ pub(super) struct Sender {
     report_at: Instant,
     /// Of one packet, kept for its memory.
     packet: Vec<u8>,
+    fec: Option<Encoder>,
+    /// The packets of one frame that repair packets are to be made of; empty without forward error correction.
+    protected: Vec<Vec<u8>>,
 }
 
 impl Sender {
@@ -37,7 +43,7 @@ impl Sender {
         stream: Arc<Stream>,
         frames: Arc<OutputQueue>,
         links: Links,
-        keyframe_interval: Duration,
+        config: &RtpConfig,
         woken: Receiver<()>,
         shared: Arc<Shared>,
     ) -> Self {
@@ -45,13 +51,15 @@ impl Sender {
             stream,
             frames,
             links,
-            keyframes: Keyframes::new(keyframe_interval),
+            keyframes: Keyframes::new(config.keyframe_interval),
             woken,
             shared,
             session: Session::new(),
             anchor: None,
             report_at: Instant::now(),
             packet: Vec::new(),
+            fec: config.fec_percent.map(|percent| Encoder::new(percent, rand::random(), rand::random())),
+            protected: Vec::new(),
         }
     }
 
@@ -88,22 +96,29 @@ impl Sender {
         if self.keyframes.wanted(start, frame.keyframe, interval) {
             self.stream.request_keyframe();
         }
-        let pace = Pace::new(frame.payloads.len(), interval);
+        let packets = frame.payloads.len();
+        let repairs = self.fec.as_ref().map_or(0, |fec| fec.repairs(packets));
+        let pace = Pace::new(packets + repairs, interval);
         for (index, payload) in frame.payloads.iter().enumerate() {
             self.wait_until(start + pace.due(index));
-            let marker = index + 1 == frame.payloads.len();
+            let marker = index + 1 == packets;
             self.session.media(payload, frame.timestamp, marker, &mut self.packet);
-            self.send_media();
+            self.links.send(Port::Media, &self.packet);
+            if self.fec.is_some() {
+                self.protected.push(self.packet.clone());
+            }
+        }
+        // Behind the frame at once, so that a loss costs no wait for the next one.
+        let repairs = self.fec.as_mut().map(|fec| fec.protect(&self.protected)).unwrap_or_default();
+        self.protected.clear();
+        for (index, repair) in repairs.iter().enumerate() {
+            self.wait_until(start + pace.due(packets + index));
+            self.links.send(Port::Repair, repair);
         }
         if self.links.access_unit_sent() {
             self.keyframes.damaged();
         }
         self.anchor = Some(Anchor { timestamp: frame.timestamp, captured_at: frame.captured_at });
-    }
-
-    /// Each media packet passes here, header and payload, once for all destinations.
-    fn send_media(&mut self) {
-        self.links.send(Port::Media, &self.packet);
     }
 
     /// For the pace of a frame: half its interval at most.
