@@ -127,7 +127,8 @@ impl Links {
                 damaged |= taken > 0;
                 if self.failing.insert(link.route.clone()) {
                     let error = link.last_error.take().map(|error| error.to_string()).unwrap_or_default();
-                    tracing::warn!("RTP to {} is lost, {refused} of {} packets: {error}", link.route, taken + refused);
+                    let all = taken + refused;
+                    tracing::warn!("RTP to {} is lost ({refused} of {all} packets), trying on: {error}", link.route);
                 }
             } else if taken > 0 && self.failing.remove(&link.route) {
                 damaged = true;
