@@ -50,7 +50,7 @@ fn pictures_come_whole_and_in_order_with_a_keyframe_each_interval_and_reports_te
     let stats = server.stats().rtp.expect("RTP is among the transports");
     assert_eq!(stats.destinations, ["127.0.0.1", "127.0.0.2"].map(|host| format!("{host}:{}", receiver.port)));
     assert!(stats.packets >= 2 * receiver.seen.packets as u64 && stats.bytes > 0, "to both: {stats:?}");
-    assert_eq!((stats.errors, stats.skipped), (0, 0), "{stats:?}");
+    assert_eq!(stats.errors, 0, "{stats:?}");
 
     assert_eq!(server.process.stop(libc::SIGTERM, Duration::from_secs(5)), 0);
     receiver.receive_until("the BYE", wait::SOON, |seen| seen.goodbye);
@@ -98,7 +98,7 @@ fn gstreamer_decodes_every_picture_with_little_delay() {
     gst::init().expect("GStreamer");
     let text = format!(
         "udpsrc address=127.0.0.1 port={port} buffer-size=4194304 caps=\"application/x-rtp,media=video,clock-rate=90000,\
-         encoding-name=H264,payload=96\" ! rtpjitterbuffer latency=0 ! rtph264depay ! avdec_h264 ! fakesink name=sink \
+         encoding-name=H264,payload=96\" ! rtpjitterbuffer name=buffer latency=0 ! rtph264depay ! avdec_h264 ! fakesink name=sink \
          sync=false"
     );
     let pipeline = gst::parse::launch(&text).expect("the elements are installed");
@@ -117,13 +117,17 @@ fn gstreamer_decodes_every_picture_with_little_delay() {
     });
     pipeline.set_state(gst::State::Playing).expect("the pipeline starts");
     wait::until_true("a hundred pictures", wait::START, || shots.lock().expect("no panic").len() >= 100);
+    let buffer = pipeline.by_name("buffer").expect("a jitter buffer").property::<gst::Structure>("stats");
     pipeline.set_state(gst::State::Null).expect("the pipeline stops");
+    assert_eq!(buffer.get::<u64>("num-lost"), Ok(0), "{buffer}");
     let shots = shots.lock().expect("no panic");
-    let left_out = server.stats().streams[0].frames_dropped as usize;
     let (first, last) = (shots[0].0, shots[shots.len() - 1].0);
     let missing = (last - first) as usize + 1 - shots.len();
     assert!(shots.windows(2).all(|two| two[0].0 < two[1].0), "in order");
-    assert!(missing <= left_out, "{missing} pictures are missing, the encoder left out {left_out}");
+    // Those are counted a moment later.
+    wait::until_true(&format!("{missing} pictures are those that the encoder left out"), wait::SOON, || {
+        server.stats().streams[0].frames_dropped as usize >= missing
+    });
     println!("from the mark to decoded: {}", milliseconds(shots.iter().map(|shot| shot.1).collect()));
 }
 
