@@ -3,6 +3,9 @@
 use std::net::UdpSocket;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rov_common::net::grow_buffers;
+use socket2::SockRef;
+
 /// Of one access unit.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Picture {
@@ -67,6 +70,8 @@ impl Receiver {
         let port = rtp.local_addr().expect("its address").port();
         for socket in [&rtp, &rtcp] {
             socket.set_nonblocking(true).expect("a socket that does not block");
+            // What the system grants: a busy machine may not let this process run for a while.
+            grow_buffers(&SockRef::from(socket));
         }
         Self { rtp, rtcp, port, seen: Seen::default(), current: Picture::default(), next: None, ssrc: None }
     }

@@ -129,7 +129,8 @@ impl Links {
                 damaged |= taken > 0;
                 if self.failing.insert(link.route.clone()) {
                     let error = link.last_error.take().map(|error| error.to_string()).unwrap_or_default();
-                    tracing::warn!("RTP to {} is lost, {refused} of {} packets: {error}", link.route, taken + refused);
+                    let all = taken + refused;
+                    tracing::warn!("RTP to {} is lost ({refused} of {all} packets), trying on: {error}", link.route);
                 }
             } else if taken > 0 && self.failing.remove(&link.route) {
                 damaged = true;
@@ -149,6 +150,7 @@ impl Links {
                 return;
             }
         };
+        self.say_none(wanted.iter().any(|route| route.by.is_some()));
         self.links.retain(|link| {
             let stays = wanted.contains(&link.route);
             if !stays {
@@ -181,10 +183,19 @@ impl Links {
                 }
             }
         }
-        let none = self.links.is_empty();
+    }
+
+    /// Multicast without an interface is said once, until there is one.
+    fn say_none(&mut self, any: bool) {
+        let none = !any && self.config.hosts.iter().any(Ipv4Addr::is_multicast);
         if none && !self.said_none {
-            let wanted = if self.interfaces.is_empty() { "suitable" } else { "of those given by --interface" };
-            tracing::warn!("no network interface {wanted} for multicast is up: RTP goes nowhere until there is one");
+            let wanted = match self.interfaces.as_slice() {
+                [] => "suitable".to_owned(),
+                names => format!("one of --interface {}", names.join(" and ")),
+            };
+            tracing::warn!(
+                "no RTP to multicast groups: no network interface is up that is {wanted}; looking every 3 s"
+            );
         }
         self.said_none = none;
     }
