@@ -49,13 +49,14 @@ pub struct Exchange {
 }
 
 impl Proxy {
-    /// In front of the server whose HTTP API is at `server`; `page` is what `/` shows.
+    /// In front of the server whose HTTP API is at `server`; `page` is what `/` shows; if empty, the
+    /// server's own.
     pub fn start(runtime: &Runtime, server: SocketAddr, page: &'static str, network: Option<Arc<Network>>) -> Self {
         let shared = Arc::new(Shared { server, page, network, seen: Mutex::default() });
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a TCP socket");
         let address = listener.local_addr().expect("its address");
-        let app = Router::new()
-            .route("/", get(page_of))
+        let app = if page.is_empty() { Router::new() } else { Router::new().route("/", get(page_of)) };
+        let app = app
             .route("/result", post(result))
             .fallback(pass_on)
             .with_state(Arc::clone(&shared));

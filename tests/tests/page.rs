@@ -1,0 +1,206 @@
+//! The viewer page in Chromium, as it is served.
+
+use std::time::Duration;
+
+use rov_tests::devtools::{DevTools, Page};
+use rov_tests::http;
+use rov_tests::programs::Server;
+use rov_tests::proxy::Proxy;
+use rov_tests::relay::Network;
+use rov_tests::wait::{self, until, until_true};
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+const LIVE: &str = "document.body?.dataset.state === 'live'";
+const OLD: &str = "document.body.dataset.state === 'old' && document.getElementById('title').textContent.endsWith(' s old') \
+                   && getComputedStyle(document.getElementById('video')).filter.includes('brightness')";
+
+/// Counts the pictures that are presented, and reads their marks.
+fn observe(chromium: &mut DevTools, page: &Page) {
+    let observer = "globalThis.seen = []; globalThis.observe = () => \
+                    video.requestVideoFrameCallback((now, { expectedDisplayTime }) => { \
+                    seen.push({ at: performance.timeOrigin + expectedDisplayTime, mark: mark(video) }); observe() }); observe(); 0";
+    chromium.evaluate(page, &format!("{}; {observer}", include_str!("../src/mark.js").replace("const cells", "var cells")));
+}
+
+fn wait_for_pictures(chromium: &mut DevTools, page: &Page, count: usize) {
+    chromium.evaluate(page, "seen.length = 0");
+    chromium.wait_for(page, &format!("seen.length >= {count}"), wait::START);
+}
+
+fn reason(chromium: &mut DevTools, page: &Page) -> String {
+    let text = chromium.evaluate(page, "document.getElementById('reason').textContent");
+    text.as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn the_page_plays_at_once_with_low_latency_and_without_complaints() {
+    let server = Server::start(&["--name", "deep", "--width", "640", "--height", "360"]);
+    server.wait_until_running();
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
+    chromium.wait_for(&page, LIVE, wait::START);
+    observe(&mut chromium, &page);
+    wait_for_pictures(&mut chromium, &page, 90);
+    let seen = chromium.evaluate(&page, "seen.filter(s => s.mark).map(s => [s.mark.frame, s.at - s.mark.drawn])");
+    let seen: Vec<(u64, f64)> = serde_json::from_value(seen).expect("frame numbers and latencies");
+    assert!(seen.len() > 60, "marks can be read: {}", seen.len());
+    assert!(seen.windows(2).all(|pair| pair[0].0 <= pair[1].0), "pictures are in order");
+    let mut latencies: Vec<f64> = seen.iter().map(|(_, latency)| *latency).collect();
+    latencies.sort_by(f64::total_cmp);
+    let quantile = |q: f64| latencies[((latencies.len() - 1) as f64 * q) as usize];
+    println!("drawn to displayed: p50 {:.1} ms, p95 {:.1} ms", quantile(0.5), quantile(0.95));
+    assert!(quantile(0.5) < 500.0 && quantile(0.5) > 0.0, "{latencies:?}");
+
+    // The panel, its figures, and its estimate.
+    chromium.evaluate(&page, "document.dispatchEvent(new KeyboardEvent('keydown', { key: 'i', bubbles: true }))");
+    chromium.wait_for(&page, "/\\d ms/.test(document.getElementById('latency').textContent)", wait::SOON);
+    let figures = chromium.evaluate(&page, "document.getElementById('info').innerText");
+    println!("{}", figures.as_str().unwrap_or_default().replace('\n', " "));
+    for part in ["640 × 360", "fps", "Mbit/s", "Loss", "Round trip", "Jitter buffer", "H264", "estimated"] {
+        assert!(figures.as_str().is_some_and(|text| text.contains(part)), "{part} in {figures}");
+    }
+    assert_eq!(chromium.evaluate(&page, "[document.title, document.getElementById('choice').hidden]"), json!(["deep", true]));
+    assert_eq!(chromium.complaints(), Vec::<String>::new());
+
+    // Leaving the page ends its session by HTTP, at once.
+    assert_eq!(server.stats().viewers.len(), 1);
+    chromium.call(Some(&page), "Page.navigate", json!({ "url": "about:blank" }));
+    until_true("the viewer has gone", wait::SOON, || server.stats().viewers.is_empty());
+}
+
+#[test]
+fn two_viewers_watch_at_once() {
+    let server = Server::start(&[]);
+    let mut chromium = DevTools::start();
+    let pages = [chromium.open(&server.url("/")), chromium.open(&server.url("/"))];
+    for page in &pages {
+        chromium.wait_for(page, LIVE, wait::START);
+        observe(&mut chromium, page);
+    }
+    for page in &pages {
+        wait_for_pictures(&mut chromium, page, 30);
+    }
+    assert_eq!(server.stats().viewers.len(), 2);
+    assert_eq!(chromium.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn a_server_that_is_killed_and_comes_back_is_watched_again() {
+    let mut server = Server::start(&[]);
+    let port = server.address.port().to_string();
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
+    chromium.wait_for(&page, LIVE, wait::START);
+    observe(&mut chromium, &page);
+    // Every state from the first 'old' on.
+    let states = "globalThis.states = []; new MutationObserver(() => { const { state } = document.body.dataset; \
+                  if (states.at(-1) !== state) states.push(state) }).observe(document.body, { attributes: true }); 0";
+    server.process.kill();
+    chromium.wait_for(&page, OLD, wait::SOON);
+    chromium.evaluate(&page, states);
+    until("the reason", wait::SOON, || {
+        reason(&mut chromium, &page).contains("The server does not answer").then_some(())
+    });
+    // The last picture can be kept, and its file says what it is.
+    let name = chromium.evaluate(
+        &page,
+        "(() => { const links = []; HTMLAnchorElement.prototype.click = function () { links.push(this.download) }; \
+         document.getElementById('snapshot').click(); \
+         return new Promise(done => setTimeout(function look() { links.length ? done(links[0]) : setTimeout(look, 20) })) })()",
+    );
+    assert!(name.as_str().is_some_and(|name| name.ends_with("_not-live.png")), "{name}");
+
+    // Through all the tries to connect: nothing on the screen was new.
+    chromium.wait_for(&page, "document.getElementById('title').textContent === 'Picture is 5 s old'", wait::SOON);
+    assert!(!chromium.evaluate(&page, "states").to_string().contains("live"), "an old picture was shown as live");
+
+    let server = Server::start(&["--signal-port", &port]);
+    let back = std::time::Instant::now();
+    chromium.wait_for(&page, LIVE, wait::START);
+    println!("live {:.1} s after the server listened", back.elapsed().as_secs_f64());
+    wait_for_pictures(&mut chromium, &page, 30);
+    assert_eq!(server.stats().viewers.len(), 1, "one session, not several");
+}
+
+#[test]
+fn a_source_that_stalls_shows_as_old_with_the_reason_and_comes_back() {
+    // Three seconds of pictures, then none until there is a new pipeline; later and later, as it ends again and again.
+    let pipeline = "videotestsrc is-live=true num-buffers=90 ! video/x-raw,width=320,height=240,framerate=30/1";
+    let server = Server::start(&["--source", "pipeline", "--pipeline", pipeline]);
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
+    chromium.wait_for(&page, LIVE, wait::START);
+    chromium.wait_for(&page, OLD, wait::START);
+    until("the reason", wait::START, || reason(&mut chromium, &page).starts_with("The source is being restarted").then_some(()));
+    chromium.wait_for(&page, LIVE, wait::START);
+}
+
+#[test]
+fn media_that_no_longer_arrives_leads_to_a_new_session() {
+    let server = Server::start(&[]);
+    let runtime = Runtime::new().expect("a runtime");
+    let network = Network::new(Duration::from_millis(2), 1);
+    let proxy = Proxy::start(&runtime, server.address, "", Some(network.clone()));
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&proxy.url("/"));
+    chromium.wait_for(&page, LIVE, wait::START);
+    network.set_loss(1.0);
+    chromium.wait_for(&page, OLD, wait::SOON);
+    until_true("a second session", wait::START, || proxy.exchanges().len() > 1);
+    network.set_loss(0.0);
+    chromium.wait_for(&page, LIVE, wait::START);
+}
+
+#[test]
+fn a_refusal_is_shown_in_the_words_of_the_server() {
+    let server = Server::start(&["--max-viewers", "1"]);
+    server.wait_until_running();
+    let mut chromium = DevTools::start();
+    let first = chromium.open(&server.url("/"));
+    chromium.wait_for(&first, LIVE, wait::START);
+    let second = chromium.open(&server.url("/"));
+    chromium.wait_for(&second, "document.getElementById('reason')?.textContent.includes('--max-viewers')", wait::SOON);
+    chromium.call(Some(&first), "Page.navigate", json!({ "url": "about:blank" }));
+    chromium.wait_for(&second, LIVE, wait::START);
+}
+
+#[test]
+fn the_decisions_of_the_page_hold() {
+    let server = Server::start(&[]);
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
+    let failures = chromium.evaluate(
+        &page,
+        &format!("import('/advice.js').then(advice => {{ {}; return check(advice) }})", include_str!("../src/advice_cases.js")),
+    );
+    assert_eq!(failures, Value::Array(Vec::new()));
+}
+
+#[test]
+fn the_parts_of_the_page_are_served_as_what_they_are() {
+    let server = Server::start(&[]);
+    for (path, kind) in [
+        ("/", "text/html"),
+        ("/viewer.js", "text/javascript"),
+        ("/advice.js", "text/javascript"),
+        ("/viewer.css", "text/css"),
+        ("/favicon.svg", "image/svg+xml"),
+    ] {
+        let reply = http::get(&server.url(path));
+        assert_eq!(reply.status, 200, "{path}");
+        assert!(reply.header("content-type").starts_with(kind), "{path}: {reply:?}");
+        assert_eq!(reply.header("cache-control"), "no-cache");
+        assert_eq!(reply.header("x-content-type-options"), "nosniff");
+        assert_eq!(reply.header("referrer-policy"), "no-referrer");
+        let policy = reply.header("content-security-policy");
+        assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors"), "{policy}");
+        assert!(!policy.contains("unsafe"), "{policy}");
+        let head = http::request("HEAD", &server.url(path), None, b"");
+        assert_eq!((head.status, head.body.as_str(), head.header("etag")), (200, "", reply.header("etag")));
+        let again = http::get_if_none_match(&server.url(path), reply.header("etag"));
+        assert_eq!((again.status, again.body.as_str()), (304, ""));
+        assert_eq!(http::get_if_none_match(&server.url(path), "\"other\"").status, 200);
+    }
+    assert_eq!(http::request("POST", &server.url("/"), None, b"x").status, 405);
+}
