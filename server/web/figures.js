@@ -46,8 +46,6 @@ export function figures(before, after, size, stream, shownMs) {
     ["Jitter buffer", ms(jitterMs)],
     ["Decoding", ms(decodeMs)],
     ["Codec", [after.codec, after.decoder && after.decoder !== "unknown" ? `(${after.decoder})` : ""].join(" ").trim()],
-    ["Encoder", stream?.encoder],
-    ["Source", stream?.source],
   ].filter(([, value]) => value)
 
   const stages = [

@@ -67,6 +67,7 @@ function whepPath() {
 }
 
 function leave(reason, refused = false) {
+  freeze()
   session?.close()
   session = null
   page.reason = refused ? reason : `${reason}, reconnecting`
@@ -81,9 +82,23 @@ function show(mine, track) {
     video.srcObject = new MediaStream([track])
     play()
   }
-  // The last picture stays, dimmed, until there is a new one.
+  // Nothing is changed for a track that may never show anything.
   if (track.muted && page.lastPicture !== null) track.addEventListener("unmute", attach, { once: true })
   else attach()
+}
+
+/** Keeps the last picture on the screen, dimmed, until there is a new one: the video turns black with the end of its track. */
+function freeze() {
+  const last = $("last")
+  if (page.lastPicture === null || !last.hidden || !video.videoWidth) return
+  copyPicture(last, video)
+  last.hidden = false
+}
+
+function copyPicture(canvas, picture) {
+  canvas.width = picture.videoWidth ?? picture.width
+  canvas.height = picture.videoHeight ?? picture.height
+  canvas.getContext("2d").drawImage(picture, 0, 0)
 }
 
 function play() {
@@ -127,6 +142,7 @@ let lastFrame = null
 
 function presented(now) {
   page.lastPicture = now
+  $("last").hidden = true
   if (document.body.dataset.state !== "live" || document.body.classList.contains("dim")) render(now)
 }
 
@@ -171,8 +187,9 @@ function renderFigures() {
   const live = document.body.dataset.state === "live" && samples.length > 1
   const { rows, total, stages } = live
     ? figures(samples[0], samples.at(-1), [video.videoWidth, video.videoHeight], stream, mean)
-    : { rows: [["State", "not live"], ["Source", stream?.source ?? "unknown"]], stages: [] }
+    : { rows: [["State", "not live"]], stages: [] }
   $("figures").replaceChildren(...rows.flatMap(([label, value]) => [element("dt", label), element("dd", value)]))
+  setText("origin", stream ? `${stream.source}, ${stream.encoder}` : "")
   setText("latency", total === undefined ? "–" : `${total.toFixed(0)} ms`)
   setText("stages", stages.map(([name, value]) => `${name} ${value.toFixed(1)}`).join(" + "))
 }
@@ -305,12 +322,10 @@ for (const event of ["fullscreenchange", "webkitfullscreenchange"]) {
 
 /** The picture that is on the screen, in the size in which it came, as a PNG file. */
 function snapshot() {
-  if (page.lastPicture === null || !video.videoWidth) return toast("There is no picture yet")
+  if (page.lastPicture === null) return toast("There is no picture yet")
   const age = clock() - page.lastPicture
   const canvas = document.createElement("canvas")
-  canvas.width = video.videoWidth
-  canvas.height = video.videoHeight
-  canvas.getContext("2d").drawImage(video, 0, 0)
+  copyPicture(canvas, $("last").hidden ? video : $("last"))
   const name = snapshotName(page.server?.name, new Date(Date.now() - age), age)
   canvas.toBlob(blob => {
     if (!blob) return toast("The browser could not make a PNG of the picture")
@@ -353,6 +368,7 @@ $("play").addEventListener("click", play)
 $("streams").addEventListener("change", ({ target }) => {
   page.stream = target.value
   page.lastPicture = null
+  $("last").hidden = true
   failures = 0
   leave("Another stream was chosen")
 })

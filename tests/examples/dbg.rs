@@ -2,22 +2,16 @@ use rov_tests::devtools::DevTools;
 use rov_tests::programs::Server;
 use rov_tests::wait;
 fn main() {
-    let mut server = Server::start(&[]);
-    let port = server.address.port().to_string();
+    for (w, h, fps) in [("640","360","30"),("1280","720","30"),("1280","720","25"),("1280","720","60")] {
+    let server = Server::start(&["--width",w,"--height",h,"--fps",fps]);
     let mut c = DevTools::start();
     let page = c.open(&server.url("/"));
     c.wait_for(&page, "document.body?.dataset.state === 'live'", wait::START);
-    c.evaluate(&page, "globalThis.log=[]; globalThis.t0=performance.now(); new MutationObserver(()=>log.push([Math.round(performance.now()-t0), document.body.dataset.state, document.body.className, document.getElementById('reason').textContent, document.getElementById('title').textContent])).observe(document.body,{attributes:true,subtree:true,childList:true,characterData:true}); 0");
-    server.process.kill();
-    std::thread::sleep(std::time::Duration::from_millis(4500));
-    let t = c.evaluate(&page, "performance.now()-t0");
-    println!("restart at {t}");
-    let s = Server::start(&["--signal-port", &port]);
-    let t = c.evaluate(&page, "performance.now()-t0");
-    println!("listens at {t}");
-    std::thread::sleep(std::time::Duration::from_millis(4000));
-    let l = c.evaluate(&page, "log");
-    let mut last = String::new();
-    for e in l.as_array().unwrap() { let k = format!("{} {} {} {}", e[1], e[2], e[3], e[4]); if k != last { println!("{e}"); last = k; } }
-    println!("{:?}", s.stats().viewers.len());
+    for observe in [false, true] {
+    let read = if observe { "mark(video)" } else { "null" };
+    c.evaluate(&page, &format!("{}; globalThis.seen = []; globalThis.gen=(globalThis.gen??0)+1; {{ const g=gen; const o = () => video.requestVideoFrameCallback((now, m) => {{ if (g!==gen) return; const t=performance.now(); seen.push([m.expectedDisplayTime-m.receiveTime, m.presentationTime-m.receiveTime, t-m.receiveTime, performance.timeOrigin+m.expectedDisplayTime, {read}]); o() }}); o() }} 0", include_str!("../src/mark.js").replace("const cells", "var cells")));
+    std::thread::sleep(std::time::Duration::from_secs(5));
+    let r = c.evaluate(&page, "(() => { const q=(a,p)=>a.sort((x,y)=>x-y)[Math.floor((a.length-1)*p)].toFixed(1); const col=i=>seen.map(s=>s[i]); const lat=seen.filter(s=>s[4]).map(s=>s[3]-s[4].drawn); return [seen.length, 'expected', q(col(0),.5), q(col(0),.95),'presentation', q(col(1),.5),'callback', q(col(2),.5), 'mark', lat.length?q(lat,.5):0, lat.length?q(lat,.95):0] })()");
+    println!("{w}x{h}@{fps} observe={observe} {r}");
+    }}
 }

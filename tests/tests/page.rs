@@ -13,7 +13,7 @@ use tokio::runtime::Runtime;
 
 const LIVE: &str = "document.body?.dataset.state === 'live'";
 const OLD: &str = "document.body.dataset.state === 'old' && document.getElementById('title').textContent.endsWith(' s old') \
-                   && getComputedStyle(document.getElementById('video')).filter.includes('brightness')";
+                   && getComputedStyle(document.getElementById('last')).filter.includes('brightness')";
 
 /// Counts the pictures that are presented, and reads their marks.
 fn observe(chromium: &mut DevTools, page: &Page) {
@@ -102,6 +102,13 @@ fn a_server_that_is_killed_and_comes_back_is_watched_again() {
     until("the reason", wait::SOON, || {
         reason(&mut chromium, &page).contains("The server does not answer").then_some(())
     });
+    // It is still there, and not black.
+    let brightest = chromium.evaluate(
+        &page,
+        "(() => { const { width, height } = last; \
+         return [width, Math.max(...last.getContext('2d').getImageData(0, 0, width, height / 2).data.filter((_, i) => i % 4 < 3))] })()",
+    );
+    assert!(brightest[0] == 320 && brightest[1].as_f64() > Some(100.0), "{brightest}");
     // The last picture can be kept, and its file says what it is.
     let name = chromium.evaluate(
         &page,
