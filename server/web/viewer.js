@@ -102,7 +102,7 @@ function copyPicture(canvas, picture) {
 }
 
 function play() {
-  video.play().then(() => { $("play").hidden = true }, error => {
+  video.play().catch(error => {
     // Low power mode and strict settings want a touch. Other failures are those of a track that was replaced.
     if (error.name === "NotAllowedError") $("play").hidden = false
   })
@@ -232,8 +232,8 @@ async function tick() {
   ticking = true
   try {
     const now = clock()
-    // Timers that slept have seen nothing: neither pictures nor their absence.
-    if (now - page.lastTick > STALE_MS) awakeAt(now)
+    // Nothing is presented in a hidden tab, and timers that slept have seen neither pictures nor their absence.
+    if (document.hidden || now - page.lastTick > STALE_MS) awakeAt(now)
     page.lastTick = now
     if (!session && now >= nextStart) start(now)
     if (session) {
@@ -276,6 +276,7 @@ document.addEventListener("visibilitychange", () => {
   if (video.paused && video.srcObject?.active) play()
   render(clock())
 })
+video.addEventListener("playing", () => { $("play").hidden = true })
 // Phones pause a video for reasons of their own.
 video.addEventListener("pause", () => { if (!document.hidden && video.srcObject?.active) play() })
 

@@ -99,6 +99,14 @@ impl DevTools {
         }
     }
 
+    /// Hides the page's window, or shows it again.
+    pub fn show(&mut self, page: &Page, shown: bool) {
+        let window = self.call(Some(page), "Browser.getWindowForTarget", json!({}));
+        let state = if shown { "normal" } else { "minimized" };
+        let bounds = json!({ "windowId": window["windowId"], "bounds": { "windowState": state } });
+        self.call(Some(page), "Browser.setWindowBounds", bounds);
+    }
+
     /// Any command to a page, or to the browser.
     pub fn call(&mut self, page: Option<&Page>, method: &str, parameters: Value) -> Value {
         self.last_id += 1;

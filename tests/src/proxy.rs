@@ -56,10 +56,7 @@ impl Proxy {
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a TCP socket");
         let address = listener.local_addr().expect("its address");
         let app = if page.is_empty() { Router::new() } else { Router::new().route("/", get(page_of)) };
-        let app = app
-            .route("/result", post(result))
-            .fallback(pass_on)
-            .with_state(Arc::clone(&shared));
+        let app = app.route("/result", post(result)).fallback(pass_on).with_state(Arc::clone(&shared));
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         runtime.spawn(async move {

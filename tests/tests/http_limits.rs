@@ -120,9 +120,9 @@ fn too_many_open_files_end_nothing() {
     let open = server.process.footprint().files as libc::rlim_t;
     let limited = limit_open_files(server.process.pid(), open + 3);
     let mut waiting: Vec<TcpStream> = (0..20).map(|_| connect(server.address)).collect();
-    server.process.wait_for_line("the warning", wait::SOON, |line| {
-        line.contains("cannot take HTTP connections").then_some(())
-    });
+    server
+        .process
+        .wait_for_line("the warning", wait::SOON, |line| line.contains("cannot take HTTP connections").then_some(()));
     for stream in &mut waiting {
         stream.write_all(b"GET /favicon.svg HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("sending");
     }

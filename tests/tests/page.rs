@@ -9,6 +9,7 @@ use rov_tests::proxy::Proxy;
 use rov_tests::relay::Network;
 use rov_tests::wait::{self, until, until_true};
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 const LIVE: &str = "document.body?.dataset.state === 'live'";
@@ -20,7 +21,8 @@ fn observe(chromium: &mut DevTools, page: &Page) {
     let observer = "globalThis.seen = []; globalThis.observe = () => \
                     video.requestVideoFrameCallback((now, { expectedDisplayTime }) => { \
                     seen.push({ at: performance.timeOrigin + expectedDisplayTime, mark: mark(video) }); observe() }); observe(); 0";
-    chromium.evaluate(page, &format!("{}; {observer}", include_str!("../src/mark.js").replace("const cells", "var cells")));
+    chromium
+        .evaluate(page, &format!("{}; {observer}", include_str!("../src/mark.js").replace("const cells", "var cells")));
 }
 
 fn wait_for_pictures(chromium: &mut DevTools, page: &Page, count: usize) {
@@ -60,7 +62,27 @@ fn the_page_plays_at_once_with_low_latency_and_without_complaints() {
     for part in ["640 × 360", "fps", "Mbit/s", "Loss", "Round trip", "Jitter buffer", "H264", "estimated"] {
         assert!(figures.as_str().is_some_and(|text| text.contains(part)), "{part} in {figures}");
     }
-    assert_eq!(chromium.evaluate(&page, "[document.title, document.getElementById('choice').hidden]"), json!(["deep", true]));
+    assert_eq!(
+        chromium.evaluate(&page, "[document.title, document.getElementById('choice').hidden]"),
+        json!(["deep", true])
+    );
+    // A snapshot, in the size of the video, named after the server.
+    let folder = TempDir::new().expect("a temporary folder");
+    let download = json!({ "behavior": "allow", "downloadPath": folder.path() });
+    chromium.call(None, "Browser.setDownloadBehavior", download);
+    chromium.evaluate(&page, "document.getElementById('snapshot').click()");
+    let png = until("the snapshot", wait::SOON, || {
+        let mut files =
+            std::fs::read_dir(folder.path()).expect("the folder").filter_map(|file| Some(file.ok()?.path()));
+        files.find(|file| file.extension().is_some_and(|extension| extension == "png"))
+    });
+    let name = png.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    assert!(name.starts_with("deep_20") && !name.contains("not-live"), "{name}");
+    let size = until("its header", wait::SOON, || {
+        let bytes = std::fs::read(&png).ok().filter(|bytes| bytes.len() > 24 && bytes.starts_with(b"\x89PNG"))?;
+        Some([16, 20].map(|at| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])))
+    });
+    assert_eq!(size, [640, 360]);
     assert_eq!(chromium.complaints(), Vec::<String>::new());
 
     // Leaving the page ends its session by HTTP, at once.
@@ -139,8 +161,44 @@ fn a_source_that_stalls_shows_as_old_with_the_reason_and_comes_back() {
     let page = chromium.open(&server.url("/"));
     chromium.wait_for(&page, LIVE, wait::START);
     chromium.wait_for(&page, OLD, wait::START);
-    until("the reason", wait::START, || reason(&mut chromium, &page).starts_with("The source is being restarted").then_some(()));
+    until("the reason", wait::START, || {
+        reason(&mut chromium, &page).starts_with("The source is being restarted").then_some(())
+    });
     chromium.wait_for(&page, LIVE, wait::START);
+}
+
+#[test]
+fn without_a_camera_the_page_says_why_there_is_no_picture() {
+    let server = Server::start(&["--source", "pipeline", "--pipeline", "v4l2src device=/dev/video-none"]);
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
+    let said = "document.getElementById('title')?.textContent === 'No picture yet' \
+                && document.getElementById('reason').textContent.includes('/dev/video-none')";
+    chromium.wait_for(&page, said, wait::START);
+    assert_eq!(chromium.evaluate(&page, "document.body.dataset.state"), "waiting");
+}
+
+#[test]
+fn a_tab_that_was_hidden_is_not_called_old_when_it_is_shown_again() {
+    let server = Server::start(&[]);
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
+    chromium.wait_for(&page, LIVE, wait::START);
+    let states = "globalThis.states = []; new MutationObserver(() => states.push(document.body.dataset.state)) \
+                  .observe(document.body, { attributes: true }); globalThis.since = performance.now(); 0";
+    chromium.evaluate(&page, states);
+    chromium.show(&page, false);
+    // Long enough for its picture to be old, and dimmed for the case that none comes later.
+    chromium.wait_for(
+        &page,
+        "document.hidden && performance.now() - since > 4000 && document.body.classList.contains('dim')",
+        wait::SOON,
+    );
+    chromium.show(&page, true);
+    chromium.wait_for(&page, LIVE, wait::SOON);
+    let states = chromium.evaluate(&page, "states").to_string();
+    assert!(!states.contains("old"), "{states}");
+    assert_eq!(server.stats().viewers.len(), 1);
 }
 
 #[test]
@@ -179,7 +237,10 @@ fn the_decisions_of_the_page_hold() {
     let page = chromium.open(&server.url("/"));
     let failures = chromium.evaluate(
         &page,
-        &format!("import('/advice.js').then(advice => {{ {}; return check(advice) }})", include_str!("../src/advice_cases.js")),
+        &format!(
+            "import('/advice.js').then(advice => {{ {}; return check(advice) }})",
+            include_str!("../src/advice_cases.js")
+        ),
     );
     assert_eq!(failures, Value::Array(Vec::new()));
 }
