@@ -60,7 +60,7 @@ function start(now) {
   })
 }
 
-/** The first stream has no name of its own at the server. */
+/** The first stream is what the plain path gives; another is asked for by its name. */
 function whepPath() {
   const first = page.server?.streams[0]?.name
   return page.stream && page.stream !== first ? `whep?stream=${encodeURIComponent(page.stream)}` : "whep"

@@ -112,8 +112,12 @@ async fn pass_on(
     let text = String::from_utf8_lossy(&body).into_owned();
     // Over a network that loses packets, the server learns the viewer's address from its checks alone: it would find
     // the short way otherwise.
-    let sent =
-        if is_offer && shared.network.is_some() { without_candidates(&text).into_bytes() } else { body.to_vec() };
+    let names_candidates = is_offer || method == Method::PATCH;
+    let sent = if names_candidates && shared.network.is_some() {
+        without_candidates(&text).into_bytes()
+    } else {
+        body.to_vec()
+    };
     let url = format!("http://{}{path}", shared.server);
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let asked =

@@ -21,8 +21,7 @@ fn observe(chromium: &mut DevTools, page: &Page) {
     let observer = "globalThis.seen = []; globalThis.observe = () => \
                     video.requestVideoFrameCallback((now, { expectedDisplayTime }) => { \
                     seen.push({ at: performance.timeOrigin + expectedDisplayTime, mark: mark(video) }); observe() }); observe(); 0";
-    chromium
-        .evaluate(page, &format!("{}; {observer}", include_str!("../src/mark.js").replace("const cells", "var cells")));
+    chromium.evaluate(page, &format!("{}; {observer}", include_str!("../src/mark.js")));
 }
 
 fn wait_for_pictures(chromium: &mut DevTools, page: &Page, count: usize) {
@@ -228,6 +227,31 @@ fn a_refusal_is_shown_in_the_words_of_the_server() {
     chromium.wait_for(&second, "document.getElementById('reason')?.textContent.includes('--max-viewers')", wait::SOON);
     chromium.call(Some(&first), "Page.navigate", json!({ "url": "about:blank" }));
     chromium.wait_for(&second, LIVE, wait::START);
+}
+
+#[test]
+fn several_streams_can_be_chosen_from() {
+    let server = Server::start(&[]);
+    let mut chromium = DevTools::start();
+    let page = chromium.open("about:blank");
+    // A server that has two of them, as far as the page can tell.
+    let two = "globalThis.asked = []; const real = fetch; globalThis.fetch = async (path, options) => { \
+               asked.push(path); const reply = await real(path, options); if (path !== 'api/stats') return reply; \
+               const stats = await reply.json(); stats.streams.push({ ...stats.streams[0], name: 'down & up' }); \
+               return Response.json(stats) }";
+    chromium.call(Some(&page), "Page.addScriptToEvaluateOnNewDocument", json!({ "source": two }));
+    chromium.call(Some(&page), "Page.navigate", json!({ "url": server.url("/") }));
+    chromium.wait_for(&page, LIVE, wait::START);
+    chromium.wait_for(
+        &page,
+        "!choice.hidden && streams.options.length === 2 && streams.value === 'stream1'",
+        wait::SOON,
+    );
+    chromium.evaluate(&page, "streams.value = 'down & up'; streams.dispatchEvent(new Event('change')); 0");
+    chromium.wait_for(&page, "asked.includes('whep?stream=down%20%26%20up')", wait::SOON);
+    chromium.wait_for(&page, LIVE, wait::START);
+    assert_eq!(chromium.evaluate(&page, "streams.value"), "down & up");
+    until_true("one session, not two", wait::SOON, || server.stats().viewers.len() == 1);
 }
 
 #[test]
