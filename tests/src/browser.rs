@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use crate::process::{Process, program};
 
 /// The page that watches a stream; behind a [`Proxy`](crate::proxy::Proxy). Its comments say what it takes and gives.
-pub const PAGE: &str = include_str!("page.html");
+pub const PAGE: &str = concat!(include_str!("page.html"), "<script>", include_str!("mark.js"), "</script>");
 
 /// A running Chromium with a profile of its own; it ends when it is dropped.
 pub struct Browser {
@@ -19,6 +19,11 @@ pub struct Browser {
 impl Browser {
     /// Opens `url`, which must be on loopback: nothing else can be reached.
     pub fn open(url: &str) -> Self {
+        Self::start(|command| command.arg(url))
+    }
+
+    /// Starts it with what `more` adds to its command line.
+    pub(crate) fn start(more: impl FnOnce(&mut Command) -> &mut Command) -> Self {
         let profile = TempDir::new().expect("a temporary folder");
         let mut command = Command::new(program("chromium", "chromium"));
         command
@@ -31,9 +36,8 @@ impl Browser {
             .arg("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1")
             .arg(format!("--user-data-dir={}", profile.path().display()))
             .env("HOME", profile.path())
-            .env("TMPDIR", profile.path())
-            .arg(url);
-        Self { process: Process::spawn("chromium", &mut command), _profile: profile }
+            .env("TMPDIR", profile.path());
+        Self { process: Process::spawn("chromium", more(&mut command)), _profile: profile }
     }
 
     pub fn is_running(&mut self) -> bool {

@@ -34,9 +34,14 @@ impl Reply {
 
 /// Sends one request, without a body when `body` is empty.
 pub fn try_request(method: &str, url: &str, content_type: Option<&str>, body: &[u8]) -> Result<Reply, ureq::Error> {
+    let headers: Vec<_> = content_type.map(|value| ("Content-Type", value)).into_iter().collect();
+    send(method, url, &headers, body)
+}
+
+fn send(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Reply, ureq::Error> {
     let mut request = Request::builder().method(method).uri(url);
-    if let Some(content_type) = content_type {
-        request = request.header("Content-Type", content_type);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
     }
     let agent = ureq::Agent::config_builder()
         .timeout_global(Some(TIMEOUT))
@@ -64,6 +69,11 @@ pub fn request(method: &str, url: &str, content_type: Option<&str>, body: &[u8])
 
 pub fn get(url: &str) -> Reply {
     request("GET", url, None, b"")
+}
+
+/// GET with `If-None-Match`, as for what a browser has already.
+pub fn get_if_none_match(url: &str, etag: &str) -> Reply {
+    send("GET", url, &[("If-None-Match", etag)], b"").unwrap_or_else(|error| panic!("{url}: {error}"))
 }
 
 /// `GET /api/stats` of the server at `address`.

@@ -5,6 +5,7 @@
 
 pub mod browser;
 pub mod camera;
+pub mod devtools;
 pub mod http;
 pub mod media;
 pub mod process;

@@ -49,16 +49,14 @@ pub struct Exchange {
 }
 
 impl Proxy {
-    /// In front of the server whose HTTP API is at `server`; `page` is what `/` shows.
+    /// In front of the server whose HTTP API is at `server`; `page` is what `/` shows; if empty, the
+    /// server's own.
     pub fn start(runtime: &Runtime, server: SocketAddr, page: &'static str, network: Option<Arc<Network>>) -> Self {
         let shared = Arc::new(Shared { server, page, network, seen: Mutex::default() });
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a TCP socket");
         let address = listener.local_addr().expect("its address");
-        let app = Router::new()
-            .route("/", get(page_of))
-            .route("/result", post(result))
-            .fallback(pass_on)
-            .with_state(Arc::clone(&shared));
+        let app = if page.is_empty() { Router::new() } else { Router::new().route("/", get(page_of)) };
+        let app = app.route("/result", post(result)).fallback(pass_on).with_state(Arc::clone(&shared));
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         runtime.spawn(async move {
@@ -114,8 +112,12 @@ async fn pass_on(
     let text = String::from_utf8_lossy(&body).into_owned();
     // Over a network that loses packets, the server learns the viewer's address from its checks alone: it would find
     // the short way otherwise.
-    let sent =
-        if is_offer && shared.network.is_some() { without_candidates(&text).into_bytes() } else { body.to_vec() };
+    let names_candidates = is_offer || method == Method::PATCH;
+    let sent = if names_candidates && shared.network.is_some() {
+        without_candidates(&text).into_bytes()
+    } else {
+        body.to_vec()
+    };
     let url = format!("http://{}{path}", shared.server);
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let asked =

@@ -1,9 +1,15 @@
-//! What is refused, and how that is said: JSON, `{"error": "..."}`.
+//! What is refused, and how that is said: JSON, `{"error": "..."}`. Bodies are read here, within limits.
+
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::time::Duration;
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::Request;
+use axum::extract::rejection::PathRejection;
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use rov_common::api::ErrorBody;
 
@@ -13,7 +19,9 @@ use crate::output::webrtc::Busy;
 const BODY_LIMIT: usize = 64 << 10;
 /// Bodies up to this are read to their end although they are refused: closing a connection with data unread resets it,
 /// and the sender would see that instead of the answer (RFC 9112 section 9.6).
-pub(super) const READ_LIMIT: usize = 4 << 20;
+const READ_LIMIT: usize = 4 << 20;
+/// For a whole body. One of 64 KiB then needs 52 kbit/s.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A reply that is an error.
 pub(super) struct Failure(pub StatusCode, pub String);
@@ -54,14 +62,36 @@ pub(super) fn expect_type(headers: &HeaderMap, wanted: &str) -> Result<(), Failu
     Err(Failure(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("Content-Type is {given:?}, not {wanted}")))
 }
 
-pub(super) fn whole(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Failure> {
-    let too_large = || Failure(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {BODY_LIMIT} bytes"));
-    match body {
-        Ok(body) if body.len() <= BODY_LIMIT => Ok(body),
-        Ok(_) => Err(too_large()),
-        Err(rejection) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => Err(too_large()),
-        Err(rejection) => Err(Failure(rejection.status(), rejection.body_text())),
+/// Reads the body of each request before its handler is called: no handler waits for a slow sender.
+pub(super) async fn receive(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    match tokio::time::timeout(BODY_TIMEOUT, read(body)).await {
+        Ok(Ok(body)) => next.run(Request::from_parts(parts, Body::from(body))).await,
+        Ok(Err(failure)) => failure.into_response(),
+        Err(_) => {
+            let limit = BODY_TIMEOUT.as_secs();
+            fail(StatusCode::REQUEST_TIMEOUT, &format!("the body of the request did not come within {limit} s"))
+        }
     }
+}
+
+async fn read(mut body: Body) -> Result<Bytes, Failure> {
+    let (mut kept, mut length) = (Vec::new(), 0);
+    while length <= READ_LIMIT
+        && let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await
+    {
+        let frame =
+            frame.map_err(|e| Failure(StatusCode::BAD_REQUEST, format!("the body of the request broke off: {e}")))?;
+        let data = frame.into_data().unwrap_or_default();
+        length += data.len();
+        if length <= BODY_LIMIT {
+            kept.extend_from_slice(&data);
+        }
+    }
+    if length > BODY_LIMIT {
+        return Err(Failure(StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {BODY_LIMIT} bytes")));
+    }
+    Ok(kept.into())
 }
 
 pub(super) fn text(body: Bytes) -> Result<String, Failure> {

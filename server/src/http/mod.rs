@@ -1,8 +1,11 @@
-//! The HTTP API: SDP offer and answer, WHEP, the description of plain RTP, health, statistics. Every error is JSON, `{"error": "..."}`.
+//! HTTP: the viewer page, SDP offer and answer, WHEP, the description of plain RTP, health, statistics. Every error is
+//! JSON, `{"error": "..."}`.
 //!
 //! No cross-origin access is granted: pages of other origins cannot use it.
 
+mod connections;
 mod failure;
+mod page;
 mod sdp;
 mod whep;
 
@@ -12,18 +15,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
-use axum::extract::connect_info::Connected;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
-use axum::serve::IncomingStream;
-use axum::{Json, Router};
+use axum::{Json, Router, middleware};
 use rov_common::api::{Health, OFFER_PATH, SDP_PATH, Stats, StreamHealth, StreamState, WHEP_PATH};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use self::failure::{Failure, READ_LIMIT, fail};
+use self::failure::{Failure, fail, receive};
 use self::sdp::sdp;
 use self::whep::{hang_up, offer, trickle, whep, whep_options};
 use crate::output::rtp::RtpOutput;
@@ -45,13 +46,12 @@ pub struct Api {
 
 /// Serves until `shutdown`; requests under way are finished.
 pub async fn serve(listener: TcpListener, api: Arc<Api>, shutdown: CancellationToken) -> Result<()> {
-    let app = router(api).into_make_service_with_connect_info::<Arrival>();
-    axum::serve(listener, app).with_graceful_shutdown(shutdown.cancelled_owned()).await?;
+    connections::serve(listener, router(api), shutdown).await;
     Ok(())
 }
 
 fn router(api: Arc<Api>) -> Router {
-    Router::new()
+    page::routes()
         .route(OFFER_PATH, post(offer))
         .route("/api/webrtc/offer", post(offer))
         .route(WHEP_PATH, post(whep).options(whep_options))
@@ -63,7 +63,7 @@ fn router(api: Arc<Api>) -> Router {
         .method_not_allowed_fallback(|| async {
             fail(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method: see the Allow header")
         })
-        .layer(DefaultBodyLimit::max(READ_LIMIT))
+        .layer(middleware::from_fn(receive))
         .with_state(api)
 }
 
@@ -71,12 +71,6 @@ fn router(api: Arc<Api>) -> Router {
 #[derive(Clone, Copy, Debug)]
 struct Arrival {
     local: Option<SocketAddr>,
-}
-
-impl Connected<IncomingStream<'_, TcpListener>> for Arrival {
-    fn connect_info(stream: IncomingStream<'_, TcpListener>) -> Self {
-        Self { local: stream.io().local_addr().ok() }
-    }
 }
 
 async fn health(State(api): State<Arc<Api>>) -> Response {

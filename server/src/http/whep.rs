@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, PathRejection};
+use axum::extract::rejection::PathRejection;
 use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use rov_common::api::{SessionDescription, WHEP_PATH};
 
-use super::failure::{Failure, expect_type, text, whole};
+use super::failure::{Failure, expect_type, text};
 use super::{Api, Arrival};
 use crate::output::webrtc::{AcceptError, Accepted, CandidateError, OfferError, WebRtcOutput};
 
@@ -22,11 +22,11 @@ pub(super) async fn offer(
     State(api): State<Arc<Api>>,
     ConnectInfo(arrival): ConnectInfo<Arrival>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Bytes,
 ) -> Result<Response, Failure> {
     // Also keeps pages of other origins out: for this type browsers ask first, and are not allowed.
     expect_type(&headers, JSON_TYPE)?;
-    let offer: SessionDescription = serde_json::from_slice(&whole(body)?).map_err(|e| {
+    let offer: SessionDescription = serde_json::from_slice(&body).map_err(|e| {
         Failure(StatusCode::BAD_REQUEST, format!("the body is not {{\"type\":\"offer\",\"sdp\":\"...\"}}: {e}"))
     })?;
     if offer.kind != "offer" {
@@ -41,10 +41,10 @@ pub(super) async fn whep(
     State(api): State<Arc<Api>>,
     ConnectInfo(arrival): ConnectInfo<Arrival>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Bytes,
 ) -> Result<Response, Failure> {
     expect_type(&headers, SDP_TYPE)?;
-    let accepted = accept(&api, arrival, text(whole(body)?)?).await?;
+    let accepted = accept(&api, arrival, text(body)?).await?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(SDP_TYPE)),
         (header::LOCATION, location(&accepted.id)?),
@@ -65,7 +65,7 @@ pub(super) async fn trickle(
     State(api): State<Arc<Api>>,
     id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
+    body: Bytes,
 ) -> Result<StatusCode, Failure> {
     let Path(id) = id?;
     expect_type(&headers, SDPFRAG_TYPE)?;
@@ -75,7 +75,7 @@ pub(super) async fn trickle(
     {
         return Err(Failure(StatusCode::PRECONDITION_FAILED, "If-Match is not the ETag of this session".to_owned()));
     }
-    let fragment = text(whole(body)?)?;
+    let fragment = text(body)?;
     let ufrag = fragment.lines().find_map(|l| l.trim().strip_prefix("a=ice-ufrag:")).unwrap_or_default().to_owned();
     let candidates: Vec<String> = fragment
         .lines()

@@ -1,0 +1,108 @@
+// What is done and what is said, given what is known. Pure: `now` is passed in, so that this is tested without a clock, a
+// network or a picture. All times are in ms. The rules are those of rov-client: a session is kept as long as media says so,
+// not as long as its sockets do.
+
+/** A picture older than this is not live any more. */
+export const STALE_MS = 1000
+/** Without packets for so long, the server is asked what is wrong, and again after each such time. */
+const PROBE_MS = 1000
+/** The server says that it sends, and nothing arrives: a new session finds a new path. */
+const DEAF_MS = 3000
+/** A first path may take longer than that. */
+const CONNECT_MS = 8000
+/** Packets come and no picture of them: long, because a stream that is passed through may have that long between keyframes. */
+const BLIND_MS = 30000
+/** Between two tries when the server refused: it will not have changed its mind at once. */
+const REFUSED_MS = 5000
+/** Between two tries when it does not answer: nobody shall wait for a picture that could be there. */
+const RETRY_MS = [0, 250, 500, 1000]
+
+/** How long to wait before the next session, after `failures` that gave no picture; `refused`: the server said no. */
+export function retryDelay(failures, refused) {
+  return refused ? REFUSED_MS : RETRY_MS[Math.min(failures, RETRY_MS.length - 1)]
+}
+
+/**
+ * What becomes of a session: `{ act: "live" | "starting" | "wait" | "leave", reason, probe }`. `probe`: ask the server now.
+ *
+ * `session`: `lastPacket` is the time of the last packet, or of the start; `lastPicture` likewise for decoded pictures;
+ * `connected`, `hadPicture`; `ended` is the reason why it is over, if it is; `probed` is what the server said last,
+ * `{ at, kind, state, reason }`, or null. Kinds: `serving`, `awaits-keyframe`, `unknown` (this viewer), `refused` (nobody
+ * listens), `silent` (no answer), `other` (no statistics).
+ */
+export function advise(now, session) {
+  if (session.ended) return { act: "leave", reason: session.ended }
+  const silent = now - session.lastPacket
+  if (silent >= PROBE_MS) return withoutPackets(now, session, silent)
+  const blind = now - session.lastPicture
+  if (blind >= BLIND_MS) return { act: "leave", reason: `video arrives, but no picture came of it for ${seconds(blind)} s` }
+  if (blind >= PROBE_MS) return { act: "wait", reason: "Video arrives, waiting for a keyframe", probe: false }
+  return { act: session.hadPicture ? "live" : "starting" }
+}
+
+function withoutPackets(now, session, silent) {
+  const wait = (reason, probe) => ({ act: "wait", reason, probe })
+  const leave = reason => ({ act: "leave", reason })
+  const { probed } = session
+  // What was said before the silence began is of no use now.
+  if (!probed || probed.at <= session.lastPacket) return wait("No video arrives", true)
+  const again = now - probed.at >= PROBE_MS
+  const patience = session.connected ? DEAF_MS : CONNECT_MS
+  switch (probed.kind) {
+    case "unknown": return leave("The server has ended this session")
+    case "refused": return leave("The server does not answer")
+    // The link may come back, and the session with it.
+    case "silent": return wait("The server does not answer", again)
+    case "awaits-keyframe":
+      return silent > BLIND_MS ? leave("No keyframe comes") : wait("Waiting for a keyframe", again)
+    case "serving":
+      if (probed.state !== "running") return wait(sourceTrouble(probed), again)
+  }
+  if (silent > patience) return leave("The server sends video, and none arrives")
+  return wait(session.connected ? "No video arrives" : "Connecting", again)
+}
+
+function sourceTrouble({ state, reason }) {
+  const said = {
+    starting: "The source is starting",
+    restarting: "The source is being restarted",
+    stalled: "Nothing comes from the source",
+    ended: "The source has ended",
+  }[state] ?? "The server has no picture"
+  return reason ? `${said}: ${reason}` : said
+}
+
+/**
+ * What the page shows: `{ state: "waiting" | "live" | "old", dim, badge, title }`. `lastPicture` is when a picture was last
+ * presented, or null; `awakeSince` is since when the page has been able to see pictures come: the timers of a hidden tab
+ * sleep, and nothing that was missed meanwhile is held against the picture, but for the dimming.
+ */
+export function view(now, { lastPicture, awakeSince }) {
+  if (lastPicture === null) {
+    const title = now - awakeSince > STALE_MS ? "No picture yet" : "Connecting"
+    return { state: "waiting", dim: false, badge: "Connecting", title }
+  }
+  const age = now - lastPicture
+  if (age <= STALE_MS) return { state: "live", dim: false, badge: "Live", title: "" }
+  if (now - awakeSince <= STALE_MS) return { state: "waiting", dim: true, badge: "Checking", title: "" }
+  return { state: "old", dim: true, badge: "Not live", title: `Picture is ${duration(age)} old` }
+}
+
+const seconds = ms => Math.floor(ms / 1000)
+
+export function duration(ms) {
+  const s = seconds(ms)
+  if (s < 120) return `${s} s`
+  return s < 7200 ? `${Math.floor(s / 60)} min` : `${Math.floor(s / 3600)} h`
+}
+
+/**
+ * The name of a snapshot's file: server, and the time at which the picture was presented. One that is not live says so.
+ */
+export function snapshotName(server, time, age) {
+  const two = n => String(n).padStart(2, "0")
+  const day = `${time.getFullYear()}-${two(time.getMonth() + 1)}-${two(time.getDate())}`
+  const clock = `${two(time.getHours())}-${two(time.getMinutes())}-${two(time.getSeconds())}`
+  const safe = (server || "rov").replace(/[^\p{L}\p{N}._-]+/gu, "_")
+  return `${safe}_${day}_${clock}${age > STALE_MS ? "_not-live" : ""}.png`
+}

@@ -1,0 +1,121 @@
+// One WHEP session (draft-ietf-wish-whep), and what the server says of itself.
+
+/** A server that does not answer by then will not. */
+const REPLY_MS = 2500
+
+/** The server said no; `message` is its reason. */
+export class Refused extends Error {}
+
+async function request(path, options = {}) {
+  return fetch(path, { cache: "no-store", signal: AbortSignal.timeout(REPLY_MS), ...options })
+}
+
+async function refusal(reply) {
+  const body = await reply.json().catch(() => ({}))
+  return new Refused(body.error ?? `the server answers ${reply.status} ${reply.statusText}`)
+}
+
+/** `GET /api/stats`; fails as `fetch` does, or with `Refused`. */
+export async function serverStats() {
+  const reply = await request("api/stats")
+  if (!reply.ok) throw await refusal(reply)
+  return reply.json()
+}
+
+/** What the server says of the viewer `id` on `stream`, in the words of `advise`; with its statistics, where it has some. */
+export async function probe(id, stream) {
+  let stats
+  try {
+    stats = await serverStats()
+  } catch (error) {
+    if (error.name === "TimeoutError") return { kind: "silent" }
+    return { kind: error instanceof TypeError ? "refused" : "other" }
+  }
+  const viewer = stats.viewers?.find(viewer => viewer.id === id)
+  if (id && !viewer) return { kind: "unknown", stats }
+  const { state, reason } = stats.streams?.find(({ name }) => name === stream) ?? stats.streams?.[0] ?? {}
+  const onlySkipped = viewer?.packets === 0 && viewer.skipped > 0
+  if (state === "running" && onlySkipped) return { kind: "awaits-keyframe", stats }
+  return { kind: "serving", state, reason, stats }
+}
+
+export class Session {
+  /** The viewer's name with the server, once there is one. */
+  id = null
+  /** Why it is over, once it is. */
+  ended = null
+  #pc = new RTCPeerConnection()
+  #url = null
+  #closed = false
+  #candidates = []
+
+  /** Calls `onTrack` with the video's track; fails with `Refused`, or as `fetch` does. */
+  async open(path, onTrack) {
+    const pc = this.#pc
+    pc.addTransceiver("video", { direction: "recvonly" })
+    pc.ontrack = ({ receiver, track }) => {
+      // No picture is held back to smooth the next one.
+      if ("jitterBufferTarget" in receiver) receiver.jitterBufferTarget = 0
+      else if ("playoutDelayHint" in receiver) receiver.playoutDelayHint = 0
+      const dtls = receiver.transport
+      dtls?.addEventListener("statechange", () => {
+        if (dtls.state === "closed" || dtls.state === "failed") this.ended ??= "The server has ended this session"
+      })
+      onTrack(track)
+    }
+    pc.onconnectionstatechange = () => {
+      if (pc.connectionState === "failed") this.ended ??= "The connection has failed"
+    }
+    // A candidate that cannot be told is missed only where the server does not see this browser's checks.
+    pc.onicecandidate = ({ candidate }) => {
+      this.#candidates.push(candidate?.candidate || null)
+      this.#trickle().catch(error => console.info("candidates:", error.message))
+    }
+    await pc.setLocalDescription()
+    // Without candidates: they follow by PATCH, so that nothing waits for them.
+    const offer = pc.localDescription.sdp
+    const reply = await request(path, { method: "POST", headers: { "Content-Type": "application/sdp" }, body: offer })
+    if (reply.status !== 201) throw await refusal(reply)
+    this.#url = new URL(reply.headers.get("Location"), reply.url).href
+    this.id = this.#url.split("/").pop()
+    const answer = await reply.text()
+    // Left while the answer was on its way.
+    if (this.#closed) return this.#hangUp()
+    await pc.setRemoteDescription({ type: "answer", sdp: answer })
+    await this.#trickle()
+  }
+
+  async #trickle() {
+    if (!this.#url || this.#closed) return
+    const found = this.#candidates.splice(0)
+    if (!found.length) return
+    const ufrag = this.#pc.localDescription.sdp.match(/a=ice-ufrag:.*\r\n/)[0]
+    const lines = found.map(candidate => candidate ? `a=${candidate}\r\n` : "a=end-of-candidates\r\n").join("")
+    await request(this.#url, {
+      method: "PATCH",
+      headers: { "Content-Type": "application/trickle-ice-sdpfrag" },
+      body: `${ufrag}m=video 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n${lines}`,
+    })
+  }
+
+  get connected() {
+    return this.#pc.connectionState === "connected"
+  }
+
+  stats() {
+    return this.#pc.getStats()
+  }
+
+  /** Ends it, and tells the server, also while the page is being left. */
+  close() {
+    if (this.#closed) return
+    this.#closed = true
+    this.#pc.close()
+    this.#hangUp()
+  }
+
+  #hangUp() {
+    // A server that does not hear this notices the DTLS close_notify, or the silence.
+    if (this.#url) fetch(this.#url, { method: "DELETE", keepalive: true }).catch(() => {})
+  }
+}

@@ -1,0 +1,381 @@
+// The viewer page: picture, state, buttons. What is decided is in advice.js.
+
+import { STALE_MS, advise, duration, retryDelay, snapshotName, view } from "./advice.js"
+import { figures, read } from "./figures.js"
+import { Refused, Session, probe, serverStats } from "./session.js"
+
+const TICK_MS = 200
+/** Over which the figures are means. */
+const WINDOW_MS = 2000
+const STATS_MS = 1000
+const IDLE_MS = 4000
+const TOAST_MS = 5000
+
+const $ = id => document.getElementById(id)
+const video = $("video")
+const page = {
+  /** When a picture was last presented. */
+  lastPicture: null,
+  awakeSince: 0,
+  lastTick: 0,
+  reason: "",
+  server: null,
+  stream: null,
+}
+
+// Time that goes on while the machine sleeps, which performance.now() may not; a clock that is set back does not matter.
+let slept = 0, lastWall = Date.now(), lastMono = performance.now()
+function clock() {
+  const wall = Date.now(), mono = performance.now()
+  const missed = (wall - lastWall) - (mono - lastMono)
+  if (missed > 1000) slept += missed
+  lastWall = wall
+  lastMono = mono
+  return mono + slept
+}
+
+// --- Session ---
+
+/** The session that is, or null; `state` is what `advise` wants to know of it. */
+let session = null, state = null
+/** The session whose track the video shows. */
+let attached = null
+let failures = 0
+let nextStart = 0
+let samples = []
+let left = false
+
+function start(now) {
+  failures += 1
+  nextStart = Infinity
+  samples = []
+  const mine = session = new Session()
+  state = { lastPacket: now, lastPicture: now, connected: false, hadPicture: false, ended: null, probed: null }
+  mine.open(whepPath(), track => show(mine, track)).then(() => {
+    if (mine === session) refreshServer()
+  }).catch(error => {
+    if (mine !== session) return
+    const reason = error instanceof Refused ? error.message : "The server does not answer"
+    leave(reason, error instanceof Refused)
+  })
+}
+
+/** The first stream is what the plain path gives; another is asked for by its name. */
+function whepPath() {
+  const first = page.server?.streams[0]?.name
+  return page.stream && page.stream !== first ? `whep?stream=${encodeURIComponent(page.stream)}` : "whep"
+}
+
+function leave(reason, refused = false) {
+  freeze()
+  session?.close()
+  session = null
+  page.reason = refused ? reason : `${reason}, reconnecting`
+  nextStart = clock() + retryDelay(failures, refused)
+}
+
+function show(mine, track) {
+  const attach = () => {
+    if (mine !== session) return
+    attached = mine
+    lastFrame = null
+    video.srcObject = new MediaStream([track])
+    play()
+  }
+  // Nothing is changed for a track that may never show anything.
+  if (track.muted && page.lastPicture !== null) track.addEventListener("unmute", attach, { once: true })
+  else attach()
+}
+
+/** Keeps the last picture on the screen, dimmed, until there is a new one: the video turns black with the end of its track. */
+function freeze() {
+  const last = $("last")
+  if (page.lastPicture === null || !last.hidden || !video.videoWidth) return
+  copyPicture(last, video)
+  last.hidden = false
+}
+
+function copyPicture(canvas, picture) {
+  canvas.width = picture.videoWidth ?? picture.width
+  canvas.height = picture.videoHeight ?? picture.height
+  canvas.getContext("2d").drawImage(picture, 0, 0)
+}
+
+function play() {
+  video.play().catch(error => {
+    // Low power mode and strict settings want a touch. Other failures are those of a track that was replaced.
+    if (error.name === "NotAllowedError") $("play").hidden = false
+  })
+}
+
+/** How packets and pictures come, by the browser's own counters: these work in a hidden tab too. */
+async function sample(now) {
+  const mine = session
+  const report = read(await mine.stats())
+  if (mine !== session) return
+  const before = samples.at(-1)
+  if (report.packets > (before?.packets ?? 0)) state.lastPacket = now
+  if (report.decoded > (before?.decoded ?? 0)) {
+    state.lastPicture = now
+    state.hadPicture = true
+    failures = 0
+    if (!presentsItself) presented(now)
+  }
+  state.connected = mine.connected
+  state.ended = mine.ended
+  samples.push({ ...report, taken: now })
+  while (samples.length > 2 && samples[1].taken < now - WINDOW_MS) samples.shift()
+}
+
+async function ask() {
+  const mine = session
+  const answer = await probe(mine.id, page.stream)
+  if (answer.stats) learn(answer.stats)
+  if (mine === session) state.probed = { ...answer, at: clock() }
+}
+
+// --- Pictures ---
+
+const presentsItself = "requestVideoFrameCallback" in HTMLVideoElement.prototype
+let shownMs = []
+let lastFrame = null
+
+function presented(now) {
+  page.lastPicture = now
+  $("last").hidden = true
+  if (document.body.dataset.state !== "live" || document.body.classList.contains("dim")) render(now)
+}
+
+function watchPictures() {
+  video.requestVideoFrameCallback((_, { receiveTime, expectedDisplayTime, rtpTimestamp }) => {
+    watchPictures()
+    // A track that ends is painted once more, and so may be a picture that stands: nothing new has come.
+    if (attached !== session || (rtpTimestamp !== undefined && rtpTimestamp === lastFrame)) return
+    lastFrame = rtpTimestamp
+    if (receiveTime) shownMs.push(expectedDisplayTime - receiveTime)
+    if (shownMs.length > 60) shownMs.shift()
+    presented(clock())
+  })
+}
+
+// --- What is seen ---
+
+function render(now) {
+  const seen = view(now, page)
+  const { body } = document
+  const spoken = seen.title && `${seen.state === "old" ? "The picture is not live" : seen.title}. ${page.reason}`
+  if (body.dataset.state !== seen.state && seen.state === "live") setText("spoken", "Live")
+  else if (seen.state !== "live") setText("spoken", spoken)
+  body.dataset.state = seen.state
+  body.classList.toggle("dim", seen.dim)
+  if (seen.state !== "live") awake()
+  setText("badge", seen.badge)
+  setText("title", seen.title)
+  setText("reason", seen.title ? page.reason : "")
+  $("snapshot").disabled = page.lastPicture === null
+}
+
+function setText(id, text) {
+  const element = $(id)
+  if (element.textContent !== text) element.textContent = text
+}
+
+function renderFigures() {
+  if ($("info").hidden) return
+  const stream = page.server?.streams.find(({ name }) => name === page.stream)
+  const mean = shownMs.length ? shownMs.reduce((a, b) => a + b) / shownMs.length : undefined
+  const live = document.body.dataset.state === "live" && samples.length > 1
+  const { rows, total, stages } = live
+    ? figures(samples[0], samples.at(-1), [video.videoWidth, video.videoHeight], stream, mean)
+    : { rows: [["State", "not live"]], stages: [] }
+  $("figures").replaceChildren(...rows.flatMap(([label, value]) => [element("dt", label), element("dd", value)]))
+  setText("origin", stream ? `${stream.source}, ${stream.encoder}` : "")
+  setText("latency", total === undefined ? "–" : `${total.toFixed(0)} ms`)
+  setText("stages", stages.map(([name, value]) => `${name} ${value.toFixed(1)}`).join(" + "))
+}
+
+function element(name, text) {
+  const made = document.createElement(name)
+  made.textContent = text
+  return made
+}
+
+/** The server's statistics: its name and its streams. */
+function learn(stats) {
+  page.server = stats
+  const names = stats.streams.map(({ name }) => name)
+  if (!names.includes(page.stream)) page.stream = names[0]
+  setText("name", stats.name)
+  document.title = stats.name
+  $("choice").hidden = names.length < 2
+  if ([...$("streams").options].map(({ value }) => value).join("\n") !== names.join("\n")) {
+    $("streams").replaceChildren(...names.map(name => new Option(name, name)))
+  }
+  $("streams").value = page.stream
+}
+
+let refreshing = false, refreshed = -Infinity
+async function refreshServer() {
+  if (refreshing) return
+  refreshing = true
+  refreshed = clock()
+  // Without an answer the figures stay those that were; the pictures tell whether the server is there.
+  await serverStats().then(learn, () => {})
+  refreshing = false
+}
+
+// --- Time ---
+
+let ticking = false
+async function tick() {
+  if (ticking || left) return
+  ticking = true
+  try {
+    const now = clock()
+    // Nothing is presented in a hidden tab, and timers that slept have seen neither pictures nor their absence.
+    if (document.hidden || now - page.lastTick > STALE_MS) awakeAt(now)
+    page.lastTick = now
+    if (!session && now >= nextStart) start(now)
+    if (session) {
+      await sample(now)
+      act()
+    }
+    if (!$("info").hidden && now - refreshed > STATS_MS) refreshServer()
+    render(clock())
+    renderFigures()
+  } finally {
+    ticking = false
+  }
+}
+
+let asking = false
+function act() {
+  if (!session) return
+  const { act, reason, probe } = advise(clock(), state)
+  if (act === "leave") return leave(reason)
+  if (act === "live") page.reason = ""
+  else if (act !== "starting") page.reason = reason
+  if (probe && !asking) {
+    asking = true
+    ask().finally(() => { asking = false })
+  }
+}
+
+function awakeAt(now) {
+  page.awakeSince = now
+  // So with a session: the server is asked first.
+  if (state) {
+    state.lastPacket = Math.max(state.lastPacket, now - STALE_MS)
+    state.lastPicture = Math.max(state.lastPicture, now - STALE_MS)
+  }
+}
+
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) return
+  awakeAt(clock())
+  if (video.paused && video.srcObject?.active) play()
+  render(clock())
+})
+video.addEventListener("playing", () => { $("play").hidden = true })
+// Phones pause a video for reasons of their own.
+video.addEventListener("pause", () => { if (!document.hidden && video.srcObject?.active) play() })
+
+addEventListener("pagehide", () => {
+  left = true
+  session?.close()
+  session = null
+})
+// Out of the back-forward cache.
+addEventListener("pageshow", ({ persisted }) => {
+  if (!persisted) return
+  left = false
+  nextStart = 0
+  awakeAt(clock())
+})
+
+// --- Buttons and keys ---
+
+function toggleInfo() {
+  const panel = $("info")
+  panel.hidden = !panel.hidden
+  $("show-info").setAttribute("aria-pressed", String(!panel.hidden))
+  refreshServer()
+  renderFigures()
+}
+
+// Not the video's own fullscreen of phones: it would hide that a picture is old. There the page fills the screen anyway.
+const root = document.documentElement
+const canFill = Boolean(root.requestFullscreen ?? root.webkitRequestFullscreen)
+const filling = () => document.fullscreenElement ?? document.webkitFullscreenElement
+
+async function toggleFullscreen() {
+  if (!canFill) return
+  try {
+    if (filling()) await (document.exitFullscreen ?? document.webkitExitFullscreen).call(document)
+    else await (root.requestFullscreen ?? root.webkitRequestFullscreen).call(root)
+  } catch (error) {
+    toast(`No fullscreen: ${error.message}`)
+  }
+}
+for (const event of ["fullscreenchange", "webkitfullscreenchange"]) {
+  document.addEventListener(event, () => $("fullscreen").setAttribute("aria-pressed", String(Boolean(filling()))))
+}
+
+/** The picture that is on the screen, in the size in which it came, as a PNG file. */
+function snapshot() {
+  if (page.lastPicture === null) return toast("There is no picture yet")
+  const age = clock() - page.lastPicture
+  const canvas = document.createElement("canvas")
+  copyPicture(canvas, $("last").hidden ? video : $("last"))
+  const name = snapshotName(page.server?.name, new Date(Date.now() - age), age)
+  canvas.toBlob(blob => {
+    if (!blob) return toast("The browser could not make a PNG of the picture")
+    const link = document.createElement("a")
+    link.href = URL.createObjectURL(blob)
+    link.download = name
+    link.click()
+    // The download has its own hold on it by then.
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000)
+    toast(age > STALE_MS ? `Saved ${name}: this picture is ${duration(age)} old` : `Saved ${name}`)
+  }, "image/png")
+}
+
+let toastTimer = 0
+function toast(text) {
+  setText("toast", text)
+  clearTimeout(toastTimer)
+  toastTimer = setTimeout(() => setText("toast", ""), TOAST_MS)
+}
+
+let idleTimer = 0
+function awake() {
+  document.body.classList.remove("idle")
+  clearTimeout(idleTimer)
+  idleTimer = setTimeout(() => document.body.classList.toggle("idle", document.body.dataset.state === "live"), IDLE_MS)
+}
+
+const actions = { f: toggleFullscreen, s: snapshot, i: toggleInfo }
+addEventListener("keydown", event => {
+  awake()
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.target.closest?.("select")) return
+  actions[event.key.toLowerCase()]?.()
+})
+for (const event of ["pointermove", "pointerdown", "focusin"]) addEventListener(event, awake)
+$("show-info").addEventListener("click", toggleInfo)
+$("snapshot").addEventListener("click", snapshot)
+$("fullscreen").addEventListener("click", toggleFullscreen)
+$("fullscreen").hidden = !canFill
+$("play").addEventListener("click", play)
+$("streams").addEventListener("change", ({ target }) => {
+  page.stream = target.value
+  page.lastPicture = null
+  $("last").hidden = true
+  failures = 0
+  leave("Another stream was chosen")
+})
+
+if (presentsItself) watchPictures()
+page.awakeSince = page.lastTick = clock()
+awake()
+tick()
+setInterval(tick, TICK_MS)

@@ -1,0 +1,174 @@
+//! What clients of HTTP may cost: connections, time and memory have limits, and nobody is locked out by others.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
+
+use rov_tests::http;
+use rov_tests::programs::Server;
+use rov_tests::wait::{self, until_true};
+
+/// The server's limits are 10 s; a busy machine may take longer.
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect_timeout(&address, wait::SOON).expect("a connection");
+    stream.set_read_timeout(Some(LIMIT)).expect("a time limit");
+    stream
+}
+
+/// All that the server sends until it closes the connection, which it must.
+fn read_to_close(mut stream: TcpStream) -> String {
+    let mut text = Vec::new();
+    match stream.read_to_end(&mut text) {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+        Err(error) => panic!("the connection is still open: {error}"),
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+#[test]
+fn a_header_that_does_not_come_ends_its_connection() {
+    let server = Server::start(&[]);
+    let silent = connect(server.address);
+    let mut slow = connect(server.address);
+    slow.write_all(b"GET /healthz HTTP/1.1\r\nHost: a").expect("sending");
+    assert_eq!(read_to_close(silent), "");
+    let answer = read_to_close(slow);
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    // One that was used before and then is idle, too.
+    let mut idle = connect(server.address);
+    idle.write_all(b"GET /favicon.svg HTTP/1.1\r\nHost: a\r\n\r\n").expect("sending");
+    assert!(read_to_close(idle).starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn a_body_that_does_not_come_is_refused_with_408() {
+    let server = Server::start(&[]);
+    let mut slow = connect(server.address);
+    let head = "POST /whep HTTP/1.1\r\nHost: a\r\nContent-Type: application/sdp\r\nContent-Length: 1000\r\n\r\nv=0";
+    slow.write_all(head.as_bytes()).expect("sending");
+    let answer = read_to_close(slow);
+    assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    assert!(answer.contains("{\"error\":\"the body of the request did not come within 10 s\"}"), "{answer}");
+}
+
+#[test]
+fn a_header_or_body_that_is_too_large_is_refused() {
+    let server = Server::start(&[]);
+    let large = "x".repeat(100_000);
+    let many: String = (0..500).map(|i| format!("x-{i}: 1\r\n")).collect();
+    for head in [format!("GET /{large} HTTP/1.1\r\n\r\n"), format!("GET / HTTP/1.1\r\nx: {large}\r\n\r\n"), many] {
+        let mut stream = connect(server.address);
+        let head = if head.starts_with("GET") { head } else { format!("GET / HTTP/1.1\r\n{head}\r\n") };
+        // The server may have closed before it is all sent.
+        let _ = stream.write_all(head.as_bytes());
+        let answer = read_to_close(stream);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    }
+    let body = vec![b'x'; 3_000_000];
+    let reply = http::request("POST", &server.url("/whep"), Some("application/sdp"), &body);
+    assert_eq!((reply.status, reply.error().as_str()), (413, "the body is larger than 65536 bytes"));
+    assert_eq!(http::get(&server.url("/")).status, 200);
+}
+
+#[test]
+fn a_thousand_connections_that_ask_nothing_lock_nobody_out() {
+    allow_open_files(4096);
+    let server = Server::start(&[]);
+    server.wait_until_running();
+    let before = server.process.footprint();
+    let mut half_open: Vec<TcpStream> = (0..1000).map(|_| connect(server.address)).collect();
+    for stream in half_open.iter_mut().skip(1).step_by(2) {
+        // Those that have lost their place by now may say so.
+        let _ = stream.write_all(b"POST /whep HTTP/1.1\r\nHost: a\r\nContent-Type: application/sdp\r\n");
+    }
+    let asked = Instant::now();
+    assert_eq!(http::get(&server.url("/")).status, 200);
+    assert_eq!(server.health().0, 200);
+    assert!(asked.elapsed() < wait::SOON / 2, "{:?}", asked.elapsed());
+    let now = server.process.footprint();
+    assert!(now.files <= before.files + 256 + 8, "{before:?} {now:?}");
+    // They are gone without a word of theirs.
+    until_true("their places are free", LIMIT, || server.process.footprint().files <= before.files + 4);
+    drop(half_open);
+}
+
+#[test]
+fn an_answer_that_is_not_read_ends_its_connection() {
+    let server = Server::start(&[]);
+    server.wait_until_running();
+    let before = server.process.footprint();
+    let mut deaf = connect(server.address);
+    deaf.set_write_timeout(Some(Duration::from_millis(100))).expect("a time limit");
+    let request = b"GET /viewer.js HTTP/1.1\r\nHost: a\r\n\r\n";
+    // Far more answers than the buffers between the two take: until the server stops reading.
+    let many = request.repeat(1000);
+    let stuck = (0..1000).any(|_| deaf.write_all(&many).is_err());
+    assert!(stuck, "the server reads on although nobody takes its answers");
+    assert!(server.process.footprint().files > before.files);
+    assert_eq!(http::get(&server.url("/healthz")).status, 200);
+    until_true("the connection has ended", LIMIT, || server.process.footprint().files <= before.files);
+    drop(deaf);
+}
+
+#[test]
+fn too_many_open_files_end_nothing() {
+    let mut server = Server::start(&[]);
+    server.wait_until_running();
+    let open = server.process.footprint().files as libc::rlim_t;
+    let limited = limit_open_files(server.process.pid(), open + 3);
+    let mut waiting: Vec<TcpStream> = (0..20).map(|_| connect(server.address)).collect();
+    server
+        .process
+        .wait_for_line("the warning", wait::SOON, |line| line.contains("cannot take HTTP connections").then_some(()));
+    for stream in &mut waiting {
+        stream.write_all(b"GET /favicon.svg HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("sending");
+    }
+    limit_open_files(server.process.pid(), limited);
+    for stream in waiting {
+        assert!(read_to_close(stream).starts_with("HTTP/1.1 200"));
+    }
+    let warnings = server.process.stderr().matches("cannot take HTTP connections").count();
+    assert!(warnings < 5, "it is said now and then, not at each try: {warnings}");
+    assert_eq!(server.health().0, 200);
+}
+
+/// Of this process, which has the other ends.
+fn allow_open_files(count: libc::rlim_t) {
+    limit_open_files(std::process::id(), count);
+}
+
+/// Sets the limit of a process's open files, and gives what it was.
+fn limit_open_files(pid: u32, count: libc::rlim_t) -> libc::rlim_t {
+    let mut old = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointers are null or to a live rlimit.
+    unsafe {
+        assert_eq!(libc::prlimit(pid as libc::pid_t, libc::RLIMIT_NOFILE, std::ptr::null(), &mut old), 0);
+        let new = libc::rlimit { rlim_cur: count.min(old.rlim_max), rlim_max: old.rlim_max };
+        assert_eq!(libc::prlimit(pid as libc::pid_t, libc::RLIMIT_NOFILE, &new, std::ptr::null_mut()), 0);
+    }
+    old.rlim_cur
+}
+
+#[test]
+fn one_viewer_more_than_the_limit_is_refused_until_one_leaves() {
+    let server = Server::start(&["--max-viewers", "2"]);
+    let offer = format!(
+        "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\n\
+         c=IN IP4 0.0.0.0\r\na=rtpmap:96 H264/90000\r\na=fmtp:96 packetization-mode=1;profile-level-id=42e01f\r\n\
+         a=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\na=fingerprint:sha-256 {}00\r\na=setup:actpass\r\n\
+         a=mid:0\r\na=recvonly\r\na=rtcp-mux\r\n",
+        "00:".repeat(31)
+    );
+    let ask = || http::request("POST", &server.url("/whep"), Some("application/sdp"), offer.as_bytes());
+    let first = ask();
+    assert_eq!((first.status, ask().status), (201, 201), "{first:?}");
+    let third = ask();
+    assert_eq!(third.status, 503);
+    let reason = third.error();
+    assert!(reason.contains("2 viewers") && reason.contains("--max-viewers"), "{reason}");
+    let left = http::request("DELETE", &server.url(first.header("location")), None, b"");
+    assert_eq!((left.status, ask().status, ask().status), (200, 201, 503));
+}

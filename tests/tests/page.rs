@@ -1,0 +1,298 @@
+//! The viewer page in Chromium, as it is served.
+
+use std::time::Duration;
+
+use rov_tests::devtools::{DevTools, Page};
+use rov_tests::http;
+use rov_tests::programs::Server;
+use rov_tests::proxy::Proxy;
+use rov_tests::relay::Network;
+use rov_tests::wait::{self, until, until_true};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+const LIVE: &str = "document.body?.dataset.state === 'live'";
+const OLD: &str = "document.body.dataset.state === 'old' && document.getElementById('title').textContent.endsWith(' s old') \
+                   && getComputedStyle(document.getElementById('last')).filter.includes('brightness')";
+
+/// Counts the pictures that are presented, and reads their marks.
+fn observe(chromium: &mut DevTools, page: &Page) {
+    let observer = "globalThis.seen = []; globalThis.observe = () => \
+                    video.requestVideoFrameCallback((now, { expectedDisplayTime }) => { \
+                    seen.push({ at: performance.timeOrigin + expectedDisplayTime, mark: mark(video) }); observe() }); observe(); 0";
+    chromium.evaluate(page, &format!("{}; {observer}", include_str!("../src/mark.js")));
+}
+
+fn wait_for_pictures(chromium: &mut DevTools, page: &Page, count: usize) {
+    chromium.evaluate(page, "seen.length = 0");
+    chromium.wait_for(page, &format!("seen.length >= {count}"), wait::START);
+}
+
+fn reason(chromium: &mut DevTools, page: &Page) -> String {
+    let text = chromium.evaluate(page, "document.getElementById('reason').textContent");
+    text.as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn the_page_plays_at_once_with_low_latency_and_without_complaints() {
+    let server = Server::start(&["--name", "deep", "--width", "640", "--height", "360"]);
+    server.wait_until_running();
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
+    chromium.wait_for(&page, LIVE, wait::START);
+    observe(&mut chromium, &page);
+    wait_for_pictures(&mut chromium, &page, 90);
+    let seen = chromium.evaluate(&page, "seen.filter(s => s.mark).map(s => [s.mark.frame, s.at - s.mark.drawn])");
+    let seen: Vec<(u64, f64)> = serde_json::from_value(seen).expect("frame numbers and latencies");
+    assert!(seen.len() > 60, "marks can be read: {}", seen.len());
+    assert!(seen.windows(2).all(|pair| pair[0].0 <= pair[1].0), "pictures are in order");
+    let mut latencies: Vec<f64> = seen.iter().map(|(_, latency)| *latency).collect();
+    latencies.sort_by(f64::total_cmp);
+    let quantile = |q: f64| latencies[((latencies.len() - 1) as f64 * q) as usize];
+    println!("drawn to displayed: p50 {:.1} ms, p95 {:.1} ms", quantile(0.5), quantile(0.95));
+    assert!(quantile(0.5) < 500.0 && quantile(0.5) > 0.0, "{latencies:?}");
+
+    // The panel, its figures, and its estimate.
+    chromium.evaluate(&page, "document.dispatchEvent(new KeyboardEvent('keydown', { key: 'i', bubbles: true }))");
+    chromium.wait_for(&page, "/\\d ms/.test(document.getElementById('latency').textContent)", wait::SOON);
+    let figures = chromium.evaluate(&page, "document.getElementById('info').innerText");
+    println!("{}", figures.as_str().unwrap_or_default().replace('\n', " "));
+    for part in ["640 × 360", "fps", "Mbit/s", "Loss", "Round trip", "Jitter buffer", "H264", "estimated"] {
+        assert!(figures.as_str().is_some_and(|text| text.contains(part)), "{part} in {figures}");
+    }
+    assert_eq!(
+        chromium.evaluate(&page, "[document.title, document.getElementById('choice').hidden]"),
+        json!(["deep", true])
+    );
+    // A snapshot, in the size of the video, named after the server.
+    let folder = TempDir::new().expect("a temporary folder");
+    let download = json!({ "behavior": "allow", "downloadPath": folder.path() });
+    chromium.call(None, "Browser.setDownloadBehavior", download);
+    chromium.evaluate(&page, "document.getElementById('snapshot').click()");
+    let png = until("the snapshot", wait::SOON, || {
+        let mut files =
+            std::fs::read_dir(folder.path()).expect("the folder").filter_map(|file| Some(file.ok()?.path()));
+        files.find(|file| file.extension().is_some_and(|extension| extension == "png"))
+    });
+    let name = png.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    assert!(name.starts_with("deep_20") && !name.contains("not-live"), "{name}");
+    let size = until("its header", wait::SOON, || {
+        let bytes = std::fs::read(&png).ok().filter(|bytes| bytes.len() > 24 && bytes.starts_with(b"\x89PNG"))?;
+        Some([16, 20].map(|at| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])))
+    });
+    assert_eq!(size, [640, 360]);
+    assert_eq!(chromium.complaints(), Vec::<String>::new());
+
+    // Leaving the page ends its session by HTTP, at once.
+    assert_eq!(server.stats().viewers.len(), 1);
+    chromium.call(Some(&page), "Page.navigate", json!({ "url": "about:blank" }));
+    until_true("the viewer has gone", wait::SOON, || server.stats().viewers.is_empty());
+}
+
+#[test]
+fn two_viewers_watch_at_once() {
+    let server = Server::start(&[]);
+    let mut chromium = DevTools::start();
+    let pages = [chromium.open(&server.url("/")), chromium.open(&server.url("/"))];
+    for page in &pages {
+        chromium.wait_for(page, LIVE, wait::START);
+        observe(&mut chromium, page);
+    }
+    for page in &pages {
+        wait_for_pictures(&mut chromium, page, 30);
+    }
+    assert_eq!(server.stats().viewers.len(), 2);
+    assert_eq!(chromium.complaints(), Vec::<String>::new());
+}
+
+#[test]
+fn a_server_that_is_killed_and_comes_back_is_watched_again() {
+    let mut server = Server::start(&[]);
+    let port = server.address.port().to_string();
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
+    chromium.wait_for(&page, LIVE, wait::START);
+    observe(&mut chromium, &page);
+    // Every state from the first 'old' on.
+    let states = "globalThis.states = []; new MutationObserver(() => { const { state } = document.body.dataset; \
+                  if (states.at(-1) !== state) states.push(state) }).observe(document.body, { attributes: true }); 0";
+    server.process.kill();
+    chromium.wait_for(&page, OLD, wait::SOON);
+    chromium.evaluate(&page, states);
+    until("the reason", wait::SOON, || {
+        reason(&mut chromium, &page).contains("The server does not answer").then_some(())
+    });
+    // It is still there, and not black.
+    let brightest = chromium.evaluate(
+        &page,
+        "(() => { const { width, height } = last; \
+         return [width, Math.max(...last.getContext('2d').getImageData(0, 0, width, height / 2).data.filter((_, i) => i % 4 < 3))] })()",
+    );
+    assert!(brightest[0] == 320 && brightest[1].as_f64() > Some(100.0), "{brightest}");
+    // The last picture can be kept, and its file says what it is.
+    let name = chromium.evaluate(
+        &page,
+        "(() => { const links = []; HTMLAnchorElement.prototype.click = function () { links.push(this.download) }; \
+         document.getElementById('snapshot').click(); \
+         return new Promise(done => setTimeout(function look() { links.length ? done(links[0]) : setTimeout(look, 20) })) })()",
+    );
+    assert!(name.as_str().is_some_and(|name| name.ends_with("_not-live.png")), "{name}");
+
+    // Through all the tries to connect: nothing on the screen was new.
+    chromium.wait_for(&page, "document.getElementById('title').textContent === 'Picture is 5 s old'", wait::SOON);
+    assert!(!chromium.evaluate(&page, "states").to_string().contains("live"), "an old picture was shown as live");
+
+    let server = Server::start(&["--signal-port", &port]);
+    let back = std::time::Instant::now();
+    chromium.wait_for(&page, LIVE, wait::START);
+    println!("live {:.1} s after the server listened", back.elapsed().as_secs_f64());
+    wait_for_pictures(&mut chromium, &page, 30);
+    assert_eq!(server.stats().viewers.len(), 1, "one session, not several");
+}
+
+#[test]
+fn a_source_that_stalls_shows_as_old_with_the_reason_and_comes_back() {
+    // Three seconds of pictures, then none until there is a new pipeline; later and later, as it ends again and again.
+    let pipeline = "videotestsrc is-live=true num-buffers=90 ! video/x-raw,width=320,height=240,framerate=30/1";
+    let server = Server::start(&["--source", "pipeline", "--pipeline", pipeline]);
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
+    chromium.wait_for(&page, LIVE, wait::START);
+    chromium.wait_for(&page, OLD, wait::START);
+    until("the reason", wait::START, || {
+        reason(&mut chromium, &page).starts_with("The source is being restarted").then_some(())
+    });
+    chromium.wait_for(&page, LIVE, wait::START);
+}
+
+#[test]
+fn without_a_camera_the_page_says_why_there_is_no_picture() {
+    let server = Server::start(&["--source", "pipeline", "--pipeline", "v4l2src device=/dev/video-none"]);
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
+    let said = "document.getElementById('title')?.textContent === 'No picture yet' \
+                && document.getElementById('reason').textContent.includes('/dev/video-none')";
+    chromium.wait_for(&page, said, wait::START);
+    assert_eq!(chromium.evaluate(&page, "document.body.dataset.state"), "waiting");
+}
+
+#[test]
+fn a_tab_that_was_hidden_is_not_called_old_when_it_is_shown_again() {
+    let server = Server::start(&[]);
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
+    chromium.wait_for(&page, LIVE, wait::START);
+    let states = "globalThis.states = []; new MutationObserver(() => states.push(document.body.dataset.state)) \
+                  .observe(document.body, { attributes: true }); globalThis.since = performance.now(); 0";
+    chromium.evaluate(&page, states);
+    chromium.show(&page, false);
+    // Long enough for its picture to be old, and dimmed for the case that none comes later.
+    chromium.wait_for(
+        &page,
+        "document.hidden && performance.now() - since > 4000 && document.body.classList.contains('dim')",
+        wait::SOON,
+    );
+    chromium.show(&page, true);
+    chromium.wait_for(&page, LIVE, wait::SOON);
+    let states = chromium.evaluate(&page, "states").to_string();
+    assert!(!states.contains("old"), "{states}");
+    assert_eq!(server.stats().viewers.len(), 1);
+}
+
+#[test]
+fn media_that_no_longer_arrives_leads_to_a_new_session() {
+    let server = Server::start(&[]);
+    let runtime = Runtime::new().expect("a runtime");
+    let network = Network::new(Duration::from_millis(2), 1);
+    let proxy = Proxy::start(&runtime, server.address, "", Some(network.clone()));
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&proxy.url("/"));
+    chromium.wait_for(&page, LIVE, wait::START);
+    network.set_loss(1.0);
+    chromium.wait_for(&page, OLD, wait::SOON);
+    until_true("a second session", wait::START, || proxy.exchanges().len() > 1);
+    network.set_loss(0.0);
+    chromium.wait_for(&page, LIVE, wait::START);
+}
+
+#[test]
+fn a_refusal_is_shown_in_the_words_of_the_server() {
+    let server = Server::start(&["--max-viewers", "1"]);
+    server.wait_until_running();
+    let mut chromium = DevTools::start();
+    let first = chromium.open(&server.url("/"));
+    chromium.wait_for(&first, LIVE, wait::START);
+    let second = chromium.open(&server.url("/"));
+    chromium.wait_for(&second, "document.getElementById('reason')?.textContent.includes('--max-viewers')", wait::SOON);
+    chromium.call(Some(&first), "Page.navigate", json!({ "url": "about:blank" }));
+    chromium.wait_for(&second, LIVE, wait::START);
+}
+
+#[test]
+fn several_streams_can_be_chosen_from() {
+    let server = Server::start(&[]);
+    let mut chromium = DevTools::start();
+    let page = chromium.open("about:blank");
+    // A server that has two of them, as far as the page can tell.
+    let two = "globalThis.asked = []; const real = fetch; globalThis.fetch = async (path, options) => { \
+               asked.push(path); const reply = await real(path, options); if (path !== 'api/stats') return reply; \
+               const stats = await reply.json(); stats.streams.push({ ...stats.streams[0], name: 'down & up' }); \
+               return Response.json(stats) }";
+    chromium.call(Some(&page), "Page.addScriptToEvaluateOnNewDocument", json!({ "source": two }));
+    chromium.call(Some(&page), "Page.navigate", json!({ "url": server.url("/") }));
+    chromium.wait_for(&page, LIVE, wait::START);
+    chromium.wait_for(
+        &page,
+        "!choice.hidden && streams.options.length === 2 && streams.value === 'stream1'",
+        wait::SOON,
+    );
+    chromium.evaluate(&page, "streams.value = 'down & up'; streams.dispatchEvent(new Event('change')); 0");
+    chromium.wait_for(&page, "asked.includes('whep?stream=down%20%26%20up')", wait::SOON);
+    chromium.wait_for(&page, LIVE, wait::START);
+    assert_eq!(chromium.evaluate(&page, "streams.value"), "down & up");
+    until_true("one session, not two", wait::SOON, || server.stats().viewers.len() == 1);
+}
+
+#[test]
+fn the_decisions_of_the_page_hold() {
+    let server = Server::start(&[]);
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
+    let failures = chromium.evaluate(
+        &page,
+        &format!(
+            "import('/advice.js').then(advice => {{ {}; return check(advice) }})",
+            include_str!("../src/advice_cases.js")
+        ),
+    );
+    assert_eq!(failures, Value::Array(Vec::new()));
+}
+
+#[test]
+fn the_parts_of_the_page_are_served_as_what_they_are() {
+    let server = Server::start(&[]);
+    for (path, kind) in [
+        ("/", "text/html"),
+        ("/viewer.js", "text/javascript"),
+        ("/advice.js", "text/javascript"),
+        ("/viewer.css", "text/css"),
+        ("/favicon.svg", "image/svg+xml"),
+    ] {
+        let reply = http::get(&server.url(path));
+        assert_eq!(reply.status, 200, "{path}");
+        assert!(reply.header("content-type").starts_with(kind), "{path}: {reply:?}");
+        assert_eq!(reply.header("cache-control"), "no-cache");
+        assert_eq!(reply.header("x-content-type-options"), "nosniff");
+        assert_eq!(reply.header("referrer-policy"), "no-referrer");
+        let policy = reply.header("content-security-policy");
+        assert!(policy.contains("default-src 'none'") && policy.contains("frame-ancestors"), "{policy}");
+        assert!(!policy.contains("unsafe"), "{policy}");
+        let head = http::request("HEAD", &server.url(path), None, b"");
+        assert_eq!((head.status, head.body.as_str(), head.header("etag")), (200, "", reply.header("etag")));
+        let again = http::get_if_none_match(&server.url(path), reply.header("etag"));
+        assert_eq!((again.status, again.body.as_str()), (304, ""));
+        assert_eq!(http::get_if_none_match(&server.url(path), "\"other\"").status, 200);
+    }
+    assert_eq!(http::request("POST", &server.url("/"), None, b"x").status, 405);
+}
