@@ -44,6 +44,13 @@ impl Codec {
         }
     }
 
+    pub const fn other(self) -> Self {
+        match self {
+            Codec::H264 => Codec::H265,
+            Codec::H265 => Codec::H264,
+        }
+    }
+
     /// The encoding name of its RTP payload format, in SDP and in GStreamer's caps (RFC 6184, RFC 7798).
     pub const fn rtp_name(self) -> &'static str {
         match self {

@@ -55,7 +55,7 @@ pub fn passthrough(path: &Path, codec: Codec, head_text: &str) -> Result<(), Str
         None if look.frames > 0 => Ok(()),
         None => {
             let error = look.error.map_or_else(String::new, |error| format!(" ({error})"));
-            let other = if codec == Codec::H264 { Codec::H265 } else { Codec::H264 };
+            let other = codec.other();
             Err(format!(
                 "{name}: no {} video in it{error}; drop --file-passthrough so that it is re-encoded, or give --codec \
                  {other} if it is {}",

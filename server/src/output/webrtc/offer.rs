@@ -60,7 +60,7 @@ pub fn parse(sdp: &str, codec: Codec, profile: Option<(u8, u8)>) -> Result<Offer
     let (session, mut media) = sections(sdp);
     let at = media.iter().position(|lines| wants_video(lines)).ok_or(OfferError::NoVideo)?;
     let codec = choose_codec(&media[at], codec, profile).ok_or_else(|| {
-        let other = if codec == Codec::H264 { Codec::H265 } else { Codec::H264 };
+        let other = codec.other();
         OfferError::NoCodec { stream: codec, offered: choose_codec(&media[at], other, None).map(|_| other) }
     })?;
     // The core puts its track into the first section that takes one, so only the chosen one does.
