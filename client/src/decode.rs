@@ -179,7 +179,8 @@ impl Decoder {
     /// and decoding goes on at the next keyframe. What is not RTP, or of another payload type, is ignored.
     pub fn push(&self, rtp_packet: Bytes, arrived: Instant) {
         let codec = self.now().codec();
-        let Some(packet) = Packet::parse(codec, &rtp_packet).filter(|packet| packet.payload_type == self.payload_type) else {
+        let Some(packet) = Packet::parse(codec, &rtp_packet).filter(|packet| packet.payload_type == self.payload_type)
+        else {
             return;
         };
         // The buffer keeps the packet's own memory.

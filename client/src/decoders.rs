@@ -206,12 +206,7 @@ impl DecoderRow {
     }
 
     /// The row's part of the pipeline. `has` tells whether an element has a property.
-    pub fn description(
-        &self,
-        codec: Codec,
-        exists: &dyn Fn(&str) -> bool,
-        has: &dyn Fn(&str, &str) -> bool,
-    ) -> String {
+    pub fn description(&self, codec: Codec, exists: &dyn Fn(&str) -> bool, has: &dyn Fn(&str, &str) -> bool) -> String {
         let mut text = format!("{} ! {}", self.format.caps(codec), self.element);
         for setting in self.settings {
             let better = setting.unless.is_some_and(|other| has(self.element, other));

@@ -223,7 +223,10 @@ pub(super) mod tests {
             assert_eq!(with_parameter_sets(au.clone(), &full).as_ptr(), au.as_ptr());
         }
         let keyframe = join(&[IDR_SLICE]);
-        assert_eq!(with_parameter_sets(keyframe.clone(), &ParameterSetCache::new(Codec::H264)).as_ptr(), keyframe.as_ptr());
+        assert_eq!(
+            with_parameter_sets(keyframe.clone(), &ParameterSetCache::new(Codec::H264)).as_ptr(),
+            keyframe.as_ptr()
+        );
     }
 
     #[test]

@@ -133,7 +133,10 @@ async fn accept(api: &Api, arrival: Arrival, sdp: String) -> Result<Accepted, Fa
 /// What a viewer that cannot decode the stream may do; `offered` is what it could decode. `local` is the address by which it
 /// came.
 fn remedy(api: &Api, local: IpAddr, offered: Option<Codec>) -> String {
-    let rtsp = api.rtsp.as_ref().map(|rtsp| format!("watch by RTSP (rtsp://{local}:{}{})", rtsp.info().port, rtsp.info().path));
+    let rtsp = api
+        .rtsp
+        .as_ref()
+        .map(|rtsp| format!("watch by RTSP (rtsp://{local}:{}{})", rtsp.info().port, rtsp.info().path));
     let restart = match offered {
         Some(codec) => format!("start the server with --codec {codec}"),
         None => "use a viewer that can decode it".to_owned(),

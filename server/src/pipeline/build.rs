@@ -199,7 +199,8 @@ fn attach(
     shared: &Arc<Shared>,
 ) -> Result<(), GraphError> {
     let Tail::ByCaps { raw, nvmm, encoded } = &plan.tail else { return Ok(()) };
-    let unusable = || GraphError::Start(format!("--pipeline ends in {caps}: end it with raw or {} video", plan.codec.title()));
+    let unusable =
+        || GraphError::Start(format!("--pipeline ends in {caps}: end it with raw or {} video", plan.codec.title()));
     let is_encoded = caps.structure(0).is_some_and(|s| s.name() == plan.codec.media_type());
     let is_nvmm = caps.features(0).is_some_and(|features| features.contains("memory:NVMM"));
     let text = match (is_encoded, is_nvmm) {

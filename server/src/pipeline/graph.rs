@@ -244,7 +244,9 @@ impl Graph {
     pub fn set_bitrate(&self, bitrate: Bitrate) -> Result<(), GraphError> {
         let output = self.shared.output.get().and_then(|output| output.encoder.as_ref());
         let Some((encoder, row)) = output.and_then(|(encoder, row)| Some((encoder.upgrade()?, row))) else {
-            return Err(GraphError::Bitrate("the source's stream goes out untouched, nothing encodes it here".to_owned()));
+            return Err(GraphError::Bitrate(
+                "the source's stream goes out untouched, nothing encodes it here".to_owned(),
+            ));
         };
         let mut settings = self.lock_settings();
         let wanted = Settings { bitrate, ..*settings };

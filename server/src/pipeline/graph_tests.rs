@@ -307,7 +307,8 @@ fn a_passed_through_file_of_h265_is_cut_into_pictures_and_one_with_b_frames_refu
         let first = codec::nal_units(&units[0].data).map(|nal| Codec::H265.nal_type(nal)).collect::<Vec<_>>();
         assert!([32, 33, 34].iter().all(|kind| first.contains(kind)), "{name}: {first:?}");
         // As H.264, which it is not, it is refused with what to do.
-        let Err(PrepareError::Fatal(reason)) = prepare(&CaptureConfig { codec: Codec::H264, ..config }, &Chosen::unused())
+        let Err(PrepareError::Fatal(reason)) =
+            prepare(&CaptureConfig { codec: Codec::H264, ..config }, &Chosen::unused())
         else {
             panic!("{name}: H.265 is no H.264")
         };

@@ -117,11 +117,18 @@ fn a_stream_of_h265_is_parsed_and_rated_as_such() {
     let h265 = |source| CaptureConfig { codec: Codec::H265, ..config(source) };
     let plan = make(&h265(SourceKind::Test), "x265enc", &["bitrate"], vec![]);
     let text = plan.text();
-    assert!(text.contains("! x265enc name=rov_enc bitrate=9000 ! video/x-h265,profile=(string)main ! h265parse"), "{text}");
+    assert!(
+        text.contains("! x265enc name=rov_enc bitrate=9000 ! video/x-h265,profile=(string)main ! h265parse"),
+        "{text}"
+    );
     assert!(text.contains(end), "{text}");
     assert_eq!(bitrate_for(&plan, Resolution::new(640, 480), Some(Fps::whole(30))), Bitrate::from_kbps(2149));
     let file = make(&CaptureConfig { file_passthrough: true, ..h265(SourceKind::File) }, "x265enc", &[], vec![]);
-    assert!(file.head.contains("qtdemux ! video/x-h265 ! h265parse config-interval=-1 ! video/x-h265,"), "{}", file.head);
+    assert!(
+        file.head.contains("qtdemux ! video/x-h265 ! h265parse config-interval=-1 ! video/x-h265,"),
+        "{}",
+        file.head
+    );
     assert!(file.encoder.is_none());
     let stdin = make(&h265(SourceKind::Stdin), "x265enc", &[], vec![]);
     assert!(stdin.head.contains("! h265parse config-interval=-1 !") && stdin.encoder.is_none(), "{}", stdin.head);

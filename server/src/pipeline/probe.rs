@@ -259,7 +259,8 @@ mod tests {
             "x265enc" => Ok(()),
             _ => Err(NOT_INSTALLED.to_owned()),
         });
-        let message = "--encoder x264enc does not work (it encodes H.264, and --codec is h265); those that work here: x265enc";
+        let message =
+            "--encoder x264enc does not work (it encodes H.264, and --codec is h265); those that work here: x265enc";
         assert_eq!(error.unwrap_err().0, message);
     }
 
@@ -275,7 +276,8 @@ mod tests {
     #[test]
     fn an_encoder_that_failed_at_work_is_passed_over() {
         let config = CaptureConfig { resolution: Some(Resolution::new(320, 240)), ..CaptureConfig::default() };
-        let others: Vec<_> = encoder::elements(Codec::H264).into_iter().filter(|element| *element != "openh264enc").collect();
+        let others: Vec<_> =
+            encoder::elements(Codec::H264).into_iter().filter(|element| *element != "openh264enc").collect();
         let chosen = choose_encoder(&config, &others).unwrap();
         assert_eq!(chosen.row.element, "openh264enc");
         assert!(chosen.tried.iter().any(|tried| tried.element == "x264enc" && tried.outcome == FAILED));

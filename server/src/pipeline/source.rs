@@ -346,8 +346,7 @@ fn file(config: &CaptureConfig, machine: &Machine) -> Result<Source, Missing> {
 
 fn stdin(config: &CaptureConfig, machine: &Machine) -> Source {
     // Time of arrival is all that a pipe knows of time.
-    let text =
-        format!("fdsrc fd={} do-timestamp=true blocksize=65536 ! {}", machine.stdin_fd, parsed(config.codec));
+    let text = format!("fdsrc fd={} do-timestamp=true blocksize=65536 ! {}", machine.stdin_fd, parsed(config.codec));
     live("standard input".to_owned(), text, Output::Encoded)
 }
 
