@@ -3,7 +3,7 @@
 //!
 //! In order, packets go straight through; only a gap waits, and only as long as a retransmission may take. A picture
 //! with a hole, and every one that refers to it, is never shown: decoding goes on at the next keyframe, which is asked
-//! for. Limits: H.264 alone, one stream, no audio.
+//! for. Limits: H.264 and H.265, one stream, no audio.
 
 mod flow;
 mod gate;
@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use gstreamer as gst;
+use rov_common::codec::Codec;
 use rov_common::units::Resolution;
 
 use self::flow::Flow;
@@ -42,6 +43,8 @@ const END_TIME: Duration = Duration::from_millis(200);
 /// What to decode, and how.
 #[derive(Clone, Debug)]
 pub struct DecoderConfig {
+    /// What the stream is expected to be; [`Decoder::set_codec`] says it when that is known.
+    pub codec: Codec,
     pub choice: DecoderChoice,
     /// The longest wait for a retransmission: how long a gap may hold up what is behind it.
     pub latency: Duration,
@@ -71,8 +74,8 @@ pub enum DecodeError {
     MissingElement { element: &'static str, package: &'static str },
     #[error("GStreamer has no decoder element {name}; it has {}", list(.available))]
     NoSuchDecoder { name: String, available: Vec<String> },
-    #[error("no H.264 decoder works: {}", reasons(.tried))]
-    NoneWorks { tried: Vec<(String, String)> },
+    #[error("no {} decoder works: {}", .codec.title(), reasons(.tried))]
+    NoneWorks { codec: Codec, tried: Vec<(String, String)> },
     #[error("decoder {name} does not work: {reason}; those that do: {}", list(.working))]
     DoesNotWork { name: String, reason: String, working: Vec<String> },
     #[error("cannot start the decoder's thread: {0}")]
@@ -124,10 +127,11 @@ impl Decoder {
         on_event: impl Fn(DecodeEvent) + Send + Sync + 'static,
     ) -> Result<Self, DecodeError> {
         gst::init()?;
-        need_elements()?;
-        let candidates = decoders::candidates(&config.choice, &graph::exists, &graph::has_property);
+        let config = DecoderConfig { codec: decoders::first_codec(config.codec, &config.choice), ..config };
+        need_elements(config.codec)?;
+        let candidates = decoders::candidates(config.codec, &config.choice, &graph::exists, &graph::has_property);
         if candidates.is_empty() {
-            return Err(no_candidate(&config.choice));
+            return Err(no_candidate(config.codec, &config.choice));
         }
         Self::start_with(candidates, config, mailbox, on_event)
     }
@@ -149,10 +153,10 @@ impl Decoder {
             stopped: AtomicBool::new(false),
         });
         let payload_type = config.payload_type;
-        let choice = config.choice.clone();
+        let (codec, choice) = (config.codec, config.choice.clone());
         let mut supervisor = Supervisor::new(candidates, config, Arc::clone(&shared), Box::new(on_event));
         if let Err(tried) = supervisor.begin() {
-            return Err(nothing_started(choice, tried));
+            return Err(nothing_started(codec, choice, tried));
         }
         let now = supervisor.now();
         let (alive, ended) = mpsc::sync_channel(1);
@@ -174,7 +178,9 @@ impl Decoder {
     /// One whole RTP packet, which came at `arrived`. Never waits; a packet that does not fit is counted and left out,
     /// and decoding goes on at the next keyframe. What is not RTP, or of another payload type, is ignored.
     pub fn push(&self, rtp_packet: Bytes, arrived: Instant) {
-        let Some(packet) = Packet::parse(&rtp_packet).filter(|packet| packet.payload_type == self.payload_type) else {
+        let codec = self.now().codec();
+        let Some(packet) = Packet::parse(codec, &rtp_packet).filter(|packet| packet.payload_type == self.payload_type)
+        else {
             return;
         };
         // The buffer keeps the packet's own memory.
@@ -194,6 +200,15 @@ impl Decoder {
             }
         } else {
             self.overflowing.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// What the packets that follow hold. Another codec than before costs the time to build another pipeline, during which
+    /// packets are kept.
+    pub fn set_codec(&self, codec: Codec) {
+        let changed = self.now().set_codec(codec);
+        if changed {
+            self.shared.tell(Note::NewStream);
         }
     }
 
@@ -240,15 +255,16 @@ impl Drop for Decoder {
 }
 
 /// The elements without which nothing works, and the Debian packages that hold them.
-fn need_elements() -> Result<(), DecodeError> {
+fn need_elements(codec: Codec) -> Result<(), DecodeError> {
     let good = "the GStreamer 'good' plugins (gstreamer1.0-plugins-good)";
     let base = "the GStreamer 'base' plugins (gstreamer1.0-plugins-base)";
     let bad = "the GStreamer 'bad' plugins (gstreamer1.0-plugins-bad)";
+    let (depay, parse) = graph::stream_elements(codec);
     let needed = [
         ("appsrc", base),
         ("rtpjitterbuffer", good),
-        ("rtph264depay", good),
-        ("h264parse", bad),
+        (depay, good),
+        (parse, bad),
         ("videoscale", base),
         ("videoconvert", base),
         ("appsink", base),
@@ -259,34 +275,55 @@ fn need_elements() -> Result<(), DecodeError> {
     }
 }
 
-fn no_candidate(choice: &DecoderChoice) -> DecodeError {
+fn no_candidate(codec: Codec, choice: &DecoderChoice) -> DecodeError {
     match choice {
-        DecoderChoice::Auto => DecodeError::MissingElement {
-            element: "avdec_h264",
-            package: "an H.264 decoder for GStreamer (gstreamer1.0-libav, or gstreamer1.0-plugins-bad for openh264dec)",
-        },
+        DecoderChoice::Auto => {
+            let (element, package) = software(codec);
+            DecodeError::MissingElement { element, package }
+        }
         DecoderChoice::Element(name) => {
             DecodeError::NoSuchDecoder { name: name.clone(), available: available_decoders() }
         }
     }
 }
 
-fn nothing_started(choice: DecoderChoice, tried: Vec<(String, String)>) -> DecodeError {
+/// The decoder that works everywhere, and what to install for it.
+fn software(codec: Codec) -> (&'static str, &'static str) {
+    match codec {
+        Codec::H264 => (
+            "avdec_h264",
+            "an H.264 decoder for GStreamer (gstreamer1.0-libav, or gstreamer1.0-plugins-bad for openh264dec)",
+        ),
+        Codec::H265 => (
+            "avdec_h265",
+            "an H.265 decoder for GStreamer (gstreamer1.0-libav, or gstreamer1.0-plugins-bad for libde265dec)",
+        ),
+    }
+}
+
+fn nothing_started(codec: Codec, choice: DecoderChoice, tried: Vec<(String, String)>) -> DecodeError {
     match choice {
-        DecoderChoice::Auto => DecodeError::NoneWorks { tried },
+        DecoderChoice::Auto => DecodeError::NoneWorks { codec, tried },
         DecoderChoice::Element(name) => {
             let reason = tried.into_iter().map(|(_, reason)| reason).collect::<Vec<_>>().join("; ");
-            let mut working = supervisor::startable();
+            let mut working = supervisor::startable(codec);
             working.retain(|element| *element != name);
             DecodeError::DoesNotWork { name, reason, working }
         }
     }
 }
 
-/// The decoders of the table that GStreamer has here, hardware first. They are registered; that they work shows only
+/// The decoders of the tables that GStreamer has here, those of H.264 first, and of each the hardware first. They are registered; that they work shows only
 /// when they are started.
 pub fn available_decoders() -> Vec<String> {
-    decoders::available(&graph::exists).into_iter().map(|row| row.element.to_owned()).collect()
+    let all = [Codec::H264, Codec::H265].into_iter().flat_map(|codec| decoders::available(codec, &graph::exists));
+    let mut names: Vec<String> = Vec::new();
+    for row in all {
+        if !names.iter().any(|name| name == row.element) {
+            names.push(row.element.to_owned());
+        }
+    }
+    names
 }
 
 fn list(names: &[String]) -> String {

@@ -1,10 +1,12 @@
-//! The table of H.264 decoders, hardware first: which GStreamer element, with which low-delay settings.
+//! The tables of decoders, one for each codec, hardware first: which GStreamer element, with which low-delay settings.
 //!
 //! Pure: what the machine has comes in by a function, the pipeline text goes out. A row's settings are set only where
 //! the element has such a property, because GStreamer 1.14 lacks many of them; a missing one is never an error.
 
 use std::fmt;
 use std::str::FromStr;
+
+use rov_common::codec::Codec;
 
 /// Which decoder to use.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,16 +44,18 @@ enum Format {
     /// Annex B with start codes.
     ByteStream,
     /// Length-prefixed, with the parameter sets in the caps: Apple's decoder takes nothing else.
-    Avc,
+    LengthPrefixed,
 }
 
 impl Format {
-    fn caps(self) -> &'static str {
+    fn caps(self, codec: Codec) -> String {
+        let format = match (self, codec) {
+            (Self::ByteStream, _) => "byte-stream",
+            (Self::LengthPrefixed, Codec::H264) => "avc",
+            (Self::LengthPrefixed, Codec::H265) => "hvc1",
+        };
         // Without `alignment`, h264parse holds one access unit back even when the source is live.
-        match self {
-            Self::ByteStream => "video/x-h264,stream-format=byte-stream,alignment=au",
-            Self::Avc => "video/x-h264,stream-format=avc,alignment=au",
-        }
+        format!("{},stream-format={format},alignment=au", codec.media_type())
     }
 }
 
@@ -86,78 +90,124 @@ const fn row(element: &'static str, settings: &'static [Setting]) -> DecoderRow 
 /// picture buffer would allow. Right for our streams, which have no B-frames.
 const FLEXIBLE: &[Setting] = &[set("compliance", "flexible")];
 
+const NVIDIA_JETSON: DecoderRow = DecoderRow {
+    element: "nvv4l2decoder",
+    format: Format::ByteStream,
+    settings: &[set("disable-dpb", "true"), set("enable-max-performance", "true")],
+    // NVMM memory; nvvidconv also converts the colours, in hardware.
+    after: Some(("nvvidconv", "nvvidconv ! video/x-raw,format=BGRx")),
+};
+
+const APPLE: DecoderRow =
+    DecoderRow { element: "vtdec_hw", format: Format::LengthPrefixed, settings: &[], after: None };
+
+const LIBAV: &[Setting] = &[
+    set("thread-type", "slice"),
+    // Before 1.20 the kind of threading cannot be chosen, and frame threads each hold a picture.
+    Setting { property: "max-threads", value: "1", unless: Some("thread-type") },
+    set("std-compliance", "normal"),
+    set("output-corrupt", "true"),
+];
+
+/// The table of a codec.
+pub fn table(codec: Codec) -> &'static [DecoderRow] {
+    match codec {
+        Codec::H264 => DECODERS,
+        Codec::H265 => DECODERS_H265,
+    }
+}
+
 /// Hardware first; within it the vendor's own before the general.
-pub const DECODERS: &[DecoderRow] = &[
+const DECODERS: &[DecoderRow] = &[
     row("nvh264dec", &[set("max-display-delay", "0")]),
     row("nvh264sldec", &[set("max-display-delay", "0"), set("compliance", "flexible")]),
-    DecoderRow {
-        element: "nvv4l2decoder",
-        format: Format::ByteStream,
-        settings: &[set("disable-dpb", "true"), set("enable-max-performance", "true")],
-        // NVMM memory; nvvidconv also converts the colours, in hardware.
-        after: Some(("nvvidconv", "nvvidconv ! video/x-raw,format=BGRx")),
-    },
+    NVIDIA_JETSON,
     row("vah264dec", FLEXIBLE),
     row("vaapih264dec", &[set("low-latency", "true")]),
     row("v4l2slh264dec", FLEXIBLE),
     row("v4l2h264dec", &[]),
     row("d3d11h264dec", FLEXIBLE),
-    DecoderRow { element: "vtdec_hw", format: Format::Avc, settings: &[], after: None },
-    row(
-        "avdec_h264",
-        &[
-            set("thread-type", "slice"),
-            // Before 1.20 the kind of threading cannot be chosen, and frame threads each hold a picture.
-            Setting { property: "max-threads", value: "1", unless: Some("thread-type") },
-            set("std-compliance", "normal"),
-            set("output-corrupt", "true"),
-        ],
-    ),
+    APPLE,
+    row("avdec_h264", LIBAV),
     row("openh264dec", &[]),
+];
+
+/// These decoders give each picture at once by themselves where the SPS says that nothing is reordered.
+const DECODERS_H265: &[DecoderRow] = &[
+    row("nvh265dec", &[set("max-display-delay", "0")]),
+    row("nvh265sldec", &[set("max-display-delay", "0")]),
+    NVIDIA_JETSON,
+    row("vah265dec", &[]),
+    row("vaapih265dec", &[]),
+    row("v4l2slh265dec", &[]),
+    row("v4l2h265dec", &[]),
+    row("d3d11h265dec", &[]),
+    APPLE,
+    row("avdec_h265", LIBAV),
+    row("libde265dec", &[]),
 ];
 
 /// A decoder to try: its name and its part of the pipeline, from access units to raw pictures in system memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
+    pub codec: Codec,
     pub element: String,
     /// GStreamer description: caps of the coded stream, the decoder, what follows it.
     pub description: String,
 }
 
-/// The elements of the table that this machine has, in order.
-pub fn available(exists: &dyn Fn(&str) -> bool) -> Vec<&'static DecoderRow> {
-    DECODERS.iter().filter(|row| exists(row.element)).collect()
+/// The elements of the codec's table that this machine has, in order.
+pub fn available(codec: Codec, exists: &dyn Fn(&str) -> bool) -> Vec<&'static DecoderRow> {
+    table(codec).iter().filter(|row| exists(row.element)).collect()
 }
 
-/// The decoders to try for `choice`, in order; empty where there is none. A named element that is not in the table is
-/// used as it is, so that a decoder newer than this program can be tried.
+/// Whether the element is in the other codec's table alone, so that it decodes nothing else.
+fn decodes_only_another(codec: Codec, element: &str) -> bool {
+    let is_in = |codec: Codec| table(codec).iter().any(|row| row.element == element);
+    !is_in(codec) && is_in(codec.other())
+}
+
+/// What to begin with before the stream is known: `codec`, unless the named decoder is for the other one.
+pub fn first_codec(codec: Codec, choice: &DecoderChoice) -> Codec {
+    match choice {
+        DecoderChoice::Element(name) if decodes_only_another(codec, name) => codec.other(),
+        _ => codec,
+    }
+}
+
+/// The decoders to try for `choice`, in order; empty where there is none. A named element that is in no table is used as it is,
+/// so that a decoder newer than this program can be tried.
 pub fn candidates(
+    codec: Codec,
     choice: &DecoderChoice,
     exists: &dyn Fn(&str) -> bool,
     has: &dyn Fn(&str, &str) -> bool,
 ) -> Vec<Candidate> {
     match choice {
-        DecoderChoice::Auto => available(exists).into_iter().map(|row| row.candidate(exists, has)).collect(),
-        DecoderChoice::Element(name) if !exists(name) => Vec::new(),
+        DecoderChoice::Auto => {
+            available(codec, exists).into_iter().map(|row| row.candidate(codec, exists, has)).collect()
+        }
+        DecoderChoice::Element(name) if !exists(name) || decodes_only_another(codec, name) => Vec::new(),
         DecoderChoice::Element(name) => {
-            let known = DECODERS.iter().find(|row| row.element == name);
-            vec![known.map_or_else(|| unknown(name), |row| row.candidate(exists, has))]
+            let known = table(codec).iter().find(|row| row.element == name);
+            vec![known.map_or_else(|| unknown(codec, name), |row| row.candidate(codec, exists, has))]
         }
     }
 }
 
-fn unknown(name: &str) -> Candidate {
-    Candidate { element: name.to_owned(), description: format!("{} ! {name}", Format::ByteStream.caps()) }
+fn unknown(codec: Codec, name: &str) -> Candidate {
+    let description = format!("{} ! {name}", Format::ByteStream.caps(codec));
+    Candidate { codec, element: name.to_owned(), description }
 }
 
 impl DecoderRow {
-    fn candidate(&self, exists: &dyn Fn(&str) -> bool, has: &dyn Fn(&str, &str) -> bool) -> Candidate {
-        Candidate { element: self.element.to_owned(), description: self.description(exists, has) }
+    fn candidate(&self, codec: Codec, exists: &dyn Fn(&str) -> bool, has: &dyn Fn(&str, &str) -> bool) -> Candidate {
+        Candidate { codec, element: self.element.to_owned(), description: self.description(codec, exists, has) }
     }
 
     /// The row's part of the pipeline. `has` tells whether an element has a property.
-    pub fn description(&self, exists: &dyn Fn(&str) -> bool, has: &dyn Fn(&str, &str) -> bool) -> String {
-        let mut text = format!("{} ! {}", self.format.caps(), self.element);
+    pub fn description(&self, codec: Codec, exists: &dyn Fn(&str) -> bool, has: &dyn Fn(&str, &str) -> bool) -> String {
+        let mut text = format!("{} ! {}", self.format.caps(codec), self.element);
         for setting in self.settings {
             let better = setting.unless.is_some_and(|other| has(self.element, other));
             if !better && has(self.element, setting.property) {
@@ -180,7 +230,7 @@ mod tests {
 
     fn text(element: &str, has: &dyn Fn(&str, &str) -> bool) -> String {
         let row = DECODERS.iter().find(|row| row.element == element).expect("a row");
-        row.description(&|_| true, has)
+        row.description(Codec::H264, &|_| true, has)
     }
 
     #[test]
@@ -212,10 +262,47 @@ mod tests {
     }
 
     #[test]
+    fn each_row_of_h265_gives_its_text() {
+        let au = "video/x-h265,stream-format=byte-stream,alignment=au";
+        let golden = [
+            format!("{au} ! nvh265dec max-display-delay=0"),
+            format!("{au} ! nvh265sldec max-display-delay=0"),
+            format!(
+                "{au} ! nvv4l2decoder disable-dpb=true enable-max-performance=true ! nvvidconv ! video/x-raw,format=BGRx"
+            ),
+            format!("{au} ! vah265dec"),
+            format!("{au} ! vaapih265dec"),
+            format!("{au} ! v4l2slh265dec"),
+            format!("{au} ! v4l2h265dec"),
+            format!("{au} ! d3d11h265dec"),
+            "video/x-h265,stream-format=hvc1,alignment=au ! vtdec_hw".to_owned(),
+            format!("{au} ! avdec_h265 thread-type=slice std-compliance=normal output-corrupt=true"),
+            format!("{au} ! libde265dec"),
+        ];
+        let texts: Vec<_> =
+            table(Codec::H265).iter().map(|row| row.description(Codec::H265, &|_| true, &|_, _| true)).collect();
+        assert_eq!(texts, golden);
+    }
+
+    #[test]
+    fn a_decoder_of_one_codec_is_not_tried_for_the_other() {
+        let choice = |name: &str| DecoderChoice::Element(name.to_owned());
+        let names = |codec, name: &str| candidates(codec, &choice(name), &|_| true, &|_, _| true).len();
+        assert_eq!((names(Codec::H264, "avdec_h264"), names(Codec::H265, "avdec_h264")), (1, 0));
+        assert_eq!((names(Codec::H264, "nvv4l2decoder"), names(Codec::H265, "nvv4l2decoder")), (1, 1));
+        assert_eq!((names(Codec::H264, "mppvideodec"), names(Codec::H265, "mppvideodec")), (1, 1));
+        assert_eq!(first_codec(Codec::H264, &choice("avdec_h265")), Codec::H265);
+        assert_eq!(first_codec(Codec::H264, &choice("nvv4l2decoder")), Codec::H264);
+        assert_eq!(first_codec(Codec::H264, &DecoderChoice::Auto), Codec::H264);
+    }
+
+    #[test]
     fn properties_that_an_old_element_lacks_are_left_out() {
-        for row in DECODERS {
-            let bare = row.description(&|_| false, &|_, _| false);
-            assert_eq!(bare, format!("{} ! {}", row.format.caps(), row.element));
+        for codec in [Codec::H264, Codec::H265] {
+            for row in table(codec) {
+                let bare = row.description(codec, &|_| false, &|_, _| false);
+                assert_eq!(bare, format!("{} ! {}", row.format.caps(codec), row.element));
+            }
         }
     }
 
@@ -228,7 +315,7 @@ mod tests {
     #[test]
     fn auto_takes_what_the_machine_has_in_the_tables_order() {
         let exists = |element: &str| matches!(element, "openh264dec" | "avdec_h264" | "vah264dec");
-        let found = candidates(&DecoderChoice::Auto, &exists, &|_, _| false);
+        let found = candidates(Codec::H264, &DecoderChoice::Auto, &exists, &|_, _| false);
         let names: Vec<_> = found.iter().map(|candidate| candidate.element.as_str()).collect();
         assert_eq!(names, ["vah264dec", "avdec_h264", "openh264dec"]);
     }
@@ -236,15 +323,15 @@ mod tests {
     #[test]
     fn a_named_decoder_is_the_only_one_tried() {
         let choice = DecoderChoice::Element("openh264dec".to_owned());
-        let found = candidates(&choice, &|_| true, &|_, _| false);
+        let found = candidates(Codec::H264, &choice, &|_| true, &|_, _| false);
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].element, "openh264dec");
-        assert!(candidates(&choice, &|_| false, &|_, _| false).is_empty());
+        assert!(candidates(Codec::H264, &choice, &|_| false, &|_, _| false).is_empty());
     }
 
     #[test]
     fn a_decoder_outside_the_table_can_be_named() {
-        let found = candidates(&DecoderChoice::Element("mppvideodec".into()), &|_| true, &|_, _| true);
+        let found = candidates(Codec::H264, &DecoderChoice::Element("mppvideodec".into()), &|_| true, &|_, _| true);
         assert_eq!(found[0].description, format!("{AU} ! mppvideodec"));
     }
 

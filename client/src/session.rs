@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use rov_common::api::StreamState;
 use rov_common::backoff::Backoff;
+use rov_common::codec::Codec;
 use rov_common::sync::lock;
 use rov_common::window::RateWindow;
 use thiserror::Error;
@@ -162,6 +163,8 @@ impl Prepared {
             return Ok(kept);
         }
         let decoder_config = DecoderConfig {
+            // Until the server has answered.
+            codec: Codec::H264,
             choice: config.decoder.clone(),
             latency: config.latency,
             payload_type: PAYLOAD_TYPE,
@@ -201,7 +204,10 @@ async fn watch(
         counted.last_us.store(packet_clock.micros(at), Ordering::Relaxed);
         sink.push(packet, at);
     };
-    let open = Connection::open(server.url.clone(), config.stun.as_deref(), config.latency, keyframe_wanted, on_packet);
+    let decodes = Arc::clone(decoder);
+    let on_codec = move |codec| decodes.set_codec(codec);
+    let stun = config.stun.as_deref();
+    let open = Connection::open(server.url.clone(), stun, config.latency, keyframe_wanted, on_codec, on_packet);
     let connection = tokio::select! {
         connection = open => connection?,
         () = given_up(shutdown) => return Ok(()),

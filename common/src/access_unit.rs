@@ -7,12 +7,13 @@ use bytes::Bytes;
 /// One coded picture in decoding order, which is also its presentation order (there are no B-frames).
 #[derive(Clone, Debug)]
 pub struct AccessUnit {
-    /// H.264 Annex B byte stream (ITU-T H.264 Annex B): NAL units with start codes. A keyframe carries SPS and PPS in band.
+    /// H.264 or H.265 byte stream (Annex B of ITU-T H.264 and H.265): NAL units with start codes. A keyframe carries its
+    /// parameter sets in band.
     pub data: Bytes,
     /// Presentation time since the start of the stream.
     pub pts: Duration,
     /// When the picture was captured (or read), on this machine's monotonic clock.
     pub captured_at: Instant,
-    /// An IDR picture: decoding can start here.
+    /// Decoding can start here: an IDR picture, of H.265 any intra random access picture.
     pub keyframe: bool,
 }

@@ -34,7 +34,8 @@ pub struct Cli {
     pub name: Option<String>,
 
     /// Where the pictures come from. auto: CSI camera, else the first camera, else a test picture labelled NO CAMERA
-    /// (with --file, --pipeline or --device: that file, pipeline or webcam). stdin: an H.264 Annex B stream, sent untouched
+    /// (with --file, --pipeline or --device: that file, pipeline or webcam). stdin: an Annex B stream of the
+    /// codec of --codec, sent untouched
     #[arg(long, value_enum, value_name = "SOURCE", default_value_t = SourceKind::Auto)]
     pub source: SourceKind,
 
@@ -47,7 +48,7 @@ pub struct Cli {
     #[arg(long, value_name = "FILE")]
     pub file: Option<PathBuf>,
 
-    /// Send the H.264 of --file as it is, without re-encoding: MP4, MKV, MPEG-TS or raw Annex B without B-frames
+    /// Send the H.264 of --file (with --codec h265 its H.265) as it is, without re-encoding: MP4, MKV, MPEG-TS or raw Annex B without B-frames
     /// [default: off]
     #[arg(long)]
     pub file_passthrough: bool,
@@ -56,7 +57,8 @@ pub struct Cli {
     #[arg(long)]
     pub no_loop: bool,
 
-    /// GStreamer description for --source pipeline; its last element gives raw or H.264 video,
+    /// GStreamer description for --source pipeline; its last element gives raw video, or H.264
+    /// (with --codec h265 H.265),
     /// as in "v4l2src device=/dev/video2 ! image/jpeg ! jpegdec" [default: none]
     #[arg(long, value_name = "DESCRIPTION")]
     pub pipeline: Option<String>,
@@ -79,7 +81,7 @@ pub struct Cli {
     pub fps: u32,
 
     /// Bit rate in kbit/s; 0 = auto: 15000 * (width * height * fps / 62208000)^0.75, that is 15 Mbit/s for 1080p30,
-    /// 3.6 for 640x480 at 30, 71 for 4K60; at least 500 kbit/s and at most 100 Mbit/s
+    /// 3.6 for 640x480 at 30, 71 for 4K60; with --codec h265 0.6 times that; at least 500 kbit/s and at most 100 Mbit/s
     #[arg(long, value_name = "KBIT/S", default_value_t = 0)]
     pub bitrate: u32,
 
@@ -91,7 +93,8 @@ pub struct Cli {
     #[arg(long, value_name = "h264|h265", default_value_t = Codec::H264)]
     pub codec: Codec,
 
-    /// H.264 profile; baseline (constrained) plays everywhere, high gives a better picture for the same bit rate
+    /// H.264 profile; baseline (constrained) plays everywhere, high gives a better picture for the same bit rate. With
+    /// --codec h265 it is always H.265's main
     #[arg(long, value_enum, value_name = "PROFILE", default_value_t = Profile::Baseline)]
     pub profile: Profile,
 

@@ -1,4 +1,5 @@
-//! One access unit into RTP payloads (RFC 6184, packetization-mode 1), once for all viewers.
+//! One access unit into RTP payloads (H.264: RFC 6184, packetization-mode 1; H.265: RFC 7798, without decoding order numbers),
+//! once for all viewers.
 //!
 //! Only payloads are made here: each viewer has its own SSRC, sequence numbers and header extensions, so headers are
 //! put on per viewer, around the same shared bytes.
@@ -7,16 +8,18 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use rov_common::access_unit::AccessUnit;
-use rov_common::codec;
+use rov_common::codec::{self, Codec, NalKind};
 
-/// The RTP clock of H.264, ticks per second (RFC 6184 section 8.2.1).
+/// The RTP clock of H.264 and H.265, ticks per second (RFC 6184 section 8.2.1, RFC 7798 section 7.1).
 pub const CLOCK_RATE: u32 = 90_000;
 
 /// The largest RTP payload in bytes. With RTP header, extension, RTX, SRTP tag, UDP and IPv4 it makes 1,266 bytes, below the
 /// 1,280 that any path carries (RFC 8200), so that tunnels on the tether do not fragment it.
 pub const MAX_PAYLOAD: usize = 1_200;
 
+/// The types of fragments (RFC 6184 section 5.8, RFC 7798 section 4.4.3).
 const FU_A: u8 = 28;
+const H265_FU: u8 = 49;
 
 /// One access unit, ready to be sent to any number of viewers.
 #[derive(Clone, Debug)]
@@ -32,20 +35,22 @@ pub struct RtpFrame {
 }
 
 /// Splits `unit` into payloads. Access unit delimiters are left out: RTP's marker bit does their work.
-pub fn packetize(unit: &AccessUnit, pts: Duration) -> RtpFrame {
+pub fn packetize(codec: Codec, unit: &AccessUnit, pts: Duration) -> RtpFrame {
     let mut payloads = Vec::with_capacity(unit.data.len() / MAX_PAYLOAD + 4);
     // Fragments carry a header of their own, so they are copied, all into one allocation; whole NAL units are not.
-    let fragment_space = unit.data.len() + (unit.data.len() / (MAX_PAYLOAD - 2) + 4) * 2;
+    let fragment_space = unit.data.len() + (unit.data.len() / (MAX_PAYLOAD - 3) + 4) * 3;
     let mut arena = BytesMut::new();
     for nal in codec::nal_units(&unit.data) {
-        match codec::nal_type(nal) {
-            codec::AUD => continue,
+        match codec.nal_kind(nal) {
+            NalKind::Delimiter => continue,
+            // No whole header: nothing that a receiver could take.
+            _ if nal.len() < codec.nal_header_len() => continue,
             _ if nal.len() <= MAX_PAYLOAD => payloads.push(unit.data.slice_ref(nal)),
             _ => {
                 if arena.capacity() == 0 {
                     arena.reserve(fragment_space);
                 }
-                fragment(nal, &mut arena, &mut payloads);
+                fragment(codec, nal, &mut arena, &mut payloads);
             }
         }
     }
@@ -58,16 +63,20 @@ pub fn packetize(unit: &AccessUnit, pts: Duration) -> RtpFrame {
     }
 }
 
-/// RFC 6184 section 5.8: FU-A fragments of one NAL unit, all full except the last, so that UDP segmentation offload
-/// can send them as one run.
-fn fragment(nal: &[u8], arena: &mut BytesMut, payloads: &mut Vec<Bytes>) {
-    let (header, body) = (nal[0], &nal[1..]);
-    let count = body.len().div_ceil(MAX_PAYLOAD - 2);
-    for (i, chunk) in body.chunks(MAX_PAYLOAD - 2).enumerate() {
+/// RFC 6184 section 5.8, RFC 7798 section 4.4.3: fragments of one NAL unit, all full except the last, so that UDP segmentation
+/// offload can send them as one run. The NAL unit's header goes into that of the payload, and its type behind that.
+fn fragment(codec: Codec, nal: &[u8], arena: &mut BytesMut, payloads: &mut Vec<Bytes>) {
+    let (header, body) = nal.split_at(codec.nal_header_len());
+    let room = MAX_PAYLOAD - header.len() - 1;
+    let count = body.len().div_ceil(room);
+    for (i, chunk) in body.chunks(room).enumerate() {
         let start = if i == 0 { 0x80 } else { 0 };
         let end = if i + 1 == count { 0x40 } else { 0 };
-        arena.put_u8((header & 0xE0) | FU_A);
-        arena.put_u8(start | end | (header & 0x1F));
+        match codec {
+            Codec::H264 => arena.put_u8((header[0] & 0xE0) | FU_A),
+            Codec::H265 => arena.put_slice(&[(header[0] & 0x81) | H265_FU << 1, header[1]]),
+        }
+        arena.put_u8(start | end | codec.nal_type(nal));
         arena.put_slice(chunk);
         payloads.push(arena.split().freeze());
     }
@@ -91,15 +100,19 @@ mod tests {
         AccessUnit { data: data.into(), pts: Duration::ZERO, captured_at: Instant::now(), keyframe: true }
     }
 
-    /// The receiving side of RFC 6184, written from the text, to check ours against.
-    fn depacketize(payloads: &[Bytes]) -> Vec<Vec<u8>> {
+    /// The receiving side of RFC 6184 and RFC 7798, written from the texts, to check ours against.
+    fn depacketize(codec: Codec, payloads: &[Bytes]) -> Vec<Vec<u8>> {
         let mut nals: Vec<Vec<u8>> = Vec::new();
         for p in payloads {
-            if p[0] & 0x1F == FU_A {
-                if p[1] & 0x80 != 0 {
-                    nals.push(vec![(p[0] & 0xE0) | (p[1] & 0x1F)]);
+            let (is_fragment, header, fu, rest) = match codec {
+                Codec::H264 => (p[0] & 0x1F == 28, vec![(p[0] & 0xE0) | (p[1] & 0x1F)], p[1], &p[2..]),
+                Codec::H265 => (p[0] >> 1 & 0x3F == 49, vec![(p[0] & 0x81) | (p[2] & 0x3F) << 1, p[1]], p[2], &p[3..]),
+            };
+            if is_fragment {
+                if fu & 0x80 != 0 {
+                    nals.push(header);
                 }
-                nals.last_mut().expect("a fragment follows its start").extend_from_slice(&p[2..]);
+                nals.last_mut().expect("a fragment follows its start").extend_from_slice(rest);
             } else {
                 nals.push(p.to_vec());
             }
@@ -107,32 +120,70 @@ mod tests {
         nals
     }
 
-    fn nal(header: u8, len: usize) -> Vec<u8> {
-        std::iter::once(header).chain((1..len).map(|i| (i % 250 + 3) as u8)).collect()
+    fn nal(header: &[u8], len: usize) -> Vec<u8> {
+        let body = (header.len()..len).map(|i| (i % 250 + 3) as u8);
+        header.iter().copied().chain(body).collect()
     }
 
     #[test]
     fn what_goes_in_comes_out_again() {
-        for len in [2, 1_199, 1_200, 1_201, 1_202, 2_397, 2_398, 50_000] {
-            let nals = vec![nal(0x67, 20), nal(0x68, 4), nal(0x65, len)];
-            let frame = packetize(&unit(&nals), Duration::ZERO);
-            assert_eq!(depacketize(&frame.payloads), nals, "slice of {len} bytes");
-            assert!(frame.payloads.iter().all(|p| p.len() <= MAX_PAYLOAD));
+        for len in [3, 1_199, 1_200, 1_201, 1_202, 1_203, 2_397, 2_398, 50_000] {
+            for (codec, headers) in [
+                (Codec::H264, [&[0x67][..], &[0x68], &[0x65]]),
+                // Of a second layer and temporal level, as the header has room for.
+                (Codec::H265, [&[0x42, 0x01], &[0x44, 0x01], &[0x27, 0x0A]]),
+            ] {
+                let nals = vec![nal(headers[0], 20), nal(headers[1], 4), nal(headers[2], len)];
+                let frame = packetize(codec, &unit(&nals), Duration::ZERO);
+                assert_eq!(depacketize(codec, &frame.payloads), nals, "{codec}, slice of {len} bytes");
+                assert!(frame.payloads.iter().all(|p| p.len() <= MAX_PAYLOAD));
+                let (last, rest) = frame.payloads[2..].split_last().expect("a slice");
+                assert!(rest.iter().all(|p| p.len() == MAX_PAYLOAD), "only the last fragment is short");
+                assert!(!last.is_empty());
+            }
         }
     }
 
     #[test]
     fn access_unit_delimiters_are_not_sent() {
-        let frame = packetize(&unit(&[vec![0x09, 0xF0], nal(0x65, 10)]), Duration::ZERO);
+        let frame = packetize(Codec::H264, &unit(&[vec![0x09, 0xF0], nal(&[0x65], 10)]), Duration::ZERO);
+        assert_eq!(frame.payloads.len(), 1);
+        let frame = packetize(Codec::H265, &unit(&[vec![0x46, 0x01, 0x50], nal(&[0x28, 1], 10)]), Duration::ZERO);
         assert_eq!(frame.payloads.len(), 1);
     }
 
     #[test]
-    fn fragments_are_equally_long_except_the_last() {
-        let frame = packetize(&unit(&[nal(0x65, 10_000)]), Duration::ZERO);
-        let (last, rest) = frame.payloads.split_last().expect("fragments");
-        assert!(rest.iter().all(|p| p.len() == MAX_PAYLOAD));
-        assert!(last.len() <= MAX_PAYLOAD);
+    fn what_has_no_whole_header_is_not_sent() {
+        let frame = packetize(Codec::H265, &unit(&[vec![0x28], nal(&[0x28, 1], 10)]), Duration::ZERO);
+        assert_eq!(frame.payloads.len(), 1);
+    }
+
+    /// Through GStreamer's own depayloader.
+    #[test]
+    fn gstreamer_takes_the_packets_of_h265_apart() {
+        use gstreamer::prelude::*;
+        gstreamer::init().unwrap();
+        let text = "appsrc name=in format=time caps=application/x-rtp,media=video,clock-rate=90000,encoding-name=H265,payload=96 \
+                    ! rtph265depay ! video/x-h265,stream-format=byte-stream,alignment=au ! appsink name=out sync=false";
+        let pipeline = gstreamer::parse::launch(text).unwrap().downcast::<gstreamer::Pipeline>().unwrap();
+        let input = pipeline.by_name("in").unwrap().downcast::<gstreamer_app::AppSrc>().unwrap();
+        let output = pipeline.by_name("out").unwrap().downcast::<gstreamer_app::AppSink>().unwrap();
+        pipeline.set_state(gstreamer::State::Playing).unwrap();
+        let nals = vec![nal(&[0x40, 1], 24), nal(&[0x42, 1], 40), nal(&[0x44, 1], 6), nal(&[0x28, 1], 9_999)];
+        let frame = packetize(Codec::H265, &unit(&nals), Duration::ZERO);
+        let mut header = [0x80, 96, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
+        for (i, payload) in frame.payloads.iter().enumerate() {
+            header[1] = 96 | if i + 1 == frame.payloads.len() { 0x80 } else { 0 };
+            header[3] = i as u8;
+            let packet = [&header[..], payload].concat();
+            input.push_buffer(gstreamer::Buffer::from_slice(packet)).unwrap();
+        }
+        input.end_of_stream().unwrap();
+        let sample = output.try_pull_sample(gstreamer::ClockTime::from_seconds(10)).expect("an access unit");
+        let map = sample.buffer().unwrap().map_readable().unwrap();
+        let found: Vec<Vec<u8>> = codec::nal_units(&map).map(<[u8]>::to_vec).collect();
+        pipeline.set_state(gstreamer::State::Null).unwrap();
+        assert_eq!(found, nals);
     }
 
     #[test]

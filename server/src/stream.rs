@@ -74,7 +74,7 @@ impl Stream {
             control,
             inner: Mutex::new(Inner {
                 timeline: Timeline::new(now),
-                parameter_sets: ParameterSetCache::default(),
+                parameter_sets: ParameterSetCache::new(codec),
                 state: StreamState::Starting,
                 reason: None,
                 substitute: None,
@@ -109,7 +109,12 @@ impl Stream {
     pub fn publish(&self, unit: AccessUnit, now: Instant) {
         let frame = {
             let mut inner = lock(&self.inner);
-            let mut unit = AccessUnit { data: codec::rewrite_access_unit(unit.data), ..unit };
+            let data = match self.codec {
+                Codec::H264 => codec::rewrite_access_unit(unit.data),
+                // Its SPS says by itself that nothing is reordered: the field is not optional (ITU-T H.265 7.3.2.2.1).
+                Codec::H265 => unit.data,
+            };
+            let mut unit = AccessUnit { data, ..unit };
             inner.parameter_sets.update(&unit.data);
             if unit.keyframe {
                 unit.data = codec::with_parameter_sets(unit.data, &inner.parameter_sets);
@@ -122,7 +127,7 @@ impl Stream {
                 inner.state = StreamState::Running;
             }
             let pts = inner.timeline.map(unit.pts, now);
-            Arc::new(packetize(&unit, pts))
+            Arc::new(packetize(self.codec, &unit, pts))
         };
         for output in lock(&self.outputs).iter() {
             if output.put(&frame) == Put::Overflow {
@@ -150,7 +155,7 @@ impl Stream {
         inner.frames_dropped = 0;
     }
 
-    /// What the pipeline negotiated. `target` is what the encoder was asked for; none where H.264 goes out untouched.
+    /// What the pipeline negotiated. `target` is what the encoder was asked for; none where the source's stream goes out untouched.
     pub fn set_format(&self, resolution: Resolution, fps: Option<f64>, encoder: &str, target: Option<Bitrate>) {
         let mut inner = lock(&self.inner);
         inner.resolution = resolution;
@@ -185,8 +190,11 @@ impl Stream {
         (inner.state, if running { inner.substitute.clone() } else { inner.reason.clone() })
     }
 
-    /// `profile_idc` and `profile_iop` of the stream (RFC 6184 section 8.1), once its SPS is known.
+    /// `profile_idc` and `profile_iop` of a stream of H.264 (RFC 6184 section 8.1), once its SPS is known.
     pub fn profile(&self) -> Option<(u8, u8)> {
+        if self.codec != Codec::H264 {
+            return None;
+        }
         let inner = lock(&self.inner);
         let sps = &inner.parameter_sets.sets().sps;
         Some((*sps.get(1)?, *sps.get(2)?))

@@ -139,9 +139,16 @@ fn viewers_are_told_when_the_server_ends() {
     let counted = Arc::clone(&packets);
     let (_keep, keyframe_wanted) = mpsc::channel(1);
     let url = Url::parse(&server.whep()).expect("a URL");
-    let open = Connection::open(url, None, Duration::from_millis(100), keyframe_wanted, move |_, _| {
-        counted.fetch_add(1, Ordering::Relaxed);
-    });
+    let open = Connection::open(
+        url,
+        None,
+        Duration::from_millis(100),
+        keyframe_wanted,
+        |_| {},
+        move |_, _| {
+            counted.fetch_add(1, Ordering::Relaxed);
+        },
+    );
     let connection = runtime.block_on(open).expect("a connection");
     until_true("packets", wait::SOON, || packets.load(Ordering::Relaxed) > 0);
 

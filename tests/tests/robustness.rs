@@ -332,7 +332,8 @@ async fn connect(server: SocketAddr) -> Connection {
     let seen = Arc::clone(&arrived);
     let (_, keyframe_wanted) = mpsc::channel(1);
     let connection =
-        Connection::open(url, None, Duration::from_millis(100), keyframe_wanted, move |_, _| seen.notify_one()).await;
+        Connection::open(url, None, Duration::from_millis(100), keyframe_wanted, |_| {}, move |_, _| seen.notify_one())
+            .await;
     let connection = connection.expect("a connection");
     tokio::time::timeout(wait::SOON, arrived.notified()).await.expect("a first packet");
     connection

@@ -10,7 +10,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
-use rov_common::codec;
+use rov_common::codec::{self, Codec};
 use rov_common::units::Resolution;
 
 use super::flow::Flow;
@@ -129,19 +129,29 @@ pub fn description(
     let faststart = option("rtpjitterbuffer", "faststart-min-packets", "1".to_owned());
     let scale_threads = option("videoscale", "n-threads", threads.to_string());
     let convert_threads = option("videoconvert", "n-threads", threads.to_string());
+    let (rtp, media) = (candidate.codec.rtp_name(), candidate.codec.media_type());
+    let (depay, parse) = stream_elements(candidate.codec);
     // Access units are judged between the depayloader and the parser. Scaling comes before converting because the
     // decoder's format has half the bytes or less of the window's.
     format!(
         "appsrc name=in is-live=true format=time do-timestamp=true max-bytes=0 \
-         caps=application/x-rtp,media=video,clock-rate=90000,encoding-name=H264,payload={payload_type} ! \
+         caps=application/x-rtp,media=video,clock-rate=90000,encoding-name={rtp},payload={payload_type} ! \
          rtpjitterbuffer name=jitter latency=0 do-lost=true{faststart} ! \
-         rtph264depay name=depay ! video/x-h264,stream-format=byte-stream,alignment=au ! h264parse ! \
+         {depay} name=depay ! {media},stream-format=byte-stream,alignment=au ! {parse} ! \
          {} ! videoscale name=scale method=bilinear{scale_threads} ! videoconvert{convert_threads} ! \
          capsfilter name=size caps={} ! \
          appsink name=out sync=false async=false qos=false max-buffers=1 drop=true enable-last-sample=false",
         candidate.description,
         size_caps(None),
     )
+}
+
+/// From packets to access units: depayloader and parser.
+pub fn stream_elements(codec: Codec) -> (&'static str, &'static str) {
+    match codec {
+        Codec::H264 => ("rtph264depay", "h264parse"),
+        Codec::H265 => ("rtph265depay", "h265parse"),
+    }
 }
 
 /// BGRx in memory is 0x00RRGGBB as a little-endian u32.
@@ -197,8 +207,8 @@ impl Graph {
             element("out")?.downcast::<gst_app::AppSink>().map_err(|_| "'out' is not an appsink".to_owned())?;
         let scaling = Arc::new(Scaling { capsfilter: element("size")?, sizes: Mutex::default() });
         refuse_allocation(&pad("in", "src")?);
-        watch_packets(&pad("jitter", "src")?, element("jitter")?.downgrade(), latency, shared);
-        watch_units(&pad("depay", "src")?, shared);
+        watch_packets(candidate.codec, &pad("jitter", "src")?, element("jitter")?.downgrade(), latency, shared);
+        watch_units(candidate.codec, &pad("depay", "src")?, shared);
         watch_size(&pad("scale", "sink")?, &scaling, shared, generation);
         take_pictures(&output, &scaling, shared);
         watch_bus(&pipeline, shared, generation);
@@ -265,6 +275,7 @@ fn refuse_allocation(pad: &gst::Pad) {
 
 /// Behind the jitter buffer: packets in order, and the news of lost ones. `latency` is set at the first of them.
 fn watch_packets(
+    codec: Codec,
     pad: &gst::Pad,
     jitterbuffer: gst::glib::WeakRef<gst::Element>,
     latency: Duration,
@@ -281,7 +292,7 @@ fn watch_packets(
             {
                 jitterbuffer.set_property("latency", latency_ms);
             }
-            let packet = buffer.map_readable().ok().and_then(|map| Packet::parse(&map));
+            let packet = buffer.map_readable().ok().and_then(|map| Packet::parse(codec, &map));
             if let Some(packet) = packet {
                 let mut flow = shared.flow();
                 let was_open = flow.gate.is_open();
@@ -304,11 +315,11 @@ fn watch_packets(
 }
 
 /// Behind the depayloader: whole access units, of which only those that decode without errors go on.
-fn watch_units(pad: &gst::Pad, shared: &Arc<Shared>) {
+fn watch_units(codec: Codec, pad: &gst::Pad, shared: &Arc<Shared>) {
     let shared = Arc::clone(shared);
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         let Some(buffer) = info.buffer() else { return gst::PadProbeReturn::Ok };
-        let keyframe = buffer.map_readable().is_ok_and(|map| codec::is_keyframe(&map));
+        let keyframe = buffer.map_readable().is_ok_and(|map| codec::is_keyframe(codec, &map));
         let pts = buffer.pts().map(gst::ClockTime::nseconds);
         let mut flow = shared.flow();
         let was_open = flow.gate.is_open();

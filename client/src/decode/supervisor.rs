@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
+use rov_common::codec::Codec;
 use rov_common::units::Resolution;
 
 use super::graph::{self, Failure, Graph, Note, START_TIME, Shared};
@@ -29,8 +30,10 @@ const RENEGOTIATIONS: u32 = 3;
 const MAX_KEPT: usize = 1000;
 
 /// The pipeline of the moment, for the threads that push packets.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Now {
+    /// What the packets hold.
+    codec: Codec,
     graph: Option<Graph>,
     /// A pipeline whose stream ended, for the supervisor to stop.
     retired: Option<Graph>,
@@ -55,6 +58,35 @@ pub enum Taken {
 }
 
 impl Now {
+    fn new(codec: Codec) -> Self {
+        Self {
+            codec,
+            graph: None,
+            retired: None,
+            ssrc: None,
+            ssrc_before: None,
+            kept: Vec::new(),
+            failed: false,
+            stats: DecodeStats::default(),
+        }
+    }
+
+    pub fn codec(&self) -> Codec {
+        self.codec
+    }
+
+    /// True if it was another one before: then a pipeline must be built.
+    pub fn set_codec(&mut self, codec: Codec) -> bool {
+        if self.codec == codec {
+            return false;
+        }
+        self.codec = codec;
+        self.retired = self.graph.take().or(self.retired.take());
+        self.kept.clear();
+        (self.ssrc_before, self.ssrc) = (self.ssrc, None);
+        true
+    }
+
     /// Hands a packet to the pipeline, or keeps it for the one that is being built. Never waits. One that is late is given
     /// the time at which it should have come; others get the present by themselves.
     pub fn push(&mut self, ssrc: u32, mut packet: gst::Buffer, late_by: Duration) -> Taken {
@@ -89,7 +121,12 @@ impl Now {
         if new_stream { Taken::NewStream } else { Taken::Yes }
     }
 
-    fn begin(&mut self, graph: Graph, decoder: String) {
+    fn begin(&mut self, graph: Graph, codec: Codec, decoder: String) {
+        if codec != self.codec {
+            // It changed meanwhile.
+            self.retired = Some(graph);
+            return;
+        }
         for packet in self.kept.drain(..) {
             let _ = graph.input.push_buffer(packet);
         }
@@ -139,9 +176,9 @@ impl Supervisor {
             decoded_before: 0,
             renegotiations: 0,
             tried: Vec::new(),
+            now: Arc::new(Mutex::new(Now::new(config.codec))),
             config,
             shared,
-            now: Arc::default(),
             on_event,
         }
     }
@@ -152,6 +189,7 @@ impl Supervisor {
 
     /// Starts the first decoder that can be started, from the one in use on; the error holds what was tried.
     pub fn begin(&mut self) -> Result<(), Vec<(String, String)>> {
+        self.follow_codec();
         while let Some(candidate) = self.candidates.get(self.index) {
             self.generation += 1;
             let (payload_type, latency) = (self.config.payload_type, self.config.latency);
@@ -160,7 +198,8 @@ impl Supervisor {
                     tracing::debug!("decoding with {}", candidate.element);
                     let name = candidate.element.clone();
                     self.decoded_before = self.shared.flow().counters.decoded;
-                    self.lock_now().begin(graph, name);
+                    let codec = candidate.codec;
+                    self.lock_now().begin(graph, codec, name);
                     return Ok(());
                 }
                 Err(reason) => {
@@ -170,6 +209,30 @@ impl Supervisor {
             }
         }
         Err(std::mem::take(&mut self.tried))
+    }
+
+    /// Where the stream is of another codec than before, its decoders are those to try.
+    fn follow_codec(&mut self) {
+        let codec = self.lock_now().codec;
+        if codec == self.config.codec {
+            return;
+        }
+        self.config.codec = codec;
+        self.candidates = decoders::candidates(codec, &self.config.choice, &graph::exists, &graph::has_property);
+        self.index = 0;
+        self.tried.clear();
+        self.renegotiations = 0;
+        if self.candidates.is_empty() {
+            self.tried.push(match &self.config.choice {
+                DecoderChoice::Element(name) => {
+                    (name.clone(), format!("it does not decode {}, which this stream is", codec.title()))
+                }
+                DecoderChoice::Auto => {
+                    let (element, package) = super::software(codec);
+                    (element.to_owned(), format!("missing; install {package}"))
+                }
+            });
+        }
     }
 
     /// Until told to stop, or until no decoder is left.
@@ -278,8 +341,8 @@ impl Supervisor {
 }
 
 /// The decoders of the table that can be opened here. That takes the device of each for a moment.
-pub fn startable() -> Vec<String> {
-    let candidates = decoders::candidates(&DecoderChoice::Auto, &graph::exists, &graph::has_property);
+pub fn startable(codec: Codec) -> Vec<String> {
+    let candidates = decoders::candidates(codec, &DecoderChoice::Auto, &graph::exists, &graph::has_property);
     let opens = |candidate: &Candidate| {
         let name = candidate.element.clone();
         let open = move || {

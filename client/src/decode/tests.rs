@@ -27,16 +27,28 @@ struct Coded {
 /// A second and a half of video: moving bars, a stamp with the picture's number, two or more packets for each picture.
 fn video() -> &'static [Coded] {
     static VIDEO: OnceLock<Vec<Coded>> = OnceLock::new();
-    VIDEO.get_or_init(|| encode(90))
+    VIDEO.get_or_init(|| encode(Codec::H264, 90))
 }
 
-fn encode(pictures: u32) -> Vec<Coded> {
+/// The same as H.265.
+fn h265_video() -> &'static [Coded] {
+    static VIDEO: OnceLock<Vec<Coded>> = OnceLock::new();
+    VIDEO.get_or_init(|| encode(Codec::H265, 60))
+}
+
+fn encode(codec: Codec, pictures: u32) -> Vec<Coded> {
     gst::init().unwrap();
+    let (encoder, pay) = match codec {
+        Codec::H264 => ("x264enc option-string=scenecut=0", "h264parse config-interval=-1 ! rtph264pay"),
+        Codec::H265 => (
+            "x265enc option-string=\"bframes=0:scenecut=0:open-gop=0:info=0\"",
+            "h265parse config-interval=-1 ! rtph265pay",
+        ),
+    };
     let text = format!(
         "appsrc name=raw format=time caps=video/x-raw,format=I420,width={},height={},framerate={FPS}/1 ! \
-         x264enc tune=zerolatency speed-preset=ultrafast bitrate=3000 key-int-max={KEYFRAMES} \
-         option-string=scenecut=0 ! h264parse config-interval=-1 ! \
-         rtph264pay pt={PAYLOAD_TYPE} mtu=400 config-interval=0 seqnum-offset=65500 timestamp-offset=1000 ! \
+         {encoder} tune=zerolatency speed-preset=ultrafast bitrate=3000 key-int-max={KEYFRAMES} ! \
+         {pay} pt={PAYLOAD_TYPE} mtu=400 config-interval=0 seqnum-offset=65500 timestamp-offset=1000 ! \
          appsink name=rtp sync=false",
         SIZE.width, SIZE.height
     );
@@ -62,7 +74,7 @@ fn encode(pictures: u32) -> Vec<Coded> {
     let mut coded: Vec<Coded> = Vec::new();
     while let Ok(sample) = rtp.pull_sample() {
         let map = sample.buffer().unwrap().map_readable().unwrap();
-        let packet = Packet::parse(&map).unwrap();
+        let packet = Packet::parse(codec, &map).unwrap();
         if coded.last().is_none_or(|last| last.timestamp != packet.timestamp) {
             coded.push(Coded { packets: Vec::new(), timestamp: packet.timestamp });
         }
@@ -85,7 +97,13 @@ struct Bench {
 }
 
 fn config(decoder: &str) -> DecoderConfig {
-    DecoderConfig { choice: decoder.parse().unwrap(), latency: LATENCY, payload_type: PAYLOAD_TYPE, output: None }
+    DecoderConfig {
+        codec: Codec::H264,
+        choice: decoder.parse().unwrap(),
+        latency: LATENCY,
+        payload_type: PAYLOAD_TYPE,
+        output: None,
+    }
 }
 
 impl Bench {
@@ -101,7 +119,11 @@ impl Bench {
         let caps = "video/x-h264,stream-format=byte-stream,alignment=au";
         let candidates = texts
             .iter()
-            .map(|text| Candidate { element: (*text).to_owned(), description: format!("{caps} ! {text}") })
+            .map(|text| Candidate {
+                codec: Codec::H264,
+                element: (*text).to_owned(),
+                description: format!("{caps} ! {text}"),
+            })
             .collect();
         let (sender, events) = channel();
         let mailbox = Arc::new(Mailbox::new());
@@ -140,18 +162,18 @@ fn paced(pictures: std::ops::Range<usize>, mut each: impl FnMut(usize)) {
     }
 }
 
-fn each_picture_comes_at_once(decoder: &str) {
-    let bench = Bench::new(config(decoder));
+fn each_picture_comes_at_once(codec: Codec, decoder: &str) {
+    let bench = Bench::new(DecoderConfig { codec, ..config(decoder) });
     let mut delays = Vec::new();
-    video();
+    let video = if codec == Codec::H264 { video() } else { h265_video() };
     paced(0..60, |picture| {
         let pushed = Instant::now();
-        bench.push(&video()[picture].packets);
+        bench.push(&video[picture].packets);
         // The next one is not pushed before this one is out.
         let shown = bench.mailbox.wait(LONG).expect("a picture");
         delays.push(pushed.elapsed());
         assert_eq!(number(&shown), picture as u32);
-        assert_eq!(shown.rtp_timestamp, video()[picture].timestamp);
+        assert_eq!(shown.rtp_timestamp, video[picture].timestamp);
         assert!(pushed <= shown.first_packet_at && shown.first_packet_at <= shown.last_packet_at);
         assert!(shown.last_packet_at <= shown.decode_started_at && shown.decode_started_at <= shown.decoded_at);
     });
@@ -167,12 +189,73 @@ fn each_picture_comes_at_once(decoder: &str) {
 
 #[test]
 fn avdec_gives_each_picture_before_the_next_goes_in() {
-    each_picture_comes_at_once("avdec_h264");
+    each_picture_comes_at_once(Codec::H264, "avdec_h264");
+}
+
+#[test]
+fn avdec_gives_each_picture_of_h265_before_the_next_goes_in() {
+    each_picture_comes_at_once(Codec::H265, "avdec_h265");
+}
+
+#[test]
+fn a_lost_packet_of_h265_hides_pictures_until_the_next_keyframe() {
+    let bench = Bench::new(DecoderConfig { codec: Codec::H265, ..config("auto") });
+    let hidden = 15..24;
+    let video = h265_video();
+    paced(0..40, |picture| {
+        for (index, packet) in video[picture].packets.iter().enumerate() {
+            if picture != hidden.start || index != 0 {
+                bench.decoder.push(packet.clone(), Instant::now());
+            }
+        }
+        if !hidden.contains(&picture) {
+            assert_eq!(bench.picture(LONG), Some(picture as u32), "the next keyframe is picture {}", hidden.end);
+        }
+    });
+    let asked = bench.events.try_iter().any(|event| matches!(event, DecodeEvent::KeyframeNeeded { .. }));
+    assert!(asked, "a keyframe is asked for");
+    let stats = bench.decoder.stats();
+    assert_eq!((stats.lost, stats.frames_decoded), (1, 40 - hidden.len() as u64));
+}
+
+#[test]
+fn a_decoder_that_waits_takes_the_codec_that_the_server_chose() {
+    let bench = Bench::new(config("auto"));
+    bench.decoder.set_codec(Codec::H265);
+    // Packets come before the other pipeline is there.
+    bench.push(&h265_video()[0].packets);
+    assert_eq!(bench.picture(LONG), Some(0));
+    bench.push(&h265_video()[1].packets);
+    assert_eq!(bench.picture(LONG), Some(1));
+    assert_eq!(bench.decoder.stats().restarts, 0, "that is no failure");
+    // And back, as when the server is started anew with another codec.
+    bench.decoder.set_codec(Codec::H264);
+    let other_source: Vec<Bytes> = video()[0]
+        .packets
+        .iter()
+        .map(|packet| {
+            let mut data = packet.to_vec();
+            data[8] ^= 0xff;
+            data.into()
+        })
+        .collect();
+    bench.push(&other_source);
+    assert_eq!(bench.picture(LONG), Some(0));
+}
+
+#[test]
+fn a_named_decoder_of_the_wrong_codec_says_so() {
+    let bench = Bench::new(config("avdec_h264"));
+    bench.decoder.set_codec(Codec::H265);
+    let DecodeEvent::Failed { tried } = bench.event() else { panic!("it cannot work") };
+    assert_eq!(tried, [("avdec_h264".to_owned(), "it does not decode H.265, which this stream is".to_owned())]);
+    // A decoder of H.265 is taken at its word before the server has said anything.
+    assert_eq!(Bench::new(config("avdec_h265")).decoder.stats().decoder, "avdec_h265");
 }
 
 #[test]
 fn openh264dec_gives_each_picture_before_the_next_goes_in() {
-    each_picture_comes_at_once("openh264dec");
+    each_picture_comes_at_once(Codec::H264, "openh264dec");
 }
 
 /// Pushes `pictures` at their pace, without the packets that `lost` names (picture, packet). All but those in `hidden`
@@ -323,7 +406,7 @@ fn renumbered(number: usize) -> Vec<Bytes> {
 fn later(video: &[Bytes], packets: u16, ticks: u32) -> Vec<Bytes> {
     let change = |packet: &Bytes| {
         let mut data = packet.to_vec();
-        let header = Packet::parse(&data).unwrap();
+        let header = Packet::parse(Codec::H264, &data).unwrap();
         data[2..4].copy_from_slice(&header.sequence.wrapping_add(packets).to_be_bytes());
         data[4..8].copy_from_slice(&header.timestamp.wrapping_add(ticks).to_be_bytes());
         Bytes::from(data)
@@ -428,7 +511,7 @@ fn a_stream_that_starts_anew_goes_on_at_its_keyframe() {
 
 #[test]
 fn the_pipeline_has_this_text() {
-    let candidate = Candidate { element: "DECODER".into(), description: "CAPS ! DECODER".into() };
+    let candidate = Candidate { codec: Codec::H264, element: "DECODER".into(), description: "CAPS ! DECODER".into() };
     let text = |has: bool| graph::description(&candidate, 102, 4, &|_, _| has);
     let input = "appsrc name=in is-live=true format=time do-timestamp=true max-bytes=0 \
                  caps=application/x-rtp,media=video,clock-rate=90000,encoding-name=H264,payload=102 ! \

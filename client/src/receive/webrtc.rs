@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use rov_common::codec::Codec;
 use rov_common::net::grow_buffers;
 use rtc::ice::mdns::MulticastDnsMode;
 use rtc::interceptor::{NackGeneratorBuilder, ReceiverReportBuilder, Registry, Slot};
 use rtc::peer_connection::configuration::RTCConfigurationBuilder;
-use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MediaEngine};
+use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MIME_TYPE_HEVC, MediaEngine};
 use rtc::peer_connection::configuration::setting_engine::SettingEngineBuilder;
 use rtc::peer_connection::sdp::RTCSessionDescription;
 use rtc::peer_connection::transport::{RTCDtlsTransportState, RTCIceServer};
@@ -86,14 +87,15 @@ pub struct Connection {
 
 impl Connection {
     /// Offers to the WHEP endpoint `url` and waits until media can flow. Packets that are missing are asked for again during
-    /// `latency`. `on_packet` gets every RTP packet, whole, with
-    /// its arrival time; it must not block. For each message in `keyframe_wanted` the server is asked for a keyframe, by
+    /// `latency`. `on_codec` gets what the server chose to send, before the first packet. `on_packet` gets every RTP packet,
+    /// whole, with its arrival time; it must not block. For each message in `keyframe_wanted` the server is asked for a keyframe, by
     /// PLI (RFC 4585 section 6.3.1).
     pub async fn open(
         url: Url,
         stun: Option<&str>,
         latency: Duration,
         keyframe_wanted: mpsc::Receiver<()>,
+        on_codec: impl FnOnce(Codec),
         on_packet: impl Fn(Bytes, Instant) + Send + Sync + 'static,
     ) -> Result<Self, ConnectError> {
         let host = url.host_str().unwrap_or_default().to_owned();
@@ -107,7 +109,7 @@ impl Connection {
             wanted: tokio::sync::Mutex::new(Some(keyframe_wanted)),
         };
         let pc: Arc<dyn PeerConnection> = Arc::new(build(local, stun, latency, Arc::new(handler)).await?);
-        let negotiated = negotiate(&pc, url, &mut gathered).await;
+        let negotiated = negotiate(&pc, url, &mut gathered, on_codec).await;
         let answer = match negotiated {
             Ok(answer) => answer,
             Err(error) => {
@@ -174,6 +176,7 @@ async fn negotiate(
     pc: &Arc<dyn PeerConnection>,
     url: Url,
     gathered: &mut watch::Receiver<bool>,
+    on_codec: impl FnOnce(Codec),
 ) -> Result<Answer, ConnectError> {
     pc.add_transceiver_from_kind(
         RtpCodecKind::Video,
@@ -186,6 +189,7 @@ async fn negotiate(
     let _ = tokio::time::timeout(GATHER_TIMEOUT, gathered.wait_for(|done| *done)).await;
     let offer = pc.local_description().await.ok_or(webrtc::error::Error::ErrPeerConnLocalDescriptionNil)?;
     let answer = whep::offer(url, offer.sdp).await?;
+    on_codec(answered_codec(&answer.sdp));
     match apply(pc, &answer).await {
         Ok(()) => Ok(answer),
         Err(error) => {
@@ -197,6 +201,18 @@ async fn negotiate(
 
 async fn apply(pc: &Arc<dyn PeerConnection>, answer: &Answer) -> Result<(), webrtc::error::Error> {
     pc.set_remote_description(RTCSessionDescription::answer(answer.sdp.clone())?).await
+}
+
+/// What the answer says that is sent: the codec of the first payload type of its video (RFC 3264 section 6.1). What says nothing
+/// of H.265 is H.264.
+fn answered_codec(sdp: &str) -> Codec {
+    let video = sdp.lines().find_map(|line| line.strip_prefix("m=video "));
+    let first = video.and_then(|video| video.split_whitespace().nth(2));
+    let is_h265 = first.is_some_and(|payload_type| {
+        let names = sdp.lines().filter_map(|line| line.strip_prefix("a=rtpmap:")?.split_once(' '));
+        names.into_iter().any(|(number, name)| number == payload_type && name.to_ascii_uppercase().starts_with("H265/"))
+    });
+    if is_h265 { Codec::H265 } else { Codec::H264 }
 }
 
 /// The server shall not keep a session that nobody has.
@@ -215,11 +231,14 @@ async fn build(
     handler: Arc<Handler>,
 ) -> Result<impl PeerConnection + use<>, webrtc::error::Error> {
     let mut media = MediaEngine::default();
-    for (i, profile) in PROFILES.iter().enumerate() {
-        media.register_codec(
-            RTCRtpCodecParameters { rtp_codec: h264(profile), payload_type: PAYLOAD_TYPE + i as u8 },
-            RtpCodecKind::Video,
-        )?;
+    let h264 = PROFILES.map(|profile| {
+        let fmtp = format!("level-asymmetry-allowed=1;packetization-mode=1;profile-level-id={profile}");
+        rtp_codec(MIME_TYPE_H264, fmtp)
+    });
+    // Without parameters: any profile and level.
+    let codecs = h264.into_iter().chain([rtp_codec(MIME_TYPE_HEVC, String::new())]);
+    for (payload_type, rtp_codec) in (PAYLOAD_TYPE..).zip(codecs) {
+        media.register_codec(RTCRtpCodecParameters { rtp_codec, payload_type }, RtpCodecKind::Video)?;
     }
     // No RTX is offered: the crate unwraps it behind the NACK generator, which then goes on asking.
     let interceptors = Registry::new()
@@ -260,13 +279,13 @@ fn nack_tries(latency: Duration) -> u16 {
     u16::try_from(tries).unwrap_or(u16::MAX).max(1)
 }
 
-fn h264(profile: &str) -> RTCRtpCodec {
+fn rtp_codec(mime_type: &str, sdp_fmtp_line: String) -> RTCRtpCodec {
     let feedback = |typ: &str, parameter: &str| RTCPFeedback { typ: typ.to_owned(), parameter: parameter.to_owned() };
     RTCRtpCodec {
-        mime_type: MIME_TYPE_H264.to_owned(),
+        mime_type: mime_type.to_owned(),
         clock_rate: 90_000,
         channels: 0,
-        sdp_fmtp_line: format!("level-asymmetry-allowed=1;packetization-mode=1;profile-level-id={profile}"),
+        sdp_fmtp_line,
         rtcp_feedback: vec![feedback("nack", ""), feedback("nack", "pli"), feedback("ccm", "fir")],
     }
 }
@@ -416,5 +435,22 @@ impl Runtime for LargeBuffers {
 
     fn name(&self) -> &'static str {
         self.0.name()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_says_which_codec_comes() {
+        let answer = |first: u8| {
+            format!(
+                "v=0\r\nm=video 9 UDP/TLS/RTP/SAVPF {first} 96\r\na=rtpmap:96 H264/90000\r\na=rtpmap:101 H265/90000\r\n"
+            )
+        };
+        assert_eq!(answered_codec(&answer(101)), Codec::H265);
+        assert_eq!(answered_codec(&answer(96)), Codec::H264);
+        assert_eq!(answered_codec("v=0\r\n"), Codec::H264);
     }
 }

@@ -1,10 +1,13 @@
-//! H.264 byte streams (ITU-T H.264 Annex B): finding NAL units, keyframes and slice types.
+//! H.264 and H.265 byte streams (Annex B of ITU-T H.264 and of ITU-T H.265, which is the same): finding NAL units, keyframes and
+//! slice types.
 //!
-//! The SPS parser and its rewrite are in [`sps`], the parameter sets of a stream in [`parameter_sets`]. Nothing here decodes pictures.
+//! The SPS parsers are in [`sps`], with the rewrite for H.264, and in [`sps_h265`]; the parameter sets of a stream in
+//! [`parameter_sets`]. Nothing here decodes pictures.
 
 mod bits;
 pub mod parameter_sets;
 pub mod sps;
+pub mod sps_h265;
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,14 +18,7 @@ use serde::{Deserialize, Serialize};
 
 pub use parameter_sets::{ParameterSetCache, ParameterSets, with_parameter_sets};
 pub use sps::{SpsError, SpsInfo, parse_sps, rewrite_sps_zero_reorder};
-
-/// NAL unit types (ITU-T H.264 table 7-1).
-pub const SLICE: u8 = 1;
-pub const IDR: u8 = 5;
-pub const SEI: u8 = 6;
-pub const SPS: u8 = 7;
-pub const PPS: u8 = 8;
-pub const AUD: u8 = 9;
+pub use sps_h265::{H265SpsInfo, parse_h265_sps};
 
 /// The start code that this project writes. The form of four bytes is required before parameter sets and at the start of an
 /// access unit (ITU-T H.264 B.1.2).
@@ -48,12 +44,96 @@ impl Codec {
         }
     }
 
+    pub const fn other(self) -> Self {
+        match self {
+            Codec::H264 => Codec::H265,
+            Codec::H265 => Codec::H264,
+        }
+    }
+
     /// The encoding name of its RTP payload format, in SDP and in GStreamer's caps (RFC 6184, RFC 7798).
     pub const fn rtp_name(self) -> &'static str {
         match self {
             Codec::H264 => "H264",
             Codec::H265 => "H265",
         }
+    }
+
+    /// The name of its elementary stream in GStreamer's caps.
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Codec::H264 => "video/x-h264",
+            Codec::H265 => "video/x-h265",
+        }
+    }
+
+    /// The name for people.
+    pub const fn title(self) -> &'static str {
+        match self {
+            Codec::H264 => "H.264",
+            Codec::H265 => "H.265",
+        }
+    }
+
+    /// Bytes of a NAL unit's header.
+    pub const fn nal_header_len(self) -> usize {
+        match self {
+            Codec::H264 => 1,
+            Codec::H265 => 2,
+        }
+    }
+
+    /// The type of a NAL unit (ITU-T H.264 table 7-1, ITU-T H.265 table 7-1), 0 for an empty one.
+    pub fn nal_type(self, nal: &[u8]) -> u8 {
+        nal.first().map_or(0, |header| match self {
+            Codec::H264 => header & 0x1f,
+            Codec::H265 => header >> 1 & 0x3f,
+        })
+    }
+
+    /// What a NAL unit is.
+    pub fn nal_kind(self, nal: &[u8]) -> NalKind {
+        match (self, self.nal_type(nal)) {
+            _ if nal.is_empty() => NalKind::Other,
+            (Codec::H264, 5) => NalKind::KeyframeSlice,
+            // Those of data partitions too.
+            (Codec::H264, 1..=4) => NalKind::Slice,
+            (Codec::H264, 7) => NalKind::Sps,
+            (Codec::H264, 8) => NalKind::Pps,
+            (Codec::H264, 9) => NalKind::Delimiter,
+            // Intra random access pictures: BLA, IDR and CRA.
+            (Codec::H265, 16..=21) => NalKind::KeyframeSlice,
+            (Codec::H265, 0..=31) => NalKind::Slice,
+            (Codec::H265, 32) => NalKind::Vps,
+            (Codec::H265, 33) => NalKind::Sps,
+            (Codec::H265, 34) => NalKind::Pps,
+            (Codec::H265, 35) => NalKind::Delimiter,
+            _ => NalKind::Other,
+        }
+    }
+}
+
+/// What a NAL unit is, as far as this project looks at it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NalKind {
+    /// Of a picture at which decoding can start.
+    KeyframeSlice,
+    /// Of any other picture.
+    Slice,
+    /// Video parameter set, in H.265 alone.
+    Vps,
+    /// Sequence parameter set.
+    Sps,
+    /// Picture parameter set.
+    Pps,
+    /// Access unit delimiter.
+    Delimiter,
+    Other,
+}
+
+impl NalKind {
+    const fn is_slice(self) -> bool {
+        matches!(self, Self::KeyframeSlice | Self::Slice)
     }
 }
 
@@ -92,21 +172,19 @@ pub fn nal_units(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     spans(data).map(|(start, end)| &data[start..end])
 }
 
-/// The type of a NAL unit, 0 (unspecified) for an empty one.
-pub fn nal_type(nal: &[u8]) -> u8 {
-    nal.first().map_or(0, |header| header & 0x1f)
+/// Whether decoding can start at the access unit: an IDR picture of H.264, an intra random access picture of H.265. Looks no
+/// further than the header of the first slice.
+pub fn is_keyframe(codec: Codec, au: &[u8]) -> bool {
+    // The slices of one picture are all of this kind or none of them is (ITU-T H.264 7.4.1.2.4, ITU-T H.265 7.4.2.2), so that the
+    // first one answers the question without a scan over what may be a megabyte of slice data.
+    first_slice(codec, au).is_some_and(|at| codec.nal_kind(&au[at..]) == NalKind::KeyframeSlice)
 }
 
-/// Whether the access unit is an IDR picture. Looks no further than the header of the first slice.
-pub fn is_keyframe(au: &[u8]) -> bool {
-    // The slices of one primary coded picture are all IDR slices or none of them is (ITU-T H.264 7.4.1.2.4), so that the first one
-    // answers the question without a scan over what may be a megabyte of slice data.
-    nal_headers(au).map(|at| nal_type(&au[at..])).find(|&kind| is_slice(kind)) == Some(IDR)
-}
-
-/// The type of a slice, from the header of a NAL unit of type 1 or 5; `None` for other NAL units and damaged headers.
+/// The type of an H.264 slice, from the header of a NAL unit of type 1 or 5; `None` for other NAL units and damaged headers.
+///
+/// There is none for H.265, whose slices of type B need not refer to what is shown later: its SPS says whether any does.
 pub fn slice_type(nal: &[u8]) -> Option<SliceType> {
-    if !matches!(nal_type(nal), SLICE | IDR) {
+    if !matches!(Codec::H264.nal_type(nal), 1 | 5) {
         return None;
     }
     // `first_mb_in_slice` takes 31 bits at most in the largest picture that a level permits, `slice_type` takes 7.
@@ -123,16 +201,16 @@ pub fn slice_type(nal: &[u8]) -> Option<SliceType> {
     }
 }
 
-/// Applies [`rewrite_sps_zero_reorder`] to each SPS of an access unit.
+/// Applies [`rewrite_sps_zero_reorder`] to each SPS of an access unit of H.264.
 ///
 /// Returns the input itself, not a copy, when no SPS stands before the first slice or each is already as wanted. An SPS that cannot be
 /// parsed stays as it is. The caller must not use it on a stream with B-frames: their pictures would come out in the wrong order.
 pub fn rewrite_access_unit(au: Bytes) -> Bytes {
     let mut out: Vec<u8> = Vec::new();
     let mut copied = 0;
-    for (start, end) in spans_before_slices(&au) {
+    for (start, end) in spans_before_slices(Codec::H264, &au) {
         let nal = &au[start..end];
-        if nal_type(nal) != SPS {
+        if Codec::H264.nal_kind(nal) != NalKind::Sps {
             continue;
         }
         let Ok(rewritten) = rewrite_sps_zero_reorder(nal) else { continue };
@@ -152,14 +230,14 @@ pub fn rewrite_access_unit(au: Bytes) -> Bytes {
     out.into()
 }
 
-/// Coded slices, of data partitions too.
-const fn is_slice(kind: u8) -> bool {
-    matches!(kind, 1..=5)
-}
-
 /// The offset of each NAL unit's header byte; reads on only as far as it is asked for.
 fn nal_headers(data: &[u8]) -> impl Iterator<Item = usize> {
     memmem::find_iter(data, SHORT_START_CODE).map(|at| at + SHORT_START_CODE.len()).filter(|&at| at < data.len())
+}
+
+/// The offset of the first slice's header.
+fn first_slice(codec: Codec, data: &[u8]) -> Option<usize> {
+    nal_headers(data).find(|&at| codec.nal_kind(&data[at..]).is_slice())
 }
 
 /// Start and end of each NAL unit that is not empty.
@@ -178,9 +256,8 @@ fn spans(data: &[u8]) -> impl Iterator<Item = (usize, usize)> {
 }
 
 /// The spans of what precedes the first slice. Slice data is not scanned.
-fn spans_before_slices(data: &[u8]) -> impl Iterator<Item = (usize, usize)> {
-    let first_slice = nal_headers(data).find(|&at| is_slice(nal_type(&data[at..])));
-    spans(&data[..first_slice.map_or(data.len(), |at| at - SHORT_START_CODE.len())])
+fn spans_before_slices(codec: Codec, data: &[u8]) -> impl Iterator<Item = (usize, usize)> {
+    spans(&data[..first_slice(codec, data).map_or(data.len(), |at| at - SHORT_START_CODE.len())])
 }
 
 #[cfg(test)]
@@ -210,16 +287,35 @@ mod tests {
     fn data_without_a_nal_unit_gives_none() {
         for data in [&[][..], &[0], &[0, 0, 1], &[0, 0, 1, 0, 0, 1], &[1, 2, 3, 4], &[0; 64]] {
             assert_eq!(nal_units(data).count(), 0, "{data:?}");
-            assert!(!is_keyframe(data));
+            assert!(!is_keyframe(Codec::H264, data) && !is_keyframe(Codec::H265, data));
         }
     }
 
     #[test]
     fn a_keyframe_is_told_by_its_first_slice() {
-        assert!(is_keyframe(&join(&[&[9, 0xf0], SPS_NAL, &[0x68, 1], &[0x65, 0x88]])));
-        assert!(!is_keyframe(&join(&[SPS_NAL, &[0x68, 1], &[0x41, 0x9a]])));
-        assert!(!is_keyframe(&join(&[&[0x41, 0x9a], &[0x65, 0x88]])), "looked behind the first slice");
-        assert!(!is_keyframe(&join(&[SPS_NAL])));
+        let is_keyframe = |nals: &[&[u8]]| is_keyframe(Codec::H264, &join(nals));
+        assert!(is_keyframe(&[&[9, 0xf0], SPS_NAL, &[0x68, 1], &[0x65, 0x88]]));
+        assert!(!is_keyframe(&[SPS_NAL, &[0x68, 1], &[0x41, 0x9a]]));
+        assert!(!is_keyframe(&[&[0x41, 0x9a], &[0x65, 0x88]]), "looked behind the first slice");
+        assert!(!is_keyframe(&[SPS_NAL]));
+    }
+
+    #[test]
+    fn every_random_access_picture_of_h265_is_a_keyframe() {
+        for kind in 0..64_u8 {
+            let nal = [kind << 1, 1, 0x80];
+            assert_eq!(Codec::H265.nal_type(&nal), kind);
+            assert_eq!(is_keyframe(Codec::H265, &join(&[&[0x46, 1, 0x50], &nal])), (16..=21).contains(&kind), "{kind}");
+        }
+    }
+
+    #[test]
+    fn what_x265_writes_is_told_apart() {
+        let (keyframe, other) = (parameter_sets::tests::x265_keyframe(), [0, 0, 1, 0x02, 0x01, 0xd0, 0x09]);
+        let kinds: Vec<_> = nal_units(&keyframe).map(|nal| Codec::H265.nal_kind(nal)).collect();
+        assert_eq!(kinds, [NalKind::Vps, NalKind::Sps, NalKind::Pps, NalKind::KeyframeSlice]);
+        assert!(is_keyframe(Codec::H265, &keyframe));
+        assert!(!is_keyframe(Codec::H265, &other));
     }
 
     #[test]

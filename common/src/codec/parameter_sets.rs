@@ -3,32 +3,51 @@
 use bytes::Bytes;
 
 use super::bits::{BitReader, unescape};
-use super::{AUD, PPS, SPS, START_CODE, is_keyframe, nal_type, spans_before_slices};
+use super::{Codec, NalKind, START_CODE, is_keyframe, spans_before_slices};
 
-/// One SPS and the PPSs that came with or after it, without start codes.
+/// One SPS and the PPSs that came with or after it, and the VPS before it, without start codes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParameterSets {
+    /// Of H.265; empty while none was seen, and always with H.264.
+    pub vps: Bytes,
     /// Empty while none was seen.
     pub sps: Bytes,
-    /// One for each `pic_parameter_set_id`, in the order of the ids; 256 at most.
+    /// One for each `pic_parameter_set_id`, in the order of the ids; 256 at most (H.265: 64).
     pub pps: Vec<Bytes>,
 }
 
 /// Remembers the newest parameter sets of a stream with one SPS (all encoders of this project, and all common cameras).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ParameterSetCache {
+    codec: Codec,
     sets: ParameterSets,
 }
 
+impl ParameterSets {
+    /// In the order in which a decoder needs them.
+    fn all(&self) -> impl Iterator<Item = &Bytes> {
+        [&self.vps, &self.sps].into_iter().chain(&self.pps).filter(|nal| !nal.is_empty())
+    }
+}
+
 impl ParameterSetCache {
+    pub fn new(codec: Codec) -> Self {
+        Self { codec, sets: ParameterSets::default() }
+    }
+
+    pub fn codec(&self) -> Codec {
+        self.codec
+    }
+
     /// Takes over the parameter sets that stand before the first slice of the access unit; true if any of them is new or different.
     pub fn update(&mut self, au: &[u8]) -> bool {
         let mut changed = false;
-        for (start, end) in spans_before_slices(au) {
+        for (start, end) in spans_before_slices(self.codec, au) {
             let nal = &au[start..end];
-            changed |= match nal_type(nal) {
-                SPS => self.set_sps(nal),
-                PPS => self.set_pps(nal),
+            changed |= match self.codec.nal_kind(nal) {
+                NalKind::Vps => self.set_vps(nal),
+                NalKind::Sps => self.set_sps(nal),
+                NalKind::Pps => self.set_pps(nal),
                 _ => false,
             };
         }
@@ -37,19 +56,20 @@ impl ParameterSetCache {
 
     /// Whether a decoder can start with what is here.
     pub fn complete(&self) -> bool {
-        !self.sets.sps.is_empty() && !self.sets.pps.is_empty()
+        let vps = self.codec == Codec::H264 || !self.sets.vps.is_empty();
+        vps && !self.sets.sps.is_empty() && !self.sets.pps.is_empty()
     }
 
     pub fn sets(&self) -> &ParameterSets {
         &self.sets
     }
 
-    /// Appends SPS and PPSs with start codes of four bytes; nothing unless [`complete`](Self::complete).
+    /// Appends VPS, SPS and PPSs with start codes of four bytes; nothing unless [`complete`](Self::complete).
     pub fn write_annexb(&self, out: &mut Vec<u8>) {
         if !self.complete() {
             return;
         }
-        for nal in std::iter::once(&self.sets.sps).chain(&self.sets.pps) {
+        for nal in self.sets.all() {
             out.extend_from_slice(&START_CODE);
             out.extend_from_slice(nal);
         }
@@ -57,22 +77,32 @@ impl ParameterSetCache {
 
     /// Bytes that [`write_annexb`](Self::write_annexb) appends.
     fn annexb_len(&self) -> usize {
-        std::iter::once(&self.sets.sps).chain(&self.sets.pps).map(|nal| START_CODE.len() + nal.len()).sum()
+        self.sets.all().map(|nal| START_CODE.len() + nal.len()).sum()
+    }
+
+    // A PPS is parsed with the SPS it refers to, and an SPS belongs to a VPS, so that those of another mean nothing any more. The
+    // copies are small; slices of the access unit would keep all of it in memory.
+    fn set_vps(&mut self, nal: &[u8]) -> bool {
+        if self.sets.vps == nal {
+            return false;
+        }
+        self.sets = ParameterSets { vps: Bytes::copy_from_slice(nal), ..ParameterSets::default() };
+        true
     }
 
     fn set_sps(&mut self, nal: &[u8]) -> bool {
         if self.sets.sps == nal {
             return false;
         }
-        // A PPS is parsed with the SPS it refers to, so that those of another SPS mean nothing any more. The copy is small; a slice of
-        // the access unit would keep all of it in memory.
-        self.sets = ParameterSets { sps: Bytes::copy_from_slice(nal), pps: Vec::new() };
+        let vps = std::mem::take(&mut self.sets.vps);
+        self.sets = ParameterSets { vps, sps: Bytes::copy_from_slice(nal), pps: Vec::new() };
         true
     }
 
     fn set_pps(&mut self, nal: &[u8]) -> bool {
-        let Some(id) = pps_id(nal) else { return false };
-        let found = self.sets.pps.binary_search_by_key(&Some(id), |known| pps_id(known));
+        let id = |nal: &[u8]| pps_id(self.codec, nal);
+        let Some(new) = id(nal) else { return false };
+        let found = self.sets.pps.binary_search_by_key(&Some(new), |known| id(known));
         match found {
             Ok(index) if self.sets.pps[index] == nal => return false,
             Ok(index) => self.sets.pps[index] = Bytes::copy_from_slice(nal),
@@ -82,23 +112,25 @@ impl ParameterSetCache {
     }
 }
 
-/// Puts the cached SPS and PPSs before a keyframe that lacks an SPS or a PPS; returns any other access unit itself, not a copy.
+/// Puts the cached parameter sets before a keyframe that lacks one of them; returns any other access unit itself, not a copy.
 ///
-/// An access unit delimiter stays first, as ITU-T H.264 7.4.1.2.3 demands.
+/// An access unit delimiter stays first, as ITU-T H.264 7.4.1.2.3 and ITU-T H.265 7.4.2.4.4 demand.
 pub fn with_parameter_sets(au: Bytes, cache: &ParameterSetCache) -> Bytes {
-    if !cache.complete() || !is_keyframe(&au) {
+    let codec = cache.codec;
+    if !cache.complete() || !is_keyframe(codec, &au) {
         return au;
     }
-    let (mut has_sps, mut has_pps, mut insert_at) = (false, false, 0);
-    for (start, end) in spans_before_slices(&au) {
-        match nal_type(&au[start..end]) {
-            SPS => has_sps = true,
-            PPS => has_pps = true,
-            AUD => insert_at = end,
+    let (mut has_vps, mut has_sps, mut has_pps, mut insert_at) = (codec == Codec::H264, false, false, 0);
+    for (start, end) in spans_before_slices(codec, &au) {
+        match codec.nal_kind(&au[start..end]) {
+            NalKind::Vps => has_vps = true,
+            NalKind::Sps => has_sps = true,
+            NalKind::Pps => has_pps = true,
+            NalKind::Delimiter => insert_at = end,
             _ => {}
         }
     }
-    if has_sps && has_pps {
+    if has_vps && has_sps && has_pps {
         return au;
     }
     let mut out = Vec::with_capacity(au.len() + cache.annexb_len());
@@ -108,15 +140,17 @@ pub fn with_parameter_sets(au: Bytes, cache: &ParameterSetCache) -> Bytes {
     out.into()
 }
 
-/// `pic_parameter_set_id`, 0 to 255 (ITU-T H.264 7.4.2.2).
-fn pps_id(nal: &[u8]) -> Option<u32> {
+/// `pic_parameter_set_id`, 0 to 255 (ITU-T H.264 7.4.2.2), of H.265 0 to 63 (ITU-T H.265 7.4.3.3.1).
+fn pps_id(codec: Codec, nal: &[u8]) -> Option<u32> {
     // The id takes 17 bits at most, so that five bytes hold it with any emulation prevention.
-    let start = unescape(nal.get(1..nal.len().min(6))?);
-    BitReader::over_prefix(&start).ue().ok().filter(|&id| id <= 255)
+    let header = codec.nal_header_len();
+    let start = unescape(nal.get(header..nal.len().min(header + 5))?);
+    let largest = if codec == Codec::H264 { 255 } else { 63 };
+    BitReader::over_prefix(&start).ue().ok().filter(|&id| id <= largest)
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::codec::nal_units;
 
@@ -134,14 +168,14 @@ mod tests {
     }
 
     fn cache(nals: &[&[u8]]) -> ParameterSetCache {
-        let mut cache = ParameterSetCache::default();
+        let mut cache = ParameterSetCache::new(Codec::H264);
         cache.update(&join(nals));
         cache
     }
 
     #[test]
     fn the_cache_reports_a_change_once() {
-        let mut cache = ParameterSetCache::default();
+        let mut cache = ParameterSetCache::new(Codec::H264);
         assert!(!cache.complete());
         let keyframe = join(&[SPS_A, PPS_0, IDR_SLICE]);
         assert!(cache.update(&keyframe));
@@ -189,11 +223,61 @@ mod tests {
             assert_eq!(with_parameter_sets(au.clone(), &full).as_ptr(), au.as_ptr());
         }
         let keyframe = join(&[IDR_SLICE]);
-        assert_eq!(with_parameter_sets(keyframe.clone(), &ParameterSetCache::default()).as_ptr(), keyframe.as_ptr());
+        assert_eq!(
+            with_parameter_sets(keyframe.clone(), &ParameterSetCache::new(Codec::H264)).as_ptr(),
+            keyframe.as_ptr()
+        );
     }
 
     #[test]
     fn a_damaged_picture_parameter_set_is_ignored() {
         assert!(!cache(&[SPS_A, &[0x68], &[0x68, 0, 1, 0], IDR_SLICE]).complete());
+    }
+
+    /// The parameter sets that x265 3.5 writes for 320x240 at 30 fps, tuned for zero latency, and the beginning of its slice.
+    pub const X265_VPS: &str = "40010c01ffff01600000030090000003000003003cba0240";
+    pub const X265_SPS: &str =
+        "42010101600000030090000003000003003ca00a080f165ba4a4c2fff000100016a0c0c0c080000003008000000f04";
+    pub const X265_PPS: &str = "4401c0718312";
+    pub const X265_SLICE: &str = "2801acb102c7001a01a02c05f39d25d3d66fd5fb6403d2c3";
+
+    pub fn bytes(hex: &str) -> Vec<u8> {
+        (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    }
+
+    pub fn x265_keyframe() -> Bytes {
+        let nals = [X265_VPS, X265_SPS, X265_PPS, X265_SLICE].map(bytes);
+        join(&nals.each_ref().map(Vec::as_slice))
+    }
+
+    #[test]
+    fn a_keyframe_of_h265_gets_all_three_parameter_sets() {
+        let mut cache = ParameterSetCache::new(Codec::H265);
+        assert!(cache.update(&x265_keyframe()));
+        assert!(cache.complete() && !cache.update(&x265_keyframe()));
+        let sets = cache.sets();
+        assert_eq!((&sets.vps[..], &sets.sps[..]), (&bytes(X265_VPS)[..], &bytes(X265_SPS)[..]));
+        assert_eq!(sets.pps, [bytes(X265_PPS)]);
+        let slice = bytes(X265_SLICE);
+        assert_eq!(with_parameter_sets(join(&[&slice]), &cache), x265_keyframe());
+        let aud: &[u8] = &[0x46, 1, 0x10];
+        let delimited = with_parameter_sets(join(&[aud, &slice]), &cache);
+        assert_eq!(nal_units(&delimited).next(), Some(aud));
+        assert_eq!(nal_units(&delimited).count(), 5);
+        // An SPS and a PPS alone do for no decoder.
+        let without_vps = join(&[&bytes(X265_SPS), &bytes(X265_PPS), &slice]);
+        assert_eq!(nal_units(&with_parameter_sets(without_vps, &cache)).next(), Some(&bytes(X265_VPS)[..]));
+        let whole = x265_keyframe();
+        assert_eq!(with_parameter_sets(whole.clone(), &cache).as_ptr(), whole.as_ptr());
+    }
+
+    #[test]
+    fn another_vps_discards_what_belongs_to_the_old_one() {
+        let mut cache = ParameterSetCache::new(Codec::H265);
+        cache.update(&x265_keyframe());
+        let mut other = bytes(X265_VPS);
+        other[4] ^= 1;
+        assert!(cache.update(&join(&[&other])));
+        assert!(!cache.complete());
     }
 }

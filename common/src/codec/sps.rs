@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use thiserror::Error;
 
 use super::bits::{BitReader, BitWriter, escape, unescape};
-use super::{SPS, nal_type};
+use super::{Codec, NalKind};
 
 /// Why an SPS was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -139,10 +139,10 @@ pub fn rewrite_sps_zero_reorder(nal: &[u8]) -> Result<Vec<u8>, SpsError> {
 }
 
 fn unescaped(nal: &[u8]) -> Result<Vec<u8>, SpsError> {
-    match nal_type(nal) {
-        SPS if nal.len() <= MAX_SPS_BYTES => Ok(unescape(nal)),
-        SPS => Err(SpsError::TooLong(nal.len())),
-        other => Err(SpsError::NotAnSps(other)),
+    match Codec::H264.nal_kind(nal) {
+        NalKind::Sps if nal.len() <= MAX_SPS_BYTES => Ok(unescape(nal)),
+        NalKind::Sps => Err(SpsError::TooLong(nal.len())),
+        _ => Err(SpsError::NotAnSps(Codec::H264.nal_type(nal))),
     }
 }
 

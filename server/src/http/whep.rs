@@ -1,5 +1,6 @@
 //! SDP offer and answer, plain and by WHEP (draft-ietf-wish-whep-03).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -9,6 +10,7 @@ use axum::extract::{ConnectInfo, Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use rov_common::api::{SessionDescription, WHEP_PATH};
+use rov_common::codec::Codec;
 
 use super::failure::{Failure, expect_type, text};
 use super::{Api, Arrival};
@@ -115,13 +117,31 @@ fn webrtc(api: &Api) -> Result<&WebRtcOutput, Failure> {
 async fn accept(api: &Api, arrival: Arrival, sdp: String) -> Result<Accepted, Failure> {
     let local = arrival.local.ok_or_else(|| Failure::internal("the connection has no local address"))?;
     webrtc(api)?.offer(sdp, local.ip()).await?.map_err(|error| {
+        let remedy = match &error {
+            AcceptError::Offer(OfferError::NoCodec { offered, .. }) => remedy(api, local.ip(), *offered),
+            _ => String::new(),
+        };
         let status = match &error {
             AcceptError::Offer(OfferError::NotSdp(_)) | AcceptError::Core(_) => StatusCode::BAD_REQUEST,
             AcceptError::Offer(_) => StatusCode::UNPROCESSABLE_ENTITY,
             AcceptError::Full(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
-        Failure(status, error.to_string())
+        Failure(status, format!("{error}{remedy}"))
     })
+}
+
+/// What a viewer that cannot decode the stream may do; `offered` is what it could decode. `local` is the address by which it
+/// came.
+fn remedy(api: &Api, local: IpAddr, offered: Option<Codec>) -> String {
+    let rtsp = api
+        .rtsp
+        .as_ref()
+        .map(|rtsp| format!("watch by RTSP (rtsp://{local}:{}{})", rtsp.info().port, rtsp.info().path));
+    let restart = match offered {
+        Some(codec) => format!("start the server with --codec {codec}"),
+        None => "use a viewer that can decode it".to_owned(),
+    };
+    format!(": {}", rtsp.into_iter().chain([restart]).collect::<Vec<_>>().join(" or "))
 }
 
 fn etag(id: &str) -> String {

@@ -198,18 +198,19 @@ fn attach(
     pipeline: &gst::Pipeline,
     shared: &Arc<Shared>,
 ) -> Result<(), GraphError> {
-    let Tail::ByCaps { raw, nvmm, h264 } = &plan.tail else { return Ok(()) };
-    let unusable = || GraphError::Start(format!("--pipeline ends in {caps}: end it with raw or H.264 video"));
-    let is_h264 = caps.structure(0).is_some_and(|s| s.name() == "video/x-h264");
+    let Tail::ByCaps { raw, nvmm, encoded } = &plan.tail else { return Ok(()) };
+    let unusable =
+        || GraphError::Start(format!("--pipeline ends in {caps}: end it with raw or {} video", plan.codec.title()));
+    let is_encoded = caps.structure(0).is_some_and(|s| s.name() == plan.codec.media_type());
     let is_nvmm = caps.features(0).is_some_and(|features| features.contains("memory:NVMM"));
-    let text = match (is_h264, is_nvmm) {
-        (true, _) => h264,
+    let text = match (is_encoded, is_nvmm) {
+        (true, _) => encoded,
         (false, true) => nvmm.as_ref().ok_or_else(unusable)?,
         (false, false) => raw,
     };
-    let tail = add_tail(plan, text, !is_h264, pipeline, shared)?;
+    let tail = add_tail(plan, text, !is_encoded, pipeline, shared)?;
     let Some(sink) = tail.static_pad("sink") else { return Err(unusable()) };
-    if is_h264 {
+    if is_encoded {
         wiring::count(&sink, &shared.frames_in);
     }
     // A source that is not live would run as fast as the encoder can.

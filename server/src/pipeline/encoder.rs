@@ -1,15 +1,15 @@
-//! H.264 encoders as rows of a table, and the text and run-time values made from a row. Pure: which properties the running
+//! Encoders as rows of a table for each codec, and the text and run-time values made from a row. Pure: which properties the running
 //! GStreamer has is asked through a function, so that every row is tested on a machine that has none of the encoders.
 //!
 //! A property that is missing is left out (`ENCODERS.md`: names and sets differ from 1.14 to 1.28), never an error.
 
 use std::time::Duration;
 
+use rov_common::codec::Codec;
 use rov_common::units::{Bitrate, Fps, Resolution};
 
+use super::{encoder_table, encoder_table_h265};
 use crate::config::Profile;
-
-pub use super::encoder_table::ROWS;
 
 /// The name of the encoder within the pipeline.
 pub const NAME: &str = "rov_enc";
@@ -55,6 +55,8 @@ pub enum Value {
     Profile([&'static str; 3]),
     /// The whole of `extra-controls` of a V4L2 encoder.
     V4l2Controls,
+    /// The whole of `option-string` of x265enc, which lets x265 know what has no property of its own.
+    X265Options,
 }
 
 /// How the profile is pinned downstream of the encoder.
@@ -66,6 +68,8 @@ pub enum ProfilePin {
     CapsAndLevel(&'static str),
     /// By a property of the row: the encoder's caps know no profile.
     Property,
+    /// The profile main, the only one of H.265 for 8 bit 4:2:0, whatever is asked for.
+    Main,
 }
 
 /// How the bit rate is changed while pictures flow.
@@ -91,6 +95,7 @@ pub enum Keyframe {
 /// One encoder. Several rows may name the same element; the first that works is taken.
 #[derive(Debug, PartialEq)]
 pub struct EncoderRow {
+    pub codec: Codec,
     pub element: &'static str,
     /// What it is, for the log.
     pub title: &'static str,
@@ -120,15 +125,28 @@ pub struct Settings {
     pub cores: usize,
 }
 
-/// The elements of the table in order, each once.
-pub fn elements() -> Vec<&'static str> {
-    let mut elements: Vec<_> = ROWS.iter().map(|row| row.element).collect();
+/// The table of a codec, best first.
+pub fn rows(codec: Codec) -> &'static [EncoderRow] {
+    match codec {
+        Codec::H264 => encoder_table::ROWS,
+        Codec::H265 => encoder_table_h265::ROWS,
+    }
+}
+
+/// What an element of the tables encodes.
+pub fn codec_of(element: &str) -> Option<Codec> {
+    [Codec::H264, Codec::H265].into_iter().find(|codec| rows(*codec).iter().any(|row| row.element == element))
+}
+
+/// The elements of a codec's table in order, each once.
+pub fn elements(codec: Codec) -> Vec<&'static str> {
+    let mut elements: Vec<_> = rows(codec).iter().map(|row| row.element).collect();
     elements.dedup();
     elements
 }
 
 impl EncoderRow {
-    /// The launch text from raw video in the encoder's memory to H.264 caps.
+    /// The launch text from raw video in the encoder's memory to the codec's caps.
     pub fn text(&self, settings: &Settings, has: HasProperty) -> String {
         let mut text = format!("{} name={NAME}", self.element);
         for (property, value) in self.properties {
@@ -141,17 +159,15 @@ impl EncoderRow {
             Profile::Main => "main",
             Profile::High => "high",
         };
-        match self.profile {
-            ProfilePin::Caps(baseline) => {
-                text.push_str(&format!(" ! video/x-h264,profile=(string){}", profile(baseline)))
-            }
+        let pin = match self.profile {
+            ProfilePin::Caps(baseline) => format!(",profile=(string){}", profile(baseline)),
             ProfilePin::CapsAndLevel(baseline) => {
-                let level = level(settings);
-                text.push_str(&format!(" ! video/x-h264,profile=(string){},level=(string){level}", profile(baseline)));
+                format!(",profile=(string){},level=(string){}", profile(baseline), level(settings))
             }
-            ProfilePin::Property => text.push_str(" ! video/x-h264"),
-        }
-        text
+            ProfilePin::Main => ",profile=(string)main".to_owned(),
+            ProfilePin::Property => String::new(),
+        };
+        format!("{text} ! {}{pin}", self.codec.media_type())
     }
 
     /// `text` with `upload` in front of it: from raw video in system memory.
@@ -180,7 +196,7 @@ impl EncoderRow {
         match self.live_rate {
             LiveRate::Properties(properties) => {
                 let properties = properties.iter().filter(|(property, _)| has(self.element, property));
-                properties.map(|(property, value)| (*property, self.value(*value, settings, has))).collect()
+                properties.map(|(property, value)| (*property, unquoted(self.value(*value, settings, has)))).collect()
             }
             LiveRate::V4l2Controls => {
                 vec![("extra-controls", format!("controls,video_bitrate={}", settings.bitrate.bps()))]
@@ -218,10 +234,19 @@ impl EncoderRow {
                 Profile::High => high.to_owned(),
             },
             // Never video_bitrate_mode=1: constant rate costs the Pi about 100 ms a frame.
-            Value::V4l2Controls => format!(
-                "\"controls,repeat_sequence_header=1,video_bitrate={},h264_i_frame_period={},h264_minimum_qp_value=5\"",
-                settings.bitrate.bps(),
-                gop(settings)
+            Value::V4l2Controls => {
+                let (bps, gop) = (settings.bitrate.bps(), gop(settings));
+                let own = match self.codec {
+                    Codec::H264 => format!("h264_i_frame_period={gop},h264_minimum_qp_value=5"),
+                    Codec::H265 => format!("video_gop_size={gop},hevc_minimum_qp_value=5"),
+                };
+                format!("\"controls,repeat_sequence_header=1,video_bitrate={bps},{own}\"")
+            }
+            // Two frames: with a buffer of one x265 overshoots by two thirds for seconds (measured with 3.5).
+            Value::X265Options => format!(
+                "\"bframes=0:rc-lookahead=0:scenecut=0:open-gop=0:info=0:vbv-maxrate={}:vbv-bufsize={}\"",
+                settings.bitrate.kbps(),
+                whole(bits(if settings.low_latency { 2.0 * vbv_s } else { vbv_s }) / 1000.0)
             ),
         }
     }

@@ -1,5 +1,7 @@
-//! The encoders, best first: hardware, then x264, then openh264. Values and traps are from `ENCODERS.md` (gathered from the
+//! The encoders of H.264, best first: hardware, then x264, then openh264. Values and traps are from `ENCODERS.md` (gathered from the
 //! sources and measured for x264 and openh264). A new encoder is a row here and a golden string in `encoder_tests`.
+
+use rov_common::codec::Codec;
 
 use super::encoder::{EncoderRow, Keyframe, LiveRate, Memory, ProfilePin, Value};
 use Value::{
@@ -7,7 +9,8 @@ use Value::{
 };
 
 /// What most rows share; each row names what differs.
-const PLAIN: EncoderRow = EncoderRow {
+pub(super) const PLAIN: EncoderRow = EncoderRow {
+    codec: Codec::H264,
     element: "",
     title: "",
     needs: &[],
@@ -21,7 +24,7 @@ const PLAIN: EncoderRow = EncoderRow {
 };
 
 /// NVENC by CUDA memory; `nvautogpuh264enc` chooses among several GPUs. The names of properties changed in 1.24 and 1.26.
-const CUDA_PROPERTIES: &[(&str, Value)] = &[
+pub(super) const CUDA_PROPERTIES: &[(&str, Value)] = &[
     ("bitrate", Kbps),
     ("rate-control", Text("cbr")),
     ("rc-mode", Text("cbr")),
@@ -38,7 +41,7 @@ const CUDA_PROPERTIES: &[(&str, Value)] = &[
     ("aud", Text("false")),
 ];
 
-const VA_PROPERTIES: &[(&str, Value)] = &[
+pub(super) const VA_PROPERTIES: &[(&str, Value)] = &[
     ("bitrate", Kbps),
     ("rate-control", Text("cbr")),
     ("b-frames", Text("0")),
@@ -52,7 +55,7 @@ const VA_PROPERTIES: &[(&str, Value)] = &[
     ("cpb-size", HalfSecondKbit),
 ];
 
-const VAAPI_PROPERTIES: &[(&str, Value)] = &[
+pub(super) const VAAPI_PROPERTIES: &[(&str, Value)] = &[
     ("bitrate", Kbps),
     ("rate-control", Text("cbr")),
     ("keyframe-period", Gop),
@@ -61,7 +64,7 @@ const VAAPI_PROPERTIES: &[(&str, Value)] = &[
     ("cpb-length", VbvMs),
 ];
 
-const VAAPI_LOW_POWER_PROPERTIES: &[(&str, Value)] = &[
+pub(super) const VAAPI_LOW_POWER_PROPERTIES: &[(&str, Value)] = &[
     ("bitrate", Kbps),
     ("rate-control", Text("cbr")),
     ("keyframe-period", Gop),

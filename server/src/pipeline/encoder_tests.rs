@@ -11,8 +11,12 @@ fn settings() -> Settings {
     }
 }
 
+fn both() -> impl Iterator<Item = &'static EncoderRow> {
+    rows(Codec::H264).iter().chain(rows(Codec::H265))
+}
+
 fn row(element: &str) -> &'static EncoderRow {
-    ROWS.iter().find(|row| row.element == element).unwrap()
+    both().find(|row| row.element == element).unwrap()
 }
 
 #[test]
@@ -65,10 +69,91 @@ fn every_row_gives_its_text() {
          num-slices=2 multi-thread=2 scene-change-detection=false background-detection=false ! \
          video/x-h264,profile=(string)constrained-baseline",
     ];
-    assert_eq!(ROWS.len(), expected.len());
-    for (row, expected) in ROWS.iter().zip(expected) {
+    assert_eq!(rows(Codec::H264).len(), expected.len());
+    for (row, expected) in rows(Codec::H264).iter().zip(expected) {
         assert_eq!(row.text_from_system(&settings(), &|_, _| true), expected);
     }
+}
+
+#[test]
+fn every_row_of_h265_gives_its_text() {
+    let cuda = "bitrate=6000 rate-control=cbr rc-mode=cbr preset=p1 tune=ultra-low-latency b-frames=0 bframes=0 \
+                gop-size=2560 vbv-buffer-size=200 rc-lookahead=0 zero-reorder-delay=true zerolatency=true \
+                repeat-sequence-header=true aud=false";
+    let va = "bitrate=6000 rate-control=cbr b-frames=0 ref-frames=1 key-int-max=1024 target-usage=6 num-slices=1 aud=false \
+              cpb-size=3000";
+    let vaapi = "bitrate=6000 rate-control=cbr keyframe-period=2560 max-bframes=0 refs=1 cpb-length=33";
+    let vt = "bitrate=6000 realtime=true allow-frame-reordering=false max-keyframe-interval=2560";
+    let nvmm = "nvvidconv ! video/x-raw(memory:NVMM),format=NV12";
+    let to_cuda = "cudaupload ! cudaconvert ! video/x-raw(memory:CUDAMemory),format=NV12";
+    let to_va = "vapostproc ! video/x-raw(memory:VAMemory),format=NV12";
+    let (any, main) = ("video/x-h265", "video/x-h265,profile=(string)main");
+    let expected = [
+        format!(
+            "{nvmm} ! nvv4l2h265enc name=rov_enc bitrate=6000000 control-rate=1 preset-level=1 maxperf-enable=true \
+             insert-vui=true insert-sps-pps=true num-B-Frames=0 num-Ref-Frames=1 iframeinterval=2560 idrinterval=2560 \
+             vbv-size=200000 profile=0 ! {any}"
+        ),
+        format!(
+            "{nvmm} ! omxh265enc name=rov_enc bitrate=6000000 control-rate=2 iframeinterval=2560 insert-sps-pps=true \
+             insert-vui=true ! {any}"
+        ),
+        format!(
+            "omxh265enc name=rov_enc target-bitrate=6000 control-rate=2 interval-intraframes=2560 gop-length=2560 \
+             b-frames=0 ! {main}"
+        ),
+        format!("{to_cuda} ! nvautogpuh265enc name=rov_enc {cuda} ! {main}"),
+        format!("{to_cuda} ! nvcudah265enc name=rov_enc {cuda} ! {main}"),
+        format!(
+            "nvh265enc name=rov_enc bitrate=6000 preset=p1 tune=ultra-low-latency rc-mode=cbr zerolatency=true bframes=0 \
+             gop-size=-1 vbv-buffer-size=200 rc-lookahead=0 repeat-sequence-header=true aud=false ! {main}"
+        ),
+        format!(
+            "v4l2h265enc name=rov_enc extra-controls=\"controls,repeat_sequence_header=1,video_bitrate=6000000,\
+             video_gop_size=2560,hevc_minimum_qp_value=5\" ! {main}"
+        ),
+        format!("{to_va} ! vah265enc name=rov_enc {va} ! {main}"),
+        format!("{to_va} ! vah265lpenc name=rov_enc {va} ! {main}"),
+        format!("vaapih265enc name=rov_enc {vaapi} tune=low-power ! {main}"),
+        format!("vaapih265enc name=rov_enc {vaapi} ! {main}"),
+        format!(
+            "qsvh265enc name=rov_enc bitrate=6000 low-latency=true rate-control=cbr b-frames=0 ref-frames=1 \
+             gop-size=65535 disable-hrd-conformance=true ! {main}"
+        ),
+        format!(
+            "amfh265enc name=rov_enc bitrate=6000 usage=ultra-low-latency rate-control=cbr preset=speed gop-size=2560 \
+             aud=false ! {main}"
+        ),
+        format!(
+            "mfh265enc name=rov_enc bitrate=6000 low-latency=true rc-mode=cbr bframes=0 gop-size=2560 \
+             vbv-buffer-size=25000 ! {main}"
+        ),
+        format!("vtenc_h265_hw name=rov_enc {vt} ! {any}"),
+        format!("vtenc_h265 name=rov_enc {vt} ! {any}"),
+        format!(
+            "mpph265enc name=rov_enc bps=6000000 bps-max=6000000 rc-mode=cbr header-mode=each-idr gop=2560 max-reenc=0 \
+             ! {any}"
+        ),
+        format!(
+            "x265enc name=rov_enc bitrate=6000 tune=zerolatency speed-preset=ultrafast key-int-max=2560 \
+             option-string=\"bframes=0:rc-lookahead=0:scenecut=0:open-gop=0:info=0:vbv-maxrate=6000:vbv-bufsize=400\" ! {main}"
+        ),
+    ];
+    assert_eq!(rows(Codec::H265).len(), expected.len());
+    for (row, expected) in rows(Codec::H265).iter().zip(expected) {
+        assert_eq!(row.text_from_system(&settings(), &|_, _| true), expected);
+        // H.265 has one profile for this, whatever is asked for.
+        let high = Settings { profile: Profile::High, ..settings() };
+        assert_eq!(row.text_from_system(&high, &|_, _| true), expected);
+    }
+}
+
+#[test]
+fn an_element_encodes_one_codec() {
+    for row in both() {
+        assert_eq!(codec_of(row.element), Some(row.codec), "{}", row.element);
+    }
+    assert_eq!(codec_of("foo"), None);
 }
 
 #[test]
@@ -96,7 +181,10 @@ fn the_rate_is_set_in_each_encoders_unit() {
     assert_eq!(live("openh264enc"), [("bitrate", "6000000".to_owned())]);
     assert_eq!(live("mpph264enc"), [("bps", "6000000".to_owned()), ("bps-max", "6000000".to_owned())]);
     assert_eq!(live("v4l2h264enc"), [("extra-controls", "controls,video_bitrate=6000000".to_owned())]);
-    for row in ROWS {
+    let x265 = live("x265enc");
+    assert!(x265[0].1.ends_with(":vbv-maxrate=6000:vbv-bufsize=400"), "{x265:?}");
+    assert_eq!(x265[1], ("bitrate", "6000".to_owned()));
+    for row in both() {
         assert!(!row.live_rate_properties(&settings(), &|_, _| true).is_empty(), "{}", row.element);
     }
 }
@@ -121,7 +209,8 @@ fn the_level_follows_the_size_and_rate() {
 
 #[test]
 fn hardware_comes_first_and_openh264_last() {
-    let elements = elements();
+    let elements = elements(Codec::H264);
     assert_eq!(elements[0], "nvv4l2h264enc");
     assert_eq!(elements[elements.len() - 2..], ["x264enc", "openh264enc"]);
+    assert_eq!(super::elements(Codec::H265).last(), Some(&"x265enc"));
 }

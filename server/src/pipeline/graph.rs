@@ -16,7 +16,7 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 use rov_common::access_unit::AccessUnit;
-use rov_common::codec;
+use rov_common::codec::{self, Codec};
 use rov_common::units::{Bitrate, Fps, Resolution};
 
 use super::encoder::{EncoderRow, Keyframe, Settings};
@@ -91,6 +91,7 @@ pub(super) struct Shared {
     pub frames_out: Arc<Counter>,
     pub next_due: Arc<Moment>,
     pub settings: Arc<Mutex<Settings>>,
+    pub codec: Codec,
     pub source: SourceKind,
     /// Set when the tail is there, for a user's pipeline only after the start.
     pub output: OnceLock<Output>,
@@ -98,7 +99,7 @@ pub(super) struct Shared {
 
 /// The tail's elements that are worked with later. Weak, as the sink's callback holds `Shared`: they would keep each other alive.
 pub(super) struct Output {
-    /// None: H.264 goes out untouched.
+    /// None: the source's stream goes out untouched.
     pub encoder: Option<(gst::glib::WeakRef<gst::Element>, &'static EncoderRow)>,
     pub sink: gst::glib::WeakRef<gst_app::AppSink>,
 }
@@ -182,6 +183,7 @@ impl Graph {
             frames_out: counter(),
             next_due: Arc::new(Moment::new(epoch)),
             settings: Arc::new(Mutex::new(plan.settings)),
+            codec: plan.codec,
             source: plan.source,
             output: OnceLock::new(),
         });
@@ -195,7 +197,7 @@ impl Graph {
         Ok(graph)
     }
 
-    /// The encoder at work; None where H.264 goes out untouched, or while a user's pipeline has not shown yet which it is.
+    /// The encoder at work; None where the source's stream goes out untouched, or while a user's pipeline has not shown yet which it is.
     pub fn encoder(&self) -> Option<&'static EncoderRow> {
         self.shared.output.get()?.encoder.as_ref().map(|(_, row)| *row)
     }
@@ -205,7 +207,7 @@ impl Graph {
         self.lock_settings().bitrate
     }
 
-    /// Asks the encoder, or whatever is upstream, for an IDR picture.
+    /// Asks the encoder, or whatever is upstream, for a keyframe.
     pub fn force_keyframe(&self) {
         let Some(output) = self.shared.output.get() else { return };
         let event = gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build();
@@ -242,7 +244,9 @@ impl Graph {
     pub fn set_bitrate(&self, bitrate: Bitrate) -> Result<(), GraphError> {
         let output = self.shared.output.get().and_then(|output| output.encoder.as_ref());
         let Some((encoder, row)) = output.and_then(|(encoder, row)| Some((encoder.upgrade()?, row))) else {
-            return Err(GraphError::Bitrate("H.264 goes out untouched, nothing encodes it here".to_owned()));
+            return Err(GraphError::Bitrate(
+                "the source's stream goes out untouched, nothing encodes it here".to_owned(),
+            ));
         };
         let mut settings = self.lock_settings();
         let wanted = Settings { bitrate, ..*settings };
@@ -346,10 +350,10 @@ pub(super) fn deliver(sink: &gst_app::AppSink, shared: &Shared, sample: &gst::Sa
     if shared.stopped.load(Ordering::Acquire) {
         return;
     }
-    if let Some(problem) = checked.then(|| playable::problem(&map)).flatten() {
+    if let Some(problem) = checked.then(|| playable::problem(shared.codec, &map)).flatten() {
         // Once: nothing goes out after it.
         if !shared.stopped.swap(true, Ordering::AcqRel) {
-            (shared.on_event)(GraphEvent::Refused(playable::refusal(problem, shared.source)));
+            (shared.on_event)(GraphEvent::Refused(playable::refusal(shared.codec, problem, shared.source)));
         }
         return;
     }
@@ -365,7 +369,7 @@ pub(super) fn deliver(sink: &gst_app::AppSink, shared: &Shared, sample: &gst::Sa
         data: Bytes::copy_from_slice(&map),
         pts: pts.into(),
         captured_at: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
-        keyframe: codec::is_keyframe(&map),
+        keyframe: codec::is_keyframe(shared.codec, &map),
     });
 }
 

@@ -55,7 +55,8 @@ impl Running {
 }
 
 fn chosen(element: &str) -> Chosen {
-    let row = encoder::ROWS.iter().find(|row| row.element == element).unwrap();
+    let codec = encoder::codec_of(element).unwrap();
+    let row = encoder::rows(codec).iter().find(|row| row.element == element).unwrap();
     Chosen { row, tried: Vec::new() }
 }
 
@@ -144,11 +145,11 @@ impl Drop for Folder {
 }
 
 fn slices(data: &[u8]) -> Vec<Vec<u8>> {
-    codec::nal_units(data).filter(|nal| matches!(codec::nal_type(nal), 1 | 5)).map(<[u8]>::to_vec).collect()
+    codec::nal_units(data).filter(|nal| matches!(Codec::H264.nal_type(nal), 1 | 5)).map(<[u8]>::to_vec).collect()
 }
 
 fn nal_types(unit: &AccessUnit) -> Vec<u8> {
-    codec::nal_units(&unit.data).map(codec::nal_type).collect()
+    codec::nal_units(&unit.data).map(|nal| Codec::H264.nal_type(nal)).collect()
 }
 
 #[test]
@@ -187,13 +188,28 @@ fn a_forced_keyframe_comes_within_three_frames() {
 }
 
 #[test]
+fn x265_begins_with_a_keyframe_and_gives_another_on_demand() {
+    let running = start_with(&CaptureConfig { codec: Codec::H265, ..small() }, "x265enc");
+    let units = running.take(20);
+    assert!(units[0].keyframe && units[1..].iter().all(|unit| !unit.keyframe));
+    assert_even(&units, FRAME, "x265enc");
+    running.graph.force_keyframe();
+    let units = running.take(6);
+    let keyframe = units.iter().find(|unit| unit.keyframe).expect("a keyframe on demand");
+    let types: Vec<_> = codec::nal_units(&keyframe.data).map(|nal| Codec::H265.nal_type(nal)).collect();
+    assert!([32, 33, 34].iter().all(|kind| types.contains(kind)), "{types:?}");
+    assert!(units.iter().all(|unit| playable::problem(Codec::H265, &unit.data).is_none()), "nothing is reordered");
+}
+
+#[test]
 fn a_changed_bitrate_changes_the_size_of_the_frames() {
     // Rich in detail, but not noise: openh264 cannot bring that below a rate of its own.
     let source = "videotestsrc is-live=true pattern=zone-plate kx2=20 ky2=20 kt=10 ! video/x-raw,width=320,height=240,framerate=30/1";
     let detail = pipeline(source);
     let mean = |units: &[AccessUnit]| units.iter().map(|unit| unit.data.len()).sum::<usize>() / units.len();
-    for element in ["x264enc", "openh264enc"] {
-        let config = CaptureConfig { bitrate: Some(Bitrate::from_kbps(3000)), ..detail.clone() };
+    for element in ["x264enc", "openh264enc", "x265enc"] {
+        let codec = encoder::codec_of(element).unwrap();
+        let config = CaptureConfig { codec, bitrate: Some(Bitrate::from_kbps(3000)), ..detail.clone() };
         let running = start_with(&config, element);
         running.take(5);
         let before = mean(&running.take(10));
@@ -274,6 +290,34 @@ fn passthrough_sends_the_files_slices_bit_for_bit_at_its_own_timing() {
         assert_eq!(keyframes.len(), 3, "{name}");
         assert!(keyframes.iter().all(|unit| nal_types(unit).contains(&7) && nal_types(unit).contains(&8)), "{name}");
     }
+}
+
+#[test]
+fn a_passed_through_file_of_h265_is_cut_into_pictures_and_one_with_b_frames_refused() {
+    let folder = Folder::new("h265");
+    let h265 = |name: &str, b_frames: &str| {
+        folder.clip(name, &["-c:v", "libx265", "-preset", "ultrafast", "-x265-params", b_frames])
+    };
+    for name in ["a.mp4", "a.mkv", "a.ts", "a.h265"] {
+        let path = h265(name, "log-level=none:bframes=0:keyint=10:min-keyint=10:scenecut=0");
+        let config = CaptureConfig { codec: Codec::H265, looping: false, ..passthrough(&path) };
+        let units = start(&config).rest();
+        assert_eq!(units.len(), 25, "{name}");
+        assert_eq!(units.iter().filter(|unit| unit.keyframe).count(), 3, "{name}");
+        let first = codec::nal_units(&units[0].data).map(|nal| Codec::H265.nal_type(nal)).collect::<Vec<_>>();
+        assert!([32, 33, 34].iter().all(|kind| first.contains(kind)), "{name}: {first:?}");
+        // As H.264, which it is not, it is refused with what to do.
+        let Err(PrepareError::Fatal(reason)) =
+            prepare(&CaptureConfig { codec: Codec::H264, ..config }, &Chosen::unused())
+        else {
+            panic!("{name}: H.265 is no H.264")
+        };
+        assert!(reason.contains("--codec h265"), "{name}: {reason}");
+    }
+    let path = h265("b.mp4", "log-level=none:bframes=2:b-adapt=0");
+    let config = CaptureConfig { codec: Codec::H265, ..passthrough(&path) };
+    let Err(PrepareError::Fatal(reason)) = prepare(&config, &Chosen::unused()) else { panic!("B-frames") };
+    assert!(reason.contains("the H.265 stream has B-frames"), "{reason}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod continuity;
 mod devices;
 pub mod encoder;
 mod encoder_table;
+mod encoder_table_h265;
 pub mod graph;
 mod message;
 pub mod mode;
@@ -60,14 +61,20 @@ pub fn prepare_from(config: &CaptureConfig, encoder: &Chosen, stdin_fd: i32) -> 
         _ => PrepareError::Retry(missing.0),
     })?;
     if let Some(file) = &config.file {
-        let look = if config.file_passthrough { scan::passthrough } else { scan::video };
-        look(file, &plan.head_text()).map_err(|error| PrepareError::Fatal(format!("--file {error}")))?;
+        let looked = match config.file_passthrough {
+            true => scan::passthrough(file, config.codec, &plan.head_text()),
+            false => scan::video(file, &plan.head_text()),
+        };
+        looked.map_err(|error| PrepareError::Fatal(format!("--file {error}")))?;
     }
     if config.source == SourceKind::Pipeline {
         // Built, and dropped before it touches a device: a wrong text is the user's, and is said at once.
         gst::parse::bin_from_description(&plan.head_text(), false).map_err(|error| {
             let text = config.pipeline.as_deref().unwrap_or_default();
-            let hint = if error.message().contains(source::END) { "; it must end in raw or H.264 video" } else { "" };
+            let hint = match error.message().contains(source::END) {
+                true => format!("; it must end in raw or {} video", config.codec.title()),
+                false => String::new(),
+            };
             PrepareError::Fatal(format!("--pipeline {text:?}: {}{hint}", error.message()))
         })?;
     }

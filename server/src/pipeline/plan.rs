@@ -3,16 +3,17 @@
 //! ```text
 //! head: SOURCE ! identity name=rov_join
 //! tail: [queue ! identity sync=true (file)] ! leaky queue of one frame ! scale ! convert ! caps ! ENCODER ! parse ! appsink
-//!   or: [queue ! identity sync=true (file)] ! appsink                                              (H.264 untouched)
+//!   or: [queue ! identity sync=true (file)] ! appsink                                              (a coded stream, untouched)
 //! ```
 //!
 //! Head and tail are two bins: the head of a file is built anew for each round, and the tail of a user's pipeline is
 //! chosen when it has negotiated. Probes of `build` do the rest: counting, thinning out, pacing.
 
+use rov_common::codec::Codec;
 use rov_common::units::{Bitrate, Fps, Resolution};
 
 use super::encoder::{EncoderRow, Memory, Settings};
-use super::source::{self, Drawing, H264_CAPS, Machine, Missing, Output, Pacing};
+use super::source::{self, Drawing, Machine, Missing, Output, Pacing};
 use crate::config::{CaptureConfig, SourceKind, auto_bitrate};
 
 /// Names of elements that `graph` looks for.
@@ -37,7 +38,7 @@ pub enum Tail {
         raw: String,
         /// For NVIDIA's memory; `None` without the elements for it.
         nvmm: Option<String>,
-        h264: String,
+        encoded: String,
     },
 }
 
@@ -48,7 +49,9 @@ pub struct Plan {
     pub source_label: String,
     pub head: String,
     pub tail: Tail,
-    /// None: H.264 goes out untouched.
+    /// Of what goes out.
+    pub codec: Codec,
+    /// None: the source's stream goes out untouched.
     pub encoder: Option<&'static EncoderRow>,
     pub settings: Settings,
     /// The bit rate follows size and rate once they are known: `Some(max_quality)`.
@@ -57,7 +60,7 @@ pub struct Plan {
     pub drawing: Option<Drawing>,
     /// Raw frames beyond this rate are left out.
     pub max_fps: Option<Fps>,
-    /// What the H.264 comes from where nothing here encodes it: what to do about it depends on that.
+    /// What the stream comes from where nothing here encodes it: what to do about it depends on that.
     pub source: SourceKind,
     /// `--source auto` has found no camera, and shows the test picture in its place.
     pub is_fallback: bool,
@@ -86,14 +89,14 @@ pub fn settings(config: &CaptureConfig, cores: usize) -> Settings {
     Settings {
         profile: config.profile,
         low_latency: config.low_latency,
-        bitrate: config.bitrate.unwrap_or_else(|| auto_bitrate(resolution, fps, config.max_quality)),
+        bitrate: config.bitrate.unwrap_or_else(|| auto_bitrate(config.codec, resolution, fps, config.max_quality)),
         fps: config.fps,
         resolution: config.resolution,
         cores,
     }
 }
 
-/// The plan with this encoder; it is not used where the source gives H.264.
+/// The plan with this encoder; it is not used where the source gives a coded stream.
 pub fn plan(config: &CaptureConfig, machine: &Machine, encoder: &'static EncoderRow) -> Result<Plan, Missing> {
     let source = source::source(config, machine)?;
     let settings = settings(config, machine.cores);
@@ -101,18 +104,19 @@ pub fn plan(config: &CaptureConfig, machine: &Machine, encoder: &'static Encoder
     let tail = match source.output {
         Output::Raw => Tail::Fixed(builder.raw()),
         Output::Nvmm => Tail::Fixed(builder.nvmm()),
-        Output::H264 => Tail::Fixed(builder.h264(false)),
+        Output::Encoded => Tail::Fixed(builder.encoded(false)),
         Output::ByCaps => Tail::ByCaps {
             raw: builder.raw(),
             nvmm: (machine.has_property)("nvvidconv", "name").then(|| builder.nvmm()),
-            h264: builder.h264(true),
+            encoded: builder.encoded(true),
         },
     };
     Ok(Plan {
         source_label: source.label,
         head: source.text,
         tail,
-        encoder: (source.output != Output::H264).then_some(encoder),
+        codec: config.codec,
+        encoder: (source.output != Output::Encoded).then_some(encoder),
         settings,
         auto_bitrate: config.bitrate.is_none().then_some(config.max_quality),
         pacing: source.pacing,
@@ -150,7 +154,7 @@ impl Builder<'_> {
     }
 
     fn end(&self) -> String {
-        format!("h264parse config-interval=-1 ! {H264_CAPS} ! {SINK}")
+        format!("{} ! {SINK}", source::parsed(self.config.codec))
     }
 
     fn size(&self) -> String {
@@ -200,7 +204,7 @@ impl Builder<'_> {
     }
 
     /// Encoded frames go through as they are: none may be dropped, so nothing here leaks.
-    fn h264(&self, parse: bool) -> String {
+    fn encoded(&self, parse: bool) -> String {
         let end = if parse { self.end() } else { SINK.to_owned() };
         format!("{}{end}", self.start())
     }
@@ -209,7 +213,7 @@ impl Builder<'_> {
 /// The bit rate for a size and rate that have become known.
 pub fn bitrate_for(plan: &Plan, resolution: Resolution, fps: Option<Fps>) -> Bitrate {
     match plan.auto_bitrate {
-        Some(max_quality) => auto_bitrate(resolution, fps.unwrap_or(Fps::whole(30)), max_quality),
+        Some(max_quality) => auto_bitrate(plan.codec, resolution, fps.unwrap_or(Fps::whole(30)), max_quality),
         None => plan.settings.bitrate,
     }
 }

@@ -2,7 +2,7 @@ use std::path::PathBuf;
 
 use super::source::{CSI_ROWS, CsiCamera};
 use super::*;
-use crate::pipeline::encoder::ROWS;
+use crate::pipeline::encoder::rows;
 
 const QUEUE: &str = "queue name=rov_raw max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream";
 const END: &str = "h264parse config-interval=-1 ! video/x-h264,stream-format=byte-stream,alignment=au \
@@ -15,7 +15,7 @@ fn make(config: &CaptureConfig, element: &str, known: &[&str], csi: Vec<CsiCamer
     let has = |element: &str, property: &str| known.contains(&element) || known.contains(&property);
     let container = Some(source::Container::Mp4);
     let machine = Machine { has_property: &has, cores: 2, cameras: Vec::new(), csi, container, stdin_fd: 0 };
-    plan(config, &machine, ROWS.iter().find(|row| row.element == element).unwrap()).unwrap()
+    plan(config, &machine, rows(config.codec).iter().find(|row| row.element == element).unwrap()).unwrap()
 }
 
 fn config(source: SourceKind) -> CaptureConfig {
@@ -79,12 +79,12 @@ fn jetson_frames_stay_in_its_memory_for_its_encoder_and_leave_it_for_others() {
 
 #[test]
 fn a_users_pipeline_has_a_tail_for_each_end() {
-    let Tail::ByCaps { raw, nvmm, h264 } = make(&config(SourceKind::Pipeline), "x264enc", &[], vec![]).tail else {
+    let Tail::ByCaps { raw, nvmm, encoded } = make(&config(SourceKind::Pipeline), "x264enc", &[], vec![]).tail else {
         panic!("the tail must depend on what the pipeline gives");
     };
     assert!(raw.starts_with("identity name=rov_pace ! queue name=rov_raw"), "{raw}");
     assert_eq!(nvmm, None);
-    assert_eq!(h264, format!("identity name=rov_pace ! {END}"));
+    assert_eq!(encoded, format!("identity name=rov_pace ! {END}"));
     let Tail::ByCaps { nvmm: Some(nvmm), .. } =
         make(&config(SourceKind::Pipeline), "x264enc", &["nvvidconv"], vec![]).tail
     else {
@@ -109,4 +109,31 @@ fn only_the_test_picture_in_place_of_a_camera_is_a_fallback() {
     let csi = vec![CsiCamera { row: &CSI_ROWS[1], id: "imx219".to_owned() }];
     assert!(!make(&config(SourceKind::Auto), "x264enc", &[], csi).is_fallback);
     assert!(!make(&config(SourceKind::Test), "x264enc", &[], vec![]).is_fallback);
+}
+
+#[test]
+fn a_stream_of_h265_is_parsed_and_rated_as_such() {
+    let end = "h265parse config-interval=-1 ! video/x-h265,stream-format=byte-stream,alignment=au ! appsink";
+    let h265 = |source| CaptureConfig { codec: Codec::H265, ..config(source) };
+    let plan = make(&h265(SourceKind::Test), "x265enc", &["bitrate"], vec![]);
+    let text = plan.text();
+    assert!(
+        text.contains("! x265enc name=rov_enc bitrate=9000 ! video/x-h265,profile=(string)main ! h265parse"),
+        "{text}"
+    );
+    assert!(text.contains(end), "{text}");
+    assert_eq!(bitrate_for(&plan, Resolution::new(640, 480), Some(Fps::whole(30))), Bitrate::from_kbps(2149));
+    let file = make(&CaptureConfig { file_passthrough: true, ..h265(SourceKind::File) }, "x265enc", &[], vec![]);
+    assert!(
+        file.head.contains("qtdemux ! video/x-h265 ! h265parse config-interval=-1 ! video/x-h265,"),
+        "{}",
+        file.head
+    );
+    assert!(file.encoder.is_none());
+    let stdin = make(&h265(SourceKind::Stdin), "x265enc", &[], vec![]);
+    assert!(stdin.head.contains("! h265parse config-interval=-1 !") && stdin.encoder.is_none(), "{}", stdin.head);
+    let user = make(&h265(SourceKind::Pipeline), "x265enc", &[], vec![]);
+    assert!(user.head.ends_with("caps=\"video/x-raw;video/x-raw(memory:NVMM);video/x-h265\""), "{}", user.head);
+    let Tail::ByCaps { encoded, .. } = user.tail else { panic!("the tail must depend on what the pipeline gives") };
+    assert!(encoded.contains(end), "{encoded}");
 }

@@ -1,8 +1,8 @@
-//! Whether viewers can show H.264 that goes out untouched, and what to do where they cannot. Pure.
+//! Whether viewers can show a stream that goes out untouched, and what to do where they cannot. Pure.
 //!
 //! What is encoded here needs no look: format and profile are pinned.
 
-use rov_common::codec::{self, SliceType, SpsInfo, parse_sps};
+use rov_common::codec::{self, Codec, H265SpsInfo, NalKind, SliceType, SpsInfo, parse_h265_sps, parse_sps};
 
 use crate::config::SourceKind;
 
@@ -12,23 +12,43 @@ pub enum Problem {
     /// WebRTC has no room for pictures that are sent in another order than they are shown.
     BFrames,
     Interlaced,
-    /// More than 8 bit, or more colour than 4:2:0: what it is, in words.
+    /// More bits than decoders take, or more colour than 4:2:0: what it is, in words.
     Format(&'static str),
 }
 
 /// What is wrong with an access unit, by its parameter sets and the header of its first slice alone.
-pub fn problem(au: &[u8]) -> Option<Problem> {
+pub fn problem(codec: Codec, au: &[u8]) -> Option<Problem> {
     for nal in codec::nal_units(au) {
-        if codec::nal_type(nal) == codec::SPS {
-            // One that cannot be read is not judged here: the stream shows whether it matters.
-            if let Some(problem) = parse_sps(nal).ok().and_then(|sps| sps_problem(&sps)) {
-                return Some(problem);
+        // An SPS that cannot be read is not judged here: the stream shows whether it matters.
+        let problem = match (codec, codec.nal_kind(nal)) {
+            (Codec::H264, NalKind::Sps) => parse_sps(nal).ok().and_then(|sps| sps_problem(&sps)),
+            (Codec::H265, NalKind::Sps) => parse_h265_sps(nal).ok().and_then(|sps| h265_sps_problem(&sps)),
+            (Codec::H264, NalKind::Slice | NalKind::KeyframeSlice) => {
+                return (codec::slice_type(nal) == Some(SliceType::B)).then_some(Problem::BFrames);
             }
-        } else if let Some(slice) = codec::slice_type(nal) {
-            return (slice == SliceType::B).then_some(Problem::BFrames);
+            (Codec::H265, NalKind::Slice | NalKind::KeyframeSlice) => return None,
+            _ => None,
+        };
+        if problem.is_some() {
+            return problem;
         }
     }
     None
+}
+
+/// Decoders of H.265 take main and main 10: 4:2:0 with 8 or 10 bit. Slices of type B are no problem by themselves, as many
+/// encoders use them without looking ahead; the SPS says whether pictures change their order.
+fn h265_sps_problem(sps: &H265SpsInfo) -> Option<Problem> {
+    match sps.chroma_format {
+        0 => return Some(Problem::Format("grey without colour (4:0:0)")),
+        2 => return Some(Problem::Format("4:2:2")),
+        3 => return Some(Problem::Format("4:4:4")),
+        _ => {}
+    }
+    if sps.bit_depth.0.max(sps.bit_depth.1) > 10 {
+        return Some(Problem::Format("of more than 10 bit"));
+    }
+    (sps.max_num_reorder_pics > 0).then_some(Problem::BFrames)
 }
 
 /// Browsers, and hardware decoders in general, take baseline, main and high: progressive, 8 bit, 4:2:0.
@@ -48,7 +68,7 @@ fn sps_problem(sps: &SpsInfo) -> Option<Problem> {
 }
 
 /// Why a stream of this source is refused, and what to do.
-pub fn refusal(problem: Problem, source: SourceKind) -> String {
+pub fn refusal(codec: Codec, problem: Problem, source: SourceKind) -> String {
     let (what, stdin, pipeline) = match problem {
         Problem::BFrames => (
             "has B-frames, which WebRTC viewers cannot show".to_owned(),
@@ -76,7 +96,7 @@ pub fn refusal(problem: Problem, source: SourceKind) -> String {
                 .to_owned()
         }
     };
-    format!("the H.264 stream {what}; {remedy}")
+    format!("the {} stream {what}; {remedy}", codec.title())
 }
 
 #[cfg(test)]
@@ -113,22 +133,40 @@ mod tests {
     }
 
     #[test]
+    fn h265_is_judged_by_its_sps() {
+        let sps = H265SpsInfo {
+            chroma_format: 1,
+            coded_width: 1920,
+            coded_height: 1088,
+            bit_depth: (8, 8),
+            max_num_reorder_pics: 0,
+        };
+        assert_eq!(h265_sps_problem(&sps), None);
+        assert_eq!(h265_sps_problem(&H265SpsInfo { bit_depth: (10, 10), ..sps }), None);
+        assert!(h265_sps_problem(&H265SpsInfo { bit_depth: (8, 12), ..sps }).is_some());
+        assert_eq!(h265_sps_problem(&H265SpsInfo { chroma_format: 2, ..sps }), Some(Problem::Format("4:2:2")));
+        assert_eq!(h265_sps_problem(&H265SpsInfo { max_num_reorder_pics: 2, ..sps }), Some(Problem::BFrames));
+        let text = refusal(Codec::H265, Problem::BFrames, SourceKind::File);
+        assert!(text.starts_with("the H.265 stream has B-frames"), "{text}");
+    }
+
+    #[test]
     fn only_the_first_slice_is_asked_whether_it_is_a_b_slice() {
         // ue(0) is '1', ue(5) '00110', ue(6) '00111'.
         let (p, b) = ([0, 0, 1, 0x41, 0b1001_1000], [0, 0, 1, 0x01, 0b1001_1100]);
-        assert_eq!(problem(&b), Some(Problem::BFrames));
-        assert_eq!(problem(&[p, b].concat()), None);
-        assert_eq!(problem(&[]), None);
+        assert_eq!(problem(Codec::H264, &b), Some(Problem::BFrames));
+        assert_eq!(problem(Codec::H264, &[p, b].concat()), None);
+        assert_eq!(problem(Codec::H264, &[]), None);
     }
 
     #[test]
     fn the_remedy_suits_the_source() {
-        let text = |source| refusal(Problem::BFrames, source);
+        let text = |source| refusal(Codec::H264, Problem::BFrames, source);
         assert!(text(SourceKind::File).ends_with("; drop --file-passthrough so that it is re-encoded"));
         assert!(text(SourceKind::Stdin).ends_with("; make what writes it write none (ffmpeg: -bf 0)"));
         assert!(text(SourceKind::Pipeline).contains("; set bframes=0"));
         assert!(text(SourceKind::Webcam).contains("--pipeline \"v4l2src device=... "));
-        let pinned = refusal(Problem::Format("4:4:4"), SourceKind::Pipeline);
+        let pinned = refusal(Codec::H264, Problem::Format("4:4:4"), SourceKind::Pipeline);
         assert!(pinned.contains("is 4:4:4") && pinned.contains("video/x-raw,format=I420 ! x264enc"), "{pinned}");
         for source in [SourceKind::Stdin, SourceKind::Pipeline, SourceKind::Webcam, SourceKind::Auto] {
             assert!(!text(source).contains("--file-passthrough"));

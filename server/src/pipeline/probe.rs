@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
+use rov_common::codec::Codec;
 use rov_common::units::{Fps, Resolution};
 
 use super::encoder::{self, EncoderRow, HasProperty, Settings};
-use super::{message, plan, wiring};
+use super::{message, plan, source, wiring};
 use crate::config::{CaptureConfig, EncoderChoice};
 
 /// For one encoder to encode one frame; hardware opens in well below a second.
@@ -37,7 +38,7 @@ pub struct NoEncoder(pub String);
 impl Chosen {
     /// For sources that go out untouched: nothing was tried, and nothing will encode.
     pub fn unused() -> Self {
-        Self { row: &encoder::ROWS[0], tried: Vec::new() }
+        Self { row: &encoder::rows(Codec::H264)[0], tried: Vec::new() }
     }
 
     /// One line for the log.
@@ -66,7 +67,7 @@ const FRAMES: u64 = 3;
 pub fn choose_encoder(config: &CaptureConfig, failed: &[&str]) -> Result<Chosen, NoEncoder> {
     gst::init().map_err(|error| NoEncoder(format!("GStreamer does not start: {error}")))?;
     let settings = trial_settings(config);
-    choose_from(encoder::ROWS, &config.encoder, |row| match failed.contains(&row.element) {
+    choose_from(config.codec, &config.encoder, |row| match failed.contains(&row.element) {
         true => Err(FAILED.to_owned()),
         false => test(row, &settings),
     })
@@ -79,12 +80,13 @@ fn trial_settings(config: &CaptureConfig) -> Settings {
     plan::settings(&CaptureConfig { resolution, fps, ..config.clone() }, cores())
 }
 
-/// The choice with the table and the test given, the test's error being the reason.
+/// The choice with the test given, whose error is the reason.
 fn choose_from(
-    rows: &'static [EncoderRow],
+    codec: Codec,
     choice: &EncoderChoice,
     test: impl Fn(&'static EncoderRow) -> Result<(), String>,
 ) -> Result<Chosen, NoEncoder> {
+    let rows = encoder::rows(codec);
     let mut tried = Vec::new();
     let wanted = |row: &&EncoderRow| match choice {
         EncoderChoice::Auto => true,
@@ -102,8 +104,12 @@ fn choose_from(
         |tried: &[Tried]| tried.iter().map(|t| format!("{}: {}", t.element, t.outcome)).collect::<Vec<_>>().join("; ");
     Err(NoEncoder(match choice {
         EncoderChoice::Auto => format!(
-            "no H.264 encoder works, install gstreamer1.0-plugins-ugly (x264enc) or the one of your hardware, or lower \
-             --width, --height and --fps; tried {}",
+            "no {} encoder works, install {} or the one of your hardware, or lower --width, --height and --fps; tried {}",
+            codec.title(),
+            match codec {
+                Codec::H264 => "gstreamer1.0-plugins-ugly (x264enc)",
+                Codec::H265 => "gstreamer1.0-plugins-bad (x265enc), or take --codec h264,",
+            },
             reasons(&tried)
         ),
         EncoderChoice::Element(element) => {
@@ -111,7 +117,11 @@ fn choose_from(
                 rows.iter().filter(|row| !wanted(row) && test(row).is_ok()).map(|row| row.element).collect();
             working.dedup();
             let list = if working.is_empty() { "none".to_owned() } else { working.join(", ") };
-            let reason = if tried.is_empty() { "not known".to_owned() } else { reasons(&tried) };
+            let reason = match encoder::codec_of(element) {
+                _ if !tried.is_empty() => reasons(&tried),
+                Some(other) => format!("it encodes {}, and --codec is {codec}", other.title()),
+                None => "not known".to_owned(),
+            };
             format!("--encoder {element} does not work ({reason}); those that work here: {list}")
         }
     }))
@@ -137,9 +147,10 @@ fn trial_text(row: &EncoderRow, settings: &Settings, has: HasProperty) -> String
     let rate = settings.fps.map_or_else(String::new, |fps| format!(",framerate={}/{}", fps.num, fps.den));
     // Some hand out the first frame only when they have several.
     format!(
-        "videotestsrc num-buffers=10 ! video/x-raw,format={}{size}{rate} ! {} ! h264parse ! fakesink name=rov_out sync=false signal-handoffs=false",
+        "videotestsrc num-buffers=10 ! video/x-raw,format={}{size}{rate} ! {} ! {} ! fakesink name=rov_out sync=false signal-handoffs=false",
         row.format,
-        row.text_from_system(settings, has)
+        row.text_from_system(settings, has),
+        source::parser(row.codec)
     )
 }
 
@@ -201,7 +212,7 @@ mod tests {
 
     #[test]
     fn the_first_that_works_is_taken_and_the_others_are_accounted_for() {
-        let chosen = choose_from(encoder::ROWS, &EncoderChoice::Auto, |row| match row.element {
+        let chosen = choose_from(Codec::H264, &EncoderChoice::Auto, |row| match row.element {
             "nvh264enc" => Err("nvh264enc: no driver".to_owned()),
             "x264enc" => Ok(()),
             _ => Err(NOT_INSTALLED.to_owned()),
@@ -220,7 +231,7 @@ mod tests {
     #[test]
     fn a_named_encoder_that_fails_lists_those_that_work() {
         let choice = EncoderChoice::Element("vah264enc".to_owned());
-        let error = choose_from(encoder::ROWS, &choice, |row| match row.element {
+        let error = choose_from(Codec::H264, &choice, |row| match row.element {
             "x264enc" | "openh264enc" => Ok(()),
             _ => Err(NOT_INSTALLED.to_owned()),
         })
@@ -233,7 +244,7 @@ mod tests {
     #[test]
     fn a_name_that_is_not_known_lists_those_that_work() {
         let choice = EncoderChoice::Element("foo".to_owned());
-        let error = choose_from(encoder::ROWS, &choice, |row| match row.element {
+        let error = choose_from(Codec::H264, &choice, |row| match row.element {
             "x264enc" => Ok(()),
             _ => Err(NOT_INSTALLED.to_owned()),
         });
@@ -242,13 +253,35 @@ mod tests {
     }
 
     #[test]
+    fn an_encoder_of_the_other_codec_is_refused_with_those_of_this_one() {
+        let choice = EncoderChoice::Element("x264enc".to_owned());
+        let error = choose_from(Codec::H265, &choice, |row| match row.element {
+            "x265enc" => Ok(()),
+            _ => Err(NOT_INSTALLED.to_owned()),
+        });
+        let message =
+            "--encoder x264enc does not work (it encodes H.264, and --codec is h265); those that work here: x265enc";
+        assert_eq!(error.unwrap_err().0, message);
+    }
+
+    #[test]
+    fn x265_passes_the_real_test() {
+        let resolution = Some(Resolution::new(640, 360));
+        let config = CaptureConfig { codec: Codec::H265, resolution, ..CaptureConfig::default() };
+        let named = CaptureConfig { encoder: EncoderChoice::Element("x265enc".to_owned()), ..config.clone() };
+        assert_eq!(choose_encoder(&named, &[]).unwrap().row.element, "x265enc");
+        assert_eq!(choose_encoder(&config, &[]).unwrap().row.codec, Codec::H265);
+    }
+
+    #[test]
     fn an_encoder_that_failed_at_work_is_passed_over() {
         let config = CaptureConfig { resolution: Some(Resolution::new(320, 240)), ..CaptureConfig::default() };
-        let others: Vec<_> = encoder::elements().into_iter().filter(|element| *element != "openh264enc").collect();
+        let others: Vec<_> =
+            encoder::elements(Codec::H264).into_iter().filter(|element| *element != "openh264enc").collect();
         let chosen = choose_encoder(&config, &others).unwrap();
         assert_eq!(chosen.row.element, "openh264enc");
         assert!(chosen.tried.iter().any(|tried| tried.element == "x264enc" && tried.outcome == FAILED));
-        let all = choose_encoder(&config, &encoder::elements()).unwrap_err();
+        let all = choose_encoder(&config, &encoder::elements(Codec::H264)).unwrap_err();
         assert!(all.0.contains("x264enc: failed at work"), "{}", all.0);
     }
 
@@ -256,7 +289,7 @@ mod tests {
     fn encoders_are_tried_at_the_size_and_rate_that_are_wanted() {
         let text = |resolution, fps| {
             let config = CaptureConfig { resolution, fps, ..CaptureConfig::default() };
-            let row = encoder::ROWS.iter().find(|row| row.element == "x264enc").unwrap();
+            let row = encoder::rows(Codec::H264).iter().find(|row| row.element == "x264enc").unwrap();
             trial_text(row, &trial_settings(&config), &|_, _| true)
         };
         let own = text(None, None);

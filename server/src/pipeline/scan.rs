@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
+use rov_common::codec::Codec;
 
 use super::message;
 use super::plan::JOIN;
@@ -37,12 +38,12 @@ fn beginning(path: &Path) -> Result<Vec<u8>, String> {
 }
 
 /// Reads the first frames of a passthrough head (text ending in `identity name=rov_join`); an error says why it is refused.
-pub fn passthrough(path: &Path, head_text: &str) -> Result<(), String> {
+pub fn passthrough(path: &Path, codec: Codec, head_text: &str) -> Result<(), String> {
     let name = path.display();
     let problem = Arc::new(OnceLock::<Problem>::new());
     let found = problem.clone();
     let look = look(path, head_text, PASSTHROUGH_FRAMES, move |au| {
-        let problem = playable::problem(au);
+        let problem = playable::problem(codec, au);
         problem.is_some_and(|problem| {
             // The first one is as good as any.
             let _ = found.set(problem);
@@ -50,11 +51,17 @@ pub fn passthrough(path: &Path, head_text: &str) -> Result<(), String> {
         })
     })?;
     match problem.get() {
-        Some(problem) => Err(format!("{name}: {}", playable::refusal(*problem, SourceKind::File))),
+        Some(problem) => Err(format!("{name}: {}", playable::refusal(codec, *problem, SourceKind::File))),
         None if look.frames > 0 => Ok(()),
         None => {
             let error = look.error.map_or_else(String::new, |error| format!(" ({error})"));
-            Err(format!("{name}: no H.264 video in it{error}; drop --file-passthrough so that it is re-encoded"))
+            let other = codec.other();
+            Err(format!(
+                "{name}: no {} video in it{error}; drop --file-passthrough so that it is re-encoded, or give --codec \
+                 {other} if it is {}",
+                codec.title(),
+                other.title()
+            ))
         }
     }
 }

@@ -1,19 +1,35 @@
 //! Sources as launch text: what stands before the seam to `plan`'s tail. Pure: what the machine has comes in as [`Machine`].
 //!
-//! A source's text ends in raw video or in H.264 as [`Output`] says; `plan` adds the rest.
+//! A source's text ends in raw video or in a coded stream as [`Output`] says; `plan` adds the rest.
 
 use std::path::Path;
 
+use rov_common::codec::Codec;
 use rov_common::units::{Fps, Resolution};
 
 use super::encoder::HasProperty;
 use super::mode::{self, Choice, Encoding, Mode};
 use crate::config::{CaptureConfig, SourceKind};
 
-/// H.264 as everything behind the seam wants it.
-pub const H264_CAPS: &str = "video/x-h264,stream-format=byte-stream,alignment=au";
+/// The elementary stream as everything behind the seam wants it.
+pub fn coded_caps(codec: Codec) -> String {
+    format!("{},stream-format=byte-stream,alignment=au", codec.media_type())
+}
 
-/// Name of the last element of a user's pipeline, which refuses what is neither raw nor H.264 video.
+/// The element that cuts a stream into access units.
+pub fn parser(codec: Codec) -> &'static str {
+    match codec {
+        Codec::H264 => "h264parse",
+        Codec::H265 => "h265parse",
+    }
+}
+
+/// From a stream of any form to [`coded_caps`], with parameter sets before each keyframe.
+pub fn parsed(codec: Codec) -> String {
+    format!("{} config-interval=-1 ! {}", parser(codec), coded_caps(codec))
+}
+
+/// Name of the last element of a user's pipeline, which refuses what is neither raw nor coded as `--codec` says.
 pub const END: &str = "rov_end";
 
 /// A camera that the machine has now.
@@ -102,9 +118,9 @@ pub enum Output {
     Raw,
     /// Raw video in the memory of NVIDIA Jetson.
     Nvmm,
-    /// H.264, byte stream, one access unit a buffer.
-    H264,
-    /// Raw or H.264: seen when the source has negotiated.
+    /// A stream of the configured codec, byte stream, one access unit a buffer.
+    Encoded,
+    /// Raw or encoded: seen when the source has negotiated.
     ByCaps,
 }
 
@@ -152,7 +168,7 @@ pub fn source(config: &CaptureConfig, machine: &Machine) -> Result<Source, Missi
         SourceKind::Webcam => find_webcam(config, machine).map(|camera| webcam(config, camera)),
         SourceKind::Csi => find_csi(config, machine).map(|camera| csi(config, camera)),
         SourceKind::File => file(config, machine),
-        SourceKind::Stdin => Ok(stdin(machine)),
+        SourceKind::Stdin => Ok(stdin(config, machine)),
         SourceKind::Rtsp => Err(Missing("RTSP sources come".to_owned())),
         SourceKind::Test => Ok(test(config, None)),
         SourceKind::Pipeline => Ok(user_pipeline(config)),
@@ -213,7 +229,10 @@ fn test(config: &CaptureConfig, label: Option<&str>) -> Source {
 fn webcam(config: &CaptureConfig, camera: &Camera) -> Source {
     let label = format!("webcam {} ({})", camera.id, camera.name);
     let element = format!("{} {}={}", camera.element, camera.property, quote(&camera.id));
-    let Some(Choice { encoding, resolution, fps }) = mode::choose(&camera.modes, config.resolution, config.fps) else {
+    // A camera's H.264 is of use only where H.264 is wanted.
+    let usable = |mode: &&mode::Mode| config.codec == Codec::H264 || mode.encoding != Encoding::H264;
+    let modes: Vec<_> = camera.modes.iter().filter(usable).cloned().collect();
+    let Some(Choice { encoding, resolution, fps }) = mode::choose(&modes, config.resolution, config.fps) else {
         // Negotiated when it starts; decodebin passes raw video through and decodes the rest.
         return Source {
             limit_fps: true,
@@ -230,7 +249,7 @@ fn webcam(config: &CaptureConfig, camera: &Camera) -> Source {
             ),
             Output::Raw,
         ),
-        Encoding::H264 => (format!("video/x-h264{caps} ! h264parse config-interval=-1 ! {H264_CAPS}"), Output::H264),
+        Encoding::H264 => (format!("video/x-h264{caps} ! {}", parsed(Codec::H264)), Output::Encoded),
     };
     let limit_fps = matches!((config.fps, fps), (Some(wanted), Some(own)) if own.as_f64() > wanted.as_f64());
     Source { limit_fps, ..live(label, format!("{element} do-timestamp=true ! {text}"), output) }
@@ -305,14 +324,15 @@ fn file(config: &CaptureConfig, machine: &Machine) -> Result<Source, Missing> {
             Some(Container::AnnexB) => "",
             None => {
                 return Err(Missing(format!(
-                    "{}: not MP4, MKV, MPEG-TS or raw H.264; drop --file-passthrough so that it is re-encoded",
-                    path.display()
+                    "{}: not MP4, MKV, MPEG-TS or raw {}; drop --file-passthrough so that it is re-encoded",
+                    path.display(),
+                    config.codec.title()
                 )));
             }
         };
-        // The caps name the video: of the demuxer's pads only H.264 is linked, and audio stays out.
-        let text = format!("{reader} ! {demuxer}video/x-h264 ! h264parse config-interval=-1 ! {H264_CAPS}");
-        (format!("file {} (passthrough)", path.display()), text, Output::H264)
+        // The caps name the video: of the demuxer's pads only that of the codec is linked, and audio stays out.
+        let text = format!("{reader} ! {demuxer}{} ! {}", config.codec.media_type(), parsed(config.codec));
+        (format!("file {} (passthrough)", path.display()), text, Output::Encoded)
     } else {
         // A hardware decoder of the Jetson gives its own memory, which nothing but this takes to system memory.
         let download = if (machine.has_property)("nvvidconv", "name") { "nvvidconv ! video/x-raw ! " } else { "" };
@@ -324,19 +344,16 @@ fn file(config: &CaptureConfig, machine: &Machine) -> Result<Source, Missing> {
     Ok(Source { label, text, output, pacing, drawing: None, limit_fps: output == Output::Raw })
 }
 
-fn stdin(machine: &Machine) -> Source {
+fn stdin(config: &CaptureConfig, machine: &Machine) -> Source {
     // Time of arrival is all that a pipe knows of time.
-    let text = format!(
-        "fdsrc fd={} do-timestamp=true blocksize=65536 ! h264parse config-interval=-1 ! {H264_CAPS}",
-        machine.stdin_fd
-    );
-    live("standard input".to_owned(), text, Output::H264)
+    let text = format!("fdsrc fd={} do-timestamp=true blocksize=65536 ! {}", machine.stdin_fd, parsed(config.codec));
+    live("standard input".to_owned(), text, Output::Encoded)
 }
 
 fn user_pipeline(config: &CaptureConfig) -> Source {
     let description = config.pipeline.as_deref().unwrap_or_default().trim().trim_end_matches('!').trim_end();
-    let text =
-        format!("{description} ! capsfilter name={END} caps=\"video/x-raw;video/x-raw(memory:NVMM);video/x-h264\"");
+    let coded = config.codec.media_type();
+    let text = format!("{description} ! capsfilter name={END} caps=\"video/x-raw;video/x-raw(memory:NVMM);{coded}\"");
     Source { limit_fps: true, ..live("user's pipeline".to_owned(), text, Output::ByCaps) }
 }
 

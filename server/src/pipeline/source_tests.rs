@@ -70,8 +70,12 @@ fn a_webcam_gives_raw_jpeg_or_h264_as_it_offers() {
         text(vec![mode(Encoding::Jpeg, 30)]),
         (format!("{start} image/jpeg,{size},framerate=30/1 ! {leaky} ! jpegdec"), Output::Raw, false)
     );
-    let h264 = format!("{start} video/x-h264,{size},framerate=30/1 ! h264parse config-interval=-1 ! {H264_CAPS}");
-    assert_eq!(text(vec![mode(Encoding::H264, 30)]), (h264, Output::H264, false));
+    let h264 = format!("{start} video/x-h264,{size},framerate=30/1 ! {}", parsed(Codec::H264));
+    assert_eq!(text(vec![mode(Encoding::H264, 30)]), (h264, Output::Encoded, false));
+    // Where H.265 is wanted, a camera's H.264 is decoded like anything else.
+    let h265 = CaptureConfig { codec: Codec::H265, ..config(SourceKind::Webcam) };
+    let only_h264 = camera("/dev/video0", "C920", vec![mode(Encoding::H264, 30)]);
+    assert!(webcam(&h265, &only_h264).text.ends_with("do-timestamp=true ! decodebin ! video/x-raw"));
     assert_eq!(text(vec![]), (format!("{start} decodebin ! video/x-raw"), Output::Raw, true));
 }
 
@@ -127,7 +131,7 @@ fn a_file_is_decoded_or_taken_apart_by_its_container() {
         let source = file(Some(container), true).unwrap();
         let parse = "h264parse config-interval=-1 ! video/x-h264,stream-format=byte-stream,alignment=au";
         assert_eq!(source.text, format!("{location} ! {demuxer}video/x-h264 ! {parse}"));
-        assert_eq!(source.output, Output::H264);
+        assert_eq!(source.output, Output::Encoded);
     }
     let refused = file(None, true).unwrap_err().0;
     assert!(
@@ -148,7 +152,7 @@ fn standard_input_goes_through_untouched() {
     let source = source(&config(SourceKind::Stdin), &machine(&|_, _| false)).unwrap();
     let text = "fdsrc fd=0 do-timestamp=true blocksize=65536 ! h264parse config-interval=-1 \
                 ! video/x-h264,stream-format=byte-stream,alignment=au";
-    assert_eq!((source.text.as_str(), source.output), (text, Output::H264));
+    assert_eq!((source.text.as_str(), source.output), (text, Output::Encoded));
 }
 
 #[test]

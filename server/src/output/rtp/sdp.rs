@@ -67,8 +67,12 @@ impl Description<'_> {
                 let sets = sets.join(",");
                 Some(format!("packetization-mode=1;profile-level-id={level};sprop-parameter-sets={sets}"))
             }
-            // Optional there: the parameter sets come with each keyframe.
-            Codec::H265 => None,
+            Codec::H265 => {
+                let ParameterSets { vps, sps, pps } = self.sets;
+                let pps: Vec<_> = pps.iter().map(|nal| BASE64.encode(nal)).collect();
+                let (vps, sps, pps) = (BASE64.encode(vps), BASE64.encode(sps), pps.join(","));
+                Some(format!("sprop-vps={vps};sprop-sps={sps};sprop-pps={pps}"))
+            }
         }
     }
 }
@@ -81,6 +85,7 @@ mod tests {
 
     fn sets() -> ParameterSets {
         ParameterSets {
+            vps: Bytes::new(),
             sps: Bytes::from_static(&[0x67, 0x42, 0xc0, 0x1f, 0xd9]),
             pps: vec![Bytes::from_static(&[0x68, 0xce, 0x3c]), Bytes::from_static(&[0x68, 0x53, 0x80, 0x01])],
         }
@@ -127,9 +132,11 @@ mod tests {
     }
 
     #[test]
-    fn h265_is_named() {
-        let sets = sets();
+    fn h265_has_its_three_kinds_of_parameter_sets() {
+        let sets = ParameterSets { vps: Bytes::from_static(&[0x40, 1, 12]), ..sets() };
         let text = Description { codec: Codec::H265, ..description(&sets) }.text();
-        assert!(text.contains("\r\na=rtpmap:96 H265/90000\r\n"), "{text}");
+        let lines =
+            "\r\na=rtpmap:96 H265/90000\r\na=fmtp:96 sprop-vps=QAEM;sprop-sps=Z0LAH9k=;sprop-pps=aM48,aFOAAQ==\r\n";
+        assert!(text.contains(lines), "{text}");
     }
 }

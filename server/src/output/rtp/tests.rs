@@ -101,7 +101,8 @@ fn packets_come_in_order_and_reports_tell_when_a_picture_was_captured() {
                 break word(&packet, 4);
             }
         };
-        let whole = crate::packetize::packetize(&AccessUnit { data, ..self::unit(false, 0, 2) }, Duration::ZERO);
+        let whole =
+            crate::packetize::packetize(Codec::H264, &AccessUnit { data, ..self::unit(false, 0, 2) }, Duration::ZERO);
         // The stream rewrites the SPS, so that the first payload of a keyframe differs.
         assert_eq!(payloads.len(), whole.payloads.len());
         assert!(payloads.iter().zip(&whole.payloads).skip(usize::from(n == 0)).all(|(got, sent)| got == sent));

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use rov_common::api::ViewerStats;
+use rov_common::codec::Codec;
 use rtc::peer_connection::RTCPeerConnection;
 use rtc::sansio::Protocol;
 use rtc::stun::attributes::ATTR_USERNAME;
@@ -53,6 +54,8 @@ pub enum CandidateError {
 }
 
 pub struct Engine {
+    /// Of the stream.
+    codec: Codec,
     /// Each viewer costs its own encryption of every packet.
     max_viewers: usize,
     viewers: HashMap<String, Viewer>,
@@ -73,8 +76,9 @@ struct Viewer {
 }
 
 impl Engine {
-    pub fn new(max_viewers: usize) -> Self {
+    pub fn new(codec: Codec, max_viewers: usize) -> Self {
         Self {
+            codec,
             max_viewers,
             viewers: HashMap::new(),
             by_address: Owners::default(),
@@ -96,7 +100,7 @@ impl Engine {
         if self.viewers.len() >= self.max_viewers {
             return Err(AcceptError::Full(self.max_viewers));
         }
-        let offer = offer::parse(offer, profile)?;
+        let offer = offer::parse(offer, self.codec, profile)?;
         let (session, answer) = Session::accept(now, id.to_owned(), &offer, local, reflexive)?;
         let ufrag = offer::value(&answer, "a=ice-ufrag:").to_owned();
         self.by_ufrag.insert(ufrag.clone(), id.to_owned());

@@ -1,6 +1,7 @@
 //! What a viewer's SDP offer asks for: pure parsing, so that a bad offer is refused with a reason before anything is
 //! made for it.
 
+use rov_common::codec::Codec;
 use thiserror::Error;
 
 /// An offer that can be answered.
@@ -16,6 +17,7 @@ pub struct Offer {
 /// The viewer's own numbers and parameters for the codec that will be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VideoCodec {
+    pub codec: Codec,
     pub payload_type: u8,
     pub fmtp: String,
     pub rtx_payload_type: Option<u8>,
@@ -27,15 +29,22 @@ pub enum OfferError {
     NotSdp(&'static str),
     #[error("the offer has no video to receive: add one `m=video` section with `a=recvonly` or `a=sendrecv`")]
     NoVideo,
-    #[error(
-        "the offer has no H.264 with packetization-mode=1, and this stream is H.264: use a viewer that can decode it"
-    )]
-    NoH264,
+    #[error("this stream is {}, which the viewer did not offer{}", .stream.title(), with_mode(*.stream))]
+    NoCodec {
+        stream: Codec,
+        /// The other codec, where the viewer offers that.
+        offered: Option<Codec>,
+    },
 }
 
-/// Parses `sdp`, choosing the H.264 payload type whose profile is nearest to that of the stream (`profile_idc`,
+/// What of H.264 is sent.
+fn with_mode(codec: Codec) -> &'static str {
+    if codec == Codec::H264 { " with packetization-mode=1" } else { "" }
+}
+
+/// Parses `sdp`, choosing the payload type for `codec` whose profile is nearest to that of the stream (of H.264: `profile_idc`,
 /// `profile_iop`).
-pub fn parse(sdp: &str, profile: Option<(u8, u8)>) -> Result<Offer, OfferError> {
+pub fn parse(sdp: &str, codec: Codec, profile: Option<(u8, u8)>) -> Result<Offer, OfferError> {
     if !sdp.starts_with("v=0") {
         return Err(OfferError::NotSdp("it does not start with `v=0`"));
     }
@@ -50,7 +59,10 @@ pub fn parse(sdp: &str, profile: Option<(u8, u8)>) -> Result<Offer, OfferError> 
     }
     let (session, mut media) = sections(sdp);
     let at = media.iter().position(|lines| wants_video(lines)).ok_or(OfferError::NoVideo)?;
-    let codec = choose_codec(&media[at], profile).ok_or(OfferError::NoH264)?;
+    let codec = choose_codec(&media[at], codec, profile).ok_or_else(|| {
+        let other = codec.other();
+        OfferError::NoCodec { stream: codec, offered: choose_codec(&media[at], other, None).map(|_| other) }
+    })?;
     // The core puts its track into the first section that takes one, so only the chosen one does.
     for (i, lines) in media.iter_mut().enumerate() {
         let wanted = if i == at { "a=recvonly" } else { "a=inactive" };
@@ -112,7 +124,7 @@ fn wants_video(lines: &[&str]) -> bool {
         && !lines.iter().any(|l| matches!(*l, "a=sendonly" | "a=inactive"))
 }
 
-fn choose_codec(video: &[&str], profile: Option<(u8, u8)>) -> Option<VideoCodec> {
+fn choose_codec(video: &[&str], codec: Codec, profile: Option<(u8, u8)>) -> Option<VideoCodec> {
     let rtpmap = |encoding: &str| {
         let encoding = format!("{encoding}/90000");
         video
@@ -126,16 +138,24 @@ fn choose_codec(video: &[&str], profile: Option<(u8, u8)>) -> Option<VideoCodec>
         let prefix = format!("a=fmtp:{pt} ");
         video.iter().find_map(|line| line.strip_prefix(prefix.as_str())).map(str::trim)
     };
-    let chosen = rtpmap("H264")
+    let chosen = rtpmap(codec.rtp_name())
         .into_iter()
-        .filter_map(|pt| Some((pt, fmtp(pt)?)))
-        .filter(|(_, fmtp)| parameter(fmtp, "packetization-mode") == Some("1"))
+        // Every parameter of H.265 has a default (RFC 7798 section 7.1).
+        .map(|pt| (pt, fmtp(pt).unwrap_or_default()))
+        .filter(|(_, fmtp)| match codec {
+            Codec::H264 => parameter(fmtp, "packetization-mode") == Some("1"),
+            Codec::H265 => parameter(fmtp, "tx-mode").is_none_or(|mode| mode.eq_ignore_ascii_case("SRST")),
+        })
         // The first of the nearest: the viewer's order is its preference.
-        .min_by_key(|(_, fmtp)| distance(parameter(fmtp, "profile-level-id"), profile))?;
+        .min_by_key(|(_, fmtp)| match codec {
+            Codec::H264 => distance(parameter(fmtp, "profile-level-id"), profile),
+            // 1 is main, and the default.
+            Codec::H265 => u8::from(parameter(fmtp, "profile-id").is_some_and(|id| id != "1")),
+        })?;
     let rtx = rtpmap("rtx")
         .into_iter()
         .find(|pt| fmtp(*pt).and_then(|f| parameter(f, "apt")?.parse::<u8>().ok()) == Some(chosen.0));
-    Some(VideoCodec { payload_type: chosen.0, fmtp: chosen.1.to_owned(), rtx_payload_type: rtx })
+    Some(VideoCodec { codec, payload_type: chosen.0, fmtp: chosen.1.to_owned(), rtx_payload_type: rtx })
 }
 
 /// How far an offered `profile-level-id` (RFC 6184 section 8.1) is from the stream's profile. Without a known profile
@@ -184,7 +204,7 @@ mod tests {
 
     #[test]
     fn the_nearest_profile_is_chosen_with_its_retransmission() {
-        let choose = |profile| parse(&offer(CHROMIUM), profile).expect("an answerable offer").codec;
+        let choose = |profile| parse(&offer(CHROMIUM), Codec::H264, profile).expect("an answerable offer").codec;
         assert_eq!(choose(Some((0x42, 0xC0))).payload_type, 108);
         assert_eq!(choose(Some((0x42, 0xC0))).rtx_payload_type, Some(109));
         assert_eq!(choose(Some((0x42, 0x00))).payload_type, 103);
@@ -197,7 +217,7 @@ mod tests {
     fn a_viewer_without_retransmission_gets_none() {
         let media = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=recvonly\r\na=rtpmap:96 H264/90000\r\n\
             a=fmtp:96 packetization-mode=1;profile-level-id=42e01f\r\n";
-        assert_eq!(parse(&offer(media), None).expect("an answerable offer").codec.rtx_payload_type, None);
+        assert_eq!(parse(&offer(media), Codec::H264, None).expect("an answerable offer").codec.rtx_payload_type, None);
     }
 
     #[test]
@@ -206,22 +226,50 @@ mod tests {
         let vp8 = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=recvonly\r\na=rtpmap:96 VP8/90000\r\n";
         let sending = CHROMIUM.replace("a=recvonly", "a=sendonly");
         let mode0 = CHROMIUM.replace("packetization-mode=1", "packetization-mode=0");
-        assert!(matches!(parse("hello", None), Err(OfferError::NotSdp(_))));
-        assert!(matches!(parse("v=0\r\n", None), Err(OfferError::NotSdp(_))));
-        assert_eq!(parse(&offer(audio), None), Err(OfferError::NoVideo));
-        assert_eq!(parse(&offer(&sending), None), Err(OfferError::NoVideo));
-        assert_eq!(parse(&offer(vp8), None), Err(OfferError::NoH264));
-        assert_eq!(parse(&offer(&mode0), None), Err(OfferError::NoH264));
+        let no_h264 = OfferError::NoCodec { stream: Codec::H264, offered: None };
+        assert!(matches!(parse("hello", Codec::H264, None), Err(OfferError::NotSdp(_))));
+        assert!(matches!(parse("v=0\r\n", Codec::H264, None), Err(OfferError::NotSdp(_))));
+        assert_eq!(parse(&offer(audio), Codec::H264, None), Err(OfferError::NoVideo));
+        assert_eq!(parse(&offer(&sending), Codec::H264, None), Err(OfferError::NoVideo));
+        assert_eq!(parse(&offer(vp8), Codec::H264, None), Err(no_h264.clone()));
+        assert_eq!(parse(&offer(&mode0), Codec::H264, None), Err(no_h264));
+    }
+
+    /// As of a browser with a decoder of H.265 in hardware, which offers it last.
+    const H265: &str = "a=rtpmap:116 H265/90000\r\na=fmtp:116 level-id=180;profile-id=2;tier-flag=0;tx-mode=SRST\r\n\
+        a=rtpmap:118 H265/90000\r\na=fmtp:118 level-id=180;profile-id=1;tier-flag=0;tx-mode=SRST\r\n\
+        a=rtpmap:119 rtx/90000\r\na=fmtp:119 apt=118\r\n";
+
+    #[test]
+    fn a_stream_of_h265_is_answered_with_the_payload_type_for_main() {
+        let with_h265 = offer(&format!("{CHROMIUM}{H265}"));
+        let codec = parse(&with_h265, Codec::H265, None).expect("an answerable offer").codec;
+        assert_eq!((codec.codec, codec.payload_type, codec.rtx_payload_type), (Codec::H265, 118, Some(119)));
+        assert_eq!(parse(&with_h265, Codec::H264, None).expect("an answerable offer").codec.payload_type, 108);
+        let bare = "m=video 9 UDP/TLS/RTP/SAVPF 101\r\na=recvonly\r\na=rtpmap:101 H265/90000\r\n";
+        assert_eq!(parse(&offer(bare), Codec::H265, None).expect("an answerable offer").codec.payload_type, 101);
+        let mrst = H265.replace("SRST", "MRST");
+        assert!(parse(&offer(&format!("{CHROMIUM}{mrst}")), Codec::H265, None).is_err());
+    }
+
+    #[test]
+    fn an_offer_without_the_streams_codec_is_refused_and_what_it_has_is_told() {
+        let no_h265 = parse(&offer(CHROMIUM), Codec::H265, None).expect_err("no H.265 in it");
+        assert_eq!(no_h265, OfferError::NoCodec { stream: Codec::H265, offered: Some(Codec::H264) });
+        assert_eq!(no_h265.to_string(), "this stream is H.265, which the viewer did not offer");
+        let only_h265 = format!("m=video 9 UDP/TLS/RTP/SAVPF 116 118 119\r\na=recvonly\r\n{H265}");
+        let no_h264 = parse(&offer(&only_h265), Codec::H264, None).expect_err("no H.264 in it");
+        assert_eq!(no_h264, OfferError::NoCodec { stream: Codec::H264, offered: Some(Codec::H265) });
     }
 
     #[test]
     fn the_track_goes_into_the_section_that_wants_it() {
         let sending = CHROMIUM.replace("a=recvonly", "a=sendonly").replace("m=video 9", "m=video 7");
-        let sdp = parse(&offer(&format!("{sending}{CHROMIUM}")), None).expect("an answerable offer").sdp;
+        let sdp = parse(&offer(&format!("{sending}{CHROMIUM}")), Codec::H264, None).expect("an answerable offer").sdp;
         let directions: Vec<&str> = sdp.lines().filter(|l| DIRECTIONS.contains(l)).collect();
         assert_eq!(directions, ["a=inactive", "a=recvonly"]);
         let silent = offer(&CHROMIUM.replace("a=recvonly\r\n", ""));
-        assert!(parse(&silent, None).expect("no direction means both").sdp.contains("a=recvonly"));
+        assert!(parse(&silent, Codec::H264, None).expect("no direction means both").sdp.contains("a=recvonly"));
     }
 
     #[test]

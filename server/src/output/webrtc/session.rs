@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use rov_common::api::ViewerStats;
+use rov_common::codec::Codec;
 use rtc::ice::mdns::MulticastDnsMode;
 use rtc::interceptor::{NackResponderBuilder, Registry, SenderReportBuilder, Slot};
 use rtc::media_stream::MediaStreamTrack;
-use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MediaEngine};
+use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MIME_TYPE_HEVC, MediaEngine};
 use rtc::peer_connection::configuration::setting_engine::SettingEngineBuilder;
 use rtc::peer_connection::event::RTCPeerConnectionEvent;
 use rtc::peer_connection::sdp::RTCSessionDescription;
@@ -135,7 +136,7 @@ impl Session {
             .rtp_parameters
             .codecs
             .iter()
-            .find(|c| c.rtp_codec.mime_type.eq_ignore_ascii_case(MIME_TYPE_H264))
+            .find(|c| c.rtp_codec.mime_type.eq_ignore_ascii_case(mime_type(offer.codec.codec)))
             .map(|c| c.payload_type)
             .ok_or(Error::ErrRTPTransceiverCodecUnsupported)?;
         let playout_delay_id =
@@ -392,7 +393,7 @@ impl Session {
 fn build(now: Instant, codec: &VideoCodec, feedback: &Feedback) -> Result<RTCPeerConnection, Error> {
     let mut media = MediaEngine::default();
     media.register_codec(
-        RTCRtpCodecParameters { rtp_codec: h264(codec), payload_type: codec.payload_type },
+        RTCRtpCodecParameters { rtp_codec: rtp_codec(codec), payload_type: codec.payload_type },
         RtpCodecKind::Video,
     )?;
     if let Some(rtx) = codec.rtx_payload_type {
@@ -428,10 +429,17 @@ fn build(now: Instant, codec: &VideoCodec, feedback: &Feedback) -> Result<RTCPee
         .build(now)
 }
 
-fn h264(codec: &VideoCodec) -> RTCRtpCodec {
+fn mime_type(codec: Codec) -> &'static str {
+    match codec {
+        Codec::H264 => MIME_TYPE_H264,
+        Codec::H265 => MIME_TYPE_HEVC,
+    }
+}
+
+fn rtp_codec(codec: &VideoCodec) -> RTCRtpCodec {
     let feedback = |typ: &str, parameter: &str| RTCPFeedback { typ: typ.to_owned(), parameter: parameter.to_owned() };
     RTCRtpCodec {
-        mime_type: MIME_TYPE_H264.to_owned(),
+        mime_type: mime_type(codec.codec).to_owned(),
         clock_rate: crate::packetize::CLOCK_RATE,
         channels: 0,
         sdp_fmtp_line: codec.fmtp.clone(),
@@ -448,7 +456,7 @@ fn track(ssrc: u32, rtx_ssrc: u32, codec: &VideoCodec) -> MediaStreamTrack {
         RtpCodecKind::Video,
         vec![RTCRtpEncodingParameters {
             rtp_coding_parameters: RTCRtpCodingParameters { ssrc: Some(ssrc), rtx, ..Default::default() },
-            codec: h264(codec),
+            codec: rtp_codec(codec),
             ..Default::default()
         }],
     )

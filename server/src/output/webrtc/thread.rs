@@ -64,7 +64,7 @@ impl MediaThread {
             stream: Arc::clone(stream),
             frames,
             requests,
-            engine: Engine::new(max_viewers.into()),
+            engine: Engine::new(stream.codec(), max_viewers.into()),
             interfaces,
             stun: stun.map(Stun::new),
         };

@@ -1,0 +1,109 @@
+//! The SPS of H.265 (ITU-T H.265 7.3.2.2), as far as it says whether a decoder can show the stream, and without delay.
+
+use super::bits::{BitReader, unescape};
+use super::sps::SpsError;
+
+/// What the SPS says of the pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct H265SpsInfo {
+    /// 0: grey, 1: 4:2:0, 2: 4:2:2, 3: 4:4:4.
+    pub chroma_format: u32,
+    /// In luma samples, without cropping.
+    pub coded_width: u32,
+    pub coded_height: u32,
+    /// Of luma and of chroma.
+    pub bit_depth: (u32, u32),
+    /// Pictures that may come before another one in the stream and are shown after it: 0 where the stream's order is that of
+    /// showing, so that a decoder need not hold any back.
+    pub max_num_reorder_pics: u32,
+}
+
+/// Reads an SPS with its header and emulation prevention bytes, without start code.
+pub fn parse_h265_sps(nal: &[u8]) -> Result<H265SpsInfo, SpsError> {
+    let rbsp = unescape(nal.get(2..).unwrap_or_default());
+    let mut reader = BitReader::over_rbsp(&rbsp);
+    let _video_parameter_set_id = reader.bits(4)?;
+    let sub_layers = reader.bits(3)?;
+    let _temporal_id_nesting = reader.flag()?;
+    skip_profile_tier_level(&mut reader, sub_layers)?;
+    let _sps_id = reader.ue()?;
+    let chroma_format = reader.ue()?;
+    if chroma_format == 3 {
+        let _separate_colour_plane = reader.flag()?;
+    }
+    let (coded_width, coded_height) = (reader.ue()?, reader.ue()?);
+    if reader.flag()? {
+        // The conformance window.
+        for _ in 0..4 {
+            reader.ue()?;
+        }
+    }
+    let bit_depth = (reader.ue()?.saturating_add(8), reader.ue()?.saturating_add(8));
+    let _log2_max_pic_order_cnt_lsb = reader.ue()?;
+    let each_sub_layer = reader.flag()?;
+    let mut max_num_reorder_pics = 0;
+    // The last is that of the whole stream.
+    for _ in 0..=if each_sub_layer { sub_layers } else { 0 } {
+        let _max_dec_pic_buffering = reader.ue()?;
+        max_num_reorder_pics = reader.ue()?;
+        let _max_latency_increase = reader.ue()?;
+    }
+    Ok(H265SpsInfo { chroma_format, coded_width, coded_height, bit_depth, max_num_reorder_pics })
+}
+
+/// ITU-T H.265 7.3.3, with the general profile.
+fn skip_profile_tier_level(reader: &mut BitReader, sub_layers: u32) -> Result<(), SpsError> {
+    const PROFILE_BITS: u32 = 88;
+    const LEVEL_BITS: u32 = 8;
+    let mut skip = |bits: u32| (0..bits).try_for_each(|_| reader.flag().map(drop));
+    skip(PROFILE_BITS + LEVEL_BITS)?;
+    let mut present = [(false, false); 8];
+    for sub_layer in present.iter_mut().take(sub_layers as usize) {
+        *sub_layer = (reader.flag()?, reader.flag()?);
+    }
+    if sub_layers > 0 {
+        for _ in sub_layers..8 {
+            reader.bits(2)?;
+        }
+    }
+    for (profile, level) in present {
+        for _ in 0..if profile { PROFILE_BITS } else { 0 } + if level { LEVEL_BITS } else { 0 } {
+            reader.flag()?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::parameter_sets::tests::{X265_SPS, bytes};
+    use super::*;
+
+    #[test]
+    fn x265_tuned_for_zero_latency_reorders_nothing() {
+        let expected = H265SpsInfo {
+            chroma_format: 1,
+            coded_width: 320,
+            coded_height: 240,
+            bit_depth: (8, 8),
+            max_num_reorder_pics: 0,
+        };
+        assert_eq!(parse_h265_sps(&bytes(X265_SPS)), Ok(expected));
+    }
+
+    #[test]
+    fn b_frames_and_ten_bits_show() {
+        // x265 with bframes=2, 640x360, yuv420p10le.
+        let sps = bytes("42010102200000030090000003000003003fa005020171f2b6595912930bc05a020000030002000003003210");
+        let info = parse_h265_sps(&sps).unwrap();
+        assert_eq!((info.coded_width, info.bit_depth, info.max_num_reorder_pics), (640, (10, 10), 2));
+    }
+
+    #[test]
+    fn an_sps_that_is_cut_off_is_an_error() {
+        let sps = bytes(X265_SPS);
+        for length in 0..20 {
+            assert!(parse_h265_sps(&sps[..length]).is_err(), "{length} bytes");
+        }
+    }
+}
