@@ -92,6 +92,8 @@ pub(super) struct Shared {
     pub next_due: Arc<Moment>,
     pub settings: Arc<Mutex<Settings>>,
     pub source: SourceKind,
+    /// What an IP camera offers and is not taken.
+    pub left_out: Mutex<Vec<String>>,
     /// Set when the tail is there, for a user's pipeline only after the start.
     pub output: OnceLock<Output>,
 }
@@ -183,6 +185,7 @@ impl Graph {
             next_due: Arc::new(Moment::new(epoch)),
             settings: Arc::new(Mutex::new(plan.settings)),
             source: plan.source,
+            left_out: Mutex::default(),
             output: OnceLock::new(),
         });
         let pipeline = gst::Pipeline::new();

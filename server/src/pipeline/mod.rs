@@ -15,6 +15,7 @@ mod picture;
 pub mod plan;
 mod playable;
 pub mod probe;
+mod rtsp;
 mod scan;
 pub mod source;
 mod thin;

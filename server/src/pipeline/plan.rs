@@ -13,7 +13,8 @@ use rov_common::units::{Bitrate, Fps, Resolution};
 
 use super::encoder::{EncoderRow, Memory, Settings};
 use super::source::{self, Drawing, H264_CAPS, Machine, Missing, Output, Pacing};
-use crate::config::{CaptureConfig, SourceKind, auto_bitrate};
+use crate::config::{CameraUrl, CaptureConfig, SourceKind, auto_bitrate};
+use rov_common::codec::Codec;
 
 /// Names of elements that `graph` looks for.
 pub const JOIN: &str = "rov_join";
@@ -59,6 +60,8 @@ pub struct Plan {
     pub max_fps: Option<Fps>,
     /// What the H.264 comes from where nothing here encodes it: what to do about it depends on that.
     pub source: SourceKind,
+    /// The IP camera, and the codec that is taken of it.
+    pub camera: Option<(CameraUrl, Codec)>,
     /// `--source auto` has found no camera, and shows the test picture in its place.
     pub is_fallback: bool,
 }
@@ -119,6 +122,7 @@ pub fn plan(config: &CaptureConfig, machine: &Machine, encoder: &'static Encoder
         drawing: source.drawing,
         max_fps: config.fps.filter(|_| source.limit_fps),
         source: config.source,
+        camera: source.camera.map(|url| (url, config.codec)),
         is_fallback: config.source == SourceKind::Auto && machine.csi.is_empty() && machine.cameras.is_empty(),
     })
 }
