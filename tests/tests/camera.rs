@@ -154,7 +154,10 @@ fn a_camera_without_the_wanted_video_says_what_it_offers() {
 
 #[test]
 fn a_camera_with_b_frames_is_refused_until_it_is_set_up_otherwise() {
-    let b_frames = with_tap().replace("tune=zerolatency speed-preset=ultrafast", "speed-preset=veryfast bframes=2 b-adapt=false");
+    // Without a profile the payloader would have the encoder make none.
+    let b_frames = with_tap()
+        .replace("tune=zerolatency speed-preset=ultrafast", "speed-preset=veryfast bframes=2 b-adapt=false")
+        .replace("bitrate=500", "bitrate=500 ! video/x-h264,profile=high");
     let camera = Camera::start(&b_frames);
     let (url, port) = (camera.url.clone(), camera.port);
     let server = Server::start(&["--source", "rtsp", "--url", &url]);

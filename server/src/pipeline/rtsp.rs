@@ -33,9 +33,16 @@ pub fn install(head: &gst::Bin, url: &CameraUrl, codec: Codec, shared: &Arc<Shar
     source.connect("select-stream", false, move |values| {
         let caps = values.get(2).and_then(|caps| caps.get::<gst::Caps>().ok());
         let (media, encoding) = caps.as_ref().and_then(|caps| stream(caps)).unwrap_or_default();
-        let wanted = media == "video" && encoding == codec.rtp_name() && !taken.swap(true, Ordering::AcqRel);
-        if let Some(shared) = shared.upgrade().filter(|_| !wanted) {
-            lock(&shared.left_out).push(format!("{encoding} {media}").trim().to_owned());
+        let had_one = taken.load(Ordering::Acquire);
+        let wanted = media == "video" && encoding == codec.rtp_name() && !had_one;
+        taken.fetch_or(wanted, Ordering::AcqRel);
+        if let Some(shared) = shared.upgrade() {
+            let mut left_out = lock(&shared.left_out);
+            match wanted {
+                true => left_out.clear(),
+                false if had_one => {}
+                false => left_out.push(format!("{encoding} {media}").trim().to_owned()),
+            }
         }
         Some(wanted.to_value())
     });
