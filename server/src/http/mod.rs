@@ -3,6 +3,7 @@
 //! No cross-origin access is granted: pages of other origins cannot use it.
 
 mod failure;
+mod jpeg;
 mod whep;
 
 use std::collections::BTreeMap;
@@ -18,12 +19,16 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
 use axum::serve::IncomingStream;
 use axum::{Json, Router};
-use rov_common::api::{Health, OFFER_PATH, Stats, StreamHealth, StreamState, WHEP_PATH};
+use rov_common::api::{
+    Health, MJPEG_PATH, OFFER_PATH, SNAPSHOT_PATH, Stats, StreamHealth, StreamState, WHEP_PATH,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::failure::{Failure, READ_LIMIT, fail};
+use self::jpeg::{mjpeg, snapshot};
 use self::whep::{hang_up, offer, trickle, whep, whep_options};
+use crate::output::jpeg::JpegOutput;
 use crate::output::rtp::RtpOutput;
 use crate::output::rtsp::RtspOutput;
 use crate::output::webrtc::WebRtcOutput;
@@ -39,6 +44,7 @@ pub struct Api {
     pub webrtc: Option<Arc<WebRtcOutput>>,
     pub rtp: Option<Arc<RtpOutput>>,
     pub rtsp: Option<Arc<RtspOutput>>,
+    pub jpeg: Arc<JpegOutput>,
 }
 
 /// Serves until `shutdown`; requests under way are finished.
@@ -56,6 +62,8 @@ fn router(api: Arc<Api>) -> Router {
         .route(&format!("{WHEP_PATH}/{{id}}"), patch(trickle).delete(hang_up))
         .route("/healthz", get(health))
         .route("/api/stats", get(stats))
+        .route(SNAPSHOT_PATH, get(snapshot))
+        .route(MJPEG_PATH, get(mjpeg))
         .fallback(|| async { fail(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .method_not_allowed_fallback(|| async {
             fail(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method: see the Allow header")
@@ -102,5 +110,6 @@ async fn stats(State(api): State<Arc<Api>>) -> Result<Json<Stats>, Failure> {
         },
         rtp: api.rtp.as_ref().map(|rtp| rtp.stats()),
         rtsp: api.rtsp.as_ref().map(|rtsp| rtsp.stats()),
+        jpeg: api.jpeg.stats(),
     }))
 }

@@ -9,7 +9,7 @@ mod devices;
 pub mod encoder;
 mod encoder_table;
 pub mod graph;
-mod message;
+pub(crate) mod message;
 pub mod mode;
 mod picture;
 pub mod plan;
@@ -18,8 +18,8 @@ pub mod probe;
 mod rtsp;
 mod scan;
 pub mod source;
-mod thin;
-mod wiring;
+pub(crate) mod thin;
+pub(crate) mod wiring;
 
 use gstreamer as gst;
 
