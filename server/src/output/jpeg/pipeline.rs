@@ -176,7 +176,8 @@ fn limit(pad: &gst::Pad, size: Size, shared: &Arc<Shared>) {
                 rate.1.keeps(time.into())
             }),
         });
-        if wanted { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }
+        // Handled and not Drop, which GStreamer would free once more than the bindings.
+        if wanted { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled }
     });
 }
 
