@@ -519,7 +519,10 @@ mod tests {
             let config = config(&["--url", url]).unwrap();
             assert_eq!(config.capture.url.as_ref().unwrap().to_string(), shown);
             let text = format!("{config:?}");
-            assert!(config.capture.source == SourceKind::Rtsp && !text.contains("deep") && text.contains(shown), "{text}");
+            assert!(
+                config.capture.source == SourceKind::Rtsp && !text.contains("deep") && text.contains(shown),
+                "{text}"
+            );
         }
         let refused = config(&["--source", "test", "--url", "rtsp://pilot:deep@10.0.0.3/"]).unwrap_err().0;
         assert!(!refused.contains("deep"), "{refused}");

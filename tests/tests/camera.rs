@@ -76,7 +76,8 @@ fn a_cameras_picture_goes_out_untouched() {
     let sent: HashSet<&[u8]> = sent.iter().flat_map(|unit| codec::nal_units(unit)).collect();
     let received = lock(&received);
     // Single NAL units (RFC 6184 section 5.6), without the parameter sets, in which the server says that nothing is reordered.
-    let slices: Vec<_> = received.iter().filter(|nal| [codec::SLICE, codec::IDR].contains(&codec::nal_type(nal))).collect();
+    let slices: Vec<_> =
+        received.iter().filter(|nal| [codec::SLICE, codec::IDR].contains(&codec::nal_type(nal))).collect();
     assert!(slices.len() > 50, "{} slices in {} packets", slices.len(), received.len());
     assert!(slices.iter().all(|slice| sent.contains(&slice[..])), "slices that the camera has not sent");
     let stream = &server.stats().streams[0];

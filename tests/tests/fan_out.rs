@@ -34,8 +34,8 @@ fn one_four_and_eight_viewers_cost_one_encode_and_each_gets_every_picture() {
         let shots = watchers[0].0.shots();
         let made = u64::from(last_number(&shots) - last_number(&shots[..watchers[0].1]));
         println!("{count} viewers: {made} pictures made, {encoded} encoded, {:.1} a second", after.streams[0].fps_out);
-        // The two are not read in the same moment: some pictures pass meanwhile, but not as many as two encodes would make.
-        assert!(encoded < 2 * made.min(encoded.max(30)), "{encoded} encoded of {made}");
+        // Some are on their way while both are counted, but not as many as a second encode would make.
+        assert!(2 * encoded < 3 * made, "{encoded} encoded of {made}");
         assert!(after.streams[0].fps_out < 25.0, "{:?}", after.streams[0]);
         for (watcher, from) in &watchers {
             let (report, order) = (watcher.report(), Order::of(&watcher.shots()[*from..]));
@@ -71,7 +71,9 @@ fn a_viewer_that_reads_nothing_for_ten_seconds_costs_another_neither_time_nor_pi
     let (report, stats) = (good.report(), server.stats());
     println!("p50 and p95 before {:?} {:?}, during {:?} {:?}", before.0, before.1, during.0, during.1);
     // Twice as long, and what a busy machine makes of it: frames that queued up for the other would be seconds late.
-    assert!(during.0 < 2 * before.0 + Duration::from_millis(50) && during.1 < 2 * before.1 + Duration::from_millis(100));
+    assert!(
+        during.0 < 2 * before.0 + Duration::from_millis(50) && during.1 < 2 * before.1 + Duration::from_millis(100)
+    );
     let order = Order::of(&shots[first..]);
     assert_eq!((report.packets_lost, report.frames_skipped, report.sessions), (0, 0, 1), "{report:?}");
     assert_eq!(order.out_of_order, 0);

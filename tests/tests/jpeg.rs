@@ -36,7 +36,11 @@ fn a_snapshot_is_of_now_and_of_full_size() {
         let stamp = stamp.expect("a mark that can be read");
         assert_eq!((width, height), (1600, 900));
         let drawn = stamp.time_us as f64 / 1e6;
-        println!("drawn {:.3} s before it was asked for, said to be captured {:.3} s after that", asked - drawn, captured - drawn);
+        println!(
+            "drawn {:.3} s before it was asked for, said to be captured {:.3} s after that",
+            asked - drawn,
+            captured - drawn
+        );
         // What the encoder and the decoder had in their hands when it was asked for; a busy machine may be slow with it.
         assert!(asked - drawn < 1.0 && (captured - drawn).abs() < 1.0);
         assert!(last.replace(stamp.frame).is_none_or(|last| stamp.frame > last), "the same picture again");
@@ -92,7 +96,10 @@ fn a_stream_that_stands_still_gives_no_picture() {
     for path in ["/snapshot.jpg", "/stream.mjpg"] {
         let refused = http::get(&server.url(path));
         assert_eq!(refused.status, 503);
-        assert!(refused.error().contains("the stream does not run (stalled): the source gave no picture"), "{refused:?}");
+        assert!(
+            refused.error().contains("the stream does not run (stalled): the source gave no picture"),
+            "{refused:?}"
+        );
     }
     source.signal(libc::SIGCONT);
     server.wait_until_running();

@@ -19,9 +19,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
 use axum::serve::IncomingStream;
 use axum::{Json, Router};
-use rov_common::api::{
-    Health, MJPEG_PATH, OFFER_PATH, SNAPSHOT_PATH, Stats, StreamHealth, StreamState, WHEP_PATH,
-};
+use rov_common::api::{Health, MJPEG_PATH, OFFER_PATH, SNAPSHOT_PATH, Stats, StreamHealth, StreamState, WHEP_PATH};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 

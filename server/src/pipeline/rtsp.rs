@@ -32,7 +32,7 @@ pub fn install(head: &gst::Bin, url: &CameraUrl, codec: Codec, shared: &Arc<Shar
     let (taken, shared) = (AtomicBool::new(false), Arc::downgrade(shared));
     source.connect("select-stream", false, move |values| {
         let caps = values.get(2).and_then(|caps| caps.get::<gst::Caps>().ok());
-        let (media, encoding) = caps.as_ref().and_then(|caps| stream(caps)).unwrap_or_default();
+        let (media, encoding) = caps.as_ref().and_then(stream).unwrap_or_default();
         let had_one = taken.load(Ordering::Acquire);
         let wanted = media == "video" && encoding == codec.rtp_name() && !had_one;
         taken.fetch_or(wanted, Ordering::AcqRel);

@@ -341,25 +341,21 @@ fn stdin(machine: &Machine) -> Source {
 /// overtaken. Without packets by UDP for two seconds `rtspsrc` takes TCP. Parameter sets come in the SDP, in the stream or
 /// in both: as `avc` they are in the caps, from where the parser writes them before each keyframe.
 fn ip_camera(config: &CaptureConfig) -> Source {
-    let (depay, packed, parse, caps, output) = match config.codec {
-        Codec::H264 => ("rtph264depay", "video/x-h264,stream-format=avc", "h264parse", H264_CAPS, Output::H264),
-        Codec::H265 => (
-            "rtph265depay",
-            "video/x-h265,stream-format=hvc1",
-            "h265parse",
-            "video/x-h265,stream-format=byte-stream,alignment=au",
-            Output::H264,
-        ),
+    let codec = config.codec;
+    let packed = match codec {
+        Codec::H264 => "avc",
+        Codec::H265 => "hvc1",
     };
     let text = format!(
         "rtspsrc name={} latency=40 protocols=udp+tcp timeout=2000000 tcp-timeout=5000000 udp-buffer-size=2097152 \
-         ! application/x-rtp,media=video,encoding-name={} ! {depay} ! {packed},alignment=au \
-         ! {parse} config-interval=-1 ! {caps}",
+         ! application/x-rtp,media=video,encoding-name={} ! rtp{codec}depay \
+         ! video/x-{codec},stream-format={packed},alignment=au ! {codec}parse config-interval=-1 \
+         ! video/x-{codec},stream-format=byte-stream,alignment=au",
         rtsp::ELEMENT,
-        config.codec.rtp_name()
+        codec.rtp_name()
     );
     let label = config.url.as_ref().map_or_else(String::new, |url| format!("camera {url}"));
-    Source { camera: config.url.clone(), ..live(label, text, output) }
+    Source { camera: config.url.clone(), ..live(label, text, Output::H264) }
 }
 
 fn user_pipeline(config: &CaptureConfig) -> Source {

@@ -135,7 +135,8 @@ fn text(codec: Codec, software: bool, has_property: &dyn Fn(&str, &str) -> bool)
         Codec::H264 => source::H264_CAPS,
         Codec::H265 => "video/x-h265,stream-format=byte-stream,alignment=au",
     };
-    let software = if software && has_property("decodebin", "force-sw-decoders") { " force-sw-decoders=true" } else { "" };
+    let software =
+        if software && has_property("decodebin", "force-sw-decoders") { " force-sw-decoders=true" } else { "" };
     // A hardware decoder of the Jetson gives its own memory, which nothing but this takes to system memory.
     let download = if has_property("nvvidconv", "name") { "nvvidconv ! video/x-raw ! " } else { "" };
     let newest = "max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream";
@@ -259,6 +260,9 @@ mod tests {
         let plain = text(Codec::H264, true, &|_, _| false);
         assert!(!plain.contains("nvvidconv") && !plain.contains("force-sw"), "{plain}");
         let jetson = text(Codec::H265, true, &|_, _| true);
-        assert!(jetson.contains("video/x-h265") && jetson.contains("decodebin force-sw-decoders=true ! nvvidconv ! "), "{jetson}");
+        assert!(
+            jetson.contains("video/x-h265") && jetson.contains("decodebin force-sw-decoders=true ! nvvidconv ! "),
+            "{jetson}"
+        );
     }
 }
