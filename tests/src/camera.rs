@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use gstreamer as gst;
 use gstreamer::glib;
 use gstreamer_rtsp_server as rtsp;
-use gstreamer_rtsp_server::gst_rtsp::RTSPAuthMethod;
+use gstreamer_rtsp_server::gst_rtsp::{RTSPAuthMethod, RTSPLowerTrans};
 use gstreamer_rtsp_server::prelude::*;
 use rov_common::sync::lock;
 
@@ -34,17 +34,8 @@ impl Camera {
 
     /// As [`Self::start`], at a port of before, or for those alone who give this user and password.
     pub fn start_at(port: u16, launch: &str, access: Option<(&str, &str)>) -> Self {
-        gst::init().expect("GStreamer");
-        let context = glib::MainContext::new();
-        let server = rtsp::RTSPServer::new();
-        server.set_address("127.0.0.1");
-        server.set_service(&port.to_string());
-        let factory = rtsp::RTSPMediaFactory::new();
-        factory.set_launch(launch);
-        factory.set_shared(true);
-        let (tap, sent) = (Arc::default(), Sent::default());
-        listen_in(&factory, &tap, &sent);
-        if let Some((user, password)) = access {
+        Self::serve(port, launch, |server, factory| {
+            let Some((user, password)) = access else { return };
             let auth = rtsp::RTSPAuth::new();
             auth.set_supported_methods(RTSPAuthMethod::Digest);
             let token = rtsp::RTSPToken::builder().field("media.factory.role", "viewer").build();
@@ -55,7 +46,26 @@ impl Camera {
                 .build();
             factory.add_role_from_structure(&allowed);
             server.set_auth(Some(&auth));
-        }
+        })
+    }
+
+    /// As [`Self::start`], for those alone who take the media by TCP.
+    pub fn by_tcp(launch: &str) -> Self {
+        Self::serve(0, launch, |_, factory| factory.set_protocols(RTSPLowerTrans::TCP))
+    }
+
+    fn serve(port: u16, launch: &str, set_up: impl FnOnce(&rtsp::RTSPServer, &rtsp::RTSPMediaFactory)) -> Self {
+        gst::init().expect("GStreamer");
+        let context = glib::MainContext::new();
+        let server = rtsp::RTSPServer::new();
+        server.set_address("127.0.0.1");
+        server.set_service(&port.to_string());
+        let factory = rtsp::RTSPMediaFactory::new();
+        factory.set_launch(launch);
+        factory.set_shared(true);
+        let (tap, sent) = (Arc::default(), Sent::default());
+        listen_in(&factory, &tap, &sent);
+        set_up(&server, &factory);
         server.mount_points().expect("mount points").add_factory("/cam", factory);
         let main_loop = glib::MainLoop::new(Some(&context), false);
         server.attach(Some(&context)).expect("a port");

@@ -86,6 +86,14 @@ fn a_cameras_picture_goes_out_untouched() {
 }
 
 #[test]
+fn a_camera_that_has_no_udp_is_taken_by_tcp() {
+    let camera = Camera::by_tcp(&with_tap());
+    let server = Server::start(&["--source", "rtsp", "--url", &camera.url]);
+    server.wait_until_running();
+    assert_eq!(server.stats().streams[0].restarts, 0);
+}
+
+#[test]
 fn a_camera_that_restarts_comes_back_to_the_same_session_and_its_sound_is_left_out() {
     let camera = Camera::start(&with_sound());
     let (url, port) = (camera.url.clone(), camera.port);

@@ -22,9 +22,9 @@ use rov_common::units::Fps;
 
 use super::{PREVIEW_WIDTH, Picture, Shared, Size};
 use crate::packetize::RtpFrame;
+use crate::pipeline::message;
 use crate::pipeline::thin::Thinner;
 use crate::pipeline::wiring::{self, Counter};
-use crate::pipeline::{message, source};
 use crate::stream::{OutputQueue, Stream};
 
 /// Access units that wait for the decoder. One that is too slow skips to the next keyframe.
@@ -131,10 +131,7 @@ impl Drop for Maker {
 }
 
 fn text(codec: Codec, software: bool, has_property: &dyn Fn(&str, &str) -> bool) -> String {
-    let caps = match codec {
-        Codec::H264 => source::H264_CAPS,
-        Codec::H265 => "video/x-h265,stream-format=byte-stream,alignment=au",
-    };
+    let caps = format!("video/x-{codec},stream-format=byte-stream,alignment=au");
     let software =
         if software && has_property("decodebin", "force-sw-decoders") { " force-sw-decoders=true" } else { "" };
     // A hardware decoder of the Jetson gives its own memory, which nothing but this takes to system memory.
