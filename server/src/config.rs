@@ -191,7 +191,7 @@ pub struct Config {
     pub rtp: Option<RtpConfig>,
     /// None: not served.
     pub rtsp: Option<RtspConfig>,
-    /// By WebRTC, and by RTSP; at least one.
+    /// By WebRTC, by RTSP, and by MJPEG; at least one.
     pub max_viewers: u16,
     /// 0: any free port.
     pub media_port: u16,
