@@ -9,6 +9,9 @@ pub const WHEP_PATH: &str = "/whep";
 pub const OFFER_PATH: &str = "/offer";
 /// The path of the session description of plain RTP.
 pub const SDP_PATH: &str = "/stream.sdp";
+/// The newest picture, and pictures at a low rate.
+pub const SNAPSHOT_PATH: &str = "/snapshot.jpg";
+pub const MJPEG_PATH: &str = "/stream.mjpg";
 
 /// The request and the reply of `POST /offer`, in the form of W3C `RTCSessionDescriptionInit`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,6 +77,19 @@ pub struct Stats {
     /// None while RTSP is not among the transports.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rtsp: Option<RtspStats>,
+    #[serde(default)]
+    pub jpeg: JpegStats,
+}
+
+/// Pictures as JPEG, which are made while somebody wants them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct JpegStats {
+    /// The stream is being decoded for it, which costs processor time.
+    pub running: bool,
+    /// Of the MJPEG stream.
+    pub viewers: u64,
+    /// Made so far.
+    pub pictures: u64,
 }
 
 /// Plain RTP, whose receivers are not known.

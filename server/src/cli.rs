@@ -122,7 +122,7 @@ pub struct Cli {
     )]
     pub transports: Vec<Transport>,
 
-    /// WebRTC viewers at once, and RTSP clients at once; one more is refused with 503
+    /// WebRTC viewers at once, RTSP clients at once, and MJPEG viewers at once; one more is refused with 503
     #[arg(long, value_name = "COUNT", default_value_t = 16)]
     pub max_viewers: u16,
 

@@ -72,7 +72,7 @@ pub struct CaptureConfig {
     /// Set when `source` is `Pipeline`.
     pub pipeline: Option<String>,
     /// Set when `source` is `Rtsp`.
-    pub url: Option<Url>,
+    pub url: Option<CameraUrl>,
     /// Both sides even; None: the source's own.
     pub resolution: Option<Resolution>,
     /// An upper bound: a slower source keeps its rate. None: the source's own.
@@ -106,6 +106,31 @@ impl Default for CaptureConfig {
             low_latency: true,
             max_quality: false,
         }
+    }
+}
+
+/// The address of an IP camera. Shown without user, password and query: it goes into logs and answers.
+#[derive(Clone, PartialEq, Eq)]
+pub struct CameraUrl(pub Url);
+
+impl std::fmt::Display for CameraUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = self.0.clone();
+        // They fail only where there is no host, and then there is neither user nor password.
+        let _ = shown.set_username("");
+        let _ = shown.set_password(None);
+        shown.set_query(self.0.query().map(|_| "..."));
+        // Some cameras take the password as a part of the path: /user=admin&password=...
+        if shown.path().contains("password=") {
+            shown.set_path("/...");
+        }
+        write!(f, "{shown}")
+    }
+}
+
+impl std::fmt::Debug for CameraUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self}")
     }
 }
 
@@ -167,7 +192,7 @@ pub struct Config {
     pub rtp: Option<RtpConfig>,
     /// None: not served.
     pub rtsp: Option<RtspConfig>,
-    /// By WebRTC, and by RTSP; at least one.
+    /// By WebRTC, by RTSP, and by MJPEG; at least one.
     pub max_viewers: u16,
     /// 0: any free port.
     pub media_port: u16,
@@ -239,7 +264,7 @@ impl Config {
                 file_passthrough: cli.file_passthrough,
                 looping: !cli.no_loop,
                 pipeline: cli.pipeline.clone(),
-                url: cli.url.clone(),
+                url: cli.url.clone().map(CameraUrl),
                 resolution,
                 fps: (cli.fps > 0).then(|| Fps::whole(cli.fps)),
                 bitrate: (cli.bitrate > 0).then(|| Bitrate::from_kbps(cli.bitrate)),
@@ -437,7 +462,7 @@ impl CaptureConfig {
         }
         match (&self.url, self.source) {
             (None, SourceKind::Rtsp) => return bad("--source rtsp: needs --url URL, as rtsp://10.0.0.3/stream"),
-            (Some(url), SourceKind::Rtsp) if !matches!(url.scheme(), "rtsp" | "rtsps") || !url.has_host() => {
+            (Some(url), SourceKind::Rtsp) if !matches!(url.0.scheme(), "rtsp" | "rtsps") || !url.0.has_host() => {
                 return bad(format!("--url {url}: give the address of an RTSP camera, as rtsp://10.0.0.3/stream"));
             }
             (Some(url), source_kind) if source_kind != SourceKind::Rtsp => {
@@ -487,6 +512,25 @@ mod tests {
     fn the_password_is_not_shown() {
         let config = config(&["--user", "pilot", "--password", "deep"]).unwrap();
         assert!(!format!("{config:?}").contains("deep"), "{config:?}");
+    }
+
+    #[test]
+    fn a_cameras_address_is_shown_without_what_is_secret() {
+        for (url, shown) in [
+            ("rtsp://pilot:d%65ep@10.0.0.3:554/cam", "rtsp://10.0.0.3:554/cam"),
+            ("rtsp://10.0.0.3/cam?token=deep", "rtsp://10.0.0.3/cam?..."),
+            ("rtsp://10.0.0.3/user=pilot&password=deep&channel=1", "rtsp://10.0.0.3/..."),
+        ] {
+            let config = config(&["--url", url]).unwrap();
+            assert_eq!(config.capture.url.as_ref().unwrap().to_string(), shown);
+            let text = format!("{config:?}");
+            assert!(
+                config.capture.source == SourceKind::Rtsp && !text.contains("deep") && text.contains(shown),
+                "{text}"
+            );
+        }
+        let refused = config(&["--source", "test", "--url", "rtsp://pilot:deep@10.0.0.3/"]).unwrap_err().0;
+        assert!(!refused.contains("deep"), "{refused}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 use crate::discovery::{self, Discovery, DiscoveryConfig};
 use crate::http::{self, Api};
+use crate::output::jpeg::JpegOutput;
 use crate::output::rtp::RtpOutput;
 use crate::output::rtsp::RtspOutput;
 use crate::output::webrtc::{MediaSocket, WebRtcOutput};
@@ -91,6 +92,7 @@ impl Server {
     pub async fn run(self, shutdown: CancellationToken) -> Result<()> {
         let Self { config, id, stream, control, http, media, rtp, rtsp, discovery } = self;
         let (rtp, rtsp) = (rtp.map(Arc::new), rtsp.map(Arc::new));
+        let jpeg = Arc::new(JpegOutput::new(&stream, config.max_viewers));
         let tasks = TaskTracker::new();
         let stop = shutdown.child_token();
 
@@ -117,6 +119,7 @@ impl Server {
             webrtc: webrtc.clone(),
             rtp: rtp.clone(),
             rtsp: rtsp.clone(),
+            jpeg: Arc::clone(&jpeg),
         });
         let http = tasks.spawn(http::serve(http, api, stop.clone()));
         if let Some(bound) = discovery {
@@ -166,6 +169,7 @@ impl Server {
             webrtc.iter().for_each(|webrtc| webrtc.shutdown());
             rtp.iter().for_each(|rtp| rtp.shutdown());
             rtsp.iter().for_each(|rtsp| rtsp.shutdown());
+            jpeg.shutdown();
         });
         if tokio::time::timeout_at(deadline, closing).await.is_err() {
             tracing::warn!("the viewers could not be told in time");

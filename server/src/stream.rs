@@ -54,6 +54,7 @@ struct Inner {
     nominal_fps: f64,
     frames: u64,
     keyframes: u64,
+    starts: u64,
     restarts: u64,
     frames_in: u64,
     /// The counter of the pipeline at some moments of the last two seconds, the oldest first.
@@ -85,6 +86,7 @@ impl Stream {
                 nominal_fps: 0.0,
                 frames: 0,
                 keyframes: 0,
+                starts: 0,
                 restarts: 0,
                 frames_in: 0,
                 history_in: VecDeque::new(),
@@ -103,6 +105,11 @@ impl Stream {
         let queue = Arc::new(OutputQueue { state: Mutex::new(QueueState::default()), wake: Box::new(wake) });
         lock(&self.outputs).push(Arc::clone(&queue));
         queue
+    }
+
+    /// Takes an output out again. Not from within its own `wake`.
+    pub fn remove_output(&self, queue: &Arc<OutputQueue>) {
+        lock(&self.outputs).retain(|output| !Arc::ptr_eq(output, queue));
     }
 
     /// Takes one encoded picture from the pipeline and hands it to every output. Never blocks.
@@ -147,6 +154,7 @@ impl Stream {
     pub fn pipeline_starting(&self, source: &str, substitute: Option<String>) {
         let mut inner = lock(&self.inner);
         inner.timeline.restart();
+        inner.starts += 1;
         inner.source = source.to_owned();
         inner.substitute = substitute;
         inner.frames_in = 0;
@@ -181,6 +189,11 @@ impl Stream {
             inner.history_in.pop_front();
         }
         inner.frames_dropped = frames_dropped;
+    }
+
+    /// How many pipelines have been started: pictures of one cannot be decoded with those of another.
+    pub fn starts(&self) -> u64 {
+        lock(&self.inner).starts
     }
 
     /// The state and, unless all is well, the reason.

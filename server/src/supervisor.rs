@@ -53,7 +53,7 @@ pub async fn run(
 ) -> Result<Outcome, Fatal> {
     let capture = Arc::new(capture);
     let mut failed_encoders: Vec<&'static str> = Vec::new();
-    let mut encoder = if capture.file_passthrough || capture.source == SourceKind::Stdin {
+    let mut encoder = if capture.file_passthrough || matches!(capture.source, SourceKind::Stdin | SourceKind::Rtsp) {
         Arc::new(Chosen::unused())
     } else {
         let chosen = choose_encoder(&capture, &failed_encoders);
@@ -224,6 +224,10 @@ async fn watch(
                 }
                 GraphEvent::Eos => return Ok(source_ended(capture, well_for(graph))),
                 GraphEvent::Error(reason) => return Ok(RunEnd::Broken { reason, well_for: well_for(graph) }),
+                // An IP camera is set up from elsewhere, and comes back by itself when that is done.
+                GraphEvent::Refused(reason) if capture.source == SourceKind::Rtsp => {
+                    return Ok(RunEnd::Broken { reason, well_for: well_for(graph) });
+                }
                 GraphEvent::Refused(reason) => return Err(Fatal(reason)),
             },
             Some(Control::KeyframeWanted) = control.recv() => {

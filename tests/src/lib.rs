@@ -7,6 +7,7 @@ pub mod browser;
 pub mod camera;
 pub mod devtools;
 pub mod http;
+pub mod jpeg;
 pub mod media;
 pub mod process;
 pub mod programs;

@@ -5,6 +5,7 @@
 
 mod connections;
 mod failure;
+mod jpeg;
 mod page;
 mod sdp;
 mod whep;
@@ -20,13 +21,17 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
 use axum::{Json, Router, middleware};
-use rov_common::api::{Health, OFFER_PATH, SDP_PATH, Stats, StreamHealth, StreamState, WHEP_PATH};
+use rov_common::api::{
+    Health, MJPEG_PATH, OFFER_PATH, SDP_PATH, SNAPSHOT_PATH, Stats, StreamHealth, StreamState, WHEP_PATH,
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::failure::{Failure, fail, receive};
+use self::jpeg::{mjpeg, snapshot};
 use self::sdp::sdp;
 use self::whep::{hang_up, offer, trickle, whep, whep_options};
+use crate::output::jpeg::JpegOutput;
 use crate::output::rtp::RtpOutput;
 use crate::output::rtsp::RtspOutput;
 use crate::output::webrtc::WebRtcOutput;
@@ -42,6 +47,7 @@ pub struct Api {
     pub webrtc: Option<Arc<WebRtcOutput>>,
     pub rtp: Option<Arc<RtpOutput>>,
     pub rtsp: Option<Arc<RtspOutput>>,
+    pub jpeg: Arc<JpegOutput>,
 }
 
 /// Serves until `shutdown`; requests under way are finished.
@@ -59,6 +65,8 @@ fn router(api: Arc<Api>) -> Router {
         .route(SDP_PATH, get(sdp))
         .route("/healthz", get(health))
         .route("/api/stats", get(stats))
+        .route(SNAPSHOT_PATH, get(snapshot))
+        .route(MJPEG_PATH, get(mjpeg))
         .fallback(|| async { fail(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .method_not_allowed_fallback(|| async {
             fail(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method: see the Allow header")
@@ -99,5 +107,6 @@ async fn stats(State(api): State<Arc<Api>>) -> Result<Json<Stats>, Failure> {
         },
         rtp: api.rtp.as_ref().map(|rtp| rtp.stats()),
         rtsp: api.rtsp.as_ref().map(|rtsp| rtsp.stats()),
+        jpeg: api.jpeg.stats(),
     }))
 }

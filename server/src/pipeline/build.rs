@@ -15,7 +15,7 @@ use super::graph::{self, GraphError, GraphEvent, Output, STOP, Shared};
 use super::message;
 use super::plan::{self, Plan, Tail};
 use super::source::Pacing;
-use super::{thin, wiring};
+use super::{rtsp, thin, wiring};
 
 /// Fills `pipeline`; returns the head, which a looping file replaces.
 pub fn build(plan: &Plan, pipeline: &gst::Pipeline, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
@@ -44,7 +44,11 @@ pub fn watch_bus(
         let Some(bus) = pipeline.bus() else { return };
         for message in bus.iter_timed(gst::ClockTime::NONE) {
             match message.view() {
-                gst::MessageView::Error(error) => return shared.event(GraphEvent::Error(message::error_text(error))),
+                gst::MessageView::Error(error) => {
+                    let text = message::error_text(error);
+                    let hint = rtsp::hint(error, &shared).map_or_else(String::new, |hint| format!("; {hint}"));
+                    return shared.event(GraphEvent::Error(format!("{text}{hint}")));
+                }
                 gst::MessageView::Eos(_) => return shared.event(GraphEvent::Eos),
                 gst::MessageView::Warning(warning) => {
                     tracing::warn!("{}: {}", message::origin(warning.src()), warning.error().message());
@@ -97,6 +101,9 @@ fn head(plan: &Plan, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
     let head = parse(&plan.head_text(), false)?;
     let no_output = || GraphError::Text(format!("nothing to take pictures from in: {}", plan.head_text()));
     let pad = head.by_name(plan::JOIN).and_then(|join| join.static_pad("src")).ok_or_else(no_output)?;
+    if let Some(url) = &plan.camera {
+        rtsp::install(&head, url, *codec, shared);
+    }
     if let Some(drawing) = &plan.drawing {
         wiring::draw(&pad, drawing);
     }

@@ -93,6 +93,8 @@ pub(super) struct Shared {
     pub settings: Arc<Mutex<Settings>>,
     pub codec: Codec,
     pub source: SourceKind,
+    /// What an IP camera offers instead of the video that is wanted.
+    pub left_out: Mutex<Vec<String>>,
     /// Set when the tail is there, for a user's pipeline only after the start.
     pub output: OnceLock<Output>,
 }
@@ -153,6 +155,7 @@ pub struct Graph {
     bus_thread: Option<thread::JoinHandle<()>>,
     hanging: Hanging,
     head_text: String,
+    taken_down: bool,
 }
 
 impl fmt::Debug for Graph {
@@ -185,13 +188,14 @@ impl Graph {
             settings: Arc::new(Mutex::new(plan.settings)),
             codec: plan.codec,
             source: plan.source,
+            left_out: Mutex::default(),
             output: OnceLock::new(),
         });
         let pipeline = gst::Pipeline::new();
         let head = super::build::build(plan, &pipeline, &shared)?;
         // From here on, every way out stops the pipeline by dropping the graph.
         let (hanging, head_text) = (hanging.clone(), plan.head.clone());
-        let mut graph = Graph { pipeline, shared, bus_thread: None, hanging, head_text };
+        let mut graph = Graph { pipeline, shared, bus_thread: None, hanging, head_text, taken_down: false };
         graph.play()?;
         graph.bus_thread = Some(super::build::watch_bus(plan.clone(), &graph.pipeline, head, graph.shared.clone()));
         Ok(graph)
@@ -307,7 +311,9 @@ impl Graph {
     }
 
     fn take_down(&mut self, limit: Duration) {
-        if self.shared.stopped.swap(true, Ordering::AcqRel) {
+        // Set already where a stream was refused, whose pipeline still runs.
+        self.shared.stopped.store(true, Ordering::Release);
+        if std::mem::replace(&mut self.taken_down, true) {
             return;
         }
         let structure = gst::Structure::new_empty(STOP);

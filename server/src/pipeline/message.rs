@@ -2,6 +2,9 @@
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
+use url::Url;
+
+use crate::config::CameraUrl;
 
 /// `v4l2src /dev/video0: Cannot identify device (system error: No such file or directory)`.
 pub fn error_text(error: &gst::message::Error) -> String {
@@ -25,6 +28,8 @@ pub fn origin(object: Option<&gst::Object>) -> String {
             .has_property_with_type(property, String::static_type())
             .then(|| element.property::<Option<String>>(property))?
     });
+    // The address of a camera may have a password in it.
+    let on = on.map(|on| Url::parse(&on).map_or(on, |url| CameraUrl(url).to_string()));
     on.map_or(name.clone(), |on| format!("{name} {on}"))
 }
 

@@ -10,16 +10,17 @@ pub mod encoder;
 mod encoder_table;
 mod encoder_table_h265;
 pub mod graph;
-mod message;
+pub(crate) mod message;
 pub mod mode;
 mod picture;
 pub mod plan;
 mod playable;
 pub mod probe;
+mod rtsp;
 mod scan;
 pub mod source;
-mod thin;
-mod wiring;
+pub(crate) mod thin;
+pub(crate) mod wiring;
 
 use gstreamer as gst;
 

@@ -14,7 +14,7 @@ use rov_common::units::{Bitrate, Fps, Resolution};
 
 use super::encoder::{EncoderRow, Memory, Settings};
 use super::source::{self, Drawing, Machine, Missing, Output, Pacing};
-use crate::config::{CaptureConfig, SourceKind, auto_bitrate};
+use crate::config::{CameraUrl, CaptureConfig, SourceKind, auto_bitrate};
 
 /// Names of elements that `graph` looks for.
 pub const JOIN: &str = "rov_join";
@@ -62,6 +62,8 @@ pub struct Plan {
     pub max_fps: Option<Fps>,
     /// What the stream comes from where nothing here encodes it: what to do about it depends on that.
     pub source: SourceKind,
+    /// The IP camera, of which the stream of `codec` is taken.
+    pub camera: Option<CameraUrl>,
     /// `--source auto` has found no camera, and shows the test picture in its place.
     pub is_fallback: bool,
 }
@@ -123,6 +125,7 @@ pub fn plan(config: &CaptureConfig, machine: &Machine, encoder: &'static Encoder
         drawing: source.drawing,
         max_fps: config.fps.filter(|_| source.limit_fps),
         source: config.source,
+        camera: source.camera,
         is_fallback: config.source == SourceKind::Auto && machine.csi.is_empty() && machine.cameras.is_empty(),
     })
 }

@@ -9,7 +9,8 @@ use rov_common::units::{Fps, Resolution};
 
 use super::encoder::HasProperty;
 use super::mode::{self, Choice, Encoding, Mode};
-use crate::config::{CaptureConfig, SourceKind};
+use super::rtsp;
+use crate::config::{CameraUrl, CaptureConfig, SourceKind};
 
 /// The elementary stream as everything behind the seam wants it.
 pub fn coded_caps(codec: Codec) -> String {
@@ -151,6 +152,8 @@ pub struct Source {
     pub drawing: Option<Drawing>,
     /// The source may be faster than wanted, so that frames have to be left out evenly.
     pub limit_fps: bool,
+    /// Where an IP camera is: set by `rtsp`, and not in the text, which is logged.
+    pub camera: Option<CameraUrl>,
 }
 
 /// A source that cannot be had now (a camera that is missing), and what there is instead.
@@ -169,7 +172,7 @@ pub fn source(config: &CaptureConfig, machine: &Machine) -> Result<Source, Missi
         SourceKind::Csi => find_csi(config, machine).map(|camera| csi(config, camera)),
         SourceKind::File => file(config, machine),
         SourceKind::Stdin => Ok(stdin(config, machine)),
-        SourceKind::Rtsp => Err(Missing("RTSP sources come".to_owned())),
+        SourceKind::Rtsp => Ok(ip_camera(config)),
         SourceKind::Test => Ok(test(config, None)),
         SourceKind::Pipeline => Ok(user_pipeline(config)),
     }
@@ -208,7 +211,7 @@ fn rate_caps(fps: Option<Fps>) -> String {
 }
 
 fn live(label: String, text: String, output: Output) -> Source {
-    Source { label, text, output, pacing: Pacing::Live, drawing: None, limit_fps: false }
+    Source { label, text, output, pacing: Pacing::Live, drawing: None, limit_fps: false, camera: None }
 }
 
 fn test(config: &CaptureConfig, label: Option<&str>) -> Source {
@@ -341,13 +344,35 @@ fn file(config: &CaptureConfig, machine: &Machine) -> Result<Source, Missing> {
         (format!("file {}", path.display()), text, Output::Raw)
     };
     let pacing = Pacing::File { looping: config.looping, interval_of: config.fps.unwrap_or(Fps::whole(30)) };
-    Ok(Source { label, text, output, pacing, drawing: None, limit_fps: output == Output::Raw })
+    Ok(Source { label, text, output, pacing, drawing: None, limit_fps: output == Output::Raw, camera: None })
 }
 
 fn stdin(config: &CaptureConfig, machine: &Machine) -> Source {
     // Time of arrival is all that a pipe knows of time.
     let text = format!("fdsrc fd={} do-timestamp=true blocksize=65536 ! {}", machine.stdin_fd, parsed(config.codec));
     live("standard input".to_owned(), text, Output::Encoded)
+}
+
+/// Packets that come in order go straight through the jitter buffer; `latency` is how long a gap waits for packets that were
+/// overtaken. Without packets by UDP for two seconds `rtspsrc` takes TCP. Parameter sets come in the SDP, in the stream or
+/// in both: as `avc` they are in the caps, from where the parser writes them before each keyframe.
+fn ip_camera(config: &CaptureConfig) -> Source {
+    let codec = config.codec;
+    let packed = match codec {
+        Codec::H264 => "avc",
+        Codec::H265 => "hvc1",
+    };
+    let text = format!(
+        "rtspsrc name={} latency=40 protocols=udp+tcp timeout=2000000 tcp-timeout=5000000 udp-buffer-size=2097152 \
+         ! application/x-rtp,media=video,encoding-name={} ! rtp{codec}depay \
+         ! {},stream-format={packed},alignment=au ! {}",
+        rtsp::ELEMENT,
+        codec.rtp_name(),
+        codec.media_type(),
+        parsed(codec)
+    );
+    let label = config.url.as_ref().map_or_else(String::new, |url| format!("camera {url}"));
+    Source { camera: config.url.clone(), ..live(label, text, Output::Encoded) }
 }
 
 fn user_pipeline(config: &CaptureConfig) -> Source {

@@ -38,6 +38,27 @@ fn the_test_picture_moves_and_is_drawn_into() {
 }
 
 #[test]
+fn an_ip_camera_is_taken_apart_by_its_codec_and_its_address_is_not_in_the_text() {
+    let url = url::Url::parse("rtsp://pilot:deep@10.0.0.3/cam").unwrap();
+    let config = CaptureConfig { url: Some(CameraUrl(url.clone())), ..config(SourceKind::Rtsp) };
+    let h264 = source(&config, &machine(&|_, _| false)).unwrap();
+    assert_eq!(
+        h264.text,
+        "rtspsrc name=rov_rtsp latency=40 protocols=udp+tcp timeout=2000000 tcp-timeout=5000000 udp-buffer-size=2097152 \
+         ! application/x-rtp,media=video,encoding-name=H264 ! rtph264depay \
+         ! video/x-h264,stream-format=avc,alignment=au ! h264parse config-interval=-1 \
+         ! video/x-h264,stream-format=byte-stream,alignment=au"
+    );
+    assert_eq!((h264.label.as_str(), h264.camera), ("camera rtsp://10.0.0.3/cam", Some(CameraUrl(url))));
+    let h265 = source(&CaptureConfig { codec: Codec::H265, ..config }, &machine(&|_, _| false)).unwrap();
+    assert!(
+        h265.text.contains("encoding-name=H265 ! rtph265depay ! video/x-h265,stream-format=hvc1,"),
+        "{}",
+        h265.text
+    );
+}
+
+#[test]
 fn auto_takes_csi_then_a_webcam_then_the_labelled_test_picture() {
     let config = config(SourceKind::Auto);
     let none = source(&config, &machine(&|_, _| false)).unwrap();

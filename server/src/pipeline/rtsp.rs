@@ -1,0 +1,72 @@
+//! IP cameras by RTSP: what the pipeline's text does not hold. Where the camera is, and the password, which must not be logged;
+//! which of the camera's streams are taken; what its errors mean.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use rov_common::codec::Codec;
+use rov_common::sync::lock;
+
+use super::graph::Shared;
+use crate::config::CameraUrl;
+
+/// Name of the `rtspsrc`.
+pub const ELEMENT: &str = "rov_rtsp";
+
+/// Tells the source where the camera is, and that the first video of `codec` is wanted and nothing else: no sound, no metadata.
+pub fn install(head: &gst::Bin, url: &CameraUrl, codec: Codec, shared: &Arc<Shared>) {
+    let Some(source) = head.by_name(ELEMENT) else { return };
+    let mut location = url.0.clone();
+    // They fail only where there is no host, and then there is neither user nor password.
+    let _ = location.set_username("");
+    let _ = location.set_password(None);
+    source.set_property("location", location.as_str());
+    // Of their own, as errors and logs of GStreamer name the location.
+    let plain = |text: &str| gst::glib::uri_unescape_string(text, None::<&str>).map(|text| text.to_string());
+    if !url.0.username().is_empty() {
+        source.set_property("user-id", plain(url.0.username()));
+        source.set_property("user-pw", plain(url.0.password().unwrap_or_default()));
+    }
+    let (taken, shared) = (AtomicBool::new(false), Arc::downgrade(shared));
+    source.connect("select-stream", false, move |values| {
+        let caps = values.get(2).and_then(|caps| caps.get::<gst::Caps>().ok());
+        let (media, encoding) = caps.as_ref().and_then(stream).unwrap_or_default();
+        let had_one = taken.load(Ordering::Acquire);
+        let wanted = media == "video" && encoding == codec.rtp_name() && !had_one;
+        taken.fetch_or(wanted, Ordering::AcqRel);
+        if let Some(shared) = shared.upgrade() {
+            let mut left_out = lock(&shared.left_out);
+            match wanted {
+                true => left_out.clear(),
+                false if had_one => {}
+                false => left_out.push(format!("{encoding} {media}").trim().to_owned()),
+            }
+        }
+        Some(wanted.to_value())
+    });
+}
+
+/// Media and encoding name of a stream, as `video` and `H264`.
+fn stream(caps: &gst::Caps) -> Option<(String, String)> {
+    let structure = caps.structure(0)?;
+    let text = |name| structure.get::<String>(name).unwrap_or_default();
+    Some((text("media"), text("encoding-name")))
+}
+
+/// What to do about an error of an IP camera.
+pub fn hint(error: &gst::message::Error, shared: &Shared) -> Option<String> {
+    if error.src().is_none_or(|source| source.name() != ELEMENT) {
+        return None;
+    }
+    let error = error.error();
+    if error.matches(gst::ResourceError::NotAuthorized) {
+        return Some("give user and password by --url rtsp://USER:PASSWORD@HOST/PATH".to_owned());
+    }
+    if error.matches(gst::ResourceError::NotFound) {
+        return Some("look up the path of its stream, and give it by --url".to_owned());
+    }
+    let left_out = lock(&shared.left_out);
+    (!left_out.is_empty()).then(|| format!("the camera offers {}", left_out.join(", ")))
+}

@@ -1,0 +1,178 @@
+//! An IP camera as the source: what it sends goes out untouched, and whatever it does, its picture comes back.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rov_client::receive::webrtc::Connection;
+use rov_common::api::StreamState;
+use rov_common::codec;
+use rov_common::sync::lock;
+use rov_common::units::Resolution;
+use rov_tests::camera::Camera;
+use rov_tests::programs::Server;
+use rov_tests::wait::{self, until, until_true};
+use rov_tests::watcher::Watcher;
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use url::Url;
+
+const PICTURE: &str = "videotestsrc is-live=true pattern=ball ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 \
+                       ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=25 threads=1 bitrate=500";
+
+/// Parameter sets only in the SDP, and sound beside the picture.
+fn with_sound() -> String {
+    format!(
+        "( audiotestsrc is-live=true ! alawenc ! rtppcmapay name=pay0 pt=8 \
+         {PICTURE} ! h264parse ! video/x-h264,stream-format=avc,alignment=au \
+         ! rtph264pay name=pay1 pt=96 config-interval=0 aggregate-mode=none )"
+    )
+}
+
+fn with_tap() -> String {
+    format!(
+        "( {PICTURE} ! h264parse config-interval=-1 ! video/x-h264,stream-format=byte-stream,alignment=au ! valve name=tap \
+         ! rtph264pay name=pay0 )"
+    )
+}
+
+/// The reason in /healthz, once it is one that says `part`.
+fn wait_for_reason(server: &Server, part: &str) -> String {
+    until(&format!("a reason with {part:?}: {:?}", server.health()), wait::START, || {
+        let (status, health) = server.health();
+        let reason = health.streams["stream1"].reason.clone().filter(|reason| reason.contains(part))?;
+        (status == 503).then_some(reason)
+    })
+}
+
+/// The payload of an RTP packet without padding (RFC 3550 section 5.1).
+fn payload(packet: &[u8]) -> &[u8] {
+    let extension = 12 + 4 * usize::from(packet[0] & 0x0f);
+    let words = match packet[0] & 0x10 {
+        0 => return &packet[extension..],
+        _ => usize::from(u16::from_be_bytes([packet[extension + 2], packet[extension + 3]])),
+    };
+    &packet[extension + 4 + 4 * words..]
+}
+
+#[test]
+fn a_cameras_picture_goes_out_untouched() {
+    let camera = Camera::start(&with_tap());
+    let server = Server::start(&["--source", "rtsp", "--url", &camera.url]);
+    server.wait_until_running();
+    let runtime = Runtime::new().expect("a runtime");
+    let received = Arc::new(Mutex::new(Vec::new()));
+    let (_keep, keyframe_wanted) = mpsc::channel(1);
+    let url = Url::parse(&server.url("/whep")).expect("a URL");
+    let sink = Arc::clone(&received);
+    let open = Connection::open(url, None, Duration::from_millis(100), keyframe_wanted, move |packet, _| {
+        lock(&sink).push(payload(&packet).to_vec());
+    });
+    let connection = runtime.block_on(open).expect("a connection");
+    // Two keyframes at least.
+    until_true("packets", wait::START, || lock(&received).len() > 150);
+    runtime.block_on(connection.close());
+    let sent = camera.sent();
+    let sent: HashSet<&[u8]> = sent.iter().flat_map(|unit| codec::nal_units(unit)).collect();
+    let received = lock(&received);
+    // Single NAL units (RFC 6184 section 5.6), without the parameter sets, in which the server says that nothing is reordered.
+    let slices: Vec<_> =
+        received.iter().filter(|nal| [codec::SLICE, codec::IDR].contains(&codec::nal_type(nal))).collect();
+    assert!(slices.len() > 50, "{} slices in {} packets", slices.len(), received.len());
+    assert!(slices.iter().all(|slice| sent.contains(&slice[..])), "slices that the camera has not sent");
+    let stream = &server.stats().streams[0];
+    assert_eq!((stream.encoder.as_str(), stream.width, stream.height), ("passthrough", 320, 240), "{stream:?}");
+    assert_eq!(stream.source, format!("camera {}", camera.url));
+}
+
+#[test]
+fn a_camera_that_has_no_udp_is_taken_by_tcp() {
+    let camera = Camera::by_tcp(&with_tap());
+    let server = Server::start(&["--source", "rtsp", "--url", &camera.url]);
+    server.wait_until_running();
+    assert_eq!(server.stats().streams[0].restarts, 0);
+}
+
+#[test]
+fn a_camera_that_restarts_comes_back_to_the_same_session_and_its_sound_is_left_out() {
+    let camera = Camera::start(&with_sound());
+    let (url, port) = (camera.url.clone(), camera.port);
+    let server = Server::start(&["--source", "rtsp", "--url", &url]);
+    let runtime = Runtime::new().expect("a runtime");
+    let watcher = Watcher::start(&runtime, &["--url", &server.url("/whep")]);
+    watcher.wait_for_shots(30);
+    assert_eq!(watcher.shots()[0].resolution, Resolution::new(320, 240));
+    assert_eq!(watcher.report().packets_lost, 0, "{:?}", watcher.report());
+    drop(camera);
+    let reason = wait_for_reason(&server, "");
+    println!("{reason}");
+    wait_for_reason(&server, "onnect");
+    let camera = Camera::start_at(port, &with_sound(), None);
+    server.wait_until_running();
+    watcher.wait_for_shots(watcher.shown() + 30);
+    assert_eq!(watcher.report().sessions, 1, "the viewer stayed connected");
+    assert!(server.stats().streams[0].restarts >= 1);
+    watcher.stop(&runtime);
+    drop(server);
+    drop(camera);
+}
+
+#[test]
+fn a_camera_that_stops_sending_is_started_again_until_it_sends() {
+    let camera = Camera::start(&with_tap());
+    let server = Server::start(&["--source", "rtsp", "--url", &camera.url]);
+    server.wait_until_running();
+    camera.mute(true);
+    wait_for_reason(&server, "no picture for");
+    assert_eq!(server.health().1.streams["stream1"].state, StreamState::Restarting);
+    camera.mute(false);
+    server.wait_until_running();
+}
+
+#[test]
+fn a_wrong_path_and_a_wrong_password_are_said_and_no_password_is_shown() {
+    let camera = Camera::start_at(0, &with_tap(), Some(("pilot", "d#ep")));
+    let with = |access: &str, path: &str| format!("rtsp://{access}127.0.0.1:{}{path}", camera.port);
+
+    let none = Server::start(&["--source", "rtsp", "--url", &with("", "/cam")]);
+    let reason = wait_for_reason(&none, "--url rtsp://USER:PASSWORD@");
+    println!("{reason}");
+    let wrong = Server::start(&["--source", "rtsp", "--url", &with("pilot:sh%61llow@", "/cam"), "-v"]);
+    let reason = wait_for_reason(&wrong, "--url rtsp://USER:PASSWORD@");
+    println!("{reason}");
+    let right = Server::start(&["--source", "rtsp", "--url", &with("pilot:d%23ep@", "/cam"), "-v"]);
+    right.wait_until_running();
+    let astray = Server::start(&["--source", "rtsp", "--url", &with("pilot:d%23ep@", "/cellar"), "-v"]);
+    let reason = wait_for_reason(&astray, "look up the path");
+    println!("{reason}");
+    for server in [&none, &wrong, &right, &astray] {
+        let said = format!("{}{:?}{:?}", server.process.stderr(), server.health(), server.stats());
+        for secret in ["d%23ep", "d#ep", "sh%61llow", "shallow", "pilot"] {
+            assert!(!said.contains(secret), "{secret}: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_camera_without_the_wanted_video_says_what_it_offers() {
+    let camera = Camera::start("( audiotestsrc is-live=true ! alawenc ! rtppcmapay name=pay0 pt=8 )");
+    let server = Server::start(&["--source", "rtsp", "--url", &camera.url]);
+    let reason = wait_for_reason(&server, "PCMA audio");
+    println!("{reason}");
+}
+
+#[test]
+fn a_camera_with_b_frames_is_refused_until_it_is_set_up_otherwise() {
+    // Without a profile the payloader would have the encoder make none.
+    let b_frames = with_tap()
+        .replace("tune=zerolatency speed-preset=ultrafast", "speed-preset=veryfast bframes=2 b-adapt=false")
+        .replace("bitrate=500", "bitrate=500 ! video/x-h264,profile=high");
+    let camera = Camera::start(&b_frames);
+    let (url, port) = (camera.url.clone(), camera.port);
+    let server = Server::start(&["--source", "rtsp", "--url", &url]);
+    let reason = wait_for_reason(&server, "B-frames");
+    assert!(reason.contains("set up the camera otherwise"), "{reason}");
+    drop(camera);
+    let _camera = Camera::start_at(port, &with_tap(), None);
+    server.wait_until_running();
+}

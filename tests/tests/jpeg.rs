@@ -1,0 +1,199 @@
+//! Snapshots and MJPEG: made while somebody watches, and never old.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rov_tests::browser::Browser;
+use rov_tests::camera::Camera;
+use rov_tests::media::Clip;
+use rov_tests::process::program;
+use rov_tests::programs::Server;
+use rov_tests::proxy::Proxy;
+use rov_tests::wait::{self, until, until_true};
+use rov_tests::watcher::{Order, Watcher, left_out};
+use rov_tests::{http, jpeg};
+use tokio::runtime::Runtime;
+
+fn unix_time() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_secs_f64()
+}
+
+#[test]
+fn a_snapshot_is_of_now_and_of_full_size() {
+    let server = Server::start(&["--width", "1600", "--height", "900", "--fps", "15"]);
+    server.wait_until_running();
+    let mut last = None;
+    for _ in 0..3 {
+        let asked = unix_time();
+        let answer = jpeg::get(server.address, "/snapshot.jpg");
+        assert_eq!(answer.status, 200);
+        assert_eq!((answer.header("content-type"), answer.header("cache-control")), ("image/jpeg", "no-store"));
+        assert!(answer.header("last-modified").ends_with(" GMT"), "{answer:?}");
+        let captured: f64 = answer.header("x-timestamp").parse().expect("a time");
+        let (width, height, stamp) = jpeg::decode(&answer.body());
+        let stamp = stamp.expect("a mark that can be read");
+        assert_eq!((width, height), (1600, 900));
+        let drawn = stamp.time_us as f64 / 1e6;
+        println!(
+            "drawn {:.3} s before it was asked for, said to be captured {:.3} s after that",
+            asked - drawn,
+            captured - drawn
+        );
+        // What the encoder and the decoder had in their hands when it was asked for; a busy machine may be slow with it.
+        assert!(asked - drawn < 1.0 && (captured - drawn).abs() < 1.0);
+        assert!(last.replace(stamp.frame).is_none_or(|last| stamp.frame > last), "the same picture again");
+    }
+    assert!(server.stats().jpeg.running, "it waits for the next to come");
+    // Previews are smaller.
+    let mut previews = jpeg::get(server.address, "/stream.mjpg?fps=2");
+    let (width, height, _) = jpeg::decode(&previews.next_part().expect("a picture").0);
+    assert_eq!((width, height), (1280, 720));
+}
+
+#[test]
+fn a_viewer_that_reads_nothing_disturbs_nobody_and_the_decoder_stops_after_the_last() {
+    let server = Server::start(&["--width", "640", "--height", "360"]);
+    let runtime = Runtime::new().expect("a runtime");
+    let watcher = Watcher::start(&runtime, &["--url", &server.url("/whep")]);
+    watcher.wait_for_shots(1);
+    assert!(!server.stats().jpeg.running, "nobody has asked for it");
+    let mut silent = TcpStream::connect(server.address).expect("a connection");
+    silent.write_all(b"GET /stream.mjpg?fps=15 HTTP/1.1\r\nHost: rov\r\n\r\n").expect("a request");
+    let mut reader = jpeg::get(server.address, "/stream.mjpg?fps=15");
+    assert!(reader.header("content-type").starts_with("multipart/x-mixed-replace; boundary="), "{reader:?}");
+    until_true("both are counted", wait::SOON, || server.stats().jpeg.viewers == 2);
+    let begun = unix_time();
+    let parts: Vec<_> = (0..60).map(|_| reader.next_part().expect("a picture").1).collect();
+    let rate = 59.0 / (parts[59] - parts[0]);
+    println!("{rate:.1} pictures a second, the last {:.3} s old when it was read", unix_time() - parts[59]);
+    assert!(parts.windows(2).all(|pair| pair[0] < pair[1]), "{parts:?}");
+    assert!(parts[0] > begun - 3.0 && rate < 17.0);
+    let (order, report) = (Order::of(&watcher.shots()), watcher.report());
+    assert_eq!((report.packets_lost, report.frames_skipped, report.sessions, order.out_of_order), (0, 0, 1, 0));
+    assert!(order.missing <= left_out(&report, &server.stats()), "{order:?} {report:?}");
+    watcher.stop(&runtime);
+    drop((silent, reader));
+    until_true("nobody watches", wait::SOON, || server.stats().jpeg.viewers == 0);
+    until_true("the decoder has stopped", wait::START, || !server.stats().jpeg.running);
+    // And it starts again.
+    assert_eq!(jpeg::get(server.address, "/snapshot.jpg").status, 200);
+}
+
+#[test]
+fn a_stream_that_stands_still_gives_no_picture() {
+    let mut source = Clip { seconds: 600, audio: false, ..Clip::default() }.annex_b_command();
+    let mut source = Reaped(source.stdin(Stdio::null()).spawn().expect("ffmpeg starts"));
+    let server = Server::start_with_input(&["--source", "stdin"], source.0.stdout.take().expect("a pipe"));
+    server.wait_until_running();
+    assert_eq!(jpeg::get(server.address, "/snapshot.jpg").status, 200, "untouched H.264 has snapshots as well");
+    let mut previews = jpeg::get(server.address, "/stream.mjpg");
+    previews.next_part().expect("a picture");
+    source.signal(libc::SIGSTOP);
+    while previews.next_part().is_some() {}
+    until_true("the server says that nothing comes", wait::SOON, || server.health().0 == 503);
+    for path in ["/snapshot.jpg", "/stream.mjpg"] {
+        let refused = http::get(&server.url(path));
+        assert_eq!(refused.status, 503);
+        assert!(
+            refused.error().contains("the stream does not run (stalled): the source gave no picture"),
+            "{refused:?}"
+        );
+    }
+    source.signal(libc::SIGCONT);
+    server.wait_until_running();
+    assert_eq!(jpeg::get(server.address, "/snapshot.jpg").status, 200);
+}
+
+#[test]
+fn a_camera_that_restarts_in_another_size_has_snapshots_in_it() {
+    let launch = |width| {
+        format!(
+            "( videotestsrc is-live=true ! video/x-raw,format=I420,width={width},height=240,framerate=25/1 \
+             ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=25 threads=1 ! rtph264pay name=pay0 )"
+        )
+    };
+    let camera = Camera::start(&launch(320));
+    let (url, port) = (camera.url.clone(), camera.port);
+    let server = Server::start(&["--source", "rtsp", "--url", &url]);
+    server.wait_until_running();
+    let size = || jpeg::decode(&jpeg::get(server.address, "/snapshot.jpg").body());
+    assert_eq!(size().0, 320);
+    drop(camera);
+    until_true("the camera is missed", wait::SOON, || server.health().0 == 503);
+    let _camera = Camera::start_at(port, &launch(480), None);
+    server.wait_until_running();
+    assert_eq!(size().0, 480);
+}
+
+#[test]
+fn what_is_too_much_is_refused_with_the_reason() {
+    let server = Server::start(&["--max-viewers", "1"]);
+    server.wait_until_running();
+    let mut first = jpeg::get(server.address, "/stream.mjpg");
+    first.next_part().expect("a picture");
+    let refused = http::get(&server.url("/stream.mjpg"));
+    assert_eq!((refused.status, refused.error().as_str()), (503, "1 are watching already, which is the most at once"));
+    let refused = http::get(&server.url("/stream.mjpg?fps=60"));
+    assert_eq!((refused.status, refused.error().as_str()), (400, "fps=60: must be from 1 to 15"));
+    assert_eq!(http::get(&server.url("/stream.mjpg?fps=fast")).status, 400);
+}
+
+#[test]
+fn the_end_of_the_server_ends_its_previews() {
+    let mut server = Server::start(&[]);
+    server.wait_until_running();
+    let mut previews = jpeg::get(server.address, "/stream.mjpg");
+    previews.next_part().expect("a picture");
+    assert_eq!(server.process.stop(libc::SIGTERM, Duration::from_secs(5)), 0);
+    while previews.next_part().is_some() {}
+}
+
+#[test]
+fn ffprobe_and_chromium_show_the_previews() {
+    let server = Server::start(&["--width", "640", "--height", "360"]);
+    server.wait_until_running();
+    let mut ffprobe = Command::new(program("ffprobe", "ffmpeg"));
+    ffprobe.args(["-v", "error", "-read_intervals", "%+#5", "-count_frames"]);
+    ffprobe.args(["-show_entries", "stream=codec_name,width,height,nb_read_frames", "-of", "csv=p=0"]);
+    let output = ffprobe.arg(server.url("/stream.mjpg")).output().expect("ffprobe starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.starts_with("mjpeg,640,360,"), "{text} {}", String::from_utf8_lossy(&output.stderr));
+
+    let page = format!(
+        "<!doctype html><img id=i src='{}'><script>
+        const i = document.getElementById('i'), started = Date.now();
+        const look = () => i.naturalWidth || Date.now() - started > 20000
+            ? fetch('/result', {{method: 'POST', body: JSON.stringify({{width: i.naturalWidth, height: i.naturalHeight}})}})
+            : setTimeout(look, 50);
+        look();</script>",
+        server.url("/stream.mjpg")
+    );
+    let runtime = Runtime::new().expect("a runtime");
+    let proxy = Proxy::start(&runtime, server.address, Box::leak(page.into_boxed_str()), None);
+    let mut browser = Browser::open(&proxy.url("/"));
+    let result = until("the page's result", 2 * wait::START, || {
+        assert!(browser.is_running(), "chromium has ended");
+        proxy.results().into_iter().next()
+    });
+    assert_eq!((&result["width"], &result["height"]), (&640.into(), &360.into()), "{result}");
+}
+
+/// Ends with the test.
+struct Reaped(std::process::Child);
+
+impl Reaped {
+    fn signal(&self, signal: libc::c_int) {
+        // SAFETY: a system call without pointers; the child is not reaped yet, so the id is its own.
+        assert_eq!(unsafe { libc::kill(self.0.id() as libc::pid_t, signal) }, 0);
+    }
+}
+
+impl Drop for Reaped {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
