@@ -102,7 +102,7 @@ fn head(plan: &Plan, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
     let no_output = || GraphError::Text(format!("nothing to take pictures from in: {}", plan.head_text()));
     let pad = head.by_name(plan::JOIN).and_then(|join| join.static_pad("src")).ok_or_else(no_output)?;
     if let Some(url) = &plan.camera {
-        rtsp::install(&head, url, *codec, shared);
+        rtsp::install(&head, url, plan.codec, shared);
     }
     if let Some(drawing) = &plan.drawing {
         wiring::draw(&pad, drawing);
