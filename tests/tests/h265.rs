@@ -47,7 +47,7 @@ fn every_picture_of_h265_arrives_once_and_in_order() {
         latencies[latencies.len() / 2],
         latencies.last()
     );
-    // In the pictures behind a keyframe, for which the one-frame rate control leaves few bits, some marks are blurred.
+    // In the pictures behind a keyframe, for which the rate control leaves few bits, some marks are blurred.
     assert!(order.read * 10 >= shots.len() * 9, "{order:?}");
     assert_eq!(order.out_of_order, 0);
     let unread = (shots.len() - order.read) as u64;
@@ -100,7 +100,7 @@ fn after_an_outage_pictures_go_on_at_a_keyframe_that_is_asked_for() {
     watcher.wait_for_shots(watcher.shown() + 10);
     let (order, report) = (Order::of(&watcher.shots()), watcher.report());
     assert!(order.missing > 0 && report.keyframe_requests > 0, "{order:?} {report:?}");
-    assert_eq!((order.out_of_order, report.sessions), (0, 1), "{report:?}");
+    assert_eq!(order.out_of_order, 0, "{report:?}");
     watcher.stop(&runtime);
 }
 

@@ -44,6 +44,7 @@ impl Codec {
         }
     }
 
+    /// The one that it is not.
     pub const fn other(self) -> Self {
         match self {
             Codec::H264 => Codec::H265,

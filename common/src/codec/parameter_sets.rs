@@ -35,10 +35,6 @@ impl ParameterSetCache {
         Self { codec, sets: ParameterSets::default() }
     }
 
-    pub fn codec(&self) -> Codec {
-        self.codec
-    }
-
     /// Takes over the parameter sets that stand before the first slice of the access unit; true if any of them is new or different.
     pub fn update(&mut self, au: &[u8]) -> bool {
         let mut changed = false;
