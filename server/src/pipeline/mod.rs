@@ -26,6 +26,7 @@ use crate::config::{CaptureConfig, SourceKind};
 pub use graph::{Graph, GraphCounters, GraphError, GraphEvent, Hanging};
 pub use plan::Plan;
 pub use probe::{Chosen, NoEncoder, Tried, choose_encoder};
+pub use wiring::running_time;
 use source::Machine;
 
 /// Why there is no plan.
