@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use gstreamer::glib;
 use gstreamer::glib::translate::{ToGlibPtr, from_glib_none};
 use gstreamer_rtsp as gst_rtsp;
 use gstreamer_rtsp::RTSPStatusCode;
@@ -49,6 +50,8 @@ struct Client {
     /// What it plays, or played last.
     path: Option<String>,
     playing: bool,
+    /// Identifiers of its sessions.
+    sessions: Vec<glib::GString>,
     /// Since when it has no session.
     idle_since: Instant,
     /// Since when data for it waits in the kernel.
@@ -101,12 +104,15 @@ impl State {
     fn arrived(this: &Arc<Self>, client: &rtsp::RTSPClient) {
         let peer = peer(client);
         tracing::debug!(peer, "an RTSP client has connected");
-        let known = Client { peer, path: None, playing: false, idle_since: Instant::now(), unsent_since: None };
-        lock(&this.known).insert(key(client), known);
+        lock(&this.known).insert(key(client), Client::new(peer, Instant::now()));
 
         let state = Arc::clone(this);
         client.connect_pre_describe_request(move |client, _| state.may_describe(client));
-        client.connect_new_session(|_, session| session.set_timeout(SESSION_TIMEOUT_S));
+        let state = Arc::clone(this);
+        client.connect_new_session(move |client, session| {
+            session.set_timeout(SESSION_TIMEOUT_S);
+            state.with(client, |known| known.sessions.extend(session.sessionid()));
+        });
         let state = Arc::clone(this);
         client.connect_play_request(move |client, context| {
             state.plays(client, path(context));
@@ -118,8 +124,13 @@ impl State {
         let state = Arc::clone(this);
         client.connect_closed(move |client| {
             state.stops(client);
-            if let Some(known) = lock(&state.known).remove(&key(client)) {
-                tracing::debug!(peer = known.peer, "an RTSP client has disconnected");
+            let Some(known) = lock(&state.known).remove(&key(client)) else { return };
+            tracing::debug!(peer = known.peer, "an RTSP client has disconnected");
+            // Otherwise they would count until their time is over.
+            if let Some(pool) = client.session_pool() {
+                for session in known.sessions.iter().filter_map(|id| pool.find(id)) {
+                    let _ = pool.remove(&session);
+                }
             }
         });
     }
@@ -172,6 +183,10 @@ impl State {
 }
 
 impl Client {
+    fn new(peer: String, now: Instant) -> Self {
+        Self { peer, path: None, playing: false, sessions: Vec::new(), idle_since: now, unsent_since: None }
+    }
+
     /// Why it cannot stay, if so.
     fn look(&mut self, now: Instant, has_session: bool, unsent: bool) -> Option<String> {
         if has_session {
@@ -231,14 +246,10 @@ fn socket(client: &rtsp::RTSPClient) -> Option<gio::Socket> {
 mod tests {
     use super::*;
 
-    fn client(now: Instant) -> Client {
-        Client { peer: String::new(), path: None, playing: true, idle_since: now, unsent_since: None }
-    }
-
     #[test]
     fn a_client_that_never_takes_all_it_was_sent_has_to_go() {
         let start = Instant::now();
-        let mut client = client(start);
+        let mut client = Client::new(String::new(), start);
         assert_eq!(client.look(start, true, true), None);
         assert_eq!(client.look(start + SLOW_LIMIT / 2, true, true), None);
         let reason = client.look(start + SLOW_LIMIT, true, true).expect("a reason");
@@ -248,7 +259,7 @@ mod tests {
     #[test]
     fn a_client_that_catches_up_may_stay() {
         let start = Instant::now();
-        let mut client = client(start);
+        let mut client = Client::new(String::new(), start);
         for half in 0..20 {
             assert_eq!(client.look(start + SLOW_LIMIT / 2 * half, true, half % 2 == 0), None);
         }
@@ -257,7 +268,7 @@ mod tests {
     #[test]
     fn a_connection_without_a_session_is_closed_in_the_end() {
         let start = Instant::now();
-        let mut client = client(start);
+        let mut client = Client::new(String::new(), start);
         assert_eq!(client.look(start + IDLE_LIMIT * 2, true, false), None);
         assert_eq!(client.look(start + IDLE_LIMIT * 2 + IDLE_LIMIT / 2, false, false), None);
         assert!(client.look(start + IDLE_LIMIT * 3, false, false).is_some());
