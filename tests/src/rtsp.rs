@@ -36,10 +36,18 @@ impl Connection {
     }
 
     /// Sends a request for the address and `suffix`, and gives the answer. `headers` end with line ends.
+    ///
+    /// # Panics
+    /// When the server closes the connection instead.
     pub fn request(&mut self, method: &str, suffix: &str, headers: &str) -> Reply {
+        self.try_request(method, suffix, headers).unwrap_or_else(|| panic!("{method}: the connection was closed"))
+    }
+
+    /// As [`Self::request`]; none when the server closes the connection.
+    pub fn try_request(&mut self, method: &str, suffix: &str, headers: &str) -> Option<Reply> {
         self.sequence += 1;
         let request = format!("{method} {}{suffix} RTSP/1.0\r\nCSeq: {}\r\n{headers}\r\n", self.url, self.sequence);
-        self.stream.write_all(request.as_bytes()).expect("the request is sent");
+        self.stream.write_all(request.as_bytes()).ok()?;
         loop {
             // What comes before is video.
             let text = String::from_utf8_lossy(&self.received);
@@ -48,9 +56,11 @@ impl Connection {
             {
                 let reply = Reply { status: head[..3].parse().expect("a status"), head: head.to_owned() };
                 self.received.clear();
-                return reply;
+                return Some(reply);
             }
-            assert!(self.read() > 0, "the server closed the connection instead of answering {method}");
+            if self.read() == 0 {
+                return None;
+            }
         }
     }
 

@@ -1,12 +1,11 @@
 //! RTSP with the programs that people use: ffmpeg, GStreamer, OpenCV. Debian's VLC is built without RTSP.
 
 use std::net::TcpListener;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use rov_tests::process::{Process, binary, program};
-use rov_tests::programs::{Server, server_process};
+use rov_tests::programs::{Client, Server, server_process};
 use rov_tests::rtsp::{Connection, Player, defects, latencies};
 use rov_tests::wait::{self, until, until_true};
 use tempfile::TempDir;
@@ -55,7 +54,8 @@ fn nobody_plays(server: &Server) {
 fn ffmpeg_decodes_every_path_by_udp_and_tcp() {
     let (server, url) = server(&["--rtsp-path", "/cam/1"]);
     assert_eq!(server.stats().rtsp.map(|rtsp| rtsp.urls.first() == Some(&url)), Some(true));
-    for (path, transport) in [("/stream1", "udp"), ("/stream", "tcp"), ("/live", "udp"), ("/test", "tcp"), ("/cam/1", "tcp")]
+    for (path, transport) in
+        [("/stream1", "udp"), ("/stream", "tcp"), ("/live", "udp"), ("/test", "tcp"), ("/cam/1", "tcp")]
     {
         let mut player = decoder(&with_path(&url, path), transport, 20);
         assert_eq!(player.wait(wait::START), 0, "{path}: {}", player.stderr());
@@ -133,7 +133,17 @@ fn several_at_once_are_served_by_one_encode_and_a_late_one_sees_a_picture_at_onc
 fn gst_launch_plays_without_a_buffer() {
     let (_server, url) = server(&[]);
     let mut command = Command::new(program("gst-launch-1.0", "gstreamer1.0-tools"));
-    command.args(["-q", "rtspsrc", "latency=0", &format!("location={url}"), "!", "rtph264depay", "!", "avdec_h264", "!"]);
+    command.args([
+        "-q",
+        "rtspsrc",
+        "latency=0",
+        &format!("location={url}"),
+        "!",
+        "rtph264depay",
+        "!",
+        "avdec_h264",
+        "!",
+    ]);
     command.args(["fakesink", "num-buffers=30"]);
     let mut player = Process::spawn("gst-launch-1.0", &mut command);
     assert_eq!(player.wait(wait::START), 0, "{}", player.stderr());
@@ -145,7 +155,11 @@ fn opencv_reads_pictures() {
 capture = cv2.VideoCapture(sys.argv[1], cv2.CAP_FFMPEG)
 shapes = {capture.read()[1].shape for _ in range(20)}
 assert shapes == {(240, 320, 3)}, shapes";
-    let Some(python) = std::env::var_os("ROV_TEST_PYTHON").filter(|python| Path::new(python).exists()) else {
+    let python = std::env::var_os("ROV_TEST_PYTHON").filter(|python| {
+        let imports = Command::new(python).args(["-c", "import cv2"]).stderr(Stdio::null()).status();
+        imports.is_ok_and(|status| status.success())
+    });
+    let Some(python) = python else {
         println!("skipped: ROV_TEST_PYTHON names no Python with OpenCV (scripts/test prepares one)");
         return;
     };
@@ -186,7 +200,10 @@ fn the_password_in_clear_is_taken_only_when_that_is_allowed() {
     let (_server, url) = server(&["--user", "pilot", "--password", "deep sea", "--rtsp-basic-auth"]);
     let mut connection = Connection::open(&url);
     let refused = connection.request("DESCRIBE", "", "");
-    assert!(refused.status == 401 && refused.head.contains("Basic ") && refused.head.contains("Digest "), "{refused:?}");
+    assert!(
+        refused.status == 401 && refused.head.contains("Basic ") && refused.head.contains("Digest "),
+        "{refused:?}"
+    );
     let basic = "Authorization: Basic cGlsb3Q6ZGVlcCBzZWE=\r\n";
     assert_eq!(connection.request("DESCRIBE", "", basic).status, 200);
     let mut player = decoder(&with_credentials(&url, "pilot:deep%20sea"), "tcp", 10);
@@ -207,6 +224,31 @@ fn one_client_more_than_allowed_is_refused_until_another_goes() {
     until_true("one plays", wait::SOON, || clients(&server) == 1);
     third.play_by_tcp();
     assert_eq!(clients(&server), 2);
+}
+
+#[test]
+fn connections_that_say_nothing_are_limited() {
+    let (server, url) = server(&["--max-viewers", "1"]);
+    let mut player = Connection::open(&url);
+    player.play_by_tcp();
+    // Beside the one that may play, 16 may ask.
+    let silent: Vec<_> = (0..16).map(|_| Connection::open(&url)).collect();
+    Connection::open(&url).wait_for_close(wait::SOON);
+    drop(silent);
+    until_true("others may come again", wait::START, || {
+        let mut another = Connection::open(&url);
+        another.try_request("OPTIONS", "", "").is_some_and(|reply| reply.status == 200)
+    });
+    assert_eq!(clients(&server), 1);
+}
+
+#[test]
+fn keyframes_come_regularly_while_somebody_plays() {
+    let (server, url) = server(&[]);
+    let player = Player::start(&url, "udp");
+    player.next_shots(1);
+    let before = server.stats().streams[0].keyframes;
+    until_true("three more keyframes", wait::START, || server.stats().streams[0].keyframes >= before + 3);
 }
 
 #[test]
@@ -250,6 +292,8 @@ fn a_client_that_stops_reading_disturbs_nobody_and_has_to_go() {
     let good = [&by_tcp, &by_udp];
     let before = good.map(|player| latencies(&player.next_shots(60)).0);
     let resident = server.process.footprint().resident_kb;
+    let mut viewer = Client::start(&["--url", &server.url("/whep")]);
+    let viewed = viewer.wait_for_frames(0, 30);
     let mut stuck = [(); 3].map(|()| Connection::open(&url));
     stuck.iter_mut().for_each(Connection::play_by_tcp);
     until_true("five play", wait::SOON, || clients(&server) == 5);
@@ -267,6 +311,8 @@ fn a_client_that_stops_reading_disturbs_nobody_and_has_to_go() {
         assert!(unread == 0 && missing <= server.stats().streams[0].frames_dropped + 2, "{missing} {unread}");
         assert!(after < before + Duration::from_millis(300), "{before:?} {after:?}");
     }
+    let report = viewer.wait_for_frames(viewed.frames_shown, 30);
+    assert_eq!((report.packets_lost, report.sessions), (0, 1), "{report:?}");
     println!("{resident} kB before, {most} kB at most");
     assert!(most < resident + 100_000, "{resident} kB before, {most} kB at most");
     stuck.iter_mut().for_each(|client| client.wait_for_close(wait::SOON));
@@ -354,10 +400,8 @@ kill $far $server
 exit $code
 "#;
     let unshare = program("unshare", "util-linux");
-    let allowed = Command::new(&unshare)
-        .args(["--user", "--map-root-user", "--net", "true"])
-        .stderr(Stdio::null())
-        .status();
+    let allowed =
+        Command::new(&unshare).args(["--user", "--map-root-user", "--net", "true"]).stderr(Stdio::null()).status();
     if !allowed.is_ok_and(|status| status.success()) {
         println!("skipped: this system does not allow network namespaces");
         return;

@@ -26,8 +26,8 @@ use crate::config::{CaptureConfig, SourceKind};
 pub use graph::{Graph, GraphCounters, GraphError, GraphEvent, Hanging};
 pub use plan::Plan;
 pub use probe::{Chosen, NoEncoder, Tried, choose_encoder};
-pub use wiring::running_time;
 use source::Machine;
+pub use wiring::running_time;
 
 /// Why there is no plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -34,12 +34,12 @@ const KEYFRAME_INTERVAL: Duration = Duration::from_secs(2);
 pub(super) struct Clients {
     server: rtsp::RTSPServer,
     state: Arc<State>,
-    max_connections: usize,
     keyframe_asked: Mutex<Instant>,
 }
 
 struct State {
     feeder: Arc<Feeder>,
+    max_connections: usize,
     /// By the address of the object, which is unique while the client is connected.
     known: Mutex<HashMap<usize, Client>>,
 }
@@ -50,6 +50,8 @@ struct Client {
     /// What it plays, or played last.
     path: Option<String>,
     playing: bool,
+    /// It came when there were enough connections.
+    excess: bool,
     /// Identifiers of its sessions.
     sessions: Vec<glib::GString>,
     /// Since when it has no session.
@@ -60,15 +62,14 @@ struct Client {
 
 impl Clients {
     pub fn new(server: &rtsp::RTSPServer, feeder: &Arc<Feeder>, max_clients: usize) -> Self {
-        let state = Arc::new(State { feeder: Arc::clone(feeder), known: Mutex::default() });
+        let state = Arc::new(State {
+            feeder: Arc::clone(feeder),
+            max_connections: max_clients + MORE_CONNECTIONS,
+            known: Mutex::default(),
+        });
         let arrivals = Arc::clone(&state);
         server.connect_client_connected(move |_, client| State::arrived(&arrivals, client));
-        Self {
-            server: server.clone(),
-            state,
-            max_connections: max_clients + MORE_CONNECTIONS,
-            keyframe_asked: Mutex::new(Instant::now()),
-        }
+        Self { server: server.clone(), state, keyframe_asked: Mutex::new(Instant::now()) }
     }
 
     /// Closes what has no right to stay, and asks for keyframes. To be called now and then on the thread of the server.
@@ -79,16 +80,16 @@ impl Clients {
         if broken {
             tracing::error!("the RTSP media has failed: its clients are disconnected, and may come again");
         }
-        let clients = self.server.client_filter(None);
-        let too_many = clients.len().saturating_sub(self.max_connections);
-        for (number, client) in clients.iter().enumerate() {
-            let unsent = unsent(client);
+        for client in self.server.client_filter(None) {
+            let unsent = unsent(&client);
             let has_session = !client.session_filter(None).is_empty();
-            // The newest are first.
-            let reason = self.state.with(client, |known| known.look(now, has_session, unsent)).flatten();
-            let reason = reason.or_else(|| (number < too_many).then(|| "too many connections".to_owned()));
+            if !has_session {
+                // Its time was over.
+                self.state.stops(&client);
+            }
+            let reason = self.state.with(&client, |known| known.look(now, has_session, unsent)).flatten();
             if let Some(reason) = reason.as_deref().or(broken.then_some("the media has failed")) {
-                self.state.say_closed(client, reason);
+                self.state.say_closed(&client, reason);
                 client.close();
             }
         }
@@ -104,7 +105,11 @@ impl State {
     fn arrived(this: &Arc<Self>, client: &rtsp::RTSPClient) {
         let peer = peer(client);
         tracing::debug!(peer, "an RTSP client has connected");
-        lock(&this.known).insert(key(client), Client::new(peer, Instant::now()));
+        {
+            let mut known = lock(&this.known);
+            let excess = known.len() >= this.max_connections;
+            known.insert(key(client), Client { excess, ..Client::new(peer, Instant::now()) });
+        }
 
         let state = Arc::clone(this);
         client.connect_pre_describe_request(move |client, _| state.may_describe(client));
@@ -124,7 +129,8 @@ impl State {
         let state = Arc::clone(this);
         client.connect_closed(move |client| {
             state.stops(client);
-            let Some(known) = lock(&state.known).remove(&key(client)) else { return };
+            let known = lock(&state.known).remove(&key(client));
+            let Some(known) = known else { return };
             tracing::debug!(peer = known.peer, "an RTSP client has disconnected");
             // Otherwise they would count until their time is over.
             if let Some(pool) = client.session_pool() {
@@ -138,7 +144,7 @@ impl State {
     /// A media without pictures would keep the client waiting in vain.
     fn may_describe(&self, client: &rtsp::RTSPClient) -> RTSPStatusCode {
         let (state, reason) = self.feeder.stream.health();
-        if state == StreamState::Running {
+        if state == StreamState::Running && self.feeder.can_describe() {
             return RTSPStatusCode::Ok;
         }
         let peer = self.with(client, |known| known.peer.clone()).unwrap_or_default();
@@ -184,7 +190,8 @@ impl State {
 
 impl Client {
     fn new(peer: String, now: Instant) -> Self {
-        Self { peer, path: None, playing: false, sessions: Vec::new(), idle_since: now, unsent_since: None }
+        let sessions = Vec::new();
+        Self { peer, path: None, playing: false, excess: false, sessions, idle_since: now, unsent_since: None }
     }
 
     /// Why it cannot stay, if so.
@@ -195,7 +202,9 @@ impl Client {
         let since = self.unsent_since.filter(|_| unsent);
         self.unsent_since = unsent.then_some(since.unwrap_or(now));
         let waits = |since: Instant, limit| now.saturating_duration_since(since) >= limit;
-        if self.unsent_since.is_some_and(|since| waits(since, SLOW_LIMIT)) {
+        if self.excess {
+            Some("there are too many connections".to_owned())
+        } else if self.unsent_since.is_some_and(|since| waits(since, SLOW_LIMIT)) {
             Some(format!(
                 "it has not kept up with the stream for {} s; use UDP, or lower --bitrate",
                 SLOW_LIMIT.as_secs()

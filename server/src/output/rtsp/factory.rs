@@ -1,6 +1,6 @@
 //! The media that every path leads to, and who may have it.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, ensure};
 use gstreamer as gst;
@@ -38,7 +38,9 @@ mod imp {
     use super::*;
 
     #[derive(Default)]
-    pub struct Factory;
+    pub struct Factory {
+        pub(super) feeder: OnceLock<Arc<Feeder>>,
+    }
 
     #[glib::object_subclass]
     impl ObjectSubclass for Factory {
@@ -53,6 +55,11 @@ mod imp {
         /// One media for all, whatever path leads here.
         fn gen_key(&self, _url: &gstreamer_rtsp::RTSPUrl) -> Option<glib::GString> {
             Some("stream".into())
+        }
+
+        /// None before there is anything to describe it by: the thread of the server would wait for that.
+        fn construct(&self, url: &gstreamer_rtsp::RTSPUrl) -> Option<rtsp::RTSPMedia> {
+            self.feeder.get().is_some_and(|feeder| feeder.can_describe()).then(|| self.parent_construct(url))?
         }
     }
 }
@@ -75,6 +82,7 @@ pub(super) fn new(feeder: &Arc<Feeder>, codec: Codec) -> Result<Factory> {
         );
     }
     let factory: Factory = glib::Object::new();
+    let _ = factory.imp().feeder.set(Arc::clone(feeder));
     // Whole access units need no parser, which would hold one back to see the next. Keyframes have their parameter sets; the
     // payloader would put them before each slice of a keyframe, where decoders take them for the beginning of another.
     factory.set_launch(&format!(

@@ -45,6 +45,11 @@ impl Feeder {
         })
     }
 
+    /// Whether the parameter sets are known, without which a media cannot be described.
+    pub fn can_describe(&self) -> bool {
+        !self.stream.parameter_sets_annexb().is_empty()
+    }
+
     /// Feeds `source` for as long as it lives.
     pub fn feed(self: &Arc<Self>, media: &rtsp::RTSPMedia, source: &gst_app::AppSrc) {
         let feed = Arc::new(Feed {
