@@ -121,6 +121,7 @@ fn several_at_once_are_served_by_one_encode_and_a_late_one_sees_a_picture_at_onc
     let first = late.next_shots(1)[0];
     println!("a late one sees a picture after {:?}", first.at.duration_since(late.started));
     late.next_shots(20);
+    println!("of its pictures {} cannot be read", defects(&late.shots()).1);
     for player in &players {
         assert_eq!(defects(&player.next_shots(20)).1, 0);
     }
@@ -240,6 +241,26 @@ fn connections_that_say_nothing_are_limited() {
         another.try_request("OPTIONS", "", "").is_some_and(|reply| reply.status == 200)
     });
     assert_eq!(clients(&server), 1);
+}
+
+#[test]
+fn clients_that_come_and_go_leave_nothing_behind() {
+    let (server, url) = server(&[]);
+    let come_and_go = |times| {
+        for _ in 0..times {
+            Connection::open(&url).play_by_tcp();
+        }
+        nobody_plays(&server);
+    };
+    come_and_go(5);
+    let before = server.process.footprint();
+    come_and_go(50);
+    until_true(&format!("what they used is free again, {before:?}"), wait::SOON, || {
+        let now = server.process.footprint();
+        now.threads <= before.threads && now.files <= before.files && now.resident_kb < before.resident_kb + 20_000
+    });
+    let mut player = decoder(&url, "udp", 10);
+    assert_eq!(player.wait(wait::START), 0, "{}", player.stderr());
 }
 
 #[test]
@@ -411,5 +432,7 @@ exit $code
     command.env("SERVER", binary("rov-server")).env("FFMPEG", program("ffmpeg", "ffmpeg")).env_remove("RUST_LOG");
     let mut both = Process::spawn("server and players", &mut command);
     assert_eq!(both.wait(wait::START), 0);
-    assert!(both.stderr().matches("an RTSP client plays").count() >= 2, "{}", both.stderr());
+    let log = both.stderr();
+    assert!(log.matches("an RTSP client plays").count() >= 2, "{log}");
+    assert!(log.contains("rtsp://10.0.0.1:8554/stream1"), "an address that others can use: {log}");
 }

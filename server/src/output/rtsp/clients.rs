@@ -14,6 +14,7 @@ use gstreamer_rtsp_server::prelude::*;
 use rov_common::api::StreamState;
 use rov_common::net;
 use rov_common::sync::lock;
+use socket2::SockRef;
 use url::Url;
 
 use super::feed::Feeder;
@@ -105,6 +106,10 @@ impl State {
     fn arrived(this: &Arc<Self>, client: &rtsp::RTSPClient) {
         let peer = peer(client);
         tracing::debug!(peer, "an RTSP client has connected");
+        // The end of a picture is not to wait until the peer has acknowledged its beginning.
+        if let Some(error) = socket(client).and_then(|socket| SockRef::from(&socket).set_tcp_nodelay(true).err()) {
+            tracing::debug!(%error, "TCP_NODELAY");
+        }
         {
             let mut known = lock(&this.known);
             let excess = known.len() >= this.max_connections;
