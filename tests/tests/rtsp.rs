@@ -306,8 +306,8 @@ fn garbage_ends_neither_the_server_nor_what_others_see() {
 
 #[test]
 fn a_client_that_stops_reading_disturbs_nobody_and_has_to_go() {
-    // Much more than what the kernel would hold for it.
-    let (server, url) = server(&["--bitrate", "20000", "--width", "640", "--height", "360"]);
+    // Much more than what the kernel holds for it.
+    let (server, url) = server(&["--bitrate", "10000", "--width", "640", "--height", "360"]);
     let by_tcp = Player::start(&url, "tcp");
     let by_udp = Player::start(&url, "udp");
     let good = [&by_tcp, &by_udp];

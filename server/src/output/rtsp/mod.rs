@@ -143,7 +143,11 @@ impl RtspOutput {
         self.stopping.store(true, Ordering::Relaxed);
         let main_loop = self.main_loop.clone();
         // From within, as a loop that has not begun would not hear it.
-        self.context.invoke(move || main_loop.quit());
+        let quit = glib::idle_source_new(Some("rtsp-end"), glib::Priority::HIGH, move || {
+            main_loop.quit();
+            glib::ControlFlow::Break
+        });
+        quit.attach(Some(&self.context));
         if lock(&self.ended).recv_timeout(SHUTDOWN_LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
             tracing::warn!("the RTSP sessions could not be closed in time");
         }
@@ -163,8 +167,11 @@ fn close_all(server: &rtsp::RTSPServer, context: &glib::MainContext) {
     for client in server.client_filter(None) {
         client.close();
     }
-    while context.pending() {
-        context.iteration(false);
+    // Bounded, as new ones may come all the time.
+    for _ in 0..1_000 {
+        if !context.iteration(false) {
+            break;
+        }
     }
 }
 
