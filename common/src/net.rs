@@ -99,3 +99,37 @@ fn force_buffer(socket: &SockRef<'_>, receive: bool) -> bool {
 fn force_buffer(_socket: &SockRef<'_>, _receive: bool) -> bool {
     false
 }
+
+/// Whether the kernel holds data of this TCP connection that it has not sent yet, because the peer does not take it or the
+/// network is too slow. False where the system cannot tell.
+#[cfg(target_os = "linux")]
+pub fn has_unsent(socket: &impl std::os::fd::AsRawFd) -> bool {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request writes one c_int, and the descriptor is open for the life of `socket`.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCOUTQNSD, std::ptr::from_mut(&mut bytes)) };
+    result == 0 && bytes > 0
+}
+
+#[cfg(not(target_os = "linux"))]
+pub fn has_unsent<T>(_socket: &T) -> bool {
+    false
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn what_a_peer_does_not_take_is_unsent() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (_peer, _) = listener.accept().unwrap();
+        assert!(!has_unsent(&stream));
+        stream.set_nonblocking(true).unwrap();
+        while stream.write(&[0; 65_536]).is_ok() {}
+        assert!(has_unsent(&stream));
+    }
+}

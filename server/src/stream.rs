@@ -107,7 +107,7 @@ impl Stream {
         queue
     }
 
-    /// Takes an output out again. Not from within its own `wake`.
+    /// Takes an output away again; frames that it still holds are left in it.
     pub fn remove_output(&self, queue: &Arc<OutputQueue>) {
         lock(&self.outputs).retain(|output| !Arc::ptr_eq(output, queue));
     }
@@ -136,7 +136,9 @@ impl Stream {
             let pts = inner.timeline.map(unit.pts, now);
             Arc::new(packetize(self.codec, &unit, pts))
         };
-        for output in lock(&self.outputs).iter() {
+        // A copy of the list: what an output does with the frame may remove an output.
+        let outputs = lock(&self.outputs).clone();
+        for output in &outputs {
             if output.put(&frame) == Put::Overflow {
                 self.request_keyframe();
             }
@@ -216,6 +218,13 @@ impl Stream {
     /// The parameter sets of the newest keyframe; empty before the first.
     pub fn parameter_sets(&self) -> ParameterSets {
         lock(&self.inner).parameter_sets.sets().clone()
+    }
+
+    /// As [`Self::parameter_sets`], as a byte stream.
+    pub fn parameter_sets_annexb(&self) -> Vec<u8> {
+        let mut sets = Vec::new();
+        lock(&self.inner).parameter_sets.write_annexb(&mut sets);
+        sets
     }
 
     /// Picture size and frames per second as the pipeline negotiated them; zero before that.
@@ -393,6 +402,25 @@ mod tests {
             assert!(fast.take().is_some());
         }
         assert_eq!(fast.skipped(), 0);
+    }
+
+    #[test]
+    fn an_output_that_was_removed_gets_nothing_more_even_by_its_own_wake() {
+        let now = Instant::now();
+        let (stream, _requests) = Stream::new("stream1", Codec::H264, now);
+        let own = Arc::new(Mutex::new(None));
+        let (weak, remembered) = (Arc::downgrade(&stream), Arc::clone(&own));
+        let queue = stream.add_output(move || {
+            if let (Some(stream), Some(queue)) = (weak.upgrade(), remembered.lock().unwrap().take()) {
+                stream.remove_output(&queue);
+            }
+        });
+        *own.lock().unwrap() = Some(Arc::clone(&queue));
+        let other = stream.add_output(|| {});
+        stream.publish(unit(true, 0), now);
+        stream.publish(unit(true, 33), now);
+        assert_eq!(std::iter::from_fn(|| queue.take()).count(), 1);
+        assert_eq!(std::iter::from_fn(|| other.take()).count(), 2);
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! What the end-to-end tests need: child processes that never outlive their test, waiting for conditions, an HTTP client,
-//! a viewer in this process, Chromium, and a network that loses packets.
+//! a viewer and an RTSP player in this process, Chromium, and a network that loses packets.
 //!
 //! Nothing here sends anything beyond loopback, every port is one that the system chose, and every wait has an end.
 
@@ -14,5 +14,6 @@ pub mod programs;
 pub mod proxy;
 pub mod relay;
 pub mod rtp;
+pub mod rtsp;
 pub mod wait;
 pub mod watcher;

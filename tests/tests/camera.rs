@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rov_client::receive::webrtc::Connection;
 use rov_common::api::StreamState;
-use rov_common::codec;
+use rov_common::codec::{self, Codec, NalKind};
 use rov_common::sync::lock;
 use rov_common::units::Resolution;
 use rov_tests::camera::Camera;
@@ -65,9 +65,16 @@ fn a_cameras_picture_goes_out_untouched() {
     let (_keep, keyframe_wanted) = mpsc::channel(1);
     let url = Url::parse(&server.url("/whep")).expect("a URL");
     let sink = Arc::clone(&received);
-    let open = Connection::open(url, None, Duration::from_millis(100), keyframe_wanted, move |packet, _| {
-        lock(&sink).push(payload(&packet).to_vec());
-    });
+    let open = Connection::open(
+        url,
+        None,
+        Duration::from_millis(100),
+        keyframe_wanted,
+        |_| {},
+        move |packet, _| {
+            lock(&sink).push(payload(&packet).to_vec());
+        },
+    );
     let connection = runtime.block_on(open).expect("a connection");
     // Two keyframes at least.
     until_true("packets", wait::START, || lock(&received).len() > 150);
@@ -76,8 +83,10 @@ fn a_cameras_picture_goes_out_untouched() {
     let sent: HashSet<&[u8]> = sent.iter().flat_map(|unit| codec::nal_units(unit)).collect();
     let received = lock(&received);
     // Single NAL units (RFC 6184 section 5.6), without the parameter sets, in which the server says that nothing is reordered.
-    let slices: Vec<_> =
-        received.iter().filter(|nal| [codec::SLICE, codec::IDR].contains(&codec::nal_type(nal))).collect();
+    let slices: Vec<_> = received
+        .iter()
+        .filter(|nal| matches!(Codec::H264.nal_kind(nal), NalKind::Slice | NalKind::KeyframeSlice))
+        .collect();
     assert!(slices.len() > 50, "{} slices in {} packets", slices.len(), received.len());
     assert!(slices.iter().all(|slice| sent.contains(&slice[..])), "slices that the camera has not sent");
     let stream = &server.stats().streams[0];

@@ -64,7 +64,10 @@ fn standard_input_that_pauses_is_said_and_goes_on() {
 #[test]
 fn a_log_that_nobody_reads_any_more_does_not_end_the_server() {
     let mut command = Command::new(binary("rov-server"));
-    command.env_remove("RUST_LOG").args(["--host", "127.0.0.1", "--signal-port", "0", "--no-discovery", "-v"]);
+    command
+        .env_remove("RUST_LOG")
+        .args(["--host", "127.0.0.1", "--signal-port", "0", "--rtsp-port", "0"])
+        .args(["--no-discovery", "-v"]);
     command.args(["--source", "test", "--width", "320", "--height", "240"]);
     let mut server = Killed(command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("rov-server starts"));
     let mut log = BufReader::new(server.0.stderr.take().expect("stderr is piped"));

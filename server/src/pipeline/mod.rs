@@ -29,6 +29,7 @@ pub use graph::{Graph, GraphCounters, GraphError, GraphEvent, Hanging};
 pub use plan::Plan;
 pub use probe::{Chosen, NoEncoder, Tried, choose_encoder};
 use source::Machine;
+pub use wiring::running_time;
 
 /// Why there is no plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -1,0 +1,188 @@
+//! From the stream into the media: only while somebody plays, never more than one access unit ahead.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::Instant;
+
+use gstreamer as gst;
+use gstreamer::glib;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use gstreamer_rtsp_server as rtsp;
+use gstreamer_rtsp_server::prelude::RTSPMediaExt;
+use rov_common::sync::lock;
+
+use crate::packetize::RtpFrame;
+use crate::pipeline::running_time;
+use crate::stream::{OutputQueue, Stream};
+
+/// The time of the parameter sets by which the media is described; pictures come later.
+const DESCRIPTION: gst::ClockTime = gst::ClockTime::ZERO;
+
+/// What the media, the clients and the statistics share.
+pub(super) struct Feeder {
+    pub stream: Arc<Stream>,
+    /// Clients that play.
+    playing: AtomicUsize,
+    /// Access units skipped by feeds that are over.
+    skipped_before: AtomicU64,
+    current: Mutex<Current>,
+}
+
+#[derive(Default)]
+struct Current {
+    feed: Weak<Feed>,
+    media: glib::WeakRef<rtsp::RTSPMedia>,
+}
+
+impl Feeder {
+    pub fn new(stream: &Arc<Stream>) -> Arc<Self> {
+        Arc::new(Self {
+            stream: Arc::clone(stream),
+            playing: AtomicUsize::new(0),
+            skipped_before: AtomicU64::new(0),
+            current: Mutex::default(),
+        })
+    }
+
+    /// Whether the parameter sets are known, without which a media cannot be described.
+    pub fn can_describe(&self) -> bool {
+        !self.stream.parameter_sets_annexb().is_empty()
+    }
+
+    /// Feeds `source` for as long as it lives.
+    pub fn feed(self: &Arc<Self>, media: &rtsp::RTSPMedia, source: &gst_app::AppSrc) {
+        let feed = Arc::new(Feed {
+            feeder: Arc::clone(self),
+            source: source.downgrade(),
+            queue: OnceLock::new(),
+            state: Mutex::new(State { waits_for_keyframe: true, last: DESCRIPTION }),
+        });
+        *lock(&self.current) = Current { feed: Arc::downgrade(&feed), media: media.downgrade() };
+        // gst-rtsp-server wants packets to describe the media by, and holds them back until somebody plays. A picture would
+        // be old by then, and there is none between keyframes: the parameter sets do.
+        let sets = self.stream.parameter_sets_annexb();
+        let described = source.push_buffer(buffer(sets, DESCRIPTION));
+        if let Err(error) = described {
+            tracing::error!(%error, "RTSP: the media does not take the parameter sets");
+        }
+        media.connect_prepared(leave_description_out);
+        let weak = Arc::downgrade(&feed);
+        let queue = self.stream.add_output(move || {
+            if let Some(feed) = weak.upgrade() {
+                feed.pump();
+            }
+        });
+        let _ = feed.queue.set(queue);
+        // The source owns the feed.
+        let callbacks = gst_app::AppSrcCallbacks::builder().need_data(move |_, _| feed.pump()).build();
+        source.set_callbacks(callbacks);
+    }
+
+    pub fn playing(&self) -> usize {
+        self.playing.load(Ordering::Relaxed)
+    }
+
+    pub fn set_playing(&self, clients: usize) {
+        self.playing.store(clients, Ordering::Relaxed);
+    }
+
+    pub fn skipped(&self) -> u64 {
+        let now = lock(&self.current).feed.upgrade().and_then(|feed| Some(feed.queue.get()?.skipped()));
+        self.skipped_before.load(Ordering::Relaxed) + now.unwrap_or(0)
+    }
+
+    /// The media that is fed, if there is one.
+    pub fn media(&self) -> Option<rtsp::RTSPMedia> {
+        lock(&self.current).media.upgrade()
+    }
+}
+
+struct Feed {
+    feeder: Arc<Feeder>,
+    source: glib::WeakRef<gst_app::AppSrc>,
+    queue: OnceLock<Arc<OutputQueue>>,
+    state: Mutex<State>,
+}
+
+struct State {
+    /// Access units were left out, so that those until the next keyframe cannot be decoded.
+    waits_for_keyframe: bool,
+    /// Time of the newest access unit.
+    last: gst::ClockTime,
+}
+
+impl Feed {
+    /// Takes what waits to the source, when that has room. Called for each access unit, and when the source has none: it
+    /// never blocks, as the source only queues.
+    fn pump(&self) {
+        let Some((queue, source)) = self.queue.get().zip(self.source.upgrade()) else { return };
+        let mut state = lock(&self.state);
+        if self.feeder.playing() == 0 {
+            while queue.take().is_some() {
+                state.waits_for_keyframe = true;
+            }
+            return;
+        }
+        while source.current_level_bytes() == 0 {
+            let Some(frame) = queue.take() else { return };
+            if state.waits_for_keyframe && !frame.keyframe {
+                continue;
+            }
+            let Some(time) = running_time(source.upcast_ref()).map(|now| state.time(&frame, now)) else {
+                state.waits_for_keyframe = true;
+                continue;
+            };
+            // An error is a media that ends.
+            state.waits_for_keyframe = source.push_buffer(buffer(frame.unit.clone(), time)).is_err();
+        }
+    }
+}
+
+/// Keeps what describes the media from the clients: its time is another than that of the keyframe behind it, which confuses
+/// players about both.
+fn leave_description_out(media: &rtsp::RTSPMedia) {
+    let rtpbin = media.element().parent().and_downcast::<gst::Bin>().and_then(|pipeline| {
+        let children = pipeline.children();
+        children.into_iter().find(|child| child.factory().is_some_and(|factory| factory.name() == "rtpbin"))
+    });
+    // Where gst-rtsp-server blocks until somebody plays; this probe is asked after that.
+    let Some(pad) = rtpbin.and_then(|rtpbin| rtpbin.static_pad("send_rtp_src_0")) else { return };
+    pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, |_, info| {
+        let pts = match &info.data {
+            Some(gst::PadProbeData::Buffer(buffer)) => buffer.pts(),
+            Some(gst::PadProbeData::BufferList(list)) => list.get(0).and_then(|buffer| buffer.pts()),
+            _ => None,
+        };
+        if pts == Some(DESCRIPTION) { gst::PadProbeReturn::Drop } else { gst::PadProbeReturn::Remove }
+    });
+}
+
+impl State {
+    /// When the access unit was captured, in running time. Never later than now, or the sinks would wait; never the same
+    /// twice, nor earlier than the one before: gst-rtsp-server aborts the process for that.
+    fn time(&mut self, frame: &RtpFrame, now: gst::ClockTime) -> gst::ClockTime {
+        let age = gst::ClockTime::try_from(Instant::now().saturating_duration_since(frame.captured_at));
+        let captured = now.saturating_sub(age.unwrap_or_default());
+        self.last = captured.max(self.last + gst::ClockTime::from_mseconds(1));
+        self.last
+    }
+}
+
+fn buffer(data: impl AsRef<[u8]> + Send + 'static, time: gst::ClockTime) -> gst::Buffer {
+    let mut buffer = gst::Buffer::from_slice(data);
+    if let Some(buffer) = buffer.get_mut() {
+        buffer.set_pts(time);
+        buffer.set_dts(time);
+    }
+    buffer
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        if let Some(queue) = self.queue.get() {
+            self.feeder.skipped_before.fetch_add(queue.skipped(), Ordering::Relaxed);
+            self.feeder.stream.remove_output(queue);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! RTSP by gst-rtsp-server: UDP, multicast and TCP, for players, recorders and computer vision.
+//!
+//! All paths and clients share one media, fed with the shared encode while somebody watches. Everything that clients say
+//! is handled on one thread of its own with its own GLib context; pictures never pass through that thread.
+
+mod clients;
+mod factory;
+mod feed;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use gstreamer as gst;
+use gstreamer::glib;
+use gstreamer_rtsp_server as rtsp;
+use gstreamer_rtsp_server::gio;
+use gstreamer_rtsp_server::prelude::*;
+use rov_common::api::RtspStats;
+use rov_common::discovery::{RtspInfo, interfaces};
+use rov_common::net;
+use rov_common::sync::lock;
+
+use self::clients::Clients;
+use self::feed::Feeder;
+use crate::config::RtspConfig;
+use crate::stream::Stream;
+
+/// Sessions are looked after so often: the dead ones, those that are too slow, keyframes that are due.
+const CARE_INTERVAL: Duration = Duration::from_millis(200);
+/// From the wish to end to the end of the thread.
+const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
+
+pub struct RtspOutput {
+    info: RtspInfo,
+    paths: Vec<String>,
+    host: IpAddr,
+    feeder: Arc<Feeder>,
+    context: glib::MainContext,
+    main_loop: glib::MainLoop,
+    thread: JoinHandle<()>,
+    /// Disconnected when the thread has ended.
+    ended: Mutex<Receiver<()>>,
+    stopping: AtomicBool,
+}
+
+impl RtspOutput {
+    /// Binds the port and serves.
+    ///
+    /// # Errors
+    /// Names the port that is taken and the option that changes it, or the plugin that is missing.
+    pub fn start(stream: &Arc<Stream>, config: RtspConfig, host: IpAddr, max_clients: u16) -> Result<Self> {
+        gst::init().context("GStreamer")?;
+        let context = glib::MainContext::new();
+        let main_loop = glib::MainLoop::new(Some(&context), false);
+        let feeder = Feeder::new(stream);
+        let server = rtsp::RTSPServer::new();
+        server.set_address(&host.to_string());
+        server.set_service(&config.port.to_string());
+        let factory = factory::new(&feeder, stream.codec()).context("RTSP")?;
+        let mounts = server.mount_points().context("RTSP: no mount points")?;
+        for path in &config.paths {
+            mounts.add_factory(path, factory.clone());
+        }
+        if let Some(credentials) = &config.credentials {
+            server.set_auth(Some(&factory::authentication(&factory, credentials, config.basic_auth)));
+        }
+        // No threads of their own for clients: everything is handled where `Clients` cares for them.
+        server.thread_pool().context("RTSP: no thread pool")?.set_max_threads(0);
+        let sessions = server.session_pool().context("RTSP: no session pool")?;
+        sessions.set_max_sessions(max_clients.into());
+        let source = server.create_source(gio::Cancellable::NONE).map_err(|error| {
+            anyhow!(
+                "cannot listen on TCP {host}:{} for RTSP ({error}): choose another port with --rtsp-port, or leave RTSP \
+                 out of --transport",
+                config.port
+            )
+        })?;
+        source.attach(Some(&context));
+        let port = u16::try_from(server.bound_port()).context("RTSP: no port")?;
+
+        let clients = Clients::new(&server, &feeder, max_clients.into());
+        let care = glib::timeout_source_new(CARE_INTERVAL, Some("rtsp-care"), glib::Priority::DEFAULT, move || {
+            sessions.cleanup();
+            clients.care();
+            glib::ControlFlow::Continue
+        });
+        care.attach(Some(&context));
+
+        let (alive, ended) = mpsc::channel::<()>();
+        let (run, owned) = (main_loop.clone(), context.clone());
+        let thread = std::thread::Builder::new().name("rtsp".to_owned()).spawn(move || {
+            let _alive = alive;
+            let served = owned.with_thread_default(|| {
+                run.run();
+                close_all(&server, &owned);
+            });
+            if let Err(error) = served {
+                tracing::error!(%error, "RTSP cannot be served");
+            }
+            care.destroy();
+            source.destroy();
+        })?;
+        Ok(Self {
+            info: RtspInfo { port, path: config.paths[0].clone() },
+            paths: config.paths,
+            host,
+            feeder,
+            context,
+            main_loop,
+            thread,
+            ended: Mutex::new(ended),
+            stopping: AtomicBool::new(false),
+        })
+    }
+
+    /// For the announcement.
+    pub fn info(&self) -> &RtspInfo {
+        &self.info
+    }
+
+    pub fn stats(&self) -> RtspStats {
+        let addresses = addresses(self.host);
+        let url = |address: &IpAddr, path: &String| format!("rtsp://{address}:{}{path}", self.info.port);
+        RtspStats {
+            urls: addresses.iter().flat_map(|address| self.paths.iter().map(move |path| url(address, path))).collect(),
+            clients: self.feeder.playing() as u64,
+            skipped: self.feeder.skipped(),
+        }
+    }
+
+    /// True when its thread has ended although nobody asked it to.
+    pub fn has_died(&self) -> bool {
+        self.thread.is_finished() && !self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Closes every session and ends.
+    pub fn shutdown(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        let main_loop = self.main_loop.clone();
+        // From within, as a loop that has not begun would not hear it.
+        let quit = glib::idle_source_new(Some("rtsp-end"), glib::Priority::HIGH, move || {
+            main_loop.quit();
+            glib::ControlFlow::Break
+        });
+        quit.attach(Some(&self.context));
+        if lock(&self.ended).recv_timeout(SHUTDOWN_LIMIT) == Err(mpsc::RecvTimeoutError::Timeout) {
+            tracing::warn!("the RTSP sessions could not be closed in time");
+        }
+    }
+}
+
+impl Drop for RtspOutput {
+    fn drop(&mut self) {
+        if !self.thread.is_finished() {
+            self.shutdown();
+        }
+    }
+}
+
+/// Closes every connection, and lets the media behind them end.
+fn close_all(server: &rtsp::RTSPServer, context: &glib::MainContext) {
+    for client in server.client_filter(None) {
+        client.close();
+    }
+    // Bounded, as new ones may come all the time.
+    for _ in 0..1_000 {
+        if !context.iteration(false) {
+            break;
+        }
+    }
+}
+
+/// Addresses by which others reach this machine; looked up each time, as networks come and go.
+fn addresses(host: IpAddr) -> Vec<IpAddr> {
+    if !host.is_unspecified() {
+        return vec![host];
+    }
+    let all = net::interfaces().unwrap_or_default();
+    let addresses: Vec<_> =
+        interfaces::select(&all, &[], host).into_iter().map(|target| target.address.into()).collect();
+    if addresses.is_empty() { vec![Ipv4Addr::LOCALHOST.into()] } else { addresses }
+}

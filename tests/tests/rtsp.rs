@@ -1,0 +1,438 @@
+//! RTSP with the programs that people use: ffmpeg, GStreamer, OpenCV. Debian's VLC is built without RTSP.
+
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use rov_tests::process::{Process, binary, program};
+use rov_tests::programs::{Client, Server, server_process};
+use rov_tests::rtsp::{Connection, Player, defects, latencies};
+use rov_tests::wait::{self, until, until_true};
+use tempfile::TempDir;
+
+/// What the server promises for its end.
+const END: Duration = Duration::from_secs(5);
+
+/// A server that has pictures, with its RTSP address.
+fn server(args: &[&str]) -> (Server, String) {
+    let server = Server::start(args);
+    server.wait_until_running();
+    let url = server.rtsp.clone().expect("an RTSP address");
+    (server, url)
+}
+
+/// The address of another path.
+fn with_path(url: &str, path: &str) -> String {
+    let (base, _) = url.rsplit_once('/').expect("a path");
+    format!("{base}{path}")
+}
+
+fn with_credentials(url: &str, credentials: &str) -> String {
+    url.replacen("rtsp://", &format!("rtsp://{credentials}@"), 1)
+}
+
+fn ffmpeg(args: &[&str]) -> Process {
+    let mut command = Command::new(program("ffmpeg", "ffmpeg"));
+    command.args(["-hide_banner", "-nostdin", "-y", "-loglevel", "warning"]).args(args);
+    Process::spawn("ffmpeg", &mut command)
+}
+
+/// An ffmpeg that ends well once it has decoded so many pictures.
+fn decoder(url: &str, transport: &str, pictures: u32) -> Process {
+    ffmpeg(&["-rtsp_transport", transport, "-i", url, "-frames:v", &pictures.to_string(), "-f", "null", "-"])
+}
+
+fn clients(server: &Server) -> u64 {
+    server.stats().rtsp.expect("RTSP is served").clients
+}
+
+fn nobody_plays(server: &Server) {
+    until_true("nobody plays", wait::SOON, || clients(server) == 0);
+}
+
+#[test]
+fn ffmpeg_decodes_every_path_by_udp_and_tcp() {
+    let (server, url) = server(&["--rtsp-path", "/cam/1"]);
+    assert_eq!(server.stats().rtsp.map(|rtsp| rtsp.urls.first() == Some(&url)), Some(true));
+    for (path, transport) in
+        [("/stream1", "udp"), ("/stream", "tcp"), ("/live", "udp"), ("/test", "tcp"), ("/cam/1", "tcp")]
+    {
+        let mut player = decoder(&with_path(&url, path), transport, 20);
+        assert_eq!(player.wait(wait::START), 0, "{path}: {}", player.stderr());
+        assert!(!player.stderr().contains("corrupt"), "{path}: {}", player.stderr());
+        nobody_plays(&server);
+    }
+    let mut none = decoder(&with_path(&url, "/nothing"), "tcp", 1);
+    assert_ne!(none.wait(wait::START), 0);
+    assert!(none.stderr().contains("404"), "{}", none.stderr());
+    let log = server.process.stderr();
+    assert!(log.contains("an RTSP client plays") && log.contains("path=\"/cam/1\""), "{log}");
+    assert!(log.contains("an RTSP client has gone"), "{log}");
+}
+
+#[test]
+fn what_ffmpeg_records_without_encoding_plays() {
+    let (_server, url) = server(&[]);
+    let folder = TempDir::new().expect("a temporary folder");
+    for (transport, name) in [("udp", "udp.mp4"), ("tcp", "tcp.mkv")] {
+        let file = folder.path().join(name);
+        let file = file.to_str().expect("a path of plain characters");
+        let mut recorder = ffmpeg(&["-rtsp_transport", transport, "-i", &url, "-t", "2", "-c", "copy", file]);
+        assert_eq!(recorder.wait(wait::START), 0, "{}", recorder.stderr());
+        let decoded = Command::new(program("ffmpeg", "ffmpeg"))
+            .args(["-v", "error", "-xerror", "-i", file, "-map", "0:v", "-f", "framemd5", "-"])
+            .output()
+            .expect("ffmpeg starts");
+        let errors = String::from_utf8_lossy(&decoded.stderr);
+        assert!(decoded.status.success() && errors.is_empty(), "{name}: {errors}");
+        let pictures = String::from_utf8_lossy(&decoded.stdout).lines().filter(|line| !line.starts_with('#')).count();
+        assert!(pictures > 20, "{name}: {pictures} pictures");
+    }
+}
+
+#[test]
+fn pictures_come_complete_and_at_once_by_udp_and_tcp() {
+    let (server, url) = server(&[]);
+    for protocol in ["udp", "tcp"] {
+        let player = Player::start(&url, protocol);
+        let first = player.next_shots(1)[0];
+        let shots = player.next_shots(60);
+        let (median, worst) = latencies(&shots);
+        let to_first = first.at.duration_since(player.started);
+        println!("{protocol}: first picture after {to_first:?}, latency {median:?}, at worst {worst:?}");
+        let (missing, unread) = defects(&shots);
+        assert!(unread == 0 && missing <= server.stats().streams[0].frames_dropped + 2, "{missing} {unread}");
+        // A player that waits for a keyframe of the encoder's own rhythm, or a queue that never empties, takes longer.
+        assert!(to_first < Duration::from_secs(5) && median < Duration::from_secs(1), "{protocol}");
+        drop(player);
+        nobody_plays(&server);
+    }
+}
+
+#[test]
+fn several_at_once_are_served_by_one_encode_and_a_late_one_sees_a_picture_at_once() {
+    let (server, url) = server(&[]);
+    let players: Vec<_> = ["udp", "tcp", "udp", "tcp"].map(|protocol| Player::start(&url, protocol)).into();
+    for player in &players {
+        player.next_shots(20);
+    }
+    assert_eq!(clients(&server), 4);
+    let late = Player::start(&with_path(&url, "/live"), "udp");
+    let first = late.next_shots(1)[0];
+    println!("a late one sees a picture after {:?}", first.at.duration_since(late.started));
+    late.next_shots(20);
+    println!("of its pictures {} cannot be read", defects(&late.shots()).1);
+    for player in &players {
+        assert_eq!(defects(&player.next_shots(20)).1, 0);
+    }
+    let stats = server.stats();
+    assert_eq!((stats.streams.len(), stats.rtsp.map(|rtsp| rtsp.clients)), (1, Some(5)));
+    assert!(stats.streams[0].fps_out < 40.0, "one encode: {}", stats.streams[0].fps_out);
+}
+
+#[test]
+fn gst_launch_plays_without_a_buffer() {
+    let (_server, url) = server(&[]);
+    let mut command = Command::new(program("gst-launch-1.0", "gstreamer1.0-tools"));
+    command.args([
+        "-q",
+        "rtspsrc",
+        "latency=0",
+        &format!("location={url}"),
+        "!",
+        "rtph264depay",
+        "!",
+        "avdec_h264",
+        "!",
+    ]);
+    command.args(["fakesink", "num-buffers=30"]);
+    let mut player = Process::spawn("gst-launch-1.0", &mut command);
+    assert_eq!(player.wait(wait::START), 0, "{}", player.stderr());
+}
+
+#[test]
+fn opencv_reads_pictures() {
+    const READ: &str = "import sys, cv2
+capture = cv2.VideoCapture(sys.argv[1], cv2.CAP_FFMPEG)
+shapes = {capture.read()[1].shape for _ in range(20)}
+assert shapes == {(240, 320, 3)}, shapes";
+    let python = std::env::var_os("ROV_TEST_PYTHON").filter(|python| {
+        let imports = Command::new(python).args(["-c", "import cv2"]).stderr(Stdio::null()).status();
+        imports.is_ok_and(|status| status.success())
+    });
+    let Some(python) = python else {
+        println!("skipped: ROV_TEST_PYTHON names no Python with OpenCV (scripts/test prepares one)");
+        return;
+    };
+    let (_server, url) = server(&[]);
+    for transport in ["udp", "tcp"] {
+        let mut command = Command::new(&python);
+        command.env("OPENCV_FFMPEG_CAPTURE_OPTIONS", format!("rtsp_transport;{transport}")).args(["-c", READ, &url]);
+        let mut reader = Process::spawn("OpenCV", &mut command);
+        assert_eq!(reader.wait(wait::START), 0, "{transport}: {}", reader.stderr());
+    }
+}
+
+#[test]
+fn only_the_right_password_opens_the_stream() {
+    let (server, url) = server(&["--user", "pilot", "--password", "deep sea"]);
+    let mut connection = Connection::open(&url);
+    let refused = connection.request("DESCRIBE", "", "");
+    assert_eq!(refused.status, 401);
+    assert!(refused.head.contains("Digest ") && !refused.head.contains("Basic "), "{}", refused.head);
+    // "pilot:deep sea", which is right, but not by this method.
+    let basic = "Authorization: Basic cGlsb3Q6ZGVlcCBzZWE=\r\n";
+    assert_eq!(connection.request("DESCRIBE", "", basic).status, 401);
+    assert_eq!(Connection::open(&url).set_up().status, 401);
+    for wrong in ["pilot:deep", "captain:deep%20sea"] {
+        let mut player = decoder(&with_credentials(&url, wrong), "tcp", 1);
+        assert_ne!(player.wait(wait::START), 0);
+        assert!(player.stderr().contains("401"), "{}", player.stderr());
+    }
+    for transport in ["udp", "tcp"] {
+        let mut player = decoder(&with_credentials(&url, "pilot:deep%20sea"), transport, 10);
+        assert_eq!(player.wait(wait::START), 0, "{}", player.stderr());
+    }
+    assert!(!server.process.stderr().contains("deep sea"), "the log tells the password");
+}
+
+#[test]
+fn the_password_in_clear_is_taken_only_when_that_is_allowed() {
+    let (_server, url) = server(&["--user", "pilot", "--password", "deep sea", "--rtsp-basic-auth"]);
+    let mut connection = Connection::open(&url);
+    let refused = connection.request("DESCRIBE", "", "");
+    assert!(
+        refused.status == 401 && refused.head.contains("Basic ") && refused.head.contains("Digest "),
+        "{refused:?}"
+    );
+    let basic = "Authorization: Basic cGlsb3Q6ZGVlcCBzZWE=\r\n";
+    assert_eq!(connection.request("DESCRIBE", "", basic).status, 200);
+    let mut player = decoder(&with_credentials(&url, "pilot:deep%20sea"), "tcp", 10);
+    assert_eq!(player.wait(wait::START), 0, "{}", player.stderr());
+}
+
+#[test]
+fn one_client_more_than_allowed_is_refused_until_another_goes() {
+    let (server, url) = server(&["--max-viewers", "2"]);
+    let mut first = Connection::open(&url);
+    first.play_by_tcp();
+    let _second = Player::start(&url, "udp");
+    until_true("two play", wait::START, || clients(&server) == 2);
+    let mut third = Connection::open(&url);
+    assert_eq!(third.set_up().status, 503);
+    assert_eq!(clients(&server), 2);
+    drop(first);
+    until_true("one plays", wait::SOON, || clients(&server) == 1);
+    third.play_by_tcp();
+    assert_eq!(clients(&server), 2);
+}
+
+#[test]
+fn connections_that_say_nothing_are_limited() {
+    let (server, url) = server(&["--max-viewers", "1"]);
+    let mut player = Connection::open(&url);
+    player.play_by_tcp();
+    // Beside the one that may play, 16 may ask.
+    let silent: Vec<_> = (0..16).map(|_| Connection::open(&url)).collect();
+    Connection::open(&url).wait_for_close(wait::SOON);
+    drop(silent);
+    until_true("others may come again", wait::START, || {
+        let mut another = Connection::open(&url);
+        another.try_request("OPTIONS", "", "").is_some_and(|reply| reply.status == 200)
+    });
+    assert_eq!(clients(&server), 1);
+}
+
+#[test]
+fn clients_that_come_and_go_leave_nothing_behind() {
+    let (server, url) = server(&[]);
+    let come_and_go = |times| {
+        for _ in 0..times {
+            Connection::open(&url).play_by_tcp();
+        }
+        nobody_plays(&server);
+    };
+    come_and_go(5);
+    let before = server.process.footprint();
+    come_and_go(50);
+    until_true(&format!("what they used is free again, {before:?}"), wait::SOON, || {
+        let now = server.process.footprint();
+        now.threads <= before.threads && now.files <= before.files && now.resident_kb < before.resident_kb + 20_000
+    });
+    let mut player = decoder(&url, "udp", 10);
+    assert_eq!(player.wait(wait::START), 0, "{}", player.stderr());
+}
+
+#[test]
+fn keyframes_come_regularly_while_somebody_plays() {
+    let (server, url) = server(&[]);
+    let player = Player::start(&url, "udp");
+    player.next_shots(1);
+    let before = server.stats().streams[0].keyframes;
+    until_true("three more keyframes", wait::START, || server.stats().streams[0].keyframes >= before + 3);
+}
+
+#[test]
+fn garbage_ends_neither_the_server_nor_what_others_see() {
+    let (mut server, url) = server(&[]);
+    let player = Player::start(&url, "tcp");
+    player.next_shots(5);
+    let endless = [b"DESCRIBE rtsp://x/ RTSP/1.0\r\nCSeq: 1\r\n".as_slice(), &b"X: y\r\n".repeat(20_000)].concat();
+    let binary: Vec<u8> = (0..100_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    for garbage in [
+        b"\r\n\r\n\r\n".as_slice(),
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"DESCRIBE * RTSP/1.0\r\n\r\n",
+        b"PLAY rtsp://127.0.0.1/stream1 RTSP/9.9\r\nCSeq: -1\r\nSession: nothing\r\n\r\n",
+        b"SETUP rtsp://127.0.0.1/stream1 RTSP/1.0\r\nCSeq: 1\r\nTransport: nonsense;;=;\r\n\r\n",
+        b"DESCRIBE rtsp://127.0.0.1/stream1 RTSP/1.0\r\nCSeq: 1\r\nContent-Length: 4294967295\r\n\r\n",
+        b"ANNOUNCE rtsp://127.0.0.1/stream1 RTSP/1.0\r\nCSeq: 1\r\nContent-Length: 3\r\n\r\nv=0",
+        b"$\x00\xff\xff",
+        &endless,
+        &binary,
+    ] {
+        Connection::open(&url).send(garbage);
+    }
+    // In the middle of a session too.
+    let mut rude = Connection::open(&url);
+    rude.play_by_tcp();
+    rude.send(&binary);
+    let shots = player.next_shots(60);
+    assert_eq!(defects(&shots).1, 0);
+    let mut another = decoder(&url, "udp", 10);
+    assert_eq!(another.wait(wait::START), 0, "{}", another.stderr());
+    assert!(server.process.is_running());
+}
+
+#[test]
+fn a_client_that_stops_reading_disturbs_nobody_and_has_to_go() {
+    // Much more than what the kernel holds for it.
+    let (server, url) = server(&["--bitrate", "10000", "--width", "640", "--height", "360"]);
+    let by_tcp = Player::start(&url, "tcp");
+    let by_udp = Player::start(&url, "udp");
+    let good = [&by_tcp, &by_udp];
+    let before = good.map(|player| latencies(&player.next_shots(60)).0);
+    let resident = server.process.footprint().resident_kb;
+    let mut viewer = Client::start(&["--url", &server.url("/whep")]);
+    let viewed = viewer.wait_for_frames(0, 30);
+    let mut stuck = [(); 3].map(|()| Connection::open(&url));
+    stuck.iter_mut().for_each(Connection::play_by_tcp);
+    until_true("five play", wait::SOON, || clients(&server) == 5);
+    let from = good.map(|player| player.shots().len());
+    let mut most = resident;
+    until_true("those who do not read are disconnected", wait::START, || {
+        most = most.max(server.process.footprint().resident_kb);
+        clients(&server) == 2
+    });
+    for ((player, from), before) in good.into_iter().zip(from).zip(before) {
+        let shots = player.shots().split_off(from);
+        let (after, worst) = latencies(&shots);
+        println!("latency {before:?} before, {after:?} beside (at worst {worst:?}), {} pictures", shots.len());
+        let (missing, unread) = defects(&shots);
+        assert!(unread == 0 && missing <= server.stats().streams[0].frames_dropped + 2, "{missing} {unread}");
+        assert!(after < before + Duration::from_millis(300), "{before:?} {after:?}");
+    }
+    let report = viewer.wait_for_frames(viewed.frames_shown, 30);
+    assert_eq!((report.packets_lost, report.sessions), (0, 1), "{report:?}");
+    println!("{resident} kB before, {most} kB at most");
+    assert!(most < resident + 100_000, "{resident} kB before, {most} kB at most");
+    stuck.iter_mut().for_each(|client| client.wait_for_close(wait::SOON));
+    assert!(server.process.stderr().contains("has not kept up"), "{}", server.process.stderr());
+}
+
+#[test]
+fn sessions_go_on_when_the_source_is_started_again() {
+    let pipeline = "videotestsrc is-live=true num-buffers=60 ! video/x-raw,width=320,height=240,framerate=30/1";
+    let (server, url) = server(&["--pipeline", pipeline]);
+    let players = ["udp", "tcp"].map(|protocol| Player::start(&url, protocol));
+    for player in &players {
+        player.next_shots(10);
+    }
+    let restarts = server.stats().streams[0].restarts;
+    until_true("the source is started again", wait::START, || server.stats().streams[0].restarts > restarts);
+    for player in &players {
+        player.next_shots(60);
+    }
+    assert_eq!(clients(&server), 2, "the same sessions");
+}
+
+#[test]
+fn without_pictures_a_client_is_refused_at_once_and_the_log_says_why() {
+    let nothing = "appsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=30/1";
+    let server = Server::start(&["--pipeline", nothing]);
+    let url = server.rtsp.clone().expect("an RTSP address");
+    assert_eq!(Connection::open(&url).request("DESCRIBE", "", "").status, 503);
+    let log = until("the log says so", wait::SOON, || {
+        let log = server.process.stderr();
+        log.contains("an RTSP client was refused").then_some(log)
+    });
+    assert!(log.contains("127.0.0.1:"), "{log}");
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_with_its_option() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a TCP socket");
+    let port = taken.local_addr().expect("its address").port().to_string();
+    let mut server = server_process(&["--rtsp-port", &port]);
+    assert_eq!(server.wait(wait::START), 2);
+    let message = server.stderr();
+    assert!(message.contains("--rtsp-port") && message.contains(&port), "{message}");
+}
+
+#[test]
+fn the_end_of_the_server_closes_its_sessions() {
+    let (mut server, url) = server(&[]);
+    let mut client = Connection::open(&url);
+    client.play_by_tcp();
+    let player = Player::start(&url, "udp");
+    player.next_shots(5);
+    assert_eq!(server.process.stop(libc::SIGTERM, END), 0);
+    client.wait_for_close(wait::SOON);
+    assert!(!server.process.stderr().contains("could not be"), "{}", server.process.stderr());
+}
+
+#[test]
+fn players_receive_multicast() {
+    /// Two machines with a cable between them: the port of a group can be had once on a machine.
+    const SCRIPT: &str = r#"
+unshare --net sleep 60 &
+far=$!
+until [ "$(readlink /proc/$far/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do sleep 0.05; done
+ip link add near type veth peer name far netns $far
+ip address add 10.0.0.1/24 dev near
+ip link set lo up
+ip link set near up
+ip route add 224.0.0.0/4 dev near
+player="nsenter --target $far --net --preserve-credentials"
+$player ip address add 10.0.0.2/24 dev far
+$player ip link set far up
+$player ip route add 224.0.0.0/4 dev far
+"$SERVER" --source test --width 320 --height 240 --signal-port 0 --no-discovery &
+server=$!
+for path in /stream1 /live; do
+    until $player "$FFMPEG" -v error -nostdin -rtsp_transport udp_multicast -i rtsp://10.0.0.1:8554$path \
+        -frames:v 20 -f null -
+    do sleep 0.3; done &
+    players+=($!)
+done
+wait "${players[@]}"
+code=$?
+kill $far $server
+exit $code
+"#;
+    let unshare = program("unshare", "util-linux");
+    let allowed =
+        Command::new(&unshare).args(["--user", "--map-root-user", "--net", "true"]).stderr(Stdio::null()).status();
+    if !allowed.is_ok_and(|status| status.success()) {
+        println!("skipped: this system does not allow network namespaces");
+        return;
+    }
+    let mut command = Command::new(unshare);
+    command.args(["--user", "--map-root-user", "--net", "bash", "-c", SCRIPT]);
+    command.env("SERVER", binary("rov-server")).env("FFMPEG", program("ffmpeg", "ffmpeg")).env_remove("RUST_LOG");
+    let mut both = Process::spawn("server and players", &mut command);
+    assert_eq!(both.wait(wait::START), 0);
+    let log = both.stderr();
+    assert!(log.matches("an RTSP client plays").count() >= 2, "{log}");
+    assert!(log.contains("rtsp://10.0.0.1:8554/stream1"), "an address that others can use: {log}");
+}
