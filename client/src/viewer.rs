@@ -7,6 +7,7 @@ use rov_common::units::Resolution;
 
 use crate::decode::{DecodeStats, Decoder, Picture};
 use crate::mailbox::Mailbox;
+use crate::receive::Transport;
 use crate::stats::Report;
 
 /// What the viewer is doing, for the window and the log.
@@ -54,6 +55,10 @@ pub struct Reception {
     /// From capture to encoded, as the server says.
     pub encode: Option<Duration>,
     pub decode: DecodeStats,
+    /// How it comes, as `RTSP over TCP`.
+    pub transport: String,
+    /// What is odd about that; empty: nothing.
+    pub note: String,
 }
 
 pub struct Viewer {
@@ -65,6 +70,9 @@ struct State {
     phase: Phase,
     phase_since: Instant,
     server: Server,
+    transport: Option<Transport>,
+    /// Why it is not by a better transport; empty when it is by the best.
+    fallback: String,
     reception: Reception,
     /// Of former sessions.
     before: Counters,
@@ -104,6 +112,8 @@ impl Viewer {
                 phase: Phase::Searching(String::new()),
                 phase_since: Instant::now(),
                 server: Server::default(),
+                transport: None,
+                fallback: String::new(),
                 reception: Reception::default(),
                 before: Counters::default(),
                 sessions: 0,
@@ -166,9 +176,24 @@ impl Viewer {
         self.lock().server = server;
     }
 
+    /// By what the server is tried or watched, and why not by something better, if so.
+    pub fn set_transport(&self, transport: Transport, fallback: String) {
+        let mut state = self.lock();
+        (state.transport, state.fallback) = (Some(transport), fallback);
+    }
+
+    /// Why the video does not come by a better transport; empty when it does.
+    pub fn fallback(&self) -> String {
+        self.lock().fallback.clone()
+    }
+
     /// A session connected.
     pub fn session_started(&self) {
-        self.lock().sessions += 1;
+        let mut state = self.lock();
+        state.sessions += 1;
+        if let Some(transport) = state.transport.filter(|_| !state.fallback.is_empty()) {
+            tracing::warn!("{transport}, because {}", state.fallback);
+        }
     }
 
     /// The decoder of a session that begins.
@@ -216,6 +241,8 @@ impl Viewer {
         report.server_id = state.server.id.clone();
         report.server_name = state.server.name.clone();
         report.server = state.server.address.clone();
+        report.transport = state.transport.map(|transport| transport.name().to_owned()).unwrap_or_default();
+        report.fallback_reason = (!state.fallback.is_empty()).then(|| state.fallback.clone());
         report.state = state.phase.name().to_owned();
         report.decoder = state.reception.decode.decoder.clone();
         report.frames_decoded = total.decoded;
