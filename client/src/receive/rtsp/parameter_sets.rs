@@ -109,7 +109,7 @@ mod tests {
         for packet in packets {
             sets.pass(packet.clone(), |bytes| {
                 let header = Header::parse(&bytes).unwrap();
-                out.push((header.sequence, header.timestamp, bytes[header.payload_at]));
+                out.push((header.sequence, header.timestamp, bytes.get(header.payload_at).copied().unwrap_or(0)));
             });
         }
         out
