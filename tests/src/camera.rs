@@ -3,7 +3,18 @@
 use gstreamer as gst;
 use gstreamer::glib;
 use gstreamer_rtsp_server as rtsp;
+use gstreamer_rtsp_server::gst_rtsp;
 use gstreamer_rtsp_server::prelude::*;
+
+/// What a camera is like; by default one for everybody, by UDP and TCP, at a port that the system chose.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settings<'a> {
+    /// 0: one that the system chose.
+    pub port: u16,
+    pub tcp_only: bool,
+    /// User and password, and whether they go by digest.
+    pub user: Option<(&'a str, &'a str, bool)>,
+}
 
 pub struct Camera {
     context: glib::MainContext,
@@ -17,14 +28,25 @@ impl Camera {
     /// `launch` is a bin that ends in a payloader named `pay0`, as `( videotestsrc ! x264enc ! rtph264pay name=pay0 )`.
     /// All clients share one.
     pub fn start(launch: &str) -> Self {
+        Self::with(launch, Settings::default())
+    }
+
+    /// As [`Self::start`], with `settings`.
+    pub fn with(launch: &str, settings: Settings<'_>) -> Self {
         gst::init().expect("GStreamer");
         let context = glib::MainContext::new();
         let server = rtsp::RTSPServer::new();
         server.set_address("127.0.0.1");
-        server.set_service("0");
+        server.set_service(&settings.port.to_string());
         let factory = rtsp::RTSPMediaFactory::new();
         factory.set_launch(launch);
         factory.set_shared(true);
+        if settings.tcp_only {
+            factory.set_protocols(gst_rtsp::RTSPLowerTrans::TCP);
+        }
+        if let Some(user) = settings.user {
+            protect(&server, &factory, user);
+        }
         server.mount_points().expect("mount points").add_factory("/cam", factory);
         let main_loop = glib::MainLoop::new(Some(&context), false);
         server.attach(Some(&context)).expect("a port");
@@ -33,10 +55,30 @@ impl Camera {
         let thread = std::thread::spawn(move || {
             let served = owned.with_thread_default(|| run.run());
             served.expect("the context belongs to this thread");
-            drop(server);
+            // Those that play would go on without the server.
+            server.client_filter(Some(&mut |_, client| {
+                client.close();
+                rtsp::RTSPFilterResult::Remove
+            }));
         });
         Self { context, main_loop, thread: Some(thread), url }
     }
+}
+
+/// Lets only this user in.
+fn protect(server: &rtsp::RTSPServer, factory: &rtsp::RTSPMediaFactory, (user, password, digest): (&str, &str, bool)) {
+    let role =
+        gst::Structure::builder("user").field("media.factory.access", true).field("media.factory.construct", true);
+    factory.add_role_from_structure(&role.build());
+    let token = rtsp::RTSPToken::builder().field("media.factory.role", "user").build();
+    let auth = rtsp::RTSPAuth::new();
+    if digest {
+        auth.set_supported_methods(gst_rtsp::RTSPAuthMethod::Digest);
+        auth.add_digest(user, password, &token);
+    } else {
+        auth.add_basic(&rtsp::RTSPAuth::make_basic(user, password), &token);
+    }
+    server.set_auth(Some(&auth));
 }
 
 impl Drop for Camera {

@@ -86,6 +86,11 @@ impl Watcher {
         self.viewer.phase()
     }
 
+    /// How the video comes, as the overlay says it.
+    pub fn transport(&self) -> String {
+        self.viewer.reception().transport
+    }
+
     /// Waits until `count` pictures were shown in all.
     pub fn wait_for_shots(&self, count: usize) {
         let what = format!("{count} pictures (phase {:?})", self.phase());
