@@ -11,10 +11,11 @@ use rov_common::units::Resolution;
 use url::Url;
 
 use crate::decoders::DecoderChoice;
+use crate::find::STATS_PATH;
 use crate::receive::Transport;
 use crate::receive::rtp::{self, Source};
 use crate::receive::rtsp::Camera;
-use crate::session::{SessionConfig, Target};
+use crate::session::{RtpHost, SessionConfig, Target};
 
 /// See through the camera of an underwater robot.
 ///
@@ -49,7 +50,7 @@ pub struct Cli {
     pub rtp_host: Option<Ipv4Addr>,
 
     /// UDP port to listen at for RTP, without discovery; RTCP comes at the one above [default: 5004]
-    #[arg(long, value_name = "PORT", conflicts_with_all = ["auto", "url", "name", "list"], value_parser = clap::value_parser!(u16).range(1..=65_533))]
+    #[arg(long, value_name = "PORT", conflicts_with_all = ["auto", "url", "name", "list"], value_parser = clap::value_parser!(u16).range(1..=i64::from(rtp::HIGHEST_PORT)))]
     pub rtp_port: Option<u16>,
 
     /// URL of any WHEP endpoint, as http://10.0.0.2:8080/whep, or of any RTSP camera, as rtsp://10.0.0.3/stream1 or
@@ -210,7 +211,11 @@ impl Cli {
             from: None,
             payload_type: None,
         };
-        Target::Rtp { source, host: self.host.clone() }
+        // What the user said goes before what the server says.
+        let ask = self.rtp_host.is_none() && self.rtp_port.is_none();
+        let stats = |host: &String| Url::parse(&format!("http://{host}:{}{STATS_PATH}", self.signal_port)).ok();
+        let host = |name: &String| RtpHost { name: name.clone(), stats: stats(name).filter(|_| ask) };
+        Target::Rtp { source, host: self.host.as_ref().map(host) }
     }
 }
 
@@ -298,7 +303,9 @@ mod tests {
             (&["--rtp-port", "5004", "--host", "10.0.0.2"], group, Some("10.0.0.2")),
         ] {
             let Ok(Target::Rtp { source, host: from }) = target(args) else { panic!("{args:?}") };
-            assert_eq!((source, from.as_deref()), (expected, host), "{args:?}");
+            assert_eq!((source, from.as_ref().map(|host| host.name.as_str())), (expected, host), "{args:?}");
+            let asks = from.is_some_and(|host| host.stats.is_some());
+            assert_eq!(asks, args[0] == "--transport", "{args:?}");
         }
         assert!(matches!(target(&["--transport", "rtp"]), Ok(Target::Auto { .. })), "by the announcement");
     }

@@ -1,21 +1,22 @@
 //! Which server to connect to: the given one, or the one that is found, and found again by its id.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 
 use anyhow::Context;
-use rov_common::api::WHEP_PATH;
+use rov_common::api::{Stats, WHEP_PATH};
 use rov_common::discovery::Announcement;
 use url::Url;
 
 use crate::discovery::{self, Discovery, Found, Wanted};
-use crate::receive::rtp::Source;
+use crate::receive::rtp::{self, Source};
 use crate::receive::rtsp::Camera;
 use crate::receive::{PAYLOAD_TYPE, Transport, Way};
 use crate::reconnect::Supply;
-use crate::session::{SessionConfig, SessionError, Target};
+use crate::session::{RtpHost, SessionConfig, SessionError, Target};
 use crate::viewer::{Phase, Server, Viewer};
+use crate::whep;
 
-const STATS_PATH: &str = "/api/stats";
+pub const STATS_PATH: &str = "/api/stats";
 
 /// A server to connect to.
 #[derive(Clone, Debug)]
@@ -40,6 +41,22 @@ impl Located {
     /// For the window and the statistics.
     pub fn public(&self) -> Server {
         Server { id: self.id.clone(), name: self.name.clone(), address: self.address.clone() }
+    }
+
+    /// Other ways to a server that the user named by its WHEP endpoint: those that its statistics name.
+    pub async fn other_ways(&self) -> Vec<Way> {
+        let (true, [Way::WebRtc(url)], Some(stats)) = (self.id.is_empty(), self.ways.as_slice(), &self.stats) else {
+            return Vec::new();
+        };
+        let (Some(host), Ok(stats)) = (url.host_str(), whep::stats(stats.clone()).await) else { return Vec::new() };
+        let Ok(from) = resolve(host).await else { return Vec::new() };
+        let rtp = rtp_destination(&stats, from).map(Way::Rtp);
+        let rtsp = stats.rtsp.and_then(|rtsp| Url::parse(rtsp.urls.first()?).ok()).and_then(|mut url| {
+            // The server may know itself by another address.
+            url.set_host(Some(host)).ok()?;
+            Some(Way::Rtsp(Camera::new(url)))
+        });
+        rtp.into_iter().chain(rtsp).collect()
     }
 
     /// What can be expected of its packets.
@@ -78,15 +95,10 @@ impl Finder {
             (Target::Camera(camera), _) => {
                 return Ok(Located::named(Way::Rtsp(camera.clone()), camera.url().to_string(), None));
             }
-            (Target::Rtp { source, host }, _) => {
-                let from = match host {
-                    Some(host) => Some(resolve(host).await?),
-                    None => None,
-                };
-                let source = Source { from, ..*source };
-                let label = format!("RTP at {}", source.destination());
-                return Ok(Located::named(Way::Rtp(source), label, None));
+            (Target::Rtp { source, host: None }, _) => {
+                return Ok(Located::named(Way::Rtp(*source), format!("RTP at {}", source.destination()), None));
             }
+            (Target::Rtp { source, host: Some(host) }, _) => return rtp_of_host(host, source).await,
             // `new` made one for each Auto.
             (Target::Auto { .. }, None) => return Err(anyhow::anyhow!("there is no discovery").into()),
         };
@@ -113,6 +125,40 @@ impl Finder {
             }
         }
     }
+}
+
+/// RTP from `host`: to where a rov-server there says that it sends, else to where the user says.
+async fn rtp_of_host(host: &RtpHost, source: &Source) -> Result<Located, SessionError> {
+    let from = resolve(&host.name).await?;
+    let mut source = Source { from: Some(from), ..*source };
+    let mut api = host.stats.clone();
+    match &api {
+        Some(url) => match whep::stats(url.clone()).await {
+            Ok(stats) if stats.rtp.is_none() => {
+                let reason = format!(
+                    "{} does not send by rtp: start rov-server with rtp among its --transport, or this program without \
+                     --transport rtp",
+                    host.name
+                );
+                return Err(SessionError::NoWay { reason, is_final: false });
+            }
+            Ok(stats) => source = rtp_destination(&stats, from).unwrap_or(source),
+            // A sender of another make.
+            Err(_) => api = None,
+        },
+        None => {}
+    }
+    let label = format!("RTP from {} at {}", host.name, source.destination());
+    Ok(Located::named(Way::Rtp(source), label, api))
+}
+
+/// Where a server sends RTP that can be received here: to a group rather than to one machine, which may be another.
+fn rtp_destination(stats: &Stats, from: Ipv4Addr) -> Option<Source> {
+    let destinations = stats.rtp.as_ref()?.destinations.iter();
+    let addresses: Vec<SocketAddrV4> = destinations.filter_map(|text| text.parse().ok()).collect();
+    let address = addresses.iter().find(|address| address.ip().is_multicast()).or(addresses.first())?;
+    let port = Some(address.port()).filter(|port| (1..=rtp::HIGHEST_PORT).contains(port))?;
+    Some(Source { host: *address.ip(), port, from: Some(from), payload_type: Some(PAYLOAD_TYPE) })
 }
 
 fn located(found: &Found, chosen: Option<Transport>) -> Result<Located, SessionError> {
@@ -193,4 +239,61 @@ pub fn list(found: &[Found]) -> String {
         format!("  {}  {}  [{}]", f.announcement.name, f.address, streams.join(", "))
     };
     found.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use rov_common::api::{RtpStats, RtspStats};
+    use rov_common::discovery::{RtpInfo, RtspInfo};
+
+    use super::*;
+
+    fn found() -> Found {
+        let announcement = Announcement {
+            v: 1,
+            id: "7".to_owned(),
+            name: "Nemo".to_owned(),
+            version: String::new(),
+            signal_port: 8080,
+            whep: "/whep".to_owned(),
+            transports: vec!["webrtc".to_owned(), "rtp".to_owned(), "rtsp".to_owned()],
+            rtp: Some(RtpInfo { host: rtp::DEFAULT_HOST, port: 6000, fec: false }),
+            rtsp: Some(RtspInfo { port: 8554, path: "/stream1".to_owned() }),
+            streams: Vec::new(),
+        };
+        Found { announcement, address: "10.0.0.2:8080".parse().unwrap(), seen: std::time::Instant::now() }
+    }
+
+    #[test]
+    fn the_ways_of_an_announcement_are_tried_from_the_best_on() {
+        let server = located(&found(), None).unwrap();
+        let addresses: Vec<_> = server.ways.iter().map(|way| (way.transport().name(), way.address())).collect();
+        let expected = [("webrtc", "10.0.0.2:8080"), ("rtp", "239.255.0.1:6000"), ("rtsp", "10.0.0.2:8554")];
+        assert_eq!(addresses, expected.map(|(name, address)| (name, address.to_owned())));
+        assert!(matches!(&server.ways[1], Way::Rtp(source) if source.from == Some(Ipv4Addr::new(10, 0, 0, 2))));
+        assert!(server.ways.iter().skip(1).all(|way| server.supply(way) == Supply::Stream));
+    }
+
+    #[test]
+    fn a_transport_that_was_chosen_is_the_only_one_or_an_error_that_says_what_to_do() {
+        let server = located(&found(), Some(Transport::Rtsp)).unwrap();
+        assert!(matches!(server.ways.as_slice(), [Way::Rtsp(_)]));
+        let without = Found { announcement: Announcement { rtp: None, ..found().announcement }, ..found() };
+        let error = located(&without, Some(Transport::Rtp)).unwrap_err().to_string();
+        assert!(error.contains("does not send by rtp, only by webrtc, rtsp: start rov-server with rtp"), "{error}");
+    }
+
+    #[test]
+    fn of_several_destinations_a_group_is_taken() {
+        let from = Ipv4Addr::new(10, 0, 0, 2);
+        let stats = |destinations: &[&str]| {
+            let destinations = destinations.iter().map(|text| (*text).to_owned()).collect();
+            let rtp = Some(RtpStats { destinations, ..RtpStats::default() });
+            rtp_destination(&Stats { rtp, rtsp: Some(RtspStats::default()), ..Stats::default() }, from)
+        };
+        let host = |found: Option<Source>| found.map(|source| source.destination());
+        assert_eq!(host(stats(&["10.0.0.9:5004", "239.1.1.1:5004"])).as_deref(), Some("239.1.1.1:5004"));
+        assert_eq!(host(stats(&["10.0.0.9:5004"])).as_deref(), Some("10.0.0.9:5004"));
+        assert_eq!(host(stats(&["nonsense", "239.1.1.1:65535"])), None);
+    }
 }

@@ -44,9 +44,18 @@ pub enum Target {
     /// This WHEP endpoint.
     Url(Url),
     /// What is sent to this destination, of this host if one is given.
-    Rtp { source: rtp::Source, host: Option<String> },
+    Rtp { source: rtp::Source, host: Option<RtpHost> },
     /// This RTSP stream.
     Camera(Camera),
+}
+
+/// A machine that sends RTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RtpHost {
+    /// Or address.
+    pub name: String,
+    /// Where a rov-server on it says to which destination it sends; none: the user has said it.
+    pub stats: Option<Url>,
 }
 
 #[derive(Clone, Debug)]
@@ -157,7 +166,15 @@ async fn visit(
     viewer.set_server(server.public());
     let mut failed: Vec<(Transport, String)> = Vec::new();
     let mut is_final = false;
-    for way in &server.ways {
+    let mut ways = server.ways.clone();
+    let mut next = 0;
+    loop {
+        if next == ways.len() && next == 1 && config.transport.is_none() {
+            ways.extend(server.other_ways().await);
+        }
+        let Some(way) = ways.get(next) else { break };
+        next += 1;
+        let is_last = next == ways.len();
         let transport = way.transport();
         viewer.set_phase(Phase::Connecting(match failed.last() {
             Some((before, _)) => format!("{} by {transport}, as {before} failed", server.label),
@@ -167,7 +184,7 @@ async fn visit(
         let decoder = Prepared::keep_or_start(prepared, &config.decoder, latency, viewer).await?;
         let fallback = failed.iter().map(|(before, reason)| format!("{before} failed: {reason}")).collect::<Vec<_>>();
         viewer.set_transport(transport, fallback.join("; "));
-        let ended = watch(config, viewer, &decoder, server, way, shutdown).await;
+        let ended = watch(config, viewer, &decoder, server, (way, is_last), shutdown).await;
         viewer.session_ended();
         if decoder.is_unused() {
             *prepared = Some(decoder);
@@ -193,7 +210,7 @@ async fn watch(
     viewer: &Arc<Viewer>,
     prepared: &Prepared,
     server: &Located,
-    way: &Way,
+    (way, is_last): (&Way, bool),
     shutdown: &CancellationToken,
 ) -> Result<(), ConnectError> {
     let decoder = &prepared.decoder;
@@ -216,10 +233,10 @@ async fn watch(
         stun: config.stun.clone(),
         latency: config.latency,
         interfaces: config.interfaces.clone(),
+        // At the last way one can as well wait in a session, which asks the server why nothing comes.
         first_packet: match supply {
-            Supply::Destination if config.wait => None,
-            Supply::Destination => Some(config.discovery_timeout),
-            Supply::Connection | Supply::Stream => Some(FIRST_RTP_PACKET),
+            Supply::Destination if !config.wait => Some(config.discovery_timeout),
+            _ => (!config.wait || !is_last).then_some(FIRST_RTP_PACKET),
         },
     };
     let link = tokio::select! {

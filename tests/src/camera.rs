@@ -1,10 +1,14 @@
 //! An RTSP camera: gst-rtsp-server in this process, on loopback, at a port that the system chose.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use gstreamer as gst;
 use gstreamer::glib;
 use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::gst_rtsp;
 use gstreamer_rtsp_server::prelude::*;
+use rov_common::stamp::Stamp;
 
 /// What a camera is like; by default one for everybody, by UDP and TCP, at a port that the system chose.
 #[derive(Clone, Copy, Debug, Default)]
@@ -26,7 +30,7 @@ pub struct Camera {
 
 impl Camera {
     /// `launch` is a bin that ends in a payloader named `pay0`, as `( videotestsrc ! x264enc ! rtph264pay name=pay0 )`.
-    /// All clients share one.
+    /// All clients share one. The pictures behind an element named `mark`, in I420, get the mark with the time.
     pub fn start(launch: &str) -> Self {
         Self::with(launch, Settings::default())
     }
@@ -41,6 +45,12 @@ impl Camera {
         let factory = rtsp::RTSPMediaFactory::new();
         factory.set_launch(launch);
         factory.set_shared(true);
+        factory.connect_media_configure(|_, media| {
+            let bin = media.element().downcast::<gst::Bin>().expect("a bin");
+            if let Some(pad) = bin.by_name("mark").and_then(|element| element.static_pad("src")) {
+                mark(&pad);
+            }
+        });
         if settings.tcp_only {
             factory.set_protocols(gst_rtsp::RTSPLowerTrans::TCP);
         }
@@ -63,6 +73,21 @@ impl Camera {
         });
         Self { context, main_loop, thread: Some(thread), url }
     }
+}
+
+/// Draws number and time into each picture, as rov-server does.
+fn mark(pad: &gst::Pad) {
+    let frame = AtomicU32::new(0);
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        let caps = pad.current_caps().expect("caps before pictures");
+        let size = |field| caps.structure(0).and_then(|s| s.get::<i32>(field).ok()).expect("a size") as usize;
+        let (width, height) = (size("width"), size("height"));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
+        let stamp = Stamp { frame: frame.fetch_add(1, Ordering::Relaxed), time_us: now.as_micros() as u64 };
+        let mut picture = info.buffer_mut().expect("a picture").make_mut().map_writable().expect("memory");
+        assert!(stamp.draw(&mut picture, width.next_multiple_of(4), width, height), "the picture is too small");
+        gst::PadProbeReturn::Ok
+    });
 }
 
 /// Lets only this user in.

@@ -6,10 +6,11 @@ use rov_client::viewer::Phase;
 use rov_tests::camera::{Camera, Settings};
 use rov_tests::programs::{Client, client_process};
 use rov_tests::wait::{self, until_true};
-use rov_tests::watcher::Watcher;
+use rov_tests::watcher::{Order, Watcher};
 use tokio::runtime::Runtime;
 
-const VIDEO: &str = "videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=30/1 ! \
+const VIDEO: &str = "videotestsrc is-live=true pattern=black ! \
+                     video/x-raw,format=I420,width=320,height=240,framerate=30/1 ! identity name=mark ! \
                      x264enc tune=zerolatency speed-preset=ultrafast key-int-max=15";
 
 /// A camera with parameter sets in the stream, sound, and what an ONVIF camera has beside.
@@ -34,9 +35,15 @@ fn a_camera_is_shown_by_udp_and_where_that_is_impossible_by_tcp() {
         let report = watcher.report();
         assert_eq!((report.packets_lost, report.frames_skipped, report.sessions), (0, 0, 1), "{report:?}");
         assert_eq!((report.transport.as_str(), watcher.transport().as_str()), ("rtsp", by));
-        let gaps = watcher.shots();
-        let longest = gaps[10..].windows(2).map(|pair| pair[1].shown_at - pair[0].shown_at).max();
-        println!("{by}: longest time between two pictures {longest:?}");
+        let shots = watcher.shots();
+        let order = Order::of(&shots);
+        assert_eq!((order.read, order.out_of_order), (shots.len(), 0), "{order:?}");
+        let mut latencies: Vec<_> = shots.iter().filter_map(|shot| shot.latency).collect();
+        latencies.sort();
+        let median = latencies[latencies.len() / 2];
+        println!("{by}: from mark to shown, median {median:?}");
+        // A jitter buffer that holds every packet would take at least two pictures' time, and usually seconds.
+        assert!(median < Duration::from_millis(66), "{by}: {median:?}");
         watcher.stop(&runtime);
     }
 }

@@ -26,6 +26,8 @@ use super::{ConnectError, LinkState, OnPacket, PAYLOAD_TYPE, Transport};
 /// Where rov-server sends unless it is told otherwise.
 pub const DEFAULT_HOST: Ipv4Addr = Ipv4Addr::new(239, 255, 0, 1);
 pub const DEFAULT_PORT: u16 = 5004;
+/// The two ports above it are used as well.
+pub const HIGHEST_PORT: u16 = u16::MAX - 2;
 /// Interfaces are listed anew so often: a cable may be plugged in, or a USB adapter come back.
 const REJOIN_INTERVAL: Duration = Duration::from_secs(3);
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
