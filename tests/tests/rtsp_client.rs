@@ -11,7 +11,7 @@ use tokio::runtime::Runtime;
 
 const VIDEO: &str = "videotestsrc is-live=true pattern=black ! \
                      video/x-raw,format=I420,width=320,height=240,framerate=30/1 ! identity name=mark ! \
-                     x264enc tune=zerolatency speed-preset=ultrafast key-int-max=15";
+                     x264enc tune=zerolatency speed-preset=ultrafast threads=1 key-int-max=15";
 
 /// A camera with parameter sets in the stream, sound, and what an ONVIF camera has beside.
 fn usual() -> String {
