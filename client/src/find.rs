@@ -132,8 +132,8 @@ async fn rtp_of_host(host: &RtpHost, source: &Source) -> Result<Located, Session
     let from = resolve(&host.name).await?;
     let mut source = Source { from: Some(from), ..*source };
     let mut api = host.stats.clone();
-    match &api {
-        Some(url) => match whep::stats(url.clone()).await {
+    if let Some(url) = &api {
+        match whep::stats(url.clone()).await {
             Ok(stats) if stats.rtp.is_none() => {
                 let reason = format!(
                     "{} does not send by rtp: start rov-server with rtp among its --transport, or this program without \
@@ -145,8 +145,7 @@ async fn rtp_of_host(host: &RtpHost, source: &Source) -> Result<Located, Session
             Ok(stats) => source = rtp_destination(&stats, from).unwrap_or(source),
             // A sender of another make.
             Err(_) => api = None,
-        },
-        None => {}
+        }
     }
     let label = format!("RTP from {} at {}", host.name, source.destination());
     Ok(Located::named(Way::Rtp(source), label, api))

@@ -254,8 +254,12 @@ async fn watch(
         None => link.close().await,
         Some(reason) => {
             viewer.set_phase(Phase::Lost(reason));
-            // A server that is gone takes its time not to answer; the next one is looked for meanwhile.
-            tokio::spawn(link.close());
+            match link {
+                // At once, so that the same port can be opened again.
+                Link::Rtp(_) => link.close().await,
+                // A server that is gone takes its time not to answer; the next one is looked for meanwhile.
+                Link::WebRtc(_) | Link::Rtsp(_) => drop(tokio::spawn(link.close())),
+            }
         }
     }
     Ok(())

@@ -93,13 +93,15 @@ struct Counters {
 }
 
 impl Counters {
-    fn plus(self, stats: &DecodeStats) -> Self {
+    /// Nobody is asked for keyframes by RTP, although the decoder would like it.
+    fn plus(self, stats: &DecodeStats, transport: Option<Transport>) -> Self {
+        let asked = if transport == Some(Transport::Rtp) { 0 } else { stats.keyframe_requests };
         Self {
             packets: self.packets + stats.packets,
             lost: self.lost + stats.lost,
             decoded: self.decoded + stats.frames_decoded,
             skipped: self.skipped + stats.frames_skipped,
-            keyframe_requests: self.keyframe_requests + stats.keyframe_requests,
+            keyframe_requests: self.keyframe_requests + asked,
         }
     }
 }
@@ -214,7 +216,7 @@ impl Viewer {
         let mut state = self.lock();
         let decoder = state.decoder.take();
         if let Some(decoder) = &decoder {
-            state.before = state.before.plus(&decoder.stats());
+            state.before = state.before.plus(&decoder.stats(), state.transport);
         }
         state.reception = Reception::default();
         drop(state);
@@ -235,7 +237,7 @@ impl Viewer {
     pub fn report(&self, report: &mut Report) {
         let state = self.lock();
         let total = match &state.decoder {
-            Some(decoder) => state.before.plus(&decoder.stats()),
+            Some(decoder) => state.before.plus(&decoder.stats(), state.transport),
             None => state.before,
         };
         report.server_id = state.server.id.clone();

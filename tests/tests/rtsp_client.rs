@@ -1,6 +1,8 @@
 //! The client and RTSP cameras.
 
-use std::time::Duration;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 use rov_client::viewer::Phase;
 use rov_tests::camera::{Camera, Settings};
@@ -46,6 +48,61 @@ fn a_camera_is_shown_by_udp_and_where_that_is_impossible_by_tcp() {
         assert!(median < Duration::from_millis(66), "{by}: {median:?}");
         watcher.stop(&runtime);
     }
+}
+
+#[test]
+fn where_a_firewall_swallows_udp_it_comes_by_tcp_soon() {
+    let runtime = Runtime::new().expect("a runtime");
+    let camera = Camera::start(&usual());
+    let port = firewall(port_of(&camera.url));
+    let begun = Instant::now();
+    let watcher = Watcher::start(&runtime, &["--url", &format!("rtsp://127.0.0.1:{port}/cam")]);
+    watcher.wait_for_shots(1);
+    println!("the first picture after {:?}", begun.elapsed());
+    watcher.wait_for_shots(20);
+    assert_eq!((watcher.transport().as_str(), watcher.report().sessions), ("RTSP over TCP", 1));
+    watcher.stop(&runtime);
+}
+
+/// Passes RTSP on to `camera`, but has UDP sent where nobody is. Ends with the test's process.
+fn firewall(camera: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, server) = (client.expect("a client"), TcpStream::connect(("127.0.0.1", camera)));
+            let server = server.expect("the camera");
+            let (mut from, mut to) = (server.try_clone().expect("a socket"), client.try_clone().expect("a socket"));
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = to.shutdown(std::net::Shutdown::Both);
+            });
+            let (mut from, mut to) = (client, server);
+            std::thread::spawn(move || {
+                let mut request = [0; 4096];
+                while let Ok(length @ 1..) = from.read(&mut request) {
+                    // Requests are short and come whole. Port 9 discards.
+                    let text = String::from_utf8_lossy(&request[..length]);
+                    let bent = match text.split_once("client_port=") {
+                        Some((before, ports)) => {
+                            let rest = ports.trim_start_matches(|c: char| c.is_ascii_digit() || c == '-');
+                            format!("{before}client_port=9-10{rest}").into_bytes()
+                        }
+                        None => request[..length].to_vec(),
+                    };
+                    if to.write_all(&bent).is_err() {
+                        break;
+                    }
+                }
+                let _ = to.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    port
+}
+
+fn port_of(url: &str) -> u16 {
+    url.trim_start_matches("rtsp://127.0.0.1:").trim_end_matches("/cam").parse().expect("a port")
 }
 
 #[test]
@@ -105,7 +162,7 @@ fn a_camera_that_goes_away_is_noticed_and_comes_back_by_itself() {
     let runtime = Runtime::new().expect("a runtime");
     let camera = Camera::start(&usual());
     let url = camera.url.clone();
-    let port = url.trim_start_matches("rtsp://127.0.0.1:").trim_end_matches("/cam").parse().expect("a port");
+    let port = port_of(&url);
     let watcher = Watcher::start(&runtime, &["--url", &url]);
     watcher.wait_for_shots(5);
     drop(camera);

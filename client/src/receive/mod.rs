@@ -228,7 +228,7 @@ impl Link {
     pub async fn close(self) {
         match self {
             Self::WebRtc(connection) => connection.close().await,
-            Self::Rtp(receiver) => drop(receiver),
+            Self::Rtp(receiver) => receiver.close().await,
             Self::Rtsp(player) => player.close().await,
         }
     }

@@ -99,6 +99,7 @@ impl Receiver {
             && !tokio::time::timeout(limit, hears.wait_for(|heard| *heard)).await.is_ok_and(|heard| heard.is_ok())
         {
             let silence = receiver.state().silence;
+            receiver.close().await;
             return Err(ConnectError::Rtp(format!("{silence}, for {:.1} s", limit.as_secs_f64())));
         }
         Ok(receiver)
@@ -113,6 +114,12 @@ impl Receiver {
             silence: silence(source, &state, now),
             goodbye: state.senders.said_goodbye(),
         }
+    }
+
+    /// Afterwards the port is free again.
+    pub async fn close(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
     }
 }
 

@@ -119,8 +119,16 @@ struct Shared {
     playing: watch::Sender<bool>,
     on_packet: OnPacket,
     sets: Mutex<ParameterSets>,
-    /// What the camera has, for people; and whether one was taken.
-    media: Mutex<(Vec<String>, bool)>,
+    media: Mutex<Media>,
+}
+
+/// What the camera has.
+#[derive(Default)]
+struct Media {
+    /// For people.
+    found: Vec<String>,
+    /// The number of the one that is taken.
+    chosen: Option<u32>,
 }
 
 impl Player {
@@ -281,15 +289,20 @@ fn choose_media(source: &gst::Element, shared: &Arc<Shared>) {
     let shared = Arc::downgrade(shared);
     source.connect("select-stream", false, move |values| {
         let shared = shared.upgrade()?;
+        let number = values.get(1)?.get::<u32>().ok()?;
         let caps = values.get(2)?.get::<gst::Caps>().ok()?;
         let structure = caps.structure(0)?;
         let text = |field| structure.get::<&str>(field).unwrap_or("unknown").to_owned();
         let (kind, encoding) = (text("media"), text("encoding-name"));
         let mut media = lock(&shared.media);
-        let take = !media.1 && kind == "video" && encoding.eq_ignore_ascii_case("H264");
-        media.0.push(format!("{kind} {encoding}"));
-        media.1 |= take;
-        Some(take.to_value())
+        if media.chosen.is_none() {
+            if kind == "video" && encoding.eq_ignore_ascii_case("H264") {
+                media.chosen = Some(number);
+            }
+            media.found.push(format!("{kind} {encoding}"));
+        }
+        // After UDP in vain it is asked again about the same.
+        Some((media.chosen == Some(number)).to_value())
     });
 }
 
@@ -361,8 +374,8 @@ fn explain(shared: &Shared, error: &gst::message::Error) -> RtspError {
     if is(gst::ResourceError::NotFound) {
         return RtspError::NotFound { address, path: camera.path() };
     }
-    if !media.1 && !media.0.is_empty() {
-        return RtspError::NoVideo { address, path: camera.path(), found: media.0.join(", ") };
+    if media.chosen.is_none() && !media.found.is_empty() {
+        return RtspError::NoVideo { address, path: camera.path(), found: media.found.join(", ") };
     }
     let reason = reason(&error_kind.to_string(), error.debug().as_deref());
     if is(gst::ResourceError::OpenRead) || is(gst::ResourceError::OpenReadWrite) || is(gst::ResourceError::OpenWrite) {
