@@ -30,6 +30,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// Between attempts to reach a server whose address is known.
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(1);
+/// After a refused password: cameras lock out whoever tries too often.
+const RETRY_REFUSED: Duration = Duration::from_secs(5);
 /// A loop that runs every [`TICK`] and comes this late was not running.
 const STANDSTILL: Duration = Duration::from_millis(700);
 const CONNECT_GRACE: Duration = Duration::from_secs(1);
@@ -114,29 +116,39 @@ pub async fn run(config: SessionConfig, viewer: Arc<Viewer>, shutdown: Cancellat
         let ready = async {
             let latency = first_transport(&config).decoder_latency(config.latency);
             let decoder = Prepared::keep_or_start(&mut prepared, &config.decoder, latency, &viewer);
-            tokio::try_join!(decoder, finder.find(&config, &viewer))
+            // A decoder is not thrown away for want of a server.
+            tokio::try_join!(decoder, async { Ok(finder.find(&config, &viewer).await) })
         };
         let ready = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             ready = ready => ready,
         };
         let ended = match ready {
-            Ok((decoder, server)) => {
+            Ok((decoder, found)) => {
                 prepared = Some(decoder);
-                visit(&config, &viewer, &mut prepared, &server, &shutdown).await
+                match found {
+                    Ok(server) => visit(&config, &viewer, &mut prepared, &server, &shutdown).await,
+                    Err(error) => Err(error),
+                }
             }
             Err(error) => Err(error),
         };
         if shutdown.is_cancelled() {
             return Ok(());
         }
+        let mut least = Duration::ZERO;
         match ended {
             Ok(()) => backoff.reset(),
             Err(error) if error.ends_program(is_first, config.wait) => return Err(error),
-            Err(error) => viewer.set_phase(Phase::Lost(error.to_string())),
+            Err(error) => {
+                if matches!(error, SessionError::NoWay { is_final: true, .. }) {
+                    least = RETRY_REFUSED;
+                }
+                viewer.set_phase(Phase::Lost(error.to_string()));
+            }
         }
         // A session that lasted is tried again at once, one that failed at once is not.
-        let pause = backoff.next_delay().saturating_sub(begun.elapsed());
+        let pause = backoff.next_delay().max(least).saturating_sub(begun.elapsed());
         tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
             () = tokio::time::sleep(pause) => {}

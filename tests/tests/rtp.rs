@@ -5,15 +5,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use axum::http::StatusCode;
+use axum::routing::{get, post};
+use axum::{Json, Router};
 use rov_client::viewer::Phase;
+use rov_common::api::{RtpStats, Stats};
 use rov_common::discovery::{Announcement, Message, RtpInfo, VERSION, encode};
 use rov_common::units::Resolution;
 use rov_tests::namespace;
 use rov_tests::programs::{Client, Server, client_process, free_udp_port};
+use rov_tests::proxy::Proxy;
+use rov_tests::relay::Network;
 use rov_tests::rtp_sender::{RtpSender, free_port_pair};
 use rov_tests::wait::{self, until_true};
 use rov_tests::watcher::{Order, Watcher, left_out};
 use tokio::runtime::Runtime;
+use url::Url;
 
 const GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 77, 1);
 
@@ -253,6 +260,60 @@ fn where_webrtc_fails_the_announced_rtp_is_shown_and_the_reason_said() {
     let shown = client.report().expect("a report").frames_shown;
     let _again = scene.send(2);
     client.wait_for_frames(shown, 20);
+}
+
+#[test]
+fn where_no_media_path_is_found_rtp_is_shown_and_the_next_session_is_webrtc_again() {
+    let scene = Scene::new();
+    let discovery_port = free_udp_port();
+    // HTTP passes, and nothing of what the server sends by UDP.
+    let network = Network::new(Duration::ZERO, 1);
+    network.set_loss(1.0);
+    let proxy = Proxy::start(&scene.runtime, scene.server.address, "", Some(Arc::clone(&network)));
+    let signal_port = Url::parse(&proxy.url("/")).expect("a URL").port().expect("its port");
+    let rtp = RtpInfo { host: Ipv4Addr::LOCALHOST, port: scene.port, fec: false };
+    let _announcer = Announcer::start(discovery_port, Announcement { signal_port, ..announcement(Some(rtp)) });
+    let sender = scene.send(1);
+    let args = ["--interface", "lo", "--discovery-port", &discovery_port.to_string()];
+    let watcher = Watcher::start(&scene.runtime, &args);
+    watcher.wait_for_shots(1);
+    let reason = watcher.report().fallback_reason.expect("a reason");
+    assert!(reason.contains("WebRTC failed: ") && reason.contains("no media path"), "{reason}");
+    wait_until_live(&watcher);
+    // Nothing disturbs that session, although WebRTC works again.
+    network.set_loss(0.0);
+    watcher.wait_for_shots(watcher.shown() + 60);
+    let report = watcher.report();
+    assert_eq!((report.transport.as_str(), report.sessions), ("rtp", 1), "{report:?}");
+    sender.say_goodbye();
+    until_true("WebRTC", wait::START, || watcher.report().transport == "webrtc" && watcher.phase() == Phase::Live);
+    assert_eq!(watcher.report().fallback_reason, None);
+    watcher.stop(&scene.runtime);
+}
+
+#[test]
+fn a_host_whose_webrtc_fails_is_asked_where_else_its_video_is() {
+    let scene = Scene::new();
+    let destinations = vec![format!("127.0.0.1:{}", scene.port)];
+    let rtp = Some(RtpStats { destinations, ..RtpStats::default() });
+    let stats = Stats { rtp, ..Stats::default() };
+    let app = Router::new()
+        .route("/whep", post(async || StatusCode::SERVICE_UNAVAILABLE))
+        .route("/api/stats", get(async || Json(stats)));
+    let listener = scene.runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0")).expect("a port");
+    let port = listener.local_addr().expect("its address").port().to_string();
+    scene.runtime.spawn(async move { axum::serve(listener, app).await });
+    let _sender = scene.send(1);
+    for (transport, because) in [("auto", Some("WebRTC failed: ")), ("rtp", None)] {
+        let args = ["--host", "127.0.0.1", "--signal-port", &port, "--transport", transport];
+        let watcher = Watcher::start(&scene.runtime, &args);
+        watcher.wait_for_shots(20);
+        let report = watcher.report();
+        assert_eq!(report.transport, "rtp", "{report:?}");
+        assert_eq!(report.fallback_reason.is_some(), because.is_some(), "{report:?}");
+        assert!(report.fallback_reason.unwrap_or_default().contains(because.unwrap_or_default()));
+        watcher.stop(&scene.runtime);
+    }
 }
 
 #[test]
