@@ -1,6 +1,7 @@
 //! An RTSP camera: gst-rtsp-server in this process, on loopback, at a port that the system chose.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use gstreamer as gst;
@@ -24,6 +25,7 @@ pub struct Camera {
     context: glib::MainContext,
     main_loop: glib::MainLoop,
     thread: Option<std::thread::JoinHandle<()>>,
+    frozen: Arc<AtomicBool>,
     /// As `rtsp://127.0.0.1:PORT/cam`.
     pub url: String,
 }
@@ -45,10 +47,12 @@ impl Camera {
         let factory = rtsp::RTSPMediaFactory::new();
         factory.set_launch(launch);
         factory.set_shared(true);
-        factory.connect_media_configure(|_, media| {
+        let frozen = Arc::new(AtomicBool::new(false));
+        let freezes = Arc::clone(&frozen);
+        factory.connect_media_configure(move |_, media| {
             let bin = media.element().downcast::<gst::Bin>().expect("a bin");
             if let Some(pad) = bin.by_name("mark").and_then(|element| element.static_pad("src")) {
-                mark(&pad);
+                mark(&pad, Arc::clone(&freezes));
             }
         });
         if settings.tcp_only {
@@ -71,14 +75,22 @@ impl Camera {
                 rtsp::RTSPFilterResult::Remove
             }));
         });
-        Self { context, main_loop, thread: Some(thread), url }
+        Self { context, main_loop, thread: Some(thread), frozen, url }
+    }
+
+    /// Gives no pictures any more, although it is there: one with an element named `mark`.
+    pub fn freeze(&self, frozen: bool) {
+        self.frozen.store(frozen, Ordering::Relaxed);
     }
 }
 
 /// Draws number and time into each picture, as rov-server does.
-fn mark(pad: &gst::Pad) {
+fn mark(pad: &gst::Pad, frozen: Arc<AtomicBool>) {
     let frame = AtomicU32::new(0);
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        if frozen.load(Ordering::Relaxed) {
+            return gst::PadProbeReturn::Drop;
+        }
         let caps = pad.current_caps().expect("caps before pictures");
         let size = |field| caps.structure(0).and_then(|s| s.get::<i32>(field).ok()).expect("a size") as usize;
         let (width, height) = (size("width"), size("height"));

@@ -176,3 +176,21 @@ fn a_camera_that_goes_away_is_noticed_and_comes_back_by_itself() {
     assert_eq!(watcher.phase(), Phase::Live);
     watcher.stop(&runtime);
 }
+
+#[test]
+fn a_camera_that_freezes_is_noticed_and_comes_back_by_itself() {
+    let runtime = Runtime::new().expect("a runtime");
+    // Without sound: nothing comes at all.
+    let camera = Camera::start(&format!("( {VIDEO} ! rtph264pay name=pay0 pt=97 config-interval=-1 )"));
+    let watcher = Watcher::start(&runtime, &["--url", &camera.url]);
+    watcher.wait_for_shots(5);
+    camera.freeze(true);
+    let waits = || matches!(watcher.phase(), Phase::Waiting(text) if text.contains("no video packets arrive by RTSP"));
+    until_true("the reason", wait::SOON, waits);
+    until_true("another session", wait::SOON, || !waits());
+    let shown = watcher.shown();
+    camera.freeze(false);
+    watcher.wait_for_shots(shown + 20);
+    until_true("live video", wait::SOON, || watcher.phase() == Phase::Live);
+    watcher.stop(&runtime);
+}
