@@ -20,7 +20,7 @@ use crate::display::{Callbacks, Status, ViewModel, Window, run_headless};
 use crate::find;
 use crate::overlay::OverlayData;
 use crate::receive::webrtc::check_socket_buffers;
-use crate::session::{self, Fatal, SessionConfig};
+use crate::session::{self, SessionConfig, SessionError};
 use crate::stats::{Passage, Report, Shown, ms};
 use crate::viewer::{Phase, Viewer};
 
@@ -55,22 +55,25 @@ pub fn run(cli: &Cli) -> ExitCode {
     runtime.shutdown_background();
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(fatal) => {
-            tracing::error!("{fatal}");
-            match fatal {
-                Fatal::NothingFound(_) => ExitCode::from(EXIT_NOTHING_FOUND),
-                Fatal::Ambiguous(_)
-                | Fatal::Decoder(DecodeError::NoSuchDecoder { .. } | DecodeError::DoesNotWork { .. }) => {
+        Err(error) => {
+            tracing::error!("{error}");
+            match error {
+                SessionError::NothingFound(_) | SessionError::NoWay { is_final: false, .. } => {
+                    ExitCode::from(EXIT_NOTHING_FOUND)
+                }
+                SessionError::NoWay { is_final: true, .. }
+                | SessionError::Ambiguous(_)
+                | SessionError::Decoder(DecodeError::NoSuchDecoder { .. } | DecodeError::DoesNotWork { .. }) => {
                     ExitCode::from(EXIT_USAGE)
                 }
-                Fatal::Decoder(_) | Fatal::Other(_) => ExitCode::FAILURE,
+                SessionError::Decoder(_) | SessionError::Other(_) => ExitCode::FAILURE,
             }
         }
     }
 }
 
 /// `--list`: prints the servers that are found.
-fn list(runtime: &Runtime, cli: &Cli) -> Result<(), Fatal> {
+fn list(runtime: &Runtime, cli: &Cli) -> Result<(), SessionError> {
     let (found, tried) = runtime.block_on(async {
         let mut discovery = discovery::bind(cli.discovery_port, cli.interfaces.clone())?;
         let wanted = Wanted { id: None, name: cli.name.clone() };
@@ -81,7 +84,7 @@ fn list(runtime: &Runtime, cli: &Cli) -> Result<(), Fatal> {
     if cli.json || !found.is_empty() {
         println!("{text}");
     }
-    if found.is_empty() { Err(Fatal::NothingFound(format!("no server found: {tried}"))) } else { Ok(()) }
+    if found.is_empty() { Err(SessionError::NothingFound(format!("no server found: {tried}"))) } else { Ok(()) }
 }
 
 fn list_json(found: &[Found]) -> Result<String> {
@@ -103,7 +106,7 @@ fn list_json(found: &[Found]) -> Result<String> {
     serde_json::to_string_pretty(&servers).context("cannot write the list as JSON")
 }
 
-fn view(runtime: &Runtime, cli: &Cli, config: SessionConfig, started: Instant) -> Result<(), Fatal> {
+fn view(runtime: &Runtime, cli: &Cli, config: SessionConfig, started: Instant) -> Result<(), SessionError> {
     check_socket_buffers();
     let viewer = Viewer::new();
     let shown = Arc::new(Mutex::new(Shown::new(started)));
@@ -165,7 +168,7 @@ fn view(runtime: &Runtime, cli: &Cli, config: SessionConfig, started: Instant) -
     let finished = runtime.block_on(async { tokio::time::timeout(SHUTDOWN_LIMIT, finish).await });
     screen?;
     match finished {
-        Ok((Ok(session), Ok(report))) => session.and(report.map_err(Fatal::from)),
+        Ok((Ok(session), Ok(report))) => session.and(report.map_err(SessionError::from)),
         Ok((Err(panic), _) | (_, Err(panic))) => Err(anyhow::anyhow!("a task ended badly: {panic}").into()),
         Err(_) => {
             tracing::warn!("the session did not end within {} s and is cut off", SHUTDOWN_LIMIT.as_secs());
@@ -210,6 +213,8 @@ async fn keep_view(
                 loss: live.then_some(reception.loss),
                 rtt_ms: reception.rtt.map(ms),
                 decoder: reception.decode.decoder,
+                transport: reception.transport,
+                notes: [viewer.fallback(), reception.note].into_iter().filter(|note| !note.is_empty()).collect(),
                 latency: stages(&shown, now, reception.encode, reception.rtt),
             };
             let (phase, since) = viewer.phase_since();
@@ -307,10 +312,12 @@ fn line(report: &Report) -> String {
     } else {
         String::new()
     };
+    let fallback = report.fallback_reason.as_ref().map(|reason| format!(" (because {reason})")).unwrap_or_default();
     format!(
-        "{}: {} {}x{} {:.1} fps {:.0} kbit/s, {} shown, {} lost, receive to shown {:.1} ms{stamps}",
+        "{}: {} by {}{fallback} {}x{} {:.1} fps {:.0} kbit/s, {} shown, {} lost, receive to shown {:.1} ms{stamps}",
         report.state,
         report.server,
+        report.transport,
         report.width,
         report.height,
         report.fps,

@@ -1,16 +1,22 @@
 //! The command line of `rov-client`, and what it means.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use rov_common::api::WHEP_PATH;
+use rov_common::codec::Codec;
 use rov_common::discovery::DEFAULT_PORT;
 use rov_common::units::Resolution;
 use url::Url;
 
 use crate::decoders::DecoderChoice;
-use crate::session::{SessionConfig, Target};
+use crate::find::STATS_PATH;
+use crate::receive::Transport;
+use crate::receive::rtp::{self, Source};
+use crate::receive::rtsp::Camera;
+use crate::session::{RtpHost, SessionConfig, Target};
 
 /// See through the camera of an underwater robot.
 ///
@@ -27,11 +33,33 @@ pub struct Cli {
     #[arg(long, value_name = "HOST", conflicts_with = "url")]
     pub host: Option<String>,
 
+    /// How the video comes; `auto`: by WebRTC, and where that fails by the RTP or else the RTSP that the server announces
+    #[arg(long = "transport", value_name = "TRANSPORT", value_enum, default_value = "auto")]
+    pub transport: TransportChoice,
+
     /// TCP port of the server's HTTP API, with --host
     #[arg(long, value_name = "PORT", default_value_t = 8080, requires = "host")]
     pub signal_port: u16,
 
-    /// URL of any WHEP endpoint, as http://10.0.0.2:8080/whep
+    /// TCP port of the server's RTSP, with --host and --transport rtsp
+    #[arg(long, value_name = "PORT", default_value_t = 8554, requires = "host", value_parser = clap::value_parser!(u16).range(1..))]
+    pub rtsp_port: u16,
+
+    /// Listen for RTP without discovery: the multicast group, or this machine's own address if the sender sends to that;
+    /// with --host only what comes from there [default: 239.255.0.1]
+    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["auto", "url", "name", "list"])]
+    pub rtp_host: Option<Ipv4Addr>,
+
+    /// UDP port to listen at for RTP, without discovery; RTCP comes at the one above [default: 5004]
+    #[arg(long, value_name = "PORT", conflicts_with_all = ["auto", "url", "name", "list"], value_parser = clap::value_parser!(u16).range(1..=i64::from(rtp::HIGHEST_PORT)))]
+    pub rtp_port: Option<u16>,
+
+    /// Codec of the RTP where no server says it
+    #[arg(long, value_name = "h264|h265", default_value_t = Codec::H264, conflicts_with_all = ["auto", "url", "name", "list"])]
+    pub codec: Codec,
+
+    /// URL of any WHEP endpoint, as http://10.0.0.2:8080/whep, or of any RTSP camera, as rtsp://10.0.0.3/stream1 or
+    /// rtsp://USER:PASSWORD@10.0.0.3/stream1
     #[arg(long, value_name = "URL")]
     pub url: Option<Url>,
 
@@ -55,7 +83,7 @@ pub struct Cli {
     #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = seconds)]
     pub discovery_timeout: Duration,
 
-    /// Network interface to look on; may be given several times [default: every suitable one]
+    /// Network interface to look on, and to receive multicast on; may be given several times [default: every suitable one]
     #[arg(long = "interface", value_name = "NAME")]
     pub interfaces: Vec<String>,
 
@@ -67,9 +95,10 @@ pub struct Cli {
     #[arg(long, value_name = "auto|ELEMENT", default_value = "auto", value_parser = str::parse::<DecoderChoice>)]
     pub decoder: DecoderChoice,
 
-    /// Longest wait for a retransmission, in milliseconds; packets that come in order never wait
-    #[arg(long, value_name = "MS", default_value_t = 100, value_parser = clap::value_parser!(u64).range(0..=5_000))]
-    pub latency: u64,
+    /// Longest wait for a missing packet, in milliseconds: for its retransmission, or by RTP and RTSP for one that others
+    /// overtook; packets that come in order never wait [default: 100, by RTP and RTSP 20]
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(0..=5_000))]
+    pub latency: Option<u64>,
 
     /// Start in fullscreen
     #[arg(long)]
@@ -108,22 +137,27 @@ pub struct Cli {
     pub quiet: bool,
 }
 
+/// Where rov-server serves RTSP unless it is told otherwise.
+const RTSP_PATH: &str = "/stream1";
+
 const EXIT_CODES: &str = "Exit codes:\n  \
     0  closed by the user, or --duration is over\n  \
     1  an error that is none of the others\n  \
-    2  wrong usage: an option, a --decoder that does not work, or several servers and no --name\n  \
+    2  wrong usage: an option, a --decoder that does not work, several servers and no --name, or a camera that wants\n     \
+        another password or has no H.264 video\n  \
     3  no server found, or the given one does not answer (with --no-wait or --list)";
 
 impl Cli {
     pub fn session(&self) -> Result<SessionConfig, String> {
         Ok(SessionConfig {
             target: self.target()?,
+            transport: self.transport.chosen(),
             discovery_port: self.discovery_port,
             discovery_timeout: self.discovery_timeout,
             interfaces: self.interfaces.clone(),
             wait: !self.no_wait,
             decoder: self.decoder.clone(),
-            latency: Duration::from_millis(self.latency),
+            latency: self.latency.map(Duration::from_millis),
             stun: self.stun.clone(),
         })
     }
@@ -133,20 +167,85 @@ impl Cli {
     }
 
     fn target(&self) -> Result<Target, String> {
+        let transport = self.transport.chosen();
+        let fits = |only: Transport| transport.is_none_or(|transport| transport == only);
         if let Some(url) = &self.url {
-            if !matches!(url.scheme(), "http" | "https") {
-                return Err(format!("--url {url}: WHEP URLs begin with http:// or https://"));
-            }
-            return Ok(Target::Url(url.clone()));
+            // Without what may be a password in it.
+            let named = format!("--url {}://{}", url.scheme(), url.host_str().unwrap_or_default());
+            return match url.scheme() {
+                "http" | "https" if fits(Transport::WebRtc) => Ok(Target::Url(url.clone())),
+                "rtsp" if url.host_str().unwrap_or_default().is_empty() => Err(format!("{named}: the host is missing")),
+                "rtsp" if fits(Transport::Rtsp) => Ok(Target::Camera(Camera::new(url.clone()))),
+                "http" | "https" => Err(format!("{named} is WebRTC: leave out --transport {}", self.transport.name())),
+                "rtsp" => Err(format!("{named} is RTSP: leave out --transport {}", self.transport.name())),
+                _ => Err(format!("{named}: give a WHEP URL, http://..., or an RTSP URL, rtsp://...")),
+            };
         }
-        let Some(host) = &self.host else { return Ok(Target::Auto { name: self.name.clone() }) };
-        if host.contains(':') {
+        if let Some(host) = self.host.as_ref().filter(|host| host.contains(':')) {
             return Err(format!(
                 "--host {host}: only names and IPv4 addresses can be reached, and --signal-port has the port"
             ));
         }
-        let url = format!("http://{host}:{}{WHEP_PATH}", self.signal_port);
-        Url::parse(&url).map(Target::Url).map_err(|e| format!("--host {host}: {e}"))
+        if self.rtp_host.is_some() || self.rtp_port.is_some() {
+            if !fits(Transport::Rtp) {
+                let transport = self.transport.name();
+                return Err(format!(
+                    "--rtp-host and --rtp-port are for RTP: leave them out, or --transport {transport}"
+                ));
+            }
+            return Ok(self.rtp());
+        }
+        let Some(host) = &self.host else { return Ok(Target::Auto { name: self.name.clone() }) };
+        let parse = |url: String| Url::parse(&url).map_err(|e| format!("--host {host}: {e}"));
+        match transport {
+            None | Some(Transport::WebRtc) => {
+                parse(format!("http://{host}:{}{WHEP_PATH}", self.signal_port)).map(Target::Url)
+            }
+            Some(Transport::Rtp) => Ok(self.rtp()),
+            Some(Transport::Rtsp) => {
+                let url = parse(format!("rtsp://{host}:{}{RTSP_PATH}", self.rtsp_port))?;
+                Ok(Target::Camera(Camera::new(url)))
+            }
+        }
+    }
+
+    fn rtp(&self) -> Target {
+        let source = Source {
+            host: self.rtp_host.unwrap_or(rtp::DEFAULT_HOST),
+            port: self.rtp_port.unwrap_or(rtp::DEFAULT_PORT),
+            from: None,
+            payload_type: None,
+            codec: self.codec,
+        };
+        // What the user said goes before what the server says.
+        let ask = self.rtp_host.is_none() && self.rtp_port.is_none();
+        let stats = |host: &String| Url::parse(&format!("http://{host}:{}{STATS_PATH}", self.signal_port)).ok();
+        let host = |name: &String| RtpHost { name: name.clone(), stats: stats(name).filter(|_| ask) };
+        Target::Rtp { source, host: self.host.as_ref().map(host) }
+    }
+}
+
+/// `--transport`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TransportChoice {
+    Auto,
+    Webrtc,
+    Rtp,
+    Rtsp,
+}
+
+impl TransportChoice {
+    fn chosen(self) -> Option<Transport> {
+        match self {
+            Self::Auto => None,
+            Self::Webrtc => Some(Transport::WebRtc),
+            Self::Rtp => Some(Transport::Rtp),
+            Self::Rtsp => Some(Transport::Rtsp),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        self.chosen().map_or("auto", Transport::name)
     }
 }
 
@@ -198,5 +297,50 @@ mod tests {
         assert!(target(&["--signal-port", "90"]).is_err());
         assert!(target(&["--stun", "example.org"]).is_err());
         assert!(target(&["--discovery-timeout", "0"]).is_err());
+    }
+
+    #[test]
+    fn rtp_is_listened_for_without_discovery() {
+        let group = Source { host: rtp::DEFAULT_HOST, port: 5004, from: None, payload_type: None, codec: Codec::H264 };
+        for (args, expected, host) in [
+            (&["--rtp-port", "6000"][..], Source { port: 6000, ..group }, None),
+            (&["--rtp-host", "239.1.2.3"], Source { host: Ipv4Addr::new(239, 1, 2, 3), ..group }, None),
+            (&["--transport", "rtp", "--host", "10.0.0.2"], group, Some("10.0.0.2")),
+            (&["--rtp-port", "5004", "--host", "10.0.0.2"], group, Some("10.0.0.2")),
+        ] {
+            let Ok(Target::Rtp { source, host: from }) = target(args) else { panic!("{args:?}") };
+            assert_eq!((source, from.as_ref().map(|host| host.name.as_str())), (expected, host), "{args:?}");
+            let asks = from.is_some_and(|host| host.stats.is_some());
+            assert_eq!(asks, args[0] == "--transport", "{args:?}");
+        }
+        assert!(matches!(target(&["--transport", "rtp"]), Ok(Target::Auto { .. })), "by the announcement");
+    }
+
+    #[test]
+    fn rtsp_urls_are_cameras_whose_password_is_never_shown() {
+        let Ok(Target::Camera(camera)) = target(&["--url", "rtsp://me:s%40cret@10.0.0.3/cam"]) else { panic!() };
+        assert_eq!(camera.url().as_str(), "rtsp://10.0.0.3/cam");
+        assert!(!format!("{camera:?}").contains("cret"));
+        let Ok(Target::Camera(camera)) = target(&["--host", "10.0.0.2", "--transport", "rtsp"]) else { panic!() };
+        assert_eq!(camera.url().as_str(), "rtsp://10.0.0.2:8554/stream1");
+        let refused = target(&["--url", "rtsp://me:secret@10.0.0.3/cam", "--transport", "rtp"]).unwrap_err();
+        assert!(refused.contains("leave out --transport rtp") && !refused.contains("secret"), "{refused}");
+    }
+
+    #[test]
+    fn transports_that_contradict_are_refused_with_what_to_do() {
+        for (args, advice) in [
+            (&["--url", "http://10.0.0.2/whep", "--transport", "rtp"][..], "leave out"),
+            (&["--rtp-port", "5004", "--transport", "webrtc"], "leave them out"),
+            (&["--rtp-port", "65534"], "65533"),
+            (&["--rtp-host", "rov.local"], "invalid"),
+            (&["--rtsp-port", "8554"], "--host"),
+            (&["--url", "rtsp:///cam"], "missing"),
+            (&["--rtp-host", "239.1.2.3", "--name", "rov"], "cannot be used with"),
+            (&["--transport", "tcp"], "webrtc"),
+        ] {
+            let refused = target(args).unwrap_err();
+            assert!(refused.contains(advice), "{args:?}: {refused}");
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! RTP packets in, pictures out: jitter buffer, depayloader and decoder in GStreamer, with the decoder chosen from a
-//! table and replaced by the next one when it fails. The only client-side GStreamer code.
+//! table and replaced by the next one when it fails. The client-side GStreamer code, but for `receive/rtsp`.
 //!
 //! In order, packets go straight through; only a gap waits, and only as long as a retransmission may take. A picture
 //! with a hole, and every one that refers to it, is never shown: decoding goes on at the next keyframe, which is asked
@@ -28,6 +28,7 @@ use rov_common::units::Resolution;
 
 use self::flow::Flow;
 use self::graph::{Note, Shared};
+pub(crate) use self::limit::within;
 pub use self::picture::{Picture, read_stamp};
 use self::rtp::Packet;
 use self::supervisor::{Now, Supervisor, Taken};

@@ -22,6 +22,8 @@ const BLUE: u32 = 0x4d_a3_ff;
 const STAGES: [u32; 6] = [0x4d_a3_ff, 0x3d_d6_8c, 0xff_b0_20, 0xff_6b_6b, 0xb1_8c_ff, 0x5c_d9_e8];
 /// Of 256: how much of the panel covers the picture.
 const PANEL_OPACITY: u32 = 212;
+/// Characters in a line of a note.
+const NOTE_WIDTH: usize = 36;
 
 /// What the overlay says; empty and missing values are left out.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -40,6 +42,10 @@ pub struct OverlayData {
     pub rtt_ms: Option<f64>,
     /// The element that decodes.
     pub decoder: String,
+    /// How the video comes, as `RTSP over TCP`.
+    pub transport: String,
+    /// What is odd about that.
+    pub notes: Vec<String>,
     /// Stage and its delay in milliseconds, in the order from camera to glass.
     pub latency: Vec<(String, f64)>,
 }
@@ -267,6 +273,12 @@ fn rows(data: &OverlayData) -> Vec<(&'static str, String)> {
     if !data.address.is_empty() {
         rows.push(("Server", data.address.clone()));
     }
+    if !data.transport.is_empty() {
+        rows.push(("By", data.transport.clone()));
+    }
+    for note in &data.notes {
+        rows.extend(wrapped(&known(note), NOTE_WIDTH).into_iter().map(|line| ("", line)));
+    }
     let fps = data.fps.map(|fps| format!("{fps:.1} fps"));
     let video: Vec<_> = data.resolution.map(|size| size.to_string()).into_iter().chain(fps).collect();
     if !video.is_empty() {
@@ -409,6 +421,8 @@ mod tests {
             loss: Some(0.0012),
             rtt_ms: Some(1.25),
             decoder: "avdec_h264".into(),
+            transport: "RTP".into(),
+            notes: vec!["WebRTC failed: no media path to it was found".into()],
             latency: vec![("network".into(), 2.0), ("decode".into(), 6.0)],
         }
     }
@@ -417,6 +431,9 @@ mod tests {
     fn the_lines_say_what_is_known() {
         let expected = [
             ("Server", "192.168.2.2:8080"),
+            ("By", "RTP"),
+            ("", "WebRTC failed: no media path to it"),
+            ("", "was found"),
             ("Video", "1920x1080  30.0 fps"),
             ("Bitrate", "14.8 Mbit/s"),
             ("Loss", "0.12 %"),

@@ -13,9 +13,25 @@ const DEAF_AFTER: Duration = Duration::from_secs(3);
 /// through may have that long from one keyframe to the next.
 const BLIND_AFTER: Duration = Duration::from_secs(30);
 
+/// Where the packets of a session come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Supply {
+    /// A connection that checks its own path and says when there is none any more: WebRTC.
+    Connection,
+    /// A server that can be asked, or found again at another address.
+    Stream,
+    /// A destination that somebody sends to, or will: a new session would listen at the same.
+    Destination,
+}
+
 /// What is known of a session.
 #[derive(Clone, Debug)]
 pub struct Session {
+    pub supply: Supply,
+    /// What to say while no packets come.
+    pub silence: String,
+    /// The sender said that it ends.
+    pub goodbye: bool,
     /// When the last packet came, or the session connected.
     pub last_packet: Instant,
     /// When the last picture was decoded, or the session connected.
@@ -57,9 +73,31 @@ pub enum Advice {
     Leave(String),
 }
 
+impl Session {
+    /// One that has just connected.
+    pub fn begin(supply: Supply, now: Instant) -> Self {
+        Self {
+            supply,
+            silence: String::new(),
+            goodbye: false,
+            last_packet: now,
+            last_picture: now,
+            had_picture: false,
+            ended: None,
+            last_probe: None,
+        }
+    }
+}
+
 pub fn advise(now: Instant, session: &Session) -> Advice {
     if let Some(reason) = &session.ended {
         return Advice::Leave(reason.clone());
+    }
+    if session.goodbye {
+        return match session.supply {
+            Supply::Destination => Advice::Wait { reason: session.silence.clone(), probe: false },
+            Supply::Connection | Supply::Stream => Advice::Leave(session.silence.clone()),
+        };
     }
     let silent = now.saturating_duration_since(session.last_packet);
     let blind = now.saturating_duration_since(session.last_picture);
@@ -76,19 +114,20 @@ pub fn advise(now: Instant, session: &Session) -> Advice {
 }
 
 fn without_packets(now: Instant, session: &Session, silent: Duration) -> Advice {
+    if session.supply == Supply::Destination {
+        return Advice::Wait { reason: session.silence.clone(), probe: false };
+    }
     // What was said before the silence began is of no use now.
     let Some((at, probe)) = session.last_probe.as_ref().filter(|(at, _)| *at > session.last_packet) else {
-        return Advice::Wait { reason: "no video packets arrive".to_owned(), probe: true };
+        return Advice::Wait { reason: session.silence.clone(), probe: true };
     };
     let reason = match probe {
         Probe::Unknown => return Advice::Leave("the server has ended this session".to_owned()),
         Probe::Refused => return Advice::Leave("the server has stopped".to_owned()),
         Probe::Serving { state: StreamState::Running, .. } | Probe::NoStatistics if silent > DEAF_AFTER => {
-            return Advice::Leave(format!("no video packets for {} s", silent.as_secs()));
+            return Advice::Leave(format!("{} for {} s", session.silence, silent.as_secs()));
         }
-        Probe::Serving { state: StreamState::Running, .. } | Probe::NoStatistics => {
-            "no video packets arrive".to_owned()
-        }
+        Probe::Serving { state: StreamState::Running, .. } | Probe::NoStatistics => session.silence.clone(),
         Probe::Serving { reason, .. } => {
             format!("the server has no picture: {}", reason.as_deref().unwrap_or("no reason given"))
         }
@@ -97,6 +136,9 @@ fn without_packets(now: Instant, session: &Session, silent: Duration) -> Advice 
             return Advice::Leave(format!("no keyframe for {} s", silent.as_secs()));
         }
         Probe::AwaitsKeyframe => "waiting for a keyframe".to_owned(),
+        Probe::Silent if session.supply == Supply::Stream && silent > DEAF_AFTER => {
+            return Advice::Leave("the server does not answer".to_owned());
+        }
         // ICE ends the session when this lasts; until then the link may come back.
         Probe::Silent => "the server does not answer".to_owned(),
     };
@@ -113,11 +155,10 @@ mod tests {
 
     fn session(start: Instant, probe: Option<(u64, Probe)>) -> Session {
         Session {
-            last_packet: start,
-            last_picture: start,
+            silence: "no video packets arrive".to_owned(),
             had_picture: true,
-            ended: None,
             last_probe: probe.map(|(ms, p)| (at(start, ms), p)),
+            ..Session::begin(Supply::Connection, start)
         }
     }
 
@@ -198,5 +239,30 @@ mod tests {
         let blind = |ms| Session { last_packet: at(start, ms), ..session(start, None) };
         waits(advise(at(start, 1_500), &blind(1_490)), "keyframe", false);
         assert!(matches!(advise(at(start, 30_000), &blind(29_990)), Advice::Leave(_)));
+    }
+
+    #[test]
+    fn a_destination_is_listened_at_for_ever() {
+        let start = Instant::now();
+        let listening = Session { supply: Supply::Destination, ..session(start, None) };
+        waits(advise(at(start, 1_000), &listening), "no video packets", false);
+        waits(advise(at(start, 3_600_000), &listening), "no video packets", false);
+        let left = Session { goodbye: true, silence: "goodbye".to_owned(), ..listening };
+        waits(advise(at(start, 10), &left), "goodbye", false);
+    }
+
+    #[test]
+    fn a_stream_whose_server_does_not_answer_is_looked_for_again() {
+        let start = Instant::now();
+        let stream = |probe| Session { supply: Supply::Stream, ..session(start, probe) };
+        waits(advise(at(start, 1_000), &stream(None)), "no video packets", true);
+        waits(advise(at(start, 2_500), &stream(Some((2_000, Probe::Silent)))), "does not answer", false);
+        for probe in [Probe::Silent, Probe::NoStatistics] {
+            assert!(matches!(advise(at(start, 3_001), &stream(Some((3_000, probe)))), Advice::Leave(_)));
+        }
+        let no_camera = Probe::Serving { state: StreamState::Restarting, reason: Some("no camera".to_owned()) };
+        waits(advise(at(start, 9_000), &stream(Some((8_500, no_camera)))), "no camera", false);
+        let left = Session { goodbye: true, ..stream(None) };
+        assert!(matches!(advise(at(start, 10), &left), Advice::Leave(_)));
     }
 }

@@ -26,6 +26,10 @@ pub struct Report {
     pub server_id: String,
     pub server_name: String,
     pub server: String,
+    /// `webrtc`, `rtp` or `rtsp`.
+    pub transport: String,
+    /// Why it is not by a better transport.
+    pub fallback_reason: Option<String>,
     pub state: String,
     pub decoder: String,
     pub width: u32,

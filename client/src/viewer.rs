@@ -7,6 +7,7 @@ use rov_common::units::Resolution;
 
 use crate::decode::{DecodeStats, Decoder, Picture};
 use crate::mailbox::Mailbox;
+use crate::receive::Transport;
 use crate::stats::Report;
 
 /// What the viewer is doing, for the window and the log.
@@ -54,6 +55,10 @@ pub struct Reception {
     /// From capture to encoded, as the server says.
     pub encode: Option<Duration>,
     pub decode: DecodeStats,
+    /// How it comes, as `RTSP over TCP`.
+    pub transport: String,
+    /// What is odd about that; empty: nothing.
+    pub note: String,
 }
 
 pub struct Viewer {
@@ -65,6 +70,9 @@ struct State {
     phase: Phase,
     phase_since: Instant,
     server: Server,
+    transport: Option<Transport>,
+    /// Why it is not by a better transport; empty when it is by the best.
+    fallback: String,
     reception: Reception,
     /// Of former sessions.
     before: Counters,
@@ -85,13 +93,15 @@ struct Counters {
 }
 
 impl Counters {
-    fn plus(self, stats: &DecodeStats) -> Self {
+    /// Nobody is asked for keyframes by RTP, although the decoder would like it.
+    fn plus(self, stats: &DecodeStats, transport: Option<Transport>) -> Self {
+        let asked = if transport == Some(Transport::Rtp) { 0 } else { stats.keyframe_requests };
         Self {
             packets: self.packets + stats.packets,
             lost: self.lost + stats.lost,
             decoded: self.decoded + stats.frames_decoded,
             skipped: self.skipped + stats.frames_skipped,
-            keyframe_requests: self.keyframe_requests + stats.keyframe_requests,
+            keyframe_requests: self.keyframe_requests + asked,
         }
     }
 }
@@ -104,6 +114,8 @@ impl Viewer {
                 phase: Phase::Searching(String::new()),
                 phase_since: Instant::now(),
                 server: Server::default(),
+                transport: None,
+                fallback: String::new(),
                 reception: Reception::default(),
                 before: Counters::default(),
                 sessions: 0,
@@ -166,9 +178,24 @@ impl Viewer {
         self.lock().server = server;
     }
 
+    /// By what the server is tried or watched, and why not by something better, if so.
+    pub fn set_transport(&self, transport: Transport, fallback: String) {
+        let mut state = self.lock();
+        (state.transport, state.fallback) = (Some(transport), fallback);
+    }
+
+    /// Why the video does not come by a better transport; empty when it does.
+    pub fn fallback(&self) -> String {
+        self.lock().fallback.clone()
+    }
+
     /// A session connected.
     pub fn session_started(&self) {
-        self.lock().sessions += 1;
+        let mut state = self.lock();
+        state.sessions += 1;
+        if let Some(transport) = state.transport.filter(|_| !state.fallback.is_empty()) {
+            tracing::warn!("{transport}, because {}", state.fallback);
+        }
     }
 
     /// The decoder of a session that begins.
@@ -189,7 +216,7 @@ impl Viewer {
         let mut state = self.lock();
         let decoder = state.decoder.take();
         if let Some(decoder) = &decoder {
-            state.before = state.before.plus(&decoder.stats());
+            state.before = state.before.plus(&decoder.stats(), state.transport);
         }
         state.reception = Reception::default();
         drop(state);
@@ -210,12 +237,14 @@ impl Viewer {
     pub fn report(&self, report: &mut Report) {
         let state = self.lock();
         let total = match &state.decoder {
-            Some(decoder) => state.before.plus(&decoder.stats()),
+            Some(decoder) => state.before.plus(&decoder.stats(), state.transport),
             None => state.before,
         };
         report.server_id = state.server.id.clone();
         report.server_name = state.server.name.clone();
         report.server = state.server.address.clone();
+        report.transport = state.transport.map(|transport| transport.name().to_owned()).unwrap_or_default();
+        report.fallback_reason = (!state.fallback.is_empty()).then(|| state.fallback.clone());
         report.state = state.phase.name().to_owned();
         report.decoder = state.reception.decode.decoder.clone();
         report.frames_decoded = total.decoded;

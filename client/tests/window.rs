@@ -117,8 +117,10 @@ fn stats() -> OverlayData {
         loss: Some(0.0),
         rtt_ms: Some(0.8),
         decoder: "avdec_h264".into(),
+        transport: "WebRTC".into(),
         // The stages that a client knows of by itself.
         latency: [("receive", 1.9), ("decode", 5.2), ("show", 2.4)].map(|(stage, ms)| (stage.to_owned(), ms)).into(),
+        notes: Vec::new(),
     }
 }
 

@@ -1,71 +1,84 @@
 //! An RTSP camera: gst-rtsp-server in this process, on loopback.
 
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use gstreamer as gst;
 use gstreamer::glib;
 use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::gst_rtsp::{RTSPAuthMethod, RTSPLowerTrans};
 use gstreamer_rtsp_server::prelude::*;
+use rov_common::stamp::Stamp;
 use rov_common::sync::lock;
 
-/// The access units that a camera has sent, in Annex B form.
-type Sent = Arc<Mutex<Vec<Vec<u8>>>>;
+/// What a camera is like; by default one for everybody, by UDP and TCP, at a port that the system chose.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Settings<'a> {
+    /// 0: one that the system chose.
+    pub port: u16,
+    pub tcp_only: bool,
+    /// User and password, and whether they go by digest.
+    pub user: Option<(&'a str, &'a str, bool)>,
+}
 
 pub struct Camera {
     context: glib::MainContext,
     main_loop: glib::MainLoop,
     server: rtsp::RTSPServer,
-    /// The element named `tap`, of the media that is served now.
-    tap: Arc<Mutex<Option<gst::Element>>>,
-    sent: Sent,
     thread: Option<std::thread::JoinHandle<()>>,
+    seen: Seen,
     /// As `rtsp://127.0.0.1:PORT/cam`.
     pub url: String,
     pub port: u16,
 }
 
+/// What the media and the test share.
+#[derive(Clone, Default)]
+struct Seen {
+    frozen: Arc<AtomicBool>,
+    /// The element named `tap`, of the media that is served now.
+    tap: Arc<Mutex<Option<gst::Element>>>,
+    /// The access units that have passed it, in Annex B form.
+    sent: Arc<Mutex<Vec<Vec<u8>>>>,
+}
+
 impl Camera {
     /// `launch` is a bin that ends in a payloader named `pay0`, as `( videotestsrc ! x264enc ! rtph264pay name=pay0 )`.
-    /// All clients share one. At a port that the system chose.
+    /// All clients share one. The pictures behind an element named `mark`, in I420, get the mark with the time.
     pub fn start(launch: &str) -> Self {
-        Self::start_at(0, launch, None)
+        Self::with(launch, Settings::default())
     }
 
-    /// As [`Self::start`], at a port of before, or for those alone who give this user and password.
-    pub fn start_at(port: u16, launch: &str, access: Option<(&str, &str)>) -> Self {
-        Self::serve(port, launch, |server, factory| {
-            let Some((user, password)) = access else { return };
-            let auth = rtsp::RTSPAuth::new();
-            auth.set_supported_methods(RTSPAuthMethod::Digest);
-            let token = rtsp::RTSPToken::builder().field("media.factory.role", "viewer").build();
-            auth.add_digest(user, password, &token);
-            let allowed = gst::Structure::builder("viewer")
-                .field("media.factory.access", true)
-                .field("media.factory.construct", true)
-                .build();
-            factory.add_role_from_structure(&allowed);
-            server.set_auth(Some(&auth));
-        })
-    }
-
-    /// As [`Self::start`], for those alone who take the media by TCP.
-    pub fn by_tcp(launch: &str) -> Self {
-        Self::serve(0, launch, |_, factory| factory.set_protocols(RTSPLowerTrans::TCP))
-    }
-
-    fn serve(port: u16, launch: &str, set_up: impl FnOnce(&rtsp::RTSPServer, &rtsp::RTSPMediaFactory)) -> Self {
+    /// As [`Self::start`], with `settings`.
+    pub fn with(launch: &str, settings: Settings<'_>) -> Self {
         gst::init().expect("GStreamer");
         let context = glib::MainContext::new();
         let server = rtsp::RTSPServer::new();
         server.set_address("127.0.0.1");
-        server.set_service(&port.to_string());
+        server.set_service(&settings.port.to_string());
         let factory = rtsp::RTSPMediaFactory::new();
         factory.set_launch(launch);
         factory.set_shared(true);
-        let (tap, sent) = (Arc::default(), Sent::default());
-        listen_in(&factory, &tap, &sent);
-        set_up(&server, &factory);
+        let seen = Seen::default();
+        let watched = seen.clone();
+        factory.connect_media_configure(move |_, media| {
+            let bin = media.element().downcast::<gst::Bin>().expect("a bin");
+            let source_pad = |name| bin.by_name(name).and_then(|element| element.static_pad("src"));
+            if let Some(pad) = source_pad("mark") {
+                mark(&pad, Arc::clone(&watched.frozen));
+            }
+            if let Some(pad) = source_pad("tap") {
+                listen_in(&pad, Arc::clone(&watched.sent));
+                *lock(&watched.tap) = bin.by_name("tap");
+            }
+        });
+        if settings.tcp_only {
+            factory.set_protocols(RTSPLowerTrans::TCP);
+        }
+        if let Some(user) = settings.user {
+            protect(&server, &factory, user);
+        }
         server.mount_points().expect("mount points").add_factory("/cam", factory);
         let main_loop = glib::MainLoop::new(Some(&context), false);
         server.attach(Some(&context)).expect("a port");
@@ -73,39 +86,69 @@ impl Camera {
         let url = format!("rtsp://127.0.0.1:{port}/cam");
         let (run, owned) = (main_loop.clone(), context.clone());
         let thread = std::thread::spawn(move || {
-            let served = owned.with_thread_default(|| run.run());
-            served.expect("the context belongs to this thread");
+            owned.with_thread_default(|| run.run()).expect("the context belongs to this thread");
         });
-        Self { context, main_loop, server, tap, sent, thread: Some(thread), url, port }
+        Self { context, main_loop, server, thread: Some(thread), seen, url, port }
     }
-}
 
-impl Camera {
-    /// Sends nothing any more, or sends again, with every connection kept. `launch` must have a `valve name=tap`.
+    /// Gives no pictures any more, although it is there: one with an element named `mark`.
+    pub fn freeze(&self, frozen: bool) {
+        self.seen.frozen.store(frozen, Ordering::Relaxed);
+    }
+
+    /// Sends nothing any more, or sends again, with every connection kept: one with a `valve name=tap`.
     pub fn mute(&self, mute: bool) {
-        lock(&self.tap).as_ref().expect("a client that plays, and an element named tap").set_property("drop", mute);
+        let tap = lock(&self.seen.tap);
+        tap.as_ref().expect("a client that plays, and an element named tap").set_property("drop", mute);
     }
 
     /// What has passed the element named `tap`.
     pub fn sent(&self) -> Vec<Vec<u8>> {
-        lock(&self.sent).clone()
+        lock(&self.seen.sent).clone()
     }
 }
 
-fn listen_in(factory: &rtsp::RTSPMediaFactory, tap: &Arc<Mutex<Option<gst::Element>>>, sent: &Sent) {
-    let (tap, sent) = (Arc::clone(tap), Arc::clone(sent));
-    factory.connect_media_configure(move |_, media| {
-        let bin = media.element().downcast::<gst::Bin>().expect("a bin");
-        let Some(element) = bin.by_name("tap") else { return };
-        let sent = Arc::clone(&sent);
-        element.static_pad("src").expect("a pad").add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-            if let Some(map) = info.buffer().and_then(|buffer| buffer.map_readable().ok()) {
-                lock(&sent).push(map.to_vec());
-            }
-            gst::PadProbeReturn::Ok
-        });
-        *lock(&tap) = Some(element);
+/// Draws number and time into each picture, as rov-server does.
+fn mark(pad: &gst::Pad, frozen: Arc<AtomicBool>) {
+    let frame = AtomicU32::new(0);
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        if frozen.load(Ordering::Relaxed) {
+            return gst::PadProbeReturn::Drop;
+        }
+        let caps = pad.current_caps().expect("caps before pictures");
+        let size = |field| caps.structure(0).and_then(|s| s.get::<i32>(field).ok()).expect("a size") as usize;
+        let (width, height) = (size("width"), size("height"));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
+        let stamp = Stamp { frame: frame.fetch_add(1, Ordering::Relaxed), time_us: now.as_micros() as u64 };
+        let mut picture = info.buffer_mut().expect("a picture").make_mut().map_writable().expect("memory");
+        assert!(stamp.draw(&mut picture, width.next_multiple_of(4), width, height), "the picture is too small");
+        gst::PadProbeReturn::Ok
     });
+}
+
+fn listen_in(pad: &gst::Pad, sent: Arc<Mutex<Vec<Vec<u8>>>>) {
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(map) = info.buffer().and_then(|buffer| buffer.map_readable().ok()) {
+            lock(&sent).push(map.to_vec());
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// Lets only this user in.
+fn protect(server: &rtsp::RTSPServer, factory: &rtsp::RTSPMediaFactory, (user, password, digest): (&str, &str, bool)) {
+    let role =
+        gst::Structure::builder("user").field("media.factory.access", true).field("media.factory.construct", true);
+    factory.add_role_from_structure(&role.build());
+    let token = rtsp::RTSPToken::builder().field("media.factory.role", "user").build();
+    let auth = rtsp::RTSPAuth::new();
+    if digest {
+        auth.set_supported_methods(RTSPAuthMethod::Digest);
+        auth.add_digest(user, password, &token);
+    } else {
+        auth.add_basic(&rtsp::RTSPAuth::make_basic(user, password), &token);
+    }
+    server.set_auth(Some(&auth));
 }
 
 impl Drop for Camera {
@@ -114,7 +157,11 @@ impl Drop for Camera {
         // From within, as a loop that has not begun would not hear it.
         let (main_loop, server) = (self.main_loop.clone(), self.server.clone());
         self.context.invoke(move || {
-            server.client_filter(Some(&mut |_, _| rtsp::RTSPFilterResult::Remove));
+            // Those that play would go on without the server.
+            server.client_filter(Some(&mut |_, client| {
+                client.close();
+                rtsp::RTSPFilterResult::Remove
+            }));
             main_loop.quit();
         });
         if let Some(thread) = self.thread.take() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use clap::Parser;
 use rov_client::cli::Cli;
 use rov_client::decode::{Picture, read_stamp};
-use rov_client::session::{self, Fatal};
+use rov_client::session::{self, SessionError};
 use rov_client::stats::Report;
 use rov_client::viewer::{Phase, Viewer};
 use rov_common::api::Stats;
@@ -39,7 +39,7 @@ pub struct Watcher {
     viewer: Arc<Viewer>,
     shots: Arc<Mutex<Vec<Shot>>>,
     stop: CancellationToken,
-    session: Option<JoinHandle<Result<(), Fatal>>>,
+    session: Option<JoinHandle<Result<(), SessionError>>>,
     pump: Option<std::thread::JoinHandle<()>>,
 }
 
@@ -84,6 +84,11 @@ impl Watcher {
 
     pub fn phase(&self) -> Phase {
         self.viewer.phase()
+    }
+
+    /// How the video comes, as the overlay says it.
+    pub fn transport(&self) -> String {
+        self.viewer.reception().transport
     }
 
     /// Waits until `count` pictures were shown in all.

@@ -9,7 +9,7 @@ use rov_common::api::StreamState;
 use rov_common::codec::{self, Codec, NalKind};
 use rov_common::sync::lock;
 use rov_common::units::Resolution;
-use rov_tests::camera::Camera;
+use rov_tests::camera::{Camera, Settings};
 use rov_tests::programs::Server;
 use rov_tests::wait::{self, until, until_true};
 use rov_tests::watcher::Watcher;
@@ -96,7 +96,7 @@ fn a_cameras_picture_goes_out_untouched() {
 
 #[test]
 fn a_camera_that_has_no_udp_is_taken_by_tcp() {
-    let camera = Camera::by_tcp(&with_tap());
+    let camera = Camera::with(&with_tap(), Settings { tcp_only: true, ..Settings::default() });
     let server = Server::start(&["--source", "rtsp", "--url", &camera.url]);
     server.wait_until_running();
     assert_eq!(server.stats().streams[0].restarts, 0);
@@ -116,7 +116,7 @@ fn a_camera_that_restarts_comes_back_to_the_same_session_and_its_sound_is_left_o
     let reason = wait_for_reason(&server, "");
     println!("{reason}");
     wait_for_reason(&server, "onnect");
-    let camera = Camera::start_at(port, &with_sound(), None);
+    let camera = Camera::with(&with_sound(), Settings { port, ..Settings::default() });
     server.wait_until_running();
     watcher.wait_for_shots(watcher.shown() + 30);
     assert_eq!(watcher.report().sessions, 1, "the viewer stayed connected");
@@ -140,7 +140,7 @@ fn a_camera_that_stops_sending_is_started_again_until_it_sends() {
 
 #[test]
 fn a_wrong_path_and_a_wrong_password_are_said_and_no_password_is_shown() {
-    let camera = Camera::start_at(0, &with_tap(), Some(("pilot", "d#ep")));
+    let camera = Camera::with(&with_tap(), Settings { user: Some(("pilot", "d#ep", true)), ..Settings::default() });
     let with = |access: &str, path: &str| format!("rtsp://{access}127.0.0.1:{}{path}", camera.port);
 
     let none = Server::start(&["--source", "rtsp", "--url", &with("", "/cam")]);
@@ -182,6 +182,6 @@ fn a_camera_with_b_frames_is_refused_until_it_is_set_up_otherwise() {
     let reason = wait_for_reason(&server, "B-frames");
     assert!(reason.contains("set up the camera otherwise"), "{reason}");
     drop(camera);
-    let _camera = Camera::start_at(port, &with_tap(), None);
+    let _camera = Camera::with(&with_tap(), Settings { port, ..Settings::default() });
     server.wait_until_running();
 }

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rov_tests::browser::Browser;
-use rov_tests::camera::Camera;
+use rov_tests::camera::{Camera, Settings};
 use rov_tests::media::Clip;
 use rov_tests::process::program;
 use rov_tests::programs::Server;
@@ -122,7 +122,7 @@ fn a_camera_that_restarts_in_another_size_has_snapshots_in_it() {
     assert_eq!(size().0, 320);
     drop(camera);
     until_true("the camera is missed", wait::SOON, || server.health().0 == 503);
-    let _camera = Camera::start_at(port, &launch(480), None);
+    let _camera = Camera::with(&launch(480), Settings { port, ..Settings::default() });
     server.wait_until_running();
     assert_eq!(size().0, 480);
 }

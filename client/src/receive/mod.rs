@@ -1,3 +1,250 @@
-//! The ways in: each gives whole RTP packets of one H.264 or H.265 stream.
+//! The ways in: each gives whole RTP packets of one H.264 or H.265 stream, and says what it knows of itself.
 
+mod header;
+pub mod rtp;
+pub mod rtsp;
 pub mod webrtc;
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rov_common::codec::Codec;
+use thiserror::Error;
+use tokio::sync::mpsc;
+use url::Url;
+
+use crate::whep::WhepError;
+
+/// The payload type of the packets that are handed on, whichever they came with.
+pub const PAYLOAD_TYPE: u8 = 96;
+/// Long enough for a retransmission, and for a second one when that is lost.
+const RETRANSMISSION_WAIT: Duration = Duration::from_millis(100);
+/// Where nothing is sent again, only packets that overtook each other are worth waiting for. On a LAN that is a matter of
+/// a millisecond, on Wi-Fi of some; what comes later is lost, and waiting for it would only delay the next keyframe.
+const REORDER_WAIT: Duration = Duration::from_millis(20);
+
+/// How the video comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    WebRtc,
+    Rtp,
+    Rtsp,
+}
+
+impl Transport {
+    /// As in the announcement and in `--transport`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::WebRtc => "webrtc",
+            Self::Rtp => "rtp",
+            Self::Rtsp => "rtsp",
+        }
+    }
+
+    /// The longest wait for a packet that is missing, if the user chose none.
+    pub fn default_latency(self) -> Duration {
+        match self {
+            Self::WebRtc => RETRANSMISSION_WAIT,
+            Self::Rtp | Self::Rtsp => REORDER_WAIT,
+        }
+    }
+
+    /// What of that wait the decoder's jitter buffer does. RTSP has one of its own, which has done all the waiting.
+    pub fn decoder_latency(self, chosen: Option<Duration>) -> Duration {
+        match self {
+            Self::WebRtc | Self::Rtp => chosen.unwrap_or(self.default_latency()),
+            Self::Rtsp => Duration::ZERO,
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::WebRtc => "WebRTC",
+            Self::Rtp => "RTP",
+            Self::Rtsp => "RTSP",
+        })
+    }
+}
+
+/// How a server can be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// This WHEP endpoint.
+    WebRtc(Url),
+    Rtp(rtp::Source),
+    Rtsp(rtsp::Camera),
+}
+
+impl Way {
+    pub fn transport(&self) -> Transport {
+        match self {
+            Self::WebRtc(_) => Transport::WebRtc,
+            Self::Rtp(_) => Transport::Rtp,
+            Self::Rtsp(_) => Transport::Rtsp,
+        }
+    }
+
+    /// Host and port, for people.
+    pub fn address(&self) -> String {
+        let url = match self {
+            Self::WebRtc(url) => url,
+            Self::Rtsp(camera) => camera.url(),
+            Self::Rtp(source) => return source.destination(),
+        };
+        let host = url.host_str().unwrap_or_default();
+        let default = if url.scheme() == "rtsp" { Some(rtsp::DEFAULT_PORT) } else { None };
+        match url.port_or_known_default().or(default) {
+            Some(port) => format!("{host}:{port}"),
+            None => host.to_owned(),
+        }
+    }
+}
+
+/// What the ways need to know.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub stun: Option<String>,
+    /// The longest wait for a packet that is missing; none: as the transport does.
+    pub latency: Option<Duration>,
+    /// Network interfaces to receive multicast on; empty: those that suit.
+    pub interfaces: Vec<String>,
+    /// RTP is no way in unless a packet comes within this time; none: it is listened for without end.
+    pub first_packet: Option<Duration>,
+}
+
+#[derive(Debug, Error)]
+pub enum ConnectError {
+    #[error(transparent)]
+    Whep(#[from] WhepError),
+    #[error("cannot reach {host}: {source}")]
+    NoRoute { host: String, source: io::Error },
+    #[error("WebRTC: {0}")]
+    WebRtc(#[from] ::webrtc::error::Error),
+    #[error("{host} answered by HTTP, but no media path to it was found within 5 s: is UDP blocked by a firewall?")]
+    NoPath { host: String },
+    #[error("{0}")]
+    Rtp(String),
+    #[error(transparent)]
+    Rtsp(#[from] rtsp::RtspError),
+}
+
+impl ConnectError {
+    /// Trying again cannot help.
+    pub fn is_final(&self) -> bool {
+        matches!(self, Self::Rtsp(error) if error.is_final())
+    }
+}
+
+/// Gets every RTP packet, whole, with its arrival time and payload type [`PAYLOAD_TYPE`]; it must not block.
+pub type OnPacket = Arc<dyn Fn(Bytes, Instant) + Send + Sync>;
+
+/// Hears which codec comes, before its packets do.
+pub type OnCodec = Arc<dyn Fn(Codec) + Send + Sync>;
+
+/// What a way knows of itself while it is open.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LinkState {
+    /// For the overlay, as `RTSP over TCP`.
+    pub transport: String,
+    /// What is odd, for the overlay; empty: nothing.
+    pub note: String,
+    /// What to say when no packets come.
+    pub silence: String,
+    /// The sender said that it ends.
+    pub goodbye: bool,
+}
+
+/// A way in that is open. End it by [`Link::close`].
+pub enum Link {
+    WebRtc(Box<webrtc::Connection>),
+    Rtp(rtp::Receiver),
+    Rtsp(rtsp::Player),
+}
+
+impl Link {
+    /// Opens `way`. For each message in `keyframe_wanted` the sender is asked for a keyframe where it can be asked.
+    pub async fn open(
+        way: &Way,
+        options: &Options,
+        keyframe_wanted: mpsc::Receiver<()>,
+        on_codec: OnCodec,
+        on_packet: OnPacket,
+    ) -> Result<Self, ConnectError> {
+        let latency = options.latency.unwrap_or(way.transport().default_latency());
+        Ok(match way {
+            Way::WebRtc(url) => {
+                let on_packet = move |packet, at| on_packet(packet, at);
+                let (url, stun) = (url.clone(), options.stun.as_deref());
+                let open = webrtc::Connection::open(
+                    url,
+                    stun,
+                    latency,
+                    keyframe_wanted,
+                    move |codec| on_codec(codec),
+                    on_packet,
+                );
+                Self::WebRtc(Box::new(open.await?))
+            }
+            Way::Rtp(source) => {
+                on_codec(source.codec);
+                let open = rtp::Receiver::open(source, &options.interfaces, options.first_packet, on_packet);
+                Self::Rtp(open.await?)
+            }
+            Way::Rtsp(camera) => {
+                Self::Rtsp(rtsp::Player::open(camera, latency, keyframe_wanted, on_codec, on_packet).await?)
+            }
+        })
+    }
+
+    pub fn state(&self) -> LinkState {
+        match self {
+            Self::WebRtc(_) => LinkState {
+                transport: Transport::WebRtc.to_string(),
+                silence: "no video packets arrive".to_owned(),
+                ..LinkState::default()
+            },
+            Self::Rtp(receiver) => receiver.state(),
+            Self::Rtsp(player) => player.state(),
+        }
+    }
+
+    /// Waits for its end, and gives the reason. Safe to cancel.
+    pub async fn ended(&self) -> String {
+        match self {
+            Self::WebRtc(connection) => connection.ended().await,
+            // Whoever listens to a destination is never told.
+            Self::Rtp(_) => std::future::pending().await,
+            Self::Rtsp(player) => player.ended().await,
+        }
+    }
+
+    /// The server's name for this viewer, when it gave one.
+    pub fn viewer_id(&self) -> Option<&str> {
+        match self {
+            Self::WebRtc(connection) => connection.viewer_id(),
+            Self::Rtp(_) | Self::Rtsp(_) => None,
+        }
+    }
+
+    /// The round trip, where it is measured.
+    pub async fn rtt(&self) -> Option<Duration> {
+        match self {
+            Self::WebRtc(connection) => connection.rtt().await,
+            Self::Rtp(_) | Self::Rtsp(_) => None,
+        }
+    }
+
+    /// Ends it and tells the server.
+    pub async fn close(self) {
+        match self {
+            Self::WebRtc(connection) => connection.close().await,
+            Self::Rtp(receiver) => receiver.close().await,
+            Self::Rtsp(player) => player.close().await,
+        }
+    }
+}

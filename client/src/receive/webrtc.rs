@@ -22,7 +22,6 @@ use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
 use rtc::shared::marshal::Marshal;
 use rtc::statistics::StatsSelector;
 use socket2::SockRef;
-use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use url::Url;
 use webrtc::media_stream::track_remote::{TrackRemote, TrackRemoteEvent};
@@ -33,10 +32,8 @@ use webrtc::runtime::{
     AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, Runtime, TokioRuntime,
 };
 
-use crate::whep::{self, Answer, WhepError};
-
-/// The payload type of the packets that are handed on, whichever was negotiated.
-pub const PAYLOAD_TYPE: u8 = 96;
+use super::{ConnectError, PAYLOAD_TYPE};
+use crate::whep::{self, Answer};
 
 /// Every profile that decoders take; H.264 matching compares profile and packetisation mode, not the level
 /// (RFC 6184 section 8.2.2).
@@ -48,6 +45,8 @@ const NACK_INTERVAL: Duration = Duration::from_millis(5);
 
 const GATHER_TIMEOUT: Duration = Duration::from_secs(3);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The server's goodbye is looked for so often.
+const GOODBYE_INTERVAL: Duration = Duration::from_millis(100);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const ICE_DISCONNECTED: Duration = Duration::from_secs(2);
 const ICE_FAILED: Duration = Duration::from_secs(2);
@@ -57,21 +56,9 @@ const ICE_KEEPALIVE: Duration = Duration::from_millis(500);
 const ICE_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 const ICE_CHECKS: u16 = 150;
 
-#[derive(Debug, Error)]
-pub enum ConnectError {
-    #[error(transparent)]
-    Whep(#[from] WhepError),
-    #[error("cannot reach {host}: {source}")]
-    NoRoute { host: String, source: io::Error },
-    #[error("WebRTC: {0}")]
-    WebRtc(#[from] webrtc::error::Error),
-    #[error("{host} answered by HTTP, but no media path to it was found within 5 s: is UDP blocked by a firewall?")]
-    NoPath { host: String },
-}
-
 /// What a connection is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Link {
+enum State {
     Connecting,
     Connected,
     /// The connection was closed, or ICE found no path any more.
@@ -82,7 +69,7 @@ pub enum Link {
 pub struct Connection {
     pc: Arc<dyn PeerConnection>,
     answer: Answer,
-    link: watch::Receiver<Link>,
+    link: watch::Receiver<State>,
 }
 
 impl Connection {
@@ -100,7 +87,7 @@ impl Connection {
     ) -> Result<Self, ConnectError> {
         let host = url.host_str().unwrap_or_default().to_owned();
         let local = local_address(&url).await.map_err(|source| ConnectError::NoRoute { host: host.clone(), source })?;
-        let (link_tx, mut link) = watch::channel(Link::Connecting);
+        let (link_tx, mut link) = watch::channel(State::Connecting);
         let (gathered_tx, mut gathered) = watch::channel(false);
         let handler = Handler {
             link: link_tx,
@@ -117,8 +104,8 @@ impl Connection {
                 return Err(error);
             }
         };
-        let connected = tokio::time::timeout(CONNECT_TIMEOUT, link.wait_for(|l| *l != Link::Connecting)).await;
-        let connected = connected.is_ok_and(|state| state.is_ok_and(|link| *link == Link::Connected));
+        let connected = tokio::time::timeout(CONNECT_TIMEOUT, link.wait_for(|l| *l != State::Connecting)).await;
+        let connected = connected.is_ok_and(|state| state.is_ok_and(|state| *state == State::Connected));
         let connection = Self { pc, answer, link };
         if !connected {
             connection.close().await;
@@ -127,9 +114,20 @@ impl Connection {
         Ok(connection)
     }
 
-    /// What the connection does now, and every change of it.
-    pub fn link(&self) -> watch::Receiver<Link> {
-        self.link.clone()
+    /// Waits for its end, and gives the reason. Safe to cancel.
+    pub async fn ended(&self) -> String {
+        let mut link = self.link.clone();
+        loop {
+            if self.closed_by_server().await {
+                return "the server closed the connection".to_owned();
+            }
+            let end = |state: &State| matches!(state, State::Ended(_));
+            match tokio::time::timeout(GOODBYE_INTERVAL, link.wait_for(end)).await {
+                Ok(Ok(state)) if let State::Ended(reason) = *state => return reason.to_owned(),
+                Ok(_) => return "the connection was dropped".to_owned(),
+                Err(_) => {}
+            }
+        }
     }
 
     /// Whether the server said goodbye, by a DTLS close_notify. The crate does not report that as the end of the connection,
@@ -305,7 +303,7 @@ async fn local_address(url: &Url) -> io::Result<IpAddr> {
 }
 
 struct Handler {
-    link: watch::Sender<Link>,
+    link: watch::Sender<State>,
     gathered: watch::Sender<bool>,
     on_packet: Arc<dyn Fn(Bytes, Instant) + Send + Sync>,
     wanted: tokio::sync::Mutex<Option<mpsc::Receiver<()>>>,
@@ -322,14 +320,14 @@ impl PeerConnectionEventHandler for Handler {
     async fn on_connection_state_change(&self, state: RTCPeerConnectionState) {
         tracing::debug!(%state, "peer connection");
         let link = match state {
-            RTCPeerConnectionState::Connected => Link::Connected,
-            RTCPeerConnectionState::Closed => Link::Ended("the server closed the connection"),
-            RTCPeerConnectionState::Failed => Link::Ended("no path to the server any more"),
+            RTCPeerConnectionState::Connected => State::Connected,
+            RTCPeerConnectionState::Closed => State::Ended("the server closed the connection"),
+            RTCPeerConnectionState::Failed => State::Ended("no path to the server any more"),
             _ => return,
         };
         self.link.send_if_modified(|current| {
             // An end is final: the crate may report Closed after Failed.
-            let changed = !matches!(current, Link::Ended(_)) && *current != link;
+            let changed = !matches!(current, State::Ended(_)) && *current != link;
             if changed {
                 *current = link;
             }

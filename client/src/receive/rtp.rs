@@ -1,0 +1,394 @@
+//! Receiving plain RTP: from a multicast group, or at a UDP port that somebody sends to. Nobody can be asked for anything
+//! here, neither for a lost packet nor for a keyframe: the picture resumes at the next keyframe.
+//!
+//! Media comes at the port, RTCP at the port above; at the port above that come repair packets, if the sender makes some
+//! (RFC 8627), by which lost packets are rebuilt.
+
+mod senders;
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rov_common::codec::Codec;
+use rov_common::discovery::interfaces::{Interface, is_neighbour, suitable, target};
+use rov_common::fec;
+use rov_common::net::{self, grow_buffers};
+use rov_common::sync::lock;
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::net::UdpSocket;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use self::senders::{Origin, Senders, Verdict};
+use super::header::{self, Header};
+use super::{ConnectError, LinkState, OnPacket, PAYLOAD_TYPE, Transport};
+
+/// Where rov-server sends unless it is told otherwise.
+pub const DEFAULT_HOST: Ipv4Addr = Ipv4Addr::new(239, 255, 0, 1);
+pub const DEFAULT_PORT: u16 = 5004;
+/// The two ports above it are used as well.
+pub const HIGHEST_PORT: u16 = u16::MAX - 2;
+/// Interfaces are listed anew so often: a cable may be plugged in, or a USB adapter come back.
+const REJOIN_INTERVAL: Duration = Duration::from_secs(3);
+const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
+const LARGEST_DATAGRAM: usize = 65_536;
+
+/// A destination that RTP is sent to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// A multicast group; any other address stands for this machine.
+    pub host: Ipv4Addr,
+    pub port: u16,
+    /// Only packets of this machine are taken; none: those of the first that is heard.
+    pub from: Option<Ipv4Addr>,
+    /// The payload type of the video; none: any dynamic one.
+    pub payload_type: Option<u8>,
+    pub codec: Codec,
+}
+
+impl Source {
+    /// Address and port, for people.
+    pub fn destination(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+}
+
+/// Listens until it is dropped.
+pub struct Receiver {
+    shared: Arc<Shared>,
+    task: JoinHandle<()>,
+}
+
+struct Shared {
+    source: Source,
+    state: Mutex<State>,
+}
+
+struct State {
+    senders: Senders,
+    /// Names of the interfaces on which the group was joined.
+    joined: Vec<String>,
+    /// Why it could not be joined on one.
+    trouble: Option<String>,
+}
+
+impl Receiver {
+    /// Listens at `source`, for multicast on the interfaces of these names, else on the one that leads to the sender, or
+    /// on every suitable one. With `first_packet`, it is an error when none comes within that time.
+    pub async fn open(
+        source: &Source,
+        interfaces: &[String],
+        first_packet: Option<Duration>,
+        on_packet: OnPacket,
+    ) -> Result<Self, ConnectError> {
+        let bound = |port| {
+            let socket = bind(source.host, port).and_then(UdpSocket::from_std);
+            socket.map_err(|error| ConnectError::Rtp(cannot_bind(port, &error)))
+        };
+        let media = bound(source.port)?;
+        // Without RTCP the sender's goodbye is not heard, and nothing else is missing.
+        let control = bound(source.port + 1).inspect_err(|error| tracing::warn!("without RTCP: {error}")).ok();
+        let repair = bound(source.port + 2).inspect_err(|error| tracing::warn!("without repair packets: {error}")).ok();
+        let sockets = Sockets { media, control, repair };
+        let senders = Senders::new(source.from.map(IpAddr::V4), source.payload_type);
+        let state = Mutex::new(State { senders, joined: Vec::new(), trouble: None });
+        let shared = Arc::new(Shared { source: *source, state });
+        let (heard, mut hears) = watch::channel(false);
+        let (shared_too, interfaces) = (Arc::clone(&shared), interfaces.to_owned());
+        let input = Input { shared: shared_too, interfaces, on_packet, heard, fec: None, stream: 0 };
+        input.join(&sockets);
+        let task = tokio::spawn(input.receive(sockets));
+        let receiver = Self { shared, task };
+        if let Some(limit) = first_packet
+            && !tokio::time::timeout(limit, hears.wait_for(|heard| *heard)).await.is_ok_and(|heard| heard.is_ok())
+        {
+            let silence = receiver.state().silence;
+            receiver.close().await;
+            return Err(ConnectError::Rtp(format!("{silence}, for {:.1} s", limit.as_secs_f64())));
+        }
+        Ok(receiver)
+    }
+
+    pub fn state(&self) -> LinkState {
+        let (source, state, now) = (&self.shared.source, lock(&self.shared.state), Instant::now());
+        let stranger = state.senders.stranger_now(now);
+        LinkState {
+            transport: format!("{} {}", Transport::Rtp, source.destination()),
+            note: stranger.map(|peer| format!("{} sends there too, ignored", peer.ip())).unwrap_or_default(),
+            silence: silence(source, &state, now),
+            goodbye: state.senders.said_goodbye(),
+        }
+    }
+
+    /// Afterwards the port is free again.
+    pub async fn close(mut self) {
+        self.task.abort();
+        let _ = (&mut self.task).await;
+    }
+}
+
+impl Drop for Receiver {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// What to say when no packets come, and what may be the matter.
+fn silence(source: &Source, state: &State, now: Instant) -> String {
+    let place = match (source.host.is_multicast(), state.joined.as_slice()) {
+        (true, []) => {
+            let trouble = state.trouble.as_deref().unwrap_or("there is no suitable network interface");
+            return format!("cannot join the multicast group {}: {trouble}", source.host);
+        }
+        (true, joined) => format!("on {} ({})", source.destination(), joined.join(", ")),
+        (false, _) => format!("at UDP port {}", source.port),
+    };
+    if state.senders.said_goodbye() {
+        return format!("the sender {place} said goodbye; waiting for the next");
+    }
+    let hint = if let Some(peer) = state.senders.stranger_now(now) {
+        let wanted = source.from.map(|from| format!(", not from {from}")).unwrap_or_default();
+        format!(", only some from {}{wanted}", peer.ip())
+    } else if let Some(payload_type) = state.senders.other_now(now) {
+        format!(", only some of payload type {payload_type}, which is not the video's")
+    } else if state.senders.reports(now) {
+        format!(", although the sender is there: does a firewall block UDP port {}?", source.port)
+    } else {
+        String::new()
+    };
+    format!("no RTP packets {place}{hint}")
+}
+
+fn cannot_bind(port: u16, error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            format!("UDP port {port} is taken by another program, which has to be closed: only multicast can be shared")
+        }
+        _ => format!("cannot listen at UDP port {port}: {error}"),
+    }
+}
+
+/// A multicast group is shared with other programs; a port that is sent to is not, since one of them alone would get it.
+fn bind(host: Ipv4Addr, port: u16) -> io::Result<std::net::UdpSocket> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    let mut address = Ipv4Addr::UNSPECIFIED;
+    if host.is_multicast() {
+        socket.set_reuse_address(true)?;
+        #[cfg(all(unix, not(target_os = "linux")))]
+        socket.set_reuse_port(true)?;
+        // Only what this socket joined, not what other programs of this machine did.
+        #[cfg(target_os = "linux")]
+        socket.set_multicast_all_v4(false)?;
+        // Only what is sent to the group. Windows cannot bind to one.
+        #[cfg(unix)]
+        {
+            address = host;
+        }
+    }
+    // What the system does not grant was said at the start.
+    grow_buffers(&SockRef::from(&socket));
+    socket.set_nonblocking(true)?;
+    socket.bind(&SocketAddr::from((address, port)).into())?;
+    Ok(socket.into())
+}
+
+/// Everything between the sockets and the decoder.
+struct Input {
+    shared: Arc<Shared>,
+    /// As the user named them.
+    interfaces: Vec<String>,
+    on_packet: OnPacket,
+    heard: watch::Sender<bool>,
+    /// None until a repair packet comes: without them nothing needs to be remembered.
+    fec: Option<fec::Decoder>,
+    /// The one that was delivered last.
+    stream: u32,
+}
+
+struct Sockets {
+    media: UdpSocket,
+    control: Option<UdpSocket>,
+    repair: Option<UdpSocket>,
+}
+
+impl Input {
+    async fn receive(mut self, sockets: Sockets) {
+        let Sockets { media, control, repair } = &sockets;
+        let [mut packet, mut report, mut parity] = std::array::from_fn(|_| vec![0; LARGEST_DATAGRAM]);
+        let mut rejoin = tokio::time::interval(REJOIN_INTERVAL);
+        loop {
+            let result = tokio::select! {
+                received = media.recv_from(&mut packet) => {
+                    received.map(|(length, from)| self.media(&packet[..length], from, Instant::now()))
+                }
+                received = receive_if(control.as_ref(), &mut report) => {
+                    received.map(|(length, from)| self.control(&report[..length], from, Instant::now()))
+                }
+                received = receive_if(repair.as_ref(), &mut parity) => {
+                    received.map(|(length, from)| self.repair(&parity[..length], from, Instant::now()))
+                }
+                _ = rejoin.tick() => {
+                    self.join(&sockets);
+                    Ok(())
+                }
+            };
+            if let Err(error) = result {
+                tracing::debug!("cannot receive RTP: {error}");
+                tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+            }
+        }
+    }
+
+    /// Media packets, in the order in which they arrive.
+    fn media(&mut self, packet: &[u8], from: SocketAddr, at: Instant) {
+        let Some(header) = Header::parse(packet) else { return };
+        let origin = Origin { address: from, ssrc: header.ssrc, payload_type: header.payload_type };
+        let mut state = lock(&self.shared.state);
+        let before = state.senders.watched();
+        let verdict = state.senders.packet(origin, at);
+        let now = state.senders.watched();
+        drop(state);
+        match verdict {
+            Verdict::Play(stream) => {
+                if before != now {
+                    tracing::info!("RTP from {from}");
+                }
+                self.stream = stream;
+                self.deliver(packet, at);
+                // Before anything is changed in them, as the sender made the parity of these bytes.
+                let rebuilt = self.fec.as_mut().and_then(|fec| fec.source(&Bytes::copy_from_slice(packet)));
+                if let Some(rebuilt) = rebuilt {
+                    self.deliver(&rebuilt, at);
+                }
+            }
+            Verdict::Stranger => {
+                let watched =
+                    now.map_or_else(|| "another is waited for".to_owned(), |peer| format!("{peer} is watched"));
+                let destination = self.shared.source.destination();
+                tracing::warn!("RTP from {from} (source {:08x}) to {destination} is ignored: {watched}", header.ssrc);
+            }
+            Verdict::Ignore => {}
+        }
+    }
+
+    /// Repair packets come right behind the packets that they cover.
+    fn repair(&mut self, packet: &[u8], from: SocketAddr, at: Instant) {
+        if lock(&self.shared.state).senders.watched().is_none_or(|watched| watched.ip() != from.ip()) {
+            return;
+        }
+        let fec = self.fec.get_or_insert_with(|| {
+            tracing::info!("{} sends repair packets", from.ip());
+            fec::Decoder::default()
+        });
+        if let Some(rebuilt) = fec.repair(&Bytes::copy_from_slice(packet)) {
+            self.deliver(&rebuilt, at);
+        }
+    }
+
+    fn deliver(&self, packet: &[u8], at: Instant) {
+        let mut packet = packet.to_vec();
+        header::set_payload_type(&mut packet, PAYLOAD_TYPE);
+        header::set_ssrc(&mut packet, self.stream);
+        (self.on_packet)(Bytes::from(packet), at);
+        self.heard.send_if_modified(|heard| !std::mem::replace(heard, true));
+    }
+
+    fn control(&self, packet: &[u8], from: SocketAddr, at: Instant) {
+        if lock(&self.shared.state).senders.control(from.ip(), packet, at) {
+            tracing::info!("{} said goodbye (RTCP BYE)", from.ip());
+        }
+    }
+
+    /// Joins the group where it is not joined yet. The system forgets the membership with the interface.
+    fn join(&self, sockets: &Sockets) {
+        let source = &self.shared.source;
+        if !source.host.is_multicast() {
+            return;
+        }
+        let all = net::interfaces().unwrap_or_else(|error| {
+            tracing::debug!("cannot list the network interfaces: {error}");
+            Vec::new()
+        });
+        let chosen = choose(&all, &self.interfaces, source.from);
+        let (mut joined, mut trouble) = (Vec::new(), None);
+        if chosen.is_empty() && !self.interfaces.is_empty() {
+            trouble = Some(format!("there is no network interface named {}", self.interfaces.join(", ")));
+        }
+        for interface in chosen {
+            let join = |socket: &UdpSocket| {
+                match SockRef::from(socket).join_multicast_v4(&source.host, &interface.address) {
+                    // It is a member already.
+                    Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(()),
+                    result => result,
+                }
+            };
+            let others = sockets.control.iter().chain(&sockets.repair);
+            match std::iter::once(&sockets.media).chain(others).try_for_each(join) {
+                Ok(()) => joined.push(interface.name.clone()),
+                Err(error) => trouble = Some(format!("{}: {error}", interface.name)),
+            }
+        }
+        let mut state = lock(&self.shared.state);
+        if state.joined != joined {
+            tracing::debug!("joined {} on {}", source.host, joined.join(", "));
+        }
+        (state.joined, state.trouble) = (joined, trouble);
+    }
+}
+
+async fn receive_if(socket: Option<&UdpSocket>, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    match socket {
+        Some(socket) => socket.recv_from(buffer).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The interfaces on which to join: those that the user named; else the one in whose subnet the sender is; else every
+/// suitable one, and loopback for a sender on this machine.
+fn choose<'a>(all: &'a [Interface], named: &[String], from: Option<Ipv4Addr>) -> Vec<&'a Interface> {
+    let pick = |wanted: &dyn Fn(&Interface) -> bool| all.iter().filter(|i| wanted(i)).collect::<Vec<_>>();
+    if !named.is_empty() {
+        return pick(&|i| named.iter().any(|name| *name == i.name || name.parse() == Ok(i.address)));
+    }
+    let leads_there = |from| pick(&|i| i.is_up && target(i).is_some_and(|target| is_neighbour(&[target], from)));
+    match from.map(|from| leads_there(IpAddr::V4(from))) {
+        Some(found) if !found.is_empty() => found,
+        _ => pick(&|i| suitable(i) || i.address.is_loopback()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interface(name: &str, address: &str, prefix: u8) -> Interface {
+        let address = address.parse().unwrap();
+        Interface { name: name.to_owned(), address, prefix, is_up: true, is_point_to_point: false }
+    }
+
+    #[test]
+    fn a_group_is_joined_where_its_sender_is() {
+        let all = [
+            interface("lo", "127.0.0.1", 8),
+            interface("eth0", "192.168.2.5", 24),
+            interface("wlan0", "192.168.2.6", 24),
+            interface("eth1", "10.0.0.5", 8),
+            interface("docker0", "172.17.0.1", 16),
+        ];
+        let names = |named: &[&str], from: Option<&str>| -> Vec<&str> {
+            let named: Vec<String> = named.iter().map(|name| (*name).to_owned()).collect();
+            choose(&all, &named, from.map(|from| from.parse().unwrap())).iter().map(|i| i.name.as_str()).collect()
+        };
+        assert_eq!(names(&[], None), ["lo", "eth0", "wlan0", "eth1"]);
+        assert_eq!(names(&[], Some("10.3.2.1")), ["eth1"]);
+        assert_eq!(names(&[], Some("192.168.2.2")), ["eth0", "wlan0"], "nobody knows which of the two");
+        assert_eq!(names(&[], Some("127.0.0.1")), ["lo"]);
+        assert_eq!(names(&[], Some("8.8.8.8")), ["lo", "eth0", "wlan0", "eth1"], "behind a router");
+        assert_eq!(names(&["docker0"], Some("10.3.2.1")), ["docker0"]);
+        assert_eq!(names(&["10.0.0.5"], None), ["eth1"]);
+        assert_eq!(names(&["eth9"], None), Vec::<&str>::new());
+    }
+}

@@ -1,0 +1,410 @@
+//! Receiving by RTSP, from any camera or server: GStreamer's `rtspsrc`, which tries UDP first and TCP where that is blocked.
+//! Beside `decode` the only client-side GStreamer code, and nothing of GStreamer is seen outside.
+//!
+//! Its jitter buffer puts packets in order and waits at gaps only. The first H.264 or H.265 video of the camera is taken; sound and
+//! metadata are not asked for.
+
+mod parameter_sets;
+
+use std::fmt;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use gstreamer as gst;
+use gstreamer::glib;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use gstreamer_video as gst_video;
+use percent_encoding::percent_decode_str;
+use rov_common::codec::Codec;
+use rov_common::sync::lock;
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use url::Url;
+
+use self::parameter_sets::ParameterSets;
+use super::header;
+use super::{ConnectError, LinkState, OnCodec, OnPacket, PAYLOAD_TYPE, Transport};
+use crate::decode::within;
+
+pub const DEFAULT_PORT: u16 = 554;
+/// A firewall that swallows UDP costs this much, and then TCP is used.
+const UDP_TIMEOUT: Duration = Duration::from_millis(1500);
+const TCP_TIMEOUT: Duration = Duration::from_secs(5);
+/// From the start to the first packet: connecting, UDP in vain, then TCP.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+/// A camera that is gone does not answer the goodbye.
+const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// As for the other sockets for media.
+const UDP_BUFFER: &str = "4194304";
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum RtspError {
+    #[error("{address} wants a user name and a password: give --url rtsp://USER:PASSWORD@{address}/...")]
+    NoPassword { address: String },
+    #[error("{address} refused the user name or the password")]
+    WrongPassword { address: String },
+    #[error("{address} has nothing at {path} (404): is the path right?")]
+    NotFound { address: String, path: String },
+    #[error("{address} does not answer by RTSP: {reason}")]
+    NoAnswer { address: String, reason: String },
+    #[error(
+        "{address} has no H.264 or H.265 video at {path}, only {found}: choose one of them in the camera's settings"
+    )]
+    NoVideo { address: String, path: String, found: String },
+    #[error("RTSP from {address} failed: {reason}")]
+    Other { address: String, reason: String },
+    #[error("GStreamer element {0} is missing; install the GStreamer 'good' plugins (gstreamer1.0-plugins-good)")]
+    MissingElement(&'static str),
+}
+
+impl RtspError {
+    /// Cameras lock out whoever tries a wrong password again and again.
+    pub fn is_final(&self) -> bool {
+        matches!(
+            self,
+            Self::NoPassword { .. } | Self::WrongPassword { .. } | Self::NoVideo { .. } | Self::MissingElement(_)
+        )
+    }
+}
+
+/// A stream of a camera, and who may see it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Camera {
+    /// Without user and password, so that it can be shown.
+    url: Url,
+    user: Option<(String, String)>,
+}
+
+impl fmt::Debug for Camera {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.url)
+    }
+}
+
+impl Camera {
+    /// `url` may have user and password in it.
+    pub fn new(mut url: Url) -> Self {
+        let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let user = (!url.username().is_empty()).then(|| (plain(url.username()), plain(url.password().unwrap_or(""))));
+        // Both fail for URLs without a host only, which have neither.
+        let _ = (url.set_username(""), url.set_password(None));
+        Self { url, user }
+    }
+
+    pub fn url(&self) -> &Url {
+        &self.url
+    }
+
+    fn address(&self) -> String {
+        let host = self.url.host_str().unwrap_or_default();
+        self.url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+    }
+
+    fn path(&self) -> String {
+        self.url[url::Position::BeforePath..].to_owned()
+    }
+}
+
+/// A stream that plays. End it by [`Player::close`].
+pub struct Player {
+    pipeline: gst::Pipeline,
+    ended: watch::Receiver<Option<RtspError>>,
+    /// By what media comes, once it does.
+    over: &'static str,
+    keyframes: tokio::task::JoinHandle<()>,
+}
+
+/// What the callbacks share.
+struct Shared {
+    camera: Camera,
+    ended: watch::Sender<Option<RtspError>>,
+    playing: watch::Sender<bool>,
+    on_codec: OnCodec,
+    on_packet: OnPacket,
+    sets: Mutex<ParameterSets>,
+    media: Mutex<Media>,
+}
+
+/// What the camera has.
+#[derive(Default)]
+struct Media {
+    /// For people.
+    found: Vec<String>,
+    /// Number and codec of the one that is taken.
+    chosen: Option<(u32, Codec)>,
+}
+
+impl Player {
+    /// Plays `camera`, and waits for its first packet. A packet that is missing is waited for during `latency`.
+    pub async fn open(
+        camera: &Camera,
+        latency: Duration,
+        mut keyframe_wanted: mpsc::Receiver<()>,
+        on_codec: OnCodec,
+        on_packet: OnPacket,
+    ) -> Result<Self, ConnectError> {
+        let (ended_tx, ended) = watch::channel(None);
+        let (playing, mut plays) = watch::channel(false);
+        let shared = Arc::new(Shared {
+            camera: camera.clone(),
+            ended: ended_tx,
+            playing,
+            on_codec,
+            on_packet,
+            sets: Mutex::new(ParameterSets::new(Codec::H264, &[])),
+            media: Mutex::default(),
+        });
+        let (pipeline, output) = build(&shared, latency)?;
+        let keyframes = tokio::spawn(async move {
+            while keyframe_wanted.recv().await.is_some() {
+                // By RTCP, where the camera's SDP offers that.
+                let request = gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build();
+                if let Some(pad) = output.static_pad("sink") {
+                    pad.push_event(request);
+                }
+            }
+        });
+        let mut player = Self { pipeline, ended, over: "", keyframes };
+        let _ = player.pipeline.set_state(gst::State::Playing);
+        let first = tokio::select! {
+            error = player.error() => Err(error),
+            waited = tokio::time::timeout(OPEN_TIMEOUT, plays.wait_for(|plays| *plays)) => match waited {
+                Ok(Ok(_)) => Ok(()),
+                _ => {
+                    let reason = format!("no video within {} s", OPEN_TIMEOUT.as_secs());
+                    Err(RtspError::NoAnswer { address: camera.address(), reason })
+                }
+            },
+        };
+        match first {
+            Ok(()) => {
+                player.over = if has_udp(&player.pipeline) { " over UDP" } else { " over TCP" };
+                Ok(player)
+            }
+            Err(error) => {
+                player.close().await;
+                Err(error.into())
+            }
+        }
+    }
+
+    pub fn state(&self) -> LinkState {
+        LinkState {
+            transport: format!("{}{}", Transport::Rtsp, self.over),
+            silence: "no video packets arrive by RTSP".to_owned(),
+            ..LinkState::default()
+        }
+    }
+
+    /// Waits for the end, and gives the reason.
+    pub async fn ended(&self) -> String {
+        self.error().await.to_string()
+    }
+
+    async fn error(&self) -> RtspError {
+        let mut ended = self.ended.clone();
+        let error = ended.wait_for(Option::is_some).await.ok().and_then(|error| error.clone());
+        match error {
+            Some(error) => error,
+            // The callbacks live as long as the pipeline.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Ends it and tells the camera.
+    pub async fn close(self) {
+        let pipeline = self.pipeline.clone();
+        let ended = tokio::task::spawn_blocking(|| within(STOP_TIMEOUT, "rtsp-stop", || stop(pipeline))).await;
+        if let Ok(Err(error)) = ended {
+            tracing::warn!("the RTSP session is left behind, it did not end: {error}");
+        }
+    }
+}
+
+impl Drop for Player {
+    fn drop(&mut self) {
+        self.keyframes.abort();
+        // Where nobody closed it: beside everything else, as it may take its time.
+        let pipeline = self.pipeline.clone();
+        if pipeline.current_state() != gst::State::Null {
+            let _ = std::thread::Builder::new().name("rtsp-stop".into()).spawn(|| stop(pipeline));
+        }
+    }
+}
+
+fn stop(pipeline: gst::Pipeline) {
+    // Going down never fails.
+    let _ = pipeline.set_state(gst::State::Null);
+}
+
+fn build(shared: &Arc<Shared>, latency: Duration) -> Result<(gst::Pipeline, gst_app::AppSink), RtspError> {
+    let other = |error: String| RtspError::Other { address: shared.camera.address(), reason: error };
+    gst::init().map_err(|error| other(error.to_string()))?;
+    let make = |name| gst::ElementFactory::make(name).build().map_err(|_| RtspError::MissingElement(name));
+    let source = make("rtspsrc")?;
+    source.set_property("location", shared.camera.url.as_str());
+    if let Some((user, password)) = &shared.camera.user {
+        source.set_property("user-id", user);
+        source.set_property("user-pw", password);
+    }
+    for (property, value) in [
+        ("latency", latency.as_millis().to_string()),
+        // Follows the camera's clock, and never buffers: 'auto' would for a camera whose SDP has a duration.
+        ("buffer-mode", "slave".to_owned()),
+        // The wait at a gap is limited anyway. This would throw away packets behind the gap as well.
+        ("drop-on-latency", "false".to_owned()),
+        ("timeout", UDP_TIMEOUT.as_micros().to_string()),
+        ("tcp-timeout", TCP_TIMEOUT.as_micros().to_string()),
+        ("do-rtsp-keep-alive", "true".to_owned()),
+        ("udp-buffer-size", UDP_BUFFER.to_owned()),
+        // Else the first packets are held until a second one has proved the sender.
+        ("probation", "0".to_owned()),
+    ] {
+        if source.has_property(property) {
+            source.set_property_from_str(property, &value);
+        }
+    }
+    let sink = gst_app::AppSink::builder().sync(false).async_(false).max_buffers(0).build();
+    sink.set_property("qos", false);
+    take_packets(&sink, shared);
+    choose_media(&source, shared);
+    let (weak_sink, link_shared) = (sink.downgrade(), Arc::downgrade(shared));
+    source.connect_pad_added(move |_, pad| {
+        let (Some(sink), Some(shared)) = (weak_sink.upgrade(), link_shared.upgrade()) else { return };
+        let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
+        let chosen = lock(&shared.media).chosen;
+        if let Some((_, codec)) = chosen {
+            *lock(&shared.sets) = ParameterSets::new(codec, &sprop(&caps));
+        }
+        if let Some(input) = sink.static_pad("sink") {
+            // After UDP in vain, the pads come again over TCP.
+            if let Some(before) = input.peer() {
+                let _ = before.unlink(&input);
+            }
+            if let Err(error) = pad.link(&input) {
+                tracing::warn!("the RTSP stream cannot be linked: {error}");
+            }
+        }
+    });
+    let pipeline = gst::Pipeline::new();
+    pipeline.add_many([&source, sink.upcast_ref()]).map_err(|error| other(error.to_string()))?;
+    watch_bus(&pipeline, shared);
+    Ok((pipeline, sink))
+}
+
+/// Only the first video of a codec that is known here is asked for.
+fn choose_media(source: &gst::Element, shared: &Arc<Shared>) {
+    let shared = Arc::downgrade(shared);
+    source.connect("select-stream", false, move |values| {
+        let shared = shared.upgrade()?;
+        let number = values.get(1)?.get::<u32>().ok()?;
+        let caps = values.get(2)?.get::<gst::Caps>().ok()?;
+        let structure = caps.structure(0)?;
+        let text = |field| structure.get::<&str>(field).unwrap_or("unknown").to_owned();
+        let (kind, encoding) = (text("media"), text("encoding-name"));
+        let mut media = lock(&shared.media);
+        if media.chosen.is_none() {
+            let codec = [Codec::H264, Codec::H265].into_iter().find(|c| encoding.eq_ignore_ascii_case(c.rtp_name()));
+            if let Some(codec) = codec.filter(|_| kind == "video") {
+                (shared.on_codec)(codec);
+                media.chosen = Some((number, codec));
+            }
+            media.found.push(format!("{kind} {encoding}"));
+        }
+        // After UDP in vain it is asked again about the same.
+        Some(media.chosen.is_some_and(|(chosen, _)| chosen == number).to_value())
+    });
+}
+
+/// The parameter sets of the SDP (RFC 6184 section 8.1, RFC 7798 section 7.1): base64, with commas between.
+fn sprop(caps: &gst::CapsRef) -> Vec<Vec<u8>> {
+    let Some(structure) = caps.structure(0) else { return Vec::new() };
+    let fields = ["sprop-parameter-sets", "sprop-vps", "sprop-sps", "sprop-pps"];
+    let texts = fields.into_iter().filter_map(|field| structure.get::<&str>(field).ok());
+    let nals = texts.flat_map(|text| text.split(',')).map(|nal| glib::base64_decode(nal).to_vec());
+    nals.filter(|nal| !nal.is_empty()).collect()
+}
+
+fn take_packets(sink: &gst_app::AppSink, shared: &Arc<Shared>) {
+    let shared = Arc::clone(shared);
+    let callbacks = gst_app::AppSinkCallbacks::builder()
+        .new_sample(move |sink| {
+            let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+            let arrived = Instant::now();
+            let Some(mut packet) = sample.buffer().and_then(|b| Some(b.map_readable().ok()?.to_vec())) else {
+                return Ok(gst::FlowSuccess::Ok);
+            };
+            if packet.len() > 1 {
+                header::set_payload_type(&mut packet, PAYLOAD_TYPE);
+            }
+            lock(&shared.sets).pass(packet, |packet| (shared.on_packet)(packet, arrived));
+            shared.playing.send_if_modified(|plays| !std::mem::replace(plays, true));
+            Ok(gst::FlowSuccess::Ok)
+        })
+        .build();
+    sink.set_callbacks(callbacks);
+}
+
+fn watch_bus(pipeline: &gst::Pipeline, shared: &Arc<Shared>) {
+    let Some(bus) = pipeline.bus() else { return };
+    let shared = Arc::clone(shared);
+    bus.set_sync_handler(move |_, message| {
+        let error = match message.view() {
+            gst::MessageView::Error(error) => explain(&shared, error),
+            gst::MessageView::Eos(_) => {
+                let reason = "the camera ended the stream".to_owned();
+                RtspError::Other { address: shared.camera.address(), reason }
+            }
+            gst::MessageView::Warning(warning) => {
+                tracing::debug!("RTSP: {}", warning.error());
+                return gst::BusSyncReply::Drop;
+            }
+            _ => return gst::BusSyncReply::Drop,
+        };
+        // The first is the cause, the others follow from it.
+        shared.ended.send_if_modified(|ended| {
+            let is_first = ended.is_none();
+            ended.get_or_insert(error);
+            is_first
+        });
+        gst::BusSyncReply::Drop
+    });
+}
+
+/// The camera's refusal in words that say what to do.
+fn explain(shared: &Shared, error: &gst::message::Error) -> RtspError {
+    let (camera, error_kind) = (&shared.camera, error.error());
+    let address = camera.address();
+    let is = |kind: gst::ResourceError| error_kind.matches(kind);
+    let media = lock(&shared.media);
+    if is(gst::ResourceError::NotAuthorized) {
+        return match camera.user {
+            Some(_) => RtspError::WrongPassword { address },
+            None => RtspError::NoPassword { address },
+        };
+    }
+    if is(gst::ResourceError::NotFound) {
+        return RtspError::NotFound { address, path: camera.path() };
+    }
+    if media.chosen.is_none() && !media.found.is_empty() {
+        return RtspError::NoVideo { address, path: camera.path(), found: media.found.join(", ") };
+    }
+    let reason = reason(&error_kind.to_string(), error.debug().as_deref());
+    if is(gst::ResourceError::OpenRead) || is(gst::ResourceError::OpenReadWrite) || is(gst::ResourceError::OpenWrite) {
+        return RtspError::NoAnswer { address, reason };
+    }
+    RtspError::Other { address, reason }
+}
+
+/// GStreamer's message, and the part in brackets at the end of what it adds for developers, which has the cause.
+fn reason(message: &str, debug: Option<&str>) -> String {
+    let cause = debug.and_then(|debug| debug.trim_end().strip_suffix(')')?.rsplit_once('(')).map(|(_, cause)| cause);
+    cause.filter(|cause| !cause.is_empty()).unwrap_or(message).to_owned()
+}
+
+/// Whether media comes by UDP now.
+fn has_udp(pipeline: &gst::Pipeline) -> bool {
+    let is_udp = |element: gst::Element| element.factory().is_some_and(|factory| factory.name() == "udpsrc");
+    pipeline.iterate_recurse().into_iter().flatten().any(is_udp)
+}

@@ -1,0 +1,84 @@
+//! Asking a server how it is, while its video is watched.
+
+use std::time::{Duration, Instant};
+
+use rov_common::api::StreamState;
+use tokio::task::JoinHandle;
+use url::Url;
+
+use crate::reconnect::Probe;
+use crate::whep::{self, WhepError};
+
+/// For the overlay, the server is asked for its figures so often.
+const FIGURES_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Asks the server how it is, one question at a time, beside everything else.
+pub struct Asking {
+    url: Option<Url>,
+    viewer_id: Option<String>,
+    question: Option<JoinHandle<(Probe, Option<Duration>)>>,
+    asked: Option<Instant>,
+    /// The server has figures to give.
+    has_figures: bool,
+}
+
+impl Asking {
+    /// `url`: the server's statistics, if it has any; `viewer_id`: its name for this viewer, if it gave one.
+    pub fn new(url: Option<Url>, viewer_id: Option<&str>) -> Self {
+        Self { url, viewer_id: viewer_id.map(str::to_owned), question: None, asked: None, has_figures: true }
+    }
+
+    pub fn ask(&mut self, now: Instant) {
+        if self.question.is_none() {
+            self.asked = Some(now);
+            self.question = Some(tokio::spawn(probe(self.url.clone(), self.viewer_id.clone())));
+        }
+    }
+
+    /// For the overlay, now and then.
+    pub fn ask_for_figures(&mut self, now: Instant) {
+        if self.has_figures && self.asked.is_none_or(|at| now.saturating_duration_since(at) >= FIGURES_INTERVAL) {
+            self.ask(now);
+        }
+    }
+
+    /// The answer to the question that was asked; never, when none was.
+    pub async fn answered(&mut self) -> (Probe, Option<Duration>) {
+        let Some(question) = &mut self.question else { return std::future::pending().await };
+        let answer = question.await.unwrap_or((Probe::Silent, None));
+        self.question = None;
+        self.has_figures = answer.0 != Probe::NoStatistics;
+        answer
+    }
+}
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if let Some(question) = &self.question {
+            question.abort();
+        }
+    }
+}
+
+/// What the server says of itself, and how long it takes from capture to encoded.
+async fn probe(url: Option<Url>, viewer_id: Option<String>) -> (Probe, Option<Duration>) {
+    let Some(url) = url else { return (Probe::NoStatistics, None) };
+    match whep::stats(url).await {
+        Ok(stats) => {
+            let viewer = viewer_id.map(|id| stats.viewers.into_iter().find(|viewer| viewer.id == id));
+            if let Some(None) = viewer {
+                return (Probe::Unknown, None);
+            }
+            let stream = stats.streams.into_iter().next().unwrap_or_default();
+            let encode = Duration::try_from_secs_f64(stream.encode_latency_ms / 1000.0).ok();
+            let nothing_but_skipped = viewer.flatten().is_some_and(|viewer| viewer.packets == 0 && viewer.skipped > 0);
+            if stream.state == StreamState::Running && nothing_but_skipped {
+                return (Probe::AwaitsKeyframe, encode);
+            }
+            (Probe::Serving { state: stream.state, reason: stream.reason }, encode)
+        }
+        Err(WhepError::Closed { .. }) => (Probe::Refused, None),
+        Err(WhepError::Unreachable { .. }) => (Probe::Silent, None),
+        Err(WhepError::Refused { .. } | WhepError::NotWhep { .. }) => (Probe::NoStatistics, None),
+    }
+}

@@ -1,0 +1,81 @@
+//! The decoder of a session, which may be ready before there is one.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::Context;
+use rov_common::codec::Codec;
+use rov_common::sync::lock;
+use tokio::sync::mpsc;
+
+use super::SessionError;
+use crate::decode::{DecodeEvent, Decoder, DecoderConfig};
+use crate::decoders::DecoderChoice;
+use crate::receive::PAYLOAD_TYPE;
+use crate::viewer::Viewer;
+
+/// A decoder that waits for packets.
+pub struct Prepared {
+    pub decoder: Arc<Decoder>,
+    pub requests: Arc<Requests>,
+    latency: Duration,
+}
+
+/// What the decoder wants of the session that feeds it now.
+#[derive(Default)]
+pub struct Requests {
+    pub keyframe: Mutex<Option<mpsc::Sender<()>>>,
+    /// Why no decoder works.
+    pub failed: Mutex<Option<String>>,
+}
+
+impl Requests {
+    fn take_event(&self, event: DecodeEvent) {
+        match event {
+            DecodeEvent::KeyframeNeeded { reason } => {
+                tracing::debug!(reason, "asking for a keyframe");
+                if let Some(wanted) = &*lock(&self.keyframe) {
+                    // A request that waits already stands for this one too.
+                    let _ = wanted.try_send(());
+                }
+            }
+            DecodeEvent::Playing { decoder, resolution } => tracing::info!(decoder, %resolution, "decoding"),
+            DecodeEvent::Failed { tried } => {
+                let tried: Vec<String> = tried.iter().map(|(decoder, why)| format!("{decoder}: {why}")).collect();
+                *lock(&self.failed) = Some(format!("no decoder works ({})", tried.join("; ")));
+            }
+        }
+    }
+}
+
+impl Prepared {
+    /// Takes the one in `kept` if it fits, else starts one with a jitter buffer of `latency`.
+    pub async fn keep_or_start(
+        kept: &mut Option<Self>,
+        choice: &DecoderChoice,
+        latency: Duration,
+        viewer: &Viewer,
+    ) -> Result<Self, SessionError> {
+        if let Some(kept) = kept.take().filter(|kept| kept.latency == latency) {
+            return Ok(kept);
+        }
+        let decoder_config = DecoderConfig {
+            // Until the server has said which comes.
+            codec: Codec::H264,
+            choice: choice.clone(),
+            latency,
+            payload_type: PAYLOAD_TYPE,
+            output: None,
+        };
+        let requests = Arc::new(Requests::default());
+        let (mailbox, events) = (Arc::clone(&viewer.mailbox), Arc::clone(&requests));
+        let start = move || Decoder::start(decoder_config, mailbox, move |event| events.take_event(event));
+        let decoder = tokio::task::spawn_blocking(start).await.context("the decoder's thread panicked")??;
+        Ok(Self { decoder: Arc::new(decoder), requests, latency })
+    }
+
+    /// It can be given to the next session.
+    pub fn is_unused(&self) -> bool {
+        self.decoder.stats().packets == 0 && lock(&self.requests.failed).is_none()
+    }
+}

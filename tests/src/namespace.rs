@@ -1,0 +1,33 @@
+//! Tests that need multicast run in a network of their own that has only loopback, so that nothing gets out.
+
+use std::process::Command;
+
+use crate::process::{Process, program};
+use crate::wait;
+
+const MARK: &str = "ROV_TEST_IN_NAMESPACE";
+
+/// Whether the test named `test` runs in such a network already. If not, it runs there now, and has to pass.
+pub fn is_inside(test: &str) -> bool {
+    if std::env::var_os(MARK).is_some() {
+        return true;
+    }
+    let unshare = program("unshare", "util-linux");
+    program("ip", "iproute2");
+    // A user namespace makes it possible without being root, where the system allows that.
+    let options = ["--user", "--map-root-user", "--net"];
+    let allowed = Command::new(&unshare).args(options).arg("true").status();
+    if !allowed.is_ok_and(|status| status.success()) {
+        println!("skipped: this system does not allow network namespaces");
+        return false;
+    }
+    let mut command = Command::new(unshare);
+    command.args(options).args(["bash", "-c", r#"ip link set lo up && exec "$0" --exact "$1" --nocapture"#]);
+    command.arg(std::env::current_exe().expect("the path of this program")).arg(test).env(MARK, "1");
+    let mut inside = Process::spawn(test, &mut command);
+    let code = inside.wait(3 * wait::START);
+    println!("{}", inside.stdout());
+    assert_eq!(code, 0, "{test}, in a network of its own:\n{}", inside.stderr());
+    assert!(inside.stdout().contains("1 passed"), "no test is named {test}");
+    false
+}

@@ -1,0 +1,197 @@
+//! The client and RTSP cameras.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
+
+use rov_client::viewer::Phase;
+use rov_tests::camera::{Camera, Settings};
+use rov_tests::programs::{Client, client_process};
+use rov_tests::wait::{self, until_true};
+use rov_tests::watcher::{Order, Watcher};
+use tokio::runtime::Runtime;
+
+const VIDEO: &str = "videotestsrc is-live=true pattern=black ! \
+                     video/x-raw,format=I420,width=320,height=240,framerate=30/1 ! identity name=mark ! \
+                     x264enc tune=zerolatency speed-preset=ultrafast threads=1 key-int-max=15";
+
+/// A camera with parameter sets in the stream, sound, and what an ONVIF camera has beside.
+fn usual() -> String {
+    format!(
+        "( audiotestsrc is-live=true ! alawenc ! rtppcmapay name=pay0 pt=8 {VIDEO} ! rtph264pay name=pay1 pt=97 \
+         config-interval=-1 )"
+    )
+}
+
+fn url_with_user(camera: &Camera, user: &str) -> String {
+    camera.url.replace("rtsp://", &format!("rtsp://{user}@"))
+}
+
+#[test]
+fn a_camera_is_shown_by_udp_and_where_that_is_impossible_by_tcp() {
+    let runtime = Runtime::new().expect("a runtime");
+    for (tcp_only, by) in [(false, "RTSP over UDP"), (true, "RTSP over TCP")] {
+        let camera = Camera::with(&usual(), Settings { tcp_only, ..Settings::default() });
+        let watcher = Watcher::start(&runtime, &["--url", &camera.url]);
+        watcher.wait_for_shots(60);
+        let report = watcher.report();
+        assert_eq!((report.packets_lost, report.frames_skipped, report.sessions), (0, 0, 1), "{report:?}");
+        assert_eq!((report.transport.as_str(), watcher.transport().as_str()), ("rtsp", by));
+        let shots = watcher.shots();
+        let order = Order::of(&shots);
+        assert_eq!((order.read, order.out_of_order), (shots.len(), 0), "{order:?}");
+        let mut latencies: Vec<_> = shots.iter().filter_map(|shot| shot.latency).collect();
+        latencies.sort();
+        let median = latencies[latencies.len() / 2];
+        println!("{by}: from mark to shown, median {median:?}");
+        // Of it the camera's encoder and clock take one picture's time. A jitter buffer that holds every packet would take
+        // 200 ms or more; the rest is for a busy machine.
+        assert!(median < Duration::from_millis(150), "{by}: {median:?}");
+        watcher.stop(&runtime);
+    }
+}
+
+#[test]
+fn where_a_firewall_swallows_udp_it_comes_by_tcp_soon() {
+    let runtime = Runtime::new().expect("a runtime");
+    let camera = Camera::start(&usual());
+    let port = firewall(port_of(&camera.url));
+    let begun = Instant::now();
+    let watcher = Watcher::start(&runtime, &["--url", &format!("rtsp://127.0.0.1:{port}/cam")]);
+    watcher.wait_for_shots(1);
+    println!("the first picture after {:?}", begun.elapsed());
+    watcher.wait_for_shots(20);
+    assert_eq!((watcher.transport().as_str(), watcher.report().sessions), ("RTSP over TCP", 1));
+    watcher.stop(&runtime);
+}
+
+/// Passes RTSP on to `camera`, but has UDP sent where nobody is. Ends with the test's process.
+fn firewall(camera: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, server) = (client.expect("a client"), TcpStream::connect(("127.0.0.1", camera)));
+            let server = server.expect("the camera");
+            let (mut from, mut to) = (server.try_clone().expect("a socket"), client.try_clone().expect("a socket"));
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = to.shutdown(std::net::Shutdown::Both);
+            });
+            let (mut from, mut to) = (client, server);
+            std::thread::spawn(move || {
+                let mut request = [0; 4096];
+                while let Ok(length @ 1..) = from.read(&mut request) {
+                    // Requests are short and come whole. Port 9 discards.
+                    let text = String::from_utf8_lossy(&request[..length]);
+                    let bent = match text.split_once("client_port=") {
+                        Some((before, ports)) => {
+                            let rest = ports.trim_start_matches(|c: char| c.is_ascii_digit() || c == '-');
+                            format!("{before}client_port=9-10{rest}").into_bytes()
+                        }
+                        None => request[..length].to_vec(),
+                    };
+                    if to.write_all(&bent).is_err() {
+                        break;
+                    }
+                }
+                let _ = to.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    port
+}
+
+fn port_of(url: &str) -> u16 {
+    url.trim_start_matches("rtsp://127.0.0.1:").trim_end_matches("/cam").parse().expect("a port")
+}
+
+#[test]
+fn parameter_sets_that_are_in_the_sdp_alone_are_enough() {
+    // In this format they are not in the stream.
+    let launch = format!("( {VIDEO} ! video/x-h264,stream-format=avc ! rtph264pay name=pay0 pt=96 config-interval=0 )");
+    let camera = Camera::start(&launch);
+    let runtime = Runtime::new().expect("a runtime");
+    let watcher = Watcher::start(&runtime, &["--url", &camera.url]);
+    watcher.wait_for_shots(40);
+    let report = watcher.report();
+    assert_eq!((report.packets_lost, report.sessions), (0, 1), "{report:?}");
+    watcher.stop(&runtime);
+}
+
+#[test]
+fn the_password_of_the_url_opens_the_camera_and_is_never_said() {
+    for digest in [false, true] {
+        let settings = Settings { user: Some(("pilot", "s@cret", digest)), ..Settings::default() };
+        let camera = Camera::with(&usual(), settings);
+        let mut client = Client::start(&["-v", "--url", &url_with_user(&camera, "pilot:s%40cret")]);
+        let report = client.wait_for_frames(0, 10);
+        let written = format!("{report:?} {} {}", client.process.stdout(), client.process.stderr());
+        assert!(!written.contains("cret"), "{written}");
+        drop(client);
+        for (user, message) in [("", "wants a user name and a password"), ("pilot:wrong", "refused the user name")] {
+            let url = if user.is_empty() { camera.url.clone() } else { url_with_user(&camera, user) };
+            let mut client = client_process(&["--headless", "--url", &url]);
+            assert_eq!(client.wait(wait::START), 2, "{}", client.stderr());
+            assert!(client.stderr().contains(message), "{}", client.stderr());
+            assert!(!client.stderr().contains("wrong"), "{}", client.stderr());
+        }
+    }
+}
+
+#[test]
+fn what_a_camera_does_not_have_is_said() {
+    let sound = Camera::start("( audiotestsrc is-live=true ! alawenc ! rtppcmapay name=pay0 pt=8 )");
+    let nowhere = sound.url.replace("/cam", "/nowhere");
+    let gone = {
+        let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
+        format!("rtsp://{closed}/cam")
+    };
+    for (url, code, message) in [
+        (&sound.url, 2, "has no H.264 video at /cam, only audio PCMA"),
+        (&nowhere, 3, "has nothing at /nowhere (404)"),
+        (&gone, 3, "does not answer by RTSP: "),
+    ] {
+        let mut client = client_process(&["--headless", "--no-wait", "--url", url]);
+        assert_eq!(client.wait(wait::START), code, "{}", client.stderr());
+        assert!(client.stderr().contains(message), "{}", client.stderr());
+    }
+}
+
+#[test]
+fn a_camera_that_goes_away_is_noticed_and_comes_back_by_itself() {
+    let runtime = Runtime::new().expect("a runtime");
+    let camera = Camera::start(&usual());
+    let url = camera.url.clone();
+    let port = port_of(&url);
+    let watcher = Watcher::start(&runtime, &["--url", &url]);
+    watcher.wait_for_shots(5);
+    drop(camera);
+    until_true("it is noticed", wait::SOON, || watcher.phase() != Phase::Live);
+    until_true("the reason", wait::SOON, || matches!(watcher.phase(), Phase::Lost(_)));
+    // Attempts in vain.
+    std::thread::sleep(Duration::from_millis(1500));
+    let _camera = Camera::with(&usual(), Settings { port, ..Settings::default() });
+    let shown = watcher.shown();
+    watcher.wait_for_shots(shown + 20);
+    assert_eq!(watcher.phase(), Phase::Live);
+    watcher.stop(&runtime);
+}
+
+#[test]
+fn a_camera_that_freezes_is_noticed_and_comes_back_by_itself() {
+    let runtime = Runtime::new().expect("a runtime");
+    // Without sound: nothing comes at all.
+    let camera = Camera::start(&format!("( {VIDEO} ! rtph264pay name=pay0 pt=97 config-interval=-1 )"));
+    let watcher = Watcher::start(&runtime, &["--url", &camera.url]);
+    watcher.wait_for_shots(5);
+    camera.freeze(true);
+    let waits = || matches!(watcher.phase(), Phase::Waiting(text) if text.contains("no video packets arrive by RTSP"));
+    until_true("the reason", wait::SOON, waits);
+    until_true("another session", wait::SOON, || !waits());
+    let shown = watcher.shown();
+    camera.freeze(false);
+    watcher.wait_for_shots(shown + 20);
+    until_true("live video", wait::SOON, || watcher.phase() == Phase::Live);
+    watcher.stop(&runtime);
+}
