@@ -34,7 +34,7 @@ pub struct Cli {
     pub name: Option<String>,
 
     /// Where the pictures come from. auto: CSI camera, else the first camera, else a test picture labelled NO CAMERA
-    /// (with --file, --pipeline or --device: that file, pipeline or webcam). stdin: an Annex B stream of the
+    /// (with --file, --url, --pipeline or --device: that file, IP camera, pipeline or webcam). stdin: an Annex B stream of the
     /// codec of --codec, sent untouched
     #[arg(long, value_enum, value_name = "SOURCE", default_value_t = SourceKind::Auto)]
     pub source: SourceKind,
