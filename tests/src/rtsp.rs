@@ -156,6 +156,15 @@ impl Player {
             (shots.len() >= before + count).then(|| shots[before..].to_vec())
         })
     }
+
+    /// Waits for a picture that is decoded within `limit` after its mark was drawn. A sink that waits for the clock delays
+    /// every picture, and a busy machine only some.
+    pub fn wait_for_prompt_shot(&self, limit: Duration) {
+        let from = self.shots().len();
+        wait::until_true(&format!("a picture within {limit:?}"), wait::START, || {
+            self.shots()[from..].iter().any(|shot| shot.latency.is_some_and(|latency| latency < limit))
+        });
+    }
 }
 
 impl Drop for Player {

@@ -102,6 +102,7 @@ pub(super) fn new(feeder: &Arc<Feeder>, codec: Codec) -> Result<Factory> {
     factory.set_address_pool(Some(&pool));
     let feeder = Arc::clone(feeder);
     factory.connect_media_configure(move |_, media| {
+        send_at_once(media);
         let bin = media.element().downcast::<gst::Bin>();
         let source = bin.ok().and_then(|bin| bin.by_name(SOURCE)?.downcast::<gst_app::AppSrc>().ok());
         match source {
@@ -110,6 +111,25 @@ pub(super) fn new(feeder: &Arc<Feeder>, codec: Codec) -> Result<Factory> {
         }
     });
     Ok(factory)
+}
+
+/// Lets no sink wait for the clock: what is to be sent is late already, and a sink that synchronizes adds its
+/// `processing-deadline` of 20 ms. Not by `rate-control` of the media, which each PLAY turns on again, and without which
+/// RTCP sender reports have no time.
+fn send_at_once(media: &rtsp::RTSPMedia) {
+    let Some(pipeline) = media.element().parent().and_downcast::<gst::Bin>() else { return };
+    let never = |sink: &gst::Element| {
+        if sink.property("sync") {
+            sink.set_property("sync", false);
+        }
+    };
+    // They come with the clients: one for UDP, one for multicast, one for TCP.
+    pipeline.connect_element_added(move |_, element| {
+        if element.has_property_with_type("sync", bool::static_type()) {
+            never(element);
+            element.connect_notify(Some("sync"), move |sink, _| never(sink));
+        }
+    });
 }
 
 /// Digest authentication (RFC 7616 with MD5, which is what players know), and basic if that is wished.
