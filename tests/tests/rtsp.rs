@@ -73,6 +73,21 @@ fn ffmpeg_decodes_every_path_by_udp_and_tcp() {
 }
 
 #[test]
+fn ffmpeg_decodes_h265_by_udp_and_tcp() {
+    let (server, url) = server(&["--codec", "h265"]);
+    for transport in ["udp", "tcp"] {
+        let mut player = decoder(&url, transport, 20);
+        assert_eq!(player.wait(wait::START), 0, "{transport}: {}", player.stderr());
+        nobody_plays(&server);
+    }
+    let probe = Command::new(program("ffprobe", "ffmpeg"))
+        .args(["-v", "error", "-show_entries", "stream=codec_name,width,height", "-of", "csv=p=0", &url])
+        .output()
+        .expect("ffprobe starts");
+    assert_eq!(String::from_utf8_lossy(&probe.stdout).trim(), "hevc,320,240");
+}
+
+#[test]
 fn what_ffmpeg_records_without_encoding_plays() {
     let (_server, url) = server(&[]);
     let folder = TempDir::new().expect("a temporary folder");
@@ -368,7 +383,9 @@ fn without_pictures_a_client_is_refused_at_once_and_the_log_says_why() {
     let nothing = "appsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=30/1";
     let server = Server::start(&["--pipeline", nothing]);
     let url = server.rtsp.clone().expect("an RTSP address");
-    assert_eq!(Connection::open(&url).request("DESCRIBE", "", "").status, 503);
+    for path in ["/stream1", "/mjpeg"] {
+        assert_eq!(Connection::open(&with_path(&url, path)).request("DESCRIBE", "", "").status, 503);
+    }
     let log = until("the log says so", wait::SOON, || {
         let log = server.process.stderr();
         log.contains("an RTSP client was refused").then_some(log)
