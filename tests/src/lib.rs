@@ -15,5 +15,6 @@ pub mod proxy;
 pub mod relay;
 pub mod rtp;
 pub mod rtsp;
+pub mod vlc;
 pub mod wait;
 pub mod watcher;

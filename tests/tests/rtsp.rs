@@ -1,4 +1,4 @@
-//! RTSP with the programs that people use: ffmpeg, GStreamer, OpenCV. Debian's VLC is built without RTSP.
+//! RTSP with the programs that people use: ffmpeg, GStreamer, OpenCV, VLC.
 
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
@@ -7,6 +7,7 @@ use std::time::Duration;
 use rov_tests::process::{Process, binary, program};
 use rov_tests::programs::{Client, Server, server_process};
 use rov_tests::rtsp::{Connection, Player, defects, latencies};
+use rov_tests::vlc;
 use rov_tests::wait::{self, until, until_true};
 use tempfile::TempDir;
 
@@ -170,6 +171,19 @@ fn gst_launch_plays_without_a_buffer() {
     command.args(["fakesink", "num-buffers=30"]);
     let mut player = Process::spawn("gst-launch-1.0", &mut command);
     assert_eq!(player.wait(wait::START), 0, "{}", player.stderr());
+}
+
+#[test]
+fn vlc_shows_the_stream() {
+    if !vlc::has_rtsp() {
+        println!(
+            "skipped: this VLC has no plugin live555, as Debian's; take one of another source (VideoLAN's snap or flatpak)"
+        );
+        return;
+    }
+    let (_server, url) = server(&[]);
+    vlc::shows(&url, &[]);
+    vlc::shows(&url, &["--rtsp-tcp"]);
 }
 
 #[test]
