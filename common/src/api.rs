@@ -110,7 +110,9 @@ pub struct RtpStats {
 pub struct RtspStats {
     /// `rtsp://` addresses of this server, one for each path.
     pub urls: Vec<String>,
-    /// Sessions that play now.
+    /// `rtsp://` addresses of the previews by MJPEG.
+    pub mjpeg_urls: Vec<String>,
+    /// Sessions that play now, MJPEG as well.
     pub clients: u64,
     /// Access units skipped because the output fell behind.
     pub skipped: u64,

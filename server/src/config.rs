@@ -176,6 +176,13 @@ impl std::fmt::Debug for Credentials {
 
 /// The paths under which RTSP is served without `--rtsp-path`: ours, and those of the servers that it replaces.
 pub const RTSP_PATHS: [&str; 4] = ["/stream1", "/stream", "/live", "/test"];
+/// Where RTSP serves previews by MJPEG.
+pub const MJPEG_PATH: &str = "/mjpeg";
+
+/// Whether a path of RTSP leads to the previews by MJPEG.
+pub fn is_mjpeg(path: &str) -> bool {
+    path.strip_prefix(MJPEG_PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -374,6 +381,9 @@ fn rtsp(cli: &Cli) -> Result<RtspConfig, ConfigError> {
             return bad(format!(
                 "--rtsp-path {path:?}: give a path as /cam, 64 bytes at most, of letters, digits, and - _ . /"
             ));
+        }
+        if is_mjpeg(path) {
+            return bad(format!("--rtsp-path {path}: {MJPEG_PATH} is where MJPEG is served, take another"));
         }
         if !paths.contains(path) {
             paths.push(path.clone());
@@ -590,6 +600,7 @@ mod tests {
             ),
             (&["--user", "a"], "--user a: needs --password, or the variable ROV_PASSWORD"),
             (&["--password", "a"], "--password (or the variable ROV_PASSWORD): needs --user"),
+            (&["--rtsp-path", "/mjpeg"], "--rtsp-path /mjpeg: /mjpeg is where MJPEG is served, take another"),
             (&["--rtsp-basic-auth"], "--rtsp-basic-auth: needs --user and --password"),
             (&["--source", "test", "--device", "0"], "--device 0: needs --source webcam or csi, but --source is test"),
             (&["--stun", "example.org"], "--stun example.org: give a URL of the form stun:HOST[:PORT]"),

@@ -40,6 +40,7 @@ pub struct Server {
     media: Option<MediaSocket>,
     rtp: Option<RtpOutput>,
     rtsp: Option<RtspOutput>,
+    jpeg: Arc<JpegOutput>,
     discovery: Option<Discovery>,
 }
 
@@ -63,10 +64,11 @@ impl Server {
             .clone()
             .map(|rtp| RtpOutput::start(&stream, rtp, config.host, config.interfaces.clone()))
             .transpose()?;
+        let jpeg = Arc::new(JpegOutput::new(&stream, config.max_viewers));
         let rtsp = config
             .rtsp
             .clone()
-            .map(|rtsp| RtspOutput::start(&stream, rtsp, config.host, config.max_viewers))
+            .map(|rtsp| RtspOutput::start(&stream, &jpeg, rtsp, config.host, config.max_viewers))
             .transpose()?;
         let discovery = match config.discovery_port {
             Some(port) => {
@@ -76,7 +78,7 @@ impl Server {
             None => None,
         };
         let id = discovery::server_id(&config.name);
-        Ok(Self { config, id, stream, control, http, media, rtp, rtsp, discovery })
+        Ok(Self { config, id, stream, control, http, media, rtp, rtsp, jpeg, discovery })
     }
 
     /// Address and port of the HTTP API.
@@ -90,9 +92,8 @@ impl Server {
     /// A mistake in the configuration that shows only when the source is opened, or the death of a part that the rest
     /// cannot do without.
     pub async fn run(self, shutdown: CancellationToken) -> Result<()> {
-        let Self { config, id, stream, control, http, media, rtp, rtsp, discovery } = self;
+        let Self { config, id, stream, control, http, media, rtp, rtsp, jpeg, discovery } = self;
         let (rtp, rtsp) = (rtp.map(Arc::new), rtsp.map(Arc::new));
-        let jpeg = Arc::new(JpegOutput::new(&stream, config.max_viewers));
         let tasks = TaskTracker::new();
         let stop = shutdown.child_token();
 

@@ -17,5 +17,6 @@ pub mod relay;
 pub mod rtp;
 pub mod rtp_sender;
 pub mod rtsp;
+pub mod vlc;
 pub mod wait;
 pub mod watcher;

@@ -123,14 +123,23 @@ pub struct Player {
 impl Player {
     /// `protocols` are those of `rtspsrc`: `tcp`, `udp` or `udp-mcast`.
     pub fn start(url: &str, protocols: &str) -> Self {
+        Self::decode(url, protocols, "rtph264depay ! h264parse ! avdec_h264 max-threads=1")
+    }
+
+    /// As [`Self::start`], for MJPEG.
+    pub fn start_mjpeg(url: &str, protocols: &str) -> Self {
+        Self::decode(url, protocols, "rtpjpegdepay ! jpegdec")
+    }
+
+    fn decode(url: &str, protocols: &str, decoder: &str) -> Self {
         gst::init().expect("GStreamer");
         let started = Instant::now();
         let pipeline = gst::parse::launch(&format!(
-            "rtspsrc location={url} protocols={protocols} latency=0 udp-buffer-size=4194304 ! rtph264depay ! h264parse ! \
-             avdec_h264 max-threads=1 ! videoconvert ! video/x-raw,format=GRAY8 ! \
+            "rtspsrc location={url} protocols={protocols} latency=0 udp-buffer-size=4194304 ! {decoder} ! \
+             videoconvert ! video/x-raw,format=GRAY8 ! \
              fakesink name=sink sync=false signal-handoffs=true"
         ))
-        .expect("rtspsrc, h264parse and avdec_h264");
+        .expect("rtspsrc and decoders");
         let shots = Arc::new(Mutex::new(Vec::new()));
         let sink = pipeline.downcast_ref::<gst::Bin>().and_then(|bin| bin.by_name("sink")).expect("the sink");
         let taken = Arc::clone(&shots);
@@ -155,6 +164,15 @@ impl Player {
             let shots = self.shots();
             (shots.len() >= before + count).then(|| shots[before..].to_vec())
         })
+    }
+
+    /// Waits for a picture that is decoded within `limit` after its mark was drawn. A sink that waits for the clock delays
+    /// every picture, and a busy machine only some.
+    pub fn wait_for_prompt_shot(&self, limit: Duration) {
+        let from = self.shots().len();
+        wait::until_true(&format!("a picture within {limit:?}"), wait::START, || {
+            self.shots()[from..].iter().any(|shot| shot.latency.is_some_and(|latency| latency < limit))
+        });
     }
 }
 

@@ -13,7 +13,7 @@ use rov_tests::programs::Server;
 use rov_tests::proxy::Proxy;
 use rov_tests::wait::{self, until, until_true};
 use rov_tests::watcher::{Order, Watcher, left_out};
-use rov_tests::{http, jpeg};
+use rov_tests::{http, jpeg, vlc};
 use tokio::runtime::Runtime;
 
 fn unix_time() -> f64 {
@@ -178,6 +178,13 @@ fn ffprobe_and_chromium_show_the_previews() {
         proxy.results().into_iter().next()
     });
     assert_eq!((&result["width"], &result["height"]), (&640.into(), &360.into()), "{result}");
+}
+
+#[test]
+fn vlc_shows_the_previews() {
+    let server = Server::start(&[]);
+    server.wait_until_running();
+    vlc::shows(&server.url("/stream.mjpg"), &[]);
 }
 
 /// Ends with the test.

@@ -1,7 +1,5 @@
 //! Plain RTP, to the programs that people have.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,9 +10,7 @@ use rov_common::stamp;
 use rov_tests::process::{Process, binary, program};
 use rov_tests::programs::Server;
 use rov_tests::rtp::{Receiver, free_rtp_port};
-use rov_tests::wait;
-use rov_tests::{http, process};
-use tempfile::TempDir;
+use rov_tests::{http, process, vlc, wait};
 
 /// A server that sends to `hosts` at `port`, and its stream runs.
 fn server(hosts: &str, port: u16, more: &[&str]) -> Server {
@@ -135,33 +131,8 @@ fn gstreamer_decodes_every_picture_with_little_delay() {
 fn vlc_opens_the_description_and_shows_pictures() {
     let port = free_rtp_port();
     let server = server("127.0.0.1", port, &[]);
-    let folder = TempDir::new().expect("a temporary folder");
-    let shots = folder.path().join("shots");
-    fs::create_dir(&shots).expect("a folder");
-    let mut command = Command::new(program("cvlc", "vlc-bin vlc-plugin-base"));
-    // SAFETY: a system call without arguments.
-    if unsafe { libc::geteuid() } == 0 {
-        // VLC refuses root.
-        for path in [folder.path(), &shots] {
-            fs::set_permissions(path, fs::Permissions::from_mode(0o777)).expect("permissions");
-        }
-        let vlc = command.get_program().to_owned();
-        command = Command::new(program("setpriv", "util-linux"));
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(vlc);
-    }
     // Debian's VLC has no live555, but ffmpeg's reader of descriptions; other builds have both.
-    command.args(["--demux=avformat", "--no-audio", "--vout=dummy", "--network-caching=100"]);
-    command.args(["--video-filter=scene", "--scene-format=png", "--scene-ratio=5", "--scene-prefix=shot"]);
-    command.arg("--scene-path").arg(&shots).arg(server.url("/stream.sdp")).env("HOME", folder.path());
-    let mut vlc = Process::spawn("cvlc", &mut command);
-    let pictures = || fs::read_dir(&shots).expect("the folder").count();
-    wait::until_true("three snapshots", wait::START, || {
-        assert!(vlc.is_running(), "VLC ended:\n{}", vlc.stderr());
-        pictures() >= 3
-    });
-    // The bars of the test picture, and not one colour.
-    let shot = shots.join("shot00006.png");
-    wait::until_true("a whole snapshot", wait::SOON, || fs::metadata(&shot).is_ok_and(|file| file.len() > 1_000));
+    vlc::shows(&server.url("/stream.sdp"), &["--demux=avformat"]);
 }
 
 /// A network of its own, with two cards and no route for multicast. `eth1` is plugged in later, and `eth0` is pulled out.

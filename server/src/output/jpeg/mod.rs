@@ -89,6 +89,11 @@ impl JpegOutput {
         Ok(Previews { pictures, wanted, interval, due: Instant::now() })
     }
 
+    /// Whether one more may watch previews.
+    pub fn has_room(&self) -> bool {
+        lock(&self.shared.demand).rates.len() < self.max_viewers
+    }
+
     /// The newest picture in full size; None when the output ends. It waits for as long as it takes: give it a limit.
     pub async fn snapshot(&self) -> Result<Option<Picture>, TooMany> {
         let mut pictures = self.shared.snapshots.subscribe();

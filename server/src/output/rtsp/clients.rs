@@ -18,6 +18,8 @@ use socket2::SockRef;
 use url::Url;
 
 use super::feed::Feeder;
+use super::mjpeg::Mjpeg;
+use crate::config::is_mjpeg;
 
 /// Connections without a session, beside those that may have one: for clients that only ask, and for one more that is to
 /// be refused politely.
@@ -40,6 +42,7 @@ pub(super) struct Clients {
 
 struct State {
     feeder: Arc<Feeder>,
+    mjpeg: Arc<Mjpeg>,
     max_connections: usize,
     /// By the address of the object, which is unique while the client is connected.
     known: Mutex<HashMap<usize, Client>>,
@@ -62,9 +65,10 @@ struct Client {
 }
 
 impl Clients {
-    pub fn new(server: &rtsp::RTSPServer, feeder: &Arc<Feeder>, max_clients: usize) -> Self {
+    pub fn new(server: &rtsp::RTSPServer, feeder: &Arc<Feeder>, mjpeg: &Arc<Mjpeg>, max_clients: usize) -> Self {
         let state = Arc::new(State {
             feeder: Arc::clone(feeder),
+            mjpeg: Arc::clone(mjpeg),
             max_connections: max_clients + MORE_CONNECTIONS,
             known: Mutex::default(),
         });
@@ -76,8 +80,10 @@ impl Clients {
     /// Closes what has no right to stay, and asks for keyframes. To be called now and then on the thread of the server.
     pub fn care(&self) {
         let now = Instant::now();
-        let broken = self.state.feeder.playing() > 0
-            && self.state.feeder.media().is_some_and(|media| media.status() == rtsp::RTSPMediaStatus::Error);
+        let failed =
+            |media: Option<rtsp::RTSPMedia>| media.is_some_and(|media| media.status() == rtsp::RTSPMediaStatus::Error);
+        let State { feeder, mjpeg, .. } = &*self.state;
+        let broken = feeder.playing() > 0 && failed(feeder.media()) || mjpeg.playing() > 0 && failed(mjpeg.media());
         if broken {
             tracing::error!("the RTSP media has failed: its clients are disconnected, and may come again");
         }
@@ -117,7 +123,7 @@ impl State {
         }
 
         let state = Arc::clone(this);
-        client.connect_pre_describe_request(move |client, _| state.may_describe(client));
+        client.connect_pre_describe_request(move |client, context| state.may_describe(client, &path(context)));
         let state = Arc::clone(this);
         client.connect_new_session(move |client, session| {
             session.set_timeout(SESSION_TIMEOUT_S);
@@ -147,17 +153,22 @@ impl State {
     }
 
     /// A media without pictures would keep the client waiting in vain.
-    fn may_describe(&self, client: &rtsp::RTSPClient) -> RTSPStatusCode {
+    fn may_describe(&self, client: &rtsp::RTSPClient, path: &str) -> RTSPStatusCode {
         let (state, reason) = self.feeder.stream.health();
-        if state == StreamState::Running && self.feeder.can_describe() {
+        let reason = if state != StreamState::Running || !self.feeder.can_describe() {
+            reason.unwrap_or_else(|| "there is no picture now".to_owned())
+        } else if is_mjpeg(path) && !self.mjpeg.has_room() {
+            "as many as --max-viewers allows are watching MJPEG".to_owned()
+        } else {
             return RTSPStatusCode::Ok;
-        }
+        };
         let peer = self.with(client, |known| known.peer.clone()).unwrap_or_default();
-        tracing::warn!(peer, reason, "an RTSP client was refused: there is no picture now");
+        tracing::warn!(peer, path, "an RTSP client was refused: {reason}");
         RTSPStatusCode::ServiceUnavailable
     }
 
     fn plays(&self, client: &rtsp::RTSPClient, path: String) {
+        let needs_keyframe = !is_mjpeg(&path);
         self.with(client, |known| {
             if !known.playing {
                 tracing::info!(peer = known.peer, path, "an RTSP client plays");
@@ -166,7 +177,9 @@ impl State {
             known.path = Some(path);
         });
         self.count();
-        self.feeder.stream.request_keyframe();
+        if needs_keyframe {
+            self.feeder.stream.request_keyframe();
+        }
     }
 
     fn stops(&self, client: &rtsp::RTSPClient) {
@@ -185,7 +198,10 @@ impl State {
     }
 
     fn count(&self) {
-        self.feeder.set_playing(lock(&self.known).values().filter(|known| known.playing).count());
+        let known = lock(&self.known);
+        let of = |mjpeg| known.values().filter(|known| known.playing && known.plays_mjpeg() == mjpeg).count();
+        self.feeder.set_playing(of(false));
+        self.mjpeg.set_playing(of(true));
     }
 
     fn with<T>(&self, client: &rtsp::RTSPClient, act: impl FnOnce(&mut Client) -> T) -> Option<T> {
@@ -197,6 +213,10 @@ impl Client {
     fn new(peer: String, now: Instant) -> Self {
         let sessions = Vec::new();
         Self { peer, path: None, playing: false, excess: false, sessions, idle_since: now, unsent_since: None }
+    }
+
+    fn plays_mjpeg(&self) -> bool {
+        self.path.as_deref().is_some_and(is_mjpeg)
     }
 
     /// Why it cannot stay, if so.

@@ -1,4 +1,4 @@
-//! The media that every path leads to, and who may have it.
+//! The media that the paths lead to, and who may have it.
 
 use std::sync::{Arc, OnceLock};
 
@@ -16,6 +16,7 @@ use gstreamer_rtsp_server::subclass::prelude::*;
 use rov_common::codec::Codec;
 
 use super::feed::Feeder;
+use super::mjpeg::Mjpeg;
 use crate::config::Credentials;
 use crate::packetize::MAX_PAYLOAD;
 
@@ -39,6 +40,7 @@ mod imp {
 
     #[derive(Default)]
     pub struct Factory {
+        /// Of the stream.
         pub(super) feeder: OnceLock<Arc<Feeder>>,
     }
 
@@ -59,7 +61,7 @@ mod imp {
 
         /// None before there is anything to describe it by: the thread of the server would wait for that.
         fn construct(&self, url: &gstreamer_rtsp::RTSPUrl) -> Option<rtsp::RTSPMedia> {
-            self.feeder.get().is_some_and(|feeder| feeder.can_describe()).then(|| self.parent_construct(url))?
+            self.feeder.get().is_none_or(|feeder| feeder.can_describe()).then(|| self.parent_construct(url))?
         }
     }
 }
@@ -68,12 +70,36 @@ glib::wrapper! {
     pub struct Factory(ObjectSubclass<imp::Factory>) @extends rtsp::RTSPMediaFactory;
 }
 
-/// What makes the media, which `feeder` then fills.
-pub(super) fn new(feeder: &Arc<Feeder>, codec: Codec) -> Result<Factory> {
+/// What makes the media of the stream, which `feeder` then fills.
+pub(super) fn stream(feeder: &Arc<Feeder>, codec: Codec, pool: &rtsp::RTSPAddressPool) -> Result<Factory> {
     let (caps, payloader) = match codec {
         Codec::H264 => ("video/x-h264", "rtph264pay"),
         Codec::H265 => ("video/x-h265", "rtph265pay"),
     };
+    // Whole access units need no parser, which would hold one back to see the next. Keyframes have their parameter sets; the
+    // payloader would put them before each slice of a keyframe, where decoders take them for the beginning of another.
+    let caps = format!("{caps},stream-format=byte-stream,alignment=au");
+    let feed = Arc::clone(feeder);
+    let factory =
+        new(&caps, payloader, "pt=96 config-interval=0", pool, move |media, source| feed.feed(media, source))?;
+    let _ = factory.imp().feeder.set(Arc::clone(feeder));
+    Ok(factory)
+}
+
+/// What makes the media of the previews, which `mjpeg` then fills.
+pub(super) fn previews(mjpeg: &Arc<Mjpeg>, pool: &rtsp::RTSPAddressPool) -> Result<Factory> {
+    let mjpeg = Arc::clone(mjpeg);
+    // The payloader wants some size at the beginning, and takes that of each picture from its headers.
+    new("image/jpeg,width=16,height=16", "rtpjpegpay", "pt=26", pool, move |media, source| mjpeg.feed(media, source))
+}
+
+fn new(
+    caps: &str,
+    payloader: &str,
+    properties: &str,
+    pool: &rtsp::RTSPAddressPool,
+    feed: impl Fn(&rtsp::RTSPMedia, &gst_app::AppSrc) + Send + Sync + 'static,
+) -> Result<Factory> {
     for element in ["appsrc", payloader, "rtpbin", "udpsink"] {
         ensure!(
             gst::ElementFactory::find(element).is_some(),
@@ -82,38 +108,58 @@ pub(super) fn new(feeder: &Arc<Feeder>, codec: Codec) -> Result<Factory> {
         );
     }
     let factory: Factory = glib::Object::new();
-    let _ = factory.imp().feeder.set(Arc::clone(feeder));
-    // Whole access units need no parser, which would hold one back to see the next. Keyframes have their parameter sets; the
-    // payloader would put them before each slice of a keyframe, where decoders take them for the beginning of another.
     factory.set_launch(&format!(
-        "( appsrc name={SOURCE} is-live=true format=time min-latency=0 \
-         caps={caps},stream-format=byte-stream,alignment=au ! \
-         {payloader} name=pay0 pt=96 mtu={MTU} config-interval=0 )"
+        "( appsrc name={SOURCE} is-live=true format=time min-latency=0 caps={caps} ! \
+         {payloader} name=pay0 mtu={MTU} {properties} )"
     ));
     factory.set_shared(true);
     factory.set_latency(0);
     factory.set_suspend_mode(rtsp::RTSPSuspendMode::None);
     factory.set_buffer_size(SEND_BUFFER);
     factory.set_protocols(RTSPLowerTrans::UDP | RTSPLowerTrans::UDP_MCAST | RTSPLowerTrans::TCP);
-    let pool = rtsp::RTSPAddressPool::new();
-    let (first, last) = MULTICAST_PORTS;
-    pool.add_range(MULTICAST_GROUP, MULTICAST_GROUP, first, last, MULTICAST_TTL)
-        .context("a range of multicast addresses")?;
-    factory.set_address_pool(Some(&pool));
-    let feeder = Arc::clone(feeder);
+    factory.set_address_pool(Some(pool));
     factory.connect_media_configure(move |_, media| {
+        send_at_once(media);
         let bin = media.element().downcast::<gst::Bin>();
         let source = bin.ok().and_then(|bin| bin.by_name(SOURCE)?.downcast::<gst_app::AppSrc>().ok());
         match source {
-            Some(source) => feeder.feed(media, &source),
+            Some(source) => feed(media, &source),
             None => tracing::error!("RTSP: the media has no source"),
         }
     });
     Ok(factory)
 }
 
+/// The multicast addresses of all media, so that no two have the same.
+pub(super) fn addresses() -> Result<rtsp::RTSPAddressPool> {
+    let pool = rtsp::RTSPAddressPool::new();
+    let (first, last) = MULTICAST_PORTS;
+    pool.add_range(MULTICAST_GROUP, MULTICAST_GROUP, first, last, MULTICAST_TTL)
+        .context("a range of multicast addresses")?;
+    Ok(pool)
+}
+
+/// Lets no sink wait for the clock: what is to be sent is late already, and a sink that synchronizes adds its
+/// `processing-deadline` of 20 ms. Not by `rate-control` of the media, which each PLAY turns on again, and without which
+/// RTCP sender reports have no time.
+fn send_at_once(media: &rtsp::RTSPMedia) {
+    let Some(pipeline) = media.element().parent().and_downcast::<gst::Bin>() else { return };
+    let never = |sink: &gst::Element| {
+        if sink.property("sync") {
+            sink.set_property("sync", false);
+        }
+    };
+    // They come with the clients: one for UDP, one for multicast, one for TCP.
+    pipeline.connect_element_added(move |_, element| {
+        if element.has_property_with_type("sync", bool::static_type()) {
+            never(element);
+            element.connect_notify(Some("sync"), move |sink, _| never(sink));
+        }
+    });
+}
+
 /// Digest authentication (RFC 7616 with MD5, which is what players know), and basic if that is wished.
-pub(super) fn authentication(factory: &Factory, credentials: &Credentials, basic: bool) -> rtsp::RTSPAuth {
+pub(super) fn authentication(factories: &[&Factory], credentials: &Credentials, basic: bool) -> rtsp::RTSPAuth {
     let Credentials { user, password } = credentials;
     let auth = rtsp::RTSPAuth::new();
     let token = rtsp::RTSPToken::builder().field(rtsp::RTSP_TOKEN_MEDIA_FACTORY_ROLE, ROLE).build();
@@ -131,6 +177,6 @@ pub(super) fn authentication(factory: &Factory, credentials: &Credentials, basic
         .field(rtsp::RTSP_PERM_MEDIA_FACTORY_ACCESS, true)
         .field(rtsp::RTSP_PERM_MEDIA_FACTORY_CONSTRUCT, true)
         .build();
-    factory.add_role_from_structure(&role);
+    factories.iter().for_each(|factory| factory.add_role_from_structure(&role));
     auth
 }

@@ -12,12 +12,11 @@ use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::prelude::RTSPMediaExt;
 use rov_common::sync::lock;
 
-use crate::packetize::RtpFrame;
 use crate::pipeline::running_time;
 use crate::stream::{OutputQueue, Stream};
 
 /// The time of the parameter sets by which the media is described; pictures come later.
-const DESCRIPTION: gst::ClockTime = gst::ClockTime::ZERO;
+pub(super) const DESCRIPTION: gst::ClockTime = gst::ClockTime::ZERO;
 
 /// What the media, the clients and the statistics share.
 pub(super) struct Feeder {
@@ -129,7 +128,7 @@ impl Feed {
             if state.waits_for_keyframe && !frame.keyframe {
                 continue;
             }
-            let Some(time) = running_time(source.upcast_ref()).map(|now| state.time(&frame, now)) else {
+            let Some(time) = capture_time(&source, frame.captured_at, &mut state.last) else {
                 state.waits_for_keyframe = true;
                 continue;
             };
@@ -141,7 +140,7 @@ impl Feed {
 
 /// Keeps what describes the media from the clients: its time is another than that of the keyframe behind it, which confuses
 /// players about both.
-fn leave_description_out(media: &rtsp::RTSPMedia) {
+pub(super) fn leave_description_out(media: &rtsp::RTSPMedia) {
     let rtpbin = media.element().parent().and_downcast::<gst::Bin>().and_then(|pipeline| {
         let children = pipeline.children();
         children.into_iter().find(|child| child.factory().is_some_and(|factory| factory.name() == "rtpbin"))
@@ -158,18 +157,21 @@ fn leave_description_out(media: &rtsp::RTSPMedia) {
     });
 }
 
-impl State {
-    /// When the access unit was captured, in running time. Never later than now, or the sinks would wait; never the same
-    /// twice, nor earlier than the one before: gst-rtsp-server aborts the process for that.
-    fn time(&mut self, frame: &RtpFrame, now: gst::ClockTime) -> gst::ClockTime {
-        let age = gst::ClockTime::try_from(Instant::now().saturating_duration_since(frame.captured_at));
-        let captured = now.saturating_sub(age.unwrap_or_default());
-        self.last = captured.max(self.last + gst::ClockTime::from_mseconds(1));
-        self.last
-    }
+/// When it was captured, in the running time of `source`. Never later than now; never the same twice, nor earlier than the
+/// one before: gst-rtsp-server aborts the process for that.
+pub(super) fn capture_time(
+    source: &gst_app::AppSrc,
+    captured_at: Instant,
+    last: &mut gst::ClockTime,
+) -> Option<gst::ClockTime> {
+    let now = running_time(source.upcast_ref())?;
+    let age = gst::ClockTime::try_from(Instant::now().saturating_duration_since(captured_at));
+    let captured = now.saturating_sub(age.unwrap_or_default());
+    *last = captured.max(*last + gst::ClockTime::from_mseconds(1));
+    Some(*last)
 }
 
-fn buffer(data: impl AsRef<[u8]> + Send + 'static, time: gst::ClockTime) -> gst::Buffer {
+pub(super) fn buffer(data: impl AsRef<[u8]> + Send + 'static, time: gst::ClockTime) -> gst::Buffer {
     let mut buffer = gst::Buffer::from_slice(data);
     if let Some(buffer) = buffer.get_mut() {
         buffer.set_pts(time);

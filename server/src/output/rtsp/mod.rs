@@ -1,11 +1,12 @@
 //! RTSP by gst-rtsp-server: UDP, multicast and TCP, for players, recorders and computer vision.
 //!
-//! All paths and clients share one media, fed with the shared encode while somebody watches. Everything that clients say
+//! All clients share one media, fed with the shared encode while somebody watches, and another of MJPEG previews. Everything that clients say
 //! is handled on one thread of its own with its own GLib context; pictures never pass through that thread.
 
 mod clients;
 mod factory;
 mod feed;
+mod mjpeg;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,10 +25,13 @@ use rov_common::api::RtspStats;
 use rov_common::discovery::{RtspInfo, interfaces};
 use rov_common::net;
 use rov_common::sync::lock;
+use tokio::runtime::Handle;
 
 use self::clients::Clients;
 use self::feed::Feeder;
-use crate::config::RtspConfig;
+use self::mjpeg::Mjpeg;
+use crate::config::{MJPEG_PATH, RtspConfig};
+use crate::output::jpeg::JpegOutput;
 use crate::stream::Stream;
 
 /// Sessions are looked after so often: the dead ones, those that are too slow, keyframes that are due.
@@ -40,6 +44,7 @@ pub struct RtspOutput {
     paths: Vec<String>,
     host: IpAddr,
     feeder: Arc<Feeder>,
+    mjpeg: Arc<Mjpeg>,
     context: glib::MainContext,
     main_loop: glib::MainLoop,
     thread: JoinHandle<()>,
@@ -49,11 +54,17 @@ pub struct RtspOutput {
 }
 
 impl RtspOutput {
-    /// Binds the port and serves.
+    /// Binds the port and serves. To be called where tokio runs.
     ///
     /// # Errors
     /// Names the port that is taken and the option that changes it, or the plugin that is missing.
-    pub fn start(stream: &Arc<Stream>, config: RtspConfig, host: IpAddr, max_clients: u16) -> Result<Self> {
+    pub fn start(
+        stream: &Arc<Stream>,
+        jpeg: &Arc<JpegOutput>,
+        config: RtspConfig,
+        host: IpAddr,
+        max_clients: u16,
+    ) -> Result<Self> {
         gst::init().context("GStreamer")?;
         let context = glib::MainContext::new();
         let main_loop = glib::MainLoop::new(Some(&context), false);
@@ -61,13 +72,18 @@ impl RtspOutput {
         let server = rtsp::RTSPServer::new();
         server.set_address(&host.to_string());
         server.set_service(&config.port.to_string());
-        let factory = factory::new(&feeder, stream.codec()).context("RTSP")?;
+        let mjpeg = Mjpeg::new(jpeg, Handle::try_current().context("RTSP")?);
+        let pool = factory::addresses().context("RTSP")?;
+        let factory = factory::stream(&feeder, stream.codec(), &pool).context("RTSP")?;
+        let previews = factory::previews(&mjpeg, &pool).context("RTSP")?;
         let mounts = server.mount_points().context("RTSP: no mount points")?;
         for path in &config.paths {
             mounts.add_factory(path, factory.clone());
         }
+        mounts.add_factory(MJPEG_PATH, previews.clone());
         if let Some(credentials) = &config.credentials {
-            server.set_auth(Some(&factory::authentication(&factory, credentials, config.basic_auth)));
+            let auth = factory::authentication(&[&factory, &previews], credentials, config.basic_auth);
+            server.set_auth(Some(&auth));
         }
         // No threads of their own for clients: everything is handled where `Clients` cares for them.
         server.thread_pool().context("RTSP: no thread pool")?.set_max_threads(0);
@@ -83,7 +99,7 @@ impl RtspOutput {
         source.attach(Some(&context));
         let port = u16::try_from(server.bound_port()).context("RTSP: no port")?;
 
-        let clients = Clients::new(&server, &feeder, max_clients.into());
+        let clients = Clients::new(&server, &feeder, &mjpeg, max_clients.into());
         let care = glib::timeout_source_new(CARE_INTERVAL, Some("rtsp-care"), glib::Priority::DEFAULT, move || {
             sessions.cleanup();
             clients.care();
@@ -110,6 +126,7 @@ impl RtspOutput {
             paths: config.paths,
             host,
             feeder,
+            mjpeg,
             context,
             main_loop,
             thread,
@@ -125,10 +142,11 @@ impl RtspOutput {
 
     pub fn stats(&self) -> RtspStats {
         let addresses = addresses(self.host);
-        let url = |address: &IpAddr, path: &String| format!("rtsp://{address}:{}{path}", self.info.port);
+        let url = |address: &IpAddr, path: &str| format!("rtsp://{address}:{}{path}", self.info.port);
         RtspStats {
             urls: addresses.iter().flat_map(|address| self.paths.iter().map(move |path| url(address, path))).collect(),
-            clients: self.feeder.playing() as u64,
+            mjpeg_urls: addresses.iter().map(|address| url(address, MJPEG_PATH)).collect(),
+            clients: (self.feeder.playing() + self.mjpeg.playing()) as u64,
             skipped: self.feeder.skipped(),
         }
     }
