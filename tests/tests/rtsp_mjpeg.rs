@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rov_tests::camera::Camera;
+use rov_tests::camera::{Camera, Settings};
 use rov_tests::process::{Process, program};
 use rov_tests::programs::Server;
 use rov_tests::rtsp::{Connection, Player, defects};
@@ -77,7 +77,7 @@ fn nothing_comes_while_the_stream_stands_still_and_then_it_goes_on() {
     let before = player.shots().len();
     assert_eq!(Connection::open(&url).request("DESCRIBE", "", "").status, 503);
     assert_eq!(player.shots().len(), before, "an old picture looks live");
-    let _camera = Camera::start_at(port, &launch(480), None);
+    let _camera = Camera::with(&launch(480), Settings { port, ..Settings::default() });
     player.next_shots(5);
     assert_eq!(server.stats().rtsp.map(|rtsp| rtsp.clients), Some(1), "the same session");
 }
