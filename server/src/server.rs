@@ -66,7 +66,7 @@ impl Server {
         let rtsp = config
             .rtsp
             .clone()
-            .map(|rtsp| RtspOutput::start(&stream, rtsp, config.host, config.max_viewers))
+            .map(|rtsp| RtspOutput::start(&stream, rtsp, config.host, config.interfaces.clone(), config.max_viewers))
             .transpose()?;
         let discovery = match config.discovery_port {
             Some(port) => {

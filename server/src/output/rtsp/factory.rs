@@ -1,5 +1,6 @@
 //! The media that every path leads to, and who may have it.
 
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, ensure};
@@ -14,6 +15,8 @@ use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::prelude::*;
 use gstreamer_rtsp_server::subclass::prelude::*;
 use rov_common::codec::Codec;
+use rov_common::discovery::interfaces;
+use rov_common::net;
 
 use super::feed::Feeder;
 use crate::config::Credentials;
@@ -24,7 +27,7 @@ const MTU: usize = MAX_PAYLOAD + 12;
 /// Of each UDP socket, in bytes, as far as the system grants it: a keyframe leaves in one burst.
 const SEND_BUFFER: u32 = 4 << 20;
 /// In the block for local use (RFC 2365 section 6.1), away from the group of the RTP output.
-const MULTICAST_GROUP: &str = "239.255.8.1";
+const MULTICAST_GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 8, 1);
 /// Below the ports that the system gives out by itself.
 const MULTICAST_PORTS: (u16, u16) = (16_384, 16_399);
 const MULTICAST_TTL: u8 = 1;
@@ -69,7 +72,9 @@ glib::wrapper! {
 }
 
 /// What makes the media, which `feeder` then fills.
-pub(super) fn new(feeder: &Arc<Feeder>, codec: Codec) -> Result<Factory> {
+///
+/// `host` is the address that the server listens on, and `interfaces` are those for multicast.
+pub(super) fn new(feeder: &Arc<Feeder>, codec: Codec, host: IpAddr, interfaces: Vec<String>) -> Result<Factory> {
     let (caps, payloader) = match codec {
         Codec::H264 => ("video/x-h264", "rtph264pay"),
         Codec::H265 => ("video/x-h265", "rtph265pay"),
@@ -94,14 +99,21 @@ pub(super) fn new(feeder: &Arc<Feeder>, codec: Codec) -> Result<Factory> {
     factory.set_latency(0);
     factory.set_suspend_mode(rtsp::RTSPSuspendMode::None);
     factory.set_buffer_size(SEND_BUFFER);
-    factory.set_protocols(RTSPLowerTrans::UDP | RTSPLowerTrans::UDP_MCAST | RTSPLowerTrans::TCP);
     let pool = rtsp::RTSPAddressPool::new();
     let (first, last) = MULTICAST_PORTS;
-    pool.add_range(MULTICAST_GROUP, MULTICAST_GROUP, first, last, MULTICAST_TTL)
-        .context("a range of multicast addresses")?;
+    let group = MULTICAST_GROUP.to_string();
+    pool.add_range(&group, &group, first, last, MULTICAST_TTL).context("a range of multicast addresses")?;
     factory.set_address_pool(Some(&pool));
     let feeder = Arc::clone(feeder);
     factory.connect_media_configure(move |_, media| {
+        // One that cannot have multicast would end the media for all others too.
+        match multicast_interface(host, &interfaces) {
+            Some(name) => {
+                media.set_protocols(RTSPLowerTrans::UDP | RTSPLowerTrans::UDP_MCAST | RTSPLowerTrans::TCP);
+                media.set_multicast_iface(name.as_deref());
+            }
+            None => media.set_protocols(RTSPLowerTrans::UDP | RTSPLowerTrans::TCP),
+        }
         let bin = media.element().downcast::<gst::Bin>();
         let source = bin.ok().and_then(|bin| bin.by_name(SOURCE)?.downcast::<gst_app::AppSrc>().ok());
         match source {
@@ -110,6 +122,20 @@ pub(super) fn new(feeder: &Arc<Feeder>, codec: Codec) -> Result<Factory> {
         }
     });
     Ok(factory)
+}
+
+/// By which interface multicast goes: gst-rtsp-server knows one, or else the system's route. That is `Some(None)`, and taken where
+/// neither an interface nor an address was chosen; isolated networks have no such route. None: multicast cannot be had.
+fn multicast_interface(host: IpAddr, wanted: &[String]) -> Option<Option<String>> {
+    let joins = |by: Ipv4Addr| {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0));
+        socket.and_then(|socket| socket.join_multicast_v4(&MULTICAST_GROUP, &by)).is_ok()
+    };
+    if wanted.is_empty() && host.is_unspecified() && joins(Ipv4Addr::UNSPECIFIED) {
+        return Some(None);
+    }
+    let targets = interfaces::select(&net::interfaces().unwrap_or_default(), wanted, host);
+    targets.into_iter().find(|target| joins(target.address)).map(|target| Some(target.interface))
 }
 
 /// Digest authentication (RFC 7616 with MD5, which is what players know), and basic if that is wished.

@@ -49,11 +49,17 @@ pub struct RtspOutput {
 }
 
 impl RtspOutput {
-    /// Binds the port and serves.
+    /// Binds the port and serves. `interfaces` are those for multicast, as discovery takes them.
     ///
     /// # Errors
     /// Names the port that is taken and the option that changes it, or the plugin that is missing.
-    pub fn start(stream: &Arc<Stream>, config: RtspConfig, host: IpAddr, max_clients: u16) -> Result<Self> {
+    pub fn start(
+        stream: &Arc<Stream>,
+        config: RtspConfig,
+        host: IpAddr,
+        interfaces: Vec<String>,
+        max_clients: u16,
+    ) -> Result<Self> {
         gst::init().context("GStreamer")?;
         let context = glib::MainContext::new();
         let main_loop = glib::MainLoop::new(Some(&context), false);
@@ -61,7 +67,7 @@ impl RtspOutput {
         let server = rtsp::RTSPServer::new();
         server.set_address(&host.to_string());
         server.set_service(&config.port.to_string());
-        let factory = factory::new(&feeder, stream.codec()).context("RTSP")?;
+        let factory = factory::new(&feeder, stream.codec(), host, interfaces).context("RTSP")?;
         let mounts = server.mount_points().context("RTSP: no mount points")?;
         for path in &config.paths {
             mounts.add_factory(path, factory.clone());
