@@ -255,6 +255,10 @@ impl Config {
             element => EncoderChoice::Element(element.to_owned()),
         };
         let wants = |transport| cli.transports.contains(&transport);
+        // Who sets a password must not believe that it is asked for.
+        if cli.user.is_some() && !wants(Transport::Rtsp) {
+            return bad("--user: only RTSP asks for a password: leave it out, or add rtsp to --transport");
+        }
         let config = Config {
             name,
             capture: CaptureConfig {
@@ -591,6 +595,10 @@ mod tests {
             (&["--user", "a"], "--user a: needs --password, or the variable ROV_PASSWORD"),
             (&["--password", "a"], "--password (or the variable ROV_PASSWORD): needs --user"),
             (&["--rtsp-basic-auth"], "--rtsp-basic-auth: needs --user and --password"),
+            (
+                &["--transport", "webrtc", "--user", "pilot", "--password", "deep"],
+                "--user: only RTSP asks for a password: leave it out, or add rtsp to --transport",
+            ),
             (&["--source", "test", "--device", "0"], "--device 0: needs --source webcam or csi, but --source is test"),
             (&["--stun", "example.org"], "--stun example.org: give a URL of the form stun:HOST[:PORT]"),
             (
