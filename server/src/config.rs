@@ -262,6 +262,10 @@ impl Config {
             element => EncoderChoice::Element(element.to_owned()),
         };
         let wants = |transport| cli.transports.contains(&transport);
+        // Who sets a password must not believe that it is asked for.
+        if cli.user.is_some() && !wants(Transport::Rtsp) {
+            return bad("--user: only RTSP asks for a password: leave it out, or add rtsp to --transport");
+        }
         let config = Config {
             name,
             capture: CaptureConfig {
@@ -602,6 +606,10 @@ mod tests {
             (&["--password", "a"], "--password (or the variable ROV_PASSWORD): needs --user"),
             (&["--rtsp-path", "/mjpeg"], "--rtsp-path /mjpeg: /mjpeg is where MJPEG is served, take another"),
             (&["--rtsp-basic-auth"], "--rtsp-basic-auth: needs --user and --password"),
+            (
+                &["--transport", "webrtc", "--user", "pilot", "--password", "deep"],
+                "--user: only RTSP asks for a password: leave it out, or add rtsp to --transport",
+            ),
             (&["--source", "test", "--device", "0"], "--device 0: needs --source webcam or csi, but --source is test"),
             (&["--stun", "example.org"], "--stun example.org: give a URL of the form stun:HOST[:PORT]"),
             (

@@ -68,7 +68,9 @@ impl Server {
         let rtsp = config
             .rtsp
             .clone()
-            .map(|rtsp| RtspOutput::start(&stream, &jpeg, rtsp, config.host, config.max_viewers))
+            .map(|rtsp| {
+                RtspOutput::start(&stream, &jpeg, rtsp, config.host, config.interfaces.clone(), config.max_viewers)
+            })
             .transpose()?;
         let discovery = match config.discovery_port {
             Some(port) => {

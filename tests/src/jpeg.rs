@@ -19,7 +19,12 @@ pub struct Answer {
 
 /// Asks as HTTP/1.0, so that the body comes as it is.
 pub fn get(address: SocketAddr, path: &str) -> Answer {
-    let mut stream = TcpStream::connect(address).expect("a connection");
+    ask(TcpStream::connect(address).expect("a connection"), path)
+}
+
+/// As [`get`], by a connection that is there already.
+pub fn ask(mut stream: TcpStream, path: &str) -> Answer {
+    let address = stream.peer_addr().expect("a server");
     stream.set_read_timeout(Some(wait::START)).expect("a limit");
     stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).expect("a request");
     let mut body = BufReader::new(stream);

@@ -81,6 +81,23 @@ fn a_viewer_that_reads_nothing_disturbs_nobody_and_the_decoder_stops_after_the_l
     assert_eq!(jpeg::get(server.address, "/snapshot.jpg").status, 200);
 }
 
+/// What the kernel held for it would be shown as if it were live.
+#[test]
+fn few_old_pictures_wait_for_a_viewer_that_does_not_read() {
+    let server = Server::start(&["--width", "1280", "--height", "720"]);
+    server.wait_until_running();
+    let stream = TcpStream::connect(server.address).expect("a connection");
+    socket2::SockRef::from(&stream).set_recv_buffer_size(8 << 10).expect("a small buffer");
+    let mut slow = jpeg::ask(stream, "/stream.mjpg?fps=15");
+    let made = server.stats().jpeg.pictures;
+    until_true("many pictures are made", wait::START, || server.stats().jpeg.pictures >= made + 60);
+    let resumed = unix_time();
+    // None is the end of a viewer that did not read for too long.
+    let old = std::iter::from_fn(|| slow.next_part()).take_while(|(_, captured)| *captured < resumed).count();
+    println!("{old} old pictures");
+    assert!(old <= 10, "{old} old pictures");
+}
+
 #[test]
 fn a_stream_that_stands_still_gives_no_picture() {
     let mut source = Clip { seconds: 600, audio: false, ..Clip::default() }.annex_b_command();

@@ -36,6 +36,10 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_LIMIT: usize = 32 << 10;
 /// A peer that takes nothing of an answer for so long is gone. An answer that is taken may last for ever: a stream.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of an answer that the kernel holds unsent. By itself it would take some megabytes, in which the pictures for a viewer
+/// with a slow network grow old.
+#[cfg(target_os = "linux")]
+const UNSENT_LIMIT: u32 = 16 << 10;
 /// After an error of `accept`, as too many open files: whoever waits is served when there is room again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Between two messages about such errors.
@@ -86,6 +90,10 @@ async fn connection(io: Io, app: Router, shutdown: CancellationToken) {
     // Answers are small and whole: nothing is gained by waiting for more.
     if let Err(error) = io.stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
+    }
+    #[cfg(target_os = "linux")]
+    if let Err(error) = socket2::SockRef::from(&io.stream).set_tcp_notsent_lowat(UNSENT_LIMIT) {
+        tracing::debug!(%error, "TCP_NOTSENT_LOWAT");
     }
     let local: Option<SocketAddr> = io.stream.local_addr().ok();
     let app = TowerToHyperService::new(app);

@@ -1,5 +1,6 @@
 //! The media that the paths lead to, and who may have it.
 
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, Result, ensure};
@@ -14,6 +15,8 @@ use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::prelude::*;
 use gstreamer_rtsp_server::subclass::prelude::*;
 use rov_common::codec::Codec;
+use rov_common::discovery::interfaces;
+use rov_common::net;
 
 use super::feed::Feeder;
 use super::mjpeg::Mjpeg;
@@ -25,7 +28,7 @@ const MTU: usize = MAX_PAYLOAD + 12;
 /// Of each UDP socket, in bytes, as far as the system grants it: a keyframe leaves in one burst.
 const SEND_BUFFER: u32 = 4 << 20;
 /// In the block for local use (RFC 2365 section 6.1), away from the group of the RTP output.
-const MULTICAST_GROUP: &str = "239.255.8.1";
+const MULTICAST_GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 8, 1);
 /// Below the ports that the system gives out by itself.
 const MULTICAST_PORTS: (u16, u16) = (16_384, 16_399);
 const MULTICAST_TTL: u8 = 1;
@@ -71,7 +74,7 @@ glib::wrapper! {
 }
 
 /// What makes the media of the stream, which `feeder` then fills.
-pub(super) fn stream(feeder: &Arc<Feeder>, codec: Codec, pool: &rtsp::RTSPAddressPool) -> Result<Factory> {
+pub(super) fn stream(feeder: &Arc<Feeder>, codec: Codec, multicast: &Arc<Multicast>) -> Result<Factory> {
     let (caps, payloader) = match codec {
         Codec::H264 => ("video/x-h264", "rtph264pay"),
         Codec::H265 => ("video/x-h265", "rtph265pay"),
@@ -81,23 +84,25 @@ pub(super) fn stream(feeder: &Arc<Feeder>, codec: Codec, pool: &rtsp::RTSPAddres
     let caps = format!("{caps},stream-format=byte-stream,alignment=au");
     let feed = Arc::clone(feeder);
     let factory =
-        new(&caps, payloader, "pt=96 config-interval=0", pool, move |media, source| feed.feed(media, source))?;
+        new(&caps, payloader, "pt=96 config-interval=0", multicast, move |media, source| feed.feed(media, source))?;
     let _ = factory.imp().feeder.set(Arc::clone(feeder));
     Ok(factory)
 }
 
 /// What makes the media of the previews, which `mjpeg` then fills.
-pub(super) fn previews(mjpeg: &Arc<Mjpeg>, pool: &rtsp::RTSPAddressPool) -> Result<Factory> {
+pub(super) fn previews(mjpeg: &Arc<Mjpeg>, multicast: &Arc<Multicast>) -> Result<Factory> {
     let mjpeg = Arc::clone(mjpeg);
     // The payloader wants some size at the beginning, and takes that of each picture from its headers.
-    new("image/jpeg,width=16,height=16", "rtpjpegpay", "pt=26", pool, move |media, source| mjpeg.feed(media, source))
+    new("image/jpeg,width=16,height=16", "rtpjpegpay", "pt=26", multicast, move |media, source| {
+        mjpeg.feed(media, source)
+    })
 }
 
 fn new(
     caps: &str,
     payloader: &str,
     properties: &str,
-    pool: &rtsp::RTSPAddressPool,
+    multicast: &Arc<Multicast>,
     feed: impl Fn(&rtsp::RTSPMedia, &gst_app::AppSrc) + Send + Sync + 'static,
 ) -> Result<Factory> {
     for element in ["appsrc", payloader, "rtpbin", "udpsink"] {
@@ -116,9 +121,10 @@ fn new(
     factory.set_latency(0);
     factory.set_suspend_mode(rtsp::RTSPSuspendMode::None);
     factory.set_buffer_size(SEND_BUFFER);
-    factory.set_protocols(RTSPLowerTrans::UDP | RTSPLowerTrans::UDP_MCAST | RTSPLowerTrans::TCP);
-    factory.set_address_pool(Some(pool));
+    factory.set_address_pool(Some(&multicast.pool));
+    let multicast = Arc::clone(multicast);
     factory.connect_media_configure(move |_, media| {
+        multicast.configure(media);
         send_at_once(media);
         let bin = media.element().downcast::<gst::Bin>();
         let source = bin.ok().and_then(|bin| bin.by_name(SOURCE)?.downcast::<gst_app::AppSrc>().ok());
@@ -130,13 +136,48 @@ fn new(
     Ok(factory)
 }
 
-/// The multicast addresses of all media, so that no two have the same.
-pub(super) fn addresses() -> Result<rtsp::RTSPAddressPool> {
-    let pool = rtsp::RTSPAddressPool::new();
-    let (first, last) = MULTICAST_PORTS;
-    pool.add_range(MULTICAST_GROUP, MULTICAST_GROUP, first, last, MULTICAST_TTL)
-        .context("a range of multicast addresses")?;
-    Ok(pool)
+/// Where and how multicast goes, the same for all media.
+pub(super) struct Multicast {
+    /// So that no two media have the same address.
+    pool: rtsp::RTSPAddressPool,
+    host: IpAddr,
+    interfaces: Vec<String>,
+}
+
+impl Multicast {
+    /// `host` is the address that the server listens on, and `interfaces` are those for multicast, as discovery takes both.
+    pub fn new(host: IpAddr, interfaces: Vec<String>) -> Result<Arc<Self>> {
+        let pool = rtsp::RTSPAddressPool::new();
+        let (first, last) = MULTICAST_PORTS;
+        let group = MULTICAST_GROUP.to_string();
+        pool.add_range(&group, &group, first, last, MULTICAST_TTL).context("a range of multicast addresses")?;
+        Ok(Arc::new(Self { pool, host, interfaces }))
+    }
+
+    /// A client that wants multicast where it cannot be had would end the media for all others too.
+    fn configure(&self, media: &rtsp::RTSPMedia) {
+        match self.interface() {
+            Some(name) => {
+                media.set_protocols(RTSPLowerTrans::UDP | RTSPLowerTrans::UDP_MCAST | RTSPLowerTrans::TCP);
+                media.set_multicast_iface(name.as_deref());
+            }
+            None => media.set_protocols(RTSPLowerTrans::UDP | RTSPLowerTrans::TCP),
+        }
+    }
+
+    /// By which interface it goes: gst-rtsp-server knows one, or else the system's route. That is `Some(None)`, and taken where
+    /// neither an interface nor an address was chosen; isolated networks have no such route. None: multicast cannot be had.
+    fn interface(&self) -> Option<Option<String>> {
+        let joins = |by: Ipv4Addr| {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0));
+            socket.and_then(|socket| socket.join_multicast_v4(&MULTICAST_GROUP, &by)).is_ok()
+        };
+        if self.interfaces.is_empty() && self.host.is_unspecified() && joins(Ipv4Addr::UNSPECIFIED) {
+            return Some(None);
+        }
+        let targets = interfaces::select(&net::interfaces().unwrap_or_default(), &self.interfaces, self.host);
+        targets.into_iter().find(|target| joins(target.address)).map(|target| Some(target.interface))
+    }
 }
 
 /// Lets no sink wait for the clock: what is to be sent is late already, and a sink that synchronizes adds its

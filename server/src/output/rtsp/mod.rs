@@ -54,7 +54,8 @@ pub struct RtspOutput {
 }
 
 impl RtspOutput {
-    /// Binds the port and serves. To be called where tokio runs.
+    /// Binds the port and serves. `interfaces` are those for multicast, as discovery takes them. To be called where tokio
+    /// runs.
     ///
     /// # Errors
     /// Names the port that is taken and the option that changes it, or the plugin that is missing.
@@ -63,6 +64,7 @@ impl RtspOutput {
         jpeg: &Arc<JpegOutput>,
         config: RtspConfig,
         host: IpAddr,
+        interfaces: Vec<String>,
         max_clients: u16,
     ) -> Result<Self> {
         gst::init().context("GStreamer")?;
@@ -73,9 +75,9 @@ impl RtspOutput {
         server.set_address(&host.to_string());
         server.set_service(&config.port.to_string());
         let mjpeg = Mjpeg::new(jpeg, Handle::try_current().context("RTSP")?);
-        let pool = factory::addresses().context("RTSP")?;
-        let factory = factory::stream(&feeder, stream.codec(), &pool).context("RTSP")?;
-        let previews = factory::previews(&mjpeg, &pool).context("RTSP")?;
+        let multicast = factory::Multicast::new(host, interfaces).context("RTSP")?;
+        let factory = factory::stream(&feeder, stream.codec(), &multicast).context("RTSP")?;
+        let previews = factory::previews(&mjpeg, &multicast).context("RTSP")?;
         let mounts = server.mount_points().context("RTSP: no mount points")?;
         for path in &config.paths {
             mounts.add_factory(path, factory.clone());
