@@ -102,6 +102,11 @@ pub(super) fn new(feeder: &Arc<Feeder>, codec: Codec) -> Result<Factory> {
     factory.set_address_pool(Some(&pool));
     let feeder = Arc::clone(feeder);
     factory.connect_media_configure(move |_, media| {
+        // Since 1.16 sinks add 20 ms to the latency of a live pipeline, for the work of elements before them, and would hold
+        // each picture that long. Nothing here needs it.
+        if let Some(pipeline) = media.element().parent().and_downcast::<gst::Pipeline>() {
+            pipeline.set_latency(gst::ClockTime::ZERO);
+        }
         let bin = media.element().downcast::<gst::Bin>();
         let source = bin.ok().and_then(|bin| bin.by_name(SOURCE)?.downcast::<gst_app::AppSrc>().ok());
         match source {
