@@ -33,7 +33,7 @@ pub struct Cli {
     #[arg(long, value_name = "HOST", conflicts_with = "url")]
     pub host: Option<String>,
 
-    /// How the video comes; `auto`: by WebRTC, and where that fails by the RTP or else the RTSP that the server announces
+    /// How the video comes; `auto`: the first of WebRTC, RTP and RTSP that the server has and that works
     #[arg(long = "transport", value_name = "TRANSPORT", value_enum, default_value = "auto")]
     pub transport: TransportChoice,
 
@@ -50,11 +50,12 @@ pub struct Cli {
     #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["auto", "url", "name", "list"])]
     pub rtp_host: Option<Ipv4Addr>,
 
-    /// UDP port to listen at for RTP, without discovery; RTCP comes at the one above [default: 5004]
+    /// UDP port to listen at for RTP, without discovery; RTCP comes at the port above, repair packets at the second above
+    /// [default: 5004]
     #[arg(long, value_name = "PORT", conflicts_with_all = ["auto", "url", "name", "list"], value_parser = clap::value_parser!(u16).range(1..=i64::from(rtp::HIGHEST_PORT)))]
     pub rtp_port: Option<u16>,
 
-    /// Codec of the RTP where no server says it
+    /// Codec of RTP that is listened for without discovery; all else says it by itself
     #[arg(long, value_name = "h264|h265", default_value_t = Codec::H264, conflicts_with_all = ["auto", "url", "name", "list"])]
     pub codec: Codec,
 
@@ -144,7 +145,7 @@ const EXIT_CODES: &str = "Exit codes:\n  \
     0  closed by the user, or --duration is over\n  \
     1  an error that is none of the others\n  \
     2  wrong usage: an option, a --decoder that does not work, several servers and no --name, or a camera that wants\n     \
-        another password or has no H.264 video\n  \
+        another password or has no H.264 or H.265 video\n  \
     3  no server found, or the given one does not answer (with --no-wait or --list)";
 
 impl Cli {

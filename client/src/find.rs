@@ -27,6 +27,8 @@ pub struct Located {
     pub label: String,
     /// Its statistics, if it has any.
     pub stats: Option<Url>,
+    /// What it sends, if it said so.
+    pub codec: Option<Codec>,
     id: String,
     name: String,
     address: String,
@@ -35,8 +37,8 @@ pub struct Located {
 impl Located {
     /// One that the user named, with nothing known of it.
     fn named(way: Way, label: String, stats: Option<Url>) -> Self {
-        let address = way.address();
-        Self { ways: vec![way], label, stats, id: String::new(), name: String::new(), address }
+        let (address, codec) = (way.address(), way.codec());
+        Self { ways: vec![way], label, stats, codec, id: String::new(), name: String::new(), address }
     }
 
     /// For the window and the statistics.
@@ -182,6 +184,7 @@ fn located(found: &Found, chosen: Option<Transport>) -> Result<Located, SessionE
         ways,
         label,
         stats: api.join(STATS_PATH).ok(),
+        codec: announcement.streams.first().and_then(|stream| stream.codec.parse().ok()),
         id: announcement.id.clone(),
         name: announcement.name.clone(),
         address: found.address.to_string(),

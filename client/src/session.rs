@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rov_common::backoff::Backoff;
+use rov_common::codec::Codec;
 use rov_common::sync::lock;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -109,13 +110,18 @@ pub async fn run(config: SessionConfig, viewer: Arc<Viewer>, shutdown: Cancellat
     let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
     // Kept until a session uses it: attempts that reach no server build no decoder.
     let mut prepared: Option<Prepared> = None;
+    // What the decoder is built for, until the server says what it sends.
+    let mut codec = match &config.target {
+        Target::Rtp { source, .. } => source.codec,
+        Target::Auto { .. } | Target::Url(_) | Target::Camera(_) => Codec::H264,
+    };
     loop {
         let begun = Instant::now();
         let is_first = viewer.sessions() == 0;
         // Building a decoder takes as long as finding a server, so the two run side by side.
         let ready = async {
             let latency = first_transport(&config).decoder_latency(config.latency);
-            let decoder = Prepared::keep_or_start(&mut prepared, &config.decoder, latency, &viewer);
+            let decoder = Prepared::keep_or_start(&mut prepared, &config.decoder, codec, latency, &viewer);
             // A decoder is not thrown away for want of a server.
             tokio::try_join!(decoder, async { Ok(finder.find(&config, &viewer).await) })
         };
@@ -126,6 +132,7 @@ pub async fn run(config: SessionConfig, viewer: Arc<Viewer>, shutdown: Cancellat
         let ended = match ready {
             Ok((decoder, found)) => {
                 prepared = Some(decoder);
+                codec = found.as_ref().ok().and_then(|server| server.codec).unwrap_or(codec);
                 match found {
                     Ok(server) => visit(&config, &viewer, &mut prepared, &server, &shutdown).await,
                     Err(error) => Err(error),
@@ -193,7 +200,13 @@ async fn visit(
             None => server.label.clone(),
         }));
         let latency = transport.decoder_latency(config.latency);
-        let decoder = Prepared::keep_or_start(prepared, &config.decoder, latency, viewer).await?;
+        let codec = way.codec().or(server.codec);
+        let expected = codec.unwrap_or(Codec::H264);
+        let decoder = Prepared::keep_or_start(prepared, &config.decoder, expected, latency, viewer).await?;
+        if let Some(codec) = codec {
+            // The right one is built while the way is opened.
+            decoder.decoder.set_codec(codec);
+        }
         let fallback = failed.iter().map(|(before, reason)| format!("{before} failed: {reason}")).collect::<Vec<_>>();
         viewer.set_transport(transport, fallback.join("; "));
         let ended = watch(config, viewer, &decoder, server, (way, is_last), shutdown).await;

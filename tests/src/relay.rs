@@ -111,6 +111,67 @@ impl Drop for Relay {
     }
 }
 
+/// The path of plain RTP, which goes one way: media, RTCP and repair packets, at three ports side by side.
+pub struct RtpRelay {
+    port: u16,
+    /// Bytes that came from the server: media, RTCP, repair packets.
+    bytes: Arc<[AtomicU64; 3]>,
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl RtpRelay {
+    /// Passes on to `viewer` on loopback and the two ports above it.
+    pub fn start(viewer: u16, network: &Arc<Network>) -> io::Result<Self> {
+        let (port, fronts) = (0..100).find_map(|_| three_ports()).ok_or(io::ErrorKind::AddrInUse)?;
+        let (stop, bytes) = (Arc::new(AtomicBool::new(false)), Arc::<[AtomicU64; 3]>::default());
+        let mut threads = Vec::new();
+        for (at, front) in fronts.into_iter().enumerate() {
+            let (network, bytes, stop) = (Arc::clone(network), Arc::clone(&bytes), Arc::clone(&stop));
+            let to = SocketAddr::from((Ipv4Addr::LOCALHOST, viewer + at as u16));
+            let mut random = StdRng::seed_from_u64(network.seed + at as u64);
+            threads.push(std::thread::spawn(move || {
+                let mut buffer = vec![0; LARGEST];
+                while !stop.load(Ordering::Relaxed) {
+                    // A time-out is for the look at `stop`; other errors tell of a viewer that is not there.
+                    let Ok(length) = front.recv(&mut buffer) else { continue };
+                    bytes[at].fetch_add(length as u64, Ordering::Relaxed);
+                    if !network.loses(&mut random) {
+                        let _ = front.send_to(&buffer[..length], to);
+                    }
+                }
+            }));
+        }
+        Ok(Self { port, bytes, stop, threads })
+    }
+
+    /// Where the server is to send to, on loopback.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Bytes of media and of repair packets that the server sent.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.bytes[0].load(Ordering::Relaxed), self.bytes[2].load(Ordering::Relaxed))
+    }
+}
+
+impl Drop for RtpRelay {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The first of three that are free, which is even.
+fn three_ports() -> Option<(u16, [UdpSocket; 3])> {
+    let first = socket_at(0).ok()?;
+    let port = first.local_addr().ok().map(|address| address.port()).filter(|port| port.is_multiple_of(2))?;
+    Some((port, [first, socket_at(port + 1).ok()?, socket_at(port.checked_add(2)?).ok()?]))
+}
+
 type Delayed = (Instant, Vec<u8>);
 
 /// Takes what comes and passes it on, if `keep` says so, with the time at which it is due.
@@ -144,7 +205,11 @@ fn deliver(queue: Receiver<Delayed>, send: impl Fn(&[u8]) + Send + 'static) -> J
 }
 
 fn socket() -> io::Result<UdpSocket> {
-    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+    socket_at(0)
+}
+
+fn socket_at(port: u16) -> io::Result<UdpSocket> {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, port))?;
     socket.set_read_timeout(Some(TICK))?;
     SockRef::from(&socket).set_recv_buffer_size(BUFFER)?;
     SockRef::from(&socket).set_send_buffer_size(BUFFER)?;

@@ -89,6 +89,14 @@ impl Way {
         }
     }
 
+    /// What comes, where that is known before.
+    pub fn codec(&self) -> Option<Codec> {
+        match self {
+            Self::Rtp(source) => Some(source.codec),
+            Self::WebRtc(_) | Self::Rtsp(_) => None,
+        }
+    }
+
     /// Host and port, for people.
     pub fn address(&self) -> String {
         let url = match self {

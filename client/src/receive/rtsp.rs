@@ -40,8 +40,8 @@ const UDP_BUFFER: &str = "4194304";
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RtspError {
-    #[error("{address} wants a user name and a password: give --url rtsp://USER:PASSWORD@{address}/...")]
-    NoPassword { address: String },
+    #[error("{address} wants a user name and a password: give --url rtsp://USER:PASSWORD@{address}{path}")]
+    NoPassword { address: String, path: String },
     #[error("{address} refused the user name or the password")]
     WrongPassword { address: String },
     #[error("{address} has nothing at {path} (404): is the path right?")]
@@ -381,7 +381,7 @@ fn explain(shared: &Shared, error: &gst::message::Error) -> RtspError {
     if is(gst::ResourceError::NotAuthorized) {
         return match camera.user {
             Some(_) => RtspError::WrongPassword { address },
-            None => RtspError::NoPassword { address },
+            None => RtspError::NoPassword { address, path: camera.path() },
         };
     }
     if is(gst::ResourceError::NotFound) {

@@ -49,24 +49,20 @@ impl Requests {
 }
 
 impl Prepared {
-    /// Takes the one in `kept` if it fits, else starts one with a jitter buffer of `latency`.
+    /// Takes the one in `kept` if it fits, else starts one with a jitter buffer of `latency`. `codec` is what is expected; the
+    /// way in says what really comes.
     pub async fn keep_or_start(
         kept: &mut Option<Self>,
         choice: &DecoderChoice,
+        codec: Codec,
         latency: Duration,
         viewer: &Viewer,
     ) -> Result<Self, SessionError> {
         if let Some(kept) = kept.take().filter(|kept| kept.latency == latency) {
             return Ok(kept);
         }
-        let decoder_config = DecoderConfig {
-            // Until the server has said which comes.
-            codec: Codec::H264,
-            choice: choice.clone(),
-            latency,
-            payload_type: PAYLOAD_TYPE,
-            output: None,
-        };
+        let decoder_config =
+            DecoderConfig { codec, choice: choice.clone(), latency, payload_type: PAYLOAD_TYPE, output: None };
         let requests = Arc::new(Requests::default());
         let (mailbox, events) = (Arc::clone(&viewer.mailbox), Arc::clone(&requests));
         let start = move || Decoder::start(decoder_config, mailbox, move |event| events.take_event(event));
