@@ -5,7 +5,6 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, ValueEnum};
 use rov_common::codec::Codec;
-use url::Url;
 
 use crate::config::{Profile, SourceKind, Transport};
 
@@ -66,7 +65,7 @@ pub struct Cli {
     /// Address of an IP camera for --source rtsp, as rtsp://10.0.0.3/stream; its H.264 (with --codec h265 its H.265) is
     /// sent untouched. A user name and password may stand in it [default: none]
     #[arg(long, value_name = "URL")]
-    pub url: Option<Url>,
+    pub url: Option<String>,
 
     /// Picture width in pixels, even; 0 = the source's own (then --height must be 0 too)
     #[arg(long, value_name = "PIXELS", default_value_t = 1920)]

@@ -275,7 +275,7 @@ impl Config {
                 file_passthrough: cli.file_passthrough,
                 looping: !cli.no_loop,
                 pipeline: cli.pipeline.clone(),
-                url: cli.url.clone().map(CameraUrl),
+                url: cli.url.as_deref().map(camera_url).transpose()?,
                 resolution,
                 fps: (cli.fps > 0).then(|| Fps::whole(cli.fps)),
                 bitrate: (cli.bitrate > 0).then(|| Bitrate::from_kbps(cli.bitrate)),
@@ -338,6 +338,13 @@ impl Config {
         }
         self.capture.validate()
     }
+}
+
+/// What does not parse is not repeated: it may have a password in it.
+fn camera_url(text: &str) -> Result<CameraUrl, ConfigError> {
+    Url::parse(text).map(CameraUrl).map_err(|error| {
+        ConfigError(format!("--url: give an address as rtsp://USER:PASSWORD@10.0.0.3/stream ({error})"))
+    })
 }
 
 fn rtp(cli: &Cli) -> Result<RtpConfig, ConfigError> {
@@ -576,6 +583,10 @@ mod tests {
             (&["--source", "test", "--file", "a"], "--file a: needs --source file, but --source is test"),
             (&["--file-passthrough"], "--file-passthrough: needs --source file and --file FILE, but --source is auto"),
             (&["--source", "rtsp"], "--source rtsp: needs --url URL, as rtsp://10.0.0.3/stream"),
+            (
+                &["--url", "rtsp://admin:secret@:99999/x"],
+                "--url: give an address as rtsp://USER:PASSWORD@10.0.0.3/stream (empty host)",
+            ),
             (&["--url", "http://a/"], "--url http://a/: give the address of an RTSP camera, as rtsp://10.0.0.3/stream"),
             (&["--max-viewers", "0"], "--max-viewers 0: must be at least 1"),
             (

@@ -83,7 +83,7 @@ fn a_viewer_that_reads_nothing_disturbs_nobody_and_the_decoder_stops_after_the_l
 
 /// What the kernel held for it would be shown as if it were live.
 #[test]
-fn few_old_pictures_wait_for_a_viewer_that_does_not_read() {
+fn few_old_pictures_wait_for_a_viewer_that_is_too_slow_and_then_it_is_ended() {
     let server = Server::start(&["--width", "1280", "--height", "720"]);
     server.wait_until_running();
     let stream = TcpStream::connect(server.address).expect("a connection");
@@ -91,9 +91,8 @@ fn few_old_pictures_wait_for_a_viewer_that_does_not_read() {
     let mut slow = jpeg::ask(stream, "/stream.mjpg?fps=15");
     let made = server.stats().jpeg.pictures;
     until_true("many pictures are made", wait::START, || server.stats().jpeg.pictures >= made + 60);
-    let resumed = unix_time();
-    // None is the end of a viewer that did not read for too long.
-    let old = std::iter::from_fn(|| slow.next_part()).take_while(|(_, captured)| *captured < resumed).count();
+    // Over a link as slow as this every picture would be old: it ends.
+    let old = std::iter::from_fn(|| slow.next_part()).count();
     println!("{old} old pictures");
     assert!(old <= 10, "{old} old pictures");
 }
@@ -151,10 +150,14 @@ fn what_is_too_much_is_refused_with_the_reason() {
     let mut first = jpeg::get(server.address, "/stream.mjpg");
     first.next_part().expect("a picture");
     let refused = http::get(&server.url("/stream.mjpg"));
-    assert_eq!((refused.status, refused.error().as_str()), (503, "1 are watching already, which is the most at once"));
-    let refused = http::get(&server.url("/stream.mjpg?fps=60"));
-    assert_eq!((refused.status, refused.error().as_str()), (400, "fps=60: must be from 1 to 15"));
-    assert_eq!(http::get(&server.url("/stream.mjpg?fps=fast")).status, 400);
+    assert_eq!(
+        (refused.status, refused.error().as_str()),
+        (503, "1 MJPEG viewers (--max-viewers) at once are the limit: close one, or try again")
+    );
+    for fps in ["60", "0", "fast"] {
+        let refused = http::get(&server.url(&format!("/stream.mjpg?fps={fps}")));
+        assert_eq!((refused.status, refused.error().as_str()), (400, "?fps= must be a whole number from 1 to 15"));
+    }
 }
 
 #[test]

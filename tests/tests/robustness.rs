@@ -89,6 +89,7 @@ fn bad_requests_get_their_status_and_a_json_error() {
         ("POST", "/whep", Some("text/plain"), "v=0\r\n", 415),
         ("POST", "/whep", JSON, "{}", 415),
         ("POST", "/whep", SDP, &audio, 422),
+        ("POST", "/whep?stream=other", SDP, &vp8, 404),
         ("POST", "/whep", SDP, &vp8, 422),
         ("GET", "/whep", None, "", 405),
         ("PUT", "/whep", SDP, "v=0\r\n", 405),

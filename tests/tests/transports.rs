@@ -157,7 +157,11 @@ fn on_a_lossy_network(runtime: &Runtime, fec: &str, loss: f64, pictures: u64) ->
         overhead: (after.1 - bytes.1) as f64 / (after.0 - bytes.0) as f64,
     };
     let freezes = gaps.filter(|gap| *gap > Duration::from_millis(100)).count();
-    println!("{:.0} % lost, repair packets {fec} %: {freezes} freezes of over 100 ms, {seen:?}", loss * 100.0);
+    println!(
+        "{:.0} % lost, repair packets {fec} %: {freezes} freezes of over 100 ms, at most {:?}, {seen:?}",
+        loss * 100.0,
+        seen.longest
+    );
     assert_eq!((order.read, order.out_of_order), (shots.len() - from, 0), "{order:?}");
     assert_eq!(report.sessions, 1, "{report:?}");
     watcher.stop(runtime);

@@ -1,10 +1,12 @@
 //! JPEG pictures over HTTP: the newest one, and MJPEG for whatever shows an `<img>`.
 //!
+//! A viewer whose link needs longer for a picture than [`FRESH`] is ended.
+//!
 //! `X-Timestamp` is the time of capture in seconds since 1970, as mjpg-streamer and uStreamer give it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use axum::body::{Body, Bytes};
 use axum::extract::rejection::QueryRejection;
@@ -59,10 +61,11 @@ pub(super) async fn mjpeg(
 ) -> Result<Response, Failure> {
     let fps = match wish {
         Ok(Query(wish)) => wish.fps.unwrap_or(DEFAULT_FPS),
-        Err(rejection) => return Err(Failure(rejection.status(), rejection.body_text())),
+        // No number.
+        Err(_) => 0,
     };
     if !(1..=MAX_FPS).contains(&fps) {
-        return Err(Failure(StatusCode::BAD_REQUEST, format!("fps={fps}: must be from 1 to {MAX_FPS}")));
+        return Err(Failure(StatusCode::BAD_REQUEST, format!("?fps= must be a whole number from 1 to {MAX_FPS}")));
     }
     running(&api)?;
     let mut previews = api.jpeg.previews(fps)?;
@@ -71,19 +74,24 @@ pub(super) async fn mjpeg(
         Err(_) => return Err(late(&api)),
     };
     let headers = fresh(&format!("multipart/x-mixed-replace; boundary={BOUNDARY}"))?;
-    let parts = stream::unfold((previews, Some(first)), next_part);
+    let parts = stream::unfold((previews, Some(first), Instant::now()), next_part);
     Ok((headers, Body::from_stream(parts)).into_response())
 }
 
-type Parts = (Previews, Option<Picture>);
+/// What makes the next part; and when the last was given to the connection, which asks for more when most of it is sent.
+type Parts = (Previews, Option<Picture>, Instant);
 
-async fn next_part((mut previews, first): Parts) -> Option<(Result<Bytes, Infallible>, Parts)> {
+async fn next_part((mut previews, first, given_at): Parts) -> Option<(Result<Bytes, Infallible>, Parts)> {
+    // Over such a link every picture would be old.
+    if given_at.elapsed() > FRESH {
+        return None;
+    }
     let opening = first.is_some();
     let picture = match first {
         Some(picture) => picture,
         None => tokio::time::timeout(FRESH, previews.next()).await.ok()??,
     };
-    Some((Ok(part(&picture, opening)), (previews, None)))
+    Some((Ok(part(&picture, opening)), (previews, None, Instant::now())))
 }
 
 /// One picture, with the boundary behind it: browsers show a picture when they know that it is whole.

@@ -1,5 +1,5 @@
 //! HTTP: the viewer page, SDP offer and answer, WHEP, the description of plain RTP, health, statistics. Every error is
-//! JSON, `{"error": "..."}`.
+//! JSON, `{"error": "..."}`, but for what is no HTTP at all or has too large a header, which is answered with a status alone.
 //!
 //! No cross-origin access is granted: pages of other origins cannot use it.
 

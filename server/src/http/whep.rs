@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{ConnectInfo, Path, State};
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{ConnectInfo, Path, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use rov_common::api::{SessionDescription, WHEP_PATH};
 use rov_common::codec::Codec;
+use serde::Deserialize;
 
 use super::failure::{Failure, expect_type, text};
 use super::{Api, Arrival};
@@ -39,13 +40,25 @@ pub(super) async fn offer(
     Ok(([(header::LOCATION, location(&accepted.id)?)], Json(answer)).into_response())
 }
 
+/// `?stream=NAME` chooses the stream; without it, it is the first.
+#[derive(Deserialize)]
+pub(super) struct Choice {
+    stream: Option<String>,
+}
+
 pub(super) async fn whep(
     State(api): State<Arc<Api>>,
     ConnectInfo(arrival): ConnectInfo<Arrival>,
+    choice: Result<Query<Choice>, QueryRejection>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Failure> {
     expect_type(&headers, SDP_TYPE)?;
+    let Query(choice) = choice.map_err(|rejection| Failure(rejection.status(), rejection.body_text()))?;
+    if let Some(name) = choice.stream.filter(|name| name != api.stream.name()) {
+        let reason = format!("there is no stream {name:?}, only {:?}", api.stream.name());
+        return Err(Failure(StatusCode::NOT_FOUND, reason));
+    }
     let accepted = accept(&api, arrival, text(body)?).await?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(SDP_TYPE)),

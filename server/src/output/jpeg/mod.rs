@@ -52,8 +52,11 @@ impl Picture {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("{0} are watching already, which is the most at once")]
-pub struct TooMany(usize);
+#[error("{most} {what} at once are the limit: close one, or try again")]
+pub struct TooMany {
+    most: usize,
+    what: &'static str,
+}
 
 pub struct JpegOutput {
     shared: Arc<Shared>,
@@ -169,12 +172,12 @@ struct Wanted {
 impl Wanted {
     fn new(shared: &Arc<Shared>, want: Want, most: usize) -> Result<Self, TooMany> {
         let mut demand = lock(&shared.demand);
-        let there = match want {
-            Want::Previews(_) => demand.rates.len(),
-            Want::Snapshot => demand.snapshots,
+        let (there, what) = match want {
+            Want::Previews(_) => (demand.rates.len(), "MJPEG viewers (--max-viewers)"),
+            Want::Snapshot => (demand.snapshots, "snapshots"),
         };
         if there >= most {
-            return Err(TooMany(there));
+            return Err(TooMany { most, what });
         }
         match want {
             Want::Previews(fps) => demand.rates.push(fps),
