@@ -264,6 +264,33 @@ fn one_client_more_than_allowed_is_refused_until_another_goes() {
 }
 
 #[test]
+fn one_connection_takes_one_place_only() {
+    let (server, url) = server(&["--max-viewers", "2"]);
+    let mut greedy = Connection::open(&url);
+    for _ in 0..4 {
+        assert_eq!(greedy.set_up().status, 200);
+    }
+    let mut other = Connection::open(&url);
+    other.play_by_tcp();
+    assert_eq!(clients(&server), 1);
+    // It may have no other session beside the one that plays.
+    assert_eq!(other.set_up().status, 455);
+    assert_eq!(clients(&server), 1);
+    // A session that does not play ends, and another may have its place.
+    greedy.wait_for_close(wait::START);
+    Connection::open(&url).play_by_tcp();
+}
+
+#[test]
+fn who_does_not_know_the_password_is_not_refused_for_ever() {
+    let (_server, url) = server(&["--user", "pilot", "--password", "deep sea"]);
+    let mut guesser = Connection::open(&url);
+    until_true("the connection is closed", wait::SOON, || {
+        guesser.try_request("OPTIONS", "", "").is_none() || guesser.try_request("DESCRIBE", "", "").is_none()
+    });
+}
+
+#[test]
 fn connections_that_say_nothing_are_limited() {
     let (server, url) = server(&["--max-viewers", "1"]);
     let mut player = Connection::open(&url);

@@ -17,15 +17,21 @@ use rov_common::sync::lock;
 use socket2::SockRef;
 use url::Url;
 
+use super::factory::Multicast;
 use super::feed::Feeder;
 use super::mjpeg::Mjpeg;
-use crate::config::is_mjpeg;
+use crate::config::{MJPEG_PATH, is_mjpeg};
 
 /// Connections without a session, beside those that may have one: for clients that only ask, and for one more that is to
 /// be refused politely.
 const MORE_CONNECTIONS: usize = 16;
 /// A connection without a session is closed after so long.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
+/// A session that does not play takes the place of one that would; players begin at once.
+const PLAY_LIMIT: Duration = Duration::from_secs(10);
+/// A connection may be refused so often for want of the password. Each refusal leaves a nonce in memory until the connection
+/// ends.
+const MAX_REFUSALS: u32 = 20;
 /// A session that shows no sign of life ends after so long (RFC 2326 section 12.37; clients are told).
 const SESSION_TIMEOUT_S: u32 = 30;
 /// A client by TCP that has not taken all it was sent for so long is too slow for the stream. What it would show grows old,
@@ -60,6 +66,10 @@ struct Client {
     sessions: Vec<glib::GString>,
     /// Since when it has no session.
     idle_since: Instant,
+    /// Since when it has a session that has never played.
+    set_up_since: Option<Instant>,
+    /// Answers that asked it for the password since it had a session.
+    refusals: u32,
     /// Since when data for it waits in the kernel.
     unsent_since: Option<Instant>,
 }
@@ -125,9 +135,24 @@ impl State {
         let state = Arc::clone(this);
         client.connect_pre_describe_request(move |client, context| state.may_describe(client, &path(context)));
         let state = Arc::clone(this);
+        client.connect_pre_setup_request(move |client, context| state.may_set_up(client, context));
+        let state = Arc::clone(this);
         client.connect_new_session(move |client, session| {
             session.set_timeout(SESSION_TIMEOUT_S);
-            state.with(client, |known| known.sessions.extend(session.sessionid()));
+            state.with(client, |known| {
+                known.sessions.extend(session.sessionid());
+                known.set_up_since = Some(Instant::now());
+            });
+        });
+        let state = Arc::clone(this);
+        let weak = client.downgrade();
+        // The bindings have no typed form of this one.
+        client.connect("send-message", false, move |_| {
+            let refused = rtsp::RTSPContext::with_current_context(asks_for_password).unwrap_or(false);
+            if let Some(client) = weak.upgrade().filter(|_| refused) {
+                state.with(&client, |known| known.refusals = known.refusals.saturating_add(1));
+            }
+            None
         });
         let state = Arc::clone(this);
         client.connect_play_request(move |client, context| {
@@ -167,6 +192,32 @@ impl State {
         RTSPStatusCode::ServiceUnavailable
     }
 
+    /// One session for a connection, as each takes a place; and no multicast where it would end the media for all.
+    fn may_set_up(&self, client: &rtsp::RTSPClient, context: &rtsp::RTSPContext) -> RTSPStatusCode {
+        let (peer, playing) =
+            self.with(client, |known| (known.peer.clone(), known.playing)).unwrap_or_else(|| ("?".to_owned(), false));
+        if context.session().is_none() {
+            let sessions = client.session_filter(None);
+            if playing && !sessions.is_empty() {
+                tracing::warn!(peer, "an RTSP client was refused: it plays already, and a connection has one session");
+                return RTSPStatusCode::MethodNotValidInThisState;
+            }
+            // An attempt that failed, before another way of transport.
+            if let Some(pool) = client.session_pool() {
+                for session in sessions {
+                    let _ = pool.remove(&session);
+                }
+            }
+        }
+        let path = path(context);
+        let media = if path.starts_with(MJPEG_PATH) { self.mjpeg.media() } else { self.feeder.media() };
+        if wants_multicast(&transport(context)) && media.is_some_and(|media| !Multicast::still_works(&media)) {
+            tracing::warn!(peer, path, "an RTSP client was refused: multicast has lost its interface; use UDP or TCP");
+            return RTSPStatusCode::UnsupportedTransport;
+        }
+        RTSPStatusCode::Ok
+    }
+
     fn plays(&self, client: &rtsp::RTSPClient, path: String) {
         let needs_keyframe = !is_mjpeg(&path);
         self.with(client, |known| {
@@ -174,6 +225,7 @@ impl State {
                 tracing::info!(peer = known.peer, path, "an RTSP client plays");
             }
             known.playing = true;
+            known.set_up_since = None;
             known.path = Some(path);
         });
         self.count();
@@ -211,8 +263,17 @@ impl State {
 
 impl Client {
     fn new(peer: String, now: Instant) -> Self {
-        let sessions = Vec::new();
-        Self { peer, path: None, playing: false, excess: false, sessions, idle_since: now, unsent_since: None }
+        Self {
+            peer,
+            path: None,
+            playing: false,
+            excess: false,
+            sessions: Vec::new(),
+            idle_since: now,
+            set_up_since: None,
+            refusals: 0,
+            unsent_since: None,
+        }
     }
 
     fn plays_mjpeg(&self) -> bool {
@@ -223,6 +284,9 @@ impl Client {
     fn look(&mut self, now: Instant, has_session: bool, unsent: bool) -> Option<String> {
         if has_session {
             self.idle_since = now;
+            self.refusals = 0;
+        } else {
+            self.set_up_since = None;
         }
         let since = self.unsent_since.filter(|_| unsent);
         self.unsent_since = unsent.then_some(since.unwrap_or(now));
@@ -234,6 +298,10 @@ impl Client {
                 "it has not kept up with the stream for {} s; use UDP, or lower --bitrate",
                 SLOW_LIMIT.as_secs()
             ))
+        } else if self.refusals > MAX_REFUSALS {
+            Some(format!("it was asked for the password {} times in vain", self.refusals))
+        } else if self.set_up_since.is_some_and(|since| waits(since, PLAY_LIMIT)) {
+            Some(format!("it has not played within {} s", PLAY_LIMIT.as_secs()))
         } else if waits(self.idle_since, IDLE_LIMIT) {
             Some(format!("it had no session for {} s", IDLE_LIMIT.as_secs()))
         } else {
@@ -250,6 +318,45 @@ fn key(client: &rtsp::RTSPClient) -> usize {
 fn path(context: &rtsp::RTSPContext) -> String {
     let uri = context.uri().map(|uri| uri.request_uri().to_string()).unwrap_or_default();
     Url::parse(&uri).map(|url| url.path().trim_end_matches('/').to_owned()).unwrap_or(uri)
+}
+
+/// The header of a request that says by which transports it can be answered.
+fn transport(context: &rtsp::RTSPContext) -> String {
+    let Some(request) = context.request() else { return String::new() };
+    let mut value = std::ptr::null_mut();
+    // SAFETY: the message outlives the call; it keeps the text, which is copied here.
+    unsafe {
+        gst_rtsp::ffi::gst_rtsp_message_get_header(
+            request.to_glib_none().0,
+            gst_rtsp::ffi::GST_RTSP_HDR_TRANSPORT,
+            &raw mut value,
+            0,
+        );
+        let value: Option<glib::GString> = from_glib_none(value.cast_const());
+        value.map(Into::into).unwrap_or_default()
+    }
+}
+
+/// Whether one of the transports is multicast, which is meant where nothing else is said (RFC 2326 section 12.39).
+fn wants_multicast(transport: &str) -> bool {
+    let transport = transport.to_ascii_lowercase();
+    let mut offers = transport.split(',').filter(|offer| !offer.trim().is_empty());
+    offers.any(|offer| !offer.contains("unicast") && !offer.contains("/tcp"))
+}
+
+fn asks_for_password(context: &rtsp::RTSPContext) -> bool {
+    let Some(response) = context.response() else { return false };
+    let mut code = 0;
+    // SAFETY: the message outlives the call; what is not asked for may be null.
+    let result = unsafe {
+        gst_rtsp::ffi::gst_rtsp_message_parse_response(
+            response.to_glib_none().0,
+            &raw mut code,
+            std::ptr::null_mut(),
+            std::ptr::null_mut(),
+        )
+    };
+    result == gst_rtsp::ffi::GST_RTSP_OK && code == gst_rtsp::ffi::GST_RTSP_STS_UNAUTHORIZED
 }
 
 fn peer(client: &rtsp::RTSPClient) -> String {
@@ -306,5 +413,26 @@ mod tests {
         assert_eq!(client.look(start + IDLE_LIMIT * 2, true, false), None);
         assert_eq!(client.look(start + IDLE_LIMIT * 2 + IDLE_LIMIT / 2, false, false), None);
         assert!(client.look(start + IDLE_LIMIT * 3, false, false).is_some());
+    }
+
+    #[test]
+    fn a_session_that_never_plays_ends() {
+        let start = Instant::now();
+        let mut client = Client::new(String::new(), start);
+        client.set_up_since = Some(start);
+        assert_eq!(client.look(start + PLAY_LIMIT / 2, true, false), None);
+        let reason = client.look(start + PLAY_LIMIT, true, false).expect("a reason");
+        assert!(reason.contains("not played"), "{reason}");
+    }
+
+    #[test]
+    fn multicast_is_recognized_among_transports() {
+        for yes in ["RTP/AVP;multicast", "RTP/AVP/UDP;Multicast;ttl=1", "RTP/AVP", "RTP/AVP;unicast,RTP/AVP;multicast"]
+        {
+            assert!(wants_multicast(yes), "{yes}");
+        }
+        for no in ["RTP/AVP;unicast;client_port=1-2", "RTP/AVP/TCP;interleaved=0-1", ""] {
+            assert!(!wants_multicast(no), "{no}");
+        }
     }
 }

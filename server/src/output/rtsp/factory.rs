@@ -1,4 +1,6 @@
 //! The media that the paths lead to, and who may have it.
+//!
+//! gst-rtsp-server sends multicast by one interface only: the first that is able to, when the media begins.
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::sync::{Arc, OnceLock};
@@ -165,19 +167,32 @@ impl Multicast {
         }
     }
 
+    /// Whether one client more can join by the interface that `media` began with.
+    pub fn still_works(media: &rtsp::RTSPMedia) -> bool {
+        match media.multicast_iface() {
+            Some(name) => net::interfaces()
+                .unwrap_or_default()
+                .iter()
+                .any(|interface| interface.name == name && joins(interface.address)),
+            None => joins(Ipv4Addr::UNSPECIFIED),
+        }
+    }
+
     /// By which interface it goes: gst-rtsp-server knows one, or else the system's route. That is `Some(None)`, and taken where
     /// neither an interface nor an address was chosen; isolated networks have no such route. None: multicast cannot be had.
     fn interface(&self) -> Option<Option<String>> {
-        let joins = |by: Ipv4Addr| {
-            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0));
-            socket.and_then(|socket| socket.join_multicast_v4(&MULTICAST_GROUP, &by)).is_ok()
-        };
         if self.interfaces.is_empty() && self.host.is_unspecified() && joins(Ipv4Addr::UNSPECIFIED) {
             return Some(None);
         }
         let targets = interfaces::select(&net::interfaces().unwrap_or_default(), &self.interfaces, self.host);
         targets.into_iter().find(|target| joins(target.address)).map(|target| Some(target.interface))
     }
+}
+
+/// Whether the group can be joined by the interface with this address.
+fn joins(by: Ipv4Addr) -> bool {
+    let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0));
+    socket.and_then(|socket| socket.join_multicast_v4(&MULTICAST_GROUP, &by)).is_ok()
 }
 
 /// Lets no sink wait for the clock: what is to be sent is late already, and a sink that synchronizes adds its
