@@ -397,9 +397,14 @@ fn explain(shared: &Shared, error: &gst::message::Error) -> RtspError {
     RtspError::Other { address, reason }
 }
 
-/// GStreamer's message, and the part in brackets at the end of what it adds for developers, which has the cause.
+/// The cause: it stands in brackets at the end of what GStreamer adds for developers, or in front of them when there is only
+/// `Generic error` in them; else GStreamer's message.
 fn reason(message: &str, debug: Option<&str>) -> String {
-    let cause = debug.and_then(|debug| debug.trim_end().strip_suffix(')')?.rsplit_once('(')).map(|(_, cause)| cause);
+    let last = debug.and_then(|debug| debug.trim_end().strip_suffix(')')?.rsplit_once('('));
+    let cause = last.map(|(before, cause)| match cause {
+        "Generic error" => before.lines().last().unwrap_or_default().trim_end_matches([' ', '.']),
+        cause => cause,
+    });
     cause.filter(|cause| !cause.is_empty()).unwrap_or(message).to_owned()
 }
 
@@ -407,4 +412,23 @@ fn reason(message: &str, debug: Option<&str>) -> String {
 fn has_udp(pipeline: &gst::Pipeline) -> bool {
     let is_udp = |element: gst::Element| element.factory().is_some_and(|factory| factory.name() == "udpsrc");
     pipeline.iterate_recurse().into_iter().flatten().any(is_udp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_is_taken_from_what_gstreamer_says() {
+        let debug =
+            |end: &str| format!("gstrtspsrc.c(8336): gst_rtspsrc_retrieve_sdp (): /GstRTSPSrc:rtspsrc0:\n{end}");
+        let of = |end: &str| reason("Could not open resource.", Some(&debug(end)));
+        assert_eq!(of("Failed to connect. (Generic error)"), "Failed to connect");
+        assert_eq!(
+            of("Failed to connect. (Timeout while waiting for server response)"),
+            "Timeout while waiting for server response"
+        );
+        assert_eq!(of("something else"), "Could not open resource.");
+        assert_eq!(reason("Could not open resource.", None), "Could not open resource.");
+    }
 }
