@@ -121,7 +121,6 @@ fn pictures_of_several_slices_come_whole_by_every_transport() {
 /// What a viewer saw of a lossy network.
 #[derive(Debug)]
 struct Seen {
-    longest: Duration,
     /// Pictures.
     missing: u64,
     /// Packets that no repair packet could bring back.
@@ -151,13 +150,16 @@ fn on_a_lossy_network(runtime: &Runtime, fec: &str, loss: f64, pictures: u64) ->
     let gaps = shots[from - 1..].windows(2).map(|two| two[1].shown_at - two[0].shown_at);
     let order = Order::of(&shots[from..]);
     let seen = Seen {
-        longest: gaps.clone().max().unwrap_or_default(),
         missing: order.missing.saturating_sub(left_out),
         lost: report.packets_lost - before.packets_lost,
         overhead: (after.1 - bytes.1) as f64 / (after.0 - bytes.0) as f64,
     };
+    let longest = gaps.clone().max().unwrap_or_default();
     let freezes = gaps.filter(|gap| *gap > Duration::from_millis(100)).count();
-    println!("{:.0} % lost, repair packets {fec} %: {freezes} freezes of over 100 ms, {seen:?}", loss * 100.0);
+    println!(
+        "{:.0} % lost, repair packets {fec} %: {freezes} freezes of over 100 ms, the longest {longest:?}, {seen:?}",
+        loss * 100.0
+    );
     assert_eq!((order.read, order.out_of_order), (shots.len() - from, 0), "{order:?}");
     assert_eq!(report.sessions, 1, "{report:?}");
     watcher.stop(runtime);
