@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// The payload type of repair packets, as announced in the SDP.
+/// The payload type of repair packets. The SDP does not name them: players would take their port for a second stream.
 pub const PAYLOAD_TYPE: u8 = 97;
 
 /// Bytes of an RTP header without CSRCs and extension (RFC 3550 section 5.1).
