@@ -93,7 +93,7 @@ impl Finder {
             (Target::Auto { name }, Some(discovery)) => (name, discovery),
             (Target::Url(url), _) => {
                 let stats = url.join(STATS_PATH).ok();
-                return Ok(Located::named(Way::WebRtc(url.clone()), url.to_string(), stats));
+                return Ok(Located::named(Way::WebRtc(url.clone()), whep::without_user(url).to_string(), stats));
             }
             (Target::Camera(camera), _) => {
                 return Ok(Located::named(Way::Rtsp(camera.clone()), camera.url().to_string(), None));

@@ -184,7 +184,8 @@ async fn visit(
 ) -> Result<(), SessionError> {
     viewer.set_server(server.public());
     let mut failed: Vec<(Transport, String)> = Vec::new();
-    let mut is_final = false;
+    // Unless trying again can help one of the ways.
+    let mut is_final = true;
     let mut ways = server.ways.clone();
     let mut next = 0;
     loop {
@@ -217,7 +218,7 @@ async fn visit(
         match ended {
             Ok(()) => return Ok(()),
             Err(error) => {
-                is_final = error.is_final();
+                is_final &= error.is_final();
                 failed.push((transport, error.to_string()));
             }
         }

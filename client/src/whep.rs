@@ -15,14 +15,22 @@ const LARGEST_REPLY: u64 = 256 << 10;
 
 #[derive(Debug, Error)]
 pub enum WhepError {
-    #[error("{url} does not answer: {reason}")]
+    #[error("{} does not answer: {reason}", without_user(url))]
     Unreachable { url: Url, reason: String },
-    #[error("no server listens at {url}: connection refused")]
+    #[error("no server listens at {}: connection refused", without_user(url))]
     Closed { url: Url },
-    #[error("{url} refused the offer ({status}): {reason}")]
+    #[error("{} refused the offer ({status}): {reason}", without_user(url))]
     Refused { url: Url, status: u16, reason: String },
-    #[error("{url} answered, but not as WHEP: {reason}")]
+    #[error("{} answered, but not as WHEP: {reason}", without_user(url))]
     NotWhep { url: Url, reason: String },
+}
+
+/// The URL for people: a user name and a password in it are nobody else's business.
+pub fn without_user(url: &Url) -> Url {
+    let mut url = url.clone();
+    // Both fail for URLs without a host only, which have neither.
+    let _ = (url.set_username(""), url.set_password(None));
+    url
 }
 
 /// A session that the server has accepted.
@@ -164,6 +172,21 @@ mod tests {
         assert_eq!(error_text(r#"{"error":"no H.264"}"#), "no H.264");
         assert_eq!(error_text("Not Found\nmore"), "Not Found");
         assert_eq!(error_text(""), "no reason given");
+    }
+
+    #[test]
+    fn no_error_says_the_password_of_the_url() {
+        let url = Url::parse("http://me:secret@10.0.0.2:8080/whep").expect("a URL");
+        let (status, reason) = (401, String::new());
+        for error in [
+            WhepError::Unreachable { url: url.clone(), reason: reason.clone() },
+            WhepError::Closed { url: url.clone() },
+            WhepError::Refused { url: url.clone(), status, reason: reason.clone() },
+            WhepError::NotWhep { url, reason },
+        ] {
+            let text = error.to_string();
+            assert!(text.contains("http://10.0.0.2:8080/whep") && !text.contains("secret"), "{text}");
+        }
     }
 
     #[test]

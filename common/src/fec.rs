@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
-/// The payload type of repair packets, as announced in the SDP.
+/// The payload type of repair packets. The SDP does not name them: players would take their port for a second stream.
 pub const PAYLOAD_TYPE: u8 = 97;
 
 /// Bytes of an RTP header without CSRCs and extension (RFC 3550 section 5.1).
@@ -187,6 +187,8 @@ impl Decoder {
             return None;
         }
         self.keep(sequence, packet.clone());
+        // What they cover is forgotten by then, and its numbers come again for other packets.
+        self.repairs.retain(|repair| i32::from(sequence.wrapping_sub(repair.base) as i16) <= MAX_SOURCES as i32);
         // Mostly there are none that wait: repair packets come behind what they cover.
         self.repairs.iter().position(|repair| repair.covers().any(|covered| covered == sequence)).and_then(|at| {
             let repair = self.repairs.remove(at)?;
@@ -382,6 +384,22 @@ mod tests {
         other[8] = 9;
         assert_eq!(decoder.source(&other.freeze()), None);
         assert_eq!(decoder.repair(&repairs[0]), None, "the former stream has ended");
+    }
+
+    #[test]
+    fn a_repair_packet_does_not_outlive_its_block() {
+        let mut decoder = Decoder::default();
+        let mut encoder = Encoder::new(10, 7, 0);
+        // Two of this block are lost for good; then all numbers come again, with other contents.
+        let first = unit(0, 10);
+        first[..8].iter().for_each(|packet| assert_eq!(decoder.source(packet), None));
+        encoder.protect(&first).iter().for_each(|repair| assert_eq!(decoder.repair(repair), None));
+        for i in 0..=6554_u16 {
+            for (at, packet) in unit(10_u16.wrapping_add(i.wrapping_mul(10)), 10).iter().enumerate() {
+                assert_eq!(decoder.source(packet), None, "packet {at} of unit {i}");
+            }
+        }
+        assert_eq!(decoder.recovered(), 0);
     }
 
     #[test]

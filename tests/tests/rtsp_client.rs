@@ -8,7 +8,7 @@ use rov_client::viewer::Phase;
 use rov_tests::camera::{Camera, Settings};
 use rov_tests::programs::{Client, client_process};
 use rov_tests::wait::{self, until_true};
-use rov_tests::watcher::{Order, Watcher};
+use rov_tests::watcher::{Order, Shot, Watcher};
 use tokio::runtime::Runtime;
 
 const VIDEO: &str = "videotestsrc is-live=true pattern=black ! \
@@ -96,6 +96,60 @@ fn firewall(camera: u16) -> u16 {
                     }
                 }
                 let _ = to.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    port
+}
+
+/// TCP loses nothing where the link is too slow: each picture would be older than the one before, and look live.
+#[test]
+fn by_a_link_that_is_too_slow_pictures_do_not_grow_older_and_older() {
+    let runtime = Runtime::new().expect("a runtime");
+    let video = VIDEO.replace("pattern=black", "pattern=snow").replace("threads=1", "threads=1 bitrate=2000");
+    let launch = format!("( {video} ! rtph264pay name=pay0 pt=96 config-interval=-1 )");
+    let camera = Camera::with(&launch, Settings { tcp_only: true, ..Settings::default() });
+    // Of 250 KB a second.
+    let port = slow_link(camera.port, 125_000.0);
+    let watcher = Watcher::start(&runtime, &["--url", &format!("rtsp://127.0.0.1:{port}/cam")]);
+    let mut reason = String::new();
+    until_true("the reason", wait::START, || {
+        if let Phase::Lost(text) = watcher.phase() {
+            reason = text;
+        }
+        reason.contains("is slower than its stream")
+    });
+    let oldest = |shots: &[Shot]| shots.iter().filter_map(|shot| shot.latency).max();
+    println!("{reason}: {:?}", oldest(&watcher.shots()));
+    let shown = watcher.shown();
+    watcher.wait_for_shots(shown + 5);
+    assert!(watcher.report().sessions > 1);
+    println!("in the next session: {:?}", oldest(&watcher.shots()[shown..]));
+    watcher.stop(&runtime);
+}
+
+/// Passes on to `camera`, and from it so many bytes a second. Ends with the test's process.
+fn slow_link(camera: u16, bytes_per_second: f64) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, server) = (client.expect("a client"), TcpStream::connect(("127.0.0.1", camera)));
+            let mut server = server.expect("the camera");
+            let (mut from, mut to) = (server.try_clone().expect("a socket"), client.try_clone().expect("a socket"));
+            std::thread::spawn(move || {
+                let mut data = [0; 2048];
+                while let Ok(length @ 1..) = from.read(&mut data) {
+                    if to.write_all(&data[..length]).is_err() {
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_secs_f64(length as f64 / bytes_per_second));
+                }
+                let _ = to.shutdown(std::net::Shutdown::Both);
+            });
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut client, &mut server);
+                let _ = server.shutdown(std::net::Shutdown::Both);
             });
         }
     });

@@ -4,6 +4,7 @@
 //! Its jitter buffer puts packets in order and waits at gaps only. The first H.264 or H.265 video of the camera is taken; sound and
 //! metadata are not asked for.
 
+mod backlog;
 mod parameter_sets;
 
 use std::fmt;
@@ -22,8 +23,9 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use url::Url;
 
+use self::backlog::Backlog;
 use self::parameter_sets::ParameterSets;
-use super::header;
+use super::header::{self, Header};
 use super::{ConnectError, LinkState, OnCodec, OnPacket, PAYLOAD_TYPE, Transport};
 use crate::decode::within;
 
@@ -52,6 +54,11 @@ pub enum RtspError {
         "{address} has no H.264 or H.265 video at {path}, only {found}: choose one of them in the camera's settings"
     )]
     NoVideo { address: String, path: String, found: String },
+    #[error(
+        "the link to {address} is slower than its stream, pictures came {seconds} s late: choose a lower bit rate in the camera's \
+         settings"
+    )]
+    Late { address: String, seconds: u64 },
     #[error("RTSP from {address} failed: {reason}")]
     Other { address: String, reason: String },
     #[error("GStreamer element {0} is missing; install the GStreamer 'good' plugins (gstreamer1.0-plugins-good)")]
@@ -123,7 +130,20 @@ struct Shared {
     on_codec: OnCodec,
     on_packet: OnPacket,
     sets: Mutex<ParameterSets>,
+    /// By TCP, which loses nothing and grows old instead.
+    backlog: Mutex<Option<Backlog>>,
     media: Mutex<Media>,
+}
+
+impl Shared {
+    /// The first error is the cause, the others follow from it.
+    fn end(&self, error: RtspError) {
+        self.ended.send_if_modified(|ended| {
+            let is_first = ended.is_none();
+            ended.get_or_insert(error);
+            is_first
+        });
+    }
 }
 
 /// What the camera has.
@@ -153,6 +173,7 @@ impl Player {
             on_codec,
             on_packet,
             sets: Mutex::new(ParameterSets::new(Codec::H264, &[])),
+            backlog: Mutex::default(),
             media: Mutex::default(),
         });
         let (pipeline, output) = build(&shared, latency)?;
@@ -179,7 +200,12 @@ impl Player {
         };
         match first {
             Ok(()) => {
-                player.over = if has_udp(&player.pipeline) { " over UDP" } else { " over TCP" };
+                if has_udp(&player.pipeline) {
+                    player.over = " over UDP";
+                } else {
+                    player.over = " over TCP";
+                    *lock(&shared.backlog) = Some(Backlog::new());
+                }
                 Ok(player)
             }
             Err(error) => {
@@ -338,6 +364,11 @@ fn take_packets(sink: &gst_app::AppSink, shared: &Arc<Shared>) {
             if packet.len() > 1 {
                 header::set_payload_type(&mut packet, PAYLOAD_TYPE);
             }
+            let timestamp = Header::parse(&packet).map(|header| header.timestamp);
+            let late = timestamp.and_then(|timestamp| lock(&shared.backlog).as_mut()?.arrived(timestamp, arrived));
+            if let Some(late) = late {
+                shared.end(RtspError::Late { address: shared.camera.address(), seconds: late.as_secs() });
+            }
             lock(&shared.sets).pass(packet, |packet| (shared.on_packet)(packet, arrived));
             shared.playing.send_if_modified(|plays| !std::mem::replace(plays, true));
             Ok(gst::FlowSuccess::Ok)
@@ -362,12 +393,7 @@ fn watch_bus(pipeline: &gst::Pipeline, shared: &Arc<Shared>) {
             }
             _ => return gst::BusSyncReply::Drop,
         };
-        // The first is the cause, the others follow from it.
-        shared.ended.send_if_modified(|ended| {
-            let is_first = ended.is_none();
-            ended.get_or_insert(error);
-            is_first
-        });
+        shared.end(error);
         gst::BusSyncReply::Drop
     });
 }
@@ -397,9 +423,14 @@ fn explain(shared: &Shared, error: &gst::message::Error) -> RtspError {
     RtspError::Other { address, reason }
 }
 
-/// GStreamer's message, and the part in brackets at the end of what it adds for developers, which has the cause.
+/// The cause: it stands in brackets at the end of what GStreamer adds for developers, or in front of them when there is only
+/// `Generic error` in them; else GStreamer's message.
 fn reason(message: &str, debug: Option<&str>) -> String {
-    let cause = debug.and_then(|debug| debug.trim_end().strip_suffix(')')?.rsplit_once('(')).map(|(_, cause)| cause);
+    let last = debug.and_then(|debug| debug.trim_end().strip_suffix(')')?.rsplit_once('('));
+    let cause = last.map(|(before, cause)| match cause {
+        "Generic error" => before.lines().last().unwrap_or_default().trim_end_matches([' ', '.']),
+        cause => cause,
+    });
     cause.filter(|cause| !cause.is_empty()).unwrap_or(message).to_owned()
 }
 
@@ -407,4 +438,23 @@ fn reason(message: &str, debug: Option<&str>) -> String {
 fn has_udp(pipeline: &gst::Pipeline) -> bool {
     let is_udp = |element: gst::Element| element.factory().is_some_and(|factory| factory.name() == "udpsrc");
     pipeline.iterate_recurse().into_iter().flatten().any(is_udp)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_is_taken_from_what_gstreamer_says() {
+        let debug =
+            |end: &str| format!("gstrtspsrc.c(8336): gst_rtspsrc_retrieve_sdp (): /GstRTSPSrc:rtspsrc0:\n{end}");
+        let of = |end: &str| reason("Could not open resource.", Some(&debug(end)));
+        assert_eq!(of("Failed to connect. (Generic error)"), "Failed to connect");
+        assert_eq!(
+            of("Failed to connect. (Timeout while waiting for server response)"),
+            "Timeout while waiting for server response"
+        );
+        assert_eq!(of("something else"), "Could not open resource.");
+        assert_eq!(reason("Could not open resource.", None), "Could not open resource.");
+    }
 }

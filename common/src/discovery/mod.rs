@@ -139,7 +139,7 @@ pub fn encode(message: &Message) -> Vec<u8> {
             Value::Object(object).to_string().into_bytes()
         }
         Message::Announce(announcement) => {
-            // Without streams the limits of the texts keep it below 1000 bytes, even if each character has to be escaped.
+            // Without streams the limits of the texts keep it below 1100 bytes, even if each character has to be escaped.
             let mut streams = announcement.streams.len().min(MAX_STREAMS);
             loop {
                 let datagram = encode_announcement(announcement, streams);
