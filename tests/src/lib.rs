@@ -20,3 +20,11 @@ pub mod rtsp;
 pub mod vlc;
 pub mod wait;
 pub mod watcher;
+
+/// Says that a test does not run on this machine, and why. Straight to standard error, which the test harness does not hide;
+/// `scripts/test` counts these lines.
+pub fn skipped(why: &str) {
+    use std::io::Write;
+    // Nobody may be there to read it.
+    let _ = writeln!(std::io::stderr(), "skipped: {why}");
+}

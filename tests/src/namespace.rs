@@ -18,7 +18,7 @@ pub fn is_inside(test: &str) -> bool {
     let options = ["--user", "--map-root-user", "--net"];
     let allowed = Command::new(&unshare).args(options).arg("true").status();
     if !allowed.is_ok_and(|status| status.success()) {
-        println!("skipped: this system does not allow network namespaces");
+        crate::skipped("this system does not allow network namespaces");
         return false;
     }
     let mut command = Command::new(unshare);

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use rov_tests::process::{Process, binary, program};
+use rov_tests::skipped;
 use rov_tests::wait;
 
 /// Server and client in a network of their own that has only loopback.
@@ -23,7 +24,7 @@ fn without_any_route_the_client_finds_the_server_and_shows_its_pictures() {
     // A user namespace makes it possible without being root, where the system allows that.
     let allowed = Command::new(&unshare).args(["--user", "--map-root-user", "--net", "true"]).status();
     if !allowed.is_ok_and(|status| status.success()) {
-        println!("skipped: this system does not allow network namespaces");
+        skipped("this system does not allow network namespaces");
         return;
     }
     let mut command = Command::new(unshare);

@@ -10,6 +10,7 @@ use rov_common::stamp;
 use rov_tests::process::{Process, binary, program};
 use rov_tests::programs::Server;
 use rov_tests::rtp::{Receiver, free_rtp_port};
+use rov_tests::skipped;
 use rov_tests::{http, process, vlc, wait};
 
 /// A server that sends to `hosts` at `port`, and its stream runs.
@@ -184,7 +185,7 @@ fn multicast_leaves_by_every_network_card_also_by_one_that_is_plugged_in_later()
     // A user namespace makes it possible without being root, where the system allows that.
     let allowed = in_namespace("ip link add eth0 type veth peer name veth-eth0").status();
     if !allowed.is_ok_and(|status| status.success()) {
-        println!("skipped: this system does not allow network namespaces, or has no virtual Ethernet (veth)");
+        skipped("this system does not allow network namespaces, or has no virtual Ethernet (veth)");
         return;
     }
     let mut all = Process::spawn("server and receivers", &mut in_namespace(CARDS));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rov_tests::process::{Process, binary, program};
 use rov_tests::programs::{Client, Server, server_process};
 use rov_tests::rtsp::{Connection, Player, defects, latencies};
+use rov_tests::skipped;
 use rov_tests::vlc;
 use rov_tests::wait::{self, until, until_true};
 use tempfile::TempDir;
@@ -176,9 +177,7 @@ fn gst_launch_plays_without_a_buffer() {
 #[test]
 fn vlc_shows_the_stream() {
     if !vlc::has_rtsp() {
-        println!(
-            "skipped: this VLC has no plugin live555, as Debian's; take one of another source (VideoLAN's snap or flatpak)"
-        );
+        skipped("this VLC has no plugin live555, as Debian's; take one of another source (VideoLAN's snap or flatpak)");
         return;
     }
     let (_server, url) = server(&[]);
@@ -197,7 +196,7 @@ assert shapes == {(240, 320, 3)}, shapes";
         imports.is_ok_and(|status| status.success())
     });
     let Some(python) = python else {
-        println!("skipped: ROV_TEST_PYTHON names no Python with OpenCV (scripts/test prepares one)");
+        skipped("ROV_TEST_PYTHON names no Python with OpenCV (scripts/test prepares one)");
         return;
     };
     let (_server, url) = server(&[]);
@@ -489,7 +488,7 @@ exit $code
     let allowed =
         Command::new(&unshare).args(["--user", "--map-root-user", "--net", "true"]).stderr(Stdio::null()).status();
     if !allowed.is_ok_and(|status| status.success()) {
-        println!("skipped: this system does not allow network namespaces");
+        skipped("this system does not allow network namespaces");
         return;
     }
     let mut command = Command::new(unshare);
