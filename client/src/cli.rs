@@ -180,6 +180,14 @@ impl Cli {
     }
 
     fn credentials(&self, target: &Target) -> Result<Option<Credentials>, String> {
+        let has_rtsp = self.transport.chosen().is_none_or(|transport| transport == Transport::Rtsp);
+        if !has_rtsp || matches!(target, Target::Rtp { .. }) {
+            // The variable may be there for a server.
+            return match self.user {
+                Some(_) => Err("--user: only RTSP asks for a password: leave it out".to_owned()),
+                None => Ok(None),
+            };
+        }
         // A variable that is set to nothing is none.
         let password = self.password.as_deref().filter(|password| self.user.is_some() || !password.is_empty());
         let (user, password) = match (&self.user, password) {
@@ -190,10 +198,6 @@ impl Cli {
             }
             (None, Some(_)) => return Err("--password (or the variable ROV_PASSWORD): needs --user".to_owned()),
         };
-        let has_rtsp = self.transport.chosen().is_none_or(|transport| transport == Transport::Rtsp);
-        if !has_rtsp || matches!(target, Target::Rtp { .. }) {
-            return Err("--user: only RTSP asks for a password: leave it out".to_owned());
-        }
         Ok(Some(Credentials { user, password }))
     }
 
@@ -394,6 +398,7 @@ mod tests {
         }
         assert_eq!(session(&[]), Ok(None));
         assert_eq!(session(&["--password", ""]), Ok(None), "an empty variable");
+        assert_eq!(session(&["--password", "deep", "--transport", "webrtc"]), Ok(None), "the variable is a server's");
         for (args, advice) in [
             (&["--user", "pilot"][..], "--user pilot: needs --password, or the variable ROV_PASSWORD"),
             (&["--password", "deep"], "--password (or the variable ROV_PASSWORD): needs --user"),
