@@ -15,7 +15,7 @@ use crate::decoders::DecoderChoice;
 use crate::find::STATS_PATH;
 use crate::receive::Transport;
 use crate::receive::rtp::{self, Source};
-use crate::receive::rtsp::Camera;
+use crate::receive::rtsp::{Camera, Credentials};
 use crate::session::{RtpHost, SessionConfig, Target};
 
 /// See through the camera of an underwater robot.
@@ -62,7 +62,17 @@ pub struct Cli {
     /// URL of any WHEP endpoint, as http://10.0.0.2:8080/whep, or of any RTSP camera, as rtsp://10.0.0.3/stream1 or
     /// rtsp://USER:PASSWORD@10.0.0.3/stream1
     #[arg(long, value_name = "URL")]
-    pub url: Option<Url>,
+    pub url: Option<String>,
+
+    /// User name for RTSP, with --password: for a rov-server or a camera that asks for one, however it is found. What stands
+    /// in --url goes before it [default: none]
+    #[arg(long, value_name = "NAME")]
+    pub user: Option<String>,
+
+    /// Password for RTSP, with --user. Others on this machine see it in the list of processes, as they see that of a --url:
+    /// better set the environment variable [default: none]
+    #[arg(long, value_name = "PASSWORD", env = "ROV_PASSWORD", hide_env_values = true)]
+    pub password: Option<String>,
 
     /// Take the server of this name, when several are found
     #[arg(long, value_name = "NAME", conflicts_with_all = ["host", "url"])]
@@ -150,8 +160,10 @@ const EXIT_CODES: &str = "Exit codes:\n  \
 
 impl Cli {
     pub fn session(&self) -> Result<SessionConfig, String> {
+        let target = self.target()?;
         Ok(SessionConfig {
-            target: self.target()?,
+            credentials: self.credentials(&target)?,
+            target,
             transport: self.transport.chosen(),
             discovery_port: self.discovery_port,
             discovery_timeout: self.discovery_timeout,
@@ -167,16 +179,42 @@ impl Cli {
         Resolution::new(self.width, self.height)
     }
 
+    fn credentials(&self, target: &Target) -> Result<Option<Credentials>, String> {
+        let has_rtsp = self.transport.chosen().is_none_or(|transport| transport == Transport::Rtsp);
+        if !has_rtsp || matches!(target, Target::Rtp { .. }) {
+            // The variable may be there for a server.
+            return match self.user {
+                Some(_) => Err("--user: only RTSP asks for a password: leave it out".to_owned()),
+                None => Ok(None),
+            };
+        }
+        // A variable that is set to nothing is none.
+        let password = self.password.as_deref().filter(|password| self.user.is_some() || !password.is_empty());
+        let (user, password) = match (&self.user, password) {
+            (None, None) => return Ok(None),
+            (Some(user), Some(password)) => (user.clone(), password.to_owned()),
+            (Some(user), None) => {
+                return Err(format!("--user {user}: needs --password, or the variable ROV_PASSWORD"));
+            }
+            (None, Some(_)) => return Err("--password (or the variable ROV_PASSWORD): needs --user".to_owned()),
+        };
+        Ok(Some(Credentials { user, password }))
+    }
+
     fn target(&self) -> Result<Target, String> {
         let transport = self.transport.chosen();
         let fits = |only: Transport| transport.is_none_or(|transport| transport == only);
-        if let Some(url) = &self.url {
+        if let Some(text) = &self.url {
+            // What does not parse is not repeated: it may have a password in it.
+            let url = Url::parse(text).map_err(|error| {
+                format!("--url: give a WHEP URL, http://..., or an RTSP URL, as rtsp://USER:PASSWORD@10.0.0.3/stream1 ({error})")
+            })?;
             // Without what may be a password in it.
             let named = format!("--url {}://{}", url.scheme(), url.host_str().unwrap_or_default());
             return match url.scheme() {
-                "http" | "https" if fits(Transport::WebRtc) => Ok(Target::Url(url.clone())),
+                "http" | "https" if fits(Transport::WebRtc) => Ok(Target::Url(url)),
                 "rtsp" if url.host_str().unwrap_or_default().is_empty() => Err(format!("{named}: the host is missing")),
-                "rtsp" if fits(Transport::Rtsp) => Ok(Target::Camera(Camera::new(url.clone()))),
+                "rtsp" if fits(Transport::Rtsp) => Ok(Target::Camera(Camera::new(url))),
                 "http" | "https" => Err(format!("{named} is WebRTC: leave out --transport {}", self.transport.name())),
                 "rtsp" => Err(format!("{named} is RTSP: leave out --transport {}", self.transport.name())),
                 _ => Err(format!("{named}: give a WHEP URL, http://..., or an RTSP URL, rtsp://...")),
@@ -217,6 +255,7 @@ impl Cli {
             from: None,
             payload_type: None,
             codec: self.codec,
+            fec: false,
         };
         // What the user said goes before what the server says.
         let ask = self.rtp_host.is_none() && self.rtp_port.is_none();
@@ -302,7 +341,14 @@ mod tests {
 
     #[test]
     fn rtp_is_listened_for_without_discovery() {
-        let group = Source { host: rtp::DEFAULT_HOST, port: 5004, from: None, payload_type: None, codec: Codec::H264 };
+        let group = Source {
+            host: rtp::DEFAULT_HOST,
+            port: 5004,
+            from: None,
+            payload_type: None,
+            codec: Codec::H264,
+            fec: false,
+        };
         for (args, expected, host) in [
             (&["--rtp-port", "6000"][..], Source { port: 6000, ..group }, None),
             (&["--rtp-host", "239.1.2.3"], Source { host: Ipv4Addr::new(239, 1, 2, 3), ..group }, None),
@@ -326,6 +372,42 @@ mod tests {
         assert_eq!(camera.url().as_str(), "rtsp://10.0.0.2:8554/stream1");
         let refused = target(&["--url", "rtsp://me:secret@10.0.0.3/cam", "--transport", "rtp"]).unwrap_err();
         assert!(refused.contains("leave out --transport rtp") && !refused.contains("secret"), "{refused}");
+    }
+
+    #[test]
+    fn a_url_that_is_none_is_not_repeated() {
+        for url in ["rtsp://me:secret@10.0.0.3:port/cam", "rtsp://me:secret@/cam", "me/secret", "secret:me@10.0.0.3"] {
+            let refused = target(&["--url", url]).unwrap_err();
+            assert!(refused.contains("--url") && !refused.contains("me:") && !refused.contains("me/"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn user_and_password_belong_together_and_are_for_rtsp() {
+        let session = |args: &[&str]| {
+            // Not those of who runs the tests.
+            let args = std::iter::once("rov-client").chain(args.iter().copied());
+            let cli = Cli { password: None, ..Cli::try_parse_from(args.clone()).unwrap() };
+            let given = args.skip_while(|arg| *arg != "--password").nth(1).map(str::to_owned);
+            Cli { password: given, ..cli }.session().map(|config| config.credentials)
+        };
+        let both = ["--user", "pilot", "--password", "deep blue"];
+        let expected = Credentials { user: "pilot".to_owned(), password: "deep blue".to_owned() };
+        for more in [&[][..], &["--host", "a", "--transport", "rtsp"], &["--host", "a"], &["--url", "rtsp://a/b"]] {
+            assert_eq!(session(&[&both, more].concat()), Ok(Some(expected.clone())), "{more:?}");
+        }
+        assert_eq!(session(&[]), Ok(None));
+        assert_eq!(session(&["--password", ""]), Ok(None), "an empty variable");
+        assert_eq!(session(&["--password", "deep", "--transport", "webrtc"]), Ok(None), "the variable is a server's");
+        for (args, advice) in [
+            (&["--user", "pilot"][..], "--user pilot: needs --password, or the variable ROV_PASSWORD"),
+            (&["--password", "deep"], "--password (or the variable ROV_PASSWORD): needs --user"),
+            (&[&both[..], &["--transport", "webrtc"]].concat(), "leave it out"),
+            (&[&both[..], &["--rtp-port", "5004"]].concat(), "leave it out"),
+        ] {
+            let refused = session(args).unwrap_err();
+            assert!(refused.contains(advice) && !refused.contains("deep"), "{args:?}: {refused}");
+        }
     }
 
     #[test]

@@ -188,7 +188,7 @@ impl Decoder {
         let buffer = gst::Buffer::from_slice(rtp_packet);
         // First the arrival, as the pipeline's threads look it up as soon as they have the packet.
         let late_by = self.shared.flow().arrived(&packet, arrived);
-        let taken = self.now().push(packet.ssrc, buffer, late_by);
+        let taken = self.now().push(packet.ssrc, buffer, arrived, late_by);
         match taken {
             Taken::Yes | Taken::Straggler => {}
             Taken::NewStream => self.shared.tell(Note::NewStream),

@@ -96,7 +96,10 @@ impl Finder {
                 return Ok(Located::named(Way::WebRtc(url.clone()), whep::without_user(url).to_string(), stats));
             }
             (Target::Camera(camera), _) => {
-                return Ok(Located::named(Way::Rtsp(camera.clone()), camera.url().to_string(), None));
+                // No more of the URL: many cameras have a password in it.
+                let way = Way::Rtsp(camera.clone());
+                let label = way.address();
+                return Ok(Located::named(way, label, None));
             }
             (Target::Rtp { source, host: None }, _) => {
                 return Ok(Located::named(Way::Rtp(*source), format!("RTP at {}", source.destination()), None));
@@ -161,7 +164,7 @@ fn rtp_destination(stats: &Stats, from: Ipv4Addr) -> Option<Source> {
     let address = addresses.iter().find(|address| address.ip().is_multicast()).or(addresses.first())?;
     let port = Some(address.port()).filter(|port| (1..=rtp::HIGHEST_PORT).contains(port))?;
     let codec = stats.streams.first().map_or(Ok(Codec::H264), |stream| stream.codec.parse()).ok()?;
-    Some(Source { host: *address.ip(), port, from: Some(from), payload_type: Some(PAYLOAD_TYPE), codec })
+    Some(Source { host: *address.ip(), port, from: Some(from), payload_type: Some(PAYLOAD_TYPE), codec, fec: false })
 }
 
 fn located(found: &Found, chosen: Option<Transport>) -> Result<Located, SessionError> {
@@ -208,6 +211,7 @@ fn ways(announcement: &Announcement, ip: IpAddr, api: &Url) -> Vec<Way> {
             from: Some(from),
             payload_type: Some(PAYLOAD_TYPE),
             codec,
+            fec: rtp.fec,
         }));
     }
     if let Some(rtsp) = &announcement.rtsp {

@@ -22,7 +22,7 @@ use crate::decode::{DecodeError, Decoder};
 use crate::decoders::DecoderChoice;
 use crate::find::{Finder, Located};
 use crate::receive::rtp;
-use crate::receive::rtsp::Camera;
+use crate::receive::rtsp::{Camera, Credentials};
 use crate::receive::{ConnectError, Link, OnCodec, OnPacket, Options, Transport, Way};
 use crate::reconnect::{self, Advice, Session, Supply};
 use crate::viewer::{Phase, Viewer};
@@ -75,6 +75,8 @@ pub struct SessionConfig {
     /// The longest wait for a packet that is missing; none: as the transport does.
     pub latency: Option<Duration>,
     pub stun: Option<String>,
+    /// For RTSP where its URL has none.
+    pub credentials: Option<Credentials>,
 }
 
 /// Why there is no session.
@@ -261,6 +263,7 @@ async fn watch(
         stun: config.stun.clone(),
         latency: config.latency,
         interfaces: config.interfaces.clone(),
+        credentials: config.credentials.clone(),
         // At the last way one can as well wait in a session, which asks the server why nothing comes.
         first_packet: match supply {
             Supply::Destination if !config.wait => Some(config.discovery_timeout),

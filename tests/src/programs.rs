@@ -107,15 +107,19 @@ pub struct Client {
 impl Client {
     /// Starts it; `args` say which server.
     pub fn start(args: &[&str]) -> Self {
+        Self::run(args, &mut client_command())
+    }
+
+    /// As [`Self::start`], with the password in the environment.
+    pub fn start_with_password(password: &str, args: &[&str]) -> Self {
+        Self::run(args, client_command().env("ROV_PASSWORD", password))
+    }
+
+    fn run(args: &[&str], command: &mut Command) -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         let report = folder.path().join("stats.json");
-        let mut command = Command::new(binary("rov-client"));
-        command
-            .env_remove("RUST_LOG")
-            .args(["--headless", "--interface", "lo", "--stats-json"])
-            .arg(&report)
-            .args(args);
-        Self { process: Process::spawn("rov-client", &mut command), report, _folder: folder }
+        command.args(["--headless", "--interface", "lo", "--stats-json"]).arg(&report).args(args);
+        Self { process: Process::spawn("rov-client", command), report, _folder: folder }
     }
 
     /// What it wrote last by `--stats-json`.
@@ -143,7 +147,19 @@ impl Client {
 
 /// The `rov-client` with exactly these arguments, as a process that may end at once.
 pub fn client_process(args: &[&str]) -> Process {
-    Process::spawn("rov-client", Command::new(binary("rov-client")).env_remove("RUST_LOG").args(args))
+    Process::spawn("rov-client", client_command().args(args))
+}
+
+/// As [`client_process`], with the password in the environment.
+pub fn client_process_with_password(password: &str, args: &[&str]) -> Process {
+    Process::spawn("rov-client", client_command().env("ROV_PASSWORD", password).args(args))
+}
+
+/// Whatever is in the environment of who runs the tests.
+fn client_command() -> Command {
+    let mut command = Command::new(binary("rov-client"));
+    command.env_remove("RUST_LOG").env_remove("ROV_PASSWORD");
+    command
 }
 
 /// A UDP port that nobody has at this moment, for discovery, whose port all programs of a test share.

@@ -197,6 +197,7 @@ fn the_password_of_the_url_opens_the_camera_and_is_never_said() {
 fn what_a_camera_does_not_have_is_said() {
     let sound = Camera::start("( audiotestsrc is-live=true ! alawenc ! rtppcmapay name=pay0 pt=8 )");
     let nowhere = sound.url.replace("/cam", "/nowhere");
+    let password_in_path = sound.url.replace("/cam", "/nowhere/user=admin&password=deep");
     let gone = {
         let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("its address");
         format!("rtsp://{closed}/cam")
@@ -204,12 +205,21 @@ fn what_a_camera_does_not_have_is_said() {
     for (url, code, message) in [
         (&sound.url, 2, "has no H.264 or H.265 video at /cam, only audio PCMA"),
         (&nowhere, 3, "has nothing at /nowhere (404)"),
+        (&password_in_path, 3, "has nothing at /nowhere/user... (404)"),
         (&gone, 3, "does not answer by RTSP: "),
     ] {
         let mut client = client_process(&["--headless", "--no-wait", "--url", url]);
         assert_eq!(client.wait(wait::START), code, "{}", client.stderr());
         assert!(client.stderr().contains(message), "{}", client.stderr());
+        assert!(!client.stderr().contains("deep"), "{}", client.stderr());
     }
+}
+
+#[test]
+fn a_camera_that_knows_a_password_only_gets_it() {
+    let camera = Camera::with(&usual(), Settings { user: Some(("", "s@cret", true)), ..Settings::default() });
+    Client::start(&["--url", &url_with_user(&camera, ":s%40cret")]).wait_for_frames(0, 10);
+    Client::start_with_password("s@cret", &["--user", "", "--url", &camera.url]).wait_for_frames(0, 10);
 }
 
 #[test]

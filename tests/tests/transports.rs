@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use rov_client::viewer::Phase;
 use rov_tests::namespace;
-use rov_tests::programs::{Client, Server, client_process, free_udp_port};
+use rov_tests::programs::{Client, Server, client_process, client_process_with_password, free_udp_port};
 use rov_tests::relay::{Network, RtpRelay};
 use rov_tests::rtp::free_rtp_port;
 use rov_tests::wait::{self, until_true};
@@ -233,13 +233,36 @@ fn a_server_with_a_password_is_shown_to_who_gives_it_and_others_are_told_how() {
     watcher.wait_for_shots(10);
     assert_eq!(watcher.transport(), "RTSP over UDP");
     watcher.stop(&runtime);
-    for more in [&["--transport", "rtsp"][..], &[]] {
-        let args = [&["--headless", "--interface", "lo", "--discovery-port", &discovery][..], more].concat();
-        let mut client = client_process(&args);
-        assert_eq!(client.wait(wait::START), 2, "{more:?}");
-        let advice =
-            format!("wants a user name and a password: give --url {}", url.replace("://", "://USER:PASSWORD@"));
-        assert!(client.stderr().contains(&advice), "{advice}: {}", client.stderr());
+    let rtsp_port = url.trim_start_matches("rtsp://127.0.0.1:").split('/').next().expect("a port");
+    let user = ["--user", "pilot"];
+    for more in [
+        &["--discovery-port", &discovery][..],
+        &["--discovery-port", &discovery, "--transport", "rtsp"],
+        &["--host", "127.0.0.1", "--rtsp-port", rtsp_port, "--transport", "rtsp"],
+        &["--url", &server.url("/whep")],
+    ] {
+        let mut client = Client::start_with_password("deep blue", &[&user[..], more].concat());
+        assert_eq!(client.wait_for_frames(0, 10).transport, "rtsp", "{more:?}");
+        assert!(!client.process.stderr().contains("deep blue"), "{}", client.process.stderr());
+        drop(client);
+        let args = [&["--headless", "--interface", "lo"], more].concat();
+        let mut without = client_process(&args);
+        let mut wrong = client_process_with_password("deep red", &[&user[..], &args].concat());
+        for (client, advice) in [
+            (
+                &mut without,
+                "wants a user name and a password: give --user, and the password by the variable ROV_PASSWORD",
+            ),
+            (&mut wrong, "refused the user name or the password: correct --user and --password"),
+        ] {
+            if more.contains(&"--url") {
+                // It goes on, as the server may have WebRTC later.
+                client.wait_for_line(advice, wait::START, |line| line.contains(advice).then_some(()));
+                continue;
+            }
+            assert_eq!(client.wait(wait::START), 2, "{more:?}");
+            assert!(client.stderr().contains(advice), "{advice}: {}", client.stderr());
+        }
     }
 }
 

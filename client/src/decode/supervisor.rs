@@ -26,6 +26,9 @@ const PROVEN: u64 = 100;
 /// the stream's changed at the wrong moment.
 const RENEGOTIATIONS: u32 = 3;
 
+/// Of a stream that another one replaced packets may still be on their way. When the other has been silent for so long, it
+/// is that one which is over.
+const STRAGGLING: Duration = Duration::from_secs(1);
 /// Packets kept while a pipeline is being built: a keyframe of a megabyte, which is often what a new stream begins with.
 const MAX_KEPT: usize = 1000;
 
@@ -40,6 +43,8 @@ pub struct Now {
     /// The stream's synchronisation source, and the one before it, whose stragglers are ignored.
     ssrc: Option<u32>,
     ssrc_before: Option<u32>,
+    /// When the last packet came that was no straggler.
+    heard: Option<Instant>,
     kept: Vec<gst::Buffer>,
     failed: bool,
     stats: DecodeStats,
@@ -65,6 +70,7 @@ impl Now {
             retired: None,
             ssrc: None,
             ssrc_before: None,
+            heard: None,
             kept: Vec::new(),
             failed: false,
             stats: DecodeStats::default(),
@@ -87,12 +93,16 @@ impl Now {
         true
     }
 
-    /// Hands a packet to the pipeline, or keeps it for the one that is being built. Never waits. One that is late is given
-    /// the time at which it should have come; others get the present by themselves.
-    pub fn push(&mut self, ssrc: u32, mut packet: gst::Buffer, late_by: Duration) -> Taken {
+    /// Hands a packet that came at `at` to the pipeline, or keeps it for the one that is being built. Never waits. One that
+    /// is late is given the time at which it should have come; others get the present by themselves.
+    pub fn push(&mut self, ssrc: u32, mut packet: gst::Buffer, at: Instant, late_by: Duration) -> Taken {
         if self.ssrc_before == Some(ssrc) {
-            return Taken::Straggler;
+            if self.heard.is_some_and(|heard| at.saturating_duration_since(heard) < STRAGGLING) {
+                return Taken::Straggler;
+            }
+            self.ssrc_before = None;
         }
+        self.heard = Some(at);
         let new_stream = self.ssrc.is_some_and(|before| before != ssrc);
         if new_stream {
             // The jitter buffer would take the new numbers for a gap: it starts anew with everything behind it.
@@ -354,4 +364,23 @@ pub fn startable(codec: Codec) -> Vec<String> {
         within(START_TIME, "decoder-probe", open).unwrap_or(false)
     };
     candidates.into_iter().filter(|candidate| opens(candidate)).map(|candidate| candidate.element).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_comes_back_is_taken_when_the_other_is_silent() {
+        gst::init().expect("GStreamer");
+        let (begun, mut now) = (Instant::now(), Now::new(Codec::H264));
+        let mut push = |ssrc, ms| now.push(ssrc, gst::Buffer::new(), begun + Duration::from_millis(ms), Duration::ZERO);
+        assert_eq!([push(1, 0), push(2, 10), push(1, 20)], [Taken::Yes, Taken::NewStream, Taken::Straggler]);
+        // Of two that send at the same time, it stays with one.
+        for ms in (100..5000).step_by(100) {
+            assert_eq!([push(2, ms), push(1, ms + 50)], [Taken::Yes, Taken::Straggler]);
+        }
+        assert_eq!([push(1, 5899), push(1, 5900), push(1, 5901)], [Taken::Straggler, Taken::NewStream, Taken::Yes]);
+        assert_eq!([push(2, 5950), push(1, 6000)], [Taken::Straggler, Taken::Yes]);
+    }
 }

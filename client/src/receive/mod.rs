@@ -121,6 +121,8 @@ pub struct Options {
     pub latency: Option<Duration>,
     /// Network interfaces to receive multicast on; empty: those that suit.
     pub interfaces: Vec<String>,
+    /// For RTSP where its URL has none.
+    pub credentials: Option<rtsp::Credentials>,
     /// RTP is no way in unless a packet comes within this time; none: it is listened for without end.
     pub first_packet: Option<Duration>,
 }
@@ -204,7 +206,8 @@ impl Link {
                 Self::Rtp(open.await?)
             }
             Way::Rtsp(camera) => {
-                Self::Rtsp(rtsp::Player::open(camera, latency, keyframe_wanted, on_codec, on_packet).await?)
+                let camera = camera.clone().or_credentials(options.credentials.as_ref());
+                Self::Rtsp(rtsp::Player::open(&camera, latency, keyframe_wanted, on_codec, on_packet).await?)
             }
         })
     }

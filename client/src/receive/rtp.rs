@@ -47,6 +47,8 @@ pub struct Source {
     /// The payload type of the video; none: any dynamic one.
     pub payload_type: Option<u8>,
     pub codec: Codec,
+    /// The sender says that it makes repair packets; those of one that does not say so are taken as well.
+    pub fec: bool,
 }
 
 impl Source {
@@ -91,7 +93,14 @@ impl Receiver {
         let media = bound(source.port)?;
         // Without RTCP the sender's goodbye is not heard, and nothing else is missing.
         let control = bound(source.port + 1).inspect_err(|error| tracing::warn!("without RTCP: {error}")).ok();
-        let repair = bound(source.port + 2).inspect_err(|error| tracing::warn!("without repair packets: {error}")).ok();
+        let without_repair = |error: &ConnectError| {
+            if source.fec {
+                tracing::warn!("without repair packets: {error}");
+            } else {
+                tracing::debug!("without repair packets, if there are any: {error}");
+            }
+        };
+        let repair = bound(source.port + 2).inspect_err(without_repair).ok();
         let sockets = Sockets { media, control, repair };
         let senders = Senders::new(source.from.map(IpAddr::V4), source.payload_type);
         let state = Mutex::new(State { senders, joined: Vec::new(), trouble: None });

@@ -42,9 +42,15 @@ const UDP_BUFFER: &str = "4194304";
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum RtspError {
-    #[error("{address} wants a user name and a password: give --url rtsp://USER:PASSWORD@{address}{path}")]
-    NoPassword { address: String, path: String },
-    #[error("{address} refused the user name or the password")]
+    #[error(
+        "{address} wants a user name and a password: give --user, and the password by the variable ROV_PASSWORD or \
+         --password"
+    )]
+    NoPassword { address: String },
+    #[error(
+        "{address} refused the user name or the password: correct --user and --password (or the variable ROV_PASSWORD), \
+         or what stands in --url"
+    )]
     WrongPassword { address: String },
     #[error("{address} has nothing at {path} (404): is the path right?")]
     NotFound { address: String, path: String },
@@ -75,17 +81,32 @@ impl RtspError {
     }
 }
 
+/// Who may see a stream.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// May be empty: some cameras know a password only.
+    pub user: String,
+    pub password: String,
+}
+
+/// Without the password, as this may go into logs.
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
 /// A stream of a camera, and who may see it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Camera {
-    /// Without user and password, so that it can be shown.
+    /// Without the credentials; yet path and query may have some as well.
     url: Url,
-    user: Option<(String, String)>,
+    credentials: Option<Credentials>,
 }
 
 impl fmt::Debug for Camera {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.url)
+        write!(f, "rtsp://{}{}", self.address(), self.path())
     }
 }
 
@@ -93,10 +114,18 @@ impl Camera {
     /// `url` may have user and password in it.
     pub fn new(mut url: Url) -> Self {
         let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-        let user = (!url.username().is_empty()).then(|| (plain(url.username()), plain(url.password().unwrap_or(""))));
+        let given = !url.username().is_empty() || url.password().is_some();
+        let credentials = given
+            .then(|| Credentials { user: plain(url.username()), password: plain(url.password().unwrap_or_default()) });
         // Both fail for URLs without a host only, which have neither.
         let _ = (url.set_username(""), url.set_password(None));
-        Self { url, user }
+        Self { url, credentials }
+    }
+
+    /// With these where the URL had none.
+    pub fn or_credentials(mut self, others: Option<&Credentials>) -> Self {
+        self.credentials = self.credentials.or_else(|| others.cloned());
+        self
     }
 
     pub fn url(&self) -> &Url {
@@ -108,8 +137,14 @@ impl Camera {
         self.url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
     }
 
+    /// For people: without parameters, as many cameras have the password among them, be it in the query or in the path
+    /// (`/user=admin&password=...`).
     fn path(&self) -> String {
-        self.url[url::Position::BeforePath..].to_owned()
+        let whole = &self.url[url::Position::BeforePath..];
+        match whole.find(['?', '=', '&', '#']) {
+            Some(end) => format!("{}...", &whole[..end]),
+            None => whole.to_owned(),
+        }
     }
 }
 
@@ -270,7 +305,7 @@ fn build(shared: &Arc<Shared>, latency: Duration) -> Result<(gst::Pipeline, gst_
     let make = |name| gst::ElementFactory::make(name).build().map_err(|_| RtspError::MissingElement(name));
     let source = make("rtspsrc")?;
     source.set_property("location", shared.camera.url.as_str());
-    if let Some((user, password)) = &shared.camera.user {
+    if let Some(Credentials { user, password }) = &shared.camera.credentials {
         source.set_property("user-id", user);
         source.set_property("user-pw", password);
     }
@@ -405,9 +440,9 @@ fn explain(shared: &Shared, error: &gst::message::Error) -> RtspError {
     let is = |kind: gst::ResourceError| error_kind.matches(kind);
     let media = lock(&shared.media);
     if is(gst::ResourceError::NotAuthorized) {
-        return match camera.user {
+        return match camera.credentials {
             Some(_) => RtspError::WrongPassword { address },
-            None => RtspError::NoPassword { address, path: camera.path() },
+            None => RtspError::NoPassword { address },
         };
     }
     if is(gst::ResourceError::NotFound) {
@@ -443,6 +478,37 @@ fn has_udp(pipeline: &gst::Pipeline) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn passwords_in_the_path_or_the_query_are_not_shown() {
+        for (url, path) in [
+            ("rtsp://10.0.0.3/user=admin&password=secret&channel=1", "/user..."),
+            ("rtsp://10.0.0.3/admin_secret=x", "/admin_secret..."),
+            ("rtsp://10.0.0.3/cam?user=admin&password=secret", "/cam..."),
+            ("rtsp://10.0.0.3/h264&secret", "/h264..."),
+            ("rtsp://me:secret@10.0.0.3/Streaming/Channels/101", "/Streaming/Channels/101"),
+        ] {
+            let camera = Camera::new(Url::parse(url).unwrap());
+            assert_eq!((camera.path().as_str(), format!("{camera:?}")), (path, format!("rtsp://10.0.0.3{path}")));
+        }
+    }
+
+    #[test]
+    fn the_credentials_of_the_url_go_before_others() {
+        let others = Credentials { user: "pilot".to_owned(), password: "deep blue".to_owned() };
+        assert!(!format!("{others:?}").contains("deep"));
+        for (url, user, password) in [
+            ("rtsp://me:s%40cret@10.0.0.3/", "me", "s@cret"),
+            ("rtsp://me@10.0.0.3/", "me", ""),
+            ("rtsp://:s%40cret@10.0.0.3/", "", "s@cret"),
+            ("rtsp://10.0.0.3/", "pilot", "deep blue"),
+        ] {
+            let camera = Camera::new(Url::parse(url).unwrap()).or_credentials(Some(&others));
+            let expected = Credentials { user: user.to_owned(), password: password.to_owned() };
+            assert_eq!((camera.url.as_str(), camera.credentials), ("rtsp://10.0.0.3/", Some(expected)), "{url}");
+        }
+        assert_eq!(Camera::new(Url::parse("rtsp://10.0.0.3/").unwrap()).or_credentials(None).credentials, None);
+    }
 
     #[test]
     fn the_cause_is_taken_from_what_gstreamer_says() {
