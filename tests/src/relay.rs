@@ -1,6 +1,6 @@
 //! A network in user space: it passes the datagrams between one viewer and the server on, loses some on the way to the
 //! viewer, and takes its time. The losses come from a seeded generator, so that they are the same each time.
-//! For TCP, a link that is too slow.
+//! For TCP, a link that is too slow, and one that lets no UDP through beside it.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -239,6 +239,43 @@ pub fn slow_link(server: u16, bytes_per_second: f64) -> u16 {
             std::thread::spawn(move || {
                 let _ = std::io::copy(&mut client, &mut server);
                 let _ = server.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    port
+}
+
+/// Passes RTSP on to `camera`, but has UDP sent where nobody is. Ends with the test's process.
+pub fn firewall(camera: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, server) = (client.expect("a client"), TcpStream::connect(("127.0.0.1", camera)));
+            let server = server.expect("the camera");
+            let (mut from, mut to) = (server.try_clone().expect("a socket"), client.try_clone().expect("a socket"));
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = to.shutdown(std::net::Shutdown::Both);
+            });
+            let (mut from, mut to) = (client, server);
+            std::thread::spawn(move || {
+                let mut request = [0; 4096];
+                while let Ok(length @ 1..) = from.read(&mut request) {
+                    // Requests are short and come whole. Port 9 discards.
+                    let text = String::from_utf8_lossy(&request[..length]);
+                    let bent = match text.split_once("client_port=") {
+                        Some((before, ports)) => {
+                            let rest = ports.trim_start_matches(|c: char| c.is_ascii_digit() || c == '-');
+                            format!("{before}client_port=9-10{rest}").into_bytes()
+                        }
+                        None => request[..length].to_vec(),
+                    };
+                    if to.write_all(&bent).is_err() {
+                        break;
+                    }
+                }
+                let _ = to.shutdown(std::net::Shutdown::Both);
             });
         }
     });

@@ -11,7 +11,7 @@ use rov_common::sync::lock;
 use rov_common::units::Resolution;
 use rov_tests::camera::{Camera, Settings};
 use rov_tests::programs::Server;
-use rov_tests::relay::slow_link;
+use rov_tests::relay::{firewall, slow_link};
 use rov_tests::wait::{self, until, until_true};
 use rov_tests::watcher::Watcher;
 use tokio::runtime::Runtime;
@@ -99,6 +99,15 @@ fn a_cameras_picture_goes_out_untouched() {
 fn a_camera_that_has_no_udp_is_taken_by_tcp() {
     let camera = Camera::with(&with_tap(), Settings { tcp_only: true, ..Settings::default() });
     let server = Server::start(&["--source", "rtsp", "--url", &camera.url]);
+    server.wait_until_running();
+    assert_eq!(server.stats().streams[0].restarts, 0);
+}
+
+#[test]
+fn a_camera_whose_udp_is_swallowed_is_taken_by_tcp() {
+    let camera = Camera::start(&with_sound());
+    let url = format!("rtsp://127.0.0.1:{}/cam", firewall(camera.port));
+    let server = Server::start(&["--source", "rtsp", "--url", &url]);
     server.wait_until_running();
     assert_eq!(server.stats().streams[0].restarts, 0);
 }

@@ -1,7 +1,6 @@
 //! IP cameras by RTSP: what the pipeline's text does not hold. Where the camera is, and the password, which must not be logged;
 //! which of the camera's streams are taken; when its pictures are too old; what its errors mean.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -37,13 +36,18 @@ pub fn install(head: &gst::Bin, url: &CameraUrl, codec: Codec, shared: &Arc<Shar
             end_when_late(source, pad);
         }
     });
-    let (taken, shared) = (AtomicBool::new(false), Arc::downgrade(shared));
+    let (chosen, shared) = (Mutex::new(None::<u32>), Arc::downgrade(shared));
     source.connect("select-stream", false, move |values| {
+        let number = values.get(1).and_then(|number| number.get::<u32>().ok());
         let caps = values.get(2).and_then(|caps| caps.get::<gst::Caps>().ok());
         let (media, encoding) = caps.as_ref().and_then(stream).unwrap_or_default();
-        let had_one = taken.load(Ordering::Acquire);
+        let mut chosen = lock(&chosen);
+        // After UDP in vain it is asked again about the same, for TCP.
+        let had_one = chosen.is_some() && *chosen != number;
         let wanted = media == "video" && encoding == codec.rtp_name() && !had_one;
-        taken.fetch_or(wanted, Ordering::AcqRel);
+        if wanted {
+            *chosen = number;
+        }
         if let Some(shared) = shared.upgrade() {
             let mut left_out = lock(&shared.left_out);
             match wanted {
