@@ -155,9 +155,9 @@ fn by_a_link_that_is_too_slow_the_camera_is_started_again_before_its_pictures_gr
                 ! identity name=mark \
                 ! x264enc tune=zerolatency speed-preset=ultrafast threads=1 key-int-max=15 bitrate=2000 \
                 ! rtph264pay name=pay0 config-interval=-1";
-    let camera = Camera::with(&format!("( {snow} )"), Settings { tcp_only: true, ..Settings::default() });
-    // Of 250 KB a second.
-    let url = format!("rtsp://127.0.0.1:{}/cam", slow_link(camera.port, 160_000.0));
+    let camera = Camera::start(&format!("( {snow} )"));
+    // Of 250 KB a second. UDP is tried first, and in vain.
+    let url = format!("rtsp://127.0.0.1:{}/cam", firewall(slow_link(camera.port, 160_000.0)));
     let server = Server::start(&["--source", "rtsp", "--url", &url]);
     let runtime = Runtime::new().expect("a runtime");
     let watcher = Watcher::start(&runtime, &["--url", &server.url("/whep")]);
