@@ -1,8 +1,9 @@
 //! A network in user space: it passes the datagrams between one viewer and the server on, loses some on the way to the
 //! viewer, and takes its time. The losses come from a seeded generator, so that they are the same each time.
+//! For TCP, a link that is too slow, and one that lets no UDP through beside it.
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -214,4 +215,69 @@ fn socket_at(port: u16) -> io::Result<UdpSocket> {
     SockRef::from(&socket).set_recv_buffer_size(BUFFER)?;
     SockRef::from(&socket).set_send_buffer_size(BUFFER)?;
     Ok(socket)
+}
+
+/// Passes on to the TCP port `server` on loopback, and from it so many bytes a second. Ends with the test's process.
+pub fn slow_link(server: u16, bytes_per_second: f64) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, server) = (client.expect("a client"), TcpStream::connect(("127.0.0.1", server)));
+            let mut server = server.expect("the server");
+            let (mut from, mut to) = (server.try_clone().expect("a socket"), client.try_clone().expect("a socket"));
+            std::thread::spawn(move || {
+                let mut data = [0; 2048];
+                while let Ok(length @ 1..) = from.read(&mut data) {
+                    if to.write_all(&data[..length]).is_err() {
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_secs_f64(length as f64 / bytes_per_second));
+                }
+                let _ = to.shutdown(std::net::Shutdown::Both);
+            });
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut client, &mut server);
+                let _ = server.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    port
+}
+
+/// Passes RTSP on to `camera`, but has UDP sent where nobody is. Ends with the test's process.
+pub fn firewall(camera: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, server) = (client.expect("a client"), TcpStream::connect(("127.0.0.1", camera)));
+            let server = server.expect("the camera");
+            let (mut from, mut to) = (server.try_clone().expect("a socket"), client.try_clone().expect("a socket"));
+            std::thread::spawn(move || {
+                let _ = std::io::copy(&mut from, &mut to);
+                let _ = to.shutdown(std::net::Shutdown::Both);
+            });
+            let (mut from, mut to) = (client, server);
+            std::thread::spawn(move || {
+                let mut request = [0; 4096];
+                while let Ok(length @ 1..) = from.read(&mut request) {
+                    // Requests are short and come whole. Port 9 discards.
+                    let text = String::from_utf8_lossy(&request[..length]);
+                    let bent = match text.split_once("client_port=") {
+                        Some((before, ports)) => {
+                            let rest = ports.trim_start_matches(|c: char| c.is_ascii_digit() || c == '-');
+                            format!("{before}client_port=9-10{rest}").into_bytes()
+                        }
+                        None => request[..length].to_vec(),
+                    };
+                    if to.write_all(&bent).is_err() {
+                        break;
+                    }
+                }
+                let _ = to.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    port
 }

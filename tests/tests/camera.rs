@@ -11,6 +11,7 @@ use rov_common::sync::lock;
 use rov_common::units::Resolution;
 use rov_tests::camera::{Camera, Settings};
 use rov_tests::programs::Server;
+use rov_tests::relay::{firewall, slow_link};
 use rov_tests::wait::{self, until, until_true};
 use rov_tests::watcher::Watcher;
 use tokio::runtime::Runtime;
@@ -103,6 +104,15 @@ fn a_camera_that_has_no_udp_is_taken_by_tcp() {
 }
 
 #[test]
+fn a_camera_whose_udp_is_swallowed_is_taken_by_tcp() {
+    let camera = Camera::start(&with_sound());
+    let url = format!("rtsp://127.0.0.1:{}/cam", firewall(camera.port));
+    let server = Server::start(&["--source", "rtsp", "--url", &url]);
+    server.wait_until_running();
+    assert_eq!(server.stats().streams[0].restarts, 0);
+}
+
+#[test]
 fn a_camera_that_restarts_comes_back_to_the_same_session_and_its_sound_is_left_out() {
     let camera = Camera::start(&with_sound());
     let (url, port) = (camera.url.clone(), camera.port);
@@ -136,6 +146,30 @@ fn a_camera_that_stops_sending_is_started_again_until_it_sends() {
     assert_eq!(server.health().1.streams["stream1"].state, StreamState::Restarting);
     camera.mute(false);
     server.wait_until_running();
+}
+
+/// TCP loses nothing where the link is too slow: each picture would be older than the one before, and look live.
+#[test]
+fn by_a_link_that_is_too_slow_the_camera_is_started_again_before_its_pictures_grow_old() {
+    let snow = "videotestsrc is-live=true pattern=snow ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 \
+                ! identity name=mark \
+                ! x264enc tune=zerolatency speed-preset=ultrafast threads=1 key-int-max=15 bitrate=2000 \
+                ! rtph264pay name=pay0 config-interval=-1";
+    let camera = Camera::start(&format!("( {snow} )"));
+    // Of 250 KB a second. UDP is tried first, and in vain.
+    let url = format!("rtsp://127.0.0.1:{}/cam", firewall(slow_link(camera.port, 160_000.0)));
+    let server = Server::start(&["--source", "rtsp", "--url", &url]);
+    let runtime = Runtime::new().expect("a runtime");
+    let watcher = Watcher::start(&runtime, &["--url", &server.url("/whep")]);
+    let reason = wait_for_reason(&server, "link is slower than its stream");
+    let shown = watcher.shown();
+    let ages = |from: usize| watcher.shots()[from..].iter().filter_map(|shot| shot.latency).collect::<Vec<_>>();
+    println!("{reason}: {:?}", ages(0).into_iter().max());
+    // What waited in front of the link was more than two seconds old.
+    until_true("a picture that is live", wait::START, || ages(shown).iter().any(|age| age.as_secs() < 2));
+    println!("then {:?}", ages(shown).into_iter().min());
+    assert_eq!(watcher.report().sessions, 1, "the viewer stayed connected");
+    watcher.stop(&runtime);
 }
 
 #[test]

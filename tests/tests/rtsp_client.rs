@@ -1,12 +1,11 @@
 //! The client and RTSP cameras.
 
-use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use rov_client::viewer::Phase;
 use rov_tests::camera::{Camera, Settings};
 use rov_tests::programs::{Client, client_process};
+use rov_tests::relay::{firewall, slow_link};
 use rov_tests::wait::{self, until_true};
 use rov_tests::watcher::{Order, Shot, Watcher};
 use tokio::runtime::Runtime;
@@ -65,43 +64,6 @@ fn where_a_firewall_swallows_udp_it_comes_by_tcp_soon() {
     watcher.stop(&runtime);
 }
 
-/// Passes RTSP on to `camera`, but has UDP sent where nobody is. Ends with the test's process.
-fn firewall(camera: u16) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("its address").port();
-    std::thread::spawn(move || {
-        for client in listener.incoming() {
-            let (client, server) = (client.expect("a client"), TcpStream::connect(("127.0.0.1", camera)));
-            let server = server.expect("the camera");
-            let (mut from, mut to) = (server.try_clone().expect("a socket"), client.try_clone().expect("a socket"));
-            std::thread::spawn(move || {
-                let _ = std::io::copy(&mut from, &mut to);
-                let _ = to.shutdown(std::net::Shutdown::Both);
-            });
-            let (mut from, mut to) = (client, server);
-            std::thread::spawn(move || {
-                let mut request = [0; 4096];
-                while let Ok(length @ 1..) = from.read(&mut request) {
-                    // Requests are short and come whole. Port 9 discards.
-                    let text = String::from_utf8_lossy(&request[..length]);
-                    let bent = match text.split_once("client_port=") {
-                        Some((before, ports)) => {
-                            let rest = ports.trim_start_matches(|c: char| c.is_ascii_digit() || c == '-');
-                            format!("{before}client_port=9-10{rest}").into_bytes()
-                        }
-                        None => request[..length].to_vec(),
-                    };
-                    if to.write_all(&bent).is_err() {
-                        break;
-                    }
-                }
-                let _ = to.shutdown(std::net::Shutdown::Both);
-            });
-        }
-    });
-    port
-}
-
 /// TCP loses nothing where the link is too slow: each picture would be older than the one before, and look live.
 #[test]
 fn by_a_link_that_is_too_slow_pictures_do_not_grow_older_and_older() {
@@ -126,34 +88,6 @@ fn by_a_link_that_is_too_slow_pictures_do_not_grow_older_and_older() {
     assert!(watcher.report().sessions > 1);
     println!("in the next session: {:?}", oldest(&watcher.shots()[shown..]));
     watcher.stop(&runtime);
-}
-
-/// Passes on to `camera`, and from it so many bytes a second. Ends with the test's process.
-fn slow_link(camera: u16, bytes_per_second: f64) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("its address").port();
-    std::thread::spawn(move || {
-        for client in listener.incoming() {
-            let (mut client, server) = (client.expect("a client"), TcpStream::connect(("127.0.0.1", camera)));
-            let mut server = server.expect("the camera");
-            let (mut from, mut to) = (server.try_clone().expect("a socket"), client.try_clone().expect("a socket"));
-            std::thread::spawn(move || {
-                let mut data = [0; 2048];
-                while let Ok(length @ 1..) = from.read(&mut data) {
-                    if to.write_all(&data[..length]).is_err() {
-                        break;
-                    }
-                    std::thread::sleep(Duration::from_secs_f64(length as f64 / bytes_per_second));
-                }
-                let _ = to.shutdown(std::net::Shutdown::Both);
-            });
-            std::thread::spawn(move || {
-                let _ = std::io::copy(&mut client, &mut server);
-                let _ = server.shutdown(std::net::Shutdown::Both);
-            });
-        }
-    });
-    port
 }
 
 fn port_of(url: &str) -> u16 {

@@ -4,7 +4,6 @@
 //! Its jitter buffer puts packets in order and waits at gaps only. The first H.264 or H.265 video of the camera is taken; sound and
 //! metadata are not asked for.
 
-mod backlog;
 mod parameter_sets;
 
 use std::fmt;
@@ -17,13 +16,13 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 use percent_encoding::percent_decode_str;
+use rov_common::backlog::Backlog;
 use rov_common::codec::Codec;
 use rov_common::sync::lock;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 use url::Url;
 
-use self::backlog::Backlog;
 use self::parameter_sets::ParameterSets;
 use super::header::{self, Header};
 use super::{ConnectError, LinkState, OnCodec, OnPacket, PAYLOAD_TYPE, Transport};
@@ -239,7 +238,7 @@ impl Player {
                     player.over = " over UDP";
                 } else {
                     player.over = " over TCP";
-                    *lock(&shared.backlog) = Some(Backlog::new());
+                    *lock(&shared.backlog) = Some(Backlog::default());
                 }
                 Ok(player)
             }

@@ -1,11 +1,12 @@
 //! IP cameras by RTSP: what the pipeline's text does not hold. Where the camera is, and the password, which must not be logged;
-//! which of the camera's streams are taken; what its errors mean.
+//! which of the camera's streams are taken; when its pictures are too old; what its errors mean.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
+use rov_common::backlog::Backlog;
 use rov_common::codec::Codec;
 use rov_common::sync::lock;
 
@@ -29,13 +30,24 @@ pub fn install(head: &gst::Bin, url: &CameraUrl, codec: Codec, shared: &Arc<Shar
         source.set_property("user-id", plain(url.0.username()));
         source.set_property("user-pw", plain(url.0.password().unwrap_or_default()));
     }
-    let (taken, shared) = (AtomicBool::new(false), Arc::downgrade(shared));
+    source.connect_pad_added(|source, pad| {
+        // What a link does not take of UDP is lost, nothing of it waits. After UDP in vain, the pad comes again over TCP.
+        if !has_udp(source) {
+            end_when_late(source, pad);
+        }
+    });
+    let (chosen, shared) = (Mutex::new(None::<u32>), Arc::downgrade(shared));
     source.connect("select-stream", false, move |values| {
+        let number = values.get(1).and_then(|number| number.get::<u32>().ok());
         let caps = values.get(2).and_then(|caps| caps.get::<gst::Caps>().ok());
         let (media, encoding) = caps.as_ref().and_then(stream).unwrap_or_default();
-        let had_one = taken.load(Ordering::Acquire);
+        let mut chosen = lock(&chosen);
+        // After UDP in vain it is asked again about the same, for TCP.
+        let had_one = chosen.is_some() && *chosen != number;
         let wanted = media == "video" && encoding == codec.rtp_name() && !had_one;
-        taken.fetch_or(wanted, Ordering::AcqRel);
+        if wanted {
+            *chosen = number;
+        }
         if let Some(shared) = shared.upgrade() {
             let mut left_out = lock(&shared.left_out);
             match wanted {
@@ -45,6 +57,37 @@ pub fn install(head: &gst::Bin, url: &CameraUrl, codec: Codec, shared: &Arc<Shar
             }
         }
         Some(wanted.to_value())
+    });
+}
+
+/// Whether media comes by UDP now.
+fn has_udp(source: &gst::Element) -> bool {
+    let is_udp = |element: gst::Element| element.factory().is_some_and(|factory| factory.name() == "udpsrc");
+    source.downcast_ref::<gst::Bin>().is_some_and(|bin| bin.iterate_recurse().into_iter().flatten().any(is_udp))
+}
+
+/// Fails where the RTP packets come later and later: the restart drops what waits in front of the link.
+fn end_when_late(source: &gst::Element, pad: &gst::Pad) {
+    let (source, backlog) = (source.downgrade(), Mutex::new(Backlog::default()));
+    pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, info| {
+        let packet = info.buffer().map(|buffer| buffer.as_ref()).or_else(|| info.buffer_list()?.get(0));
+        // RFC 3550 section 5.1.
+        let mut timestamp = [0; 4];
+        if packet.is_none_or(|packet| packet.copy_to_slice(4, &mut timestamp).is_err()) {
+            return gst::PadProbeReturn::Ok;
+        }
+        let Some(late) = lock(&backlog).arrived(u32::from_be_bytes(timestamp), Instant::now()) else {
+            return gst::PadProbeReturn::Ok;
+        };
+        if let Some(source) = source.upgrade() {
+            let reason = format!(
+                "the camera's link is slower than its stream, its pictures came {} s late; give the camera a lower bit \
+                 rate, or a better link",
+                late.as_secs()
+            );
+            gst::element_error!(source, gst::ResourceError::Read, ("{}", reason));
+        }
+        gst::PadProbeReturn::Remove
     });
 }
 

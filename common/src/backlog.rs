@@ -16,7 +16,7 @@ const CLOCK_RATE: f64 = 90_000.0;
 const BACK: i32 = -90_000;
 
 /// The measure of one session.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Backlog {
     last: Option<(u32, Instant)>,
     /// Seconds by which the packet came later than the quickest.
@@ -25,11 +25,7 @@ pub struct Backlog {
 }
 
 impl Backlog {
-    pub fn new() -> Self {
-        Self { last: None, late: 0.0, since: None }
-    }
-
-    /// A packet came: by how much its picture is too old, if that has lasted.
+    /// A packet came, with this RTP timestamp (90 kHz): by how much its picture is too old, if that has lasted.
     pub fn arrived(&mut self, timestamp: u32, at: Instant) -> Option<Duration> {
         if let Some((before, then)) = self.last.replace((timestamp, at)) {
             let ticks = timestamp.wrapping_sub(before) as i32;
@@ -55,7 +51,7 @@ mod tests {
 
     /// When, of 30 pictures a second of which each takes `stretch` times its own time to come, the first is said to be old.
     fn old_after(seconds: u32, stretch: f64) -> Option<f64> {
-        let (start, mut backlog) = (Instant::now(), Backlog::new());
+        let (start, mut backlog) = (Instant::now(), Backlog::default());
         (0..seconds * 30).find_map(|i| {
             let passed = f64::from(i) / 30.0 * stretch;
             // The timestamps wrap around.
@@ -80,7 +76,7 @@ mod tests {
 
     #[test]
     fn a_pause_that_is_made_up_for_is_none() {
-        let (start, mut backlog) = (Instant::now(), Backlog::new());
+        let (start, mut backlog) = (Instant::now(), Backlog::default());
         for i in 0..600_u32 {
             // From the tenth second on, nothing comes for five.
             let due = Duration::from_millis(u64::from(i) * 33);
@@ -91,10 +87,12 @@ mod tests {
 
     #[test]
     fn another_timeline_is_measured_anew() {
-        let (start, mut backlog) = (Instant::now(), Backlog::new());
-        for i in 0..300_u32 {
-            let timestamp = if i < 150 { 9_000_000 } else { 0 } + i * 2970;
-            assert_eq!(backlog.arrived(timestamp, start + Duration::from_millis(u64::from(i) * 33)), None, "{i}");
+        for (before, after) in [(9_000_000, 0), (0, 9_000_000), (0, 3_000_000_000)] {
+            let (start, mut backlog) = (Instant::now(), Backlog::default());
+            for i in 0..600_u32 {
+                let timestamp = if i < 150 { before } else { after } + i * 2970;
+                assert_eq!(backlog.arrived(timestamp, start + Duration::from_millis(u64::from(i) * 33)), None, "{i}");
+            }
         }
     }
 }
