@@ -1,28 +1,36 @@
 //! Tests that need multicast run in a network of their own that has only loopback, so that nothing gets out.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::process::{Process, program};
 use crate::wait;
 
 const MARK: &str = "ROV_TEST_IN_NAMESPACE";
 
+/// `script` in a network of its own, in which it is root; its arguments follow. A user namespace makes that possible without
+/// being root, where the system allows it.
+pub fn bash(script: &str) -> Command {
+    let mut command = Command::new(program("unshare", "util-linux"));
+    command.args(["--user", "--map-root-user", "--net", "bash", "-c", script]);
+    command
+}
+
+/// Whether the system allows what `script` does there.
+pub fn is_allowed(script: &str) -> bool {
+    bash(script).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
 /// Whether the test named `test` runs in such a network already. If not, it runs there now, and has to pass.
 pub fn is_inside(test: &str) -> bool {
     if std::env::var_os(MARK).is_some() {
         return true;
     }
-    let unshare = program("unshare", "util-linux");
     program("ip", "iproute2");
-    // A user namespace makes it possible without being root, where the system allows that.
-    let options = ["--user", "--map-root-user", "--net"];
-    let allowed = Command::new(&unshare).args(options).arg("true").status();
-    if !allowed.is_ok_and(|status| status.success()) {
+    if !is_allowed("true") {
         crate::skipped("this system does not allow network namespaces");
         return false;
     }
-    let mut command = Command::new(unshare);
-    command.args(options).args(["bash", "-c", r#"ip link set lo up && exec "$0" --exact "$1" --nocapture"#]);
+    let mut command = bash(r#"ip link set lo up && exec "$0" --exact "$1" --nocapture"#);
     command.arg(std::env::current_exe().expect("the path of this program")).arg(test).env(MARK, "1");
     let mut inside = Process::spawn(test, &mut command);
     let code = inside.wait(3 * wait::START);

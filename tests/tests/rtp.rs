@@ -10,8 +10,8 @@ use rov_common::stamp;
 use rov_tests::process::{Process, binary, program};
 use rov_tests::programs::Server;
 use rov_tests::rtp::{Receiver, free_rtp_port};
-use rov_tests::skipped;
 use rov_tests::{http, process, vlc, wait};
+use rov_tests::{namespace, skipped};
 
 /// A server that sends to `hosts` at `port`, and its stream runs.
 fn server(hosts: &str, port: u16, more: &[&str]) -> Server {
@@ -170,25 +170,18 @@ wait %1
 
 #[test]
 fn multicast_leaves_by_every_network_card_also_by_one_that_is_plugged_in_later() {
-    let unshare = program("unshare", "util-linux");
     for (name, package) in
         [("ip", "iproute2"), ("gst-launch-1.0", "gstreamer1.0-tools"), ("ffmpeg", "ffmpeg"), ("timeout", "coreutils")]
     {
         process::program(name, package);
     }
-    let in_namespace = |script: &str| {
-        let mut command = Command::new(&unshare);
-        command.args(["--user", "--map-root-user", "--net", "bash", "-c", script]);
-        command.env("SERVER", binary("rov-server")).env_remove("RUST_LOG");
-        command
-    };
-    // A user namespace makes it possible without being root, where the system allows that.
-    let allowed = in_namespace("ip link add eth0 type veth peer name veth-eth0").status();
-    if !allowed.is_ok_and(|status| status.success()) {
+    if !namespace::is_allowed("ip link add eth0 type veth peer name veth-eth0") {
         skipped("this system does not allow network namespaces, or has no virtual Ethernet (veth)");
         return;
     }
-    let mut all = Process::spawn("server and receivers", &mut in_namespace(CARDS));
+    let mut command = namespace::bash(CARDS);
+    command.env("SERVER", binary("rov-server")).env_remove("RUST_LOG");
+    let mut all = Process::spawn("server and receivers", &mut command);
     assert_eq!(all.wait(wait::START * 4), 0, "{}", all.stdout());
 }
 

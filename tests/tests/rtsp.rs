@@ -7,9 +7,9 @@ use std::time::Duration;
 use rov_tests::process::{Process, binary, program};
 use rov_tests::programs::{Client, Server, server_process};
 use rov_tests::rtsp::{Connection, Player, defects, latencies};
-use rov_tests::skipped;
 use rov_tests::vlc;
 use rov_tests::wait::{self, until, until_true};
+use rov_tests::{namespace, skipped};
 use tempfile::TempDir;
 
 /// What the server promises for its end.
@@ -484,15 +484,11 @@ code=$?
 kill $far $server
 exit $code
 "#;
-    let unshare = program("unshare", "util-linux");
-    let allowed =
-        Command::new(&unshare).args(["--user", "--map-root-user", "--net", "true"]).stderr(Stdio::null()).status();
-    if !allowed.is_ok_and(|status| status.success()) {
+    if !namespace::is_allowed("true") {
         skipped("this system does not allow network namespaces");
         return;
     }
-    let mut command = Command::new(unshare);
-    command.args(["--user", "--map-root-user", "--net", "bash", "-c", SCRIPT]);
+    let mut command = namespace::bash(SCRIPT);
     command.env("SERVER", binary("rov-server")).env("FFMPEG", program("ffmpeg", "ffmpeg")).env_remove("RUST_LOG");
     let mut both = Process::spawn("server and players", &mut command);
     assert_eq!(both.wait(wait::START), 0);

@@ -2,6 +2,8 @@
 
 use rov_common::codec::{Codec, NalKind};
 
+use crate::receive::header::Header;
+
 /// The fields of one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
@@ -25,24 +27,15 @@ const H265_AGGREGATION: u8 = 48;
 impl Packet {
     /// None unless `data` is an RTP packet of version 2 with a whole header.
     pub fn parse(codec: Codec, data: &[u8]) -> Option<Self> {
-        let (first, second) = (*data.first()?, *data.get(1)?);
-        if first >> 6 != 2 {
-            return None;
-        }
-        let word = |at: usize| Some(u32::from_be_bytes(data.get(at..at + 4)?.try_into().ok()?));
-        let mut payload_at = 12 + 4 * usize::from(first & 0x0f);
-        if first & 0x10 != 0 {
-            let extension_words = word(payload_at)? & 0xffff;
-            payload_at += 4 + 4 * extension_words as usize;
-        }
-        let padding = if first & 0x20 != 0 { usize::from(*data.last()?) } else { 0 };
-        let payload = data.get(payload_at..data.len().checked_sub(padding)?)?;
+        let header = Header::parse(data)?;
+        let padding = if data[0] & 0x20 != 0 { usize::from(*data.last()?) } else { 0 };
+        let payload = data.get(header.payload_at..data.len().checked_sub(padding)?)?;
         Some(Self {
-            payload_type: second & 0x7f,
-            sequence: (word(0)? & 0xffff) as u16,
-            timestamp: word(4)?,
-            ssrc: word(8)?,
-            marker: second & 0x80 != 0,
+            payload_type: header.payload_type,
+            sequence: header.sequence,
+            timestamp: header.timestamp,
+            ssrc: header.ssrc,
+            marker: data[1] & 0x80 != 0,
             begins_unit: begins_unit(codec, payload),
             empty: payload.is_empty(),
         })
