@@ -1,7 +1,10 @@
-//! Real video files, made by ffmpeg: a test picture by x264.
+//! Real video files, made by ffmpeg: a test picture by x264. And the marks of the pictures in those that other programs make.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rov_common::stamp::{self, Stamp};
 
 use crate::process::program;
 
@@ -60,4 +63,27 @@ impl Clip<'_> {
         command.args(format).arg(output).stdin(Stdio::null()).stderr(Stdio::piped());
         command
     }
+}
+
+/// The marks that can be read in the pictures of a file, or of what else `input` tells ffmpeg to read, brought to one size. The
+/// file may still be written to. Of a picture that is repeated it is there once.
+pub fn marks(input: &[&str], width: usize, height: usize) -> Vec<Stamp> {
+    let mut command = Command::new(program("ffmpeg", "ffmpeg"));
+    command.args(["-hide_banner", "-loglevel", "quiet", "-nostdin"]).args(input);
+    command.args(["-an", "-s", &format!("{width}x{height}"), "-pix_fmt", "gray", "-f", "rawvideo", "-"]);
+    let output = command.output().expect("ffmpeg starts");
+    let pictures = output.stdout.chunks_exact(width * height);
+    let mut marks: Vec<_> = pictures.filter_map(|luma| stamp::read_luma(luma, width, width, height)).collect();
+    marks.dedup();
+    marks
+}
+
+/// Whether none of them was made before `begun`, and each after the one before it.
+pub fn is_live(marks: &[Stamp], begun: u64) -> bool {
+    marks.iter().all(|mark| mark.time_us >= begun) && marks.windows(2).all(|two| two[0].frame < two[1].frame)
+}
+
+/// Unix time in microseconds, as marks have it.
+pub fn unix_us() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_micros() as u64
 }

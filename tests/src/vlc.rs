@@ -2,53 +2,84 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
 
 use crate::process::{Process, program};
-use crate::wait;
+use crate::{media, wait};
 
-/// Lets it play `url` until it has shown some pictures.
+/// Of the pictures that it shows, it writes one in so many.
+const SHOTS: &str = "--scene-ratio=5";
+
+/// Lets it play `url` until it has shown several pictures of a test stream of 320x240, each later than the one before.
 ///
 /// # Panics
-/// When it ends, or shows none.
+/// When it ends, or shows none, or old ones, or not in their order.
 pub fn shows(url: &str, options: &[&str]) {
-    let folder = TempDir::new().expect("a temporary folder");
+    let folder = folder();
     let shots = folder.path().join("shots");
     fs::create_dir(&shots).expect("a folder");
-    for path in [folder.path(), &shots] {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).expect("permissions");
-    }
-    let mut command = command();
+    open_to_others(&shots);
+    let begun = media::unix_us();
+    let mut command = command(folder.path());
     command.args(["--no-audio", "--vout=dummy", "--network-caching=100"]).args(options);
-    command.args(["--video-filter=scene", "--scene-format=png", "--scene-ratio=5", "--scene-prefix=shot"]);
-    command.arg("--scene-path").arg(&shots).arg(url).env("HOME", folder.path());
+    command.args(["--video-filter=scene", "--scene-format=png", SHOTS, "--scene-prefix=shot"]);
+    command.arg("--scene-path").arg(&shots).arg(url);
     let mut vlc = Process::spawn("cvlc", &mut command);
-    let pictures = || fs::read_dir(&shots).expect("the folder").count();
-    wait::until_true("three snapshots", wait::START, || {
+    // As high as the decoder's buffers, a little more than the picture.
+    let all = shots.join("*.png");
+    let input = ["-pattern_type", "glob", "-i", all.to_str().expect("plain characters")];
+    let mut seen = 0;
+    let marks = wait::until("four pictures with a mark", wait::START, || {
         assert!(vlc.is_running(), "VLC ended:\n{}", vlc.stderr());
-        pictures() >= 3
+        let count = fs::read_dir(&shots).expect("the folder").count();
+        let more = std::mem::replace(&mut seen, count) < count;
+        more.then(|| media::marks(&input, 320, 240)).filter(|marks| marks.len() >= 4)
     });
-    // The bars of the test picture, and not one colour.
-    let shot = shots.join("shot00006.png");
-    wait::until_true("a whole snapshot", wait::SOON, || fs::metadata(&shot).is_ok_and(|file| file.len() > 1_000));
+    assert!(media::is_live(&marks, begun), "since {begun}: {marks:?}");
 }
 
-/// Whether it has the plugin for RTSP, which Debian leaves out.
+/// Whether it has the plugin for RTSP.
 pub fn has_rtsp() -> bool {
-    let output = command().arg("--list").env("HOME", "/nonexistent").output().expect("cvlc starts");
+    let folder = folder();
+    let output = command(folder.path()).arg("--list").output().expect("cvlc starts");
     String::from_utf8_lossy(&output.stdout).contains("live555")
 }
 
-fn command() -> Command {
+/// For all that it reads and writes: the user it runs as may not reach the folders of the user who runs the tests.
+fn folder() -> TempDir {
+    let folder = TempDir::new().expect("a temporary folder");
+    open_to_others(folder.path());
+    folder
+}
+
+fn open_to_others(folder: &Path) {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o777)).expect("permissions");
+}
+
+fn command(home: &Path) -> Command {
     let vlc = program("cvlc", "vlc-bin vlc-plugin-base");
     // SAFETY: a system call without arguments.
-    if unsafe { libc::geteuid() } != 0 {
-        return Command::new(vlc);
+    let mut command = if unsafe { libc::geteuid() } != 0 {
+        Command::new(vlc)
+    } else {
+        // It refuses root.
+        let mut command = Command::new(program("setpriv", "util-linux"));
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(vlc);
+        command
+    };
+    command.env("HOME", home);
+    let more = std::env::var_os("ROV_TEST_VLC_PLUGINS").map(PathBuf::from);
+    if let Some(files) = more.and_then(|folder| fs::read_dir(folder).ok()) {
+        let plugins = home.join("plugins");
+        fs::create_dir(&plugins).expect("a folder");
+        for file in files.map(|file| file.expect("a folder that can be read")) {
+            fs::copy(file.path(), plugins.join(file.file_name())).expect("a copy of a plugin");
+        }
+        // The plugins, and the libraries that they need.
+        command.env("VLC_PLUGIN_PATH", &plugins).env("LD_LIBRARY_PATH", &plugins);
     }
-    // It refuses root.
-    let mut command = Command::new(program("setpriv", "util-linux"));
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(vlc);
     command
 }

@@ -177,7 +177,7 @@ fn gst_launch_plays_without_a_buffer() {
 #[test]
 fn vlc_shows_the_stream() {
     if !vlc::has_rtsp() {
-        skipped("this VLC has no plugin live555, as Debian's; take one of another source (VideoLAN's snap or flatpak)");
+        skipped("VLC has no plugin live555 here (scripts/test prepares one)");
         return;
     }
     let (_server, url) = server(&[]);

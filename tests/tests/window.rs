@@ -6,17 +6,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use rov_common::stamp::{self, Stamp};
 use rov_tests::process::{Process, binary, program};
 use rov_tests::programs::{Server, free_udp_port};
+use rov_tests::screen::Screen;
 use rov_tests::wait::{self, until, until_true};
 
 const WIDTH: usize = 1280;
 const HEIGHT: usize = 720;
 const END: Duration = Duration::from_secs(5);
 
-/// An X server without a screen of its own, at a display that it chose.
-struct Screen {
-    _process: Process,
-    display: String,
-}
+/// A screen, and what the user does there.
+struct Desk(Screen);
 
 /// What is on it, 8 bits of luminance each.
 struct Shot {
@@ -24,34 +22,27 @@ struct Shot {
     pixels: Vec<u8>,
 }
 
-impl Screen {
+impl Desk {
     fn start() -> Self {
-        let xvfb = program("Xvfb", "xvfb");
-        let mut command = Command::new(xvfb);
-        // -displayfd: it takes a free display and writes its number, once it listens.
-        command.args(["-displayfd", "2", "-nolisten", "tcp", "-screen", "0", "1280x720x24"]);
-        let mut process = Process::spawn("Xvfb", &mut command);
-        let number =
-            process.wait_for_line("the number of its display", wait::START, |line| line.trim().parse::<u32>().ok());
-        Self { _process: process, display: format!(":{number}") }
+        Self(Screen::start())
     }
 
     fn client(&self, args: &[&str]) -> Process {
         let mut command = Command::new(binary("rov-client"));
-        command.env_remove("RUST_LOG").env_remove("WAYLAND_DISPLAY").env("DISPLAY", &self.display);
+        command.env_remove("RUST_LOG").env_remove("WAYLAND_DISPLAY").env("DISPLAY", &self.0.display);
         command.args(["--interface", "lo", "--width", "1280", "--height", "720"]).args(args);
         Process::spawn("rov-client", &mut command)
     }
 
     fn press(&self, key: &str) {
         let status =
-            Command::new(program("xdotool", "xdotool")).env("DISPLAY", &self.display).args(["key", key]).status();
+            Command::new(program("xdotool", "xdotool")).env("DISPLAY", &self.0.display).args(["key", key]).status();
         assert!(status.expect("xdotool starts").success(), "xdotool key {key}");
     }
 
     fn shot(&self) -> Shot {
         let output = Command::new(program("import", "imagemagick"))
-            .args(["-display", &self.display, "-window", "root", "-depth", "8", "-colorspace", "Gray", "pgm:-"])
+            .args(["-display", &self.0.display, "-window", "root", "-depth", "8", "-colorspace", "Gray", "pgm:-"])
             .output()
             .expect("import starts");
         assert!(output.status.success(), "import: {}", String::from_utf8_lossy(&output.stderr));
@@ -85,7 +76,7 @@ fn unix_us() -> u64 {
 
 #[test]
 fn the_window_shows_the_picture_and_q_and_escape_close_it() {
-    let screen = Screen::start();
+    let screen = Desk::start();
     let server = Server::start(&["--width", "640", "--height", "360"]);
     for key in ["q", "Escape"] {
         let begun = unix_us();
@@ -102,7 +93,7 @@ fn the_window_shows_the_picture_and_q_and_escape_close_it() {
 
 #[test]
 fn old_video_is_dimmed_until_the_server_is_back() {
-    let screen = Screen::start();
+    let screen = Desk::start();
     let port = free_udp_port().to_string();
     let start = || Server::start(&["--width", "640", "--height", "360", "--name", "Nemo", "--discovery-port", &port]);
     let mut server = start();
