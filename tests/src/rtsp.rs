@@ -132,14 +132,19 @@ impl Player {
     }
 
     fn decode(url: &str, protocols: &str, decoder: &str) -> Self {
+        let source = format!("rtspsrc location={url} protocols={protocols} latency=0 udp-buffer-size=4194304");
+        Self::launch(&format!("{source} ! {decoder}"), false, |_| ())
+    }
+
+    /// Shows what the pipeline in text gives, as raw video; `sync`: each picture at its time. `prepare` sees it before it starts.
+    pub fn launch(text: &str, sync: bool, prepare: impl FnOnce(&gst::Bin)) -> Self {
         gst::init().expect("GStreamer");
         let started = Instant::now();
         let pipeline = gst::parse::launch(&format!(
-            "rtspsrc location={url} protocols={protocols} latency=0 udp-buffer-size=4194304 ! {decoder} ! \
-             videoconvert ! video/x-raw,format=GRAY8 ! \
-             fakesink name=sink sync=false signal-handoffs=true"
+            "{text} ! videoconvert ! video/x-raw,format=GRAY8 ! fakesink name=sink sync={sync} signal-handoffs=true"
         ))
-        .expect("rtspsrc and decoders");
+        .expect("the elements are installed");
+        prepare(pipeline.downcast_ref().expect("a pipeline"));
         let shots = Arc::new(Mutex::new(Vec::new()));
         let sink = pipeline.downcast_ref::<gst::Bin>().and_then(|bin| bin.by_name("sink")).expect("the sink");
         let taken = Arc::clone(&shots);
