@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
+use gstreamer as gst;
 use rov_client::stats::Report;
 use rov_common::api::{Health, Stats};
 use tempfile::TempDir;
@@ -32,6 +33,22 @@ impl Server {
     /// As [`Self::start`], with a standard input.
     pub fn start_with_input(args: &[&str], input: impl Into<std::process::Stdio>) -> Self {
         Self::spawn(Process::spawn_with_input("rov-server", command(args).stdin(input)))
+    }
+
+    /// As [`Self::start`]; it logs which elements it makes, for [`Self::encoders`].
+    pub fn start_traced(args: &[&str]) -> Self {
+        let mut command = command(args);
+        command.env("GST_DEBUG", "GST_ELEMENT_FACTORY:4").env("GST_DEBUG_NO_COLOR", "1").env_remove("GST_DEBUG_FILE");
+        Self::spawn(Process::spawn("rov-server", &mut command))
+    }
+
+    /// How many encoders GStreamer has made for it so far, of whatever kind. Only of one that is traced.
+    pub fn encoders(&self) -> usize {
+        gst::init().expect("GStreamer");
+        let log = self.process.stderr();
+        let made = log.lines().filter_map(|line| line.split_once("creating element \"")?.1.split('"').next());
+        let factories = made.filter_map(gst::ElementFactory::find);
+        factories.filter(|factory| factory.has_type(gst::ElementFactoryType::ENCODER)).count()
     }
 
     fn spawn(mut process: Process) -> Self {

@@ -2,17 +2,27 @@
 
 use std::time::Duration;
 
+use rov_tests::jpeg;
 use rov_tests::programs::{Client, Server};
+use rov_tests::rtp::free_rtp_port;
+use rov_tests::rtsp::{Player, defects};
 use rov_tests::wait::{self, until_true};
 use rov_tests::watcher::{Order, Shot, Watcher, left_out};
 use tokio::runtime::Runtime;
 
 #[test]
 fn one_four_and_eight_viewers_cost_one_encode_and_each_gets_every_picture() {
-    let server = Server::start(&["--fps", "20"]);
+    let port = free_rtp_port().to_string();
+    let rtp = ["--rtp-host", "127.0.0.1", "--rtp-port", &port];
+    let transports = ["--fps", "20", "--interface", "lo", "--transport", "webrtc,rtsp,rtp"];
+    let server = Server::start_traced(&[&transports[..], &rtp].concat());
     server.wait_until_running();
+    let encoders = server.encoders();
+    assert!(encoders > 0, "its log tells");
     let runtime = Runtime::new().expect("a runtime");
     let url = server.url("/whep");
+    let by_rtsp = ["udp", "tcp"].map(|protocol| Player::start(server.rtsp.as_ref().expect("RTSP"), protocol));
+    let by_rtp = Watcher::start(&runtime, &rtp);
     let mut watchers: Vec<(Watcher, usize)> = Vec::new();
     for count in [1, 4, 8] {
         while watchers.len() < count {
@@ -43,6 +53,13 @@ fn one_four_and_eight_viewers_cost_one_encode_and_each_gets_every_picture() {
             assert!(order.read >= 30 && order.missing <= left_out(&report, &after), "{order:?} {report:?} {after:?}");
         }
     }
+    by_rtsp.iter().for_each(|player| assert_eq!(defects(&player.next_shots(10)).1, 0));
+    by_rtp.wait_for_shots(by_rtp.shown() + 10);
+    assert_eq!(server.encoders(), encoders, "no viewer has one of its own");
+    // Unlike the viewers of JPEG, which shows that one would be seen.
+    assert_eq!(jpeg::get(server.address, "/snapshot.jpg").status, 200);
+    assert!(server.encoders() > encoders);
+    by_rtp.stop(&runtime);
     for (watcher, _) in watchers {
         watcher.stop(&runtime);
     }
