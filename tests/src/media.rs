@@ -78,9 +78,9 @@ pub fn marks(input: &[&str], width: usize, height: usize) -> Vec<Stamp> {
     marks
 }
 
-/// Whether none of them was made before `begun`, and each after the one before it.
-pub fn is_live(marks: &[Stamp], begun: u64) -> bool {
-    marks.iter().all(|mark| mark.time_us >= begun) && marks.windows(2).all(|two| two[0].frame < two[1].frame)
+/// Whether each was made after the one before it.
+pub fn is_in_order(marks: &[Stamp]) -> bool {
+    marks.windows(2).all(|two| two[0].frame < two[1].frame)
 }
 
 /// Unix time in microseconds, as marks have it.

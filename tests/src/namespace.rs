@@ -33,7 +33,7 @@ pub fn is_inside(test: &str) -> bool {
     let mut command = bash(r#"ip link set lo up && exec "$0" --exact "$1" --nocapture"#);
     command.arg(std::env::current_exe().expect("the path of this program")).arg(test).env(MARK, "1");
     let mut inside = Process::spawn(test, &mut command);
-    let code = inside.wait(3 * wait::START);
+    let code = inside.wait(5 * wait::START);
     println!("{}", inside.stdout());
     assert_eq!(code, 0, "{test}, in a network of its own:\n{}", inside.stderr());
     assert!(inside.stdout().contains("1 passed"), "no test is named {test}");

@@ -22,6 +22,8 @@ pub struct Obs {
     // Dropped after the process, which draws on the one and writes into the other to the end.
     _screen: Screen,
     folder: TempDir,
+    /// So many bytes of the recording were looked at.
+    read: u64,
 }
 
 impl Obs {
@@ -69,14 +71,15 @@ impl Obs {
         for variable in ["HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"] {
             command.env(variable, folder.path());
         }
-        Self { process: Process::spawn("obs", &mut command), _screen: screen, folder }
+        Self { process: Process::spawn("obs", &mut command), _screen: screen, folder, read: 0 }
     }
 
-    /// The marks of the pictures that it has recorded so far.
-    pub fn recorded(&self) -> Vec<Stamp> {
-        self.recording().map_or_else(Vec::new, |file| {
-            media::marks(&["-i", file.to_str().expect("plain characters")], WIDTH, HEIGHT)
-        })
+    /// The marks of all pictures that it has recorded so far; none unless there is more than at the last call.
+    pub fn recorded(&mut self) -> Option<Vec<Stamp>> {
+        let file = self.recording()?;
+        let length = fs::metadata(&file).expect("a file").len();
+        let more = std::mem::replace(&mut self.read, length) < length;
+        more.then(|| media::marks(&["-i", file.to_str().expect("plain characters")], WIDTH, HEIGHT))
     }
 
     fn recording(&self) -> Option<PathBuf> {

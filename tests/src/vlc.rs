@@ -38,7 +38,8 @@ pub fn shows(url: &str, options: &[&str]) {
         let more = std::mem::replace(&mut seen, count) < count;
         more.then(|| media::marks(&input, 320, 240)).filter(|marks| marks.len() >= 4)
     });
-    assert!(media::is_live(&marks, begun), "since {begun}: {marks:?}");
+    let is_new = marks.iter().all(|mark| mark.time_us >= begun);
+    assert!(is_new && media::is_in_order(&marks), "since {begun}: {marks:?}");
 }
 
 /// Whether it has the plugin for RTSP.
