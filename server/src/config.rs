@@ -145,6 +145,8 @@ pub struct RtpConfig {
     pub ttl: u8,
     /// From one keyframe to the next, at most.
     pub keyframe_interval: Duration,
+    /// How often each keyframe is sent again.
+    pub keyframe_copies: u8,
     /// Repair packets in percent of media packets, 1 to 100; None: no forward error correction.
     pub fec_percent: Option<u8>,
 }
@@ -375,6 +377,7 @@ fn rtp(cli: &Cli) -> Result<RtpConfig, ConfigError> {
         port: cli.rtp_port,
         ttl: cli.rtp_ttl,
         keyframe_interval: Duration::from_secs_f64(cli.rtp_keyframe_interval),
+        keyframe_copies: cli.rtp_keyframe_copies,
         fec_percent: (cli.rtp_fec > 0).then_some(cli.rtp_fec),
     })
 }

@@ -1,7 +1,6 @@
 //! The RTP thread: takes frames, puts headers on, sends them at their pace, and reports by RTCP.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -31,11 +30,40 @@ pub(super) struct Sender {
     /// Of the newest frame; `None` before the first, and then nothing is reported.
     anchor: Option<Anchor>,
     report_at: Instant,
-    /// Of one packet, kept for its memory.
-    packet: Vec<u8>,
     fec: Option<Encoder>,
-    /// The packets of one frame that repair packets are to be made of; empty without forward error correction.
-    protected: Vec<Vec<u8>>,
+    copies: Copies,
+    /// The packets of the frame that is being sent.
+    sent: Vec<Vec<u8>>,
+}
+
+/// The newest keyframe, while it is to be sent again. As nobody can ask for what is lost of it, a loss would else be seen until
+/// the keyframe after it, and for a keyframe of 40 packets that is every third at 1 % loss.
+///
+/// The same packets come again, behind those of the next frame: neither a burst of losses nor a full buffer takes both, and
+/// receivers drop by their sequence numbers what they have. Right behind the keyframe its last packet would follow itself, which
+/// ffmpeg takes for a new one.
+struct Copies {
+    /// Of each keyframe.
+    wanted: u8,
+    left: u8,
+    packets: Vec<Vec<u8>>,
+}
+
+impl Copies {
+    /// What to send behind this frame.
+    fn due(&mut self, keyframe: bool) -> &[Vec<u8>] {
+        // Where each frame is a keyframe, the next one is as good as a copy.
+        if keyframe || self.left == 0 {
+            return &[];
+        }
+        self.left -= 1;
+        &self.packets
+    }
+
+    fn keyframe(&mut self, packets: Vec<Vec<u8>>) {
+        self.left = self.wanted;
+        self.packets = packets;
+    }
 }
 
 impl Sender {
@@ -57,15 +85,15 @@ impl Sender {
             session: Session::new(),
             anchor: None,
             report_at: Instant::now(),
-            packet: Vec::new(),
             fec: config.fec_percent.map(|percent| Encoder::new(percent, rand::random(), rand::random())),
-            protected: Vec::new(),
+            copies: Copies { wanted: config.keyframe_copies, left: 0, packets: Vec::new() },
+            sent: Vec::new(),
         }
     }
 
     /// Until it is stopped.
     pub fn run(mut self) {
-        while !self.is_stopped() {
+        while !self.shared.is_stopped() {
             let now = Instant::now();
             let next = match self.anchor {
                 Some(_) => self.report_at.min(self.links.due()),
@@ -73,7 +101,7 @@ impl Sender {
             };
             // A wake, the time, or the end of the stream: each is looked at below.
             let _ = self.woken.recv_timeout(next.saturating_duration_since(now));
-            while !self.is_stopped()
+            while !self.shared.is_stopped()
                 && let Some(frame) = self.frames.take()
             {
                 self.send_frame(&frame);
@@ -96,37 +124,38 @@ impl Sender {
         if self.keyframes.wanted(start, frame.keyframe, interval) {
             self.stream.request_keyframe();
         }
+        let anchor = Anchor { timestamp: frame.timestamp, captured_at: frame.captured_at };
         let packets = frame.payloads.len();
+        self.sent.resize_with(packets, Vec::new);
         let repairs = self.fec.as_ref().map_or(0, |fec| fec.repairs(packets));
-        let pace = Pace::new(packets + repairs, interval);
-        for (index, payload) in frame.payloads.iter().enumerate() {
-            self.wait_until(start + pace.due(index));
-            let marker = index + 1 == packets;
-            self.session.media(payload, frame.timestamp, marker, &mut self.packet);
-            self.links.send(Port::Media, &self.packet);
-            if self.fec.is_some() {
-                self.protected.push(self.packet.clone());
-            }
+        let copies = self.copies.due(frame.keyframe);
+        let pace = Pace::new(packets + repairs + copies.len(), interval);
+        let wait_for = |index: usize| self.shared.wait_until(start + pace.due(index));
+        for (index, (payload, packet)) in frame.payloads.iter().zip(&mut self.sent).enumerate() {
+            wait_for(index);
+            self.session.media(payload, frame.timestamp, index + 1 == packets, packet);
+            self.links.send(Port::Media, packet);
         }
         // Behind the frame at once, so that a loss costs no wait for the next one.
-        let repairs = self.fec.as_mut().map(|fec| fec.protect(&self.protected)).unwrap_or_default();
-        self.protected.clear();
-        for (index, repair) in repairs.iter().enumerate() {
-            self.wait_until(start + pace.due(packets + index));
-            self.links.send(Port::Repair, repair);
+        if let Some(fec) = &mut self.fec {
+            let timestamp = self.session.timestamp(anchor, Instant::now());
+            for (index, repair) in fec.protect(&self.sent, timestamp).iter().enumerate() {
+                wait_for(packets + index);
+                self.links.send(Port::Repair, repair);
+            }
+        }
+        // Not counted in reports, which tell of packets, not of how often each was sent.
+        for (index, copy) in copies.iter().enumerate() {
+            wait_for(packets + repairs + index);
+            self.links.send(Port::Media, copy);
+        }
+        if frame.keyframe {
+            self.copies.keyframe(std::mem::take(&mut self.sent));
         }
         if self.links.access_unit_sent() {
             self.keyframes.damaged();
         }
-        self.anchor = Some(Anchor { timestamp: frame.timestamp, captured_at: frame.captured_at });
-    }
-
-    /// For the pace of a frame: half its interval at most.
-    fn wait_until(&self, at: Instant) {
-        let wait = at.saturating_duration_since(Instant::now());
-        if !wait.is_zero() && !self.is_stopped() {
-            std::thread::sleep(wait);
-        }
+        self.anchor = Some(anchor);
     }
 
     fn report(&mut self, now: Instant) {
@@ -136,9 +165,5 @@ impl Sender {
             let report = self.session.report(anchor, now, SystemTime::now());
             self.links.send(Port::Rtcp, &report);
         }
-    }
-
-    fn is_stopped(&self) -> bool {
-        self.shared.stop.load(Ordering::Relaxed)
     }
 }

@@ -45,7 +45,8 @@ impl Receiving {
 
     fn config(&self, hosts: &[Ipv4Addr]) -> RtpConfig {
         let keyframe_interval = Duration::from_secs(1);
-        RtpConfig { hosts: hosts.to_vec(), port: self.port, ttl: 1, keyframe_interval, fec_percent: None }
+        let (hosts, port) = (hosts.to_vec(), self.port);
+        RtpConfig { hosts, port, ttl: 1, keyframe_interval, keyframe_copies: 0, fec_percent: None }
     }
 }
 
