@@ -19,10 +19,11 @@ const SOON: Duration = Duration::from_secs(10);
 const SPS: [u8; 5] = [0x67, 0x42, 0xc0, 0x1f, 0xd9];
 const PPS: [u8; 3] = [0x68, 0xce, 0x3c];
 
-/// The sockets of a receiver: RTP at an even port, RTCP at the one above.
+/// The sockets of a receiver: RTP at an even port, RTCP at the one above, repair packets at the next.
 struct Receiving {
     rtp: UdpSocket,
     rtcp: UdpSocket,
+    repair: UdpSocket,
     port: u16,
 }
 
@@ -34,11 +35,12 @@ impl Receiving {
             if port.is_multiple_of(2)
                 && port < 65_532
                 && let Ok(rtcp) = UdpSocket::bind((LOOPBACK, port + 1))
+                && let Ok(repair) = UdpSocket::bind((LOOPBACK, port + 2))
             {
-                for socket in [&rtp, &rtcp] {
+                for socket in [&rtp, &rtcp, &repair] {
                     socket.set_read_timeout(Some(SOON)).unwrap();
                 }
-                return Self { rtp, rtcp, port };
+                return Self { rtp, rtcp, repair, port };
             }
         }
     }
@@ -121,6 +123,54 @@ fn packets_come_in_order_and_reports_tell_when_a_picture_was_captured() {
     let stats = output.stats();
     assert_eq!((stats.skipped, stats.errors), (0, 0), "{stats:?}");
     assert_eq!(stats.destinations, [format!("127.0.0.1:{}", receiving.port)]);
+}
+
+#[test]
+fn a_keyframe_comes_again_behind_the_next_frames_and_reports_count_it_once() {
+    let receiving = Receiving::new();
+    let config = RtpConfig { keyframe_copies: 2, ..receiving.config(&[LOOPBACK]) };
+    let (stream, _requests, output) = start(config, &[]);
+    let number = |packet: &[u8]| u16::from_be_bytes([packet[2], packet[3]]);
+    // A keyframe of two parameter sets and two fragments, and one right behind another.
+    let mut first = None;
+    for (n, (keyframe, expected)) in [
+        (true, &[0, 1, 2, 3][..]),
+        (false, &[4, 0, 1, 2, 3]),
+        (false, &[5, 0, 1, 2, 3]),
+        (false, &[6]),
+        (true, &[7, 8, 9, 10]),
+        (true, &[11, 12, 13, 14]),
+        (false, &[15, 11, 12, 13, 14]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        stream.publish(unit(keyframe, n as u64 * 33, if keyframe { 2_000 } else { 100 }), Instant::now());
+        let packets: Vec<_> = expected.iter().map(|_| receive(&receiving.rtp)).collect();
+        let base = *first.get_or_insert(number(&packets[0]));
+        let numbers: Vec<_> = packets.iter().map(|packet| number(packet).wrapping_sub(base)).collect();
+        assert_eq!(numbers, expected, "frame {n}");
+    }
+    output.shutdown();
+    receive(&receiving.rtcp);
+    let goodbye = receive(&receiving.rtcp);
+    assert_eq!(word(&goodbye, 20), 16);
+}
+
+#[test]
+fn repair_packets_say_when_they_are_sent() {
+    let receiving = Receiving::new();
+    let config = RtpConfig { fec_percent: Some(100), ..receiving.config(&[LOOPBACK]) };
+    let (stream, _requests, _output) = start(config, &[]);
+    let (age, now) = (Duration::from_secs(2), Instant::now());
+    let unit = AccessUnit { captured_at: now.checked_sub(age).unwrap_or(now), ..unit(true, 0, 100) };
+    let captured_at = unit.captured_at;
+    stream.publish(unit, Instant::now());
+    let timestamp = word(&receive(&receiving.rtp), 4);
+    let repair = receive(&receiving.repair);
+    let (late, most) = (word(&repair, 4).wrapping_sub(timestamp), captured_at.elapsed().as_secs_f64());
+    let late = f64::from(late) / 90_000.0;
+    assert!((now - captured_at).as_secs_f64() - 0.001 <= late && late <= most, "{late} s after the capture");
 }
 
 #[test]
