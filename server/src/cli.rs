@@ -147,8 +147,8 @@ pub struct Cli {
     #[arg(long, value_name = "TIMES", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=3))]
     pub rtp_keyframe_copies: u8,
 
-    /// Forward error correction for RTP (RFC 8627): repair packets in percent of the media packets, as 20 for one to five, and
-    /// one for each picture at least. Costs that much bandwidth or some more. 0 = off
+    /// Forward error correction for RTP (RFC 8627): repair packets in percent of the media packets, one for each picture at
+    /// least: 20 mends 1 % of loss, 50 mends 5 %. Costs that much bandwidth or some more. 0 = off
     #[arg(long, value_name = "PERCENT", default_value_t = 0)]
     pub rtp_fec: u8,
 

@@ -11,9 +11,8 @@ pub(super) const MAX_ROWS: usize = POLYNOMIALS.len();
 
 /// Of the degrees from 1 on, without the highest term. Found by a search over all, from degree 10 on over some hundreds, for the
 /// least probability that a block does not come back: at 2 % loss, with 2.5, 4 and 6 packets in all for each repair packet.
-const POLYNOMIALS: [u16; 16] = [
-    0x1, 0x3, 0x3, 0x3, 0x17, 0x7, 0x15, 0x1b, 0xc3, 0x2b, 0x7c9, 0xa23, 0x99d, 0x33fd, 0x4347, 0x8deb,
-];
+const POLYNOMIALS: [u16; 16] =
+    [0x1, 0x3, 0x3, 0x3, 0x17, 0x7, 0x15, 0x1b, 0xc3, 0x2b, 0x7c9, 0xa23, 0x99d, 0x33fd, 0x4347, 0x8deb];
 
 /// For each packet of a block with so many repair packets, from the last packet on, a bit for each of them that covers it.
 pub(super) fn columns(rows: usize) -> impl Iterator<Item = u16> {

@@ -245,8 +245,8 @@ fn another_stream_is_another_stream() {
 /// Sizes of access units, each with a share of loss.
 fn stream() -> impl Strategy<Value = (u8, Vec<(usize, Vec<usize>)>)> {
     let losses = |count: usize| prop::collection::vec(0..2 * count, 0..=count / 2);
-    let unit = prop_oneof![1..6_usize, 1..60_usize, 1..130_usize]
-        .prop_flat_map(move |count| (Just(count), losses(count)));
+    let unit =
+        prop_oneof![1..6_usize, 1..60_usize, 1..130_usize].prop_flat_map(move |count| (Just(count), losses(count)));
     (1..=100_u8, prop::collection::vec(unit, 1..8))
 }
 
