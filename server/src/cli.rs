@@ -142,13 +142,8 @@ pub struct Cli {
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     pub rtp_keyframe_interval: f64,
 
-    /// How often each RTP keyframe is sent again behind the next pictures, so that it comes whole where packets are lost:
-    /// receivers drop what they have. 0 = never
-    #[arg(long, value_name = "TIMES", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=3))]
-    pub rtp_keyframe_copies: u8,
-
     /// Forward error correction for RTP (RFC 8627): repair packets in percent of the media packets, one for each picture at
-    /// least: 20 mends 1 % of loss, 50 mends 5 %. Costs that much bandwidth or some more. 0 = off
+    /// least: 20 mends 1 % of loss, 50 mends 5 %. Costs that much bandwidth or some more. 0 = for keyframes alone
     #[arg(long, value_name = "PERCENT", default_value_t = 0)]
     pub rtp_fec: u8,
 

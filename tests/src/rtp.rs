@@ -1,6 +1,5 @@
 //! A receiver of plain RTP over loopback: what came, when, and what RTCP said about it. Written from RFC 3550 and RFC 6184.
 
-use std::collections::VecDeque;
 use std::net::UdpSocket;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -49,9 +48,6 @@ pub struct Seen {
     pub reports: Vec<Report>,
     /// Packets that did not follow the one before by number.
     pub gaps: usize,
-    /// Packets that had come before.
-    pub copies: usize,
-    /// Without copies, as the octets too.
     pub packets: usize,
     pub octets: usize,
     pub goodbye: bool,
@@ -66,12 +62,7 @@ pub struct Receiver {
     current: Picture,
     next: Option<u16>,
     ssrc: Option<u32>,
-    /// The newest packets.
-    recent: VecDeque<Vec<u8>>,
 }
-
-/// Copies are of packets not older than so many.
-const RECENT: usize = 1_000;
 
 impl Receiver {
     pub fn bind() -> Self {
@@ -82,8 +73,7 @@ impl Receiver {
             // What the system grants: a busy machine may not let this process run for a while.
             grow_buffers(&SockRef::from(socket));
         }
-        let (seen, current, recent) = (Seen::default(), Picture::default(), VecDeque::new());
-        Self { rtp, rtcp, port, seen, current, next: None, ssrc: None, recent }
+        Self { rtp, rtcp, port, seen: Seen::default(), current: Picture::default(), next: None, ssrc: None }
     }
 
     /// Takes what has come, and waits for more until `enough`.
@@ -116,12 +106,6 @@ impl Receiver {
         let sequence = u16::from_be_bytes([packet[2], packet[3]]);
         let (timestamp, ssrc) = (word(packet, 4), word(packet, 8));
         assert_eq!(*self.ssrc.get_or_insert(ssrc), ssrc);
-        if self.recent.iter().any(|known| known == packet) {
-            self.seen.copies += 1;
-            return;
-        }
-        self.recent.push_front(packet.to_vec());
-        self.recent.truncate(RECENT);
         self.seen.gaps += usize::from(self.next.is_some_and(|next| next != sequence));
         self.next = Some(sequence.wrapping_add(1));
         let payload = &packet[12..];

@@ -44,12 +44,6 @@ fn pictures_come_whole_and_in_order_with_a_keyframe_each_interval_and_reports_te
         keyframes(&seen.pictures) >= 7 && seen.reports.len() >= 3
     });
     assert_eq!(receiver.seen.gaps, 0);
-    // All keyframes came again twice, but for the newest.
-    let keyframe_packets = |pictures: &[rov_tests::rtp::Picture]| -> usize {
-        pictures.iter().filter(|picture| picture.is_keyframe()).map(|picture| picture.packets).sum()
-    };
-    let (copies, all) = (receiver.seen.copies, 2 * keyframe_packets(&receiver.seen.pictures));
-    assert!(copies <= all && copies * 3 > all, "{copies} of {all}");
     let stats = server.stats().rtp.expect("RTP is among the transports");
     assert_eq!(stats.destinations, ["127.0.0.1", "127.0.0.2"].map(|host| format!("{host}:{}", receiver.port)));
     assert!(stats.packets >= 2 * receiver.seen.packets as u64 && stats.bytes > 0, "to both: {stats:?}");

@@ -174,9 +174,9 @@ fn on_a_lossy_network(runtime: &Runtime, fec: &str, loss: f64, pictures: u64) ->
 fn repair_packets_mend_what_the_network_loses_and_without_them_a_keyframe_does() {
     let runtime = Runtime::new().expect("a runtime");
     let [without, some, many] = ["0", "20", "50"].map(|fec| on_a_lossy_network(&runtime, fec, 0.01, 150));
-    assert!(without.overhead == 0.0 && without.lost > 0 && without.missing > 10, "{without:?}");
+    assert!(without.overhead < 0.1 && without.lost > 0 && without.missing > 10, "{without:?}");
     assert!((0.15..0.4).contains(&some.overhead) && (0.4..0.8).contains(&many.overhead), "{some:?} {many:?}");
-    // Of each keyframe there are copies: at most a second is missing, and what a busy machine leaves out.
+    // Keyframes are mended: at most a second is missing, and what a busy machine leaves out.
     assert!(without.longest < 40, "{without:?}");
     // Once in some minutes one is not mended with 20 %.
     assert!(some.lost * 5 < without.lost && many.lost == 0, "{some:?} {many:?} {without:?}");

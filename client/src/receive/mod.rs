@@ -21,7 +21,7 @@ use crate::whep::WhepError;
 /// The payload type of the packets that are handed on, whichever they came with.
 pub const PAYLOAD_TYPE: u8 = 96;
 /// Long enough for a retransmission, and for a second one when that is lost. By RTP, which nobody asks for one, long enough for
-/// what rov-server sends with the next pictures: copies of a keyframe, and repair packets that cover this picture too.
+/// what rov-server sends with the next picture: repair packets that cover this one too.
 const REPAIR_WAIT: Duration = Duration::from_millis(100);
 /// Where nothing is sent again, only packets that overtook each other are worth waiting for. On a LAN that is a matter of
 /// a millisecond, on Wi-Fi of some; what comes later is lost, and waiting for it would only delay the next keyframe.

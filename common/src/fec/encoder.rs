@@ -19,7 +19,14 @@ impl Encoder {
     /// `percent` repair packets for 100 source packets, 1 to 100; at least one for each block. `ssrc` and `sequence` are those
     /// of the repair stream, chosen at random as RFC 3550 wants.
     pub fn new(percent: u8, ssrc: u32, sequence: u16) -> Self {
-        Self { percent: percent.clamp(1, 100).into(), ssrc, sequence, previous: Vec::new() }
+        let mut this = Self { percent: 0, ssrc, sequence, previous: Vec::new() };
+        this.set_percent(percent);
+        this
+    }
+
+    /// From the next access unit on.
+    pub fn set_percent(&mut self, percent: u8) {
+        self.percent = percent.clamp(1, 100).into();
     }
 
     /// How many repair packets an access unit of so many packets gets.

@@ -1,5 +1,5 @@
 //! Plain RTP to multicast groups and unicast addresses: whoever listens has the pictures, nobody is asked and nobody can
-//! ask. So keyframes come by themselves, each more than once, and large frames are paced.
+//! ask. So keyframes come by themselves, with repair packets, and large frames are paced.
 //!
 //! The payloads are those of the WebRTC viewers; only headers are put on here. RTCP goes to the port above.
 

@@ -19,6 +19,11 @@ use crate::stream::{OutputQueue, Stream};
 /// Receivers that come later know the clock this soon.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
+/// Repair packets of a keyframe, at least, in percent: without any, what is lost of it is seen until the keyframe after it, and
+/// for a keyframe of 40 packets that is every third at 1 % loss. With these it is one in some thousands. They are sent apart:
+/// copies among the media packets would help every player, but ffmpeg takes some of them for new packets after a loss.
+const KEYFRAME_PERCENT: u8 = 25;
+
 pub(super) struct Sender {
     stream: Arc<Stream>,
     frames: Arc<OutputQueue>,
@@ -30,40 +35,13 @@ pub(super) struct Sender {
     /// Of the newest frame; `None` before the first, and then nothing is reported.
     anchor: Option<Anchor>,
     report_at: Instant,
-    fec: Option<Encoder>,
-    copies: Copies,
+    fec: Encoder,
+    /// Of all frames; None: of keyframes alone.
+    fec_percent: Option<u8>,
+    /// Whether the frame before was one.
+    keyframe: bool,
     /// The packets of the frame that is being sent.
     sent: Vec<Vec<u8>>,
-}
-
-/// The newest keyframe, while it is to be sent again. As nobody can ask for what is lost of it, a loss would else be seen until
-/// the keyframe after it, and for a keyframe of 40 packets that is every third at 1 % loss.
-///
-/// The same packets come again, behind those of the next frame: neither a burst of losses nor a full buffer takes both, and
-/// receivers drop by their sequence numbers what they have. Right behind the keyframe its last packet would follow itself, which
-/// ffmpeg takes for a new one.
-struct Copies {
-    /// Of each keyframe.
-    wanted: u8,
-    left: u8,
-    packets: Vec<Vec<u8>>,
-}
-
-impl Copies {
-    /// What to send behind this frame.
-    fn due(&mut self, keyframe: bool) -> &[Vec<u8>] {
-        // Where each frame is a keyframe, the next one is as good as a copy.
-        if keyframe || self.left == 0 {
-            return &[];
-        }
-        self.left -= 1;
-        &self.packets
-    }
-
-    fn keyframe(&mut self, packets: Vec<Vec<u8>>) {
-        self.left = self.wanted;
-        self.packets = packets;
-    }
 }
 
 impl Sender {
@@ -85,8 +63,9 @@ impl Sender {
             session: Session::new(),
             anchor: None,
             report_at: Instant::now(),
-            fec: config.fec_percent.map(|percent| Encoder::new(percent, rand::random(), rand::random())),
-            copies: Copies { wanted: config.keyframe_copies, left: 0, packets: Vec::new() },
+            fec: Encoder::new(KEYFRAME_PERCENT, rand::random(), rand::random()),
+            fec_percent: config.fec_percent,
+            keyframe: false,
             sent: Vec::new(),
         }
     }
@@ -127,9 +106,15 @@ impl Sender {
         let anchor = Anchor { timestamp: frame.timestamp, captured_at: frame.captured_at };
         let packets = frame.payloads.len();
         self.sent.resize_with(packets, Vec::new);
-        let repairs = self.fec.as_ref().map_or(0, |fec| fec.repairs(packets));
-        let copies = self.copies.due(frame.keyframe);
-        let pace = Pace::new(packets + repairs + copies.len(), interval);
+        // Where each frame is a keyframe, the next one is as good as a repair.
+        let after_keyframe = std::mem::replace(&mut self.keyframe, frame.keyframe);
+        let first_keyframe = frame.keyframe && !after_keyframe;
+        let percent = self.fec_percent.max(first_keyframe.then_some(KEYFRAME_PERCENT));
+        let repairs = percent.map_or(0, |percent| {
+            self.fec.set_percent(percent);
+            self.fec.repairs(packets)
+        });
+        let pace = Pace::new(packets + repairs, interval);
         let wait_for = |index: usize| self.shared.wait_until(start + pace.due(index));
         for (index, (payload, packet)) in frame.payloads.iter().zip(&mut self.sent).enumerate() {
             wait_for(index);
@@ -137,20 +122,12 @@ impl Sender {
             self.links.send(Port::Media, packet);
         }
         // Behind the frame at once, so that a loss costs no wait for the next one.
-        if let Some(fec) = &mut self.fec {
+        if repairs > 0 {
             let timestamp = self.session.timestamp(anchor, Instant::now());
-            for (index, repair) in fec.protect(&self.sent, timestamp).iter().enumerate() {
+            for (index, repair) in self.fec.protect(&self.sent, timestamp).iter().enumerate() {
                 wait_for(packets + index);
                 self.links.send(Port::Repair, repair);
             }
-        }
-        // Not counted in reports, which tell of packets, not of how often each was sent.
-        for (index, copy) in copies.iter().enumerate() {
-            wait_for(packets + repairs + index);
-            self.links.send(Port::Media, copy);
-        }
-        if frame.keyframe {
-            self.copies.keyframe(std::mem::take(&mut self.sent));
         }
         if self.links.access_unit_sent() {
             self.keyframes.damaged();
