@@ -87,8 +87,8 @@ fn main() {
     println!("{picture} packets each, keyframes {keyframe}; {FPS} access units a second; in 60 s:");
     println!("| loss | in bursts of | repair packets, % | sent, % | whole a frame late | not whole | without repair |");
     println!("|---|---|---|---|---|---|---|");
-    for (loss, burst) in [(0.01, 1.0), (0.03, 1.0), (0.05, 1.0), (0.01, 3.0), (0.01, 8.0), (0.05, 3.0)] {
-        for percent in [1, 10, 15, 20, 25, 30, 40, 50] {
+    for (loss, burst) in [(0.01, 1.0), (0.03, 1.0), (0.05, 1.0), (0.01, 3.0), (0.01, 8.0)] {
+        for percent in [20, 25, 30, 50] {
             let channel = || Channel { random: StdRng::seed_from_u64(1), loss, burst, bad: false };
             let (late, never, sent) = run(percent, picture, keyframe, channel());
             let in_60_s = |count: u32| f64::from(count) * 60.0 * f64::from(FPS) / f64::from(FRAMES);

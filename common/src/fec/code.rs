@@ -23,3 +23,10 @@ pub(super) fn columns(rows: usize) -> impl Iterator<Item = u16> {
         Some((power << 1 ^ (polynomial * carry)) & all)
     })
 }
+
+/// The same for the packets of the block before. They have had columns of as many rows, mostly: two that were the same there,
+/// as the powers come again, must not be so here.
+pub(super) fn columns_before(rows: usize) -> impl Iterator<Item = u16> {
+    let period = (1 << rows) - 1;
+    columns(rows).enumerate().filter(move |(at, _)| at % (period + 1) != period).map(|(_, column)| column)
+}

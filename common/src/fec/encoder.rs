@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::code::{MAX_ROWS, columns};
+use super::code::{MAX_ROWS, columns, columns_before};
 use super::packet::{self, Header, Parity, SPAN};
 
 /// Of one source stream.
@@ -73,8 +73,7 @@ impl Encoder {
         let joins = previous.last().is_none_or(|last| sequence(last) == Some(base.wrapping_sub(1)));
         let previous = if joins { previous } else { &[] };
         let rows = self.rows(block.len());
-        // Each of those is in one row only: it may not be known to the receiver, and then that row helps this block no more.
-        let before = previous.iter().zip((0..rows).cycle()).map(|(packet, row)| (packet.as_slice(), 1 << row));
+        let before = previous.iter().map(Vec::as_slice).zip(columns_before(rows));
         let mut columns: Vec<u16> = columns(rows).take(block.len()).collect();
         columns.reverse();
         let covered = before.chain(block.iter().map(AsRef::as_ref).zip(columns));
