@@ -143,7 +143,7 @@ pub struct Cli {
     pub rtp_keyframe_interval: f64,
 
     /// Forward error correction for RTP (RFC 8627): repair packets in percent of the media packets, one for each picture at
-    /// least: 20 mends 1 % of loss, 50 mends 5 %. Costs that much bandwidth or some more. 0 = for keyframes alone
+    /// least: 25 mends 1 % of loss, 50 mends 5 %. Costs that much bandwidth or some more. 0 = for keyframes alone
     #[arg(long, value_name = "PERCENT", default_value_t = 0)]
     pub rtp_fec: u8,
 
