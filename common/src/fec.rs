@@ -2,7 +2,7 @@
 //! be asked to send them again.
 //!
 //! Each access unit is a block of its own (a large one several), so that its repair packets leave right behind it, and mostly a
-//! loss costs no wait for later pictures. Which packets each repair packet covers is that of a cyclic code ([`code`]), which
+//! loss costs no wait for later pictures. Which packets each repair packet covers is that of a cyclic code (`code`), which
 //! receivers solve as a system of equations: `n` repair packets bring back any burst of `n`, and most other losses of up to
 //! `n`. Each repair packet covers a part of the block before as well. So what a block's own repair packets could not bring
 //! back, or were lost with, the next ones mostly do, a frame later; that counts most for small pictures, of a packet or two.
