@@ -106,8 +106,8 @@ pub struct Cli {
     #[arg(long, value_name = "auto|ELEMENT", default_value = "auto", value_parser = str::parse::<DecoderChoice>)]
     pub decoder: DecoderChoice,
 
-    /// Longest wait for a missing packet, in milliseconds: for its retransmission, or by RTP and RTSP for one that others
-    /// overtook; packets that come in order never wait [default: 100, by RTP and RTSP 20]
+    /// Longest wait for a missing packet, in milliseconds: for its retransmission, by RTP for its repair, by RTSP
+    /// for one that others overtook; packets that come in order never wait [default: 100, by RTSP 20]
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(0..=5_000))]
     pub latency: Option<u64>,
 

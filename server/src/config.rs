@@ -145,7 +145,7 @@ pub struct RtpConfig {
     pub ttl: u8,
     /// From one keyframe to the next, at most.
     pub keyframe_interval: Duration,
-    /// Repair packets in percent of media packets, 1 to 100; None: no forward error correction.
+    /// Repair packets in percent of media packets, 1 to 100; None: of keyframes alone.
     pub fec_percent: Option<u8>,
 }
 
@@ -368,7 +368,7 @@ fn rtp(cli: &Cli) -> Result<RtpConfig, ConfigError> {
         return bad(format!("--rtp-keyframe-interval {}: must be from 0.1 to 60 seconds", cli.rtp_keyframe_interval));
     }
     if cli.rtp_fec > 100 {
-        return bad(format!("--rtp-fec {}: must be from 1 to 100 percent, or 0 for none", cli.rtp_fec));
+        return bad(format!("--rtp-fec {}: must be from 1 to 100 percent, or 0 for keyframes alone", cli.rtp_fec));
     }
     Ok(RtpConfig {
         hosts: cli.rtp_hosts.clone(),
@@ -607,7 +607,7 @@ mod tests {
             ),
             (
                 &["--transport", "rtp", "--rtp-fec", "101"],
-                "--rtp-fec 101: must be from 1 to 100 percent, or 0 for none",
+                "--rtp-fec 101: must be from 1 to 100 percent, or 0 for keyframes alone",
             ),
             (
                 &["--rtsp-path", "cam"],

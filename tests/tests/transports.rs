@@ -123,6 +123,8 @@ fn pictures_of_several_slices_come_whole_by_every_transport() {
 struct Seen {
     /// Pictures.
     missing: u64,
+    /// The most of them in a row.
+    longest: u32,
     /// Packets that no repair packet could bring back.
     lost: u64,
     /// Bytes of repair packets for each of media.
@@ -149,7 +151,9 @@ fn on_a_lossy_network(runtime: &Runtime, fec: &str, loss: f64, pictures: u64) ->
     let (shots, left_out) = (watcher.shots(), left_out(&watcher.report(), &server.stats()));
     let gaps = shots[from - 1..].windows(2).map(|two| two[1].shown_at - two[0].shown_at);
     let order = Order::of(&shots[from..]);
+    let numbers: Vec<u32> = shots[from - 1..].iter().filter_map(|shot| shot.frame).collect();
     let seen = Seen {
+        longest: numbers.windows(2).map(|two| two[1] - two[0] - 1).max().unwrap_or_default(),
         missing: order.missing.saturating_sub(left_out),
         lost: report.packets_lost - before.packets_lost,
         overhead: (after.1 - bytes.1) as f64 / (after.0 - bytes.0) as f64,
@@ -169,11 +173,13 @@ fn on_a_lossy_network(runtime: &Runtime, fec: &str, loss: f64, pictures: u64) ->
 #[test]
 fn repair_packets_mend_what_the_network_loses_and_without_them_a_keyframe_does() {
     let runtime = Runtime::new().expect("a runtime");
-    let [without, some, many] = ["0", "20", "50"].map(|fec| on_a_lossy_network(&runtime, fec, 0.02, 150));
-    assert!(without.overhead == 0.0 && without.lost > 0 && without.missing > 10, "{without:?}");
+    let [without, some, many] = ["0", "20", "50"].map(|fec| on_a_lossy_network(&runtime, fec, 0.01, 150));
+    assert!(without.overhead < 0.1 && without.lost > 0 && without.missing > 10, "{without:?}");
     assert!((0.15..0.4).contains(&some.overhead) && (0.4..0.8).contains(&many.overhead), "{some:?} {many:?}");
-    // One parity mends one loss among the packets that it covers.
-    assert!(2 * some.lost < without.lost && 4 * many.lost < without.lost, "{some:?} {many:?} {without:?}");
+    // Keyframes are mended: at most a second is missing, and what a busy machine leaves out.
+    assert!(without.longest < 40, "{without:?}");
+    // Once in some minutes one is not mended with 20 %.
+    assert!(some.lost * 5 < without.lost && many.lost == 0, "{some:?} {many:?} {without:?}");
 }
 
 #[test]

@@ -20,8 +20,9 @@ use crate::whep::WhepError;
 
 /// The payload type of the packets that are handed on, whichever they came with.
 pub const PAYLOAD_TYPE: u8 = 96;
-/// Long enough for a retransmission, and for a second one when that is lost.
-const RETRANSMISSION_WAIT: Duration = Duration::from_millis(100);
+/// Long enough for a retransmission, and for a second one when that is lost. By RTP, which nobody asks for one, long enough for
+/// what rov-server sends with the next picture: repair packets that cover this one too.
+const REPAIR_WAIT: Duration = Duration::from_millis(100);
 /// Where nothing is sent again, only packets that overtook each other are worth waiting for. On a LAN that is a matter of
 /// a millisecond, on Wi-Fi of some; what comes later is lost, and waiting for it would only delay the next keyframe.
 const REORDER_WAIT: Duration = Duration::from_millis(20);
@@ -47,8 +48,8 @@ impl Transport {
     /// The longest wait for a packet that is missing, if the user chose none.
     pub fn default_latency(self) -> Duration {
         match self {
-            Self::WebRtc => RETRANSMISSION_WAIT,
-            Self::Rtp | Self::Rtsp => REORDER_WAIT,
+            Self::WebRtc | Self::Rtp => REPAIR_WAIT,
+            Self::Rtsp => REORDER_WAIT,
         }
     }
 

@@ -268,10 +268,8 @@ impl Input {
                 self.stream = stream;
                 self.deliver(packet, at);
                 // Before anything is changed in them, as the sender made the parity of these bytes.
-                let rebuilt = self.fec.as_mut().and_then(|fec| fec.source(&Bytes::copy_from_slice(packet)));
-                if let Some(rebuilt) = rebuilt {
-                    self.deliver(&rebuilt, at);
-                }
+                let rebuilt = self.fec.as_mut().map(|fec| fec.source(&Bytes::copy_from_slice(packet)));
+                rebuilt.iter().flatten().for_each(|packet| self.deliver(packet, at));
             }
             Verdict::Stranger => {
                 let watched =
@@ -292,9 +290,8 @@ impl Input {
             tracing::info!("{} sends repair packets", from.ip());
             fec::Decoder::default()
         });
-        if let Some(rebuilt) = fec.repair(&Bytes::copy_from_slice(packet)) {
-            self.deliver(&rebuilt, at);
-        }
+        let rebuilt = fec.repair(&Bytes::copy_from_slice(packet));
+        rebuilt.iter().for_each(|packet| self.deliver(packet, at));
     }
 
     fn deliver(&self, packet: &[u8], at: Instant) {

@@ -1,5 +1,5 @@
 //! Plain RTP to multicast groups and unicast addresses: whoever listens has the pictures, nobody is asked and nobody can
-//! ask. So keyframes come by themselves, and large frames are paced.
+//! ask. So keyframes come by themselves, with repair packets, and large frames are paced.
 //!
 //! The payloads are those of the WebRTC viewers; only headers are put on here. RTCP goes to the port above.
 
@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 use rov_common::api::RtpStats;
@@ -42,6 +43,20 @@ struct Shared {
     packets: AtomicU64,
     bytes: AtomicU64,
     errors: AtomicU64,
+}
+
+impl Shared {
+    fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// For the pace of a frame: half its interval at most.
+    fn wait_until(&self, at: Instant) {
+        let wait = at.saturating_duration_since(Instant::now());
+        if !wait.is_zero() && !self.is_stopped() {
+            std::thread::sleep(wait);
+        }
+    }
 }
 
 impl RtpOutput {

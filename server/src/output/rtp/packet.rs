@@ -61,14 +61,19 @@ impl Session {
         self.octets = self.octets.wrapping_add(payload.len() as u32);
     }
 
+    /// A moment on the clock of the packets' timestamps.
+    pub fn timestamp(&self, anchor: Anchor, now: Instant) -> u32 {
+        let since = now.saturating_duration_since(anchor.captured_at);
+        let ticks = (since.as_nanos() * u128::from(CLOCK_RATE) / 1_000_000_000) as u32;
+        anchor.timestamp.wrapping_add(self.offset).wrapping_add(ticks)
+    }
+
     /// A sender report with the source's name (RFC 3550 sections 6.4.1, 6.5).
     ///
     /// `now` and `wall_clock` are the same moment, of which the report gives the RTP time: so receivers can tell when the
     /// picture of any timestamp was captured.
     pub fn report(&self, anchor: Anchor, now: Instant, wall_clock: SystemTime) -> Vec<u8> {
-        let since = now.saturating_duration_since(anchor.captured_at);
-        let ticks = (since.as_nanos() * u128::from(CLOCK_RATE) / 1_000_000_000) as u32;
-        let timestamp = anchor.timestamp.wrapping_add(self.offset).wrapping_add(ticks);
+        let timestamp = self.timestamp(anchor, now);
         let mut out = Vec::with_capacity(80);
         packet(&mut out, SENDER_REPORT, 0, |out| {
             out.extend_from_slice(&self.ssrc.to_be_bytes());

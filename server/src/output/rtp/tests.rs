@@ -19,10 +19,11 @@ const SOON: Duration = Duration::from_secs(10);
 const SPS: [u8; 5] = [0x67, 0x42, 0xc0, 0x1f, 0xd9];
 const PPS: [u8; 3] = [0x68, 0xce, 0x3c];
 
-/// The sockets of a receiver: RTP at an even port, RTCP at the one above.
+/// The sockets of a receiver: RTP at an even port, RTCP at the one above, repair packets at the next.
 struct Receiving {
     rtp: UdpSocket,
     rtcp: UdpSocket,
+    repair: UdpSocket,
     port: u16,
 }
 
@@ -34,18 +35,20 @@ impl Receiving {
             if port.is_multiple_of(2)
                 && port < 65_532
                 && let Ok(rtcp) = UdpSocket::bind((LOOPBACK, port + 1))
+                && let Ok(repair) = UdpSocket::bind((LOOPBACK, port + 2))
             {
-                for socket in [&rtp, &rtcp] {
+                for socket in [&rtp, &rtcp, &repair] {
                     socket.set_read_timeout(Some(SOON)).unwrap();
                 }
-                return Self { rtp, rtcp, port };
+                return Self { rtp, rtcp, repair, port };
             }
         }
     }
 
     fn config(&self, hosts: &[Ipv4Addr]) -> RtpConfig {
         let keyframe_interval = Duration::from_secs(1);
-        RtpConfig { hosts: hosts.to_vec(), port: self.port, ttl: 1, keyframe_interval, fec_percent: None }
+        let (hosts, port) = (hosts.to_vec(), self.port);
+        RtpConfig { hosts, port, ttl: 1, keyframe_interval, fec_percent: None }
     }
 }
 
@@ -123,6 +126,46 @@ fn packets_come_in_order_and_reports_tell_when_a_picture_was_captured() {
 }
 
 #[test]
+fn a_keyframe_has_repair_packets_although_none_are_asked_for() {
+    let receiving = Receiving::new();
+    let (stream, _requests, _output) = start(receiving.config(&[LOOPBACK]), &[]);
+    let mut base = None;
+    // Nor where each frame is one.
+    for (n, keyframe) in [true, false, false, true, true, true, false, true].into_iter().enumerate() {
+        stream.publish(unit(keyframe, n as u64 * 33, 100), Instant::now());
+        loop {
+            let packet = receive(&receiving.rtp);
+            base.get_or_insert(u16::from_be_bytes([packet[2], packet[3]]));
+            if packet[1] & 0x80 != 0 {
+                break;
+            }
+        }
+    }
+    // Frames of three packets and of one: the first of each that is covered.
+    for expected in [0, 5, 15] {
+        let repair = receive(&receiving.repair);
+        let covered = u16::from_be_bytes([repair[24], repair[25]]);
+        assert_eq!(base.map(|base| covered.wrapping_sub(base)), Some(expected));
+    }
+}
+
+#[test]
+fn repair_packets_say_when_they_are_sent() {
+    let receiving = Receiving::new();
+    let config = RtpConfig { fec_percent: Some(100), ..receiving.config(&[LOOPBACK]) };
+    let (stream, _requests, _output) = start(config, &[]);
+    let (age, now) = (Duration::from_secs(2), Instant::now());
+    let unit = AccessUnit { captured_at: now.checked_sub(age).unwrap_or(now), ..unit(true, 0, 100) };
+    let captured_at = unit.captured_at;
+    stream.publish(unit, Instant::now());
+    let timestamp = word(&receive(&receiving.rtp), 4);
+    let repair = receive(&receiving.repair);
+    let (late, most) = (word(&repair, 4).wrapping_sub(timestamp), captured_at.elapsed().as_secs_f64());
+    let late = f64::from(late) / 90_000.0;
+    assert!((now - captured_at).as_secs_f64() - 0.001 <= late && late <= most, "{late} s after the capture");
+}
+
+#[test]
 fn the_end_is_said_at_once() {
     let receiving = Receiving::new();
     let (stream, _requests, output) = start(receiving.config(&[LOOPBACK]), &[]);
@@ -161,9 +204,9 @@ fn a_destination_that_is_refused_costs_the_others_nothing() {
     // The reports are over when the thread is.
     output.shutdown();
     let stats = output.stats();
-    // Seven packets of media, and two reports at least.
-    assert_eq!(stats.packets, 7, "{stats:?}");
-    assert!(stats.errors >= 7 + 2, "{stats:?}");
+    // Seven packets of media and a repair packet, and two reports at least.
+    assert_eq!(stats.packets, 8, "{stats:?}");
+    assert!(stats.errors >= 8 + 2, "{stats:?}");
     assert!(requests.try_recv().is_err(), "a keyframe helps nobody");
 }
 
