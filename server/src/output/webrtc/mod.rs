@@ -2,6 +2,7 @@
 
 mod engine;
 mod feedback;
+mod liveness;
 mod offer;
 mod session;
 mod socket;
