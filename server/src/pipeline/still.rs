@@ -9,12 +9,16 @@ use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
+use gstreamer_video as gst_video;
+use gstreamer_video::prelude::*;
 use rov_common::sync::lock;
 
 const INTERVAL: Duration = Duration::from_millis(250);
-/// Of each so many bytes the first [`SAMPLE`] are compared: a prime, so that each row gives other columns.
-const STEP: usize = 1031;
+/// Compared are of every fourth row [`SAMPLE`] of each [`STEP`] bytes, in each such row [`SHIFT`] further to the right.
+const ROWS: usize = 4;
+const STEP: usize = 256;
 const SAMPLE: usize = 64;
+const SHIFT: usize = 16;
 
 /// What was seen of the newest picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,32 +45,43 @@ impl Still {
 
 /// Looks at the pictures that pass `pad`.
 pub fn watch(pad: &gst::Pad, still: &Arc<Mutex<Option<Still>>>) {
-    let still = still.clone();
+    let (still, seen) = (still.clone(), Mutex::new(None::<gst::Caps>));
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
         let (now, mut still) = (Instant::now(), lock(&still));
         let due = still.is_none_or(|still| now.saturating_duration_since(still.until) >= INTERVAL);
-        if due && let Some(checksum) = info.buffer().filter(|_| is_readable(pad)).and_then(|picture| checksum(picture))
+        if due
+            && let Some((picture, caps)) = info.buffer().zip(pad.current_caps())
+            && let Some(checksum) = checksum(picture, &caps)
         {
-            *still = Some(Still::next(*still, checksum, now));
+            // The same in another format is not another picture.
+            let same_format = lock(&seen).replace(caps.clone()).is_some_and(|before| before == caps);
+            *still = Some(Still::next(still.filter(|_| same_format), checksum, now));
         }
         gst::PadProbeReturn::Ok
     });
 }
 
-fn is_readable(pad: &gst::Pad) -> bool {
+fn is_readable(caps: &gst::CapsRef) -> bool {
     let foreign = |feature: &gst::glib::GStr| feature.starts_with("memory:") && feature != "memory:SystemMemory";
-    pad.current_caps().is_some_and(|caps| caps.features(0).is_none_or(|features| !features.iter().any(foreign)))
+    caps.features(0).is_none_or(|features| !features.iter().any(foreign))
 }
 
-/// Of the first plane, as the planes may lie apart: putting them together would copy them.
-fn checksum(picture: &gst::BufferRef) -> Option<u64> {
-    let memory = (picture.n_memory() > 0).then(|| picture.peek_memory(0))?;
-    let bytes = memory.map_readable().ok()?;
-    let words = bytes.chunks(STEP).flat_map(|step| step[..step.len().min(SAMPLE)].chunks(8));
+/// Of a sample of the first plane. What stands between its rows is no picture, and differs from buffer to buffer.
+fn checksum(picture: &gst::BufferRef, caps: &gst::CapsRef) -> Option<u64> {
+    let info = gst_video::VideoInfo::from_caps(caps).ok().filter(|info| info.is_valid() && is_readable(caps))?;
+    let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(picture, &info).ok()?;
+    let (stride, pixel) =
+        (*frame.plane_stride().first()? as usize, *info.format_info().pixel_stride().first()? as usize);
+    let used = (info.width() as usize * pixel.max(1)).min(stride);
+    let rows = frame.plane_data(0).ok()?.chunks(stride.max(1)).enumerate().step_by(ROWS);
     // The hash of Firefox and rustc: it need not resist anybody.
-    Some(words.fold(0, |sum: u64, word| {
-        let word = word.iter().fold(0, |word, byte| (word << 8) | u64::from(*byte));
-        (sum.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95)
+    Some(rows.fold(0, |sum, (number, row)| {
+        let row = row.get(..used).and_then(|row| row.get(number * SHIFT % STEP..)).unwrap_or_default();
+        let words = row.chunks(STEP).flat_map(|step| step[..step.len().min(SAMPLE)].chunks(8));
+        words.fold(sum, |sum: u64, word| {
+            let word = word.iter().fold(0, |word, byte| (word << 8) | u64::from(*byte));
+            (sum.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95)
+        })
     }))
 }
 
@@ -90,17 +105,34 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_of_one_anywhere_in_the_sample_is_seen() {
+    fn a_difference_of_one_in_the_sample_is_seen_and_what_is_between_the_rows_is_not() {
         gst::init().unwrap();
+        // Rows of 101 pixels lie 104 bytes apart.
+        let info = gst_video::VideoInfo::builder(gst_video::VideoFormat::I420, 101, 48).build().unwrap();
+        let (caps, stride) = (info.to_caps().unwrap(), info.stride()[0] as usize);
+        assert_eq!(stride, 104);
         let sum = |at: Option<usize>| {
-            let mut bytes = vec![16_u8; 640 * 480];
+            let mut bytes = vec![16_u8; info.size()];
             at.into_iter().for_each(|at| bytes[at] += 1);
-            checksum(&gst::Buffer::from_mut_slice(bytes))
+            checksum(&gst::Buffer::from_mut_slice(bytes), &caps)
         };
-        assert_eq!(sum(None), sum(None));
-        for at in [0, 63, STEP, 200 * STEP + 13] {
-            assert_ne!(sum(Some(at)), sum(None), "{at}");
+        assert!(sum(None).is_some());
+        for seen in [0, 63, 4 * stride + 4 * SHIFT, 4 * stride + 100] {
+            assert_ne!(sum(Some(seen)), sum(None), "{seen}");
         }
-        assert_eq!(checksum(&gst::Buffer::new()), None, "no memory");
+        for ignored in [101, 4 * stride + 103] {
+            assert_eq!(sum(Some(ignored)), sum(None), "{ignored}");
+        }
+    }
+
+    #[test]
+    fn what_the_processor_cannot_read_is_not_looked_at() {
+        gst::init().unwrap();
+        let caps = |text: &str| text.parse::<gst::Caps>().unwrap();
+        let picture = gst::Buffer::from_slice([0; 6]);
+        let size = "format=I420,width=2,height=2,framerate=30/1";
+        assert_eq!(checksum(&picture, &caps(&format!("video/x-raw(memory:NVMM),{size}"))), None);
+        assert_eq!(checksum(&picture, &caps("video/x-h264")), None);
+        assert_eq!(checksum(&gst::Buffer::new(), &caps(&format!("video/x-raw,{size}"))), None, "no memory");
     }
 }
