@@ -34,6 +34,11 @@ impl Server {
         Self::spawn(Process::spawn_with_input("rov-server", command(args).stdin(input)))
     }
 
+    /// As [`Self::start`], with these variables in the environment.
+    pub fn start_with_env(env: &[(&str, &str)], args: &[&str]) -> Self {
+        Self::spawn(Process::spawn("rov-server", command(args).envs(env.iter().copied())))
+    }
+
     fn spawn(mut process: Process) -> Self {
         let line = process.wait_for_line("the line with its addresses", wait::START, |line| {
             line.contains("http://").then(|| line.to_owned())

@@ -87,6 +87,11 @@ impl Engine {
         }
     }
 
+    /// How many viewers are connected.
+    pub fn connected(&self) -> usize {
+        self.viewers.values().filter(|viewer| viewer.session.is_connected()).count()
+    }
+
     /// Answers an offer; `id` names the new viewer from now on.
     pub fn accept(
         &mut self,
