@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// A part that shows nothing for so long hangs: each shows something every three seconds at least.
-const HANGS_AFTER: Duration = Duration::from_secs(5);
+/// A part that shows nothing for so long hangs: most show something every three seconds at least.
+pub const HANGS_AFTER: Duration = Duration::from_secs(5);
 const BEAT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// When a part last showed that it makes progress.
@@ -52,16 +52,24 @@ impl Beat {
 /// All parts, by name.
 #[derive(Debug, Default)]
 pub struct Parts {
-    parts: Vec<(&'static str, Arc<Beat>)>,
+    parts: Vec<Part>,
     looked: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Part {
+    name: &'static str,
+    beat: Arc<Beat>,
+    limit: Duration,
 }
 
 /// A look that comes so late shows that the whole process stood still, as on a machine that was suspended.
 const STANDSTILL: Duration = Duration::from_secs(3);
 
 impl Parts {
-    pub fn add(&mut self, name: &'static str, beat: Arc<Beat>) {
-        self.parts.push((name, beat));
+    /// `limit`: for how long it may show nothing, [`HANGS_AFTER`] but for good reason.
+    pub fn add(&mut self, name: &'static str, beat: &Arc<Beat>, limit: Duration) {
+        self.parts.push(Part { name, beat: Arc::clone(beat), limit });
     }
 
     /// The names of those that hang; to be asked every second or so.
@@ -69,10 +77,10 @@ impl Parts {
         let before = self.looked.replace(now).unwrap_or(now);
         if now.saturating_duration_since(before) > STANDSTILL {
             // They get the time that they did not have.
-            self.parts.iter().for_each(|(_, beat)| beat.beat_at(now));
+            self.parts.iter().for_each(|part| part.beat.beat_at(now));
         }
-        let hangs = |beat: &Beat| now.saturating_duration_since(beat.last()) > HANGS_AFTER;
-        self.parts.iter().filter(|(_, beat)| hangs(beat)).map(|(name, _)| *name).collect()
+        let hangs = |part: &&Part| now.saturating_duration_since(part.beat.last()) > part.limit;
+        self.parts.iter().filter(hangs).map(|part| part.name).collect()
     }
 }
 
@@ -83,8 +91,8 @@ mod tests {
     fn parts() -> (Parts, Arc<Beat>, Arc<Beat>) {
         let (one, other) = (Arc::<Beat>::default(), Arc::<Beat>::default());
         let mut parts = Parts::default();
-        parts.add("one", Arc::clone(&one));
-        parts.add("other", Arc::clone(&other));
+        parts.add("one", &one, HANGS_AFTER);
+        parts.add("other", &other, HANGS_AFTER);
         (parts, one, other)
     }
 
@@ -148,7 +156,7 @@ mod tests {
         std::thread::sleep(3 * BEAT_INTERVAL);
         assert_eq!(beat.last(), last, "it blocks");
         let mut parts = Parts::default();
-        parts.add("work", Arc::clone(&beat));
+        parts.add("work", &beat, HANGS_AFTER);
         assert_eq!(parts.hanging(last + HANGS_AFTER + Duration::from_millis(1)), ["work"]);
         block.send(()).unwrap();
         runtime.block_on(work).unwrap();

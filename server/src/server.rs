@@ -19,7 +19,7 @@ use crate::output::jpeg::JpegOutput;
 use crate::output::rtp::RtpOutput;
 use crate::output::rtsp::RtspOutput;
 use crate::output::webrtc::{MediaSocket, WebRtcOutput};
-use crate::progress::{Beat, Parts};
+use crate::progress::{Beat, HANGS_AFTER, Parts};
 use crate::service::{Now, Service};
 use crate::stream::{Control, Stream};
 use crate::supervisor::{self, Outcome};
@@ -29,6 +29,8 @@ const STREAM: &str = "stream1";
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(4);
 /// For connections that are still open when everything else has stopped.
 const REST_LIMIT: Duration = Duration::from_millis(500);
+/// gst-rtsp-server waits on its thread for a media that gets no pictures, up to 20 s.
+const RTSP_HANGS_AFTER: Duration = Duration::from_secs(30);
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// A server whose sockets are bound: a port that is taken has been noticed, and the ports that the system chose are
@@ -134,11 +136,11 @@ impl Server {
         });
         let (http_beat, supervisor_beat) = (Arc::<Beat>::default(), Arc::<Beat>::default());
         let mut parts = Parts::default();
-        parts.add("HTTP", Arc::clone(&http_beat));
-        parts.add("the supervisor of the pipeline", Arc::clone(&supervisor_beat));
-        webrtc.iter().for_each(|webrtc| parts.add("WebRTC", Arc::clone(webrtc.beat())));
-        rtp.iter().for_each(|rtp| parts.add("RTP", Arc::clone(rtp.beat())));
-        rtsp.iter().for_each(|rtsp| parts.add("RTSP", Arc::clone(rtsp.beat())));
+        parts.add("HTTP", &http_beat, HANGS_AFTER);
+        parts.add("the supervisor of the pipeline", &supervisor_beat, HANGS_AFTER);
+        webrtc.iter().for_each(|webrtc| parts.add("WebRTC", webrtc.beat(), HANGS_AFTER));
+        rtp.iter().for_each(|rtp| parts.add("RTP", rtp.beat(), HANGS_AFTER));
+        rtsp.iter().for_each(|rtsp| parts.add("RTSP", rtsp.beat(), RTSP_HANGS_AFTER));
         let (stream_now, viewers) = (Arc::clone(&stream), viewers(&webrtc, &rtsp, &jpeg));
         let state =
             move || Now { stream: stream_now.stats(Instant::now()), fps: stream_now.format().1, viewers: viewers() };

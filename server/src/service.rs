@@ -171,7 +171,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
-    use crate::progress::Beat;
+    use crate::progress::{Beat, HANGS_AFTER};
 
     fn running() -> Now {
         let stream = StreamStats {
@@ -213,7 +213,7 @@ mod tests {
         };
         let (beat, hang) = (Arc::<Beat>::default(), Arc::new(AtomicBool::new(false)));
         let mut parts = Parts::default();
-        parts.add("the camera", Arc::clone(&beat));
+        parts.add("the camera", &beat, HANGS_AFTER);
         let stopped = Arc::clone(&hang);
         tokio::spawn(async move {
             while !stopped.load(Ordering::Relaxed) {

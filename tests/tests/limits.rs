@@ -51,11 +51,14 @@ fn a_viewer_that_never_reads_is_said_and_given_up_and_costs_no_memory() {
     let (before, from) = (server.process.footprint(), Instant::now());
     // Its socket stays open, and the system fills it.
     deaf.process.signal(libc::SIGSTOP);
-    let mut most = before.resident_kb;
+    let (mut most, mut stalled) = (before.resident_kb, false);
     until_true("it is given up", wait::START, || {
         most = most.max(server.process.footprint().resident_kb);
-        server.stats().viewers.len() == 1
+        let viewers = server.stats().viewers;
+        stalled |= viewers.iter().any(|viewer| viewer.stalled.is_some());
+        viewers.len() == 1
     });
+    assert!(stalled && server.process.stderr().contains("a viewer has stalled"), "it was said before");
     println!("given up after {:?}, {} kB more at the most", from.elapsed(), most - before.resident_kb);
     assert!(most <= before.resident_kb + 20 * 1024, "{before:?} {most} kB");
     assert!(longest_gap(&watcher, from) < FREEZE, "{:?}", longest_gap(&watcher, from));
