@@ -143,3 +143,24 @@ pub fn hint(error: &gst::message::Error, shared: &Shared) -> Option<String> {
     let left_out = lock(&shared.left_out);
     (!left_out.is_empty()).then(|| format!("the camera offers {}", left_out.join(", ")))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use url::Url;
+
+    use super::*;
+
+    #[test]
+    fn a_camera_is_there_when_its_port_takes_a_connection_and_no_password_is_said_when_not() {
+        let camera = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = camera.local_addr().unwrap().port();
+        let url = CameraUrl(Url::parse(&format!("rtsp://pilot:deep@127.0.0.1:{port}/cam")).unwrap());
+        assert_eq!(look(&url), Ok(()));
+        drop(camera);
+        let reason = look(&url).unwrap_err();
+        assert!(reason.contains(&format!("cannot connect to 127.0.0.1:{port}")), "{reason}");
+        assert!(!reason.contains("deep") && !reason.contains("pilot"), "{reason}");
+    }
+}
