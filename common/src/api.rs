@@ -147,6 +147,9 @@ pub struct StreamStats {
     /// Milliseconds from capture to encoded, mean over the last two seconds.
     pub encode_latency_ms: f64,
     pub restarts: u64,
+    /// The camera gives the same picture again and again; `reason` says since when.
+    #[serde(default)]
+    pub frozen: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -170,4 +173,7 @@ pub struct ViewerStats {
     /// Share of packets lost in the viewer's last RTCP report, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
+    /// Why it is not sure that it sees anything: it is sent pictures, and reports nothing, or that nothing arrives.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalled: Option<String>,
 }

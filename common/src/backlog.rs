@@ -1,7 +1,9 @@
 //! Whether video by TCP grows old on its way: a link slower than the stream loses nothing, and what waits in front of it gets
 //! more and more. Pure; takes the arrival times.
 //!
-//! Packets are compared with the quickest of their session, by the sender's own clock.
+//! Packets are compared with the quickest of their session, by the sender's own clock. Some senders' clocks are a little slow,
+//! which looks the same; but a link in front of which packets wait is never idle, so that those of a picture come as far apart
+//! as those of two pictures, where from such a sender each picture comes at once, and then nothing until the next.
 
 use std::time::{Duration, Instant};
 
@@ -9,8 +11,17 @@ use std::time::{Duration, Instant};
 const OLD: Duration = Duration::from_secs(2);
 /// What was held up once catches up sooner than this.
 const LASTING: Duration = Duration::from_secs(3);
-/// Clocks drift, and the timestamps of some cameras run a little slow: so many seconds of each are not taken for a delay.
+/// Clocks drift: so many seconds of each are not taken for a delay.
 const DRIFT: f64 = 0.005;
+/// A clock that is slow by more than this is none: then it is a delay, however the packets come.
+const SLOWEST_CLOCK: f64 = 0.05;
+/// This share of the time, at least, passes between pictures and not within them where the link is idle in between. Where it
+/// never is, it is one in [`FEWEST_PACKETS`] at most.
+const IDLE: f64 = 0.7;
+/// Of a picture in the mean: with fewer it cannot be told.
+const FEWEST_PACKETS: f64 = 3.0;
+/// Over this time the packets are looked at so, in seconds.
+const MEMORY: f64 = 60.0;
 const CLOCK_RATE: f64 = 90_000.0;
 /// A timestamp that goes back by more than this belongs to another timeline: by TCP nothing is overtaken.
 const BACK: i32 = -90_000;
@@ -21,7 +32,10 @@ pub struct Backlog {
     last: Option<(u32, Instant)>,
     /// Seconds by which the packet came later than the quickest.
     late: f64,
+    /// When the quickest came.
+    quickest: Option<Instant>,
     since: Option<Instant>,
+    rhythm: Rhythm,
 }
 
 impl Backlog {
@@ -30,18 +44,56 @@ impl Backlog {
         if let Some((before, then)) = self.last.replace((timestamp, at)) {
             let ticks = timestamp.wrapping_sub(before) as i32;
             if ticks < BACK {
-                (self.late, self.since) = (0.0, None);
+                *self = Self { last: self.last, ..Self::default() };
                 return None;
             }
             let passed = at.saturating_duration_since(then).as_secs_f64();
             self.late = (self.late + passed * (1.0 - DRIFT) - f64::from(ticks) / CLOCK_RATE).max(0.0);
+            self.rhythm.packet(passed, ticks != 0);
+        }
+        if self.late == 0.0 {
+            self.quickest = Some(at);
         }
         if self.late < OLD.as_secs_f64() {
             self.since = None;
             return None;
         }
         let since = *self.since.get_or_insert(at);
-        (at.saturating_duration_since(since) >= LASTING).then(|| Duration::from_secs_f64(self.late))
+        if at.saturating_duration_since(since) < LASTING {
+            return None;
+        }
+        let measured = self.quickest.map_or(0.0, |quickest| at.saturating_duration_since(quickest).as_secs_f64());
+        if self.late <= measured * SLOWEST_CLOCK && self.rhythm.is_idle_between() {
+            // The sender's clock is slow: from here on it is measured anew.
+            (self.late, self.quickest, self.since) = (0.0, Some(at), None);
+            return None;
+        }
+        Some(Duration::from_secs_f64(self.late))
+    }
+}
+
+/// How the packets come; the sums of what was lately, older things weigh less.
+#[derive(Debug, Default)]
+struct Rhythm {
+    packets: f64,
+    pictures: f64,
+    /// Seconds, in all and before the first packets of pictures.
+    all: f64,
+    between: f64,
+}
+
+impl Rhythm {
+    fn packet(&mut self, passed: f64, is_first: bool) {
+        let kept = (1.0 - passed / MEMORY).max(0.0);
+        let first = if is_first { 1.0 } else { 0.0 };
+        self.packets = self.packets * kept + 1.0;
+        self.pictures = self.pictures * kept + first;
+        self.all = self.all * kept + passed;
+        self.between = self.between * kept + passed * first;
+    }
+
+    fn is_idle_between(&self) -> bool {
+        self.packets >= self.pictures * FEWEST_PACKETS && self.between >= self.all * IDLE
     }
 }
 
@@ -72,6 +124,50 @@ mod tests {
         for stretch in [0.99, 1.0, 1.004] {
             assert_eq!(old_after(3600, stretch), None, "{stretch}");
         }
+    }
+
+    /// As [`old_after`], with ten packets a picture, of which all come within this share of its time.
+    fn in_packets(seconds: u32, stretch: f64, spread: f64) -> Option<f64> {
+        let (start, mut backlog) = (Instant::now(), Backlog::default());
+        (0..seconds * 300).find_map(|i| {
+            let passed = (f64::from(i / 10) + f64::from(i % 10) / 10.0 * spread) / 30.0 * stretch;
+            backlog.arrived(i / 10 * 3000, start + Duration::from_secs_f64(passed)).map(|_| passed)
+        })
+    }
+
+    #[test]
+    fn a_camera_whose_clock_is_slow_is_no_slow_link() {
+        for stretch in [1.01, 1.02, 1.05] {
+            assert_eq!(in_packets(1800, stretch, 0.2), None, "{stretch}");
+        }
+    }
+
+    #[test]
+    fn a_link_that_is_a_little_too_slow_shows_although_a_clock_could_be_so_slow() {
+        for (stretch, limit) in [(1.01, 450.0), (1.02, 150.0), (1.05, 60.0)] {
+            let after = in_packets(1800, stretch, 1.0).expect("old pictures");
+            assert!(after < limit, "{stretch}: {after}");
+        }
+        assert!(
+            old_after(300, 1.02).is_some(),
+            "one packet a picture: it cannot be told, and old pictures would be worse"
+        );
+        assert!(in_packets(60, 1.2, 0.2).is_some(), "no clock is so slow");
+    }
+
+    #[test]
+    fn a_link_that_becomes_too_slow_behind_a_slow_clock_shows_as_well() {
+        let (start, mut backlog) = (Instant::now(), Backlog::default());
+        let mut passed = 0.0;
+        let old = (0..1200_u32 * 300).find_map(|i| {
+            // After ten minutes the link is saturated.
+            let spread = if i / 300 < 600 { 0.2 } else { 1.0 };
+            let stretch = if i / 300 < 600 { 1.01 } else { 1.03 };
+            passed += if i % 10 == 0 { 1.0 - 0.9 * spread } else { 0.1 * spread } / 30.0 * stretch;
+            backlog.arrived(i / 10 * 3000, start + Duration::from_secs_f64(passed)).map(|_| i / 300)
+        });
+        let second = old.expect("old pictures");
+        assert!((600..720).contains(&second), "{second}");
     }
 
     #[test]

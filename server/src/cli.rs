@@ -110,6 +110,10 @@ pub struct Cli {
     #[arg(long)]
     pub max_quality: bool,
 
+    /// Warn when the camera's picture has not changed at all for so long, in seconds: it may have hung. 0 = do not look
+    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    pub frozen_after: u16,
+
     /// How viewers get the video, one or several separated by commas. rtp is multicast to whoever listens; HTTP is always
     /// served
     #[arg(

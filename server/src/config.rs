@@ -84,6 +84,8 @@ pub struct CaptureConfig {
     pub profile: Profile,
     pub low_latency: bool,
     pub max_quality: bool,
+    /// A camera whose picture does not change for so long is said to be frozen; None: that is not looked at.
+    pub frozen_after: Option<Duration>,
 }
 
 impl Default for CaptureConfig {
@@ -105,6 +107,7 @@ impl Default for CaptureConfig {
             profile: Profile::Baseline,
             low_latency: true,
             max_quality: false,
+            frozen_after: Some(Duration::from_secs(5)),
         }
     }
 }
@@ -284,6 +287,7 @@ impl Config {
                 profile: cli.profile,
                 low_latency: !cli.no_low_latency,
                 max_quality: cli.max_quality,
+                frozen_after: (cli.frozen_after > 0).then(|| Duration::from_secs(cli.frozen_after.into())),
             },
             host: cli.host,
             signal_port: cli.signal_port,

@@ -7,7 +7,9 @@ pub mod http;
 pub mod output;
 pub mod packetize;
 pub mod pipeline;
+pub mod progress;
 pub mod server;
+pub mod service;
 pub mod stream;
 pub mod supervisor;
 pub mod watchdog;
@@ -22,6 +24,7 @@ use tracing_subscriber::EnvFilter;
 use cli::{Cli, LogFormat};
 use config::Config;
 use server::Server;
+use service::Service;
 
 /// Wrong configuration, or a port that is taken.
 const EXIT_USAGE: u8 = 2;
@@ -38,7 +41,7 @@ pub fn run(cli: &Cli) -> ExitCode {
     };
     let code = runtime.block_on(async {
         let server = match prepare(cli).await {
-            Ok(server) => server,
+            Ok(server) => server.managed_by(Service::from_env()),
             Err(error) => {
                 tracing::error!("{error:#}");
                 return ExitCode::from(EXIT_USAGE);

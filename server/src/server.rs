@@ -19,6 +19,8 @@ use crate::output::jpeg::JpegOutput;
 use crate::output::rtp::RtpOutput;
 use crate::output::rtsp::RtspOutput;
 use crate::output::webrtc::{MediaSocket, WebRtcOutput};
+use crate::progress::{Beat, HANGS_AFTER, Parts};
+use crate::service::{Now, Service};
 use crate::stream::{Control, Stream};
 use crate::supervisor::{self, Outcome};
 
@@ -27,6 +29,8 @@ const STREAM: &str = "stream1";
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(4);
 /// For connections that are still open when everything else has stopped.
 const REST_LIMIT: Duration = Duration::from_millis(500);
+/// gst-rtsp-server waits on its thread for a media that gets no pictures, up to 20 s.
+const RTSP_HANGS_AFTER: Duration = Duration::from_secs(30);
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// A server whose sockets are bound: a port that is taken has been noticed, and the ports that the system chose are
@@ -42,6 +46,7 @@ pub struct Server {
     rtsp: Option<RtspOutput>,
     jpeg: Arc<JpegOutput>,
     discovery: Option<Discovery>,
+    service: Service,
 }
 
 impl Server {
@@ -80,7 +85,12 @@ impl Server {
             None => None,
         };
         let id = discovery::server_id(&config.name);
-        Ok(Self { config, id, stream, control, http, media, rtp, rtsp, jpeg, discovery })
+        Ok(Self { config, id, stream, control, http, media, rtp, rtsp, jpeg, discovery, service: Service::default() })
+    }
+
+    /// Tells the service manager how it goes.
+    pub fn managed_by(self, service: Service) -> Self {
+        Self { service, ..self }
     }
 
     /// Address and port of the HTTP API.
@@ -94,7 +104,7 @@ impl Server {
     /// A mistake in the configuration that shows only when the source is opened, or the death of a part that the rest
     /// cannot do without.
     pub async fn run(self, shutdown: CancellationToken) -> Result<()> {
-        let Self { config, id, stream, control, http, media, rtp, rtsp, jpeg, discovery } = self;
+        let Self { config, id, stream, control, http, media, rtp, rtsp, jpeg, discovery, service } = self;
         let (rtp, rtsp) = (rtp.map(Arc::new), rtsp.map(Arc::new));
         let tasks = TaskTracker::new();
         let stop = shutdown.child_token();
@@ -124,7 +134,19 @@ impl Server {
             rtsp: rtsp.clone(),
             jpeg: Arc::clone(&jpeg),
         });
-        let http = tasks.spawn(http::serve(http, api, stop.clone()));
+        let (http_beat, supervisor_beat) = (Arc::<Beat>::default(), Arc::<Beat>::default());
+        let mut parts = Parts::default();
+        parts.add("HTTP", &http_beat, HANGS_AFTER);
+        parts.add("the supervisor of the pipeline", &supervisor_beat, HANGS_AFTER);
+        webrtc.iter().for_each(|webrtc| parts.add("WebRTC", webrtc.beat(), HANGS_AFTER));
+        rtp.iter().for_each(|rtp| parts.add("RTP", rtp.beat(), HANGS_AFTER));
+        rtsp.iter().for_each(|rtsp| parts.add("RTSP", rtsp.beat(), RTSP_HANGS_AFTER));
+        let (stream_now, viewers) = (Arc::clone(&stream), viewers(&webrtc, &rtsp, &jpeg));
+        let state =
+            move || Now { stream: stream_now.stats(Instant::now()), fps: stream_now.format().1, viewers: viewers() };
+        tasks.spawn(service.run(parts, state, stop.clone()));
+        let serve = http::serve(http, api, stop.clone());
+        let http = tasks.spawn(async move { http_beat.during(serve).await });
         if let Some(bound) = discovery {
             let announcement = announcer(
                 Announcement {
@@ -148,7 +170,8 @@ impl Server {
                 }
             });
         }
-        let mut supervisor = tasks.spawn(supervisor::run(config.capture, stream, control, stop.clone()));
+        let supervise = supervisor::run(config.capture, stream, control, stop.clone());
+        let mut supervisor = tasks.spawn(async move { supervisor_beat.during(supervise).await });
         let mut http = http;
         let mut supervisor_ended = None;
         let cause = tokio::select! {
@@ -194,6 +217,19 @@ impl Server {
             tracing::debug!("connections that were still open are cut off");
         }
         cause.and(supervised)
+    }
+}
+
+/// How many watch now, by all ways that can tell.
+fn viewers(
+    webrtc: &Option<Arc<WebRtcOutput>>,
+    rtsp: &Option<Arc<RtspOutput>>,
+    jpeg: &Arc<JpegOutput>,
+) -> impl Fn() -> u64 + Send + 'static {
+    let (webrtc, rtsp, jpeg) = (webrtc.clone(), rtsp.clone(), Arc::clone(jpeg));
+    move || {
+        let by_webrtc = webrtc.as_ref().map_or(0, |webrtc| webrtc.viewers() as u64);
+        by_webrtc + rtsp.as_ref().map_or(0, |rtsp| rtsp.playing()) + jpeg.stats().viewers
     }
 }
 

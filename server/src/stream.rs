@@ -47,6 +47,8 @@ struct Inner {
     reason: Option<String>,
     /// Why what is shown is not what should be: there is no camera.
     substitute: Option<String>,
+    /// Why what is shown may be old although it comes: the camera has hung.
+    frozen: Option<String>,
     source: String,
     encoder: String,
     target_kbps: u32,
@@ -79,6 +81,7 @@ impl Stream {
                 state: StreamState::Starting,
                 reason: None,
                 substitute: None,
+                frozen: None,
                 source: String::new(),
                 encoder: String::new(),
                 target_kbps: 0,
@@ -159,6 +162,7 @@ impl Stream {
         inner.starts += 1;
         inner.source = source.to_owned();
         inner.substitute = substitute;
+        inner.frozen = None;
         inner.frames_in = 0;
         inner.history_in.clear();
         inner.frames_dropped_before += inner.frames_dropped;
@@ -182,6 +186,11 @@ impl Stream {
         inner.reason = Some(reason);
     }
 
+    /// The camera repeats its picture, for the reason given; or it does not any more.
+    pub fn set_frozen(&self, reason: Option<String>) {
+        lock(&self.inner).frozen = reason;
+    }
+
     /// The pipeline's counters: raw pictures in, and of those left out before the encoder.
     pub fn set_counters(&self, now: Instant, frames_in: u64, frames_dropped: u64) {
         let mut inner = lock(&self.inner);
@@ -202,7 +211,7 @@ impl Stream {
     pub fn health(&self) -> (StreamState, Option<String>) {
         let inner = lock(&self.inner);
         let running = inner.state == StreamState::Running;
-        (inner.state, if running { inner.substitute.clone() } else { inner.reason.clone() })
+        (inner.state, if running { inner.doubt() } else { inner.reason.clone() })
     }
 
     /// `profile_idc` and `profile_iop` of a stream of H.264 (RFC 6184 section 8.1), once its SPS is known.
@@ -246,7 +255,7 @@ impl Stream {
         StreamStats {
             name: self.name.clone(),
             state: inner.state,
-            reason: inner.substitute.clone().or_else(|| inner.reason.clone()),
+            reason: inner.doubt().or_else(|| inner.reason.clone()),
             source: inner.source.clone(),
             encoder: inner.encoder.clone(),
             codec: self.codec.to_string(),
@@ -261,7 +270,15 @@ impl Stream {
             frames_dropped: inner.frames_dropped_before + inner.frames_dropped,
             encode_latency_ms: inner.window_latency_us.mean(now) / 1000.0,
             restarts: inner.restarts,
+            frozen: inner.frozen.is_some(),
         }
+    }
+}
+
+impl Inner {
+    /// Why pictures that come are not what they should be.
+    fn doubt(&self) -> Option<String> {
+        self.substitute.clone().or_else(|| self.frozen.clone())
     }
 }
 

@@ -12,18 +12,18 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{CaptureConfig, EncoderChoice, SourceKind};
 use crate::pipeline::{self, Chosen, Graph, GraphError, GraphEvent, Hanging, Plan, PrepareError};
 use crate::stream::{Control, Stream};
-use crate::watchdog::{self, KeyframeGate};
+use crate::watchdog::{self, CameraLook, FrozenWatch, KeyframeGate, Passed, Repeats};
 
-/// Between restarts: half a second at first, doubled up to five.
-const RESTART_MIN: Duration = Duration::from_millis(500);
-const RESTART_MAX: Duration = Duration::from_secs(5);
+/// Between restarts: a quarter of a second at first, doubled up to one second, so that a camera that is back is seen soon.
+const RESTART_MIN: Duration = Duration::from_millis(250);
+const RESTART_MAX: Duration = Duration::from_secs(1);
 /// A pipeline that ran so long was well: the next restart is quick again.
 const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 /// Opening a camera can hang in its driver; past this the attempt is given up and left to its thread.
 const START_LIMIT: Duration = Duration::from_secs(15);
 const STOP_LIMIT: Duration = Duration::from_secs(2);
-/// While there is no camera, cameras are looked for so often.
-const CAMERA_INTERVAL: Duration = Duration::from_secs(2);
+/// While there is no camera, the machine's devices are listed so often.
+const DEVICES_INTERVAL: Duration = Duration::from_millis(250);
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Checks that come this late were not made because the process did not run.
 const STANDSTILL: Duration = Duration::from_millis(500);
@@ -64,6 +64,7 @@ pub async fn run(
     };
     let mut backoff = Backoff::new(RESTART_MIN, RESTART_MAX);
     let mut has_worked = false;
+    let mut complaints = Repeats::default();
     // Pipelines that were left to a driver that does not let go of them.
     let hanging = Hanging::default();
     loop {
@@ -79,37 +80,47 @@ pub async fn run(
                 // What was right before, as a file on a disk that is gone for a moment, may be right again.
                 Err(PrepareError::Fatal(reason)) if !has_worked => return Err(Fatal(reason)),
                 Err(PrepareError::Fatal(reason) | PrepareError::Retry(reason)) => reason,
-                Ok(plan) => match run_once(&capture, plan, &hanging, &stream, &mut control, &shutdown).await? {
-                    RunEnd::Stopped => return Ok(Outcome::Stopped),
-                    RunEnd::SourceEnded(reason) => {
-                        stream.set_stopped(StreamState::Ended, reason.clone());
-                        return Ok(Outcome::SourceEnded(reason));
-                    }
-                    RunEnd::Broken { reason, well_for } => {
-                        has_worked |= well_for.is_some();
-                        let element = encoder.row.element;
-                        if well_for.is_none() && capture.encoder == EncoderChoice::Auto && reason.contains(element) {
-                            failed_encoders.push(element);
-                            // When none is left, the last one is as good as any.
-                            if let Ok(next) = choose_encoder(&capture, &failed_encoders).await {
-                                encoder = Arc::new(next);
+                Ok(plan) => {
+                    match run_once(&capture, plan, !complaints.any(), &hanging, &stream, &mut control, &shutdown)
+                        .await?
+                    {
+                        RunEnd::Stopped => return Ok(Outcome::Stopped),
+                        RunEnd::SourceEnded(reason) => {
+                            stream.set_stopped(StreamState::Ended, reason.clone());
+                            return Ok(Outcome::SourceEnded(reason));
+                        }
+                        RunEnd::Broken { reason, well_for } => {
+                            has_worked |= well_for.is_some();
+                            let element = encoder.row.element;
+                            if well_for.is_none() && capture.encoder == EncoderChoice::Auto && reason.contains(element)
+                            {
+                                failed_encoders.push(element);
+                                // When none is left, the last one is as good as any.
+                                if let Ok(next) = choose_encoder(&capture, &failed_encoders).await {
+                                    encoder = Arc::new(next);
+                                }
                             }
+                            if well_for.is_some_and(|time| time > HEALTHY_AFTER) {
+                                backoff.reset();
+                                complaints.reset();
+                            }
+                            reason
                         }
-                        if well_for.is_some_and(|time| time > HEALTHY_AFTER) {
+                        RunEnd::CameraFound(cameras) => {
+                            tracing::info!(stream = stream.name(), "camera found: {cameras}");
                             backoff.reset();
+                            continue;
                         }
-                        reason
                     }
-                    RunEnd::CameraFound(cameras) => {
-                        tracing::info!(stream = stream.name(), "camera found: {cameras}");
-                        backoff.reset();
-                        continue;
-                    }
-                },
+                }
             },
         };
         let pause = backoff.next_delay();
-        tracing::warn!(stream = stream.name(), "{reason}; restarting in {:.1} s", pause.as_secs_f64());
+        match complaints.say(&reason, Instant::now()) {
+            Some(1) => tracing::warn!(stream = stream.name(), "{reason}; restarting in {:.2} s", pause.as_secs_f64()),
+            Some(times) => tracing::warn!(stream = stream.name(), "{reason}; tried {times} times, trying on"),
+            None => tracing::debug!(stream = stream.name(), "{reason}"),
+        }
         stream.set_stopped(StreamState::Restarting, reason);
         tokio::select! {
             () = shutdown.cancelled() => return Ok(Outcome::Stopped),
@@ -145,16 +156,19 @@ impl RunEnd {
     }
 }
 
-/// One life of a pipeline.
+/// One life of a pipeline. `is_news`: worth a line in the log.
 async fn run_once(
     capture: &CaptureConfig,
     plan: Plan,
+    is_news: bool,
     hanging: &Hanging,
     stream: &Arc<Stream>,
     control: &mut mpsc::Receiver<Control>,
     shutdown: &CancellationToken,
 ) -> Result<RunEnd, Fatal> {
-    tracing::info!(stream = stream.name(), "source: {}", plan.source_label);
+    if is_news {
+        tracing::info!(stream = stream.name(), "source: {}", plan.source_label);
+    }
     tracing::debug!(pipeline = plan.text());
     let is_fallback = plan.is_fallback;
     let substitute = is_fallback.then(|| "no camera is found, a test picture is shown".to_owned());
@@ -205,6 +219,7 @@ async fn watch(
     let mut interval = capture.fps.map_or(Duration::ZERO, |fps| fps.interval());
     let mut keyframes = KeyframeGate::default();
     let mut load = LoadReport::default();
+    let mut frozen = frozen_watch(capture);
     let mut tick = tokio::time::interval(CHECK_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -251,8 +266,13 @@ async fn watch(
                     awake_since = now;
                 }
                 looked = now;
+                if let Some(change) = frozen.check(counters.still) {
+                    say_frozen(stream, change);
+                }
                 let last_out = counters.last_out.map(|at| at.max(awake_since));
-                let stalled = watchdog::stalled(now, awake_since, counters.last_in, last_out, interval);
+                let (first_in, last_in) = (counters.first_in, counters.last_in);
+                let passed = Passed { started: awake_since, first_in, last_in, last_out };
+                let stalled = watchdog::stalled(now, &passed, interval);
                 // A file that is paced may have its next picture only later.
                 let waits = counters.next_due.is_some_and(|due| now < due + watchdog::stall_limit(interval));
                 match stalled {
@@ -267,6 +287,25 @@ async fn watch(
             }
         }
     }
+}
+
+/// Test pictures and files may be at rest, and so may what a user's pipeline shows; a camera's sensor never is.
+fn frozen_watch(capture: &CaptureConfig) -> FrozenWatch {
+    let limit = capture.frozen_after.filter(|_| !matches!(capture.source, SourceKind::Test | SourceKind::File));
+    FrozenWatch::new(limit, capture.source == SourceKind::Pipeline)
+}
+
+fn say_frozen(stream: &Stream, since: Option<Duration>) {
+    let reason = since.map(|since| {
+        format!("the picture has not changed at all for {:.0} s: the camera may have hung", since.as_secs_f64())
+    });
+    match &reason {
+        Some(reason) => {
+            tracing::warn!(stream = stream.name(), "{reason}; if it has, unplug it or switch it off and on")
+        }
+        None => tracing::info!(stream = stream.name(), "the picture changes again"),
+    }
+    stream.set_frozen(reason);
 }
 
 /// How long pictures have been coming out of this pipeline.
@@ -286,10 +325,14 @@ fn source_ended(capture: &CaptureConfig, well_for: Option<Duration>) -> RunEnd {
     }
 }
 
-/// Waits until there is a camera. Looks every two seconds; a look that fails to come back is not repeated.
+/// Waits until there is a camera. A look that fails to come back is not repeated.
 async fn a_camera(capture: &CaptureConfig) -> String {
+    let mut look = CameraLook::new(Instant::now(), pipeline::device_nodes());
     loop {
-        tokio::time::sleep(CAMERA_INTERVAL).await;
+        tokio::time::sleep(DEVICES_INTERVAL).await;
+        if !look.due(Instant::now(), pipeline::device_nodes()) {
+            continue;
+        }
         let capture = capture.clone();
         let found = tokio::task::spawn_blocking(move || pipeline::cameras_present(&capture)).await;
         match found {

@@ -1,9 +1,14 @@
-//! Decides when a pipeline has stalled and when a keyframe request goes to the encoder. Pure: takes `now`.
+//! Decides when a pipeline has stalled, when a camera is frozen, when cameras are looked for, when a keyframe request goes to
+//! the encoder, and which of many equal complaints are worth a line. Pure: takes `now`.
 
 use std::time::{Duration, Instant};
 
+use crate::pipeline::Still;
+
 /// A pipeline that gives its first picture later than this is taken for dead: cameras may take some seconds to start.
 const FIRST_FRAME: Duration = Duration::from_secs(10);
+/// Hardware encoders take up to a second to open.
+const FIRST_ENCODED: Duration = Duration::from_secs(5);
 const SHORTEST_STALL: Duration = Duration::from_secs(1);
 const STALL_INTERVALS: u32 = 10;
 
@@ -15,18 +20,32 @@ pub fn stall_limit(frame_interval: Duration) -> Duration {
     (frame_interval * STALL_INTERVALS).max(SHORTEST_STALL)
 }
 
-/// The reason to restart, if there is one. `last_out` is the last picture out of this pipeline, `last_in` the last raw
-/// picture that the source gave.
-pub fn stalled(
-    now: Instant,
-    started: Instant,
-    last_in: Option<Instant>,
-    last_out: Option<Instant>,
-    frame_interval: Duration,
-) -> Option<String> {
+/// What has passed through a pipeline, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Passed {
+    pub started: Instant,
+    /// The first and the last raw picture that the source gave.
+    pub first_in: Option<Instant>,
+    pub last_in: Option<Instant>,
+    /// The last picture that came out.
+    pub last_out: Option<Instant>,
+}
+
+/// The reason to restart, if there is one.
+pub fn stalled(now: Instant, passed: &Passed, frame_interval: Duration) -> Option<String> {
+    let Passed { started, first_in, last_in, last_out } = *passed;
     let Some(last_out) = last_out else {
-        let waited = now.saturating_duration_since(started);
-        return (waited > FIRST_FRAME).then(|| format!("no picture within {} s of starting", FIRST_FRAME.as_secs()));
+        let waits_longer = |since: Instant, limit| now.saturating_duration_since(since) > limit;
+        if first_in
+            .is_some_and(|first| waits_longer(first.max(started), FIRST_ENCODED.max(stall_limit(frame_interval))))
+        {
+            return Some(format!(
+                "the encoder gave nothing for {} s from its first picture on",
+                FIRST_ENCODED.as_secs()
+            ));
+        }
+        let nothing = || format!("no picture within {} s of starting", FIRST_FRAME.as_secs());
+        return (first_in.is_none() && waits_longer(started, FIRST_FRAME)).then(nothing);
     };
     let limit = stall_limit(frame_interval);
     if now.saturating_duration_since(last_out) <= limit {
@@ -75,11 +94,194 @@ impl KeyframeGate {
     }
 }
 
+/// Tells a camera that has hung and repeats its last picture. It is not restarted for that: a picture may really be at rest.
+#[derive(Debug)]
+pub struct FrozenWatch {
+    limit: Option<Duration>,
+    /// It counts only where the picture has changed before: whoever shows a still picture on purpose is not warned.
+    may_be_still: bool,
+    frozen: bool,
+}
+
+/// So many looks must have found the same: pictures may come seldom.
+const FROZEN_LOOKS: u32 = 4;
+
+impl FrozenWatch {
+    /// `limit`: for how long nothing may change; none: that is never said.
+    pub fn new(limit: Option<Duration>, may_be_still: bool) -> Self {
+        Self { limit, may_be_still, frozen: false }
+    }
+
+    /// For how long nothing has changed when it begins to be frozen, and `Some(None)` when it is not any more.
+    pub fn check(&mut self, still: Option<Still>) -> Option<Option<Duration>> {
+        let (still, limit) = (still?, self.limit?);
+        let lasted = still.until.saturating_duration_since(still.since);
+        let counts = still.has_changed || !self.may_be_still;
+        let frozen = counts && lasted >= limit && still.looks >= FROZEN_LOOKS;
+        (std::mem::replace(&mut self.frozen, frozen) != frozen).then(|| frozen.then_some(lasted))
+    }
+}
+
+/// When cameras are looked for while there is none: soon after the machine's devices have changed, else now and then, as a
+/// look opens each of them.
+#[derive(Debug)]
+pub struct CameraLook {
+    nodes: Vec<String>,
+    changed: Option<Instant>,
+    looked: Instant,
+}
+
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// A new device may be there before anybody may open it, and before it answers.
+const LOOK_SOON: Duration = Duration::from_millis(500);
+const SETTLED: Duration = Duration::from_secs(5);
+
+impl CameraLook {
+    /// With the devices that are there now.
+    pub fn new(now: Instant, nodes: Vec<String>) -> Self {
+        Self { nodes, changed: None, looked: now }
+    }
+
+    /// Whether to look now.
+    pub fn due(&mut self, now: Instant, nodes: Vec<String>) -> bool {
+        let changed = self.nodes != nodes;
+        if changed {
+            (self.nodes, self.changed) = (nodes, Some(now));
+        }
+        let unsettled = self.changed.is_some_and(|at| now.saturating_duration_since(at) < SETTLED);
+        let pause = if unsettled { LOOK_SOON } else { LOOK_EVERY };
+        let due = changed || now.saturating_duration_since(self.looked) >= pause;
+        if due {
+            self.looked = now;
+        }
+        due
+    }
+}
+
+/// What is complained of again and again is said once, and then every half minute.
+#[derive(Debug, Default)]
+pub struct Repeats {
+    said: Option<(String, Instant)>,
+    times: u32,
+}
+
+const SAY_AGAIN: Duration = Duration::from_secs(30);
+
+impl Repeats {
+    /// How often it has happened, if it is to be said now.
+    pub fn say(&mut self, complaint: &str, now: Instant) -> Option<u32> {
+        let same = self.said.as_ref().is_some_and(|(said, _)| said == complaint);
+        self.times = if same { self.times.saturating_add(1) } else { 1 };
+        if same && self.said.as_ref().is_some_and(|(_, at)| now.saturating_duration_since(*at) < SAY_AGAIN) {
+            return None;
+        }
+        self.said = Some((complaint.to_owned(), now));
+        Some(self.times)
+    }
+
+    /// All is well: the next complaint is said at once.
+    pub fn reset(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Whether there has been a complaint since all was well.
+    pub fn any(&self) -> bool {
+        self.said.is_some()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const FRAME: Duration = Duration::from_millis(33);
+
+    fn passed(started: Instant, last_in: Option<Instant>, last_out: Option<Instant>) -> Passed {
+        Passed { started, first_in: last_in.map(|_| started), last_in, last_out }
+    }
+
+    fn stalled(
+        now: Instant,
+        started: Instant,
+        last_in: Option<Instant>,
+        last_out: Option<Instant>,
+        interval: Duration,
+    ) -> Option<String> {
+        super::stalled(now, &passed(started, last_in, last_out), interval)
+    }
+
+    #[test]
+    fn an_encoder_that_never_gives_anything_is_told_from_a_camera_that_starts_slowly() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let taken_since =
+            |first_in| Passed { started: start, first_in: Some(first_in), last_in: Some(at(12)), last_out: None };
+        assert_eq!(super::stalled(at(12), &taken_since(at(8)), FRAME), None, "the camera took eight seconds");
+        let reason = super::stalled(at(14), &taken_since(at(8)), FRAME).expect("a stall");
+        assert!(reason.contains("encoder gave nothing for 5 s"), "{reason}");
+    }
+
+    fn still(since: Instant, until: Instant, has_changed: bool) -> Option<Still> {
+        let looks = 4 * (until - since).as_secs() as u32 + 1;
+        Some(Still { checksum: 7, since, until, looks, has_changed })
+    }
+
+    #[test]
+    fn a_picture_that_does_not_change_at_all_is_said_once_and_so_is_its_end() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut watch = FrozenWatch::new(Some(Duration::from_secs(5)), false);
+        assert_eq!(watch.check(None), None);
+        assert_eq!(watch.check(still(at(0), at(4), false)), None);
+        assert_eq!(watch.check(still(at(0), at(5), false)), Some(Some(Duration::from_secs(5))));
+        assert_eq!(watch.check(still(at(0), at(60), false)), None);
+        assert_eq!(watch.check(still(at(60), at(60), true)), Some(None));
+        assert_eq!(watch.check(still(at(60), at(61), true)), None);
+    }
+
+    #[test]
+    fn what_is_at_rest_on_purpose_is_not_frozen() {
+        let start = Instant::now();
+        let later = start + Duration::from_secs(60);
+        let mut user = FrozenWatch::new(Some(Duration::from_secs(5)), true);
+        assert_eq!(user.check(still(start, later, false)), None, "never anything else");
+        assert!(user.check(still(start, later, true)).is_some(), "it has moved before");
+        let mut off = FrozenWatch::new(None, false);
+        assert_eq!(off.check(still(start, later, true)), None);
+        let mut seldom = FrozenWatch::new(Some(Duration::from_secs(5)), false);
+        let two = still(start, later, true).map(|still| Still { looks: 2, ..still });
+        assert_eq!(seldom.check(two), None, "a picture a minute");
+    }
+
+    #[test]
+    fn cameras_are_looked_for_when_the_devices_change_and_every_two_seconds() {
+        let start = Instant::now();
+        let mut look = CameraLook::new(start, Vec::new());
+        let mut looks = |from: u64, to: u64, nodes: &[&str]| {
+            let due = |ms: &u64| {
+                let nodes = nodes.iter().map(|node| (*node).to_owned()).collect();
+                look.due(start + Duration::from_millis(*ms), nodes)
+            };
+            (from..to).step_by(250).filter(due).collect::<Vec<_>>()
+        };
+        assert_eq!(looks(250, 5_000, &[]), [2_000, 4_000]);
+        assert_eq!(looks(5_000, 6_500, &["video0"]), [5_000, 5_500, 6_000], "it may take a moment until it answers");
+        assert_eq!(looks(11_000, 16_000, &["video0"]), [11_000, 13_000, 15_000]);
+        assert_eq!(looks(16_000, 16_250, &[]), [16_000]);
+    }
+
+    #[test]
+    fn a_complaint_is_said_once_and_then_every_half_minute() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut repeats = Repeats::default();
+        let said: Vec<_> = (0..62).filter_map(|s| Some((s, repeats.say("no camera", at(s))?))).collect();
+        assert_eq!(said, [(0, 1), (30, 31), (60, 61)]);
+        assert_eq!(repeats.say("no password", at(62)), Some(1), "another one at once");
+        repeats.reset();
+        assert!(!repeats.any());
+        assert_eq!(repeats.say("no password", at(63)), Some(1));
+    }
 
     #[test]
     fn a_stall_is_noticed_after_a_second_or_ten_intervals() {

@@ -38,6 +38,7 @@ export function figures(before, after, size, stream, shownMs) {
   const ms = value => known(value) ? `${value.toFixed(1)} ms` : undefined
 
   const rows = [
+    ["Camera", stream?.frozen ? stream.reason : undefined],
     ["Resolution", size[0] ? `${size[0]} × ${size[1]}` : undefined],
     ["Frame rate", known(rate("decoded")) ? `${rate("decoded").toFixed(1)} fps` : undefined],
     ["Bit rate", known(rate("bytes")) ? `${(8 * rate("bytes") / 1e6).toFixed(2)} Mbit/s` : undefined],

@@ -94,6 +94,25 @@ impl Process {
         Footprint { threads: count("task"), files: count("fd"), resident_kb: kilobytes.expect("VmRSS in kB") }
     }
 
+    /// The UDP ports that it has open now, by `/proc/net/udp`, each once.
+    pub fn udp_ports(&self) -> Vec<u16> {
+        let folder = PathBuf::from(format!("/proc/{}/fd", self.child.id()));
+        let links = std::fs::read_dir(folder).expect("a process that runs").flatten();
+        let links = links.filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        let ours: Vec<_> = links.map(|link| link.to_string_lossy().into_owned()).collect();
+        let table = std::fs::read_to_string("/proc/net/udp").expect("the sockets of this machine");
+        // sl, local address, remote address, state, queues, timer, retransmits, user, timeout, inode
+        let port = |line: &str| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            let is_ours = ours.contains(&format!("socket:[{}]", fields.get(9)?));
+            is_ours.then(|| u16::from_str_radix(fields[1].split_once(':')?.1, 16).ok()).flatten()
+        };
+        let mut ports: Vec<_> = table.lines().filter_map(port).collect();
+        ports.sort_unstable();
+        ports.dedup();
+        ports
+    }
+
     pub fn signal(&self, signal: libc::c_int) {
         assert!(self.ended.is_none(), "{} has ended already", self.name);
         // SAFETY: a system call without pointers. The child is not reaped yet, so the id is still its own.

@@ -37,9 +37,10 @@ impl Server {
 
     /// As [`Self::start`]; it logs which elements it makes, for [`Self::encoders`].
     pub fn start_traced(args: &[&str]) -> Self {
-        let mut command = command(args);
-        command.env("GST_DEBUG", "GST_ELEMENT_FACTORY:4").env("GST_DEBUG_NO_COLOR", "1").env_remove("GST_DEBUG_FILE");
-        Self::spawn(Process::spawn("rov-server", &mut command))
+        Self::start_with_env(
+            &[("GST_DEBUG", "GST_ELEMENT_FACTORY:4"), ("GST_DEBUG_NO_COLOR", "1"), ("GST_DEBUG_FILE", "")],
+            args,
+        )
     }
 
     /// How many encoders GStreamer has made for it so far, of whatever kind. Only of one that is traced.
@@ -49,6 +50,11 @@ impl Server {
         let made = log.lines().filter_map(|line| line.split_once("creating element \"")?.1.split('"').next());
         let factories = made.filter_map(gst::ElementFactory::find);
         factories.filter(|factory| factory.has_type(gst::ElementFactoryType::ENCODER)).count()
+    }
+
+    /// As [`Self::start`], with these variables in the environment.
+    pub fn start_with_env(env: &[(&str, &str)], args: &[&str]) -> Self {
+        Self::spawn(Process::spawn("rov-server", command(args).envs(env.iter().copied())))
     }
 
     fn spawn(mut process: Process) -> Self {

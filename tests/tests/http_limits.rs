@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use rov_tests::http;
 use rov_tests::programs::Server;
 use rov_tests::wait::{self, until_true};
+use rov_tests::watcher::Watcher;
+use tokio::runtime::Runtime;
 
 /// The server's limits are 10 s; a busy machine may take longer.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -78,6 +80,9 @@ fn a_thousand_connections_that_ask_nothing_lock_nobody_out() {
     allow_open_files(4096);
     let server = Server::start(&[]);
     server.wait_until_running();
+    let runtime = Runtime::new().expect("a runtime");
+    let watcher = Watcher::start(&runtime, &["--url", &server.url("/whep")]);
+    watcher.wait_for_shots(30);
     let before = server.process.footprint();
     let mut half_open: Vec<TcpStream> = (0..1000).map(|_| connect(server.address)).collect();
     for stream in half_open.iter_mut().skip(1).step_by(2) {
@@ -90,9 +95,15 @@ fn a_thousand_connections_that_ask_nothing_lock_nobody_out() {
     assert!(asked.elapsed() < wait::SOON / 2, "{:?}", asked.elapsed());
     let now = server.process.footprint();
     assert!(now.files <= before.files + 256 + 8, "{before:?} {now:?}");
+    // A header of 32 KiB at the most for each place, and what a connection takes beside it.
+    assert!(now.resident_kb <= before.resident_kb + 16 * 1024, "{before:?} {now:?}");
+    watcher.wait_for_shots(watcher.shown() + 30);
     // They are gone without a word of theirs.
     until_true("their places are free", LIMIT, || server.process.footprint().files <= before.files + 4);
     drop(half_open);
+    let report = watcher.report();
+    assert_eq!(report.sessions, 1, "the viewer has not noticed: {report:?}");
+    watcher.stop(&runtime);
 }
 
 #[test]

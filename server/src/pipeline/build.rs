@@ -15,7 +15,7 @@ use super::graph::{self, GraphError, GraphEvent, Output, STOP, Shared};
 use super::message;
 use super::plan::{self, Plan, Tail};
 use super::source::Pacing;
-use super::{rtsp, thin, wiring};
+use super::{rtsp, still, thin, wiring};
 
 /// Fills `pipeline`; returns the head, which a looping file replaces.
 pub fn build(plan: &Plan, pipeline: &gst::Pipeline, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
@@ -140,6 +140,7 @@ fn add_tail(
             thin::install(&queue, fps);
         }
         wiring::count(&queue, &shared.frames_in);
+        still::watch(&queue, &shared.still);
         wiring::count(&pad(encoder::NAME)?, &shared.frames_to_encoder);
         wiring::fit_encoder(&element, row, plan, &shared.settings);
         Some((element, row))

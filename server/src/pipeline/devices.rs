@@ -30,16 +30,20 @@ pub fn cameras() -> (Vec<Camera>, Vec<CsiCamera>) {
     (cameras.into_iter().enumerate().map(numbered).collect(), csi)
 }
 
-/// Whether there can be a camera at all: on Linux each has a node in `/dev`. So cheap that it can be asked all the time.
+/// Whether there can be a camera at all.
 pub fn may_exist() -> bool {
-    if std::env::consts::OS != "linux" {
-        return true;
-    }
+    std::env::consts::OS != "linux" || !nodes().is_empty()
+}
+
+/// The nodes in `/dev` that cameras have on Linux, sorted: when they change, a camera has come or gone. So cheap that it can be
+/// asked all the time. Empty on other systems.
+pub fn nodes() -> Vec<String> {
     // libcamera's cameras show as media devices, all others as video devices.
-    let is_video = |name: &std::ffi::OsStr| {
-        name.to_str().is_some_and(|name| name.starts_with("video") || name.starts_with("media"))
-    };
-    std::fs::read_dir("/dev").is_ok_and(|nodes| nodes.flatten().any(|node| is_video(&node.file_name())))
+    let is_camera = |name: &String| name.starts_with("video") || name.starts_with("media");
+    let names = std::fs::read_dir("/dev").into_iter().flatten().flatten();
+    let mut nodes: Vec<_> = names.filter_map(|node| node.file_name().into_string().ok()).filter(is_camera).collect();
+    nodes.sort();
+    nodes
 }
 
 /// A camera at a path that the device monitor does not list, as without udev.

@@ -17,12 +17,14 @@ use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 use rov_common::access_unit::AccessUnit;
 use rov_common::codec::{self, Codec};
+use rov_common::sync::lock;
 use rov_common::units::{Bitrate, Fps, Resolution};
 
 use super::encoder::{EncoderRow, Keyframe, Settings};
 use super::message;
 use super::plan::Plan;
 use super::playable;
+use super::still::Still;
 use super::wiring::{self, Counter, Moment};
 use crate::config::SourceKind;
 
@@ -66,12 +68,15 @@ pub struct GraphCounters {
     pub frames_to_encoder: u64,
     /// Access units.
     pub frames_out: u64,
+    pub first_in: Option<Instant>,
     pub last_in: Option<Instant>,
     pub first_out: Option<Instant>,
     pub last_out: Option<Instant>,
     /// When a source that is paced (a file) releases its next picture, or released its last one: between two pictures of a
     /// file there may be seconds. None: not paced, or nothing has come yet.
     pub next_due: Option<Instant>,
+    /// Whether raw pictures differ. None: not looked at, or nothing has come yet.
+    pub still: Option<Still>,
 }
 
 impl GraphCounters {
@@ -90,6 +95,7 @@ pub(super) struct Shared {
     pub frames_to_encoder: Arc<Counter>,
     pub frames_out: Arc<Counter>,
     pub next_due: Arc<Moment>,
+    pub still: Arc<Mutex<Option<Still>>>,
     pub settings: Arc<Mutex<Settings>>,
     pub codec: Codec,
     pub source: SourceKind,
@@ -185,6 +191,7 @@ impl Graph {
             frames_to_encoder: counter(),
             frames_out: counter(),
             next_due: Arc::new(Moment::new(epoch)),
+            still: Arc::default(),
             settings: Arc::new(Mutex::new(plan.settings)),
             codec: plan.codec,
             source: plan.source,
@@ -273,10 +280,12 @@ impl Graph {
             frames_to_encoder: if encodes { to_encoder.count() } else { frames_in.count() },
             frames_in: frames_in.count(),
             frames_out: shared.frames_out.count(),
+            first_in: frames_in.first(),
             last_in: frames_in.last(),
             first_out: shared.frames_out.first(),
             last_out: shared.frames_out.last(),
             next_due: shared.next_due.get(),
+            still: *lock(&shared.still),
         }
     }
 

@@ -19,16 +19,19 @@ pub mod probe;
 mod rtsp;
 mod scan;
 pub mod source;
+mod still;
 pub(crate) mod thin;
 pub(crate) mod wiring;
 
 use gstreamer as gst;
 
 use crate::config::{CaptureConfig, SourceKind};
+pub use devices::nodes as device_nodes;
 pub use graph::{Graph, GraphCounters, GraphError, GraphEvent, Hanging};
 pub use plan::Plan;
 pub use probe::{Chosen, NoEncoder, Tried, choose_encoder};
 use source::Machine;
+pub use still::Still;
 pub use wiring::running_time;
 
 /// Why there is no plan.
@@ -43,7 +46,7 @@ pub enum PrepareError {
     Retry(String),
 }
 
-/// Looks at the machine and makes the plan for it. Blocks: up to three seconds for a file.
+/// Looks at the machine and makes the plan for it. Blocks: up to three seconds for a file, a second for an IP camera.
 pub fn prepare(config: &CaptureConfig, encoder: &Chosen) -> Result<Plan, PrepareError> {
     prepare_from(config, encoder, 0)
 }
@@ -51,6 +54,9 @@ pub fn prepare(config: &CaptureConfig, encoder: &Chosen) -> Result<Plan, Prepare
 /// `prepare` with the file descriptor that `--source stdin` reads.
 pub fn prepare_from(config: &CaptureConfig, encoder: &Chosen, stdin_fd: i32) -> Result<Plan, PrepareError> {
     gst::init().map_err(|error| PrepareError::Fatal(format!("GStreamer does not start: {error}")))?;
+    if let Some(url) = &config.url {
+        rtsp::look(url).map_err(PrepareError::Retry)?;
+    }
     let (cameras, csi) = cameras(config);
     let container = match &config.file {
         Some(file) => scan::container(file).map_err(|error| PrepareError::Fatal(format!("--file {error}")))?,
@@ -110,7 +116,9 @@ pub fn cameras_present(config: &CaptureConfig) -> Vec<String> {
 /// The webcams and CSI cameras, for a source that is one.
 fn cameras(config: &CaptureConfig) -> (Vec<source::Camera>, Vec<source::CsiCamera>) {
     match config.source {
-        SourceKind::Auto | SourceKind::Webcam | SourceKind::Csi => devices::cameras_with(config.device.as_deref()),
+        SourceKind::Auto | SourceKind::Webcam | SourceKind::Csi if devices::may_exist() => {
+            devices::cameras_with(config.device.as_deref())
+        }
         _ => Default::default(),
     }
 }

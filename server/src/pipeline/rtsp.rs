@@ -1,8 +1,9 @@
 //! IP cameras by RTSP: what the pipeline's text does not hold. Where the camera is, and the password, which must not be logged;
 //! which of the camera's streams are taken; when its pictures are too old; what its errors mean.
 
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -15,6 +16,35 @@ use crate::config::CameraUrl;
 
 /// Name of the `rtspsrc`.
 pub const ELEMENT: &str = "rov_rtsp";
+
+/// RFC 7826 section 4.2.
+const DEFAULT_PORT: u16 = 554;
+/// A camera on a LAN answers in milliseconds.
+const LOOK_LIMIT: Duration = Duration::from_secs(1);
+
+/// Whether the camera is there: its port takes a connection. So cheap that it can be asked all the time, where `rtspsrc`
+/// would wait for five seconds each time, and miss a camera that comes meanwhile. The error says what to check.
+pub fn look(url: &CameraUrl) -> Result<(), String> {
+    let failed = |to: &dyn std::fmt::Display, error: &std::io::Error| {
+        format!("camera {url}: cannot connect to {to} ({error}); is it switched on, and is the cable plugged in?")
+    };
+    let addresses = url
+        .0
+        .socket_addrs(|| Some(DEFAULT_PORT))
+        .map_err(|error| failed(&url.0.host_str().unwrap_or_default(), &error))?;
+    let connect = |address: &SocketAddr| {
+        TcpStream::connect_timeout(address, LOOK_LIMIT).map(drop).map_err(|error| failed(address, &error))
+    };
+    // A name may have several addresses: one that answers is enough.
+    let mut result = Err(format!("camera {url}: its name has no address"));
+    for address in &addresses {
+        result = connect(address);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
 
 /// Tells the source where the camera is, and that the first video of `codec` is wanted and nothing else: no sound, no metadata.
 pub fn install(head: &gst::Bin, url: &CameraUrl, codec: Codec, shared: &Arc<Shared>) {
@@ -112,4 +142,25 @@ pub fn hint(error: &gst::message::Error, shared: &Shared) -> Option<String> {
     }
     let left_out = lock(&shared.left_out);
     (!left_out.is_empty()).then(|| format!("the camera offers {}", left_out.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use url::Url;
+
+    use super::*;
+
+    #[test]
+    fn a_camera_is_there_when_its_port_takes_a_connection_and_no_password_is_said_when_not() {
+        let camera = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = camera.local_addr().unwrap().port();
+        let url = CameraUrl(Url::parse(&format!("rtsp://pilot:deep@127.0.0.1:{port}/cam")).unwrap());
+        assert_eq!(look(&url), Ok(()));
+        drop(camera);
+        let reason = look(&url).unwrap_err();
+        assert!(reason.contains(&format!("cannot connect to 127.0.0.1:{port}")), "{reason}");
+        assert!(!reason.contains("deep") && !reason.contains("pilot"), "{reason}");
+    }
 }

@@ -25,6 +25,7 @@ use rov_common::sync::lock;
 use self::links::Links;
 use self::sender::Sender;
 use crate::config::RtpConfig;
+use crate::progress::Beat;
 use crate::stream::{OutputQueue, Stream};
 
 /// Dropping it ends the thread.
@@ -43,6 +44,7 @@ struct Shared {
     packets: AtomicU64,
     bytes: AtomicU64,
     errors: AtomicU64,
+    beat: Arc<Beat>,
 }
 
 impl Shared {
@@ -102,6 +104,11 @@ impl RtpOutput {
             skipped: self.frames.skipped(),
             errors: self.shared.errors.load(Ordering::Relaxed),
         }
+    }
+
+    /// Whether its thread makes progress.
+    pub fn beat(&self) -> &Arc<Beat> {
+        &self.shared.beat
     }
 
     /// True when its thread has ended although nobody asked it to.

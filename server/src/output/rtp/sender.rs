@@ -73,6 +73,7 @@ impl Sender {
     /// Until it is stopped.
     pub fn run(mut self) {
         while !self.shared.is_stopped() {
+            self.shared.beat.beat();
             let now = Instant::now();
             let next = match self.anchor {
                 Some(_) => self.report_at.min(self.links.due()),

@@ -32,6 +32,7 @@ use self::feed::Feeder;
 use self::mjpeg::Mjpeg;
 use crate::config::{MJPEG_PATH, RtspConfig};
 use crate::output::jpeg::JpegOutput;
+use crate::progress::Beat;
 use crate::stream::Stream;
 
 /// Sessions are looked after so often: the dead ones, those that are too slow, keyframes that are due.
@@ -51,6 +52,7 @@ pub struct RtspOutput {
     /// Disconnected when the thread has ended.
     ended: Mutex<Receiver<()>>,
     stopping: AtomicBool,
+    beat: Arc<Beat>,
 }
 
 impl RtspOutput {
@@ -102,7 +104,10 @@ impl RtspOutput {
         let port = u16::try_from(server.bound_port()).context("RTSP: no port")?;
 
         let clients = Clients::new(&server, &feeder, &mjpeg, max_clients.into());
+        let beat = Arc::<Beat>::default();
+        let alive = Arc::clone(&beat);
         let care = glib::timeout_source_new(CARE_INTERVAL, Some("rtsp-care"), glib::Priority::DEFAULT, move || {
+            alive.beat();
             sessions.cleanup();
             clients.care();
             glib::ControlFlow::Continue
@@ -134,6 +139,7 @@ impl RtspOutput {
             thread,
             ended: Mutex::new(ended),
             stopping: AtomicBool::new(false),
+            beat,
         })
     }
 
@@ -142,15 +148,25 @@ impl RtspOutput {
         &self.info
     }
 
+    /// Sessions that play now.
+    pub fn playing(&self) -> u64 {
+        (self.feeder.playing() + self.mjpeg.playing()) as u64
+    }
+
     pub fn stats(&self) -> RtspStats {
         let addresses = addresses(self.host);
         let url = |address: &IpAddr, path: &str| format!("rtsp://{address}:{}{path}", self.info.port);
         RtspStats {
             urls: addresses.iter().flat_map(|address| self.paths.iter().map(move |path| url(address, path))).collect(),
             mjpeg_urls: addresses.iter().map(|address| url(address, MJPEG_PATH)).collect(),
-            clients: (self.feeder.playing() + self.mjpeg.playing()) as u64,
+            clients: self.playing(),
             skipped: self.feeder.skipped(),
         }
+    }
+
+    /// Whether its thread makes progress.
+    pub fn beat(&self) -> &Arc<Beat> {
+        &self.beat
     }
 
     /// True when its thread has ended although nobody asked it to.

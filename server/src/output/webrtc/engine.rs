@@ -87,6 +87,11 @@ impl Engine {
         }
     }
 
+    /// How many viewers are connected.
+    pub fn connected(&self) -> usize {
+        self.viewers.values().filter(|viewer| viewer.session.is_connected()).count()
+    }
+
     /// Answers an offer; `id` names the new viewer from now on.
     pub fn accept(
         &mut self,
@@ -150,7 +155,8 @@ impl Engine {
     ) -> bool {
         let Some(id) = self.viewer_of(peer, data) else { return false };
         let Some(viewer) = self.viewers.get_mut(&id) else { return false };
-        heard(&mut self.by_address, &mut viewer.heard, &id, peer);
+        let Viewer { session, heard: addresses, .. } = viewer;
+        heard(&mut self.by_address, addresses, &id, peer, || session.peer());
         viewer.session.handle_datagram(now, local, peer, data);
         self.serve(now, &id, net)
     }
@@ -264,8 +270,14 @@ impl Engine {
 
 type Owners = HashMap<SocketAddr, String>;
 
-/// A datagram of viewer `id` came from `peer`: more of them do.
-fn heard(owners: &mut Owners, heard: &mut VecDeque<SocketAddr>, id: &str, peer: SocketAddr) {
+/// A datagram of viewer `id` came from `peer`, or one that claims so: more of them do.
+fn heard(
+    owners: &mut Owners,
+    heard: &mut VecDeque<SocketAddr>,
+    id: &str,
+    peer: SocketAddr,
+    chosen: impl FnOnce() -> Option<SocketAddr>,
+) {
     if heard.back() == Some(&peer) && owners.get(&peer).is_some_and(|owner| owner == id) {
         return;
     }
@@ -273,6 +285,10 @@ fn heard(owners: &mut Owners, heard: &mut VecDeque<SocketAddr>, id: &str, peer: 
     heard.push_back(peer);
     owners.insert(peer, id.to_owned());
     if heard.len() > MAX_HEARD {
+        // The address on the path that ICE chose is surely the viewer's: forged ones do not push it out.
+        if heard.front().copied() == chosen() {
+            heard.rotate_left(1);
+        }
         forget_oldest(owners, heard, id);
     }
 }

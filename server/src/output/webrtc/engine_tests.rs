@@ -405,6 +405,33 @@ fn junk_and_forged_datagrams_change_nothing() {
     assert_eq!(world.viewers[0].packets.len(), 3, "the viewer still receives");
 }
 
+/// Whoever sees the network knows the user names, and can send from as many addresses as it likes.
+#[test]
+fn forged_datagrams_of_many_addresses_do_not_push_out_the_viewers_own() {
+    let mut world = World::new();
+    world.join("10.0.0.2:6000");
+    world.run_until_connected();
+    world.send(true, 3);
+    let ufrag = world.engine.by_ufrag.keys().next().expect("a viewer").clone();
+    let user = ufrag.as_bytes();
+    let padded = user.len().next_multiple_of(4);
+    let mut stun = vec![0, 1, 0, 4 + padded as u8, 0x21, 0x12, 0xA4, 0x42];
+    stun.extend([7; 12]);
+    stun.extend([0, 6, 0, user.len() as u8]);
+    stun.extend(user);
+    stun.resize(24 + padded, 0);
+    let local = SERVER.parse().expect("an address");
+    for stranger in 0..100 {
+        let from = SocketAddr::from(([10, 9, 9, stranger], 1));
+        world.engine.handle_datagram(world.now, local, from, &stun, &mut world.wire);
+    }
+    assert!(world.engine.tables().2 <= 1 + MAX_HEARD + MAX_SENT, "{:?}", world.engine.tables());
+    let (now, before) = (world.now, world.keyframes_wanted);
+    world.viewers[0].ask_for_a_keyframe(now);
+    world.run(Duration::from_millis(5));
+    assert_eq!(world.keyframes_wanted, before + 1, "it is still heard");
+}
+
 #[test]
 fn a_viewer_with_many_candidates_that_lead_nowhere_connects() {
     let mut world = World::new();

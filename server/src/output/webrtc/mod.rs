@@ -2,12 +2,14 @@
 
 mod engine;
 mod feedback;
+mod liveness;
 mod offer;
 mod session;
 mod socket;
 mod thread;
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -23,6 +25,7 @@ pub use engine::{AcceptError, CandidateError};
 pub use offer::OfferError;
 pub use socket::MediaSocket;
 
+use crate::progress::Beat;
 use crate::stream::Stream;
 
 /// Requests of the HTTP API that wait for the media thread; one more is refused with [`Busy`].
@@ -69,6 +72,8 @@ pub struct WebRtcOutput {
     waker: Arc<mio::Waker>,
     thread: Mutex<Option<JoinHandle<()>>>,
     local: SocketAddr,
+    beat: Arc<Beat>,
+    viewers: Arc<AtomicUsize>,
 }
 
 impl WebRtcOutput {
@@ -85,16 +90,27 @@ impl WebRtcOutput {
         let (commands, requests) = sync_channel(COMMAND_CAPACITY);
         let (mut media, waker) = thread::MediaThread::new(stream, socket, max_viewers, interfaces, stun, requests)
             .context("cannot prepare the media thread")?;
+        let (beat, viewers) = (Arc::clone(&media.beat), Arc::clone(&media.viewers));
         let thread = std::thread::Builder::new()
             .name("webrtc-media".to_owned())
             .spawn(move || media.run())
             .context("cannot start the media thread")?;
-        Ok(Self { commands, waker, thread: Mutex::new(Some(thread)), local })
+        Ok(Self { commands, waker, thread: Mutex::new(Some(thread)), local, beat, viewers })
     }
 
     /// The address and port of the UDP socket that all viewers share.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
+    }
+
+    /// Whether the media thread makes progress.
+    pub fn beat(&self) -> &Arc<Beat> {
+        &self.beat
+    }
+
+    /// How many viewers are connected; without asking the media thread.
+    pub fn viewers(&self) -> usize {
+        self.viewers.load(Ordering::Relaxed)
     }
 
     /// Answers a viewer's SDP offer that arrived by HTTP at the local address `arrived_at`.

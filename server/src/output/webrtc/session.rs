@@ -32,6 +32,7 @@ use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 use rtc::statistics::StatsSelector;
 
 use super::feedback::Feedback;
+use super::liveness::Liveness;
 use super::offer::{self, Offer, VideoCodec};
 use crate::packetize::RtpFrame;
 
@@ -51,9 +52,6 @@ const WRITE_RUN: usize = 16;
 
 /// A viewer that has not connected by then will not.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
-/// A viewer that is sent pictures and sent no RTCP for so long is gone (receivers report about every 5 s, RFC 3550 section
-/// 6.2). While no pictures are sent, because the camera is lost, ICE alone says whether it is there.
-const RTCP_TIMEOUT: Duration = Duration::from_secs(10);
 
 const ICE_DISCONNECTED: Duration = Duration::from_secs(4);
 const ICE_FAILED: Duration = Duration::from_secs(6);
@@ -85,8 +83,7 @@ pub struct Session {
     sequence: u16,
     timestamp_offset: u32,
     created: Instant,
-    /// Since when packets were sent without any RTCP in return.
-    unanswered_since: Option<Instant>,
+    liveness: Liveness,
     /// Frames are left out until the next keyframe: at the start, and after one was lost to a full socket.
     needs_keyframe: bool,
     packets: u64,
@@ -154,7 +151,7 @@ impl Session {
             sequence: rand::random(),
             timestamp_offset: rand::random(),
             created: now,
-            unanswered_since: None,
+            liveness: Liveness::default(),
             needs_keyframe: true,
             packets: 0,
             bytes: 0,
@@ -195,13 +192,14 @@ impl Session {
             State::Connecting if now.saturating_duration_since(self.created) > CONNECT_TIMEOUT => {
                 Some("not connected within 15 s")
             }
-            State::Connected { .. }
-                if self.unanswered_since.is_some_and(|at| now.saturating_duration_since(at) > RTCP_TIMEOUT) =>
-            {
-                Some("no RTCP for 10 s")
-            }
+            State::Connected { .. } if self.liveness.is_gone(now) => Some("no RTCP for 10 s"),
             _ => None,
         };
+        match self.liveness.change(now) {
+            Some(Some(trouble)) => tracing::warn!(viewer = self.id, "a viewer has stalled: {trouble}"),
+            Some(None) => tracing::info!(viewer = self.id, "the viewer reports again that pictures arrive"),
+            None => {}
+        }
         if let Some(reason) = end {
             self.end(End::Timeout(reason));
         }
@@ -236,8 +234,8 @@ impl Session {
         // Nothing else is expected, but what the core wants to hand over shall not pile up.
         while self.pc.poll_read().is_some() {}
         for packet in self.feedback.take() {
-            self.unanswered_since = None;
-            keyframe_wanted |= self.handle_rtcp(packet.as_ref());
+            self.liveness.heard();
+            keyframe_wanted |= self.handle_rtcp(now, packet.as_ref());
         }
         keyframe_wanted
     }
@@ -249,7 +247,7 @@ impl Session {
     }
 
     /// Counts what a report says; true when it asks for a keyframe.
-    fn handle_rtcp(&mut self, packet: &dyn rtcp::Packet) -> bool {
+    fn handle_rtcp(&mut self, now: Instant, packet: &dyn rtcp::Packet) -> bool {
         let packet = packet.as_any();
         if packet.is::<rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication>()
             || packet.is::<rtcp::payload_feedbacks::full_intra_request::FullIntraRequest>()
@@ -260,10 +258,13 @@ impl Session {
         if let Some(nack) = packet.downcast_ref::<rtcp::transport_feedbacks::transport_layer_nack::TransportLayerNack>()
         {
             self.nacks += nack.nacks.iter().map(|pair| pair.packet_list().len() as u64).sum::<u64>();
-        } else if let Some(report) = packet.downcast_ref::<rtcp::receiver_report::ReceiverReport>()
-            && let Some(block) = report.reports.iter().find(|r| r.ssrc == self.ssrc)
-        {
-            self.loss = Some(f64::from(block.fraction_lost) / 256.0);
+        } else if let Some(report) = packet.downcast_ref::<rtcp::receiver_report::ReceiverReport>() {
+            let block = report.reports.iter().find(|r| r.ssrc == self.ssrc);
+            // One about the retransmissions alone says nothing of the pictures.
+            if block.is_some() || report.reports.is_empty() {
+                self.liveness.reported(now, block.map(|block| block.last_sequence_number));
+            }
+            self.loss = block.map(|block| f64::from(block.fraction_lost) / 256.0).or(self.loss);
         }
         false
     }
@@ -284,7 +285,7 @@ impl Session {
             return false;
         }
         self.needs_keyframe = false;
-        self.unanswered_since.get_or_insert(now);
+        self.liveness.sent(now);
         let last = frame.payloads.len().saturating_sub(1);
         for (i, payload) in frame.payloads.iter().enumerate() {
             self.write(now, frame, payload, i == last);
@@ -386,6 +387,7 @@ impl Session {
             plis: self.plis,
             rtt_ms: (rtt_s > 0.0).then_some(rtt_s * 1000.0),
             loss: self.loss,
+            stalled: self.liveness.trouble(now).map(str::to_owned),
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use tokio::sync::watch;
 use super::engine::{Engine, Transmit};
 use super::socket::MediaSocket;
 use super::{Accepted, Command};
+use crate::progress::Beat;
 use crate::stream::{OutputQueue, Stream};
 
 const SOCKET: Token = Token(0);
@@ -38,6 +40,9 @@ pub(super) struct MediaThread {
     engine: Engine,
     interfaces: Vec<String>,
     stun: Option<Stun>,
+    pub(super) beat: Arc<Beat>,
+    /// Connected now.
+    pub(super) viewers: Arc<AtomicUsize>,
 }
 
 impl MediaThread {
@@ -67,6 +72,8 @@ impl MediaThread {
             engine: Engine::new(stream.codec(), max_viewers.into()),
             interfaces,
             stun: stun.map(Stun::new),
+            beat: Arc::default(),
+            viewers: Arc::default(),
         };
         Ok((this, waker))
     }
@@ -77,6 +84,8 @@ impl MediaThread {
         let mut readable = false;
         let mut more_requests = false;
         loop {
+            self.beat.beat();
+            self.viewers.store(self.engine.connected(), Ordering::Relaxed);
             let wait = if readable || more_requests { Duration::ZERO } else { self.wait() };
             match self.poll.poll(&mut events, Some(wait)) {
                 Ok(()) => {}
