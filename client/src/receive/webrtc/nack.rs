@@ -1,0 +1,487 @@
+//! Asking again for packets that were lost (RFC 4585 section 6.2.1), in the place of the crate's generator, which asks at a fixed
+//! interval: on a LAN a request may follow the loss within milliseconds, but packets that merely overtook each other are not
+//! lost, and over a longer path an answer takes its time. So both waits are learnt: how far packets are reordered, and how
+//! long an answer takes. The decisions are pure and take `now`.
+//!
+//! What cannot come in time is not asked for: a pause longer than the jitter buffer waits, or a gap of more than
+//! [`MAX_MISSING`] packets, is an outage, after which the decoder asks for a keyframe.
+
+use std::collections::{HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use rtc::interceptor::{AttributedPacket, Interceptor, Packet, StreamInfo, TaggedPacket};
+use rtc::rtcp::transport_feedbacks::transport_layer_nack::{TransportLayerNack, nack_pairs_from_sequence_numbers};
+use rtc::sansio::Protocol;
+use rtc::shared::TransportContext;
+use rtc::shared::error::Error;
+
+/// More packets missing at once are not asked for. A large keyframe of 50 Mbit/s video has fewer.
+const MAX_MISSING: usize = 512;
+/// Between two requests for the same packet, at least.
+const INTERVAL_MIN: Duration = Duration::from_millis(5);
+/// Until the first answer shows what the path takes.
+const INTERVAL_START: Duration = Duration::from_millis(20);
+/// A packet that is missing for less may have been overtaken; within these bounds as learnt.
+const REORDER_MIN: Duration = Duration::from_millis(2);
+const REORDER_START: Duration = Duration::from_millis(5);
+const REORDER_MAX: Duration = Duration::from_millis(20);
+/// A picture whose last packet is missing is found out by the next one, a frame interval later. Its packets are sent at once;
+/// so when they pause for so long before the last, the next is asked for. Where they come further apart, four such times.
+const TAIL_MIN: Duration = Duration::from_millis(8);
+
+/// Packets that were asked for and came, remembered for the case that they come again.
+const MAX_FILLED: usize = 64;
+
+/// A packet that did not come.
+#[derive(Clone, Copy, Debug)]
+struct Missing {
+    sequence: u16,
+    since: Instant,
+    requests: Option<Requests>,
+    /// Nothing behind it came yet: it may not even be sent.
+    is_guess: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Requests {
+    first: Instant,
+    last: Instant,
+    count: u32,
+}
+
+/// One that was asked for, and came at `at`.
+#[derive(Clone, Copy, Debug)]
+struct Filled {
+    sequence: u16,
+    since: Instant,
+    requests: Requests,
+    at: Instant,
+}
+
+/// The gaps of one stream.
+#[derive(Debug)]
+pub struct Gaps {
+    /// The longest wait for a packet.
+    patience: Duration,
+    newest: Option<Newest>,
+    /// By age, the oldest first.
+    missing: VecDeque<Missing>,
+    filled: VecDeque<Filled>,
+    /// How long a packet that was overtaken may take.
+    reorder: Duration,
+    /// Of answers: the smoothed time and its deviation (RFC 6298 section 2).
+    answer: Option<(Duration, Duration)>,
+    /// The time between packets of one picture.
+    spacing: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Newest {
+    sequence: u16,
+    at: Instant,
+    /// The last packet of its picture.
+    marker: bool,
+    timestamp: u32,
+    /// The one behind it was already asked for on a guess.
+    guessed: bool,
+}
+
+impl Gaps {
+    /// `patience`: how long the jitter buffer waits.
+    pub fn new(patience: Duration) -> Self {
+        Self {
+            patience,
+            newest: None,
+            missing: VecDeque::new(),
+            filled: VecDeque::new(),
+            reorder: REORDER_START.min(patience),
+            answer: None,
+            spacing: Duration::ZERO,
+        }
+    }
+
+    /// A packet came, for the first time or again.
+    pub fn arrived(&mut self, sequence: u16, timestamp: u32, marker: bool, now: Instant) {
+        let newest = Newest { sequence, at: now, marker, timestamp, guessed: false };
+        let Some(before) = self.newest else {
+            self.newest = Some(newest);
+            return;
+        };
+        let ahead = sequence.wrapping_sub(before.sequence);
+        if ahead == 0 || ahead >= 0x8000 {
+            self.filled(sequence, now);
+            // One that was guessed to be missing, and is the newest.
+            if ahead == 0 {
+                self.newest = Some(newest);
+            }
+            return;
+        }
+        let pause = now.saturating_duration_since(before.at);
+        if timestamp == before.timestamp && ahead == 1 {
+            self.spacing = (self.spacing * 7 + pause) / 8;
+        }
+        self.newest = Some(newest);
+        let gap = usize::from(ahead - 1);
+        if gap > MAX_MISSING || (gap > 0 && pause > self.patience) {
+            self.missing.clear();
+            return;
+        }
+        for missing in &mut self.missing {
+            missing.is_guess = false;
+        }
+        for offset in 1..ahead {
+            let sequence = before.sequence.wrapping_add(offset);
+            self.missing.push_back(Missing { sequence, since: now, requests: None, is_guess: false });
+        }
+        while self.missing.len() > MAX_MISSING {
+            self.missing.pop_front();
+        }
+    }
+
+    /// A packet that was missing came, or one that was not comes again: what that teaches.
+    fn filled(&mut self, sequence: u16, now: Instant) {
+        let Some(at) = self.missing.iter().position(|missing| missing.sequence == sequence) else {
+            return self.came_again(sequence, now);
+        };
+        let Some(missing) = self.missing.remove(at).filter(|missing| !missing.is_guess) else { return };
+        let Some(requests) = missing.requests else {
+            self.overtaken(now.saturating_duration_since(missing.since));
+            return;
+        };
+        // Of several requests nobody knows which was answered (Karn's algorithm).
+        if requests.count == 1 {
+            self.answered(now.saturating_duration_since(requests.last));
+        }
+        if self.filled.len() == MAX_FILLED {
+            self.filled.pop_front();
+        }
+        self.filled.push_back(Filled { sequence, since: missing.since, requests, at: now });
+    }
+
+    /// A request was one too many: the packet itself had come, or the answer to a former request.
+    fn came_again(&mut self, sequence: u16, now: Instant) {
+        let Some(at) = self.filled.iter().position(|filled| filled.sequence == sequence) else { return };
+        let Some(Filled { since, requests, at, .. }) = self.filled.remove(at) else { return };
+        if requests.count == 1 {
+            self.overtaken(at.saturating_duration_since(since));
+            self.answered(now.saturating_duration_since(requests.last));
+        } else {
+            self.answered(at.saturating_duration_since(requests.first));
+        }
+    }
+
+    fn overtaken(&mut self, late: Duration) {
+        self.reorder = self.reorder.max(late * 5 / 4).min(REORDER_MAX);
+    }
+
+    fn answered(&mut self, took: Duration) {
+        self.answer = Some(match self.answer {
+            None => (took, took / 2),
+            Some((smoothed, deviation)) => ((smoothed * 7 + took) / 8, (deviation * 3 + smoothed.abs_diff(took)) / 4),
+        });
+        // A real loss: packets are reordered less than was thought.
+        self.reorder = (self.reorder * 31 / 32).max(REORDER_MIN);
+    }
+
+    fn interval(&self) -> Duration {
+        self.answer.map_or(INTERVAL_START, |(smoothed, deviation)| smoothed + 4 * deviation).max(INTERVAL_MIN)
+    }
+
+    /// When the packet behind the newest is taken to be missing.
+    fn tail_at(&self) -> Option<Instant> {
+        let newest = self.newest.filter(|newest| !newest.marker && !newest.guessed)?;
+        Some(newest.at + (4 * self.spacing).max(TAIL_MIN).max(self.reorder))
+    }
+
+    fn due_at(&self, missing: &Missing) -> Instant {
+        missing.requests.map_or(missing.since + self.reorder, |requests| requests.last + self.interval())
+    }
+
+    /// When [`Self::due`] has something to ask for.
+    pub fn next(&self) -> Option<Instant> {
+        self.missing.iter().map(|missing| self.due_at(missing)).chain(self.tail_at()).min()
+    }
+
+    /// What is to be asked for now; taken as done.
+    pub fn due(&mut self, now: Instant) -> Vec<u16> {
+        if self.tail_at().is_some_and(|at| at <= now)
+            && let Some(newest) = &mut self.newest
+        {
+            let sequence = newest.sequence.wrapping_add(1);
+            // The reordering was waited for already.
+            let since = now.checked_sub(self.reorder).unwrap_or(now);
+            *newest = Newest { sequence, at: now, guessed: true, ..*newest };
+            self.missing.push_back(Missing { sequence, since, requests: None, is_guess: true });
+        }
+        // What is asked for so late that the answer comes too late burdens the link for nothing.
+        let answer = self.answer.map_or(Duration::ZERO, |(smoothed, _)| smoothed);
+        let patience = self.patience.saturating_sub(answer);
+        self.missing
+            .retain(|missing| missing.requests.is_none() || now.saturating_duration_since(missing.since) <= patience);
+        let due: Vec<usize> = (0..self.missing.len()).filter(|at| self.due_at(&self.missing[*at]) <= now).collect();
+        let ask = |at: usize| {
+            let missing = &mut self.missing[at];
+            let requests = missing.requests.get_or_insert(Requests { first: now, last: now, count: 0 });
+            (requests.last, requests.count) = (now, requests.count + 1);
+            missing.sequence
+        };
+        due.into_iter().map(ask).collect()
+    }
+}
+
+/// The interceptor around [`Gaps`].
+pub struct NackGenerator {
+    patience: Duration,
+    sender_ssrc: u32,
+    streams: HashMap<u32, Gaps>,
+    read: VecDeque<TaggedPacket>,
+    write: VecDeque<TaggedPacket>,
+}
+
+impl NackGenerator {
+    pub fn new(patience: Duration) -> Self {
+        let (read, write) = (VecDeque::new(), VecDeque::new());
+        Self { patience, sender_ssrc: 0, streams: HashMap::new(), read, write }
+    }
+}
+
+impl Protocol<TaggedPacket, TaggedPacket, ()> for NackGenerator {
+    type Rout = TaggedPacket;
+    type Wout = TaggedPacket;
+    type Eout = ();
+    type Error = Error;
+    type Time = Instant;
+
+    fn handle_read(&mut self, packet: TaggedPacket) -> Result<(), Error> {
+        if let Packet::Rtp(rtp) = &packet.message.packet
+            && let Some(gaps) = self.streams.get_mut(&rtp.header.ssrc)
+        {
+            gaps.arrived(rtp.header.sequence_number, rtp.header.timestamp, rtp.header.marker, packet.now);
+        }
+        self.read.push_back(packet);
+        Ok(())
+    }
+
+    fn poll_read(&mut self) -> Option<TaggedPacket> {
+        self.read.pop_front()
+    }
+
+    fn handle_write(&mut self, packet: TaggedPacket) -> Result<(), Error> {
+        self.write.push_back(packet);
+        Ok(())
+    }
+
+    fn poll_write(&mut self) -> Option<TaggedPacket> {
+        self.write.pop_front()
+    }
+
+    fn handle_timeout(&mut self, now: Instant) -> Result<(), Error> {
+        for (&media_ssrc, gaps) in &mut self.streams {
+            let due = gaps.due(now);
+            if due.is_empty() {
+                continue;
+            }
+            let nacks = nack_pairs_from_sequence_numbers(&due);
+            let nack = TransportLayerNack { sender_ssrc: self.sender_ssrc, media_ssrc, nacks };
+            self.write.push_back(TaggedPacket {
+                now,
+                transport: TransportContext::default(),
+                message: AttributedPacket::new(Packet::Rtcp(vec![Box::new(nack)])),
+            });
+        }
+        Ok(())
+    }
+
+    fn poll_timeout(&mut self) -> Option<Instant> {
+        self.streams.values().filter_map(Gaps::next).min()
+    }
+}
+
+impl Interceptor for NackGenerator {
+    fn bind_local_stream(&mut self, _info: &StreamInfo) {}
+    fn unbind_local_stream(&mut self, _info: &StreamInfo) {}
+
+    fn bind_remote_stream(&mut self, info: &StreamInfo) {
+        if info.rtcp_feedback.iter().any(|feedback| feedback.typ == "nack" && feedback.parameter.is_empty()) {
+            self.streams.insert(info.ssrc, Gaps::new(self.patience));
+        }
+    }
+
+    fn unbind_remote_stream(&mut self, info: &StreamInfo) {
+        self.streams.remove(&info.ssrc);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_millis(100);
+
+    /// A stream of pictures of ten packets each 33 ms; times in microseconds.
+    struct Stream {
+        gaps: Gaps,
+        start: Instant,
+        /// Every request: when, and for what.
+        asked: Vec<(u64, u16)>,
+    }
+
+    impl Stream {
+        fn new() -> Self {
+            Self { gaps: Gaps::new(PATIENCE), start: Instant::now(), asked: Vec::new() }
+        }
+
+        fn at(&self, us: u64) -> Instant {
+            self.start + Duration::from_micros(us)
+        }
+
+        /// Runs the timers up to then.
+        fn run(&mut self, until_us: u64) {
+            let until = self.at(until_us);
+            while let Some(next) = self.gaps.next().filter(|next| *next <= until) {
+                let us = next.saturating_duration_since(self.start).as_micros() as u64;
+                let before = self.gaps.next();
+                let asked = self.gaps.due(next);
+                self.asked.extend(asked.into_iter().map(|sequence| (us, sequence)));
+                assert_ne!(self.gaps.next(), before, "a timer that is due for ever");
+            }
+        }
+
+        fn comes(&mut self, sequence: u16, us: u64) {
+            self.run(us);
+            self.gaps.arrived(sequence, u32::from(sequence / 10) * 3_000, sequence % 10 == 9, self.at(us));
+        }
+
+        /// Pictures that come whole but for `lost`, which come again `round_trip_us` after they were asked for, each time.
+        fn pictures(&mut self, pictures: std::ops::Range<u16>, lost: &[u16], round_trip_us: u64) {
+            let mut events: Vec<(u64, u16)> = Vec::new();
+            for sequence in pictures.start * 10..pictures.end * 10 {
+                if !lost.contains(&sequence) {
+                    events.push((sent_us(sequence), sequence));
+                }
+            }
+            let end = u64::from(pictures.end) * 33_000;
+            let mut answered = self.asked.len();
+            for step in (u64::from(pictures.start) * 33_000..end).step_by(100) {
+                self.run(step);
+                for (us, sequence) in &self.asked[answered..] {
+                    // What is not sent yet cannot be sent again.
+                    if sent_us(*sequence) <= *us {
+                        events.push((us + round_trip_us, *sequence));
+                    }
+                }
+                answered = self.asked.len();
+                events.sort_unstable();
+                let due = events.partition_point(|(us, _)| *us <= step);
+                for (_, sequence) in events.drain(..due) {
+                    self.comes(sequence, step);
+                }
+            }
+        }
+
+        fn requests_for(&self, sequence: u16) -> usize {
+            self.asked.iter().filter(|(_, asked)| *asked == sequence).count()
+        }
+    }
+
+    fn sent_us(sequence: u16) -> u64 {
+        u64::from(sequence / 10) * 33_000 + u64::from(sequence % 10) * 100
+    }
+
+    #[test]
+    fn a_stream_without_losses_is_never_asked_about() {
+        let mut stream = Stream::new();
+        stream.pictures(0..100, &[], 4_000);
+        assert_eq!(stream.asked, []);
+    }
+
+    #[test]
+    fn a_lost_packet_is_asked_for_within_milliseconds_and_once() {
+        let mut stream = Stream::new();
+        let lost = [13, 55, 56, 57, 101, 250, 333];
+        stream.pictures(0..40, &lost, 4_000);
+        for sequence in lost {
+            let (us, _) = *stream.asked.iter().find(|(_, asked)| *asked == sequence).expect("asked for");
+            assert!(us - sent_us(sequence) <= 6_000, "{sequence}: {} us", us - sent_us(sequence));
+            assert_eq!(stream.requests_for(sequence), 1, "{sequence}: {:?}", stream.asked);
+        }
+        assert_eq!(stream.asked.len(), lost.len(), "{:?}", stream.asked);
+    }
+
+    #[test]
+    fn the_last_packet_of_a_picture_does_not_wait_for_the_next_picture() {
+        let mut stream = Stream::new();
+        stream.pictures(0..20, &[59, 119], 4_000);
+        for sequence in [59, 119] {
+            let (us, _) = *stream.asked.iter().find(|(_, asked)| *asked == sequence).expect("asked for");
+            assert!(us - sent_us(sequence) <= 10_000, "{sequence}: {:?}", stream.asked);
+        }
+        assert_eq!(stream.asked.len(), 2, "{:?}", stream.asked);
+    }
+
+    #[test]
+    fn a_packet_that_does_not_come_is_asked_for_again_at_the_pace_of_the_answers_until_it_is_too_late() {
+        for (round_trip_us, least, most) in [(4_000, 5, 20), (40_000, 1, 2)] {
+            let mut stream = Stream::new();
+            // Some answers, to learn from, and then a packet for which all requests are lost.
+            let lost: Vec<u16> = (0..20).map(|n| 13 + 20 * n).collect();
+            stream.pictures(0..45, &lost, round_trip_us);
+            let late: usize = lost[10..].iter().map(|sequence| stream.requests_for(*sequence)).sum();
+            assert_eq!(late, 10, "once each after it was learnt: {:?}", stream.asked);
+            let us = 45 * 33_000;
+            (450..453).chain(454..460).for_each(|sequence| stream.comes(sequence, us));
+            for picture in 46..60 {
+                (0..10).for_each(|n| stream.comes(picture * 10 + n, u64::from(picture) * 33_000));
+            }
+            let requests = stream.requests_for(453);
+            assert!((least..=most).contains(&requests), "{requests} requests at {round_trip_us} us");
+            let last = stream.asked.iter().rfind(|(_, asked)| *asked == 453).expect("asked for").0;
+            assert!(last + round_trip_us <= us + 101_000, "the last answer comes in time");
+        }
+    }
+
+    #[test]
+    fn packets_that_overtake_each_other_are_hardly_asked_for() {
+        let mut stream = Stream::new();
+        let mut order: Vec<(u64, u16)> =
+            (0..3_000).map(|n: u16| (sent_us(n) + if n % 20 == 7 { u64::from(n % 50) * 100 } else { 0 }, n)).collect();
+        order.sort_unstable();
+        for (us, sequence) in order {
+            stream.comes(sequence, us);
+        }
+        assert!(stream.asked.len() <= 2, "{:?}", stream.asked);
+    }
+
+    #[test]
+    fn after_an_outage_nothing_old_is_asked_for() {
+        let mut stream = Stream::new();
+        stream.pictures(0..10, &[], 4_000);
+        // Two seconds.
+        (700..710).for_each(|sequence| stream.comes(sequence, 70 * 33_000));
+        stream.run(80 * 33_000);
+        assert_eq!(stream.asked, []);
+        // Nor after a jump without a pause.
+        (9_000..9_010).for_each(|sequence| stream.comes(sequence, 80 * 33_000 + 1));
+        stream.run(90 * 33_000);
+        assert_eq!(stream.asked, []);
+    }
+
+    #[test]
+    fn a_burst_of_losses_is_asked_for_at_once() {
+        let mut stream = Stream::new();
+        let lost: Vec<u16> = (105..145).collect();
+        stream.pictures(0..40, &lost, 4_000);
+        assert!(lost.iter().all(|sequence| stream.requests_for(*sequence) >= 1), "{:?}", stream.asked);
+        assert!(stream.asked.len() <= 50, "{}", stream.asked.len());
+    }
+
+    #[test]
+    fn sequence_numbers_wrap_around() {
+        let mut gaps = Gaps::new(PATIENCE);
+        let now = Instant::now();
+        for sequence in [65_533, 65_534, 1, 2] {
+            gaps.arrived(sequence, 7, false, now);
+        }
+        assert_eq!(gaps.due(now + REORDER_START), [65_535, 0]);
+    }
+}
