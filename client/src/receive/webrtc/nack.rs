@@ -29,6 +29,10 @@ const REORDER_MAX: Duration = Duration::from_millis(20);
 /// so when they pause for so long before the last, the next is asked for. Where they come further apart, four such times.
 const TAIL_MIN: Duration = Duration::from_millis(8);
 
+/// Requests are paid for by packets that come, a quarter of a request each, up to this credit: a link that is full loses ever
+/// more if what it lost is sent on top.
+const PRICE: usize = 4;
+const CREDIT_MAX: usize = PRICE * 256;
 /// Packets that were asked for and came, remembered for the case that they come again.
 const MAX_FILLED: usize = 64;
 
@@ -40,6 +44,13 @@ struct Missing {
     requests: Option<Requests>,
     /// Nothing behind it came yet: it may not even be sent.
     is_guess: bool,
+}
+
+impl Missing {
+    /// When it is to be asked for, or given up.
+    fn due_at(&self, reorder: Duration, interval: Duration) -> Instant {
+        self.requests.map_or(self.since + reorder, |requests| requests.last + interval)
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +84,7 @@ pub struct Gaps {
     answer: Option<(Duration, Duration)>,
     /// The time between packets of one picture.
     spacing: Duration,
+    credit: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -97,11 +109,13 @@ impl Gaps {
             reorder: REORDER_START.min(patience),
             answer: None,
             spacing: Duration::ZERO,
+            credit: CREDIT_MAX,
         }
     }
 
     /// A packet came, for the first time or again.
     pub fn arrived(&mut self, sequence: u16, timestamp: u32, marker: bool, now: Instant) {
+        self.credit = (self.credit + 1).min(CREDIT_MAX);
         let newest = Newest { sequence, at: now, marker, timestamp, guessed: false };
         let Some(before) = self.newest else {
             self.newest = Some(newest);
@@ -193,13 +207,11 @@ impl Gaps {
         Some(newest.at + (4 * self.spacing).max(TAIL_MIN).max(self.reorder))
     }
 
-    fn due_at(&self, missing: &Missing) -> Instant {
-        missing.requests.map_or(missing.since + self.reorder, |requests| requests.last + self.interval())
-    }
-
     /// When [`Self::due`] has something to ask for.
     pub fn next(&self) -> Option<Instant> {
-        self.missing.iter().map(|missing| self.due_at(missing)).chain(self.tail_at()).min()
+        let (reorder, interval) = (self.reorder, self.interval());
+        let due = self.missing.iter().map(|missing| missing.due_at(reorder, interval));
+        due.chain(self.tail_at()).min()
     }
 
     /// What is to be asked for now; taken as done.
@@ -214,18 +226,24 @@ impl Gaps {
             self.missing.push_back(Missing { sequence, since, requests: None, is_guess: true });
         }
         // What is asked for so late that the answer comes too late burdens the link for nothing.
-        let answer = self.answer.map_or(Duration::ZERO, |(smoothed, _)| smoothed);
-        let patience = self.patience.saturating_sub(answer);
-        self.missing
-            .retain(|missing| missing.requests.is_none() || now.saturating_duration_since(missing.since) <= patience);
-        let due: Vec<usize> = (0..self.missing.len()).filter(|at| self.due_at(&self.missing[*at]) <= now).collect();
-        let ask = |at: usize| {
-            let missing = &mut self.missing[at];
+        let patience = self.patience.saturating_sub(self.answer.map_or(Duration::ZERO, |(smoothed, _)| smoothed));
+        let (reorder, interval) = (self.reorder, self.interval());
+        let mut asked = Vec::new();
+        self.missing.retain_mut(|missing| {
+            if missing.due_at(reorder, interval) > now {
+                return true;
+            }
+            let too_late = missing.requests.is_some() && now.saturating_duration_since(missing.since) > patience;
+            if too_late || self.credit < PRICE {
+                return false;
+            }
+            self.credit -= PRICE;
             let requests = missing.requests.get_or_insert(Requests { first: now, last: now, count: 0 });
             (requests.last, requests.count) = (now, requests.count + 1);
-            missing.sequence
-        };
-        due.into_iter().map(ask).collect()
+            asked.push(missing.sequence);
+            true
+        });
+        asked
     }
 }
 
@@ -473,6 +491,16 @@ mod tests {
         stream.pictures(0..40, &lost, 4_000);
         assert!(lost.iter().all(|sequence| stream.requests_for(*sequence) >= 1), "{:?}", stream.asked);
         assert!(stream.asked.len() <= 50, "{}", stream.asked.len());
+    }
+
+    #[test]
+    fn a_link_that_is_full_is_not_filled_by_requests() {
+        let mut stream = Stream::new();
+        for sequence in (0..20_000).filter(|sequence| sequence % 3 == 0) {
+            stream.comes(sequence, sent_us(sequence));
+        }
+        let (asked, came) = (stream.asked.len(), 20_000 / 3);
+        assert!(asked <= came / PRICE + 256, "{asked} requests for {came} packets that came");
     }
 
     #[test]
