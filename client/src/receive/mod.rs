@@ -144,6 +144,11 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// Nobody answered there.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::NoRoute { .. } | Self::Whep(WhepError::Unreachable { .. } | WhepError::Closed { .. }))
+    }
+
     /// Trying again cannot help.
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Rtsp(error) if error.is_final())

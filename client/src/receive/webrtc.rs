@@ -51,7 +51,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const GOODBYE_INTERVAL: Duration = Duration::from_millis(100);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const ICE_DISCONNECTED: Duration = Duration::from_secs(2);
-const ICE_FAILED: Duration = Duration::from_secs(2);
+/// After that: as long in all as the server keeps a session that it does not hear, so that it goes on by itself after any
+/// shorter outage. That the server is gone or elsewhere shows sooner, when it is asked.
+const ICE_FAILED: Duration = Duration::from_secs(8);
 const ICE_KEEPALIVE: Duration = Duration::from_millis(500);
 /// Between connectivity checks, and how many for each candidate: three seconds. The default of 200 ms would delay the
 /// first picture by as much.
