@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::gate::KeyframeGate;
 use super::lateness::{LATE, Lateness};
 use super::rtp::Packet;
+use crate::receive::OUTAGE_PACKETS;
 
 /// Access units remembered on their way through the decoder: more than any decoder holds.
 const UNITS: usize = 64;
@@ -161,7 +162,7 @@ impl Flow {
             return;
         }
         self.newest = Some((packet.ssrc, packet.sequence));
-        if let Some(pause) = pause.filter(|pause| ahead > 1 && *pause > self.latency) {
+        if let Some(pause) = pause.filter(|pause| usize::from(ahead) > OUTAGE_PACKETS && *pause > self.latency) {
             self.gate.close(format!("nothing came for {} ms", pause.as_millis()));
         }
     }
@@ -644,6 +645,9 @@ mod tests {
         let now = comes(&mut flow, 65_535, 90_000, 1_000);
         assert_eq!(flow.keyframe_due(now), None);
         let now = comes(&mut flow, 2, 91_000, 1_010);
+        assert_eq!(flow.keyframe_due(now), None);
+        // Nor is a packet missing where pictures are far apart.
+        let now = comes(&mut flow, 4, 100_000, 1_510);
         assert_eq!(flow.keyframe_due(now), None);
         let now = comes(&mut flow, 900, 270_000, 3_010);
         assert_eq!(flow.keyframe_due(now).as_deref(), Some("nothing came for 2000 ms"));

@@ -3,8 +3,8 @@
 //! lost, and over a longer path an answer takes its time. So both waits are learnt: how far packets are reordered, and how
 //! long an answer takes. The decisions are pure and take `now`.
 //!
-//! What cannot come in time is not asked for: a pause longer than the jitter buffer waits, or a gap of more than
-//! [`MAX_MISSING`] packets, is an outage, after which the decoder asks for a keyframe.
+//! What cannot come in time is not asked for: many packets missing behind a pause longer than the jitter buffer waits, or
+//! more than [`MAX_MISSING`] at once, are an outage, after which the decoder asks for a keyframe.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -14,6 +14,8 @@ use rtc::rtcp::transport_feedbacks::transport_layer_nack::{TransportLayerNack, n
 use rtc::sansio::Protocol;
 use rtc::shared::TransportContext;
 use rtc::shared::error::Error;
+
+use crate::receive::OUTAGE_PACKETS;
 
 /// More packets missing at once are not asked for. A large keyframe of 50 Mbit/s video has fewer.
 const MAX_MISSING: usize = 512;
@@ -136,7 +138,7 @@ impl Gaps {
         }
         self.newest = Some(newest);
         let gap = usize::from(ahead - 1);
-        if gap > MAX_MISSING || (gap > 0 && pause > self.patience) {
+        if gap > MAX_MISSING || (gap > OUTAGE_PACKETS && pause > self.patience) {
             self.missing.clear();
             return;
         }
