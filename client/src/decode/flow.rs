@@ -650,7 +650,7 @@ mod tests {
         let now = comes(&mut flow, 4, 100_000, 1_510);
         assert_eq!(flow.keyframe_due(now), None);
         let now = comes(&mut flow, 900, 270_000, 3_010);
-        assert_eq!(flow.keyframe_due(now).as_deref(), Some("nothing came for 2000 ms"));
+        assert_eq!(flow.keyframe_due(now).as_deref(), Some("nothing came for 1500 ms"));
         assert_eq!(flow.keyframe_due(now), None, "asked once");
     }
 }
