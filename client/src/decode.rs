@@ -187,7 +187,14 @@ impl Decoder {
         // The buffer keeps the packet's own memory.
         let buffer = gst::Buffer::from_slice(rtp_packet);
         // First the arrival, as the pipeline's threads look it up as soon as they have the packet.
-        let late_by = self.shared.flow().arrived(&packet, arrived);
+        let mut flow = self.shared.flow();
+        let was_open = flow.gate.is_open();
+        let late_by = flow.arrived(&packet, arrived);
+        let closed = was_open && !flow.gate.is_open();
+        drop(flow);
+        if closed {
+            self.shared.tell(Note::GateClosed);
+        }
         let taken = self.now().push(packet.ssrc, buffer, arrived, late_by);
         match taken {
             Taken::Yes | Taken::Straggler => {}

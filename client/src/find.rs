@@ -1,6 +1,7 @@
 //! Which server to connect to: the given one, or the one that is found, and found again by its id.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::time::Duration;
 
 use anyhow::Context;
 use rov_common::api::{Stats, WHEP_PATH};
@@ -16,6 +17,9 @@ use crate::reconnect::Supply;
 use crate::session::{RtpHost, SessionConfig, SessionError, Target};
 use crate::viewer::{Phase, Server, Viewer};
 use crate::whep;
+
+/// A server that is heard at the address that is known is listened for again after this.
+const HEARD_AGAIN: Duration = Duration::from_millis(500);
 
 pub const STATS_PATH: &str = "/api/stats";
 
@@ -76,6 +80,8 @@ impl Located {
 pub struct Finder {
     discovery: Option<Discovery>,
     known_id: Option<String>,
+    /// Its WHEP endpoint has answered.
+    pub answers: bool,
 }
 
 impl Finder {
@@ -84,7 +90,23 @@ impl Finder {
             Target::Auto { .. } => Some(discovery::bind(config.discovery_port, config.interfaces.clone())?),
             Target::Url(_) | Target::Rtp { .. } | Target::Camera(_) => None,
         };
-        Ok(Self { discovery, known_id: None })
+        Ok(Self { discovery, known_id: None, answers: false })
+    }
+
+    /// Where the server that is watched at `address` is heard, when that is elsewhere; never, where nothing is discovered.
+    pub async fn moved(&mut self, address: &str, config: &SessionConfig) -> String {
+        let (Some(id), Some(discovery)) = (&self.known_id, &mut self.discovery) else {
+            return std::future::pending().await;
+        };
+        let wanted = Wanted { id: Some(id.clone()), name: None };
+        loop {
+            let found = discovery.wait_for(&wanted, config.discovery_timeout).await;
+            if let Some(found) = found.iter().find(|found| found.address.to_string() != address) {
+                return found.address.to_string();
+            }
+            // It is heard where it was: the next announcement is waited for.
+            tokio::time::sleep(HEARD_AGAIN).await;
+        }
     }
 
     /// Looks until there is one, unless the configuration says not to wait.

@@ -9,6 +9,8 @@ use rov_common::api::StreamState;
 pub const PROBE_AFTER: Duration = Duration::from_secs(1);
 /// The server says that it sends, and nothing arrives: a new session finds a new path.
 const DEAF_AFTER: Duration = Duration::from_secs(3);
+/// After an outage the first answer may come before the first packet: so long it has to answer without any.
+const ANSWERED_FOR: Duration = Duration::from_millis(500);
 /// Packets arrive and no picture comes of them: a new session has a new decoder. Long, because a stream that is passed
 /// through may have that long from one keyframe to the next.
 const BLIND_AFTER: Duration = Duration::from_secs(30);
@@ -41,6 +43,10 @@ pub struct Session {
     pub ended: Option<String>,
     /// When the server last answered, or failed to.
     pub last_probe: Option<(Instant, Probe)>,
+    /// Since when it answers each time.
+    pub answers_since: Option<Instant>,
+    /// Where discovery hears it now, when that is another address.
+    pub moved_to: Option<String>,
 }
 
 /// What the server said when it was asked.
@@ -85,7 +91,23 @@ impl Session {
             had_picture: false,
             ended: None,
             last_probe: None,
+            answers_since: None,
+            moved_to: None,
         }
+    }
+
+    /// The server was asked; this came of it.
+    pub fn probed(&mut self, now: Instant, probe: Probe) {
+        self.answers_since = match probe {
+            Probe::Silent | Probe::Refused => None,
+            _ => self.answers_since.filter(|since| *since > self.last_packet).or(Some(now)),
+        };
+        self.last_probe = Some((now, probe));
+    }
+
+    /// Whether there is reason to listen for the server at another address.
+    pub fn is_unanswered(&self) -> bool {
+        matches!(&self.last_probe, Some((at, Probe::Silent)) if *at > self.last_packet)
     }
 }
 
@@ -121,10 +143,12 @@ fn without_packets(now: Instant, session: &Session, silent: Duration) -> Advice 
     let Some((at, probe)) = session.last_probe.as_ref().filter(|(at, _)| *at > session.last_packet) else {
         return Advice::Wait { reason: session.silence.clone(), probe: true };
     };
+    let is_deaf = silent > DEAF_AFTER
+        && session.answers_since.is_some_and(|since| now.saturating_duration_since(since) >= ANSWERED_FOR);
     let reason = match probe {
         Probe::Unknown => return Advice::Leave("the server has ended this session".to_owned()),
         Probe::Refused => return Advice::Leave("the server has stopped".to_owned()),
-        Probe::Serving { state: StreamState::Running, .. } | Probe::NoStatistics if silent > DEAF_AFTER => {
+        Probe::Serving { state: StreamState::Running, .. } | Probe::NoStatistics if is_deaf => {
             return Advice::Leave(format!("{} for {} s", session.silence, silent.as_secs()));
         }
         Probe::Serving { state: StreamState::Running, .. } | Probe::NoStatistics => session.silence.clone(),
@@ -138,6 +162,9 @@ fn without_packets(now: Instant, session: &Session, silent: Duration) -> Advice 
         Probe::AwaitsKeyframe => "waiting for a keyframe".to_owned(),
         Probe::Silent if session.supply == Supply::Stream && silent > DEAF_AFTER => {
             return Advice::Leave("the server does not answer".to_owned());
+        }
+        Probe::Silent if let Some(address) = &session.moved_to => {
+            return Advice::Leave(format!("the server is at {address} now"));
         }
         // ICE ends the session when this lasts; until then the link may come back.
         Probe::Silent => "the server does not answer".to_owned(),
@@ -154,12 +181,15 @@ mod tests {
     }
 
     fn session(start: Instant, probe: Option<(u64, Probe)>) -> Session {
-        Session {
+        let mut session = Session {
             silence: "no video packets arrive".to_owned(),
             had_picture: true,
-            last_probe: probe.map(|(ms, p)| (at(start, ms), p)),
             ..Session::begin(Supply::Connection, start)
+        };
+        if let Some((ms, probe)) = probe {
+            session.probed(at(start, ms), probe);
         }
+        session
     }
 
     fn waits(advice: Advice, text: &str, asks: bool) {
@@ -219,6 +249,38 @@ mod tests {
     }
 
     #[test]
+    fn after_an_outage_the_first_answer_does_not_end_a_session_whose_packets_are_on_their_way() {
+        let start = Instant::now();
+        let running = || Probe::Serving { state: StreamState::Running, reason: None };
+        let mut session = session(start, Some((2_000, Probe::Silent)));
+        session.probed(at(start, 6_000), running());
+        waits(advise(at(start, 6_499), &session), "no video packets", false);
+        session.probed(at(start, 6_499), running());
+        assert!(matches!(advise(at(start, 6_500), &session), Advice::Leave(_)), "it goes on answering");
+        // The next silence begins anew.
+        session.last_packet = at(start, 6_600);
+        session.probed(at(start, 9_700), running());
+        waits(advise(at(start, 9_800), &session), "no video packets", false);
+    }
+
+    #[test]
+    fn a_server_that_moved_is_followed_when_it_does_not_answer_where_it_was() {
+        let start = Instant::now();
+        let moved =
+            |probe| Session { moved_to: Some("10.0.1.2:80".to_owned()), ..session(start, Some((1_500, probe))) };
+        let gone = moved(Probe::Silent);
+        assert!(gone.is_unanswered());
+        assert_eq!(advise(at(start, 2_000), &gone), Advice::Leave("the server is at 10.0.1.2:80 now".to_owned()));
+        // It has two addresses, and no camera.
+        let no_camera = moved(Probe::Serving { state: StreamState::Restarting, reason: Some("no camera".to_owned()) });
+        assert!(!no_camera.is_unanswered());
+        waits(advise(at(start, 2_000), &no_camera), "no camera", false);
+        // What was heard before pictures came again says nothing.
+        let back = Session { last_packet: at(start, 1_900), ..gone };
+        assert_eq!(advise(at(start, 2_000), &Session { last_picture: at(start, 1_900), ..back }), Advice::Live);
+    }
+
+    #[test]
     fn a_keyframe_that_is_long_in_coming_is_waited_for() {
         let start = Instant::now();
         let asked = session(start, Some((9_500, Probe::AwaitsKeyframe)));
@@ -258,7 +320,7 @@ mod tests {
         waits(advise(at(start, 1_000), &stream(None)), "no video packets", true);
         waits(advise(at(start, 2_500), &stream(Some((2_000, Probe::Silent)))), "does not answer", false);
         for probe in [Probe::Silent, Probe::NoStatistics] {
-            assert!(matches!(advise(at(start, 3_001), &stream(Some((3_000, probe)))), Advice::Leave(_)));
+            assert!(matches!(advise(at(start, 3_001), &stream(Some((2_500, probe)))), Advice::Leave(_)));
         }
         let no_camera = Probe::Serving { state: StreamState::Restarting, reason: Some("no camera".to_owned()) };
         waits(advise(at(start, 9_000), &stream(Some((8_500, no_camera)))), "no camera", false);

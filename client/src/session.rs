@@ -4,6 +4,7 @@ mod asking;
 mod prepared;
 mod rates;
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -136,7 +137,7 @@ pub async fn run(config: SessionConfig, viewer: Arc<Viewer>, shutdown: Cancellat
                 prepared = Some(decoder);
                 codec = found.as_ref().ok().and_then(|server| server.codec).unwrap_or(codec);
                 match found {
-                    Ok(server) => visit(&config, &viewer, &mut prepared, &server, &shutdown).await,
+                    Ok(server) => visit(&config, &viewer, &mut prepared, (&mut finder, &server), &shutdown).await,
                     Err(error) => Err(error),
                 }
             }
@@ -181,7 +182,7 @@ async fn visit(
     config: &SessionConfig,
     viewer: &Arc<Viewer>,
     prepared: &mut Option<Prepared>,
-    server: &Located,
+    (finder, server): (&mut Finder, &Located),
     shutdown: &CancellationToken,
 ) -> Result<(), SessionError> {
     viewer.set_server(server.public());
@@ -212,14 +213,20 @@ async fn visit(
         }
         let fallback = failed.iter().map(|(before, reason)| format!("{before} failed: {reason}")).collect::<Vec<_>>();
         viewer.set_transport(transport, fallback.join("; "));
-        let ended = watch(config, viewer, &decoder, server, (way, is_last), shutdown).await;
+        let ended = watch(config, viewer, &decoder, (finder, server), (way, is_last), shutdown).await;
         viewer.session_ended();
         if decoder.is_unused() {
             *prepared = Some(decoder);
         }
+        let answered = transport == Transport::WebRtc && !ended.as_ref().is_err_and(ConnectError::is_unreachable);
+        finder.answers |= answered;
         match ended {
             Ok(()) => return Ok(()),
             Err(error) => {
+                // It answered before: the link is down, and the other ways would take their time to find that out.
+                if transport == Transport::WebRtc && !answered && finder.answers {
+                    return Err(SessionError::NoWay { reason: error.to_string(), is_final: false });
+                }
                 is_final &= error.is_final();
                 failed.push((transport, error.to_string()));
             }
@@ -237,7 +244,7 @@ async fn watch(
     config: &SessionConfig,
     viewer: &Arc<Viewer>,
     prepared: &Prepared,
-    server: &Located,
+    (finder, server): (&mut Finder, &Located),
     (way, is_last): (&Way, bool),
     shutdown: &CancellationToken,
 ) -> Result<(), ConnectError> {
@@ -276,9 +283,12 @@ async fn watch(
     };
     viewer.session_started();
     let asking = Asking::new(server.stats.clone(), link.viewer_id());
+    let address = server.public().address;
+    // Polled while the server does not answer.
+    let mut moved = std::pin::pin!(finder.moved(&address, config));
     let reason = tokio::select! {
         () = shutdown.cancelled() => None,
-        reason = supervise(viewer, &link, prepared, &arrivals, supply, asking) => Some(reason),
+        reason = supervise(viewer, &link, prepared, &arrivals, (supply, moved.as_mut()), asking) => Some(reason),
     };
     match reason {
         // The program ends, and with it whatever was not waited for.
@@ -318,7 +328,7 @@ async fn supervise(
     link: &Link,
     prepared: &Prepared,
     arrivals: &Arrivals,
-    supply: Supply,
+    (supply, mut moved): (Supply, Pin<&mut impl Future<Output = String>>),
     mut asking: Asking,
 ) -> String {
     let begun = Instant::now();
@@ -332,8 +342,11 @@ async fn supervise(
             _ = tick.tick() => {}
             reason = link.ended() => session.ended = Some(reason),
             (probe, encode) = asking.answered() => {
-                session.last_probe = Some((Instant::now(), probe));
+                session.probed(Instant::now(), probe);
                 rates.encode = encode;
+            }
+            address = &mut moved, if session.is_unanswered() && session.moved_to.is_none() => {
+                session.moved_to = Some(address);
             }
         }
         let now = Instant::now();

@@ -1,12 +1,14 @@
 //! Signalling: WHEP (draft-ietf-wish-whep) by HTTP, and the server's own statistics.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rov_common::api::{ErrorBody, Stats};
 use thiserror::Error;
 use url::Url;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Attempts to connect, one after the other. The system repeats a lost SYN after a second, which is long for a LAN.
+const CONNECT_TIMEOUTS: [Duration; 3] =
+    [Duration::from_millis(250), Duration::from_millis(500), Duration::from_millis(1_250)];
 const OFFER_TIMEOUT: Duration = Duration::from_secs(5);
 const STATS_TIMEOUT: Duration = Duration::from_millis(1_000);
 const MAX_REDIRECTS: usize = 3;
@@ -56,7 +58,7 @@ pub async fn offer(url: Url, sdp: String) -> Result<Answer, WhepError> {
 /// Tells the server that this session has ended. Best effort: a server that is gone has ended it anyway.
 pub async fn delete(resource: Url) -> Result<(), WhepError> {
     blocking(move || {
-        let reply = agent(STATS_TIMEOUT).delete(resource.as_str()).call();
+        let reply = ask(STATS_TIMEOUT, |agent| agent.delete(resource.as_str()).call());
         reply.map(drop).map_err(|e| no_answer(&resource, &e))
     })
     .await
@@ -65,7 +67,8 @@ pub async fn delete(resource: Url) -> Result<(), WhepError> {
 /// `GET /api/stats` of a rov-server.
 pub async fn stats(url: Url) -> Result<Stats, WhepError> {
     blocking(move || {
-        let mut reply = agent(STATS_TIMEOUT).get(url.as_str()).call().map_err(|e| no_answer(&url, &e))?;
+        let reply = ask(STATS_TIMEOUT, |agent| agent.get(url.as_str()).call());
+        let mut reply = reply.map_err(|e| no_answer(&url, &e))?;
         let text = body(&mut reply, &url)?;
         if !reply.status().is_success() {
             return Err(WhepError::Refused { url, status: reply.status().as_u16(), reason: error_text(&text) });
@@ -102,12 +105,11 @@ enum Posted {
 }
 
 fn post_offer(url: &Url, sdp: &str) -> Result<Posted, WhepError> {
-    let mut reply = agent(OFFER_TIMEOUT)
-        .post(url.as_str())
-        .header("Content-Type", "application/sdp")
-        .header("Accept", "application/sdp")
-        .send(sdp)
-        .map_err(|e| no_answer(url, &e))?;
+    let reply = ask(OFFER_TIMEOUT, |agent| {
+        let request = agent.post(url.as_str()).header("Content-Type", "application/sdp");
+        request.header("Accept", "application/sdp").send(sdp)
+    });
+    let mut reply = reply.map_err(|e| no_answer(url, &e))?;
     let status = reply.status().as_u16();
     let location = reply
         .headers()
@@ -140,9 +142,25 @@ fn error_text(body: &str) -> String {
     }
 }
 
-fn agent(timeout: Duration) -> ureq::Agent {
+/// Nothing was sent where the connection was not made, so that another attempt repeats nothing.
+fn ask<T>(timeout: Duration, request: impl Fn(&ureq::Agent) -> Result<T, ureq::Error>) -> Result<T, ureq::Error> {
+    let end = Instant::now() + timeout;
+    let mut connect_timeouts = CONNECT_TIMEOUTS.into_iter().peekable();
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let connect = connect_timeouts.next().unwrap_or(left);
+        let reply = request(&agent(left, connect.min(left)));
+        let is_late = left <= connect || connect_timeouts.peek().is_none();
+        match reply {
+            Err(ureq::Error::Timeout(ureq::Timeout::Connect)) if !is_late => {}
+            reply => return reply,
+        }
+    }
+}
+
+fn agent(timeout: Duration, connect_timeout: Duration) -> ureq::Agent {
     ureq::Agent::config_builder()
-        .timeout_connect(Some(CONNECT_TIMEOUT.min(timeout)))
+        .timeout_connect(Some(connect_timeout))
         .timeout_global(Some(timeout))
         .http_status_as_error(false)
         // A proxy of the environment does not lead to a vehicle on the LAN.

@@ -24,6 +24,14 @@ struct Args {
     #[arg(long, value_delimiter = ',', default_value = "1,5")]
     loss: Vec<f64>,
 
+    /// Datagrams that others overtake, by up to 5 ms, per cent
+    #[arg(long, default_value_t = 0.0)]
+    reordered: f64,
+
+    /// Of the encoder, in kbit/s
+    #[arg(long, default_value_t = 4000)]
+    bitrate: u32,
+
     /// Values of --latency, in milliseconds
     #[arg(long, value_delimiter = ',', default_value = "10,20,40,60,100,150")]
     latency: Vec<u64>,
@@ -40,7 +48,8 @@ fn main() {
     let args = Args::parse();
     let (size, fps) = args.picture.split_once('@').expect("WIDTHxHEIGHT@FPS");
     let (width, height) = size.split_once('x').expect("WIDTHxHEIGHT");
-    let server = Server::start(&["--width", width, "--height", height, "--fps", fps]);
+    let bitrate = args.bitrate.to_string();
+    let server = Server::start(&["--width", width, "--height", height, "--fps", fps, "--bitrate", &bitrate]);
     let runtime = Runtime::new().expect("a runtime");
     println!(
         "{}, {} ms each way, {} s each; latency from the mark to the screen",
@@ -63,6 +72,7 @@ fn measure(runtime: &Runtime, server: &Server, args: &Args, loss: f64, latency: 
     let watcher = Watcher::start(runtime, &["--url", &proxy.url("/whep"), "--latency", &latency.to_string()]);
     watcher.wait_for_shots(30);
     network.set_loss(loss / 100.0);
+    network.set_reordering(args.reordered / 100.0);
     let from = watcher.shown();
     std::thread::sleep(Duration::from_secs_f64(args.seconds));
     let shots = &watcher.shots()[from..];

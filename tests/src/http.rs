@@ -76,6 +76,12 @@ pub fn get_if_none_match(url: &str, etag: &str) -> Reply {
     send("GET", url, &[("If-None-Match", etag)], b"").unwrap_or_else(|error| panic!("{url}: {error}"))
 }
 
+/// PATCH of what has the entity tag `etag`, or `*`.
+pub fn patch(url: &str, content_type: &str, etag: &str, body: &str) -> Reply {
+    let headers = [("Content-Type", content_type), ("If-Match", etag)];
+    send("PATCH", url, &headers, body.as_bytes()).unwrap_or_else(|error| panic!("PATCH {url}: {error}"))
+}
+
 /// `GET /api/stats` of the server at `address`.
 pub fn stats(address: SocketAddr) -> Stats {
     let reply = get(&format!("http://{address}/api/stats"));

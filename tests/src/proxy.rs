@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -107,6 +108,10 @@ async fn pass_on(
     body: Bytes,
 ) -> Result<Response, (StatusCode, String)> {
     let failed = |error: String| (StatusCode::BAD_GATEWAY, error);
+    // Over a link that is down nothing comes, not even an error; whoever asked gives up.
+    while shared.network.as_ref().is_some_and(|network| network.is_down()) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
     let is_offer = method == Method::POST && path == WHEP_PATH;
     let text = String::from_utf8_lossy(&body).into_owned();

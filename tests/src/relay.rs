@@ -1,11 +1,14 @@
 //! A network in user space: it passes the datagrams between one viewer and the server on, loses some on the way to the
-//! viewer, and takes its time. The losses come from a seeded generator, so that they are the same each time.
+//! viewer, lets some be overtaken, breaks down, and takes its time. Losses come from a seeded generator, so that they are the
+//! same each time.
 //! For TCP, a link that is too slow, and one that lets no UDP through beside it.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -26,6 +29,10 @@ const BUFFER: usize = 4 << 20;
 pub struct Network {
     /// Datagrams lost on the way to the viewer, in a million.
     loss: AtomicU32,
+    /// Datagrams to the viewer that take up to [`Self::OVERTAKEN`] longer, in a million.
+    reordering: AtomicU32,
+    /// Nothing gets through.
+    down: AtomicBool,
     /// Each way.
     pub delay: Duration,
     pub seed: u64,
@@ -44,6 +51,23 @@ impl Network {
         self.loss.store((share * 1e6) as u32, Ordering::Relaxed);
     }
 
+    /// How much longer a datagram that is overtaken takes at most.
+    pub const OVERTAKEN: Duration = Duration::from_millis(5);
+
+    /// Lets this share of the datagrams to the viewer be overtaken from now on.
+    pub fn set_reordering(&self, share: f64) {
+        self.reordering.store((share * 1e6) as u32, Ordering::Relaxed);
+    }
+
+    /// Breaks down, or comes back: nothing gets through either way, of HTTP neither.
+    pub fn set_down(&self, down: bool) {
+        self.down.store(down, Ordering::Relaxed);
+    }
+
+    pub fn is_down(&self) -> bool {
+        self.down.load(Ordering::Relaxed)
+    }
+
     /// Datagrams to the viewer that were passed on, and that were lost.
     pub fn counts(&self) -> (u64, u64) {
         (self.passed.load(Ordering::Relaxed), self.dropped.load(Ordering::Relaxed))
@@ -51,10 +75,17 @@ impl Network {
 
     fn loses(&self, random: &mut StdRng) -> bool {
         // Drawn for each datagram, so that the losses at one rate are among those at a higher one.
-        let lost = random.random_range(0..1_000_000) < self.loss.load(Ordering::Relaxed);
+        let lost = random.random_range(0..1_000_000) < self.loss.load(Ordering::Relaxed) || self.is_down();
         let counter = if lost { &self.dropped } else { &self.passed };
         counter.fetch_add(1, Ordering::Relaxed);
         lost
+    }
+
+    /// Of one datagram to the viewer.
+    fn extra_delay(&self, random: &mut StdRng) -> Duration {
+        let draw = random.random_range(0..1_000_000);
+        let extra = Self::OVERTAKEN.mul_f64(random.random::<f64>());
+        if draw < self.reordering.load(Ordering::Relaxed) { extra } else { Duration::ZERO }
     }
 }
 
@@ -78,17 +109,21 @@ impl Relay {
 
         let (queue, due) = channel();
         let (from, to, seen) = (Arc::clone(&front), Arc::clone(&back), Arc::clone(&viewer));
-        threads.push(receive(from, Arc::clone(&stop), network.delay, queue, move |peer| {
+        let (delay, way) = (network.delay, Arc::clone(&network));
+        threads.push(receive(from, Arc::clone(&stop), queue, move |peer| {
             *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer);
-            true
+            (!way.is_down()).then_some(delay)
         }));
         // An error is a server that is gone: its datagrams are lost, as on a network.
         threads.push(deliver(due, move |datagram| drop(to.send(datagram))));
 
         let (queue, due) = channel();
         let mut random = StdRng::seed_from_u64(network.seed);
-        let delay = network.delay;
-        threads.push(receive(back, Arc::clone(&stop), delay, queue, move |_| !network.loses(&mut random)));
+        // Of its own, so that the losses are the same with and without.
+        let mut order = StdRng::seed_from_u64(network.seed + 1);
+        threads.push(receive(back, Arc::clone(&stop), queue, move |_| {
+            (!network.loses(&mut random)).then(|| delay + network.extra_delay(&mut order))
+        }));
         threads.push(deliver(due, move |datagram| {
             if let Some(viewer) = *viewer.lock().unwrap_or_else(PoisonError::into_inner) {
                 let _ = front.send_to(datagram, viewer);
@@ -173,34 +208,50 @@ fn three_ports() -> Option<(u16, [UdpSocket; 3])> {
     Some((port, [first, socket_at(port + 1).ok()?, socket_at(port.checked_add(2)?).ok()?]))
 }
 
-type Delayed = (Instant, Vec<u8>);
+/// When a datagram is due, which of those it is, and the datagram.
+type Delayed = (Instant, u64, Vec<u8>);
 
-/// Takes what comes and passes it on, if `keep` says so, with the time at which it is due.
+/// Takes what comes and passes it on with the time at which it is due, unless `delay` says that it is lost.
 fn receive(
     from: Arc<UdpSocket>,
     stop: Arc<AtomicBool>,
-    delay: Duration,
     queue: Sender<Delayed>,
-    mut keep: impl FnMut(SocketAddr) -> bool + Send + 'static,
+    mut delay: impl FnMut(SocketAddr) -> Option<Duration> + Send + 'static,
 ) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut buffer = vec![0; LARGEST];
+        let mut count = 0;
         while !stop.load(Ordering::Relaxed) {
             // A time-out is for the look at `stop`; other errors tell of a peer that is gone.
             let Ok((length, peer)) = from.recv_from(&mut buffer) else { continue };
-            if keep(peer) && queue.send((Instant::now() + delay, buffer[..length].to_vec())).is_err() {
+            count += 1;
+            if let Some(delay) = delay(peer)
+                && queue.send((Instant::now() + delay, count, buffer[..length].to_vec())).is_err()
+            {
                 return;
             }
         }
     })
 }
 
-/// Sends each datagram when it is due. The delay is the same for all, so their order stays.
+/// Sends each datagram when it is due.
 fn deliver(queue: Receiver<Delayed>, send: impl Fn(&[u8]) + Send + 'static) -> JoinHandle<()> {
     std::thread::spawn(move || {
-        for (due, datagram) in queue {
-            std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            send(&datagram);
+        let mut waiting = BinaryHeap::<Reverse<Delayed>>::new();
+        loop {
+            let next = match waiting.peek() {
+                Some(Reverse((due, ..))) => queue.recv_timeout(due.saturating_duration_since(Instant::now())),
+                None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            };
+            match next {
+                Ok(delayed) => waiting.push(Reverse(delayed)),
+                Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {
+                    if let Some(Reverse((_, _, datagram))) = waiting.pop() {
+                        send(&datagram);
+                    }
+                }
+            }
         }
     })
 }

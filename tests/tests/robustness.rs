@@ -111,6 +111,7 @@ fn bad_requests_get_their_status_and_a_json_error() {
         ("PATCH", &viewer, FRAGMENT, "garbage", 400),
         ("PATCH", &viewer, FRAGMENT, "a=candidate:garbage\r\n", 400),
         ("PATCH", &viewer, FRAGMENT, "a=candidate:1 1 udp 99999999999999 127.0.0.1 999999 typ host\r\n", 400),
+        ("PATCH", &viewer, FRAGMENT, "a=ice-ufrag:another\r\n", 400),
         ("PATCH", &viewer, FRAGMENT, &huge, 413),
         ("PATCH", &viewer, SDP, "v=0\r\n", 415),
         ("GET", "/nothing", None, "", 404),
@@ -127,6 +128,34 @@ fn bad_requests_get_their_status_and_a_json_error() {
     assert_eq!((not_utf8.status, not_utf8.error().as_str()), (400, "the body is not UTF-8"));
     assert_eq!(server.stats().viewers.len(), 1, "nothing was left behind");
     scene.assert_unharmed();
+}
+
+#[test]
+fn an_ice_restart_is_answered_and_has_an_entity_tag_of_its_own() {
+    let server = Server::start(&[]);
+    server.wait_until_running();
+    let offer = offer_of(
+        "m=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=rtpmap:96 H264/90000\r\n\
+         a=fmtp:96 packetization-mode=1;profile-level-id=42e01f\r\n",
+    );
+    let created = http::request("POST", &server.url("/whep"), SDP, offer.as_bytes());
+    assert_eq!(created.status, 201, "{created:?}");
+    let (session, first) = (server.url(created.header("location")), created.header("etag").to_owned());
+    let patch = |tag: &str, body: &str| http::patch(&session, "application/trickle-ice-sdpfrag", tag, body);
+    let restart = "a=ice-ufrag:efgh\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:0\r\n\
+                   a=candidate:1 1 udp 2113937151 127.0.0.1 50000 typ host\r\n";
+    let restarted = patch("*", restart);
+    assert_eq!(restarted.status, 200, "{restarted:?}");
+    let second = restarted.header("etag").to_owned();
+    assert_ne!(first, second);
+    assert_eq!(restarted.header("content-type"), "application/trickle-ice-sdpfrag");
+    for line in ["a=ice-ufrag:", "a=ice-pwd:", "a=mid:0", "a=candidate:"] {
+        assert!(restarted.body.lines().any(|l| l.starts_with(line)), "{line} {restarted:?}");
+    }
+    assert!(!created.body.contains(restarted.body.lines().next().expect("a line")), "new credentials");
+    let candidate = "a=ice-ufrag:efgh\r\na=candidate:2 1 udp 2113937151 127.0.0.1 50001 typ host\r\n";
+    assert_eq!(patch(&first, candidate).status, 412, "of the ICE session before");
+    assert_eq!(patch(&second, candidate).status, 204);
 }
 
 #[test]

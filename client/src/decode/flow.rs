@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::gate::KeyframeGate;
 use super::lateness::{LATE, Lateness};
 use super::rtp::Packet;
+use crate::receive::OUTAGE_PACKETS;
 
 /// Access units remembered on their way through the decoder: more than any decoder holds.
 const UNITS: usize = 64;
@@ -77,6 +78,7 @@ struct Arrival {
 pub struct Flow {
     pub gate: KeyframeGate,
     pub counters: Counters,
+    latency: Duration,
     behind: Duration,
     arrivals: Vec<Option<Arrival>>,
     lateness: Lateness,
@@ -88,6 +90,8 @@ pub struct Flow {
     too_late_at: Option<Instant>,
     last_look: Instant,
     last_arrival: Option<Instant>,
+    /// Of all that came: stream and sequence number.
+    newest: Option<(u32, u16)>,
     last: Option<Packet>,
     last_out: Instant,
     units: VecDeque<Unit>,
@@ -101,6 +105,7 @@ impl Flow {
         Self {
             gate: KeyframeGate::new(now),
             counters: Counters::default(),
+            latency,
             behind: latency + BEHIND,
             arrivals: vec![None; ARRIVALS],
             lateness: Lateness::default(),
@@ -109,6 +114,7 @@ impl Flow {
             too_late_at: None,
             last_look: now,
             last_arrival: None,
+            newest: None,
             last: None,
             last_out: now,
             units: VecDeque::with_capacity(UNITS),
@@ -136,13 +142,29 @@ impl Flow {
     /// first packets of a backlog for the new measure, and at the next gap wait as much longer as they were late.
     pub fn arrived(&mut self, packet: &Packet, at: Instant) -> Duration {
         self.counters.packets += 1;
-        if self.last_arrival.replace(at).is_none() {
+        let before = self.last_arrival.replace(at);
+        if before.is_none() {
             self.gate.joined(at);
         }
+        self.look_for_outage(packet, before.map(|before| at.saturating_duration_since(before)));
         let (sequence, late_by) = (packet.sequence, self.lateness.arrived(packet, at));
         self.arrivals[usize::from(sequence) % ARRIVALS] = Some(Arrival { sequence, at, late_by });
         self.catching_up = late_by > LATE || (self.catching_up && late_by > CAUGHT_UP);
         if self.catching_up { late_by } else { Duration::ZERO }
+    }
+
+    /// What was lost in a pause that is longer than the jitter buffer waits will not come: there is no point in its finding
+    /// out first.
+    fn look_for_outage(&mut self, packet: &Packet, pause: Option<Duration>) {
+        let before = self.newest.filter(|(ssrc, _)| *ssrc == packet.ssrc).map(|(_, newest)| newest);
+        let ahead = before.map_or(1, |newest| packet.sequence.wrapping_sub(newest));
+        if ahead == 0 || ahead >= 0x8000 {
+            return;
+        }
+        self.newest = Some((packet.ssrc, packet.sequence));
+        if let Some(pause) = pause.filter(|pause| usize::from(ahead) > OUTAGE_PACKETS && *pause > self.latency) {
+            self.gate.close(format!("nothing came for {} ms", pause.as_millis()));
+        }
     }
 
     /// A packet left the jitter buffer; these come in order.
@@ -604,5 +626,31 @@ mod tests {
         }
         assert!(keyframes <= 4, "{keyframes}");
         assert_eq!(last_shown, 899);
+    }
+
+    #[test]
+    fn after_an_outage_a_keyframe_is_asked_for_by_the_first_packet_that_comes() {
+        let start = Instant::now();
+        let mut flow = Flow::new(LATENCY, start);
+        let comes = |flow: &mut Flow, sequence: u16, timestamp: u32, ms: u64| {
+            let now = start + Duration::from_millis(ms);
+            let packet = packet(sequence, timestamp, true, true);
+            flow.arrived(&packet, now);
+            now
+        };
+        comes(&mut flow, 65_534, 0, 0);
+        flow.packet(packet(65_534, 0, true, true), Some(0), start);
+        assert!(flow.access_unit(Some(0), true, start));
+        // A pause without a gap, and a gap without a pause, are the jitter buffer's.
+        let now = comes(&mut flow, 65_535, 90_000, 1_000);
+        assert_eq!(flow.keyframe_due(now), None);
+        let now = comes(&mut flow, 2, 91_000, 1_010);
+        assert_eq!(flow.keyframe_due(now), None);
+        // Nor is a packet missing where pictures are far apart.
+        let now = comes(&mut flow, 4, 100_000, 1_510);
+        assert_eq!(flow.keyframe_due(now), None);
+        let now = comes(&mut flow, 900, 270_000, 3_010);
+        assert_eq!(flow.keyframe_due(now).as_deref(), Some("nothing came for 1500 ms"));
+        assert_eq!(flow.keyframe_due(now), None, "asked once");
     }
 }

@@ -44,6 +44,8 @@ pub enum Note {
     },
     /// Packets of another stream come.
     NewStream,
+    /// The first packet is out: the others may follow.
+    Flowing,
     Stop,
 }
 
@@ -94,6 +96,8 @@ impl Shared {
 pub struct Graph {
     pub(super) pipeline: gst::Pipeline,
     pub input: gst_app::AppSrc,
+    /// The first packet is out of the jitter buffer, which waits for missing ones from then on.
+    pub flowing: Arc<AtomicBool>,
 }
 
 /// The size the pictures are scaled to: known once both the source's size and the bounds are.
@@ -207,12 +211,14 @@ impl Graph {
             element("out")?.downcast::<gst_app::AppSink>().map_err(|_| "'out' is not an appsink".to_owned())?;
         let scaling = Arc::new(Scaling { capsfilter: element("size")?, sizes: Mutex::default() });
         refuse_allocation(&pad("in", "src")?);
-        watch_packets(candidate.codec, &pad("jitter", "src")?, element("jitter")?.downgrade(), latency, shared);
+        let flowing = Arc::new(AtomicBool::new(false));
+        let jitter = JitterBuffer { element: element("jitter")?.downgrade(), latency, flowing: Arc::clone(&flowing) };
+        watch_packets(candidate.codec, &pad("jitter", "src")?, jitter, shared);
         watch_units(candidate.codec, &pad("depay", "src")?, shared);
         watch_size(&pad("scale", "sink")?, &scaling, shared, generation);
         take_pictures(&output, &scaling, shared);
         watch_bus(&pipeline, shared, generation);
-        let graph = Self { pipeline, input };
+        let graph = Self { pipeline, input, flowing };
         if graph.pipeline.set_state(gst::State::Playing).is_err() {
             return Err(graph.first_error().unwrap_or_else(|| "it does not start".to_owned()));
         }
@@ -273,24 +279,26 @@ fn refuse_allocation(pad: &gst::Pad) {
     });
 }
 
-/// Behind the jitter buffer: packets in order, and the news of lost ones. `latency` is set at the first of them.
-fn watch_packets(
-    codec: Codec,
-    pad: &gst::Pad,
-    jitterbuffer: gst::glib::WeakRef<gst::Element>,
+/// The one whose latency is set at its first packet.
+struct JitterBuffer {
+    element: gst::glib::WeakRef<gst::Element>,
     latency: Duration,
-    shared: &Arc<Shared>,
-) {
+    flowing: Arc<AtomicBool>,
+}
+
+/// Behind the jitter buffer: packets in order, and the news of lost ones.
+fn watch_packets(codec: Codec, pad: &gst::Pad, jitter: JitterBuffer, shared: &Arc<Shared>) {
     let shared = Arc::clone(shared);
-    let latency_ms = u32::try_from(latency.as_millis()).unwrap_or(u32::MAX);
-    let started = AtomicBool::new(false);
+    let latency_ms = u32::try_from(jitter.latency.as_millis()).unwrap_or(u32::MAX);
     let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
     pad.add_probe(mask, move |_, info| {
         if let Some(buffer) = info.buffer() {
-            if !started.swap(true, Ordering::Relaxed)
-                && let Some(jitterbuffer) = jitterbuffer.upgrade()
-            {
-                jitterbuffer.set_property("latency", latency_ms);
+            if !jitter.flowing.load(Ordering::Relaxed) {
+                if let Some(element) = jitter.element.upgrade() {
+                    element.set_property("latency", latency_ms);
+                }
+                jitter.flowing.store(true, Ordering::Release);
+                shared.tell(Note::Flowing);
             }
             let packet = buffer.map_readable().ok().and_then(|map| Packet::parse(codec, &map));
             if let Some(packet) = packet {

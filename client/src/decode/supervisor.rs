@@ -1,6 +1,7 @@
 //! The thread that owns the pipeline: starts it, watches it, replaces a decoder that fails by the next one, and asks
 //! for keyframes. Pipelines are built and stopped here alone, never in a GStreamer callback, which would deadlock.
 
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,6 +30,8 @@ const RENEGOTIATIONS: u32 = 3;
 /// Of a stream that another one replaced packets may still be on their way. When the other has been silent for so long, it
 /// is that one which is over.
 const STRAGGLING: Duration = Duration::from_secs(1);
+/// The first packet is given this time to pass the jitter buffer, which does not wait for missing packets before.
+const FIRST_PACKET: Duration = Duration::from_millis(100);
 /// Packets kept while a pipeline is being built: a keyframe of a megabyte, which is often what a new stream begins with.
 const MAX_KEPT: usize = 1000;
 
@@ -45,7 +48,10 @@ pub struct Now {
     ssrc_before: Option<u32>,
     /// When the last packet came that was no straggler.
     heard: Option<Instant>,
+    /// Packets that the pipeline is not ready for.
     kept: Vec<gst::Buffer>,
+    /// When the pipeline got its first packet.
+    first_at: Option<Instant>,
     failed: bool,
     stats: DecodeStats,
 }
@@ -72,6 +78,7 @@ impl Now {
             ssrc_before: None,
             heard: None,
             kept: Vec::new(),
+            first_at: None,
             failed: false,
             stats: DecodeStats::default(),
         }
@@ -111,10 +118,12 @@ impl Now {
             self.kept.clear();
         }
         self.ssrc = Some(ssrc);
+        self.flush(at);
         match &self.graph {
             Some(graph) if graph.input.current_level_bytes() > MAX_WAITING_BYTES => return Taken::Full,
             // An error means that the pipeline stops or has failed, which the bus tells.
-            Some(graph) => {
+            Some(graph) if self.first_at.is_none() || self.flows(at) => {
+                self.first_at.get_or_insert(at);
                 if !late_by.is_zero()
                     && let Some(now) = graph.input.current_running_time()
                     && let Some(packet) = packet.get_mut()
@@ -125,10 +134,25 @@ impl Now {
                 }
                 let _ = graph.input.push_buffer(packet);
             }
-            None if self.failed || self.kept.len() >= MAX_KEPT => return Taken::Full,
-            None => self.kept.push(packet),
+            _ if self.failed || self.kept.len() >= MAX_KEPT => return Taken::Full,
+            _ => self.kept.push(packet),
         }
         if new_stream { Taken::NewStream } else { Taken::Yes }
+    }
+
+    fn flows(&self, at: Instant) -> bool {
+        let flowing = self.graph.as_ref().is_some_and(|graph| graph.flowing.load(Ordering::Acquire));
+        flowing || self.first_at.is_some_and(|first| at.saturating_duration_since(first) > FIRST_PACKET)
+    }
+
+    /// Hands over what was kept, as far as the pipeline is ready for it: at first one packet.
+    fn flush(&mut self, at: Instant) {
+        let count = if self.flows(at) { self.kept.len() } else { usize::from(self.first_at.is_none()) };
+        let Some(graph) = &self.graph else { return };
+        for packet in self.kept.drain(..count.min(self.kept.len())) {
+            self.first_at.get_or_insert(at);
+            let _ = graph.input.push_buffer(packet);
+        }
     }
 
     fn begin(&mut self, graph: Graph, codec: Codec, decoder: String) {
@@ -137,12 +161,11 @@ impl Now {
             self.retired = Some(graph);
             return;
         }
-        for packet in self.kept.drain(..) {
-            let _ = graph.input.push_buffer(packet);
-        }
         self.stats.decoder = decoder;
         self.stats.source = None;
         self.graph = Some(graph);
+        self.first_at = None;
+        self.flush(Instant::now());
     }
 
     #[cfg(test)]
@@ -260,6 +283,10 @@ impl Supervisor {
                     if generation == self.generation {
                         self.playing(resolution);
                     }
+                    None
+                }
+                Ok(Note::Flowing) => {
+                    self.lock_now().flush(Instant::now());
                     None
                 }
                 Ok(Note::GateClosed | Note::NewStream) | Err(RecvTimeoutError::Timeout) => None,

@@ -27,6 +27,10 @@ const REPAIR_WAIT: Duration = Duration::from_millis(100);
 /// a millisecond, on Wi-Fi of some; what comes later is lost, and waiting for it would only delay the next keyframe.
 const REORDER_WAIT: Duration = Duration::from_millis(20);
 
+/// More packets than these, missing behind a pause longer than the longest wait, are an outage: they will not come. Fewer may
+/// be of the picture that came after the pause, as at a low frame rate.
+pub(crate) const OUTAGE_PACKETS: usize = 16;
+
 /// How the video comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Transport {
@@ -145,6 +149,11 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
+    /// Nobody answered there.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::NoRoute { .. } | Self::Whep(WhepError::Unreachable { .. } | WhepError::Closed { .. }))
+    }
+
     /// Trying again cannot help.
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Rtsp(error) if error.is_final())

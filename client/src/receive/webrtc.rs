@@ -1,5 +1,7 @@
 //! Receiving by WebRTC, on the async crate `webrtc`. This is the only module that imports it.
 
+mod nack;
+
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -10,7 +12,7 @@ use bytes::Bytes;
 use rov_common::codec::Codec;
 use rov_common::net::grow_buffers;
 use rtc::ice::mdns::MulticastDnsMode;
-use rtc::interceptor::{NackGeneratorBuilder, ReceiverReportBuilder, Registry, Slot};
+use rtc::interceptor::{ReceiverReportBuilder, Registry, Slot};
 use rtc::peer_connection::configuration::RTCConfigurationBuilder;
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MIME_TYPE_HEVC, MediaEngine};
 use rtc::peer_connection::configuration::setting_engine::SettingEngineBuilder;
@@ -32,6 +34,7 @@ use webrtc::runtime::{
     AsyncInterval, AsyncTcpListener, AsyncTcpStream, AsyncUdpSocket, JoinHandle, Runtime, TokioRuntime,
 };
 
+use self::nack::NackGenerator;
 use super::{ConnectError, PAYLOAD_TYPE};
 use crate::whep::{self, Answer};
 
@@ -39,9 +42,8 @@ use crate::whep::{self, Answer};
 /// (RFC 6184 section 8.2.2).
 const PROFILES: [&str; 5] = ["42e034", "420034", "4d0034", "640034", "640c34"];
 
+/// Packets that may still come when newer ones did.
 const HISTORY_PACKETS: u16 = 8192;
-/// Between two requests for the same packet. A LAN answers within a millisecond.
-const NACK_INTERVAL: Duration = Duration::from_millis(5);
 
 const GATHER_TIMEOUT: Duration = Duration::from_secs(3);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -49,7 +51,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const GOODBYE_INTERVAL: Duration = Duration::from_millis(100);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const ICE_DISCONNECTED: Duration = Duration::from_secs(2);
-const ICE_FAILED: Duration = Duration::from_secs(2);
+/// After that: as long in all as the server keeps a session that it does not hear, so that it goes on by itself after any
+/// shorter outage. That the server is gone or elsewhere shows sooner, when it is asked.
+const ICE_FAILED: Duration = Duration::from_secs(8);
 const ICE_KEEPALIVE: Duration = Duration::from_millis(500);
 /// Between connectivity checks, and how many for each candidate: three seconds. The default of 200 ms would delay the
 /// first picture by as much.
@@ -240,14 +244,7 @@ async fn build(
     }
     // No RTX is offered: the crate unwraps it behind the NACK generator, which then goes on asking.
     let interceptors = Registry::new()
-        .with(
-            Slot::NackGenerator,
-            NackGeneratorBuilder::new()
-                .with_size(HISTORY_PACKETS)
-                .with_interval(NACK_INTERVAL)
-                .with_max_nacks_per_packet(nack_tries(latency))
-                .build(),
-        )
+        .with(Slot::NackGenerator, NackGenerator::new(latency))
         .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build());
     let settings = SettingEngineBuilder::new()
         .with_ice_timeouts(Some(ICE_DISCONNECTED), Some(ICE_FAILED), Some(ICE_KEEPALIVE))
@@ -269,12 +266,6 @@ async fn build(
         .with_udp_addrs(vec![SocketAddr::new(local, 0)])
         .build()
         .await
-}
-
-/// A packet that did not come after so many requests is given up: the jitter buffer has moved on by then.
-fn nack_tries(latency: Duration) -> u16 {
-    let tries = latency.as_millis().div_ceil(NACK_INTERVAL.as_millis());
-    u16::try_from(tries).unwrap_or(u16::MAX).max(1)
 }
 
 fn rtp_codec(mime_type: &str, sdp_fmtp_line: String) -> RTCRtpCodec {

@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use self::failure::{Failure, fail, receive};
 use self::jpeg::{mjpeg, snapshot};
 use self::sdp::sdp;
-use self::whep::{hang_up, offer, trickle, whep, whep_options};
+use self::whep::{hang_up, modify, offer, whep, whep_options};
 use crate::output::jpeg::JpegOutput;
 use crate::output::rtp::RtpOutput;
 use crate::output::rtsp::RtspOutput;
@@ -61,7 +61,7 @@ fn router(api: Arc<Api>) -> Router {
         .route(OFFER_PATH, post(offer))
         .route("/api/webrtc/offer", post(offer))
         .route(WHEP_PATH, post(whep).options(whep_options))
-        .route(&format!("{WHEP_PATH}/{{id}}"), patch(trickle).delete(hang_up))
+        .route(&format!("{WHEP_PATH}/{{id}}"), patch(modify).delete(hang_up))
         .route(SDP_PATH, get(sdp))
         .route("/healthz", get(health))
         .route("/api/stats", get(stats))

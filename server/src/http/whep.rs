@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::failure::{Failure, expect_type, text};
 use super::{Api, Arrival};
-use crate::output::webrtc::{AcceptError, Accepted, CandidateError, OfferError, WebRtcOutput};
+use crate::output::webrtc::{AcceptError, Accepted, CandidateError, Fragment, OfferError, WebRtcOutput};
 
 const JSON_TYPE: &str = "application/json";
 const SDP_TYPE: &str = "application/sdp";
@@ -63,7 +63,7 @@ pub(super) async fn whep(
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(SDP_TYPE)),
         (header::LOCATION, location(&accepted.id)?),
-        (header::ETAG, HeaderValue::from_str(&etag(&accepted.id)).map_err(Failure::internal)?),
+        (header::ETAG, HeaderValue::from_str(&accepted.entity_tag).map_err(Failure::internal)?),
         (header::HeaderName::from_static("accept-patch"), HeaderValue::from_static(SDPFRAG_TYPE)),
     ];
     Ok((StatusCode::CREATED, headers, accepted.sdp).into_response())
@@ -75,36 +75,40 @@ pub(super) async fn whep_options() -> impl IntoResponse {
     (StatusCode::NO_CONTENT, [accept, (header::ALLOW, HeaderValue::from_static("POST, OPTIONS"))])
 }
 
-/// Trickled candidates (RFC 8840). An ICE restart is not offered: a viewer makes a new session instead.
-pub(super) async fn trickle(
+/// Trickled candidates, or an ICE restart (RFC 8840, RFC 9725 section 4.3).
+pub(super) async fn modify(
     State(api): State<Arc<Api>>,
     id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<StatusCode, Failure> {
+) -> Result<Response, Failure> {
     let Path(id) = id?;
     expect_type(&headers, SDPFRAG_TYPE)?;
-    if let Some(wanted) = headers.get(header::IF_MATCH)
-        && wanted.as_bytes() != b"*"
-        && wanted.as_bytes() != etag(&id).as_bytes()
-    {
-        return Err(Failure(StatusCode::PRECONDITION_FAILED, "If-Match is not the ETag of this session".to_owned()));
-    }
-    let fragment = text(body)?;
-    let ufrag = fragment.lines().find_map(|l| l.trim().strip_prefix("a=ice-ufrag:")).unwrap_or_default().to_owned();
-    let candidates: Vec<String> = fragment
-        .lines()
-        .filter_map(|l| l.trim().strip_prefix("a=candidate:"))
-        .map(|c| format!("candidate:{c}"))
-        .collect();
-    if candidates.is_empty() && ufrag.is_empty() && !fragment.contains("a=end-of-candidates") {
+    // Whoever says nothing means what there is.
+    let tag = headers.get(header::IF_MATCH).map_or(Ok("*"), HeaderValue::to_str);
+    let tag = tag.map_err(|error| Failure(StatusCode::BAD_REQUEST, format!("If-Match: {error}")))?.to_owned();
+    let fragment = Fragment::parse(&text(body)?);
+    if fragment.candidates.is_empty() && fragment.ufrag.is_empty() && !fragment.is_last {
         return Err(Failure(StatusCode::BAD_REQUEST, "the fragment has no `a=candidate` line (RFC 8840)".to_owned()));
     }
-    match webrtc(&api)?.add_candidates(id, ufrag, candidates).await? {
-        Ok(()) => Ok(StatusCode::NO_CONTENT),
-        Err(error @ CandidateError::NoSuchViewer(_)) => Err(Failure(StatusCode::NOT_FOUND, error.to_string())),
-        Err(error @ CandidateError::Restart) => Err(Failure(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())),
-        Err(error @ CandidateError::Invalid { .. }) => Err(Failure(StatusCode::BAD_REQUEST, error.to_string())),
+    match webrtc(&api)?.patch(id, tag, fragment).await? {
+        Ok(None) => Ok(StatusCode::NO_CONTENT.into_response()),
+        Ok(Some(restarted)) => {
+            let headers = [
+                (header::CONTENT_TYPE, HeaderValue::from_static(SDPFRAG_TYPE)),
+                (header::ETAG, HeaderValue::from_str(&restarted.entity_tag).map_err(Failure::internal)?),
+            ];
+            Ok((headers, restarted.sdp_fragment).into_response())
+        }
+        Err(error) => {
+            let status = match &error {
+                CandidateError::NoSuchViewer(_) => StatusCode::NOT_FOUND,
+                CandidateError::NotCurrent => StatusCode::PRECONDITION_FAILED,
+                CandidateError::NoPassword | CandidateError::Invalid { .. } => StatusCode::BAD_REQUEST,
+                CandidateError::Restart(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            };
+            Err(Failure(status, error.to_string()))
+        }
     }
 }
 
@@ -155,10 +159,6 @@ fn remedy(api: &Api, local: IpAddr, offered: Option<Codec>) -> String {
         None => "use a viewer that can decode it".to_owned(),
     };
     format!(": {}", rtsp.into_iter().chain([restart]).collect::<Vec<_>>().join(" or "))
-}
-
-fn etag(id: &str) -> String {
-    format!("\"{id}\"")
 }
 
 fn location(id: &str) -> Result<HeaderValue, Failure> {

@@ -13,7 +13,7 @@ use rtc::stun::attributes::ATTR_USERNAME;
 use rtc::stun::message::{Message, is_stun_message};
 use thiserror::Error;
 
-use super::offer::{self, OfferError};
+use super::offer::{self, Fragment, OfferError};
 use super::session::{End, Session};
 use crate::packetize::RtpFrame;
 
@@ -47,8 +47,12 @@ pub enum AcceptError {
 pub enum CandidateError {
     #[error("there is no viewer {0:?}: it has ended or never was")]
     NoSuchViewer(String),
-    #[error("an ICE restart is not supported: make a new session")]
-    Restart,
+    #[error("the entity tag is not that of the session, whose ICE was restarted since: ask with If-Match: *")]
+    NotCurrent,
+    #[error("ICE cannot be restarted: {0}")]
+    Restart(rtc::shared::error::Error),
+    #[error("an ICE restart needs `a=ice-pwd` as well as `a=ice-ufrag`")]
+    NoPassword,
     #[error("candidate {candidate:?} is not valid: {source}")]
     Invalid { candidate: String, source: rtc::shared::error::Error },
 }
@@ -121,27 +125,39 @@ impl Engine {
         Ok(answer)
     }
 
-    /// Candidates that a viewer found after its offer (trickle ICE, RFC 8838).
-    /// `ufrag` is the viewer's user name fragment, where it gives one.
-    pub fn add_candidates(
+    /// What a viewer adds to its offer: candidates (trickle ICE, RFC 8838), or with a user name fragment other than before an
+    /// ICE restart, whose answer is given. `tag` is the entity tag that the viewer knows, or `*`.
+    pub fn patch(
         &mut self,
         now: Instant,
         id: &str,
-        ufrag: &str,
-        candidates: &[String],
-    ) -> Result<(), CandidateError> {
+        tag: &str,
+        fragment: &Fragment,
+    ) -> Result<Option<String>, CandidateError> {
         let viewer = self.viewers.get_mut(id).ok_or_else(|| CandidateError::NoSuchViewer(id.to_owned()))?;
-        if !ufrag.is_empty() && ufrag != viewer.remote_ufrag {
-            return Err(CandidateError::Restart);
+        if tag != "*" && tag != entity_tag(&viewer.ufrag) {
+            return Err(CandidateError::NotCurrent);
         }
-        for candidate in candidates {
+        viewer.deadline = now;
+        if !fragment.ufrag.is_empty() && fragment.ufrag != viewer.remote_ufrag {
+            if fragment.pwd.is_empty() {
+                return Err(CandidateError::NoPassword);
+            }
+            let answer = viewer.session.restart(now, fragment).map_err(CandidateError::Restart)?;
+            viewer.remote_ufrag.clone_from(&fragment.ufrag);
+            self.by_ufrag.remove(&viewer.ufrag);
+            offer::value(&answer, "a=ice-ufrag:").clone_into(&mut viewer.ufrag);
+            self.by_ufrag.insert(viewer.ufrag.clone(), id.to_owned());
+            tracing::info!(viewer = id, "viewer restarts ICE");
+            return Ok(Some(answer));
+        }
+        for candidate in &fragment.candidates {
             viewer
                 .session
                 .add_remote_candidate(candidate)
                 .map_err(|source| CandidateError::Invalid { candidate: candidate.clone(), source })?;
         }
-        viewer.deadline = now;
-        Ok(())
+        Ok(None)
     }
 
     /// One datagram from the network. True when it makes a keyframe necessary.
@@ -266,6 +282,11 @@ impl Engine {
     fn tables(&self) -> (usize, usize, usize) {
         (self.viewers.len(), self.by_ufrag.len(), self.by_address.len())
     }
+}
+
+/// Of the ICE session with this user name fragment on our side: each restart has another (RFC 9725 section 4.3.1).
+pub fn entity_tag(ufrag: &str) -> String {
+    format!("\"{ufrag}\"")
 }
 
 type Owners = HashMap<SocketAddr, String>;

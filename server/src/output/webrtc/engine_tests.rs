@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use rtc::interceptor::{NackGeneratorBuilder, ReceiverReportBuilder, Registry, Slot};
 use rtc::media_stream::MediaStreamTrackId;
+use rtc::peer_connection::configuration::RTCOfferOptions;
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MediaEngine};
+use rtc::peer_connection::configuration::setting_engine::SettingEngineBuilder;
 use rtc::peer_connection::event::{RTCPeerConnectionEvent, RTCTrackEvent};
 use rtc::peer_connection::message::RTCMessage;
 use rtc::peer_connection::sdp::RTCSessionDescription;
@@ -72,7 +74,9 @@ impl Viewer {
                 NackGeneratorBuilder::new().with_interval(Duration::from_millis(5)).with_size(512).build(),
             )
             .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build());
+        let settings = SettingEngineBuilder::new().with_discard_local_candidates_during_ice_restart(true).build();
         let mut pc = RTCPeerConnectionBuilder::new()
+            .with_setting_engine(settings)
             .with_media_engine(media)
             .with_interceptor_registry(registry)
             .build(now)
@@ -83,15 +87,7 @@ impl Viewer {
         )
         .expect("a transceiver");
         let address: SocketAddr = address.parse().expect("an address");
-        let base_config = CandidateConfig {
-            network: "udp".to_owned(),
-            address: address.ip().to_string(),
-            port: address.port(),
-            component: 1,
-            ..Default::default()
-        };
-        let candidate = CandidateHostConfig { base_config, ..Default::default() }.new_candidate_host().expect("a host");
-        pc.add_local_candidate(RTCIceCandidate::from(&candidate).to_json().expect("JSON")).expect("a candidate");
+        pc.add_local_candidate(host(address)).expect("a candidate");
         pc.add_local_candidate(RTCIceCandidateInit::default()).expect("the end of candidates");
         let offer = pc.create_offer(None).expect("an offer");
         pc.set_local_description(now, offer).expect("a local description");
@@ -102,6 +98,24 @@ impl Viewer {
     fn answered(&mut self, now: Instant, answer: String) {
         let answer = RTCSessionDescription::answer(answer).expect("an answer");
         self.pc.set_remote_description(now, answer).expect("a remote description");
+    }
+
+    /// Datagrams to its former address are lost.
+    fn moves(&mut self, address: &str) {
+        self.address = address.parse().expect("an address");
+    }
+
+    /// Restarts ICE at its present address: the fragment that it sends.
+    fn restart(&mut self, now: Instant) -> String {
+        let offer = self.pc.create_offer(Some(RTCOfferOptions { ice_restart: true })).expect("an offer");
+        self.pc.set_local_description(now, offer).expect("a local description");
+        self.pc.add_local_candidate(host(self.address)).expect("a candidate");
+        self.pc.add_local_candidate(RTCIceCandidateInit::default()).expect("the end of candidates");
+        self.pc.local_description().expect("a local description").sdp
+    }
+
+    fn restarted(&mut self, now: Instant, answer: &str) {
+        self.answered(now, answer.to_owned());
     }
 
     fn receive(&mut self, now: Instant, datagram: &[u8]) {
@@ -145,6 +159,18 @@ impl Viewer {
         let pli = PictureLossIndication { sender_ssrc: 0, media_ssrc: self.ssrc };
         self.pc.rtp_receiver(receiver).expect("a receiver").write_rtcp(now, vec![Box::new(pli)]).expect("a request");
     }
+}
+
+fn host(address: SocketAddr) -> RTCIceCandidateInit {
+    let base_config = CandidateConfig {
+        network: "udp".to_owned(),
+        address: address.ip().to_string(),
+        port: address.port(),
+        component: 1,
+        ..Default::default()
+    };
+    let candidate = CandidateHostConfig { base_config, ..Default::default() }.new_candidate_host().expect("a host");
+    RTCIceCandidate::from(&candidate).to_json().expect("JSON")
 }
 
 /// The engine, its wire, and viewers at the other end of it.
@@ -267,7 +293,8 @@ fn a_viewer_that_hides_its_address_by_multicast_dns_connects_all_the_same() {
         hidden
     });
     let trickled = "candidate:1 1 udp 2113937151 0b6b5c1e-9f6e-4a3e-9f6e-0123456789ab.local 50000 typ host".to_owned();
-    world.engine.add_candidates(world.now, &id, "", &[trickled]).expect("passed over, no error");
+    let fragment = Fragment { candidates: vec![trickled], ..Fragment::default() };
+    world.engine.patch(world.now, &id, "*", &fragment).expect("passed over, no error");
     world.run_until_connected();
     world.send(true, 3);
     assert_eq!(world.viewers[0].packets.len(), 3);
@@ -446,11 +473,48 @@ fn a_viewer_with_many_candidates_that_lead_nowhere_connects() {
 }
 
 #[test]
-fn an_ice_restart_is_told_from_new_candidates() {
+fn an_ice_restart_finds_the_viewer_at_another_address_and_the_session_goes_on() {
     let mut world = World::new();
     let id = world.join("10.0.0.2:6000");
-    let restart = world.engine.add_candidates(world.now, &id, "other", &[]);
-    assert!(matches!(restart, Err(CandidateError::Restart)), "{restart:?}");
+    world.run_until_connected();
+    world.send(true, 3);
+    // It has moved, and what is on its way to where it was is lost.
+    let (now, keyframes) = (world.now, world.keyframes_wanted);
+    world.viewers[0].moves("10.0.0.7:7000");
+    world.send(false, 3);
+    let before = world.viewers[0].packets.len();
+    let fragment = Fragment::parse(&world.viewers[0].restart(now));
+    assert!(matches!(world.engine.patch(now, &id, "\"old\"", &fragment), Err(CandidateError::NotCurrent)));
+    let answer = world.engine.patch(now, &id, "*", &fragment).expect("a restart").expect("an answer");
+    assert!(offer::answer_fragment(&answer).contains("a=candidate:"), "{answer}");
+    world.viewers[0].restarted(now, &answer);
+    while world.keyframes_wanted == keyframes && world.now < now + Duration::from_secs(3) {
+        world.run(Duration::from_millis(1));
+    }
+    println!("a path after {:?}", world.now - now);
+    assert_eq!(world.keyframes_wanted, keyframes + 1, "what was lost meanwhile is mended");
+    world.send(true, 4);
+    let packets = &world.viewers[0].packets[before..];
+    assert_eq!(packets.len(), 4, "over the encryption that was negotiated at the start");
+    let now = world.now;
+    assert_eq!(world.engine.stats(now)[0].address, "10.0.0.7:7000");
+    assert_eq!((world.engine.tables().0, world.engine.tables().1), (1, 1), "viewers, names");
+    // Another, and candidates for it.
+    let tag = entity_tag(offer::value(&answer, "a=ice-ufrag:"));
+    let more = Fragment { ufrag: fragment.ufrag.clone(), ..Fragment::default() };
+    assert_eq!(world.engine.patch(now, &id, &tag, &more).expect("candidates"), None);
+}
+
+#[test]
+fn an_ice_restart_without_a_password_or_with_a_bad_one_changes_nothing() {
+    let mut world = World::new();
+    let id = world.join("10.0.0.2:6000");
+    world.run_until_connected();
+    let now = world.now;
+    let nameless = Fragment { ufrag: "other".to_owned(), ..Fragment::default() };
+    assert!(matches!(world.engine.patch(now, &id, "*", &nameless), Err(CandidateError::NoPassword)));
+    world.send(true, 3);
+    assert_eq!(world.viewers[0].packets.len(), 3, "the session goes on");
 }
 
 #[test]

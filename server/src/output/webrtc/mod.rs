@@ -22,7 +22,7 @@ use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
 pub use engine::{AcceptError, CandidateError};
-pub use offer::OfferError;
+pub use offer::{Fragment, OfferError};
 pub use socket::MediaSocket;
 
 use crate::progress::Beat;
@@ -42,6 +42,28 @@ pub struct Busy;
 pub struct Accepted {
     pub id: String,
     pub sdp: String,
+    pub entity_tag: String,
+}
+
+impl Accepted {
+    fn new(id: String, sdp: String) -> Self {
+        let entity_tag = engine::entity_tag(offer::value(&sdp, "a=ice-ufrag:"));
+        Self { id, sdp, entity_tag }
+    }
+}
+
+/// The answer to an ICE restart: a fragment (RFC 8840) and the new entity tag.
+#[derive(Clone, Debug)]
+pub struct Restarted {
+    pub sdp_fragment: String,
+    pub entity_tag: String,
+}
+
+impl Restarted {
+    fn new(answer: &str) -> Self {
+        let entity_tag = engine::entity_tag(offer::value(answer, "a=ice-ufrag:"));
+        Self { sdp_fragment: offer::answer_fragment(answer), entity_tag }
+    }
 }
 
 enum Command {
@@ -50,11 +72,11 @@ enum Command {
         arrived_at: IpAddr,
         reply: oneshot::Sender<Result<Accepted, AcceptError>>,
     },
-    Candidates {
+    Patch {
         id: String,
-        ufrag: String,
-        candidates: Vec<String>,
-        reply: oneshot::Sender<Result<(), CandidateError>>,
+        tag: String,
+        fragment: Fragment,
+        reply: oneshot::Sender<Result<Option<Restarted>, CandidateError>>,
     },
     Close {
         id: String,
@@ -118,14 +140,14 @@ impl WebRtcOutput {
         self.ask(|reply| Command::Offer { sdp, arrived_at, reply }).await
     }
 
-    /// Trickled candidates; `ufrag` is the viewer's user name fragment, or empty.
-    pub async fn add_candidates(
+    /// Trickled candidates, or an ICE restart, which has an answer; `tag` is the entity tag that the viewer knows, or `*`.
+    pub async fn patch(
         &self,
         id: String,
-        ufrag: String,
-        candidates: Vec<String>,
-    ) -> Result<Result<(), CandidateError>, Busy> {
-        self.ask(|reply| Command::Candidates { id, ufrag, candidates, reply }).await
+        tag: String,
+        fragment: Fragment,
+    ) -> Result<Result<Option<Restarted>, CandidateError>, Busy> {
+        self.ask(|reply| Command::Patch { id, tag, fragment, reply }).await
     }
 
     /// False when there is no such viewer.

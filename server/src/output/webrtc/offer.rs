@@ -91,6 +91,60 @@ pub fn place_candidates(answer: &str) -> String {
     join(&session, &media)
 }
 
+/// What a viewer adds to its offer later (RFC 8840): candidates, and with other credentials an ICE restart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fragment {
+    /// Empty where it gives none.
+    pub ufrag: String,
+    pub pwd: String,
+    pub candidates: Vec<String>,
+    pub is_last: bool,
+}
+
+impl Fragment {
+    pub fn parse(body: &str) -> Self {
+        let candidates = body.lines().filter_map(|line| line.trim().strip_prefix("a=candidate:"));
+        Self {
+            ufrag: value(body, "a=ice-ufrag:").to_owned(),
+            pwd: value(body, "a=ice-pwd:").to_owned(),
+            candidates: candidates.map(|candidate| format!("candidate:{candidate}")).collect(),
+            is_last: body.contains("a=end-of-candidates"),
+        }
+    }
+}
+
+/// The offer of the session as it would be after an ICE restart (RFC 8839 section 4.4.1.1): with the credentials and the
+/// candidates of the fragment in the place of its own.
+pub fn restarted(offer: &str, fragment: &Fragment) -> String {
+    let (mut session, mut media) = sections(offer);
+    let (ufrag, pwd) = (format!("a=ice-ufrag:{}", fragment.ufrag), format!("a=ice-pwd:{}", fragment.pwd));
+    let candidates: Vec<String> = fragment.candidates.iter().map(|candidate| format!("a={candidate}")).collect();
+    for lines in std::iter::once(&mut session).chain(&mut media) {
+        lines.retain(|line| !line.starts_with("a=candidate:") && *line != "a=end-of-candidates");
+        for line in lines.iter_mut() {
+            if line.starts_with("a=ice-ufrag:") {
+                *line = &ufrag;
+            } else if line.starts_with("a=ice-pwd:") {
+                *line = &pwd;
+            }
+        }
+    }
+    if let Some(video) = media.iter_mut().find(|lines| lines.contains(&"a=recvonly")) {
+        video.extend(candidates.iter().map(String::as_str));
+    }
+    join(&session, &media)
+}
+
+/// What a viewer that restarted ICE needs of the answer (RFC 8840 section 9).
+pub fn answer_fragment(answer: &str) -> String {
+    let (_, media) = sections(answer);
+    let accepted = media.iter().find(|lines| !is_refused(lines)).into_iter().flatten().copied();
+    let wanted = ["m=", "a=mid:", "a=candidate:", "a=end-of-candidates"];
+    let lines = accepted.filter(|line| wanted.iter().any(|wanted| line.starts_with(wanted)));
+    let credentials = ["a=ice-ufrag:", "a=ice-pwd:"].map(|name| format!("{name}{}", value(answer, name)));
+    credentials.iter().map(String::as_str).chain(lines).flat_map(|line| [line, "\r\n"]).collect()
+}
+
 /// The value of the first attribute that begins with `name`; empty when there is none.
 pub fn value<'a>(sdp: &'a str, name: &str) -> &'a str {
     sdp.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default().trim()

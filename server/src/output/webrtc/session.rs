@@ -33,7 +33,7 @@ use rtc::statistics::StatsSelector;
 
 use super::feedback::Feedback;
 use super::liveness::Liveness;
-use super::offer::{self, Offer, VideoCodec};
+use super::offer::{self, Fragment, Offer, VideoCodec};
 use crate::packetize::RtpFrame;
 
 /// The playout-delay RTP header extension:
@@ -76,7 +76,11 @@ pub struct Session {
     pc: RTCPeerConnection,
     feedback: Feedback,
     sender: RTCRtpSenderId,
+    /// As it was put into the core last.
+    offer: String,
     state: State,
+    /// ICE was restarted, and has no path yet.
+    is_restarting: bool,
     payload_type: u8,
     playout_delay_id: Option<u8>,
     ssrc: u32,
@@ -144,7 +148,9 @@ impl Session {
             pc,
             feedback,
             sender,
+            offer: offer.sdp.clone(),
             state: State::Connecting,
+            is_restarting: false,
             payload_type,
             playout_delay_id,
             ssrc,
@@ -165,6 +171,19 @@ impl Session {
 
     pub fn add_remote_candidate(&mut self, candidate: &str) -> Result<(), Error> {
         self.pc.add_remote_candidate(RTCIceCandidateInit { candidate: candidate.to_owned(), ..Default::default() })
+    }
+
+    /// Restarts ICE (RFC 8445 section 9) with the viewer's new credentials, and gives the answer. The session, its encryption
+    /// and its streams go on; what is sent until there is a path again is lost.
+    pub fn restart(&mut self, now: Instant, fragment: &Fragment) -> Result<String, Error> {
+        let sdp = offer::restarted(&self.offer, fragment);
+        self.pc.set_remote_description(now, RTCSessionDescription::offer(sdp.clone())?)?;
+        self.pc.add_local_candidate(RTCIceCandidateInit::default())?;
+        let answer = self.pc.create_answer(None)?;
+        self.pc.set_local_description(now, answer)?;
+        let answer = self.pc.local_description().ok_or(Error::ErrPeerConnLocalDescriptionNil)?;
+        (self.offer, self.is_restarting) = (sdp, true);
+        Ok(offer::place_candidates(&answer.sdp))
     }
 
     /// A datagram from the viewer. What is malformed or forged is dropped by the core.
@@ -222,6 +241,7 @@ impl Session {
                         // Nothing was sent before: what waits for DTLS would arrive as one stale burst.
                         keyframe_wanted = true;
                     }
+                    RTCPeerConnectionState::Connected => keyframe_wanted |= std::mem::take(&mut self.is_restarting),
                     RTCPeerConnectionState::Failed => self.end(End::Failed),
                     RTCPeerConnectionState::Closed => self.end(End::Closed),
                     _ => {}

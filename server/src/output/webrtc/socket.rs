@@ -2,6 +2,7 @@
 
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit as QuinnTransmit, UdpSockRef, UdpSocketState};
@@ -13,13 +14,16 @@ use super::engine::Transmit;
 /// Largest receive: 64 KiB holds what receive offload gathers.
 const RECEIVE_BYTES: usize = 65_536;
 
+/// Send errors are said no more often.
+const SAID_AGAIN: Duration = Duration::from_secs(10);
+
 pub struct MediaSocket {
     io: mio::net::UdpSocket,
     state: UdpSocketState,
     local: SocketAddr,
     buffers: Vec<Vec<u8>>,
-    /// Send errors are frequent when a link is down: said once until one succeeds.
-    failing: bool,
+    /// When a send error was last said: they are frequent when a link is down.
+    failing: Option<Instant>,
 }
 
 impl MediaSocket {
@@ -47,7 +51,7 @@ impl MediaSocket {
         let state = UdpSocketState::new(UdpSockRef::from(&socket)).context("cannot set up the media socket")?;
         let local = socket.local_addr()?;
         let buffers = vec![vec![0; RECEIVE_BYTES]; BATCH_SIZE];
-        Ok(Self { io: mio::net::UdpSocket::from_std(socket), state, local, buffers, failing: false })
+        Ok(Self { io: mio::net::UdpSocket::from_std(socket), state, local, buffers, failing: None })
     }
 
     pub fn local_addr(&self) -> SocketAddr {
@@ -97,7 +101,7 @@ impl MediaSocket {
 pub(super) struct Outbound<'a> {
     io: &'a mio::net::UdpSocket,
     state: &'a UdpSocketState,
-    failing: &'a mut bool,
+    failing: &'a mut Option<Instant>,
 }
 
 impl Outbound<'_> {
@@ -114,11 +118,13 @@ impl Transmit for Outbound<'_> {
         let step = self.state.max_gso_segments().max(1) * segment.max(1);
         for part in run.chunks(step) {
             match self.send(local, peer, part, Some(segment)) {
-                Ok(()) => *self.failing = false,
+                Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
                 Err(error) => {
                     // The path is down, or the peer's port closed: ICE notices and ends the session.
-                    if !std::mem::replace(self.failing, true) {
+                    let now = Instant::now();
+                    if self.failing.is_none_or(|said| now.saturating_duration_since(said) >= SAID_AGAIN) {
+                        *self.failing = Some(now);
                         tracing::warn!(%peer, %error, "cannot send to a viewer");
                     }
                 }

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::engine::{Engine, Transmit};
 use super::socket::MediaSocket;
-use super::{Accepted, Command};
+use super::{Accepted, Command, Restarted};
 use crate::progress::Beat;
 use crate::stream::{OutputQueue, Stream};
 
@@ -164,12 +164,13 @@ impl MediaThread {
                     let reflexive = self.stun.as_ref().and_then(|s| s.mapped);
                     let profile = self.stream.profile();
                     let answer = self.engine.accept(now, &id, &sdp, profile, &local, reflexive);
-                    if reply.send(answer.map(|sdp| Accepted { id: id.clone(), sdp })).is_err() {
+                    if reply.send(answer.map(|sdp| Accepted::new(id.clone(), sdp))).is_err() {
                         self.engine.close(&id, &mut self.socket.outbound());
                     }
                 }
-                Ok(Command::Candidates { id, ufrag, candidates, reply }) => {
-                    let _ = reply.send(self.engine.add_candidates(now, &id, &ufrag, &candidates));
+                Ok(Command::Patch { id, tag, fragment, reply }) => {
+                    let answer = self.engine.patch(now, &id, &tag, &fragment);
+                    let _ = reply.send(answer.map(|sdp| sdp.map(|sdp| Restarted::new(&sdp))));
                 }
                 Ok(Command::Close { id, reply }) => {
                     let _ = reply.send(self.engine.close(&id, &mut self.socket.outbound()));
