@@ -7,6 +7,7 @@ pub mod http;
 pub mod output;
 pub mod packetize;
 pub mod pipeline;
+pub mod rate_control;
 pub mod server;
 pub mod stream;
 pub mod supervisor;

@@ -18,6 +18,10 @@ use socket2::SockRef;
 const LARGEST: usize = 65_536;
 /// The threads look so often for the end of the relay.
 const TICK: Duration = Duration::from_millis(50);
+/// Of a link with a limited rate.
+const QUEUE: Duration = Duration::from_millis(500);
+/// UDP and IPv4.
+const HEADERS: usize = 28;
 /// A keyframe comes as one burst.
 const BUFFER: usize = 4 << 20;
 
@@ -29,6 +33,8 @@ pub struct Network {
     /// Each way.
     pub delay: Duration,
     pub seed: u64,
+    /// Bit/s on the way to the viewer; 0: no limit.
+    rate: AtomicU64,
     passed: AtomicU64,
     dropped: AtomicU64,
 }
@@ -44,9 +50,30 @@ impl Network {
         self.loss.store((share * 1e6) as u32, Ordering::Relaxed);
     }
 
+    /// Lets so many bit/s through to the viewer from now on, with a queue of [`QUEUE`]; what does not fit into it is lost.
+    /// 0: no limit.
+    pub fn set_rate(&self, bits_per_second: u64) {
+        self.rate.store(bits_per_second, Ordering::Relaxed);
+    }
+
     /// Datagrams to the viewer that were passed on, and that were lost.
     pub fn counts(&self) -> (u64, u64) {
         (self.passed.load(Ordering::Relaxed), self.dropped.load(Ordering::Relaxed))
+    }
+
+    /// When a datagram of this size has passed the link that is free from `free` on; none when the queue is full.
+    fn passes(&self, size: usize, free: &mut Instant) -> Option<Instant> {
+        let now = Instant::now();
+        let rate = self.rate.load(Ordering::Relaxed);
+        if rate > 0 {
+            let start = now.max(*free);
+            if start - now > QUEUE {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+                return None;
+            }
+            *free = start + Duration::from_secs_f64((size + HEADERS) as f64 * 8.0 / rate as f64);
+        }
+        Some(now.max(*free) + self.delay)
     }
 
     fn loses(&self, random: &mut StdRng) -> bool {
@@ -78,17 +105,20 @@ impl Relay {
 
         let (queue, due) = channel();
         let (from, to, seen) = (Arc::clone(&front), Arc::clone(&back), Arc::clone(&viewer));
-        threads.push(receive(from, Arc::clone(&stop), network.delay, queue, move |peer| {
+        let delay = network.delay;
+        threads.push(receive(from, Arc::clone(&stop), queue, move |peer, _| {
             *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer);
-            true
+            Some(Instant::now() + delay)
         }));
         // An error is a server that is gone: its datagrams are lost, as on a network.
         threads.push(deliver(due, move |datagram| drop(to.send(datagram))));
 
         let (queue, due) = channel();
         let mut random = StdRng::seed_from_u64(network.seed);
-        let delay = network.delay;
-        threads.push(receive(back, Arc::clone(&stop), delay, queue, move |_| !network.loses(&mut random)));
+        let mut free = Instant::now();
+        threads.push(receive(back, Arc::clone(&stop), queue, move |_, size| {
+            if network.loses(&mut random) { None } else { network.passes(size, &mut free) }
+        }));
         threads.push(deliver(due, move |datagram| {
             if let Some(viewer) = *viewer.lock().unwrap_or_else(PoisonError::into_inner) {
                 let _ = front.send_to(datagram, viewer);
@@ -175,27 +205,28 @@ fn three_ports() -> Option<(u16, [UdpSocket; 3])> {
 
 type Delayed = (Instant, Vec<u8>);
 
-/// Takes what comes and passes it on, if `keep` says so, with the time at which it is due.
+/// Takes what comes and passes it on with the time at which it is due; `due` gives that by sender and size, or says that it is lost.
 fn receive(
     from: Arc<UdpSocket>,
     stop: Arc<AtomicBool>,
-    delay: Duration,
     queue: Sender<Delayed>,
-    mut keep: impl FnMut(SocketAddr) -> bool + Send + 'static,
+    mut due: impl FnMut(SocketAddr, usize) -> Option<Instant> + Send + 'static,
 ) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut buffer = vec![0; LARGEST];
         while !stop.load(Ordering::Relaxed) {
             // A time-out is for the look at `stop`; other errors tell of a peer that is gone.
             let Ok((length, peer)) = from.recv_from(&mut buffer) else { continue };
-            if keep(peer) && queue.send((Instant::now() + delay, buffer[..length].to_vec())).is_err() {
+            if let Some(due) = due(peer, length)
+                && queue.send((due, buffer[..length].to_vec())).is_err()
+            {
                 return;
             }
         }
     })
 }
 
-/// Sends each datagram when it is due. The delay is the same for all, so their order stays.
+/// Sends each datagram when it is due, in the order in which they came.
 fn deliver(queue: Receiver<Delayed>, send: impl Fn(&[u8]) + Send + 'static) -> JoinHandle<()> {
     std::thread::spawn(move || {
         for (due, datagram) in queue {

@@ -109,6 +109,8 @@ pub struct EncoderRow {
     pub properties: &'static [(&'static str, Value)],
     pub profile: ProfilePin,
     pub live_rate: LiveRate,
+    /// Takes another picture size while pictures flow, at the cost of a keyframe.
+    pub live_size: bool,
     pub keyframe: Keyframe,
 }
 

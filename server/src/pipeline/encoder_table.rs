@@ -20,6 +20,7 @@ pub(super) const PLAIN: EncoderRow = EncoderRow {
     properties: &[],
     profile: ProfilePin::Caps("constrained-baseline"),
     live_rate: LiveRate::Properties(&[("bitrate", Kbps)]),
+    live_size: false,
     keyframe: Keyframe::ForceKeyUnit,
 };
 
@@ -291,6 +292,7 @@ pub const ROWS: &[EncoderRow] = &[
             ("aud", Text("false")),
             ("threads", Threads),
         ],
+        live_size: true,
         ..PLAIN
     },
     EncoderRow {
@@ -309,6 +311,7 @@ pub const ROWS: &[EncoderRow] = &[
             ("background-detection", Text("false")),
         ],
         live_rate: LiveRate::Properties(&[("bitrate", Bps)]),
+        live_size: true,
         ..PLAIN
     },
 ];

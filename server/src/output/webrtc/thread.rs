@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use super::engine::{Engine, Transmit};
 use super::socket::MediaSocket;
 use super::{Accepted, Command};
+use crate::rate_control::AdaptiveConfig;
 use crate::stream::{OutputQueue, Stream};
 
 const SOCKET: Token = Token(0);
@@ -47,6 +48,7 @@ impl MediaThread {
         max_viewers: u16,
         interfaces: Vec<String>,
         stun: Option<watch::Receiver<Option<SocketAddr>>>,
+        adaptive: Option<AdaptiveConfig>,
         requests: Receiver<Command>,
     ) -> Result<(Self, Arc<Waker>)> {
         let poll = Poll::new()?;
@@ -64,7 +66,7 @@ impl MediaThread {
             stream: Arc::clone(stream),
             frames,
             requests,
-            engine: Engine::new(stream.codec(), max_viewers.into()),
+            engine: Engine::new(stream.codec(), max_viewers.into(), adaptive),
             interfaces,
             stun: stun.map(Stun::new),
         };
@@ -105,6 +107,10 @@ impl MediaThread {
             keyframe_wanted |= self.engine.handle_timeouts(now, &mut self.socket.outbound());
             if let Some(stun) = &mut self.stun {
                 stun.refresh(now, &mut self.socket);
+            }
+            keyframe_wanted |= self.engine.keyframe_due(now);
+            if let Some(rate) = self.engine.rate(now, self.stream.full()) {
+                self.stream.set_rate(rate);
             }
             if keyframe_wanted {
                 self.stream.request_keyframe();
