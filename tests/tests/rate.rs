@@ -20,8 +20,7 @@ fn stream(server: &Server) -> StreamStats {
 #[test]
 fn the_bit_rate_follows_the_pilots_link_and_comes_back() {
     // A picture that needs its bits.
-    let server = Server::start(&["--width", "1280", "--height", "720", "--bitrate", "4000", "--pipeline",
-        "videotestsrc is-live=true pattern=snow ! video/x-raw,width=1280,height=720,framerate=30/1"]);
+    let server = Server::start(&["--width", "1280", "--height", "720", "--bitrate", "4000"]);
     let runtime = Runtime::new().expect("a runtime");
     let network = Network::new(Duration::from_millis(2), 1);
     let proxy = Proxy::start(&runtime, server.address, "", Some(network.clone()));
@@ -30,6 +29,9 @@ fn the_bit_rate_follows_the_pilots_link_and_comes_back() {
     let start = Instant::now();
     network.set_rate(2_000_000);
     let log = |what: &str| {
+        let shots = watcher.shots();
+        let late: Vec<u128> = shots[shots.len().saturating_sub(4)..].iter().filter_map(|s| s.latency).map(|l| l.as_millis()).collect();
+        print!("{late:?} ");
         let stats = server.stats();
         println!("{:6.2} {what} target {} actual {:.0} {:?}", start.elapsed().as_secs_f64(), stats.streams[0].target_bitrate_kbps, stats.streams[0].bitrate_kbps, stats.viewers.first().map(|v| (v.estimate_kbps, v.queue_ms as u32, v.thinned, v.nacks, v.plis, v.loss)));
     };

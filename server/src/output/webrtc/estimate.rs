@@ -17,8 +17,11 @@ use crate::rate_control;
 /// A queue that stands for longer than this is congestion. A frame's own packets do not count: the first of them sees only
 /// what was there before.
 const QUEUE_LIMIT: Duration = Duration::from_millis(40);
-/// The queue is the least that a packet of so many last milliseconds has met: three frames at 30 fps.
-const STANDING: i64 = 100_000;
+/// With a longer one, in microseconds, the estimate does not grow.
+const SHORT: i64 = 12_000;
+/// The queue is the least that a packet of so many last microseconds has met: two frames at 30 fps. Where the receiver was only
+/// late in reading, the last packet of them has met none.
+const STANDING: i64 = 60_000;
 /// What arrived during so many last microseconds tells the rate at which a queue is served.
 const SERVED: i64 = 200_000;
 /// What is remembered of packets, in microseconds of sending time.
@@ -47,8 +50,11 @@ const QUICK: f64 = 1.2;
 /// More packets lost than this, beyond what the link loses whatever is sent, is congestion of a link with a short queue.
 const CONGESTED_LOSS: f64 = 0.15;
 const LOSS_PACKETS: usize = 50;
-/// A second loss so soon after the rate was lowered, and no smaller, was not caused by the rate.
+/// A second loss so soon after the rate was lowered, and hardly smaller, was not caused by the rate.
 const LOSS_MEMORY: Duration = Duration::from_secs(5);
+const HARDLY: f64 = 0.85;
+/// Until a lower rate shows in what is sent, microseconds.
+const REACTION: i64 = 150_000;
 
 #[derive(Debug)]
 pub struct Estimator {
@@ -69,7 +75,10 @@ pub struct Estimator {
     steady: Option<(Instant, i64)>,
     /// A queue that has to drain, since it was last asked for.
     drain: Option<Duration>,
-    lossy: Option<(Instant, f64)>,
+    /// When the rate was lowered for losses, and these, if all of them were at one rate.
+    lossy: Option<(Instant, Option<f64>)>,
+    /// Packets that departed before say nothing of the losses at the present rate.
+    fresh_from: i64,
     inherent_loss: f64,
 }
 
@@ -98,6 +107,7 @@ impl Estimator {
             steady: None,
             drain: None,
             lossy: None,
+            fresh_from: 0,
             inherent_loss: 0.0,
         }
     }
@@ -156,19 +166,18 @@ impl Estimator {
         self.note(now, reports, outage);
         let Some(standing) = self.standing() else { return };
         self.queue = standing.saturating_sub(self.base.get().unwrap_or(standing)).max(0);
-        let (lost, sent, received) = self.second();
-        let loss = if self.recent.len() < LOSS_PACKETS { 0.0 } else { lost };
+        let (loss, received) = self.second().unwrap_or_default();
         if self.queue > QUEUE_LIMIT.as_micros() as i64 {
             self.congested(now, standing, loss);
         } else if loss > self.inherent_loss + CONGESTED_LOSS {
             self.lossy(now, loss, received);
         } else {
             self.steady = None;
-            if sent > 0.0 && loss < self.inherent_loss {
-                self.inherent_loss = loss;
+            if let Some((loss, _)) = self.second() {
+                self.inherent_loss = self.inherent_loss.min(loss);
             }
             let held = self.last_down.is_some_and(|at| now.saturating_duration_since(at) < HOLD);
-            if !held && self.queue * 2 < QUEUE_LIMIT.as_micros() as i64 {
+            if !held && self.queue < SHORT {
                 self.grow(since.unwrap_or_default().min(Duration::from_millis(250)));
             }
         }
@@ -227,17 +236,17 @@ impl Estimator {
         (seconds > 0.03).then(|| (bytes - first_size) as f64 * 8.0 / seconds)
     }
 
-    /// Of the last second: the share of packets lost, and bit/s sent and received.
-    fn second(&self) -> (f64, f64, f64) {
-        let (Some(first), Some(last)) = (self.recent.front(), self.recent.back()) else { return (0.0, 0.0, 0.0) };
+    /// Of the last second, if there are enough packets to say: the share of them that was lost, and bit/s received.
+    fn second(&self) -> Option<(f64, f64)> {
+        let fresh = || self.recent.iter().filter(|sample| sample.departure >= self.fresh_from);
+        let (count, lost) = (fresh().count(), fresh().filter(|sample| !sample.arrived).count());
+        let (first, last) = (fresh().next()?, self.recent.back()?);
+        if count < LOSS_PACKETS {
+            return None;
+        }
         let seconds = ((last.departure - first.departure) as f64 / 1e6).max(0.1);
-        let bits = |samples: &mut dyn Iterator<Item = &Sample>| {
-            samples.map(|sample| sample.size).sum::<usize>() as f64 * 8.0 / seconds
-        };
-        let lost = self.recent.iter().filter(|sample| !sample.arrived).count();
-        let sent = bits(&mut self.recent.iter());
-        let received = bits(&mut self.recent.iter().filter(|sample| sample.arrived));
-        (lost as f64 / self.recent.len() as f64, sent, received)
+        let received: usize = fresh().filter(|sample| sample.arrived).map(|sample| sample.size).sum();
+        Some((lost as f64 / count as f64, received as f64 * 8.0 / seconds))
     }
 
     fn congested(&mut self, now: Instant, standing: i64, loss: f64) {
@@ -263,17 +272,15 @@ impl Estimator {
 
     /// A link with a short queue, or one that loses much whatever is sent.
     fn lossy(&mut self, now: Instant, loss: f64, received: f64) {
-        let again = self.lossy.is_some_and(|(at, before)| {
-            now.saturating_duration_since(at) < LOSS_MEMORY && loss > before * 0.75
-        });
-        if again {
+        let before = self.lossy.filter(|(at, _)| now.saturating_duration_since(*at) < LOSS_MEMORY);
+        if before.is_some_and(|(_, before)| before.is_some_and(|before| loss > before * HARDLY)) {
             self.inherent_loss = loss;
         } else {
             self.down(now, received, 0.95);
         }
-        self.lossy = Some((now, loss));
-        // What was sent at the former rate says nothing about the new one.
-        self.recent.clear();
+        // The first time, some packets are from before the link became worse.
+        self.lossy = Some((now, before.map(|_| loss)));
+        self.fresh_from = self.recent.back().map_or(0, |sample| sample.departure) + REACTION;
     }
 
     fn down(&mut self, now: Instant, carried: f64, factor: f64) {
