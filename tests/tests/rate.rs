@@ -1,43 +1,122 @@
-//! A link that becomes slow: the bit rate follows, and the picture stays new.
+//! Links that become slow: the bit rate follows the pilot's, the picture stays new, and a slow spectator costs the pilot nothing.
 
 use std::time::{Duration, Instant};
 
-use rov_common::api::StreamStats;
+use rov_common::api::{StreamStats, ViewerStats};
 use rov_tests::programs::Server;
 use rov_tests::proxy::Proxy;
 use rov_tests::relay::Network;
 use rov_tests::wait;
-use rov_tests::watcher::{Shot, Watcher};
+use rov_tests::watcher::{Order, Watcher};
 use tokio::runtime::Runtime;
 
-/// What the pilot sees beyond this is late.
-const LATE: Duration = Duration::from_millis(150);
+const ARGS: &[&str] = &["--width", "1280", "--height", "720", "--bitrate", "4000"];
+const LIMIT: u64 = 2_000_000;
 
 fn stream(server: &Server) -> StreamStats {
     server.stats().streams.remove(0)
 }
 
+fn viewers(server: &Server) -> Vec<ViewerStats> {
+    server.stats().viewers
+}
+
+/// Of the pictures shown since `from`, the latency of the middle one in milliseconds.
+fn latency(watcher: &Watcher, from: usize) -> Option<u128> {
+    let mut all: Vec<_> = watcher.shots()[from..].iter().filter_map(|shot| shot.latency).collect();
+    all.sort();
+    all.get(all.len() / 2).map(Duration::as_millis)
+}
+
 #[test]
 fn the_bit_rate_follows_the_pilots_link_and_comes_back() {
-    // A picture that needs its bits.
-    let server = Server::start(&["--width", "1280", "--height", "720", "--bitrate", "4000"]);
+    let server = Server::start(ARGS);
+    let runtime = Runtime::new().expect("a runtime");
+    let network = Network::new(Duration::from_millis(2), 1);
+    let proxy = Proxy::start(&runtime, server.address, "", Some(network.clone()));
+    let watcher = Watcher::start(&runtime, &["--url", &proxy.url("/whep")]);
+    watcher.wait_for_shots(60);
+    assert_eq!(stream(&server).target_bitrate_kbps, 4_000);
+
+    network.set_rate(LIMIT);
+    let limited = Instant::now();
+    wait::until_true("a bit rate below the limit", wait::SOON, || stream(&server).target_bitrate_kbps < 2_000);
+    println!("lowered after {} ms", limited.elapsed().as_millis());
+    // What the queue on the way held has been shown; the rest comes in time.
+    wait::until_true("a latency below 150 ms", wait::SOON, || {
+        let from = watcher.shown();
+        watcher.wait_for_shots(from + 10);
+        latency(&watcher, from).is_some_and(|ms| ms < 150)
+    });
+    println!("in time again after {} ms", limited.elapsed().as_millis());
+    let from = watcher.shown();
+    watcher.wait_for_shots(from + 90);
+    let (order, stats) = (Order::of(&watcher.shots()[from..]), server.stats());
+    println!("{order:?}, {} ms, {:?}", latency(&watcher, from).unwrap_or_default(), stats.viewers);
+    let actual = stats.streams[0].bitrate_kbps;
+    assert!((500.0..2_000.0).contains(&actual), "it fits through, and is not much less: {actual}");
+    assert!(stats.viewers[0].pilot && stats.viewers[0].thinned == 0, "{stats:?}");
+    assert_eq!(order.out_of_order, 0);
+
+    network.set_rate(0);
+    let free = Instant::now();
+    wait::until_true("nine tenths of the former bit rate", wait::START, || {
+        stream(&server).target_bitrate_kbps >= 3_600
+    });
+    println!("back after {} ms", free.elapsed().as_millis());
+    assert_eq!(watcher.report().sessions, 1);
+    watcher.stop(&runtime);
+    wait::until_true("the ceiling, with no viewer", wait::SOON, || stream(&server).target_bitrate_kbps == 4_000);
+}
+
+#[test]
+fn a_slow_spectator_is_thinned_and_costs_the_pilot_nothing() {
+    let server = Server::start(ARGS);
+    let runtime = Runtime::new().expect("a runtime");
+    let watch = |network: &std::sync::Arc<Network>| {
+        let proxy = Proxy::start(&runtime, server.address, "", Some(network.clone()));
+        let watcher = Watcher::start(&runtime, &["--url", &proxy.url("/whep")]);
+        watcher.wait_for_shots(30);
+        (proxy, watcher)
+    };
+    let (fast, slow) = (Network::new(Duration::from_millis(2), 1), Network::new(Duration::from_millis(2), 2));
+    let (_first, pilot) = watch(&fast);
+    let (_second, spectator) = watch(&slow);
+    slow.set_rate(1_000_000);
+    wait::until_true("a thinned spectator", wait::SOON, || viewers(&server).iter().any(|viewer| viewer.thinned > 0));
+    let (before, from, of_spectator) = (stream(&server).keyframes, pilot.shown(), spectator.shown());
+    pilot.wait_for_shots(from + 240);
+    let stats = server.stats();
+    println!("{:?}\n{:?}", stats.streams, stats.viewers);
+    let seen = &spectator.shots()[of_spectator..];
+    println!("spectator: {} pictures, {:?} ms", seen.len(), latency(&spectator, of_spectator));
+    assert_eq!(stats.streams[0].target_bitrate_kbps, 4_000);
+    let (pilots, others): (Vec<_>, Vec<_>) = stats.viewers.iter().partition(|viewer| viewer.pilot);
+    assert_eq!((pilots.len(), pilots[0].thinned, others.len()), (1, 0, 1), "{stats:?}");
+    // Eight seconds: one for each two, and some more if the machine is slow.
+    let keyframes = stats.streams[0].keyframes - before;
+    assert!((1..=8).contains(&keyframes), "{keyframes} keyframes");
+    assert!(seen.len() >= 3, "the spectator still sees pictures: {}", seen.len());
+    assert!(latency(&spectator, of_spectator).is_some_and(|ms| ms < 500), "and no old ones");
+    pilot.stop(&runtime);
+    // Nobody flies: the bit rate is now the spectator's.
+    wait::until_true("the next viewer's link decides", wait::SOON, || stream(&server).target_bitrate_kbps < 1_500);
+    spectator.stop(&runtime);
+}
+
+#[test]
+fn without_adaptation_the_bit_rate_stays() {
+    let args = [ARGS, &["--adaptive", "off"]].concat();
+    let server = Server::start(&args);
     let runtime = Runtime::new().expect("a runtime");
     let network = Network::new(Duration::from_millis(2), 1);
     let proxy = Proxy::start(&runtime, server.address, "", Some(network.clone()));
     let watcher = Watcher::start(&runtime, &["--url", &proxy.url("/whep")]);
     watcher.wait_for_shots(30);
-    let start = Instant::now();
-    network.set_rate(2_000_000);
-    let log = |what: &str| {
-        let shots = watcher.shots();
-        let late: Vec<u128> = shots[shots.len().saturating_sub(4)..].iter().filter_map(|s| s.latency).map(|l| l.as_millis()).collect();
-        print!("{late:?} ");
-        let stats = server.stats();
-        println!("{:6.2} {what} target {} actual {:.0} {:?}", start.elapsed().as_secs_f64(), stats.streams[0].target_bitrate_kbps, stats.streams[0].bitrate_kbps, stats.viewers.first().map(|v| (v.estimate_kbps, v.queue_ms as u32, v.thinned, v.nacks, v.plis, v.loss)));
-    };
-    for _ in 0..200 { log("limited"); std::thread::sleep(Duration::from_millis(100)); }
-    network.set_rate(0);
-    for _ in 0..40 { log("free"); std::thread::sleep(Duration::from_millis(500)); }
-    let _ = (LATE, stream(&server), wait::SOON, None::<Shot>);
+    network.set_rate(LIMIT);
+    wait::until_true("a link that is seen to be slow", wait::SOON, || viewers(&server)[0].estimate_kbps < 3_000);
+    let stats = server.stats();
+    assert_eq!(stats.streams[0].target_bitrate_kbps, 4_000);
+    assert_eq!((stats.viewers[0].pilot, stats.viewers[0].thinned), (false, 0));
     watcher.stop(&runtime);
 }

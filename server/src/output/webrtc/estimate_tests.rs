@@ -131,9 +131,9 @@ fn a_link_of_half_the_rate_is_seen_at_once_and_its_end_within_seconds() {
     path.run(0.5);
     assert!((1.4..1.9).contains(&path.mbps()), "{}", path.mbps());
     assert!(path.longest_queue < 400_000, "{}", path.longest_queue);
-    path.run(1.5);
+    path.run(3.0);
     path.longest_queue = 0;
-    path.run(18.0);
+    path.run(17.0);
     assert!((1.4..2.4).contains(&path.mbps()), "{}", path.mbps());
     assert!(path.longest_queue < 150_000, "while it looks for more: {}", path.longest_queue);
     path.rate = None;
