@@ -3,7 +3,7 @@
 
 use rov_common::codec::Codec;
 
-use super::encoder::{EncoderRow, Keyframe, LiveRate, Memory, ProfilePin, Value};
+use super::encoder::{EncoderRow, Keyframe, LiveRate, LiveSize, Memory, ProfilePin, Value};
 use Value::{
     Bps, Gop, HalfSecondKbit, IfProperty, Kbps, Mode, Text, Threads, V4l2Controls, VbvBits, VbvBytes, VbvKbit, VbvMs,
 };
@@ -20,7 +20,7 @@ pub(super) const PLAIN: EncoderRow = EncoderRow {
     properties: &[],
     profile: ProfilePin::Caps("constrained-baseline"),
     live_rate: LiveRate::Properties(&[("bitrate", Kbps)]),
-    live_size: false,
+    live_size: LiveSize::No,
     keyframe: Keyframe::ForceKeyUnit,
 };
 
@@ -292,7 +292,7 @@ pub const ROWS: &[EncoderRow] = &[
             ("aud", Text("false")),
             ("threads", Threads),
         ],
-        live_size: true,
+        live_size: LiveSize::RateByCaps,
         ..PLAIN
     },
     EncoderRow {
@@ -311,7 +311,7 @@ pub const ROWS: &[EncoderRow] = &[
             ("background-detection", Text("false")),
         ],
         live_rate: LiveRate::Properties(&[("bitrate", Bps)]),
-        live_size: true,
+        live_size: LiveSize::RateByTime,
         ..PLAIN
     },
 ];

@@ -8,7 +8,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use rov_common::units::{Bitrate, Resolution};
 
-use super::encoder::{EncoderRow, Settings};
+use super::encoder::{EncoderRow, LiveSize, Settings};
 use super::graph::{Graph, GraphError, Shared};
 use super::wiring;
 use crate::rate_control::{Full, Rate, Step};
@@ -42,11 +42,10 @@ impl Graph {
         };
         let mut settings = self.lock_settings();
         let wanted = Settings { bitrate, ..*settings };
-        // Encoders divide the rate among as many pictures as the caps say.
-        let halved = self.shared.step.load(Ordering::Relaxed) == Step::HalfRate as u8;
+        let halved =
+            self.shared.step.load(Ordering::Relaxed) == Step::HalfRate as u8 && row.live_size == LiveSize::RateByCaps;
         let asked = Bitrate::from_kbps(bitrate.kbps().saturating_mul(if halved { 2 } else { 1 }));
-        let properties =
-            row.live_rate_properties(&Settings { bitrate: asked, ..wanted }, &wiring::has_property);
+        let properties = row.live_rate_properties(&Settings { bitrate: asked, ..wanted }, &wiring::has_property);
         let all_set =
             properties.iter().filter(|(name, value)| !wiring::set_property(&encoder, name, value)).count() == 0;
         if properties.is_empty() || !all_set {
@@ -89,7 +88,8 @@ impl Size {
     pub fn of(encoder: &gst::Element, row: &EncoderRow) -> Option<Self> {
         let filter = encoder.static_pad("sink")?.peer()?.parent_element()?;
         let is_filter = filter.factory().is_some_and(|factory| factory.name() == "capsfilter");
-        (row.live_size && is_filter).then(|| Self { full: filter.property("caps"), filter: filter.downgrade() })
+        (row.live_size != LiveSize::No && is_filter)
+            .then(|| Self { full: filter.property("caps"), filter: filter.downgrade() })
     }
 }
 

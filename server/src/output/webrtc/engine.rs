@@ -133,7 +133,8 @@ impl Engine {
             return Err(AcceptError::Full(self.max_viewers));
         }
         let offer = offer::parse(offer, self.codec, profile)?;
-        let (session, answer) = Session::accept(now, id.to_owned(), &offer, local, reflexive, self.rate_control.is_some())?;
+        let (session, answer) =
+            Session::accept(now, id.to_owned(), &offer, local, reflexive, self.rate_control.is_some())?;
         let ufrag = offer::value(&answer, "a=ice-ufrag:").to_owned();
         self.by_ufrag.insert(ufrag.clone(), id.to_owned());
         let viewer = Viewer {

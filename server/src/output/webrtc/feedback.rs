@@ -90,10 +90,8 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
                 let Some(nack) = packet.as_any().downcast_ref::<TransportLayerNack>() else { continue };
                 let wanted = nack.nacks.iter().flat_map(|pair| pair.packet_list());
                 let allowed = self.resent.allowed(now, wanted, rtt, rate);
-                *packet = Box::new(TransportLayerNack {
-                    nacks: nack_pairs_from_sequence_numbers(&allowed),
-                    ..nack.clone()
-                });
+                *packet =
+                    Box::new(TransportLayerNack { nacks: nack_pairs_from_sequence_numbers(&allowed), ..nack.clone() });
             }
         }
         self.read.push_back(packet);

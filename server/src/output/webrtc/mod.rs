@@ -87,8 +87,9 @@ impl WebRtcOutput {
     ) -> Result<Self> {
         let local = socket.local_addr();
         let (commands, requests) = sync_channel(COMMAND_CAPACITY);
-        let (mut media, waker) = thread::MediaThread::new(stream, socket, max_viewers, interfaces, stun, adaptive, requests)
-            .context("cannot prepare the media thread")?;
+        let (mut media, waker) =
+            thread::MediaThread::new(stream, socket, max_viewers, interfaces, stun, adaptive, requests)
+                .context("cannot prepare the media thread")?;
         let thread = std::thread::Builder::new()
             .name("webrtc-media".to_owned())
             .spawn(move || media.run())
