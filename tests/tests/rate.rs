@@ -3,11 +3,14 @@
 use std::time::{Duration, Instant};
 
 use rov_common::api::{StreamStats, ViewerStats};
+use rov_common::units::Resolution;
+use rov_tests::media::Clip;
 use rov_tests::programs::Server;
 use rov_tests::proxy::Proxy;
 use rov_tests::relay::Network;
 use rov_tests::wait;
 use rov_tests::watcher::{Order, Watcher};
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 const ARGS: &[&str] = &["--width", "1280", "--height", "720", "--bitrate", "4000"];
@@ -102,6 +105,56 @@ fn a_slow_spectator_is_thinned_and_costs_the_pilot_nothing() {
     // Nobody flies: the bit rate is now the spectator's.
     wait::until_true("the next viewer's link decides", wait::SOON, || stream(&server).target_bitrate_kbps < 1_500);
     spectator.stop(&runtime);
+}
+
+#[test]
+fn a_link_too_slow_for_the_picture_gets_a_smaller_one_and_later_the_whole_one() {
+    let server = Server::start(ARGS);
+    let runtime = Runtime::new().expect("a runtime");
+    let network = Network::new(Duration::from_millis(2), 1);
+    let proxy = Proxy::start(&runtime, server.address, "", Some(network.clone()));
+    let watcher = Watcher::start(&runtime, &["--url", &proxy.url("/whep")]);
+    watcher.wait_for_shots(30);
+    network.set_rate(500_000);
+    let size = |width, height| {
+        let wanted = Resolution::new(width, height);
+        watcher.shots().last().is_some_and(|shot| shot.resolution == wanted)
+    };
+    wait::until_true("a smaller picture", wait::START, || size(640, 360));
+    let from = watcher.shown();
+    watcher.wait_for_shots(from + 60);
+    let order = Order::of(&watcher.shots()[from..]);
+    println!("{order:?} {:?} ms {:?}", latency(&watcher, from), server.stats());
+    assert!(order.read > 40 && latency(&watcher, from).is_some_and(|ms| ms < 300), "{order:?}");
+    network.set_rate(0);
+    wait::until_true("the whole picture", 2 * wait::START, || size(1280, 720));
+    assert_eq!(watcher.report().sessions, 1);
+    watcher.stop(&runtime);
+}
+
+#[test]
+fn what_is_passed_through_is_thinned_for_the_pilot_as_well() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = folder.path().join("clip.mp4");
+    Clip { size: "1280x720", seconds: 4, audio: false, ..Clip::default() }.write(&file);
+    let file = file.to_str().expect("plain characters");
+    let server = Server::start(&["--source", "file", "--file", file, "--file-passthrough"]);
+    server.wait_until_running();
+    let runtime = Runtime::new().expect("a runtime");
+    let network = Network::new(Duration::from_millis(2), 1);
+    let proxy = Proxy::start(&runtime, server.address, "", Some(network.clone()));
+    let watcher = Watcher::start(&runtime, &["--url", &proxy.url("/whep")]);
+    watcher.wait_for_shots(60);
+    let rate = stream(&server).bitrate_kbps;
+    network.set_rate((rate * 500.0) as u64);
+    wait::until_true("a thinned pilot", wait::SOON, || viewers(&server)[0].thinned > 0);
+    let from = watcher.shown();
+    watcher.wait_for_shots(from + 20);
+    let viewer = viewers(&server).remove(0);
+    println!("{rate} kbit/s, {viewer:?}");
+    assert!(viewer.pilot && stream(&server).target_bitrate_kbps == 0, "{viewer:?}");
+    assert!(viewer.queue_ms < 600.0, "no queue for long: {viewer:?}");
+    watcher.stop(&runtime);
 }
 
 #[test]

@@ -109,7 +109,7 @@ impl Engine {
         let links: Vec<_> = viewers.iter_mut().filter_map(|session| session.link(full)).collect();
         let pilot = control.pilot(&links);
         for (at, session) in viewers.into_iter().enumerate() {
-            session.set_pilot(pilot == Some(at));
+            session.set_pilot(pilot == Some(at), full.is_some());
         }
         full.map(|full| control.update(now, full, &links, pilot))
     }

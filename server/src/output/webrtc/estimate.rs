@@ -39,6 +39,8 @@ const STEADY_WITHIN: i64 = 8_000;
 /// An arrival that differs by so much from the one before: the receiver's clock has begun anew.
 const CLOCK_JUMP: i64 = 30_000_000;
 
+/// Not less than this, bit/s, is said of any link.
+const MIN: f64 = 50e3;
 /// Under what a congested link was seen to carry, so that its queue drains.
 const BACK_OFF: f64 = 0.85;
 /// No growth so soon after congestion.
@@ -220,20 +222,23 @@ impl Estimator {
         last.filter_map(|sample| Some(sample.arrival? - sample.departure)).min()
     }
 
-    /// The rate at which the newest packets arrived, bit/s.
+    /// The rate at which the link gave out the newest packets while more of them waited, bit/s.
     fn served(&self) -> Option<f64> {
+        let base = self.base.get()?;
         let newest = self.recent.iter().rev().find_map(|sample| sample.arrival)?;
-        let (mut first, mut first_size, mut bytes) = (newest, 0, 0);
-        for sample in self.recent.iter().rev() {
-            let Some(arrival) = sample.arrival.filter(|at| newest - at <= SERVED) else { continue };
-            bytes += sample.size;
-            if arrival <= first {
-                (first, first_size) = (arrival, sample.size);
+        let mut arrived = self.recent.iter().filter_map(|sample| Some((sample, sample.arrival?)));
+        let (_, mut before) = arrived.find(|(_, arrival)| newest - arrival <= SERVED)?;
+        let (mut bytes, mut time, mut packets) = (0, 0, 0);
+        for (sample, arrival) in arrived {
+            // It had reached the queue when the one before left it: the link was busy all the time between.
+            if sample.departure + base <= before && arrival >= before {
+                bytes += sample.size;
+                time += arrival - before;
+                packets += 1;
             }
+            before = before.max(arrival);
         }
-        // The time begins when the first has arrived.
-        let seconds = (newest - first) as f64 / 1e6;
-        (seconds > 0.03).then(|| (bytes - first_size) as f64 * 8.0 / seconds)
+        (packets >= 4 && time > 20_000).then(|| bytes as f64 * 8.0 / (time as f64 / 1e6))
     }
 
     /// Of the last second, if there are enough packets to say: the share of them that was lost, and bit/s received.
@@ -284,7 +289,7 @@ impl Estimator {
     }
 
     fn down(&mut self, now: Instant, carried: f64, factor: f64) {
-        self.estimate = self.estimate.min(carried * factor);
+        self.estimate = self.estimate.min((carried * factor).max(MIN));
         self.capacity = Some(carried);
         self.last_down = Some(now);
     }

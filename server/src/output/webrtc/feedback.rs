@@ -20,10 +20,11 @@ use super::estimate::Estimator;
 /// A packet is not sent again while the one sent before may still be on its way, but at least so often.
 const AGAIN_MIN: Duration = Duration::from_millis(4);
 const AGAIN_MAX: Duration = Duration::from_millis(150);
-/// Of what the link carries, so much may be retransmissions: more of them would be lost as well. So many packets may always be
-/// sent again at once: a burst that was lost.
+/// Of what the link carries, so much may be retransmissions: more of them would be lost as well. At once as many as it carries in so
+/// many seconds, a burst that was lost, and so many packets in any case.
 const SHARE: f64 = 0.25;
-const BURST: f64 = 64.0;
+const BURST_S: f64 = 0.15;
+const LEAST_BURST: f64 = 8.0;
 const PACKET_BITS: f64 = 1_250.0 * 8.0;
 
 /// What the interceptors and the session of one viewer share.
@@ -143,10 +144,11 @@ impl Resent {
         self.refilled = Some(now);
         let again = rtt.unwrap_or_default().clamp(AGAIN_MIN, AGAIN_MAX);
         self.at.retain(|_, at| now.saturating_duration_since(*at) < Duration::from_secs(1));
+        let burst = (rate * BURST_S).max(LEAST_BURST * PACKET_BITS);
         let mut allowed = Vec::new();
         for sequence in wanted {
             let waits = self.at.get(&sequence).is_some_and(|at| now.saturating_duration_since(*at) < again);
-            if waits || self.left < -BURST * PACKET_BITS {
+            if waits || self.left < -burst {
                 continue;
             }
             self.at.insert(sequence, now);
@@ -192,6 +194,7 @@ mod tests {
     #[test]
     fn a_burst_that_was_lost_is_sent_again_at_once() {
         let mut resent = Resent::default();
-        assert_eq!(resent.allowed(Instant::now(), 0..60, None, 1e6).len(), 60);
+        assert_eq!(resent.allowed(Instant::now(), 0..60, None, 4e6).len(), 60);
+        assert!(Resent::default().allowed(Instant::now(), 0..60, None, 0.5e6).len() < 12, "not on a slow link");
     }
 }

@@ -109,6 +109,8 @@ pub struct Session {
     /// None: the viewer is sent everything, whatever its link carries.
     budget: Option<Budget>,
     pilot: bool,
+    /// An encoder follows this viewer's link.
+    followed: bool,
     /// Frames are left out until the next keyframe that the link can carry.
     thinning: bool,
     thinned: u64,
@@ -183,6 +185,7 @@ impl Session {
             requests: Requests::default(),
             budget: adaptive.then(Budget::default),
             pilot: false,
+            followed: false,
             thinning: false,
             thinned: 0,
             packets: 0,
@@ -281,7 +284,7 @@ impl Session {
         let room = !self.thinning
             || self.budget.as_mut().is_none_or(|budget| {
                 let estimate = self.feedback.with(|estimator| estimator.estimate());
-                budget.allows(now, estimate, self.pilot) && budget.is_restored(estimate)
+                budget.allows(now, estimate, self.followed) && budget.is_restored(estimate)
             });
         if self.thinning {
             self.requests.want();
@@ -300,18 +303,20 @@ impl Session {
         }))
     }
 
-    pub fn set_pilot(&mut self, pilot: bool) {
+    /// `encodes`: the bit rate of the stream follows the pilot's link.
+    pub fn set_pilot(&mut self, pilot: bool, encodes: bool) {
         if pilot && !self.pilot {
-            tracing::debug!(viewer = self.id, "the bit rate follows this viewer's link");
+            tracing::debug!(viewer = self.id, "this is the pilot now");
         }
         self.pilot = pilot;
+        self.followed = pilot && encodes;
     }
 
     /// Whether the viewer's link has room for `frame`. If not, nothing is sent up to the next keyframe for which it has.
     fn has_room(&mut self, now: Instant, frame: &RtpFrame) -> bool {
         let Some(budget) = &mut self.budget else { return true };
         let (estimate, limited) = self.feedback.with(|estimator| (estimator.estimate(), estimator.is_limited()));
-        let room = budget.allows(now, estimate, self.pilot) || !limited;
+        let room = budget.allows(now, estimate, self.followed) || !limited;
         self.thinning = !room || self.thinning && !frame.keyframe;
         if room {
             budget.spend(frame.payloads.iter().map(Bytes::len).sum());

@@ -6,10 +6,10 @@
 
 use std::time::{Duration, Instant};
 
-/// How much may go out at once, in time of the link: a spectator's frames never wait for longer. The encoder follows the
-/// pilot's link by itself, so that this is for what it cannot do: below the floor, or with a stream that is passed through.
-const SPECTATOR: Duration = Duration::from_millis(150);
-const PILOT: Duration = Duration::from_millis(500);
+/// How much may go out at once, in time of the link: frames never wait for longer. Where the encoder follows the link by
+/// itself, this is for what it cannot do: below the floor.
+const AT_ONCE: Duration = Duration::from_millis(150);
+const FOLLOWED: Duration = Duration::from_millis(500);
 
 /// A spectator's requests for keyframes, which cost the pilot picture quality: of one that is thinned, and of any other.
 const THINNED_SPACING: Duration = Duration::from_secs(2);
@@ -25,8 +25,8 @@ pub struct Budget {
 
 impl Budget {
     /// Whether a frame may go out over a link of `rate` bit/s. The first of a viewer may, however large it is.
-    pub fn allows(&mut self, now: Instant, rate: f64, pilot: bool) -> bool {
-        let full = rate * if pilot { PILOT } else { SPECTATOR }.as_secs_f64();
+    pub fn allows(&mut self, now: Instant, rate: f64, followed: bool) -> bool {
+        let full = rate * if followed { FOLLOWED } else { AT_ONCE }.as_secs_f64();
         let gained = self.refilled.map_or(full, |at| rate * now.saturating_duration_since(at).as_secs_f64());
         self.left = (self.left + gained).min(full);
         self.refilled = Some(now);
@@ -39,7 +39,7 @@ impl Budget {
 
     /// Whether half of what may go out at once is there: after a keyframe there shall be some more frames.
     pub fn is_restored(&self, rate: f64) -> bool {
-        self.left > rate * SPECTATOR.as_secs_f64() / 2.0
+        self.left > rate * AT_ONCE.as_secs_f64() / 2.0
     }
 }
 
