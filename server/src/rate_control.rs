@@ -4,7 +4,7 @@
 //! sent to it (`output::webrtc`). Viewers by RTP and RTSP tell nothing and get what there is; with no viewer by WebRTC the rate
 //! is the ceiling.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
@@ -16,12 +16,17 @@ const SHARE: f64 = 0.95;
 /// encoders each change costs a keyframe.
 const UP_SPACING: Duration = Duration::from_secs(1);
 const LEAST_STEP: f64 = 0.05;
+/// The same where it is known to cost one.
+const COSTLY_SPACING: Duration = Duration::from_secs(3);
+const COSTLY_STEP: f64 = 0.25;
 /// Down at once, but not for less than this.
 const LEAST_DOWN: f64 = 0.02;
 /// Frames are left out for as long as the queue on the way needs to drain: worth it from the first on, and no longer at once
 /// than the second, well below what counts as a stall.
 const DRAIN_FROM: Duration = Duration::from_millis(60);
 const DRAIN_MAX: Duration = Duration::from_millis(400);
+/// From the end of one pause to the next: a queue that others cause does not drain.
+const DRAIN_SPACING: Duration = Duration::from_secs(1);
 /// What may stay of the queue.
 const DRAIN_REST: Duration = Duration::from_millis(20);
 
@@ -50,7 +55,8 @@ impl FromStr for Pilot {
         if text == "first" {
             return Ok(Self::First);
         }
-        text.parse().map(Self::Address).map_err(|_| "give first, or the IP address of the pilot's computer".to_owned())
+        let address = text.parse().map(|address: Ipv4Addr| Self::Address(address.into()));
+        address.map_err(|_| "give first, or the IPv4 address of the pilot's computer".to_owned())
     }
 }
 
@@ -76,6 +82,8 @@ pub struct AdaptiveConfig {
 pub struct Link {
     pub address: Option<IpAddr>,
     pub since: Instant,
+    /// It has not been heard of for a while, as after its program was killed.
+    pub silent: bool,
     /// Bit/s that its link carries.
     pub estimate: f64,
     /// The queue that stood on its way when congestion was seen, once.
@@ -88,6 +96,8 @@ pub struct Full {
     pub bitrate: Bitrate,
     pub resolution: Resolution,
     pub fps: f64,
+    /// A change of the bit rate costs a keyframe.
+    pub costly: bool,
 }
 
 /// How much of the full picture is encoded.
@@ -150,8 +160,8 @@ impl RateControl {
     /// Which of the viewers is the pilot.
     pub fn pilot(&self, links: &[Link]) -> Option<usize> {
         let chosen = |link: &Link| matches!(self.config.pilot, Pilot::Address(wanted) if link.address == Some(wanted));
-        // The chosen before all others, then the one that came first.
-        (0..links.len()).min_by_key(|at| (!chosen(&links[*at]), links[*at].since))
+        // One that answers, of these the chosen, then the one that came first.
+        (0..links.len()).min_by_key(|at| (links[*at].silent, !chosen(&links[*at]), links[*at].since))
     }
 
     /// What the encoder is to do now. `full` is what the pipeline was set up for, `links` are all viewers that are
@@ -167,7 +177,8 @@ impl RateControl {
         let pilot = pilot.and_then(|at| links.get(at));
         self.retarget(now, full, pilot.map(|link| link.estimate));
         self.restep(now, full, pilot.is_some());
-        if let Some(queue) = pilot.and_then(|link| link.drain).filter(|queue| *queue >= DRAIN_FROM) {
+        let rested = self.hold_until.is_none_or(|until| now > until + DRAIN_SPACING);
+        if let Some(queue) = pilot.and_then(|link| link.drain).filter(|queue| rested && *queue >= DRAIN_FROM) {
             self.hold_until = Some(now + (queue - DRAIN_REST).min(DRAIN_MAX));
         }
         Rate { bitrate: self.target, step: self.step, hold_until: self.hold_until.filter(|until| *until > now) }
@@ -179,9 +190,10 @@ impl RateControl {
             Bitrate::from_kbps((bps * SHARE / 1000.0) as u32).clamp(self.config.floor.min(ceiling), ceiling)
         });
         let (now_kbps, wanted_kbps) = (f64::from(self.target.kbps()), f64::from(wanted.kbps()));
-        let rested = self.changed.is_none_or(|at| now.saturating_duration_since(at) >= UP_SPACING);
+        let (spacing, step) = if full.costly { (COSTLY_SPACING, COSTLY_STEP) } else { (UP_SPACING, LEAST_STEP) };
+        let rested = self.changed.is_none_or(|at| now.saturating_duration_since(at) >= spacing);
         let up = wanted > self.target
-            && (estimate.is_none() || rested && (wanted == ceiling || wanted_kbps >= now_kbps * (1.0 + LEAST_STEP)));
+            && (estimate.is_none() || rested && (wanted == ceiling || wanted_kbps >= now_kbps * (1.0 + step)));
         if up || wanted_kbps < now_kbps * (1.0 - LEAST_DOWN) {
             self.target = wanted;
             self.changed = Some(now);

@@ -2,7 +2,8 @@
 
 use super::*;
 
-const FULL: Full = Full { bitrate: Bitrate::from_kbps(4_000), resolution: Resolution::new(1280, 720), fps: 30.0 };
+const FULL: Full =
+    Full { bitrate: Bitrate::from_kbps(4_000), resolution: Resolution::new(1280, 720), fps: 30.0, costly: false };
 
 struct World {
     start: Instant,
@@ -24,7 +25,7 @@ impl World {
 
     fn join(&mut self, address: &str, mbps: f64) {
         let address = Some(address.parse().unwrap());
-        self.links.push(Link { address, since: self.now(), estimate: mbps * 1e6, drain: None });
+        self.links.push(Link { address, since: self.now(), silent: false, estimate: mbps * 1e6, drain: None });
         self.ms += 10;
     }
 
@@ -76,7 +77,36 @@ fn the_pilot_can_be_named_by_its_address() {
     world.join("10.0.0.9", 2.0);
     assert_eq!(world.control.pilot(&world.links), Some(1));
     assert_eq!(world.run(2_000).bitrate, Bitrate::from_kbps(2_850));
-    assert!("second".parse::<Pilot>().is_err() && "first".parse() == Ok(Pilot::First));
+    assert!(
+        "second".parse::<Pilot>().is_err() && "::1".parse::<Pilot>().is_err() && "first".parse() == Ok(Pilot::First)
+    );
+}
+
+#[test]
+fn a_pilot_that_is_gone_without_a_word_does_not_decide_where_others_answer() {
+    let mut world = World::new(Pilot::First);
+    world.join("10.0.0.2", 1.0);
+    world.links[0].silent = true;
+    assert_eq!(world.run(0).bitrate, Bitrate::from_kbps(950), "alone it does, for when it comes back");
+    world.join("10.0.0.2", 5.0);
+    assert_eq!(world.control.pilot(&world.links), Some(1));
+}
+
+#[test]
+fn where_a_change_costs_a_keyframe_there_are_fewer() {
+    let mut world = World::new(Pilot::First);
+    world.join("10.0.0.2", 1.0);
+    let full = Full { costly: true, ..FULL };
+    let mut changes = Vec::new();
+    for i in 0..1_000u64 {
+        world.ms = i * 20;
+        world.links[0].estimate = (1e6 * 1.0015_f64.powf(i as f64)).min(5e6);
+        let kbps = world.control.update(world.now(), full, &world.links, Some(0)).bitrate.kbps();
+        if changes.last() != Some(&kbps) {
+            changes.push(kbps);
+        }
+    }
+    assert!((4..=7).contains(&changes.len()), "{changes:?}");
 }
 
 #[test]
@@ -146,9 +176,9 @@ fn pictures_are_left_out_while_the_pilots_queue_drains() {
     world.links[0].drain = Some(Duration::from_millis(200));
     let now = world.now();
     assert_eq!(world.run(0).hold_until, Some(now + Duration::from_millis(180)));
-    world.links[0].drain = None;
     world.ms += 200;
-    assert_eq!(world.run(0).hold_until, None);
+    assert_eq!(world.run(0).hold_until, None, "not one pause after another");
+    world.ms += 1_000;
     world.links[0].drain = Some(Duration::from_secs(5));
     let now = world.now();
     assert_eq!(world.run(0).hold_until, Some(now + DRAIN_MAX), "it shall not look like a stall");

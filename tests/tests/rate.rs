@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use rov_common::api::{StreamStats, ViewerStats};
 use rov_common::units::Resolution;
+use rov_tests::browser::{Browser, PAGE};
 use rov_tests::media::Clip;
 use rov_tests::programs::Server;
 use rov_tests::proxy::Proxy;
@@ -70,6 +71,31 @@ fn the_bit_rate_follows_the_pilots_link_and_comes_back() {
     assert_eq!(watcher.report().sessions, 1);
     watcher.stop(&runtime);
     wait::until_true("the ceiling, with no viewer", wait::SOON, || stream(&server).target_bitrate_kbps == 4_000);
+}
+
+#[test]
+fn the_bit_rate_follows_chromiums_link_and_comes_back() {
+    let server = Server::start(ARGS);
+    let runtime = Runtime::new().expect("a runtime");
+    let network = Network::new(Duration::from_millis(2), 1);
+    let proxy = Proxy::start(&runtime, server.address, PAGE, Some(network.clone()));
+    let _browser = Browser::open(&proxy.url("/?frames=100000"));
+    let packets = |server: &Server| viewers(server).first().map_or(0, |viewer| viewer.packets);
+    wait::until_true("a picture in Chromium", wait::START, || packets(&server) > 500);
+    let answer = proxy.exchanges().remove(0).answer;
+    assert!(answer.contains("transport-wide-cc-extensions-01") && answer.contains("transport-cc"), "{answer}");
+    network.set_rate(LIMIT);
+    let limited = Instant::now();
+    wait::until_true("a bit rate below the limit", wait::SOON, || stream(&server).target_bitrate_kbps < 2_000);
+    println!("lowered after {} ms", limited.elapsed().as_millis());
+    wait::until_true("a queue that is gone", wait::SOON, || viewers(&server)[0].queue_ms < 20.0);
+    println!("in time again after {} ms, {:?}", limited.elapsed().as_millis(), viewers(&server));
+    network.set_rate(0);
+    let free = Instant::now();
+    wait::until_true("nine tenths of the former bit rate", wait::START, || {
+        stream(&server).target_bitrate_kbps >= 3_600
+    });
+    println!("back after {} ms", free.elapsed().as_millis());
 }
 
 #[test]

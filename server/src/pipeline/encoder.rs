@@ -121,6 +121,8 @@ pub struct EncoderRow {
     pub properties: &'static [(&'static str, Value)],
     pub profile: ProfilePin,
     pub live_rate: LiveRate,
+    /// A change of the bit rate makes a keyframe.
+    pub live_rate_costs_keyframe: bool,
     pub live_size: LiveSize,
     pub keyframe: Keyframe,
 }

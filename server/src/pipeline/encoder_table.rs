@@ -20,6 +20,7 @@ pub(super) const PLAIN: EncoderRow = EncoderRow {
     properties: &[],
     profile: ProfilePin::Caps("constrained-baseline"),
     live_rate: LiveRate::Properties(&[("bitrate", Kbps)]),
+    live_rate_costs_keyframe: false,
     live_size: LiveSize::No,
     keyframe: Keyframe::ForceKeyUnit,
 };

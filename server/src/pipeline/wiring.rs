@@ -190,7 +190,8 @@ pub(super) fn fit_encoder(encoder: &gst::Element, row: &'static EncoderRow, plan
             settings.resolution = Some(resolution);
             let bitrate = plan::bitrate_for(&plan, resolution, settings.fps);
             settings.bitrate = plan.limit.map_or(bitrate, |limit| limit.min(bitrate));
-            let full = Full { bitrate, resolution, fps: settings.fps.map_or(30.0, Fps::as_f64) };
+            let fps = settings.fps.map_or(30.0, Fps::as_f64);
+            let full = Full { bitrate, resolution, fps, costly: row.live_rate_costs_keyframe };
             *shared.full.lock().unwrap_or_else(PoisonError::into_inner) = Some(full);
             *settings
         };

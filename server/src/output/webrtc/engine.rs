@@ -106,7 +106,7 @@ impl Engine {
         self.rate_due = Some(now + RATE_INTERVAL);
         let mut viewers: Vec<_> = self.viewers.values_mut().map(|viewer| &mut viewer.session).collect();
         viewers.retain(|session| session.is_connected());
-        let links: Vec<_> = viewers.iter_mut().filter_map(|session| session.link(full)).collect();
+        let links: Vec<_> = viewers.iter_mut().filter_map(|session| session.link(now, full)).collect();
         let pilot = control.pilot(&links);
         for (at, session) in viewers.into_iter().enumerate() {
             session.set_pilot(pilot == Some(at), full.is_some());

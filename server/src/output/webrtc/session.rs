@@ -71,6 +71,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// 6.2). While no pictures are sent, because the camera is lost, ICE alone says whether it is there.
 const RTCP_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// After so long a viewer that reported arrivals all the time is not taken for the pilot while another answers.
+const SILENT: Duration = Duration::from_secs(2);
+
 const ICE_DISCONNECTED: Duration = Duration::from_secs(4);
 const ICE_FAILED: Duration = Duration::from_secs(6);
 const ICE_KEEPALIVE: Duration = Duration::from_secs(1);
@@ -293,13 +296,16 @@ impl Session {
     }
 
     /// What is known of the viewer's link; `full` is what the encoder makes at most.
-    pub fn link(&mut self, full: Option<Full>) -> Option<Link> {
+    pub fn link(&mut self, now: Instant, full: Option<Full>) -> Option<Link> {
         let State::Connected { since } = self.state else { return None };
         let max = full.map_or(MOST, |full| f64::from(full.bitrate.bps()) * HEADROOM);
         let address = self.peer().map(|peer| peer.ip());
+        let unanswered = self.unanswered_since.map(|at| now.saturating_duration_since(at));
         Some(self.feedback.with(|estimator| {
             estimator.set_max(max);
-            Link { address, since, estimate: estimator.estimate(), drain: estimator.take_drain() }
+            // Whoever reports at all, does so several times a second.
+            let silent = estimator.rtt().is_some() && unanswered.is_some_and(|time| time > SILENT);
+            Link { address, since, silent, estimate: estimator.estimate(), drain: estimator.take_drain() }
         }))
     }
 
