@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 const AT_ONCE: Duration = Duration::from_millis(150);
 const FOLLOWED: Duration = Duration::from_millis(500);
 
-/// A spectator's requests for keyframes, which cost the pilot picture quality: of one that is thinned, and of any other.
+/// The pilot's requests for keyframes while it is thinned: the one that was asked for is on its way for some frames.
+const PILOT_SPACING: Duration = Duration::from_millis(500);
+/// A spectator's, which cost the pilot picture quality: of one that is thinned, and of any other.
 const THINNED_SPACING: Duration = Duration::from_secs(2);
 const SPECTATOR_SPACING: Duration = Duration::from_secs(1);
 
@@ -55,10 +57,11 @@ impl Requests {
         self.wanted = true;
     }
 
-    /// Whether to ask the encoder now. What the pilot wants is asked for at once.
+    /// Whether to ask the encoder now. What the pilot wants is asked for at once, unless its link is too slow for it.
     pub fn due(&mut self, now: Instant, pilot: bool, thinned: bool) -> bool {
         let spacing = match (pilot, thinned) {
-            (true, _) => Duration::ZERO,
+            (true, false) => Duration::ZERO,
+            (true, true) => PILOT_SPACING,
             (false, true) => THINNED_SPACING,
             (false, false) => SPECTATOR_SPACING,
         };
@@ -115,7 +118,7 @@ mod tests {
             });
             all.count()
         };
-        assert_eq!((asked(true, false), asked(false, false), asked(false, true)), (100, 10, 5));
+        assert_eq!((asked(true, false), asked(true, true), asked(false, false), asked(false, true)), (100, 20, 10, 5));
         let mut requests = Requests::default();
         requests.want();
         assert!(requests.due(at(0), false, false) && !requests.due(at(5_000), false, false), "once for one wish");
