@@ -164,6 +164,18 @@ pub struct ViewerStats {
     pub bytes: u64,
     /// Access units skipped because the socket was full or the viewer waited for a keyframe.
     pub skipped: u64,
+    /// Of these, skipped because the viewer's link is too slow.
+    #[serde(default)]
+    pub thinned: u64,
+    /// The bit rate follows this viewer's link.
+    #[serde(default)]
+    pub pilot: bool,
+    /// What its link carries, kbit/s, as far as was seen: a quarter above the encoder's ceiling where no limit was met.
+    #[serde(default)]
+    pub estimate_kbps: u32,
+    /// How long packets wait on the way because the link is full, milliseconds.
+    #[serde(default)]
+    pub queue_ms: f64,
     /// Packets asked for again by NACK.
     pub nacks: u64,
     /// Keyframe requests: PLI and FIR.

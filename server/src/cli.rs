@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, ValueEnum};
 use rov_common::codec::Codec;
 
-use crate::config::{Profile, SourceKind, Transport};
+use crate::config::{DEFAULT_FLOOR, Profile, SourceKind, Transport};
+use crate::rate_control::Pilot;
 
 /// In the administratively scoped range (RFC 2365), which does not leave a site.
 pub const DEFAULT_RTP_GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 0, 1);
@@ -21,6 +22,13 @@ pub enum LogFormat {
     Text,
     /// One JSON object a line.
     Json,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    #[default]
+    On,
+    Off,
 }
 
 /// Low-latency video server: a camera, a file, a pipe or a test picture, encoded once, to rov-client and browsers over
@@ -83,6 +91,19 @@ pub struct Cli {
     /// 3.6 for 640x480 at 30, 71 for 4K60; with --codec h265 0.6 times that; at least 500 kbit/s and at most 100 Mbit/s
     #[arg(long, value_name = "KBIT/S", default_value_t = 0)]
     pub bitrate: u32,
+
+    /// Follow the pilot's link with the bit rate, down to --min-bitrate and up to --bitrate, and send slow spectators less. off: the bit
+    /// rate stays as it is
+    #[arg(long, value_enum, value_name = "on|off", default_value_t = Switch::On)]
+    pub adaptive: Switch,
+
+    /// Lowest bit rate in kbit/s that a slow link makes of it; a slower link loses pictures instead
+    #[arg(long, value_name = "KBIT/S", default_value_t = DEFAULT_FLOOR.kbps())]
+    pub min_bitrate: u32,
+
+    /// Whose link the bit rate follows, of several WebRTC viewers: the one connected longest (first), or the one at this IP address
+    #[arg(long, value_name = "first|ADDRESS", default_value_t = Pilot::First)]
+    pub pilot: Pilot,
 
     /// GStreamer encoder element, as x264enc. auto: the first of the table, hardware first, that really encodes a frame
     #[arg(long, value_name = "auto|ELEMENT", default_value = "auto")]

@@ -11,7 +11,8 @@ use rov_common::discovery::clean;
 use rov_common::units::{Bitrate, Fps, Resolution};
 use url::Url;
 
-use crate::cli::Cli;
+use crate::cli::{Cli, Switch};
+use crate::rate_control::AdaptiveConfig;
 
 /// Where pictures come from, as `--source` names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -54,6 +55,9 @@ pub enum EncoderChoice {
     /// the answer is to name those that work here.
     Element(String),
 }
+
+/// The lowest bit rate without `--min-bitrate`: a picture to steer by in 640x360.
+pub const DEFAULT_FLOOR: Bitrate = Bitrate::from_kbps(300);
 
 /// The longest name that an announcement carries, in bytes of UTF-8.
 const MAX_NAME: usize = 64;
@@ -212,6 +216,8 @@ pub struct Config {
     pub interfaces: Vec<String>,
     /// A `stun:` URL.
     pub stun: Option<String>,
+    /// None: the bit rate stays as it is.
+    pub adaptive: Option<AdaptiveConfig>,
 }
 
 /// A message that names the option and the value, and says what to do.
@@ -299,6 +305,8 @@ impl Config {
             discovery_port: (!cli.no_discovery).then_some(cli.discovery_port),
             interfaces: cli.interfaces.clone(),
             stun: cli.stun.clone(),
+            adaptive: (cli.adaptive == Switch::On)
+                .then(|| AdaptiveConfig { pilot: cli.pilot, floor: Bitrate::from_kbps(cli.min_bitrate) }),
         };
         config.validate()?;
         Ok(config)
@@ -339,6 +347,12 @@ impl Config {
             && !(url.starts_with("stun:") && url.len() > "stun:".len())
         {
             return bad(format!("--stun {url}: give a URL of the form stun:HOST[:PORT]"));
+        }
+        if let (Some(adaptive), Some(ceiling)) = (self.adaptive, self.capture.bitrate)
+            && adaptive.floor > ceiling
+            && adaptive.floor != DEFAULT_FLOOR
+        {
+            return bad(format!("--min-bitrate {}: is above --bitrate {}", adaptive.floor.kbps(), ceiling.kbps()));
         }
         self.capture.validate()
     }

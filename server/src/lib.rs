@@ -8,6 +8,7 @@ pub mod output;
 pub mod packetize;
 pub mod pipeline;
 pub mod progress;
+pub mod rate_control;
 pub mod server;
 pub mod service;
 pub mod stream;

@@ -112,7 +112,8 @@ impl Server {
         let webrtc = match media {
             Some(media) => {
                 let stun = config.stun.as_deref().map(|url| resolve_stun(url, &tasks, &stop));
-                let output = WebRtcOutput::start(&stream, media, config.max_viewers, config.interfaces.clone(), stun);
+                let (interfaces, adaptive) = (config.interfaces.clone(), config.adaptive);
+                let output = WebRtcOutput::start(&stream, media, config.max_viewers, interfaces, stun, adaptive);
                 Some(Arc::new(output.context("WebRTC")?))
             }
             None => None,

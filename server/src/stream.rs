@@ -16,11 +16,14 @@ use rov_common::window::RateWindow;
 use tokio::sync::mpsc;
 
 use crate::packetize::{RtpFrame, packetize};
+use crate::rate_control::{Full, Rate};
 
 /// What outputs ask of the supervisor of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Control {
     KeyframeWanted,
+    /// What [`Stream::rate`] gives is another now.
+    RateChanged,
 }
 
 /// Requests that wait for the supervisor. More would say nothing new: they are coalesced anyway.
@@ -52,6 +55,8 @@ struct Inner {
     source: String,
     encoder: String,
     target_kbps: u32,
+    full: Option<Full>,
+    rate: Option<Rate>,
     resolution: Resolution,
     nominal_fps: f64,
     frames: u64,
@@ -85,6 +90,8 @@ impl Stream {
                 source: String::new(),
                 encoder: String::new(),
                 target_kbps: 0,
+                full: None,
+                rate: None,
                 resolution: Resolution::new(0, 0),
                 nominal_fps: 0.0,
                 frames: 0,
@@ -176,6 +183,34 @@ impl Stream {
         inner.nominal_fps = fps.unwrap_or(0.0);
         inner.encoder = encoder.to_owned();
         inner.target_kbps = target.map_or(0, Bitrate::kbps);
+    }
+
+    /// What the pipeline makes without a limit; none where nothing here encodes.
+    pub fn set_full(&self, full: Option<Full>) {
+        lock(&self.inner).full = full;
+    }
+
+    pub fn full(&self) -> Option<Full> {
+        lock(&self.inner).full
+    }
+
+    /// Has the encoder make this from now on, and after a restart of the pipeline too.
+    pub fn set_rate(&self, rate: Rate) {
+        let changed = lock(&self.inner).rate.replace(rate) != Some(rate);
+        if changed {
+            // Where the channel is full, the supervisor looks by itself soon.
+            let _ = self.control.try_send(Control::RateChanged);
+        }
+    }
+
+    /// What the viewers' links allow; none while nothing has said so.
+    pub fn rate(&self) -> Option<Rate> {
+        lock(&self.inner).rate
+    }
+
+    /// The bit rate that the encoder is asked for now.
+    pub fn set_target(&self, target: Bitrate) {
+        lock(&self.inner).target_kbps = target.kbps();
     }
 
     /// The pipeline stopped; `reason` is shown to whoever asks.

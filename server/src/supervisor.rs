@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use rov_common::api::StreamState;
 use rov_common::backoff::Backoff;
+use rov_common::units::Bitrate;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -159,7 +160,7 @@ impl RunEnd {
 /// One life of a pipeline. `is_news`: worth a line in the log.
 async fn run_once(
     capture: &CaptureConfig,
-    plan: Plan,
+    mut plan: Plan,
     is_news: bool,
     hanging: &Hanging,
     stream: &Arc<Stream>,
@@ -170,6 +171,7 @@ async fn run_once(
         tracing::info!(stream = stream.name(), "source: {}", plan.source_label);
     }
     tracing::debug!(pipeline = plan.text());
+    plan.limit = stream.rate().map(|rate| rate.bitrate);
     let is_fallback = plan.is_fallback;
     let substitute = is_fallback.then(|| "no camera is found, a test picture is shown".to_owned());
     stream.pipeline_starting(&plan.source_label, substitute);
@@ -220,6 +222,7 @@ async fn watch(
     let mut keyframes = KeyframeGate::default();
     let mut load = LoadReport::default();
     let mut frozen = frozen_watch(capture);
+    let mut rates = Rates::default();
     let mut tick = tokio::time::interval(CHECK_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -233,6 +236,8 @@ async fn watch(
                     let fps_known = fps.or(capture.fps).map(|f| f.as_f64());
                     tracing::info!(stream = stream.name(), encoder, %resolution, fps = fps_known, bitrate = target.map(tracing::field::display), "streaming");
                     stream.set_format(resolution, fps_known, encoder, target);
+                    stream.set_full(graph.full());
+                    rates.apply(graph, stream);
                     if let Some(fps) = fps {
                         interval = fps.interval();
                     }
@@ -245,11 +250,14 @@ async fn watch(
                 }
                 GraphEvent::Refused(reason) => return Err(Fatal(reason)),
             },
-            Some(Control::KeyframeWanted) = control.recv() => {
-                if keyframes.request(Instant::now()) {
-                    graph.force_keyframe();
+            Some(request) = control.recv() => match request {
+                Control::KeyframeWanted => {
+                    if keyframes.request(Instant::now()) {
+                        graph.force_keyframe();
+                    }
                 }
-            }
+                Control::RateChanged => rates.apply(graph, stream),
+            },
             () = sleep_until(keyframe_at), if keyframe_at.is_some() => {
                 if keyframes.due(Instant::now()) {
                     graph.force_keyframe();
@@ -257,6 +265,7 @@ async fn watch(
             }
             _ = tick.tick() => {
                 let now = Instant::now();
+                rates.apply(graph, stream);
                 let counters = graph.counters();
                 let dropped = counters.frames_dropped();
                 stream.set_counters(now, counters.frames_in, dropped);
@@ -359,6 +368,37 @@ fn joined<T>(result: Result<T, tokio::task::JoinError>) -> Result<T, Fatal> {
         Ok(value) => Ok(value),
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(error) => Err(Fatal(format!("a task of the pipeline was cancelled: {error}"))),
+    }
+}
+
+/// Has the encoder make what the viewers' links allow, and says so when that changes notably.
+#[derive(Default)]
+struct Rates {
+    said: Option<Bitrate>,
+    failed: bool,
+}
+
+impl Rates {
+    fn apply(&mut self, graph: &Graph, stream: &Stream) {
+        let (Some(rate), Some(full)) = (stream.rate(), graph.full()) else { return };
+        if self.failed {
+            return;
+        }
+        match graph.apply(&rate) {
+            Ok(false) => return,
+            Ok(true) => stream.set_target(graph.bitrate()),
+            Err(error) => {
+                self.failed = true;
+                tracing::warn!(stream = stream.name(), "{error}; it stays as it is");
+                return;
+            }
+        }
+        let said = f64::from(self.said.unwrap_or(full.bitrate).kbps());
+        let differs = (f64::from(rate.bitrate.kbps()) / said.max(1.0)).ln().abs() > 0.2;
+        if differs || rate.bitrate == full.bitrate {
+            self.said = Some(rate.bitrate);
+            tracing::info!(stream = stream.name(), bitrate = %rate.bitrate, picture = ?rate.step, "bit rate, by what the pilot's link carries");
+        }
     }
 }
 

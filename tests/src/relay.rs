@@ -21,6 +21,10 @@ use socket2::SockRef;
 const LARGEST: usize = 65_536;
 /// The threads look so often for the end of the relay.
 const TICK: Duration = Duration::from_millis(50);
+/// Of a link with a limited rate.
+const QUEUE: Duration = Duration::from_millis(500);
+/// UDP and IPv4.
+const HEADERS: usize = 28;
 /// A keyframe comes as one burst.
 const BUFFER: usize = 4 << 20;
 
@@ -36,6 +40,8 @@ pub struct Network {
     /// Each way.
     pub delay: Duration,
     pub seed: u64,
+    /// Bit/s on the way to the viewer; 0: no limit.
+    rate: AtomicU64,
     passed: AtomicU64,
     dropped: AtomicU64,
 }
@@ -68,9 +74,30 @@ impl Network {
         self.down.load(Ordering::Relaxed)
     }
 
+    /// Lets so many bit/s through to the viewer from now on, with a queue of [`QUEUE`]; what does not fit into it is lost.
+    /// 0: no limit.
+    pub fn set_rate(&self, bits_per_second: u64) {
+        self.rate.store(bits_per_second, Ordering::Relaxed);
+    }
+
     /// Datagrams to the viewer that were passed on, and that were lost.
     pub fn counts(&self) -> (u64, u64) {
         (self.passed.load(Ordering::Relaxed), self.dropped.load(Ordering::Relaxed))
+    }
+
+    /// When a datagram of this size has passed the link that is free from `free` on; none when the queue is full.
+    fn passes(&self, size: usize, free: &mut Instant) -> Option<Instant> {
+        let now = Instant::now();
+        let rate = self.rate.load(Ordering::Relaxed);
+        if rate > 0 {
+            let start = now.max(*free);
+            if start - now > QUEUE {
+                self.dropped.fetch_add(1, Ordering::Relaxed);
+                return None;
+            }
+            *free = start + Duration::from_secs_f64((size + HEADERS) as f64 * 8.0 / rate as f64);
+        }
+        Some(now.max(*free) + self.delay)
     }
 
     fn loses(&self, random: &mut StdRng) -> bool {
@@ -110,9 +137,9 @@ impl Relay {
         let (queue, due) = channel();
         let (from, to, seen) = (Arc::clone(&front), Arc::clone(&back), Arc::clone(&viewer));
         let (delay, way) = (network.delay, Arc::clone(&network));
-        threads.push(receive(from, Arc::clone(&stop), queue, move |peer| {
+        threads.push(receive(from, Arc::clone(&stop), queue, move |peer, _| {
             *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer);
-            (!way.is_down()).then_some(delay)
+            (!way.is_down()).then(|| Instant::now() + delay)
         }));
         // An error is a server that is gone: its datagrams are lost, as on a network.
         threads.push(deliver(due, move |datagram| drop(to.send(datagram))));
@@ -121,8 +148,12 @@ impl Relay {
         let mut random = StdRng::seed_from_u64(network.seed);
         // Of its own, so that the losses are the same with and without.
         let mut order = StdRng::seed_from_u64(network.seed + 1);
-        threads.push(receive(back, Arc::clone(&stop), queue, move |_| {
-            (!network.loses(&mut random)).then(|| delay + network.extra_delay(&mut order))
+        let mut free = Instant::now();
+        threads.push(receive(back, Arc::clone(&stop), queue, move |_, size| {
+            if network.loses(&mut random) {
+                return None;
+            }
+            Some(network.passes(size, &mut free)? + network.extra_delay(&mut order))
         }));
         threads.push(deliver(due, move |datagram| {
             if let Some(viewer) = *viewer.lock().unwrap_or_else(PoisonError::into_inner) {
@@ -211,12 +242,12 @@ fn three_ports() -> Option<(u16, [UdpSocket; 3])> {
 /// When a datagram is due, which of those it is, and the datagram.
 type Delayed = (Instant, u64, Vec<u8>);
 
-/// Takes what comes and passes it on with the time at which it is due, unless `delay` says that it is lost.
+/// Takes what comes and passes it on with the time at which it is due; `due` gives that by sender and size, or says that it is lost.
 fn receive(
     from: Arc<UdpSocket>,
     stop: Arc<AtomicBool>,
     queue: Sender<Delayed>,
-    mut delay: impl FnMut(SocketAddr) -> Option<Duration> + Send + 'static,
+    mut due: impl FnMut(SocketAddr, usize) -> Option<Instant> + Send + 'static,
 ) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut buffer = vec![0; LARGEST];
@@ -225,8 +256,8 @@ fn receive(
             // A time-out is for the look at `stop`; other errors tell of a peer that is gone.
             let Ok((length, peer)) = from.recv_from(&mut buffer) else { continue };
             count += 1;
-            if let Some(delay) = delay(peer)
-                && queue.send((Instant::now() + delay, count, buffer[..length].to_vec())).is_err()
+            if let Some(due) = due(peer, length)
+                && queue.send((due, count, buffer[..length].to_vec())).is_err()
             {
                 return;
             }

@@ -12,14 +12,16 @@ use bytes::Bytes;
 use rov_common::codec::Codec;
 use rov_common::net::grow_buffers;
 use rtc::ice::mdns::MulticastDnsMode;
-use rtc::interceptor::{ReceiverReportBuilder, Registry, Slot};
+use rtc::interceptor::{ReceiverReportBuilder, Registry, Slot, TwccReceiverBuilder};
 use rtc::peer_connection::configuration::RTCConfigurationBuilder;
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MIME_TYPE_HEVC, MediaEngine};
 use rtc::peer_connection::configuration::setting_engine::SettingEngineBuilder;
 use rtc::peer_connection::sdp::RTCSessionDescription;
 use rtc::peer_connection::transport::{RTCDtlsTransportState, RTCIceServer};
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
-use rtc::rtp_transceiver::rtp_sender::{RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RtpCodecKind};
+use rtc::rtp_transceiver::rtp_sender::{
+    RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpHeaderExtensionCapability, RtpCodecKind,
+};
 use rtc::rtp_transceiver::{RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
 use rtc::shared::marshal::Marshal;
 use rtc::statistics::StatsSelector;
@@ -44,6 +46,11 @@ const PROFILES: [&str; 5] = ["42e034", "420034", "4d0034", "640034", "640c34"];
 
 /// Packets that may still come when newer ones did.
 const HISTORY_PACKETS: u16 = 8192;
+
+/// The RTP header extension of transport-wide congestion control, and how often the server is told when packets arrived: it lowers
+/// its bit rate the sooner, the more often it hears (draft-holmer-rmcat-transport-wide-cc-extensions-01).
+const TRANSPORT_CC_URI: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+const ARRIVAL_REPORTS: Duration = Duration::from_millis(50);
 
 const GATHER_TIMEOUT: Duration = Duration::from_secs(3);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -242,9 +249,12 @@ async fn build(
     for (payload_type, rtp_codec) in (PAYLOAD_TYPE..).zip(codecs) {
         media.register_codec(RTCRtpCodecParameters { rtp_codec, payload_type }, RtpCodecKind::Video)?;
     }
+    let extension = RTCRtpHeaderExtensionCapability { uri: TRANSPORT_CC_URI.to_owned() };
+    media.register_header_extension(extension, RtpCodecKind::Video, None)?;
     // No RTX is offered: the crate unwraps it behind the NACK generator, which then goes on asking.
     let interceptors = Registry::new()
         .with(Slot::NackGenerator, NackGenerator::new(latency))
+        .with(Slot::TwccReceiver, TwccReceiverBuilder::new().with_interval(ARRIVAL_REPORTS).build())
         .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build());
     let settings = SettingEngineBuilder::new()
         .with_ice_timeouts(Some(ICE_DISCONNECTED), Some(ICE_FAILED), Some(ICE_KEEPALIVE))
@@ -275,7 +285,12 @@ fn rtp_codec(mime_type: &str, sdp_fmtp_line: String) -> RTCRtpCodec {
         clock_rate: 90_000,
         channels: 0,
         sdp_fmtp_line,
-        rtcp_feedback: vec![feedback("nack", ""), feedback("nack", "pli"), feedback("ccm", "fir")],
+        rtcp_feedback: vec![
+            feedback("nack", ""),
+            feedback("nack", "pli"),
+            feedback("ccm", "fir"),
+            feedback("transport-cc", ""),
+        ],
     }
 }
 

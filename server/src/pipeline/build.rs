@@ -12,6 +12,7 @@ use rov_common::units::Fps;
 use super::continuity::{self, REWIND};
 use super::encoder;
 use super::graph::{self, GraphError, GraphEvent, Output, STOP, Shared};
+use super::live::{self, Size};
 use super::message;
 use super::plan::{self, Plan, Tail};
 use super::source::Pacing;
@@ -139,10 +140,11 @@ fn add_tail(
         if let Some(fps) = plan.max_fps {
             thin::install(&queue, fps);
         }
+        live::leave_out(&queue, shared);
         wiring::count(&queue, &shared.frames_in);
         still::watch(&queue, &shared.still);
         wiring::count(&pad(encoder::NAME)?, &shared.frames_to_encoder);
-        wiring::fit_encoder(&element, row, plan, &shared.settings);
+        wiring::fit_encoder(&element, row, plan, shared);
         Some((element, row))
     } else {
         None
@@ -153,8 +155,9 @@ fn add_tail(
         .ok_or_else(|| missing(plan::OUT))?;
     connect_sink(&sink, encoder.is_none(), shared);
     pipeline.add(&tail).map_err(|error| GraphError::Text(error.to_string()))?;
+    let size = encoder.as_ref().and_then(|(element, row)| Size::of(element, row));
     let encoder = encoder.map(|(element, row)| (element.downgrade(), row));
-    if shared.output.set(Output { encoder, sink: sink.downgrade() }).is_err() {
+    if shared.output.set(Output { encoder, size, sink: sink.downgrade() }).is_err() {
         return Err(GraphError::Text("a pipeline has one output".to_owned()));
     }
     Ok(tail)

@@ -81,6 +81,18 @@ pub enum LiveRate {
     V4l2Controls,
 }
 
+/// Whether an encoder takes another picture size while pictures flow, at the cost of a keyframe, and what it makes of the bit rate when
+/// every second picture is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LiveSize {
+    /// Not, or nobody has tried.
+    No,
+    /// It divides the bit rate among as many pictures as the caps say, so that half of them have to be given twice the rate.
+    RateByCaps,
+    /// It goes by the times of the pictures.
+    RateByTime,
+}
+
 /// How a keyframe is forced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keyframe {
@@ -109,6 +121,9 @@ pub struct EncoderRow {
     pub properties: &'static [(&'static str, Value)],
     pub profile: ProfilePin,
     pub live_rate: LiveRate,
+    /// A change of the bit rate makes a keyframe.
+    pub live_rate_costs_keyframe: bool,
+    pub live_size: LiveSize,
     pub keyframe: Keyframe,
 }
 

@@ -3,7 +3,7 @@
 
 use rov_common::codec::Codec;
 
-use super::encoder::{EncoderRow, Keyframe, LiveRate, Memory, ProfilePin, Value};
+use super::encoder::{EncoderRow, Keyframe, LiveRate, LiveSize, Memory, ProfilePin, Value};
 use Value::{
     Bps, Gop, HalfSecondKbit, IfProperty, Kbps, Mode, Text, Threads, V4l2Controls, VbvBits, VbvBytes, VbvKbit, VbvMs,
 };
@@ -20,6 +20,8 @@ pub(super) const PLAIN: EncoderRow = EncoderRow {
     properties: &[],
     profile: ProfilePin::Caps("constrained-baseline"),
     live_rate: LiveRate::Properties(&[("bitrate", Kbps)]),
+    live_rate_costs_keyframe: false,
+    live_size: LiveSize::No,
     keyframe: Keyframe::ForceKeyUnit,
 };
 
@@ -291,6 +293,7 @@ pub const ROWS: &[EncoderRow] = &[
             ("aud", Text("false")),
             ("threads", Threads),
         ],
+        live_size: LiveSize::RateByCaps,
         ..PLAIN
     },
     EncoderRow {
@@ -309,6 +312,7 @@ pub const ROWS: &[EncoderRow] = &[
             ("background-detection", Text("false")),
         ],
         live_rate: LiveRate::Properties(&[("bitrate", Bps)]),
+        live_size: LiveSize::RateByTime,
         ..PLAIN
     },
 ];

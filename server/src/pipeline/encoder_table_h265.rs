@@ -222,6 +222,7 @@ pub const ROWS: &[EncoderRow] = &[
         ],
         // The options first: with the bit rate x265enc opens its encoder anew, which costs a keyframe.
         live_rate: LiveRate::Properties(&[("option-string", X265Options), ("bitrate", Kbps)]),
+        live_rate_costs_keyframe: true,
         ..PLAIN
     },
 ];

@@ -5,7 +5,7 @@
 //! thread of its own, because GStreamer cannot abandon one.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -21,12 +21,14 @@ use rov_common::sync::lock;
 use rov_common::units::{Bitrate, Fps, Resolution};
 
 use super::encoder::{EncoderRow, Keyframe, Settings};
+use super::live::Size;
 use super::message;
 use super::plan::Plan;
 use super::playable;
 use super::still::Still;
 use super::wiring::{self, Counter, Moment};
 use crate::config::SourceKind;
+use crate::rate_control::Full;
 
 /// A driver may take this long to open; cameras take up to two seconds.
 const START_LIMIT: Duration = Duration::from_secs(5);
@@ -97,6 +99,12 @@ pub(super) struct Shared {
     pub next_due: Arc<Moment>,
     pub still: Arc<Mutex<Option<Still>>>,
     pub settings: Arc<Mutex<Settings>>,
+    /// What the encoder makes without a limit, once size and rate are known.
+    pub full: Mutex<Option<Full>>,
+    /// No picture goes to the encoder before.
+    pub held_until: Arc<Moment>,
+    /// The `rate_control::Step`.
+    pub step: Arc<AtomicU8>,
     pub codec: Codec,
     pub source: SourceKind,
     /// What an IP camera offers instead of the video that is wanted.
@@ -109,6 +117,8 @@ pub(super) struct Shared {
 pub(super) struct Output {
     /// None: the source's stream goes out untouched.
     pub encoder: Option<(gst::glib::WeakRef<gst::Element>, &'static EncoderRow)>,
+    /// Pins the size that is encoded, where it can change while pictures flow.
+    pub size: Option<Size>,
     pub sink: gst::glib::WeakRef<gst_app::AppSink>,
 }
 
@@ -157,7 +167,7 @@ impl Hanging {
 /// A running pipeline; dropped, it stops within a second or is left to itself.
 pub struct Graph {
     pipeline: gst::Pipeline,
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     bus_thread: Option<thread::JoinHandle<()>>,
     hanging: Hanging,
     head_text: String,
@@ -193,6 +203,9 @@ impl Graph {
             next_due: Arc::new(Moment::new(epoch)),
             still: Arc::default(),
             settings: Arc::new(Mutex::new(plan.settings)),
+            full: Mutex::default(),
+            held_until: Arc::new(Moment::new(epoch)),
+            step: Arc::default(),
             codec: plan.codec,
             source: plan.source,
             left_out: Mutex::default(),
@@ -251,26 +264,6 @@ impl Graph {
         }
     }
 
-    /// Changes the bit rate while pictures flow.
-    pub fn set_bitrate(&self, bitrate: Bitrate) -> Result<(), GraphError> {
-        let output = self.shared.output.get().and_then(|output| output.encoder.as_ref());
-        let Some((encoder, row)) = output.and_then(|(encoder, row)| Some((encoder.upgrade()?, row))) else {
-            return Err(GraphError::Bitrate(
-                "the source's stream goes out untouched, nothing encodes it here".to_owned(),
-            ));
-        };
-        let mut settings = self.lock_settings();
-        let wanted = Settings { bitrate, ..*settings };
-        let properties = row.live_rate_properties(&wanted, &wiring::has_property);
-        let all_set =
-            properties.iter().filter(|(name, value)| !wiring::set_property(&encoder, name, value)).count() == 0;
-        if properties.is_empty() || !all_set {
-            return Err(GraphError::Bitrate(format!("{} does not take {bitrate}", row.element)));
-        }
-        *settings = wanted;
-        Ok(())
-    }
-
     /// What has passed since the start; cheap.
     pub fn counters(&self) -> GraphCounters {
         let shared = &self.shared;
@@ -294,7 +287,7 @@ impl Graph {
         self.take_down(limit);
     }
 
-    fn lock_settings(&self) -> std::sync::MutexGuard<'_, Settings> {
+    pub(super) fn lock_settings(&self) -> std::sync::MutexGuard<'_, Settings> {
         self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -10,6 +10,7 @@ use super::*;
 use crate::config::{CaptureConfig, EncoderChoice, Profile, SourceKind};
 use crate::pipeline::probe::Chosen;
 use crate::pipeline::{PrepareError, encoder, prepare, prepare_from};
+use crate::rate_control::{Rate, Step};
 
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -656,4 +657,105 @@ fn a_pipeline_that_hangs_does_not_hold_up_its_owner() {
     graph.stop(Duration::from_millis(200));
     assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
     drop(release);
+}
+
+/// Rich in detail, 640x480.
+const DETAIL: &str = "videotestsrc is-live=true pattern=zone-plate kx2=20 ky2=20 kt=10 ! video/x-raw,width=640,height=480,framerate=30/1";
+
+fn rate(kbps: u32, step: Step) -> Rate {
+    Rate { bitrate: Bitrate::from_kbps(kbps), step, hold_until: None }
+}
+
+#[test]
+fn a_new_bit_rate_shows_within_two_frames_and_costs_no_keyframe() {
+    for element in ["x264enc", "openh264enc"] {
+        let config = CaptureConfig { bitrate: Some(Bitrate::from_kbps(3000)), resolution: None, ..pipeline(DETAIL) };
+        let running = start_with(&config, element);
+        let before = running.take(30);
+        let before: usize = before[20..].iter().map(|unit| unit.data.len()).sum::<usize>() / 10;
+        assert!(running.graph.apply(&rate(1000, Step::Full)).unwrap());
+        assert!(!running.graph.apply(&rate(1000, Step::Full)).unwrap(), "nothing new");
+        // One was in the encoder, and one before it.
+        running.take(2 + 2);
+        let units = running.take(10);
+        let after: usize = units.iter().map(|unit| unit.data.len()).sum::<usize>() / 10;
+        println!("{element}: {before} {after}");
+        assert!(units.iter().all(|unit| !unit.keyframe), "{element}");
+        assert!(after * 2 < before, "{element}: {before} bytes a frame became {after}");
+    }
+}
+
+#[test]
+fn the_picture_becomes_smaller_and_whole_again_at_the_cost_of_one_keyframe_each() {
+    for row in encoder::rows(Codec::H264).iter().filter(|row| row.live_size != encoder::LiveSize::No) {
+        let config = CaptureConfig { bitrate: Some(Bitrate::from_kbps(1000)), resolution: None, ..pipeline(DETAIL) };
+        let running = start_with(&config, row.element);
+        running.take(5);
+        let full = running.graph.full().expect("a pipeline that runs");
+        assert_eq!((full.resolution, full.bitrate.kbps()), (Resolution::new(640, 480), 1000));
+        for (step, resolution) in [(Step::Half, Resolution::new(320, 240)), (Step::Full, Resolution::new(640, 480))] {
+            running.events.try_iter().for_each(drop);
+            assert!(running.graph.apply(&rate(300, step)).unwrap());
+            let units = running.take(12);
+            let formats: Vec<_> = running.events.try_iter().collect();
+            let expected = GraphEvent::Format { resolution, fps: Some(Fps::whole(30)) };
+            assert_eq!(formats, [expected], "{}", row.element);
+            assert_eq!(units.iter().filter(|unit| unit.keyframe).count(), 1, "{}", row.element);
+            assert_eq!(running.graph.full(), Some(full));
+        }
+    }
+}
+
+#[test]
+fn half_the_pictures_get_the_same_bit_rate() {
+    for element in ["x264enc", "openh264enc"] {
+        let config = CaptureConfig { bitrate: Some(Bitrate::from_kbps(1000)), resolution: None, ..pipeline(DETAIL) };
+        let running = start_with(&config, element);
+        let per_second = |count: usize| {
+            let units = running.take(count);
+            let seconds = (units[count - 1].pts - units[0].pts).as_secs_f64();
+            let bits = units[1..].iter().map(|unit| unit.data.len()).sum::<usize>() as f64 * 8.0 / seconds;
+            ((count - 1) as f64 / seconds, bits)
+        };
+        running.take(5);
+        running.graph.apply(&rate(400, Step::Half)).unwrap();
+        running.take(20);
+        let (_, before) = per_second(40);
+        running.graph.apply(&rate(400, Step::HalfRate)).unwrap();
+        running.take(10);
+        let (fps, after) = per_second(30);
+        println!("{element}: {before} {after} {fps}");
+        assert!((12.0..18.0).contains(&fps), "{element}: {fps}");
+        assert!((0.6..1.4).contains(&(after / before)), "{element}: {before} became {after}");
+    }
+}
+
+#[test]
+fn no_picture_goes_to_the_encoder_while_it_is_held() {
+    let running = start(&small());
+    running.take(5);
+    let until = Instant::now() + Duration::from_secs(1);
+    running.graph.apply(&Rate { hold_until: Some(until), ..rate(1000, Step::Full) }).unwrap();
+    let sleep_until = |at: Instant| thread::sleep(at.saturating_duration_since(Instant::now()));
+    sleep_until(until - Duration::from_millis(700));
+    let before = running.graph.counters().frames_in;
+    sleep_until(until - Duration::from_millis(50));
+    let after = running.graph.counters().frames_in;
+    // On a machine that is busy this thread may have slept for longer.
+    assert!(after <= before + 1 || Instant::now() >= until, "{before}, {after}");
+    running.units.try_iter().for_each(drop);
+    assert!(
+        running.take(10).iter().all(|unit| !unit.keyframe),
+        "what is left out before the encoder costs no keyframe"
+    );
+}
+
+#[test]
+fn a_pipeline_that_starts_again_begins_with_the_rate_that_the_links_carry() {
+    let mut plan = prepare(&small(), &chosen("x264enc")).unwrap();
+    plan.limit = Some(Bitrate::from_kbps(400));
+    let running = run(&plan);
+    running.next();
+    assert_eq!(running.graph.bitrate(), Bitrate::from_kbps(400));
+    assert_eq!(running.graph.full().map(|full| full.bitrate.kbps()), Some(1000));
 }

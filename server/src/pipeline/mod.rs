@@ -10,6 +10,7 @@ pub mod encoder;
 mod encoder_table;
 mod encoder_table_h265;
 pub mod graph;
+mod live;
 pub(crate) mod message;
 pub mod mode;
 mod picture;

@@ -56,6 +56,8 @@ pub struct Plan {
     pub settings: Settings,
     /// The bit rate follows size and rate once they are known: `Some(max_quality)`.
     pub auto_bitrate: Option<bool>,
+    /// Begin with no more than this: what the viewers' links carried before a restart.
+    pub limit: Option<Bitrate>,
     pub pacing: Pacing,
     pub drawing: Option<Drawing>,
     /// Raw frames beyond this rate are left out.
@@ -121,6 +123,7 @@ pub fn plan(config: &CaptureConfig, machine: &Machine, encoder: &'static Encoder
         encoder: (source.output != Output::Encoded).then_some(encoder),
         settings,
         auto_bitrate: config.bitrate.is_none().then_some(config.max_quality),
+        limit: None,
         pacing: source.pacing,
         drawing: source.drawing,
         max_fps: config.fps.filter(|_| source.limit_fps),

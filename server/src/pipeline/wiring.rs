@@ -12,10 +12,12 @@ use gstreamer_video::prelude::*;
 use rov_common::stamp::Stamp;
 use rov_common::units::{Fps, Resolution};
 
-use super::encoder::{EncoderRow, Settings};
+use super::encoder::EncoderRow;
+use super::graph::Shared;
 use super::picture::I420;
 use super::plan::{self, Plan};
 use super::source::Drawing;
+use crate::rate_control::Full;
 
 /// A moment that one thread sets and others read.
 #[derive(Debug)]
@@ -171,9 +173,9 @@ pub fn format_of(caps: &gst::CapsRef) -> Option<(Resolution, Option<Fps>)> {
 /// Sets what depends on bit rate and frame rate once these are known, just before the encoder is opened.
 ///
 /// The text could only assume: a file of 25 frames a second gets another one-frame buffer than one of 30.
-pub fn fit_encoder(encoder: &gst::Element, row: &'static EncoderRow, plan: &Plan, settings: &Arc<Mutex<Settings>>) {
+pub(super) fn fit_encoder(encoder: &gst::Element, row: &'static EncoderRow, plan: &Plan, shared: &Arc<Shared>) {
     let Some(pad) = encoder.static_pad("sink") else { return };
-    let (plan, settings, encoder) = (plan.clone(), settings.clone(), encoder.downgrade());
+    let (plan, shared, encoder) = (plan.clone(), Arc::downgrade(shared), encoder.downgrade());
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
         let Some(gst::EventView::Caps(caps)) = info.event().map(|event| event.view()) else {
             return gst::PadProbeReturn::Ok;
@@ -181,11 +183,16 @@ pub fn fit_encoder(encoder: &gst::Element, row: &'static EncoderRow, plan: &Plan
         let Some((encoder, (resolution, fps))) = encoder.upgrade().zip(format_of(caps.caps())) else {
             return gst::PadProbeReturn::Ok;
         };
+        let Some(shared) = shared.upgrade() else { return gst::PadProbeReturn::Ok };
         let settings = {
-            let mut settings = settings.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut settings = shared.settings.lock().unwrap_or_else(PoisonError::into_inner);
             settings.fps = fps.or(settings.fps);
             settings.resolution = Some(resolution);
-            settings.bitrate = plan::bitrate_for(&plan, resolution, settings.fps);
+            let bitrate = plan::bitrate_for(&plan, resolution, settings.fps);
+            settings.bitrate = plan.limit.map_or(bitrate, |limit| limit.min(bitrate));
+            let fps = settings.fps.map_or(30.0, Fps::as_f64);
+            let full = Full { bitrate, resolution, fps, costly: row.live_rate_costs_keyframe };
+            *shared.full.lock().unwrap_or_else(PoisonError::into_inner) = Some(full);
             *settings
         };
         for (property, value) in row.rate_properties(&settings, &has_property) {

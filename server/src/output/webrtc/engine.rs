@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rov_common::api::ViewerStats;
 use rov_common::codec::Codec;
@@ -16,6 +16,7 @@ use thiserror::Error;
 use super::offer::{self, Fragment, OfferError};
 use super::session::{End, Session};
 use crate::packetize::RtpFrame;
+use crate::rate_control::{AdaptiveConfig, Full, Rate, RateControl};
 
 /// Addresses remembered for each viewer, so that forged datagrams cannot fill the memory: those it was heard from, and
 /// those that were only sent to, which are as many as it has candidates. The oldest are forgotten first.
@@ -26,6 +27,9 @@ const MAX_SENT: usize = 64;
 /// shorter runs let the first packets leave earlier.
 const MAX_RUN_SEGMENTS: usize = 32;
 const MAX_RUN_BYTES: usize = 60_000;
+
+/// Between two looks at what the viewers' links carry, less than between two reports of a viewer.
+const RATE_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Sends a run of datagrams of `segment` bytes each, the last of which may be shorter.
 pub trait Transmit {
@@ -67,6 +71,9 @@ pub struct Engine {
     /// By the ICE user name fragment that this side gave the viewer.
     by_ufrag: HashMap<String, String>,
     run: Run,
+    /// None: the bit rate stays as it is.
+    rate_control: Option<RateControl>,
+    rate_due: Option<Instant>,
 }
 
 struct Viewer {
@@ -80,7 +87,7 @@ struct Viewer {
 }
 
 impl Engine {
-    pub fn new(codec: Codec, max_viewers: usize) -> Self {
+    pub fn new(codec: Codec, max_viewers: usize, adaptive: Option<AdaptiveConfig>) -> Self {
         Self {
             codec,
             max_viewers,
@@ -88,12 +95,37 @@ impl Engine {
             by_address: Owners::default(),
             by_ufrag: HashMap::new(),
             run: Run::default(),
+            rate_control: adaptive.map(RateControl::new),
+            rate_due: None,
         }
     }
 
     /// How many viewers are connected.
     pub fn connected(&self) -> usize {
         self.viewers.values().filter(|viewer| viewer.session.is_connected()).count()
+    }
+
+    /// What the encoder is to do, by what the viewers' links carry; `full` is what it would make without them. None: nothing
+    /// here says so, nothing encodes, or it was said just now.
+    pub fn rate(&mut self, now: Instant, full: Option<Full>) -> Option<Rate> {
+        let control = self.rate_control.as_mut()?;
+        if self.rate_due.is_some_and(|due| now < due) {
+            return None;
+        }
+        self.rate_due = Some(now + RATE_INTERVAL);
+        let mut viewers: Vec<_> = self.viewers.values_mut().map(|viewer| &mut viewer.session).collect();
+        viewers.retain(|session| session.is_connected());
+        let links: Vec<_> = viewers.iter_mut().filter_map(|session| session.link(now, full)).collect();
+        let pilot = control.pilot(&links);
+        for (at, session) in viewers.into_iter().enumerate() {
+            session.set_pilot(pilot == Some(at), full.is_some());
+        }
+        full.map(|full| control.update(now, full, &links, pilot))
+    }
+
+    /// True when a keyframe is to be made for a viewer that had to wait with its wish.
+    pub fn keyframe_due(&mut self, now: Instant) -> bool {
+        self.viewers.values_mut().fold(false, |due, viewer| viewer.session.keyframe_due(now) | due)
     }
 
     /// Answers an offer; `id` names the new viewer from now on.
@@ -110,7 +142,8 @@ impl Engine {
             return Err(AcceptError::Full(self.max_viewers));
         }
         let offer = offer::parse(offer, self.codec, profile)?;
-        let (session, answer) = Session::accept(now, id.to_owned(), &offer, local, reflexive)?;
+        let (session, answer) =
+            Session::accept(now, id.to_owned(), &offer, local, reflexive, self.rate_control.is_some())?;
         let ufrag = offer::value(&answer, "a=ice-ufrag:").to_owned();
         self.by_ufrag.insert(ufrag.clone(), id.to_owned());
         let viewer = Viewer {

@@ -191,7 +191,7 @@ impl World {
     fn new() -> Self {
         Self {
             now: Instant::now(),
-            engine: Engine::new(Codec::H264, MAX_VIEWERS),
+            engine: Engine::new(Codec::H264, MAX_VIEWERS, None),
             wire: Wire::default(),
             viewers: Vec::new(),
             keyframes_wanted: 0,

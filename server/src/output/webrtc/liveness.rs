@@ -45,6 +45,11 @@ impl Liveness {
         self.highest = highest;
     }
 
+    /// For how long packets were sent without any RTCP in return.
+    pub fn unanswered(&self, now: Instant) -> Option<Duration> {
+        self.unanswered_since.map(|at| now.saturating_duration_since(at))
+    }
+
     pub fn is_gone(&self, now: Instant) -> bool {
         lasts(self.unanswered_since, GONE, now)
     }

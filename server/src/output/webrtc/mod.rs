@@ -1,11 +1,13 @@
 //! The WebRTC output: the handle by which the HTTP API reaches the media thread.
 
 mod engine;
+mod estimate;
 mod feedback;
 mod liveness;
 mod offer;
 mod session;
 mod socket;
+mod thinning;
 mod thread;
 
 use std::net::{IpAddr, SocketAddr};
@@ -26,6 +28,7 @@ pub use offer::{Fragment, OfferError};
 pub use socket::MediaSocket;
 
 use crate::progress::Beat;
+use crate::rate_control::AdaptiveConfig;
 use crate::stream::Stream;
 
 /// Requests of the HTTP API that wait for the media thread; one more is refused with [`Busy`].
@@ -100,18 +103,20 @@ pub struct WebRtcOutput {
 
 impl WebRtcOutput {
     /// Starts the media thread on `socket`. `stun` is the address of a STUN server for viewers behind a
-    /// NAT, once it is known.
+    /// NAT, once it is known. Without `adaptive` the bit rate stays as it is, whatever the viewers' links carry.
     pub fn start(
         stream: &Arc<Stream>,
         socket: MediaSocket,
         max_viewers: u16,
         interfaces: Vec<String>,
         stun: Option<watch::Receiver<Option<SocketAddr>>>,
+        adaptive: Option<AdaptiveConfig>,
     ) -> Result<Self> {
         let local = socket.local_addr();
         let (commands, requests) = sync_channel(COMMAND_CAPACITY);
-        let (mut media, waker) = thread::MediaThread::new(stream, socket, max_viewers, interfaces, stun, requests)
-            .context("cannot prepare the media thread")?;
+        let (mut media, waker) =
+            thread::MediaThread::new(stream, socket, max_viewers, interfaces, stun, adaptive, requests)
+                .context("cannot prepare the media thread")?;
         let (beat, viewers) = (Arc::clone(&media.beat), Arc::clone(&media.viewers));
         let thread = std::thread::Builder::new()
             .name("webrtc-media".to_owned())

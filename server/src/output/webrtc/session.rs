@@ -8,7 +8,9 @@ use bytes::{Bytes, BytesMut};
 use rov_common::api::ViewerStats;
 use rov_common::codec::Codec;
 use rtc::ice::mdns::MulticastDnsMode;
-use rtc::interceptor::{NackResponderBuilder, Registry, SenderReportBuilder, Slot};
+use rtc::interceptor::{
+    CongestionControlBuilder, NackResponderBuilder, Registry, SenderReportBuilder, Slot, TwccSenderBuilder,
+};
 use rtc::media_stream::MediaStreamTrack;
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MIME_TYPE_HEVC, MediaEngine};
 use rtc::peer_connection::configuration::setting_engine::SettingEngineBuilder;
@@ -31,14 +33,21 @@ use rtc::shared::error::Error;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 use rtc::statistics::StatsSelector;
 
+use super::estimate::Estimator;
 use super::feedback::Feedback;
 use super::liveness::Liveness;
 use super::offer::{self, Fragment, Offer, VideoCodec};
+use super::thinning::{Budget, Requests};
 use crate::packetize::RtpFrame;
+use crate::rate_control::{Full, Link};
 
 /// The playout-delay RTP header extension:
 /// <https://webrtc.googlesource.com/src/+/main/docs/native-code/rtp-hdrext/playout-delay/README.md>
 const PLAYOUT_DELAY_URI: &str = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";
+
+/// The RTP header extension by which receivers tell when each packet arrived
+/// (draft-holmer-rmcat-transport-wide-cc-extensions-01).
+const TRANSPORT_CC_URI: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 
 /// Minimum and maximum delay, 12 bits each in units of 10 ms. Zero for both lets a browser show each picture as soon as
 /// it is decoded; left out, Chromium holds pictures for about 18 ms.
@@ -47,11 +56,21 @@ const PLAYOUT_DELAY: [u8; 3] = [0, 0, 0];
 /// Packets kept for retransmission: about two seconds at 40 Mbit/s.
 const RETRANSMIT_PACKETS: u16 = 8192;
 
+/// The most that is looked for on a link, bit/s: so many times the encoder's ceiling, as headers and retransmissions need some; and
+/// where nothing encodes, so much.
+const HEADROOM: f64 = 1.25;
+const MOST: f64 = 100e6;
+/// Nearest to the wire but for congestion control, so that requests for packets pass here before they are answered.
+const TAP_SLOT: usize = 3_500;
+
 /// Packets written before what the core made of them is sent, so that the first ones of a large frame leave early.
 const WRITE_RUN: usize = 16;
 
 /// A viewer that has not connected by then will not.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// After so long a viewer that reported arrivals all the time is not taken for the pilot while another answers.
+const SILENT: Duration = Duration::from_secs(2);
 
 const ICE_DISCONNECTED: Duration = Duration::from_secs(4);
 const ICE_FAILED: Duration = Duration::from_secs(6);
@@ -90,6 +109,15 @@ pub struct Session {
     liveness: Liveness,
     /// Frames are left out until the next keyframe: at the start, and after one was lost to a full socket.
     needs_keyframe: bool,
+    requests: Requests,
+    /// None: the viewer is sent everything, whatever its link carries.
+    budget: Option<Budget>,
+    pilot: bool,
+    /// An encoder follows this viewer's link.
+    followed: bool,
+    /// Frames are left out until the next keyframe that the link can carry.
+    thinning: bool,
+    thinned: u64,
     packets: u64,
     bytes: u64,
     skipped: u64,
@@ -107,15 +135,16 @@ enum State {
 
 impl Session {
     /// Answers `offer`. `local` are the addresses and ports that reach the server's media socket, `reflexive` what a
-    /// STUN server saw of it.
+    /// STUN server saw of it. `adaptive`: it is not sent more than its link carries.
     pub fn accept(
         now: Instant,
         id: String,
         offer: &Offer,
         local: &[SocketAddr],
         reflexive: Option<SocketAddr>,
+        adaptive: bool,
     ) -> Result<(Self, String), Error> {
-        let feedback = Feedback::default();
+        let feedback = Feedback::new(Estimator::new(MOST));
         let mut pc = build(now, &offer.codec, &feedback)?;
         let (ssrc, rtx_ssrc) = (rand::random::<u32>(), rand::random::<u32>());
         pc.set_remote_description(now, RTCSessionDescription::offer(offer.sdp.clone())?)?;
@@ -159,6 +188,12 @@ impl Session {
             created: now,
             liveness: Liveness::default(),
             needs_keyframe: true,
+            requests: Requests::default(),
+            budget: adaptive.then(Budget::default),
+            pilot: false,
+            followed: false,
+            thinning: false,
+            thinned: 0,
             packets: 0,
             bytes: 0,
             skipped: 0,
@@ -255,9 +290,62 @@ impl Session {
         while self.pc.poll_read().is_some() {}
         for packet in self.feedback.take() {
             self.liveness.heard();
-            keyframe_wanted |= self.handle_rtcp(now, packet.as_ref());
+            if self.handle_rtcp(now, packet.as_ref()) {
+                self.requests.want();
+            }
         }
-        keyframe_wanted
+        keyframe_wanted | self.keyframe_due(now)
+    }
+
+    /// True when the encoder is to be asked for a keyframe that this viewer wants. A spectator may not ask too often.
+    pub fn keyframe_due(&mut self, now: Instant) -> bool {
+        // Without adaptation all viewers are alike.
+        let first = self.pilot || self.budget.is_none();
+        // One for which the link has no room yet would be left out as well.
+        let room = !self.thinning
+            || self.budget.as_mut().is_none_or(|budget| {
+                let estimate = self.feedback.with(|estimator| estimator.estimate());
+                budget.allows(now, estimate, self.followed) && budget.is_restored(estimate)
+            });
+        if self.thinning {
+            self.requests.want();
+        }
+        room && self.requests.due(now, first, self.thinning)
+    }
+
+    /// What is known of the viewer's link; `full` is what the encoder makes at most.
+    pub fn link(&mut self, now: Instant, full: Option<Full>) -> Option<Link> {
+        let State::Connected { since } = self.state else { return None };
+        let max = full.map_or(MOST, |full| f64::from(full.bitrate.bps()) * HEADROOM);
+        let address = self.peer().map(|peer| peer.ip());
+        let unanswered = self.liveness.unanswered(now);
+        Some(self.feedback.with(|estimator| {
+            estimator.set_max(max);
+            // Whoever reports at all, does so several times a second.
+            let silent = estimator.rtt().is_some() && unanswered.is_some_and(|time| time > SILENT);
+            Link { address, since, silent, estimate: estimator.estimate(), drain: estimator.take_drain() }
+        }))
+    }
+
+    /// `encodes`: the bit rate of the stream follows the pilot's link.
+    pub fn set_pilot(&mut self, pilot: bool, encodes: bool) {
+        if pilot && !self.pilot {
+            tracing::debug!(viewer = self.id, "this is the pilot now");
+        }
+        self.pilot = pilot;
+        self.followed = pilot && encodes;
+    }
+
+    /// Whether the viewer's link has room for `frame`. If not, nothing is sent up to the next keyframe for which it has.
+    fn has_room(&mut self, now: Instant, frame: &RtpFrame) -> bool {
+        let Some(budget) = &mut self.budget else { return true };
+        let (estimate, limited) = self.feedback.with(|estimator| (estimator.estimate(), estimator.is_limited()));
+        let room = budget.allows(now, estimate, self.followed) || !limited;
+        self.thinning = !room || self.thinning && !frame.keyframe;
+        if room {
+            budget.spend(frame.payloads.iter().map(Bytes::len).sum());
+        }
+        room
     }
 
     /// The viewer said goodbye by a DTLS close_notify. The core does not take that for the end of the connection.
@@ -284,7 +372,11 @@ impl Session {
             if block.is_some() || report.reports.is_empty() {
                 self.liveness.reported(now, block.map(|block| block.last_sequence_number));
             }
-            self.loss = block.map(|block| f64::from(block.fraction_lost) / 256.0).or(self.loss);
+            if let Some(block) = block {
+                let loss = f64::from(block.fraction_lost) / 256.0;
+                self.loss = Some(loss);
+                self.feedback.with(|estimator| estimator.on_receiver_report(loss));
+            }
         }
         false
     }
@@ -302,6 +394,13 @@ impl Session {
         }
         if self.needs_keyframe && !frame.keyframe {
             self.skipped += 1;
+            self.thinned += u64::from(self.thinning);
+            return false;
+        }
+        if !self.has_room(now, frame) {
+            self.needs_keyframe = true;
+            self.skipped += 1;
+            self.thinned += 1;
             return false;
         }
         self.needs_keyframe = false;
@@ -395,6 +494,7 @@ impl Session {
             State::Connected { since } => ("connected", now.saturating_duration_since(since).as_secs_f64()),
             State::Ended(_) => ("closed", 0.0),
         };
+        let (estimate, queue) = self.feedback.with(|estimator| (estimator.estimate(), estimator.queue()));
         ViewerStats {
             id: self.id.clone(),
             address: self.peer().map(|p| p.to_string()).unwrap_or_default(),
@@ -403,6 +503,10 @@ impl Session {
             packets: self.packets,
             bytes: self.bytes,
             skipped: self.skipped,
+            thinned: self.thinned,
+            pilot: self.pilot,
+            estimate_kbps: (estimate / 1000.0) as u32,
+            queue_ms: queue.as_secs_f64() * 1000.0,
             nacks: self.nacks,
             plis: self.plis,
             rtt_ms: (rtt_s > 0.0).then_some(rtt_s * 1000.0),
@@ -428,15 +532,17 @@ fn build(now: Instant, codec: &VideoCodec, feedback: &Feedback) -> Result<RTCPee
         };
         media.register_codec(RTCRtpCodecParameters { rtp_codec, payload_type: rtx }, RtpCodecKind::Video)?;
     }
-    media.register_header_extension(
-        RTCRtpHeaderExtensionCapability { uri: PLAYOUT_DELAY_URI.to_owned() },
-        RtpCodecKind::Video,
-        None,
-    )?;
+    for uri in [PLAYOUT_DELAY_URI, TRANSPORT_CC_URI] {
+        let extension = RTCRtpHeaderExtensionCapability { uri: uri.to_owned() };
+        media.register_header_extension(extension, RtpCodecKind::Video, None)?;
+    }
+    // Without a pacer: it would cost latency, and keeps nothing from the link that the encoder does not.
     let interceptors = Registry::new()
+        .with(Slot::CongestionControl, CongestionControlBuilder::new(feedback.clone()).build())
+        .with(Slot::TwccSender, TwccSenderBuilder::new().build())
         .with(Slot::NackResponder, NackResponderBuilder::new().with_size(RETRANSMIT_PACKETS).build())
         .with(Slot::SenderReport, SenderReportBuilder::new().build())
-        .with(Slot::from(14_000), feedback.tap());
+        .with(Slot::from(TAP_SLOT), feedback.tap());
     let settings = SettingEngineBuilder::new()
         .with_ice_timeouts(Some(ICE_DISCONNECTED), Some(ICE_FAILED), Some(ICE_KEEPALIVE))
         // Candidates behind multicast DNS names, which browsers use to hide addresses, are passed over: an isolated LAN may not
@@ -465,7 +571,12 @@ fn rtp_codec(codec: &VideoCodec) -> RTCRtpCodec {
         clock_rate: crate::packetize::CLOCK_RATE,
         channels: 0,
         sdp_fmtp_line: codec.fmtp.clone(),
-        rtcp_feedback: vec![feedback("nack", ""), feedback("nack", "pli"), feedback("ccm", "fir")],
+        rtcp_feedback: vec![
+            feedback("nack", ""),
+            feedback("nack", "pli"),
+            feedback("ccm", "fir"),
+            feedback("transport-cc", ""),
+        ],
     }
 }
 

@@ -19,6 +19,7 @@ use super::engine::{Engine, Transmit};
 use super::socket::MediaSocket;
 use super::{Accepted, Command, Restarted};
 use crate::progress::Beat;
+use crate::rate_control::AdaptiveConfig;
 use crate::stream::{OutputQueue, Stream};
 
 const SOCKET: Token = Token(0);
@@ -52,6 +53,7 @@ impl MediaThread {
         max_viewers: u16,
         interfaces: Vec<String>,
         stun: Option<watch::Receiver<Option<SocketAddr>>>,
+        adaptive: Option<AdaptiveConfig>,
         requests: Receiver<Command>,
     ) -> Result<(Self, Arc<Waker>)> {
         let poll = Poll::new()?;
@@ -69,7 +71,7 @@ impl MediaThread {
             stream: Arc::clone(stream),
             frames,
             requests,
-            engine: Engine::new(stream.codec(), max_viewers.into()),
+            engine: Engine::new(stream.codec(), max_viewers.into(), adaptive),
             interfaces,
             stun: stun.map(Stun::new),
             beat: Arc::default(),
@@ -114,6 +116,10 @@ impl MediaThread {
             keyframe_wanted |= self.engine.handle_timeouts(now, &mut self.socket.outbound());
             if let Some(stun) = &mut self.stun {
                 stun.refresh(now, &mut self.socket);
+            }
+            keyframe_wanted |= self.engine.keyframe_due(now);
+            if let Some(rate) = self.engine.rate(now, self.stream.full()) {
+                self.stream.set_rate(rate);
             }
             if keyframe_wanted {
                 self.stream.request_keyframe();

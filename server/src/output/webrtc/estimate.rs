@@ -1,0 +1,341 @@
+//! How much a viewer's link carries, from what its receiver reports. Pure: time is passed in.
+//!
+//! Receivers with transport-wide congestion control (draft-holmer-rmcat-transport-wide-cc-extensions-01) tell when each packet
+//! arrived. A queue that stands on the way says that more is sent than the link carries, and packets that leave a queue say
+//! how much that is. Loss alone says nothing below 15 %: a bad tether loses packets whatever the rate is.
+//!
+//! The `Gcc` of the core is not used: near the rate of the last congestion it climbs by 60 kbit/s each second, which takes
+//! half a minute from 2 to 4 Mbit/s, it runs down for ever where 10 % are lost at random, and it does not tell how long the queue is.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use rtc::interceptor::PacketReport;
+
+use crate::rate_control;
+
+/// A queue that stands for longer than this is congestion. A frame's own packets do not count: the first of them sees only
+/// what was there before.
+const QUEUE_LIMIT: Duration = Duration::from_millis(40);
+/// With a longer one, in microseconds, the estimate does not grow.
+const SHORT: i64 = 12_000;
+/// The queue is the least that a packet of so many last microseconds has met: two frames at 30 fps. Where the receiver was only
+/// late in reading, the last packet of them has met none.
+const STANDING: i64 = 60_000;
+/// What arrived during so many last microseconds tells the rate at which a queue is served.
+const SERVED: i64 = 200_000;
+/// What is remembered of packets, in microseconds of sending time.
+const HISTORY: i64 = 1_000_000;
+/// The same in packets, for any bit rate.
+const MAX_PACKETS: usize = 16_384;
+/// Without reports for so long, what was sent meanwhile says nothing of congestion: the link was down.
+const OUTAGE: Duration = Duration::from_millis(500);
+/// The least delay of so long is that of the link without a queue. Clocks drift by some milliseconds meanwhile.
+const BASE_SPAN: Duration = Duration::from_secs(30);
+const RTT_SPAN: Duration = Duration::from_secs(4);
+/// A delay that stays the same for so long, with no loss, is no queue: the path has become longer.
+const STEADY: Duration = Duration::from_secs(2);
+const STEADY_WITHIN: i64 = 8_000;
+/// An arrival that differs by so much from the one before: the receiver's clock has begun anew.
+const CLOCK_JUMP: i64 = 30_000_000;
+
+/// Not less than this, bit/s, is said of any link.
+const MIN: f64 = 50e3;
+/// Under what a congested link was seen to carry, so that its queue drains.
+const BACK_OFF: f64 = 0.85;
+/// No growth so soon after congestion.
+const HOLD: Duration = Duration::from_millis(500);
+/// Growth a second, near what the link carried at the last congestion, and elsewhere.
+const CAREFUL: f64 = 1.04;
+const QUICK: f64 = 1.2;
+
+/// More packets lost than this, beyond what the link loses whatever is sent, is congestion of a link with a short queue.
+const CONGESTED_LOSS: f64 = 0.15;
+const LOSS_PACKETS: usize = 50;
+/// A second loss so soon after the rate was lowered, and hardly smaller, was not caused by the rate.
+const LOSS_MEMORY: Duration = Duration::from_secs(5);
+const HARDLY: f64 = 0.85;
+/// Until a lower rate shows in what is sent, microseconds.
+const REACTION: i64 = 150_000;
+
+#[derive(Debug)]
+pub struct Estimator {
+    max: f64,
+    estimate: f64,
+    epoch: Option<Instant>,
+    /// In the order of sending.
+    recent: VecDeque<Sample>,
+    /// One-way delays in microseconds, beside a constant: the clocks are not the same.
+    base: Least,
+    rtt: Least,
+    last_report: Option<Instant>,
+    last_down: Option<Instant>,
+    /// What the link carried when it was congested last.
+    capacity: Option<f64>,
+    /// The standing queue, microseconds.
+    queue: i64,
+    steady: Option<(Instant, i64)>,
+    /// A queue that has to drain, since it was last asked for.
+    drain: Option<Duration>,
+    /// When the rate was lowered for losses, and these, if all of them were at one rate.
+    lossy: Option<(Instant, Option<f64>)>,
+    /// Packets that departed before say nothing of the losses at the present rate.
+    fresh_from: i64,
+    inherent_loss: f64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    departure: i64,
+    size: usize,
+    arrived: bool,
+    arrival: Option<i64>,
+}
+
+impl Estimator {
+    /// `max` is the most it says, in bit/s, and the first guess: too much shows itself within 200 ms.
+    pub fn new(max: f64) -> Self {
+        Self {
+            max,
+            estimate: max,
+            epoch: None,
+            recent: VecDeque::new(),
+            base: Least::new(BASE_SPAN),
+            rtt: Least::new(RTT_SPAN),
+            last_report: None,
+            last_down: None,
+            capacity: None,
+            queue: 0,
+            steady: None,
+            drain: None,
+            lossy: None,
+            fresh_from: 0,
+            inherent_loss: 0.0,
+        }
+    }
+
+    /// Bits per second of RTP that the viewer's link carries, as far as was seen.
+    pub fn estimate(&self) -> f64 {
+        self.estimate
+    }
+
+    /// Whether anything was seen that says less than the maximum.
+    pub fn is_limited(&self) -> bool {
+        self.estimate < self.max * 0.99
+    }
+
+    /// The queue that stands on the way.
+    pub fn queue(&self) -> Duration {
+        micros(self.queue)
+    }
+
+    /// From a packet's sending to the news of its arrival, the queue included; an upper bound.
+    pub fn rtt(&self) -> Option<Duration> {
+        self.rtt.get().map(micros)
+    }
+
+    /// The queue that was there when congestion was seen, once.
+    pub fn take_drain(&mut self) -> Option<Duration> {
+        self.drain.take()
+    }
+
+    pub fn set_max(&mut self, max: f64) {
+        if self.max != max {
+            let limited = self.is_limited();
+            self.max = max;
+            self.estimate = if limited { self.estimate.min(max) } else { max };
+        }
+    }
+
+    /// A receiver report (RFC 3550 section 6.4.2), of which the share of lost packets is used where the receiver tells nothing better.
+    pub fn on_receiver_report(&mut self, loss: f64) {
+        if self.last_report.is_none() {
+            self.estimate = rate_control::by_loss(self.estimate, loss, self.max);
+        }
+    }
+
+    /// Packets whose fate is known now, in the order of sending.
+    pub fn on_reports(&mut self, now: Instant, reports: &[PacketReport]) {
+        if reports.is_empty() {
+            return;
+        }
+        let since = self.last_report.map(|at| now.saturating_duration_since(at));
+        self.last_report = Some(now);
+        let outage = since.is_some_and(|since| since > OUTAGE);
+        if outage {
+            self.recent.clear();
+        }
+        self.note(now, reports, outage);
+        let Some(standing) = self.standing() else { return };
+        self.queue = standing.saturating_sub(self.base.get().unwrap_or(standing)).max(0);
+        let (loss, received) = self.second().unwrap_or_default();
+        if self.queue > QUEUE_LIMIT.as_micros() as i64 {
+            self.congested(now, standing, loss);
+        } else if loss > self.inherent_loss + CONGESTED_LOSS {
+            self.lossy(now, loss, received);
+        } else {
+            self.steady = None;
+            if let Some((loss, _)) = self.second() {
+                self.inherent_loss = self.inherent_loss.min(loss);
+            }
+            let held = self.last_down.is_some_and(|at| now.saturating_duration_since(at) < HOLD);
+            if !held && self.queue < SHORT {
+                self.grow(since.unwrap_or_default().min(Duration::from_millis(250)));
+            }
+        }
+    }
+
+    fn note(&mut self, now: Instant, reports: &[PacketReport], outage: bool) {
+        let epoch = *self.epoch.get_or_insert(reports[0].departure);
+        for report in reports {
+            // What was sent into an outage was lost by it.
+            if outage && !report.arrived {
+                continue;
+            }
+            let departure = report.departure.saturating_duration_since(epoch).as_micros() as i64;
+            let arrival = report.arrival.map(|at| at.as_micros() as i64);
+            if let Some(arrival) = arrival {
+                let before = self.recent.iter().rev().find_map(|sample| sample.arrival);
+                if before.is_some_and(|before| before.abs_diff(arrival) > CLOCK_JUMP.unsigned_abs()) {
+                    self.recent.clear();
+                    self.base = Least::new(BASE_SPAN);
+                }
+                self.base.add(now, arrival - departure);
+            }
+            self.recent.push_back(Sample { departure, size: report.size, arrived: report.arrived, arrival });
+        }
+        if let Some(newest) = reports.iter().rev().find(|report| report.arrived) {
+            self.rtt.add(now, now.saturating_duration_since(newest.departure).as_micros() as i64);
+        }
+        let newest = self.recent.back().map_or(0, |sample| sample.departure);
+        while self.recent.front().is_some_and(|sample| newest - sample.departure > HISTORY)
+            || self.recent.len() > MAX_PACKETS
+        {
+            self.recent.pop_front();
+        }
+    }
+
+    /// The least delay of the newest packets: what stands on the way even between frames.
+    fn standing(&self) -> Option<i64> {
+        let newest = self.recent.back()?.departure;
+        let last = self.recent.iter().rev().take_while(|sample| newest - sample.departure <= STANDING);
+        last.filter_map(|sample| Some(sample.arrival? - sample.departure)).min()
+    }
+
+    /// The rate at which the link gave out the newest packets while more of them waited, bit/s.
+    fn served(&self) -> Option<f64> {
+        let base = self.base.get()?;
+        let newest = self.recent.iter().rev().find_map(|sample| sample.arrival)?;
+        let mut arrived = self.recent.iter().filter_map(|sample| Some((sample, sample.arrival?)));
+        let (_, mut before) = arrived.find(|(_, arrival)| newest - arrival <= SERVED)?;
+        let (mut bytes, mut time, mut packets) = (0, 0, 0);
+        for (sample, arrival) in arrived {
+            // It had reached the queue when the one before left it: the link was busy all the time between.
+            if sample.departure + base <= before && arrival >= before {
+                bytes += sample.size;
+                time += arrival - before;
+                packets += 1;
+            }
+            before = before.max(arrival);
+        }
+        (packets >= 4 && time > 20_000).then(|| bytes as f64 * 8.0 / (time as f64 / 1e6))
+    }
+
+    /// Of the last second, if there are enough packets to say: the share of them that was lost, and bit/s received.
+    fn second(&self) -> Option<(f64, f64)> {
+        let fresh = || self.recent.iter().filter(|sample| sample.departure >= self.fresh_from);
+        let (count, lost) = (fresh().count(), fresh().filter(|sample| !sample.arrived).count());
+        let (first, last) = (fresh().next()?, self.recent.back()?);
+        if count < LOSS_PACKETS {
+            return None;
+        }
+        let seconds = ((last.departure - first.departure) as f64 / 1e6).max(0.1);
+        let received: usize = fresh().filter(|sample| sample.arrived).map(|sample| sample.size).sum();
+        Some((lost as f64 / count as f64, received as f64 * 8.0 / seconds))
+    }
+
+    fn congested(&mut self, now: Instant, standing: i64, loss: f64) {
+        let (since, was) = *self.steady.get_or_insert((now, self.queue));
+        if was.abs_diff(self.queue) > STEADY_WITHIN.unsigned_abs() || loss > self.inherent_loss + 0.02 {
+            self.steady = Some((now, self.queue));
+        } else if now.saturating_duration_since(since) > STEADY {
+            self.base = Least::new(BASE_SPAN);
+            self.base.add(now, standing);
+            self.steady = None;
+            return;
+        }
+        // Each report would say the same until what was done about it arrives.
+        let waits = self.rtt().unwrap_or_default().min(HOLD) + Duration::from_millis(100);
+        if self.last_down.is_some_and(|at| now.saturating_duration_since(at) < waits) {
+            return;
+        }
+        if let Some(served) = self.served() {
+            self.down(now, served, BACK_OFF);
+            self.drain = Some(self.queue());
+        }
+    }
+
+    /// A link with a short queue, or one that loses much whatever is sent.
+    fn lossy(&mut self, now: Instant, loss: f64, received: f64) {
+        let before = self.lossy.filter(|(at, _)| now.saturating_duration_since(*at) < LOSS_MEMORY);
+        if before.is_some_and(|(_, before)| before.is_some_and(|before| loss > before * HARDLY)) {
+            self.inherent_loss = loss;
+        } else {
+            self.down(now, received, 0.95);
+        }
+        // The first time, some packets are from before the link became worse.
+        self.lossy = Some((now, before.map(|_| loss)));
+        self.fresh_from = self.recent.back().map_or(0, |sample| sample.departure) + REACTION;
+    }
+
+    fn down(&mut self, now: Instant, carried: f64, factor: f64) {
+        self.estimate = self.estimate.min((carried * factor).max(MIN));
+        self.capacity = Some(carried);
+        self.last_down = Some(now);
+    }
+
+    fn grow(&mut self, elapsed: Duration) {
+        let near = self.capacity.is_some_and(|carried| (0.8..1.2).contains(&(self.estimate / carried)));
+        let growth = if near { CAREFUL } else { QUICK };
+        self.estimate = (self.estimate * growth.powf(elapsed.as_secs_f64())).min(self.max);
+        if self.estimate >= self.max {
+            self.capacity = None;
+        }
+    }
+}
+
+fn micros(us: i64) -> Duration {
+    Duration::from_micros(u64::try_from(us).unwrap_or(0))
+}
+
+/// The least of the last `span`, give or take a half of it.
+#[derive(Debug)]
+struct Least {
+    half: Duration,
+    since: Option<Instant>,
+    former: Option<i64>,
+    current: Option<i64>,
+}
+
+impl Least {
+    fn new(span: Duration) -> Self {
+        Self { half: span / 2, since: None, former: None, current: None }
+    }
+
+    fn add(&mut self, now: Instant, value: i64) {
+        let since = *self.since.get_or_insert(now);
+        if now.saturating_duration_since(since) > self.half {
+            self.former = self.current.take();
+            self.since = Some(now);
+        }
+        self.current = Some(self.current.map_or(value, |least| least.min(value)));
+    }
+
+    fn get(&self) -> Option<i64> {
+        self.former.into_iter().chain(self.current).min()
+    }
+}
+
+#[cfg(test)]
+#[path = "estimate_tests.rs"]
+mod tests;

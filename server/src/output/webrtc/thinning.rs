@@ -1,0 +1,126 @@
+//! What a viewer is sent of a stream that is too much for its link, and how often it may ask for keyframes. Pure: time is
+//! passed in.
+//!
+//! A viewer may be sent what its link carries. One that is sent more loses the rest up to the next keyframe: an old picture would
+//! look live. Of a link much too slow little but keyframes remains.
+
+use std::time::{Duration, Instant};
+
+/// How much may go out at once, in time of the link: frames never wait for longer. Where the encoder follows the link by
+/// itself, this is for what it cannot do: below the floor.
+const AT_ONCE: Duration = Duration::from_millis(150);
+const FOLLOWED: Duration = Duration::from_millis(500);
+
+/// The pilot's requests for keyframes while it is thinned: the one that was asked for is on its way for some frames.
+const PILOT_SPACING: Duration = Duration::from_millis(500);
+/// A spectator's, which cost the pilot picture quality: of one that is thinned, and of any other.
+const THINNED_SPACING: Duration = Duration::from_secs(2);
+const SPECTATOR_SPACING: Duration = Duration::from_secs(1);
+
+/// What may go out to a viewer.
+#[derive(Debug, Default)]
+pub struct Budget {
+    /// Bits; below zero, a frame is larger than what there was.
+    left: f64,
+    refilled: Option<Instant>,
+}
+
+impl Budget {
+    /// Whether a frame may go out over a link of `rate` bit/s. The first of a viewer may, however large it is.
+    pub fn allows(&mut self, now: Instant, rate: f64, followed: bool) -> bool {
+        let full = rate * if followed { FOLLOWED } else { AT_ONCE }.as_secs_f64();
+        let gained = self.refilled.map_or(full, |at| rate * now.saturating_duration_since(at).as_secs_f64());
+        self.left = (self.left + gained).min(full);
+        self.refilled = Some(now);
+        self.left > 0.0
+    }
+
+    pub fn spend(&mut self, bytes: usize) {
+        self.left -= bytes as f64 * 8.0;
+    }
+
+    /// Whether half of what may go out at once is there: after a keyframe there shall be some more frames.
+    pub fn is_restored(&self, rate: f64) -> bool {
+        self.left > rate * AT_ONCE.as_secs_f64() / 2.0
+    }
+}
+
+/// The requests for keyframes of one viewer.
+#[derive(Debug, Default)]
+pub struct Requests {
+    last: Option<Instant>,
+    wanted: bool,
+}
+
+impl Requests {
+    pub fn want(&mut self) {
+        self.wanted = true;
+    }
+
+    /// Whether to ask the encoder now. What the pilot wants is asked for at once, unless its link is too slow for it.
+    pub fn due(&mut self, now: Instant, pilot: bool, thinned: bool) -> bool {
+        let spacing = match (pilot, thinned) {
+            (true, false) => Duration::ZERO,
+            (true, true) => PILOT_SPACING,
+            (false, true) => THINNED_SPACING,
+            (false, false) => SPECTATOR_SPACING,
+        };
+        let due = self.wanted && self.last.is_none_or(|at| now.saturating_duration_since(at) >= spacing);
+        if due {
+            self.wanted = false;
+            self.last = Some(now);
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_link_does_not_carry_is_not_sent() {
+        let start = Instant::now();
+        let mut budget = Budget::default();
+        // 30 frames of 4 Mbit/s over a link of one.
+        let sent = (0..300).filter(|i| {
+            let allowed = budget.allows(start + Duration::from_millis(i * 33), 1e6, false);
+            if allowed {
+                budget.spend(16_667);
+            }
+            allowed
+        });
+        let bits = sent.count() as f64 * 16_667.0 * 8.0 / 9.9;
+        assert!((0.9e6..1.2e6).contains(&bits), "{bits}");
+    }
+
+    #[test]
+    fn a_large_frame_is_paid_for_before_the_next_one() {
+        let start = Instant::now();
+        let mut budget = Budget::default();
+        assert!(budget.allows(start, 1e6, false));
+        budget.spend(62_500);
+        assert!(!budget.allows(start + Duration::from_millis(300), 1e6, false));
+        assert!(budget.allows(start + Duration::from_millis(360), 1e6, false));
+        assert!(!budget.is_restored(1e6));
+        assert!(budget.allows(start + Duration::from_millis(500), 1e6, false) && budget.is_restored(1e6));
+    }
+
+    #[test]
+    fn a_spectator_asks_for_keyframes_now_and_then_and_the_pilot_whenever_it_wants() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let asked = |pilot, thinned| {
+            let mut requests = Requests::default();
+            let all = (0..100).filter(|i| {
+                requests.want();
+                requests.due(at(i * 100), pilot, thinned)
+            });
+            all.count()
+        };
+        assert_eq!((asked(true, false), asked(true, true), asked(false, false), asked(false, true)), (100, 20, 10, 5));
+        let mut requests = Requests::default();
+        requests.want();
+        assert!(requests.due(at(0), false, false) && !requests.due(at(5_000), false, false), "once for one wish");
+    }
+}

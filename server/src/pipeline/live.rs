@@ -1,0 +1,107 @@
+//! Changes of a running pipeline: what `rate_control` wants of the encoder.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
+
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use rov_common::units::{Bitrate, Resolution};
+
+use super::encoder::{EncoderRow, LiveSize, Settings};
+use super::graph::{Graph, GraphError, Shared};
+use super::wiring;
+use crate::rate_control::{Full, Rate, Step};
+
+impl Graph {
+    /// What the encoder makes without a limit, once size and rate are known; none where nothing here encodes.
+    pub fn full(&self) -> Option<Full> {
+        *self.shared.full.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes it so; true when something but a pause has changed.
+    pub fn apply(&self, rate: &Rate) -> Result<bool, GraphError> {
+        if let Some(until) = rate.hold_until {
+            self.shared.held_until.set(until);
+        }
+        let resized = self.set_step(rate.step);
+        let changed = rate.bitrate != self.bitrate();
+        if changed || resized {
+            self.set_bitrate(rate.bitrate)?;
+        }
+        Ok(changed || resized)
+    }
+
+    /// Changes the bit rate while pictures flow.
+    pub fn set_bitrate(&self, bitrate: Bitrate) -> Result<(), GraphError> {
+        let output = self.shared.output.get().and_then(|output| output.encoder.as_ref());
+        let Some((encoder, row)) = output.and_then(|(encoder, row)| Some((encoder.upgrade()?, row))) else {
+            return Err(GraphError::Bitrate(
+                "the source's stream goes out untouched, nothing encodes it here".to_owned(),
+            ));
+        };
+        let mut settings = self.lock_settings();
+        let wanted = Settings { bitrate, ..*settings };
+        let halved =
+            self.shared.step.load(Ordering::Relaxed) == Step::HalfRate as u8 && row.live_size == LiveSize::RateByCaps;
+        let asked = Bitrate::from_kbps(bitrate.kbps().saturating_mul(if halved { 2 } else { 1 }));
+        let properties = row.live_rate_properties(&Settings { bitrate: asked, ..wanted }, &wiring::has_property);
+        let all_set =
+            properties.iter().filter(|(name, value)| !wiring::set_property(&encoder, name, value)).count() == 0;
+        if properties.is_empty() || !all_set {
+            return Err(GraphError::Bitrate(format!("{} does not take {bitrate}", row.element)));
+        }
+        *settings = wanted;
+        Ok(())
+    }
+
+    /// Encodes a smaller picture, or the full one again, where the encoder can do that while pictures flow; true when that
+    /// is a change. It costs a keyframe.
+    fn set_step(&self, step: Step) -> bool {
+        let Some(size) = self.shared.output.get().and_then(|output| output.size.as_ref()) else { return false };
+        let (Some(filter), Some(full)) = (size.filter.upgrade(), self.full()) else { return false };
+        let before = self.shared.step.swap(step as u8, Ordering::Relaxed);
+        if (before == Step::Full as u8) != (step == Step::Full) {
+            let mut caps = size.full.clone();
+            if step != Step::Full {
+                // Even, as 4:2:0 video has to be.
+                let half = |side: u32| i32::try_from((side / 4 * 2).max(16)).unwrap_or(i32::MAX);
+                let Resolution { width, height } = full.resolution;
+                let structure = caps.make_mut();
+                structure.set("width", half(width));
+                structure.set("height", half(height));
+            }
+            filter.set_property("caps", &caps);
+        }
+        before != step as u8
+    }
+}
+
+/// The caps filter before an encoder, with its caps for the full picture.
+pub(super) struct Size {
+    filter: gst::glib::WeakRef<gst::Element>,
+    full: gst::Caps,
+}
+
+impl Size {
+    /// Of an encoder whose row allows it.
+    pub fn of(encoder: &gst::Element, row: &EncoderRow) -> Option<Self> {
+        let filter = encoder.static_pad("sink")?.peer()?.parent_element()?;
+        let is_filter = filter.factory().is_some_and(|factory| factory.name() == "capsfilter");
+        (row.live_size != LiveSize::No && is_filter)
+            .then(|| Self { full: filter.property("caps"), filter: filter.downgrade() })
+    }
+}
+
+/// Leaves out what is not to be encoded: all pictures before `held_until`, and every second one at half the rate.
+pub(super) fn leave_out(pad: &gst::Pad, shared: &Arc<Shared>) {
+    let (held_until, step) = (shared.held_until.clone(), shared.step.clone());
+    let odd = AtomicBool::new(false);
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        let held = held_until.get().is_some_and(|until| Instant::now() < until);
+        let odd = !odd.fetch_xor(true, Ordering::Relaxed);
+        let left_out = held || odd && step.load(Ordering::Relaxed) == Step::HalfRate as u8;
+        // Handled and not Drop: with Drop, GStreamer would free again what the bindings have freed.
+        if left_out { gst::PadProbeReturn::Handled } else { gst::PadProbeReturn::Ok }
+    });
+}
