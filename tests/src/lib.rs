@@ -6,6 +6,7 @@
 pub mod browser;
 pub mod camera;
 pub mod devtools;
+pub mod fuzz;
 pub mod http;
 pub mod jpeg;
 pub mod media;

@@ -5,6 +5,8 @@
 //! [`parameter_sets`]. Nothing here decodes pictures.
 
 mod bits;
+#[cfg(test)]
+mod properties;
 pub mod parameter_sets;
 pub mod sps;
 pub mod sps_h265;

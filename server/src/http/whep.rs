@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use super::failure::{Failure, expect_type, text};
 use super::{Api, Arrival};
+use crate::output::webrtc::offer::Fragment;
 use crate::output::webrtc::{AcceptError, Accepted, CandidateError, OfferError, WebRtcOutput};
 
 const JSON_TYPE: &str = "application/json";
@@ -90,16 +91,9 @@ pub(super) async fn trickle(
     {
         return Err(Failure(StatusCode::PRECONDITION_FAILED, "If-Match is not the ETag of this session".to_owned()));
     }
-    let fragment = text(body)?;
-    let ufrag = fragment.lines().find_map(|l| l.trim().strip_prefix("a=ice-ufrag:")).unwrap_or_default().to_owned();
-    let candidates: Vec<String> = fragment
-        .lines()
-        .filter_map(|l| l.trim().strip_prefix("a=candidate:"))
-        .map(|c| format!("candidate:{c}"))
-        .collect();
-    if candidates.is_empty() && ufrag.is_empty() && !fragment.contains("a=end-of-candidates") {
+    let Some(Fragment { ufrag, candidates }) = Fragment::parse(&text(body)?) else {
         return Err(Failure(StatusCode::BAD_REQUEST, "the fragment has no `a=candidate` line (RFC 8840)".to_owned()));
-    }
+    };
     match webrtc(&api)?.add_candidates(id, ufrag, candidates).await? {
         Ok(()) => Ok(StatusCode::NO_CONTENT),
         Err(error @ CandidateError::NoSuchViewer(_)) => Err(Failure(StatusCode::NOT_FOUND, error.to_string())),

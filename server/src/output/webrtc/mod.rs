@@ -1,8 +1,8 @@
 //! The WebRTC output: the handle by which the HTTP API reaches the media thread.
 
-mod engine;
+pub mod engine;
 mod feedback;
-mod offer;
+pub mod offer;
 mod session;
 mod socket;
 mod thread;

@@ -73,6 +73,29 @@ pub fn parse(sdp: &str, codec: Codec, profile: Option<(u8, u8)>) -> Result<Offer
     Ok(Offer { sdp: join(&session, &media), codec, ufrag })
 }
 
+/// What a viewer sends after its offer (`application/trickle-ice-sdpfrag`, RFC 8840).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fragment {
+    /// Empty where it gives none.
+    pub ufrag: String,
+    /// As `candidate:1 1 udp ...`, in their order.
+    pub candidates: Vec<String>,
+}
+
+impl Fragment {
+    /// None for what has neither candidates, nor their end, nor a user name fragment.
+    pub fn parse(text: &str) -> Option<Self> {
+        let ufrag = text.lines().find_map(|line| line.trim().strip_prefix("a=ice-ufrag:")).unwrap_or_default().to_owned();
+        let candidates: Vec<String> = text
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("a=candidate:"))
+            .map(|candidate| format!("candidate:{candidate}"))
+            .collect();
+        let says_nothing = candidates.is_empty() && ufrag.is_empty() && !text.contains("a=end-of-candidates");
+        (!says_nothing).then_some(Self { ufrag, candidates })
+    }
+}
+
 const DIRECTIONS: [&str; 4] = ["a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"];
 
 /// Puts the candidates of `answer` where viewers look for them. The core lists them in the first section, which may be one
