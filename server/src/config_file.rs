@@ -70,9 +70,8 @@ pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, ReadEr
     let cli = Cli::from_arg_matches(&given)?;
     let Some(path) = &cli.config else { return Ok(cli) };
     let text = contents(path).map_err(|error| ReadError::File(format!("--config {}: {error}", path.display())))?;
-    let of_file = options(&text, &given).map_err(|Mistake { line, message }| {
-        ReadError::File(format!("{}, line {line}: {message}", path.display()))
-    })?;
+    let of_file = options(&text, &given)
+        .map_err(|Mistake { line, message }| ReadError::File(format!("{}, line {line}: {message}", path.display())))?;
     let program = all.len().min(1);
     all.splice(program..program, of_file);
     Ok(Cli::from_arg_matches(&Cli::command().try_get_matches_from(&all)?)?)
@@ -153,7 +152,9 @@ fn texts(command: &Command, option: &Arg, key: &str, value: &DeValue) -> Result<
         },
         (ArgAction::Count, _) => wrong("a number from 0 to 9"),
         // The value of such an option may be left out.
-        (ArgAction::Set, DeValue::Boolean(on)) if option.get_num_args().is_some_and(|count| count.min_values() == 0) => {
+        (ArgAction::Set, DeValue::Boolean(on))
+            if option.get_num_args().is_some_and(|count| count.min_values() == 0) =>
+        {
             Ok(on.then(|| format!("--{key}")).into_iter().collect())
         }
         (ArgAction::Append, DeValue::Array(values)) => {
@@ -262,7 +263,11 @@ mod tests {
     #[test]
     fn a_mistake_is_told_with_its_line_and_what_to_do() {
         for (text, line, message) in [
-            ("width = 1280\n\nwidht = 1", 3, "there is no option \"widht\": a key is a long option of rov-server --help"),
+            (
+                "width = 1280\n\nwidht = 1",
+                3,
+                "there is no option \"widht\": a key is a long option of rov-server --help",
+            ),
             ("rtp_port = 5004", 1, "there is no option \"rtp_port\": write rtp-port"),
             ("config = \"other.toml\"", 1, "there is no option \"config\""),
             ("\nwidth = \"1280\"", 2, "width is a text, but must be a number"),
@@ -275,7 +280,11 @@ mod tests {
             ("[rtp]\nport = 1", 1, "there is no option \"rtp\""),
             ("rtp-port.x = 1", 1, "rtp-port is a table, but must be a number"),
             ("rtp-port = 70000", 1, "invalid value '70000' for '--rtp-port <PORT>': 70000 is not in 0..=65535"),
-            ("source = \"mirror\"", 1, "invalid value 'mirror' for '--source <SOURCE>' [possible values: auto, webcam,"),
+            (
+                "source = \"mirror\"",
+                1,
+                "invalid value 'mirror' for '--source <SOURCE>' [possible values: auto, webcam,",
+            ),
             ("width = 1\nwidth = 2", 2, "duplicate key"),
             ("width = \n", 1, ""),
             ("password = \"deep", 1, ""),

@@ -206,7 +206,10 @@ pub fn rtp(input: &[u8]) {
             };
             assert!((12..=packet.len()).contains(&header.payload_at));
             if let Some(read) = Packet::parse(codec, packet) {
-                assert_eq!((read.sequence, read.timestamp, read.ssrc), (header.sequence, header.timestamp, header.ssrc));
+                assert_eq!(
+                    (read.sequence, read.timestamp, read.ssrc),
+                    (header.sequence, header.timestamp, header.ssrc)
+                );
             }
             senders.packet(Origin { address: VIEWER, ssrc: header.ssrc, payload_type: header.payload_type }, now);
             let mut changed = packet.to_vec();
@@ -221,7 +224,8 @@ pub fn rtp(input: &[u8]) {
             assert_eq!(last.sequence, header.sequence.wrapping_add(inserted));
             assert_eq!(out[out.len() - 1][header.payload_at..], packet[header.payload_at..]);
             if let [first, second] = &out[..] {
-                let (first, second) = (Header::parse(first).expect("a packet"), Header::parse(second).expect("a packet"));
+                let (first, second) =
+                    (Header::parse(first).expect("a packet"), Header::parse(second).expect("a packet"));
                 assert_eq!(first.sequence.wrapping_add(1), second.sequence);
                 assert_eq!((first.timestamp, first.ssrc), (second.timestamp, second.ssrc));
             }
@@ -275,7 +279,8 @@ pub fn fec(input: &[u8]) {
 /// An access unit into RTP payloads, and back as RFC 6184 and RFC 7798 say.
 pub fn packetize(data: &[u8]) {
     // Long NAL units are what is split, and a fuzzer makes short ones.
-    let long: Vec<u8> = codec::nal_units(data).flat_map(|nal| [&codec::START_CODE, nal, &nal.repeat(64)].concat()).collect();
+    let long: Vec<u8> =
+        codec::nal_units(data).flat_map(|nal| [&codec::START_CODE, nal, &nal.repeat(64)].concat()).collect();
     for (codec, data) in CODECS.into_iter().flat_map(|codec| [(codec, data.to_vec()), (codec, long.clone())]) {
         let unit = AccessUnit {
             data: data.into(),

@@ -5,9 +5,9 @@
 //! [`parameter_sets`]. Nothing here decodes pictures.
 
 mod bits;
+pub mod parameter_sets;
 #[cfg(test)]
 mod properties;
-pub mod parameter_sets;
 pub mod sps;
 pub mod sps_h265;
 

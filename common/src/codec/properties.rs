@@ -97,11 +97,7 @@ impl Sps {
         };
         self.vui.get_or_insert(Bits(vec![false; 8]));
         self.restriction = Some((before, 0, buffering));
-        self.info = SpsInfo {
-            max_num_reorder_frames: Some(0),
-            max_dec_frame_buffering: Some(buffering),
-            ..self.info
-        };
+        self.info = SpsInfo { max_num_reorder_frames: Some(0), max_dec_frame_buffering: Some(buffering), ..self.info };
         self
     }
 }
@@ -268,7 +264,8 @@ fn vui(c: &mut Choices, b: &mut Bits) -> Option<(u32, u32)> {
 }
 
 fn any_sps(frame_mbs_only: bool) -> impl Strategy<Value = Sps> {
-    prop::collection::vec(any::<u32>(), 1..200).prop_map(move |words| sps(&mut Choices { words, at: 0 }, frame_mbs_only))
+    prop::collection::vec(any::<u32>(), 1..200)
+        .prop_map(move |words| sps(&mut Choices { words, at: 0 }, frame_mbs_only))
 }
 
 /// Bytes among which are many that start codes are made of.
@@ -289,7 +286,8 @@ fn nal() -> impl Strategy<Value = Vec<u8>> {
 /// NAL units with start codes of both kinds and zeros between them.
 fn stream() -> impl Strategy<Value = (Vec<Vec<u8>>, Vec<u8>)> {
     prop::collection::vec((0..4_usize, nal()), 0..8).prop_map(|parts| {
-        let stream = parts.iter().flat_map(|(zeros, nal)| [&[0, 0, 0][..*zeros], SHORT_START_CODE, nal].concat()).collect();
+        let stream =
+            parts.iter().flat_map(|(zeros, nal)| [&[0, 0, 0][..*zeros], SHORT_START_CODE, nal].concat()).collect();
         (parts.into_iter().map(|(_, nal)| nal).collect(), stream)
     })
 }
