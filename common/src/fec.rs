@@ -145,7 +145,7 @@ impl Repair {
     fn parse(packet: &Bytes) -> Option<(u32, Self)> {
         let word = |at: usize| Some(u32::from_be_bytes(packet.get(at..at + 4)?.try_into().ok()?));
         // Version 2, no padding, no extension, one CSRC; behind it a fixed block that is no retransmission.
-        let is_ours = packet.len() > REPAIR_HEADER && packet[0] == 0x81 && packet[16] & 0xc0 == 0x40;
+        let is_ours = packet.len() >= REPAIR_HEADER && packet[0] == 0x81 && packet[16] & 0xc0 == 0x40;
         if !is_ours || packet[1] & 0x7f != PAYLOAD_TYPE {
             return None;
         }
@@ -338,6 +338,15 @@ mod tests {
         assert_eq!(decoder.source(&packets[3]), None, "one is missing still");
         assert_eq!(decoder.source(&packets[2]), Some(packets[1].clone()));
         assert_eq!(decoder.source(&packets[1]), None, "the late one is known");
+    }
+
+    #[test]
+    fn packets_without_payload_come_back_as_well() {
+        let packets: Vec<Bytes> = unit(1, 4).iter().map(|packet| packet.slice(..RTP_HEADER)).collect();
+        let repairs = Encoder::new(25, 7, 0).protect(&packets);
+        let mut decoder = Decoder::default();
+        packets[1..].iter().for_each(|packet| assert_eq!(decoder.source(packet), None));
+        assert_eq!(decoder.repair(&repairs[0]), Some(packets[0].clone()));
     }
 
     #[test]
