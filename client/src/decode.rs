@@ -11,7 +11,7 @@ mod graph;
 mod lateness;
 mod limit;
 mod picture;
-mod rtp;
+pub mod rtp;
 mod supervisor;
 #[cfg(test)]
 mod tests;

@@ -36,6 +36,11 @@ pub enum Switch {
 #[derive(Clone, Debug, Parser)]
 #[command(name = "rov-server", version, about, max_term_width = 100)]
 pub struct Cli {
+    /// File with options: TOML, each key a long option without its dashes, as width = 1280. What is given here wins over it
+    /// [default: none]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
     /// Name that viewers see and can choose by, 64 bytes at most [default: the host name]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,

@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod config;
+pub mod config_file;
 pub mod discovery;
 pub mod http;
 pub mod output;
@@ -18,7 +19,7 @@ pub mod watchdog;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -71,7 +72,12 @@ pub fn run(cli: &Cli) -> ExitCode {
 }
 
 async fn prepare(cli: &Cli) -> Result<Server> {
-    Server::bind(Config::from_cli(cli)?).await
+    let config = Config::from_cli(cli);
+    let config = match &cli.config {
+        Some(file) => config.with_context(|| format!("the command line and {}", file.display()))?,
+        None => config?,
+    };
+    Server::bind(config).await
 }
 
 /// Ctrl+C, or SIGTERM where there is such a thing.

@@ -1,8 +1,10 @@
 use std::process::ExitCode;
 
-use clap::Parser;
-use rov_server::{cli::Cli, run};
+use rov_server::{config_file, run};
 
 fn main() -> ExitCode {
-    run(&Cli::parse())
+    match config_file::read(std::env::args_os()) {
+        Ok(cli) => run(&cli),
+        Err(error) => error.report(),
+    }
 }

@@ -45,6 +45,7 @@ pub fn packetize(codec: Codec, unit: &AccessUnit, pts: Duration) -> RtpFrame {
             NalKind::Delimiter => continue,
             // No whole header: nothing that a receiver could take.
             _ if nal.len() < codec.nal_header_len() => continue,
+            _ if is_of_rtp(codec, nal) => continue,
             _ if nal.len() <= MAX_PAYLOAD => payloads.push(unit.data.slice_ref(nal)),
             _ => {
                 if arena.capacity() == 0 {
@@ -60,6 +61,15 @@ pub fn packetize(codec: Codec, unit: &AccessUnit, pts: Duration) -> RtpFrame {
         timestamp: rtp_ticks(pts),
         keyframe: unit.keyframe,
         captured_at: unit.captured_at,
+    }
+}
+
+/// Whether a NAL unit has a type that RTP has for packets of its own, for aggregations and fragments, or that is kept for such
+/// (RFC 6184 table 1, RFC 7798 section 4.4): a receiver would take it for one of them.
+fn is_of_rtp(codec: Codec, nal: &[u8]) -> bool {
+    match codec {
+        Codec::H264 => !(1..24).contains(&codec.nal_type(nal)),
+        Codec::H265 => codec.nal_type(nal) >= 48,
     }
 }
 
@@ -156,6 +166,14 @@ mod tests {
     fn what_has_no_whole_header_is_not_sent() {
         let frame = packetize(Codec::H265, &unit(&[vec![0x28], nal(&[0x28, 1], 10)]), Duration::ZERO);
         assert_eq!(frame.payloads.len(), 1);
+    }
+
+    #[test]
+    fn what_receivers_would_take_for_a_fragment_is_not_sent() {
+        for (codec, header, slice) in [(Codec::H264, &[0x7C][..], &[0x65][..]), (Codec::H265, &[0x62, 1], &[0x28, 1])] {
+            let frame = packetize(codec, &unit(&[nal(header, 9), nal(slice, 10)]), Duration::ZERO);
+            assert_eq!(frame.payloads, [nal(slice, 10)]);
+        }
     }
 
     /// Through GStreamer's own depayloader.

@@ -7,6 +7,7 @@ pub mod browser;
 pub mod camera;
 pub mod devtools;
 pub mod flood;
+pub mod fuzz;
 pub mod http;
 pub mod jpeg;
 pub mod media;

@@ -7,6 +7,7 @@ use rov_client::discovery::{self, Wanted};
 use rov_common::api::StreamState;
 use rov_tests::programs::{Client, Server, client_process, free_udp_port, server_process};
 use rov_tests::wait::{self, until, until_true};
+use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 /// What the programs promise for their end.
@@ -125,6 +126,34 @@ fn wrong_usage_has_exit_code_2_and_a_message_that_names_the_option() {
         assert_eq!(client.wait(wait::START), 2, "{args:?}: {}", client.stderr());
         assert!(client.stderr().contains(named), "{args:?}: {}", client.stderr());
     }
+}
+
+#[test]
+fn a_server_takes_its_settings_from_a_file_and_says_what_is_wrong_in_it() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = folder.path().join("rov.toml");
+    let file = path.to_str().expect("a path");
+    std::fs::write(&path, "name = \"Dory\"\nfps = 5\n").expect("a file");
+    let server = Server::start(&["--config", file, "--name", "Nemo"]);
+    server.wait_until_running();
+    let stats = server.stats();
+    assert_eq!((stats.name.as_str(), stats.streams[0].width), ("Nemo", 320), "the command line wins");
+    until_true("the frame rate is that of the file", wait::SOON, || {
+        (4.0..6.0).contains(&server.stats().streams[0].fps_out)
+    });
+
+    let refused = |text: &str, args: &[&str], message: &str| {
+        std::fs::write(&path, text).expect("a file");
+        let mut server = server_process(&[&["--config", file], args].concat());
+        assert_eq!(server.wait(wait::START), 2, "{text}: {}", server.stderr());
+        assert!(server.stderr().contains(file) && server.stderr().contains(message), "{text}: {}", server.stderr());
+    };
+    refused("\nbitrat = 1", &[], "line 2: there is no option \"bitrat\"");
+    refused("max-viewers = 0", &[], "--max-viewers 0: must be at least 1");
+    std::fs::remove_file(&path).expect("the file goes");
+    let mut missing = server_process(&["--config", file]);
+    assert_eq!(missing.wait(wait::START), 2);
+    assert!(missing.stderr().contains(file) && missing.stderr().contains("No such file"), "{}", missing.stderr());
 }
 
 #[test]

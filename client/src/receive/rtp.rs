@@ -4,7 +4,7 @@
 //! Media comes at the port, RTCP at the port above; at the port above that come repair packets, if the sender makes some
 //! (RFC 8627), by which lost packets are rebuilt.
 
-mod senders;
+pub mod senders;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

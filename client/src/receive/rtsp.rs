@@ -4,7 +4,7 @@
 //! Its jitter buffer puts packets in order and waits at gaps only. The first H.264 or H.265 video of the camera is taken; sound and
 //! metadata are not asked for.
 
-mod parameter_sets;
+pub mod parameter_sets;
 
 use std::fmt;
 use std::sync::{Arc, Mutex};

@@ -214,7 +214,7 @@ async fn apply(pc: &Arc<dyn PeerConnection>, answer: &Answer) -> Result<(), webr
 
 /// What the answer says that is sent: the codec of the first payload type of its video (RFC 3264 section 6.1). What says nothing
 /// of H.265 is H.264.
-fn answered_codec(sdp: &str) -> Codec {
+pub fn answered_codec(sdp: &str) -> Codec {
     let video = sdp.lines().find_map(|line| line.strip_prefix("m=video "));
     let first = video.and_then(|video| video.split_whitespace().nth(2));
     let is_h265 = first.is_some_and(|payload_type| {

@@ -6,6 +6,8 @@
 
 mod bits;
 pub mod parameter_sets;
+#[cfg(test)]
+mod properties;
 pub mod sps;
 pub mod sps_h265;
 

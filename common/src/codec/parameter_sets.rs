@@ -1,9 +1,10 @@
 //! The parameter sets of a stream: kept, and put before a keyframe that came without them.
 
 use bytes::Bytes;
+use memchr::memmem;
 
 use super::bits::{BitReader, unescape};
-use super::{Codec, NalKind, START_CODE, is_keyframe, spans_before_slices};
+use super::{Codec, NalKind, SHORT_START_CODE, START_CODE, is_keyframe, spans_before_slices};
 
 /// One SPS and the PPSs that came with or after it, and the VPS before it, without start codes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,7 +117,10 @@ pub fn with_parameter_sets(au: Bytes, cache: &ParameterSetCache) -> Bytes {
     if !cache.complete() || !is_keyframe(codec, &au) {
         return au;
     }
-    let (mut has_vps, mut has_sps, mut has_pps, mut insert_at) = (codec == Codec::H264, false, false, 0);
+    let (mut has_vps, mut has_sps, mut has_pps) = (codec == Codec::H264, false, false);
+    // Behind what is no NAL unit at all, which would become the end of the last parameter set.
+    let first = memmem::find(&au, SHORT_START_CODE).unwrap_or(0);
+    let mut insert_at = au[..first].iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
     for (start, end) in spans_before_slices(codec, &au) {
         match codec.nal_kind(&au[start..end]) {
             NalKind::Vps => has_vps = true,
@@ -210,6 +214,14 @@ pub(super) mod tests {
         assert_eq!(with_parameter_sets(join(&[aud, IDR_SLICE]), &cache), join(&[aud, SPS_A, PPS_0, IDR_SLICE]));
         let completed = with_parameter_sets(join(&[SPS_A, IDR_SLICE]), &cache);
         assert!(nal_units(&completed).any(|nal| nal == PPS_0));
+    }
+
+    #[test]
+    fn what_stands_before_the_first_start_code_stays_out_of_the_parameter_sets() {
+        let cache = cache(&[SPS_A, PPS_0, IDR_SLICE]);
+        let unit = [&[7, 0, 7, 0][..], &join(&[IDR_SLICE])].concat();
+        let completed = with_parameter_sets(unit.into(), &cache);
+        assert_eq!(nal_units(&completed).collect::<Vec<_>>(), [SPS_A, PPS_0, IDR_SLICE]);
     }
 
     #[test]

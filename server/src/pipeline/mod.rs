@@ -15,7 +15,7 @@ pub(crate) mod message;
 pub mod mode;
 mod picture;
 pub mod plan;
-mod playable;
+pub mod playable;
 pub mod probe;
 mod rtsp;
 mod scan;

@@ -1,10 +1,10 @@
 //! The WebRTC output: the handle by which the HTTP API reaches the media thread.
 
-mod engine;
+pub mod engine;
 mod estimate;
 mod feedback;
 mod liveness;
-mod offer;
+pub mod offer;
 mod session;
 mod socket;
 mod thinning;

@@ -57,13 +57,14 @@ pub fn parse(sdp: &str, codec: Codec, profile: Option<(u8, u8)>) -> Result<Offer
             return Err(OfferError::NotSdp(what));
         }
     }
-    let (session, mut media) = sections(sdp);
-    let at = media.iter().position(|lines| wants_video(lines)).ok_or(OfferError::NoVideo)?;
+    let (mut session, mut media) = sections(sdp);
+    let at = media.iter().position(|lines| wants_video(lines, &session)).ok_or(OfferError::NoVideo)?;
     let codec = choose_codec(&media[at], codec, profile).ok_or_else(|| {
         let other = codec.other();
         OfferError::NoCodec { stream: codec, offered: choose_codec(&media[at], other, None).map(|_| other) }
     })?;
     // The core puts its track into the first section that takes one, so only the chosen one does.
+    session.retain(|line| !DIRECTIONS.contains(line));
     for (i, lines) in media.iter_mut().enumerate() {
         let wanted = if i == at { "a=recvonly" } else { "a=inactive" };
         lines.retain(|line| !DIRECTIONS.contains(line));
@@ -171,11 +172,10 @@ fn is_refused(lines: &[&str]) -> bool {
     lines[0].split_whitespace().nth(1) == Some("0") && !lines.contains(&"a=bundle-only")
 }
 
-/// No direction means both (RFC 8866 section 6.7).
-fn wants_video(lines: &[&str]) -> bool {
-    lines[0].starts_with("m=video ")
-        && !is_refused(lines)
-        && !lines.iter().any(|l| matches!(*l, "a=sendonly" | "a=inactive"))
+/// A section without a direction has that of the session; none means both (RFC 8866 section 6.7).
+fn wants_video(lines: &[&str], session: &[&str]) -> bool {
+    let direction = lines.iter().chain(session).find(|line| DIRECTIONS.contains(line));
+    lines[0].starts_with("m=video ") && !is_refused(lines) && !matches!(direction, Some(&"a=sendonly" | &"a=inactive"))
 }
 
 fn choose_codec(video: &[&str], codec: Codec, profile: Option<(u8, u8)>) -> Option<VideoCodec> {
@@ -324,6 +324,16 @@ mod tests {
         assert_eq!(directions, ["a=inactive", "a=recvonly"]);
         let silent = offer(&CHROMIUM.replace("a=recvonly\r\n", ""));
         assert!(parse(&silent, Codec::H264, None).expect("no direction means both").sdp.contains("a=recvonly"));
+    }
+
+    #[test]
+    fn a_direction_of_the_session_is_that_of_sections_without_one() {
+        let with = |session: &str, media: &str| {
+            parse(&offer(&format!("{session}{}", CHROMIUM.replace("a=recvonly\r\n", media))), Codec::H264, None)
+        };
+        assert_eq!(with("a=sendonly\r\n", ""), Err(OfferError::NoVideo));
+        let sdp = with("a=inactive\r\n", "a=recvonly\r\n").expect("the section's own counts").sdp;
+        assert_eq!(sdp.lines().filter(|line| DIRECTIONS.contains(line)).collect::<Vec<_>>(), ["a=recvonly"]);
     }
 
     #[test]
