@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use crate::ends::{DEVICE, End};
 use crate::lab::{Lab, ROV};
 use crate::seen::{Line, Seen, Span};
-use crate::watch::now_us;
+use crate::watch::{REPORT, now_us};
 
 /// The link unless a row says otherwise.
 pub const LINK: &str = "clear delay=2ms";
@@ -155,6 +155,12 @@ impl Bench {
         let watch = self.watch.as_mut().context("there is no viewer")?;
         watch.read()?;
         Ok(&watch.seen)
+    }
+
+    /// All that was shown up to now, of which the viewer may write the last a moment later.
+    pub fn written(&mut self) -> Result<&[Seen]> {
+        self.pass(2 * REPORT)?;
+        self.seen()
     }
 
     /// Lets so much time pass, in which the viewer and the server must live.

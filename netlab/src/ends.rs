@@ -91,6 +91,13 @@ impl End {
     }
 }
 
+/// Why there can be no lab on this machine, if so.
+pub fn obstacle() -> Option<String> {
+    let made = std::thread::scope(|scope| scope.spawn(create).join());
+    // A panic has been printed; whoever starts a lab gets it too.
+    Some(format!("{:#}", made.ok()?.err()?))
+}
+
 const ADVICE: &str = "run it as root (sudo), or in a user namespace: unshare --user --map-root-user COMMAND";
 
 /// A namespace of this thread's own, and its TAP device.

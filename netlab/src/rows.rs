@@ -38,6 +38,8 @@ const STEADY: Row = Row {
     measure: Measure::Steady { link: "delay=2ms", judge: |run| vec![run.longest_freeze()] },
 };
 
+/// Keyframes in the short form, of some twelve losses in a second that retransmission repairs: each that it does not repair needs one.
+const REPAIRED: Limit = Limit::AtMost(8.0);
 /// The row that others are compared with.
 pub const LOSSLESS: &str = "lossless";
 
@@ -48,7 +50,10 @@ pub const ROWS: &[Row] = &[
         condition: "1 % random loss",
         measure: Measure::Steady {
             link: "loss=1%",
-            judge: |run| vec![run.longest_freeze().at_most(100.0).or_loosely(Limit::AtMost(1000.0)), run.above(25.0)],
+            judge: |run| {
+                let freeze = run.longest_freeze().at_most(100.0).or_loosely(Limit::AtMost(1000.0));
+                vec![freeze, run.above(25.0), run.keyframes_asked_for().or_loosely(REPAIRED)]
+            },
         },
         ..STEADY
     },
@@ -57,7 +62,10 @@ pub const ROWS: &[Row] = &[
         condition: "5 % random loss",
         measure: Measure::Steady {
             link: "loss=5%",
-            judge: |run| vec![run.longest_freeze().at_most(200.0).or_loosely(Limit::AtMost(1500.0)), run.above(50.0)],
+            judge: |run| {
+                let freeze = run.longest_freeze().at_most(200.0).or_loosely(Limit::AtMost(1500.0));
+                vec![freeze, run.above(50.0), run.keyframes_asked_for().or_loosely(REPAIRED)]
+            },
         },
         ..STEADY
     },
@@ -66,7 +74,10 @@ pub const ROWS: &[Row] = &[
         condition: "1 % random loss, 20 ± 5 ms delay each way",
         measure: Measure::Steady {
             link: "loss=1% delay=20ms jitter=5ms",
-            judge: |run| vec![run.longest_freeze().at_most(250.0).or_loosely(Limit::AtMost(1500.0))],
+            judge: |run| {
+                let freeze = run.longest_freeze().at_most(250.0).or_loosely(Limit::AtMost(1500.0));
+                vec![freeze, run.keyframes_asked_for().or_loosely(REPAIRED)]
+            },
         },
         ..STEADY
     },
@@ -77,7 +88,7 @@ pub const ROWS: &[Row] = &[
             link: "reorder=5%/5ms",
             judge: |run| {
                 let given_up = Figure::new("pictures given up", run.counted(|s| s.report.frames_skipped), "");
-                let asked = Figure::new("keyframes asked for", run.counted(|s| s.report.keyframe_requests), "");
+                let asked = run.keyframes_asked_for();
                 // Each packet that is held back may be asked for once.
                 vec![
                     run.longest_freeze(),
@@ -151,7 +162,9 @@ impl Row {
                 bench.start_viewer(self.client)?;
                 let run = Steady::measure(&mut bench, link, conduct)?;
                 let mut figures = judge(&run);
-                figures.extend(run.common());
+                let common = run.common().into_iter();
+                let common: Vec<_> = common.filter(|one| figures.iter().all(|own| own.name != one.name)).collect();
+                figures.extend(common);
                 figures
             }
             Measure::Event(event) => {
@@ -200,7 +213,7 @@ impl<'a> Steady<'a> {
         let before = bench.snapshot()?;
         bench.pass(Duration::from_secs(conduct.seconds))?;
         let after = bench.snapshot()?;
-        Ok(Self { seen: bench.seen()?.to_vec(), before, after, conduct })
+        Ok(Self { seen: bench.written()?.to_vec(), before, after, conduct })
     }
 
     fn span(&self) -> Span<'_> {
@@ -223,6 +236,10 @@ impl<'a> Steady<'a> {
     fn counted(&self, counter: impl Fn(&Snapshot) -> u64) -> Option<f64> {
         let is_known = self.conduct.viewer == ViewerKind::Client;
         is_known.then(|| counter(&self.after).saturating_sub(counter(&self.before)) as f64)
+    }
+
+    fn keyframes_asked_for(&self) -> Figure {
+        Figure::new("keyframes asked for", self.counted(|s| s.report.keyframe_requests), "")
     }
 
     /// Of the packets that were sent to the viewer, by WebRTC.
@@ -252,7 +269,7 @@ impl<'a> Steady<'a> {
             figures.push(Figure::new(NEW_SESSIONS, sessions, "").or_loosely(Limit::AtMost(0.0)));
         }
         if self.after.stats.viewers.first().is_some_and(|viewer| viewer.packets > 0) {
-            figures.push(self.retransmissions());
+            figures.extend([self.retransmissions(), self.keyframes_asked_for()]);
         }
         figures
     }
@@ -267,7 +284,7 @@ fn rate(bench: &mut Bench) -> Result<Vec<Figure>> {
     let free_for = bench.pick(25, 6);
     let free = Phase::run(bench, "to-topside rate=none", free_for, |target| target >= 0.9 * former)?;
     let is_short = bench.is_short;
-    let seen = bench.seen()?;
+    let seen = bench.written()?;
     let (during, after) = (Span::of(seen, limited.from, limited.to), Span::of(seen, free.from, free.to));
     let back = Figure::new(
         "all pictures younger than 150 ms after",
@@ -387,8 +404,8 @@ fn back(bench: &mut Bench, name: &str, before: Snapshot, from: u64) -> Result<Ve
     let back = bench.wait_until_moving(from, PATIENCE)?;
     // For what comes right behind.
     bench.pass(Duration::from_secs(1))?;
+    let corrupt = Span::of(bench.written()?, before.at, now_us()).corrupt();
     let report = bench.snapshot()?.report;
-    let corrupt = Span::of(bench.seen()?, before.at, now_us()).corrupt();
     let mut figures =
         vec![Figure::new(name, back, "ms"), Figure::new("corrupt pictures", corrupt as f64, "").at_most(0.0)];
     if bench.viewer == ViewerKind::Client {

@@ -26,7 +26,7 @@ use crate::seen::{Line, Seen};
 use crate::torn::is_torn;
 
 /// The counters are written so often, and Chromium is asked so often what it has shown.
-const REPORT: Duration = Duration::from_millis(250);
+pub const REPORT: Duration = Duration::from_millis(250);
 /// The server's page, when it shows pictures.
 const LIVE: &str = "document.body?.dataset.state === 'live'";
 /// Notes each picture that is presented, as `tests/src/mark.js` reads its mark.
