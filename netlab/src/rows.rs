@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use rov_client::stats::Report;
+use rov_common::api::ViewerStats;
 
 use crate::bench::{Bench, FPS, Snapshot, ViewerKind};
 use crate::figures::{Figure, Limit};
-use crate::seen::Span;
+use crate::seen::{Seen, Span};
 use crate::watch::now_us;
 
 pub struct Row {
@@ -38,7 +40,7 @@ const STEADY: Row = Row {
     measure: Measure::Steady { link: "delay=2ms", judge: |run| vec![run.longest_freeze()] },
 };
 
-/// Keyframes in the short form, of some twelve losses in a second that retransmission repairs: each that it does not repair needs one.
+/// Keyframes in the short form, which has a dozen losses and more: without retransmission each of them needs one.
 const REPAIRED: Limit = Limit::AtMost(8.0);
 /// The row that others are compared with.
 pub const LOSSLESS: &str = "lossless";
@@ -87,15 +89,15 @@ pub const ROWS: &[Row] = &[
         measure: Measure::Steady {
             link: "reorder=5%/5ms",
             judge: |run| {
-                let given_up = Figure::new("pictures given up", run.counted(|s| s.report.frames_skipped), "");
-                let asked = run.keyframes_asked_for();
-                // Each packet that is held back may be asked for once.
-                vec![
+                let given_up = run.counted("pictures given up", |report| report.frames_skipped);
+                let figures = vec![
                     run.longest_freeze(),
-                    given_up.at_most(0.0).or_loosely(Limit::AtMost(15.0)),
-                    asked.at_most(0.0).or_loosely(Limit::AtMost(1.0)),
+                    run.keyframes_asked_for().at_most(0.0).or_loosely(Limit::AtMost(1.0)),
+                    // Each packet that is held back may be asked for once.
                     run.retransmissions().at_most(5.0).or_loosely(Limit::AtMost(15.0)),
-                ]
+                ];
+                let given_up = given_up.map(|figure| figure.at_most(0.0).or_loosely(Limit::AtMost(15.0)));
+                figures.into_iter().chain(given_up).collect()
             },
         },
         ..STEADY
@@ -137,7 +139,7 @@ pub const ROWS: &[Row] = &[
         for_browsers: false,
         measure: Measure::Steady {
             link: "loss=1%",
-            judge: |run| vec![run.longest_freeze().at_most(100.0).or_loosely(Limit::AtMost(800.0))],
+            judge: |run| vec![run.longest_freeze().at_most(100.0).or_loosely(Limit::AtMost(400.0))],
         },
     },
 ];
@@ -201,7 +203,7 @@ pub struct Conduct {
 pub const P99: &str = "latency, 99th percentile";
 
 struct Steady<'a> {
-    seen: Vec<crate::seen::Seen>,
+    seen: Vec<Seen>,
     before: Snapshot,
     after: Snapshot,
     conduct: &'a Conduct,
@@ -233,23 +235,32 @@ impl<'a> Steady<'a> {
             .or_loosely(Limit::AtMost(500.0))
     }
 
-    fn counted(&self, counter: impl Fn(&Snapshot) -> u64) -> Option<f64> {
+    /// What rov-client has counted.
+    fn counted(&self, name: &str, counter: impl Fn(&Report) -> u64) -> Option<Figure> {
         let is_known = self.conduct.viewer == ViewerKind::Client;
-        is_known.then(|| counter(&self.after).saturating_sub(counter(&self.before)) as f64)
+        let count = counter(&self.after.report).saturating_sub(counter(&self.before.report));
+        is_known.then(|| Figure::new(name, count as f64, ""))
     }
 
+    fn is_webrtc(&self) -> bool {
+        self.after.stats.viewers.iter().any(|viewer| viewer.packets > 0)
+    }
+
+    /// By WebRTC, as the server counts them.
     fn keyframes_asked_for(&self) -> Figure {
-        Figure::new("keyframes asked for", self.counted(|s| s.report.keyframe_requests), "")
+        Figure::new("keyframes asked for", self.of_viewers(|viewer| viewer.plis) as f64, "")
     }
 
     /// Of the packets that were sent to the viewer, by WebRTC.
     fn retransmissions(&self) -> Figure {
-        let sum =
-            |s: &Snapshot, of: fn(&rov_common::api::ViewerStats) -> u64| s.stats.viewers.iter().map(of).sum::<u64>();
-        let packets = sum(&self.after, |v| v.packets).saturating_sub(sum(&self.before, |v| v.packets));
-        let asked = sum(&self.after, |v| v.nacks).saturating_sub(sum(&self.before, |v| v.nacks));
+        let (packets, asked) = (self.of_viewers(|viewer| viewer.packets), self.of_viewers(|viewer| viewer.nacks));
         let share = (packets > 0).then(|| 100.0 * asked as f64 / packets as f64);
         Figure::new("packets asked for again", share, "%")
+    }
+
+    fn of_viewers(&self, count: fn(&ViewerStats) -> u64) -> u64 {
+        let sum = |snapshot: &Snapshot| snapshot.stats.viewers.iter().map(count).sum::<u64>();
+        sum(&self.after).saturating_sub(sum(&self.before))
     }
 
     /// What every row shows beside its own.
@@ -257,20 +268,20 @@ impl<'a> Steady<'a> {
         let span = self.span();
         let seconds = (self.after.at - self.before.at) as f64 / 1e6;
         let link = (self.after.link_bytes - self.before.link_bytes) as f64 * 8.0 / seconds / 1e6;
+        let shown = Figure::new("pictures shown", 100.0 * span.shown_share(FPS), "%");
         let mut figures = vec![
             Figure::new("corrupt pictures", span.corrupt() as f64, "").at_most(0.0),
-            Figure::new("pictures shown", 100.0 * span.shown_share(FPS), "%").or_loosely(Limit::AtLeast(50.0)),
+            // Plain RTP loses all up to the next keyframe.
+            if self.is_webrtc() { shown.or_loosely(Limit::AtLeast(50.0)) } else { shown },
             Figure::new("latency, median", span.latency_ms(0.5), "ms"),
             Figure::new(P99, span.latency_ms(0.99), "ms"),
             Figure::new("sent into the link", link, "Mbit/s"),
         ];
-        if self.conduct.viewer == ViewerKind::Client {
-            let sessions = self.counted(|s| s.report.sessions).unwrap_or_default();
-            figures.push(Figure::new(NEW_SESSIONS, sessions, "").or_loosely(Limit::AtMost(0.0)));
-        }
-        if self.after.stats.viewers.first().is_some_and(|viewer| viewer.packets > 0) {
+        if self.is_webrtc() {
             figures.extend([self.retransmissions(), self.keyframes_asked_for()]);
         }
+        let renewed = self.counted(NEW_SESSIONS, |report| report.sessions);
+        figures.extend(renewed.map(|figure| figure.or_loosely(Limit::AtMost(0.0))));
         figures
     }
 }
