@@ -220,6 +220,16 @@ impl Bench {
     }
 }
 
+impl Drop for Watch {
+    /// Lets Chromium clean up; whatever does not end is killed.
+    fn drop(&mut self) {
+        if self.process.is_running() {
+            self.process.signal(libc::SIGTERM);
+            wait::within(wait::SOON, || (!self.process.is_running()).then_some(()));
+        }
+    }
+}
+
 impl Watch {
     /// Takes the lines that were written since.
     fn read(&mut self) -> Result<()> {

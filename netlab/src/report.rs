@@ -238,6 +238,8 @@ each picture where the window would show it; both ends have the same clock. Rows
 
 - Latency: from the drawing of the mark to the shown picture, without camera and screen.
 - Longest freeze: the longest time between one shown picture and the next.
+- Longest pause of the source: between the drawing of one picture and the next, 33 ms on a machine with time to spare. A freeze of that
+  length is the machine's, not the link's.
 - Corrupt: the mark cannot be read, or a strip of the moving bars is out of line with the others; in Chromium the mark alone.
 - Back: until the first of ten pictures that come without a pause of 200 ms, all drawn after the event.
 - Sent into the link: all that the robot's end sends, retransmissions and repair packets included.
@@ -290,4 +292,51 @@ fn machine() -> String {
         .map_or("unknown", |(_, model)| model.trim());
     let kernel = read("/proc/sys/kernel/osrelease");
     format!("{cores} cores of {model}, Linux {}, {}", kernel.trim(), gstreamer::version_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(figures: Vec<Figure>, error: Option<&str>) -> Kept {
+        let (row, date) = ("loss-1".to_owned(), "2026-01-01".to_owned());
+        Kept { row, date, seed: 1, figures, error: error.map(str::to_owned) }
+    }
+
+    fn written(kept: Option<&Kept>) -> String {
+        let mut text = String::new();
+        write_row(&mut text, Row::named("loss-1").unwrap(), kept).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_row_of_the_document_says_what_was_measured_what_is_not_met_and_what_was_not_run() {
+        let freeze = Figure::new("longest freeze", 120.0, "ms").at_most(100.0);
+        let figures =
+            vec![freeze, Figure::new("corrupt pictures", 0.0, "").at_most(0.0), Figure::new("shown", 99.5, "%")];
+        let row = kept(figures, None);
+        assert!(!row.is_met());
+        let table = "\
+            | 1 % random loss | longest freeze | **120 ms** | at most 100 ms |\n\
+            |  | corrupt pictures | 0 | at most 0 |\n\
+            |  | shown | 99.5 % |  |\n";
+        assert_eq!(written(Some(&row)), table);
+        assert_eq!(written(None), "| 1 % random loss | | not run | |\n");
+        let failed = kept(Vec::new(), Some("no server\nat all"));
+        assert!(!failed.is_met());
+        assert_eq!(written(Some(&failed)), "| 1 % random loss | | **could not be run: no server** | |\n");
+    }
+
+    #[test]
+    fn what_is_kept_is_read_back_and_what_is_not_there_is_no_mistake() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let row = kept(vec![Figure::new(P99, 12.5, "ms"), Figure::new("back after", None, "ms").at_most(5.0)], None);
+        let path = kept_path(folder.path(), "chromium", "loss-1");
+        assert_eq!(read(&path).unwrap(), None);
+        fs::write(&path, serde_json::to_string(&row).unwrap()).unwrap();
+        let back = read(&path).unwrap().unwrap();
+        assert_eq!((back.p99(), back.is_met(), back.date), (Some(12.5), false, row.date));
+        fs::write(&path, "{}").unwrap();
+        assert!(format!("{:#}", read(&path).unwrap_err()).contains("delete it"));
+    }
 }

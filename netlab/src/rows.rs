@@ -275,6 +275,7 @@ impl<'a> Steady<'a> {
             if self.is_webrtc() { shown.or_loosely(Limit::AtLeast(50.0)) } else { shown },
             Figure::new("latency, median", span.latency_ms(0.5), "ms"),
             Figure::new(P99, span.latency_ms(0.99), "ms"),
+            Figure::new("longest pause of the source", span.longest_pause_of_source_ms(), "ms"),
             Figure::new("sent into the link", link, "Mbit/s"),
         ];
         if self.is_webrtc() {
@@ -355,7 +356,12 @@ impl Phase {
 
 fn short_outage(bench: &mut Bench) -> Result<Vec<Figure>> {
     let time = bench.pick(2000, 1000);
-    outage(bench, Duration::from_millis(time), 500.0, Limit::AtMost(3000.0))
+    let mut figures = outage(bench, Duration::from_millis(time), 500.0, Limit::AtMost(3000.0))?;
+    // ICE outlives it: no new negotiation.
+    for figure in figures.iter_mut().filter(|figure| figure.name == NEW_SESSIONS) {
+        *figure = figure.clone().at_most(0.0);
+    }
+    Ok(figures)
 }
 
 fn long_outage(bench: &mut Bench) -> Result<Vec<Figure>> {

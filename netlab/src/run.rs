@@ -71,7 +71,7 @@ pub fn run(args: &RunArgs) -> Result<u8> {
     let (begun, mut done) = (Instant::now(), 0);
     let limit = Duration::from_secs(args.seconds);
     let mut code = 0;
-    while begun.elapsed() < limit && !STOPPED.load(Ordering::Relaxed) {
+    while begun.elapsed() < limit && !is_stopped() {
         let next;
         (done, next) = lab.follow(&script, begun, done);
         if let Some(status) = topside.as_mut().and_then(Shell::ended) {
@@ -164,7 +164,13 @@ impl Shell {
     }
 }
 
-fn stop_on_signals() {
+/// Whether a signal has come that asks this program to end.
+pub fn is_stopped() -> bool {
+    STOPPED.load(Ordering::Relaxed)
+}
+
+/// From now on such a signal does no more than that.
+pub fn stop_on_signals() {
     extern "C" fn stop(_: libc::c_int) {
         STOPPED.store(true, Ordering::Relaxed);
     }

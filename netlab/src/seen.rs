@@ -95,6 +95,14 @@ impl<'a> Span<'a> {
         self.pictures.iter().filter_map(|seen| Some((seen.at, ms(seen.mark?.1, seen.at))))
     }
 
+    /// The longest time between the drawing of one picture and of the next, in milliseconds: what the machine, not the link, held up.
+    pub fn longest_pause_of_source_ms(&self) -> f64 {
+        let marks = self.pictures.iter().filter_map(|seen| seen.mark);
+        let next = marks.clone().skip(1);
+        let pauses = marks.zip(next).filter(|((a, _), (b, _))| a.checked_add(1) == Some(*b));
+        pauses.map(|((_, a), (_, b))| ms(a, b)).fold(0.0, f64::max)
+    }
+
     /// Of the pictures that come at so many a second, the share that was shown.
     pub fn shown_share(&self, fps: f64) -> f64 {
         self.pictures.len() as f64 / ((self.to - self.from) as f64 / 1e6 * fps)
@@ -188,6 +196,15 @@ mod tests {
         assert_eq!((span.shown(), span.corrupt()), (3, 1));
         assert_eq!(Span::of(&all, 150_000, 950_000).corrupt(), 2);
         assert_eq!(Span::of(&all, 0, 1_000_000).shown_share(10.0), 0.5);
+    }
+
+    #[test]
+    fn a_pause_of_the_source_is_between_pictures_whose_numbers_follow() {
+        let mut all = pictures([(100, 10), (300, 10), (333, 30), (900, 10)]);
+        assert_eq!(span(&all, 0, 1000).longest_pause_of_source_ms(), 587.0);
+        // A picture that is missing was lost on its way.
+        all[3].mark = Some((4, 890_000));
+        assert_eq!(span(&all, 0, 1000).longest_pause_of_source_ms(), 200.0);
     }
 
     #[test]

@@ -18,10 +18,10 @@ use rov_client::viewer::Viewer;
 use rov_tests::camera::{Camera, Settings};
 use rov_tests::devtools::DevTools;
 use rov_tests::wait;
-use serde_json::Value;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
+use crate::run::{is_stopped, stop_on_signals};
 use crate::seen::{Line, Seen};
 use crate::torn::is_torn;
 
@@ -67,15 +67,16 @@ fn seen(picture: &Picture, session: u64) -> Seen {
     Seen { at, mark, torn: is_torn(picture.pixels(), size.width as usize, size.height as usize), session }
 }
 
-/// Chromium with the page of the server at `host`.
+/// Chromium with the page of the server at `host`, until SIGTERM: its profile is deleted then.
 pub fn browser(out: &Path, host: &str) -> Result<()> {
     let mut lines = Lines::create(out)?;
+    stop_on_signals();
     // It knows no names and no addresses but this.
     let mut chromium = DevTools::start_with(&[&format!("--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE {host}")]);
     let page = chromium.open(&format!("http://{host}:8080/"));
     chromium.wait_for(&page, LIVE, wait::START);
     chromium.evaluate(&page, &format!("{}; {OBSERVE}", include_str!("../../tests/src/mark.js")));
-    loop {
+    while !is_stopped() {
         let pictures = chromium.evaluate(&page, "seen.splice(0)");
         for picture in pictures.as_array().into_iter().flatten() {
             let mark = &picture[1];
@@ -84,9 +85,9 @@ pub fn browser(out: &Path, host: &str) -> Result<()> {
             let at = picture[0].as_f64().map(ms_to_us).with_context(|| format!("no time in {picture}"))?;
             lines.write(&Line::Seen(Seen { at, mark, torn: false, session: 0 }))?;
         }
-        debug_assert!(matches!(pictures, Value::Array(_)));
         std::thread::sleep(REPORT);
     }
+    Ok(())
 }
 
 fn ms_to_us(ms: f64) -> u64 {
