@@ -195,7 +195,7 @@ impl Bench {
         let reply = self.lab.rov.enter(|| http::try_request("GET", &url, None, b""))?;
         let reply = reply.with_context(|| format!("no answer from {url}"))?;
         let stats = serde_json::from_str(&reply.body).with_context(|| format!("{url}: {}", reply.body))?;
-        let link_bytes = self.lab.figures().to_topside.offered_bytes;
+        let link_bytes = self.lab.counts().0.offered_bytes;
         self.seen()?;
         let report = self.watch.as_ref().map(|watch| watch.report.clone()).unwrap_or_default();
         Ok(Snapshot { at: now_us(), stats, report, link_bytes })

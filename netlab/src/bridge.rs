@@ -86,6 +86,13 @@ impl Bridge {
         self.shared.wake();
     }
 
+    /// To topside, and to the robot.
+    pub fn counts(&self) -> (Counts, Counts) {
+        let link = lock(&self.shared.link);
+        (link.to_topside.counts, link.to_rov.counts)
+    }
+
+    /// Takes its time with many frames: for the end of a run.
     pub fn figures(&self) -> Figures {
         let link = lock(&self.shared.link);
         let (to_topside, to_rov, refused) = (link.to_topside.counts, link.to_rov.counts, link.refused);

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::bridge::{Bridge, Figures};
 use crate::ends::End;
-use crate::link::{Conditions, Direction};
+use crate::link::{Conditions, Counts, Direction};
 use crate::spec::{self, Change, Step};
 
 pub const ROV: &str = "10.88.0.1";
@@ -91,6 +91,12 @@ impl Lab {
         Ok([0.5, 0.99, 1.0].map(|share| took[(last as f64 * share) as usize]))
     }
 
+    /// To topside, and to the robot.
+    pub fn counts(&self) -> (Counts, Counts) {
+        self.bridge.counts()
+    }
+
+    /// For the end of a run.
     pub fn figures(&self) -> Figures {
         self.bridge.figures()
     }

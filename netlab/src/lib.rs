@@ -4,6 +4,7 @@
 pub mod bench;
 pub mod bridge;
 pub mod ends;
+pub mod events;
 pub mod figures;
 pub mod lab;
 pub mod link;
@@ -12,5 +13,6 @@ pub mod rows;
 pub mod run;
 pub mod seen;
 pub mod spec;
+pub mod steady;
 mod torn;
 pub mod watch;

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::bench::ViewerKind;
 use crate::figures::Figure;
 use crate::lab::Lab;
-use crate::rows::{Conduct, LOSSLESS, P99, ROWS, Row};
+use crate::rows::{Conduct, LOSSLESS, ROWS, Row};
+use crate::steady::P99;
 
 #[derive(Args, Debug)]
 pub struct ReportArgs {

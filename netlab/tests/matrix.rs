@@ -5,7 +5,8 @@ use std::sync::{Mutex, PoisonError};
 use netlab::bench::ViewerKind;
 use netlab::ends;
 use netlab::figures::Figure;
-use netlab::rows::{Conduct, LOSSLESS, P99, Row};
+use netlab::rows::{Conduct, LOSSLESS, Row};
+use netlab::steady::P99;
 use rov_tests::skipped;
 
 /// Of the rows that have no event.
