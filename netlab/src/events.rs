@@ -38,7 +38,7 @@ pub fn rate(bench: &mut Bench) -> Result<Vec<Figure>> {
         },
         Figure::new("pictures shown while limited", 100.0 * during.shown_share(FPS), "%"),
         Figure::new("longest freeze while limited", during.longest_freeze_ms(), "ms"),
-        Figure::new("longest freeze afterwards", after.longest_freeze_ms(), "ms"),
+        Figure::new("picture moving again when the limit is gone, after", after.moving_after_ms(), "ms"),
         Figure::new("sent into the link while limited", limited.link_mbps, "Mbit/s"),
         Figure::new("corrupt pictures", (during.corrupt() + after.corrupt()) as f64, "").at_most(0.0),
     ])
