@@ -4,9 +4,11 @@
 //! a slice, as large pictures are sent in a slice for each of the encoder's threads: where one was not decoded, or was decoded from
 //! another picture than it refers to, the bars are behind. So the first row and the last one are compared, which are in different slices;
 //! the mark in the lowest part is guarded by its checksum. Rows between them say nothing: x264, when it is short of bits, leaves strips
-//! behind by itself, for a picture or three.
+//! behind by itself, for a picture or three, but not in the first macroblocks of a slice.
 
-/// From the edges of the bars' area, so that no coding block reaches over its edge.
+/// In the first row of macroblocks.
+const FIRST: usize = 8;
+/// From the lower edge of the bars, so that no coding block reaches over it.
 const MARGIN: usize = 24;
 /// Of 255, in any colour; the edges of the bars differ by 191.
 const DIFFERENT: u8 = 96;
@@ -17,7 +19,7 @@ const MAX_SHARE: usize = 100;
 /// `pixels` are 0x??RRGGBB, rows from the top. Is true of pictures that are not rov-server's test picture.
 pub fn is_torn(pixels: &[u32], width: usize, height: usize) -> bool {
     let row = |y: usize| pixels.get(y * width + width / 2..(y + 1) * width);
-    let (Some(first), Some(last)) = (row(MARGIN), (height * 2 / 3).checked_sub(MARGIN).and_then(row)) else {
+    let (Some(first), Some(last)) = (row(FIRST), (height * 2 / 3).checked_sub(MARGIN).and_then(row)) else {
         return true;
     };
     let differing = first.iter().zip(last).filter(|(a, b)| differ(**a, **b)).count();
