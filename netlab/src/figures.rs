@@ -74,7 +74,11 @@ impl Figure {
     }
 
     fn with_unit(&self, value: f64) -> String {
-        let digits = if value.abs() >= 100.0 || value.fract() == 0.0 { 0 } else { 1 };
+        let digits = match value.abs() {
+            size if size >= 100.0 || size.fract() == 0.0 => 0,
+            size if size < 1.0 => 2,
+            _ => 1,
+        };
         format!("{value:.digits$} {}", self.unit).trim_end().to_owned()
     }
 }

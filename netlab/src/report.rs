@@ -241,8 +241,9 @@ each picture where the window would show it; both ends have the same clock. Rows
 - Longest freeze: the longest time between one shown picture and the next.
 - Longest pause of the source: between the drawing of one picture and the next, 33 ms on a machine with time to spare. A freeze of that
   length is the machine's, not the link's.
-- Corrupt: the mark cannot be read, or a strip of the moving bars is out of line with the others; in Chromium the mark alone.
+- Corrupt: the mark cannot be read, or the moving bars stand elsewhere in the first slice than in the last; in Chromium the mark alone.
 - Back: until the first of ten pictures that come without a pause of 200 ms, all drawn after the event.
+- Late on the link: by how much more than the row says frames were delayed, as the machine was busy.
 - Sent into the link: all that the robot's end sends, retransmissions and repair packets included.
 - Rate limit: the queue before it holds what the link carries in 250 ms, and drops what comes when it is full. It limits the way of the
   video; all other impairments are the same both ways.
@@ -292,7 +293,10 @@ fn machine() -> String {
         .find_map(|line| line.strip_prefix("model name")?.split_once(':'))
         .map_or("unknown", |(_, model)| model.trim());
     let kernel = read("/proc/sys/kernel/osrelease");
-    format!("{cores} cores of {model}, Linux {}, {}", kernel.trim(), gstreamer::version_string())
+    let load = read("/proc/loadavg");
+    let load = load.split(' ').nth(2).unwrap_or("unknown");
+    let (kernel, gstreamer) = (kernel.trim(), gstreamer::version_string());
+    format!("{cores} cores of {model} with a load of {load} (mean of the last 15 minutes), Linux {kernel}, {gstreamer}")
 }
 
 #[cfg(test)]

@@ -186,6 +186,8 @@ impl Row {
                 event(&mut bench)?
             }
         };
+        let [_, late, _] = bench.lab.figures().late;
+        figures.push(Figure::new("late on the link, 99th percentile", late.as_secs_f64() * 1e3, "ms"));
         if conduct.viewer == ViewerKind::Chromium {
             for figure in &mut figures {
                 (figure.limit, figure.loose) = (None, None);
