@@ -45,7 +45,7 @@ impl<'a> Steady<'a> {
         let above = p99.map(|(p99, lossless)| p99 - lossless);
         Figure::new("latency above the lossless run, 99th percentile", above, "ms")
             .at_most(limit)
-            .or_loosely(Limit::AtMost(500.0))
+            .or_loosely(Limit::AtMost(2000.0))
     }
 
     /// What rov-client has counted.
@@ -85,7 +85,7 @@ impl<'a> Steady<'a> {
         let mut figures = vec![
             Figure::new("corrupt pictures", span.corrupt() as f64, "").at_most(0.0),
             // Plain RTP loses all up to the next keyframe.
-            if self.is_webrtc() { shown.or_loosely(Limit::AtLeast(50.0)) } else { shown },
+            if self.is_webrtc() { shown.or_loosely(Limit::AtLeast(30.0)) } else { shown },
             Figure::new("latency, median", span.latency_ms(0.5), "ms"),
             Figure::new(P99, span.latency_ms(0.99), "ms"),
             Figure::new("longest pause of the source", span.longest_pause_of_source_ms(), "ms"),
