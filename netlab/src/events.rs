@@ -1,0 +1,161 @@
+//! Rows in which something happens, and the picture comes back.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::bench::{Bench, FPS, Snapshot, ViewerKind};
+use crate::figures::{Figure, Limit};
+use crate::rows::NEW_SESSIONS;
+use crate::seen::Span;
+use crate::watch::now_us;
+
+/// The encoder's bitrate below the link's, the latency back, and the former bitrate when the limit is gone.
+pub fn rate(bench: &mut Bench) -> Result<Vec<Figure>> {
+    const LINK_KBPS: f64 = 2000.0;
+    let former = target_kbps(&bench.snapshot()?);
+    let limited_for = bench.pick(20, 6);
+    let limited = Phase::run(bench, "to-topside rate=2Mbit queue=250ms", limited_for, |target| target <= LINK_KBPS)?;
+    let free_for = bench.pick(25, 6);
+    let free = Phase::run(bench, "to-topside rate=none", free_for, |target| target >= 0.9 * former)?;
+    let is_short = bench.is_short;
+    let seen = bench.written()?;
+    let (during, after) = (Span::of(seen, limited.from, limited.to), Span::of(seen, free.from, free.to));
+    let back = Figure::new(
+        "all pictures younger than 150 ms after",
+        during.settled_below_ms(Duration::from_millis(150)),
+        "ms",
+    );
+    let regained = Figure::new("90 % of the former bitrate after", free.reached, "ms").at_most(20_000.0);
+    Ok(vec![
+        Figure::new("encoder below the limit after", limited.reached, "ms").at_most(3000.0),
+        back.at_most(5000.0).or_loosely(Limit::AtMost(5900.0)),
+        // The short form ends before; that it rises is enough.
+        if is_short {
+            Figure::new("bitrate at the end", target_kbps(&free.last), "kbit/s").at_least(target_kbps(&limited.last))
+        } else {
+            regained
+        },
+        Figure::new("pictures shown while limited", 100.0 * during.shown_share(FPS), "%"),
+        Figure::new("longest freeze while limited", during.longest_freeze_ms(), "ms"),
+        Figure::new("picture moving again when the limit is gone, after", after.moving_after_ms(), "ms"),
+        Figure::new("sent into the link while limited", limited.link_mbps, "Mbit/s"),
+        Figure::new("corrupt pictures", (during.corrupt() + after.corrupt()) as f64, "").at_most(0.0),
+    ])
+}
+
+/// What the encoder was asked for.
+fn target_kbps(snapshot: &Snapshot) -> f64 {
+    snapshot.stats.streams.first().map_or(0.0, |stream| f64::from(stream.target_bitrate_kbps))
+}
+
+/// A time in which the link is what it is.
+struct Phase {
+    from: u64,
+    to: u64,
+    /// Milliseconds until the encoder's target was good.
+    reached: Option<f64>,
+    last: Snapshot,
+    link_mbps: f64,
+}
+
+impl Phase {
+    fn run(bench: &mut Bench, link: &str, seconds: u64, is_good: impl Fn(f64) -> bool) -> Result<Self> {
+        let first = bench.snapshot()?;
+        bench.lab.link(link)?;
+        let (from, mut reached, mut last) = (now_us(), None, first.clone());
+        let to = from + seconds * 1_000_000;
+        while last.at < to {
+            bench.pass(Duration::from_millis(100))?;
+            last = bench.snapshot()?;
+            if is_good(target_kbps(&last)) {
+                reached.get_or_insert((last.at - from) as f64 / 1e3);
+            }
+        }
+        let link_mbps = (last.link_bytes - first.link_bytes) as f64 * 8.0 / (last.at - first.at) as f64;
+        Ok(Self { from, to, reached, last, link_mbps })
+    }
+}
+
+pub fn short_outage(bench: &mut Bench) -> Result<Vec<Figure>> {
+    let time = bench.pick(2000, 1000);
+    let mut figures = outage(bench, Duration::from_millis(time), 500.0, Limit::AtMost(3000.0))?;
+    // ICE outlives it: no new negotiation.
+    for figure in figures.iter_mut().filter(|figure| figure.name == NEW_SESSIONS) {
+        *figure = figure.clone().at_most(0.0);
+    }
+    Ok(figures)
+}
+
+pub fn long_outage(bench: &mut Bench) -> Result<Vec<Figure>> {
+    // The short form is long enough for the session to be given up.
+    let time = bench.pick(60, 8);
+    outage(bench, Duration::from_secs(time), 3000.0, Limit::AtMost(12_000.0))
+}
+
+fn outage(bench: &mut Bench, time: Duration, limit: f64, loose: Limit) -> Result<Vec<Figure>> {
+    let before = bench.snapshot()?;
+    bench.lab.link("outage=on")?;
+    bench.pass(time)?;
+    bench.lab.link("outage=off")?;
+    let figures = back(bench, "back after", before, now_us())?;
+    Ok(with_limit(figures, limit, loose))
+}
+
+pub fn server_killed(bench: &mut Bench) -> Result<Vec<Figure>> {
+    let before = bench.snapshot()?;
+    bench.kill_server();
+    let pause = bench.pick(5, 2);
+    bench.pass(Duration::from_secs(pause))?;
+    let listens = bench.start_server()?;
+    let figures = back(bench, "back after it listens", before, listens)?;
+    Ok(with_limit(figures, 3000.0, Limit::AtMost(12_000.0)))
+}
+
+pub fn other_subnet(bench: &mut Bench) -> Result<Vec<Figure>> {
+    let before = bench.snapshot()?;
+    let moved = bench.move_to_other_subnet()?;
+    let figures = back(bench, "back after", before, moved)?;
+    Ok(with_limit(figures, 5000.0, Limit::AtMost(15_000.0)))
+}
+
+pub fn camera_dies(bench: &mut Bench) -> Result<Vec<Figure>> {
+    let before = bench.snapshot()?;
+    let sessions = before.report.sessions;
+    bench.kill_camera();
+    bench.pass(Duration::from_secs(3))?;
+    let listens = bench.start_camera()?;
+    let mut figures =
+        with_limit(back(bench, "back after the camera", before, listens)?, 2000.0, Limit::AtMost(12_000.0));
+    if bench.viewer == ViewerKind::Client {
+        let renewed = bench.snapshot()?.report.sessions.saturating_sub(sessions);
+        figures.retain(|figure| figure.name != NEW_SESSIONS);
+        figures.push(Figure::new(NEW_SESSIONS, renewed as f64, "").at_most(0.0));
+    }
+    Ok(figures)
+}
+
+/// The picture is waited for so long.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// From `from` to when the picture moves again; the first figure is that.
+fn back(bench: &mut Bench, name: &str, before: Snapshot, from: u64) -> Result<Vec<Figure>> {
+    let back = bench.wait_until_moving(from, PATIENCE)?;
+    // For what comes right behind.
+    bench.pass(Duration::from_secs(1))?;
+    let corrupt = Span::of(bench.written()?, before.at, now_us()).corrupt();
+    let report = bench.snapshot()?.report;
+    let mut figures =
+        vec![Figure::new(name, back, "ms"), Figure::new("corrupt pictures", corrupt as f64, "").at_most(0.0)];
+    if bench.viewer == ViewerKind::Client {
+        figures.push(Figure::new(NEW_SESSIONS, (report.sessions - before.report.sessions) as f64, ""));
+    }
+    Ok(figures)
+}
+
+fn with_limit(mut figures: Vec<Figure>, limit: f64, loose: Limit) -> Vec<Figure> {
+    if let Some(first) = figures.first_mut() {
+        *first = first.clone().at_most(limit).or_loosely(loose);
+    }
+    figures
+}
