@@ -6,4 +6,14 @@ pub mod ends;
 pub mod lab;
 pub mod link;
 pub mod run;
+pub mod soak;
 pub mod spec;
+pub mod stop;
+
+use std::path::PathBuf;
+
+/// A program of the workspace, which lies beside this one.
+fn binary(name: &str) -> PathBuf {
+    let this = std::env::current_exe().expect("the path of this program");
+    this.with_file_name(name)
+}

@@ -6,6 +6,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use netlab::lab::Lab;
 use netlab::run::{self, RunArgs};
+use netlab::soak::{self, SoakArgs};
 
 /// A link that loses, delays, reorders and breaks, between a robot's end and a pilot's end on this machine, and what
 /// rov-server and its viewers make of it. Needs root and /dev/net/tun; nothing leaves the machine.
@@ -20,6 +21,8 @@ struct Cli {
 enum Action {
     /// Run any commands at the two ends of the link
     Run(RunArgs),
+    /// Viewers come and go, the link breaks, a source dies; memory, descriptors and latency are judged
+    Soak(SoakArgs),
     /// Measure what the link itself adds on this machine
     Check,
 }
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
 fn act(cli: Cli) -> Result<u8> {
     match cli.command {
         Action::Run(args) => run::run(&args),
+        Action::Soak(args) => soak::run(&args),
         Action::Check => check(),
     }
 }

@@ -3,7 +3,6 @@
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -13,6 +12,7 @@ use crate::ends::End;
 use crate::lab::{Lab, ROV, TOPSIDE};
 use crate::link::Counts;
 use crate::spec::{self, Change};
+use crate::stop;
 
 /// Both ends are looked at so often.
 const TICK: Duration = Duration::from_millis(20);
@@ -47,9 +47,6 @@ pub struct RunArgs {
     topside: Option<String>,
 }
 
-/// Set by a signal: the run is to end.
-static STOPPED: AtomicBool = AtomicBool::new(false);
-
 /// The exit code is that of the topside command, or 0.
 pub fn run(args: &RunArgs) -> Result<u8> {
     let script = match &args.script {
@@ -64,14 +61,14 @@ pub fn run(args: &RunArgs) -> Result<u8> {
         lab.change(change);
     }
     eprintln!("netlab: rov is {ROV}, topside is {TOPSIDE}; ends after {} s, or by Ctrl+C", args.seconds);
-    stop_on_signals();
+    stop::on_signals();
     let mut rov = args.rov.as_ref().map(|command| Shell::start("rov", &lab.rov, command)).transpose()?;
     let mut topside =
         args.topside.as_ref().map(|command| Shell::start("topside", &lab.topside, command)).transpose()?;
     let (begun, mut done) = (Instant::now(), 0);
     let limit = Duration::from_secs(args.seconds);
     let mut code = 0;
-    while begun.elapsed() < limit && !STOPPED.load(Ordering::Relaxed) {
+    while begun.elapsed() < limit && !stop::is_wanted() {
         let next;
         (done, next) = lab.follow(&script, begun, done);
         if let Some(status) = topside.as_mut().and_then(Shell::ended) {
@@ -161,15 +158,5 @@ impl Shell {
         // SAFETY: as above; members of the group may be left, in which case its id is still taken.
         unsafe { libc::kill(group, libc::SIGKILL) };
         let _ = self.child.wait();
-    }
-}
-
-fn stop_on_signals() {
-    extern "C" fn stop(_: libc::c_int) {
-        STOPPED.store(true, Ordering::Relaxed);
-    }
-    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
-        // SAFETY: the handler only stores to an atomic.
-        unsafe { libc::signal(signal, stop as extern "C" fn(libc::c_int) as libc::sighandler_t) };
     }
 }
