@@ -252,7 +252,7 @@ impl Watch {
 }
 
 /// A program of this workspace: beside this one, or above it where this is a test.
-fn program(name: &str) -> Result<PathBuf> {
+pub fn program(name: &str) -> Result<PathBuf> {
     let this = std::env::current_exe().context("the path of this program is not known")?;
     let found = this.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|file| file.is_file());
     found.with_context(|| format!("{name} is not beside {}: run cargo build --workspace", this.display()))

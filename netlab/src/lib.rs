@@ -12,6 +12,7 @@ pub mod report;
 pub mod rows;
 pub mod run;
 pub mod seen;
+pub mod soak;
 pub mod spec;
 pub mod steady;
 mod torn;

@@ -8,6 +8,7 @@ use clap::{Parser, Subcommand};
 use netlab::lab::Lab;
 use netlab::report::{self, ReportArgs, RowArgs};
 use netlab::run::{self, RunArgs};
+use netlab::soak::{self, SoakArgs};
 use netlab::watch;
 
 /// A link that loses, delays, reorders and breaks, between a robot's end and a pilot's end on this machine, and what
@@ -23,6 +24,8 @@ struct Cli {
 enum Action {
     /// Run any commands at the two ends of the link
     Run(RunArgs),
+    /// Viewers come and go, the link breaks, a source dies; memory, descriptors and latency are judged
+    Soak(SoakArgs),
     /// Measure what the link itself adds on this machine
     Check,
     /// Run the whole matrix, and write its figures down
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
 fn act(cli: Cli) -> Result<u8> {
     match cli.command {
         Action::Run(args) => run::run(&args),
+        Action::Soak(args) => soak::run(&args),
         Action::Check => check(),
         Action::Report(args) => report::report(&args),
         Action::Row(args) => report::row(&args),

@@ -14,6 +14,7 @@ use crate::bench::ViewerKind;
 use crate::figures::Figure;
 use crate::lab::Lab;
 use crate::rows::{Conduct, LOSSLESS, ROWS, Row};
+use crate::soak::SUMMARY;
 use crate::steady::P99;
 
 #[derive(Args, Debug)]
@@ -100,6 +101,14 @@ impl Kept {
 }
 
 const VIEWERS: [(ViewerKind, &str); 2] = [(ViewerKind::Client, "rov-client"), (ViewerKind::Chromium, "chromium")];
+
+const SOAK: &str = "
+## Soak
+
+Written by `scripts/soak`: viewers of every kind come and go, the link breaks in all the ways above, and the source of a second server
+dies twice a minute. What the programs take, and the latency of the pilot's picture, are noted each second ([plot](soak.svg)).
+
+";
 
 /// Runs what is asked for, and writes all that is known.
 pub fn report(args: &ReportArgs) -> Result<u8> {
@@ -216,6 +225,10 @@ fn document(keep: &Path, how: &How, crossing: [f64; 3]) -> Result<String> {
     let (first, last) =
         (dates.iter().min().cloned().unwrap_or_default(), dates.iter().max().cloned().unwrap_or_default());
     let date = if first == last { first } else { format!("{first} to {last}") };
+    let soak = match fs::read_to_string(keep.join(SUMMARY)) {
+        Ok(summary) => format!("{SOAK}{summary}"),
+        Err(_) => String::new(),
+    };
     let [p50, p99, max] = crossing;
     let seconds = |viewer| how.conduct(viewer, false).seconds;
     Ok(format!(
@@ -247,7 +260,7 @@ each picture where the window would show it; both ends have the same clock. Rows
 - Sent into the link: all that the robot's end sends, retransmissions and repair packets included.
 - Rate limit: the queue before it holds what the link carries in 250 ms, and drops what comes when it is full. It limits the way of the
   video; all other impairments are the same both ways.
-{tables}
+{tables}{soak}
 ## Not measured
 
 The time of the camera and the screen; real radio and powerline links, whose losses have other patterns; several viewers with different links

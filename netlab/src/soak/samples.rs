@@ -1,0 +1,292 @@
+//! What was seen each second, and what is to be thought of it.
+
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+use rov_tests::process::Process;
+use rov_tests::watcher::Shot;
+
+/// In the order in which they are sampled.
+pub const PROGRAMS: [&str; 4] =
+    ["rov-server", "rov-server, dying source", "rov-client", "rov-client, of the dying source"];
+
+/// Memory is judged from here on: by then every buffer has been used once.
+const WARM: Duration = Duration::from_secs(5 * 60);
+/// Compared at both ends of the time that is judged.
+const MEMORY_WINDOW: Duration = Duration::from_secs(3 * 60);
+const MEMORY_GROWTH: f64 = 1.05;
+/// The shortest run in which memory is judged.
+const MEMORY_LEAST: Duration = Duration::from_secs(10 * 60);
+/// After the link is well again, until the picture has to be.
+const RECOVERY: Duration = Duration::from_secs(5);
+/// Without a picture while the link is well: on a busy machine something may take its time, but not so long.
+const FROZEN: Duration = Duration::from_secs(1);
+/// Descriptors and threads that may come and go at any moment.
+const SLACK: usize = 4;
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Footprint {
+    pub resident_kb: u64,
+    pub files: usize,
+    pub threads: usize,
+}
+
+/// One second.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    pub at: Duration,
+    /// None of a program that has ended.
+    pub programs: [Option<Footprint>; 4],
+    /// Mark drawn to shown, of the pictures of this second: 50 and 99 per cent. None when there was no picture.
+    pub latency: Option<[Duration; 2]>,
+    pub pictures: usize,
+    pub visitors: usize,
+}
+
+impl Sample {
+    pub fn take(at: Duration, programs: [&mut Process; 4], shots: &[Shot], visitors: usize) -> Self {
+        let programs = programs.map(|program| {
+            let footprint = program.is_running().then(|| program.footprint())?;
+            Some(Footprint { resident_kb: footprint.resident_kb, files: footprint.files, threads: footprint.threads })
+        });
+        let latencies = shots.iter().filter_map(|shot| shot.latency).collect();
+        Self { at, programs, latency: quantiles(latencies), pictures: shots.len(), visitors }
+    }
+}
+
+fn quantiles(mut values: Vec<Duration>) -> Option<[Duration; 2]> {
+    values.sort_unstable();
+    let last = values.len().checked_sub(1)?;
+    Some([0.5, 0.99].map(|share| values[(last as f64 * share) as usize]))
+}
+
+/// A time in which the link was not well.
+#[derive(Clone, Debug)]
+pub struct Disturbance {
+    pub from: Duration,
+    pub to: Duration,
+    pub link: String,
+}
+
+#[derive(Default)]
+pub struct Record {
+    pub samples: Vec<Sample>,
+    pub disturbances: Vec<Disturbance>,
+    /// When each picture of the pilot was shown.
+    shown: Vec<Duration>,
+    unreadable: usize,
+    pub visits: Vec<(&'static str, u64)>,
+}
+
+impl Record {
+    pub fn add(&mut self, sample: Sample, shots: &[Shot], begun: Instant) {
+        self.shown.extend(shots.iter().map(|shot| shot.shown_at.saturating_duration_since(begun)));
+        self.unreadable += shots.iter().filter(|shot| shot.frame.is_none()).count();
+        self.samples.push(sample);
+    }
+
+    /// What is wrong; empty when nothing is.
+    pub fn verdict(&self) -> Vec<String> {
+        let mut failures = Vec::new();
+        for (which, name) in PROGRAMS.iter().enumerate() {
+            if self.samples.last().is_some_and(|last| last.programs[which].is_none()) {
+                failures.push(format!("{name} ended before its time"));
+                continue;
+            }
+            match self.memory(which) {
+                Some((early, late)) if late > early * MEMORY_GROWTH => {
+                    failures.push(format!("the memory of {name} grew from {early:.1} to {late:.1} MiB"));
+                }
+                _ => {}
+            }
+            if let Some((before, after)) = self.rest(which)
+                && (after.files > before.files + SLACK || after.threads > before.threads + SLACK)
+            {
+                failures.push(format!(
+                    "{name} kept descriptors or threads: {before:?} before visitors came, {after:?} after"
+                ));
+            }
+        }
+        if self.unreadable > 0 {
+            failures.push(format!("{} pictures with a mark that cannot be read were shown", self.unreadable));
+        }
+        for (from, gap) in self.freezes() {
+            let before = self.disturbances.iter().rfind(|d| d.to <= from).map_or("none", |d| &d.link);
+            failures.push(format!(
+                "no picture for {:.1} s at {:.0} s, although the link had been well for {} s (before that: {before})",
+                gap.as_secs_f64(),
+                from.as_secs_f64(),
+                RECOVERY.as_secs()
+            ));
+        }
+        failures
+    }
+
+    /// Median memory in MiB after the warm-up and at the end, while visitors come and go; none in a run too short for that.
+    fn memory(&self, which: usize) -> Option<(f64, f64)> {
+        let end = self.samples.iter().rfind(|sample| sample.visitors > 0)?.at;
+        if end < MEMORY_LEAST {
+            return None;
+        }
+        let median = |from: Duration| {
+            let window = self.samples.iter().filter(|sample| (from..from + MEMORY_WINDOW).contains(&sample.at));
+            let mut values: Vec<_> = window.filter_map(|sample| Some(sample.programs[which]?.resident_kb)).collect();
+            values.sort_unstable();
+            values.get(values.len() / 2).map(|kb| *kb as f64 / 1024.0)
+        };
+        Some((median(WARM)?, median(end - MEMORY_WINDOW)?))
+    }
+
+    /// What a program takes without visitors: before the first came, and after the last was forgotten.
+    fn rest(&self, which: usize) -> Option<(Footprint, Footprint)> {
+        let before = self.samples.iter().take_while(|sample| sample.visitors == 0);
+        let before = before.filter_map(|sample| sample.programs[which]).max_by_key(|footprint| footprint.files)?;
+        Some((before, self.samples.last().filter(|sample| sample.visitors == 0)?.programs[which]?))
+    }
+
+    /// Gaps between pictures while the link had been well long enough: when each began, and how long it was.
+    fn freezes(&self) -> Vec<(Duration, Duration)> {
+        let end = self.samples.last().map_or(Duration::ZERO, |sample| sample.at);
+        let times: Vec<_> = std::iter::once(Duration::ZERO).chain(self.shown.iter().copied()).chain([end]).collect();
+        let gaps = times.windows(2).map(|pair| (pair[0], pair[1].saturating_sub(pair[0])));
+        // The parts of a gap that lie in well times.
+        let well = gaps.flat_map(|(from, gap)| {
+            let to = from + gap;
+            match self.disturbances.iter().find(|d| d.from < to && from < d.to + RECOVERY) {
+                Some(d) => [(from, d.from.saturating_sub(from)), (d.to + RECOVERY, to.saturating_sub(d.to + RECOVERY))],
+                None => [(from, gap), (to, Duration::ZERO)],
+            }
+        });
+        well.filter(|(_, gap)| *gap > FROZEN).collect()
+    }
+
+    /// The newest sample, for whoever waits.
+    pub fn line(&self) -> String {
+        let Some(sample) = self.samples.last() else { return String::new() };
+        let memory: Vec<_> =
+            sample.programs.iter().map(|p| p.map_or(0, |p| p.resident_kb / 1024).to_string()).collect();
+        let latency = sample.latency.map_or("no picture".to_owned(), |[p50, _]| format!("{:.1} ms", ms(p50)));
+        let minutes = sample.at.as_secs() / 60;
+        format!("{minutes} min: {latency}, memory {} MiB, {} visitors", memory.join("/"), sample.visitors)
+    }
+
+    /// The samples as a table, one line a second.
+    pub fn csv(&self) -> String {
+        let mut text = "second,latency p50 ms,latency p99 ms,pictures,visitors".to_owned();
+        for name in PROGRAMS.map(|name| name.replace(',', "")) {
+            let _ = write!(text, ",{name} kB,{name} fds,{name} threads");
+        }
+        for sample in &self.samples {
+            let latency = sample.latency.map_or(",".to_owned(), |[a, b]| format!("{:.1},{:.1}", ms(a), ms(b)));
+            let _ = write!(text, "\n{},{latency},{},{}", sample.at.as_secs(), sample.pictures, sample.visitors);
+            for program in sample.programs.map(Option::unwrap_or_default) {
+                let _ = write!(text, ",{},{},{}", program.resident_kb, program.files, program.threads);
+            }
+        }
+        text + "\n"
+    }
+
+    /// For `docs/resilience.md`.
+    pub fn summary(&self, failures: &[String]) -> String {
+        let minutes = self.samples.last().map_or(0.0, |sample| sample.at.as_secs_f64() / 60.0);
+        let visits: Vec<_> = self.visits.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        let mut text = format!(
+            "{minutes:.0} minutes; {} disturbances of the link; visitors: {}.\n\n",
+            self.disturbances.len(),
+            visits.join(", ")
+        );
+        text += "| Program | memory after 5 min, at the end (MiB) | descriptors before, after | threads before, after |\n|---|---|---|---|\n";
+        for (which, name) in PROGRAMS.iter().enumerate() {
+            let memory = self.memory(which).map_or("run too short".to_owned(), |(early, late)| {
+                format!("{early:.1}, {late:.1} ({:+.1} %)", (late / early - 1.0) * 100.0)
+            });
+            let rest = self.rest(which).map_or("- | -".to_owned(), |(a, b)| {
+                format!("{}, {} | {}, {}", a.files, b.files, a.threads, b.threads)
+            });
+            let _ = writeln!(text, "| {name} | {memory} | {rest} |");
+        }
+        let minute = |from: Duration| {
+            let window = self.samples.iter().filter(|s| (from..from + Duration::from_secs(60)).contains(&s.at));
+            quantiles(window.filter_map(|sample| Some(sample.latency?[0])).collect()).map_or(0.0, |[p50, _]| ms(p50))
+        };
+        let last =
+            self.samples.last().map_or(Duration::ZERO, |sample| sample.at.saturating_sub(Duration::from_secs(100)));
+        let _ = writeln!(
+            text,
+            "\nPictures shown to the pilot: {}. Latency, median of a minute: {:.1} ms in the first, {:.1} ms in the last with visitors.\n",
+            self.shown.len(),
+            minute(Duration::ZERO),
+            minute(last)
+        );
+        match failures {
+            [] => text += "Verdict: well.\n",
+            _ => {
+                text += "Verdict: **not well**.\n";
+                for failure in failures {
+                    let _ = writeln!(text, "- {failure}");
+                }
+            }
+        }
+        text
+    }
+}
+
+pub fn ms(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn s(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    fn record(memory_kb: impl Fn(u64) -> u64, length: u64) -> Record {
+        let program = |at| Some(Footprint { resident_kb: memory_kb(at), files: 20, threads: 10 });
+        let samples = (1..=length).map(|at| Sample {
+            at: Duration::from_secs(at),
+            programs: [program(at); 4],
+            latency: Some([s(0.01); 2]),
+            pictures: 30,
+            visitors: usize::from(at > 5 && at + 5 < length),
+        });
+        let shown = (0..length * 10).map(|tenth| s(tenth as f64 / 10.0)).collect();
+        Record { samples: samples.collect(), shown, ..Record::default() }
+    }
+
+    #[test]
+    fn memory_that_grows_after_the_warm_up_is_a_failure() {
+        assert_eq!(record(|_| 50_000, 1200).verdict(), [""; 0]);
+        assert_eq!(record(|at| 50_000 + at.min(240) * 100, 1200).verdict(), [""; 0], "growth in the beginning");
+        let failures = record(|at| 50_000 + at * 10, 1200).verdict();
+        assert!(failures.len() == 4 && failures[0].contains("memory"), "{failures:?}");
+        assert_eq!(record(|at| 50_000 + at * 100, 300).verdict(), [""; 0], "too short to say");
+    }
+
+    #[test]
+    fn what_is_kept_of_visitors_is_a_failure() {
+        let mut record = record(|_| 50_000, 700);
+        record.samples.last_mut().unwrap().programs[0].as_mut().unwrap().files = 40;
+        let failures = record.verdict();
+        assert!(failures.len() == 1 && failures[0].starts_with("rov-server kept"), "{failures:?}");
+        record.samples.last_mut().unwrap().programs[0] = None;
+        assert_eq!(record.verdict(), ["rov-server ended before its time"]);
+    }
+
+    #[test]
+    fn a_gap_counts_only_where_the_link_is_well() {
+        let mut record = record(|_| 50_000, 100);
+        let without = |record: &mut Record, from: f64, to: f64| record.shown.retain(|at| *at < s(from) || *at > s(to));
+        record.disturbances.push(Disturbance { from: s(20.0), to: s(25.0), link: "both outage".to_owned() });
+        without(&mut record, 20.0, 29.0);
+        assert_eq!(record.freezes(), []);
+        without(&mut record, 20.0, 33.0);
+        assert_eq!(record.freezes().len(), 1, "5 s after the link was back");
+        without(&mut record, 60.0, 63.0);
+        assert_eq!(record.freezes().len(), 2);
+        record.shown.retain(|at| *at < s(90.0));
+        assert_eq!(record.freezes().len(), 3, "none up to the end");
+    }
+}
