@@ -1,0 +1,162 @@
+//! GStreamer's own WebRTC, `webrtcbin` to `webrtcbin`. Signalling is a TCP connection on loopback with one JSON object a line.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, Result, anyhow};
+use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_sdp as gst_sdp;
+use gstreamer_webrtc::{WebRTCSDPType, WebRTCSessionDescription};
+use serde::{Deserialize, Serialize};
+
+use super::{READY, pipeline, text};
+use crate::point::Point;
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Message {
+    Offer(String),
+    Answer(String),
+    /// The m-line's number, and the candidate.
+    Candidate(u32, String),
+}
+
+/// The way to the other side.
+#[derive(Clone)]
+struct Link(Arc<Mutex<TcpStream>>);
+
+impl Link {
+    fn send(&self, message: &Message) {
+        let Ok(mut line) = serde_json::to_string(message) else { return };
+        line.push('\n');
+        let mut stream = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if stream.write_all(line.as_bytes()).is_err() {
+            eprintln!("the other side is gone");
+        }
+    }
+}
+
+/// Offers to the first who connects.
+pub fn send(point: &Point, port: u16) -> Result<()> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).with_context(|| format!("TCP {port}"))?;
+    eprintln!("{READY}");
+    let (stream, _) = listener.accept().context("waiting for the receiver")?;
+    let description = format!(
+        "{} ! {} ! {} ! {} ! webrtcbin name=webrtc bundle-policy=max-bundle latency=0",
+        text::source(point),
+        text::encoder(point)?,
+        text::payloader("pay0"),
+        text::RTP_CAPS
+    );
+    let pipeline = pipeline::launch(&description)?;
+    let (webrtc, link) = connect(&pipeline, stream)?;
+    webrtc.connect("on-negotiation-needed", false, move |values| {
+        let webrtc = values[0].get::<gst::Element>().ok()?;
+        describe(&webrtc, "create-offer", link.clone(), Message::Offer);
+        None
+    });
+    pipeline::run(&pipeline)
+}
+
+pub fn receive(port: u16) -> Result<()> {
+    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).with_context(|| format!("TCP {port}"))?;
+    let pipeline = gst::Pipeline::new();
+    let webrtc = gst::ElementFactory::make("webrtcbin")
+        .name("webrtc")
+        .property_from_str("bundle-policy", "max-bundle")
+        .property("latency", 0_u32)
+        .build()?;
+    pipeline.add(&webrtc)?;
+    let decode = format!("rtph264depay ! {} ! {}", text::decoder()?, text::APPSINK);
+    let target = pipeline.downgrade();
+    webrtc.connect_pad_added(move |_, pad| {
+        if pad.direction() == gst::PadDirection::Src
+            && let Some(pipeline) = target.upgrade()
+            && let Err(error) = attach(&pipeline, pad, &decode)
+        {
+            eprintln!("cannot decode: {error:#}");
+        }
+    });
+    connect(&pipeline, stream)?;
+    pipeline::run(&pipeline)
+}
+
+fn attach(pipeline: &gst::Pipeline, pad: &gst::Pad, decode: &str) -> Result<()> {
+    let bin = gst::parse::bin_from_description(decode, true)?;
+    let sink = bin.by_name("out").and_then(|sink| sink.downcast().ok()).context("no appsink")?;
+    pipeline::read_pictures(&sink);
+    pipeline.add(&bin)?;
+    bin.sync_state_with_parent()?;
+    pad.link(&bin.static_pad("sink").context("no sink pad")?)?;
+    Ok(())
+}
+
+/// Joins the pipeline's webrtcbin to the other side.
+fn connect(pipeline: &gst::Pipeline, stream: TcpStream) -> Result<(gst::Element, Link)> {
+    let webrtc = pipeline.by_name("webrtc").context("no webrtcbin: is gstreamer1.0-plugins-bad installed?")?;
+    // By itself it leaves loopback out.
+    let ice = webrtc.property::<gst::Object>("ice-agent");
+    if !ice.emit_by_name::<bool>("add-local-ip-address", &[&"127.0.0.1"]) {
+        return Err(anyhow!("webrtcbin does not take 127.0.0.1 as its address"));
+    }
+    stream.set_nodelay(true)?;
+    let reader = BufReader::new(stream.try_clone()?);
+    let link = Link(Arc::new(Mutex::new(stream)));
+    let candidates = link.clone();
+    webrtc.connect("on-ice-candidate", false, move |values| {
+        let (line, candidate) = (values[1].get().ok()?, values[2].get().ok()?);
+        candidates.send(&Message::Candidate(line, candidate));
+        None
+    });
+    let (target, answers) = (webrtc.downgrade(), link.clone());
+    std::thread::spawn(move || {
+        for line in reader.lines().map_while(Result::ok) {
+            let Some(webrtc) = target.upgrade() else { return };
+            let taken = serde_json::from_str(&line).map_err(anyhow::Error::from);
+            if let Err(error) = taken.and_then(|message| take(&webrtc, message, &answers)) {
+                eprintln!("{error:#} in {line}");
+            }
+        }
+    });
+    Ok((webrtc, link))
+}
+
+fn take(webrtc: &gst::Element, message: Message, link: &Link) -> Result<()> {
+    let remote = |kind, sdp: &str| -> Result<()> {
+        let sdp = gst_sdp::SDPMessage::parse_buffer(sdp.as_bytes())?;
+        let description = WebRTCSessionDescription::new(kind, sdp);
+        webrtc.emit_by_name::<()>("set-remote-description", &[&description, &None::<gst::Promise>]);
+        Ok(())
+    };
+    match message {
+        Message::Offer(sdp) => {
+            remote(WebRTCSDPType::Offer, &sdp)?;
+            describe(webrtc, "create-answer", link.clone(), Message::Answer);
+        }
+        Message::Answer(sdp) => remote(WebRTCSDPType::Answer, &sdp)?,
+        Message::Candidate(line, candidate) => {
+            webrtc.emit_by_name::<()>("add-ice-candidate", &[&line, &candidate]);
+        }
+    }
+    Ok(())
+}
+
+/// Makes the offer or answer, sets it and sends it.
+fn describe(webrtc: &gst::Element, signal: &'static str, link: Link, message: fn(String) -> Message) {
+    let target = webrtc.downgrade();
+    let promise = gst::Promise::with_change_func(move |reply| {
+        let field = signal.trim_start_matches("create-");
+        let description = reply.ok().flatten().and_then(|reply| reply.get::<WebRTCSessionDescription>(field).ok());
+        let Some((webrtc, description)) = target.upgrade().zip(description) else {
+            return eprintln!("{signal} gives nothing");
+        };
+        webrtc.emit_by_name::<()>("set-local-description", &[&description, &None::<gst::Promise>]);
+        match description.sdp().as_text() {
+            Ok(sdp) => link.send(&message(sdp)),
+            Err(error) => eprintln!("{signal}: {error}"),
+        }
+    });
+    webrtc.emit_by_name::<()>(signal, &[&None::<gst::Structure>, &promise]);
+}

@@ -1,0 +1,280 @@
+//! What is measured: the project and the references, each as a sender and a receiver.
+
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use clap::ValueEnum;
+use rov_bench::clock;
+use rov_client::stats::Report;
+use rov_common::api::Stats;
+use rov_tests::http;
+use rov_tests::process::Process;
+use serde::Serialize;
+use tempfile::TempDir;
+
+use crate::point::Point;
+use crate::roles::{DECODER, ENCODER, Part, READY};
+use crate::screen::Screen;
+use crate::system::{free_port, wait_for};
+
+const START: Duration = Duration::from_secs(30);
+
+/// In the order in which a run goes through them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Subject {
+    /// Reference: encoder and decoder in one process, without a network
+    Local,
+    /// Reference: plain RTP over UDP
+    Udp,
+    /// The project: rov-server to rov-client's decoder, by WebRTC
+    Webrtc,
+    /// Reference: GStreamer's webrtcbin on both sides
+    Webrtcbin,
+    /// The project's RTP output, to the plain receiver
+    Rtp,
+    /// The project's RTSP output, over UDP, to rtspsrc
+    Rtsp,
+    /// Reference: gst-rtsp-server over UDP, to rtspsrc
+    RtspUdp,
+    /// Reference: gst-rtsp-server over TCP, to rtspsrc
+    RtspTcp,
+    /// The project: rov-server to rov-client's window
+    Window,
+    /// Reference: plain RTP over UDP, into a window by ximagesink
+    UdpWindow,
+}
+
+impl Subject {
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    pub fn is_project(self) -> bool {
+        matches!(self, Self::Webrtc | Self::Rtp | Self::Rtsp | Self::Window)
+    }
+
+    pub fn needs_screen(self) -> bool {
+        matches!(self, Self::Window | Self::UdpWindow)
+    }
+}
+
+/// Where the programs are.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// Of the binaries.
+    folder: PathBuf,
+    /// Of the source as a plugin, and nothing else.
+    plugin: PathBuf,
+}
+
+impl Programs {
+    /// Beside this program, as cargo builds them.
+    pub fn find() -> Result<Self> {
+        let this = std::env::current_exe().context("the path of this program")?;
+        let folder = this.parent().context("a folder")?.to_owned();
+        for name in ["rov-server", "rov-client", "librov_bench.so"] {
+            ensure!(folder.join(name).exists(), "{} has no {name}: build it, as scripts/bench does", folder.display());
+        }
+        // GStreamer searches everything in and below the folders it is given: not cargo's own.
+        let plugin = folder.join("rov-bench-plugin");
+        std::fs::create_dir_all(&plugin).with_context(|| plugin.display().to_string())?;
+        let link = plugin.join("librov_bench.so");
+        if std::fs::symlink_metadata(&link).is_err() {
+            std::os::unix::fs::symlink("../librov_bench.so", &link).with_context(|| link.display().to_string())?;
+        }
+        Ok(Self { folder, plugin })
+    }
+
+    fn command(&self, name: &str) -> Command {
+        let mut command = Command::new(self.folder.join(name));
+        command.env_remove("RUST_LOG").env_remove("WAYLAND_DISPLAY").env_remove("DISPLAY").stdin(Stdio::null());
+        command
+    }
+
+    fn part(&self, part: Part, point: &Point, port: u16) -> Command {
+        let mut command = self.command("rov-bench");
+        command.args(["role", &part.name()]).args(point.args()).args(["--port", &port.to_string()]);
+        command
+    }
+
+    fn rov_server(&self) -> Command {
+        let mut command = self.command("rov-server");
+        let others = std::env::var_os("GST_PLUGIN_PATH").unwrap_or_default();
+        let folders = std::iter::once(self.plugin.clone()).chain(std::env::split_paths(&others));
+        if let Ok(path) = std::env::join_paths(folders) {
+            command.env("GST_PLUGIN_PATH", path);
+        }
+        // The user's own list of plugins stays as it is.
+        command.env("GST_REGISTRY", self.plugin.join("registry.bin"));
+        command
+    }
+}
+
+/// A subject that runs.
+pub struct Running {
+    // Dropped in this order: a receiver ends before its sender.
+    client: Option<Process>,
+    pub server: Process,
+    /// When the client was started; none where it must be there before the server.
+    pub client_started_us: Option<u64>,
+    /// Address of rov-server's HTTP API.
+    api: Option<String>,
+    report: Option<PathBuf>,
+    _folder: Option<TempDir>,
+}
+
+impl Running {
+    /// Starts it, with its pictures on `screen` if it needs one.
+    pub fn start(subject: Subject, point: &Point, programs: &Programs, screen: Option<&Screen>) -> Result<Self> {
+        let starter = Starter { point, programs, screen };
+        match subject {
+            Subject::Local => Ok(Self::of(starter.part(Part::Local, 0)?, None)),
+            Subject::Udp => starter.udp(Part::UdpReceiver),
+            Subject::UdpWindow => starter.udp(Part::UdpWindow),
+            Subject::RtspUdp => starter.references(Part::RtspServer, Part::RtspReceiver),
+            Subject::RtspTcp => starter.references(Part::RtspServer, Part::RtspTcpReceiver),
+            Subject::Webrtcbin => starter.references(Part::WebrtcbinSender, Part::WebrtcbinReceiver),
+            Subject::Rtp | Subject::Rtsp | Subject::Webrtc | Subject::Window => starter.project(subject),
+        }
+    }
+
+    fn of(server: Process, client: Option<Process>) -> Self {
+        Self { client, server, client_started_us: None, api: None, report: None, _folder: None }
+    }
+
+    /// Who gives the pictures: their lines are in its standard output.
+    pub fn reader(&self) -> &Process {
+        self.client.as_ref().unwrap_or(&self.server)
+    }
+
+    pub fn client_pid(&self) -> Option<u32> {
+        self.client.as_ref().map(Process::pid)
+    }
+
+    /// An error when one of its programs has ended.
+    pub fn check(&mut self) -> Result<()> {
+        check(&mut self.server, "the server")?;
+        self.client.as_mut().map_or(Ok(()), |client| check(client, "the client"))
+    }
+
+    /// What rov-server says of itself.
+    pub fn server_stats(&self) -> Option<Stats> {
+        let reply = http::try_request("GET", &format!("{}/api/stats", self.api.as_ref()?), None, b"").ok()?;
+        serde_json::from_str(&reply.body).ok()
+    }
+
+    /// What rov-client, with its window, says of itself.
+    pub fn client_report(&self) -> Option<Report> {
+        serde_json::from_slice(&std::fs::read(self.report.as_ref()?).ok()?).ok()
+    }
+}
+
+fn check(process: &mut Process, what: &str) -> Result<()> {
+    let is_running = process.is_running();
+    ensure!(is_running, "{what} ended: {}", process.stderr());
+    Ok(())
+}
+
+struct Starter<'a> {
+    point: &'a Point,
+    programs: &'a Programs,
+    screen: Option<&'a Screen>,
+}
+
+impl Starter<'_> {
+    fn spawn(&self, name: &str, command: &mut Command) -> Process {
+        if let Some(screen) = self.screen {
+            command.env("DISPLAY", &screen.display);
+        }
+        Process::spawn(name, command)
+    }
+
+    /// A part that says when it is ready.
+    fn part(&self, part: Part, port: u16) -> Result<Process> {
+        let name = part.name();
+        let mut process = self.spawn(&name, &mut self.programs.part(part, self.point, port));
+        wait_for(&format!("{name} is ready"), START, || {
+            check(&mut process, &name)?;
+            Ok(process.stderr().lines().any(|line| line == READY).then_some(()))
+        })?;
+        Ok(process)
+    }
+
+    /// Plain UDP can ask for nothing: who comes late waits for the next keyframe. So the receiver comes first.
+    fn udp(&self, receiver: Part) -> Result<Running> {
+        let port = free_port()?;
+        let client = self.part(receiver, port)?;
+        Ok(Running::of(self.part(Part::UdpSender, port)?, Some(client)))
+    }
+
+    fn references(&self, server: Part, client: Part) -> Result<Running> {
+        let port = free_port()?;
+        let server = self.part(server, port)?;
+        let started = clock::now_us();
+        let client = self.spawn(&client.name(), &mut self.programs.part(client, self.point, port));
+        Ok(Running { client_started_us: Some(started), ..Running::of(server, Some(client)) })
+    }
+
+    fn project(&self, subject: Subject) -> Result<Running> {
+        let (http_port, rtsp_port, rtp_port) = (free_port()?, free_port()?, free_port()?);
+        let api = format!("http://127.0.0.1:{http_port}");
+        let server = self.rov_server(subject, &api, [http_port, rtsp_port, rtp_port])?;
+        let folder = TempDir::new().context("a temporary folder")?;
+        let report = folder.path().join("client.json");
+        let whep = format!("{api}/whep");
+        let mut command = match subject {
+            Subject::Rtp => self.programs.part(Part::UdpReceiver, self.point, rtp_port),
+            Subject::Rtsp => self.programs.part(Part::RtspReceiver, self.point, rtsp_port),
+            Subject::Window => {
+                let size = (self.point.width.to_string(), self.point.height.to_string());
+                let mut command = self.programs.command("rov-client");
+                command.args(["--url", &whep, "--interface", "lo", "--decoder", DECODER]);
+                command.args(["--width", &size.0, "--height", &size.1]).arg("--stats-json").arg(&report);
+                command
+            }
+            _ => {
+                let mut command = self.programs.part(Part::RovClient, self.point, 0);
+                command.args(["--", "--url", &whep, "--interface", "lo", "--decoder", DECODER]);
+                command
+            }
+        };
+        let started = clock::now_us();
+        let client = self.spawn("client", &mut command);
+        Ok(Running {
+            client_started_us: Some(started),
+            api: Some(api),
+            report: (subject == Subject::Window).then_some(report),
+            _folder: Some(folder),
+            ..Running::of(server, Some(client))
+        })
+    }
+
+    /// rov-server as it is, with the common source and encoder; it gives pictures already.
+    fn rov_server(&self, subject: Subject, api: &str, ports: [u16; 3]) -> Result<Process> {
+        let Point { width, height, fps, kbps } = self.point;
+        let source = format!("rovbenchsrc ! video/x-raw,format=I420,width={width},height={height},framerate={fps}/1");
+        let transport = match subject {
+            Subject::Rtp => "webrtc,rtp",
+            Subject::Rtsp => "webrtc,rtsp",
+            _ => "webrtc",
+        };
+        let [http_port, rtsp_port, rtp_port] = ports.map(|port| port.to_string());
+        let [width, height, fps, kbps] = [width, height, fps, kbps].map(ToString::to_string);
+        let mut command = self.programs.rov_server();
+        command.args(["--pipeline", &source, "--encoder", ENCODER, "--transport", transport, "--no-discovery"]);
+        command.args(["--width", &width, "--height", &height, "--fps", &fps, "--bitrate", &kbps]);
+        command.args(["--host", "127.0.0.1", "--interface", "lo", "--signal-port", &http_port]);
+        command.args(["--rtsp-port", &rtsp_port, "--rtp-host", "127.0.0.1", "--rtp-port", &rtp_port]);
+        let mut server = self.spawn("rov-server", &mut command);
+        wait_for("rov-server gives pictures", START, || {
+            check(&mut server, "rov-server")?;
+            let reply = http::try_request("GET", &format!("{api}/healthz"), None, b"");
+            Ok(reply.is_ok_and(|reply| reply.status == 200).then_some(()))
+        })
+        .with_context(|| server.stderr())?;
+        Ok(server)
+    }
+}

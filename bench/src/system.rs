@@ -1,0 +1,184 @@
+//! What the benchmark asks of the system: a network of its own, the cost of a process, and that Ctrl+C ends it in order.
+
+use std::io;
+use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+static STOPPED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn note_signal(_: libc::c_int) {
+    STOPPED.store(true, Ordering::Relaxed);
+}
+
+/// From now on Ctrl+C and SIGTERM end the next [`pause`] or [`wait_for`], so that everything is stopped on the way out.
+pub fn watch_signals() {
+    let handler = note_signal as extern "C" fn(libc::c_int) as libc::sighandler_t;
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        // SAFETY: the handler only stores into an atomic.
+        unsafe { libc::signal(signal, handler) };
+    }
+}
+
+/// Waits; an error when the user wants the end.
+pub fn pause(time: Duration) -> Result<()> {
+    const SLICE: Duration = Duration::from_millis(50);
+    let end = Instant::now() + time;
+    loop {
+        if STOPPED.load(Ordering::Relaxed) {
+            bail!("stopped by a signal");
+        }
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        std::thread::sleep(left.min(SLICE));
+    }
+}
+
+/// What `poll` gives, within `limit`.
+pub fn wait_for<T>(what: &str, limit: Duration, mut poll: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(value) = poll()? {
+            return Ok(value);
+        }
+        if Instant::now() >= end {
+            bail!("{what}: not within {} s", limit.as_secs());
+        }
+        pause(Duration::from_millis(2))?;
+    }
+}
+
+/// Moves this process, which must have no other threads yet, into a network that has only loopback. So nothing gets out, the
+/// counters of loopback are this run's alone, and every port is free.
+pub fn enter_own_network() -> Result<()> {
+    // SAFETY: plain system calls.
+    let (user, group) = unsafe { (libc::geteuid(), libc::getegid()) };
+    let flags = if user == 0 { libc::CLONE_NEWNET } else { libc::CLONE_NEWNET | libc::CLONE_NEWUSER };
+    // SAFETY: as above; single-threaded.
+    if unsafe { libc::unshare(flags) } != 0 {
+        return Err(io::Error::last_os_error()).context("a network of its own (root can have one)");
+    }
+    if user != 0 {
+        // Root in it, as whom loopback can be switched on.
+        std::fs::write("/proc/self/setgroups", "deny").context("/proc/self/setgroups")?;
+        std::fs::write("/proc/self/uid_map", format!("0 {user} 1")).context("/proc/self/uid_map")?;
+        std::fs::write("/proc/self/gid_map", format!("0 {group} 1")).context("/proc/self/gid_map")?;
+    }
+    loopback_up().context("switching loopback on")
+}
+
+fn loopback_up() -> io::Result<()> {
+    // SAFETY: an ifreq of zeros is valid; name and flags fit into it, and the socket is closed again.
+    unsafe {
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        if socket < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let mut request: libc::ifreq = std::mem::zeroed();
+        for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+            *to = *from as libc::c_char;
+        }
+        request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+        let result = libc::ioctl(socket, libc::SIOCSIFFLAGS, &request);
+        let error = io::Error::last_os_error();
+        libc::close(socket);
+        if result == 0 { Ok(()) } else { Err(error) }
+    }
+}
+
+/// Processor time of all threads of a process since it was started, those that have ended as well.
+pub fn cpu_time(pid: u32) -> Result<Duration> {
+    let path = format!("/proc/{pid}/stat");
+    let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+    // SAFETY: asks for a constant.
+    let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as u64;
+    let ticks = ticks(&text).with_context(|| format!("{path}: {text}"))?;
+    Ok(Duration::from_millis(ticks * 1000 / per_second))
+}
+
+/// `utime` and `stime` (proc(5)). The second field may have spaces in it, and ends with the last parenthesis.
+fn ticks(stat: &str) -> Option<u64> {
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    // The first of these is field 3.
+    Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+}
+
+/// Memory of a process that is in use now, in KiB.
+pub fn resident_kib(pid: u32) -> Result<u64> {
+    let path = format!("/proc/{pid}/status");
+    let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
+    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).with_context(|| format!("no VmRSS in {path}"))
+}
+
+/// A port on loopback that nobody has now; even, as RTP wants it.
+pub fn free_port() -> Result<u16> {
+    for _ in 0..100 {
+        let udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        let port = udp.local_addr()?.port();
+        let next = UdpSocket::bind((Ipv4Addr::LOCALHOST, port.wrapping_add(1)));
+        if port.is_multiple_of(2) && next.is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("no free port on loopback")
+}
+
+/// Bytes that were sent by loopback, with the headers of IP and Ethernet.
+pub fn loopback_bytes() -> Result<u64> {
+    let text = std::fs::read_to_string("/proc/self/net/dev").context("/proc/self/net/dev")?;
+    sent_bytes(&text, "lo").context("no loopback in /proc/self/net/dev")
+}
+
+fn sent_bytes(table: &str, interface: &str) -> Option<u64> {
+    let row = table.lines().find_map(|line| line.trim().strip_prefix(interface)?.strip_prefix(':'))?;
+    row.split_whitespace().nth(8)?.parse().ok()
+}
+
+/// The machine in words, as `2 x AMD EPYC, Linux 6.1, GStreamer 1.22.0`.
+pub fn machine() -> String {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = text.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": ").map(|(_, name)| name));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let gstreamer = gstreamer::version_string();
+    format!("{cores} cores ({}), Linux {}, {gstreamer}", model.unwrap_or("?").trim(), kernel.trim())
+}
+
+/// Today, in UTC.
+pub fn date() -> String {
+    let now = gstreamer::glib::DateTime::now_utc().and_then(|now| now.format("%Y-%m-%d"));
+    now.map_or_else(|_| String::new(), |date| date.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_processor_time_is_found_behind_any_name() {
+        let stat = "4321 (a) b) S 1 2 3 4 5 6 7 8 9 10 700 42 0 0 20 0 9 0 100 1 2";
+        assert_eq!(ticks(stat), Some(742));
+        assert_eq!(ticks("1 (x) R"), None);
+        assert_eq!(ticks(""), None);
+    }
+
+    #[test]
+    fn this_process_has_used_some_time() {
+        let begun = cpu_time(std::process::id()).unwrap();
+        while cpu_time(std::process::id()).unwrap() == begun {
+            std::hint::black_box((0..100_000).sum::<u64>());
+        }
+    }
+
+    #[test]
+    fn the_bytes_of_an_interface_are_those_that_were_sent() {
+        let table = "Inter-|   Receive  |  Transmit\n face |bytes packets|bytes\n  lo2: 1 2 3 4 5 6 7 8 9 10\n    lo: 100 2 0 0 0 0 0 0 200 3 0 0 0 0 0 0\n";
+        assert_eq!(sent_bytes(table, "lo"), Some(200));
+        assert_eq!(sent_bytes(table, "eth0"), None);
+    }
+}
