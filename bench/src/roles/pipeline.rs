@@ -59,7 +59,7 @@ fn description(part: Part, args: &RoleArgs) -> Result<String> {
     let rtsp = |protocol| format!("rtspsrc location=rtsp://127.0.0.1:{port}/{path} protocols={protocol} latency=0");
     let appsink = text::APPSINK;
     Ok(match part {
-        Part::Local => format!("{} ! {} ! {appsink}", encode()?, text::decoder()?),
+        Part::Local => format!("{} ! h264parse ! {} ! {appsink}", encode()?, text::decoder()?),
         Part::UdpSender => {
             let pay = text::payloader("pay0");
             format!("{} ! {pay} ! udpsink host=127.0.0.1 port={port} sync=false async=false", encode()?)

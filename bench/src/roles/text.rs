@@ -51,10 +51,12 @@ pub fn decoder() -> Result<String> {
     Ok(candidates.into_iter().next().context("no decoder avdec_h264: is gstreamer1.0-libav installed?")?.description)
 }
 
+/// x264 puts the parameter sets before each keyframe. `config-interval` would put them before each of its slices, and the decoder
+/// then loses all but the last.
 pub fn payloader(name: &str) -> String {
     // Single packets for parameter sets are held back for ever without it; before 1.18 there is no such property, and no holding.
     let aggregate = if has_property("rtph264pay", "aggregate-mode") { " aggregate-mode=zero-latency" } else { "" };
-    format!("rtph264pay name={name} pt=96 mtu={MTU} config-interval=-1{aggregate}")
+    format!("rtph264pay name={name} pt=96 mtu={MTU}{aggregate}")
 }
 
 fn exists(element: &str) -> bool {
