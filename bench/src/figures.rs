@@ -1,5 +1,7 @@
 //! From what was seen in a run to its figures. Pure.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 
 /// A picture that came out, with times in microseconds of CLOCK_MONOTONIC.
@@ -16,9 +18,12 @@ pub struct Shot {
 /// When a picture passed the stages of rov-client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Passage {
+    pub rtp_timestamp: u32,
     pub first_packet_us: u64,
     pub last_packet_us: u64,
     pub decoded_us: u64,
+    /// The first and the last packet, where somebody has listened.
+    pub sent_us: Option<(u64, u64)>,
 }
 
 impl Shot {
@@ -26,7 +31,8 @@ impl Shot {
     pub fn line(&self) -> String {
         let mut line = format!("shot {} {} {} {}", self.frame, self.drawn_us, self.shown_us, u8::from(self.is_damaged));
         if let Some(passage) = self.passage {
-            line += &format!(" {} {} {}", passage.first_packet_us, passage.last_packet_us, passage.decoded_us);
+            let Passage { rtp_timestamp, first_packet_us, last_packet_us, decoded_us, .. } = passage;
+            line += &format!(" {rtp_timestamp} {first_packet_us} {last_packet_us} {decoded_us}");
         }
         line
     }
@@ -42,8 +48,14 @@ impl Shot {
             is_damaged: next()? != 0,
             passage: None,
         };
-        let passage = next().and_then(|first_packet_us| {
-            Some(Passage { first_packet_us, last_packet_us: next()?, decoded_us: next()? })
+        let passage = next().and_then(|rtp_timestamp| {
+            Some(Passage {
+                rtp_timestamp: u32::try_from(rtp_timestamp).ok()?,
+                first_packet_us: next()?,
+                last_packet_us: next()?,
+                decoded_us: next()?,
+                sent_us: None,
+            })
         });
         Some(Self { passage, ..shot })
     }
@@ -136,6 +148,31 @@ pub fn pictures(shots: &[Shot], (from_us, to_us): (u64, u64), interval_us: u64) 
     }
 }
 
+/// Of access units that were passed through: when each picture's first packet was sent by its RTP timestamp, when it was whole,
+/// and the hashes of the units that came, with their times; `is_intact` knows those of the clip.
+pub fn delivery(
+    sent: &HashMap<u32, u64>,
+    delivered: &[(u32, u64)],
+    units: &[(u64, u64)],
+    is_intact: impl Fn(u64) -> bool,
+    (from_us, to_us): (u64, u64),
+) -> Pictures {
+    let within = |us: &u64| (from_us..to_us).contains(us);
+    let latencies = delivered.iter().filter(|(_, us)| within(us)).filter_map(|(timestamp, us)| {
+        let first_us = sent.get(timestamp)?;
+        Some(ms(us.saturating_sub(*first_us)))
+    });
+    let units: Vec<&(u64, u64)> = units.iter().filter(|(_, us)| within(us)).collect();
+    Pictures {
+        latency_ms: Quantiles::of(latencies),
+        made: sent.values().filter(|us| within(us)).count() as u64,
+        shown: units.len() as u64,
+        damaged: units.iter().filter(|(hash, _)| !is_intact(*hash)).count() as u64,
+        gaps_over_200_ms: units.windows(2).filter(|pair| pair[1].1 - pair[0].1 > GAP_US).count() as u64,
+        ..Pictures::default()
+    }
+}
+
 const GAP_US: u64 = 200_000;
 
 fn stages(shots: &[&Shot]) -> Vec<Stage> {
@@ -146,12 +183,21 @@ fn stages(shots: &[&Shot]) -> Vec<Stage> {
     let stage = |name: &str, at: fn(&Passage) -> u64| {
         Stage::new(name, passages.iter().map(|(drawn, passage)| ms(at(passage).saturating_sub(*drawn))))
     };
-    vec![
-        stage("first packet received", |passage| passage.first_packet_us),
-        stage("last packet received", |passage| passage.last_packet_us),
-        stage("decoded", |passage| passage.decoded_us),
-        Stage::new("shown", shots.iter().map(|shot| ms(shot.shown_us.saturating_sub(shot.drawn_us)))),
-    ]
+    let sent: Vec<(u64, (u64, u64))> =
+        passages.iter().filter_map(|(drawn, passage)| Some((*drawn, passage.sent_us?))).collect();
+    let sent_stage = |name: &str, at: fn(&(u64, u64)) -> u64| {
+        let values = sent.iter().map(|(drawn, sent)| ms(at(sent).saturating_sub(*drawn)));
+        (!sent.is_empty()).then(|| Stage::new(name, values))
+    };
+    let stages = vec![
+        sent_stage("first packet sent", |sent| sent.0),
+        sent_stage("last packet sent", |sent| sent.1),
+        Some(stage("first packet received", |passage| passage.first_packet_us)),
+        Some(stage("last packet received", |passage| passage.last_packet_us)),
+        Some(stage("decoded", |passage| passage.decoded_us)),
+        Some(Stage::new("shown", shots.iter().map(|shot| ms(shot.shown_us.saturating_sub(shot.drawn_us))))),
+    ];
+    stages.into_iter().flatten().collect()
 }
 
 fn ms(us: u64) -> f64 {
@@ -182,7 +228,7 @@ mod tests {
     #[test]
     fn a_shot_survives_its_line_of_text() {
         let plain = Shot { is_damaged: true, ..shot(7) };
-        let passage = Passage { first_packet_us: 1, last_packet_us: 2, decoded_us: 3 };
+        let passage = Passage { rtp_timestamp: 9, first_packet_us: 1, last_packet_us: 2, decoded_us: 3, sent_us: None };
         for shot in [plain, Shot { passage: Some(passage), ..plain }] {
             assert_eq!(Shot::parse(&shot.line()), Some(shot));
         }
@@ -243,16 +289,32 @@ mod tests {
     }
 
     #[test]
+    fn the_delivery_of_a_unit_counts_from_its_first_packet() {
+        let sent = HashMap::from([(10, 1_000), (20, 18_000), (30, 35_000), (40, 900_000)]);
+        let delivered = [(10, 2_500), (30, 37_000), (77, 38_000)];
+        let units = [(1, 2_400), (99, 20_000), (2, 36_000)];
+        let pictures = delivery(&sent, &delivered, &units, |hash| hash != 99, (0, 100_000));
+        assert_eq!((pictures.made, pictures.shown, pictures.damaged), (3, 3, 1));
+        assert_eq!((pictures.latency_ms.p50, pictures.latency_ms.max), (1.5, 2.0));
+    }
+
+    #[test]
     fn stages_count_from_the_mark() {
         let shots: Vec<Shot> = (0..10)
             .map(|frame| {
                 let shot = shot(frame);
                 let at = |ms: u64| shot.drawn_us + ms * 1000;
-                let passage = Passage { first_packet_us: at(1), last_packet_us: at(2), decoded_us: at(4) };
+                let passage = Passage {
+                    first_packet_us: at(1),
+                    last_packet_us: at(2),
+                    decoded_us: at(4),
+                    sent_us: Some((at(0), at(1))),
+                    ..Passage::default()
+                };
                 Shot { passage: Some(passage), ..shot }
             })
             .collect();
         let stages = pictures(&shots, (0, 9_000_000), INTERVAL).stages_ms;
-        assert_eq!(stages.iter().map(|stage| stage.p50).collect::<Vec<_>>(), [1.0, 2.0, 4.0, 5.0]);
+        assert_eq!(stages.iter().map(|stage| stage.p50).collect::<Vec<_>>(), [0.0, 1.0, 1.0, 2.0, 4.0, 5.0]);
     }
 }

@@ -1,6 +1,7 @@
 //! Measures the project and what others build on GStreamer, on the same machine, content, encoder and settings, in turn:
 //! `scripts/bench`. `docs/performance.md` says how, and has the figures.
 
+mod clip;
 mod figures;
 mod point;
 mod roles;
@@ -9,6 +10,7 @@ mod screen;
 mod subject;
 mod system;
 mod table;
+mod tap;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,10 +19,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use clap::{Parser, Subcommand};
 
+use crate::clip::Clip;
 use crate::point::PointName;
 use crate::roles::RoleArgs;
 use crate::screen::Screen;
-use crate::subject::{Programs, Subject};
+use crate::subject::{Programs, Scene, Subject};
 use crate::table::{Results, Row, compare, write_into};
 
 /// The gate's limit for the project's p50, in that of plain UDP in the same run.
@@ -137,17 +140,22 @@ fn passes(row: &Row) -> bool {
 /// A B C A B C: what changes on the machine in the meantime changes for all.
 fn measure(name: PointName, subjects: &[Subject], args: &Args, programs: &Programs) -> Result<Results> {
     let point = name.point();
+    let clip = if name.is_clip() { Some(Clip::make(&point, &programs.clips)?) } else { None };
+    let subjects: Vec<Subject> =
+        subjects.iter().copied().filter(|subject| clip.is_none() || subject.takes_clip()).collect();
     let mut screen = None;
     if subjects.iter().any(|subject| subject.needs_screen()) {
         screen = Some(Screen::start(point.width, point.height)?);
     }
     let mut runs = vec![(Vec::new(), Vec::new()); subjects.len()];
     for repeat in 1..=args.repeat {
-        for (subject, (runs, failures)) in subjects.iter().zip(&mut runs) {
+        for (&subject, (runs, failures)) in subjects.iter().zip(&mut runs) {
             ensure!(screen.as_mut().is_none_or(Screen::is_running), "Xvfb has ended");
             let label = format!("{} {} ({repeat} of {})", name.name(), subject.name(), args.repeat);
             let time = Duration::from_secs_f64(args.seconds);
-            match run::run(*subject, &point, programs, screen.as_ref(), time) {
+            let scene =
+                Scene { point: &point, clip: clip.as_ref().map(|clip| clip.file.as_path()), screen: screen.as_ref() };
+            match run::run(subject, scene, clip.as_ref(), programs, time) {
                 Ok(run) => {
                     eprintln!("{label}: {:.1} ms", run.pictures.latency_ms.p50);
                     runs.push(run);
@@ -161,7 +169,7 @@ fn measure(name: PointName, subjects: &[Subject], args: &Args, programs: &Progra
             }
         }
     }
-    let rows = subjects.iter().zip(runs).map(|(subject, (runs, failures))| Row::new(*subject, runs, failures));
+    let rows = subjects.into_iter().zip(runs).map(|(subject, (runs, failures))| Row::new(subject, runs, failures));
     let mut rows: Vec<Row> = rows.collect();
     compare(&mut rows);
     Ok(Results {

@@ -1,5 +1,7 @@
 //! One run of one subject, from its start to its figures.
 
+use std::collections::HashMap;
+use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -7,11 +9,12 @@ use rov_bench::clock;
 use rov_client::stats::Report;
 use serde::Serialize;
 
-use crate::figures::{Pictures, Shot, Stage, pictures};
-use crate::point::Point;
-use crate::screen::{Screen, Watch};
-use crate::subject::{Programs, Running, Subject};
+use crate::clip::Clip;
+use crate::figures::{Pictures, Shot, Stage, delivery, pictures};
+use crate::screen::Watch;
+use crate::subject::{Programs, Running, Scene, Subject};
 use crate::system::{cpu_time, loopback_bytes, pause, resident_kib, wait_for};
+use crate::tap::{Sent, Tap};
 
 const FIRST_PICTURE: Duration = Duration::from_secs(30);
 /// Until rate control and connections have settled.
@@ -58,19 +61,19 @@ impl Eyes {
 }
 
 /// Runs it for so long after its first picture and some time to settle.
-pub fn run(
-    subject: Subject,
-    point: &Point,
-    programs: &Programs,
-    screen: Option<&Screen>,
-    time: Duration,
-) -> Result<Run> {
-    let screen = screen.filter(|_| subject.needs_screen());
+pub fn run(subject: Subject, scene: Scene, clip: Option<&Clip>, programs: &Programs, time: Duration) -> Result<Run> {
+    let scene = Scene { screen: scene.screen.filter(|_| subject.needs_screen()), ..scene };
+    let screen = scene.screen;
     let eyes = screen.map_or(Eyes::Process, |screen| Eyes::Screen(screen.watch()));
-    let mut running = Running::start(subject, point, programs, screen)?;
-    let first = wait_for("the first picture", FIRST_PICTURE, || {
+    // Not everybody may listen; the stages that it gives are left out then, and what cannot be without it fails below.
+    let tap = Tap::start();
+    let mut running = Running::start(subject, scene, programs)?;
+    let first_us = wait_for("the first picture", FIRST_PICTURE, || {
         running.check()?;
-        Ok(eyes.shots(&running).first().copied())
+        Ok(match clip {
+            None => eyes.shots(&running).first().map(|shot| shot.shown_us),
+            Some(_) => units(&running).first().map(|(_, at_us)| *at_us),
+        })
     })
     .with_context(|| running.reader().stderr())?;
     pause(SETTLE)?;
@@ -86,14 +89,28 @@ pub fn run(
     let x_server = x_server.map(|x_server| x_server.stop(to_us - from_us)).transpose()?;
     running.check()?;
 
-    let mut pictures = pictures(&eyes.shots(&running), (from_us, to_us), point.interval_us());
+    let window = (from_us, to_us);
+    let mut pictures = match clip {
+        None => {
+            let mut shots = eyes.shots(&running);
+            if let Ok(tap) = &tap {
+                add_sent(&mut shots, &tap.pictures());
+            }
+            pictures(&shots, window, scene.point.interval_us())
+        }
+        Some(clip) => {
+            let sent = tap.context("listening on loopback")?.pictures();
+            let sent = sent.iter().map(|(timestamp, sent)| (*timestamp, sent.first_us)).collect();
+            delivery(&sent, &lines(&running, "delivered"), &units(&running), |hash| clip.has(hash), window)
+        }
+    };
     if let Some(report) = running.client_report() {
         pictures.stages_ms = window_stages(&report);
     }
     let seconds = (to_us - from_us) as f64 / 1e6;
     let stats = running.server_stats();
     Ok(Run {
-        first_picture_ms: running.client_started_us.map(|started| first.shown_us.saturating_sub(started) as f64 / 1e3),
+        first_picture_ms: running.client_started_us.map(|started| first_us.saturating_sub(started) as f64 / 1e3),
         server,
         client,
         x_server,
@@ -101,6 +118,24 @@ pub fn run(
         encode_ms: stats.and_then(|stats| Some(stats.streams.first()?.encode_latency_ms)),
         pictures,
     })
+}
+
+/// Hash and time of each access unit that came.
+fn units(running: &Running) -> Vec<(u64, u64)> {
+    lines(running, "unit")
+}
+
+/// The numbers of the lines that begin with this word.
+fn lines<T: FromStr>(running: &Running, word: &str) -> Vec<(T, u64)> {
+    let text = running.reader().stdout();
+    let numbers = text.lines().filter_map(|line| line.strip_prefix(word)?.strip_prefix(' ')?.split_once(' '));
+    numbers.filter_map(|(first, at_us)| Some((first.parse().ok()?, at_us.parse().ok()?))).collect()
+}
+
+fn add_sent(shots: &mut [Shot], sent: &HashMap<u32, Sent>) {
+    for passage in shots.iter_mut().filter_map(|shot| shot.passage.as_mut()) {
+        passage.sent_us = sent.get(&passage.rtp_timestamp).map(|sent| (sent.first_us, sent.last_us));
+    }
 }
 
 /// As rov-client's own statistics have them: each stage alone, since its start.

@@ -1,6 +1,6 @@
 //! What is measured: the project and the references, each as a sender and a receiver.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use serde::Serialize;
 use tempfile::TempDir;
 
 use crate::point::Point;
-use crate::roles::{DECODER, ENCODER, Part, READY};
+use crate::roles::{DECODER, ENCODER, Part, READY, UNITS};
 use crate::screen::Screen;
 use crate::system::{free_port, wait_for};
 
@@ -56,6 +56,11 @@ impl Subject {
         matches!(self, Self::Webrtc | Self::Rtp | Self::Rtsp | Self::Window)
     }
 
+    /// Where no picture is encoded or decoded.
+    pub fn takes_clip(self) -> bool {
+        !matches!(self, Self::Local) && !self.needs_screen()
+    }
+
     pub fn needs_screen(self) -> bool {
         matches!(self, Self::Window | Self::UdpWindow)
     }
@@ -66,6 +71,8 @@ impl Subject {
 pub struct Programs {
     /// Of the binaries.
     folder: PathBuf,
+    /// Of clips that were made.
+    pub clips: PathBuf,
     /// Of the source as a plugin, and nothing else.
     plugin: PathBuf,
 }
@@ -85,7 +92,7 @@ impl Programs {
         if std::fs::symlink_metadata(&link).is_err() {
             std::os::unix::fs::symlink("../librov_bench.so", &link).with_context(|| link.display().to_string())?;
         }
-        Ok(Self { folder, plugin })
+        Ok(Self { clips: folder.join("rov-bench-clips"), folder, plugin })
     }
 
     fn command(&self, name: &str) -> Command {
@@ -94,9 +101,12 @@ impl Programs {
         command
     }
 
-    fn part(&self, part: Part, point: &Point, port: u16) -> Command {
+    fn part(&self, part: Part, scene: &Scene, port: u16) -> Command {
         let mut command = self.command("rov-bench");
-        command.args(["role", &part.name()]).args(point.args()).args(["--port", &port.to_string()]);
+        command.args(["role", &part.name()]).args(scene.point.args()).args(["--port", &port.to_string()]);
+        if let Some(clip) = scene.clip {
+            command.arg("--clip").arg(clip);
+        }
         command
     }
 
@@ -113,6 +123,14 @@ impl Programs {
     }
 }
 
+/// What a subject sends, and where it shows that.
+#[derive(Clone, Copy)]
+pub struct Scene<'a> {
+    pub point: &'a Point,
+    pub clip: Option<&'a Path>,
+    pub screen: Option<&'a Screen>,
+}
+
 /// A subject that runs.
 pub struct Running {
     // Dropped in this order: a receiver ends before its sender.
@@ -127,9 +145,8 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts it, with its pictures on `screen` if it needs one.
-    pub fn start(subject: Subject, point: &Point, programs: &Programs, screen: Option<&Screen>) -> Result<Self> {
-        let starter = Starter { point, programs, screen };
+    pub fn start(subject: Subject, scene: Scene, programs: &Programs) -> Result<Self> {
+        let starter = Starter { scene, programs };
         match subject {
             Subject::Local => Ok(Self::of(starter.part(Part::Local, 0)?, None)),
             Subject::Udp => starter.udp(Part::UdpReceiver),
@@ -179,14 +196,13 @@ fn check(process: &mut Process, what: &str) -> Result<()> {
 }
 
 struct Starter<'a> {
-    point: &'a Point,
+    scene: Scene<'a>,
     programs: &'a Programs,
-    screen: Option<&'a Screen>,
 }
 
 impl Starter<'_> {
     fn spawn(&self, name: &str, command: &mut Command) -> Process {
-        if let Some(screen) = self.screen {
+        if let Some(screen) = self.scene.screen {
             command.env("DISPLAY", &screen.display);
         }
         Process::spawn(name, command)
@@ -195,7 +211,7 @@ impl Starter<'_> {
     /// A part that says when it is ready.
     fn part(&self, part: Part, port: u16) -> Result<Process> {
         let name = part.name();
-        let mut process = self.spawn(&name, &mut self.programs.part(part, self.point, port));
+        let mut process = self.spawn(&name, &mut self.programs.part(part, &self.scene, port));
         wait_for(&format!("{name} is ready"), START, || {
             check(&mut process, &name)?;
             Ok(process.stderr().lines().any(|line| line == READY).then_some(()))
@@ -214,7 +230,7 @@ impl Starter<'_> {
         let port = free_port()?;
         let server = self.part(server, port)?;
         let started = clock::now_us();
-        let client = self.spawn(&client.name(), &mut self.programs.part(client, self.point, port));
+        let client = self.spawn(&client.name(), &mut self.programs.part(client, &self.scene, port));
         Ok(Running { client_started_us: Some(started), ..Running::of(server, Some(client)) })
     }
 
@@ -226,18 +242,19 @@ impl Starter<'_> {
         let report = folder.path().join("client.json");
         let whep = format!("{api}/whep");
         let mut command = match subject {
-            Subject::Rtp => self.programs.part(Part::UdpReceiver, self.point, rtp_port),
-            Subject::Rtsp => self.programs.part(Part::RtspReceiver, self.point, rtsp_port),
+            Subject::Rtp => self.programs.part(Part::UdpReceiver, &self.scene, rtp_port),
+            Subject::Rtsp => self.programs.part(Part::RtspReceiver, &self.scene, rtsp_port),
             Subject::Window => {
-                let size = (self.point.width.to_string(), self.point.height.to_string());
+                let size = (self.scene.point.width.to_string(), self.scene.point.height.to_string());
                 let mut command = self.programs.command("rov-client");
                 command.args(["--url", &whep, "--interface", "lo", "--decoder", DECODER]);
                 command.args(["--width", &size.0, "--height", &size.1]).arg("--stats-json").arg(&report);
                 command
             }
             _ => {
-                let mut command = self.programs.part(Part::RovClient, self.point, 0);
-                command.args(["--", "--url", &whep, "--interface", "lo", "--decoder", DECODER]);
+                let mut command = self.programs.part(Part::RovClient, &self.scene, 0);
+                let decoder = if self.scene.clip.is_some() { UNITS } else { DECODER };
+                command.args(["--", "--url", &whep, "--interface", "lo", "--decoder", decoder]);
                 command
             }
         };
@@ -254,7 +271,7 @@ impl Starter<'_> {
 
     /// rov-server as it is, with the common source and encoder; it gives pictures already.
     fn rov_server(&self, subject: Subject, api: &str, ports: [u16; 3]) -> Result<Process> {
-        let Point { width, height, fps, kbps } = self.point;
+        let Point { width, height, fps, kbps } = self.scene.point;
         let source = format!("rovbenchsrc ! video/x-raw,format=I420,width={width},height={height},framerate={fps}/1");
         let transport = match subject {
             Subject::Rtp => "webrtc,rtp",
@@ -264,8 +281,14 @@ impl Starter<'_> {
         let [http_port, rtsp_port, rtp_port] = ports.map(|port| port.to_string());
         let [width, height, fps, kbps] = [width, height, fps, kbps].map(ToString::to_string);
         let mut command = self.programs.rov_server();
-        command.args(["--pipeline", &source, "--encoder", ENCODER, "--transport", transport, "--no-discovery"]);
-        command.args(["--width", &width, "--height", &height, "--fps", &fps, "--bitrate", &kbps]);
+        command.args(["--transport", transport, "--no-discovery"]);
+        match self.scene.clip {
+            Some(clip) => command.args(["--source", "file", "--file-passthrough", "--file"]).arg(clip),
+            None => {
+                command.args(["--pipeline", &source, "--encoder", ENCODER]);
+                command.args(["--width", &width, "--height", &height, "--fps", &fps, "--bitrate", &kbps])
+            }
+        };
         command.args(["--host", "127.0.0.1", "--interface", "lo", "--signal-port", &http_port]);
         command.args(["--rtsp-port", &rtsp_port, "--rtp-host", "127.0.0.1", "--rtp-port", &rtp_port]);
         let mut server = self.spawn("rov-server", &mut command);

@@ -7,16 +7,18 @@
 mod pipeline;
 mod rov_client;
 mod text;
+mod units;
 mod webrtcbin;
 
 use std::io::Write;
+use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::ValueEnum;
 use gstreamer as gst;
 
 pub use self::text::{DECODER, ENCODER};
-use crate::figures::Shot;
+pub use self::units::{ELEMENT as UNITS, hash as hash_of_unit};
 use crate::point::Point;
 
 /// The line that says that a part plays.
@@ -60,6 +62,10 @@ pub struct RoleArgs {
     /// Of RTSP
     #[arg(long, default_value = "stream1")]
     path: String,
+    /// H.264 in Annex B form that is sent as it is, again and again, in place of the test picture; what receives writes access
+    /// units down
+    #[arg(long)]
+    clip: Option<PathBuf>,
     /// For rov-client
     #[arg(last = true)]
     more: Vec<String>,
@@ -68,18 +74,24 @@ pub struct RoleArgs {
 pub fn run(args: &RoleArgs) -> Result<()> {
     gst::init()?;
     rov_bench::source::register(None)?;
+    units::register()?;
     match args.part {
-        Part::RtspServer => pipeline::serve_rtsp(&args.point, args.port),
-        Part::WebrtcbinSender => webrtcbin::send(&args.point, args.port),
-        Part::WebrtcbinReceiver => webrtcbin::receive(args.port),
+        Part::RtspServer => pipeline::serve_rtsp(args),
+        Part::WebrtcbinSender => webrtcbin::send(args),
+        Part::WebrtcbinReceiver => webrtcbin::receive(args),
         Part::RovClient => rov_client::watch(&args.more),
         part => pipeline::play(part, args),
     }
 }
 
+/// The line for an access unit of a clip that is whole.
+fn delivered(rtp_timestamp: u32, at_us: u64) -> String {
+    format!("delivered {rtp_timestamp} {at_us}")
+}
+
 /// Writes the line; the end of who reads it is the end of this process.
-fn say(shot: &Shot) {
-    if writeln!(std::io::stdout(), "{}", shot.line()).is_err() {
+fn say(line: &str) {
+    if writeln!(std::io::stdout(), "{line}").is_err() {
         std::process::exit(0);
     }
 }

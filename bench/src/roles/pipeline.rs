@@ -1,5 +1,8 @@
 //! Senders and receivers that are a plain pipeline, as `gst-launch-1.0` would run them, and gst-rtsp-server.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use anyhow::{Context, Result, anyhow, bail};
 use gstreamer as gst;
 use gstreamer::glib;
@@ -13,9 +16,8 @@ use rov_bench::clock;
 use rov_bench::picture::{Range, wrong_patches};
 use rov_common::stamp;
 
-use super::{Part, READY, RoleArgs, say, text};
+use super::{Part, READY, RoleArgs, delivered, say, text};
 use crate::figures::Shot;
-use crate::point::Point;
 
 /// Runs the pipeline of a part until it fails or this process is killed.
 pub fn play(part: Part, args: &RoleArgs) -> Result<()> {
@@ -26,10 +28,16 @@ pub fn play(part: Part, args: &RoleArgs) -> Result<()> {
 pub fn launch(text: &str) -> Result<gst::Pipeline> {
     let pipeline = gst::parse::launch(text).with_context(|| text.to_owned())?;
     let pipeline = pipeline.downcast::<gst::Pipeline>().map_err(|_| anyhow!("not a pipeline: {text}"))?;
-    if let Some(sink) = pipeline.by_name("out").and_then(|sink| sink.downcast::<gst_app::AppSink>().ok()) {
+    watch(pipeline.upcast_ref())?;
+    Ok(pipeline)
+}
+
+/// Writes down what leaves the receiver in there, if there is one.
+pub fn watch(bin: &gst::Bin) -> Result<()> {
+    if let Some(sink) = bin.by_name("out").and_then(|sink| sink.downcast::<gst_app::AppSink>().ok()) {
         read_pictures(&sink);
     }
-    Ok(pipeline)
+    bin.by_name("depay").map_or(Ok(()), |depay| note_delivery(&depay))
 }
 
 /// Starts it, says so, and stays until an error.
@@ -48,41 +56,68 @@ pub fn run(pipeline: &gst::Pipeline) -> Result<()> {
 }
 
 fn description(part: Part, args: &RoleArgs) -> Result<String> {
-    let (port, point, path) = (args.port, &args.point, &args.path);
-    let encode = || Ok::<_, anyhow::Error>(format!("{} ! {}", text::source(point), text::encoder(point)?));
-    let decode = || Ok::<_, anyhow::Error>(format!("rtph264depay ! {}", text::decoder()?));
+    let (port, path) = (args.port, &args.path);
+    let (coded, receiver) = (text::coded(args)?, text::receiver(args)?);
     // 4 MB, as rov-client asks for: the system's default loses packets of large pictures.
     let udp = format!(
         "udpsrc address=127.0.0.1 port={port} buffer-size=4194304 caps=\"{}\" ! rtpjitterbuffer latency=0",
         text::RTP_CAPS
     );
     let rtsp = |protocol| format!("rtspsrc location=rtsp://127.0.0.1:{port}/{path} protocols={protocol} latency=0");
-    let appsink = text::APPSINK;
     Ok(match part {
-        Part::Local => format!("{} ! h264parse ! {} ! {appsink}", encode()?, text::decoder()?),
+        Part::Local => format!("{coded} ! h264parse ! {} ! {}", text::decoder()?, text::APPSINK),
         Part::UdpSender => {
             let pay = text::payloader("pay0");
-            format!("{} ! {pay} ! udpsink host=127.0.0.1 port={port} sync=false async=false", encode()?)
+            format!("{coded} ! {pay} ! udpsink host=127.0.0.1 port={port} buffer-size=4194304 sync=false async=false")
         }
-        Part::UdpReceiver => format!("{udp} ! {} ! {appsink}", decode()?),
-        Part::UdpWindow => format!("{udp} ! {} ! videoconvert ! ximagesink sync=false", decode()?),
-        Part::RtspReceiver => format!("{} ! {} ! {appsink}", rtsp("udp"), decode()?),
-        Part::RtspTcpReceiver => format!("{} ! {} ! {appsink}", rtsp("tcp"), decode()?),
+        Part::UdpReceiver => format!("{udp} ! {receiver}"),
+        Part::UdpWindow => {
+            format!("{udp} ! rtph264depay ! {} ! videoconvert ! ximagesink sync=false", text::decoder()?)
+        }
+        Part::RtspReceiver => format!("{} ! {receiver}", rtsp("udp")),
+        Part::RtspTcpReceiver => format!("{} ! {receiver}", rtsp("tcp")),
         _ => bail!("{} is not a plain pipeline", part.name()),
     })
 }
 
 /// Notes each picture that comes out.
-pub fn read_pictures(sink: &gst_app::AppSink) {
+fn read_pictures(sink: &gst_app::AppSink) {
     let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(|sink| {
         let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
         let shown_us = clock::now_us();
         if let Some(shot) = read(&sample, shown_us) {
-            say(&shot);
+            say(&shot.line());
         }
         Ok(gst::FlowSuccess::Ok)
     });
     sink.set_callbacks(callbacks.build());
+}
+
+/// Notes each access unit that leaves the depayloader, with the RTP timestamp of the packet that ended it.
+fn note_delivery(depay: &gst::Element) -> Result<()> {
+    let pads = depay.static_pad("sink").zip(depay.static_pad("src"));
+    let (sink, src) = pads.context("a depayloader has two pads")?;
+    let timestamp = Arc::new(AtomicU32::new(0));
+    let newest = Arc::clone(&timestamp);
+    let note = move |buffer: &gst::BufferRef| {
+        let packet = buffer.map_readable().ok();
+        if let Some(bytes) = packet.as_ref().and_then(|packet| packet.get(4..8)) {
+            newest.store(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]), Ordering::Relaxed);
+        }
+    };
+    sink.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, info| {
+        match (info.buffer(), info.buffer_list()) {
+            (Some(buffer), _) => note(buffer),
+            (None, Some(list)) => list.iter().last().into_iter().for_each(&note),
+            (None, None) => {}
+        }
+        gst::PadProbeReturn::Ok
+    });
+    src.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        say(&delivered(timestamp.load(Ordering::Relaxed), clock::now_us()));
+        gst::PadProbeReturn::Ok
+    });
+    Ok(())
 }
 
 fn read(sample: &gst::Sample, shown_us: u64) -> Option<Shot> {
@@ -97,13 +132,13 @@ fn read(sample: &gst::Sample, shown_us: u64) -> Option<Shot> {
 }
 
 /// One encode for all clients, which begins when the first one comes.
-pub fn serve_rtsp(point: &Point, port: u16) -> Result<()> {
+pub fn serve_rtsp(args: &RoleArgs) -> Result<()> {
+    let port = args.port;
     let server = gst_rtsp_server::RTSPServer::new();
     server.set_address("127.0.0.1");
     server.set_service(&port.to_string());
     let factory = gst_rtsp_server::RTSPMediaFactory::new();
-    let launch = format!("( {} ! {} ! {} )", text::source(point), text::encoder(point)?, text::payloader("pay0"));
-    factory.set_launch(&launch);
+    factory.set_launch(&format!("( {} ! {} )", text::coded(args)?, text::payloader("pay0")));
     factory.set_shared(true);
     let mounts = server.mount_points().context("a server has mount points")?;
     mounts.add_factory("/stream1", factory);

@@ -14,7 +14,7 @@ use rov_client::viewer::Viewer;
 use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 
-use super::say;
+use super::{delivered, say};
 use crate::figures::{Passage, Shot};
 
 /// Watches what these arguments of rov-client say.
@@ -29,8 +29,10 @@ pub fn watch(args: &[String]) -> Result<()> {
     while !session.is_finished() {
         if let Some(picture) = viewer.mailbox.wait(Duration::from_millis(100)) {
             let shown_us = clock::now_us();
-            if let Some(shot) = read(&picture, shown_us) {
-                say(&shot);
+            match read(&picture, shown_us) {
+                Some(shot) => say(&shot.line()),
+                // From a clip: what counts is when it was whole, and the time of the decoder does not.
+                None => say(&delivered(picture.rtp_timestamp, clock::to_us(picture.decode_started_at))),
             }
         }
     }
@@ -45,6 +47,8 @@ fn read(picture: &Picture, shown_us: u64) -> Option<Shot> {
     // Green: the picture is grey.
     let sample = |x: usize, y: usize| (pixels[y * width + x] >> 8) as u8;
     let passage = Passage {
+        rtp_timestamp: picture.rtp_timestamp,
+        sent_us: None,
         first_packet_us: clock::to_us(picture.first_packet_at),
         last_packet_us: clock::to_us(picture.last_packet_at),
         decoded_us: clock::to_us(picture.decoded_at),

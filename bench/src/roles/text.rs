@@ -10,6 +10,7 @@ use rov_common::units::{Bitrate, Fps, Resolution};
 use rov_server::config::Profile;
 use rov_server::pipeline::encoder::{self, Settings};
 
+use super::RoleArgs;
 use crate::point::Point;
 
 pub const ENCODER: &str = "x264enc";
@@ -24,14 +25,36 @@ pub const RTP_CAPS: &str = "application/x-rtp,media=video,clock-rate=90000,encod
 /// Takes pictures as they are: no clock, no queue.
 pub const APPSINK: &str = "appsink name=out sync=false async=false qos=false max-buffers=1 enable-last-sample=false";
 
+/// H.264 of the point, or of the clip at the speed of life.
+pub fn coded(args: &RoleArgs) -> Result<String> {
+    match &args.clip {
+        None => Ok(format!("{} ! {}", source(&args.point), encoder(&args.point)?)),
+        Some(clip) => Ok(format!(
+            "multifilesrc location=\"{}\" loop=true caps=video/x-h264,stream-format=byte-stream ! h264parse ! {CODED} ! \
+             queue max-size-buffers=4 max-size-bytes=0 max-size-time=0 ! identity sync=true",
+            clip.display()
+        )),
+    }
+}
+
+/// From RTP to what is read: pictures, or access units where there is a clip.
+pub fn receiver(args: &RoleArgs) -> Result<String> {
+    Ok(match args.clip {
+        None => format!("rtph264depay ! {} ! {APPSINK}", decoder()?),
+        Some(_) => format!("rtph264depay name=depay ! {CODED} ! {} ! fakesink sync=false async=false", super::UNITS),
+    })
+}
+
+const CODED: &str = "video/x-h264,stream-format=byte-stream,alignment=au";
+
 /// Pictures of the point.
-pub fn source(point: &Point) -> String {
+fn source(point: &Point) -> String {
     let Point { width, height, fps, .. } = point;
     format!("rovbenchsrc ! video/x-raw,format=I420,width={width},height={height},framerate={fps}/1")
 }
 
 /// From raw pictures to H.264.
-pub fn encoder(point: &Point) -> Result<String> {
+fn encoder(point: &Point) -> Result<String> {
     let row = encoder::rows(Codec::H264).iter().find(|row| row.element == ENCODER);
     let settings = Settings {
         profile: Profile::Baseline,

@@ -11,8 +11,7 @@ use gstreamer_sdp as gst_sdp;
 use gstreamer_webrtc::{WebRTCSDPType, WebRTCSessionDescription};
 use serde::{Deserialize, Serialize};
 
-use super::{READY, pipeline, text};
-use crate::point::Point;
+use super::{READY, RoleArgs, pipeline, text};
 
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -39,14 +38,14 @@ impl Link {
 }
 
 /// Offers to the first who connects.
-pub fn send(point: &Point, port: u16) -> Result<()> {
+pub fn send(args: &RoleArgs) -> Result<()> {
+    let port = args.port;
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).with_context(|| format!("TCP {port}"))?;
     eprintln!("{READY}");
     let (stream, _) = listener.accept().context("waiting for the receiver")?;
     let description = format!(
-        "{} ! {} ! {} ! {} ! webrtcbin name=webrtc bundle-policy=max-bundle latency=0",
-        text::source(point),
-        text::encoder(point)?,
+        "{} ! {} ! {} ! webrtcbin name=webrtc bundle-policy=max-bundle latency=0",
+        text::coded(args)?,
         text::payloader("pay0"),
         text::RTP_CAPS
     );
@@ -60,7 +59,8 @@ pub fn send(point: &Point, port: u16) -> Result<()> {
     pipeline::run(&pipeline)
 }
 
-pub fn receive(port: u16) -> Result<()> {
+pub fn receive(args: &RoleArgs) -> Result<()> {
+    let port = args.port;
     let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).with_context(|| format!("TCP {port}"))?;
     let pipeline = gst::Pipeline::new();
     let webrtc = gst::ElementFactory::make("webrtcbin")
@@ -69,12 +69,12 @@ pub fn receive(port: u16) -> Result<()> {
         .property("latency", 0_u32)
         .build()?;
     pipeline.add(&webrtc)?;
-    let decode = format!("rtph264depay ! {} ! {}", text::decoder()?, text::APPSINK);
+    let receiver = text::receiver(args)?;
     let target = pipeline.downgrade();
     webrtc.connect_pad_added(move |_, pad| {
         if pad.direction() == gst::PadDirection::Src
             && let Some(pipeline) = target.upgrade()
-            && let Err(error) = attach(&pipeline, pad, &decode)
+            && let Err(error) = attach(&pipeline, pad, &receiver)
         {
             eprintln!("cannot decode: {error:#}");
         }
@@ -83,10 +83,9 @@ pub fn receive(port: u16) -> Result<()> {
     pipeline::run(&pipeline)
 }
 
-fn attach(pipeline: &gst::Pipeline, pad: &gst::Pad, decode: &str) -> Result<()> {
-    let bin = gst::parse::bin_from_description(decode, true)?;
-    let sink = bin.by_name("out").and_then(|sink| sink.downcast().ok()).context("no appsink")?;
-    pipeline::read_pictures(&sink);
+fn attach(pipeline: &gst::Pipeline, pad: &gst::Pad, receiver: &str) -> Result<()> {
+    let bin = gst::parse::bin_from_description(receiver, true)?;
+    pipeline::watch(bin.upcast_ref())?;
     pipeline.add(&bin)?;
     bin.sync_state_with_parent()?;
     pad.link(&bin.static_pad("sink").context("no sink pad")?)?;
