@@ -47,10 +47,10 @@ fn encode(point: &Point, file: &Path) -> Result<()> {
     let unfinished = file.with_extension("part");
     let mut command = Command::new(program("ffmpeg", "ffmpeg"));
     command.args(["-hide_banner", "-loglevel", "error", "-nostdin", "-y", "-f", "lavfi", "-i"]);
-    // Noise: nothing else needs so many bits.
+    // Noise, as nothing else needs so many bits; filler makes up for the rest.
     command.arg(format!("testsrc2=size={width}x{height}:rate={fps},noise=alls=30:allf=t"));
     command.args(["-t", &SECONDS.to_string(), "-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency"]);
-    command.args(["-pix_fmt", "yuv420p", "-bf", "0", "-g", &fps.to_string(), "-x264-params", "aud=1"]);
+    command.args(["-pix_fmt", "yuv420p", "-bf", "0", "-g", &fps.to_string(), "-x264-params", "aud=1:nal-hrd=cbr"]);
     command.args(["-b:v", &format!("{kbps}k"), "-maxrate", &format!("{kbps}k")]);
     command.args(["-bufsize", &format!("{}k", kbps / fps * 2), "-f", "h264"]).arg(&unfinished).stdin(Stdio::null());
     let mut ffmpeg = Process::spawn("ffmpeg", &mut command);

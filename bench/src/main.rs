@@ -175,6 +175,7 @@ fn measure(name: PointName, subjects: &[Subject], args: &Args, programs: &Progra
     Ok(Results {
         name: name.name(),
         point,
+        is_clip: clip.is_some(),
         seconds: args.seconds,
         machine: system::machine(),
         date: system::date(),

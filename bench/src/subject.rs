@@ -56,9 +56,9 @@ impl Subject {
         matches!(self, Self::Webrtc | Self::Rtp | Self::Rtsp | Self::Window)
     }
 
-    /// Where no picture is encoded or decoded.
+    /// Where no picture has to be encoded or decoded, and each packet is seen as it is sent: not within TCP.
     pub fn takes_clip(self) -> bool {
-        !matches!(self, Self::Local) && !self.needs_screen()
+        !matches!(self, Self::Local | Self::RtspTcp) && !self.needs_screen()
     }
 
     pub fn needs_screen(self) -> bool {

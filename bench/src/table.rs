@@ -12,6 +12,8 @@ use crate::subject::Subject;
 pub struct Results {
     pub name: String,
     pub point: Point,
+    /// A clip was passed through: latency is from the first packet sent to the access unit received.
+    pub is_clip: bool,
     pub seconds: f64,
     pub machine: String,
     /// Of the end, in UTC.
@@ -106,9 +108,15 @@ impl Results {
             self.machine,
             self.date
         );
-        text += "| | latency p50 / p95 / p99 / max, ms | p50 to UDP's | shown of made | repeated, damaged, gaps over 200 ms | \
+        let (latency, shown) = match self.is_clip {
+            false => ("latency", "shown of made"),
+            true => ("first packet sent to access unit received", "received of sent"),
+        };
+        text += &format!(
+            "| | {latency} p50 / p95 / p99 / max, ms | p50 to UDP's | {shown} | repeated, damaged, gaps over 200 ms | \
                  first picture, ms | CPU server + client (+ X server), ms/s | memory server, client, MiB | on the wire, Mbit/s |\n\
-                 |---|---|---|---|---|---|---|---|---|\n";
+                 |---|---|---|---|---|---|---|---|---|\n"
+        );
         for row in &self.rows {
             text += &row.markdown();
         }
@@ -203,7 +211,7 @@ mod tests {
         compare(&mut rows);
         let point = Point { width: 1280, height: 720, fps: 30, kbps: 4_500 };
         let (name, machine, date) = ("720p30".to_owned(), "a machine".to_owned(), "2026-11-21".to_owned());
-        Results { name, point, seconds: 8.0, machine, date, rows }
+        Results { name, point, is_clip: false, seconds: 8.0, machine, date, rows }
     }
 
     #[test]

@@ -32,8 +32,18 @@ pub fn launch(text: &str) -> Result<gst::Pipeline> {
     Ok(pipeline)
 }
 
-/// Writes down what leaves the receiver in there, if there is one.
+/// Writes down what leaves the receiver in there, if there is one, and gives the times of a clip to its pictures.
 pub fn watch(bin: &gst::Bin) -> Result<()> {
+    if let Some(pad) = bin.by_name("pace").and_then(|pace| pace.static_pad("sink")) {
+        // Annex B has none, and the parser makes up only when to decode, which without B-frames is when to show.
+        pad.add_probe(gst::PadProbeType::BUFFER, |_, info| {
+            if let Some(buffer) = info.buffer_mut() {
+                let time = buffer.pts().or(buffer.dts());
+                buffer.make_mut().set_pts(time);
+            }
+            gst::PadProbeReturn::Ok
+        });
+    }
     if let Some(sink) = bin.by_name("out").and_then(|sink| sink.downcast::<gst_app::AppSink>().ok()) {
         read_pictures(&sink);
     }
@@ -140,6 +150,12 @@ pub fn serve_rtsp(args: &RoleArgs) -> Result<()> {
     let factory = gst_rtsp_server::RTSPMediaFactory::new();
     factory.set_launch(&format!("( {} ! {} )", text::coded(args)?, text::payloader("pay0")));
     factory.set_shared(true);
+    factory.connect_media_configure(|_, media| {
+        let failed = media.element().downcast_ref::<gst::Bin>().and_then(|bin| watch(bin).err());
+        if let Some(error) = failed {
+            eprintln!("{error:#}");
+        }
+    });
     let mounts = server.mount_points().context("a server has mount points")?;
     mounts.add_factory("/stream1", factory);
     let _id = server.attach(None).with_context(|| format!("cannot listen on TCP {port}"))?;
