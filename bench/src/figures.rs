@@ -99,6 +99,8 @@ pub struct Pictures {
     pub gaps_over_200_ms: u64,
     /// Since the mark was drawn, milliseconds; empty where the receiver does not tell.
     pub stages_ms: Vec<Stage>,
+    /// Median of the last minute by that of the first; none of less than two minutes.
+    pub drift: Option<f64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -145,7 +147,19 @@ pub fn pictures(shots: &[Shot], (from_us, to_us): (u64, u64), interval_us: u64) 
         damaged: fresh.iter().filter(|shot| shot.is_damaged).count() as u64,
         gaps_over_200_ms: gaps.filter(|gap| *gap > GAP_US).count() as u64,
         stages_ms: stages(&fresh),
+        drift: drift(&fresh, (from_us, to_us)),
     }
+}
+
+fn drift(shots: &[&Shot], (from_us, to_us): (u64, u64)) -> Option<f64> {
+    const MINUTE: u64 = 60_000_000;
+    let median_in = |window: std::ops::Range<u64>| {
+        let within = shots.iter().filter(|shot| window.contains(&shot.shown_us));
+        median(within.map(|shot| ms(shot.shown_us.saturating_sub(shot.drawn_us))))
+    };
+    let is_long = to_us - from_us >= 2 * MINUTE;
+    let (first, last) = median_in(from_us..from_us + MINUTE).zip(median_in(to_us.checked_sub(MINUTE)?..to_us))?;
+    (is_long && first > 0.0).then(|| last / first)
 }
 
 /// Of access units that were passed through: when each picture's first packet was sent by its RTP timestamp, when it was whole,
@@ -171,6 +185,29 @@ pub fn delivery(
         gaps_over_200_ms: units.windows(2).filter(|pair| pair[1].1 - pair[0].1 > GAP_US).count() as u64,
         ..Pictures::default()
     }
+}
+
+/// Of several receivers of one sender: the worst of their times, and the sums of their counts.
+pub fn worst(receivers: impl IntoIterator<Item = Pictures>) -> Pictures {
+    let add = |all: Pictures, one: Pictures| {
+        let worse = |value: fn(&Quantiles) -> f64| value(&all.latency_ms).max(value(&one.latency_ms));
+        Pictures {
+            latency_ms: Quantiles {
+                p50: worse(|quantiles| quantiles.p50),
+                p95: worse(|quantiles| quantiles.p95),
+                p99: worse(|quantiles| quantiles.p99),
+                max: worse(|quantiles| quantiles.max),
+            },
+            made: all.made + one.made,
+            shown: all.shown + one.shown,
+            repeated: all.repeated + one.repeated,
+            damaged: all.damaged + one.damaged,
+            gaps_over_200_ms: all.gaps_over_200_ms + one.gaps_over_200_ms,
+            stages_ms: one.stages_ms,
+            drift: one.drift,
+        }
+    };
+    receivers.into_iter().reduce(add).unwrap_or_default()
 }
 
 const GAP_US: u64 = 200_000;
@@ -296,6 +333,30 @@ mod tests {
         let pictures = delivery(&sent, &delivered, &units, |hash| hash != 99, (0, 100_000));
         assert_eq!((pictures.made, pictures.shown, pictures.damaged), (3, 3, 1));
         assert_eq!((pictures.latency_ms.p50, pictures.latency_ms.max), (1.5, 2.0));
+    }
+
+    #[test]
+    fn several_receivers_are_as_good_as_the_worst() {
+        let one = |p99: f64, shown: u64| Pictures {
+            latency_ms: Quantiles { p50: 1.0, p95: 1.0, p99, max: 9.0 },
+            made: 10,
+            shown,
+            ..Pictures::default()
+        };
+        let all = worst([one(2.0, 10), one(4.0, 9), one(3.0, 10)]);
+        assert_eq!((all.latency_ms.p99, all.latency_ms.max), (4.0, 9.0));
+        assert_eq!((all.made, all.shown), (30, 29));
+    }
+
+    #[test]
+    fn a_long_run_tells_whether_pictures_come_later_and_later() {
+        let frames = 180_000_000 / INTERVAL as u32;
+        let shots: Vec<Shot> = (0..frames)
+            .map(shot)
+            .map(|shot| if shot.frame > frames / 2 { Shot { shown_us: shot.shown_us + 5_000, ..shot } } else { shot })
+            .collect();
+        assert_eq!(pictures(&shots, (1_000_000, 181_000_000), INTERVAL).drift, Some(2.0));
+        assert_eq!(pictures(&shots, (1_000_000, 100_000_000), INTERVAL).drift, None);
     }
 
     #[test]

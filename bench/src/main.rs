@@ -7,6 +7,7 @@ mod point;
 mod roles;
 mod run;
 mod screen;
+mod site;
 mod subject;
 mod system;
 mod table;
@@ -23,6 +24,7 @@ use crate::clip::Clip;
 use crate::point::PointName;
 use crate::roles::RoleArgs;
 use crate::screen::Screen;
+use crate::site::Site;
 use crate::subject::{Programs, Scene, Subject};
 use crate::table::{Results, Row, compare, write_into};
 
@@ -51,6 +53,11 @@ struct Args {
     /// These alone, separated by commas [default: all]
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Subject>,
+
+    /// Put an impaired link between the two sides, as "both delay=2ms" or "to-topside loss=1%"; several times for several
+    /// settings. Needs root [default: loopback]
+    #[arg(long, value_name = "SPEC")]
+    impair: Vec<String>,
 
     /// Write everything that was measured into this file [default: none]
     #[arg(long, value_name = "FILE")]
@@ -141,8 +148,11 @@ fn passes(row: &Row) -> bool {
 fn measure(name: PointName, subjects: &[Subject], args: &Args, programs: &Programs) -> Result<Results> {
     let point = name.point();
     let clip = if name.is_clip() { Some(Clip::make(&point, &programs.clips)?) } else { None };
-    let subjects: Vec<Subject> =
-        subjects.iter().copied().filter(|subject| clip.is_none() || subject.takes_clip()).collect();
+    let subjects: Vec<Subject> = subjects
+        .iter()
+        .copied()
+        .filter(|subject| if clip.is_some() { subject.takes_clip() } else { subject.takes_pictures() })
+        .collect();
     let mut screen = None;
     if subjects.iter().any(|subject| subject.needs_screen()) {
         screen = Some(Screen::start(point.width, point.height)?);
@@ -153,9 +163,12 @@ fn measure(name: PointName, subjects: &[Subject], args: &Args, programs: &Progra
             ensure!(screen.as_mut().is_none_or(Screen::is_running), "Xvfb has ended");
             let label = format!("{} {} ({repeat} of {})", name.name(), subject.name(), args.repeat);
             let time = Duration::from_secs_f64(args.seconds);
-            let scene =
-                Scene { point: &point, clip: clip.as_ref().map(|clip| clip.file.as_path()), screen: screen.as_ref() };
-            match run::run(subject, scene, clip.as_ref(), programs, time) {
+            let run = Site::new(&args.impair, u64::from(repeat)).and_then(|site| {
+                let file = clip.as_ref().map(|clip| clip.file.as_path());
+                let scene = Scene { point: &point, clip: file, screen: screen.as_ref(), site: &site };
+                run::run(subject, scene, clip.as_ref(), programs, time)
+            });
+            match run {
                 Ok(run) => {
                     eprintln!("{label}: {:.1} ms", run.pictures.latency_ms.p50);
                     runs.push(run);
@@ -176,6 +189,7 @@ fn measure(name: PointName, subjects: &[Subject], args: &Args, programs: &Progra
         name: name.name(),
         point,
         is_clip: clip.is_some(),
+        impair: args.impair.clone(),
         seconds: args.seconds,
         machine: system::machine(),
         date: system::date(),

@@ -12,6 +12,9 @@ pub enum PointName {
     P1080At30,
     #[value(name = "1080p60")]
     P1080At60,
+    /// A clip that is passed through, 20 Mbit/s
+    #[value(name = "1080p30file")]
+    P1080File,
     /// A clip that is passed through, 52 Mbit/s
     #[value(name = "4k60file")]
     P2160At60,
@@ -39,14 +42,15 @@ impl PointName {
             Self::P720At30 => point(1280, 720, 30, 4_000),
             Self::P1080At30 => point(1920, 1080, 30, 8_000),
             Self::P1080At60 => point(1920, 1080, 60, 12_000),
+            Self::P1080File => point(1920, 1080, 30, 20_000),
             Self::P2160At60 => point(3840, 2160, 60, 52_000),
             Self::P2160At60Large => point(3840, 2160, 60, 250_000),
         }
     }
 
-    /// Too large to be encoded and decoded here: a clip is sent, and access units are received.
+    /// Nothing is encoded or decoded: a clip is sent, and access units are received.
     pub fn is_clip(self) -> bool {
-        matches!(self, Self::P2160At60 | Self::P2160At60Large)
+        matches!(self, Self::P1080File | Self::P2160At60 | Self::P2160At60Large)
     }
 
     pub fn name(self) -> String {

@@ -1,20 +1,20 @@
 //! One run of one subject, from its start to its figures.
 
-use std::collections::HashMap;
 use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rov_bench::clock;
 use rov_client::stats::Report;
+use rov_tests::process::Process;
 use serde::Serialize;
 
 use crate::clip::Clip;
-use crate::figures::{Pictures, Shot, Stage, delivery, pictures};
+use crate::figures::{Pictures, Shot, Stage, delivery, pictures, worst};
 use crate::screen::Watch;
 use crate::subject::{Programs, Running, Scene, Subject};
-use crate::system::{cpu_time, loopback_bytes, pause, resident_kib, wait_for};
-use crate::tap::{Sent, Tap};
+use crate::system::{cpu_time, pause, resident_kib, wait_for};
+use crate::tap::Tap;
 
 const FIRST_PICTURE: Duration = Duration::from_secs(30);
 /// Until rate control and connections have settled.
@@ -28,6 +28,9 @@ pub struct Run {
     /// From the start of the client, milliseconds; none where the client must be there first.
     pub first_picture_ms: Option<f64>,
     pub server: Cost,
+    /// Of rov-server before there was a client.
+    pub idle_cpu_ms_per_s: Option<f64>,
+    /// Of all of them.
     pub client: Option<Cost>,
     /// Of the X server that shows the client's window.
     pub x_server: Option<Cost>,
@@ -45,6 +48,12 @@ pub struct Cost {
     pub memory_mib: f64,
 }
 
+impl Cost {
+    fn plus(self, other: Self) -> Self {
+        Self { cpu_ms_per_s: self.cpu_ms_per_s + other.cpu_ms_per_s, memory_mib: self.memory_mib + other.memory_mib }
+    }
+}
+
 /// The process's output, or the screen.
 enum Eyes {
     Process,
@@ -54,7 +63,7 @@ enum Eyes {
 impl Eyes {
     fn shots(&self, running: &Running) -> Vec<Shot> {
         match self {
-            Self::Process => running.reader().stdout().lines().filter_map(Shot::parse).collect(),
+            Self::Process => running.readers()[0].stdout().lines().filter_map(Shot::parse).collect(),
             Self::Screen(watch) => watch.shots(),
         }
     }
@@ -72,20 +81,24 @@ pub fn run(subject: Subject, scene: Scene, clip: Option<&Clip>, programs: &Progr
         running.check()?;
         Ok(match clip {
             None => eyes.shots(&running).first().map(|shot| shot.shown_us),
-            Some(_) => units(&running).first().map(|(_, at_us)| *at_us),
+            // All of them get pictures.
+            Some(_) => {
+                let firsts = running.readers().iter().map(|reader| units(reader).first().map(|(_, at_us)| *at_us));
+                firsts.reduce(|one, other| Some(one?.max(other?))).flatten()
+            }
         })
     })
-    .with_context(|| running.reader().stderr())?;
+    .with_context(|| running.readers()[0].stderr())?;
     pause(SETTLE)?;
 
     let server = Meter::start(running.server.pid())?;
-    let client = running.client_pid().map(Meter::start).transpose()?;
+    let clients: Vec<Meter> = running.clients.iter().map(|client| Meter::start(client.pid())).collect::<Result<_>>()?;
     let x_server = screen.map(|screen| Meter::start(screen.pid())).transpose()?;
-    let (from_us, from_bytes) = (clock::now_us(), loopback_bytes()?);
+    let (from_us, from_bytes) = (clock::now_us(), scene.site.wire_bytes()?);
     pause(time)?;
-    let (to_us, to_bytes) = (clock::now_us(), loopback_bytes()?);
+    let (to_us, to_bytes) = (clock::now_us(), scene.site.wire_bytes()?);
     let server = server.stop(to_us - from_us)?;
-    let client = client.map(|client| client.stop(to_us - from_us)).transpose()?;
+    let clients: Vec<Cost> = clients.into_iter().map(|client| client.stop(to_us - from_us)).collect::<Result<_>>()?;
     let x_server = x_server.map(|x_server| x_server.stop(to_us - from_us)).transpose()?;
     running.check()?;
 
@@ -94,14 +107,18 @@ pub fn run(subject: Subject, scene: Scene, clip: Option<&Clip>, programs: &Progr
         None => {
             let mut shots = eyes.shots(&running);
             if let Ok(tap) = &tap {
-                add_sent(&mut shots, &tap.pictures());
+                add_sent(&mut shots, tap);
             }
             pictures(&shots, window, scene.point.interval_us())
         }
         Some(clip) => {
-            let sent = tap.context("listening on loopback")?.pictures();
-            let sent = sent.iter().map(|(timestamp, sent)| (*timestamp, sent.first_us)).collect();
-            delivery(&sent, &lines(&running, "delivered"), &units(&running), |hash| clip.has(hash), window)
+            let tap = tap.context("listening on loopback")?;
+            worst(running.readers().iter().map(|reader| {
+                let delivered: Vec<(u32, u64)> = lines(reader, "delivered");
+                let sent = tap.pictures(delivered.iter().map(|(timestamp, _)| *timestamp));
+                let sent = sent.iter().map(|(timestamp, sent)| (*timestamp, sent.first_us)).collect();
+                delivery(&sent, &delivered, &units(reader), |hash| clip.has(hash), window)
+            }))
         }
     };
     if let Some(report) = running.client_report() {
@@ -112,7 +129,8 @@ pub fn run(subject: Subject, scene: Scene, clip: Option<&Clip>, programs: &Progr
     Ok(Run {
         first_picture_ms: running.client_started_us.map(|started| first_us.saturating_sub(started) as f64 / 1e3),
         server,
-        client,
+        client: clients.into_iter().reduce(|sum, cost| sum.plus(cost)),
+        idle_cpu_ms_per_s: running.idle_cpu_ms_per_s,
         x_server,
         wire_mbps: to_bytes.saturating_sub(from_bytes) as f64 * 8.0 / 1e6 / seconds,
         encode_ms: stats.and_then(|stats| Some(stats.streams.first()?.encode_latency_ms)),
@@ -121,18 +139,19 @@ pub fn run(subject: Subject, scene: Scene, clip: Option<&Clip>, programs: &Progr
 }
 
 /// Hash and time of each access unit that came.
-fn units(running: &Running) -> Vec<(u64, u64)> {
-    lines(running, "unit")
+fn units(reader: &Process) -> Vec<(u64, u64)> {
+    lines(reader, "unit")
 }
 
 /// The numbers of the lines that begin with this word.
-fn lines<T: FromStr>(running: &Running, word: &str) -> Vec<(T, u64)> {
-    let text = running.reader().stdout();
+fn lines<T: FromStr>(reader: &Process, word: &str) -> Vec<(T, u64)> {
+    let text = reader.stdout();
     let numbers = text.lines().filter_map(|line| line.strip_prefix(word)?.strip_prefix(' ')?.split_once(' '));
     numbers.filter_map(|(first, at_us)| Some((first.parse().ok()?, at_us.parse().ok()?))).collect()
 }
 
-fn add_sent(shots: &mut [Shot], sent: &HashMap<u32, Sent>) {
+fn add_sent(shots: &mut [Shot], tap: &Tap) {
+    let sent = tap.pictures(shots.iter().filter_map(|shot| Some(shot.passage?.rtp_timestamp)));
     for passage in shots.iter_mut().filter_map(|shot| shot.passage.as_mut()) {
         passage.sent_us = sent.get(&passage.rtp_timestamp).map(|sent| (sent.first_us, sent.last_us));
     }

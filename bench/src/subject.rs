@@ -17,7 +17,8 @@ use tempfile::TempDir;
 use crate::point::Point;
 use crate::roles::{DECODER, ENCODER, Part, READY, UNITS};
 use crate::screen::Screen;
-use crate::system::{free_port, wait_for};
+use crate::site::Site;
+use crate::system::{cpu_time, free_port, pause, wait_for};
 
 const START: Duration = Duration::from_secs(30);
 
@@ -33,6 +34,8 @@ pub enum Subject {
     Webrtc,
     /// Reference: GStreamer's webrtcbin on both sides
     Webrtcbin,
+    /// The project: one rov-server to eight of rov-client, of a clip
+    Webrtc8,
     /// The project's RTP output, to the plain receiver
     Rtp,
     /// The project's RTSP output, over UDP, to rtspsrc
@@ -53,12 +56,17 @@ impl Subject {
     }
 
     pub fn is_project(self) -> bool {
-        matches!(self, Self::Webrtc | Self::Rtp | Self::Rtsp | Self::Window)
+        matches!(self, Self::Webrtc | Self::Webrtc8 | Self::Rtp | Self::Rtsp | Self::Window)
     }
 
     /// Where no picture has to be encoded or decoded, and each packet is seen as it is sent: not within TCP.
     pub fn takes_clip(self) -> bool {
         !matches!(self, Self::Local | Self::RtspTcp) && !self.needs_screen()
+    }
+
+    /// Where pictures are decoded: not eight times.
+    pub fn takes_pictures(self) -> bool {
+        self != Self::Webrtc8
     }
 
     pub fn needs_screen(self) -> bool {
@@ -104,6 +112,7 @@ impl Programs {
     fn part(&self, part: Part, scene: &Scene, port: u16) -> Command {
         let mut command = self.command("rov-bench");
         command.args(["role", &part.name()]).args(scene.point.args()).args(["--port", &port.to_string()]);
+        command.args(["--server", scene.site.server(), "--client", scene.site.client()]);
         if let Some(clip) = scene.clip {
             command.arg("--clip").arg(clip);
         }
@@ -129,58 +138,70 @@ pub struct Scene<'a> {
     pub point: &'a Point,
     pub clip: Option<&'a Path>,
     pub screen: Option<&'a Screen>,
+    pub site: &'a Site,
 }
 
 /// A subject that runs.
-pub struct Running {
+pub struct Running<'a> {
     // Dropped in this order: a receiver ends before its sender.
-    client: Option<Process>,
+    pub clients: Vec<Process>,
     pub server: Process,
-    /// When the client was started; none where it must be there before the server.
+    /// When the first client was started; none where it must be there before the server.
     pub client_started_us: Option<u64>,
+    /// Of rov-server before there was a client, milliseconds of processor time per second.
+    pub idle_cpu_ms_per_s: Option<f64>,
     /// Address of rov-server's HTTP API.
     api: Option<String>,
     report: Option<PathBuf>,
+    site: &'a Site,
     _folder: Option<TempDir>,
 }
 
-impl Running {
-    pub fn start(subject: Subject, scene: Scene, programs: &Programs) -> Result<Self> {
+impl<'a> Running<'a> {
+    pub fn start(subject: Subject, scene: Scene<'a>, programs: &'a Programs) -> Result<Self> {
         let starter = Starter { scene, programs };
         match subject {
-            Subject::Local => Ok(Self::of(starter.part(Part::Local, 0)?, None)),
+            Subject::Local => Ok(Self::of(starter.server(Part::Local, 0)?, Vec::new(), scene.site)),
             Subject::Udp => starter.udp(Part::UdpReceiver),
             Subject::UdpWindow => starter.udp(Part::UdpWindow),
             Subject::RtspUdp => starter.references(Part::RtspServer, Part::RtspReceiver),
             Subject::RtspTcp => starter.references(Part::RtspServer, Part::RtspTcpReceiver),
             Subject::Webrtcbin => starter.references(Part::WebrtcbinSender, Part::WebrtcbinReceiver),
-            Subject::Rtp | Subject::Rtsp | Subject::Webrtc | Subject::Window => starter.project(subject),
+            Subject::Rtp | Subject::Rtsp | Subject::Webrtc | Subject::Webrtc8 | Subject::Window => {
+                starter.project(subject)
+            }
         }
     }
 
-    fn of(server: Process, client: Option<Process>) -> Self {
-        Self { client, server, client_started_us: None, api: None, report: None, _folder: None }
+    fn of(server: Process, clients: Vec<Process>, site: &'a Site) -> Self {
+        Self {
+            clients,
+            server,
+            client_started_us: None,
+            idle_cpu_ms_per_s: None,
+            api: None,
+            report: None,
+            site,
+            _folder: None,
+        }
     }
 
     /// Who gives the pictures: their lines are in its standard output.
-    pub fn reader(&self) -> &Process {
-        self.client.as_ref().unwrap_or(&self.server)
-    }
-
-    pub fn client_pid(&self) -> Option<u32> {
-        self.client.as_ref().map(Process::pid)
+    pub fn readers(&self) -> &[Process] {
+        if self.clients.is_empty() { std::slice::from_ref(&self.server) } else { &self.clients }
     }
 
     /// An error when one of its programs has ended.
     pub fn check(&mut self) -> Result<()> {
         check(&mut self.server, "the server")?;
-        self.client.as_mut().map_or(Ok(()), |client| check(client, "the client"))
+        self.clients.iter_mut().try_for_each(|client| check(client, "a client"))
     }
 
     /// What rov-server says of itself.
     pub fn server_stats(&self) -> Option<Stats> {
-        let reply = http::try_request("GET", &format!("{}/api/stats", self.api.as_ref()?), None, b"").ok()?;
-        serde_json::from_str(&reply.body).ok()
+        let url = format!("{}/api/stats", self.api.as_ref()?);
+        let reply = self.site.at_server(|| http::try_request("GET", &url, None, b"")).ok()?;
+        serde_json::from_str(&reply.ok()?.body).ok()
     }
 
     /// What rov-client, with its window, says of itself.
@@ -200,44 +221,44 @@ struct Starter<'a> {
     programs: &'a Programs,
 }
 
-impl Starter<'_> {
-    fn spawn(&self, name: &str, command: &mut Command) -> Process {
+impl<'a> Starter<'a> {
+    fn spawn_client(&self, command: &mut Command) -> Process {
         if let Some(screen) = self.scene.screen {
             command.env("DISPLAY", &screen.display);
         }
-        Process::spawn(name, command)
+        self.scene.site.place_client(command);
+        Process::spawn("the client", command)
     }
 
-    /// A part that says when it is ready.
-    fn part(&self, part: Part, port: u16) -> Result<Process> {
-        let name = part.name();
-        let mut process = self.spawn(&name, &mut self.programs.part(part, &self.scene, port));
-        wait_for(&format!("{name} is ready"), START, || {
-            check(&mut process, &name)?;
-            Ok(process.stderr().lines().any(|line| line == READY).then_some(()))
-        })?;
-        Ok(process)
+    /// A part on the sender's side, once it is ready.
+    fn server(&self, part: Part, port: u16) -> Result<Process> {
+        let mut command = self.programs.part(part, &self.scene, port);
+        self.scene.site.place_server(&mut command);
+        until_ready(Process::spawn(&part.name(), &mut command), part)
     }
 
     /// Plain UDP can ask for nothing: who comes late waits for the next keyframe. So the receiver comes first.
-    fn udp(&self, receiver: Part) -> Result<Running> {
+    fn udp(&self, receiver: Part) -> Result<Running<'a>> {
         let port = free_port()?;
-        let client = self.part(receiver, port)?;
-        Ok(Running::of(self.part(Part::UdpSender, port)?, Some(client)))
+        let client = self.spawn_client(&mut self.programs.part(receiver, &self.scene, port));
+        let client = until_ready(client, receiver)?;
+        Ok(Running::of(self.server(Part::UdpSender, port)?, vec![client], self.scene.site))
     }
 
-    fn references(&self, server: Part, client: Part) -> Result<Running> {
+    fn references(&self, server: Part, client: Part) -> Result<Running<'a>> {
         let port = free_port()?;
-        let server = self.part(server, port)?;
+        let server = self.server(server, port)?;
         let started = clock::now_us();
-        let client = self.spawn(&client.name(), &mut self.programs.part(client, &self.scene, port));
-        Ok(Running { client_started_us: Some(started), ..Running::of(server, Some(client)) })
+        let client = self.spawn_client(&mut self.programs.part(client, &self.scene, port));
+        Ok(Running { client_started_us: Some(started), ..Running::of(server, vec![client], self.scene.site) })
     }
 
-    fn project(&self, subject: Subject) -> Result<Running> {
+    fn project(&self, subject: Subject) -> Result<Running<'a>> {
         let (http_port, rtsp_port, rtp_port) = (free_port()?, free_port()?, free_port()?);
-        let api = format!("http://127.0.0.1:{http_port}");
+        let (site, point) = (self.scene.site, self.scene.point);
+        let api = format!("http://{}:{http_port}", site.server());
         let server = self.rov_server(subject, &api, [http_port, rtsp_port, rtp_port])?;
+        let idle_cpu_ms_per_s = (subject == Subject::Webrtc).then(|| idle(&server)).transpose()?;
         let folder = TempDir::new().context("a temporary folder")?;
         let report = folder.path().join("client.json");
         let whep = format!("{api}/whep");
@@ -245,27 +266,29 @@ impl Starter<'_> {
             Subject::Rtp => self.programs.part(Part::UdpReceiver, &self.scene, rtp_port),
             Subject::Rtsp => self.programs.part(Part::RtspReceiver, &self.scene, rtsp_port),
             Subject::Window => {
-                let size = (self.scene.point.width.to_string(), self.scene.point.height.to_string());
+                let size = (point.width.to_string(), point.height.to_string());
                 let mut command = self.programs.command("rov-client");
-                command.args(["--url", &whep, "--interface", "lo", "--decoder", DECODER]);
+                command.args(["--url", &whep, "--interface", site.interface(), "--decoder", DECODER]);
                 command.args(["--width", &size.0, "--height", &size.1]).arg("--stats-json").arg(&report);
                 command
             }
             _ => {
                 let mut command = self.programs.part(Part::RovClient, &self.scene, 0);
                 let decoder = if self.scene.clip.is_some() { UNITS } else { DECODER };
-                command.args(["--", "--url", &whep, "--interface", "lo", "--decoder", decoder]);
+                command.args(["--", "--url", &whep, "--interface", site.interface(), "--decoder", decoder]);
                 command
             }
         };
         let started = clock::now_us();
-        let client = self.spawn("client", &mut command);
+        let count = if subject == Subject::Webrtc8 { 8 } else { 1 };
+        let clients = (0..count).map(|_| self.spawn_client(&mut command)).collect();
         Ok(Running {
             client_started_us: Some(started),
+            idle_cpu_ms_per_s,
             api: Some(api),
             report: (subject == Subject::Window).then_some(report),
             _folder: Some(folder),
-            ..Running::of(server, Some(client))
+            ..Running::of(server, clients, site)
         })
     }
 
@@ -289,15 +312,37 @@ impl Starter<'_> {
                 command.args(["--width", &width, "--height", &height, "--fps", &fps, "--bitrate", &kbps])
             }
         };
-        command.args(["--host", "127.0.0.1", "--interface", "lo", "--signal-port", &http_port]);
-        command.args(["--rtsp-port", &rtsp_port, "--rtp-host", "127.0.0.1", "--rtp-port", &rtp_port]);
-        let mut server = self.spawn("rov-server", &mut command);
+        let site = self.scene.site;
+        command.args(["--host", site.server(), "--interface", site.interface(), "--signal-port", &http_port]);
+        command.args(["--rtsp-port", &rtsp_port, "--rtp-host", site.client(), "--rtp-port", &rtp_port]);
+        site.place_server(&mut command);
+        let mut server = Process::spawn("rov-server", &mut command);
         wait_for("rov-server gives pictures", START, || {
             check(&mut server, "rov-server")?;
-            let reply = http::try_request("GET", &format!("{api}/healthz"), None, b"");
-            Ok(reply.is_ok_and(|reply| reply.status == 200).then_some(()))
+            let health = || http::try_request("GET", &format!("{api}/healthz"), None, b"");
+            Ok(site.at_server(health)?.is_ok_and(|reply| reply.status == 200).then_some(()))
         })
         .with_context(|| server.stderr())?;
         Ok(server)
     }
+}
+
+fn until_ready(mut process: Process, part: Part) -> Result<Process> {
+    let name = part.name();
+    wait_for(&format!("{name} is ready"), START, || {
+        check(&mut process, &name)?;
+        Ok(process.stderr().lines().any(|line| line == READY).then_some(()))
+    })?;
+    Ok(process)
+}
+
+/// What a server that nobody watches takes, milliseconds of processor time per second.
+fn idle(server: &Process) -> Result<f64> {
+    const TIME: Duration = Duration::from_secs(2);
+    // What the start leaves behind is over by then.
+    pause(TIME / 2)?;
+    let (before, from_us) = (cpu_time(server.pid())?, clock::now_us());
+    pause(TIME)?;
+    let used = cpu_time(server.pid())?.saturating_sub(before);
+    Ok(used.as_secs_f64() * 1e9 / (clock::now_us() - from_us) as f64)
 }

@@ -128,15 +128,17 @@ pub fn free_port() -> Result<u16> {
     bail!("no free port on loopback")
 }
 
-/// Bytes that were sent by loopback, with the headers of IP and Ethernet.
-pub fn loopback_bytes() -> Result<u64> {
-    let text = std::fs::read_to_string("/proc/self/net/dev").context("/proc/self/net/dev")?;
-    sent_bytes(&text, "lo").context("no loopback in /proc/self/net/dev")
+/// Bytes that an interface of this thread's network has received and sent, with the headers of IP and Ethernet.
+pub fn interface_bytes(interface: &str) -> Result<[u64; 2]> {
+    const FILE: &str = "/proc/thread-self/net/dev";
+    let text = std::fs::read_to_string(FILE).context(FILE)?;
+    bytes(&text, interface).with_context(|| format!("no {interface} in {FILE}"))
 }
 
-fn sent_bytes(table: &str, interface: &str) -> Option<u64> {
+fn bytes(table: &str, interface: &str) -> Option<[u64; 2]> {
     let row = table.lines().find_map(|line| line.trim().strip_prefix(interface)?.strip_prefix(':'))?;
-    row.split_whitespace().nth(8)?.parse().ok()
+    let column = |index: usize| row.split_whitespace().nth(index)?.parse().ok();
+    Some([column(0)?, column(8)?])
 }
 
 /// The machine in words, as `2 x AMD EPYC, Linux 6.1, GStreamer 1.22.0`.
@@ -176,9 +178,9 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_of_an_interface_are_those_that_were_sent() {
+    fn the_bytes_of_an_interface_are_read_in_both_directions() {
         let table = "Inter-|   Receive  |  Transmit\n face |bytes packets|bytes\n  lo2: 1 2 3 4 5 6 7 8 9 10\n    lo: 100 2 0 0 0 0 0 0 200 3 0 0 0 0 0 0\n";
-        assert_eq!(sent_bytes(table, "lo"), Some(200));
-        assert_eq!(sent_bytes(table, "eth0"), None);
+        assert_eq!(bytes(table, "lo"), Some([100, 200]));
+        assert_eq!(bytes(table, "eth0"), None);
     }
 }

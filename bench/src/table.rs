@@ -14,6 +14,8 @@ pub struct Results {
     pub point: Point,
     /// A clip was passed through: latency is from the first packet sent to the access unit received.
     pub is_clip: bool,
+    /// What the link between the two sides was made to do.
+    pub impair: Vec<String>,
     pub seconds: f64,
     pub machine: String,
     /// Of the end, in UTC.
@@ -64,6 +66,7 @@ fn medians(runs: &[Run]) -> Run {
         first_picture_ms: some(&|run| run.first_picture_ms),
         server: cost(&|run| Some(run.server)).unwrap_or_default(),
         client: cost(&|run| run.client),
+        idle_cpu_ms_per_s: some(&|run| run.idle_cpu_ms_per_s),
         x_server: cost(&|run| run.x_server),
         wire_mbps: of(&|run| run.wire_mbps),
         encode_ms: some(&|run| run.encode_ms),
@@ -80,6 +83,7 @@ fn medians(runs: &[Run]) -> Run {
     pictures.shown = count(&|run| run.pictures.shown);
     pictures.repeated = count(&|run| run.pictures.repeated);
     pictures.damaged = count(&|run| run.pictures.damaged);
+    pictures.drift = some(&|run| run.pictures.drift);
     pictures.gaps_over_200_ms = count(&|run| run.pictures.gaps_over_200_ms);
     let names = runs.first().map(|run| run.pictures.stages_ms.as_slice()).unwrap_or_default();
     let stage = |name: &str, value: fn(&Stage) -> f64| {
@@ -102,8 +106,9 @@ impl Results {
         let Point { width, height, fps, kbps } = self.point;
         let repeat = self.rows.iter().map(|row| row.runs.len()).max().unwrap_or(0);
         let mut text = format!(
-            "{width}x{height} at {fps} fps, {} Mbit/s; median of {repeat} interleaved runs of {} s; {}; {}.\n\n",
+            "{width}x{height} at {fps} fps, {} Mbit/s{}; median of {repeat} interleaved runs of {} s; {}; {}.\n\n",
             f64::from(kbps) / 1000.0,
+            self.impair.iter().map(|spec| format!(", link: {spec}")).collect::<String>(),
             self.seconds,
             self.machine,
             self.date
@@ -128,6 +133,16 @@ impl Results {
             }
         }
         for row in &self.rows {
+            if let Some(idle) = row.median.idle_cpu_ms_per_s {
+                text += &format!(
+                    "\nWithout a viewer rov-server takes {idle:.0} ms/s of CPU, with one {:.0}.\n",
+                    row.median.server.cpu_ms_per_s
+                );
+            }
+            if let Some(drift) = row.median.pictures.drift {
+                let name = row.subject.name();
+                text += &format!("\n{name}: p50 of the last minute is {drift:.2} times that of the first.\n");
+            }
             for failure in &row.failures {
                 text += &format!("\nA run of {} failed: {}\n", row.subject.name(), failure.replace('\n', " "));
             }
@@ -211,7 +226,7 @@ mod tests {
         compare(&mut rows);
         let point = Point { width: 1280, height: 720, fps: 30, kbps: 4_500 };
         let (name, machine, date) = ("720p30".to_owned(), "a machine".to_owned(), "2026-11-21".to_owned());
-        Results { name, point, is_clip: false, seconds: 8.0, machine, date, rows }
+        Results { name, point, is_clip: false, impair: Vec::new(), seconds: 8.0, machine, date, rows }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Listens on loopback to when each picture's RTP packets are sent: the headers are in clear for SRTP too (RFC 3711), so that every
 //! sender is measured from outside in the same way. Needs the network of our own, in which we may listen.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -44,10 +44,10 @@ impl Tap {
         Ok(Self { stop, pictures, thread: Some(thread) })
     }
 
-    /// The pictures by RTP timestamp, of the source that has sent most. Retransmissions and repair have sources of their own, or
-    /// make a picture end later, as they do.
-    pub fn pictures(&self) -> HashMap<u32, Sent> {
-        main_source(&self.pictures.lock().unwrap_or_else(PoisonError::into_inner))
+    /// The pictures by RTP timestamp, of the source that has sent most of these. Each viewer gets one of its own; retransmissions and
+    /// repair have others.
+    pub fn pictures(&self, timestamps: impl IntoIterator<Item = u32>) -> HashMap<u32, Sent> {
+        source_of(&self.pictures.lock().unwrap_or_else(PoisonError::into_inner), timestamps)
     }
 }
 
@@ -61,13 +61,14 @@ impl Drop for Tap {
     }
 }
 
-fn main_source(pictures: &Pictures) -> HashMap<u32, Sent> {
+fn source_of(pictures: &Pictures, timestamps: impl IntoIterator<Item = u32>) -> HashMap<u32, Sent> {
+    let timestamps: HashSet<u32> = timestamps.into_iter().collect();
     let mut counts: HashMap<u32, usize> = HashMap::new();
-    for (ssrc, _) in pictures.keys() {
+    for (ssrc, _) in pictures.keys().filter(|(_, timestamp)| timestamps.contains(timestamp)) {
         *counts.entry(*ssrc).or_default() += 1;
     }
-    let main = counts.into_iter().max_by_key(|(ssrc, count)| (*count, *ssrc)).map(|(ssrc, _)| ssrc);
-    let own = pictures.iter().filter(|((ssrc, _), _)| Some(*ssrc) == main);
+    let source = counts.into_iter().max_by_key(|(ssrc, count)| (*count, *ssrc)).map(|(ssrc, _)| ssrc);
+    let own = pictures.iter().filter(|((ssrc, _), _)| Some(*ssrc) == source);
     own.map(|((_, timestamp), sent)| (*timestamp, *sent)).collect()
 }
 
@@ -188,10 +189,11 @@ mod tests {
     }
 
     #[test]
-    fn the_source_of_most_pictures_is_the_one() {
+    fn the_source_is_that_of_the_pictures_that_came() {
         let sent = |us| Sent { first_us: us, last_us: us + 1 };
-        let pictures = HashMap::from([((7, 1), sent(10)), ((7, 2), sent(20)), ((9, 1), sent(11))]);
-        assert_eq!(main_source(&pictures), HashMap::from([(1, sent(10)), (2, sent(20))]));
-        assert!(main_source(&HashMap::new()).is_empty());
+        let pictures = HashMap::from([((7, 1), sent(10)), ((7, 2), sent(20)), ((9, 1), sent(11)), ((8, 5), sent(11))]);
+        assert_eq!(source_of(&pictures, [1, 2]), HashMap::from([(1, sent(10)), (2, sent(20))]));
+        assert_eq!(source_of(&pictures, [5]), HashMap::from([(5, sent(11))]));
+        assert!(source_of(&pictures, [3]).is_empty());
     }
 }

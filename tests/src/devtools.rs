@@ -35,6 +35,11 @@ pub struct Page {
 
 impl DevTools {
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// As [`Self::start`], with more options of Chromium; of an option that is given twice the last counts.
+    pub fn start_with(options: &[&str]) -> Self {
         let (commands_read, commands) = pipe();
         let (answers, answers_write) = pipe();
         let (read, write) = (commands_read.as_raw_fd(), answers_write.as_raw_fd());
@@ -52,7 +57,7 @@ impl DevTools {
                     Ok(())
                 })
             };
-            command.args(["--remote-debugging-pipe", "--window-size=1280,800"])
+            command.args(["--remote-debugging-pipe", "--window-size=1280,800"]).args(options)
         });
         let (sender, receiver) = channel();
         std::thread::spawn(move || {

@@ -11,6 +11,7 @@ mod units;
 mod webrtcbin;
 
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -59,6 +60,12 @@ pub struct RoleArgs {
     /// Of UDP, RTSP or signalling
     #[arg(long, default_value_t = 0)]
     port: u16,
+    /// Of the sender
+    #[arg(long, default_value = "127.0.0.1")]
+    server: Ipv4Addr,
+    /// Of the receiver
+    #[arg(long, default_value = "127.0.0.1")]
+    client: Ipv4Addr,
     /// Of RTSP
     #[arg(long, default_value = "stream1")]
     path: String,

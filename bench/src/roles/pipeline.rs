@@ -66,19 +66,19 @@ pub fn run(pipeline: &gst::Pipeline) -> Result<()> {
 }
 
 fn description(part: Part, args: &RoleArgs) -> Result<String> {
-    let (port, path) = (args.port, &args.path);
+    let RoleArgs { port, path, server, client, .. } = args;
     let (coded, receiver) = (text::coded(args)?, text::receiver(args)?);
     // 4 MB, as rov-client asks for: the system's default loses packets of large pictures.
     let udp = format!(
-        "udpsrc address=127.0.0.1 port={port} buffer-size=4194304 caps=\"{}\" ! rtpjitterbuffer latency=0",
+        "udpsrc address={client} port={port} buffer-size=4194304 caps=\"{}\" ! rtpjitterbuffer latency=0",
         text::RTP_CAPS
     );
-    let rtsp = |protocol| format!("rtspsrc location=rtsp://127.0.0.1:{port}/{path} protocols={protocol} latency=0");
+    let rtsp = |protocol| format!("rtspsrc location=rtsp://{server}:{port}/{path} protocols={protocol} latency=0");
     Ok(match part {
         Part::Local => format!("{coded} ! h264parse ! {} ! {}", text::decoder()?, text::APPSINK),
         Part::UdpSender => {
             let pay = text::payloader("pay0");
-            format!("{coded} ! {pay} ! udpsink host=127.0.0.1 port={port} buffer-size=4194304 sync=false async=false")
+            format!("{coded} ! {pay} ! udpsink host={client} port={port} buffer-size=4194304 sync=false async=false")
         }
         Part::UdpReceiver => format!("{udp} ! {receiver}"),
         Part::UdpWindow => {
@@ -145,7 +145,7 @@ fn read(sample: &gst::Sample, shown_us: u64) -> Option<Shot> {
 pub fn serve_rtsp(args: &RoleArgs) -> Result<()> {
     let port = args.port;
     let server = gst_rtsp_server::RTSPServer::new();
-    server.set_address("127.0.0.1");
+    server.set_address(&args.server.to_string());
     server.set_service(&port.to_string());
     let factory = gst_rtsp_server::RTSPMediaFactory::new();
     factory.set_launch(&format!("( {} ! {} )", text::coded(args)?, text::payloader("pay0")));

@@ -1,7 +1,7 @@
 //! GStreamer's own WebRTC, `webrtcbin` to `webrtcbin`. Signalling is a TCP connection on loopback with one JSON object a line.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, anyhow};
@@ -39,8 +39,8 @@ impl Link {
 
 /// Offers to the first who connects.
 pub fn send(args: &RoleArgs) -> Result<()> {
-    let port = args.port;
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).with_context(|| format!("TCP {port}"))?;
+    let address = (args.server, args.port);
+    let listener = TcpListener::bind(address).with_context(|| format!("TCP {address:?}"))?;
     eprintln!("{READY}");
     let (stream, _) = listener.accept().context("waiting for the receiver")?;
     let description = format!(
@@ -60,8 +60,8 @@ pub fn send(args: &RoleArgs) -> Result<()> {
 }
 
 pub fn receive(args: &RoleArgs) -> Result<()> {
-    let port = args.port;
-    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).with_context(|| format!("TCP {port}"))?;
+    let address = (args.server, args.port);
+    let stream = TcpStream::connect(address).with_context(|| format!("TCP {address:?}"))?;
     let pipeline = gst::Pipeline::new();
     let webrtc = gst::ElementFactory::make("webrtcbin")
         .name("webrtc")
@@ -96,9 +96,9 @@ fn attach(pipeline: &gst::Pipeline, pad: &gst::Pad, receiver: &str) -> Result<()
 fn connect(pipeline: &gst::Pipeline, stream: TcpStream) -> Result<(gst::Element, Link)> {
     let webrtc = pipeline.by_name("webrtc").context("no webrtcbin: is gstreamer1.0-plugins-bad installed?")?;
     // By itself it leaves loopback out.
-    let ice = webrtc.property::<gst::Object>("ice-agent");
-    if !ice.emit_by_name::<bool>("add-local-ip-address", &[&"127.0.0.1"]) {
-        return Err(anyhow!("webrtcbin does not take 127.0.0.1 as its address"));
+    let (ice, own) = (webrtc.property::<gst::Object>("ice-agent"), stream.local_addr()?.ip().to_string());
+    if !ice.emit_by_name::<bool>("add-local-ip-address", &[&own]) {
+        return Err(anyhow!("webrtcbin does not take {own} as its address"));
     }
     stream.set_nodelay(true)?;
     let reader = BufReader::new(stream.try_clone()?);

@@ -1,0 +1,107 @@
+//! What a row of the matrix has measured, beside what was to be reached.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Limit {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Limit {
+    fn holds(self, value: f64) -> bool {
+        match self {
+            Self::AtMost(limit) => value <= limit,
+            Self::AtLeast(limit) => value >= limit,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Figure {
+    pub name: String,
+    /// None: it did not happen.
+    pub value: Option<f64>,
+    pub unit: String,
+    /// To be reached.
+    pub limit: Option<Limit>,
+    /// For a run of a few seconds on a machine that is busy with other things: what a working program always reaches.
+    #[serde(skip)]
+    pub loose: Option<Limit>,
+}
+
+impl Figure {
+    pub fn new(name: &str, value: impl Into<Option<f64>>, unit: &str) -> Self {
+        Self { name: name.to_owned(), value: value.into(), unit: unit.to_owned(), limit: None, loose: None }
+    }
+
+    pub fn at_most(self, limit: f64) -> Self {
+        Self { limit: Some(Limit::AtMost(limit)), loose: Some(Limit::AtMost(limit)), ..self }
+    }
+
+    pub fn at_least(self, limit: f64) -> Self {
+        Self { limit: Some(Limit::AtLeast(limit)), loose: Some(Limit::AtLeast(limit)), ..self }
+    }
+
+    /// In the short form this instead.
+    pub fn or_loosely(self, loose: Limit) -> Self {
+        Self { loose: Some(loose), ..self }
+    }
+
+    /// Whether it reaches its limit, if it has one.
+    pub fn is_met(&self) -> Option<bool> {
+        Some(self.value.is_some_and(|value| self.limit.is_some_and(|limit| limit.holds(value))))
+            .filter(|_| self.limit.is_some())
+    }
+
+    /// Whether it reaches its loose limit, if it has one.
+    pub fn is_plausible(&self) -> bool {
+        self.loose.is_none_or(|limit| self.value.is_some_and(|value| limit.holds(value)))
+    }
+
+    pub fn measured(&self) -> String {
+        self.value.map_or_else(|| "not at all".to_owned(), |value| self.with_unit(value))
+    }
+
+    pub fn to_reach(&self) -> String {
+        match self.limit {
+            Some(Limit::AtMost(limit)) => format!("at most {}", self.with_unit(limit)),
+            Some(Limit::AtLeast(limit)) => format!("at least {}", self.with_unit(limit)),
+            None => String::new(),
+        }
+    }
+
+    fn with_unit(&self, value: f64) -> String {
+        let digits = if value.abs() >= 100.0 || value.fract() == 0.0 { 0 } else { 1 };
+        format!("{value:.digits$} {}", self.unit).trim_end().to_owned()
+    }
+}
+
+impl fmt::Display for Figure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.measured())?;
+        match self.is_met() {
+            Some(true) => write!(f, " ({}: met)", self.to_reach()),
+            Some(false) => write!(f, " ({}: NOT MET)", self.to_reach()),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_met_or_not_and_what_never_happened_is_not() {
+        let back = |value: Option<f64>| Figure::new("back after", value, "ms").at_most(500.0);
+        assert_eq!([back(Some(500.0)).is_met(), back(Some(501.0)).is_met()], [Some(true), Some(false)]);
+        assert_eq!((back(None).is_met(), back(None).is_plausible()), (Some(false), false));
+        assert_eq!(back(None).to_string(), "back after: not at all (at most 500 ms: NOT MET)");
+        let loosely = back(Some(800.0)).or_loosely(Limit::AtMost(2000.0));
+        assert_eq!((loosely.is_met(), loosely.is_plausible()), (Some(false), true));
+        assert_eq!(Figure::new("pictures", 12.25, "").to_string(), "pictures: 12.2");
+    }
+}
