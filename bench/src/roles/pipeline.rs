@@ -47,7 +47,11 @@ pub fn watch(bin: &gst::Bin) -> Result<()> {
     if let Some(sink) = bin.by_name("out").and_then(|sink| sink.downcast::<gst_app::AppSink>().ok()) {
         read_pictures(&sink);
     }
-    bin.by_name("depay").map_or(Ok(()), |depay| note_delivery(&depay))
+    match bin.by_name("depay") {
+        // Where pictures are decoded, they say all.
+        Some(depay) if bin.by_name("out").is_none() => note_delivery(&depay),
+        _ => Ok(()),
+    }
 }
 
 /// Starts it, says so, and stays until an error.

@@ -39,9 +39,10 @@ pub fn coded(args: &RoleArgs) -> Result<String> {
 
 /// From RTP to what is read: pictures, or access units where there is a clip.
 pub fn receiver(args: &RoleArgs) -> Result<String> {
+    let depay = "rtph264depay name=depay";
     Ok(match args.clip {
-        None => format!("rtph264depay ! {} ! {APPSINK}", decoder()?),
-        Some(_) => format!("rtph264depay name=depay ! {CODED} ! {} ! fakesink sync=false async=false", super::UNITS),
+        None => format!("{depay} ! {} ! {APPSINK}", decoder()?),
+        Some(_) => format!("{depay} ! {CODED} ! {} ! fakesink sync=false async=false", super::UNITS),
     })
 }
 

@@ -2,12 +2,15 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_sdp as gst_sdp;
+use gstreamer_video as gst_video;
 use gstreamer_webrtc::{WebRTCSDPType, WebRTCSessionDescription};
 use serde::{Deserialize, Serialize};
 
@@ -79,16 +82,41 @@ pub fn receive(args: &RoleArgs) -> Result<()> {
             eprintln!("cannot decode: {error:#}");
         }
     });
+    // The offer is refused by a webrtcbin that has not been started.
+    pipeline.set_state(gst::State::Playing).context("webrtcbin does not start")?;
     connect(&pipeline, stream)?;
     pipeline::run(&pipeline)
 }
 
 fn attach(pipeline: &gst::Pipeline, pad: &gst::Pad, receiver: &str) -> Result<()> {
     let bin = gst::parse::bin_from_description(receiver, true)?;
-    pipeline::watch(bin.upcast_ref())?;
+    pipeline::watch(&bin)?;
     pipeline.add(&bin)?;
     bin.sync_state_with_parent()?;
     pad.link(&bin.static_pad("sink").context("no sink pad")?)?;
+    ask_for_keyframe(&bin)
+}
+
+/// Asks again and again until there is a picture, as programs on webrtcbin do: the first keyframe is often sent before the receiver has
+/// the key to read it.
+fn ask_for_keyframe(receiver: &gst::Bin) -> Result<()> {
+    const INTERVAL: Duration = Duration::from_millis(100);
+    let depay = receiver.by_name("depay").context("no depayloader")?;
+    let pads = depay.static_pad("sink").zip(depay.static_pad("src"));
+    let (sink, src) = pads.context("a depayloader has two pads")?;
+    let has_picture = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&has_picture);
+    src.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        let is_keyframe = info.buffer().is_some_and(|buffer| !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT));
+        seen.fetch_or(is_keyframe, Ordering::Relaxed);
+        if is_keyframe { gst::PadProbeReturn::Remove } else { gst::PadProbeReturn::Ok }
+    });
+    std::thread::spawn(move || {
+        while !has_picture.load(Ordering::Relaxed) {
+            sink.push_event(gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
+            std::thread::sleep(INTERVAL);
+        }
+    });
     Ok(())
 }
 
