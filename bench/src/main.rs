@@ -1,6 +1,7 @@
 //! Measures the project and what others build on GStreamer, on the same machine, content, encoder and settings, in turn:
 //! `scripts/bench`. `docs/performance.md` says how, and has the figures.
 
+mod browser;
 mod clip;
 mod figures;
 mod point;
@@ -163,7 +164,9 @@ fn measure(name: PointName, subjects: &[Subject], args: &Args, programs: &Progra
             ensure!(screen.as_mut().is_none_or(Screen::is_running), "Xvfb has ended");
             let label = format!("{} {} ({repeat} of {})", name.name(), subject.name(), args.repeat);
             let time = Duration::from_secs_f64(args.seconds);
-            let run = Site::new(&args.impair, u64::from(repeat)).and_then(|site| {
+            let needs_link = !args.impair.is_empty() || subject == Subject::Browser;
+            let site = if needs_link { Site::link(&args.impair, u64::from(repeat)) } else { Ok(Site::Loopback) };
+            let run = site.and_then(|site| {
                 let file = clip.as_ref().map(|clip| clip.file.as_path());
                 let scene = Scene { point: &point, clip: file, screen: screen.as_ref(), site: &site };
                 run::run(subject, scene, clip.as_ref(), programs, time)

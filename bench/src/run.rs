@@ -9,11 +9,12 @@ use rov_client::stats::Report;
 use rov_tests::process::Process;
 use serde::Serialize;
 
+use crate::browser::COVERED_PATCHES;
 use crate::clip::Clip;
 use crate::figures::{Pictures, Shot, Stage, delivery, pictures, worst};
 use crate::screen::Watch;
 use crate::subject::{Programs, Running, Scene, Subject};
-use crate::system::{cpu_time, pause, resident_kib, wait_for};
+use crate::system::{pause, usage, wait_for};
 use crate::tap::Tap;
 
 const FIRST_PICTURE: Duration = Duration::from_secs(30);
@@ -40,7 +41,7 @@ pub struct Run {
     pub encode_ms: Option<f64>,
 }
 
-/// Of a process.
+/// Of a process and what it has started.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Cost {
     /// Milliseconds of processor time per second.
@@ -73,7 +74,8 @@ impl Eyes {
 pub fn run(subject: Subject, scene: Scene, clip: Option<&Clip>, programs: &Programs, time: Duration) -> Result<Run> {
     let scene = Scene { screen: scene.screen.filter(|_| subject.needs_screen()), ..scene };
     let screen = scene.screen;
-    let eyes = screen.map_or(Eyes::Process, |screen| Eyes::Screen(screen.watch()));
+    let covered = if subject == Subject::Browser { COVERED_PATCHES } else { 0 };
+    let eyes = screen.map_or(Eyes::Process, |screen| Eyes::Screen(screen.watch(covered)));
     // Not everybody may listen; the stages that it gives are left out then, and what cannot be without it fails below.
     let tap = Tap::start();
     let mut running = Running::start(subject, scene, programs)?;
@@ -177,14 +179,14 @@ struct Meter {
 
 impl Meter {
     fn start(pid: u32) -> Result<Self> {
-        Ok(Self { pid, before: cpu_time(pid)? })
+        Ok(Self { pid, before: usage(pid)?.cpu })
     }
 
     fn stop(self, us: u64) -> Result<Cost> {
-        let used = cpu_time(self.pid)?.saturating_sub(self.before);
+        let now = usage(self.pid)?;
         Ok(Cost {
-            cpu_ms_per_s: used.as_secs_f64() * 1e3 / (us as f64 / 1e6),
-            memory_mib: resident_kib(self.pid)? as f64 / 1024.0,
+            cpu_ms_per_s: now.cpu.saturating_sub(self.before).as_secs_f64() * 1e9 / us as f64,
+            memory_mib: now.resident_bytes as f64 / f64::from(1 << 20),
         })
     }
 }

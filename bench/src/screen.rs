@@ -48,13 +48,13 @@ impl Screen {
         Ok(Self { process, display: format!(":{number}"), framebuffer: Arc::new(framebuffer), _folder: folder })
     }
 
-    /// Notes each picture that appears from now on.
-    pub fn watch(&self) -> Watch {
+    /// Notes each picture that appears from now on. It may have so many `covered` patches: something lies over them.
+    pub fn watch(&self, covered: usize) -> Watch {
         let (stop, shots) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let thread = {
             let (framebuffer, stop, shots) = (self.framebuffer.clone(), stop.clone(), Arc::clone(&shots));
             let from_us = clock::now_us();
-            std::thread::spawn(move || watch(&framebuffer, from_us, &stop, &shots))
+            std::thread::spawn(move || watch(&framebuffer, from_us, covered, &stop, &shots))
         };
         Watch { stop, shots, thread: Some(thread) }
     }
@@ -92,7 +92,7 @@ impl Drop for Watch {
 }
 
 /// Pictures made before `from_us` are what a former window has left.
-fn watch(framebuffer: &Framebuffer, from_us: u64, stop: &AtomicBool, shots: &Mutex<Vec<Shot>>) {
+fn watch(framebuffer: &Framebuffer, from_us: u64, covered: usize, stop: &AtomicBool, shots: &Mutex<Vec<Shot>>) {
     // SAFETY: a system call without pointers. The default slack of 50 us would make the polls later.
     unsafe { libc::prctl(libc::PR_SET_TIMERSLACK, 1) };
     let (width, height) = (framebuffer.layout.width, framebuffer.layout.height);
@@ -107,7 +107,7 @@ fn watch(framebuffer: &Framebuffer, from_us: u64, stop: &AtomicBool, shots: &Mut
                 last = bits;
                 if time_us >= from_us {
                     let sample = |x: usize, y: usize| framebuffer.green(x, y);
-                    let is_damaged = wrong_patches(frame, width, height, Range::Full, sample) > 0;
+                    let is_damaged = wrong_patches(frame, width, height, Range::Full, sample) > covered;
                     let shot = Shot { frame, drawn_us: time_us, shown_us, is_damaged, passage: None };
                     shots.lock().unwrap_or_else(PoisonError::into_inner).push(shot);
                 }
@@ -216,7 +216,7 @@ mod tests {
     #[test]
     fn an_empty_screen_shows_no_picture() {
         let mut screen = Screen::start(640, 360).unwrap();
-        let watch = screen.watch();
+        let watch = screen.watch(0);
         std::thread::sleep(Duration::from_millis(20));
         assert!(screen.is_running());
         assert!(watch.shots().is_empty());

@@ -14,12 +14,9 @@ pub enum Site {
 }
 
 impl Site {
-    /// A link as `impair` says, one setting each; loopback where there are none. The same seed makes the same losses.
-    pub fn new(impair: &[String], seed: u64) -> Result<Self> {
-        if impair.is_empty() {
-            return Ok(Self::Loopback);
-        }
-        let lab = Lab::start(seed).context("--impair: a link of our own")?;
+    /// A link as `impair` says, one setting each. The same seed makes the same losses.
+    pub fn link(impair: &[String], seed: u64) -> Result<Self> {
+        let lab = Lab::start(seed).context("a link between two networks of our own")?;
         for spec in impair {
             lab.link(spec).with_context(|| format!("--impair {spec:?}"))?;
         }

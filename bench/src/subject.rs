@@ -14,11 +14,12 @@ use rov_tests::process::Process;
 use serde::Serialize;
 use tempfile::TempDir;
 
+use crate::browser;
 use crate::point::Point;
 use crate::roles::{DECODER, ENCODER, Part, READY, UNITS};
 use crate::screen::Screen;
 use crate::site::Site;
-use crate::system::{cpu_time, free_port, pause, wait_for};
+use crate::system::{free_port, pause, usage, wait_for};
 
 const START: Duration = Duration::from_secs(30);
 
@@ -48,6 +49,8 @@ pub enum Subject {
     Window,
     /// Reference: plain RTP over UDP, into a window by ximagesink
     UdpWindow,
+    /// The project: rov-server's page in Chromium, on the screen; over a link between two networks
+    Browser,
 }
 
 impl Subject {
@@ -56,7 +59,7 @@ impl Subject {
     }
 
     pub fn is_project(self) -> bool {
-        matches!(self, Self::Webrtc | Self::Webrtc8 | Self::Rtp | Self::Rtsp | Self::Window)
+        matches!(self, Self::Webrtc | Self::Webrtc8 | Self::Rtp | Self::Rtsp | Self::Window | Self::Browser)
     }
 
     /// Where no picture has to be encoded or decoded, and each packet is seen as it is sent: not within TCP.
@@ -70,7 +73,7 @@ impl Subject {
     }
 
     pub fn needs_screen(self) -> bool {
-        matches!(self, Self::Window | Self::UdpWindow)
+        matches!(self, Self::Window | Self::UdpWindow | Self::Browser)
     }
 }
 
@@ -167,7 +170,7 @@ impl<'a> Running<'a> {
             Subject::RtspUdp => starter.references(Part::RtspServer, Part::RtspReceiver),
             Subject::RtspTcp => starter.references(Part::RtspServer, Part::RtspTcpReceiver),
             Subject::Webrtcbin => starter.references(Part::WebrtcbinSender, Part::WebrtcbinReceiver),
-            Subject::Rtp | Subject::Rtsp | Subject::Webrtc | Subject::Webrtc8 | Subject::Window => {
+            Subject::Rtp | Subject::Rtsp | Subject::Webrtc | Subject::Webrtc8 | Subject::Window | Subject::Browser => {
                 starter.project(subject)
             }
         }
@@ -257,25 +260,28 @@ impl<'a> Starter<'a> {
         let (http_port, rtsp_port, rtp_port) = (free_port()?, free_port()?, free_port()?);
         let (site, point) = (self.scene.site, self.scene.point);
         let api = format!("http://{}:{http_port}", site.server());
-        let server = self.rov_server(subject, &api, [http_port, rtsp_port, rtp_port])?;
+        let discovery = free_port()?.to_string();
+        let server = self.rov_server(subject, &api, [http_port, rtsp_port, rtp_port], &discovery)?;
         let idle_cpu_ms_per_s = (subject == Subject::Webrtc).then(|| idle(&server)).transpose()?;
         let folder = TempDir::new().context("a temporary folder")?;
         let report = folder.path().join("client.json");
-        let whep = format!("{api}/whep");
+        // As the pilot starts it: it finds the server by itself.
+        let auto = ["--auto", "--discovery-port", &discovery, "--interface", site.interface()];
         let mut command = match subject {
             Subject::Rtp => self.programs.part(Part::UdpReceiver, &self.scene, rtp_port),
             Subject::Rtsp => self.programs.part(Part::RtspReceiver, &self.scene, rtsp_port),
             Subject::Window => {
                 let size = (point.width.to_string(), point.height.to_string());
                 let mut command = self.programs.command("rov-client");
-                command.args(["--url", &whep, "--interface", site.interface(), "--decoder", DECODER]);
+                command.args(auto).args(["--decoder", DECODER]);
                 command.args(["--width", &size.0, "--height", &size.1]).arg("--stats-json").arg(&report);
                 command
             }
+            Subject::Browser => browser::command(&format!("{api}/"), point, folder.path()),
             _ => {
                 let mut command = self.programs.part(Part::RovClient, &self.scene, 0);
                 let decoder = if self.scene.clip.is_some() { UNITS } else { DECODER };
-                command.args(["--", "--url", &whep, "--interface", site.interface(), "--decoder", decoder]);
+                command.arg("--").args(auto).args(["--decoder", decoder]);
                 command
             }
         };
@@ -293,7 +299,7 @@ impl<'a> Starter<'a> {
     }
 
     /// rov-server as it is, with the common source and encoder; it gives pictures already.
-    fn rov_server(&self, subject: Subject, api: &str, ports: [u16; 3]) -> Result<Process> {
+    fn rov_server(&self, subject: Subject, api: &str, ports: [u16; 3], discovery: &str) -> Result<Process> {
         let Point { width, height, fps, kbps } = self.scene.point;
         let source = format!("rovbenchsrc ! video/x-raw,format=I420,width={width},height={height},framerate={fps}/1");
         let transport = match subject {
@@ -304,7 +310,7 @@ impl<'a> Starter<'a> {
         let [http_port, rtsp_port, rtp_port] = ports.map(|port| port.to_string());
         let [width, height, fps, kbps] = [width, height, fps, kbps].map(ToString::to_string);
         let mut command = self.programs.rov_server();
-        command.args(["--transport", transport, "--no-discovery"]);
+        command.args(["--transport", transport, "--discovery-port", discovery]);
         match self.scene.clip {
             Some(clip) => command.args(["--source", "file", "--file-passthrough", "--file"]).arg(clip),
             None => {
@@ -341,8 +347,8 @@ fn idle(server: &Process) -> Result<f64> {
     const TIME: Duration = Duration::from_secs(2);
     // What the start leaves behind is over by then.
     pause(TIME / 2)?;
-    let (before, from_us) = (cpu_time(server.pid())?, clock::now_us());
+    let (before, from_us) = (usage(server.pid())?.cpu, clock::now_us());
     pause(TIME)?;
-    let used = cpu_time(server.pid())?.saturating_sub(before);
+    let used = usage(server.pid())?.cpu.saturating_sub(before);
     Ok(used.as_secs_f64() * 1e9 / (clock::now_us() - from_us) as f64)
 }

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 static STOPPED: AtomicBool = AtomicBool::new(false);
 
@@ -90,29 +90,41 @@ fn loopback_up() -> io::Result<()> {
     }
 }
 
-/// Processor time of all threads of a process since it was started, those that have ended as well.
-pub fn cpu_time(pid: u32) -> Result<Duration> {
-    let path = format!("/proc/{pid}/stat");
-    let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-    // SAFETY: asks for a constant.
-    let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) }.max(1) as u64;
-    let ticks = ticks(&text).with_context(|| format!("{path}: {text}"))?;
-    Ok(Duration::from_millis(ticks * 1000 / per_second))
+/// What a process and all that it has started have used so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Usage {
+    /// Processor time of all threads, those that have ended as well.
+    pub cpu: Duration,
+    /// Memory in use now.
+    pub resident_bytes: u64,
 }
 
-/// `utime` and `stime` (proc(5)). The second field may have spaces in it, and ends with the last parenthesis.
-fn ticks(stat: &str) -> Option<u64> {
+/// Of the process group that `leader` leads, as every process of `rov_tests::process` does.
+pub fn usage(leader: u32) -> Result<Usage> {
+    let mut sum = Usage::default();
+    for entry in std::fs::read_dir("/proc").context("/proc")?.flatten() {
+        // What ends in the meantime has no file any more.
+        let stat = std::fs::read_to_string(entry.path().join("stat")).unwrap_or_default();
+        if let Some((group, usage)) = parse_stat(&stat)
+            && group == leader
+        {
+            sum.cpu += usage.cpu;
+            sum.resident_bytes += usage.resident_bytes;
+        }
+    }
+    ensure!(sum.resident_bytes > 0, "process {leader} has ended");
+    Ok(sum)
+}
+
+/// Process group and usage (proc(5)). The second field may have spaces in it, and ends with the last parenthesis.
+fn parse_stat(stat: &str) -> Option<(u32, Usage)> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     // The first of these is field 3.
-    Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
-}
-
-/// Memory of a process that is in use now, in KiB.
-pub fn resident_kib(pid: u32) -> Result<u64> {
-    let path = format!("/proc/{pid}/status");
-    let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-    let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).with_context(|| format!("no VmRSS in {path}"))
+    let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+    // SAFETY: both only ask for constants.
+    let (ticks, page) = unsafe { (libc::sysconf(libc::_SC_CLK_TCK), libc::sysconf(libc::_SC_PAGESIZE)) };
+    let cpu = Duration::from_millis((number(14)? + number(15)?) * 1000 / ticks.max(1) as u64);
+    Some((u32::try_from(number(5)?).ok()?, Usage { cpu, resident_bytes: number(24)? * page.max(0) as u64 }))
 }
 
 /// A port on loopback that nobody has now; even, as RTP wants it.
@@ -162,19 +174,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_processor_time_is_found_behind_any_name() {
-        let stat = "4321 (a) b) S 1 2 3 4 5 6 7 8 9 10 700 42 0 0 20 0 9 0 100 1 2";
-        assert_eq!(ticks(stat), Some(742));
-        assert_eq!(ticks("1 (x) R"), None);
-        assert_eq!(ticks(""), None);
+    fn the_usage_is_found_behind_any_name() {
+        let stat = "4321 (a) b) S 1 77 3 4 5 6 7 8 9 10 700 42 0 0 20 0 9 0 100 1 3 5";
+        let (group, usage) = parse_stat(stat).unwrap();
+        assert_eq!(group, 77);
+        assert!(usage.cpu >= Duration::from_millis(742) && usage.resident_bytes >= 3 * 4096);
+        assert!(parse_stat("1 (x) R").is_none() && parse_stat("").is_none());
     }
 
     #[test]
-    fn this_process_has_used_some_time() {
-        let begun = cpu_time(std::process::id()).unwrap();
-        while cpu_time(std::process::id()).unwrap() == begun {
-            std::hint::black_box((0..100_000).sum::<u64>());
-        }
+    fn a_process_counts_with_what_it_has_started() {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done & wait; exec sleep 60"]);
+        let process = rov_tests::process::Process::spawn("sh", &mut command);
+        let used = wait_for("some processor time", Duration::from_secs(30), || {
+            Ok(Some(usage(process.pid())?).filter(|usage| usage.cpu > Duration::from_millis(50)))
+        });
+        assert!(used.unwrap().resident_bytes > 0);
     }
 
     #[test]
