@@ -164,7 +164,7 @@ fn measure(name: PointName, subjects: &[Subject], args: &Args, programs: &Progra
             ensure!(screen.as_mut().is_none_or(Screen::is_running), "Xvfb has ended");
             let label = format!("{} {} ({repeat} of {})", name.name(), subject.name(), args.repeat);
             let time = Duration::from_secs_f64(args.seconds);
-            let needs_link = !args.impair.is_empty() || subject == Subject::Browser;
+            let needs_link = !args.impair.is_empty() || subject.is_browser();
             let site = if needs_link { Site::link(&args.impair, u64::from(repeat)) } else { Ok(Site::Loopback) };
             let run = site.and_then(|site| {
                 let file = clip.as_ref().map(|clip| clip.file.as_path());

@@ -74,7 +74,7 @@ impl Eyes {
 pub fn run(subject: Subject, scene: Scene, clip: Option<&Clip>, programs: &Programs, time: Duration) -> Result<Run> {
     let scene = Scene { screen: scene.screen.filter(|_| subject.needs_screen()), ..scene };
     let screen = scene.screen;
-    let covered = if subject == Subject::Browser { COVERED_PATCHES } else { 0 };
+    let covered = if subject.is_browser() { COVERED_PATCHES } else { 0 };
     let eyes = screen.map_or(Eyes::Process, |screen| Eyes::Screen(screen.watch(covered)));
     // Not everybody may listen; the stages that it gives are left out then, and what cannot be without it fails below.
     let tap = Tap::start();

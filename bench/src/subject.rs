@@ -51,6 +51,8 @@ pub enum Subject {
     UdpWindow,
     /// The project: rov-server's page in Chromium, on the screen; over a link between two networks
     Browser,
+    /// Reference: webrtcbin to Chromium, on the screen; over a link between two networks
+    WebrtcbinBrowser,
 }
 
 impl Subject {
@@ -72,8 +74,13 @@ impl Subject {
         self != Self::Webrtc8
     }
 
+    /// Chromium does not use loopback.
+    pub fn is_browser(self) -> bool {
+        matches!(self, Self::Browser | Self::WebrtcbinBrowser)
+    }
+
     pub fn needs_screen(self) -> bool {
-        matches!(self, Self::Window | Self::UdpWindow | Self::Browser)
+        self.is_browser() || matches!(self, Self::Window | Self::UdpWindow)
     }
 }
 
@@ -170,6 +177,7 @@ impl<'a> Running<'a> {
             Subject::RtspUdp => starter.references(Part::RtspServer, Part::RtspReceiver),
             Subject::RtspTcp => starter.references(Part::RtspServer, Part::RtspTcpReceiver),
             Subject::Webrtcbin => starter.references(Part::WebrtcbinSender, Part::WebrtcbinReceiver),
+            Subject::WebrtcbinBrowser => starter.page(),
             Subject::Rtp | Subject::Rtsp | Subject::Webrtc | Subject::Webrtc8 | Subject::Window | Subject::Browser => {
                 starter.project(subject)
             }
@@ -254,6 +262,17 @@ impl<'a> Starter<'a> {
         let started = clock::now_us();
         let client = self.spawn_client(&mut self.programs.part(client, &self.scene, port));
         Ok(Running { client_started_us: Some(started), ..Running::of(server, vec![client], self.scene.site) })
+    }
+
+    fn page(&self) -> Result<Running<'a>> {
+        let (port, site) = (free_port()?, self.scene.site);
+        let server = self.server(Part::WebrtcbinPage, port)?;
+        let folder = TempDir::new().context("a temporary folder")?;
+        let url = format!("http://{}:{port}/", site.server());
+        let started = clock::now_us();
+        let client = self.spawn_client(&mut browser::command(&url, self.scene.point, folder.path()));
+        let running = Running::of(server, vec![client], site);
+        Ok(Running { client_started_us: Some(started), _folder: Some(folder), ..running })
     }
 
     fn project(&self, subject: Subject) -> Result<Running<'a>> {

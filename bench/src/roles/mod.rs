@@ -4,6 +4,7 @@
 //! A receiver writes a line for each picture to standard output (`Shot::line`). What sends, or waits for a sender, says
 //! [`READY`] on standard error first. They run until they are killed.
 
+mod page;
 mod pipeline;
 mod rov_client;
 mod text;
@@ -41,6 +42,8 @@ pub enum Part {
     RtspTcpReceiver,
     WebrtcbinSender,
     WebrtcbinReceiver,
+    /// To a browser, with a page.
+    WebrtcbinPage,
     /// The session and the decoder of rov-client.
     RovClient,
 }
@@ -86,6 +89,7 @@ pub fn run(args: &RoleArgs) -> Result<()> {
         Part::RtspServer => pipeline::serve_rtsp(args),
         Part::WebrtcbinSender => webrtcbin::send(args),
         Part::WebrtcbinReceiver => webrtcbin::receive(args),
+        Part::WebrtcbinPage => page::serve(args),
         Part::RovClient => rov_client::watch(&args.more),
         part => pipeline::play(part, args),
     }

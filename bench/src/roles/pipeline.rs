@@ -58,7 +58,11 @@ pub fn watch(bin: &gst::Bin) -> Result<()> {
 pub fn run(pipeline: &gst::Pipeline) -> Result<()> {
     pipeline.set_state(gst::State::Playing).context("the pipeline does not start")?;
     eprintln!("{READY}");
-    let bus = pipeline.bus().context("a pipeline has a bus")?;
+    watch_bus(&pipeline.bus().context("a pipeline has a bus")?)
+}
+
+/// Stays until an error.
+pub fn watch_bus(bus: &gst::Bus) -> Result<()> {
     for message in bus.iter_timed(gst::ClockTime::NONE) {
         match message.view() {
             gst::MessageView::Error(error) => bail!("{} ({})", error.error(), error.debug().unwrap_or_default()),

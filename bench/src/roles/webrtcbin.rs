@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, ensure};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_sdp as gst_sdp;
@@ -46,20 +46,39 @@ pub fn send(args: &RoleArgs) -> Result<()> {
     let listener = TcpListener::bind(address).with_context(|| format!("TCP {address:?}"))?;
     eprintln!("{READY}");
     let (stream, _) = listener.accept().context("waiting for the receiver")?;
-    let description = format!(
+    let pipeline = create(args)?;
+    let (webrtc, link) = connect(&pipeline, stream)?;
+    webrtc.connect("on-negotiation-needed", false, move |values| {
+        let webrtc = values[0].get::<gst::Element>().ok()?;
+        let link = link.clone();
+        describe(&webrtc, "create-offer", move |sdp| link.send(&Message::Offer(sdp)));
+        None
+    });
+    pipeline::run(&pipeline)
+}
+
+/// The sender's pipeline.
+pub fn create(args: &RoleArgs) -> Result<gst::Pipeline> {
+    pipeline::launch(&format!(
         "{} ! {} ! {} ! webrtcbin name=webrtc bundle-policy=max-bundle latency=0",
         text::coded(args)?,
         text::payloader("pay0"),
         text::RTP_CAPS
-    );
-    let pipeline = pipeline::launch(&description)?;
-    let (webrtc, link) = connect(&pipeline, stream)?;
-    webrtc.connect("on-negotiation-needed", false, move |values| {
-        let webrtc = values[0].get::<gst::Element>().ok()?;
-        describe(&webrtc, "create-offer", link.clone(), Message::Offer);
-        None
-    });
-    pipeline::run(&pipeline)
+    ))
+}
+
+/// By itself webrtcbin leaves loopback out.
+pub fn add_address(webrtc: &gst::Element, address: &str) -> Result<()> {
+    let ice = webrtc.property::<gst::Object>("ice-agent");
+    ensure!(ice.emit_by_name::<bool>("add-local-ip-address", &[&address]), "webrtcbin does not take {address}");
+    Ok(())
+}
+
+pub fn set_remote(webrtc: &gst::Element, kind: WebRTCSDPType, sdp: &str) -> Result<()> {
+    let sdp = gst_sdp::SDPMessage::parse_buffer(sdp.as_bytes())?;
+    let description = WebRTCSessionDescription::new(kind, sdp);
+    webrtc.emit_by_name::<()>("set-remote-description", &[&description, &None::<gst::Promise>]);
+    Ok(())
 }
 
 pub fn receive(args: &RoleArgs) -> Result<()> {
@@ -123,11 +142,7 @@ fn ask_for_keyframe(receiver: &gst::Bin) -> Result<()> {
 /// Joins the pipeline's webrtcbin to the other side.
 fn connect(pipeline: &gst::Pipeline, stream: TcpStream) -> Result<(gst::Element, Link)> {
     let webrtc = pipeline.by_name("webrtc").context("no webrtcbin: is gstreamer1.0-plugins-bad installed?")?;
-    // By itself it leaves loopback out.
-    let (ice, own) = (webrtc.property::<gst::Object>("ice-agent"), stream.local_addr()?.ip().to_string());
-    if !ice.emit_by_name::<bool>("add-local-ip-address", &[&own]) {
-        return Err(anyhow!("webrtcbin does not take {own} as its address"));
-    }
+    add_address(&webrtc, &stream.local_addr()?.ip().to_string())?;
     stream.set_nodelay(true)?;
     let reader = BufReader::new(stream.try_clone()?);
     let link = Link(Arc::new(Mutex::new(stream)));
@@ -151,18 +166,13 @@ fn connect(pipeline: &gst::Pipeline, stream: TcpStream) -> Result<(gst::Element,
 }
 
 fn take(webrtc: &gst::Element, message: Message, link: &Link) -> Result<()> {
-    let remote = |kind, sdp: &str| -> Result<()> {
-        let sdp = gst_sdp::SDPMessage::parse_buffer(sdp.as_bytes())?;
-        let description = WebRTCSessionDescription::new(kind, sdp);
-        webrtc.emit_by_name::<()>("set-remote-description", &[&description, &None::<gst::Promise>]);
-        Ok(())
-    };
     match message {
         Message::Offer(sdp) => {
-            remote(WebRTCSDPType::Offer, &sdp)?;
-            describe(webrtc, "create-answer", link.clone(), Message::Answer);
+            set_remote(webrtc, WebRTCSDPType::Offer, &sdp)?;
+            let link = link.clone();
+            describe(webrtc, "create-answer", move |sdp| link.send(&Message::Answer(sdp)));
         }
-        Message::Answer(sdp) => remote(WebRTCSDPType::Answer, &sdp)?,
+        Message::Answer(sdp) => set_remote(webrtc, WebRTCSDPType::Answer, &sdp)?,
         Message::Candidate(line, candidate) => {
             webrtc.emit_by_name::<()>("add-ice-candidate", &[&line, &candidate]);
         }
@@ -170,8 +180,8 @@ fn take(webrtc: &gst::Element, message: Message, link: &Link) -> Result<()> {
     Ok(())
 }
 
-/// Makes the offer or answer, sets it and sends it.
-fn describe(webrtc: &gst::Element, signal: &'static str, link: Link, message: fn(String) -> Message) {
+/// Makes the offer or answer, sets it and gives it to `send`.
+pub fn describe(webrtc: &gst::Element, signal: &'static str, send: impl FnOnce(String) + Send + 'static) {
     let target = webrtc.downgrade();
     let promise = gst::Promise::with_change_func(move |reply| {
         let field = signal.trim_start_matches("create-");
@@ -181,7 +191,7 @@ fn describe(webrtc: &gst::Element, signal: &'static str, link: Link, message: fn
         };
         webrtc.emit_by_name::<()>("set-local-description", &[&description, &None::<gst::Promise>]);
         match description.sdp().as_text() {
-            Ok(sdp) => link.send(&message(sdp)),
+            Ok(sdp) => send(sdp),
             Err(error) => eprintln!("{signal}: {error}"),
         }
     });
