@@ -127,7 +127,7 @@ pub fn run(subject: Subject, scene: Scene, clip: Option<&Clip>, programs: &Progr
         pictures.stages_ms = window_stages(&report);
     }
     let seconds = (to_us - from_us) as f64 / 1e6;
-    let stats = running.server_stats();
+    let stats = running.server_stats().filter(|_| clip.is_none());
     Ok(Run {
         first_picture_ms: running.client_started_us.map(|started| first_us.saturating_sub(started) as f64 / 1e3),
         server,

@@ -125,12 +125,10 @@ impl Results {
         for row in &self.rows {
             text += &row.markdown();
         }
-        let staged: Vec<&Row> = self.rows.iter().filter(|row| row.is_project && !row.runs.is_empty()).collect();
-        if !staged.is_empty() {
+        let stages: String = self.rows.iter().filter_map(Row::stages).collect();
+        if !stages.is_empty() {
             text += "\n| stages, p50 / p95 in ms | |\n|---|---|\n";
-            for row in staged {
-                text += &row.stages();
-            }
+            text += &stages;
         }
         for row in &self.rows {
             if let Some(idle) = row.median.idle_cpu_ms_per_s {
@@ -183,12 +181,13 @@ impl Row {
         )
     }
 
-    fn stages(&self) -> String {
+    /// None where nothing is known of them.
+    fn stages(&self) -> Option<String> {
         let encoded = self.median.encode_ms.map(|ms| format!("encoded {ms:.1} (mean)"));
         let others = self.median.pictures.stages_ms.iter();
         let others = others.map(|stage| format!("{} {:.1} / {:.1}", stage.name, stage.p50, stage.p95));
         let stages: Vec<String> = encoded.into_iter().chain(others).collect();
-        format!("| {} | {} |\n", self.title(), stages.join(", "))
+        (!stages.is_empty()).then(|| format!("| {} | {} |\n", self.title(), stages.join(", ")))
     }
 }
 
