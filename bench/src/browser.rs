@@ -4,16 +4,17 @@
 use std::path::Path;
 use std::process::Command;
 
-use rov_tests::process::program;
+use anyhow::Result;
 
 use crate::point::Point;
+use crate::system::program;
 
 /// What lies over the picture on the viewer's page, as the buttons, may cover so many patches.
 pub const COVERED_PATCHES: usize = 8;
 
 /// Opens `url`, with a profile of its own in `profile`.
-pub fn command(url: &str, point: &Point, profile: &Path) -> Command {
-    let mut command = Command::new(program("chromium", "chromium"));
+pub fn command(url: &str, point: &Point, profile: &Path) -> Result<Command> {
+    let mut command = Command::new(program("chromium")?);
     command
         .args(["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--disable-sync"])
         .args(["--no-first-run", "--no-default-browser-check", "--disable-extensions", "--password-store=basic"])
@@ -26,5 +27,5 @@ pub fn command(url: &str, point: &Point, profile: &Path) -> Command {
         .env("HOME", profile)
         .env("TMPDIR", profile)
         .env_remove("WAYLAND_DISPLAY");
-    command
+    Ok(command)
 }

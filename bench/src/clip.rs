@@ -6,11 +6,11 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use rov_tests::process::{Process, program};
+use rov_tests::process::Process;
 
 use crate::point::Point;
 use crate::roles::hash_of_unit;
-use crate::system::wait_for;
+use crate::system::{program, wait_for};
 
 const SECONDS: u32 = 3;
 /// A small computer encodes some pictures of this size in a second.
@@ -45,7 +45,7 @@ impl Clip {
 fn encode(point: &Point, file: &Path) -> Result<()> {
     let Point { width, height, fps, kbps } = point;
     let unfinished = file.with_extension("part");
-    let mut command = Command::new(program("ffmpeg", "ffmpeg"));
+    let mut command = Command::new(program("ffmpeg")?);
     command.args(["-hide_banner", "-loglevel", "error", "-nostdin", "-y", "-f", "lavfi", "-i"]);
     // Noise, as nothing else needs so many bits; filler makes up for the rest.
     command.arg(format!("testsrc2=size={width}x{height}:rate={fps},noise=alls=30:allf=t"));

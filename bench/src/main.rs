@@ -102,6 +102,8 @@ fn bench(args: &Args) -> Result<bool> {
         eprintln!("{error:#}; measuring on this machine's loopback, whose other traffic counts as ours");
     }
     system::watch_signals();
+    let has_clip = args.point.iter().any(|point| point.is_clip());
+    ensure!(args.impair.is_empty() || !has_clip, "--impair: the points with a clip are measured on loopback");
     let programs = Programs::find()?;
     let subjects = subjects(args);
     let mut all = Vec::new();

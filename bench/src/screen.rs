@@ -13,11 +13,11 @@ use anyhow::{Context, Result, bail, ensure};
 use rov_bench::clock;
 use rov_bench::picture::{Range, wrong_patches};
 use rov_common::stamp::{self, Stamp};
-use rov_tests::process::{Process, program};
+use rov_tests::process::Process;
 use tempfile::TempDir;
 
 use crate::figures::Shot;
-use crate::system::wait_for;
+use crate::system::{program, wait_for};
 
 /// The screen is looked at this often.
 const POLL: Duration = Duration::from_micros(250);
@@ -33,7 +33,7 @@ pub struct Screen {
 impl Screen {
     pub fn start(width: u32, height: u32) -> Result<Self> {
         let folder = TempDir::new().context("a temporary folder")?;
-        let mut command = Command::new(program("Xvfb", "xvfb"));
+        let mut command = Command::new(program("Xvfb")?);
         // -displayfd: it takes a free display and writes its number, once it listens.
         command.args(["-displayfd", "2", "-nolisten", "tcp", "-screen", "0", &format!("{width}x{height}x24")]);
         command.arg("-fbdir").arg(folder.path());

@@ -270,7 +270,7 @@ impl<'a> Starter<'a> {
         let folder = TempDir::new().context("a temporary folder")?;
         let url = format!("http://{}:{port}/", site.server());
         let started = clock::now_us();
-        let client = self.spawn_client(&mut browser::command(&url, self.scene.point, folder.path()));
+        let client = self.spawn_client(&mut browser::command(&url, self.scene.point, folder.path())?);
         let running = Running::of(server, vec![client], site);
         Ok(Running { client_started_us: Some(started), _folder: Some(folder), ..running })
     }
@@ -296,7 +296,7 @@ impl<'a> Starter<'a> {
                 command.args(["--width", &size.0, "--height", &size.1]).arg("--stats-json").arg(&report);
                 command
             }
-            Subject::Browser => browser::command(&format!("{api}/"), point, folder.path()),
+            Subject::Browser => browser::command(&format!("{api}/"), point, folder.path())?,
             _ => {
                 let mut command = self.programs.part(Part::RovClient, &self.scene, 0);
                 let decoder = if self.scene.clip.is_some() { UNITS } else { DECODER };

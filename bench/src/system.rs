@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -88,6 +89,13 @@ fn loopback_up() -> io::Result<()> {
         libc::close(socket);
         if result == 0 { Ok(()) } else { Err(error) }
     }
+}
+
+/// The path of a program of the system.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file());
+    found.with_context(|| format!("{name} is not installed (scripts/bench installs it on Debian and Ubuntu)"))
 }
 
 /// What a process and all that it has started have used so far.
