@@ -1,0 +1,71 @@
+//! What is encoded: size, rate and bit rate of the points that are measured.
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// By name, as on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PointName {
+    #[value(name = "720p30")]
+    P720At30,
+    #[value(name = "1080p30")]
+    P1080At30,
+    #[value(name = "1080p60")]
+    P1080At60,
+    /// A clip that is passed through, 20 Mbit/s
+    #[value(name = "1080p30file")]
+    P1080File,
+    /// A clip that is passed through, 52 Mbit/s
+    #[value(name = "4k60file")]
+    P2160At60,
+    /// The same, 250 Mbit/s
+    #[value(name = "4k60file250")]
+    P2160At60Large,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, clap::Args)]
+pub struct Point {
+    #[arg(long)]
+    pub width: u32,
+    #[arg(long)]
+    pub height: u32,
+    #[arg(long)]
+    pub fps: u32,
+    #[arg(long)]
+    pub kbps: u32,
+}
+
+impl PointName {
+    pub fn point(self) -> Point {
+        let point = |width, height, fps, kbps| Point { width, height, fps, kbps };
+        match self {
+            Self::P720At30 => point(1280, 720, 30, 4_000),
+            Self::P1080At30 => point(1920, 1080, 30, 8_000),
+            Self::P1080At60 => point(1920, 1080, 60, 12_000),
+            Self::P1080File => point(1920, 1080, 30, 20_000),
+            Self::P2160At60 => point(3840, 2160, 60, 52_000),
+            Self::P2160At60Large => point(3840, 2160, 60, 250_000),
+        }
+    }
+
+    /// Nothing is encoded or decoded: a clip is sent, and access units are received.
+    pub fn is_clip(self) -> bool {
+        matches!(self, Self::P1080File | Self::P2160At60 | Self::P2160At60Large)
+    }
+
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+impl Point {
+    /// As arguments for [`crate::roles`].
+    pub fn args(&self) -> Vec<String> {
+        let pairs = [("--width", self.width), ("--height", self.height), ("--fps", self.fps), ("--kbps", self.kbps)];
+        pairs.iter().flat_map(|(option, value)| [(*option).to_owned(), value.to_string()]).collect()
+    }
+
+    pub fn interval_us(&self) -> u64 {
+        1_000_000 / u64::from(self.fps.max(1))
+    }
+}

@@ -1,0 +1,108 @@
+//! The parts that the benchmark plays itself, each in a process of its own: the references' senders and receivers, and
+//! rov-client without its window.
+//!
+//! A receiver writes a line for each picture to standard output (`Shot::line`). What sends, or waits for a sender, says
+//! [`READY`] on standard error first. They run until they are killed.
+
+mod page;
+mod pipeline;
+mod rov_client;
+mod text;
+mod units;
+mod webrtcbin;
+
+use std::io::Write;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::ValueEnum;
+use gstreamer as gst;
+
+pub use self::text::{DECODER, ENCODER};
+pub use self::units::{ELEMENT as UNITS, hash as hash_of_unit};
+use crate::point::Point;
+
+/// The line that says that a part plays.
+pub const READY: &str = "ready";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// Encodes and decodes, without a network.
+    Local,
+    /// Plain RTP to loopback.
+    UdpSender,
+    UdpReceiver,
+    /// Into a window on the display of the environment.
+    UdpWindow,
+    RtspServer,
+    /// `rtspsrc`, by UDP.
+    RtspReceiver,
+    /// `rtspsrc`, by TCP.
+    RtspTcpReceiver,
+    WebrtcbinSender,
+    WebrtcbinReceiver,
+    /// To a browser, with a page.
+    WebrtcbinPage,
+    /// The session and the decoder of rov-client.
+    RovClient,
+}
+
+impl Part {
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct RoleArgs {
+    #[arg(value_enum)]
+    part: Part,
+    #[command(flatten)]
+    point: Point,
+    /// Of UDP, RTSP or signalling
+    #[arg(long, default_value_t = 0)]
+    port: u16,
+    /// Of the sender
+    #[arg(long, default_value = "127.0.0.1")]
+    server: Ipv4Addr,
+    /// Of the receiver
+    #[arg(long, default_value = "127.0.0.1")]
+    client: Ipv4Addr,
+    /// Of RTSP
+    #[arg(long, default_value = "stream1")]
+    path: String,
+    /// H.264 in Annex B form that is sent as it is, again and again, in place of the test picture; what receives writes access
+    /// units down
+    #[arg(long)]
+    clip: Option<PathBuf>,
+    /// For rov-client
+    #[arg(last = true)]
+    more: Vec<String>,
+}
+
+pub fn run(args: &RoleArgs) -> Result<()> {
+    gst::init()?;
+    rov_bench::source::register(None)?;
+    units::register()?;
+    match args.part {
+        Part::RtspServer => pipeline::serve_rtsp(args),
+        Part::WebrtcbinSender => webrtcbin::send(args),
+        Part::WebrtcbinReceiver => webrtcbin::receive(args),
+        Part::WebrtcbinPage => page::serve(args),
+        Part::RovClient => rov_client::watch(&args.more),
+        part => pipeline::play(part, args),
+    }
+}
+
+/// The line for an access unit of a clip that is whole.
+fn delivered(rtp_timestamp: u32, at_us: u64) -> String {
+    format!("delivered {rtp_timestamp} {at_us}")
+}
+
+/// Writes the line; the end of who reads it is the end of this process.
+fn say(line: &str) {
+    if writeln!(std::io::stdout(), "{line}").is_err() {
+        std::process::exit(0);
+    }
+}

@@ -1,0 +1,173 @@
+//! Senders and receivers that are a plain pipeline, as `gst-launch-1.0` would run them, and gst-rtsp-server.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result, anyhow, bail};
+use gstreamer as gst;
+use gstreamer::glib;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use gstreamer_rtsp_server as gst_rtsp_server;
+use gstreamer_rtsp_server::prelude::*;
+use gstreamer_video as gst_video;
+use gstreamer_video::prelude::*;
+use rov_bench::clock;
+use rov_bench::picture::{Range, wrong_patches};
+use rov_common::stamp;
+
+use super::{Part, READY, RoleArgs, delivered, say, text};
+use crate::figures::Shot;
+
+/// Runs the pipeline of a part until it fails or this process is killed.
+pub fn play(part: Part, args: &RoleArgs) -> Result<()> {
+    let pipeline = launch(&description(part, args)?)?;
+    run(&pipeline)
+}
+
+pub fn launch(text: &str) -> Result<gst::Pipeline> {
+    let pipeline = gst::parse::launch(text).with_context(|| text.to_owned())?;
+    let pipeline = pipeline.downcast::<gst::Pipeline>().map_err(|_| anyhow!("not a pipeline: {text}"))?;
+    watch(pipeline.upcast_ref())?;
+    Ok(pipeline)
+}
+
+/// Writes down what leaves the receiver in there, if there is one, and gives the times of a clip to its pictures.
+pub fn watch(bin: &gst::Bin) -> Result<()> {
+    if let Some(pad) = bin.by_name("pace").and_then(|pace| pace.static_pad("sink")) {
+        // Annex B has none, and the parser makes up only when to decode, which without B-frames is when to show.
+        pad.add_probe(gst::PadProbeType::BUFFER, |_, info| {
+            if let Some(buffer) = info.buffer_mut() {
+                let time = buffer.pts().or(buffer.dts());
+                buffer.make_mut().set_pts(time);
+            }
+            gst::PadProbeReturn::Ok
+        });
+    }
+    if let Some(sink) = bin.by_name("out").and_then(|sink| sink.downcast::<gst_app::AppSink>().ok()) {
+        read_pictures(&sink);
+    }
+    match bin.by_name("depay") {
+        // Where pictures are decoded, they say all.
+        Some(depay) if bin.by_name("out").is_none() => note_delivery(&depay),
+        _ => Ok(()),
+    }
+}
+
+/// Starts it, says so, and stays until an error.
+pub fn run(pipeline: &gst::Pipeline) -> Result<()> {
+    pipeline.set_state(gst::State::Playing).context("the pipeline does not start")?;
+    eprintln!("{READY}");
+    watch_bus(&pipeline.bus().context("a pipeline has a bus")?)
+}
+
+/// Stays until an error.
+pub fn watch_bus(bus: &gst::Bus) -> Result<()> {
+    for message in bus.iter_timed(gst::ClockTime::NONE) {
+        match message.view() {
+            gst::MessageView::Error(error) => bail!("{} ({})", error.error(), error.debug().unwrap_or_default()),
+            gst::MessageView::Eos(_) => bail!("the stream ended"),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn description(part: Part, args: &RoleArgs) -> Result<String> {
+    let RoleArgs { port, path, server, client, .. } = args;
+    let (coded, receiver) = (text::coded(args)?, text::receiver(args)?);
+    // 4 MB, as rov-client asks for: the system's default loses packets of large pictures.
+    let udp = format!(
+        "udpsrc address={client} port={port} buffer-size=4194304 caps=\"{}\" ! rtpjitterbuffer latency=0",
+        text::RTP_CAPS
+    );
+    let rtsp = |protocol| format!("rtspsrc location=rtsp://{server}:{port}/{path} protocols={protocol} latency=0");
+    Ok(match part {
+        Part::Local => format!("{coded} ! h264parse ! {} ! {}", text::decoder()?, text::APPSINK),
+        Part::UdpSender => {
+            let pay = text::payloader("pay0");
+            format!("{coded} ! {pay} ! udpsink host={client} port={port} buffer-size=4194304 sync=false async=false")
+        }
+        Part::UdpReceiver => format!("{udp} ! {receiver}"),
+        Part::UdpWindow => {
+            format!("{udp} ! rtph264depay ! {} ! videoconvert ! ximagesink sync=false", text::decoder()?)
+        }
+        Part::RtspReceiver => format!("{} ! {receiver}", rtsp("udp")),
+        Part::RtspTcpReceiver => format!("{} ! {receiver}", rtsp("tcp")),
+        _ => bail!("{} is not a plain pipeline", part.name()),
+    })
+}
+
+/// Notes each picture that comes out.
+fn read_pictures(sink: &gst_app::AppSink) {
+    let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(|sink| {
+        let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+        let shown_us = clock::now_us();
+        if let Some(shot) = read(&sample, shown_us) {
+            say(&shot.line());
+        }
+        Ok(gst::FlowSuccess::Ok)
+    });
+    sink.set_callbacks(callbacks.build());
+}
+
+/// Notes each access unit that leaves the depayloader, with the RTP timestamp of the packet that ended it.
+fn note_delivery(depay: &gst::Element) -> Result<()> {
+    let pads = depay.static_pad("sink").zip(depay.static_pad("src"));
+    let (sink, src) = pads.context("a depayloader has two pads")?;
+    let timestamp = Arc::new(AtomicU32::new(0));
+    let newest = Arc::clone(&timestamp);
+    let note = move |buffer: &gst::BufferRef| {
+        let packet = buffer.map_readable().ok();
+        if let Some(bytes) = packet.as_ref().and_then(|packet| packet.get(4..8)) {
+            newest.store(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]), Ordering::Relaxed);
+        }
+    };
+    sink.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, info| {
+        match (info.buffer(), info.buffer_list()) {
+            (Some(buffer), _) => note(buffer),
+            (None, Some(list)) => list.iter().last().into_iter().for_each(&note),
+            (None, None) => {}
+        }
+        gst::PadProbeReturn::Ok
+    });
+    src.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        say(&delivered(timestamp.load(Ordering::Relaxed), clock::now_us()));
+        gst::PadProbeReturn::Ok
+    });
+    Ok(())
+}
+
+fn read(sample: &gst::Sample, shown_us: u64) -> Option<Shot> {
+    let info = gst_video::VideoInfo::from_caps(sample.caps()?).ok()?;
+    let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(sample.buffer()?, &info).ok()?;
+    let (width, height) = (frame.width() as usize, frame.height() as usize);
+    let (luma, stride) = (frame.plane_data(0).ok()?, *frame.plane_stride().first()? as usize);
+    let stamp = stamp::read_luma(luma, stride, width, height)?;
+    let sample = |x: usize, y: usize| luma[y * stride + x];
+    let is_damaged = wrong_patches(stamp.frame, width, height, Range::Limited, sample) > 0;
+    Some(Shot { frame: stamp.frame, drawn_us: stamp.time_us, shown_us, is_damaged, passage: None })
+}
+
+/// One encode for all clients, which begins when the first one comes.
+pub fn serve_rtsp(args: &RoleArgs) -> Result<()> {
+    let port = args.port;
+    let server = gst_rtsp_server::RTSPServer::new();
+    server.set_address(&args.server.to_string());
+    server.set_service(&port.to_string());
+    let factory = gst_rtsp_server::RTSPMediaFactory::new();
+    factory.set_launch(&format!("( {} ! {} )", text::coded(args)?, text::payloader("pay0")));
+    factory.set_shared(true);
+    factory.connect_media_configure(|_, media| {
+        let failed = media.element().downcast_ref::<gst::Bin>().and_then(|bin| watch(bin).err());
+        if let Some(error) = failed {
+            eprintln!("{error:#}");
+        }
+    });
+    let mounts = server.mount_points().context("a server has mount points")?;
+    mounts.add_factory("/stream1", factory);
+    let _id = server.attach(None).with_context(|| format!("cannot listen on TCP {port}"))?;
+    eprintln!("{READY}");
+    glib::MainLoop::new(None, false).run();
+    Ok(())
+}
