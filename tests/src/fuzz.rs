@@ -252,8 +252,9 @@ pub fn fec(input: &[u8]) {
     }
     let [percent, high, low, rest @ ..] = rest else { return };
     let start = u16::from_be_bytes([*high, *low]);
-    // The kind says whether the packet arrives.
+    // The kind says whether the packet arrives. Not more packets than the decoder remembers, which is 1,024.
     let sent: Vec<(bool, Bytes)> = messages(rest)
+        .take(1000)
         .enumerate()
         .map(|(i, (kind, payload))| {
             let [high, low] = start.wrapping_add(i as u16).to_be_bytes();
