@@ -15,6 +15,7 @@ use rov_common::units::Resolution;
 
 use super::flow::Flow;
 use super::limit::within;
+use super::output::{Output, packed_caps};
 use super::picture::Picture;
 use super::rtp::Packet;
 use crate::decoders::Candidate;
@@ -59,8 +60,8 @@ pub struct Failure {
 #[derive(Debug)]
 pub struct Shared {
     pub flow: Mutex<Flow>,
-    /// The size within which pictures must fit; none: their own size.
-    pub bounds: Mutex<Option<Resolution>>,
+    /// In what form the pictures are wanted.
+    pub output: Mutex<Output>,
     pub mailbox: Arc<Mailbox<Picture>>,
     pub notes: mpsc::SyncSender<Note>,
     /// Packets left out because too many waited, or no pipeline was there to take them.
@@ -84,8 +85,8 @@ impl Shared {
         self.stopped.load(Ordering::Relaxed)
     }
 
-    fn bounds(&self) -> Option<Resolution> {
-        *self.bounds.lock().unwrap_or_else(PoisonError::into_inner)
+    fn output(&self) -> Output {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -96,22 +97,24 @@ pub struct Graph {
     pub input: gst_app::AppSrc,
 }
 
-/// The size the pictures are scaled to: known once both the source's size and the bounds are.
+/// What the pictures are converted and scaled to: known once both the source's size and the wish are.
 ///
 /// Changed on the thread alone that brings the pictures, between two of them: a change while scaler and converter
 /// negotiate leaves them with different sizes, which ends the stream.
 #[derive(Debug)]
 struct Scaling {
     capsfilter: gst::Element,
-    sizes: Mutex<Sizes>,
+    /// At the end, where the memory is asked for.
+    end: gst::Pad,
+    asked: Mutex<Asked>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Sizes {
+#[derive(Debug, Default)]
+struct Asked {
     /// As it is to be shown, so with square pixels.
     source: Option<Resolution>,
-    /// What the capsfilter asks for.
-    target: Option<Resolution>,
+    /// What the pipeline was set to, and for which source.
+    output: Option<(Output, Option<Resolution>)>,
 }
 
 /// The pipeline as text. `has` tells whether an element has a property.
@@ -139,10 +142,10 @@ pub fn description(
          rtpjitterbuffer name=jitter latency=0 do-lost=true{faststart} ! \
          {depay} name=depay ! {media},stream-format=byte-stream,alignment=au ! {parse} ! \
          {} ! videoscale name=scale method=bilinear{scale_threads} ! videoconvert{convert_threads} ! \
-         capsfilter name=size caps={} ! \
+         capsfilter name=size caps=\"{}\" ! \
          appsink name=out sync=false async=false qos=false max-buffers=1 drop=true enable-last-sample=false",
         candidate.description,
-        size_caps(None),
+        packed_caps(None),
     )
 }
 
@@ -152,13 +155,6 @@ pub fn stream_elements(codec: Codec) -> (&'static str, &'static str) {
         Codec::H264 => ("rtph264depay", "h264parse"),
         Codec::H265 => ("rtph265depay", "h265parse"),
     }
-}
-
-/// BGRx in memory is 0x00RRGGBB as a little-endian u32.
-fn size_caps(size: Option<Resolution>) -> String {
-    let format = if cfg!(target_endian = "little") { "BGRx" } else { "xRGB" };
-    let size = size.map(|size| format!(",width={},height={}", size.width, size.height)).unwrap_or_default();
-    format!("video/x-raw,format={format},pixel-aspect-ratio=1/1{size}")
 }
 
 /// Whether GStreamer has this element.
@@ -205,11 +201,13 @@ impl Graph {
         let input = element("in")?.downcast::<gst_app::AppSrc>().map_err(|_| "'in' is not an appsrc".to_owned())?;
         let output =
             element("out")?.downcast::<gst_app::AppSink>().map_err(|_| "'out' is not an appsink".to_owned())?;
-        let scaling = Arc::new(Scaling { capsfilter: element("size")?, sizes: Mutex::default() });
+        let scaling =
+            Arc::new(Scaling { capsfilter: element("size")?, end: pad("out", "sink")?, asked: Mutex::default() });
         refuse_allocation(&pad("in", "src")?);
         watch_packets(candidate.codec, &pad("jitter", "src")?, element("jitter")?.downgrade(), latency, shared);
         watch_units(candidate.codec, &pad("depay", "src")?, shared);
         watch_size(&pad("scale", "sink")?, &scaling, shared, generation);
+        lend_memory(&pad("out", "sink")?, shared);
         take_pictures(&output, &scaling, shared);
         watch_bus(&pipeline, shared, generation);
         let graph = Self { pipeline, input };
@@ -241,26 +239,44 @@ impl Drop for Graph {
 }
 
 impl Scaling {
-    fn sizes(&self) -> MutexGuard<'_, Sizes> {
-        self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set_source(&self, source: Resolution) {
-        self.sizes().source = Some(source);
+        self.asked().source = Some(source);
     }
 
     /// To be called on the thread that brings the pictures.
-    fn fit(&self, bounds: Option<Resolution>) {
-        let mut sizes = self.sizes();
-        let target = sizes.source.map(|source| bounds.map_or(source, |bounds| source.fit_into(bounds)));
-        if std::mem::replace(&mut sizes.target, target) == target {
+    fn fit(&self, output: Output) {
+        let mut asked = self.asked();
+        let wanted = Some((output, asked.source));
+        if asked.output == wanted {
             return;
         }
-        drop(sizes);
-        if let Ok(caps) = size_caps(target).parse::<gst::Caps>() {
-            self.capsfilter.set_property("caps", &caps);
+        let source = asked.source;
+        let before = std::mem::replace(&mut asked.output, wanted.clone());
+        drop(asked);
+        let Some((output, _)) = wanted else { return };
+        self.capsfilter.set_property("caps", output.caps(source));
+        if before.is_some_and(|(before, _)| before.memory != output.memory) {
+            // The same caps ask nobody for memory again.
+            self.end.push_event(gst::event::Reconfigure::new());
         }
     }
+}
+
+/// At the end: converter or decoder ask for memory to put the pictures into.
+fn lend_memory(pad: &gst::Pad, shared: &Arc<Shared>) {
+    let shared = Arc::clone(shared);
+    pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, move |_, info| {
+        let asked = info.query_mut().filter(|query| query.type_() == gst::QueryType::Allocation);
+        if asked.is_some_and(|query| shared.output().answer(query)) {
+            gst::PadProbeReturn::Handled
+        } else {
+            gst::PadProbeReturn::Ok
+        }
+    });
 }
 
 /// At each change of format downstream, appsrc asks everything behind it about memory. The jitter buffer answers in turn
@@ -339,13 +355,13 @@ fn watch_size(pad: &gst::Pad, scaling: &Arc<Scaling>, shared: &Arc<Shared>, gene
     let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
     pad.add_probe(mask, move |_, info| {
         if info.buffer().is_some() {
-            scaling.fit(shared.bounds());
+            scaling.fit(shared.output());
         } else if let Some(event) = info.event()
             && let gst::EventView::Caps(caps) = event.view()
             && let Some(source) = square_size(caps.caps())
         {
             scaling.set_source(source);
-            scaling.fit(shared.bounds());
+            scaling.fit(shared.output());
             shared.tell(Note::Playing { generation, resolution: source });
         }
         gst::PadProbeReturn::Ok
@@ -378,7 +394,7 @@ fn take_pictures(output: &gst_app::AppSink, scaling: &Arc<Scaling>, shared: &Arc
                 return Ok(gst::FlowSuccess::Ok);
             }
             let info = gst_video::VideoInfo::from_caps(caps).map_err(|_| gst::FlowError::NotNegotiated)?;
-            let source = scaling.sizes().source.unwrap_or(Resolution::new(info.width(), info.height()));
+            let source = scaling.asked().source.unwrap_or(Resolution::new(info.width(), info.height()));
             if let Some(picture) = Picture::from_buffer(buffer, &info, source, unit, now) {
                 // Of a session that is over; the mailbox may be the next one's already.
                 if shared.is_stopped() {

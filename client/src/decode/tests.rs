@@ -454,7 +454,7 @@ fn the_output_size_changes_while_the_video_runs() {
     assert_eq!(size(1), Resolution::new(200, 150));
     for (picture, bounds) in [(640, 480), (1000, 301), (321, 243), (16, 16)].into_iter().enumerate() {
         let bounds = Resolution::new(bounds.0, bounds.1);
-        bench.decoder.set_output_size(bounds);
+        bench.decoder.set_output(Output::within(bounds));
         assert_eq!(size(2 + picture), SIZE.fit_into(bounds), "{bounds}");
     }
     let stats = bench.decoder.stats();
@@ -549,10 +549,11 @@ fn a_window_dragged_to_other_sizes_loses_no_picture() {
     let sizes = std::thread::scope(|scope| {
         scope.spawn(|| {
             for step in 0..100 {
-                bench.decoder.set_output_size(Resolution::new(160 + 7 * (step * 37 % 100), 120 + 5 * (step * 53 % 90)));
+                let size = Resolution::new(160 + 7 * (step * 37 % 100), 120 + 5 * (step * 53 % 90));
+                bench.decoder.set_output(Output::within(size));
                 std::thread::sleep(Duration::from_millis(10));
             }
-            bench.decoder.set_output_size(last);
+            bench.decoder.set_output(Output::within(last));
             dragged.store(true, Ordering::Relaxed);
         });
         plays_on(&bench, |sizes| dragged.load(Ordering::Relaxed) && sizes.last() == Some(&last))
@@ -624,7 +625,7 @@ fn when_all_decoders_fail_in_a_running_session_that_is_said_and_nothing_hangs() 
     let failed = failed.expect("an event");
     assert_eq!(failed.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), failing);
     bench.push(&video()[0].packets);
-    bench.decoder.set_output_size(SIZE);
+    bench.decoder.set_output(Output::within(SIZE));
     let start = Instant::now();
     drop(bench);
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
