@@ -165,12 +165,7 @@ impl fmt::Debug for Window {
 
 impl Window {
     /// Opens a window of `size`, or one that fills the screen.
-    pub fn open(
-        title: &str,
-        size: Resolution,
-        fullscreen: bool,
-        display: DisplayChoice,
-    ) -> Result<Self, DisplayError> {
+    pub fn open(title: &str, size: Resolution, fullscreen: bool, display: DisplayChoice) -> Result<Self, DisplayError> {
         let options = WindowOptions { resize: true, scale_mode: ScaleMode::Center, ..WindowOptions::default() };
         let mut window = minifb::Window::new(title, size.width.max(1) as usize, size.height.max(1) as usize, options)
             .map_err(|error| DisplayError::Open(error.to_string()))?;

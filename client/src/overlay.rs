@@ -445,6 +445,7 @@ mod tests {
             ("Loss", "0.12 %"),
             ("RTT", "1.2 ms"),
             ("Decoder", "avdec_h264"),
+            ("Display", "ximagesink"),
         ];
         let rows = rows(&data());
         assert_eq!(rows.iter().map(|(label, value)| (*label, value.as_str())).collect::<Vec<_>>(), expected);

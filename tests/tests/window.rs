@@ -117,8 +117,7 @@ fn the_picture_stays_right_when_the_window_changes_its_size() {
         let picture = Resolution::new(640, 360).fit_into(window);
         let left = ((window.width - picture.width) / 2) as usize;
         let (width, height) = (picture.width as usize, picture.height as usize);
-        let stamp =
-            |shot: &Shot| stamp::read_with(width, height, |x, y| shot.pixels[y * shot.width + left + x]);
+        let stamp = |shot: &Shot| stamp::read_with(width, height, |x, y| shot.pixels[y * shot.width + left + x]);
         let first = until("the picture in its new size", wait::START, || stamp(&screen.shot()));
         let moves = || stamp(&screen.shot()).is_some_and(|stamp| stamp.frame > first.frame);
         until_true("the picture moves", wait::START, moves);

@@ -15,7 +15,7 @@ use rov_common::units::Resolution;
 
 use super::flow::Flow;
 use super::limit::within;
-use super::output::{Output, packed_caps};
+use super::output::{Output, PACKED};
 use super::picture::Picture;
 use super::rtp::Packet;
 use crate::decoders::Candidate;
@@ -142,10 +142,9 @@ pub fn description(
          rtpjitterbuffer name=jitter latency=0 do-lost=true{faststart} ! \
          {depay} name=depay ! {media},stream-format=byte-stream,alignment=au ! {parse} ! \
          {} ! videoscale name=scale method=bilinear{scale_threads} ! videoconvert{convert_threads} ! \
-         capsfilter name=size caps=\"{}\" ! \
+         capsfilter name=size caps=video/x-raw,format={PACKED},pixel-aspect-ratio=1/1 ! \
          appsink name=out sync=false async=false qos=false max-buffers=1 drop=true enable-last-sample=false",
         candidate.description,
-        packed_caps(None),
     )
 }
 

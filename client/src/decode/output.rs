@@ -34,11 +34,12 @@ impl Output {
 }
 
 /// Pixels of 0x??RRGGBB as a u32, which is BGRx in memory where that is little-endian.
+pub(super) const PACKED: &str = if cfg!(target_endian = "little") { "BGRx" } else { "xRGB" };
+
+/// Such pixels, square.
 pub fn packed_caps(size: Option<Resolution>) -> gst::Caps {
-    let format = if cfg!(target_endian = "little") { "BGRx" } else { "xRGB" };
-    let caps = gst::Caps::builder("video/x-raw")
-        .field("format", format)
-        .field("pixel-aspect-ratio", gst::Fraction::new(1, 1));
+    let caps =
+        gst::Caps::builder("video/x-raw").field("format", PACKED).field("pixel-aspect-ratio", gst::Fraction::new(1, 1));
     match size {
         Some(size) => caps.field("width", size.width as i32).field("height", size.height as i32).build(),
         None => caps.build(),

@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
+use gstreamer_video as gst_video;
 use rov_common::stamp::Stamp;
 
 use super::*;
@@ -459,6 +460,46 @@ fn the_output_size_changes_while_the_video_runs() {
     }
     let stats = bench.decoder.stats();
     assert_eq!((stats.restarts, stats.frames_decoded), (0, 6));
+}
+
+#[test]
+fn the_pictures_come_in_the_form_that_is_wanted_and_in_memory_that_is_lent() {
+    let bench = Bench::new(config("avdec_h264"));
+    let (asked, questions) = channel();
+    let lender = gst::Pad::builder(gst::PadDirection::Sink)
+        .query_function(move |_, _, query| {
+            let gst::QueryViewMut::Allocation(query) = query.view_mut() else { return false };
+            let caps = query.get_owned().0.expect("caps");
+            let size = gst_video::VideoInfo::from_caps(&caps).unwrap().size() as u32;
+            query.add_allocation_pool(Some(&gst::BufferPool::new()), size, 2, 0);
+            asked.send(caps).is_ok()
+        })
+        .build();
+    let pad = gst::Pad::new(gst::PadDirection::Src);
+    pad.link(&lender).unwrap();
+    let as_decoded = Some("video/x-raw,format={I420,NV12}".parse::<gst::Caps>().unwrap());
+    let half = Some(Resolution::new(SIZE.width / 2, SIZE.height / 2));
+    let pixels = Output::default();
+    let lent = Output { bounds: half, memory: Some(pad), ..Output::default() };
+    let decoded = Output { bounds: half, formats: as_decoded, memory: None };
+    let unlent = Output { memory: None, ..lent.clone() };
+    for (at, output) in [&pixels, &lent, &unlent, &lent, &decoded, &lent].into_iter().enumerate() {
+        bench.decoder.set_output(output.clone());
+        bench.push(&video()[at].packets);
+        let picture = bench.mailbox.wait(LONG).expect("a picture");
+        assert_eq!((number(&picture), picture.source), (at as u32, SIZE));
+        let is_decoded = output.formats.is_some();
+        let size = if is_decoded { None } else { output.bounds }.unwrap_or(SIZE);
+        assert_eq!((picture.resolution, picture.pixels().is_empty()), (size, is_decoded));
+        if let Some(converted) = picture.converted(half.unwrap()) {
+            assert!(is_decoded && converted.len() as u64 == half.unwrap().pixels());
+            // The video is grey: the first pixel has luma 60 of the limited range.
+            assert!((converted[0] & 0xff).abs_diff((60 - 16) * 255 / 219) < 20, "{:#x}", converted[0]);
+        }
+        let lends = output.memory.is_some();
+        assert_eq!(questions.try_iter().next().is_some(), lends, "picture {at}");
+    }
+    assert_eq!(bench.decoder.stats().restarts, 0);
 }
 
 #[test]

@@ -51,24 +51,24 @@ pub fn fill(pixels: &mut [u32], size: Resolution, image: Option<Image<'_>>, dimm
 /// Puts the picture into an area of the size `area` in the middle; the nearest pixel where the sizes differ, as that lasts
 /// only until the decoder gives the new size.
 fn place(canvas: &mut [u32], size: Resolution, area: Resolution, image: Image<'_>) {
-        let Image { pixels, resolution: picture, .. } = image;
-        let (width, height) = (area.width as usize, area.height as usize);
-        let left = (size.width as usize - width) / 2;
-        let top = (size.height as usize - height) / 2;
-        for y in 0..height {
-            let from = y * picture.height as usize / height * picture.width as usize;
-            let Some(source) = pixels.get(from..from + picture.width as usize) else { return };
-            let to = (top + y) * size.width as usize + left;
-            let row = &mut canvas[to..to + width];
-            if row.len() == source.len() {
-                row.copy_from_slice(source);
-            } else {
-                for (x, pixel) in row.iter_mut().enumerate() {
-                    *pixel = source[x * source.len() / width];
-                }
+    let Image { pixels, resolution: picture, .. } = image;
+    let (width, height) = (area.width as usize, area.height as usize);
+    let left = (size.width as usize - width) / 2;
+    let top = (size.height as usize - height) / 2;
+    for y in 0..height {
+        let from = y * picture.height as usize / height * picture.width as usize;
+        let Some(source) = pixels.get(from..from + picture.width as usize) else { return };
+        let to = (top + y) * size.width as usize + left;
+        let row = &mut canvas[to..to + width];
+        if row.len() == source.len() {
+            row.copy_from_slice(source);
+        } else {
+            for (x, pixel) in row.iter_mut().enumerate() {
+                *pixel = source[x * source.len() / width];
             }
         }
     }
+}
 
 /// A third of the brightness, and nearly grey, so that nobody takes it for live video.
 fn dim(pixel: u32) -> u32 {

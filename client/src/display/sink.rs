@@ -113,15 +113,8 @@ impl Sink {
             });
         }
         let pad = gst::Pad::builder(gst::PadDirection::Src).name("pictures").build();
-        let mut sink = Self {
-            row,
-            pipeline: ManuallyDrop::new(pipeline),
-            overlay,
-            pad,
-            formats: None,
-            info: None,
-            canvas: None,
-        };
+        let mut sink =
+            Self { row, pipeline: ManuallyDrop::new(pipeline), overlay, pad, formats: None, info: None, canvas: None };
         sink.start(&first, &element)?;
         Ok(sink)
     }
