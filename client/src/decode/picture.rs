@@ -37,7 +37,7 @@ enum Pixels {
     Mapped(gst::MappedBuffer<gst::buffer::Readable>, gst_video::VideoInfo),
     Owned(Vec<u32>),
     /// In the decoder's format.
-    Decoded(gst_video::VideoFrame<gst_video::video_frame::Readable>),
+    Decoded(Box<gst_video::VideoFrame<gst_video::video_frame::Readable>>),
 }
 
 impl fmt::Debug for Picture {
@@ -72,7 +72,7 @@ impl Picture {
     ) -> Option<Self> {
         let pixels = match info.format() {
             gst_video::VideoFormat::Bgrx | gst_video::VideoFormat::Xrgb => Self::pack(buffer, info)?,
-            _ => Pixels::Decoded(gst_video::VideoFrame::from_buffer_readable(buffer, info).ok()?),
+            _ => Pixels::Decoded(Box::new(gst_video::VideoFrame::from_buffer_readable(buffer, info).ok()?)),
         };
         Some(Self {
             resolution: Resolution::new(info.width(), info.height()),

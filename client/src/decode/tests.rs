@@ -478,10 +478,10 @@ fn the_pictures_come_in_the_form_that_is_wanted_and_in_memory_that_is_lent() {
     let pad = gst::Pad::new(gst::PadDirection::Src);
     pad.link(&lender).unwrap();
     let as_decoded = Some("video/x-raw,format={I420,NV12}".parse::<gst::Caps>().unwrap());
-    let half = Some(Resolution::new(SIZE.width / 2, SIZE.height / 2));
+    let half = Resolution::new(SIZE.width / 2, SIZE.height / 2);
     let pixels = Output::default();
-    let lent = Output { bounds: half, memory: Some(pad), ..Output::default() };
-    let decoded = Output { bounds: half, formats: as_decoded, memory: None };
+    let lent = Output { bounds: Some(half), memory: Some(pad), ..Output::default() };
+    let decoded = Output { bounds: Some(half), formats: as_decoded, memory: None };
     let unlent = Output { memory: None, ..lent.clone() };
     for (at, output) in [&pixels, &lent, &unlent, &lent, &decoded, &lent].into_iter().enumerate() {
         bench.decoder.set_output(output.clone());
@@ -491,8 +491,8 @@ fn the_pictures_come_in_the_form_that_is_wanted_and_in_memory_that_is_lent() {
         let is_decoded = output.formats.is_some();
         let size = if is_decoded { None } else { output.bounds }.unwrap_or(SIZE);
         assert_eq!((picture.resolution, picture.pixels().is_empty()), (size, is_decoded));
-        if let Some(converted) = picture.converted(half.unwrap()) {
-            assert!(is_decoded && converted.len() as u64 == half.unwrap().pixels());
+        if let Some(converted) = picture.converted(half) {
+            assert!(is_decoded && converted.len() as u64 == half.pixels());
             // The video is grey: the first pixel has luma 60 of the limited range.
             assert!((converted[0] & 0xff).abs_diff((60 - 16) * 255 / 219) < 20, "{:#x}", converted[0]);
         }
