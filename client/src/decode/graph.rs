@@ -26,8 +26,10 @@ use crate::mailbox::Mailbox;
 pub const START_TIME: Duration = Duration::from_secs(5);
 /// How long a pipeline may take to stop before it is left behind: a hung driver must not hang the program.
 const STOP_TIME: Duration = Duration::from_secs(2);
-/// Converting and scaling a 4K picture takes more than one core; more than four bring little.
+/// Converting and scaling a 4K picture takes more than one core; more than four bring little. Up to 1080p, waiting for
+/// another thread costs more than its help is worth: the median picture came 1 ms later, the slow ones more.
 const MAX_CONVERT_THREADS: usize = 4;
+const PIXELS_PER_THREAD: u64 = 1920 * 1088;
 
 /// What the callbacks tell the supervisor. `generation` tells an old pipeline's last words from the present one's.
 #[derive(Debug)]
@@ -104,6 +106,8 @@ pub struct Graph {
 #[derive(Debug)]
 struct Scaling {
     capsfilter: gst::Element,
+    /// Scaler and converter, where they can share the work among threads.
+    workers: Vec<gst::Element>,
     /// At the end, where the memory is asked for.
     end: gst::Pad,
     asked: Mutex<Asked>,
@@ -118,20 +122,13 @@ struct Asked {
 }
 
 /// The pipeline as text. `has` tells whether an element has a property.
-pub fn description(
-    candidate: &Candidate,
-    payload_type: u8,
-    threads: usize,
-    has: &dyn Fn(&str, &str) -> bool,
-) -> String {
+pub fn description(candidate: &Candidate, payload_type: u8, has: &dyn Fn(&str, &str) -> bool) -> String {
     let option = |element: &str, property: &str, value: String| {
         if has(element, property) { format!(" {property}={value}") } else { String::new() }
     };
     // The first packet of all waits for the whole latency, since nobody knows what came before it; so there is none
     // until it is out. `faststart-min-packets`, made for this, loses a race in one start of three (GStreamer 1.22).
     let faststart = option("rtpjitterbuffer", "faststart-min-packets", "1".to_owned());
-    let scale_threads = option("videoscale", "n-threads", threads.to_string());
-    let convert_threads = option("videoconvert", "n-threads", threads.to_string());
     let (rtp, media) = (candidate.codec.rtp_name(), candidate.codec.media_type());
     let (depay, parse) = stream_elements(candidate.codec);
     // Access units are judged between the depayloader and the parser. Scaling comes before converting because the
@@ -141,7 +138,7 @@ pub fn description(
          caps=application/x-rtp,media=video,clock-rate=90000,encoding-name={rtp},payload={payload_type} ! \
          rtpjitterbuffer name=jitter latency=0 do-lost=true{faststart} ! \
          {depay} name=depay ! {media},stream-format=byte-stream,alignment=au ! {parse} ! \
-         {} ! videoscale name=scale method=bilinear{scale_threads} ! videoconvert{convert_threads} ! \
+         {} ! videoscale name=scale method=bilinear ! videoconvert name=convert ! \
          capsfilter name=size caps=video/x-raw,format={PACKED},pixel-aspect-ratio=1/1 ! \
          appsink name=out sync=false async=false qos=false max-buffers=1 drop=true enable-last-sample=false",
         candidate.description,
@@ -187,8 +184,7 @@ impl Graph {
         generation: u64,
         shared: &Arc<Shared>,
     ) -> Result<Self, String> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let text = description(candidate, payload_type, cores.min(MAX_CONVERT_THREADS), &has_property);
+        let text = description(candidate, payload_type, &has_property);
         let pipeline = gst::parse::launch(&text)
             .map_err(|error| error.to_string())?
             .downcast::<gst::Pipeline>()
@@ -200,8 +196,14 @@ impl Graph {
         let input = element("in")?.downcast::<gst_app::AppSrc>().map_err(|_| "'in' is not an appsrc".to_owned())?;
         let output =
             element("out")?.downcast::<gst_app::AppSink>().map_err(|_| "'out' is not an appsink".to_owned())?;
-        let scaling =
-            Arc::new(Scaling { capsfilter: element("size")?, end: pad("out", "sink")?, asked: Mutex::default() });
+        let workers =
+            [element("scale")?, element("convert")?].into_iter().filter(|worker| worker.has_property("n-threads"));
+        let scaling = Arc::new(Scaling {
+            capsfilter: element("size")?,
+            workers: workers.collect(),
+            end: pad("out", "sink")?,
+            asked: Mutex::default(),
+        });
         refuse_allocation(&pad("in", "src")?);
         watch_packets(candidate.codec, &pad("jitter", "src")?, element("jitter")?.downgrade(), latency, shared);
         watch_units(candidate.codec, &pad("depay", "src")?, shared);
@@ -244,6 +246,9 @@ impl Scaling {
 
     fn set_source(&self, source: Resolution) {
         self.asked().source = Some(source);
+        for worker in &self.workers {
+            worker.set_property("n-threads", convert_threads(source));
+        }
     }
 
     /// To be called on the thread that brings the pictures.
@@ -263,6 +268,13 @@ impl Scaling {
             self.end.push_event(gst::event::Reconfigure::new());
         }
     }
+}
+
+/// How many threads convert and scale a picture.
+fn convert_threads(source: Resolution) -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let wanted = source.pixels().div_ceil(PIXELS_PER_THREAD).max(1);
+    wanted.min(cores.min(MAX_CONVERT_THREADS) as u64) as u32
 }
 
 /// At the end: converter or decoder ask for memory to put the pictures into.

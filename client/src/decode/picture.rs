@@ -34,7 +34,7 @@ pub struct Picture {
 
 enum Pixels {
     /// GStreamer's own memory, given back to its pool when the picture is dropped.
-    Mapped(gst::MappedBuffer<gst::buffer::Readable>, gst_video::VideoInfo),
+    Mapped(Box<(gst::MappedBuffer<gst::buffer::Readable>, gst_video::VideoInfo)>),
     Owned(Vec<u32>),
     /// In the decoder's format.
     Decoded(Box<gst_video::VideoFrame<gst_video::video_frame::Readable>>),
@@ -97,7 +97,7 @@ impl Picture {
         let map = buffer.into_mapped_buffer_readable().ok()?;
         let plain = offset == 0 && stride == row && as_pixels(&map, resolution).is_some();
         if plain {
-            return Some(Pixels::Mapped(map, info.clone()));
+            return Some(Pixels::Mapped(Box::new((map, info.clone()))));
         }
         let mut copy = Vec::with_capacity(usize::try_from(resolution.pixels()).ok()?);
         for y in 0..info.height() as usize {
@@ -119,7 +119,7 @@ impl Picture {
     pub fn pixels(&self) -> &[u32] {
         match &self.pixels {
             // Checked in `pack`, so never empty for want of alignment or length.
-            Pixels::Mapped(map, _) => as_pixels(map, self.resolution).unwrap_or_default(),
+            Pixels::Mapped(mapped) => as_pixels(&mapped.0, self.resolution).unwrap_or_default(),
             Pixels::Owned(pixels) => pixels,
             Pixels::Decoded(_) => &[],
         }
@@ -140,7 +140,7 @@ impl Picture {
     /// The memory itself, for who can show it as it is.
     pub fn buffer(&self) -> Option<(gst::Buffer, gst_video::VideoInfo)> {
         match &self.pixels {
-            Pixels::Mapped(map, info) => Some((map.buffer_owned(), info.clone())),
+            Pixels::Mapped(mapped) => Some((mapped.0.buffer_owned(), mapped.1.clone())),
             Pixels::Decoded(frame) => Some((frame.buffer_owned(), frame.info().clone())),
             Pixels::Owned(_) => None,
         }
