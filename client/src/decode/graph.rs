@@ -106,8 +106,8 @@ pub struct Graph {
 #[derive(Debug)]
 struct Scaling {
     capsfilter: gst::Element,
-    /// Scaler and converter, where they can share the work among threads.
-    workers: Vec<gst::Element>,
+    /// Scaler and converter, where they can share the work among threads. Weak, as the scaler's pad holds this.
+    workers: Vec<gst::glib::WeakRef<gst::Element>>,
     /// At the end, where the memory is asked for.
     end: gst::Pad,
     asked: Mutex<Asked>,
@@ -200,7 +200,7 @@ impl Graph {
             [element("scale")?, element("convert")?].into_iter().filter(|worker| worker.has_property("n-threads"));
         let scaling = Arc::new(Scaling {
             capsfilter: element("size")?,
-            workers: workers.collect(),
+            workers: workers.map(|worker| worker.downgrade()).collect(),
             end: pad("out", "sink")?,
             asked: Mutex::default(),
         });
@@ -246,7 +246,7 @@ impl Scaling {
 
     fn set_source(&self, source: Resolution) {
         self.asked().source = Some(source);
-        for worker in &self.workers {
+        for worker in self.workers.iter().filter_map(gst::glib::WeakRef::upgrade) {
             worker.set_property("n-threads", convert_threads(source));
         }
     }
