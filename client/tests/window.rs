@@ -403,6 +403,16 @@ fn escape_closes_the_window(display: &str) {
     bench.ends();
 }
 
+/// Of GStreamer's, only ximagesink is sure to be where the client can run: others come in packages of their own.
+fn is_installed(element: &str) -> bool {
+    gstreamer::init().unwrap();
+    let is_installed = gstreamer::ElementFactory::find(element).is_some();
+    if !is_installed {
+        println!("left out: {element} is not installed");
+    }
+    is_installed
+}
+
 /// Each of the tests for each way of drawing.
 macro_rules! for_each_display {
     ($($test:ident),+ $(,)?) => {
@@ -414,7 +424,7 @@ macro_rules! for_each_display {
         }
         /// OpenGL by the processor here, which stands for the sinks that scale.
         mod glimagesink {
-            $(#[test] fn $test() { super::$test("glimagesink"); })+
+            $(#[test] fn $test() { if super::is_installed("glimagesink") { super::$test("glimagesink"); } })+
         }
     };
 }
