@@ -128,7 +128,13 @@ impl Picture {
     /// The pixels of a picture in the decoder's format, scaled to `size`; none of others.
     pub fn converted(&self, size: Resolution) -> Option<Vec<u32>> {
         let Pixels::Decoded(frame) = &self.pixels else { return None };
-        let info = gst_video::VideoInfo::from_caps(&packed_caps(Some(size))).ok()?;
+        let packed = gst_video::VideoInfo::from_caps(&packed_caps(Some(size))).ok()?;
+        // The converter refuses to change rate or interlacing.
+        let info = gst_video::VideoInfo::builder(packed.format(), size.width, size.height)
+            .fps(frame.info().fps())
+            .interlace_mode(frame.info().interlace_mode())
+            .build()
+            .ok()?;
         let converter = gst_video::VideoConverter::new(frame.info(), &info, None).ok()?;
         let mut packed =
             gst_video::VideoFrame::from_buffer_writable(gst::Buffer::with_size(info.size()).ok()?, &info).ok()?;

@@ -491,10 +491,12 @@ fn the_pictures_come_in_the_form_that_is_wanted_and_in_memory_that_is_lent() {
         let is_decoded = output.formats.is_some();
         let size = if is_decoded { None } else { output.bounds }.unwrap_or(SIZE);
         assert_eq!((picture.resolution, picture.pixels().is_empty()), (size, is_decoded));
-        if let Some(converted) = picture.converted(half) {
-            assert!(is_decoded && converted.len() as u64 == half.pixels());
-            // The video is grey: the first pixel has luma 60 of the limited range.
-            assert!((converted[0] & 0xff).abs_diff((60 - 16) * 255 / 219) < 20, "{:#x}", converted[0]);
+        let converted = picture.converted(half);
+        assert_eq!(converted.is_some(), is_decoded);
+        if let Some(converted) = converted {
+            assert!(converted.len() as u64 == half.pixels());
+            // The video is grey, of the limited range, and each picture 7 lighter.
+            assert!((converted[0] & 0xff).abs_diff((60 + 7 * at as u32 - 16) * 255 / 219) < 20, "{:#x}", converted[0]);
         }
         let lends = output.memory.is_some();
         assert_eq!(questions.try_iter().next().is_some(), lends, "picture {at}");
