@@ -184,8 +184,8 @@ fn window(
     stop: &CancellationToken,
     mut on_shown: impl FnMut(&Picture, Instant),
 ) -> Result<()> {
-    let window = Window::open("ROV", cli.window_size(), cli.fullscreen)?;
-    let callbacks = Callbacks { on_shown: &mut on_shown, on_resized: &mut |size| viewer.set_bounds(size) };
+    let window = Window::open("ROV", cli.window_size(), cli.fullscreen, cli.display)?;
+    let callbacks = Callbacks { on_shown: &mut on_shown, on_output: &mut |output| viewer.set_output(output) };
     window.run(&viewer.mailbox, view, stop, callbacks)?;
     Ok(())
 }
@@ -213,6 +213,7 @@ async fn keep_view(
                 loss: live.then_some(reception.loss),
                 rtt_ms: reception.rtt.map(ms),
                 decoder: reception.decode.decoder,
+                display: String::new(),
                 transport: reception.transport,
                 notes: [viewer.fallback(), reception.note].into_iter().filter(|note| !note.is_empty()).collect(),
                 latency: stages(&shown, now, reception.encode, reception.rtt),

@@ -12,6 +12,7 @@ use rov_common::units::Resolution;
 use url::Url;
 
 use crate::decoders::DecoderChoice;
+use crate::display::DisplayChoice;
 use crate::find::STATS_PATH;
 use crate::receive::Transport;
 use crate::receive::rtp::{self, Source};
@@ -122,6 +123,11 @@ pub struct Cli {
     /// Height of the window in pixels
     #[arg(long, value_name = "PIXELS", default_value_t = 720, value_parser = clap::value_parser!(u32).range(120..=16_384))]
     pub height: u32,
+
+    /// What draws into the window: `gst`, the best GStreamer sink that works here, or one by its name; `minifb`, which draws
+    /// everywhere; `auto`: under X11 a sink, elsewhere minifb
+    #[arg(long, value_name = "auto|minifb|gst|SINK", default_value_t, value_parser = str::parse::<DisplayChoice>)]
+    pub display: DisplayChoice,
 
     /// No window: receive and decode only, and print a line of figures each second
     #[arg(long)]

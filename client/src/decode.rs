@@ -10,6 +10,7 @@ mod gate;
 mod graph;
 mod lateness;
 mod limit;
+mod output;
 mod picture;
 pub mod rtp;
 mod supervisor;
@@ -29,6 +30,7 @@ use rov_common::units::Resolution;
 use self::flow::Flow;
 use self::graph::{Note, Shared};
 pub(crate) use self::limit::within;
+pub use self::output::{Output, packed_caps};
 pub use self::picture::{Picture, read_stamp};
 use self::rtp::Packet;
 use self::supervisor::{Now, Supervisor, Taken};
@@ -147,7 +149,7 @@ impl Decoder {
         let (notes, inbox) = mpsc::sync_channel(MAX_NOTES);
         let shared = Arc::new(Shared {
             flow: Mutex::new(Flow::new(config.latency, Instant::now())),
-            bounds: Mutex::new(config.output),
+            output: Mutex::new(config.output.map(Output::within).unwrap_or_default()),
             mailbox,
             notes,
             dropped: AtomicU64::new(0),
@@ -220,9 +222,9 @@ impl Decoder {
         }
     }
 
-    /// Scales to fit `bounds` from the next picture on. May be called from any thread, however often.
-    pub fn set_output_size(&self, bounds: Resolution) {
-        *self.shared.bounds.lock().unwrap_or_else(PoisonError::into_inner) = Some(bounds);
+    /// Gives the pictures in this form from the next one on. May be called from any thread, however often.
+    pub fn set_output(&self, output: Output) {
+        *self.shared.output.lock().unwrap_or_else(PoisonError::into_inner) = output;
     }
 
     pub fn stats(&self) -> DecodeStats {

@@ -1,12 +1,15 @@
 //! The window: shows the newest picture at once, and never lets old video look live.
 //!
-//! minifb on the calling thread, which must be the main thread on macOS. Q and Escape close it, F switches full screen,
-//! I the statistics. The pictures come already scaled to the window's size; only the moment between a resize and the
-//! first picture of the new size is bridged here. Limits: full screen needs X11 (also through XWayland); if the X
-//! server itself goes away, Xlib ends the process.
+//! minifb's, on the calling thread, which must be the main thread on macOS. Q and Escape close it, F switches full screen,
+//! I the statistics. A GStreamer sink draws into it where there is one that is better at it, and minifb where there is
+//! none or it fails. The pictures come already scaled to the window's size, unless the sink scales; only the moment
+//! between a resize and the first picture of the new size is bridged here. Limits: full screen needs X11 (also through
+//! XWayland); if the X server itself goes away, Xlib ends the process.
 
 mod canvas;
+mod choice;
 mod fullscreen;
+mod sink;
 
 use std::fmt;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -18,16 +21,18 @@ use rov_common::units::Resolution;
 use tokio_util::sync::CancellationToken;
 
 use self::canvas::{Canvas, Image};
+pub use self::choice::DisplayChoice;
 use self::fullscreen::Fullscreen;
-use crate::decode::Picture;
+use self::sink::Sink;
+use crate::decode::{Output, Picture};
 use crate::mailbox::Mailbox;
 use crate::overlay::{self, OverlayData, Tone};
 
 /// A picture older than this is not shown as live.
 pub const STALE_AFTER: Duration = Duration::from_secs(1);
 /// Keys and resizing are looked at this often, at least.
-const EVENT_INTERVAL: Duration = Duration::from_millis(8);
-/// An unchanged window is drawn again this often, since minifb does not tell when another window had covered it.
+const EVENT_INTERVAL: Duration = Duration::from_millis(20);
+/// An unchanged window is drawn again this often, since nobody tells when another window had covered it.
 const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
 /// A press that follows sooner on one that was not released is the keyboard's repetition. Later, the release went to
 /// another window.
@@ -79,8 +84,8 @@ pub enum DisplayError {
 pub struct Callbacks<'a> {
     /// A picture was handed to the screen at this time; called once for each.
     pub on_shown: &'a mut dyn FnMut(&Picture, Instant),
-    /// The window has this size in pixels now; called once at the start, too.
-    pub on_resized: &'a mut dyn FnMut(Resolution),
+    /// From now on the pictures should come in this form; called at the start and at each change of the window's size.
+    pub on_output: &'a mut dyn FnMut(Output),
 }
 
 impl fmt::Debug for Callbacks<'_> {
@@ -141,6 +146,10 @@ fn message(presentation: Presentation, status: &Status) -> Option<(String, Strin
 
 /// An open window.
 pub struct Window {
+    /// Draws into the window; none: minifb does. Before the window, so that it is stopped first.
+    sink: Option<Sink>,
+    /// Why minifb has to draw; empty where that is as it should be.
+    note: String,
     window: minifb::Window,
     keys: Receiver<Key>,
     fullscreen: Fullscreen,
@@ -156,7 +165,7 @@ impl fmt::Debug for Window {
 
 impl Window {
     /// Opens a window of `size`, or one that fills the screen.
-    pub fn open(title: &str, size: Resolution, fullscreen: bool) -> Result<Self, DisplayError> {
+    pub fn open(title: &str, size: Resolution, fullscreen: bool, display: DisplayChoice) -> Result<Self, DisplayError> {
         let options = WindowOptions { resize: true, scale_mode: ScaleMode::Center, ..WindowOptions::default() };
         let mut window = minifb::Window::new(title, size.width.max(1) as usize, size.height.max(1) as usize, options)
             .map_err(|error| DisplayError::Open(error.to_string()))?;
@@ -164,10 +173,25 @@ impl Window {
         window.set_target_fps(0);
         let (presses, keys) = channel();
         window.set_input_callback(Box::new(Presses { presses, held: Vec::new() }));
-        let mut this =
-            Self { window, keys, fullscreen: Fullscreen::default(), show_stats: false, canvas: Canvas::default() };
         // The window manager must have seen the window before it can be asked to change it.
-        this.window.update();
+        window.update();
+        let (sink, note) = match Sink::open(display, &window) {
+            Ok(sink) => (Some(sink), String::new()),
+            Err(reason) => (None, reason),
+        };
+        let mut this = Self {
+            sink,
+            note: String::new(),
+            window,
+            keys,
+            fullscreen: Fullscreen::default(),
+            show_stats: false,
+            canvas: Canvas::default(),
+        };
+        tracing::info!("{} draws the window", this.drawn_by());
+        if this.sink.is_none() {
+            this.give_up_sink(note);
+        }
         if fullscreen {
             this.toggle_fullscreen();
         }
@@ -185,6 +209,24 @@ impl Window {
         Resolution::new(width as u32, height as u32)
     }
 
+    /// The element or library that draws.
+    pub fn drawn_by(&self) -> &'static str {
+        self.sink.as_ref().map_or("minifb", Sink::name)
+    }
+
+    /// Lets minifb draw, and says why.
+    fn give_up_sink(&mut self, reason: String) {
+        let sink = self.sink.take().map(|sink| format!("{}: ", sink.name())).unwrap_or_default();
+        if !reason.is_empty() {
+            self.note = format!("drawn by minifb, because of {sink}{reason}");
+            tracing::warn!("{}", self.note);
+        }
+    }
+
+    fn output(&self, size: Resolution) -> Output {
+        self.sink.as_ref().map_or_else(|| Output::within(size), |sink| sink.output(size))
+    }
+
     /// Shows what comes into `mailbox` until the window is closed or `stop` is cancelled.
     pub fn run(
         mut self,
@@ -193,9 +235,10 @@ impl Window {
         stop: &CancellationToken,
         callbacks: Callbacks<'_>,
     ) -> Result<Ended, DisplayError> {
-        let Callbacks { on_shown, on_resized } = callbacks;
+        let Callbacks { on_shown, on_output } = callbacks;
         let mut size = self.size();
-        on_resized(size);
+        let mut output = self.output(size);
+        on_output(output.clone());
         let mut last: Option<Picture> = None;
         let mut drawn: Option<(Scene, Instant)> = None;
         loop {
@@ -210,13 +253,16 @@ impl Window {
             let same = |(before, at): &(Scene, Instant)| {
                 *before == scene && now.saturating_duration_since(*at) < REPAIR_INTERVAL
             };
-            if is_fresh || !drawn.as_ref().is_some_and(same) {
+            let redraw = is_fresh || !drawn.as_ref().is_some_and(same);
+            if redraw {
                 self.draw(&scene, last.as_ref())?;
                 drawn = Some((scene, now));
                 if is_fresh && let Some(picture) = &last {
                     on_shown(picture, Instant::now());
                 }
-            } else {
+            }
+            // Drawing by minifb looks at the events, too.
+            if !redraw || self.sink.is_some() {
                 self.window.update();
             }
             if self.handle_keys() || !self.window.is_open() {
@@ -224,7 +270,14 @@ impl Window {
             }
             if self.size() != size {
                 size = self.size();
-                on_resized(size);
+                if let Some(sink) = &self.sink {
+                    sink.resized();
+                }
+            }
+            let wanted = self.output(size);
+            if wanted != output {
+                output = wanted;
+                on_output(output.clone());
             }
         }
     }
@@ -236,37 +289,35 @@ impl Window {
             size,
             stale: matches!(presentation, Presentation::Stale { .. }),
             message: message(presentation, &view.status),
-            stats: self.show_stats.then(|| view.overlay.clone()),
+            stats: self.show_stats.then(|| {
+                let mut stats = view.overlay.clone();
+                stats.display = self.drawn_by().to_owned();
+                stats.notes.extend((!self.note.is_empty()).then(|| self.note.clone()));
+                stats
+            }),
         }
     }
 
     fn draw(&mut self, scene: &Scene, picture: Option<&Picture>) -> Result<(), DisplayError> {
-        let image = picture.map(|picture| Image {
-            pixels: picture.pixels(),
-            resolution: picture.resolution,
-            source: picture.source,
-        });
-        let nothing_over = scene.message.is_none() && scene.stats.is_none();
-        let (pixels, size) = match image.filter(|image| nothing_over && image.fits(scene.size)) {
-            // Straight from the decoder's memory; minifb centres it on black.
-            Some(image) => (image.pixels, image.resolution),
-            None => {
-                let pixels = self.canvas.begin(scene.size, image, scene.stale);
-                if let Some(mut surface) = overlay::Surface::new(pixels, scene.size) {
-                    if let Some((title, detail, tone)) = &scene.message {
-                        overlay::draw_message(&mut surface, title, detail, *tone);
-                    }
-                    if let Some(stats) = &scene.stats {
-                        overlay::draw_stats(&mut surface, stats, scene.message.is_none());
-                    }
-                }
-                (self.canvas.pixels(), scene.size)
-            }
-        };
-        if size.pixels() == 0 {
-            self.window.update();
+        if scene.size.pixels() == 0 {
             return Ok(());
         }
+        if let Some(sink) = &mut self.sink {
+            let result = match picture.and_then(|picture| sink.ready(picture, scene.size)) {
+                Some((buffer, info)) if scene.is_plain() => sink.show(buffer, &info),
+                _ => sink.paint(scene.size, |pixels| scene.paint(pixels, picture)),
+            };
+            match result {
+                Ok(()) => return Ok(()),
+                Err(reason) => self.give_up_sink(reason),
+            }
+        }
+        let straight = picture.filter(|picture| scene.is_plain() && image(picture).fits(scene.size));
+        let (pixels, size) = match straight {
+            // Straight from the decoder's memory; minifb centres it on black.
+            Some(picture) if !picture.pixels().is_empty() => (picture.pixels(), picture.resolution),
+            _ => (self.canvas.painted(scene.size, |pixels| scene.paint(pixels, picture)), scene.size),
+        };
         self.window
             .update_with_buffer(pixels, size.width as usize, size.height as usize)
             .map_err(|error| DisplayError::Draw(error.to_string()))
@@ -299,6 +350,35 @@ struct Scene {
     stale: bool,
     message: Option<(String, String, Tone)>,
     stats: Option<OverlayData>,
+}
+
+impl Scene {
+    /// The picture and nothing else.
+    fn is_plain(&self) -> bool {
+        self.message.is_none() && self.stats.is_none()
+    }
+
+    /// Paints all of it into the pixels of a window.
+    fn paint(&self, pixels: &mut [u32], picture: Option<&Picture>) {
+        let fitted = picture.map(|picture| picture.source.fit_into(self.size));
+        let converted = picture.zip(fitted).and_then(|(picture, size)| picture.converted(size));
+        let image = picture.map(|picture| match (&converted, fitted) {
+            (Some(pixels), Some(resolution)) => Image { pixels, resolution, source: picture.source },
+            _ => image(picture),
+        });
+        canvas::fill(pixels, self.size, image, self.stale);
+        let Some(mut surface) = overlay::Surface::new(pixels, self.size) else { return };
+        if let Some((title, detail, tone)) = &self.message {
+            overlay::draw_message(&mut surface, title, detail, *tone);
+        }
+        if let Some(stats) = &self.stats {
+            overlay::draw_stats(&mut surface, stats, self.message.is_none());
+        }
+    }
+}
+
+fn image(picture: &Picture) -> Image<'_> {
+    Image { pixels: picture.pixels(), resolution: picture.resolution, source: picture.source }
 }
 
 /// Turns minifb's key states into presses. Its own `get_keys_pressed` loses one that is released before the next look.

@@ -42,6 +42,8 @@ pub struct OverlayData {
     pub rtt_ms: Option<f64>,
     /// The element that decodes.
     pub decoder: String,
+    /// What draws it into the window.
+    pub display: String,
     /// How the video comes, as `RTSP over TCP`.
     pub transport: String,
     /// What is odd about that.
@@ -297,6 +299,9 @@ fn rows(data: &OverlayData) -> Vec<(&'static str, String)> {
     if !data.decoder.is_empty() {
         rows.push(("Decoder", data.decoder.clone()));
     }
+    if !data.display.is_empty() {
+        rows.push(("Display", data.display.clone()));
+    }
     rows
 }
 
@@ -421,6 +426,7 @@ mod tests {
             loss: Some(0.0012),
             rtt_ms: Some(1.25),
             decoder: "avdec_h264".into(),
+            display: "ximagesink".into(),
             transport: "RTP".into(),
             notes: vec!["WebRTC failed: no media path to it was found".into()],
             latency: vec![("network".into(), 2.0), ("decode".into(), 6.0)],
@@ -439,6 +445,7 @@ mod tests {
             ("Loss", "0.12 %"),
             ("RTT", "1.2 ms"),
             ("Decoder", "avdec_h264"),
+            ("Display", "ximagesink"),
         ];
         let rows = rows(&data());
         assert_eq!(rows.iter().map(|(label, value)| (*label, value.as_str())).collect::<Vec<_>>(), expected);

@@ -3,9 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rov_common::units::Resolution;
-
-use crate::decode::{DecodeStats, Decoder, Picture};
+use crate::decode::{DecodeStats, Decoder, Output, Picture};
 use crate::mailbox::Mailbox;
 use crate::receive::Transport;
 use crate::stats::Report;
@@ -78,7 +76,7 @@ struct State {
     before: Counters,
     sessions: u64,
     decoder: Option<Arc<Decoder>>,
-    bounds: Option<Resolution>,
+    output: Option<Output>,
     /// The failure that was logged last: attempts that fail in the same way are not logged again.
     logged_failure: Option<String>,
 }
@@ -120,7 +118,7 @@ impl Viewer {
                 before: Counters::default(),
                 sessions: 0,
                 decoder: None,
-                bounds: None,
+                output: None,
                 logged_failure: None,
             }),
         })
@@ -201,8 +199,8 @@ impl Viewer {
     /// The decoder of a session that begins.
     pub fn set_decoder(&self, decoder: Arc<Decoder>) {
         let mut state = self.lock();
-        if let Some(bounds) = state.bounds {
-            decoder.set_output_size(bounds);
+        if let Some(output) = &state.output {
+            decoder.set_output(output.clone());
         }
         state.decoder = Some(decoder);
     }
@@ -224,13 +222,13 @@ impl Viewer {
         drop(decoder);
     }
 
-    /// The window has this many pixels: larger pictures are scaled down before they get here.
-    pub fn set_bounds(&self, bounds: Resolution) {
+    /// The window wants its pictures in this form.
+    pub fn set_output(&self, output: Output) {
         let mut state = self.lock();
-        state.bounds = Some(bounds);
         if let Some(decoder) = &state.decoder {
-            decoder.set_output_size(bounds);
+            decoder.set_output(output.clone());
         }
+        state.output = Some(output);
     }
 
     /// Fills in what is known here.

@@ -1,7 +1,7 @@
 //! The window under a virtual X server: what is on the screen, and what keys do.
 //!
 //! Each test starts an Xvfb of its own and, as a child process, this very test program: it runs `child` alone, which
-//! opens the window and obeys the lines it reads. With ROV_SCREENSHOTS=FOLDER some screenshots are kept there.
+//! opens the window and obeys the lines it reads. Each is made for every way of drawing that works there. With ROV_SCREENSHOTS=FOLDER some screenshots are kept there.
 
 #![cfg(all(unix, not(target_os = "macos")))]
 
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rov_client::decode::Picture;
-use rov_client::display::{Callbacks, Status, ViewModel, Window};
+use rov_client::display::{Callbacks, DisplayChoice, Status, ViewModel, Window};
 use rov_client::mailbox::Mailbox;
 use rov_client::overlay::OverlayData;
 use rov_common::units::Resolution;
@@ -34,7 +34,10 @@ fn child() {
     if std::env::var_os("ROV_WINDOW_CHILD").is_none() {
         return;
     }
-    let window = Window::open("ROV window test", WINDOW, false).unwrap();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+    let display = std::env::var("ROV_WINDOW_DISPLAY").map_or(DisplayChoice::Auto, |name| name.parse().unwrap());
+    let window = Window::open("ROV window test", WINDOW, false, display).unwrap();
+    println!("\n@drawn by {}", window.drawn_by());
     let mailbox = Arc::new(Mailbox::new());
     let view = Arc::new(Mutex::new(ViewModel::default()));
     let bounds = Arc::new(Mutex::new(WINDOW));
@@ -67,7 +70,8 @@ fn child() {
     std::thread::spawn(film);
     let callbacks = Callbacks {
         on_shown: &mut |picture, _| println!("\n@shown {}", picture.resolution),
-        on_resized: &mut |size| {
+        on_output: &mut |output| {
+            let size = output.bounds.expect("the window's size");
             *bounds.lock().unwrap() = size;
             println!("\n@resized {size}");
         },
@@ -117,6 +121,7 @@ fn stats() -> OverlayData {
         loss: Some(0.0),
         rtt_ms: Some(0.8),
         decoder: "avdec_h264".into(),
+        display: String::new(),
         transport: "WebRTC".into(),
         // The stages that a client knows of by itself.
         latency: [("receive", 1.9), ("decode", 5.2), ("show", 2.4)].map(|(stage, ms)| (stage.to_owned(), ms)).into(),
@@ -133,7 +138,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new() -> Self {
+    fn new(drawn_by: &str) -> Self {
         let screen = format!("{}x{}x24", SCREEN.width, SCREEN.height);
         let mut xvfb = Command::new("Xvfb")
             .args(["-displayfd", "1", "-screen", "0", &screen, "-nolisten", "tcp"])
@@ -148,6 +153,7 @@ impl Bench {
         let mut client = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "child", "--nocapture", "--test-threads=1"])
             .env("ROV_WINDOW_CHILD", "1")
+            .env("ROV_WINDOW_DISPLAY", drawn_by)
             .env("DISPLAY", &display)
             .env_remove("WAYLAND_DISPLAY")
             .stdin(Stdio::piped())
@@ -165,6 +171,7 @@ impl Bench {
             }
         });
         let mut bench = Self { xvfb, display, client, commands, lines };
+        bench.expect(&format!("drawn by {drawn_by}"));
         bench.expect("resized 640x480");
         // Without a window manager keys go to where the pointer is.
         bench.xdotool(&["mousemove", "640", "400"]);
@@ -278,9 +285,8 @@ fn amber(pixel: u32) -> bool {
     pixel == 0xff_b0_20
 }
 
-#[test]
-fn a_picture_fills_the_window_between_black_bars() {
-    let mut bench = Bench::new();
+fn a_picture_fills_the_window_between_black_bars(display: &str) {
+    let mut bench = Bench::new(display);
     bench.send("live");
     bench.send("pictures");
     bench.expect("shown 640x360");
@@ -298,16 +304,14 @@ fn a_picture_fills_the_window_between_black_bars() {
     bench.expect("ended Stopped");
 }
 
-#[test]
-fn before_the_first_picture_the_window_says_what_it_does() {
-    let bench = Bench::new();
+fn before_the_first_picture_the_window_says_what_it_does(display: &str) {
+    let bench = Bench::new(display);
     let text = |shot: &Shot| (0..WINDOW.width).any(|x| (200..280).any(|y| shot.in_window(x, y) > 0xf0_f0_f0));
     bench.until("a dark window with text", |shot| shot.in_window(5, 5) < 0x20_20_20 && text(shot)).keep("waiting.png");
 }
 
-#[test]
-fn a_long_explanation_is_written_small_below_its_title() {
-    let mut bench = Bench::new();
+fn a_long_explanation_is_written_small_below_its_title(display: &str) {
+    let mut bench = Bench::new(display);
     bench.send(
         "connecting Looking for a server…|no server found within 3.0 s: asked by multicast 239.255.42.98 port 5003 and \
          broadcast on eth0 (192.168.2.1/24) and wlan0 (10.42.0.17/24); is the server on, and does a firewall let UDP \
@@ -320,9 +324,8 @@ fn a_long_explanation_is_written_small_below_its_title() {
     shot.keep("nothing-found.png");
 }
 
-#[test]
-fn old_video_is_dimmed_and_says_so() {
-    let mut bench = Bench::new();
+fn old_video_is_dimmed_and_says_so(display: &str) {
+    let mut bench = Bench::new(display);
     bench.send("live");
     bench.send("pictures");
     bench.expect("shown 640x360");
@@ -345,9 +348,8 @@ fn old_video_is_dimmed_and_says_so() {
     bench.until("the picture again", |shot| shot.in_window(10, 100) == LEFT && count(shot) == 0);
 }
 
-#[test]
-fn the_key_i_shows_the_statistics() {
-    let mut bench = Bench::new();
+fn the_key_i_shows_the_statistics(display: &str) {
+    let mut bench = Bench::new(display);
     bench.send("live");
     bench.send("stats");
     bench.send("pictures");
@@ -358,9 +360,8 @@ fn the_key_i_shows_the_statistics() {
     bench.until("no panel", |shot| shot.in_window(30, 100) == LEFT);
 }
 
-#[test]
-fn the_key_f_fills_the_screen_and_goes_back() {
-    let mut bench = Bench::new();
+fn the_key_f_fills_the_screen_and_goes_back(display: &str) {
+    let mut bench = Bench::new(display);
     bench.send("live");
     bench.xdotool(&["key", "f"]);
     bench.expect("resized 1280x800");
@@ -378,9 +379,8 @@ fn the_key_f_fills_the_screen_and_goes_back() {
     bench.expect("resized 640x480");
 }
 
-#[test]
-fn a_resized_window_asks_for_pictures_of_its_size() {
-    let mut bench = Bench::new();
+fn a_resized_window_asks_for_pictures_of_its_size(display: &str) {
+    let mut bench = Bench::new(display);
     let window = bench.window();
     bench.send("live");
     bench.xdotool(&["windowsize", &window, "320", "400"]);
@@ -391,19 +391,56 @@ fn a_resized_window_asks_for_pictures_of_its_size() {
     bench.until("the picture", |shot| shot.in_window(10, 200) == LEFT && shot.in_window(300, 200) == RIGHT);
 }
 
-#[test]
-fn q_closes_the_window() {
-    let bench = Bench::new();
+fn q_closes_the_window(display: &str) {
+    let bench = Bench::new(display);
     bench.xdotool(&["key", "q"]);
     bench.ends();
 }
 
-#[test]
-fn escape_closes_the_window() {
-    let bench = Bench::new();
+fn escape_closes_the_window(display: &str) {
+    let bench = Bench::new(display);
     bench.xdotool(&["key", "Escape"]);
     bench.ends();
 }
+
+/// Of GStreamer's, only ximagesink is sure to be where the client can run: others come in packages of their own.
+fn is_installed(element: &str) -> bool {
+    gstreamer::init().unwrap();
+    let is_installed = gstreamer::ElementFactory::find(element).is_some();
+    if !is_installed {
+        println!("left out: {element} is not installed");
+    }
+    is_installed
+}
+
+/// Each of the tests for each way of drawing.
+macro_rules! for_each_display {
+    ($($test:ident),+ $(,)?) => {
+        mod minifb {
+            $(#[test] fn $test() { super::$test("minifb"); })+
+        }
+        mod ximagesink {
+            $(#[test] fn $test() { super::$test("ximagesink"); })+
+        }
+        /// OpenGL by the processor here, which stands for the sinks that scale.
+        mod glimagesink {
+            $(#[test] fn $test() { if super::is_installed("glimagesink") { super::$test("glimagesink"); } })+
+        }
+    };
+}
+
+for_each_display!(
+    a_picture_fills_the_window_between_black_bars,
+    before_the_first_picture_the_window_says_what_it_does,
+    a_long_explanation_is_written_small_below_its_title,
+    old_video_is_dimmed_and_says_so,
+    the_key_i_shows_the_statistics,
+    the_key_f_fills_the_screen_and_goes_back,
+    a_resized_window_asks_for_pictures_of_its_size,
+    q_closes_the_window,
+    escape_closes_the_window,
+    the_window_managers_close_button_closes_the_window,
+);
 
 /// Asks the window to close, as window managers do (ICCCM, 4.2.8.1).
 fn close(display: &str, window: u32) {
@@ -415,9 +452,8 @@ fn close(display: &str, window: u32) {
     connection.send_event(false, window, EventMask::NO_EVENT, event).unwrap().check().unwrap();
 }
 
-#[test]
-fn the_window_managers_close_button_closes_the_window() {
-    let bench = Bench::new();
+fn the_window_managers_close_button_closes_the_window(display: &str) {
+    let bench = Bench::new(display);
     close(&bench.display, bench.window().parse().unwrap());
     bench.ends();
 }

@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rov_common::stamp::{self, Stamp};
+use rov_common::units::Resolution;
 use rov_tests::process::{Process, binary, program};
 use rov_tests::programs::{Server, free_udp_port};
 use rov_tests::screen::Screen;
@@ -35,9 +36,14 @@ impl Desk {
     }
 
     fn press(&self, key: &str) {
-        let status =
-            Command::new(program("xdotool", "xdotool")).env("DISPLAY", &self.0.display).args(["key", key]).status();
-        assert!(status.expect("xdotool starts").success(), "xdotool key {key}");
+        self.xdotool(&["key", key]);
+    }
+
+    fn xdotool(&self, args: &[&str]) -> String {
+        let mut command = Command::new(program("xdotool", "xdotool"));
+        let output = command.env("DISPLAY", &self.0.display).args(args).output().expect("xdotool starts");
+        assert!(output.status.success(), "xdotool {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
     fn shot(&self) -> Shot {
@@ -78,9 +84,14 @@ fn unix_us() -> u64 {
 fn the_window_shows_the_picture_and_q_and_escape_close_it() {
     let screen = Desk::start();
     let server = Server::start(&["--width", "640", "--height", "360"]);
-    for key in ["q", "Escape"] {
+    // The default, minifb, and a sink that is not there, in whose place minifb draws.
+    for (key, display) in [("q", "auto"), ("Escape", "minifb"), ("q", "d3d11videosink")] {
         let begun = unix_us();
-        let mut client = screen.client(&["--url", &server.url("/whep")]);
+        let mut client = screen.client(&["--display", display, "--url", &server.url("/whep")]);
+        let drawn_by = client.wait_for_line("what draws", END, |line| {
+            line.split_once(" draws the window")?.0.split_whitespace().last().map(str::to_owned)
+        });
+        assert_eq!(drawn_by, if display == "auto" { "ximagesink" } else { "minifb" });
         let first = screen.wait_for_stamp("the picture is on the screen", |_| true);
         assert!(first.time_us >= begun, "a picture made after the client began");
         let later = screen.wait_for_stamp("the picture moves", |stamp| stamp.frame > first.frame);
@@ -91,13 +102,53 @@ fn the_window_shows_the_picture_and_q_and_escape_close_it() {
     }
 }
 
+/// The pictures lie in memory of the sink's, from the decoder to the screen: it must stay right through each change.
 #[test]
-fn old_video_is_dimmed_until_the_server_is_back() {
+fn the_picture_stays_right_when_the_window_changes_its_size() {
+    let screen = Desk::start();
+    let server = Server::start(&["--width", "640", "--height", "360"]);
+    let mut client = screen.client(&["--display", "ximagesink", "--url", &server.url("/whep")]);
+    screen.wait_for_stamp("the picture is on the screen", |_| true);
+    let id = screen.xdotool(&["search", "--name", "^ROV$"]);
+    for window in [Resolution::new(640, 360), Resolution::new(900, 420), Resolution::new(1280, 720)] {
+        screen.xdotool(&["windowsize", &id, &window.width.to_string(), &window.height.to_string()]);
+        screen.xdotool(&["windowmove", &id, "0", "0"]);
+        // In the middle of what the window leaves it.
+        let picture = Resolution::new(640, 360).fit_into(window);
+        let left = ((window.width - picture.width) / 2) as usize;
+        let (width, height) = (picture.width as usize, picture.height as usize);
+        let stamp = |shot: &Shot| stamp::read_with(width, height, |x, y| shot.pixels[y * shot.width + left + x]);
+        let first = until("the picture in its new size", wait::START, || stamp(&screen.shot()));
+        let moves = || stamp(&screen.shot()).is_some_and(|stamp| stamp.frame > first.frame);
+        until_true("the picture moves", wait::START, moves);
+    }
+    // Statistics are painted over it, and taken away.
+    let corner = |shot: &Shot| shot.pixels[20 * shot.width + 20];
+    let before = corner(&screen.shot());
+    screen.press("i");
+    until_true("statistics", wait::START, || corner(&screen.shot()).abs_diff(before) > 20);
+    let with = screen.wait_for_stamp("the picture goes on", |_| true);
+    screen.press("i");
+    screen.wait_for_stamp("the picture still goes on", |stamp| stamp.frame > with.frame);
+    assert_eq!(client.stop(libc::SIGTERM, END), 0);
+}
+
+#[test]
+fn a_sink_dims_old_video_until_the_server_is_back() {
+    old_video_is_dimmed_until_the_server_is_back("ximagesink");
+}
+
+#[test]
+fn minifb_dims_old_video_until_the_server_is_back() {
+    old_video_is_dimmed_until_the_server_is_back("minifb");
+}
+
+fn old_video_is_dimmed_until_the_server_is_back(display: &str) {
     let screen = Desk::start();
     let port = free_udp_port().to_string();
     let start = || Server::start(&["--width", "640", "--height", "360", "--name", "Nemo", "--discovery-port", &port]);
     let mut server = start();
-    let mut client = screen.client(&["--auto", "--discovery-port", &port]);
+    let mut client = screen.client(&["--display", display, "--auto", "--discovery-port", &port]);
     let before = screen.wait_for_stamp("the picture is on the screen", |_| true);
     let bright = screen.shot().brightness();
     server.process.kill();

@@ -15,6 +15,7 @@ use rov_common::units::Resolution;
 
 use super::flow::Flow;
 use super::limit::within;
+use super::output::{Output, PACKED};
 use super::picture::Picture;
 use super::rtp::Packet;
 use crate::decoders::Candidate;
@@ -25,8 +26,10 @@ use crate::mailbox::Mailbox;
 pub const START_TIME: Duration = Duration::from_secs(5);
 /// How long a pipeline may take to stop before it is left behind: a hung driver must not hang the program.
 const STOP_TIME: Duration = Duration::from_secs(2);
-/// Converting and scaling a 4K picture takes more than one core; more than four bring little.
+/// Converting and scaling a 4K picture takes more than one core; more than four bring little. Up to 1080p, waiting for
+/// another thread costs more than its help is worth: the median picture came 1 ms later, the slow ones more.
 const MAX_CONVERT_THREADS: usize = 4;
+const PIXELS_PER_THREAD: u64 = 1920 * 1088;
 
 /// What the callbacks tell the supervisor. `generation` tells an old pipeline's last words from the present one's.
 #[derive(Debug)]
@@ -61,8 +64,8 @@ pub struct Failure {
 #[derive(Debug)]
 pub struct Shared {
     pub flow: Mutex<Flow>,
-    /// The size within which pictures must fit; none: their own size.
-    pub bounds: Mutex<Option<Resolution>>,
+    /// In what form the pictures are wanted.
+    pub output: Mutex<Output>,
     pub mailbox: Arc<Mailbox<Picture>>,
     pub notes: mpsc::SyncSender<Note>,
     /// Packets left out because too many waited, or no pipeline was there to take them.
@@ -86,8 +89,8 @@ impl Shared {
         self.stopped.load(Ordering::Relaxed)
     }
 
-    fn bounds(&self) -> Option<Resolution> {
-        *self.bounds.lock().unwrap_or_else(PoisonError::into_inner)
+    fn output(&self) -> Output {
+        self.output.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -100,39 +103,36 @@ pub struct Graph {
     pub flowing: Arc<AtomicBool>,
 }
 
-/// The size the pictures are scaled to: known once both the source's size and the bounds are.
+/// What the pictures are converted and scaled to: known once both the source's size and the wish are.
 ///
 /// Changed on the thread alone that brings the pictures, between two of them: a change while scaler and converter
 /// negotiate leaves them with different sizes, which ends the stream.
 #[derive(Debug)]
 struct Scaling {
     capsfilter: gst::Element,
-    sizes: Mutex<Sizes>,
+    /// Scaler and converter, where they can share the work among threads. Weak, as the scaler's pad holds this.
+    workers: Vec<gst::glib::WeakRef<gst::Element>>,
+    /// At the end, where the memory is asked for.
+    end: gst::Pad,
+    asked: Mutex<Asked>,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
-struct Sizes {
+#[derive(Debug, Default)]
+struct Asked {
     /// As it is to be shown, so with square pixels.
     source: Option<Resolution>,
-    /// What the capsfilter asks for.
-    target: Option<Resolution>,
+    /// What the pipeline was set to, and for which source.
+    output: Option<(Output, Option<Resolution>)>,
 }
 
 /// The pipeline as text. `has` tells whether an element has a property.
-pub fn description(
-    candidate: &Candidate,
-    payload_type: u8,
-    threads: usize,
-    has: &dyn Fn(&str, &str) -> bool,
-) -> String {
+pub fn description(candidate: &Candidate, payload_type: u8, has: &dyn Fn(&str, &str) -> bool) -> String {
     let option = |element: &str, property: &str, value: String| {
         if has(element, property) { format!(" {property}={value}") } else { String::new() }
     };
     // The first packet of all waits for the whole latency, since nobody knows what came before it; so there is none
     // until it is out. `faststart-min-packets`, made for this, loses a race in one start of three (GStreamer 1.22).
     let faststart = option("rtpjitterbuffer", "faststart-min-packets", "1".to_owned());
-    let scale_threads = option("videoscale", "n-threads", threads.to_string());
-    let convert_threads = option("videoconvert", "n-threads", threads.to_string());
     let (rtp, media) = (candidate.codec.rtp_name(), candidate.codec.media_type());
     let (depay, parse) = stream_elements(candidate.codec);
     // Access units are judged between the depayloader and the parser. Scaling comes before converting because the
@@ -142,11 +142,10 @@ pub fn description(
          caps=application/x-rtp,media=video,clock-rate=90000,encoding-name={rtp},payload={payload_type} ! \
          rtpjitterbuffer name=jitter latency=0 do-lost=true{faststart} ! \
          {depay} name=depay ! {media},stream-format=byte-stream,alignment=au ! {parse} ! \
-         {} ! videoscale name=scale method=bilinear{scale_threads} ! videoconvert{convert_threads} ! \
-         capsfilter name=size caps={} ! \
+         {} ! videoscale name=scale method=bilinear ! videoconvert name=convert ! \
+         capsfilter name=size caps=video/x-raw,format={PACKED},pixel-aspect-ratio=1/1 ! \
          appsink name=out sync=false async=false qos=false max-buffers=1 drop=true enable-last-sample=false",
         candidate.description,
-        size_caps(None),
     )
 }
 
@@ -156,13 +155,6 @@ pub fn stream_elements(codec: Codec) -> (&'static str, &'static str) {
         Codec::H264 => ("rtph264depay", "h264parse"),
         Codec::H265 => ("rtph265depay", "h265parse"),
     }
-}
-
-/// BGRx in memory is 0x00RRGGBB as a little-endian u32.
-fn size_caps(size: Option<Resolution>) -> String {
-    let format = if cfg!(target_endian = "little") { "BGRx" } else { "xRGB" };
-    let size = size.map(|size| format!(",width={},height={}", size.width, size.height)).unwrap_or_default();
-    format!("video/x-raw,format={format},pixel-aspect-ratio=1/1{size}")
 }
 
 /// Whether GStreamer has this element.
@@ -196,8 +188,7 @@ impl Graph {
         generation: u64,
         shared: &Arc<Shared>,
     ) -> Result<Self, String> {
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let text = description(candidate, payload_type, cores.min(MAX_CONVERT_THREADS), &has_property);
+        let text = description(candidate, payload_type, &has_property);
         let pipeline = gst::parse::launch(&text)
             .map_err(|error| error.to_string())?
             .downcast::<gst::Pipeline>()
@@ -209,13 +200,21 @@ impl Graph {
         let input = element("in")?.downcast::<gst_app::AppSrc>().map_err(|_| "'in' is not an appsrc".to_owned())?;
         let output =
             element("out")?.downcast::<gst_app::AppSink>().map_err(|_| "'out' is not an appsink".to_owned())?;
-        let scaling = Arc::new(Scaling { capsfilter: element("size")?, sizes: Mutex::default() });
+        let workers =
+            [element("scale")?, element("convert")?].into_iter().filter(|worker| worker.has_property("n-threads"));
+        let scaling = Arc::new(Scaling {
+            capsfilter: element("size")?,
+            workers: workers.map(|worker| worker.downgrade()).collect(),
+            end: pad("out", "sink")?,
+            asked: Mutex::default(),
+        });
         refuse_allocation(&pad("in", "src")?);
         let flowing = Arc::new(AtomicBool::new(false));
         let jitter = JitterBuffer { element: element("jitter")?.downgrade(), latency, flowing: Arc::clone(&flowing) };
         watch_packets(candidate.codec, &pad("jitter", "src")?, jitter, shared);
         watch_units(candidate.codec, &pad("depay", "src")?, shared);
         watch_size(&pad("scale", "sink")?, &scaling, shared, generation);
+        lend_memory(&pad("out", "sink")?, shared);
         take_pictures(&output, &scaling, shared);
         watch_bus(&pipeline, shared, generation);
         let graph = Self { pipeline, input, flowing };
@@ -247,26 +246,54 @@ impl Drop for Graph {
 }
 
 impl Scaling {
-    fn sizes(&self) -> MutexGuard<'_, Sizes> {
-        self.sizes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn asked(&self) -> MutexGuard<'_, Asked> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set_source(&self, source: Resolution) {
-        self.sizes().source = Some(source);
+        self.asked().source = Some(source);
+        for worker in self.workers.iter().filter_map(gst::glib::WeakRef::upgrade) {
+            worker.set_property("n-threads", convert_threads(source));
+        }
     }
 
     /// To be called on the thread that brings the pictures.
-    fn fit(&self, bounds: Option<Resolution>) {
-        let mut sizes = self.sizes();
-        let target = sizes.source.map(|source| bounds.map_or(source, |bounds| source.fit_into(bounds)));
-        if std::mem::replace(&mut sizes.target, target) == target {
+    fn fit(&self, output: Output) {
+        let mut asked = self.asked();
+        let wanted = Some((output, asked.source));
+        if asked.output == wanted {
             return;
         }
-        drop(sizes);
-        if let Ok(caps) = size_caps(target).parse::<gst::Caps>() {
-            self.capsfilter.set_property("caps", &caps);
+        let source = asked.source;
+        let before = std::mem::replace(&mut asked.output, wanted.clone());
+        drop(asked);
+        let Some((output, _)) = wanted else { return };
+        self.capsfilter.set_property("caps", output.caps(source));
+        if before.is_some_and(|(before, _)| before.memory != output.memory) {
+            // The same caps ask nobody for memory again.
+            self.end.push_event(gst::event::Reconfigure::new());
         }
     }
+}
+
+/// How many threads convert and scale a picture.
+fn convert_threads(source: Resolution) -> u32 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let wanted = source.pixels().div_ceil(PIXELS_PER_THREAD).max(1);
+    wanted.min(cores.min(MAX_CONVERT_THREADS) as u64) as u32
+}
+
+/// At the end: converter or decoder ask for memory to put the pictures into.
+fn lend_memory(pad: &gst::Pad, shared: &Arc<Shared>) {
+    let shared = Arc::clone(shared);
+    pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, move |_, info| {
+        let asked = info.query_mut().filter(|query| query.type_() == gst::QueryType::Allocation);
+        if asked.is_some_and(|query| shared.output().answer(query)) {
+            gst::PadProbeReturn::Handled
+        } else {
+            gst::PadProbeReturn::Ok
+        }
+    });
 }
 
 /// At each change of format downstream, appsrc asks everything behind it about memory. The jitter buffer answers in turn
@@ -347,13 +374,13 @@ fn watch_size(pad: &gst::Pad, scaling: &Arc<Scaling>, shared: &Arc<Shared>, gene
     let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
     pad.add_probe(mask, move |_, info| {
         if info.buffer().is_some() {
-            scaling.fit(shared.bounds());
+            scaling.fit(shared.output());
         } else if let Some(event) = info.event()
             && let gst::EventView::Caps(caps) = event.view()
             && let Some(source) = square_size(caps.caps())
         {
             scaling.set_source(source);
-            scaling.fit(shared.bounds());
+            scaling.fit(shared.output());
             shared.tell(Note::Playing { generation, resolution: source });
         }
         gst::PadProbeReturn::Ok
@@ -386,7 +413,7 @@ fn take_pictures(output: &gst_app::AppSink, scaling: &Arc<Scaling>, shared: &Arc
                 return Ok(gst::FlowSuccess::Ok);
             }
             let info = gst_video::VideoInfo::from_caps(caps).map_err(|_| gst::FlowError::NotNegotiated)?;
-            let source = scaling.sizes().source.unwrap_or(Resolution::new(info.width(), info.height()));
+            let source = scaling.asked().source.unwrap_or(Resolution::new(info.width(), info.height()));
             if let Some(picture) = Picture::from_buffer(buffer, &info, source, unit, now) {
                 // Of a session that is over; the mailbox may be the next one's already.
                 if shared.is_stopped() {

@@ -5,14 +5,16 @@ use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer_video as gst_video;
+use gstreamer_video::prelude::*;
 use rov_common::stamp::{self, Stamp};
 use rov_common::units::Resolution;
 
 use super::flow::Unit;
+use super::output::packed_caps;
 
-/// A picture, already converted and scaled.
+/// A picture, already converted and scaled if that is not the screen's part.
 pub struct Picture {
-    /// Of `pixels`.
+    /// As it is here.
     pub resolution: Resolution,
     /// As decoded, with square pixels, before scaling.
     pub source: Resolution,
@@ -32,8 +34,10 @@ pub struct Picture {
 
 enum Pixels {
     /// GStreamer's own memory, given back to its pool when the picture is dropped.
-    Mapped(gst::MappedBuffer<gst::buffer::Readable>),
+    Mapped(Box<(gst::MappedBuffer<gst::buffer::Readable>, gst_video::VideoInfo)>),
     Owned(Vec<u32>),
+    /// In the decoder's format.
+    Decoded(Box<gst_video::VideoFrame<gst_video::video_frame::Readable>>),
 }
 
 impl fmt::Debug for Picture {
@@ -58,7 +62,7 @@ impl Picture {
         })
     }
 
-    /// Wraps a decoded buffer of 32-bit pixels; copies only if its rows are padded.
+    /// Wraps a decoded buffer; copies 32-bit pixels only if their rows are padded.
     pub(super) fn from_buffer(
         buffer: gst::Buffer,
         info: &gst_video::VideoInfo,
@@ -66,27 +70,12 @@ impl Picture {
         unit: Option<Unit>,
         now: Instant,
     ) -> Option<Self> {
-        let resolution = Resolution::new(info.width(), info.height());
-        let row = info.width() as usize * 4;
-        let (offset, stride) = match buffer.meta::<gst_video::VideoMeta>() {
-            Some(meta) => (*meta.offset().first()?, usize::try_from(*meta.stride().first()?).ok()?),
-            None => (*info.offset().first()?, usize::try_from(*info.stride().first()?).ok()?),
-        };
-        let map = buffer.into_mapped_buffer_readable().ok()?;
-        let plain = offset == 0 && stride == row && as_pixels(&map, resolution).is_some();
-        let pixels = if plain {
-            Pixels::Mapped(map)
-        } else {
-            let mut copy = Vec::with_capacity(usize::try_from(resolution.pixels()).ok()?);
-            for y in 0..info.height() as usize {
-                let at = offset + y * stride;
-                let bytes = map.get(at..at + row)?;
-                copy.extend(bytes.chunks_exact(4).map(|p| u32::from_ne_bytes([p[0], p[1], p[2], p[3]])));
-            }
-            Pixels::Owned(copy)
+        let pixels = match info.format() {
+            gst_video::VideoFormat::Bgrx | gst_video::VideoFormat::Xrgb => Self::pack(buffer, info)?,
+            _ => Pixels::Decoded(Box::new(gst_video::VideoFrame::from_buffer_readable(buffer, info).ok()?)),
         };
         Some(Self {
-            resolution,
+            resolution: Resolution::new(info.width(), info.height()),
             source,
             rtp_timestamp: unit.map_or(0, |unit| unit.rtp_timestamp),
             first_packet_at: unit.map_or(now, |unit| unit.first_packet_at),
@@ -98,18 +87,68 @@ impl Picture {
         })
     }
 
+    fn pack(buffer: gst::Buffer, info: &gst_video::VideoInfo) -> Option<Pixels> {
+        let resolution = Resolution::new(info.width(), info.height());
+        let row = info.width() as usize * 4;
+        let (offset, stride) = match buffer.meta::<gst_video::VideoMeta>() {
+            Some(meta) => (*meta.offset().first()?, usize::try_from(*meta.stride().first()?).ok()?),
+            None => (*info.offset().first()?, usize::try_from(*info.stride().first()?).ok()?),
+        };
+        let map = buffer.into_mapped_buffer_readable().ok()?;
+        let plain = offset == 0 && stride == row && as_pixels(&map, resolution).is_some();
+        if plain {
+            return Some(Pixels::Mapped(Box::new((map, info.clone()))));
+        }
+        let mut copy = Vec::with_capacity(usize::try_from(resolution.pixels()).ok()?);
+        for y in 0..info.height() as usize {
+            let at = offset + y * stride;
+            let bytes = map.get(at..at + row)?;
+            copy.extend(bytes.chunks_exact(4).map(|p| u32::from_ne_bytes([p[0], p[1], p[2], p[3]])));
+        }
+        Some(Pixels::Owned(copy))
+    }
+
     /// When its last packet should have come: the time from which its age counts. A process that stood still gets old
     /// packets that look new.
     pub fn due_at(&self) -> Instant {
         self.last_packet_at.checked_sub(self.late_by).unwrap_or(self.last_packet_at)
     }
 
-    /// Rows from the top without padding, each pixel 0x??RRGGBB; the upper eight bits mean nothing.
+    /// Rows from the top without padding, each pixel 0x??RRGGBB; the upper eight bits mean nothing. Empty if it is in the
+    /// decoder's format.
     pub fn pixels(&self) -> &[u32] {
         match &self.pixels {
-            // Checked in `from_buffer`, so never empty for want of alignment or length.
-            Pixels::Mapped(map) => as_pixels(map, self.resolution).unwrap_or_default(),
+            // Checked in `pack`, so never empty for want of alignment or length.
+            Pixels::Mapped(mapped) => as_pixels(&mapped.0, self.resolution).unwrap_or_default(),
             Pixels::Owned(pixels) => pixels,
+            Pixels::Decoded(_) => &[],
+        }
+    }
+
+    /// The pixels of a picture in the decoder's format, scaled to `size`; none of others.
+    pub fn converted(&self, size: Resolution) -> Option<Vec<u32>> {
+        let Pixels::Decoded(frame) = &self.pixels else { return None };
+        let packed = gst_video::VideoInfo::from_caps(&packed_caps(Some(size))).ok()?;
+        // The converter refuses to change rate or interlacing.
+        let info = gst_video::VideoInfo::builder(packed.format(), size.width, size.height)
+            .fps(frame.info().fps())
+            .interlace_mode(frame.info().interlace_mode())
+            .build()
+            .ok()?;
+        let converter = gst_video::VideoConverter::new(frame.info(), &info, None).ok()?;
+        let mut packed =
+            gst_video::VideoFrame::from_buffer_writable(gst::Buffer::with_size(info.size()).ok()?, &info).ok()?;
+        converter.frame(frame, &mut packed);
+        let bytes = packed.plane_data(0).ok()?;
+        Some(bytes.chunks_exact(4).map(|p| u32::from_ne_bytes([p[0], p[1], p[2], p[3]])).collect())
+    }
+
+    /// The memory itself, for who can show it as it is.
+    pub fn buffer(&self) -> Option<(gst::Buffer, gst_video::VideoInfo)> {
+        match &self.pixels {
+            Pixels::Mapped(mapped) => Some((mapped.0.buffer_owned(), mapped.1.clone())),
+            Pixels::Decoded(frame) => Some((frame.buffer_owned(), frame.info().clone())),
+            Pixels::Owned(_) => None,
         }
     }
 }
@@ -125,6 +164,12 @@ fn as_pixels(bytes: &[u8], resolution: Resolution) -> Option<&[u32]> {
 /// Reads the test stamp out of a picture, if it carries one.
 pub fn read_stamp(picture: &Picture) -> Option<Stamp> {
     let (width, height) = (picture.resolution.width as usize, picture.resolution.height as usize);
+    if let Pixels::Decoded(frame) = &picture.pixels {
+        // The formats that are asked for have 8 bits, and luma first.
+        let (luma, stride) = (frame.comp_data(0).ok()?, usize::try_from(frame.comp_stride(0)).ok()?);
+        let step = usize::try_from(frame.comp_pstride(0)).ok()?;
+        return stamp::read_with(width, height, |x, y| luma.get(y * stride + x * step).copied().unwrap_or(0));
+    }
     let pixels = picture.pixels();
     stamp::read_with(width, height, |x, y| pixels.get(y * width + x).map_or(0, |&pixel| luma(pixel)))
 }

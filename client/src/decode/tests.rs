@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
+use gstreamer_video as gst_video;
 use rov_common::stamp::Stamp;
 
 use super::*;
@@ -454,11 +455,53 @@ fn the_output_size_changes_while_the_video_runs() {
     assert_eq!(size(1), Resolution::new(200, 150));
     for (picture, bounds) in [(640, 480), (1000, 301), (321, 243), (16, 16)].into_iter().enumerate() {
         let bounds = Resolution::new(bounds.0, bounds.1);
-        bench.decoder.set_output_size(bounds);
+        bench.decoder.set_output(Output::within(bounds));
         assert_eq!(size(2 + picture), SIZE.fit_into(bounds), "{bounds}");
     }
     let stats = bench.decoder.stats();
     assert_eq!((stats.restarts, stats.frames_decoded), (0, 6));
+}
+
+#[test]
+fn the_pictures_come_in_the_form_that_is_wanted_and_in_memory_that_is_lent() {
+    let bench = Bench::new(config("avdec_h264"));
+    let (asked, questions) = channel();
+    let lender = gst::Pad::builder(gst::PadDirection::Sink)
+        .query_function(move |_, _, query| {
+            let gst::QueryViewMut::Allocation(query) = query.view_mut() else { return false };
+            let caps = query.get_owned().0.expect("caps");
+            let size = gst_video::VideoInfo::from_caps(&caps).unwrap().size() as u32;
+            query.add_allocation_pool(Some(&gst::BufferPool::new()), size, 2, 0);
+            asked.send(caps).is_ok()
+        })
+        .build();
+    let pad = gst::Pad::new(gst::PadDirection::Src);
+    pad.link(&lender).unwrap();
+    let as_decoded = Some("video/x-raw,format={I420,NV12}".parse::<gst::Caps>().unwrap());
+    let half = Resolution::new(SIZE.width / 2, SIZE.height / 2);
+    let pixels = Output::default();
+    let lent = Output { bounds: Some(half), memory: Some(pad), ..Output::default() };
+    let decoded = Output { bounds: Some(half), formats: as_decoded, memory: None };
+    let unlent = Output { memory: None, ..lent.clone() };
+    for (at, output) in [&pixels, &lent, &unlent, &lent, &decoded, &lent].into_iter().enumerate() {
+        bench.decoder.set_output(output.clone());
+        bench.push(&video()[at].packets);
+        let picture = bench.mailbox.wait(LONG).expect("a picture");
+        assert_eq!((number(&picture), picture.source), (at as u32, SIZE));
+        let is_decoded = output.formats.is_some();
+        let size = if is_decoded { None } else { output.bounds }.unwrap_or(SIZE);
+        assert_eq!((picture.resolution, picture.pixels().is_empty()), (size, is_decoded));
+        let converted = picture.converted(half);
+        assert_eq!(converted.is_some(), is_decoded);
+        if let Some(converted) = converted {
+            assert!(converted.len() as u64 == half.pixels());
+            // The video is grey, of the limited range, and each picture 7 lighter.
+            assert!((converted[0] & 0xff).abs_diff((60 + 7 * at as u32 - 16) * 255 / 219) < 20, "{:#x}", converted[0]);
+        }
+        let lends = output.memory.is_some();
+        assert_eq!(questions.try_iter().next().is_some(), lends, "picture {at}");
+    }
+    assert_eq!(bench.decoder.stats().restarts, 0);
 }
 
 #[test]
@@ -512,7 +555,7 @@ fn a_stream_that_starts_anew_goes_on_at_its_keyframe() {
 #[test]
 fn the_pipeline_has_this_text() {
     let candidate = Candidate { codec: Codec::H264, element: "DECODER".into(), description: "CAPS ! DECODER".into() };
-    let text = |has: bool| graph::description(&candidate, 102, 4, &|_, _| has);
+    let text = |has: bool| graph::description(&candidate, 102, &|_, _| has);
     let input = "appsrc name=in is-live=true format=time do-timestamp=true max-bytes=0 \
                  caps=application/x-rtp,media=video,clock-rate=90000,encoding-name=H264,payload=102 ! \
                  rtpjitterbuffer name=jitter latency=0 do-lost=true";
@@ -520,9 +563,9 @@ fn the_pipeline_has_this_text() {
                  CAPS ! DECODER ! videoscale name=scale method=bilinear";
     let output = "capsfilter name=size caps=video/x-raw,format=BGRx,pixel-aspect-ratio=1/1 ! \
                   appsink name=out sync=false async=false qos=false max-buffers=1 drop=true enable-last-sample=false";
-    let threads = "n-threads=4 ! videoconvert n-threads=4";
-    assert_eq!(text(true), format!("{input} faststart-min-packets=1 ! {parse} {threads} ! {output}"));
-    assert_eq!(text(false), format!("{input} ! {parse} ! videoconvert ! {output}"), "an old GStreamer");
+    let convert = "videoconvert name=convert";
+    assert_eq!(text(true), format!("{input} faststart-min-packets=1 ! {parse} ! {convert} ! {output}"));
+    assert_eq!(text(false), format!("{input} ! {parse} ! {convert} ! {output}"), "an old GStreamer");
 }
 
 /// The decoder gets the video at its pace, for as long as `until` says; gives the pictures' sizes.
@@ -549,10 +592,11 @@ fn a_window_dragged_to_other_sizes_loses_no_picture() {
     let sizes = std::thread::scope(|scope| {
         scope.spawn(|| {
             for step in 0..100 {
-                bench.decoder.set_output_size(Resolution::new(160 + 7 * (step * 37 % 100), 120 + 5 * (step * 53 % 90)));
+                let size = Resolution::new(160 + 7 * (step * 37 % 100), 120 + 5 * (step * 53 % 90));
+                bench.decoder.set_output(Output::within(size));
                 std::thread::sleep(Duration::from_millis(10));
             }
-            bench.decoder.set_output_size(last);
+            bench.decoder.set_output(Output::within(last));
             dragged.store(true, Ordering::Relaxed);
         });
         plays_on(&bench, |sizes| dragged.load(Ordering::Relaxed) && sizes.last() == Some(&last))
@@ -624,7 +668,7 @@ fn when_all_decoders_fail_in_a_running_session_that_is_said_and_nothing_hangs() 
     let failed = failed.expect("an event");
     assert_eq!(failed.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), failing);
     bench.push(&video()[0].packets);
-    bench.decoder.set_output_size(SIZE);
+    bench.decoder.set_output(Output::within(SIZE));
     let start = Instant::now();
     drop(bench);
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());

@@ -29,42 +29,42 @@ impl Image<'_> {
 }
 
 impl Canvas {
-    pub fn pixels(&self) -> &[u32] {
+    /// The pixels of a window of `size`, painted by `paint`.
+    pub fn painted(&mut self, size: Resolution, paint: impl FnOnce(&mut [u32])) -> &[u32] {
+        self.pixels.resize(size.width as usize * size.height as usize, BACKGROUND);
+        paint(&mut self.pixels);
         &self.pixels
     }
+}
 
-    /// Fills the canvas with the picture in the middle of a window of `size`, dimmed on demand.
-    pub fn begin(&mut self, size: Resolution, image: Option<Image<'_>>, dimmed: bool) -> &mut [u32] {
-        self.pixels.clear();
-        let behind = if image.is_some() { BARS } else { BACKGROUND };
-        self.pixels.resize(size.width as usize * size.height as usize, behind);
-        if let Some(image) = image.filter(|image| image.resolution.pixels() > 0 && size.pixels() > 0) {
-            self.paint(size, image.source.fit_into(size), image);
-        }
-        if dimmed {
-            self.pixels.iter_mut().for_each(|pixel| *pixel = dim(*pixel));
-        }
-        &mut self.pixels
+/// Fills the pixels of a window of `size` with the picture in the middle, dimmed on demand.
+pub fn fill(pixels: &mut [u32], size: Resolution, image: Option<Image<'_>>, dimmed: bool) {
+    pixels.fill(if image.is_some() { BARS } else { BACKGROUND });
+    if let Some(image) = image.filter(|image| image.resolution.pixels() > 0 && size.pixels() > 0) {
+        place(pixels, size, image.source.fit_into(size), image);
     }
+    if dimmed {
+        pixels.iter_mut().for_each(|pixel| *pixel = dim(*pixel));
+    }
+}
 
-    /// Paints the picture into an area of the size `area` in the middle; the nearest pixel where the sizes differ, as
-    /// that lasts only until the decoder gives the new size.
-    fn paint(&mut self, size: Resolution, area: Resolution, image: Image<'_>) {
-        let Image { pixels, resolution: picture, .. } = image;
-        let (width, height) = (area.width as usize, area.height as usize);
-        let left = (size.width as usize - width) / 2;
-        let top = (size.height as usize - height) / 2;
-        for y in 0..height {
-            let from = y * picture.height as usize / height * picture.width as usize;
-            let Some(source) = pixels.get(from..from + picture.width as usize) else { return };
-            let to = (top + y) * size.width as usize + left;
-            let row = &mut self.pixels[to..to + width];
-            if row.len() == source.len() {
-                row.copy_from_slice(source);
-            } else {
-                for (x, pixel) in row.iter_mut().enumerate() {
-                    *pixel = source[x * source.len() / width];
-                }
+/// Puts the picture into an area of the size `area` in the middle; the nearest pixel where the sizes differ, as that lasts
+/// only until the decoder gives the new size.
+fn place(canvas: &mut [u32], size: Resolution, area: Resolution, image: Image<'_>) {
+    let Image { pixels, resolution: picture, .. } = image;
+    let (width, height) = (area.width as usize, area.height as usize);
+    let left = (size.width as usize - width) / 2;
+    let top = (size.height as usize - height) / 2;
+    for y in 0..height {
+        let from = y * picture.height as usize / height * picture.width as usize;
+        let Some(source) = pixels.get(from..from + picture.width as usize) else { return };
+        let to = (top + y) * size.width as usize + left;
+        let row = &mut canvas[to..to + width];
+        if row.len() == source.len() {
+            row.copy_from_slice(source);
+        } else {
+            for (x, pixel) in row.iter_mut().enumerate() {
+                *pixel = source[x * source.len() / width];
             }
         }
     }
@@ -89,29 +89,30 @@ mod tests {
         Some(Image { pixels, resolution, source: resolution })
     }
 
+    fn begin(size: Resolution, image: Option<Image<'_>>, dimmed: bool) -> Vec<u32> {
+        Canvas::default().painted(size, |pixels| fill(pixels, size, image, dimmed)).to_vec()
+    }
+
     #[test]
     fn a_wide_picture_gets_bars_above_and_below() {
-        let mut canvas = Canvas::default();
-        let pixels = canvas.begin(Resolution::new(4, 4), image(4, 2, &[RED; 8]), false);
+        let pixels = begin(Resolution::new(4, 4), image(4, 2, &[RED; 8]), false);
         assert_eq!(pixels, [[BARS; 4], [RED; 4], [RED; 4], [BARS; 4]].concat());
     }
 
     #[test]
     fn a_picture_of_another_size_is_scaled_to_fit() {
-        let mut canvas = Canvas::default();
         let picture = [RED, 1, RED, 1];
-        let pixels = canvas.begin(Resolution::new(6, 4), image(2, 2, &picture), false);
+        let pixels = begin(Resolution::new(6, 4), image(2, 2, &picture), false);
         let row = [BARS, RED, RED, 1, 1, BARS];
         assert_eq!(pixels, [row; 4].concat());
-        let pixels = canvas.begin(Resolution::new(1, 1), image(2, 2, &picture), false);
+        let pixels = begin(Resolution::new(1, 1), image(2, 2, &picture), false);
         assert_eq!(pixels, [RED]);
     }
 
     #[test]
     fn dimming_takes_brightness_and_colour_away() {
-        let mut canvas = Canvas::default();
         let picture = [0x00ff_ffff, 0x00ff_0000];
-        let pixels = canvas.begin(Resolution::new(2, 1), image(2, 1, &picture), true);
+        let pixels = begin(Resolution::new(2, 1), image(2, 1, &picture), true);
         assert_eq!(pixels[0], 0x0055_5555);
         let (r, b) = (pixels[1] >> 16, pixels[1] & 0xff);
         assert!(r < 0x40 && b > 0x08, "{:#x}", pixels[1]);
@@ -119,8 +120,8 @@ mod tests {
 
     #[test]
     fn without_a_picture_the_window_is_dark() {
-        assert_eq!(Canvas::default().begin(Resolution::new(1, 1), None, false), [BACKGROUND]);
-        assert!(Canvas::default().begin(Resolution::new(0, 5), image(1, 1, &[1]), true).is_empty());
+        assert_eq!(begin(Resolution::new(1, 1), None, false), [BACKGROUND]);
+        assert!(begin(Resolution::new(0, 5), image(1, 1, &[1]), true).is_empty());
     }
 
     #[test]
