@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use rov_common::memory;
 use rov_common::sync::lock;
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -36,6 +37,7 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
 /// Runs the client; returns when the user closes it.
 pub fn run(cli: &Cli) -> ExitCode {
     let started = Instant::now();
+    memory::share_heaps();
     init_log(cli);
     let config = match cli.session() {
         Ok(config) => config,

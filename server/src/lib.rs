@@ -25,6 +25,7 @@ use tracing_subscriber::EnvFilter;
 
 use cli::{Cli, LogFormat};
 use config::Config;
+use rov_common::memory;
 use server::Server;
 use service::Service;
 
@@ -33,6 +34,7 @@ const EXIT_USAGE: u8 = 2;
 
 /// Runs the server until Ctrl+C, SIGTERM or the end of its source.
 pub fn run(cli: &Cli) -> ExitCode {
+    memory::share_heaps();
     init_log(cli);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::time::{Duration, Instant};
 
+use rov_common::units::Resolution;
 use rov_tests::process::Process;
 use rov_tests::watcher::Shot;
 
@@ -19,8 +20,10 @@ const MEMORY_GROWTH: f64 = 1.05;
 const MEMORY_LEAST: Duration = Duration::from_secs(10 * 60);
 /// After the link is well again, until the picture has to be.
 const RECOVERY: Duration = Duration::from_secs(5);
-/// Without a picture while the link is well: on a busy machine something may take its time, but not so long.
-const FROZEN: Duration = Duration::from_secs(1);
+/// Without a picture while the link is well: who is not the pilot gets a keyframe each two seconds until more goes.
+const FROZEN: Duration = Duration::from_secs(3);
+/// In smaller pictures, of a slow link, the mark cannot be read.
+const FULL: Resolution = Resolution::new(640, 360);
 /// Descriptors and threads that may come and go at any moment.
 const SLACK: usize = 4;
 
@@ -81,7 +84,7 @@ pub struct Record {
 impl Record {
     pub fn add(&mut self, sample: Sample, shots: &[Shot], begun: Instant) {
         self.shown.extend(shots.iter().map(|shot| shot.shown_at.saturating_duration_since(begun)));
-        self.unreadable += shots.iter().filter(|shot| shot.frame.is_none()).count();
+        self.unreadable += shots.iter().filter(|shot| shot.frame.is_none() && shot.resolution == FULL).count();
         self.samples.push(sample);
     }
 
@@ -282,9 +285,9 @@ mod tests {
         record.disturbances.push(Disturbance { from: s(20.0), to: s(25.0), link: "both outage".to_owned() });
         without(&mut record, 20.0, 29.0);
         assert_eq!(record.freezes(), []);
-        without(&mut record, 20.0, 33.0);
+        without(&mut record, 20.0, 35.0);
         assert_eq!(record.freezes().len(), 1, "5 s after the link was back");
-        without(&mut record, 60.0, 63.0);
+        without(&mut record, 60.0, 65.0);
         assert_eq!(record.freezes().len(), 2);
         record.shown.retain(|at| *at < s(90.0));
         assert_eq!(record.freezes().len(), 3, "none up to the end");

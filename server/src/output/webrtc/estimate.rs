@@ -47,6 +47,12 @@ const BACK_OFF: f64 = 0.85;
 const HOLD: Duration = Duration::from_millis(500);
 /// Growth a second, near what the link carried at the last congestion, and elsewhere.
 const CAREFUL: f64 = 1.04;
+/// Of the time between two reports, so much counts for growth.
+const UNSEEN: Duration = Duration::from_millis(250);
+/// A thinned viewer gets a keyframe every two seconds, and the steps above would take minutes. The spacing in which so many packets
+/// arrive that were sent at once says that the link carries more; then one step of this size is made.
+const TRAIN: usize = 10;
+const PROBED: f64 = 1.5;
 const QUICK: f64 = 1.2;
 
 /// More packets lost than this, beyond what the link loses whatever is sent, is congestion of a link with a short queue.
@@ -82,6 +88,8 @@ pub struct Estimator {
     /// Packets that departed before say nothing of the losses at the present rate.
     fresh_from: i64,
     inherent_loss: f64,
+    /// Nothing was reported for a while: the first packets after that are looked at as a train.
+    probing: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -111,6 +119,7 @@ impl Estimator {
             lossy: None,
             fresh_from: 0,
             inherent_loss: 0.0,
+            probing: false,
         }
     }
 
@@ -164,8 +173,10 @@ impl Estimator {
         let outage = since.is_some_and(|since| since > OUTAGE);
         if outage {
             self.recent.clear();
+            self.probing = true;
         }
         self.note(now, reports, outage);
+        self.probe();
         let Some(standing) = self.standing() else { return };
         self.queue = standing.saturating_sub(self.base.get().unwrap_or(standing)).max(0);
         let (loss, received) = self.second().unwrap_or_default();
@@ -180,7 +191,7 @@ impl Estimator {
             }
             let held = self.last_down.is_some_and(|at| now.saturating_duration_since(at) < HOLD);
             if !held && self.queue < SHORT {
-                self.grow(since.unwrap_or_default().min(Duration::from_millis(250)));
+                self.grow(since.unwrap_or_default().min(UNSEEN));
             }
         }
     }
@@ -239,6 +250,22 @@ impl Estimator {
             before = before.max(arrival);
         }
         (packets >= 4 && time > 20_000).then(|| bytes as f64 * 8.0 / (time as f64 / 1e6))
+    }
+
+    /// Looks at the first packets after a while without any.
+    fn probe(&mut self) {
+        let arrivals: Vec<_> = self.recent.iter().filter_map(|sample| Some((sample.arrival?, sample.size))).collect();
+        if !self.probing || arrivals.len() < TRAIN {
+            return;
+        }
+        self.probing = false;
+        let time = arrivals[arrivals.len() - 1].0 - arrivals[0].0;
+        let bits = arrivals[1..].iter().map(|(_, size)| *size as f64 * 8.0).sum::<f64>();
+        let carries = bits / (time.max(1) as f64 / 1e6);
+        if carries > self.estimate * PROBED {
+            self.estimate = (self.estimate * PROBED).min(self.max);
+            self.capacity = None;
+        }
     }
 
     /// Of the last second, if there are enough packets to say: the share of them that was lost, and bit/s received.

@@ -74,7 +74,11 @@ impl Path {
         let rate = if self.follows { self.encoder.min(self.estimator.estimate() * 0.95) } else { self.encoder };
         // Frames differ in size.
         let bytes = rate / 8.0 * FRAME_US as f64 / 1e6 * if self.sent.is_multiple_of(3) { 1.2 } else { 0.9 };
-        for _ in 0..(bytes / PACKET as f64).ceil() as u64 {
+        self.send((bytes / PACKET as f64).ceil() as u64);
+    }
+
+    fn send(&mut self, packets: u64) {
+        for _ in 0..packets {
             self.sent += 1;
             let start = self.now.max(self.free);
             let lost = self.down
@@ -138,6 +142,27 @@ fn a_link_of_half_the_rate_is_seen_at_once_and_its_end_within_seconds() {
     assert!(path.longest_queue < 150_000, "while it looks for more: {}", path.longest_queue);
     path.rate = None;
     path.run(15.0);
+    assert!(path.mbps() > 4.0, "{}", path.mbps());
+}
+
+#[test]
+fn a_viewer_that_is_sent_keyframes_alone_gets_more_again_when_its_link_carries_more_and_not_before() {
+    let keyframes = |path: &mut Path, count| {
+        for _ in 0..count {
+            path.send(20);
+            for _ in 0..40 {
+                path.now += 50_000;
+                path.report();
+            }
+        }
+    };
+    let mut path = Path::new(4e6);
+    path.rate = Some(1e6);
+    path.run(5.0);
+    keyframes(&mut path, 10);
+    assert!(path.mbps() < 1.4, "{}", path.mbps());
+    path.rate = None;
+    keyframes(&mut path, 5);
     assert!(path.mbps() > 4.0, "{}", path.mbps());
 }
 
