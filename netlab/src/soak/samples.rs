@@ -21,6 +21,8 @@ const MEMORY_LEAST: Duration = Duration::from_secs(10 * 60);
 const RECOVERY: Duration = Duration::from_secs(5);
 /// Without a picture while the link is well: on a busy machine something may take its time, but not so long.
 const FROZEN: Duration = Duration::from_secs(1);
+/// Half of the pictures of a second are older than this when they are shown, while the link is well: then they are not live.
+const LATE: Duration = Duration::from_secs(1);
 /// Descriptors and threads that may come and go at any moment.
 const SLACK: usize = 4;
 
@@ -110,6 +112,12 @@ impl Record {
         if self.unreadable > 0 {
             failures.push(format!("{} pictures with a mark that cannot be read were shown", self.unreadable));
         }
+        let late = self.samples.iter().filter(|sample| self.is_well(sample.at));
+        let late: Vec<_> = late.filter(|sample| sample.latency.is_some_and(|[p50, _]| p50 > LATE)).collect();
+        if let Some(first) = late.first() {
+            let seconds = first.at.as_secs();
+            failures.push(format!("old pictures were shown for {} s, first at {seconds} s", late.len()));
+        }
         for (from, gap) in self.freezes() {
             let before = self.disturbances.iter().rfind(|d| d.to <= from).map_or("none", |d| &d.link);
             failures.push(format!(
@@ -120,6 +128,12 @@ impl Record {
             ));
         }
         failures
+    }
+
+    /// Whether the link had been well long enough all through the second before.
+    fn is_well(&self, at: Duration) -> bool {
+        let begun = at.saturating_sub(Duration::from_secs(1));
+        !self.disturbances.iter().any(|d| d.from < at && begun < d.to + RECOVERY)
     }
 
     /// Median memory in MiB after the warm-up and at the end, while visitors come and go; none in a run too short for that.
@@ -273,6 +287,18 @@ mod tests {
         assert!(failures.len() == 1 && failures[0].starts_with("rov-server kept"), "{failures:?}");
         record.samples.last_mut().unwrap().programs[0] = None;
         assert_eq!(record.verdict(), ["rov-server ended before its time"]);
+    }
+
+    #[test]
+    fn old_pictures_count_where_the_link_is_well() {
+        let mut record = record(|_| 50_000, 100);
+        record.disturbances.push(Disturbance { from: s(20.0), to: s(25.0), link: "both outage".to_owned() });
+        for second in 21..=30 {
+            record.samples[second - 1].latency = Some([s(1.5); 2]);
+        }
+        assert_eq!(record.verdict(), [""; 0]);
+        record.samples[39].latency = Some([s(1.5); 2]);
+        assert_eq!(record.verdict(), ["old pictures were shown for 1 s, first at 40 s"]);
     }
 
     #[test]
