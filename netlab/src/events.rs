@@ -125,14 +125,16 @@ pub fn server_killed(bench: &mut Bench) -> Result<Vec<Figure>> {
     bench.pass(Duration::from_secs(pause))?;
     let listens = bench.start_server()?;
     let figures = back(bench, "back after it listens", before, listens)?;
-    Ok(with_limit(figures, 3000.0, Limit::AtMost(12_000.0)))
+    // By ICE alone the loss would be noticed after ten seconds.
+    Ok(with_limit(figures, 3000.0, Limit::AtMost(6000.0)))
 }
 
 pub fn other_subnet(bench: &mut Bench) -> Result<Vec<Figure>> {
     let before = bench.snapshot()?;
     let moved = bench.move_to_other_subnet()?;
     let figures = back(bench, "back after", before, moved)?;
-    Ok(with_limit(figures, 5000.0, Limit::AtMost(15_000.0)))
+    // As with a server that was killed.
+    Ok(with_limit(figures, 5000.0, Limit::AtMost(9000.0)))
 }
 
 pub fn camera_dies(bench: &mut Bench) -> Result<Vec<Figure>> {
