@@ -105,9 +105,10 @@ impl Session {
         self.last_probe = Some((now, probe));
     }
 
-    /// Whether there is reason to listen for the server at another address.
-    pub fn is_unanswered(&self) -> bool {
-        matches!(&self.last_probe, Some((at, Probe::Silent)) if *at > self.last_packet)
+    /// Whether there is reason to listen for the server at another address. While packets come, an answer that was lost is none.
+    pub fn is_unanswered(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.last_packet) >= PROBE_AFTER
+            && matches!(&self.last_probe, Some((at, Probe::Silent)) if *at > self.last_packet)
     }
 }
 
@@ -269,12 +270,15 @@ mod tests {
         let moved =
             |probe| Session { moved_to: Some("10.0.1.2:80".to_owned()), ..session(start, Some((1_500, probe))) };
         let gone = moved(Probe::Silent);
-        assert!(gone.is_unanswered());
+        assert!(gone.is_unanswered(at(start, 2_000)));
         assert_eq!(advise(at(start, 2_000), &gone), Advice::Leave("the server is at 10.0.1.2:80 now".to_owned()));
         // It has two addresses, and no camera.
         let no_camera = moved(Probe::Serving { state: StreamState::Restarting, reason: Some("no camera".to_owned()) });
-        assert!(!no_camera.is_unanswered());
+        assert!(!no_camera.is_unanswered(at(start, 2_000)));
         waits(advise(at(start, 2_000), &no_camera), "no camera", false);
+        // Between two packets of a link that loses the answers.
+        let live = Session { last_packet: at(start, 1_490), ..gone.clone() };
+        assert!(!live.is_unanswered(at(start, 1_510)));
         // What was heard before pictures came again says nothing.
         let back = Session { last_packet: at(start, 1_900), ..gone };
         assert_eq!(advise(at(start, 2_000), &Session { last_picture: at(start, 1_900), ..back }), Advice::Live);

@@ -345,7 +345,7 @@ async fn supervise(
                 session.probed(Instant::now(), probe);
                 rates.encode = encode;
             }
-            address = &mut moved, if session.is_unanswered() && session.moved_to.is_none() => {
+            address = &mut moved, if session.is_unanswered(Instant::now()) && session.moved_to.is_none() => {
                 session.moved_to = Some(address);
             }
         }

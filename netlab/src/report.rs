@@ -246,8 +246,8 @@ TAP device on one side and gives them to the one on the other, later, not at all
 ways and by a seeded generator. The link has a delay of 2 ms each way unless the row says otherwise. Of its own it adds
 {p50:.2} ms (median), {p99:.2} ms (99th percentile), {max:.2} ms (longest of 1000), one way.
 
-`rov-server` sends its test picture, 1280x720 at 30 pictures a second and 4 Mbit/s; the viewer finds it by discovery. In each picture is a
-mark with its number and the time at which it was drawn. The viewer is rov-client's session and decoder, and reads the mark of
+`rov-server` sends its test picture, 1280x720 at 30 pictures a second; its encoder is asked for 4 Mbit/s, of which this picture needs three
+quarters. The viewer finds it by discovery. In each picture is a mark with its number and the time at which it was drawn. The viewer is rov-client's session and decoder, and reads the mark of
 each picture where the window would show it; both ends have the same clock. Rows without an event are measured for {} s, with Chromium for {} s.
 
 - Latency: from the drawing of the mark to the shown picture, without camera and screen.
@@ -259,7 +259,9 @@ each picture where the window would show it; both ends have the same clock. Rows
 - Late on the link: by how much more than the row says frames were delayed, as the machine was busy.
 - Sent into the link: all that the robot's end sends, retransmissions and repair packets included.
 - Rate limit: the queue before it holds what the link carries in 250 ms, and drops what comes when it is full. It limits the way of the
-  video; all other impairments are the same both ways.
+  video; all other impairments are the same both ways. The encoder's bitrate is what it is asked for and what it gives (mean of two
+  seconds), whichever is later to follow.
+- Another subnet: the pilot's computer has an address there from the same moment on.
 {tables}{soak}
 ## Not measured
 

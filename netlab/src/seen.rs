@@ -131,9 +131,10 @@ impl<'a> Span<'a> {
     /// to the end.
     pub fn settled_below_ms(&self, limit: Duration) -> Option<f64> {
         let limit = limit.as_secs_f64() * 1e3;
-        // A picture that stands still grows old as well.
-        let still = self.pictures.windows(2).filter(|pair| pair[1].at - pair[0].at > 2 * MOVING_GAP);
-        let still = still.map(|pair| pair[1].at);
+        // A picture that stands still grows old as well, also the one that is there at the beginning.
+        let times = || std::iter::once(self.from).chain(self.pictures.iter().map(|seen| seen.at));
+        let still = times().zip(times().skip(1)).filter(|(before, at)| at - before > 2 * MOVING_GAP);
+        let still = still.map(|(_, at)| at);
         let late = self.latencies().filter(|(_, latency)| *latency >= limit).map(|(at, _)| at);
         let unreadable = self.pictures.iter().filter(|seen| seen.mark.is_none()).map(|seen| seen.at);
         let since = still.chain(late).chain(unreadable).max().unwrap_or(self.from);
@@ -226,5 +227,6 @@ mod tests {
         assert_eq!(span(&[], 1000, 9000).settled_below_ms(limit), None);
         let pause = pictures([(1000, 20), (1033, 20), (2000, 20), (2033, 20)]);
         assert_eq!(span(&pause, 1000, 2050).settled_below_ms(limit), Some(1000.0));
+        assert_eq!(span(&pause[2..], 500, 2050).settled_below_ms(limit), Some(1500.0), "none at the beginning");
     }
 }

@@ -13,7 +13,9 @@ use anyhow::{Context, Result};
 use clap::Args;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use rov_client::stats::Report;
 use rov_tests::process::Process;
+use rov_tests::wait;
 use rov_tests::watcher::Watcher;
 use tokio::runtime::Runtime;
 
@@ -29,6 +31,8 @@ const CALM: std::ops::Range<u64> = 12..30;
 /// For what is left of visitors to be given back, before the last look at descriptors and threads.
 const CLEARING: Duration = Duration::from_secs(40);
 const END: Duration = Duration::from_secs(10);
+/// The spectator's longest time without a picture: the longest outage, and while it lasts the source may have died.
+const SPECTATOR_BACK: Duration = Duration::from_secs(30);
 /// The verdict, beside the figures of the matrix.
 pub const SUMMARY: &str = "soak.md";
 
@@ -79,10 +83,14 @@ struct Residents {
     pilot: Process,
     /// Watches the failing one.
     spectator: Process,
+    /// Where it writes what it has shown.
+    spectator_stats: PathBuf,
 }
 
 impl Residents {
-    fn start(lab: &Lab) -> Result<Self> {
+    fn start(lab: &Lab, keep: &Path) -> Result<Self> {
+        let spectator_stats = keep.join("spectator.json");
+        let stats_file = spectator_stats.to_str().context("the folder for the samples has an odd name")?;
         let (server, client) = (program("rov-server")?, program("rov-client")?);
         let rov = |args: &[&str]| {
             let mut command = lab.rov.command(&server);
@@ -132,8 +140,37 @@ impl Residents {
                 "0",
             ]),
             pilot: topside(&["--auto", "--name", "soak"]),
-            spectator: topside(&["--host", ROV, "--signal-port", "8081", "--transport", "webrtc"]),
+            spectator: topside(&[
+                "--host",
+                ROV,
+                "--signal-port",
+                "8081",
+                "--transport",
+                "webrtc",
+                "--stats-json",
+                stats_file,
+            ]),
+            spectator_stats,
         })
+    }
+
+    /// What the spectator has shown, which it writes each second.
+    fn spectator_report(&self) -> Option<Report> {
+        serde_json::from_slice(&fs::read(&self.spectator_stats).ok()?).ok()
+    }
+
+    /// What is wrong with the picture of the source that dies; the link is well.
+    fn spectator_verdict(&self) -> Option<String> {
+        let report = || self.spectator_report();
+        // The file may be read while it is written.
+        let moves = wait::within(END, report).and_then(|before| {
+            wait::within(END, || report().filter(|report| report.frames_shown > before.frames_shown))
+        });
+        let Some(Report { longest_gap_ms: gap, .. }) = moves else {
+            return Some("the picture of the dying source did not come back".to_owned());
+        };
+        (gap > SPECTATOR_BACK.as_secs_f64() * 1e3)
+            .then(|| format!("the picture of the dying source was away for {:.1} s", gap / 1e3))
     }
 
     /// In the order of [`samples::PROGRAMS`].
@@ -148,7 +185,7 @@ pub fn run(args: &SoakArgs) -> Result<u8> {
     let lab = Lab::start(args.seed)?;
     lab.link(WELL)?;
     stop_on_signals();
-    let mut residents = Residents::start(&lab)?;
+    let mut residents = Residents::start(&lab, &args.keep)?;
     let (runtime, watcher) = lab.topside.enter(|| {
         let runtime = Runtime::new().context("cannot start a runtime")?;
         let watcher = Watcher::start(&runtime, &["--auto", "--name", "soak"]);
@@ -158,6 +195,7 @@ pub fn run(args: &SoakArgs) -> Result<u8> {
     eprintln!("soak: {} minutes, or until Ctrl+C; the samples go to {}", args.minutes, args.keep.display());
     let record = live(args, &lab, &mut residents, &watcher)?;
     let mut failures = record.verdict();
+    failures.extend(residents.spectator_verdict());
     failures.extend(finish(&mut residents));
     drop(watcher);
     drop(runtime);
@@ -180,7 +218,8 @@ fn live(args: &SoakArgs, lab: &Lab, residents: &mut Residents, watcher: &Watcher
         std::thread::sleep((begun + SECOND * tick).saturating_duration_since(Instant::now()));
         let now = begun.elapsed();
         let ending = now >= length || is_stopped();
-        if now >= next_change || (ending && broken.is_some()) {
+        // At the end the link is well.
+        if if ending { broken.is_some() } else { now >= next_change } {
             match broken.take() {
                 Some(disturbance) => {
                     lab.link(WELL)?;

@@ -51,7 +51,6 @@ fn reordering_loses_nothing() {
 }
 
 #[test]
-#[ignore = "waits for the adaptive bit rate"]
 fn the_bitrate_follows_the_link() {
     run(&["rate"]);
 }
@@ -87,7 +86,6 @@ fn plain_rtp_recovers_at_the_next_keyframe() {
 }
 
 #[test]
-#[ignore = "waits for forward error correction that repairs more"]
 fn forward_error_correction_repairs_plain_rtp() {
     run(&["rtp-fec"]);
 }

@@ -22,8 +22,11 @@ const MEMORY_LEAST: Duration = Duration::from_secs(10 * 60);
 const RECOVERY: Duration = Duration::from_secs(5);
 /// Without a picture while the link is well: who is not the pilot gets a keyframe each two seconds until more goes.
 const FROZEN: Duration = Duration::from_secs(3);
-/// In smaller pictures, of a slow link, the mark cannot be read.
+/// Half of the pictures of a second are older than this when they are shown, while the link is well: then they are not live.
+const LATE: Duration = Duration::from_secs(1);
+/// In smaller pictures, of a slow link, the mark cannot be read; nor always in those of few bits, until so long after it.
 const FULL: Resolution = Resolution::new(640, 360);
+const REGAINED: Duration = Duration::from_secs(20);
 /// Descriptors and threads that may come and go at any moment.
 const SLACK: usize = 4;
 
@@ -77,14 +80,17 @@ pub struct Record {
     pub disturbances: Vec<Disturbance>,
     /// When each picture of the pilot was shown.
     shown: Vec<Duration>,
-    unreadable: usize,
+    /// When pictures with a mark that cannot be read were shown.
+    unreadable: Vec<Duration>,
     pub visits: Vec<(&'static str, u64)>,
 }
 
 impl Record {
     pub fn add(&mut self, sample: Sample, shots: &[Shot], begun: Instant) {
-        self.shown.extend(shots.iter().map(|shot| shot.shown_at.saturating_duration_since(begun)));
-        self.unreadable += shots.iter().filter(|shot| shot.frame.is_none() && shot.resolution == FULL).count();
+        let at = |shot: &Shot| shot.shown_at.saturating_duration_since(begun);
+        self.shown.extend(shots.iter().map(at));
+        let unreadable = shots.iter().filter(|shot| shot.frame.is_none() && shot.resolution == FULL);
+        self.unreadable.extend(unreadable.map(at));
         self.samples.push(sample);
     }
 
@@ -110,8 +116,18 @@ impl Record {
                 ));
             }
         }
-        if self.unreadable > 0 {
-            failures.push(format!("{} pictures with a mark that cannot be read were shown", self.unreadable));
+        let slow: Vec<_> = self.disturbances.iter().filter(|d| d.link.contains("rate")).collect();
+        let is_coarse = |at: Duration| slow.iter().any(|d| d.from <= at && at < d.to + REGAINED);
+        let unreadable: Vec<_> = self.unreadable.iter().filter(|at| !is_coarse(**at)).collect();
+        if let Some(first) = unreadable.first() {
+            let (count, seconds) = (unreadable.len(), first.as_secs());
+            failures.push(format!("{count} pictures with a mark that cannot be read were shown, first at {seconds} s"));
+        }
+        let late = self.samples.iter().filter(|sample| self.is_well(sample.at));
+        let late: Vec<_> = late.filter(|sample| sample.latency.is_some_and(|[p50, _]| p50 > LATE)).collect();
+        if let Some(first) = late.first() {
+            let seconds = first.at.as_secs();
+            failures.push(format!("old pictures were shown for {} s, first at {seconds} s", late.len()));
         }
         for (from, gap) in self.freezes() {
             let before = self.disturbances.iter().rfind(|d| d.to <= from).map_or("none", |d| &d.link);
@@ -123,6 +139,12 @@ impl Record {
             ));
         }
         failures
+    }
+
+    /// Whether the link had been well long enough all through the second before.
+    fn is_well(&self, at: Duration) -> bool {
+        let begun = at.saturating_sub(Duration::from_secs(1));
+        !self.disturbances.iter().any(|d| d.from < at && begun < d.to + RECOVERY)
     }
 
     /// Median memory in MiB after the warm-up and at the end, while visitors come and go; none in a run too short for that.
@@ -276,6 +298,18 @@ mod tests {
         assert!(failures.len() == 1 && failures[0].starts_with("rov-server kept"), "{failures:?}");
         record.samples.last_mut().unwrap().programs[0] = None;
         assert_eq!(record.verdict(), ["rov-server ended before its time"]);
+    }
+
+    #[test]
+    fn old_pictures_count_where_the_link_is_well() {
+        let mut record = record(|_| 50_000, 100);
+        record.disturbances.push(Disturbance { from: s(20.0), to: s(25.0), link: "both outage".to_owned() });
+        for second in 21..=30 {
+            record.samples[second - 1].latency = Some([s(1.5); 2]);
+        }
+        assert_eq!(record.verdict(), [""; 0]);
+        record.samples[39].latency = Some([s(1.5); 2]);
+        assert_eq!(record.verdict(), ["old pictures were shown for 1 s, first at 40 s"]);
     }
 
     #[test]
