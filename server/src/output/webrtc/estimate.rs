@@ -41,6 +41,9 @@ const CLOCK_JUMP: i64 = 30_000_000;
 
 /// Not less than this, bit/s, is said of any link.
 const MIN: f64 = 50e3;
+/// The same where only the receiver's reports say it: a link that loses more than 5 % whatever is sent would get ever less, and be
+/// taken at last for one that carries nothing.
+const MIN_BY_LOSS: f64 = 400e3;
 /// Under what a congested link was seen to carry, so that its queue drains.
 const BACK_OFF: f64 = 0.85;
 /// No growth so soon after congestion.
@@ -48,6 +51,10 @@ const HOLD: Duration = Duration::from_millis(500);
 /// Growth a second, near what the link carried at the last congestion, and elsewhere.
 const CAREFUL: f64 = 1.04;
 const QUICK: f64 = 1.2;
+/// The time for which it grows after a report, and where nothing was sent before: else a viewer that gets little but
+/// keyframes, each reported once or twice, would need minutes for what others get back in seconds.
+const GROWS: Duration = Duration::from_millis(250);
+const GROWS_IDLE: Duration = Duration::from_secs(2);
 
 /// More packets lost than this, beyond what the link loses whatever is sent, is congestion of a link with a short queue.
 const CONGESTED_LOSS: f64 = 0.15;
@@ -69,6 +76,8 @@ pub struct Estimator {
     base: Least,
     rtt: Least,
     last_report: Option<Instant>,
+    /// Of the newest packet that was reported.
+    last_departure: Option<Instant>,
     last_down: Option<Instant>,
     /// What the link carried when it was congested last.
     capacity: Option<f64>,
@@ -103,6 +112,7 @@ impl Estimator {
             base: Least::new(BASE_SPAN),
             rtt: Least::new(RTT_SPAN),
             last_report: None,
+            last_departure: None,
             last_down: None,
             capacity: None,
             queue: 0,
@@ -150,15 +160,15 @@ impl Estimator {
     /// A receiver report (RFC 3550 section 6.4.2), of which the share of lost packets is used where the receiver tells nothing better.
     pub fn on_receiver_report(&mut self, loss: f64) {
         if self.last_report.is_none() {
-            self.estimate = rate_control::by_loss(self.estimate, loss, self.max);
+            self.estimate = rate_control::by_loss(self.estimate, loss, self.max).max(MIN_BY_LOSS).min(self.max);
         }
     }
 
     /// Packets whose fate is known now, in the order of sending.
     pub fn on_reports(&mut self, now: Instant, reports: &[PacketReport]) {
-        if reports.is_empty() {
-            return;
-        }
+        let (Some(first), Some(last)) = (reports.first(), reports.last()) else { return };
+        let before = self.last_departure.replace(last.departure);
+        let idle = before.map_or(Duration::ZERO, |before| first.departure.saturating_duration_since(before));
         let since = self.last_report.map(|at| now.saturating_duration_since(at));
         self.last_report = Some(now);
         let outage = since.is_some_and(|since| since > OUTAGE);
@@ -180,7 +190,7 @@ impl Estimator {
             }
             let held = self.last_down.is_some_and(|at| now.saturating_duration_since(at) < HOLD);
             if !held && self.queue < SHORT {
-                self.grow(since.unwrap_or_default().min(Duration::from_millis(250)));
+                self.grow(since.unwrap_or_default().min(GROWS).max(idle.min(GROWS_IDLE)));
             }
         }
     }
