@@ -392,6 +392,9 @@ impl Session {
         if !self.is_connected() {
             return false;
         }
+        if frame.keyframe {
+            self.requests.made(now);
+        }
         if self.needs_keyframe && !frame.keyframe {
             self.skipped += 1;
             self.thinned += u64::from(self.thinning);

@@ -84,6 +84,12 @@ impl Requests {
         }
         due
     }
+
+    /// A keyframe was made, whoever asked for it: it is the one that was wanted. So many spectators that lose packets cost the
+    /// pilot no more than one.
+    pub fn made(&mut self, now: Instant) {
+        (self.wanted, self.last) = (false, Some(now));
+    }
 }
 
 #[cfg(test)]
@@ -147,5 +153,21 @@ mod tests {
         let mut requests = Requests::default();
         requests.want();
         assert!(requests.due(at(0), false, false) && !requests.due(at(5_000), false, false), "once for one wish");
+    }
+
+    #[test]
+    fn twenty_spectators_ask_for_no_more_keyframes_than_one() {
+        let (start, mut made) = (Instant::now(), 0);
+        let mut all: Vec<Requests> = (0..20).map(|_| Requests::default()).collect();
+        for i in 0..100_usize {
+            let now = start + Duration::from_millis(i as u64 * 100);
+            // Each loses something twice a second, not all at once.
+            all.iter_mut().skip(i % 5).step_by(5).for_each(Requests::want);
+            if all.iter_mut().fold(false, |due, requests| requests.due(now, false, false) | due) {
+                made += 1;
+                all.iter_mut().for_each(|requests| requests.made(now + Duration::from_millis(30)));
+            }
+        }
+        assert!((7..=10).contains(&made), "{made}");
     }
 }
