@@ -31,7 +31,7 @@ const DRAIN_SPACING: Duration = Duration::from_secs(1);
 const DRAIN_REST: Duration = Duration::from_millis(20);
 
 /// Bits for each pixel below which a smaller picture, or fewer of them, looks better, and above which the larger one is taken
-/// again (of that one's pixels).
+/// again (of that one's pixels). At the ceiling the picture is whole whatever they are: whoever set it has chosen both.
 const LEAST_BITS: f64 = 0.02;
 const ENOUGH_BITS: f64 = 0.035;
 /// A change of size costs a keyframe and disturbs the eye.
@@ -204,10 +204,11 @@ impl RateControl {
         let bits = f64::from(self.target.bps()) / (full.resolution.pixels() as f64 * full.fps).max(1.0);
         let at = Step::ALL.iter().position(|step| *step == self.step).unwrap_or(0);
         let rested = |spacing| self.stepped.is_none_or(|at| now.saturating_duration_since(at) >= spacing);
+        let limited = self.target < full.bitrate;
         let next = match Step::ALL.get(at + 1) {
             _ if !watched => Step::Full,
-            Some(smaller) if bits / self.step.share() < LEAST_BITS && rested(SMALLER_SPACING) => *smaller,
-            _ if at > 0 && bits / Step::ALL[at - 1].share() > ENOUGH_BITS && rested(LARGER_SPACING) => {
+            Some(smaller) if limited && bits / self.step.share() < LEAST_BITS && rested(SMALLER_SPACING) => *smaller,
+            _ if at > 0 && (!limited || bits / Step::ALL[at - 1].share() > ENOUGH_BITS) && rested(LARGER_SPACING) => {
                 Step::ALL[at - 1]
             }
             _ => return,

@@ -202,6 +202,25 @@ fn too_few_bits_for_a_picture_make_it_smaller_and_then_rarer_and_enough_bring_it
     assert_eq!(world.run(10_000).step, Step::Full);
 }
 
+/// As 720p with 600 kbit/s, and 2160p with 4 Mbit/s.
+#[test]
+fn a_ceiling_with_few_bits_for_its_picture_has_the_whole_picture_and_gets_it_back() {
+    for (kbps, resolution) in [(600, FULL.resolution), (4_000, Resolution::new(3840, 2160))] {
+        let mut world = World::new(Pilot::First);
+        world.join("10.0.0.2", 5.0);
+        let full = Full { bitrate: Bitrate::from_kbps(kbps), resolution, ..FULL };
+        let mut run = |mbps: f64| {
+            world.links[0].estimate = mbps * 1e6;
+            world.ms += 10_000;
+            world.control.update(world.now(), full, &world.links, Some(0));
+            world.control.update(world.now(), full, &world.links, Some(0)).step
+        };
+        assert_eq!(run(5.0), Step::Full, "nothing limits it");
+        assert_ne!(run(0.3), Step::Full);
+        assert!((0..2).any(|_| run(5.0) == Step::Full), "{kbps}");
+    }
+}
+
 #[test]
 fn with_no_viewer_left_the_picture_is_whole_again() {
     let mut world = World::new(Pilot::First);

@@ -55,7 +55,9 @@ pub enum CandidateError {
     NotCurrent,
     #[error("ICE cannot be restarted: {0}")]
     Restart(rtc::shared::error::Error),
-    #[error("an ICE restart needs `a=ice-pwd` as well as `a=ice-ufrag`")]
+    #[error(
+        "an ICE restart needs `a=ice-ufrag` of 4 to 256 characters and `a=ice-pwd` of 22 to 256 (RFC 8839 section 5.4)"
+    )]
     NoPassword,
     #[error("candidate {candidate:?} is not valid: {source}")]
     Invalid { candidate: String, source: rtc::shared::error::Error },
@@ -81,6 +83,8 @@ struct Viewer {
     ufrag: String,
     /// The viewer's own, by which an ICE restart is told from new candidates.
     remote_ufrag: String,
+    /// The one before: candidates for it that come late are no restart.
+    former_ufrag: String,
     heard: VecDeque<SocketAddr>,
     sent: VecDeque<SocketAddr>,
     deadline: Instant,
@@ -150,6 +154,7 @@ impl Engine {
             session,
             ufrag,
             remote_ufrag: offer.ufrag,
+            former_ufrag: String::new(),
             heard: VecDeque::new(),
             sent: VecDeque::new(),
             deadline: now,
@@ -172,12 +177,15 @@ impl Engine {
             return Err(CandidateError::NotCurrent);
         }
         viewer.deadline = now;
+        if !fragment.ufrag.is_empty() && fragment.ufrag == viewer.former_ufrag {
+            return Err(CandidateError::NotCurrent);
+        }
         if !fragment.ufrag.is_empty() && fragment.ufrag != viewer.remote_ufrag {
-            if fragment.pwd.is_empty() {
+            if !fragment.has_credentials() {
                 return Err(CandidateError::NoPassword);
             }
             let answer = viewer.session.restart(now, fragment).map_err(CandidateError::Restart)?;
-            viewer.remote_ufrag.clone_from(&fragment.ufrag);
+            viewer.former_ufrag = std::mem::replace(&mut viewer.remote_ufrag, fragment.ufrag.clone());
             self.by_ufrag.remove(&viewer.ufrag);
             offer::value(&answer, "a=ice-ufrag:").clone_into(&mut viewer.ufrag);
             self.by_ufrag.insert(viewer.ufrag.clone(), id.to_owned());

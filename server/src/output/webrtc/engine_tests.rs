@@ -483,10 +483,13 @@ fn an_ice_restart_finds_the_viewer_at_another_address_and_the_session_goes_on() 
     world.viewers[0].moves("10.0.0.7:7000");
     world.send(false, 3);
     let before = world.viewers[0].packets.len();
+    let late =
+        Fragment { ufrag: world.engine.viewers[&id].remote_ufrag.clone(), pwd: "p".repeat(24), ..Fragment::default() };
     let fragment = Fragment::parse(&world.viewers[0].restart(now));
     assert!(matches!(world.engine.patch(now, &id, "\"old\"", &fragment), Err(CandidateError::NotCurrent)));
     let answer = world.engine.patch(now, &id, "*", &fragment).expect("a restart").expect("an answer");
     assert!(offer::answer_fragment(&answer).contains("a=candidate:"), "{answer}");
+    assert!(matches!(world.engine.patch(now, &id, "*", &late), Err(CandidateError::NotCurrent)), "no restart");
     world.viewers[0].restarted(now, &answer);
     while world.keyframes_wanted == keyframes && world.now < now + Duration::from_secs(3) {
         world.run(Duration::from_millis(1));
@@ -513,6 +516,10 @@ fn an_ice_restart_without_a_password_or_with_a_bad_one_changes_nothing() {
     let now = world.now;
     let nameless = Fragment { ufrag: "other".to_owned(), ..Fragment::default() };
     assert!(matches!(world.engine.patch(now, &id, "*", &nameless), Err(CandidateError::NoPassword)));
+    for (ufrag, pwd) in [("other", "x".repeat(21)), ("abc", "x".repeat(22)), ("other", "x y".repeat(10))] {
+        let bad = Fragment { ufrag: ufrag.to_owned(), pwd, ..Fragment::default() };
+        assert!(matches!(world.engine.patch(now, &id, "*", &bad), Err(CandidateError::NoPassword)), "{bad:?}");
+    }
     world.send(true, 3);
     assert_eq!(world.viewers[0].packets.len(), 3, "the session goes on");
 }

@@ -41,6 +41,9 @@ const CLOCK_JUMP: i64 = 30_000_000;
 
 /// Not less than this, bit/s, is said of any link.
 const MIN: f64 = 50e3;
+/// The same where only the receiver's reports say it: a link that loses more than 5 % whatever is sent would get ever less, and be
+/// taken at last for one that carries nothing.
+const MIN_BY_LOSS: f64 = 400e3;
 /// Under what a congested link was seen to carry, so that its queue drains.
 const BACK_OFF: f64 = 0.85;
 /// No growth so soon after congestion.
@@ -159,7 +162,7 @@ impl Estimator {
     /// A receiver report (RFC 3550 section 6.4.2), of which the share of lost packets is used where the receiver tells nothing better.
     pub fn on_receiver_report(&mut self, loss: f64) {
         if self.last_report.is_none() {
-            self.estimate = rate_control::by_loss(self.estimate, loss, self.max);
+            self.estimate = rate_control::by_loss(self.estimate, loss, self.max).max(MIN_BY_LOSS).min(self.max);
         }
     }
 

@@ -269,3 +269,29 @@ fn without_transport_wide_feedback_the_losses_decide() {
     path.estimator.on_receiver_report(0.5);
     assert!(!path.estimator.is_limited(), "whoever tells more is judged by that");
 }
+
+#[test]
+fn a_receiver_that_tells_only_losses_is_never_said_to_get_nothing() {
+    let mut estimator = Estimator::new(5e6);
+    (0..300).for_each(|_| estimator.on_receiver_report(0.06));
+    assert!(estimator.estimate() > 300e3, "the floor of the encoder passes: {}", estimator.estimate());
+    (0..25).for_each(|_| estimator.on_receiver_report(0.0));
+    assert!(!estimator.is_limited(), "{}", estimator.estimate());
+}
+
+/// What a spectator gets whose link was bad for a moment: the keyframes that its budget allows.
+#[test]
+fn one_that_gets_keyframes_alone_is_given_more_within_seconds() {
+    let mut path = Path::new(4e6);
+    path.run(5.0);
+    path.estimator.estimate = 200e3;
+    (path.follows, path.encoder) = (false, 7e6);
+    let begin = path.now;
+    while path.mbps() < 1.6 {
+        path.now += 2_000_000;
+        path.frame();
+        path.now += 50_000;
+        path.report();
+        assert!(path.now - begin < 30_000_000, "{}", path.mbps());
+    }
+}

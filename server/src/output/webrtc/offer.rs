@@ -112,6 +112,14 @@ impl Fragment {
             is_last: body.contains("a=end-of-candidates"),
         }
     }
+
+    /// Whether an ICE agent would take its user name fragment and password (RFC 8839 section 5.4).
+    pub fn has_credentials(&self) -> bool {
+        let are_ice = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+/".contains(&byte));
+        [(&self.ufrag, 4), (&self.pwd, 22)]
+            .iter()
+            .all(|(text, least)| (*least..=256).contains(&text.len()) && are_ice(text))
+    }
 }
 
 /// The offer of the session as it would be after an ICE restart (RFC 8839 section 4.4.1.1): with the credentials and the

@@ -37,7 +37,7 @@ use super::estimate::Estimator;
 use super::feedback::Feedback;
 use super::liveness::Liveness;
 use super::offer::{self, Fragment, Offer, VideoCodec};
-use super::thinning::{Budget, Requests};
+use super::thinning::{Budget, Requests, at_once};
 use crate::packetize::RtpFrame;
 use crate::rate_control::{Full, Link};
 
@@ -113,8 +113,8 @@ pub struct Session {
     /// None: the viewer is sent everything, whatever its link carries.
     budget: Option<Budget>,
     pilot: bool,
-    /// An encoder follows this viewer's link.
-    followed: bool,
+    /// Of what its link carries, so much may go out at once.
+    at_once: Duration,
     /// Frames are left out until the next keyframe that the link can carry.
     thinning: bool,
     thinned: u64,
@@ -191,7 +191,7 @@ impl Session {
             requests: Requests::default(),
             budget: adaptive.then(Budget::default),
             pilot: false,
-            followed: false,
+            at_once: at_once(false, true),
             thinning: false,
             thinned: 0,
             packets: 0,
@@ -305,7 +305,7 @@ impl Session {
         let room = !self.thinning
             || self.budget.as_mut().is_none_or(|budget| {
                 let estimate = self.feedback.with(|estimator| estimator.estimate());
-                budget.allows(now, estimate, self.followed) && budget.is_restored(estimate)
+                budget.allows(now, estimate, self.at_once) && budget.is_restored(estimate)
             });
         if self.thinning {
             self.requests.want();
@@ -333,14 +333,14 @@ impl Session {
             tracing::debug!(viewer = self.id, "this is the pilot now");
         }
         self.pilot = pilot;
-        self.followed = pilot && encodes;
+        self.at_once = at_once(pilot, encodes);
     }
 
     /// Whether the viewer's link has room for `frame`. If not, nothing is sent up to the next keyframe for which it has.
     fn has_room(&mut self, now: Instant, frame: &RtpFrame) -> bool {
         let Some(budget) = &mut self.budget else { return true };
         let (estimate, limited) = self.feedback.with(|estimator| (estimator.estimate(), estimator.is_limited()));
-        let room = budget.allows(now, estimate, self.followed) || !limited;
+        let room = budget.allows(now, estimate, self.at_once) || !limited;
         self.thinning = !room || self.thinning && !frame.keyframe;
         if room {
             budget.spend(frame.payloads.iter().map(Bytes::len).sum());
@@ -391,6 +391,9 @@ impl Session {
     ) -> bool {
         if !self.is_connected() {
             return false;
+        }
+        if frame.keyframe {
+            self.requests.made(now);
         }
         if self.needs_keyframe && !frame.keyframe {
             self.skipped += 1;

@@ -7,9 +7,20 @@
 use std::time::{Duration, Instant};
 
 /// How much may go out at once, in time of the link: frames never wait for longer. Where the encoder follows the link by
-/// itself, this is for what it cannot do: below the floor.
+/// itself, this is for what it cannot do: below the floor. Where nothing here encodes, a link that carries the stream shall also
+/// carry its keyframes, which of cameras are as large as a dozen other frames, and come seldom.
 const AT_ONCE: Duration = Duration::from_millis(150);
 const FOLLOWED: Duration = Duration::from_millis(500);
+const AS_IT_COMES: Duration = Duration::from_millis(300);
+
+/// That time for a viewer; `encodes`: something here makes the stream, for the pilot's link.
+pub fn at_once(pilot: bool, encodes: bool) -> Duration {
+    match (pilot, encodes) {
+        (true, true) => FOLLOWED,
+        (false, true) => AT_ONCE,
+        (_, false) => AS_IT_COMES,
+    }
+}
 
 /// The pilot's requests for keyframes while it is thinned: the one that was asked for is on its way for some frames.
 const PILOT_SPACING: Duration = Duration::from_millis(500);
@@ -26,9 +37,10 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Whether a frame may go out over a link of `rate` bit/s. The first of a viewer may, however large it is.
-    pub fn allows(&mut self, now: Instant, rate: f64, followed: bool) -> bool {
-        let full = rate * if followed { FOLLOWED } else { AT_ONCE }.as_secs_f64();
+    /// Whether a frame may go out over a link of `rate` bit/s, where so much may [`at_once`]. The first of a viewer may, however
+    /// large it is.
+    pub fn allows(&mut self, now: Instant, rate: f64, at_once: Duration) -> bool {
+        let full = rate * at_once.as_secs_f64();
         let gained = self.refilled.map_or(full, |at| rate * now.saturating_duration_since(at).as_secs_f64());
         self.left = (self.left + gained).min(full);
         self.refilled = Some(now);
@@ -72,6 +84,12 @@ impl Requests {
         }
         due
     }
+
+    /// A keyframe was made, whoever asked for it: it is the one that was wanted. So many spectators that lose packets cost the
+    /// pilot no more than one.
+    pub fn made(&mut self, now: Instant) {
+        (self.wanted, self.last) = (false, Some(now));
+    }
 }
 
 #[cfg(test)]
@@ -84,7 +102,7 @@ mod tests {
         let mut budget = Budget::default();
         // 30 frames of 4 Mbit/s over a link of one.
         let sent = (0..300).filter(|i| {
-            let allowed = budget.allows(start + Duration::from_millis(i * 33), 1e6, false);
+            let allowed = budget.allows(start + Duration::from_millis(i * 33), 1e6, AT_ONCE);
             if allowed {
                 budget.spend(16_667);
             }
@@ -98,12 +116,25 @@ mod tests {
     fn a_large_frame_is_paid_for_before_the_next_one() {
         let start = Instant::now();
         let mut budget = Budget::default();
-        assert!(budget.allows(start, 1e6, false));
+        assert!(budget.allows(start, 1e6, AT_ONCE));
         budget.spend(62_500);
-        assert!(!budget.allows(start + Duration::from_millis(300), 1e6, false));
-        assert!(budget.allows(start + Duration::from_millis(360), 1e6, false));
+        assert!(!budget.allows(start + Duration::from_millis(300), 1e6, AT_ONCE));
+        assert!(budget.allows(start + Duration::from_millis(360), 1e6, AT_ONCE));
         assert!(!budget.is_restored(1e6));
-        assert!(budget.allows(start + Duration::from_millis(500), 1e6, false) && budget.is_restored(1e6));
+        assert!(budget.allows(start + Duration::from_millis(500), 1e6, AT_ONCE) && budget.is_restored(1e6));
+    }
+
+    /// 4 Mbit/s with a keyframe each two seconds, over 6 Mbit/s.
+    #[test]
+    fn a_link_that_carries_a_cameras_stream_carries_its_keyframes() {
+        let (start, mut budget) = (Instant::now(), Budget::default());
+        for pilot in [true, false] {
+            for i in 0..600 {
+                let now = start + Duration::from_millis(i * 33);
+                assert!(budget.allows(now, 5.1e6, at_once(pilot, false)), "{i}");
+                budget.spend(if i % 60 == 0 { 145_000 } else { 14_500 });
+            }
+        }
     }
 
     #[test]
@@ -122,5 +153,21 @@ mod tests {
         let mut requests = Requests::default();
         requests.want();
         assert!(requests.due(at(0), false, false) && !requests.due(at(5_000), false, false), "once for one wish");
+    }
+
+    #[test]
+    fn twenty_spectators_ask_for_no_more_keyframes_than_one() {
+        let (start, mut made) = (Instant::now(), 0);
+        let mut all: Vec<Requests> = (0..20).map(|_| Requests::default()).collect();
+        for i in 0..100_usize {
+            let now = start + Duration::from_millis(i as u64 * 100);
+            // Each loses something twice a second, not all at once.
+            all.iter_mut().skip(i % 5).step_by(5).for_each(Requests::want);
+            if all.iter_mut().fold(false, |due, requests| requests.due(now, false, false) | due) {
+                made += 1;
+                all.iter_mut().for_each(|requests| requests.made(now + Duration::from_millis(30)));
+            }
+        }
+        assert!((7..=10).contains(&made), "{made}");
     }
 }
