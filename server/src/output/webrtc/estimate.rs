@@ -168,6 +168,10 @@ impl Estimator {
 
     /// Packets whose fate is known now, in the order of sending.
     pub fn on_reports(&mut self, now: Instant, reports: &[PacketReport]) {
+        // Before the first that arrived: of these nothing is known but that no report tells of them, mostly because the one that
+        // does was lost itself.
+        let known = reports.iter().position(|report| report.arrived).unwrap_or(reports.len());
+        let reports = &reports[known..];
         if reports.is_empty() {
             return;
         }

@@ -20,6 +20,9 @@ struct Path {
     delay: i64,
     /// Each packet with a number that this divides is lost.
     lose_each: Option<u64>,
+    /// The same of reports.
+    lose_reports: Option<u64>,
+    reports: u64,
     down: bool,
     encoder: f64,
     /// The encoder does what the estimate says.
@@ -40,6 +43,8 @@ impl Path {
             queue_limit: 500_000,
             delay: 2_000,
             lose_each: None,
+            lose_reports: None,
+            reports: 0,
             down: false,
             encoder,
             follows: true,
@@ -111,6 +116,14 @@ impl Path {
         let Some(last) = self.waiting.iter().rposition(|(at, report)| report.arrived && *at + self.delay <= now) else {
             return;
         };
+        self.reports += 1;
+        if self.lose_reports.is_some_and(|each| self.reports.is_multiple_of(each)) {
+            // The next tells nothing of them, so that they are taken for lost.
+            for (_, report) in &mut self.waiting[..=last] {
+                (report.arrived, report.arrival) = (false, None);
+            }
+            return;
+        }
         let reports: Vec<_> = self.waiting.drain(..=last).map(|(_, report)| report).collect();
         self.estimator.on_reports(self.at(now), &reports);
     }
@@ -173,6 +186,16 @@ fn random_loss_is_no_congestion() {
         path.lose_each = Some(each);
         path.run(30.0);
         assert!(path.mbps() > 4.2, "one of {each} lost: {}", path.mbps());
+    }
+}
+
+#[test]
+fn reports_that_are_lost_are_no_congestion() {
+    for (packets, reports) in [(20, 20), (20, 5), (100, 2)] {
+        let mut path = Path::new(4e6);
+        (path.lose_each, path.lose_reports) = (Some(packets), Some(reports));
+        path.run(60.0);
+        assert!(path.mbps() > 4.2, "one report of {reports} lost: {}", path.mbps());
     }
 }
 
