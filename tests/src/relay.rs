@@ -74,7 +74,7 @@ impl Network {
         self.down.load(Ordering::Relaxed)
     }
 
-    /// Lets so many bit/s through to the viewer from now on, with a queue of [`QUEUE`]; what does not fit into it is lost.
+    /// Lets so many bit/s through to the viewer from now on, with a queue of a fixed time; what does not fit into it is lost.
     /// 0: no limit.
     pub fn set_rate(&self, bits_per_second: u64) {
         self.rate.store(bits_per_second, Ordering::Relaxed);
