@@ -27,6 +27,10 @@ pub struct ReportArgs {
     #[arg(long)]
     no_browser: bool,
 
+    /// Leave rov-client out, with what is kept of it
+    #[arg(long, conflicts_with = "no_browser")]
+    no_client: bool,
+
     /// Where the figures are written
     #[arg(long, value_name = "FILE", default_value = "docs/resilience.md")]
     out: PathBuf,
@@ -119,7 +123,11 @@ pub fn report(args: &ReportArgs) -> Result<u8> {
     let crossing = Lab::start(args.how.seed)?.crossing(1000, 1200)?;
     let mut all_met = true;
     for (viewer, viewer_name) in VIEWERS {
-        if viewer == ViewerKind::Chromium && args.no_browser {
+        let left_out = match viewer {
+            ViewerKind::Client => args.no_client,
+            ViewerKind::Chromium => args.no_browser,
+        };
+        if left_out {
             continue;
         }
         let mut conduct = args.how.conduct(viewer, false);
