@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use rov_tests::camera::{Camera, Settings};
 use rov_tests::devtools::{DevTools, Page};
 use rov_tests::http;
 use rov_tests::programs::Server;
@@ -153,16 +154,21 @@ fn a_server_that_is_killed_and_comes_back_is_watched_again() {
 
 #[test]
 fn a_source_that_stalls_shows_as_old_with_the_reason_and_comes_back() {
-    // Three seconds of pictures, then none until there is a new pipeline; later and later, as it ends again and again.
-    let pipeline = "videotestsrc is-live=true num-buffers=90 ! video/x-raw,width=320,height=240,framerate=30/1";
-    let server = Server::start(&["--source", "pipeline", "--pipeline", pipeline]);
+    let launch = "( videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 ! x264enc \
+                  tune=zerolatency speed-preset=ultrafast key-int-max=25 bitrate=500 ! video/x-h264,profile=baseline ! \
+                  rtph264pay name=pay0 config-interval=-1 )";
+    let camera = Camera::start(launch);
+    let port = camera.port;
+    let server = Server::start(&["--source", "rtsp", "--url", &camera.url]);
     let mut chromium = DevTools::start();
     let page = chromium.open(&server.url("/"));
     chromium.wait_for(&page, LIVE, wait::START);
+    drop(camera);
     chromium.wait_for(&page, OLD, wait::START);
     until("the reason", wait::START, || {
         reason(&mut chromium, &page).starts_with("The source is being restarted").then_some(())
     });
+    let _camera = Camera::with(launch, Settings { port, ..Settings::default() });
     chromium.wait_for(&page, LIVE, wait::START);
 }
 
