@@ -23,7 +23,7 @@ use rov_common::units::Bitrate;
 use rov_server::cli::Cli;
 use rov_server::config::Config;
 use rov_server::config_file;
-use rov_server::output::webrtc::engine::{Engine, Transmit};
+use rov_server::output::webrtc::engine::{Engine, Reach, Transmit};
 use rov_server::output::webrtc::offer::{self, Fragment};
 use rov_server::packetize::{self, MAX_PAYLOAD};
 use rov_server::pipeline::playable;
@@ -120,7 +120,8 @@ pub fn session(input: &[u8]) {
     let mut messages = messages(input);
     let offer = messages.next().map_or(&[][..], |(_, offer)| offer);
     let offer = if offer.is_empty() { CHROMIUM.into() } else { String::from_utf8_lossy(offer) };
-    if engine.accept(now, "viewer", &offer, None, &[SERVER], None).is_err() {
+    let reach = Reach { local: vec![SERVER], reflexive: None };
+    if engine.accept(now, "viewer", &offer, None, &reach, None).is_err() {
         return;
     }
     // What comes from there belongs to the viewer as soon as it was sent to.

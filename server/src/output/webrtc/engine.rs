@@ -14,6 +14,7 @@ use rtc::stun::message::{Message, is_stun_message};
 use thiserror::Error;
 
 use super::offer::{self, Fragment, OfferError};
+pub use super::session::Reach;
 use super::session::{End, Session};
 use crate::packetize::RtpFrame;
 use crate::rate_control::{AdaptiveConfig, Full, Rate, RateControl};
@@ -139,15 +140,14 @@ impl Engine {
         id: &str,
         offer: &str,
         profile: Option<(u8, u8)>,
-        local: &[SocketAddr],
-        reflexive: Option<SocketAddr>,
+        reach: &Reach,
+        full: Option<Full>,
     ) -> Result<String, AcceptError> {
         if self.viewers.len() >= self.max_viewers {
             return Err(AcceptError::Full(self.max_viewers));
         }
         let offer = offer::parse(offer, self.codec, profile)?;
-        let (session, answer) =
-            Session::accept(now, id.to_owned(), &offer, local, reflexive, self.rate_control.is_some())?;
+        let (session, answer) = Session::accept(now, id.to_owned(), &offer, reach, full, self.rate_control.is_some())?;
         let ufrag = offer::value(&answer, "a=ice-ufrag:").to_owned();
         self.by_ufrag.insert(ufrag.clone(), id.to_owned());
         let viewer = Viewer {

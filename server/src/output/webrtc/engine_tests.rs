@@ -28,6 +28,10 @@ use super::*;
 
 const SERVER: &str = "10.0.0.1:5000";
 
+fn reach() -> Reach {
+    Reach { local: vec![SERVER.parse().expect("an address")], reflexive: None }
+}
+
 /// Datagrams of the server on their way.
 #[derive(Default)]
 struct Wire {
@@ -208,8 +212,7 @@ impl World {
         let (mut viewer, offer) = Viewer::new(self.now, address);
         let offer = change(offer);
         let id = format!("viewer-{address}");
-        let local = [SERVER.parse().expect("an address")];
-        let answer = self.engine.accept(self.now, &id, &offer, None, &local, None).expect("an answer");
+        let answer = self.engine.accept(self.now, &id, &offer, None, &reach(), None).expect("an answer");
         viewer.answered(self.now, answer);
         self.viewers.push(viewer);
         id
@@ -531,7 +534,6 @@ fn one_viewer_more_than_the_limit_is_refused() {
         world.join(&format!("10.0.1.{i}:6000"));
     }
     let (_, offer) = Viewer::new(world.now, "10.0.2.1:6000");
-    let local = [SERVER.parse().expect("an address")];
-    let refused = world.engine.accept(world.now, "more", &offer, None, &local, None);
+    let refused = world.engine.accept(world.now, "more", &offer, None, &reach(), None);
     assert!(matches!(refused, Err(AcceptError::Full(MAX_VIEWERS))), "{refused:?}");
 }

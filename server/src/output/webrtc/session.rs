@@ -2,6 +2,7 @@
 //! session is tested with no network.
 
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
@@ -53,8 +54,12 @@ const TRANSPORT_CC_URI: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transp
 /// it is decoded; left out, Chromium holds pictures for about 18 ms.
 const PLAYOUT_DELAY: [u8; 3] = [0, 0, 0];
 
-/// Packets kept for retransmission: about two seconds at 40 Mbit/s.
-const RETRANSMIT_PACKETS: u16 = 8192;
+/// Packets are kept for retransmission for at least so long at the encoder's ceiling: receivers ask within a few round trips. Each
+/// holds its whole access unit in memory. Most have more bytes than this; a keyframe is many at once, hence the least number, and
+/// their number is a power of two.
+const RETRANSMIT_TIME: Duration = Duration::from_secs(1);
+const RETRANSMIT_BYTES: f64 = 1000.0;
+const RETRANSMIT_PACKETS: RangeInclusive<u16> = 1024..=8192;
 
 /// The most that is looked for on a link, bit/s: so many times the encoder's ceiling, as headers and retransmissions need some; and
 /// where nothing encodes, so much.
@@ -126,6 +131,14 @@ pub struct Session {
     loss: Option<f64>,
 }
 
+/// Where the server's media socket is reached.
+#[derive(Clone, Debug, Default)]
+pub struct Reach {
+    pub local: Vec<SocketAddr>,
+    /// What a STUN server saw of it.
+    pub reflexive: Option<SocketAddr>,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 enum State {
     Connecting,
@@ -134,25 +147,25 @@ enum State {
 }
 
 impl Session {
-    /// Answers `offer`. `local` are the addresses and ports that reach the server's media socket, `reflexive` what a
-    /// STUN server saw of it. `adaptive`: it is not sent more than its link carries.
+    /// Answers `offer`, naming `reach`. `full` is what the encoder makes at most. `adaptive`: it is not sent more than its link
+    /// carries.
     pub fn accept(
         now: Instant,
         id: String,
         offer: &Offer,
-        local: &[SocketAddr],
-        reflexive: Option<SocketAddr>,
+        reach: &Reach,
+        full: Option<Full>,
         adaptive: bool,
     ) -> Result<(Self, String), Error> {
         let feedback = Feedback::new(Estimator::new(MOST));
-        let mut pc = build(now, &offer.codec, &feedback)?;
+        let mut pc = build(now, &offer.codec, retransmit_packets(full), &feedback)?;
         let (ssrc, rtx_ssrc) = (rand::random::<u32>(), rand::random::<u32>());
         pc.set_remote_description(now, RTCSessionDescription::offer(offer.sdp.clone())?)?;
         let sender = pc.add_track(track(ssrc, rtx_ssrc, &offer.codec))?;
-        for address in local {
+        for address in &reach.local {
             pc.add_local_candidate(host_candidate(*address)?)?;
         }
-        if let (Some(public), Some(base)) = (reflexive, local.first()) {
+        if let (Some(public), Some(base)) = (reach.reflexive, reach.local.first()) {
             pc.add_local_candidate(reflexive_candidate(public, *base)?)?;
         }
         // An empty candidate ends gathering (RFC 8838 section 9.3): everything there is, is in the answer.
@@ -519,7 +532,20 @@ impl Session {
     }
 }
 
-fn build(now: Instant, codec: &VideoCodec, feedback: &Feedback) -> Result<RTCPeerConnection, Error> {
+/// How many packets are kept to be sent again. What nobody here encodes may have any bit rate.
+fn retransmit_packets(full: Option<Full>) -> u16 {
+    let (least, most) = (f64::from(*RETRANSMIT_PACKETS.start()), f64::from(*RETRANSMIT_PACKETS.end()));
+    let packets = full
+        .map_or(most, |full| f64::from(full.bitrate.bps()) / 8.0 * RETRANSMIT_TIME.as_secs_f64() / RETRANSMIT_BYTES);
+    (packets.clamp(least, most) as u16).next_power_of_two()
+}
+
+fn build(
+    now: Instant,
+    codec: &VideoCodec,
+    retransmit_packets: u16,
+    feedback: &Feedback,
+) -> Result<RTCPeerConnection, Error> {
     let mut media = MediaEngine::default();
     media.register_codec(
         RTCRtpCodecParameters { rtp_codec: rtp_codec(codec), payload_type: codec.payload_type },
@@ -543,7 +569,7 @@ fn build(now: Instant, codec: &VideoCodec, feedback: &Feedback) -> Result<RTCPee
     let interceptors = Registry::new()
         .with(Slot::CongestionControl, CongestionControlBuilder::new(feedback.clone()).build())
         .with(Slot::TwccSender, TwccSenderBuilder::new().build())
-        .with(Slot::NackResponder, NackResponderBuilder::new().with_size(RETRANSMIT_PACKETS).build())
+        .with(Slot::NackResponder, NackResponderBuilder::new().with_size(retransmit_packets).build())
         .with(Slot::SenderReport, SenderReportBuilder::new().build())
         .with(Slot::from(TAP_SLOT), feedback.tap());
     let settings = SettingEngineBuilder::new()
@@ -621,5 +647,26 @@ fn base(address: SocketAddr) -> CandidateConfig {
         port: address.port(),
         component: 1,
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rov_common::units::{Bitrate, Resolution};
+
+    use super::*;
+
+    #[test]
+    fn a_second_of_packets_is_kept_and_never_less_than_a_keyframe_has() {
+        let full = |kbps: u32| Full {
+            bitrate: Bitrate::from_kbps(kbps),
+            resolution: Resolution { width: 1280, height: 720 },
+            fps: 30.0,
+            costly: false,
+        };
+        assert_eq!(retransmit_packets(Some(full(2_000))), 1024);
+        assert_eq!(retransmit_packets(Some(full(20_000))), 4096);
+        assert_eq!(retransmit_packets(Some(full(250_000))), 8192);
+        assert_eq!(retransmit_packets(None), 8192);
     }
 }

@@ -15,7 +15,7 @@ use rtc::stun::message::{BINDING_REQUEST, Getter, Message, TransactionId};
 use rtc::stun::xoraddr::XorMappedAddress;
 use tokio::sync::watch;
 
-use super::engine::{Engine, Transmit};
+use super::engine::{Engine, Reach, Transmit};
 use super::socket::MediaSocket;
 use super::{Accepted, Command, Restarted};
 use crate::progress::Beat;
@@ -166,10 +166,12 @@ impl MediaThread {
             match self.requests.try_recv() {
                 Ok(Command::Offer { sdp, arrived_at, reply }) => {
                     let id = uuid::Uuid::new_v4().simple().to_string();
-                    let local = self.local_addresses(arrived_at);
-                    let reflexive = self.stun.as_ref().and_then(|s| s.mapped);
-                    let profile = self.stream.profile();
-                    let answer = self.engine.accept(now, &id, &sdp, profile, &local, reflexive);
+                    let reach = Reach {
+                        local: self.local_addresses(arrived_at),
+                        reflexive: self.stun.as_ref().and_then(|s| s.mapped),
+                    };
+                    let (profile, full) = (self.stream.profile(), self.stream.full());
+                    let answer = self.engine.accept(now, &id, &sdp, profile, &reach, full);
                     if reply.send(answer.map(|sdp| Accepted::new(id.clone(), sdp))).is_err() {
                         self.engine.close(&id, &mut self.socket.outbound());
                     }
