@@ -37,7 +37,7 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
 /// Runs the client; returns when the user closes it.
 pub fn run(cli: &Cli) -> ExitCode {
     let started = Instant::now();
-    memory::share_heaps();
+    memory::tend_heaps();
     init_log(cli);
     let config = match cli.session() {
         Ok(config) => config,

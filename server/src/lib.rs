@@ -34,7 +34,7 @@ const EXIT_USAGE: u8 = 2;
 
 /// Runs the server until Ctrl+C, SIGTERM or the end of its source.
 pub fn run(cli: &Cli) -> ExitCode {
-    memory::share_heaps();
+    memory::tend_heaps();
     init_log(cli);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
