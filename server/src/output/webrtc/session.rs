@@ -96,7 +96,8 @@ pub enum End {
 }
 
 pub struct Session {
-    id: String,
+    /// What is shown of its name.
+    public_id: String,
     pc: RTCPeerConnection,
     feedback: Feedback,
     sender: RTCRtpSenderId,
@@ -151,7 +152,7 @@ impl Session {
     /// carries.
     pub fn accept(
         now: Instant,
-        id: String,
+        public_id: String,
         offer: &Offer,
         reach: &Reach,
         full: Option<Full>,
@@ -186,7 +187,7 @@ impl Session {
             parameters.rtp_parameters.header_extensions.iter().find(|e| e.uri == PLAYOUT_DELAY_URI).map(|e| e.id as u8);
 
         let session = Self {
-            id,
+            public_id,
             pc,
             feedback,
             sender,
@@ -247,13 +248,13 @@ impl Session {
             message: BytesMut::from(data),
         };
         if let Err(error) = self.pc.handle_read(datagram) {
-            tracing::debug!(viewer = self.id, %peer, %error, "datagram not taken");
+            tracing::debug!(viewer = self.public_id, %peer, %error, "datagram not taken");
         }
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
         if let Err(error) = self.pc.handle_timeout(now) {
-            tracing::debug!(viewer = self.id, %error, "timer");
+            tracing::debug!(viewer = self.public_id, %error, "timer");
         }
         let end = match self.state {
             State::Connecting if now.saturating_duration_since(self.created) > CONNECT_TIMEOUT => {
@@ -263,8 +264,8 @@ impl Session {
             _ => None,
         };
         match self.liveness.change(now) {
-            Some(Some(trouble)) => tracing::warn!(viewer = self.id, "a viewer has stalled: {trouble}"),
-            Some(None) => tracing::info!(viewer = self.id, "the viewer reports again that pictures arrive"),
+            Some(Some(trouble)) => tracing::warn!(viewer = self.public_id, "a viewer has stalled: {trouble}"),
+            Some(None) => tracing::info!(viewer = self.public_id, "the viewer reports again that pictures arrive"),
             None => {}
         }
         if let Some(reason) = end {
@@ -343,7 +344,7 @@ impl Session {
     /// `encodes`: the bit rate of the stream follows the pilot's link.
     pub fn set_pilot(&mut self, pilot: bool, encodes: bool) {
         if pilot && !self.pilot {
-            tracing::debug!(viewer = self.id, "this is the pilot now");
+            tracing::debug!(viewer = self.public_id, "this is the pilot now");
         }
         self.pilot = pilot;
         self.at_once = at_once(pilot, encodes);
@@ -446,7 +447,7 @@ impl Session {
         if let Some(id) = self.playout_delay_id
             && let Err(error) = header.set_extension(id, Bytes::from_static(&PLAYOUT_DELAY))
         {
-            tracing::debug!(viewer = self.id, %error, "playout delay not sent");
+            tracing::debug!(viewer = self.public_id, %error, "playout delay not sent");
             self.playout_delay_id = None;
         }
         self.sequence = self.sequence.wrapping_add(1);
@@ -457,7 +458,7 @@ impl Session {
                 self.packets += 1;
                 self.bytes += payload.len() as u64;
             }
-            Err(error) => tracing::debug!(viewer = self.id, %error, "RTP packet not sent"),
+            Err(error) => tracing::debug!(viewer = self.public_id, %error, "RTP packet not sent"),
         }
     }
 
@@ -477,7 +478,7 @@ impl Session {
     pub fn close(&mut self) {
         self.end(End::Closed);
         if let Err(error) = self.pc.close() {
-            tracing::debug!(viewer = self.id, %error, "close");
+            tracing::debug!(viewer = self.public_id, %error, "close");
         }
     }
 
@@ -512,7 +513,7 @@ impl Session {
         };
         let (estimate, queue) = self.feedback.with(|estimator| (estimator.estimate(), estimator.queue()));
         ViewerStats {
-            id: self.id.clone(),
+            id: self.public_id.clone(),
             address: self.peer().map(|p| p.to_string()).unwrap_or_default(),
             state: state.to_owned(),
             connected_s,
