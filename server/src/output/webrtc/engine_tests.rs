@@ -1,6 +1,6 @@
 //! The engine against viewers made of the same core, with no network and a clock that only the test moves.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -189,6 +189,8 @@ struct World {
     /// Datagrams of the server, by their number, that get lost.
     lose: fn(usize) -> bool,
     carried: usize,
+    /// What they were sent to.
+    peers: HashSet<SocketAddr>,
 }
 
 impl World {
@@ -201,6 +203,7 @@ impl World {
             keyframes_wanted: 0,
             lose: |_| false,
             carried: 0,
+            peers: HashSet::new(),
         }
     }
 
@@ -240,6 +243,7 @@ impl World {
     fn deliver(&mut self) {
         while let Some((peer, datagram)) = self.wire.sent.pop_front() {
             self.carried += 1;
+            self.peers.insert(peer);
             if (self.lose)(self.carried) {
                 continue;
             }
@@ -473,6 +477,39 @@ fn a_viewer_with_many_candidates_that_lead_nowhere_connects() {
     world.run_until_connected();
     world.send(true, 3);
     assert_eq!(world.viewers[0].packets.len(), 3);
+}
+
+#[test]
+fn no_more_candidates_than_the_limit_are_checked() {
+    let candidates =
+        |net: u8| (1..=100).map(move |i| format!("candidate:{i} 1 udp 2130706431 172.17.{net}.{i} 7000 typ host"));
+    let checked = |world: &mut World| {
+        world.run(Duration::from_millis(500));
+        std::mem::take(&mut world.peers).len()
+    };
+    for offered in [0, 40, 100] {
+        let mut world = World::new();
+        let id = world.join_with("10.0.0.2:6000", |offer| {
+            let more: String = candidates(0).take(offered).map(|candidate| format!("a={candidate}\r\n")).collect();
+            let own = |line: &&str| line.starts_with("a=candidate:");
+            let without: String = offer.lines().filter(|line| !own(line)).flat_map(|line| [line, "\r\n"]).collect();
+            without.replacen("a=end-of-candidates", &format!("{more}a=end-of-candidates"), 1)
+        });
+        world.viewers.clear();
+        let more = Fragment { candidates: candidates(1).collect(), ..Fragment::default() };
+        assert_eq!(world.engine.patch(world.now, &id, "*", &more).expect("ignored, no error"), None);
+        assert_eq!(checked(&mut world), offer::MAX_CANDIDATES, "{offered} in the offer");
+        // A restart begins anew, within the same limit.
+        let restart = Fragment {
+            ufrag: "again".to_owned(),
+            pwd: "p".repeat(24),
+            candidates: candidates(2).take(50).collect(),
+            ..Fragment::default()
+        };
+        assert!(world.engine.patch(world.now, &id, "*", &restart).expect("a restart").is_some());
+        assert_eq!(world.engine.patch(world.now, &id, "*", &more).expect("ignored, no error"), None);
+        assert_eq!(checked(&mut world), offer::MAX_CANDIDATES, "{offered} in the offer");
+    }
 }
 
 #[test]

@@ -37,7 +37,7 @@ use rtc::statistics::StatsSelector;
 use super::estimate::Estimator;
 use super::feedback::Feedback;
 use super::liveness::Liveness;
-use super::offer::{self, Fragment, Offer, VideoCodec};
+use super::offer::{self, Fragment, MAX_CANDIDATES, Offer, VideoCodec};
 use super::thinning::{Budget, Requests, at_once};
 use crate::packetize::RtpFrame;
 use crate::rate_control::{Full, Link};
@@ -106,6 +106,8 @@ pub struct Session {
     state: State,
     /// ICE was restarted, and has no path yet.
     is_restarting: bool,
+    /// That the viewer gave for the present path.
+    candidates: usize,
     payload_type: u8,
     playout_delay_id: Option<u8>,
     ssrc: u32,
@@ -186,7 +188,7 @@ impl Session {
         let playout_delay_id =
             parameters.rtp_parameters.header_extensions.iter().find(|e| e.uri == PLAYOUT_DELAY_URI).map(|e| e.id as u8);
 
-        let session = Self {
+        let mut session = Self {
             public_id,
             pc,
             feedback,
@@ -194,6 +196,7 @@ impl Session {
             offer: offer.sdp.clone(),
             state: State::Connecting,
             is_restarting: false,
+            candidates: 0,
             payload_type,
             playout_delay_id,
             ssrc,
@@ -215,11 +218,26 @@ impl Session {
             plis: 0,
             loss: None,
         };
+        session.has_room_for_candidates(offer.candidates);
         Ok((session, offer::place_candidates(&answer.sdp)))
     }
 
+    /// One that is over the limit is ignored.
     pub fn add_remote_candidate(&mut self, candidate: &str) -> Result<(), Error> {
+        if !self.has_room_for_candidates(1) {
+            return Ok(());
+        }
         self.pc.add_remote_candidate(RTCIceCandidateInit { candidate: candidate.to_owned(), ..Default::default() })
+    }
+
+    /// Counts so many more; whether all of them are within the limit.
+    fn has_room_for_candidates(&mut self, more: usize) -> bool {
+        let before = self.candidates;
+        self.candidates += more;
+        if before <= MAX_CANDIDATES && self.candidates > MAX_CANDIDATES {
+            tracing::debug!(viewer = self.public_id, "more than {MAX_CANDIDATES} candidates: the others are ignored");
+        }
+        self.candidates <= MAX_CANDIDATES
     }
 
     /// Restarts ICE (RFC 8445 section 9) with the viewer's new credentials, and gives the answer. The session, its encryption
@@ -231,7 +249,8 @@ impl Session {
         let answer = self.pc.create_answer(None)?;
         self.pc.set_local_description(now, answer)?;
         let answer = self.pc.local_description().ok_or(Error::ErrPeerConnLocalDescriptionNil)?;
-        (self.offer, self.is_restarting) = (sdp, true);
+        (self.offer, self.is_restarting, self.candidates) = (sdp, true, 0);
+        self.has_room_for_candidates(fragment.candidates.len());
         Ok(offer::place_candidates(&answer.sdp))
     }
 
