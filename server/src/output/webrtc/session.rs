@@ -48,7 +48,7 @@ const PLAYOUT_DELAY_URI: &str = "http://www.webrtc.org/experiments/rtp-hdrext/pl
 
 /// The RTP header extension by which receivers tell when each packet arrived
 /// (draft-holmer-rmcat-transport-wide-cc-extensions-01).
-const TRANSPORT_CC_URI: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+pub(super) const TRANSPORT_CC_URI: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 
 /// Minimum and maximum delay, 12 bits each in units of 10 ms. Zero for both lets a browser show each picture as soon as
 /// it is decoded; left out, Chromium holds pictures for about 18 ms.
@@ -326,6 +326,11 @@ impl Session {
             if self.handle_rtcp(now, packet.as_ref()) {
                 self.requests.want();
             }
+        }
+        // Browsers try to have everything sent again first, which takes them seconds.
+        if let Some(lost_until) = self.feedback.with(Estimator::take_outage) {
+            tracing::debug!(viewer = self.public_id, "back after an outage");
+            self.requests.want_since(lost_until);
         }
         keyframe_wanted | self.keyframe_due(now)
     }
