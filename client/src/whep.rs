@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rov_common::api::{ErrorBody, Stats};
+use rov_common::api::{ErrorBody, Stats, public_id};
 use thiserror::Error;
 use url::Url;
 
@@ -44,9 +44,9 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// The server's name for this viewer: the last part of the session's URL.
+    /// The server's name for this viewer in its statistics, which the last part of the session's URL begins with.
     pub fn viewer_id(&self) -> Option<&str> {
-        self.resource.as_ref()?.path_segments()?.next_back()
+        self.resource.as_ref()?.path_segments()?.next_back().map(public_id)
     }
 }
 
@@ -208,8 +208,8 @@ mod tests {
     }
 
     #[test]
-    fn the_viewer_id_is_the_last_part_of_the_resource() {
-        let resource = Url::parse("http://10.0.0.2:8080/whep/abc").expect("a URL");
+    fn the_viewer_id_is_the_public_part_of_the_resource() {
+        let resource = Url::parse("http://10.0.0.2:8080/whep/abc-5ec3e7").expect("a URL");
         let answer = Answer { sdp: String::new(), resource: Some(resource) };
         assert_eq!(answer.viewer_id(), Some("abc"));
     }

@@ -13,6 +13,12 @@ pub const SDP_PATH: &str = "/stream.sdp";
 pub const SNAPSHOT_PATH: &str = "/snapshot.jpg";
 pub const MJPEG_PATH: &str = "/stream.mjpg";
 
+/// Of a session's id, which is the last part of its URL and by which alone the session is changed or ended, what may be shown to
+/// everybody: all before the first `-`.
+pub fn public_id(id: &str) -> &str {
+    id.split('-').next().unwrap_or(id)
+}
+
 /// The request and the reply of `POST /offer`, in the form of W3C `RTCSessionDescriptionInit`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionDescription {
@@ -154,6 +160,7 @@ pub struct StreamStats {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ViewerStats {
+    /// Its [`public_id`], which opens nothing.
     pub id: String,
     /// The viewer's address and port, once a path to it is found.
     pub address: String,

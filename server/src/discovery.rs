@@ -118,10 +118,12 @@ impl Discovery {
     }
 }
 
-/// An id that stays the same over restarts, ports and addresses: a hash (UUID version 5) of the machine's id and the server's name.
+/// An id that stays the same over restarts and addresses: a hash (UUID version 5) of the machine's id, the server's name, and the port of
+/// `--signal-port`. By the port, two servers of one name on one machine differ: a client that has lost one must not show the other's
+/// picture.
 ///
 /// Where the machine has no id, its hardware address or else its host name takes the place, and a warning says so.
-pub fn server_id(name: &str) -> String {
+pub fn server_id(name: &str, port: u16) -> String {
     let machine = match machine_uid::get() {
         Ok(id) if is_usable_machine_id(&id) => id,
         unusable => {
@@ -138,13 +140,13 @@ pub fn server_id(name: &str) -> String {
             }
         }
     };
-    id_from(&machine, name)
+    id_from(&machine, name, port)
 }
 
 /// Hashed, because the machine id itself should not be sent over a network (machine-id(5)).
-fn id_from(machine: &str, name: &str) -> String {
+fn id_from(machine: &str, name: &str, port: u16) -> String {
     const NAMESPACE: Uuid = Uuid::from_u128(0x4b0d_5f6e_93a1_4c0e_8f4d_2a6b_7d10_c9e3);
-    Uuid::new_v5(&NAMESPACE, format!("{machine}\n{name}").as_bytes()).to_string()
+    Uuid::new_v5(&NAMESPACE, format!("{machine}\n{name}\n{port}").as_bytes()).to_string()
 }
 
 /// Images that were never booted say `uninitialized`, some boards give zeros.

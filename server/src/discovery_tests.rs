@@ -183,11 +183,12 @@ fn answers_are_limited_for_each_peer_and_in_all() {
 }
 
 #[test]
-fn the_id_depends_on_machine_and_name_alone() {
-    assert_eq!(server_id("Nemo"), server_id("Nemo"));
-    assert_ne!(server_id("Nemo"), server_id("Dory"));
-    assert_ne!(id_from("a", "Nemo"), id_from("b", "Nemo"));
-    assert_eq!(id_from("a", "Nemo").len(), 36);
+fn the_id_depends_on_machine_name_and_port_alone() {
+    assert_eq!(server_id("Nemo", 5002), server_id("Nemo", 5002));
+    assert_ne!(server_id("Nemo", 5002), server_id("Dory", 5002));
+    assert_ne!(server_id("Nemo", 5002), server_id("Nemo", 5003));
+    assert_ne!(id_from("a", "Nemo", 5002), id_from("b", "Nemo", 5002));
+    assert_eq!(id_from("a", "Nemo", 5002).len(), 36);
 }
 
 #[test]

@@ -84,7 +84,7 @@ impl Server {
             }
             None => None,
         };
-        let id = discovery::server_id(&config.name);
+        let id = discovery::server_id(&config.name, config.signal_port);
         Ok(Self { config, id, stream, control, http, media, rtp, rtsp, jpeg, discovery, service: Service::default() })
     }
 

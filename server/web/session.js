@@ -40,7 +40,7 @@ export async function probe(id, stream) {
 }
 
 export class Session {
-  /** The viewer's name with the server, once there is one. */
+  /** The viewer's name in the server's statistics, once there is one: what stands before the secret part of the session's URL. */
   id = null
   /** Why it is over, once it is. */
   ended = null
@@ -77,7 +77,7 @@ export class Session {
     const reply = await request(path, { method: "POST", headers: { "Content-Type": "application/sdp" }, body: offer })
     if (reply.status !== 201) throw await refusal(reply)
     this.#url = new URL(reply.headers.get("Location"), reply.url).href
-    this.id = this.#url.split("/").pop()
+    this.id = this.#url.split("/").pop().split("-")[0]
     const answer = await reply.text()
     // Left while the answer was on its way.
     if (this.#closed) return this.#hangUp()

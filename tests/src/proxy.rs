@@ -47,6 +47,8 @@ struct Seen {
 pub struct Exchange {
     pub offer: String,
     pub answer: String,
+    /// The path of the session.
+    pub session: String,
 }
 
 impl Proxy {
@@ -129,7 +131,8 @@ async fn pass_on(
         tokio::task::spawn_blocking(move || http::try_request(method.as_str(), &url, content_type.as_deref(), &sent));
     let mut reply = asked.await.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
     if is_offer && reply.status == 201 {
-        shared.seen().exchanges.push(Exchange { offer: text, answer: reply.body.clone() });
+        let session = reply.header("location").to_owned();
+        shared.seen().exchanges.push(Exchange { offer: text, answer: reply.body.clone(), session });
         if let Some(network) = &shared.network {
             let (answer, relay) = rerouted(&reply.body, network).map_err(failed)?;
             reply.body = answer;

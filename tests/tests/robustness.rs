@@ -61,6 +61,9 @@ impl Scene {
     }
 }
 
+const H264: &str = "m=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=rtpmap:96 H264/90000\r\n\
+    a=fmtp:96 packetization-mode=1;profile-level-id=42e01f\r\n";
+
 /// The beginning of an offer, as far as it does not depend on the media.
 fn offer_of(media: &str) -> String {
     format!(
@@ -75,7 +78,7 @@ fn offer_of(media: &str) -> String {
 fn bad_requests_get_their_status_and_a_json_error() {
     let scene = Scene::new(&[]);
     let server = &scene.server;
-    let viewer = format!("/whep/{}", scene.viewer());
+    let viewer = scene.exchange.session.clone();
     let audio = offer_of("m=audio 9 UDP/TLS/RTP/SAVPF 111\r\nc=IN IP4 0.0.0.0\r\na=rtpmap:111 opus/48000/2\r\n");
     let vp8 = offer_of("m=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=rtpmap:96 VP8/90000\r\n");
     let json_audio = serde_json::json!({ "type": "offer", "sdp": audio }).to_string();
@@ -131,14 +134,31 @@ fn bad_requests_get_their_status_and_a_json_error() {
 }
 
 #[test]
+fn what_the_statistics_show_of_a_session_does_not_open_it() {
+    let scene = Scene::new(&[]);
+    let server = &scene.server;
+    let (session, shown) = (&scene.exchange.session, scene.viewer());
+    let secret = session.strip_prefix(&format!("/whep/{shown}-")).expect("it begins with what is shown");
+    assert_eq!((shown.len(), secret.len()), (8, 32), "{session}");
+    let change = |method, id: &str, body: &str| {
+        http::request(method, &server.url(&format!("/whep/{id}")), FRAGMENT, body.as_bytes()).status
+    };
+    let candidate = "a=candidate:1 1 udp 2130706431 127.0.0.1 9 typ host\r\n";
+    for strange in [&shown, &format!("{shown}-"), secret, &format!("{shown}-{}", "0".repeat(32))] {
+        assert_eq!((change("PATCH", strange, candidate), change("DELETE", strange, "")), (404, 404), "{strange}");
+    }
+    assert_eq!(change("PATCH", &format!("{shown}-{secret}"), candidate), 204);
+    let other = http::request("POST", &server.url("/whep"), SDP, offer_of(H264).as_bytes());
+    assert_eq!(http::request("DELETE", &server.url(other.header("location")), None, b"").status, 200);
+    assert!(server.process.stderr().contains(&shown) && !server.process.stderr().contains(secret), "in the log");
+    scene.assert_unharmed();
+}
+
+#[test]
 fn an_ice_restart_is_answered_and_has_an_entity_tag_of_its_own() {
     let server = Server::start(&[]);
     server.wait_until_running();
-    let offer = offer_of(
-        "m=video 9 UDP/TLS/RTP/SAVPF 96\r\nc=IN IP4 0.0.0.0\r\na=rtpmap:96 H264/90000\r\n\
-         a=fmtp:96 packetization-mode=1;profile-level-id=42e01f\r\n",
-    );
-    let created = http::request("POST", &server.url("/whep"), SDP, offer.as_bytes());
+    let created = http::request("POST", &server.url("/whep"), SDP, offer_of(H264).as_bytes());
     assert_eq!(created.status, 201, "{created:?}");
     let (session, first) = (server.url(created.header("location")), created.header("etag").to_owned());
     let patch = |tag: &str, body: &str| http::patch(&session, "application/trickle-ice-sdpfrag", tag, body);

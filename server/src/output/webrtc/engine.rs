@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use rov_common::api::ViewerStats;
+use rov_common::api::{ViewerStats, public_id};
 use rov_common::codec::Codec;
 use rtc::peer_connection::RTCPeerConnection;
 use rtc::sansio::Protocol;
@@ -133,7 +133,8 @@ impl Engine {
         self.viewers.values_mut().fold(false, |due, viewer| viewer.session.keyframe_due(now) | due)
     }
 
-    /// Answers an offer; `id` names the new viewer from now on.
+    /// Answers an offer; `id` names the new viewer from now on, and whoever knows it may end the session: what is shown of it is
+    /// its [`public_id`] alone.
     pub fn accept(
         &mut self,
         now: Instant,
@@ -147,7 +148,8 @@ impl Engine {
             return Err(AcceptError::Full(self.max_viewers));
         }
         let offer = offer::parse(offer, self.codec, profile)?;
-        let (session, answer) = Session::accept(now, id.to_owned(), &offer, reach, full, self.rate_control.is_some())?;
+        let (session, answer) =
+            Session::accept(now, public_id(id).to_owned(), &offer, reach, full, self.rate_control.is_some())?;
         let ufrag = offer::value(&answer, "a=ice-ufrag:").to_owned();
         self.by_ufrag.insert(ufrag.clone(), id.to_owned());
         let viewer = Viewer {
@@ -189,7 +191,7 @@ impl Engine {
             self.by_ufrag.remove(&viewer.ufrag);
             offer::value(&answer, "a=ice-ufrag:").clone_into(&mut viewer.ufrag);
             self.by_ufrag.insert(viewer.ufrag.clone(), id.to_owned());
-            tracing::info!(viewer = id, "viewer restarts ICE");
+            tracing::info!(viewer = public_id(id), "viewer restarts ICE");
             return Ok(Some(answer));
         }
         for candidate in &fragment.candidates {
@@ -274,7 +276,7 @@ impl Engine {
         drain(viewer.session.core(), &mut self.run, net, &mut |peer| sent_to(by_address, sent, id, peer));
         if !was_connected && viewer.session.is_connected() {
             let address = viewer.session.peer().map(tracing::field::display);
-            tracing::info!(viewer = id, address, "viewer connected");
+            tracing::info!(viewer = public_id(id), address, "viewer connected");
         }
         viewer.deadline = viewer.session.poll_timeout(now);
         if let Some(end) = viewer.session.ended().cloned() {
@@ -310,7 +312,7 @@ impl Engine {
             End::Failed => "ICE or DTLS failed",
             End::Timeout(reason) => reason,
         };
-        tracing::info!(viewer = id, reason, "viewer gone");
+        tracing::info!(viewer = public_id(id), reason, "viewer gone");
     }
 
     pub fn stats(&mut self, now: Instant) -> Vec<ViewerStats> {

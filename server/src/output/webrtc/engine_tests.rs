@@ -1,11 +1,11 @@
 //! The engine against viewers made of the same core, with no network and a clock that only the test moves.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use rtc::interceptor::{NackGeneratorBuilder, ReceiverReportBuilder, Registry, Slot};
+use rtc::interceptor::{NackGeneratorBuilder, ReceiverReportBuilder, Registry, Slot, TwccReceiverBuilder};
 use rtc::media_stream::MediaStreamTrackId;
 use rtc::peer_connection::configuration::RTCOfferOptions;
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MediaEngine};
@@ -19,11 +19,14 @@ use rtc::peer_connection::transport::{
 };
 use rtc::peer_connection::{RTCPeerConnection, RTCPeerConnectionBuilder};
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
-use rtc::rtp_transceiver::rtp_sender::{RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RtpCodecKind};
+use rtc::rtp_transceiver::rtp_sender::{
+    RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpHeaderExtensionCapability, RtpCodecKind,
+};
 use rtc::rtp_transceiver::{RTCRtpReceiverId, RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
 use rtc::sansio::Protocol;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 
+use super::super::session::TRANSPORT_CC_URI;
 use super::*;
 
 const SERVER: &str = "10.0.0.1:5000";
@@ -67,12 +70,20 @@ impl Viewer {
             clock_rate: 90_000,
             channels: 0,
             sdp_fmtp_line: "level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f".to_owned(),
-            rtcp_feedback: vec![feedback("nack", ""), feedback("nack", "pli")],
+            rtcp_feedback: vec![feedback("nack", ""), feedback("nack", "pli"), feedback("transport-cc", "")],
         };
         media
             .register_codec(RTCRtpCodecParameters { rtp_codec, payload_type: 108 }, RtpCodecKind::Video)
             .expect("a codec");
+        media
+            .register_header_extension(
+                RTCRtpHeaderExtensionCapability { uri: TRANSPORT_CC_URI.to_owned() },
+                RtpCodecKind::Video,
+                None,
+            )
+            .expect("a header extension");
         let registry = Registry::new()
+            .with(Slot::TwccReceiver, TwccReceiverBuilder::new().with_interval(Duration::from_millis(50)).build())
             .with(
                 Slot::NackGenerator,
                 NackGeneratorBuilder::new().with_interval(Duration::from_millis(5)).with_size(512).build(),
@@ -189,6 +200,8 @@ struct World {
     /// Datagrams of the server, by their number, that get lost.
     lose: fn(usize) -> bool,
     carried: usize,
+    /// What they were sent to.
+    peers: HashSet<SocketAddr>,
 }
 
 impl World {
@@ -201,6 +214,7 @@ impl World {
             keyframes_wanted: 0,
             lose: |_| false,
             carried: 0,
+            peers: HashSet::new(),
         }
     }
 
@@ -240,6 +254,7 @@ impl World {
     fn deliver(&mut self) {
         while let Some((peer, datagram)) = self.wire.sent.pop_front() {
             self.carried += 1;
+            self.peers.insert(peer);
             if (self.lose)(self.carried) {
                 continue;
             }
@@ -345,6 +360,41 @@ fn a_picture_loss_indication_makes_a_keyframe_necessary() {
     assert_eq!(world.keyframes_wanted, before + 1);
     let now = world.now;
     assert_eq!(world.engine.stats(now)[0].plis, 1);
+}
+
+#[test]
+fn a_viewer_that_is_back_after_an_outage_is_sent_one_keyframe_whoever_asks_for_it() {
+    for (asks, outage) in [(false, 60), (true, 60), (false, 9), (false, 0)] {
+        let mut world = World::new();
+        world.join("10.0.0.2:6000");
+        world.run_until_connected();
+        world.send(true, 4);
+        let frames = |world: &mut World, count: usize| {
+            for _ in 0..count {
+                world.run(Duration::from_millis(33));
+                world.send(false, 4);
+            }
+        };
+        frames(&mut world, 30);
+        let before = world.keyframes_wanted;
+        world.lose = |_| true;
+        frames(&mut world, outage);
+        assert_eq!(world.keyframes_wanted, before, "nobody is there to show it");
+        world.lose = |_| false;
+        frames(&mut world, 1);
+        for _ in 0..3 {
+            if asks {
+                let now = world.now;
+                world.viewers[0].ask_for_a_keyframe(now);
+            }
+            frames(&mut world, 1);
+        }
+        let wanted = u32::from(outage == 60);
+        assert_eq!(world.keyframes_wanted, before + wanted, "{asks} {outage}");
+        world.send(true, 4);
+        frames(&mut world, 60);
+        assert_eq!(world.keyframes_wanted, before + wanted, "{asks} {outage}: no second one");
+    }
 }
 
 #[test]
@@ -473,6 +523,39 @@ fn a_viewer_with_many_candidates_that_lead_nowhere_connects() {
     world.run_until_connected();
     world.send(true, 3);
     assert_eq!(world.viewers[0].packets.len(), 3);
+}
+
+#[test]
+fn no_more_candidates_than_the_limit_are_checked() {
+    let candidates =
+        |net: u8| (1..=100).map(move |i| format!("candidate:{i} 1 udp 2130706431 172.17.{net}.{i} 7000 typ host"));
+    let checked = |world: &mut World| {
+        world.run(Duration::from_millis(500));
+        std::mem::take(&mut world.peers).len()
+    };
+    for offered in [0, 40, 100] {
+        let mut world = World::new();
+        let id = world.join_with("10.0.0.2:6000", |offer| {
+            let more: String = candidates(0).take(offered).map(|candidate| format!("a={candidate}\r\n")).collect();
+            let own = |line: &&str| line.starts_with("a=candidate:");
+            let without: String = offer.lines().filter(|line| !own(line)).flat_map(|line| [line, "\r\n"]).collect();
+            without.replacen("a=end-of-candidates", &format!("{more}a=end-of-candidates"), 1)
+        });
+        world.viewers.clear();
+        let more = Fragment { candidates: candidates(1).collect(), ..Fragment::default() };
+        assert_eq!(world.engine.patch(world.now, &id, "*", &more).expect("ignored, no error"), None);
+        assert_eq!(checked(&mut world), offer::MAX_CANDIDATES, "{offered} in the offer");
+        // A restart begins anew, within the same limit.
+        let restart = Fragment {
+            ufrag: "again".to_owned(),
+            pwd: "p".repeat(24),
+            candidates: candidates(2).take(50).collect(),
+            ..Fragment::default()
+        };
+        assert!(world.engine.patch(world.now, &id, "*", &restart).expect("a restart").is_some());
+        assert_eq!(world.engine.patch(world.now, &id, "*", &more).expect("ignored, no error"), None);
+        assert_eq!(checked(&mut world), offer::MAX_CANDIDATES, "{offered} in the offer");
+    }
 }
 
 #[test]

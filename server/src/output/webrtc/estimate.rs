@@ -28,7 +28,8 @@ const SERVED: i64 = 200_000;
 const HISTORY: i64 = 1_000_000;
 /// The same in packets, for any bit rate.
 const MAX_PACKETS: usize = 16_384;
-/// Without reports for so long, what was sent meanwhile says nothing of congestion: the link was down.
+/// Without reports for so long, or where nothing arrived that was sent during so long, the link was down. What was sent meanwhile says
+/// nothing of congestion.
 const OUTAGE: Duration = Duration::from_millis(500);
 /// The least delay of so long is that of the link without a queue. Clocks drift by some milliseconds meanwhile.
 const BASE_SPAN: Duration = Duration::from_secs(30);
@@ -93,6 +94,8 @@ pub struct Estimator {
     inherent_loss: f64,
     /// Nothing was reported for a while: the first packets after that are looked at as a train.
     probing: bool,
+    /// When the last packet left of those that an outage took, until it was asked for.
+    lost_until: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -123,6 +126,7 @@ impl Estimator {
             fresh_from: 0,
             inherent_loss: 0.0,
             probing: false,
+            lost_until: None,
         }
     }
 
@@ -151,6 +155,11 @@ impl Estimator {
         self.drain.take()
     }
 
+    /// Once after an outage: until when everything that was sent was lost.
+    pub fn take_outage(&mut self) -> Option<Instant> {
+        self.lost_until.take()
+    }
+
     pub fn set_max(&mut self, max: f64) {
         if self.max != max {
             let limited = self.is_limited();
@@ -168,6 +177,13 @@ impl Estimator {
 
     /// Packets whose fate is known now, in the order of sending.
     pub fn on_reports(&mut self, now: Instant, reports: &[PacketReport]) {
+        let spans = |lost: &[PacketReport]| match lost {
+            [first, .., last] if last.departure.saturating_duration_since(first.departure) > OUTAGE => {
+                Some(last.departure)
+            }
+            _ => None,
+        };
+        self.lost_until = reports.split(|report| report.arrived).filter_map(spans).next_back().or(self.lost_until);
         // Before the first that arrived: of these nothing is known but that no report tells of them, mostly because the one that
         // does was lost itself.
         let known = reports.iter().position(|report| report.arrived).unwrap_or(reports.len());

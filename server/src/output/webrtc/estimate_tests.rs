@@ -196,6 +196,7 @@ fn reports_that_are_lost_are_no_congestion() {
         (path.lose_each, path.lose_reports) = (Some(packets), Some(reports));
         path.run(60.0);
         assert!(path.mbps() > 4.2, "{reports:?} reports lost: {}", path.mbps());
+        assert_eq!(path.estimator.take_outage(), None, "{reports:?} reports lost");
     }
 }
 
@@ -237,9 +238,30 @@ fn an_outage_is_no_congestion() {
     path.run(5.0);
     path.down = true;
     path.run(2.0);
+    assert_eq!(path.estimator.take_outage(), None, "it may last");
     path.down = false;
+    let over = path.at(path.now);
     path.run(1.0);
     assert!(path.mbps() > 4.9, "{}", path.mbps());
+    let lost_until = path.estimator.take_outage().expect("an outage");
+    assert!(lost_until <= over && lost_until + Duration::from_millis(50) > over, "{:?}", over - lost_until);
+    assert_eq!(path.estimator.take_outage(), None, "it is said once");
+}
+
+#[test]
+fn what_comes_late_or_was_not_sent_was_no_outage() {
+    let mut path = Path::new(4e6);
+    path.run(2.0);
+    // The link stands still, and loses nothing.
+    (path.free, path.queue_limit) = (path.now + 2_000_000, i64::MAX);
+    path.run(3.0);
+    // The camera is away, and the last packet before is lost.
+    path.down = true;
+    path.send(1);
+    path.down = false;
+    path.now += 3_000_000;
+    path.run(3.0);
+    assert_eq!(path.estimator.take_outage(), None);
 }
 
 #[test]

@@ -43,6 +43,7 @@ pub struct Busy;
 /// The new viewer's name and the answer to its offer.
 #[derive(Clone, Debug)]
 pub struct Accepted {
+    /// A secret of the viewer.
     pub id: String,
     pub sdp: String,
     pub entity_tag: String,

@@ -4,11 +4,17 @@
 use rov_common::codec::Codec;
 use thiserror::Error;
 
+/// The most candidates of a viewer that are checked, in its offer and added later, until it restarts ICE: each costs datagrams and
+/// memory. ICE drops what is over its limit (RFC 8445 section 6.1.2.5); that is no error of the viewer's.
+pub const MAX_CANDIDATES: usize = 64;
+
 /// An offer that can be answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
-    /// With every section but the one that the video goes into set to inactive.
+    /// With every section but the one that the video goes into set to inactive, and no more than [`MAX_CANDIDATES`].
     pub sdp: String,
+    /// How many candidates it had.
+    pub candidates: usize,
     pub codec: VideoCodec,
     /// The viewer's ICE user name fragment.
     pub ufrag: String,
@@ -65,13 +71,17 @@ pub fn parse(sdp: &str, codec: Codec, profile: Option<(u8, u8)>) -> Result<Offer
     })?;
     // The core puts its track into the first section that takes one, so only the chosen one does.
     session.retain(|line| !DIRECTIONS.contains(line));
+    let is_candidate = |line: &str| line.starts_with("a=candidate:");
+    let candidates = media[at].iter().filter(|line| is_candidate(line)).count();
     for (i, lines) in media.iter_mut().enumerate() {
+        let mut room = 0..if i == at { MAX_CANDIDATES } else { 0 };
+        lines.retain(|line| !is_candidate(line) || room.next().is_some());
         let wanted = if i == at { "a=recvonly" } else { "a=inactive" };
         lines.retain(|line| !DIRECTIONS.contains(line));
         lines.push(wanted);
     }
     let ufrag = value(sdp, "a=ice-ufrag:").to_owned();
-    Ok(Offer { sdp: join(&session, &media), codec, ufrag })
+    Ok(Offer { sdp: join(&session, &media), candidates, codec, ufrag })
 }
 
 const DIRECTIONS: [&str; 4] = ["a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"];
@@ -127,7 +137,8 @@ impl Fragment {
 pub fn restarted(offer: &str, fragment: &Fragment) -> String {
     let (mut session, mut media) = sections(offer);
     let (ufrag, pwd) = (format!("a=ice-ufrag:{}", fragment.ufrag), format!("a=ice-pwd:{}", fragment.pwd));
-    let candidates: Vec<String> = fragment.candidates.iter().map(|candidate| format!("a={candidate}")).collect();
+    let candidates = fragment.candidates.iter().take(MAX_CANDIDATES);
+    let candidates: Vec<String> = candidates.map(|candidate| format!("a={candidate}")).collect();
     for lines in std::iter::once(&mut session).chain(&mut media) {
         lines.retain(|line| !line.starts_with("a=candidate:") && *line != "a=end-of-candidates");
         for line in lines.iter_mut() {

@@ -37,7 +37,7 @@ use rtc::statistics::StatsSelector;
 use super::estimate::Estimator;
 use super::feedback::Feedback;
 use super::liveness::Liveness;
-use super::offer::{self, Fragment, Offer, VideoCodec};
+use super::offer::{self, Fragment, MAX_CANDIDATES, Offer, VideoCodec};
 use super::thinning::{Budget, Requests, at_once};
 use crate::packetize::RtpFrame;
 use crate::rate_control::{Full, Link};
@@ -48,7 +48,7 @@ const PLAYOUT_DELAY_URI: &str = "http://www.webrtc.org/experiments/rtp-hdrext/pl
 
 /// The RTP header extension by which receivers tell when each packet arrived
 /// (draft-holmer-rmcat-transport-wide-cc-extensions-01).
-const TRANSPORT_CC_URI: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+pub(super) const TRANSPORT_CC_URI: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
 
 /// Minimum and maximum delay, 12 bits each in units of 10 ms. Zero for both lets a browser show each picture as soon as
 /// it is decoded; left out, Chromium holds pictures for about 18 ms.
@@ -96,7 +96,8 @@ pub enum End {
 }
 
 pub struct Session {
-    id: String,
+    /// What is shown of its name.
+    public_id: String,
     pc: RTCPeerConnection,
     feedback: Feedback,
     sender: RTCRtpSenderId,
@@ -105,6 +106,8 @@ pub struct Session {
     state: State,
     /// ICE was restarted, and has no path yet.
     is_restarting: bool,
+    /// That the viewer gave for the present path.
+    candidates: usize,
     payload_type: u8,
     playout_delay_id: Option<u8>,
     ssrc: u32,
@@ -151,7 +154,7 @@ impl Session {
     /// carries.
     pub fn accept(
         now: Instant,
-        id: String,
+        public_id: String,
         offer: &Offer,
         reach: &Reach,
         full: Option<Full>,
@@ -185,14 +188,15 @@ impl Session {
         let playout_delay_id =
             parameters.rtp_parameters.header_extensions.iter().find(|e| e.uri == PLAYOUT_DELAY_URI).map(|e| e.id as u8);
 
-        let session = Self {
-            id,
+        let mut session = Self {
+            public_id,
             pc,
             feedback,
             sender,
             offer: offer.sdp.clone(),
             state: State::Connecting,
             is_restarting: false,
+            candidates: 0,
             payload_type,
             playout_delay_id,
             ssrc,
@@ -214,11 +218,26 @@ impl Session {
             plis: 0,
             loss: None,
         };
+        session.has_room_for_candidates(offer.candidates);
         Ok((session, offer::place_candidates(&answer.sdp)))
     }
 
+    /// One that is over the limit is ignored.
     pub fn add_remote_candidate(&mut self, candidate: &str) -> Result<(), Error> {
+        if !self.has_room_for_candidates(1) {
+            return Ok(());
+        }
         self.pc.add_remote_candidate(RTCIceCandidateInit { candidate: candidate.to_owned(), ..Default::default() })
+    }
+
+    /// Counts so many more; whether all of them are within the limit.
+    fn has_room_for_candidates(&mut self, more: usize) -> bool {
+        let before = self.candidates;
+        self.candidates += more;
+        if before <= MAX_CANDIDATES && self.candidates > MAX_CANDIDATES {
+            tracing::debug!(viewer = self.public_id, "more than {MAX_CANDIDATES} candidates: the others are ignored");
+        }
+        self.candidates <= MAX_CANDIDATES
     }
 
     /// Restarts ICE (RFC 8445 section 9) with the viewer's new credentials, and gives the answer. The session, its encryption
@@ -230,7 +249,8 @@ impl Session {
         let answer = self.pc.create_answer(None)?;
         self.pc.set_local_description(now, answer)?;
         let answer = self.pc.local_description().ok_or(Error::ErrPeerConnLocalDescriptionNil)?;
-        (self.offer, self.is_restarting) = (sdp, true);
+        (self.offer, self.is_restarting, self.candidates) = (sdp, true, 0);
+        self.has_room_for_candidates(fragment.candidates.len());
         Ok(offer::place_candidates(&answer.sdp))
     }
 
@@ -247,13 +267,13 @@ impl Session {
             message: BytesMut::from(data),
         };
         if let Err(error) = self.pc.handle_read(datagram) {
-            tracing::debug!(viewer = self.id, %peer, %error, "datagram not taken");
+            tracing::debug!(viewer = self.public_id, %peer, %error, "datagram not taken");
         }
     }
 
     pub fn handle_timeout(&mut self, now: Instant) {
         if let Err(error) = self.pc.handle_timeout(now) {
-            tracing::debug!(viewer = self.id, %error, "timer");
+            tracing::debug!(viewer = self.public_id, %error, "timer");
         }
         let end = match self.state {
             State::Connecting if now.saturating_duration_since(self.created) > CONNECT_TIMEOUT => {
@@ -263,8 +283,8 @@ impl Session {
             _ => None,
         };
         match self.liveness.change(now) {
-            Some(Some(trouble)) => tracing::warn!(viewer = self.id, "a viewer has stalled: {trouble}"),
-            Some(None) => tracing::info!(viewer = self.id, "the viewer reports again that pictures arrive"),
+            Some(Some(trouble)) => tracing::warn!(viewer = self.public_id, "a viewer has stalled: {trouble}"),
+            Some(None) => tracing::info!(viewer = self.public_id, "the viewer reports again that pictures arrive"),
             None => {}
         }
         if let Some(reason) = end {
@@ -307,6 +327,11 @@ impl Session {
                 self.requests.want();
             }
         }
+        // Browsers try to have everything sent again first, which takes them seconds.
+        if let Some(lost_until) = self.feedback.with(Estimator::take_outage) {
+            tracing::debug!(viewer = self.public_id, "back after an outage");
+            self.requests.want_since(lost_until);
+        }
         keyframe_wanted | self.keyframe_due(now)
     }
 
@@ -343,7 +368,7 @@ impl Session {
     /// `encodes`: the bit rate of the stream follows the pilot's link.
     pub fn set_pilot(&mut self, pilot: bool, encodes: bool) {
         if pilot && !self.pilot {
-            tracing::debug!(viewer = self.id, "this is the pilot now");
+            tracing::debug!(viewer = self.public_id, "this is the pilot now");
         }
         self.pilot = pilot;
         self.at_once = at_once(pilot, encodes);
@@ -446,7 +471,7 @@ impl Session {
         if let Some(id) = self.playout_delay_id
             && let Err(error) = header.set_extension(id, Bytes::from_static(&PLAYOUT_DELAY))
         {
-            tracing::debug!(viewer = self.id, %error, "playout delay not sent");
+            tracing::debug!(viewer = self.public_id, %error, "playout delay not sent");
             self.playout_delay_id = None;
         }
         self.sequence = self.sequence.wrapping_add(1);
@@ -457,7 +482,7 @@ impl Session {
                 self.packets += 1;
                 self.bytes += payload.len() as u64;
             }
-            Err(error) => tracing::debug!(viewer = self.id, %error, "RTP packet not sent"),
+            Err(error) => tracing::debug!(viewer = self.public_id, %error, "RTP packet not sent"),
         }
     }
 
@@ -477,7 +502,7 @@ impl Session {
     pub fn close(&mut self) {
         self.end(End::Closed);
         if let Err(error) = self.pc.close() {
-            tracing::debug!(viewer = self.id, %error, "close");
+            tracing::debug!(viewer = self.public_id, %error, "close");
         }
     }
 
@@ -512,7 +537,7 @@ impl Session {
         };
         let (estimate, queue) = self.feedback.with(|estimator| (estimator.estimate(), estimator.queue()));
         ViewerStats {
-            id: self.id.clone(),
+            id: self.public_id.clone(),
             address: self.peer().map(|p| p.to_string()).unwrap_or_default(),
             state: state.to_owned(),
             connected_s,

@@ -22,7 +22,9 @@ pub fn at_once(pilot: bool, encodes: bool) -> Duration {
     }
 }
 
-/// The pilot's requests for keyframes while it is thinned: the one that was asked for is on its way for some frames.
+/// The pilot's requests for keyframes while the one that was asked for has not been made: it takes a frame or two.
+const PILOT_AGAIN: Duration = Duration::from_millis(200);
+/// The same while it is thinned: the one that was asked for is on its way for some frames.
 const PILOT_SPACING: Duration = Duration::from_millis(500);
 /// A spectator's, which cost the pilot picture quality: of one that is thinned, and of any other.
 const THINNED_SPACING: Duration = Duration::from_secs(2);
@@ -60,8 +62,11 @@ impl Budget {
 /// The requests for keyframes of one viewer.
 #[derive(Debug, Default)]
 pub struct Requests {
+    /// When one was asked for or made.
     last: Option<Instant>,
     wanted: bool,
+    /// One was asked for, and has not been made.
+    awaited: bool,
 }
 
 impl Requests {
@@ -69,18 +74,23 @@ impl Requests {
         self.wanted = true;
     }
 
+    /// Everything that was sent until `lost` was lost: whatever was asked for or made later mends it.
+    pub fn want_since(&mut self, lost: Instant) {
+        self.wanted |= self.last.is_none_or(|at| at <= lost);
+    }
+
     /// Whether to ask the encoder now. What the pilot wants is asked for at once, unless its link is too slow for it.
     pub fn due(&mut self, now: Instant, pilot: bool, thinned: bool) -> bool {
         let spacing = match (pilot, thinned) {
-            (true, false) => Duration::ZERO,
+            (true, false) if !self.awaited => Duration::ZERO,
+            (true, false) => PILOT_AGAIN,
             (true, true) => PILOT_SPACING,
             (false, true) => THINNED_SPACING,
             (false, false) => SPECTATOR_SPACING,
         };
         let due = self.wanted && self.last.is_none_or(|at| now.saturating_duration_since(at) >= spacing);
         if due {
-            self.wanted = false;
-            self.last = Some(now);
+            (self.wanted, self.awaited, self.last) = (false, true, Some(now));
         }
         due
     }
@@ -88,7 +98,7 @@ impl Requests {
     /// A keyframe was made, whoever asked for it: it is the one that was wanted. So many spectators that lose packets cost the
     /// pilot no more than one.
     pub fn made(&mut self, now: Instant) {
-        (self.wanted, self.last) = (false, Some(now));
+        (self.wanted, self.awaited, self.last) = (false, false, Some(now));
     }
 }
 
@@ -138,6 +148,25 @@ mod tests {
     }
 
     #[test]
+    fn a_keyframe_after_an_outage_is_wanted_once() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        for pilot in [true, false] {
+            let mut requests = Requests::default();
+            requests.made(at(0));
+            // The viewer asks and reports, in whatever order, while the keyframe is on its way.
+            requests.want_since(at(2_000));
+            assert!(requests.due(at(2_040), pilot, false), "{pilot}");
+            requests.want();
+            assert!(!requests.due(at(2_060), pilot, false), "{pilot}");
+            requests.want_since(at(2_000));
+            requests.made(at(2_080));
+            requests.want_since(at(2_000));
+            assert!(!requests.due(at(9_000), pilot, false), "{pilot}");
+        }
+    }
+
+    #[test]
     fn a_spectator_asks_for_keyframes_now_and_then_and_the_pilot_whenever_it_wants() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
@@ -145,7 +174,12 @@ mod tests {
             let mut requests = Requests::default();
             let all = (0..100).filter(|i| {
                 requests.want();
-                requests.due(at(i * 100), pilot, thinned)
+                let due = requests.due(at(i * 100), pilot, thinned);
+                // As far as the pilot's are answered at once.
+                if due && pilot && !thinned {
+                    requests.made(at(i * 100));
+                }
+                due
             });
             all.count()
         };

@@ -165,7 +165,7 @@ impl MediaThread {
             // Whoever asked may have given up waiting; then nobody hears the reply, which is fine.
             match self.requests.try_recv() {
                 Ok(Command::Offer { sdp, arrived_at, reply }) => {
-                    let id = uuid::Uuid::new_v4().simple().to_string();
+                    let id = new_id();
                     let reach = Reach {
                         local: self.local_addresses(arrived_at),
                         reflexive: self.stun.as_ref().and_then(|s| s.mapped),
@@ -209,6 +209,11 @@ impl MediaThread {
         }
         addresses.into_iter().filter(IpAddr::is_ipv4).map(|ip| SocketAddr::new(ip, bound.port())).collect()
     }
+}
+
+/// A new session's id: what may be shown of it ([`rov_common::api::public_id`]), and a secret.
+fn new_id() -> String {
+    format!("{:08x}-{:032x}", rand::random::<u32>(), rand::random::<u128>())
 }
 
 /// Asks a STUN server how the socket looks from outside (RFC 8489), for viewers behind a NAT.
