@@ -16,7 +16,7 @@ use super::live::{self, Size};
 use super::message;
 use super::plan::{self, Plan, Tail};
 use super::source::Pacing;
-use super::{rtsp, still, thin, wiring};
+use super::{rtsp, still, thin, valve, wiring};
 
 /// Fills `pipeline`; returns the head, which a looping file replaces.
 pub fn build(plan: &Plan, pipeline: &gst::Pipeline, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
@@ -143,6 +143,7 @@ fn add_tail(
         live::leave_out(&queue, shared);
         wiring::count(&queue, &shared.frames_in);
         still::watch(&queue, &shared.still);
+        valve::install(&queue, shared);
         wiring::count(&pad(encoder::NAME)?, &shared.frames_to_encoder);
         wiring::fit_encoder(&element, row, plan, shared);
         Some((element, row))
