@@ -253,6 +253,7 @@ impl Stream {
     pub fn set_stopped(&self, state: StreamState, reason: String) {
         let mut inner = lock(&self.inner);
         inner.restarts += u64::from(state == StreamState::Restarting);
+        inner.resting = false;
         inner.state = state;
         inner.reason = Some(reason);
     }
