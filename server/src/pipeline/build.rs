@@ -17,6 +17,7 @@ use super::message;
 use super::plan::{self, Plan, Tail};
 use super::source::Pacing;
 use super::{rtsp, still, thin, valve, wiring};
+use crate::config::SourceKind;
 
 /// Fills `pipeline`; returns the head, which a looping file replaces.
 pub fn build(plan: &Plan, pipeline: &gst::Pipeline, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
@@ -104,6 +105,12 @@ fn head(plan: &Plan, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
     let pad = head.by_name(plan::JOIN).and_then(|join| join.static_pad("src")).ok_or_else(no_output)?;
     if let Some(url) = &plan.camera {
         rtsp::install(&head, url, plan.codec, shared);
+    }
+    // Those of a file or of a user's pipeline may be paced only behind the decoder.
+    if matches!(plan.source, SourceKind::Auto | SourceKind::Webcam) {
+        let elements = head.iterate_elements().into_iter().flatten();
+        let jpeg = elements.filter(|element| element.factory().is_some_and(|factory| factory.name() == "jpegdec"));
+        jpeg.filter_map(|decoder| decoder.static_pad("sink")).for_each(|pad| valve::spare_decoder(&pad, shared));
     }
     if let Some(drawing) = &plan.drawing {
         wiring::draw(&pad, drawing);

@@ -802,6 +802,37 @@ fn an_encoder_that_rests_gives_nothing_and_wakes_with_a_keyframe_of_a_new_pictur
 }
 
 #[test]
+fn while_the_encoder_rests_few_pictures_of_a_webcams_jpeg_are_decoded() {
+    let caps = "video/x-raw,format=I420,width=320,height=240,framerate=30/1";
+    let mut plan = prepare(&small(), &chosen("x264enc")).unwrap();
+    plan.head = format!("videotestsrc is-live=true ! {caps} ! jpegenc ! queue ! jpegdec name=unpack");
+    (plan.source, plan.drawing) = (SourceKind::Webcam, None);
+    let running = run(&plan);
+    let decoded = Arc::new(Counter::new(Instant::now()));
+    let unpack = running.graph.pipeline.by_name("unpack").unwrap();
+    wiring::count(&unpack.static_pad("src").unwrap(), &decoded);
+    running.take(20);
+    running.graph.rest();
+    let (before, decoded_before) = (running.graph.counters(), decoded.count());
+    let (began, end) = (Instant::now(), Instant::now() + WAIT);
+    while running.graph.counters().frames_in < before.frames_in + 60 {
+        assert!(Instant::now() < end, "the source rests too");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let resting = running.graph.counters();
+    // Two seconds' worth at least, of which every quarter of a second one is looked at.
+    let (looks, most) = (decoded.count() - decoded_before, began.elapsed().as_millis() / 250 + 2);
+    assert!(looks >= 4 && u128::from(looks) <= most, "{looks} of {most}");
+    assert!(resting.still.unwrap().until > before.still.unwrap().until + Duration::from_secs(1), "{resting:?}");
+    assert!(resting.frames_unwanted >= 58 && resting.frames_dropped() <= 2, "{resting:?}");
+    running.units.try_iter().for_each(drop);
+    running.graph.wake();
+    let units = running.take(20);
+    assert!(units[0].keyframe);
+    assert_even(&units, FRAME, "every picture again");
+}
+
+#[test]
 fn what_goes_out_untouched_has_no_encoder_that_could_rest() {
     let folder = Folder::new("untouched");
     let running = start(&passthrough(&folder.without_b_frames("clip.mp4")));

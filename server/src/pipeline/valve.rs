@@ -1,18 +1,18 @@
 //! Keeps pictures from the encoder while nobody looks: scaling, conversion and encoding rest, while the source runs on and
-//! is watched.
+//! is watched. Of a camera's JPEG so few pictures are decoded then as that needs.
 //!
 //! Not the element `valve`: what an encoder had in it when it was shut would come out when it is opened, and old pictures
 //! would look live.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use rov_common::sync::lock;
 
 use super::graph::{Graph, Shared};
-use super::wiring;
+use super::{still, wiring};
 
 /// Encoders may give times back in coarser units.
 const COARSE: Duration = Duration::from_millis(5);
@@ -85,6 +85,25 @@ pub(super) fn install(pad: &gst::Pad, shared: &Arc<Shared>) {
         }
         shared.frames_unwanted.add();
         // Handled and not Drop: with Drop, GStreamer would free again what the bindings have freed.
+        gst::PadProbeReturn::Handled
+    });
+}
+
+/// Lets through `pad`, in front of the decoder of a live source whose pictures do not depend on each other, only what
+/// `still` looks at while the valve is shut. The others count as those that the valve keeps back.
+pub(super) fn spare_decoder(pad: &gst::Pad, shared: &Arc<Shared>) {
+    let (weak, passed) = (Arc::downgrade(shared), Mutex::new(None::<Instant>));
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        let Some(shared) = weak.upgrade() else { return gst::PadProbeReturn::Ok };
+        let (now, mut passed) = (Instant::now(), lock(&passed));
+        let due = passed.is_none_or(|at| now.saturating_duration_since(at) >= still::INTERVAL);
+        if due || *lock(&shared.valve) != Valve::Shut {
+            *passed = Some(now);
+            return gst::PadProbeReturn::Ok;
+        }
+        shared.frames_in.add();
+        shared.frames_unwanted.add();
+        // As above.
         gst::PadProbeReturn::Handled
     });
 }
