@@ -41,7 +41,7 @@ pub enum StreamState {
     /// The pipeline is being built, or has not given its first picture.
     #[default]
     Starting,
-    /// Pictures come.
+    /// Pictures come, or would as soon as somebody looks.
     Running,
     /// Nothing comes from the source, which only whoever feeds it can mend: standard input.
     Stalled,
@@ -65,6 +65,9 @@ pub struct StreamHealth {
     pub state: StreamState,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// As in [`StreamStats::resting`]; that is well.
+    #[serde(default)]
+    pub resting: bool,
 }
 
 /// `GET /api/stats`.
@@ -156,6 +159,9 @@ pub struct StreamStats {
     /// The camera gives the same picture again and again; `reason` says since when.
     #[serde(default)]
     pub frozen: bool,
+    /// Nobody looks: pictures come in, and none are encoded until somebody does.
+    #[serde(default)]
+    pub resting: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

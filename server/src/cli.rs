@@ -140,6 +140,11 @@ pub struct Cli {
     #[arg(long, value_name = "SECONDS", default_value_t = 5)]
     pub frozen_after: u16,
 
+    /// Encode while nobody looks, too. Otherwise the encoder rests then, and the camera stays open; with RTP, whose receivers
+    /// nobody knows, it never rests [default: off]
+    #[arg(long)]
+    pub always_encode: bool,
+
     /// How viewers get the video, one or several separated by commas. rtp is multicast to whoever listens; HTTP is always
     /// served
     #[arg(

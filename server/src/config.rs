@@ -206,6 +206,8 @@ pub struct Config {
     pub rtp: Option<RtpConfig>,
     /// None: not served.
     pub rtsp: Option<RtspConfig>,
+    /// The encoder does not rest while nobody looks.
+    pub always_encode: bool,
     /// By WebRTC, by RTSP, and by MJPEG; at least one.
     pub max_viewers: u16,
     /// 0: any free port.
@@ -300,6 +302,7 @@ impl Config {
             webrtc: wants(Transport::Webrtc),
             rtp: if wants(Transport::Rtp) { Some(rtp(cli)?) } else { None },
             rtsp: if wants(Transport::Rtsp) { Some(rtsp(cli)?) } else { None },
+            always_encode: cli.always_encode,
             max_viewers: cli.max_viewers,
             media_port: cli.media_port,
             discovery_port: (!cli.no_discovery).then_some(cli.discovery_port),

@@ -10,6 +10,7 @@ pub mod packetize;
 pub mod pipeline;
 pub mod progress;
 pub mod rate_control;
+pub mod rest;
 pub mod server;
 pub mod service;
 pub mod stream;

@@ -118,6 +118,7 @@ impl Server {
             }
             None => None,
         };
+        let _awake = config.always_encode.then(|| stream.keep_awake());
         let http_addr = http.local_addr()?;
         let mut ways = vec![format!("http://{http_addr}")];
         ways.extend(webrtc.as_ref().map(|webrtc| format!("WebRTC media on UDP {}", webrtc.local_addr())));

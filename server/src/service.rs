@@ -112,9 +112,10 @@ fn status_line(Now { stream, fps, viewers }: &Now) -> String {
             let target = f64::from(stream.target_bitrate_kbps) / 1000.0;
             let rate = if target > 0.0 { format!(" {target:.1} Mbit/s") } else { String::new() };
             let people = if *viewers == 1 { "viewer" } else { "viewers" };
+            let doing = if stream.resting { "resting, nobody looks:" } else { "streaming" };
             let frozen = if stream.frozen { format!("; {reason}") } else { String::new() };
             let (width, height, encoder, source) = (stream.width, stream.height, &stream.encoder, &stream.source);
-            format!("streaming {width}x{height}{fps} {encoder}{rate} from {source}, {viewers} {people}{frozen}")
+            format!("{doing} {width}x{height}{fps} {encoder}{rate} from {source}, {viewers} {people}{frozen}")
         }
     };
     // A line end would begin the next assignment.
@@ -190,6 +191,9 @@ mod tests {
     fn the_status_is_one_line() {
         let streaming = "streaming 1280x720@30 x264enc 4.0 Mbit/s from test picture, 1 viewer";
         assert_eq!(status_line(&running()), streaming);
+        let resting = StreamStats { resting: true, ..running().stream };
+        let line = status_line(&Now { stream: resting, viewers: 0, ..running() });
+        assert!(line.starts_with("resting, nobody looks: 1280x720@30 x264enc"), "{line}");
         let frozen = StreamStats { frozen: true, reason: Some("it rests".to_owned()), ..running().stream };
         assert!(status_line(&Now { stream: frozen, viewers: 2, ..running() }).ends_with(", 2 viewers; it rests"));
         let reason = Some("gone\nREADY=1".to_owned());

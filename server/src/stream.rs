@@ -24,6 +24,8 @@ pub enum Control {
     KeyframeWanted,
     /// What [`Stream::rate`] gives is another now.
     RateChanged,
+    /// Somebody looks, which nobody did before.
+    Wanted,
 }
 
 /// Requests that wait for the supervisor. More would say nothing new: they are coalesced anyway.
@@ -41,6 +43,14 @@ pub struct Stream {
     control: mpsc::Sender<Control>,
     inner: Mutex<Inner>,
     outputs: Mutex<Vec<Arc<OutputQueue>>>,
+    lookers: Mutex<Lookers>,
+}
+
+/// Those for whom pictures are encoded.
+struct Lookers {
+    count: usize,
+    /// When the last has gone.
+    gone: Instant,
 }
 
 struct Inner {
@@ -52,6 +62,8 @@ struct Inner {
     substitute: Option<String>,
     /// Why what is shown may be old although it comes: the camera has hung.
     frozen: Option<String>,
+    /// Nobody looks, and the encoder gets nothing.
+    resting: bool,
     source: String,
     encoder: String,
     target_kbps: u32,
@@ -87,6 +99,7 @@ impl Stream {
                 reason: None,
                 substitute: None,
                 frozen: None,
+                resting: false,
                 source: String::new(),
                 encoder: String::new(),
                 target_kbps: 0,
@@ -106,6 +119,7 @@ impl Stream {
                 window_latency_us: RateWindow::new(STATS_WINDOW),
             }),
             outputs: Mutex::new(Vec::new()),
+            lookers: Mutex::new(Lookers { count: 0, gone: now }),
         };
         (Arc::new(stream), requests)
     }
@@ -120,6 +134,27 @@ impl Stream {
     /// Takes an output away again; frames that it still holds are left in it.
     pub fn remove_output(&self, queue: &Arc<OutputQueue>) {
         lock(&self.outputs).retain(|output| !Arc::ptr_eq(output, queue));
+    }
+
+    /// Has pictures encoded until what is returned is dropped. Whoever takes them from an output holds one: without, there
+    /// may be none.
+    pub fn keep_awake(self: &Arc<Self>) -> Awake {
+        let first = {
+            let mut lookers = lock(&self.lookers);
+            lookers.count += 1;
+            lookers.count == 1
+        };
+        if first {
+            // Where the channel is full, the supervisor looks by itself soon.
+            let _ = self.control.try_send(Control::Wanted);
+        }
+        Awake(Arc::clone(self))
+    }
+
+    /// Since when nobody looks; none while somebody does.
+    pub fn idle_since(&self) -> Option<Instant> {
+        let lookers = lock(&self.lookers);
+        (lookers.count == 0).then_some(lookers.gone)
     }
 
     /// Takes one encoded picture from the pipeline and hands it to every output. Never blocks.
@@ -170,6 +205,7 @@ impl Stream {
         inner.source = source.to_owned();
         inner.substitute = substitute;
         inner.frozen = None;
+        inner.resting = false;
         inner.frames_in = 0;
         inner.history_in.clear();
         inner.frames_dropped_before += inner.frames_dropped;
@@ -217,6 +253,7 @@ impl Stream {
     pub fn set_stopped(&self, state: StreamState, reason: String) {
         let mut inner = lock(&self.inner);
         inner.restarts += u64::from(state == StreamState::Restarting);
+        inner.resting = false;
         inner.state = state;
         inner.reason = Some(reason);
     }
@@ -224,6 +261,15 @@ impl Stream {
     /// The camera repeats its picture, for the reason given; or it does not any more.
     pub fn set_frozen(&self, reason: Option<String>) {
         lock(&self.inner).frozen = reason;
+    }
+
+    /// The encoder rests, or works again.
+    pub fn set_resting(&self, resting: bool) {
+        lock(&self.inner).resting = resting;
+    }
+
+    pub fn is_resting(&self) -> bool {
+        lock(&self.inner).resting
     }
 
     /// The pipeline's counters: raw pictures in, and of those left out before the encoder.
@@ -306,6 +352,7 @@ impl Stream {
             encode_latency_ms: inner.window_latency_us.mean(now) / 1000.0,
             restarts: inner.restarts,
             frozen: inner.frozen.is_some(),
+            resting: inner.resting,
         }
     }
 }
@@ -321,6 +368,17 @@ fn rate(history: &VecDeque<(Instant, u64)>) -> f64 {
     let (Some((from, before)), Some((to, after))) = (history.front(), history.back()) else { return 0.0 };
     let seconds = to.saturating_duration_since(*from).as_secs_f64();
     if seconds > 0.0 { after.saturating_sub(*before) as f64 / seconds } else { 0.0 }
+}
+
+/// Somebody looks: see [`Stream::keep_awake`].
+pub struct Awake(Arc<Stream>);
+
+impl Drop for Awake {
+    fn drop(&mut self) {
+        let mut lookers = lock(&self.0.lookers);
+        lookers.count -= 1;
+        lookers.gone = Instant::now();
+    }
 }
 
 /// The frames that wait for one output.
@@ -473,6 +531,23 @@ mod tests {
         stream.publish(unit(true, 33), now);
         assert_eq!(std::iter::from_fn(|| queue.take()).count(), 1);
         assert_eq!(std::iter::from_fn(|| other.take()).count(), 2);
+    }
+
+    #[test]
+    fn the_first_who_looks_is_told_of_and_the_last_who_goes_is_remembered() {
+        let start = Instant::now();
+        let (stream, mut requests) = Stream::new("stream1", Codec::H264, start);
+        assert_eq!(stream.idle_since(), Some(start), "nobody has come yet");
+        let (first, second) = (stream.keep_awake(), stream.keep_awake());
+        assert_eq!(requests.try_recv().ok(), Some(Control::Wanted));
+        assert!(requests.try_recv().is_err(), "the second needs nothing");
+        drop(first);
+        assert_eq!(stream.idle_since(), None);
+        let before = Instant::now();
+        drop(second);
+        assert!(stream.idle_since().is_some_and(|gone| gone >= before));
+        let _again = stream.keep_awake();
+        assert_eq!(requests.try_recv().ok(), Some(Control::Wanted));
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{CaptureConfig, EncoderChoice, SourceKind};
 use crate::pipeline::{self, Chosen, Graph, GraphError, GraphEvent, Hanging, Plan, PrepareError};
+use crate::rest::{Change, Rest};
 use crate::stream::{Control, Stream};
 use crate::watchdog::{self, CameraLook, FrozenWatch, KeyframeGate, Passed, Repeats};
 
@@ -223,6 +224,7 @@ async fn watch(
     let mut load = LoadReport::default();
     let mut frozen = frozen_watch(capture);
     let mut rates = Rates::default();
+    let mut rest = Rest::default();
     let mut tick = tokio::time::interval(CHECK_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -252,11 +254,12 @@ async fn watch(
             },
             Some(request) = control.recv() => match request {
                 Control::KeyframeWanted => {
-                    if keyframes.request(Instant::now()) {
+                    if !rest.gives_keyframe(graph.counters().frames_out) && keyframes.request(Instant::now()) {
                         graph.force_keyframe();
                     }
                 }
                 Control::RateChanged => rates.apply(graph, stream),
+                Control::Wanted => rest_or_wake(&mut rest, graph, stream),
             },
             () = sleep_until(keyframe_at), if keyframe_at.is_some() => {
                 if keyframes.due(Instant::now()) {
@@ -266,10 +269,11 @@ async fn watch(
             _ = tick.tick() => {
                 let now = Instant::now();
                 rates.apply(graph, stream);
+                rest_or_wake(&mut rest, graph, stream);
                 let counters = graph.counters();
                 let dropped = counters.frames_dropped();
                 stream.set_counters(now, counters.frames_in, dropped);
-                load.check(now, stream.name(), counters.frames_in, dropped);
+                load.check(now, stream.name(), counters.frames_in - counters.frames_unwanted, dropped);
                 // The process itself stood still (a machine under load, a debugger): the pipeline gets its time again.
                 if now.saturating_duration_since(looked) > STANDSTILL {
                     awake_since = now;
@@ -278,7 +282,7 @@ async fn watch(
                 if let Some(change) = frozen.check(counters.still) {
                     say_frozen(stream, change);
                 }
-                let last_out = counters.last_out.map(|at| at.max(awake_since));
+                let last_out = rest.last_out(&counters).map(|at| at.max(awake_since));
                 let (first_in, last_in) = (counters.first_in, counters.last_in);
                 let passed = Passed { started: awake_since, first_in, last_in, last_out };
                 let stalled = watchdog::stalled(now, &passed, interval);
@@ -296,6 +300,25 @@ async fn watch(
             }
         }
     }
+}
+
+/// Lets the encoder rest while nobody looks. What goes out untouched needs no work that could rest.
+fn rest_or_wake(rest: &mut Rest, graph: &Graph, stream: &Stream) {
+    if graph.encoder().is_none() {
+        return;
+    }
+    match rest.change(Instant::now(), stream.idle_since(), &graph.counters()) {
+        None => return,
+        Some(Change::Rest) => {
+            graph.rest();
+            tracing::info!(stream = stream.name(), "nobody looks: the encoder rests");
+        }
+        Some(Change::Wake) => {
+            graph.wake();
+            tracing::info!(stream = stream.name(), "somebody looks: the encoder works again");
+        }
+    }
+    stream.set_resting(rest.is_resting());
 }
 
 /// Test pictures and files may be at rest, and so may what a user's pipeline shows; a camera's sensor never is.
@@ -419,11 +442,15 @@ impl LoadReport {
             return;
         }
         self.last = Some((now, frames_in, dropped));
-        let (frames_in, dropped) = (frames_in - in_before, dropped.saturating_sub(dropped_before));
+        let (frames_in, dropped) = (frames_in.saturating_sub(in_before), dropped.saturating_sub(dropped_before));
+        // It rests, or the source gives nothing: that says nothing of the encoder.
+        if frames_in == 0 {
+            return;
+        }
         // A frame now and then is normal on a busy machine.
-        let overloaded = frames_in > 0 && dropped * 20 > frames_in;
+        let overloaded = dropped * 20 > frames_in;
         if overloaded {
-            let fps = (frames_in - dropped) as f64 / elapsed.as_secs_f64();
+            let fps = frames_in.saturating_sub(dropped) as f64 / elapsed.as_secs_f64();
             tracing::warn!(
                 stream,
                 "the encoder is too slow: {dropped} of {frames_in} pictures of the last {:.0} s were left out, {fps:.1} \

@@ -133,7 +133,7 @@ fn a_server_takes_its_settings_from_a_file_and_says_what_is_wrong_in_it() {
     let folder = TempDir::new().expect("a temporary folder");
     let path = folder.path().join("rov.toml");
     let file = path.to_str().expect("a path");
-    std::fs::write(&path, "name = \"Dory\"\nfps = 5\n").expect("a file");
+    std::fs::write(&path, "name = \"Dory\"\nfps = 5\nalways-encode = true\n").expect("a file");
     let server = Server::start(&["--config", file, "--name", "Nemo"]);
     server.wait_until_running();
     let stats = server.stats();

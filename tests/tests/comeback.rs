@@ -108,7 +108,7 @@ fn a_camera_that_repeats_its_picture_is_said_and_not_restarted() {
 fn a_picture_that_is_at_rest_on_purpose_is_not_said() {
     let red = "videotestsrc is-live=true pattern=red ! video/x-raw,width=320,height=240,framerate=30/1";
     for source in [["--pipeline", red], ["--source", "test"]] {
-        let server = Server::start(&[&["--frozen-after", "1"], &source[..]].concat());
+        let server = Server::start(&[&["--always-encode", "--frozen-after", "1"], &source[..]].concat());
         until_true("three seconds of it", wait::START, || server.stats().streams[0].frames > 90);
         let stream = &server.stats().streams[0];
         assert!(!stream.frozen && server.health().0 == 200, "{stream:?}");

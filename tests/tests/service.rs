@@ -50,6 +50,8 @@ fn the_service_manager_hears_that_it_is_ready_what_it_does_that_it_lives_and_tha
     for _ in 0..3 {
         manager.wait_for("a sign of life", |message| message == "WATCHDOG=1");
     }
+    manager
+        .wait_for("that it rests", |message| message.starts_with("STATUS=resting, nobody looks: 320x240@30 x264enc"));
     let mut client = Client::start(&["--url", &server.url("/whep")]);
     client.wait_for_frames(0, 1);
     let streaming = "STATUS=streaming 320x240@30 x264enc 1.0 Mbit/s from test picture, 1 viewer";

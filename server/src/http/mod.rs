@@ -84,7 +84,7 @@ struct Arrival {
 async fn health(State(api): State<Arc<Api>>) -> Response {
     let (state, trouble) = api.stream.health();
     let running = state == StreamState::Running && trouble.is_none();
-    let stream = StreamHealth { state, reason: trouble };
+    let stream = StreamHealth { state, reason: trouble, resting: api.stream.is_resting() };
     let health = Health {
         status: if running { "ok" } else { "degraded" }.to_owned(),
         streams: BTreeMap::from([(api.stream.name().to_owned(), stream)]),

@@ -16,7 +16,8 @@ use super::live::{self, Size};
 use super::message;
 use super::plan::{self, Plan, Tail};
 use super::source::Pacing;
-use super::{rtsp, still, thin, wiring};
+use super::{rtsp, still, thin, valve, wiring};
+use crate::config::SourceKind;
 
 /// Fills `pipeline`; returns the head, which a looping file replaces.
 pub fn build(plan: &Plan, pipeline: &gst::Pipeline, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
@@ -105,6 +106,12 @@ fn head(plan: &Plan, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
     if let Some(url) = &plan.camera {
         rtsp::install(&head, url, plan.codec, shared);
     }
+    // Those of a file or of a user's pipeline may be paced only behind the decoder.
+    if matches!(plan.source, SourceKind::Auto | SourceKind::Webcam) {
+        let elements = head.iterate_elements().into_iter().flatten();
+        let jpeg = elements.filter(|element| element.factory().is_some_and(|factory| factory.name() == "jpegdec"));
+        jpeg.filter_map(|decoder| decoder.static_pad("sink")).for_each(|pad| valve::spare_decoder(&pad, shared));
+    }
     if let Some(drawing) = &plan.drawing {
         wiring::draw(&pad, drawing);
     }
@@ -143,6 +150,7 @@ fn add_tail(
         live::leave_out(&queue, shared);
         wiring::count(&queue, &shared.frames_in);
         still::watch(&queue, &shared.still);
+        valve::install(&queue, shared);
         wiring::count(&pad(encoder::NAME)?, &shared.frames_to_encoder);
         wiring::fit_encoder(&element, row, plan, shared);
         Some((element, row))

@@ -26,6 +26,7 @@ use super::message;
 use super::plan::Plan;
 use super::playable;
 use super::still::Still;
+use super::valve::Valve;
 use super::wiring::{self, Counter, Moment};
 use crate::config::SourceKind;
 use crate::rate_control::Full;
@@ -68,6 +69,8 @@ pub struct GraphCounters {
     /// Frames out of the source.
     pub frames_in: u64,
     pub frames_to_encoder: u64,
+    /// Not given to the encoder because it rests.
+    pub frames_unwanted: u64,
     /// Access units.
     pub frames_out: u64,
     pub first_in: Option<Instant>,
@@ -84,7 +87,7 @@ pub struct GraphCounters {
 impl GraphCounters {
     /// Raw frames left out because the encoder was busy. Two may be on their way between the points where they are counted.
     pub fn frames_dropped(&self) -> u64 {
-        self.frames_in.saturating_sub(self.frames_to_encoder + 2)
+        self.frames_in.saturating_sub(self.frames_to_encoder + self.frames_unwanted + 2)
     }
 }
 
@@ -95,9 +98,11 @@ pub(super) struct Shared {
     pub stopped: AtomicBool,
     pub frames_in: Arc<Counter>,
     pub frames_to_encoder: Arc<Counter>,
+    pub frames_unwanted: Arc<Counter>,
     pub frames_out: Arc<Counter>,
     pub next_due: Arc<Moment>,
     pub still: Arc<Mutex<Option<Still>>>,
+    pub valve: Mutex<Valve>,
     pub settings: Arc<Mutex<Settings>>,
     /// What the encoder makes without a limit, once size and rate are known.
     pub full: Mutex<Option<Full>>,
@@ -199,9 +204,11 @@ impl Graph {
             stopped: AtomicBool::new(false),
             frames_in: counter(),
             frames_to_encoder: counter(),
+            frames_unwanted: counter(),
             frames_out: counter(),
             next_due: Arc::new(Moment::new(epoch)),
             still: Arc::default(),
+            valve: Mutex::default(),
             settings: Arc::new(Mutex::new(plan.settings)),
             full: Mutex::default(),
             held_until: Arc::new(Moment::new(epoch)),
@@ -272,6 +279,7 @@ impl Graph {
         GraphCounters {
             frames_to_encoder: if encodes { to_encoder.count() } else { frames_in.count() },
             frames_in: frames_in.count(),
+            frames_unwanted: shared.frames_unwanted.count(),
             frames_out: shared.frames_out.count(),
             first_in: frames_in.first(),
             last_in: frames_in.last(),
@@ -369,6 +377,9 @@ pub(super) fn deliver(sink: &gst_app::AppSink, shared: &Shared, sample: &gst::Sa
     let time = buffer.pts().or(buffer.dts());
     let running = time.and_then(|time| sample.segment()?.downcast_ref::<gst::ClockTime>()?.to_running_time(time));
     let pts = running.or(now).unwrap_or_default();
+    if !lock(&shared.valve).lets_out(pts.into()) {
+        return;
+    }
     // A source whose clock is not the pipeline's could claim any age.
     let age = now.map_or(Duration::ZERO, |now| Duration::from(now.saturating_sub(pts))).min(Duration::from_secs(10));
     shared.frames_out.add();

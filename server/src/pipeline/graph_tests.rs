@@ -759,3 +759,84 @@ fn a_pipeline_that_starts_again_begins_with_the_rate_that_the_links_carry() {
     assert_eq!(running.graph.bitrate(), Bitrate::from_kbps(400));
     assert_eq!(running.graph.full().map(|full| full.bitrate.kbps()), Some(1000));
 }
+
+#[test]
+fn an_encoder_that_rests_gives_nothing_and_wakes_with_a_keyframe_of_a_new_picture() {
+    let better = CaptureConfig { low_latency: false, ..small() };
+    for (element, config) in [("x264enc", small()), ("openh264enc", small()), ("x264enc", better)] {
+        let running = start_with(&config, element);
+        running.take(20);
+        running.graph.rest();
+        // One may be on its way out while the valve is shut.
+        let out = || running.graph.counters().frames_out;
+        let came_in = |more: u64| {
+            let (from, end) = (running.graph.counters().frames_in, Instant::now() + WAIT);
+            while running.graph.counters().frames_in < from + more {
+                assert!(Instant::now() < end, "{element}: the source rests too");
+                thread::sleep(Duration::from_millis(5));
+            }
+        };
+        came_in(2);
+        let (before, last) = (out(), running.units.try_iter().last());
+        came_in(30);
+        assert_eq!(out(), before, "{element}");
+        assert!(running.units.try_recv().is_err(), "{element}");
+
+        let woken = Instant::now();
+        running.graph.wake();
+        let units = running.take(20);
+        assert!(units[0].keyframe, "{element}");
+        // A picture that is on its way to the encoder is as good as one that is captured now.
+        assert!(units[0].captured_at + 2 * FRAME > woken, "{element}: {:?} old", woken - units[0].captured_at);
+        if config.low_latency {
+            assert!(units[1..].iter().all(|unit| !unit.keyframe), "{element}: one was asked for");
+        }
+        assert_even(&units, FRAME, element);
+        if let Some(last) = last {
+            let (by_clock, by_stream) = (units[0].captured_at - last.captured_at, units[0].pts - last.pts);
+            assert!(by_clock > 30 * FRAME && by_clock.abs_diff(by_stream) < 3 * FRAME, "{by_clock:?} {by_stream:?}");
+        }
+        let counters = running.graph.counters();
+        assert!(counters.frames_unwanted >= 30 && counters.frames_dropped() <= 2, "{element}: {counters:?}");
+    }
+}
+
+#[test]
+fn while_the_encoder_rests_few_pictures_of_a_webcams_jpeg_are_decoded() {
+    let caps = "video/x-raw,format=I420,width=320,height=240,framerate=30/1";
+    let mut plan = prepare(&small(), &chosen("x264enc")).unwrap();
+    plan.head = format!("videotestsrc is-live=true ! {caps} ! jpegenc ! queue ! jpegdec name=unpack");
+    (plan.source, plan.drawing) = (SourceKind::Webcam, None);
+    let running = run(&plan);
+    let decoded = Arc::new(Counter::new(Instant::now()));
+    let unpack = running.graph.pipeline.by_name("unpack").unwrap();
+    wiring::count(&unpack.static_pad("src").unwrap(), &decoded);
+    running.take(20);
+    running.graph.rest();
+    let (before, decoded_before) = (running.graph.counters(), decoded.count());
+    let (began, end) = (Instant::now(), Instant::now() + WAIT);
+    while running.graph.counters().frames_in < before.frames_in + 60 {
+        assert!(Instant::now() < end, "the source rests too");
+        thread::sleep(Duration::from_millis(5));
+    }
+    let resting = running.graph.counters();
+    // Two seconds' worth at least, of which every quarter of a second one is looked at.
+    let (looks, most) = (decoded.count() - decoded_before, began.elapsed().as_millis() / 250 + 2);
+    assert!(looks >= 4 && u128::from(looks) <= most, "{looks} of {most}");
+    assert!(resting.still.unwrap().until > before.still.unwrap().until + Duration::from_secs(1), "{resting:?}");
+    assert!(resting.frames_unwanted >= 58 && resting.frames_dropped() <= 2, "{resting:?}");
+    running.units.try_iter().for_each(drop);
+    running.graph.wake();
+    let units = running.take(20);
+    assert!(units[0].keyframe);
+    assert_even(&units, FRAME, "every picture again");
+}
+
+#[test]
+fn what_goes_out_untouched_has_no_encoder_that_could_rest() {
+    let folder = Folder::new("untouched");
+    let running = start(&passthrough(&folder.without_b_frames("clip.mp4")));
+    running.take(5);
+    assert!(running.graph.encoder().is_none());
+    assert_eq!(running.graph.counters().frames_unwanted, 0);
+}

@@ -22,6 +22,7 @@ mod scan;
 pub mod source;
 mod still;
 pub(crate) mod thin;
+mod valve;
 pub(crate) mod wiring;
 
 use gstreamer as gst;

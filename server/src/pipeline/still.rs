@@ -13,7 +13,7 @@ use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 use rov_common::sync::lock;
 
-const INTERVAL: Duration = Duration::from_millis(250);
+pub(super) const INTERVAL: Duration = Duration::from_millis(250);
 /// Compared are of every fourth row [`SAMPLE`] of each [`STEP`] bytes, in each such row [`SHIFT`] further to the right.
 const ROWS: usize = 4;
 const STEP: usize = 256;

@@ -25,7 +25,7 @@ use crate::packetize::RtpFrame;
 use crate::pipeline::message;
 use crate::pipeline::thin::Thinner;
 use crate::pipeline::wiring::{self, Counter};
-use crate::stream::{OutputQueue, Stream};
+use crate::stream::{Awake, OutputQueue, Stream};
 
 /// Access units that wait for the decoder. One that is too slow skips to the next keyframe.
 const BACKLOG: u64 = 8;
@@ -49,12 +49,15 @@ pub struct Maker {
     decoded: Arc<Counter>,
     /// When the decoder was last seen to work, and what it had been given and had given by then.
     seen: (Instant, u64, u64),
+    _awake: Awake,
 }
 
 impl Maker {
     /// `software`: no hardware decoder.
     pub fn start(shared: &Arc<Shared>, software: bool) -> Result<Self, String> {
         gst::init().map_err(|error| format!("GStreamer does not start: {error}"))?;
+        // The encoder works again when the decoder is ready for it.
+        let awake = shared.stream.keep_awake();
         let text = text(shared.stream.codec(), software, &wiring::has_property);
         let built = gst::parse::launch(&text).map_err(|error| format!("{} in: {text}", error.message()))?;
         let pipeline = built.downcast::<gst::Pipeline>().map_err(|_| format!("not a pipeline: {text}"))?;
@@ -86,7 +89,7 @@ impl Maker {
         // Set once, here.
         let _ = reached.set(Arc::downgrade(&queue));
         let stream = Arc::clone(&shared.stream);
-        let maker = Self { pipeline, bus, stream, queue, feed, decoded, seen: (epoch, 0, 0) };
+        let maker = Self { pipeline, bus, stream, queue, feed, decoded, seen: (epoch, 0, 0), _awake: awake };
         maker.pipeline.set_state(gst::State::Playing).map_err(|_| {
             message::pending_error(&maker.bus).unwrap_or_else(|| "the decoder does not start".to_owned())
         })?;

@@ -26,7 +26,7 @@ use self::links::Links;
 use self::sender::Sender;
 use crate::config::RtpConfig;
 use crate::progress::Beat;
-use crate::stream::{OutputQueue, Stream};
+use crate::stream::{Awake, OutputQueue, Stream};
 
 /// Dropping it ends the thread.
 pub struct RtpOutput {
@@ -35,6 +35,8 @@ pub struct RtpOutput {
     shared: Arc<Shared>,
     wake: SyncSender<()>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Who listens is not known.
+    _awake: Awake,
 }
 
 /// Between the thread and its handle.
@@ -78,7 +80,7 @@ impl RtpOutput {
             .name("rtp".to_owned())
             .spawn(move || sender.run())
             .context("cannot start the RTP thread")?;
-        Ok(Self { config, frames, shared, wake, thread: Mutex::new(Some(thread)) })
+        Ok(Self { config, frames, shared, wake, thread: Mutex::new(Some(thread)), _awake: stream.keep_awake() })
     }
 
     /// For the announcement.

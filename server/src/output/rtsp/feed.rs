@@ -13,7 +13,7 @@ use gstreamer_rtsp_server::prelude::RTSPMediaExt;
 use rov_common::sync::lock;
 
 use crate::pipeline::running_time;
-use crate::stream::{OutputQueue, Stream};
+use crate::stream::{Awake, OutputQueue, Stream};
 
 /// The time of the parameter sets by which the media is described; pictures come later.
 pub(super) const DESCRIPTION: gst::ClockTime = gst::ClockTime::ZERO;
@@ -23,6 +23,8 @@ pub(super) struct Feeder {
     pub stream: Arc<Stream>,
     /// Clients that play.
     playing: AtomicUsize,
+    /// Held while there are such.
+    awake: Mutex<Option<Awake>>,
     /// Access units skipped by feeds that are over.
     skipped_before: AtomicU64,
     current: Mutex<Current>,
@@ -39,6 +41,7 @@ impl Feeder {
         Arc::new(Self {
             stream: Arc::clone(stream),
             playing: AtomicUsize::new(0),
+            awake: Mutex::default(),
             skipped_before: AtomicU64::new(0),
             current: Mutex::default(),
         })
@@ -84,6 +87,12 @@ impl Feeder {
 
     pub fn set_playing(&self, clients: usize) {
         self.playing.store(clients, Ordering::Relaxed);
+        let mut awake = lock(&self.awake);
+        match (clients, &*awake) {
+            (0, _) => *awake = None,
+            (_, None) => *awake = Some(self.stream.keep_awake()),
+            _ => {}
+        }
     }
 
     pub fn skipped(&self) -> u64 {

@@ -110,6 +110,11 @@ impl Engine {
         self.viewers.values().filter(|viewer| viewer.session.is_connected()).count()
     }
 
+    /// No viewer, nor one that is connecting.
+    pub fn is_empty(&self) -> bool {
+        self.viewers.is_empty()
+    }
+
     /// What the encoder is to do, by what the viewers' links carry; `full` is what it would make without them. None: nothing
     /// here says so, nothing encodes, or it was said just now.
     pub fn rate(&mut self, now: Instant, full: Option<Full>) -> Option<Rate> {

@@ -20,7 +20,7 @@ use super::socket::MediaSocket;
 use super::{Accepted, Command, Restarted};
 use crate::progress::Beat;
 use crate::rate_control::AdaptiveConfig;
-use crate::stream::{OutputQueue, Stream};
+use crate::stream::{Awake, OutputQueue, Stream};
 
 const SOCKET: Token = Token(0);
 const WAKE: Token = Token(1);
@@ -44,6 +44,8 @@ pub(super) struct MediaThread {
     pub(super) beat: Arc<Beat>,
     /// Connected now.
     pub(super) viewers: Arc<AtomicUsize>,
+    /// Held while there is a viewer, from its offer on: the encoder is at work when it has connected.
+    awake: Option<Awake>,
 }
 
 impl MediaThread {
@@ -76,6 +78,7 @@ impl MediaThread {
             stun: stun.map(Stun::new),
             beat: Arc::default(),
             viewers: Arc::default(),
+            awake: None,
         };
         Ok((this, waker))
     }
@@ -88,6 +91,7 @@ impl MediaThread {
         loop {
             self.beat.beat();
             self.viewers.store(self.engine.connected(), Ordering::Relaxed);
+            self.keep_awake();
             let wait = if readable || more_requests { Duration::ZERO } else { self.wait() };
             match self.poll.poll(&mut events, Some(wait)) {
                 Ok(()) => {}
@@ -124,6 +128,14 @@ impl MediaThread {
             if keyframe_wanted {
                 self.stream.request_keyframe();
             }
+        }
+    }
+
+    fn keep_awake(&mut self) {
+        match (self.engine.is_empty(), &self.awake) {
+            (true, _) => self.awake = None,
+            (false, None) => self.awake = Some(self.stream.keep_awake()),
+            (false, Some(_)) => {}
         }
     }
 
