@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use mio::{Events, Interest, Poll, Token, Waker};
 use rov_common::discovery::interfaces;
+use rov_common::media_socket::{MediaSocket, Outbound};
 use rov_common::net;
 use rtc::stun::message::{BINDING_REQUEST, Getter, Message, TransactionId};
 use rtc::stun::xoraddr::XorMappedAddress;
 use tokio::sync::watch;
 
 use super::engine::{Engine, Transmit};
-use super::socket::MediaSocket;
 use super::{Accepted, Command, Restarted};
 use crate::progress::Beat;
 use crate::rate_control::AdaptiveConfig;
@@ -206,6 +206,12 @@ impl MediaThread {
             Err(error) => tracing::warn!(%error, "cannot list the network interfaces"),
         }
         addresses.into_iter().filter(IpAddr::is_ipv4).map(|ip| SocketAddr::new(ip, bound.port())).collect()
+    }
+}
+
+impl Transmit for Outbound<'_> {
+    fn transmit(&mut self, local: IpAddr, peer: SocketAddr, run: &[u8], segment: usize) -> bool {
+        Outbound::transmit(self, local, peer, run, segment)
     }
 }
 
