@@ -242,7 +242,10 @@ async fn mapped(socket: &UdpSocket, server: SocketAddr, transaction: Transaction
     loop {
         let (len, peer) = socket.recv_from(&mut datagram).await?;
         let mut message = Message::new();
-        if peer != server || message.unmarshal_binary(&datagram[..len]).is_err() || message.transaction_id != transaction {
+        if peer != server
+            || message.unmarshal_binary(&datagram[..len]).is_err()
+            || message.transaction_id != transaction
+        {
             continue;
         }
         let mut mapped = XorMappedAddress::default();
