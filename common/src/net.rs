@@ -1,4 +1,4 @@
-//! The machine's network interfaces and the sockets of discovery: the one module of this crate that does I/O.
+//! The machine's network interfaces, the sockets of discovery, and what all sockets for media ask of the system.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};

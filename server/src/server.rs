@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rov_common::api::WHEP_PATH;
 use rov_common::discovery::{Announcement, StreamInfo};
+use rov_common::media_socket::MediaSocket;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -18,7 +19,7 @@ use crate::http::{self, Api};
 use crate::output::jpeg::JpegOutput;
 use crate::output::rtp::RtpOutput;
 use crate::output::rtsp::RtspOutput;
-use crate::output::webrtc::{MediaSocket, WebRtcOutput};
+use crate::output::webrtc::{self, WebRtcOutput};
 use crate::progress::{Beat, HANGS_AFTER, Parts};
 use crate::service::{Now, Service};
 use crate::stream::{Control, Stream};
@@ -62,7 +63,7 @@ impl Server {
                  with --host"
             )
         })?;
-        let media = config.webrtc.then(|| MediaSocket::bind(config.host, config.media_port)).transpose()?;
+        let media = config.webrtc.then(|| webrtc::bind(config.host, config.media_port)).transpose()?;
         let (stream, control) = Stream::new(STREAM, config.capture.codec, Instant::now());
         let rtp = config
             .rtp

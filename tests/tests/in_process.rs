@@ -157,7 +157,7 @@ fn viewers_are_told_when_the_server_ends() {
     stop.cancel();
     let run = runtime.spawn(async move { tokio::time::timeout(Duration::from_secs(5), run).await });
     // By the goodbye, which takes milliseconds; without it nobody would know for seconds.
-    let told = || runtime.block_on(connection.closed_by_server());
+    let told = || connection.closed_by_server();
     until_true("the viewer is told", Duration::from_secs(3), told);
     println!("the viewer knew after {:?}", begun.elapsed());
     // The client's own session notices alike, and looks for the server again.

@@ -139,7 +139,7 @@ pub enum ConnectError {
     #[error("cannot reach {host}: {source}")]
     NoRoute { host: String, source: io::Error },
     #[error("WebRTC: {0}")]
-    WebRtc(#[from] ::webrtc::error::Error),
+    WebRtc(#[from] webrtc::Error),
     #[error("{host} answered by HTTP, but no media path to it was found within 5 s: is UDP blocked by a firewall?")]
     NoPath { host: String },
     #[error("{0}")]

@@ -6,7 +6,6 @@ mod feedback;
 mod liveness;
 pub mod offer;
 mod session;
-mod socket;
 mod thinning;
 mod thread;
 
@@ -19,13 +18,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rov_common::api::ViewerStats;
+use rov_common::media_socket::{self, MediaSocket};
 use rov_common::sync::lock;
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
 pub use engine::{AcceptError, CandidateError};
 pub use offer::{Fragment, OfferError};
-pub use socket::MediaSocket;
 
 use crate::progress::Beat;
 use crate::rate_control::AdaptiveConfig;
@@ -39,6 +38,18 @@ const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, Error)]
 #[error("the media thread does not answer: too many requests at once, or the server is stopping")]
 pub struct Busy;
+
+/// Binds the socket that all viewers share to `host` and `port`, 0 meaning any.
+pub fn bind(host: IpAddr, port: u16) -> Result<MediaSocket> {
+    let address = SocketAddr::new(host, port);
+    let (socket, short) = media_socket::open(address).with_context(|| {
+        format!("cannot bind UDP {address} for media: choose another port with --media-port (0: any)")
+    })?;
+    for short in short {
+        tracing::warn!("{short}");
+    }
+    MediaSocket::new(socket).context("cannot set up the media socket")
+}
 
 /// The new viewer's name and the answer to its offer.
 #[derive(Clone, Debug)]

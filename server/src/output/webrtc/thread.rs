@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use mio::{Events, Interest, Poll, Token, Waker};
 use rov_common::discovery::interfaces;
+use rov_common::media_socket::{MediaSocket, Outbound};
 use rov_common::net;
 use rtc::stun::message::{BINDING_REQUEST, Getter, Message, TransactionId};
 use rtc::stun::xoraddr::XorMappedAddress;
 use tokio::sync::watch;
 
 use super::engine::{Engine, Reach, Transmit};
-use super::socket::MediaSocket;
 use super::{Accepted, Command, Restarted};
 use crate::progress::Beat;
 use crate::rate_control::AdaptiveConfig;
@@ -226,6 +226,12 @@ impl MediaThread {
 /// A new session's id: what may be shown of it ([`rov_common::api::public_id`]), and a secret.
 fn new_id() -> String {
     format!("{:08x}-{:032x}", rand::random::<u32>(), rand::random::<u128>())
+}
+
+impl Transmit for Outbound<'_> {
+    fn transmit(&mut self, local: IpAddr, peer: SocketAddr, run: &[u8], segment: usize) -> bool {
+        Outbound::transmit(self, local, peer, run, segment)
+    }
 }
 
 /// Asks a STUN server how the socket looks from outside (RFC 8489), for viewers behind a NAT.
