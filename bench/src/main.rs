@@ -12,6 +12,7 @@ mod site;
 mod subject;
 mod system;
 mod table;
+mod tally;
 mod tap;
 
 use std::path::PathBuf;

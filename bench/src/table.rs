@@ -59,6 +59,7 @@ fn medians(runs: &[Run]) -> Run {
     let cost = |cost: &dyn Fn(&Run) -> Option<Cost>| {
         some(&|run| Some(cost(run)?.cpu_ms_per_s)).map(|cpu_ms_per_s| Cost {
             cpu_ms_per_s,
+            network_cpu_ms_per_s: some(&|run| Some(cost(run)?.network_cpu_ms_per_s)).unwrap_or_default(),
             memory_mib: some(&|run| Some(cost(run)?.memory_mib)).unwrap_or_default(),
         })
     };
@@ -205,7 +206,7 @@ mod tests {
 
     fn run(p50: f64) -> Run {
         let mut run = Run {
-            client: Some(Cost { cpu_ms_per_s: 90.0, memory_mib: 50.0 }),
+            client: Some(Cost { cpu_ms_per_s: 90.0, memory_mib: 50.0, ..Cost::default() }),
             first_picture_ms: Some(10.0 * p50),
             ..Run::default()
         };

@@ -17,6 +17,7 @@ pub struct Passage {
     pub first_packet_at: Instant,
     pub last_packet_at: Instant,
     pub decoded_at: Instant,
+    pub converted_at: Instant,
     pub shown_at: Instant,
 }
 
@@ -57,6 +58,9 @@ pub struct Report {
     pub receive_to_shown: Summary,
     pub receive: Summary,
     pub decode: Summary,
+    /// Converting and scaling; nothing where the screen does that.
+    #[serde(default)]
+    pub convert: Summary,
     pub show: Summary,
     /// From the marks burned into test pictures; meaningful when both clocks agree, as on one machine.
     pub stamps: StampReport,
@@ -95,13 +99,14 @@ pub struct Shown {
     total: Histogram,
     receive: Histogram,
     decode: Histogram,
+    convert: Histogram,
     show: Histogram,
     stamps: Stamps,
-    recent: [RateWindow; 3],
+    recent: [RateWindow; STAGES.len()],
 }
 
 /// The stages of a picture on this machine, in the order of [`Shown::recent`].
-const STAGES: [&str; 3] = ["receive", "decode", "show"];
+const STAGES: [&str; 4] = ["receive", "decode", "convert", "show"];
 
 #[derive(Default)]
 struct Stamps {
@@ -127,6 +132,7 @@ impl Shown {
             total: Histogram::default(),
             receive: Histogram::default(),
             decode: Histogram::default(),
+            convert: Histogram::default(),
             show: Histogram::default(),
             stamps: Stamps::default(),
             recent: std::array::from_fn(|_| RateWindow::new(WINDOW)),
@@ -150,11 +156,13 @@ impl Shown {
         self.total.add(at.saturating_duration_since(passage.first_packet_at));
         let receive = passage.last_packet_at.saturating_duration_since(passage.first_packet_at);
         let decode = passage.decoded_at.saturating_duration_since(passage.last_packet_at);
-        let show = at.saturating_duration_since(passage.decoded_at);
+        let convert = passage.converted_at.saturating_duration_since(passage.decoded_at);
+        let show = at.saturating_duration_since(passage.converted_at);
         self.receive.add(receive);
         self.decode.add(decode);
+        self.convert.add(convert);
         self.show.add(show);
-        for (window, stage) in self.recent.iter_mut().zip([receive, decode, show]) {
+        for (window, stage) in self.recent.iter_mut().zip([receive, decode, convert, show]) {
             window.add(at, stage.as_micros() as u64);
         }
         if let Some((stamp, now_us)) = stamp {
@@ -206,6 +214,7 @@ impl Shown {
         report.receive_to_shown = self.total.summary();
         report.receive = self.receive.summary();
         report.decode = self.decode.summary();
+        report.convert = self.convert.summary();
         report.show = self.show.summary();
         report.stamps = StampReport {
             read: self.stamps.read,
@@ -286,7 +295,7 @@ mod tests {
     use super::*;
 
     fn passage(at: Instant) -> Passage {
-        Passage { first_packet_at: at, last_packet_at: at, decoded_at: at, shown_at: at }
+        Passage { first_packet_at: at, last_packet_at: at, decoded_at: at, converted_at: at, shown_at: at }
     }
 
     #[test]

@@ -18,6 +18,10 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::ValueEnum;
 use gstreamer as gst;
+use gstreamer_video as gst_video;
+use gstreamer_video::prelude::*;
+use rov_bench::picture::{Range, wrong_patches};
+use rov_common::stamp::{self, Stamp};
 
 pub use self::text::{DECODER, ENCODER};
 pub use self::units::{ELEMENT as UNITS, hash as hash_of_unit};
@@ -93,6 +97,15 @@ pub fn run(args: &RoleArgs) -> Result<()> {
         Part::RovClient => rov_client::watch(&args.more),
         part => pipeline::play(part, args),
     }
+}
+
+/// The mark of a picture in a format with luma first, and whether the picture is damaged; none without a mark.
+fn look(frame: &gst_video::VideoFrameRef<&gst::BufferRef>) -> Option<(Stamp, bool)> {
+    let (width, height) = (frame.width() as usize, frame.height() as usize);
+    let (luma, stride) = (frame.plane_data(0).ok()?, usize::try_from(*frame.plane_stride().first()?).ok()?);
+    let stamp = stamp::read_luma(luma, stride, width, height)?;
+    let wrong = wrong_patches(stamp.frame, width, height, Range::Limited, |x, y| luma[y * stride + x]);
+    Some((stamp, wrong > 0))
 }
 
 /// The line for an access unit of a clip that is whole.

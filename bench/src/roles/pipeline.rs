@@ -11,12 +11,9 @@ use gstreamer_app as gst_app;
 use gstreamer_rtsp_server as gst_rtsp_server;
 use gstreamer_rtsp_server::prelude::*;
 use gstreamer_video as gst_video;
-use gstreamer_video::prelude::*;
 use rov_bench::clock;
-use rov_bench::picture::{Range, wrong_patches};
-use rov_common::stamp;
 
-use super::{Part, READY, RoleArgs, delivered, say, text};
+use super::{Part, READY, RoleArgs, delivered, look, say, text};
 use crate::figures::Shot;
 
 /// Runs the pipeline of a part until it fails or this process is killed.
@@ -141,11 +138,7 @@ fn note_delivery(depay: &gst::Element) -> Result<()> {
 fn read(sample: &gst::Sample, shown_us: u64) -> Option<Shot> {
     let info = gst_video::VideoInfo::from_caps(sample.caps()?).ok()?;
     let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(sample.buffer()?, &info).ok()?;
-    let (width, height) = (frame.width() as usize, frame.height() as usize);
-    let (luma, stride) = (frame.plane_data(0).ok()?, *frame.plane_stride().first()? as usize);
-    let stamp = stamp::read_luma(luma, stride, width, height)?;
-    let sample = |x: usize, y: usize| luma[y * stride + x];
-    let is_damaged = wrong_patches(stamp.frame, width, height, Range::Limited, sample) > 0;
+    let (stamp, is_damaged) = look(&frame)?;
     Some(Shot { frame: stamp.frame, drawn_us: stamp.time_us, shown_us, is_damaged, passage: None })
 }
 
