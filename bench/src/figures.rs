@@ -121,7 +121,7 @@ pub struct Pictures {
     pub damaged: u64,
     /// Times without a new picture.
     pub gaps_over_200_ms: u64,
-    /// Since the mark was drawn, milliseconds; empty where the receiver does not tell.
+    /// Since the mark was drawn, or the first packet of a clip's picture was sent, milliseconds; empty where the receiver does not tell.
     pub stages_ms: Vec<Stage>,
     /// Median of the last minute by that of the first; none of less than two minutes.
     pub drift: Option<f64>,

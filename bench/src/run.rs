@@ -1,6 +1,5 @@
 //! One run of one subject, from its start to its figures.
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -12,6 +11,7 @@ use serde::Serialize;
 use crate::browser::COVERED_PATCHES;
 use crate::clip::Clip;
 use crate::figures::{Pictures, Shot, Stage, worst};
+use crate::roles::Delivered;
 use crate::screen::Watch;
 use crate::subject::{Programs, Running, Scene, Subject};
 use crate::system::{Usage, pause, usage, wait_for};
@@ -85,7 +85,7 @@ impl Eyes {
 
 /// What becomes of what is seen.
 enum Judge<'a> {
-    Pictures(Tally),
+    Pictures(Box<Tally>),
     /// Of a clip: each receiver, and the source that sends to it once it is known.
     Units(&'a Clip, Vec<(Delivery, Option<u32>)>),
 }
@@ -104,10 +104,11 @@ impl Judge<'_> {
                 let now_us = clock::now_us();
                 for (reader, (delivery, source)) in running.readers().iter().zip(deliveries) {
                     for line in reader.take_stdout() {
-                        if let Some((hash, at_us)) = numbers(&line, "unit") {
+                        if let Some((hash, at_us)) = unit(&line) {
                             delivery.add_unit(clip.has(hash), at_us);
-                        } else if let Some((timestamp, at_us)) = numbers(&line, "delivered") {
-                            delivery.add_whole(timestamp, at_us);
+                        } else if let Some(Delivered { rtp_timestamp, at_us, last_packet_us }) = Delivered::parse(&line)
+                        {
+                            delivery.add_whole(rtp_timestamp, at_us, last_packet_us);
                         }
                     }
                     *source = source.or_else(|| tap?.source(delivery.timestamps()));
@@ -148,7 +149,7 @@ pub fn run(subject: Subject, scene: Scene, clip: Option<&Clip>, programs: &Progr
     let (from_us, from_bytes) = (clock::now_us(), scene.site.wire_bytes()?);
     let window = (from_us, from_us + time.as_micros() as u64);
     let mut judge = match clip {
-        None => Judge::Pictures(Tally::new(window, scene.point.interval_us())),
+        None => Judge::Pictures(Box::new(Tally::new(window, scene.point.interval_us()))),
         Some(clip) => Judge::Units(clip, running.readers().iter().map(|_| (Delivery::new(window), None)).collect()),
     };
     while let Some(left_us) = window.1.checked_sub(clock::now_us()).filter(|left_us| *left_us > 0) {
@@ -194,18 +195,17 @@ fn first_picture(running: &mut Running, eyes: &Eyes, is_clip: bool) -> Result<u6
         }
         for (reader, first) in running.readers().iter().zip(&mut firsts) {
             let units = reader.take_stdout();
-            let mut units = units.iter().filter_map(|line| numbers::<u64>(line, "unit"));
-            *first = first.or_else(|| units.next().map(|(_, at_us)| at_us));
+            *first = first.or_else(|| units.iter().find_map(|line| Some(unit(line)?.1)));
         }
         Ok(firsts.iter().copied().reduce(|one, other| Some(one?.max(other?))).flatten())
     })
     .with_context(|| running.readers()[0].stderr())
 }
 
-/// The two numbers of a line that begins with this word; the second is a time.
-fn numbers<T: FromStr>(line: &str, word: &str) -> Option<(T, u64)> {
-    let (first, at_us) = line.strip_prefix(word)?.strip_prefix(' ')?.split_once(' ')?;
-    Some((first.parse().ok()?, at_us.parse().ok()?))
+/// Hash and time of an access unit, of a line that tells of one.
+fn unit(line: &str) -> Option<(u64, u64)> {
+    let (hash, at_us) = line.strip_prefix("unit ")?.split_once(' ')?;
+    Some((hash.parse().ok()?, at_us.parse().ok()?))
 }
 
 fn add_sent(shots: &mut [Shot], tap: &Tap) {

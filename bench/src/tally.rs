@@ -25,14 +25,8 @@ pub struct Tally {
 }
 
 /// Since the mark was drawn, in order.
-const STAGES: [&str; 6] = [
-    "first packet sent",
-    "last packet sent",
-    "first packet received",
-    "last packet received",
-    "decoded",
-    "taken from the mailbox",
-];
+const STAGES: [&str; 6] =
+    ["first packet sent", "last packet sent", "first packet received", RECEIVED, "decoded", "taken from the mailbox"];
 
 impl Tally {
     /// Of what is shown from the one time to the other, in microseconds, of a source with this frame interval.
@@ -117,11 +111,22 @@ pub struct Delivery {
     /// Pictures that were sent before this are judged.
     judged_us: u64,
     /// When pictures were whole, by RTP timestamp: those that are not judged yet.
-    whole: HashMap<u32, u64>,
+    whole: HashMap<u32, Whole>,
     last_unit_us: Option<u64>,
     latency: Spread,
+    received: Spread,
     counts: Pictures,
 }
+
+/// When an access unit left the depayloader, and its last packet came where the receiver tells.
+#[derive(Clone, Copy, Debug)]
+struct Whole {
+    at_us: u64,
+    last_packet_us: Option<u64>,
+}
+
+/// The stage of an access unit whose last packet has come, since its first was sent.
+pub const RECEIVED: &str = "last packet received";
 
 /// A picture of a clip, or of a stream that nobody decodes, is lost when it is not there after so long.
 pub const UNDER_WAY_US: u64 = 1_000_000;
@@ -132,9 +137,9 @@ impl Delivery {
         Self { window, judged_us: window.0, ..Self::default() }
     }
 
-    /// The picture with this RTP timestamp was whole.
-    pub fn add_whole(&mut self, rtp_timestamp: u32, at_us: u64) {
-        self.whole.insert(rtp_timestamp, at_us);
+    /// The picture with this RTP timestamp was whole; when its last packet came, where the receiver tells.
+    pub fn add_whole(&mut self, rtp_timestamp: u32, at_us: u64, last_packet_us: Option<u64>) {
+        self.whole.insert(rtp_timestamp, Whole { at_us, last_packet_us });
     }
 
     /// An access unit came out.
@@ -157,14 +162,17 @@ impl Delivery {
         let due = self.judged_us..until_us;
         for (timestamp, sent) in sent.iter().filter(|(_, sent)| due.contains(&sent.first_us)) {
             self.counts.made += 1;
-            if let Some(whole_us) = self.whole.get(timestamp) {
+            if let Some(whole) = self.whole.get(timestamp) {
                 self.counts.shown += 1;
-                self.latency.add(whole_us.saturating_sub(sent.first_us));
+                self.latency.add(whole.at_us.saturating_sub(sent.first_us));
+                if let Some(at_us) = whole.last_packet_us {
+                    self.received.add(at_us.saturating_sub(sent.first_us));
+                }
             }
         }
         self.judged_us = self.judged_us.max(until_us);
         let judged_us = self.judged_us;
-        self.whole.retain(|_, whole_us| *whole_us >= judged_us);
+        self.whole.retain(|_, whole| whole.at_us >= judged_us);
     }
 
     pub fn pictures(self) -> Pictures {
@@ -172,6 +180,7 @@ impl Delivery {
         Pictures {
             latency_ms: self.latency.quantiles(),
             gaps_over_200_ms: self.counts.gaps_over_200_ms + u64::from(silent_us > GAP_US),
+            stages_ms: self.received.at(0.5).map(|_| Stage::new(RECEIVED, &self.received)).into_iter().collect(),
             ..self.counts
         }
     }
@@ -268,7 +277,7 @@ mod tests {
     fn the_delivery_of_a_picture_counts_from_its_first_packet() {
         let mut delivery = Delivery::new((1_000, 100_000));
         for (timestamp, at_us) in [(10, 2_500), (30, 37_000), (77, 38_000)] {
-            delivery.add_whole(timestamp, at_us);
+            delivery.add_whole(timestamp, at_us, Some(at_us - 500));
         }
         for (is_intact, at_us) in [(true, 2_400), (false, 20_000), (true, 36_000), (false, 200_000)] {
             delivery.add_unit(is_intact, at_us);
@@ -283,6 +292,7 @@ mod tests {
         let pictures = delivery.pictures();
         assert_eq!((pictures.made, pictures.shown, pictures.damaged, pictures.gaps_over_200_ms), (3, 2, 1, 0));
         assert_eq!((pictures.latency_ms.p50, pictures.latency_ms.max), (1.5, 2.0));
+        assert_eq!(pictures.stages_ms, [Stage { name: RECEIVED.to_owned(), p50: 1.0, p95: 1.5 }]);
     }
 
     #[test]

@@ -108,14 +108,52 @@ fn look(frame: &gst_video::VideoFrameRef<&gst::BufferRef>) -> Option<(Stamp, boo
     Some((stamp, wrong > 0))
 }
 
-/// The line for an access unit of a clip that is whole.
-fn delivered(rtp_timestamp: u32, at_us: u64) -> String {
-    format!("delivered {rtp_timestamp} {at_us}")
+/// An access unit that nobody decodes is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    pub rtp_timestamp: u32,
+    pub at_us: u64,
+    /// Where the receiver knows it.
+    pub last_packet_us: Option<u64>,
+}
+
+impl Delivered {
+    /// As a line of text, for the process that measures.
+    fn line(self) -> String {
+        let last_packet = self.last_packet_us.map_or(String::new(), |us| format!(" {us}"));
+        format!("delivered {} {}{last_packet}", self.rtp_timestamp, self.at_us)
+    }
+
+    /// The reverse; none for any other text.
+    pub fn parse(line: &str) -> Option<Self> {
+        let mut numbers = line.strip_prefix("delivered ")?.split(' ').map(str::parse::<u64>);
+        Some(Self {
+            rtp_timestamp: u32::try_from(numbers.next()?.ok()?).ok()?,
+            at_us: numbers.next()?.ok()?,
+            last_packet_us: numbers.next().and_then(Result::ok),
+        })
+    }
 }
 
 /// Writes the line; the end of who reads it is the end of this process.
 fn say(line: &str) {
     if writeln!(std::io::stdout(), "{line}").is_err() {
         std::process::exit(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delivery_survives_its_line_of_text() {
+        let without = Delivered { rtp_timestamp: 7, at_us: 90, last_packet_us: None };
+        for delivered in [without, Delivered { last_packet_us: Some(80), ..without }] {
+            assert_eq!(Delivered::parse(&delivered.line()), Some(delivered));
+        }
+        for text in ["", "delivered", "delivered 1", "unit 1 2", "delivered 99999999999 1"] {
+            assert_eq!(Delivered::parse(text), None, "{text}");
+        }
     }
 }

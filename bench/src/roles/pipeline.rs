@@ -13,7 +13,7 @@ use gstreamer_rtsp_server::prelude::*;
 use gstreamer_video as gst_video;
 use rov_bench::clock;
 
-use super::{Part, READY, RoleArgs, delivered, look, say, text};
+use super::{Delivered, Part, READY, RoleArgs, look, say, text};
 use crate::figures::Shot;
 
 /// Runs the pipeline of a part until it fails or this process is killed.
@@ -129,7 +129,8 @@ fn note_delivery(depay: &gst::Element) -> Result<()> {
         gst::PadProbeReturn::Ok
     });
     src.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
-        say(&delivered(timestamp.load(Ordering::Relaxed), clock::now_us()));
+        let rtp_timestamp = timestamp.load(Ordering::Relaxed);
+        say(&Delivered { rtp_timestamp, at_us: clock::now_us(), last_packet_us: None }.line());
         gst::PadProbeReturn::Ok
     });
     Ok(())

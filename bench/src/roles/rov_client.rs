@@ -16,7 +16,7 @@ use rov_client::viewer::Viewer;
 use tokio::runtime::Builder;
 use tokio_util::sync::CancellationToken;
 
-use super::{delivered, look, say};
+use super::{Delivered, look, say};
 use crate::figures::{Passage, Shot};
 
 /// Watches what these arguments of rov-client say.
@@ -34,8 +34,12 @@ pub fn watch(args: &[String]) -> Result<()> {
         if let Some(picture) = viewer.mailbox.wait(Duration::from_millis(100)) {
             match read(&picture, clock::now_us()) {
                 Some(shot) => say(&shot.line()),
-                // From a clip: what counts is when it was whole, and the time of the decoder does not.
-                None => say(&delivered(picture.rtp_timestamp, clock::to_us(picture.decode_started_at))),
+                // Nobody decodes it: what counts is when it was whole.
+                None => {
+                    let at_us = clock::to_us(picture.decode_started_at);
+                    let last_packet_us = Some(clock::to_us(picture.last_packet_at));
+                    say(&Delivered { rtp_timestamp: picture.rtp_timestamp, at_us, last_packet_us }.line());
+                }
             }
         }
     }
