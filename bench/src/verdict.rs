@@ -286,7 +286,7 @@ mod tests {
         assert_eq!(large[3], "| CPU of the client's receiving | at most 150 ms/s | 70 ms/s | yes |\n");
         let eight = texts(PointName::P1080File, &rows);
         assert_eq!(eight[0], "| 8 viewers: CPU of the server's sending | at most 80 ms/s | 70 ms/s | yes |\n");
-        assert!(eight[2].ends_with("| at most 3 times | 3.2 times (13.0 and 4.0) | **no** |\n"), "{}", eight[2]);
+        assert!(eight[2].ends_with("| at most 3 times | 3.25 times (13.0 and 4.0) | **no** |\n"), "{}", eight[2]);
     }
 
     #[test]
