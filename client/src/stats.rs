@@ -329,6 +329,25 @@ mod tests {
     }
 
     #[test]
+    fn each_stage_counts_from_the_one_before() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut shown = Shown::new(start);
+        let passage = Passage {
+            first_packet_at: at(10),
+            last_packet_at: at(11),
+            decoded_at: at(13),
+            converted_at: at(17),
+            shown_at: at(25),
+        };
+        shown.add(passage, Resolution::new(1, 1), None);
+        let mut report = Report::default();
+        shown.report(start, &mut report);
+        let stages = [report.receive, report.decode, report.convert, report.show].map(|stage| stage.max_ms);
+        assert_eq!((stages, report.receive_to_shown.max_ms), ([1.0, 2.0, 4.0, 8.0], 15.0));
+    }
+
+    #[test]
     fn a_gap_of_more_than_200_ms_is_a_freeze() {
         let start = Instant::now();
         let mut shown = Shown::new(start);
