@@ -12,9 +12,11 @@ mod site;
 mod subject;
 mod system;
 mod table;
+mod tally;
 mod tap;
+mod verdict;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -28,9 +30,13 @@ use crate::screen::Screen;
 use crate::site::Site;
 use crate::subject::{Programs, Scene, Subject};
 use crate::table::{Results, Row, compare, write_into};
+use crate::verdict::verdict;
 
 /// The gate's limit for the project's p50, in that of plain UDP in the same run.
 const GATE: f64 = 1.5;
+
+/// Runs from this length on, in seconds, are about whether pictures come later and later.
+const LONG: f64 = 120.0;
 
 /// Measures rov-server and rov-client beside what others build on GStreamer.
 #[derive(Debug, Parser)]
@@ -106,15 +112,18 @@ fn bench(args: &Args) -> Result<bool> {
     ensure!(args.impair.is_empty() || !has_clip, "--impair: the points with a clip are measured on loopback");
     let programs = Programs::find()?;
     let subjects = subjects(args);
+    if let Some(file) = &args.write {
+        // Not after an hour of measuring.
+        for name in &args.point {
+            write(file, &section(*name, args), None)?;
+        }
+    }
     let mut all = Vec::new();
     for name in &args.point {
         let results = measure(*name, &subjects, args, &programs)?;
         println!("{}", results.markdown());
         if let Some(file) = &args.write {
-            let document = std::fs::read_to_string(file).with_context(|| file.display().to_string())?;
-            let written = write_into(&document, &results.name, &results.markdown());
-            let written = written.with_context(|| format!("{}: no marks for {}", file.display(), results.name))?;
-            std::fs::write(file, written).with_context(|| file.display().to_string())?;
+            write(file, &results.name, Some(&results.markdown()))?;
         }
         all.push(results);
     }
@@ -125,6 +134,25 @@ fn bench(args: &Args) -> Result<bool> {
     let rows = || all.iter().flat_map(|results| &results.rows);
     let complete = rows().all(|row| row.failures.is_empty());
     Ok(complete && (!args.gate || rows().filter(|row| row.subject == Subject::Webrtc).all(passes)))
+}
+
+/// Puts the table there, or finds out whether it could.
+fn write(file: &Path, section: &str, table: Option<&str>) -> Result<()> {
+    let what = || file.display().to_string();
+    let document = std::fs::read_to_string(file).with_context(what)?;
+    let written = write_into(&document, section, table.unwrap_or_default());
+    let written = written.with_context(|| format!("{}: it has no line <!-- bench {section} -->", what()))?;
+    if table.is_some() {
+        std::fs::write(file, written).with_context(what)?;
+    }
+    Ok(())
+}
+
+/// Where its table is in a document: what is measured in another way does not replace what is measured as usual.
+fn section(point: PointName, args: &Args) -> String {
+    let long = if args.seconds >= LONG { " long" } else { "" };
+    let impaired = if args.impair.is_empty() { "" } else { " impaired" };
+    format!("{}{long}{impaired}", point.name())
 }
 
 fn subjects(args: &Args) -> Vec<Subject> {
@@ -151,11 +179,7 @@ fn passes(row: &Row) -> bool {
 fn measure(name: PointName, subjects: &[Subject], args: &Args, programs: &Programs) -> Result<Results> {
     let point = name.point();
     let clip = if name.is_clip() { Some(Clip::make(&point, &programs.clips)?) } else { None };
-    let subjects: Vec<Subject> = subjects
-        .iter()
-        .copied()
-        .filter(|subject| if clip.is_some() { subject.takes_clip() } else { subject.takes_pictures() })
-        .collect();
+    let subjects: Vec<Subject> = subjects.iter().copied().filter(|subject| subject.takes(name)).collect();
     let mut screen = None;
     if subjects.iter().any(|subject| subject.needs_screen()) {
         screen = Some(Screen::start(point.width, point.height)?);
@@ -190,8 +214,10 @@ fn measure(name: PointName, subjects: &[Subject], args: &Args, programs: &Progra
     let rows = subjects.into_iter().zip(runs).map(|(subject, (runs, failures))| Row::new(subject, runs, failures));
     let mut rows: Vec<Row> = rows.collect();
     compare(&mut rows);
+    // What is to be reached holds for a link that does nothing to the packets.
+    let verdict = if args.impair.is_empty() { verdict(name, &rows) } else { Vec::new() };
     Ok(Results {
-        name: name.name(),
+        name: section(name, args),
         point,
         is_clip: clip.is_some(),
         impair: args.impair.clone(),
@@ -199,6 +225,7 @@ fn measure(name: PointName, subjects: &[Subject], args: &Args, programs: &Progra
         machine: system::machine(),
         date: system::date(),
         rows,
+        verdict,
     })
 }
 

@@ -1,6 +1,5 @@
 //! One run of one subject, from its start to its figures.
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -11,15 +10,19 @@ use serde::Serialize;
 
 use crate::browser::COVERED_PATCHES;
 use crate::clip::Clip;
-use crate::figures::{Pictures, Shot, Stage, delivery, pictures, worst};
+use crate::figures::{Pictures, Shot, Stage, worst};
+use crate::roles::Delivered;
 use crate::screen::Watch;
 use crate::subject::{Programs, Running, Scene, Subject};
-use crate::system::{pause, usage, wait_for};
+use crate::system::{Usage, pause, usage, wait_for};
+use crate::tally::{Delivery, Tally, UNDER_WAY_US};
 use crate::tap::Tap;
 
 const FIRST_PICTURE: Duration = Duration::from_secs(30);
 /// Until rate control and connections have settled.
 const SETTLE: Duration = Duration::from_secs(1);
+/// What is seen is taken so often.
+const TAKE: Duration = Duration::from_secs(1);
 
 /// The figures of a run.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -46,12 +49,18 @@ pub struct Run {
 pub struct Cost {
     /// Milliseconds of processor time per second.
     pub cpu_ms_per_s: f64,
+    /// Of it threads that run no GStreamer element: sockets, encryption, HTTP. Of rov-server and rov-client, what sends and receives.
+    pub network_cpu_ms_per_s: f64,
     pub memory_mib: f64,
 }
 
 impl Cost {
     fn plus(self, other: Self) -> Self {
-        Self { cpu_ms_per_s: self.cpu_ms_per_s + other.cpu_ms_per_s, memory_mib: self.memory_mib + other.memory_mib }
+        Self {
+            cpu_ms_per_s: self.cpu_ms_per_s + other.cpu_ms_per_s,
+            network_cpu_ms_per_s: self.network_cpu_ms_per_s + other.network_cpu_ms_per_s,
+            memory_mib: self.memory_mib + other.memory_mib,
+        }
     }
 }
 
@@ -62,10 +71,59 @@ enum Eyes {
 }
 
 impl Eyes {
-    fn shots(&self, running: &Running) -> Vec<Shot> {
+    /// What has been seen since the last call. Where there are several receivers, the first has the pictures.
+    fn take(&self, running: &Running) -> Vec<Shot> {
         match self {
-            Self::Process => running.readers()[0].stdout().lines().filter_map(Shot::parse).collect(),
-            Self::Screen(watch) => watch.shots(),
+            Self::Process => {
+                let lines: Vec<Vec<String>> = running.readers().iter().map(Process::take_stdout).collect();
+                lines.first().into_iter().flatten().filter_map(|line| Shot::parse(line)).collect()
+            }
+            Self::Screen(watch) => watch.take(),
+        }
+    }
+}
+
+/// What becomes of what is seen.
+enum Judge<'a> {
+    Pictures(Box<Tally>),
+    /// Of a clip: each receiver, and the source that sends to it once it is known.
+    Units(&'a Clip, Vec<(Delivery, Option<u32>)>),
+}
+
+impl Judge<'_> {
+    fn take(&mut self, eyes: &Eyes, running: &Running, tap: Option<&Tap>) {
+        match self {
+            Self::Pictures(tally) => {
+                let mut shots = eyes.take(running);
+                if let Some(tap) = tap {
+                    add_sent(&mut shots, tap);
+                }
+                shots.iter().for_each(|shot| tally.add(shot));
+            }
+            Self::Units(clip, deliveries) => {
+                let now_us = clock::now_us();
+                for (reader, (delivery, source)) in running.readers().iter().zip(deliveries) {
+                    for line in reader.take_stdout() {
+                        if let Some((hash, at_us)) = unit(&line) {
+                            delivery.add_unit(clip.has(hash), at_us);
+                        } else if let Some(Delivered { rtp_timestamp, at_us, last_packet_us }) = Delivered::parse(&line)
+                        {
+                            delivery.add_whole(rtp_timestamp, at_us, last_packet_us);
+                        }
+                    }
+                    *source = source.or_else(|| tap?.source(delivery.timestamps()));
+                    if let Some((tap, source)) = tap.zip(*source) {
+                        delivery.judge(&tap.pictures(source), now_us);
+                    }
+                }
+            }
+        }
+    }
+
+    fn pictures(self) -> Pictures {
+        match self {
+            Self::Pictures(tally) => tally.pictures(),
+            Self::Units(_, deliveries) => worst(deliveries.into_iter().map(|(delivery, _)| delivery.pictures())),
         }
     }
 }
@@ -76,53 +134,40 @@ pub fn run(subject: Subject, scene: Scene, clip: Option<&Clip>, programs: &Progr
     let screen = scene.screen;
     let covered = if subject.is_browser() { COVERED_PATCHES } else { 0 };
     let eyes = screen.map_or(Eyes::Process, |screen| Eyes::Screen(screen.watch(covered)));
-    // Not everybody may listen; the stages that it gives are left out then, and what cannot be without it fails below.
+    // Not everybody may listen; the stages that it gives are left out then.
     let tap = Tap::start();
+    let tap = if clip.is_some() { Some(tap.context("listening on loopback")?) } else { tap.ok() };
     let mut running = Running::start(subject, scene, programs)?;
-    let first_us = wait_for("the first picture", FIRST_PICTURE, || {
-        running.check()?;
-        Ok(match clip {
-            None => eyes.shots(&running).first().map(|shot| shot.shown_us),
-            // All of them get pictures.
-            Some(_) => {
-                let firsts = running.readers().iter().map(|reader| units(reader).first().map(|(_, at_us)| *at_us));
-                firsts.reduce(|one, other| Some(one?.max(other?))).flatten()
-            }
-        })
-    })
-    .with_context(|| running.readers()[0].stderr())?;
+    let first_us = first_picture(&mut running, &eyes, clip.is_some())?;
     pause(SETTLE)?;
+    // What came until now counts for nothing.
+    running.readers().iter().for_each(|reader| drop(reader.take_stdout()));
 
     let server = Meter::start(running.server.pid())?;
     let clients: Vec<Meter> = running.clients.iter().map(|client| Meter::start(client.pid())).collect::<Result<_>>()?;
     let x_server = screen.map(|screen| Meter::start(screen.pid())).transpose()?;
     let (from_us, from_bytes) = (clock::now_us(), scene.site.wire_bytes()?);
-    pause(time)?;
+    let window = (from_us, from_us + time.as_micros() as u64);
+    let mut judge = match clip {
+        None => Judge::Pictures(Box::new(Tally::new(window, scene.point.interval_us()))),
+        Some(clip) => Judge::Units(clip, running.readers().iter().map(|_| (Delivery::new(window), None)).collect()),
+    };
+    while let Some(left_us) = window.1.checked_sub(clock::now_us()).filter(|left_us| *left_us > 0) {
+        pause(Duration::from_micros(left_us).min(TAKE))?;
+        judge.take(&eyes, &running, tap.as_ref());
+        running.check()?;
+    }
     let (to_us, to_bytes) = (clock::now_us(), scene.site.wire_bytes()?);
     let server = server.stop(to_us - from_us)?;
     let clients: Vec<Cost> = clients.into_iter().map(|client| client.stop(to_us - from_us)).collect::<Result<_>>()?;
     let x_server = x_server.map(|x_server| x_server.stop(to_us - from_us)).transpose()?;
-    running.check()?;
+    if clip.is_some() {
+        // What was sent at the end may be under way.
+        pause(Duration::from_micros(2 * UNDER_WAY_US))?;
+        judge.take(&eyes, &running, tap.as_ref());
+    }
 
-    let window = (from_us, to_us);
-    let mut pictures = match clip {
-        None => {
-            let mut shots = eyes.shots(&running);
-            if let Ok(tap) = &tap {
-                add_sent(&mut shots, tap);
-            }
-            pictures(&shots, window, scene.point.interval_us())
-        }
-        Some(clip) => {
-            let tap = tap.context("listening on loopback")?;
-            worst(running.readers().iter().map(|reader| {
-                let delivered: Vec<(u32, u64)> = lines(reader, "delivered");
-                let sent = tap.pictures(delivered.iter().map(|(timestamp, _)| *timestamp));
-                let sent = sent.iter().map(|(timestamp, sent)| (*timestamp, sent.first_us)).collect();
-                delivery(&sent, &delivered, &units(reader), |hash| clip.has(hash), window)
-            }))
-        }
-    };
+    let mut pictures = judge.pictures();
     if let Some(report) = running.client_report() {
         pictures.stages_ms = window_stages(&report);
     }
@@ -140,20 +185,32 @@ pub fn run(subject: Subject, scene: Scene, clip: Option<&Clip>, programs: &Progr
     })
 }
 
-/// Hash and time of each access unit that came.
-fn units(reader: &Process) -> Vec<(u64, u64)> {
-    lines(reader, "unit")
+/// When it came; of a clip, when all receivers had theirs.
+fn first_picture(running: &mut Running, eyes: &Eyes, is_clip: bool) -> Result<u64> {
+    let mut firsts = vec![None; running.readers().len()];
+    wait_for("the first picture", FIRST_PICTURE, || {
+        running.check()?;
+        if !is_clip {
+            return Ok(eyes.take(running).first().map(|shot| shot.shown_us));
+        }
+        for (reader, first) in running.readers().iter().zip(&mut firsts) {
+            let units = reader.take_stdout();
+            *first = first.or_else(|| units.iter().find_map(|line| Some(unit(line)?.1)));
+        }
+        Ok(firsts.iter().copied().reduce(|one, other| Some(one?.max(other?))).flatten())
+    })
+    .with_context(|| running.readers()[0].stderr())
 }
 
-/// The numbers of the lines that begin with this word.
-fn lines<T: FromStr>(reader: &Process, word: &str) -> Vec<(T, u64)> {
-    let text = reader.stdout();
-    let numbers = text.lines().filter_map(|line| line.strip_prefix(word)?.strip_prefix(' ')?.split_once(' '));
-    numbers.filter_map(|(first, at_us)| Some((first.parse().ok()?, at_us.parse().ok()?))).collect()
+/// Hash and time of an access unit, of a line that tells of one.
+fn unit(line: &str) -> Option<(u64, u64)> {
+    let (hash, at_us) = line.strip_prefix("unit ")?.split_once(' ')?;
+    Some((hash.parse().ok()?, at_us.parse().ok()?))
 }
 
 fn add_sent(shots: &mut [Shot], tap: &Tap) {
-    let sent = tap.pictures(shots.iter().filter_map(|shot| Some(shot.passage?.rtp_timestamp)));
+    let timestamps = shots.iter().filter_map(|shot| Some(shot.passage?.rtp_timestamp));
+    let sent = tap.source(timestamps).map(|source| tap.pictures(source)).unwrap_or_default();
     for passage in shots.iter_mut().filter_map(|shot| shot.passage.as_mut()) {
         passage.sent_us = sent.get(&passage.rtp_timestamp).map(|sent| (sent.first_us, sent.last_us));
     }
@@ -161,8 +218,12 @@ fn add_sent(shots: &mut [Shot], tap: &Tap) {
 
 /// As rov-client's own statistics have them: each stage alone, since its start.
 fn window_stages(report: &Report) -> Vec<Stage> {
-    let stages =
-        [("of it receiving", report.receive), ("of it decoding", report.decode), ("of it drawing", report.show)];
+    let stages = [
+        ("of it receiving", report.receive),
+        ("decoding", report.decode),
+        ("converting", report.convert),
+        ("to the screen", report.show),
+    ];
     let stage = |(name, summary): &(&str, rov_client::stats::Summary)| Stage {
         name: (*name).to_owned(),
         p50: summary.p50_ms,
@@ -174,18 +235,20 @@ fn window_stages(report: &Report) -> Vec<Stage> {
 /// The processor time of a process from here on.
 struct Meter {
     pid: u32,
-    before: Duration,
+    before: Usage,
 }
 
 impl Meter {
     fn start(pid: u32) -> Result<Self> {
-        Ok(Self { pid, before: usage(pid)?.cpu })
+        Ok(Self { pid, before: usage(pid)? })
     }
 
     fn stop(self, us: u64) -> Result<Cost> {
         let now = usage(self.pid)?;
+        let ms_per_s = |now: Duration, before| now.saturating_sub(before).as_secs_f64() * 1e9 / us as f64;
         Ok(Cost {
-            cpu_ms_per_s: now.cpu.saturating_sub(self.before).as_secs_f64() * 1e9 / us as f64,
+            cpu_ms_per_s: ms_per_s(now.cpu, self.before.cpu),
+            network_cpu_ms_per_s: ms_per_s(now.network_cpu, self.before.network_cpu),
             memory_mib: now.resident_bytes as f64 / f64::from(1 << 20),
         })
     }

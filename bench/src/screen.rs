@@ -76,8 +76,9 @@ pub struct Watch {
 }
 
 impl Watch {
-    pub fn shots(&self) -> Vec<Shot> {
-        self.shots.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// What appeared since the last call.
+    pub fn take(&self) -> Vec<Shot> {
+        std::mem::take(&mut *self.shots.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -219,6 +220,6 @@ mod tests {
         let watch = screen.watch(0);
         std::thread::sleep(Duration::from_millis(20));
         assert!(screen.is_running());
-        assert!(watch.shots().is_empty());
+        assert!(watch.take().is_empty());
     }
 }

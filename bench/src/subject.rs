@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
@@ -15,7 +15,7 @@ use serde::Serialize;
 use tempfile::TempDir;
 
 use crate::browser;
-use crate::point::Point;
+use crate::point::{Point, PointName};
 use crate::roles::{DECODER, ENCODER, Part, READY, UNITS};
 use crate::screen::Screen;
 use crate::site::Site;
@@ -35,7 +35,7 @@ pub enum Subject {
     Webrtc,
     /// Reference: GStreamer's webrtcbin on both sides
     Webrtcbin,
-    /// The project: one rov-server to eight of rov-client, of a clip
+    /// The project: one rov-server to eight of rov-client, at 1080p30; the first alone decodes
     Webrtc8,
     /// The project's RTP output, to the plain receiver
     Rtp,
@@ -64,14 +64,14 @@ impl Subject {
         matches!(self, Self::Webrtc | Self::Webrtc8 | Self::Rtp | Self::Rtsp | Self::Window | Self::Browser)
     }
 
-    /// Where no picture has to be encoded or decoded, and each packet is seen as it is sent: not within TCP.
-    pub fn takes_clip(self) -> bool {
-        !matches!(self, Self::Local | Self::RtspTcp) && !self.needs_screen()
-    }
-
-    /// Where pictures are decoded: not eight times.
-    pub fn takes_pictures(self) -> bool {
-        self != Self::Webrtc8
+    /// Whether it is measured there. Of a clip no picture is encoded or decoded, and each packet must be seen as it is sent: not
+    /// within TCP.
+    pub fn takes(self, point: PointName) -> bool {
+        match self {
+            Self::Webrtc8 => matches!(point, PointName::P1080At30 | PointName::P1080File),
+            Self::Local | Self::RtspTcp => !point.is_clip(),
+            _ => !point.is_clip() || !self.needs_screen(),
+        }
     }
 
     /// Chromium does not use loopback.
@@ -281,7 +281,9 @@ impl<'a> Starter<'a> {
         let api = format!("http://{}:{http_port}", site.server());
         let discovery = free_port()?.to_string();
         let server = self.rov_server(subject, &api, [http_port, rtsp_port, rtp_port], &discovery)?;
-        let idle_cpu_ms_per_s = (subject == Subject::Webrtc).then(|| idle(&server)).transpose()?;
+        let has_encoder = self.scene.clip.is_none();
+        let idle_cpu_ms_per_s =
+            (subject == Subject::Webrtc && has_encoder).then(|| self.idle(&server, &api)).transpose()?;
         let folder = TempDir::new().context("a temporary folder")?;
         let report = folder.path().join("client.json");
         // As the pilot starts it: it finds the server by itself.
@@ -297,16 +299,14 @@ impl<'a> Starter<'a> {
                 command
             }
             Subject::Browser => browser::command(&format!("{api}/"), point, folder.path())?,
-            _ => {
-                let mut command = self.programs.part(Part::RovClient, &self.scene, 0);
-                let decoder = if self.scene.clip.is_some() { UNITS } else { DECODER };
-                command.arg("--").args(auto).args(["--decoder", decoder]);
-                command
-            }
+            _ => self.rov_client(&auto, if self.scene.clip.is_some() { UNITS } else { DECODER }),
         };
         let started = clock::now_us();
-        let count = if subject == Subject::Webrtc8 { 8 } else { 1 };
-        let clients = (0..count).map(|_| self.spawn_client(&mut command)).collect();
+        let mut clients = vec![self.spawn_client(&mut command)];
+        if subject == Subject::Webrtc8 {
+            // Eight decoders would be most of what is measured.
+            clients.extend((1..8).map(|_| self.spawn_client(&mut self.rov_client(&auto, UNITS))));
+        }
         Ok(Running {
             client_started_us: Some(started),
             idle_cpu_ms_per_s,
@@ -315,6 +315,37 @@ impl<'a> Starter<'a> {
             _folder: Some(folder),
             ..Running::of(server, clients, site)
         })
+    }
+
+    /// Its session and its decoder, which may be the element that only notes access units.
+    fn rov_client(&self, args: &[&str], decoder: &str) -> Command {
+        let mut command = self.programs.part(Part::RovClient, &self.scene, 0);
+        command.arg("--").args(args).args(["--decoder", decoder]);
+        command
+    }
+
+    /// What rov-server takes while nobody watches, milliseconds of processor time per second.
+    fn idle(&self, server: &Process, api: &str) -> Result<f64> {
+        const TIME: Duration = Duration::from_secs(2);
+        // Longer than it goes on encoding for nobody. One that never rests is measured then.
+        const UNTIL_REST: Duration = Duration::from_secs(8);
+        let end = Instant::now() + UNTIL_REST;
+        while Instant::now() < end && !self.is_resting(api)? {
+            pause(Duration::from_millis(200))?;
+        }
+        let (before, from_us) = (usage(server.pid())?.cpu, clock::now_us());
+        pause(TIME)?;
+        let used = usage(server.pid())?.cpu.saturating_sub(before);
+        Ok(used.as_secs_f64() * 1e9 / (clock::now_us() - from_us) as f64)
+    }
+
+    fn is_resting(&self, api: &str) -> Result<bool> {
+        let url = format!("{api}/api/stats");
+        let reply = self.scene.site.at_server(|| http::try_request("GET", &url, None, b""))?;
+        // By name, as servers that know no rest are measured too.
+        let stats: serde_json::Value =
+            reply.map(|reply| serde_json::from_str(&reply.body)).unwrap_or_else(|_| Ok(serde_json::Value::Null))?;
+        Ok(stats["streams"][0]["resting"] == true)
     }
 
     /// rov-server as it is, with the common source and encoder; it gives pictures already.
@@ -359,15 +390,4 @@ fn until_ready(mut process: Process, part: Part) -> Result<Process> {
         Ok(process.stderr().lines().any(|line| line == READY).then_some(()))
     })?;
     Ok(process)
-}
-
-/// What a server that nobody watches takes, milliseconds of processor time per second.
-fn idle(server: &Process) -> Result<f64> {
-    const TIME: Duration = Duration::from_secs(2);
-    // What the start leaves behind is over by then.
-    pause(TIME / 2)?;
-    let (before, from_us) = (usage(server.pid())?.cpu, clock::now_us());
-    pause(TIME)?;
-    let used = usage(server.pid())?.cpu.saturating_sub(before);
-    Ok(used.as_secs_f64() * 1e9 / (clock::now_us() - from_us) as f64)
 }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -103,6 +103,8 @@ pub fn program(name: &str) -> Result<PathBuf> {
 pub struct Usage {
     /// Processor time of all threads, those that have ended as well.
     pub cpu: Duration,
+    /// Of it that of threads which run no GStreamer element: sockets, encryption, HTTP.
+    pub network_cpu: Duration,
     /// Memory in use now.
     pub resident_bytes: u64,
 }
@@ -117,6 +119,7 @@ pub fn usage(leader: u32) -> Result<Usage> {
             && group == leader
         {
             sum.cpu += usage.cpu;
+            sum.network_cpu += network_cpu(&entry.path());
             sum.resident_bytes += usage.resident_bytes;
         }
     }
@@ -124,7 +127,15 @@ pub fn usage(leader: u32) -> Result<Usage> {
     Ok(sum)
 }
 
-/// Process group and usage (proc(5)). The second field may have spaces in it, and ends with the last parenthesis.
+/// GStreamer names its threads `element:pad`, and what these start has their name.
+fn network_cpu(process: &Path) -> Duration {
+    let threads = std::fs::read_dir(process.join("task")).into_iter().flatten().flatten();
+    let stats = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+    let others = stats.filter(|stat| stat.rsplit_once(')').is_some_and(|(name, _)| !name.contains(':')));
+    others.filter_map(|stat| Some(parse_stat(&stat)?.1.cpu)).sum()
+}
+
+/// Process group and usage (proc(5)), of a process or a thread. The second field may have spaces in it, and ends with the last parenthesis.
 fn parse_stat(stat: &str) -> Option<(u32, Usage)> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     // The first of these is field 3.
@@ -132,7 +143,8 @@ fn parse_stat(stat: &str) -> Option<(u32, Usage)> {
     // SAFETY: both only ask for constants.
     let (ticks, page) = unsafe { (libc::sysconf(libc::_SC_CLK_TCK), libc::sysconf(libc::_SC_PAGESIZE)) };
     let cpu = Duration::from_millis((number(14)? + number(15)?) * 1000 / ticks.max(1) as u64);
-    Some((u32::try_from(number(5)?).ok()?, Usage { cpu, resident_bytes: number(24)? * page.max(0) as u64 }))
+    let resident_bytes = number(24)? * page.max(0) as u64;
+    Some((u32::try_from(number(5)?).ok()?, Usage { cpu, network_cpu: Duration::ZERO, resident_bytes }))
 }
 
 /// A port on loopback that nobody has now; even, as RTP wants it.

@@ -6,6 +6,7 @@ use crate::figures::{Quantiles, Stage, median};
 use crate::point::Point;
 use crate::run::{Cost, Run};
 use crate::subject::Subject;
+use crate::verdict::Line;
 
 /// All that was measured at a point.
 #[derive(Debug, Serialize)]
@@ -21,6 +22,7 @@ pub struct Results {
     /// Of the end, in UTC.
     pub date: String,
     pub rows: Vec<Row>,
+    pub verdict: Vec<Line>,
 }
 
 /// A subject.
@@ -59,6 +61,7 @@ fn medians(runs: &[Run]) -> Run {
     let cost = |cost: &dyn Fn(&Run) -> Option<Cost>| {
         some(&|run| Some(cost(run)?.cpu_ms_per_s)).map(|cpu_ms_per_s| Cost {
             cpu_ms_per_s,
+            network_cpu_ms_per_s: some(&|run| Some(cost(run)?.network_cpu_ms_per_s)).unwrap_or_default(),
             memory_mib: some(&|run| Some(cost(run)?.memory_mib)).unwrap_or_default(),
         })
     };
@@ -137,6 +140,12 @@ impl Results {
                     row.median.server.cpu_ms_per_s
                 );
             }
+            if let Some((server, client)) = row.network() {
+                let name = row.subject.name();
+                text += &format!(
+                    "\n{name}: of the CPU, sockets and encryption are {server:.0} ms/s of the server's and {client:.0} of the client's.\n"
+                );
+            }
             if let Some(drift) = row.median.pictures.drift {
                 let name = row.subject.name();
                 text += &format!("\n{name}: p50 of the last minute is {drift:.2} times that of the first.\n");
@@ -145,11 +154,22 @@ impl Results {
                 text += &format!("\nA run of {} failed: {}\n", row.subject.name(), failure.replace('\n', " "));
             }
         }
+        if !self.verdict.is_empty() {
+            text += "\n| what | to reach | measured | met |\n|---|---|---|---|\n";
+            text.extend(self.verdict.iter().map(Line::markdown));
+        }
         text
     }
 }
 
 impl Row {
+    /// What sending and receiving take, where other threads do that than GStreamer's.
+    fn network(&self) -> Option<(f64, f64)> {
+        let is_own = matches!(self.subject, Subject::Webrtc | Subject::Webrtc8);
+        let client = self.median.client.filter(|_| is_own)?;
+        Some((self.median.server.network_cpu_ms_per_s, client.network_cpu_ms_per_s))
+    }
+
     fn title(&self) -> String {
         let name = self.subject.name();
         if self.is_project { format!("**{name}**") } else { name }
@@ -205,7 +225,7 @@ mod tests {
 
     fn run(p50: f64) -> Run {
         let mut run = Run {
-            client: Some(Cost { cpu_ms_per_s: 90.0, memory_mib: 50.0 }),
+            client: Some(Cost { cpu_ms_per_s: 90.0, memory_mib: 50.0, ..Cost::default() }),
             first_picture_ms: Some(10.0 * p50),
             ..Run::default()
         };
@@ -225,7 +245,17 @@ mod tests {
         compare(&mut rows);
         let point = Point { width: 1280, height: 720, fps: 30, kbps: 4_500 };
         let (name, machine, date) = ("720p30".to_owned(), "a machine".to_owned(), "2026-11-21".to_owned());
-        Results { name, point, is_clip: false, impair: Vec::new(), seconds: 8.0, machine, date, rows }
+        Results {
+            name,
+            point,
+            is_clip: false,
+            impair: Vec::new(),
+            seconds: 8.0,
+            machine,
+            date,
+            rows,
+            verdict: Vec::new(),
+        }
     }
 
     #[test]

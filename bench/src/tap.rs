@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -16,6 +16,11 @@ const HEAD: usize = 96;
 /// The end is looked for so often, in milliseconds.
 const TAKE_MS: libc::c_long = 50;
 
+/// Pictures that were sent longer ago are forgotten,
+const MEMORY_US: u64 = 10_000_000;
+/// when there are so many: more than any sender sends in that time.
+const MEMORY: usize = 1 << 15;
+
 /// Of a picture, in microseconds of CLOCK_MONOTONIC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sent {
@@ -23,7 +28,7 @@ pub struct Sent {
     pub last_us: u64,
 }
 
-/// By SSRC and RTP timestamp.
+/// By SSRC and RTP timestamp: those of the last [`MEMORY_US`], or some more.
 type Pictures = HashMap<(u32, u32), Sent>;
 
 /// Ends when it is dropped.
@@ -44,10 +49,21 @@ impl Tap {
         Ok(Self { stop, pictures, thread: Some(thread) })
     }
 
-    /// The pictures by RTP timestamp, of the source that has sent most of these. Each viewer gets one of its own; retransmissions and
-    /// repair have others.
-    pub fn pictures(&self, timestamps: impl IntoIterator<Item = u32>) -> HashMap<u32, Sent> {
-        source_of(&self.pictures.lock().unwrap_or_else(PoisonError::into_inner), timestamps)
+    /// The SSRC of the source that has sent most of these pictures. Each viewer gets one of its own; retransmissions and repair
+    /// have others.
+    pub fn source(&self, timestamps: impl IntoIterator<Item = u32>) -> Option<u32> {
+        source_of(&self.lock(), timestamps)
+    }
+
+    /// What a source has sent in the last seconds, by RTP timestamp.
+    pub fn pictures(&self, source: u32) -> HashMap<u32, Sent> {
+        let pictures = self.lock();
+        let own = pictures.iter().filter(|((ssrc, _), _)| *ssrc == source);
+        own.map(|((_, timestamp), sent)| (*timestamp, *sent)).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pictures> {
+        self.pictures.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -61,15 +77,13 @@ impl Drop for Tap {
     }
 }
 
-fn source_of(pictures: &Pictures, timestamps: impl IntoIterator<Item = u32>) -> HashMap<u32, Sent> {
+fn source_of(pictures: &Pictures, timestamps: impl IntoIterator<Item = u32>) -> Option<u32> {
     let timestamps: HashSet<u32> = timestamps.into_iter().collect();
     let mut counts: HashMap<u32, usize> = HashMap::new();
     for (ssrc, _) in pictures.keys().filter(|(_, timestamp)| timestamps.contains(timestamp)) {
         *counts.entry(*ssrc).or_default() += 1;
     }
-    let source = counts.into_iter().max_by_key(|(ssrc, count)| (*count, *ssrc)).map(|(ssrc, _)| ssrc);
-    let own = pictures.iter().filter(|((ssrc, _), _)| Some(*ssrc) == source);
-    own.map(|((_, timestamp), sent)| (*timestamp, *sent)).collect()
+    counts.into_iter().max_by_key(|(ssrc, count)| (*count, *ssrc)).map(|(ssrc, _)| ssrc)
 }
 
 fn open() -> io::Result<OwnedFd> {
@@ -116,6 +130,13 @@ fn listen(socket: &OwnedFd, stop: &AtomicBool, pictures: &Mutex<Pictures>) {
         let at_us = unix_us.wrapping_sub(ahead);
         let mut pictures = pictures.lock().unwrap_or_else(PoisonError::into_inner);
         pictures.entry(key).or_insert(Sent { first_us: at_us, last_us: at_us }).last_us = at_us;
+        forget(&mut pictures, at_us);
+    }
+}
+
+fn forget(pictures: &mut Pictures, now_us: u64) {
+    if pictures.len() >= MEMORY {
+        pictures.retain(|_, sent| sent.last_us + MEMORY_US >= now_us);
     }
 }
 
@@ -189,11 +210,23 @@ mod tests {
     }
 
     #[test]
+    fn pictures_of_long_ago_are_forgotten() {
+        let sent = |us| Sent { first_us: us, last_us: us };
+        let now_us = 100 * MEMORY_US;
+        let mut pictures: Pictures = (0..10).map(|timestamp| ((1, timestamp), sent(5))).collect();
+        forget(&mut pictures, now_us);
+        assert_eq!(pictures.len(), 10, "few take no room");
+        pictures.extend((0..MEMORY as u32).map(|timestamp| ((2, timestamp), sent(now_us))));
+        forget(&mut pictures, now_us);
+        assert!(pictures.len() == MEMORY && pictures.keys().all(|(ssrc, _)| *ssrc == 2));
+    }
+
+    #[test]
     fn the_source_is_that_of_the_pictures_that_came() {
         let sent = |us| Sent { first_us: us, last_us: us + 1 };
         let pictures = HashMap::from([((7, 1), sent(10)), ((7, 2), sent(20)), ((9, 1), sent(11)), ((8, 5), sent(11))]);
-        assert_eq!(source_of(&pictures, [1, 2]), HashMap::from([(1, sent(10)), (2, sent(20))]));
-        assert_eq!(source_of(&pictures, [5]), HashMap::from([(5, sent(11))]));
-        assert!(source_of(&pictures, [3]).is_empty());
+        assert_eq!(source_of(&pictures, [1, 2]), Some(7));
+        assert_eq!(source_of(&pictures, [5]), Some(8));
+        assert_eq!(source_of(&pictures, [3]), None);
     }
 }

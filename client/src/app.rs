@@ -260,6 +260,7 @@ fn add(shown: &mut Shown, picture: &Picture, at: Instant) {
         first_packet_at: picture.first_packet_at,
         last_packet_at: picture.last_packet_at,
         decoded_at: picture.decoded_at,
+        converted_at: picture.converted_at,
         shown_at: at,
     };
     let unix_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64);

@@ -17,6 +17,7 @@ pub struct Passage {
     pub first_packet_at: Instant,
     pub last_packet_at: Instant,
     pub decoded_at: Instant,
+    pub converted_at: Instant,
     pub shown_at: Instant,
 }
 
@@ -57,6 +58,9 @@ pub struct Report {
     pub receive_to_shown: Summary,
     pub receive: Summary,
     pub decode: Summary,
+    /// Converting and scaling; nothing where the screen does that.
+    #[serde(default)]
+    pub convert: Summary,
     pub show: Summary,
     /// From the marks burned into test pictures; meaningful when both clocks agree, as on one machine.
     pub stamps: StampReport,
@@ -95,13 +99,14 @@ pub struct Shown {
     total: Histogram,
     receive: Histogram,
     decode: Histogram,
+    convert: Histogram,
     show: Histogram,
     stamps: Stamps,
-    recent: [RateWindow; 3],
+    recent: [RateWindow; STAGES.len()],
 }
 
 /// The stages of a picture on this machine, in the order of [`Shown::recent`].
-const STAGES: [&str; 3] = ["receive", "decode", "show"];
+const STAGES: [&str; 4] = ["receive", "decode", "convert", "show"];
 
 #[derive(Default)]
 struct Stamps {
@@ -127,6 +132,7 @@ impl Shown {
             total: Histogram::default(),
             receive: Histogram::default(),
             decode: Histogram::default(),
+            convert: Histogram::default(),
             show: Histogram::default(),
             stamps: Stamps::default(),
             recent: std::array::from_fn(|_| RateWindow::new(WINDOW)),
@@ -150,11 +156,13 @@ impl Shown {
         self.total.add(at.saturating_duration_since(passage.first_packet_at));
         let receive = passage.last_packet_at.saturating_duration_since(passage.first_packet_at);
         let decode = passage.decoded_at.saturating_duration_since(passage.last_packet_at);
-        let show = at.saturating_duration_since(passage.decoded_at);
+        let convert = passage.converted_at.saturating_duration_since(passage.decoded_at);
+        let show = at.saturating_duration_since(passage.converted_at);
         self.receive.add(receive);
         self.decode.add(decode);
+        self.convert.add(convert);
         self.show.add(show);
-        for (window, stage) in self.recent.iter_mut().zip([receive, decode, show]) {
+        for (window, stage) in self.recent.iter_mut().zip([receive, decode, convert, show]) {
             window.add(at, stage.as_micros() as u64);
         }
         if let Some((stamp, now_us)) = stamp {
@@ -206,6 +214,7 @@ impl Shown {
         report.receive_to_shown = self.total.summary();
         report.receive = self.receive.summary();
         report.decode = self.decode.summary();
+        report.convert = self.convert.summary();
         report.show = self.show.summary();
         report.stamps = StampReport {
             read: self.stamps.read,
@@ -286,7 +295,7 @@ mod tests {
     use super::*;
 
     fn passage(at: Instant) -> Passage {
-        Passage { first_packet_at: at, last_packet_at: at, decoded_at: at, shown_at: at }
+        Passage { first_packet_at: at, last_packet_at: at, decoded_at: at, converted_at: at, shown_at: at }
     }
 
     #[test]
@@ -317,6 +326,25 @@ mod tests {
         shown.add(passage(now), Resolution::new(320, 240), Some((Stamp { frame: 0, time_us: 0 }, 0)));
         shown.report(now, &mut report);
         assert_eq!(report.stamps.out_of_order, 1, "numbers may start again in a new session");
+    }
+
+    #[test]
+    fn each_stage_counts_from_the_one_before() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut shown = Shown::new(start);
+        let passage = Passage {
+            first_packet_at: at(10),
+            last_packet_at: at(11),
+            decoded_at: at(13),
+            converted_at: at(17),
+            shown_at: at(25),
+        };
+        shown.add(passage, Resolution::new(1, 1), None);
+        let mut report = Report::default();
+        shown.report(start, &mut report);
+        let stages = [report.receive, report.decode, report.convert, report.show].map(|stage| stage.max_ms);
+        assert_eq!((stages, report.receive_to_shown.max_ms), ([1.0, 2.0, 4.0, 8.0], 15.0));
     }
 
     #[test]

@@ -76,7 +76,8 @@ impl Figure {
     fn with_unit(&self, value: f64) -> String {
         let digits = match value.abs() {
             size if size >= 100.0 || size.fract() == 0.0 => 0,
-            size if size < 1.0 => 2,
+            // What differs by a tenth does so visibly.
+            size if size < 1.0 || self.unit == "times" => 2,
             _ => 1,
         };
         format!("{value:.digits$} {}", self.unit).trim_end().to_owned()
@@ -107,5 +108,9 @@ mod tests {
         let loosely = back(Some(800.0)).or_loosely(Limit::AtMost(2000.0));
         assert_eq!((loosely.is_met(), loosely.is_plausible()), (Some(false), true));
         assert_eq!(Figure::new("pictures", 12.25, "").to_string(), "pictures: 12.2");
+        assert_eq!(
+            Figure::new("longer", 1.14, "times").at_most(1.1).to_string(),
+            "longer: 1.14 times (at most 1.10 times: NOT MET)"
+        );
     }
 }

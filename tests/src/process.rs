@@ -63,6 +63,11 @@ impl Process {
         lock(&self.out).join("\n")
     }
 
+    /// What it wrote to standard output since the last call: for who reads a lot, for long.
+    pub fn take_stdout(&self) -> Vec<String> {
+        std::mem::take(&mut *lock(&self.out))
+    }
+
     /// What it wrote to standard error so far.
     pub fn stderr(&self) -> String {
         lock(&self.err).join("\n")

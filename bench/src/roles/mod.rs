@@ -18,6 +18,10 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::ValueEnum;
 use gstreamer as gst;
+use gstreamer_video as gst_video;
+use gstreamer_video::prelude::*;
+use rov_bench::picture::{Range, wrong_patches};
+use rov_common::stamp::{self, Stamp};
 
 pub use self::text::{DECODER, ENCODER};
 pub use self::units::{ELEMENT as UNITS, hash as hash_of_unit};
@@ -95,14 +99,61 @@ pub fn run(args: &RoleArgs) -> Result<()> {
     }
 }
 
-/// The line for an access unit of a clip that is whole.
-fn delivered(rtp_timestamp: u32, at_us: u64) -> String {
-    format!("delivered {rtp_timestamp} {at_us}")
+/// The mark of a picture in a format with luma first, and whether the picture is damaged; none without a mark.
+fn look(frame: &gst_video::VideoFrameRef<&gst::BufferRef>) -> Option<(Stamp, bool)> {
+    let (width, height) = (frame.width() as usize, frame.height() as usize);
+    let (luma, stride) = (frame.plane_data(0).ok()?, usize::try_from(*frame.plane_stride().first()?).ok()?);
+    let stamp = stamp::read_luma(luma, stride, width, height)?;
+    let wrong = wrong_patches(stamp.frame, width, height, Range::Limited, |x, y| luma[y * stride + x]);
+    Some((stamp, wrong > 0))
+}
+
+/// An access unit that nobody decodes is whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    pub rtp_timestamp: u32,
+    pub at_us: u64,
+    /// Where the receiver knows it.
+    pub last_packet_us: Option<u64>,
+}
+
+impl Delivered {
+    /// As a line of text, for the process that measures.
+    fn line(self) -> String {
+        let last_packet = self.last_packet_us.map_or(String::new(), |us| format!(" {us}"));
+        format!("delivered {} {}{last_packet}", self.rtp_timestamp, self.at_us)
+    }
+
+    /// The reverse; none for any other text.
+    pub fn parse(line: &str) -> Option<Self> {
+        let mut numbers = line.strip_prefix("delivered ")?.split(' ').map(str::parse::<u64>);
+        Some(Self {
+            rtp_timestamp: u32::try_from(numbers.next()?.ok()?).ok()?,
+            at_us: numbers.next()?.ok()?,
+            last_packet_us: numbers.next().and_then(Result::ok),
+        })
+    }
 }
 
 /// Writes the line; the end of who reads it is the end of this process.
 fn say(line: &str) {
     if writeln!(std::io::stdout(), "{line}").is_err() {
         std::process::exit(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delivery_survives_its_line_of_text() {
+        let without = Delivered { rtp_timestamp: 7, at_us: 90, last_packet_us: None };
+        for delivered in [without, Delivered { last_packet_us: Some(80), ..without }] {
+            assert_eq!(Delivered::parse(&delivered.line()), Some(delivered));
+        }
+        for text in ["", "delivered", "delivered 1", "unit 1 2", "delivered 99999999999 1"] {
+            assert_eq!(Delivered::parse(text), None, "{text}");
+        }
     }
 }

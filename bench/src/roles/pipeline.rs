@@ -11,12 +11,9 @@ use gstreamer_app as gst_app;
 use gstreamer_rtsp_server as gst_rtsp_server;
 use gstreamer_rtsp_server::prelude::*;
 use gstreamer_video as gst_video;
-use gstreamer_video::prelude::*;
 use rov_bench::clock;
-use rov_bench::picture::{Range, wrong_patches};
-use rov_common::stamp;
 
-use super::{Part, READY, RoleArgs, delivered, say, text};
+use super::{Delivered, Part, READY, RoleArgs, look, say, text};
 use crate::figures::Shot;
 
 /// Runs the pipeline of a part until it fails or this process is killed.
@@ -132,7 +129,8 @@ fn note_delivery(depay: &gst::Element) -> Result<()> {
         gst::PadProbeReturn::Ok
     });
     src.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
-        say(&delivered(timestamp.load(Ordering::Relaxed), clock::now_us()));
+        let rtp_timestamp = timestamp.load(Ordering::Relaxed);
+        say(&Delivered { rtp_timestamp, at_us: clock::now_us(), last_packet_us: None }.line());
         gst::PadProbeReturn::Ok
     });
     Ok(())
@@ -141,11 +139,7 @@ fn note_delivery(depay: &gst::Element) -> Result<()> {
 fn read(sample: &gst::Sample, shown_us: u64) -> Option<Shot> {
     let info = gst_video::VideoInfo::from_caps(sample.caps()?).ok()?;
     let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(sample.buffer()?, &info).ok()?;
-    let (width, height) = (frame.width() as usize, frame.height() as usize);
-    let (luma, stride) = (frame.plane_data(0).ok()?, *frame.plane_stride().first()? as usize);
-    let stamp = stamp::read_luma(luma, stride, width, height)?;
-    let sample = |x: usize, y: usize| luma[y * stride + x];
-    let is_damaged = wrong_patches(stamp.frame, width, height, Range::Limited, sample) > 0;
+    let (stamp, is_damaged) = look(&frame)?;
     Some(Shot { frame: stamp.frame, drawn_us: stamp.time_us, shown_us, is_damaged, passage: None })
 }
 

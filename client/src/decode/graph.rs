@@ -115,6 +115,8 @@ struct Scaling {
     /// At the end, where the memory is asked for.
     end: gst::Pad,
     asked: Mutex<Asked>,
+    /// When the newest picture left the decoder. The same thread then converts it and gives it out.
+    decoded_at: Mutex<Option<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -207,6 +209,7 @@ impl Graph {
             workers: workers.map(|worker| worker.downgrade()).collect(),
             end: pad("out", "sink")?,
             asked: Mutex::default(),
+            decoded_at: Mutex::default(),
         });
         refuse_allocation(&pad("in", "src")?);
         let flowing = Arc::new(AtomicBool::new(false));
@@ -248,6 +251,10 @@ impl Drop for Graph {
 impl Scaling {
     fn asked(&self) -> MutexGuard<'_, Asked> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn decoded_at(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.decoded_at.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn set_source(&self, source: Resolution) {
@@ -368,12 +375,13 @@ fn watch_units(codec: Codec, pad: &gst::Pad, shared: &Arc<Shared>) {
     });
 }
 
-/// In front of the scaler: the decoded size, from which the size to scale to follows, looked at before each picture.
+/// In front of the scaler: when a picture is decoded, and its size, from which the size to scale to follows, looked at before each.
 fn watch_size(pad: &gst::Pad, scaling: &Arc<Scaling>, shared: &Arc<Shared>, generation: u64) {
     let (shared, scaling) = (Arc::clone(shared), Arc::clone(scaling));
     let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
     pad.add_probe(mask, move |_, info| {
         if info.buffer().is_some() {
+            *scaling.decoded_at() = Some(Instant::now());
             scaling.fit(shared.output());
         } else if let Some(event) = info.event()
             && let gst::EventView::Caps(caps) = event.view()
@@ -414,7 +422,8 @@ fn take_pictures(output: &gst_app::AppSink, scaling: &Arc<Scaling>, shared: &Arc
             }
             let info = gst_video::VideoInfo::from_caps(caps).map_err(|_| gst::FlowError::NotNegotiated)?;
             let source = scaling.asked().source.unwrap_or(Resolution::new(info.width(), info.height()));
-            if let Some(picture) = Picture::from_buffer(buffer, &info, source, unit, now) {
+            let decoded_at = scaling.decoded_at().take().unwrap_or(now);
+            if let Some(picture) = Picture::from_buffer(buffer, &info, source, unit, decoded_at, now) {
                 // Of a session that is over; the mailbox may be the next one's already.
                 if shared.is_stopped() {
                     return Err(gst::FlowError::Eos);

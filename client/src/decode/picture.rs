@@ -27,8 +27,10 @@ pub struct Picture {
     pub late_by: Duration,
     /// When its access unit entered the decoder; from the last packet to here it waited for retransmissions.
     pub decode_started_at: Instant,
-    /// When it came out decoded, converted and scaled.
+    /// When it left the decoder.
     pub decoded_at: Instant,
+    /// When it was converted and scaled as well, where that is not the screen's part.
+    pub converted_at: Instant,
     pixels: Pixels,
 }
 
@@ -58,6 +60,7 @@ impl Picture {
             late_by: Duration::ZERO,
             decode_started_at: now,
             decoded_at: now,
+            converted_at: now,
             pixels: Pixels::Owned(pixels),
         })
     }
@@ -68,6 +71,7 @@ impl Picture {
         info: &gst_video::VideoInfo,
         source: Resolution,
         unit: Option<Unit>,
+        decoded_at: Instant,
         now: Instant,
     ) -> Option<Self> {
         let pixels = match info.format() {
@@ -82,7 +86,8 @@ impl Picture {
             last_packet_at: unit.map_or(now, |unit| unit.last_packet_at),
             late_by: unit.map_or(Duration::ZERO, |unit| unit.late_by),
             decode_started_at: unit.and_then(|unit| unit.decoding_since).unwrap_or(now),
-            decoded_at: now,
+            decoded_at,
+            converted_at: now,
             pixels,
         })
     }

@@ -177,6 +177,7 @@ fn each_picture_comes_at_once(codec: Codec, decoder: &str) {
         assert_eq!(shown.rtp_timestamp, video[picture].timestamp);
         assert!(pushed <= shown.first_packet_at && shown.first_packet_at <= shown.last_packet_at);
         assert!(shown.last_packet_at <= shown.decode_started_at && shown.decode_started_at <= shown.decoded_at);
+        assert!(shown.decoded_at < shown.converted_at);
     });
     let first = delays[0];
     delays.sort();
