@@ -244,7 +244,9 @@ impl Engine {
     /// Sends one frame to every viewer. True when one of them now needs a keyframe.
     pub fn send_frame(&mut self, now: Instant, frame: &RtpFrame, net: &mut impl Transmit) -> bool {
         let mut keyframe_wanted = false;
-        for (id, viewer) in &mut self.viewers {
+        let mut viewers: Vec<_> = self.viewers.iter_mut().collect();
+        viewers.sort_by_key(|(_, viewer)| !viewer.session.is_pilot());
+        for (id, viewer) in viewers {
             let (run, by_address) = (&mut self.run, &mut self.by_address);
             let Viewer { session, sent, .. } = viewer;
             let mut transmit =

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use rov_common::units::Bitrate;
 use rtc::interceptor::{NackGeneratorBuilder, ReceiverReportBuilder, Registry, Slot, TwccReceiverBuilder};
 use rtc::media_stream::MediaStreamTrackId;
 use rtc::peer_connection::configuration::RTCOfferOptions;
@@ -28,6 +29,7 @@ use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 
 use super::super::session::TRANSPORT_CC_URI;
 use super::*;
+use crate::rate_control::Pilot;
 
 const SERVER: &str = "10.0.0.1:5000";
 
@@ -275,13 +277,36 @@ impl World {
         panic!("not connected within 3 s of virtual time");
     }
 
-    fn send(&mut self, keyframe: bool, packets: usize) -> bool {
+    fn frame(&self, keyframe: bool, packets: usize) -> RtpFrame {
         let payload = Bytes::from(vec![if keyframe { 0x65 } else { 0x41 }; 500]);
         let payloads = vec![payload; packets];
-        let frame = RtpFrame { unit: Bytes::new(), payloads, timestamp: 0, keyframe, captured_at: self.now };
+        RtpFrame { unit: Bytes::new(), payloads, timestamp: 0, keyframe, captured_at: self.now }
+    }
+
+    fn send(&mut self, keyframe: bool, packets: usize) -> bool {
+        let frame = self.frame(keyframe, packets);
         let wanted = self.engine.send_frame(self.now, &frame, &mut self.wire);
         self.deliver();
         wanted
+    }
+}
+
+#[test]
+fn the_pilots_picture_leaves_first() {
+    let addresses = ["10.0.0.2:6000", "10.0.0.3:6000", "10.0.0.4:6000", "10.0.0.5:6000"];
+    for pilot in addresses.map(|address| address.parse::<SocketAddr>().expect("an address")) {
+        let mut world = World::new();
+        let adaptive = AdaptiveConfig { pilot: Pilot::Address(pilot.ip()), floor: Bitrate::from_kbps(300) };
+        world.engine = Engine::new(Codec::H264, MAX_VIEWERS, Some(adaptive));
+        for address in addresses {
+            world.join(address);
+        }
+        world.run_until_connected();
+        world.engine.rate(world.now, None);
+        let frame = world.frame(true, 40);
+        world.engine.send_frame(world.now, &frame, &mut world.wire);
+        let first = world.wire.sent.iter().take(40).filter(|(peer, _)| *peer == pilot);
+        assert_eq!((first.count(), world.wire.sent.len()), (40, 160));
     }
 }
 

@@ -68,8 +68,10 @@ const MOST: f64 = 100e6;
 /// Nearest to the wire but for congestion control, so that requests for packets pass here before they are answered.
 const TAP_SLOT: usize = 3_500;
 
-/// Packets written before what the core made of them is sent, so that the first ones of a large frame leave early.
-const WRITE_RUN: usize = 16;
+/// Packets written before what the core made of them is sent: few at first, so that a large frame begins to leave early, then as
+/// many as one call of the kernel takes.
+const FIRST_RUN: usize = 16;
+const WRITE_RUN: usize = 32;
 
 /// A viewer that has not connected by then will not.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -365,6 +367,10 @@ impl Session {
         }))
     }
 
+    pub fn is_pilot(&self) -> bool {
+        self.pilot
+    }
+
     /// `encodes`: the bit rate of the stream follows the pilot's link.
     pub fn set_pilot(&mut self, pilot: bool, encodes: bool) {
         if pilot && !self.pilot {
@@ -449,7 +455,7 @@ impl Session {
         let last = frame.payloads.len().saturating_sub(1);
         for (i, payload) in frame.payloads.iter().enumerate() {
             self.write(now, frame, payload, i == last);
-            if (i % WRITE_RUN == WRITE_RUN - 1 || i == last) && !transmit(&mut self.pc) {
+            if ((i + 1) % WRITE_RUN == FIRST_RUN || i == last) && !transmit(&mut self.pc) {
                 self.needs_keyframe = true;
                 self.skipped += 1;
                 return true;
