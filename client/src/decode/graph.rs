@@ -98,7 +98,10 @@ impl Shared {
 #[derive(Debug)]
 pub struct Graph {
     pub(super) pipeline: gst::Pipeline,
-    pub input: gst_app::AppSrc,
+    /// In front of the jitter buffer. Whoever brings a packet pushes it there; an appsrc would wake a thread of its own for it.
+    input: gst::Pad,
+    generation: u64,
+    shared: Arc<Shared>,
     /// The first packet is out of the jitter buffer, which waits for missing ones from then on.
     pub flowing: Arc<AtomicBool>,
 }
@@ -128,21 +131,19 @@ struct Asked {
 }
 
 /// The pipeline as text. `has` tells whether an element has a property.
-pub fn description(candidate: &Candidate, payload_type: u8, has: &dyn Fn(&str, &str) -> bool) -> String {
+pub fn description(candidate: &Candidate, has: &dyn Fn(&str, &str) -> bool) -> String {
     let option = |element: &str, property: &str, value: String| {
         if has(element, property) { format!(" {property}={value}") } else { String::new() }
     };
     // The first packet of all waits for the whole latency, since nobody knows what came before it; so there is none
     // until it is out. `faststart-min-packets`, made for this, loses a race in one start of three (GStreamer 1.22).
     let faststart = option("rtpjitterbuffer", "faststart-min-packets", "1".to_owned());
-    let (rtp, media) = (candidate.codec.rtp_name(), candidate.codec.media_type());
+    let media = candidate.codec.media_type();
     let (depay, parse) = stream_elements(candidate.codec);
     // Access units are judged between the depayloader and the parser. Scaling comes before converting because the
     // decoder's format has half the bytes or less of the window's.
     format!(
-        "appsrc name=in is-live=true format=time do-timestamp=true max-bytes=0 \
-         caps=application/x-rtp,media=video,clock-rate=90000,encoding-name={rtp},payload={payload_type} ! \
-         rtpjitterbuffer name=jitter latency=0 do-lost=true{faststart} ! \
+        "rtpjitterbuffer name=jitter latency=0 do-lost=true{faststart} ! \
          {depay} name=depay ! {media},stream-format=byte-stream,alignment=au ! {parse} ! \
          {} ! videoscale name=scale method=bilinear ! videoconvert name=convert ! \
          capsfilter name=size caps=video/x-raw,format={PACKED},pixel-aspect-ratio=1/1 ! \
@@ -190,7 +191,7 @@ impl Graph {
         generation: u64,
         shared: &Arc<Shared>,
     ) -> Result<Self, String> {
-        let text = description(candidate, payload_type, &has_property);
+        let text = description(candidate, &has_property);
         let pipeline = gst::parse::launch(&text)
             .map_err(|error| error.to_string())?
             .downcast::<gst::Pipeline>()
@@ -199,7 +200,6 @@ impl Graph {
         let pad = |name: &str, pad: &str| {
             element(name)?.static_pad(pad).ok_or_else(|| format!("no pad {pad} at element {name}"))
         };
-        let input = element("in")?.downcast::<gst_app::AppSrc>().map_err(|_| "'in' is not an appsrc".to_owned())?;
         let output =
             element("out")?.downcast::<gst_app::AppSink>().map_err(|_| "'out' is not an appsink".to_owned())?;
         let workers =
@@ -211,7 +211,8 @@ impl Graph {
             asked: Mutex::default(),
             decoded_at: Mutex::default(),
         });
-        refuse_allocation(&pad("in", "src")?);
+        let input = source();
+        input.link(&pad("jitter", "sink")?).map_err(|error| error.to_string())?;
         let flowing = Arc::new(AtomicBool::new(false));
         let jitter = JitterBuffer { element: element("jitter")?.downgrade(), latency, flowing: Arc::clone(&flowing) };
         watch_packets(candidate.codec, &pad("jitter", "src")?, jitter, shared);
@@ -220,11 +221,42 @@ impl Graph {
         lend_memory(&pad("out", "sink")?, shared);
         take_pictures(&output, &scaling, shared);
         watch_bus(&pipeline, shared, generation);
-        let graph = Self { pipeline, input, flowing };
+        let graph = Self { pipeline, input, generation, shared: Arc::clone(shared), flowing };
         if graph.pipeline.set_state(gst::State::Playing).is_err() {
             return Err(graph.first_error().unwrap_or_else(|| "it does not start".to_owned()));
         }
+        graph.begin_stream(candidate.codec, payload_type);
         Ok(graph)
+    }
+
+    /// What comes before the first packet.
+    fn begin_stream(&self, codec: Codec, payload_type: u8) {
+        let caps = gst::Caps::builder("application/x-rtp")
+            .field("media", "video")
+            .field("clock-rate", 90_000)
+            .field("encoding-name", codec.rtp_name())
+            .field("payload", i32::from(payload_type))
+            .build();
+        let segment = gst::FormattedSegment::<gst::ClockTime>::new();
+        self.input.push_event(gst::event::StreamStart::new("video"));
+        self.input.push_event(gst::event::Caps::new(&caps));
+        self.input.push_event(gst::event::Segment::new(&segment));
+    }
+
+    /// Hands over a packet that came so late, at the present. The jitter buffer only sorts it in: it never waits for room.
+    pub fn push(&self, mut packet: gst::Buffer, late_by: Duration) {
+        if let Some(now) = self.pipeline.current_running_time()
+            && let Some(packet) = packet.get_mut()
+        {
+            let due = now.saturating_sub(gst::ClockTime::from_nseconds(late_by.as_nanos() as u64));
+            packet.set_dts(due);
+            packet.set_pts(due);
+        }
+        // Of what else goes wrong the element itself tells, by the bus; that is left to whoever pushes.
+        if self.input.push(packet) == Err(gst::FlowError::NotNegotiated) {
+            let failure = Failure { reason: "two elements found no common format".to_owned(), negotiation: true };
+            self.shared.tell(Note::Failed { generation: self.generation, failure });
+        }
     }
 
     fn first_error(&self) -> Option<String> {
@@ -283,6 +315,21 @@ impl Scaling {
     }
 }
 
+/// A pad that says that what it brings is live: decoders then hold back no pictures for their threads.
+fn source() -> gst::Pad {
+    let query = |pad: &gst::Pad, parent: Option<&gst::Object>, query: &mut gst::QueryRef| {
+        if let gst::QueryViewMut::Latency(latency) = query.view_mut() {
+            latency.set(true, gst::ClockTime::ZERO, gst::ClockTime::NONE);
+            return true;
+        }
+        gst::Pad::query_default(pad, parent, query)
+    };
+    let pad = gst::Pad::builder(gst::PadDirection::Src).name("in").query_function(query).build();
+    // Nothing can keep a pad without a parent from that.
+    let _ = pad.set_active(true);
+    pad
+}
+
 /// How many threads convert and scale a picture.
 fn convert_threads(source: Resolution) -> u32 {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -300,16 +347,6 @@ fn lend_memory(pad: &gst::Pad, shared: &Arc<Shared>) {
         } else {
             gst::PadProbeReturn::Ok
         }
-    });
-}
-
-/// At each change of format downstream, appsrc asks everything behind it about memory. The jitter buffer answers in turn
-/// with the packets, so that while it waits at a gap the question would hold up the retransmission that fills the gap.
-/// The packets bring their own memory: the question needs no answer.
-fn refuse_allocation(pad: &gst::Pad) {
-    pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| match info.query().map(gst::QueryRef::type_) {
-        Some(gst::QueryType::Allocation) => gst::PadProbeReturn::Drop,
-        _ => gst::PadProbeReturn::Ok,
     });
 }
 

@@ -18,9 +18,6 @@ use crate::decoders::{self, Candidate, DecoderChoice};
 
 /// How often everything is looked at without being told: the grain of repeated keyframe requests.
 const TICK: Duration = Duration::from_millis(50);
-/// Bytes that may wait in front of the jitter buffer. That takes them as they come, so there are more only when the
-/// pipeline stands still: then half a second of 100 Mbit/s is enough to lose.
-const MAX_WAITING_BYTES: u64 = 6 << 20;
 /// A decoder that gave this many pictures works; when it fails it is started again rather than passed over.
 const PROVEN: u64 = 100;
 /// So often a decoder is started again for want of a common format, if it gave any picture at all: the window's size or
@@ -62,7 +59,7 @@ pub enum Taken {
     Yes,
     /// It is the first of another stream, for which a pipeline must be built.
     NewStream,
-    /// The pipeline has too many waiting, or none will come.
+    /// Too many wait for the pipeline, or none will come.
     Full,
     /// It belongs to a stream that is over.
     Straggler,
@@ -101,8 +98,8 @@ impl Now {
     }
 
     /// Hands a packet that came at `at` to the pipeline, or keeps it for the one that is being built. Never waits. One that
-    /// is late is given the time at which it should have come; others get the present by themselves.
-    pub fn push(&mut self, ssrc: u32, mut packet: gst::Buffer, at: Instant, late_by: Duration) -> Taken {
+    /// is late is given the time at which it should have come.
+    pub fn push(&mut self, ssrc: u32, packet: gst::Buffer, at: Instant, late_by: Duration) -> Taken {
         if self.ssrc_before == Some(ssrc) {
             if self.heard.is_some_and(|heard| at.saturating_duration_since(heard) < STRAGGLING) {
                 return Taken::Straggler;
@@ -120,19 +117,9 @@ impl Now {
         self.ssrc = Some(ssrc);
         self.flush(at);
         match &self.graph {
-            Some(graph) if graph.input.current_level_bytes() > MAX_WAITING_BYTES => return Taken::Full,
-            // An error means that the pipeline stops or has failed, which the bus tells.
             Some(graph) if self.first_at.is_none() || self.flows(at) => {
                 self.first_at.get_or_insert(at);
-                if !late_by.is_zero()
-                    && let Some(now) = graph.input.current_running_time()
-                    && let Some(packet) = packet.get_mut()
-                {
-                    let due = now.saturating_sub(gst::ClockTime::from_nseconds(late_by.as_nanos() as u64));
-                    packet.set_dts(due);
-                    packet.set_pts(due);
-                }
-                let _ = graph.input.push_buffer(packet);
+                graph.push(packet, late_by);
             }
             _ if self.failed || self.kept.len() >= MAX_KEPT => return Taken::Full,
             _ => self.kept.push(packet),
@@ -151,7 +138,7 @@ impl Now {
         let Some(graph) = &self.graph else { return };
         for packet in self.kept.drain(..count.min(self.kept.len())) {
             self.first_at.get_or_insert(at);
-            let _ = graph.input.push_buffer(packet);
+            graph.push(packet, Duration::ZERO);
         }
     }
 
