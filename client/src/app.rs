@@ -366,8 +366,8 @@ fn init_log(cli: &Cli) {
     let filter = match (cli.verbose, cli.quiet) {
         (_, true) => "error",
         // The crate logs each packet that it drops, whole, just when the machine is too busy already.
-        (0, _) => "info,rtc=off,webrtc=off",
-        (1, _) => "debug,rtc=off,webrtc=off,ureq=info,rustls=info",
+        (0, _) => "info,rtc=off",
+        (1, _) => "debug,rtc=off,ureq=info,rustls=info",
         (..) => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));

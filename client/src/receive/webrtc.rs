@@ -264,7 +264,37 @@ pub fn check_socket_buffers() {
 
 #[cfg(test)]
 mod tests {
+    use rtc::stun::message::BINDING_SUCCESS;
+
     use super::*;
+
+    #[test]
+    fn a_stun_server_says_how_the_socket_is_seen_and_may_be_asked_twice() {
+        let server = std::net::UdpSocket::bind("127.0.0.1:0").expect("a UDP socket");
+        server.set_read_timeout(Some(Duration::from_secs(10))).expect("a limit");
+        let url = format!("stun:{}", server.local_addr().expect("an address"));
+        let seen = SocketAddr::from(([1, 2, 3, 4], 99));
+        let answers = std::thread::spawn(move || {
+            let mut request = [0; 1500];
+            server.recv_from(&mut request).expect("a request, which is lost");
+            let (len, peer) = server.recv_from(&mut request).expect("it again");
+            let mut asked = Message::new();
+            asked.unmarshal_binary(&request[..len]).expect("STUN");
+            // What is no answer to it is passed over.
+            for (transaction, port) in [(TransactionId::new(), 5), (asked.transaction_id, seen.port())] {
+                server.send_to(b"junk", peer).expect("sent");
+                let mut answer = Message::new();
+                let mapped = XorMappedAddress { ip: seen.ip(), port };
+                answer.build(&[Box::new(BINDING_SUCCESS), Box::new(transaction), Box::new(mapped)]).expect("an answer");
+                server.send_to(&answer.raw, peer).expect("sent");
+            }
+        });
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let (socket, _) = media_socket::open(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a socket");
+        let (_, reflexive) = runtime.block_on(seen_from_outside(socket, &url)).expect("a socket");
+        assert_eq!(reflexive, Some(seen));
+        answers.join().expect("no panic");
+    }
 
     #[test]
     fn the_answer_says_which_codec_comes() {
