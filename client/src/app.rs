@@ -29,7 +29,7 @@ const EXIT_USAGE: u8 = 2;
 const EXIT_NOTHING_FOUND: u8 = 3;
 
 /// The texts of the window are renewed so often.
-const VIEW_INTERVAL: Duration = Duration::from_millis(50);
+const VIEW_INTERVAL: Duration = Duration::from_millis(100);
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// For telling the server goodbye at the end.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);

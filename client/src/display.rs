@@ -30,7 +30,7 @@ use crate::overlay::{self, OverlayData, Tone};
 
 /// A picture older than this is not shown as live.
 pub const STALE_AFTER: Duration = Duration::from_secs(1);
-/// Keys and resizing are looked at this often, at least.
+/// Keys and resizing are looked at no more often, and at most twice as long apart.
 const EVENT_INTERVAL: Duration = Duration::from_millis(20);
 /// An unchanged window is drawn again this often, since nobody tells when another window had covered it.
 const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
@@ -241,6 +241,7 @@ impl Window {
         on_output(output.clone());
         let mut last: Option<Picture> = None;
         let mut drawn: Option<(Scene, Instant)> = None;
+        let mut looked: Option<Instant> = None;
         loop {
             let fresh = mailbox.wait(EVENT_INTERVAL);
             if stop.is_cancelled() {
@@ -261,9 +262,11 @@ impl Window {
                     on_shown(picture, Instant::now());
                 }
             }
-            // Drawing by minifb looks at the events, too.
-            if !redraw || self.sink.is_some() {
+            // Drawing by minifb looks at the events, too. To look waits for an answer of the X server.
+            let due = looked.is_none_or(|at| now.saturating_duration_since(at) >= EVENT_INTERVAL);
+            if due && (!redraw || self.sink.is_some()) {
                 self.window.update();
+                looked = Some(now);
             }
             if self.handle_keys() || !self.window.is_open() {
                 return Ok(Ended::ClosedByUser);

@@ -153,10 +153,12 @@ impl Order {
 }
 
 /// Pictures that may be missing although the network lost none: on a machine that is busy with other things some are left
-/// out before the encoder, and of two that come at once only the newer one is shown. Both are counted, but the server's
-/// count may be two short, which it takes to be on their way.
+/// out before the encoder, by an output that fell behind, and of two that come at once only the newer one is shown. All are
+/// counted, but the count before the encoder may be two short, which it takes to be on their way.
 pub fn left_out(report: &Report, stats: &Stats) -> u64 {
-    report.frames_replaced + stats.streams.iter().map(|stream| stream.frames_dropped + 2).sum::<u64>()
+    let rtp = stats.rtp.as_ref().map_or(0, |rtp| rtp.skipped);
+    let rtsp = stats.rtsp.as_ref().map_or(0, |rtsp| rtsp.skipped);
+    rtp + rtsp + report.frames_replaced + stats.streams.iter().map(|stream| stream.frames_dropped + 2).sum::<u64>()
 }
 
 fn lock(shots: &Mutex<Vec<Shot>>) -> MutexGuard<'_, Vec<Shot>> {
