@@ -271,7 +271,6 @@ fn need_elements(codec: Codec) -> Result<(), DecodeError> {
     let bad = "the GStreamer 'bad' plugins (gstreamer1.0-plugins-bad)";
     let (depay, parse) = graph::stream_elements(codec);
     let needed = [
-        ("appsrc", base),
         ("rtpjitterbuffer", good),
         (depay, good),
         (parse, bad),
