@@ -139,10 +139,19 @@ impl Stage {
         let quantiles = spread.quantiles();
         Self { name: name.to_owned(), p50: quantiles.p50, p95: quantiles.p95 }
     }
+
+    /// Of the same stage of two receivers.
+    fn worse(&self, other: &Self) -> Self {
+        Self { name: self.name.clone(), p50: self.p50.max(other.p50), p95: self.p95.max(other.p95) }
+    }
 }
 
-/// Of several receivers of one sender: the worst of their times, and the sums of their counts.
-pub fn worst(receivers: impl IntoIterator<Item = Pictures>) -> Pictures {
+/// Of several receivers of one sender: the worst of their times, and the sums of their counts. None where one got nothing: its times
+/// would be zero, which is the best there is.
+pub fn worst(receivers: Vec<Pictures>) -> Option<Pictures> {
+    if receivers.iter().any(|one| one.shown == 0) {
+        return None;
+    }
     let add = |all: Pictures, one: Pictures| {
         let worse = |value: fn(&Quantiles) -> f64| value(&all.latency_ms).max(value(&one.latency_ms));
         Pictures {
@@ -157,11 +166,11 @@ pub fn worst(receivers: impl IntoIterator<Item = Pictures>) -> Pictures {
             repeated: all.repeated + one.repeated,
             damaged: all.damaged + one.damaged,
             gaps_over_200_ms: all.gaps_over_200_ms + one.gaps_over_200_ms,
-            stages_ms: one.stages_ms,
+            stages_ms: all.stages_ms.iter().zip(&one.stages_ms).map(|(all, one)| all.worse(one)).collect(),
             drift: one.drift,
         }
     };
-    receivers.into_iter().reduce(add).unwrap_or_default()
+    receivers.into_iter().reduce(add)
 }
 
 /// The middle value, or the mean of the two in the middle; none of none.
@@ -223,10 +232,19 @@ mod tests {
             latency_ms: Quantiles { p50: 1.0, p95: 1.0, p99, max: 9.0 },
             made: 10,
             shown,
+            stages_ms: vec![Stage { name: "received".to_owned(), p50: p99 - 1.0, p95: p99 }],
             ..Pictures::default()
         };
-        let all = worst([one(2.0, 10), one(4.0, 9), one(3.0, 10)]);
+        let all = worst(vec![one(2.0, 10), one(4.0, 9), one(3.0, 10)]).unwrap();
         assert_eq!((all.latency_ms.p99, all.latency_ms.max), (4.0, 9.0));
         assert_eq!((all.made, all.shown), (30, 29));
+        assert_eq!(all.stages_ms, [Stage { name: "received".to_owned(), p50: 3.0, p95: 4.0 }]);
+    }
+
+    #[test]
+    fn a_receiver_that_gets_nothing_is_not_the_fastest() {
+        let one = |shown| Pictures { made: shown, shown, ..Pictures::default() };
+        assert_eq!(worst(vec![one(9), one(0)]), None);
+        assert_eq!(worst(vec![one(0)]), None);
     }
 }

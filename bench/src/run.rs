@@ -120,11 +120,12 @@ impl Judge<'_> {
         }
     }
 
-    fn pictures(self) -> Pictures {
-        match self {
-            Self::Pictures(tally) => tally.pictures(),
-            Self::Units(_, deliveries) => worst(deliveries.into_iter().map(|(delivery, _)| delivery.pictures())),
-        }
+    fn pictures(self) -> Result<Pictures> {
+        let receivers: Vec<Pictures> = match self {
+            Self::Pictures(tally) => vec![tally.pictures()],
+            Self::Units(_, deliveries) => deliveries.into_iter().map(|(delivery, _)| delivery.pictures()).collect(),
+        };
+        worst(receivers).context("a receiver got no picture while it was measured")
     }
 }
 
@@ -167,7 +168,7 @@ pub fn run(subject: Subject, scene: Scene, clip: Option<&Clip>, programs: &Progr
         judge.take(&eyes, &running, tap.as_ref());
     }
 
-    let mut pictures = judge.pictures();
+    let mut pictures = judge.pictures()?;
     if let Some(report) = running.client_report() {
         pictures.stages_ms = window_stages(&report);
     }

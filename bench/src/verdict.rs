@@ -4,7 +4,7 @@
 use netlab::figures::Figure;
 use serde::Serialize;
 
-use crate::figures::Quantiles;
+use crate::figures::{Pictures, Quantiles};
 use crate::point::PointName;
 use crate::run::Run;
 use crate::subject::Subject::{self, *};
@@ -142,18 +142,15 @@ impl Verdict<'_> {
         });
     }
 
+    /// In all runs together: a median would leave out what one of them lost.
     fn intact(&mut self, subject: Subject) {
-        let bad = |run: &Run| {
-            let pictures = &run.pictures;
-            Some((pictures.made.saturating_sub(pictures.shown) + pictures.damaged) as f64)
-        };
-        let of = |run: &Run| format!("of {}", run.pictures.made);
-        let of = self.run(subject).flatten().map(of).unwrap_or_default();
-        let before = self.lines.len();
-        self.one("access units lost or damaged", subject, bad, "", |figure| figure.at_most(0.0));
-        for line in &mut self.lines[before..] {
-            line.of.clone_from(&of);
-        }
+        let Some(row) = self.rows.iter().find(|row| row.subject == subject) else { return };
+        let sum = |count: fn(&Pictures) -> u64| row.runs.iter().map(|run| count(&run.pictures)).sum::<u64>();
+        let bad = sum(|pictures| pictures.made.saturating_sub(pictures.shown) + pictures.damaged);
+        let bad = (!row.runs.is_empty()).then_some(bad as f64);
+        let figure = Figure::new("access units lost or damaged", bad, "").at_most(0.0);
+        let of = if row.runs.is_empty() { String::new() } else { format!("of {}", sum(|pictures| pictures.made)) };
+        self.lines.push(Line { figure, of });
     }
 
     /// The medians of a subject; none within where all its runs failed, none at all where it was not to run.
@@ -287,6 +284,18 @@ mod tests {
         let eight = texts(PointName::P1080File, &rows);
         assert_eq!(eight[0], "| 8 viewers: CPU of the server's sending | at most 80 ms/s | 70 ms/s | yes |\n");
         assert!(eight[2].ends_with("| at most 3 times | 3.25 times (13.0 and 4.0) | **no** |\n"), "{}", eight[2]);
+    }
+
+    #[test]
+    fn what_one_run_lost_is_lost() {
+        let mut lossy = run(1.5, 4.0);
+        lossy.pictures.shown = 83;
+        let rows = [Row::new(Webrtc, vec![run(1.5, 4.0), lossy, run(1.5, 4.0)], Vec::new())];
+        let expected = "| access units lost or damaged | at most 0 | 7 (of 270) | **no** |\n";
+        assert_eq!(texts(PointName::P2160At60, &rows)[0], expected);
+        let rows = [Row::new(Webrtc, Vec::new(), vec!["no path".to_owned()])];
+        let expected = "| access units lost or damaged | at most 0 | not at all | **no** |\n";
+        assert_eq!(texts(PointName::P2160At60, &rows)[0], expected);
     }
 
     #[test]

@@ -1,12 +1,16 @@
 //! The UDP socket of WebRTC on both sides: large buffers, segmentation offload (GSO, GRO), datagrams in batches, the local address
 //! of each.
 
+#[cfg(target_os = "linux")]
+use std::io::IoSlice;
 use std::io::{self, ErrorKind, IoSliceMut};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use quinn_udp::{BATCH_SIZE, RecvMeta, Transmit, UdpSockRef, UdpSocketState};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
+#[cfg(target_os = "linux")]
+use socket2::{MsgHdr, SockAddr};
 
 use crate::net::{MEDIA_TOS, grow_buffers};
 
@@ -99,9 +103,17 @@ pub struct Outbound<'a> {
 }
 
 impl Outbound<'_> {
-    fn send(&self, local: IpAddr, peer: SocketAddr, bytes: &[u8], segment: Option<usize>) -> io::Result<()> {
+    fn send(&self, local: IpAddr, peer: SocketAddr, bytes: &[u8], segment: usize) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        if peer.is_ipv4() {
+            match send_marked(self.io, local, peer, bytes, segment) {
+                // What the kernel or the card cannot do, quinn-udp finds out, and does without from then on.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EINTR)) => {}
+                result => return result,
+            }
+        }
         let src_ip = (!local.is_unspecified()).then_some(local);
-        let transmit = Transmit { destination: peer, ecn: None, contents: bytes, segment_size: segment, src_ip };
+        let transmit = Transmit { destination: peer, ecn: None, contents: bytes, segment_size: Some(segment), src_ip };
         self.state.try_send(UdpSockRef::from(self.io), &transmit)
     }
 
@@ -111,7 +123,7 @@ impl Outbound<'_> {
         // Read each time: the kernel may turn out not to offload, and then this becomes 1.
         let step = self.state.max_gso_segments().max(1) * segment.max(1);
         for part in run.chunks(step) {
-            match self.send(local, peer, part, Some(segment)) {
+            match self.send(local, peer, part, segment) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return false,
                 Err(error) => {
@@ -125,5 +137,87 @@ impl Outbound<'_> {
             }
         }
         true
+    }
+}
+
+/// Sends datagrams of `segment` bytes each, in one call, from the address `local`. Not by quinn-udp, which writes a TOS byte of its own
+/// into every message: that of the socket, with our DSCP, would count for nothing.
+#[cfg(target_os = "linux")]
+fn send_marked(
+    io: &mio::net::UdpSocket,
+    local: IpAddr,
+    peer: SocketAddr,
+    bytes: &[u8],
+    segment: usize,
+) -> io::Result<()> {
+    let mut control = Vec::with_capacity(64);
+    // A `struct cmsghdr`, its data, and padding (cmsg(3)).
+    let mut add = |level: libc::c_int, kind: libc::c_int, data: &[u8]| {
+        let len = size_of::<libc::cmsghdr>() + data.len();
+        control.extend(len.to_ne_bytes());
+        control.extend(level.to_ne_bytes());
+        control.extend(kind.to_ne_bytes());
+        control.extend(data);
+        control.resize(control.len().next_multiple_of(size_of::<usize>()), 0);
+    };
+    if bytes.len() > segment {
+        add(libc::SOL_UDP, libc::UDP_SEGMENT, &(segment as u16).to_ne_bytes());
+    }
+    if let IpAddr::V4(local) = local
+        && !local.is_unspecified()
+    {
+        // A `struct in_pktinfo` (ip(7)): the source is its second field.
+        let mut info = [0; size_of::<libc::in_pktinfo>()];
+        info[4..8].copy_from_slice(&local.octets());
+        add(libc::IPPROTO_IP, libc::IP_PKTINFO, &info);
+    }
+    let (peer, buffers) = (SockAddr::from(peer), [IoSlice::new(bytes)]);
+    let message = MsgHdr::new().with_addr(&peer).with_buffers(&buffers).with_control(&control);
+    SockRef::from(io).sendmsg(&message, 0).map(drop)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::mem::MaybeUninit;
+
+    use socket2::{MaybeUninitSlice, MsgHdrMut};
+
+    use super::*;
+
+    /// A datagram and its TOS byte (ip(7)).
+    fn receive(socket: &UdpSocket) -> (Vec<u8>, u8) {
+        let mut data = [MaybeUninit::uninit(); 2000];
+        let mut control = [MaybeUninit::uninit(); 64];
+        let mut slices = [MaybeUninitSlice::new(&mut data)];
+        let mut message = MsgHdrMut::new().with_buffers(&mut slices).with_control(&mut control);
+        let len = SockRef::from(socket).recvmsg(&mut message, 0).expect("a datagram");
+        let control_len = message.control_len();
+        assert!(control_len > size_of::<libc::cmsghdr>(), "no TOS");
+        // SAFETY: the system has written so many bytes.
+        let byte = |byte: &MaybeUninit<u8>| unsafe { byte.assume_init() };
+        (data[..len].iter().map(byte).collect(), byte(&control[size_of::<libc::cmsghdr>()]))
+    }
+
+    #[test]
+    fn every_datagram_of_a_run_is_marked_as_video_and_comes_from_the_address_that_is_wanted() {
+        let receiver = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        receiver.set_read_timeout(Some(Duration::from_secs(10))).expect("a limit");
+        SockRef::from(&receiver).set_recv_tos_v4(true).expect("TOS");
+        let to = receiver.local_addr().expect("an address");
+        let (socket, _) = open("0.0.0.0:0".parse().expect("an address")).expect("a socket");
+        let mut socket = MediaSocket::new(socket).expect("a media socket");
+        let run: Vec<u8> = (0..=u8::MAX).cycle().take(2_500).collect();
+        for local in ["127.0.0.1", "0.0.0.0"] {
+            let local = local.parse().expect("an address");
+            assert!(socket.outbound().transmit(local, to, &run, 1_000));
+            for part in run.chunks(1_000) {
+                let (datagram, tos) = receive(&receiver);
+                assert!(datagram == part, "{} bytes", datagram.len());
+                assert_eq!(u32::from(tos), MEDIA_TOS);
+            }
+        }
+        let from: IpAddr = "127.0.0.9".parse().expect("an address");
+        assert!(socket.outbound().transmit(from, to, b"x", 1));
+        assert_eq!(receiver.recv_from(&mut [0; 9]).expect("a datagram").1.ip(), from);
     }
 }

@@ -252,10 +252,15 @@ impl Graph {
             packet.set_dts(due);
             packet.set_pts(due);
         }
-        // Of what else goes wrong the element itself tells, by the bus; that is left to whoever pushes.
-        if self.input.push(packet) == Err(gst::FlowError::NotNegotiated) {
-            let failure = Failure { reason: "two elements found no common format".to_owned(), negotiation: true };
-            self.shared.tell(Note::Failed { generation: self.generation, failure });
+        // An element that fails mostly says why by the bus, before this. Some say nothing, and no source is there to say it for them.
+        if let Err(error) = self.input.push(packet) {
+            let negotiation = error == gst::FlowError::NotNegotiated;
+            let reason = if negotiation {
+                "two elements found no common format".to_owned()
+            } else {
+                format!("an element failed and did not say why ({error:?})")
+            };
+            self.shared.tell(Note::Failed { generation: self.generation, failure: Failure { reason, negotiation } });
         }
     }
 

@@ -336,8 +336,11 @@ impl Supervisor {
     /// The decoder failed: starts it again if it has worked, else the next.
     fn replace(&mut self, failure: Failure) -> Result<(), Vec<(String, String)>> {
         let Failure { reason, negotiation } = failure;
-        let graph = self.lock_now().graph.take();
-        drop(graph);
+        // With one whose stream ended just now, or the next round would throw the new one away.
+        let mut now = self.lock_now();
+        let graphs = (now.graph.take(), now.retired.take());
+        drop(now);
+        drop(graphs);
         let name = self.candidates[self.index].element.clone();
         let decoded = self.shared.flow().counters.decoded - self.decoded_before;
         let excused = negotiation && decoded > 0 && self.renegotiations < RENEGOTIATIONS;

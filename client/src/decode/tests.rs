@@ -673,6 +673,22 @@ fn when_all_decoders_fail_in_a_running_session_that_is_said_and_nothing_hangs() 
     assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
 }
 
+#[test]
+fn a_decoder_that_fails_without_a_word_is_passed_over_at_once() {
+    let element = "errorignore ignore-eos=true convert-to=error ! identity eos-after=12 ! avdec_h264";
+    let bench = Bench::with_candidates(&[element]);
+    let mut failed = None;
+    plays_on(&bench, |_| {
+        failed = bench.events.try_iter().find_map(|event| match event {
+            DecodeEvent::Failed { tried } => Some(tried),
+            _ => None,
+        });
+        failed.is_some()
+    });
+    // Not found out by waiting for pictures.
+    assert_eq!(failed, Some(vec![(element.to_owned(), "an element failed and did not say why (Error)".to_owned())]));
+}
+
 /// An element that hangs when it is opened, or when it is closed, as a driver may.
 mod hanging {
     use gstreamer::subclass::prelude::*;

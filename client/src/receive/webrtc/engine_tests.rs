@@ -324,3 +324,30 @@ fn the_offer_names_the_socket_and_how_it_is_seen_from_outside() {
     assert!(offer.contains("10.0.0.2 4000 typ host"), "{offer}");
     assert!(offer.contains("1.2.3.4 99 typ srflx raddr 10.0.0.2 rport 4000"), "{offer}");
 }
+
+#[test]
+fn its_timers_alone_keep_it_going_and_none_is_due_again_at_once() {
+    let mut scene = Scene::new();
+    let end = scene.now + Duration::from_secs(5);
+    let mut sequence = 0;
+    while scene.now < end {
+        scene.exchange();
+        if scene.engine.state() == State::Connected {
+            sequence += 1;
+            scene.loses_one = sequence % 7 == 3;
+            scene.sends(sequence);
+        }
+        let (server, engine) = (scene.server.poll_timeout(), scene.engine.poll_timeout());
+        scene.now = server.into_iter().chain(engine).min().expect("a timer").max(scene.now);
+        if engine.is_some_and(|at| at <= scene.now) {
+            scene.engine.handle_timeout(scene.now);
+            // The thread would go round and round.
+            assert!(scene.engine.poll_timeout().is_none_or(|at| at > scene.now), "in {:?}", scene.engine.state());
+        }
+        if server.is_some_and(|at| at <= scene.now) {
+            scene.server.handle_timeout(scene.now).expect("a timer");
+        }
+    }
+    assert_eq!(scene.engine.state(), State::Connected);
+    assert!(scene.heard("arrivals") > 0 && scene.heard("NACK") > 0);
+}
