@@ -273,7 +273,7 @@ async fn watch(
                 let counters = graph.counters();
                 let dropped = counters.frames_dropped();
                 stream.set_counters(now, counters.frames_in, dropped);
-                load.check(now, stream.name(), counters.frames_in - counters.frames_unwanted, dropped);
+                load.check(now, stream.name(), counters.frames_wanted(), dropped);
                 // The process itself stood still (a machine under load, a debugger): the pipeline gets its time again.
                 if now.saturating_duration_since(looked) > STANDSTILL {
                     awake_since = now;

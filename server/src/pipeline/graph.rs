@@ -87,7 +87,12 @@ pub struct GraphCounters {
 impl GraphCounters {
     /// Raw frames left out because the encoder was busy. Two may be on their way between the points where they are counted.
     pub fn frames_dropped(&self) -> u64 {
-        self.frames_in.saturating_sub(self.frames_to_encoder + self.frames_unwanted + 2)
+        self.frames_wanted().saturating_sub(self.frames_to_encoder + 2)
+    }
+
+    /// Raw frames that were for the encoder. The two counts are read one after the other, while frames come.
+    pub fn frames_wanted(&self) -> u64 {
+        self.frames_in.saturating_sub(self.frames_unwanted)
     }
 }
 

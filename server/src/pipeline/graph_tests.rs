@@ -833,6 +833,29 @@ fn while_the_encoder_rests_few_pictures_of_a_webcams_jpeg_are_decoded() {
 }
 
 #[test]
+fn while_the_encoder_rests_jpeg_that_cannot_be_decoded_is_no_living_source() {
+    let caps = "video/x-raw,format=I420,width=320,height=240,framerate=30/1";
+    let mut plan = prepare(&small(), &chosen("x264enc")).unwrap();
+    plan.head = format!("videotestsrc is-live=true ! {caps} ! jpegenc ! queue name=camera ! jpegdec");
+    (plan.source, plan.drawing) = (SourceKind::Webcam, None);
+    let running = run(&plan);
+    running.take(20);
+    running.graph.rest();
+    let camera = running.graph.pipeline.by_name("camera").unwrap().static_pad("src").unwrap();
+    camera.add_probe(gst::PadProbeType::BUFFER, |_, info| {
+        if let Some(gst::PadProbeData::Buffer(buffer)) = &mut info.data {
+            *buffer = gst::Buffer::from_slice([0; 64]);
+        }
+        gst::PadProbeReturn::Ok
+    });
+    let end = Instant::now() + WAIT;
+    while running.graph.counters().last_in.unwrap().elapsed() < Duration::from_secs(1) {
+        assert!(Instant::now() < end, "it counts as alive: {:?}", running.graph.counters());
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
 fn what_goes_out_untouched_has_no_encoder_that_could_rest() {
     let folder = Folder::new("untouched");
     let running = start(&passthrough(&folder.without_b_frames("clip.mp4")));
