@@ -6,8 +6,6 @@ use crate::pipeline::GraphCounters;
 
 /// Whoever reloads a page, or asks for a snapshot each second, finds the encoder at work.
 pub const LINGER: Duration = Duration::from_secs(5);
-/// It is not woken sooner: a picture that was on its way to it would take the keyframe that waking asks for, and is not sent.
-const SETTLED: Duration = Duration::from_millis(100);
 
 /// What is to be done with the encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,9 +26,7 @@ pub struct Rest {
 enum State {
     /// How many access units had come when it was woken; none: it has not rested yet.
     Awake(Option<u64>),
-    Resting {
-        since: Instant,
-    },
+    Resting,
 }
 
 impl Default for Rest {
@@ -46,10 +42,10 @@ impl Rest {
         let idle = idle_since.is_some_and(|since| now.saturating_duration_since(since) >= LINGER);
         match self.state {
             State::Awake(before) if idle && counters.frames_out > before.unwrap_or(0) => {
-                self.state = State::Resting { since: now };
+                self.state = State::Resting;
                 Some(Change::Rest)
             }
-            State::Resting { since } if !idle && now.saturating_duration_since(since) >= SETTLED => {
+            State::Resting if !idle => {
                 self.state = State::Awake(Some(counters.frames_out));
                 self.excused = counters.last_in;
                 Some(Change::Wake)
@@ -59,14 +55,16 @@ impl Rest {
     }
 
     pub fn is_resting(&self) -> bool {
-        matches!(self.state, State::Resting { .. })
+        self.state == State::Resting
     }
 
-    /// Whether a keyframe comes anyway: the first picture after a rest is one, or will be.
+    /// Whether a keyframe comes anyway: the first picture after a rest is one, or [`GraphEvent::NoKeyframe`] says that it is not.
+    ///
+    /// [`GraphEvent::NoKeyframe`]: crate::pipeline::GraphEvent::NoKeyframe
     pub fn gives_keyframe(&self, frames_out: u64) -> bool {
         match self.state {
             State::Awake(before) => before == Some(frames_out),
-            State::Resting { .. } => true,
+            State::Resting => true,
         }
     }
 
@@ -141,10 +139,7 @@ mod tests {
         assert!(!rest.gives_keyframe(0), "what is passed through may begin with any picture");
         rest.change(later, Some(start), &counters(7, later, Some(later)));
         assert!(rest.gives_keyframe(7));
-        // Who comes just then gets the keyframe too: what is on its way to the encoder does not take it.
-        assert_eq!(rest.change(later + SETTLED / 2, None, &counters(7, later, Some(later))), None);
-        assert!(rest.gives_keyframe(7));
-        assert_eq!(rest.change(later + SETTLED, None, &counters(7, later, Some(later))), Some(Change::Wake));
+        rest.change(later, None, &counters(7, later, Some(later)));
         assert!(rest.gives_keyframe(7));
         assert!(!rest.gives_keyframe(8));
     }

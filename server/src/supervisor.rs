@@ -244,6 +244,11 @@ async fn watch(
                         interval = fps.interval();
                     }
                 }
+                GraphEvent::NoKeyframe => {
+                    if keyframes.request(Instant::now()) {
+                        graph.force_keyframe();
+                    }
+                }
                 GraphEvent::Eos => return Ok(source_ended(capture, well_for(graph))),
                 GraphEvent::Error(reason) => return Ok(RunEnd::Broken { reason, well_for: well_for(graph) }),
                 // An IP camera is set up from elsewhere, and comes back by itself when that is done.
