@@ -58,7 +58,9 @@ impl Rest {
         self.state == State::Resting
     }
 
-    /// Whether a keyframe comes anyway: the first picture after a rest is one, or will be.
+    /// Whether a keyframe comes anyway: the first picture after a rest is one, or [`GraphEvent::NoKeyframe`] says that it is not.
+    ///
+    /// [`GraphEvent::NoKeyframe`]: crate::pipeline::GraphEvent::NoKeyframe
     pub fn gives_keyframe(&self, frames_out: u64) -> bool {
         match self.state {
             State::Awake(before) => before == Some(frames_out),

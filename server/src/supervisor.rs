@@ -244,6 +244,11 @@ async fn watch(
                         interval = fps.interval();
                     }
                 }
+                GraphEvent::NoKeyframe => {
+                    if keyframes.request(Instant::now()) {
+                        graph.force_keyframe();
+                    }
+                }
                 GraphEvent::Eos => return Ok(source_ended(capture, well_for(graph))),
                 GraphEvent::Error(reason) => return Ok(RunEnd::Broken { reason, well_for: well_for(graph) }),
                 // An IP camera is set up from elsewhere, and comes back by itself when that is done.
@@ -273,7 +278,7 @@ async fn watch(
                 let counters = graph.counters();
                 let dropped = counters.frames_dropped();
                 stream.set_counters(now, counters.frames_in, dropped);
-                load.check(now, stream.name(), counters.frames_in - counters.frames_unwanted, dropped);
+                load.check(now, stream.name(), counters.frames_wanted(), dropped);
                 // The process itself stood still (a machine under load, a debugger): the pipeline gets its time again.
                 if now.saturating_duration_since(looked) > STANDSTILL {
                     awake_since = now;

@@ -43,6 +43,9 @@ pub(super) const STOP: &str = "rov-stop";
 pub enum GraphEvent {
     /// The size and rate that go out, when they are known and whenever they change. No rate where it varies.
     Format { resolution: Resolution, fps: Option<Fps> },
+    /// The first picture after a rest is not the keyframe that was asked for: one that was on its way to the encoder before has
+    /// become it, or the encoder made none.
+    NoKeyframe,
     /// The source has ended.
     Eos,
     /// The source or the encoder has failed: element, device and reason.
@@ -87,7 +90,12 @@ pub struct GraphCounters {
 impl GraphCounters {
     /// Raw frames left out because the encoder was busy. Two may be on their way between the points where they are counted.
     pub fn frames_dropped(&self) -> u64 {
-        self.frames_in.saturating_sub(self.frames_to_encoder + self.frames_unwanted + 2)
+        self.frames_wanted().saturating_sub(self.frames_to_encoder + 2)
+    }
+
+    /// Raw frames that were for the encoder. The two counts are read one after the other, while frames come.
+    pub fn frames_wanted(&self) -> u64 {
+        self.frames_in.saturating_sub(self.frames_unwanted)
     }
 }
 
@@ -377,19 +385,28 @@ pub(super) fn deliver(sink: &gst_app::AppSink, shared: &Shared, sample: &gst::Sa
     let time = buffer.pts().or(buffer.dts());
     let running = time.and_then(|time| sample.segment()?.downcast_ref::<gst::ClockTime>()?.to_running_time(time));
     let pts = running.or(now).unwrap_or_default();
-    if !lock(&shared.valve).lets_out(pts.into()) {
-        return;
-    }
+    let opens = {
+        let mut valve = lock(&shared.valve);
+        let before = *valve;
+        if !valve.lets_out(pts.into()) {
+            return;
+        }
+        before != *valve
+    };
     // A source whose clock is not the pipeline's could claim any age.
     let age = now.map_or(Duration::ZERO, |now| Duration::from(now.saturating_sub(pts))).min(Duration::from_secs(10));
+    let keyframe = codec::is_keyframe(shared.codec, &map);
     shared.frames_out.add();
     (shared.on_unit)(AccessUnit {
         // A copy, because encoders lend buffers from a small pool, and outputs keep keyframes for long.
         data: Bytes::copy_from_slice(&map),
         pts: pts.into(),
         captured_at: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
-        keyframe: codec::is_keyframe(shared.codec, &map),
+        keyframe,
     });
+    if opens && !keyframe {
+        shared.event(GraphEvent::NoKeyframe);
+    }
 }
 
 #[cfg(test)]

@@ -802,6 +802,35 @@ fn an_encoder_that_rests_gives_nothing_and_wakes_with_a_keyframe_of_a_new_pictur
 }
 
 #[test]
+fn that_a_picture_from_before_a_short_rest_took_the_keyframe_is_said() {
+    let running = start_with(&small(), "x264enc");
+    let input = running.graph.pipeline.by_name(encoder::NAME).unwrap().static_pad("sink").unwrap();
+    let (gate, waiting) = (Arc::new(Mutex::new(())), Arc::new(AtomicBool::new(false)));
+    let (at_gate, waits) = (Arc::clone(&gate), Arc::clone(&waiting));
+    input.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        waits.store(true, Ordering::Release);
+        drop(lock(&at_gate));
+        waits.store(false, Ordering::Release);
+        gst::PadProbeReturn::Ok
+    });
+    running.take(5);
+    let shut = lock(&gate);
+    // One may have just passed.
+    let (came, end) = (running.graph.counters().frames_in, Instant::now() + WAIT);
+    while running.graph.counters().frames_in < came + 2 || !waiting.load(Ordering::Acquire) {
+        assert!(Instant::now() < end, "no picture comes to the encoder");
+        thread::sleep(Duration::from_millis(1));
+    }
+    running.graph.rest();
+    running.graph.wake();
+    running.units.try_iter().for_each(drop);
+    drop(shut);
+    assert!(!running.take(1)[0].keyframe, "if it is one, this tests nothing");
+    let said = || running.events.recv_timeout(WAIT).expect("that it was none");
+    while said() != GraphEvent::NoKeyframe {}
+}
+
+#[test]
 fn while_the_encoder_rests_few_pictures_of_a_webcams_jpeg_are_decoded() {
     let caps = "video/x-raw,format=I420,width=320,height=240,framerate=30/1";
     let mut plan = prepare(&small(), &chosen("x264enc")).unwrap();
@@ -830,6 +859,29 @@ fn while_the_encoder_rests_few_pictures_of_a_webcams_jpeg_are_decoded() {
     let units = running.take(20);
     assert!(units[0].keyframe);
     assert_even(&units, FRAME, "every picture again");
+}
+
+#[test]
+fn while_the_encoder_rests_jpeg_that_cannot_be_decoded_is_no_living_source() {
+    let caps = "video/x-raw,format=I420,width=320,height=240,framerate=30/1";
+    let mut plan = prepare(&small(), &chosen("x264enc")).unwrap();
+    plan.head = format!("videotestsrc is-live=true ! {caps} ! jpegenc ! queue name=camera ! jpegdec");
+    (plan.source, plan.drawing) = (SourceKind::Webcam, None);
+    let running = run(&plan);
+    running.take(20);
+    running.graph.rest();
+    let camera = running.graph.pipeline.by_name("camera").unwrap().static_pad("src").unwrap();
+    camera.add_probe(gst::PadProbeType::BUFFER, |_, info| {
+        if let Some(gst::PadProbeData::Buffer(buffer)) = &mut info.data {
+            *buffer = gst::Buffer::from_slice([0; 64]);
+        }
+        gst::PadProbeReturn::Ok
+    });
+    let end = Instant::now() + WAIT;
+    while running.graph.counters().last_in.unwrap().elapsed() < Duration::from_secs(1) {
+        assert!(Instant::now() < end, "it counts as alive: {:?}", running.graph.counters());
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]

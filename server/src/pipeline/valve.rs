@@ -90,15 +90,14 @@ pub(super) fn install(pad: &gst::Pad, shared: &Arc<Shared>) {
 }
 
 /// Lets through `pad`, in front of the decoder of a live source whose pictures do not depend on each other, only what
-/// `still` looks at while the valve is shut. The others count as those that the valve keeps back.
+/// `still` looks at while the valve is shut. The others count as those that the valve keeps back, as long as the decoder makes
+/// pictures of those that it gets: one that makes none of them must be noticed.
 pub(super) fn spare_decoder(pad: &gst::Pad, shared: &Arc<Shared>) {
-    let (weak, passed) = (Arc::downgrade(shared), Mutex::new(None::<Instant>));
+    let (weak, state) = (Arc::downgrade(shared), Mutex::new(Spared::default()));
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
         let Some(shared) = weak.upgrade() else { return gst::PadProbeReturn::Ok };
-        let (now, mut passed) = (Instant::now(), lock(&passed));
-        let due = passed.is_none_or(|at| now.saturating_duration_since(at) >= still::INTERVAL);
-        if due || *lock(&shared.valve) != Valve::Shut {
-            *passed = Some(now);
+        let shut = *lock(&shared.valve) == Valve::Shut;
+        if !(shut && lock(&state).spares(Instant::now(), shared.frames_in.count())) {
             return gst::PadProbeReturn::Ok;
         }
         shared.frames_in.add();
@@ -106,6 +105,25 @@ pub(super) fn spare_decoder(pad: &gst::Pad, shared: &Arc<Shared>) {
         // As above.
         gst::PadProbeReturn::Handled
     });
+}
+
+#[derive(Debug, Default)]
+struct Spared {
+    /// When the last picture went to the decoder, and how many were decoded or spared by then. More than that are known only
+    /// once it was decoded: none is spared before.
+    passed: Option<(Instant, u64)>,
+}
+
+impl Spared {
+    /// Whether the decoder need not see the next picture. `frames_in`: how many were decoded or spared.
+    fn spares(&mut self, now: Instant, frames_in: u64) -> bool {
+        let fresh = |at| now.saturating_duration_since(at) < still::INTERVAL;
+        let spares = self.passed.is_some_and(|(at, before)| fresh(at) && frames_in > before);
+        if !spares {
+            self.passed = Some((now, frames_in));
+        }
+        spares
+    }
 }
 
 #[cfg(test)]
