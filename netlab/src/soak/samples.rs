@@ -13,8 +13,8 @@ pub const PROGRAMS: [&str; 4] =
 
 /// Memory is judged from here on: by then every buffer has been used once.
 const WARM: Duration = Duration::from_secs(5 * 60);
-/// Compared at both ends of the time that is judged.
-const MEMORY_WINDOW: Duration = Duration::from_secs(3 * 60);
+/// A program takes more or less memory by who visits it: so the trend of such medians is judged, and not one moment against another.
+const MEMORY_WINDOW: Duration = Duration::from_secs(60);
 const MEMORY_GROWTH: f64 = 1.05;
 /// The shortest run in which memory is judged.
 const MEMORY_LEAST: Duration = Duration::from_secs(10 * 60);
@@ -58,6 +58,11 @@ impl Sample {
         let latencies = shots.iter().filter_map(|shot| shot.latency).collect();
         Self { at, programs, latency: quantiles(latencies), pictures: shots.len(), visitors }
     }
+}
+
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_unstable_by(f64::total_cmp);
+    values.get(values.len() / 2).copied()
 }
 
 fn quantiles(mut values: Vec<Duration>) -> Option<[Duration; 2]> {
@@ -147,19 +152,28 @@ impl Record {
         !self.disturbances.iter().any(|d| d.from < at && begun < d.to + RECOVERY)
     }
 
-    /// Median memory in MiB after the warm-up and at the end, while visitors come and go; none in a run too short for that.
+    /// Memory in MiB after the warm-up and at the end, while visitors come and go, by the line through the medians of all minutes
+    /// (Theil-Sen: its slope is the median of those between any two); none in a run too short for that.
     fn memory(&self, which: usize) -> Option<(f64, f64)> {
         let end = self.samples.iter().rfind(|sample| sample.visitors > 0)?.at;
         if end < MEMORY_LEAST {
             return None;
         }
-        let median = |from: Duration| {
-            let window = self.samples.iter().filter(|sample| (from..from + MEMORY_WINDOW).contains(&sample.at));
-            let mut values: Vec<_> = window.filter_map(|sample| Some(sample.programs[which]?.resident_kb)).collect();
-            values.sort_unstable();
-            values.get(values.len() / 2).map(|kb| *kb as f64 / 1024.0)
-        };
-        Some((median(WARM)?, median(end - MEMORY_WINDOW)?))
+        let starts = std::iter::successors(Some(WARM), |from| Some(*from + MEMORY_WINDOW));
+        let minutes: Vec<_> = starts
+            .take_while(|from| *from + MEMORY_WINDOW <= end)
+            .filter_map(|from| {
+                let window = self.samples.iter().filter(|sample| (from..from + MEMORY_WINDOW).contains(&sample.at));
+                let kb = window.filter_map(|sample| Some(sample.programs[which]?.resident_kb as f64)).collect();
+                Some(((from + MEMORY_WINDOW / 2).as_secs_f64(), median(kb)? / 1024.0))
+            })
+            .collect();
+        let slopes = minutes.iter().enumerate().flat_map(|(i, (from, before))| {
+            minutes[i + 1..].iter().map(move |(to, after)| (after - before) / (to - from))
+        });
+        let slope = median(slopes.collect())?;
+        let level = median(minutes.iter().map(|(at, mib)| mib - slope * at).collect())?;
+        Some((level + slope * WARM.as_secs_f64(), level + slope * end.as_secs_f64()))
     }
 
     /// What a program takes without visitors: before the first came, and after the last was forgotten.
@@ -220,7 +234,7 @@ impl Record {
             self.disturbances.len(),
             visits.join(", ")
         );
-        text += "| Program | memory after 5 min, at the end (MiB) | descriptors before, after | threads before, after |\n|---|---|---|---|\n";
+        text += "| Program | memory after 5 min, at the end, by its trend (MiB) | descriptors before, after | threads before, after |\n|---|---|---|---|\n";
         for (which, name) in PROGRAMS.iter().enumerate() {
             let memory = self.memory(which).map_or("run too short".to_owned(), |(early, late)| {
                 format!("{early:.1}, {late:.1} ({:+.1} %)", (late / early - 1.0) * 100.0)
@@ -288,6 +302,10 @@ mod tests {
         let failures = record(|at| 50_000 + at * 10, 1200).verdict();
         assert!(failures.len() == 4 && failures[0].contains("memory"), "{failures:?}");
         assert_eq!(record(|at| 50_000 + at * 100, 300).verdict(), [""; 0], "too short to say");
+        let visited = |at: u64| 50_000 + at * 7919 % 600 / 60 * 500;
+        assert_eq!(record(visited, 1800).verdict(), [""; 0], "visitors come and go");
+        let failures = record(|at| visited(at) + at * 3, 1800).verdict();
+        assert!(failures.len() == 4 && failures[0].contains("memory"), "{failures:?}");
     }
 
     #[test]

@@ -59,7 +59,7 @@ pub fn parse(sdp: &str, codec: Codec, profile: Option<(u8, u8)>) -> Result<Offer
         ("a=ice-pwd:", "it has no `a=ice-pwd`"),
         ("a=fingerprint:", "it has no `a=fingerprint`"),
     ] {
-        if !sdp.contains(needle) {
+        if value(sdp, needle).is_empty() {
             return Err(OfferError::NotSdp(what));
         }
     }
