@@ -122,6 +122,8 @@ fn mark(pad: &gst::Pad, frozen: Arc<AtomicBool>) {
         let stamp = Stamp { frame: frame.fetch_add(1, Ordering::Relaxed), time_us: now.as_micros() as u64 };
         let mut picture = info.buffer_mut().expect("a picture").make_mut().map_writable().expect("memory");
         assert!(stamp.draw(&mut picture, width.next_multiple_of(4), width, height), "the picture is too small");
+        // Grey: what browsers give is RGB, where the brightness of strong colours is cut off.
+        picture[width.next_multiple_of(4) * height.next_multiple_of(2)..].fill(128);
         gst::PadProbeReturn::Ok
     });
 }
