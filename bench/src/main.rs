@@ -34,6 +34,8 @@ use crate::verdict::verdict;
 
 /// The gate's limit for the project's p50, in that of plain UDP in the same run.
 const GATE: f64 = 1.5;
+/// And the least share of the pictures that has to be shown: few pictures are easily quick.
+const GATE_SHOWN: f64 = 0.9;
 
 /// Runs from this length on, in seconds, are about whether pictures come later and later.
 const LONG: f64 = 120.0;
@@ -169,9 +171,13 @@ fn subjects(args: &Args) -> Vec<Subject> {
 
 fn passes(row: &Row) -> bool {
     let Some(ratio) = row.to_udp else { return false };
-    let passed = ratio <= GATE;
+    let pictures = &row.median.pictures;
+    let (shown, made) = (pictures.shown, pictures.made);
+    let passed = ratio <= GATE && shown as f64 >= made as f64 * GATE_SHOWN;
     let verdict = if passed { "passed" } else { "FAILED" };
-    println!("gate {verdict}: webrtc takes {ratio:.2} times as long as plain UDP (limit {GATE})");
+    println!(
+        "gate {verdict}: webrtc takes {ratio:.2} times as long as plain UDP (limit {GATE}) and shows {shown} of {made} pictures"
+    );
     passed
 }
 
@@ -241,6 +247,7 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+    use crate::run::Run;
 
     #[test]
     fn the_command_line_is_consistent() {
@@ -253,5 +260,19 @@ mod tests {
         assert_eq!(only("webrtc,udp,webrtc"), [Subject::Udp, Subject::Webrtc]);
         let gate = Args::try_parse_from(["bench", "--gate"]).unwrap();
         assert_eq!(subjects(&gate), [Subject::Udp, Subject::Webrtc]);
+    }
+
+    #[test]
+    fn the_gate_takes_neither_what_is_slow_nor_what_leaves_pictures_out() {
+        let row = |ratio, shown| {
+            let mut row = Row::new(Subject::Webrtc, vec![Run::default()], Vec::new());
+            row.to_udp = ratio;
+            (row.median.pictures.made, row.median.pictures.shown) = (90, shown);
+            row
+        };
+        assert!(passes(&row(Some(1.4), 89)));
+        assert!(!passes(&row(Some(1.6), 90)));
+        assert!(!passes(&row(Some(0.5), 9)));
+        assert!(!passes(&row(None, 90)));
     }
 }
