@@ -14,4 +14,5 @@ pub mod net;
 pub mod stamp;
 pub mod sync;
 pub mod units;
+pub mod webrtc;
 pub mod window;

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use rov_common::webrtc::{ICE_CHECK_INTERVAL, ICE_CHECKS, TRANSPORT_CC_URI};
 use rtc::ice::mdns::MulticastDnsMode;
 use rtc::interceptor::{ReceiverReportBuilder, Registry, Slot, TwccReceiverBuilder};
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MIME_TYPE_HEVC, MediaEngine};
@@ -37,9 +38,7 @@ const PROFILES: [&str; 5] = ["42e034", "420034", "4d0034", "640034", "640c34"];
 /// Packets that may still come when newer ones did.
 const HISTORY_PACKETS: u16 = 8192;
 
-/// The RTP header extension of transport-wide congestion control, and how often the server is told when packets arrived: it lowers
-/// its bit rate the sooner, the more often it hears (draft-holmer-rmcat-transport-wide-cc-extensions-01).
-const TRANSPORT_CC_URI: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
+/// The server is told so often when packets arrived: it lowers its bit rate the sooner, the more often it hears.
 const ARRIVAL_REPORTS: Duration = Duration::from_millis(50);
 
 const ICE_DISCONNECTED: Duration = Duration::from_secs(2);
@@ -47,10 +46,6 @@ const ICE_DISCONNECTED: Duration = Duration::from_secs(2);
 /// shorter outage. That the server is gone or elsewhere shows sooner, when it is asked.
 const ICE_FAILED: Duration = Duration::from_secs(8);
 const ICE_KEEPALIVE: Duration = Duration::from_millis(500);
-/// Between connectivity checks, and how many for each candidate: three seconds. The default of 200 ms would delay the
-/// first picture by as much.
-const ICE_CHECK_INTERVAL: Duration = Duration::from_millis(20);
-const ICE_CHECKS: u16 = 150;
 
 /// Addresses of the server remembered: it has fewer candidates. The oldest are forgotten first, and known again by the next check.
 const MAX_PEERS: usize = 64;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use rov_common::units::Bitrate;
+use rov_common::webrtc::TRANSPORT_CC_URI;
 use rtc::interceptor::{NackGeneratorBuilder, ReceiverReportBuilder, Registry, Slot, TwccReceiverBuilder};
 use rtc::media_stream::MediaStreamTrackId;
 use rtc::peer_connection::configuration::RTCOfferOptions;
@@ -27,7 +28,6 @@ use rtc::rtp_transceiver::{RTCRtpReceiverId, RTCRtpTransceiverDirection, RTCRtpT
 use rtc::sansio::Protocol;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 
-use super::super::session::TRANSPORT_CC_URI;
 use super::*;
 use crate::rate_control::Pilot;
 

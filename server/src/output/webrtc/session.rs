@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use rov_common::api::ViewerStats;
 use rov_common::codec::Codec;
+use rov_common::webrtc::{ICE_CHECK_INTERVAL, ICE_CHECKS, TRANSPORT_CC_URI};
 use rtc::ice::mdns::MulticastDnsMode;
 use rtc::interceptor::{
     CongestionControlBuilder, NackResponderBuilder, Registry, SenderReportBuilder, Slot, TwccSenderBuilder,
@@ -46,10 +47,6 @@ use crate::rate_control::{Full, Link};
 /// <https://webrtc.googlesource.com/src/+/main/docs/native-code/rtp-hdrext/playout-delay/README.md>
 const PLAYOUT_DELAY_URI: &str = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";
 
-/// The RTP header extension by which receivers tell when each packet arrived
-/// (draft-holmer-rmcat-transport-wide-cc-extensions-01).
-pub(super) const TRANSPORT_CC_URI: &str = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01";
-
 /// Minimum and maximum delay, 12 bits each in units of 10 ms. Zero for both lets a browser show each picture as soon as
 /// it is decoded; left out, Chromium holds pictures for about 18 ms.
 const PLAYOUT_DELAY: [u8; 3] = [0, 0, 0];
@@ -82,10 +79,6 @@ const SILENT: Duration = Duration::from_secs(2);
 const ICE_DISCONNECTED: Duration = Duration::from_secs(4);
 const ICE_FAILED: Duration = Duration::from_secs(6);
 const ICE_KEEPALIVE: Duration = Duration::from_secs(1);
-/// Between connectivity checks, and how many for each candidate: three seconds. The default of 200 ms makes a viewer wait
-/// that long for its first picture, because the first check is always too early for one side.
-const ICE_CHECK_INTERVAL: Duration = Duration::from_millis(20);
-const ICE_CHECKS: u16 = 150;
 
 /// Why a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
