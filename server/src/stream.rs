@@ -151,6 +151,15 @@ impl Stream {
         Awake(Arc::clone(self))
     }
 
+    /// The same while somebody looks: `awake` is taken when it begins, and given up when it ends.
+    pub fn keep_awake_while(self: &Arc<Self>, looked_at: bool, awake: &mut Option<Awake>) {
+        if !looked_at {
+            *awake = None;
+        } else if awake.is_none() {
+            *awake = Some(self.keep_awake());
+        }
+    }
+
     /// Since when nobody looks; none while somebody does.
     pub fn idle_since(&self) -> Option<Instant> {
         let lookers = lock(&self.lookers);

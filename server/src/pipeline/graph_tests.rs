@@ -830,13 +830,18 @@ fn that_a_picture_from_before_a_short_rest_took_the_keyframe_is_said() {
     while said() != GraphEvent::NoKeyframe {}
 }
 
-#[test]
-fn while_the_encoder_rests_few_pictures_of_a_webcams_jpeg_are_decoded() {
+/// A webcam that gives JPEG: what comes out of `camera` is unpacked by `unpack`.
+fn webcam() -> Running {
     let caps = "video/x-raw,format=I420,width=320,height=240,framerate=30/1";
     let mut plan = prepare(&small(), &chosen("x264enc")).unwrap();
-    plan.head = format!("videotestsrc is-live=true ! {caps} ! jpegenc ! queue ! jpegdec name=unpack");
+    plan.head = format!("videotestsrc is-live=true ! {caps} ! jpegenc ! queue name=camera ! jpegdec name=unpack");
     (plan.source, plan.drawing) = (SourceKind::Webcam, None);
-    let running = run(&plan);
+    run(&plan)
+}
+
+#[test]
+fn while_the_encoder_rests_few_pictures_of_a_webcams_jpeg_are_decoded() {
+    let running = webcam();
     let decoded = Arc::new(Counter::new(Instant::now()));
     let unpack = running.graph.pipeline.by_name("unpack").unwrap();
     wiring::count(&unpack.static_pad("src").unwrap(), &decoded);
@@ -863,11 +868,7 @@ fn while_the_encoder_rests_few_pictures_of_a_webcams_jpeg_are_decoded() {
 
 #[test]
 fn while_the_encoder_rests_jpeg_that_cannot_be_decoded_is_no_living_source() {
-    let caps = "video/x-raw,format=I420,width=320,height=240,framerate=30/1";
-    let mut plan = prepare(&small(), &chosen("x264enc")).unwrap();
-    plan.head = format!("videotestsrc is-live=true ! {caps} ! jpegenc ! queue name=camera ! jpegdec");
-    (plan.source, plan.drawing) = (SourceKind::Webcam, None);
-    let running = run(&plan);
+    let running = webcam();
     running.take(20);
     running.graph.rest();
     let camera = running.graph.pipeline.by_name("camera").unwrap().static_pad("src").unwrap();

@@ -87,12 +87,7 @@ impl Feeder {
 
     pub fn set_playing(&self, clients: usize) {
         self.playing.store(clients, Ordering::Relaxed);
-        let mut awake = lock(&self.awake);
-        match (clients, &*awake) {
-            (0, _) => *awake = None,
-            (_, None) => *awake = Some(self.stream.keep_awake()),
-            _ => {}
-        }
+        self.stream.keep_awake_while(clients > 0, &mut lock(&self.awake));
     }
 
     pub fn skipped(&self) -> u64 {

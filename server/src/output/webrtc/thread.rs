@@ -91,7 +91,7 @@ impl MediaThread {
         loop {
             self.beat.beat();
             self.viewers.store(self.engine.connected(), Ordering::Relaxed);
-            self.keep_awake();
+            self.stream.keep_awake_while(!self.engine.is_empty(), &mut self.awake);
             let wait = if readable || more_requests { Duration::ZERO } else { self.wait() };
             match self.poll.poll(&mut events, Some(wait)) {
                 Ok(()) => {}
@@ -128,14 +128,6 @@ impl MediaThread {
             if keyframe_wanted {
                 self.stream.request_keyframe();
             }
-        }
-    }
-
-    fn keep_awake(&mut self) {
-        match (self.engine.is_empty(), &self.awake) {
-            (true, _) => self.awake = None,
-            (false, None) => self.awake = Some(self.stream.keep_awake()),
-            (false, Some(_)) => {}
         }
     }
 
