@@ -173,15 +173,6 @@ pub fn worst(receivers: Vec<Pictures>) -> Option<Pictures> {
     receivers.into_iter().reduce(add)
 }
 
-/// The middle value, or the mean of the two in the middle; none of none.
-pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
-    let mut values: Vec<f64> = values.into_iter().collect();
-    values.sort_by(f64::total_cmp);
-    let upper = *values.get(values.len() / 2)?;
-    let lower = values[(values.len() - 1) / 2];
-    Some((lower + upper) / 2.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,13 +208,6 @@ mod tests {
         assert_eq!(of(&[7_000]), Quantiles { p50: 7.0, p95: 7.0, p99: 7.0, max: 7.0 });
         assert_eq!(of(&[]), Quantiles::default());
         assert_eq!(of(&[u64::MAX]).max, 60_000.0);
-    }
-
-    #[test]
-    fn the_median_of_an_even_count_lies_in_between() {
-        assert_eq!(median([3.0, 1.0, 2.0]), Some(2.0));
-        assert_eq!(median([4.0, 1.0, 2.0, 3.0]), Some(2.5));
-        assert_eq!(median([]), None);
     }
 
     #[test]

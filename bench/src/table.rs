@@ -1,8 +1,9 @@
 //! Medians over the runs, as JSON and as a table in Markdown. Pure.
 
+use netlab::figures::median;
 use serde::Serialize;
 
-use crate::figures::{Quantiles, Stage, median};
+use crate::figures::{Quantiles, Stage};
 use crate::point::Point;
 use crate::run::{Cost, Run};
 use crate::subject::Subject;

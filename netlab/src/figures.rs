@@ -95,6 +95,15 @@ impl fmt::Display for Figure {
     }
 }
 
+/// The middle value, or the mean of the two in the middle; none of none.
+pub fn median(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_by(f64::total_cmp);
+    let upper = *values.get(values.len() / 2)?;
+    let lower = values[(values.len() - 1) / 2];
+    Some((lower + upper) / 2.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -112,5 +121,12 @@ mod tests {
             Figure::new("longer", 1.14, "times").at_most(1.1).to_string(),
             "longer: 1.14 times (at most 1.10 times: NOT MET)"
         );
+    }
+
+    #[test]
+    fn the_median_of_an_even_count_lies_in_between() {
+        assert_eq!(median([3.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median([4.0, 1.0, 2.0, 3.0]), Some(2.5));
+        assert_eq!(median([]), None);
     }
 }

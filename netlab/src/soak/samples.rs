@@ -7,6 +7,8 @@ use rov_common::units::Resolution;
 use rov_tests::process::Process;
 use rov_tests::watcher::Shot;
 
+use crate::figures::median;
+
 /// In the order in which they are sampled.
 pub const PROGRAMS: [&str; 4] =
     ["rov-server", "rov-server, dying source", "rov-client", "rov-client, of the dying source"];
@@ -58,11 +60,6 @@ impl Sample {
         let latencies = shots.iter().filter_map(|shot| shot.latency).collect();
         Self { at, programs, latency: quantiles(latencies), pictures: shots.len(), visitors }
     }
-}
-
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_unstable_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
 }
 
 fn quantiles(mut values: Vec<Duration>) -> Option<[Duration; 2]> {
@@ -164,15 +161,15 @@ impl Record {
             .take_while(|from| *from + MEMORY_WINDOW <= end)
             .filter_map(|from| {
                 let window = self.samples.iter().filter(|sample| (from..from + MEMORY_WINDOW).contains(&sample.at));
-                let kb = window.filter_map(|sample| Some(sample.programs[which]?.resident_kb as f64)).collect();
+                let kb = window.filter_map(|sample| Some(sample.programs[which]?.resident_kb as f64));
                 Some(((from + MEMORY_WINDOW / 2).as_secs_f64(), median(kb)? / 1024.0))
             })
             .collect();
         let slopes = minutes.iter().enumerate().flat_map(|(i, (from, before))| {
             minutes[i + 1..].iter().map(move |(to, after)| (after - before) / (to - from))
         });
-        let slope = median(slopes.collect())?;
-        let level = median(minutes.iter().map(|(at, mib)| mib - slope * at).collect())?;
+        let slope = median(slopes)?;
+        let level = median(minutes.iter().map(|(at, mib)| mib - slope * at))?;
         Some((level + slope * WARM.as_secs_f64(), level + slope * end.as_secs_f64()))
     }
 
