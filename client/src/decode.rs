@@ -153,6 +153,7 @@ impl Decoder {
             mailbox,
             notes,
             dropped: AtomicU64::new(0),
+            together: Mutex::default(),
             stopped: AtomicBool::new(false),
         });
         let payload_type = config.payload_type;
@@ -178,14 +179,19 @@ impl Decoder {
         })
     }
 
-    /// One whole RTP packet, which came at `arrived`. Never waits; a packet that does not fit is counted and left out,
+    /// Whole RTP packets that came together, at `arrived`. Never waits; a packet that does not fit is counted and left out,
     /// and decoding goes on at the next keyframe. What is not RTP, or of another payload type, is ignored.
-    pub fn push(&self, rtp_packet: Bytes, arrived: Instant) {
-        let codec = self.now().codec();
-        let Some(packet) = Packet::parse(codec, &rtp_packet).filter(|packet| packet.payload_type == self.payload_type)
-        else {
-            return;
-        };
+    pub fn push(&self, rtp_packets: impl IntoIterator<Item = Bytes>, arrived: Instant) {
+        let mut now = self.now();
+        let _together = self.shared.together();
+        for packet in rtp_packets {
+            self.push_one(&mut now, packet, arrived);
+        }
+    }
+
+    fn push_one(&self, now: &mut Now, rtp_packet: Bytes, arrived: Instant) {
+        let packet = Packet::parse(now.codec(), &rtp_packet);
+        let Some(packet) = packet.filter(|packet| packet.payload_type == self.payload_type) else { return };
         // The buffer keeps the packet's own memory.
         let buffer = gst::Buffer::from_slice(rtp_packet);
         // First the arrival, as the pipeline's threads look it up as soon as they have the packet.
@@ -197,7 +203,7 @@ impl Decoder {
         if closed {
             self.shared.tell(Note::GateClosed);
         }
-        let taken = self.now().push(packet.ssrc, buffer, arrived, late_by);
+        let taken = now.push(packet.ssrc, buffer, arrived, late_by);
         match taken {
             Taken::Yes | Taken::Straggler => {}
             Taken::NewStream => self.shared.tell(Note::NewStream),

@@ -31,7 +31,7 @@ use crate::overlay::{self, OverlayData, Tone};
 /// A picture older than this is not shown as live.
 pub const STALE_AFTER: Duration = Duration::from_secs(1);
 /// Keys and resizing are looked at no more often, and at most twice as long apart.
-const EVENT_INTERVAL: Duration = Duration::from_millis(20);
+const EVENT_INTERVAL: Duration = Duration::from_millis(40);
 /// An unchanged window is drawn again this often, since nobody tells when another window had covered it.
 const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
 /// A press that follows sooner on one that was not released is the keyboard's repetition. Later, the release went to

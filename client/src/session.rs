@@ -24,7 +24,7 @@ use crate::decoders::DecoderChoice;
 use crate::find::{Finder, Located};
 use crate::receive::rtp;
 use crate::receive::rtsp::{Camera, Credentials};
-use crate::receive::{ConnectError, Link, OnCodec, OnPacket, Options, Transport, Way};
+use crate::receive::{ConnectError, Link, OnCodec, OnPackets, Options, Transport, Way};
 use crate::reconnect::{self, Advice, Session, Supply};
 use crate::viewer::{Phase, Viewer};
 
@@ -257,10 +257,9 @@ async fn watch(
     // What comes while the session is being closed is of no use: the decoder is free at its end.
     let tap = Tap(Arc::new(Mutex::new(Some(Arc::clone(decoder)))));
     let (counted, sink) = (Arc::clone(&arrivals), Arc::clone(&tap.0));
-    let on_packet: OnPacket = Arc::new(move |packet, at| {
+    let on_packets: OnPackets = Arc::new(move |packets, at| {
         if let Some(decoder) = &*lock(&sink) {
-            counted.add(packet.len(), at);
-            decoder.push(packet, at);
+            decoder.push(packets.inspect(|packet| counted.add(packet.len(), at)), at);
         }
     });
     let decodes = Arc::clone(decoder);
@@ -278,7 +277,7 @@ async fn watch(
         },
     };
     let link = tokio::select! {
-        link = Link::open(way, &options, keyframe_wanted, on_codec, on_packet) => link?,
+        link = Link::open(way, &options, keyframe_wanted, on_codec, on_packets) => link?,
         () = given_up(shutdown) => return Ok(()),
     };
     viewer.session_started();

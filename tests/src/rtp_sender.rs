@@ -64,9 +64,7 @@ impl RtpSender {
             Duration::from_millis(100),
             keyframe_wanted,
             |_| {},
-            move |packet, _| {
-                sends.forward(packet.to_vec());
-            },
+            Arc::new(move |packets, _| packets.for_each(|packet| sends.forward(packet.to_vec()))),
         );
         let connection = runtime.block_on(open).expect("a connection");
         let late = Arc::clone(&shared);

@@ -72,9 +72,7 @@ fn a_cameras_picture_goes_out_untouched() {
         Duration::from_millis(100),
         keyframe_wanted,
         |_| {},
-        move |packet, _| {
-            lock(&sink).push(payload(&packet).to_vec());
-        },
+        Arc::new(move |packets, _| lock(&sink).extend(packets.map(|packet| payload(&packet).to_vec()))),
     );
     let connection = runtime.block_on(open).expect("a connection");
     // Two keyframes at least.

@@ -145,9 +145,9 @@ fn viewers_are_told_when_the_server_ends() {
         Duration::from_millis(100),
         keyframe_wanted,
         |_| {},
-        move |_, _| {
-            counted.fetch_add(1, Ordering::Relaxed);
-        },
+        Arc::new(move |packets, _| {
+            counted.fetch_add(packets.count() as u64, Ordering::Relaxed);
+        }),
     );
     let connection = runtime.block_on(open).expect("a connection");
     until_true("packets", wait::SOON, || packets.load(Ordering::Relaxed) > 0);

@@ -4,6 +4,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use rov_client::discovery::{self, Wanted};
@@ -381,9 +382,8 @@ async fn connect(server: SocketAddr) -> Connection {
     let arrived = Arc::new(Notify::new());
     let seen = Arc::clone(&arrived);
     let (_, keyframe_wanted) = mpsc::channel(1);
-    let connection =
-        Connection::open(url, None, Duration::from_millis(100), keyframe_wanted, |_| {}, move |_, _| seen.notify_one())
-            .await;
+    let on_packets = Arc::new(move |_: &mut dyn Iterator<Item = Bytes>, _| seen.notify_one());
+    let connection = Connection::open(url, None, Duration::from_millis(100), keyframe_wanted, |_| {}, on_packets).await;
     let connection = connection.expect("a connection");
     tokio::time::timeout(wait::SOON, arrived.notified()).await.expect("a first packet");
     connection

@@ -70,6 +70,9 @@ pub struct Shared {
     pub notes: mpsc::SyncSender<Note>,
     /// Packets left out because too many waited, or no pipeline was there to take them.
     pub dropped: AtomicU64,
+    /// Held while packets that came together go in. The jitter buffer's thread waits at the first of them until the last is
+    /// in: otherwise the two would wake and hold up each other at every packet. Whoever takes it holds the supervisor's `Now`.
+    pub together: Mutex<()>,
     /// The owner is gone: nothing more is given to anybody.
     pub stopped: AtomicBool,
 }
@@ -78,6 +81,10 @@ impl Shared {
     pub fn flow(&self) -> MutexGuard<'_, Flow> {
         // Its fields are valid after each statement, so a panic elsewhere while it was held does no harm.
         self.flow.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn together(&self) -> MutexGuard<'_, ()> {
+        self.together.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Called from threads that must not wait. A full channel is no loss: the supervisor looks at everything each tick anyway.
@@ -369,6 +376,7 @@ fn watch_packets(codec: Codec, pad: &gst::Pad, jitter: JitterBuffer, shared: &Ar
     let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
     pad.add_probe(mask, move |_, info| {
         if let Some(buffer) = info.buffer() {
+            drop(shared.together());
             if !jitter.flowing.load(Ordering::Relaxed) {
                 if let Some(element) = jitter.element.upgrade() {
                     element.set_property("latency", latency_ms);

@@ -160,8 +160,9 @@ impl ConnectError {
     }
 }
 
-/// Gets every RTP packet, whole, with its arrival time and payload type [`PAYLOAD_TYPE`]; it must not block.
-pub type OnPacket = Arc<dyn Fn(Bytes, Instant) + Send + Sync>;
+/// Gets every RTP packet, whole and with payload type [`PAYLOAD_TYPE`], those that came together at once, with the time at which
+/// they came; it must not block.
+pub type OnPackets = Arc<dyn Fn(&mut dyn Iterator<Item = Bytes>, Instant) + Send + Sync>;
 
 /// Hears which codec comes, before its packets do.
 pub type OnCodec = Arc<dyn Fn(Codec) + Send + Sync>;
@@ -193,12 +194,11 @@ impl Link {
         options: &Options,
         keyframe_wanted: mpsc::Receiver<()>,
         on_codec: OnCodec,
-        on_packet: OnPacket,
+        on_packets: OnPackets,
     ) -> Result<Self, ConnectError> {
         let latency = options.latency.unwrap_or(way.transport().default_latency());
         Ok(match way {
             Way::WebRtc(url) => {
-                let on_packet = move |packet, at| on_packet(packet, at);
                 let (url, stun) = (url.clone(), options.stun.as_deref());
                 let open = webrtc::Connection::open(
                     url,
@@ -206,18 +206,18 @@ impl Link {
                     latency,
                     keyframe_wanted,
                     move |codec| on_codec(codec),
-                    on_packet,
+                    on_packets,
                 );
                 Self::WebRtc(Box::new(open.await?))
             }
             Way::Rtp(source) => {
                 on_codec(source.codec);
-                let open = rtp::Receiver::open(source, &options.interfaces, options.first_packet, on_packet);
+                let open = rtp::Receiver::open(source, &options.interfaces, options.first_packet, on_packets);
                 Self::Rtp(open.await?)
             }
             Way::Rtsp(camera) => {
                 let camera = camera.clone().or_credentials(options.credentials.as_ref());
-                Self::Rtsp(rtsp::Player::open(&camera, latency, keyframe_wanted, on_codec, on_packet).await?)
+                Self::Rtsp(rtsp::Player::open(&camera, latency, keyframe_wanted, on_codec, on_packets).await?)
             }
         })
     }

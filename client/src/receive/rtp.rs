@@ -7,6 +7,7 @@
 pub mod senders;
 
 use std::io;
+use std::iter;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ use tokio::task::JoinHandle;
 
 use self::senders::{Origin, Senders, Verdict};
 use super::header::{self, Header};
-use super::{ConnectError, LinkState, OnPacket, PAYLOAD_TYPE, Transport};
+use super::{ConnectError, LinkState, OnPackets, PAYLOAD_TYPE, Transport};
 
 /// Where rov-server sends unless it is told otherwise.
 pub const DEFAULT_HOST: Ipv4Addr = Ipv4Addr::new(239, 255, 0, 1);
@@ -84,7 +85,7 @@ impl Receiver {
         source: &Source,
         interfaces: &[String],
         first_packet: Option<Duration>,
-        on_packet: OnPacket,
+        on_packets: OnPackets,
     ) -> Result<Self, ConnectError> {
         let bound = |port| {
             let socket = bind(source.host, port).and_then(UdpSocket::from_std);
@@ -107,7 +108,7 @@ impl Receiver {
         let shared = Arc::new(Shared { source: *source, state });
         let (heard, mut hears) = watch::channel(false);
         let (shared_too, interfaces) = (Arc::clone(&shared), interfaces.to_owned());
-        let input = Input { shared: shared_too, interfaces, on_packet, heard, fec: None, stream: 0 };
+        let input = Input { shared: shared_too, interfaces, on_packets, heard, fec: None, stream: 0 };
         input.join(&sockets);
         let task = tokio::spawn(input.receive(sockets));
         let receiver = Self { shared, task };
@@ -209,7 +210,7 @@ struct Input {
     shared: Arc<Shared>,
     /// As the user named them.
     interfaces: Vec<String>,
-    on_packet: OnPacket,
+    on_packets: OnPackets,
     heard: watch::Sender<bool>,
     /// None until a repair packet comes: without them nothing needs to be remembered.
     fec: Option<fec::Decoder>,
@@ -298,7 +299,7 @@ impl Input {
         let mut packet = packet.to_vec();
         header::set_payload_type(&mut packet, PAYLOAD_TYPE);
         header::set_ssrc(&mut packet, self.stream);
-        (self.on_packet)(Bytes::from(packet), at);
+        (self.on_packets)(&mut iter::once(Bytes::from(packet)), at);
         self.heard.send_if_modified(|heard| !std::mem::replace(heard, true));
     }
 

@@ -7,6 +7,7 @@
 pub mod parameter_sets;
 
 use std::fmt;
+use std::iter;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,7 @@ use url::Url;
 
 use self::parameter_sets::ParameterSets;
 use super::header::{self, Header};
-use super::{ConnectError, LinkState, OnCodec, OnPacket, PAYLOAD_TYPE, Transport};
+use super::{ConnectError, LinkState, OnCodec, OnPackets, PAYLOAD_TYPE, Transport};
 use crate::decode::within;
 
 pub const DEFAULT_PORT: u16 = 554;
@@ -162,7 +163,7 @@ struct Shared {
     ended: watch::Sender<Option<RtspError>>,
     playing: watch::Sender<bool>,
     on_codec: OnCodec,
-    on_packet: OnPacket,
+    on_packets: OnPackets,
     sets: Mutex<ParameterSets>,
     /// By TCP, which loses nothing and grows old instead.
     backlog: Mutex<Option<Backlog>>,
@@ -196,7 +197,7 @@ impl Player {
         latency: Duration,
         mut keyframe_wanted: mpsc::Receiver<()>,
         on_codec: OnCodec,
-        on_packet: OnPacket,
+        on_packets: OnPackets,
     ) -> Result<Self, ConnectError> {
         let (ended_tx, ended) = watch::channel(None);
         let (playing, mut plays) = watch::channel(false);
@@ -205,7 +206,7 @@ impl Player {
             ended: ended_tx,
             playing,
             on_codec,
-            on_packet,
+            on_packets,
             sets: Mutex::new(ParameterSets::new(Codec::H264, &[])),
             backlog: Mutex::default(),
             media: Mutex::default(),
@@ -403,7 +404,7 @@ fn take_packets(sink: &gst_app::AppSink, shared: &Arc<Shared>) {
             if let Some(late) = late {
                 shared.end(RtspError::Late { address: shared.camera.address(), seconds: late.as_secs() });
             }
-            lock(&shared.sets).pass(packet, |packet| (shared.on_packet)(packet, arrived));
+            lock(&shared.sets).pass(packet, |packet| (shared.on_packets)(&mut iter::once(packet), arrived));
             shared.playing.send_if_modified(|plays| !std::mem::replace(plays, true));
             Ok(gst::FlowSuccess::Ok)
         })

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use rov_common::codec::Codec;
 use rov_common::media_socket::{self, MediaSocket};
 use rov_common::net::grow_buffers;
@@ -26,7 +25,7 @@ use url::Url;
 
 use self::engine::{End, Engine, State};
 use self::thread::{MediaThread, Request};
-use super::ConnectError;
+use super::{ConnectError, OnPackets};
 use crate::whep::{self, Answer};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -50,8 +49,8 @@ pub struct Connection {
 
 impl Connection {
     /// Offers to the WHEP endpoint `url` and waits until media can flow. Packets that are missing are asked for again during
-    /// `latency`. `on_codec` gets what the server chose to send, before the first packet. `on_packet` gets every RTP packet,
-    /// whole, with its arrival time, on the connection's own thread; it must not block. For each message in `keyframe_wanted` the
+    /// `latency`. `on_codec` gets what the server chose to send, before the first packet. `on_packets` gets the
+    /// RTP packets on the connection's own thread. For each message in `keyframe_wanted` the
     /// server is asked for a keyframe.
     pub async fn open(
         url: Url,
@@ -59,7 +58,7 @@ impl Connection {
         latency: Duration,
         keyframe_wanted: mpsc::Receiver<()>,
         on_codec: impl FnOnce(Codec),
-        on_packet: impl Fn(Bytes, Instant) + Send + 'static,
+        on_packets: OnPackets,
     ) -> Result<Self, ConnectError> {
         let host = url.host_str().unwrap_or_default().to_owned();
         let no_route = |source| ConnectError::NoRoute { host: host.clone(), source };
@@ -76,7 +75,7 @@ impl Connection {
         on_codec(answered_codec(&answer.sdp));
         let started = engine.answered(Instant::now(), answer.sdp.clone()).map_err(ConnectError::from).and_then(|()| {
             let socket = MediaSocket::new(socket).map_err(no_route)?;
-            start(socket, engine, keyframe_wanted, on_packet).map_err(no_route)
+            start(socket, engine, keyframe_wanted, on_packets).map_err(no_route)
         });
         let (requests, waker, mut link, keyframes) = match started {
             Ok(started) => started,
@@ -154,11 +153,11 @@ fn start(
     socket: MediaSocket,
     engine: Engine,
     mut keyframe_wanted: mpsc::Receiver<()>,
-    on_packet: impl Fn(Bytes, Instant) + Send + 'static,
+    on_packets: OnPackets,
 ) -> io::Result<Started> {
     let (requests, inbox) = sync_channel(REQUESTS);
     let (link_tx, link) = watch::channel(State::Connecting);
-    let (thread, waker) = MediaThread::new(socket, engine, inbox, link_tx, on_packet)?;
+    let (thread, waker) = MediaThread::new(socket, engine, inbox, link_tx, on_packets)?;
     std::thread::Builder::new().name("webrtc-media".to_owned()).spawn(move || thread.run())?;
     let (wishes, wakes) = (requests.clone(), Arc::clone(&waker));
     let keyframes = tokio::spawn(async move {

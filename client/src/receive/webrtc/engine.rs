@@ -135,13 +135,7 @@ impl Engine {
     }
 
     /// A datagram that came from `peer`. What is malformed or forged is dropped. RTP packets go to `on_packet`.
-    pub fn handle_datagram(
-        &mut self,
-        now: Instant,
-        peer: SocketAddr,
-        data: &[u8],
-        on_packet: &impl Fn(Bytes, Instant),
-    ) {
+    pub fn handle_datagram(&mut self, now: Instant, peer: SocketAddr, data: &[u8], on_packet: &mut impl FnMut(Bytes)) {
         let Some(&first) = data.first() else { return };
         if first > LAST_OF_STUN && !self.peers.contains(&peer) {
             return;
@@ -157,11 +151,11 @@ impl Engine {
             tracing::debug!(%peer, %error, "a datagram was not taken");
         }
         // `poll_read` would go through the whole core once more for each packet.
-        while let Some(TaggedRTCMessage { now, message }) = self.pc.poll_media_read() {
+        while let Some(TaggedRTCMessage { message, .. }) = self.pc.poll_media_read() {
             if let RTCMessage::RtpPacket(_, packet) = message
                 && self.is_shown(packet.header.ssrc)
             {
-                on_packet(whole(&packet), now);
+                on_packet(whole(&packet));
             }
         }
         // The core does not report a close_notify as the end of the connection, so it has to be looked for.

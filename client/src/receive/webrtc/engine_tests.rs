@@ -1,7 +1,5 @@
 //! The engine against a server made of the same core, with no network and a clock that only the test moves.
 
-use std::cell::RefCell;
-
 use rtc::interceptor::{Interceptor, NackResponderBuilder, Packet, StreamInfo, TaggedPacket, TwccSenderBuilder};
 use rtc::media_stream::MediaStreamTrack;
 use rtc::rtcp::transport_feedbacks::transport_layer_cc::TransportLayerCc;
@@ -80,7 +78,7 @@ struct Scene {
     sender: RTCRtpSenderId,
     heard: Heard,
     /// What the engine handed on.
-    packets: RefCell<Vec<Bytes>>,
+    packets: Vec<Bytes>,
     /// The next RTP packet of the server is lost.
     loses_one: bool,
 }
@@ -127,7 +125,7 @@ impl Scene {
         server.set_local_description(now, answer).expect("a local description");
         let answer = server.local_description().expect("a local description").sdp;
         engine.answered(now, answer).expect("an answer that is taken");
-        Self { now, engine, server, sender, heard, packets: RefCell::default(), loses_one: false }
+        Self { now, engine, server, sender, heard, packets: Vec::new(), loses_one: false }
     }
 
     fn connected() -> Self {
@@ -178,8 +176,8 @@ impl Scene {
     }
 
     fn arrives(&mut self, peer: &str, datagram: &[u8]) {
-        let packets = &self.packets;
-        self.engine.handle_datagram(self.now, address(peer), datagram, &|packet, _| packets.borrow_mut().push(packet));
+        let packets = &mut self.packets;
+        self.engine.handle_datagram(self.now, address(peer), datagram, &mut |packet| packets.push(packet));
     }
 
     fn sends(&mut self, sequence_number: u16) {
@@ -198,7 +196,7 @@ impl Scene {
     }
 
     fn sequences(&self) -> Vec<u16> {
-        self.packets.borrow().iter().map(|packet| u16::from_be_bytes([packet[2], packet[3]])).collect()
+        self.packets.iter().map(|packet| u16::from_be_bytes([packet[2], packet[3]])).collect()
     }
 
     fn heard(&self, what: &str) -> usize {
@@ -220,7 +218,7 @@ fn packets_come_whole_and_bare_and_their_arrival_is_reported() {
     let mut scene = Scene::connected();
     (100..110).for_each(|sequence| scene.sends(sequence));
     assert_eq!(scene.sequences(), (100..110).collect::<Vec<_>>());
-    let first = scene.packets.borrow()[0].clone();
+    let first = scene.packets[0].clone();
     assert_eq!(first[..], [0x80, 0x80 | 96, 0, 100, 0, 0, 0x23, 0x28, 0, 0, 0, 7, 0x65, 1, 2, 3]);
     assert_eq!(scene.heard("arrivals"), 0);
     scene.run(2 * ARRIVAL_REPORTS);

@@ -12,12 +12,16 @@ use rov_common::media_socket::MediaSocket;
 use tokio::sync::{oneshot, watch};
 
 use super::engine::{End, Engine, State};
+use crate::receive::OnPackets;
 
 const SOCKET: Token = Token(0);
 const WAKE: Token = Token(1);
 
 /// Batches of datagrams taken before timers and requests get their turn.
 const RECEIVE_BATCHES: usize = 8;
+/// Packets handed to the decoder at once: most pictures, and of large ones so few that its thread takes them apart while the rest
+/// is decrypted.
+const TOGETHER: usize = 32;
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// What is asked of the thread; it has to be woken for it.
@@ -27,28 +31,31 @@ pub enum Request {
     Close,
 }
 
-pub struct MediaThread<F> {
+pub struct MediaThread {
     poll: Poll,
     socket: MediaSocket,
     engine: Engine,
     requests: Receiver<Request>,
     link: watch::Sender<State>,
-    on_packet: F,
+    on_packets: OnPackets,
+    /// What is to be handed over at once.
+    together: Vec<Bytes>,
 }
 
-impl<F: Fn(Bytes, Instant)> MediaThread<F> {
+impl MediaThread {
     /// Gives too what wakes it.
     pub fn new(
         mut socket: MediaSocket,
         engine: Engine,
         requests: Receiver<Request>,
         link: watch::Sender<State>,
-        on_packet: F,
+        on_packets: OnPackets,
     ) -> io::Result<(Self, Arc<Waker>)> {
         let poll = Poll::new()?;
         poll.registry().register(socket.io(), SOCKET, Interest::READABLE)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
-        Ok((Self { poll, socket, engine, requests, link, on_packet }, waker))
+        let together = Vec::with_capacity(TOGETHER);
+        Ok((Self { poll, socket, engine, requests, link, on_packets, together }, waker))
     }
 
     /// Until the connection has ended, or is to be closed.
@@ -101,14 +108,22 @@ impl<F: Fn(Bytes, Instant)> MediaThread<F> {
 
     /// Whether more may be waiting.
     fn receive(&mut self) -> bool {
-        let (engine, on_packet) = (&mut self.engine, &self.on_packet);
+        let Self { socket, engine, on_packets, together, .. } = self;
         for _ in 0..RECEIVE_BATCHES {
             // Known when the first of them is there.
             let mut arrived = None;
-            let any = self.socket.receive(|_, _, peer, datagram| {
+            let any = socket.receive(|_, _, peer, datagram| {
                 let arrived = *arrived.get_or_insert_with(Instant::now);
-                engine.handle_datagram(arrived, peer, datagram, on_packet);
+                engine.handle_datagram(arrived, peer, datagram, &mut |packet| together.push(packet));
+                if together.len() >= TOGETHER {
+                    on_packets(&mut together.drain(..), arrived);
+                }
             });
+            if let Some(arrived) = arrived
+                && !together.is_empty()
+            {
+                on_packets(&mut together.drain(..), arrived);
+            }
             if !any {
                 return false;
             }
