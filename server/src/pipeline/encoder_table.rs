@@ -23,6 +23,7 @@ pub(super) const PLAIN: EncoderRow = EncoderRow {
     live_rate_costs_keyframe: false,
     live_size: LiveSize::No,
     keyframe: Keyframe::ForceKeyUnit,
+    gives_access_units: false,
 };
 
 /// NVENC by CUDA memory; `nvautogpuh264enc` chooses among several GPUs. The names of properties changed in 1.24 and 1.26.
@@ -294,6 +295,7 @@ pub const ROWS: &[EncoderRow] = &[
             ("threads", Threads),
         ],
         live_size: LiveSize::RateByCaps,
+        gives_access_units: true,
         ..PLAIN
     },
     EncoderRow {

@@ -163,6 +163,16 @@ impl Builder<'_> {
         format!("{} ! {SINK}", source::parsed(self.config.codec))
     }
 
+    /// Behind the encoder.
+    fn encoder_end(&self) -> String {
+        if self.encoder.gives_access_units {
+            // Written out, as one caps cannot follow another by themselves.
+            format!("capsfilter caps={} ! {SINK}", source::coded_caps(self.config.codec))
+        } else {
+            self.end()
+        }
+    }
+
     fn size(&self) -> String {
         match self.config.resolution {
             Some(Resolution { width, height }) => format!("width={width},height={height},pixel-aspect-ratio=1/1"),
@@ -189,7 +199,7 @@ impl Builder<'_> {
             self.threaded("videoconvert"),
             self.encoder.format,
             self.size(),
-            self.end()
+            self.encoder_end()
         )
     }
 
@@ -205,7 +215,7 @@ impl Builder<'_> {
         format!(
             "{} ! nvvidconv ! video/x-raw{features},format={format}{size} ! {encoder} ! {}",
             self.queue(),
-            self.end()
+            self.encoder_end()
         )
     }
 

@@ -7,6 +7,9 @@ use crate::pipeline::encoder::rows;
 const QUEUE: &str = "queue name=rov_raw max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream";
 const END: &str = "h264parse config-interval=-1 ! video/x-h264,stream-format=byte-stream,alignment=au \
                    ! appsink name=rov_out sync=false async=false max-buffers=4 drop=false";
+/// Behind an encoder that needs no parser.
+const UNITS_END: &str = "capsfilter caps=video/x-h264,stream-format=byte-stream,alignment=au \
+                         ! appsink name=rov_out sync=false async=false max-buffers=4 drop=false";
 const PACE: &str =
     "queue name=rov_ahead max-size-buffers=4 max-size-bytes=0 max-size-time=0 ! identity name=rov_pace sync=true";
 
@@ -32,7 +35,7 @@ fn a_live_source_is_scaled_behind_the_leaky_queue_and_encoded() {
     let tail = format!(
         "{QUEUE} ! videoscale n-threads=2 ! videoconvert n-threads=2 \
          ! video/x-raw,format=I420,width=1920,height=1080,pixel-aspect-ratio=1/1 \
-         ! x264enc name=rov_enc bitrate=15000 ! video/x-h264,profile=(string)constrained-baseline ! {END}"
+         ! x264enc name=rov_enc bitrate=15000 ! video/x-h264,profile=(string)constrained-baseline ! {UNITS_END}"
     );
     assert_eq!(plan.text(), format!("{head} ! {tail}"));
     assert_eq!((plan.auto_bitrate, plan.encoder.map(|row| row.element)), (Some(false), Some("x264enc")));
