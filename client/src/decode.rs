@@ -183,8 +183,10 @@ impl Decoder {
     /// and decoding goes on at the next keyframe. What is not RTP, or of another payload type, is ignored.
     pub fn push(&self, rtp_packets: impl IntoIterator<Item = Bytes>, arrived: Instant) {
         let mut now = self.now();
-        let _together = self.shared.together();
-        for packet in rtp_packets {
+        let packets = rtp_packets.into_iter();
+        // One alone has nobody to be waited for.
+        let _together = (packets.size_hint().0 > 1).then(|| self.shared.together());
+        for packet in packets {
             self.push_one(&mut now, packet, arrived);
         }
     }

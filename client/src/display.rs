@@ -414,8 +414,8 @@ pub fn run_headless(
     on_shown: &mut dyn FnMut(&Picture, Instant),
 ) -> Ended {
     while !stop.is_cancelled() {
-        // Longer than a window's: there are no keys to look at, only the token.
-        if let Some(picture) = mailbox.wait(Duration::from_millis(20)) {
+        // There are no keys to look at, only the token.
+        if let Some(picture) = mailbox.wait(EVENT_INTERVAL) {
             on_shown(&picture, Instant::now());
         }
     }

@@ -1,5 +1,5 @@
 //! One GStreamer pipeline, from RTP packets to pictures of the wanted size, and the probes that keep `Flow` informed.
-//! The callbacks here only hand over; none of them waits.
+//! The callbacks here only hand over; one waits, for the rest of the packets that are being handed over.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -71,7 +71,8 @@ pub struct Shared {
     /// Packets left out because too many waited, or no pipeline was there to take them.
     pub dropped: AtomicU64,
     /// Held while packets that came together go in. The jitter buffer's thread waits at the first of them until the last is
-    /// in: otherwise the two would wake and hold up each other at every packet. Whoever takes it holds the supervisor's `Now`.
+    /// in: otherwise the two would wake and hold up each other at every packet. Held under the supervisor's `Now`, which that thread never
+    /// takes.
     pub together: Mutex<()>,
     /// The owner is gone: nothing more is given to anybody.
     pub stopped: AtomicBool,

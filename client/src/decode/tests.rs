@@ -193,6 +193,23 @@ fn avdec_gives_each_picture_before_the_next_goes_in() {
 }
 
 #[test]
+fn packets_that_come_together_go_on_together() {
+    let bench = Bench::new(config("avdec_h264"));
+    bench.push(&video()[0].packets);
+    assert_eq!(bench.picture(LONG), Some(0));
+    let decoded = || bench.decoder.shared.flow().counters.decoded;
+    let (before, last) = (decoded(), video()[2].packets[0].clone());
+    let last = std::iter::once_with(|| {
+        // Picture 1 is whole, but with packets on their way that came with it.
+        std::thread::sleep(Duration::from_millis(100));
+        assert_eq!(decoded(), before, "the decoder's thread was woken for a part of them");
+        last
+    });
+    bench.decoder.push(video()[1].packets.iter().cloned().chain(last), Instant::now());
+    assert_eq!(bench.picture(LONG), Some(1));
+}
+
+#[test]
 fn avdec_gives_each_picture_of_h265_before_the_next_goes_in() {
     each_picture_comes_at_once(Codec::H265, "avdec_h265");
 }

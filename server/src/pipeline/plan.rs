@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! head: SOURCE ! identity name=rov_join
-//! tail: [queue ! identity sync=true (file)] ! leaky queue of one frame ! scale ! convert ! caps ! ENCODER ! parse ! appsink
+//! tail: [queue ! identity sync=true (file)] ! leaky queue of one frame ! scale ! convert ! caps ! ENCODER ! [parse] ! appsink
 //!   or: [queue ! identity sync=true (file)] ! appsink                                              (a coded stream, untouched)
 //! ```
 //!
@@ -165,12 +165,7 @@ impl Builder<'_> {
 
     /// Behind the encoder.
     fn encoder_end(&self) -> String {
-        if self.encoder.gives_access_units {
-            // Written out, as one caps cannot follow another by themselves.
-            format!("capsfilter caps={} ! {SINK}", source::coded_caps(self.config.codec))
-        } else {
-            self.end()
-        }
+        format!("{} ! {SINK}", source::access_units(self.encoder))
     }
 
     fn size(&self) -> String {

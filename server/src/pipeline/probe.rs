@@ -150,7 +150,7 @@ fn trial_text(row: &EncoderRow, settings: &Settings, has: HasProperty) -> String
         "videotestsrc num-buffers=10 ! video/x-raw,format={}{size}{rate} ! {} ! {} ! fakesink name=rov_out sync=false signal-handoffs=false",
         row.format,
         row.text_from_system(settings, has),
-        source::parser(row.codec)
+        source::access_units(row)
     )
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use rov_common::codec::Codec;
 use rov_common::units::{Fps, Resolution};
 
-use super::encoder::HasProperty;
+use super::encoder::{EncoderRow, HasProperty};
 use super::mode::{self, Choice, Encoding, Mode};
 use super::rtsp;
 use crate::config::{CameraUrl, CaptureConfig, SourceKind};
@@ -28,6 +28,16 @@ pub fn parser(codec: Codec) -> &'static str {
 /// From a stream of any form to [`coded_caps`], with parameter sets before each keyframe.
 pub fn parsed(codec: Codec) -> String {
     format!("{} config-interval=-1 ! {}", parser(codec), coded_caps(codec))
+}
+
+/// From an encoder to [`coded_caps`].
+pub fn access_units(encoder: &EncoderRow) -> String {
+    if encoder.gives_access_units {
+        // Written out, as one caps cannot follow another by themselves.
+        format!("capsfilter caps={}", coded_caps(encoder.codec))
+    } else {
+        parsed(encoder.codec)
+    }
 }
 
 /// Name of the last element of a user's pipeline, which refuses what is neither raw nor coded as `--codec` says.

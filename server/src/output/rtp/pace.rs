@@ -11,9 +11,9 @@
 //! 38 KB nothing.
 //!
 //! An access unit takes no longer than half the frame interval; the bursts grow for that. So the sender never falls behind.
-//! The moments are counted from the first packet: a sleep that took too long is made up for by the next burst.
+//! Those that have waited (a camera's stream that stood still) leave one after the other, a millisecond apart. The moments are counted from the first packet: a sleep that took too long is made up for by the next burst.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Packets that leave at once in the beginning: a third of what those buffers hold.
 const FIRST: usize = 32;
@@ -29,23 +29,36 @@ pub(super) fn frame_interval(fps: f64) -> Duration {
     Duration::from_secs_f64(1.0 / if fps > 0.0 { fps } else { FASTEST })
 }
 
-/// The schedule of one access unit.
+/// The schedules of the access units of a stream.
+#[derive(Debug, Default)]
+pub(super) struct Pacer {
+    /// When the next one may begin; none: at once.
+    free_at: Option<Instant>,
+}
+
+impl Pacer {
+    /// Of the next access unit, which has so many packets and is ready `now`, of a stream with a frame each `interval`.
+    pub fn schedule(&mut self, now: Instant, packets: usize, interval: Duration) -> Schedule {
+        let steps = (interval.as_micros() / 2 / STEP.as_micros()).max(1) as usize;
+        let burst = packets.saturating_sub(FIRST).div_ceil(steps).max(BURST);
+        let schedule = Schedule { start: self.free_at.map_or(now, |at| at.max(now)), burst };
+        self.free_at = Some(schedule.due(packets.saturating_sub(1)) + STEP);
+        schedule
+    }
+}
+
+/// When the packets of one access unit leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Pace {
+pub(super) struct Schedule {
+    start: Instant,
     burst: usize,
 }
 
-impl Pace {
-    /// Of an access unit of `packets` packets, of a stream with a frame each `interval`.
-    pub fn new(packets: usize, interval: Duration) -> Self {
-        let steps = (interval.as_micros() / 2 / STEP.as_micros()).max(1) as usize;
-        Self { burst: packets.saturating_sub(FIRST).div_ceil(steps).max(BURST) }
-    }
-
-    /// How long after the first packet the packet `index`, counted from 0, may leave.
-    pub fn due(self, index: usize) -> Duration {
+impl Schedule {
+    /// When the packet `index`, counted from 0, may leave.
+    pub fn due(self, index: usize) -> Instant {
         let bursts = (index + self.burst).saturating_sub(FIRST) / self.burst;
-        STEP * u32::try_from(bursts).unwrap_or(u32::MAX)
+        self.start + STEP * u32::try_from(bursts).unwrap_or(u32::MAX)
     }
 }
 
@@ -61,14 +74,16 @@ mod tests {
 
     #[test]
     fn a_small_frame_leaves_at_once() {
-        let pace = Pace::new(32, AT_30_FPS);
-        assert!((0..32).all(|index| pace.due(index) == ms(0)));
+        let now = Instant::now();
+        let schedule = Pacer::default().schedule(now, 32, AT_30_FPS);
+        assert!((0..32).all(|index| schedule.due(index) == now));
     }
 
     #[test]
     fn a_larger_frame_leaves_in_bursts_a_millisecond_apart() {
-        let pace = Pace::new(68, AT_30_FPS);
-        let due: Vec<_> = [0, 31, 32, 47, 48, 67].map(|index| pace.due(index)).into();
+        let now = Instant::now();
+        let schedule = Pacer::default().schedule(now, 68, AT_30_FPS);
+        let due: Vec<_> = [0, 31, 32, 47, 48, 67].map(|index| schedule.due(index) - now).into();
         assert_eq!(due, [ms(0), ms(0), ms(1), ms(1), ms(2), ms(3)]);
     }
 
@@ -77,10 +92,19 @@ mod tests {
         for fps in [1.0, 15.0, 30.0, 60.0, 240.0] {
             let interval = frame_interval(fps);
             for packets in [1, 17, 100, 256, 1_000, 10_000] {
-                let last = Pace::new(packets, interval).due(packets - 1);
+                let now = Instant::now();
+                let last = Pacer::default().schedule(now, packets, interval).due(packets - 1) - now;
                 assert!(last <= interval / 2, "{packets} packets at {fps} fps: {last:?}");
             }
         }
+    }
+
+    #[test]
+    fn frames_that_have_waited_leave_one_after_the_other() {
+        let (now, mut pacer) = (Instant::now(), Pacer::default());
+        let mut first = |at, packets| pacer.schedule(at, packets, AT_30_FPS).due(0) - now;
+        assert_eq!([first(now, 32), first(now, 40), first(now, 1), first(now, 1)], [ms(0), ms(1), ms(3), ms(4)]);
+        assert_eq!(first(now + ms(33), 1), ms(33), "the next comes when it comes");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use rov_common::fec::Encoder;
 use super::Shared;
 use super::keyframes::Keyframes;
 use super::links::{Links, Port};
-use super::pace::{Pace, frame_interval};
+use super::pace::{Pacer, frame_interval};
 use super::packet::{Anchor, Session};
 use crate::config::RtpConfig;
 use crate::packetize::RtpFrame;
@@ -29,6 +29,7 @@ pub(super) struct Sender {
     frames: Arc<OutputQueue>,
     links: Links,
     keyframes: Keyframes,
+    pacer: Pacer,
     woken: Receiver<()>,
     shared: Arc<Shared>,
     session: Session,
@@ -58,6 +59,7 @@ impl Sender {
             frames,
             links,
             keyframes: Keyframes::new(config.keyframe_interval),
+            pacer: Pacer::default(),
             woken,
             shared,
             session: Session::new(),
@@ -115,8 +117,8 @@ impl Sender {
             self.fec.set_percent(percent);
             self.fec.repairs(packets)
         });
-        let pace = Pace::new(packets + repairs, interval);
-        let wait_for = |index: usize| self.shared.wait_until(start + pace.due(index));
+        let schedule = self.pacer.schedule(start, packets + repairs, interval);
+        let wait_for = |index: usize| self.shared.wait_until(schedule.due(index));
         for (index, (payload, packet)) in frame.payloads.iter().zip(&mut self.sent).enumerate() {
             wait_for(index);
             self.session.media(payload, frame.timestamp, index + 1 == packets, packet);
