@@ -277,11 +277,10 @@ fn need_elements(codec: Codec) -> Result<(), DecodeError> {
     let good = "the GStreamer 'good' plugins (gstreamer1.0-plugins-good)";
     let base = "the GStreamer 'base' plugins (gstreamer1.0-plugins-base)";
     let bad = "the GStreamer 'bad' plugins (gstreamer1.0-plugins-bad)";
-    let (depay, parse) = graph::stream_elements(codec);
     let needed = [
         ("rtpjitterbuffer", good),
-        (depay, good),
-        (parse, bad),
+        (graph::depayloader(codec), good),
+        (decoders::parser(codec), bad),
         ("videoscale", base),
         ("videoconvert", base),
         ("appsink", base),

@@ -68,11 +68,12 @@ fn encoder(point: &Point) -> Result<String> {
     Ok(row.context("no x264 in the table of encoders")?.text(&settings, &has_property))
 }
 
-/// From H.264 access units to raw pictures.
+/// From H.264 to raw pictures.
 pub fn decoder() -> Result<String> {
     let choice = DecoderChoice::Element(DECODER.to_owned());
     let candidates = decoders::candidates(Codec::H264, &choice, &exists, &has_property);
-    Ok(candidates.into_iter().next().context("no decoder avdec_h264: is gstreamer1.0-libav installed?")?.description)
+    let candidate = candidates.into_iter().next().context("no decoder avdec_h264: is gstreamer1.0-libav installed?")?;
+    Ok(format!("{CODED} ! {}", candidate.description))
 }
 
 /// x264 puts the parameter sets before each keyframe. `config-interval` would put them before each of its slices, and the decoder

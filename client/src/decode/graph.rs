@@ -147,12 +147,12 @@ pub fn description(candidate: &Candidate, has: &dyn Fn(&str, &str) -> bool) -> S
     // until it is out. `faststart-min-packets`, made for this, loses a race in one start of three (GStreamer 1.22).
     let faststart = option("rtpjitterbuffer", "faststart-min-packets", "1".to_owned());
     let media = candidate.codec.media_type();
-    let (depay, parse) = stream_elements(candidate.codec);
-    // Access units are judged between the depayloader and the parser. Scaling comes before converting because the
-    // decoder's format has half the bytes or less of the window's.
+    let depay = depayloader(candidate.codec);
+    // Access units are judged behind the depayloader. Scaling comes before converting because the decoder's format has half the
+    // bytes or less of the window's.
     format!(
         "rtpjitterbuffer name=jitter latency=0 do-lost=true{faststart} ! \
-         {depay} name=depay ! {media},stream-format=byte-stream,alignment=au ! {parse} ! \
+         {depay} name=depay ! capsfilter caps={media},stream-format=byte-stream,alignment=au ! \
          {} ! videoscale name=scale method=bilinear ! videoconvert name=convert ! \
          capsfilter name=size caps=video/x-raw,format={PACKED},pixel-aspect-ratio=1/1 ! \
          appsink name=out sync=false async=false qos=false max-buffers=1 drop=true enable-last-sample=false",
@@ -160,11 +160,11 @@ pub fn description(candidate: &Candidate, has: &dyn Fn(&str, &str) -> bool) -> S
     )
 }
 
-/// From packets to access units: depayloader and parser.
-pub fn stream_elements(codec: Codec) -> (&'static str, &'static str) {
+/// From packets to access units.
+pub fn depayloader(codec: Codec) -> &'static str {
     match codec {
-        Codec::H264 => ("rtph264depay", "h264parse"),
-        Codec::H265 => ("rtph265depay", "h265parse"),
+        Codec::H264 => "rtph264depay",
+        Codec::H265 => "rtph265depay",
     }
 }
 
