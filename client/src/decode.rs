@@ -185,7 +185,7 @@ impl Decoder {
         let mut now = self.now();
         let packets = rtp_packets.into_iter();
         // One alone has nobody to be waited for.
-        let _together = (packets.size_hint().0 > 1).then(|| self.shared.together());
+        let _together = (packets.size_hint().1 != Some(1)).then(|| self.shared.together());
         for packet in packets {
             self.push_one(&mut now, packet, arrived);
         }

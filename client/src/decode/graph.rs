@@ -71,8 +71,8 @@ pub struct Shared {
     /// Packets left out because too many waited, or no pipeline was there to take them.
     pub dropped: AtomicU64,
     /// Held while packets that came together go in. The jitter buffer's thread waits at the first of them until the last is
-    /// in: otherwise the two would wake and hold up each other at every packet. Held under the supervisor's `Now`, which that thread never
-    /// takes.
+    /// in: otherwise the two would wake and hold up each other at every packet. Held under the supervisor's `Now`, which that
+    /// thread never takes.
     pub together: Mutex<()>,
     /// The owner is gone: nothing more is given to anybody.
     pub stopped: AtomicBool,
@@ -152,7 +152,7 @@ pub fn description(candidate: &Candidate, has: &dyn Fn(&str, &str) -> bool) -> S
     // bytes or less of the window's.
     format!(
         "rtpjitterbuffer name=jitter latency=0 do-lost=true{faststart} ! \
-         {depay} name=depay ! capsfilter caps={media},stream-format=byte-stream,alignment=au ! \
+         {depay} name=depay ! {media},stream-format=byte-stream,alignment=au ! \
          {} ! videoscale name=scale method=bilinear ! videoconvert name=convert ! \
          capsfilter name=size caps=video/x-raw,format={PACKED},pixel-aspect-ratio=1/1 ! \
          appsink name=out sync=false async=false qos=false max-buffers=1 drop=true enable-last-sample=false",

@@ -573,7 +573,7 @@ fn the_pipeline_has_this_text() {
     let candidate = Candidate { codec: Codec::H264, element: "DECODER".into(), description: "PARSER ! DECODER".into() };
     let text = |has: bool| graph::description(&candidate, &|_, _| has);
     let input = "rtpjitterbuffer name=jitter latency=0 do-lost=true";
-    let parse = "rtph264depay name=depay ! capsfilter caps=video/x-h264,stream-format=byte-stream,alignment=au ! \
+    let parse = "rtph264depay name=depay ! video/x-h264,stream-format=byte-stream,alignment=au ! \
                  PARSER ! DECODER ! videoscale name=scale method=bilinear";
     let output = "capsfilter name=size caps=video/x-raw,format=BGRx,pixel-aspect-ratio=1/1 ! \
                   appsink name=out sync=false async=false qos=false max-buffers=1 drop=true enable-last-sample=false";

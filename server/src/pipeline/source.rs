@@ -18,7 +18,7 @@ pub fn coded_caps(codec: Codec) -> String {
 }
 
 /// The element that cuts a stream into access units.
-pub fn parser(codec: Codec) -> &'static str {
+fn parser(codec: Codec) -> &'static str {
     match codec {
         Codec::H264 => "h264parse",
         Codec::H265 => "h265parse",

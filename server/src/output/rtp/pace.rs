@@ -11,7 +11,8 @@
 //! 38 KB nothing.
 //!
 //! An access unit takes no longer than half the frame interval; the bursts grow for that. So the sender never falls behind.
-//! Those that have waited (a camera's stream that stood still) leave one after the other, a millisecond apart. The moments are counted from the first packet: a sleep that took too long is made up for by the next burst.
+//! Those that have waited (a camera's stream that stood still) leave one after the other, a millisecond apart. Within an access
+//! unit the moments are counted from when it may begin: a sleep that took too long is made up for by the next burst.
 
 use std::time::{Duration, Instant};
 
