@@ -11,30 +11,33 @@ pub struct Shot {
     pub drawn_us: u64,
     pub shown_us: u64,
     pub is_damaged: bool,
-    /// Where the receiver knows them.
+    /// Where the receiver knows it.
+    pub rtp_timestamp: Option<u32>,
+    /// The first and the last packet, where somebody has listened.
+    pub sent_us: Option<(u64, u64)>,
+    /// Of rov-client.
     pub passage: Option<Passage>,
 }
 
 /// When a picture passed the stages of rov-client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Passage {
-    pub rtp_timestamp: u32,
     pub first_packet_us: u64,
     pub last_packet_us: u64,
     pub decoded_us: u64,
     /// When it was there for the window to take.
     pub taken_us: u64,
-    /// The first and the last packet, where somebody has listened.
-    pub sent_us: Option<(u64, u64)>,
 }
 
 impl Shot {
     /// As a line of text, for the process that measures.
     pub fn line(&self) -> String {
         let mut line = format!("shot {} {} {} {}", self.frame, self.drawn_us, self.shown_us, u8::from(self.is_damaged));
-        if let Some(passage) = self.passage {
-            let Passage { rtp_timestamp, first_packet_us, last_packet_us, decoded_us, taken_us, .. } = passage;
-            line += &format!(" {rtp_timestamp} {first_packet_us} {last_packet_us} {decoded_us} {taken_us}");
+        if let Some(rtp_timestamp) = self.rtp_timestamp {
+            line += &format!(" {rtp_timestamp}");
+            if let Some(Passage { first_packet_us, last_packet_us, decoded_us, taken_us }) = self.passage {
+                line += &format!(" {first_packet_us} {last_packet_us} {decoded_us} {taken_us}");
+            }
         }
         line
     }
@@ -48,19 +51,19 @@ impl Shot {
             drawn_us: next()?,
             shown_us: next()?,
             is_damaged: next()? != 0,
+            rtp_timestamp: next().and_then(|number| u32::try_from(number).ok()),
+            sent_us: None,
             passage: None,
         };
-        let passage = next().and_then(|rtp_timestamp| {
+        let mut passage = || {
             Some(Passage {
-                rtp_timestamp: u32::try_from(rtp_timestamp).ok()?,
                 first_packet_us: next()?,
                 last_packet_us: next()?,
                 decoded_us: next()?,
                 taken_us: next()?,
-                sent_us: None,
             })
-        });
-        Some(Self { passage, ..shot })
+        };
+        Some(Self { passage: passage(), ..shot })
     }
 }
 
@@ -179,16 +182,10 @@ mod tests {
 
     #[test]
     fn a_shot_survives_its_line_of_text() {
-        let plain = Shot { frame: 7, drawn_us: 1, shown_us: 9, is_damaged: true, passage: None };
-        let passage = Passage {
-            rtp_timestamp: 9,
-            first_packet_us: 1,
-            last_packet_us: 2,
-            decoded_us: 3,
-            taken_us: 4,
-            sent_us: None,
-        };
-        for shot in [plain, Shot { passage: Some(passage), ..plain }] {
+        let plain = Shot { frame: 7, drawn_us: 1, shown_us: 9, is_damaged: true, ..Shot::default() };
+        let found = Shot { rtp_timestamp: Some(9), ..plain };
+        let passage = Passage { first_packet_us: 1, last_packet_us: 2, decoded_us: 3, taken_us: 4 };
+        for shot in [plain, found, Shot { passage: Some(passage), ..found }] {
             assert_eq!(Shot::parse(&shot.line()), Some(shot));
         }
         for text in ["", "shot", "shot 1 2", "shot 1 2 x 0", "ready", "shot 99999999999 1 1 0"] {

@@ -170,7 +170,7 @@ pub fn run(subject: Subject, scene: Scene, clip: Option<&Clip>, programs: &Progr
 
     let mut pictures = judge.pictures()?;
     if let Some(report) = running.client_report() {
-        pictures.stages_ms = window_stages(&report);
+        pictures.stages_ms.extend(window_stages(&report));
     }
     let seconds = (to_us - from_us) as f64 / 1e6;
     let stats = running.server_stats().filter(|_| clip.is_none());
@@ -210,10 +210,14 @@ fn unit(line: &str) -> Option<(u64, u64)> {
 }
 
 fn add_sent(shots: &mut [Shot], tap: &Tap) {
-    let timestamps = shots.iter().filter_map(|shot| Some(shot.passage?.rtp_timestamp));
+    let timestamps = shots.iter().filter_map(|shot| shot.rtp_timestamp);
     let sent = tap.source(timestamps).map(|source| tap.pictures(source)).unwrap_or_default();
-    for passage in shots.iter_mut().filter_map(|shot| shot.passage.as_mut()) {
-        passage.sent_us = sent.get(&passage.rtp_timestamp).map(|sent| (sent.first_us, sent.last_us));
+    for shot in shots {
+        let sent = match shot.rtp_timestamp {
+            Some(timestamp) => sent.get(&timestamp).copied(),
+            None => tap.between(shot.drawn_us, shot.shown_us),
+        };
+        shot.sent_us = sent.map(|sent| (sent.first_us, sent.last_us));
     }
 }
 

@@ -109,7 +109,7 @@ fn watch(framebuffer: &Framebuffer, from_us: u64, covered: usize, stop: &AtomicB
                 if time_us >= from_us {
                     let sample = |x: usize, y: usize| framebuffer.green(x, y);
                     let is_damaged = wrong_patches(frame, width, height, Range::Full, sample) > covered;
-                    let shot = Shot { frame, drawn_us: time_us, shown_us, is_damaged, passage: None };
+                    let shot = Shot { frame, drawn_us: time_us, shown_us, is_damaged, ..Shot::default() };
                     shots.lock().unwrap_or_else(PoisonError::into_inner).push(shot);
                 }
             }

@@ -69,11 +69,16 @@ impl Tally {
         if shot.shown_us + MINUTE_US >= to_us {
             last_minute.add(latency_us);
         }
-        let Some(passage) = shot.passage else { return };
-        let Passage { first_packet_us, last_packet_us, decoded_us, taken_us, sent_us, .. } = passage;
-        let (first_sent, last_sent) = sent_us.unzip();
-        let times =
-            [first_sent, last_sent, Some(first_packet_us), Some(last_packet_us), Some(decoded_us), Some(taken_us)];
+        let (first_sent, last_sent) = shot.sent_us.unzip();
+        let of = |time: fn(Passage) -> u64| shot.passage.map(time);
+        let times = [
+            first_sent,
+            last_sent,
+            of(|passage| passage.first_packet_us),
+            of(|passage| passage.last_packet_us),
+            of(|passage| passage.decoded_us),
+            of(|passage| passage.taken_us),
+        ];
         for (spread, at_us) in self.stages.iter_mut().zip(times) {
             if let Some(at_us) = at_us {
                 spread.add(at_us.saturating_sub(shot.drawn_us));
@@ -259,10 +264,8 @@ mod tests {
                 last_packet_us: at(2),
                 decoded_us: at(4),
                 taken_us: at(5),
-                sent_us: Some((at(0), at(1))),
-                ..Passage::default()
             };
-            Shot { passage: Some(passage), ..shot }
+            Shot { sent_us: Some((at(0), at(1))), passage: Some(passage), ..shot }
         };
         let shots: Vec<Shot> = (0..10).map(shot).map(with_passage).collect();
         let stages = pictures(&shots, (0, 9_000_000)).stages_ms;

@@ -62,6 +62,13 @@ impl Tap {
         own.map(|((_, timestamp), sent)| (*timestamp, *sent)).collect()
     }
 
+    /// The first picture of those that anybody began to send from the one time to the other, in microseconds.
+    pub fn between(&self, from_us: u64, to_us: u64) -> Option<Sent> {
+        let pictures = self.lock();
+        let sent = pictures.values().filter(|sent| (from_us..to_us).contains(&sent.first_us));
+        sent.min_by_key(|sent| sent.first_us).copied()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Pictures> {
         self.pictures.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -41,14 +41,13 @@ pub fn watch(bin: &gst::Bin) -> Result<()> {
             gst::PadProbeReturn::Ok
         });
     }
-    if let Some(sink) = bin.by_name("out").and_then(|sink| sink.downcast::<gst_app::AppSink>().ok()) {
-        read_pictures(&sink);
+    let newest = bin.by_name("depay").map(|depay| note_timestamps(&depay)).transpose()?;
+    match (bin.by_name("out").and_downcast::<gst_app::AppSink>(), bin.by_name("depay"), newest) {
+        (Some(sink), _, newest) => read_pictures(&sink, newest),
+        (None, Some(depay), Some(newest)) => note_delivery(&depay, newest)?,
+        _ => {}
     }
-    match bin.by_name("depay") {
-        // Where pictures are decoded, they say all.
-        Some(depay) if bin.by_name("out").is_none() => note_delivery(&depay),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 /// Starts it, says so, and stays until an error.
@@ -95,31 +94,33 @@ fn description(part: Part, args: &RoleArgs) -> Result<String> {
     })
 }
 
-/// Notes each picture that comes out.
-fn read_pictures(sink: &gst_app::AppSink) {
-    let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(|sink| {
+/// The RTP timestamp of the newest packet at a depayloader.
+type Newest = Arc<AtomicU32>;
+
+/// Notes each picture that comes out, with the RTP timestamp of the packet that ended it: depayloader and decoder run in one thread.
+fn read_pictures(sink: &gst_app::AppSink, newest: Option<Newest>) {
+    let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
         let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
         let shown_us = clock::now_us();
         if let Some(shot) = read(&sample, shown_us) {
-            say(&shot.line());
+            let rtp_timestamp = newest.as_ref().map(|newest| newest.load(Ordering::Relaxed));
+            say(&Shot { rtp_timestamp, ..shot }.line());
         }
         Ok(gst::FlowSuccess::Ok)
     });
     sink.set_callbacks(callbacks.build());
 }
 
-/// Notes each access unit that leaves the depayloader, with the RTP timestamp of the packet that ended it.
-fn note_delivery(depay: &gst::Element) -> Result<()> {
-    let pads = depay.static_pad("sink").zip(depay.static_pad("src"));
-    let (sink, src) = pads.context("a depayloader has two pads")?;
-    let timestamp = Arc::new(AtomicU32::new(0));
-    let newest = Arc::clone(&timestamp);
+fn note_timestamps(depay: &gst::Element) -> Result<Newest> {
+    let newest = Newest::default();
+    let timestamp = Arc::clone(&newest);
     let note = move |buffer: &gst::BufferRef| {
         let packet = buffer.map_readable().ok();
         if let Some(bytes) = packet.as_ref().and_then(|packet| packet.get(4..8)) {
-            newest.store(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]), Ordering::Relaxed);
+            timestamp.store(u32::from_be_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]), Ordering::Relaxed);
         }
     };
+    let sink = depay.static_pad("sink").context("a depayloader has a sink pad")?;
     sink.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, info| {
         match (info.buffer(), info.buffer_list()) {
             (Some(buffer), _) => note(buffer),
@@ -128,8 +129,14 @@ fn note_delivery(depay: &gst::Element) -> Result<()> {
         }
         gst::PadProbeReturn::Ok
     });
+    Ok(newest)
+}
+
+/// Notes each access unit that leaves the depayloader, with the RTP timestamp of the packet that ended it.
+fn note_delivery(depay: &gst::Element, newest: Newest) -> Result<()> {
+    let src = depay.static_pad("src").context("a depayloader has a source pad")?;
     src.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
-        let rtp_timestamp = timestamp.load(Ordering::Relaxed);
+        let rtp_timestamp = newest.load(Ordering::Relaxed);
         say(&Delivered { rtp_timestamp, at_us: clock::now_us(), last_packet_us: None }.line());
         gst::PadProbeReturn::Ok
     });
@@ -140,7 +147,7 @@ fn read(sample: &gst::Sample, shown_us: u64) -> Option<Shot> {
     let info = gst_video::VideoInfo::from_caps(sample.caps()?).ok()?;
     let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(sample.buffer()?, &info).ok()?;
     let (stamp, is_damaged) = look(&frame)?;
-    Some(Shot { frame: stamp.frame, drawn_us: stamp.time_us, shown_us, is_damaged, passage: None })
+    Some(Shot { frame: stamp.frame, drawn_us: stamp.time_us, shown_us, is_damaged, ..Shot::default() })
 }
 
 /// One encode for all clients, which begins when the first one comes.

@@ -53,12 +53,18 @@ fn read(picture: &Picture, taken_us: u64) -> Option<Shot> {
     let (stamp, is_damaged) = look(&frame)?;
     let decoded_us = clock::to_us(picture.decoded_at);
     let passage = Passage {
-        rtp_timestamp: picture.rtp_timestamp,
-        sent_us: None,
         first_packet_us: clock::to_us(picture.first_packet_at),
         last_packet_us: clock::to_us(picture.last_packet_at),
         decoded_us,
         taken_us,
     };
-    Some(Shot { frame: stamp.frame, drawn_us: stamp.time_us, shown_us: decoded_us, is_damaged, passage: Some(passage) })
+    Some(Shot {
+        frame: stamp.frame,
+        drawn_us: stamp.time_us,
+        shown_us: decoded_us,
+        is_damaged,
+        rtp_timestamp: Some(picture.rtp_timestamp),
+        sent_us: None,
+        passage: Some(passage),
+    })
 }
