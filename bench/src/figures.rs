@@ -56,12 +56,7 @@ impl Shot {
             passage: None,
         };
         let mut passage = || {
-            Some(Passage {
-                first_packet_us: next()?,
-                last_packet_us: next()?,
-                decoded_us: next()?,
-                taken_us: next()?,
-            })
+            Some(Passage { first_packet_us: next()?, last_packet_us: next()?, decoded_us: next()?, taken_us: next()? })
         };
         Some(Self { passage: passage(), ..shot })
     }

@@ -259,12 +259,7 @@ mod tests {
     fn stages_count_from_the_mark() {
         let with_passage = |shot: Shot| {
             let at = |ms: u64| shot.drawn_us + ms * 1000;
-            let passage = Passage {
-                first_packet_us: at(1),
-                last_packet_us: at(2),
-                decoded_us: at(4),
-                taken_us: at(5),
-            };
+            let passage = Passage { first_packet_us: at(1), last_packet_us: at(2), decoded_us: at(4), taken_us: at(5) };
             Shot { sent_us: Some((at(0), at(1))), passage: Some(passage), ..shot }
         };
         let shots: Vec<Shot> = (0..10).map(shot).map(with_passage).collect();

@@ -10,8 +10,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use rtc::interceptor::PacketReport;
-
+use super::history::Report;
 use crate::rate_control;
 
 /// A queue that stands for longer than this is congestion. A frame's own packets do not count: the first of them sees only
@@ -176,8 +175,8 @@ impl Estimator {
     }
 
     /// Packets whose fate is known now, in the order of sending.
-    pub fn on_reports(&mut self, now: Instant, reports: &[PacketReport]) {
-        let spans = |lost: &[PacketReport]| match lost {
+    pub fn on_reports(&mut self, now: Instant, reports: &[Report]) {
+        let spans = |lost: &[Report]| match lost {
             [first, .., last] if last.departure.saturating_duration_since(first.departure) > OUTAGE => {
                 Some(last.departure)
             }
@@ -202,14 +201,15 @@ impl Estimator {
         self.probe();
         let Some(standing) = self.standing() else { return };
         self.queue = standing.saturating_sub(self.base.get().unwrap_or(standing)).max(0);
-        let (loss, received) = self.second().unwrap_or_default();
+        let second = self.second();
+        let (loss, received) = second.unwrap_or_default();
         if self.queue > QUEUE_LIMIT.as_micros() as i64 {
             self.congested(now, standing, loss);
         } else if loss > self.inherent_loss + CONGESTED_LOSS {
             self.lossy(now, loss, received);
         } else {
             self.steady = None;
-            if let Some((loss, _)) = self.second() {
+            if let Some((loss, _)) = second {
                 self.inherent_loss = self.inherent_loss.min(loss);
             }
             let held = self.last_down.is_some_and(|at| now.saturating_duration_since(at) < HOLD);
@@ -219,7 +219,7 @@ impl Estimator {
         }
     }
 
-    fn note(&mut self, now: Instant, reports: &[PacketReport], outage: bool) {
+    fn note(&mut self, now: Instant, reports: &[Report], outage: bool) {
         let epoch = *self.epoch.get_or_insert(reports[0].departure);
         for report in reports {
             // What was sent into an outage was lost by it.
@@ -277,8 +277,11 @@ impl Estimator {
 
     /// Looks at the first packets after a while without any.
     fn probe(&mut self) {
+        if !self.probing {
+            return;
+        }
         let arrivals: Vec<_> = self.recent.iter().filter_map(|sample| Some((sample.arrival?, sample.size))).collect();
-        if !self.probing || arrivals.len() < TRAIN {
+        if arrivals.len() < TRAIN {
             return;
         }
         self.probing = false;
@@ -293,15 +296,22 @@ impl Estimator {
 
     /// Of the last second, if there are enough packets to say: the share of them that was lost, and bit/s received.
     fn second(&self) -> Option<(f64, f64)> {
-        let fresh = || self.recent.iter().filter(|sample| sample.departure >= self.fresh_from);
-        let (count, lost) = (fresh().count(), fresh().filter(|sample| !sample.arrived).count());
-        let (first, last) = (fresh().next()?, self.recent.back()?);
+        let fresh = self.recent.iter().filter(|sample| sample.departure >= self.fresh_from);
+        let (mut first, mut count, mut lost, mut received) = (None, 0, 0, 0);
+        for sample in fresh {
+            first.get_or_insert(sample.departure);
+            count += 1;
+            match sample.arrived {
+                true => received += sample.size,
+                false => lost += 1,
+            }
+        }
+        let (first, last) = (first?, self.recent.back()?);
         if count < LOSS_PACKETS {
             return None;
         }
-        let seconds = ((last.departure - first.departure) as f64 / 1e6).max(0.1);
-        let received: usize = fresh().filter(|sample| sample.arrived).map(|sample| sample.size).sum();
-        Some((lost as f64 / count as f64, received as f64 * 8.0 / seconds))
+        let seconds = ((last.departure - first) as f64 / 1e6).max(0.1);
+        Some((f64::from(lost) / count as f64, received as f64 * 8.0 / seconds))
     }
 
     fn congested(&mut self, now: Instant, standing: i64, loss: f64) {

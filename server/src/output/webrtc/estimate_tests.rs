@@ -1,7 +1,5 @@
 //! Scripted links: what a receiver would report of them.
 
-use rtc::rtcp::transport_feedbacks::cc_feedback_report::Ecn;
-
 use super::*;
 
 const FRAME_US: i64 = 33_333;
@@ -29,7 +27,7 @@ struct Path {
     follows: bool,
     free: i64,
     sent: u64,
-    waiting: Vec<(i64, PacketReport)>,
+    waiting: Vec<(i64, Report)>,
     longest_queue: i64,
 }
 
@@ -94,17 +92,11 @@ impl Path {
                 self.longest_queue = self.longest_queue.max(self.free - self.now);
             }
             let arrival = self.now.max(self.free) + self.delay;
-            let report = PacketReport {
-                ssrc: 1,
-                id: self.sent,
-                rtp_sequence_number: self.sent as u16,
-                is_twcc: true,
-                twcc_sequence_number: self.sent as u16,
+            let report = Report {
                 size: PACKET,
                 arrived: !lost,
                 departure: self.at(self.now),
                 arrival: (!lost).then(|| micros(arrival + OFFSET)),
-                ecn: Ecn::default(),
             };
             self.waiting.push((arrival, report));
         }

@@ -1,5 +1,5 @@
-//! What viewers report by RTCP, taken out of the core on its way in, and requests for packets that would only add to
-//! congestion kept from it.
+//! What viewers report by RTCP, taken out of the core on its way in, requests for packets that would only add to congestion kept
+//! from it, and the numbers by which packets are reported.
 //!
 //! The core itself hands over a compound packet only when the first SSRC in it is that of the media. Chromium reports on
 //! the retransmissions first, from the first one on: all that it says after that would be lost, keyframe requests too.
@@ -8,14 +8,19 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use rov_common::sync::lock;
-use rtc::interceptor::{BandwidthEstimator, Interceptor, Packet, PacketReport, StreamInfo, TaggedPacket};
+use rov_common::webrtc::TRANSPORT_CC_URI;
+use rtc::interceptor::{Interceptor, Packet, StreamInfo, TaggedPacket, convert_twcc};
 use rtc::rtcp;
+use rtc::rtcp::transport_feedbacks::transport_layer_cc::TransportLayerCc;
 use rtc::rtcp::transport_feedbacks::transport_layer_nack::{TransportLayerNack, nack_pairs_from_sequence_numbers};
 use rtc::sansio::Protocol;
 use rtc::shared::error::Error;
+use rtc::shared::marshal::MarshalSize;
 
 use super::estimate::Estimator;
+use super::history::History;
 
 /// A packet is not sent again while the one sent before may still be on its way, but at least so often.
 const AGAIN_MIN: Duration = Duration::from_millis(4);
@@ -27,28 +32,42 @@ const BURST_S: f64 = 0.15;
 const LEAST_BURST: f64 = 8.0;
 const PACKET_BITS: f64 = 1_250.0 * 8.0;
 
-/// What the interceptors and the session of one viewer share.
+/// What the interceptor and the session of one viewer share.
 #[derive(Clone)]
 pub struct Feedback(Arc<Mutex<Shared>>);
 
 struct Shared {
-    /// That came since they were last taken. Those of one datagram at most, as the session takes them after each.
+    /// That came since they were last taken, but for what the estimator has had. Those of one datagram at most, as the session takes
+    /// them after each.
     packets: Vec<Box<dyn rtcp::Packet>>,
+    /// Any came at all.
+    heard: bool,
     estimator: Estimator,
 }
 
 impl Feedback {
     pub fn new(estimator: Estimator) -> Self {
-        Self(Arc::new(Mutex::new(Shared { packets: Vec::new(), estimator })))
+        Self(Arc::new(Mutex::new(Shared { packets: Vec::new(), heard: false, estimator })))
     }
 
-    /// The interceptor that fills it. Closer to the wire than what answers requests for packets.
+    /// The interceptor that fills it. It belongs nearest to the wire, where requests for packets pass before they are answered, and
+    /// the answers after that.
     pub fn tap(&self) -> Tap {
-        Tap { feedback: self.clone(), resent: Resent::default(), read: VecDeque::new(), write: VecDeque::new() }
+        Tap {
+            feedback: self.clone(),
+            resent: Resent::default(),
+            numbered: HashMap::new(),
+            history: History::default(),
+            read: VecDeque::new(),
+            write: VecDeque::new(),
+        }
     }
 
-    pub fn take(&self) -> Vec<Box<dyn rtcp::Packet>> {
-        std::mem::take(&mut lock(&self.0).packets)
+    /// None when no RTCP came since it was last asked.
+    pub fn take(&self) -> Option<Vec<Box<dyn rtcp::Packet>>> {
+        let mut shared = lock(&self.0);
+        let packets = std::mem::take(&mut shared.packets);
+        std::mem::take(&mut shared.heard).then_some(packets)
     }
 
     pub fn with<T>(&self, work: impl FnOnce(&mut Estimator) -> T) -> T {
@@ -56,20 +75,12 @@ impl Feedback {
     }
 }
 
-/// The core's seam for congestion control: it joins what was sent with what was reported.
-impl BandwidthEstimator for Feedback {
-    fn on_reports(&mut self, now: Instant, reports: &[PacketReport]) {
-        self.with(|estimator| estimator.on_reports(now, reports));
-    }
-
-    fn target_bitrate(&self) -> f64 {
-        self.with(|estimator| estimator.estimate())
-    }
-}
-
 pub struct Tap {
     feedback: Feedback,
     resent: Resent,
+    /// Streams whose packets get numbers, by SSRC, and the header extension for that.
+    numbered: HashMap<u32, u8>,
+    history: History,
     read: VecDeque<TaggedPacket>,
     write: VecDeque<TaggedPacket>,
 }
@@ -85,7 +96,21 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
         let now = packet.now;
         if let Packet::Rtcp(packets) = &mut packet.message.packet {
             let mut shared = lock(&self.feedback.0);
-            shared.packets.extend(packets.iter().cloned());
+            shared.heard = true;
+            for packet in packets.iter() {
+                match packet.as_any().downcast_ref::<TransportLayerCc>() {
+                    Some(report) => {
+                        for acknowledgement in convert_twcc(report) {
+                            self.history.acknowledge(acknowledgement);
+                        }
+                    }
+                    None => shared.packets.push(packet.clone()),
+                }
+            }
+            let reports = self.history.take();
+            if !reports.is_empty() {
+                shared.estimator.on_reports(now, &reports);
+            }
             let (rtt, rate) = (shared.estimator.rtt(), shared.estimator.estimate());
             for packet in packets.iter_mut() {
                 let Some(nack) = packet.as_any().downcast_ref::<TransportLayerNack>() else { continue };
@@ -103,7 +128,16 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
         self.read.pop_front()
     }
 
-    fn handle_write(&mut self, packet: TaggedPacket) -> Result<(), Error> {
+    fn handle_write(&mut self, mut packet: TaggedPacket) -> Result<(), Error> {
+        if let Packet::Rtp(rtp) = &mut packet.message.packet
+            && let Some(extension) = self.numbered.get(&rtp.header.ssrc)
+        {
+            // A header that has no room for it goes without.
+            let number = Bytes::copy_from_slice(&self.history.next().to_be_bytes());
+            if rtp.header.set_extension(*extension, number).is_ok() {
+                self.history.add(packet.now, rtp.marshal_size());
+            }
+        }
         self.write.push_back(packet);
         Ok(())
     }
@@ -114,8 +148,17 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
 }
 
 impl Interceptor for Tap {
-    fn bind_local_stream(&mut self, _info: &StreamInfo) {}
-    fn unbind_local_stream(&mut self, _info: &StreamInfo) {}
+    fn bind_local_stream(&mut self, info: &StreamInfo) {
+        let extension = info.rtp_header_extensions.iter().find(|extension| extension.uri == TRANSPORT_CC_URI);
+        if let Some(id) = extension.and_then(|extension| u8::try_from(extension.id).ok()).filter(|id| *id != 0) {
+            self.numbered.insert(info.ssrc, id);
+        }
+    }
+
+    fn unbind_local_stream(&mut self, info: &StreamInfo) {
+        self.numbered.remove(&info.ssrc);
+    }
+
     fn bind_remote_stream(&mut self, _info: &StreamInfo) {}
     fn unbind_remote_stream(&mut self, _info: &StreamInfo) {}
 }
@@ -161,6 +204,11 @@ impl Resent {
 
 #[cfg(test)]
 mod tests {
+    use rtc::interceptor::{AttributedPacket, RTPHeaderExtension};
+    use rtc::rtcp::transport_feedbacks::transport_layer_cc::{
+        PacketStatusChunk, RecvDelta, RunLengthChunk, SymbolTypeTcc,
+    };
+
     use super::*;
 
     #[test]
@@ -196,5 +244,48 @@ mod tests {
         let mut resent = Resent::default();
         assert_eq!(resent.allowed(Instant::now(), 0..60, None, 4e6).len(), 60);
         assert!(Resent::default().allowed(Instant::now(), 0..60, None, 0.5e6).len() < 12, "not on a slow link");
+    }
+
+    fn outgoing(now: Instant, ssrc: u32) -> TaggedPacket {
+        let header = rtc::rtp::header::Header { version: 2, ssrc, ..Default::default() };
+        let packet = rtc::rtp::Packet { header, payload: Bytes::from_static(&[1; 100]) };
+        TaggedPacket { now, transport: Default::default(), message: AttributedPacket::new(Packet::Rtp(packet)) }
+    }
+
+    #[test]
+    fn packets_are_numbered_and_what_is_said_of_them_goes_to_the_estimator() {
+        let (feedback, start) = (Feedback::new(Estimator::new(1e6)), Instant::now());
+        let mut tap = feedback.tap();
+        let extension = RTPHeaderExtension { uri: TRANSPORT_CC_URI.to_owned(), id: 5 };
+        tap.bind_local_stream(&StreamInfo { ssrc: 1, rtp_header_extensions: vec![extension], ..Default::default() });
+        let mut sent = |ssrc| {
+            tap.handle_write(outgoing(start, ssrc)).unwrap();
+            match tap.poll_write().unwrap().message.packet {
+                Packet::Rtp(packet) => packet.header.get_extension(5).map(|bytes| bytes.to_vec()),
+                _ => panic!("no RTP packet"),
+            }
+        };
+        assert_eq!([sent(1), sent(2), sent(1)], [Some(vec![0, 0]), None, Some(vec![0, 1])]);
+
+        let received = PacketStatusChunk::RunLengthChunk(RunLengthChunk {
+            packet_status_symbol: SymbolTypeTcc::PacketReceivedSmallDelta,
+            run_length: 2,
+            ..Default::default()
+        });
+        let delta = RecvDelta { type_tcc_packet: SymbolTypeTcc::PacketReceivedSmallDelta, delta: 250 };
+        let report = TransportLayerCc {
+            packet_status_count: 2,
+            packet_chunks: vec![received],
+            recv_deltas: vec![delta; 2],
+            ..Default::default()
+        };
+        let now = start + Duration::from_millis(20);
+        assert!(feedback.take().is_none());
+        let message = AttributedPacket::new(Packet::Rtcp(vec![Box::new(report)]));
+        tap.handle_read(TaggedPacket { now, transport: Default::default(), message }).unwrap();
+        assert!(tap.poll_read().is_some(), "it is for the core as well");
+        assert_eq!(feedback.with(|estimator| estimator.rtt()), Some(Duration::from_millis(20)));
+        assert!(feedback.take().is_some_and(|packets| packets.is_empty()), "heard, and nothing is left to do");
+        assert!(feedback.take().is_none());
     }
 }

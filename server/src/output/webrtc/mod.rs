@@ -3,6 +3,7 @@
 pub mod engine;
 mod estimate;
 mod feedback;
+mod history;
 mod liveness;
 pub mod offer;
 mod session;

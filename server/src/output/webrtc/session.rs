@@ -10,9 +10,7 @@ use rov_common::api::ViewerStats;
 use rov_common::codec::Codec;
 use rov_common::webrtc::{ICE_CHECK_INTERVAL, ICE_CHECKS, TRANSPORT_CC_URI};
 use rtc::ice::mdns::MulticastDnsMode;
-use rtc::interceptor::{
-    CongestionControlBuilder, NackResponderBuilder, Registry, SenderReportBuilder, Slot, TwccSenderBuilder,
-};
+use rtc::interceptor::{NackResponderBuilder, Registry, SenderReportBuilder, Slot};
 use rtc::media_stream::MediaStreamTrack;
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MIME_TYPE_HEVC, MediaEngine};
 use rtc::peer_connection::configuration::setting_engine::SettingEngineBuilder;
@@ -62,9 +60,6 @@ const RETRANSMIT_PACKETS: RangeInclusive<u16> = 1024..=8192;
 /// where nothing encodes, so much.
 const HEADROOM: f64 = 1.25;
 const MOST: f64 = 100e6;
-/// Nearest to the wire but for congestion control, so that requests for packets pass here before they are answered.
-const TAP_SLOT: usize = 3_500;
-
 /// Packets written before what the core made of them is sent: few at first, so that a large frame begins to leave early, then as
 /// many as one call of the kernel takes.
 const FIRST_RUN: usize = 16;
@@ -316,8 +311,11 @@ impl Session {
         }
         // Nothing else is expected, but what the core wants to hand over shall not pile up.
         while self.pc.poll_read().is_some() {}
-        for packet in self.feedback.take() {
+        let packets = self.feedback.take();
+        if packets.is_some() {
             self.liveness.heard();
+        }
+        for packet in packets.into_iter().flatten() {
             if self.handle_rtcp(now, packet.as_ref()) {
                 self.requests.want();
             }
@@ -591,11 +589,9 @@ fn build(
     }
     // Without a pacer: it would cost latency, and keeps nothing from the link that the encoder does not.
     let interceptors = Registry::new()
-        .with(Slot::CongestionControl, CongestionControlBuilder::new(feedback.clone()).build())
-        .with(Slot::TwccSender, TwccSenderBuilder::new().build())
+        .with(Slot::CongestionControl, feedback.tap())
         .with(Slot::NackResponder, NackResponderBuilder::new().with_size(retransmit_packets).build())
-        .with(Slot::SenderReport, SenderReportBuilder::new().build())
-        .with(Slot::from(TAP_SLOT), feedback.tap());
+        .with(Slot::SenderReport, SenderReportBuilder::new().build());
     let settings = SettingEngineBuilder::new()
         .with_ice_timeouts(Some(ICE_DISCONNECTED), Some(ICE_FAILED), Some(ICE_KEEPALIVE))
         // Candidates behind multicast DNS names, which browsers use to hide addresses, are passed over: an isolated LAN may not
