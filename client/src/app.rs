@@ -28,8 +28,6 @@ use crate::viewer::{Phase, Viewer};
 const EXIT_USAGE: u8 = 2;
 const EXIT_NOTHING_FOUND: u8 = 3;
 
-/// The texts of the window are renewed so often.
-const VIEW_INTERVAL: Duration = Duration::from_millis(100);
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// For telling the server goodbye at the end.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
@@ -161,9 +159,7 @@ fn view(runtime: &Runtime, cli: &Cli, config: SessionConfig, started: Instant) -
         run_headless(&viewer.mailbox, &stop, &mut on_shown);
         Ok(())
     } else {
-        let view = Arc::new(Mutex::new(ViewModel::default()));
-        runtime.spawn(keep_view(Arc::clone(&view), Arc::clone(&viewer), Arc::clone(&shown), stop.clone()));
-        window(cli, &viewer, &view, &stop, on_shown)
+        window(cli, &viewer, &shown, &stop, on_shown)
     };
     stop.cancel();
     let finish = async { tokio::join!(session, reporting) };
@@ -182,49 +178,40 @@ fn view(runtime: &Runtime, cli: &Cli, config: SessionConfig, started: Instant) -
 fn window(
     cli: &Cli,
     viewer: &Viewer,
-    view: &Mutex<ViewModel>,
+    shown: &Mutex<Shown>,
     stop: &CancellationToken,
     mut on_shown: impl FnMut(&Picture, Instant),
 ) -> Result<()> {
     let window = Window::open("ROV", cli.window_size(), cli.fullscreen, cli.display)?;
-    let callbacks = Callbacks { on_shown: &mut on_shown, on_output: &mut |output| viewer.set_output(output) };
-    window.run(&viewer.mailbox, view, stop, callbacks)?;
+    let callbacks = Callbacks {
+        view: &mut |now| view_model(viewer, &lock(shown), now),
+        on_shown: &mut on_shown,
+        on_output: &mut |output| viewer.set_output(output),
+    };
+    window.run(&viewer.mailbox, stop, callbacks)?;
     Ok(())
 }
 
-/// Keeps what the window says beside the video up to date.
-async fn keep_view(
-    view: Arc<Mutex<ViewModel>>,
-    viewer: Arc<Viewer>,
-    shown: Arc<Mutex<Shown>>,
-    stop: CancellationToken,
-) {
-    let mut tick = tokio::time::interval(VIEW_INTERVAL);
-    while !stop.is_cancelled() {
-        tick.tick().await;
-        let (now, server, reception) = (Instant::now(), viewer.server(), viewer.reception());
-        let model = {
-            let shown = lock(&shown);
-            let live = shown.resolution().is_some();
-            let overlay = OverlayData {
-                server: server.name,
-                address: server.address,
-                resolution: shown.resolution(),
-                fps: live.then(|| shown.fps(now)),
-                bitrate_kbps: live.then_some(reception.bitrate_kbps),
-                loss: live.then_some(reception.loss),
-                rtt_ms: reception.rtt.map(ms),
-                decoder: reception.decode.decoder,
-                display: String::new(),
-                transport: reception.transport,
-                notes: [viewer.fallback(), reception.note].into_iter().filter(|note| !note.is_empty()).collect(),
-                latency: stages(&shown, now, reception.encode, reception.rtt),
-            };
-            let (phase, since) = viewer.phase_since();
-            ViewModel { status: status(phase, since, shown.last_shown()), overlay }
-        };
-        *lock(&view) = model;
-    }
+/// What the window says beside the video.
+fn view_model(viewer: &Viewer, shown: &Shown, now: Instant) -> ViewModel {
+    let (server, reception) = (viewer.server(), viewer.reception());
+    let live = shown.resolution().is_some();
+    let overlay = OverlayData {
+        server: server.name,
+        address: server.address,
+        resolution: shown.resolution(),
+        fps: live.then(|| shown.fps(now)),
+        bitrate_kbps: live.then_some(reception.bitrate_kbps),
+        loss: live.then_some(reception.loss),
+        rtt_ms: reception.rtt.map(ms),
+        decoder: reception.decode.decoder,
+        display: String::new(),
+        transport: reception.transport,
+        notes: [viewer.fallback(), reception.note].into_iter().filter(|note| !note.is_empty()).collect(),
+        latency: stages(shown, now, reception.encode, reception.rtt),
+    };
+    let (phase, since) = viewer.phase_since();
+    ViewModel { status: status(phase, since, shown.last_shown()), overlay }
 }
 
 /// From capture to the screen, as far as it can be known: what the camera takes to expose and hand over its picture, and what

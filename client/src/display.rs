@@ -13,7 +13,6 @@ mod sink;
 
 use std::fmt;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use minifb::{InputCallback, Key, ScaleMode, WindowOptions};
@@ -38,7 +37,10 @@ const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
 /// another window.
 const KEY_REPEAT: Duration = Duration::from_millis(1000);
 
-/// What the window shows beside the video. The owner changes it whenever it likes.
+/// The owner is asked again what the window shows beside the video when its answer is so old.
+const VIEW_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What the window shows beside the video.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ViewModel {
     pub status: Status,
@@ -80,8 +82,10 @@ pub enum DisplayError {
     Draw(String),
 }
 
-/// What the display tells its owner, on the window's thread.
+/// What the display asks and tells its owner, on the window's thread.
 pub struct Callbacks<'a> {
+    /// What to show beside the video now. It must not wait for anything.
+    pub view: &'a mut dyn FnMut(Instant) -> ViewModel,
     /// A picture was handed to the screen at this time; called once for each.
     pub on_shown: &'a mut dyn FnMut(&Picture, Instant),
     /// From now on the pictures should come in this form; called at the start and at each change of the window's size.
@@ -231,11 +235,12 @@ impl Window {
     pub fn run(
         mut self,
         mailbox: &Mailbox<Picture>,
-        view: &Mutex<ViewModel>,
         stop: &CancellationToken,
         callbacks: Callbacks<'_>,
     ) -> Result<Ended, DisplayError> {
-        let Callbacks { on_shown, on_output } = callbacks;
+        let Callbacks { view, on_shown, on_output } = callbacks;
+        let mut asked = Instant::now();
+        let mut model = view(asked);
         let mut size = self.size();
         let mut output = self.output(size);
         on_output(output.clone());
@@ -250,7 +255,10 @@ impl Window {
             let is_fresh = fresh.is_some();
             last = fresh.or(last);
             let now = Instant::now();
-            let scene = self.scene(now, last.as_ref(), size, view);
+            if now.saturating_duration_since(asked) >= VIEW_INTERVAL {
+                (model, asked) = (view(now), now);
+            }
+            let scene = self.scene(now, last.as_ref(), size, &model);
             let same = |(before, at): &(Scene, Instant)| {
                 *before == scene && now.saturating_duration_since(*at) < REPAIR_INTERVAL
             };
@@ -285,8 +293,7 @@ impl Window {
         }
     }
 
-    fn scene(&self, now: Instant, last: Option<&Picture>, size: Resolution, view: &Mutex<ViewModel>) -> Scene {
-        let view = view.lock().unwrap_or_else(PoisonError::into_inner);
+    fn scene(&self, now: Instant, last: Option<&Picture>, size: Resolution, view: &ViewModel) -> Scene {
         let presentation = presentation(now, last.map(Picture::due_at), &view.status);
         Scene {
             size,
@@ -307,7 +314,7 @@ impl Window {
         }
         if let Some(sink) = &mut self.sink {
             let result = match picture.and_then(|picture| sink.ready(picture, scene.size)) {
-                Some((buffer, info)) if scene.is_plain() => sink.show(buffer, &info),
+                Some((buffer, info)) if scene.is_plain() => sink.show_ready(buffer, &info),
                 _ => sink.paint(scene.size, |pixels| scene.paint(pixels, picture)),
             };
             match result {

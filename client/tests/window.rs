@@ -69,6 +69,7 @@ fn child() {
     };
     std::thread::spawn(film);
     let callbacks = Callbacks {
+        view: &mut |_| view.lock().unwrap().clone(),
         on_shown: &mut |picture, _| println!("\n@shown {}", picture.resolution),
         on_output: &mut |output| {
             let size = output.bounds.expect("the window's size");
@@ -76,7 +77,7 @@ fn child() {
             println!("\n@resized {size}");
         },
     };
-    let ended = window.run(&mailbox, &view, &stop, callbacks).unwrap();
+    let ended = window.run(&mailbox, &stop, callbacks).unwrap();
     println!("\n@ended {ended:?}");
 }
 

@@ -163,8 +163,15 @@ impl Sink {
         picture.buffer().filter(|_| fits)
     }
 
-    /// Hands a frame to the screen. The error says why the sink is of no use any more.
-    pub fn show(&mut self, buffer: gst::Buffer, info: &gst_video::VideoInfo) -> Result<(), String> {
+    /// Shows a picture that is `ready`. The memory for painting, two frames of the window's size, is not needed meanwhile. The error
+    /// says why the sink is of no use any more.
+    pub fn show_ready(&mut self, buffer: gst::Buffer, info: &gst_video::VideoInfo) -> Result<(), String> {
+        self.canvas = None;
+        self.show(buffer, info)
+    }
+
+    /// Hands a frame to the screen.
+    fn show(&mut self, buffer: gst::Buffer, info: &gst_video::VideoInfo) -> Result<(), String> {
         if self.info.as_ref() != Some(info) {
             let caps = info.to_caps().map_err(|error| error.to_string())?;
             let is_first = self.info.is_none();
