@@ -28,16 +28,16 @@ struct Coded {
 /// A second and a half of video: moving bars, a stamp with the picture's number, two or more packets for each picture.
 fn video() -> &'static [Coded] {
     static VIDEO: OnceLock<Vec<Coded>> = OnceLock::new();
-    VIDEO.get_or_init(|| encode(Codec::H264, 90))
+    VIDEO.get_or_init(|| encode(Codec::H264, SIZE, 90))
 }
 
 /// The same as H.265.
 fn h265_video() -> &'static [Coded] {
     static VIDEO: OnceLock<Vec<Coded>> = OnceLock::new();
-    VIDEO.get_or_init(|| encode(Codec::H265, 60))
+    VIDEO.get_or_init(|| encode(Codec::H265, SIZE, 60))
 }
 
-fn encode(codec: Codec, pictures: u32) -> Vec<Coded> {
+fn encode(codec: Codec, size: Resolution, pictures: u32) -> Vec<Coded> {
     gst::init().unwrap();
     let (encoder, pay) = match codec {
         Codec::H264 => ("x264enc option-string=scenecut=0", "h264parse config-interval=-1 ! rtph264pay"),
@@ -51,13 +51,13 @@ fn encode(codec: Codec, pictures: u32) -> Vec<Coded> {
          {encoder} tune=zerolatency speed-preset=ultrafast bitrate=3000 key-int-max={KEYFRAMES} ! \
          {pay} pt={PAYLOAD_TYPE} mtu=400 config-interval=0 seqnum-offset=65500 timestamp-offset=1000 ! \
          appsink name=rtp sync=false",
-        SIZE.width, SIZE.height
+        size.width, size.height
     );
     let pipeline = gst::parse::launch(&text).unwrap().downcast::<gst::Pipeline>().unwrap();
     let raw = pipeline.by_name("raw").unwrap().downcast::<gst_app::AppSrc>().unwrap();
     let rtp = pipeline.by_name("rtp").unwrap().downcast::<gst_app::AppSink>().unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
-    let (width, height) = (SIZE.width as usize, SIZE.height as usize);
+    let (width, height) = (size.width as usize, size.height as usize);
     for number in 0..pictures {
         let mut data = vec![128_u8; width * height * 3 / 2];
         for y in 0..height {
@@ -565,6 +565,33 @@ fn a_stream_that_starts_anew_goes_on_at_its_keyframe() {
     while bench.picture(LONG).expect("a picture") < 29 {}
     let stats = bench.decoder.stats();
     assert_eq!((stats.frames_decoded, stats.frames_skipped, stats.lost), (40, 0, 0));
+    assert_eq!(stats.keyframe_requests, 0);
+}
+
+/// As a foreign camera does it: rov-server begins another stream.
+#[test]
+fn another_size_within_a_stream_goes_on_at_its_keyframe() {
+    let bench = Bench::new(config("avdec_h264"));
+    play(&bench, 0..10, |_, _| false, 0..0);
+    let (before, size) = (&video()[9], Resolution::new(480, 272));
+    let larger = encode(Codec::H264, size, 24);
+    let header = |packet: &Bytes| Packet::parse(Codec::H264, packet).expect("RTP");
+    let (last, first) = (header(before.packets.last().unwrap()), header(&larger[0].packets[0]));
+    let packets = last.sequence.wrapping_add(1).wrapping_sub(first.sequence);
+    let ticks = last.timestamp.wrapping_add(90_000 / FPS).wrapping_sub(first.timestamp);
+    paced(0..larger.len(), |picture| {
+        let mut packets = later(&larger[picture].packets, packets, ticks);
+        for packet in &mut packets {
+            let mut data = packet.to_vec();
+            data[8..12].copy_from_slice(&before.packets[0][8..12]);
+            *packet = data.into();
+        }
+        bench.push(&packets);
+        let shown = bench.mailbox.wait(LONG).expect("a picture before the next one goes in");
+        assert_eq!((number(&shown), shown.source), (picture as u32, size));
+    });
+    let stats = bench.decoder.stats();
+    assert_eq!((stats.frames_decoded, stats.frames_skipped, stats.lost), (34, 0, 0));
     assert_eq!(stats.keyframe_requests, 0);
 }
 
