@@ -212,10 +212,16 @@ fn unit(line: &str) -> Option<(u64, u64)> {
 fn add_sent(shots: &mut [Shot], tap: &Tap) {
     let timestamps = shots.iter().filter_map(|shot| shot.rtp_timestamp);
     let sent = tap.source(timestamps).map(|source| tap.pictures(source)).unwrap_or_default();
+    // A screen does not tell it. There it is the only picture that anybody began to send between the mark and the screen, if it is the
+    // only one.
+    let unknown = shots.iter().filter(|shot| shot.rtp_timestamp.is_none());
+    let all = unknown.map(|shot| shot.drawn_us).min().map_or_else(Vec::new, |from_us| tap.since(from_us));
     for shot in shots {
-        let sent = match shot.rtp_timestamp {
-            Some(timestamp) => sent.get(&timestamp).copied(),
-            None => tap.between(shot.drawn_us, shot.shown_us),
+        let mut between = all.iter().filter(|sent| (shot.drawn_us..shot.shown_us).contains(&sent.first_us));
+        let sent = match (shot.rtp_timestamp, between.next(), between.next()) {
+            (Some(timestamp), _, _) => sent.get(&timestamp).copied(),
+            (None, Some(only), None) => Some(*only),
+            _ => None,
         };
         shot.sent_us = sent.map(|sent| (sent.first_us, sent.last_us));
     }

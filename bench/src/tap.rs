@@ -62,11 +62,9 @@ impl Tap {
         own.map(|((_, timestamp), sent)| (*timestamp, *sent)).collect()
     }
 
-    /// The first picture of those that anybody began to send from the one time to the other, in microseconds.
-    pub fn between(&self, from_us: u64, to_us: u64) -> Option<Sent> {
-        let pictures = self.lock();
-        let sent = pictures.values().filter(|sent| (from_us..to_us).contains(&sent.first_us));
-        sent.min_by_key(|sent| sent.first_us).copied()
+    /// What anybody began to send at this time or later, in microseconds.
+    pub fn since(&self, from_us: u64) -> Vec<Sent> {
+        self.lock().values().filter(|sent| sent.first_us >= from_us).copied().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Pictures> {

@@ -13,14 +13,14 @@ use rov_common::sync::lock;
 use rov_common::webrtc::TRANSPORT_CC_URI;
 use rtc::interceptor::{Interceptor, Packet, StreamInfo, TaggedPacket, convert_twcc};
 use rtc::rtcp;
-use rtc::rtcp::transport_feedbacks::transport_layer_cc::TransportLayerCc;
+use rtc::rtcp::transport_feedbacks::transport_layer_cc::{PacketStatusChunk, TransportLayerCc};
 use rtc::rtcp::transport_feedbacks::transport_layer_nack::{TransportLayerNack, nack_pairs_from_sequence_numbers};
 use rtc::sansio::Protocol;
 use rtc::shared::error::Error;
 use rtc::shared::marshal::MarshalSize;
 
 use super::estimate::Estimator;
-use super::history::History;
+use super::history::{History, MAX_PACKETS};
 
 /// A packet is not sent again while the one sent before may still be on its way, but at least so often.
 const AGAIN_MIN: Duration = Duration::from_millis(4);
@@ -97,11 +97,16 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
         if let Packet::Rtcp(packets) = &mut packet.message.packet {
             let mut shared = lock(&self.feedback.0);
             shared.heard = true;
+            let mut spoken_of = 0;
             for packet in packets.iter() {
                 match packet.as_any().downcast_ref::<TransportLayerCc>() {
                     Some(report) => {
-                        for acknowledgement in convert_twcc(report) {
-                            self.history.acknowledge(acknowledgement);
+                        // A few bytes may speak of 8,191 packets: a hostile viewer could keep this thread busy.
+                        spoken_of += report.packet_chunks.iter().map(packets_of).sum::<usize>();
+                        if spoken_of <= MAX_PACKETS {
+                            for acknowledgement in convert_twcc(report) {
+                                self.history.acknowledge(now, acknowledgement);
+                            }
                         }
                     }
                     None => shared.packets.push(packet.clone()),
@@ -163,6 +168,14 @@ impl Interceptor for Tap {
     fn unbind_remote_stream(&mut self, _info: &StreamInfo) {}
 }
 
+/// How many packets it speaks of.
+fn packets_of(chunk: &PacketStatusChunk) -> usize {
+    match chunk {
+        PacketStatusChunk::RunLengthChunk(chunk) => chunk.run_length.into(),
+        PacketStatusChunk::StatusVectorChunk(chunk) => chunk.symbol_list.len(),
+    }
+}
+
 /// Which packets are sent again. Receivers ask for each every few milliseconds until it is there; over a link that is full, answering
 /// all of it would keep it full.
 #[derive(Default)]
@@ -205,9 +218,7 @@ impl Resent {
 #[cfg(test)]
 mod tests {
     use rtc::interceptor::{AttributedPacket, RTPHeaderExtension};
-    use rtc::rtcp::transport_feedbacks::transport_layer_cc::{
-        PacketStatusChunk, RecvDelta, RunLengthChunk, SymbolTypeTcc,
-    };
+    use rtc::rtcp::transport_feedbacks::transport_layer_cc::{RecvDelta, RunLengthChunk, SymbolTypeTcc};
 
     use super::*;
 
@@ -252,6 +263,34 @@ mod tests {
         TaggedPacket { now, transport: Default::default(), message: AttributedPacket::new(Packet::Rtp(packet)) }
     }
 
+    /// That so many packets from number 0 on are like this.
+    fn report(symbol: SymbolTypeTcc, packets: u16) -> TransportLayerCc {
+        let run = RunLengthChunk { packet_status_symbol: symbol, run_length: packets, ..Default::default() };
+        TransportLayerCc {
+            packet_status_count: packets,
+            packet_chunks: vec![PacketStatusChunk::RunLengthChunk(run)],
+            recv_deltas: vec![RecvDelta { type_tcc_packet: symbol, delta: 250 }; 2],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_datagram_that_speaks_of_more_packets_than_there_can_be_is_not_believed_to_its_end() {
+        let (feedback, now) = (Feedback::new(Estimator::new(1e6)), Instant::now());
+        let mut tap = feedback.tap();
+        tap.history.add(now, 1);
+        let lost = report(SymbolTypeTcc::PacketNotReceived, 8_191);
+        let mut hear = |lost_before: usize| {
+            let mut packets: Vec<Box<dyn rtcp::Packet>> = vec![Box::new(lost.clone()); lost_before];
+            packets.push(Box::new(report(SymbolTypeTcc::PacketReceivedSmallDelta, 1)));
+            let message = AttributedPacket::new(Packet::Rtcp(packets));
+            tap.handle_read(TaggedPacket { now, transport: Default::default(), message }).unwrap();
+            feedback.with(|estimator| estimator.rtt()).is_some()
+        };
+        assert!(!hear(100));
+        assert!(hear(3), "the next datagram is looked at again");
+    }
+
     #[test]
     fn packets_are_numbered_and_what_is_said_of_them_goes_to_the_estimator() {
         let (feedback, start) = (Feedback::new(Estimator::new(1e6)), Instant::now());
@@ -267,18 +306,7 @@ mod tests {
         };
         assert_eq!([sent(1), sent(2), sent(1)], [Some(vec![0, 0]), None, Some(vec![0, 1])]);
 
-        let received = PacketStatusChunk::RunLengthChunk(RunLengthChunk {
-            packet_status_symbol: SymbolTypeTcc::PacketReceivedSmallDelta,
-            run_length: 2,
-            ..Default::default()
-        });
-        let delta = RecvDelta { type_tcc_packet: SymbolTypeTcc::PacketReceivedSmallDelta, delta: 250 };
-        let report = TransportLayerCc {
-            packet_status_count: 2,
-            packet_chunks: vec![received],
-            recv_deltas: vec![delta; 2],
-            ..Default::default()
-        };
+        let report = report(SymbolTypeTcc::PacketReceivedSmallDelta, 2);
         let now = start + Duration::from_millis(20);
         assert!(feedback.take().is_none());
         let message = AttributedPacket::new(Packet::Rtcp(vec![Box::new(report)]));

@@ -12,7 +12,7 @@ use rtc::interceptor::Acknowledgement;
 /// What was sent longer ago and not spoken of is forgotten: several round trips of any link that is of use.
 const SPAN: Duration = Duration::from_secs(2);
 /// The same in packets, for any bit rate: half of what can be told from each other by 16 bits.
-const MAX_PACKETS: usize = 1 << 15;
+pub const MAX_PACKETS: usize = 1 << 15;
 
 /// A packet and what is known of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,23 +43,29 @@ impl History {
 
     /// A packet of so many bytes leaves.
     pub fn add(&mut self, now: Instant, size: usize) {
-        let is_old = |packet: &Report| now.saturating_duration_since(packet.departure) > SPAN;
-        while self.packets.front().is_some_and(is_old) || self.packets.len() >= MAX_PACKETS {
-            self.packets.pop_front();
-            self.known = self.known.saturating_sub(1);
-        }
+        self.forget(now, MAX_PACKETS - 1);
         self.packets.push_back(Report { departure: now, size, arrived: false, arrival: None });
         self.next = self.next.wrapping_add(1);
     }
 
-    /// What the receiver says. Of packets that are not there any more it says nothing new.
-    pub fn acknowledge(&mut self, acknowledgement: Acknowledgement) {
+    /// What the receiver says now. Of packets that are not there any more it says nothing new.
+    pub fn acknowledge(&mut self, now: Instant, acknowledgement: Acknowledgement) {
+        self.forget(now, MAX_PACKETS);
         let Acknowledgement { sequence_number, arrived, arrival, .. } = acknowledgement;
         let first = self.next.wrapping_sub(self.packets.len() as u16);
         let index = usize::from(sequence_number.wrapping_sub(first));
         if let Some(packet) = self.packets.get_mut(index).filter(|packet| arrived && !packet.arrived) {
             (packet.arrived, packet.arrival) = (true, arrival);
             self.known = self.known.max(index + 1);
+        }
+    }
+
+    /// Keeps so many at most, and none that is old.
+    fn forget(&mut self, now: Instant, most: usize) {
+        let is_old = |packet: &Report| now.saturating_duration_since(packet.departure) > SPAN;
+        while self.packets.front().is_some_and(is_old) || self.packets.len() > most {
+            self.packets.pop_front();
+            self.known = self.known.saturating_sub(1);
         }
     }
 
@@ -84,30 +90,30 @@ mod tests {
         let (mut history, start) = (History::default(), Instant::now());
         (0..5).for_each(|i| history.add(start + Duration::from_millis(i), 1000));
         assert_eq!(history.take(), []);
-        history.acknowledge(arrived(0, 7));
-        history.acknowledge(Acknowledgement::lost(1));
-        history.acknowledge(arrived(2, 9));
-        history.acknowledge(Acknowledgement::lost(3));
+        history.acknowledge(start, arrived(0, 7));
+        history.acknowledge(start, Acknowledgement::lost(1));
+        history.acknowledge(start, arrived(2, 9));
+        history.acknowledge(start, Acknowledgement::lost(3));
         let taken = history.take();
         let arrivals: Vec<_> = taken.iter().map(|report| report.arrival.map(|at| at.as_millis())).collect();
         assert_eq!(arrivals, [Some(7), None, Some(9)]);
         assert!(!taken[1].arrived && taken[2].departure == start + Duration::from_millis(2));
         assert_eq!(history.take(), []);
         // Spoken of before, it has arrived in the end.
-        history.acknowledge(arrived(3, 11));
-        history.acknowledge(Acknowledgement::lost(3));
+        history.acknowledge(start, arrived(3, 11));
+        history.acknowledge(start, Acknowledgement::lost(3));
         assert_eq!(history.take().len(), 1);
     }
 
     #[test]
     fn numbers_that_were_not_sent_mean_nothing() {
-        let (mut history, now) = (History::default(), Instant::now());
+        let (mut history, start) = (History::default(), Instant::now());
         for number in [0, 9, u16::MAX] {
-            history.acknowledge(arrived(number, 1));
+            history.acknowledge(start, arrived(number, 1));
         }
-        history.add(now, 1);
-        history.acknowledge(arrived(1, 1));
-        history.acknowledge(arrived(u16::MAX, 1));
+        history.add(start, 1);
+        history.acknowledge(start, arrived(1, 1));
+        history.acknowledge(start, arrived(u16::MAX, 1));
         assert_eq!(history.take(), []);
     }
 
@@ -120,7 +126,7 @@ mod tests {
             assert_eq!(number, i as u16);
             history.add(now, i as usize);
             if i % 100 == 99 {
-                history.acknowledge(arrived(number, 1));
+                history.acknowledge(now, arrived(number, 1));
                 let taken = history.take();
                 assert_eq!((taken.len(), taken[0].size), (100, i as usize - 99));
             }
@@ -136,8 +142,8 @@ mod tests {
         assert_eq!(history.packets.len(), MAX_PACKETS);
         // Of the oldest that is still there, and of one that is not any more.
         let oldest = history.next.wrapping_sub(MAX_PACKETS as u16);
-        history.acknowledge(arrived(oldest, 1));
-        history.acknowledge(arrived(oldest.wrapping_sub(1), 1));
+        history.acknowledge(start, arrived(oldest, 1));
+        history.acknowledge(start, arrived(oldest.wrapping_sub(1), 1));
         assert_eq!(history.take().len(), 1);
         history.add(start + SPAN + Duration::from_millis(1), 1);
         assert_eq!(history.packets.len(), 1);
@@ -147,8 +153,16 @@ mod tests {
     fn a_packet_that_is_forgotten_is_not_reported() {
         let (mut history, start) = (History::default(), Instant::now());
         history.add(start, 1);
-        history.acknowledge(arrived(0, 1));
+        history.acknowledge(start, arrived(0, 1));
         history.add(start + 2 * SPAN, 1);
+        assert_eq!(history.take(), []);
+    }
+
+    #[test]
+    fn late_news_says_nothing_even_where_nothing_was_sent_since() {
+        let (mut history, start) = (History::default(), Instant::now());
+        history.add(start, 1);
+        history.acknowledge(start + 2 * SPAN, arrived(0, 1));
         assert_eq!(history.take(), []);
     }
 }
