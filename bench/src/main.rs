@@ -56,7 +56,7 @@ struct Args {
     repeat: u32,
 
     /// Seconds that each run is measured for
-    #[arg(long, default_value_t = 8.0, value_parser = seconds)]
+    #[arg(long, default_value_t = 5.0, value_parser = seconds)]
     seconds: f64,
 
     /// These alone, separated by commas [default: all]
