@@ -41,11 +41,13 @@ pub fn watch(bin: &gst::Bin) -> Result<()> {
             gst::PadProbeReturn::Ok
         });
     }
-    let newest = bin.by_name("depay").map(|depay| note_timestamps(&depay)).transpose()?;
-    match (bin.by_name("out").and_downcast::<gst_app::AppSink>(), bin.by_name("depay"), newest) {
-        (Some(sink), _, newest) => read_pictures(&sink, newest),
-        (None, Some(depay), Some(newest)) => note_delivery(&depay, newest)?,
-        _ => {}
+    let depay = bin.by_name("depay");
+    let newest = depay.as_ref().map(note_timestamps).transpose()?;
+    match (bin.by_name("out").and_downcast::<gst_app::AppSink>(), depay.zip(newest)) {
+        // Where pictures are decoded, they say all.
+        (Some(sink), found) => read_pictures(&sink, found.map(|(_, newest)| newest)),
+        (None, Some((depay, newest))) => note_delivery(&depay, newest)?,
+        (None, None) => {}
     }
     Ok(())
 }

@@ -60,6 +60,7 @@ const RETRANSMIT_PACKETS: RangeInclusive<u16> = 1024..=8192;
 /// where nothing encodes, so much.
 const HEADROOM: f64 = 1.25;
 const MOST: f64 = 100e6;
+
 /// Packets written before what the core made of them is sent: few at first, so that a large frame begins to leave early, then as
 /// many as one call of the kernel takes.
 const FIRST_RUN: usize = 16;
