@@ -12,7 +12,7 @@ PACKAGES=(
     libgstrtspserver-1.0-dev
     libx11-dev libxcursor-dev
     gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-bad
-    gstreamer1.0-plugins-ugly gstreamer1.0-libav
+    gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-x gstreamer1.0-gl
 )
 
 # install_missing PACKAGE...: by apt, asking for sudo only when there is something to install and we are not root.

@@ -19,6 +19,14 @@ use crate::receive::rtp::{self, Source};
 use crate::receive::rtsp::{Camera, Credentials};
 use crate::session::{RtpHost, SessionConfig, Target};
 
+/// The groups of `--help`.
+const SERVER: &str = "Server";
+const TRANSPORT: &str = "Transport";
+const DISCOVERY: &str = "Discovery";
+const PICTURE: &str = "Picture";
+const RUNNING: &str = "Running";
+const LOGGING: &str = "Logging";
+
 /// See through the camera of an underwater robot.
 ///
 /// Without options, finds a rov-server on the network by itself and shows its picture. Keys: Q or ESC close, F
@@ -27,130 +35,130 @@ use crate::session::{RtpHost, SessionConfig, Target};
 #[command(name = "rov-client", version, after_help = EXIT_CODES)]
 pub struct Cli {
     /// Find the server by itself; this is also the default
-    #[arg(long, conflicts_with_all = ["host", "url"])]
+    #[arg(help_heading = SERVER, long, conflicts_with_all = ["host", "url"])]
     pub auto: bool,
 
     /// Address or name of the server, instead of finding it
-    #[arg(long, value_name = "HOST", conflicts_with = "url")]
+    #[arg(help_heading = SERVER, long, value_name = "HOST", conflicts_with = "url")]
     pub host: Option<String>,
 
     /// How the video comes; `auto`: the first of WebRTC, RTP and RTSP that the server has and that works
-    #[arg(long = "transport", value_name = "TRANSPORT", value_enum, default_value = "auto")]
+    #[arg(help_heading = TRANSPORT, long = "transport", value_name = "TRANSPORT", value_enum, default_value = "auto")]
     pub transport: TransportChoice,
 
     /// TCP port of the server's HTTP API, with --host
-    #[arg(long, value_name = "PORT", default_value_t = 8080, requires = "host")]
+    #[arg(help_heading = SERVER, long, value_name = "PORT", default_value_t = 8080, requires = "host")]
     pub signal_port: u16,
 
     /// TCP port of the server's RTSP, with --host and --transport rtsp
-    #[arg(long, value_name = "PORT", default_value_t = 8554, requires = "host", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(help_heading = SERVER, long, value_name = "PORT", default_value_t = 8554, requires = "host", value_parser = clap::value_parser!(u16).range(1..))]
     pub rtsp_port: u16,
 
     /// Listen for RTP without discovery: the multicast group, or this machine's own address if the sender sends to that;
     /// with --host only what comes from there [default: 239.255.0.1]
-    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["auto", "url", "name", "list"])]
+    #[arg(help_heading = TRANSPORT, long, value_name = "ADDRESS", conflicts_with_all = ["auto", "url", "name", "list"])]
     pub rtp_host: Option<Ipv4Addr>,
 
     /// UDP port to listen at for RTP, without discovery; RTCP comes at the port above, repair packets at the second above
     /// [default: 5004]
-    #[arg(long, value_name = "PORT", conflicts_with_all = ["auto", "url", "name", "list"], value_parser = clap::value_parser!(u16).range(1..=i64::from(rtp::HIGHEST_PORT)))]
+    #[arg(help_heading = TRANSPORT, long, value_name = "PORT", conflicts_with_all = ["auto", "url", "name", "list"], value_parser = clap::value_parser!(u16).range(1..=i64::from(rtp::HIGHEST_PORT)))]
     pub rtp_port: Option<u16>,
 
     /// Codec of RTP that is listened for without discovery; all else says it by itself
-    #[arg(long, value_name = "h264|h265", default_value_t = Codec::H264, conflicts_with_all = ["auto", "url", "name", "list"])]
+    #[arg(help_heading = TRANSPORT, long, value_name = "h264|h265", default_value_t = Codec::H264, conflicts_with_all = ["auto", "url", "name", "list"])]
     pub codec: Codec,
 
     /// URL of any WHEP endpoint, as http://10.0.0.2:8080/whep, or of any RTSP camera, as rtsp://10.0.0.3/stream1 or
     /// rtsp://USER:PASSWORD@10.0.0.3/stream1
-    #[arg(long, value_name = "URL")]
+    #[arg(help_heading = SERVER, long, value_name = "URL")]
     pub url: Option<String>,
 
     /// User name for RTSP, with --password: for a rov-server or a camera that asks for one, however it is found. What stands
     /// in --url goes before it [default: none]
-    #[arg(long, value_name = "NAME")]
+    #[arg(help_heading = SERVER, long, value_name = "NAME")]
     pub user: Option<String>,
 
     /// Password for RTSP, with --user. Others on this machine see it in the list of processes, as they see that of a --url:
     /// better set the environment variable [default: none]
-    #[arg(long, value_name = "PASSWORD", env = "ROV_PASSWORD", hide_env_values = true)]
+    #[arg(help_heading = SERVER, long, value_name = "PASSWORD", env = "ROV_PASSWORD", hide_env_values = true)]
     pub password: Option<String>,
 
     /// Take the server of this name, when several are found
-    #[arg(long, value_name = "NAME", conflicts_with_all = ["host", "url"])]
+    #[arg(help_heading = SERVER, long, value_name = "NAME", conflicts_with_all = ["host", "url"])]
     pub name: Option<String>,
 
     /// Print the servers that are found, and end
-    #[arg(long, conflicts_with_all = ["host", "url"])]
+    #[arg(help_heading = SERVER, long, conflicts_with_all = ["host", "url"])]
     pub list: bool,
 
     /// With --list: print JSON, one array of the announcements with their addresses
-    #[arg(long, requires = "list")]
+    #[arg(help_heading = SERVER, long, requires = "list")]
     pub json: bool,
 
     /// UDP port of discovery
-    #[arg(long, value_name = "PORT", default_value_t = DEFAULT_PORT)]
+    #[arg(help_heading = DISCOVERY, long, value_name = "PORT", default_value_t = DEFAULT_PORT)]
     pub discovery_port: u16,
 
     /// Seconds to look for a server before saying that there is none (it looks on, unless --no-wait)
-    #[arg(long, value_name = "SECONDS", default_value = "3", value_parser = seconds)]
+    #[arg(help_heading = DISCOVERY, long, value_name = "SECONDS", default_value = "3", value_parser = seconds)]
     pub discovery_timeout: Duration,
 
     /// Network interface to look on, and to receive multicast on; may be given several times [default: every suitable one]
-    #[arg(long = "interface", value_name = "NAME")]
+    #[arg(help_heading = TRANSPORT, long = "interface", value_name = "NAME")]
     pub interfaces: Vec<String>,
 
     /// End with exit code 3 when no server is found, or the given one does not answer, instead of trying on
-    #[arg(long)]
+    #[arg(help_heading = SERVER, long)]
     pub no_wait: bool,
 
     /// GStreamer element that decodes, or `auto`: hardware first, then software
-    #[arg(long, value_name = "auto|ELEMENT", default_value = "auto", value_parser = str::parse::<DecoderChoice>)]
+    #[arg(help_heading = PICTURE, long, value_name = "auto|ELEMENT", default_value = "auto", value_parser = str::parse::<DecoderChoice>)]
     pub decoder: DecoderChoice,
 
     /// Longest wait for a missing packet, in milliseconds: for its retransmission, by RTP for its repair, by RTSP
     /// for one that others overtook; packets that come in order never wait [default: 100, by RTSP 20]
-    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(0..=5_000))]
+    #[arg(help_heading = TRANSPORT, long, value_name = "MS", value_parser = clap::value_parser!(u64).range(0..=5_000))]
     pub latency: Option<u64>,
 
     /// Start in fullscreen
-    #[arg(long)]
+    #[arg(help_heading = PICTURE, long)]
     pub fullscreen: bool,
 
     /// Width of the window in pixels
-    #[arg(long, value_name = "PIXELS", default_value_t = 1280, value_parser = clap::value_parser!(u32).range(160..=16_384))]
+    #[arg(help_heading = PICTURE, long, value_name = "PIXELS", default_value_t = 1280, value_parser = clap::value_parser!(u32).range(160..=16_384))]
     pub width: u32,
 
     /// Height of the window in pixels
-    #[arg(long, value_name = "PIXELS", default_value_t = 720, value_parser = clap::value_parser!(u32).range(120..=16_384))]
+    #[arg(help_heading = PICTURE, long, value_name = "PIXELS", default_value_t = 720, value_parser = clap::value_parser!(u32).range(120..=16_384))]
     pub height: u32,
 
     /// What draws into the window: `gst`, the best GStreamer sink that works here, or one by its name; `minifb`, which draws
     /// everywhere; `auto`: under X11 a sink, elsewhere minifb
-    #[arg(long, value_name = "auto|minifb|gst|SINK", default_value_t, value_parser = str::parse::<DisplayChoice>)]
+    #[arg(help_heading = PICTURE, long, value_name = "auto|minifb|gst|SINK", default_value_t, value_parser = str::parse::<DisplayChoice>)]
     pub display: DisplayChoice,
 
     /// No window: receive and decode only, and print a line of figures each second
-    #[arg(long)]
+    #[arg(help_heading = RUNNING, long)]
     pub headless: bool,
 
     /// End after so many seconds [default: never]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    #[arg(help_heading = RUNNING, long, value_name = "SECONDS", value_parser = seconds)]
     pub duration: Option<Duration>,
 
     /// Write what was received, decoded and shown into this file as JSON, each second and at the end
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = RUNNING, long, value_name = "FILE")]
     pub stats_json: Option<PathBuf>,
 
     /// STUN server for viewers behind a NAT [default: off; without a URL: stun:stun.l.google.com:19302]
-    #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "stun:stun.l.google.com:19302", value_parser = stun)]
+    #[arg(help_heading = TRANSPORT, long, value_name = "URL", num_args = 0..=1, default_missing_value = "stun:stun.l.google.com:19302", value_parser = stun)]
     pub stun: Option<String>,
 
     /// Say more; twice for everything
-    #[arg(short, long, action = clap::ArgAction::Count)]
+    #[arg(help_heading = LOGGING, short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
 
     /// Say only what is wrong
-    #[arg(short, long, conflicts_with = "verbose")]
+    #[arg(help_heading = LOGGING, short, long, conflicts_with = "verbose")]
     pub quiet: bool,
 }
 

@@ -15,6 +15,15 @@ pub const DEFAULT_RTP_GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 0, 1);
 /// The STUN server that a bare `--stun` means.
 pub const DEFAULT_STUN: &str = "stun:stun.l.google.com:19302";
 
+/// The groups of `--help`.
+const SOURCE: &str = "Source";
+const ENCODING: &str = "Encoding";
+const OUTPUTS: &str = "Outputs";
+const RTP: &str = "RTP";
+const RTSP: &str = "RTSP";
+const DISCOVERY: &str = "Discovery";
+const LOGGING: &str = "Logging";
+
 /// The form of the log on standard error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -42,112 +51,113 @@ pub struct Cli {
     pub config: Option<PathBuf>,
 
     /// Name that viewers see and can choose by, 64 bytes at most [default: the host name]
-    #[arg(long, value_name = "NAME")]
+    #[arg(help_heading = DISCOVERY, long, value_name = "NAME")]
     pub name: Option<String>,
 
     /// Where the pictures come from. auto: CSI camera, else the first camera, else a test picture labelled NO CAMERA
     /// (with --file, --url, --pipeline or --device: that file, IP camera, pipeline or webcam). stdin: an Annex B stream of the
     /// codec of --codec, sent untouched
-    #[arg(long, value_enum, value_name = "SOURCE", default_value_t = SourceKind::Auto)]
+    #[arg(help_heading = SOURCE, long, value_enum, value_name = "SOURCE", default_value_t = SourceKind::Auto)]
     pub source: SourceKind,
 
     /// Camera: its index (0), its path (/dev/video0) or a part of its name; CSI: the sensor's index or name
     /// [default: the first]
-    #[arg(long, value_name = "INDEX|PATH|NAME")]
+    #[arg(help_heading = SOURCE, long, value_name = "INDEX|PATH|NAME")]
     pub device: Option<String>,
 
     /// Video file for --source file: anything that GStreamer decodes [default: none]
-    #[arg(long, value_name = "FILE")]
+    #[arg(help_heading = SOURCE, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
 
     /// Send the H.264 of --file (with --codec h265 its H.265) as it is, without re-encoding: MP4, MKV, MPEG-TS or raw Annex B without B-frames
     /// [default: off]
-    #[arg(long)]
+    #[arg(help_heading = SOURCE, long)]
     pub file_passthrough: bool,
 
     /// End when --file ends, instead of starting it again [default: off, it loops]
-    #[arg(long)]
+    #[arg(help_heading = SOURCE, long)]
     pub no_loop: bool,
 
     /// GStreamer description for --source pipeline; its last element gives raw video, or H.264
     /// (with --codec h265 H.265),
     /// as in "v4l2src device=/dev/video2 ! image/jpeg ! jpegdec" [default: none]
-    #[arg(long, value_name = "DESCRIPTION")]
+    #[arg(help_heading = SOURCE, long, value_name = "DESCRIPTION")]
     pub pipeline: Option<String>,
 
     /// Address of an IP camera for --source rtsp, as rtsp://10.0.0.3/stream; its H.264 (with --codec h265 its H.265) is
     /// sent untouched. A user name and password may stand in it [default: none]
-    #[arg(long, value_name = "URL")]
+    #[arg(help_heading = SOURCE, long, value_name = "URL")]
     pub url: Option<String>,
 
     /// Picture width in pixels, even; 0 = the source's own (then --height must be 0 too)
-    #[arg(long, value_name = "PIXELS", default_value_t = 1920)]
+    #[arg(help_heading = SOURCE, long, value_name = "PIXELS", default_value_t = 1920)]
     pub width: u32,
 
     /// Picture height in pixels, even; 0 = the source's own (then --width must be 0 too)
-    #[arg(long, value_name = "PIXELS", default_value_t = 1080)]
+    #[arg(help_heading = SOURCE, long, value_name = "PIXELS", default_value_t = 1080)]
     pub height: u32,
 
     /// Frames per second; a slower source is sent at its own rate. 0 = the source's own
-    #[arg(long, value_name = "FPS", default_value_t = 30)]
+    #[arg(help_heading = SOURCE, long, value_name = "FPS", default_value_t = 30)]
     pub fps: u32,
 
     /// Bit rate in kbit/s; 0 = auto: 15000 * (width * height * fps / 62208000)^0.75, that is 15 Mbit/s for 1080p30,
     /// 3.6 for 640x480 at 30, 71 for 4K60; with --codec h265 0.6 times that; at least 500 kbit/s and at most 100 Mbit/s
-    #[arg(long, value_name = "KBIT/S", default_value_t = 0)]
+    #[arg(help_heading = ENCODING, long, value_name = "KBIT/S", default_value_t = 0)]
     pub bitrate: u32,
 
     /// Follow the pilot's link with the bit rate, down to --min-bitrate and up to --bitrate, and send slow spectators less. off: the bit
     /// rate stays as it is
-    #[arg(long, value_enum, value_name = "on|off", default_value_t = Switch::On)]
+    #[arg(help_heading = ENCODING, long, value_enum, value_name = "on|off", default_value_t = Switch::On)]
     pub adaptive: Switch,
 
     /// Lowest bit rate in kbit/s that a slow link makes of it; a slower link loses pictures instead
-    #[arg(long, value_name = "KBIT/S", default_value_t = DEFAULT_FLOOR.kbps())]
+    #[arg(help_heading = ENCODING, long, value_name = "KBIT/S", default_value_t = DEFAULT_FLOOR.kbps())]
     pub min_bitrate: u32,
 
     /// Whose link the bit rate follows, of several WebRTC viewers: the one connected longest (first), or the one at this IP address
-    #[arg(long, value_name = "first|ADDRESS", default_value_t = Pilot::First)]
+    #[arg(help_heading = ENCODING, long, value_name = "first|ADDRESS", default_value_t = Pilot::First)]
     pub pilot: Pilot,
 
     /// GStreamer encoder element, as x264enc. auto: the first of the table, hardware first, that really encodes a frame
-    #[arg(long, value_name = "auto|ELEMENT", default_value = "auto")]
+    #[arg(help_heading = ENCODING, long, value_name = "auto|ELEMENT", default_value = "auto")]
     pub encoder: String,
 
     /// Codec of the stream. h265 needs fewer bits, and reaches RTSP, RTP and rov-client, but not browsers
-    #[arg(long, value_name = "h264|h265", default_value_t = Codec::H264)]
+    #[arg(help_heading = ENCODING, long, value_name = "h264|h265", default_value_t = Codec::H264)]
     pub codec: Codec,
 
     /// H.264 profile; baseline (constrained) plays everywhere, high gives a better picture for the same bit rate. With
     /// --codec h265 it is always H.265's main
-    #[arg(long, value_enum, value_name = "PROFILE", default_value_t = Profile::Baseline)]
+    #[arg(help_heading = ENCODING, long, value_enum, value_name = "PROFILE", default_value_t = Profile::Baseline)]
     pub profile: Profile,
 
     /// Lowest delay: fastest preset, rate control over one frame, keyframes only on demand [default: on]
-    #[arg(long, overrides_with = "no_low_latency")]
+    #[arg(help_heading = ENCODING, long, overrides_with = "no_low_latency")]
     pub low_latency: bool,
 
     /// Better picture for more delay: slower preset, rate control over half a second, a keyframe every 2 s
     /// [default: off]
-    #[arg(long, overrides_with = "low_latency")]
+    #[arg(help_heading = ENCODING, long, overrides_with = "low_latency")]
     pub no_low_latency: bool,
 
     /// Double the automatic bit rate [default: off; no effect with --bitrate]
-    #[arg(long)]
+    #[arg(help_heading = ENCODING, long)]
     pub max_quality: bool,
 
     /// Warn when the camera's picture has not changed at all for so long, in seconds: it may have hung. 0 = do not look
-    #[arg(long, value_name = "SECONDS", default_value_t = 5)]
+    #[arg(help_heading = SOURCE, long, value_name = "SECONDS", default_value_t = 5)]
     pub frozen_after: u16,
 
     /// Encode while nobody looks, too. Otherwise the encoder rests then, and the camera stays open; with RTP, whose receivers
     /// nobody knows, it never rests [default: off]
-    #[arg(long)]
+    #[arg(help_heading = ENCODING, long)]
     pub always_encode: bool,
 
     /// How viewers get the video, one or several separated by commas. rtp is multicast to whoever listens; HTTP is always
     /// served
     #[arg(
+        help_heading = OUTPUTS,
         long = "transport",
         value_enum,
         value_name = "webrtc|rtp|rtsp",
@@ -157,94 +167,94 @@ pub struct Cli {
     pub transports: Vec<Transport>,
 
     /// WebRTC viewers at once, RTSP clients at once, and MJPEG viewers at once; one more is refused with 503
-    #[arg(long, value_name = "COUNT", default_value_t = 16)]
+    #[arg(help_heading = OUTPUTS, long, value_name = "COUNT", default_value_t = 16)]
     pub max_viewers: u16,
 
     /// IPv4 address to send RTP to, multicast or unicast; several separated by commas
-    #[arg(long = "rtp-host", value_name = "ADDRESS", value_delimiter = ',', default_values_t = [DEFAULT_RTP_GROUP])]
+    #[arg(help_heading = RTP, long = "rtp-host", value_name = "ADDRESS", value_delimiter = ',', default_values_t = [DEFAULT_RTP_GROUP])]
     pub rtp_hosts: Vec<Ipv4Addr>,
 
     /// UDP port to send RTP to, even; RTCP goes to the port above, repair packets to the second above
-    #[arg(long, value_name = "PORT", default_value_t = 5004)]
+    #[arg(help_heading = RTP, long, value_name = "PORT", default_value_t = 5004)]
     pub rtp_port: u16,
 
     /// Routers that multicast RTP may pass, plus one: 1 = it stays in this network
-    #[arg(long, value_name = "HOPS", default_value_t = 1)]
+    #[arg(help_heading = RTP, long, value_name = "HOPS", default_value_t = 1)]
     pub rtp_ttl: u8,
 
     /// Longest time from one keyframe to the next while RTP is sent, in seconds: receivers can start, and go on after a
     /// loss, only there
-    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
+    #[arg(help_heading = RTP, long, value_name = "SECONDS", default_value_t = 1.0)]
     pub rtp_keyframe_interval: f64,
 
     /// Forward error correction for RTP (RFC 8627): repair packets in percent of the media packets, one for each picture at
     /// least: 25 mends 1 % of loss, 50 mends 5 %. Costs that much bandwidth or some more. 0 = for keyframes alone
-    #[arg(long, value_name = "PERCENT", default_value_t = 0)]
+    #[arg(help_heading = RTP, long, value_name = "PERCENT", default_value_t = 0)]
     pub rtp_fec: u8,
 
     /// TCP port of RTSP; 0 = any free one
-    #[arg(long, value_name = "PORT", default_value_t = 8554)]
+    #[arg(help_heading = RTSP, long, value_name = "PORT", default_value_t = 8554)]
     pub rtsp_port: u16,
 
     /// Another path of the RTSP stream beside /stream1, /stream, /live and /test; may be given several times
     /// [default: none]
-    #[arg(long = "rtsp-path", value_name = "PATH", action = ArgAction::Append)]
+    #[arg(help_heading = RTSP, long = "rtsp-path", value_name = "PATH", action = ArgAction::Append)]
     pub rtsp_paths: Vec<String>,
 
     /// User name that RTSP clients must give, with --password. Only RTSP asks for it, not HTTP, WebRTC and RTP
     /// [default: none]
-    #[arg(long, value_name = "NAME")]
+    #[arg(help_heading = RTSP, long, value_name = "NAME")]
     pub user: Option<String>,
 
     /// Password that RTSP clients must give, with --user. Others on this machine see it in the list of processes: better
     /// set the environment variable [default: none]
-    #[arg(long, value_name = "PASSWORD", env = "ROV_PASSWORD", hide_env_values = true)]
+    #[arg(help_heading = RTSP, long, value_name = "PASSWORD", env = "ROV_PASSWORD", hide_env_values = true)]
     pub password: Option<String>,
 
     /// Let RTSP clients give the password in clear (basic authentication) where they do not know digest [default: off]
-    #[arg(long)]
+    #[arg(help_heading = RTSP, long)]
     pub rtsp_basic_auth: bool,
 
     /// IPv4 address to bind, for signalling and media
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0")]
+    #[arg(help_heading = OUTPUTS, long, value_name = "ADDRESS", default_value = "0.0.0.0")]
     pub host: IpAddr,
 
     /// TCP port of HTTP and signalling; 0 = any free one
-    #[arg(long, value_name = "PORT", default_value_t = 8080)]
+    #[arg(help_heading = OUTPUTS, long, value_name = "PORT", default_value_t = 8080)]
     pub signal_port: u16,
 
     /// UDP port of WebRTC media, one for all viewers; 0 = any free one
-    #[arg(long, value_name = "PORT", default_value_t = 0)]
+    #[arg(help_heading = OUTPUTS, long, value_name = "PORT", default_value_t = 0)]
     pub media_port: u16,
 
     /// UDP port of discovery: announcements go to it, and queries come to it
-    #[arg(long, value_name = "PORT", default_value_t = 5003)]
+    #[arg(help_heading = DISCOVERY, long, value_name = "PORT", default_value_t = 5003)]
     pub discovery_port: u16,
 
     /// Do not announce this server, and do not answer queries [default: off]
-    #[arg(long)]
+    #[arg(help_heading = DISCOVERY, long)]
     pub no_discovery: bool,
 
     /// Network interface to announce on, to offer to viewers and to send multicast by, as eth0; may be given several times
     /// [default: every suitable one]
-    #[arg(long = "interface", value_name = "NAME", action = ArgAction::Append)]
+    #[arg(help_heading = OUTPUTS, long = "interface", value_name = "NAME", action = ArgAction::Append)]
     pub interfaces: Vec<String>,
 
     /// Ask a STUN server for the public address, for viewers outside the LAN; without URL stun:stun.l.google.com:19302
     /// [default: off]
-    #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = DEFAULT_STUN)]
+    #[arg(help_heading = OUTPUTS, long, value_name = "URL", num_args = 0..=1, default_missing_value = DEFAULT_STUN)]
     pub stun: Option<String>,
 
     /// More log: -v debug, -vv trace [default: info]
-    #[arg(short, long, action = ArgAction::Count)]
+    #[arg(help_heading = LOGGING, short, long, action = ArgAction::Count)]
     pub verbose: u8,
 
     /// Less log: -q warnings, -qq errors alone [default: info]
-    #[arg(short, long, action = ArgAction::Count)]
+    #[arg(help_heading = LOGGING, short, long, action = ArgAction::Count)]
     pub quiet: u8,
 
     /// Form of the log on standard error
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    #[arg(help_heading = LOGGING, long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 }
 
