@@ -161,6 +161,16 @@ pub fn left_out(report: &Report, stats: &Stats) -> u64 {
     rtp + rtsp + report.frames_replaced + stats.streams.iter().map(|stream| stream.frames_dropped + 2).sum::<u64>()
 }
 
+/// Waits until all `missing` pictures are counted as left out: the server looks at its counters now and then, on a busy
+/// machine late.
+///
+/// # Panics
+/// When they are not: some were lost on their way.
+pub fn until_counted(missing: u64, report: &Report, stats: impl Fn() -> Stats) {
+    let counted = wait::within(wait::SOON, || (missing <= left_out(report, &stats())).then_some(()));
+    assert!(counted.is_some(), "{missing} pictures are missing: {report:?} {:?}", stats());
+}
+
 fn lock(shots: &Mutex<Vec<Shot>>) -> MutexGuard<'_, Vec<Shot>> {
     shots.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -11,7 +11,7 @@ use rov_tests::programs::{Client, Server, server_process};
 use rov_tests::proxy::Proxy;
 use rov_tests::relay::Network;
 use rov_tests::wait::{self, until, until_true};
-use rov_tests::watcher::{Order, Watcher, left_out};
+use rov_tests::watcher::{Order, Watcher, until_counted};
 use tokio::runtime::Runtime;
 
 /// An offer to receive video by the codec of this `a=rtpmap` and `a=fmtp`.
@@ -53,7 +53,7 @@ fn every_picture_of_h265_arrives_once_and_in_order() {
     let unread = (shots.len() - order.read) as u64;
     // On a machine that is busy with other things pictures come late, and are skipped up to a keyframe that is asked for.
     let skipped = report.frames_skipped + stats.viewers[0].skipped;
-    assert!(order.missing <= left_out(&report, &stats) + unread + skipped, "{order:?} {report:?} {stats:?}");
+    until_counted(order.missing.saturating_sub(unread + skipped), &report, || server.stats());
     assert_eq!((report.packets_lost, report.sessions), (0, 1), "{report:?}");
     assert_eq!(shots[90].resolution, Resolution::new(640, 360));
     let stream = &stats.streams[0];
