@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
+use rov_common::lines::Lines;
 use rov_common::memory;
 use rov_common::sync::lock;
 use serde_json::json;
@@ -31,12 +32,20 @@ const EXIT_NOTHING_FOUND: u8 = 3;
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// For telling the server goodbye at the end.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
+/// For the last lines of the log at the end.
+const LOG_LIMIT: Duration = Duration::from_millis(500);
 
 /// Runs the client; returns when the user closes it.
 pub fn run(cli: &Cli) -> ExitCode {
     let started = Instant::now();
     memory::tend_heaps();
-    init_log(cli);
+    let log = init_log(cli);
+    let code = run_logged(cli, started);
+    log.drain(LOG_LIMIT);
+    code
+}
+
+fn run_logged(cli: &Cli, started: Instant) -> ExitCode {
     let config = match cli.session() {
         Ok(config) => config,
         Err(message) => {
@@ -123,19 +132,12 @@ fn view(runtime: &Runtime, cli: &Cli, config: SessionConfig, started: Instant) -
         viewer: Arc::clone(&viewer),
         shown: Arc::clone(&shown),
         file: cli.stats_json.clone(),
-        print: cli.headless,
+        print: cli.headless.then(Lines::stdout),
+        failure: None,
     };
-    // A file that cannot be written is said now, not after the dive.
-    reporter.report()?;
-    // However one of the tasks ends, a panic included, the program ends with it.
-    let guard = stop.clone().drop_guard();
-    let reporting = {
-        let stop = stop.clone();
-        runtime.spawn(async move {
-            let _guard = guard;
-            reporter.run(stop).await
-        })
-    };
+    // Whatever becomes of the figures, the picture goes on.
+    let reporting = runtime.spawn(reporter.run(stop.clone()));
+    // However the session ends, a panic included, the program ends with it.
     let session = {
         let (viewer, stop) = (Arc::clone(&viewer), stop.clone());
         runtime.spawn(async move {
@@ -166,10 +168,10 @@ fn view(runtime: &Runtime, cli: &Cli, config: SessionConfig, started: Instant) -
     let finished = runtime.block_on(async { tokio::time::timeout(SHUTDOWN_LIMIT, finish).await });
     screen?;
     match finished {
-        Ok((Ok(session), Ok(report))) => session.and(report.map_err(SessionError::from)),
+        Ok((Ok(session), Ok(()))) => session,
         Ok((Err(panic), _) | (_, Err(panic))) => Err(anyhow::anyhow!("a task ended badly: {panic}").into()),
         Err(_) => {
-            tracing::warn!("the session did not end within {} s and is cut off", SHUTDOWN_LIMIT.as_secs());
+            tracing::warn!("session and figures did not end within {} s and are cut off", SHUTDOWN_LIMIT.as_secs());
             Ok(())
         }
     }
@@ -259,37 +261,53 @@ struct Reporter {
     viewer: Arc<Viewer>,
     shown: Arc<Mutex<Shown>>,
     file: Option<PathBuf>,
-    print: bool,
+    print: Option<Lines>,
+    /// Why the file could not be written the last time.
+    failure: Option<String>,
 }
 
 impl Reporter {
-    /// The figures of now, written into the file if there is one.
-    fn report(&self) -> Result<Report> {
-        let mut report = Report::default();
-        self.viewer.report(&mut report);
-        lock(&self.shown).report(Instant::now(), &mut report);
-        if let Some(file) = &self.file {
-            write_atomically(file, &serde_json::to_vec_pretty(&report)?)
-                .with_context(|| format!("--stats-json {}: cannot write", file.display()))?;
-        }
-        Ok(report)
-    }
-
-    async fn run(self, stop: CancellationToken) -> Result<()> {
+    async fn run(mut self, stop: CancellationToken) {
+        // At once: that a file cannot be written is said now, not after the dive.
         let mut tick = tokio::time::interval(REPORT_INTERVAL);
-        tick.tick().await;
         loop {
             let last = tokio::select! {
                 _ = tick.tick() => false,
                 () = stop.cancelled() => true,
             };
-            let report = self.report()?;
-            if self.print {
-                writeln!(std::io::stdout(), "{}", line(&report)).context("cannot write to standard output")?;
+            // A disk that hangs holds up none of the runtime's threads.
+            let reported = tokio::task::spawn_blocking(move || {
+                self.report();
+                self
+            });
+            match reported.await {
+                Ok(reporter) if !last => self = reporter,
+                Ok(reporter) => return reporter.print.iter().for_each(|lines| lines.drain(LOG_LIMIT)),
+                Err(panic) => return tracing::error!("no figures any more: {panic}"),
             }
-            if last {
-                return Ok(());
+        }
+    }
+
+    fn report(&mut self) {
+        let mut report = Report::default();
+        self.viewer.report(&mut report);
+        lock(&self.shown).report(Instant::now(), &mut report);
+        if let Some(file) = &self.file {
+            let data = serde_json::to_vec_pretty(&report).map_err(std::io::Error::from);
+            let failure = data.and_then(|data| write_whole(file, &data)).err().map(|error| error.to_string());
+            let file = file.display();
+            match (&failure, &self.failure) {
+                (Some(new), old) if old.as_ref() != Some(new) => {
+                    tracing::warn!("--stats-json {file}: cannot write: {new}; trying again each second");
+                }
+                (None, Some(_)) => tracing::info!("--stats-json {file}: written again"),
+                _ => {}
             }
+            self.failure = failure;
+        }
+        if let Some(lines) = &mut self.print {
+            // It never fails.
+            let _ = writeln!(lines, "{}", line(&report));
         }
     }
 }
@@ -319,13 +337,21 @@ fn line(report: &Report) -> String {
     )
 }
 
-/// Whoever reads the file never sees half of it.
-fn write_atomically(file: &Path, data: &[u8]) -> std::io::Result<()> {
+/// Whoever reads the file never sees half of it. What is no plain file, as a pipe or a device, is written into: to replace
+/// it would take it away.
+fn write_whole(file: &Path, data: &[u8]) -> std::io::Result<()> {
+    if std::fs::symlink_metadata(file).is_ok_and(|found| !found.is_file()) {
+        return std::fs::write(file, data);
+    }
     let mut name = file.as_os_str().to_owned();
     name.push(".new");
     let temporary = PathBuf::from(name);
-    std::fs::File::create(&temporary)?.write_all(data)?;
-    std::fs::rename(&temporary, file)
+    let written = std::fs::write(&temporary, data).and_then(|()| std::fs::rename(&temporary, file));
+    if written.is_err() {
+        // Half of it would only take the room that is missing.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
 }
 
 async fn stop_on_signal(stop: CancellationToken) {
@@ -349,7 +375,8 @@ async fn stop_on_signal(stop: CancellationToken) {
     stop.cancel();
 }
 
-fn init_log(cli: &Cli) {
+/// Logs into standard error. What is returned writes it.
+fn init_log(cli: &Cli) -> Lines {
     let filter = match (cli.verbose, cli.quiet) {
         (_, true) => "error",
         // The crate logs each packet that it drops, whole, just when the machine is too busy already.
@@ -359,13 +386,16 @@ fn init_log(cli: &Cli) {
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
     let colours = std::io::stderr().is_terminal();
+    let lines = Lines::stderr();
+    let writer = lines.clone();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(move || writer.clone())
         .with_ansi(colours)
         .log_internal_errors(false)
         .with_target(false)
         .init();
+    lines
 }
 
 #[cfg(test)]
@@ -414,7 +444,7 @@ mod tests {
         std::fs::create_dir_all(&folder).expect("a folder");
         let file = folder.join("stats.json");
         for text in ["{\"a\": 1}", "{}"] {
-            write_atomically(&file, text.as_bytes()).expect("written");
+            write_whole(&file, text.as_bytes()).expect("written");
             assert_eq!(std::fs::read_to_string(&file).expect("read"), text);
         }
         assert_eq!(std::fs::read_dir(&folder).expect("the folder").count(), 1, "nothing else is left");

@@ -1,5 +1,5 @@
 //! What `rov-server` and `rov-client` share. No tokio, no GStreamer, no WebRTC, no clock of its own; pure
-//! code, but for `net`, `media_socket` and `memory`.
+//! code, but for `lines`, `net`, `media_socket` and `memory`.
 
 pub mod access_unit;
 pub mod api;
@@ -8,6 +8,7 @@ pub mod backoff;
 pub mod codec;
 pub mod discovery;
 pub mod fec;
+pub mod lines;
 pub mod media_socket;
 pub mod memory;
 pub mod net;

@@ -19,6 +19,7 @@ pub mod watchdog;
 
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio_util::sync::CancellationToken;
@@ -26,17 +27,26 @@ use tracing_subscriber::EnvFilter;
 
 use cli::{Cli, LogFormat};
 use config::Config;
+use rov_common::lines::Lines;
 use rov_common::memory;
 use server::Server;
 use service::Service;
 
 /// Wrong configuration, or a port that is taken.
 const EXIT_USAGE: u8 = 2;
+/// For the last lines of the log at the end.
+const LOG_LIMIT: Duration = Duration::from_millis(500);
 
 /// Runs the server until Ctrl+C, SIGTERM or the end of its source.
 pub fn run(cli: &Cli) -> ExitCode {
     memory::tend_heaps();
-    init_log(cli);
+    let log = init_log(cli);
+    let code = run_logged(cli);
+    log.drain(LOG_LIMIT);
+    code
+}
+
+fn run_logged(cli: &Cli) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -97,7 +107,8 @@ async fn stop_signal() -> std::io::Result<()> {
     tokio::signal::ctrl_c().await
 }
 
-fn init_log(cli: &Cli) {
+/// Logs into standard error. What is returned writes it.
+fn init_log(cli: &Cli) -> Lines {
     // The WebRTC core warns of each stray packet; its own troubles are reported by the sessions.
     let filter = match (cli.verbose, cli.quiet) {
         (0, 0) => "info,rtc=error,webrtc=error",
@@ -107,15 +118,17 @@ fn init_log(cli: &Cli) {
         (..) => "error",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
-    // Standard error may be a pipe whose reader has gone: that must not end the stream.
     let colours = std::io::stderr().is_terminal();
+    let lines = Lines::stderr();
+    let writer = lines.clone();
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(move || writer.clone())
         .with_ansi(colours)
         .log_internal_errors(false);
     match cli.log_format {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().init(),
     }
+    lines
 }
