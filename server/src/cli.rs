@@ -245,6 +245,22 @@ pub struct Cli {
     #[arg(help_heading = OUTPUTS, long, value_name = "URL", num_args = 0..=1, default_missing_value = DEFAULT_STUN)]
     pub stun: Option<String>,
 
+    /// Address by which viewers reach this machine's media port where it is another, as in a container or behind port
+    /// forwarding: 10.0.0.2, or with the UDP port 10.0.0.2:40000; may be given several times. The IP address that a
+    /// viewer opened is always offered [default: none]
+    #[arg(help_heading = OUTPUTS, long = "public-address", value_name = "ADDRESS[:PORT]", action = ArgAction::Append)]
+    pub public_addresses: Vec<String>,
+
+    /// Host name by which browsers may ask, beside IP addresses, localhost and this machine's own name, as rov.lan; may
+    /// be given several times [default: none]
+    #[arg(help_heading = OUTPUTS, long = "allow-host", value_name = "NAME", action = ArgAction::Append)]
+    pub allow_hosts: Vec<String>,
+
+    /// Origin of a web page, as of a dashboard, that may use HTTP and WebRTC, show the pictures and have the viewer
+    /// page in a frame, as http://10.0.0.9:3000; may be given several times [default: none]
+    #[arg(help_heading = OUTPUTS, long = "allow-origin", value_name = "ORIGIN", action = ArgAction::Append)]
+    pub allow_origins: Vec<String>,
+
     /// More log: -v debug, -vv trace [default: info]
     #[arg(help_heading = LOGGING, short, long, action = ArgAction::Count)]
     pub verbose: u8,

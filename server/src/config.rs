@@ -1,7 +1,7 @@
 //! The validated configuration. Everything behind it may rely on what `validate` states; nothing here looks at the machine
 //! (which cameras, which encoders), as that changes while the server runs.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -218,6 +218,12 @@ pub struct Config {
     pub interfaces: Vec<String>,
     /// A `stun:` URL.
     pub stun: Option<String>,
+    /// Where viewers reach the media socket, beside this machine's own addresses; port 0: that of the socket.
+    pub public_addresses: Vec<SocketAddrV4>,
+    /// Names by which HTTP may be asked, beside those of this machine.
+    pub allow_hosts: Vec<String>,
+    /// Of pages that may use HTTP, as browsers write them: `http://10.0.0.9:3000`.
+    pub allow_origins: Vec<String>,
     /// None: the bit rate stays as it is.
     pub adaptive: Option<AdaptiveConfig>,
 }
@@ -308,6 +314,9 @@ impl Config {
             discovery_port: (!cli.no_discovery).then_some(cli.discovery_port),
             interfaces: cli.interfaces.clone(),
             stun: cli.stun.clone(),
+            public_addresses: cli.public_addresses.iter().map(|text| public_address(text)).collect::<Result<_, _>>()?,
+            allow_hosts: cli.allow_hosts.iter().map(|name| allow_host(name)).collect::<Result<_, _>>()?,
+            allow_origins: cli.allow_origins.iter().map(|text| allow_origin(text)).collect::<Result<_, _>>()?,
             adaptive: (cli.adaptive == Switch::On)
                 .then(|| AdaptiveConfig { pilot: cli.pilot, floor: Bitrate::from_kbps(cli.min_bitrate) }),
         };
@@ -358,6 +367,37 @@ impl Config {
             return bad(format!("--min-bitrate {}: is above --bitrate {}", adaptive.floor.kbps(), ceiling.kbps()));
         }
         self.capture.validate()
+    }
+}
+
+fn public_address(text: &str) -> Result<SocketAddrV4, ConfigError> {
+    let address = text.parse().or_else(|_| text.parse().map(|ip| SocketAddrV4::new(ip, 0)));
+    match address {
+        Ok(address) if !address.ip().is_unspecified() && !address.ip().is_multicast() => Ok(address),
+        _ => bad(format!(
+            "--public-address {text:?}: give the IPv4 address that viewers reach, as 10.0.0.2, or with the UDP port, as \
+             10.0.0.2:40000"
+        )),
+    }
+}
+
+fn allow_host(name: &str) -> Result<String, ConfigError> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() || !name.chars().all(is_name) {
+        return bad(format!("--allow-host {name:?}: give a host name alone, as rov.lan, without http:// and port"));
+    }
+    Ok(name.trim_end_matches('.').to_ascii_lowercase())
+}
+
+/// As browsers write it: without a path, and without the port that the scheme means anyway.
+fn allow_origin(text: &str) -> Result<String, ConfigError> {
+    let url = Url::parse(text).ok().filter(|url| matches!(url.scheme(), "http" | "https") && url.path() == "/");
+    match url.filter(|url| url.query().is_none() && url.fragment().is_none() && url.username().is_empty()) {
+        Some(url) => Ok(url.origin().ascii_serialization()),
+        None => bad(format!(
+            "--allow-origin {text:?}: give scheme, host and port of the page, as http://10.0.0.9:3000 (one for each; there \
+             is no wildcard)"
+        )),
     }
 }
 
@@ -645,12 +685,49 @@ mod tests {
             (&["--source", "test", "--device", "0"], "--device 0: needs --source webcam or csi, but --source is test"),
             (&["--stun", "example.org"], "--stun example.org: give a URL of the form stun:HOST[:PORT]"),
             (
+                &["--public-address", "0.0.0.0"],
+                "--public-address \"0.0.0.0\": give the IPv4 address that viewers reach, as 10.0.0.2, or with the UDP port, \
+                 as 10.0.0.2:40000",
+            ),
+            (
+                &["--allow-host", "http://rov.lan"],
+                "--allow-host \"http://rov.lan\": give a host name alone, as rov.lan, without http:// and port",
+            ),
+            (
+                &["--allow-origin", "*"],
+                "--allow-origin \"*\": give scheme, host and port of the page, as http://10.0.0.9:3000 (one for each; there \
+                 is no wildcard)",
+            ),
+            (
                 &["--discovery-port", "0"],
                 "--discovery-port 0: clients must know the port, give one from 1 to 65535, or --no-discovery",
             ),
         ] {
             assert_eq!(config(args).unwrap_err().0, message);
         }
+    }
+
+    #[test]
+    fn origins_and_addresses_are_kept_in_one_form() {
+        let config = config(&[
+            "--allow-origin",
+            "HTTP://Dash.Example:80/",
+            "--allow-host",
+            "Rov.Lan.",
+            "--public-address",
+            "10.0.0.2",
+            "--public-address",
+            "10.0.0.3:40000",
+        ])
+        .unwrap();
+        assert_eq!(
+            (config.allow_origins[0].as_str(), config.allow_hosts[0].as_str()),
+            ("http://dash.example", "rov.lan")
+        );
+        assert_eq!(
+            config.public_addresses.iter().map(|address| address.to_string()).collect::<Vec<_>>(),
+            ["10.0.0.2:0", "10.0.0.3:40000"]
+        );
     }
 
     #[test]

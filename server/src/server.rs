@@ -19,7 +19,7 @@ use crate::http::{self, Api};
 use crate::output::jpeg::JpegOutput;
 use crate::output::rtp::RtpOutput;
 use crate::output::rtsp::RtspOutput;
-use crate::output::webrtc::{self, WebRtcOutput};
+use crate::output::webrtc::{self, Paths, WebRtcOutput};
 use crate::progress::{Beat, HANGS_AFTER, Parts};
 use crate::service::{Now, Service};
 use crate::stream::{Control, Stream};
@@ -113,8 +113,9 @@ impl Server {
         let webrtc = match media {
             Some(media) => {
                 let stun = config.stun.as_deref().map(|url| resolve_stun(url, &tasks, &stop));
-                let (interfaces, adaptive) = (config.interfaces.clone(), config.adaptive);
-                let output = WebRtcOutput::start(&stream, media, config.max_viewers, interfaces, stun, adaptive);
+                let (interfaces, public) = (config.interfaces.clone(), config.public_addresses.clone());
+                let paths = Paths { interfaces, public, stun };
+                let output = WebRtcOutput::start(&stream, media, config.max_viewers, paths, config.adaptive);
                 Some(Arc::new(output.context("WebRTC")?))
             }
             None => None,
@@ -136,6 +137,8 @@ impl Server {
             rtp: rtp.clone(),
             rtsp: rtsp.clone(),
             jpeg: Arc::clone(&jpeg),
+            allow_hosts: config.allow_hosts.clone(),
+            allow_origins: config.allow_origins.clone(),
         });
         let (http_beat, supervisor_beat) = (Arc::<Beat>::default(), Arc::<Beat>::default());
         let mut parts = Parts::default();

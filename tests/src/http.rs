@@ -6,11 +6,14 @@ use std::time::Duration;
 use rov_common::api::{ErrorBody, Health, Stats};
 use serde_json::Value;
 use ureq::http::{HeaderMap, Request};
+use url::Url;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 #[derive(Debug)]
 pub struct Reply {
+    /// What was asked for.
+    pub url: String,
     pub status: u16,
     pub headers: HeaderMap,
     pub body: String,
@@ -19,6 +22,12 @@ pub struct Reply {
 impl Reply {
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+    }
+
+    /// The URL that `Location` leads to, as clients resolve it.
+    pub fn location(&self) -> Url {
+        let asked = Url::parse(&self.url).expect("a URL");
+        asked.join(self.header("location")).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
     /// The message of the JSON error that it must hold.
@@ -56,7 +65,7 @@ fn send(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Resul
         agent.run(request.body(body).expect("a valid request"))
     }?;
     let text = reply.body_mut().read_to_string()?;
-    Ok(Reply { status: reply.status().as_u16(), headers: reply.headers().clone(), body: text })
+    Ok(Reply { url: url.to_owned(), status: reply.status().as_u16(), headers: reply.headers().clone(), body: text })
 }
 
 /// As [`try_request`].
@@ -65,6 +74,11 @@ fn send(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Resul
 /// When there is no answer.
 pub fn request(method: &str, url: &str, content_type: Option<&str>, body: &[u8]) -> Reply {
     try_request(method, url, content_type, body).unwrap_or_else(|error| panic!("{method} {url}: {error}"))
+}
+
+/// As [`request`], with these headers.
+pub fn request_with(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Reply {
+    send(method, url, headers, body).unwrap_or_else(|error| panic!("{method} {url}: {error}"))
 }
 
 pub fn get(url: &str) -> Reply {

@@ -25,6 +25,15 @@ pub mod vlc;
 pub mod wait;
 pub mod watcher;
 
+/// The offer of a viewer that receives H.264, from nowhere.
+pub const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n\
+    m=video 9 UDP/TLS/RTP/SAVPF 108\r\nc=IN IP4 0.0.0.0\r\na=recvonly\r\na=mid:0\r\na=rtcp-mux\r\na=setup:actpass\r\n\
+    a=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\n\
+    a=fingerprint:sha-256 00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:\
+    00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF\r\n\
+    a=rtpmap:108 H264/90000\r\n\
+    a=fmtp:108 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n";
+
 /// Says that a test does not run on this machine, and why. Straight to standard error, which the test harness does not hide;
 /// `scripts/test` counts these lines.
 pub fn skipped(why: &str) {

@@ -29,6 +29,8 @@ pub struct Proxy {
 
 struct Shared {
     server: SocketAddr,
+    /// In front of the paths of the server.
+    prefix: &'static str,
     page: &'static str,
     network: Option<Arc<Network>>,
     seen: Mutex<Seen>,
@@ -40,6 +42,7 @@ struct Seen {
     relays: Vec<Relay>,
     exchanges: Vec<Exchange>,
     results: Vec<Value>,
+    requests: Vec<(Method, String, u16)>,
 }
 
 /// An offer of a viewer, and the server's answer, both as their senders wrote them.
@@ -55,7 +58,18 @@ impl Proxy {
     /// In front of the server whose HTTP API is at `server`; `page` is what `/` shows; if empty, the
     /// server's own.
     pub fn start(runtime: &Runtime, server: SocketAddr, page: &'static str, network: Option<Arc<Network>>) -> Self {
-        let shared = Arc::new(Shared { server, page, network, seen: Mutex::default() });
+        Self::run(runtime, Shared { server, prefix: "", page, network, seen: Mutex::default() })
+    }
+
+    /// In front of several servers, as it were: of this one under paths that begin with `prefix`, and of none under
+    /// others.
+    pub fn start_under(runtime: &Runtime, prefix: &'static str, server: SocketAddr) -> Self {
+        Self::run(runtime, Shared { server, prefix, page: "", network: None, seen: Mutex::default() })
+    }
+
+    fn run(runtime: &Runtime, shared: Shared) -> Self {
+        let page = shared.page;
+        let shared = Arc::new(shared);
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a TCP socket");
         let address = listener.local_addr().expect("its address");
         let app = if page.is_empty() { Router::new() } else { Router::new().route("/", get(page_of)) };
@@ -78,6 +92,11 @@ impl Proxy {
     /// Offers and answers so far.
     pub fn exchanges(&self) -> Vec<Exchange> {
         self.shared.seen().exchanges.clone()
+    }
+
+    /// Method, path and status of all requests that were passed on so far.
+    pub fn requests(&self) -> Vec<(Method, String, u16)> {
+        self.shared.seen().requests.clone()
     }
 
     /// What the page posted to `/result` so far.
@@ -114,7 +133,10 @@ async fn pass_on(
     while shared.network.as_ref().is_some_and(|network| network.is_down()) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let Some(path) = path.strip_prefix(shared.prefix).map(str::to_owned) else {
+        return Err((StatusCode::NOT_FOUND, format!("no server is at {path}")));
+    };
     let is_offer = method == Method::POST && path == WHEP_PATH;
     let text = String::from_utf8_lossy(&body).into_owned();
     // Over a network that loses packets, the server learns the viewer's address from its checks alone: it would find
@@ -127,11 +149,12 @@ async fn pass_on(
     };
     let url = format!("http://{}{path}", shared.server);
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let asked =
-        tokio::task::spawn_blocking(move || http::try_request(method.as_str(), &url, content_type.as_deref(), &sent));
+    let name = method.to_string();
+    let asked = tokio::task::spawn_blocking(move || http::try_request(&name, &url, content_type.as_deref(), &sent));
     let mut reply = asked.await.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
+    shared.seen().requests.push((method, path, reply.status));
     if is_offer && reply.status == 201 {
-        let session = reply.header("location").to_owned();
+        let session = reply.location().path().to_owned();
         shared.seen().exchanges.push(Exchange { offer: text, answer: reply.body.clone(), session });
         if let Some(network) = &shared.network {
             let (answer, relay) = rerouted(&reply.body, network).map_err(failed)?;

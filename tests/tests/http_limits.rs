@@ -4,10 +4,10 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use rov_tests::http;
 use rov_tests::programs::Server;
 use rov_tests::wait::{self, until_true};
 use rov_tests::watcher::Watcher;
+use rov_tests::{OFFER, http};
 use tokio::runtime::Runtime;
 
 /// The server's limits are 10 s; a busy machine may take longer.
@@ -35,13 +35,13 @@ fn a_header_that_does_not_come_ends_its_connection() {
     let server = Server::start(&[]);
     let silent = connect(server.address);
     let mut slow = connect(server.address);
-    slow.write_all(b"GET /healthz HTTP/1.1\r\nHost: a").expect("sending");
+    slow.write_all(b"GET /healthz HTTP/1.1\r\nHost: localh").expect("sending");
     assert_eq!(read_to_close(silent), "");
     let answer = read_to_close(slow);
     assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
     // One that was used before and then is idle, too.
     let mut idle = connect(server.address);
-    idle.write_all(b"GET /favicon.svg HTTP/1.1\r\nHost: a\r\n\r\n").expect("sending");
+    idle.write_all(b"GET /favicon.svg HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sending");
     assert!(read_to_close(idle).starts_with("HTTP/1.1 200"));
 }
 
@@ -49,7 +49,8 @@ fn a_header_that_does_not_come_ends_its_connection() {
 fn a_body_that_does_not_come_is_refused_with_408() {
     let server = Server::start(&[]);
     let mut slow = connect(server.address);
-    let head = "POST /whep HTTP/1.1\r\nHost: a\r\nContent-Type: application/sdp\r\nContent-Length: 1000\r\n\r\nv=0";
+    let head =
+        "POST /whep HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/sdp\r\nContent-Length: 1000\r\n\r\nv=0";
     slow.write_all(head.as_bytes()).expect("sending");
     let answer = read_to_close(slow);
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
@@ -87,7 +88,7 @@ fn a_thousand_connections_that_ask_nothing_lock_nobody_out() {
     let mut half_open: Vec<TcpStream> = (0..1000).map(|_| connect(server.address)).collect();
     for stream in half_open.iter_mut().skip(1).step_by(2) {
         // Those that have lost their place by now may say so.
-        let _ = stream.write_all(b"POST /whep HTTP/1.1\r\nHost: a\r\nContent-Type: application/sdp\r\n");
+        let _ = stream.write_all(b"POST /whep HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/sdp\r\n");
     }
     let asked = Instant::now();
     assert_eq!(http::get(&server.url("/")).status, 200);
@@ -112,7 +113,7 @@ fn an_answer_that_is_not_read_ends_its_connection() {
     server.wait_until_running();
     let mut deaf = connect(server.address);
     deaf.set_write_timeout(Some(Duration::from_millis(100))).expect("a time limit");
-    let request = b"GET /viewer.js HTTP/1.1\r\nHost: a\r\n\r\n";
+    let request = b"GET /viewer.js HTTP/1.1\r\nHost: localhost\r\n\r\n";
     // Far more answers than the buffers between the two take: until the server stops reading.
     let many = request.repeat(1000);
     let stuck = (0..1000).any(|_| deaf.write_all(&many).is_err());
@@ -136,7 +137,9 @@ fn too_many_open_files_end_nothing() {
         .process
         .wait_for_line("the warning", wait::SOON, |line| line.contains("cannot take HTTP connections").then_some(()));
     for stream in &mut waiting {
-        stream.write_all(b"GET /favicon.svg HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("sending");
+        stream
+            .write_all(b"GET /favicon.svg HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .expect("sending");
     }
     limit_open_files(server.process.pid(), limited);
     for stream in waiting {
@@ -167,20 +170,13 @@ fn limit_open_files(pid: u32, count: libc::rlim_t) -> libc::rlim_t {
 #[test]
 fn one_viewer_more_than_the_limit_is_refused_until_one_leaves() {
     let server = Server::start(&["--max-viewers", "2"]);
-    let offer = format!(
-        "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\n\
-         c=IN IP4 0.0.0.0\r\na=rtpmap:96 H264/90000\r\na=fmtp:96 packetization-mode=1;profile-level-id=42e01f\r\n\
-         a=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\na=fingerprint:sha-256 {}00\r\na=setup:actpass\r\n\
-         a=mid:0\r\na=recvonly\r\na=rtcp-mux\r\n",
-        "00:".repeat(31)
-    );
-    let ask = || http::request("POST", &server.url("/whep"), Some("application/sdp"), offer.as_bytes());
+    let ask = || http::request("POST", &server.url("/whep"), Some("application/sdp"), OFFER.as_bytes());
     let first = ask();
     assert_eq!((first.status, ask().status), (201, 201), "{first:?}");
     let third = ask();
     assert_eq!(third.status, 503);
     let reason = third.error();
     assert!(reason.contains("2 viewers") && reason.contains("--max-viewers"), "{reason}");
-    let left = http::request("DELETE", &server.url(first.header("location")), None, b"");
+    let left = http::request("DELETE", first.location().as_str(), None, b"");
     assert_eq!((left.status, ask().status, ask().status), (200, 201, 503));
 }

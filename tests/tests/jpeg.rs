@@ -5,13 +5,12 @@ use std::net::TcpStream;
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use rov_tests::browser::Browser;
 use rov_tests::camera::{Camera, Settings};
+use rov_tests::devtools::DevTools;
 use rov_tests::media::Clip;
 use rov_tests::process::program;
 use rov_tests::programs::Server;
-use rov_tests::proxy::Proxy;
-use rov_tests::wait::{self, until, until_true};
+use rov_tests::wait::{self, until_true};
 use rov_tests::watcher::{Order, Watcher, until_counted};
 use rov_tests::{http, jpeg, vlc};
 use tokio::runtime::Runtime;
@@ -60,7 +59,7 @@ fn a_viewer_that_reads_nothing_disturbs_nobody_and_the_decoder_stops_after_the_l
     watcher.wait_for_shots(1);
     assert!(!server.stats().jpeg.running, "nobody has asked for it");
     let mut silent = TcpStream::connect(server.address).expect("a connection");
-    silent.write_all(b"GET /stream.mjpg?fps=15 HTTP/1.1\r\nHost: rov\r\n\r\n").expect("a request");
+    silent.write_all(b"GET /stream.mjpg?fps=15 HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("a request");
     let mut reader = jpeg::get(server.address, "/stream.mjpg?fps=15");
     assert!(reader.header("content-type").starts_with("multipart/x-mixed-replace; boundary="), "{reader:?}");
     until_true("both are counted", wait::SOON, || server.stats().jpeg.viewers == 2);
@@ -181,23 +180,9 @@ fn ffprobe_and_chromium_show_the_previews() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.starts_with("mjpeg,640,360,"), "{text} {}", String::from_utf8_lossy(&output.stderr));
 
-    let page = format!(
-        "<!doctype html><img id=i src='{}'><script>
-        const i = document.getElementById('i'), started = Date.now();
-        const look = () => i.naturalWidth || Date.now() - started > 20000
-            ? fetch('/result', {{method: 'POST', body: JSON.stringify({{width: i.naturalWidth, height: i.naturalHeight}})}})
-            : setTimeout(look, 50);
-        look();</script>",
-        server.url("/stream.mjpg")
-    );
-    let runtime = Runtime::new().expect("a runtime");
-    let proxy = Proxy::start(&runtime, server.address, Box::leak(page.into_boxed_str()), None);
-    let mut browser = Browser::open(&proxy.url("/"));
-    let result = until("the page's result", 2 * wait::START, || {
-        assert!(browser.is_running(), "chromium has ended");
-        proxy.results().into_iter().next()
-    });
-    assert_eq!((&result["width"], &result["height"]), (&640.into(), &360.into()), "{result}");
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/stream.mjpg"));
+    chromium.wait_for(&page, "document.images[0]?.naturalWidth === 640", wait::START);
 }
 
 #[test]

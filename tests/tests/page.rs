@@ -223,6 +223,25 @@ fn media_that_no_longer_arrives_leads_to_a_new_session() {
 }
 
 #[test]
+fn behind_a_proxy_with_a_path_of_its_own_the_page_reaches_its_session() {
+    let server = Server::start(&[]);
+    let runtime = Runtime::new().expect("a runtime");
+    let proxy = Proxy::start_under(&runtime, "/boats/rov1", server.address);
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&proxy.url("/boats/rov1/"));
+    chromium.wait_for(&page, LIVE, wait::START);
+    let session = proxy.exchanges().remove(0).session;
+    let answered = |method: &str| {
+        let requests = proxy.requests();
+        requests.into_iter().find(|(asked, path, _)| asked == method && *path == session).map(|(.., status)| status)
+    };
+    assert_eq!(until("its candidates", wait::SOON, || answered("PATCH")), 204);
+    chromium.call(Some(&page), "Page.navigate", json!({ "url": "about:blank" }));
+    assert_eq!(until("its goodbye", wait::SOON, || answered("DELETE")), 200);
+    assert_eq!(chromium.complaints(), Vec::<String>::new());
+}
+
+#[test]
 fn a_refusal_is_shown_in_the_words_of_the_server() {
     let server = Server::start(&["--max-viewers", "1"]);
     server.wait_until_running();

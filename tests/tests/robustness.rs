@@ -150,7 +150,7 @@ fn what_the_statistics_show_of_a_session_does_not_open_it() {
     }
     assert_eq!(change("PATCH", &format!("{shown}-{secret}"), candidate), 204);
     let other = http::request("POST", &server.url("/whep"), SDP, offer_of(H264).as_bytes());
-    assert_eq!(http::request("DELETE", &server.url(other.header("location")), None, b"").status, 200);
+    assert_eq!(http::request("DELETE", other.location().as_str(), None, b"").status, 200);
     assert!(server.process.stderr().contains(&shown) && !server.process.stderr().contains(secret), "in the log");
     scene.assert_unharmed();
 }
@@ -161,8 +161,8 @@ fn an_ice_restart_is_answered_and_has_an_entity_tag_of_its_own() {
     server.wait_until_running();
     let created = http::request("POST", &server.url("/whep"), SDP, offer_of(H264).as_bytes());
     assert_eq!(created.status, 201, "{created:?}");
-    let (session, first) = (server.url(created.header("location")), created.header("etag").to_owned());
-    let patch = |tag: &str, body: &str| http::patch(&session, "application/trickle-ice-sdpfrag", tag, body);
+    let (session, first) = (created.location(), created.header("etag").to_owned());
+    let patch = |tag: &str, body: &str| http::patch(session.as_str(), "application/trickle-ice-sdpfrag", tag, body);
     let restart = "a=ice-ufrag:efgh\r\na=ice-pwd:abcdefghijklmnopqrstuvwx\r\nm=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:0\r\n\
                    a=candidate:1 1 udp 2113937151 127.0.0.1 50000 typ host\r\n";
     let restarted = patch("*", restart);
@@ -191,13 +191,13 @@ fn damaged_offers_do_no_harm() {
         match reply.status {
             201 => {
                 accepted += 1;
-                let session = format!("http://{}{}", scene.server.address, reply.header("location"));
+                let session = reply.location();
                 let candidates =
                     damaged("a=ice-ufrag:abcd\r\na=candidate:1 1 udp 2130706431 127.0.0.1 9 typ host\r\n", &mut random);
-                let patched = http::request("PATCH", &session, FRAGMENT, &candidates);
+                let patched = http::request("PATCH", session.as_str(), FRAGMENT, &candidates);
                 // 422: a user name fragment that is not the session's would be an ICE restart.
                 assert!(matches!(patched.status, 204 | 400 | 422), "round {round}: {patched:?}");
-                let deleted = http::request("DELETE", &session, None, b"");
+                let deleted = http::request("DELETE", session.as_str(), None, b"");
                 assert_eq!(deleted.status, 200, "round {round}: {deleted:?}");
             }
             400 | 422 => assert!(!reply.error().is_empty(), "round {round}: {reply:?}"),
@@ -246,11 +246,11 @@ fn more_viewers_than_the_limit_are_refused_and_leave_nothing() {
         assert_eq!(reply.status, expected, "{reply:?}");
         reply
     };
-    let sessions: Vec<_> = (1..16).map(|_| offer(201).header("location").to_owned()).collect();
+    let sessions: Vec<_> = (1..16).map(|_| offer(201).location()).collect();
     assert!(offer(503).error().contains("16 viewers"), "the limit is named");
     assert_eq!(scene.server.stats().viewers.len(), 16);
     for session in &sessions {
-        assert_eq!(http::request("DELETE", &scene.server.url(session), None, b"").status, 200);
+        assert_eq!(http::request("DELETE", session.as_str(), None, b"").status, 200);
     }
     scene.assert_unharmed();
 }

@@ -6,19 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use rov_tests::http;
 use rov_tests::programs::Server;
 use rov_tests::wait::{self, until};
+use rov_tests::{OFFER, http};
 use rtc::stun::message::{BINDING_SUCCESS, Message, Setter};
 use rtc::stun::xoraddr::XorMappedAddress;
-
-/// A viewer that receives H.264.
-const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n\
-    m=video 9 UDP/TLS/RTP/SAVPF 108\r\nc=IN IP4 0.0.0.0\r\na=recvonly\r\na=mid:0\r\na=rtcp-mux\r\na=setup:actpass\r\n\
-    a=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\n\
-    a=fingerprint:sha-256 00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD:EE:FF\r\n\
-    a=rtpmap:108 H264/90000\r\n\
-    a=fmtp:108 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n";
 
 /// A STUN server (RFC 8489) that says `mapped` to everyone.
 struct StunServer {
@@ -68,8 +60,7 @@ fn the_address_that_a_stun_server_sees_is_offered_to_viewers() {
     let answer = until("an answer with the address seen from outside", wait::SOON, || {
         let reply = http::request("POST", &server.url("/whep"), Some("application/sdp"), OFFER.as_bytes());
         assert_eq!(reply.status, 201, "{}", reply.body);
-        let id = reply.header("location").to_owned();
-        assert_eq!(http::request("DELETE", &server.url(&id), None, b"").status, 200);
+        assert_eq!(http::request("DELETE", reply.location().as_str(), None, b"").status, 200);
         reply.body.contains("203.0.113.7").then_some(reply.body)
     });
     let line = answer.lines().find(|l| l.contains("203.0.113.7")).expect("the candidate");

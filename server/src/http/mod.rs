@@ -1,8 +1,9 @@
 //! HTTP: the viewer page, SDP offer and answer, WHEP, the description of plain RTP, health, statistics. Every error is
 //! JSON, `{"error": "..."}`, but for what is no HTTP at all or has too large a header, which is answered with a status alone.
 //!
-//! No cross-origin access is granted: pages of other origins cannot use it.
+//! Pages of other origins cannot use it, unless their origin was named (`access`).
 
+mod access;
 mod connections;
 mod failure;
 mod jpeg;
@@ -20,13 +21,14 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
-use axum::{Json, Router, middleware};
+use axum::{Extension, Json, Router, middleware};
 use rov_common::api::{
     Health, MJPEG_PATH, OFFER_PATH, SDP_PATH, SNAPSHOT_PATH, Stats, StreamHealth, StreamState, WHEP_PATH,
 };
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use self::access::{Access, guard};
 use self::failure::{Failure, fail, receive};
 use self::jpeg::{mjpeg, snapshot};
 use self::sdp::sdp;
@@ -48,6 +50,9 @@ pub struct Api {
     pub rtp: Option<Arc<RtpOutput>>,
     pub rtsp: Option<Arc<RtspOutput>>,
     pub jpeg: Arc<JpegOutput>,
+    /// Names by which the server may be asked, beside those of the machine, and origins of pages that may use it.
+    pub allow_hosts: Vec<String>,
+    pub allow_origins: Vec<String>,
 }
 
 /// Serves until `shutdown`; requests under way are finished.
@@ -57,6 +62,7 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>, shutdown: CancellationT
 }
 
 fn router(api: Arc<Api>) -> Router {
+    let access = Arc::new(Access::new(&api.allow_hosts, &api.allow_origins));
     page::routes()
         .route(OFFER_PATH, post(offer))
         .route("/api/webrtc/offer", post(offer))
@@ -71,6 +77,8 @@ fn router(api: Arc<Api>) -> Router {
         .method_not_allowed_fallback(|| async {
             fail(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method: see the Allow header")
         })
+        .layer(Extension(Arc::clone(&access)))
+        .layer(middleware::from_fn_with_state(access, guard))
         .layer(middleware::from_fn(receive))
         .with_state(api)
 }

@@ -3,16 +3,17 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{ConnectInfo, Path, Query, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use rov_common::api::{SessionDescription, WHEP_PATH};
 use rov_common::codec::Codec;
 use serde::Deserialize;
 
+use super::access::{Access, asked_address, is_trusted};
 use super::failure::{Failure, expect_type, text};
 use super::{Api, Arrival};
 use crate::output::webrtc::{AcceptError, Accepted, CandidateError, Fragment, OfferError, WebRtcOutput};
@@ -23,21 +24,25 @@ const SDPFRAG_TYPE: &str = "application/trickle-ice-sdpfrag";
 
 pub(super) async fn offer(
     State(api): State<Arc<Api>>,
+    Extension(access): Extension<Arc<Access>>,
     ConnectInfo(arrival): ConnectInfo<Arrival>,
+    uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Failure> {
-    // Also keeps pages of other origins out: for this type browsers ask first, and are not allowed.
-    expect_type(&headers, JSON_TYPE)?;
+    // As text, as `fetch` sends it by itself, any page could send it: for JSON browsers ask first, and are not allowed.
+    if !(may_be_text(&headers) && is_trusted(&headers, &access)) {
+        expect_type(&headers, JSON_TYPE)?;
+    }
     let offer: SessionDescription = serde_json::from_slice(&body).map_err(|e| {
         Failure(StatusCode::BAD_REQUEST, format!("the body is not {{\"type\":\"offer\",\"sdp\":\"...\"}}: {e}"))
     })?;
     if offer.kind != "offer" {
         return Err(Failure(StatusCode::BAD_REQUEST, format!("type is {:?}, not \"offer\"", offer.kind)));
     }
-    let accepted = accept(&api, arrival, offer.sdp).await?;
+    let accepted = accept(&api, arrival, &headers, offer.sdp).await?;
     let answer = SessionDescription { kind: "answer".to_owned(), sdp: accepted.sdp };
-    Ok(([(header::LOCATION, location(&accepted.id)?)], Json(answer)).into_response())
+    Ok(([(header::LOCATION, location(&uri, &accepted.id)?)], Json(answer)).into_response())
 }
 
 /// `?stream=NAME` chooses the stream; without it, it is the first.
@@ -50,6 +55,7 @@ pub(super) async fn whep(
     State(api): State<Arc<Api>>,
     ConnectInfo(arrival): ConnectInfo<Arrival>,
     choice: Result<Query<Choice>, QueryRejection>,
+    uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Failure> {
@@ -59,10 +65,10 @@ pub(super) async fn whep(
         let reason = format!("there is no stream {name:?}, only {:?}", api.stream.name());
         return Err(Failure(StatusCode::NOT_FOUND, reason));
     }
-    let accepted = accept(&api, arrival, text(body)?).await?;
+    let accepted = accept(&api, arrival, &headers, text(body)?).await?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(SDP_TYPE)),
-        (header::LOCATION, location(&accepted.id)?),
+        (header::LOCATION, location(&uri, &accepted.id)?),
         (header::ETAG, HeaderValue::from_str(&accepted.entity_tag).map_err(Failure::internal)?),
         (header::HeaderName::from_static("accept-patch"), HeaderValue::from_static(SDPFRAG_TYPE)),
     ];
@@ -131,9 +137,9 @@ fn webrtc(api: &Api) -> Result<&WebRtcOutput, Failure> {
     })
 }
 
-async fn accept(api: &Api, arrival: Arrival, sdp: String) -> Result<Accepted, Failure> {
+async fn accept(api: &Api, arrival: Arrival, headers: &HeaderMap, sdp: String) -> Result<Accepted, Failure> {
     let local = arrival.local.ok_or_else(|| Failure::internal("the connection has no local address"))?;
-    webrtc(api)?.offer(sdp, local.ip()).await?.map_err(|error| {
+    webrtc(api)?.offer(sdp, local.ip(), asked_address(headers)).await?.map_err(|error| {
         let remedy = match &error {
             AcceptError::Offer(OfferError::NoCodec { offered, .. }) => remedy(api, local.ip(), *offered),
             _ => String::new(),
@@ -161,6 +167,37 @@ fn remedy(api: &Api, local: IpAddr, offered: Option<Codec>) -> String {
     format!(": {}", rtsp.into_iter().chain([restart]).collect::<Vec<_>>().join(" or "))
 }
 
-fn location(id: &str) -> Result<HeaderValue, Failure> {
-    HeaderValue::from_str(&format!("{WHEP_PATH}/{id}")).map_err(Failure::internal)
+/// Text, or nothing said.
+fn may_be_text(headers: &HeaderMap) -> bool {
+    !headers.contains_key(header::CONTENT_TYPE) || expect_type(headers, "text/plain").is_ok()
+}
+
+/// The session's URL, relative to that of the request: a proxy may have put a path in front of it.
+fn location(request: &Uri, id: &str) -> Result<HeaderValue, Failure> {
+    let up = "../".repeat(request.path().matches('/').count().saturating_sub(1));
+    HeaderValue::from_str(&format!("{up}{}/{id}", WHEP_PATH.trim_start_matches('/'))).map_err(Failure::internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use url::Url;
+
+    use super::*;
+
+    #[test]
+    fn the_location_leads_to_the_session_behind_a_proxy_too() {
+        for (request, asked) in [
+            ("/whep", "http://10.0.0.2:8080/whep"),
+            ("/whep?stream=a/b", "http://10.0.0.2:8080/whep?stream=a/b"),
+            ("/offer", "http://10.0.0.2:8080/offer"),
+            ("/api/webrtc/offer", "http://10.0.0.2:8080/api/webrtc/offer"),
+        ] {
+            let Ok(location) = location(&request.parse().expect("a path"), "5-x") else { panic!("{request}") };
+            let location = location.to_str().expect("text");
+            for (prefix, session) in [("", "/whep/5-x"), ("/boats/rov1", "/boats/rov1/whep/5-x")] {
+                let asked = Url::parse(&asked.replace("8080", &format!("8080{prefix}"))).expect("a URL");
+                assert_eq!(asked.join(location).expect("a URL").path(), session, "{asked}");
+            }
+        }
+    }
 }

@@ -34,7 +34,7 @@ use crate::rate_control::Pilot;
 const SERVER: &str = "10.0.0.1:5000";
 
 fn reach() -> Reach {
-    Reach { local: vec![SERVER.parse().expect("an address")], reflexive: None }
+    Reach { local: vec![SERVER.parse().expect("an address")], public: Vec::new() }
 }
 
 /// Datagrams of the server on their way.

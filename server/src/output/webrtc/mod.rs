@@ -10,7 +10,7 @@ mod session;
 mod thinning;
 mod thread;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -86,6 +86,7 @@ enum Command {
     Offer {
         sdp: String,
         arrived_at: IpAddr,
+        asked: Option<Ipv4Addr>,
         reply: oneshot::Sender<Result<Accepted, AcceptError>>,
     },
     Patch {
@@ -104,6 +105,17 @@ enum Command {
     Shutdown,
 }
 
+/// By which addresses viewers may reach the media socket.
+#[derive(Debug, Default)]
+pub struct Paths {
+    /// Empty: every suitable one.
+    pub interfaces: Vec<String>,
+    /// Outside of a NAT; port 0: that of the socket.
+    pub public: Vec<SocketAddrV4>,
+    /// The address of a STUN server for viewers behind a NAT, once it is known.
+    pub stun: Option<watch::Receiver<Option<SocketAddr>>>,
+}
+
 /// Dropping it ends the thread and closes every viewer.
 pub struct WebRtcOutput {
     commands: SyncSender<Command>,
@@ -115,21 +127,19 @@ pub struct WebRtcOutput {
 }
 
 impl WebRtcOutput {
-    /// Starts the media thread on `socket`. `stun` is the address of a STUN server for viewers behind a
-    /// NAT, once it is known. Without `adaptive` the bit rate stays as it is, whatever the viewers' links carry.
+    /// Starts the media thread on `socket`. Without `adaptive` the bit rate stays as it is, whatever the viewers' links
+    /// carry.
     pub fn start(
         stream: &Arc<Stream>,
         socket: MediaSocket,
         max_viewers: u16,
-        interfaces: Vec<String>,
-        stun: Option<watch::Receiver<Option<SocketAddr>>>,
+        paths: Paths,
         adaptive: Option<AdaptiveConfig>,
     ) -> Result<Self> {
         let local = socket.local_addr();
         let (commands, requests) = sync_channel(COMMAND_CAPACITY);
-        let (mut media, waker) =
-            thread::MediaThread::new(stream, socket, max_viewers, interfaces, stun, adaptive, requests)
-                .context("cannot prepare the media thread")?;
+        let (mut media, waker) = thread::MediaThread::new(stream, socket, max_viewers, paths, adaptive, requests)
+            .context("cannot prepare the media thread")?;
         let (beat, viewers) = (Arc::clone(&media.beat), Arc::clone(&media.viewers));
         let thread = std::thread::Builder::new()
             .name("webrtc-media".to_owned())
@@ -153,9 +163,15 @@ impl WebRtcOutput {
         self.viewers.load(Ordering::Relaxed)
     }
 
-    /// Answers a viewer's SDP offer that arrived by HTTP at the local address `arrived_at`.
-    pub async fn offer(&self, sdp: String, arrived_at: IpAddr) -> Result<Result<Accepted, AcceptError>, Busy> {
-        self.ask(|reply| Command::Offer { sdp, arrived_at, reply }).await
+    /// Answers a viewer's SDP offer that arrived by HTTP at the local address `arrived_at`; the viewer knows it as
+    /// `asked`.
+    pub async fn offer(
+        &self,
+        sdp: String,
+        arrived_at: IpAddr,
+        asked: Option<Ipv4Addr>,
+    ) -> Result<Result<Accepted, AcceptError>, Busy> {
+        self.ask(|reply| Command::Offer { sdp, arrived_at, asked, reply }).await
     }
 
     /// Trickled candidates, or an ICE restart, which has an answer; `tag` is the entity tag that the viewer knows, or `*`.

@@ -33,7 +33,10 @@ pub struct VideoCodec {
 pub enum OfferError {
     #[error("the body is not an SDP offer (RFC 8866): {0}")]
     NotSdp(&'static str),
-    #[error("the offer has no video to receive: add one `m=video` section with `a=recvonly` or `a=sendrecv`")]
+    #[error(
+        "the offer has no video to receive: add one `m=video` section with `a=recvonly` or `a=sendrecv`, in a page by \
+         addTransceiver('video', {{direction: 'recvonly'}}) before createOffer()"
+    )]
     NoVideo,
     #[error("this stream is {}, which the viewer did not offer{}", .stream.title(), with_mode(*.stream))]
     NoCodec {
@@ -53,6 +56,11 @@ fn with_mode(codec: Codec) -> &'static str {
 pub fn parse(sdp: &str, codec: Codec, profile: Option<(u8, u8)>) -> Result<Offer, OfferError> {
     if !sdp.starts_with("v=0") {
         return Err(OfferError::NotSdp("it does not start with `v=0`"));
+    }
+    // One of a browser that was asked for nothing has no section, and so nothing of what is looked for below.
+    let has = |beginning: &str| sdp.lines().any(|line| line.starts_with(beginning));
+    if has("o=") && !has("m=video") {
+        return Err(OfferError::NoVideo);
     }
     for (needle, what) in [
         ("a=ice-ufrag:", "it has no `a=ice-ufrag`"),

@@ -129,8 +129,8 @@ pub struct Session {
 #[derive(Clone, Debug, Default)]
 pub struct Reach {
     pub local: Vec<SocketAddr>,
-    /// What a STUN server saw of it.
-    pub reflexive: Option<SocketAddr>,
+    /// Addresses that lead to it from outside of a NAT.
+    pub public: Vec<SocketAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -159,8 +159,8 @@ impl Session {
         for address in &reach.local {
             pc.add_local_candidate(host_candidate(*address)?)?;
         }
-        if let (Some(public), Some(base)) = (reach.reflexive, reach.local.first()) {
-            pc.add_local_candidate(reflexive_candidate(public, *base)?)?;
+        for (public, base) in reach.public.iter().zip(reach.local.iter().cycle()) {
+            pc.add_local_candidate(reflexive_candidate(*public, *base)?)?;
         }
         // An empty candidate ends gathering (RFC 8838 section 9.3): everything there is, is in the answer.
         pc.add_local_candidate(RTCIceCandidateInit::default())?;

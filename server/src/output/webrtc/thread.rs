@@ -1,7 +1,7 @@
 //! The media thread: it alone touches the UDP socket and the viewers' sessions, and waits for whichever comes first, a
 //! datagram, a frame, a request or a timer.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, TryRecvError};
@@ -17,7 +17,7 @@ use rtc::stun::xoraddr::XorMappedAddress;
 use tokio::sync::watch;
 
 use super::engine::{Engine, Reach, Transmit};
-use super::{Accepted, Command, Restarted};
+use super::{Accepted, Command, Paths, Restarted};
 use crate::progress::Beat;
 use crate::rate_control::AdaptiveConfig;
 use crate::stream::{Awake, OutputQueue, Stream};
@@ -40,6 +40,7 @@ pub(super) struct MediaThread {
     requests: Receiver<Command>,
     engine: Engine,
     interfaces: Vec<String>,
+    public: Vec<SocketAddrV4>,
     stun: Option<Stun>,
     pub(super) beat: Arc<Beat>,
     /// Connected now.
@@ -53,8 +54,7 @@ impl MediaThread {
         stream: &Arc<Stream>,
         mut socket: MediaSocket,
         max_viewers: u16,
-        interfaces: Vec<String>,
-        stun: Option<watch::Receiver<Option<SocketAddr>>>,
+        paths: Paths,
         adaptive: Option<AdaptiveConfig>,
         requests: Receiver<Command>,
     ) -> Result<(Self, Arc<Waker>)> {
@@ -74,8 +74,9 @@ impl MediaThread {
             frames,
             requests,
             engine: Engine::new(stream.codec(), max_viewers.into(), adaptive),
-            interfaces,
-            stun: stun.map(Stun::new),
+            interfaces: paths.interfaces,
+            public: paths.public,
+            stun: paths.stun.map(Stun::new),
             beat: Arc::default(),
             viewers: Arc::default(),
             awake: None,
@@ -168,12 +169,12 @@ impl MediaThread {
             let now = Instant::now();
             // Whoever asked may have given up waiting; then nobody hears the reply, which is fine.
             match self.requests.try_recv() {
-                Ok(Command::Offer { sdp, arrived_at, reply }) => {
+                Ok(Command::Offer { sdp, arrived_at, asked, reply }) => {
                     let id = new_id();
-                    let reach = Reach {
-                        local: self.local_addresses(arrived_at),
-                        reflexive: self.stun.as_ref().and_then(|s| s.mapped),
-                    };
+                    let local = self.local_addresses(arrived_at);
+                    let seen = self.stun.as_ref().and_then(|stun| stun.mapped);
+                    let public = public_addresses(&local, asked, &self.public, seen);
+                    let reach = Reach { local, public };
                     let (profile, full) = (self.stream.profile(), self.stream.full());
                     let answer = self.engine.accept(now, &id, &sdp, profile, &reach, full);
                     if reply.send(answer.map(|sdp| Accepted::new(id.clone(), sdp))).is_err() {
@@ -213,6 +214,32 @@ impl MediaThread {
         }
         addresses.into_iter().filter(IpAddr::is_ipv4).map(|ip| SocketAddr::new(ip, bound.port())).collect()
     }
+}
+
+/// How the socket, which is at `local`, is reached from outside of a NAT: by the address that the viewer `asked`, those
+/// that were configured, and the one that a STUN server has `seen`.
+fn public_addresses(
+    local: &[SocketAddr],
+    asked: Option<Ipv4Addr>,
+    configured: &[SocketAddrV4],
+    seen: Option<SocketAddr>,
+) -> Vec<SocketAddr> {
+    let port = local.first().map_or(0, SocketAddr::port);
+    let asked = asked.filter(|ip| !ip.is_unspecified()).map(|ip| SocketAddrV4::new(ip, 0));
+    let mut public: Vec<SocketAddr> = Vec::new();
+    for address in asked.iter().chain(configured) {
+        let port = if address.port() == 0 { port } else { address.port() };
+        public.push((*address.ip(), port).into());
+    }
+    public.extend(seen);
+    let mut known = local.to_vec();
+    public.retain(|address| {
+        !known.contains(address) && {
+            known.push(*address);
+            true
+        }
+    });
+    public
 }
 
 /// A new session's id: what may be shown of it ([`rov_common::api::public_id`]), and a secret.
@@ -274,5 +301,26 @@ impl Stun {
             self.mapped = Some(mapped);
         }
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn behind_a_nat_the_address_that_the_viewer_asked_is_offered_too() {
+        let local: Vec<SocketAddr> = vec!["172.17.0.2:40000".parse().expect("an address")];
+        let public = |asked: &str, configured: &[&str], seen: Option<&str>| {
+            let configured: Vec<_> = configured.iter().map(|text| text.parse().expect("an address")).collect();
+            let seen = seen.map(|text| text.parse().expect("an address"));
+            let public = public_addresses(&local, asked.parse().ok(), &configured, seen);
+            public.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(public("192.168.2.2", &[], None), ["192.168.2.2:40000"]);
+        assert_eq!(public("172.17.0.2", &[], None), [""; 0], "it is known already");
+        assert_eq!(public("rov.lan", &["10.0.0.2:0", "10.0.0.3:5000"], None), ["10.0.0.2:40000", "10.0.0.3:5000"]);
+        assert_eq!(public("10.0.0.2", &["10.0.0.2:0"], Some("10.0.0.2:40000")), ["10.0.0.2:40000"]);
+        assert_eq!(public("0.0.0.0", &[], Some("203.0.113.1:1")), ["203.0.113.1:1"]);
     }
 }
