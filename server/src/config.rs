@@ -375,8 +375,8 @@ fn public_address(text: &str) -> Result<SocketAddrV4, ConfigError> {
     match address {
         Ok(address) if !address.ip().is_unspecified() && !address.ip().is_multicast() => Ok(address),
         _ => bad(format!(
-            "--public-address {text:?}: give the IPv4 address that viewers reach, as 10.0.0.2, or with the UDP port, as \
-             10.0.0.2:40000"
+            "--public-address {text:?}: give the IPv4 address that viewers reach, as 10.0.0.2, or with the UDP port, \
+             as 10.0.0.2:40000"
         )),
     }
 }
@@ -395,8 +395,8 @@ fn allow_origin(text: &str) -> Result<String, ConfigError> {
     match url.filter(|url| url.query().is_none() && url.fragment().is_none() && url.username().is_empty()) {
         Some(url) => Ok(url.origin().ascii_serialization()),
         None => bad(format!(
-            "--allow-origin {text:?}: give scheme, host and port of the page, as http://10.0.0.9:3000 (one for each; there \
-             is no wildcard)"
+            "--allow-origin {text:?}: give scheme, host and port of the page, as http://10.0.0.9:3000 (one for each; \
+             there is no wildcard)"
         )),
     }
 }
@@ -686,8 +686,8 @@ mod tests {
             (&["--stun", "example.org"], "--stun example.org: give a URL of the form stun:HOST[:PORT]"),
             (
                 &["--public-address", "0.0.0.0"],
-                "--public-address \"0.0.0.0\": give the IPv4 address that viewers reach, as 10.0.0.2, or with the UDP port, \
-                 as 10.0.0.2:40000",
+                "--public-address \"0.0.0.0\": give the IPv4 address that viewers reach, as 10.0.0.2, or with the UDP \
+                 port, as 10.0.0.2:40000",
             ),
             (
                 &["--allow-host", "http://rov.lan"],
@@ -695,8 +695,8 @@ mod tests {
             ),
             (
                 &["--allow-origin", "*"],
-                "--allow-origin \"*\": give scheme, host and port of the page, as http://10.0.0.9:3000 (one for each; there \
-                 is no wildcard)",
+                "--allow-origin \"*\": give scheme, host and port of the page, as http://10.0.0.9:3000 (one for each; \
+                 there is no wildcard)",
             ),
             (
                 &["--discovery-port", "0"],

@@ -69,17 +69,18 @@ fn pages_of_other_origins_get_nothing_unless_they_are_allowed() {
         let page = chromium.open(&elsewhere.url("/?"));
         let script = |script: &str| script.replace("${SERVER}", &server.url(""));
         assert_eq!(chromium.evaluate(&page, &script(FOREIGN)), seen, "{options:?}");
-        let offer = "(async () => { const pc = new RTCPeerConnection(); pc.addTransceiver('video', { direction: 'recvonly' }); \
-                     await pc.setLocalDescription(); const reply = await fetch('${SERVER}/whep', { method: 'POST', \
+        let offer = "(async () => { const pc = new RTCPeerConnection(); \
+                     pc.addTransceiver('video', { direction: 'recvonly' }); await pc.setLocalDescription(); const reply = await fetch('${SERVER}/whep', { method: 'POST', \
                      headers: { 'Content-Type': 'application/sdp' }, body: pc.localDescription.sdp }); \
-                     const ended = await fetch(new URL(reply.headers.get('Location'), reply.url), { method: 'DELETE' }); \
+                     const session = new URL(reply.headers.get('Location'), reply.url); \
+                     const ended = await fetch(session, { method: 'DELETE' }); \
                      return [reply.status, ended.ok, reply.headers.has('ETag')] })().catch(() => 'refused')";
         assert_eq!(chromium.evaluate(&page, &script(offer)), status, "{options:?}");
         // As text no question comes before it, so that the server has to refuse.
         let text = "fetch('${SERVER}/offer', { method: 'POST', mode: 'no-cors', body: '{}' }).then(() => 0, () => 0)";
         chromium.evaluate(&page, &script(text));
-        let framed = "new Promise(done => { const frame = document.createElement('iframe'); frame.src = '${SERVER}/healthz'; \
-                      frame.onload = () => done(1); document.body.append(frame) })";
+        let framed = "new Promise(done => { const frame = document.createElement('iframe'); \
+                      frame.src = '${SERVER}/healthz'; frame.onload = () => done(1); document.body.append(frame) })";
         chromium.evaluate(&page, &script(framed));
         let complaints = chromium.complaints().join(" ");
         assert_eq!(complaints.contains("frame-ancestors"), options.is_empty(), "{complaints}");

@@ -80,7 +80,8 @@ impl Access {
             let name = host.host().trim_end_matches('.').to_ascii_lowercase();
             if !is_address(&name) && !is_own(&name, &own) && !self.hosts.contains(&name) {
                 let reason = format!(
-                    "{name:?} is not a name of this machine: use its IP address, or start the server with --allow-host {name}"
+                    "{name:?} is not a name of this machine: use its IP address, or start the server with \
+                     --allow-host {name}"
                 );
                 return Err(Failure(StatusCode::MISDIRECTED_REQUEST, reason));
             }
