@@ -236,7 +236,7 @@ fn status(phase: Phase, since: Instant, last_shown: Option<Instant>) -> Status {
         Phase::Live => Status::Live,
         Phase::Connecting(_) | Phase::Waiting(_) if is_new => Status::Live,
         Phase::Waiting(reason) => Status::Lost { reason },
-        Phase::Lost(reason) => Status::Lost { reason: format!("{reason}; trying again…") },
+        Phase::Lost(reason) => Status::Lost { reason: format!("{reason}; reconnecting") },
         Phase::Searching(text) if had_picture => Status::Lost { reason: text },
         Phase::Searching(text) => Status::Connecting { what: format!("Looking for a server…\n{text}") },
         Phase::Connecting(server) if had_picture => Status::Lost { reason: format!("connecting to {server}…") },

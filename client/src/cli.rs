@@ -129,7 +129,7 @@ pub struct Cli {
     pub width: u32,
 
     /// Height of the window in pixels
-    #[arg(help_heading = PICTURE, long, value_name = "PIXELS", default_value_t = 720, value_parser = clap::value_parser!(u32).range(120..=16_384))]
+    #[arg(help_heading = PICTURE, long, value_name = "PIXELS", default_value_t = 720, value_parser = clap::value_parser!(u32).range(90..=16_384))]
     pub height: u32,
 
     /// What draws into the window: `gst`, the best GStreamer sink that works here, or one by its name; `minifb`, which draws

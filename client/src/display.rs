@@ -121,7 +121,7 @@ pub fn presentation(now: Instant, last_picture_at: Option<Instant>, status: &Sta
     }
 }
 
-/// The message for a presentation: a big line, a smaller one, and how it is meant.
+/// The message for a presentation: a big line, a smaller one, and how it is meant. The page (`advice.js`) says the same.
 fn message(presentation: Presentation, status: &Status) -> Option<(String, String, Tone)> {
     let explained = match status {
         Status::Connecting { what } => what.as_str(),
@@ -131,20 +131,36 @@ fn message(presentation: Presentation, status: &Status) -> Option<(String, Strin
     match presentation {
         Presentation::Live => None,
         Presentation::Stale { age } => {
-            // Rounded down to the tenth, so that it never says more than is true.
-            let tenths = age.as_millis() / 100;
-            let title = format!("NO VIDEO for {}.{} s", tenths / 10, tenths % 10);
             let why = if explained.is_empty() { "connected, but no picture comes" } else { explained };
-            Some((title, why.to_owned(), Tone::Warning))
+            Some((format!("NO VIDEO {}", duration(age)), sentence(why), Tone::Warning))
         }
         Presentation::Waiting => Some(match status {
             Status::Connecting { what } => {
                 let (title, detail) = what.split_once('\n').unwrap_or((what, ""));
-                (title.to_owned(), detail.to_owned(), Tone::Waiting)
+                (title.to_owned(), sentence(detail), Tone::Waiting)
             }
             Status::Live => ("Waiting for the first picture…".to_owned(), String::new(), Tone::Waiting),
-            Status::Lost { reason } => ("NO VIDEO".to_owned(), reason.clone(), Tone::Warning),
+            Status::Lost { reason } => ("NO VIDEO".to_owned(), sentence(reason), Tone::Warning),
         }),
+    }
+}
+
+/// In whole units and rounded down, so that it never says more than is true.
+fn duration(age: Duration) -> String {
+    match age.as_secs() {
+        seconds @ ..120 => format!("{seconds} s"),
+        seconds @ ..7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
+}
+
+/// With a capital letter, unless it begins with a name of a machine or an element.
+fn sentence(text: &str) -> String {
+    let word = text.split_whitespace().next().unwrap_or_default().trim_end_matches([',', ';', ':']);
+    let mut letters = text.chars();
+    match letters.next() {
+        Some(first) if word.chars().all(char::is_lowercase) => first.to_uppercase().chain(letters).collect(),
+        _ => text.to_owned(),
     }
 }
 
@@ -378,11 +394,11 @@ impl Scene {
         });
         canvas::fill(pixels, self.size, image, self.stale);
         let Some(mut surface) = overlay::Surface::new(pixels, self.size) else { return };
-        if let Some((title, detail, tone)) = &self.message {
-            overlay::draw_message(&mut surface, title, detail, *tone);
-        }
         if let Some(stats) = &self.stats {
             overlay::draw_stats(&mut surface, stats, self.message.is_none());
+        }
+        if let Some((title, detail, tone)) = &self.message {
+            overlay::draw_message(&mut surface, title, detail, *tone);
         }
     }
 }
@@ -473,7 +489,7 @@ mod tests {
     fn the_first_line_of_what_is_being_done_is_the_title() {
         let status = Status::Connecting { what: "Looking for a server…\nnone found within 3 s".into() };
         let (title, detail, tone) = message(Presentation::Waiting, &status).unwrap();
-        assert_eq!((title.as_str(), detail.as_str()), ("Looking for a server…", "none found within 3 s"));
+        assert_eq!((title.as_str(), detail.as_str()), ("Looking for a server…", "None found within 3 s"));
         assert_eq!(tone, Tone::Waiting);
     }
 
@@ -481,10 +497,27 @@ mod tests {
     fn the_message_tells_the_age_and_the_reason() {
         let stale = Presentation::Stale { age: Duration::from_millis(3_499) };
         let (title, detail, tone) = message(stale, &lost()).unwrap();
-        assert_eq!((title.as_str(), detail.as_str()), ("NO VIDEO for 3.4 s", "server lost, looking for it…"));
+        assert_eq!((title.as_str(), detail.as_str()), ("NO VIDEO 3 s", "Server lost, looking for it…"));
         assert_eq!(tone, Tone::Warning);
-        assert_eq!(message(stale, &Status::Live).unwrap().1, "connected, but no picture comes");
+        assert_eq!(message(stale, &Status::Live).unwrap().1, "Connected, but no picture comes");
         assert_eq!(message(Presentation::Live, &Status::Live), None);
+    }
+
+    #[test]
+    fn ages_are_rounded_down_and_reasons_begin_as_sentences() {
+        let ages = [(0, "0 s"), (119_999, "119 s"), (120_000, "2 min"), (7_199_999, "119 min"), (7_200_000, "2 h")];
+        for (ms, text) in ages {
+            assert_eq!(duration(Duration::from_millis(ms)), text);
+        }
+        for (text, expected) in [
+            ("the server does not answer", "The server does not answer"),
+            ("rov-bow does not answer", "rov-bow does not answer"),
+            ("http://10.0.0.2:8080/whep does not answer", "http://10.0.0.2:8080/whep does not answer"),
+            ("x264enc: gone", "x264enc: gone"),
+            ("", ""),
+        ] {
+            assert_eq!(sentence(text), expected);
+        }
     }
 
     #[test]

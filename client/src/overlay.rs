@@ -1,16 +1,12 @@
-//! Text and boxes drawn into the window's pixels. Pure.
-//!
-//! The fonts of embedded-graphics are bitmaps of one size. Where the window is big they are enlarged and smoothed, so
-//! that they keep their size to the eye. They know the characters of ISO 8859-1; others show as question marks.
+//! What is drawn over the picture: the warning, the statistics, the keys, the badge. Pure. Drawn in this order, the last on
+//! top: statistics, keys, message.
 
-use embedded_graphics::draw_target::DrawTarget;
-use embedded_graphics::geometry::{OriginDimensions, Point, Size};
-use embedded_graphics::mono_font::iso_8859_1::{FONT_6X13, FONT_6X13_BOLD, FONT_9X18, FONT_9X18_BOLD, FONT_10X20};
-use embedded_graphics::mono_font::{MonoFont, MonoTextStyle};
-use embedded_graphics::pixelcolor::BinaryColor;
-use embedded_graphics::text::{Baseline, Text};
-use embedded_graphics::{Drawable, Pixel};
+mod text;
+
 use rov_common::units::Resolution;
+
+pub use self::text::Surface;
+use self::text::{Area, Block, Look, known, shortened, wrapped};
 
 const PANEL: u32 = 0x0a_0f_14;
 const TEXT: u32 = 0xf2_f5_f7;
@@ -22,8 +18,16 @@ const BLUE: u32 = 0x4d_a3_ff;
 const STAGES: [u32; 6] = [0x4d_a3_ff, 0x3d_d6_8c, 0xff_b0_20, 0xff_6b_6b, 0xb1_8c_ff, 0x5c_d9_e8];
 /// Of 256: how much of the panel covers the picture.
 const PANEL_OPACITY: u32 = 212;
+/// What is written on it must be read, whatever is below.
+const CARD_OPACITY: u32 = 244;
 /// Characters in a line of a note.
 const NOTE_WIDTH: usize = 36;
+/// Characters of a name in the badge.
+const NAME_WIDTH: usize = 24;
+
+/// What the keys do, for the window and `--help`.
+pub const KEYS: [(&str, &str); 4] =
+    [("F, double click", "Fullscreen"), ("I", "Information"), ("?, F1", "Keys"), ("Q, Esc", "Close")];
 
 /// What the overlay says; empty and missing values are left out.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -61,81 +65,80 @@ pub enum Tone {
     Warning,
 }
 
-/// Pixels 0x00RRGGBB to draw into. Everything outside is cut off.
-#[derive(Debug)]
-pub struct Surface<'a> {
-    pixels: &'a mut [u32],
-    size: Resolution,
+/// The line in the corner.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Badge {
+    /// Of the vehicle.
+    pub name: String,
+    pub state: BadgeState,
+    /// From capture to screen, in milliseconds, as far as it is known.
+    pub delay_ms: Option<u32>,
+    /// How the video comes.
+    pub link: String,
 }
 
-/// A rectangle in pixels; may reach over the edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Area {
-    x: i32,
-    y: i32,
-    width: i32,
-    height: i32,
+pub enum BadgeState {
+    Connecting,
+    Live,
+    NoVideo,
 }
 
-/// Fonts and measures for a window's size.
-#[derive(Clone, Copy)]
-struct Look {
-    plain: &'static MonoFont<'static>,
-    bold: &'static MonoFont<'static>,
-    /// Every length is multiplied by this.
-    scale: i32,
-}
-
-impl Look {
-    fn of(size: Resolution) -> Self {
-        let scale = (size.width / 1280).min(size.height / 720).clamp(1, 8) as i32;
-        if size.width < 800 || size.height < 450 {
-            Self { plain: &FONT_6X13, bold: &FONT_6X13_BOLD, scale }
-        } else {
-            Self { plain: &FONT_9X18, bold: &FONT_9X18_BOLD, scale }
+impl Badge {
+    fn state(&self) -> (&'static str, u32) {
+        match self.state {
+            BadgeState::Connecting => ("Connecting", BLUE),
+            BadgeState::Live => ("Live", GREEN),
+            BadgeState::NoVideo => ("NO VIDEO", AMBER),
         }
     }
 
-    fn advance(self) -> i32 {
-        self.plain.character_size.width as i32 * self.scale
-    }
-
-    fn line(self) -> i32 {
-        self.plain.character_size.height as i32 * self.scale * 5 / 4
-    }
-}
-
-impl<'a> Surface<'a> {
-    /// None if there are not exactly as many pixels as `size` says.
-    pub fn new(pixels: &'a mut [u32], size: Resolution) -> Option<Self> {
-        (pixels.len() as u64 == size.pixels()).then_some(Self { pixels, size })
-    }
-
-    /// Mixes `color` into an area; `alpha` of 256.
-    fn fill(&mut self, area: Area, color: u32, alpha: u32) {
-        let (width, height) = (self.size.width as i32, self.size.height as i32);
-        let (left, right) = (area.x.clamp(0, width), (area.x + area.width).clamp(0, width));
-        let (top, bottom) = (area.y.clamp(0, height), (area.y + area.height).clamp(0, height));
-        for y in top..bottom {
-            let row = y as usize * self.size.width as usize;
-            for pixel in &mut self.pixels[row + left as usize..row + right.max(left) as usize] {
-                *pixel = mix(*pixel, color, alpha);
+    /// Its parts and their colours, as many as fit into `room` characters. How things are is never left out.
+    fn parts(&self, room: usize) -> Vec<(String, u32)> {
+        let (state, color) = self.state();
+        let name = shortened(&known(&self.name), NAME_WIDTH.min(room.saturating_sub(state.len() + 2)));
+        let delay = self.delay_ms.map(|ms| format!("{ms} ms")).unwrap_or_default();
+        let mut parts = vec![(name, TEXT), (state.to_owned(), color)];
+        parts.retain(|(text, _)| !text.is_empty());
+        for (text, color) in [(delay, TEXT), (known(&self.link), LABEL)] {
+            if !text.is_empty() && length(&parts) + 2 + text.chars().count() <= room {
+                parts.push((text, color));
             }
         }
+        parts
     }
+}
 
-    /// Draws a line of text with its upper left corner at `x`, `y`.
-    fn text(&mut self, text: &str, (x, y): (i32, i32), font: &MonoFont<'_>, scale: i32, color: u32) {
-        let mask = Mask::of(text, font);
-        let (width, height) = (mask.width as i32 * scale, mask.height as i32 * scale);
-        for dy in 0..height {
-            for dx in 0..width {
-                let alpha = mask.coverage(dx, dy, scale);
-                if alpha > 0 {
-                    self.fill(Area { x: x + dx, y: y + dy, width: 1, height: 1 }, color, alpha);
-                }
-            }
-        }
+/// Characters of the parts in a line, two apart.
+fn length(parts: &[(String, u32)]) -> usize {
+    let gaps = parts.len().saturating_sub(1) * 2;
+    parts.iter().map(|(text, _)| text.chars().count()).sum::<usize>() + gaps
+}
+
+/// The badge as opaque pixels for a window of this size, and their size; none where the window is too small for any.
+pub fn badge(badge: &Badge, window: Resolution) -> Option<(Vec<u32>, Resolution)> {
+    let look = Look::of(window);
+    let (advance, pad) = (look.plain.advance(), look.pad / 2);
+    let parts = badge.parts(((window.width as i32 - 4 * pad) / advance).max(0) as usize);
+    let columns = length(&parts) as i32;
+    let size = Resolution::new((columns * advance + 2 * pad) as u32, (look.plain.height() + pad) as u32);
+    if columns == 0 || size.width > window.width || size.height * 3 > window.height {
+        return None;
+    }
+    let mut pixels = vec![PANEL; size.width as usize * size.height as usize];
+    let mut surface = Surface::new(&mut pixels, size)?;
+    let mut x = pad;
+    for (text, color) in parts {
+        surface.text(&text, (x, pad / 2), look.plain, color);
+        x += (text.chars().count() as i32 + 2) * advance;
+    }
+    Some((pixels, size))
+}
+
+/// Draws the badge into the upper right corner, where nothing else puts it there.
+pub fn draw_badge(surface: &mut Surface<'_>, data: &Badge) {
+    if let Some((pixels, size)) = badge(data, surface.size) {
+        surface.copy(&pixels, size, (surface.size.width as i32 - size.width as i32, 0));
     }
 }
 
@@ -149,37 +152,35 @@ pub fn draw_stats(surface: &mut Surface<'_>, data: &OverlayData, live: bool) {
     let title = if data.server.is_empty() { &data.address } else { &data.server };
     let stages = data.latency.iter().map(|(stage, _)| stage.chars().count()).max().unwrap_or(0) as i32 + 2;
     let columns = (labels + values).max(title.chars().count() as i32 + 2).max(stages + 12);
-    let (advance, line, pad) = (look.advance(), look.line(), 12 * look.scale);
     let latency_lines = if data.latency.is_empty() { 0 } else { data.latency.len() as i32 + 2 };
-    let panel = Area {
-        x: pad,
-        y: pad,
-        width: columns * advance + 2 * pad,
-        height: (rows.len() as i32 + 1 + latency_lines) * line + 2 * pad,
-    };
+    let lines = rows.len() as i32 + 1 + latency_lines;
+    let (advance, pad) = (look.plain.advance(), look.pad);
+    // Closer together where the window is low.
+    let line = look.plain.line().min((surface.size.height as i32 - 4 * pad) / lines).max(look.plain.height());
+    let panel = Area { x: pad, y: pad, width: columns * advance + 2 * pad, height: lines * line + 2 * pad };
     surface.fill(panel, PANEL, PANEL_OPACITY);
     let accent = if live { GREEN } else { AMBER };
     surface.fill(Area { width: 3 * look.scale, ..panel }, accent, 256);
     let (left, mut y) = (panel.x + pad + 2 * look.scale, panel.y + pad);
-    surface.text(title, (left, y), look.bold, look.scale, TEXT);
+    surface.text(title, (left, y), look.bold, TEXT);
     y += line;
     for (label, value) in &rows {
-        surface.text(label, (left, y), look.plain, look.scale, LABEL);
-        surface.text(value, (left + labels * advance, y), look.plain, look.scale, TEXT);
+        surface.text(label, (left, y), look.plain, LABEL);
+        surface.text(value, (left + labels * advance, y), look.plain, TEXT);
         y += line;
     }
     if !data.latency.is_empty() {
-        let bar = Area { x: left, y: y + line / 2, width: columns * advance, height: 0 };
+        let bar = Area { x: left, y: y + line / 2, width: columns * advance, height: line };
         draw_latency(surface, look, &data.latency, bar, labels);
     }
 }
 
-/// The latency: a total, a bar of its parts, and a line for each.
+/// The latency: a total, a bar of its parts, and a line of the height of `at` for each.
 fn draw_latency(surface: &mut Surface<'_>, look: Look, stages: &[(String, f64)], at: Area, labels: i32) {
     let total: f64 = stages.iter().map(|(_, ms)| ms.max(0.0)).sum();
-    let (advance, line) = (look.advance(), look.line());
-    surface.text("Latency", (at.x, at.y), look.plain, look.scale, LABEL);
-    surface.text(&format!("{total:.1} ms"), (at.x + labels * advance, at.y), look.bold, look.scale, TEXT);
+    let (advance, line) = (look.plain.advance(), at.height);
+    surface.text("Latency", (at.x, at.y), look.plain, LABEL);
+    surface.text(&format!("{total:.1} ms"), (at.x + labels * advance, at.y), look.bold, TEXT);
     let mut x = f64::from(at.x);
     let bar_y = at.y + line;
     for (index, (stage, ms)) in stages.iter().enumerate() {
@@ -190,83 +191,61 @@ fn draw_latency(surface: &mut Surface<'_>, look: Look, stages: &[(String, f64)],
         x += part;
         let y = bar_y + line / 2 + line * index as i32;
         let square = 8 * look.scale;
-        let middle = (look.plain.character_size.height as i32 * look.scale - square) / 2;
+        let middle = (look.plain.height() - square) / 2;
         surface.fill(Area { x: at.x, y: y + middle, width: square, height: square }, color, 256);
-        surface.text(stage, (at.x + 2 * advance, y), look.plain, look.scale, LABEL);
+        surface.text(stage, (at.x + 2 * advance, y), look.plain, LABEL);
         let value = format!("{ms:.1} ms");
         let right = at.x + at.width - value.chars().count() as i32 * advance;
-        surface.text(&value, (right, y), look.plain, look.scale, TEXT);
+        surface.text(&value, (right, y), look.plain, TEXT);
+    }
+}
+
+/// Draws what the keys do into the middle.
+pub fn draw_keys(surface: &mut Surface<'_>) {
+    let look = Look::of(surface.size);
+    let longest = |texts: [&str; KEYS.len()]| texts.iter().map(|text| text.len()).max().unwrap_or(0) as i32;
+    let (keys, actions) = (longest(KEYS.map(|(key, _)| key)), longest(KEYS.map(|(_, action)| action)));
+    let (advance, line, pad) = (look.plain.advance(), look.plain.line(), look.pad);
+    let inner = (keys + 2 + actions) * advance;
+    let card = card(surface, look, BLUE, (inner, (KEYS.len() as i32 + 1) * line));
+    let (left, mut y) = (card.x + pad, card.y + pad);
+    surface.text("Keys", (left, y), look.bold, TEXT);
+    for (key, action) in KEYS {
+        y += line;
+        surface.text(key, (left, y), look.plain, TEXT);
+        surface.text(action, (left + (keys + 2) * advance, y), look.plain, LABEL);
     }
 }
 
 /// Draws a message into the middle: a big text, and a smaller one below, both broken to fit.
 pub fn draw_message(surface: &mut Surface<'_>, title: &str, detail: &str, tone: Tone) {
     let look = Look::of(surface.size);
-    let (width, pad) = (surface.size.width as i32, 20 * look.scale);
-    let title = Block::title(&known(title), look, width - 4 * pad);
-    let detail = Block::new(&known(detail), look.plain, look.scale, width - 4 * pad);
-    let gap = if detail.lines.is_empty() { 0 } else { 10 * look.scale };
-    let (inner, height) = (title.width().max(detail.width()), title.height() + gap + detail.height() + 2 * pad);
-    // What is too high for the window loses its end.
-    let top = ((surface.size.height as i32 - height) / 2).max(0);
-    let card = Area { x: (width - inner) / 2 - pad, y: top, width: inner + 2 * pad, height };
+    let (width, height, pad) = (surface.size.width as i32, surface.size.height as i32, look.pad);
+    let room = width - 4 * pad;
+    let title = Block::title(title, look, room);
+    let mut detail = Block::new(detail, look.plain, room);
+    let gap = if detail.lines.is_empty() { 0 } else { pad / 2 };
+    detail.cut(height - 3 * pad - title.height() - gap);
+    let inner = (title.width().max(detail.width()), title.height() + gap + detail.height());
     let accent = match tone {
         Tone::Waiting => BLUE,
         Tone::Warning => AMBER,
     };
-    surface.fill(card, PANEL, 225);
-    surface.fill(Area { height: 3 * look.scale, ..card }, accent, 256);
+    let card = card(surface, look, accent, inner);
     let title_color = if tone == Tone::Warning { accent } else { TEXT };
     title.draw(surface, card.y + pad, title_color);
     detail.draw(surface, card.y + pad + title.height() + gap, TEXT);
 }
 
-/// Centred lines of one size.
-struct Block {
-    lines: Vec<String>,
-    font: &'static MonoFont<'static>,
-    scale: i32,
-}
-
-impl Block {
-    fn new(text: &str, font: &'static MonoFont<'static>, scale: i32, width: i32) -> Self {
-        let room = (width / (font.character_size.width as i32 * scale)).max(8) as usize;
-        Self { lines: wrapped(text, room), font, scale }
-    }
-
-    /// Twice the size of other text, unless that takes more than one line, or two at the smallest size.
-    fn title(text: &str, look: Look, width: i32) -> Self {
-        let small = look.scale == 1 && std::ptr::eq(look.plain, &FONT_6X13);
-        let font = if small { look.bold } else { &FONT_10X20 };
-        let fits = |scale: &i32| Self::new(text, font, *scale, width).lines.len() <= 1;
-        let scale = (1..=2 * look.scale).rev().find(fits).unwrap_or(look.scale);
-        let block = Self::new(text, font, scale, width);
-        // A sentence is no headline.
-        if block.lines.len() > 2 { Self::new(text, look.bold, look.scale, width) } else { block }
-    }
-
-    fn advance(&self) -> i32 {
-        self.font.character_size.width as i32 * self.scale
-    }
-
-    fn line(&self) -> i32 {
-        self.font.character_size.height as i32 * self.scale * 5 / 4
-    }
-
-    fn width(&self) -> i32 {
-        self.lines.iter().map(|line| line.chars().count()).max().unwrap_or(0) as i32 * self.advance()
-    }
-
-    fn height(&self) -> i32 {
-        self.lines.len() as i32 * self.line()
-    }
-
-    fn draw(&self, surface: &mut Surface<'_>, top: i32, color: u32) {
-        for (line, y) in self.lines.iter().zip((top..).step_by(self.line().max(1) as usize)) {
-            let x = (surface.size.width as i32 - line.chars().count() as i32 * self.advance()) / 2;
-            surface.text(line, (x, y), self.font, self.scale, color);
-        }
-    }
+/// A box in the middle of the window around something of this size.
+fn card(surface: &mut Surface<'_>, look: Look, accent: u32, (width, height): (i32, i32)) -> Area {
+    let (width, height) = (width + 2 * look.pad, height + 2 * look.pad);
+    let (x, y) = ((surface.size.width as i32 - width) / 2, (surface.size.height as i32 - height) / 2);
+    // What is too high for the window loses its end.
+    let card = Area { x, y: y.max(0), width, height };
+    surface.fill(card, PANEL, CARD_OPACITY);
+    surface.fill(Area { height: 3 * look.scale, ..card }, accent, 256);
+    card
 }
 
 /// Label and value of each line.
@@ -305,105 +284,6 @@ fn rows(data: &OverlayData) -> Vec<(&'static str, String)> {
     rows
 }
 
-/// Breaks `text` at spaces into lines of at most `room` characters, and longer words anywhere.
-fn wrapped(text: &str, room: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        let letters: Vec<char> = word.chars().collect();
-        for piece in letters.chunks(room.max(1)) {
-            match lines.last_mut() {
-                Some(line) if line.chars().count() + 1 + piece.len() <= room => {
-                    line.push(' ');
-                    line.extend(piece);
-                }
-                _ => lines.push(piece.iter().collect()),
-            }
-        }
-    }
-    lines
-}
-
-/// Common characters that the fonts lack, in others that they have.
-fn known(text: &str) -> String {
-    text.replace('…', "...").replace(['–', '—'], "-").replace(['’', '‘'], "'").replace(['“', '”'], "\"")
-}
-
-/// `alpha` of 256 of `over` on `under`.
-fn mix(under: u32, over: u32, alpha: u32) -> u32 {
-    let channel = |shift: u32| {
-        let (under, over) = (under >> shift & 0xff, over >> shift & 0xff);
-        ((under * (256 - alpha) + over * alpha) >> 8) << shift
-    };
-    channel(16) | channel(8) | channel(0)
-}
-
-/// A line of text as a bitmap of the font's own size.
-struct Mask {
-    bits: Vec<bool>,
-    width: usize,
-    height: usize,
-}
-
-impl Mask {
-    fn of(text: &str, font: &MonoFont<'_>) -> Self {
-        let (width, height) = (
-            text.chars().count() * (font.character_size.width + font.character_spacing) as usize,
-            font.character_size.height as usize,
-        );
-        let mut mask = Self { bits: vec![false; width * height], width, height };
-        let style = MonoTextStyle::new(font, BinaryColor::On);
-        match Text::with_baseline(text, Point::zero(), style, Baseline::Top).draw(&mut mask) {
-            Ok(_) => mask,
-        }
-    }
-
-    fn bit(&self, x: i32, y: i32) -> f32 {
-        let inside = x >= 0 && y >= 0 && (x as usize) < self.width && (y as usize) < self.height;
-        f32::from(u8::from(inside && self.bits[y as usize * self.width + x as usize]))
-    }
-
-    /// Of 256, how much of a pixel of the enlarged bitmap the text covers: interpolated and sharpened, so that slanted
-    /// strokes have no steps.
-    fn coverage(&self, x: i32, y: i32, scale: i32) -> u32 {
-        if scale == 1 {
-            return if self.bit(x, y) > 0.5 { 256 } else { 0 };
-        }
-        let place = |at: i32| (at as f32 + 0.5) / scale as f32 - 0.5;
-        let (fx, fy) = (place(x), place(y));
-        let (x0, y0) = (fx.floor(), fy.floor());
-        let (tx, ty) = (fx - x0, fy - y0);
-        let (x0, y0) = (x0 as i32, y0 as i32);
-        let upper = self.bit(x0, y0) * (1.0 - tx) + self.bit(x0 + 1, y0) * tx;
-        let lower = self.bit(x0, y0 + 1) * (1.0 - tx) + self.bit(x0 + 1, y0 + 1) * tx;
-        let value = upper * (1.0 - ty) + lower * ty;
-        // The edge lies at a third rather than a half: strokes one pixel wide would get thin otherwise.
-        (((value - 0.36) * 2.5 * scale as f32 / 2.0 + 0.5).clamp(0.0, 1.0) * 256.0) as u32
-    }
-}
-
-impl OriginDimensions for Mask {
-    fn size(&self) -> Size {
-        Size::new(self.width as u32, self.height as u32)
-    }
-}
-
-impl DrawTarget for Mask {
-    type Color = BinaryColor;
-    type Error = std::convert::Infallible;
-
-    fn draw_iter<I: IntoIterator<Item = Pixel<BinaryColor>>>(&mut self, pixels: I) -> Result<(), Self::Error> {
-        for Pixel(point, color) in pixels {
-            if let (Ok(x), Ok(y)) = (usize::try_from(point.x), usize::try_from(point.y))
-                && x < self.width
-                && y < self.height
-            {
-                self.bits[y * self.width + x] = color.is_on();
-            }
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -431,6 +311,55 @@ mod tests {
             notes: vec!["WebRTC failed: no media path to it was found".into()],
             latency: vec![("network".into(), 2.0), ("decode".into(), 6.0)],
         }
+    }
+
+    fn live() -> Badge {
+        Badge { name: "Nemo".into(), state: BadgeState::Live, delay_ms: Some(45), link: "WebRTC".into() }
+    }
+
+    #[test]
+    fn the_warning_is_the_same_whatever_is_below_it() {
+        for (width, height) in [(160, 90), (320, 240), (1280, 720)] {
+            let size = Resolution::new(width, height);
+            let warn =
+                |surface: &mut Surface<'_>| draw_message(surface, "NO VIDEO 3 s", "No video arrives", Tone::Warning);
+            let alone = drawn(size, warn);
+            let above = drawn(size, |surface| {
+                draw_stats(surface, &data(), false);
+                draw_keys(surface);
+                warn(surface);
+            });
+            let ink = |pixels: &[u32], color: u32| pixels.iter().filter(|pixel| **pixel == color).count();
+            for color in [AMBER, TEXT] {
+                let places = (0..alone.len()).filter(|at| alone[*at] == color);
+                assert!(places.clone().count() > 80, "{size}: {}", ink(&alone, color));
+                assert!(places.into_iter().all(|at| above[at] == color), "{size}: it is covered");
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_reason_is_cut_rather_than_its_title() {
+        let size = Resolution::new(160, 90);
+        let pixels = drawn(size, |surface| draw_message(surface, "NO VIDEO 3 s", NOTHING_FOUND, Tone::Warning));
+        let amber = pixels.iter().filter(|pixel| **pixel == AMBER).count();
+        assert!(amber > 300, "the title is there: {amber}");
+        assert_eq!(pixels[89 * 160 + 80], WHITE, "the card ends inside the window");
+    }
+
+    #[test]
+    fn the_badge_leaves_out_what_does_not_fit_but_never_how_things_are() {
+        let text =
+            |badge: &Badge, room| badge.parts(room).into_iter().map(|(text, _)| text).collect::<Vec<_>>().join(" ");
+        assert_eq!(text(&live(), 40), "Nemo Live 45 ms WebRTC");
+        assert_eq!(text(&live(), 20), "Nemo Live 45 ms");
+        assert_eq!(text(&live(), 12), "Nemo Live");
+        let lost = Badge { name: "A vehicle with a long name".into(), state: BadgeState::NoVideo, ..live() };
+        assert_eq!(text(&lost, 18), "A veh... NO VIDEO");
+        assert_eq!(text(&lost, 8), "NO VIDEO");
+        let (pixels, size) = badge(&live(), Resolution::new(1280, 720)).unwrap();
+        assert!(pixels.contains(&GREEN) && pixels.contains(&TEXT) && size.width < 300 && size.height < 30, "{size}");
+        assert!(badge(&live(), Resolution::new(40, 30)).is_none());
     }
 
     #[test]
@@ -475,7 +404,7 @@ mod tests {
     #[test]
     fn a_message_lies_in_the_middle() {
         let size = Resolution::new(1280, 720);
-        let pixels = drawn(size, |surface| draw_message(surface, "NO VIDEO for 3.4 s", "looking…", Tone::Warning));
+        let pixels = drawn(size, |surface| draw_message(surface, "NO VIDEO 3 s", "looking…", Tone::Warning));
         let column = |x: usize| (0..720).any(|y| pixels[y * 1280 + x] != WHITE);
         let (left, right) = ((0..1280).find(|x| column(*x)).unwrap(), (0..1280).rfind(|x| column(*x)).unwrap());
         assert!((left as i32 - (1279 - right as i32)).abs() <= 1, "{left} {right}");
@@ -497,23 +426,12 @@ mod tests {
         for size in [Resolution::new(1, 1), Resolution::new(40, 9), Resolution::new(160, 120)] {
             drawn(size, |surface| {
                 draw_stats(surface, &data(), true);
+                draw_keys(surface);
+                draw_badge(surface, &live());
                 draw_message(surface, "Looking for a server…", "on every interface, port 5003", Tone::Waiting);
             });
         }
         assert!(Surface::new(&mut [0; 3], Resolution::new(2, 2)).is_none());
-    }
-
-    #[test]
-    fn long_texts_are_broken_at_spaces() {
-        assert_eq!(wrapped("server lost, looking for it", 12), ["server lost,", "looking for", "it"]);
-        assert_eq!(wrapped("abcdefghij", 4), ["abcd", "efgh", "ij"]);
-        assert!(wrapped("", 4).is_empty());
-    }
-
-    #[test]
-    fn mixing_keeps_the_channels_apart() {
-        assert_eq!(mix(0x00ff_0080, 0x0000_ff80, 128), 0x007f_7f80);
-        assert_eq!(mix(0x1234_5678, 0, 0), 0x0034_5678);
     }
 
     /// What the session says when nothing answers.
@@ -538,24 +456,11 @@ mod tests {
                 assert!(text.len() > 1000, "{size}: {}", text.len());
                 let inside = |at: &usize| {
                     let (x, y) = (at % width, at / width);
-                    left + 15 < x && x + 15 < right && top + 15 < y && y + 15 < bottom
+                    left + 5 < x && x + 5 < right && top + 5 < y && y + 5 < bottom
                 };
                 assert!(text.iter().all(inside), "{size} {title}");
             }
         }
-    }
-
-    #[test]
-    fn a_title_is_one_line_where_it_can_be() {
-        let look = Look::of(Resolution::new(640, 480));
-        let title = Block::title("NO VIDEO for 3.4 s", look, 560);
-        assert_eq!((title.lines.len(), title.scale), (1, 2));
-        let title = Block::title("Connecting to a server with a really long name (192.168.2.2:8080)...", look, 560);
-        assert_eq!((title.lines.len(), title.scale), (1, 1));
-        assert_eq!(Block::title(NOTHING_FOUND, look, 560).lines.concat().len(), {
-            NOTHING_FOUND.split_whitespace().map(str::len).sum::<usize>() + NOTHING_FOUND.split_whitespace().count()
-                - Block::title(NOTHING_FOUND, look, 560).lines.len()
-        });
     }
 
     #[test]

@@ -128,7 +128,7 @@ pub fn advise(now: Instant, session: &Session) -> Advice {
         return without_packets(now, session, silent);
     }
     if blind >= BLIND_AFTER {
-        return Advice::Leave(format!("video arrives, but no picture came of it for {} s", blind.as_secs()));
+        return Advice::Leave(format!("video arrives, but no picture could be decoded for {} s", blind.as_secs()));
     }
     if blind >= PROBE_AFTER {
         return Advice::Wait { reason: "video arrives, waiting for a keyframe".to_owned(), probe: false };
@@ -149,13 +149,14 @@ fn without_packets(now: Instant, session: &Session, silent: Duration) -> Advice 
     let reason = match probe {
         Probe::Unknown => return Advice::Leave("the server has ended this session".to_owned()),
         Probe::Refused => return Advice::Leave("the server has stopped".to_owned()),
-        Probe::Serving { state: StreamState::Running, .. } | Probe::NoStatistics if is_deaf => {
+        Probe::Serving { state: StreamState::Running, .. } if is_deaf => {
+            return Advice::Leave("the server sends video, but none arrives".to_owned());
+        }
+        Probe::NoStatistics if is_deaf => {
             return Advice::Leave(format!("{} for {} s", session.silence, silent.as_secs()));
         }
         Probe::Serving { state: StreamState::Running, .. } | Probe::NoStatistics => session.silence.clone(),
-        Probe::Serving { reason, .. } => {
-            format!("the server has no picture: {}", reason.as_deref().unwrap_or("no reason given"))
-        }
+        Probe::Serving { state, reason } => source_trouble(*state, reason.as_deref()),
         // A new session would wait for the same one; but the server may have forgotten to make one.
         Probe::AwaitsKeyframe if silent > BLIND_AFTER => {
             return Advice::Leave(format!("no keyframe for {} s", silent.as_secs()));
@@ -173,6 +174,18 @@ fn without_packets(now: Instant, session: &Session, silent: Duration) -> Advice 
     Advice::Wait { reason, probe: now.saturating_duration_since(*at) >= PROBE_AFTER }
 }
 
+/// What is the matter with the server's source.
+fn source_trouble(state: StreamState, reason: Option<&str>) -> String {
+    let said = match state {
+        StreamState::Starting => "the source is starting",
+        StreamState::Restarting => "the source is being restarted",
+        StreamState::Stalled => "no pictures come from the source",
+        StreamState::Ended => "the source has ended",
+        StreamState::Running => "the server has no picture",
+    };
+    reason.map_or_else(|| said.to_owned(), |reason| format!("{said}: {reason}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -183,7 +196,7 @@ mod tests {
 
     fn session(start: Instant, probe: Option<(u64, Probe)>) -> Session {
         let mut session = Session {
-            silence: "no video packets arrive".to_owned(),
+            silence: "no video arrives".to_owned(),
             had_picture: true,
             ..Session::begin(Supply::Connection, start)
         };
@@ -206,7 +219,7 @@ mod tests {
         assert_eq!(advise(at(start, 900), &session(start, None)), Advice::Live);
         let starting = Session { had_picture: false, ..session(start, None) };
         assert_eq!(advise(at(start, 900), &starting), Advice::Starting);
-        waits(advise(at(start, 1_000), &session(start, None)), "no video packets", true);
+        waits(advise(at(start, 1_000), &session(start, None)), "no video arrives", true);
     }
 
     #[test]
@@ -245,7 +258,7 @@ mod tests {
         let start = Instant::now();
         let running = Probe::Serving { state: StreamState::Running, reason: None };
         let asked = session(start, Some((1_050, running)));
-        waits(advise(at(start, 1_500), &asked), "no video packets", false);
+        waits(advise(at(start, 1_500), &asked), "no video arrives", false);
         assert!(matches!(advise(at(start, 3_100), &asked), Advice::Leave(_)));
     }
 
@@ -255,13 +268,13 @@ mod tests {
         let running = || Probe::Serving { state: StreamState::Running, reason: None };
         let mut session = session(start, Some((2_000, Probe::Silent)));
         session.probed(at(start, 6_000), running());
-        waits(advise(at(start, 6_499), &session), "no video packets", false);
+        waits(advise(at(start, 6_499), &session), "no video arrives", false);
         session.probed(at(start, 6_499), running());
         assert!(matches!(advise(at(start, 6_500), &session), Advice::Leave(_)), "it goes on answering");
         // The next silence begins anew.
         session.last_packet = at(start, 6_600);
         session.probed(at(start, 9_700), running());
-        waits(advise(at(start, 9_800), &session), "no video packets", false);
+        waits(advise(at(start, 9_800), &session), "no video arrives", false);
     }
 
     #[test]
@@ -296,7 +309,7 @@ mod tests {
     fn what_was_said_before_the_last_packet_does_not_count() {
         let start = Instant::now();
         let old = Session { last_packet: at(start, 5_000), ..session(start, Some((4_000, Probe::Refused))) };
-        waits(advise(at(start, 6_000), &old), "no video packets", true);
+        waits(advise(at(start, 6_000), &old), "no video arrives", true);
     }
 
     #[test]
@@ -311,8 +324,8 @@ mod tests {
     fn a_destination_is_listened_at_for_ever() {
         let start = Instant::now();
         let listening = Session { supply: Supply::Destination, ..session(start, None) };
-        waits(advise(at(start, 1_000), &listening), "no video packets", false);
-        waits(advise(at(start, 3_600_000), &listening), "no video packets", false);
+        waits(advise(at(start, 1_000), &listening), "no video arrives", false);
+        waits(advise(at(start, 3_600_000), &listening), "no video arrives", false);
         let left = Session { goodbye: true, silence: "goodbye".to_owned(), ..listening };
         waits(advise(at(start, 10), &left), "goodbye", false);
     }
@@ -321,7 +334,7 @@ mod tests {
     fn a_stream_whose_server_does_not_answer_is_looked_for_again() {
         let start = Instant::now();
         let stream = |probe| Session { supply: Supply::Stream, ..session(start, probe) };
-        waits(advise(at(start, 1_000), &stream(None)), "no video packets", true);
+        waits(advise(at(start, 1_000), &stream(None)), "no video arrives", true);
         waits(advise(at(start, 2_500), &stream(Some((2_000, Probe::Silent)))), "does not answer", false);
         for probe in [Probe::Silent, Probe::NoStatistics] {
             assert!(matches!(advise(at(start, 3_001), &stream(Some((2_500, probe)))), Advice::Leave(_)));

@@ -184,7 +184,7 @@ fn a_camera_that_freezes_is_noticed_and_comes_back_by_itself() {
     let watcher = Watcher::start(&runtime, &["--url", &camera.url]);
     watcher.wait_for_shots(5);
     camera.freeze(true);
-    let waits = || matches!(watcher.phase(), Phase::Waiting(text) if text.contains("no video packets arrive by RTSP"));
+    let waits = || matches!(watcher.phase(), Phase::Waiting(text) if text.contains("no video arrives by RTSP"));
     until_true("the reason", wait::SOON, waits);
     until_true("another session", wait::SOON, || !waits());
     let shown = watcher.shown();

@@ -226,7 +226,7 @@ impl Link {
         match self {
             Self::WebRtc(_) => LinkState {
                 transport: Transport::WebRtc.to_string(),
-                silence: "no video packets arrive".to_owned(),
+                silence: "no video arrives".to_owned(),
                 ..LinkState::default()
             },
             Self::Rtp(receiver) => receiver.state(),

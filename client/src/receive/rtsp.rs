@@ -253,7 +253,7 @@ impl Player {
     pub fn state(&self) -> LinkState {
         LinkState {
             transport: format!("{}{}", Transport::Rtsp, self.over),
-            silence: "no video packets arrive by RTSP".to_owned(),
+            silence: "no video arrives by RTSP".to_owned(),
             ..LinkState::default()
         }
     }

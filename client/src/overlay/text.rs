@@ -1,0 +1,345 @@
+//! Pixels, boxes and text. The fonts of embedded-graphics are bitmaps of a few sizes; where the window is big they are enlarged
+//! and smoothed. They know the characters of ISO 8859-1; others show as question marks.
+
+use embedded_graphics::draw_target::DrawTarget;
+use embedded_graphics::geometry::{OriginDimensions, Point, Size};
+use embedded_graphics::mono_font::iso_8859_1::{FONT_6X13, FONT_6X13_BOLD, FONT_9X18, FONT_9X18_BOLD, FONT_10X20};
+use embedded_graphics::mono_font::{MonoFont, MonoTextStyle};
+use embedded_graphics::pixelcolor::BinaryColor;
+use embedded_graphics::text::{Baseline, Text};
+use embedded_graphics::{Drawable, Pixel};
+use rov_common::units::Resolution;
+
+/// Of the window's height, in thousandths: no text is smaller.
+const LEAST_HEIGHT: u32 = 23;
+const SCALES: std::ops::RangeInclusive<i32> = 1..=16;
+
+/// Pixels 0x00RRGGBB to draw into. Everything outside is cut off.
+#[derive(Debug)]
+pub struct Surface<'a> {
+    pixels: &'a mut [u32],
+    pub size: Resolution,
+}
+
+/// A rectangle in pixels; may reach over the edge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Area {
+    pub x: i32,
+    pub y: i32,
+    pub width: i32,
+    pub height: i32,
+}
+
+impl Area {
+    pub fn contains(&self, (x, y): (i32, i32)) -> bool {
+        (self.x..self.x + self.width).contains(&x) && (self.y..self.y + self.height).contains(&y)
+    }
+}
+
+/// A font, enlarged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Face {
+    font: &'static MonoFont<'static>,
+    scale: i32,
+}
+
+impl Face {
+    /// From one character to the next.
+    pub fn advance(self) -> i32 {
+        self.font.character_size.width as i32 * self.scale
+    }
+
+    pub fn height(self) -> i32 {
+        self.font.character_size.height as i32 * self.scale
+    }
+
+    /// From one line to the next.
+    pub fn line(self) -> i32 {
+        self.height() * 5 / 4
+    }
+
+    /// Characters that fit into this width, at least a few.
+    fn room(self, width: i32) -> usize {
+        (width / self.advance()).max(8) as usize
+    }
+}
+
+/// Fonts and measures for a window's size.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    pub plain: Face,
+    pub bold: Face,
+    /// Between a box and what is in it.
+    pub pad: i32,
+    /// Lines and squares.
+    pub scale: i32,
+}
+
+impl Look {
+    pub fn of(window: Resolution) -> Self {
+        let comfortable = if window.width >= 800 && window.height >= 450 { 18 } else { 0 };
+        let least = (window.height * LEAST_HEIGHT).div_ceil(1000).max(comfortable) as i32;
+        let faces = [(&FONT_6X13, &FONT_6X13_BOLD), (&FONT_9X18, &FONT_9X18_BOLD)];
+        let sizes = SCALES
+            .flat_map(|scale| faces.map(|(plain, bold)| (Face { font: plain, scale }, Face { font: bold, scale })));
+        let fits = sizes.filter(|(plain, _)| plain.height() >= least).min_by_key(|(plain, _)| plain.height());
+        let largest = Face { font: &FONT_9X18, scale: *SCALES.end() };
+        let (plain, bold) = fits.unwrap_or((largest, Face { font: &FONT_9X18_BOLD, ..largest }));
+        let edge = (window.width.min(window.height) / 18) as i32;
+        Self { plain, bold, pad: (plain.height() * 2 / 3).min(edge.max(2)), scale: plain.scale }
+    }
+}
+
+impl<'a> Surface<'a> {
+    /// None if there are not exactly as many pixels as `size` says.
+    pub fn new(pixels: &'a mut [u32], size: Resolution) -> Option<Self> {
+        (pixels.len() as u64 == size.pixels()).then_some(Self { pixels, size })
+    }
+
+    /// Mixes `color` into an area; `alpha` of 256.
+    pub fn fill(&mut self, area: Area, color: u32, alpha: u32) {
+        let (width, height) = (self.size.width as i32, self.size.height as i32);
+        let (left, right) = (area.x.clamp(0, width), (area.x + area.width).clamp(0, width));
+        let (top, bottom) = (area.y.clamp(0, height), (area.y + area.height).clamp(0, height));
+        for y in top..bottom {
+            let row = y as usize * self.size.width as usize;
+            for pixel in &mut self.pixels[row + left as usize..row + right.max(left) as usize] {
+                *pixel = mix(*pixel, color, alpha);
+            }
+        }
+    }
+
+    /// Puts pixels of this size there, which must be inside.
+    pub fn copy(&mut self, pixels: &[u32], size: Resolution, (x, y): (i32, i32)) {
+        for (row, line) in pixels.chunks(size.width.max(1) as usize).enumerate() {
+            let from = (y as usize + row) * self.size.width as usize + x as usize;
+            if let Some(to) = self.pixels.get_mut(from..from + line.len()) {
+                to.copy_from_slice(line);
+            }
+        }
+    }
+
+    /// Draws a line of text with its upper left corner at `x`, `y`.
+    pub fn text(&mut self, text: &str, (x, y): (i32, i32), face: Face, color: u32) {
+        let mask = Mask::of(text, face.font);
+        let (width, height) = (mask.width as i32 * face.scale, mask.height as i32 * face.scale);
+        for dy in 0..height {
+            for dx in 0..width {
+                let alpha = mask.coverage(dx, dy, face.scale);
+                if alpha > 0 {
+                    self.fill(Area { x: x + dx, y: y + dy, width: 1, height: 1 }, color, alpha);
+                }
+            }
+        }
+    }
+}
+
+/// Centred lines of one size.
+#[derive(Debug)]
+pub struct Block {
+    pub lines: Vec<String>,
+    pub face: Face,
+}
+
+impl Block {
+    pub fn new(text: &str, face: Face, width: i32) -> Self {
+        Self { lines: wrapped(&known(text), face.room(width)), face }
+    }
+
+    /// As large as one line can be, up to about twice the size of other text; a sentence is no headline.
+    pub fn title(text: &str, look: Look, width: i32) -> Self {
+        let largest = look.bold.height() * 9 / 4;
+        let faces =
+            SCALES.flat_map(|scale| [&FONT_6X13_BOLD, &FONT_9X18_BOLD, &FONT_10X20].map(|font| Face { font, scale }));
+        let sizes = faces.filter(|face| (look.bold.height()..=largest).contains(&face.height()));
+        let blocks = sizes.map(|face| Self::new(text, face, width)).filter(|block| block.lines.len() <= 1);
+        blocks.max_by_key(|block| block.face.height()).unwrap_or_else(|| Self::new(text, look.bold, width))
+    }
+
+    pub fn width(&self) -> i32 {
+        self.lines.iter().map(|line| line.chars().count()).max().unwrap_or(0) as i32 * self.face.advance()
+    }
+
+    pub fn height(&self) -> i32 {
+        self.lines.len() as i32 * self.face.line()
+    }
+
+    /// Keeps the lines that this height has room for, at least one; the last then says that there would be more.
+    pub fn cut(&mut self, height: i32) {
+        let room = (height / self.face.line()).max(1) as usize;
+        if self.lines.len() > room {
+            self.lines.truncate(room);
+            if let Some(last) = self.lines.last_mut() {
+                let kept = last.chars().count().saturating_sub(3);
+                *last = last.chars().take(kept).chain("...".chars()).collect();
+            }
+        }
+    }
+
+    pub fn draw(&self, surface: &mut Surface<'_>, top: i32, color: u32) {
+        for (line, y) in self.lines.iter().zip((top..).step_by(self.face.line().max(1) as usize)) {
+            let x = (surface.size.width as i32 - line.chars().count() as i32 * self.face.advance()) / 2;
+            surface.text(line, (x, y), self.face, color);
+        }
+    }
+}
+
+/// Breaks `text` at spaces into lines of at most `room` characters, and longer words anywhere.
+pub fn wrapped(text: &str, room: usize) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        let letters: Vec<char> = word.chars().collect();
+        for piece in letters.chunks(room.max(1)) {
+            match lines.last_mut() {
+                Some(line) if line.chars().count() + 1 + piece.len() <= room => {
+                    line.push(' ');
+                    line.extend(piece);
+                }
+                _ => lines.push(piece.iter().collect()),
+            }
+        }
+    }
+    lines
+}
+
+/// At most `room` characters of it, with its end left out.
+pub fn shortened(text: &str, room: usize) -> String {
+    if text.chars().count() <= room {
+        return text.to_owned();
+    }
+    text.chars().take(room.saturating_sub(3)).chain("...".chars()).take(room).collect()
+}
+
+/// Common characters that the fonts lack, in others that they have.
+pub fn known(text: &str) -> String {
+    text.replace('…', "...").replace(['–', '—'], "-").replace(['’', '‘'], "'").replace(['“', '”'], "\"")
+}
+
+/// `alpha` of 256 of `over` on `under`.
+fn mix(under: u32, over: u32, alpha: u32) -> u32 {
+    let channel = |shift: u32| {
+        let (under, over) = (under >> shift & 0xff, over >> shift & 0xff);
+        ((under * (256 - alpha) + over * alpha) >> 8) << shift
+    };
+    channel(16) | channel(8) | channel(0)
+}
+
+/// A line of text as a bitmap of the font's own size.
+struct Mask {
+    bits: Vec<bool>,
+    width: usize,
+    height: usize,
+}
+
+impl Mask {
+    fn of(text: &str, font: &MonoFont<'_>) -> Self {
+        let (width, height) = (
+            text.chars().count() * (font.character_size.width + font.character_spacing) as usize,
+            font.character_size.height as usize,
+        );
+        let mut mask = Self { bits: vec![false; width * height], width, height };
+        let style = MonoTextStyle::new(font, BinaryColor::On);
+        match Text::with_baseline(text, Point::zero(), style, Baseline::Top).draw(&mut mask) {
+            Ok(_) => mask,
+        }
+    }
+
+    fn bit(&self, x: i32, y: i32) -> bool {
+        let inside = x >= 0 && y >= 0 && (x as usize) < self.width && (y as usize) < self.height;
+        inside && self.bits[y as usize * self.width + x as usize]
+    }
+
+    /// Of 256, how much of a pixel of the enlarged bitmap the text covers: interpolated and sharpened, so that slanted
+    /// strokes have no steps.
+    fn coverage(&self, x: i32, y: i32, scale: i32) -> u32 {
+        if scale == 1 {
+            return if self.bit(x, y) { 256 } else { 0 };
+        }
+        let place = |at: i32| (at as f32 + 0.5) / scale as f32 - 0.5;
+        let (fx, fy) = (place(x), place(y));
+        let (x0, y0) = (fx.floor(), fy.floor());
+        let (tx, ty) = (fx - x0, fy - y0);
+        let (x0, y0) = (x0 as i32, y0 as i32);
+        let corners = [(0, 0), (1, 0), (0, 1), (1, 1)].map(|(dx, dy)| self.bit(x0 + dx, y0 + dy));
+        if corners == [false; 4] {
+            return 0;
+        }
+        let [a, b, c, d] = corners.map(|bit| f32::from(u8::from(bit)));
+        let (upper, lower) = (a * (1.0 - tx) + b * tx, c * (1.0 - tx) + d * tx);
+        let value = upper * (1.0 - ty) + lower * ty;
+        // The edge lies at a third rather than a half: strokes one pixel wide would get thin otherwise.
+        (((value - 0.36) * 2.5 * scale as f32 / 2.0 + 0.5).clamp(0.0, 1.0) * 256.0) as u32
+    }
+}
+
+impl OriginDimensions for Mask {
+    fn size(&self) -> Size {
+        Size::new(self.width as u32, self.height as u32)
+    }
+}
+
+impl DrawTarget for Mask {
+    type Color = BinaryColor;
+    type Error = std::convert::Infallible;
+
+    fn draw_iter<I: IntoIterator<Item = Pixel<BinaryColor>>>(&mut self, pixels: I) -> Result<(), Self::Error> {
+        for Pixel(point, color) in pixels {
+            if let (Ok(x), Ok(y)) = (usize::try_from(point.x), usize::try_from(point.y))
+                && x < self.width
+                && y < self.height
+            {
+                self.bits[y * self.width + x] = color.is_on();
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_text_is_smaller_than_people_can_read() {
+        for (width, height) in [(160, 90), (320, 240), (640, 480), (1280, 720), (1920, 1080), (3840, 2160), (600, 2000)]
+        {
+            let look = Look::of(Resolution::new(width, height));
+            assert!(look.plain.height() * 1000 >= height as i32 * 23, "{width}x{height}: {look:?}");
+            assert!(look.plain.height() >= 13 && look.plain.height() * 20 <= height as i32 * 3, "{look:?}");
+            assert_eq!(look.plain.height(), look.bold.height());
+        }
+    }
+
+    #[test]
+    fn long_texts_are_broken_at_spaces() {
+        assert_eq!(wrapped("server lost, looking for it", 12), ["server lost,", "looking for", "it"]);
+        assert_eq!(wrapped("abcdefghij", 4), ["abcd", "efgh", "ij"]);
+        assert!(wrapped("", 4).is_empty());
+        assert_eq!((shortened("Nemo", 4), shortened("Nautilus", 6)), ("Nemo".to_owned(), "Nau...".to_owned()));
+    }
+
+    #[test]
+    fn mixing_keeps_the_channels_apart() {
+        assert_eq!(mix(0x00ff_0080, 0x0000_ff80, 128), 0x007f_7f80);
+        assert_eq!(mix(0x1234_5678, 0, 0), 0x0034_5678);
+    }
+
+    #[test]
+    fn a_title_is_one_line_where_it_can_be() {
+        let look = Look::of(Resolution::new(640, 480));
+        let title = Block::title("NO VIDEO 3 s", look, 560);
+        assert_eq!((title.lines.len(), title.face.height()), (1, 26));
+        let long = "Connecting to a server with a really long name (192.168.2.2:8080)...";
+        let title = Block::title(long, look, 560);
+        assert_eq!((title.lines.len(), title.face.height()), (1, 13));
+        let sentence = [long; 3].join(" ");
+        assert_eq!(Block::title(&sentence, look, 560).lines.join(" "), sentence);
+    }
+
+    #[test]
+    fn what_is_cut_says_so() {
+        let mut block = Block::new("one two three four five", Look::of(Resolution::new(160, 90)).plain, 60);
+        block.cut(2 * block.face.line());
+        assert_eq!(block.lines, ["one two", "three f..."]);
+    }
+}
