@@ -1,5 +1,7 @@
 //! What the session and the screen share: the newest picture, what the session is doing, and its counters.
 
+mod choice;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -7,6 +9,8 @@ use crate::decode::{DecodeStats, Decoder, Output, Picture};
 use crate::mailbox::Mailbox;
 use crate::receive::Transport;
 use crate::stats::Report;
+
+pub use choice::{Choice, Offer, Question};
 
 /// What the viewer is doing, for the window and the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +65,8 @@ pub struct Reception {
 
 pub struct Viewer {
     pub mailbox: Arc<Mailbox<Picture>>,
+    /// Which server is to be watched, where the pilot has to say.
+    pub choice: Choice,
     state: Mutex<State>,
 }
 
@@ -108,6 +114,7 @@ impl Viewer {
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
             mailbox: Arc::new(Mailbox::new()),
+            choice: Choice::default(),
             state: Mutex::new(State {
                 phase: Phase::Searching(String::new()),
                 phase_since: Instant::now(),

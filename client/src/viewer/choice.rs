@@ -1,0 +1,123 @@
+//! The pilot's choice among servers: the session asks, the window shows the question and gives the answer.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+/// A server that can be chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// Name, address and what is odd about it, on one line: `Nemo  10.0.0.2:8080`.
+    pub label: String,
+    /// Host and port of its HTTP API.
+    pub address: String,
+    /// Its id in discovery.
+    pub id: String,
+    /// What its announcement says of its key; it is proven when the session connects.
+    pub key: Option<String>,
+}
+
+/// What the pilot is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// One sentence, without a full stop: what happened.
+    pub text: String,
+    /// At least one.
+    pub offers: Vec<Offer>,
+    /// When the session takes the first by itself; none: never.
+    pub takes_first_at: Option<Instant>,
+}
+
+/// One question at a time, and its answer.
+#[derive(Debug, Default)]
+pub struct Choice {
+    state: Mutex<State>,
+    answered: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    question: Option<Question>,
+    answer: Option<Offer>,
+}
+
+impl Choice {
+    /// Asks, or takes the question back.
+    pub fn ask(&self, question: Option<Question>) {
+        let mut state = self.lock();
+        if question.is_none() {
+            state.answer = None;
+        }
+        state.question = question;
+    }
+
+    /// What is asked now, to be shown.
+    pub fn question(&self) -> Option<Question> {
+        self.lock().question.clone()
+    }
+
+    /// The pilot chose this one of the offers. The offer rather than its place: the list may have changed since it was drawn.
+    pub fn choose(&self, offer: Offer) {
+        let mut state = self.lock();
+        if state.question.is_some() {
+            state.answer = Some(offer);
+            self.answered.notify_one();
+        }
+    }
+
+    /// Waits for the answer, which ends the question. Safe to cancel.
+    pub async fn chosen(&self) -> Offer {
+        loop {
+            let answered = self.answered.notified();
+            {
+                let mut state = self.lock();
+                if let Some(offer) = state.answer.take() {
+                    state.question = None;
+                    return offer;
+                }
+            }
+            answered.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(address: &str) -> Offer {
+        Offer { label: format!("rov  {address}"), address: address.to_owned(), id: "7".to_owned(), key: None }
+    }
+
+    #[tokio::test]
+    async fn an_answer_ends_the_question_and_one_to_no_question_is_none() {
+        let choice = Choice::default();
+        choice.choose(offer("a"));
+        choice.ask(Some(Question {
+            text: "two".to_owned(),
+            offers: vec![offer("a"), offer("b")],
+            takes_first_at: None,
+        }));
+        assert_eq!(choice.question().map(|question| question.offers.len()), Some(2));
+        let (chosen, ()) = tokio::join!(choice.chosen(), async { choice.choose(offer("b")) });
+        assert_eq!(chosen.address, "b");
+        assert_eq!(choice.question(), None);
+    }
+
+    #[tokio::test]
+    async fn a_question_that_is_taken_back_has_no_answer() {
+        let choice = Choice::default();
+        let ask = || choice.ask(Some(Question { text: String::new(), offers: vec![offer("a")], takes_first_at: None }));
+        ask();
+        choice.choose(offer("a"));
+        choice.ask(None);
+        ask();
+        let waited = tokio::time::timeout(std::time::Duration::from_millis(20), choice.chosen()).await;
+        assert!(waited.is_err(), "{waited:?}");
+    }
+}
