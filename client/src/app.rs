@@ -184,7 +184,8 @@ fn window(
     stop: &CancellationToken,
     mut on_shown: impl FnMut(&Picture, Instant),
 ) -> Result<()> {
-    let window = Window::open("ROV", cli.window_size(), cli.fullscreen, cli.display)?;
+    let mut window = Window::open("ROV", cli.window_size(), cli.fullscreen, cli.display)?;
+    window.show_badge(!cli.no_badge);
     let callbacks = Callbacks {
         view: &mut |now| view_model(viewer, &lock(shown), now),
         on_shown: &mut on_shown,

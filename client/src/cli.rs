@@ -29,8 +29,8 @@ const LOGGING: &str = "Logging";
 
 /// See through the camera of an underwater robot.
 ///
-/// Without options, finds a rov-server on the network by itself and shows its picture. Keys: Q or ESC close, F
-/// fullscreen, I information.
+/// Without options, finds a rov-server on the network by itself and shows its picture. Keys: Q or ESC close, F or
+/// a double click fullscreen, I information, ? or F1 all of them.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "rov-client", version, after_help = EXIT_CODES)]
 pub struct Cli {
@@ -136,6 +136,10 @@ pub struct Cli {
     /// everywhere; `auto`: under X11 a sink, elsewhere minifb
     #[arg(help_heading = PICTURE, long, value_name = "auto|minifb|gst|SINK", default_value_t, value_parser = str::parse::<DisplayChoice>)]
     pub display: DisplayChoice,
+
+    /// Without the line in the corner: the vehicle's name, whether it is live, delay, transport
+    #[arg(help_heading = PICTURE, long)]
+    pub no_badge: bool,
 
     /// No window: receive and decode only, and print a line of figures each second
     #[arg(help_heading = RUNNING, long)]

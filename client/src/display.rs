@@ -1,13 +1,13 @@
 //! The window: shows the newest picture at once, and never lets old video look live.
 //!
-//! minifb's, on the calling thread, which must be the main thread on macOS. Q and Escape close it, F switches full screen,
-//! I the statistics. A GStreamer sink draws into it where there is one that is better at it, and minifb where there is
+//! minifb's, on the calling thread, which must be the main thread on macOS. What the keys do is in `overlay::KEYS`. A GStreamer sink draws into it where there is one that is better at it, and minifb where there is
 //! none or it fails. The pictures come already scaled to the window's size, unless the sink scales; only the moment
 //! between a resize and the first picture of the new size is bridged here. Limits: full screen needs X11 (also through
 //! XWayland); if the X server itself goes away, Xlib ends the process.
 
 mod canvas;
 mod choice;
+mod desktop;
 mod fullscreen;
 mod sink;
 
@@ -21,11 +21,12 @@ use tokio_util::sync::CancellationToken;
 
 use self::canvas::{Canvas, Image};
 pub use self::choice::DisplayChoice;
+use self::desktop::Desktop;
 use self::fullscreen::Fullscreen;
 use self::sink::Sink;
 use crate::decode::{Output, Picture};
 use crate::mailbox::Mailbox;
-use crate::overlay::{self, OverlayData, Tone};
+use crate::overlay::{self, Badge, BadgeState, OverlayData, Tone};
 
 /// A picture older than this is not shown as live.
 pub const STALE_AFTER: Duration = Duration::from_secs(1);
@@ -36,6 +37,16 @@ const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
 /// A press that follows sooner on one that was not released is the keyboard's repetition. Later, the release went to
 /// another window.
 const KEY_REPEAT: Duration = Duration::from_millis(1000);
+
+/// A character that was typed is not heard again sooner, as nobody tells when its key is released.
+const CHARACTER_REPEAT: Duration = Duration::from_millis(700);
+/// Figures in the badge change no more often, so that they can be read.
+const BADGE_INTERVAL: Duration = Duration::from_millis(500);
+/// So long after the last live picture the screen stays on: nobody shall look at a dark one when the picture is back.
+const AWAKE_AFTER: Duration = Duration::from_secs(300);
+/// In a window that is smaller, messages and panels take the badge's place.
+const BADGE_BESIDE_MESSAGE: u32 = 360;
+const BADGE_BESIDE_PANEL: u32 = 800;
 
 /// The owner is asked again what the window shows beside the video when its answer is so old.
 const VIEW_INTERVAL: Duration = Duration::from_millis(100);
@@ -145,6 +156,34 @@ fn message(presentation: Presentation, status: &Status) -> Option<(String, Strin
     }
 }
 
+/// The window's title. Without what no title can have: minifb would panic.
+fn title(name: &str, presentation: Presentation, status: &Status) -> String {
+    let state = match (presentation, status) {
+        (Presentation::Live, _) => "live".to_owned(),
+        (Presentation::Stale { age }, _) => format!("NO VIDEO {}", duration(age)),
+        (Presentation::Waiting, Status::Lost { .. }) => "NO VIDEO".to_owned(),
+        (Presentation::Waiting, _) => "connecting".to_owned(),
+    };
+    format!("{name} - {state}").chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}
+
+/// What the corner says.
+fn badge(name: &str, presentation: Presentation, view: &ViewModel) -> Badge {
+    let state = match (presentation, &view.status) {
+        (Presentation::Live, _) => BadgeState::Live,
+        (Presentation::Waiting, Status::Connecting { .. } | Status::Live) => BadgeState::Connecting,
+        (Presentation::Stale { .. } | Presentation::Waiting, _) => BadgeState::NoVideo,
+    };
+    let is_live = state == BadgeState::Live;
+    let delay: f64 = view.overlay.latency.iter().map(|(_, ms)| ms.max(0.0)).sum();
+    Badge {
+        name: name.to_owned(),
+        state,
+        delay_ms: (is_live && delay > 0.0).then_some(delay.round() as u32),
+        link: if is_live { view.overlay.transport.clone() } else { String::new() },
+    }
+}
+
 /// In whole units and rounded down, so that it never says more than is true.
 fn duration(age: Duration) -> String {
     match age.as_secs() {
@@ -171,10 +210,27 @@ pub struct Window {
     /// Why minifb has to draw; empty where that is as it should be.
     note: String,
     window: minifb::Window,
-    keys: Receiver<Key>,
+    /// None where it cannot be had.
+    desktop: Option<Desktop>,
+    presses: Receiver<Press>,
     fullscreen: Fullscreen,
+    /// Until the vehicle's is known.
+    name: String,
+    title: String,
     show_stats: bool,
+    show_keys: bool,
+    corner: Corner,
     canvas: Canvas,
+}
+
+/// The badge as it is shown.
+#[derive(Debug)]
+struct Corner {
+    /// What it says, in a window of which size, and since when.
+    shown: Option<(Badge, Resolution, Instant)>,
+    wanted: bool,
+    /// The desktop cannot show it: it is painted over each picture.
+    painted: bool,
 }
 
 impl fmt::Debug for Window {
@@ -184,28 +240,38 @@ impl fmt::Debug for Window {
 }
 
 impl Window {
-    /// Opens a window of `size`, or one that fills the screen.
-    pub fn open(title: &str, size: Resolution, fullscreen: bool, display: DisplayChoice) -> Result<Self, DisplayError> {
+    /// Opens a window of `size`, or one that fills the screen. `name` stands in its title until the vehicle's is known.
+    pub fn open(name: &str, size: Resolution, fullscreen: bool, display: DisplayChoice) -> Result<Self, DisplayError> {
         let options = WindowOptions { resize: true, scale_mode: ScaleMode::Center, ..WindowOptions::default() };
-        let mut window = minifb::Window::new(title, size.width.max(1) as usize, size.height.max(1) as usize, options)
+        let mut window = minifb::Window::new(name, size.width.max(1) as usize, size.height.max(1) as usize, options)
             .map_err(|error| DisplayError::Open(error.to_string()))?;
         // No sleeping inside minifb: a picture is drawn when it comes.
         window.set_target_fps(0);
-        let (presses, keys) = channel();
-        window.set_input_callback(Box::new(Presses { presses, held: Vec::new() }));
+        let (sender, presses) = channel();
+        window.set_input_callback(Box::new(Presses { presses: sender, held: Vec::new(), typed: None }));
         // The window manager must have seen the window before it can be asked to change it.
         window.update();
         let (sink, note) = match Sink::open(display, &window) {
             Ok(sink) => (Some(sink), String::new()),
             Err(reason) => (None, reason),
         };
+        let desktop = Desktop::open(&window);
+        if let Err(reason) = &desktop {
+            tracing::warn!("no badge, no double click, and the screen may go to sleep: {reason}");
+        }
+        let desktop = desktop.ok();
         let mut this = Self {
             sink,
             note: String::new(),
             window,
-            keys,
+            desktop,
+            presses,
             fullscreen: Fullscreen::default(),
+            name: name.to_owned(),
+            title: name.to_owned(),
             show_stats: false,
+            show_keys: false,
+            corner: Corner { shown: None, wanted: true, painted: false },
             canvas: Canvas::default(),
         };
         tracing::info!("{} draws the window", this.drawn_by());
@@ -221,6 +287,11 @@ impl Window {
     /// Shows the statistics from the start, as the key I does.
     pub fn show_stats(&mut self, on: bool) {
         self.show_stats = on;
+    }
+
+    /// Shows the badge, as from the start, or not.
+    pub fn show_badge(&mut self, on: bool) {
+        self.corner.wanted = on;
     }
 
     /// The size in pixels.
@@ -263,6 +334,7 @@ impl Window {
         let mut last: Option<Picture> = None;
         let mut drawn: Option<(Scene, Instant)> = None;
         let mut looked: Option<Instant> = None;
+        let mut live_at: Option<Instant> = None;
         loop {
             let fresh = mailbox.wait(EVENT_INTERVAL);
             if stop.is_cancelled() {
@@ -274,7 +346,8 @@ impl Window {
             if now.saturating_duration_since(asked) >= VIEW_INTERVAL {
                 (model, asked) = (view(now), now);
             }
-            let scene = self.scene(now, last.as_ref(), size, &model);
+            let presentation = presentation(now, last.as_ref().map(Picture::due_at), &model.status);
+            let scene = self.scene(presentation, size, &model);
             let same = |(before, at): &(Scene, Instant)| {
                 *before == scene && now.saturating_duration_since(*at) < REPAIR_INTERVAL
             };
@@ -288,11 +361,17 @@ impl Window {
             }
             // Drawing by minifb looks at the events, too. To look waits for an answer of the X server.
             let due = looked.is_none_or(|at| now.saturating_duration_since(at) >= EVENT_INTERVAL);
-            if due && (!redraw || self.sink.is_some()) {
-                self.window.update();
+            if due {
                 looked = Some(now);
+                if !redraw || self.sink.is_some() {
+                    self.window.update();
+                }
+                live_at = if presentation == Presentation::Live { Some(now) } else { live_at };
+                self.tend_desktop(now, live_at);
+                self.tend_title(presentation, &model);
+                self.tend_badge(now, presentation, size, &model);
             }
-            if self.handle_keys() || !self.window.is_open() {
+            if self.handle_presses() || !self.window.is_open() {
                 return Ok(Ended::ClosedByUser);
             }
             if self.size() != size {
@@ -309,12 +388,14 @@ impl Window {
         }
     }
 
-    fn scene(&self, now: Instant, last: Option<&Picture>, size: Resolution, view: &ViewModel) -> Scene {
-        let presentation = presentation(now, last.map(Picture::due_at), &view.status);
+    fn scene(&self, presentation: Presentation, size: Resolution, view: &ViewModel) -> Scene {
+        let painted = self.corner.shown.as_ref().filter(|_| self.corner.painted);
         Scene {
             size,
             stale: matches!(presentation, Presentation::Stale { .. }),
             message: message(presentation, &view.status),
+            keys: self.show_keys,
+            badge: painted.map(|(badge, ..)| badge.clone()),
             stats: self.show_stats.then(|| {
                 let mut stats = view.overlay.clone();
                 stats.display = self.drawn_by().to_owned();
@@ -322,6 +403,53 @@ impl Window {
                 stats
             }),
         }
+    }
+
+    /// Clicks; the screen stays on since and for a while after pictures came.
+    fn tend_desktop(&mut self, now: Instant, live_at: Option<Instant>) {
+        let Some(desktop) = &mut self.desktop else { return };
+        desktop.keep_awake(live_at.is_some_and(|at| now.saturating_duration_since(at) < AWAKE_AFTER), now);
+        for click in desktop.clicks(&self.window, now) {
+            if click.double {
+                self.toggle_fullscreen();
+            }
+        }
+    }
+
+    fn name<'a>(&'a self, view: &'a ViewModel) -> &'a str {
+        let known = [&view.overlay.server, &view.overlay.address].into_iter().find(|text| !text.is_empty());
+        known.unwrap_or(&self.name)
+    }
+
+    fn tend_title(&mut self, presentation: Presentation, view: &ViewModel) {
+        let title = title(self.name(view), presentation, &view.status);
+        if title != self.title {
+            self.window.set_title(&title);
+            self.title = title;
+        }
+    }
+
+    /// After the picture was drawn, so that none waits for it.
+    fn tend_badge(&mut self, now: Instant, presentation: Presentation, size: Resolution, view: &ViewModel) {
+        let hidden = presentation != Presentation::Live && size.height < BADGE_BESIDE_MESSAGE
+            || (self.show_stats || self.show_keys) && size.width < BADGE_BESIDE_PANEL;
+        let badge = (self.corner.wanted && !hidden).then(|| badge(self.name(view), presentation, view));
+        let same = match (&self.corner.shown, &badge) {
+            (None, None) => true,
+            (Some((shown, of, at)), Some(badge)) if *of == size && shown.name == badge.name => {
+                let figures = shown.state == badge.state && now.saturating_duration_since(*at) < BADGE_INTERVAL;
+                shown == badge || figures
+            }
+            _ => false,
+        };
+        if same {
+            return;
+        }
+        let drawn = badge.as_ref().and_then(|badge| overlay::badge(badge, size));
+        let picture = drawn.as_ref().map(|(pixels, size)| (pixels.as_slice(), *size));
+        let composed = self.desktop.as_mut().is_some_and(|desktop| desktop.show_badge(picture, size.width));
+        self.corner.painted = !composed;
+        self.corner.shown = badge.map(|badge| (badge, size, now));
     }
 
     fn draw(&mut self, scene: &Scene, picture: Option<&Picture>) -> Result<(), DisplayError> {
@@ -350,13 +478,14 @@ impl Window {
     }
 
     /// Whether one of them asked for the end.
-    fn handle_keys(&mut self) -> bool {
-        while let Ok(key) = self.keys.try_recv() {
-            match key {
-                Key::Q | Key::Escape => return true,
-                Key::F => self.toggle_fullscreen(),
-                Key::I => self.show_stats = !self.show_stats,
-                _ => {}
+    fn handle_presses(&mut self) -> bool {
+        while let Ok(press) = self.presses.try_recv() {
+            match press {
+                Press::Key(Key::Q | Key::Escape) => return true,
+                Press::Key(Key::F) => self.toggle_fullscreen(),
+                Press::Key(Key::I) => self.show_stats = !self.show_stats,
+                Press::Key(Key::F1) | Press::Character('?') => self.show_keys = !self.show_keys,
+                Press::Key(_) | Press::Character(_) => {}
             }
         }
         false
@@ -375,13 +504,16 @@ struct Scene {
     size: Resolution,
     stale: bool,
     message: Option<(String, String, Tone)>,
+    keys: bool,
+    /// Where it has to be painted.
+    badge: Option<Badge>,
     stats: Option<OverlayData>,
 }
 
 impl Scene {
     /// The picture and nothing else.
     fn is_plain(&self) -> bool {
-        self.message.is_none() && self.stats.is_none()
+        self.message.is_none() && self.stats.is_none() && self.badge.is_none() && !self.keys
     }
 
     /// Paints all of it into the pixels of a window.
@@ -397,6 +529,12 @@ impl Scene {
         if let Some(stats) = &self.stats {
             overlay::draw_stats(&mut surface, stats, self.message.is_none());
         }
+        if let Some(badge) = &self.badge {
+            overlay::draw_badge(&mut surface, badge);
+        }
+        if self.keys {
+            overlay::draw_keys(&mut surface);
+        }
         if let Some((title, detail, tone)) = &self.message {
             overlay::draw_message(&mut surface, title, detail, *tone);
         }
@@ -407,14 +545,31 @@ fn image(picture: &Picture) -> Image<'_> {
     Image { pixels: picture.pixels(), resolution: picture.resolution, source: picture.source }
 }
 
+/// What was pressed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Press {
+    Key(Key),
+    /// Whatever keys that takes on the user's keyboard.
+    Character(char),
+}
+
 /// Turns minifb's key states into presses. Its own `get_keys_pressed` loses one that is released before the next look.
 struct Presses {
-    presses: Sender<Key>,
+    presses: Sender<Press>,
     held: Vec<(Key, Instant)>,
+    typed: Option<(char, Instant)>,
 }
 
 impl InputCallback for Presses {
-    fn add_char(&mut self, _: u32) {}
+    fn add_char(&mut self, code: u32) {
+        let Some(letter) = char::from_u32(code) else { return };
+        let now = Instant::now();
+        let before = self.typed.replace((letter, now));
+        let repeated = |(before, at)| before == letter && now.saturating_duration_since(at) < CHARACTER_REPEAT;
+        if !before.is_some_and(repeated) {
+            let _ = self.presses.send(Press::Character(letter));
+        }
+    }
 
     fn set_key_state(&mut self, key: Key, down: bool) {
         let now = Instant::now();
@@ -425,7 +580,7 @@ impl InputCallback for Presses {
         self.held.push((key, now));
         if held.is_none_or(|since| now.saturating_duration_since(since) > KEY_REPEAT) {
             // The receiver lives in the same window as this callback.
-            let _ = self.presses.send(key);
+            let _ = self.presses.send(Press::Key(key));
         }
     }
 }
@@ -521,6 +676,27 @@ mod tests {
     }
 
     #[test]
+    fn title_and_badge_say_whose_picture_it_is_and_how_things_are() {
+        let stale = Presentation::Stale { age: Duration::from_millis(12_900) };
+        for (presentation, status, expected, state) in [
+            (Presentation::Live, Status::Live, "Nemo - live", BadgeState::Live),
+            (stale, Status::Live, "Nemo - NO VIDEO 12 s", BadgeState::NoVideo),
+            (Presentation::Waiting, lost(), "Nemo - NO VIDEO", BadgeState::NoVideo),
+            (Presentation::Waiting, Status::Live, "Nemo - connecting", BadgeState::Connecting),
+        ] {
+            assert_eq!(title("Nemo", presentation, &status), expected);
+            let mut view = ViewModel { status, ..ViewModel::default() };
+            view.overlay.transport = "WebRTC".into();
+            view.overlay.latency = vec![("network".into(), 2.2), ("decode".into(), 6.0)];
+            let badge = badge("Nemo", presentation, &view);
+            let figures = (badge.delay_ms, badge.link.as_str());
+            assert_eq!(badge.state, state);
+            assert_eq!(figures, if state == BadgeState::Live { (Some(8), "WebRTC") } else { (None, "") });
+        }
+        assert_eq!(title("a\0b\n", Presentation::Live, &Status::Live), "a b  - live", "what comes from the network");
+    }
+
+    #[test]
     fn before_the_first_picture_the_window_says_what_is_being_done() {
         let (title, ..) = message(Presentation::Waiting, &Status::default()).unwrap();
         assert_eq!(title, "Looking for a server…");
@@ -529,11 +705,15 @@ mod tests {
     #[test]
     fn a_held_key_counts_once() {
         let (presses, keys) = channel();
-        let mut callback = Presses { presses, held: Vec::new() };
+        let mut callback = Presses { presses, held: Vec::new(), typed: None };
         for down in [true, true, true, false, true, false] {
             callback.set_key_state(Key::F, down);
         }
-        assert_eq!(keys.try_iter().collect::<Vec<_>>(), [Key::F, Key::F]);
+        for letter in "??5?".chars() {
+            callback.add_char(letter.into());
+        }
+        let characters = ['?', '5', '?'].map(Press::Character);
+        assert_eq!(keys.try_iter().collect::<Vec<_>>(), [&[Press::Key(Key::F); 2][..], &characters].concat());
     }
 
     #[test]

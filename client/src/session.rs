@@ -340,9 +340,12 @@ async fn supervise(
         tokio::select! {
             _ = tick.tick() => {}
             reason = link.ended() => session.ended = Some(reason),
-            (probe, encode) = asking.answered() => {
-                session.probed(Instant::now(), probe);
-                rates.encode = encode;
+            answer = asking.answered() => {
+                session.probed(Instant::now(), answer.probe);
+                rates.encode = answer.encode;
+                if let Some(name) = answer.name {
+                    viewer.set_name(name);
+                }
             }
             address = &mut moved, if session.is_unanswered(Instant::now()) && session.moved_to.is_none() => {
                 session.moved_to = Some(address);

@@ -183,6 +183,11 @@ impl Viewer {
         self.lock().server = server;
     }
 
+    /// What the server that is watched calls itself.
+    pub fn set_name(&self, name: String) {
+        self.lock().server.name = name;
+    }
+
     /// By what the server is tried or watched, and why not by something better, if so.
     pub fn set_transport(&self, transport: Transport, fallback: String) {
         let mut state = self.lock();

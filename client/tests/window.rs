@@ -36,7 +36,8 @@ fn child() {
     }
     tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let display = std::env::var("ROV_WINDOW_DISPLAY").map_or(DisplayChoice::Auto, |name| name.parse().unwrap());
-    let window = Window::open("ROV window test", WINDOW, false, display).unwrap();
+    let mut window = Window::open("ROV window test", WINDOW, false, display).unwrap();
+    window.show_badge(std::env::var_os("ROV_WINDOW_NO_BADGE").is_none());
     println!("\n@drawn by {}", window.drawn_by());
     let mailbox = Arc::new(Mailbox::new());
     let view = Arc::new(Mutex::new(ViewModel::default()));
@@ -140,6 +141,10 @@ struct Bench {
 
 impl Bench {
     fn new(drawn_by: &str) -> Self {
+        Self::start(drawn_by, &[])
+    }
+
+    fn start(drawn_by: &str, environment: &[(&str, &str)]) -> Self {
         let screen = format!("{}x{}x24", SCREEN.width, SCREEN.height);
         let mut xvfb = Command::new("Xvfb")
             .args(["-displayfd", "1", "-screen", "0", &screen, "-nolisten", "tcp"])
@@ -156,6 +161,7 @@ impl Bench {
             .env("ROV_WINDOW_CHILD", "1")
             .env("ROV_WINDOW_DISPLAY", drawn_by)
             .env("DISPLAY", &display)
+            .envs(environment.iter().copied())
             .env_remove("WAYLAND_DISPLAY")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -203,7 +209,25 @@ impl Bench {
     }
 
     fn window(&self) -> String {
-        self.xdotool(&["search", "--name", "ROV window test"])
+        self.xdotool(&["search", "--class", "^rov-client$"])
+    }
+
+    fn title(&self) -> String {
+        self.xdotool(&["getwindowname", &self.window()])
+    }
+
+    fn until_title(&self, right: impl Fn(&str) -> bool) {
+        let end = Instant::now() + LONG;
+        while !right(&self.title()) {
+            assert!(Instant::now() < end, "the title is {:?}", self.title());
+            std::thread::sleep(PICTURE_INTERVAL);
+        }
+    }
+
+    fn resize(&mut self, size: Resolution) {
+        let (width, height) = (size.width.to_string(), size.height.to_string());
+        self.xdotool(&["windowsize", &self.window(), &width, &height]);
+        self.expect(&format!("resized {size}"));
     }
 
     fn shot(&self) -> Shot {
@@ -281,9 +305,13 @@ impl Shot {
     }
 }
 
+const AMBER: u32 = 0xff_b0_20;
+const GREEN: u32 = 0x3d_d6_8c;
+const BLUE: u32 = 0x4d_a3_ff;
+
 /// Whether it is the amber of a warning.
 fn amber(pixel: u32) -> bool {
-    pixel == 0xff_b0_20
+    pixel == AMBER
 }
 
 fn a_picture_fills_the_window_between_black_bars(display: &str) {
@@ -392,6 +420,147 @@ fn a_resized_window_asks_for_pictures_of_its_size(display: &str) {
     bench.until("the picture", |shot| shot.in_window(10, 200) == LEFT && shot.in_window(300, 200) == RIGHT);
 }
 
+/// Pixels of this colour in the upper right corner of a window of this size that lies where the first one did.
+fn in_corner(shot: &Shot, size: Resolution, color: u32) -> usize {
+    let pixels = (size.width / 2..size.width).flat_map(|x| (0..25).map(move |y| (x, y)));
+    pixels.filter(|(x, y)| shot.in_window(*x, *y) == color).count()
+}
+
+fn the_corner_and_the_title_say_whose_picture_it_is_and_how_things_are(display: &str) {
+    let mut bench = Bench::new(display);
+    bench.until_title(|title| title == "ROV window test - connecting");
+    bench.until("a badge that says so", |shot| in_corner(shot, WINDOW, BLUE) > 10);
+    bench.send("stats");
+    bench.send("live");
+    bench.send("pictures");
+    bench.until_title(|title| title == "rov-bow - live");
+    let live = bench.until("a green word", |shot| in_corner(shot, WINDOW, GREEN) > 10);
+    assert_eq!(live.in_window(630, 100), RIGHT, "nothing of it lies over the picture");
+    // What the badge covers of the picture stays covered when pictures come.
+    bench.until("the badge over later pictures", |shot| {
+        in_corner(shot, WINDOW, GREEN) == in_corner(&live, WINDOW, GREEN) && shot.in_window(10, 100) == LEFT
+    });
+    live.keep("badge.png");
+    let wide = Resolution::new(640, 400);
+    bench.resize(wide);
+    bench.until("the badge in a lower window", |shot| in_corner(shot, wide, GREEN) > 10);
+    let narrow = Resolution::new(400, 400);
+    bench.resize(narrow);
+    bench.until("the badge in the new corner", |shot| in_corner(shot, narrow, GREEN) > 10);
+    bench.send("no-pictures");
+    bench.until_title(|title| title.starts_with("rov-bow - NO VIDEO 1 s"));
+    bench.until("an amber word", |shot| in_corner(shot, narrow, AMBER) > 10 && in_corner(shot, narrow, GREEN) == 0);
+}
+
+fn the_warning_lies_over_the_panel_in_the_smallest_window(display: &str) {
+    let mut bench = Bench::new(display);
+    bench.send("stats");
+    bench.send("live");
+    bench.send("pictures");
+    bench.xdotool(&["mousemove", "330", "170"]);
+    for (size, name) in [(Resolution::new(320, 240), "warning-320.png"), (Resolution::new(160, 90), "warning-160.png")]
+    {
+        bench.resize(size);
+        let middle = |shot: &Shot, color: u32| {
+            let pixels = (0..size.width).flat_map(|x| (0..size.height).map(move |y| (x, y)));
+            pixels.filter(|(x, y)| shot.in_window(*x, *y) == color).count()
+        };
+        bench.xdotool(&["key", "i"]);
+        bench.until("a panel", |shot| middle(shot, 0xf2_f5_f7) > 100);
+        bench.send("lost the server does not answer");
+        // The title, and the edge of the card.
+        let shot = bench.until("a warning", |shot| middle(shot, AMBER) > 400);
+        shot.keep(name);
+        bench.send("live");
+        bench.xdotool(&["key", "i"]);
+        bench.until("neither warning nor panel", |shot| middle(shot, AMBER) == 0);
+    }
+}
+
+fn the_question_mark_and_f1_show_the_keys(display: &str) {
+    let mut bench = Bench::new(display);
+    bench.send("live");
+    bench.send("pictures");
+    bench.until("the picture", |shot| shot.in_window(320, 240) == RIGHT);
+    for key in ["question", "F1"] {
+        bench.xdotool(&["key", key]);
+        bench
+            .until("the keys", |shot| shot.in_window(320, 215) != RIGHT && shot.in_window(10, 240) == LEFT)
+            .keep("keys.png");
+        bench.xdotool(&["key", "F1"]);
+        bench.until("the picture alone", |shot| shot.in_window(320, 215) == RIGHT);
+    }
+}
+
+fn a_double_click_fills_the_screen_and_goes_back(display: &str) {
+    let mut bench = Bench::new(display);
+    // Quicker than the window looks.
+    bench.xdotool(&["click", "--repeat", "2", "--delay", "15", "1"]);
+    bench.expect("resized 1280x800");
+    bench.xdotool(&["click", "--repeat", "2", "--delay", "15", "1"]);
+    bench.expect("resized 640x480");
+}
+
+fn the_screen_stays_on_while_pictures_come(display: &str) {
+    use x11rb::protocol::screensaver::{self, State};
+    use x11rb::protocol::xproto::{Blanking, ConnectionExt, Exposures};
+    let mut bench = Bench::new(display);
+    let (connection, screen) = x11rb::connect(Some(&bench.display)).unwrap();
+    let root = x11rb::connection::Connection::setup(&connection).roots[screen].root;
+    let is_on = || screensaver::query_info(&connection, root).unwrap().reply().unwrap().state == u8::from(State::ON);
+    let sleeps = |after: i16| {
+        connection.set_screen_saver(after, 0, Blanking::PREFERRED, Exposures::ALLOWED).unwrap().check().unwrap();
+    };
+    bench.send("live");
+    bench.send("pictures");
+    bench.until("the picture", |shot| shot.in_window(10, 100) == LEFT);
+    sleeps(1);
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_millis(2500) {
+        assert!(!is_on(), "the screen went to sleep after {:?}", begun.elapsed());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    // What would have happened: without a client that wants it on.
+    bench.send("stop");
+    bench.expect("ended Stopped");
+    assert!(bench.client.wait().unwrap().success());
+    let end = Instant::now() + LONG;
+    while !is_on() {
+        assert!(Instant::now() < end, "this X server has no screen saver: the test says nothing");
+        std::thread::sleep(PICTURE_INTERVAL);
+    }
+}
+
+#[test]
+fn desktops_know_the_window_by_its_class_and_its_icon() {
+    use x11rb::protocol::xproto::{AtomEnum, ConnectionExt};
+    let bench = Bench::new("minifb");
+    let (connection, _) = x11rb::connect(Some(&bench.display)).unwrap();
+    let window = bench.window().parse().unwrap();
+    let property = |name: &str| {
+        let atom = connection.intern_atom(false, name.as_bytes()).unwrap().reply().unwrap().atom;
+        connection.get_property(false, window, atom, AtomEnum::ANY, 0, 64 * 64 + 2).unwrap().reply().unwrap()
+    };
+    assert_eq!(property("WM_CLASS").value, b"rov-client\0rov-client\0");
+    let icon: Vec<_> = property("_NET_WM_ICON").value32().unwrap().collect();
+    assert_eq!((icon[0], icon[1], icon.len()), (64, 64, 64 * 64 + 2));
+    let entry = include_str!("../../scripts/rov-client.desktop");
+    assert!(entry.contains("StartupWMClass=rov-client\n") && entry.contains("Exec=rov-client\n"), "{entry}");
+}
+
+#[test]
+fn without_the_badge_the_corner_is_the_pictures() {
+    let mut bench = Bench::start("minifb", &[("ROV_WINDOW_NO_BADGE", "1")]);
+    bench.send("live");
+    bench.send("pictures");
+    let wide = Resolution::new(640, 360);
+    bench.resize(wide);
+    bench.until("the picture up to the corner", |shot| {
+        (320..640).all(|x| shot.in_window(x, 5) == RIGHT) && shot.in_window(10, 100) == LEFT
+    });
+    bench.until_title(|title| title == "ROV window test - live");
+}
+
 fn q_closes_the_window(display: &str) {
     let bench = Bench::new(display);
     bench.xdotool(&["key", "q"]);
@@ -438,6 +607,11 @@ for_each_display!(
     the_key_i_shows_the_statistics,
     the_key_f_fills_the_screen_and_goes_back,
     a_resized_window_asks_for_pictures_of_its_size,
+    the_corner_and_the_title_say_whose_picture_it_is_and_how_things_are,
+    the_warning_lies_over_the_panel_in_the_smallest_window,
+    the_question_mark_and_f1_show_the_keys,
+    a_double_click_fills_the_screen_and_goes_back,
+    the_screen_stays_on_while_pictures_come,
     q_closes_the_window,
     escape_closes_the_window,
     the_window_managers_close_button_closes_the_window,

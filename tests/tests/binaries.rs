@@ -34,6 +34,14 @@ fn a_client_finds_the_server_and_shows_its_pictures() {
 }
 
 #[test]
+fn a_server_that_is_given_by_its_address_is_known_by_its_name_too() {
+    let server = Server::start(&["--name", "Nemo"]);
+    let mut client = Client::start(&["--url", &server.url("/whep")]);
+    let report = client.wait_for("its name", wait::START, |report| !report.server_name.is_empty());
+    assert_eq!((report.server_name.as_str(), report.server), ("Nemo", server.address.to_string()));
+}
+
+#[test]
 fn a_client_is_back_by_itself_after_the_server_died_and_started_on_another_port() {
     let port = free_udp_port().to_string();
     let mut first = server("Nemo", &port);

@@ -109,7 +109,7 @@ fn the_picture_stays_right_when_the_window_changes_its_size() {
     let server = Server::start(&["--width", "640", "--height", "360"]);
     let mut client = screen.client(&["--display", "ximagesink", "--url", &server.url("/whep")]);
     screen.wait_for_stamp("the picture is on the screen", |_| true);
-    let id = screen.xdotool(&["search", "--name", "^ROV$"]);
+    let id = screen.xdotool(&["search", "--class", "^rov-client$"]);
     for window in [Resolution::new(640, 360), Resolution::new(900, 420), Resolution::new(1280, 720)] {
         screen.xdotool(&["windowsize", &id, &window.width.to_string(), &window.height.to_string()]);
         screen.xdotool(&["windowmove", &id, "0", "0"]);

@@ -12,11 +12,26 @@ use crate::whep::{self, WhepError};
 /// For the overlay, the server is asked for its figures so often.
 const FIGURES_INTERVAL: Duration = Duration::from_secs(2);
 
+/// What came of a question.
+pub struct Answer {
+    pub probe: Probe,
+    /// From capture to encoded.
+    pub encode: Option<Duration>,
+    /// What the server calls itself.
+    pub name: Option<String>,
+}
+
+impl From<Probe> for Answer {
+    fn from(probe: Probe) -> Self {
+        Self { probe, encode: None, name: None }
+    }
+}
+
 /// Asks the server how it is, one question at a time, beside everything else.
 pub struct Asking {
     url: Option<Url>,
     viewer_id: Option<String>,
-    question: Option<JoinHandle<(Probe, Option<Duration>)>>,
+    question: Option<JoinHandle<Answer>>,
     asked: Option<Instant>,
     /// The server has figures to give.
     has_figures: bool,
@@ -43,11 +58,11 @@ impl Asking {
     }
 
     /// The answer to the question that was asked; never, when none was.
-    pub async fn answered(&mut self) -> (Probe, Option<Duration>) {
+    pub async fn answered(&mut self) -> Answer {
         let Some(question) = &mut self.question else { return std::future::pending().await };
-        let answer = question.await.unwrap_or((Probe::Silent, None));
+        let answer = question.await.unwrap_or(Answer::from(Probe::Silent));
         self.question = None;
-        self.has_figures = answer.0 != Probe::NoStatistics;
+        self.has_figures = answer.probe != Probe::NoStatistics;
         answer
     }
 }
@@ -60,25 +75,28 @@ impl Drop for Asking {
     }
 }
 
-/// What the server says of itself, and how long it takes from capture to encoded.
-async fn probe(url: Option<Url>, viewer_id: Option<String>) -> (Probe, Option<Duration>) {
-    let Some(url) = url else { return (Probe::NoStatistics, None) };
+/// What the server says of itself.
+async fn probe(url: Option<Url>, viewer_id: Option<String>) -> Answer {
+    let Some(url) = url else { return Probe::NoStatistics.into() };
     match whep::stats(url).await {
         Ok(stats) => {
+            let name = Some(stats.name).filter(|name| !name.is_empty());
             let viewer = viewer_id.map(|id| stats.viewers.into_iter().find(|viewer| viewer.id == id));
             if let Some(None) = viewer {
-                return (Probe::Unknown, None);
+                return Answer { name, ..Probe::Unknown.into() };
             }
             let stream = stats.streams.into_iter().next().unwrap_or_default();
             let encode = Duration::try_from_secs_f64(stream.encode_latency_ms / 1000.0).ok();
             let nothing_but_skipped = viewer.flatten().is_some_and(|viewer| viewer.packets == 0 && viewer.skipped > 0);
-            if stream.state == StreamState::Running && nothing_but_skipped {
-                return (Probe::AwaitsKeyframe, encode);
-            }
-            (Probe::Serving { state: stream.state, reason: stream.reason }, encode)
+            let probe = if stream.state == StreamState::Running && nothing_but_skipped {
+                Probe::AwaitsKeyframe
+            } else {
+                Probe::Serving { state: stream.state, reason: stream.reason }
+            };
+            Answer { probe, encode, name }
         }
-        Err(WhepError::Closed { .. }) => (Probe::Refused, None),
-        Err(WhepError::Unreachable { .. }) => (Probe::Silent, None),
-        Err(WhepError::Refused { .. } | WhepError::NotWhep { .. }) => (Probe::NoStatistics, None),
+        Err(WhepError::Closed { .. }) => Probe::Refused.into(),
+        Err(WhepError::Unreachable { .. }) => Probe::Silent.into(),
+        Err(WhepError::Refused { .. } | WhepError::NotWhep { .. }) => Probe::NoStatistics.into(),
     }
 }
