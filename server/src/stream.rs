@@ -73,6 +73,9 @@ struct Inner {
     nominal_fps: f64,
     frames: u64,
     keyframes: u64,
+    /// When the last keyframe came, and how long after the one before it in the same pipeline.
+    last_keyframe: Option<Instant>,
+    keyframe_interval: Option<Duration>,
     starts: u64,
     restarts: u64,
     frames_in: u64,
@@ -109,6 +112,8 @@ impl Stream {
                 nominal_fps: 0.0,
                 frames: 0,
                 keyframes: 0,
+                last_keyframe: None,
+                keyframe_interval: None,
                 starts: 0,
                 restarts: 0,
                 frames_in: 0,
@@ -180,6 +185,9 @@ impl Stream {
             if unit.keyframe {
                 unit.data = codec::with_parameter_sets(unit.data, &inner.parameter_sets);
                 inner.keyframes += 1;
+                let before = inner.last_keyframe.replace(now);
+                inner.keyframe_interval =
+                    before.map(|at| now.saturating_duration_since(at)).or(inner.keyframe_interval);
             }
             inner.frames += 1;
             inner.window_bits.add(now, unit.data.len() as u64 * 8);
@@ -215,6 +223,7 @@ impl Stream {
         inner.substitute = substitute;
         inner.frozen = None;
         inner.resting = false;
+        inner.last_keyframe = None;
         inner.frames_in = 0;
         inner.history_in.clear();
         inner.frames_dropped_before += inner.frames_dropped;
@@ -246,6 +255,14 @@ impl Stream {
             // Where the channel is full, the supervisor looks by itself soon.
             let _ = self.control.try_send(Control::RateChanged);
         }
+    }
+
+    /// Keyframes of a stream that is passed through, which come when the source likes: how long ago the last came, and how long
+    /// the one before had lasted. None where an encoder here makes them on demand.
+    pub fn foreign_keyframes(&self, now: Instant) -> Option<Keyframes> {
+        let inner = lock(&self.inner);
+        let age = inner.last_keyframe.map(|at| now.saturating_duration_since(at));
+        inner.full.is_none().then_some(Keyframes { age, interval: inner.keyframe_interval })
     }
 
     /// What the viewers' links allow; none while nothing has said so.
@@ -377,6 +394,15 @@ fn rate(history: &VecDeque<(Instant, u64)>) -> f64 {
     let (Some((from, before)), Some((to, after))) = (history.front(), history.back()) else { return 0.0 };
     let seconds = to.saturating_duration_since(*from).as_secs_f64();
     if seconds > 0.0 { after.saturating_sub(*before) as f64 / seconds } else { 0.0 }
+}
+
+/// See [`Stream::foreign_keyframes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keyframes {
+    /// None: none has come since the source was started.
+    pub age: Option<Duration>,
+    /// Between the last two; none before there were two.
+    pub interval: Option<Duration>,
 }
 
 /// Somebody looks: see [`Stream::keep_awake`].

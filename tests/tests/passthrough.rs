@@ -1,8 +1,9 @@
 //! H.264 that is there already, sent without re-encoding: files and standard input.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rov_common::units::Resolution;
+use rov_tests::jpeg;
 use rov_tests::media::Clip;
 use rov_tests::programs::{Client, Server, server_process};
 use rov_tests::wait::{self, until_true};
@@ -56,6 +57,51 @@ fn a_viewer_waits_in_one_session_for_the_next_keyframe_of_a_file() {
     watcher.wait_for_shots(10);
     assert_eq!(watcher.report().sessions, 1, "{:?}", watcher.report());
     watcher.stop(&runtime);
+}
+
+#[test]
+fn a_snapshot_of_a_stream_with_rare_keyframes_waits_for_the_next() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = clip(&folder, "clip.mp4", Clip { seconds: 8, gop: 1000, ..Clip::default() });
+    let file = file.to_str().expect("plain characters");
+    let server = Server::start(&["--source", "file", "--file", file, "--file-passthrough"]);
+    server.wait_until_running();
+    until_true("the first keyframe is gone", wait::SOON, || server.stats().streams[0].frames > 10);
+    let answer = jpeg::get(server.address, "/snapshot.jpg");
+    let (status, body) = (answer.status, answer.body());
+    assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+    assert_eq!(jpeg::decode(&body).0, 640);
+}
+
+/// Turns the picture of an MP4 file with one track by a quarter, as phones do: by the matrix of its `tkhd` box (ISO/IEC
+/// 14496-12 8.3.2).
+fn turn(file: &Path) {
+    const MATRIX_AT: usize = 44;
+    let mut data = std::fs::read(file).expect("the file");
+    let header = data.windows(4).position(|bytes| bytes == b"tkhd").expect("a track") + MATRIX_AT;
+    let matrix: [u32; 9] = [0, 1 << 16, 0, (-1_i32 << 16) as u32, 0, 0, 360 << 16, 0, 1 << 30];
+    data[header..header + 36].copy_from_slice(&matrix.map(u32::to_be_bytes).concat());
+    std::fs::write(file, data).expect("the file is written");
+}
+
+#[test]
+fn a_phones_video_is_upright_when_it_is_encoded_and_passed_through_it_is_said_to_be_turned() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = clip(&folder, "phone.mp4", Clip { audio: false, ..Clip::default() });
+    turn(&file);
+    let file = ["--source", "file", "--file", file.to_str().expect("plain characters")];
+    let encoding = Server::start(&[&file[..], &["--width", "0", "--height", "0"]].concat());
+    encoding.wait_until_running();
+    let size = |server: &Server| (server.stats().streams[0].width, server.stats().streams[0].height);
+    assert_eq!(size(&encoding), (360, 640));
+    let mut passing = Server::start(&[&file[..], &["--file-passthrough"]].concat());
+    let said = |line: &str| line.contains("its pictures are to be turned").then_some(());
+    passing.process.wait_for_line("the picture is turned", wait::START, said);
+    passing.wait_until_running();
+    assert_eq!(size(&passing), (640, 360));
+    until_true("the file was started again", wait::SOON, || passing.stats().streams[0].frames > 60);
+    let said = passing.process.stderr().lines().filter(|line| line.contains("are to be turned")).count();
+    assert_eq!(said, 1, "said once, not at each round");
 }
 
 #[test]

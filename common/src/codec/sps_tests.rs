@@ -23,8 +23,11 @@ const FIXTURES: [(&str, &str); 8] = [
 ];
 
 pub(in crate::codec) fn fixture(name: &str) -> Vec<u8> {
-    let hex = FIXTURES.iter().find(|(known, _)| *known == name).map(|(_, hex)| hex).unwrap();
-    (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect()
+    hex(FIXTURES.iter().find(|(known, _)| *known == name).map(|(_, hex)| hex).unwrap())
+}
+
+fn hex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
 }
 
 fn fixtures() -> impl Iterator<Item = (&'static str, Vec<u8>)> {
@@ -198,10 +201,33 @@ fn interlaced_streams_are_not_rewritten() {
 
 #[test]
 fn data_behind_the_vui_is_not_thrown_away() {
-    let mut nal = fixture("high1080");
-    nal.push(0x55);
+    let rbsp = unescape(&fixture("high1080"));
+    let mut writer = BitWriter::default();
+    writer.copy(&rbsp, 0, rbsp.len() * 8 - 1 - rbsp[rbsp.len() - 1].trailing_zeros() as usize);
+    (0..12).for_each(|_| writer.flag(true));
+    let nal = escape(&writer.finish());
     assert!(parse_sps(&nal).is_ok());
     assert_eq!(rewrite_sps_zero_reorder(&nal), Err(SpsError::TrailingData));
+}
+
+/// Some cameras write bytes behind the SPS's end: the first of these is such a camera's.
+#[test]
+fn bytes_behind_the_end_of_the_rbsp_are_left_out() {
+    let camera = hex("67640033ac1514a0a03da1000004f6000063380404");
+    let without = &camera[..camera.len() - 1];
+    assert_eq!(parse_sps(&camera), parse_sps(without));
+    assert_eq!(rewrite_sps_zero_reorder(&camera), rewrite_sps_zero_reorder(without));
+    assert!(rewrite_sps_zero_reorder(&camera).is_ok_and(|rewritten| rewritten != camera));
+    for (name, nal) in progressive_fixtures() {
+        for rest in [&[0x55][..], &[0x04], &[0x80], &[0, 0, 7]] {
+            let longer = [&nal, rest].concat();
+            assert_eq!(parse_sps(&longer), parse_sps(&nal), "{name}");
+            let expected = rewrite_sps_zero_reorder(&nal).unwrap();
+            // One that needs no rewrite comes back byte for byte.
+            let expected = if expected == nal { longer.clone() } else { expected };
+            assert_eq!(rewrite_sps_zero_reorder(&longer), Ok(expected), "{name}");
+        }
+    }
 }
 
 #[test]

@@ -20,9 +20,12 @@ use serde::Deserialize;
 use super::Api;
 use super::failure::Failure;
 use crate::output::jpeg::{FRESH, Picture, Previews, TooMany};
+use crate::stream::Keyframes;
 
-/// For the decoder to start, and for the next keyframe of a stream that is passed through.
+/// For the decoder to start, once there is a keyframe.
 const FIRST_LIMIT: Duration = Duration::from_secs(5);
+/// For the next keyframe of a stream that is passed through, whose source cannot be asked for one.
+const KEYFRAME_LIMIT: Duration = Duration::from_secs(30);
 const BOUNDARY: &str = "frame";
 const DEFAULT_FPS: u32 = 5;
 const MAX_FPS: u32 = 15;
@@ -41,9 +44,10 @@ impl From<TooMany> for Failure {
 /// `GET /snapshot.jpg`: a picture that is captured now, in full size; never one of before.
 pub(super) async fn snapshot(State(api): State<Arc<Api>>) -> Result<Response, Failure> {
     running(&api)?;
-    let picture = match tokio::time::timeout(FIRST_LIMIT, api.jpeg.snapshot()).await {
+    let limit = first_limit(api.stream.foreign_keyframes(Instant::now()));
+    let picture = match tokio::time::timeout(limit, api.jpeg.snapshot()).await {
         Ok(picture) => picture?.ok_or_else(ending)?,
-        Err(_) => return Err(late(&api)),
+        Err(_) => return Err(late(&api, limit)),
     };
     let mut headers = fresh("image/jpeg")?;
     let modified = httpdate::fmt_http_date(picture.time());
@@ -69,9 +73,10 @@ pub(super) async fn mjpeg(
     }
     running(&api)?;
     let mut previews = api.jpeg.previews(fps)?;
-    let first = match tokio::time::timeout(FIRST_LIMIT, previews.next()).await {
+    let limit = first_limit(api.stream.foreign_keyframes(Instant::now()));
+    let first = match tokio::time::timeout(limit, previews.next()).await {
         Ok(picture) => picture.ok_or_else(ending)?,
-        Err(_) => return Err(late(&api)),
+        Err(_) => return Err(late(&api, limit)),
     };
     let headers = fresh(&format!("multipart/x-mixed-replace; boundary={BOUNDARY}"))?;
     let parts = stream::unfold((previews, Some(first), Instant::now()), next_part);
@@ -127,15 +132,74 @@ fn running(api: &Api) -> Result<(), Failure> {
     Err(Failure(StatusCode::SERVICE_UNAVAILABLE, format!("the stream does not run ({state}): {reason}")))
 }
 
-fn late(api: &Api) -> Failure {
+/// How long a first picture may take: until the next keyframe is due, where that is known. One that is overdue may come as
+/// late again.
+fn first_limit(keyframes: Option<Keyframes>) -> Duration {
+    let Some(Keyframes { age, interval }) = keyframes else { return FIRST_LIMIT };
+    let due = match (age, interval) {
+        (Some(age), Some(interval)) if age <= interval => interval - age,
+        (_, interval) => interval.unwrap_or(KEYFRAME_LIMIT),
+    };
+    FIRST_LIMIT + due.min(KEYFRAME_LIMIT)
+}
+
+fn late(api: &Api, waited: Duration) -> Failure {
     if let Err(stopped) = running(api) {
         return stopped;
     }
-    let reason = api.jpeg.trouble().unwrap_or_else(|| "the source has given no keyframe".to_owned());
-    let waited = FIRST_LIMIT.as_secs();
+    let keyframes = api.stream.foreign_keyframes(Instant::now());
+    let reason = api.jpeg.trouble().unwrap_or_else(|| no_keyframe(keyframes));
+    let waited = waited.as_secs();
     Failure(StatusCode::SERVICE_UNAVAILABLE, format!("no picture within {waited} s: {reason}"))
+}
+
+fn no_keyframe(keyframes: Option<Keyframes>) -> String {
+    const ADVICE: &str = "it cannot be asked for one: let it write one every second or two";
+    match keyframes {
+        None => "the encoder has made no keyframe".to_owned(),
+        Some(Keyframes { age: None, .. }) => format!("the source has sent no keyframe, and {ADVICE}"),
+        Some(Keyframes { age: Some(age), interval }) => {
+            let age = age.as_secs();
+            let due = interval
+                .map_or_else(String::new, |interval| format!(", {} s after the one before", interval.as_secs()));
+            format!("the source sent its last keyframe {age} s ago{due}, and {ADVICE}")
+        }
+    }
 }
 
 fn ending() -> Failure {
     Failure(StatusCode::SERVICE_UNAVAILABLE, "the server is stopping".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_picture_is_waited_for_until_the_next_keyframe_is_due() {
+        let limit = |age: Option<u64>, interval: Option<u64>| {
+            first_limit(Some(Keyframes { age: age.map(seconds), interval: interval.map(seconds) }))
+        };
+        assert_eq!(first_limit(None), FIRST_LIMIT, "an encoder here makes one at once");
+        assert_eq!(limit(Some(4), Some(20)), FIRST_LIMIT + seconds(16));
+        assert_eq!(limit(Some(21), Some(20)), FIRST_LIMIT + seconds(20), "late, so it may be a longer group");
+        assert_eq!(limit(Some(4), None), FIRST_LIMIT + KEYFRAME_LIMIT, "only one came so far");
+        assert_eq!(limit(None, None), FIRST_LIMIT + KEYFRAME_LIMIT);
+        assert_eq!(limit(Some(1), Some(600)), FIRST_LIMIT + KEYFRAME_LIMIT);
+    }
+
+    #[test]
+    fn who_waited_in_vain_is_told_when_the_last_keyframe_came() {
+        let told = no_keyframe(Some(Keyframes { age: Some(seconds(40)), interval: Some(seconds(60)) }));
+        assert!(
+            told.starts_with("the source sent its last keyframe 40 s ago, 60 s after the one before, and"),
+            "{told}"
+        );
+        let told = no_keyframe(Some(Keyframes { age: None, interval: None }));
+        assert!(told.starts_with("the source has sent no keyframe, and it cannot be asked"), "{told}");
+    }
 }

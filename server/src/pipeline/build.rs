@@ -15,7 +15,7 @@ use super::graph::{self, GraphError, GraphEvent, Output, STOP, Shared};
 use super::live::{self, Size};
 use super::message;
 use super::plan::{self, Plan, Tail};
-use super::source::Pacing;
+use super::source::{self, Pacing};
 use super::{rtsp, still, thin, valve, wiring};
 use crate::config::SourceKind;
 
@@ -44,6 +44,7 @@ pub fn watch_bus(
     let pipeline = pipeline.clone();
     thread::spawn(move || {
         let Some(bus) = pipeline.bus() else { return };
+        let mut turned = None;
         for message in bus.iter_timed(gst::ClockTime::NONE) {
             match message.view() {
                 gst::MessageView::Error(error) => {
@@ -55,6 +56,7 @@ pub fn watch_bus(
                 gst::MessageView::Warning(warning) => {
                     tracing::warn!("{}: {}", message::origin(warning.src()), warning.error().message());
                 }
+                gst::MessageView::Tag(tag) if plan.encoder.is_none() => say_turned(&tag.tags(), &mut turned),
                 gst::MessageView::Application(application) => {
                     match application.structure().map(|s| s.name().as_str()) {
                         Some(STOP) => return,
@@ -69,6 +71,20 @@ pub fn watch_bus(
             }
         }
     })
+}
+
+/// Says once that the pictures of a passed-through stream are to be turned, which only a player can do then.
+fn say_turned(tags: &gst::TagList, said: &mut Option<String>) {
+    let Some(orientation) = tags.get::<gst::tags::ImageOrientation>() else { return };
+    let orientation = orientation.get();
+    if orientation != "rotate-0" && said.as_deref() != Some(orientation) {
+        tracing::warn!(
+            orientation,
+            "the source says that its pictures are to be turned, but they are passed through as they are: \
+             encode them (without --file-passthrough) to have them upright"
+        );
+        *said = Some(orientation.to_owned());
+    }
 }
 
 /// Opens a file again: its elements are made anew, as demuxers differ in what they can seek.
@@ -111,6 +127,9 @@ fn head(plan: &Plan, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
         let elements = head.iterate_elements().into_iter().flatten();
         let jpeg = elements.filter(|element| element.factory().is_some_and(|factory| factory.name() == "jpegdec"));
         jpeg.filter_map(|decoder| decoder.static_pad("sink")).for_each(|pad| valve::spare_decoder(&pad, shared));
+    }
+    if let Some(upright) = head.by_name(source::UPRIGHT) {
+        wiring::turn(&upright);
     }
     if let Some(drawing) = &plan.drawing {
         wiring::draw(&pad, drawing);

@@ -30,12 +30,18 @@ pub struct Choice {
     pub fps: Option<Fps>,
 }
 
+/// Raw formats of 8 bits with colour differences, by GStreamer's names: what encoders take, or what is soon converted to it.
+const YUV: &[&str] = &[
+    "I420", "YV12", "NV12", "NV21", "YUY2", "UYVY", "YVYU", "VYUY", "Y42B", "NV16", "NV61", "Y444", "NV24", "AYUV",
+    "VUYA", "Y41B",
+];
+
 /// The best match for size and rate; `None` where nothing is offered. Without a wanted size the largest picture is best,
 /// without a wanted rate the fastest.
 ///
 /// Too slow a rate weighs most, then too small a picture; too much of either can be left out or scaled. Between equals raw
-/// is better than JPEG, which has to be decoded; H.264 comes last by far, as neither its bit rate nor its keyframes can
-/// be controlled.
+/// is better than JPEG, which has to be decoded, and that better than raw grey or more than 8 bits, which infrared and depth
+/// sensors list beside the picture; H.264 comes last by far, as neither its bit rate nor its keyframes can be controlled.
 pub fn choose(modes: &[Mode], resolution: Option<Resolution>, fps: Option<Fps>) -> Option<Choice> {
     let largest = modes.iter().map(|mode| mode.max.pixels()).max()?;
     let fastest = modes.iter().flat_map(|mode| &mode.fps).map(|(_, max)| max.as_f64()).fold(1.0, f64::max);
@@ -64,8 +70,10 @@ fn cost(choice: &Choice, wanted_pixels: u64, wanted_fps: f64) -> f64 {
         Some(fps) => 0.1 * (1.0 - wanted_fps / fps),
         None => 0.0,
     };
-    let encoding = match choice.encoding {
-        Encoding::Raw(_) => 0.0,
+    let encoding = match &choice.encoding {
+        Encoding::Raw(format) if YUV.contains(&format.as_str()) => 0.0,
+        Encoding::Raw(format) if format.contains("RGB") || format.contains("BGR") => 0.01,
+        Encoding::Raw(_) => 0.1,
         Encoding::Jpeg => 0.05,
         Encoding::H264 => 0.5,
     };
@@ -159,6 +167,22 @@ mod tests {
         assert_eq!((choice.resolution, choice.fps), (Resolution::new(1920, 1080), Some(Fps::whole(50))));
         let own = choose(&[range], None, None).unwrap();
         assert_eq!((own.resolution, own.fps), (Resolution::new(2592, 1944), Some(Fps::whole(90))));
+    }
+
+    /// What a camera with an infrared or depth sensor lists, in its order.
+    #[test]
+    fn colour_is_preferred_to_grey_and_to_more_than_8_bits() {
+        let raw = |format: &str| mode(Encoding::Raw(format.to_owned()), 640, 480, &[30]);
+        for odd in ["GRAY16_LE", "GRAY8", "GRAY10_LE32", "P010_10LE"] {
+            for better in ["YUY2", "UYVY", "NV12", "BGR", "RGBx"] {
+                let choice = best(&[raw(odd), raw(better)], (640, 480), 30);
+                assert_eq!(choice.encoding, Encoding::Raw(better.to_owned()), "{odd}");
+            }
+            let jpeg = mode(Encoding::Jpeg, 640, 480, &[30]);
+            assert_eq!(best(&[raw(odd), jpeg], (640, 480), 30).encoding, Encoding::Jpeg, "{odd}");
+            assert_eq!(best(&[raw(odd)], (640, 480), 30).encoding, Encoding::Raw(odd.to_owned()));
+        }
+        assert_eq!(best(&[raw("BGR"), raw("YUY2")], (640, 480), 30).encoding, yuy2());
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub fn access_units(encoder: &EncoderRow) -> String {
 /// Name of the last element of a user's pipeline, which refuses what is neither raw nor coded as `--codec` says.
 pub const END: &str = "rov_end";
 
+/// Name of the element that turns a file's pictures upright.
+pub const UPRIGHT: &str = "rov_upright";
+
 /// A camera that the machine has now.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Camera {
@@ -350,7 +353,8 @@ fn file(config: &CaptureConfig, machine: &Machine) -> Result<Source, Missing> {
         // A hardware decoder of the Jetson gives its own memory, which nothing but this takes to system memory.
         let download = if (machine.has_property)("nvvidconv", "name") { "nvvidconv ! video/x-raw ! " } else { "" };
         let caps = if download.is_empty() { "video/x-raw" } else { "video/x-raw(ANY)" };
-        let text = format!("{reader} ! decodebin ! {caps} ! {download}identity");
+        // Phones film on their side, and say in the file how to turn it (`wiring::turn`). Otherwise the pictures pass untouched.
+        let text = format!("{reader} ! decodebin ! {caps} ! {download}videoconvert ! videoflip name={UPRIGHT}");
         (format!("file {}", path.display()), text, Output::Raw)
     };
     let pacing = Pacing::File { looping: config.looping, interval_of: config.fps.unwrap_or(Fps::whole(30)) };

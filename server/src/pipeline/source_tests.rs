@@ -2,6 +2,8 @@ use std::path::PathBuf;
 
 use super::*;
 
+const TURNED: &str = "videoconvert ! videoflip name=rov_upright";
+
 fn machine(has_property: HasProperty<'_>) -> Machine<'_> {
     Machine { has_property, cores: 2, cameras: Vec::new(), csi: Vec::new(), container: None, stdin_fd: 0 }
 }
@@ -142,7 +144,7 @@ fn csi_cameras_of_jetson_and_pi() {
 #[test]
 fn a_file_is_decoded_or_taken_apart_by_its_container() {
     let location = "filesrc location=\"/videos/dive \\\"1\\\".mp4\"";
-    assert_eq!(file(None, false).unwrap().text, format!("{location} ! decodebin ! video/x-raw ! identity"));
+    assert_eq!(file(None, false).unwrap().text, format!("{location} ! decodebin ! video/x-raw ! {TURNED}"));
     for (container, demuxer) in [
         (Container::Mp4, "qtdemux ! "),
         (Container::Matroska, "matroskademux ! "),
@@ -165,7 +167,8 @@ fn a_file_is_decoded_or_taken_apart_by_its_container() {
 fn on_a_jetson_a_decoded_file_comes_out_of_its_memory() {
     let config = CaptureConfig { file: Some(PathBuf::from("a.mp4")), ..config(SourceKind::File) };
     let text = source(&config, &machine(&|element, _| element == "nvvidconv")).unwrap().text;
-    assert_eq!(text, "filesrc location=\"a.mp4\" ! decodebin ! video/x-raw(ANY) ! nvvidconv ! video/x-raw ! identity");
+    let expected = "filesrc location=\"a.mp4\" ! decodebin ! video/x-raw(ANY) ! nvvidconv ! video/x-raw";
+    assert_eq!(text, format!("{expected} ! {TURNED}"));
 }
 
 #[test]

@@ -170,6 +170,37 @@ pub fn format_of(caps: &gst::CapsRef) -> Option<(Resolution, Option<Fps>)> {
     Some((Resolution::new(side("width")?, side("height")?), fps))
 }
 
+/// Has `flip` turn the pictures as their source says. Its own automatic direction does not with GStreamer 1.22.0.
+pub(super) fn turn(flip: &gst::Element) {
+    let Some(pad) = flip.static_pad("sink") else { return };
+    let flip = flip.downgrade();
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        let Some(gst::EventView::Tag(tag)) = info.event().map(|event| event.view()) else {
+            return gst::PadProbeReturn::Ok;
+        };
+        let direction = tag.tag().get::<gst::tags::ImageOrientation>().and_then(|tag| direction(tag.get()));
+        if let Some((flip, direction)) = flip.upgrade().zip(direction) {
+            set_property(&flip, "video-direction", direction);
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// `GstVideoOrientationMethod` for GStreamer's tag `image-orientation`.
+fn direction(orientation: &str) -> Option<&'static str> {
+    Some(match orientation {
+        "rotate-0" => "identity",
+        "rotate-90" => "90r",
+        "rotate-180" => "180",
+        "rotate-270" => "90l",
+        "flip-rotate-0" => "horiz",
+        "flip-rotate-90" => "ur-ll",
+        "flip-rotate-180" => "vert",
+        "flip-rotate-270" => "ul-lr",
+        _ => return None,
+    })
+}
+
 /// Sets what depends on bit rate and frame rate once these are known, just before the encoder is opened.
 ///
 /// The text could only assume: a file of 25 frames a second gets another one-frame buffer than one of 30.
