@@ -58,16 +58,21 @@ pub fn thinned_rate(own: Option<Fps>, wanted: Fps) -> Option<Fps> {
 }
 
 /// Thins what comes through `pad` down to `wanted`. A source that states a rate is believed, as its frames may jitter; one
-/// that states none is thinned by the times of its frames. What is behind sees the rate that is left.
+/// that states none is thinned by the times of its frames, and frames without times by when they come. What is behind sees the
+/// rate that is left.
 pub fn install(pad: &gst::Pad, wanted: Fps) {
-    let thinner = Mutex::new(Some(Thinner::new(wanted)));
+    // The second: the stated rate is not above the wanted one.
+    let thinner = Mutex::new((Thinner::new(wanted), false));
     let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
     pad.add_probe(mask, move |pad, info| {
         let mut thinner = thinner.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(buffer) = info.buffer() {
             let now = || pad.parent_element().and_then(|element| wiring::running_time(&element));
-            let time = buffer.pts().or_else(now);
-            let keeps = thinner.as_mut().zip(time).is_none_or(|(thinner, time)| thinner.keeps(time.into()));
+            let time = match buffer.pts() {
+                Some(_) if thinner.1 => None,
+                time => time.or_else(now),
+            };
+            let keeps = time.is_none_or(|time| thinner.0.keeps(time.into()));
             // Handled and not Drop: with Drop, GStreamer would free again what the bindings have freed.
             return if keeps { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled };
         }
@@ -76,9 +81,7 @@ pub fn install(pad: &gst::Pad, wanted: Fps) {
         };
         let own = wiring::format_of(caps.caps()).and_then(|(_, fps)| fps);
         let left = thinned_rate(own, wanted);
-        // The same caps may come twice, in the midst of the frames.
-        let thins = own.is_none() || left.is_some();
-        *thinner = thins.then(|| thinner.take().unwrap_or_else(|| Thinner::new(wanted)));
+        thinner.1 = own.is_some() && left.is_none();
         let rate = left.and_then(|left| Some((i32::try_from(left.num).ok()?, i32::try_from(left.den).ok()?)));
         if let Some((num, den)) = rate {
             // The encoder divides its bits among as many frames as the caps say.
@@ -154,5 +157,30 @@ mod tests {
         assert_eq!((rate(30, 1), rate(30_000, 1001), rate(30_001, 1000), rate(1, 1)), (None, None, None, None));
         assert_eq!((rate(60, 1), rate(50, 1)), (Some(Fps::whole(30)), Some(Fps::whole(30))));
         assert_eq!(thinned_rate(None, Fps::whole(30)), None);
+    }
+
+    /// As of a pipe or of `udpsrc do-timestamp=false`: the rate in the caps is somebody's guess.
+    #[test]
+    fn frames_without_times_are_thinned_by_when_they_come_whatever_the_caps_say() {
+        gst::init().unwrap();
+        let text = "appsrc name=in is-live=true format=time caps=video/x-raw,format=GRAY8,width=16,height=16,framerate=10/1 \
+                    ! identity name=thinned ! appsink name=out sync=false";
+        let pipeline = gst::parse::launch(text).unwrap().downcast::<gst::Pipeline>().unwrap();
+        let source = pipeline.by_name("in").unwrap().downcast::<gstreamer_app::AppSrc>().unwrap();
+        let sink = pipeline.by_name("out").unwrap().downcast::<gstreamer_app::AppSink>().unwrap();
+        install(&pipeline.by_name("thinned").unwrap().static_pad("sink").unwrap(), Fps::whole(10));
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let begun = std::time::Instant::now();
+        for _ in 0..100 {
+            source.push_buffer(gst::Buffer::from_slice([0_u8; 256])).unwrap();
+        }
+        source.end_of_stream().unwrap();
+        let mut kept = 0;
+        while sink.pull_sample().is_ok() {
+            kept += 1;
+        }
+        let most = 2.0 + begun.elapsed().as_secs_f64() * 10.0;
+        pipeline.set_state(gst::State::Null).unwrap();
+        assert!(kept >= 1 && f64::from(kept) < most.min(100.0), "{kept} of 100");
     }
 }
