@@ -115,7 +115,7 @@ pub struct Cli {
     #[arg(help_heading = ENCODING, long, value_name = "KBIT/S", default_value_t = DEFAULT_FLOOR.kbps())]
     pub min_bitrate: u32,
 
-    /// Whose link the bit rate follows, of several WebRTC viewers: the one connected longest (first), or the one at this IP address
+    /// Whose link the bit rate follows, of several WebRTC viewers: the one connected longest (first), or the one at this IP address, which always gets a place
     #[arg(help_heading = ENCODING, long, value_name = "first|ADDRESS", default_value_t = Pilot::First)]
     pub pilot: Pilot,
 

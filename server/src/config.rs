@@ -12,7 +12,7 @@ use rov_common::units::{Bitrate, Fps, Resolution};
 use url::Url;
 
 use crate::cli::{Cli, Switch};
-use crate::rate_control::AdaptiveConfig;
+use crate::rate_control::Pilot;
 
 /// Where pictures come from, as `--source` names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -224,8 +224,9 @@ pub struct Config {
     pub allow_hosts: Vec<String>,
     /// Of pages that may use HTTP, as browsers write them: `http://10.0.0.9:3000`.
     pub allow_origins: Vec<String>,
-    /// None: the bit rate stays as it is.
-    pub adaptive: Option<AdaptiveConfig>,
+    pub pilot: Pilot,
+    /// The bit rate follows the pilot's link, and is never lower, unless the ceiling is. None: it stays as it is.
+    pub adaptive_floor: Option<Bitrate>,
 }
 
 /// A message that names the option and the value, and says what to do.
@@ -317,8 +318,8 @@ impl Config {
             public_addresses: cli.public_addresses.iter().map(|text| public_address(text)).collect::<Result<_, _>>()?,
             allow_hosts: cli.allow_hosts.iter().map(|name| allow_host(name)).collect::<Result<_, _>>()?,
             allow_origins: cli.allow_origins.iter().map(|text| allow_origin(text)).collect::<Result<_, _>>()?,
-            adaptive: (cli.adaptive == Switch::On)
-                .then(|| AdaptiveConfig { pilot: cli.pilot, floor: Bitrate::from_kbps(cli.min_bitrate) }),
+            pilot: cli.pilot,
+            adaptive_floor: (cli.adaptive == Switch::On).then(|| Bitrate::from_kbps(cli.min_bitrate)),
         };
         config.validate()?;
         Ok(config)
@@ -360,11 +361,11 @@ impl Config {
         {
             return bad(format!("--stun {url}: give a URL of the form stun:HOST[:PORT]"));
         }
-        if let (Some(adaptive), Some(ceiling)) = (self.adaptive, self.capture.bitrate)
-            && adaptive.floor > ceiling
-            && adaptive.floor != DEFAULT_FLOOR
+        if let (Some(floor), Some(ceiling)) = (self.adaptive_floor, self.capture.bitrate)
+            && floor > ceiling
+            && floor != DEFAULT_FLOOR
         {
-            return bad(format!("--min-bitrate {}: is above --bitrate {}", adaptive.floor.kbps(), ceiling.kbps()));
+            return bad(format!("--min-bitrate {}: is above --bitrate {}", floor.kbps(), ceiling.kbps()));
         }
         self.capture.validate()
     }

@@ -48,6 +48,15 @@ pub enum Pilot {
     Address(IpAddr),
 }
 
+impl Pilot {
+    /// Which of the viewers is the pilot.
+    pub fn choose(self, links: &[Link]) -> Option<usize> {
+        let chosen = |link: &Link| matches!(self, Self::Address(wanted) if link.address == Some(wanted));
+        // One that answers, of these the chosen, then the one that came first.
+        (0..links.len()).min_by_key(|at| (links[*at].silent, !chosen(&links[*at]), links[*at].since))
+    }
+}
+
 impl FromStr for Pilot {
     type Err = String;
 
@@ -67,14 +76,6 @@ impl std::fmt::Display for Pilot {
             Self::Address(address) => write!(f, "{address}"),
         }
     }
-}
-
-/// `--adaptive on`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AdaptiveConfig {
-    pub pilot: Pilot,
-    /// The rate is never lower, unless the ceiling is.
-    pub floor: Bitrate,
 }
 
 /// A viewer that is connected.
@@ -135,7 +136,7 @@ pub struct Rate {
 }
 
 pub struct RateControl {
-    config: AdaptiveConfig,
+    floor: Bitrate,
     full: Option<Full>,
     target: Bitrate,
     step: Step,
@@ -145,9 +146,10 @@ pub struct RateControl {
 }
 
 impl RateControl {
-    pub fn new(config: AdaptiveConfig) -> Self {
+    /// The rate is never lower than `floor`, unless the ceiling is.
+    pub fn new(floor: Bitrate) -> Self {
         Self {
-            config,
+            floor,
             full: None,
             target: Bitrate::from_kbps(0),
             step: Step::Full,
@@ -155,13 +157,6 @@ impl RateControl {
             stepped: None,
             hold_until: None,
         }
-    }
-
-    /// Which of the viewers is the pilot.
-    pub fn pilot(&self, links: &[Link]) -> Option<usize> {
-        let chosen = |link: &Link| matches!(self.config.pilot, Pilot::Address(wanted) if link.address == Some(wanted));
-        // One that answers, of these the chosen, then the one that came first.
-        (0..links.len()).min_by_key(|at| (links[*at].silent, !chosen(&links[*at]), links[*at].since))
     }
 
     /// What the encoder is to do now. `full` is what the pipeline was set up for, `links` are all viewers that are
@@ -187,7 +182,7 @@ impl RateControl {
     fn retarget(&mut self, now: Instant, full: Full, estimate: Option<f64>) {
         let ceiling = full.bitrate;
         let wanted = estimate.map_or(ceiling, |bps| {
-            Bitrate::from_kbps((bps * SHARE / 1000.0) as u32).clamp(self.config.floor.min(ceiling), ceiling)
+            Bitrate::from_kbps((bps * SHARE / 1000.0) as u32).clamp(self.floor.min(ceiling), ceiling)
         });
         let (now_kbps, wanted_kbps) = (f64::from(self.target.kbps()), f64::from(wanted.kbps()));
         let (spacing, step) = if full.costly { (COSTLY_SPACING, COSTLY_STEP) } else { (UP_SPACING, LEAST_STEP) };

@@ -8,6 +8,7 @@ const FULL: Full =
 struct World {
     start: Instant,
     ms: u64,
+    pilot: Pilot,
     control: RateControl,
     links: Vec<Link>,
     changes: Vec<(u64, u32)>,
@@ -15,8 +16,8 @@ struct World {
 
 impl World {
     fn new(pilot: Pilot) -> Self {
-        let config = AdaptiveConfig { pilot, floor: Bitrate::from_kbps(300) };
-        Self { start: Instant::now(), ms: 0, control: RateControl::new(config), links: vec![], changes: vec![] }
+        let control = RateControl::new(Bitrate::from_kbps(300));
+        Self { start: Instant::now(), ms: 0, pilot, control, links: vec![], changes: vec![] }
     }
 
     fn now(&self) -> Instant {
@@ -33,7 +34,7 @@ impl World {
     fn run(&mut self, ms: u64) -> Rate {
         let end = self.ms + ms;
         loop {
-            let pilot = self.control.pilot(&self.links);
+            let pilot = self.pilot.choose(&self.links);
             let rate = self.control.update(self.now(), FULL, &self.links, pilot);
             if self.changes.last().is_none_or(|(_, last)| *last != rate.bitrate.kbps()) {
                 self.changes.push((self.ms, rate.bitrate.kbps()));
@@ -62,7 +63,7 @@ fn a_spectator_does_not_pull_the_pilot_down() {
     world.join("10.0.0.2", 5.0);
     world.join("10.0.0.3", 0.5);
     assert_eq!(world.run(5_000).bitrate, FULL.bitrate);
-    assert_eq!(world.control.pilot(&world.links), Some(0));
+    assert_eq!(world.pilot.choose(&world.links), Some(0));
     // The pilot leaves: whoever came next decides.
     world.links.remove(0);
     assert_eq!(world.run(0).bitrate, Bitrate::from_kbps(475));
@@ -75,7 +76,7 @@ fn the_pilot_can_be_named_by_its_address() {
     assert_eq!(world.run(0).bitrate, Bitrate::from_kbps(950), "while the pilot is not there, the first decides");
     world.join("10.0.0.9", 3.0);
     world.join("10.0.0.9", 2.0);
-    assert_eq!(world.control.pilot(&world.links), Some(1));
+    assert_eq!(world.pilot.choose(&world.links), Some(1));
     assert_eq!(world.run(2_000).bitrate, Bitrate::from_kbps(2_850));
     assert!(
         "second".parse::<Pilot>().is_err() && "::1".parse::<Pilot>().is_err() && "first".parse() == Ok(Pilot::First)
@@ -89,7 +90,7 @@ fn a_pilot_that_is_gone_without_a_word_does_not_decide_where_others_answer() {
     world.links[0].silent = true;
     assert_eq!(world.run(0).bitrate, Bitrate::from_kbps(950), "alone it does, for when it comes back");
     world.join("10.0.0.2", 5.0);
-    assert_eq!(world.control.pilot(&world.links), Some(1));
+    assert_eq!(world.pilot.choose(&world.links), Some(1));
 }
 
 #[test]
@@ -193,7 +194,7 @@ fn too_few_bits_for_a_picture_make_it_smaller_and_then_rarer_and_enough_bring_it
     assert_eq!(world.run(0).step, Step::Half);
     assert_eq!(world.run(10_000).step, Step::Half, "380 kbit/s are enough for 640x360");
     // 0.02 bit for each pixel of 640x360 at 30 is 138 kbit/s, below the floor.
-    world.control.config.floor = Bitrate::from_kbps(50);
+    world.control.floor = Bitrate::from_kbps(50);
     world.links[0].estimate = 0.1e6;
     assert_eq!(world.run(3_000).step, Step::HalfRate);
     world.links[0].estimate = 0.7e6;

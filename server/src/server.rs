@@ -19,7 +19,7 @@ use crate::http::{self, Api};
 use crate::output::jpeg::JpegOutput;
 use crate::output::rtp::RtpOutput;
 use crate::output::rtsp::RtspOutput;
-use crate::output::webrtc::{self, Paths, WebRtcOutput};
+use crate::output::webrtc::{self, Engine, Paths, WebRtcOutput};
 use crate::progress::{Beat, HANGS_AFTER, Parts};
 use crate::service::{Now, Service};
 use crate::stream::{Control, Stream};
@@ -115,7 +115,9 @@ impl Server {
                 let stun = config.stun.as_deref().map(|url| resolve_stun(url, &tasks, &stop));
                 let (interfaces, public) = (config.interfaces.clone(), config.public_addresses.clone());
                 let paths = Paths { interfaces, public, stun };
-                let output = WebRtcOutput::start(&stream, media, config.max_viewers, paths, config.adaptive);
+                let engine =
+                    Engine::new(stream.codec(), config.max_viewers.into(), config.pilot, config.adaptive_floor);
+                let output = WebRtcOutput::start(&stream, media, paths, engine);
                 Some(Arc::new(output.context("WebRTC")?))
             }
             None => None,

@@ -25,10 +25,10 @@ export function read(report) {
 
 /**
  * Rows of label and text, and the latency with its stages. `before` and `after` are two reports, `size` is the picture's
- * `[width, height]`, `stream` the server's statistics of it, `shownMs` the mean time from a picture's last packet to the
- * screen, where the browser tells it. What is not known is left out.
+ * `[width, height]`, `stream` and `viewers` the server's statistics, `id` this viewer's, `shownMs` the mean time from a
+ * picture's last packet to the screen, where the browser tells it. What is not known is left out.
  */
-export function figures(before, after, size, stream, shownMs) {
+export function figures(before, after, size, stream, shownMs, viewers = [], id = undefined) {
   const span = after.at - before.at
   const rate = name => span > 0 ? (after[name] - before[name]) / span * 1000 : undefined
   const mean = (sum, count) => after[count] > before[count] ? (after[sum] - before[sum]) / (after[count] - before[count]) : undefined
@@ -37,11 +37,14 @@ export function figures(before, after, size, stream, shownMs) {
   const known = value => Number.isFinite(value)
   const ms = value => known(value) ? `${value.toFixed(1)} ms` : undefined
 
+  const pilot = viewers.length > 1 ? viewers.find(({ pilot }) => pilot) : undefined
+
   const rows = [
     ["Camera", stream?.frozen ? stream.reason : undefined],
     ["Resolution", size[0] ? `${size[0]} × ${size[1]}` : undefined],
     ["Frame rate", known(rate("decoded")) ? `${rate("decoded").toFixed(1)} fps` : undefined],
     ["Bit rate", known(rate("bytes")) ? `${(8 * rate("bytes") / 1e6).toFixed(2)} Mbit/s` : undefined],
+    ["Rate follows", pilot && `${pilot.address.split(":")[0]}${pilot.id === id ? " (this viewer)" : ""}`],
     ["Loss", packets + lost > 0 ? `${(100 * lost / (packets + lost)).toFixed(1)} %` : undefined],
     ["Round trip", ms(after.rttMs)],
     ["Jitter buffer", ms(jitterMs)],

@@ -185,8 +185,9 @@ function renderFigures() {
   const stream = page.server?.streams.find(({ name }) => name === page.stream)
   const mean = shownMs.length ? shownMs.reduce((a, b) => a + b) / shownMs.length : undefined
   const live = document.body.dataset.state === "live" && samples.length > 1
+  const size = [video.videoWidth, video.videoHeight]
   const { rows, total, stages } = live
-    ? figures(samples[0], samples.at(-1), [video.videoWidth, video.videoHeight], stream, mean)
+    ? figures(samples[0], samples.at(-1), size, stream, mean, page.server?.viewers, session?.id)
     : { rows: [["State", "not live"]], stages: [] }
   $("figures").replaceChildren(...rows.flatMap(([label, value]) => [element("dt", label), element("dd", value)]))
   setText("origin", stream ? `${stream.source}, ${stream.encoder}` : "")

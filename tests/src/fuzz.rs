@@ -27,7 +27,7 @@ use rov_server::output::webrtc::engine::{Engine, Reach, Transmit};
 use rov_server::output::webrtc::offer::{self, Fragment};
 use rov_server::packetize::{self, MAX_PAYLOAD};
 use rov_server::pipeline::playable;
-use rov_server::rate_control::{AdaptiveConfig, Pilot};
+use rov_server::rate_control::Pilot;
 
 /// A target by its name, which is that of its folder in `fuzz/corpus` as well.
 pub type Target = (&'static str, fn(&[u8]));
@@ -115,13 +115,12 @@ impl Transmit for Nowhere {
 /// What panics here would end the server.
 pub fn session(input: &[u8]) {
     const CHROMIUM: &str = include_str!("../../fuzz/corpus/offer/chromium.sdp");
-    let adaptive = AdaptiveConfig { pilot: Pilot::First, floor: Bitrate::from_kbps(300) };
-    let (now, mut engine) = (Instant::now(), Engine::new(Codec::H264, 1, Some(adaptive)));
+    let (now, mut engine) = (Instant::now(), Engine::new(Codec::H264, 1, Pilot::First, Some(Bitrate::from_kbps(300))));
     let mut messages = messages(input);
     let offer = messages.next().map_or(&[][..], |(_, offer)| offer);
     let offer = if offer.is_empty() { CHROMIUM.into() } else { String::from_utf8_lossy(offer) };
     let reach = Reach { local: vec![SERVER], public: Vec::new() };
-    if engine.accept(now, "viewer", &offer, None, &reach, None).is_err() {
+    if engine.accept(now, "viewer", &offer, VIEWER.ip(), None, &reach, None, &mut Nowhere).is_err() {
         return;
     }
     // What comes from there belongs to the viewer as soon as it was sent to.

@@ -72,7 +72,7 @@ pub(super) async fn serve(listener: TcpListener, app: Router, shutdown: Cancella
         let activity = Arc::new(Activity { started: places.started, last_ms: AtomicU64::new(0) });
         activity.note();
         let io = Io { stream, activity: Arc::clone(&activity), stalled: None };
-        let task = tasks.spawn(connection(io, app.clone(), shutdown.clone()));
+        let task = tasks.spawn(connection(io, peer.ip(), app.clone(), shutdown.clone()));
         places.taken.push(Place { peer: peer.ip(), activity, task: task.abort_handle() });
     }
     drop(listener);
@@ -86,7 +86,7 @@ fn is_of_peer(error: &io::Error) -> bool {
 }
 
 /// One connection, to its end.
-async fn connection(io: Io, app: Router, shutdown: CancellationToken) {
+async fn connection(io: Io, peer: IpAddr, app: Router, shutdown: CancellationToken) {
     // Answers are small and whole: nothing is gained by waiting for more.
     if let Err(error) = io.stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
@@ -98,7 +98,7 @@ async fn connection(io: Io, app: Router, shutdown: CancellationToken) {
     let local: Option<SocketAddr> = io.stream.local_addr().ok();
     let app = TowerToHyperService::new(app);
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(Arrival { local }));
+        request.extensions_mut().insert(ConnectInfo(Arrival { peer, local }));
         app.call(request)
     });
     let mut connection = std::pin::pin!(

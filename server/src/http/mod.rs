@@ -12,7 +12,7 @@ mod sdp;
 mod whep;
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -83,9 +83,10 @@ fn router(api: Arc<Api>) -> Router {
         .with_state(api)
 }
 
-/// Where a connection came in: viewers can surely reach that address of this machine.
+/// Whose a connection is, and where it came in: viewers can surely reach that address of this machine.
 #[derive(Clone, Copy, Debug)]
 struct Arrival {
+    peer: IpAddr,
     local: Option<SocketAddr>,
 }
 

@@ -1,28 +1,25 @@
 //! All viewers behind one UDP socket: whose datagram is it, and what goes out when. Time is passed in and datagrams go
 //! to a [`Transmit`], so it is tested with no network.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use rov_common::api::{ViewerStats, public_id};
 use rov_common::codec::Codec;
+use rov_common::units::Bitrate;
 use rtc::peer_connection::RTCPeerConnection;
 use rtc::sansio::Protocol;
-use rtc::stun::attributes::ATTR_USERNAME;
-use rtc::stun::message::{Message, is_stun_message};
 use thiserror::Error;
 
+use super::addresses::{Check, Crypto, Known, Owners};
 use super::offer::{self, Fragment, OfferError};
+use super::pilots::Pilots;
+use super::places::{Place, PlaceState, gives_way};
 pub use super::session::Reach;
 use super::session::{End, Session};
 use crate::packetize::RtpFrame;
-use crate::rate_control::{AdaptiveConfig, Full, Rate, RateControl};
-
-/// Addresses remembered for each viewer, so that forged datagrams cannot fill the memory: those it was heard from, and
-/// those that were only sent to, which are as many as it has candidates. The oldest are forgotten first.
-const MAX_HEARD: usize = 16;
-const MAX_SENT: usize = 64;
+use crate::rate_control::{Full, Pilot, Rate, RateControl};
 
 /// Datagrams and bytes in one segmentation-offload run. 64 KiB is the limit of an IP packet, 64 datagrams that of Linux;
 /// shorter runs let the first packets leave earlier.
@@ -31,6 +28,9 @@ const MAX_RUN_BYTES: usize = 60_000;
 
 /// Between two looks at what the viewers' links carry, less than between two reports of a viewer.
 const RATE_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Between two lines in the log that say that viewers give way.
+const SAY_AGAIN: Duration = Duration::from_secs(30);
 
 /// Sends a run of datagrams of `segment` bytes each, the last of which may be shorter.
 pub trait Transmit {
@@ -42,7 +42,7 @@ pub trait Transmit {
 pub enum AcceptError {
     #[error(transparent)]
     Offer(#[from] OfferError),
-    #[error("{0} viewers are connected, which is the limit (--max-viewers): close one and try again")]
+    #[error("{0} viewers are connected or connect, which is the limit (--max-viewers): close one and try again")]
     Full(usize),
     #[error("the offer cannot be answered: {0}")]
     Core(#[from] rtc::shared::error::Error),
@@ -73,35 +73,58 @@ pub struct Engine {
     by_address: Owners,
     /// By the ICE user name fragment that this side gave the viewer.
     by_ufrag: HashMap<String, String>,
+    crypto: Crypto,
     run: Run,
+    pilots: Pilots,
     /// None: the bit rate stays as it is.
     rate_control: Option<RateControl>,
     rate_due: Option<Instant>,
+    /// When a viewer that had not connected gave way last.
+    gave_way: Option<Instant>,
 }
 
 struct Viewer {
     session: Session,
+    /// Where its offer came from, and since when it has its place.
+    address: IpAddr,
+    since: Instant,
+    /// That this side gave it, with the password that goes with it.
     ufrag: String,
+    pwd: String,
     /// The viewer's own, by which an ICE restart is told from new candidates.
     remote_ufrag: String,
     /// The one before: candidates for it that come late are no restart.
     former_ufrag: String,
-    heard: VecDeque<SocketAddr>,
-    sent: VecDeque<SocketAddr>,
+    known: Known,
     deadline: Instant,
 }
 
+impl Viewer {
+    fn place(&self, now: Instant, pilot: bool) -> Place {
+        let state = if self.session.is_connected() {
+            PlaceState::Connected { silent: self.session.is_silent(now), pilot }
+        } else {
+            PlaceState::Connecting { checked: self.known.is_heard() }
+        };
+        Place { address: self.address, since: self.since, state }
+    }
+}
+
 impl Engine {
-    pub fn new(codec: Codec, max_viewers: usize, adaptive: Option<AdaptiveConfig>) -> Self {
+    /// With `floor` the bit rate follows the link of the `pilot`, and is never lower than that.
+    pub fn new(codec: Codec, max_viewers: usize, pilot: Pilot, floor: Option<Bitrate>) -> Self {
         Self {
             codec,
             max_viewers,
             viewers: HashMap::new(),
             by_address: Owners::default(),
             by_ufrag: HashMap::new(),
+            crypto: Crypto::default(),
             run: Run::default(),
-            rate_control: adaptive.map(RateControl::new),
+            pilots: Pilots::new(pilot),
+            rate_control: floor.map(RateControl::new),
             rate_due: None,
+            gave_way: None,
         }
     }
 
@@ -118,17 +141,23 @@ impl Engine {
     /// What the encoder is to do, by what the viewers' links carry; `full` is what it would make without them. None: nothing
     /// here says so, nothing encodes, or it was said just now.
     pub fn rate(&mut self, now: Instant, full: Option<Full>) -> Option<Rate> {
-        let control = self.rate_control.as_mut()?;
         if self.rate_due.is_some_and(|due| now < due) {
             return None;
         }
         self.rate_due = Some(now + RATE_INTERVAL);
-        let mut viewers: Vec<_> = self.viewers.values_mut().map(|viewer| &mut viewer.session).collect();
-        viewers.retain(|session| session.is_connected());
-        let links: Vec<_> = viewers.iter_mut().filter_map(|session| session.link(now, full)).collect();
-        let pilot = control.pilot(&links);
-        for (at, session) in viewers.into_iter().enumerate() {
-            session.set_pilot(pilot == Some(at), full.is_some());
+        let mut viewers: Vec<_> = self.viewers.iter_mut().filter(|(_, v)| v.session.is_connected()).collect();
+        let links: Vec<_> = viewers.iter_mut().filter_map(|(_, viewer)| viewer.session.link(now, full)).collect();
+        let pilot = self.pilots.choose(&links);
+        if let Some((link, (id, viewer))) = pilot.map(|at| (&links[at], &viewers[at])) {
+            self.pilots.note(viewer.address);
+            let news = self.pilots.news(id, link.address, links.len());
+            if let Some(news) = news.filter(|_| self.rate_control.is_some()) {
+                tracing::info!(viewer = public_id(id), address = link.address.map(tracing::field::display), "{news}");
+            }
+        }
+        let control = self.rate_control.as_mut()?;
+        for (at, (_, viewer)) in viewers.into_iter().enumerate() {
+            viewer.session.set_pilot(pilot == Some(at), full.is_some());
         }
         full.map(|full| control.update(now, full, &links, pilot))
     }
@@ -138,36 +167,63 @@ impl Engine {
         self.viewers.values_mut().fold(false, |due, viewer| viewer.session.keyframe_due(now) | due)
     }
 
-    /// Answers an offer; `id` names the new viewer from now on, and whoever knows it may end the session: what is shown of it is
-    /// its [`public_id`] alone.
+    /// Answers an offer that came `from` there; `id` names the new viewer from now on, and whoever knows it may end the session:
+    /// what is shown of it is its [`public_id`] alone. Where all places are taken, another viewer may have to give way.
+    #[expect(clippy::too_many_arguments, reason = "what is known of the offer, and of the stream at that moment")]
     pub fn accept(
         &mut self,
         now: Instant,
         id: &str,
         offer: &str,
+        from: IpAddr,
         profile: Option<(u8, u8)>,
         reach: &Reach,
         full: Option<Full>,
+        net: &mut impl Transmit,
     ) -> Result<String, AcceptError> {
-        if self.viewers.len() >= self.max_viewers {
-            return Err(AcceptError::Full(self.max_viewers));
-        }
         let offer = offer::parse(offer, self.codec, profile)?;
+        let gives_way = if self.viewers.len() < self.max_viewers { None } else { Some(self.gives_way(now, from)?) };
         let (session, answer) =
             Session::accept(now, public_id(id).to_owned(), &offer, reach, full, self.rate_control.is_some())?;
-        let ufrag = offer::value(&answer, "a=ice-ufrag:").to_owned();
+        let since = gives_way.and_then(|id| self.make_way(now, &id, from, net)).unwrap_or(now);
+        let [ufrag, pwd] = credentials(&answer);
         self.by_ufrag.insert(ufrag.clone(), id.to_owned());
         let viewer = Viewer {
             session,
+            address: from,
+            since,
             ufrag,
+            pwd,
             remote_ufrag: offer.ufrag,
             former_ufrag: String::new(),
-            heard: VecDeque::new(),
-            sent: VecDeque::new(),
+            known: Known::default(),
             deadline: now,
         };
         self.viewers.insert(id.to_owned(), viewer);
         Ok(answer)
+    }
+
+    /// The viewer whose place one from this address gets.
+    fn gives_way(&self, now: Instant, from: IpAddr) -> Result<String, AcceptError> {
+        let ids: Vec<_> = self.viewers.keys().collect();
+        let places: Vec<_> =
+            self.viewers.iter().map(|(id, viewer)| viewer.place(now, self.pilots.is_present(id))).collect();
+        let at = gives_way(now, &places, from, |address| self.pilots.is_of_one(address));
+        at.map(|at| ids[at].clone()).ok_or(AcceptError::Full(self.max_viewers))
+    }
+
+    /// Ends viewer `id` for one that comes `from` there. Since when their address has the place, if it is the same.
+    fn make_way(&mut self, now: Instant, id: &str, from: IpAddr, net: &mut impl Transmit) -> Option<Instant> {
+        let viewer = self.viewers.get(id)?;
+        let (address, since) = (viewer.address, viewer.since);
+        if viewer.session.is_connected() {
+            tracing::warn!(viewer = public_id(id), %address, pilot = %from, "a viewer gives way to the pilot: all places are taken");
+        } else if self.gave_way.is_none_or(|at| now.saturating_duration_since(at) >= SAY_AGAIN) {
+            self.gave_way = Some(now);
+            tracing::warn!(%address, new = %from, "all places are taken: viewers that have not connected give way to new ones");
+        }
+        self.remove(id, &End::GaveWay, net);
+        (address == from).then_some(since)
     }
 
     /// What a viewer adds to its offer: candidates (trickle ICE, RFC 8838), or with a user name fragment other than before an
@@ -194,7 +250,7 @@ impl Engine {
             let answer = viewer.session.restart(now, fragment).map_err(CandidateError::Restart)?;
             viewer.former_ufrag = std::mem::replace(&mut viewer.remote_ufrag, fragment.ufrag.clone());
             self.by_ufrag.remove(&viewer.ufrag);
-            offer::value(&answer, "a=ice-ufrag:").clone_into(&mut viewer.ufrag);
+            [viewer.ufrag, viewer.pwd] = credentials(&answer);
             self.by_ufrag.insert(viewer.ufrag.clone(), id.to_owned());
             tracing::info!(viewer = public_id(id), "viewer restarts ICE");
             return Ok(Some(answer));
@@ -219,26 +275,27 @@ impl Engine {
     ) -> bool {
         let Some(id) = self.viewer_of(peer, data) else { return false };
         let Some(viewer) = self.viewers.get_mut(&id) else { return false };
-        let Viewer { session, heard: addresses, .. } = viewer;
-        heard(&mut self.by_address, addresses, &id, peer, || session.peer());
         viewer.session.handle_datagram(now, local, peer, data);
         self.serve(now, &id, net)
     }
 
-    /// Whose datagram it is: a STUN request names the viewer by the user name (RFC 8445 section 7.3), everything else
-    /// comes from an address that one was seen from or sent to.
-    fn viewer_of(&self, peer: SocketAddr, data: &[u8]) -> Option<String> {
-        if is_stun_message(data) {
-            let mut message = Message::new();
-            if message.unmarshal_binary(data).is_ok()
-                && let Ok(user) = message.get(ATTR_USERNAME)
-                && let Ok(user) = std::str::from_utf8(&user)
-            {
-                let local = user.split(':').next().unwrap_or(user);
-                return self.by_ufrag.get(local).cloned();
-            }
+    /// Whose datagram it is. A connectivity check names the viewer and proves it, and from then on the address is that
+    /// viewer's, unless it is already the one on which another is sent its pictures: a sender's address can be forged.
+    /// Everything else comes from an address that a viewer was heard from or sent to.
+    fn viewer_of(&mut self, peer: SocketAddr, data: &[u8]) -> Option<String> {
+        let Some(mut check) = Check::parse(data) else { return self.by_address.get(peer).cloned() };
+        let id = self.by_ufrag.get(&check.ufrag)?.clone();
+        if !check.is_by(&self.viewers.get(&id)?.pwd, &self.crypto) {
+            return None;
         }
-        self.by_address.get(&peer).cloned()
+        if let Some(owner) = self.by_address.get(peer).filter(|owner| **owner != id)
+            && self.viewers.get_mut(owner).is_some_and(|owner| owner.session.peer() == Some(peer))
+        {
+            return None;
+        }
+        let Viewer { session, known, .. } = self.viewers.get_mut(&id)?;
+        self.by_address.heard(known, &id, peer, || session.peer());
+        Some(id)
     }
 
     /// Sends one frame to every viewer. True when one of them now needs a keyframe.
@@ -248,9 +305,9 @@ impl Engine {
         viewers.sort_by_key(|(_, viewer)| !viewer.session.is_pilot());
         for (id, viewer) in viewers {
             let (run, by_address) = (&mut self.run, &mut self.by_address);
-            let Viewer { session, sent, .. } = viewer;
+            let Viewer { session, known, .. } = viewer;
             let mut transmit =
-                |core: &mut RTCPeerConnection| drain(core, run, net, &mut |peer| sent_to(by_address, sent, id, peer));
+                |core: &mut RTCPeerConnection| drain(core, run, net, &mut |peer| by_address.sent_to(known, id, peer));
             keyframe_wanted |= session.send_frame(now, frame, &mut transmit);
         }
         keyframe_wanted
@@ -279,8 +336,8 @@ impl Engine {
         let Some(viewer) = self.viewers.get_mut(id) else { return false };
         let was_connected = viewer.session.is_connected();
         let keyframe_wanted = viewer.session.poll_events(now);
-        let (by_address, sent) = (&mut self.by_address, &mut viewer.sent);
-        drain(viewer.session.core(), &mut self.run, net, &mut |peer| sent_to(by_address, sent, id, peer));
+        let (by_address, known) = (&mut self.by_address, &mut viewer.known);
+        drain(viewer.session.core(), &mut self.run, net, &mut |peer| by_address.sent_to(known, id, peer));
         if !was_connected && viewer.session.is_connected() {
             let address = viewer.session.peer().map(tracing::field::display);
             tracing::info!(viewer = public_id(id), address, "viewer connected");
@@ -313,11 +370,13 @@ impl Engine {
         viewer.session.close();
         drain(viewer.session.core(), &mut self.run, net, &mut |_| ());
         self.by_ufrag.remove(&viewer.ufrag);
-        self.by_address.retain(|_, owner| owner != id);
+        self.by_address.forget(id);
         let reason = match end {
             End::Closed => "closed",
             End::Failed => "ICE or DTLS failed",
             End::Timeout(reason) => reason,
+            // It was said already, and not for each.
+            End::GaveWay => return,
         };
         tracing::info!(viewer = public_id(id), reason, "viewer gone");
     }
@@ -334,55 +393,14 @@ impl Engine {
     }
 }
 
+/// The user name fragment and the password in an answer.
+fn credentials(answer: &str) -> [String; 2] {
+    ["a=ice-ufrag:", "a=ice-pwd:"].map(|name| offer::value(answer, name).to_owned())
+}
+
 /// Of the ICE session with this user name fragment on our side: each restart has another (RFC 9725 section 4.3.1).
 pub fn entity_tag(ufrag: &str) -> String {
     format!("\"{ufrag}\"")
-}
-
-type Owners = HashMap<SocketAddr, String>;
-
-/// A datagram of viewer `id` came from `peer`, or one that claims so: more of them do.
-fn heard(
-    owners: &mut Owners,
-    heard: &mut VecDeque<SocketAddr>,
-    id: &str,
-    peer: SocketAddr,
-    chosen: impl FnOnce() -> Option<SocketAddr>,
-) {
-    if heard.back() == Some(&peer) && owners.get(&peer).is_some_and(|owner| owner == id) {
-        return;
-    }
-    heard.retain(|known| *known != peer);
-    heard.push_back(peer);
-    owners.insert(peer, id.to_owned());
-    if heard.len() > MAX_HEARD {
-        // The address on the path that ICE chose is surely the viewer's: forged ones do not push it out.
-        if heard.front().copied() == chosen() {
-            heard.rotate_left(1);
-        }
-        forget_oldest(owners, heard, id);
-    }
-}
-
-/// Something was sent to `peer` for viewer `id`: its answer will come from there, unless the address is known to be another
-/// viewer's.
-fn sent_to(owners: &mut Owners, sent: &mut VecDeque<SocketAddr>, id: &str, peer: SocketAddr) {
-    if owners.contains_key(&peer) {
-        return;
-    }
-    sent.push_back(peer);
-    owners.insert(peer, id.to_owned());
-    if sent.len() > MAX_SENT {
-        forget_oldest(owners, sent, id);
-    }
-}
-
-fn forget_oldest(owners: &mut Owners, addresses: &mut VecDeque<SocketAddr>, id: &str) {
-    if let Some(oldest) = addresses.pop_front()
-        && owners.get(&oldest).is_some_and(|owner| owner == id)
-    {
-        owners.remove(&oldest);
-    }
 }
 
 /// Datagrams to one peer, gathered while they are equally long.

@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use rov_common::units::Bitrate;
 use rov_common::webrtc::TRANSPORT_CC_URI;
 use rtc::interceptor::{NackGeneratorBuilder, ReceiverReportBuilder, Registry, Slot, TwccReceiverBuilder};
 use rtc::media_stream::MediaStreamTrackId;
@@ -27,9 +26,16 @@ use rtc::rtp_transceiver::rtp_sender::{
 use rtc::rtp_transceiver::{RTCRtpReceiverId, RTCRtpTransceiverDirection, RTCRtpTransceiverInit};
 use rtc::sansio::Protocol;
 use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
+use rtc::stun::attributes::ATTR_USERNAME;
+use rtc::stun::integrity::MessageIntegrity;
+use rtc::stun::message::{
+    BINDING_REQUEST, BINDING_SUCCESS, CLASS_SUCCESS_RESPONSE, Getter, Message, Setter, TransactionId,
+};
+use rtc::stun::textattrs::Username;
+use rtc::stun::xoraddr::XorMappedAddress;
 
 use super::*;
-use crate::rate_control::Pilot;
+use crate::output::webrtc::addresses::{MAX_HEARD, MAX_SENT};
 
 const SERVER: &str = "10.0.0.1:5000";
 
@@ -61,6 +67,7 @@ struct Viewer {
     /// Sequence numbers of the RTP packets received, and whether the marker was set.
     packets: Vec<(u16, bool)>,
     ssrc: u32,
+    answer: String,
 }
 
 impl Viewer {
@@ -109,10 +116,14 @@ impl Viewer {
         let offer = pc.create_offer(None).expect("an offer");
         pc.set_local_description(now, offer).expect("a local description");
         let offer = pc.local_description().expect("a local description").sdp;
-        (Self { pc, address, connected: false, track: None, packets: Vec::new(), ssrc: 0 }, offer)
+        (
+            Self { pc, address, connected: false, track: None, packets: Vec::new(), ssrc: 0, answer: String::new() },
+            offer,
+        )
     }
 
     fn answered(&mut self, now: Instant, answer: String) {
+        self.answer.clone_from(&answer);
         let answer = RTCSessionDescription::answer(answer).expect("an answer");
         self.pc.set_remote_description(now, answer).expect("a remote description");
     }
@@ -201,6 +212,8 @@ struct World {
     keyframes_wanted: u32,
     /// Datagrams of the server, by their number, that get lost.
     lose: fn(usize) -> bool,
+    /// What is made of a datagram of a viewer on its way.
+    rewrite: fn(&Viewer, &[u8]) -> Vec<u8>,
     carried: usize,
     /// What they were sent to.
     peers: HashSet<SocketAddr>,
@@ -210,11 +223,12 @@ impl World {
     fn new() -> Self {
         Self {
             now: Instant::now(),
-            engine: Engine::new(Codec::H264, MAX_VIEWERS, None),
+            engine: Engine::new(Codec::H264, MAX_VIEWERS, Pilot::First, None),
             wire: Wire::default(),
             viewers: Vec::new(),
             keyframes_wanted: 0,
             lose: |_| false,
+            rewrite: |_, datagram| datagram.to_vec(),
             carried: 0,
             peers: HashSet::new(),
         }
@@ -228,10 +242,14 @@ impl World {
         let (mut viewer, offer) = Viewer::new(self.now, address);
         let offer = change(offer);
         let id = format!("viewer-{address}");
-        let answer = self.engine.accept(self.now, &id, &offer, None, &reach(), None).expect("an answer");
+        let answer = self.accept(&id, &offer, viewer.address.ip()).expect("an answer");
         viewer.answered(self.now, answer);
         self.viewers.push(viewer);
         id
+    }
+
+    fn accept(&mut self, id: &str, offer: &str, from: IpAddr) -> Result<String, AcceptError> {
+        self.engine.accept(self.now, id, offer, from, None, &reach(), None, &mut self.wire)
     }
 
     /// Lets `time` pass in steps of a millisecond.
@@ -245,7 +263,8 @@ impl World {
                 self.viewers[i].poll();
                 while let Some(datagram) = self.viewers[i].pc.poll_write() {
                     let (local, peer) = (SERVER.parse().expect("an address"), self.viewers[i].address);
-                    let wanted = self.engine.handle_datagram(self.now, local, peer, &datagram.message, &mut self.wire);
+                    let datagram = (self.rewrite)(&self.viewers[i], &datagram.message);
+                    let wanted = self.engine.handle_datagram(self.now, local, peer, &datagram, &mut self.wire);
                     self.keyframes_wanted += u32::from(wanted);
                 }
             }
@@ -296,8 +315,8 @@ fn the_pilots_picture_leaves_first() {
     let addresses = ["10.0.0.2:6000", "10.0.0.3:6000", "10.0.0.4:6000", "10.0.0.5:6000"];
     for pilot in addresses.map(|address| address.parse::<SocketAddr>().expect("an address")) {
         let mut world = World::new();
-        let adaptive = AdaptiveConfig { pilot: Pilot::Address(pilot.ip()), floor: Bitrate::from_kbps(300) };
-        world.engine = Engine::new(Codec::H264, MAX_VIEWERS, Some(adaptive));
+        let floor = Some(Bitrate::from_kbps(300));
+        world.engine = Engine::new(Codec::H264, MAX_VIEWERS, Pilot::Address(pilot.ip()), floor);
         for address in addresses {
             world.join(address);
         }
@@ -510,6 +529,108 @@ fn junk_and_forged_datagrams_change_nothing() {
     assert_eq!(world.viewers[0].packets.len(), 3, "the viewer still receives");
 }
 
+/// A connectivity check as another computer can forge it: it reads the user name on the network, and claims any sender. With
+/// a password it is signed by that.
+fn check(user: &str, pwd: Option<&str>) -> Vec<u8> {
+    let crypto = rtc::crypto::default_provider().expect("a provider");
+    let user = Username::new(ATTR_USERNAME, user.to_owned());
+    let mut setters: Vec<Box<dyn Setter>> =
+        vec![Box::new(BINDING_REQUEST), Box::new(TransactionId::new()), Box::new(user)];
+    if let Some(pwd) = pwd {
+        setters
+            .push(Box::new(MessageIntegrity::new_short_term_integrity_with_provider(pwd.to_owned(), crypto.crypto())));
+    }
+    let mut message = Message::new();
+    message.build(&setters).expect("a request");
+    message.raw
+}
+
+fn user_of(world: &World, id: &str) -> (String, String) {
+    let viewer = &world.engine.viewers[id];
+    (format!("{}:{}", viewer.ufrag, viewer.remote_ufrag), viewer.pwd.clone())
+}
+
+#[test]
+fn a_forged_sender_does_not_take_the_address_of_a_viewer() {
+    let mut world = World::new();
+    let pilot = world.join("10.0.0.2:6000");
+    let other = world.join("10.0.0.3:6000");
+    world.run_until_connected();
+    world.send(true, 3);
+    let (user, pwd) = user_of(&world, &other);
+    let (own, _) = user_of(&world, &pilot);
+    let local = SERVER.parse().expect("an address");
+    let address = world.viewers[0].address;
+    // Of another viewer: without a password, with a wrong one, and as that viewer itself can.
+    for forged in [
+        check(&user, None),
+        check(&user, Some("x")),
+        check(&user, Some(&pwd)),
+        check(&own, None),
+        check("", Some(&pwd)),
+    ] {
+        world.engine.handle_datagram(world.now, local, address, &forged, &mut world.wire);
+        assert_eq!(world.engine.by_address.get(address), Some(&pilot));
+    }
+    let (now, before) = (world.now, world.keyframes_wanted);
+    world.viewers[0].ask_for_a_keyframe(now);
+    world.run(Duration::from_millis(5));
+    assert_eq!(world.keyframes_wanted, before + 1, "the pilot is heard");
+    world.run(Duration::from_secs(12));
+    assert_eq!(world.engine.tables().0, 2, "both are still there");
+}
+
+#[test]
+fn an_address_belongs_to_who_proves_it_until_a_path_is_chosen() {
+    let mut world = World::new();
+    let other = world.join("10.0.0.3:6000");
+    world.run_until_connected();
+    // It claims an address that it has not, before the pilot is there.
+    let (user, pwd) = user_of(&world, &other);
+    let (local, address) = (SERVER.parse().expect("an address"), "10.0.0.2:6000".parse().expect("an address"));
+    world.engine.handle_datagram(world.now, local, address, &check(&user, Some(&pwd)), &mut world.wire);
+    assert_eq!(world.engine.by_address.get(address), Some(&other));
+    world.keyframes_wanted = 0;
+    let pilot = world.join("10.0.0.2:6000");
+    world.run_until_connected();
+    assert_eq!(world.engine.by_address.get(address), Some(&pilot));
+    world.send(true, 3);
+    assert_eq!(world.viewers[1].packets.len(), 3);
+}
+
+/// As libnice does: its responses have the user name as well, as its own requests would.
+#[test]
+fn a_viewer_whose_responses_name_a_user_connects() {
+    let mut world = World::new();
+    world.rewrite = |viewer, datagram| {
+        let mut response = Message::new();
+        if response.unmarshal_binary(datagram).is_err() || response.typ.class != CLASS_SUCCESS_RESPONSE {
+            return datagram.to_vec();
+        }
+        let description = viewer.pc.local_description().expect("an offer").sdp;
+        let [ours, pwd] = ["a=ice-ufrag:", "a=ice-pwd:"].map(|name| offer::value(&description, name).to_owned());
+        let theirs = offer::value(&viewer.answer, "a=ice-ufrag:");
+        let crypto = rtc::crypto::default_provider().expect("a provider");
+        let mut mapped = XorMappedAddress::default();
+        mapped.get_from(&response).expect("an address");
+        let mut named = Message::new();
+        named
+            .build(&[
+                Box::new(BINDING_SUCCESS),
+                Box::new(response.transaction_id),
+                Box::new(mapped),
+                Box::new(Username::new(ATTR_USERNAME, format!("{ours}:{theirs}"))),
+                Box::new(MessageIntegrity::new_short_term_integrity_with_provider(pwd, crypto.crypto())),
+            ])
+            .expect("a response");
+        named.raw
+    };
+    world.join("10.0.0.2:6000");
+    world.run_until_connected();
+    world.send(true, 3);
+    assert_eq!(world.viewers[0].packets.len(), 3);
+}
+
 /// Whoever sees the network knows the user names, and can send from as many addresses as it likes.
 #[test]
 fn forged_datagrams_of_many_addresses_do_not_push_out_the_viewers_own() {
@@ -517,18 +638,20 @@ fn forged_datagrams_of_many_addresses_do_not_push_out_the_viewers_own() {
     world.join("10.0.0.2:6000");
     world.run_until_connected();
     world.send(true, 3);
-    let ufrag = world.engine.by_ufrag.keys().next().expect("a viewer").clone();
-    let user = ufrag.as_bytes();
-    let padded = user.len().next_multiple_of(4);
-    let mut stun = vec![0, 1, 0, 4 + padded as u8, 0x21, 0x12, 0xA4, 0x42];
-    stun.extend([7; 12]);
-    stun.extend([0, 6, 0, user.len() as u8]);
-    stun.extend(user);
-    stun.resize(24 + padded, 0);
+    let tables = world.engine.tables();
+    let (user, _) = user_of(&world, "viewer-10.0.0.2:6000");
+    let stun = check(&user, None);
     let local = SERVER.parse().expect("an address");
     for stranger in 0..100 {
         let from = SocketAddr::from(([10, 9, 9, stranger], 1));
         world.engine.handle_datagram(world.now, local, from, &stun, &mut world.wire);
+    }
+    assert_eq!(world.engine.tables(), tables);
+    // And one that connected itself knows a password.
+    let (user, pwd) = user_of(&world, "viewer-10.0.0.2:6000");
+    for stranger in 0..100 {
+        let from = SocketAddr::from(([10, 9, 9, stranger], 1));
+        world.engine.handle_datagram(world.now, local, from, &check(&user, Some(&pwd)), &mut world.wire);
     }
     assert!(world.engine.tables().2 <= 1 + MAX_HEARD + MAX_SENT, "{:?}", world.engine.tables());
     let (now, before) = (world.now, world.keyframes_wanted);
@@ -636,12 +759,49 @@ fn an_ice_restart_without_a_password_or_with_a_bad_one_changes_nothing() {
 }
 
 #[test]
-fn one_viewer_more_than_the_limit_is_refused() {
+fn one_viewer_more_than_the_limit_is_refused_while_the_others_watch() {
     let mut world = World::new();
     for i in 0..MAX_VIEWERS {
         world.join(&format!("10.0.1.{i}:6000"));
     }
+    world.run_until_connected();
     let (_, offer) = Viewer::new(world.now, "10.0.2.1:6000");
-    let refused = world.engine.accept(world.now, "more", &offer, None, &reach(), None);
+    let refused = world.accept("more", &offer, [10, 0, 2, 1].into());
     assert!(matches!(refused, Err(AcceptError::Full(MAX_VIEWERS))), "{refused:?}");
+    world.engine.rate(world.now, None);
+    let pilot =
+        (0..MAX_VIEWERS).map(|i| format!("viewer-10.0.1.{i}:6000")).find(|id| world.engine.pilots.is_present(id));
+    let pilot = pilot.expect("the one that is connected longest");
+    let address = world.engine.viewers[&pilot].address;
+    // As after a restart of the pilot's program, which did not say goodbye.
+    world.accept("again", &offer, address).expect("a place");
+    assert_eq!(world.engine.tables().0, MAX_VIEWERS);
+    assert!(world.engine.viewers.contains_key(&pilot), "a spectator gave way");
+}
+
+/// 80 offers a second from one computer, that never connect.
+#[test]
+fn a_viewer_connects_among_offers_that_take_every_place() {
+    let mut world = World::new();
+    let (_, offer) = Viewer::new(world.now, "10.9.9.9:6000");
+    let mut hostile = 0..;
+    let mut flood = |world: &mut World| {
+        let id = format!("hostile-{}", hostile.next().expect("a number"));
+        let _ = world.accept(&id, &offer, [10, 9, 9, 9].into());
+    };
+    world.join("10.0.0.2:6000");
+    world.run_until_connected();
+    for _ in 0..100 {
+        flood(&mut world);
+        world.run(Duration::from_millis(12));
+    }
+    assert_eq!(world.engine.tables().0, MAX_VIEWERS);
+    let id = world.join("10.0.0.3:6000");
+    for _ in 0..100 {
+        flood(&mut world);
+        world.run(Duration::from_millis(12));
+    }
+    assert!(world.viewers.iter().all(|viewer| viewer.connected) && world.engine.viewers[&id].session.is_connected());
+    world.send(true, 3);
+    assert!(world.viewers.iter().all(|viewer| !viewer.packets.is_empty()));
 }

@@ -1,11 +1,14 @@
 //! The WebRTC output: the handle by which the HTTP API reaches the media thread.
 
+mod addresses;
 pub mod engine;
 mod estimate;
 mod feedback;
 mod history;
 mod liveness;
 pub mod offer;
+mod pilots;
+mod places;
 mod session;
 mod thinning;
 mod thread;
@@ -24,11 +27,10 @@ use rov_common::sync::lock;
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
-pub use engine::{AcceptError, CandidateError};
+pub use engine::{AcceptError, CandidateError, Engine};
 pub use offer::{Fragment, OfferError};
 
 use crate::progress::Beat;
-use crate::rate_control::AdaptiveConfig;
 use crate::stream::Stream;
 
 /// Requests of the HTTP API that wait for the media thread; one more is refused with [`Busy`].
@@ -85,6 +87,7 @@ impl Restarted {
 enum Command {
     Offer {
         sdp: String,
+        from: IpAddr,
         arrived_at: IpAddr,
         asked: Option<Ipv4Addr>,
         reply: oneshot::Sender<Result<Accepted, AcceptError>>,
@@ -127,18 +130,11 @@ pub struct WebRtcOutput {
 }
 
 impl WebRtcOutput {
-    /// Starts the media thread on `socket`. Without `adaptive` the bit rate stays as it is, whatever the viewers' links
-    /// carry.
-    pub fn start(
-        stream: &Arc<Stream>,
-        socket: MediaSocket,
-        max_viewers: u16,
-        paths: Paths,
-        adaptive: Option<AdaptiveConfig>,
-    ) -> Result<Self> {
+    /// Starts the media thread on `socket`.
+    pub fn start(stream: &Arc<Stream>, socket: MediaSocket, paths: Paths, engine: Engine) -> Result<Self> {
         let local = socket.local_addr();
         let (commands, requests) = sync_channel(COMMAND_CAPACITY);
-        let (mut media, waker) = thread::MediaThread::new(stream, socket, max_viewers, paths, adaptive, requests)
+        let (mut media, waker) = thread::MediaThread::new(stream, socket, paths, engine, requests)
             .context("cannot prepare the media thread")?;
         let (beat, viewers) = (Arc::clone(&media.beat), Arc::clone(&media.viewers));
         let thread = std::thread::Builder::new()
@@ -163,15 +159,16 @@ impl WebRtcOutput {
         self.viewers.load(Ordering::Relaxed)
     }
 
-    /// Answers a viewer's SDP offer that arrived by HTTP at the local address `arrived_at`; the viewer knows it as
+    /// Answers a viewer's SDP offer that arrived by HTTP `from` there at the local address `arrived_at`; the viewer knows it as
     /// `asked`.
     pub async fn offer(
         &self,
         sdp: String,
+        from: IpAddr,
         arrived_at: IpAddr,
         asked: Option<Ipv4Addr>,
     ) -> Result<Result<Accepted, AcceptError>, Busy> {
-        self.ask(|reply| Command::Offer { sdp, arrived_at, asked, reply }).await
+        self.ask(|reply| Command::Offer { sdp, from, arrived_at, asked, reply }).await
     }
 
     /// Trickled candidates, or an ICE restart, which has an answer; `tag` is the entity tag that the viewer knows, or `*`.

@@ -46,9 +46,46 @@ pub enum OfferError {
     },
 }
 
-/// What of H.264 is sent.
+/// What of H.264 is sent: mode 0 has no way to send a picture in several packets.
 fn with_mode(codec: Codec) -> &'static str {
-    if codec == Codec::H264 { " with packetization-mode=1" } else { "" }
+    if codec == Codec::H264 { " with packetization-mode=1, or without saying packetization-mode=0" } else { "" }
+}
+
+impl VideoCodec {
+    /// Whether it is the line with the viewer's parameters for it.
+    fn is_fmtp(&self, line: &str) -> bool {
+        let number = line.strip_prefix("a=fmtp:").and_then(|rest| rest.split(' ').next());
+        number.is_some_and(|number| number.parse() == Ok(self.payload_type))
+    }
+
+    /// As the core is to know its parameters: of H.264 it takes formats for the same only if both of these are said.
+    pub fn core_fmtp(&self) -> String {
+        let mut fmtp = self.fmtp.clone();
+        if self.codec == Codec::H264 {
+            for (name, value) in [("packetization-mode", "1"), ("profile-level-id", "42e01f")] {
+                if parameter(&fmtp, name).is_none() {
+                    let separator = if fmtp.is_empty() { "" } else { ";" };
+                    fmtp.push_str(&format!("{separator}{name}={value}"));
+                }
+            }
+        }
+        fmtp
+    }
+
+    fn core_fmtp_line(&self) -> String {
+        format!("a=fmtp:{} {}", self.payload_type, self.core_fmtp())
+    }
+
+    /// The answer with what the viewer itself said of its parameters.
+    pub fn with_own_fmtp(&self, answer: &str) -> String {
+        let own = format!("a=fmtp:{} {}", self.payload_type, self.fmtp);
+        let lines = answer.lines().filter_map(|line| match self.is_fmtp(line) {
+            true if self.fmtp.is_empty() => None,
+            true => Some(own.as_str()),
+            false => Some(line),
+        });
+        lines.flat_map(|line| [line, "\r\n"]).collect()
+    }
 }
 
 /// Parses `sdp`, choosing the payload type for `codec` whose profile is nearest to that of the stream (of H.264: `profile_idc`,
@@ -62,34 +99,70 @@ pub fn parse(sdp: &str, codec: Codec, profile: Option<(u8, u8)>) -> Result<Offer
     if has("o=") && !has("m=video") {
         return Err(OfferError::NoVideo);
     }
-    for (needle, what) in [
-        ("a=ice-ufrag:", "it has no `a=ice-ufrag`"),
-        ("a=ice-pwd:", "it has no `a=ice-pwd`"),
-        ("a=fingerprint:", "it has no `a=fingerprint`"),
-    ] {
-        if value(sdp, needle).is_empty() {
+    let has =
+        |name: &str| sdp.lines().any(|line| line.strip_prefix(name).is_some_and(|value| !value.trim().is_empty()));
+    for (name, what) in
+        TRANSPORT.iter().zip(["it has no `a=ice-ufrag`", "it has no `a=ice-pwd`", "it has no `a=fingerprint`"])
+    {
+        if !has(name) {
             return Err(OfferError::NotSdp(what));
         }
     }
     let (mut session, mut media) = sections(sdp);
     let at = media.iter().position(|lines| wants_video(lines, &session)).ok_or(OfferError::NoVideo)?;
+    let transport = transport(&session, &media, at);
     let codec = choose_codec(&media[at], codec, profile).ok_or_else(|| {
         let other = codec.other();
         OfferError::NoCodec { stream: codec, offered: choose_codec(&media[at], other, None).map(|_| other) }
     })?;
-    // The core puts its track into the first section that takes one, so only the chosen one does.
-    session.retain(|line| !DIRECTIONS.contains(line));
-    let is_candidate = |line: &str| line.starts_with("a=candidate:");
-    let candidates = media[at].iter().filter(|line| is_candidate(line)).count();
+    let is_transport = |line: &&str| TRANSPORT.iter().any(|name| line.starts_with(name));
+    let is_candidate = |line: &&str| line.starts_with("a=candidate:");
+    let is_own_fmtp = |line: &&str| codec.is_fmtp(line);
+    let candidates = transport.iter().filter(|line| is_candidate(line)).count();
+    let fmtp = codec.core_fmtp_line();
+    // The core takes one transport, and puts its track into the first section that takes one: only the chosen one says either.
+    session.retain(|line| !DIRECTIONS.contains(line) && !is_transport(line) && !is_candidate(line));
     for (i, lines) in media.iter_mut().enumerate() {
-        let mut room = 0..if i == at { MAX_CANDIDATES } else { 0 };
-        lines.retain(|line| !is_candidate(line) || room.next().is_some());
-        let wanted = if i == at { "a=recvonly" } else { "a=inactive" };
-        lines.retain(|line| !DIRECTIONS.contains(line));
-        lines.push(wanted);
+        lines.retain(|line| !DIRECTIONS.contains(line) && !is_transport(line) && !is_candidate(line));
+        if i == at {
+            lines.retain(|line| !is_own_fmtp(line));
+            lines.push(&fmtp);
+            lines.extend(transport.iter().filter(|line| is_transport(line)));
+            lines.extend(transport.iter().filter(|line| is_candidate(line)).take(MAX_CANDIDATES));
+        }
+        lines.push(if i == at { "a=recvonly" } else { "a=inactive" });
     }
-    let ufrag = value(sdp, "a=ice-ufrag:").to_owned();
+    let ufrag =
+        transport.iter().find_map(|line| line.strip_prefix("a=ice-ufrag:")).unwrap_or_default().trim().to_owned();
     Ok(Offer { sdp: join(&session, &media), candidates, codec, ufrag })
+}
+
+/// By which a viewer is reached and proves itself. The first two are of ICE (RFC 8839), the third is of DTLS (RFC 8122).
+const TRANSPORT: [&str; 3] = ["a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:"];
+
+/// The transport of section `at`, with its candidates: its own, or that of the section that it is bundled with (RFC 9143 section 7.2),
+/// and of the session where that says nothing.
+fn transport<'a>(session: &[&'a str], media: &[Vec<&'a str>], at: usize) -> Vec<&'a str> {
+    let says = |lines: &[&str], name: &str| lines.iter().any(|line| line.starts_with(name));
+    let mid = |lines: &[&'a str]| lines.iter().find_map(|line| line.strip_prefix("a=mid:"));
+    let bundled = |lines: &[&'a str]| {
+        let groups = session.iter().filter_map(|line| line.strip_prefix("a=group:BUNDLE "));
+        groups
+            .map(|group| group.split(' ').collect::<Vec<_>>())
+            .any(|group| [mid(lines), mid(&media[at])].iter().all(|mid| mid.is_some_and(|mid| group.contains(&mid))))
+    };
+    let with_ice = |lines: &&Vec<&'a str>| says(lines, TRANSPORT[0]);
+    let section = Some(&media[at])
+        .filter(with_ice)
+        .or_else(|| media.iter().filter(|lines| bundled(lines)).find(with_ice))
+        .unwrap_or(&media[at]);
+    let mut transport: Vec<_> = session
+        .iter()
+        .filter(|line| !TRANSPORT.iter().any(|name| line.starts_with(name) && says(section, name)))
+        .copied()
+        .collect();
+    transport.extend(section);
+    transport
 }
 
 const DIRECTIONS: [&str; 4] = ["a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"];
@@ -224,14 +297,18 @@ fn choose_codec(video: &[&str], codec: Codec, profile: Option<(u8, u8)>) -> Opti
         // Every parameter of H.265 has a default (RFC 7798 section 7.1).
         .map(|pt| (pt, fmtp(pt).unwrap_or_default()))
         .filter(|(_, fmtp)| match codec {
-            Codec::H264 => parameter(fmtp, "packetization-mode") == Some("1"),
+            // Without a mode it is 0 by the letter (RFC 6184 section 8.1), and who leaves it out takes mode 1.
+            Codec::H264 => matches!(parameter(fmtp, "packetization-mode"), None | Some("1")),
             Codec::H265 => parameter(fmtp, "tx-mode").is_none_or(|mode| mode.eq_ignore_ascii_case("SRST")),
         })
         // The first of the nearest: the viewer's order is its preference.
         .min_by_key(|(_, fmtp)| match codec {
-            Codec::H264 => distance(parameter(fmtp, "profile-level-id"), profile),
+            Codec::H264 => {
+                let is_bare = parameter(fmtp, "packetization-mode").is_none();
+                (is_bare, distance(parameter(fmtp, "profile-level-id"), profile))
+            }
             // 1 is main, and the default.
-            Codec::H265 => u8::from(parameter(fmtp, "profile-id").is_some_and(|id| id != "1")),
+            Codec::H265 => (false, u8::from(parameter(fmtp, "profile-id").is_some_and(|id| id != "1"))),
         })?;
     let rtx = rtpmap("rtx")
         .into_iter()
@@ -361,6 +438,63 @@ mod tests {
         assert_eq!(with("a=sendonly\r\n", ""), Err(OfferError::NoVideo));
         let sdp = with("a=inactive\r\n", "a=recvonly\r\n").expect("the section's own counts").sdp;
         assert_eq!(sdp.lines().filter(|line| DIRECTIONS.contains(line)).collect::<Vec<_>>(), ["a=recvonly"]);
+    }
+
+    const BARE: &str = "m=video 9 UDP/TLS/RTP/SAVPF 103\r\na=mid:0\r\na=recvonly\r\na=rtpmap:103 H264/90000\r\n";
+
+    #[test]
+    fn an_offer_of_h264_without_a_mode_is_taken_as_it_stands() {
+        let level = "a=fmtp:103 profile-level-id=42e016\r\n";
+        for (fmtp, core) in [
+            ("", "packetization-mode=1;profile-level-id=42e01f"),
+            (level, "profile-level-id=42e016;packetization-mode=1"),
+            ("a=fmtp:103 packetization-mode=1\r\n", "packetization-mode=1;profile-level-id=42e01f"),
+        ] {
+            let offer = parse(&offer(&format!("{BARE}{fmtp}")), Codec::H264, None).expect("an answerable offer");
+            let line = format!("a=fmtp:103 {core}");
+            assert_eq!(
+                (offer.codec.core_fmtp().as_str(), offer.sdp.matches("a=fmtp:103").count()),
+                (core, 1),
+                "{fmtp}"
+            );
+            assert!(offer.sdp.lines().any(|own| own == line), "{}", offer.sdp);
+            let answer = format!("v=0\r\nm=video 9\r\n{line}\r\na=mid:0\r\n");
+            let expected = format!("v=0\r\nm=video 9\r\n{fmtp}a=mid:0\r\n");
+            assert_eq!(offer.codec.with_own_fmtp(&answer), expected);
+        }
+        let both =
+            format!("{BARE}a=rtpmap:104 H264/90000\r\na=fmtp:104 packetization-mode=1;profile-level-id=640032\r\n");
+        assert_eq!(parse(&offer(&both), Codec::H264, None).expect("an answerable offer").codec.payload_type, 104);
+        let mode0 = format!("{BARE}a=fmtp:103 packetization-mode=0;profile-level-id=42e01f\r\n");
+        let refused = parse(&offer(&mode0), Codec::H264, None).expect_err("mode 0 is refused");
+        assert!(refused.to_string().contains("packetization-mode=1"), "{refused}");
+    }
+
+    /// The core is told of one transport alone.
+    fn transport_of(sdp: &str) -> (String, Vec<String>) {
+        let offer = parse(sdp, Codec::H264, None).expect("an answerable offer");
+        let names = ["a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:", "a=candidate:"];
+        let lines = offer.sdp.lines().filter(|line| names.iter().any(|name| line.starts_with(name)));
+        (offer.ufrag.clone(), lines.map(str::to_owned).collect())
+    }
+
+    #[test]
+    fn the_transport_is_that_of_the_section_that_was_accepted() {
+        let of = |name: &str| {
+            format!("a=ice-ufrag:{name}\r\na=ice-pwd:p{name}\r\na=fingerprint:sha-256 {name}\r\na=candidate:{name}\r\n")
+        };
+        let lines = |name: &str| of(name).lines().map(str::to_owned).collect::<Vec<_>>();
+        let audio = |transport: &str| format!("m=audio 9 UDP/TLS/RTP/SAVPF 111\r\na=mid:a\r\n{transport}");
+        let head = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n";
+        let unbundled = format!("{head}{}{BARE}{}", audio(&of("aaaa")), of("vvvv"));
+        assert_eq!(transport_of(&unbundled), ("vvvv".to_owned(), lines("vvvv")));
+        // In a bundle the first section has it for all; the others may say nothing.
+        let bundled = format!("{head}a=group:BUNDLE a 0\r\n{}{BARE}", audio(&of("aaaa")));
+        assert_eq!(transport_of(&bundled), ("aaaa".to_owned(), lines("aaaa")));
+        let session = format!("{head}{}{}{BARE}", of("ssss"), audio(&of("aaaa")));
+        assert_eq!(transport_of(&session), ("ssss".to_owned(), lines("ssss")));
+        let mixed = format!("{head}a=fingerprint:sha-256 ssss\r\n{BARE}a=ice-ufrag:vvvv\r\na=ice-pwd:pvvvv\r\n");
+        assert_eq!(transport_of(&mixed).1, ["a=fingerprint:sha-256 ssss", "a=ice-ufrag:vvvv", "a=ice-pwd:pvvvv"]);
     }
 
     #[test]

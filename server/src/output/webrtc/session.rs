@@ -84,6 +84,8 @@ pub enum End {
     /// ICE or DTLS failed.
     Failed,
     Timeout(&'static str),
+    /// Another got its place.
+    GaveWay,
 }
 
 pub struct Session {
@@ -210,7 +212,7 @@ impl Session {
             loss: None,
         };
         session.has_room_for_candidates(offer.candidates);
-        Ok((session, offer::place_candidates(&answer.sdp)))
+        Ok((session, offer.codec.with_own_fmtp(&offer::place_candidates(&answer.sdp))))
     }
 
     /// One that is over the limit is ignored.
@@ -350,13 +352,17 @@ impl Session {
         let State::Connected { since } = self.state else { return None };
         let max = full.map_or(MOST, |full| f64::from(full.bitrate.bps()) * HEADROOM);
         let address = self.peer().map(|peer| peer.ip());
-        let unanswered = self.liveness.unanswered(now);
+        let silent = self.is_silent(now);
         Some(self.feedback.with(|estimator| {
             estimator.set_max(max);
-            // Whoever reports at all, does so several times a second.
-            let silent = estimator.rtt().is_some() && unanswered.is_some_and(|time| time > SILENT);
             Link { address, since, silent, estimate: estimator.estimate(), drain: estimator.take_drain() }
         }))
+    }
+
+    /// It has not been heard of for a while: whoever reports arrivals at all, does so several times a second.
+    pub fn is_silent(&self, now: Instant) -> bool {
+        self.liveness.unanswered(now).is_some_and(|time| time > SILENT)
+            && self.feedback.with(|estimator| estimator.rtt().is_some())
     }
 
     pub fn is_pilot(&self) -> bool {
@@ -620,7 +626,7 @@ fn rtp_codec(codec: &VideoCodec) -> RTCRtpCodec {
         mime_type: mime_type(codec.codec).to_owned(),
         clock_rate: crate::packetize::CLOCK_RATE,
         channels: 0,
-        sdp_fmtp_line: codec.fmtp.clone(),
+        sdp_fmtp_line: codec.core_fmtp(),
         rtcp_feedback: vec![
             feedback("nack", ""),
             feedback("nack", "pli"),

@@ -19,7 +19,6 @@ use tokio::sync::watch;
 use super::engine::{Engine, Reach, Transmit};
 use super::{Accepted, Command, Paths, Restarted};
 use crate::progress::Beat;
-use crate::rate_control::AdaptiveConfig;
 use crate::stream::{Awake, OutputQueue, Stream};
 
 const SOCKET: Token = Token(0);
@@ -53,9 +52,8 @@ impl MediaThread {
     pub(super) fn new(
         stream: &Arc<Stream>,
         mut socket: MediaSocket,
-        max_viewers: u16,
         paths: Paths,
-        adaptive: Option<AdaptiveConfig>,
+        engine: Engine,
         requests: Receiver<Command>,
     ) -> Result<(Self, Arc<Waker>)> {
         let poll = Poll::new()?;
@@ -73,7 +71,7 @@ impl MediaThread {
             stream: Arc::clone(stream),
             frames,
             requests,
-            engine: Engine::new(stream.codec(), max_viewers.into(), adaptive),
+            engine,
             interfaces: paths.interfaces,
             public: paths.public,
             stun: paths.stun.map(Stun::new),
@@ -169,14 +167,15 @@ impl MediaThread {
             let now = Instant::now();
             // Whoever asked may have given up waiting; then nobody hears the reply, which is fine.
             match self.requests.try_recv() {
-                Ok(Command::Offer { sdp, arrived_at, asked, reply }) => {
+                Ok(Command::Offer { sdp, from, arrived_at, asked, reply }) => {
                     let id = new_id();
                     let local = self.local_addresses(arrived_at);
                     let seen = self.stun.as_ref().and_then(|stun| stun.mapped);
                     let public = public_addresses(&local, asked, &self.public, seen);
                     let reach = Reach { local, public };
                     let (profile, full) = (self.stream.profile(), self.stream.full());
-                    let answer = self.engine.accept(now, &id, &sdp, profile, &reach, full);
+                    let out = &mut self.socket.outbound();
+                    let answer = self.engine.accept(now, &id, &sdp, from, profile, &reach, full, out);
                     if reply.send(answer.map(|sdp| Accepted::new(id.clone(), sdp))).is_err() {
                         self.engine.close(&id, &mut self.socket.outbound());
                     }

@@ -1,0 +1,99 @@
+//! Who the pilot is, and was. Pure.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+use crate::rate_control::{Link, Pilot};
+
+/// Addresses of earlier pilots that are remembered: while the pilot's computer is away, others are taken for it.
+const MAX_FORMER: usize = 4;
+
+pub struct Pilots {
+    config: Pilot,
+    /// Where their offers came from, the present one last.
+    former: VecDeque<IpAddr>,
+    /// The viewer that is the pilot, and whether there were others when that was looked at.
+    present: Option<(String, bool)>,
+}
+
+impl Pilots {
+    pub fn new(config: Pilot) -> Self {
+        Self { config, former: VecDeque::new(), present: None }
+    }
+
+    /// Which of the viewers is the pilot.
+    pub fn choose(&self, links: &[Link]) -> Option<usize> {
+        self.config.choose(links)
+    }
+
+    /// The pilot's offer came from `address`.
+    pub fn note(&mut self, address: IpAddr) {
+        if self.former.back() != Some(&address) {
+            self.former.retain(|former| *former != address);
+            self.former.push_back(address);
+            if self.former.len() > MAX_FORMER {
+                self.former.pop_front();
+            }
+        }
+    }
+
+    pub fn is_present(&self, id: &str) -> bool {
+        self.present.as_ref().is_some_and(|(known, _)| known == id)
+    }
+
+    /// Whether the pilot may come from `address`.
+    pub fn is_of_one(&self, address: IpAddr) -> bool {
+        self.config == Pilot::Address(address) || self.former.contains(&address)
+    }
+
+    /// What is to be said where viewer `id` at `address`, one of so many `viewers`, is the pilot: whose link it is matters where
+    /// there are several.
+    pub fn news(&mut self, id: &str, address: Option<IpAddr>, viewers: usize) -> Option<&'static str> {
+        let several = viewers > 1;
+        if self.present.as_ref().is_some_and(|(known, was)| known == id && *was == several) {
+            return None;
+        }
+        self.present = Some((id.to_owned(), several));
+        several.then_some(match self.config {
+            Pilot::First => {
+                "bit rate follows this viewer's link, connected longest: choose another with --pilot ADDRESS"
+            }
+            Pilot::Address(pilot) if address == Some(pilot) => "bit rate follows the link of --pilot",
+            Pilot::Address(_) => "bit rate follows this viewer's link while --pilot is not connected",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whose_link_rules_is_said_once_where_there_are_several_viewers() {
+        let mut pilots = Pilots::new(Pilot::First);
+        let address = Some(IpAddr::from([10, 0, 0, 2]));
+        assert_eq!(pilots.news("a", address, 1), None);
+        assert!(pilots.news("a", address, 2).is_some_and(|news| news.contains("--pilot ADDRESS")));
+        assert_eq!(pilots.news("a", address, 3), None, "it is known");
+        assert!(pilots.news("b", None, 2).is_some(), "another one");
+        assert_eq!((pilots.news("b", None, 1), pilots.news("b", None, 2).is_some()), (None, true));
+        assert!(pilots.is_present("b") && !pilots.is_present("a"));
+        let mut named = Pilots::new(Pilot::Address([10, 0, 0, 2].into()));
+        assert!(named.news("a", None, 2).is_some_and(|news| news.contains("not connected")));
+        assert!(named.news("b", address, 2).is_some_and(|news| news.ends_with("of --pilot")));
+    }
+
+    #[test]
+    fn who_stands_in_for_the_pilot_does_not_take_its_right_to_a_place() {
+        let ip = |host| IpAddr::from([10, 0, 0, host]);
+        let mut pilots = Pilots::new(Pilot::First);
+        pilots.note(ip(2));
+        for other in [3, 4, 3, 4, 5] {
+            pilots.note(ip(other));
+        }
+        assert!(pilots.is_of_one(ip(2)) && pilots.is_of_one(ip(3)) && !pilots.is_of_one(ip(6)));
+        pilots.note(ip(6));
+        assert!(!pilots.is_of_one(ip(2)), "a bounded number of them");
+        assert!(Pilots::new(Pilot::Address(ip(9))).is_of_one(ip(9)));
+    }
+}
