@@ -172,6 +172,9 @@ fn add_tail(
         valve::install(&queue, shared);
         wiring::count(&pad(encoder::NAME)?, &shared.frames_to_encoder);
         wiring::fit_encoder(&element, row, plan, shared);
+        if let Some(deinterlace) = tail.by_name(plan::FIELDS) {
+            wiring::first_field(&deinterlace);
+        }
         Some((element, row))
     } else {
         None

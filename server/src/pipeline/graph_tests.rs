@@ -893,3 +893,57 @@ fn what_goes_out_untouched_has_no_encoder_that_could_rest() {
     assert!(running.graph.encoder().is_none());
     assert_eq!(running.graph.counters().frames_unwanted, 0);
 }
+
+/// PAL and NTSC grabbers: two fields a picture, by caps or by the buffers' flags.
+#[test]
+fn interlaced_pictures_go_out_progressive_and_wait_for_no_later_field() {
+    let encoders = [("x264enc", Profile::Baseline), ("x264enc", Profile::Main), ("openh264enc", Profile::Baseline)];
+    for (mode, (element, profile)) in [
+        "interleaved,field-order=(string)top-field-first",
+        "interleaved,field-order=(string)bottom-field-first",
+        "mixed",
+    ]
+    .into_iter()
+    .zip(encoders)
+    {
+        let text = format!(
+            "videotestsrc is-live=true ! video/x-raw,format=UYVY,width=720,height=576,framerate=2/1 \
+             ! capssetter caps=video/x-raw,interlace-mode=(string){mode}"
+        );
+        let config = CaptureConfig { profile, ..pipeline(&text) };
+        let running = start_with(&config, element);
+        let mut delays = Vec::new();
+        let units: Vec<_> = (0..4)
+            .map(|_| {
+                let unit = running.next();
+                delays.push(unit.captured_at.elapsed());
+                unit
+            })
+            .collect();
+        assert_even(&units, Duration::from_millis(500), mode);
+        let sps = codec::nal_units(&units[0].data).find(|nal| Codec::H264.nal_type(nal) == 7).expect("an SPS");
+        assert!(codec::parse_sps(sps).expect("a readable SPS").frame_mbs_only, "{element}, {mode}: interlaced");
+        // Held until the next picture, it would be 500 ms.
+        let delay = delays.into_iter().min().unwrap_or_default();
+        assert!(delay < Duration::from_millis(300), "{element}, {mode}: {delay:?}");
+        assert!(running.events.try_iter().all(|event| matches!(event, GraphEvent::Format { .. })));
+    }
+}
+
+/// The ways out that the refusal of an interlaced stream names.
+#[test]
+fn what_is_advised_for_an_interlaced_stream_works() {
+    let folder = Folder::new("interlaced");
+    let path = folder.clip("i.mp4", &["-vf", "interlace", "-c:v", "libx264", "-flags", "+ildct+ilme", "-bf", "0"]);
+    let error = prepare(&passthrough(&path), &chosen("x264enc")).expect_err("a refusal").to_string();
+    assert!(error.contains("interlaced") && error.contains("drop --file-passthrough"), "{error}");
+    let source = format!("filesrc location={} ! qtdemux ! h264parse", path.display());
+    let raw = pipeline(&format!("{source} ! avdec_h264"));
+    let encoded = pipeline(&format!("{source} ! avdec_h264 ! deinterlace ! x264enc tune=zerolatency bframes=0"));
+    for config in [file(&path), raw, encoded] {
+        let running = start(&config);
+        let unit = running.next();
+        let sps = codec::nal_units(&unit.data).find(|nal| Codec::H264.nal_type(nal) == 7).expect("an SPS");
+        assert!(codec::parse_sps(sps).expect("a readable SPS").frame_mbs_only, "{config:?}");
+    }
+}

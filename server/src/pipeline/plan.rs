@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! head: SOURCE ! identity name=rov_join
-//! tail: [queue ! identity sync=true (file)] ! leaky queue of one frame ! scale ! convert ! caps ! ENCODER ! [parse] ! appsink
+//! tail: [queue ! identity sync=true (file)] ! leaky queue of one frame ! [deinterlace] ! scale ! convert ! caps ! ENCODER ! [parse] ! appsink
 //!   or: [queue ! identity sync=true (file)] ! appsink                                              (a coded stream, untouched)
 //! ```
 //!
@@ -22,6 +22,7 @@ pub const AHEAD: &str = "rov_ahead";
 pub const PACE: &str = "rov_pace";
 pub const RAW_QUEUE: &str = "rov_raw";
 pub const OUT: &str = "rov_out";
+pub const FIELDS: &str = "rov_fields";
 
 /// The raw frame that waits for the encoder: one, and the newest wins, so that a slow encoder costs frames and not delay.
 const LEAKY: &str = "queue name=rov_raw max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream";
@@ -185,11 +186,22 @@ impl Builder<'_> {
         }
     }
 
+    /// One progressive picture from the two fields of an interlaced one, without waiting for a later field (`wiring::first_field`).
+    /// Progressive pictures pass untouched. The converter works only for interlaced formats that the deinterlacer cannot take.
+    fn progressive(&self) -> String {
+        if !(self.machine.has_property)("deinterlace", "mode") {
+            return String::new();
+        }
+        let convert = self.threaded("videoconvert");
+        format!("{convert} ! deinterlace name={FIELDS} mode=auto-strict method=greedyl fields=top ! ")
+    }
+
     fn raw(&self) -> String {
         let encoder = self.encoder.text_from_system(self.settings, self.machine.has_property);
         format!(
-            "{} ! {} ! {} ! video/x-raw,format={},{} ! {encoder} ! {}",
+            "{} ! {}{} ! {} ! video/x-raw,format={},{} ! {encoder} ! {}",
             self.queue(),
+            self.progressive(),
             self.threaded("videoscale"),
             self.threaded("videoconvert"),
             self.encoder.format,

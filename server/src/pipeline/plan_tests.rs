@@ -140,3 +140,11 @@ fn a_stream_of_h265_is_parsed_and_rated_as_such() {
     let Tail::ByCaps { encoded, .. } = user.tail else { panic!("the tail must depend on what the pipeline gives") };
     assert!(encoded.contains(end), "{encoded}");
 }
+
+#[test]
+fn raw_pictures_are_deinterlaced_before_they_are_scaled() {
+    let text = make(&config(SourceKind::Test), "x264enc", &["deinterlace"], vec![]).text();
+    let expected =
+        "videoconvert ! deinterlace name=rov_fields mode=auto-strict method=greedyl fields=top ! videoscale ! ";
+    assert!(text.contains(&format!("{QUEUE} ! {expected}")), "{text}");
+}

@@ -78,7 +78,7 @@ pub fn refusal(codec: Codec, problem: Problem, source: SourceKind) -> String {
         Problem::Interlaced => (
             "is interlaced, which browsers and hardware decoders cannot show".to_owned(),
             "make what writes it deinterlace it (ffmpeg: -vf yadif)",
-            "put deinterlace and interlaced=false before the encoder in --pipeline",
+            "put deinterlace before the encoder in --pipeline",
         ),
         Problem::Format(format) => (
             format!("is {format}, which browsers and hardware decoders cannot show"),

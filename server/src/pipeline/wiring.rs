@@ -160,6 +160,33 @@ fn draw_frame(frame: &mut gst_video::VideoFrameRef<&mut gst::BufferRef>, label: 
     picture.mark(Stamp { frame: number, time_us: u64::try_from(unix.as_micros()).unwrap_or(0) });
 }
 
+/// Has the deinterlacer make each picture of its first field: for the other it would hold the picture until the next one comes.
+/// NTSC begins with the bottom field, everything else with the top.
+pub fn first_field(deinterlace: &gst::Element) {
+    let Some(pad) = deinterlace.static_pad("sink") else { return };
+    let (deinterlace, set) = (deinterlace.downgrade(), Mutex::new(None));
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        let video = pad.current_caps().and_then(|caps| gst_video::VideoInfo::from_caps(&caps).ok());
+        let (Some(video), Some(buffer)) = (video.filter(gst_video::VideoInfo::is_interlaced), info.buffer()) else {
+            return gst::PadProbeReturn::Ok;
+        };
+        let top_first = match video.field_order() {
+            gst_video::VideoFieldOrder::TopFieldFirst => true,
+            gst_video::VideoFieldOrder::BottomFieldFirst => false,
+            _ => buffer.video_flags().contains(gst_video::VideoBufferFlags::TFF),
+        };
+        let fields = if top_first { "top" } else { "bottom" };
+        let before = set.lock().unwrap_or_else(PoisonError::into_inner).replace(fields);
+        if before != Some(fields)
+            && let Some(deinterlace) = deinterlace.upgrade()
+        {
+            set_property(&deinterlace, "fields", fields);
+            tracing::info!("interlaced source: deinterlaced, {fields} field first");
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
 /// Size and rate of video caps; no rate where it varies.
 pub fn format_of(caps: &gst::CapsRef) -> Option<(Resolution, Option<Fps>)> {
     let structure = caps.structure(0)?;
