@@ -190,6 +190,7 @@ fn window(
         view: &mut |now| view_model(viewer, &lock(shown), now),
         on_shown: &mut on_shown,
         on_output: &mut |output| viewer.set_output(output),
+        on_chosen: &mut |offer| viewer.choice.choose(offer),
     };
     window.run(&viewer.mailbox, stop, callbacks)?;
     Ok(())
@@ -214,7 +215,7 @@ fn view_model(viewer: &Viewer, shown: &Shown, now: Instant) -> ViewModel {
         latency: stages(shown, now, reception.encode, reception.rtt),
     };
     let (phase, since) = viewer.phase_since();
-    ViewModel { status: status(phase, since, shown.last_shown()), overlay }
+    ViewModel { status: status(phase, since, shown.last_shown()), overlay, question: viewer.choice.question() }
 }
 
 /// From capture to the screen, as far as it can be known: what the camera takes to expose and hand over its picture, and what

@@ -26,7 +26,8 @@ use self::fullscreen::Fullscreen;
 use self::sink::Sink;
 use crate::decode::{Output, Picture};
 use crate::mailbox::Mailbox;
-use crate::overlay::{self, Badge, BadgeState, OverlayData, Tone};
+use crate::overlay::{self, Badge, BadgeState, Menu, Message, OverlayData, Tone};
+use crate::viewer::{Offer, Question};
 
 /// A picture older than this is not shown as live.
 pub const STALE_AFTER: Duration = Duration::from_secs(1);
@@ -56,6 +57,8 @@ const VIEW_INTERVAL: Duration = Duration::from_millis(100);
 pub struct ViewModel {
     pub status: Status,
     pub overlay: OverlayData,
+    /// Which server is to be watched.
+    pub question: Option<Question>,
 }
 
 /// How the session stands, in words for the pilot.
@@ -101,6 +104,8 @@ pub struct Callbacks<'a> {
     pub on_shown: &'a mut dyn FnMut(&Picture, Instant),
     /// From now on the pictures should come in this form; called at the start and at each change of the window's size.
     pub on_output: &'a mut dyn FnMut(Output),
+    /// The pilot chose this one of the question's offers.
+    pub on_chosen: &'a mut dyn FnMut(Offer),
 }
 
 impl fmt::Debug for Callbacks<'_> {
@@ -132,27 +137,43 @@ pub fn presentation(now: Instant, last_picture_at: Option<Instant>, status: &Sta
     }
 }
 
-/// The message for a presentation: a big line, a smaller one, and how it is meant. The page (`advice.js`) says the same.
-fn message(presentation: Presentation, status: &Status) -> Option<(String, String, Tone)> {
+/// The message for a presentation. The page (`advice.js`) says the same.
+fn message(presentation: Presentation, status: &Status) -> Option<Message> {
     let explained = match status {
         Status::Connecting { what } => what.as_str(),
         Status::Live => "",
         Status::Lost { reason } => reason,
     };
+    let message = |title: String, detail: &str, tone| Message { title, detail: sentence(detail), tone, menu: None };
     match presentation {
         Presentation::Live => None,
         Presentation::Stale { age } => {
             let why = if explained.is_empty() { "connected, but no picture comes" } else { explained };
-            Some((format!("NO VIDEO {}", duration(age)), sentence(why), Tone::Warning))
+            Some(message(format!("NO VIDEO {}", duration(age)), why, Tone::Warning))
         }
         Presentation::Waiting => Some(match status {
             Status::Connecting { what } => {
                 let (title, detail) = what.split_once('\n').unwrap_or((what, ""));
-                (title.to_owned(), sentence(detail), Tone::Waiting)
+                message(title.to_owned(), detail, Tone::Waiting)
             }
-            Status::Live => ("Waiting for the first picture…".to_owned(), String::new(), Tone::Waiting),
-            Status::Lost { reason } => ("NO VIDEO".to_owned(), sentence(reason), Tone::Warning),
+            Status::Live => message("Waiting for the first picture…".to_owned(), "", Tone::Waiting),
+            Status::Lost { reason } => message("NO VIDEO".to_owned(), reason, Tone::Warning),
         }),
+    }
+}
+
+/// The message with a question to the pilot in it, which a warning stays above of.
+fn asking(message: Option<Message>, question: &Question, selected: usize, now: Instant) -> Message {
+    let text = sentence(&question.text);
+    let rows = question.offers.iter().map(|offer| offer.label.clone()).collect();
+    let note = match question.takes_first_at {
+        Some(at) => format!("Takes 1 by itself in {}", duration(at.saturating_duration_since(now))),
+        None => "Choose by 1 to 9, arrows and Enter, or a click".to_owned(),
+    };
+    let menu = Some(Menu { rows, selected, note });
+    match message {
+        Some(warning) if warning.tone == Tone::Warning => Message { detail: text, menu, ..warning },
+        _ => Message { title: text, detail: String::new(), tone: Tone::Waiting, menu },
     }
 }
 
@@ -219,6 +240,8 @@ pub struct Window {
     title: String,
     show_stats: bool,
     show_keys: bool,
+    /// Of the offers of the last question, the one that Enter takes.
+    selected: Option<Offer>,
     corner: Corner,
     canvas: Canvas,
 }
@@ -271,6 +294,7 @@ impl Window {
             title: name.to_owned(),
             show_stats: false,
             show_keys: false,
+            selected: None,
             corner: Corner { shown: None, wanted: true, painted: false },
             canvas: Canvas::default(),
         };
@@ -325,7 +349,7 @@ impl Window {
         stop: &CancellationToken,
         callbacks: Callbacks<'_>,
     ) -> Result<Ended, DisplayError> {
-        let Callbacks { view, on_shown, on_output } = callbacks;
+        let Callbacks { view, on_shown, on_output, on_chosen } = callbacks;
         let mut asked = Instant::now();
         let mut model = view(asked);
         let mut size = self.size();
@@ -347,14 +371,14 @@ impl Window {
                 (model, asked) = (view(now), now);
             }
             let presentation = presentation(now, last.as_ref().map(Picture::due_at), &model.status);
-            let scene = self.scene(presentation, size, &model);
+            let scene = self.scene(now, presentation, size, &model);
             let same = |(before, at): &(Scene, Instant)| {
                 *before == scene && now.saturating_duration_since(*at) < REPAIR_INTERVAL
             };
             let redraw = is_fresh || !drawn.as_ref().is_some_and(same);
             if redraw {
                 self.draw(&scene, last.as_ref())?;
-                drawn = Some((scene, now));
+                drawn = Some((scene.clone(), now));
                 if is_fresh && let Some(picture) = &last {
                     on_shown(picture, Instant::now());
                 }
@@ -367,11 +391,11 @@ impl Window {
                     self.window.update();
                 }
                 live_at = if presentation == Presentation::Live { Some(now) } else { live_at };
-                self.tend_desktop(now, live_at);
+                self.tend_desktop(now, live_at, (&scene, &model), on_chosen);
                 self.tend_title(presentation, &model);
                 self.tend_badge(now, presentation, size, &model);
             }
-            if self.handle_presses() || !self.window.is_open() {
+            if self.handle_presses(model.question.as_ref(), on_chosen) || !self.window.is_open() {
                 return Ok(Ended::ClosedByUser);
             }
             if self.size() != size {
@@ -388,12 +412,17 @@ impl Window {
         }
     }
 
-    fn scene(&self, presentation: Presentation, size: Resolution, view: &ViewModel) -> Scene {
+    fn scene(&self, now: Instant, presentation: Presentation, size: Resolution, view: &ViewModel) -> Scene {
+        let message = message(presentation, &view.status);
+        let message = match &view.question {
+            Some(question) => Some(asking(message, question, self.selected(question), now)),
+            None => message,
+        };
         let painted = self.corner.shown.as_ref().filter(|_| self.corner.painted);
         Scene {
             size,
             stale: matches!(presentation, Presentation::Stale { .. }),
-            message: message(presentation, &view.status),
+            message,
             keys: self.show_keys,
             badge: painted.map(|(badge, ..)| badge.clone()),
             stats: self.show_stats.then(|| {
@@ -406,14 +435,32 @@ impl Window {
     }
 
     /// Clicks; the screen stays on since and for a while after pictures came.
-    fn tend_desktop(&mut self, now: Instant, live_at: Option<Instant>) {
+    fn tend_desktop(
+        &mut self,
+        now: Instant,
+        live_at: Option<Instant>,
+        (scene, view): (&Scene, &ViewModel),
+        on_chosen: &mut dyn FnMut(Offer),
+    ) {
         let Some(desktop) = &mut self.desktop else { return };
         desktop.keep_awake(live_at.is_some_and(|at| now.saturating_duration_since(at) < AWAKE_AFTER), now);
         for click in desktop.clicks(&self.window, now) {
-            if click.double {
-                self.toggle_fullscreen();
+            let row = scene.message.as_ref().and_then(|message| overlay::row_at(message, scene.size, click.at));
+            let offers = view.question.iter().flat_map(|question| &question.offers);
+            match row.and_then(|row| offers.into_iter().nth(row)) {
+                Some(offer) => on_chosen(offer.clone()),
+                None if click.double => self.toggle_fullscreen(),
+                None => {}
             }
         }
+    }
+
+    /// The number of the offer that Enter takes: the first, until another is selected.
+    fn selected(&self, question: &Question) -> usize {
+        let same = |offer: &Offer| {
+            self.selected.as_ref().is_some_and(|wanted| (&wanted.id, &wanted.address) == (&offer.id, &offer.address))
+        };
+        question.offers.iter().position(same).unwrap_or(0)
     }
 
     fn name<'a>(&'a self, view: &'a ViewModel) -> &'a str {
@@ -478,14 +525,30 @@ impl Window {
     }
 
     /// Whether one of them asked for the end.
-    fn handle_presses(&mut self) -> bool {
+    fn handle_presses(&mut self, question: Option<&Question>, on_chosen: &mut dyn FnMut(Offer)) -> bool {
         while let Ok(press) = self.presses.try_recv() {
             match press {
                 Press::Key(Key::Q | Key::Escape) => return true,
                 Press::Key(Key::F) => self.toggle_fullscreen(),
                 Press::Key(Key::I) => self.show_stats = !self.show_stats,
                 Press::Key(Key::F1) | Press::Character('?') => self.show_keys = !self.show_keys,
-                Press::Key(_) | Press::Character(_) => {}
+                other => {
+                    let Some(question) = question else { continue };
+                    let (offers, selected) = (&question.offers, self.selected(question));
+                    let chosen = match other {
+                        Press::Key(Key::Enter | Key::NumPadEnter) => offers.get(selected),
+                        Press::Character(digit @ '1'..='9') => offers.get(digit as usize - '1' as usize),
+                        _ => None,
+                    };
+                    match (other, chosen) {
+                        (_, Some(offer)) => on_chosen(offer.clone()),
+                        (Press::Key(Key::Up), _) => self.selected = offers.get(selected.saturating_sub(1)).cloned(),
+                        (Press::Key(Key::Down), _) => {
+                            self.selected = offers.get(selected + 1).or(offers.last()).cloned();
+                        }
+                        _ => {}
+                    }
+                }
             }
         }
         false
@@ -503,7 +566,7 @@ impl Window {
 struct Scene {
     size: Resolution,
     stale: bool,
-    message: Option<(String, String, Tone)>,
+    message: Option<Message>,
     keys: bool,
     /// Where it has to be painted.
     badge: Option<Badge>,
@@ -535,8 +598,8 @@ impl Scene {
         if self.keys {
             overlay::draw_keys(&mut surface);
         }
-        if let Some((title, detail, tone)) = &self.message {
-            overlay::draw_message(&mut surface, title, detail, *tone);
+        if let Some(message) = &self.message {
+            overlay::draw_message(&mut surface, message);
         }
     }
 }
@@ -643,18 +706,18 @@ mod tests {
     #[test]
     fn the_first_line_of_what_is_being_done_is_the_title() {
         let status = Status::Connecting { what: "Looking for a server…\nnone found within 3 s".into() };
-        let (title, detail, tone) = message(Presentation::Waiting, &status).unwrap();
-        assert_eq!((title.as_str(), detail.as_str()), ("Looking for a server…", "None found within 3 s"));
-        assert_eq!(tone, Tone::Waiting);
+        let said = message(Presentation::Waiting, &status).unwrap();
+        assert_eq!((said.title.as_str(), said.detail.as_str()), ("Looking for a server…", "None found within 3 s"));
+        assert_eq!(said.tone, Tone::Waiting);
     }
 
     #[test]
     fn the_message_tells_the_age_and_the_reason() {
         let stale = Presentation::Stale { age: Duration::from_millis(3_499) };
-        let (title, detail, tone) = message(stale, &lost()).unwrap();
-        assert_eq!((title.as_str(), detail.as_str()), ("NO VIDEO 3 s", "Server lost, looking for it…"));
-        assert_eq!(tone, Tone::Warning);
-        assert_eq!(message(stale, &Status::Live).unwrap().1, "Connected, but no picture comes");
+        let said = message(stale, &lost()).unwrap();
+        assert_eq!((said.title.as_str(), said.detail.as_str()), ("NO VIDEO 3 s", "Server lost, looking for it…"));
+        assert_eq!(said.tone, Tone::Warning);
+        assert_eq!(message(stale, &Status::Live).unwrap().detail, "Connected, but no picture comes");
         assert_eq!(message(Presentation::Live, &Status::Live), None);
     }
 
@@ -673,6 +736,21 @@ mod tests {
         ] {
             assert_eq!(sentence(text), expected);
         }
+    }
+
+    #[test]
+    fn a_question_stands_below_the_warning_or_in_the_place_of_what_is_being_done() {
+        let now = Instant::now();
+        let offer = Offer { label: "Nemo  10.0.0.2:8080".into(), address: String::new(), id: String::new(), key: None };
+        let takes_first_at = Some(now + Duration::from_secs(7));
+        let question = Question { text: "rov2 answers".into(), offers: vec![offer], takes_first_at };
+        let stale = Presentation::Stale { age: Duration::from_secs(12) };
+        let asked = asking(message(stale, &lost()), &question, 0, now);
+        assert_eq!((asked.title.as_str(), asked.detail.as_str()), ("NO VIDEO 12 s", "rov2 answers"));
+        let menu = asked.menu.unwrap();
+        assert_eq!((menu.rows.len(), menu.note.as_str()), (1, "Takes 1 by itself in 7 s"));
+        let asked = asking(message(Presentation::Waiting, &Status::default()), &question, 0, now);
+        assert_eq!((asked.title.as_str(), asked.tone), ("rov2 answers", Tone::Waiting));
     }
 
     #[test]
@@ -698,8 +776,7 @@ mod tests {
 
     #[test]
     fn before_the_first_picture_the_window_says_what_is_being_done() {
-        let (title, ..) = message(Presentation::Waiting, &Status::default()).unwrap();
-        assert_eq!(title, "Looking for a server…");
+        assert_eq!(message(Presentation::Waiting, &Status::default()).unwrap().title, "Looking for a server…");
     }
 
     #[test]

@@ -14,6 +14,8 @@ const LABEL: u32 = 0x93_a4_b3;
 const GREEN: u32 = 0x3d_d6_8c;
 const AMBER: u32 = 0xff_b0_20;
 const BLUE: u32 = 0x4d_a3_ff;
+/// Behind the row that Enter takes.
+const SELECTED: u32 = 0x1f_4b_7a;
 /// Colours of the stages in the latency bar, one after the other.
 const STAGES: [u32; 6] = [0x4d_a3_ff, 0x3d_d6_8c, 0xff_b0_20, 0xff_6b_6b, 0xb1_8c_ff, 0x5c_d9_e8];
 /// Of 256: how much of the panel covers the picture.
@@ -26,8 +28,13 @@ const NOTE_WIDTH: usize = 36;
 const NAME_WIDTH: usize = 24;
 
 /// What the keys do, for the window and `--help`.
-pub const KEYS: [(&str, &str); 4] =
-    [("F, double click", "Fullscreen"), ("I", "Information"), ("?, F1", "Keys"), ("Q, Esc", "Close")];
+pub const KEYS: [(&str, &str); 5] = [
+    ("F, double click", "Fullscreen"),
+    ("I", "Information"),
+    ("?, F1", "Keys"),
+    ("1-9, arrows, Enter", "Choose a server"),
+    ("Q, Esc", "Close"),
+];
 
 /// What the overlay says; empty and missing values are left out.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -217,32 +224,132 @@ pub fn draw_keys(surface: &mut Surface<'_>) {
     }
 }
 
-/// Draws a message into the middle: a big text, and a smaller one below, both broken to fit.
-pub fn draw_message(surface: &mut Surface<'_>, title: &str, detail: &str, tone: Tone) {
-    let look = Look::of(surface.size);
-    let (width, height, pad) = (surface.size.width as i32, surface.size.height as i32, look.pad);
-    let room = width - 4 * pad;
-    let title = Block::title(title, look, room);
-    let mut detail = Block::new(detail, look.plain, room);
-    let gap = if detail.lines.is_empty() { 0 } else { pad / 2 };
-    detail.cut(height - 3 * pad - title.height() - gap);
-    let inner = (title.width().max(detail.width()), title.height() + gap + detail.height());
-    let accent = match tone {
+/// What stands in the middle of the window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// In big letters.
+    pub title: String,
+    /// In small ones.
+    pub detail: String,
+    pub tone: Tone,
+    pub menu: Option<Menu>,
+}
+
+/// What can be chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Menu {
+    pub rows: Vec<String>,
+    pub selected: usize,
+    /// What happens by itself; may be empty.
+    pub note: String,
+}
+
+/// A message in its places.
+struct Laid {
+    look: Look,
+    title: Block,
+    detail: Block,
+    note: Block,
+    /// Text of the rows that there is room for, and the number of the first.
+    rows: Vec<String>,
+    first: usize,
+    /// Width and height of all of it.
+    inner: (i32, i32),
+    gap: i32,
+}
+
+impl Laid {
+    fn of(message: &Message, window: Resolution) -> Self {
+        let look = Look::of(window);
+        let (width, height, pad) = (window.width as i32, window.height as i32, look.pad);
+        let (room, line, gap) = (width - 4 * pad, look.plain.line(), pad / 2);
+        let title = Block::title(&message.title, look, room);
+        let mut detail = Block::new(&message.detail, look.plain, room);
+        let mut note = Block::new(message.menu.as_ref().map_or("", |menu| &menu.note), look.plain, room);
+        let left = |used: i32| height - 3 * pad - title.height() - used;
+        let (mut rows, mut first) = (Vec::new(), 0);
+        if let Some(menu) = &message.menu {
+            // The choice goes before the explanation of it.
+            let shown = (left(0) / line).clamp(1, menu.rows.len().max(1) as i32) as usize;
+            first = (menu.selected + 1).saturating_sub(shown);
+            let letters = (room / look.plain.advance()).max(8) as usize;
+            let row = |(number, text): (usize, &String)| {
+                let key = if number < 9 { (number + 1).to_string() } else { " ".to_owned() };
+                shortened(&known(&format!("{key}  {text}")), letters)
+            };
+            rows = menu.rows.iter().enumerate().skip(first).take(shown).map(row).collect();
+        }
+        let mut used = rows.len() as i32 * line + if rows.is_empty() { 0 } else { gap };
+        for block in [&mut detail, &mut note] {
+            let room = left(used + gap);
+            if room < line && !rows.is_empty() {
+                block.lines.clear();
+            }
+            block.cut(room);
+            used += block.height() + if block.lines.is_empty() { 0 } else { gap };
+        }
+        let widest = rows.iter().map(|row| row.chars().count()).max().unwrap_or(0) as i32 * look.plain.advance();
+        let inner = title.width().max(detail.width()).max(note.width()).max(widest);
+        let inner = (inner, title.height() + used);
+        Self { look, title, detail, note, rows, first, inner, gap }
+    }
+
+    /// The row of each part, from the top of the inside: detail, rows, note.
+    fn tops(&self) -> (i32, i32, i32) {
+        let detail = self.title.height() + self.gap;
+        let rows = if self.detail.lines.is_empty() { detail } else { detail + self.detail.height() + self.gap };
+        let height = self.rows.len() as i32 * self.look.plain.line();
+        (detail, rows, rows + height + self.gap)
+    }
+
+    fn row(&self, card: Area, index: usize) -> Area {
+        let line = self.look.plain.line();
+        let (x, y) = (card.x + self.look.pad / 2, card.y + self.look.pad + self.tops().1 + index as i32 * line);
+        Area { x, y, width: self.inner.0 + self.look.pad, height: line }
+    }
+}
+
+/// The number of the menu's row at this place.
+pub fn row_at(message: &Message, window: Resolution, at: (i32, i32)) -> Option<usize> {
+    let laid = Laid::of(message, window);
+    let card = card_area(laid.look, laid.inner, window);
+    (0..laid.rows.len()).find(|index| laid.row(card, *index).contains(at)).map(|index| laid.first + index)
+}
+
+/// Draws a message into the middle, broken to fit.
+pub fn draw_message(surface: &mut Surface<'_>, message: &Message) {
+    let laid = Laid::of(message, surface.size);
+    let accent = match message.tone {
         Tone::Waiting => BLUE,
         Tone::Warning => AMBER,
     };
-    let card = card(surface, look, accent, inner);
-    let title_color = if tone == Tone::Warning { accent } else { TEXT };
-    title.draw(surface, card.y + pad, title_color);
-    detail.draw(surface, card.y + pad + title.height() + gap, TEXT);
+    let card = card(surface, laid.look, accent, laid.inner);
+    let top = card.y + laid.look.pad;
+    laid.title.draw(surface, top, if message.tone == Tone::Warning { accent } else { TEXT });
+    let (detail, _, note) = laid.tops();
+    laid.detail.draw(surface, top + detail, TEXT);
+    laid.note.draw(surface, top + note, LABEL);
+    let plain = laid.look.plain;
+    for (index, text) in laid.rows.iter().enumerate() {
+        let row = laid.row(card, index);
+        if message.menu.as_ref().is_some_and(|menu| menu.selected == laid.first + index) {
+            surface.fill(row, SELECTED, 256);
+        }
+        let (x, y) = (row.x + laid.look.pad / 2, row.y + (row.height - plain.height()) / 2);
+        surface.text(text, (x, y), plain, TEXT);
+    }
 }
 
-/// A box in the middle of the window around something of this size.
-fn card(surface: &mut Surface<'_>, look: Look, accent: u32, (width, height): (i32, i32)) -> Area {
+/// Where a box around something of this size lies, in the middle of the window.
+fn card_area(look: Look, (width, height): (i32, i32), window: Resolution) -> Area {
     let (width, height) = (width + 2 * look.pad, height + 2 * look.pad);
-    let (x, y) = ((surface.size.width as i32 - width) / 2, (surface.size.height as i32 - height) / 2);
+    let (x, y) = ((window.width as i32 - width) / 2, (window.height as i32 - height) / 2);
     // What is too high for the window loses its end.
-    let card = Area { x, y: y.max(0), width, height };
+    Area { x, y: y.max(0), width, height }
+}
+
+fn card(surface: &mut Surface<'_>, look: Look, accent: u32, inner: (i32, i32)) -> Area {
+    let card = card_area(look, inner, surface.size);
     surface.fill(card, PANEL, CARD_OPACITY);
     surface.fill(Area { height: 3 * look.scale, ..card }, accent, 256);
     card
@@ -313,6 +420,33 @@ mod tests {
         }
     }
 
+    fn message(title: &str, detail: &str, tone: Tone) -> Message {
+        Message { title: title.into(), detail: detail.into(), tone, menu: None }
+    }
+
+    fn question(servers: usize, selected: usize) -> Message {
+        let rows = (0..servers).map(|number| format!("rov{number}  10.0.0.{number}:8080")).collect();
+        let menu = Some(Menu { rows, selected, note: "Enter or a click chooses".into() });
+        Message { menu, ..message("Several servers were found", "", Tone::Waiting) }
+    }
+
+    #[test]
+    fn each_row_of_a_menu_is_where_it_is_drawn() {
+        for (width, height) in [(160, 90), (320, 240), (1280, 720)] {
+            let size = Resolution::new(width, height);
+            for (servers, selected) in [(1, 0), (2, 1), (30, 29)] {
+                let question = question(servers, selected);
+                let pixels = drawn(size, |surface| draw_message(surface, &question));
+                let lit: Vec<_> = (0..pixels.len()).filter(|at| pixels[*at] == SELECTED).collect();
+                let (at, y) = (lit[lit.len() / 2] % width as usize, lit[lit.len() / 2] / width as usize);
+                let place = (at as i32, y as i32);
+                assert_eq!(row_at(&question, size, place), Some(selected), "{size} {servers}");
+                assert_eq!(row_at(&question, size, (0, 0)), None);
+                assert!(pixels.contains(&TEXT) && y < height as usize - 2, "{size}: inside");
+            }
+        }
+    }
+
     fn live() -> Badge {
         Badge { name: "Nemo".into(), state: BadgeState::Live, delay_ms: Some(45), link: "WebRTC".into() }
     }
@@ -321,8 +455,9 @@ mod tests {
     fn the_warning_is_the_same_whatever_is_below_it() {
         for (width, height) in [(160, 90), (320, 240), (1280, 720)] {
             let size = Resolution::new(width, height);
-            let warn =
-                |surface: &mut Surface<'_>| draw_message(surface, "NO VIDEO 3 s", "No video arrives", Tone::Warning);
+            let warn = |surface: &mut Surface<'_>| {
+                draw_message(surface, &message("NO VIDEO 3 s", "No video arrives", Tone::Warning))
+            };
             let alone = drawn(size, warn);
             let above = drawn(size, |surface| {
                 draw_stats(surface, &data(), false);
@@ -341,7 +476,8 @@ mod tests {
     #[test]
     fn a_long_reason_is_cut_rather_than_its_title() {
         let size = Resolution::new(160, 90);
-        let pixels = drawn(size, |surface| draw_message(surface, "NO VIDEO 3 s", NOTHING_FOUND, Tone::Warning));
+        let pixels =
+            drawn(size, |surface| draw_message(surface, &message("NO VIDEO 3 s", NOTHING_FOUND, Tone::Warning)));
         let amber = pixels.iter().filter(|pixel| **pixel == AMBER).count();
         assert!(amber > 300, "the title is there: {amber}");
         assert_eq!(pixels[89 * 160 + 80], WHITE, "the card ends inside the window");
@@ -404,7 +540,7 @@ mod tests {
     #[test]
     fn a_message_lies_in_the_middle() {
         let size = Resolution::new(1280, 720);
-        let pixels = drawn(size, |surface| draw_message(surface, "NO VIDEO 3 s", "looking…", Tone::Warning));
+        let pixels = drawn(size, |surface| draw_message(surface, &message("NO VIDEO 3 s", "looking…", Tone::Warning)));
         let column = |x: usize| (0..720).any(|y| pixels[y * 1280 + x] != WHITE);
         let (left, right) = ((0..1280).find(|x| column(*x)).unwrap(), (0..1280).rfind(|x| column(*x)).unwrap());
         assert!((left as i32 - (1279 - right as i32)).abs() <= 1, "{left} {right}");
@@ -414,7 +550,7 @@ mod tests {
     #[test]
     fn a_message_stays_on_its_card() {
         let size = Resolution::new(1280, 720);
-        let pixels = drawn(size, |surface| draw_message(surface, "Looking for a server…", "", Tone::Waiting));
+        let pixels = drawn(size, |surface| draw_message(surface, &message("Looking for a server…", "", Tone::Waiting)));
         let card = |x: usize| pixels[340 * 1280 + x] != WHITE;
         let (left, right) = ((0..1280).find(|x| card(*x)).unwrap(), (0..1280).rfind(|x| card(*x)).unwrap());
         let text = |x: usize| (0..720).any(|y| pixels[y * 1280 + x] == TEXT);
@@ -428,7 +564,10 @@ mod tests {
                 draw_stats(surface, &data(), true);
                 draw_keys(surface);
                 draw_badge(surface, &live());
-                draw_message(surface, "Looking for a server…", "on every interface, port 5003", Tone::Waiting);
+                draw_message(
+                    surface,
+                    &message("Looking for a server…", "on every interface, port 5003", Tone::Waiting),
+                );
             });
         }
         assert!(Surface::new(&mut [0; 3], Resolution::new(2, 2)).is_none());
@@ -444,7 +583,7 @@ mod tests {
         for size in [Resolution::new(1280, 720), Resolution::new(640, 480), Resolution::new(2560, 1440)] {
             let (width, height) = (size.width as usize, size.height as usize);
             for (title, detail) in [(NOTHING_FOUND, ""), ("Looking for a server…", NOTHING_FOUND)] {
-                let pixels = drawn(size, |surface| draw_message(surface, title, detail, Tone::Waiting));
+                let pixels = drawn(size, |surface| draw_message(surface, &message(title, detail, Tone::Waiting)));
                 let card = |x: usize, y: usize| pixels[y * width + x] != WHITE;
                 let row: Vec<_> = (0..width).filter(|x| card(*x, height / 2)).collect();
                 let column: Vec<_> = (0..height).filter(|y| card(width / 2, *y)).collect();

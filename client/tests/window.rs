@@ -15,6 +15,7 @@ use rov_client::decode::Picture;
 use rov_client::display::{Callbacks, DisplayChoice, Status, ViewModel, Window};
 use rov_client::mailbox::Mailbox;
 use rov_client::overlay::OverlayData;
+use rov_client::viewer::{Offer, Question};
 use rov_common::units::Resolution;
 use tokio_util::sync::CancellationToken;
 
@@ -77,6 +78,7 @@ fn child() {
             *bounds.lock().unwrap() = size;
             println!("\n@resized {size}");
         },
+        on_chosen: &mut |offer| println!("\n@chosen {}", offer.address),
     };
     let ended = window.run(&mailbox, &stop, callbacks).unwrap();
     println!("\n@ended {ended:?}");
@@ -101,6 +103,8 @@ fn obey(line: &str, view: &Mutex<ViewModel>, camera: &Mutex<Camera>, stop: &Canc
         ("live", _) => view.status = Status::Live,
         ("connecting", what) => view.status = Status::Connecting { what: what.replace('|', "\n") },
         ("lost", reason) => view.status = Status::Lost { reason: reason.to_owned() },
+        ("question", text) => view.question = Some(question(text)),
+        ("no-question", _) => view.question = None,
         ("stats", _) => view.overlay = stats(),
         ("stop", _) => stop.cancel(),
         (other, _) => panic!("{other}?"),
@@ -111,6 +115,14 @@ fn picture(size: Resolution) -> Picture {
     let half = |x: u32| if x < size.width / 2 { LEFT } else { RIGHT };
     let pixels = (0..size.height).flat_map(|_| (0..size.width).map(half)).collect();
     Picture::from_pixels(size, pixels, Instant::now()).unwrap()
+}
+
+fn question(text: &str) -> Question {
+    let offer = |number: u8| {
+        let address = format!("10.0.0.{number}:8080");
+        Offer { label: format!("Nemo {number}  {address}"), address, id: number.to_string(), key: None }
+    };
+    Question { text: text.to_owned(), offers: (1..=12).map(offer).collect(), takes_first_at: None }
 }
 
 fn stats() -> OverlayData {
@@ -492,6 +504,48 @@ fn the_question_mark_and_f1_show_the_keys(display: &str) {
     }
 }
 
+fn a_server_is_chosen_by_digits_arrows_and_clicks(display: &str) {
+    let mut bench = Bench::new(display);
+    bench.send("question several servers were found");
+    // The row that Enter takes; its place.
+    let row = |shot: &Shot| (0..WINDOW.height).find(|y| shot.in_window(320, *y) == 0x1f_4b_7a);
+    let first = row(&bench.until("a list", |shot| row(shot).is_some())).unwrap();
+    for digit in ["1", "9", "KP_3"] {
+        bench.xdotool(&["key", digit]);
+        bench.expect(&format!("chosen 10.0.0.{}:8080", digit.trim_start_matches("KP_")));
+    }
+    bench.xdotool(&["key", "Down", "Down", "Up"]);
+    let shot = bench.until("the second selected", |shot| row(shot).is_some_and(|y| y > first));
+    shot.keep("choice.png");
+    bench.xdotool(&["key", "Return"]);
+    bench.expect("chosen 10.0.0.2:8080");
+    let line = row(&shot).unwrap() - first;
+    let (x, y) =
+        ((SCREEN.width - WINDOW.width) / 2 + 320, (SCREEN.height - WINDOW.height) / 2 + first + 3 * line + line / 2);
+    bench.xdotool(&["mousemove", &x.to_string(), &y.to_string(), "click", "1"]);
+    bench.expect("chosen 10.0.0.4:8080");
+    // Below a warning, which stays; also the last one in a small window.
+    bench.send("live");
+    bench.send("pictures");
+    bench.send("lost server lost");
+    bench.xdotool(&["mousemove", "330", "170"]);
+    for (size, name) in [(Resolution::new(320, 240), "choice-320.png"), (Resolution::new(160, 90), "choice-160.png")] {
+        bench.resize(size);
+        for _ in 0..12 {
+            bench.xdotool(&["key", "Down"]);
+        }
+        let count = |shot: &Shot, color: u32| {
+            let pixels = (0..size.width).flat_map(|x| (0..size.height).map(move |y| (x, y)));
+            pixels.filter(|(x, y)| shot.in_window(*x, *y) == color).count()
+        };
+        bench.until("warning and list", |shot| count(shot, AMBER) > 300 && count(shot, 0x1f_4b_7a) > 300).keep(name);
+        bench.xdotool(&["key", "Return"]);
+        bench.expect("chosen 10.0.0.12:8080");
+    }
+    bench.send("no-question");
+    bench.until("no list", |shot| row(shot).is_none());
+}
+
 fn a_double_click_fills_the_screen_and_goes_back(display: &str) {
     let mut bench = Bench::new(display);
     // Quicker than the window looks.
@@ -610,6 +664,7 @@ for_each_display!(
     the_corner_and_the_title_say_whose_picture_it_is_and_how_things_are,
     the_warning_lies_over_the_panel_in_the_smallest_window,
     the_question_mark_and_f1_show_the_keys,
+    a_server_is_chosen_by_digits_arrows_and_clicks,
     a_double_click_fills_the_screen_and_goes_back,
     the_screen_stays_on_while_pictures_come,
     q_closes_the_window,
