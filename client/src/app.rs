@@ -387,7 +387,7 @@ fn init_log(cli: &Cli) -> Lines {
         (..) => "trace",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
-    let colours = std::io::stderr().is_terminal();
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
     let lines = Lines::stderr();
     let writer = lines.clone();
     tracing_subscriber::fmt()

@@ -1,6 +1,7 @@
 //! Quantities that are easy to confuse, as types.
 
 use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -66,7 +67,8 @@ impl fmt::Display for Resolution {
     }
 }
 
-/// Frames per second as a fraction, as in `30000/1001`.
+/// Frames per second as a fraction, as in `30000/1001`; written as that, as a number, or as the short form of a rate of
+/// television: `29.97` and `23.976` are `30000/1001` and `24000/1001`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Fps {
     pub num: u32,
@@ -94,9 +96,67 @@ impl fmt::Display for Fps {
     }
 }
 
+/// What is no frame rate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoFps;
+
+impl fmt::Display for NoFps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("give frames per second, as 30, 29.97 or 30000/1001")
+    }
+}
+
+impl std::error::Error for NoFps {}
+
+impl FromStr for Fps {
+    type Err = NoFps;
+
+    fn from_str(text: &str) -> Result<Self, NoFps> {
+        if let Some((num, den)) = text.split_once('/') {
+            let fps = Fps { num: num.parse().map_err(|_| NoFps)?, den: den.parse().map_err(|_| NoFps)? };
+            return if fps.den == 0 { Err(NoFps) } else { Ok(fps) };
+        }
+        let is_plain = text.chars().all(|c| c.is_ascii_digit() || c == '.');
+        let value = text.parse().ok().filter(|value: &f64| is_plain && *value <= 1e6).ok_or(NoFps)?;
+        // Half a digit of the shortest form that is written, 23.98.
+        let whole = value.ceil();
+        if value.fract() != 0.0 && (value - whole * 1000.0 / 1001.0).abs() < 0.005 {
+            return Ok(Fps { num: whole as u32 * 1000, den: 1001 });
+        }
+        let thousandths = (value * 1000.0).round() as u32;
+        let common = (1..=1000).rev().find(|by| thousandths.is_multiple_of(*by) && 1000_u32.is_multiple_of(*by));
+        let common = common.unwrap_or(1);
+        Ok(Fps { num: thousandths / common, den: 1000 / common })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_frame_rate_is_read_as_people_write_it() {
+        for (text, num, den) in [
+            ("30", 30, 1),
+            ("0", 0, 1),
+            ("29.97", 30_000, 1001),
+            ("30000/1001", 30_000, 1001),
+            ("23.976", 24_000, 1001),
+            ("23.98", 24_000, 1001),
+            ("59.94", 60_000, 1001),
+            ("12.5", 25, 2),
+            ("7.5", 15, 2),
+            ("29.5", 59, 2),
+            ("0.125", 1, 8),
+            ("30.0", 30, 1),
+        ] {
+            assert_eq!(text.parse(), Ok(Fps { num, den }), "{text}");
+        }
+        for text in ["", "fast", "-30", "1e3", "inf", "NaN", "30/0", "30/", "/1", "30/1/1", "99999999999", "+30", "30 "]
+        {
+            assert_eq!(text.parse::<Fps>(), Err(NoFps), "{text}");
+        }
+    }
 
     #[test]
     fn fitting_keeps_the_aspect_ratio() {

@@ -1,10 +1,12 @@
 //! The command line of `rov-server`: names, units, defaults and help. What the values mean together is `config`'s.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, ValueEnum};
 use rov_common::codec::Codec;
+use rov_common::units::Fps;
 
 use crate::config::{DEFAULT_FLOOR, Profile, SourceKind, Transport};
 use crate::rate_control::Pilot;
@@ -49,6 +51,10 @@ pub struct Cli {
     /// [default: none]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+
+    /// Of the options that it gives: the line.
+    #[arg(skip)]
+    pub lines_of_file: BTreeMap<String, usize>,
 
     /// Name that viewers see and can choose by, 64 bytes at most [default: the host name]
     #[arg(help_heading = DISCOVERY, long, value_name = "NAME")]
@@ -97,9 +103,9 @@ pub struct Cli {
     #[arg(help_heading = SOURCE, long, value_name = "PIXELS", default_value_t = 1080)]
     pub height: u32,
 
-    /// Frames per second; a slower source is sent at its own rate. 0 = the source's own
-    #[arg(help_heading = SOURCE, long, value_name = "FPS", default_value_t = 30)]
-    pub fps: u32,
+    /// Frames per second, as 30, 29.97 or 30000/1001; a slower source is sent at its own rate. 0 = the source's own
+    #[arg(help_heading = SOURCE, long, value_name = "FPS", default_value_t = Fps::whole(30))]
+    pub fps: Fps,
 
     /// Bit rate in kbit/s; 0 = auto: 15000 * (width * height * fps / 62208000)^0.75, that is 15 Mbit/s for 1080p30,
     /// 3.6 for 640x480 at 30, 71 for 4K60; with --codec h265 0.6 times that; at least 500 kbit/s and at most 100 Mbit/s

@@ -295,7 +295,7 @@ impl Config {
                 pipeline: cli.pipeline.clone(),
                 url: cli.url.as_deref().map(camera_url).transpose()?,
                 resolution,
-                fps: (cli.fps > 0).then(|| Fps::whole(cli.fps)),
+                fps: (cli.fps.num > 0).then_some(cli.fps),
                 bitrate: (cli.bitrate > 0).then(|| Bitrate::from_kbps(cli.bitrate)),
                 codec: cli.codec,
                 encoder,

@@ -4,14 +4,17 @@
 //! level is used: tables are refused.
 
 use std::any::TypeId;
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
+use rov_common::units::Fps;
 use thiserror::Error;
 use toml::de::{DeTable, DeValue};
 
@@ -23,6 +26,8 @@ const MAX_BYTES: u64 = 64 << 10;
 /// What makes sense on the command line alone.
 const NOT_IN_FILES: [&str; 3] = ["config", "help", "version"];
 const NUMBERS: [TypeId; 4] = [TypeId::of::<u8>(), TypeId::of::<u16>(), TypeId::of::<u32>(), TypeId::of::<f64>()];
+/// Numbers that may be written as a text too: a fraction.
+const FRACTIONS: TypeId = TypeId::of::<Fps>();
 
 /// Why there is nothing to run with.
 #[derive(Debug, Error)]
@@ -33,6 +38,14 @@ pub enum ReadError {
     /// Names the file, and where it can the line.
     #[error("{0}")]
     File(String),
+}
+
+/// What a file says.
+#[derive(Debug)]
+pub struct OfFile {
+    pub options: Vec<OsString>,
+    /// Key to line, from 1.
+    pub lines: BTreeMap<String, usize>,
 }
 
 /// What is wrong in the text of a file.
@@ -73,8 +86,20 @@ pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, ReadEr
     let of_file = options(&text, &given)
         .map_err(|Mistake { line, message }| ReadError::File(format!("{}, line {line}: {message}", path.display())))?;
     let program = all.len().min(1);
-    all.splice(program..program, of_file);
-    Ok(Cli::from_arg_matches(&Cli::command().try_get_matches_from(&all)?)?)
+    all.splice(program..program, of_file.options);
+    let cli = Cli::from_arg_matches(&Cli::command().try_get_matches_from(&all)?)?;
+    Ok(Cli { lines_of_file: of_file.lines, ..cli })
+}
+
+/// A mistake that shows when the options are taken together, whose message begins with one of them or names it: said by file and
+/// line, where it stands there.
+pub fn located(message: &str, cli: &Cli) -> String {
+    let Some(path) = &cli.config else { return message.to_owned() };
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let named = message.match_indices("--").map(|(at, _)| &message[at + 2..]);
+    let named = named.map(|rest| rest.split(|c| !is_of_name(c)).next().unwrap_or_default());
+    let line = named.filter_map(|option| cli.lines_of_file.get(option)).next();
+    line.map_or_else(|| message.to_owned(), |line| format!("{}, line {line}: {message}", path.display()))
 }
 
 fn contents(path: &Path) -> io::Result<String> {
@@ -90,7 +115,7 @@ fn contents(path: &Path) -> io::Result<String> {
 ///
 /// # Errors
 /// What is no TOML, no option, or no value for it.
-pub fn options(text: &str, given: &ArgMatches) -> Result<Vec<OsString>, Mistake> {
+pub fn options(text: &str, given: &ArgMatches) -> Result<OfFile, Mistake> {
     let line_at = |offset: usize| 1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
     let table = DeTable::parse(text).map_err(|error| Mistake {
         line: line_at(error.span().map_or(0, |span| span.start)),
@@ -100,9 +125,10 @@ pub fn options(text: &str, given: &ArgMatches) -> Result<Vec<OsString>, Mistake>
     // The first mistake in the file is told first.
     entries.sort_by_key(|(key, _)| key.span().start);
     let command = Cli::command();
-    let mut all = Vec::new();
+    let (mut all, mut lines) = (Vec::new(), BTreeMap::new());
     for (key, value) in entries {
-        let mistake = |message| Mistake { line: line_at(key.span().start), message };
+        let line = line_at(key.span().start);
+        let mistake = |message| Mistake { line, message };
         let option = find(&command, key.get_ref()).map_err(mistake)?;
         let texts = texts(&command, option, key.get_ref(), value.get_ref()).map_err(mistake)?;
         for text in &texts {
@@ -114,6 +140,7 @@ pub fn options(text: &str, given: &ArgMatches) -> Result<Vec<OsString>, Mistake>
         if matches!(wins, Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
             continue;
         }
+        lines.insert(key.get_ref().to_string(), line);
         for text in texts.into_iter().map(OsString::from) {
             // `low-latency = false` and `no-low-latency = true` are the same flag, which clap wants once.
             if !matches!(option.get_action(), ArgAction::SetTrue) || !all.contains(&text) {
@@ -121,7 +148,7 @@ pub fn options(text: &str, given: &ArgMatches) -> Result<Vec<OsString>, Mistake>
             }
         }
     }
-    Ok(all)
+    Ok(OfFile { options: all, lines })
 }
 
 fn find<'a>(command: &'a Command, key: &str) -> Result<&'a Arg, String> {
@@ -130,8 +157,22 @@ fn find<'a>(command: &'a Command, key: &str) -> Result<&'a Arg, String> {
     };
     find(key).ok_or_else(|| match find(&key.replace('_', "-")) {
         Some(option) => format!("there is no option {key:?}: write {}", option.get_long().unwrap_or_default()),
-        None => format!("there is no option {key:?}: a key is a long option of rov-server --help without its dashes"),
+        None => match similar(command, key) {
+            Some(option) => format!("there is no option {key:?}: did you mean {option}?"),
+            None => {
+                format!("there is no option {key:?}: a key is a long option of rov-server --help without its dashes")
+            }
+        },
     })
+}
+
+/// What clap would suggest on the command line.
+fn similar(command: &Command, key: &str) -> Option<String> {
+    let given = format!("--{}", key.replace('_', "-"));
+    let error = command.clone().no_binary_name(true).try_get_matches_from([given]).err()?;
+    let Some(ContextValue::String(option)) = error.get(ContextKind::SuggestedArg) else { return None };
+    let option = option.trim_start_matches('-');
+    (!NOT_IN_FILES.contains(&option)).then(|| option.to_owned())
 }
 
 /// One entry as it would stand on the command line; several for a list.
@@ -165,16 +206,21 @@ fn texts(command: &Command, option: &Arg, key: &str, value: &DeValue) -> Result<
 }
 
 fn text(option: &Arg, key: &str, value: &DeValue) -> Result<String, String> {
-    let is_number = NUMBERS.iter().any(|number| option.get_value_parser().type_id() == *number);
+    let is = |kind: &TypeId| option.get_value_parser().type_id() == *kind;
+    let (is_number, is_fraction) = (NUMBERS.iter().any(is), is(&FRACTIONS));
     let value = match value {
         DeValue::String(text) if !is_number => text.clone().into_owned(),
         // Devices and the like may be numbers.
         DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
             .map_err(|_| format!("{key} is too large a number"))?
             .to_string(),
-        DeValue::Float(number) if is_number => number.as_str().to_owned(),
+        DeValue::Float(number) if is_number || is_fraction => number.as_str().to_owned(),
         value => {
-            let wanted = if is_number { "a number" } else { "a text in quotes" };
+            let wanted = match (is_number, is_fraction) {
+                (true, _) => "a number",
+                (_, true) => "a number, or a fraction in quotes",
+                _ => "a text in quotes",
+            };
             let or_list = if matches!(option.get_action(), ArgAction::Append) { ", or a list of such" } else { "" };
             return Err(format!("{key} is {}, but must be {wanted}{or_list}", title(value)));
         }
@@ -211,7 +257,7 @@ mod tests {
     }
 
     fn of_file(text: &str) -> Result<Vec<String>, Mistake> {
-        let options = options(text, &given(&[]))?;
+        let options = options(text, &given(&[]))?.options;
         Ok(options.into_iter().map(|option| option.into_string().unwrap()).collect())
     }
 
@@ -234,6 +280,18 @@ mod tests {
         assert_eq!((cli.interfaces.len(), cli.verbose, cli.device.as_deref()), (2, 2, Some("0")));
         assert!(cli.no_discovery && !cli.no_loop && cli.no_low_latency && cli.stun.is_some());
         assert_eq!(Config::from_cli(&cli).unwrap().capture.source, SourceKind::Webcam);
+    }
+
+    #[test]
+    fn a_frame_rate_may_be_a_fraction() {
+        for (text, num, den) in [
+            ("fps = 29.97", 30_000, 1001),
+            ("fps = '30000/1001'", 30_000, 1001),
+            ("fps = 25", 25, 1),
+            ("fps = 12.5", 25, 2),
+        ] {
+            assert_eq!(read_with(text, &[]).unwrap().fps, Fps { num, den }, "{text}");
+        }
     }
 
     #[test]
@@ -263,11 +321,15 @@ mod tests {
     #[test]
     fn a_mistake_is_told_with_its_line_and_what_to_do() {
         for (text, line, message) in [
+            ("width = 1280\n\nwidht = 1", 3, "there is no option \"widht\": did you mean width?"),
+            ("xyzzy = 1", 1, "there is no option \"xyzzy\": a key is a long option of rov-server --help"),
+            ("rtsp_prot = 1", 1, "there is no option \"rtsp_prot\": did you mean rtsp-port?"),
             (
-                "width = 1280\n\nwidht = 1",
-                3,
-                "there is no option \"widht\": a key is a long option of rov-server --help",
+                "fps = \"fast\"",
+                1,
+                "invalid value 'fast' for '--fps <FPS>': give frames per second, as 30, 29.97 or 30000/1001",
             ),
+            ("fps = [30]", 1, "fps is a list, but must be a number, or a fraction in quotes"),
             ("rtp_port = 5004", 1, "there is no option \"rtp_port\": write rtp-port"),
             ("config = \"other.toml\"", 1, "there is no option \"config\""),
             ("\nwidth = \"1280\"", 2, "width is a text, but must be a number"),
@@ -293,6 +355,22 @@ mod tests {
             assert_eq!(mistake.line, line, "{text}: {mistake:?}");
             assert!(mistake.message.starts_with(message), "{text}: {mistake:?}");
             assert!(!mistake.message.is_empty() && !mistake.message.contains("deep"), "{mistake:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_together_is_said_with_its_line() {
+        for (text, arguments, said) in [
+            ("\nwidth = 1281", &[][..], "rov.toml, line 2: --width 1281: must be even (4:2:0 video), try 1282"),
+            ("height = 720\nwidth = 0", &[], "rov.toml, line 2: --width 0 --height 720: give both,"),
+            ("height = 0", &[], "rov.toml, line 1: --width 1920 --height 0: give both,"),
+            ("width = 1281", &["--width", "1283"], "--width 1283: must be even"),
+            ("name = 'x'", &["--width", "1283"], "--width 1283: must be even"),
+            ("url = 'http://a/'", &[], "rov.toml, line 1: --url http://a/: give the address of an RTSP camera"),
+        ] {
+            let cli = read_with(text, arguments).unwrap();
+            let message = located(&Config::from_cli(&cli).unwrap_err().0, &cli);
+            assert!(message.contains(said) && message.starts_with("--") == said.starts_with("--"), "{message}");
         }
     }
 

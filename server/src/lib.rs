@@ -21,7 +21,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
@@ -85,11 +85,7 @@ fn run_logged(cli: &Cli) -> ExitCode {
 }
 
 async fn prepare(cli: &Cli) -> Result<Server> {
-    let config = Config::from_cli(cli);
-    let config = match &cli.config {
-        Some(file) => config.with_context(|| format!("the command line and {}", file.display()))?,
-        None => config?,
-    };
+    let config = Config::from_cli(cli).map_err(|error| anyhow::anyhow!(config_file::located(&error.0, cli)))?;
     Server::bind(config).await
 }
 
@@ -118,7 +114,7 @@ fn init_log(cli: &Cli) -> Lines {
         (..) => "error",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
-    let colours = std::io::stderr().is_terminal();
+    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
     let lines = Lines::stderr();
     let writer = lines.clone();
     let log = tracing_subscriber::fmt()

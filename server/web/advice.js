@@ -10,6 +10,8 @@ const PROBE_MS = 1000
 const DEAF_MS = 3000
 /** A first path may take longer than that. */
 const CONNECT_MS = 8000
+/** By then a path is found where there is one: pictures come by HTTP until it is. */
+const BLOCKED_MS = 4000
 /** Packets come and no picture of them: long, because a stream that is passed through may have that long between keyframes. */
 const BLIND_MS = 30000
 /** Between two tries when the server refused: it will not have changed its mind at once. */
@@ -17,32 +19,37 @@ const REFUSED_MS = 5000
 /** Between two tries when it does not answer: nobody shall wait for a picture that could be there. */
 const RETRY_MS = [0, 250, 500, 1000]
 
+const leave = reason => ({ act: "leave", reason })
+
 /** How long to wait before the next session, after `failures` that gave no picture; `refused`: the server said no. */
 export function retryDelay(failures, refused) {
   return refused ? REFUSED_MS : RETRY_MS[Math.min(failures, RETRY_MS.length - 1)]
 }
 
 /**
- * What becomes of a session: `{ act: "live" | "starting" | "wait" | "leave", reason, probe }`. `probe`: ask the server now.
+ * What becomes of a session: `{ act: "live" | "starting" | "wait" | "leave", reason, probe, blocked }`. `probe`: ask the
+ * server now. `blocked`: HTTP gets through and UDP does not.
  *
  * `session`: `lastPacket` is the time of the last packet, or of the start; `lastPicture` likewise for decoded pictures;
- * `connected`, `hadPicture`; `ended` is the reason why it is over, if it is; `probed` is what the server said last,
+ * `connected` now, `wasConnected` ever, `hadPicture`; `paths` are the server's addresses for video; `ended` is the reason why it is over, if it is; `probed` is what the server said last,
  * `{ at, kind, state, reason }`, or null. Kinds: `serving`, `awaits-keyframe`, `unknown` (this viewer), `refused` (nobody
  * listens), `silent` (no answer), `other` (no statistics).
  */
 export function advise(now, session) {
-  if (session.ended) return { act: "leave", reason: session.ended }
+  if (session.ended) {
+    const blocked = !session.wasConnected && session.paths.length > 0
+    return { act: "leave", reason: blocked ? noPath(session) : session.ended, blocked }
+  }
   const silent = now - session.lastPacket
   if (silent >= PROBE_MS) return withoutPackets(now, session, silent)
   const blind = now - session.lastPicture
-  if (blind >= BLIND_MS) return { act: "leave", reason: `video arrives, but no picture came of it for ${seconds(blind)} s` }
+  if (blind >= BLIND_MS) return leave(`Video arrives, but no picture could be decoded for ${duration(blind)}`)
   if (blind >= PROBE_MS) return { act: "wait", reason: "Video arrives, waiting for a keyframe", probe: false }
   return { act: session.hadPicture ? "live" : "starting" }
 }
 
 function withoutPackets(now, session, silent) {
   const wait = (reason, probe) => ({ act: "wait", reason, probe })
-  const leave = reason => ({ act: "leave", reason })
   const { probed } = session
   // What was said before the silence began is of no use now.
   if (!probed || probed.at <= session.lastPacket) return wait("No video arrives", true)
@@ -54,38 +61,57 @@ function withoutPackets(now, session, silent) {
     // The link may come back, and the session with it.
     case "silent": return wait("The server does not answer", again)
     case "awaits-keyframe":
-      return silent > BLIND_MS ? leave("No keyframe comes") : wait("Waiting for a keyframe", again)
+      return silent > BLIND_MS ? leave(`No keyframe for ${duration(silent)}`) : wait("Waiting for a keyframe", again)
     case "serving":
       if (probed.state !== "running") return wait(sourceTrouble(probed), again)
   }
-  if (silent > patience) return leave("The server sends video, and none arrives")
+  if (!session.connected && !session.wasConnected && silent > BLOCKED_MS && session.paths.length) {
+    return { ...(silent > patience ? leave(noPath(session)) : wait(noPath(session), again)), blocked: true }
+  }
+  if (silent > patience) return leave("The server sends video, but none arrives")
   return wait(session.connected ? "No video arrives" : "Connecting", again)
+}
+
+function noPath({ paths }) {
+  const some = paths.slice(0, 3).join(", ")
+  const remedy = "Open that port, or see --media-port and --public-address"
+  return `No UDP gets through to ${some}: a firewall or NAT is in the way. ${remedy}`
 }
 
 function sourceTrouble({ state, reason }) {
   const said = {
     starting: "The source is starting",
     restarting: "The source is being restarted",
-    stalled: "Nothing comes from the source",
+    stalled: "No pictures come from the source",
     ended: "The source has ended",
   }[state] ?? "The server has no picture"
   return reason ? `${said}: ${reason}` : said
 }
 
 /**
- * What the page shows: `{ state: "waiting" | "live" | "old", dim, badge, title }`. `lastPicture` is when a picture was last
- * presented, or null; `awakeSince` is since when the page has been able to see pictures come: the timers of a hidden tab
- * sleep, and nothing that was missed meanwhile is held against the picture, but for the dimming.
+ * What the page shows: `{ state: "waiting" | "live" | "backup" | "old", dim, badge, title }`. `lastPicture` is when a
+ * picture was last presented, or null; `awakeSince` is since when the page has been able to see pictures come: the timers of
+ * a hidden tab sleep, and nothing that was missed meanwhile is held against the picture, but for the dimming. `connected`: a
+ * session is; `lost`: one was, or was refused; `byHttp`: what is shown is no video, but pictures by HTTP.
  */
-export function view(now, { lastPicture, awakeSince }) {
+export function view(now, { lastPicture, awakeSince, connected, lost, byHttp }) {
   if (lastPicture === null) {
-    const title = now - awakeSince > STALE_MS ? "No picture yet" : "Connecting"
-    return { state: "waiting", dim: false, badge: "Connecting", title }
+    const title = lost ? "NO VIDEO" : connected ? "Waiting for the first picture…" : "Connecting…"
+    return { state: "waiting", dim: false, badge: lost ? "NO VIDEO" : "Connecting", title }
   }
   const age = now - lastPicture
+  if (age <= STALE_MS && byHttp) return { state: "backup", dim: false, badge: "Live, MJPEG", title: "" }
   if (age <= STALE_MS) return { state: "live", dim: false, badge: "Live", title: "" }
   if (now - awakeSince <= STALE_MS) return { state: "waiting", dim: true, badge: "Checking", title: "" }
-  return { state: "old", dim: true, badge: "Not live", title: `Picture is ${duration(age)} old` }
+  return { state: "old", dim: true, badge: "NO VIDEO", title: `NO VIDEO ${duration(age)}` }
+}
+
+/** The title of the tab, which is read while another is shown: so by `lastDecoded`, as nothing is presented then. */
+export function tabTitle(now, name, { lastPicture, lastDecoded, lost }) {
+  const last = Math.max(lastPicture ?? -Infinity, lastDecoded ?? -Infinity)
+  const age = now - last
+  const without = Number.isFinite(age) ? `NO VIDEO ${duration(age)}` : lost ? "NO VIDEO" : "connecting"
+  return `${name || "ROV"} - ${age <= STALE_MS ? "live" : without}`
 }
 
 const seconds = ms => Math.floor(ms / 1000)

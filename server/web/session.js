@@ -10,7 +10,7 @@ async function request(path, options = {}) {
   return fetch(path, { cache: "no-store", signal: AbortSignal.timeout(REPLY_MS), ...options })
 }
 
-async function refusal(reply) {
+export async function refusal(reply) {
   const body = await reply.json().catch(() => ({}))
   return new Refused(body.error ?? `the server answers ${reply.status} ${reply.statusText}`)
 }
@@ -44,6 +44,8 @@ export class Session {
   id = null
   /** Why it is over, once it is. */
   ended = null
+  /** Where the server takes and sends the video, `ADDRESS:PORT` each, once it is known. */
+  paths = []
   #pc = new RTCPeerConnection()
   #url = null
   #closed = false
@@ -79,6 +81,9 @@ export class Session {
     this.#url = new URL(reply.headers.get("Location"), reply.url).href
     this.id = this.#url.split("/").pop().split("-")[0]
     const answer = await reply.text()
+    // RFC 8839 section 5.1: foundation, component, transport, priority, address, port.
+    const candidates = answer.matchAll(/^a=candidate:\S+ \S+ udp \S+ (\S+) (\d+)/gim)
+    this.paths = [...candidates].map(([, ip, port]) => `${ip}:${port}`)
     // Left while the answer was on its way.
     if (this.#closed) return this.#hangUp()
     await pc.setRemoteDescription({ type: "answer", sdp: answer })

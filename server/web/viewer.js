@@ -1,7 +1,8 @@
 // The viewer page: picture, state, buttons. What is decided is in advice.js.
 
-import { STALE_MS, advise, duration, retryDelay, snapshotName, view } from "./advice.js"
+import { STALE_MS, advise, duration, retryDelay, snapshotName, tabTitle, view } from "./advice.js"
 import { figures, read } from "./figures.js"
+import { watch } from "./mjpeg.js"
 import { Refused, Session, probe, serverStats } from "./session.js"
 
 const TICK_MS = 200
@@ -10,12 +11,24 @@ const WINDOW_MS = 2000
 const STATS_MS = 1000
 const IDLE_MS = 4000
 const TOAST_MS = 5000
+/** Between two tries to get pictures by HTTP, and to keep the screen on. */
+const PREVIEW_RETRY_MS = 1000
+const SCREEN_RETRY_MS = 10000
 
 const $ = id => document.getElementById(id)
 const video = $("video")
 const page = {
   /** When a picture was last presented. */
   lastPicture: null,
+  /** When one was last decoded: also while none is presented, in a hidden tab. */
+  lastDecoded: null,
+  /** That picture came by HTTP. */
+  byHttp: false,
+  /** Why no video comes by WebRTC although the server answers, while that is so. */
+  blocked: "",
+  connected: false,
+  /** A session was lost or refused since there was a picture. */
+  lost: false,
   awakeSince: 0,
   lastTick: 0,
   reason: "",
@@ -50,7 +63,10 @@ function start(now) {
   nextStart = Infinity
   samples = []
   const mine = session = new Session()
-  state = { lastPacket: now, lastPicture: now, connected: false, hadPicture: false, ended: null, probed: null }
+  state = {
+    lastPacket: now, lastPicture: now, connected: false, wasConnected: false, hadPicture: false, paths: [], ended: null,
+    probed: null,
+  }
   mine.open(whepPath(), track => show(mine, track)).then(() => {
     if (mine === session) refreshServer()
   }).catch(error => {
@@ -70,7 +86,10 @@ function leave(reason, refused = false) {
   freeze()
   session?.close()
   session = null
-  page.reason = refused ? reason : `${reason}, reconnecting`
+  page.connected = false
+  page.lost = true
+  if (reason !== page.blocked) page.blocked = ""
+  page.reason = refused ? reason : `${reason}; reconnecting`
   nextStart = clock() + retryDelay(failures, refused)
 }
 
@@ -118,10 +137,13 @@ async function sample(now) {
   if (report.decoded > (before?.decoded ?? 0)) {
     state.lastPicture = now
     state.hadPicture = true
+    page.lastDecoded = now
     failures = 0
     if (!presentsItself) presented(now)
   }
-  state.connected = mine.connected
+  state.connected = page.connected = mine.connected
+  state.wasConnected ||= mine.connected
+  state.paths = mine.paths
   state.ended = mine.ended
   samples.push({ ...report, taken: now })
   while (samples.length > 2 && samples[1].taken < now - WINDOW_MS) samples.shift()
@@ -142,6 +164,8 @@ let lastFrame = null
 
 function presented(now) {
   page.lastPicture = now
+  page.byHttp = page.lost = false
+  stopPreview()
   $("last").hidden = true
   if (document.body.dataset.state !== "live" || document.body.classList.contains("dim")) render(now)
 }
@@ -158,21 +182,74 @@ function watchPictures() {
   })
 }
 
+// --- Pictures by HTTP, while no UDP gets through ---
+
+/** Ends them; null while there are none. */
+let preview = null, previewTrouble = ""
+
+async function startPreview() {
+  const { signal } = preview = new AbortController()
+  while (!signal.aborted) {
+    await watch("stream.mjpg?fps=10", signal, showPreview).catch(error => { previewTrouble = error.message })
+    await new Promise(done => setTimeout(done, PREVIEW_RETRY_MS))
+  }
+}
+
+function stopPreview() {
+  preview?.abort()
+  preview = null
+  page.blocked = previewTrouble = ""
+}
+
+function showPreview(picture, age) {
+  const last = $("last")
+  copyPicture(last, picture)
+  last.hidden = false
+  page.lastPicture = page.lastDecoded = clock() - age
+  page.byHttp = true
+  previewTrouble = ""
+  render(clock())
+}
+
+// --- The screen ---
+
+let screenLock = null, screenAsked = -Infinity
+/** Keeps it on while pictures come; browsers grant that by HTTPS and to localhost alone, and never in a hidden tab. */
+async function keepScreenOn(now, on) {
+  if (!on) {
+    screenLock?.release?.()
+    screenLock = null
+    screenAsked = -Infinity
+  } else if (navigator.wakeLock && (!screenLock || screenLock.released) && now - screenAsked > SCREEN_RETRY_MS) {
+    screenAsked = now
+    const lock = await navigator.wakeLock.request("screen").catch(() => null)
+    // The picture may have gone meanwhile.
+    if (screenAsked === now) screenLock = lock
+    else lock?.release()
+  }
+}
+
 // --- What is seen ---
 
 function render(now) {
   const seen = view(now, page)
   const { body } = document
-  const spoken = seen.title && `${seen.state === "old" ? "The picture is not live" : seen.title}. ${page.reason}`
-  if (body.dataset.state !== seen.state && seen.state === "live") setText("spoken", "Live")
-  else if (seen.state !== "live") setText("spoken", spoken)
+  const isLive = seen.state === "live" || seen.state === "backup"
+  const reason = page.blocked ? [page.blocked, previewTrouble].filter(Boolean).join("; ") : page.reason
+  // Without the seconds: what changes is said again.
+  const spoken = seen.title && `${seen.state === "old" ? "NO VIDEO" : seen.title}. ${reason}`
+  if (body.dataset.state !== seen.state && isLive) setText("spoken", seen.badge)
+  else if (!isLive) setText("spoken", spoken)
   body.dataset.state = seen.state
   body.classList.toggle("dim", seen.dim)
-  if (seen.state !== "live") awake()
+  if (!isLive) awake()
   setText("badge", seen.badge)
   setText("title", seen.title)
-  setText("reason", seen.title ? page.reason : "")
+  setText("reason", seen.state === "live" || seen.badge === "Checking" ? "" : reason)
   $("snapshot").disabled = page.lastPicture === null
+  const title = tabTitle(now, page.server?.name, page)
+  if (document.title !== title) document.title = title
+  keepScreenOn(now, isLive && !document.hidden)
 }
 
 function setText(id, text) {
@@ -188,7 +265,7 @@ function renderFigures() {
   const size = [video.videoWidth, video.videoHeight]
   const { rows, total, stages } = live
     ? figures(samples[0], samples.at(-1), size, stream, mean, page.server?.viewers, session?.id)
-    : { rows: [["State", "not live"]], stages: [] }
+    : { rows: [["State", document.body.dataset.state === "backup" ? "MJPEG by HTTP" : "not live"]], stages: [] }
   $("figures").replaceChildren(...rows.flatMap(([label, value]) => [element("dt", label), element("dd", value)]))
   setText("origin", stream ? `${stream.source}, ${stream.encoder}` : "")
   setText("latency", total === undefined ? "–" : `${total.toFixed(0)} ms`)
@@ -207,7 +284,6 @@ function learn(stats) {
   const names = stats.streams.map(({ name }) => name)
   if (!names.includes(page.stream)) page.stream = names[0]
   setText("name", stats.name)
-  document.title = stats.name
   $("choice").hidden = names.length < 2
   if ([...$("streams").options].map(({ value }) => value).join("\n") !== names.join("\n")) {
     $("streams").replaceChildren(...names.map(name => new Option(name, name)))
@@ -252,7 +328,11 @@ async function tick() {
 let asking = false
 function act() {
   if (!session) return
-  const { act, reason, probe } = advise(clock(), state)
+  const { act, reason, probe, blocked } = advise(clock(), state)
+  if (blocked) {
+    page.blocked = reason
+    if (!preview) startPreview()
+  }
   if (act === "leave") return leave(reason)
   if (act === "live") page.reason = ""
   else if (act !== "starting") page.reason = reason
@@ -283,6 +363,7 @@ video.addEventListener("pause", () => { if (!document.hidden && video.srcObject?
 
 addEventListener("pagehide", () => {
   left = true
+  stopPreview()
   session?.close()
   session = null
 })
@@ -355,12 +436,16 @@ function awake() {
   idleTimer = setTimeout(() => document.body.classList.toggle("idle", document.body.dataset.state === "live"), IDLE_MS)
 }
 
-const actions = { f: toggleFullscreen, s: snapshot, i: toggleInfo }
+const showKeys = () => toast("Keys: F or double click Fullscreen, I Information, S Snapshot")
+const actions = { f: toggleFullscreen, s: snapshot, i: toggleInfo, "?": showKeys, f1: showKeys }
 addEventListener("keydown", event => {
   awake()
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.target.closest?.("select")) return
-  actions[event.key.toLowerCase()]?.()
+  const action = actions[event.key.toLowerCase()]
+  if (action) event.preventDefault()
+  action?.()
 })
+for (const picture of [video, $("last")]) picture.addEventListener("dblclick", toggleFullscreen)
 for (const event of ["pointermove", "pointerdown", "focusin"]) addEventListener(event, awake)
 $("show-info").addEventListener("click", toggleInfo)
 $("snapshot").addEventListener("click", snapshot)
@@ -369,10 +454,12 @@ $("fullscreen").hidden = !canFill
 $("play").addEventListener("click", play)
 $("streams").addEventListener("change", ({ target }) => {
   page.stream = target.value
-  page.lastPicture = null
+  page.lastPicture = page.lastDecoded = null
+  stopPreview()
   $("last").hidden = true
   failures = 0
   leave("Another stream was chosen")
+  page.lost = false
 })
 
 if (presentsItself) watchPictures()

@@ -1,8 +1,10 @@
-// Cases for server/web/advice.js; gives what does not hold.
-function check({ advise, view, retryDelay, snapshotName, duration }) {
+// Cases for server/web/advice.js and mjpeg.js; gives what does not hold.
+function check({ advise, view, tabTitle, retryDelay, snapshotName, duration }, { Parts }) {
   const wrong = []
   const expect = (what, is, wanted) => { if (is !== wanted) wrong.push(`${what}: ${is}, not ${wanted}`) }
-  const fresh = { lastPacket: 0, lastPicture: 0, connected: true, hadPicture: true, ended: null, probed: null }
+  const fresh = {
+    lastPacket: 0, lastPicture: 0, connected: true, wasConnected: true, hadPicture: true, paths: [], ended: null, probed: null,
+  }
   const advice = (now, more) => advise(now, { ...fresh, ...more })
   const running = { kind: "serving", state: "running" }
 
@@ -29,21 +31,61 @@ function check({ advise, view, retryDelay, snapshotName, duration }) {
   expect("retries stay frequent", retryDelay(99, false), 1000)
   expect("a refusal is respected", retryDelay(0, true), 5000)
 
+  // UDP that does not get through: known by the server's answer and its silence, within 10 s.
+  const unconnected = { connected: false, wasConnected: false, paths: ["10.0.0.2:5010"] }
+  const blocked = advice(4600, { ...unconnected, probed: { at: 4500, ...running } })
+  expect("no path is found", blocked.blocked, true)
+  expect("with the address", blocked.reason.startsWith("No UDP gets through to 10.0.0.2:5010: a firewall"), true)
+  expect("and looked for", blocked.act, "wait")
+  expect("and looked for anew", advice(8100, { ...unconnected, probed: { at: 8000, ...running } }).act, "leave")
+  expect("not known yet", advice(3000, { ...unconnected, probed: { at: 2900, ...running } }).blocked, undefined)
+  const isBlocked = more => advice(4600, { ...unconnected, probed: { at: 4500, ...running }, ...more }).blocked
+  expect("a server that is gone blocks nothing", isBlocked({ probed: { at: 4500, kind: "refused" } }), undefined)
+  expect("nor does a path that was there", isBlocked({ wasConnected: true }), undefined)
+  expect("ICE that gave up", advice(100, { ...unconnected, ended: "The connection has failed" }).blocked, true)
+
   const awake = { lastPicture: 0, awakeSince: 0 }
   expect("a picture of now", view(900, awake).state, "live")
   expect("a picture of then", view(1100, awake).state, "old")
-  expect("its age", view(3999, awake).title, "Picture is 3 s old")
+  expect("its age", view(3999, awake).title, "NO VIDEO 3 s")
+  expect("a picture by HTTP is marked", view(900, { ...awake, byHttp: true }).state, "backup")
+  expect("and can be old", view(1100, { ...awake, byHttp: true }).state, "old")
   expect("it is dimmed", view(1100, awake).dim, true)
   const shown = view(60500, { lastPicture: 0, awakeSince: 60000 })
   expect("a tab that was hidden is not called old at once", shown.state, "waiting")
   expect("but not shown as live either", shown.dim, true)
-  expect("and then it is", view(61100, { lastPicture: 0, awakeSince: 60000 }).title, "Picture is 61 s old")
-  expect("nothing yet", view(500, { lastPicture: null, awakeSince: 0 }).title, "Connecting")
-  expect("still nothing", view(1500, { lastPicture: null, awakeSince: 0 }).title, "No picture yet")
+  expect("and then it is", view(61100, { lastPicture: 0, awakeSince: 60000 }).title, "NO VIDEO 61 s")
+  expect("nothing yet", view(500, { lastPicture: null, awakeSince: 0 }).title, "Connecting…")
+  const waits = view(1500, { lastPicture: null, awakeSince: 0, connected: true })
+  expect("still nothing", waits.title, "Waiting for the first picture…")
+  expect("and lost", view(1500, { lastPicture: null, awakeSince: 0, lost: true }).title, "NO VIDEO")
+  const tab = (now, more) => tabTitle(now, "rov1", { lastPicture: null, lastDecoded: null, lost: false, ...more })
+  expect("a tab that connects", tab(0, {}), "rov1 - connecting")
+  expect("a tab that found nothing", tab(0, { lost: true }), "rov1 - NO VIDEO")
+  expect("a live tab", tab(900, { lastPicture: 0 }), "rov1 - live")
+  expect("a hidden one, where nothing is presented", tab(9000, { lastPicture: 0, lastDecoded: 8900 }), "rov1 - live")
+  expect("one to look at", tab(12500, { lastPicture: 0, lastDecoded: 200 }), "rov1 - NO VIDEO 12 s")
+  expect("before the name is known", tabTitle(0, undefined, { lastPicture: 0 }), "ROV - live")
   expect("minutes", duration(600000), "10 min")
 
   const time = new Date(2026, 0, 2, 3, 4, 5)
   expect("a snapshot's name", snapshotName("rov/1 x", time, 0), "rov_1_x_2026-01-02_03-04-05.png")
   expect("one of an old picture", snapshotName("", time, 2000), "rov_2026-01-02_03-04-05_not-live.png")
+
+  const bytes = text => new TextEncoder().encode(text)
+  const header = (time, { length }) => `Content-Type: image/jpeg\r\nContent-Length: ${length}\r\nX-Timestamp: ${time}\r\n\r\n`
+  const part = (time, body) => `${header(time, body)}${body}\r\n--frame\r\n`
+  const stream = "--frame\r\n" + part("1.500000", "a\r\n\r\nb") + part("2.000000", "") + part("3.25", "xyz")
+  for (const step of [1, 7, 1000]) {
+    const parts = new Parts(), found = []
+    for (let at = 0; at < stream.length; at += step) found.push(...parts.push(bytes(stream.slice(at, at + step))))
+    const text = found.map(({ time, jpeg }) => `${time} ${new TextDecoder().decode(jpeg)}`).join("|")
+    expect(`parts that come by ${step}`, text, "1500 a\r\n\r\nb|2000 |3250 xyz")
+  }
+  for (const other of ["x".repeat(5000), "Content-Length: 99999999\r\n\r\n", "Content-Type: text/html\r\n\r\n"]) {
+    let refused = false
+    try { new Parts().push(bytes(other)) } catch { refused = true }
+    expect(`what is no MJPEG: ${other.slice(0, 20)}`, refused, true)
+  }
   return wrong
 }

@@ -14,8 +14,8 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 const LIVE: &str = "document.body?.dataset.state === 'live'";
-const OLD: &str = "document.body.dataset.state === 'old' && document.getElementById('title').textContent.endsWith(' s old') \
-                   && getComputedStyle(document.getElementById('last')).filter.includes('brightness')";
+const OLD: &str = "document.body.dataset.state === 'old' \
+                   && /^NO VIDEO \\d+ s$/.test(document.getElementById('title').textContent) && getComputedStyle(document.getElementById('last')).filter.includes('brightness')";
 
 /// Counts the pictures that are presented, and reads their marks.
 fn observe(chromium: &mut DevTools, page: &Page) {
@@ -64,7 +64,7 @@ fn the_page_plays_at_once_with_low_latency_and_without_complaints() {
     }
     assert_eq!(
         chromium.evaluate(&page, "[document.title, document.getElementById('choice').hidden]"),
-        json!(["deep", true])
+        json!(["deep - live", true])
     );
     // A snapshot, in the size of the video, named after the server.
     let folder = TempDir::new().expect("a temporary folder");
@@ -140,8 +140,11 @@ fn a_server_that_is_killed_and_comes_back_is_watched_again() {
     );
     assert!(name.as_str().is_some_and(|name| name.ends_with("_not-live.png")), "{name}");
 
+    // A tab says it too, which may be behind others.
+    let title = chromium.evaluate(&page, "document.title");
+    assert!(title.as_str().is_some_and(|title| title.contains(" - NO VIDEO ") && title.ends_with(" s")), "{title}");
     // Through all the tries to connect: nothing on the screen was new.
-    chromium.wait_for(&page, "document.getElementById('title').textContent === 'Picture is 5 s old'", wait::SOON);
+    chromium.wait_for(&page, "document.getElementById('title').textContent === 'NO VIDEO 5 s'", wait::SOON);
     assert!(!chromium.evaluate(&page, "states").to_string().contains("live"), "an old picture was shown as live");
 
     let server = Server::start(&["--signal-port", &port]);
@@ -177,7 +180,7 @@ fn without_a_camera_the_page_says_why_there_is_no_picture() {
     let server = Server::start(&["--source", "pipeline", "--pipeline", "v4l2src device=/dev/video-none"]);
     let mut chromium = DevTools::start();
     let page = chromium.open(&server.url("/"));
-    let said = "document.getElementById('title')?.textContent === 'No picture yet' \
+    let said = "document.getElementById('title')?.textContent === 'Waiting for the first picture…' \
                 && document.getElementById('reason').textContent.includes('/dev/video-none')";
     chromium.wait_for(&page, said, wait::START);
     assert_eq!(chromium.evaluate(&page, "document.body.dataset.state"), "waiting");
@@ -223,6 +226,70 @@ fn media_that_no_longer_arrives_leads_to_a_new_session() {
 }
 
 #[test]
+fn where_udp_is_blocked_the_page_says_so_and_shows_pictures_by_http() {
+    let server = Server::start(&["--name", "deep"]);
+    server.wait_until_running();
+    let mut chromium = DevTools::start();
+    let page = chromium.open("about:blank");
+    // No path: the answer leads nowhere, and the server does not learn where the browser is.
+    let blocked = "globalThis.blocked = true; const real = fetch; globalThis.fetch = async (path, options = {}) => { \
+                   if (blocked && options.method === 'PATCH') return new Response(null, { status: 204 }); \
+                   const reply = await real(path, options); if (!blocked || options.method !== 'POST') return reply; \
+                   const body = (await reply.text()).replace(/(udp \\d+ 127.0.0.1) \\d+/g, '$1 9'); \
+                   const changed = new Response(body, reply); \
+                   Object.defineProperty(changed, 'url', { value: reply.url }); return changed }";
+    chromium.call(Some(&page), "Page.addScriptToEvaluateOnNewDocument", json!({ "source": blocked }));
+    let opened = std::time::Instant::now();
+    chromium.call(Some(&page), "Page.navigate", json!({ "url": server.url("/") }));
+    let backup = "document.body?.dataset.state === 'backup' && !last.hidden && last.width === 320";
+    chromium.wait_for(&page, backup, wait::START);
+    println!("pictures by HTTP {:.1} s after the page was opened", opened.elapsed().as_secs_f64());
+    let why = reason(&mut chromium, &page);
+    assert!(why.starts_with("No UDP gets through to 127.0.0.1:9: a firewall") && why.contains("--media-port"), "{why}");
+    let said = chromium.evaluate(&page, "[badge.textContent, document.title]");
+    assert_eq!(said, json!(["Live, MJPEG", "deep - live"]));
+    // They move.
+    let marks = format!(
+        "{}; for (const side of ['Width', 'Height']) \
+         Object.defineProperty(last, `video${{side}}`, {{ get() {{ return this[side.toLowerCase()] }} }}); \
+         globalThis.numbers = new Set(); globalThis.look = setInterval(() => numbers.add(mark(last)?.frame), 50); 0",
+        include_str!("../src/mark.js")
+    );
+    chromium.evaluate(&page, &marks);
+    chromium.wait_for(&page, "numbers.size > 10", wait::SOON);
+    // Through the next session too, and they are old when they stop.
+    let before = server.stats().jpeg.pictures;
+    until_true("pictures while a second session is tried", wait::START, || server.stats().jpeg.pictures > before + 60);
+    assert_eq!(chromium.evaluate(&page, "document.body.dataset.state"), "backup");
+    server.process.signal(libc::SIGSTOP);
+    chromium.wait_for(&page, OLD, wait::SOON);
+    server.process.signal(libc::SIGCONT);
+    chromium.wait_for(&page, backup, wait::START);
+    // A path that opens is taken.
+    chromium.evaluate(&page, "clearInterval(look); blocked = false; 0");
+    chromium.wait_for(&page, LIVE, wait::START);
+    assert_eq!(reason(&mut chromium, &page), "");
+    until_true("no more pictures by HTTP", wait::SOON, || server.stats().jpeg.viewers == 0);
+}
+
+#[test]
+fn the_screen_stays_on_while_pictures_come() {
+    let mut server = Server::start(&[]);
+    let mut chromium = DevTools::start();
+    let page = chromium.open("about:blank");
+    // Nothing can be seen of the real one.
+    let lock = "globalThis.locks = []; navigator.wakeLock.request = async kind => { \
+                const lock = { kind, released: false, release() { this.released = true } }; locks.push(lock); return lock }";
+    chromium.call(Some(&page), "Page.addScriptToEvaluateOnNewDocument", json!({ "source": lock }));
+    chromium.call(Some(&page), "Page.navigate", json!({ "url": server.url("/") }));
+    chromium.wait_for(&page, LIVE, wait::START);
+    chromium.wait_for(&page, "locks.length === 1 && locks[0].kind === 'screen' && !locks[0].released", wait::SOON);
+    server.process.kill();
+    chromium.wait_for(&page, OLD, wait::SOON);
+    chromium.wait_for(&page, "locks.length === 1 && locks[0].released", wait::SOON);
+}
+
+#[test]
 fn behind_a_proxy_with_a_path_of_its_own_the_page_reaches_its_session() {
     let server = Server::start(&[]);
     let runtime = Runtime::new().expect("a runtime");
@@ -237,7 +304,8 @@ fn behind_a_proxy_with_a_path_of_its_own_the_page_reaches_its_session() {
     };
     assert_eq!(until("its candidates", wait::SOON, || answered("PATCH")), 204);
     chromium.call(Some(&page), "Page.navigate", json!({ "url": "about:blank" }));
-    assert_eq!(until("its goodbye", wait::SOON, || answered("DELETE")), 200);
+    // Where the goodbye of DTLS was quicker, the session has gone by then.
+    assert!([200, 404].contains(&until("its goodbye", wait::SOON, || answered("DELETE"))));
     assert_eq!(chromium.complaints(), Vec::<String>::new());
 }
 
@@ -290,7 +358,8 @@ fn the_decisions_of_the_page_hold() {
     let failures = chromium.evaluate(
         &page,
         &format!(
-            "import('/advice.js').then(advice => {{ {}; return check(advice) }})",
+            "Promise.all([import('/advice.js'), import('/mjpeg.js')]).then(modules => {{ {}; \
+             return check(...modules) }})",
             include_str!("../src/advice_cases.js")
         ),
     );
@@ -304,6 +373,7 @@ fn the_parts_of_the_page_are_served_as_what_they_are() {
         ("/", "text/html"),
         ("/viewer.js", "text/javascript"),
         ("/advice.js", "text/javascript"),
+        ("/mjpeg.js", "text/javascript"),
         ("/viewer.css", "text/css"),
         ("/favicon.svg", "image/svg+xml"),
     ] {

@@ -7,12 +7,13 @@ use axum::routing::get;
 use uuid::Uuid;
 
 /// Path, type and contents. The page names its parts without a leading slash, so that it works behind a proxy's path too.
-const FILES: [(&str, &str, &str); 7] = [
+const FILES: [(&str, &str, &str); 8] = [
     ("/", "text/html; charset=utf-8", include_str!("../../web/index.html")),
     ("/viewer.css", "text/css; charset=utf-8", include_str!("../../web/viewer.css")),
     ("/viewer.js", SCRIPT, include_str!("../../web/viewer.js")),
     ("/session.js", SCRIPT, include_str!("../../web/session.js")),
     ("/advice.js", SCRIPT, include_str!("../../web/advice.js")),
+    ("/mjpeg.js", SCRIPT, include_str!("../../web/mjpeg.js")),
     ("/figures.js", SCRIPT, include_str!("../../web/figures.js")),
     ("/favicon.svg", "image/svg+xml", include_str!("../../web/favicon.svg")),
 ];

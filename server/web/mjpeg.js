@@ -1,0 +1,73 @@
+// Pictures by HTTP, out of `multipart/x-mixed-replace` as rov-server sends it: what is shown where no UDP gets through.
+
+import { refusal } from "./session.js"
+
+/** So much later than the quickest picture, one is old: what waits on the way is given up, with the connection. */
+const LATE_MS = 2000
+/** The server ends the stream itself where it has nothing to send. */
+const SILENT_MS = 5000
+const MAX_HEADER = 4096
+const MAX_PICTURE = 16 << 20
+
+/** What came and is not whole yet. */
+export class Parts {
+  #held = new Uint8Array(0)
+
+  /** The parts that are whole with these bytes: `{ time, jpeg }`, `time` in ms by the server's clock. */
+  push(bytes) {
+    const all = new Uint8Array(this.#held.length + bytes.length)
+    all.set(this.#held)
+    all.set(bytes, this.#held.length)
+    const parts = []
+    let at = 0
+    for (;;) {
+      const header = String.fromCharCode(...all.subarray(at, at + MAX_HEADER))
+      const end = header.indexOf("\r\n\r\n")
+      if (end < 0 && header.length === MAX_HEADER) throw new Error("The server sends no MJPEG")
+      if (end < 0) break
+      const field = name => Number(header.slice(0, end).match(new RegExp(`^${name}: *([\\d.]+)`, "im"))?.[1])
+      const length = field("Content-Length"), start = at + end + 4
+      if (!(length <= MAX_PICTURE)) throw new Error("The server sends no MJPEG")
+      if (all.length < start + length) break
+      parts.push({ time: 1000 * field("X-Timestamp"), jpeg: all.slice(start, start + length) })
+      at = start + length
+    }
+    this.#held = all.slice(at)
+    return parts
+  }
+}
+
+/**
+ * Calls `show(picture, age)` for each picture of `path` until `signal`; of several that have come, for the newest. `age` in
+ * ms: how much later than the quickest it came. Fails at the end, which comes sooner or later.
+ */
+export async function watch(path, signal, show) {
+  const end = new AbortController()
+  const either = () => end.abort()
+  signal.addEventListener("abort", either)
+  let timer = setTimeout(either, SILENT_MS)
+  try {
+    const reply = await fetch(path, { cache: "no-store", signal: end.signal })
+    if (!reply.ok) throw await refusal(reply)
+    const reader = reply.body.getReader(), parts = new Parts()
+    let least = Infinity
+    for (;;) {
+      const { done, value } = await reader.read()
+      if (done) throw new Error("The server has ended the MJPEG stream")
+      clearTimeout(timer)
+      timer = setTimeout(either, SILENT_MS)
+      const part = parts.push(value).at(-1)
+      if (!part) continue
+      const lag = Date.now() - part.time
+      least = Math.min(least, lag)
+      if (lag - least > LATE_MS) throw new Error("MJPEG comes too late over this link")
+      const picture = await createImageBitmap(new Blob([part.jpeg], { type: "image/jpeg" }))
+      if (!end.signal.aborted) show(picture, Date.now() - part.time - least)
+      picture.close()
+    }
+  } finally {
+    clearTimeout(timer)
+    signal.removeEventListener("abort", either)
+    end.abort()
+  }
+}
