@@ -40,6 +40,19 @@ pub fn broadcast_socket(port: u16, shared: bool) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
+/// How many files and sockets this process may have open, where the system says so.
+pub fn open_files_limit() -> Option<u64> {
+    #[cfg(unix)]
+    {
+        let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: the pointer is to a live rlimit.
+        let known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } == 0;
+        known.then_some(limit.rlim_cur)
+    }
+    #[cfg(not(unix))]
+    None
+}
+
 /// What the sockets for media ask for, bytes each way. The common default of 208 KB loses packets from 100 Mbit/s on.
 const MEDIA_BUFFER: usize = 4 << 20;
 

@@ -234,8 +234,9 @@ impl Sender {
         }
         if targets.is_empty() {
             warn!(
-                "no network interface to announce on (--host {}, interfaces wanted: {:?})",
-                self.config.host, self.config.interfaces
+                "no network interface to announce on (--host {}, interfaces wanted: {})",
+                self.config.host,
+                if self.config.interfaces.is_empty() { "all".to_owned() } else { self.config.interfaces.join(", ") }
             );
         } else {
             let list: Vec<_> =

@@ -18,7 +18,7 @@ use crate::discovery::{self, Discovery, DiscoveryConfig};
 use crate::http::{self, Api};
 use crate::output::jpeg::JpegOutput;
 use crate::output::rtp::RtpOutput;
-use crate::output::rtsp::RtspOutput;
+use crate::output::rtsp::{self, RtspOutput};
 use crate::output::webrtc::{self, Engine, Paths, WebRtcOutput};
 use crate::progress::{Beat, HANGS_AFTER, Parts};
 use crate::service::{Now, Service};
@@ -124,11 +124,23 @@ impl Server {
         };
         let _awake = config.always_encode.then(|| stream.keep_awake());
         let http_addr = http.local_addr()?;
-        let mut ways = vec![format!("http://{http_addr}")];
-        ways.extend(webrtc.as_ref().map(|webrtc| format!("WebRTC media on UDP {}", webrtc.local_addr())));
+        tracing::info!(id, name = config.name, "rov-server {}", env!("CARGO_PKG_VERSION"));
+        // Not 0.0.0.0, which no viewer can open.
+        let addresses = rtsp::addresses(config.host);
+        let (here, others) = addresses.split_first().map_or((config.host, &[][..]), |(here, others)| (*here, others));
+        let mut ways = vec![format!("http://{here}:{}", http_addr.port())];
+        let media = webrtc.as_ref().map(|webrtc| webrtc.local_addr().port());
+        ways.extend(media.map(|port| format!("WebRTC media on UDP {here}:{port}")));
         ways.extend(rtp.as_ref().map(|rtp| format!("RTP to {}", rtp.stats().destinations.join(" and "))));
         ways.extend(rtsp.as_ref().and_then(|rtsp| rtsp.stats().urls.into_iter().next()));
-        tracing::info!(id, name = config.name, "{}", ways.join(", "));
+        let others: Vec<_> = others.iter().map(IpAddr::to_string).collect();
+        let also = if others.is_empty() { String::new() } else { format!("; also at {}", others.join(", ")) };
+        tracing::info!("watch at {}{also}", ways.join(", "));
+        if config.rtsp.as_ref().is_some_and(|rtsp| rtsp.credentials.is_some()) {
+            tracing::warn!(
+                "the password is for RTSP alone: HTTP, WebRTC, snapshots and RTP are open to the whole network"
+            );
+        }
 
         let api = Arc::new(Api {
             id: id.clone(),

@@ -136,7 +136,10 @@ async fn choose_encoder(capture: &Arc<CaptureConfig>, failed: &[&'static str]) -
     let (capture, failed) = (Arc::clone(capture), failed.to_vec());
     let choose = tokio::task::spawn_blocking(move || pipeline::choose_encoder(&capture, &failed));
     let chosen = joined(choose.await)?.map_err(|e| Fatal(e.to_string()))?;
-    tracing::info!("{}", chosen.summary());
+    tracing::debug!("{}", chosen.summary());
+    for tried in chosen.failures() {
+        tracing::info!("encoder {} does not work here: {}", tried.element, tried.outcome);
+    }
     Ok(chosen)
 }
 
@@ -169,7 +172,7 @@ async fn run_once(
     shutdown: &CancellationToken,
 ) -> Result<RunEnd, Fatal> {
     if is_news {
-        tracing::info!(stream = stream.name(), "source: {}", plan.source_label);
+        tracing::debug!(stream = stream.name(), "source: {}", plan.source_label);
     }
     tracing::debug!(pipeline = plan.text());
     plan.limit = stream.rate().map(|rate| rate.bitrate);
@@ -236,8 +239,8 @@ async fn watch(
                     let encoder = graph.encoder().map_or("passthrough", |row| row.element);
                     let target = graph.encoder().map(|_| graph.bitrate());
                     let fps_known = fps.or(capture.fps).map(|f| f.as_f64());
-                    tracing::info!(stream = stream.name(), encoder, %resolution, fps = fps_known, bitrate = target.map(tracing::field::display), "streaming");
                     stream.set_format(resolution, fps_known, encoder, target);
+                    say_streaming(stream, graph);
                     stream.set_full(graph.full());
                     rates.apply(graph, stream);
                     if let Some(fps) = fps {
@@ -305,6 +308,17 @@ async fn watch(
             }
         }
     }
+}
+
+/// One line: what, and how it is encoded.
+fn say_streaming(stream: &Stream, graph: &Graph) {
+    let (source, (size, fps)) = (stream.stats(Instant::now()).source, stream.format());
+    let rate = if fps > 0.0 { format!(" at {} fps", (fps * 100.0).round() / 100.0) } else { String::new() };
+    let how = match graph.encoder() {
+        Some(row) => format!("by {} ({}) at {}", row.element, row.title, graph.bitrate()),
+        None => "passed through".to_owned(),
+    };
+    tracing::info!("streaming {source}, {size}{rate}, {} {how}", stream.codec().title());
 }
 
 /// Lets the encoder rest while nobody looks. What goes out untouched needs no work that could rest.

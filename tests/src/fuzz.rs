@@ -334,7 +334,8 @@ pub fn config(text: &[u8]) {
     let lines = text.lines().count().max(1);
     match config_file::options(text, &given) {
         Ok(options) => {
-            let cli = Cli::try_parse_from(std::iter::once("rov-server".into()).chain(options)).expect("each was valid");
+            let cli = Cli::try_parse_from(std::iter::once("rov-server".into()).chain(options.options))
+                .expect("each was valid");
             let _ = Config::from_cli(&cli);
         }
         Err(mistake) => assert!((1..=lines + 1).contains(&mistake.line) && !mistake.message.is_empty(), "{mistake:?}"),

@@ -1,10 +1,12 @@
 //! The two programs, as a user starts them.
 
 use std::net::{TcpListener, UdpSocket};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rov_client::discovery::{self, Wanted};
 use rov_common::api::StreamState;
+use rov_tests::process::{Process, binary, program};
 use rov_tests::programs::{Client, Server, client_process, free_udp_port, server_process};
 use rov_tests::wait::{self, until, until_true};
 use tempfile::TempDir;
@@ -114,7 +116,9 @@ fn a_client_that_is_not_to_wait_says_where_it_looked_in_vain() {
 fn wrong_usage_has_exit_code_2_and_a_message_that_names_the_option() {
     for (args, named) in [
         (&["--no-such-option"][..], "--no-such-option"),
+        (&["--widht", "640"], "a similar argument exists: '--width'"),
         (&["--fps", "1000"], "--fps"),
+        (&["--fps", "fast"], "give frames per second, as 30, 29.97 or 30000/1001"),
         (&["--width", "321", "--height", "240"], "--width"),
         (&["--encoder", "nosuchenc"], "--encoder"),
         (&["--source", "file", "--file", "/nonexistent.mp4"], "/nonexistent.mp4"),
@@ -156,12 +160,73 @@ fn a_server_takes_its_settings_from_a_file_and_says_what_is_wrong_in_it() {
         assert_eq!(server.wait(wait::START), 2, "{text}: {}", server.stderr());
         assert!(server.stderr().contains(file) && server.stderr().contains(message), "{text}: {}", server.stderr());
     };
-    refused("\nbitrat = 1", &[], "line 2: there is no option \"bitrat\"");
-    refused("max-viewers = 0", &[], "--max-viewers 0: must be at least 1");
+    refused("\nbitrat = 1", &[], "line 2: there is no option \"bitrat\": did you mean bitrate?");
+    refused("max-viewers = 0", &[], "rov.toml, line 1: --max-viewers 0: must be at least 1");
+    refused("fps = 5\n\nwidth = 1281", &["--height", "720"], "rov.toml, line 3: --width 1281: must be even");
+    refused("width = 1280", &["--width", "1281"], "--width 1281: must be even");
     std::fs::remove_file(&path).expect("the file goes");
     let mut missing = server_process(&["--config", file]);
     assert_eq!(missing.wait(wait::START), 2);
     assert!(missing.stderr().contains(file) && missing.stderr().contains("No such file"), "{}", missing.stderr());
+}
+
+#[test]
+fn the_log_of_a_start_is_short_and_says_what_is_streamed_and_where() {
+    let mut server =
+        Server::start(&["--fps", "29.97", "--encoder", "x264enc", "--user", "pilot", "--password", "deep"]);
+    let streaming = "streaming test picture, 320x240 at 29.97 fps, H.264 by x264enc (x264, software) at ";
+    server.process.wait_for_line("what it streams", wait::START, |line| line.contains(streaming).then_some(()));
+    let log = server.process.stderr();
+    let ways = format!("watch at http://{}, WebRTC media on UDP 127.0.0.1:", server.address);
+    for part in [
+        ways.as_str(),
+        ", rtsp://127.0.0.1:",
+        "the password is for RTSP alone: HTTP, WebRTC, snapshots and RTP are open",
+    ] {
+        assert!(log.contains(part), "{part:?} in {log}");
+    }
+    for part in ["0.0.0.0", "not installed", "nvh264enc", "deep", "\u{1b}["] {
+        assert!(!log.contains(part), "{part:?} in {log}");
+    }
+    assert!(log.lines().count() <= 6, "{log}");
+    until_true("the rate is that of television", wait::SOON, || server.stats().streams[0].fps_in > 1.0);
+
+    // On all interfaces: an address that another machine can open, where there is one.
+    let mut everywhere = Process::spawn("rov-server", &mut {
+        let mut command = Command::new(binary("rov-server"));
+        command.args([
+            "--source",
+            "test",
+            "--width",
+            "320",
+            "--height",
+            "240",
+            "--signal-port",
+            "0",
+            "--rtsp-port",
+            "0",
+        ]);
+        command.args(["--no-discovery"]).env_remove("RUST_LOG");
+        command
+    });
+    let line = everywhere
+        .wait_for_line("its addresses", wait::START, |line| line.contains("http://").then(|| line.to_owned()));
+    assert!(!line.contains("0.0.0.0"), "{line}");
+}
+
+#[test]
+fn colours_are_for_terminals_that_want_them() {
+    program("script", "bsdutils");
+    for (no_color, coloured) in [("", true), ("1", false)] {
+        // `script` gives it a terminal.
+        let line = format!("{} --source test --encoder nosuchenc --no-discovery", binary("rov-server").display());
+        let mut command = Command::new("script");
+        command.args(["-qec", &format!("{line} --host 127.0.0.1 --signal-port 0 --rtsp-port 0"), "/dev/null"]);
+        let output = command.env_remove("RUST_LOG").env("NO_COLOR", no_color).output().expect("script starts");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(text.contains("nosuchenc"), "{text}");
+        assert_eq!(text.contains("\u{1b}["), coloured, "NO_COLOR={no_color:?}: {text}");
+    }
 }
 
 #[test]

@@ -150,6 +150,22 @@ fn too_many_open_files_end_nothing() {
     assert_eq!(server.health().0, 200);
 }
 
+#[test]
+fn where_few_files_may_be_open_connections_leave_the_others_some() {
+    let server = Server::start(&[]);
+    server.wait_until_running();
+    // They are a quarter of it at most.
+    let before = server.process.footprint().files;
+    let limit = before as libc::rlim_t * 2;
+    limit_open_files(server.process.pid(), limit);
+    let silent: Vec<TcpStream> = (0..200).map(|_| connect(server.address)).collect();
+    assert_eq!(server.health().0, 200);
+    assert_eq!(http::get(&server.url("/snapshot.jpg")).status, 200, "what else needs files has them");
+    let log = server.process.stderr();
+    assert!(!log.contains("cannot take HTTP connections"), "{log}");
+    drop(silent);
+}
+
 /// Of this process, which has the other ends.
 fn allow_open_files(count: libc::rlim_t) {
     limit_open_files(std::process::id(), count);

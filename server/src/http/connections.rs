@@ -19,6 +19,7 @@ use hyper::server::conn::http1;
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use rov_common::net;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
@@ -28,8 +29,11 @@ use tokio_util::task::TaskTracker;
 
 use super::Arrival;
 
-/// Well below the 1024 open files that are the common limit of a process.
+/// A quarter of the 1024 open files that are the common limit of a process.
 const MAX_CONNECTIONS: usize = 256;
+/// Where a process may have fewer files open, of these: the camera and the other outputs need some, too.
+const SHARE_OF_FILES: u64 = 4;
+const MIN_CONNECTIONS: usize = 8;
 /// For the whole header of a request, and for the next request on a connection that is kept open.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Request line and header fields together; more is refused with 431. Browsers send less than one kilobyte.
@@ -120,7 +124,13 @@ async fn connection(io: Io, peer: IpAddr, app: Router, shutdown: CancellationTok
     }
 }
 
-/// The connections that there are, at most [`MAX_CONNECTIONS`].
+/// How many connections there may be, in a process that may have so many files open.
+fn most(files: Option<u64>) -> usize {
+    let share = files.map_or(MAX_CONNECTIONS, |files| usize::try_from(files / SHARE_OF_FILES).unwrap_or(usize::MAX));
+    share.clamp(MIN_CONNECTIONS, MAX_CONNECTIONS)
+}
+
+/// The connections that there are, at most [`most`].
 struct Places {
     started: Instant,
     taken: Vec<Place>,
@@ -136,7 +146,7 @@ impl Places {
     /// Ends the connection that is missed least, when there are too many.
     fn make_room(&mut self) {
         self.taken.retain(|place| !place.task.is_finished());
-        if self.taken.len() < MAX_CONNECTIONS {
+        if self.taken.len() < most(net::open_files_limit()) {
             return;
         }
         let peers: Vec<_> = self.taken.iter().map(|place| (place.peer, place.activity.last())).collect();
@@ -247,6 +257,12 @@ mod tests {
     fn the_address_with_most_connections_gives_the_one_that_was_silent_the_longest() {
         let connections = [(peer(1), 1), (peer(2), 9), (peer(2), 5), (peer(2), 7), (peer(1), 2)];
         assert_eq!(least_missed(&connections), Some(2));
+    }
+
+    #[test]
+    fn a_process_that_may_open_few_files_has_few_connections() {
+        assert_eq!([None, Some(u64::MAX), Some(1024)].map(most), [256; 3]);
+        assert_eq!([Some(400), Some(0)].map(most), [100, 8]);
     }
 
     #[test]

@@ -41,6 +41,11 @@ impl Chosen {
         Self { row: &encoder::rows(Codec::H264)[0], tried: Vec::new() }
     }
 
+    /// Those that are installed and do not work.
+    pub fn failures(&self) -> impl Iterator<Item = &Tried> {
+        self.tried.iter().filter(|tried| tried.outcome != NOT_INSTALLED && tried.outcome != WORKS)
+    }
+
     /// One line for the log.
     pub fn summary(&self) -> String {
         let (missing, tried): (Vec<_>, Vec<_>) = self.tried.iter().partition(|tried| tried.outcome == NOT_INSTALLED);

@@ -212,7 +212,7 @@ fn close_all(server: &rtsp::RTSPServer, context: &glib::MainContext) {
 }
 
 /// Addresses by which others reach this machine; looked up each time, as networks come and go.
-fn addresses(host: IpAddr) -> Vec<IpAddr> {
+pub(crate) fn addresses(host: IpAddr) -> Vec<IpAddr> {
     if !host.is_unspecified() {
         return vec![host];
     }
