@@ -96,6 +96,18 @@ impl fmt::Display for Fps {
     }
 }
 
+/// A number of the command line, from 0 to the largest of its type. The error says that in words.
+pub fn whole<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+    let number = text.parse::<u64>().ok().and_then(|number| T::try_from(number).ok());
+    number.ok_or_else(|| format!("give a whole number from 0 to {}", u64::MAX >> (64 - 8 * size_of::<T>())))
+}
+
+/// As [`whole`], with a fraction.
+pub fn decimal(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite());
+    number.ok_or_else(|| "give a number, as 0.5".to_owned())
+}
+
 /// What is no frame rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoFps;
@@ -133,6 +145,15 @@ impl FromStr for Fps {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_no_number_is_said_in_words() {
+        assert_eq!((whole("65535"), whole::<u8>("0"), decimal("0.5")), (Ok(u16::MAX), Ok(0), Ok(0.5)));
+        assert_eq!(whole::<u16>("65536"), Err("give a whole number from 0 to 65535".to_owned()));
+        assert_eq!(whole::<u32>("12x"), Err("give a whole number from 0 to 4294967295".to_owned()));
+        assert_eq!(whole::<u8>("-1"), Err("give a whole number from 0 to 255".to_owned()));
+        assert!(decimal("x").is_err() && decimal("inf").is_err());
+    }
 
     #[test]
     fn a_frame_rate_is_read_as_people_write_it() {

@@ -541,7 +541,7 @@ impl CaptureConfig {
         if self.source != SourceKind::Pipeline
             && let Some(text) = &self.pipeline
         {
-            return bad(format!("--pipeline {text:?}: needs --source pipeline, but --source is {source}"));
+            return bad(format!("--pipeline '{text}': needs --source pipeline, but --source is {source}"));
         }
         match (&self.url, self.source) {
             (None, SourceKind::Rtsp) => return bad("--source rtsp: needs --url URL, as rtsp://10.0.0.3/stream"),

@@ -341,7 +341,11 @@ mod tests {
             ("fps = 99999999999999999999", 1, "fps is too large a number"),
             ("[rtp]\nport = 1", 1, "there is no option \"rtp\""),
             ("rtp-port.x = 1", 1, "rtp-port is a table, but must be a number"),
-            ("rtp-port = 70000", 1, "invalid value '70000' for '--rtp-port <PORT>': 70000 is not in 0..=65535"),
+            (
+                "rtp-port = 70000",
+                1,
+                "invalid value '70000' for '--rtp-port <PORT>': give a whole number from 0 to 65535",
+            ),
             (
                 "source = \"mirror\"",
                 1,

@@ -535,7 +535,7 @@ fn sources_that_are_no_cameras_have_none() {
 fn a_wrong_text_of_a_pipeline_is_said_at_once() {
     let error = prepare(&pipeline("videotestsrc ! nosuchelement"), &chosen("x264enc")).unwrap_err();
     let PrepareError::Fatal(message) = error else { panic!("{error:?}") };
-    assert_eq!(message, "--pipeline \"videotestsrc ! nosuchelement\": no element \"nosuchelement\"");
+    assert_eq!(message, "--pipeline 'videotestsrc ! nosuchelement': no element \"nosuchelement\"");
 }
 
 #[test]

@@ -85,7 +85,7 @@ pub fn prepare_from(config: &CaptureConfig, encoder: &Chosen, stdin_fd: i32) -> 
                 true => format!("; it must end in raw or {} video", config.codec.title()),
                 false => String::new(),
             };
-            PrepareError::Fatal(format!("--pipeline {text:?}: {}{hint}", error.message()))
+            PrepareError::Fatal(format!("--pipeline '{text}': {}{hint}", error.message()))
         })?;
     }
     Ok(plan)
