@@ -395,7 +395,7 @@ mod tests {
         }
         assert!(groups.len() >= 7, "{groups:?}");
         for (group, lines) in groups {
-            assert!(lines <= 30, "{group} has {lines} lines:\n{help}");
+            assert!(lines <= 24, "{group} has {lines} lines:\n{help}");
         }
     }
 

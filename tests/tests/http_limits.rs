@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rov_tests::programs::Server;
 use rov_tests::wait::{self, until_true};
 use rov_tests::watcher::Watcher;
-use rov_tests::{OFFER, http};
+use rov_tests::{OFFER, http, jpeg};
 use tokio::runtime::Runtime;
 
 /// The server's limits are 10 s; a busy machine may take longer.
@@ -160,7 +160,7 @@ fn where_few_files_may_be_open_connections_leave_the_others_some() {
     limit_open_files(server.process.pid(), limit);
     let silent: Vec<TcpStream> = (0..200).map(|_| connect(server.address)).collect();
     assert_eq!(server.health().0, 200);
-    assert_eq!(http::get(&server.url("/snapshot.jpg")).status, 200, "what else needs files has them");
+    assert_eq!(jpeg::get(server.address, "/snapshot.jpg").status, 200, "what else needs files has them");
     let log = server.process.stderr();
     assert!(!log.contains("cannot take HTTP connections"), "{log}");
     drop(silent);
