@@ -9,6 +9,7 @@ pub mod codec;
 pub mod discovery;
 pub mod fec;
 pub mod lines;
+pub mod marker;
 pub mod media_socket;
 pub mod memory;
 pub mod net;

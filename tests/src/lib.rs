@@ -13,6 +13,7 @@ pub mod jpeg;
 pub mod media;
 pub mod namespace;
 pub mod obs;
+pub mod odd_camera;
 pub mod process;
 pub mod programs;
 pub mod proxy;

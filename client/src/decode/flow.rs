@@ -40,6 +40,8 @@ pub struct Unit {
     pub last_packet_at: Instant,
     /// How much later than it should be its last packet came.
     pub late_by: Duration,
+    /// How long that packet waited for the decoder, in the jitter buffer.
+    waited: Duration,
     /// Its time on GStreamer's clock, by which it is found again behind the depayloader and the decoder: that of its
     /// first and of its last packet, since the depayloader may take either.
     pts: (Option<u64>, Option<u64>),
@@ -200,6 +202,7 @@ impl Flow {
         let (at, late_by) = self.arrivals[usize::from(packet.sequence) % ARRIVALS]
             .filter(|arrival| arrival.sequence == packet.sequence)
             .map_or((now, Duration::ZERO), |arrival| (arrival.at, arrival.late_by));
+        let waited = now.saturating_duration_since(at);
         match self.units.back_mut().filter(|unit| unit.rtp_timestamp == packet.timestamp) {
             Some(unit) => {
                 // After a retransmission the jitter buffer may give the first packet a later time than the last.
@@ -207,7 +210,7 @@ impl Flow {
                 unit.intact &= !unit_has_hole;
                 unit.first_packet_at = unit.first_packet_at.min(at);
                 if unit.last_packet_at <= at {
-                    (unit.last_packet_at, unit.late_by) = (at, late_by);
+                    (unit.last_packet_at, unit.late_by, unit.waited) = (at, late_by, waited);
                 }
             }
             None => {
@@ -219,6 +222,7 @@ impl Flow {
                     first_packet_at: at,
                     last_packet_at: at,
                     late_by,
+                    waited,
                     pts: (pts, pts),
                     intact: !unit_has_hole,
                     decoding_since: None,
@@ -249,9 +253,9 @@ impl Flow {
         let unit = self.units.iter_mut().rev().find(|unit| unit.is_at(pts));
         let intact = unit.as_ref().is_some_and(|unit| unit.intact);
         if let Some(unit) = unit {
-            let waited = now.saturating_duration_since(unit.last_packet_at);
-            if waited > behind {
-                self.gate.close(format!("decoding is {} ms behind", waited.as_millis()));
+            // Not until now: where marker bits are wrong, it ends only with the next one.
+            if unit.waited > behind {
+                self.gate.close(format!("decoding is {} ms behind", unit.waited.as_millis()));
                 self.counters.skipped += 1;
                 return false;
             }
@@ -417,7 +421,7 @@ mod tests {
         let mut feed = |n: u16, keyframe, waited| {
             let packet = packet(n, n.into(), true, keyframe);
             flow.arrived(&packet, now);
-            flow.packet(packet, Some(n.into()), now);
+            flow.packet(packet, Some(n.into()), now + waited);
             flow.access_unit(Some(n.into()), keyframe, now + waited)
         };
         assert!(feed(0, true, LATENCY));

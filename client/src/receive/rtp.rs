@@ -16,6 +16,7 @@ use bytes::Bytes;
 use rov_common::codec::Codec;
 use rov_common::discovery::interfaces::{Interface, is_neighbour, suitable, target};
 use rov_common::fec;
+use rov_common::marker::Markers;
 use rov_common::net::{self, grow_buffers};
 use rov_common::sync::lock;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -108,7 +109,15 @@ impl Receiver {
         let shared = Arc::new(Shared { source: *source, state });
         let (heard, mut hears) = watch::channel(false);
         let (shared_too, interfaces) = (Arc::clone(&shared), interfaces.to_owned());
-        let input = Input { shared: shared_too, interfaces, on_packets, heard, fec: None, stream: 0 };
+        let input = Input {
+            shared: shared_too,
+            interfaces,
+            on_packets,
+            heard,
+            fec: None,
+            stream: 0,
+            markers: Markers::default(),
+        };
         input.join(&sockets);
         let task = tokio::spawn(input.receive(sockets));
         let receiver = Self { shared, task };
@@ -216,6 +225,7 @@ struct Input {
     fec: Option<fec::Decoder>,
     /// The one that was delivered last.
     stream: u32,
+    markers: Markers,
 }
 
 struct Sockets {
@@ -295,10 +305,11 @@ impl Input {
         rebuilt.iter().for_each(|packet| self.deliver(packet, at));
     }
 
-    fn deliver(&self, packet: &[u8], at: Instant) {
+    fn deliver(&mut self, packet: &[u8], at: Instant) {
         let mut packet = packet.to_vec();
         header::set_payload_type(&mut packet, PAYLOAD_TYPE);
         header::set_ssrc(&mut packet, self.stream);
+        self.markers.correct(self.shared.source.codec, &mut packet);
         (self.on_packets)(&mut iter::once(Bytes::from(packet)), at);
         self.heard.send_if_modified(|heard| !std::mem::replace(heard, true));
     }

@@ -19,6 +19,7 @@ use gstreamer_video as gst_video;
 use percent_encoding::percent_decode_str;
 use rov_common::backlog::Backlog;
 use rov_common::codec::Codec;
+use rov_common::marker::Markers;
 use rov_common::sync::lock;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
@@ -389,6 +390,7 @@ fn sprop(caps: &gst::CapsRef) -> Vec<Vec<u8>> {
 
 fn take_packets(sink: &gst_app::AppSink, shared: &Arc<Shared>) {
     let shared = Arc::clone(shared);
+    let mut markers = Markers::default();
     let callbacks = gst_app::AppSinkCallbacks::builder()
         .new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
@@ -403,6 +405,9 @@ fn take_packets(sink: &gst_app::AppSink, shared: &Arc<Shared>) {
             let late = timestamp.and_then(|timestamp| lock(&shared.backlog).as_mut()?.arrived(timestamp, arrived));
             if let Some(late) = late {
                 shared.end(RtspError::Late { address: shared.camera.address(), seconds: late.as_secs() });
+            }
+            if let Some((_, codec)) = lock(&shared.media).chosen {
+                markers.correct(codec, &mut packet);
             }
             lock(&shared.sets).pass(packet, |packet| (shared.on_packets)(&mut iter::once(packet), arrived));
             shared.playing.send_if_modified(|plays| !std::mem::replace(plays, true));

@@ -122,6 +122,7 @@ fn head(plan: &Plan, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
     if let Some(url) = &plan.camera {
         rtsp::install(&head, url, plan.codec, shared);
     }
+    wiring::correct_markers(&head, plan.codec);
     // Those of a file or of a user's pipeline may be paced only behind the decoder.
     if matches!(plan.source, SourceKind::Auto | SourceKind::Webcam) {
         let elements = head.iterate_elements().into_iter().flatten();

@@ -1,6 +1,7 @@
 //! The probes of a running pipeline: counting, drawing the test picture, and the encoder's bit rate for the size
 //! that was negotiated. Each does little, as it runs on the thread of the pictures.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -9,7 +10,10 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
+use rov_common::codec::Codec;
+use rov_common::marker::{self, Markers};
 use rov_common::stamp::Stamp;
+use rov_common::sync::lock;
 use rov_common::units::{Fps, Resolution};
 
 use super::encoder::EncoderRow;
@@ -84,6 +88,37 @@ pub fn count(pad: &gst::Pad, counter: &Arc<Counter>) {
         counter.add();
         gst::PadProbeReturn::Ok
     });
+}
+
+/// Has the depayloaders of `bin` take for one access unit what has one time stamp, whatever a camera's marker bits say.
+pub fn correct_markers(bin: &gst::Bin, codec: Codec) {
+    let name = format!("rtp{codec}depay");
+    let is_depayloader = |element: &gst::Element| element.factory().is_some_and(|factory| factory.name() == name);
+    let depayloaders = bin.iterate_recurse().into_iter().flatten().filter(is_depayloader);
+    for pad in depayloaders.filter_map(|depayloader| depayloader.static_pad("sink")) {
+        let markers = Mutex::new(Markers::default());
+        pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, info| {
+            let mut markers = lock(&markers);
+            if let Some(buffer) = info.buffer_mut() {
+                correct_marker(&mut markers, codec, buffer);
+            } else if let Some(list) = info.buffer_list_mut() {
+                list.make_mut().foreach_mut(|mut buffer, _| {
+                    correct_marker(&mut markers, codec, &mut buffer);
+                    ControlFlow::Continue(Some(buffer))
+                });
+            }
+            gst::PadProbeReturn::Ok
+        });
+    }
+}
+
+fn correct_marker(markers: &mut Markers, codec: Codec, buffer: &mut gst::Buffer) {
+    // Seldom is anything to be changed.
+    if buffer.map_readable().is_ok_and(|packet| markers.misleads(codec, &packet))
+        && let Ok(mut packet) = buffer.make_mut().map_writable()
+    {
+        marker::clear(&mut packet);
+    }
 }
 
 /// The running time now; None while the pipeline has not started.

@@ -1,0 +1,65 @@
+//! Cameras with odd habits, by all ways: into the server, and directly into the client.
+
+use rov_common::units::Resolution;
+use rov_tests::odd_camera::{Habits, Marks, OddCamera};
+use rov_tests::programs::Server;
+use rov_tests::rtp_sender::free_port_pair;
+use rov_tests::watcher::Watcher;
+use tokio::runtime::Runtime;
+
+/// Waits for pictures, and sees that they are as many as the camera has sent, and not as its slices.
+fn counts_pictures(runtime: &Runtime, camera: &OddCamera, args: &[&str]) {
+    let watcher = Watcher::start(runtime, args);
+    watcher.wait_for_shots(40);
+    assert_eq!(watcher.shots()[0].resolution, Resolution::new(320, 240));
+    let decoded = watcher.report().frames_decoded;
+    let sent = camera.sent();
+    assert!(decoded <= sent, "{args:?}: {decoded} pictures of {sent}");
+    assert_eq!((watcher.report().packets_lost, watcher.report().sessions), (0, 1), "{:?}", watcher.report());
+    watcher.stop(runtime);
+}
+
+/// So that the tests do not take long.
+const FAST: Habits = Habits { stamped: 100.0, delivered: 100.0, marks: Marks::Picture, slices: 1, udp: false };
+
+const MARKED: [(Marks, u32); 4] =
+    [(Marks::EveryNal, 4), (Marks::ParameterSets, 4), (Marks::EveryNal, 1), (Marks::Never, 4)];
+
+#[test]
+fn an_access_unit_is_one_time_whatever_the_marker_bits_say_in_the_client() {
+    let runtime = Runtime::new().expect("a runtime");
+    for (marks, slices) in MARKED {
+        let camera = OddCamera::start(Habits { marks, slices, ..FAST });
+        counts_pictures(&runtime, &camera, &["--url", &camera.url]);
+        let camera = OddCamera::start(Habits { marks, slices, udp: true, ..FAST });
+        counts_pictures(&runtime, &camera, &["--url", &camera.url]);
+        let camera = OddCamera::start(Habits { marks, slices, ..FAST });
+        let port = free_port_pair();
+        camera.send_rtp(port);
+        counts_pictures(&runtime, &camera, &["--rtp-host", "127.0.0.1", "--rtp-port", &port.to_string()]);
+    }
+}
+
+#[test]
+fn an_access_unit_is_one_time_whatever_the_marker_bits_say_in_the_server() {
+    let runtime = Runtime::new().expect("a runtime");
+    for (marks, slices) in MARKED {
+        let camera = OddCamera::start(Habits { marks, slices, ..FAST });
+        let server = Server::start(&["--source", "rtsp", "--url", &camera.url]);
+        counts_pictures(&runtime, &camera, &["--url", &server.url("/whep")]);
+        let stream = &server.stats().streams[0];
+        let sent = camera.sent();
+        assert!(stream.restarts == 0 && stream.frames <= sent, "{marks:?}: {} of {sent}", stream.frames);
+    }
+}
+
+#[test]
+fn in_a_users_pipeline_an_access_unit_is_one_time_too() {
+    let camera = OddCamera::start(Habits { marks: Marks::EveryNal, slices: 4, ..FAST });
+    let pipeline = format!("rtspsrc location={} protocols=tcp latency=0 ! rtph264depay ! h264parse", camera.url);
+    let server = Server::start(&["--pipeline", &pipeline]);
+    let runtime = Runtime::new().expect("a runtime");
+    counts_pictures(&runtime, &camera, &["--url", &server.url("/whep")]);
+    let sent = camera.sent();
+    assert!(server.stats().streams[0].frames <= sent, "{} of {sent}", server.stats().streams[0].frames);
+}
