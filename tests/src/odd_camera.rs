@@ -156,6 +156,13 @@ enum Way {
     Udp { socket: UdpSocket, to: SocketAddr },
 }
 
+struct Request {
+    method: String,
+    url: String,
+    /// Their names in small letters.
+    headers: Vec<(String, String)>,
+}
+
 struct Client {
     shared: Arc<Shared>,
     /// Answers and packets are written by two threads.
@@ -173,7 +180,7 @@ impl Client {
     }
 
     fn serve(mut self) {
-        while let Some((method, url, headers)) = self.request() {
+        while let Some(Request { method, url, headers }) = self.request() {
             let header = |name: &str| headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
             let sequence = header("cseq").unwrap_or("0").to_owned();
             let (status, answer_headers, body) = match method.as_str() {
@@ -211,8 +218,8 @@ impl Client {
         self.gone.store(true, Ordering::Relaxed);
     }
 
-    /// Method, address and headers, whose names are in small letters; none at the end.
-    fn request(&mut self) -> Option<(String, String, Vec<(String, String)>)> {
+    /// None at the end.
+    fn request(&mut self) -> Option<Request> {
         // RTCP of the client.
         while self.reader.fill_buf().ok()?.first()? == &b'$' {
             let mut head = [0; 4];
@@ -233,7 +240,7 @@ impl Client {
             .collect();
         let length = headers.iter().find(|(key, _)| key == "content-length").and_then(|(_, value)| value.parse().ok());
         std::io::copy(&mut self.reader.by_ref().take(length.unwrap_or(0)), &mut std::io::sink()).ok()?;
-        Some((method, url, headers))
+        Some(Request { method, url, headers })
     }
 
     fn set_up(&mut self, wanted: &str) -> Option<String> {
