@@ -1,10 +1,10 @@
 //! The command line of `rov-client`, and what it means.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{ArgGroup, Parser, ValueEnum};
 use rov_common::api::WHEP_PATH;
 use rov_common::codec::Codec;
 use rov_common::discovery::DEFAULT_PORT;
@@ -33,25 +33,31 @@ const LOGGING: &str = "Logging";
 /// a double click fullscreen, I information, ? or F1 all of them.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "rov-client", version, after_help = EXIT_CODES)]
+#[command(group(ArgGroup::new("server").args(["address", "host"])))]
 pub struct Cli {
+    /// The server, as --list prints it, instead of finding it: ADDRESS, ADDRESS:PORT with the port of its HTTP API, or a URL as
+    /// for --url; `auto` finds it
+    #[arg(value_name = "ADDRESS[:PORT]|URL", conflicts_with_all = ["auto", "url", "list"])]
+    pub address: Option<String>,
+
     /// Find the server by itself; this is also the default
     #[arg(help_heading = SERVER, long, conflicts_with_all = ["host", "url"])]
     pub auto: bool,
 
-    /// Address or name of the server, instead of finding it
-    #[arg(help_heading = SERVER, long, value_name = "HOST", conflicts_with = "url")]
+    /// The same as an option: address or name of the server, with the port of its HTTP API where that is another
+    #[arg(help_heading = SERVER, long, value_name = "ADDRESS[:PORT]", conflicts_with = "url")]
     pub host: Option<String>,
 
     /// How the video comes; `auto`: the first of WebRTC, RTP and RTSP that the server has and that works
     #[arg(help_heading = TRANSPORT, long = "transport", value_name = "TRANSPORT", value_enum, default_value = "auto")]
     pub transport: TransportChoice,
 
-    /// TCP port of the server's HTTP API, with --host
-    #[arg(help_heading = SERVER, long, value_name = "PORT", default_value_t = 8080, requires = "host")]
-    pub signal_port: u16,
+    /// TCP port of the server's HTTP API, with an address that has none [default: 8080]
+    #[arg(help_heading = SERVER, long, value_name = "PORT", requires = "server")]
+    pub signal_port: Option<u16>,
 
-    /// TCP port of the server's RTSP, with --host and --transport rtsp
-    #[arg(help_heading = SERVER, long, value_name = "PORT", default_value_t = 8554, requires = "host", value_parser = clap::value_parser!(u16).range(1..))]
+    /// TCP port of the server's RTSP, with an address and --transport rtsp
+    #[arg(help_heading = SERVER, long, value_name = "PORT", default_value_t = 8554, requires = "server", value_parser = clap::value_parser!(u16).range(1..))]
     pub rtsp_port: u16,
 
     /// Listen for RTP without discovery: the multicast group, or this machine's own address if the sender sends to that;
@@ -84,7 +90,7 @@ pub struct Cli {
     pub password: Option<String>,
 
     /// Take the server of this name, when several are found
-    #[arg(help_heading = SERVER, long, value_name = "NAME", conflicts_with_all = ["host", "url"])]
+    #[arg(help_heading = SERVER, long, value_name = "NAME", conflicts_with = "url")]
     pub name: Option<String>,
 
     /// Print the servers that are found, and end
@@ -166,7 +172,8 @@ pub struct Cli {
     pub quiet: bool,
 }
 
-/// Where rov-server serves RTSP unless it is told otherwise.
+/// Where rov-server serves HTTP and RTSP unless it is told otherwise.
+const HTTP_PORT: u16 = 8080;
 const RTSP_PATH: &str = "/stream1";
 
 const EXIT_CODES: &str = "Exit codes:\n  \
@@ -220,45 +227,35 @@ impl Cli {
     }
 
     fn target(&self) -> Result<Target, String> {
-        let transport = self.transport.chosen();
-        let fits = |only: Transport| transport.is_none_or(|transport| transport == only);
-        if let Some(text) = &self.url {
-            // What does not parse is not repeated: it may have a password in it.
-            let url = Url::parse(text).map_err(|error| {
-                format!("--url: give a WHEP URL, http://..., or an RTSP URL, as rtsp://USER:PASSWORD@10.0.0.3/stream1 ({error})")
-            })?;
-            // Without what may be a password in it.
-            let named = format!("--url {}://{}", url.scheme(), url.host_str().unwrap_or_default());
-            return match url.scheme() {
-                "http" | "https" if fits(Transport::WebRtc) => Ok(Target::Url(url)),
-                "rtsp" if url.host_str().unwrap_or_default().is_empty() => Err(format!("{named}: the host is missing")),
-                "rtsp" if fits(Transport::Rtsp) => Ok(Target::Camera(Camera::new(url))),
-                "http" | "https" => Err(format!("{named} is WebRTC: leave out --transport {}", self.transport.name())),
-                "rtsp" => Err(format!("{named} is RTSP: leave out --transport {}", self.transport.name())),
-                _ => Err(format!("{named}: give a WHEP URL, http://..., or an RTSP URL, rtsp://...")),
-            };
+        let (option, server) = match (&self.address, &self.host, &self.url) {
+            (_, _, Some(url)) => return self.url_target("--url", url),
+            (Some(address), ..) => ("the address", Some(address.as_str())),
+            (_, host, _) => ("--host", host.as_deref()),
+        };
+        if let Some(url) = server.filter(|server| server.contains("://")) {
+            return self.url_target(option, url);
         }
-        if let Some(host) = self.host.as_ref().filter(|host| host.contains(':')) {
-            return Err(format!(
-                "--host {host}: only names and IPv4 addresses can be reached, and --signal-port has the port"
-            ));
-        }
+        let host = match server.filter(|server| *server != "auto") {
+            Some(server) => Some(self.host(option, server)?),
+            None => None,
+        };
         if self.rtp_host.is_some() || self.rtp_port.is_some() {
-            if !fits(Transport::Rtp) {
+            if !self.fits(Transport::Rtp) {
                 let transport = self.transport.name();
                 return Err(format!(
                     "--rtp-host and --rtp-port are for RTP: leave them out, or --transport {transport}"
                 ));
             }
-            return Ok(self.rtp());
+            return Ok(self.rtp(host));
         }
-        let Some(host) = &self.host else { return Ok(Target::Auto { name: self.name.clone() }) };
-        let parse = |url: String| Url::parse(&url).map_err(|e| format!("--host {host}: {e}"));
-        match transport {
-            None | Some(Transport::WebRtc) => {
-                parse(format!("http://{host}:{}{WHEP_PATH}", self.signal_port)).map(Target::Url)
-            }
-            Some(Transport::Rtp) => Ok(self.rtp()),
+        let Some((host, port)) = host else { return Ok(Target::Auto { name: self.name.clone() }) };
+        if self.name.is_some() {
+            return Err(format!("--name is for servers that are found: leave it out, {option} says which one"));
+        }
+        let parse = |url: String| Url::parse(&url).map_err(|error| format!("{option} {host}: {error}"));
+        match self.transport.chosen() {
+            None | Some(Transport::WebRtc) => parse(format!("http://{host}:{port}{WHEP_PATH}")).map(Target::Url),
+            Some(Transport::Rtp) => Ok(self.rtp(Some((host, port)))),
             Some(Transport::Rtsp) => {
                 let url = parse(format!("rtsp://{host}:{}{RTSP_PATH}", self.rtsp_port))?;
                 Ok(Target::Camera(Camera::new(url)))
@@ -266,7 +263,54 @@ impl Cli {
         }
     }
 
-    fn rtp(&self) -> Target {
+    fn fits(&self, only: Transport) -> bool {
+        self.transport.chosen().is_none_or(|transport| transport == only)
+    }
+
+    /// Host, and port of its HTTP API. What does not parse is not repeated: it may have a password in it.
+    fn host(&self, option: &str, server: &str) -> Result<(String, u16), String> {
+        let form = format!("{option}: give ADDRESS or ADDRESS:PORT, as 10.0.0.2:8080, or a URL");
+        if server.parse::<Ipv6Addr>().is_ok() || server.starts_with('[') {
+            return Err(format!("{option} {server}: only names and IPv4 addresses can be reached"));
+        }
+        let (host, port) = match server.split_once(':') {
+            None => (server, None),
+            Some((host, port)) => (host, Some(port.parse().ok().filter(|port| *port > 0).ok_or_else(|| form.clone())?)),
+        };
+        let is_plain = |letter: char| letter.is_alphanumeric() || "-._".contains(letter);
+        if host.is_empty() || !host.chars().all(is_plain) {
+            return Err(form);
+        }
+        match (port, self.signal_port) {
+            (Some(port), Some(other)) if port != other => {
+                Err(format!("{option} {host}:{port}: --signal-port {other} is another port: give one of them"))
+            }
+            (port, other) => Ok((host.to_owned(), port.or(other).unwrap_or(HTTP_PORT))),
+        }
+    }
+
+    fn url_target(&self, option: &str, text: &str) -> Result<Target, String> {
+        // What does not parse is not repeated: it may have a password in it.
+        let url = Url::parse(text).map_err(|error| {
+            format!("{option}: give a WHEP URL, http://..., or an RTSP URL, as rtsp://USER:PASSWORD@10.0.0.3/stream1 ({error})")
+        })?;
+        if self.name.is_some() {
+            return Err(format!("--name is for servers that are found: leave it out, {option} says which one"));
+        }
+        // Without what may be a password in it.
+        let named = format!("{option} {}://{}", url.scheme(), url.host_str().unwrap_or_default());
+        let transport = self.transport.name();
+        match url.scheme() {
+            "http" | "https" if self.fits(Transport::WebRtc) => Ok(Target::Url(url)),
+            "rtsp" if url.host_str().unwrap_or_default().is_empty() => Err(format!("{named}: the host is missing")),
+            "rtsp" if self.fits(Transport::Rtsp) => Ok(Target::Camera(Camera::new(url))),
+            "http" | "https" => Err(format!("{named} is WebRTC: leave out --transport {transport}")),
+            "rtsp" => Err(format!("{named} is RTSP: leave out --transport {transport}")),
+            _ => Err(format!("{named}: give a WHEP URL, http://..., or an RTSP URL, rtsp://...")),
+        }
+    }
+
+    fn rtp(&self, from: Option<(String, u16)>) -> Target {
         let source = Source {
             host: self.rtp_host.unwrap_or(rtp::DEFAULT_HOST),
             port: self.rtp_port.unwrap_or(rtp::DEFAULT_PORT),
@@ -277,9 +321,11 @@ impl Cli {
         };
         // What the user said goes before what the server says.
         let ask = self.rtp_host.is_none() && self.rtp_port.is_none();
-        let stats = |host: &String| Url::parse(&format!("http://{host}:{}{STATS_PATH}", self.signal_port)).ok();
-        let host = |name: &String| RtpHost { name: name.clone(), stats: stats(name).filter(|_| ask) };
-        Target::Rtp { source, host: self.host.as_ref().map(host) }
+        let host = |(name, port): (String, u16)| {
+            let stats = Url::parse(&format!("http://{name}:{port}{STATS_PATH}")).ok();
+            RtpHost { name, stats: stats.filter(|_| ask) }
+        };
+        Target::Rtp { source, host: from.map(host) }
     }
 }
 
@@ -341,8 +387,49 @@ mod tests {
         for (args, url) in [
             (vec!["--host", "10.0.0.2"], "http://10.0.0.2:8080/whep"),
             (vec!["--host", "rov.local", "--signal-port", "90"], "http://rov.local:90/whep"),
+            (vec!["--host", "10.0.0.2:90"], "http://10.0.0.2:90/whep"),
+            (vec!["10.0.0.2"], "http://10.0.0.2:8080/whep"),
+            (vec!["rov.local:90"], "http://rov.local:90/whep"),
+            (vec!["10.0.0.2", "--signal-port", "90"], "http://10.0.0.2:90/whep"),
+            (vec!["http://10.0.0.2:90/whep"], "http://10.0.0.2:90/whep"),
         ] {
             assert!(matches!(target(&args), Ok(Target::Url(u)) if u.as_str() == url), "{args:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_may_be_a_camera_and_auto_finds_the_server() {
+        for args in [&["rtsp://me:s%40cret@10.0.0.3:9000/cam"][..], &["--host", "rtsp://me:s%40cret@10.0.0.3:9000/cam"]]
+        {
+            let Ok(Target::Camera(camera)) = target(args) else { panic!("{args:?}") };
+            assert_eq!(camera.url().as_str(), "rtsp://10.0.0.3:9000/cam");
+        }
+        assert!(matches!(target(&["--host", "auto", "--name", "rov"]), Ok(Target::Auto { name: Some(_) })));
+        assert!(matches!(target(&["auto"]), Ok(Target::Auto { name: None })));
+        let Ok(Target::Rtp { host: Some(host), .. }) = target(&["10.0.0.2:90", "--transport", "rtp"]) else { panic!() };
+        assert_eq!(host.stats.map(|url| url.to_string()).as_deref(), Some("http://10.0.0.2:90/api/stats"));
+    }
+
+    #[test]
+    fn an_address_that_is_none_is_refused_with_the_form_and_without_a_password() {
+        for address in ["10.0.0.2:x", "10.0.0.2:0", "me:secret@10.0.0.2", ":8080", "10.0.0.2:80:90", "", "ro v", "a/b"]
+        {
+            for args in [&["--host", address][..], &[address]] {
+                let refused = target(args).unwrap_err();
+                assert!(refused.contains("10.0.0.2:8080") && !refused.contains("secret"), "{address}: {refused}");
+            }
+        }
+        for (args, advice) in [
+            (&["fd00::1"][..], "IPv4"),
+            (&["[fd00::1]:8080"], "IPv4"),
+            (&["10.0.0.2:90", "--signal-port", "91"], "give one of them"),
+            (&["10.0.0.2", "--name", "rov"], "leave it out"),
+            (&["10.0.0.2", "--host", "10.0.0.3"], "cannot be used with"),
+            (&["10.0.0.2", "--list"], "cannot be used with"),
+            (&["ftp://me:secret@10.0.0.2/"], "rtsp://..."),
+        ] {
+            let refused = target(args).unwrap_err();
+            assert!(refused.contains(advice) && !refused.contains("secret"), "{args:?}: {refused}");
         }
     }
 

@@ -69,6 +69,8 @@ enum Need {
 #[derive(Debug, PartialEq, Eq)]
 pub struct SinkRow {
     pub element: &'static str,
+    /// The package of Debian and Ubuntu that has it, where it has one of its own.
+    pub package: Option<&'static str>,
     /// The element in front of it, which lets frames pass that the sink takes, and converts the painted ones.
     pub before: Option<&'static str>,
     /// It scales, and takes the decoder's own formats.
@@ -82,6 +84,7 @@ pub struct SinkRow {
 static SINKS: [SinkRow; 5] = [
     SinkRow {
         element: "xvimagesink",
+        package: Some("gstreamer1.0-x"),
         before: Some("videoconvert"),
         scales: true,
         system: System::X11,
@@ -90,6 +93,7 @@ static SINKS: [SinkRow; 5] = [
     },
     SinkRow {
         element: "glimagesink",
+        package: Some("gstreamer1.0-gl"),
         before: None,
         scales: true,
         system: System::X11,
@@ -98,6 +102,7 @@ static SINKS: [SinkRow; 5] = [
     },
     SinkRow {
         element: "ximagesink",
+        package: Some("gstreamer1.0-x"),
         before: None,
         scales: false,
         system: System::X11,
@@ -106,6 +111,7 @@ static SINKS: [SinkRow; 5] = [
     },
     SinkRow {
         element: "d3d11videosink",
+        package: None,
         before: None,
         scales: true,
         system: System::Windows,
@@ -114,6 +120,7 @@ static SINKS: [SinkRow; 5] = [
     },
     SinkRow {
         element: "osxvideosink",
+        package: None,
         before: Some("videoconvert"),
         scales: true,
         system: System::MacOs,
@@ -166,6 +173,14 @@ mod tests {
         assert_eq!(auto(&["MIT-SHM", "GLX", "DRI2"]), all[1..]);
         assert_eq!(auto(&["MIT-SHM", "GLX", "NV-GLX"]), all[1..]);
         assert_eq!(auto(&["XVideo", "GLX"]), ["xvimagesink", "ximagesink"]);
+    }
+
+    #[test]
+    fn what_debian_packs_by_itself_is_named() {
+        let packages =
+            |package| SINKS.iter().filter(|row| row.package == Some(package)).map(|row| row.element).collect();
+        let (x, gl): (Vec<_>, Vec<_>) = (packages("gstreamer1.0-x"), packages("gstreamer1.0-gl"));
+        assert_eq!((x, gl), (vec!["xvimagesink", "ximagesink"], vec!["glimagesink"]));
     }
 
     #[test]

@@ -81,10 +81,7 @@ impl Sink {
 
     fn open_row(row: &'static SinkRow, handle: usize) -> Result<Self, String> {
         gst::init().map_err(|error| error.to_string())?;
-        let make = |name: &str| {
-            gst::ElementFactory::make(name).build().map_err(|_| format!("GStreamer has no element {name}"))
-        };
-        let element = make(row.element)?;
+        let element = make(row.element, row.package)?;
         // Shown at once, whatever the clock says; the first picture need not come to get started; nothing is kept; and the
         // keys are minifb's.
         for property in ["sync", "async", "qos", "enable-last-sample", "handle-expose"] {
@@ -101,7 +98,7 @@ impl Sink {
         pipeline.add(&element).map_err(|error| error.to_string())?;
         let mut first = element.clone();
         if let Some(name) = row.before {
-            first = make(name)?;
+            first = make(name, None)?;
             pipeline.add(&first).map_err(|error| error.to_string())?;
             first.link(&element).map_err(|error| error.to_string())?;
         }
@@ -265,6 +262,13 @@ impl Drop for Sink {
     }
 }
 
+fn make(name: &str, package: Option<&str>) -> Result<gst::Element, String> {
+    gst::ElementFactory::make(name).build().map_err(|_| match package {
+        Some(package) => format!("GStreamer has no element {name}: install the package {package} (Debian, Ubuntu)"),
+        None => format!("GStreamer has no element {name}"),
+    })
+}
+
 /// What sinks draw into, and of which system it is.
 fn handle(window: &minifb::Window) -> Option<(System, usize)> {
     match window.window_handle().ok()?.as_raw() {
@@ -289,4 +293,16 @@ fn extensions() -> Result<Vec<String>, String> {
 #[cfg(not(all(unix, not(target_os = "macos"))))]
 fn extensions() -> Result<Vec<String>, String> {
     Ok(Vec::new())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_element_that_is_missing_is_named_with_its_package() {
+        gst::init().unwrap();
+        let error = make("nosuchsink", Some("gstreamer1.0-x")).unwrap_err();
+        assert_eq!(error, "GStreamer has no element nosuchsink: install the package gstreamer1.0-x (Debian, Ubuntu)");
+    }
 }
