@@ -52,6 +52,11 @@ fn clients(server: &Server) -> u64 {
     server.stats().rtsp.expect("RTSP is served").clients
 }
 
+/// Waits until the log says so.
+fn logs(server: &Server, text: &str) {
+    until_true(&format!("the log says {text:?}"), wait::SOON, || server.process.stderr().contains(text));
+}
+
 fn nobody_plays(server: &Server) {
     until_true("nobody plays", wait::SOON, || clients(server) == 0);
 }
@@ -68,12 +73,68 @@ fn ffmpeg_decodes_every_path_by_udp_and_tcp() {
         assert!(!player.stderr().contains("corrupt"), "{path}: {}", player.stderr());
         nobody_plays(&server);
     }
-    let mut none = decoder(&with_path(&url, "/nothing"), "tcp", 1);
-    assert_ne!(none.wait(wait::START), 0);
-    assert!(none.stderr().contains("404"), "{}", none.stderr());
     let log = server.process.stderr();
     assert!(log.contains("an RTSP client plays") && log.contains("path=\"/cam/1\""), "{log}");
     assert!(log.contains("an RTSP client has gone"), "{log}");
+}
+
+#[test]
+fn an_address_without_a_path_plays_and_an_unknown_path_is_told_the_known_ones() {
+    let (server, url) = server(&["--rtsp-path", "/cam/1"]);
+    for path in ["", "/", "/?tcp", "/live?tcp"] {
+        let mut player = decoder(&with_path(&url, path), "tcp", 10);
+        assert_eq!(player.wait(wait::START), 0, "{path:?}: {}", player.stderr());
+    }
+    // Who takes no notice of Content-Base puts the stream behind the address.
+    let mut simple = Connection::open(&with_path(&url, ""));
+    simple.play_by_tcp();
+    let mut none = decoder(&with_path(&url, "/nothing"), "tcp", 1);
+    assert_ne!(none.wait(wait::START), 0);
+    let told = none.stderr();
+    assert!(told.contains("404 not served; served are /stream1, ") && told.contains("/cam/1"), "{told}");
+    logs(&server, "not served; served are /stream1, ");
+    assert!(server.process.stderr().contains("path=\"/nothing\""), "{}", server.process.stderr());
+}
+
+#[test]
+fn who_asks_before_the_first_picture_waits_for_it_and_nobody_else_does() {
+    // The first picture comes a second after the source has started.
+    let late = "videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=30/1 \
+                ! queue min-threshold-buffers=30 max-size-buffers=0 max-size-bytes=0 max-size-time=0";
+    let server = Server::start(&["--pipeline", late]);
+    let url = server.rtsp.clone().expect("an RTSP address");
+    let early = std::thread::spawn({
+        let url = url.clone();
+        move || Connection::open(&url).request("DESCRIBE", "", "").status
+    });
+    let mut other = Connection::open(&url);
+    assert_eq!(other.request("OPTIONS", "", "").status, 200);
+    assert_eq!(server.stats().streams[0].frames, 0, "the answer to OPTIONS has waited too");
+    assert_eq!(early.join().expect("a status"), 200);
+    assert!(server.stats().streams[0].frames > 0);
+}
+
+#[test]
+fn nobody_can_send_a_stream_to_a_server_that_takes_none() {
+    let (server, url) = server(&[]);
+    let mut connection = Connection::open(&url);
+    let options = connection.request("OPTIONS", "", "");
+    let public = options.head.lines().find(|line| line.starts_with("Public:")).expect("the methods");
+    assert!(public.contains("DESCRIBE") && !public.contains("ANNOUNCE") && !public.contains("RECORD"), "{public}");
+    let sdp = "Content-Type: application/sdp\r\nContent-Length: 5\r\n\r\nv=0\r\n";
+    assert_eq!(connection.request("ANNOUNCE", "", sdp.trim_end_matches("\r\n")).status, 405);
+    logs(&server, "--source publish");
+}
+
+#[test]
+fn transports_that_cannot_be_are_refused() {
+    let (server, url) = server(&[]);
+    for transport in ["RTP/AVP;unicast;client_port=99999", "RTP/AVP/TCP;unicast;interleaved=300"] {
+        let mut connection = Connection::open(&url);
+        let reply = connection.request("SETUP", "/stream=0", &format!("Transport: {transport}\r\n"));
+        assert_eq!(reply.status, 461, "{transport}: {reply:?}");
+    }
+    logs(&server, "client_port=99999 is not from 1 to 65535");
 }
 
 #[test]
@@ -285,27 +346,52 @@ fn one_connection_takes_one_place_only() {
 }
 
 #[test]
-fn who_does_not_know_the_password_is_not_refused_for_ever() {
-    let (_server, url) = server(&["--user", "pilot", "--password", "deep sea"]);
-    let mut guesser = Connection::open(&url);
-    until_true("the connection is closed", wait::SOON, || {
-        guesser.try_request("OPTIONS", "", "").is_none() || guesser.try_request("DESCRIBE", "", "").is_none()
-    });
+fn sessions_that_do_not_play_lock_nobody_out() {
+    let (server, url) = server(&["--max-viewers", "3"]);
+    let mut playing = Connection::open(&url);
+    playing.play_by_tcp();
+    let mut idle = [(); 2].map(|()| Connection::open(&url));
+    idle.iter_mut().for_each(|idle| assert_eq!(idle.set_up().status, 200));
+    let mut next = Connection::open(&url);
+    next.play_by_tcp();
+    // The oldest of those that have not played.
+    idle[0].wait_for_close(wait::SOON);
+    assert_eq!(idle[1].request("OPTIONS", "", "").status, 200);
+    until_true("two play", wait::SOON, || clients(&server) == 2);
+    logs(&server, "another client needs its place");
 }
 
 #[test]
-fn connections_that_say_nothing_are_limited() {
+fn who_does_not_know_the_password_has_few_guesses_and_then_one_a_second() {
+    let (server, url) = server(&["--user", "pilot", "--password", "deep sea"]);
+    let mut asker = Connection::open(&url);
+    let asked = (0..).take_while(|_| asker.try_request("DESCRIBE", "", "").is_some()).count();
+    assert!(asked <= 21, "{asked} requests on a connection");
+    // By different connections, which makes no difference.
+    const GUESSES: u64 = 23;
+    let started = std::time::Instant::now();
+    for _ in 0..GUESSES {
+        let guess = "Authorization: Basic cGlsb3Q6c2hhbGxvdw==\r\n";
+        assert_eq!(Connection::open(&url).request("DESCRIBE", "", guess).status, 401);
+    }
+    assert!(started.elapsed() >= Duration::from_millis((GUESSES - 20) * 1_000 - 100), "{:?}", started.elapsed());
+    logs(&server, "failed RTSP logins from 127.0.0.1");
+    let mut player = decoder(&with_credentials(&url, "pilot:deep%20sea"), "tcp", 10);
+    assert_eq!(player.wait(wait::START), 0, "{}", player.stderr());
+}
+
+#[test]
+fn connections_that_say_nothing_are_limited_and_lock_nobody_out() {
     let (server, url) = server(&["--max-viewers", "1"]);
     let mut player = Connection::open(&url);
     player.play_by_tcp();
     // Beside the one that may play, 16 may ask.
-    let silent: Vec<_> = (0..16).map(|_| Connection::open(&url)).collect();
-    Connection::open(&url).wait_for_close(wait::SOON);
-    drop(silent);
-    until_true("others may come again", wait::START, || {
-        let mut another = Connection::open(&url);
-        another.try_request("OPTIONS", "", "").is_some_and(|reply| reply.status == 200)
-    });
+    let mut silent: Vec<_> = (0..16).map(|_| Connection::open(&url)).collect();
+    let mut another = Connection::open(&url);
+    assert_eq!(another.request("OPTIONS", "", "").status, 200);
+    // The oldest has made room.
+    silent[0].wait_for_close(wait::SOON);
+    assert_eq!(silent[1].request("OPTIONS", "", "").status, 200);
     assert_eq!(clients(&server), 1);
 }
 
@@ -424,7 +510,7 @@ fn sessions_go_on_when_the_source_is_started_again() {
 }
 
 #[test]
-fn without_pictures_a_client_is_refused_at_once_and_the_log_says_why() {
+fn without_pictures_a_client_is_refused_in_the_end_and_the_log_says_why() {
     let nothing = "appsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=30/1";
     let server = Server::start(&["--pipeline", nothing]);
     let url = server.rtsp.clone().expect("an RTSP address");

@@ -1,13 +1,14 @@
 //! Who is connected: what each is allowed to take of the server, and what the log says of it.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use gstreamer::glib;
 use gstreamer::glib::translate::{ToGlibPtr, from_glib_none};
-use gstreamer_rtsp as gst_rtsp;
-use gstreamer_rtsp::RTSPStatusCode;
+use gstreamer_rtsp::ffi as gst_rtsp;
+use gstreamer_rtsp::{RTSPStatusCode, rtsp_message::RTSPMessage};
 use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::gio;
 use gstreamer_rtsp_server::prelude::*;
@@ -15,23 +16,32 @@ use rov_common::api::StreamState;
 use rov_common::net;
 use rov_common::sync::lock;
 use socket2::SockRef;
-use url::Url;
 
 use super::factory::Multicast;
 use super::feed::Feeder;
+use super::gate::{self, Gate};
+use super::guesses::{self, Guesses};
 use super::mjpeg::Mjpeg;
 use crate::config::{MJPEG_PATH, is_mjpeg};
 
-/// Connections without a session, beside those that may have one: for clients that only ask, and for one more that is to
-/// be refused politely.
+/// Connections without a session, beside those that may have one: for clients that only ask.
 const MORE_CONNECTIONS: usize = 16;
+/// Sessions that have to go while another takes their place; they are there for milliseconds.
+const LEAVING_SESSIONS: usize = 64;
 /// A connection without a session is closed after so long.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
 /// A session that does not play takes the place of one that would; players begin at once.
 const PLAY_LIMIT: Duration = Duration::from_secs(10);
-/// A connection may be refused so often for want of the password. Each refusal leaves a nonce in memory until the connection
-/// ends.
+/// A connection may be refused so often for want of the password, and is closed at the next. Each refusal leaves a nonce in
+/// memory until the connection ends.
 const MAX_REFUSALS: u32 = 20;
+/// Who asks for the stream before there is a picture waits so long for it: a server that has just started, or a camera that is
+/// started again.
+const PICTURE_LIMIT: Duration = Duration::from_secs(3);
+/// A login of an address with many failed ones waits so long at most.
+const LOGIN_LIMIT: Duration = Duration::from_secs(10);
+/// Requests that wait are looked at so often.
+const WAIT_INTERVAL: Duration = Duration::from_millis(20);
 /// A session that shows no sign of life ends after so long (RFC 2326 section 12.37; clients are told).
 const SESSION_TIMEOUT_S: u32 = 30;
 /// A client by TCP that has not taken all it was sent for so long is too slow for the stream. What it would show grows old,
@@ -46,22 +56,52 @@ pub(super) struct Clients {
     keyframe_asked: Mutex<Instant>,
 }
 
-struct State {
-    feeder: Arc<Feeder>,
-    mjpeg: Arc<Mjpeg>,
-    max_connections: usize,
-    /// By the address of the object, which is unique while the client is connected.
-    known: Mutex<HashMap<usize, Client>>,
+/// What those who come may have.
+pub(super) struct Rules {
+    /// Sessions at once.
+    pub max_clients: usize,
+    /// The stream's, the first for who gives none.
+    pub paths: Vec<String>,
 }
 
+struct State {
+    me: Weak<State>,
+    server: glib::WeakRef<rtsp::RTSPServer>,
+    rules: Rules,
+    feeder: Arc<Feeder>,
+    mjpeg: Arc<Mjpeg>,
+    /// Where requests are handled.
+    context: glib::MainContext,
+    /// By the address of the object, which is unique while the client is connected.
+    known: Mutex<HashMap<usize, Client>>,
+    guesses: Mutex<Guesses>,
+    /// Whether requests that wait are looked at.
+    looks: AtomicBool,
+}
+
+/// A request that is handled later.
+struct Waiting {
+    client: rtsp::RTSPClient,
+    request: RTSPMessage,
+    /// It has a password, and its address has failed to log in too often; otherwise it waits for a picture.
+    logs_in: bool,
+}
+
+// SAFETY: the request is a copy of its own, and nothing in it belongs to a thread.
+unsafe impl Send for Waiting {}
+
 struct Client {
-    /// Address and port.
+    /// Its address, and with the port.
+    host: String,
     peer: String,
     /// What it plays, or played last.
     path: Option<String>,
     playing: bool,
-    /// It came when there were enough connections.
-    excess: bool,
+    /// It has played, now or before.
+    has_played: bool,
+    connected: Instant,
+    /// It has to go, for this reason; its connection is about to be closed.
+    leaving: Option<String>,
     /// Identifiers of its sessions.
     sessions: Vec<glib::GString>,
     /// Since when it has no session.
@@ -72,18 +112,38 @@ struct Client {
     refusals: u32,
     /// Since when data for it waits in the kernel.
     unsent_since: Option<Instant>,
+    /// Its request that waits, and since when.
+    waiting: Option<Waiting>,
+    waits_since: Option<Instant>,
 }
 
 impl Clients {
-    pub fn new(server: &rtsp::RTSPServer, feeder: &Arc<Feeder>, mjpeg: &Arc<Mjpeg>, max_clients: usize) -> Self {
-        let state = Arc::new(State {
+    /// Everything is handled in `context`; `gate` is the authentication of the server.
+    pub fn new(
+        server: &rtsp::RTSPServer,
+        gate: &Gate,
+        context: &glib::MainContext,
+        (feeder, mjpeg): (&Arc<Feeder>, &Arc<Mjpeg>),
+        rules: Rules,
+    ) -> Self {
+        if let Some(pool) = server.session_pool() {
+            pool.set_max_sessions((rules.max_clients + LEAVING_SESSIONS) as u32);
+        }
+        let state = Arc::new_cyclic(|me| State {
+            me: Weak::clone(me),
+            server: server.downgrade(),
+            rules,
             feeder: Arc::clone(feeder),
             mjpeg: Arc::clone(mjpeg),
-            max_connections: max_clients + MORE_CONNECTIONS,
+            context: context.clone(),
             known: Mutex::default(),
+            guesses: Mutex::default(),
+            looks: AtomicBool::new(false),
         });
         let arrivals = Arc::clone(&state);
         server.connect_client_connected(move |_, client| State::arrived(&arrivals, client));
+        let requests = Arc::downgrade(&state);
+        gate.set_admit(move |context| requests.upgrade().is_none_or(|state| state.admit(context)));
         Self { server: server.clone(), state, keyframe_asked: Mutex::new(Instant::now()) }
     }
 
@@ -126,14 +186,9 @@ impl State {
         if let Some(error) = socket(client).and_then(|socket| SockRef::from(&socket).set_tcp_nodelay(true).err()) {
             tracing::debug!(%error, "TCP_NODELAY");
         }
-        {
-            let mut known = lock(&this.known);
-            let excess = known.len() >= this.max_connections;
-            known.insert(key(client), Client { excess, ..Client::new(peer, Instant::now()) });
-        }
+        lock(&this.known).insert(key(client), Client::new(peer, Instant::now()));
+        this.make_room(this.rules.max_clients + MORE_CONNECTIONS, |_| true, "there are too many connections");
 
-        let state = Arc::clone(this);
-        client.connect_pre_describe_request(move |client, context| state.may_describe(client, &path(context)));
         let state = Arc::clone(this);
         client.connect_pre_setup_request(move |client, context| state.may_set_up(client, context));
         let state = Arc::clone(this);
@@ -148,9 +203,8 @@ impl State {
         let weak = client.downgrade();
         // The bindings have no typed form of this one.
         client.connect("send-message", false, move |_| {
-            let refused = rtsp::RTSPContext::with_current_context(asks_for_password).unwrap_or(false);
-            if let Some(client) = weak.upgrade().filter(|_| refused) {
-                state.with(&client, |known| known.refusals = known.refusals.saturating_add(1));
+            if let Some(client) = weak.upgrade() {
+                rtsp::RTSPContext::with_current_context(|context| State::answers(&state, &client, context));
             }
             None
         });
@@ -177,19 +231,181 @@ impl State {
         });
     }
 
-    /// A media without pictures would keep the client waiting in vain.
-    fn may_describe(&self, client: &rtsp::RTSPClient, path: &str) -> RTSPStatusCode {
-        let (state, reason) = self.feeder.stream.health();
-        let reason = if state != StreamState::Running || !self.feeder.can_describe() {
-            reason.unwrap_or_else(|| "there is no picture now".to_owned())
-        } else if is_mjpeg(path) && !self.mjpeg.has_room() {
-            "as many as --max-viewers allows are watching MJPEG".to_owned()
-        } else {
-            return RTSPStatusCode::Ok;
+    /// Whether a request is handled now. If not, it has been answered, or waits.
+    fn admit(&self, context: &rtsp::RTSPContext) -> bool {
+        let Some(client) = context.client() else { return true };
+        gate::complete(context, &self.rules.paths[0]);
+        let logs_in = gate::header(context.request(), gst_rtsp::GST_RTSP_HDR_AUTHORIZATION).is_some();
+        let host = self.with(client, |known| known.host.clone()).unwrap_or_default();
+        if logs_in && !lock(&self.guesses).may_try(&host, Instant::now()) {
+            if !self.wait(context, true, LOGIN_LIMIT) {
+                self.refuse(context, RTSPStatusCode::ServiceUnavailable, "too many failed logins, try again later");
+            }
+            return false;
+        }
+        let path = gate::path(context);
+        let (code, reason) = match gate::method(context) {
+            gst_rtsp::GST_RTSP_ANNOUNCE | gst_rtsp::GST_RTSP_RECORD => (
+                RTSPStatusCode::MethodNotAllowed,
+                "this server takes no stream from others; start it with --source publish for that".to_owned(),
+            ),
+            gst_rtsp::GST_RTSP_DESCRIBE | gst_rtsp::GST_RTSP_SETUP if !self.is_served(&path) => {
+                (RTSPStatusCode::NotFound, format!("not served; served are {}", self.rules.paths.join(", ")))
+            }
+            gst_rtsp::GST_RTSP_DESCRIBE if is_mjpeg(&path) && !self.mjpeg.has_room() => {
+                (RTSPStatusCode::ServiceUnavailable, "as many as --max-viewers allows are watching MJPEG".to_owned())
+            }
+            gst_rtsp::GST_RTSP_DESCRIBE => match self.why_no_picture() {
+                Some(_) if self.wait(context, false, PICTURE_LIMIT) => return false,
+                Some(reason) => (RTSPStatusCode::ServiceUnavailable, reason),
+                None => return true,
+            },
+            _ => return true,
         };
-        let peer = self.with(client, |known| known.peer.clone()).unwrap_or_default();
-        tracing::warn!(peer, path, "an RTSP client was refused: {reason}");
-        RTSPStatusCode::ServiceUnavailable
+        self.refuse(context, code, &reason);
+        false
+    }
+
+    fn refuse(&self, context: &rtsp::RTSPContext, code: RTSPStatusCode, reason: &str) {
+        let peer = context.client().and_then(|client| self.with(client, |known| known.peer.clone()));
+        tracing::warn!(peer, path = gate::path(context), "an RTSP client was refused: {reason}");
+        gate::refuse(context, code, reason);
+    }
+
+    /// Whether the path, or what it begins with, leads to a media.
+    fn is_served(&self, path: &str) -> bool {
+        let leads =
+            |to: &String| path.strip_prefix(to.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        is_mjpeg(path) || self.rules.paths.iter().any(leads)
+    }
+
+    /// A media without pictures would keep the client waiting in vain.
+    fn why_no_picture(&self) -> Option<String> {
+        let (state, reason) = self.feeder.stream.health();
+        let has_picture = state == StreamState::Running && self.feeder.can_describe();
+        (!has_picture).then(|| reason.unwrap_or_else(|| "there is no picture now".to_owned()))
+    }
+
+    /// Keeps the request until it can be handled, or has waited for `limit`; false when that is over. The thread goes on.
+    fn wait(&self, context: &rtsp::RTSPContext, logs_in: bool, limit: Duration) -> bool {
+        let (Some(client), Some(request)) = (context.client(), context.request()) else { return false };
+        let waits = self.with(client, |known| {
+            let since = *known.waits_since.get_or_insert_with(Instant::now);
+            let waits = since.elapsed() < limit;
+            known.waiting = waits.then(|| Waiting { client: client.clone(), request: request.clone(), logs_in });
+            waits
+        });
+        if waits == Some(true) && !self.looks.swap(true, Ordering::Relaxed) {
+            let state = Weak::clone(&self.me);
+            let look =
+                glib::timeout_source_new(
+                    WAIT_INTERVAL,
+                    Some("rtsp-wait"),
+                    glib::Priority::DEFAULT,
+                    move || match state.upgrade().is_some_and(|state| state.handle_waiting()) {
+                        true => glib::ControlFlow::Continue,
+                        false => glib::ControlFlow::Break,
+                    },
+                );
+            look.attach(Some(&self.context));
+        }
+        waits == Some(true)
+    }
+
+    /// Handles the requests whose time has come; false when none waits any more.
+    fn handle_waiting(&self) -> bool {
+        let (now, ready) = (Instant::now(), self.why_no_picture().is_none());
+        let due: Vec<_> = {
+            let guesses = lock(&self.guesses);
+            let mut known = lock(&self.known);
+            let due = known.values_mut().filter_map(|known| {
+                let waited = now.saturating_duration_since(known.waits_since?);
+                let host = &known.host;
+                known.waiting.take_if(|waiting| match waiting.logs_in {
+                    true => waited >= LOGIN_LIMIT || guesses.may_try(host, now),
+                    false => waited >= PICTURE_LIMIT || ready,
+                })
+            });
+            due.collect()
+        };
+        for Waiting { client, request, .. } in due {
+            gate::handle(&client, &request);
+            self.with(&client, |known| {
+                // Unless it has to wait again.
+                if known.waiting.is_none() {
+                    known.waits_since = None;
+                }
+            });
+        }
+        let waits = lock(&self.known).values().any(|known| known.waiting.is_some());
+        self.looks.store(waits, Ordering::Relaxed);
+        waits
+    }
+
+    /// What is to be noted of an answer before it leaves.
+    fn answers(&self, client: &rtsp::RTSPClient, context: &rtsp::RTSPContext) {
+        let Some(response) = context.response() else { return };
+        if gate::method(context) == gst_rtsp::GST_RTSP_OPTIONS {
+            gate::leave_out(response, &["ANNOUNCE", "RECORD"]);
+        }
+        if gate::status(response) != Some(gst_rtsp::GST_RTSP_STS_UNAUTHORIZED) {
+            return;
+        }
+        let tried = gate::header(context.request(), gst_rtsp::GST_RTSP_HDR_AUTHORIZATION).is_some();
+        let host = self.with(client, |known| {
+            known.refusals = known.refusals.saturating_add(1);
+            if known.refusals > MAX_REFUSALS {
+                known.leaving = Some(format!("{} failed logins", known.refusals));
+            }
+            known.host.clone()
+        });
+        if let Some(host) = host.filter(|_| tried)
+            && lock(&self.guesses).failed(&host, Instant::now())
+        {
+            tracing::warn!("{} failed RTSP logins from {host}; it may try once a second now", guesses::FREE);
+        }
+        self.close_leaving();
+    }
+
+    /// Has clients go until no more than `limit` of those `among` are left: such as never played, the oldest of the address
+    /// that has most. False where that is not enough.
+    fn make_room(&self, limit: usize, among: impl Fn(usize) -> bool, reason: &str) -> bool {
+        let mut known = lock(&self.known);
+        let fits = loop {
+            let stay = known.iter().filter(|(key, client)| among(**key) && client.leaving.is_none());
+            if stay.clone().count() <= limit {
+                break true;
+            }
+            let may_go = stay.filter(|(_, client)| !client.has_played);
+            let goes = gives_way(may_go.map(|(key, client)| (*key, client.host.as_str(), client.connected)));
+            let Some(client) = goes.and_then(|key| known.get_mut(&key)) else { break false };
+            client.leaving = Some(reason.to_owned());
+        };
+        drop(known);
+        self.close_leaving();
+        fits
+    }
+
+    /// Closes the connections of those that have to go: before anything else is read, but not while a request is handled.
+    fn close_leaving(&self) {
+        if !lock(&self.known).values().any(|known| known.leaving.is_some()) {
+            return;
+        }
+        let state = Weak::clone(&self.me);
+        let close = glib::idle_source_new(Some("rtsp-close"), glib::Priority::HIGH, move || {
+            let state = state.upgrade();
+            let clients = state.as_ref().and_then(|state| Some(state.server.upgrade()?.client_filter(None)));
+            for (state, client) in
+                state.iter().flat_map(|state| clients.iter().flatten().map(move |client| (state, client)))
+            {
+                if let Some(reason) = state.with(client, |known| known.leaving.take()).flatten() {
+                    state.say_closed(client, &reason);
+                    client.close();
+                }
+            }
+            glib::ControlFlow::Break
+        });
+        close.attach(Some(&self.context));
     }
 
     /// One session for a connection, as each takes a place; and no multicast where it would end the media for all.
@@ -208,10 +424,23 @@ impl State {
                     let _ = pool.remove(&session);
                 }
             }
+            let clients = self.server.upgrade().map(|server| server.client_filter(None)).unwrap_or_default();
+            let others = clients.iter().filter(|other| *other != client && !other.session_filter(None).is_empty());
+            let others: HashSet<_> = others.map(key).collect();
+            let reason = "another client needs its place, and it has not played";
+            if !self.make_room(self.rules.max_clients - 1, |key| others.contains(&key), reason) {
+                tracing::warn!(peer, "an RTSP client was refused: as many as --max-viewers allows are playing");
+                return RTSPStatusCode::ServiceUnavailable;
+            }
         }
         let path = path(context);
+        let transport = gate::header(context.request(), gst_rtsp::GST_RTSP_HDR_TRANSPORT).unwrap_or_default();
+        if let Some(problem) = transport_problem(&transport) {
+            tracing::warn!(peer, path, "an RTSP client was refused: in its Transport {problem}");
+            return RTSPStatusCode::UnsupportedTransport;
+        }
         let media = if path.starts_with(MJPEG_PATH) { self.mjpeg.media() } else { self.feeder.media() };
-        if wants_multicast(&transport(context)) && media.is_some_and(|media| !Multicast::still_works(&media)) {
+        if wants_multicast(&transport) && media.is_some_and(|media| !Multicast::still_works(&media)) {
             tracing::warn!(peer, path, "an RTSP client was refused: multicast has lost its interface; use UDP or TCP");
             return RTSPStatusCode::UnsupportedTransport;
         }
@@ -225,6 +454,7 @@ impl State {
                 tracing::info!(peer = known.peer, path, "an RTSP client plays");
             }
             known.playing = true;
+            known.has_played = true;
             known.set_up_since = None;
             known.path = Some(path);
         });
@@ -264,15 +494,20 @@ impl State {
 impl Client {
     fn new(peer: String, now: Instant) -> Self {
         Self {
+            host: peer.rsplit_once(':').map_or(&*peer, |(host, _)| host).to_owned(),
             peer,
             path: None,
             playing: false,
-            excess: false,
+            has_played: false,
+            connected: now,
+            leaving: None,
             sessions: Vec::new(),
             idle_since: now,
             set_up_since: None,
             refusals: 0,
             unsent_since: None,
+            waiting: None,
+            waits_since: None,
         }
     }
 
@@ -291,15 +526,11 @@ impl Client {
         let since = self.unsent_since.filter(|_| unsent);
         self.unsent_since = unsent.then_some(since.unwrap_or(now));
         let waits = |since: Instant, limit| now.saturating_duration_since(since) >= limit;
-        if self.excess {
-            Some("there are too many connections".to_owned())
-        } else if self.unsent_since.is_some_and(|since| waits(since, SLOW_LIMIT)) {
+        if self.unsent_since.is_some_and(|since| waits(since, SLOW_LIMIT)) {
             Some(format!(
                 "it has not kept up with the stream for {} s; use UDP, or lower --bitrate",
                 SLOW_LIMIT.as_secs()
             ))
-        } else if self.refusals > MAX_REFUSALS {
-            Some(format!("it was asked for the password {} times in vain", self.refusals))
         } else if self.set_up_since.is_some_and(|since| waits(since, PLAY_LIMIT)) {
             Some(format!("it has not played within {} s", PLAY_LIMIT.as_secs()))
         } else if waits(self.idle_since, IDLE_LIMIT) {
@@ -316,25 +547,41 @@ fn key(client: &rtsp::RTSPClient) -> usize {
 
 /// The path of a request, without what follows the stream's.
 fn path(context: &rtsp::RTSPContext) -> String {
-    let uri = context.uri().map(|uri| uri.request_uri().to_string()).unwrap_or_default();
-    Url::parse(&uri).map(|url| url.path().trim_end_matches('/').to_owned()).unwrap_or(uri)
+    gate::path(context).trim_end_matches('/').to_owned()
 }
 
-/// The header of a request that says by which transports it can be answered.
-fn transport(context: &rtsp::RTSPContext) -> String {
-    let Some(request) = context.request() else { return String::new() };
-    let mut value = std::ptr::null_mut();
-    // SAFETY: the message outlives the call; it keeps the text, which is copied here.
-    unsafe {
-        gst_rtsp::ffi::gst_rtsp_message_get_header(
-            request.to_glib_none().0,
-            gst_rtsp::ffi::GST_RTSP_HDR_TRANSPORT,
-            &raw mut value,
-            0,
-        );
-        let value: Option<glib::GString> = from_glib_none(value.cast_const());
-        value.map(Into::into).unwrap_or_default()
+/// Which of those that may go has to: the oldest of the address that has most of them.
+fn gives_way<'a, K>(may_go: impl Iterator<Item = (K, &'a str, Instant)>) -> Option<K> {
+    let mut by_host = HashMap::<_, (usize, Option<(Instant, K)>)>::new();
+    for (key, host, since) in may_go {
+        let (count, oldest) = by_host.entry(host).or_default();
+        *count += 1;
+        if oldest.as_ref().is_none_or(|(other, _)| since < *other) {
+            *oldest = Some((since, key));
+        }
     }
+    let all = by_host.into_values().filter_map(|(count, oldest)| oldest.map(|(since, key)| (count, since, key)));
+    let first = |a: &(usize, Instant, K), b: &(usize, Instant, K)| a.0.cmp(&b.0).then(b.1.cmp(&a.1));
+    all.max_by(first).map(|(_, _, key)| key)
+}
+
+/// What is wrong with the transports that a request offers. gst-rtsp-server takes what it cannot read for multicast.
+fn transport_problem(transport: &str) -> Option<String> {
+    for part in transport.split([',', ';']).map(str::trim) {
+        let Some((name, range)) = part.split_once('=') else { continue };
+        let (least, most) = match name.trim().to_ascii_lowercase().as_str() {
+            "client_port" | "server_port" | "port" => (1, 65_535),
+            "interleaved" => (0, 255),
+            "ttl" => (0, 255),
+            _ => continue,
+        };
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let number = |text: &str| text.trim().parse().ok().filter(|number| (least..=most).contains(number));
+        if !matches!((number(first), number(last)), (Some(first), Some(last)) if first <= last) {
+            return Some(format!("{part} is not from {least} to {most}"));
+        }
+    }
+    None
 }
 
 /// Whether one of the transports is multicast, which is meant where nothing else is said (RFC 2326 section 12.39).
@@ -342,21 +589,6 @@ fn wants_multicast(transport: &str) -> bool {
     let transport = transport.to_ascii_lowercase();
     let mut offers = transport.split(',').filter(|offer| !offer.trim().is_empty());
     offers.any(|offer| !offer.contains("unicast") && !offer.contains("/tcp"))
-}
-
-fn asks_for_password(context: &rtsp::RTSPContext) -> bool {
-    let Some(response) = context.response() else { return false };
-    let mut code = 0;
-    // SAFETY: the message outlives the call; what is not asked for may be null.
-    let result = unsafe {
-        gst_rtsp::ffi::gst_rtsp_message_parse_response(
-            response.to_glib_none().0,
-            &raw mut code,
-            std::ptr::null_mut(),
-            std::ptr::null_mut(),
-        )
-    };
-    result == gst_rtsp::ffi::GST_RTSP_OK && code == gst_rtsp::ffi::GST_RTSP_STS_UNAUTHORIZED
 }
 
 fn peer(client: &rtsp::RTSPClient) -> String {
@@ -379,7 +611,7 @@ fn socket(client: &rtsp::RTSPClient) -> Option<gio::Socket> {
         if connection.is_null() {
             return None;
         }
-        from_glib_none(gst_rtsp::ffi::gst_rtsp_connection_get_write_socket(connection))
+        from_glib_none(gst_rtsp::gst_rtsp_connection_get_write_socket(connection))
     }
 }
 
@@ -423,6 +655,42 @@ mod tests {
         assert_eq!(client.look(start + PLAY_LIMIT / 2, true, false), None);
         let reason = client.look(start + PLAY_LIMIT, true, false).expect("a reason");
         assert!(reason.contains("not played"), "{reason}");
+    }
+
+    #[test]
+    fn the_oldest_of_the_address_that_has_most_gives_way() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let all = [(1, "a", at(0)), (2, "b", at(5)), (3, "b", at(3)), (4, "c", at(1))];
+        assert_eq!(gives_way(all.into_iter()), Some(3));
+        assert_eq!(gives_way(all[..2].iter().copied()), Some(1), "the oldest of as many");
+        assert_eq!(gives_way(std::iter::empty::<(u8, &str, Instant)>()), None);
+    }
+
+    #[test]
+    fn a_transport_that_cannot_be_read_is_refused() {
+        for bad in [
+            "RTP/AVP;unicast;client_port=99999",
+            "RTP/AVP;unicast;client_port=5000-99999",
+            "RTP/AVP;unicast;client_port=0-1",
+            "RTP/AVP;unicast;client_port=5001-5000",
+            "RTP/AVP;unicast;client_port=x",
+            "RTP/AVP/TCP;unicast;interleaved=300",
+            "RTP/AVP/TCP;unicast;interleaved=254-256",
+            "RTP/AVP;unicast;client_port=5000-5001,RTP/AVP/TCP;Interleaved=-1",
+        ] {
+            assert!(transport_problem(bad).is_some(), "{bad}");
+        }
+        for good in [
+            "",
+            "RTP/AVP",
+            "RTP/AVP/UDP;unicast;client_port=5000-5001;mode=\"PLAY\"",
+            "RTP/AVP;unicast;client_port=5000",
+            "RTP/AVP/TCP;unicast;interleaved=0-1;ssrc=12345678",
+            "RTP/AVP;multicast;port=5000-5001;ttl=1;destination=239.0.0.1",
+        ] {
+            assert_eq!(transport_problem(good), None, "{good}");
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ use rov_common::discovery::interfaces;
 use rov_common::net;
 
 use super::feed::Feeder;
+use super::gate::Gate;
 use super::mjpeg::Mjpeg;
 use crate::config::Credentials;
 use crate::packetize::MAX_PAYLOAD;
@@ -215,9 +216,8 @@ fn send_at_once(media: &rtsp::RTSPMedia) {
 }
 
 /// Digest authentication (RFC 7616 with MD5, which is what players know), and basic if that is wished.
-pub(super) fn authentication(factories: &[&Factory], credentials: &Credentials, basic: bool) -> rtsp::RTSPAuth {
+pub(super) fn ask_for_password(auth: &Gate, factories: &[&Factory], credentials: &Credentials, basic: bool) {
     let Credentials { user, password } = credentials;
-    let auth = rtsp::RTSPAuth::new();
     let token = rtsp::RTSPToken::builder().field(rtsp::RTSP_TOKEN_MEDIA_FACTORY_ROLE, ROLE).build();
     auth.add_digest(user, password, &token);
     if basic {
@@ -234,5 +234,5 @@ pub(super) fn authentication(factories: &[&Factory], credentials: &Credentials, 
         .field(rtsp::RTSP_PERM_MEDIA_FACTORY_CONSTRUCT, true)
         .build();
     factories.iter().for_each(|factory| factory.add_role_from_structure(&role));
-    auth
+    auth.ask_for_password();
 }

@@ -6,6 +6,8 @@
 mod clients;
 mod factory;
 mod feed;
+mod gate;
+mod guesses;
 mod mjpeg;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -27,8 +29,9 @@ use rov_common::net;
 use rov_common::sync::lock;
 use tokio::runtime::Handle;
 
-use self::clients::Clients;
+use self::clients::{Clients, Rules};
 use self::feed::Feeder;
+use self::gate::Gate;
 use self::mjpeg::Mjpeg;
 use crate::config::{MJPEG_PATH, RtspConfig};
 use crate::output::jpeg::JpegOutput;
@@ -85,14 +88,14 @@ impl RtspOutput {
             mounts.add_factory(path, factory.clone());
         }
         mounts.add_factory(MJPEG_PATH, previews.clone());
+        let gate = Gate::new();
         if let Some(credentials) = &config.credentials {
-            let auth = factory::authentication(&[&factory, &previews], credentials, config.basic_auth);
-            server.set_auth(Some(&auth));
+            factory::ask_for_password(&gate, &[&factory, &previews], credentials, config.basic_auth);
         }
+        server.set_auth(Some(&gate));
         // No threads of their own for clients: everything is handled where `Clients` cares for them.
         server.thread_pool().context("RTSP: no thread pool")?.set_max_threads(0);
         let sessions = server.session_pool().context("RTSP: no session pool")?;
-        sessions.set_max_sessions(max_clients.into());
         let source = server.create_source(gio::Cancellable::NONE).map_err(|error| {
             anyhow!(
                 "cannot listen on TCP {host}:{} for RTSP ({error}): choose another port with --rtsp-port, or leave RTSP \
@@ -103,7 +106,8 @@ impl RtspOutput {
         source.attach(Some(&context));
         let port = u16::try_from(server.bound_port()).context("RTSP: no port")?;
 
-        let clients = Clients::new(&server, &feeder, &mjpeg, max_clients.into());
+        let rules = Rules { max_clients: max_clients.into(), paths: config.paths.clone() };
+        let clients = Clients::new(&server, &gate, &context, (&feeder, &mjpeg), rules);
         let beat = Arc::<Beat>::default();
         let alive = Arc::clone(&beat);
         let care = glib::timeout_source_new(CARE_INTERVAL, Some("rtsp-care"), glib::Priority::DEFAULT, move || {
