@@ -33,7 +33,7 @@ impl Guesses {
         let debt = self.0.entry(address.to_owned()).or_insert(Debt { clear_at: now, said: None });
         debt.clear_at += INTERVAL;
         let news = debt.said.is_none_or(|said| now.saturating_duration_since(said) >= SAY_AGAIN);
-        let say = news && debt.clear_at.saturating_duration_since(now) >= INTERVAL * FREE;
+        let say = news && debt.clear_at.saturating_duration_since(now) > INTERVAL * (FREE - 1);
         if say {
             debt.said = Some(now);
         }
