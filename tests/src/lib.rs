@@ -3,6 +3,7 @@
 //!
 //! Nothing here sends anything beyond loopback, every port is one that the system chose, and every wait has an end.
 
+pub mod agents;
 pub mod browser;
 pub mod camera;
 pub mod devtools;

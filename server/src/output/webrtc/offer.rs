@@ -18,7 +18,27 @@ pub struct Offer {
     pub codec: VideoCodec,
     /// The viewer's ICE user name fragment.
     pub ufrag: String,
+    /// The section is one of a bundle (RFC 9143).
+    is_bundled: bool,
 }
+
+impl Offer {
+    /// What the viewer gets of the core's `answer`: in its own terms.
+    pub fn answer(&self, answer: &str) -> String {
+        let own = format!("a=fmtp:{} {}", self.codec.payload_type, self.codec.fmtp);
+        let placed = place_candidates(answer);
+        let lines = placed.lines().filter_map(|line| {
+            if self.codec.is_fmtp(line) {
+                (!self.codec.fmtp.is_empty()).then_some(own.as_str())
+            } else {
+                (self.is_bundled || !line.starts_with(BUNDLE)).then_some(line)
+            }
+        });
+        lines.flat_map(|line| [line, "\r\n"]).collect()
+    }
+}
+
+const BUNDLE: &str = "a=group:BUNDLE ";
 
 /// The viewer's own numbers and parameters for the codec that will be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,17 +95,6 @@ impl VideoCodec {
     fn core_fmtp_line(&self) -> String {
         format!("a=fmtp:{} {}", self.payload_type, self.core_fmtp())
     }
-
-    /// The answer with what the viewer itself said of its parameters.
-    pub fn with_own_fmtp(&self, answer: &str) -> String {
-        let own = format!("a=fmtp:{} {}", self.payload_type, self.fmtp);
-        let lines = answer.lines().filter_map(|line| match self.is_fmtp(line) {
-            true if self.fmtp.is_empty() => None,
-            true => Some(own.as_str()),
-            false => Some(line),
-        });
-        lines.flat_map(|line| [line, "\r\n"]).collect()
-    }
 }
 
 /// Parses `sdp`, choosing the payload type for `codec` whose profile is nearest to that of the stream (of H.264: `profile_idc`,
@@ -120,6 +129,13 @@ pub fn parse(sdp: &str, codec: Codec, profile: Option<(u8, u8)>) -> Result<Offer
     let is_own_fmtp = |line: &&str| codec.is_fmtp(line);
     let candidates = transport.iter().filter(|line| is_candidate(line)).count();
     let fmtp = codec.core_fmtp_line();
+    // The core refuses what is in no bundle.
+    let own_bundle = mid(&media[at]).map(|mid| format!("{BUNDLE}{mid}"));
+    let is_bundled = is_bundled(&session, &media[at], &media[at]);
+    if !is_bundled && let Some(own_bundle) = &own_bundle {
+        session.retain(|line| !line.starts_with("a=group:"));
+        session.push(own_bundle);
+    }
     // The core takes one transport, and puts its track into the first section that takes one: only the chosen one says either.
     session.retain(|line| !DIRECTIONS.contains(line) && !is_transport(line) && !is_candidate(line));
     for (i, lines) in media.iter_mut().enumerate() {
@@ -134,27 +150,32 @@ pub fn parse(sdp: &str, codec: Codec, profile: Option<(u8, u8)>) -> Result<Offer
     }
     let ufrag =
         transport.iter().find_map(|line| line.strip_prefix("a=ice-ufrag:")).unwrap_or_default().trim().to_owned();
-    Ok(Offer { sdp: join(&session, &media), candidates, codec, ufrag })
+    Ok(Offer { sdp: join(&session, &media), candidates, codec, ufrag, is_bundled })
 }
 
 /// By which a viewer is reached and proves itself. The first two are of ICE (RFC 8839), the third is of DTLS (RFC 8122).
 const TRANSPORT: [&str; 3] = ["a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:"];
 
+fn mid<'a>(lines: &[&'a str]) -> Option<&'a str> {
+    lines.iter().find_map(|line| line.strip_prefix("a=mid:")).map(str::trim)
+}
+
+/// Whether both sections are in one bundle.
+fn is_bundled(session: &[&str], one: &[&str], other: &[&str]) -> bool {
+    let groups = session.iter().filter_map(|line| line.strip_prefix(BUNDLE));
+    groups
+        .map(|group| group.split_whitespace().collect::<Vec<_>>())
+        .any(|group| [mid(one), mid(other)].iter().all(|mid| mid.is_some_and(|mid| group.contains(&mid))))
+}
+
 /// The transport of section `at`, with its candidates: its own, or that of the section that it is bundled with (RFC 9143 section 7.2),
 /// and of the session where that says nothing.
 fn transport<'a>(session: &[&'a str], media: &[Vec<&'a str>], at: usize) -> Vec<&'a str> {
     let says = |lines: &[&str], name: &str| lines.iter().any(|line| line.starts_with(name));
-    let mid = |lines: &[&'a str]| lines.iter().find_map(|line| line.strip_prefix("a=mid:"));
-    let bundled = |lines: &[&'a str]| {
-        let groups = session.iter().filter_map(|line| line.strip_prefix("a=group:BUNDLE "));
-        groups
-            .map(|group| group.split(' ').collect::<Vec<_>>())
-            .any(|group| [mid(lines), mid(&media[at])].iter().all(|mid| mid.is_some_and(|mid| group.contains(&mid))))
-    };
     let with_ice = |lines: &&Vec<&'a str>| says(lines, TRANSPORT[0]);
     let section = Some(&media[at])
         .filter(with_ice)
-        .or_else(|| media.iter().filter(|lines| bundled(lines)).find(with_ice))
+        .or_else(|| media.iter().filter(|lines| is_bundled(session, lines, &media[at])).find(with_ice))
         .unwrap_or(&media[at]);
     let mut transport: Vec<_> = session
         .iter()
@@ -179,6 +200,16 @@ pub fn place_candidates(answer: &str) -> String {
     }
     if let Some(accepted) = media.iter_mut().find(|lines| !is_refused(lines)) {
         accepted.append(&mut candidates);
+        // webrtcbin wants these in every section, although nothing is sent for a refused one.
+        let wanted = ["a=setup:", "a=ice-ufrag:", "a=ice-pwd:"];
+        let said: Vec<&str> =
+            wanted.iter().filter_map(|name| accepted.iter().find(|line| line.starts_with(name)).copied()).collect();
+        for refused in media.iter_mut().filter(|lines| is_refused(lines)) {
+            let missing = wanted.iter().filter(|name| !refused.iter().any(|line| line.starts_with(**name)));
+            let missing = missing.filter_map(|name| said.iter().find(|line| line.starts_with(name)));
+            let missing: Vec<&str> = missing.copied().collect();
+            refused.extend(missing);
+        }
     }
     join(&session, &media)
 }
@@ -460,7 +491,7 @@ mod tests {
             assert!(offer.sdp.lines().any(|own| own == line), "{}", offer.sdp);
             let answer = format!("v=0\r\nm=video 9\r\n{line}\r\na=mid:0\r\n");
             let expected = format!("v=0\r\nm=video 9\r\n{fmtp}a=mid:0\r\n");
-            assert_eq!(offer.codec.with_own_fmtp(&answer), expected);
+            assert_eq!(offer.answer(&answer), expected);
         }
         let both =
             format!("{BARE}a=rtpmap:104 H264/90000\r\na=fmtp:104 packetization-mode=1;profile-level-id=640032\r\n");
@@ -488,6 +519,9 @@ mod tests {
         let head = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n";
         let unbundled = format!("{head}{}{BARE}{}", audio(&of("aaaa")), of("vvvv"));
         assert_eq!(transport_of(&unbundled), ("vvvv".to_owned(), lines("vvvv")));
+        let offer = parse(&unbundled, Codec::H264, None).expect("an answerable offer");
+        assert!(offer.sdp.contains("a=group:BUNDLE 0\r\n"), "{}", offer.sdp);
+        assert_eq!(offer.answer("v=0\r\na=group:BUNDLE 0\r\nm=video 9\r\n"), "v=0\r\nm=video 9\r\n");
         // In a bundle the first section has it for all; the others may say nothing.
         let bundled = format!("{head}a=group:BUNDLE a 0\r\n{}{BARE}", audio(&of("aaaa")));
         assert_eq!(transport_of(&bundled), ("aaaa".to_owned(), lines("aaaa")));
@@ -495,6 +529,15 @@ mod tests {
         assert_eq!(transport_of(&session), ("ssss".to_owned(), lines("ssss")));
         let mixed = format!("{head}a=fingerprint:sha-256 ssss\r\n{BARE}a=ice-ufrag:vvvv\r\na=ice-pwd:pvvvv\r\n");
         assert_eq!(transport_of(&mixed).1, ["a=fingerprint:sha-256 ssss", "a=ice-ufrag:vvvv", "a=ice-pwd:pvvvv"]);
+    }
+
+    #[test]
+    fn a_refused_section_says_what_webrtcbin_wants_of_every_one() {
+        let transport = "a=setup:active\r\na=ice-ufrag:u\r\na=ice-pwd:p\r\n";
+        let (audio, video) = ("m=audio 0 UDP/TLS/RTP/SAVPF 0\r\na=mid:a\r\n", "m=video 9 UDP/TLS/RTP/SAVPF 103\r\n");
+        let answer = place_candidates(&format!("v=0\r\n{audio}{video}{transport}"));
+        assert_eq!(answer, format!("v=0\r\n{audio}{transport}{video}{transport}"));
+        assert_eq!(place_candidates(&answer), answer);
     }
 
     #[test]

@@ -212,7 +212,7 @@ impl Session {
             loss: None,
         };
         session.has_room_for_candidates(offer.candidates);
-        Ok((session, offer.codec.with_own_fmtp(&offer::place_candidates(&answer.sdp))))
+        Ok((session, offer.answer(&answer.sdp)))
     }
 
     /// One that is over the limit is ignored.

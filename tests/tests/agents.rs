@@ -1,0 +1,61 @@
+//! WebRTC implementations that others wrote as viewers, by WHEP.
+
+use rov_tests::agents::{self, Offer, WebRtcBin};
+use rov_tests::process::Process;
+use rov_tests::programs::Server;
+use rov_tests::skipped;
+use rov_tests::wait::{self, until_true};
+
+/// At 30 a second.
+const PICTURES: usize = 60;
+
+/// That an agent gets so many pictures, and the server knows when it has gone.
+fn assert_watches(name: &str, server: &Server, agent: Option<Process>) {
+    let Some(mut agent) = agent else { return skipped(&format!("{name} cannot be had here (scripts/test gets it)")) };
+    let code = agent.wait(wait::START);
+    assert_eq!((code, agent.stdout().trim()), (0, "pictures 60"), "{name}: {}", agent.stderr());
+    until_true("the server knows that the viewer has gone", wait::SOON, || server.stats().viewers.is_empty());
+}
+
+#[test]
+fn webrtcbin_decodes_the_stream_however_it_offers() {
+    let server = Server::start(&[]);
+    let modes = ",packetization-mode=(string)1,profile-level-id=(string)42e01f";
+    for offer in [
+        // As whepsrc does.
+        Offer { fields: "", trickle: false, bundle: "max-bundle" },
+        // As whepclientsrc does.
+        Offer { fields: ",profile-level-id=(string)42e016", trickle: true, bundle: "max-bundle" },
+        Offer { fields: modes, trickle: false, bundle: "none" },
+    ] {
+        let viewer = WebRtcBin::watch(&server.url("/whep"), offer);
+        until_true(&format!("{offer:?}: pictures"), wait::START, || viewer.decoded() >= PICTURES);
+        let fmtp = viewer.answer.contains("a=fmtp:103");
+        assert_eq!(fmtp, !offer.fields.is_empty(), "{}\n{}", viewer.offer, viewer.answer);
+        viewer.hang_up();
+        until_true("it is gone", wait::SOON, || server.stats().viewers.is_empty());
+    }
+}
+
+#[test]
+fn aiortc_watches() {
+    let server = Server::start(&[]);
+    server.wait_until_running();
+    assert_watches("aiortc", &server, agents::aiortc(&server.url("/whep"), PICTURES));
+}
+
+#[test]
+fn libdatachannel_watches() {
+    let server = Server::start(&[]);
+    server.wait_until_running();
+    let agent = agents::npm("node-datachannel", "datachannel.mjs", &server.url("/whep"), PICTURES);
+    assert_watches("libdatachannel", &server, agent);
+}
+
+#[test]
+fn werift_watches() {
+    let server = Server::start(&[]);
+    server.wait_until_running();
+    let agent = agents::npm("werift", "werift.mjs", &server.url("/whep"), PICTURES);
+    assert_watches("werift", &server, agent);
+}
