@@ -8,7 +8,7 @@ use clap::{ArgGroup, Parser, ValueEnum};
 use rov_common::api::WHEP_PATH;
 use rov_common::codec::Codec;
 use rov_common::discovery::DEFAULT_PORT;
-use rov_common::units::Resolution;
+use rov_common::units::{Resolution, whole, within};
 use url::Url;
 
 use crate::decoders::DecoderChoice;
@@ -57,7 +57,7 @@ pub struct Cli {
     pub signal_port: Option<u16>,
 
     /// TCP port of the server's RTSP, with an address and --transport rtsp
-    #[arg(help_heading = SERVER, long, value_name = "PORT", default_value_t = 8554, requires = "server", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(help_heading = SERVER, long, value_name = "PORT", default_value_t = 8554, requires = "server", value_parser = within::<u16>(1, 65_535))]
     pub rtsp_port: u16,
 
     /// Listen for RTP without discovery: the multicast group, or this machine's own address if the sender sends to that;
@@ -67,7 +67,7 @@ pub struct Cli {
 
     /// UDP port to listen at for RTP, without discovery; RTCP comes at the port above, repair packets at the second above
     /// [default: 5004]
-    #[arg(help_heading = TRANSPORT, long, value_name = "PORT", conflicts_with_all = ["auto", "url", "name", "list"], value_parser = clap::value_parser!(u16).range(1..=i64::from(rtp::HIGHEST_PORT)))]
+    #[arg(help_heading = TRANSPORT, long, value_name = "PORT", conflicts_with_all = ["auto", "url", "name", "list"], value_parser = within::<u16>(1, u64::from(rtp::HIGHEST_PORT)))]
     pub rtp_port: Option<u16>,
 
     /// Codec of RTP that is listened for without discovery; all else says it by itself
@@ -102,7 +102,7 @@ pub struct Cli {
     pub json: bool,
 
     /// UDP port of discovery
-    #[arg(help_heading = DISCOVERY, long, value_name = "PORT", default_value_t = DEFAULT_PORT)]
+    #[arg(help_heading = DISCOVERY, long, value_parser = whole::<u16>, value_name = "PORT", default_value_t = DEFAULT_PORT)]
     pub discovery_port: u16,
 
     /// Seconds to look for a server before saying that there is none (it looks on, unless --no-wait)
@@ -123,7 +123,7 @@ pub struct Cli {
 
     /// Longest wait for a missing packet, in milliseconds: for its retransmission, by RTP for its repair, by RTSP
     /// for one that others overtook; packets that come in order never wait [default: 100, by RTSP 20]
-    #[arg(help_heading = TRANSPORT, long, value_name = "MS", value_parser = clap::value_parser!(u64).range(0..=5_000))]
+    #[arg(help_heading = TRANSPORT, long, value_name = "MS", value_parser = within::<u64>(0, 5_000))]
     pub latency: Option<u64>,
 
     /// Start in fullscreen
@@ -131,11 +131,11 @@ pub struct Cli {
     pub fullscreen: bool,
 
     /// Width of the window in pixels
-    #[arg(help_heading = PICTURE, long, value_name = "PIXELS", default_value_t = 1280, value_parser = clap::value_parser!(u32).range(160..=16_384))]
+    #[arg(help_heading = PICTURE, long, value_name = "PIXELS", default_value_t = 1280, value_parser = within::<u32>(160, 16_384))]
     pub width: u32,
 
     /// Height of the window in pixels
-    #[arg(help_heading = PICTURE, long, value_name = "PIXELS", default_value_t = 720, value_parser = clap::value_parser!(u32).range(90..=16_384))]
+    #[arg(help_heading = PICTURE, long, value_name = "PIXELS", default_value_t = 720, value_parser = within::<u32>(90, 16_384))]
     pub height: u32,
 
     /// What draws into the window: `gst`, the best GStreamer sink that works here, or one by its name; `minifb`, which draws

@@ -98,8 +98,16 @@ impl fmt::Display for Fps {
 
 /// A number of the command line, from 0 to the largest of its type. The error says that in words.
 pub fn whole<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
-    let number = text.parse::<u64>().ok().and_then(|number| T::try_from(number).ok());
-    number.ok_or_else(|| format!("give a whole number from 0 to {}", u64::MAX >> (64 - 8 * size_of::<T>())))
+    within(0, u64::MAX >> (64 - 8 * size_of::<T>()))(text)
+}
+
+/// As [`whole`], from `least` to `most`.
+pub fn within<T: TryFrom<u64>>(least: u64, most: u64) -> impl Fn(&str) -> Result<T, String> + Clone {
+    move |text| {
+        let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+        let number = number.and_then(|number: u64| T::try_from(number).ok());
+        number.ok_or_else(|| format!("give a whole number from {least} to {most}"))
+    }
 }
 
 /// As [`whole`], with a fraction.
@@ -152,6 +160,8 @@ mod tests {
         assert_eq!(whole::<u16>("65536"), Err("give a whole number from 0 to 65535".to_owned()));
         assert_eq!(whole::<u32>("12x"), Err("give a whole number from 0 to 4294967295".to_owned()));
         assert_eq!(whole::<u8>("-1"), Err("give a whole number from 0 to 255".to_owned()));
+        let percent = within::<u8>(1, 100);
+        assert_eq!((percent("100"), percent("0")), (Ok(100), Err("give a whole number from 1 to 100".to_owned())));
         assert!(decimal("x").is_err() && decimal("inf").is_err());
     }
 

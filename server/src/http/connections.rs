@@ -22,7 +22,7 @@ use hyper_util::service::TowerToHyperService;
 use rov_common::net;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::AbortHandle;
+use tokio::task::JoinHandle;
 use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -72,12 +72,12 @@ pub(super) async fn serve(listener: TcpListener, app: Router, shutdown: Cancella
                 continue;
             }
         };
-        places.make_room();
+        places.make_room().await;
         let activity = Arc::new(Activity { started: places.started, last_ms: AtomicU64::new(0) });
         activity.note();
         let io = Io { stream, activity: Arc::clone(&activity), stalled: None };
         let task = tasks.spawn(connection(io, peer.ip(), app.clone(), shutdown.clone()));
-        places.taken.push(Place { peer: peer.ip(), activity, task: task.abort_handle() });
+        places.taken.push(Place { peer: peer.ip(), activity, task });
     }
     drop(listener);
     tasks.close();
@@ -139,12 +139,12 @@ struct Places {
 struct Place {
     peer: IpAddr,
     activity: Arc<Activity>,
-    task: AbortHandle,
+    task: JoinHandle<()>,
 }
 
 impl Places {
     /// Ends the connection that is missed least, when there are too many.
-    fn make_room(&mut self) {
+    async fn make_room(&mut self) {
         self.taken.retain(|place| !place.task.is_finished());
         if self.taken.len() < most(net::open_files_limit()) {
             return;
@@ -154,6 +154,8 @@ impl Places {
             let place = self.taken.swap_remove(index);
             tracing::debug!(peer = %place.peer, "an HTTP connection gives its place to a new one");
             place.task.abort();
+            // Until its socket is closed it counts.
+            let _ = place.task.await;
         }
     }
 }
