@@ -8,7 +8,6 @@
 mod flow;
 mod gate;
 mod graph;
-mod lateness;
 mod limit;
 mod output;
 mod picture;

@@ -7,6 +7,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::rhythm::Rhythm;
+
 /// Older than this at the arrival, compared with the quickest packet, is no live video.
 const OLD: Duration = Duration::from_secs(2);
 /// What was held up once catches up sooner than this.
@@ -15,11 +17,6 @@ const LASTING: Duration = Duration::from_secs(3);
 const DRIFT: f64 = 0.005;
 /// A clock that is slow by more than this is none: then it is a delay, however the packets come.
 const SLOWEST_CLOCK: f64 = 0.05;
-/// This share of the time, at least, passes between pictures and not within them where the link is idle in between. Where it
-/// never is, it is one in [`FEWEST_PACKETS`] at most.
-const IDLE: f64 = 0.7;
-/// Of a picture in the mean: with fewer it cannot be told.
-const FEWEST_PACKETS: f64 = 3.0;
 /// Over this time the packets are looked at so, in seconds.
 const MEMORY: f64 = 60.0;
 const CLOCK_RATE: f64 = 90_000.0;
@@ -27,7 +24,7 @@ const CLOCK_RATE: f64 = 90_000.0;
 const BACK: i32 = -90_000;
 
 /// The measure of one session.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Backlog {
     last: Option<(u32, Instant)>,
     /// Seconds by which the packet came later than the quickest.
@@ -36,6 +33,12 @@ pub struct Backlog {
     quickest: Option<Instant>,
     since: Option<Instant>,
     rhythm: Rhythm,
+}
+
+impl Default for Backlog {
+    fn default() -> Self {
+        Self { last: None, late: 0.0, quickest: None, since: None, rhythm: Rhythm::new(MEMORY) }
+    }
 }
 
 impl Backlog {
@@ -69,31 +72,6 @@ impl Backlog {
             return None;
         }
         Some(Duration::from_secs_f64(self.late))
-    }
-}
-
-/// How the packets come; the sums of what was lately, older things weigh less.
-#[derive(Debug, Default)]
-struct Rhythm {
-    packets: f64,
-    pictures: f64,
-    /// Seconds, in all and before the first packets of pictures.
-    all: f64,
-    between: f64,
-}
-
-impl Rhythm {
-    fn packet(&mut self, passed: f64, is_first: bool) {
-        let kept = (1.0 - passed / MEMORY).max(0.0);
-        let first = if is_first { 1.0 } else { 0.0 };
-        self.packets = self.packets * kept + 1.0;
-        self.pictures = self.pictures * kept + first;
-        self.all = self.all * kept + passed;
-        self.between = self.between * kept + passed * first;
-    }
-
-    fn is_idle_between(&self) -> bool {
-        self.packets >= self.pictures * FEWEST_PACKETS && self.between >= self.all * IDLE
     }
 }
 

@@ -4,6 +4,7 @@ use rov_common::units::Resolution;
 use rov_tests::odd_camera::{Habits, Marks, OddCamera};
 use rov_tests::programs::Server;
 use rov_tests::rtp_sender::free_port_pair;
+use rov_tests::wait;
 use rov_tests::watcher::Watcher;
 use tokio::runtime::Runtime;
 
@@ -62,4 +63,39 @@ fn in_a_users_pipeline_an_access_unit_is_one_time_too() {
     counts_pictures(&runtime, &camera, &["--url", &server.url("/whep")]);
     let sent = camera.sent();
     assert!(server.stats().streams[0].frames <= sent, "{} of {sent}", server.stats().streams[0].frames);
+}
+
+/// Shows the camera until it has sent `pictures`, and sees that nearly all were shown, in one session, without a longer gap.
+fn shows_nearly_all(runtime: &Runtime, camera: &OddCamera, args: &[&str], pictures: u64, change: impl FnOnce()) {
+    let watcher = Watcher::start(runtime, args);
+    watcher.wait_for_shots(20);
+    let (shown, sent) = (watcher.report().frames_decoded, camera.sent());
+    change();
+    wait::until_true("pictures are sent", wait::START, || camera.sent() >= sent + pictures);
+    // Some are on their way.
+    let all = (camera.sent() - sent) * 9 / 10;
+    wait::until_true("nearly all are shown", wait::SOON, || watcher.report().frames_decoded >= shown + all);
+    let report = watcher.report();
+    assert!(report.frames_skipped <= pictures / 20 && report.sessions == 1, "{args:?}: {report:?}");
+    watcher.stop(runtime);
+}
+
+/// Directly and through the server, by TCP and UDP.
+fn by_every_way(habits: Habits, pictures: u64, change: impl Fn(&OddCamera)) {
+    let runtime = Runtime::new().expect("a runtime");
+    for udp in [false, true] {
+        let camera = OddCamera::start(Habits { udp, ..habits });
+        shows_nearly_all(&runtime, &camera, &["--url", &camera.url], pictures, || change(&camera));
+        let camera = OddCamera::start(Habits { udp, ..habits });
+        let server = Server::start(&["--source", "rtsp", "--url", &camera.url]);
+        shows_nearly_all(&runtime, &camera, &["--url", &server.url("/whep")], pictures, || change(&camera));
+        assert_eq!(server.stats().streams[0].restarts, 0);
+    }
+}
+
+#[test]
+fn time_stamps_that_jump_leave_no_gap() {
+    for jump in [-0.7, 0.7] {
+        by_every_way(FAST, 60, |camera| camera.jump(jump));
+    }
 }

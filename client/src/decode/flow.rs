@@ -4,8 +4,9 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use rov_common::lateness::{LATE, Lateness};
+
 use super::gate::KeyframeGate;
-use super::lateness::{LATE, Lateness};
 use super::rtp::Packet;
 use crate::receive::OUTAGE_PACKETS;
 
@@ -149,7 +150,12 @@ impl Flow {
             self.gate.joined(at);
         }
         self.look_for_outage(packet, before.map(|before| at.saturating_duration_since(before)));
-        let (sequence, late_by) = (packet.sequence, self.lateness.arrived(packet, at));
+        let sequence = packet.sequence;
+        let late_by = if packet.empty {
+            Duration::ZERO
+        } else {
+            self.lateness.arrived(packet.ssrc, sequence, packet.timestamp, at)
+        };
         self.arrivals[usize::from(sequence) % ARRIVALS] = Some(Arrival { sequence, at, late_by });
         self.catching_up = late_by > LATE || (self.catching_up && late_by > CAUGHT_UP);
         if self.catching_up { late_by } else { Duration::ZERO }

@@ -9,9 +9,11 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use rov_common::backlog::Backlog;
 use rov_common::codec::Codec;
+use rov_common::lateness::Lateness;
 use rov_common::sync::lock;
 
 use super::graph::Shared;
+use super::wiring;
 use crate::config::CameraUrl;
 
 /// Name of the `rtspsrc`.
@@ -61,6 +63,7 @@ pub fn install(head: &gst::Bin, url: &CameraUrl, codec: Codec, shared: &Arc<Shar
         source.set_property("user-pw", plain(url.0.password().unwrap_or_default()));
     }
     source.connect_pad_added(|source, pad| {
+        time_by_arrival(source, pad);
         // What a link does not take of UDP is lost, nothing of it waits. After UDP in vain, the pad comes again over TCP.
         if !has_udp(source) {
             end_when_late(source, pad);
@@ -96,17 +99,29 @@ fn has_udp(source: &gst::Element) -> bool {
     source.downcast_ref::<gst::Bin>().is_some_and(|bin| bin.iterate_recurse().into_iter().flatten().any(is_udp))
 }
 
+/// The fixed part of an RTP packet's header (RFC 3550 section 5.1).
+struct Header {
+    sequence: u16,
+    timestamp: u32,
+    ssrc: u32,
+}
+
+impl Header {
+    fn of(packet: &gst::BufferRef) -> Option<Self> {
+        let mut bytes = [0; 12];
+        packet.copy_to_slice(0, &mut bytes).ok()?;
+        let word = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        Some(Self { sequence: word(0) as u16, timestamp: word(4), ssrc: word(8) })
+    }
+}
+
 /// Fails where the RTP packets come later and later: the restart drops what waits in front of the link.
 fn end_when_late(source: &gst::Element, pad: &gst::Pad) {
     let (source, backlog) = (source.downgrade(), Mutex::new(Backlog::default()));
     pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, info| {
         let packet = info.buffer().map(|buffer| buffer.as_ref()).or_else(|| info.buffer_list()?.get(0));
-        // RFC 3550 section 5.1.
-        let mut timestamp = [0; 4];
-        if packet.is_none_or(|packet| packet.copy_to_slice(4, &mut timestamp).is_err()) {
-            return gst::PadProbeReturn::Ok;
-        }
-        let Some(late) = lock(&backlog).arrived(u32::from_be_bytes(timestamp), Instant::now()) else {
+        let Some(header) = packet.and_then(Header::of) else { return gst::PadProbeReturn::Ok };
+        let Some(late) = lock(&backlog).arrived(header.timestamp, Instant::now()) else {
             return gst::PadProbeReturn::Ok;
         };
         if let Some(source) = source.upgrade() {
@@ -118,6 +133,34 @@ fn end_when_late(source: &gst::Element, pad: &gst::Pad) {
             gst::element_error!(source, gst::ResourceError::Read, ("{}", reason));
         }
         gst::PadProbeReturn::Remove
+    });
+}
+
+/// Has a picture's time be that of its arrival, less what it came late. The camera's own time stamps may be slow or jump: viewers
+/// would take what comes then for old.
+fn time_by_arrival(source: &gst::Element, pad: &gst::Pad) {
+    let source = source.downgrade();
+    let state = Mutex::new((Lateness::default(), None::<(u32, gst::ClockTime)>));
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        let now = source.upgrade().and_then(|source| wiring::running_time(&source));
+        let Some(buffer) = info.buffer_mut() else { return gst::PadProbeReturn::Ok };
+        let Some((header, now)) = Header::of(buffer).zip(now) else { return gst::PadProbeReturn::Ok };
+        let mut state = lock(&state);
+        let (lateness, last) = &mut *state;
+        let late = lateness.arrived(header.ssrc, header.sequence, header.timestamp, Instant::now());
+        let late = gst::ClockTime::from_nseconds(u64::try_from(late.as_nanos()).unwrap_or(u64::MAX - 1));
+        // All packets of a picture have one time.
+        let of_picture = last.filter(|(timestamp, _)| *timestamp == header.timestamp).map(|(_, time)| time);
+        let time = of_picture.unwrap_or_else(|| now.saturating_sub(late));
+        *last = Some((header.timestamp, time));
+        let segment = pad.sticky_event::<gst::event::Segment>(0);
+        let segment = segment.as_ref().and_then(|event| event.segment().downcast_ref::<gst::ClockTime>());
+        if let Some(time) = segment.and_then(|segment| segment.position_from_running_time(time)) {
+            let buffer = buffer.make_mut();
+            buffer.set_pts(time);
+            buffer.set_dts(time);
+        }
+        gst::PadProbeReturn::Ok
     });
 }
 

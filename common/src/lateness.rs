@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::rtp::Packet;
+use crate::rhythm::Rhythm;
 
 /// Later than this is late. A LAN's own variation is some milliseconds, a large keyframe on a slow tether takes 100 ms, and
 /// a pilot notices half a second.
@@ -21,8 +21,17 @@ const WINDOW: Duration = Duration::from_secs(10);
 const BUCKET: Duration = Duration::from_secs(1);
 /// Of a pause in the arrivals, no more than this counts as time: a process that stood still has learnt nothing in it.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Timestamps that go back by more than this (90 kHz) belong to a new timeline: no packet is reordered that far.
-const BACK: i64 = 90_000;
+/// Timestamps that go back by more than this (90 kHz) belong to a new timeline: no packet waited, or it would be late as well.
+const BACK: i64 = 18_000;
+/// What comes later and later, picture by picture over a link that is idle in between, has waited nowhere: the sender's timestamps
+/// are slow, as of a camera that delivers fewer pictures in the dark than it stamps. Beyond this they are followed.
+const FOLLOWED: i64 = 100_000;
+/// Seconds over which the link is looked at for that. A link that becomes too slow must soon show.
+const MEMORY: f64 = 4.0;
+/// A picture that comes so many times later than usual was held up.
+const HELD_UP: u32 = 2;
+/// Less than this is not told from it.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The measure of one stream.
 #[derive(Debug, Default)]
@@ -43,6 +52,10 @@ struct Stream {
     quickest: VecDeque<(Duration, i64)>,
     /// Since when, by `clock`, all packets were late, and the quickest of them.
     late_since: Option<(Duration, i64)>,
+    rhythm: Rhythm,
+    /// When the first packet of the newest picture came, and the usual time between two.
+    picture_at: Instant,
+    interval: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -55,40 +68,42 @@ struct Newest {
 }
 
 impl Lateness {
-    /// A packet came at `at`: how much later it is than it should be.
-    pub fn arrived(&mut self, packet: &Packet, at: Instant) -> Duration {
-        if packet.empty || self.ssrc_before == Some(packet.ssrc) {
+    /// A packet of this source, sequence number and timestamp (90 kHz) came at `at`: how much later it is than it should be.
+    pub fn arrived(&mut self, ssrc: u32, sequence: u16, timestamp: u32, at: Instant) -> Duration {
+        if self.ssrc_before == Some(ssrc) {
             return Duration::ZERO;
         }
         if let Some(stream) = &mut self.stream {
-            if stream.ssrc == packet.ssrc {
-                return stream.arrived(packet, at);
+            if stream.ssrc == ssrc {
+                return stream.arrived(sequence, timestamp, at);
             }
             self.ssrc_before = Some(stream.ssrc);
         }
-        self.stream = Some(Stream::new(packet, at));
+        self.stream = Some(Stream::new(ssrc, sequence, timestamp, at));
         Duration::ZERO
     }
 }
 
 impl Stream {
-    fn new(packet: &Packet, at: Instant) -> Self {
-        let newest = Newest { sequence: packet.sequence, timestamp: packet.timestamp, ticks: 0, at };
+    fn new(ssrc: u32, sequence: u16, timestamp: u32, at: Instant) -> Self {
         Self {
-            ssrc: packet.ssrc,
+            ssrc,
             origin: at,
-            newest,
+            newest: Newest { sequence, timestamp, ticks: 0, at },
             clock: Duration::ZERO,
             quickest: VecDeque::from([(Duration::ZERO, 0)]),
             late_since: None,
+            rhythm: Rhythm::new(MEMORY),
+            picture_at: at,
+            interval: Duration::ZERO,
         }
     }
 
-    fn arrived(&mut self, packet: &Packet, at: Instant) -> Duration {
-        let step = i64::from(packet.timestamp.wrapping_sub(self.newest.timestamp).cast_signed());
-        let ahead = packet.sequence.wrapping_sub(self.newest.sequence).cast_signed() > 0;
+    fn arrived(&mut self, sequence: u16, timestamp: u32, at: Instant) -> Duration {
+        let step = i64::from(timestamp.wrapping_sub(self.newest.timestamp).cast_signed());
+        let ahead = sequence.wrapping_sub(self.newest.sequence).cast_signed() > 0;
         if ahead && step < -BACK {
-            *self = Self::new(packet, at);
+            *self = Self::new(self.ssrc, sequence, timestamp, at);
             return Duration::ZERO;
         }
         let ticks = self.newest.ticks + step;
@@ -96,11 +111,35 @@ impl Stream {
         let transit = at.saturating_duration_since(self.origin).as_micros() as i64 - ticks * 100 / 9;
         // One that was sent again took longer than the path takes.
         if ahead || step > 0 {
-            self.clock += at.saturating_duration_since(self.newest.at).min(PAUSE);
-            self.newest = Newest { sequence: packet.sequence, timestamp: packet.timestamp, ticks, at };
+            let passed = at.saturating_duration_since(self.newest.at);
+            self.rhythm.packet(passed.as_secs_f64(), step != 0);
+            if step > 0 {
+                self.follow(transit, step, at);
+            }
+            self.clock += passed.min(PAUSE);
+            self.newest = Newest { sequence, timestamp, ticks, at };
             self.learn(transit);
         }
         micros(transit - self.baseline())
+    }
+
+    /// The first packet of another picture came.
+    fn follow(&mut self, transit: i64, step: i64, at: Instant) {
+        let passed = at.saturating_duration_since(std::mem::replace(&mut self.picture_at, at));
+        if self.interval.is_zero() {
+            self.interval = passed;
+        }
+        let longest = self.interval.max(SHORTEST_INTERVAL) * HELD_UP;
+        // What comes in a burst tells nothing.
+        if passed > self.interval / 4 {
+            self.interval = (7 * self.interval + passed.min(longest)) / 8;
+        }
+        let grown = passed.as_micros() as i64 - step * 100 / 9;
+        let over = (transit - self.baseline() - FOLLOWED).min(grown);
+        if over > 0 && passed <= longest && self.rhythm.is_idle_between() {
+            let all = self.quickest.iter_mut().map(|(_, transit)| transit);
+            all.chain(self.late_since.iter_mut().map(|(_, transit)| transit)).for_each(|transit| *transit += over);
+        }
     }
 
     fn baseline(&self) -> i64 {
@@ -158,16 +197,9 @@ mod tests {
         }
 
         fn comes_as(&mut self, sequence: u16, n: u32, ms: u64) -> u64 {
-            let packet = Packet {
-                payload_type: 96,
-                sequence: sequence.wrapping_add(65_500),
-                timestamp: (n * FRAME).wrapping_add(self.offset),
-                ssrc: self.ssrc,
-                marker: true,
-                begins_unit: false,
-                empty: false,
-            };
-            self.lateness.arrived(&packet, self.start + Duration::from_millis(ms)).as_millis() as u64
+            let (sequence, timestamp) = (sequence.wrapping_add(65_500), (n * FRAME).wrapping_add(self.offset));
+            let at = self.start + Duration::from_millis(ms);
+            self.lateness.arrived(self.ssrc, sequence, timestamp, at).as_millis() as u64
         }
 
         /// Pictures that come when they were sent, and a constant `delay` later.
@@ -287,5 +319,49 @@ mod tests {
         sender.comes(31, 1_034);
         assert_eq!(sender.comes(30, 1_040), 40);
         assert_eq!(sender.comes(32, 1_067), 1);
+    }
+
+    /// The largest lateness of pictures of a camera that stamps 25 a second. `real(second)` of them come, every 50th of eight
+    /// packets; each packet takes the link so many milliseconds.
+    fn dim(seconds: f64, real: fn(f64) -> f64, packet_ms: f64) -> Duration {
+        let (mut lateness, start) = (Lateness::default(), Instant::now());
+        let (mut due, mut free, mut sequence, mut latest) = (0.0_f64, 0.0_f64, 0_u16, Duration::ZERO);
+        for picture in 0_u32.. {
+            if due > seconds {
+                break;
+            }
+            for _ in 0..if picture % 50 == 0 { 8 } else { 1 } {
+                free = free.max(due) + packet_ms / 1e3;
+                sequence = sequence.wrapping_add(1);
+                let at = start + Duration::from_secs_f64(free);
+                latest = latest.max(lateness.arrived(7, sequence, picture * 3600, at));
+            }
+            due += 1.0 / real(due);
+        }
+        latest
+    }
+
+    #[test]
+    fn slow_timestamps_are_followed_over_an_idle_link_and_not_over_a_busy_one() {
+        for real in [|_| 24.0, |_| 21.0, |_| 12.0, |_| 6.0] {
+            let late = dim(90.0, real, 0.1);
+            assert!(late < LATE, "{}: {late:?}", real(0.0));
+        }
+        let into_the_dark = dim(90.0, |second| if second < 30.0 { 25.0 } else { 11.0 }, 0.1);
+        assert!(into_the_dark < LATE, "{into_the_dark:?}");
+        assert!(dim(30.0, |_| 25.0, 42.0) > LATE, "a queue");
+    }
+
+    #[test]
+    fn timestamps_that_jump_either_way_are_not_late() {
+        for jump in [-90_000, -63_000, -28_000, -20_000, 20_000, 63_000, 90_000_i32] {
+            let (mut lateness, start) = (Lateness::default(), Instant::now());
+            for n in 0..500_u16 {
+                let jumped = if n < 250 { 0 } else { jump.cast_unsigned() };
+                let at = start + Duration::from_millis(u64::from(n) * 40);
+                let late = lateness.arrived(7, n, (u32::from(n) * 3_600).wrapping_add(jumped), at);
+                assert!(late < LATE, "{jump}, picture {n}: {late:?}");
+            }
+        }
     }
 }
