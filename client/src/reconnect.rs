@@ -179,7 +179,7 @@ fn source_trouble(state: StreamState, reason: Option<&str>) -> String {
     let said = match state {
         StreamState::Starting => "the source is starting",
         StreamState::Restarting => "the source is being restarted",
-        StreamState::Stalled => "no pictures come from the source",
+        StreamState::Stalled => "no usable pictures come from the source",
         StreamState::Ended => "the source has ended",
         StreamState::Running => "the server has no picture",
     };

@@ -8,7 +8,7 @@ use clap::{ArgAction, Parser, ValueEnum};
 use rov_common::codec::Codec;
 use rov_common::units::{Fps, decimal, whole};
 
-use crate::config::{DEFAULT_FLOOR, Profile, SourceKind, Transport};
+use crate::config::{DEFAULT_FLOOR, Flip, Level, Preset, Profile, SizeChoice, SourceKind, Transport};
 use crate::rate_control::Pilot;
 
 /// In the administratively scoped range (RFC 2365), which does not leave a site.
@@ -20,6 +20,8 @@ pub const DEFAULT_STUN: &str = "stun:stun.l.google.com:19302";
 /// The groups of `--help`.
 const SOURCE: &str = "Source";
 const ENCODING: &str = "Encoding";
+const PICTURE: &str = "Picture";
+const BIT_RATE: &str = "Bit rate";
 const OUTPUTS: &str = "Outputs";
 const RTP: &str = "RTP";
 const RTSP: &str = "RTSP";
@@ -110,45 +112,58 @@ pub struct Cli {
     /// Picture width in pixels, even; 0 = the source's own
     ///
     /// Then --height must be 0 too
-    #[arg(help_heading = SOURCE, long, value_parser = whole::<u32>, value_name = "PIXELS", default_value_t = 1920)]
+    #[arg(help_heading = PICTURE, long, value_parser = whole::<u32>, value_name = "PIXELS", default_value_t = 1920)]
     pub width: u32,
 
     /// Picture height in pixels, even; 0 = the source's own
     ///
     /// Then --width must be 0 too
-    #[arg(help_heading = SOURCE, long, value_parser = whole::<u32>, value_name = "PIXELS", default_value_t = 1080)]
+    #[arg(help_heading = PICTURE, long, value_parser = whole::<u32>, value_name = "PIXELS", default_value_t = 1080)]
     pub height: u32,
+
+    /// Turn the picture
+    ///
+    /// As for a camera that hangs upside down: 180
+    #[arg(help_heading = PICTURE, long, value_enum, value_name = "FLIP", default_value_t = Flip::None)]
+    pub flip: Flip,
 
     /// Frames per second, as 30 or 29.97; 0 = the source's own
     ///
     /// Or a fraction, as 30000/1001. A slower source is sent at its own rate
-    #[arg(help_heading = SOURCE, long, value_name = "FPS", default_value_t = Fps::whole(30))]
+    #[arg(help_heading = PICTURE, long, value_name = "FPS", default_value_t = Fps::whole(30))]
     pub fps: Fps,
 
     /// Bit rate in kbit/s; 0 = auto, by size and frame rate
     ///
     /// Auto: 15000 * (width * height * fps / 62208000)^0.75, that is 15 Mbit/s for 1080p30, 3.6 for 640x480 at 30, 71
     /// for 4K60; with --codec h265 0.6 times that; at least 500 kbit/s and at most 100 Mbit/s
-    #[arg(help_heading = ENCODING, long, value_parser = whole::<u32>, value_name = "KBIT/S", default_value_t = 0)]
+    #[arg(help_heading = BIT_RATE, long, value_parser = whole::<u32>, value_name = "KBIT/S", default_value_t = 0)]
     pub bitrate: u32,
 
     /// Follow the pilot's link with the bit rate
     ///
     /// Down to --min-bitrate and up to --bitrate; slow spectators are sent less. off: the bit rate stays as it is
-    #[arg(help_heading = ENCODING, long, value_enum, value_name = "on|off", default_value_t = Switch::On)]
+    #[arg(help_heading = BIT_RATE, long, value_enum, value_name = "on|off", default_value_t = Switch::On)]
     pub adaptive: Switch,
 
     /// Lowest bit rate on a slow link, in kbit/s
     ///
     /// A slower link loses pictures instead
-    #[arg(help_heading = ENCODING, long, value_parser = whole::<u32>, value_name = "KBIT/S", default_value_t = DEFAULT_FLOOR.kbps())]
+    #[arg(help_heading = BIT_RATE, long, value_parser = whole::<u32>, value_name = "KBIT/S", default_value_t = DEFAULT_FLOOR.kbps())]
     pub min_bitrate: u32,
+
+    /// What a slow link does to the picture size
+    ///
+    /// fixed: pictures get worse and rarer, never smaller, for readers that cannot follow a change of size, as a script that
+    /// reads raw frames
+    #[arg(help_heading = BIT_RATE, long, value_enum, value_name = "adaptive|fixed", default_value_t = SizeChoice::Adaptive)]
+    pub size: SizeChoice,
 
     /// Whose link the bit rate follows
     ///
     /// Of several WebRTC viewers: the one connected longest (first), or the one at this IP address, which always gets a
     /// place
-    #[arg(help_heading = ENCODING, long, value_name = "first|ADDRESS", default_value_t = Pilot::First)]
+    #[arg(help_heading = BIT_RATE, long, value_name = "first|ADDRESS", default_value_t = Pilot::First)]
     pub pilot: Pilot,
 
     /// GStreamer encoder element; auto = the first that works
@@ -170,6 +185,24 @@ pub struct Cli {
     #[arg(help_heading = ENCODING, long, value_enum, value_name = "PROFILE", default_value_t = Profile::Baseline)]
     pub profile: Profile,
 
+    /// H.264 level, as 4.1 [default: the encoder's choice]
+    ///
+    /// From 1 to 5.2, for decoders that take no higher one
+    #[arg(help_heading = ENCODING, long, value_name = "LEVEL")]
+    pub level: Option<Level>,
+
+    /// Effort of the encoder [default: ultrafast]
+    ///
+    /// Slower gives a better picture for the same bit rate, and more delay. With --no-low-latency the default is a slower one
+    #[arg(help_heading = ENCODING, long, value_enum, value_name = "PRESET")]
+    pub preset: Option<Preset>,
+
+    /// Longest time between keyframes [default: on demand]
+    ///
+    /// Whether viewers ask for one or not. With --no-low-latency the default is 2
+    #[arg(help_heading = ENCODING, long, value_parser = decimal, value_name = "SECONDS")]
+    pub keyframe_interval: Option<f64>,
+
     /// Lowest delay [default: on]
     ///
     /// Fastest preset, rate control over one frame, keyframes only on demand
@@ -185,7 +218,7 @@ pub struct Cli {
     /// Double the automatic bit rate [default: off]
     ///
     /// No effect with --bitrate
-    #[arg(help_heading = ENCODING, long)]
+    #[arg(help_heading = BIT_RATE, long)]
     pub max_quality: bool,
 
     /// Warn when the camera's picture stands still, in seconds; 0 = never

@@ -1,8 +1,10 @@
 //! The validated configuration. Everything behind it may rely on what `validate` states; nothing here looks at the machine
 //! (which cameras, which encoders), as that changes while the server runs.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -46,6 +48,103 @@ pub enum Profile {
     High,
 }
 
+/// The effort of the encoder: the slower, the better the picture for the same bit rate, and the more delay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[repr(u8)]
+pub enum Preset {
+    Ultrafast = 0,
+    Fast,
+    Medium,
+    Slow,
+}
+
+/// How the picture is turned before it is encoded, as for a camera that hangs upside down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Flip {
+    #[default]
+    None,
+    /// Left and right change places.
+    Horizontal,
+    Vertical,
+    #[value(name = "180")]
+    Half,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SizeChoice {
+    /// A slow link makes it smaller.
+    #[default]
+    Adaptive,
+    Fixed,
+}
+
+/// A level of H.264 (ITU-T H.264 table A-1), by its place among [`LEVELS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level(usize);
+
+/// Ten times the number; macroblocks of a picture; macroblocks a second.
+const LEVELS: [(u32, u64, f64); 16] = [
+    (10, 99, 1_485.0),
+    (11, 396, 3_000.0),
+    (12, 396, 6_000.0),
+    (13, 396, 11_880.0),
+    (20, 396, 11_880.0),
+    (21, 792, 19_800.0),
+    (22, 1_620, 20_250.0),
+    (30, 1_620, 40_500.0),
+    (31, 3_600, 108_000.0),
+    (32, 5_120, 216_000.0),
+    (40, 8_192, 245_760.0),
+    (41, 8_192, 245_760.0),
+    (42, 8_704, 522_240.0),
+    (50, 22_080, 589_824.0),
+    (51, 36_864, 983_040.0),
+    (52, 36_864, 2_073_600.0),
+];
+
+impl Level {
+    pub const L4: Self = Self(10);
+    pub const L4_2: Self = Self(12);
+    pub const L5_1: Self = Self(14);
+
+    /// Ten times the number, as the SPS has it.
+    pub fn idc(self) -> u32 {
+        LEVELS[self.0].0
+    }
+
+    pub fn allows(self, resolution: Resolution, fps: f64) -> bool {
+        let (_, most, most_per_second) = LEVELS[self.0];
+        let macroblocks = u64::from(resolution.width.div_ceil(16)) * u64::from(resolution.height.div_ceil(16));
+        macroblocks <= most && macroblocks as f64 * fps <= most_per_second
+    }
+
+    fn lowest(resolution: Resolution, fps: f64) -> Option<Self> {
+        (0..LEVELS.len()).map(Self).find(|level| level.allows(resolution, fps))
+    }
+}
+
+impl FromStr for Level {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let at = LEVELS.iter().position(|(idc, ..)| {
+            let (whole, tenth) = (idc / 10, idc % 10);
+            text == format!("{whole}.{tenth}") || tenth == 0 && text == whole.to_string()
+        });
+        at.map(Self).ok_or_else(|| "give a level from 1 to 5.2, as 4 or 4.1".to_owned())
+    }
+}
+
+/// As GStreamer's caps have it: `4`, `4.1`.
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.idc() / 10, self.idc() % 10) {
+            (whole, 0) => write!(f, "{whole}"),
+            (whole, tenth) => write!(f, "{whole}.{tenth}"),
+        }
+    }
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum EncoderChoice {
     /// The first that works, hardware first.
@@ -87,6 +186,15 @@ pub struct CaptureConfig {
     pub encoder: EncoderChoice,
     pub profile: Profile,
     pub low_latency: bool,
+    /// None: by `low_latency`.
+    pub preset: Option<Preset>,
+    /// None: by `low_latency`.
+    pub keyframe_interval: Option<Duration>,
+    /// None: what the encoder finds right.
+    pub level: Option<Level>,
+    pub flip: Flip,
+    /// The rate control makes no picture smaller.
+    pub fixed_size: bool,
     pub max_quality: bool,
     /// A camera whose picture does not change for so long is said to be frozen; None: that is not looked at.
     pub frozen_after: Option<Duration>,
@@ -110,6 +218,11 @@ impl Default for CaptureConfig {
             encoder: EncoderChoice::Auto,
             profile: Profile::Baseline,
             low_latency: true,
+            preset: None,
+            keyframe_interval: None,
+            level: None,
+            flip: Flip::None,
+            fixed_size: false,
             max_quality: false,
             frozen_after: Some(Duration::from_secs(5)),
         }
@@ -301,6 +414,11 @@ impl Config {
                 encoder,
                 profile: cli.profile,
                 low_latency: !cli.no_low_latency,
+                preset: cli.preset,
+                keyframe_interval: cli.keyframe_interval.map(keyframe_interval).transpose()?,
+                level: cli.level,
+                flip: cli.flip,
+                fixed_size: cli.size == SizeChoice::Fixed,
                 max_quality: cli.max_quality,
                 frozen_after: (cli.frozen_after > 0).then(|| Duration::from_secs(cli.frozen_after.into())),
             },
@@ -409,6 +527,13 @@ fn camera_url(text: &str) -> Result<CameraUrl, ConfigError> {
     })
 }
 
+fn keyframe_interval(seconds: f64) -> Result<Duration, ConfigError> {
+    if !(0.1..=300.0).contains(&seconds) {
+        return bad(format!("--keyframe-interval {seconds}: must be from 0.1 to 300 seconds"));
+    }
+    Ok(Duration::from_secs_f64(seconds))
+}
+
 fn rtp(cli: &Cli) -> Result<RtpConfig, ConfigError> {
     let mut hosts = cli.rtp_hosts.clone();
     hosts.sort();
@@ -488,6 +613,7 @@ fn rtsp(cli: &Cli) -> Result<RtspConfig, ConfigError> {
 impl CaptureConfig {
     fn validate(&self) -> Result<(), ConfigError> {
         self.validate_source()?;
+        self.validate_encoding()?;
         if let Some(Resolution { width, height }) = self.resolution {
             if width == 0 || height == 0 {
                 return bad(format!(
@@ -513,6 +639,35 @@ impl CaptureConfig {
             && !(50..=500_000).contains(&bitrate.kbps())
         {
             return bad(format!("--bitrate {}: must be from 50 to 500000 kbit/s, or 0 for auto", bitrate.kbps()));
+        }
+        Ok(())
+    }
+
+    /// An option that was given and that only an encoder here can keep.
+    pub fn encoding_option(&self) -> Option<&'static str> {
+        let given = [
+            ("--preset", self.preset.is_some()),
+            ("--keyframe-interval", self.keyframe_interval.is_some()),
+            ("--level", self.level.is_some()),
+            ("--flip", self.flip != Flip::None),
+        ];
+        given.into_iter().find_map(|(option, given)| given.then_some(option))
+    }
+
+    fn validate_encoding(&self) -> Result<(), ConfigError> {
+        let untouched = self.file_passthrough || matches!(self.source, SourceKind::Stdin | SourceKind::Rtsp);
+        if let Some(option) = self.encoding_option().filter(|_| untouched) {
+            return bad(format!(
+                "{option}: nothing is encoded here, the source's stream is sent untouched; leave it out"
+            ));
+        }
+        if let (Some(level), Some(resolution), Codec::H264) = (self.level, self.resolution, self.codec) {
+            let fps = self.fps.map_or(30.0, Fps::as_f64);
+            if !level.allows(resolution, fps) {
+                let needed = Level::lowest(resolution, fps);
+                let needed = needed.map_or_else(|| "no level does".to_owned(), |level| format!("--level {level} does"));
+                return bad(format!("--level {level}: does not allow {resolution} at {fps} fps; {needed}"));
+            }
         }
         Ok(())
     }
@@ -623,6 +778,15 @@ mod tests {
     }
 
     #[test]
+    fn levels_are_named_as_usual() {
+        let level = |text: &str| text.parse::<Level>().map(|level| (level.to_string(), level.idc()));
+        assert_eq!(level("4.0"), Ok(("4".to_owned(), 40)));
+        assert_eq!(level("4.1"), Ok(("4.1".to_owned(), 41)));
+        assert!(level("6").is_err() && level("4.10").is_err());
+        assert_eq!((Level::L4.idc(), Level::L4_2.idc(), Level::L5_1.idc()), (40, 42, 51));
+    }
+
+    #[test]
     fn a_named_file_pipeline_or_device_decides_an_automatic_source() {
         assert_eq!(config(&["--file", "a.mp4"]).unwrap().capture.source, SourceKind::File);
         assert_eq!(config(&["--pipeline", "videotestsrc"]).unwrap().capture.source, SourceKind::Pipeline);
@@ -636,6 +800,12 @@ mod tests {
             (&["--width", "641"], "--width 641: must be even (4:2:0 video), try 642"),
             (&["--height", "8"], "--height 8: must be from 16 to 8192 pixels"),
             (&["--fps", "500"], "--fps 500: must be from 1 to 240, or 0 for the source's own"),
+            (
+                &["--source", "stdin", "--flip", "180"],
+                "--flip: nothing is encoded here, the source's stream is sent untouched; leave it out",
+            ),
+            (&["--level", "3.1"], "--level 3.1: does not allow 1920x1080 at 30 fps; --level 4 does"),
+            (&["--keyframe-interval", "0"], "--keyframe-interval 0: must be from 0.1 to 300 seconds"),
             (&["--bitrate", "5"], "--bitrate 5: must be from 50 to 500000 kbit/s, or 0 for auto"),
             (&["--source", "file"], "--source file: needs --file FILE"),
             (

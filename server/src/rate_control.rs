@@ -99,6 +99,8 @@ pub struct Full {
     pub fps: f64,
     /// A change of the bit rate costs a keyframe.
     pub costly: bool,
+    /// Fewer pictures, but none smaller.
+    pub fixed_size: bool,
 }
 
 /// How much of the full picture is encoded.
@@ -109,18 +111,22 @@ pub enum Step {
     Full = 0,
     /// Half the width and height.
     Half,
-    /// Of that, every second picture.
+    /// Of that, every second picture; with `--size fixed` of the full picture.
     HalfRate,
 }
 
 impl Step {
-    const ALL: [Self; 3] = [Self::Full, Self::Half, Self::HalfRate];
+    /// In order; with a fixed size there is none with smaller pictures.
+    fn all(fixed_size: bool) -> &'static [Self] {
+        if fixed_size { &[Self::Full, Self::HalfRate] } else { &[Self::Full, Self::Half, Self::HalfRate] }
+    }
 
     /// The part of the full picture's pixels that is left.
-    fn share(self) -> f64 {
+    fn share(self, fixed_size: bool) -> f64 {
         match self {
             Self::Full => 1.0,
             Self::Half => 0.25,
+            Self::HalfRate if fixed_size => 0.5,
             Self::HalfRate => 0.125,
         }
     }
@@ -197,14 +203,18 @@ impl RateControl {
 
     fn restep(&mut self, now: Instant, full: Full, watched: bool) {
         let bits = f64::from(self.target.bps()) / (full.resolution.pixels() as f64 * full.fps).max(1.0);
-        let at = Step::ALL.iter().position(|step| *step == self.step).unwrap_or(0);
+        let fixed = full.fixed_size;
+        let steps = Step::all(fixed);
+        let at = steps.iter().position(|step| *step == self.step).unwrap_or(0);
         let rested = |spacing| self.stepped.is_none_or(|at| now.saturating_duration_since(at) >= spacing);
         let limited = self.target < full.bitrate;
-        let next = match Step::ALL.get(at + 1) {
+        let next = match steps.get(at + 1) {
             _ if !watched => Step::Full,
-            Some(smaller) if limited && bits / self.step.share() < LEAST_BITS && rested(SMALLER_SPACING) => *smaller,
-            _ if at > 0 && (!limited || bits / Step::ALL[at - 1].share() > ENOUGH_BITS) && rested(LARGER_SPACING) => {
-                Step::ALL[at - 1]
+            Some(smaller) if limited && bits / self.step.share(fixed) < LEAST_BITS && rested(SMALLER_SPACING) => {
+                *smaller
+            }
+            _ if at > 0 && (!limited || bits / steps[at - 1].share(fixed) > ENOUGH_BITS) && rested(LARGER_SPACING) => {
+                steps[at - 1]
             }
             _ => return,
         };

@@ -2,8 +2,13 @@
 
 use super::*;
 
-const FULL: Full =
-    Full { bitrate: Bitrate::from_kbps(4_000), resolution: Resolution::new(1280, 720), fps: 30.0, costly: false };
+const FULL: Full = Full {
+    bitrate: Bitrate::from_kbps(4_000),
+    resolution: Resolution::new(1280, 720),
+    fps: 30.0,
+    costly: false,
+    fixed_size: false,
+};
 
 struct World {
     start: Instant,
@@ -239,4 +244,21 @@ fn loss_lowers_the_rate_by_a_fifth_and_room_raises_it_by_a_fifth() {
     assert!(close(by_loss(2e6, 0.0, 5e6), 2.4e6));
     assert!(close(by_loss(4e6, 0.0, 5e6), 4.2e6));
     assert!(close(by_loss(4.9e6, 0.0, 5e6), 5e6));
+}
+
+#[test]
+fn a_fixed_size_gets_rarer_pictures_and_never_smaller_ones() {
+    let fixed = Full { fixed_size: true, ..FULL };
+    let mut control = RateControl::new(Bitrate::from_kbps(50));
+    let start = Instant::now();
+    let mut seen = Vec::new();
+    for seconds in 0..40 {
+        let estimate = if (5..20).contains(&seconds) { 200_000.0 } else { 9_000_000.0 };
+        let link = Link { address: None, since: start, silent: false, estimate, drain: None };
+        let step = control.update(start + Duration::from_secs(seconds), fixed, &[link], Some(0)).step;
+        if seen.last() != Some(&step) {
+            seen.push(step);
+        }
+    }
+    assert_eq!(seen, [Step::Full, Step::HalfRate, Step::Full]);
 }

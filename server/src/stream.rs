@@ -62,6 +62,8 @@ struct Inner {
     substitute: Option<String>,
     /// Why what is shown may be old although it comes: the camera has hung.
     frozen: Option<String>,
+    /// Pictures come with which no viewer can begin: the state stays as it is until a keyframe comes.
+    keyless: bool,
     /// Nobody looks, and the encoder gets nothing.
     resting: bool,
     source: String,
@@ -76,6 +78,10 @@ struct Inner {
     /// When the last keyframe came, and how long after the one before it in the same pipeline.
     last_keyframe: Option<Instant>,
     keyframe_interval: Option<Duration>,
+    /// When the first picture of the pipeline came.
+    first_picture: Option<Instant>,
+    /// Since the last keyframe.
+    recovery_points: u32,
     starts: u64,
     restarts: u64,
     frames_in: u64,
@@ -102,6 +108,7 @@ impl Stream {
                 reason: None,
                 substitute: None,
                 frozen: None,
+                keyless: false,
                 resting: false,
                 source: String::new(),
                 encoder: String::new(),
@@ -114,6 +121,8 @@ impl Stream {
                 keyframes: 0,
                 last_keyframe: None,
                 keyframe_interval: None,
+                first_picture: None,
+                recovery_points: 0,
                 starts: 0,
                 restarts: 0,
                 frames_in: 0,
@@ -192,7 +201,14 @@ impl Stream {
             inner.frames += 1;
             inner.window_bits.add(now, unit.data.len() as u64 * 8);
             inner.window_latency_us.add(now, now.saturating_duration_since(unit.captured_at).as_micros() as u64);
-            if inner.state != StreamState::Running {
+            inner.first_picture.get_or_insert(now);
+            if unit.keyframe {
+                inner.recovery_points = 0;
+                inner.keyless = false;
+            } else if inner.full.is_none() && codec::is_recovery_point(self.codec, &unit.data) {
+                inner.recovery_points += 1;
+            }
+            if !inner.keyless {
                 inner.state = StreamState::Running;
             }
             let pts = inner.timeline.map(unit.pts, now);
@@ -224,6 +240,9 @@ impl Stream {
         inner.frozen = None;
         inner.resting = false;
         inner.last_keyframe = None;
+        inner.first_picture = None;
+        inner.recovery_points = 0;
+        inner.keyless = false;
         inner.frames_in = 0;
         inner.history_in.clear();
         inner.frames_dropped_before += inner.frames_dropped;
@@ -273,6 +292,25 @@ impl Stream {
     /// The bit rate that the encoder is asked for now.
     pub fn set_target(&self, target: Bitrate) {
         lock(&self.inner).target_kbps = target.kbps();
+    }
+
+    /// Of a stream that is passed through: since when no viewer can begin. None where an encoder here makes keyframes on demand.
+    pub fn keyless(&self, now: Instant) -> Option<Keyless> {
+        let inner = lock(&self.inner);
+        let since = inner.last_keyframe.or(inner.first_picture).filter(|_| inner.full.is_none())?;
+        Some(Keyless {
+            lasted: now.saturating_duration_since(since),
+            interval: inner.last_keyframe.map(|_| inner.keyframe_interval.unwrap_or_default()),
+            recovery_points: inner.recovery_points,
+        })
+    }
+
+    /// No viewer can begin, for the reason given, before there is a keyframe.
+    pub fn set_keyless(&self, reason: String) {
+        let mut inner = lock(&self.inner);
+        inner.keyless = true;
+        inner.state = StreamState::Stalled;
+        inner.reason = Some(reason);
     }
 
     /// The pipeline stopped; `reason` is shown to whoever asks.
@@ -396,6 +434,17 @@ fn rate(history: &VecDeque<(Instant, u64)>) -> f64 {
     if seconds > 0.0 { after.saturating_sub(*before) as f64 / seconds } else { 0.0 }
 }
 
+/// See [`Stream::keyless`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keyless {
+    /// Since the last keyframe, or the first picture where there was none.
+    pub lasted: Duration,
+    /// Between the last two keyframes, zero with only one so far; None: none has come since the source was started.
+    pub interval: Option<Duration>,
+    /// Since the last keyframe.
+    pub recovery_points: u32,
+}
+
 /// See [`Stream::foreign_keyframes`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keyframes {
@@ -514,6 +563,25 @@ mod tests {
             captured_at: Instant::now(),
             keyframe,
         }
+    }
+
+    #[test]
+    fn a_passed_through_stream_without_keyframes_runs_when_one_comes() {
+        let now = Instant::now();
+        let (stream, _requests) = Stream::new("stream1", Codec::H264, now);
+        let refresh = [&[0, 0, 0, 1, 6, 6, 1, 0xc4, 0x80][..], &unit(false, 0).data].concat();
+        for at in 0..3 {
+            stream.publish(AccessUnit { data: refresh.clone().into(), ..unit(false, at * 33) }, now);
+        }
+        let later = now + Duration::from_secs(8);
+        let keyless = Keyless { lasted: Duration::from_secs(8), interval: None, recovery_points: 3 };
+        assert_eq!(stream.keyless(later), Some(keyless));
+        stream.set_keyless("no keyframe".to_owned());
+        stream.publish(unit(false, 99), later);
+        assert_eq!(stream.health(), (StreamState::Stalled, Some("no keyframe".to_owned())));
+        stream.publish(unit(true, 132), later);
+        assert_eq!(stream.health(), (StreamState::Running, None));
+        assert_eq!(stream.keyless(later).map(|keyless| keyless.lasted), Some(Duration::ZERO));
     }
 
     #[test]

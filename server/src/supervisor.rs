@@ -11,16 +11,15 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{CaptureConfig, EncoderChoice, SourceKind};
-use crate::pipeline::{self, Chosen, Graph, GraphError, GraphEvent, Hanging, Plan, PrepareError};
+use crate::pipeline::playable::{self, Problem};
+use crate::pipeline::{self, Chosen, Failure, Graph, GraphError, GraphEvent, Hanging, Plan, PrepareError};
 use crate::rest::{Change, Rest};
 use crate::stream::{Control, Stream};
-use crate::watchdog::{self, CameraLook, FrozenWatch, KeyframeGate, Passed, Repeats};
+use crate::watchdog::{self, CameraLook, EncoderWatch, FrozenWatch, HEALTHY_AFTER, KeyframeGate, Passed, Repeats};
 
 /// Between restarts: a quarter of a second at first, doubled up to one second, so that a camera that is back is seen soon.
 const RESTART_MIN: Duration = Duration::from_millis(250);
 const RESTART_MAX: Duration = Duration::from_secs(1);
-/// A pipeline that ran so long was well: the next restart is quick again.
-const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 /// Opening a camera can hang in its driver; past this the attempt is given up and left to its thread.
 const START_LIMIT: Duration = Duration::from_secs(15);
 const STOP_LIMIT: Duration = Duration::from_secs(2);
@@ -55,6 +54,7 @@ pub async fn run(
 ) -> Result<Outcome, Fatal> {
     let capture = Arc::new(capture);
     let mut failed_encoders: Vec<&'static str> = Vec::new();
+    let mut encoder_watch = EncoderWatch::default();
     let mut encoder = if capture.file_passthrough || matches!(capture.source, SourceKind::Stdin | SourceKind::Rtsp) {
         Arc::new(Chosen::unused())
     } else {
@@ -91,13 +91,15 @@ pub async fn run(
                             stream.set_stopped(StreamState::Ended, reason.clone());
                             return Ok(Outcome::SourceEnded(reason));
                         }
-                        RunEnd::Broken { reason, well_for } => {
+                        RunEnd::Broken { failure, well_for } => {
                             has_worked |= well_for.is_some();
-                            let element = encoder.row.element;
-                            if well_for.is_none() && capture.encoder == EncoderChoice::Auto && reason.contains(element)
-                            {
+                            let (element, mut reason) = (encoder.row.element, failure.to_string());
+                            if matches!(failure, Failure::Encoder(_)) && !reason.contains(element) {
+                                reason = format!("{element}: {reason}");
+                            }
+                            // A named one stays; when none is left, the last one is as good as any.
+                            if encoder_watch.failed(&failure, well_for) && capture.encoder == EncoderChoice::Auto {
                                 failed_encoders.push(element);
-                                // When none is left, the last one is as good as any.
                                 if let Ok(next) = choose_encoder(&capture, &failed_encoders).await {
                                     encoder = Arc::new(next);
                                 }
@@ -148,7 +150,7 @@ enum RunEnd {
     SourceEnded(String),
     /// `well_for`: from its first picture to its last, if there was one.
     Broken {
-        reason: String,
+        failure: Failure,
         well_for: Option<Duration>,
     },
     /// A camera is there, and the test picture in its place is not needed any more.
@@ -156,8 +158,8 @@ enum RunEnd {
 }
 
 impl RunEnd {
-    fn not_started(reason: String) -> Self {
-        Self::Broken { reason, well_for: None }
+    fn not_started(failure: Failure) -> Self {
+        Self::Broken { failure, well_for: None }
     }
 }
 
@@ -193,11 +195,15 @@ async fn run_once(
     let graph = tokio::select! {
         () = shutdown.cancelled() => return Ok(RunEnd::Stopped),
         started = tokio::time::timeout(START_LIMIT, start) => match started {
-            Err(_) => return Ok(RunEnd::not_started(format!("the pipeline did not start within {} s", START_LIMIT.as_secs()))),
+            Err(_) => {
+                let reason = format!("the pipeline did not start within {} s", START_LIMIT.as_secs());
+                return Ok(RunEnd::not_started(Failure::Source(reason)));
+            }
             Ok(graph) => match joined(graph)? {
                 Ok(graph) => graph,
                 Err(error @ GraphError::Text(_)) => return Err(Fatal(error.to_string())),
-                Err(error) => return Ok(RunEnd::not_started(error.to_string())),
+                Err(GraphError::Start(failure)) => return Ok(RunEnd::not_started(failure)),
+                Err(error) => return Ok(RunEnd::not_started(Failure::Source(error.to_string()))),
             },
         },
     };
@@ -228,6 +234,7 @@ async fn watch(
     let mut frozen = frozen_watch(capture);
     let mut rates = Rates::default();
     let mut rest = Rest::default();
+    let mut keyless = false;
     let mut tick = tokio::time::interval(CHECK_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -242,6 +249,9 @@ async fn watch(
                     stream.set_format(resolution, fps_known, encoder, target);
                     say_streaming(stream, graph);
                     stream.set_full(graph.full());
+                    if let Some(option) = capture.encoding_option().filter(|_| graph.encoder().is_none()) {
+                        tracing::warn!(stream = stream.name(), "{option} has no effect: the source gives a coded stream");
+                    }
                     rates.apply(graph, stream);
                     if let Some(fps) = fps {
                         interval = fps.interval();
@@ -253,10 +263,10 @@ async fn watch(
                     }
                 }
                 GraphEvent::Eos => return Ok(source_ended(capture, well_for(graph))),
-                GraphEvent::Error(reason) => return Ok(RunEnd::Broken { reason, well_for: well_for(graph) }),
+                GraphEvent::Error(failure) => return Ok(RunEnd::Broken { failure, well_for: well_for(graph) }),
                 // An IP camera is set up from elsewhere, and comes back by itself when that is done.
                 GraphEvent::Refused(reason) if capture.source == SourceKind::Rtsp => {
-                    return Ok(RunEnd::Broken { reason, well_for: well_for(graph) });
+                    return Ok(RunEnd::Broken { failure: Failure::Source(reason), well_for: well_for(graph) });
                 }
                 GraphEvent::Refused(reason) => return Err(Fatal(reason)),
             },
@@ -287,6 +297,15 @@ async fn watch(
                     awake_since = now;
                 }
                 looked = now;
+                let is_keyless = stream.keyless(now).is_some_and(|keyless| watchdog::is_keyless(&keyless));
+                if is_keyless && !keyless {
+                    let reason = playable::refusal(stream.codec(), Problem::NoKeyframe, capture.source);
+                    tracing::warn!(stream = stream.name(), "{reason}");
+                    stream.set_keyless(reason);
+                } else if keyless && !is_keyless {
+                    tracing::info!(stream = stream.name(), "a keyframe has come: viewers can start");
+                }
+                keyless = is_keyless;
                 if let Some(change) = frozen.check(counters.still) {
                     say_frozen(stream, change);
                 }
@@ -297,12 +316,12 @@ async fn watch(
                 // A file that is paced may have its next picture only later.
                 let waits = counters.next_due.is_some_and(|due| now < due + watchdog::stall_limit(interval));
                 match stalled {
-                    Some(reason) if capture.source == SourceKind::Stdin => {
+                    Some(failure) if capture.source == SourceKind::Stdin => {
                         // Whoever feeds standard input decides when: a pause there is not ours to mend, and a restart
                         // would lose what the pipe holds.
-                        stream.set_stopped(StreamState::Stalled, reason);
+                        stream.set_stopped(StreamState::Stalled, failure.to_string());
                     }
-                    Some(reason) if !waits => return Ok(RunEnd::Broken { reason, well_for: well_for(graph) }),
+                    Some(failure) if !waits => return Ok(RunEnd::Broken { failure, well_for: well_for(graph) }),
                     _ => {}
                 }
             }
@@ -372,7 +391,7 @@ fn source_ended(capture: &CaptureConfig, well_for: Option<Duration>) -> RunEnd {
             RunEnd::SourceEnded(format!("{} is at its end", file.display()))
         }
         (_, SourceKind::Stdin) => RunEnd::SourceEnded("standard input is at its end".to_owned()),
-        _ => RunEnd::Broken { reason: "the source ended".to_owned(), well_for },
+        _ => RunEnd::Broken { failure: Failure::Source("the source ended".to_owned()), well_for },
     }
 }
 

@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::pipeline::Still;
+use crate::pipeline::{Failure, Still};
+use crate::stream::Keyless;
 
 /// A pipeline that gives its first picture later than this is taken for dead: cameras may take some seconds to start.
 const FIRST_FRAME: Duration = Duration::from_secs(10);
@@ -32,19 +33,19 @@ pub struct Passed {
 }
 
 /// The reason to restart, if there is one.
-pub fn stalled(now: Instant, passed: &Passed, frame_interval: Duration) -> Option<String> {
+pub fn stalled(now: Instant, passed: &Passed, frame_interval: Duration) -> Option<Failure> {
     let Passed { started, first_in, last_in, last_out } = *passed;
     let Some(last_out) = last_out else {
         let waits_longer = |since: Instant, limit| now.saturating_duration_since(since) > limit;
         if first_in
             .is_some_and(|first| waits_longer(first.max(started), FIRST_ENCODED.max(stall_limit(frame_interval))))
         {
-            return Some(format!(
+            return Some(Failure::Encoder(format!(
                 "the encoder gave nothing for {} s from its first picture on",
                 FIRST_ENCODED.as_secs()
-            ));
+            )));
         }
-        let nothing = || format!("no picture within {} s of starting", FIRST_FRAME.as_secs());
+        let nothing = || Failure::Source(format!("no picture within {} s of starting", FIRST_FRAME.as_secs()));
         return (first_in.is_none() && waits_longer(started, FIRST_FRAME)).then(nothing);
     };
     let limit = stall_limit(frame_interval);
@@ -54,10 +55,39 @@ pub fn stalled(now: Instant, passed: &Passed, frame_interval: Duration) -> Optio
     let seconds = limit.as_secs_f64();
     let source_alive = last_in.is_some_and(|at| now.saturating_duration_since(at) <= limit);
     Some(if source_alive {
-        format!("the encoder gave nothing for {seconds:.1} s although pictures went in")
+        Failure::Encoder(format!("the encoder gave nothing for {seconds:.1} s although pictures went in"))
     } else {
-        format!("the source gave no picture for {seconds:.1} s")
+        Failure::Source(format!("the source gave no picture for {seconds:.1} s"))
     })
+}
+
+/// A pipeline that ran so long was well.
+pub const HEALTHY_AFTER: Duration = Duration::from_secs(10);
+/// So many failures of an encoder in a row, none of them after a healthy life, and another one is taken.
+const SHORT_LIVES: u32 = 3;
+
+/// Decides when an encoder that worked on trial is replaced: at once where it gave nothing at work, else when it fails again and again.
+#[derive(Debug, Default)]
+pub struct EncoderWatch {
+    short_lives: u32,
+}
+
+impl EncoderWatch {
+    /// A pipeline has failed, from whose first picture to its last `well_for` passed; true: take another encoder.
+    pub fn failed(&mut self, failure: &Failure, well_for: Option<Duration>) -> bool {
+        self.short_lives = match (failure, well_for) {
+            (Failure::Encoder(_), None) => SHORT_LIVES,
+            (Failure::Encoder(_), Some(time)) if time <= HEALTHY_AFTER => self.short_lives + 1,
+            // The encoder had nothing to do.
+            (Failure::Source(_), None) => self.short_lives,
+            _ => 0,
+        };
+        let replace = self.short_lives >= SHORT_LIVES;
+        if replace {
+            self.short_lives = 0;
+        }
+        replace
+    }
 }
 
 /// Coalesces keyframe requests: the first goes through at once, those within [`KEYFRAME_SPACING`] of it become one.
@@ -92,6 +122,18 @@ impl KeyframeGate {
     fn next(&self) -> Option<Instant> {
         self.last.map(|at| at + KEYFRAME_SPACING)
     }
+}
+
+/// A viewer that waits so long for the first keyframe must be told why.
+const KEYLESS_AFTER: Duration = Duration::from_secs(8);
+/// Recovery points in a row that mean a stream which is refreshed in parts instead of by keyframes.
+const REFRESHES: u32 = 3;
+
+/// Whether viewers cannot begin: no keyframe has come yet, or none comes any more, only recovery points. Keyframes that are merely
+/// rare are waited for.
+pub fn is_keyless(keyless: &Keyless) -> bool {
+    let Keyless { lasted, interval, recovery_points } = *keyless;
+    lasted >= KEYLESS_AFTER && interval.is_none_or(|interval| recovery_points >= REFRESHES && lasted > interval * 2)
 }
 
 /// Tells a camera that has hung and repeats its last picture. It is not restarted for that: a picture may really be at rest.
@@ -206,7 +248,7 @@ mod tests {
         last_in: Option<Instant>,
         last_out: Option<Instant>,
         interval: Duration,
-    ) -> Option<String> {
+    ) -> Option<Failure> {
         super::stalled(now, &passed(started, last_in, last_out), interval)
     }
 
@@ -217,8 +259,20 @@ mod tests {
         let taken_since =
             |first_in| Passed { started: start, first_in: Some(first_in), last_in: Some(at(12)), last_out: None };
         assert_eq!(super::stalled(at(12), &taken_since(at(8)), FRAME), None, "the camera took eight seconds");
-        let reason = super::stalled(at(14), &taken_since(at(8)), FRAME).expect("a stall");
-        assert!(reason.contains("encoder gave nothing for 5 s"), "{reason}");
+        let failure = super::stalled(at(14), &taken_since(at(8)), FRAME).expect("a stall");
+        assert!(matches!(&failure, Failure::Encoder(why) if why.contains("gave nothing for 5 s")), "{failure}");
+    }
+
+    #[test]
+    fn a_stream_without_keyframes_is_told_from_one_with_rare_ones() {
+        let keyless = |lasted, interval: Option<u64>, recovery_points| {
+            let interval = interval.map(Duration::from_secs);
+            is_keyless(&Keyless { lasted: Duration::from_secs(lasted), interval, recovery_points })
+        };
+        assert!(!keyless(7, None, 0) && keyless(8, None, 0), "none has come");
+        assert!(!keyless(60, Some(0), 0), "rare, as far as is known");
+        assert!(keyless(9, Some(0), 9), "one at the start, then only refreshes");
+        assert!(!keyless(30, Some(20), 30) && keyless(41, Some(20), 41), "recovery points between keyframes");
     }
 
     fn still(since: Instant, until: Instant, has_changed: bool) -> Option<Still> {
@@ -307,7 +361,21 @@ mod tests {
         let now = start + Duration::from_secs(3);
         let encoder = stalled(now, start, Some(now), Some(start), FRAME).expect("a stall");
         let source = stalled(now, start, Some(start), Some(start), FRAME).expect("a stall");
-        assert!(encoder.contains("encoder") && source.contains("source"), "{encoder}; {source}");
+        assert!(matches!((&encoder, &source), (Failure::Encoder(_), Failure::Source(_))), "{encoder}; {source}");
+    }
+
+    #[test]
+    fn an_encoder_is_replaced_when_it_gives_nothing_or_fails_again_and_again() {
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        let (encoder, source) = (Failure::Encoder("hangs".to_owned()), Failure::Source("unplugged".to_owned()));
+        let mut watch = EncoderWatch::default();
+        assert!(watch.failed(&encoder, None), "it gave nothing");
+        let replaced = [seconds(2), seconds(3), seconds(2)].map(|life| watch.failed(&encoder, life));
+        assert_eq!(replaced, [false, false, true]);
+        let replaced = [seconds(2), seconds(2), seconds(60), seconds(2)].map(|life| watch.failed(&encoder, life));
+        assert_eq!(replaced, [false; 4], "well in between");
+        let mut watch = EncoderWatch::default();
+        assert!((0..20).all(|_| !watch.failed(&source, None) && !watch.failed(&source, seconds(1))));
     }
 
     #[test]

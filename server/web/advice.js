@@ -82,7 +82,7 @@ function sourceTrouble({ state, reason }) {
   const said = {
     starting: "The source is starting",
     restarting: "The source is being restarted",
-    stalled: "No pictures come from the source",
+    stalled: "No usable pictures come from the source",
     ended: "The source has ended",
   }[state] ?? "The server has no picture"
   return reason ? `${said}: ${reason}` : said

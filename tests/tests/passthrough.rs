@@ -1,6 +1,7 @@
 //! H.264 that is there already, sent without re-encoding: files and standard input.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rov_common::units::Resolution;
 use rov_tests::jpeg;
@@ -158,6 +159,29 @@ fn a_camera_program_on_standard_input_is_shown_and_its_end_is_the_servers() {
     assert!(server.process.stderr().contains("standard input is at its end"), "{}", server.process.stderr());
     camera.0.wait().expect("ffmpeg ends");
     watcher.stop(&runtime);
+}
+
+#[test]
+fn a_stream_without_keyframes_is_said_everywhere_with_the_remedy() {
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let mut command = std::process::Command::new("ffmpeg");
+    command
+        .args("-v error -re -f lavfi -i testsrc2=size=320x240:rate=25 -c:v libx264 -preset ultrafast -bf 0".split(' '));
+    command
+        .args("-x264-params intra-refresh=1:keyint=25 -pix_fmt yuv420p -bsf:v filter_units=remove_types=5".split(' '));
+    let camera = command.args(["-f", "h264", "-"]).stdout(writer).spawn().map(Reaped).expect("ffmpeg starts");
+    drop(command);
+    let server = Server::start_with_input(&["--source", "stdin"], reader);
+    let client = Client::start(&["--url", &server.url("/whep")]);
+    // Eight seconds of pictures until it is sure.
+    until_true("the reason in /healthz", Duration::from_secs(30), || {
+        let (status, health) = server.health();
+        let reason = health.streams.values().next().and_then(|stream| stream.reason.clone()).unwrap_or_default();
+        status == 503 && reason.contains("has no keyframes") && reason.contains("ffmpeg: -g 30")
+    });
+    assert!(server.process.stderr().contains("has no keyframes"), "{}", server.process.stderr());
+    until_true("the reason at the client", wait::START, || client.process.stderr().contains("has no keyframes"));
+    drop(camera);
 }
 
 /// Ends with the test.

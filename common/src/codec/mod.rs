@@ -183,6 +183,35 @@ pub fn is_keyframe(codec: Codec, au: &[u8]) -> bool {
     first_slice(codec, au).is_some_and(|at| codec.nal_kind(&au[at..]) == NalKind::KeyframeSlice)
 }
 
+/// Whether an access unit has an SEI message "recovery point" (type 6 in both codecs): decoding may begin there, although it is no
+/// keyframe, where the decoder can do that.
+pub fn is_recovery_point(codec: Codec, au: &[u8]) -> bool {
+    let (sei, header) = match codec {
+        Codec::H264 => (6, 1),
+        Codec::H265 => (39, 2),
+    };
+    let head = &au[..first_slice(codec, au).unwrap_or(au.len())];
+    nal_units(head).filter(|nal| codec.nal_type(nal) == sei && nal.len() > header).any(|nal| {
+        let messages = bits::unescape(&nal[header..]);
+        sei_types(&messages).any(|kind| kind == 6)
+    })
+}
+
+/// The types of the messages of an SEI NAL unit (ITU-T H.264 7.3.2.3.1).
+fn sei_types(mut messages: &[u8]) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let mut number = || {
+            let full = messages.iter().take_while(|byte| **byte == 0xff).count();
+            let last = *messages.get(full)?;
+            messages = &messages[full + 1..];
+            Some(full * 255 + usize::from(last))
+        };
+        let (kind, size) = (number()?, number()?);
+        messages = messages.get(size..)?;
+        Some(kind)
+    })
+}
+
 /// The type of an H.264 slice, from the header of a NAL unit of type 1 or 5; `None` for other NAL units and damaged headers.
 ///
 /// There is none for H.265, whose slices of type B need not refer to what is shown later: its SPS says whether any does.

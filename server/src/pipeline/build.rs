@@ -13,7 +13,7 @@ use super::continuity::{self, REWIND};
 use super::encoder;
 use super::graph::{self, GraphError, GraphEvent, Output, STOP, Shared};
 use super::live::{self, Size};
-use super::message;
+use super::message::{self, Failure};
 use super::plan::{self, Plan, Tail};
 use super::source::{self, Pacing};
 use super::{rtsp, still, thin, valve, wiring};
@@ -50,7 +50,7 @@ pub fn watch_bus(
                 gst::MessageView::Error(error) => {
                     let text = message::error_text(error);
                     let hint = rtsp::hint(error, &shared).map_or_else(String::new, |hint| format!("; {hint}"));
-                    return shared.event(GraphEvent::Error(format!("{text}{hint}")));
+                    return shared.event(GraphEvent::Error(shared.failure(error.src(), format!("{text}{hint}"))));
                 }
                 gst::MessageView::Eos(_) => return shared.event(GraphEvent::Eos),
                 gst::MessageView::Warning(warning) => {
@@ -62,7 +62,9 @@ pub fn watch_bus(
                         Some(STOP) => return,
                         Some(REWIND) => match rewind(&plan, &pipeline, &head, &shared) {
                             Ok(next) => head = next,
-                            Err(error) => return shared.event(GraphEvent::Error(error.to_string())),
+                            Err(error) => {
+                                return shared.event(GraphEvent::Error(Failure::Source(error.to_string())));
+                            }
                         },
                         _ => {}
                     }
@@ -89,7 +91,7 @@ fn say_turned(tags: &gst::TagList, said: &mut Option<String>) {
 
 /// Opens a file again: its elements are made anew, as demuxers differ in what they can seek.
 fn rewind(plan: &Plan, pipeline: &gst::Pipeline, old: &gst::Bin, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
-    let failed = |what: &str| GraphError::Start(format!("{}: cannot start again: {what}", plan.source_label));
+    let failed = |what: &str| GraphError::source(format!("{}: cannot start again: {what}", plan.source_label));
     let tail = old.static_pad("src").and_then(|pad| pad.peer()).ok_or_else(|| failed("its output is not linked"))?;
     old.set_state(gst::State::Null).map_err(|_| failed("it does not stop"))?;
     pipeline.remove(old).map_err(|_| failed("it cannot be removed"))?;
@@ -242,7 +244,7 @@ fn attach(
 ) -> Result<(), GraphError> {
     let Tail::ByCaps { raw, nvmm, encoded } = &plan.tail else { return Ok(()) };
     let unusable =
-        || GraphError::Start(format!("--pipeline ends in {caps}: end it with raw or {} video", plan.codec.title()));
+        || GraphError::source(format!("--pipeline ends in {caps}: end it with raw or {} video", plan.codec.title()));
     let is_encoded = caps.structure(0).is_some_and(|s| s.name() == plan.codec.media_type());
     let is_nvmm = caps.features(0).is_some_and(|features| features.contains("memory:NVMM"));
     let text = match (is_encoded, is_nvmm) {
@@ -269,5 +271,6 @@ fn attach(
     }
     join_time(&tail, pipeline);
     pad.link(&sink).map_err(|_| unusable())?;
-    tail.sync_state_with_parent().map_err(|_| GraphError::Start("the encoder does not start".to_owned()))
+    tail.sync_state_with_parent()
+        .map_err(|_| GraphError::Start(Failure::Encoder("the encoder does not start".to_owned())))
 }

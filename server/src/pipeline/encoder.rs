@@ -9,7 +9,7 @@ use rov_common::codec::Codec;
 use rov_common::units::{Bitrate, Fps, Resolution};
 
 use super::{encoder_table, encoder_table_h265};
-use crate::config::Profile;
+use crate::config::{Level, Preset, Profile};
 
 /// The name of the encoder within the pipeline.
 pub const NAME: &str = "rov_enc";
@@ -47,8 +47,10 @@ pub enum Value {
     VbvBytes,
     /// Half a second in kbit, whatever the mode.
     HalfSecondKbit,
-    /// Pictures from keyframe to keyframe: 2560 in low-latency mode, else two seconds.
+    /// Pictures from keyframe to keyframe: those of `--keyframe-interval`, else 2560 in low-latency mode, else two seconds.
     Gop,
+    /// The same; in low-latency mode this, which no number exceeds where it is one.
+    GopOr(&'static str),
     /// At most four: more slices cost bits, and frame threads would cost frames of delay.
     Threads,
     /// The values for baseline, main and high.
@@ -70,6 +72,19 @@ pub enum ProfilePin {
     Property,
     /// The profile main, the only one of H.265 for 8 bit 4:2:0, whatever is asked for.
     Main,
+}
+
+/// How `--level` is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LevelPin {
+    /// Not: the encoder writes the level that it finds right.
+    No,
+    /// By the caps behind the encoder.
+    Caps,
+    /// By a property, as ten times the number.
+    Property(&'static str),
+    /// Within [`Value::X265Options`].
+    X265Options,
 }
 
 /// How the bit rate is changed while pictures flow.
@@ -120,6 +135,9 @@ pub struct EncoderRow {
     pub upload: &'static str,
     pub properties: &'static [(&'static str, Value)],
     pub profile: ProfilePin,
+    pub level: LevelPin,
+    /// The property for `--preset`, with its values for ultrafast, fast, medium and slow.
+    pub preset: Option<(&'static str, [Value; 4])>,
     pub live_rate: LiveRate,
     /// A change of the bit rate makes a keyframe.
     pub live_rate_costs_keyframe: bool,
@@ -135,6 +153,11 @@ pub struct EncoderRow {
 pub struct Settings {
     pub profile: Profile,
     pub low_latency: bool,
+    /// None: by `low_latency`.
+    pub preset: Option<Preset>,
+    pub keyframe_interval: Option<Duration>,
+    /// None: what the encoder finds right.
+    pub level: Option<Level>,
     pub bitrate: Bitrate,
     /// None: not known before the source has started; one frame then counts as 1/30 s.
     pub fps: Option<Fps>,
@@ -167,10 +190,23 @@ impl EncoderRow {
     /// The launch text from raw video in the encoder's memory to the codec's caps.
     pub fn text(&self, settings: &Settings, has: HasProperty) -> String {
         let mut text = format!("{} name={NAME}", self.element);
-        for (property, value) in self.properties {
+        let mut set = |property: &str, value: Value| {
             if has(self.element, property) {
-                text.push_str(&format!(" {property}={}", self.value(*value, settings, has)));
+                text.push_str(&format!(" {property}={}", self.value(value, settings, has)));
             }
+        };
+        let preset = settings.preset.zip(self.preset).map(|(preset, (name, values))| (name, values[preset as usize]));
+        for (property, value) in self.properties {
+            let chosen = preset.filter(|(name, _)| name == property);
+            set(property, chosen.map_or(*value, |(_, value)| value));
+        }
+        if let Some((name, value)) = preset.filter(|(name, _)| self.properties.iter().all(|(own, _)| own != name)) {
+            set(name, value);
+        }
+        if let (Some(level), LevelPin::Property(name)) = (settings.level, self.level)
+            && has(self.element, name)
+        {
+            text.push_str(&format!(" {name}={}", level.idc()));
         }
         let profile = |baseline| match settings.profile {
             Profile::Baseline => baseline,
@@ -180,12 +216,40 @@ impl EncoderRow {
         let pin = match self.profile {
             ProfilePin::Caps(baseline) => format!(",profile=(string){}", profile(baseline)),
             ProfilePin::CapsAndLevel(baseline) => {
-                format!(",profile=(string){},level=(string){}", profile(baseline), level(settings))
+                let level = settings.level.unwrap_or_else(|| level(settings));
+                format!(",profile=(string){},level=(string){level}", profile(baseline))
             }
             ProfilePin::Main => ",profile=(string)main".to_owned(),
             ProfilePin::Property => String::new(),
         };
-        format!("{text} ! {}{pin}", self.codec.media_type())
+        let level = match (settings.level, self.level, self.profile) {
+            (Some(_), LevelPin::Caps, ProfilePin::CapsAndLevel(_)) => String::new(),
+            (Some(level), LevelPin::Caps, _) => format!(",level=(string){level}"),
+            _ => String::new(),
+        };
+        format!("{text} ! {}{pin}{level}", self.codec.media_type())
+    }
+
+    /// The option that was given and that this encoder has no setting for.
+    pub fn lacks(&self, settings: &Settings, has: HasProperty) -> Option<&'static str> {
+        let can_preset = self.preset.is_some_and(|(property, _)| has(self.element, property));
+        let can_level = match self.level {
+            LevelPin::No => false,
+            LevelPin::Caps => true,
+            LevelPin::Property(property) => has(self.element, property),
+            LevelPin::X265Options => has(self.element, "option-string"),
+        };
+        let gops = self.properties.iter().filter(|(_, value)| matches!(value, Value::Gop | Value::GopOr(_)));
+        let controls = |(_, value): &(&str, Value)| *value == Value::V4l2Controls;
+        let can_gop =
+            self.properties.iter().any(controls) || gops.into_iter().any(|(property, _)| has(self.element, property));
+        if settings.preset.is_some() && !can_preset {
+            Some("--preset")
+        } else if settings.level.is_some() && !can_level {
+            Some("--level")
+        } else {
+            (settings.keyframe_interval.is_some() && !can_gop).then_some("--keyframe-interval")
+        }
     }
 
     /// `text` with `upload` in front of it: from raw video in system memory.
@@ -245,6 +309,11 @@ impl EncoderRow {
             Value::VbvBytes => whole(bits(vbv_s) / 8.0),
             Value::HalfSecondKbit => whole(bits(0.5) / 1000.0),
             Value::Gop => gop(settings).to_string(),
+            Value::GopOr(most) if settings.low_latency => match settings.keyframe_interval {
+                Some(_) => gop(settings).min(most.parse().unwrap_or(u32::MAX)).to_string(),
+                None => most.to_owned(),
+            },
+            Value::GopOr(most) => gop(settings).min(most.parse().unwrap_or(u32::MAX)).to_string(),
             Value::Threads => settings.cores.clamp(1, 4).to_string(),
             Value::Profile([baseline, main, high]) => match settings.profile {
                 Profile::Baseline => baseline.to_owned(),
@@ -262,7 +331,8 @@ impl EncoderRow {
             }
             // Two frames: with a buffer of one x265 overshoots by two thirds for seconds (measured with 3.5).
             Value::X265Options => format!(
-                "\"bframes=0:rc-lookahead=0:scenecut=0:open-gop=0:info=0:vbv-maxrate={}:vbv-bufsize={}\"",
+                "\"bframes=0:rc-lookahead=0:scenecut=0:open-gop=0:info=0{}:vbv-maxrate={}:vbv-bufsize={}\"",
+                settings.level.map_or_else(String::new, |level| format!(":level-idc={level}")),
                 settings.bitrate.kbps(),
                 whole(bits(if settings.low_latency { 2.0 * vbv_s } else { vbv_s }) / 1000.0)
             ),
@@ -271,19 +341,19 @@ impl EncoderRow {
 }
 
 fn gop(settings: &Settings) -> u32 {
-    if settings.low_latency { LONG_GOP } else { (settings.fps.map_or(30.0, Fps::as_f64) * 2.0).round().max(1.0) as u32 }
+    let pictures = |seconds: f64| (settings.fps.map_or(30.0, Fps::as_f64) * seconds).round().max(1.0) as u32;
+    match settings.keyframe_interval {
+        Some(interval) => pictures(interval.as_secs_f64()),
+        None if settings.low_latency => LONG_GOP,
+        None => pictures(2.0),
+    }
 }
 
-/// The lowest of a few levels that allows the picture size and rate (ITU-T H.264 table A-1).
-fn level(settings: &Settings) -> &'static str {
+/// The lowest of a few levels that allows the picture size and rate.
+fn level(settings: &Settings) -> Level {
     let resolution = settings.resolution.unwrap_or(Resolution::new(1920, 1080));
-    let macroblocks = u64::from(resolution.width.div_ceil(16)) * u64::from(resolution.height.div_ceil(16));
-    let rate = macroblocks as f64 * settings.fps.map_or(30.0, Fps::as_f64);
-    match macroblocks {
-        0..=8192 if rate <= 245_760.0 => "4",
-        0..=8704 if rate <= 522_240.0 => "4.2",
-        _ => "5.1",
-    }
+    let fps = settings.fps.map_or(30.0, Fps::as_f64);
+    [Level::L4, Level::L4_2].into_iter().find(|level| level.allows(resolution, fps)).unwrap_or(Level::L5_1)
 }
 
 /// Launch text quotes a value with commas; a property set directly takes it bare.

@@ -3,9 +3,10 @@
 
 use rov_common::codec::Codec;
 
-use super::encoder::{EncoderRow, Keyframe, LiveRate, LiveSize, Memory, ProfilePin, Value};
+use super::encoder::{EncoderRow, Keyframe, LevelPin, LiveRate, LiveSize, Memory, ProfilePin, Value};
 use Value::{
-    Bps, Gop, HalfSecondKbit, IfProperty, Kbps, Mode, Text, Threads, V4l2Controls, VbvBits, VbvBytes, VbvKbit, VbvMs,
+    Bps, Gop, GopOr, HalfSecondKbit, IfProperty, Kbps, Mode, Text, Threads, V4l2Controls, VbvBits, VbvBytes, VbvKbit,
+    VbvMs,
 };
 
 /// What most rows share; each row names what differs.
@@ -19,12 +20,36 @@ pub(super) const PLAIN: EncoderRow = EncoderRow {
     upload: "",
     properties: &[],
     profile: ProfilePin::Caps("constrained-baseline"),
+    level: LevelPin::No,
+    preset: None,
     live_rate: LiveRate::Properties(&[("bitrate", Kbps)]),
     live_rate_costs_keyframe: false,
     live_size: LiveSize::No,
     keyframe: Keyframe::ForceKeyUnit,
     gives_access_units: false,
 };
+
+/// Values of `--preset`, from ultrafast to slow.
+pub(super) const JETSON_PRESET: Option<(&str, [Value; 4])> =
+    Some(("preset-level", [Text("1"), Text("2"), Text("3"), Text("4")]));
+pub(super) const NVENC_PRESET: Option<(&str, [Value; 4])> = Some((
+    "preset",
+    [
+        IfProperty("tune", "p1", "low-latency-hp"),
+        IfProperty("tune", "p3", "low-latency-hp"),
+        IfProperty("tune", "p4", "low-latency"),
+        IfProperty("tune", "p6", "low-latency-hq"),
+    ],
+));
+/// Of Intel's interfaces, 7 is the fastest.
+pub(super) const USAGE_PRESET: Option<(&str, [Value; 4])> =
+    Some(("target-usage", [Text("7"), Text("6"), Text("4"), Text("2")]));
+pub(super) const VAAPI_PRESET: Option<(&str, [Value; 4])> =
+    Some(("quality-level", [Text("7"), Text("6"), Text("4"), Text("2")]));
+pub(super) const AMF_PRESET: Option<(&str, [Value; 4])> =
+    Some(("preset", [Text("speed"), Text("speed"), Text("balanced"), Text("quality")]));
+pub(super) const X26X_PRESET: Option<(&str, [Value; 4])> =
+    Some(("speed-preset", [Text("ultrafast"), Text("fast"), Text("medium"), Text("slow")]));
 
 /// NVENC by CUDA memory; `nvautogpuh264enc` chooses among several GPUs. The names of properties changed in 1.24 and 1.26.
 pub(super) const CUDA_PROPERTIES: &[(&str, Value)] = &[
@@ -50,7 +75,7 @@ pub(super) const VA_PROPERTIES: &[(&str, Value)] = &[
     ("b-frames", Text("0")),
     ("ref-frames", Text("1")),
     // 1024 is the largest it takes.
-    ("key-int-max", Mode("1024", "60")),
+    ("key-int-max", GopOr("1024")),
     ("target-usage", Mode("6", "4")),
     ("num-slices", Text("1")),
     ("aud", Text("false")),
@@ -81,6 +106,7 @@ pub const ROWS: &[EncoderRow] = &[
     EncoderRow {
         element: "nvv4l2h264enc",
         title: "NVIDIA Jetson",
+        preset: JETSON_PRESET,
         memory: Memory::Nvmm,
         upload: "nvvidconv ! video/x-raw(memory:NVMM),format=NV12",
         properties: &[
@@ -138,6 +164,7 @@ pub const ROWS: &[EncoderRow] = &[
     EncoderRow {
         element: "nvautogpuh264enc",
         title: "NVIDIA NVENC, any GPU",
+        preset: NVENC_PRESET,
         memory: Memory::Cuda,
         upload: "cudaupload ! cudaconvert ! video/x-raw(memory:CUDAMemory),format=NV12",
         properties: CUDA_PROPERTIES,
@@ -146,6 +173,7 @@ pub const ROWS: &[EncoderRow] = &[
     EncoderRow {
         element: "nvcudah264enc",
         title: "NVIDIA NVENC, CUDA",
+        preset: NVENC_PRESET,
         memory: Memory::Cuda,
         upload: "cudaupload ! cudaconvert ! video/x-raw(memory:CUDAMemory),format=NV12",
         properties: CUDA_PROPERTIES,
@@ -155,6 +183,7 @@ pub const ROWS: &[EncoderRow] = &[
         // Up to 1.24 an encoder of its own, from 1.26 the new name of nvcudah264enc; both take system memory.
         element: "nvh264enc",
         title: "NVIDIA NVENC",
+        preset: NVENC_PRESET,
         properties: &[
             ("bitrate", Kbps),
             ("preset", IfProperty("tune", "p1", "low-latency-hp")),
@@ -162,7 +191,7 @@ pub const ROWS: &[EncoderRow] = &[
             ("rc-mode", Text("cbr")),
             ("zerolatency", Text("true")),
             ("bframes", Text("0")),
-            ("gop-size", Mode("-1", "60")),
+            ("gop-size", GopOr("-1")),
             ("vbv-buffer-size", VbvKbit),
             ("rc-lookahead", Text("0")),
             ("repeat-sequence-header", Text("true")),
@@ -173,6 +202,7 @@ pub const ROWS: &[EncoderRow] = &[
     EncoderRow {
         element: "v4l2h264enc",
         title: "V4L2, as on the Raspberry Pi 4",
+        level: LevelPin::Caps,
         format: "I420",
         properties: &[("extra-controls", V4l2Controls)],
         profile: ProfilePin::CapsAndLevel("{constrained-baseline,baseline}"),
@@ -183,6 +213,7 @@ pub const ROWS: &[EncoderRow] = &[
     EncoderRow {
         element: "vah264enc",
         title: "VA-API",
+        preset: USAGE_PRESET,
         memory: Memory::Va,
         upload: "vapostproc ! video/x-raw(memory:VAMemory),format=NV12",
         properties: VA_PROPERTIES,
@@ -191,6 +222,7 @@ pub const ROWS: &[EncoderRow] = &[
     EncoderRow {
         element: "vah264lpenc",
         title: "VA-API, low power",
+        preset: USAGE_PRESET,
         memory: Memory::Va,
         upload: "vapostproc ! video/x-raw(memory:VAMemory),format=NV12",
         properties: VA_PROPERTIES,
@@ -200,20 +232,28 @@ pub const ROWS: &[EncoderRow] = &[
     EncoderRow {
         element: "vaapih264enc",
         title: "VA-API, gstreamer-vaapi, low power",
+        preset: VAAPI_PRESET,
         properties: VAAPI_LOW_POWER_PROPERTIES,
         ..PLAIN
     },
-    EncoderRow { element: "vaapih264enc", title: "VA-API, gstreamer-vaapi", properties: VAAPI_PROPERTIES, ..PLAIN },
+    EncoderRow {
+        element: "vaapih264enc",
+        title: "VA-API, gstreamer-vaapi",
+        preset: VAAPI_PRESET,
+        properties: VAAPI_PROPERTIES,
+        ..PLAIN
+    },
     EncoderRow {
         element: "qsvh264enc",
         title: "Intel Quick Sync",
+        preset: USAGE_PRESET,
         properties: &[
             ("bitrate", Kbps),
             ("low-latency", Text("true")),
             ("rate-control", Text("cbr")),
             ("b-frames", Text("0")),
             ("ref-frames", Text("1")),
-            ("gop-size", Mode("65535", "60")),
+            ("gop-size", GopOr("65535")),
             ("disable-hrd-conformance", Text("true")),
         ],
         ..PLAIN
@@ -221,6 +261,7 @@ pub const ROWS: &[EncoderRow] = &[
     EncoderRow {
         element: "amfh264enc",
         title: "AMD AMF",
+        preset: AMF_PRESET,
         properties: &[
             ("bitrate", Kbps),
             // The default usage is transcoding.
@@ -265,6 +306,7 @@ pub const ROWS: &[EncoderRow] = &[
     EncoderRow {
         element: "mpph264enc",
         title: "Rockchip",
+        level: LevelPin::Property("level"),
         properties: &[
             ("bps", Bps),
             ("bps-max", Bps),
@@ -281,6 +323,8 @@ pub const ROWS: &[EncoderRow] = &[
     EncoderRow {
         element: "x264enc",
         title: "x264, software",
+        level: LevelPin::Caps,
+        preset: X26X_PRESET,
         format: "I420",
         properties: &[
             ("bitrate", Kbps),
@@ -301,6 +345,8 @@ pub const ROWS: &[EncoderRow] = &[
     EncoderRow {
         element: "openh264enc",
         title: "OpenH264, software",
+        level: LevelPin::Caps,
+        preset: Some(("complexity", [Text("low"), Text("low"), Text("medium"), Text("high")])),
         format: "I420",
         properties: &[
             ("bitrate", Bps),

@@ -3,9 +3,12 @@
 
 use rov_common::codec::Codec;
 
-use super::encoder::{EncoderRow, Keyframe, LiveRate, Memory, ProfilePin, Value};
-use super::encoder_table::{self, CUDA_PROPERTIES, VA_PROPERTIES, VAAPI_LOW_POWER_PROPERTIES, VAAPI_PROPERTIES};
-use Value::{Bps, Gop, IfProperty, Kbps, Mode, Text, V4l2Controls, VbvBits, VbvBytes, VbvKbit, X265Options};
+use super::encoder::{EncoderRow, Keyframe, LevelPin, LiveRate, Memory, ProfilePin, Value};
+use super::encoder_table::{
+    self, AMF_PRESET, CUDA_PROPERTIES, JETSON_PRESET, NVENC_PRESET, USAGE_PRESET, VA_PROPERTIES,
+    VAAPI_LOW_POWER_PROPERTIES, VAAPI_PRESET, VAAPI_PROPERTIES, X26X_PRESET,
+};
+use Value::{Bps, Gop, GopOr, IfProperty, Kbps, Mode, Text, V4l2Controls, VbvBits, VbvBytes, VbvKbit, X265Options};
 
 const PLAIN: EncoderRow = EncoderRow { codec: Codec::H265, profile: ProfilePin::Main, ..encoder_table::PLAIN };
 
@@ -20,6 +23,7 @@ pub const ROWS: &[EncoderRow] = &[
     EncoderRow {
         element: "nvv4l2h265enc",
         title: "NVIDIA Jetson",
+        preset: JETSON_PRESET,
         memory: Memory::Nvmm,
         upload: "nvvidconv ! video/x-raw(memory:NVMM),format=NV12",
         properties: &[
@@ -77,6 +81,7 @@ pub const ROWS: &[EncoderRow] = &[
     EncoderRow {
         element: "nvautogpuh265enc",
         title: "NVIDIA NVENC, any GPU",
+        preset: NVENC_PRESET,
         memory: Memory::Cuda,
         upload: "cudaupload ! cudaconvert ! video/x-raw(memory:CUDAMemory),format=NV12",
         properties: CUDA_PROPERTIES,
@@ -85,6 +90,7 @@ pub const ROWS: &[EncoderRow] = &[
     EncoderRow {
         element: "nvcudah265enc",
         title: "NVIDIA NVENC, CUDA",
+        preset: NVENC_PRESET,
         memory: Memory::Cuda,
         upload: "cudaupload ! cudaconvert ! video/x-raw(memory:CUDAMemory),format=NV12",
         properties: CUDA_PROPERTIES,
@@ -93,6 +99,7 @@ pub const ROWS: &[EncoderRow] = &[
     EncoderRow {
         element: "nvh265enc",
         title: "NVIDIA NVENC",
+        preset: NVENC_PRESET,
         properties: &[
             ("bitrate", Kbps),
             ("preset", IfProperty("tune", "p1", "low-latency-hp")),
@@ -100,7 +107,7 @@ pub const ROWS: &[EncoderRow] = &[
             ("rc-mode", Text("cbr")),
             ("zerolatency", Text("true")),
             ("bframes", Text("0")),
-            ("gop-size", Mode("-1", "60")),
+            ("gop-size", GopOr("-1")),
             ("vbv-buffer-size", VbvKbit),
             ("rc-lookahead", Text("0")),
             ("repeat-sequence-header", Text("true")),
@@ -119,6 +126,7 @@ pub const ROWS: &[EncoderRow] = &[
     EncoderRow {
         element: "vah265enc",
         title: "VA-API",
+        preset: USAGE_PRESET,
         memory: Memory::Va,
         upload: "vapostproc ! video/x-raw(memory:VAMemory),format=NV12",
         properties: VA_PROPERTIES,
@@ -127,6 +135,7 @@ pub const ROWS: &[EncoderRow] = &[
     EncoderRow {
         element: "vah265lpenc",
         title: "VA-API, low power",
+        preset: USAGE_PRESET,
         memory: Memory::Va,
         upload: "vapostproc ! video/x-raw(memory:VAMemory),format=NV12",
         properties: VA_PROPERTIES,
@@ -135,20 +144,28 @@ pub const ROWS: &[EncoderRow] = &[
     EncoderRow {
         element: "vaapih265enc",
         title: "VA-API, gstreamer-vaapi, low power",
+        preset: VAAPI_PRESET,
         properties: VAAPI_LOW_POWER_PROPERTIES,
         ..PLAIN
     },
-    EncoderRow { element: "vaapih265enc", title: "VA-API, gstreamer-vaapi", properties: VAAPI_PROPERTIES, ..PLAIN },
+    EncoderRow {
+        element: "vaapih265enc",
+        title: "VA-API, gstreamer-vaapi",
+        preset: VAAPI_PRESET,
+        properties: VAAPI_PROPERTIES,
+        ..PLAIN
+    },
     EncoderRow {
         element: "qsvh265enc",
         title: "Intel Quick Sync",
+        preset: USAGE_PRESET,
         properties: &[
             ("bitrate", Kbps),
             ("low-latency", Text("true")),
             ("rate-control", Text("cbr")),
             ("b-frames", Text("0")),
             ("ref-frames", Text("1")),
-            ("gop-size", Mode("65535", "60")),
+            ("gop-size", GopOr("65535")),
             ("disable-hrd-conformance", Text("true")),
         ],
         ..PLAIN
@@ -156,6 +173,7 @@ pub const ROWS: &[EncoderRow] = &[
     EncoderRow {
         element: "amfh265enc",
         title: "AMD AMF",
+        preset: AMF_PRESET,
         properties: &[
             ("bitrate", Kbps),
             ("usage", Mode("ultra-low-latency", "low-latency")),
@@ -211,6 +229,8 @@ pub const ROWS: &[EncoderRow] = &[
     EncoderRow {
         element: "x265enc",
         title: "x265, software",
+        level: LevelPin::X265Options,
+        preset: X26X_PRESET,
         format: "I420",
         properties: &[
             ("bitrate", Kbps),

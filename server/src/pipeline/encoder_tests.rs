@@ -4,6 +4,9 @@ fn settings() -> Settings {
     Settings {
         profile: Profile::Baseline,
         low_latency: true,
+        preset: None,
+        keyframe_interval: None,
+        level: None,
         bitrate: Bitrate::from_kbps(6000),
         fps: Some(Fps::whole(30)),
         resolution: Some(Resolution::new(1280, 720)),
@@ -175,6 +178,52 @@ fn the_relaxed_mode_has_a_slower_preset_a_larger_buffer_and_a_keyframe_every_two
 }
 
 #[test]
+fn options_become_what_each_encoder_has_for_them() {
+    let options = Settings {
+        preset: Some(Preset::Slow),
+        keyframe_interval: Some(Duration::from_secs(2)),
+        level: "4.1".parse().ok(),
+        ..settings()
+    };
+    for (element, expected) in [
+        ("x264enc", &["speed-preset=slow", "key-int-max=60", "level=(string)4.1"][..]),
+        ("openh264enc", &["complexity=high", "gop-size=60", "level=(string)4.1"]),
+        ("x265enc", &["speed-preset=slow", "key-int-max=60", ":level-idc=4.1:"]),
+        ("v4l2h264enc", &["h264_i_frame_period=60", "level=(string)4.1"]),
+        ("mpph264enc", &["gop=60", "level=41"]),
+        ("nvv4l2h264enc", &["preset-level=4", "iframeinterval=60", "idrinterval=60"]),
+        ("nvh264enc", &["preset=p6", "gop-size=60"]),
+        ("vah264enc", &["target-usage=2", "key-int-max=60"]),
+        ("vaapih264enc", &["quality-level=2", "keyframe-period=60"]),
+        ("qsvh264enc", &["target-usage=2", "gop-size=60"]),
+        ("amfh264enc", &["preset=quality", "gop-size=60"]),
+    ] {
+        let text = row(element).text(&options, &|_, _| true);
+        for part in expected {
+            assert_eq!(text.matches(part).count(), 1, "{part} in {text}");
+        }
+    }
+    let long = Settings { keyframe_interval: Some(Duration::from_secs(60)), ..settings() };
+    assert!(row("vah264enc").text(&long, &|_, _| true).contains("key-int-max=1024 "), "the largest it takes");
+}
+
+#[test]
+fn an_option_that_an_encoder_has_nothing_for_is_named() {
+    let level = Settings { level: "4".parse().ok(), ..settings() };
+    let preset = Settings { preset: Some(Preset::Fast), ..settings() };
+    let interval = Settings { keyframe_interval: Some(Duration::from_secs(1)), ..settings() };
+    let lacks = |element: &str, settings: &Settings| row(element).lacks(settings, &|_, _| true);
+    assert_eq!(lacks("nvh264enc", &level), Some("--level"));
+    assert_eq!(lacks("v4l2h264enc", &preset), Some("--preset"));
+    assert_eq!((lacks("x264enc", &level), lacks("x264enc", &preset), lacks("x265enc", &level)), (None, None, None));
+    for row in both() {
+        assert_eq!(row.lacks(&settings(), &|_, _| false), None, "nothing asked, nothing lacks");
+        assert_eq!(row.lacks(&interval, &|_, _| true), None, "{}", row.element);
+    }
+    assert_eq!(row("nvh264enc").lacks(&interval, &|_, _| false), Some("--keyframe-interval"));
+}
+
+#[test]
 fn the_rate_is_set_in_each_encoders_unit() {
     let live = |element: &str| row(element).live_rate_properties(&settings(), &|_, _| true);
     assert_eq!(live("x264enc"), [("bitrate", "6000".to_owned())]);
@@ -204,7 +253,7 @@ fn the_level_follows_the_size_and_rate() {
     let at = |width, height, fps| {
         level(&Settings { resolution: Some(Resolution::new(width, height)), fps: Some(Fps::whole(fps)), ..settings() })
     };
-    assert_eq!((at(1920, 1080, 30), at(1920, 1080, 60), at(3840, 2160, 30)), ("4", "4.2", "5.1"));
+    assert_eq!((at(1920, 1080, 30), at(1920, 1080, 60), at(3840, 2160, 30)), (Level::L4, Level::L4_2, Level::L5_1));
 }
 
 #[test]

@@ -22,8 +22,8 @@ use rov_common::units::{Bitrate, Fps, Resolution};
 
 use super::encoder::{EncoderRow, Keyframe, Settings};
 use super::live::Size;
-use super::message;
-use super::plan::Plan;
+use super::message::{self, Failure};
+use super::plan::{self, Plan};
 use super::playable;
 use super::still::Still;
 use super::valve::Valve;
@@ -35,6 +35,8 @@ use crate::rate_control::Full;
 const START_LIMIT: Duration = Duration::from_secs(5);
 /// How long a dropped graph may hold up its owner.
 const DROP_LIMIT: Duration = Duration::from_secs(1);
+/// After that, for the source alone to stop.
+const SOURCE_LIMIT: Duration = Duration::from_millis(500);
 /// Ends the bus thread.
 pub(super) const STOP: &str = "rov-stop";
 
@@ -48,8 +50,8 @@ pub enum GraphEvent {
     NoKeyframe,
     /// The source has ended.
     Eos,
-    /// The source or the encoder has failed: element, device and reason.
-    Error(String),
+    /// With element, device and reason.
+    Error(Failure),
     /// What comes can never be shown by WebRTC viewers, however often it is restarted.
     Refused(String),
 }
@@ -61,9 +63,15 @@ pub enum GraphError {
     Text(String),
     /// It did not start: the camera is busy or gone.
     #[error("{0}")]
-    Start(String),
+    Start(Failure),
     #[error("the bit rate cannot be changed: {0}")]
     Bitrate(String),
+}
+
+impl GraphError {
+    pub(super) fn source(reason: impl Into<String>) -> Self {
+        Self::Start(Failure::Source(reason.into()))
+    }
 }
 
 /// What has passed since the start.
@@ -142,9 +150,22 @@ impl Shared {
             (self.on_event)(event);
         }
     }
+
+    /// What is to blame for a failure of `at`: everything behind the source is there for the encoder.
+    pub fn failure(&self, at: Option<&gst::Object>, reason: String) -> Failure {
+        let tail = self.encoder().and_then(|encoder| encoder.parent());
+        match at.zip(tail) {
+            Some((at, tail)) if at.has_as_ancestor(&tail) => Failure::Encoder(reason),
+            _ => Failure::Source(reason),
+        }
+    }
+
+    fn encoder(&self) -> Option<gst::Element> {
+        self.output.get()?.encoder.as_ref()?.0.upgrade()
+    }
 }
 
-/// The pipelines of one owner that are being started or stopped now, by the texts of their heads.
+/// The pipelines of one owner that are being started or stopped now, by their texts.
 ///
 /// A driver that never comes back keeps a thread and a pipeline for ever. One is bearable, one for each try is not.
 #[derive(Clone, Debug, Default)]
@@ -156,16 +177,16 @@ impl Hanging {
         self.lock().len()
     }
 
-    fn check(&self, head: &str) -> Result<(), GraphError> {
-        let hangs = self.lock().iter().filter_map(Weak::upgrade).any(|other| *other == head);
+    fn check(&self, text: &str) -> Result<(), GraphError> {
+        let hangs = self.lock().iter().filter_map(Weak::upgrade).any(|other| *other == text);
         let reason =
             "the former attempt still hangs in the driver; if it stays so, unplug the device or restart the machine";
-        if hangs { Err(GraphError::Start(reason.to_owned())) } else { Ok(()) }
+        if hangs { Err(GraphError::source(reason)) } else { Ok(()) }
     }
 
     /// Counts until what is returned is dropped.
-    fn enter(&self, head: &str) -> Arc<String> {
-        let work = Arc::new(head.to_owned());
+    fn enter(&self, text: &str) -> Arc<String> {
+        let work = Arc::new(text.to_owned());
         self.lock().push(Arc::downgrade(&work));
         work
     }
@@ -183,7 +204,7 @@ pub struct Graph {
     pub(super) shared: Arc<Shared>,
     bus_thread: Option<thread::JoinHandle<()>>,
     hanging: Hanging,
-    head_text: String,
+    text: String,
     taken_down: bool,
 }
 
@@ -203,7 +224,7 @@ impl Graph {
         on_event: impl Fn(GraphEvent) + Send + Sync + 'static,
     ) -> Result<Graph, GraphError> {
         gst::init().map_err(|error| GraphError::Text(format!("GStreamer does not start: {error}")))?;
-        hanging.check(&plan.head)?;
+        hanging.check(&plan.text())?;
         let epoch = Instant::now();
         let counter = || Arc::new(Counter::new(epoch));
         let shared = Arc::new(Shared {
@@ -229,8 +250,8 @@ impl Graph {
         let pipeline = gst::Pipeline::new();
         let head = super::build::build(plan, &pipeline, &shared)?;
         // From here on, every way out stops the pipeline by dropping the graph.
-        let (hanging, head_text) = (hanging.clone(), plan.head.clone());
-        let mut graph = Graph { pipeline, shared, bus_thread: None, hanging, head_text, taken_down: false };
+        let (hanging, text) = (hanging.clone(), plan.text());
+        let mut graph = Graph { pipeline, shared, bus_thread: None, hanging, text, taken_down: false };
         graph.play()?;
         graph.bus_thread = Some(super::build::watch_bus(plan.clone(), &graph.pipeline, head, graph.shared.clone()));
         Ok(graph)
@@ -310,7 +331,7 @@ impl Graph {
     /// Sets the pipeline to playing on a thread of its own: opening a device can hang in the driver.
     fn play(&self) -> Result<(), GraphError> {
         let (done, result) = mpsc::channel();
-        let (pipeline, work) = (self.pipeline.clone(), self.hanging.enter(&self.head_text));
+        let (pipeline, work) = (self.pipeline.clone(), self.hanging.enter(&self.text));
         thread::spawn(move || {
             let started = pipeline.set_state(gst::State::Playing).is_ok();
             drop(work);
@@ -318,8 +339,16 @@ impl Graph {
             let _ = done.send(started);
         });
         let reason = |fallback: String| {
-            let bus = self.pipeline.bus();
-            GraphError::Start(bus.as_ref().and_then(message::pending_error).unwrap_or(fallback))
+            let message = self.pipeline.bus().and_then(|bus| bus.pop_filtered(&[gst::MessageType::Error]));
+            if let Some(gst::MessageView::Error(error)) = message.as_ref().map(|message| message.view()) {
+                return GraphError::Start(self.shared.failure(error.src(), message::error_text(error)));
+            }
+            // Elements start from the sink to the source: an encoder that has not started keeps the source waiting.
+            let encoder = self.shared.encoder().filter(|encoder| encoder.current_state() < gst::State::Paused);
+            GraphError::Start(match encoder {
+                Some(_) => Failure::Encoder(fallback),
+                None => Failure::Source(fallback),
+            })
         };
         match result.recv_timeout(START_LIMIT) {
             Ok(true) => Ok(()),
@@ -339,7 +368,7 @@ impl Graph {
         let _ = self.pipeline.post_message(gst::message::Application::builder(structure).src(&self.pipeline).build());
         let (done, result) = mpsc::channel();
         let (pipeline, bus_thread) = (self.pipeline.clone(), self.bus_thread.take());
-        let work = self.hanging.enter(&self.head_text);
+        let work = self.hanging.enter(&self.text);
         thread::spawn(move || {
             if bus_thread.is_some_and(|thread| thread.join().is_err()) {
                 tracing::error!("the thread that reads GStreamer's messages has panicked");
@@ -352,7 +381,30 @@ impl Graph {
             Ok(true) => {}
             Ok(false) => tracing::warn!("the pipeline does not stop cleanly"),
             Err(_) => {
-                tracing::warn!("the pipeline has not stopped after {} ms, leaving it to itself", limit.as_millis())
+                tracing::warn!("the pipeline has not stopped after {} ms, leaving it to itself", limit.as_millis());
+                self.let_go_of_source();
+            }
+        }
+    }
+}
+
+impl Graph {
+    /// Elements stop from the sink to the source: while an encoder hangs, the camera would stay open, and busy for the next pipeline.
+    fn let_go_of_source(&self) {
+        if self.shared.encoder().is_none() {
+            return;
+        }
+        let bins = self.pipeline.iterate_elements().into_iter().flatten().filter_map(|e| e.downcast::<gst::Bin>().ok());
+        for head in bins.filter(|bin| bin.by_name(plan::JOIN).is_some()) {
+            let (done, result) = mpsc::channel();
+            let work = self.hanging.enter(&self.text);
+            thread::spawn(move || {
+                let stopped = head.set_state(gst::State::Null).is_ok();
+                drop(work);
+                let _ = done.send(stopped);
+            });
+            if result.recv_timeout(SOURCE_LIMIT) != Ok(true) {
+                tracing::warn!("the source has not stopped either");
             }
         }
     }

@@ -7,7 +7,8 @@ use std::process::Command;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 use super::*;
-use crate::config::{CaptureConfig, EncoderChoice, Profile, SourceKind};
+use crate::config::{CaptureConfig, EncoderChoice, Flip, Preset, Profile, SourceKind};
+use crate::pipeline::plan::Tail;
 use crate::pipeline::probe::Chosen;
 use crate::pipeline::{PrepareError, encoder, prepare, prepare_from};
 use crate::rate_control::{Rate, Step};
@@ -553,9 +554,19 @@ fn a_source_that_is_lost_is_an_error_that_names_the_element() {
     let running = start(&pipeline(
         "videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=30/1 ! identity error-after=10",
     ));
-    let GraphEvent::Error(message) = running.event() else { panic!("a lost source is an error") };
+    let GraphEvent::Error(Failure::Source(message)) = running.event() else { panic!("a lost source is an error") };
     assert!(message.starts_with("identity: "), "{message}");
     assert!(running.units.try_iter().count() > 0);
+}
+
+/// By where it happens, whatever the text says: here in the place of the encoder's upload.
+#[test]
+fn a_failure_behind_the_source_is_the_encoders() {
+    let mut plan = prepare(&small(), &chosen("x264enc")).unwrap();
+    let Tail::Fixed(tail) = &mut plan.tail else { panic!("the test source has one tail") };
+    *tail = tail.replace("! x264enc", "! identity error-after=5 ! x264enc");
+    let event = run(&plan).event();
+    assert!(matches!(event, GraphEvent::Error(Failure::Encoder(_))), "{event:?}");
 }
 
 #[test]
@@ -653,9 +664,11 @@ fn a_pipeline_that_hangs_does_not_hold_up_its_owner() {
     };
     let graph = Graph::start(&Hanging::default(), &plan, hang, |_| ()).unwrap();
     in_callback.recv_timeout(WAIT).expect("no access unit came");
+    let source = graph.pipeline.by_name(plan::JOIN).expect("the head's last element");
     let begin = Instant::now();
     graph.stop(Duration::from_millis(200));
     assert!(begin.elapsed() < Duration::from_secs(2), "{:?}", begin.elapsed());
+    assert_eq!(source.current_state(), gst::State::Null, "its camera is free for the next pipeline");
     drop(release);
 }
 
@@ -945,5 +958,23 @@ fn what_is_advised_for_an_interlaced_stream_works() {
         let unit = running.next();
         let sps = codec::nal_units(&unit.data).find(|nal| Codec::H264.nal_type(nal) == 7).expect("an SPS");
         assert!(codec::parse_sps(sps).expect("a readable SPS").frame_mbs_only, "{config:?}");
+    }
+}
+
+#[test]
+fn options_of_the_encoder_are_in_the_stream() {
+    for element in ["x264enc", "openh264enc"] {
+        let config = CaptureConfig {
+            level: "4".parse().ok(),
+            preset: Some(Preset::Fast),
+            keyframe_interval: Some(Duration::from_millis(500)),
+            flip: Flip::Half,
+            ..small()
+        };
+        let units = start_with(&config, element).take(50);
+        let keyframes: Vec<_> = (0..50).filter(|at| units[*at].keyframe).collect();
+        assert_eq!(keyframes, [0, 15, 30, 45], "{element}");
+        let sps = codec::nal_units(&units[0].data).find(|nal| Codec::H264.nal_type(nal) == 7).expect("an SPS");
+        assert_eq!(sps[3], 40, "{element}: the level");
     }
 }

@@ -61,7 +61,7 @@ impl Graph {
         let Some(size) = self.shared.output.get().and_then(|output| output.size.as_ref()) else { return false };
         let (Some(filter), Some(full)) = (size.filter.upgrade(), self.full()) else { return false };
         let before = self.shared.step.swap(step as u8, Ordering::Relaxed);
-        if (before == Step::Full as u8) != (step == Step::Full) {
+        if !full.fixed_size && (before == Step::Full as u8) != (step == Step::Full) {
             let mut caps = size.full.clone();
             if step != Step::Full {
                 // Even, as 4:2:0 video has to be.

@@ -14,7 +14,7 @@ use rov_common::units::{Bitrate, Fps, Resolution};
 
 use super::encoder::{EncoderRow, Memory, Settings};
 use super::source::{self, Drawing, Machine, Missing, Output, Pacing};
-use crate::config::{CameraUrl, CaptureConfig, SourceKind, auto_bitrate};
+use crate::config::{CameraUrl, CaptureConfig, Flip, SourceKind, auto_bitrate};
 
 /// Names of elements that `graph` looks for.
 pub const JOIN: &str = "rov_join";
@@ -57,6 +57,8 @@ pub struct Plan {
     pub settings: Settings,
     /// The bit rate follows size and rate once they are known: `Some(max_quality)`.
     pub auto_bitrate: Option<bool>,
+    /// The size never follows the link.
+    pub fixed_size: bool,
     /// Begin with no more than this: what the viewers' links carried before a restart.
     pub limit: Option<Bitrate>,
     pub pacing: Pacing,
@@ -94,6 +96,9 @@ pub fn settings(config: &CaptureConfig, cores: usize) -> Settings {
     Settings {
         profile: config.profile,
         low_latency: config.low_latency,
+        preset: config.preset,
+        keyframe_interval: config.keyframe_interval,
+        level: config.level,
         bitrate: config.bitrate.unwrap_or_else(|| auto_bitrate(config.codec, resolution, fps, config.max_quality)),
         fps: config.fps,
         resolution: config.resolution,
@@ -124,6 +129,7 @@ pub fn plan(config: &CaptureConfig, machine: &Machine, encoder: &'static Encoder
         encoder: (source.output != Output::Encoded).then_some(encoder),
         settings,
         auto_bitrate: config.bitrate.is_none().then_some(config.max_quality),
+        fixed_size: config.fixed_size,
         limit: None,
         pacing: source.pacing,
         drawing: source.drawing,
@@ -198,8 +204,14 @@ impl Builder<'_> {
 
     fn raw(&self) -> String {
         let encoder = self.encoder.text_from_system(self.settings, self.machine.has_property);
+        let flip = match self.config.flip {
+            Flip::None => "",
+            Flip::Horizontal => "videoflip method=horizontal-flip ! ",
+            Flip::Vertical => "videoflip method=vertical-flip ! ",
+            Flip::Half => "videoflip method=rotate-180 ! ",
+        };
         format!(
-            "{} ! {}{} ! {} ! video/x-raw,format={},{} ! {encoder} ! {}",
+            "{} ! {}{} ! {} ! {flip}video/x-raw,format={},{} ! {encoder} ! {}",
             self.queue(),
             self.progressive(),
             self.threaded("videoscale"),
@@ -219,8 +231,14 @@ impl Builder<'_> {
         // nvvidconv takes no ranges of sizes; without a wanted one, the sensor's sizes are even anyway.
         let size =
             self.config.resolution.map_or_else(String::new, |r| format!(",width={},height={}", r.width, r.height));
+        let flip = match self.config.flip {
+            Flip::None => "",
+            Flip::Horizontal => " flip-method=4",
+            Flip::Vertical => " flip-method=6",
+            Flip::Half => " flip-method=2",
+        };
         format!(
-            "{} ! nvvidconv ! video/x-raw{features},format={format}{size} ! {encoder} ! {}",
+            "{} ! nvvidconv{flip} ! video/x-raw{features},format={format}{size} ! {encoder} ! {}",
             self.queue(),
             self.encoder_end()
         )

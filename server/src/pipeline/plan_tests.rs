@@ -142,6 +142,17 @@ fn a_stream_of_h265_is_parsed_and_rated_as_such() {
 }
 
 #[test]
+fn a_picture_is_turned_in_whatever_memory_it_is() {
+    let turned = |flip| CaptureConfig { flip, ..config(SourceKind::Csi) };
+    let csi = || vec![CsiCamera { row: &CSI_ROWS[0], id: "0".to_owned() }];
+    let jetson = make(&turned(Flip::Half), "nvv4l2h264enc", &[], csi()).text();
+    assert!(jetson.contains("! nvvidconv flip-method=2 ! video/x-raw(memory:NVMM)"), "{jetson}");
+    let csi = vec![CsiCamera { row: &CSI_ROWS[1], id: "imx219".to_owned() }];
+    let raw = make(&turned(Flip::Vertical), "x264enc", &[], csi).text();
+    assert!(raw.contains("videoconvert ! videoflip method=vertical-flip ! video/x-raw,format=I420"), "{raw}");
+}
+
+#[test]
 fn raw_pictures_are_deinterlaced_before_they_are_scaled() {
     let text = make(&config(SourceKind::Test), "x264enc", &["deinterlace"], vec![]).text();
     let expected =

@@ -12,6 +12,8 @@ pub enum Problem {
     /// WebRTC has no room for pictures that are sent in another order than they are shown.
     BFrames,
     Interlaced,
+    /// Viewers cannot start: it is refreshed in parts (intra refresh), or joined where nobody can ask for a keyframe.
+    NoKeyframe,
     /// More bits than decoders take, or more colour than 4:2:0: what it is, in words.
     Format(&'static str),
 }
@@ -79,6 +81,11 @@ pub fn refusal(codec: Codec, problem: Problem, source: SourceKind) -> String {
             "is interlaced, which browsers and hardware decoders cannot show".to_owned(),
             "make what writes it deinterlace it (ffmpeg: -vf yadif)",
             "put deinterlace before the encoder in --pipeline",
+        ),
+        Problem::NoKeyframe => (
+            "has no keyframes (IDR), with which alone viewers can start".to_owned(),
+            "make what writes it write one every second (ffmpeg: -g 30, without intra refresh)",
+            "turn off intra refresh on the encoder in --pipeline",
         ),
         Problem::Format(format) => (
             format!("is {format}, which browsers and hardware decoders cannot show"),

@@ -72,10 +72,30 @@ const FRAMES: u64 = 3;
 pub fn choose_encoder(config: &CaptureConfig, failed: &[&str]) -> Result<Chosen, NoEncoder> {
     gst::init().map_err(|error| NoEncoder(format!("GStreamer does not start: {error}")))?;
     let settings = trial_settings(config);
-    choose_from(config.codec, &config.encoder, |row| match failed.contains(&row.element) {
+    let chosen = choose_from(config.codec, &config.encoder, |row| match failed.contains(&row.element) {
         true => Err(FAILED.to_owned()),
         false => test(row, &settings),
-    })
+    })?;
+    match chosen.row.lacks(&settings, &wiring::has_property) {
+        // Better a picture without the option than none, where the encoder of before has failed.
+        Some(option) if !failed.is_empty() => tracing::warn!("{option}: {} has no setting for it", chosen.row.element),
+        Some(option) => return Err(NoEncoder(refusal(config.codec, option, chosen.row, &settings))),
+        None => {}
+    }
+    Ok(chosen)
+}
+
+/// An option that was given is kept or refused, never forgotten.
+fn refusal(codec: Codec, option: &str, row: &EncoderRow, settings: &Settings) -> String {
+    let has = &wiring::has_property;
+    let mut others: Vec<_> = encoder::rows(codec)
+        .iter()
+        .filter(|other| gst::ElementFactory::find(other.element).is_some() && other.lacks(settings, has).is_none())
+        .map(|other| format!("--encoder {}", other.element))
+        .collect();
+    others.dedup();
+    let others = if others.is_empty() { String::new() } else { format!(", or take {}", others.join(" or ")) };
+    format!("{option}: {} ({}) has no setting for it; leave it out{others}", row.element, row.title)
 }
 
 /// Many encoders work at small sizes alone, or up to a rate. Where the source decides, 720p30 stands for it.
@@ -267,6 +287,17 @@ mod tests {
         let message =
             "--encoder x264enc does not work (it encodes H.264, and --codec is h265); those that work here: x265enc";
         assert_eq!(error.unwrap_err().0, message);
+    }
+
+    #[test]
+    fn an_option_that_the_encoder_cannot_keep_is_refused_with_those_that_can() {
+        let settings = Settings { level: "4".parse().ok(), ..trial_settings(&CaptureConfig::default()) };
+        let row = encoder::rows(Codec::H264).iter().find(|row| row.element == "nvh264enc").unwrap();
+        gst::init().unwrap();
+        let text = refusal(Codec::H264, "--level", row, &settings);
+        let expected =
+            "--level: nvh264enc (NVIDIA NVENC) has no setting for it; leave it out, or take --encoder x264enc or ";
+        assert!(text.starts_with(expected), "{text}");
     }
 
     #[test]

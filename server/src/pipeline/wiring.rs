@@ -199,12 +199,14 @@ fn draw_frame(frame: &mut gst_video::VideoFrameRef<&mut gst::BufferRef>, label: 
 /// NTSC begins with the bottom field, everything else with the top.
 pub fn first_field(deinterlace: &gst::Element) {
     let Some(pad) = deinterlace.static_pad("sink") else { return };
-    let (deinterlace, set) = (deinterlace.downgrade(), Mutex::new(None));
-    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
-        let video = pad.current_caps().and_then(|caps| gst_video::VideoInfo::from_caps(&caps).ok());
-        let (Some(video), Some(buffer)) = (video.filter(gst_video::VideoInfo::is_interlaced), info.buffer()) else {
-            return gst::PadProbeReturn::Ok;
-        };
+    let deinterlace = deinterlace.downgrade();
+    let (interlaced, set) = (Mutex::new(None), Mutex::new(None));
+    pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        let mut interlaced = interlaced.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(gst::EventView::Caps(caps)) = info.event().map(|event| event.view()) {
+            *interlaced = gst_video::VideoInfo::from_caps(caps.caps()).ok().filter(gst_video::VideoInfo::is_interlaced);
+        }
+        let (Some(video), Some(buffer)) = (&*interlaced, info.buffer()) else { return gst::PadProbeReturn::Ok };
         let top_first = match video.field_order() {
             gst_video::VideoFieldOrder::TopFieldFirst => true,
             gst_video::VideoFieldOrder::BottomFieldFirst => false,
@@ -284,7 +286,8 @@ pub(super) fn fit_encoder(encoder: &gst::Element, row: &'static EncoderRow, plan
             let bitrate = plan::bitrate_for(&plan, resolution, settings.fps);
             settings.bitrate = plan.limit.map_or(bitrate, |limit| limit.min(bitrate));
             let fps = settings.fps.map_or(30.0, Fps::as_f64);
-            let full = Full { bitrate, resolution, fps, costly: row.live_rate_costs_keyframe };
+            let full =
+                Full { bitrate, resolution, fps, costly: row.live_rate_costs_keyframe, fixed_size: plan.fixed_size };
             *shared.full.lock().unwrap_or_else(PoisonError::into_inner) = Some(full);
             *settings
         };

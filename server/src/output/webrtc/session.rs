@@ -690,6 +690,7 @@ mod tests {
             resolution: Resolution { width: 1280, height: 720 },
             fps: 30.0,
             costly: false,
+            fixed_size: false,
         };
         assert_eq!(retransmit_packets(Some(full(2_000))), 1024);
         assert_eq!(retransmit_packets(Some(full(20_000))), 4096);
