@@ -978,3 +978,18 @@ fn options_of_the_encoder_are_in_the_stream() {
         assert_eq!(sps[3], 40, "{element}: the level");
     }
 }
+
+#[test]
+fn a_fixed_size_stays_while_pictures_get_rarer() {
+    let config = CaptureConfig { fixed_size: true, resolution: None, ..pipeline(DETAIL) };
+    let running = start(&config);
+    running.take(5);
+    assert!(running.graph.apply(&rate(400, Step::HalfRate)).unwrap());
+    running.take(5);
+    let units = running.take(15);
+    // Two intervals of the source each; more where a busy machine leaves some out.
+    assert!(units.windows(2).all(|pair| pair[1].pts - pair[0].pts > FRAME * 3 / 2));
+    assert!(units.iter().all(|unit| !unit.keyframe), "another size begins with a keyframe");
+    let formats = running.events.try_iter().filter(|event| matches!(event, GraphEvent::Format { .. })).count();
+    assert_eq!(formats, 1);
+}
