@@ -17,7 +17,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::Cli;
 use crate::decode::{DecodeError, Picture, read_stamp};
-use crate::discovery::{self, Found, Wanted};
+use crate::discovery::{self, Found};
 use crate::display::{Callbacks, Status, ViewModel, Window, run_headless};
 use crate::find;
 use crate::overlay::OverlayData;
@@ -71,7 +71,7 @@ fn run_logged(cli: &Cli, started: Instant) -> ExitCode {
                     ExitCode::from(EXIT_NOTHING_FOUND)
                 }
                 SessionError::NoWay { is_final: true, .. }
-                | SessionError::Ambiguous(_)
+                | SessionError::Ambiguous(..)
                 | SessionError::Decoder(DecodeError::NoSuchDecoder { .. } | DecodeError::DoesNotWork { .. }) => {
                     ExitCode::from(EXIT_USAGE)
                 }
@@ -85,8 +85,7 @@ fn run_logged(cli: &Cli, started: Instant) -> ExitCode {
 fn list(runtime: &Runtime, cli: &Cli) -> Result<(), SessionError> {
     let (found, tried) = runtime.block_on(async {
         let mut discovery = discovery::bind(cli.discovery_port, cli.interfaces.clone())?;
-        let wanted = Wanted { id: None, name: cli.name.clone() };
-        let found = discovery.search(&wanted, cli.discovery_timeout).await;
+        let found = discovery.search(cli.name.as_deref(), cli.discovery_timeout).await;
         anyhow::Ok((found, discovery.describe()))
     })?;
     let text = if cli.json { list_json(&found)? } else { find::list(&found) };
@@ -107,7 +106,7 @@ fn list_json(found: &[Found]) -> Result<String> {
                 .map(|s| json!({"name": s.name, "codec": s.codec, "width": s.width, "height": s.height, "fps": s.fps}))
                 .collect();
             json!({
-                "id": a.id, "name": a.name, "version": a.version, "address": f.address.to_string(), "whep": a.whep,
+                "id": a.id, "key": a.key, "name": a.name, "version": a.version, "address": f.address.to_string(), "whep": a.whep,
                 "transports": a.transports, "streams": streams,
             })
         })
@@ -211,7 +210,10 @@ fn view_model(viewer: &Viewer, shown: &Shown, now: Instant) -> ViewModel {
         decoder: reception.decode.decoder,
         display: String::new(),
         transport: reception.transport,
-        notes: [viewer.fallback(), reception.note].into_iter().filter(|note| !note.is_empty()).collect(),
+        notes: [viewer.warning(), viewer.fallback(), reception.note]
+            .into_iter()
+            .filter(|note| !note.is_empty())
+            .collect(),
         latency: stages(shown, now, reception.encode, reception.rtt),
     };
     let (phase, since) = viewer.phase_since();

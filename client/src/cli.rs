@@ -179,7 +179,7 @@ const RTSP_PATH: &str = "/stream1";
 const EXIT_CODES: &str = "Exit codes:\n  \
     0  closed by the user, or --duration is over\n  \
     1  an error that is none of the others\n  \
-    2  wrong usage: an option, a --decoder that does not work, several servers and no --name, or a camera that wants\n     \
+    2  wrong usage: an option, a --decoder that does not work, several servers, no --name and no window, or a camera that wants\n     \
         another password or has no H.264 or H.265 video\n  \
     3  no server found, or the given one does not answer (with --no-wait or --list)";
 
@@ -193,6 +193,7 @@ impl Cli {
             discovery_port: self.discovery_port,
             discovery_timeout: self.discovery_timeout,
             interfaces: self.interfaces.clone(),
+            can_ask: !self.headless,
             wait: !self.no_wait,
             decoder: self.decoder.clone(),
             latency: self.latency.map(Duration::from_millis),
@@ -248,7 +249,9 @@ impl Cli {
             }
             return Ok(self.rtp(host));
         }
-        let Some((host, port)) = host else { return Ok(Target::Auto { name: self.name.clone() }) };
+        let Some((host, port)) = host else {
+            return Ok(Target::Auto { name: self.name.clone(), any: self.auto || server.is_some() });
+        };
         if self.name.is_some() {
             return Err(format!("--name is for servers that are found: leave it out, {option} says which one"));
         }
@@ -378,8 +381,8 @@ mod tests {
 
     #[test]
     fn without_arguments_it_finds_a_server() {
-        assert!(matches!(target(&[]), Ok(Target::Auto { name: None })));
-        assert!(matches!(target(&["--auto", "--name", "rov"]), Ok(Target::Auto { name: Some(_) })));
+        assert!(matches!(target(&[]), Ok(Target::Auto { name: None, any: false })));
+        assert!(matches!(target(&["--auto", "--name", "rov"]), Ok(Target::Auto { name: Some(_), any: true })));
     }
 
     #[test]
@@ -404,8 +407,8 @@ mod tests {
             let Ok(Target::Camera(camera)) = target(args) else { panic!("{args:?}") };
             assert_eq!(camera.url().as_str(), "rtsp://10.0.0.3:9000/cam");
         }
-        assert!(matches!(target(&["--host", "auto", "--name", "rov"]), Ok(Target::Auto { name: Some(_) })));
-        assert!(matches!(target(&["auto"]), Ok(Target::Auto { name: None })));
+        assert!(matches!(target(&["--host", "auto", "--name", "rov"]), Ok(Target::Auto { name: Some(_), any: true })));
+        assert!(matches!(target(&["auto"]), Ok(Target::Auto { name: None, any: true })));
         let Ok(Target::Rtp { host: Some(host), .. }) = target(&["10.0.0.2:90", "--transport", "rtp"]) else { panic!() };
         assert_eq!(host.stats.map(|url| url.to_string()).as_deref(), Some("http://10.0.0.2:90/api/stats"));
     }

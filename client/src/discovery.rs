@@ -1,49 +1,43 @@
 //! Finding servers on the LAN: ask by broadcast on each interface, and listen to what servers announce (`docs/discovery.md`).
 //!
-//! Limits: IPv4, and the subnets that this machine is in. What was found is what somebody on the LAN claims; nothing is authenticated.
+//! Limits: IPv4, and the subnets that this machine is in. What was found is what somebody on the LAN claims; a session proves it.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::future::pending;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use rov_common::discovery::interfaces::{Interface, Target, is_neighbour, select, target};
-use rov_common::discovery::{Announcement, DecodeError, MAX_DATAGRAM, Message, decode, encode};
+use rov_common::discovery::interfaces::{
+    Interface, Target, chosen, describe_rivals, is_neighbour, rivals, select, target,
+};
+use rov_common::discovery::{DecodeError, MAX_DATAGRAM, Message, Query, decode, encode};
 use rov_common::net;
+use rov_common::sync::lock;
+use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
-use tracing::debug;
+use tracing::{debug, warn};
 
-pub use rov_common::discovery::Query as Wanted;
+use crate::heard::Heard;
+pub use crate::heard::{FORGET_AFTER, Found};
 
 /// Queries after the start of a search; then one a second. Three at the start, because a broadcast over Wi-Fi is not repeated when it is
 /// lost.
 const FIRST_QUERIES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(150)];
 const QUERY_EVERY: Duration = Duration::from_secs(1);
-/// After the first of several possible servers: long enough for the others to answer the same query.
-const SETTLE: Duration = Duration::from_millis(150);
-/// Three announcements and a half.
-const FORGET_AFTER: Duration = Duration::from_millis(3500);
-/// A search whose future was not polled for so long was given up, and not merely cancelled by a `select!` around it.
-const RESUME_WITHIN: Duration = Duration::from_secs(1);
-/// More are ignored, so that a forger cannot fill the memory.
-const MAX_FOUND: usize = 64;
+/// While a server is watched: the others are kept in view, so that they are known when it falls silent.
+const QUERY_WHILE_WATCHING: Duration = Duration::from_secs(3);
+/// Whoever was not listened for so long, as in a machine that was suspended, has old datagrams waiting.
+const STANDSTILL: Duration = Duration::from_secs(1);
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
 /// Datagrams thrown away before a search; a socket buffer of the usual size holds fewer.
 const MAX_STALE_DATAGRAMS: usize = 2000;
 
-/// A server that was heard.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Found {
-    pub announcement: Announcement,
-    /// Of HTTP signalling: where the datagram came from, with the port that it names.
-    pub address: SocketAddr,
-    /// When it was last heard at this address.
-    pub seen: Instant,
-}
-
-/// The sockets of discovery, and what was found with them.
+/// The sockets of discovery, and what is heard with them.
 pub struct Discovery {
     port: u16,
     interfaces: Vec<String>,
@@ -52,21 +46,18 @@ pub struct Discovery {
     /// Receives announcements; the reason where that is impossible.
     listening: Result<UdpSocket, String>,
     targets: Vec<Target>,
+    /// Interfaces that are to be used and have no broadcasts.
+    silent: Vec<String>,
     /// What goes wrong on an interface, by its name.
     trouble: BTreeMap<String, String>,
     newer_version: Option<SocketAddr>,
-    /// In the order heard.
-    found: Vec<Found>,
-    /// The search that is going on, kept here so that it survives the cancellation of its future.
-    search: Option<Search>,
-}
-
-struct Search {
-    wanted: Wanted,
-    started: Instant,
+    heard: Arc<Mutex<Heard>>,
+    /// Queries of the search that is going on; it began then.
+    began: Instant,
     queries: u32,
-    first_match: Option<Instant>,
-    polled: Instant,
+    next_query: Instant,
+    /// When it was listened last.
+    listened: Instant,
 }
 
 /// Opens the sockets; must be called inside a tokio runtime. Interfaces are given by name or address; none means every suitable one.
@@ -78,32 +69,103 @@ pub fn bind(port: u16, interfaces: Vec<String>) -> anyhow::Result<Discovery> {
         .and_then(UdpSocket::from_std)
         .context("cannot open a UDP socket to look for servers")?;
     let listening = net::broadcast_socket(port, true).and_then(UdpSocket::from_std).map_err(|error| error.to_string());
+    let now = Instant::now();
     Ok(Discovery {
         port,
         interfaces,
         asking,
         listening,
         targets: Vec::new(),
+        silent: Vec::new(),
         trouble: BTreeMap::new(),
         newer_version: None,
-        found: Vec::new(),
-        search: None,
+        heard: Arc::default(),
+        began: now,
+        queries: 0,
+        next_query: now,
+        listened: now,
     })
 }
 
 impl Discovery {
-    /// Collects servers for all of `timeout`: to list them.
-    pub async fn search(&mut self, wanted: &Wanted, timeout: Duration) -> Vec<Found> {
-        self.collect(wanted, timeout, None).await
+    /// What is heard, by all that this does.
+    pub fn heard(&self) -> &Arc<Mutex<Heard>> {
+        &self.heard
     }
 
-    /// The servers that match, as soon as there is one; empty after `timeout`.
-    ///
-    /// Without a filter it waits 150 ms after the first server to see whether there are several. Only servers that are heard during the
-    /// search count. Dropping the future loses nothing: the next call with the same `wanted` carries on, with a new timeout.
-    pub async fn wait_for(&mut self, wanted: &Wanted, timeout: Duration) -> Vec<Found> {
-        let settle = if wanted.is_open() { SETTLE } else { Duration::ZERO };
-        self.collect(wanted, timeout, Some(settle)).await
+    /// Collects servers for all of `timeout`: to list them.
+    pub async fn search(&mut self, name: Option<&str>, timeout: Duration) -> Vec<Found> {
+        let began = self.begin();
+        let _ = tokio::time::timeout(timeout, async {
+            loop {
+                self.hear().await;
+            }
+        })
+        .await;
+        let mut found = lock(&self.heard).since(began);
+        found.retain(|found| name.is_none_or(|name| found.announcement.name == name));
+        found
+    }
+
+    /// Begins a search: asks at once, and then again and again. Gives its beginning: who is there was heard since then.
+    pub fn begin(&mut self) -> Instant {
+        let now = Instant::now();
+        (self.began, self.queries, self.next_query) = (now, 0, now);
+        self.drain();
+        now
+    }
+
+    /// Keeps what is heard up to date while a server is watched.
+    pub async fn listen(&mut self) -> Infallible {
+        loop {
+            self.next_query = self.next_query.max(Instant::now()) + QUERY_WHILE_WATCHING;
+            let until = self.next_query;
+            while Instant::now() < until {
+                self.hear_until(until).await;
+            }
+            self.ask().await;
+        }
+    }
+
+    /// Asks if that is due, and waits until something is heard, or until the next query is due. Safe to cancel.
+    pub async fn hear(&mut self) {
+        let now = Instant::now();
+        if now >= self.next_query {
+            // Counted first: cancelled while it sends, it should not send the same again.
+            self.queries += 1;
+            self.next_query = (self.began + query_time(self.queries)).max(now);
+            self.ask().await;
+        }
+        self.hear_until(self.next_query).await;
+    }
+
+    async fn hear_until(&mut self, until: Instant) {
+        if std::mem::replace(&mut self.listened, Instant::now()).elapsed() > STANDSTILL {
+            self.drain();
+        }
+        tokio::select! {
+            received = self.receive() => match received {
+                Ok((peer, datagram)) => self.take(peer, &datagram, Instant::now()),
+                Err(error) => {
+                    debug!("cannot receive discovery datagrams: {error}");
+                    tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+                }
+            },
+            () = tokio::time::sleep_until(until.min(Instant::now() + STANDSTILL / 2).into()) => {}
+        }
+        self.listened = Instant::now();
+    }
+
+    /// Throws away what waits in the sockets: it may be from a server that is gone.
+    fn drain(&self) {
+        let mut buffer = [0; MAX_DATAGRAM + 1];
+        for socket in std::iter::once(&self.asking).chain(self.listening.as_ref().ok()) {
+            for _ in 0..MAX_STALE_DATAGRAMS {
+                if socket.try_recv_from(&mut buffer).is_err() {
+                    break;
+                }
+            }
+        }
     }
 
     /// Where servers were looked for, and what to check when none was found: sentences for the user.
@@ -118,6 +180,9 @@ impl Discovery {
             })
             .collect();
         let asked = match asked.is_empty() {
+            true if !self.silent.is_empty() => {
+                format!("{} has no broadcasts: give the server's address by --host", self.silent.join(", "))
+            }
             true if self.interfaces.is_empty() => "found no network interface to ask on".to_owned(),
             true => format!("found no network interface named {}", self.interfaces.join(", ")),
             false => format!("asked on {}, UDP port {port}", asked.join(", ")),
@@ -136,82 +201,26 @@ impl Discovery {
         )
     }
 
-    async fn collect(&mut self, wanted: &Wanted, timeout: Duration, settle: Option<Duration>) -> Vec<Found> {
-        self.begin_or_resume(wanted, Instant::now());
-        let deadline = Instant::now() + timeout;
-        loop {
-            let now = Instant::now();
-            let Some(search) = &mut self.search else { return Vec::new() };
-            search.polled = now;
-            let settled = settle.and_then(|settle| search.first_match.map(|first| first + settle));
-            let end = settled.map_or(deadline, |settled| settled.min(deadline));
-            if now >= end {
-                return self.finish(now);
-            }
-            let next_query = search.started + query_time(search.queries);
-            if now >= next_query {
-                // Counted first: cancelled while it sends, it should not send the same again.
-                search.queries += 1;
-                self.ask(wanted).await;
-                continue;
-            }
-            tokio::select! {
-                received = self.receive() => match received {
-                    Ok((peer, datagram)) => self.take(peer, &datagram, Instant::now()),
-                    Err(error) => {
-                        debug!("cannot receive discovery datagrams: {error}");
-                        tokio::time::sleep(PAUSE_AFTER_ERROR).await;
-                    }
-                },
-                () = tokio::time::sleep_until(end.min(next_query).into()) => {}
-            }
-        }
-    }
-
-    fn begin_or_resume(&mut self, wanted: &Wanted, now: Instant) {
-        let resumable =
-            |search: &Search| search.wanted == *wanted && now.saturating_duration_since(search.polled) < RESUME_WITHIN;
-        if self.search.as_ref().is_some_and(resumable) {
-            return;
-        }
-        // What waits in the sockets may be as old as the last search, from a server that is gone.
-        let mut buffer = [0; MAX_DATAGRAM + 1];
-        for socket in std::iter::once(&self.asking).chain(self.listening.as_ref().ok()) {
-            for _ in 0..MAX_STALE_DATAGRAMS {
-                if socket.try_recv_from(&mut buffer).is_err() {
-                    break;
-                }
-            }
-        }
-        self.search = Some(Search { wanted: wanted.clone(), started: now, queries: 0, first_match: None, polled: now });
-    }
-
-    fn finish(&mut self, now: Instant) -> Vec<Found> {
-        let Some(search) = self.search.take() else { return Vec::new() };
-        forget(&mut self.found, now);
-        let mut found: Vec<_> = self
-            .found
-            .iter()
-            .filter(|found| found.seen >= search.started && search.wanted.matches(&found.announcement))
-            .cloned()
-            .collect();
-        found.sort_by(|a, b| {
-            let key =
-                |found: &Found| (found.announcement.name.clone(), found.announcement.id.clone(), found.address.port());
-            key(a).cmp(&key(b))
-        });
-        found
-    }
-
     /// Looks for interfaces each time: Wi-Fi may come up during the search.
-    async fn ask(&mut self, wanted: &Wanted) {
+    async fn ask(&mut self) {
         match net::interfaces() {
-            Ok(all) => self.targets = targets(&all, &self.interfaces),
+            Ok(all) => {
+                let targets = targets(&all, &self.interfaces);
+                if targets != self.targets {
+                    rivals(&targets).into_iter().for_each(|pair| warn!("{}", describe_rivals(pair)));
+                }
+                self.targets = targets;
+                let chosen = chosen(&all, &self.interfaces, Ipv4Addr::UNSPECIFIED.into());
+                let silent = chosen.into_iter().filter(|interface| target(interface).is_none());
+                self.silent = silent.map(|interface| interface.name.clone()).collect();
+            }
             Err(error) => debug!("cannot list the network interfaces: {error}"),
         }
-        let datagram = encode(&Message::Query(wanted.clone()));
+        let datagram = encode(&Message::Query(Query::default()));
         for target in &self.targets {
-            match self.asking.send_to(&datagram, (target.broadcast, self.port)).await {
+            let to = SocketAddrV4::new(target.broadcast, self.port);
+            let send = || net::send_by(&SockRef::from(&self.asking), &target.interface, &datagram, to);
+            match self.asking.async_io(Interest::WRITABLE, send).await {
                 Ok(_) => self.trouble.remove(&target.interface),
                 Err(error) => self.trouble.insert(target.interface.clone(), error.to_string()),
             };
@@ -241,11 +250,7 @@ impl Discovery {
         }
         match decode(datagram) {
             Ok(Message::Announce(announcement)) => {
-                let Some(search) = &mut self.search else { return };
-                if search.wanted.matches(&announcement) {
-                    search.first_match.get_or_insert(now);
-                }
-                remember(&mut self.found, announcement, peer.ip(), search.started, now);
+                lock(&self.heard).hear(announcement, peer.ip(), now);
             }
             // Another client's, or this one's own.
             Ok(Message::Query(_)) => {}
@@ -261,28 +266,6 @@ fn query_time(number: u32) -> Duration {
         Some(&time) => time,
         None => QUERY_EVERY * (number - FIRST_QUERIES.len() as u32 + 1),
     }
-}
-
-/// Enters a server, or refreshes it.
-///
-/// A server that is heard at several addresses (Ethernet and Wi-Fi) is one entry, at the address that was heard first in this search.
-/// Servers on one machine that were given the same name have the same id, and are told apart by their signalling ports.
-fn remember(found: &mut Vec<Found>, announcement: Announcement, ip: IpAddr, search_started: Instant, now: Instant) {
-    forget(found, now);
-    let address = SocketAddr::new(ip, announcement.signal_port);
-    let same = |known: &Found| known.announcement.id == announcement.id && known.address.port() == address.port();
-    match found.iter().position(same) {
-        Some(at) if found[at].address == address || found[at].seen < search_started => {
-            found[at] = Found { announcement, address, seen: now };
-        }
-        Some(_) => {}
-        None if found.len() < MAX_FOUND => found.push(Found { announcement, address, seen: now }),
-        None => debug!("ignored server {} at {address}: {MAX_FOUND} are known already", announcement.id),
-    }
-}
-
-fn forget(found: &mut Vec<Found>, now: Instant) {
-    found.retain(|found| now.saturating_duration_since(found.seen) < FORGET_AFTER);
 }
 
 /// Where to ask: on the chosen interfaces, or else on every suitable one and then on loopback.

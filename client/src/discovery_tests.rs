@@ -1,6 +1,6 @@
 //! Discovery on the loopback interface, with servers that are a socket and a loop: nothing leaves the machine.
 
-use rov_common::discovery::VERSION;
+use rov_common::discovery::{Announcement, VERSION};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -12,6 +12,7 @@ fn announcement(id: &str, signal_port: u16) -> Announcement {
     Announcement {
         v: VERSION,
         id: id.to_owned(),
+        key: None,
         name: format!("name of {id}"),
         version: "0.1.0".to_owned(),
         signal_port,
@@ -21,14 +22,6 @@ fn announcement(id: &str, signal_port: u16) -> Announcement {
         rtsp: None,
         streams: Vec::new(),
     }
-}
-
-fn any() -> Wanted {
-    Wanted::default()
-}
-
-fn by_id(id: &str) -> Wanted {
-    Wanted { id: Some(id.to_owned()), name: None }
 }
 
 fn loopback(port: u16) -> Discovery {
@@ -72,12 +65,24 @@ fn announcing(port: u16, id: &'static str) -> AbortOnDropHandle<()> {
     }))
 }
 
+/// The servers, as soon as there are so many.
+async fn wait_for(discovery: &mut Discovery, number: usize) -> Vec<Found> {
+    let began = discovery.begin();
+    let heard = async {
+        while lock(discovery.heard()).since(began).len() < number {
+            discovery.hear().await;
+        }
+    };
+    let _ = timeout(LONG, heard).await;
+    lock(discovery.heard()).since(began)
+}
+
 #[tokio::test]
 async fn a_server_is_found_by_asking_within_200_ms() {
     let (port, _kept) = shared_port();
     let _server = answering(port, "one", 5002);
     let started = Instant::now();
-    let found = loopback(port).wait_for(&by_id("one"), LONG).await;
+    let found = wait_for(&mut loopback(port), 1).await;
     assert!(started.elapsed() < Duration::from_millis(200), "{:?}", started.elapsed());
     assert_eq!(ids(&found), ["one"]);
     assert_eq!(found[0].address.to_string(), "127.0.0.1:5002");
@@ -87,33 +92,40 @@ async fn a_server_is_found_by_asking_within_200_ms() {
 async fn a_server_is_found_by_its_announcement() {
     let (port, _kept) = shared_port();
     let _server = announcing(port, "one");
-    assert_eq!(ids(&loopback(port).wait_for(&any(), LONG).await), ["one"]);
+    assert_eq!(ids(&wait_for(&mut loopback(port), 1).await), ["one"]);
 }
 
 #[tokio::test]
-async fn without_a_filter_all_servers_are_waited_for_a_moment() {
+async fn all_servers_are_found_and_one_that_comes_late() {
     let (port, _kept) = shared_port();
     let _servers = [answering(port, "two", 5012), answering(port, "one", 5002)];
-    let started = Instant::now();
-    assert_eq!(ids(&loopback(port).wait_for(&any(), LONG).await), ["one", "two"]);
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
-}
-
-#[tokio::test]
-async fn a_server_is_waited_for_by_id_and_by_name() {
-    let (port, _kept) = shared_port();
-    let _other = announcing(port, "other");
     let mut discovery = loopback(port);
     let late = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         // In an option, because a task in itself would be a future that a future returns.
-        Some(answering(port, "one", 5002))
+        Some(answering(port, "three", 5022))
     };
-    let wanted = by_id("one");
-    let (found, _server) = tokio::join!(discovery.wait_for(&wanted, LONG), late);
-    assert_eq!(ids(&found), ["one"]);
-    let by_name = Wanted { id: None, name: Some("name of one".to_owned()) };
-    assert_eq!(ids(&discovery.wait_for(&by_name, LONG).await), ["one"]);
+    let (found, _server) = tokio::join!(wait_for(&mut discovery, 3), late);
+    assert_eq!(ids(&found), ["one", "three", "two"]);
+}
+
+#[tokio::test]
+async fn while_one_is_watched_the_others_stay_in_view() {
+    let (port, _kept) = shared_port();
+    let _server = answering(port, "one", 5002);
+    let mut discovery = loopback(port);
+    let asked = timeout(LONG, async {
+        let began = Instant::now();
+        let heard = Arc::clone(discovery.heard());
+        let listening = discovery.listen();
+        let seen = async {
+            while lock(&heard).since(began).is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! { never = listening => match never {}, () = seen => {} }
+    });
+    assert!(asked.await.is_ok(), "nothing asks");
 }
 
 #[tokio::test]
@@ -121,15 +133,17 @@ async fn a_list_takes_the_whole_time() {
     let (port, _kept) = shared_port();
     let _server = answering(port, "one", 5002);
     let started = Instant::now();
-    assert_eq!(ids(&loopback(port).search(&any(), Duration::from_millis(400)).await), ["one"]);
+    assert_eq!(ids(&loopback(port).search(None, Duration::from_millis(400)).await), ["one"]);
     assert!(started.elapsed() >= Duration::from_millis(400));
+    let named = loopback(port).search(Some("another"), Duration::from_millis(200)).await;
+    assert_eq!(named, []);
 }
 
 #[tokio::test]
 async fn nothing_found_says_where_it_was_looked_for() {
     let (port, _kept) = shared_port();
     let mut discovery = loopback(port);
-    assert_eq!(discovery.wait_for(&any(), Duration::from_millis(100)).await, []);
+    assert_eq!(discovery.search(None, Duration::from_millis(100)).await, []);
     let text = discovery.describe();
     for part in
         ["asked on lo (127.255.255.255)", &format!("UDP port {port}"), "listened", "firewall", "subnet", "--host"]
@@ -137,7 +151,7 @@ async fn nothing_found_says_where_it_was_looked_for() {
         assert!(text.contains(part), "{text}");
     }
     let mut nowhere = bind(port, vec!["eth77".to_owned()]).unwrap();
-    nowhere.wait_for(&any(), Duration::from_millis(10)).await;
+    nowhere.search(None, Duration::from_millis(10)).await;
     assert!(nowhere.describe().contains("no network interface named eth77"), "{}", nowhere.describe());
 }
 
@@ -153,8 +167,7 @@ async fn a_taken_port_leaves_asking_at_work() {
         let (_, peer) = owner.recv_from(&mut buffer).await.unwrap();
         owner.send_to(&encode(&Message::Announce(announcement("one", 5002))), peer).await.unwrap();
     };
-    let wanted = any();
-    let (found, ()) = tokio::join!(discovery.wait_for(&wanted, LONG), answer);
+    let (found, ()) = tokio::join!(wait_for(&mut discovery, 1), answer);
     assert_eq!(ids(&found), ["one"]);
 }
 
@@ -173,8 +186,7 @@ async fn garbage_disturbs_nothing_and_a_newer_version_is_mentioned() {
         // In an option, because a task in itself would be a future that a future returns.
         Some(answering(port, "one", 5002))
     };
-    let wanted = any();
-    let (found, _server) = tokio::join!(discovery.wait_for(&wanted, LONG), make_noise);
+    let (found, _server) = tokio::join!(wait_for(&mut discovery, 1), make_noise);
     assert_eq!(ids(&found), ["one"]);
     assert!(discovery.describe().contains("newer version"), "{}", discovery.describe());
 }
@@ -183,10 +195,11 @@ async fn garbage_disturbs_nothing_and_a_newer_version_is_mentioned() {
 async fn a_search_that_is_cancelled_again_and_again_still_finds() {
     let (port, _kept) = shared_port();
     let _servers = [answering(port, "one", 5002), answering(port, "two", 5012)];
-    let (mut discovery, wanted) = (loopback(port), any());
-    for _ in 0..200 {
-        if let Ok(found) = timeout(Duration::from_millis(10), discovery.wait_for(&wanted, LONG)).await {
-            assert_eq!(ids(&found), ["one", "two"]);
+    let mut discovery = loopback(port);
+    let began = discovery.begin();
+    for _ in 0..500 {
+        let _ = timeout(Duration::from_millis(10), discovery.hear()).await;
+        if ids(&lock(discovery.heard()).since(began)) == ["one", "two"] {
             return;
         }
     }
@@ -198,42 +211,12 @@ async fn a_server_that_is_gone_is_not_found_again() {
     let (port, _kept) = shared_port();
     let server = announcing(port, "one");
     let mut discovery = loopback(port);
-    assert_eq!(ids(&discovery.wait_for(&by_id("one"), LONG).await), ["one"]);
+    assert_eq!(ids(&wait_for(&mut discovery, 1).await), ["one"]);
     // Some more announcements wait in the socket when the server ends.
     tokio::time::sleep(Duration::from_millis(300)).await;
     drop(server);
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(discovery.wait_for(&by_id("one"), Duration::from_millis(300)).await, []);
-}
-
-#[test]
-fn a_server_with_two_interfaces_is_one_entry_at_the_first_address() {
-    let start = Instant::now();
-    let at = |ms| start + Duration::from_millis(ms);
-    let (ethernet, wifi) = (IpAddr::from([192, 168, 2, 2]), IpAddr::from([10, 0, 0, 2]));
-    let mut found = Vec::new();
-    remember(&mut found, announcement("one", 5002), ethernet, start, at(0));
-    remember(&mut found, announcement("one", 5002), wifi, start, at(1));
-    assert_eq!(found.iter().map(|found| found.address.ip()).collect::<Vec<_>>(), [ethernet]);
-    // Another server with the same name on the same machine.
-    remember(&mut found, announcement("one", 5012), ethernet, start, at(2));
-    assert_eq!(found.len(), 2);
-    // Ethernet is silent.
-    remember(&mut found, announcement("one", 5002), wifi, start, at(3600));
-    assert_eq!(found.iter().map(|found| found.address.ip()).collect::<Vec<_>>(), [wifi]);
-    // A new search takes the address that it hears first.
-    remember(&mut found, announcement("one", 5002), ethernet, at(3700), at(3800));
-    assert_eq!(found[0].address.ip(), ethernet);
-}
-
-#[test]
-fn the_number_of_servers_is_bounded() {
-    let now = Instant::now();
-    let mut found = Vec::new();
-    for number in 0..1000 {
-        remember(&mut found, announcement(&number.to_string(), 5002), IpAddr::from([10, 0, 0, 2]), now, now);
-    }
-    assert_eq!(found.len(), MAX_FOUND);
+    assert_eq!(discovery.search(None, Duration::from_millis(300)).await, []);
 }
 
 #[test]

@@ -1,25 +1,28 @@
 //! Which server to connect to: the given one, or the one that is found, and found again by its id.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use rov_common::api::{Stats, WHEP_PATH};
 use rov_common::codec::Codec;
 use rov_common::discovery::Announcement;
+use rov_common::sync::lock;
 use url::Url;
 
-use crate::discovery::{self, Discovery, Found, Wanted};
+use crate::discovery::{self, Discovery, Found};
+use crate::heard::{Heard, Next, Wish};
 use crate::receive::rtp::{self, Source};
 use crate::receive::rtsp::Camera;
 use crate::receive::{PAYLOAD_TYPE, Transport, Way};
 use crate::reconnect::Supply;
 use crate::session::{RtpHost, SessionConfig, SessionError, Target};
-use crate::viewer::{Phase, Server, Viewer};
+use crate::viewer::{Phase, Question, Server, Viewer};
 use crate::whep;
 
-/// A server that is heard at the address that is known is listened for again after this.
-const HEARD_AGAIN: Duration = Duration::from_millis(500);
+/// After the first of several possible servers: long enough for the others to answer the same query.
+const SETTLE: Duration = Duration::from_millis(150);
 
 pub const STATS_PATH: &str = "/api/stats";
 
@@ -33,26 +36,30 @@ pub struct Located {
     pub stats: Option<Url>,
     /// What it sends, if it said so.
     pub codec: Option<Codec>,
-    id: String,
     name: String,
     address: String,
+    /// As it was heard; none: it was not discovered.
+    found: Option<Found>,
+    /// It is the server that was watched before only if it proves its key.
+    must_prove: bool,
 }
 
 impl Located {
     /// One that the user named, with nothing known of it.
     fn named(way: Way, label: String, stats: Option<Url>) -> Self {
         let (address, codec) = (way.address(), way.codec());
-        Self { ways: vec![way], label, stats, codec, id: String::new(), name: String::new(), address }
+        Self { ways: vec![way], label, stats, codec, name: String::new(), address, found: None, must_prove: false }
     }
 
     /// For the window and the statistics.
     pub fn public(&self) -> Server {
-        Server { id: self.id.clone(), name: self.name.clone(), address: self.address.clone() }
+        let id = self.found.as_ref().map(|found| found.announcement.id.clone());
+        Server { id: id.unwrap_or_default(), name: self.name.clone(), address: self.address.clone() }
     }
 
     /// Other ways to a server that the user named by its WHEP endpoint: those that its statistics name.
     pub async fn other_ways(&self) -> Vec<Way> {
-        let (true, [Way::WebRtc(url)], Some(stats)) = (self.id.is_empty(), self.ways.as_slice(), &self.stats) else {
+        let (true, [Way::WebRtc(url)], Some(stats)) = (self.found.is_none(), self.ways.as_slice(), &self.stats) else {
             return Vec::new();
         };
         let (Some(host), Ok(stats)) = (url.host_str(), whep::stats(stats.clone()).await) else { return Vec::new() };
@@ -66,6 +73,25 @@ impl Located {
         rtp.into_iter().chain(rtsp).collect()
     }
 
+    /// The key that it says it has, which a WebRTC session proves.
+    pub fn key(&self) -> Option<&str> {
+        self.found.as_ref()?.announcement.key.as_deref()
+    }
+
+    /// A session stands with it.
+    pub fn is_watched(&self, heard: &Mutex<Heard>) {
+        if let Some(found) = self.found.as_ref().filter(|_| self.must_prove) {
+            lock(heard).watch(found);
+        }
+    }
+
+    /// Somebody else answers where it says that it is.
+    pub fn is_refused(&self, heard: &Mutex<Heard>) {
+        if let Some(found) = &self.found {
+            lock(heard).refuse(found.address, Instant::now());
+        }
+    }
+
     /// What can be expected of its packets.
     pub fn supply(&self, way: &Way) -> Supply {
         match way {
@@ -76,83 +102,193 @@ impl Located {
     }
 }
 
-/// Finds the server again, by its id once that is known, as its address may change.
+/// Finds the server, and finds it again, wherever it is then.
 pub struct Finder {
     discovery: Option<Discovery>,
-    known_id: Option<String>,
-    /// Its WHEP endpoint has answered.
-    pub answers: bool,
+    heard: Arc<Mutex<Heard>>,
+    wish: Wish,
+    can_ask: bool,
 }
 
 impl Finder {
     pub fn new(config: &SessionConfig) -> Result<Self, SessionError> {
-        let discovery = match config.target {
-            Target::Auto { .. } => Some(discovery::bind(config.discovery_port, config.interfaces.clone())?),
-            Target::Url(_) | Target::Rtp { .. } | Target::Camera(_) => None,
+        let (discovery, wish) = match &config.target {
+            Target::Auto { name, any } => {
+                let discovery = discovery::bind(config.discovery_port, config.interfaces.clone())?;
+                (Some(discovery), Wish { name: name.clone(), any: *any, transport: config.transport })
+            }
+            Target::Url(_) | Target::Rtp { .. } | Target::Camera(_) => (None, Wish::default()),
         };
-        Ok(Self { discovery, known_id: None, answers: false })
+        let heard = discovery.as_ref().map(|discovery| Arc::clone(discovery.heard())).unwrap_or_default();
+        Ok(Self { discovery, heard, wish, can_ask: config.can_ask })
     }
 
-    /// Where the server that is watched at `address` is heard, when that is elsewhere; never, where nothing is discovered.
-    pub async fn moved(&mut self, address: &str, config: &SessionConfig) -> String {
-        let (Some(id), Some(discovery)) = (&self.known_id, &mut self.discovery) else {
-            return std::future::pending().await;
-        };
-        let wanted = Wanted { id: Some(id.clone()), name: None };
-        loop {
-            let found = discovery.wait_for(&wanted, config.discovery_timeout).await;
-            if let Some(found) = found.iter().find(|found| found.address.to_string() != address) {
-                return found.address.to_string();
-            }
-            // It is heard where it was: the next announcement is waited for.
-            tokio::time::sleep(HEARD_AGAIN).await;
+    /// What is known of the servers, while [`Self::listen`] keeps it up to date.
+    pub fn knowledge(&self) -> Knowledge {
+        Knowledge { heard: Arc::clone(&self.heard), wish: self.wish.clone() }
+    }
+
+    /// Listens to the servers while one is watched; never ends.
+    pub async fn listen(&mut self) {
+        match &mut self.discovery {
+            Some(discovery) => match discovery.listen().await {},
+            None => std::future::pending().await,
         }
     }
 
     /// Looks until there is one, unless the configuration says not to wait.
     pub async fn find(&mut self, config: &SessionConfig, viewer: &Viewer) -> Result<Located, SessionError> {
-        let (name, discovery) = match (&config.target, &mut self.discovery) {
-            (Target::Auto { name }, Some(discovery)) => (name, discovery),
-            (Target::Url(url), _) => {
-                let stats = url.join(STATS_PATH).ok();
-                return Ok(Located::named(Way::WebRtc(url.clone()), whep::without_user(url).to_string(), stats));
-            }
-            (Target::Camera(camera), _) => {
-                // No more of the URL: many cameras have a password in it.
-                let way = Way::Rtsp(camera.clone());
-                let label = way.address();
-                return Ok(Located::named(way, label, None));
-            }
-            (Target::Rtp { source, host: None }, _) => {
-                return Ok(Located::named(Way::Rtp(*source), format!("RTP at {}", source.destination()), None));
-            }
-            (Target::Rtp { source, host: Some(host) }, _) => return rtp_of_host(host, source).await,
+        if let Some(named) = named(config).await {
+            return named;
+        }
+        let Self { discovery: Some(discovery), heard, wish, can_ask } = self else {
             // `new` made one for each Auto.
-            (Target::Auto { .. }, None) => return Err(anyhow::anyhow!("there is no discovery").into()),
+            return Err(anyhow::anyhow!("there is no discovery").into());
         };
-        if self.known_id.is_none() {
+        let began = discovery.begin();
+        let mut said_nothing_at = began + config.discovery_timeout;
+        if !lock(heard).is_watching() {
             viewer.set_phase(Phase::Searching("looking for a server".to_owned()));
         }
-        let wanted = Wanted { id: self.known_id.clone(), name: name.clone() };
+        let mut first_heard: Option<Instant> = None;
         loop {
-            let found = discovery.wait_for(&wanted, config.discovery_timeout).await;
-            match found.as_slice() {
-                [] if !config.wait && self.known_id.is_none() => {
-                    return Err(SessionError::NothingFound(nothing_found(discovery, name.as_deref(), config)));
+            let now = Instant::now();
+            let is_first = !lock(heard).is_watching();
+            // What was heard long ago is there no more.
+            let then = began.max(now.checked_sub(discovery::FORGET_AFTER).unwrap_or(began));
+            let there = lock(heard).since(then);
+            let is_wanted_there = there.iter().any(|found| wish.names(&found.announcement));
+            if !there.is_empty() {
+                first_heard.get_or_insert(now);
+            }
+            // The first choice waits for all who answer; one that is known is taken at once.
+            let is_settled = !is_first || first_heard.is_some_and(|first| now >= first + SETTLE);
+            let next = if is_settled { lock(heard).next(wish, then, now) } else { Next::Listen };
+            match next {
+                Next::Watch { server, must_prove, said } => {
+                    return take(heard, viewer, &server, must_prove, said, config);
                 }
-                [] => {
-                    if self.known_id.is_none() {
-                        viewer.set_phase(Phase::Searching(nothing_found(discovery, name.as_deref(), config)));
+                Next::Ask(question) => {
+                    if !*can_ask && is_first && is_wanted_there {
+                        return Err(SessionError::Ambiguous(question.text, list(&there)));
+                    }
+                    ask(viewer, question, is_first);
+                }
+                Next::Listen => viewer.choice.ask(None),
+            }
+            if now >= said_nothing_at && !is_wanted_there && is_first {
+                let nothing = match there.as_slice() {
+                    [] => nothing_found(discovery, wish.name.as_deref(), config),
+                    others => {
+                        format!("no server is named {:?}; found\n{}", wish.name.as_deref().unwrap_or(""), list(others))
+                    }
+                };
+                if !config.wait {
+                    return Err(SessionError::NothingFound(nothing));
+                }
+                // Who is there was said by the question.
+                if there.is_empty() {
+                    viewer.set_phase(Phase::Searching(nothing));
+                }
+                said_nothing_at = now + config.discovery_timeout;
+            }
+            let until = first_heard.filter(|_| !is_settled).map(|first| first + SETTLE);
+            tokio::select! {
+                () = discovery.hear() => {}
+                () = at(until) => {}
+                offer = viewer.choice.chosen() => {
+                    let chosen = lock(heard).offered(&offer);
+                    if let Some(server) = chosen {
+                        return take(heard, viewer, &server, false, None, config);
                     }
                 }
-                [one] => {
-                    self.known_id = Some(one.announcement.id.clone());
-                    return located(one, config.transport);
-                }
-                several => return Err(SessionError::Ambiguous(list(several))),
             }
         }
     }
+}
+
+/// The server that the user named by its address, if so.
+async fn named(config: &SessionConfig) -> Option<Result<Located, SessionError>> {
+    Some(match &config.target {
+        Target::Auto { .. } => return None,
+        Target::Url(url) => {
+            let stats = url.join(STATS_PATH).ok();
+            Ok(Located::named(Way::WebRtc(url.clone()), whep::without_user(url).to_string(), stats))
+        }
+        Target::Camera(camera) => {
+            // No more of the URL: many cameras have a password in it.
+            let way = Way::Rtsp(camera.clone());
+            let label = way.address();
+            Ok(Located::named(way, label, None))
+        }
+        Target::Rtp { source, host: None } => {
+            Ok(Located::named(Way::Rtp(*source), format!("RTP at {}", source.destination()), None))
+        }
+        Target::Rtp { source, host: Some(host) } => rtp_of_host(host, source).await,
+    })
+}
+
+fn take(
+    heard: &Mutex<Heard>,
+    viewer: &Viewer,
+    server: &Found,
+    must_prove: bool,
+    said: Option<String>,
+    config: &SessionConfig,
+) -> Result<Located, SessionError> {
+    viewer.choice.ask(None);
+    if let Some(said) = said {
+        tracing::warn!("{said}");
+    }
+    // One that has to prove its key first is not known before.
+    if !must_prove {
+        lock(heard).watch(server);
+    }
+    located(server, config.transport, must_prove)
+}
+
+/// What is heard of the servers, for a session that loses its own.
+#[derive(Clone)]
+pub struct Knowledge {
+    pub heard: Arc<Mutex<Heard>>,
+    wish: Wish,
+}
+
+impl Knowledge {
+    /// Video came from the server that is watched. What to warn of, if there is anything new.
+    pub fn look(&self, last_packet: Instant, now: Instant) -> Option<String> {
+        let mut heard = lock(&self.heard);
+        heard.alive(last_packet);
+        heard.warning(now)
+    }
+
+    /// Where the server that is watched is heard, when that is elsewhere.
+    pub fn moved(&self, now: Instant) -> Option<String> {
+        lock(&self.heard).moved(&self.wish, now).map(|address| address.to_string())
+    }
+}
+
+async fn at(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Puts the question to the pilot, and into the log when it is another.
+fn ask(viewer: &Viewer, question: Question, is_first: bool) {
+    let offers = question.offers.iter().map(|offer| format!("  {}", offer.label)).collect::<Vec<_>>().join("\n");
+    let taken = match question.takes_first_at {
+        Some(at) => format!(" (taken in {:.0} s)", at.saturating_duration_since(Instant::now()).as_secs_f64()),
+        None => String::new(),
+    };
+    if viewer.choice.question().is_none_or(|before| before.offers != question.offers) {
+        tracing::warn!("{}{taken}; choose in the window, or by --name:\n{offers}", question.text);
+    }
+    if is_first {
+        viewer.set_phase(Phase::Searching(question.text.clone()));
+    }
+    viewer.choice.ask(Some(question));
 }
 
 /// RTP from `host`: to where a rov-server there says that it sends, else to where the user says.
@@ -189,14 +325,17 @@ fn rtp_destination(stats: &Stats, from: Ipv4Addr) -> Option<Source> {
     Some(Source { host: *address.ip(), port, from: Some(from), payload_type: Some(PAYLOAD_TYPE), codec, fec: false })
 }
 
-fn located(found: &Found, chosen: Option<Transport>) -> Result<Located, SessionError> {
+fn located(found: &Found, chosen: Option<Transport>, must_prove: bool) -> Result<Located, SessionError> {
     let announcement = &found.announcement;
     let api = Url::parse(&format!("http://{}", found.address)).context("the announced address is no URL")?;
     let label = format!("{} ({})", announcement.name, found.address);
     let all = ways(announcement, found.address.ip(), &api);
     let has: Vec<_> = all.iter().map(|way| way.transport().name()).collect();
     let has = if has.is_empty() { "nothing that this program knows".to_owned() } else { has.join(", ") };
-    let ways: Vec<_> = all.into_iter().filter(|way| chosen.is_none_or(|chosen| chosen == way.transport())).collect();
+    let is_chosen = |way: &Way| chosen.is_none_or(|chosen| chosen == way.transport());
+    // WebRTC alone proves a key.
+    let proves = |way: &Way| !must_prove || way.transport() == Transport::WebRtc;
+    let ways: Vec<_> = all.into_iter().filter(|way| is_chosen(way) && proves(way)).collect();
     if ways.is_empty() {
         let wanted = chosen.unwrap_or(Transport::WebRtc).name();
         let reason = format!(
@@ -210,9 +349,10 @@ fn located(found: &Found, chosen: Option<Transport>) -> Result<Located, SessionE
         label,
         stats: api.join(STATS_PATH).ok(),
         codec: announcement.streams.first().and_then(|stream| stream.codec.parse().ok()),
-        id: announcement.id.clone(),
         name: announcement.name.clone(),
         address: found.address.to_string(),
+        found: Some(found.clone()),
+        must_prove,
     })
 }
 
@@ -269,7 +409,11 @@ pub fn list(found: &[Found]) -> String {
             .iter()
             .map(|s| format!("{} {} {}x{} {:.0} fps", s.name, s.codec, s.width, s.height, s.fps))
             .collect();
-        format!("  {}  {}  [{}]", f.announcement.name, f.address, streams.join(", "))
+        // One server would be one entry.
+        let is_twin = |other: &Found| other.announcement.id == f.announcement.id && other.address != f.address;
+        let note =
+            if found.iter().any(is_twin) { "  same id as another one: a copied card, or an impostor" } else { "" };
+        format!("  {}  {}  [{}]{note}", f.announcement.name, f.address, streams.join(", "))
     };
     found.iter().map(line).collect::<Vec<_>>().join("\n")
 }
@@ -285,6 +429,7 @@ mod tests {
         let announcement = Announcement {
             v: 1,
             id: "7".to_owned(),
+            key: None,
             name: "Nemo".to_owned(),
             version: String::new(),
             signal_port: 8080,
@@ -294,12 +439,13 @@ mod tests {
             rtsp: Some(RtspInfo { port: 8554, path: "/stream1".to_owned() }),
             streams: Vec::new(),
         };
-        Found { announcement, address: "10.0.0.2:8080".parse().unwrap(), seen: std::time::Instant::now() }
+        let now = Instant::now();
+        Found { announcement, address: "10.0.0.2:8080".parse().unwrap(), first: now, seen: now }
     }
 
     #[test]
     fn the_ways_of_an_announcement_are_tried_from_the_best_on() {
-        let server = located(&found(), None).unwrap();
+        let server = located(&found(), None, false).unwrap();
         let addresses: Vec<_> = server.ways.iter().map(|way| (way.transport().name(), way.address())).collect();
         let expected = [("webrtc", "10.0.0.2:8080"), ("rtp", "239.255.0.1:6000"), ("rtsp", "10.0.0.2:8554")];
         assert_eq!(addresses, expected.map(|(name, address)| (name, address.to_owned())));
@@ -308,11 +454,24 @@ mod tests {
     }
 
     #[test]
+    fn two_with_one_id_are_listed_with_a_note() {
+        let twin = Found { address: "10.0.0.3:8080".parse().unwrap(), ..found() };
+        assert_eq!(list(&[found(), twin]).matches("a copied card, or an impostor").count(), 2);
+        assert!(!list(&[found()]).contains("copied"));
+    }
+
+    #[test]
+    fn whoever_has_to_prove_its_key_is_reached_by_webrtc_alone() {
+        let server = located(&found(), None, true).unwrap();
+        assert!(matches!(server.ways.as_slice(), [Way::WebRtc(_)]));
+    }
+
+    #[test]
     fn a_transport_that_was_chosen_is_the_only_one_or_an_error_that_says_what_to_do() {
-        let server = located(&found(), Some(Transport::Rtsp)).unwrap();
+        let server = located(&found(), Some(Transport::Rtsp), false).unwrap();
         assert!(matches!(server.ways.as_slice(), [Way::Rtsp(_)]));
         let without = Found { announcement: Announcement { rtp: None, ..found().announcement }, ..found() };
-        let error = located(&without, Some(Transport::Rtp)).unwrap_err().to_string();
+        let error = located(&without, Some(Transport::Rtp), false).unwrap_err().to_string();
         assert!(error.contains("does not send by rtp, only by webrtc, rtsp: start rov-server with rtp"), "{error}");
     }
 

@@ -7,6 +7,7 @@ pub mod decoders;
 pub mod discovery;
 pub mod display;
 pub mod find;
+pub mod heard;
 pub mod mailbox;
 pub mod overlay;
 pub mod receive;

@@ -4,7 +4,6 @@ mod asking;
 mod prepared;
 mod rates;
 
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -21,7 +20,7 @@ use self::prepared::Prepared;
 use self::rates::{Arrivals, Rates};
 use crate::decode::{DecodeError, Decoder};
 use crate::decoders::DecoderChoice;
-use crate::find::{Finder, Located};
+use crate::find::{Finder, Knowledge, Located};
 use crate::receive::rtp;
 use crate::receive::rtsp::{Camera, Credentials};
 use crate::receive::{ConnectError, Link, OnCodec, OnPackets, Options, Transport, Way};
@@ -43,8 +42,8 @@ const FIRST_RTP_PACKET: Duration = Duration::from_secs(3);
 /// Which server to watch.
 #[derive(Clone, Debug)]
 pub enum Target {
-    /// The one that is found, of this name if one is given.
-    Auto { name: Option<String> },
+    /// The one that is found, of this name if one is given. `any`: another one, when that falls silent.
+    Auto { name: Option<String>, any: bool },
     /// This WHEP endpoint.
     Url(Url),
     /// What is sent to this destination, of this host if one is given.
@@ -70,6 +69,8 @@ pub struct SessionConfig {
     pub discovery_port: u16,
     pub discovery_timeout: Duration,
     pub interfaces: Vec<String>,
+    /// Somebody can be asked: there is a window.
+    pub can_ask: bool,
     /// Go on looking when nothing is found.
     pub wait: bool,
     pub decoder: DecoderChoice,
@@ -85,8 +86,8 @@ pub struct SessionConfig {
 pub enum SessionError {
     #[error("{0}")]
     NothingFound(String),
-    #[error("several servers were found, choose one by --name:\n{0}")]
-    Ambiguous(String),
+    #[error("{0}: choose one by --name, or by --host and --signal-port\n{1}")]
+    Ambiguous(String, String),
     #[error("{reason}")]
     NoWay { reason: String, is_final: bool },
     #[error(transparent)]
@@ -100,7 +101,7 @@ impl SessionError {
     /// a camera that is being set up, is no reason to give up.
     fn ends_program(&self, is_first: bool, wait: bool) -> bool {
         match self {
-            Self::NothingFound(_) | Self::Ambiguous(_) | Self::Other(_) => true,
+            Self::NothingFound(_) | Self::Ambiguous(..) | Self::Other(_) => true,
             Self::NoWay { is_final, .. } => is_first && (*is_final || !wait),
             Self::Decoder(_) => is_first,
         }
@@ -110,6 +111,9 @@ impl SessionError {
 /// Runs until `shutdown`.
 pub async fn run(config: SessionConfig, viewer: Arc<Viewer>, shutdown: CancellationToken) -> Result<(), SessionError> {
     let mut finder = Finder::new(&config)?;
+    let knowledge = finder.knowledge();
+    // Its WHEP endpoint has answered.
+    let mut answers = false;
     let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
     // Kept until a session uses it: attempts that reach no server build no decoder.
     let mut prepared: Option<Prepared> = None;
@@ -137,7 +141,13 @@ pub async fn run(config: SessionConfig, viewer: Arc<Viewer>, shutdown: Cancellat
                 prepared = Some(decoder);
                 codec = found.as_ref().ok().and_then(|server| server.codec).unwrap_or(codec);
                 match found {
-                    Ok(server) => visit(&config, &viewer, &mut prepared, (&mut finder, &server), &shutdown).await,
+                    Ok(server) => {
+                        let found = (&knowledge, &server, &mut answers);
+                        tokio::select! {
+                            ended = visit(&config, &viewer, &mut prepared, found, &shutdown) => ended,
+                            () = finder.listen() => Ok(()),
+                        }
+                    }
                     Err(error) => Err(error),
                 }
             }
@@ -182,7 +192,7 @@ async fn visit(
     config: &SessionConfig,
     viewer: &Arc<Viewer>,
     prepared: &mut Option<Prepared>,
-    (finder, server): (&mut Finder, &Located),
+    (knowledge, server, answers): (&Knowledge, &Located, &mut bool),
     shutdown: &CancellationToken,
 ) -> Result<(), SessionError> {
     viewer.set_server(server.public());
@@ -213,18 +223,23 @@ async fn visit(
         }
         let fallback = failed.iter().map(|(before, reason)| format!("{before} failed: {reason}")).collect::<Vec<_>>();
         viewer.set_transport(transport, fallback.join("; "));
-        let ended = watch(config, viewer, &decoder, (finder, server), (way, is_last), shutdown).await;
+        let ended = watch(config, viewer, &decoder, (knowledge, server), (way, is_last), shutdown).await;
         viewer.session_ended();
         if decoder.is_unused() {
             *prepared = Some(decoder);
         }
         let answered = transport == Transport::WebRtc && !ended.as_ref().is_err_and(ConnectError::is_unreachable);
-        finder.answers |= answered;
+        *answers |= answered;
         match ended {
             Ok(()) => return Ok(()),
+            Err(error @ ConnectError::NotProven { .. }) => {
+                // Whoever it is has no better right by another way.
+                server.is_refused(&knowledge.heard);
+                return Err(SessionError::NoWay { reason: error.to_string(), is_final: false });
+            }
             Err(error) => {
                 // It answered before: the link is down, and the other ways would take their time to find that out.
-                if transport == Transport::WebRtc && !answered && finder.answers {
+                if transport == Transport::WebRtc && !answered && *answers {
                     return Err(SessionError::NoWay { reason: error.to_string(), is_final: false });
                 }
                 is_final &= error.is_final();
@@ -244,7 +259,7 @@ async fn watch(
     config: &SessionConfig,
     viewer: &Arc<Viewer>,
     prepared: &Prepared,
-    (finder, server): (&mut Finder, &Located),
+    (knowledge, server): (&Knowledge, &Located),
     (way, is_last): (&Way, bool),
     shutdown: &CancellationToken,
 ) -> Result<(), ConnectError> {
@@ -267,6 +282,7 @@ async fn watch(
     let supply = server.supply(way);
     let options = Options {
         stun: config.stun.clone(),
+        key: server.key().map(str::to_owned),
         latency: config.latency,
         interfaces: config.interfaces.clone(),
         credentials: config.credentials.clone(),
@@ -281,13 +297,11 @@ async fn watch(
         () = given_up(shutdown) => return Ok(()),
     };
     viewer.session_started();
+    server.is_watched(&knowledge.heard);
     let asking = Asking::new(server.stats.clone(), link.viewer_id());
-    let address = server.public().address;
-    // Polled while the server does not answer.
-    let mut moved = std::pin::pin!(finder.moved(&address, config));
     let reason = tokio::select! {
         () = shutdown.cancelled() => None,
-        reason = supervise(viewer, &link, prepared, &arrivals, (supply, moved.as_mut()), asking) => Some(reason),
+        reason = supervise(viewer, &link, prepared, &arrivals, (supply, knowledge), asking) => Some(reason),
     };
     match reason {
         // The program ends, and with it whatever was not waited for.
@@ -327,7 +341,7 @@ async fn supervise(
     link: &Link,
     prepared: &Prepared,
     arrivals: &Arrivals,
-    (supply, mut moved): (Supply, Pin<&mut impl Future<Output = String>>),
+    (supply, knowledge): (Supply, &Knowledge),
     mut asking: Asking,
 ) -> String {
     let begun = Instant::now();
@@ -347,9 +361,6 @@ async fn supervise(
                     viewer.set_name(name);
                 }
             }
-            address = &mut moved, if session.is_unanswered(Instant::now()) && session.moved_to.is_none() => {
-                session.moved_to = Some(address);
-            }
         }
         let now = Instant::now();
         if let Some(reason) = lock(&prepared.requests.failed).clone() {
@@ -362,6 +373,13 @@ async fn supervise(
         }
         looked = now;
         session.last_packet = session.last_packet.max(arrivals.last());
+        if session.is_unanswered(now) && session.moved_to.is_none() {
+            session.moved_to = knowledge.moved(now);
+        }
+        if let Some(warning) = knowledge.look(session.last_packet, now) {
+            tracing::warn!("{warning}");
+            viewer.set_warning(warning);
+        }
         let stats = prepared.decoder.stats();
         if stats.frames_decoded > decoded {
             decoded = stats.frames_decoded;

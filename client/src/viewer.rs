@@ -77,6 +77,8 @@ struct State {
     transport: Option<Transport>,
     /// Why it is not by a better transport; empty when it is by the best.
     fallback: String,
+    /// Of another machine that says it is the server.
+    warning: String,
     reception: Reception,
     /// Of former sessions.
     before: Counters,
@@ -121,6 +123,7 @@ impl Viewer {
                 server: Server::default(),
                 transport: None,
                 fallback: String::new(),
+                warning: String::new(),
                 reception: Reception::default(),
                 before: Counters::default(),
                 sessions: 0,
@@ -180,7 +183,11 @@ impl Viewer {
     }
 
     pub fn set_server(&self, server: Server) {
-        self.lock().server = server;
+        let mut state = self.lock();
+        if state.server != server {
+            state.warning.clear();
+        }
+        state.server = server;
     }
 
     /// What the server that is watched calls itself.
@@ -197,6 +204,16 @@ impl Viewer {
     /// Why the video does not come by a better transport; empty when it does.
     pub fn fallback(&self) -> String {
         self.lock().fallback.clone()
+    }
+
+    /// Something about the server that the pilot has to know.
+    pub fn set_warning(&self, warning: String) {
+        self.lock().warning = warning;
+    }
+
+    /// Empty: there is none.
+    pub fn warning(&self) -> String {
+        self.lock().warning.clone()
     }
 
     /// A session connected.

@@ -372,6 +372,11 @@ pub struct Cli {
     #[arg(help_heading = OUTPUTS, long = "allow-origin", value_name = "ORIGIN", action = ArgAction::Append)]
     pub allow_origins: Vec<String>,
 
+    /// Folder for the key by which clients know this server again, made at its first start [default: systemd's
+    /// StateDirectory, else ~/.local/state/rov-server]
+    #[arg(help_heading = DISCOVERY, long, value_name = "FOLDER")]
+    pub state_dir: Option<PathBuf>,
+
     /// More log: -v debug, -vv trace [default: info]
     #[arg(help_heading = LOGGING, short, long, action = ArgAction::Count)]
     pub verbose: u8,

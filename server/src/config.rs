@@ -14,6 +14,7 @@ use rov_common::units::{Bitrate, Fps, Resolution};
 use url::Url;
 
 use crate::cli::{Cli, Switch};
+use crate::identity;
 use crate::rate_control::Pilot;
 
 /// Where pictures come from, as `--source` names it.
@@ -340,6 +341,8 @@ pub struct Config {
     pub pilot: Pilot,
     /// The bit rate follows the pilot's link, and is never lower, unless the ceiling is. None: it stays as it is.
     pub adaptive_floor: Option<Bitrate>,
+    /// Where the server's key is kept; None: nowhere.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// A message that names the option and the value, and says what to do.
@@ -438,6 +441,7 @@ impl Config {
             allow_origins: cli.allow_origins.iter().map(|text| allow_origin(text)).collect::<Result<_, _>>()?,
             pilot: cli.pilot,
             adaptive_floor: (cli.adaptive == Switch::On).then(|| Bitrate::from_kbps(cli.min_bitrate)),
+            state_dir: cli.state_dir.clone().or_else(|| identity::default_folder(|name| std::env::var(name).ok())),
         };
         config.validate()?;
         Ok(config)

@@ -1,21 +1,27 @@
 //! Being found on the LAN: a broadcast once a second on each interface, and an answer to each query (`docs/discovery.md`).
 //!
 //! Limits: IPv4 only, and only the subnets that this machine is in. Nothing here is authenticated; an announcement says where to ask, and
-//! WebRTC signalling decides about the rest.
+//! the key that it names is proven by the WebRTC session.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use rov_common::discovery::interfaces::{Target, is_neighbour, select};
+use rov_common::discovery::interfaces::{
+    Interface, Target, chosen, describe_rivals, is_neighbour, rivals, select, target,
+};
 use rov_common::discovery::{Announcement, MAX_DATAGRAM, Message, decode, encode};
-use rov_common::net::{broadcast_socket, interfaces};
+use rov_common::net::{broadcast_socket, interfaces, send_by};
+use socket2::SockRef;
+use tokio::io::Interest;
 use tokio::net::UdpSocket;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
+
+use crate::identity::card_addresses;
 
 const ANNOUNCE_EVERY: Duration = Duration::from_secs(1);
 /// Cables are plugged and Wi-Fi comes up while the server runs.
@@ -124,11 +130,11 @@ impl Discovery {
 ///
 /// Where the machine has no id, its hardware address or else its host name takes the place, and a warning says so.
 pub fn server_id(name: &str, port: u16) -> String {
-    let machine = match machine_uid::get() {
+    let machine = match machine_id() {
         Ok(id) if is_usable_machine_id(&id) => id,
         unusable => {
             let reason = unusable.map_or_else(|error| error.to_string(), |id| format!("it is {id:?}"));
-            if let Some(address) = hardware_address() {
+            if let Some(address) = card_addresses().into_iter().next() {
                 warn!("no machine id ({reason}): the server's id comes from the hardware address {address}");
                 address
             } else {
@@ -143,6 +149,14 @@ pub fn server_id(name: &str, port: u16) -> String {
     id_from(&machine, name, port)
 }
 
+/// That of systemd before D-Bus's, which a copied system image keeps when only the former is renewed.
+fn machine_id() -> Result<String, Box<dyn std::error::Error>> {
+    match std::fs::read_to_string("/etc/machine-id") {
+        Ok(id) if is_usable_machine_id(id.trim()) => Ok(id.trim().to_owned()),
+        _ => machine_uid::get(),
+    }
+}
+
 /// Hashed, because the machine id itself should not be sent over a network (machine-id(5)).
 fn id_from(machine: &str, name: &str, port: u16) -> String {
     const NAMESPACE: Uuid = Uuid::from_u128(0x4b0d_5f6e_93a1_4c0e_8f4d_2a6b_7d10_c9e3);
@@ -154,26 +168,14 @@ fn is_usable_machine_id(id: &str) -> bool {
     id.len() >= 8 && id != "uninitialized" && id.chars().any(|c| !matches!(c, '0' | '-'))
 }
 
-/// The lowest hardware address of a physical interface; known on Linux only.
-fn hardware_address() -> Option<String> {
-    std::fs::read_dir("/sys/class/net")
-        .ok()?
-        .filter_map(|entry| {
-            let path = entry.ok()?.path();
-            // Virtual interfaces have no device, and many of them a new address after each boot.
-            path.join("device").exists().then(|| std::fs::read_to_string(path.join("address")).ok())?
-        })
-        .map(|address| address.trim().to_owned())
-        .filter(|address| address.chars().any(|c| !matches!(c, '0' | ':')))
-        .min()
-}
-
 /// Knows where to send, and which interfaces are in trouble.
 struct Sender {
     config: DiscoveryConfig,
     port: u16,
     /// `None` before the first look.
     targets: Option<Vec<Target>>,
+    /// That are used, and have no broadcasts.
+    silent: Vec<Interface>,
     looked_at: Instant,
     /// Logged once each, until a datagram leaves again.
     failing: HashSet<Target>,
@@ -181,14 +183,16 @@ struct Sender {
 
 impl Sender {
     fn new(config: DiscoveryConfig, port: u16) -> Self {
-        Self { config, port, targets: None, looked_at: Instant::now(), failing: HashSet::new() }
+        Self { config, port, targets: None, silent: Vec::new(), looked_at: Instant::now(), failing: HashSet::new() }
     }
 
     async fn announce(&mut self, socket: &UdpSocket, announcement: &Announcement) {
         self.look_for_interfaces();
         let datagram = encode(&Message::Announce(announcement.clone()));
         for target in self.targets.iter().flatten() {
-            match socket.send_to(&datagram, (target.broadcast, self.port)).await {
+            let to = SocketAddrV4::new(target.broadcast, self.port);
+            let send = || send_by(&SockRef::from(socket), &target.interface, &datagram, to);
+            match socket.async_io(Interest::WRITABLE, send).await {
                 Ok(_) => {
                     if self.failing.remove(target) {
                         info!("announcing on {} again", target.interface);
@@ -221,30 +225,42 @@ impl Sender {
             return;
         }
         self.looked_at = Instant::now();
-        let targets = match interfaces() {
-            Ok(all) => select(&all, &self.config.interfaces, self.config.host),
+        let (targets, silent) = match interfaces() {
+            Ok(all) => {
+                let chosen = chosen(&all, &self.config.interfaces, self.config.host);
+                let silent = chosen.into_iter().filter(|interface| target(interface).is_none()).cloned().collect();
+                (select(&all, &self.config.interfaces, self.config.host), silent)
+            }
             Err(error) => {
                 // The old ones are the best guess; the next look may succeed.
                 debug!("cannot list the network interfaces: {error}");
-                self.targets.take().unwrap_or_default()
+                (self.targets.clone().unwrap_or_default(), self.silent.clone())
             }
         };
-        if self.targets.as_ref() == Some(&targets) {
+        if self.targets.as_ref() == Some(&targets) && self.silent == silent {
             return;
         }
-        if targets.is_empty() {
+        for Interface { name, address, .. } in &silent {
+            warn!(
+                "{name} ({address}) has no broadcasts, so nobody finds this server there: viewers need rov-client --host {address}"
+            );
+        }
+        for pair in rivals(&targets) {
+            warn!("{}", describe_rivals(pair));
+        }
+        if targets.is_empty() && silent.is_empty() {
             warn!(
                 "no network interface to announce on (--host {}, interfaces wanted: {})",
                 self.config.host,
                 if self.config.interfaces.is_empty() { "all".to_owned() } else { self.config.interfaces.join(", ") }
             );
-        } else {
+        } else if !targets.is_empty() {
             let list: Vec<_> =
                 targets.iter().map(|target| format!("{} ({})", target.interface, target.broadcast)).collect();
             info!("announcing on {}, UDP port {}", list.join(", "), self.port);
         }
         self.failing.retain(|target| targets.contains(target));
-        self.targets = Some(targets);
+        (self.targets, self.silent) = (Some(targets), silent);
     }
 }
 

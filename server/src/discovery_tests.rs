@@ -11,6 +11,7 @@ fn announcement(id: &str) -> Announcement {
     Announcement {
         v: VERSION,
         id: id.to_owned(),
+        key: None,
         name: format!("name of {id}"),
         version: "0.1.0".to_owned(),
         signal_port: 5002,

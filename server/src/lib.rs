@@ -5,6 +5,7 @@ pub mod config;
 pub mod config_file;
 pub mod discovery;
 pub mod http;
+mod identity;
 pub mod output;
 pub mod packetize;
 pub mod pipeline;

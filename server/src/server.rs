@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use rov_common::api::WHEP_PATH;
 use rov_common::discovery::{Announcement, StreamInfo};
 use rov_common::media_socket::MediaSocket;
+use rov_common::net;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 use crate::discovery::{self, Discovery, DiscoveryConfig};
 use crate::http::{self, Api};
+use crate::identity::{self, Identity};
 use crate::output::jpeg::JpegOutput;
 use crate::output::rtp::RtpOutput;
 use crate::output::rtsp::{self, RtspOutput};
@@ -32,6 +34,8 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(4);
 const REST_LIMIT: Duration = Duration::from_millis(500);
 /// gst-rtsp-server waits on its thread for a media that gets no pictures, up to 20 s.
 const RTSP_HANGS_AFTER: Duration = Duration::from_secs(30);
+/// Between two looks for the address of `--host`.
+const LOOK_FOR_ADDRESS: Duration = Duration::from_millis(500);
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// A server whose sockets are bound: a port that is taken has been noticed, and the ports that the system chose are
@@ -39,6 +43,7 @@ const RESOLVE_INTERVAL: Duration = Duration::from_secs(20);
 pub struct Server {
     config: Config,
     id: String,
+    identity: Identity,
     stream: Arc<Stream>,
     control: mpsc::Receiver<Control>,
     http: TcpListener,
@@ -56,6 +61,7 @@ impl Server {
     /// # Errors
     /// Names the port that is taken, and the option that changes it.
     pub async fn bind(config: Config) -> Result<Self> {
+        until_here(config.host).await;
         let address = SocketAddr::new(config.host, config.signal_port);
         let http = TcpListener::bind(address).await.with_context(|| {
             format!(
@@ -86,7 +92,26 @@ impl Server {
             None => None,
         };
         let id = discovery::server_id(&config.name, config.signal_port);
-        Ok(Self { config, id, stream, control, http, media, rtp, rtsp, jpeg, discovery, service: Service::default() })
+        // Whom nobody finds, nobody has to know again.
+        let identity = match &discovery {
+            Some(_) => Identity::kept_in(config.state_dir.as_deref(), &identity::hardware()),
+            None => Identity::make(),
+        };
+        let identity = identity.context("cannot make a key for this server")?;
+        Ok(Self {
+            config,
+            id,
+            identity,
+            stream,
+            control,
+            http,
+            media,
+            rtp,
+            rtsp,
+            jpeg,
+            discovery,
+            service: Service::default(),
+        })
     }
 
     /// Tells the service manager how it goes.
@@ -105,7 +130,7 @@ impl Server {
     /// A mistake in the configuration that shows only when the source is opened, or the death of a part that the rest
     /// cannot do without.
     pub async fn run(self, shutdown: CancellationToken) -> Result<()> {
-        let Self { config, id, stream, control, http, media, rtp, rtsp, jpeg, discovery, service } = self;
+        let Self { config, id, identity, stream, control, http, media, rtp, rtsp, jpeg, discovery, service } = self;
         let (rtp, rtsp) = (rtp.map(Arc::new), rtsp.map(Arc::new));
         let tasks = TaskTracker::new();
         let stop = shutdown.child_token();
@@ -114,7 +139,7 @@ impl Server {
             Some(media) => {
                 let stun = config.stun.as_deref().map(|url| resolve_stun(url, &tasks, &stop));
                 let (interfaces, public) = (config.interfaces.clone(), config.public_addresses.clone());
-                let paths = Paths { interfaces, public, stun };
+                let paths = Paths { interfaces, public, stun, identity: Some(identity.clone()) };
                 let engine =
                     Engine::new(stream.codec(), config.max_viewers.into(), config.pilot, config.adaptive_floor);
                 let output = WebRtcOutput::start(&stream, media, paths, engine);
@@ -172,6 +197,7 @@ impl Server {
                 Announcement {
                     v: rov_common::discovery::VERSION,
                     id: id.clone(),
+                    key: Some(identity.key().to_owned()),
                     name: config.name.clone(),
                     version: env!("CARGO_PKG_VERSION").to_owned(),
                     signal_port: http_addr.port(),
@@ -237,6 +263,30 @@ impl Server {
             tracing::debug!("connections that were still open are cut off");
         }
         cause.and(supervised)
+    }
+}
+
+/// Waits for an address that this machine does not have yet, as before DHCP gives it or an adapter is plugged in.
+async fn until_here(host: IpAddr) {
+    let mut is_said = host.is_unspecified() || host.is_loopback();
+    if is_said {
+        return;
+    }
+    loop {
+        match net::interfaces() {
+            Ok(all) if all.iter().all(|interface| host != interface.address) => {
+                if !std::mem::replace(&mut is_said, true) {
+                    let here: Vec<_> = all.iter().map(|i| format!("{} ({})", i.address, i.name)).collect();
+                    tracing::warn!(
+                        "--host {host}: no network interface has this address; waiting until one has. Here are {}",
+                        here.join(", ")
+                    );
+                }
+            }
+            // What is wrong then, the sockets say.
+            Ok(_) | Err(_) => return,
+        }
+        tokio::time::sleep(LOOK_FOR_ADDRESS).await;
     }
 }
 

@@ -119,7 +119,7 @@ pub fn session(input: &[u8]) {
     let mut messages = messages(input);
     let offer = messages.next().map_or(&[][..], |(_, offer)| offer);
     let offer = if offer.is_empty() { CHROMIUM.into() } else { String::from_utf8_lossy(offer) };
-    let reach = Reach { local: vec![SERVER], public: Vec::new() };
+    let reach = Reach { local: vec![SERVER], ..Reach::default() };
     if engine.accept(now, "viewer", &offer, VIEWER.ip(), None, &reach, None, &mut Nowhere).is_err() {
         return;
     }

@@ -22,17 +22,20 @@ pub struct Server {
     pub media: Option<SocketAddr>,
     /// The first `rtsp://` address.
     pub rtsp: Option<String>,
+    /// Of its key.
+    _state: TempDir,
 }
 
 impl Server {
     /// Starts it and waits until it listens. It is not found by discovery unless `args` say so.
     pub fn start(args: &[&str]) -> Self {
-        Self::spawn(Process::spawn("rov-server", &mut command(args)))
+        Self::start_with_env(&[], args)
     }
 
     /// As [`Self::start`], with a standard input.
     pub fn start_with_input(args: &[&str], input: impl Into<std::process::Stdio>) -> Self {
-        Self::spawn(Process::spawn_with_input("rov-server", command(args).stdin(input)))
+        let (mut command, state) = command(args);
+        Self::spawn(Process::spawn_with_input("rov-server", command.stdin(input)), state)
     }
 
     /// As [`Self::start`]; it logs which elements it makes, for [`Self::encoders`].
@@ -54,10 +57,11 @@ impl Server {
 
     /// As [`Self::start`], with these variables in the environment.
     pub fn start_with_env(env: &[(&str, &str)], args: &[&str]) -> Self {
-        Self::spawn(Process::spawn("rov-server", command(args).envs(env.iter().copied())))
+        let (mut command, state) = command(args);
+        Self::spawn(Process::spawn("rov-server", command.envs(env.iter().copied())), state)
     }
 
-    fn spawn(mut process: Process) -> Self {
+    fn spawn(mut process: Process, state: TempDir) -> Self {
         let line = process.wait_for_line("the line with its addresses", wait::START, |line| {
             line.contains("http://").then(|| line.to_owned())
         });
@@ -69,6 +73,7 @@ impl Server {
             address,
             media: after("WebRTC media on UDP ").map(parse),
             rtsp: after(", rtsp://").map(|rest| format!("rtsp://{rest}")),
+            _state: state,
         }
     }
 
@@ -90,11 +95,15 @@ impl Server {
     }
 }
 
-/// `rov-server` with a small test picture on loopback; `args` may override that, but for `--source`.
-fn command(args: &[&str]) -> Command {
+/// `rov-server` with a small test picture on loopback, and the folder of its key; `args` may override that, but for `--source`.
+fn command(args: &[&str]) -> (Command, TempDir) {
+    let state = TempDir::new().expect("a temporary folder");
     let mut command = Command::new(binary("rov-server"));
-    command.env_remove("RUST_LOG").args(["--host", "127.0.0.1"]);
+    command.env_remove("RUST_LOG");
     let given = |option: &str| args.contains(&option);
+    if !given("--host") {
+        command.args(["--host", "127.0.0.1"]);
+    }
     if !given("--signal-port") {
         command.args(["--signal-port", "0"]);
     }
@@ -111,13 +120,18 @@ fn command(args: &[&str]) -> Command {
     if !given("--discovery-port") {
         command.arg("--no-discovery");
     }
+    if !given("--state-dir") {
+        command.arg("--state-dir").arg(state.path());
+    }
     command.args(args);
-    command
+    (command, state)
 }
 
 /// The `rov-server` that [`Server::start`] would start, as a process that may end at once.
 pub fn server_process(args: &[&str]) -> Process {
-    Process::spawn("rov-server", &mut command(args))
+    // One that keeps a key is given a folder for it.
+    let (mut command, _state) = command(args);
+    Process::spawn("rov-server", &mut command)
 }
 
 /// `rov-client` without a window, on loopback.

@@ -61,6 +61,7 @@ impl RtpSender {
         let open = Connection::open(
             url,
             None,
+            None,
             Duration::from_millis(100),
             keyframe_wanted,
             |_| {},

@@ -9,7 +9,7 @@ use rov_client::cli::Cli;
 use rov_client::decode::{Picture, read_stamp};
 use rov_client::session::{self, SessionError};
 use rov_client::stats::Report;
-use rov_client::viewer::{Phase, Viewer};
+use rov_client::viewer::{Choice, Phase, Viewer};
 use rov_common::api::Stats;
 use rov_common::units::Resolution;
 use tokio::runtime::Runtime;
@@ -84,6 +84,11 @@ impl Watcher {
 
     pub fn phase(&self) -> Phase {
         self.viewer.phase()
+    }
+
+    /// What the pilot is asked.
+    pub fn choice(&self) -> &Choice {
+        &self.viewer.choice
     }
 
     /// How the video comes, as the overlay says it.

@@ -69,6 +69,7 @@ fn a_cameras_picture_goes_out_untouched() {
     let open = Connection::open(
         url,
         None,
+        None,
         Duration::from_millis(100),
         keyframe_wanted,
         |_| {},

@@ -142,6 +142,7 @@ fn viewers_are_told_when_the_server_ends() {
     let open = Connection::open(
         url,
         None,
+        None,
         Duration::from_millis(100),
         keyframe_wanted,
         |_| {},

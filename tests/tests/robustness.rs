@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
-use rov_client::discovery::{self, Wanted};
+use rov_client::discovery;
 use rov_client::receive::webrtc::Connection;
 use rov_tests::http;
 use rov_tests::process::Footprint;
@@ -288,7 +288,7 @@ fn junk_on_the_discovery_port_does_no_harm() {
     }
     let found = scene.runtime.block_on(async {
         let mut discovery = discovery::bind(port, vec!["lo".to_owned()]).expect("discovery sockets");
-        discovery.wait_for(&Wanted::default(), wait::SOON).await
+        discovery.search(None, Duration::from_secs(1)).await
     });
     assert_eq!(found.len(), 1, "the server is found all the same");
     assert_eq!(found[0].address, scene.server.address);
@@ -383,7 +383,8 @@ async fn connect(server: SocketAddr) -> Connection {
     let seen = Arc::clone(&arrived);
     let (_, keyframe_wanted) = mpsc::channel(1);
     let on_packets = Arc::new(move |_: &mut dyn Iterator<Item = Bytes>, _| seen.notify_one());
-    let connection = Connection::open(url, None, Duration::from_millis(100), keyframe_wanted, |_| {}, on_packets).await;
+    let connection =
+        Connection::open(url, None, None, Duration::from_millis(100), keyframe_wanted, |_| {}, on_packets).await;
     let connection = connection.expect("a connection");
     tokio::time::timeout(wait::SOON, arrived.notified()).await.expect("a first packet");
     connection

@@ -230,6 +230,7 @@ fn announcement(rtp: Option<RtpInfo>) -> Announcement {
     Announcement {
         v: VERSION,
         id: "fake".to_owned(),
+        key: None,
         name: "fake".to_owned(),
         version: String::new(),
         signal_port: closed.port(),

@@ -122,6 +122,8 @@ impl Way {
 #[derive(Clone, Debug)]
 pub struct Options {
     pub stun: Option<String>,
+    /// What the server's certificate has to be, as its announcement says.
+    pub key: Option<String>,
     /// The longest wait for a packet that is missing; none: as the transport does.
     pub latency: Option<Duration>,
     /// Network interfaces to receive multicast on; empty: those that suit.
@@ -142,6 +144,10 @@ pub enum ConnectError {
     WebRtc(#[from] webrtc::Error),
     #[error("{host} answered by HTTP, but no media path to it was found within 5 s: is UDP blocked by a firewall?")]
     NoPath { host: String },
+    #[error(
+        "{host} does not prove the key that was announced for it: another machine answers there, or the announcement is forged"
+    )]
+    NotProven { host: String },
     #[error("{0}")]
     Rtp(String),
     #[error(transparent)]
@@ -199,9 +205,10 @@ impl Link {
         let latency = options.latency.unwrap_or(way.transport().default_latency());
         Ok(match way {
             Way::WebRtc(url) => {
-                let (url, stun) = (url.clone(), options.stun.as_deref());
+                let (url, stun, key) = (url.clone(), options.stun.as_deref(), options.key.as_deref());
                 let open = webrtc::Connection::open(
                     url,
+                    key,
                     stun,
                     latency,
                     keyframe_wanted,

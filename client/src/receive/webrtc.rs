@@ -12,6 +12,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use rov_common::codec::Codec;
+use rov_common::discovery::key_of;
 use rov_common::media_socket::{self, MediaSocket};
 use rov_common::net::grow_buffers;
 pub use rtc::shared::error::Error;
@@ -37,6 +38,8 @@ const REQUESTS: usize = 8;
 const STUN_TIMEOUT: Duration = Duration::from_secs(3);
 const STUN_REPEAT: Duration = Duration::from_millis(500);
 const STUN_PORT: u16 = 3478;
+/// Of the server; more are ignored, as the server does with a viewer's.
+const MAX_CANDIDATES: usize = 64;
 
 /// A WebRTC session with a server. End it by [`Connection::close`]; dropped, it ends too, but nobody waits for it.
 pub struct Connection {
@@ -48,12 +51,13 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Offers to the WHEP endpoint `url` and waits until media can flow. Packets that are missing are asked for again during
+    /// Offers to the WHEP endpoint `url` and waits until media can flow. The server's certificate has to be that of `key`. Packets that are missing are asked for again during
     /// `latency`. `on_codec` gets what the server chose to send, before the first packet. `on_packets` gets the
     /// RTP packets on the connection's own thread. For each message in `keyframe_wanted` the
     /// server is asked for a keyframe.
     pub async fn open(
         url: Url,
+        key: Option<&str>,
         stun: Option<&str>,
         latency: Duration,
         keyframe_wanted: mpsc::Receiver<()>,
@@ -71,7 +75,12 @@ impl Connection {
             None => (socket, None),
         };
         let (mut engine, offer) = Engine::new(Instant::now(), local, reflexive, latency)?;
-        let answer = whep::offer(url, offer).await?;
+        let mut answer = whep::offer(url, offer).await?;
+        if key.is_some_and(|key| !is_certified(&answer.sdp, key)) {
+            hang_up(&answer).await;
+            return Err(ConnectError::NotProven { host });
+        }
+        answer.sdp = with_few_candidates(&answer.sdp);
         on_codec(answered_codec(&answer.sdp));
         let started = engine.answered(Instant::now(), answer.sdp.clone()).map_err(ConnectError::from).and_then(|()| {
             let socket = MediaSocket::new(socket).map_err(no_route)?;
@@ -177,6 +186,26 @@ async fn hang_up(answer: &Answer) {
     }
 }
 
+/// Whether the answer names the certificate with this key and no other: DTLS then proves that the server has it.
+fn is_certified(sdp: &str, key: &str) -> bool {
+    let mut fingerprints = sdp.lines().filter_map(|line| line.strip_prefix("a=fingerprint:")).peekable();
+    let is_key = |fingerprint: &str| match fingerprint.split_once(' ') {
+        Some((hash, value)) => hash.eq_ignore_ascii_case("sha-256") && key_of(value.trim()).as_deref() == Some(key),
+        None => false,
+    };
+    fingerprints.peek().is_some() && fingerprints.all(is_key)
+}
+
+/// The answer without the candidates beyond the first [`MAX_CANDIDATES`]: the core looks at each with each other one.
+fn with_few_candidates(sdp: &str) -> String {
+    let mut candidates = 0;
+    let kept = sdp.split_inclusive('\n').filter(|line| {
+        candidates += usize::from(line.starts_with("a=candidate:"));
+        candidates <= MAX_CANDIDATES || !line.starts_with("a=candidate:")
+    });
+    kept.collect()
+}
+
 /// What the answer says that is sent: the codec of the first payload type of its video (RFC 3264 section 6.1). What says nothing
 /// of H.265 is H.264.
 pub fn answered_codec(sdp: &str) -> Codec {
@@ -266,6 +295,27 @@ mod tests {
     use rtc::stun::message::BINDING_SUCCESS;
 
     use super::*;
+
+    #[test]
+    fn the_certificate_has_to_be_that_of_the_key_and_the_only_one() {
+        let (key, other) = ("0d".repeat(32), "0e".repeat(32));
+        let line = |byte: &str| format!("a=fingerprint:sha-256 {}\r\n", vec![byte; 32].join(":"));
+        assert!(is_certified(&format!("v=0\r\n{}", line("0D")), &key));
+        assert!(is_certified(&format!("v=0\r\n{}m=video\r\n{}", line("0d"), line("0d")), &key));
+        for forged in [String::new(), line("0e"), line("0d") + &line("0e"), line("0d").replace("256", "1")] {
+            assert!(!is_certified(&format!("v=0\r\n{forged}"), &key), "{forged}");
+        }
+        assert!(!is_certified(&line("0d"), &other));
+    }
+
+    #[test]
+    fn of_thousands_of_candidates_the_first_are_looked_at() {
+        let candidate = |port: usize| format!("a=candidate:1 1 udp 1 10.0.0.2 {port} typ host\r\n");
+        let all: String = (1..=4_000).map(candidate).collect();
+        let few = with_few_candidates(&format!("v=0\r\n{all}a=end-of-candidates\r\n"));
+        assert_eq!(few.lines().filter(|line| line.starts_with("a=candidate:")).count(), MAX_CANDIDATES);
+        assert!(few.starts_with(&format!("v=0\r\n{}", candidate(1))) && few.ends_with("a=end-of-candidates\r\n"));
+    }
 
     #[test]
     fn a_stun_server_says_how_the_socket_is_seen_and_may_be_asked_twice() {

@@ -57,11 +57,51 @@ pub fn suitable(interface: &Interface) -> bool {
 }
 
 /// The interfaces to send on.
+pub fn select(interfaces: &[Interface], wanted: &[String], host: IpAddr) -> Vec<Target> {
+    let mut targets: Vec<Target> = Vec::new();
+    for target in chosen(interfaces, wanted, host).into_iter().filter_map(target) {
+        // Two addresses of one interface in one subnet have one broadcast address; to send twice would only double the traffic.
+        let is_same = |known: &Target| known.broadcast == target.broadcast && known.interface == target.interface;
+        if !targets.iter().any(is_same) {
+            targets.push(target);
+        }
+    }
+    targets
+}
+
+/// Pairs of interfaces that are in one subnet: the system answers by one of them alone.
+pub fn rivals(targets: &[Target]) -> Vec<(&Target, &Target)> {
+    let is_rival = |a: &Target, b: &Target| a.interface != b.interface && a.broadcast == b.broadcast;
+    let pairs = targets.iter().enumerate().flat_map(|(at, a)| targets[at + 1..].iter().map(move |b| (a, b)));
+    pairs.filter(|(a, b)| is_rival(a, b)).collect()
+}
+
+/// What to tell the user of such a pair.
+pub fn describe_rivals((a, b): (&Target, &Target)) -> String {
+    format!(
+        "{} ({}) and {} ({}) are in one subnet, and the system reaches it by one of them alone: give them different subnets, or \
+         unplug one",
+        a.interface, a.address, b.interface, b.address
+    )
+}
+
+/// One of those that are in one subnet.
+pub fn one_for_each_subnet(targets: Vec<Target>) -> Vec<Target> {
+    let mut kept: Vec<Target> = Vec::new();
+    for target in targets {
+        if !kept.iter().any(|known| known.broadcast == target.broadcast) {
+            kept.push(target);
+        }
+    }
+    kept
+}
+
+/// The interfaces that are used, those without broadcasts among them.
 ///
 /// `wanted` are names or addresses of interfaces from the user; empty means every [`suitable`] one, or loopback if there is none.
 /// `host` is the address that the server listens on: only the interface that has it is used, as nobody can reach the server by another.
 /// An unspecified address (0.0.0.0, `::`) excludes nothing.
-pub fn select(interfaces: &[Interface], wanted: &[String], host: IpAddr) -> Vec<Target> {
+pub fn chosen<'a>(interfaces: &'a [Interface], wanted: &[String], host: IpAddr) -> Vec<&'a Interface> {
     let reachable = |interface: &&Interface| match host {
         IpAddr::V4(host) if host.is_loopback() => interface.address.is_loopback(),
         IpAddr::V4(host) => host.is_unspecified() || interface.address == host,
@@ -84,14 +124,7 @@ pub fn select(interfaces: &[Interface], wanted: &[String], host: IpAddr) -> Vec<
     if chosen.is_empty() && wanted.is_empty() {
         chosen = candidates.into_iter().filter(|interface| interface.address.is_loopback()).collect();
     }
-    let mut targets: Vec<Target> = Vec::new();
-    for target in chosen.into_iter().filter_map(target) {
-        // Two addresses in one subnet have one broadcast address; to send twice would only double the traffic.
-        if !targets.iter().any(|known| known.broadcast == target.broadcast) {
-            targets.push(target);
-        }
-    }
-    targets
+    chosen
 }
 
 /// Whether an address is in the subnet of one of the targets.
@@ -196,9 +229,25 @@ mod tests {
     }
 
     #[test]
-    fn two_addresses_in_one_subnet_are_one_target() {
-        let interfaces = [interface("eth0", "192.168.2.2", 24), interface("wlan0", "192.168.2.3", 24)];
-        assert_eq!(broadcasts(&interfaces, &[], ANY), ["192.168.2.255"]);
+    fn two_addresses_of_a_card_in_one_subnet_are_one_target_and_two_cards_are_two() {
+        let eth0 = interface("eth0", "192.168.2.2", 24);
+        let interfaces = [eth0.clone(), interface("eth0", "192.168.2.4", 24), interface("wlan0", "192.168.2.3", 24)];
+        let targets = select(&interfaces, &[], ANY);
+        let names: Vec<_> = targets.iter().map(|target| target.interface.as_str()).collect();
+        assert_eq!(names, ["eth0", "wlan0"]);
+        let [pair] = rivals(&targets)[..] else { panic!("{targets:?}") };
+        let text = describe_rivals(pair);
+        assert!(text.contains("eth0 (192.168.2.2) and wlan0 (192.168.2.3) are in one subnet"), "{text}");
+        assert_eq!(one_for_each_subnet(targets).len(), 1);
+        assert!(rivals(&select(&machine(), &[], ANY)).is_empty());
+    }
+
+    #[test]
+    fn an_interface_that_was_named_is_used_although_it_has_no_broadcast() {
+        let machine = machine();
+        let named = chosen(&machine, &["tailscale0".to_owned()], ANY);
+        assert_eq!(named.iter().map(|interface| interface.name.as_str()).collect::<Vec<_>>(), ["tailscale0"]);
+        assert_eq!(select(&machine, &["tailscale0".to_owned()], ANY), []);
     }
 
     #[test]

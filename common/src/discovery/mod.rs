@@ -21,6 +21,8 @@ pub const MAX_STREAMS: usize = 16;
 
 /// Bytes of UTF-8.
 const MAX_ID: usize = 64;
+/// Hexadecimal digits.
+const KEY: usize = 64;
 const MAX_NAME: usize = 64;
 const MAX_VERSION: usize = 32;
 const MAX_PATH: usize = 64;
@@ -45,6 +47,8 @@ pub struct Announcement {
     pub v: u32,
     /// Stable over restarts and unique to one server on one machine; 64 bytes at most.
     pub id: String,
+    /// SHA-256 of the certificate that the server proves itself with by DTLS, as [`key_of`] writes it; none: it proves nothing.
+    pub key: Option<String>,
     /// What the user calls the server; 64 bytes at most.
     pub name: String,
     /// Of the server program.
@@ -139,7 +143,7 @@ pub fn encode(message: &Message) -> Vec<u8> {
             Value::Object(object).to_string().into_bytes()
         }
         Message::Announce(announcement) => {
-            // Without streams the limits of the texts keep it below 1100 bytes, even if each character has to be escaped.
+            // Without streams the limits of the texts keep it below 1200 bytes, even if each character has to be escaped.
             let mut streams = announcement.streams.len().min(MAX_STREAMS);
             loop {
                 let datagram = encode_announcement(announcement, streams);
@@ -178,6 +182,9 @@ fn encode_announcement(announcement: &Announcement, streams: usize) -> Vec<u8> {
         "transports": transports,
         "streams": streams,
     });
+    if let Some(key) = &announcement.key {
+        object["key"] = json!(key);
+    }
     if let Some(RtpInfo { host, port, fec }) = announcement.rtp {
         object["rtp"] = json!({ "host": host.to_string(), "port": port, "fec": fec });
     }
@@ -210,6 +217,13 @@ pub fn decode(datagram: &[u8]) -> Result<Message, DecodeError> {
         }
         _ => Err(DecodeError::InvalidField("rov")),
     }
+}
+
+/// The fingerprint of a certificate (RFC 8122) as announcements carry it: `AA:BB:...` in, `aabb...` out. None if it is not that of
+/// a SHA-256.
+pub fn key_of(fingerprint: &str) -> Option<String> {
+    let key = fingerprint.replace(':', "").to_ascii_lowercase();
+    (key.len() == KEY && key.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(key)
 }
 
 /// Text for a terminal and for comparisons: without control characters and marks that turn the writing direction, without spaces at the
@@ -250,6 +264,7 @@ fn announcement(object: &Map<String, Value>) -> Result<Announcement, DecodeError
     Ok(Announcement {
         v: VERSION,
         id,
+        key: text(object, "key", KEY)?.map(|key| key_of(&key).ok_or(DecodeError::InvalidField("key"))).transpose()?,
         name: text(object, "name", MAX_NAME)?.unwrap_or_default(),
         version: text(object, "version", MAX_VERSION)?.unwrap_or_default(),
         signal_port: signal_port.filter(|&port| port != 0).ok_or(DecodeError::InvalidField("signal_port"))?,
@@ -343,6 +358,7 @@ mod tests {
         Announcement {
             v: VERSION,
             id: "6f1c8b1e-8d4f-5a51-9d35-0d8a6b1f2c3d".to_owned(),
+            key: Some("0d".repeat(32)),
             name: "ROV “Nemo”".to_owned(),
             version: "0.1.0".to_owned(),
             signal_port: 5002,
@@ -383,6 +399,7 @@ mod tests {
             let announcement = Announcement {
                 v: VERSION,
                 id: long.clone(),
+                key: Some("f".repeat(KEY)),
                 name: long.clone(),
                 version: long.clone(),
                 signal_port: 65_535,
@@ -451,6 +468,7 @@ mod tests {
             (r#"{"rov":"announce","v":1,"signal_port":80}"#, "id"),
             (r#"{"rov":"announce","v":1,"id":"\u0007","signal_port":80}"#, "id"),
             (r#"{"rov":"announce","v":1,"id":"a"}"#, "signal_port"),
+            (r#"{"rov":"announce","v":1,"id":"a","key":"0d","signal_port":80}"#, "key"),
             (r#"{"rov":"announce","v":1,"id":"a","signal_port":0}"#, "signal_port"),
             (r#"{"rov":"announce","v":1,"id":"a","signal_port":65536}"#, "signal_port"),
             (r#"{"rov":"announce","v":1,"id":"a","signal_port":80,"whep":"@evil/"}"#, "whep"),

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rov_common::discovery::interfaces::{Target, select};
+use rov_common::discovery::interfaces::{Target, one_for_each_subnet, select};
 use rov_common::net::{MEDIA_TOS, grow_send_buffer, interfaces};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
@@ -205,7 +205,7 @@ impl Links {
             self.config.hosts.iter().partition(|host| host.is_multicast());
         let mut routes: Vec<_> = addresses.into_iter().map(|to| Route { to, by: None }).collect();
         if !groups.is_empty() {
-            for target in select(&interfaces()?, &self.interfaces, self.host) {
+            for target in one_for_each_subnet(select(&interfaces()?, &self.interfaces, self.host)) {
                 routes.extend(groups.iter().map(|&to| Route { to, by: Some(target.clone()) }));
             }
         }

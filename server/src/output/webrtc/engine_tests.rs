@@ -40,7 +40,7 @@ use crate::output::webrtc::addresses::{MAX_HEARD, MAX_SENT};
 const SERVER: &str = "10.0.0.1:5000";
 
 fn reach() -> Reach {
-    Reach { local: vec![SERVER.parse().expect("an address")], public: Vec::new() }
+    Reach { local: vec![SERVER.parse().expect("an address")], ..Reach::default() }
 }
 
 /// Datagrams of the server on their way.

@@ -30,6 +30,7 @@ use tokio::sync::{oneshot, watch};
 pub use engine::{AcceptError, CandidateError, Engine};
 pub use offer::{Fragment, OfferError};
 
+use crate::identity::Identity;
 use crate::progress::Beat;
 use crate::stream::Stream;
 
@@ -108,7 +109,7 @@ enum Command {
     Shutdown,
 }
 
-/// By which addresses viewers may reach the media socket.
+/// By which addresses viewers may reach the media socket, and who they find there.
 #[derive(Debug, Default)]
 pub struct Paths {
     /// Empty: every suitable one.
@@ -117,6 +118,8 @@ pub struct Paths {
     pub public: Vec<SocketAddrV4>,
     /// The address of a STUN server for viewers behind a NAT, once it is known.
     pub stun: Option<watch::Receiver<Option<SocketAddr>>>,
+    /// None: each session has a certificate of its own.
+    pub identity: Option<Identity>,
 }
 
 /// Dropping it ends the thread and closes every viewer.

@@ -12,6 +12,8 @@ use rov_common::webrtc::{ICE_CHECK_INTERVAL, ICE_CHECKS, TRANSPORT_CC_URI};
 use rtc::ice::mdns::MulticastDnsMode;
 use rtc::interceptor::{NackResponderBuilder, Registry, SenderReportBuilder, Slot};
 use rtc::media_stream::MediaStreamTrack;
+use rtc::peer_connection::certificate::RTCCertificate;
+use rtc::peer_connection::configuration::RTCConfigurationBuilder;
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MIME_TYPE_HEVC, MediaEngine};
 use rtc::peer_connection::configuration::setting_engine::SettingEngineBuilder;
 use rtc::peer_connection::event::RTCPeerConnectionEvent;
@@ -127,12 +129,14 @@ pub struct Session {
     loss: Option<f64>,
 }
 
-/// Where the server's media socket is reached.
+/// Where the server's media socket is reached, and who is there.
 #[derive(Clone, Debug, Default)]
 pub struct Reach {
     pub local: Vec<SocketAddr>,
     /// Addresses that lead to it from outside of a NAT.
     pub public: Vec<SocketAddr>,
+    /// What the server proves itself with; none: one for the session alone.
+    pub certificate: Option<RTCCertificate>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -154,7 +158,7 @@ impl Session {
         adaptive: bool,
     ) -> Result<(Self, String), Error> {
         let feedback = Feedback::new(Estimator::new(MOST));
-        let mut pc = build(now, &offer.codec, retransmit_packets(full), &feedback)?;
+        let mut pc = build(now, &offer.codec, retransmit_packets(full), &feedback, reach.certificate.clone())?;
         let (ssrc, rtx_ssrc) = (rand::random::<u32>(), rand::random::<u32>());
         pc.set_remote_description(now, RTCSessionDescription::offer(offer.sdp.clone())?)?;
         let sender = pc.add_track(track(ssrc, rtx_ssrc, &offer.codec))?;
@@ -574,6 +578,7 @@ fn build(
     codec: &VideoCodec,
     retransmit_packets: u16,
     feedback: &Feedback,
+    certificate: Option<RTCCertificate>,
 ) -> Result<RTCPeerConnection, Error> {
     let mut media = MediaEngine::default();
     media.register_codec(
@@ -606,7 +611,9 @@ fn build(
         .with_multicast_dns_mode(MulticastDnsMode::Disabled)
         .with_ice_connection_attempts(Some(ICE_CHECK_INTERVAL), Some(ICE_CHECKS))
         .build();
+    let configuration = RTCConfigurationBuilder::new().with_certificates(certificate.into_iter().collect()).build();
     RTCPeerConnectionBuilder::new()
+        .with_configuration(configuration)
         .with_media_engine(media)
         .with_setting_engine(settings)
         .with_interceptor_registry(interceptors)

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 
 use super::engine::{Engine, Reach, Transmit};
 use super::{Accepted, Command, Paths, Restarted};
+use crate::identity::Identity;
 use crate::progress::Beat;
 use crate::stream::{Awake, OutputQueue, Stream};
 
@@ -41,6 +42,7 @@ pub(super) struct MediaThread {
     interfaces: Vec<String>,
     public: Vec<SocketAddrV4>,
     stun: Option<Stun>,
+    identity: Option<Identity>,
     pub(super) beat: Arc<Beat>,
     /// Connected now.
     pub(super) viewers: Arc<AtomicUsize>,
@@ -75,6 +77,7 @@ impl MediaThread {
             interfaces: paths.interfaces,
             public: paths.public,
             stun: paths.stun.map(Stun::new),
+            identity: paths.identity,
             beat: Arc::default(),
             viewers: Arc::default(),
             awake: None,
@@ -172,7 +175,8 @@ impl MediaThread {
                     let local = self.local_addresses(arrived_at);
                     let seen = self.stun.as_ref().and_then(|stun| stun.mapped);
                     let public = public_addresses(&local, asked, &self.public, seen);
-                    let reach = Reach { local, public };
+                    let certificate = self.identity.as_ref().map(Identity::certificate);
+                    let reach = Reach { local, public, certificate };
                     let (profile, full) = (self.stream.profile(), self.stream.full());
                     let out = &mut self.socket.outbound();
                     let answer = self.engine.accept(now, &id, &sdp, from, profile, &reach, full, out);
@@ -206,8 +210,8 @@ impl MediaThread {
         let mut addresses = vec![arrived_at];
         match net::interfaces() {
             Ok(all) => {
-                let targets = interfaces::select(&all, &self.interfaces, bound.ip());
-                addresses.extend(targets.iter().map(|t| IpAddr::V4(t.address)).filter(|ip| *ip != arrived_at));
+                let chosen = interfaces::chosen(&all, &self.interfaces, bound.ip());
+                addresses.extend(chosen.iter().map(|i| IpAddr::V4(i.address)).filter(|ip| *ip != arrived_at));
             }
             Err(error) => tracing::warn!(%error, "cannot list the network interfaces"),
         }

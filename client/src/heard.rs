@@ -1,0 +1,371 @@
+//! The servers that are heard, and which of them is watched: the one rule of `docs/discovery.md`. Pure: time is passed in.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use rov_common::discovery::Announcement;
+use tracing::debug;
+
+use crate::receive::Transport;
+use crate::viewer::{Offer, Question};
+
+/// Three announcements and a half.
+pub const FORGET_AFTER: Duration = Duration::from_millis(3500);
+/// More are ignored, so that a forger cannot fill the memory.
+const MAX_FOUND: usize = 64;
+/// After a search began: long enough for a server to answer although its first answer was lost. Another one is offered only then.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// With `--auto` another server, alone on the network, is taken after this, which is counted down.
+const TAKEN_AFTER: Duration = Duration::from_secs(10);
+/// An address whose server did not prove its key is not tried again for so long.
+const REFUSED_FOR: Duration = Duration::from_secs(30);
+const MAX_REFUSED: usize = 64;
+
+/// A server that was heard, at one address.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    pub announcement: Announcement,
+    /// Of HTTP signalling: where the datagram came from, with the port that it names.
+    pub address: SocketAddr,
+    /// When it was heard there first, and last.
+    pub first: Instant,
+    pub seen: Instant,
+}
+
+impl Found {
+    /// Whether the two are one server at two addresses, as of Ethernet and Wi-Fi. Without a key nobody can say.
+    fn is_server_of(&self, other: &Self) -> bool {
+        let (this, that) = (&self.announcement, &other.announcement);
+        this.id == that.id && this.key == that.key && (this.key.is_some() || self.address == other.address)
+    }
+
+    fn name(&self) -> String {
+        match self.announcement.name.as_str() {
+            "" => self.address.to_string(),
+            name => name.to_owned(),
+        }
+    }
+
+    /// Whether an offer is of this server.
+    fn is_offered_as(&self, offer: &Offer) -> bool {
+        let announced = &self.announcement;
+        self.address.to_string() == offer.address && announced.id == offer.id && announced.key == offer.key
+    }
+}
+
+/// The server that is watched, or was last.
+#[derive(Clone, Debug)]
+struct Watched {
+    /// As it was heard when it was chosen, or followed.
+    server: Found,
+    /// When there was a sign of it last: an announcement from where it is watched, or video.
+    alive: Instant,
+    /// Addresses that claimed its key and did not prove it.
+    refused: Vec<(SocketAddr, Instant)>,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Next {
+    /// Watch this one.
+    Watch {
+        server: Box<Found>,
+        /// It is the same only if it proves its key.
+        must_prove: bool,
+        /// What to tell the pilot, where it is another server than before, or the same elsewhere.
+        said: Option<String>,
+    },
+    /// Several can be meant, or none is the right one.
+    Ask(Question),
+    Listen,
+}
+
+/// What the user said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// `--name`.
+    pub name: Option<String>,
+    /// `--auto`: a server that is alone is as good as another.
+    pub any: bool,
+    /// By which transport alone.
+    pub transport: Option<Transport>,
+}
+
+impl Wish {
+    pub fn names(&self, announcement: &Announcement) -> bool {
+        self.name.as_ref().is_none_or(|name| *name == announcement.name)
+    }
+
+    /// Whether the session will prove the key that is announced: WebRTC does, by DTLS.
+    fn proves(&self, announcement: &Announcement) -> bool {
+        let by_webrtc = self.transport.is_none_or(|transport| transport == Transport::WebRtc);
+        by_webrtc && announcement.key.is_some() && announcement.transports.iter().any(|word| word == "webrtc")
+    }
+}
+
+#[derive(Debug, Default)]
+pub struct Heard {
+    /// In the order first heard; one for each id, key and address. Kept when they fall silent, while there is room: who was heard beside
+    /// the server that is watched does not take its place later.
+    found: Vec<Found>,
+    watched: Option<Watched>,
+    /// What is asked, and since when.
+    asked: Option<(Vec<Offer>, Instant)>,
+    /// What was said of servers that look like the one that is watched.
+    warned: Option<String>,
+}
+
+impl Heard {
+    /// Enters a server, or refreshes it. True when it was not known here.
+    pub fn hear(&mut self, announcement: Announcement, ip: IpAddr, now: Instant) -> bool {
+        let address = SocketAddr::new(ip, announcement.signal_port);
+        let is_it = |known: &Found| {
+            let of = &known.announcement;
+            known.address == address && of.id == announcement.id && of.key == announcement.key
+        };
+        if let Some(watched) = &mut self.watched
+            && is_it(&watched.server)
+        {
+            watched.alive = watched.alive.max(now);
+        }
+        if let Some(known) = self.found.iter_mut().find(|known| is_it(known)) {
+            let is_back = is_old(known, now);
+            (known.announcement, known.seen) = (announcement, now);
+            return is_back;
+        }
+        if self.found.len() >= MAX_FOUND {
+            // The server that is watched always has room; others only that of one that is silent.
+            let is_its = |of: &Announcement| self.watched.as_ref().is_some_and(|watched| watched.is_key_of(of));
+            let is_watched = is_its(&announcement);
+            let others = (0..self.found.len()).filter(|&at| !is_its(&self.found[at].announcement));
+            let stalest = others.min_by_key(|&at| self.found[at].seen);
+            match stalest.filter(|&at| is_watched || is_old(&self.found[at], now)) {
+                Some(at) => drop(self.found.remove(at)),
+                None => {
+                    debug!("ignored server {} at {address}: {MAX_FOUND} are known already", announcement.id);
+                    return false;
+                }
+            }
+        }
+        self.found.push(Found { announcement, address, first: now, seen: now });
+        true
+    }
+
+    /// The servers that were heard since then, each at the address where it was heard first, sorted for people.
+    pub fn since(&self, then: Instant) -> Vec<Found> {
+        let mut servers: Vec<Found> = Vec::new();
+        for found in self.found.iter().filter(|found| found.seen >= then) {
+            if !servers.iter().any(|known| known.is_server_of(found)) {
+                servers.push(found.clone());
+            }
+        }
+        servers.sort_by(|a, b| {
+            let key = |found: &Found| (found.announcement.name.clone(), found.announcement.id.clone(), found.address);
+            key(a).cmp(&key(b))
+        });
+        servers
+    }
+
+    /// The server that is watched from now on.
+    pub fn watch(&mut self, server: &Found) {
+        // Whoever fell silent before it came was not beside it: it may be the same machine under its former name.
+        self.found.retain(|found| found.seen >= server.first);
+        let refused = match self.watched.take() {
+            Some(before) if before.is_key_of(&server.announcement) => before.refused,
+            _ => Vec::new(),
+        };
+        self.watched = Some(Watched { server: server.clone(), alive: server.seen, refused });
+        (self.asked, self.warned) = (None, None);
+    }
+
+    pub fn is_watching(&self) -> bool {
+        self.watched.is_some()
+    }
+
+    /// Video comes from the server that is watched.
+    pub fn alive(&mut self, at: Instant) {
+        if let Some(watched) = &mut self.watched {
+            watched.alive = watched.alive.max(at);
+        }
+    }
+
+    /// Whoever answers at this address claims the key of the server that is watched, and does not prove it.
+    pub fn refuse(&mut self, address: SocketAddr, now: Instant) {
+        let Some(watched) = &mut self.watched else { return };
+        watched.refused.retain(|(known, at)| *known != address && now.saturating_duration_since(*at) < REFUSED_FOR);
+        if watched.refused.len() < MAX_REFUSED {
+            watched.refused.push((address, now));
+        }
+    }
+
+    /// Where the server that is watched is heard now, or who took its place, when that is elsewhere.
+    pub fn moved(&self, wish: &Wish, now: Instant) -> Option<SocketAddr> {
+        let watched = self.watched.as_ref()?;
+        let then = now.checked_sub(2 * PATIENCE).unwrap_or(watched.server.first);
+        match self.next_after(watched, &self.since(then), wish, then, now) {
+            Next::Watch { server, .. } => Some(server.address).filter(|address| *address != watched.server.address),
+            Next::Ask(_) | Next::Listen => None,
+        }
+    }
+
+    /// What is to be done, of the servers that were heard since `then`, when a search began.
+    pub fn next(&mut self, wish: &Wish, then: Instant, now: Instant) -> Next {
+        let servers = self.since(then);
+        let next = match &self.watched {
+            None => first_choice(&servers, wish),
+            Some(watched) => self.next_after(watched, &servers, wish, then, now),
+        };
+        let Next::Ask(mut question) = next else {
+            self.asked = None;
+            return next;
+        };
+        // The time runs from the moment at which just these were offered.
+        let since = match &self.asked {
+            Some((offers, since)) if *offers == question.offers => *since,
+            _ => now,
+        };
+        self.asked = Some((question.offers.clone(), since));
+        if question.takes_first_at.is_some() {
+            question.takes_first_at = Some(since + TAKEN_AFTER);
+            if now >= since + TAKEN_AFTER
+                && let Some(server) = servers.into_iter().find(|server| server.is_offered_as(&question.offers[0]))
+            {
+                let said = format!("{}; taken, as nothing else answers", question.text);
+                return Next::Watch { server: Box::new(server), must_prove: false, said: Some(said) };
+            }
+        }
+        Next::Ask(question)
+    }
+
+    /// The server of an offer, if it is still heard.
+    pub fn offered(&self, offer: &Offer) -> Option<Found> {
+        self.found.iter().find(|found| found.is_offered_as(offer)).cloned()
+    }
+
+    /// Something to warn of, said once: another machine with the id of the server that is watched.
+    pub fn warning(&mut self, now: Instant) -> Option<String> {
+        let watched = &self.watched.as_ref()?.server;
+        let twin = self.found.iter().find(|found| {
+            !is_old(found, now) && found.announcement.id == watched.announcement.id && !found.is_server_of(watched)
+        })?;
+        let (name, here, there) = (watched.name(), watched.address, twin.address);
+        let text = format!(
+            "{there} says that it is {name} too, with another key or none: a copied card, or an impostor; {here} is watched"
+        );
+        (self.warned.as_ref() != Some(&text)).then(|| self.warned.insert(text).clone())
+    }
+
+    fn next_after(&self, watched: &Watched, servers: &[Found], wish: &Wish, then: Instant, now: Instant) -> Next {
+        let before = &watched.server;
+        let itself = self.itself(watched, wish, then, now).map(|server| {
+            let is_elsewhere = server.address != before.address;
+            let said = is_elsewhere.then(|| format!("{} is at {} now", server.name(), server.address));
+            Next::Watch { server: Box::new(server), must_prove: is_elsewhere, said }
+        });
+        if let Some(Next::Watch { server, .. }) = &itself
+            && !watched.is_refused(server.address, now)
+        {
+            return itself.unwrap_or(Next::Listen);
+        }
+        // Not what claims its key and did not prove it.
+        let is_itself = |found: &Found| {
+            found.is_server_of(before) && (found.address == before.address || wish.proves(&found.announcement))
+        };
+        let others: Vec<_> = servers.iter().filter(|found| !is_itself(found)).cloned().collect();
+        // Who was not heard beside it came after it: in its place, or elsewhere.
+        let is_newer = |found: &Found| found.first > watched.alive;
+        let is_its_machine = |found: &Found| {
+            found.announcement.key == before.announcement.key
+                && wish.proves(&found.announcement)
+                && !watched.is_refused(found.address, now)
+        };
+        let is_there = |found: &Found| found.address.ip() == before.address.ip();
+        let heirs = others.iter().filter(|found| is_newer(found) && (is_there(found) || is_its_machine(found)));
+        if let [heir] = heirs.collect::<Vec<_>>()[..]
+            && wish.names(&heir.announcement)
+        {
+            let said = format!("{} answers at {} in the place of {}", heir.name(), heir.address, before.name());
+            return Next::Watch { server: Box::new((*heir).clone()), must_prove: !is_there(heir), said: Some(said) };
+        }
+        if others.is_empty() {
+            return itself.unwrap_or(Next::Listen);
+        }
+        if now.saturating_duration_since(then) < PATIENCE {
+            return Next::Listen;
+        }
+        let text = match others.as_slice() {
+            [one] => format!("{} is silent; {} answers at {}", before.name(), one.name(), one.address),
+            several => format!("{} is silent; {} other servers answer", before.name(), several.len()),
+        };
+        // Never another vehicle that was there all the time, nor one that says it is the lost one.
+        let is_harmless = |one: &Found| is_newer(one) && one.announcement.id != before.announcement.id;
+        let is_taken = wish.any && wish.name.is_none() && matches!(&others[..], [one] if is_harmless(one));
+        ask(text, &others, Some(before), is_taken.then_some(now))
+    }
+
+    /// The server that is watched, where it was, or elsewhere if it can prove that it is the same.
+    fn itself(&self, watched: &Watched, wish: &Wish, then: Instant, now: Instant) -> Option<Found> {
+        let same = self.found.iter().filter(|found| {
+            let announced = &found.announcement;
+            let before = &watched.server.announcement;
+            found.seen >= then && announced.id == before.id && announced.key == before.key
+        });
+        let mut same: Vec<_> = same.collect();
+        let address = watched.server.address;
+        same.retain(|found| {
+            found.address == address || wish.proves(&found.announcement) && !watched.is_refused(found.address, now)
+        });
+        // Where it was, unless somebody else answers there.
+        same.sort_by_key(|found| (watched.is_refused(found.address, now), found.address != address));
+        same.first().map(|found| (*found).clone())
+    }
+}
+
+impl Watched {
+    fn is_key_of(&self, announcement: &Announcement) -> bool {
+        let before = &self.server.announcement;
+        before.id == announcement.id && before.key == announcement.key
+    }
+
+    fn is_refused(&self, address: SocketAddr, now: Instant) -> bool {
+        self.refused.iter().any(|(known, at)| *known == address && now.saturating_duration_since(*at) < REFUSED_FOR)
+    }
+}
+
+fn is_old(found: &Found, now: Instant) -> bool {
+    now.saturating_duration_since(found.seen) >= FORGET_AFTER
+}
+
+/// Before any was watched.
+fn first_choice(servers: &[Found], wish: &Wish) -> Next {
+    let named: Vec<_> = servers.iter().filter(|found| wish.names(&found.announcement)).cloned().collect();
+    match (named.as_slice(), servers, &wish.name) {
+        ([one], ..) => Next::Watch { server: Box::new(one.clone()), must_prove: false, said: None },
+        ([], [], _) | ([], _, None) => Next::Listen,
+        ([], others, Some(name)) => ask(format!("no server is named {name:?}; found"), others, None, None),
+        (several, ..) => ask(format!("{} servers found", several.len()), several, None, None),
+    }
+}
+
+fn ask(text: String, servers: &[Found], watched: Option<&Found>, takes_first_at: Option<Instant>) -> Next {
+    let offer = |server: &Found| {
+        let (announced, address) = (&server.announcement, server.address);
+        let twin = servers
+            .iter()
+            .chain(watched)
+            .find(|other| other.announcement.id == announced.id && !other.is_server_of(server));
+        let note =
+            twin.map_or(String::new(), |twin| format!("  (also at {}: a copied card, or an impostor)", twin.address));
+        Offer {
+            label: format!("{}  {address}{note}", announced.name),
+            address: address.to_string(),
+            id: announced.id.clone(),
+            key: announced.key.clone(),
+        }
+    };
+    Next::Ask(Question { text, offers: servers.iter().map(offer).collect(), takes_first_at })
+}
+
+#[cfg(test)]
+#[path = "heard_tests.rs"]
+mod tests;

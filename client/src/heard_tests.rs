@@ -1,0 +1,396 @@
+//! The rule, case by case. Each vehicle of these tests is a letter; the clock is moved by hand.
+
+use rov_common::discovery::VERSION;
+
+use super::*;
+
+const NEMO: &str = "192.168.2.2:8080";
+const ELSEWHERE: &str = "192.168.2.9:8080";
+
+/// A world in which servers are heard, and time passes.
+struct World {
+    heard: Heard,
+    wish: Wish,
+    start: Instant,
+    now: Instant,
+    search: Instant,
+}
+
+fn server(id: &str, key: Option<&str>) -> Announcement {
+    Announcement {
+        v: VERSION,
+        id: id.to_owned(),
+        key: key.map(str::to_owned),
+        name: format!("rov {id}"),
+        version: String::new(),
+        signal_port: 8080,
+        whep: "/whep".to_owned(),
+        transports: vec!["webrtc".to_owned()],
+        rtp: None,
+        rtsp: None,
+        streams: Vec::new(),
+    }
+}
+
+impl World {
+    fn new() -> Self {
+        let start = Instant::now();
+        Self { heard: Heard::default(), wish: Wish::default(), start, now: start, search: start }
+    }
+
+    fn pass(&mut self, ms: u64) {
+        self.now += Duration::from_millis(ms);
+    }
+
+    fn hear(&mut self, announcement: &Announcement, address: &str) {
+        let address: SocketAddr = address.parse().expect("an address");
+        let announcement = Announcement { signal_port: address.port(), ..announcement.clone() };
+        self.heard.hear(announcement, address.ip(), self.now);
+    }
+
+    fn next(&mut self) -> Next {
+        self.heard.next(&self.wish, self.search, self.now)
+    }
+
+    /// Nemo, `a`, is watched at its address for ten seconds, in which `others` are heard too.
+    fn watching(a: &Announcement, others: &[(&Announcement, &str)]) -> Self {
+        let mut world = Self::new();
+        world.hear(a, NEMO);
+        let server = world.heard.since(world.start).remove(0);
+        world.heard.watch(&server);
+        for _ in 0..10 {
+            world.pass(1_000);
+            world.hear(a, NEMO);
+            for (other, address) in others {
+                world.hear(other, address);
+            }
+        }
+        world
+    }
+
+    /// It falls silent and is looked for; the `others` are heard for two seconds.
+    fn lose(&mut self, others: &[(&Announcement, &str)]) -> Next {
+        self.pass(2_000);
+        self.search = self.now;
+        let mut next = Next::Listen;
+        for _ in 0..20 {
+            self.pass(100);
+            for (other, address) in others {
+                self.hear(other, address);
+            }
+            next = self.next();
+            if matches!(next, Next::Watch { .. }) {
+                break;
+            }
+        }
+        next
+    }
+}
+
+/// The address that is watched next, and whether the key has to be proven.
+fn watched(next: &Next) -> Option<(String, bool)> {
+    match next {
+        Next::Watch { server, must_prove, .. } => Some((server.address.to_string(), *must_prove)),
+        Next::Ask(_) | Next::Listen => None,
+    }
+}
+
+fn said(next: &Next) -> &str {
+    match next {
+        Next::Watch { said, .. } => said.as_deref().unwrap_or_default(),
+        Next::Ask(_) | Next::Listen => panic!("{next:?}"),
+    }
+}
+
+fn question(next: Next) -> Question {
+    match next {
+        Next::Ask(question) => question,
+        Next::Watch { .. } | Next::Listen => panic!("{next:?}"),
+    }
+}
+
+fn addresses(question: &Question) -> Vec<&str> {
+    question.offers.iter().map(|offer| offer.address.as_str()).collect()
+}
+
+#[test]
+fn a_server_alone_is_taken_and_several_are_the_pilots_choice() {
+    let mut world = World::new();
+    assert_eq!(world.next(), Next::Listen);
+    world.hear(&server("a", Some("ka")), NEMO);
+    assert_eq!(watched(&world.next()), Some((NEMO.to_owned(), false)));
+    // One forged announcement more.
+    world.hear(&server("forged", None), ELSEWHERE);
+    let asked = question(world.next());
+    assert_eq!((addresses(&asked), asked.takes_first_at), (vec![NEMO, ELSEWHERE], None));
+    let offer = asked.offers[0].clone();
+    assert_eq!(world.heard.offered(&offer).map(|found| found.address.to_string()).as_deref(), Some(NEMO));
+}
+
+#[test]
+fn a_name_chooses_and_a_wrong_one_shows_who_is_there() {
+    let mut world = World::new();
+    world.hear(&server("a", Some("ka")), NEMO);
+    world.hear(&server("b", Some("kb")), ELSEWHERE);
+    world.wish.name = Some("rov b".to_owned());
+    assert_eq!(watched(&world.next()), Some((ELSEWHERE.to_owned(), false)));
+    world.wish.name = Some("Nemo".to_owned());
+    let asked = question(world.next());
+    assert!(asked.text.contains("no server is named \"Nemo\""), "{}", asked.text);
+    assert_eq!((addresses(&asked), asked.takes_first_at), (vec![NEMO, ELSEWHERE], None));
+    // Another one of the same name.
+    world.wish.name = Some("rov a".to_owned());
+    world.hear(&Announcement { name: "rov a".to_owned(), ..server("c", None) }, "192.168.2.7:8080");
+    assert_eq!(addresses(&question(world.next())), [NEMO, "192.168.2.7:8080"]);
+}
+
+#[test]
+fn a_server_with_two_interfaces_is_one_entry_where_it_was_heard_first() {
+    let mut world = World::new();
+    let a = server("a", Some("ka"));
+    world.hear(&a, NEMO);
+    world.hear(&a, "10.0.0.2:8080");
+    assert_eq!(watched(&world.next()), Some((NEMO.to_owned(), false)));
+}
+
+#[test]
+fn copies_of_a_card_are_two_entries_with_a_note() {
+    for (first, second) in [(Some("ka"), Some("kb")), (None, None), (Some("ka"), None)] {
+        let mut world = World::new();
+        world.hear(&server("a", first), NEMO);
+        world.hear(&server("a", second), ELSEWHERE);
+        let asked = question(world.next());
+        assert_eq!(addresses(&asked), [NEMO, ELSEWHERE]);
+        assert!(asked.offers.iter().all(|offer| offer.label.contains("a copied card, or an impostor")), "{asked:?}");
+    }
+}
+
+#[test]
+fn the_same_key_is_followed_anywhere_and_has_to_be_proven() {
+    let a = server("a", Some("ka"));
+    let mut world = World::watching(&a, &[]);
+    let next = world.lose(&[(&a, ELSEWHERE)]);
+    assert_eq!(watched(&next), Some((ELSEWHERE.to_owned(), true)));
+    assert!(said(&next).contains("is at 192.168.2.9:8080 now"), "{}", said(&next));
+    assert_eq!(world.heard.moved(&world.wish, world.now).map(|at| at.to_string()).as_deref(), Some(ELSEWHERE));
+    // Where it was, it need not.
+    world.hear(&a, NEMO);
+    assert_eq!(watched(&world.next()), Some((NEMO.to_owned(), false)));
+}
+
+#[test]
+fn a_replayed_announcement_that_is_not_proven_is_left_alone() {
+    let a = server("a", Some("ka"));
+    let mut world = World::watching(&a, &[]);
+    assert_eq!(watched(&world.lose(&[(&a, ELSEWHERE)])), Some((ELSEWHERE.to_owned(), true)));
+    world.heard.refuse(ELSEWHERE.parse().expect("an address"), world.now);
+    assert_eq!(world.next(), Next::Listen);
+    assert_eq!(world.heard.moved(&world.wish, world.now), None);
+    world.hear(&a, NEMO);
+    assert_eq!(watched(&world.next()), Some((NEMO.to_owned(), false)));
+}
+
+#[test]
+fn the_other_copy_of_a_card_is_never_taken_without_being_asked() {
+    for key in [Some("kb"), None] {
+        let (a, copy) = (server("a", Some("ka")), server("a", key));
+        for auto in [false, true] {
+            for beside in [false, true] {
+                let there: &[_] = &[(&copy, ELSEWHERE)];
+                let mut world = World::watching(&a, if beside { there } else { &[] });
+                world.wish.any = auto;
+                assert_eq!(world.heard.warning(world.now).is_some(), beside);
+                assert_eq!(world.heard.warning(world.now), None, "said once");
+                assert_eq!(world.heard.moved(&world.wish, world.now), None);
+                let asked = question(world.lose(there));
+                assert_eq!(
+                    (addresses(&asked), asked.takes_first_at),
+                    (vec![ELSEWHERE], None),
+                    "{key:?} {auto} {beside}"
+                );
+                assert!(asked.offers[0].label.contains("also at 192.168.2.2:8080"), "{asked:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_server_without_a_key_stays_at_its_address() {
+    let a = server("a", None);
+    let mut world = World::watching(&a, &[]);
+    assert_eq!(watched(&world.lose(&[(&a, NEMO)])), Some((NEMO.to_owned(), false)));
+    let mut world = World::watching(&a, &[]);
+    world.wish.any = true;
+    let asked = question(world.lose(&[(&a, ELSEWHERE)]));
+    assert_eq!((addresses(&asked), asked.takes_first_at), (vec![ELSEWHERE], None));
+}
+
+#[test]
+fn what_the_transport_cannot_prove_is_not_followed() {
+    let a = Announcement { transports: vec!["rtp".to_owned()], ..server("a", Some("ka")) };
+    let mut world = World::watching(&a, &[]);
+    assert_eq!(addresses(&question(world.lose(&[(&a, ELSEWHERE)]))), [ELSEWHERE]);
+    let a = server("a", Some("ka"));
+    let mut world = World::watching(&a, &[]);
+    world.wish.transport = Some(Transport::Rtsp);
+    assert_eq!(addresses(&question(world.lose(&[(&a, ELSEWHERE)]))), [ELSEWHERE]);
+}
+
+#[test]
+fn who_comes_to_its_address_after_it_is_followed_and_said() {
+    let a = server("a", Some("ka"));
+    // A swapped computer, a restart with another port, another name, a key that could not be kept, and one of the version before.
+    for (heir, address) in [
+        (server("b", Some("kb")), NEMO),
+        (server("b", Some("ka")), "192.168.2.2:9090"),
+        (server("b", Some("ka")), NEMO),
+        (server("a", Some("kb")), NEMO),
+        (server("a", None), NEMO),
+    ] {
+        let mut world = World::watching(&a, &[]);
+        let next = world.lose(&[(&heir, address)]);
+        assert_eq!(watched(&next), Some((address.to_owned(), false)), "{heir:?}");
+        assert!(said(&next).contains("in the place of rov a"), "{}", said(&next));
+    }
+}
+
+#[test]
+fn the_same_machine_under_another_name_is_followed_to_another_address_if_it_proves_its_key() {
+    let mut world = World::watching(&server("a", Some("ka")), &[]);
+    let next = world.lose(&[(&server("b", Some("ka")), ELSEWHERE)]);
+    assert_eq!(watched(&next), Some((ELSEWHERE.to_owned(), true)));
+}
+
+#[test]
+fn a_neighbour_at_its_address_does_not_take_its_place() {
+    // Two servers on one machine, and two machines with one address.
+    let a = server("a", Some("ka"));
+    for (neighbour, address) in [(server("b", Some("ka")), "192.168.2.2:9090"), (server("a", Some("kb")), NEMO)] {
+        let there: &[_] = &[(&neighbour, address)];
+        let mut world = World::watching(&a, there);
+        world.wish.any = true;
+        let asked = question(world.lose(there));
+        assert_eq!((addresses(&asked), asked.takes_first_at), (vec![address], None));
+    }
+}
+
+#[test]
+fn video_alone_shows_that_a_server_is_there() {
+    let (a, neighbour) = (server("a", Some("ka")), server("b", Some("kb")));
+    let mut world = World::watching(&a, &[]);
+    // Its announcements are lost; a neighbour comes while its picture is shown.
+    world.pass(5_000);
+    world.hear(&neighbour, "192.168.2.2:9090");
+    world.pass(1_000);
+    world.heard.alive(world.now);
+    assert_eq!(addresses(&question(world.lose(&[(&neighbour, "192.168.2.2:9090")]))), ["192.168.2.2:9090"]);
+}
+
+#[test]
+fn two_that_come_to_its_address_are_the_pilots_choice() {
+    let mut world = World::watching(&server("a", Some("ka")), &[]);
+    let (b, c) = (server("b", Some("kb")), server("c", Some("kb")));
+    let asked = question(world.lose(&[(&b, NEMO), (&c, "192.168.2.2:9090")]));
+    assert_eq!((addresses(&asked).len(), asked.takes_first_at), (2, None));
+}
+
+#[test]
+fn a_name_that_was_chosen_is_not_given_up_without_being_asked() {
+    let mut world = World::watching(&server("a", Some("ka")), &[]);
+    (world.wish.name, world.wish.any) = (Some("rov a".to_owned()), true);
+    let asked = question(world.lose(&[(&server("b", Some("kb")), NEMO)]));
+    assert_eq!((addresses(&asked), asked.takes_first_at), (vec![NEMO], None));
+    // Its name at its address is enough.
+    let mut world = World::watching(&server("a", Some("ka")), &[]);
+    world.wish.name = Some("rov a".to_owned());
+    let swapped = Announcement { name: "rov a".to_owned(), ..server("b", Some("kb")) };
+    assert_eq!(watched(&world.lose(&[(&swapped, NEMO)])), Some((NEMO.to_owned(), false)));
+}
+
+#[test]
+fn another_one_elsewhere_is_offered_and_with_auto_taken_after_a_countdown() {
+    let (a, b) = (server("a", Some("ka")), server("b", Some("kb")));
+    for auto in [false, true] {
+        let mut world = World::watching(&a, &[]);
+        world.wish.any = auto;
+        let asked = question(world.lose(&[(&b, ELSEWHERE)]));
+        assert!(asked.text.contains("rov a is silent; rov b answers at 192.168.2.9:8080"), "{}", asked.text);
+        assert_eq!(addresses(&asked), [ELSEWHERE]);
+        assert_eq!(asked.takes_first_at.is_some(), auto);
+        for _ in 0..12 {
+            world.pass(1_000);
+            world.hear(&b, ELSEWHERE);
+            if let Next::Ask(again) = world.next() {
+                assert_eq!(again.takes_first_at, asked.takes_first_at, "the countdown does not begin anew");
+            }
+        }
+        world.hear(&b, ELSEWHERE);
+        let next = world.next();
+        assert_eq!(watched(&next), auto.then(|| (ELSEWHERE.to_owned(), false)), "{next:?}");
+    }
+}
+
+#[test]
+fn the_countdown_ends_when_the_server_comes_back_or_another_one_comes() {
+    let (a, b, c) = (server("a", Some("ka")), server("b", Some("kb")), server("c", Some("kc")));
+    let mut world = World::watching(&a, &[]);
+    world.wish.any = true;
+    assert!(question(world.lose(&[(&b, ELSEWHERE)])).takes_first_at.is_some());
+    world.hear(&c, "192.168.2.7:8080");
+    assert_eq!(question(world.next()).takes_first_at, None, "two are there");
+    world.hear(&a, NEMO);
+    assert_eq!(watched(&world.next()), Some((NEMO.to_owned(), false)));
+}
+
+#[test]
+fn a_vehicle_that_was_there_all_the_time_is_never_taken_by_itself() {
+    let (a, b) = (server("a", Some("ka")), server("b", Some("kb")));
+    let there: &[_] = &[(&b, ELSEWHERE)];
+    let mut world = World::watching(&a, there);
+    world.wish.any = true;
+    let asked = question(world.lose(there));
+    assert_eq!((addresses(&asked), asked.takes_first_at), (vec![ELSEWHERE], None));
+}
+
+#[test]
+fn a_name_that_changes_there_and_back_is_followed_both_times() {
+    let (a, b) = (server("a", Some("ka")), server("b", Some("ka")));
+    let mut world = World::watching(&a, &[]);
+    let Next::Watch { server: heir, .. } = world.lose(&[(&b, NEMO)]) else { panic!() };
+    world.heard.watch(&heir);
+    for _ in 0..5 {
+        world.pass(1_000);
+        world.hear(&b, NEMO);
+    }
+    assert_eq!(watched(&world.lose(&[(&a, NEMO)])), Some((NEMO.to_owned(), false)));
+}
+
+#[test]
+fn an_announcement_with_the_address_of_the_server_and_a_key_of_its_own_is_asked_about_after_it_failed() {
+    // The pilot chose the forged one of two that were heard at one address.
+    let (forged, real) = (server("a", Some("kf")), server("a", Some("ka")));
+    let there: &[_] = &[(&real, NEMO), (&forged, NEMO)];
+    let mut world = World::watching(&forged, there);
+    world.heard.refuse(NEMO.parse().expect("an address"), world.now);
+    let asked = question(world.lose(there));
+    assert_eq!(asked.offers.iter().map(|offer| offer.key.as_deref()).collect::<Vec<_>>(), [Some("ka")]);
+}
+
+#[test]
+fn the_number_of_servers_is_bounded_and_a_flood_does_not_hide_the_one_that_is_watched() {
+    let a = server("a", Some("ka"));
+    let mut world = World::watching(&a, &[]);
+    for number in 0..1_000 {
+        world.pass(1);
+        world.hear(&server(&number.to_string(), None), ELSEWHERE);
+    }
+    assert_eq!(world.heard.found.len(), MAX_FOUND);
+    world.hear(&a, "10.0.0.2:8080");
+    assert_eq!(world.heard.found.len(), MAX_FOUND);
+    assert_eq!(watched(&world.next()), Some((NEMO.to_owned(), false)));
+    assert!(world.heard.found.iter().any(|found| found.address.ip() == IpAddr::from([10, 0, 0, 2])));
+    // Those that are silent give way.
+    world.pass(4_000);
+    world.hear(&server("new", None), ELSEWHERE);
+    assert!(world.heard.found.iter().any(|found| found.announcement.id == "new"));
+}

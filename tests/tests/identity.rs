@@ -1,0 +1,163 @@
+//! Which vehicle is shown: servers that prove who they are, others that only say so, and the pilot's choice.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use rov_client::discovery;
+use rov_client::viewer::{Offer, Phase};
+use rov_common::discovery::{Announcement, Message, encode};
+use rov_tests::programs::{Server, free_udp_port};
+use rov_tests::wait::{self, until, until_true};
+use rov_tests::watcher::Watcher;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+const ANNOUNCE_EVERY: Duration = Duration::from_millis(100);
+
+/// Announces what it is told, from an address of its own, until it is dropped.
+struct Announcer(Arc<AtomicBool>);
+
+impl Announcer {
+    fn start(from: Ipv4Addr, discovery_port: u16, announcement: Announcement) -> Self {
+        let running = Arc::new(AtomicBool::new(true));
+        let socket = UdpSocket::bind((from, 0)).expect("a UDP socket");
+        socket.set_broadcast(true).expect("it may broadcast");
+        let datagram = encode(&Message::Announce(announcement));
+        let runs = Arc::clone(&running);
+        std::thread::spawn(move || {
+            while runs.load(Ordering::Relaxed) {
+                // The next one is sent in any case.
+                let _ = socket.send_to(&datagram, ("127.255.255.255", discovery_port));
+                std::thread::sleep(ANNOUNCE_EVERY);
+            }
+        });
+        Self(running)
+    }
+}
+
+impl Drop for Announcer {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
+/// A vehicle with a port, a folder for its key and a name, which can be started again.
+struct Vehicle {
+    discovery_port: u16,
+    signal_port: u16,
+    state: TempDir,
+}
+
+impl Vehicle {
+    fn new() -> Self {
+        let free = TcpListener::bind("127.0.0.1:0").expect("a TCP socket");
+        let signal_port = free.local_addr().expect("its address").port();
+        Self { discovery_port: free_udp_port(), signal_port, state: TempDir::new().expect("a temporary folder") }
+    }
+
+    fn start(&self, name: &str, signal_port: u16) -> Server {
+        let (discovery, signal) = (self.discovery_port.to_string(), signal_port.to_string());
+        let state = self.state.path().to_str().expect("a path");
+        Server::start(&["--name", name, "--discovery-port", &discovery, "--signal-port", &signal, "--state-dir", state])
+    }
+
+    fn watch(&self, runtime: &Runtime, args: &[&str]) -> Watcher {
+        let port = self.discovery_port.to_string();
+        Watcher::start(runtime, &[&["--interface", "lo", "--discovery-port", &port], args].concat())
+    }
+
+    /// What it announces.
+    fn announcement(&self, runtime: &Runtime) -> Announcement {
+        let found = runtime.block_on(async {
+            let mut discovery = discovery::bind(self.discovery_port, vec!["lo".to_owned()]).expect("sockets");
+            discovery.search(None, Duration::from_millis(500)).await
+        });
+        assert_eq!(found.len(), 1, "{found:?}");
+        found[0].announcement.clone()
+    }
+}
+
+/// Another vehicle, which nobody finds by itself.
+fn stranger(host: Ipv4Addr) -> Server {
+    Server::start(&["--host", &host.to_string()])
+}
+
+fn offers(watcher: &Watcher, number: usize) -> Vec<Offer> {
+    until("a question", wait::START, || {
+        watcher.choice().question().map(|question| question.offers).filter(|offers| offers.len() == number)
+    })
+}
+
+fn offer_of(offers: &[Offer], address: SocketAddr) -> Offer {
+    let address = address.to_string();
+    offers.iter().find(|offer| offer.address == address).unwrap_or_else(|| panic!("{address} in {offers:?}")).clone()
+}
+
+#[test]
+fn whoever_repeats_a_servers_announcement_is_not_shown_and_the_server_is_when_it_is_back() {
+    let (runtime, vehicle) = (Runtime::new().expect("a runtime"), Vehicle::new());
+    let mut robot = vehicle.start("Nemo", vehicle.signal_port);
+    let real = vehicle.announcement(&runtime);
+    assert!(real.key.is_some(), "{real:?}");
+    let watcher = vehicle.watch(&runtime, &["--auto"]);
+    watcher.wait_for_shots(10);
+    let from = Ipv4Addr::new(127, 0, 0, 3);
+    let other = stranger(from);
+    let replayed = Announcement { signal_port: other.address.port(), ..real };
+    let _impostor = Announcer::start(from, vehicle.discovery_port, replayed);
+    robot.process.kill();
+    until_true(
+        "the impostor is tried and left",
+        wait::START,
+        || matches!(watcher.phase(), Phase::Lost(reason) if reason.contains("does not prove the key")),
+    );
+    let again = vehicle.start("Nemo", vehicle.signal_port);
+    until_true("the second session", wait::START, || watcher.report().sessions == 2);
+    assert_eq!(watcher.report().server, again.address.to_string());
+    let shown = watcher.shown();
+    watcher.wait_for_shots(shown + 10);
+    assert!(other.stats().viewers.is_empty());
+    watcher.stop(&runtime);
+}
+
+#[test]
+fn a_server_that_comes_back_with_another_name_and_port_is_followed() {
+    let (runtime, vehicle) = (Runtime::new().expect("a runtime"), Vehicle::new());
+    let mut before = vehicle.start("Nemo", vehicle.signal_port);
+    let watcher = vehicle.watch(&runtime, &[]);
+    watcher.wait_for_shots(10);
+    before.process.kill();
+    let after = vehicle.start("Dory", 0);
+    until_true("the second session", wait::START, || watcher.report().sessions == 2);
+    assert_eq!((watcher.report().server, watcher.report().server_name), (after.address.to_string(), "Dory".to_owned()));
+    watcher.stop(&runtime);
+}
+
+#[test]
+fn of_several_servers_the_pilot_chooses_and_chooses_again_when_that_one_is_lost() {
+    let (runtime, vehicle) = (Runtime::new().expect("a runtime"), Vehicle::new());
+    let mut robot = vehicle.start("Nemo", vehicle.signal_port);
+    let real = vehicle.announcement(&runtime);
+    // A vehicle with a copied card, of the version before.
+    let from = Ipv4Addr::new(127, 0, 0, 3);
+    let copy = stranger(from);
+    let copied = Announcement { signal_port: copy.address.port(), key: None, ..real };
+    let _announced = Announcer::start(from, vehicle.discovery_port, copied);
+    let watcher = vehicle.watch(&runtime, &["--auto"]);
+    let both = offers(&watcher, 2);
+    assert!(both.iter().all(|offer| offer.label.contains("a copied card, or an impostor")), "{both:?}");
+    assert_eq!(watcher.report().sessions, 0);
+    watcher.choice().choose(offer_of(&both, robot.address));
+    watcher.wait_for_shots(10);
+    assert_eq!(watcher.report().server, robot.address.to_string());
+    robot.process.kill();
+    let left = offers(&watcher, 1);
+    assert_eq!(watcher.choice().question().and_then(|question| question.takes_first_at), None);
+    assert_eq!(watcher.report().sessions, 1);
+    watcher.choice().choose(offer_of(&left, copy.address));
+    until_true("the second session", wait::START, || watcher.report().sessions == 2);
+    assert_eq!(watcher.report().server, copy.address.to_string());
+    watcher.stop(&runtime);
+}
