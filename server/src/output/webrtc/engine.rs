@@ -208,7 +208,7 @@ impl Engine {
         let ids: Vec<_> = self.viewers.keys().collect();
         let places: Vec<_> =
             self.viewers.iter().map(|(id, viewer)| viewer.place(now, self.pilots.is_present(id))).collect();
-        let at = gives_way(now, &places, from, |address| self.pilots.is_of_one(address));
+        let at = gives_way(now, &places, from, |address| self.pilots.rank(address));
         at.map(|at| ids[at].clone()).ok_or(AcceptError::Full(self.max_viewers))
     }
 

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
+use super::places::SPECTATOR;
 use crate::rate_control::{Link, Pilot};
 
 /// Addresses of earlier pilots that are remembered: while the pilot's computer is away, others are taken for it.
@@ -10,7 +11,7 @@ const MAX_FORMER: usize = 4;
 
 pub struct Pilots {
     config: Pilot,
-    /// Where their offers came from, the present one last.
+    /// Where their offers came from, in the order in which they first were the pilot.
     former: VecDeque<IpAddr>,
     /// The viewer that is the pilot, and whether there were others when that was looked at.
     present: Option<(String, bool)>,
@@ -28,8 +29,7 @@ impl Pilots {
 
     /// The pilot's offer came from `address`.
     pub fn note(&mut self, address: IpAddr) {
-        if self.former.back() != Some(&address) {
-            self.former.retain(|former| *former != address);
+        if !self.former.contains(&address) {
             self.former.push_back(address);
             if self.former.len() > MAX_FORMER {
                 self.former.pop_front();
@@ -41,9 +41,13 @@ impl Pilots {
         self.present.as_ref().is_some_and(|(known, _)| known == id)
     }
 
-    /// Whether the pilot may come from `address`.
-    pub fn is_of_one(&self, address: IpAddr) -> bool {
-        self.config == Pilot::Address(address) || self.former.contains(&address)
+    /// How much `address` is the pilot's, for [`super::places::gives_way`]: that of `--pilot` before those of earlier pilots, and of
+    /// these the first, for which the others stood in.
+    pub fn rank(&self, address: IpAddr) -> usize {
+        if self.config == Pilot::Address(address) {
+            return 0;
+        }
+        self.former.iter().position(|former| *former == address).map_or(SPECTATOR, |at| at + 1)
     }
 
     /// What is to be said where viewer `id` at `address`, one of so many `viewers`, is the pilot: whose link it is matters where
@@ -91,9 +95,10 @@ mod tests {
         for other in [3, 4, 3, 4, 5] {
             pilots.note(ip(other));
         }
-        assert!(pilots.is_of_one(ip(2)) && pilots.is_of_one(ip(3)) && !pilots.is_of_one(ip(6)));
+        pilots.note(ip(2));
+        assert_eq!([2, 3, 5, 6].map(|host| pilots.rank(ip(host))), [1, 2, 4, SPECTATOR]);
         pilots.note(ip(6));
-        assert!(!pilots.is_of_one(ip(2)), "a bounded number of them");
-        assert!(Pilots::new(Pilot::Address(ip(9))).is_of_one(ip(9)));
+        assert_eq!(pilots.rank(ip(2)), SPECTATOR, "a bounded number of them");
+        assert_eq!(Pilots::new(Pilot::Address(ip(9))).rank(ip(9)), 0);
     }
 }

@@ -1,7 +1,8 @@
 //! Who gives way to a new viewer where all places are taken. Pure; takes `now`.
 //!
 //! Anybody can send offers and never connect. So a viewer that has not connected gives way: of the address that has most of
-//! them, the oldest. And the pilot always gets a place, if need be that of a spectator.
+//! them, the oldest. And the pilot always gets a place, if need be that of a spectator. Who watches gives way only to somebody of a
+//! higher rank, so that two never displace each other in turn.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
@@ -29,24 +30,22 @@ pub enum PlaceState {
     Connected { silent: bool, pilot: bool },
 }
 
-/// Which of `places` is to be given to a new viewer from `newcomer`; none: it is refused. `is_pilots`: whether the pilot's
-/// computer has, or had, that address.
-pub fn gives_way(
-    now: Instant,
-    places: &[Place],
-    newcomer: IpAddr,
-    is_pilots: impl Fn(IpAddr) -> bool,
-) -> Option<usize> {
+/// The rank of an address that the pilot's computer never had.
+pub const SPECTATOR: usize = usize::MAX;
+
+/// Which of `places` is to be given to a new viewer from `newcomer`; none: it is refused. `rank` of an address: the smaller, the
+/// more it is the pilot's, up to [`SPECTATOR`].
+pub fn gives_way(now: Instant, places: &[Place], newcomer: IpAddr, rank: impl Fn(IpAddr) -> usize) -> Option<usize> {
     let is_connecting = |place: &Place| matches!(place.state, PlaceState::Connecting { .. });
     let connecting = |address| places.iter().filter(|p| is_connecting(p) && p.address == address).count();
-    let privileged = is_pilots(newcomer);
+    let outranks = |address| rank(newcomer) < rank(address);
     let would_have = connecting(newcomer) + 1;
     let waits = places.iter().enumerate().filter_map(|(at, place)| {
         let PlaceState::Connecting { checked } = place.state else { return None };
         let many = connecting(place.address);
         let overdue = now.saturating_duration_since(place.since) >= TENURE;
-        let may = privileged || place.address == newcomer || many > would_have || overdue;
-        may.then_some(((Reverse(many), is_pilots(place.address), checked, place.since, at), at))
+        let may = outranks(place.address) || place.address == newcomer || many > would_have || overdue;
+        may.then_some(((Reverse(many), Reverse(rank(place.address)), checked, place.since, at), at))
     });
     if let Some((_, at)) = waits.min() {
         return Some(at);
@@ -54,9 +53,10 @@ pub fn gives_way(
     let of = |address| places.iter().filter(|place| place.address == address).count();
     let spectators = places.iter().enumerate().filter_map(|(at, place)| {
         let PlaceState::Connected { silent, pilot } = place.state else { return None };
-        Some(((pilot && !silent, !silent, Reverse(of(place.address)), Reverse(place.since), at), at))
+        let may = outranks(place.address) || silent && rank(newcomer) != SPECTATOR;
+        may.then_some(((pilot && !silent, !silent, Reverse(of(place.address)), Reverse(place.since), at), at))
     });
-    privileged.then(|| spectators.min()).flatten().map(|(_, at)| at)
+    spectators.min().map(|(_, at)| at)
 }
 
 #[cfg(test)]
@@ -65,6 +65,8 @@ mod tests {
 
     const PILOT: u8 = 2;
     const OTHER: u8 = 3;
+    /// Who was taken for the pilot while that was away.
+    const FORMER: u8 = 7;
     const HOSTILE: u8 = 66;
 
     fn ip(host: u8) -> IpAddr {
@@ -91,7 +93,12 @@ mod tests {
         }
 
         fn offer(&self, host: u8, ms: u64) -> Option<usize> {
-            gives_way(self.at(ms), &self.places, ip(host), |address| address == ip(PILOT))
+            let rank = |address| match address {
+                _ if address == ip(PILOT) => 1,
+                _ if address == ip(FORMER) => 2,
+                _ => SPECTATOR,
+            };
+            gives_way(self.at(ms), &self.places, ip(host), rank)
         }
     }
 
@@ -133,6 +140,20 @@ mod tests {
         assert_eq!(World::new().with(4, 0, PILOTS).offer(PILOT, 1), Some(0), "who only stands in for the pilot");
         let world = World::new().with(4, 0, WATCHES).with(OTHER, 100, CHECKED);
         assert_eq!(world.offer(PILOT, 101), Some(1), "before that, who has not connected");
+    }
+
+    #[test]
+    fn two_never_displace_each_other_in_turn() {
+        let world = World::new().with(PILOT, 0, PILOTS).with(PILOT, 10, WATCHES);
+        assert_eq!(world.offer(PILOT, 60_000), None, "a third page of the pilot's");
+        let world = World::new().with(PILOT, 0, PILOTS).with(PILOT, 10, SILENT);
+        assert_eq!(world.offer(PILOT, 60_000), Some(1), "its own that is gone");
+        let world = World::new().with(FORMER, 0, PILOTS);
+        assert_eq!(world.offer(PILOT, 60_000), Some(0), "the pilot is back");
+        let world = World::new().with(PILOT, 0, PILOTS);
+        assert_eq!(world.offer(FORMER, 60_000), None, "and stays");
+        let world = World::new().with(PILOT, 0, CHECKED);
+        assert_eq!(world.offer(FORMER, 100), None, "while it connects, too");
     }
 
     #[test]
