@@ -26,7 +26,7 @@ use crate::session::{self, SessionConfig, SessionError};
 use crate::stats::{Passage, Report, Shown, ms};
 use crate::viewer::{Phase, Viewer};
 
-const EXIT_USAGE: u8 = 2;
+pub const EXIT_USAGE: u8 = 2;
 const EXIT_NOTHING_FOUND: u8 = 3;
 
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Parser, ValueEnum};
 use rov_common::api::WHEP_PATH;
+use rov_common::camera::{Trust, parse_url};
 use rov_common::codec::Codec;
 use rov_common::discovery::DEFAULT_PORT;
 use rov_common::units::{Resolution, whole, within};
@@ -88,6 +89,10 @@ pub struct Cli {
     /// better set the environment variable [default: none]
     #[arg(help_heading = SERVER, long, value_name = "PASSWORD", env = "ROV_PASSWORD", hide_env_values = true)]
     pub password: Option<String>,
+
+    /// Which certificate of an rtsps:// camera is taken: one that the system trusts, that of this SHA-256 fingerprint too, or any
+    #[arg(help_heading = SERVER, long, value_name = "system|any|SHA256", default_value_t)]
+    pub camera_certificate: Trust,
 
     /// Take the server of this name, when several are found
     #[arg(help_heading = SERVER, long, value_name = "NAME", conflicts_with = "url")]
@@ -198,6 +203,7 @@ impl Cli {
             decoder: self.decoder.clone(),
             latency: self.latency.map(Duration::from_millis),
             stun: self.stun.clone(),
+            camera_certificate: self.camera_certificate.clone(),
         })
     }
 
@@ -261,7 +267,7 @@ impl Cli {
             Some(Transport::Rtp) => Ok(self.rtp(Some((host, port)))),
             Some(Transport::Rtsp) => {
                 let url = parse(format!("rtsp://{host}:{}{RTSP_PATH}", self.rtsp_port))?;
-                Ok(Target::Camera(Camera::new(url)))
+                Ok(Target::Camera(Camera::from(url)))
             }
         }
     }
@@ -294,7 +300,7 @@ impl Cli {
 
     fn url_target(&self, option: &str, text: &str) -> Result<Target, String> {
         // What does not parse is not repeated: it may have a password in it.
-        let url = Url::parse(text).map_err(|error| {
+        let url = parse_url(text).map_err(|error| {
             format!("{option}: give a WHEP URL, http://..., or an RTSP URL, as rtsp://USER:PASSWORD@10.0.0.3/stream1 ({error})")
         })?;
         if self.name.is_some() {
@@ -305,10 +311,12 @@ impl Cli {
         let transport = self.transport.name();
         match url.scheme() {
             "http" | "https" if self.fits(Transport::WebRtc) => Ok(Target::Url(url)),
-            "rtsp" if url.host_str().unwrap_or_default().is_empty() => Err(format!("{named}: the host is missing")),
-            "rtsp" if self.fits(Transport::Rtsp) => Ok(Target::Camera(Camera::new(url))),
+            "rtsp" | "rtsps" if url.host_str().unwrap_or_default().is_empty() => {
+                Err(format!("{named}: the host is missing"))
+            }
+            "rtsp" | "rtsps" if self.fits(Transport::Rtsp) => Ok(Target::Camera(Camera::from(url))),
             "http" | "https" => Err(format!("{named} is WebRTC: leave out --transport {transport}")),
-            "rtsp" => Err(format!("{named} is RTSP: leave out --transport {transport}")),
+            "rtsp" | "rtsps" => Err(format!("{named} is RTSP: leave out --transport {transport}")),
             _ => Err(format!("{named}: give a WHEP URL, http://..., or an RTSP URL, rtsp://...")),
         }
     }

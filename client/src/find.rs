@@ -68,7 +68,7 @@ impl Located {
         let rtsp = stats.rtsp.and_then(|rtsp| Url::parse(rtsp.urls.first()?).ok()).and_then(|mut url| {
             // The server may know itself by another address.
             url.set_host(Some(host)).ok()?;
-            Some(Way::Rtsp(Camera::new(url)))
+            Some(Way::Rtsp(Camera::from(url)))
         });
         rtp.into_iter().chain(rtsp).collect()
     }
@@ -304,7 +304,7 @@ async fn rtp_of_host(host: &RtpHost, source: &Source) -> Result<Located, Session
                      --transport rtp",
                     host.name
                 );
-                return Err(SessionError::NoWay { reason, is_final: false });
+                return Err(SessionError::no_way(reason));
             }
             Ok(stats) => source = rtp_destination(&stats, from).unwrap_or(source),
             // A sender of another make.
@@ -342,7 +342,7 @@ fn located(found: &Found, chosen: Option<Transport>, must_prove: bool) -> Result
             "{label} does not send by {wanted}, only by {has}: start rov-server with {wanted} among its --transport, or \
              this program with --transport auto"
         );
-        return Err(SessionError::NoWay { reason, is_final: false });
+        return Err(SessionError::no_way(reason));
     }
     Ok(Located {
         ways,
@@ -378,15 +378,14 @@ fn ways(announcement: &Announcement, ip: IpAddr, api: &Url) -> Vec<Way> {
     }
     if let Some(rtsp) = &announcement.rtsp {
         let url = Url::parse(&format!("rtsp://{}{}", SocketAddr::new(ip, rtsp.port), rtsp.path)).ok();
-        ways.extend(url.map(|url| Way::Rtsp(Camera::new(url))));
+        ways.extend(url.map(|url| Way::Rtsp(Camera::from(url))));
     }
     ways
 }
 
 /// The IPv4 address of the machine named `host`.
 async fn resolve(host: &str) -> Result<Ipv4Addr, SessionError> {
-    let failed =
-        |reason: String| SessionError::NoWay { reason: format!("cannot find {host}: {reason}"), is_final: false };
+    let failed = |reason: String| SessionError::no_way(format!("cannot find {host}: {reason}"));
     let found = tokio::net::lookup_host((host, 0)).await.map_err(|error| failed(error.to_string()))?;
     let ipv4 = found.filter_map(|address| match address.ip() {
         IpAddr::V4(ip) => Some(ip),

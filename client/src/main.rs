@@ -1,8 +1,18 @@
+use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
 
 use clap::Parser;
 use rov_client::{app, cli::Cli};
+use rov_common::camera::redact;
 
 fn main() -> ExitCode {
-    app::run(&Cli::parse())
+    match Cli::try_parse() {
+        Ok(cli) => app::run(&cli),
+        // It may repeat what was typed, and this goes into a log.
+        Err(error) if error.use_stderr() && !stderr().is_terminal() => {
+            eprint!("{}", redact(&error.to_string()));
+            ExitCode::from(app::EXIT_USAGE)
+        }
+        Err(error) => error.exit(),
+    }
 }

@@ -7,7 +7,8 @@ mod rates;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rov_common::backoff::Backoff;
+use rov_common::backoff::{Backoff, REFUSED_MAX, REFUSED_MIN};
+use rov_common::camera::Trust;
 use rov_common::codec::Codec;
 use rov_common::sync::lock;
 use thiserror::Error;
@@ -31,8 +32,8 @@ const TICK: Duration = Duration::from_millis(100);
 /// Between attempts to reach a server whose address is known.
 const RETRY_MIN: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(1);
-/// After a refused password: cameras lock out whoever tries too often.
-const RETRY_REFUSED: Duration = Duration::from_secs(5);
+/// After what trying again hardly helps.
+const RETRY_FINAL: Duration = Duration::from_secs(5);
 /// A loop that runs every [`TICK`] and comes this late was not running.
 const STANDSTILL: Duration = Duration::from_millis(700);
 const CONNECT_GRACE: Duration = Duration::from_secs(1);
@@ -79,6 +80,8 @@ pub struct SessionConfig {
     pub stun: Option<String>,
     /// For RTSP where its URL has none.
     pub credentials: Option<Credentials>,
+    /// Of cameras, by `rtsps`.
+    pub camera_certificate: Trust,
 }
 
 /// Why there is no session.
@@ -89,7 +92,12 @@ pub enum SessionError {
     #[error("{0}: choose one by --name, or by --host and --signal-port\n{1}")]
     Ambiguous(String, String),
     #[error("{reason}")]
-    NoWay { reason: String, is_final: bool },
+    NoWay {
+        reason: String,
+        is_final: bool,
+        /// The password was refused.
+        is_denied: bool,
+    },
     #[error(transparent)]
     Decoder(#[from] DecodeError),
     #[error("{0:#}")]
@@ -97,6 +105,11 @@ pub enum SessionError {
 }
 
 impl SessionError {
+    /// Trying again may help.
+    pub fn no_way(reason: String) -> Self {
+        Self::NoWay { reason, is_final: false, is_denied: false }
+    }
+
     /// Whether the program ends with it, instead of trying again. In the middle of a dive a decoder that is busy for once, or
     /// a camera that is being set up, is no reason to give up.
     fn ends_program(&self, is_first: bool, wait: bool) -> bool {
@@ -115,6 +128,7 @@ pub async fn run(config: SessionConfig, viewer: Arc<Viewer>, shutdown: Cancellat
     // Its WHEP endpoint has answered.
     let mut answers = false;
     let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
+    let mut refusals = Backoff::new(REFUSED_MIN, REFUSED_MAX);
     // Kept until a session uses it: attempts that reach no server build no decoder.
     let mut prepared: Option<Prepared> = None;
     // What the decoder is built for, until the server says what it sends.
@@ -158,13 +172,22 @@ pub async fn run(config: SessionConfig, viewer: Arc<Viewer>, shutdown: Cancellat
         }
         let mut least = Duration::ZERO;
         match ended {
-            Ok(()) => backoff.reset(),
+            Ok(()) => {
+                backoff.reset();
+                refusals.reset();
+            }
             Err(error) if error.ends_program(is_first, config.wait) => return Err(error),
             Err(error) => {
-                if matches!(error, SessionError::NoWay { is_final: true, .. }) {
-                    least = RETRY_REFUSED;
+                let mut reason = error.to_string();
+                match error {
+                    SessionError::NoWay { is_denied: true, .. } => {
+                        least = refusals.next_delay();
+                        reason += &format!("; next attempt in {} s, as cameras lock out after some", least.as_secs());
+                    }
+                    SessionError::NoWay { is_final: true, .. } => least = RETRY_FINAL,
+                    _ => {}
                 }
-                viewer.set_phase(Phase::Lost(error.to_string()));
+                viewer.set_phase(Phase::Lost(reason));
             }
         }
         // A session that lasted is tried again at once, one that failed at once is not.
@@ -198,7 +221,8 @@ async fn visit(
     viewer.set_server(server.public());
     let mut failed: Vec<(Transport, String)> = Vec::new();
     // Unless trying again can help one of the ways.
-    let mut is_final = true;
+    // A password may be refused by one way while another is only down for a moment.
+    let (mut is_final, mut is_denied) = (true, true);
     let mut ways = server.ways.clone();
     let mut next = 0;
     loop {
@@ -235,14 +259,15 @@ async fn visit(
             Err(error @ ConnectError::NotProven { .. }) => {
                 // Whoever it is has no better right by another way.
                 server.is_refused(&knowledge.heard);
-                return Err(SessionError::NoWay { reason: error.to_string(), is_final: false });
+                return Err(SessionError::no_way(error.to_string()));
             }
             Err(error) => {
                 // It answered before: the link is down, and the other ways would take their time to find that out.
                 if transport == Transport::WebRtc && !answered && *answers {
-                    return Err(SessionError::NoWay { reason: error.to_string(), is_final: false });
+                    return Err(SessionError::no_way(error.to_string()));
                 }
                 is_final &= error.is_final();
+                is_denied &= error.is_denied();
                 failed.push((transport, error.to_string()));
             }
         }
@@ -251,7 +276,7 @@ async fn visit(
         [(_, reason)] => reason.clone(),
         all => all.iter().map(|(by, reason)| format!("{by}: {reason}")).collect::<Vec<_>>().join("; "),
     };
-    Err(SessionError::NoWay { reason, is_final })
+    Err(SessionError::NoWay { reason, is_final, is_denied })
 }
 
 /// Watches one session until it ends; the viewer's phase then says why. An error when there was none.
@@ -286,6 +311,7 @@ async fn watch(
         latency: config.latency,
         interfaces: config.interfaces.clone(),
         credentials: config.credentials.clone(),
+        camera_certificate: config.camera_certificate.clone(),
         // At the last way one can as well wait in a session, which asks the server why nothing comes.
         first_packet: match supply {
             Supply::Destination if !config.wait => Some(config.discovery_timeout),

@@ -153,6 +153,9 @@ pub struct StreamStats {
     pub keyframes: u64,
     /// Raw pictures left out because the encoder was busy.
     pub frames_dropped: u64,
+    /// Pictures left out because the source gave them damaged, as JPEG that is cut off.
+    #[serde(default)]
+    pub frames_damaged: u64,
     /// Milliseconds from capture to encoded, mean over the last two seconds.
     pub encode_latency_ms: f64,
     pub restarts: u64,

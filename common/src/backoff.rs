@@ -33,6 +33,10 @@ impl Backoff {
     }
 }
 
+/// After a camera has refused the password, which has tried it more than once already: it locks out whoever goes on.
+pub const REFUSED_MIN: Duration = Duration::from_secs(30);
+pub const REFUSED_MAX: Duration = Duration::from_secs(600);
+
 impl Default for Backoff {
     fn default() -> Self {
         Self::new(DEFAULT_MIN, DEFAULT_MAX)

@@ -1,10 +1,12 @@
 //! What `rov-server` and `rov-client` share. No tokio, no GStreamer, no WebRTC, no clock of its own; pure
-//! code, but for `lines`, `net`, `media_socket` and `memory`.
+//! code, but for `challenge`, `lines`, `net`, `media_socket` and `memory`.
 
 pub mod access_unit;
 pub mod api;
 pub mod backlog;
 pub mod backoff;
+pub mod camera;
+pub mod challenge;
 pub mod codec;
 pub mod discovery;
 pub mod fec;

@@ -3,12 +3,15 @@
 //!
 //! A thread writes, so that no thread that logs waits for a reader. Bound: [`QUEUE`] lines; what does not fit is left out,
 //! and counted in a line as soon as writing works again. A line that cannot be written is not tried again, the next one is.
+//! Passwords in the addresses of cameras, wherever a text has them from, are left out.
 
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
+
+use crate::camera::redact;
 
 /// Lines that wait to be written: some seconds of the most talkative log.
 const QUEUE: usize = 4096;
@@ -87,12 +90,14 @@ fn write_all(mut target: impl Write, entries: &Receiver<Entry>, lost: &AtomicU64
         match entry {
             Entry::Text(text) => {
                 let before = lost.swap(0, Ordering::Relaxed);
+                let text = String::from_utf8_lossy(&text);
+                let text = redact(&text);
                 let note = if before > 0 {
                     format!("[{before} lines lost: they could not be written]\n")
                 } else {
                     String::new()
                 };
-                let written = target.write_all(note.as_bytes()).and_then(|()| target.write_all(&text));
+                let written = target.write_all(note.as_bytes()).and_then(|()| target.write_all(text.as_bytes()));
                 if written.and_then(|()| target.flush()).is_err() {
                     lost.fetch_add(before + 1, Ordering::Relaxed);
                 }
@@ -149,7 +154,9 @@ mod tests {
             writeln!(lines, "{number}").unwrap();
         }
         lines.drain(LONG);
-        assert_eq!(target.text(), "0\n1\n2\n");
+        writeln!(lines, "rtsp://pilot:12#34@10.0.0.3/cam").unwrap();
+        lines.drain(LONG);
+        assert_eq!(target.text(), "0\n1\n2\nrtsp://...@10.0.0.3/cam\n");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, ValueEnum};
+use rov_common::camera::Trust;
 use rov_common::codec::Codec;
 use rov_common::units::{Fps, decimal, whole};
 
@@ -108,6 +109,12 @@ pub struct Cli {
     /// stand in it
     #[arg(help_heading = SOURCE, long, value_name = "URL")]
     pub url: Option<String>,
+
+    /// Which certificate of an rtsps:// camera is taken
+    ///
+    /// One that the system trusts, that of this SHA-256 fingerprint too, or any
+    #[arg(help_heading = SOURCE, long, value_name = "system|any|SHA256", default_value_t)]
+    pub camera_certificate: Trust,
 
     /// Picture width in pixels, even; 0 = the source's own
     ///

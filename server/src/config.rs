@@ -8,6 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
+pub use rov_common::camera::{CameraUrl, Credentials, Trust};
 use rov_common::codec::Codec;
 use rov_common::discovery::clean;
 use rov_common::units::{Bitrate, Fps, Resolution};
@@ -177,6 +178,8 @@ pub struct CaptureConfig {
     pub pipeline: Option<String>,
     /// Set when `source` is `Rtsp`.
     pub url: Option<CameraUrl>,
+    /// Of its certificate, by `rtsps`.
+    pub camera_certificate: Trust,
     /// Both sides even; None: the source's own.
     pub resolution: Option<Resolution>,
     /// An upper bound: a slower source keeps its rate. None: the source's own.
@@ -212,6 +215,7 @@ impl Default for CaptureConfig {
             looping: true,
             pipeline: None,
             url: None,
+            camera_certificate: Trust::System,
             resolution: Some(Resolution::new(1920, 1080)),
             fps: Some(Fps::whole(30)),
             bitrate: None,
@@ -227,31 +231,6 @@ impl Default for CaptureConfig {
             max_quality: false,
             frozen_after: Some(Duration::from_secs(5)),
         }
-    }
-}
-
-/// The address of an IP camera. Shown without user, password and query: it goes into logs and answers.
-#[derive(Clone, PartialEq, Eq)]
-pub struct CameraUrl(pub Url);
-
-impl std::fmt::Display for CameraUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut shown = self.0.clone();
-        // They fail only where there is no host, and then there is neither user nor password.
-        let _ = shown.set_username("");
-        let _ = shown.set_password(None);
-        shown.set_query(self.0.query().map(|_| "..."));
-        // Some cameras take the password as a part of the path: /user=admin&password=...
-        if shown.path().contains("password=") {
-            shown.set_path("/...");
-        }
-        write!(f, "{shown}")
-    }
-}
-
-impl std::fmt::Debug for CameraUrl {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{self}")
     }
 }
 
@@ -280,19 +259,6 @@ pub struct RtspConfig {
     pub credentials: Option<Credentials>,
     /// Take the password in clear too.
     pub basic_auth: bool,
-}
-
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    pub user: String,
-    pub password: String,
-}
-
-/// Without the password, as this goes into logs.
-impl std::fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
-    }
 }
 
 /// The paths under which RTSP is served without `--rtsp-path`: ours, and those of the servers that it replaces.
@@ -410,6 +376,7 @@ impl Config {
                 looping: !cli.no_loop,
                 pipeline: cli.pipeline.clone(),
                 url: cli.url.as_deref().map(camera_url).transpose()?,
+                camera_certificate: cli.camera_certificate.clone(),
                 resolution,
                 fps: (cli.fps.num > 0).then_some(cli.fps),
                 bitrate: (cli.bitrate > 0).then(|| Bitrate::from_kbps(cli.bitrate)),
@@ -526,7 +493,7 @@ fn allow_origin(text: &str) -> Result<String, ConfigError> {
 
 /// What does not parse is not repeated: it may have a password in it.
 fn camera_url(text: &str) -> Result<CameraUrl, ConfigError> {
-    Url::parse(text).map(CameraUrl).map_err(|error| {
+    CameraUrl::parse(text).map_err(|error| {
         ConfigError(format!("--url: give an address as rtsp://USER:PASSWORD@10.0.0.3/stream ({error})"))
     })
 }
@@ -704,13 +671,18 @@ impl CaptureConfig {
         }
         match (&self.url, self.source) {
             (None, SourceKind::Rtsp) => return bad("--source rtsp: needs --url URL, as rtsp://10.0.0.3/stream"),
-            (Some(url), SourceKind::Rtsp) if !matches!(url.0.scheme(), "rtsp" | "rtsps") || !url.0.has_host() => {
+            (Some(url), SourceKind::Rtsp)
+                if !matches!(url.url().scheme(), "rtsp" | "rtsps") || !url.url().has_host() =>
+            {
                 return bad(format!("--url {url}: give the address of an RTSP camera, as rtsp://10.0.0.3/stream"));
             }
             (Some(url), source_kind) if source_kind != SourceKind::Rtsp => {
                 return bad(format!("--url {url}: needs --source rtsp, but --source is {source}"));
             }
             _ => {}
+        }
+        if self.camera_certificate != Trust::System && !self.url.as_ref().is_some_and(CameraUrl::is_tls) {
+            return bad("--camera-certificate: needs --url rtsps://..., other addresses have no certificate");
         }
         if !matches!(self.source, SourceKind::Webcam | SourceKind::Csi)
             && let Some(device) = &self.device
@@ -760,8 +732,9 @@ mod tests {
     fn a_cameras_address_is_shown_without_what_is_secret() {
         for (url, shown) in [
             ("rtsp://pilot:d%65ep@10.0.0.3:554/cam", "rtsp://10.0.0.3:554/cam"),
-            ("rtsp://10.0.0.3/cam?token=deep", "rtsp://10.0.0.3/cam?..."),
-            ("rtsp://10.0.0.3/user=pilot&password=deep&channel=1", "rtsp://10.0.0.3/..."),
+            ("rtsp://pilot:1#deep@10.0.0.3:554/cam", "rtsp://10.0.0.3:554/cam"),
+            ("rtsp://10.0.0.3/cam?token=deep", "rtsp://10.0.0.3/cam..."),
+            ("rtsp://10.0.0.3/user=pilot&password=deep&channel=1", "rtsp://10.0.0.3/user..."),
         ] {
             let config = config(&["--url", url]).unwrap();
             assert_eq!(config.capture.url.as_ref().unwrap().to_string(), shown);
@@ -824,6 +797,10 @@ mod tests {
                 "--url: give an address as rtsp://USER:PASSWORD@10.0.0.3/stream (empty host)",
             ),
             (&["--url", "http://a/"], "--url http://a/: give the address of an RTSP camera, as rtsp://10.0.0.3/stream"),
+            (
+                &["--url", "rtsp://a/", "--camera-certificate", "any"],
+                "--camera-certificate: needs --url rtsps://..., other addresses have no certificate",
+            ),
             (&["--max-viewers", "0"], "--max-viewers 0: must be at least 1"),
             (
                 &["--transport", "rtp", "--rtp-port", "5005"],

@@ -7,13 +7,14 @@ use std::any::TypeId;
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, IsTerminal, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
+use rov_common::camera::redact;
 use rov_common::units::Fps;
 use thiserror::Error;
 use toml::de::{DeTable, DeValue};
@@ -60,6 +61,11 @@ impl ReadError {
     /// Says it to the user; gives the exit code.
     pub fn report(&self) -> ExitCode {
         match self {
+            // It may repeat what was typed, and this goes into a log.
+            Self::CommandLine(error) if error.use_stderr() && !io::stderr().is_terminal() => {
+                let _ = write!(io::stderr(), "{}", redact(&error.to_string()));
+                ExitCode::from(EXIT_USAGE)
+            }
             Self::CommandLine(error) => {
                 // Nobody may be there to read it.
                 let _ = error.print();

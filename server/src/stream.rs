@@ -90,6 +90,7 @@ struct Inner {
     /// Counters of the pipeline start again with each restart: what former ones counted.
     frames_dropped_before: u64,
     frames_dropped: u64,
+    frames_damaged: u64,
     window_bits: RateWindow,
     window_latency_us: RateWindow,
 }
@@ -129,6 +130,7 @@ impl Stream {
                 history_in: VecDeque::new(),
                 frames_dropped_before: 0,
                 frames_dropped: 0,
+                frames_damaged: 0,
                 window_bits: RateWindow::new(STATS_WINDOW),
                 window_latency_us: RateWindow::new(STATS_WINDOW),
             }),
@@ -347,6 +349,11 @@ impl Stream {
         inner.frames_dropped = frames_dropped;
     }
 
+    /// So many more pictures of the source were damaged.
+    pub fn add_damaged(&self, frames: u64) {
+        lock(&self.inner).frames_damaged += frames;
+    }
+
     /// How many pipelines have been started: pictures of one cannot be decoded with those of another.
     pub fn starts(&self) -> u64 {
         lock(&self.inner).starts
@@ -413,6 +420,7 @@ impl Stream {
             frames: inner.frames,
             keyframes: inner.keyframes,
             frames_dropped: inner.frames_dropped_before + inner.frames_dropped,
+            frames_damaged: inner.frames_damaged,
             encode_latency_ms: inner.window_latency_us.mean(now) / 1000.0,
             restarts: inner.restarts,
             frozen: inner.frozen.is_some(),

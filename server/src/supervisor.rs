@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rov_common::api::StreamState;
-use rov_common::backoff::Backoff;
+use rov_common::backoff::{Backoff, REFUSED_MAX, REFUSED_MIN};
 use rov_common::units::Bitrate;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -65,6 +65,7 @@ pub async fn run(
         }
     };
     let mut backoff = Backoff::new(RESTART_MIN, RESTART_MAX);
+    let mut refusals = Backoff::new(REFUSED_MIN, REFUSED_MAX);
     let mut has_worked = false;
     let mut complaints = Repeats::default();
     // Pipelines that were left to a driver that does not let go of them.
@@ -76,6 +77,7 @@ pub async fn run(
             () = shutdown.cancelled() => return Ok(Outcome::Stopped),
             prepared = tokio::time::timeout(START_LIMIT, prepare) => prepared,
         };
+        let mut least = Duration::ZERO;
         let reason = match prepared {
             Err(_) => format!("looking at the source took longer than {} s", START_LIMIT.as_secs()),
             Ok(plan) => match joined(plan)? {
@@ -93,6 +95,9 @@ pub async fn run(
                         }
                         RunEnd::Broken { failure, well_for } => {
                             has_worked |= well_for.is_some();
+                            if well_for.is_some() {
+                                refusals.reset();
+                            }
                             let (element, mut reason) = (encoder.row.element, failure.to_string());
                             if matches!(failure, Failure::Encoder(_)) && !reason.contains(element) {
                                 reason = format!("{element}: {reason}");
@@ -110,6 +115,10 @@ pub async fn run(
                             }
                             reason
                         }
+                        RunEnd::Denied(reason) => {
+                            least = refusals.next_delay();
+                            format!("{reason}; next attempt in {} s, as cameras lock out after some", least.as_secs())
+                        }
                         RunEnd::CameraFound(cameras) => {
                             tracing::info!(stream = stream.name(), "camera found: {cameras}");
                             backoff.reset();
@@ -119,7 +128,7 @@ pub async fn run(
                 }
             },
         };
-        let pause = backoff.next_delay();
+        let pause = backoff.next_delay().max(least);
         match complaints.say(&reason, Instant::now()) {
             Some(1) => tracing::warn!(stream = stream.name(), "{reason}; restarting in {:.2} s", pause.as_secs_f64()),
             Some(times) => tracing::warn!(stream = stream.name(), "{reason}; tried {times} times, trying on"),
@@ -153,6 +162,8 @@ enum RunEnd {
         failure: Failure,
         well_for: Option<Duration>,
     },
+    /// An IP camera has refused the password.
+    Denied(String),
     /// A camera is there, and the test picture in its place is not needed any more.
     CameraFound(String),
 }
@@ -231,6 +242,7 @@ async fn watch(
     let mut interval = capture.fps.map_or(Duration::ZERO, |fps| fps.interval());
     let mut keyframes = KeyframeGate::default();
     let mut load = LoadReport::default();
+    let mut damage = Damage::default();
     let mut frozen = frozen_watch(capture);
     let mut rates = Rates::default();
     let mut rest = Rest::default();
@@ -263,6 +275,7 @@ async fn watch(
                     }
                 }
                 GraphEvent::Eos => return Ok(source_ended(capture, well_for(graph))),
+                GraphEvent::Denied(reason) => return Ok(RunEnd::Denied(reason)),
                 GraphEvent::Error(failure) => return Ok(RunEnd::Broken { failure, well_for: well_for(graph) }),
                 // An IP camera is set up from elsewhere, and comes back by itself when that is done.
                 GraphEvent::Refused(reason) if capture.source == SourceKind::Rtsp => {
@@ -291,6 +304,7 @@ async fn watch(
                 let counters = graph.counters();
                 let dropped = counters.frames_dropped();
                 stream.set_counters(now, counters.frames_in, dropped);
+                damage.check(now, counters.frames_damaged, stream);
                 load.check(now, stream.name(), counters.frames_wanted(), dropped);
                 // The process itself stood still (a machine under load, a debugger): the pipeline gets its time again.
                 if now.saturating_duration_since(looked) > STANDSTILL {
@@ -459,6 +473,29 @@ impl Rates {
         if differs || rate.bitrate == full.bitrate {
             self.said = Some(rate.bitrate);
             tracing::info!(stream = stream.name(), bitrate = %rate.bitrate, picture = ?rate.step, "bit rate, by what the pilot's link carries");
+        }
+    }
+}
+
+/// Says how many pictures came damaged; at most once in ten seconds.
+#[derive(Default)]
+struct Damage {
+    counted: u64,
+    said: u64,
+    last: Option<Instant>,
+}
+
+impl Damage {
+    const INTERVAL: Duration = Duration::from_secs(10);
+
+    fn check(&mut self, now: Instant, damaged: u64, stream: &Stream) {
+        stream.add_damaged(damaged - self.counted);
+        self.counted = damaged;
+        let is_due = self.last.is_none_or(|last| now.saturating_duration_since(last) >= Self::INTERVAL);
+        if damaged > self.said && is_due {
+            let count = damaged - self.said;
+            tracing::warn!(stream = stream.name(), "{count} damaged JPEG pictures left out; check the camera's cable");
+            (self.said, self.last) = (damaged, Some(now));
         }
     }
 }

@@ -20,7 +20,14 @@ pub struct Settings<'a> {
     pub tcp_only: bool,
     /// User and password, and whether they go by digest.
     pub user: Option<(&'a str, &'a str, bool)>,
+    /// By `rtsps` alone, with a certificate that nobody trusts.
+    pub tls: bool,
 }
+
+/// Certificate and key of a camera by TLS.
+const CERTIFICATE: &str = include_str!("camera.pem");
+/// SHA-256 of the certificate.
+pub const FINGERPRINT: &str = "8d42a6945b29765eb704b292d2b799e25307a3a85ec985495ec29100f57e356e";
 
 pub struct Camera {
     context: glib::MainContext,
@@ -76,14 +83,15 @@ impl Camera {
         if settings.tcp_only {
             factory.set_protocols(RTSPLowerTrans::TCP);
         }
-        if let Some(user) = settings.user {
-            protect(&server, &factory, user);
+        if settings.user.is_some() || settings.tls {
+            protect(&server, &factory, settings);
         }
         server.mount_points().expect("mount points").add_factory("/cam", factory);
         let main_loop = glib::MainLoop::new(Some(&context), false);
         server.attach(Some(&context)).expect("a port");
         let port = u16::try_from(server.bound_port()).expect("a port");
-        let url = format!("rtsp://127.0.0.1:{port}/cam");
+        let scheme = if settings.tls { "rtsps" } else { "rtsp" };
+        let url = format!("{scheme}://127.0.0.1:{port}/cam");
         let (run, owned) = (main_loop.clone(), context.clone());
         let thread = std::thread::spawn(move || {
             owned.with_thread_default(|| run.run()).expect("the context belongs to this thread");
@@ -137,18 +145,24 @@ fn listen_in(pad: &gst::Pad, sent: Arc<Mutex<Vec<Vec<u8>>>>) {
     });
 }
 
-/// Lets only this user in.
-fn protect(server: &rtsp::RTSPServer, factory: &rtsp::RTSPMediaFactory, (user, password, digest): (&str, &str, bool)) {
+/// Lets only the user of `settings` in, if there is one, and speaks TLS if they say so.
+fn protect(server: &rtsp::RTSPServer, factory: &rtsp::RTSPMediaFactory, settings: Settings<'_>) {
     let role =
         gst::Structure::builder("user").field("media.factory.access", true).field("media.factory.construct", true);
     factory.add_role_from_structure(&role.build());
-    let token = rtsp::RTSPToken::builder().field("media.factory.role", "user").build();
+    let mut token = rtsp::RTSPToken::builder().field("media.factory.role", "user").build();
     let auth = rtsp::RTSPAuth::new();
-    if digest {
-        auth.set_supported_methods(RTSPAuthMethod::Digest);
-        auth.add_digest(user, password, &token);
-    } else {
-        auth.add_basic(&rtsp::RTSPAuth::make_basic(user, password), &token);
+    match settings.user {
+        Some((user, password, true)) => {
+            auth.set_supported_methods(RTSPAuthMethod::Digest);
+            auth.add_digest(user, password, &token);
+        }
+        Some((user, password, false)) => auth.add_basic(&rtsp::RTSPAuth::make_basic(user, password), &token),
+        None => auth.set_default_token(Some(&mut token)),
+    }
+    if settings.tls {
+        let certificate = rtsp::gio::TlsCertificate::from_pem(CERTIFICATE).expect("a certificate");
+        auth.set_tls_certificate(Some(&certificate));
     }
     server.set_auth(Some(&auth));
 }

@@ -18,6 +18,7 @@ pub mod odd_camera;
 pub mod process;
 pub mod programs;
 pub mod proxy;
+pub mod refusing;
 pub mod relay;
 pub mod rtp;
 pub mod rtp_sender;

@@ -9,8 +9,9 @@ use rov_common::api::StreamState;
 use rov_common::codec::{self, Codec, NalKind};
 use rov_common::sync::lock;
 use rov_common::units::Resolution;
-use rov_tests::camera::{Camera, Settings};
-use rov_tests::programs::Server;
+use rov_tests::camera::{Camera, FINGERPRINT, Settings};
+use rov_tests::programs::{Client, Server, client_process, server_process};
+use rov_tests::refusing::Refusing;
 use rov_tests::relay::{firewall, slow_link};
 use rov_tests::wait::{self, until, until_true};
 use rov_tests::watcher::Watcher;
@@ -182,7 +183,8 @@ fn a_wrong_path_and_a_wrong_password_are_said_and_no_password_is_shown() {
     let wrong = Server::start(&["--source", "rtsp", "--url", &with("pilot:sh%61llow@", "/cam"), "-v"]);
     let reason = wait_for_reason(&wrong, "--url rtsp://USER:PASSWORD@");
     println!("{reason}");
-    let right = Server::start(&["--source", "rtsp", "--url", &with("pilot:d%23ep@", "/cam"), "-v"]);
+    // As it is typed.
+    let right = Server::start(&["--source", "rtsp", "--url", &with("pilot:d#ep@", "/cam"), "-v"]);
     right.wait_until_running();
     let astray = Server::start(&["--source", "rtsp", "--url", &with("pilot:d%23ep@", "/cellar"), "-v"]);
     let reason = wait_for_reason(&astray, "look up the path");
@@ -191,6 +193,67 @@ fn a_wrong_path_and_a_wrong_password_are_said_and_no_password_is_shown() {
         let said = format!("{}{:?}{:?}", server.process.stderr(), server.health(), server.stats());
         for secret in ["d%23ep", "d#ep", "sh%61llow", "shallow", "pilot"] {
             assert!(!said.contains(secret), "{secret}: {said}");
+        }
+    }
+}
+
+#[test]
+fn a_refused_password_is_tried_rarely() {
+    let camera = Refusing::start(0, &["Digest realm=\"cam\", nonce=\"1\""]);
+    let url = format!("rtsp://pilot:12#34@127.0.0.1:{}/cam", camera.port);
+    let server = Server::start(&["--source", "rtsp", "--url", &url, "-v"]);
+    let reason = wait_for_reason(&server, "next attempt in 30 s");
+    println!("{reason}");
+    let attempts = camera.attempts();
+    assert!((1..=3).contains(&attempts), "{attempts} attempts");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(camera.attempts(), attempts);
+    let said = format!("{}{:?}{:?}", server.process.stderr(), server.health(), server.stats());
+    assert!(!said.contains("34@") && !said.contains("12#") && !said.contains("pilot"), "{said}");
+}
+
+#[test]
+fn a_digest_that_cannot_be_answered_is_named() {
+    let camera = Refusing::start(0, &["Digest realm=\"cam\", nonce=\"1\", algorithm=SHA-256"]);
+    let url = format!("rtsp://pilot:deep@127.0.0.1:{}/cam", camera.port);
+    let server = Server::start(&["--source", "rtsp", "--url", &url]);
+    let reason = wait_for_reason(&server, "wants digest authentication with SHA-256");
+    println!("{reason}");
+    let mut client = client_process(&["--headless", "--url", &url]);
+    assert_eq!(client.wait(wait::START), 2, "{}", client.stderr());
+    assert!(client.stderr().contains("wants digest authentication with SHA-256"), "{}", client.stderr());
+}
+
+#[test]
+fn a_certificate_is_taken_by_its_fingerprint_and_named_where_it_is_not_trusted() {
+    let camera = Camera::with(&with_tap(), Settings { tls: true, ..Settings::default() });
+    let untrusted = Server::start(&["--source", "rtsp", "--url", &camera.url]);
+    let reason = wait_for_reason(&untrusted, "certificate not trusted");
+    println!("{reason}");
+    assert!(reason.contains(FINGERPRINT), "{reason}");
+    let other = Server::start(&["--source", "rtsp", "--url", &camera.url, "--camera-certificate", &"0".repeat(64)]);
+    wait_for_reason(&other, "certificate not trusted");
+    for trust in [FINGERPRINT, "any"] {
+        let server = Server::start(&["--source", "rtsp", "--url", &camera.url, "--camera-certificate", trust]);
+        server.wait_until_running();
+    }
+    let mut client = client_process(&["--headless", "--url", &camera.url]);
+    assert_eq!(client.wait(wait::START), 2, "{}", client.stderr());
+    assert!(client.stderr().contains("certificate not trusted"), "{}", client.stderr());
+    let mut client = Client::start(&["--url", &camera.url, "--camera-certificate", FINGERPRINT]);
+    client.wait_for_frames(0, 10);
+}
+
+/// None of these is an option, and what is said of it may get into a log.
+#[test]
+fn what_is_typed_in_the_wrong_place_is_not_repeated_with_its_password() {
+    for arg in ["rtsp://pilot:12#34@10.0.0.3/cam", "--uri=rtsp://pilot:12/34@10.0.0.3/cam"] {
+        let mut server = server_process(&[arg, "--no-such-option"]);
+        assert_eq!(server.wait(wait::START), 2);
+        let mut client = client_process(&[arg, "--no-such-option"]);
+        assert_eq!(client.wait(wait::START), 2);
+        for said in [server.stderr(), client.stderr()] {
+            assert!(!said.is_empty() && !said.contains("34@") && !said.contains("pilot"), "{said}");
         }
     }
 }

@@ -184,6 +184,37 @@ fn a_stream_without_keyframes_is_said_everywhere_with_the_remedy() {
     drop(camera);
 }
 
+/// A parser would find start codes in a transport stream too, and its torn pictures would look live.
+#[test]
+fn what_is_not_the_raw_codec_on_standard_input_is_named_and_refused() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let made = |name: &str| {
+        clip(&folder, name, Clip { audio: false, ..Clip::default() });
+        std::fs::read(folder.path().join(name)).expect("the clip")
+    };
+    let raw = made("clip.h264");
+    let middle = raw[raw.len() / 3..].to_vec();
+    let expected = "expected raw H.264 (ffmpeg -f h264)";
+    for (bytes, code, message) in [
+        (made("clip.ts"), 2, format!("standard input is MPEG-TS; {expected}")),
+        (made("clip.ts")[1_000..].to_vec(), 2, format!("standard input is MPEG-TS; {expected}")),
+        (made("clip.mkv"), 2, format!("standard input is MKV or WebM; {expected}")),
+        (made("clip.mp4"), 2, format!("standard input is MP4; {expected}")),
+        (b"ERROR: no camera\n".to_vec(), 2, "(it begins with \"ERROR: no camera\\n\")".to_owned()),
+        (raw, 0, "standard input is at its end".to_owned()),
+        (middle, 0, "standard input is at its end".to_owned()),
+    ] {
+        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        // The server may have ended meanwhile.
+        let feeder = std::thread::spawn(move || drop(std::io::Write::write_all(&mut writer, &bytes)));
+        let mut server = Server::start_with_input(&["--source", "stdin"], reader);
+        assert_eq!(server.process.wait(wait::START), code, "{message}: {}", server.process.stderr());
+        assert!(server.process.stderr().contains(&message), "{message}: {}", server.process.stderr());
+        drop(server);
+        feeder.join().expect("the feeder ends");
+    }
+}
+
 /// Ends with the test.
 struct Reaped(std::process::Child);
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use rov_client::viewer::Phase;
 use rov_tests::camera::{Camera, Settings};
 use rov_tests::programs::{Client, client_process};
+use rov_tests::refusing::Refusing;
 use rov_tests::relay::{firewall, slow_link};
 use rov_tests::wait::{self, until_true};
 use rov_tests::watcher::{Order, Shot, Watcher};
@@ -110,9 +111,9 @@ fn parameter_sets_that_are_in_the_sdp_alone_are_enough() {
 #[test]
 fn the_password_of_the_url_opens_the_camera_and_is_never_said() {
     for digest in [false, true] {
-        let settings = Settings { user: Some(("pilot", "s@cret", digest)), ..Settings::default() };
+        let settings = Settings { user: Some(("pilot", "s@/?#cret", digest)), ..Settings::default() };
         let camera = Camera::with(&usual(), settings);
-        let mut client = Client::start(&["-v", "--url", &url_with_user(&camera, "pilot:s%40cret")]);
+        let mut client = Client::start(&["-v", "--url", &url_with_user(&camera, "pilot:s%40/?#cret")]);
         let report = client.wait_for_frames(0, 10);
         let written = format!("{report:?} {} {}", client.process.stdout(), client.process.stderr());
         assert!(!written.contains("cret"), "{written}");
@@ -125,6 +126,31 @@ fn the_password_of_the_url_opens_the_camera_and_is_never_said() {
             assert!(!client.stderr().contains("wrong"), "{}", client.stderr());
         }
     }
+}
+
+#[test]
+fn a_password_that_is_refused_in_the_middle_of_a_dive_is_tried_rarely() {
+    let camera = Camera::start(&usual());
+    let port = camera.port;
+    let runtime = Runtime::new().expect("a runtime");
+    let watcher = Watcher::start(&runtime, &["--url", &url_with_user(&camera, "pilot:deep")]);
+    watcher.wait_for_shots(5);
+    drop(camera);
+    let camera = Refusing::start(port, &["Basic realm=\"cam\""]);
+    let mut reason = String::new();
+    until_true("the reason", wait::START, || {
+        if let Phase::Lost(text) = watcher.phase() {
+            reason = text;
+        }
+        reason.contains("next attempt in 30 s")
+    });
+    println!("{reason}");
+    // The former session asks its camera too, while it ends.
+    let attempts = camera.attempts();
+    assert!((1..=8).contains(&attempts), "{attempts} attempts");
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(camera.attempts(), attempts);
+    watcher.stop(&runtime);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rov_common::camera::Trust;
 use rov_common::codec::Codec;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -106,12 +107,13 @@ impl Way {
     pub fn address(&self) -> String {
         let url = match self {
             Self::WebRtc(url) => url,
-            Self::Rtsp(camera) => camera.url(),
+            Self::Rtsp(camera) => {
+                return format!("{}:{}", camera.url().host_str().unwrap_or_default(), camera.port());
+            }
             Self::Rtp(source) => return source.destination(),
         };
         let host = url.host_str().unwrap_or_default();
-        let default = if url.scheme() == "rtsp" { Some(rtsp::DEFAULT_PORT) } else { None };
-        match url.port_or_known_default().or(default) {
+        match url.port_or_known_default() {
             Some(port) => format!("{host}:{port}"),
             None => host.to_owned(),
         }
@@ -130,6 +132,8 @@ pub struct Options {
     pub interfaces: Vec<String>,
     /// For RTSP where its URL has none.
     pub credentials: Option<rtsp::Credentials>,
+    /// Of cameras, by `rtsps`.
+    pub camera_certificate: Trust,
     /// RTP is no way in unless a packet comes within this time; none: it is listened for without end.
     pub first_packet: Option<Duration>,
 }
@@ -163,6 +167,11 @@ impl ConnectError {
     /// Trying again cannot help.
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Rtsp(error) if error.is_final())
+    }
+
+    /// The password was refused: more attempts may lock out.
+    pub fn is_denied(&self) -> bool {
+        matches!(self, Self::Rtsp(rtsp::RtspError::WrongPassword { .. } | rtsp::RtspError::UnknownDigest { .. }))
     }
 }
 
@@ -224,7 +233,8 @@ impl Link {
             }
             Way::Rtsp(camera) => {
                 let camera = camera.clone().or_credentials(options.credentials.as_ref());
-                Self::Rtsp(rtsp::Player::open(&camera, latency, keyframe_wanted, on_codec, on_packets).await?)
+                let trust = options.camera_certificate.clone();
+                Self::Rtsp(rtsp::Player::open(&camera, trust, latency, keyframe_wanted, on_codec, on_packets).await?)
             }
         })
     }

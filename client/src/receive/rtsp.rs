@@ -6,8 +6,8 @@
 
 pub mod parameter_sets;
 
-use std::fmt;
 use std::iter;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,21 +16,20 @@ use gstreamer::glib;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
-use percent_encoding::percent_decode_str;
 use rov_common::backlog::Backlog;
+pub use rov_common::camera::{CameraUrl as Camera, Credentials, Trust};
+use rov_common::challenge::{unknown_digest, unknown_digest_advice};
 use rov_common::codec::Codec;
 use rov_common::marker::Markers;
 use rov_common::sync::lock;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
-use url::Url;
 
 use self::parameter_sets::ParameterSets;
 use super::header::{self, Header};
 use super::{ConnectError, LinkState, OnCodec, OnPackets, PAYLOAD_TYPE, Transport};
 use crate::decode::within;
 
-pub const DEFAULT_PORT: u16 = 554;
 /// A firewall that swallows UDP costs this much, and then TCP is used.
 const UDP_TIMEOUT: Duration = Duration::from_millis(1500);
 const TCP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -38,6 +37,9 @@ const TCP_TIMEOUT: Duration = Duration::from_secs(5);
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// A camera that is gone does not answer the goodbye.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Of requests until a camera has described its stream: what is free, what is refused without a password, and both again after
+/// a redirection. `rtspsrc` alone would give a wrong password eight times.
+const MAX_REQUESTS: u32 = 5;
 /// As for the other sockets for media.
 const UDP_BUFFER: &str = "4194304";
 
@@ -53,6 +55,10 @@ pub enum RtspError {
          or what stands in --url"
     )]
     WrongPassword { address: String },
+    #[error("{address} {}", unknown_digest_advice(.algorithm))]
+    UnknownDigest { address: String, algorithm: String },
+    #[error("{address}: {}", Trust::advice(.fingerprint))]
+    NotTrusted { address: String, fingerprint: String },
     #[error("{address} has nothing at {path} (404): is the path right?")]
     NotFound { address: String, path: String },
     #[error("{address} does not answer by RTSP: {reason}")]
@@ -77,75 +83,13 @@ impl RtspError {
     pub fn is_final(&self) -> bool {
         matches!(
             self,
-            Self::NoPassword { .. } | Self::WrongPassword { .. } | Self::NoVideo { .. } | Self::MissingElement(_)
+            Self::NoPassword { .. }
+                | Self::WrongPassword { .. }
+                | Self::UnknownDigest { .. }
+                | Self::NotTrusted { .. }
+                | Self::NoVideo { .. }
+                | Self::MissingElement(_)
         )
-    }
-}
-
-/// Who may see a stream.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Credentials {
-    /// May be empty: some cameras know a password only.
-    pub user: String,
-    pub password: String,
-}
-
-/// Without the password, as this may go into logs.
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
-    }
-}
-
-/// A stream of a camera, and who may see it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Camera {
-    /// Without the credentials; yet path and query may have some as well.
-    url: Url,
-    credentials: Option<Credentials>,
-}
-
-impl fmt::Debug for Camera {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "rtsp://{}{}", self.address(), self.path())
-    }
-}
-
-impl Camera {
-    /// `url` may have user and password in it.
-    pub fn new(mut url: Url) -> Self {
-        let plain = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-        let given = !url.username().is_empty() || url.password().is_some();
-        let credentials = given
-            .then(|| Credentials { user: plain(url.username()), password: plain(url.password().unwrap_or_default()) });
-        // Both fail for URLs without a host only, which have neither.
-        let _ = (url.set_username(""), url.set_password(None));
-        Self { url, credentials }
-    }
-
-    /// With these where the URL had none.
-    pub fn or_credentials(mut self, others: Option<&Credentials>) -> Self {
-        self.credentials = self.credentials.or_else(|| others.cloned());
-        self
-    }
-
-    pub fn url(&self) -> &Url {
-        &self.url
-    }
-
-    fn address(&self) -> String {
-        let host = self.url.host_str().unwrap_or_default();
-        self.url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
-    }
-
-    /// For people: without parameters, as many cameras have the password among them, be it in the query or in the path
-    /// (`/user=admin&password=...`).
-    fn path(&self) -> String {
-        let whole = &self.url[url::Position::BeforePath..];
-        match whole.find(['?', '=', '&', '#']) {
-            Some(end) => format!("{}...", &whole[..end]),
-            None => whole.to_owned(),
-        }
     }
 }
 
@@ -169,6 +113,9 @@ struct Shared {
     /// By TCP, which loses nothing and grows old instead.
     backlog: Mutex<Option<Backlog>>,
     media: Mutex<Media>,
+    trust: Trust,
+    /// The fingerprint of the certificate that was not taken.
+    untrusted: Mutex<Option<String>>,
 }
 
 impl Shared {
@@ -195,6 +142,7 @@ impl Player {
     /// Plays `camera`, and waits for its first packet. A packet that is missing is waited for during `latency`.
     pub async fn open(
         camera: &Camera,
+        trust: Trust,
         latency: Duration,
         mut keyframe_wanted: mpsc::Receiver<()>,
         on_codec: OnCodec,
@@ -211,6 +159,8 @@ impl Player {
             sets: Mutex::new(ParameterSets::new(Codec::H264, &[])),
             backlog: Mutex::default(),
             media: Mutex::default(),
+            trust,
+            untrusted: Mutex::default(),
         });
         let (pipeline, output) = build(&shared, latency)?;
         let keyframes = tokio::spawn(async move {
@@ -305,10 +255,11 @@ fn build(shared: &Arc<Shared>, latency: Duration) -> Result<(gst::Pipeline, gst_
     gst::init().map_err(|error| other(error.to_string()))?;
     let make = |name| gst::ElementFactory::make(name).build().map_err(|_| RtspError::MissingElement(name));
     let source = make("rtspsrc")?;
-    source.set_property("location", shared.camera.url.as_str());
-    if let Some(Credentials { user, password }) = &shared.camera.credentials {
+    source.set_property("location", shared.camera.url().as_str());
+    if let Some(Credentials { user, password }) = shared.camera.credentials() {
         source.set_property("user-id", user);
         source.set_property("user-pw", password);
+        limit_attempts(&source);
     }
     for (property, value) in [
         ("latency", latency.as_millis().to_string()),
@@ -331,6 +282,7 @@ fn build(shared: &Arc<Shared>, latency: Duration) -> Result<(gst::Pipeline, gst_
     sink.set_property("qos", false);
     take_packets(&sink, shared);
     choose_media(&source, shared);
+    judge_certificate(&source, shared);
     let (weak_sink, link_shared) = (sink.downgrade(), Arc::downgrade(shared));
     source.connect_pad_added(move |_, pad| {
         let (Some(sink), Some(shared)) = (weak_sink.upgrade(), link_shared.upgrade()) else { return };
@@ -376,6 +328,40 @@ fn choose_media(source: &gst::Element, shared: &Arc<Shared>) {
         }
         // After UDP in vain it is asked again about the same.
         Some(media.chosen.is_some_and(|(chosen, _)| chosen == number).to_value())
+    });
+}
+
+/// Fails where a camera goes on refusing the password.
+fn limit_attempts(source: &gst::Element) {
+    let (requests, is_described) = (AtomicU32::new(0), Arc::new(AtomicBool::new(false)));
+    let described = Arc::clone(&is_described);
+    source.connect("on-sdp", false, move |_| {
+        described.store(true, Ordering::Relaxed);
+        None
+    });
+    source.connect("before-send", false, move |values| {
+        let may_send = is_described.load(Ordering::Relaxed) || requests.fetch_add(1, Ordering::Relaxed) < MAX_REQUESTS;
+        if let Some(source) = values[0].get::<gst::Element>().ok().filter(|_| !may_send) {
+            gst::element_error!(source, gst::ResourceError::NotAuthorized, ("Unauthorized"));
+        }
+        Some(may_send.to_value())
+    });
+}
+
+/// One that the system does not trust.
+fn judge_certificate(source: &gst::Element, shared: &Arc<Shared>) {
+    let shared = Arc::downgrade(shared);
+    source.connect("accept-certificate", false, move |values| {
+        let certificate = values.get(2).and_then(|value| value.get::<glib::Object>().ok());
+        let der = certificate.and_then(|it| it.property::<Option<glib::ByteArray>>("certificate"));
+        let sum = der.and_then(|der| glib::compute_checksum_for_data(glib::ChecksumType::Sha256, &der));
+        let fingerprint = sum.map_or_else(String::new, |sum| sum.to_string());
+        let shared = shared.upgrade();
+        let accepted = shared.as_ref().is_some_and(|shared| shared.trust.accepts(&fingerprint));
+        if let Some(shared) = shared.filter(|_| !accepted) {
+            *lock(&shared.untrusted) = Some(fingerprint);
+        }
+        Some(accepted.to_value())
     });
 }
 
@@ -443,20 +429,28 @@ fn explain(shared: &Shared, error: &gst::message::Error) -> RtspError {
     let (camera, error_kind) = (&shared.camera, error.error());
     let address = camera.address();
     let is = |kind: gst::ResourceError| error_kind.matches(kind);
-    let media = lock(&shared.media);
+    if let Some(fingerprint) = lock(&shared.untrusted).clone() {
+        return RtspError::NotTrusted { address, fingerprint };
+    }
     if is(gst::ResourceError::NotAuthorized) {
-        return match camera.credentials {
-            Some(_) => RtspError::WrongPassword { address },
-            None => RtspError::NoPassword { address },
+        let unknown = camera.credentials().and_then(|_| unknown_digest(camera));
+        return match (camera.credentials(), unknown) {
+            (Some(_), Some(algorithm)) => RtspError::UnknownDigest { address, algorithm },
+            (Some(_), None) => RtspError::WrongPassword { address },
+            (None, _) => RtspError::NoPassword { address },
         };
     }
+    let media = lock(&shared.media);
     if is(gst::ResourceError::NotFound) {
         return RtspError::NotFound { address, path: camera.path() };
     }
     if media.chosen.is_none() && !media.found.is_empty() {
         return RtspError::NoVideo { address, path: camera.path(), found: media.found.join(", ") };
     }
-    let reason = reason(&error_kind.to_string(), error.debug().as_deref());
+    let mut reason = reason(&error_kind.to_string(), error.debug().as_deref());
+    if reason.contains("TLS support is not available") {
+        reason += ": install glib-networking";
+    }
     if is(gst::ResourceError::OpenRead) || is(gst::ResourceError::OpenReadWrite) || is(gst::ResourceError::OpenWrite) {
         return RtspError::NoAnswer { address, reason };
     }
@@ -483,37 +477,6 @@ fn has_udp(pipeline: &gst::Pipeline) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn passwords_in_the_path_or_the_query_are_not_shown() {
-        for (url, path) in [
-            ("rtsp://10.0.0.3/user=admin&password=secret&channel=1", "/user..."),
-            ("rtsp://10.0.0.3/admin_secret=x", "/admin_secret..."),
-            ("rtsp://10.0.0.3/cam?user=admin&password=secret", "/cam..."),
-            ("rtsp://10.0.0.3/h264&secret", "/h264..."),
-            ("rtsp://me:secret@10.0.0.3/Streaming/Channels/101", "/Streaming/Channels/101"),
-        ] {
-            let camera = Camera::new(Url::parse(url).unwrap());
-            assert_eq!((camera.path().as_str(), format!("{camera:?}")), (path, format!("rtsp://10.0.0.3{path}")));
-        }
-    }
-
-    #[test]
-    fn the_credentials_of_the_url_go_before_others() {
-        let others = Credentials { user: "pilot".to_owned(), password: "deep blue".to_owned() };
-        assert!(!format!("{others:?}").contains("deep"));
-        for (url, user, password) in [
-            ("rtsp://me:s%40cret@10.0.0.3/", "me", "s@cret"),
-            ("rtsp://me@10.0.0.3/", "me", ""),
-            ("rtsp://:s%40cret@10.0.0.3/", "", "s@cret"),
-            ("rtsp://10.0.0.3/", "pilot", "deep blue"),
-        ] {
-            let camera = Camera::new(Url::parse(url).unwrap()).or_credentials(Some(&others));
-            let expected = Credentials { user: user.to_owned(), password: password.to_owned() };
-            assert_eq!((camera.url.as_str(), camera.credentials), ("rtsp://10.0.0.3/", Some(expected)), "{url}");
-        }
-        assert_eq!(Camera::new(Url::parse("rtsp://10.0.0.3/").unwrap()).or_credentials(None).credentials, None);
-    }
 
     #[test]
     fn the_cause_is_taken_from_what_gstreamer_says() {

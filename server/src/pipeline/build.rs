@@ -16,7 +16,7 @@ use super::live::{self, Size};
 use super::message::{self, Failure};
 use super::plan::{self, Plan, Tail};
 use super::source::{self, Pacing};
-use super::{rtsp, still, thin, valve, wiring};
+use super::{jpeg, rtsp, stdin, still, thin, valve, wiring};
 use crate::config::SourceKind;
 
 /// Fills `pipeline`; returns the head, which a looping file replaces.
@@ -48,9 +48,7 @@ pub fn watch_bus(
         for message in bus.iter_timed(gst::ClockTime::NONE) {
             match message.view() {
                 gst::MessageView::Error(error) => {
-                    let text = message::error_text(error);
-                    let hint = rtsp::hint(error, &shared).map_or_else(String::new, |hint| format!("; {hint}"));
-                    return shared.event(GraphEvent::Error(shared.failure(error.src(), format!("{text}{hint}"))));
+                    return shared.event(rtsp::failure(error, plan.camera.as_ref(), &shared));
                 }
                 gst::MessageView::Eos(_) => return shared.event(GraphEvent::Eos),
                 gst::MessageView::Warning(warning) => {
@@ -122,9 +120,11 @@ fn head(plan: &Plan, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
     let no_output = || GraphError::Text(format!("nothing to take pictures from in: {}", plan.head_text()));
     let pad = head.by_name(plan::JOIN).and_then(|join| join.static_pad("src")).ok_or_else(no_output)?;
     if let Some(url) = &plan.camera {
-        rtsp::install(&head, url, plan.codec, shared);
+        rtsp::install(&head, url, plan, shared);
     }
     wiring::correct_markers(&head, plan.codec);
+    stdin::install(&head, plan.codec, shared);
+    jpeg::watch(&head, shared);
     // Those of a file or of a user's pipeline may be paced only behind the decoder.
     if matches!(plan.source, SourceKind::Auto | SourceKind::Webcam) {
         let elements = head.iterate_elements().into_iter().flatten();

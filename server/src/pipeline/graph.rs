@@ -52,6 +52,8 @@ pub enum GraphEvent {
     Eos,
     /// With element, device and reason.
     Error(Failure),
+    /// An IP camera has refused the password.
+    Denied(String),
     /// What comes can never be shown by WebRTC viewers, however often it is restarted.
     Refused(String),
 }
@@ -82,6 +84,8 @@ pub struct GraphCounters {
     pub frames_to_encoder: u64,
     /// Not given to the encoder because it rests.
     pub frames_unwanted: u64,
+    /// Left out because they were damaged.
+    pub frames_damaged: u64,
     /// Access units.
     pub frames_out: u64,
     pub first_in: Option<Instant>,
@@ -115,6 +119,7 @@ pub(super) struct Shared {
     pub frames_in: Arc<Counter>,
     pub frames_to_encoder: Arc<Counter>,
     pub frames_unwanted: Arc<Counter>,
+    pub frames_damaged: Arc<Counter>,
     pub frames_out: Arc<Counter>,
     pub next_due: Arc<Moment>,
     pub still: Arc<Mutex<Option<Still>>>,
@@ -130,6 +135,8 @@ pub(super) struct Shared {
     pub source: SourceKind,
     /// What an IP camera offers instead of the video that is wanted.
     pub left_out: Mutex<Vec<String>>,
+    /// The fingerprint of an IP camera's certificate that was not taken.
+    pub untrusted: Mutex<Option<String>>,
     /// Set when the tail is there, for a user's pipeline only after the start.
     pub output: OnceLock<Output>,
 }
@@ -234,6 +241,7 @@ impl Graph {
             frames_in: counter(),
             frames_to_encoder: counter(),
             frames_unwanted: counter(),
+            frames_damaged: counter(),
             frames_out: counter(),
             next_due: Arc::new(Moment::new(epoch)),
             still: Arc::default(),
@@ -245,6 +253,7 @@ impl Graph {
             codec: plan.codec,
             source: plan.source,
             left_out: Mutex::default(),
+            untrusted: Mutex::default(),
             output: OnceLock::new(),
         });
         let pipeline = gst::Pipeline::new();
@@ -309,6 +318,7 @@ impl Graph {
             frames_to_encoder: if encodes { to_encoder.count() } else { frames_in.count() },
             frames_in: frames_in.count(),
             frames_unwanted: shared.frames_unwanted.count(),
+            frames_damaged: shared.frames_damaged.count(),
             frames_out: shared.frames_out.count(),
             first_in: frames_in.first(),
             last_in: frames_in.last(),

@@ -600,6 +600,27 @@ fn a_slow_encoder_loses_raw_frames_and_gains_no_delay() {
     running.graph.stop(Duration::from_secs(2));
 }
 
+/// `jpegparse` alone ends the pipeline at each, and `jpegdec` alone shows the rest of the picture grey.
+#[test]
+fn damaged_jpeg_pictures_are_left_out_and_counted() {
+    let folder = Folder::new("jpeg");
+    let first = folder.clip("%02d.jpg", &[]);
+    let location = first.to_str().unwrap();
+    for number in [3, 4, 9, 15, 24] {
+        let path = location.replace("%02d", &format!("{number:02}"));
+        let data = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &data[..data.len() / 2]).unwrap();
+    }
+    for decode in ["jpegdec", "jpegparse ! jpegdec"] {
+        let source =
+            format!("multifilesrc location={location} start-index=1 stop-index=25 caps=image/jpeg,framerate=25/1");
+        let running = start(&pipeline(&format!("{source} ! {decode}")));
+        assert_eq!(running.event(), GraphEvent::Eos, "{decode}");
+        let counters = running.graph.counters();
+        assert_eq!((counters.frames_in, counters.frames_damaged), (20, 5), "{decode}: {counters:?}");
+    }
+}
+
 #[test]
 fn standard_input_is_sent_untouched_until_it_ends() {
     let folder = Folder::new("stdin");

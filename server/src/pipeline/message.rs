@@ -4,9 +4,7 @@ use std::fmt;
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
-use url::Url;
-
-use crate::config::CameraUrl;
+use rov_common::camera::redact;
 
 /// What has failed, with the reason in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +30,8 @@ pub fn error_text(error: &gst::message::Error) -> String {
     {
         out.push_str(&format!(" ({detail})"));
     }
-    out
+    // It reaches the viewers too.
+    redact(&out).into_owned()
 }
 
 /// The element, with the device or file that it works on.
@@ -45,9 +44,7 @@ pub fn origin(object: Option<&gst::Object>) -> String {
             .has_property_with_type(property, String::static_type())
             .then(|| element.property::<Option<String>>(property))?
     });
-    // The address of a camera may have a password in it.
-    let on = on.map(|on| Url::parse(&on).map_or(on, |url| CameraUrl(url).to_string()));
-    on.map_or(name.clone(), |on| format!("{name} {on}"))
+    on.map_or(name.clone(), |on| format!("{name} {}", redact(&on)))
 }
 
 /// The useful lines of the debug text, which begins with file, line and function of GStreamer's source.

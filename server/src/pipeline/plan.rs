@@ -14,7 +14,7 @@ use rov_common::units::{Bitrate, Fps, Resolution};
 
 use super::encoder::{EncoderRow, Memory, Settings};
 use super::source::{self, Drawing, Machine, Missing, Output, Pacing};
-use crate::config::{CameraUrl, CaptureConfig, Flip, SourceKind, auto_bitrate};
+use crate::config::{CameraUrl, CaptureConfig, Flip, SourceKind, Trust, auto_bitrate};
 
 /// Names of elements that `graph` looks for.
 pub const JOIN: &str = "rov_join";
@@ -69,6 +69,7 @@ pub struct Plan {
     pub source: SourceKind,
     /// The IP camera, of which the stream of `codec` is taken.
     pub camera: Option<CameraUrl>,
+    pub camera_certificate: Trust,
     /// `--source auto` has found no camera, and shows the test picture in its place.
     pub is_fallback: bool,
 }
@@ -136,6 +137,7 @@ pub fn plan(config: &CaptureConfig, machine: &Machine, encoder: &'static Encoder
         max_fps: config.fps.filter(|_| source.limit_fps),
         source: config.source,
         camera: source.camera,
+        camera_certificate: config.camera_certificate.clone(),
         is_fallback: config.source == SourceKind::Auto && machine.csi.is_empty() && machine.cameras.is_empty(),
     })
 }

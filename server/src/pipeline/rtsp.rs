@@ -2,25 +2,29 @@
 //! which of the camera's streams are taken; when its pictures are too old; what its errors mean.
 
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use rov_common::backlog::Backlog;
-use rov_common::codec::Codec;
+use rov_common::challenge::{unknown_digest, unknown_digest_advice};
 use rov_common::lateness::Lateness;
 use rov_common::sync::lock;
 
-use super::graph::Shared;
+use super::graph::{GraphEvent, Shared};
+use super::message;
+use super::plan::Plan;
 use super::wiring;
-use crate::config::CameraUrl;
+use crate::config::{CameraUrl, Credentials, Trust};
 
 /// Name of the `rtspsrc`.
 pub const ELEMENT: &str = "rov_rtsp";
 
-/// RFC 7826 section 4.2.
-const DEFAULT_PORT: u16 = 554;
+/// Of requests until a camera has described its stream: what is free, what is refused without a password, and both again after
+/// a redirection. `rtspsrc` alone would give a wrong password eight times.
+const MAX_REQUESTS: u32 = 5;
 /// A camera on a LAN answers in milliseconds.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
 
@@ -30,10 +34,7 @@ pub fn look(url: &CameraUrl) -> Result<(), String> {
     let failed = |to: &dyn std::fmt::Display, error: &std::io::Error| {
         format!("camera {url}: cannot connect to {to} ({error}); is it switched on, and is the cable plugged in?")
     };
-    let addresses = url
-        .0
-        .socket_addrs(|| Some(DEFAULT_PORT))
-        .map_err(|error| failed(&url.0.host_str().unwrap_or_default(), &error))?;
+    let addresses = url.url().socket_addrs(|| Some(url.port())).map_err(|error| failed(&url.address(), &error))?;
     let connect = |address: &SocketAddr| {
         TcpStream::connect_timeout(address, LOOK_LIMIT).map(drop).map_err(|error| failed(address, &error))
     };
@@ -48,20 +49,23 @@ pub fn look(url: &CameraUrl) -> Result<(), String> {
     result
 }
 
-/// Tells the source where the camera is, and that the first video of `codec` is wanted and nothing else: no sound, no metadata.
-pub fn install(head: &gst::Bin, url: &CameraUrl, codec: Codec, shared: &Arc<Shared>) {
+/// Tells the source where the camera is, and that the first video of the plan's codec is wanted and nothing else: no sound, no metadata.
+pub fn install(head: &gst::Bin, url: &CameraUrl, plan: &Plan, shared: &Arc<Shared>) {
+    let codec = plan.codec;
     let Some(source) = head.by_name(ELEMENT) else { return };
-    let mut location = url.0.clone();
-    // They fail only where there is no host, and then there is neither user nor password.
-    let _ = location.set_username("");
-    let _ = location.set_password(None);
-    source.set_property("location", location.as_str());
+    source.set_property("location", url.url().as_str());
     // Of their own, as errors and logs of GStreamer name the location.
-    let plain = |text: &str| gst::glib::uri_unescape_string(text, None::<&str>).map(|text| text.to_string());
-    if !url.0.username().is_empty() {
-        source.set_property("user-id", plain(url.0.username()));
-        source.set_property("user-pw", plain(url.0.password().unwrap_or_default()));
+    if let Some(Credentials { user, password }) = url.credentials() {
+        source.set_property("user-id", user);
+        source.set_property("user-pw", password);
+        limit_attempts(&source);
     }
+    let weak = Arc::downgrade(shared);
+    on_certificate(&source, plan.camera_certificate.clone(), move |fingerprint| {
+        if let Some(shared) = weak.upgrade() {
+            *lock(&shared.untrusted) = Some(fingerprint);
+        }
+    });
     source.connect_pad_added(|source, pad| {
         time_by_arrival(source, pad);
         // What a link does not take of UDP is lost, nothing of it waits. After UDP in vain, the pad comes again over TCP.
@@ -90,6 +94,39 @@ pub fn install(head: &gst::Bin, url: &CameraUrl, codec: Codec, shared: &Arc<Shar
             }
         }
         Some(wanted.to_value())
+    });
+}
+
+/// Fails where a camera goes on refusing the password.
+fn limit_attempts(source: &gst::Element) {
+    let (requests, is_described) = (AtomicU32::new(0), Arc::new(AtomicBool::new(false)));
+    let described = Arc::clone(&is_described);
+    source.connect("on-sdp", false, move |_| {
+        described.store(true, Ordering::Relaxed);
+        None
+    });
+    source.connect("before-send", false, move |values| {
+        let may_send = is_described.load(Ordering::Relaxed) || requests.fetch_add(1, Ordering::Relaxed) < MAX_REQUESTS;
+        if let Some(source) = values[0].get::<gst::Element>().ok().filter(|_| !may_send) {
+            gst::element_error!(source, gst::ResourceError::NotAuthorized, ("Unauthorized"));
+        }
+        Some(may_send.to_value())
+    });
+}
+
+/// Has the source ask `trust` about a certificate that the system does not trust; `refused` gets the fingerprint of one that
+/// is not taken.
+fn on_certificate(source: &gst::Element, trust: Trust, refused: impl Fn(String) + Send + Sync + 'static) {
+    source.connect("accept-certificate", false, move |values| {
+        let certificate = values.get(2).and_then(|value| value.get::<gst::glib::Object>().ok());
+        let der = certificate.and_then(|it| it.property::<Option<gst::glib::ByteArray>>("certificate"));
+        let sum = der.and_then(|der| gst::glib::compute_checksum_for_data(gst::glib::ChecksumType::Sha256, &der));
+        let fingerprint = sum.map_or_else(String::new, |sum| sum.to_string());
+        let accepted = trust.accepts(&fingerprint);
+        if !accepted {
+            refused(fingerprint);
+        }
+        Some(accepted.to_value())
     });
 }
 
@@ -171,27 +208,41 @@ fn stream(caps: &gst::Caps) -> Option<(String, String)> {
     Some((text("media"), text("encoding-name")))
 }
 
-/// What to do about an error of an IP camera.
-pub fn hint(error: &gst::message::Error, shared: &Shared) -> Option<String> {
-    if error.src().is_none_or(|source| source.name() != ELEMENT) {
-        return None;
+/// An error on the bus: what it means and what to do about it, where it is of an IP camera.
+pub fn failure(error: &gst::message::Error, camera: Option<&CameraUrl>, shared: &Shared) -> GraphEvent {
+    let text = message::error_text(error);
+    let failed = |reason: String| GraphEvent::Error(shared.failure(error.src(), reason));
+    let Some(camera) = camera.filter(|_| error.src().is_some_and(|source| source.name() == ELEMENT)) else {
+        return failed(text);
+    };
+    if let Some(fingerprint) = &*lock(&shared.untrusted) {
+        return failed(format!("camera {camera}: {}", Trust::advice(fingerprint)));
     }
-    let error = error.error();
-    if error.matches(gst::ResourceError::NotAuthorized) {
-        return Some("give user and password by --url rtsp://USER:PASSWORD@HOST/PATH".to_owned());
+    if error.error().matches(gst::ResourceError::NotAuthorized) {
+        if camera.credentials().is_none() {
+            let advice = "give user and password by --url rtsp://USER:PASSWORD@HOST/PATH";
+            return failed(format!("{text}; {advice}"));
+        }
+        return GraphEvent::Denied(match unknown_digest(camera) {
+            Some(algorithm) => format!("camera {camera}: {}", unknown_digest_advice(&algorithm)),
+            None => format!("{text}; correct --url rtsp://USER:PASSWORD@HOST/PATH, where %25 is a %"),
+        });
     }
-    if error.matches(gst::ResourceError::NotFound) {
-        return Some("look up the path of its stream, and give it by --url".to_owned());
+    if error.error().matches(gst::ResourceError::NotFound) {
+        return failed(format!("{text}; look up the path of its stream, and give it by --url"));
+    }
+    if camera.is_tls() && text.contains("TLS support is not available") {
+        return failed(format!("{text}; install glib-networking"));
     }
     let left_out = lock(&shared.left_out);
-    (!left_out.is_empty()).then(|| format!("the camera offers {}", left_out.join(", ")))
+    let offers =
+        if left_out.is_empty() { String::new() } else { format!("; the camera offers {}", left_out.join(", ")) };
+    failed(format!("{text}{offers}"))
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::TcpListener;
-
-    use url::Url;
 
     use super::*;
 
@@ -199,7 +250,7 @@ mod tests {
     fn a_camera_is_there_when_its_port_takes_a_connection_and_no_password_is_said_when_not() {
         let camera = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = camera.local_addr().unwrap().port();
-        let url = CameraUrl(Url::parse(&format!("rtsp://pilot:deep@127.0.0.1:{port}/cam")).unwrap());
+        let url = CameraUrl::parse(&format!("rtsp://pilot:deep@127.0.0.1:{port}/cam")).unwrap();
         assert_eq!(look(&url), Ok(()));
         drop(camera);
         let reason = look(&url).unwrap_err();

@@ -9,7 +9,7 @@ use rov_common::units::{Fps, Resolution};
 
 use super::encoder::{EncoderRow, HasProperty};
 use super::mode::{self, Choice, Encoding, Mode};
-use super::rtsp;
+use super::{rtsp, stdin};
 use crate::config::{CameraUrl, CaptureConfig, SourceKind};
 
 /// The elementary stream as everything behind the seam wants it.
@@ -363,7 +363,8 @@ fn file(config: &CaptureConfig, machine: &Machine) -> Result<Source, Missing> {
 
 fn stdin(config: &CaptureConfig, machine: &Machine) -> Source {
     // Time of arrival is all that a pipe knows of time.
-    let text = format!("fdsrc fd={} do-timestamp=true blocksize=65536 ! {}", machine.stdin_fd, parsed(config.codec));
+    let (name, fd) = (stdin::ELEMENT, machine.stdin_fd);
+    let text = format!("fdsrc name={name} fd={fd} do-timestamp=true blocksize=65536 ! {}", parsed(config.codec));
     live("standard input".to_owned(), text, Output::Encoded)
 }
 

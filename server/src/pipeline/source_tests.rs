@@ -41,8 +41,8 @@ fn the_test_picture_moves_and_is_drawn_into() {
 
 #[test]
 fn an_ip_camera_is_taken_apart_by_its_codec_and_its_address_is_not_in_the_text() {
-    let url = url::Url::parse("rtsp://pilot:deep@10.0.0.3/cam").unwrap();
-    let config = CaptureConfig { url: Some(CameraUrl(url.clone())), ..config(SourceKind::Rtsp) };
+    let url = CameraUrl::parse("rtsp://pilot:deep@10.0.0.3/cam").unwrap();
+    let config = CaptureConfig { url: Some(url.clone()), ..config(SourceKind::Rtsp) };
     let h264 = source(&config, &machine(&|_, _| false)).unwrap();
     assert_eq!(
         h264.text,
@@ -51,7 +51,7 @@ fn an_ip_camera_is_taken_apart_by_its_codec_and_its_address_is_not_in_the_text()
          ! video/x-h264,stream-format=avc,alignment=au ! h264parse config-interval=-1 \
          ! video/x-h264,stream-format=byte-stream,alignment=au"
     );
-    assert_eq!((h264.label.as_str(), h264.camera), ("camera rtsp://10.0.0.3/cam", Some(CameraUrl(url))));
+    assert_eq!((h264.label.as_str(), h264.camera), ("camera rtsp://10.0.0.3/cam", Some(url)));
     let h265 = source(&CaptureConfig { codec: Codec::H265, ..config }, &machine(&|_, _| false)).unwrap();
     assert!(
         h265.text.contains("encoding-name=H265 ! rtph265depay ! video/x-h265,stream-format=hvc1,"),
