@@ -60,6 +60,9 @@ fn encoder(point: &Point) -> Result<String> {
     let settings = Settings {
         profile: Profile::Baseline,
         low_latency: true,
+        preset: None,
+        keyframe_interval: None,
+        level: None,
         bitrate: Bitrate::from_kbps(point.kbps),
         fps: Some(Fps::whole(point.fps)),
         resolution: Some(Resolution::new(point.width, point.height)),
