@@ -70,7 +70,8 @@ pub struct Cli {
     ///
     /// auto: CSI camera, else the first camera, else a test picture labelled NO CAMERA (with --file, --url,
     /// --pipeline or --device: that file, IP camera, pipeline or webcam). stdin: an Annex B stream of the codec of
-    /// --codec, sent untouched
+    /// --codec, sent untouched. publish: what somebody sends to an RTSP path of this server, sent untouched, as
+    /// ffmpeg -i INPUT -c:v copy -f rtsp rtsp://SERVER:8554/stream1
     #[arg(help_heading = SOURCE, long, value_enum, value_name = "SOURCE", default_value_t = SourceKind::Auto)]
     pub source: SourceKind,
 
@@ -290,6 +291,12 @@ pub struct Cli {
     /// 1 % of loss, 50 mends 5 %. Costs that much bandwidth or some more
     #[arg(help_heading = RTP, long, value_parser = whole::<u8>, value_name = "PERCENT", default_value_t = 0)]
     pub rtp_fec: u8,
+
+    /// Has no effect, as nothing waits here: for scripts made for other servers
+    ///
+    /// How long a viewer waits for lost packets is rov-client --latency [default: none]
+    #[arg(help_heading = OUTPUTS, long, value_name = "MS")]
+    pub webrtc_latency: Option<u32>,
 
     /// TCP port of RTSP; 0 = any free one
     #[arg(help_heading = RTSP, long, value_parser = whole::<u16>, value_name = "PORT", default_value_t = 8554)]

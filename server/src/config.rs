@@ -28,6 +28,7 @@ pub enum SourceKind {
     File,
     Stdin,
     Rtsp,
+    Publish,
     Test,
     Pipeline,
 }
@@ -365,6 +366,9 @@ impl Config {
         // Who sets a password must not believe that it is asked for.
         if cli.user.is_some() && !wants(Transport::Rtsp) {
             return bad("--user: only RTSP asks for a password: leave it out, or add rtsp to --transport");
+        }
+        if source == SourceKind::Publish && !wants(Transport::Rtsp) {
+            return bad("--source publish: streams are published by RTSP: add rtsp to --transport");
         }
         let config = Config {
             name,
@@ -833,6 +837,10 @@ mod tests {
             (
                 &["--transport", "webrtc", "--user", "pilot", "--password", "deep"],
                 "--user: only RTSP asks for a password: leave it out, or add rtsp to --transport",
+            ),
+            (
+                &["--source", "publish", "--transport", "webrtc"],
+                "--source publish: streams are published by RTSP: add rtsp to --transport",
             ),
             (&["--source", "test", "--device", "0"], "--device 0: needs --source webcam or csi, but --source is test"),
             (&["--stun", "example.org"], "--stun example.org: give a URL of the form stun:HOST[:PORT]"),

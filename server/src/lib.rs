@@ -86,6 +86,11 @@ fn run_logged(cli: &Cli) -> ExitCode {
 }
 
 async fn prepare(cli: &Cli) -> Result<Server> {
+    if let Some(ms) = cli.webrtc_latency {
+        tracing::info!(
+            "--webrtc-latency {ms} has no effect: nothing waits here; rov-client --latency is for lost packets"
+        );
+    }
     let config = Config::from_cli(cli).map_err(|error| anyhow::anyhow!(config_file::located(&error.0, cli)))?;
     Server::bind(config).await
 }

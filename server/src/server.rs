@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
+use crate::config::{Config, SourceKind};
 use crate::discovery::{self, Discovery, DiscoveryConfig};
 use crate::http::{self, Api};
 use crate::identity::{self, Identity};
@@ -22,6 +22,7 @@ use crate::output::jpeg::JpegOutput;
 use crate::output::rtp::RtpOutput;
 use crate::output::rtsp::{self, RtspOutput};
 use crate::output::webrtc::{self, Engine, Paths, WebRtcOutput};
+use crate::pipeline::Inlet;
 use crate::progress::{Beat, HANGS_AFTER, Parts};
 use crate::service::{Now, Service};
 use crate::stream::{Control, Stream};
@@ -50,6 +51,7 @@ pub struct Server {
     media: Option<MediaSocket>,
     rtp: Option<RtpOutput>,
     rtsp: Option<RtspOutput>,
+    inlet: Option<Arc<Inlet>>,
     jpeg: Arc<JpegOutput>,
     discovery: Option<Discovery>,
     service: Service,
@@ -77,11 +79,15 @@ impl Server {
             .map(|rtp| RtpOutput::start(&stream, rtp, config.host, config.interfaces.clone()))
             .transpose()?;
         let jpeg = Arc::new(JpegOutput::new(&stream, config.max_viewers));
+        let publishes = config.rtsp.as_ref().filter(|_| config.capture.source == SourceKind::Publish);
+        // Of the paths the last is the user's own.
+        let inlet = publishes.and_then(|rtsp| rtsp.paths.last()).map(|path| Arc::new(Inlet::new(path)));
         let rtsp = config
             .rtsp
             .clone()
             .map(|rtsp| {
-                RtspOutput::start(&stream, &jpeg, rtsp, config.host, config.interfaces.clone(), config.max_viewers)
+                let (interfaces, max_viewers) = (config.interfaces.clone(), config.max_viewers);
+                RtspOutput::start(&stream, &jpeg, inlet.as_ref(), rtsp, config.host, interfaces, max_viewers)
             })
             .transpose()?;
         let discovery = match config.discovery_port {
@@ -108,6 +114,7 @@ impl Server {
             media,
             rtp,
             rtsp,
+            inlet,
             jpeg,
             discovery,
             service: Service::default(),
@@ -130,7 +137,7 @@ impl Server {
     /// A mistake in the configuration that shows only when the source is opened, or the death of a part that the rest
     /// cannot do without.
     pub async fn run(self, shutdown: CancellationToken) -> Result<()> {
-        let Self { config, id, identity, stream, control, http, media, rtp, rtsp, jpeg, discovery, service } = self;
+        let Self { config, id, identity, stream, control, http, media, rtp, rtsp, inlet, jpeg, discovery, service } = self;
         let (rtp, rtsp) = (rtp.map(Arc::new), rtsp.map(Arc::new));
         let tasks = TaskTracker::new();
         let stop = shutdown.child_token();
@@ -216,7 +223,7 @@ impl Server {
                 }
             });
         }
-        let supervise = supervisor::run(config.capture, stream, control, stop.clone());
+        let supervise = supervisor::run(config.capture, inlet, stream, control, stop.clone());
         let mut supervisor = tasks.spawn(async move { supervisor_beat.during(supervise).await });
         let mut http = http;
         let mut supervisor_ended = None;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{CaptureConfig, EncoderChoice, SourceKind};
 use crate::pipeline::playable::{self, Problem};
-use crate::pipeline::{self, Chosen, Failure, Graph, GraphError, GraphEvent, Hanging, Plan, PrepareError};
+use crate::pipeline::{self, Chosen, Failure, Graph, GraphError, GraphEvent, Hanging, Inlet, Plan, PrepareError};
 use crate::rest::{Change, Rest};
 use crate::stream::{Control, Stream};
 use crate::watchdog::{self, CameraLook, EncoderWatch, FrozenWatch, HEALTHY_AFTER, KeyframeGate, Passed, Repeats};
@@ -45,9 +45,11 @@ pub enum Outcome {
 #[error("{0}")]
 pub struct Fatal(pub String);
 
-/// Runs the pipeline of `stream` until `shutdown`, the end of the source, or a mistake in `capture`.
+/// Runs the pipeline of `stream` until `shutdown`, the end of the source, or a mistake in `capture`. `inlet` is that of
+/// `--source publish`.
 pub async fn run(
     capture: CaptureConfig,
+    inlet: Option<Arc<Inlet>>,
     stream: Arc<Stream>,
     mut control: mpsc::Receiver<Control>,
     shutdown: CancellationToken,
@@ -55,7 +57,9 @@ pub async fn run(
     let capture = Arc::new(capture);
     let mut failed_encoders: Vec<&'static str> = Vec::new();
     let mut encoder_watch = EncoderWatch::default();
-    let mut encoder = if capture.file_passthrough || matches!(capture.source, SourceKind::Stdin | SourceKind::Rtsp) {
+    let mut encoder = if capture.file_passthrough
+        || matches!(capture.source, SourceKind::Stdin | SourceKind::Rtsp | SourceKind::Publish)
+    {
         Arc::new(Chosen::unused())
     } else {
         let chosen = choose_encoder(&capture, &failed_encoders);
@@ -85,6 +89,7 @@ pub async fn run(
                 Err(PrepareError::Fatal(reason)) if !has_worked => return Err(Fatal(reason)),
                 Err(PrepareError::Fatal(reason) | PrepareError::Retry(reason)) => reason,
                 Ok(plan) => {
+                    let plan = Plan { inlet: inlet.clone(), ..plan };
                     match run_once(&capture, plan, !complaints.any(), &hanging, &stream, &mut control, &shutdown)
                         .await?
                     {
@@ -190,6 +195,7 @@ async fn run_once(
     tracing::debug!(pipeline = plan.text());
     plan.limit = stream.rate().map(|rate| rate.bitrate);
     let is_fallback = plan.is_fallback;
+    let inlet = plan.inlet.clone();
     let substitute = is_fallback.then(|| "no camera is found, a test picture is shown".to_owned());
     stream.pipeline_starting(&plan.source_label, substitute);
     let (event_tx, mut events) = mpsc::channel(EVENT_CAPACITY);
@@ -219,7 +225,7 @@ async fn run_once(
         },
     };
     let end = tokio::select! {
-        end = watch(capture, &graph, stream, &mut events, control, shutdown) => end,
+        end = watch(capture, inlet.as_deref(), &graph, stream, &mut events, control, shutdown) => end,
         cameras = a_camera(capture), if is_fallback => Ok(RunEnd::CameraFound(cameras)),
     };
     // Stopping can block for as long as a driver likes, within the limit.
@@ -230,6 +236,7 @@ async fn run_once(
 
 async fn watch(
     capture: &CaptureConfig,
+    inlet: Option<&Inlet>,
     graph: &Graph,
     stream: &Arc<Stream>,
     events: &mut mpsc::Receiver<GraphEvent>,
@@ -278,7 +285,10 @@ async fn watch(
                 GraphEvent::Denied(reason) => return Ok(RunEnd::Denied(reason)),
                 GraphEvent::Error(failure) => return Ok(RunEnd::Broken { failure, well_for: well_for(graph) }),
                 // An IP camera is set up from elsewhere, and comes back by itself when that is done.
-                GraphEvent::Refused(reason) if capture.source == SourceKind::Rtsp => {
+                GraphEvent::Refused(reason) if matches!(capture.source, SourceKind::Rtsp | SourceKind::Publish) => {
+                    if let Some(inlet) = inlet {
+                        inlet.refuse(&reason);
+                    }
                     return Ok(RunEnd::Broken { failure: Failure::Source(reason), well_for: well_for(graph) });
                 }
                 GraphEvent::Refused(reason) => return Err(Fatal(reason)),
@@ -311,7 +321,14 @@ async fn watch(
                     awake_since = now;
                 }
                 looked = now;
-                let is_keyless = stream.keyless(now).is_some_and(|keyless| watchdog::is_keyless(&keyless));
+                // Publishers come and go as they like; the pipeline waits for the next.
+                let silent = inlet.and_then(|inlet| inlet.why_silent(now));
+                let has_source = silent.is_none();
+                if let Some(reason) = silent {
+                    awake_since = now;
+                    stream.set_stopped(StreamState::Stalled, reason);
+                }
+                let is_keyless = has_source && stream.keyless(now).is_some_and(|keyless| watchdog::is_keyless(&keyless));
                 if is_keyless && !keyless {
                     let reason = playable::refusal(stream.codec(), Problem::NoKeyframe, capture.source);
                     tracing::warn!(stream = stream.name(), "{reason}");

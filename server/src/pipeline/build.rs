@@ -122,6 +122,9 @@ fn head(plan: &Plan, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
     if let Some(url) = &plan.camera {
         rtsp::install(&head, url, plan, shared);
     }
+    if let Some(inlet) = &plan.inlet {
+        inlet.install(&head);
+    }
     wiring::correct_markers(&head, plan.codec);
     stdin::install(&head, plan.codec, shared);
     jpeg::watch(&head, shared);

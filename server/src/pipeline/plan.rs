@@ -9,10 +9,13 @@
 //! Head and tail are two bins: the head of a file is built anew for each round, and the tail of a user's pipeline is
 //! chosen when it has negotiated. Probes of `build` do the rest: counting, thinning out, pacing.
 
+use std::sync::Arc;
+
 use rov_common::codec::Codec;
 use rov_common::units::{Bitrate, Fps, Resolution};
 
 use super::encoder::{EncoderRow, Memory, Settings};
+use super::inlet::Inlet;
 use super::source::{self, Drawing, Machine, Missing, Output, Pacing};
 use crate::config::{CameraUrl, CaptureConfig, Flip, SourceKind, Trust, auto_bitrate};
 
@@ -70,6 +73,8 @@ pub struct Plan {
     /// The IP camera, of which the stream of `codec` is taken.
     pub camera: Option<CameraUrl>,
     pub camera_certificate: Trust,
+    /// What a publisher's pictures come by.
+    pub inlet: Option<Arc<Inlet>>,
     /// `--source auto` has found no camera, and shows the test picture in its place.
     pub is_fallback: bool,
 }
@@ -138,6 +143,7 @@ pub fn plan(config: &CaptureConfig, machine: &Machine, encoder: &'static Encoder
         source: config.source,
         camera: source.camera,
         camera_certificate: config.camera_certificate.clone(),
+        inlet: None,
         is_fallback: config.source == SourceKind::Auto && machine.csi.is_empty() && machine.cameras.is_empty(),
     })
 }

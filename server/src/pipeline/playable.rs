@@ -95,7 +95,7 @@ pub fn refusal(codec: Codec, problem: Problem, source: SourceKind) -> String {
     };
     let remedy = match source {
         SourceKind::File => "drop --file-passthrough so that it is re-encoded".to_owned(),
-        SourceKind::Stdin => stdin.to_owned(),
+        SourceKind::Stdin | SourceKind::Publish => stdin.to_owned(),
         SourceKind::Rtsp => "set up the camera otherwise, or take another of its streams".to_owned(),
         SourceKind::Pipeline => format!("{pipeline}, or end it in raw video, so that it is encoded here"),
         SourceKind::Auto | SourceKind::Webcam | SourceKind::Csi | SourceKind::Test => {

@@ -9,7 +9,7 @@ use rov_common::units::{Fps, Resolution};
 
 use super::encoder::{EncoderRow, HasProperty};
 use super::mode::{self, Choice, Encoding, Mode};
-use super::{rtsp, stdin};
+use super::{inlet, rtsp, stdin};
 use crate::config::{CameraUrl, CaptureConfig, SourceKind};
 
 /// The elementary stream as everything behind the seam wants it.
@@ -186,6 +186,7 @@ pub fn source(config: &CaptureConfig, machine: &Machine) -> Result<Source, Missi
         SourceKind::File => file(config, machine),
         SourceKind::Stdin => Ok(stdin(config, machine)),
         SourceKind::Rtsp => Ok(ip_camera(config)),
+        SourceKind::Publish => Ok(published(config)),
         SourceKind::Test => Ok(test(config, None)),
         SourceKind::Pipeline => Ok(user_pipeline(config)),
     }
@@ -388,6 +389,12 @@ fn ip_camera(config: &CaptureConfig) -> Source {
     );
     let label = config.url.as_ref().map_or_else(String::new, |url| format!("camera {url}"));
     Source { camera: config.url.clone(), ..live(label, text, Output::Encoded) }
+}
+
+/// What `Inlet` puts in: access units with the time of arrival.
+fn published(config: &CaptureConfig) -> Source {
+    let text = format!("appsrc name={} is-live=true format=time ! {}", inlet::ELEMENT, parsed(config.codec));
+    live("what is published by RTSP".to_owned(), text, Output::Encoded)
 }
 
 fn user_pipeline(config: &CaptureConfig) -> Source {

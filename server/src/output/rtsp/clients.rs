@@ -22,7 +22,9 @@ use super::feed::Feeder;
 use super::gate::{self, Gate};
 use super::guesses::{self, Guesses};
 use super::mjpeg::Mjpeg;
+use super::publish;
 use crate::config::{MJPEG_PATH, is_mjpeg};
+use crate::pipeline::Inlet;
 
 /// Connections without a session, beside those that may have one: for clients that only ask.
 const MORE_CONNECTIONS: usize = 16;
@@ -40,6 +42,8 @@ const MAX_REFUSALS: u32 = 20;
 const PICTURE_LIMIT: Duration = Duration::from_secs(3);
 /// A login of an address with many failed ones waits so long at most.
 const LOGIN_LIMIT: Duration = Duration::from_secs(10);
+/// A publisher of whom nothing comes is disconnected after so long; it gives way to another sooner.
+const SILENT_LIMIT: Duration = Duration::from_secs(5);
 /// Requests that wait are looked at so often.
 const WAIT_INTERVAL: Duration = Duration::from_millis(20);
 /// A session that shows no sign of life ends after so long (RFC 2326 section 12.37; clients are told).
@@ -62,6 +66,8 @@ pub(super) struct Rules {
     pub max_clients: usize,
     /// The stream's, the first for who gives none.
     pub paths: Vec<String>,
+    /// Where what is published goes; none: nobody may publish.
+    pub inlet: Option<Arc<Inlet>>,
 }
 
 struct State {
@@ -100,6 +106,9 @@ struct Client {
     /// It has played, now or before.
     has_played: bool,
     connected: Instant,
+    /// It sends a stream, or is about to.
+    announced: bool,
+    by_tcp: bool,
     /// It has to go, for this reason; its connection is about to be closed.
     leaving: Option<String>,
     /// Identifiers of its sessions.
@@ -165,6 +174,7 @@ impl Clients {
                 self.state.stops(&client);
             }
             let reason = self.state.with(&client, |known| known.look(now, has_session, unsent)).flatten();
+            let reason = reason.or_else(|| self.state.look_at_publisher(&client, now));
             if let Some(reason) = reason.as_deref().or(broken.then_some("the media has failed")) {
                 self.state.say_closed(&client, reason);
                 client.close();
@@ -213,6 +223,10 @@ impl State {
             state.plays(client, path(context));
         });
         let state = Arc::clone(this);
+        client.connect_announce_request(move |client, _| state.announces(client));
+        let state = Arc::clone(this);
+        client.connect_record_request(move |client, context| state.records(client, &path(context)));
+        let state = Arc::clone(this);
         client.connect_pause_request(move |client, _| state.stops(client));
         let state = Arc::clone(this);
         client.connect_teardown_request(move |client, _| state.stops(client));
@@ -245,13 +259,19 @@ impl State {
         }
         let path = gate::path(context);
         let (code, reason) = match gate::method(context) {
-            gst_rtsp::GST_RTSP_ANNOUNCE | gst_rtsp::GST_RTSP_RECORD => (
+            gst_rtsp::GST_RTSP_ANNOUNCE | gst_rtsp::GST_RTSP_RECORD if self.rules.inlet.is_none() => (
                 RTSPStatusCode::MethodNotAllowed,
                 "this server takes no stream from others; start it with --source publish for that".to_owned(),
             ),
-            gst_rtsp::GST_RTSP_DESCRIBE | gst_rtsp::GST_RTSP_SETUP if !self.is_served(&path) => {
+            gst_rtsp::GST_RTSP_DESCRIBE | gst_rtsp::GST_RTSP_SETUP | gst_rtsp::GST_RTSP_ANNOUNCE
+                if !self.is_served(&path) =>
+            {
                 (RTSPStatusCode::NotFound, format!("not served; served are {}", self.rules.paths.join(", ")))
             }
+            gst_rtsp::GST_RTSP_ANNOUNCE => match self.why_not_announce(context, client, &path) {
+                Some(refusal) => refusal,
+                None => return true,
+            },
             gst_rtsp::GST_RTSP_DESCRIBE if is_mjpeg(&path) && !self.mjpeg.has_room() => {
                 (RTSPStatusCode::ServiceUnavailable, "as many as --max-viewers allows are watching MJPEG".to_owned())
             }
@@ -264,6 +284,62 @@ impl State {
         };
         self.refuse(context, code, &reason);
         false
+    }
+
+    /// One publisher at a time; one of whom nothing comes any more gives way.
+    fn why_not_announce(
+        &self,
+        context: &rtsp::RTSPContext,
+        client: &rtsp::RTSPClient,
+        path: &str,
+    ) -> Option<(RTSPStatusCode, String)> {
+        let other = self.rules.inlet.as_ref()?.live(Instant::now());
+        let own = self.with(client, |known| known.peer.clone());
+        if is_mjpeg(path) {
+            return Some((RTSPStatusCode::MethodNotAllowed, format!("publish to {}", self.rules.paths.join(" or "))));
+        }
+        if let Some(other) = other.filter(|other| Some(other) != own.as_ref()) {
+            return Some((
+                RTSPStatusCode::Forbidden,
+                format!("{other} is publishing already; one publisher at a time"),
+            ));
+        }
+        let problem = publish::problem(context, self.feeder.stream.codec())?;
+        Some((RTSPStatusCode::UnsupportedMediaType, problem))
+    }
+
+    /// It was let in. Others that have not begun, or send nothing any more, give way.
+    fn announces(&self, client: &rtsp::RTSPClient) {
+        for (other, known) in lock(&self.known).iter_mut() {
+            if *other == key(client) {
+                known.announced = true;
+            } else if known.announced {
+                known.leaving = Some("another publisher has come, and it sends no pictures".to_owned());
+            }
+        }
+        self.close_leaving();
+    }
+
+    fn records(&self, client: &rtsp::RTSPClient, path: &str) {
+        let Some(inlet) = &self.rules.inlet else { return };
+        self.with(client, |known| {
+            let transport = if known.by_tcp { "TCP" } else { "UDP" };
+            tracing::info!(peer = known.peer, path, transport, "an RTSP publisher has begun");
+            known.has_played = true;
+            known.set_up_since = None;
+            inlet.begins(key(client), &known.peer, known.by_tcp, Instant::now());
+        });
+    }
+
+    /// Why a publisher cannot stay, if so. Else its session lives as long as it sends.
+    fn look_at_publisher(&self, client: &rtsp::RTSPClient, now: Instant) -> Option<String> {
+        let inlet = self.rules.inlet.as_ref()?;
+        let silent = inlet.silent_for(key(client), now)?;
+        if silent >= SILENT_LIMIT {
+            return Some(format!("it has published nothing for {} s", SILENT_LIMIT.as_secs()));
+        }
+        client.session_filter(None).iter().for_each(|session| session.touch());
+        inlet.take_refusal(key(client))
     }
 
     fn refuse(&self, context: &rtsp::RTSPContext, code: RTSPStatusCode, reason: &str) {
@@ -345,7 +421,7 @@ impl State {
     /// What is to be noted of an answer before it leaves.
     fn answers(&self, client: &rtsp::RTSPClient, context: &rtsp::RTSPContext) {
         let Some(response) = context.response() else { return };
-        if gate::method(context) == gst_rtsp::GST_RTSP_OPTIONS {
+        if gate::method(context) == gst_rtsp::GST_RTSP_OPTIONS && self.rules.inlet.is_none() {
             gate::leave_out(response, &["ANNOUNCE", "RECORD"]);
         }
         if gate::status(response) != Some(gst_rtsp::GST_RTSP_STS_UNAUTHORIZED) {
@@ -410,9 +486,15 @@ impl State {
 
     /// One session for a connection, as each takes a place; and no multicast where it would end the media for all.
     fn may_set_up(&self, client: &rtsp::RTSPClient, context: &rtsp::RTSPContext) -> RTSPStatusCode {
-        let (peer, playing) =
-            self.with(client, |known| (known.peer.clone(), known.playing)).unwrap_or_else(|| ("?".to_owned(), false));
-        if context.session().is_none() {
+        let transport = gate::header(context.request(), gst_rtsp::GST_RTSP_HDR_TRANSPORT).unwrap_or_default();
+        let (peer, playing, announced) = self
+            .with(client, |known| {
+                known.by_tcp = transport.contains("/TCP");
+                (known.peer.clone(), known.playing, known.announced)
+            })
+            .unwrap_or_else(|| ("?".to_owned(), false, false));
+        // A publisher takes no viewer's place.
+        if context.session().is_none() && !announced {
             let sessions = client.session_filter(None);
             if playing && !sessions.is_empty() {
                 tracing::warn!(peer, "an RTSP client was refused: it plays already, and a connection has one session");
@@ -426,7 +508,8 @@ impl State {
             }
             let clients = self.server.upgrade().map(|server| server.client_filter(None)).unwrap_or_default();
             let others = clients.iter().filter(|other| *other != client && !other.session_filter(None).is_empty());
-            let others: HashSet<_> = others.map(key).collect();
+            let viewers = others.filter(|other| self.with(other, |known| !known.announced) == Some(true));
+            let others: HashSet<_> = viewers.map(key).collect();
             let reason = "another client needs its place, and it has not played";
             if !self.make_room(self.rules.max_clients - 1, |key| others.contains(&key), reason) {
                 tracing::warn!(peer, "an RTSP client was refused: as many as --max-viewers allows are playing");
@@ -434,7 +517,6 @@ impl State {
             }
         }
         let path = path(context);
-        let transport = gate::header(context.request(), gst_rtsp::GST_RTSP_HDR_TRANSPORT).unwrap_or_default();
         if let Some(problem) = transport_problem(&transport) {
             tracing::warn!(peer, path, "an RTSP client was refused: in its Transport {problem}");
             return RTSPStatusCode::UnsupportedTransport;
@@ -469,6 +551,9 @@ impl State {
             if std::mem::take(&mut known.playing) {
                 tracing::info!(peer = known.peer, path = known.path, "an RTSP client has gone");
             }
+            if self.rules.inlet.as_ref().is_some_and(|inlet| inlet.ends(key(client))) {
+                tracing::info!(peer = known.peer, "the RTSP publisher has gone");
+            }
         });
         self.count();
     }
@@ -500,6 +585,8 @@ impl Client {
             playing: false,
             has_played: false,
             connected: now,
+            announced: false,
+            by_tcp: false,
             leaving: None,
             sessions: Vec::new(),
             idle_since: now,

@@ -23,8 +23,10 @@ use rov_common::net;
 use super::feed::Feeder;
 use super::gate::Gate;
 use super::mjpeg::Mjpeg;
+use super::publish;
 use crate::config::Credentials;
 use crate::packetize::MAX_PAYLOAD;
+use crate::pipeline::Inlet;
 
 /// Packets with the RTP header, which the payloader counts.
 const MTU: usize = MAX_PAYLOAD + 12;
@@ -48,6 +50,8 @@ mod imp {
     pub struct Factory {
         /// Of the stream.
         pub(super) feeder: OnceLock<Arc<Feeder>>,
+        /// Where what is published goes.
+        pub(super) inlet: OnceLock<(Arc<Inlet>, Codec)>,
     }
 
     #[glib::object_subclass]
@@ -60,14 +64,29 @@ mod imp {
     impl ObjectImpl for Factory {}
 
     impl RTSPMediaFactoryImpl for Factory {
-        /// One media for all, whatever path leads here.
+        /// One media for all, whatever path leads here; what is published has its own.
         fn gen_key(&self, _url: &gstreamer_rtsp::RTSPUrl) -> Option<glib::GString> {
-            Some("stream".into())
+            (!publish::is_announced()).then(|| "stream".into())
+        }
+
+        fn create_element(&self, url: &gstreamer_rtsp::RTSPUrl) -> Option<gst::Element> {
+            match self.inlet.get() {
+                Some((inlet, codec)) if publish::is_announced() => publish::element(inlet, *codec),
+                _ => self.parent_create_element(url),
+            }
+        }
+
+        fn configure(&self, media: &rtsp::RTSPMedia) {
+            self.parent_configure(media);
+            if self.inlet.get().is_some() && publish::is_announced() {
+                publish::configure(media);
+            }
         }
 
         /// None before there is anything to describe it by: the thread of the server would wait for that.
         fn construct(&self, url: &gstreamer_rtsp::RTSPUrl) -> Option<rtsp::RTSPMedia> {
-            self.feeder.get().is_none_or(|feeder| feeder.can_describe()).then(|| self.parent_construct(url))?
+            let ready = publish::is_announced() || self.feeder.get().is_none_or(|feeder| feeder.can_describe());
+            ready.then(|| self.parent_construct(url))?
         }
     }
 }
@@ -77,7 +96,12 @@ glib::wrapper! {
 }
 
 /// What makes the media of the stream, which `feeder` then fills.
-pub(super) fn stream(feeder: &Arc<Feeder>, codec: Codec, multicast: &Arc<Multicast>) -> Result<Factory> {
+pub(super) fn stream(
+    feeder: &Arc<Feeder>,
+    inlet: Option<&Arc<Inlet>>,
+    codec: Codec,
+    multicast: &Arc<Multicast>,
+) -> Result<Factory> {
     let (caps, payloader) = match codec {
         Codec::H264 => ("video/x-h264", "rtph264pay"),
         Codec::H265 => ("video/x-h265", "rtph265pay"),
@@ -89,6 +113,9 @@ pub(super) fn stream(feeder: &Arc<Feeder>, codec: Codec, multicast: &Arc<Multica
     let factory =
         new(&caps, payloader, "pt=96 config-interval=0", multicast, move |media, source| feed.feed(media, source))?;
     let _ = factory.imp().feeder.set(Arc::clone(feeder));
+    if let Some(inlet) = inlet {
+        let _ = factory.imp().inlet.set((Arc::clone(inlet), codec));
+    }
     Ok(factory)
 }
 
@@ -127,6 +154,9 @@ fn new(
     factory.set_address_pool(Some(&multicast.pool));
     let multicast = Arc::clone(multicast);
     factory.connect_media_configure(move |_, media| {
+        if publish::is_published(media) {
+            return;
+        }
         multicast.configure(media);
         send_at_once(media);
         let bin = media.element().downcast::<gst::Bin>();

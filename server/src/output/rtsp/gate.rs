@@ -1,5 +1,5 @@
-//! Each request before gst-rtsp-server handles it. Its authentication asks for that, the one place that may keep a request back
-//! without an answer; and what the bindings lack to read requests and to answer them.
+//! Each request before gst-rtsp-server handles it. Its authentication asks for that, the one place that may keep a request
+//! back without an answer; and what the bindings lack to read requests and to answer them.
 
 use std::ffi::{CStr, CString};
 use std::sync::OnceLock;

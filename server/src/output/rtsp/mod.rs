@@ -9,6 +9,7 @@ mod feed;
 mod gate;
 mod guesses;
 mod mjpeg;
+mod publish;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,6 +36,7 @@ use self::gate::Gate;
 use self::mjpeg::Mjpeg;
 use crate::config::{MJPEG_PATH, RtspConfig};
 use crate::output::jpeg::JpegOutput;
+use crate::pipeline::Inlet;
 use crate::progress::Beat;
 use crate::stream::Stream;
 
@@ -67,6 +69,7 @@ impl RtspOutput {
     pub fn start(
         stream: &Arc<Stream>,
         jpeg: &Arc<JpegOutput>,
+        inlet: Option<&Arc<Inlet>>,
         config: RtspConfig,
         host: IpAddr,
         interfaces: Vec<String>,
@@ -81,7 +84,7 @@ impl RtspOutput {
         server.set_service(&config.port.to_string());
         let mjpeg = Mjpeg::new(jpeg, Handle::try_current().context("RTSP")?);
         let multicast = factory::Multicast::new(host, interfaces).context("RTSP")?;
-        let factory = factory::stream(&feeder, stream.codec(), &multicast).context("RTSP")?;
+        let factory = factory::stream(&feeder, inlet, stream.codec(), &multicast).context("RTSP")?;
         let previews = factory::previews(&mjpeg, &multicast).context("RTSP")?;
         let mounts = server.mount_points().context("RTSP: no mount points")?;
         for path in &config.paths {
@@ -93,6 +96,9 @@ impl RtspOutput {
             factory::ask_for_password(&gate, &[&factory, &previews], credentials, config.basic_auth);
         }
         server.set_auth(Some(&gate));
+        if inlet.is_some() && config.credentials.is_none() {
+            tracing::warn!("whoever reaches the RTSP port can publish; --user and --password ask for a password");
+        }
         // No threads of their own for clients: everything is handled where `Clients` cares for them.
         server.thread_pool().context("RTSP: no thread pool")?.set_max_threads(0);
         let sessions = server.session_pool().context("RTSP: no session pool")?;
@@ -106,7 +112,7 @@ impl RtspOutput {
         source.attach(Some(&context));
         let port = u16::try_from(server.bound_port()).context("RTSP: no port")?;
 
-        let rules = Rules { max_clients: max_clients.into(), paths: config.paths.clone() };
+        let rules = Rules { max_clients: max_clients.into(), paths: config.paths.clone(), inlet: inlet.cloned() };
         let clients = Clients::new(&server, &gate, &context, (&feeder, &mjpeg), rules);
         let beat = Arc::<Beat>::default();
         let alive = Arc::clone(&beat);

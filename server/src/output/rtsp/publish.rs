@@ -1,0 +1,169 @@
+//! The media that somebody sends to the server (ANNOUNCE, RECORD): of what is announced the first video of the stream's
+//! codec goes to the pipeline of `--source publish`, and the rest nowhere.
+
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use gstreamer as gst;
+use gstreamer::glib::translate::ToGlibPtr;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use gstreamer_rtsp::{RTSPLowerTrans, ffi as gst_rtsp};
+use gstreamer_rtsp_server as rtsp;
+use gstreamer_rtsp_server::prelude::*;
+use gstreamer_sdp as gst_sdp;
+use rov_common::backlog::Backlog;
+use rov_common::codec::Codec;
+use rov_common::sync::lock;
+
+use super::gate;
+use crate::pipeline::Inlet;
+
+/// How long a gap waits for packets that were overtaken; what comes in order does not wait.
+const LATENCY_MS: u32 = 40;
+/// Media of an announcement: video, sound, and what else there may be.
+const MAX_MEDIA: usize = 8;
+/// The name of the element that gives the access units.
+const OUT: &str = "published";
+
+/// Whether the request that is handled now announces a stream.
+pub fn is_announced() -> bool {
+    rtsp::RTSPContext::with_current_context(|context| gate::method(context) == gst_rtsp::GST_RTSP_ANNOUNCE)
+        == Some(true)
+}
+
+/// Whether somebody sends this media.
+pub fn is_published(media: &rtsp::RTSPMedia) -> bool {
+    media.transport_mode().contains(rtsp::RTSPTransportMode::RECORD)
+}
+
+/// What is announced, as `H264 video`.
+fn announced(context: &rtsp::RTSPContext) -> Vec<String> {
+    let Some(request) = context.request() else { return Vec::new() };
+    let (mut data, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: the request outlives the call, and the body as long as it is looked at here.
+    let body = unsafe {
+        gst_rtsp::gst_rtsp_message_get_body(request.to_glib_none().0, &raw mut data, &raw mut size);
+        if data.is_null() { &[][..] } else { std::slice::from_raw_parts(data, size as usize) }
+    };
+    // The connection ends it with a zero.
+    let body = body.strip_suffix(&[0]).unwrap_or(body);
+    let Ok(sdp) = gst_sdp::SDPMessage::parse_buffer(body) else { return Vec::new() };
+    let name = |media: &gst_sdp::SDPMediaRef| {
+        // As `96 H264/90000`.
+        let map = media.attribute_val("rtpmap").and_then(|map| map.split_once(' ')?.1.split('/').next());
+        format!("{} {}", map.unwrap_or("unknown").to_ascii_uppercase(), media.media().unwrap_or("media"))
+    };
+    sdp.medias().take(MAX_MEDIA + 1).map(name).collect()
+}
+
+/// Which of the media is taken, or why none.
+fn chosen(announced: &[String], codec: Codec) -> Result<usize, String> {
+    let wanted = format!("{} video", codec.rtp_name());
+    if announced.len() > MAX_MEDIA {
+        return Err(format!("more than {MAX_MEDIA} media are announced"));
+    }
+    announced.iter().position(|media| *media == wanted).ok_or_else(|| {
+        let other = match codec {
+            Codec::H264 => Codec::H265,
+            Codec::H265 => Codec::H264,
+        };
+        let has_other = announced.contains(&format!("{} video", other.rtp_name()));
+        let remedy = if has_other { format!("; start the server with --codec {other}") } else { String::new() };
+        format!("announced is {}, but {wanted} is needed{remedy}", announced.join(" and "))
+    })
+}
+
+/// Why what is announced cannot be taken, if so.
+pub fn problem(context: &rtsp::RTSPContext, codec: Codec) -> Option<String> {
+    chosen(&announced(context), codec).err()
+}
+
+/// What takes the media that the request of now announces.
+pub fn element(inlet: &Arc<Inlet>, codec: Codec) -> Option<gst::Element> {
+    let (media, key) = rtsp::RTSPContext::with_current_context(|context| {
+        (announced(context), context.client().map(|client| client.as_ptr() as usize))
+    })?;
+    let (chosen, key) = (chosen(&media, codec).ok()?, key?);
+    let text: Vec<_> = (0..media.len()).map(|index| branch(index, index == chosen, codec)).collect();
+    let bin = match gst::parse::bin_from_description(&text.join("  "), false) {
+        Ok(bin) => bin,
+        Err(error) => {
+            tracing::error!(%error, "RTSP: a publisher's stream cannot be taken");
+            return None;
+        }
+    };
+    let sink = bin.by_name(OUT).and_downcast::<gst_app::AppSink>()?;
+    let to = Arc::clone(inlet);
+    let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
+        let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+        to.push(key, &sample, Instant::now());
+        Ok(gst::FlowSuccess::Ok)
+    });
+    sink.set_callbacks(callbacks.build());
+    let pad = bin.by_name(&format!("depay{chosen}")).and_then(|depay| depay.static_pad("sink"))?;
+    refuse_when_late(&pad, inlet, key);
+    Some(bin.upcast())
+}
+
+/// Parameter sets come in the announcement, in the stream or in both: packed they are in the caps, from where the parser of
+/// the pipeline writes them before each keyframe.
+fn branch(index: usize, is_chosen: bool, codec: Codec) -> String {
+    let packed = match codec {
+        Codec::H264 => "avc",
+        Codec::H265 => "hvc1",
+    };
+    match is_chosen {
+        true => format!(
+            "rtp{codec}depay name=depay{index} ! {},stream-format={packed},alignment=au \
+             ! appsink name={OUT} sync=false async=false max-buffers=4",
+            codec.media_type()
+        ),
+        false => format!("identity name=depay{index} ! fakesink sync=false async=false"),
+    }
+}
+
+/// What somebody sends is nobody else's, and waits for nothing.
+pub fn configure(media: &rtsp::RTSPMedia) {
+    media.set_shared(false);
+    media.set_transport_mode(rtsp::RTSPTransportMode::RECORD);
+    media.set_protocols(RTSPLowerTrans::UDP | RTSPLowerTrans::TCP);
+    media.set_latency(LATENCY_MS);
+}
+
+/// By TCP a link that is slower than the stream lets nothing fall: pictures would come later and later, and look live.
+fn refuse_when_late(pad: &gst::Pad, inlet: &Arc<Inlet>, key: usize) {
+    let (inlet, backlog) = (Arc::clone(inlet), Mutex::new(Backlog::default()));
+    pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, info| {
+        let packet = info.buffer().map(|buffer| buffer.as_ref()).or_else(|| info.buffer_list()?.get(0));
+        // RFC 3550 section 5.1.
+        let mut timestamp = [0; 4];
+        if packet.is_none_or(|packet| packet.copy_to_slice(4, &mut timestamp).is_err()) || !inlet.is_by_tcp(key) {
+            return gst::PadProbeReturn::Ok;
+        }
+        if let Some(late) = lock(&backlog).arrived(u32::from_be_bytes(timestamp), Instant::now()) {
+            inlet.refuse(&format!(
+                "its link is slower than its stream, its pictures came {} s late; publish a lower bit rate",
+                late.as_secs()
+            ));
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_video_of_the_codec_is_taken() {
+        let media = ["MPEG4-GENERIC audio", "H264 video", "H264 video"].map(str::to_owned);
+        assert_eq!(chosen(&media, Codec::H264), Ok(1));
+        let refused = chosen(&media, Codec::H265).unwrap_err();
+        assert!(
+            refused.contains("MPEG4-GENERIC audio and H264 video") && refused.contains("--codec h264"),
+            "{refused}"
+        );
+        assert!(chosen(&[], Codec::H264).is_err());
+    }
+}

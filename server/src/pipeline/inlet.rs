@@ -1,0 +1,197 @@
+//! What a publisher sends, on its way from the RTSP server into the pipeline of `--source publish`.
+//!
+//! The pipeline is there all the time, so that a publisher's first keyframe is not lost while one starts, and so that
+//! publishers come and go while viewers stay. Times are those of arrival: a publisher's own mean nothing here.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use gstreamer as gst;
+use gstreamer::glib;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
+use rov_common::sync::lock;
+
+use super::running_time;
+
+/// Name of the element that takes what is published.
+pub const ELEMENT: &str = "rov_inlet";
+
+/// A publisher of whom nothing has come for so long is silent: that is said, and another may take its place.
+pub const SILENT_AFTER: Duration = Duration::from_secs(1);
+/// A stream that has no keyframe for so long has none at all, and begins without.
+const KEYFRAME_LIMIT: Duration = Duration::from_secs(2);
+/// What waits for the pipeline, in bytes; it takes everything at once, unless the machine stands still.
+const MAX_WAITING: u64 = 32 << 20;
+
+/// Between the one publisher there may be and the one pipeline.
+#[derive(Debug)]
+pub struct Inlet {
+    /// Where to publish, for who asks.
+    path: String,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Of the pipeline that runs now.
+    source: glib::WeakRef<gst_app::AppSrc>,
+    publisher: Option<Publisher>,
+    /// Why its stream cannot be taken; said once.
+    refusal: Option<String>,
+    /// Time of the newest access unit.
+    last: gst::ClockTime,
+}
+
+#[derive(Debug)]
+struct Publisher {
+    key: usize,
+    peer: String,
+    by_tcp: bool,
+    /// Since when a keyframe is waited for: what came before it cannot be decoded.
+    waits_since: Option<Instant>,
+    /// When it began, or its newest access unit came.
+    heard: Instant,
+}
+
+impl Inlet {
+    /// `path` is the one that is told to whoever may publish.
+    pub fn new(path: &str) -> Self {
+        Self { path: path.to_owned(), state: Mutex::default() }
+    }
+
+    /// What comes from now on goes to the inlet of this head, from the next keyframe on.
+    pub fn install(&self, head: &gst::Bin) {
+        let Some(source) = head.by_name(ELEMENT).and_downcast::<gst_app::AppSrc>() else { return };
+        let mut state = lock(&self.state);
+        state.source = source.downgrade();
+        state.last = gst::ClockTime::ZERO;
+        if let Some(publisher) = &mut state.publisher {
+            publisher.waits_since = Some(Instant::now());
+        }
+    }
+
+    /// Somebody publishes now, known by `key` until it ends.
+    pub fn begins(&self, key: usize, peer: &str, by_tcp: bool, now: Instant) {
+        let mut state = lock(&self.state);
+        state.refusal = None;
+        let peer = peer.to_owned();
+        state.publisher = Some(Publisher { key, peer, by_tcp, waits_since: Some(now), heard: now });
+    }
+
+    /// It does not any more; false where it did not.
+    pub fn ends(&self, key: usize) -> bool {
+        lock(&self.state).publisher.take_if(|publisher| publisher.key == key).is_some()
+    }
+
+    /// Whether its pictures wait for each other on their way, so that they can come later and later.
+    pub fn is_by_tcp(&self, key: usize) -> bool {
+        lock(&self.state).publisher.as_ref().is_some_and(|publisher| publisher.key == key && publisher.by_tcp)
+    }
+
+    /// An access unit of the publisher. Never blocks.
+    pub fn push(&self, key: usize, sample: &gst::Sample, now: Instant) {
+        let mut state = lock(&self.state);
+        let State { source, publisher, last, .. } = &mut *state;
+        let Some(publisher) = publisher.as_mut().filter(|publisher| publisher.key == key) else { return };
+        publisher.heard = now;
+        let Some((source, buffer)) = source.upgrade().zip(sample.buffer()) else { return };
+        let is_delta = buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
+        let patient = |since: Instant| now.saturating_duration_since(since) < KEYFRAME_LIMIT;
+        if is_delta && publisher.waits_since.is_some_and(patient) {
+            return;
+        }
+        if source.current_level_bytes() > MAX_WAITING {
+            publisher.waits_since = Some(now);
+            return;
+        }
+        let Some(time) = running_time(source.upcast_ref()) else { return };
+        publisher.waits_since = None;
+        *last = time.max(*last + gst::ClockTime::from_useconds(1));
+        let mut buffer = buffer.copy();
+        if let Some(buffer) = buffer.get_mut() {
+            buffer.set_pts(*last);
+            buffer.set_dts(*last);
+        }
+        let builder = gst::Sample::builder().buffer(&buffer);
+        let sample = match sample.caps_owned() {
+            Some(caps) => builder.caps(&caps).build(),
+            None => builder.build(),
+        };
+        // An error is a pipeline that ends; the next begins with a keyframe.
+        let _ = source.push_sample(&sample);
+    }
+
+    /// The peer of the publisher of whom pictures come now.
+    pub fn live(&self, now: Instant) -> Option<String> {
+        let state = lock(&self.state);
+        let publisher = state.publisher.as_ref()?;
+        (now.saturating_duration_since(publisher.heard) < SILENT_AFTER).then(|| publisher.peer.clone())
+    }
+
+    /// For how long nothing has come of this publisher.
+    pub fn silent_for(&self, key: usize, now: Instant) -> Option<Duration> {
+        let state = lock(&self.state);
+        let publisher = state.publisher.as_ref().filter(|publisher| publisher.key == key)?;
+        Some(now.saturating_duration_since(publisher.heard))
+    }
+
+    /// Why no pictures come, if so.
+    pub fn why_silent(&self, now: Instant) -> Option<String> {
+        let state = lock(&self.state);
+        let Some(publisher) = &state.publisher else {
+            return Some(format!(
+                "nobody publishes; send a stream, as: ffmpeg -i INPUT -c:v copy -an -f rtsp rtsp://THIS_SERVER{}",
+                self.path
+            ));
+        };
+        let silent = now.saturating_duration_since(publisher.heard) >= SILENT_AFTER;
+        silent.then(|| format!("the publisher {} sends no pictures", publisher.peer))
+    }
+
+    /// The stream of the publisher cannot be taken, for this reason.
+    pub fn refuse(&self, reason: &str) {
+        let mut state = lock(&self.state);
+        if state.publisher.is_some() {
+            state.refusal = Some(reason.to_owned());
+        }
+    }
+
+    /// What [`Self::refuse`] said of this publisher, once.
+    pub fn take_refusal(&self, key: usize) -> Option<String> {
+        let mut state = lock(&self.state);
+        let is_its = state.publisher.as_ref().is_some_and(|publisher| publisher.key == key);
+        is_its.then(|| state.refusal.take()).flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_said_when_nobody_publishes_and_when_the_publisher_is_silent() {
+        let (inlet, start) = (Inlet::new("/ES_MTX"), Instant::now());
+        let reason = inlet.why_silent(start).expect("a reason");
+        assert!(reason.contains("nobody publishes") && reason.contains("/ES_MTX"), "{reason}");
+        inlet.begins(1, "10.0.0.5:4000", true, start);
+        assert_eq!(inlet.why_silent(start), None);
+        assert_eq!(inlet.live(start).as_deref(), Some("10.0.0.5:4000"));
+        let reason = inlet.why_silent(start + SILENT_AFTER).expect("a reason");
+        assert!(reason.contains("10.0.0.5:4000 sends no pictures"), "{reason}");
+        assert_eq!(inlet.live(start + SILENT_AFTER), None, "another may come");
+    }
+
+    #[test]
+    fn only_the_publisher_of_now_ends_and_is_refused() {
+        let (inlet, start) = (Inlet::new("/stream1"), Instant::now());
+        inlet.begins(1, "a", true, start);
+        inlet.begins(2, "b", false, start);
+        assert!(!inlet.ends(1) && !inlet.is_by_tcp(1) && !inlet.is_by_tcp(2));
+        inlet.refuse("has B-frames");
+        assert_eq!(inlet.take_refusal(1), None);
+        assert_eq!(inlet.take_refusal(2).as_deref(), Some("has B-frames"));
+        assert_eq!(inlet.take_refusal(2), None, "once");
+        assert!(inlet.ends(2) && inlet.live(start).is_none());
+    }
+}

@@ -1,0 +1,196 @@
+//! Streams that ffmpeg publishes into the server: `--source publish`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rov_common::codec::Codec;
+use rov_tests::http;
+use rov_tests::media::Clip;
+use rov_tests::process::{Process, program};
+use rov_tests::programs::{Client, Server};
+use rov_tests::rtsp::Player;
+use rov_tests::wait::{self, until_true};
+use tempfile::TempDir;
+
+/// Clips with a keyframe each second, to publish.
+struct Clips(TempDir);
+
+impl Clips {
+    fn new() -> Self {
+        Self(TempDir::new().expect("a temporary folder"))
+    }
+
+    /// In MP4: the parameter sets are in the announcement alone.
+    fn write(&self, name: &str, clip: Clip) -> PathBuf {
+        let file = self.0.path().join(name);
+        clip.write(&file);
+        file
+    }
+}
+
+fn server(args: &[&str]) -> (Server, String) {
+    let server = Server::start(&[&["--source", "publish", "--rtsp-path", "/ES_MTX"], args].concat());
+    let url = server.rtsp.clone().expect("an RTSP address");
+    let (base, _) = url.rsplit_once('/').expect("a path");
+    let url = format!("{base}/ES_MTX");
+    (server, url)
+}
+
+/// The command of the mission, which goes on until it is ended.
+fn publish(file: &Path, url: &str, more: &[&str]) -> Process {
+    let mut command = Command::new(program("ffmpeg", "ffmpeg"));
+    command.args(["-hide_banner", "-nostdin", "-loglevel", "error", "-re", "-stream_loop", "-1", "-i"]).arg(file);
+    command.args(["-c", "copy"]).args(more).args(["-f", "rtsp", url]);
+    Process::spawn("ffmpeg", &mut command)
+}
+
+fn reason(server: &Server) -> String {
+    let (status, health) = server.health();
+    let reason = health.streams.into_values().find_map(|stream| stream.reason);
+    if status == 200 { String::new() } else { reason.unwrap_or_default() }
+}
+
+fn until_reason(server: &Server, text: &str) {
+    until_true(&format!("the reason {text:?}"), wait::START, || reason(server).contains(text));
+}
+
+fn logs(server: &Server, text: &str) {
+    until_true(&format!("the log says {text:?}"), wait::SOON, || server.process.stderr().contains(text));
+}
+
+#[test]
+fn what_is_published_is_shown_by_every_output_and_comes_back_while_viewers_stay() {
+    let clips = Clips::new();
+    let (server, url) = server(&[]);
+    until_reason(&server, "nobody publishes");
+    assert!(reason(&server).contains("/ES_MTX"), "{}", reason(&server));
+    let with_sound = clips.write("sound.mp4", Clip::default());
+    let publisher = publish(&with_sound, &url, &[]);
+    server.wait_until_running();
+    let mut client = Client::start(&["--url", &server.url("/whep")]);
+    let before = client.wait_for_frames(0, 30);
+    let player = Player::start(&url, "tcp");
+    player.next_shots(30);
+    assert_eq!(http::get(&server.url("/snapshot.jpg")).status, 200);
+    let stats = server.stats();
+    assert_eq!((stats.streams[0].encoder.as_str(), stats.streams[0].restarts), ("passthrough", 0));
+    drop(publisher);
+    until_reason(&server, "nobody publishes");
+    logs(&server, "the RTSP publisher has gone");
+    // Another size, by the other way.
+    let other = clips.write("other.mp4", Clip { size: "320x240", audio: false, ..Clip::default() });
+    let _publisher = publish(&other, &url, &["-rtsp_transport", "tcp"]);
+    server.wait_until_running();
+    player.next_shots(30);
+    let after = client.wait_for_frames(client.report().map_or(before.frames_shown, |report| report.frames_shown), 30);
+    let stats = server.stats();
+    assert_eq!((after.sessions, stats.streams[0].restarts, stats.streams[0].width), (1, 0, 320), "{after:?}");
+    assert_eq!(stats.rtsp.map(|rtsp| rtsp.clients), Some(1), "the same player");
+}
+
+#[test]
+fn a_second_publisher_is_refused_until_the_first_sends_nothing() {
+    let clips = Clips::new();
+    let (server, url) = server(&["--max-viewers", "1"]);
+    let file = clips.write("clip.mp4", Clip::default());
+    let first = publish(&file, &url, &["-rtsp_transport", "tcp"]);
+    server.wait_until_running();
+    let mut second = publish(&file, &url, &[]);
+    assert_ne!(second.wait(wait::START), 0);
+    assert!(
+        second.stderr().contains("403") && second.stderr().contains("is publishing already"),
+        "{}",
+        second.stderr()
+    );
+    let player = Player::start(&url, "udp");
+    player.next_shots(20);
+    // It hangs, and keeps its connection.
+    first.signal(libc::SIGSTOP);
+    until_reason(&server, "sends no pictures");
+    let _third = publish(&file, &url, &["-rtsp_transport", "tcp"]);
+    server.wait_until_running();
+    player.next_shots(20);
+    logs(&server, "another publisher has come");
+}
+
+#[test]
+fn a_publisher_that_hangs_is_disconnected_in_the_end() {
+    let clips = Clips::new();
+    let (server, url) = server(&[]);
+    let file = clips.write("clip.mp4", Clip::default());
+    let publisher = publish(&file, &url, &[]);
+    server.wait_until_running();
+    publisher.signal(libc::SIGSTOP);
+    until_reason(&server, "sends no pictures");
+    logs(&server, "it has published nothing for 5 s");
+    until_reason(&server, "nobody publishes");
+    assert_eq!(server.stats().streams[0].restarts, 0);
+}
+
+#[test]
+fn publishing_needs_the_password_where_there_is_one() {
+    let clips = Clips::new();
+    let (server, url) = server(&["--user", "pilot", "--password", "deep sea"]);
+    let file = clips.write("clip.mp4", Clip::default());
+    let mut stranger = publish(&file, &url, &[]);
+    assert_ne!(stranger.wait(wait::START), 0);
+    assert!(stranger.stderr().contains("401"), "{}", stranger.stderr());
+    let _publisher = publish(&file, &url.replacen("rtsp://", "rtsp://pilot:deep%20sea@", 1), &[]);
+    server.wait_until_running();
+}
+
+#[test]
+fn what_cannot_be_shown_is_refused_with_the_reason() {
+    let clips = Clips::new();
+    let (server, url) = server(&["--codec", "h265"]);
+    let file = clips.write("clip.mp4", Clip::default());
+    let mut wrong = publish(&file, &url, &[]);
+    assert_ne!(wrong.wait(wait::START), 0);
+    assert!(wrong.stderr().contains("415") && wrong.stderr().contains("--codec h264"), "{}", wrong.stderr());
+    logs(&server, "announced is H264 video and MPEG4-GENERIC audio");
+    let mut nowhere = publish(&file, &url.replace("ES_MTX", "nowhere"), &[]);
+    assert_ne!(nowhere.wait(wait::START), 0);
+    assert!(nowhere.stderr().contains("404") && nowhere.stderr().contains("/ES_MTX"), "{}", nowhere.stderr());
+}
+
+#[test]
+fn a_publisher_with_b_frames_is_told_and_disconnected() {
+    let clips = Clips::new();
+    let (server, url) = server(&[]);
+    let file = clips.write("reordered.mp4", Clip { b_frames: 2, ..Clip::default() });
+    let mut publisher = publish(&file, &url, &["-rtsp_transport", "tcp"]);
+    assert_ne!(publisher.wait(wait::START), 0);
+    logs(&server, "has B-frames");
+    until_reason(&server, "nobody publishes");
+    let good = clips.write("clip.mp4", Clip::default());
+    let _publisher = publish(&good, &url, &[]);
+    server.wait_until_running();
+}
+
+#[test]
+fn h265_is_published_too() {
+    let clips = Clips::new();
+    let (server, url) = server(&["--codec", Codec::H265.to_string().as_str()]);
+    let file = clips.0.path().join("h265.mp4");
+    let mut encode = Command::new(program("ffmpeg", "ffmpeg"));
+    encode.args([
+        "-hide_banner",
+        "-nostdin",
+        "-loglevel",
+        "error",
+        "-f",
+        "lavfi",
+        "-i",
+        "testsrc2=size=320x240:rate=25",
+    ]);
+    encode.args(["-t", "2", "-c:v", "libx265", "-preset", "ultrafast", "-pix_fmt", "yuv420p"]);
+    encode.args(["-x265-params", "bframes=0:keyint=25:log-level=error"]).arg(&file);
+    assert_eq!(Process::spawn("ffmpeg", &mut encode).wait(wait::START), 0);
+    let _publisher = publish(&file, &url, &[]);
+    server.wait_until_running();
+    let mut player = Command::new(program("ffmpeg", "ffmpeg"));
+    player.args(["-nostdin", "-loglevel", "error", "-rtsp_transport", "tcp", "-i", &url]);
+    player.args(["-frames:v", "20", "-f", "null", "-"]);
+    let mut player = Process::spawn("ffmpeg", &mut player);
+    assert_eq!(player.wait(wait::START), 0, "{}", player.stderr());
+}
