@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rov_common::codec::Codec;
-use rov_tests::http;
+use rov_tests::jpeg;
 use rov_tests::media::Clip;
 use rov_tests::process::{Process, program};
 use rov_tests::programs::{Client, Server};
@@ -71,7 +71,7 @@ fn what_is_published_is_shown_by_every_output_and_comes_back_while_viewers_stay(
     let before = client.wait_for_frames(0, 30);
     let player = Player::start(&url, "tcp");
     player.next_shots(30);
-    assert_eq!(http::get(&server.url("/snapshot.jpg")).status, 200);
+    assert_eq!(jpeg::get(server.address, "/snapshot.jpg").status, 200);
     let stats = server.stats();
     assert_eq!((stats.streams[0].encoder.as_str(), stats.streams[0].restarts), ("passthrough", 0));
     drop(publisher);

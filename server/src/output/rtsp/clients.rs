@@ -1,28 +1,30 @@
 //! Who is connected: what each is allowed to take of the server, and what the log says of it.
 
+mod admission;
+
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use gstreamer::glib;
 use gstreamer::glib::translate::{ToGlibPtr, from_glib_none};
+use gstreamer_rtsp::RTSPStatusCode;
 use gstreamer_rtsp::ffi as gst_rtsp;
-use gstreamer_rtsp::{RTSPStatusCode, rtsp_message::RTSPMessage};
 use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::gio;
 use gstreamer_rtsp_server::prelude::*;
-use rov_common::api::StreamState;
 use rov_common::net;
 use rov_common::sync::lock;
 use socket2::SockRef;
 
+use self::admission::Waiting;
 use super::factory::Multicast;
 use super::feed::Feeder;
 use super::gate::{self, Gate};
 use super::guesses::{self, Guesses};
 use super::mjpeg::Mjpeg;
-use super::publish;
+use super::requests::{gives_way, transport_problem, wants_multicast};
 use crate::config::{MJPEG_PATH, is_mjpeg};
 use crate::pipeline::Inlet;
 
@@ -37,15 +39,6 @@ const PLAY_LIMIT: Duration = Duration::from_secs(10);
 /// A connection may be refused so often for want of the password, and is closed at the next. Each refusal leaves a nonce in
 /// memory until the connection ends.
 const MAX_REFUSALS: u32 = 20;
-/// Who asks for the stream before there is a picture waits so long for it: a server that has just started, or a camera that is
-/// started again.
-const PICTURE_LIMIT: Duration = Duration::from_secs(3);
-/// A login of an address with many failed ones waits so long at most.
-const LOGIN_LIMIT: Duration = Duration::from_secs(10);
-/// A publisher of whom nothing comes is disconnected after so long; it gives way to another sooner.
-const SILENT_LIMIT: Duration = Duration::from_secs(5);
-/// Requests that wait are looked at so often.
-const WAIT_INTERVAL: Duration = Duration::from_millis(20);
 /// A session that shows no sign of life ends after so long (RFC 2326 section 12.37; clients are told).
 const SESSION_TIMEOUT_S: u32 = 30;
 /// A client by TCP that has not taken all it was sent for so long is too slow for the stream. What it would show grows old,
@@ -84,17 +77,6 @@ struct State {
     /// Whether requests that wait are looked at.
     looks: AtomicBool,
 }
-
-/// A request that is handled later.
-struct Waiting {
-    client: rtsp::RTSPClient,
-    request: RTSPMessage,
-    /// It has a password, and its address has failed to log in too often; otherwise it waits for a picture.
-    logs_in: bool,
-}
-
-// SAFETY: the request is a copy of its own, and nothing in it belongs to a thread.
-unsafe impl Send for Waiting {}
 
 struct Client {
     /// Its address, and with the port.
@@ -243,179 +225,6 @@ impl State {
                 }
             }
         });
-    }
-
-    /// Whether a request is handled now. If not, it has been answered, or waits.
-    fn admit(&self, context: &rtsp::RTSPContext) -> bool {
-        let Some(client) = context.client() else { return true };
-        gate::complete(context, &self.rules.paths[0]);
-        let logs_in = gate::header(context.request(), gst_rtsp::GST_RTSP_HDR_AUTHORIZATION).is_some();
-        let host = self.with(client, |known| known.host.clone()).unwrap_or_default();
-        if logs_in && !lock(&self.guesses).may_try(&host, Instant::now()) {
-            if !self.wait(context, true, LOGIN_LIMIT) {
-                self.refuse(context, RTSPStatusCode::ServiceUnavailable, "too many failed logins, try again later");
-            }
-            return false;
-        }
-        let path = gate::path(context);
-        let (code, reason) = match gate::method(context) {
-            gst_rtsp::GST_RTSP_ANNOUNCE | gst_rtsp::GST_RTSP_RECORD if self.rules.inlet.is_none() => (
-                RTSPStatusCode::MethodNotAllowed,
-                "this server takes no stream from others; start it with --source publish for that".to_owned(),
-            ),
-            gst_rtsp::GST_RTSP_DESCRIBE | gst_rtsp::GST_RTSP_SETUP | gst_rtsp::GST_RTSP_ANNOUNCE
-                if !self.is_served(&path) =>
-            {
-                (RTSPStatusCode::NotFound, format!("not served; served are {}", self.rules.paths.join(", ")))
-            }
-            gst_rtsp::GST_RTSP_ANNOUNCE => match self.why_not_announce(context, client, &path) {
-                Some(refusal) => refusal,
-                None => return true,
-            },
-            gst_rtsp::GST_RTSP_DESCRIBE if is_mjpeg(&path) && !self.mjpeg.has_room() => {
-                (RTSPStatusCode::ServiceUnavailable, "as many as --max-viewers allows are watching MJPEG".to_owned())
-            }
-            gst_rtsp::GST_RTSP_DESCRIBE => match self.why_no_picture() {
-                Some(_) if self.wait(context, false, PICTURE_LIMIT) => return false,
-                Some(reason) => (RTSPStatusCode::ServiceUnavailable, reason),
-                None => return true,
-            },
-            _ => return true,
-        };
-        self.refuse(context, code, &reason);
-        false
-    }
-
-    /// One publisher at a time; one of whom nothing comes any more gives way.
-    fn why_not_announce(
-        &self,
-        context: &rtsp::RTSPContext,
-        client: &rtsp::RTSPClient,
-        path: &str,
-    ) -> Option<(RTSPStatusCode, String)> {
-        let other = self.rules.inlet.as_ref()?.live(Instant::now());
-        let own = self.with(client, |known| known.peer.clone());
-        if is_mjpeg(path) {
-            return Some((RTSPStatusCode::MethodNotAllowed, format!("publish to {}", self.rules.paths.join(" or "))));
-        }
-        if let Some(other) = other.filter(|other| Some(other) != own.as_ref()) {
-            return Some((
-                RTSPStatusCode::Forbidden,
-                format!("{other} is publishing already; one publisher at a time"),
-            ));
-        }
-        let problem = publish::problem(context, self.feeder.stream.codec())?;
-        Some((RTSPStatusCode::UnsupportedMediaType, problem))
-    }
-
-    /// It was let in. Others that have not begun, or send nothing any more, give way.
-    fn announces(&self, client: &rtsp::RTSPClient) {
-        for (other, known) in lock(&self.known).iter_mut() {
-            if *other == key(client) {
-                known.announced = true;
-            } else if known.announced {
-                known.leaving = Some("another publisher has come, and it sends no pictures".to_owned());
-            }
-        }
-        self.close_leaving();
-    }
-
-    fn records(&self, client: &rtsp::RTSPClient, path: &str) {
-        let Some(inlet) = &self.rules.inlet else { return };
-        self.with(client, |known| {
-            let transport = if known.by_tcp { "TCP" } else { "UDP" };
-            tracing::info!(peer = known.peer, path, transport, "an RTSP publisher has begun");
-            known.has_played = true;
-            known.set_up_since = None;
-            inlet.begins(key(client), &known.peer, known.by_tcp, Instant::now());
-        });
-    }
-
-    /// Why a publisher cannot stay, if so. Else its session lives as long as it sends.
-    fn look_at_publisher(&self, client: &rtsp::RTSPClient, now: Instant) -> Option<String> {
-        let inlet = self.rules.inlet.as_ref()?;
-        let silent = inlet.silent_for(key(client), now)?;
-        if silent >= SILENT_LIMIT {
-            return Some(format!("it has published nothing for {} s", SILENT_LIMIT.as_secs()));
-        }
-        client.session_filter(None).iter().for_each(|session| session.touch());
-        inlet.take_refusal(key(client))
-    }
-
-    fn refuse(&self, context: &rtsp::RTSPContext, code: RTSPStatusCode, reason: &str) {
-        let peer = context.client().and_then(|client| self.with(client, |known| known.peer.clone()));
-        tracing::warn!(peer, path = gate::path(context), "an RTSP client was refused: {reason}");
-        gate::refuse(context, code, reason);
-    }
-
-    /// Whether the path, or what it begins with, leads to a media.
-    fn is_served(&self, path: &str) -> bool {
-        let leads =
-            |to: &String| path.strip_prefix(to.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        is_mjpeg(path) || self.rules.paths.iter().any(leads)
-    }
-
-    /// A media without pictures would keep the client waiting in vain.
-    fn why_no_picture(&self) -> Option<String> {
-        let (state, reason) = self.feeder.stream.health();
-        let has_picture = state == StreamState::Running && self.feeder.can_describe();
-        (!has_picture).then(|| reason.unwrap_or_else(|| "there is no picture now".to_owned()))
-    }
-
-    /// Keeps the request until it can be handled, or has waited for `limit`; false when that is over. The thread goes on.
-    fn wait(&self, context: &rtsp::RTSPContext, logs_in: bool, limit: Duration) -> bool {
-        let (Some(client), Some(request)) = (context.client(), context.request()) else { return false };
-        let waits = self.with(client, |known| {
-            let since = *known.waits_since.get_or_insert_with(Instant::now);
-            let waits = since.elapsed() < limit;
-            known.waiting = waits.then(|| Waiting { client: client.clone(), request: request.clone(), logs_in });
-            waits
-        });
-        if waits == Some(true) && !self.looks.swap(true, Ordering::Relaxed) {
-            let state = Weak::clone(&self.me);
-            let look =
-                glib::timeout_source_new(
-                    WAIT_INTERVAL,
-                    Some("rtsp-wait"),
-                    glib::Priority::DEFAULT,
-                    move || match state.upgrade().is_some_and(|state| state.handle_waiting()) {
-                        true => glib::ControlFlow::Continue,
-                        false => glib::ControlFlow::Break,
-                    },
-                );
-            look.attach(Some(&self.context));
-        }
-        waits == Some(true)
-    }
-
-    /// Handles the requests whose time has come; false when none waits any more.
-    fn handle_waiting(&self) -> bool {
-        let (now, ready) = (Instant::now(), self.why_no_picture().is_none());
-        let due: Vec<_> = {
-            let guesses = lock(&self.guesses);
-            let mut known = lock(&self.known);
-            let due = known.values_mut().filter_map(|known| {
-                let waited = now.saturating_duration_since(known.waits_since?);
-                let host = &known.host;
-                known.waiting.take_if(|waiting| match waiting.logs_in {
-                    true => waited >= LOGIN_LIMIT || guesses.may_try(host, now),
-                    false => waited >= PICTURE_LIMIT || ready,
-                })
-            });
-            due.collect()
-        };
-        for Waiting { client, request, .. } in due {
-            gate::handle(&client, &request);
-            self.with(&client, |known| {
-                // Unless it has to wait again.
-                if known.waiting.is_none() {
-                    known.waits_since = None;
-                }
-            });
-        }
-        let waits = lock(&self.known).values().any(|known| known.waiting.is_some());
-        self.looks.store(waits, Ordering::Relaxed);
-        waits
     }
 
     /// What is to be noted of an answer before it leaves.
@@ -637,47 +446,6 @@ fn path(context: &rtsp::RTSPContext) -> String {
     gate::path(context).trim_end_matches('/').to_owned()
 }
 
-/// Which of those that may go has to: the oldest of the address that has most of them.
-fn gives_way<'a, K>(may_go: impl Iterator<Item = (K, &'a str, Instant)>) -> Option<K> {
-    let mut by_host = HashMap::<_, (usize, Option<(Instant, K)>)>::new();
-    for (key, host, since) in may_go {
-        let (count, oldest) = by_host.entry(host).or_default();
-        *count += 1;
-        if oldest.as_ref().is_none_or(|(other, _)| since < *other) {
-            *oldest = Some((since, key));
-        }
-    }
-    let all = by_host.into_values().filter_map(|(count, oldest)| oldest.map(|(since, key)| (count, since, key)));
-    let first = |a: &(usize, Instant, K), b: &(usize, Instant, K)| a.0.cmp(&b.0).then(b.1.cmp(&a.1));
-    all.max_by(first).map(|(_, _, key)| key)
-}
-
-/// What is wrong with the transports that a request offers. gst-rtsp-server takes what it cannot read for multicast.
-fn transport_problem(transport: &str) -> Option<String> {
-    for part in transport.split([',', ';']).map(str::trim) {
-        let Some((name, range)) = part.split_once('=') else { continue };
-        let (least, most) = match name.trim().to_ascii_lowercase().as_str() {
-            "client_port" | "server_port" | "port" => (1, 65_535),
-            "interleaved" => (0, 255),
-            "ttl" => (0, 255),
-            _ => continue,
-        };
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let number = |text: &str| text.trim().parse().ok().filter(|number| (least..=most).contains(number));
-        if !matches!((number(first), number(last)), (Some(first), Some(last)) if first <= last) {
-            return Some(format!("{part} is not from {least} to {most}"));
-        }
-    }
-    None
-}
-
-/// Whether one of the transports is multicast, which is meant where nothing else is said (RFC 2326 section 12.39).
-fn wants_multicast(transport: &str) -> bool {
-    let transport = transport.to_ascii_lowercase();
-    let mut offers = transport.split(',').filter(|offer| !offer.trim().is_empty());
-    offers.any(|offer| !offer.contains("unicast") && !offer.contains("/tcp"))
-}
-
 fn peer(client: &rtsp::RTSPClient) -> String {
     let address = socket(client).and_then(|socket| socket.remote_address().ok());
     let address = address.and_then(|address| address.downcast::<gio::InetSocketAddress>().ok());
@@ -742,52 +510,5 @@ mod tests {
         assert_eq!(client.look(start + PLAY_LIMIT / 2, true, false), None);
         let reason = client.look(start + PLAY_LIMIT, true, false).expect("a reason");
         assert!(reason.contains("not played"), "{reason}");
-    }
-
-    #[test]
-    fn the_oldest_of_the_address_that_has_most_gives_way() {
-        let start = Instant::now();
-        let at = |seconds| start + Duration::from_secs(seconds);
-        let all = [(1, "a", at(0)), (2, "b", at(5)), (3, "b", at(3)), (4, "c", at(1))];
-        assert_eq!(gives_way(all.into_iter()), Some(3));
-        assert_eq!(gives_way(all[..2].iter().copied()), Some(1), "the oldest of as many");
-        assert_eq!(gives_way(std::iter::empty::<(u8, &str, Instant)>()), None);
-    }
-
-    #[test]
-    fn a_transport_that_cannot_be_read_is_refused() {
-        for bad in [
-            "RTP/AVP;unicast;client_port=99999",
-            "RTP/AVP;unicast;client_port=5000-99999",
-            "RTP/AVP;unicast;client_port=0-1",
-            "RTP/AVP;unicast;client_port=5001-5000",
-            "RTP/AVP;unicast;client_port=x",
-            "RTP/AVP/TCP;unicast;interleaved=300",
-            "RTP/AVP/TCP;unicast;interleaved=254-256",
-            "RTP/AVP;unicast;client_port=5000-5001,RTP/AVP/TCP;Interleaved=-1",
-        ] {
-            assert!(transport_problem(bad).is_some(), "{bad}");
-        }
-        for good in [
-            "",
-            "RTP/AVP",
-            "RTP/AVP/UDP;unicast;client_port=5000-5001;mode=\"PLAY\"",
-            "RTP/AVP;unicast;client_port=5000",
-            "RTP/AVP/TCP;unicast;interleaved=0-1;ssrc=12345678",
-            "RTP/AVP;multicast;port=5000-5001;ttl=1;destination=239.0.0.1",
-        ] {
-            assert_eq!(transport_problem(good), None, "{good}");
-        }
-    }
-
-    #[test]
-    fn multicast_is_recognized_among_transports() {
-        for yes in ["RTP/AVP;multicast", "RTP/AVP/UDP;Multicast;ttl=1", "RTP/AVP", "RTP/AVP;unicast,RTP/AVP;multicast"]
-        {
-            assert!(wants_multicast(yes), "{yes}");
-        }
-        for no in ["RTP/AVP;unicast;client_port=1-2", "RTP/AVP/TCP;interleaved=0-1", ""] {
-            assert!(!wants_multicast(no), "{no}");
-        }
     }
 }

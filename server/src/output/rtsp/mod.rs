@@ -10,6 +10,7 @@ mod gate;
 mod guesses;
 mod mjpeg;
 mod publish;
+mod requests;
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,0 +1,99 @@
+//! What is decided of requests by their text, and who gives way to whom. Pure.
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+/// Which of those that may go has to: the oldest of the address that has most of them.
+pub fn gives_way<'a, K>(may_go: impl Iterator<Item = (K, &'a str, Instant)>) -> Option<K> {
+    let mut by_host = HashMap::<_, (usize, Option<(Instant, K)>)>::new();
+    for (key, host, since) in may_go {
+        let (count, oldest) = by_host.entry(host).or_default();
+        *count += 1;
+        if oldest.as_ref().is_none_or(|(other, _)| since < *other) {
+            *oldest = Some((since, key));
+        }
+    }
+    let all = by_host.into_values().filter_map(|(count, oldest)| oldest.map(|(since, key)| (count, since, key)));
+    let first = |a: &(usize, Instant, K), b: &(usize, Instant, K)| a.0.cmp(&b.0).then(b.1.cmp(&a.1));
+    all.max_by(first).map(|(_, _, key)| key)
+}
+
+/// What is wrong with the transports that a request offers. gst-rtsp-server takes what it cannot read for multicast.
+pub fn transport_problem(transport: &str) -> Option<String> {
+    for part in transport.split([',', ';']).map(str::trim) {
+        let Some((name, range)) = part.split_once('=') else { continue };
+        let (least, most) = match name.trim().to_ascii_lowercase().as_str() {
+            "client_port" | "server_port" | "port" => (1, 65_535),
+            "interleaved" => (0, 255),
+            "ttl" => (0, 255),
+            _ => continue,
+        };
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let number = |text: &str| text.trim().parse().ok().filter(|number| (least..=most).contains(number));
+        if !matches!((number(first), number(last)), (Some(first), Some(last)) if first <= last) {
+            return Some(format!("{part} is not from {least} to {most}"));
+        }
+    }
+    None
+}
+
+/// Whether one of the transports is multicast, which is meant where nothing else is said (RFC 2326 section 12.39).
+pub fn wants_multicast(transport: &str) -> bool {
+    let transport = transport.to_ascii_lowercase();
+    let mut offers = transport.split(',').filter(|offer| !offer.trim().is_empty());
+    offers.any(|offer| !offer.contains("unicast") && !offer.contains("/tcp"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_oldest_of_the_address_that_has_most_gives_way() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let all = [(1, "a", at(0)), (2, "b", at(5)), (3, "b", at(3)), (4, "c", at(1))];
+        assert_eq!(gives_way(all.into_iter()), Some(3));
+        assert_eq!(gives_way(all[..2].iter().copied()), Some(1), "the oldest of as many");
+        assert_eq!(gives_way(std::iter::empty::<(u8, &str, Instant)>()), None);
+    }
+
+    #[test]
+    fn a_transport_that_cannot_be_read_is_refused() {
+        for bad in [
+            "RTP/AVP;unicast;client_port=99999",
+            "RTP/AVP;unicast;client_port=5000-99999",
+            "RTP/AVP;unicast;client_port=0-1",
+            "RTP/AVP;unicast;client_port=5001-5000",
+            "RTP/AVP;unicast;client_port=x",
+            "RTP/AVP/TCP;unicast;interleaved=300",
+            "RTP/AVP/TCP;unicast;interleaved=254-256",
+            "RTP/AVP;unicast;client_port=5000-5001,RTP/AVP/TCP;Interleaved=-1",
+        ] {
+            assert!(transport_problem(bad).is_some(), "{bad}");
+        }
+        for good in [
+            "",
+            "RTP/AVP",
+            "RTP/AVP/UDP;unicast;client_port=5000-5001;mode=\"PLAY\"",
+            "RTP/AVP;unicast;client_port=5000",
+            "RTP/AVP/TCP;unicast;interleaved=0-1;ssrc=12345678",
+            "RTP/AVP;multicast;port=5000-5001;ttl=1;destination=239.0.0.1",
+        ] {
+            assert_eq!(transport_problem(good), None, "{good}");
+        }
+    }
+
+    #[test]
+    fn multicast_is_recognized_among_transports() {
+        for yes in ["RTP/AVP;multicast", "RTP/AVP/UDP;Multicast;ttl=1", "RTP/AVP", "RTP/AVP;unicast,RTP/AVP;multicast"]
+        {
+            assert!(wants_multicast(yes), "{yes}");
+        }
+        for no in ["RTP/AVP;unicast;client_port=1-2", "RTP/AVP/TCP;interleaved=0-1", ""] {
+            assert!(!wants_multicast(no), "{no}");
+        }
+    }
+}
