@@ -322,21 +322,20 @@ async fn watch(
                 }
                 looked = now;
                 // Publishers come and go as they like; the pipeline waits for the next.
-                let silent = inlet.and_then(|inlet| inlet.why_silent(now));
-                let has_source = silent.is_none();
-                if let Some(reason) = silent {
+                if let Some(reason) = inlet.and_then(|inlet| inlet.why_silent(now)) {
                     awake_since = now;
                     stream.set_stopped(StreamState::Stalled, reason);
+                } else {
+                    let is_keyless = stream.keyless(now).is_some_and(|keyless| watchdog::is_keyless(&keyless));
+                    if is_keyless && !keyless {
+                        let reason = playable::refusal(stream.codec(), Problem::NoKeyframe, capture.source);
+                        tracing::warn!(stream = stream.name(), "{reason}");
+                        stream.set_keyless(reason);
+                    } else if keyless && !is_keyless {
+                        tracing::info!(stream = stream.name(), "a keyframe has come: viewers can start");
+                    }
+                    keyless = is_keyless;
                 }
-                let is_keyless = has_source && stream.keyless(now).is_some_and(|keyless| watchdog::is_keyless(&keyless));
-                if is_keyless && !keyless {
-                    let reason = playable::refusal(stream.codec(), Problem::NoKeyframe, capture.source);
-                    tracing::warn!(stream = stream.name(), "{reason}");
-                    stream.set_keyless(reason);
-                } else if keyless && !is_keyless {
-                    tracing::info!(stream = stream.name(), "a keyframe has come: viewers can start");
-                }
-                keyless = is_keyless;
                 if let Some(change) = frozen.check(counters.still) {
                     say_frozen(stream, change);
                 }
