@@ -137,7 +137,8 @@ impl Server {
     /// A mistake in the configuration that shows only when the source is opened, or the death of a part that the rest
     /// cannot do without.
     pub async fn run(self, shutdown: CancellationToken) -> Result<()> {
-        let Self { config, id, identity, stream, control, http, media, rtp, rtsp, inlet, jpeg, discovery, service } = self;
+        let Self { config, id, identity, stream, control, http, media, rtp, rtsp, inlet, jpeg, discovery, service } =
+            self;
         let (rtp, rtsp) = (rtp.map(Arc::new), rtsp.map(Arc::new));
         let tasks = TaskTracker::new();
         let stop = shutdown.child_token();
