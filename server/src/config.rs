@@ -630,7 +630,8 @@ impl CaptureConfig {
     }
 
     fn validate_encoding(&self) -> Result<(), ConfigError> {
-        let untouched = self.file_passthrough || matches!(self.source, SourceKind::Stdin | SourceKind::Rtsp);
+        let untouched =
+            self.file_passthrough || matches!(self.source, SourceKind::Stdin | SourceKind::Rtsp | SourceKind::Publish);
         if let Some(option) = self.encoding_option().filter(|_| untouched) {
             return bad(format!(
                 "{option}: nothing is encoded here, the source's stream is sent untouched; leave it out"
