@@ -59,6 +59,8 @@ pub struct Offer {
     pub trickle: bool,
     /// `none` or `max-bundle`.
     pub bundle: &'static str,
+    /// Audio stands before the video.
+    pub audio: bool,
 }
 
 /// GStreamer's webrtcbin, whose ICE is libnice, in this process. Dropping it ends it.
@@ -100,10 +102,13 @@ impl WebRtcBin {
             let _ = candidates.send(candidate);
             None
         });
-        let caps =
-            format!("application/x-rtp,media=video,encoding-name=H264,clock-rate=90000,payload=103{}", offer.fields);
-        let (caps, direction): (gst::Caps, _) = (caps.parse().expect("caps"), WebRTCRTPTransceiverDirection::Recvonly);
-        webrtc.emit_by_name::<WebRTCRTPTransceiver>("add-transceiver", &[&direction, &caps]);
+        let audio = "media=audio,encoding-name=OPUS,clock-rate=48000,payload=111".to_owned();
+        let video = format!("media=video,encoding-name=H264,clock-rate=90000,payload=103{}", offer.fields);
+        for section in offer.audio.then_some(audio).into_iter().chain([video]) {
+            let caps: gst::Caps = format!("application/x-rtp,{section}").parse().expect("caps");
+            let direction = WebRTCRTPTransceiverDirection::Recvonly;
+            webrtc.emit_by_name::<WebRTCRTPTransceiver>("add-transceiver", &[&direction, &caps]);
+        }
         let mut sdp = describe(&webrtc);
         if !offer.trickle {
             wait::until_true("webrtcbin has its candidates", wait::SOON, || {

@@ -1,7 +1,10 @@
 //! WebRTC implementations that others wrote as viewers, by WHEP.
 
+use std::collections::HashSet;
+use std::process::Command;
+
 use rov_tests::agents::{self, Offer, WebRtcBin};
-use rov_tests::process::Process;
+use rov_tests::process::{Process, binary};
 use rov_tests::programs::Server;
 use rov_tests::skipped;
 use rov_tests::wait::{self, until_true};
@@ -23,15 +26,23 @@ fn webrtcbin_decodes_the_stream_however_it_offers() {
     let modes = ",packetization-mode=(string)1,profile-level-id=(string)42e01f";
     for offer in [
         // As whepsrc does.
-        Offer { fields: "", trickle: false, bundle: "max-bundle" },
+        Offer { fields: "", trickle: false, bundle: "max-bundle", audio: false },
         // As whepclientsrc does.
-        Offer { fields: ",profile-level-id=(string)42e016", trickle: true, bundle: "max-bundle" },
-        Offer { fields: modes, trickle: false, bundle: "none" },
+        Offer { fields: ",profile-level-id=(string)42e016", trickle: true, bundle: "max-bundle", audio: false },
+        Offer { fields: modes, trickle: false, bundle: "none", audio: false },
+        Offer { fields: modes, trickle: false, bundle: "none", audio: true },
     ] {
         let viewer = WebRtcBin::watch(&server.url("/whep"), offer);
         until_true(&format!("{offer:?}: pictures"), wait::START, || viewer.decoded() >= PICTURES);
         let fmtp = viewer.answer.contains("a=fmtp:103");
         assert_eq!(fmtp, !offer.fields.is_empty(), "{}\n{}", viewer.offer, viewer.answer);
+        // Unbundled, each section has ICE of its own.
+        let sections = viewer.offer.split("\r\nm=").skip(1);
+        let kinds: Vec<&str> = sections.clone().filter_map(|section| section.split(' ').next()).collect();
+        assert_eq!(kinds, if offer.audio { vec!["audio", "video"] } else { vec!["video"] });
+        let ufrags: HashSet<&str> =
+            sections.filter_map(|section| section.split_once("a=ice-ufrag:")?.1.lines().next()).collect();
+        assert_eq!(ufrags.len(), kinds.len(), "{}", viewer.offer);
         viewer.hang_up();
         until_true("it is gone", wait::SOON, || server.stats().viewers.is_empty());
     }
@@ -58,4 +69,16 @@ fn werift_watches() {
     server.wait_until_running();
     let agent = agents::npm("werift", "werift.mjs", &server.url("/whep"), PICTURES);
     assert_watches("werift", &server, agent);
+}
+
+#[test]
+fn the_example_of_a_viewer_watches() {
+    let server = Server::start(&[]);
+    let mut command = Command::new(binary("whep-viewer"));
+    command.args([&server.url("/whep"), "--pictures", &PICTURES.to_string()]);
+    let mut viewer = Process::spawn("whep-viewer", &mut command);
+    let (code, said) = (viewer.wait(wait::START), viewer.stdout());
+    assert_eq!(code, 0, "{said}\n{}", viewer.stderr());
+    assert!(said.contains(" fps, ") && said.ends_with(&format!("\n{PICTURES} pictures")), "{said}");
+    until_true("the server knows that the viewer has gone", wait::SOON, || server.stats().viewers.is_empty());
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rov_tests::camera::{Camera, Settings};
 use rov_tests::devtools::{DevTools, Page};
 use rov_tests::http;
-use rov_tests::programs::Server;
+use rov_tests::programs::{Client, Server};
 use rov_tests::proxy::Proxy;
 use rov_tests::relay::Network;
 use rov_tests::wait::{self, until, until_true};
@@ -62,6 +62,12 @@ fn the_page_plays_at_once_with_low_latency_and_without_complaints() {
     for part in ["640 × 360", "fps", "Mbit/s", "Loss", "Round trip", "Jitter buffer", "H264", "estimated"] {
         assert!(figures.as_str().is_some_and(|text| text.contains(part)), "{part} in {figures}");
     }
+    // Of several viewers, whose link the bit rate follows: that of the page, which came first.
+    let mut other = Client::start(&["--url", &server.url("/whep")]);
+    other.wait_for_frames(0, 1);
+    let follows = "/Rate follows\\s+[\\d.]+ \\(this viewer\\)/.test(document.getElementById('info').innerText)";
+    chromium.wait_for(&page, follows, wait::SOON);
+    assert_eq!(other.process.stop(libc::SIGTERM, wait::SOON), 0);
     assert_eq!(
         chromium.evaluate(&page, "[document.title, document.getElementById('choice').hidden]"),
         json!(["deep - live", true])
