@@ -1,0 +1,238 @@
+//! What the window says: whether the newest picture is live, and the words for the pilot. Pure.
+
+use std::time::{Duration, Instant};
+
+use super::{STALE_AFTER, Status, ViewModel};
+use crate::overlay::{Badge, BadgeState, Menu, Message, Tone};
+use crate::viewer::Question;
+
+/// How the newest picture may be presented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presentation {
+    /// As it is.
+    Live,
+    /// Dimmed, with its age written over it.
+    Stale { age: Duration },
+    /// There is none.
+    Waiting,
+}
+
+/// Decides how the newest picture, which was due at `last_picture_at`, may be presented. When the session is known to be
+/// lost its last picture is old at once.
+pub fn presentation(now: Instant, last_picture_at: Option<Instant>, status: &Status) -> Presentation {
+    let Some(at) = last_picture_at else { return Presentation::Waiting };
+    let age = now.saturating_duration_since(at);
+    if age >= STALE_AFTER || matches!(status, Status::Lost { .. }) {
+        Presentation::Stale { age }
+    } else {
+        Presentation::Live
+    }
+}
+
+/// The message for a presentation. The page (`advice.js`) says the same.
+pub fn message(presentation: Presentation, status: &Status) -> Option<Message> {
+    let explained = match status {
+        Status::Connecting { what } => what.as_str(),
+        Status::Live => "",
+        Status::Lost { reason } => reason,
+    };
+    let message = |title: String, detail: &str, tone| Message { title, detail: sentence(detail), tone, menu: None };
+    match presentation {
+        Presentation::Live => None,
+        Presentation::Stale { age } => {
+            let why = if explained.is_empty() { "connected, but no picture comes" } else { explained };
+            Some(message(format!("NO VIDEO {}", duration(age)), why, Tone::Warning))
+        }
+        Presentation::Waiting => Some(match status {
+            Status::Connecting { what } => {
+                let (title, detail) = what.split_once('\n').unwrap_or((what, ""));
+                message(title.to_owned(), detail, Tone::Waiting)
+            }
+            Status::Live => message("Waiting for the first picture…".to_owned(), "", Tone::Waiting),
+            Status::Lost { reason } => message("NO VIDEO".to_owned(), reason, Tone::Warning),
+        }),
+    }
+}
+
+/// The message with a question to the pilot in it, which a warning stays above of.
+pub fn asking(message: Option<Message>, question: &Question, selected: usize, now: Instant) -> Message {
+    let text = sentence(&question.text);
+    let rows = question.offers.iter().map(|offer| offer.label.clone()).collect();
+    let note = match question.takes_first_at {
+        Some(at) => format!("Takes 1 by itself in {}", duration(at.saturating_duration_since(now))),
+        None => "Choose by 1 to 9, arrows and Enter, or a click".to_owned(),
+    };
+    let menu = Some(Menu { rows, selected, note });
+    match message {
+        Some(warning) if warning.tone == Tone::Warning => Message { detail: text, menu, ..warning },
+        _ => Message { title: text, detail: String::new(), tone: Tone::Waiting, menu },
+    }
+}
+
+/// The window's title. Without what no title can have: minifb would panic.
+pub fn title(name: &str, presentation: Presentation, status: &Status) -> String {
+    let state = match (presentation, status) {
+        (Presentation::Live, _) => "live".to_owned(),
+        (Presentation::Stale { age }, _) => format!("NO VIDEO {}", duration(age)),
+        (Presentation::Waiting, Status::Lost { .. }) => "NO VIDEO".to_owned(),
+        (Presentation::Waiting, _) => "connecting".to_owned(),
+    };
+    format!("{name} - {state}").chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+}
+
+/// What the corner says.
+pub fn badge(name: &str, presentation: Presentation, view: &ViewModel) -> Badge {
+    let state = match (presentation, &view.status) {
+        (Presentation::Live, _) => BadgeState::Live,
+        (Presentation::Waiting, Status::Connecting { .. } | Status::Live) => BadgeState::Connecting,
+        (Presentation::Stale { .. } | Presentation::Waiting, _) => BadgeState::NoVideo,
+    };
+    let is_live = state == BadgeState::Live;
+    let delay: f64 = view.overlay.latency.iter().map(|(_, ms)| ms.max(0.0)).sum();
+    Badge {
+        name: name.to_owned(),
+        state,
+        delay_ms: (is_live && delay > 0.0).then_some(delay.round() as u32),
+        link: if is_live { view.overlay.transport.clone() } else { String::new() },
+    }
+}
+
+/// In whole units and rounded down, so that it never says more than is true.
+fn duration(age: Duration) -> String {
+    match age.as_secs() {
+        seconds @ ..120 => format!("{seconds} s"),
+        seconds @ ..7200 => format!("{} min", seconds / 60),
+        seconds => format!("{} h", seconds / 3600),
+    }
+}
+
+/// With a capital letter, unless it begins with a name of a machine or an element.
+fn sentence(text: &str) -> String {
+    let word = text.split_whitespace().next().unwrap_or_default().trim_end_matches([',', ';', ':']);
+    let mut letters = text.chars();
+    match letters.next() {
+        Some(first) if word.chars().all(char::is_lowercase) => first.to_uppercase().chain(letters).collect(),
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rov_common::units::Resolution;
+
+    use super::*;
+    use crate::decode::Picture;
+    use crate::viewer::Offer;
+
+    fn lost() -> Status {
+        Status::Lost { reason: "server lost, looking for it…".into() }
+    }
+
+    #[test]
+    fn video_is_live_for_one_second() {
+        let now = Instant::now();
+        assert_eq!(presentation(now, None, &Status::Live), Presentation::Waiting);
+        assert_eq!(presentation(now + Duration::from_millis(999), Some(now), &Status::Live), Presentation::Live);
+        let later = now + Duration::from_millis(1000);
+        let stale = Presentation::Stale { age: Duration::from_secs(1) };
+        assert_eq!(presentation(later, Some(now), &Status::Live), stale);
+        assert_eq!(presentation(later, Some(now), &Status::default()), stale);
+    }
+
+    #[test]
+    fn a_lost_sessions_picture_is_never_live() {
+        let now = Instant::now();
+        assert_eq!(presentation(now, Some(now), &lost()), Presentation::Stale { age: Duration::ZERO });
+        assert_eq!(presentation(now, None, &lost()), Presentation::Waiting);
+    }
+
+    #[test]
+    fn a_picture_that_came_late_is_as_old_as_it_is() {
+        let now = Instant::now();
+        let late_by = Duration::from_millis(700);
+        let mut picture = Picture::from_pixels(Resolution::new(1, 1), vec![0], now).unwrap();
+        picture.late_by = late_by;
+        // When it was decoded says nothing: the process may have stood still while it waited.
+        picture.decoded_at = now + Duration::from_secs(10);
+        let shown =
+            |after: u64| presentation(now + Duration::from_millis(after), Some(picture.due_at()), &Status::Live);
+        assert_eq!(shown(299), Presentation::Live);
+        assert_eq!(shown(300), Presentation::Stale { age: STALE_AFTER });
+    }
+
+    #[test]
+    fn the_first_line_of_what_is_being_done_is_the_title() {
+        let status = Status::Connecting { what: "Looking for a server…\nnone found within 3 s".into() };
+        let said = message(Presentation::Waiting, &status).unwrap();
+        assert_eq!((said.title.as_str(), said.detail.as_str()), ("Looking for a server…", "None found within 3 s"));
+        assert_eq!(said.tone, Tone::Waiting);
+    }
+
+    #[test]
+    fn the_message_tells_the_age_and_the_reason() {
+        let stale = Presentation::Stale { age: Duration::from_millis(3_499) };
+        let said = message(stale, &lost()).unwrap();
+        assert_eq!((said.title.as_str(), said.detail.as_str()), ("NO VIDEO 3 s", "Server lost, looking for it…"));
+        assert_eq!(said.tone, Tone::Warning);
+        assert_eq!(message(stale, &Status::Live).unwrap().detail, "Connected, but no picture comes");
+        assert_eq!(message(Presentation::Live, &Status::Live), None);
+    }
+
+    #[test]
+    fn ages_are_rounded_down_and_reasons_begin_as_sentences() {
+        let ages = [(0, "0 s"), (119_999, "119 s"), (120_000, "2 min"), (7_199_999, "119 min"), (7_200_000, "2 h")];
+        for (ms, text) in ages {
+            assert_eq!(duration(Duration::from_millis(ms)), text);
+        }
+        for (text, expected) in [
+            ("the server does not answer", "The server does not answer"),
+            ("rov-bow does not answer", "rov-bow does not answer"),
+            ("http://10.0.0.2:8080/whep does not answer", "http://10.0.0.2:8080/whep does not answer"),
+            ("x264enc: gone", "x264enc: gone"),
+            ("", ""),
+        ] {
+            assert_eq!(sentence(text), expected);
+        }
+    }
+
+    #[test]
+    fn a_question_stands_below_the_warning_or_in_the_place_of_what_is_being_done() {
+        let now = Instant::now();
+        let offer = Offer { label: "Nemo  10.0.0.2:8080".into(), address: String::new(), id: String::new(), key: None };
+        let takes_first_at = Some(now + Duration::from_secs(7));
+        let question = Question { text: "rov2 answers".into(), offers: vec![offer], takes_first_at };
+        let stale = Presentation::Stale { age: Duration::from_secs(12) };
+        let asked = asking(message(stale, &lost()), &question, 0, now);
+        assert_eq!((asked.title.as_str(), asked.detail.as_str()), ("NO VIDEO 12 s", "rov2 answers"));
+        let menu = asked.menu.unwrap();
+        assert_eq!((menu.rows.len(), menu.note.as_str()), (1, "Takes 1 by itself in 7 s"));
+        let asked = asking(message(Presentation::Waiting, &Status::default()), &question, 0, now);
+        assert_eq!((asked.title.as_str(), asked.tone), ("rov2 answers", Tone::Waiting));
+    }
+
+    #[test]
+    fn title_and_badge_say_whose_picture_it_is_and_how_things_are() {
+        let stale = Presentation::Stale { age: Duration::from_millis(12_900) };
+        for (presentation, status, expected, state) in [
+            (Presentation::Live, Status::Live, "Nemo - live", BadgeState::Live),
+            (stale, Status::Live, "Nemo - NO VIDEO 12 s", BadgeState::NoVideo),
+            (Presentation::Waiting, lost(), "Nemo - NO VIDEO", BadgeState::NoVideo),
+            (Presentation::Waiting, Status::Live, "Nemo - connecting", BadgeState::Connecting),
+        ] {
+            assert_eq!(title("Nemo", presentation, &status), expected);
+            let mut view = ViewModel { status, ..ViewModel::default() };
+            view.overlay.transport = "WebRTC".into();
+            view.overlay.latency = vec![("network".into(), 2.2), ("decode".into(), 6.0)];
+            let badge = badge("Nemo", presentation, &view);
+            let figures = (badge.delay_ms, badge.link.as_str());
+            assert_eq!(badge.state, state);
+            assert_eq!(figures, if state == BadgeState::Live { (Some(8), "WebRTC") } else { (None, "") });
+        }
+        assert_eq!(title("a\0b\n", Presentation::Live, &Status::Live), "a b  - live", "what comes from the network");
+    }
+
+    #[test]
+    fn before_the_first_picture_the_window_says_what_is_being_done() {
+        assert_eq!(message(Presentation::Waiting, &Status::default()).unwrap().title, "Looking for a server…");
+    }
+}
