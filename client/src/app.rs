@@ -81,16 +81,27 @@ fn run_logged(cli: &Cli, started: Instant) -> ExitCode {
     }
 }
 
-/// `--list`: prints the servers that are found.
+/// `--list`: prints the servers as they are found.
 fn list(runtime: &Runtime, cli: &Cli) -> Result<(), SessionError> {
+    let print = |text: &str| writeln!(std::io::stdout(), "{text}");
+    let mut written = Ok(());
     let (found, tried) = runtime.block_on(async {
         let mut discovery = discovery::bind(cli.discovery_port, cli.interfaces.clone())?;
-        let found = discovery.search(cli.name.as_deref(), cli.discovery_timeout).await;
+        let on_new = |server: &Found| {
+            if !cli.json && written.is_ok() {
+                written = print(&find::list(std::slice::from_ref(server)));
+            }
+        };
+        let found = discovery.search(cli.name.as_deref(), cli.discovery_timeout, on_new).await;
         anyhow::Ok((found, discovery.describe()))
     })?;
-    let text = if cli.json { list_json(&found)? } else { find::list(&found) };
-    if cli.json || !found.is_empty() {
-        println!("{text}");
+    if cli.json {
+        written = print(&list_json(&found)?);
+    }
+    match written {
+        // Who reads has seen enough, as `head` does.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => return Ok(()),
+        written => written.context("cannot write to standard output")?,
     }
     if found.is_empty() { Err(SessionError::NothingFound(format!("no server found: {tried}"))) } else { Ok(()) }
 }

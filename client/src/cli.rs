@@ -98,7 +98,7 @@ pub struct Cli {
     #[arg(help_heading = SERVER, long, value_name = "NAME", conflicts_with = "url")]
     pub name: Option<String>,
 
-    /// Print the servers that are found, and end
+    /// Print each server as it is found; ends half a second after the last new one
     #[arg(help_heading = SERVER, long, conflicts_with_all = ["host", "url"])]
     pub list: bool,
 

@@ -25,6 +25,8 @@ use tracing::{debug, warn};
 use crate::heard::Heard;
 pub use crate::heard::{FORGET_AFTER, Found};
 
+/// After the last new server a list is complete: all answer the same queries.
+const QUIET: Duration = Duration::from_millis(500);
 /// Queries after the start of a search; then one a second. Three at the start, because a broadcast over Wi-Fi is not repeated when it is
 /// lost.
 const FIRST_QUERIES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(150)];
@@ -93,17 +95,31 @@ impl Discovery {
         &self.heard
     }
 
-    /// Collects servers for all of `timeout`: to list them.
-    pub async fn search(&mut self, name: Option<&str>, timeout: Duration) -> Vec<Found> {
+    /// Collects servers, to list them: until half a second after the last new one, at most for `timeout`. `on_new` is given each as
+    /// soon as it is heard.
+    pub async fn search(
+        &mut self,
+        name: Option<&str>,
+        timeout: Duration,
+        mut on_new: impl FnMut(&Found),
+    ) -> Vec<Found> {
         let began = self.begin();
-        let _ = tokio::time::timeout(timeout, async {
-            loop {
-                self.hear().await;
+        let mut end = began + timeout;
+        let mut found: Vec<Found> = Vec::new();
+        while Instant::now() < end {
+            tokio::select! {
+                () = self.hear() => {}
+                () = tokio::time::sleep_until(end.into()) => {}
             }
-        })
-        .await;
-        let mut found = lock(&self.heard).since(began);
-        found.retain(|found| name.is_none_or(|name| found.announcement.name == name));
+            let mut heard = lock(&self.heard).since(began);
+            heard.retain(|server| name.is_none_or(|name| server.announcement.name == name));
+            let is_new = |server: &&Found| !found.iter().any(|known| known.is_server_of(server));
+            for server in heard.iter().filter(is_new) {
+                on_new(server);
+                end = (Instant::now() + QUIET).min(began + timeout);
+            }
+            found = heard;
+        }
         found
     }
 

@@ -129,13 +129,23 @@ async fn while_one_is_watched_the_others_stay_in_view() {
 }
 
 #[tokio::test]
-async fn a_list_takes_the_whole_time() {
+async fn a_list_gives_each_server_as_it_is_heard_and_ends_soon_after_the_last() {
     let (port, _kept) = shared_port();
     let _server = answering(port, "one", 5002);
     let started = Instant::now();
-    assert_eq!(ids(&loopback(port).search(None, Duration::from_millis(400)).await), ["one"]);
-    assert!(started.elapsed() >= Duration::from_millis(400));
-    let named = loopback(port).search(Some("another"), Duration::from_millis(200)).await;
+    let mut told = Vec::new();
+    let mut discovery = loopback(port);
+    let found =
+        discovery.search(None, LONG, |server| told.push((server.announcement.id.clone(), Instant::now()))).await;
+    assert_eq!(ids(&found), ["one"]);
+    assert!(started.elapsed() < LONG, "not all of the time");
+    assert_eq!(told.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>(), ["one"]);
+    assert!(told[0].1.elapsed() >= QUIET, "told when it was heard");
+    // Not longer than it may.
+    let started = Instant::now();
+    assert_eq!(ids(&loopback(port).search(None, Duration::from_millis(200), |_| ()).await), ["one"]);
+    assert!(started.elapsed() >= Duration::from_millis(200));
+    let named = loopback(port).search(Some("another"), Duration::from_millis(200), |_| ()).await;
     assert_eq!(named, []);
 }
 
@@ -143,7 +153,7 @@ async fn a_list_takes_the_whole_time() {
 async fn nothing_found_says_where_it_was_looked_for() {
     let (port, _kept) = shared_port();
     let mut discovery = loopback(port);
-    assert_eq!(discovery.search(None, Duration::from_millis(100)).await, []);
+    assert_eq!(discovery.search(None, Duration::from_millis(100), |_| ()).await, []);
     let text = discovery.describe();
     for part in
         ["asked on lo (127.255.255.255)", &format!("UDP port {port}"), "listened", "firewall", "subnet", "--host"]
@@ -151,7 +161,7 @@ async fn nothing_found_says_where_it_was_looked_for() {
         assert!(text.contains(part), "{text}");
     }
     let mut nowhere = bind(port, vec!["eth77".to_owned()]).unwrap();
-    nowhere.search(None, Duration::from_millis(10)).await;
+    nowhere.search(None, Duration::from_millis(10), |_| ()).await;
     assert!(nowhere.describe().contains("no network interface named eth77"), "{}", nowhere.describe());
 }
 
@@ -216,7 +226,7 @@ async fn a_server_that_is_gone_is_not_found_again() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     drop(server);
     tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(discovery.search(None, Duration::from_millis(300)).await, []);
+    assert_eq!(discovery.search(None, Duration::from_millis(300), |_| ()).await, []);
 }
 
 #[test]

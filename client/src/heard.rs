@@ -34,7 +34,7 @@ pub struct Found {
 
 impl Found {
     /// Whether the two are one server at two addresses, as of Ethernet and Wi-Fi. Without a key nobody can say.
-    fn is_server_of(&self, other: &Self) -> bool {
+    pub fn is_server_of(&self, other: &Self) -> bool {
         let (this, that) = (&self.announcement, &other.announcement);
         this.id == that.id && this.key == that.key && (this.key.is_some() || self.address == other.address)
     }

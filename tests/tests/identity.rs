@@ -72,7 +72,7 @@ impl Vehicle {
     fn announcement(&self, runtime: &Runtime) -> Announcement {
         let found = runtime.block_on(async {
             let mut discovery = discovery::bind(self.discovery_port, vec!["lo".to_owned()]).expect("sockets");
-            discovery.search(None, Duration::from_millis(500)).await
+            discovery.search(None, Duration::from_millis(500), |_| ()).await
         });
         assert_eq!(found.len(), 1, "{found:?}");
         found[0].announcement.clone()
