@@ -288,7 +288,7 @@ fn junk_on_the_discovery_port_does_no_harm() {
     }
     let found = scene.runtime.block_on(async {
         let mut discovery = discovery::bind(port, vec!["lo".to_owned()]).expect("discovery sockets");
-        discovery.search(None, Duration::from_secs(1)).await
+        discovery.search(None, Duration::from_secs(1), |_| ()).await
     });
     assert_eq!(found.len(), 1, "the server is found all the same");
     assert_eq!(found[0].address, scene.server.address);
