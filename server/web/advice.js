@@ -27,17 +27,18 @@ export function retryDelay(failures, refused) {
 }
 
 /**
- * What becomes of a session: `{ act: "live" | "starting" | "wait" | "leave", reason, probe, blocked }`. `probe`: ask the
- * server now. `blocked`: HTTP gets through and UDP does not.
+ * What becomes of a session: `{ act: "live" | "starting" | "wait" | "leave", reason, probe, blocked }`. `probe`: ask
+ * the server now. `blocked`: HTTP gets through and UDP does not.
  *
  * `session`: `lastPacket` is the time of the last packet, or of the start; `lastPicture` likewise for decoded pictures;
- * `connected` now, `wasConnected` ever, `hadPicture`; `paths` are the server's addresses for video; `ended` is the reason why it is over, if it is; `probed` is what the server said last,
- * `{ at, kind, state, reason }`, or null. Kinds: `serving`, `awaits-keyframe`, `unknown` (this viewer), `refused` (nobody
- * listens), `silent` (no answer), `other` (no statistics).
+ * `connected` now; `foundPath`: ICE ever was; `hadPicture`; `paths` are the server's addresses for video; `ended` is
+ * the reason why it is over, if it is; `probed` is what the server said last, `{ at, kind, state, reason }`, or null.
+ * Kinds: `serving`, `awaits-keyframe`, `unknown` (this viewer), `refused` (nobody listens), `silent` (no answer),
+ * `other` (no statistics).
  */
 export function advise(now, session) {
   if (session.ended) {
-    const blocked = !session.wasConnected && session.paths.length > 0
+    const blocked = !session.foundPath && session.paths.length > 0
     return { act: "leave", reason: blocked ? noPath(session) : session.ended, blocked }
   }
   const silent = now - session.lastPacket
@@ -65,7 +66,7 @@ function withoutPackets(now, session, silent) {
     case "serving":
       if (probed.state !== "running") return wait(sourceTrouble(probed), again)
   }
-  if (!session.connected && !session.wasConnected && silent > BLOCKED_MS && session.paths.length) {
+  if (!session.foundPath && silent > BLOCKED_MS && session.paths.length) {
     return { ...(silent > patience ? leave(noPath(session)) : wait(noPath(session), again)), blocked: true }
   }
   if (silent > patience) return leave("The server sends video, but none arrives")
@@ -90,9 +91,10 @@ function sourceTrouble({ state, reason }) {
 
 /**
  * What the page shows: `{ state: "waiting" | "live" | "backup" | "old", dim, badge, title }`. `lastPicture` is when a
- * picture was last presented, or null; `awakeSince` is since when the page has been able to see pictures come: the timers of
- * a hidden tab sleep, and nothing that was missed meanwhile is held against the picture, but for the dimming. `connected`: a
- * session is; `lost`: one was, or was refused; `byHttp`: what is shown is no video, but pictures by HTTP.
+ * picture was last presented, or null; `awakeSince` is since when the page has been able to see pictures come: the
+ * timers of a hidden tab sleep, and nothing that was missed meanwhile is held against the picture, but for the dimming.
+ * `connected`: a session is; `lost`: one was, or was refused; `byHttp`: what is shown is no video, but pictures by
+ * HTTP.
  */
 export function view(now, { lastPicture, awakeSince, connected, lost, byHttp }) {
   if (lastPicture === null) {

@@ -38,14 +38,15 @@ export class Parts {
 }
 
 /**
- * Calls `show(picture, age)` for each picture of `path` until `signal`; of several that have come, for the newest. `age` in
- * ms: how much later than the quickest it came. Fails at the end, which comes sooner or later.
+ * Calls `show(picture, age)` for each picture of `path` until `signal`; of several that have come, for the newest.
+ * `age` in ms: how much later than the quickest it came. Fails at the end, which comes sooner or later.
  */
 export async function watch(path, signal, show) {
   const end = new AbortController()
-  const either = () => end.abort()
-  signal.addEventListener("abort", either)
-  let timer = setTimeout(either, SILENT_MS)
+  const left = () => end.abort()
+  const silent = () => end.abort(new Error("No pictures come by HTTP"))
+  signal.addEventListener("abort", left)
+  let timer = setTimeout(silent, SILENT_MS)
   try {
     const reply = await fetch(path, { cache: "no-store", signal: end.signal })
     if (!reply.ok) throw await refusal(reply)
@@ -55,7 +56,7 @@ export async function watch(path, signal, show) {
       const { done, value } = await reader.read()
       if (done) throw new Error("The server has ended the MJPEG stream")
       clearTimeout(timer)
-      timer = setTimeout(either, SILENT_MS)
+      timer = setTimeout(silent, SILENT_MS)
       const part = parts.push(value).at(-1)
       if (!part) continue
       const lag = Date.now() - part.time
@@ -67,7 +68,7 @@ export async function watch(path, signal, show) {
     }
   } finally {
     clearTimeout(timer)
-    signal.removeEventListener("abort", either)
+    signal.removeEventListener("abort", left)
     end.abort()
   }
 }

@@ -40,12 +40,17 @@ export async function probe(id, stream) {
 }
 
 export class Session {
-  /** The viewer's name in the server's statistics, once there is one: what stands before the secret part of the session's URL. */
+  /**
+   * The viewer's name in the server's statistics, once there is one: what stands before the secret part of the
+   * session's URL.
+   */
   id = null
   /** Why it is over, once it is. */
   ended = null
   /** Where the server takes and sends the video, `ADDRESS:PORT` each, once it is known. */
   paths = []
+  /** Whether ICE ever connected. */
+  foundPath = false
   #pc = new RTCPeerConnection()
   #url = null
   #closed = false
@@ -61,9 +66,13 @@ export class Session {
       else if ("playoutDelayHint" in receiver) receiver.playoutDelayHint = 0
       const dtls = receiver.transport
       dtls?.addEventListener("statechange", () => {
-        if (dtls.state === "closed" || dtls.state === "failed") this.ended ??= "The server has ended this session"
+        if (dtls.state === "closed") this.ended ??= "The server has ended this session"
+        if (dtls.state === "failed") this.ended ??= "The encrypted connection (DTLS) has failed"
       })
       onTrack(track)
+    }
+    pc.oniceconnectionstatechange = () => {
+      this.foundPath ||= ["connected", "completed"].includes(pc.iceConnectionState)
     }
     pc.onconnectionstatechange = () => {
       if (pc.connectionState === "failed") this.ended ??= "The connection has failed"

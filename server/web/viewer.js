@@ -64,7 +64,7 @@ function start(now) {
   samples = []
   const mine = session = new Session()
   state = {
-    lastPacket: now, lastPicture: now, connected: false, wasConnected: false, hadPicture: false, paths: [], ended: null,
+    lastPacket: now, lastPicture: now, connected: false, foundPath: false, hadPicture: false, paths: [], ended: null,
     probed: null,
   }
   mine.open(whepPath(), track => show(mine, track)).then(() => {
@@ -142,7 +142,7 @@ async function sample(now) {
     if (!presentsItself) presented(now)
   }
   state.connected = page.connected = mine.connected
-  state.wasConnected ||= mine.connected
+  state.foundPath = mine.foundPath
   state.paths = mine.paths
   state.ended = mine.ended
   samples.push({ ...report, taken: now })
@@ -190,7 +190,9 @@ let preview = null, previewTrouble = ""
 async function startPreview() {
   const { signal } = preview = new AbortController()
   while (!signal.aborted) {
-    await watch("stream.mjpg?fps=10", signal, showPreview).catch(error => { previewTrouble = error.message })
+    await watch("stream.mjpg?fps=10", signal, showPreview).catch(error => {
+      if (!signal.aborted) previewTrouble = error.message
+    })
     await new Promise(done => setTimeout(done, PREVIEW_RETRY_MS))
   }
 }

@@ -3,7 +3,8 @@ function check({ advise, view, tabTitle, retryDelay, snapshotName, duration }, {
   const wrong = []
   const expect = (what, is, wanted) => { if (is !== wanted) wrong.push(`${what}: ${is}, not ${wanted}`) }
   const fresh = {
-    lastPacket: 0, lastPicture: 0, connected: true, wasConnected: true, hadPicture: true, paths: [], ended: null, probed: null,
+    lastPacket: 0, lastPicture: 0, connected: true, foundPath: true, hadPicture: true, paths: [], ended: null,
+    probed: null,
   }
   const advice = (now, more) => advise(now, { ...fresh, ...more })
   const running = { kind: "serving", state: "running" }
@@ -32,7 +33,7 @@ function check({ advise, view, tabTitle, retryDelay, snapshotName, duration }, {
   expect("a refusal is respected", retryDelay(0, true), 5000)
 
   // UDP that does not get through: known by the server's answer and its silence, within 10 s.
-  const unconnected = { connected: false, wasConnected: false, paths: ["10.0.0.2:5010"] }
+  const unconnected = { connected: false, foundPath: false, paths: ["10.0.0.2:5010"] }
   const blocked = advice(4600, { ...unconnected, probed: { at: 4500, ...running } })
   expect("no path is found", blocked.blocked, true)
   expect("with the address", blocked.reason.startsWith("No UDP gets through to 10.0.0.2:5010: a firewall"), true)
@@ -41,8 +42,11 @@ function check({ advise, view, tabTitle, retryDelay, snapshotName, duration }, {
   expect("not known yet", advice(3000, { ...unconnected, probed: { at: 2900, ...running } }).blocked, undefined)
   const isBlocked = more => advice(4600, { ...unconnected, probed: { at: 4500, ...running }, ...more }).blocked
   expect("a server that is gone blocks nothing", isBlocked({ probed: { at: 4500, kind: "refused" } }), undefined)
-  expect("nor does a path that was there", isBlocked({ wasConnected: true }), undefined)
+  expect("nor does a path that was there", isBlocked({ foundPath: true }), undefined)
   expect("ICE that gave up", advice(100, { ...unconnected, ended: "The connection has failed" }).blocked, true)
+  const unsecured = advice(100, { ...unconnected, foundPath: true, ended: "DTLS has failed" })
+  expect("DTLS that failed blocks nothing", unsecured.blocked, false)
+  expect("and is said", unsecured.reason, "DTLS has failed")
 
   const awake = { lastPicture: 0, awakeSince: 0 }
   expect("a picture of now", view(900, awake).state, "live")
@@ -73,7 +77,8 @@ function check({ advise, view, tabTitle, retryDelay, snapshotName, duration }, {
   expect("one of an old picture", snapshotName("", time, 2000), "rov_2026-01-02_03-04-05_not-live.png")
 
   const bytes = text => new TextEncoder().encode(text)
-  const header = (time, { length }) => `Content-Type: image/jpeg\r\nContent-Length: ${length}\r\nX-Timestamp: ${time}\r\n\r\n`
+  const header = (time, { length }) =>
+    `Content-Type: image/jpeg\r\nContent-Length: ${length}\r\nX-Timestamp: ${time}\r\n\r\n`
   const part = (time, body) => `${header(time, body)}${body}\r\n--frame\r\n`
   const stream = "--frame\r\n" + part("1.500000", "a\r\n\r\nb") + part("2.000000", "") + part("3.25", "xyz")
   for (const step of [1, 7, 1000]) {

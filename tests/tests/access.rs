@@ -29,8 +29,8 @@ fn a_name_that_is_not_the_machines_own_is_refused() {
     server.wait_until_running();
     let own =
         String::from_utf8(std::process::Command::new("hostname").output().expect("a name").stdout).expect("UTF-8");
-    let own = own.trim();
-    for host in ["127.0.0.1", "[::1]:8080", "localhost:8080", "rov.lan", own, &format!("{own}.local:8080")] {
+    let own = own.trim().split('.').next().expect("a first part");
+    for host in ["127.0.0.1", "[::1]:8080", "localhost:8080", "rov.lan", own, &format!("{own}.lan:8080")] {
         assert_eq!(ask(&server, "1.1", &format!("Host: {host}\r\n")).0, "HTTP/1.1 200 OK", "{host}");
     }
     let (status, answer) = ask(&server, "1.1", "Host: rebound.example:8080\r\n");
@@ -46,7 +46,7 @@ fn a_name_that_is_not_the_machines_own_is_refused() {
 /// text.
 const FOREIGN: &str = "Promise.all(['snapshot.jpg', 'stream.mjpg'].map(path => new Promise(done => { \
     const img = new Image(); img.onload = () => done(img.naturalWidth); img.onerror = () => done('refused'); \
-    img.src = `${SERVER}/${path}`; setTimeout(() => done('nothing'), 9000) })))";
+    img.src = `${SERVER}/${path}` })))";
 
 #[test]
 fn pages_of_other_origins_get_nothing_unless_they_are_allowed() {
@@ -70,15 +70,13 @@ fn pages_of_other_origins_get_nothing_unless_they_are_allowed() {
         let script = |script: &str| script.replace("${SERVER}", &server.url(""));
         assert_eq!(chromium.evaluate(&page, &script(FOREIGN)), seen, "{options:?}");
         let offer = "(async () => { const pc = new RTCPeerConnection(); \
-                     pc.addTransceiver('video', { direction: 'recvonly' }); await pc.setLocalDescription(); const reply = await fetch('${SERVER}/whep', { method: 'POST', \
+                     pc.addTransceiver('video', { direction: 'recvonly' }); await pc.setLocalDescription(); \
+                     const reply = await fetch('${SERVER}/whep', { method: 'POST', \
                      headers: { 'Content-Type': 'application/sdp' }, body: pc.localDescription.sdp }); \
                      const session = new URL(reply.headers.get('Location'), reply.url); \
                      const ended = await fetch(session, { method: 'DELETE' }); \
                      return [reply.status, ended.ok, reply.headers.has('ETag')] })().catch(() => 'refused')";
         assert_eq!(chromium.evaluate(&page, &script(offer)), status, "{options:?}");
-        // As text no question comes before it, so that the server has to refuse.
-        let text = "fetch('${SERVER}/offer', { method: 'POST', mode: 'no-cors', body: '{}' }).then(() => 0, () => 0)";
-        chromium.evaluate(&page, &script(text));
         let framed = "new Promise(done => { const frame = document.createElement('iframe'); \
                       frame.src = '${SERVER}/healthz'; frame.onload = () => done(1); document.body.append(frame) })";
         chromium.evaluate(&page, &script(framed));

@@ -9,7 +9,9 @@
 //! `<img>`) and `frame-ancestors`, which the browser enforces, and by `Sec-Fetch-Site`, which it sends to HTTPS and
 //! localhost alone.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::fs::File;
+use std::io::Read;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
@@ -29,10 +31,20 @@ const EXPOSED: HeaderValue = HeaderValue::from_static("Location, ETag, Accept-Pa
 /// In seconds; browsers ask again after that.
 const PREFLIGHT_AGE: HeaderValue = HeaderValue::from_static("600");
 
+/// Domains of local networks, which nobody on the internet can have (RFC 6762, RFC 8375, ICANN's `internal`, and what
+/// routers use).
+const LOCAL_DOMAINS: [&str; 5] = ["local", "home.arpa", "internal", "lan", "localdomain"];
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// Of that file.
+const MAX_RESOLV_CONF: u64 = 64 << 10;
+const MAX_DOMAINS: usize = 32;
+
 #[derive(Debug)]
 pub(super) struct Access {
     /// `--allow-host`: in lower case.
     hosts: Vec<String>,
+    /// In which this machine may have its name, besides [`LOCAL_DOMAINS`].
+    domains: Vec<String>,
     /// `--allow-origin`: as browsers write them.
     origins: Vec<String>,
     /// Of `Content-Security-Policy`.
@@ -50,11 +62,12 @@ enum Asker {
 }
 
 impl Access {
-    pub fn new(hosts: &[String], origins: &[String]) -> Self {
+    pub fn new(hosts: &[String], domains: Vec<String>, origins: &[String]) -> Self {
         let ancestors = if origins.is_empty() { "'none'".to_owned() } else { origins.join(" ") };
         let frames = HeaderValue::from_str(&format!("frame-ancestors {ancestors}"));
         Self {
             hosts: hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+            domains,
             origins: origins.to_vec(),
             // Origins are ASCII.
             frames: frames.unwrap_or(HeaderValue::from_static("frame-ancestors 'none'")),
@@ -78,7 +91,7 @@ impl Access {
         let own = hostname::get().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
         for host in host.flatten().iter().chain(request.uri().authority()) {
             let name = host.host().trim_end_matches('.').to_ascii_lowercase();
-            if !is_address(&name) && !is_own(&name, &own) && !self.hosts.contains(&name) {
+            if !is_address(&name) && !is_own(&name, &own, &self.domains) && !self.hosts.contains(&name) {
                 let reason = format!(
                     "{name:?} is not a name of this machine: use its IP address, or start the server with \
                      --allow-host {name}"
@@ -170,9 +183,29 @@ pub(super) fn is_trusted(headers: &HeaderMap, access: &Access) -> bool {
     access.asker(headers) != Asker::Foreign
 }
 
-/// The IPv4 address that the viewer asked, which need not be one of this machine: it may be behind a NAT.
-pub(super) fn asked_address(headers: &HeaderMap) -> Option<Ipv4Addr> {
-    text(headers, &header::HOST)?.parse::<Authority>().ok()?.host().parse().ok()
+/// The IPv4 address that the viewer at `peer` asked, which need not be one of this machine: it may be behind a NAT. A
+/// loopback address leads a viewer elsewhere to itself.
+pub(super) fn asked_address(headers: &HeaderMap, peer: IpAddr) -> Option<Ipv4Addr> {
+    let asked: Ipv4Addr = text(headers, &header::HOST)?.parse::<Authority>().ok()?.host().parse().ok()?;
+    let is_of_one = !asked.is_unspecified() && !asked.is_multicast() && !asked.is_broadcast();
+    let is_reached = !asked.is_loopback() || peer.to_canonical().is_loopback();
+    (is_of_one && is_reached).then_some(asked)
+}
+
+/// The domains in which the resolver of this machine looks for names: in these its network knows it by its own.
+pub(super) fn search_domains() -> Vec<String> {
+    let mut bytes = Vec::new();
+    // Without that file there are none.
+    let _ = File::open(RESOLV_CONF).and_then(|file| file.take(MAX_RESOLV_CONF).read_to_end(&mut bytes));
+    domains_of(&String::from_utf8_lossy(&bytes))
+}
+
+/// See resolv.conf(5).
+fn domains_of(resolv_conf: &str) -> Vec<String> {
+    let lines = resolv_conf.lines().map(str::split_whitespace);
+    let lists = lines.filter_map(|mut words| matches!(words.next(), Some("search" | "domain")).then_some(words));
+    let domains = lists.flatten().map(|domain| domain.trim_matches('.').to_ascii_lowercase());
+    domains.filter(|domain| !domain.is_empty()).take(MAX_DOMAINS).collect()
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
@@ -199,21 +232,23 @@ fn is_address(host: &str) -> bool {
     host.parse::<Ipv4Addr>().is_ok() || v6.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok())
 }
 
-/// Whether a host is this machine for everybody: localhost, or its name, by multicast DNS too. There a second machine
-/// of the name is called `NAME-2.local`.
-fn is_own(host: &str, own: &str) -> bool {
-    if host == "localhost" || host.ends_with(".localhost") {
+/// Whether a host is this machine for everybody: localhost, or its name, in one of the `domains` or a local one too. By
+/// multicast DNS a second machine of the name is called `NAME-2.local`.
+fn is_own(host: &str, own: &str, domains: &[String]) -> bool {
+    if host == "localhost" || host == "localhost.localdomain" || host.ends_with(".localhost") {
         return true;
     }
     let short = own.split('.').next().unwrap_or(own);
     if short.is_empty() {
         return false;
     }
-    let is_mdns = || {
-        let number = host.strip_suffix(".local")?.strip_prefix(short)?;
-        Some(number.is_empty() || number.strip_prefix('-').is_some_and(|n| n.parse::<u16>().is_ok()))
-    };
-    host == own || host == short || is_mdns() == Some(true)
+    let rest = host.strip_prefix(short);
+    let domain = rest.and_then(|rest| rest.strip_prefix('.'));
+    let number = rest.and_then(|rest| rest.strip_prefix('-')?.strip_suffix(".local"));
+    host == own
+        || host == short
+        || domain.is_some_and(|domain| LOCAL_DOMAINS.contains(&domain) || domains.iter().any(|own| own == domain))
+        || number.is_some_and(|number| number.parse::<u16>().is_ok())
 }
 
 #[cfg(test)]
@@ -223,7 +258,11 @@ mod tests {
     use super::*;
 
     fn access() -> Access {
-        Access::new(&["Rov.Lan".to_owned()], &["http://10.0.0.9:3000".to_owned(), "https://dash.example".to_owned()])
+        Access::new(
+            &["Rov.Lan".to_owned()],
+            Vec::new(),
+            &["http://10.0.0.9:3000".to_owned(), "https://dash.example".to_owned()],
+        )
     }
 
     fn request(headers: &[(&str, &str)]) -> Request {
@@ -240,14 +279,61 @@ mod tests {
 
     #[test]
     fn a_machine_has_its_own_names_and_no_others() {
-        for host in ["localhost", "a.localhost", "rov1", "rov1.sea.example", "rov1.local", "rov1-2.local"] {
-            assert!(is_own(host, "rov1.sea.example"), "{host}");
+        let domains = ["boat.example".to_owned()];
+        for host in [
+            "localhost",
+            "localhost.localdomain",
+            "a.localhost",
+            "rov1",
+            "rov1.sea.example",
+            "rov1.boat.example",
+            "rov1.local",
+            "rov1-2.local",
+            "rov1.lan",
+            "rov1.home.arpa",
+            "rov1.internal",
+            "rov1.localdomain",
+        ] {
+            assert!(is_own(host, "rov1.sea.example", &domains), "{host}");
         }
-        for host in ["rov2", "rov1.example", "rov1.evil.example", "rov1-x.local", "xrov1.local", "local", "sea.example"]
-        {
-            assert!(!is_own(host, "rov1.sea.example"), "{host}");
+        for host in [
+            "rov2",
+            "rov1.example",
+            "rov1.evil.example",
+            "rov1-x.local",
+            "rov1-2.lan",
+            "xrov1.local",
+            "local",
+            "rov2.lan",
+            "rov1.x.lan",
+            "rov1.lan.evil.example",
+            "rov1.boat.example.evil.example",
+            "sea.example",
+            "boat.example",
+        ] {
+            assert!(!is_own(host, "rov1.sea.example", &domains), "{host}");
         }
-        assert!(!is_own("", "") && !is_own(".local", "") && !is_own("-2.local", ""));
+        assert!(["", ".local", "-2.local", ".lan"].iter().all(|host| !is_own(host, "", &domains)));
+    }
+
+    #[test]
+    fn the_domains_of_the_network_are_those_of_its_resolver() {
+        let conf =
+            "# search no.example\nnameserver 10.0.0.1\ndomain Sea.Example.\nsearch  boat.example lan\t.\nsearch\n";
+        assert_eq!(domains_of(conf), ["sea.example", "boat.example", "lan"]);
+        assert_eq!(domains_of(&format!("search {}", "a ".repeat(99))).len(), MAX_DOMAINS);
+    }
+
+    #[test]
+    fn the_address_that_was_asked_is_one_that_leads_here() {
+        let asked = |host: &str, peer: &str| {
+            asked_address(request(&[("host", host)]).headers(), peer.parse().expect("an address")).is_some()
+        };
+        assert!(asked("192.0.2.5:8080", "10.0.0.3") && asked("192.0.2.5", "127.0.0.1"));
+        assert!(asked("127.0.0.1:8080", "127.0.0.1") && asked("127.0.0.1:8080", "::ffff:127.0.0.1"));
+        for host in ["127.0.0.1:8080", "127.9.9.9", "0.0.0.0", "239.1.2.3:8080", "255.255.255.255", "rov1", "[::1]"] {
+            assert!(!asked(host, "10.0.0.3"), "{host}");
+        }
     }
 
     #[test]
@@ -302,7 +388,7 @@ mod tests {
     #[test]
     fn who_follows_a_link_is_let_in_and_what_a_page_loads_is_not() {
         let cross = ("sec-fetch-site", "cross-site");
-        let closed = Access::new(&[], &[]);
+        let closed = Access::new(&[], Vec::new(), &[]);
         for (headers, refused, refused_if_closed) in [
             (&[][..], false, false),
             (&[cross], true, true),

@@ -132,8 +132,8 @@ fn running(api: &Api) -> Result<(), Failure> {
     Err(Failure(StatusCode::SERVICE_UNAVAILABLE, format!("the stream does not run ({state}): {reason}")))
 }
 
-/// How long a first picture may take: until the next keyframe is due, where that is known. One that is overdue may come as
-/// late again.
+/// How long a first picture may take: until the next keyframe is due, where that is known. One that is overdue may come
+/// as late again.
 fn first_limit(keyframes: Option<Keyframes>) -> Duration {
     let Some(Keyframes { age, interval }) = keyframes else { return FIRST_LIMIT };
     let due = match (age, interval) {

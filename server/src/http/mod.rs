@@ -62,7 +62,7 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>, shutdown: CancellationT
 }
 
 fn router(api: Arc<Api>) -> Router {
-    let access = Arc::new(Access::new(&api.allow_hosts, &api.allow_origins));
+    let access = Arc::new(Access::new(&api.allow_hosts, access::search_domains(), &api.allow_origins));
     page::routes()
         .route(OFFER_PATH, post(offer))
         .route("/api/webrtc/offer", post(offer))

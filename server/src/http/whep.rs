@@ -139,7 +139,8 @@ fn webrtc(api: &Api) -> Result<&WebRtcOutput, Failure> {
 
 async fn accept(api: &Api, arrival: Arrival, headers: &HeaderMap, sdp: String) -> Result<Accepted, Failure> {
     let local = arrival.local.ok_or_else(|| Failure::internal("the connection has no local address"))?;
-    webrtc(api)?.offer(sdp, arrival.peer, local.ip(), asked_address(headers)).await?.map_err(|error| {
+    let asked = asked_address(headers, arrival.peer);
+    webrtc(api)?.offer(sdp, arrival.peer, local.ip(), asked).await?.map_err(|error| {
         let remedy = match &error {
             AcceptError::Offer(OfferError::NoCodec { offered, .. }) => remedy(api, local.ip(), *offered),
             _ => String::new(),
