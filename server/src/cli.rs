@@ -157,20 +157,26 @@ pub struct Cli {
     /// Lowest bit rate on a slow link, in kbit/s
     ///
     /// A slower link loses pictures instead
-    #[arg(help_heading = BIT_RATE, long, value_parser = whole::<u32>, value_name = "KBIT/S", default_value_t = DEFAULT_FLOOR.kbps())]
+    #[arg(
+        help_heading = BIT_RATE, long, value_parser = whole::<u32>, value_name = "KBIT/S",
+        default_value_t = DEFAULT_FLOOR.kbps()
+    )]
     pub min_bitrate: u32,
 
     /// What a slow link does to the picture size
     ///
-    /// fixed: pictures get worse and rarer, never smaller, for readers that cannot follow a change of size, as a script that
-    /// reads raw frames
-    #[arg(help_heading = BIT_RATE, long, value_enum, value_name = "adaptive|fixed", default_value_t = SizeChoice::Adaptive)]
+    /// fixed: pictures get worse and rarer, never smaller, for readers that cannot follow a change of size, as a script
+    /// that reads raw frames
+    #[arg(
+        help_heading = BIT_RATE, long, value_enum, value_name = "adaptive|fixed",
+        default_value_t = SizeChoice::Adaptive
+    )]
     pub size: SizeChoice,
 
     /// Whose link the bit rate follows
     ///
-    /// Of several WebRTC viewers: the one connected longest (first), or the one at this IP address, which always gets a
-    /// place
+    /// Of several WebRTC viewers: the one connected longest of those that answer (first), or the one at this IP
+    /// address, which always gets a place
     #[arg(help_heading = BIT_RATE, long, value_name = "first|ADDRESS", default_value_t = Pilot::First)]
     pub pilot: Pilot,
 
@@ -201,7 +207,8 @@ pub struct Cli {
 
     /// Effort of the encoder [default: ultrafast]
     ///
-    /// Slower gives a better picture for the same bit rate, and more delay. With --no-low-latency the default is a slower one
+    /// Slower gives a better picture for the same bit rate, and more delay. With --no-low-latency the default is a
+    /// slower one
     #[arg(help_heading = ENCODING, long, value_enum, value_name = "PRESET")]
     pub preset: Option<Preset>,
 
@@ -257,14 +264,18 @@ pub struct Cli {
 
     /// Viewers at once, of each kind
     ///
-    /// WebRTC viewers, RTSP clients and MJPEG viewers; one more is refused with 503
+    /// WebRTC viewers, RTSP clients and MJPEG viewers; one more is refused with 503. A WebRTC viewer first takes the
+    /// place of one that has not connected, and the pilot that of a spectator
     #[arg(help_heading = OUTPUTS, long, value_parser = whole::<u16>, value_name = "COUNT", default_value_t = 16)]
     pub max_viewers: u16,
 
     /// IPv4 addresses to send RTP to, separated by commas
     ///
     /// Multicast or unicast
-    #[arg(help_heading = RTP, long = "rtp-host", value_name = "ADDRESS", value_delimiter = ',', default_values_t = [DEFAULT_RTP_GROUP])]
+    #[arg(
+        help_heading = RTP, long = "rtp-host", value_name = "ADDRESS", value_delimiter = ',',
+        default_values_t = [DEFAULT_RTP_GROUP]
+    )]
     pub rtp_hosts: Vec<Ipv4Addr>,
 
     /// UDP port to send RTP to, even

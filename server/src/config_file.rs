@@ -97,8 +97,8 @@ pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, ReadEr
     Ok(Cli { lines_of_file: of_file.lines, ..cli })
 }
 
-/// A mistake that shows when the options are taken together, whose message begins with one of them or names it: said by file and
-/// line, where it stands there.
+/// A mistake that shows when the options are taken together, whose message begins with one of them or names it: said by
+/// file and line, where it stands there.
 pub fn located(message: &str, cli: &Cli) -> String {
     let Some(path) = &cli.config else { return message.to_owned() };
     let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '-';

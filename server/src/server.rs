@@ -170,9 +170,9 @@ impl Server {
         let also = if others.is_empty() { String::new() } else { format!("; also at {}", others.join(", ")) };
         tracing::info!("watch at {}{also}", ways.join(", "));
         if config.rtsp.as_ref().is_some_and(|rtsp| rtsp.credentials.is_some()) {
-            tracing::warn!(
-                "the password is for RTSP alone: HTTP, WebRTC, snapshots and RTP are open to the whole network"
-            );
+            let others = [("WebRTC", webrtc.is_some()), ("RTP", rtp.is_some())];
+            let others: String = others.iter().filter(|(_, on)| *on).map(|(name, _)| format!(", {name}")).collect();
+            tracing::warn!("the password is for RTSP alone: HTTP{others} and snapshots are open to the whole network");
         }
 
         let api = Arc::new(Api {

@@ -15,7 +15,8 @@ use socket2::{Domain, Socket, Type};
 const OFFER: &str = concat!(
     "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE 0\r\n",
     "m=video 9 UDP/TLS/RTP/SAVPF 103\r\nc=IN IP4 0.0.0.0\r\na=mid:0\r\na=recvonly\r\na=rtcp-mux\r\na=setup:actpass\r\n",
-    "a=ice-ufrag:vvvv\r\na=ice-pwd:vvvvvvvvvvvvvvvvvvvvvvvv\r\na=fingerprint:sha-256 AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:",
+    "a=ice-ufrag:vvvv\r\na=ice-pwd:vvvvvvvvvvvvvvvvvvvvvvvv\r\n",
+    "a=fingerprint:sha-256 AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:",
     "AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB:AB\r\n",
     "a=rtpmap:103 H264/90000\r\na=fmtp:103 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n",
 );
@@ -74,7 +75,8 @@ fn offer(server: SocketAddr) -> std::io::Result<u16> {
 #[test]
 fn whose_link_rules_is_said_where_there_are_several_viewers() {
     let server = Server::start(&[]);
-    let news = "bit rate follows this viewer's link, connected longest: choose another with --pilot ADDRESS";
+    let news = "bit rate follows this viewer's link, connected longest of those that answer: choose another with \
+                --pilot ADDRESS";
     let mut first = Client::start(&["--url", &server.url("/whep")]);
     first.wait_for_frames(0, 10);
     assert!(!server.process.stderr().contains(news), "alone it is no news");
@@ -94,6 +96,7 @@ fn a_client_that_starts_again_gets_its_picture_among_offers_that_take_every_plac
     let server = Server::start(&["--max-viewers", "4"]);
     let mut first = Client::start(&["--url", &server.url("/whep")]);
     first.wait_for_frames(0, 10);
+    let flooded = Instant::now();
     let flood = Flood::start(server.address);
     until_true("all places are taken", wait::START, || {
         flood.taken.load(Ordering::Relaxed) > 20 && server.stats().viewers.len() == 4
@@ -107,8 +110,9 @@ fn a_client_that_starts_again_gets_its_picture_among_offers_that_take_every_plac
     println!("ten pictures {:?} after the start", begun.elapsed());
     drop(flood);
     let said = server.process.stderr();
-    let lines = said.lines().filter(|line| line.contains("have not connected give way")).count();
-    assert_eq!(lines, 1, "{said}");
+    // Once, and again after 30 s each.
+    let lines = said.lines().filter(|line| line.contains("have not connected give way")).count() as u64;
+    assert!((1..=1 + flooded.elapsed().as_secs() / 30).contains(&lines), "{lines}: {said}");
     let report = again.report().expect("a report");
     assert_eq!(report.sessions, 1, "{report:?}");
 }

@@ -1,5 +1,5 @@
-//! Whose datagram it is, as all viewers share one socket: a connectivity check names its viewer and proves it, everything
-//! else comes from an address that is known.
+//! Whose datagram it is, as all viewers share one socket: a connectivity check names its viewer and proves it,
+//! everything else comes from an address that is known.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -10,13 +10,13 @@ use rtc::stun::attributes::ATTR_USERNAME;
 use rtc::stun::integrity::MessageIntegrity;
 use rtc::stun::message::{CLASS_REQUEST, Message, is_stun_message};
 
-/// Addresses remembered for each viewer: those it was heard from, and those that were only sent to, which are as many as it
-/// has candidates. The oldest are forgotten first.
+/// Addresses remembered for each viewer: those it was heard from, and those that were only sent to, which are as many
+/// as it has candidates. The oldest are forgotten first.
 pub const MAX_HEARD: usize = 16;
 pub const MAX_SENT: usize = 64;
 
-/// A connectivity check, which is a STUN request (RFC 8445 section 7.3). A response is none, although libnice puts the user
-/// name into it.
+/// A connectivity check, which is a STUN request (RFC 8445 section 7.3). A response is none, although libnice puts the
+/// user name into it.
 pub struct Check {
     message: Message,
     /// The user name fragment that this side gave.
@@ -100,8 +100,8 @@ impl Owners {
         }
     }
 
-    /// Something was sent to `peer` for viewer `id`: its answer will come from there, unless the address is known to be another
-    /// viewer's.
+    /// Something was sent to `peer` for viewer `id`: its answer will come from there, unless the address is known to be
+    /// another viewer's.
     pub fn sent_to(&mut self, known: &mut Known, id: &str, peer: SocketAddr) {
         if self.0.contains_key(&peer) {
             return;

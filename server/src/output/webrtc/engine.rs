@@ -42,7 +42,7 @@ pub trait Transmit {
 pub enum AcceptError {
     #[error(transparent)]
     Offer(#[from] OfferError),
-    #[error("{0} viewers are connected or connect, which is the limit (--max-viewers): close one and try again")]
+    #[error("all {0} places for viewers are taken (--max-viewers): close a viewer and try again")]
     Full(usize),
     #[error("the offer cannot be answered: {0}")]
     Core(#[from] rtc::shared::error::Error),
@@ -167,8 +167,9 @@ impl Engine {
         self.viewers.values_mut().fold(false, |due, viewer| viewer.session.keyframe_due(now) | due)
     }
 
-    /// Answers an offer that came `from` there; `id` names the new viewer from now on, and whoever knows it may end the session:
-    /// what is shown of it is its [`public_id`] alone. Where all places are taken, another viewer may have to give way.
+    /// Answers an offer that came `from` there; `id` names the new viewer from now on, and whoever knows it may end the
+    /// session: what is shown of it is its [`public_id`] alone. Where all places are taken, another viewer may have to
+    /// give way.
     #[expect(clippy::too_many_arguments, reason = "what is known of the offer, and of the stream at that moment")]
     pub fn accept(
         &mut self,
@@ -212,18 +213,22 @@ impl Engine {
         at.map(|at| ids[at].clone()).ok_or(AcceptError::Full(self.max_viewers))
     }
 
-    /// Ends viewer `id` for one that comes `from` there. Since when their address has the place, if it is the same.
+    /// Ends viewer `id` for one that comes `from` there. Since when their address has been connecting, if it is the
+    /// same.
     fn make_way(&mut self, now: Instant, id: &str, from: IpAddr, net: &mut impl Transmit) -> Option<Instant> {
         let viewer = self.viewers.get(id)?;
         let (address, since) = (viewer.address, viewer.since);
-        if viewer.session.is_connected() {
-            tracing::warn!(viewer = public_id(id), %address, pilot = %from, "a viewer gives way to the pilot: all places are taken");
+        let was_connected = viewer.session.is_connected();
+        if was_connected {
+            let viewer = public_id(id);
+            tracing::warn!(viewer, %address, pilot = %from, "a viewer gives way to the pilot: all places are taken");
         } else if self.gave_way.is_none_or(|at| now.saturating_duration_since(at) >= SAY_AGAIN) {
             self.gave_way = Some(now);
-            tracing::warn!(%address, new = %from, "all places are taken: viewers that have not connected give way to new ones");
+            let said = "all places are taken: viewers that have not connected give way to new ones";
+            tracing::warn!(%address, new = %from, "{said}");
         }
         self.remove(id, &End::GaveWay, net);
-        (address == from).then_some(since)
+        (address == from && !was_connected).then_some(since)
     }
 
     /// What a viewer adds to its offer: candidates (trickle ICE, RFC 8838), or with a user name fragment other than before an

@@ -529,8 +529,8 @@ fn junk_and_forged_datagrams_change_nothing() {
     assert_eq!(world.viewers[0].packets.len(), 3, "the viewer still receives");
 }
 
-/// A connectivity check as another computer can forge it: it reads the user name on the network, and claims any sender. With
-/// a password it is signed by that.
+/// A connectivity check as another computer can forge it: it reads the user name on the network, and claims any sender.
+/// With a password it is signed by that.
 fn check(user: &str, pwd: Option<&str>) -> Vec<u8> {
     let crypto = rtc::crypto::default_provider().expect("a provider");
     let user = Username::new(ATTR_USERNAME, user.to_owned());
@@ -777,6 +777,37 @@ fn one_viewer_more_than_the_limit_is_refused_while_the_others_watch() {
     world.accept("again", &offer, address).expect("a place");
     assert_eq!(world.engine.tables().0, MAX_VIEWERS);
     assert!(world.engine.viewers.contains_key(&pilot), "a spectator gave way");
+}
+
+#[test]
+fn a_pilot_who_starts_again_has_time_to_connect() {
+    let mut world = World::new();
+    world.join("10.0.0.2:6000");
+    world.run_until_connected();
+    world.engine.rate(world.now, None);
+    for i in 1..MAX_VIEWERS {
+        world.join(&format!("10.0.1.{i}:6000"));
+    }
+    world.run_until_connected();
+    // Until it has reported.
+    for _ in 0..30 {
+        world.run(Duration::from_millis(100));
+        world.send(true, 3);
+    }
+    // Its program is killed, and does not say goodbye.
+    world.viewers.remove(0);
+    world.send(true, 3);
+    world.run(Duration::from_secs(4));
+    // The others are heard, of which some may not have reported yet.
+    let now = world.now;
+    world.viewers.iter_mut().for_each(|viewer| viewer.ask_for_a_keyframe(now));
+    world.run(Duration::from_millis(10));
+    let (_, offer) = Viewer::new(world.now, "10.0.0.2:6001");
+    world.accept("again", &offer, [10, 0, 0, 2].into()).expect("the place that it had");
+    assert!(!world.engine.viewers.contains_key("viewer-10.0.0.2:6000"));
+    let refused = world.accept("more", &offer, [10, 0, 2, 1].into());
+    assert!(matches!(refused, Err(AcceptError::Full(MAX_VIEWERS))), "{refused:?}");
+    assert!(world.engine.viewers.contains_key("again"));
 }
 
 /// 80 offers a second from one computer, that never connect.

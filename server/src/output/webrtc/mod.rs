@@ -162,8 +162,8 @@ impl WebRtcOutput {
         self.viewers.load(Ordering::Relaxed)
     }
 
-    /// Answers a viewer's SDP offer that arrived by HTTP `from` there at the local address `arrived_at`; the viewer knows it as
-    /// `asked`.
+    /// Answers a viewer's SDP offer that arrived by HTTP `from` there at the local address `arrived_at`; the viewer
+    /// knows it as `asked`.
     pub async fn offer(
         &self,
         sdp: String,

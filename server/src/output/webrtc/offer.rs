@@ -78,9 +78,11 @@ impl VideoCodec {
         number.is_some_and(|number| number.parse() == Ok(self.payload_type))
     }
 
-    /// As the core is to know its parameters: of H.264 it takes formats for the same only if both of these are said.
+    /// As the core is to know its parameters: without spaces between them, which it takes for a part of the name. Of
+    /// H.264 it takes formats for the same only if both of these are said.
     pub fn core_fmtp(&self) -> String {
-        let mut fmtp = self.fmtp.clone();
+        let parameters: Vec<_> = self.fmtp.split(';').map(str::trim).filter(|one| !one.is_empty()).collect();
+        let mut fmtp = parameters.join(";");
         if self.codec == Codec::H264 {
             for (name, value) in [("packetization-mode", "1"), ("profile-level-id", "42e01f")] {
                 if parameter(&fmtp, name).is_none() {
@@ -136,7 +138,8 @@ pub fn parse(sdp: &str, codec: Codec, profile: Option<(u8, u8)>) -> Result<Offer
         session.retain(|line| !line.starts_with("a=group:"));
         session.push(own_bundle);
     }
-    // The core takes one transport, and puts its track into the first section that takes one: only the chosen one says either.
+    // The core takes one transport, and puts its track into the first section that takes one: only the chosen one says
+    // either.
     session.retain(|line| !DIRECTIONS.contains(line) && !is_transport(line) && !is_candidate(line));
     for (i, lines) in media.iter_mut().enumerate() {
         lines.retain(|line| !DIRECTIONS.contains(line) && !is_transport(line) && !is_candidate(line));
@@ -153,7 +156,7 @@ pub fn parse(sdp: &str, codec: Codec, profile: Option<(u8, u8)>) -> Result<Offer
     Ok(Offer { sdp: join(&session, &media), candidates, codec, ufrag, is_bundled })
 }
 
-/// By which a viewer is reached and proves itself. The first two are of ICE (RFC 8839), the third is of DTLS (RFC 8122).
+/// By which a viewer is reached and proves itself: the first two are of ICE (RFC 8839), the third of DTLS (RFC 8122).
 const TRANSPORT: [&str; 3] = ["a=ice-ufrag:", "a=ice-pwd:", "a=fingerprint:"];
 
 fn mid<'a>(lines: &[&'a str]) -> Option<&'a str> {
@@ -168,8 +171,8 @@ fn is_bundled(session: &[&str], one: &[&str], other: &[&str]) -> bool {
         .any(|group| [mid(one), mid(other)].iter().all(|mid| mid.is_some_and(|mid| group.contains(&mid))))
 }
 
-/// The transport of section `at`, with its candidates: its own, or that of the section that it is bundled with (RFC 9143 section 7.2),
-/// and of the session where that says nothing.
+/// The transport of section `at`, with its candidates: its own, or that of the section that it is bundled with (RFC
+/// 9143 section 7.2), and of the session where that says nothing.
 fn transport<'a>(session: &[&'a str], media: &[Vec<&'a str>], at: usize) -> Vec<&'a str> {
     let says = |lines: &[&str], name: &str| lines.iter().any(|line| line.starts_with(name));
     let with_ice = |lines: &&Vec<&'a str>| says(lines, TRANSPORT[0]);
@@ -480,6 +483,10 @@ mod tests {
             ("", "packetization-mode=1;profile-level-id=42e01f"),
             (level, "profile-level-id=42e016;packetization-mode=1"),
             ("a=fmtp:103 packetization-mode=1\r\n", "packetization-mode=1;profile-level-id=42e01f"),
+            (
+                "a=fmtp:103 packetization-mode=1; profile-level-id=42e01f;\r\n",
+                "packetization-mode=1;profile-level-id=42e01f",
+            ),
         ] {
             let offer = parse(&offer(&format!("{BARE}{fmtp}")), Codec::H264, None).expect("an answerable offer");
             let line = format!("a=fmtp:103 {core}");

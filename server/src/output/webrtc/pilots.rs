@@ -1,6 +1,5 @@
 //! Who the pilot is, and was. Pure.
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
 
 use super::places::SPECTATOR;
@@ -12,14 +11,22 @@ const MAX_FORMER: usize = 4;
 pub struct Pilots {
     config: Pilot,
     /// Where their offers came from, in the order in which they first were the pilot.
-    former: VecDeque<IpAddr>,
+    former: Vec<Former>,
+    /// Counts how often that was noted.
+    notes: u64,
     /// The viewer that is the pilot, and whether there were others when that was looked at.
     present: Option<(String, bool)>,
 }
 
+struct Former {
+    address: IpAddr,
+    /// The number of the note by which it was the pilot last.
+    noted: u64,
+}
+
 impl Pilots {
     pub fn new(config: Pilot) -> Self {
-        Self { config, former: VecDeque::new(), present: None }
+        Self { config, former: Vec::new(), notes: 0, present: None }
     }
 
     /// Which of the viewers is the pilot.
@@ -27,31 +34,35 @@ impl Pilots {
         self.config.choose(links)
     }
 
-    /// The pilot's offer came from `address`.
+    /// The pilot's offer came from `address`. Of too many, the one that was the pilot longest ago is forgotten.
     pub fn note(&mut self, address: IpAddr) {
-        if !self.former.contains(&address) {
-            self.former.push_back(address);
-            if self.former.len() > MAX_FORMER {
-                self.former.pop_front();
-            }
+        self.notes += 1;
+        if let Some(known) = self.former.iter_mut().find(|former| former.address == address) {
+            known.noted = self.notes;
+            return;
         }
+        if self.former.len() == MAX_FORMER {
+            let oldest = self.former.iter().map(|former| former.noted).min();
+            self.former.retain(|former| Some(former.noted) != oldest);
+        }
+        self.former.push(Former { address, noted: self.notes });
     }
 
     pub fn is_present(&self, id: &str) -> bool {
         self.present.as_ref().is_some_and(|(known, _)| known == id)
     }
 
-    /// How much `address` is the pilot's, for [`super::places::gives_way`]: that of `--pilot` before those of earlier pilots, and of
-    /// these the first, for which the others stood in.
+    /// How much `address` is the pilot's, for [`super::places::gives_way`]: that of `--pilot` before those of earlier
+    /// pilots, and of these the first, for which the others stood in.
     pub fn rank(&self, address: IpAddr) -> usize {
         if self.config == Pilot::Address(address) {
             return 0;
         }
-        self.former.iter().position(|former| *former == address).map_or(SPECTATOR, |at| at + 1)
+        self.former.iter().position(|former| former.address == address).map_or(SPECTATOR, |at| at + 1)
     }
 
-    /// What is to be said where viewer `id` at `address`, one of so many `viewers`, is the pilot: whose link it is matters where
-    /// there are several.
+    /// What is to be said where viewer `id` at `address`, one of so many `viewers`, is the pilot: whose link it is
+    /// matters where there are several.
     pub fn news(&mut self, id: &str, address: Option<IpAddr>, viewers: usize) -> Option<&'static str> {
         let several = viewers > 1;
         if self.present.as_ref().is_some_and(|(known, was)| known == id && *was == several) {
@@ -60,7 +71,8 @@ impl Pilots {
         self.present = Some((id.to_owned(), several));
         several.then_some(match self.config {
             Pilot::First => {
-                "bit rate follows this viewer's link, connected longest: choose another with --pilot ADDRESS"
+                "bit rate follows this viewer's link, connected longest of those that answer: choose another with \
+                 --pilot ADDRESS"
             }
             Pilot::Address(pilot) if address == Some(pilot) => "bit rate follows the link of --pilot",
             Pilot::Address(_) => "bit rate follows this viewer's link while --pilot is not connected",
@@ -97,8 +109,15 @@ mod tests {
         }
         pilots.note(ip(2));
         assert_eq!([2, 3, 5, 6].map(|host| pilots.rank(ip(host))), [1, 2, 4, SPECTATOR]);
-        pilots.note(ip(6));
-        assert_eq!(pilots.rank(ip(2)), SPECTATOR, "a bounded number of them");
+        for other in [6, 7, 8, 9] {
+            pilots.note(ip(other));
+            pilots.note(ip(2));
+        }
+        assert_eq!([2, 3, 7, 8, 9].map(|host| pilots.rank(ip(host))), [1, SPECTATOR, 2, 3, 4], "the latest of them");
+        for other in [3, 4, 5, 6] {
+            pilots.note(ip(other));
+        }
+        assert_eq!([2, 6].map(|host| pilots.rank(ip(host))), [SPECTATOR, 4], "who is away for all of that");
         assert_eq!(Pilots::new(Pilot::Address(ip(9))).rank(ip(9)), 0);
     }
 }

@@ -1,8 +1,9 @@
 //! Who gives way to a new viewer where all places are taken. Pure; takes `now`.
 //!
-//! Anybody can send offers and never connect. So a viewer that has not connected gives way: of the address that has most of
-//! them, the oldest. And the pilot always gets a place, if need be that of a spectator. Who watches gives way only to somebody of a
-//! higher rank, so that two never displace each other in turn.
+//! Anybody can send offers and never connect. So a viewer that has not connected gives way: of the address that has
+//! most of them, the oldest. And the pilot always gets a place, if need be that of a spectator. Who watches gives way
+//! only to somebody of a higher rank, or once it is silent to its own address, so that two never displace each other in
+//! turn.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
@@ -33,8 +34,8 @@ pub enum PlaceState {
 /// The rank of an address that the pilot's computer never had.
 pub const SPECTATOR: usize = usize::MAX;
 
-/// Which of `places` is to be given to a new viewer from `newcomer`; none: it is refused. `rank` of an address: the smaller, the
-/// more it is the pilot's, up to [`SPECTATOR`].
+/// Which of `places` is to be given to a new viewer from `newcomer`; none: it is refused. `rank` of an address: the
+/// smaller, the more it is the pilot's, up to [`SPECTATOR`].
 pub fn gives_way(now: Instant, places: &[Place], newcomer: IpAddr, rank: impl Fn(IpAddr) -> usize) -> Option<usize> {
     let is_connecting = |place: &Place| matches!(place.state, PlaceState::Connecting { .. });
     let connecting = |address| places.iter().filter(|p| is_connecting(p) && p.address == address).count();
@@ -53,7 +54,8 @@ pub fn gives_way(now: Instant, places: &[Place], newcomer: IpAddr, rank: impl Fn
     let of = |address| places.iter().filter(|place| place.address == address).count();
     let spectators = places.iter().enumerate().filter_map(|(at, place)| {
         let PlaceState::Connected { silent, pilot } = place.state else { return None };
-        let may = outranks(place.address) || silent && rank(newcomer) != SPECTATOR;
+        let is_of_its_own = rank(newcomer) != SPECTATOR && rank(newcomer) <= rank(place.address);
+        let may = outranks(place.address) || silent && is_of_its_own;
         may.then_some(((pilot && !silent, !silent, Reverse(of(place.address)), Reverse(place.since), at), at))
     });
     spectators.min().map(|(_, at)| at)
@@ -152,6 +154,9 @@ mod tests {
         assert_eq!(world.offer(PILOT, 60_000), Some(0), "the pilot is back");
         let world = World::new().with(PILOT, 0, PILOTS);
         assert_eq!(world.offer(FORMER, 60_000), None, "and stays");
+        let world = World::new().with(PILOT, 0, PlaceState::Connected { silent: true, pilot: true });
+        assert_eq!(world.offer(FORMER, 60_000), None, "in a short outage, too");
+        assert_eq!(world.offer(PILOT, 60_000), Some(0), "who starts again");
         let world = World::new().with(PILOT, 0, CHECKED);
         assert_eq!(world.offer(FORMER, 100), None, "while it connects, too");
     }
