@@ -1,5 +1,5 @@
 //! What `rov-server` and `rov-client` share. No tokio, no GStreamer, no WebRTC, no clock of its own; pure
-//! code, but for `challenge`, `lines`, `net`, `media_socket` and `memory`.
+//! code, but for `challenge`, `lines`, `net`, `media_socket`, `memory` and `unread`.
 
 pub mod access_unit;
 pub mod api;
@@ -20,5 +20,6 @@ pub mod rhythm;
 pub mod stamp;
 pub mod sync;
 pub mod units;
+pub mod unread;
 pub mod webrtc;
 pub mod window;

@@ -80,17 +80,39 @@ fn shows_nearly_all(runtime: &Runtime, camera: &OddCamera, args: &[&str], pictur
     watcher.stop(runtime);
 }
 
-/// Directly and through the server, by TCP and UDP.
-fn by_every_way(habits: Habits, pictures: u64, change: impl Fn(&OddCamera)) {
+/// By every way at the same time: directly and through the server, by TCP and UDP, and by RTP.
+fn by_every_way(habits: Habits, pictures: u64, change: impl Fn(&OddCamera) + Sync) {
     let runtime = Runtime::new().expect("a runtime");
-    for udp in [false, true] {
+    let (runtime, change) = (&runtime, &change);
+    let directly = |udp| {
         let camera = OddCamera::start(Habits { udp, ..habits });
-        shows_nearly_all(&runtime, &camera, &["--url", &camera.url], pictures, || change(&camera));
+        shows_nearly_all(runtime, &camera, &["--url", &camera.url], pictures, || change(&camera));
+    };
+    let through_the_server = |udp| {
         let camera = OddCamera::start(Habits { udp, ..habits });
         let server = Server::start(&["--source", "rtsp", "--url", &camera.url]);
-        shows_nearly_all(&runtime, &camera, &["--url", &server.url("/whep")], pictures, || change(&camera));
+        shows_nearly_all(runtime, &camera, &["--url", &server.url("/whep")], pictures, || change(&camera));
         assert_eq!(server.stats().streams[0].restarts, 0);
-    }
+    };
+    let by_rtp = || {
+        let (camera, port) = (OddCamera::start(habits), free_port_pair());
+        camera.send_rtp(port);
+        let args = ["--rtp-host", "127.0.0.1", "--rtp-port", &port.to_string()];
+        shows_nearly_all(runtime, &camera, &args, pictures, || change(&camera));
+    };
+    std::thread::scope(|ways| {
+        for udp in [false, true] {
+            ways.spawn(move || directly(udp));
+            ways.spawn(move || through_the_server(udp));
+        }
+        ways.spawn(by_rtp);
+    });
+}
+
+#[test]
+fn a_camera_that_delivers_fewer_pictures_than_it_stamps_is_shown() {
+    // Two seconds late after four, so that a slow link would be said after seven.
+    by_every_way(Habits::default(), 120, |camera| camera.deliver(12.0));
 }
 
 #[test]

@@ -22,6 +22,7 @@ use rov_common::challenge::{unknown_digest, unknown_digest_advice};
 use rov_common::codec::Codec;
 use rov_common::marker::Markers;
 use rov_common::sync::lock;
+use rov_common::unread::Unread;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
@@ -110,8 +111,6 @@ struct Shared {
     on_codec: OnCodec,
     on_packets: OnPackets,
     sets: Mutex<ParameterSets>,
-    /// By TCP, which loses nothing and grows old instead.
-    backlog: Mutex<Option<Backlog>>,
     media: Mutex<Media>,
     trust: Trust,
     /// The fingerprint of the certificate that was not taken.
@@ -157,7 +156,6 @@ impl Player {
             on_codec,
             on_packets,
             sets: Mutex::new(ParameterSets::new(Codec::H264, &[])),
-            backlog: Mutex::default(),
             media: Mutex::default(),
             trust,
             untrusted: Mutex::default(),
@@ -186,11 +184,10 @@ impl Player {
         };
         match first {
             Ok(()) => {
-                if has_udp(&player.pipeline) {
+                if has_udp(player.pipeline.upcast_ref()) {
                     player.over = " over UDP";
                 } else {
                     player.over = " over TCP";
-                    *lock(&shared.backlog) = Some(Backlog::default());
                 }
                 Ok(player)
             }
@@ -284,12 +281,16 @@ fn build(shared: &Arc<Shared>, latency: Duration) -> Result<(gst::Pipeline, gst_
     choose_media(&source, shared);
     judge_certificate(&source, shared);
     let (weak_sink, link_shared) = (sink.downgrade(), Arc::downgrade(shared));
-    source.connect_pad_added(move |_, pad| {
+    source.connect_pad_added(move |source, pad| {
         let (Some(sink), Some(shared)) = (weak_sink.upgrade(), link_shared.upgrade()) else { return };
         let caps = pad.current_caps().unwrap_or_else(|| pad.query_caps(None));
         let chosen = lock(&shared.media).chosen;
         if let Some((_, codec)) = chosen {
             *lock(&shared.sets) = ParameterSets::new(codec, &sprop(&caps));
+        }
+        // By TCP, which loses nothing and grows old instead.
+        if !source.downcast_ref::<gst::Bin>().is_some_and(has_udp) {
+            end_when_late(source, &shared);
         }
         if let Some(input) = sink.static_pad("sink") {
             // After UDP in vain, the pads come again over TCP.
@@ -387,11 +388,6 @@ fn take_packets(sink: &gst_app::AppSink, shared: &Arc<Shared>) {
             if packet.len() > 1 {
                 header::set_payload_type(&mut packet, PAYLOAD_TYPE);
             }
-            let timestamp = Header::parse(&packet).map(|header| header.timestamp);
-            let late = timestamp.and_then(|timestamp| lock(&shared.backlog).as_mut()?.arrived(timestamp, arrived));
-            if let Some(late) = late {
-                shared.end(RtspError::Late { address: shared.camera.address(), seconds: late.as_secs() });
-            }
             if let Some((_, codec)) = lock(&shared.media).chosen {
                 markers.correct(codec, &mut packet);
             }
@@ -401,6 +397,31 @@ fn take_packets(sink: &gst_app::AppSink, shared: &Arc<Shared>) {
         })
         .build();
     sink.set_callbacks(callbacks);
+}
+
+/// Ends it where the packets come later and later. Looks where they come in, on the thread that reads them from the socket.
+fn end_when_late(source: &gst::Element, shared: &Arc<Shared>) {
+    let is_manager = |element: &gst::Element| element.factory().is_some_and(|factory| factory.name() == "rtpbin");
+    let bin = source.downcast_ref::<gst::Bin>();
+    let manager = bin.and_then(|bin| bin.iterate_elements().into_iter().flatten().find(is_manager));
+    let pads = manager.map(|manager| manager.sink_pads()).unwrap_or_default();
+    let Some(pad) = pads.into_iter().find(|pad| pad.name().starts_with("recv_rtp_sink")) else { return };
+    let camera = &shared.camera;
+    let peers = camera.url().socket_addrs(|| Some(camera.port())).unwrap_or_default();
+    let (shared, state) = (Arc::downgrade(shared), Mutex::new((Backlog::default(), Unread::new(peers))));
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        let Some(shared) = shared.upgrade() else { return gst::PadProbeReturn::Remove };
+        let map = info.buffer().and_then(|packet| packet.map_readable().ok());
+        let Some((header, packet)) = map.as_ref().and_then(|packet| Some((Header::parse(packet)?, packet))) else {
+            return gst::PadProbeReturn::Ok;
+        };
+        let marker = packet[1] & 0x80 != 0;
+        let (backlog, unread) = &mut *lock(&state);
+        if let Some(late) = backlog.arrived(header.timestamp, marker, Instant::now(), || unread.waits()) {
+            shared.end(RtspError::Late { address: shared.camera.address(), seconds: late.as_secs() });
+        }
+        gst::PadProbeReturn::Ok
+    });
 }
 
 fn watch_bus(pipeline: &gst::Pipeline, shared: &Arc<Shared>) {
@@ -469,9 +490,9 @@ fn reason(message: &str, debug: Option<&str>) -> String {
 }
 
 /// Whether media comes by UDP now.
-fn has_udp(pipeline: &gst::Pipeline) -> bool {
+fn has_udp(bin: &gst::Bin) -> bool {
     let is_udp = |element: gst::Element| element.factory().is_some_and(|factory| factory.name() == "udpsrc");
-    pipeline.iterate_recurse().into_iter().flatten().any(is_udp)
+    bin.iterate_recurse().into_iter().flatten().any(is_udp)
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use rov_common::backlog::Backlog;
 use rov_common::challenge::{unknown_digest, unknown_digest_advice};
 use rov_common::lateness::Lateness;
 use rov_common::sync::lock;
+use rov_common::unread::Unread;
 
 use super::graph::{GraphEvent, Shared};
 use super::message;
@@ -66,11 +67,13 @@ pub fn install(head: &gst::Bin, url: &CameraUrl, plan: &Plan, shared: &Arc<Share
             *lock(&shared.untrusted) = Some(fingerprint);
         }
     });
-    source.connect_pad_added(|source, pad| {
+    let camera = url.clone();
+    source.connect_pad_added(move |source, pad| {
         time_by_arrival(source, pad);
         // What a link does not take of UDP is lost, nothing of it waits. After UDP in vain, the pad comes again over TCP.
         if !has_udp(source) {
-            end_when_late(source, pad);
+            let peers = camera.url().socket_addrs(|| Some(camera.port())).unwrap_or_default();
+            end_when_late(source, input(source).as_ref().unwrap_or(pad), Unread::new(peers));
         }
     });
     let (chosen, shared) = (Mutex::new(None::<u32>), Arc::downgrade(shared));
@@ -136,8 +139,17 @@ fn has_udp(source: &gst::Element) -> bool {
     source.downcast_ref::<gst::Bin>().is_some_and(|bin| bin.iterate_recurse().into_iter().flatten().any(is_udp))
 }
 
+/// Where packets by TCP come in, on the thread that reads them from the socket: behind the jitter buffer, the next ones may be read
+/// already.
+fn input(source: &gst::Element) -> Option<gst::Pad> {
+    let is_manager = |element: &gst::Element| element.factory().is_some_and(|factory| factory.name() == "rtpbin");
+    let manager = source.downcast_ref::<gst::Bin>()?.iterate_elements().into_iter().flatten().find(is_manager)?;
+    manager.sink_pads().into_iter().find(|pad| pad.name().starts_with("recv_rtp_sink"))
+}
+
 /// The fixed part of an RTP packet's header (RFC 3550 section 5.1).
 struct Header {
+    marker: bool,
     sequence: u16,
     timestamp: u32,
     ssrc: u32,
@@ -148,19 +160,19 @@ impl Header {
         let mut bytes = [0; 12];
         packet.copy_to_slice(0, &mut bytes).ok()?;
         let word = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        Some(Self { sequence: word(0) as u16, timestamp: word(4), ssrc: word(8) })
+        Some(Self { marker: bytes[1] & 0x80 != 0, sequence: word(0) as u16, timestamp: word(4), ssrc: word(8) })
     }
 }
 
 /// Fails where the RTP packets come later and later: the restart drops what waits in front of the link.
-fn end_when_late(source: &gst::Element, pad: &gst::Pad) {
-    let (source, backlog) = (source.downgrade(), Mutex::new(Backlog::default()));
+fn end_when_late(source: &gst::Element, pad: &gst::Pad, unread: Unread) {
+    let (source, state) = (source.downgrade(), Mutex::new((Backlog::default(), unread)));
     pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, info| {
         let packet = info.buffer().map(|buffer| buffer.as_ref()).or_else(|| info.buffer_list()?.get(0));
         let Some(header) = packet.and_then(Header::of) else { return gst::PadProbeReturn::Ok };
-        let Some(late) = lock(&backlog).arrived(header.timestamp, Instant::now()) else {
-            return gst::PadProbeReturn::Ok;
-        };
+        let (backlog, unread) = &mut *lock(&state);
+        let late = backlog.arrived(header.timestamp, header.marker, Instant::now(), || unread.waits());
+        let Some(late) = late else { return gst::PadProbeReturn::Ok };
         if let Some(source) = source.upgrade() {
             let reason = format!(
                 "the camera's link is slower than its stream, its pictures came {} s late; give the camera a lower bit \
