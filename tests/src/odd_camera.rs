@@ -96,6 +96,11 @@ impl OddCamera {
         self.shared.delivered.store((fps * 1e3) as u64, Ordering::Relaxed);
     }
 
+    /// Pictures a second that it delivers.
+    pub fn rate(&self) -> u64 {
+        self.shared.delivered.load(Ordering::Relaxed) / 1000
+    }
+
     /// Lets the time stamps jump.
     pub fn jump(&self, seconds: f64) {
         self.shared.jump.fetch_add((seconds * 90_000.0) as i64, Ordering::Relaxed);
