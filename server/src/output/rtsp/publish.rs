@@ -137,11 +137,14 @@ fn refuse_when_late(pad: &gst::Pad, inlet: &Arc<Inlet>, key: usize) {
     pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, info| {
         let packet = info.buffer().map(|buffer| buffer.as_ref()).or_else(|| info.buffer_list()?.get(0));
         // RFC 3550 section 5.1.
-        let mut timestamp = [0; 4];
-        if packet.is_none_or(|packet| packet.copy_to_slice(4, &mut timestamp).is_err()) || !inlet.is_by_tcp(key) {
+        let mut header = [0; 8];
+        if packet.is_none_or(|packet| packet.copy_to_slice(0, &mut header).is_err()) || !inlet.is_by_tcp(key) {
             return gst::PadProbeReturn::Ok;
         }
-        if let Some(late) = lock(&backlog).arrived(u32::from_be_bytes(timestamp), Instant::now()) {
+        let [_, flags, _, _, timestamp @ ..] = header;
+        let (marker, timestamp) = (flags & 0x80 != 0, u32::from_be_bytes(timestamp));
+        // Behind the jitter buffer, what waits in the socket says nothing about this packet.
+        if let Some(late) = lock(&backlog).arrived(timestamp, marker, Instant::now(), || None) {
             inlet.refuse(&format!(
                 "its link is slower than its stream, its pictures came {} s late; publish a lower bit rate",
                 late.as_secs()
