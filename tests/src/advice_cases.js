@@ -1,5 +1,5 @@
 // Cases for server/web/advice.js and mjpeg.js; gives what does not hold.
-function check({ advise, view, tabTitle, retryDelay, snapshotName, duration }, { Parts }) {
+async function check({ advise, view, tabTitle, retryDelay, snapshotName, duration }, { Parts, watch }) {
   const wrong = []
   const expect = (what, is, wanted) => { if (is !== wanted) wrong.push(`${what}: ${is}, not ${wanted}`) }
   const fresh = {
@@ -92,5 +92,14 @@ function check({ advise, view, tabTitle, retryDelay, snapshotName, duration }, {
     try { new Parts().push(bytes(other)) } catch { refused = true }
     expect(`what is no MJPEG: ${other.slice(0, 20)}`, refused, true)
   }
+
+  // A server that says nothing, with all its time over at once.
+  const { fetch, setTimeout } = globalThis
+  globalThis.fetch = (_, { signal }) =>
+    new Promise((_, fail) => signal.addEventListener("abort", () => fail(signal.reason)))
+  globalThis.setTimeout = then => setTimeout(then, 0)
+  const end = watch("stream.mjpg", new AbortController().signal, () => {})
+  Object.assign(globalThis, { fetch, setTimeout })
+  expect("silence is said", await end.catch(error => error.message), "No pictures come by HTTP")
   return wrong
 }
