@@ -41,7 +41,8 @@ pub struct Cli {
     #[arg(value_name = "ADDRESS[:PORT]|URL", conflicts_with_all = ["auto", "url", "list"])]
     pub address: Option<String>,
 
-    /// Find the server by itself; this is also the default
+    /// Find the server by itself, as is also the default; with this, when it is silent and one single other server appears elsewhere,
+    /// that one is taken after 10 s
     #[arg(help_heading = SERVER, long, conflicts_with_all = ["host", "url"])]
     pub auto: bool,
 

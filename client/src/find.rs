@@ -12,17 +12,19 @@ use rov_common::sync::lock;
 use url::Url;
 
 use crate::discovery::{self, Discovery, Found};
-use crate::heard::{Heard, Next, Wish};
+use crate::heard::{Heard, Next, Wish, is_same_offer};
 use crate::receive::rtp::{self, Source};
 use crate::receive::rtsp::Camera;
 use crate::receive::{PAYLOAD_TYPE, Transport, Way};
 use crate::reconnect::Supply;
 use crate::session::{RtpHost, SessionConfig, SessionError, Target};
-use crate::viewer::{Phase, Question, Server, Viewer};
+use crate::viewer::{Offer, Phase, Question, Server, Viewer};
 use crate::whep;
 
 /// After the first of several possible servers: long enough for the others to answer the same query.
 const SETTLE: Duration = Duration::from_millis(150);
+/// Between two lists in the log, whoever comes and goes.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 pub const STATS_PATH: &str = "/api/stats";
 
@@ -40,15 +42,13 @@ pub struct Located {
     address: String,
     /// As it was heard; none: it was not discovered.
     found: Option<Found>,
-    /// It is the server that was watched before only if it proves its key.
-    must_prove: bool,
 }
 
 impl Located {
     /// One that the user named, with nothing known of it.
     fn named(way: Way, label: String, stats: Option<Url>) -> Self {
         let (address, codec) = (way.address(), way.codec());
-        Self { ways: vec![way], label, stats, codec, name: String::new(), address, found: None, must_prove: false }
+        Self { ways: vec![way], label, stats, codec, name: String::new(), address, found: None }
     }
 
     /// For the window and the statistics.
@@ -80,7 +80,7 @@ impl Located {
 
     /// A session stands with it.
     pub fn is_watched(&self, heard: &Mutex<Heard>) {
-        if let Some(found) = self.found.as_ref().filter(|_| self.must_prove) {
+        if let Some(found) = &self.found {
             lock(heard).watch(found);
         }
     }
@@ -89,6 +89,13 @@ impl Located {
     pub fn is_refused(&self, heard: &Mutex<Heard>) {
         if let Some(found) = &self.found {
             lock(heard).refuse(found.address, Instant::now());
+        }
+    }
+
+    /// No session came about.
+    pub fn has_failed(&self, heard: &Mutex<Heard>) {
+        if let Some(found) = &self.found {
+            lock(heard).fail(found.address, Instant::now());
         }
     }
 
@@ -108,6 +115,10 @@ pub struct Finder {
     heard: Arc<Mutex<Heard>>,
     wish: Wish,
     can_ask: bool,
+    /// What the log says of a question.
+    logged: Option<(Vec<Offer>, Instant)>,
+    /// The window says why the last attempt failed, until there is other news.
+    has_tried: bool,
 }
 
 impl Finder {
@@ -120,7 +131,7 @@ impl Finder {
             Target::Url(_) | Target::Rtp { .. } | Target::Camera(_) => (None, Wish::default()),
         };
         let heard = discovery.as_ref().map(|discovery| Arc::clone(discovery.heard())).unwrap_or_default();
-        Ok(Self { discovery, heard, wish, can_ask: config.can_ask })
+        Ok(Self { discovery, heard, wish, can_ask: config.can_ask, logged: None, has_tried: false })
     }
 
     /// What is known of the servers, while [`Self::listen`] keeps it up to date.
@@ -141,13 +152,13 @@ impl Finder {
         if let Some(named) = named(config).await {
             return named;
         }
-        let Self { discovery: Some(discovery), heard, wish, can_ask } = self else {
+        let Self { discovery: Some(discovery), heard, wish, can_ask, logged, has_tried } = self else {
             // `new` made one for each Auto.
             return Err(anyhow::anyhow!("there is no discovery").into());
         };
         let began = discovery.begin();
         let mut said_nothing_at = began + config.discovery_timeout;
-        if !lock(heard).is_watching() {
+        if !*has_tried {
             viewer.set_phase(Phase::Searching("looking for a server".to_owned()));
         }
         let mut first_heard: Option<Instant> = None;
@@ -166,13 +177,14 @@ impl Finder {
             let next = if is_settled { lock(heard).next(wish, then, now) } else { Next::Listen };
             match next {
                 Next::Watch { server, must_prove, said } => {
+                    *has_tried = true;
                     return take(heard, viewer, &server, must_prove, said, config);
                 }
                 Next::Ask(question) => {
                     if !*can_ask && is_first && is_wanted_there {
                         return Err(SessionError::Ambiguous(question.text, list(&there)));
                     }
-                    ask(viewer, question, is_first);
+                    ask(viewer, question, is_first, logged);
                 }
                 Next::Listen => viewer.choice.ask(None),
             }
@@ -197,9 +209,14 @@ impl Finder {
                 () = discovery.hear() => {}
                 () = at(until) => {}
                 offer = viewer.choice.chosen() => {
-                    let chosen = lock(heard).offered(&offer);
-                    if let Some(server) = chosen {
-                        return take(heard, viewer, &server, false, None, config);
+                    let chosen = {
+                        let heard = lock(heard);
+                        let server = heard.offered(&offer);
+                        server.map(|server| (heard.has_to_prove(&server, wish, Instant::now()), server))
+                    };
+                    if let Some((must_prove, server)) = chosen {
+                        *has_tried = true;
+                        return take(heard, viewer, &server, must_prove, None, config);
                     }
                 }
             }
@@ -240,11 +257,8 @@ fn take(
     if let Some(said) = said {
         tracing::warn!("{said}");
     }
-    // One that has to prove its key first is not known before.
-    if !must_prove {
-        lock(heard).watch(server);
-    }
-    located(server, config.transport, must_prove)
+    // It is watched when a session stands: until then whatever was heard can be chosen.
+    located(server, config.transport, must_prove).inspect_err(|_| lock(heard).fail(server.address, Instant::now()))
 }
 
 /// What is heard of the servers, for a session that loses its own.
@@ -276,13 +290,18 @@ async fn at(time: Option<Instant>) {
 }
 
 /// Puts the question to the pilot, and into the log when it is another.
-fn ask(viewer: &Viewer, question: Question, is_first: bool) {
+fn ask(viewer: &Viewer, question: Question, is_first: bool, logged: &mut Option<(Vec<Offer>, Instant)>) {
     let offers = question.offers.iter().map(|offer| format!("  {}", offer.label)).collect::<Vec<_>>().join("\n");
+    let now = Instant::now();
     let taken = match question.takes_first_at {
-        Some(at) => format!(" (taken in {:.0} s)", at.saturating_duration_since(Instant::now()).as_secs_f64()),
+        Some(at) => format!(" (taken in {:.0} s)", at.saturating_duration_since(now).as_secs_f64()),
         None => String::new(),
     };
-    if viewer.choice.question().is_none_or(|before| before.offers != question.offers) {
+    let is_said = |(offers, at): &(Vec<Offer>, Instant)| {
+        is_same_offer(offers, &question.offers) || now.saturating_duration_since(*at) < LOG_INTERVAL
+    };
+    if !logged.as_ref().is_some_and(is_said) {
+        *logged = Some((question.offers.clone(), now));
         tracing::warn!("{}{taken}; choose in the window, or by --name:\n{offers}", question.text);
     }
     if is_first {
@@ -352,7 +371,6 @@ fn located(found: &Found, chosen: Option<Transport>, must_prove: bool) -> Result
         name: announcement.name.clone(),
         address: found.address.to_string(),
         found: Some(found.clone()),
-        must_prove,
     })
 }
 

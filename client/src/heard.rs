@@ -19,7 +19,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const TAKEN_AFTER: Duration = Duration::from_secs(10);
 /// An address whose server did not prove its key is not tried again for so long.
 const REFUSED_FOR: Duration = Duration::from_secs(30);
-const MAX_REFUSED: usize = 64;
+/// An address where no session came about stands behind others for so long. Short, as most servers that say no are only starting.
+const FAILED_FOR: Duration = Duration::from_secs(3);
+/// Addresses of each kind; the oldest gives way.
+const MAX_SHUNNED: usize = 64;
 
 /// A server that was heard, at one address.
 #[derive(Clone, Debug, PartialEq)]
@@ -60,8 +63,24 @@ struct Watched {
     server: Found,
     /// When there was a sign of it last: an announcement from where it is watched, or video.
     alive: Instant,
-    /// Addresses that claimed its key and did not prove it.
-    refused: Vec<(SocketAddr, Instant)>,
+}
+
+/// Addresses with a bad mark, and until when.
+#[derive(Debug, Default)]
+struct Shunned(Vec<(SocketAddr, Instant)>);
+
+impl Shunned {
+    fn add(&mut self, address: SocketAddr, now: Instant, lasts: Duration) {
+        self.0.retain(|(known, until)| *known != address && *until > now);
+        if self.0.len() >= MAX_SHUNNED {
+            self.0.remove(0);
+        }
+        self.0.push((address, now + lasts));
+    }
+
+    fn has(&self, address: SocketAddr, now: Instant) -> bool {
+        self.0.iter().any(|(known, until)| *known == address && *until > now)
+    }
 }
 
 /// What is to be done.
@@ -101,6 +120,14 @@ impl Wish {
         let by_webrtc = self.transport.is_none_or(|transport| transport == Transport::WebRtc);
         by_webrtc && announcement.key.is_some() && announcement.transports.iter().any(|word| word == "webrtc")
     }
+
+    /// Whether the two are one entry: one server at two addresses that can prove so, or one of them on this machine, where no other
+    /// machine sends from.
+    fn is_one(&self, this: &Found, that: &Found) -> bool {
+        let is_local = this.address.ip().is_loopback() || that.address.ip().is_loopback();
+        let can_prove = self.proves(&this.announcement) && self.proves(&that.announcement);
+        this.is_server_of(that) && (this.address == that.address || is_local || can_prove)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -109,6 +136,10 @@ pub struct Heard {
     /// the server that is watched does not take its place later.
     found: Vec<Found>,
     watched: Option<Watched>,
+    /// Those that claimed a key and did not prove it.
+    refused: Shunned,
+    /// Those where no session came about.
+    failed: Shunned,
     /// What is asked, and since when.
     asked: Option<(Vec<Offer>, Instant)>,
     /// What was said of servers that look like the one that is watched.
@@ -166,15 +197,39 @@ impl Heard {
         servers
     }
 
-    /// The server that is watched from now on.
-    pub fn watch(&mut self, server: &Found) {
-        // Whoever fell silent before it came was not beside it: it may be the same machine under its former name.
-        self.found.retain(|found| found.seen >= server.first);
-        let refused = match self.watched.take() {
-            Some(before) if before.is_key_of(&server.announcement) => before.refused,
-            _ => Vec::new(),
+    /// What can be chosen from, in the order first heard, so that no row moves when another server comes. Each is at its best address.
+    fn entries(&self, wish: &Wish, then: Instant, now: Instant) -> Vec<Found> {
+        let rank = |found: &Found| (self.is_shunned(found.address, now), !found.address.ip().is_loopback());
+        let mut entries: Vec<Found> = Vec::new();
+        for found in self.found.iter().filter(|found| found.seen >= then) {
+            match entries.iter_mut().find(|known| wish.is_one(known, found)) {
+                None => entries.push(found.clone()),
+                Some(known) if rank(found) < rank(known) => *known = found.clone(),
+                Some(_) => {}
+            }
+        }
+        entries
+    }
+
+    /// Whether a server is heard at more than one address, and one of them may be another machine's: then it has to prove its key.
+    pub fn has_to_prove(&self, server: &Found, wish: &Wish, now: Instant) -> bool {
+        let elsewhere = |other: &Found| {
+            other.is_server_of(server) && other.address != server.address && !other.address.ip().is_loopback()
         };
-        self.watched = Some(Watched { server: server.clone(), alive: server.seen, refused });
+        let is_local = server.address.ip().is_loopback();
+        !is_local && wish.proves(&server.announcement) && self.found.iter().any(|it| elsewhere(it) && !is_old(it, now))
+    }
+
+    /// A session stands with the server: it is watched from now on.
+    pub fn watch(&mut self, server: &Found) {
+        let mut alive = server.seen;
+        match self.watched.take() {
+            // At another address, perhaps: who was beside it still was.
+            Some(before) if before.is_key_of(&server.announcement) => alive = alive.max(before.alive),
+            // Whoever fell silent before it came was not beside it: it may be the same machine under its former name.
+            _ => self.found.retain(|found| found.seen >= server.first),
+        }
+        self.watched = Some(Watched { server: server.clone(), alive });
         (self.asked, self.warned) = (None, None);
     }
 
@@ -189,20 +244,25 @@ impl Heard {
         }
     }
 
-    /// Whoever answers at this address claims the key of the server that is watched, and does not prove it.
+    /// Whoever answers at this address claims a key, and does not prove it.
     pub fn refuse(&mut self, address: SocketAddr, now: Instant) {
-        let Some(watched) = &mut self.watched else { return };
-        watched.refused.retain(|(known, at)| *known != address && now.saturating_duration_since(*at) < REFUSED_FOR);
-        if watched.refused.len() < MAX_REFUSED {
-            watched.refused.push((address, now));
-        }
+        self.refused.add(address, now, REFUSED_FOR);
+    }
+
+    /// No session came about with the server at this address.
+    pub fn fail(&mut self, address: SocketAddr, now: Instant) {
+        self.failed.add(address, now, FAILED_FOR);
+    }
+
+    fn is_shunned(&self, address: SocketAddr, now: Instant) -> bool {
+        self.refused.has(address, now) || self.failed.has(address, now)
     }
 
     /// Where the server that is watched is heard now, or who took its place, when that is elsewhere.
     pub fn moved(&self, wish: &Wish, now: Instant) -> Option<SocketAddr> {
         let watched = self.watched.as_ref()?;
         let then = now.checked_sub(2 * PATIENCE).unwrap_or(watched.server.first);
-        match self.next_after(watched, &self.since(then), wish, then, now) {
+        match self.next_after(watched, &self.entries(wish, then, now), wish, then, now) {
             Next::Watch { server, .. } => Some(server.address).filter(|address| *address != watched.server.address),
             Next::Ask(_) | Next::Listen => None,
         }
@@ -210,9 +270,9 @@ impl Heard {
 
     /// What is to be done, of the servers that were heard since `then`, when a search began.
     pub fn next(&mut self, wish: &Wish, then: Instant, now: Instant) -> Next {
-        let servers = self.since(then);
+        let servers = self.entries(wish, then, now);
         let next = match &self.watched {
-            None => first_choice(&servers, wish),
+            None => self.first_choice(&servers, wish, now),
             Some(watched) => self.next_after(watched, &servers, wish, then, now),
         };
         let Next::Ask(mut question) = next else {
@@ -221,7 +281,7 @@ impl Heard {
         };
         // The time runs from the moment at which just these were offered.
         let since = match &self.asked {
-            Some((offers, since)) if *offers == question.offers => *since,
+            Some((offers, since)) if is_same_offer(offers, &question.offers) => *since,
             _ => now,
         };
         self.asked = Some((question.offers.clone(), since));
@@ -231,7 +291,8 @@ impl Heard {
                 && let Some(server) = servers.into_iter().find(|server| server.is_offered_as(&question.offers[0]))
             {
                 let said = format!("{}; taken, as nothing else answers", question.text);
-                return Next::Watch { server: Box::new(server), must_prove: false, said: Some(said) };
+                let must_prove = self.has_to_prove(&server, wish, now);
+                return Next::Watch { server: Box::new(server), must_prove, said: Some(said) };
             }
         }
         Next::Ask(question)
@@ -255,6 +316,20 @@ impl Heard {
         (self.warned.as_ref() != Some(&text)).then(|| self.warned.insert(text).clone())
     }
 
+    /// Before any was watched.
+    fn first_choice(&self, servers: &[Found], wish: &Wish, now: Instant) -> Next {
+        let named: Vec<_> = servers.iter().filter(|found| wish.names(&found.announcement)).cloned().collect();
+        match (named.as_slice(), servers, &wish.name) {
+            ([one], ..) => {
+                let must_prove = self.has_to_prove(one, wish, now);
+                Next::Watch { server: Box::new(one.clone()), must_prove, said: None }
+            }
+            ([], [], _) | ([], _, None) => Next::Listen,
+            ([], others, Some(name)) => ask(format!("no server is named {name:?}; found"), others, None, wish, None),
+            (several, ..) => ask(format!("{} servers found", several.len()), several, None, wish, None),
+        }
+    }
+
     fn next_after(&self, watched: &Watched, servers: &[Found], wish: &Wish, then: Instant, now: Instant) -> Next {
         let before = &watched.server;
         let itself = self.itself(watched, wish, then, now).map(|server| {
@@ -263,7 +338,7 @@ impl Heard {
             Next::Watch { server: Box::new(server), must_prove: is_elsewhere, said }
         });
         if let Some(Next::Watch { server, .. }) = &itself
-            && !watched.is_refused(server.address, now)
+            && !self.is_shunned(server.address, now)
         {
             return itself.unwrap_or(Next::Listen);
         }
@@ -272,20 +347,34 @@ impl Heard {
             found.is_server_of(before) && (found.address == before.address || wish.proves(&found.announcement))
         };
         let others: Vec<_> = servers.iter().filter(|found| !is_itself(found)).cloned().collect();
-        // Who was not heard beside it came after it: in its place, or elsewhere.
-        let is_newer = |found: &Found| found.first > watched.alive;
+        // Who was not heard beside it, at any address, came after it: in its place, or elsewhere.
+        let is_newer = |found: &Found| {
+            let announced = &found.announcement;
+            let is_known = |known: &&Found| known.announcement.id == announced.id && known.announcement.key == announced.key;
+            let mut known = self.found.iter().filter(is_known);
+            found.first > watched.alive && (watched.is_key_of(announced) || known.all(|it| it.first > watched.alive))
+        };
+        // The server itself may come back a moment after another one of its machine.
+        let of_its_id = self.found.iter().filter(|found| {
+            found.announcement.id == before.announcement.id && !self.refused.has(found.address, now)
+        });
+        let last = of_its_id.map(|found| found.seen).fold(watched.alive.max(then), Instant::max);
+        let is_silent = now.saturating_duration_since(last) >= PATIENCE;
         let is_its_machine = |found: &Found| {
             found.announcement.key == before.announcement.key
                 && wish.proves(&found.announcement)
-                && !watched.is_refused(found.address, now)
+                && !self.refused.has(found.address, now)
         };
         let is_there = |found: &Found| found.address.ip() == before.address.ip();
         let heirs = others.iter().filter(|found| is_newer(found) && (is_there(found) || is_its_machine(found)));
         if let [heir] = heirs.collect::<Vec<_>>()[..]
             && wish.names(&heir.announcement)
+            && !self.failed.has(heir.address, now)
+            && (is_silent || heir.announcement.id == before.announcement.id)
         {
+            let must_prove = !is_there(heir) || self.has_to_prove(heir, wish, now);
             let said = format!("{} answers at {} in the place of {}", heir.name(), heir.address, before.name());
-            return Next::Watch { server: Box::new((*heir).clone()), must_prove: !is_there(heir), said: Some(said) };
+            return Next::Watch { server: Box::new((*heir).clone()), must_prove, said: Some(said) };
         }
         if others.is_empty() {
             return itself.unwrap_or(Next::Listen);
@@ -293,14 +382,15 @@ impl Heard {
         if now.saturating_duration_since(then) < PATIENCE {
             return Next::Listen;
         }
+        let state = if itself.is_some() { "cannot be watched" } else { "is silent" };
         let text = match others.as_slice() {
-            [one] => format!("{} is silent; {} answers at {}", before.name(), one.name(), one.address),
-            several => format!("{} is silent; {} other servers answer", before.name(), several.len()),
+            [one] => format!("{} {state}; {} answers at {}", before.name(), one.name(), one.address),
+            several => format!("{} {state}; {} other servers answer", before.name(), several.len()),
         };
         // Never another vehicle that was there all the time, nor one that says it is the lost one.
         let is_harmless = |one: &Found| is_newer(one) && one.announcement.id != before.announcement.id;
         let is_taken = wish.any && wish.name.is_none() && matches!(&others[..], [one] if is_harmless(one));
-        ask(text, &others, Some(before), is_taken.then_some(now))
+        ask(text, &others, Some(before), wish, is_taken.then_some(now))
     }
 
     /// The server that is watched, where it was, or elsewhere if it can prove that it is the same.
@@ -313,10 +403,10 @@ impl Heard {
         let mut same: Vec<_> = same.collect();
         let address = watched.server.address;
         same.retain(|found| {
-            found.address == address || wish.proves(&found.announcement) && !watched.is_refused(found.address, now)
+            found.address == address || wish.proves(&found.announcement) && !self.refused.has(found.address, now)
         });
         // Where it was, unless somebody else answers there.
-        same.sort_by_key(|found| (watched.is_refused(found.address, now), found.address != address));
+        same.sort_by_key(|found| (self.is_shunned(found.address, now), found.address != address));
         same.first().map(|found| (*found).clone())
     }
 }
@@ -326,34 +416,31 @@ impl Watched {
         let before = &self.server.announcement;
         before.id == announcement.id && before.key == announcement.key
     }
+}
 
-    fn is_refused(&self, address: SocketAddr, now: Instant) -> bool {
-        self.refused.iter().any(|(known, at)| *known == address && now.saturating_duration_since(*at) < REFUSED_FOR)
-    }
+/// Whether the same servers are offered, whatever they call themselves now.
+pub fn is_same_offer(these: &[Offer], those: &[Offer]) -> bool {
+    let is_same = |(a, b): (&Offer, &Offer)| a.address == b.address && a.id == b.id && a.key == b.key;
+    these.len() == those.len() && these.iter().zip(those).all(is_same)
 }
 
 fn is_old(found: &Found, now: Instant) -> bool {
     now.saturating_duration_since(found.seen) >= FORGET_AFTER
 }
 
-/// Before any was watched.
-fn first_choice(servers: &[Found], wish: &Wish) -> Next {
-    let named: Vec<_> = servers.iter().filter(|found| wish.names(&found.announcement)).cloned().collect();
-    match (named.as_slice(), servers, &wish.name) {
-        ([one], ..) => Next::Watch { server: Box::new(one.clone()), must_prove: false, said: None },
-        ([], [], _) | ([], _, None) => Next::Listen,
-        ([], others, Some(name)) => ask(format!("no server is named {name:?}; found"), others, None, None),
-        (several, ..) => ask(format!("{} servers found", several.len()), several, None, None),
-    }
-}
-
-fn ask(text: String, servers: &[Found], watched: Option<&Found>, takes_first_at: Option<Instant>) -> Next {
+fn ask(
+    text: String,
+    servers: &[Found],
+    watched: Option<&Found>,
+    wish: &Wish,
+    takes_first_at: Option<Instant>,
+) -> Next {
     let offer = |server: &Found| {
         let (announced, address) = (&server.announcement, server.address);
         let twin = servers
             .iter()
             .chain(watched)
-            .find(|other| other.announcement.id == announced.id && !other.is_server_of(server));
+            .find(|other| other.announcement.id == announced.id && !wish.is_one(other, server));
         let note =
             twin.map_or(String::new(), |twin| format!("  (also at {}: a copied card, or an impostor)", twin.address));
         Offer {

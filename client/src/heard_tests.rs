@@ -150,7 +150,7 @@ fn a_server_with_two_interfaces_is_one_entry_where_it_was_heard_first() {
     let a = server("a", Some("ka"));
     world.hear(&a, NEMO);
     world.hear(&a, "10.0.0.2:8080");
-    assert_eq!(watched(&world.next()), Some((NEMO.to_owned(), false)));
+    assert_eq!(watched(&world.next()), Some((NEMO.to_owned(), true)));
 }
 
 #[test]
@@ -393,4 +393,136 @@ fn the_number_of_servers_is_bounded_and_a_flood_does_not_hide_the_one_that_is_wa
     world.pass(4_000);
     world.hear(&server("new", None), ELSEWHERE);
     assert!(world.heard.found.iter().any(|found| found.announcement.id == "new"));
+}
+
+#[test]
+fn a_neighbour_that_is_known_is_not_newer_at_another_address() {
+    // Two servers on one computer, which starts again with another address.
+    let (front, rear) = (server("a", Some("k")), server("b", Some("k")));
+    let mut world = World::watching(&front, &[(&rear, "192.168.2.2:9090")]);
+    let asked = question(world.lose(&[(&rear, "192.168.2.9:9090")]));
+    assert_eq!((addresses(&asked), asked.takes_first_at), (vec!["192.168.2.9:9090"], None));
+    // The front one comes last, and is followed; the rear one is still the one that was beside it.
+    world.hear(&front, ELSEWHERE);
+    let next = world.next();
+    assert_eq!(watched(&next), Some((ELSEWHERE.to_owned(), true)));
+    let Next::Watch { server, .. } = next else { panic!() };
+    world.heard.watch(&server);
+    assert_eq!(addresses(&question(world.lose(&[(&rear, "192.168.2.7:9090")]))), ["192.168.2.7:9090"]);
+}
+
+#[test]
+fn the_server_itself_comes_before_another_one_of_its_machine() {
+    let (front, rear) = (server("a", Some("k")), server("b", Some("k")));
+    let mut world = World::watching(&front, &[]);
+    world.pass(2_000);
+    world.search = world.now;
+    world.pass(500);
+    world.hear(&rear, "192.168.2.9:9090");
+    assert_eq!(world.next(), Next::Listen);
+    world.hear(&front, ELSEWHERE);
+    assert_eq!(watched(&world.next()), Some((ELSEWHERE.to_owned(), true)));
+}
+
+#[test]
+fn a_server_where_no_session_comes_about_does_not_hide_the_others() {
+    // One host announces a port where nobody answers; the vehicle comes later, under another name or the same.
+    for same_name in [false, true] {
+        let (dead, mut real) = (server("a", Some("ka")), server("b", Some("kb")));
+        if same_name {
+            real.name.clone_from(&dead.name);
+        }
+        let mut world = World::new();
+        world.wish.name = same_name.then(|| dead.name.clone());
+        world.hear(&dead, NEMO);
+        assert_eq!(watched(&world.next()), Some((NEMO.to_owned(), false)));
+        world.heard.fail(NEMO.parse().expect("an address"), world.now);
+        assert_eq!(watched(&world.next()), Some((NEMO.to_owned(), false)), "alone it is tried again");
+        world.hear(&real, ELSEWHERE);
+        assert_eq!(addresses(&question(world.next())), [NEMO, ELSEWHERE]);
+    }
+}
+
+#[test]
+fn the_server_that_is_watched_gives_way_to_the_question_when_it_is_heard_and_does_not_answer() {
+    let (a, b) = (server("a", Some("ka")), server("b", Some("kb")));
+    let there: &[_] = &[(&a, NEMO), (&b, ELSEWHERE)];
+    let mut world = World::watching(&a, &[(&b, ELSEWHERE)]);
+    world.search = world.now;
+    world.heard.fail(NEMO.parse().expect("an address"), world.now);
+    world.pass(1_500);
+    for (server, address) in there {
+        world.hear(server, address);
+    }
+    let asked = question(world.next());
+    assert!(asked.text.contains("rov a cannot be watched"), "{}", asked.text);
+    assert_eq!((addresses(&asked), asked.takes_first_at), (vec![ELSEWHERE], None));
+    // It is tried again, and at once where nobody else is.
+    world.pass(2_000);
+    world.hear(&a, NEMO);
+    assert_eq!(watched(&world.next()), Some((NEMO.to_owned(), false)));
+    let mut world = World::watching(&a, &[]);
+    world.heard.fail(NEMO.parse().expect("an address"), world.now);
+    assert_eq!(watched(&world.next()), Some((NEMO.to_owned(), false)));
+}
+
+#[test]
+fn one_in_its_place_that_cannot_be_watched_is_asked_about() {
+    let (a, heir, other) = (server("a", Some("ka")), server("b", Some("kb")), server("c", Some("kc")));
+    let mut world = World::watching(&a, &[]);
+    let there: &[_] = &[(&heir, NEMO), (&other, ELSEWHERE)];
+    assert_eq!(watched(&world.lose(there)), Some((NEMO.to_owned(), false)));
+    world.heard.fail(NEMO.parse().expect("an address"), world.now);
+    world.hear(&other, ELSEWHERE);
+    assert_eq!(addresses(&question(world.next())), [NEMO, ELSEWHERE]);
+}
+
+#[test]
+fn one_server_at_two_addresses_has_to_prove_its_key_at_first_too() {
+    let mut world = World::new();
+    let a = server("a", Some("ka"));
+    world.hear(&a, NEMO);
+    world.hear(&a, ELSEWHERE);
+    assert_eq!(watched(&world.next()), Some((NEMO.to_owned(), true)));
+    // Where it is not proven, the other address is tried.
+    world.heard.refuse(NEMO.parse().expect("an address"), world.now);
+    assert_eq!(watched(&world.next()), Some((ELSEWHERE.to_owned(), true)));
+    // Nobody can say whose picture RTSP would be.
+    let mut world = World::new();
+    world.hear(&Announcement { transports: vec!["rtsp".to_owned()], ..a.clone() }, NEMO);
+    world.hear(&a, ELSEWHERE);
+    let asked = question(world.next());
+    assert_eq!(addresses(&asked), [NEMO, ELSEWHERE]);
+    assert!(asked.offers.iter().all(|offer| offer.label.contains("an impostor")), "{asked:?}");
+    let chosen = world.heard.offered(&asked.offers[1]).expect("it is heard");
+    assert!(world.heard.has_to_prove(&chosen, &world.wish, world.now));
+    // No other machine sends from a loopback address.
+    let mut world = World::new();
+    world.wish.transport = Some(Transport::Rtsp);
+    world.hear(&a, NEMO);
+    world.hear(&a, "127.0.0.1:8080");
+    assert_eq!(watched(&world.next()), Some(("127.0.0.1:8080".to_owned(), false)));
+}
+
+#[test]
+fn no_row_moves_when_another_server_comes_or_changes_its_name() {
+    let mut world = World::new();
+    world.hear(&server("m", Some("km")), NEMO);
+    world.hear(&server("n", Some("kn")), ELSEWHERE);
+    let before = question(world.next());
+    assert_eq!(addresses(&before), [NEMO, ELSEWHERE]);
+    world.hear(&Announcement { name: "z".to_owned(), ..server("m", Some("km")) }, NEMO);
+    assert!(is_same_offer(&question(world.next()).offers, &before.offers), "a name is not another server");
+    world.hear(&server("a", Some("ka")), "192.168.2.1:8080");
+    assert_eq!(addresses(&question(world.next())), [NEMO, ELSEWHERE, "192.168.2.1:8080"]);
+}
+
+#[test]
+fn a_name_in_each_datagram_does_not_begin_the_countdown_anew() {
+    let mut world = World::watching(&server("a", Some("ka")), &[]);
+    world.wish.any = true;
+    let asked = question(world.lose(&[(&server("b", Some("kb")), ELSEWHERE)]));
+    world.pass(1_000);
+    world.hear(&Announcement { name: "another name".to_owned(), ..server("b", Some("kb")) }, ELSEWHERE);
+    assert_eq!(question(world.next()).takes_first_at, asked.takes_first_at);
 }

@@ -157,10 +157,14 @@ pub async fn run(config: SessionConfig, viewer: Arc<Viewer>, shutdown: Cancellat
                 match found {
                     Ok(server) => {
                         let found = (&knowledge, &server, &mut answers);
-                        tokio::select! {
+                        let ended = tokio::select! {
                             ended = visit(&config, &viewer, &mut prepared, found, &shutdown) => ended,
                             () = finder.listen() => Ok(()),
+                        };
+                        if matches!(ended, Err(SessionError::NoWay { .. })) {
+                            server.has_failed(&knowledge.heard);
                         }
+                        ended
                     }
                     Err(error) => Err(error),
                 }

@@ -20,6 +20,8 @@ const LARGEST_FILE: u64 = 64 << 10;
 /// What the core is told of the certificate's validity, with each session: it lasts for ever, and the clock of a vehicle may be wrong.
 const VALID_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 const MARK: &str = "# hardware ";
+const FOR_THIS_RUN: &str =
+    "another key is used for this run, and clients ask before they follow this server to another address";
 
 /// The certificate that every WebRTC session of this server proves.
 #[derive(Clone)]
@@ -60,6 +62,13 @@ impl Identity {
             return Self::make();
         };
         let file = folder.join(FILE);
+        if hardware.is_empty() {
+            warn!(
+                "nothing tells this machine from others of its kind (no serial number, no address of a network card): a copy of its \
+                 card keeps its key; delete {} on each copy",
+                file.display()
+            );
+        }
         match read(&file) {
             Ok(None) => {}
             Ok(Some(text)) => match Self::parse(&text) {
@@ -73,11 +82,18 @@ impl Identity {
                     let aside = with_suffix(&file, ".broken");
                     match std::fs::rename(&file, &aside) {
                         Ok(()) => warn!("{} is no key ({error:#}): it is now {}", file.display(), aside.display()),
-                        Err(failed) => warn!("{} is no key ({error:#}), and stays: {failed}", file.display()),
+                        Err(failed) => {
+                            warn!("{} is no key ({error:#}), and stays: {failed}; {FOR_THIS_RUN}", file.display());
+                            return Self::make();
+                        }
                     }
                 }
             },
-            Err(error) => warn!("cannot read {}: {error}", file.display()),
+            // The key may well be whole, and nobody else has it.
+            Err(error) => {
+                warn!("cannot read {}, which stays: {error}; {FOR_THIS_RUN}", file.display());
+                return Self::make();
+            }
         }
         let made = Self::make()?;
         match made.write(&file, hardware) {
@@ -320,6 +336,25 @@ mod tests {
             assert_eq!(kept(&folder, &[]), key);
             let aside = std::fs::read(folder.path().join("server.key.broken")).expect("the broken file");
             assert_eq!(aside, broken);
+        }
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_read_stays() {
+        let folder = folder();
+        // A folder of that name cannot be read by anyone, root included.
+        let file = folder.path().join(FILE);
+        std::fs::create_dir(&file).expect("a folder");
+        assert_ne!(kept(&folder, &[]), kept(&folder, &[]));
+        assert!(file.is_dir());
+        assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 1);
+        // What says why it cannot be read is not that there is none: the file behind a link is not replaced.
+        #[cfg(unix)]
+        {
+            std::fs::remove_dir(&file).expect("removed");
+            std::os::unix::fs::symlink(&file, &file).expect("a link to itself");
+            assert_ne!(kept(&folder, &[]), kept(&folder, &[]));
+            assert!(file.is_symlink());
         }
     }
 
