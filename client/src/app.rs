@@ -97,6 +97,9 @@ fn list(runtime: &Runtime, cli: &Cli) -> Result<(), SessionError> {
     })?;
     if cli.json {
         written = print(&list_json(&found)?);
+    } else if let (Some(note), true) = (find::twins(&found), written.is_ok()) {
+        // Known only when all are.
+        written = print(&note);
     }
     match written {
         // Who reads has seen enough, as `head` does.

@@ -182,7 +182,7 @@ impl Finder {
                 }
                 Next::Ask(question) => {
                     if !*can_ask && is_first && is_wanted_there {
-                        return Err(SessionError::Ambiguous(question.text, list(&there)));
+                        return Err(SessionError::Ambiguous(question.text, list_noted(&there)));
                     }
                     ask(viewer, question, is_first, logged);
                 }
@@ -192,7 +192,7 @@ impl Finder {
                 let nothing = match there.as_slice() {
                     [] => nothing_found(discovery, wish.name.as_deref(), config),
                     others => {
-                        format!("no server is named {:?}; found\n{}", wish.name.as_deref().unwrap_or(""), list(others))
+                        format!("no server is named {:?}; found\n{}", wish.name.as_deref().unwrap_or(""), list_noted(others))
                     }
                 };
                 if !config.wait {
@@ -426,13 +426,21 @@ pub fn list(found: &[Found]) -> String {
             .iter()
             .map(|s| format!("{} {} {}x{} {:.0} fps", s.name, s.codec, s.width, s.height, s.fps))
             .collect();
-        // One server would be one entry.
-        let is_twin = |other: &Found| other.announcement.id == f.announcement.id && other.address != f.address;
-        let note =
-            if found.iter().any(is_twin) { "  same id as another one: a copied card, or an impostor" } else { "" };
-        format!("  {}  {}  [{}]{note}", f.announcement.name, f.address, streams.join(", "))
+        format!("  {}  {}  [{}]", f.announcement.name, f.address, streams.join(", "))
     };
     found.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+fn list_noted(found: &[Found]) -> String {
+    std::iter::once(list(found)).chain(twins(found)).collect::<Vec<_>>().join("\n")
+}
+
+/// What is odd about servers that were found: several of one id.
+pub fn twins(found: &[Found]) -> Option<String> {
+    // One server would be one entry.
+    let is_twin = |f: &&Found| found.iter().filter(|other| other.announcement.id == f.announcement.id).count() > 1;
+    let twins: Vec<_> = found.iter().filter(is_twin).map(|f| f.address.to_string()).collect();
+    (!twins.is_empty()).then(|| format!("  same id at {}: a copied card, or an impostor", twins.join(", ")))
 }
 
 #[cfg(test)]
@@ -471,10 +479,11 @@ mod tests {
     }
 
     #[test]
-    fn two_with_one_id_are_listed_with_a_note() {
+    fn two_with_one_id_are_noted_under_the_list() {
         let twin = Found { address: "10.0.0.3:8080".parse().unwrap(), ..found() };
-        assert_eq!(list(&[found(), twin]).matches("a copied card, or an impostor").count(), 2);
-        assert!(!list(&[found()]).contains("copied"));
+        let note = twins(&[found(), twin]).unwrap();
+        assert_eq!(note, "  same id at 10.0.0.2:8080, 10.0.0.3:8080: a copied card, or an impostor");
+        assert_eq!(twins(&[found()]), None);
     }
 
     #[test]
