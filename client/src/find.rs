@@ -192,7 +192,11 @@ impl Finder {
                 let nothing = match there.as_slice() {
                     [] => nothing_found(discovery, wish.name.as_deref(), config),
                     others => {
-                        format!("no server is named {:?}; found\n{}", wish.name.as_deref().unwrap_or(""), list_noted(others))
+                        format!(
+                            "no server is named {:?}; found\n{}",
+                            wish.name.as_deref().unwrap_or(""),
+                            list_noted(others)
+                        )
                     }
                 };
                 if !config.wait {

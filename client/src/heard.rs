@@ -350,14 +350,16 @@ impl Heard {
         // Who was not heard beside it, at any address, came after it: in its place, or elsewhere.
         let is_newer = |found: &Found| {
             let announced = &found.announcement;
-            let is_known = |known: &&Found| known.announcement.id == announced.id && known.announcement.key == announced.key;
+            let is_known =
+                |known: &&Found| known.announcement.id == announced.id && known.announcement.key == announced.key;
             let mut known = self.found.iter().filter(is_known);
             found.first > watched.alive && (watched.is_key_of(announced) || known.all(|it| it.first > watched.alive))
         };
         // The server itself may come back a moment after another one of its machine.
-        let of_its_id = self.found.iter().filter(|found| {
-            found.announcement.id == before.announcement.id && !self.refused.has(found.address, now)
-        });
+        let of_its_id = self
+            .found
+            .iter()
+            .filter(|found| found.announcement.id == before.announcement.id && !self.refused.has(found.address, now));
         let last = of_its_id.map(|found| found.seen).fold(watched.alive.max(then), Instant::max);
         let is_silent = now.saturating_duration_since(last) >= PATIENCE;
         let is_its_machine = |found: &Found| {
@@ -428,13 +430,7 @@ fn is_old(found: &Found, now: Instant) -> bool {
     now.saturating_duration_since(found.seen) >= FORGET_AFTER
 }
 
-fn ask(
-    text: String,
-    servers: &[Found],
-    watched: Option<&Found>,
-    wish: &Wish,
-    takes_first_at: Option<Instant>,
-) -> Next {
+fn ask(text: String, servers: &[Found], watched: Option<&Found>, wish: &Wish, takes_first_at: Option<Instant>) -> Next {
     let offer = |server: &Found| {
         let (announced, address) = (&server.announcement, server.address);
         let twin = servers
