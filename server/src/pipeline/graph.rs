@@ -25,6 +25,7 @@ use super::live::Size;
 use super::message::{self, Failure};
 use super::plan::{self, Plan};
 use super::playable;
+use super::stdin;
 use super::still::Still;
 use super::valve::Valve;
 use super::wiring::{self, Counter, Moment};
@@ -124,6 +125,8 @@ pub(super) struct Shared {
     pub next_due: Arc<Moment>,
     pub still: Arc<Mutex<Option<Still>>>,
     pub valve: Mutex<Valve>,
+    /// Of pictures from standard input.
+    pub times: Mutex<stdin::Times>,
     pub settings: Arc<Mutex<Settings>>,
     /// What the encoder makes without a limit, once size and rate are known.
     pub full: Mutex<Option<Full>>,
@@ -246,6 +249,7 @@ impl Graph {
             next_due: Arc::new(Moment::new(epoch)),
             still: Arc::default(),
             valve: Mutex::default(),
+            times: Mutex::default(),
             settings: Arc::new(Mutex::new(plan.settings)),
             full: Mutex::default(),
             held_until: Arc::new(Moment::new(epoch)),
@@ -446,23 +450,26 @@ pub(super) fn deliver(sink: &gst_app::AppSink, shared: &Shared, sample: &gst::Sa
     let now = wiring::running_time(sink.upcast_ref());
     let time = buffer.pts().or(buffer.dts());
     let running = time.and_then(|time| sample.segment()?.downcast_ref::<gst::ClockTime>()?.to_running_time(time));
-    let pts = running.or(now).unwrap_or_default();
+    let pts = match (running.or(now).unwrap_or_default(), now) {
+        (pts, Some(now)) if shared.source == SourceKind::Stdin => lock(&shared.times).time(pts.into(), now.into()),
+        (pts, _) => pts.into(),
+    };
     let opens = {
         let mut valve = lock(&shared.valve);
         let before = *valve;
-        if !valve.lets_out(pts.into()) {
+        if !valve.lets_out(pts) {
             return;
         }
         before != *valve
     };
     // A source whose clock is not the pipeline's could claim any age.
-    let age = now.map_or(Duration::ZERO, |now| Duration::from(now.saturating_sub(pts))).min(Duration::from_secs(10));
+    let age = now.map_or(Duration::ZERO, |now| Duration::from(now).saturating_sub(pts)).min(Duration::from_secs(10));
     let keyframe = codec::is_keyframe(shared.codec, &map);
     shared.frames_out.add();
     (shared.on_unit)(AccessUnit {
         // A copy, because encoders lend buffers from a small pool, and outputs keep keyframes for long.
         data: Bytes::copy_from_slice(&map),
-        pts: pts.into(),
+        pts,
         captured_at: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
         keyframe,
     });

@@ -174,7 +174,7 @@ fn on_a_jetson_a_decoded_file_comes_out_of_its_memory() {
 #[test]
 fn standard_input_goes_through_untouched() {
     let source = source(&config(SourceKind::Stdin), &machine(&|_, _| false)).unwrap();
-    let text = "fdsrc fd=0 do-timestamp=true blocksize=65536 ! h264parse config-interval=-1 \
+    let text = "fdsrc name=rov_stdin fd=0 do-timestamp=true blocksize=65536 ! h264parse config-interval=-1 \
                 ! video/x-h264,stream-format=byte-stream,alignment=au";
     assert_eq!((source.text.as_str(), source.output), (text, Output::Encoded));
 }
