@@ -391,7 +391,8 @@ impl Heard {
         };
         // Never another vehicle that was there all the time, nor one that says it is the lost one.
         let is_harmless = |one: &Found| is_newer(one) && one.announcement.id != before.announcement.id;
-        let is_taken = wish.any && wish.name.is_none() && matches!(&others[..], [one] if is_harmless(one));
+        let is_taken =
+            itself.is_none() && wish.any && wish.name.is_none() && matches!(&others[..], [one] if is_harmless(one));
         ask(text, &others, Some(before), wish, is_taken.then_some(now))
     }
 

@@ -447,8 +447,10 @@ fn a_server_where_no_session_comes_about_does_not_hide_the_others() {
 fn the_server_that_is_watched_gives_way_to_the_question_when_it_is_heard_and_does_not_answer() {
     let (a, b) = (server("a", Some("ka")), server("b", Some("kb")));
     let there: &[_] = &[(&a, NEMO), (&b, ELSEWHERE)];
-    let mut world = World::watching(&a, &[(&b, ELSEWHERE)]);
+    let mut world = World::watching(&a, &[]);
+    world.wish.any = true;
     world.search = world.now;
+    world.pass(1);
     world.heard.fail(NEMO.parse().expect("an address"), world.now);
     world.pass(1_500);
     for (server, address) in there {
