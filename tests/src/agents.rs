@@ -2,7 +2,7 @@
 //! from PyPI and npm, kept in `target/agents`.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +16,8 @@ use gstreamer_webrtc::{
 };
 use url::Url;
 
-use crate::process::{Process, program};
+use crate::process::Process;
+use crate::skipped;
 use crate::{http, wait};
 
 const SDP: &str = "application/sdp";
@@ -45,7 +46,13 @@ pub fn aiortc(url: &str, pictures: usize) -> Option<Process> {
 /// A viewer by the npm package of that name, as [`aiortc`].
 pub fn npm(package: &str, name: &str, url: &str, pictures: usize) -> Option<Process> {
     let folder = prepared("npm", &format!("node_modules/{package}"))?;
-    let mut command = Command::new(program("node", "nodejs"));
+    let mut probe = Command::new("node");
+    probe.args(["-e", "fetch; require(process.argv[1])", package]).current_dir(&folder);
+    if !probe.stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        skipped(&format!("there is no Node.js here that runs {package}"));
+        return None;
+    }
+    let mut command = Command::new("node");
     command.arg(script(name)).args([url, &pictures.to_string()]).current_dir(folder);
     Some(Process::spawn(package, &mut command))
 }

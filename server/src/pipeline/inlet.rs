@@ -19,6 +19,8 @@ pub const ELEMENT: &str = "rov_inlet";
 
 /// A publisher of whom nothing has come for so long is silent: that is said, and another may take its place.
 pub const SILENT_AFTER: Duration = Duration::from_secs(1);
+/// A publisher that sends nothing for so long is disconnected.
+pub const SILENT_LIMIT: Duration = Duration::from_secs(5);
 /// A stream that has no keyframe for so long has none at all, and begins without.
 const KEYFRAME_LIMIT: Duration = Duration::from_secs(2);
 /// What waits for the pipeline, in bytes; it takes everything at once, unless the machine stands still.
@@ -122,11 +124,14 @@ impl Inlet {
         let _ = source.push_sample(&sample);
     }
 
-    /// The peer of the publisher of whom pictures come now.
-    pub fn live(&self, now: Instant) -> Option<String> {
+    /// The publisher that keeps its place before one that comes from `newcomer`, as ADDRESS:PORT. A pause lets in the same machine
+    /// alone, whose sender has been started again: another may be another vehicle's.
+    pub fn keeps_its_place(&self, newcomer: &str, now: Instant) -> Option<String> {
+        let host = |peer: &str| peer.rsplit_once(':').map(|(host, _)| host.to_owned());
         let state = lock(&self.state);
         let publisher = state.publisher.as_ref()?;
-        (now.saturating_duration_since(publisher.heard) < SILENT_AFTER).then(|| publisher.peer.clone())
+        let limit = if host(&publisher.peer) == host(newcomer) { SILENT_AFTER } else { SILENT_LIMIT };
+        (now.saturating_duration_since(publisher.heard) < limit).then(|| publisher.peer.clone())
     }
 
     /// For how long nothing has come of this publisher.
@@ -176,10 +181,14 @@ mod tests {
         assert!(reason.contains("nobody publishes") && reason.contains("/ES_MTX"), "{reason}");
         inlet.begins(1, "10.0.0.5:4000", true, start);
         assert_eq!(inlet.why_silent(start), None);
-        assert_eq!(inlet.live(start).as_deref(), Some("10.0.0.5:4000"));
+        let own = |after| inlet.keeps_its_place("10.0.0.5:4001", start + after);
+        let other = |after| inlet.keeps_its_place("10.0.0.6:4000", start + after);
+        assert_eq!(own(Duration::ZERO).as_deref(), Some("10.0.0.5:4000"));
         let reason = inlet.why_silent(start + SILENT_AFTER).expect("a reason");
         assert!(reason.contains("10.0.0.5:4000 sends no pictures"), "{reason}");
-        assert_eq!(inlet.live(start + SILENT_AFTER), None, "another may come");
+        assert_eq!(own(SILENT_AFTER), None, "its machine may come again");
+        assert!(other(SILENT_AFTER).is_some(), "another vehicle's picture after a pause");
+        assert_eq!(other(SILENT_LIMIT), None);
     }
 
     #[test]
@@ -192,6 +201,6 @@ mod tests {
         assert_eq!(inlet.take_refusal(1), None);
         assert_eq!(inlet.take_refusal(2).as_deref(), Some("has B-frames"));
         assert_eq!(inlet.take_refusal(2), None, "once");
-        assert!(inlet.ends(2) && inlet.live(start).is_none());
+        assert!(inlet.ends(2) && inlet.keeps_its_place("a", start).is_none());
     }
 }

@@ -26,16 +26,21 @@ fn watch_element(element: &gst::Element, shared: &Arc<Shared>) {
     if caps.is_any() || caps.is_empty() || caps.iter().any(|structure| structure.name() != "image/jpeg") {
         return;
     }
-    let (weak, has_whole) = (Arc::downgrade(shared), AtomicBool::new(false));
+    // A parser may get a stream in pieces of any size: of those, some do not begin as a picture does. And what it takes by itself
+    // (pull mode) are pieces as well.
+    let (weak, has_whole, is_pieces) = (Arc::downgrade(shared), AtomicBool::new(false), AtomicBool::new(false));
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if info.mask.contains(gst::PadProbeType::PULL) || is_pieces.load(Ordering::Relaxed) {
+            return gst::PadProbeReturn::Ok;
+        }
         let Some(map) = info.buffer().and_then(|buffer| buffer.map_readable().ok()) else {
             return gst::PadProbeReturn::Ok;
         };
-        let whole = is_whole(&map);
+        let (whole, begins) = (is_whole(&map), map.starts_with(BEGINNING));
         drop(map);
-        // A parser may get a stream in pieces of any size: then none of them is a whole picture, but by chance.
-        if whole || !has_whole.load(Ordering::Relaxed) {
+        if whole || !begins || !has_whole.load(Ordering::Relaxed) {
             has_whole.fetch_or(whole, Ordering::Relaxed);
+            is_pieces.fetch_or(!begins, Ordering::Relaxed);
             return gst::PadProbeReturn::Ok;
         }
         if let Some(shared) = weak.upgrade() {
@@ -46,13 +51,16 @@ fn watch_element(element: &gst::Element, shared: &Arc<Shared>) {
     });
 }
 
+/// The marker SOI.
+const BEGINNING: &[u8] = &[0xff, 0xd8];
+
 /// Whether a JPEG picture has its beginning and its end, and between them markers where they may be (ITU-T T.81 annex B). What
 /// the markers hold is not looked at: nothing is decoded. Cameras write anything behind the end.
 fn is_whole(data: &[u8]) -> bool {
     const SOI: u8 = 0xd8;
     const EOI: u8 = 0xd9;
     const SOS: u8 = 0xda;
-    if !data.starts_with(&[0xff, SOI]) {
+    if !data.starts_with(BEGINNING) {
         return false;
     }
     let (mut at, mut in_scan, mut has_scan, mut next_restart) = (2, false, false, 0);

@@ -33,7 +33,7 @@ use gstreamer as gst;
 use crate::config::{CaptureConfig, SourceKind};
 pub use devices::nodes as device_nodes;
 pub use graph::{Graph, GraphCounters, GraphError, GraphEvent, Hanging};
-pub use inlet::Inlet;
+pub use inlet::{Inlet, SILENT_LIMIT};
 pub use message::Failure;
 pub use plan::Plan;
 pub use probe::{Chosen, NoEncoder, Tried, choose_encoder};

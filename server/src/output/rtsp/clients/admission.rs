@@ -16,6 +16,7 @@ use rov_common::sync::lock;
 use super::super::{gate, publish};
 use super::{State, key};
 use crate::config::is_mjpeg;
+use crate::pipeline::SILENT_LIMIT;
 
 /// Who asks for the stream before there is a picture waits so long for it: a server that has just started, or a camera that is
 /// started again.
@@ -24,8 +25,6 @@ const PICTURE_LIMIT: Duration = Duration::from_secs(3);
 const LOGIN_LIMIT: Duration = Duration::from_secs(10);
 /// Requests that wait are looked at so often.
 const WAIT_INTERVAL: Duration = Duration::from_millis(20);
-/// A publisher of whom nothing comes is disconnected after so long; it gives way to another sooner.
-const SILENT_LIMIT: Duration = Duration::from_secs(5);
 
 /// A request that is handled later.
 pub(super) struct Waiting {
@@ -87,8 +86,9 @@ impl State {
         client: &rtsp::RTSPClient,
         path: &str,
     ) -> Option<(RTSPStatusCode, String)> {
-        let other = self.rules.inlet.as_ref()?.live(Instant::now());
         let own = self.with(client, |known| known.peer.clone());
+        let inlet = self.rules.inlet.as_ref()?;
+        let other = inlet.keeps_its_place(own.as_deref().unwrap_or_default(), Instant::now());
         if is_mjpeg(path) {
             return Some((RTSPStatusCode::MethodNotAllowed, format!("publish to {}", self.rules.paths.join(" or "))));
         }
