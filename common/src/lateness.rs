@@ -3,7 +3,7 @@
 //! Pure; takes the arrival times.
 //!
 //! The sender's clock and ours share no origin, so a delay that was there from the start cannot be seen, and one that
-//! lasts is taken for the path's own after [`ADAPT`].
+//! lasts is taken for the path's own after `ADAPT`.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -81,7 +81,7 @@ pub enum SizeChoice {
     Fixed,
 }
 
-/// A level of H.264 (ITU-T H.264 table A-1), by its place among [`LEVELS`].
+/// A level of H.264 (ITU-T H.264 table A-1), by its place among `LEVELS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Level(usize);
 
