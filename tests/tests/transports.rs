@@ -39,7 +39,8 @@ fn every_transport_shows_the_one_encode_in_order_and_without_delay() {
     let runtime = Runtime::new().expect("a runtime");
     for codec in ["h264", "h265"] {
         let port = free_rtp_port();
-        let server = server(port, &["--codec", codec]);
+        // Enough bits for every mark to be read, also where a busy machine leaves pictures out: the rate control then has few.
+        let server = server(port, &["--codec", codec, "--bitrate", "4000"]);
         let rtsp = server.rtsp.clone().expect("RTSP is among the transports");
         let watchers = [
             ("webrtc", "WebRTC".to_owned(), Watcher::start(&runtime, &["--url", &server.url("/whep")])),
@@ -296,7 +297,8 @@ fn a_multicast_group_is_shown() {
     let runtime = Runtime::new().expect("a runtime");
     for codec in ["h264", "h265"] {
         let more = ["--transport", "rtp", "--rtp-host", "239.255.77.2", "--rtp-fec", "20", "--codec", codec];
-        let server = Server::start(&[&more[..], &["--interface", "lo", "--rtp-port", "5004"]].concat());
+        let bits = ["--bitrate", "4000"];
+        let server = Server::start(&[&more[..], &["--interface", "lo", "--rtp-port", "5004"], &bits].concat());
         let args = ["--rtp-host", "239.255.77.2", "--interface", "lo", "--codec", codec];
         let watchers = [Watcher::start(&runtime, &args), Watcher::start(&runtime, &args)];
         for watcher in watchers {
@@ -305,7 +307,9 @@ fn a_multicast_group_is_shown() {
             let order = Order::of(&shots);
             println!("{codec} by multicast: from mark to shown, median {:?}", median_latency(&shots));
             assert_eq!((report.packets_lost, report.sessions, order.out_of_order), (0, 1, 0), "{report:?} {order:?}");
-            until_counted(order.missing, &report, || server.stats());
+            // Of H.265, marks in the pictures behind a keyframe may be blurred.
+            let unread = (shots.len() - order.read) as u64;
+            until_counted(order.missing.saturating_sub(unread), &report, || server.stats());
             assert_eq!(watcher.transport(), "RTP 239.255.77.2:5004");
             watcher.stop(&runtime);
         }
