@@ -92,7 +92,7 @@ pub(super) fn install(head: &gst::Bin, codec: Codec, shared: &Arc<Shared>) {
 }
 
 /// At the least between two pictures: they must differ on RTP's clock.
-const STEP: Duration = Duration::from_micros(50);
+pub(super) const STEP: Duration = Duration::from_micros(50);
 
 /// Keeps the pictures' times from running ahead of the clock. The parser has the time of the first picture of each read, and gives
 /// the others times of its own: after a standstill, when many come at once, viewers would take all that comes later for late.
