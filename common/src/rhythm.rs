@@ -8,7 +8,7 @@ const IDLE: f64 = 0.7;
 const FEWEST: f64 = 0.1;
 
 /// How the packets come; the sums of what was lately, older things weigh less.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Rhythm {
     /// Over this time packets are looked at, in seconds.
     memory: f64,
