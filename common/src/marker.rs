@@ -6,6 +6,9 @@ use crate::codec::{Codec, NalKind};
 
 /// So many pictures without a keyframe that show the marker bits to be right are enough as well.
 const PROOF: u32 = 30;
+/// Where they were wrong, so many keyframes in a row have to show them to be right. Doubled each time that was too few, so that a camera
+/// that sets them wrongly now and then damages ever fewer pictures. Keyframes alone: small pictures have one slice more often.
+const RIGHT_AGAIN: u32 = 3;
 
 /// What is known of the marker bits of one stream. They count from the end of its first keyframe on, if that shows them to be right:
 /// a camera that makes slices of a packet's size has pictures of one slice too.
@@ -14,8 +17,10 @@ pub struct Markers {
     ssrc: u32,
     last: Option<Last>,
     trust: Trust,
-    /// Pictures whose marker bit was right.
+    /// Pictures whose marker bit was right; where it was wrong before, keyframes since then.
     right: u32,
+    /// How often it turned out to be wrong.
+    lapses: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,17 +72,45 @@ impl Markers {
             && last.marked
             && last.part != Part::Front
         {
-            if last.timestamp == timestamp && !payload.is_empty() {
-                self.trust = Trust::Wrong;
-            } else if self.trust == Trust::Unknown {
-                self.right += 1;
-                if last.part == Part::KeyframeSlice || self.right >= PROOF {
-                    self.trust = Trust::Right;
-                }
+            if last.timestamp != timestamp || payload.is_empty() {
+                self.was_right(last.part);
+            } else {
+                self.was_wrong();
             }
         }
         self.last = Some(Last { sequence, timestamp, marked, part });
         marked && (part == Part::Front || self.trust != Trust::Right)
+    }
+
+    fn was_right(&mut self, part: Part) {
+        let is_keyframe = part == Part::KeyframeSlice;
+        match self.trust {
+            Trust::Unknown => {
+                self.right += 1;
+                if is_keyframe || self.right >= PROOF {
+                    self.trust = Trust::Right;
+                }
+            }
+            Trust::Wrong if is_keyframe => {
+                self.right += 1;
+                if self.right >= RIGHT_AGAIN.saturating_mul(1 << (self.lapses - 1).min(20)) {
+                    self.trust = Trust::Right;
+                    tracing::info!("RTP marker bits were right for {} keyframes: used again", self.right);
+                }
+            }
+            Trust::Wrong | Trust::Right => {}
+        }
+    }
+
+    fn was_wrong(&mut self) {
+        if self.trust != Trust::Wrong {
+            self.trust = Trust::Wrong;
+            self.lapses += 1;
+            tracing::info!(
+                "RTP marker bit before the end of a picture: marker bits ignored, one frame interval more delay"
+            );
+        }
+        self.right = 0;
     }
 }
 
@@ -207,6 +240,40 @@ mod tests {
         assert_eq!(kept, [[false], [false], [false], [false], [true]]);
         let without = vec![slice; 32];
         assert_eq!(self::kept(Codec::H264, &without).concat().iter().position(|kept| *kept), Some(30));
+    }
+
+    #[test]
+    fn after_a_wrong_one_they_count_again_when_three_keyframes_in_a_row_were_right() {
+        let (key, slice, wrong): (&[_], &[_], &[_]) = (&[(KEY, true)], &[(SLICE, true)], &[(SLICE, true); 2]);
+        let pictures = [key, slice, wrong, slice, key, key, wrong, key, key, slice, key, slice, slice];
+        let kept = kept(Codec::H264, &pictures);
+        let counted: Vec<_> = kept.iter().map(|kept| kept[0]).collect();
+        let [no, yes] = [false, true];
+        assert_eq!(counted, [no, yes, yes, no, no, no, no, no, no, no, no, yes, yes]);
+        assert!(!kept[2][1] && !kept[6][1], "{kept:?}");
+    }
+
+    #[test]
+    fn a_camera_that_sets_them_wrongly_now_and_then_damages_ever_fewer_pictures() {
+        let wrong: &[_] = &[(SLICE, true); 2];
+        // An hour and a half, with a keyframe each second and a wrong one each ten.
+        let pictures: Vec<&[_]> = (0..5_400 * 25)
+            .map(|n| match n {
+                n if n % 250 == 249 => wrong,
+                n if n % 25 == 0 => &[(KEY, true)],
+                _ => &[(SLICE, true)],
+            })
+            .collect();
+        let kept = kept(Codec::H264, &pictures);
+        let damaged: Vec<_> = (0..pictures.len()).filter(|n| pictures[*n].len() > 1 && kept[*n][0]).collect();
+        assert_eq!(damaged, [249, 499, 749], "three, six and twelve keyframes: there are ten in between");
+    }
+
+    #[test]
+    fn where_large_pictures_alone_have_several_slices_they_never_count() {
+        let (key, slice): (&[_], &[_]) = (&[(KEY, true); 3], &[(SLICE, true)]);
+        let pictures: Vec<_> = (0..5_000).map(|n| if n % 250 == 0 { key } else { slice }).collect();
+        assert!(kept(Codec::H264, &pictures).iter().flatten().all(|kept| !kept));
     }
 
     #[test]
