@@ -108,7 +108,8 @@ pub async fn run(
                                 reason = format!("{element}: {reason}");
                             }
                             // A named one stays; when none is left, the last one is as good as any.
-                            if encoder_watch.failed(&failure, well_for) && capture.encoder == EncoderChoice::Auto {
+                            let replace = encoder_watch.failed(&failure, well_for, hanging.count() > 0);
+                            if replace && capture.encoder == EncoderChoice::Auto {
                                 failed_encoders.push(element);
                                 if let Ok(next) = choose_encoder(&capture, &failed_encoders).await {
                                     encoder = Arc::new(next);
@@ -253,7 +254,7 @@ async fn watch(
     let mut frozen = frozen_watch(capture);
     let mut rates = Rates::default();
     let mut rest = Rest::default();
-    let mut keyless = false;
+    let mut keyless = None;
     let mut tick = tokio::time::interval(CHECK_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -326,15 +327,10 @@ async fn watch(
                     awake_since = now;
                     stream.set_stopped(StreamState::Stalled, reason);
                 } else {
-                    let is_keyless = stream.keyless(now).is_some_and(|keyless| watchdog::is_keyless(&keyless));
-                    if is_keyless && !keyless {
-                        let reason = playable::refusal(stream.codec(), Problem::NoKeyframe, capture.source);
-                        tracing::warn!(stream = stream.name(), "{reason}");
-                        stream.set_keyless(reason);
-                    } else if keyless && !is_keyless {
-                        tracing::info!(stream = stream.name(), "a keyframe has come: viewers can start");
+                    let problem = stream.keyless(now).and_then(|keyless| watchdog::keyless(&keyless));
+                    if std::mem::replace(&mut keyless, problem) != problem {
+                        say_keyless(stream, problem, capture.source);
                     }
-                    keyless = is_keyless;
                 }
                 if let Some(change) = frozen.check(counters.still) {
                     say_frozen(stream, change);
@@ -406,6 +402,16 @@ fn say_frozen(stream: &Stream, since: Option<Duration>) {
         None => tracing::info!(stream = stream.name(), "the picture changes again"),
     }
     stream.set_frozen(reason);
+}
+
+fn say_keyless(stream: &Stream, problem: Option<Problem>, source: SourceKind) {
+    let Some(problem) = problem else {
+        tracing::info!(stream = stream.name(), "a keyframe has come: viewers can start");
+        return;
+    };
+    let reason = playable::refusal(stream.codec(), problem, source);
+    tracing::warn!(stream = stream.name(), "{reason}");
+    stream.set_keyless(reason);
 }
 
 /// How long pictures have been coming out of this pipeline.

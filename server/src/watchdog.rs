@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::pipeline::playable::Problem;
 use crate::pipeline::{Failure, Still};
 use crate::stream::Keyless;
 
@@ -63,20 +64,25 @@ pub fn stalled(now: Instant, passed: &Passed, frame_interval: Duration) -> Optio
 
 /// A pipeline that ran so long was well.
 pub const HEALTHY_AFTER: Duration = Duration::from_secs(10);
-/// So many failures of an encoder in a row, none of them after a healthy life, and another one is taken.
+/// So many failures of an encoder in a row, none of them after a healthy life, and another one is taken, for good.
 const SHORT_LIVES: u32 = 3;
+/// One without any picture counts for so many of them: a busy machine can make a single start too slow.
+const NO_LIFE: u32 = 2;
 
-/// Decides when an encoder that worked on trial is replaced: at once where it gave nothing at work, else when it fails again and again.
+/// Decides when an encoder that worked on trial is replaced: at once where it hangs, the second time where it gave nothing at work, else
+/// when it fails again and again.
 #[derive(Debug, Default)]
 pub struct EncoderWatch {
     short_lives: u32,
 }
 
 impl EncoderWatch {
-    /// A pipeline has failed, from whose first picture to its last `well_for` passed; true: take another encoder.
-    pub fn failed(&mut self, failure: &Failure, well_for: Option<Duration>) -> bool {
+    /// A pipeline has failed, from whose first picture to its last `well_for` passed; true: take another encoder. `hangs`: it has not
+    /// stopped, so that none like it can be started.
+    pub fn failed(&mut self, failure: &Failure, well_for: Option<Duration>, hangs: bool) -> bool {
         self.short_lives = match (failure, well_for) {
-            (Failure::Encoder(_), None) => SHORT_LIVES,
+            (Failure::Encoder(_), None) if hangs => SHORT_LIVES,
+            (Failure::Encoder(_), None) => self.short_lives + NO_LIFE,
             (Failure::Encoder(_), Some(time)) if time <= HEALTHY_AFTER => self.short_lives + 1,
             // The encoder had nothing to do.
             (Failure::Source(_), None) => self.short_lives,
@@ -126,14 +132,23 @@ impl KeyframeGate {
 
 /// A viewer that waits so long for the first keyframe must be told why.
 const KEYLESS_AFTER: Duration = Duration::from_secs(8);
+/// Cameras that were joined in the middle of a group have sent a keyframe by then.
+const LONGEST_GROUP: Duration = Duration::from_secs(30);
 /// Recovery points in a row that mean a stream which is refreshed in parts instead of by keyframes.
 const REFRESHES: u32 = 3;
 
-/// Whether viewers cannot begin: no keyframe has come yet, or none comes any more, only recovery points. Keyframes that are merely
+/// Why viewers cannot begin, if so: no keyframe has come yet, or none comes any more, only recovery points. Keyframes that are merely
 /// rare are waited for.
-pub fn is_keyless(keyless: &Keyless) -> bool {
+pub fn keyless(keyless: &Keyless) -> Option<Problem> {
     let Keyless { lasted, interval, recovery_points } = *keyless;
-    lasted >= KEYLESS_AFTER && interval.is_none_or(|interval| recovery_points >= REFRESHES && lasted > interval * 2)
+    let is_refreshed = recovery_points >= REFRESHES && interval.is_none_or(|interval| lasted > interval * 2);
+    if lasted < KEYLESS_AFTER {
+        None
+    } else if is_refreshed || interval.is_none() && lasted > LONGEST_GROUP {
+        Some(Problem::NoKeyframes)
+    } else {
+        interval.is_none().then_some(Problem::NoKeyframeFor(KEYLESS_AFTER))
+    }
 }
 
 /// Tells a camera that has hung and repeats its last picture. It is not restarted for that: a picture may really be at rest.
@@ -265,14 +280,17 @@ mod tests {
 
     #[test]
     fn a_stream_without_keyframes_is_told_from_one_with_rare_ones() {
-        let keyless = |lasted, interval: Option<u64>, recovery_points| {
+        let told = |lasted, interval: Option<u64>, recovery_points| {
             let interval = interval.map(Duration::from_secs);
-            is_keyless(&Keyless { lasted: Duration::from_secs(lasted), interval, recovery_points })
+            keyless(&Keyless { lasted: Duration::from_secs(lasted), interval, recovery_points })
         };
-        assert!(!keyless(7, None, 0) && keyless(8, None, 0), "none has come");
-        assert!(!keyless(60, Some(0), 0), "rare, as far as is known");
-        assert!(keyless(9, Some(0), 9), "one at the start, then only refreshes");
-        assert!(!keyless(30, Some(20), 30) && keyless(41, Some(20), 41), "recovery points between keyframes");
+        let (waits, none) = (Some(Problem::NoKeyframeFor(KEYLESS_AFTER)), Some(Problem::NoKeyframes));
+        let joined = [7, 8, 30, 31].map(|lasted| told(lasted, None, 0));
+        assert_eq!(joined, [None, waits, waits, none], "it may have been joined in the middle of a group");
+        assert_eq!(told(8, None, 3), none, "recovery points instead of keyframes");
+        assert_eq!(told(60, Some(0), 0), None, "rare, as far as is known");
+        assert_eq!(told(9, Some(0), 9), none, "one at the start, then only refreshes");
+        assert_eq!([told(30, Some(20), 30), told(41, Some(20), 41)], [None, none], "recovery points between keyframes");
     }
 
     fn still(since: Instant, until: Instant, has_changed: bool) -> Option<Still> {
@@ -368,14 +386,20 @@ mod tests {
     fn an_encoder_is_replaced_when_it_gives_nothing_or_fails_again_and_again() {
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         let (encoder, source) = (Failure::Encoder("hangs".to_owned()), Failure::Source("unplugged".to_owned()));
+        let replaced = |lives: &[Option<Duration>]| {
+            let mut watch = EncoderWatch::default();
+            lives.iter().map(|life| watch.failed(&encoder, *life, false)).collect::<Vec<_>>()
+        };
+        assert_eq!(replaced(&[None, None, None, None]), [false, true, false, true], "each has a second chance");
+        assert_eq!(replaced(&[None, seconds(60), None]), [false; 3], "slow starts, and well in between");
+        assert_eq!(replaced(&[seconds(2), seconds(3), seconds(2)]), [false, false, true]);
+        assert_eq!(replaced(&[seconds(2), None]), [false, true]);
+        assert_eq!(replaced(&[seconds(2), seconds(2), seconds(60), seconds(2)]), [false; 4], "well in between");
+        assert!(EncoderWatch::default().failed(&encoder, None, true), "it hangs");
         let mut watch = EncoderWatch::default();
-        assert!(watch.failed(&encoder, None), "it gave nothing");
-        let replaced = [seconds(2), seconds(3), seconds(2)].map(|life| watch.failed(&encoder, life));
-        assert_eq!(replaced, [false, false, true]);
-        let replaced = [seconds(2), seconds(2), seconds(60), seconds(2)].map(|life| watch.failed(&encoder, life));
-        assert_eq!(replaced, [false; 4], "well in between");
-        let mut watch = EncoderWatch::default();
-        assert!((0..20).all(|_| !watch.failed(&source, None) && !watch.failed(&source, seconds(1))));
+        assert!((0..20).all(|_| !watch.failed(&source, None, false) && !watch.failed(&source, seconds(1), true)));
+        assert!(!watch.failed(&encoder, None, false) && !watch.failed(&source, None, false));
+        assert!(watch.failed(&encoder, None, false), "a source that failed in between says nothing of the encoder");
     }
 
     #[test]

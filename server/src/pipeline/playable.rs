@@ -2,6 +2,8 @@
 //!
 //! What is encoded here needs no look: format and profile are pinned.
 
+use std::time::Duration;
+
 use rov_common::codec::{self, Codec, H265SpsInfo, NalKind, SliceType, SpsInfo, parse_h265_sps, parse_sps};
 
 use crate::config::SourceKind;
@@ -12,8 +14,10 @@ pub enum Problem {
     /// WebRTC has no room for pictures that are sent in another order than they are shown.
     BFrames,
     Interlaced,
-    /// Viewers cannot start: it is refreshed in parts (intra refresh), or joined where nobody can ask for a keyframe.
-    NoKeyframe,
+    /// Viewers cannot start: none has come for so long. The stream may have been joined in the middle of a long group of pictures.
+    NoKeyframeFor(Duration),
+    /// Viewers can never start: it is refreshed in parts (intra refresh).
+    NoKeyframes,
     /// More bits than decoders take, or more colour than 4:2:0: what it is, in words.
     Format(&'static str),
 }
@@ -71,6 +75,7 @@ fn sps_problem(sps: &SpsInfo) -> Option<Problem> {
 
 /// Why a stream of this source is refused, and what to do.
 pub fn refusal(codec: Codec, problem: Problem, source: SourceKind) -> String {
+    let mut camera = "set up the camera otherwise";
     let (what, stdin, pipeline) = match problem {
         Problem::BFrames => (
             "has B-frames, which WebRTC viewers cannot show".to_owned(),
@@ -82,11 +87,18 @@ pub fn refusal(codec: Codec, problem: Problem, source: SourceKind) -> String {
             "make what writes it deinterlace it (ffmpeg: -vf yadif)",
             "put deinterlace before the encoder in --pipeline",
         ),
-        Problem::NoKeyframe => (
-            "has no keyframes (IDR), with which alone viewers can start".to_owned(),
-            "make what writes it write one every second (ffmpeg: -g 30, without intra refresh)",
-            "turn off intra refresh on the encoder in --pipeline",
-        ),
+        Problem::NoKeyframeFor(_) | Problem::NoKeyframes => {
+            camera = "set the camera's keyframe interval (GOP) to a second or two";
+            let what = match problem {
+                Problem::NoKeyframeFor(time) => format!("has sent no keyframe (IDR) for over {} s", time.as_secs()),
+                _ => "has no keyframes (IDR)".to_owned(),
+            };
+            (
+                format!("{what}, with which alone viewers can start"),
+                "make what writes it write one every second (ffmpeg: -g 30, without intra refresh)",
+                "turn off intra refresh on the encoder in --pipeline, and have it make a keyframe every second",
+            )
+        }
         Problem::Format(format) => (
             format!("is {format}, which browsers and hardware decoders cannot show"),
             "make what writes it write 8 bit 4:2:0 (ffmpeg: -pix_fmt yuv420p)",
@@ -96,11 +108,12 @@ pub fn refusal(codec: Codec, problem: Problem, source: SourceKind) -> String {
     let remedy = match source {
         SourceKind::File => "drop --file-passthrough so that it is re-encoded".to_owned(),
         SourceKind::Stdin | SourceKind::Publish => stdin.to_owned(),
-        SourceKind::Rtsp => "set up the camera otherwise, or take another of its streams".to_owned(),
+        SourceKind::Rtsp => format!("{camera}, or take another of its streams"),
         SourceKind::Pipeline => format!("{pipeline}, or end it in raw video, so that it is encoded here"),
         SourceKind::Auto | SourceKind::Webcam | SourceKind::Csi | SourceKind::Test => {
-            "set up the camera otherwise, or have its pictures re-encoded: --pipeline \"v4l2src device=... ! h264parse ! avdec_h264\""
-                .to_owned()
+            format!(
+                "{camera}, or have its pictures re-encoded: --pipeline \"v4l2src device=... ! h264parse ! avdec_h264\""
+            )
         }
     };
     format!("the {} stream {what}; {remedy}", codec.title())
@@ -173,6 +186,14 @@ mod tests {
         assert!(text(SourceKind::Stdin).ends_with("; make what writes it write none (ffmpeg: -bf 0)"));
         assert!(text(SourceKind::Pipeline).contains("; set bframes=0"));
         assert!(text(SourceKind::Webcam).contains("--pipeline \"v4l2src device=... "));
+        let late = refusal(Codec::H264, Problem::NoKeyframeFor(Duration::from_secs(8)), SourceKind::Rtsp);
+        assert_eq!(
+            late,
+            "the H.264 stream has sent no keyframe (IDR) for over 8 s, with which alone viewers can start; set the camera's \
+             keyframe interval (GOP) to a second or two, or take another of its streams"
+        );
+        let none = refusal(Codec::H264, Problem::NoKeyframes, SourceKind::Stdin);
+        assert!(none.contains("has no keyframes (IDR), with which"), "{none}");
         let pinned = refusal(Codec::H264, Problem::Format("4:4:4"), SourceKind::Pipeline);
         assert!(pinned.contains("is 4:4:4") && pinned.contains("video/x-raw,format=I420 ! x264enc"), "{pinned}");
         for source in [SourceKind::Stdin, SourceKind::Pipeline, SourceKind::Webcam, SourceKind::Auto] {
