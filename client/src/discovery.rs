@@ -103,6 +103,7 @@ impl Discovery {
         timeout: Duration,
         mut on_new: impl FnMut(&Found),
     ) -> Vec<Found> {
+        lock(&self.heard).want(name.map(str::to_owned));
         let began = self.begin();
         let mut end = began + timeout;
         let mut found: Vec<Found> = Vec::new();

@@ -346,10 +346,7 @@ impl Window {
 
     /// The number of the offer that Enter takes: the first, until another is selected.
     fn selected(&self, question: &Question) -> usize {
-        let same = |offer: &Offer| {
-            self.selected.as_ref().is_some_and(|wanted| (&wanted.id, &wanted.address) == (&offer.id, &offer.address))
-        };
-        question.offers.iter().position(same).unwrap_or(0)
+        question.place_of(self.selected.as_ref())
     }
 
     fn name<'a>(&'a self, view: &'a ViewModel) -> &'a str {

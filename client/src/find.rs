@@ -79,21 +79,21 @@ impl Located {
     }
 
     /// A session stands with it.
-    pub fn is_watched(&self, heard: &Mutex<Heard>) {
+    pub fn mark_watched(&self, heard: &Mutex<Heard>) {
         if let Some(found) = &self.found {
             lock(heard).watch(found);
         }
     }
 
     /// Somebody else answers where it says that it is.
-    pub fn is_refused(&self, heard: &Mutex<Heard>) {
+    pub fn mark_refused(&self, heard: &Mutex<Heard>) {
         if let Some(found) = &self.found {
             lock(heard).refuse(found.address, Instant::now());
         }
     }
 
     /// No session came about.
-    pub fn has_failed(&self, heard: &Mutex<Heard>) {
+    pub fn mark_failed(&self, heard: &Mutex<Heard>) {
         if let Some(found) = &self.found {
             lock(heard).fail(found.address, Instant::now());
         }
@@ -126,6 +126,7 @@ impl Finder {
         let (discovery, wish) = match &config.target {
             Target::Auto { name, any } => {
                 let discovery = discovery::bind(config.discovery_port, config.interfaces.clone())?;
+                lock(discovery.heard()).want(name.clone());
                 (Some(discovery), Wish { name: name.clone(), any: *any, transport: config.transport })
             }
             Target::Url(_) | Target::Rtp { .. } | Target::Camera(_) => (None, Wish::default()),

@@ -13,6 +13,8 @@ use crate::viewer::{Offer, Question};
 pub const FORGET_AFTER: Duration = Duration::from_millis(3500);
 /// More are ignored, so that a forger cannot fill the memory.
 const MAX_FOUND: usize = 64;
+/// Of one IP address, so that one host cannot fill the list: a server for each camera of a vehicle.
+const MAX_FOUND_AT_ONE_IP: usize = 8;
 /// After a search began: long enough for a server to answer although its first answer was lost. Another one is offered only then.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// With `--auto` another server, alone on the network, is taken after this, which is counted down.
@@ -118,7 +120,7 @@ impl Wish {
     /// Whether the session will prove the key that is announced: WebRTC does, by DTLS.
     fn proves(&self, announcement: &Announcement) -> bool {
         let by_webrtc = self.transport.is_none_or(|transport| transport == Transport::WebRtc);
-        by_webrtc && announcement.key.is_some() && announcement.transports.iter().any(|word| word == "webrtc")
+        by_webrtc && can_prove(announcement)
     }
 
     /// Whether the two are one entry: one server at two addresses that can prove so, or one of them on this machine, where no other
@@ -130,8 +132,22 @@ impl Wish {
     }
 }
 
+/// What is kept when there is no room for all, the least first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Worth {
+    Other,
+    /// It has the name that the user wants.
+    Named,
+    /// It says that it is the server that is watched.
+    SameKey,
+    /// It says so where that is watched.
+    Watched,
+}
+
 #[derive(Debug, Default)]
 pub struct Heard {
+    /// The name of the server that the user wants, if that matters.
+    wanted: Option<String>,
     /// In the order first heard; one for each id, key and address. Kept when they fall silent, while there is room: who was heard beside
     /// the server that is watched does not take its place later.
     found: Vec<Found>,
@@ -147,6 +163,11 @@ pub struct Heard {
 }
 
 impl Heard {
+    /// Servers of this name always have room.
+    pub fn want(&mut self, name: Option<String>) {
+        self.wanted = name;
+    }
+
     /// Enters a server, or refreshes it. True when it was not known here.
     pub fn hear(&mut self, announcement: Announcement, ip: IpAddr, now: Instant) -> bool {
         let address = SocketAddr::new(ip, announcement.signal_port);
@@ -154,32 +175,62 @@ impl Heard {
             let of = &known.announcement;
             known.address == address && of.id == announcement.id && of.key == announcement.key
         };
+        let known = self.found.iter().position(is_it);
+        // Forged with its address, it would lead from WebRTC to what proves nothing: not while the server itself is heard.
+        if known.is_some_and(|at| {
+            let known = &self.found[at];
+            can_prove(&known.announcement) && !can_prove(&announcement) && !is_old(known, now)
+        }) {
+            debug!("ignored an announcement of server {} at {address} without WebRTC", announcement.id);
+            return false;
+        }
         if let Some(watched) = &mut self.watched
             && is_it(&watched.server)
         {
             watched.alive = watched.alive.max(now);
         }
-        if let Some(known) = self.found.iter_mut().find(|known| is_it(known)) {
+        if let Some(at) = known {
+            let known = &mut self.found[at];
             let is_back = is_old(known, now);
             (known.announcement, known.seen) = (announcement, now);
             return is_back;
         }
-        if self.found.len() >= MAX_FOUND {
-            // The server that is watched always has room; others only that of one that is silent.
-            let is_its = |of: &Announcement| self.watched.as_ref().is_some_and(|watched| watched.is_key_of(of));
-            let is_watched = is_its(&announcement);
-            let others = (0..self.found.len()).filter(|&at| !is_its(&self.found[at].announcement));
-            let stalest = others.min_by_key(|&at| self.found[at].seen);
-            match stalest.filter(|&at| is_watched || is_old(&self.found[at], now)) {
-                Some(at) => drop(self.found.remove(at)),
-                None => {
-                    debug!("ignored server {} at {address}: {MAX_FOUND} are known already", announcement.id);
-                    return false;
-                }
-            }
+        if !self.make_room(&announcement, address, now) {
+            debug!("ignored server {} at {address}: too many are known already", announcement.id);
+            return false;
         }
         self.found.push(Found { announcement, address, first: now, seen: now });
         true
+    }
+
+    /// For one more, if need be in the place of one that is silent or matters less. False: it does not get any.
+    fn make_room(&mut self, announcement: &Announcement, address: SocketAddr, now: Instant) -> bool {
+        let is_there = |found: &Found| found.address.ip() == address.ip();
+        let has_its_share = self.found.iter().filter(|found| is_there(found)).count() >= MAX_FOUND_AT_ONE_IP;
+        if !has_its_share && self.found.len() < MAX_FOUND {
+            return true;
+        }
+        let worth = self.worth(announcement, address);
+        let least = self
+            .found
+            .iter()
+            .enumerate()
+            .filter(|(_, found)| !has_its_share || is_there(found))
+            .map(|(at, found)| (self.worth(&found.announcement, found.address), found.seen, at))
+            .filter(|&(its_worth, _, at)| its_worth < worth || is_old(&self.found[at], now))
+            .min();
+        let Some((.., at)) = least else { return false };
+        self.found.remove(at);
+        true
+    }
+
+    fn worth(&self, announcement: &Announcement, address: SocketAddr) -> Worth {
+        match &self.watched {
+            Some(watched) if watched.is_key_of(announcement) && watched.server.address == address => Worth::Watched,
+            Some(watched) if watched.is_key_of(announcement) => Worth::SameKey,
+            _ if self.wanted.as_ref() == Some(&announcement.name) => Worth::Named,
+            _ => Worth::Other,
+        }
     }
 
     /// The servers that were heard since then, each at the address where it was heard first, sorted for people.
@@ -368,7 +419,12 @@ impl Heard {
                 && !self.refused.has(found.address, now)
         };
         let is_there = |found: &Found| found.address.ip() == before.address.ip();
-        let heirs = others.iter().filter(|found| is_newer(found) && (is_there(found) || is_its_machine(found)));
+        // An entry stands for all addresses of its server, of which another one may be in that place.
+        let heirs = others.iter().filter_map(|entry| {
+            let its = self.found.iter().filter(|found| found.seen >= then && wish.is_one(found, entry));
+            let there = its.filter(|found| is_there(found)).min_by_key(|found| self.is_shunned(found.address, now));
+            Some(there.unwrap_or(entry)).filter(|found| is_newer(found) && (is_there(found) || is_its_machine(found)))
+        });
         if let [heir] = heirs.collect::<Vec<_>>()[..]
             && wish.names(&heir.announcement)
             && !self.failed.has(heir.address, now)
@@ -423,8 +479,12 @@ impl Watched {
 
 /// Whether the same servers are offered, whatever they call themselves now.
 pub fn is_same_offer(these: &[Offer], those: &[Offer]) -> bool {
-    let is_same = |(a, b): (&Offer, &Offer)| a.address == b.address && a.id == b.id && a.key == b.key;
-    these.len() == those.len() && these.iter().zip(those).all(is_same)
+    these.len() == those.len() && these.iter().zip(those).all(|(this, that)| this.is_same_server(that))
+}
+
+/// A key, by WebRTC.
+fn can_prove(announcement: &Announcement) -> bool {
+    announcement.key.is_some() && announcement.transports.iter().any(|word| word == "webrtc")
 }
 
 fn is_old(found: &Found, now: Instant) -> bool {

@@ -380,19 +380,110 @@ fn an_announcement_with_the_address_of_the_server_and_a_key_of_its_own_is_asked_
 fn the_number_of_servers_is_bounded_and_a_flood_does_not_hide_the_one_that_is_watched() {
     let a = server("a", Some("ka"));
     let mut world = World::watching(&a, &[]);
+    // With addresses of their own, and as the one that is watched too.
     for number in 0..1_000 {
         world.pass(1);
-        world.hear(&server(&number.to_string(), None), ELSEWHERE);
+        let host = number % 200;
+        world.hear(&server(&number.to_string(), None), &format!("10.1.0.{host}:8080"));
+        world.hear(&a, &format!("10.1.1.{host}:8080"));
     }
     assert_eq!(world.heard.found.len(), MAX_FOUND);
-    world.hear(&a, "10.0.0.2:8080");
-    assert_eq!(world.heard.found.len(), MAX_FOUND);
     assert_eq!(watched(&world.next()), Some((NEMO.to_owned(), false)));
-    assert!(world.heard.found.iter().any(|found| found.address.ip() == IpAddr::from([10, 0, 0, 2])));
     // Those that are silent give way.
     world.pass(4_000);
     world.hear(&server("new", None), ELSEWHERE);
     assert!(world.heard.found.iter().any(|found| found.announcement.id == "new"));
+    // Where it is watched it has room again, even if it was silent for so long that it had to give way.
+    for host in 0..100 {
+        world.hear(&a, &format!("10.1.1.{host}:8080"));
+    }
+    world.heard.found.retain(|found| found.address.to_string() != NEMO);
+    world.hear(&a, "10.2.0.1:8080");
+    assert_eq!(world.heard.found.len(), MAX_FOUND);
+    world.hear(&a, NEMO);
+    assert_eq!(watched(&world.next()), Some((NEMO.to_owned(), false)));
+}
+
+#[test]
+fn one_host_cannot_fill_the_list() {
+    let mut world = World::new();
+    for number in 0..MAX_FOUND {
+        world.hear(&server(&number.to_string(), None), ELSEWHERE);
+    }
+    // A server with two interfaces comes after them.
+    let real = server("a", Some("ka"));
+    world.hear(&real, NEMO);
+    world.hear(&real, "10.0.0.2:8080");
+    let asked = question(world.next());
+    assert_eq!(asked.offers.len(), MAX_FOUND_AT_ONE_IP + 1);
+    assert_eq!(addresses(&asked).last(), Some(&NEMO));
+    assert_eq!(world.heard.found.len(), MAX_FOUND_AT_ONE_IP + 2);
+    // Of that host, who is silent gives way.
+    world.pass(4_000);
+    world.hear(&server("new", None), ELSEWHERE);
+    assert_eq!(world.heard.found.len(), MAX_FOUND_AT_ONE_IP + 2);
+    assert!(world.heard.found.iter().any(|found| found.announcement.id == "new"));
+}
+
+#[test]
+fn the_name_that_is_wanted_has_room_in_a_full_list() {
+    // In the whole list, and among those that say to be at its address.
+    for one_ip in [false, true] {
+        let mut world = World::new();
+        world.wish.name = Some("rov a".to_owned());
+        world.heard.want(world.wish.name.clone());
+        for number in 0..2 * MAX_FOUND {
+            let address = if one_ip { NEMO.to_owned() } else { format!("10.1.0.{number}:8080") };
+            world.hear(&server(&number.to_string(), None), &address);
+        }
+        world.hear(&server("a", Some("ka")), NEMO);
+        assert_eq!(watched(&world.next()), Some((NEMO.to_owned(), false)));
+        assert_eq!(world.heard.found.len(), if one_ip { MAX_FOUND_AT_ONE_IP } else { MAX_FOUND });
+    }
+}
+
+#[test]
+fn a_copied_announcement_changes_nothing_of_what_is_known_of_the_server() {
+    let rtsp = |port| Some(rov_common::discovery::RtspInfo { port, path: "/stream1".to_owned() });
+    let real = Announcement { rtsp: rtsp(8554), ..server("a", Some("ka")) };
+    let transports = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let forged = Announcement { rtsp: rtsp(9554), transports: transports(&["rtsp"]), ..real.clone() };
+    // From elsewhere, and with the address of the server.
+    for address in [ELSEWHERE, NEMO] {
+        let mut world = World::new();
+        world.hear(&real, NEMO);
+        world.hear(&forged, address);
+        let known = world.heard.found.iter().find(|found| found.address.to_string() == NEMO).expect("the server");
+        assert_eq!(known.announcement, real, "{address}");
+    }
+    // With WebRTC, which has to be proven, it stands for the server elsewhere without a change of it.
+    let mut world = World::watching(&real, &[]);
+    world.hear(&Announcement { transports: transports(&["webrtc", "rtsp"]), ..forged.clone() }, ELSEWHERE);
+    let Next::Watch { server, must_prove, .. } = world.next() else { panic!() };
+    assert_eq!((server.announcement.rtsp, server.address.to_string().as_str()), (rtsp(8554), NEMO));
+    assert!(!must_prove);
+    // A server that was started again without WebRTC is believed when it was not heard with it for a while.
+    world.pass(3_000);
+    world.hear(&forged, NEMO);
+    world.pass(1_000);
+    world.hear(&forged, NEMO);
+    world.search = world.now;
+    let Next::Watch { server, .. } = world.next() else { panic!() };
+    assert_eq!(server.announcement, forged);
+}
+
+#[test]
+fn of_two_in_its_place_one_that_is_heard_elsewhere_too_is_not_passed_over() {
+    // The swapped computer has two interfaces, and is heard at the other one first.
+    let (a, swapped, neighbour) = (server("a", Some("ka")), server("b", Some("kb")), server("c", Some("kc")));
+    let mut world = World::watching(&a, &[]);
+    let asked =
+        question(world.lose(&[(&swapped, "10.0.0.2:8080"), (&swapped, NEMO), (&neighbour, "192.168.2.2:9090")]));
+    assert_eq!(addresses(&asked).len(), 2);
+    // Alone it is followed at the address of the one that it took the place of.
+    let mut world = World::watching(&a, &[]);
+    let next = world.lose(&[(&swapped, "10.0.0.2:8080"), (&swapped, NEMO)]);
+    assert_eq!(watched(&next), Some((NEMO.to_owned(), true)));
 }
 
 #[test]

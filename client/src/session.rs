@@ -162,7 +162,7 @@ pub async fn run(config: SessionConfig, viewer: Arc<Viewer>, shutdown: Cancellat
                             () = finder.listen() => Ok(()),
                         };
                         if matches!(ended, Err(SessionError::NoWay { .. })) {
-                            server.has_failed(&knowledge.heard);
+                            server.mark_failed(&knowledge.heard);
                         }
                         ended
                     }
@@ -262,7 +262,7 @@ async fn visit(
             Ok(()) => return Ok(()),
             Err(error @ ConnectError::NotProven { .. }) => {
                 // Whoever it is has no better right by another way.
-                server.is_refused(&knowledge.heard);
+                server.mark_refused(&knowledge.heard);
                 return Err(SessionError::no_way(error.to_string()));
             }
             Err(error) => {
@@ -327,7 +327,7 @@ async fn watch(
         () = given_up(shutdown) => return Ok(()),
     };
     viewer.session_started();
-    server.is_watched(&knowledge.heard);
+    server.mark_watched(&knowledge.heard);
     let asking = Asking::new(server.stats.clone(), link.viewer_id());
     let reason = tokio::select! {
         () = shutdown.cancelled() => None,

@@ -255,15 +255,20 @@ pub fn redact(text: &str) -> Cow<'_, str> {
 
 /// Of one line.
 fn redact_addresses(line: &str) -> String {
+    let is_json = line.trim_start().starts_with("{\"");
     let (mut shown, mut rest) = (String::with_capacity(line.len()), line);
     while let Some(at) = rest.find("://") {
         let (before, after) = rest.split_at(at + 3);
         shown.push_str(before);
         let scheme = before[..at].rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
         let is_camera = scheme.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("rtsp"));
-        // There may be anything in a camera's password, which is typed by hand.
-        let ends = |c: char| c == '"' || c == '\n' || (!is_camera && (c.is_whitespace() || c == '\'' || c == ')'));
-        let end = after.find(ends).unwrap_or(after.len());
+        // There may be anything in a camera's password, which is typed by hand. In JSON a quotation mark in it is escaped.
+        let end = match is_camera {
+            true if is_json => string_end(after),
+            true => after.find('\n'),
+            false => after.find(|c: char| c.is_whitespace() || "\"')".contains(c)),
+        };
+        let end = end.unwrap_or(after.len());
         rest = match after[..end].rfind('@') {
             Some(at) => {
                 shown.push_str(HIDDEN);
@@ -280,6 +285,17 @@ fn redact_addresses(line: &str) -> String {
         }
     }
     shown + rest
+}
+
+/// Where the JSON string ends that `text` begins in.
+fn string_end(text: &str) -> Option<usize> {
+    let mut is_escaped = false;
+    let ends = |byte: u8| {
+        let ends = byte == b'"' && !is_escaped;
+        is_escaped = byte == b'\\' && !is_escaped;
+        ends
+    };
+    text.bytes().position(ends)
 }
 
 fn redact_values(text: &str, property: &str) -> String {
@@ -394,6 +410,8 @@ mod tests {
             ("rtsp://h/a: give rtsp://USER:PASSWORD@HOST/PATH", "rtsp://h/a: give rtsp://USER:PASSWORD@HOST/PATH"),
             ("rtspsrc user-pw=deep ! x password=\"deep blue\" y", "rtspsrc user-pw=... ! x password=... y"),
             ("{\"message\":\"rtsp://a:b@h/\",\"x\":\"y@z\"}", "{\"message\":\"rtsp://...@h/\",\"x\":\"y@z\"}"),
+            ("camera rtsp://admin:a\"b@10.0.0.3/cam is gone", "camera rtsp://...@10.0.0.3/cam is gone"),
+            ("{\"m\":\"rtsp://a:p\\\"q\\\\@h/\",\"x\":\"y@z\"}", "{\"m\":\"rtsp://...@h/\",\"x\":\"y@z\"}"),
             ("first rtsp://a:b@h/\nsecond c@d\n", "first rtsp://...@h/\nsecond c@d\n"),
             ("\"user-pw=\\\"deep blue\\\" !\"", "\"user-pw=... !\""),
         ] {

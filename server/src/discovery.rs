@@ -124,12 +124,12 @@ impl Discovery {
     }
 }
 
-/// An id that stays the same over restarts and addresses: a hash (UUID version 5) of the machine's id, the server's name, and the port of
-/// `--signal-port`. By the port, two servers of one name on one machine differ: a client that has lost one must not show the other's
-/// picture.
+/// An id that stays the same over restarts and addresses: a hash (UUID version 5) of the machine's id, the server's name, the port of
+/// `--signal-port`, and `--host` where that is one address. By these, two servers of one name on one machine differ: a client that has
+/// lost one must not show the other's picture.
 ///
 /// Where the machine has no id, its hardware address or else its host name takes the place, and a warning says so.
-pub fn server_id(name: &str, port: u16) -> String {
+pub fn server_id(name: &str, host: IpAddr, port: u16) -> String {
     let machine = match machine_id() {
         Ok(id) if is_usable_machine_id(&id) => id,
         unusable => {
@@ -146,7 +146,7 @@ pub fn server_id(name: &str, port: u16) -> String {
             }
         }
     };
-    id_from(&machine, name, port)
+    id_from(&machine, name, host, port)
 }
 
 /// That of systemd before D-Bus's, which a copied system image keeps when only the former is renewed.
@@ -158,9 +158,13 @@ fn machine_id() -> Result<String, Box<dyn std::error::Error>> {
 }
 
 /// Hashed, because the machine id itself should not be sent over a network (machine-id(5)).
-fn id_from(machine: &str, name: &str, port: u16) -> String {
+fn id_from(machine: &str, name: &str, host: IpAddr, port: u16) -> String {
     const NAMESPACE: Uuid = Uuid::from_u128(0x4b0d_5f6e_93a1_4c0e_8f4d_2a6b_7d10_c9e3);
-    Uuid::new_v5(&NAMESPACE, format!("{machine}\n{name}\n{port}").as_bytes()).to_string()
+    let mut text = format!("{machine}\n{name}\n{port}");
+    if !host.is_unspecified() {
+        text += &format!("\n{host}");
+    }
+    Uuid::new_v5(&NAMESPACE, text.as_bytes()).to_string()
 }
 
 /// Images that were never booted say `uninitialized`, some boards give zeros.

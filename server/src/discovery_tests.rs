@@ -184,12 +184,20 @@ fn answers_are_limited_for_each_peer_and_in_all() {
 }
 
 #[test]
-fn the_id_depends_on_machine_name_and_port_alone() {
-    assert_eq!(server_id("Nemo", 5002), server_id("Nemo", 5002));
-    assert_ne!(server_id("Nemo", 5002), server_id("Dory", 5002));
-    assert_ne!(server_id("Nemo", 5002), server_id("Nemo", 5003));
-    assert_ne!(id_from("a", "Nemo", 5002), id_from("b", "Nemo", 5002));
-    assert_eq!(id_from("a", "Nemo", 5002).len(), 36);
+fn the_id_depends_on_machine_name_host_and_port_alone() {
+    let address = |text: &str| text.parse::<IpAddr>().unwrap();
+    let (any, front, rear) = (address("0.0.0.0"), address("192.168.2.2"), address("10.0.0.2"));
+    assert_eq!(server_id("Nemo", any, 5002), server_id("Nemo", any, 5002));
+    assert_ne!(server_id("Nemo", any, 5002), server_id("Dory", any, 5002));
+    assert_ne!(server_id("Nemo", any, 5002), server_id("Nemo", any, 5003));
+    // Two servers with one port, at an address each.
+    assert_eq!(server_id("Nemo", front, 5002), server_id("Nemo", front, 5002));
+    assert_ne!(server_id("Nemo", front, 5002), server_id("Nemo", rear, 5002));
+    assert_ne!(server_id("Nemo", front, 5002), server_id("Nemo", any, 5002));
+    assert_eq!(server_id("Nemo", any, 5002), server_id("Nemo", address("::"), 5002));
+    assert_ne!(id_from("a", "Nemo", any, 5002), id_from("b", "Nemo", any, 5002));
+    // As every version had it.
+    assert_eq!(id_from("a", "Nemo", any, 5002), "f317f91f-b249-521a-af22-e9182c6e9610");
 }
 
 #[test]

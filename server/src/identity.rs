@@ -2,17 +2,18 @@
 //! (`docs/discovery.md`). Beside the key stands a mark of the hardware that it was made on: on other hardware, as on a copied SD
 //! card, another key is made, so that two vehicles never have the same one.
 
+use std::fs::{File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use rov_common::discovery::key_of;
 use rtc::crypto::{RTCCryptoProvider, SignatureScheme, default_provider};
 use rtc::dtls::crypto::Certificate;
 use rtc::peer_connection::certificate::{CertificateParams, RTCCertificate};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 const FILE: &str = "server.key";
 /// A key file is a kilobyte.
@@ -20,6 +21,9 @@ const LARGEST_FILE: u64 = 64 << 10;
 /// What the core is told of the certificate's validity, with each session: it lasts for ever, and the clock of a vehicle may be wrong.
 const VALID_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 const MARK: &str = "# hardware ";
+/// Another server holds the folder for as long as it takes to make a key, milliseconds.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 const FOR_THIS_RUN: &str =
     "another key is used for this run, and clients ask before they follow this server to another address";
 
@@ -62,6 +66,14 @@ impl Identity {
             return Self::make();
         };
         let file = folder.join(FILE);
+        // Until the key is read or written, so that servers that start at once have one key.
+        let _lock = match lock(folder, LOCK_WAIT) {
+            Ok(lock) => lock,
+            Err(held) => {
+                warn!("{held}; {FOR_THIS_RUN}");
+                return Self::make();
+            }
+        };
         if hardware.is_empty() {
             warn!(
                 "nothing tells this machine from others of its kind (no serial number, no address of a network card): a copy of its \
@@ -141,18 +153,43 @@ impl Identity {
             text += &format!("{MARK}{kind} {value}\n");
         }
         text += &self.certificate.serialize_pem()?;
-        // Servers that start at the same time do not write into each other's file.
+        // Where the folder cannot be locked, servers do not write into each other's file.
         let new = with_suffix(file, &format!(".{}", std::process::id()));
         let written = write_private(&new, text.as_bytes()).and_then(|()| std::fs::rename(&new, file));
         if written.is_err() {
             let _ = std::fs::remove_file(&new);
         }
-        Ok(written?)
+        written?;
+        // The new name, too, outlasts a power cut; not every system can do that.
+        let _ = File::open(folder).and_then(|folder| folder.sync_all());
+        Ok(())
     }
 }
 
 fn provider() -> Result<Arc<dyn RTCCryptoProvider>> {
     default_provider().map_err(|error| anyhow!("no cryptography: {error}"))
+}
+
+/// Locks the folder, which is made if there is none, against other servers. None where a folder cannot be locked, as on Windows.
+fn lock(folder: &Path, limit: Duration) -> Result<Option<File>> {
+    let opened = std::fs::create_dir_all(folder).and_then(|()| File::open(folder));
+    let Ok(opened) = opened.inspect_err(|error| debug!("{} is not locked: {error}", folder.display())) else {
+        return Ok(None);
+    };
+    let end = Instant::now() + limit;
+    loop {
+        match opened.try_lock() {
+            Ok(()) => return Ok(Some(opened)),
+            Err(TryLockError::WouldBlock) if Instant::now() < end => std::thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => {
+                bail!("another program has had {} locked for {} s", folder.display(), limit.as_secs());
+            }
+            Err(TryLockError::Error(error)) => {
+                debug!("{} is not locked: {error}", folder.display());
+                return Ok(None);
+            }
+        }
+    }
 }
 
 fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
@@ -172,9 +209,14 @@ fn read(file: &Path) -> io::Result<Option<String>> {
     std::fs::read(file).map(|bytes| Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
+/// A new file, which nobody else could ever read. What a server that died has left there keeps its mode, and is removed.
 fn write_private(file: &Path, data: &[u8]) -> io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create(true).truncate(true);
+    match std::fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let mut options = File::options();
+    options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(file)?;
@@ -259,6 +301,8 @@ pub fn default_folder(variable: impl Fn(&str) -> Option<String>) -> Option<PathB
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+
     use tempfile::TempDir;
 
     use super::*;
@@ -289,6 +333,57 @@ mod tests {
             let mode = std::fs::metadata(folder.path().join(FILE)).expect("the file").permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_a_server_that_died_has_left_does_not_make_the_key_readable() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = folder();
+        let file = folder.path().join(FILE);
+        let left = with_suffix(&file, &format!(".{}", std::process::id()));
+        std::fs::write(&left, "half a key").expect("written");
+        std::fs::set_permissions(&left, std::fs::Permissions::from_mode(0o644)).expect("the mode");
+        kept(&folder, &[]);
+        assert_eq!(std::fs::metadata(&file).expect("the file").permissions().mode() & 0o777, 0o600);
+        assert!(!left.exists());
+    }
+
+    #[test]
+    fn servers_that_start_at_once_have_one_key() {
+        // Without a key, with a broken one, and with that of another machine.
+        for before in [None, Some("broken"), Some("copied")] {
+            let folder = folder();
+            match before {
+                Some("copied") => drop(kept(&folder, &marks(&[("serial", "100000004a5b6c7d")]))),
+                Some(text) => std::fs::write(folder.path().join(FILE), text).expect("written"),
+                None => {}
+            }
+            let board = marks(&[("serial", "100000009e8f7a6b")]);
+            let start = Barrier::new(8);
+            let keys: Vec<String> = std::thread::scope(|scope| {
+                let server = || {
+                    start.wait();
+                    kept(&folder, &board)
+                };
+                let servers: Vec<_> = (0..8).map(|_| scope.spawn(server)).collect();
+                servers.into_iter().map(|server| server.join().expect("no panic")).collect()
+            });
+            let kept = kept(&folder, &board);
+            assert!(keys.iter().all(|key| *key == kept), "{before:?}: {keys:?}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_that_stays_locked_is_said() {
+        let folder = folder();
+        let held = lock(folder.path(), LOCK_WAIT).expect("a lock");
+        assert!(held.is_some());
+        let error = lock(folder.path(), Duration::ZERO).expect_err("it is held").to_string();
+        assert!(error.contains("another program has had") && error.contains("locked"), "{error}");
+        drop(held);
+        assert!(lock(folder.path(), Duration::ZERO).is_ok());
     }
 
     #[test]

@@ -97,7 +97,7 @@ impl Server {
             }
             None => None,
         };
-        let id = discovery::server_id(&config.name, config.signal_port);
+        let id = discovery::server_id(&config.name, config.host, config.signal_port);
         // Whom nobody finds, nobody has to know again.
         let identity = match &discovery {
             Some(_) => Identity::kept_in(config.state_dir.as_deref(), &identity::hardware()),

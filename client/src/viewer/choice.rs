@@ -18,6 +18,13 @@ pub struct Offer {
     pub key: Option<String>,
 }
 
+impl Offer {
+    /// Whatever it calls itself now.
+    pub fn is_same_server(&self, other: &Self) -> bool {
+        (&self.address, &self.id, &self.key) == (&other.address, &other.id, &other.key)
+    }
+}
+
 /// What the pilot is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
@@ -27,6 +34,14 @@ pub struct Question {
     pub offers: Vec<Offer>,
     /// When the session takes the first by itself; none: never.
     pub takes_first_at: Option<Instant>,
+}
+
+impl Question {
+    /// The place of the offer that was selected; the first, where none was or it is gone.
+    pub fn place_of(&self, selected: Option<&Offer>) -> usize {
+        let is_it = |offer: &Offer| selected.is_some_and(|selected| selected.is_same_server(offer));
+        self.offers.iter().position(is_it).unwrap_or(0)
+    }
 }
 
 /// One question at a time, and its answer.
@@ -107,6 +122,17 @@ mod tests {
         let (chosen, ()) = tokio::join!(choice.chosen(), async { choice.choose(offer("b")) });
         assert_eq!(chosen.address, "b");
         assert_eq!(choice.question(), None);
+    }
+
+    #[test]
+    fn of_two_servers_with_one_id_at_one_address_the_selected_one_has_its_key() {
+        let keyed = |key: &str| Offer { key: Some(key.to_owned()), ..offer("a") };
+        let offers = vec![keyed("forged"), keyed("real"), offer("a")];
+        let question = Question { text: String::new(), offers, takes_first_at: None };
+        let renamed = Offer { label: "Nemo  a".to_owned(), ..keyed("real") };
+        assert_eq!(question.place_of(Some(&renamed)), 1);
+        assert_eq!(question.place_of(Some(&offer("a"))), 2);
+        assert_eq!([question.place_of(None), question.place_of(Some(&keyed("gone")))], [0, 0]);
     }
 
     #[tokio::test]
