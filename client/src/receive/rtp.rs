@@ -37,6 +37,8 @@ pub const HIGHEST_PORT: u16 = u16::MAX - 2;
 const REJOIN_INTERVAL: Duration = Duration::from_secs(3);
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
 const LARGEST_DATAGRAM: usize = 65_536;
+/// Media packets that are read before a repair packet: more than wait in a socket, and a flood of them must end.
+const MOST_WAITING: usize = 8_192;
 
 /// A destination that RTP is sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,7 +105,8 @@ impl Receiver {
             }
         };
         let repair = bound(source.port + 2).inspect_err(without_repair).ok();
-        let sockets = Sockets { media, control, repair };
+        let sockets = Sockets::new(media, control, repair)
+            .map_err(|error| ConnectError::Rtp(cannot_bind(source.port, &error)))?;
         let senders = Senders::new(source.from.map(IpAddr::V4), source.payload_type);
         let state = Mutex::new(State { senders, joined: Vec::new(), trouble: None });
         let shared = Arc::new(Shared { source: *source, state });
@@ -230,13 +233,22 @@ struct Input {
 
 struct Sockets {
     media: UdpSocket,
+    /// The same socket, for what is there already: Tokio reads only what it has been told of.
+    waiting: std::net::UdpSocket,
     control: Option<UdpSocket>,
     repair: Option<UdpSocket>,
 }
 
+impl Sockets {
+    fn new(media: UdpSocket, control: Option<UdpSocket>, repair: Option<UdpSocket>) -> io::Result<Self> {
+        let waiting = SockRef::from(&media).try_clone()?.into();
+        Ok(Self { media, waiting, control, repair })
+    }
+}
+
 impl Input {
     async fn receive(mut self, sockets: Sockets) {
-        let Sockets { media, control, repair } = &sockets;
+        let Sockets { media, waiting, control, repair } = &sockets;
         let [mut packet, mut report, mut parity] = std::array::from_fn(|_| vec![0; LARGEST_DATAGRAM]);
         let mut rejoin = tokio::time::interval(REJOIN_INTERVAL);
         loop {
@@ -247,9 +259,14 @@ impl Input {
                 received = receive_if(control.as_ref(), &mut report) => {
                     received.map(|(length, from)| self.control(&report[..length], from, Instant::now()))
                 }
-                received = receive_if(repair.as_ref(), &mut parity) => {
-                    received.map(|(length, from)| self.repair(&parity[..length], from, Instant::now()))
-                }
+                received = receive_if(repair.as_ref(), &mut parity) => received.map(|(length, from)| {
+                    // On a busy machine both sockets hold packets. What is only not read yet must not be taken for lost.
+                    for _ in 0..MOST_WAITING {
+                        let Ok((length, from)) = waiting.recv_from(&mut packet) else { break };
+                        self.media(&packet[..length], from, Instant::now());
+                    }
+                    self.repair(&parity[..length], from, Instant::now());
+                }),
                 _ = rejoin.tick() => {
                     self.join(&sockets);
                     Ok(())
@@ -381,6 +398,51 @@ fn choose<'a>(all: &'a [Interface], named: &[String], from: Option<Ipv4Addr>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_repair_packet_waits_for_the_media_packets_that_came_before_it() {
+        let bound = || UdpSocket::from_std(bind(Ipv4Addr::LOCALHOST, 0).unwrap()).unwrap();
+        let (media, repair) = (bound(), bound());
+        let [to_media, to_repair] =
+            [&media, &repair].map(|socket| (Ipv4Addr::LOCALHOST, socket.local_addr().unwrap().port()));
+        let (sender, mut encoder) = (std::net::UdpSocket::bind("127.0.0.1:0").unwrap(), fec::Encoder::new(25, 8, 0));
+        // All of them wait when the receiver begins to read.
+        for picture in 0..20_u8 {
+            let packet = |i| [&[0x80, 96, 0, 10 * picture + i, 0, 0, picture, 0, 0, 0, 0, 7][..], &[i; 100]].concat();
+            let packets: Vec<_> = (0..10).map(packet).collect();
+            for packet in &packets {
+                sender.send_to(packet, to_media).unwrap();
+            }
+            for parity in encoder.protect(&packets, u32::from(picture) << 8) {
+                sender.send_to(&parity, to_repair).unwrap();
+            }
+        }
+        let source = Source {
+            host: Ipv4Addr::LOCALHOST,
+            port: to_media.1,
+            from: None,
+            payload_type: None,
+            codec: Codec::H264,
+            fec: true,
+        };
+        let state = Mutex::new(State { senders: Senders::new(None, None), joined: Vec::new(), trouble: None });
+        let (sequences, mut delivered) = tokio::sync::mpsc::unbounded_channel();
+        let input = Input {
+            shared: Arc::new(Shared { source, state }),
+            interfaces: Vec::new(),
+            on_packets: Arc::new(move |packets, _| packets.for_each(|packet| sequences.send(packet[3]).unwrap())),
+            heard: watch::channel(false).0,
+            fec: None,
+            stream: 0,
+            markers: Markers::default(),
+        };
+        let receiver = tokio::spawn(input.receive(Sockets::new(media, None, Some(repair)).unwrap()));
+        for expected in 0..200 {
+            let sequence = tokio::time::timeout(Duration::from_secs(10), delivered.recv()).await;
+            assert_eq!(sequence, Ok(Some(expected)), "rebuilt, or out of order");
+        }
+        receiver.abort();
+    }
 
     fn interface(name: &str, address: &str, prefix: u8) -> Interface {
         let address = address.parse().unwrap();
