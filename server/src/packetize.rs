@@ -23,7 +23,7 @@ const H265_FU: u8 = 49;
 
 /// One access unit, ready to be sent to any number of viewers.
 #[derive(Clone, Debug)]
-pub struct RtpFrame {
+pub struct Frame {
     /// The access unit itself, in Annex B form, with its parameter sets if it is a keyframe.
     pub unit: Bytes,
     /// The payloads in order; the last one carries the marker bit.
@@ -35,7 +35,7 @@ pub struct RtpFrame {
 }
 
 /// Splits `unit` into payloads. Access unit delimiters are left out: RTP's marker bit does their work.
-pub fn packetize(codec: Codec, unit: &AccessUnit, pts: Duration) -> RtpFrame {
+pub fn packetize(codec: Codec, unit: &AccessUnit, pts: Duration) -> Frame {
     let mut payloads = Vec::with_capacity(unit.data.len() / MAX_PAYLOAD + 4);
     // Fragments carry a header of their own, so they are copied, all into one allocation; whole NAL units are not.
     let fragment_space = unit.data.len() + (unit.data.len() / (MAX_PAYLOAD - 3) + 4) * 3;
@@ -55,7 +55,7 @@ pub fn packetize(codec: Codec, unit: &AccessUnit, pts: Duration) -> RtpFrame {
             }
         }
     }
-    RtpFrame {
+    Frame {
         unit: unit.data.clone(),
         payloads,
         timestamp: rtp_ticks(pts),

@@ -93,7 +93,7 @@ pub struct Link {
 
 /// What the pipeline makes without any limit.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Full {
+pub struct Ceiling {
     pub bitrate: Bitrate,
     pub resolution: Resolution,
     pub fps: f64,
@@ -143,7 +143,7 @@ pub struct Rate {
 
 pub struct RateControl {
     floor: Bitrate,
-    full: Option<Full>,
+    ceiling: Option<Ceiling>,
     target: Bitrate,
     step: Step,
     changed: Option<Instant>,
@@ -156,7 +156,7 @@ impl RateControl {
     pub fn new(floor: Bitrate) -> Self {
         Self {
             floor,
-            full: None,
+            ceiling: None,
             target: Bitrate::from_kbps(0),
             step: Step::Full,
             changed: None,
@@ -165,19 +165,19 @@ impl RateControl {
         }
     }
 
-    /// What the encoder is to do now. `full` is what the pipeline was set up for, `links` are all viewers that are
+    /// What the encoder is to do now. `ceiling` is what the pipeline was set up for, `links` are all viewers that are
     /// connected, `pilot` is the one that decides.
-    pub fn update(&mut self, now: Instant, full: Full, links: &[Link], pilot: Option<usize>) -> Rate {
-        if self.full != Some(full) {
+    pub fn update(&mut self, now: Instant, ceiling: Ceiling, links: &[Link], pilot: Option<usize>) -> Rate {
+        if self.ceiling != Some(ceiling) {
             // Another pipeline than before; what the link carries is still true.
-            if self.full.is_none_or(|before| self.target >= before.bitrate) {
-                self.target = full.bitrate;
+            if self.ceiling.is_none_or(|before| self.target >= before.bitrate) {
+                self.target = ceiling.bitrate;
             }
-            self.full = Some(full);
+            self.ceiling = Some(ceiling);
         }
         let pilot = pilot.and_then(|at| links.get(at));
-        self.retarget(now, full, pilot.map(|link| link.estimate));
-        self.restep(now, full, pilot.is_some());
+        self.retarget(now, ceiling, pilot.map(|link| link.estimate));
+        self.restep(now, ceiling, pilot.is_some());
         let rested = self.hold_until.is_none_or(|until| now > until + DRAIN_SPACING);
         if let Some(queue) = pilot.and_then(|link| link.drain).filter(|queue| rested && *queue >= DRAIN_FROM) {
             self.hold_until = Some(now + (queue - DRAIN_REST).min(DRAIN_MAX));
@@ -185,29 +185,28 @@ impl RateControl {
         Rate { bitrate: self.target, step: self.step, hold_until: self.hold_until.filter(|until| *until > now) }
     }
 
-    fn retarget(&mut self, now: Instant, full: Full, estimate: Option<f64>) {
-        let ceiling = full.bitrate;
-        let wanted = estimate.map_or(ceiling, |bps| {
-            Bitrate::from_kbps((bps * SHARE / 1000.0) as u32).clamp(self.floor.min(ceiling), ceiling)
-        });
+    fn retarget(&mut self, now: Instant, ceiling: Ceiling, estimate: Option<f64>) {
+        let most = ceiling.bitrate;
+        let wanted = estimate
+            .map_or(most, |bps| Bitrate::from_kbps((bps * SHARE / 1000.0) as u32).clamp(self.floor.min(most), most));
         let (now_kbps, wanted_kbps) = (f64::from(self.target.kbps()), f64::from(wanted.kbps()));
-        let (spacing, step) = if full.costly { (COSTLY_SPACING, COSTLY_STEP) } else { (UP_SPACING, LEAST_STEP) };
+        let (spacing, step) = if ceiling.costly { (COSTLY_SPACING, COSTLY_STEP) } else { (UP_SPACING, LEAST_STEP) };
         let rested = self.changed.is_none_or(|at| now.saturating_duration_since(at) >= spacing);
         let up = wanted > self.target
-            && (estimate.is_none() || rested && (wanted == ceiling || wanted_kbps >= now_kbps * (1.0 + step)));
+            && (estimate.is_none() || rested && (wanted == most || wanted_kbps >= now_kbps * (1.0 + step)));
         if up || wanted_kbps < now_kbps * (1.0 - LEAST_DOWN) {
             self.target = wanted;
             self.changed = Some(now);
         }
     }
 
-    fn restep(&mut self, now: Instant, full: Full, watched: bool) {
-        let bits = f64::from(self.target.bps()) / (full.resolution.pixels() as f64 * full.fps).max(1.0);
-        let fixed = full.fixed_size;
+    fn restep(&mut self, now: Instant, ceiling: Ceiling, watched: bool) {
+        let bits = f64::from(self.target.bps()) / (ceiling.resolution.pixels() as f64 * ceiling.fps).max(1.0);
+        let fixed = ceiling.fixed_size;
         let steps = Step::all(fixed);
         let at = steps.iter().position(|step| *step == self.step).unwrap_or(0);
         let rested = |spacing| self.stepped.is_none_or(|at| now.saturating_duration_since(at) >= spacing);
-        let limited = self.target < full.bitrate;
+        let limited = self.target < ceiling.bitrate;
         let next = match steps.get(at + 1) {
             _ if !watched => Step::Full,
             Some(smaller) if limited && bits / self.step.share(fixed) < LEAST_BITS && rested(SMALLER_SPACING) => {

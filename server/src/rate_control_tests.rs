@@ -2,7 +2,7 @@
 
 use super::*;
 
-const FULL: Full = Full {
+const CEILING: Ceiling = Ceiling {
     bitrate: Bitrate::from_kbps(4_000),
     resolution: Resolution::new(1280, 720),
     fps: 30.0,
@@ -40,7 +40,7 @@ impl World {
         let end = self.ms + ms;
         loop {
             let pilot = self.pilot.choose(&self.links);
-            let rate = self.control.update(self.now(), FULL, &self.links, pilot);
+            let rate = self.control.update(self.now(), CEILING, &self.links, pilot);
             if self.changes.last().is_none_or(|(_, last)| *last != rate.bitrate.kbps()) {
                 self.changes.push((self.ms, rate.bitrate.kbps()));
             }
@@ -55,11 +55,11 @@ impl World {
 #[test]
 fn without_viewers_the_rate_is_the_ceiling_at_once() {
     let mut world = World::new(Pilot::First);
-    assert_eq!(world.run(100).bitrate, FULL.bitrate);
+    assert_eq!(world.run(100).bitrate, CEILING.bitrate);
     world.join("10.0.0.2", 1.0);
     assert_eq!(world.run(0).bitrate, Bitrate::from_kbps(950));
     world.links.clear();
-    assert_eq!(world.run(0).bitrate, FULL.bitrate);
+    assert_eq!(world.run(0).bitrate, CEILING.bitrate);
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn a_spectator_does_not_pull_the_pilot_down() {
     let mut world = World::new(Pilot::First);
     world.join("10.0.0.2", 5.0);
     world.join("10.0.0.3", 0.5);
-    assert_eq!(world.run(5_000).bitrate, FULL.bitrate);
+    assert_eq!(world.run(5_000).bitrate, CEILING.bitrate);
     assert_eq!(world.pilot.choose(&world.links), Some(0));
     // The pilot leaves: whoever came next decides.
     world.links.remove(0);
@@ -102,12 +102,12 @@ fn a_pilot_that_is_gone_without_a_word_does_not_decide_where_others_answer() {
 fn where_a_change_costs_a_keyframe_there_are_fewer() {
     let mut world = World::new(Pilot::First);
     world.join("10.0.0.2", 1.0);
-    let full = Full { costly: true, ..FULL };
+    let ceiling = Ceiling { costly: true, ..CEILING };
     let mut changes = Vec::new();
     for i in 0..1_000u64 {
         world.ms = i * 20;
         world.links[0].estimate = (1e6 * 1.0015_f64.powf(i as f64)).min(5e6);
-        let kbps = world.control.update(world.now(), full, &world.links, Some(0)).bitrate.kbps();
+        let kbps = world.control.update(world.now(), ceiling, &world.links, Some(0)).bitrate.kbps();
         if changes.last() != Some(&kbps) {
             changes.push(kbps);
         }
@@ -154,9 +154,9 @@ fn the_rate_stays_between_floor_and_ceiling() {
     world.join("10.0.0.2", 0.01);
     assert_eq!(world.run(0).bitrate, Bitrate::from_kbps(300));
     world.links[0].estimate = 90e6;
-    assert_eq!(world.run(2_000).bitrate, FULL.bitrate);
+    assert_eq!(world.run(2_000).bitrate, CEILING.bitrate);
     // A ceiling below the floor.
-    let low = Full { bitrate: Bitrate::from_kbps(200), ..FULL };
+    let low = Ceiling { bitrate: Bitrate::from_kbps(200), ..CEILING };
     assert_eq!(world.control.update(world.now(), low, &world.links, Some(0)).bitrate, low.bitrate);
 }
 
@@ -165,7 +165,7 @@ fn a_restart_of_the_pipeline_keeps_the_rate() {
     let mut world = World::new(Pilot::First);
     world.join("10.0.0.2", 1.0);
     world.run(1_000);
-    let other = Full { bitrate: Bitrate::from_kbps(6_000), ..FULL };
+    let other = Ceiling { bitrate: Bitrate::from_kbps(6_000), ..CEILING };
     let rate = world.control.update(world.now(), other, &world.links, Some(0));
     assert_eq!(rate.bitrate, Bitrate::from_kbps(950));
 }
@@ -211,15 +211,15 @@ fn too_few_bits_for_a_picture_make_it_smaller_and_then_rarer_and_enough_bring_it
 /// As 720p with 600 kbit/s, and 2160p with 4 Mbit/s.
 #[test]
 fn a_ceiling_with_few_bits_for_its_picture_has_the_whole_picture_and_gets_it_back() {
-    for (kbps, resolution) in [(600, FULL.resolution), (4_000, Resolution::new(3840, 2160))] {
+    for (kbps, resolution) in [(600, CEILING.resolution), (4_000, Resolution::new(3840, 2160))] {
         let mut world = World::new(Pilot::First);
         world.join("10.0.0.2", 5.0);
-        let full = Full { bitrate: Bitrate::from_kbps(kbps), resolution, ..FULL };
+        let ceiling = Ceiling { bitrate: Bitrate::from_kbps(kbps), resolution, ..CEILING };
         let mut run = |mbps: f64| {
             world.links[0].estimate = mbps * 1e6;
             world.ms += 10_000;
-            world.control.update(world.now(), full, &world.links, Some(0));
-            world.control.update(world.now(), full, &world.links, Some(0)).step
+            world.control.update(world.now(), ceiling, &world.links, Some(0));
+            world.control.update(world.now(), ceiling, &world.links, Some(0)).step
         };
         assert_eq!(run(5.0), Step::Full, "nothing limits it");
         assert_ne!(run(0.3), Step::Full);
@@ -248,7 +248,7 @@ fn loss_lowers_the_rate_by_a_fifth_and_room_raises_it_by_a_fifth() {
 
 #[test]
 fn a_fixed_size_gets_rarer_pictures_and_never_smaller_ones() {
-    let fixed = Full { fixed_size: true, ..FULL };
+    let fixed = Ceiling { fixed_size: true, ..CEILING };
     let mut control = RateControl::new(Bitrate::from_kbps(50));
     let start = Instant::now();
     let mut seen = Vec::new();

@@ -18,6 +18,7 @@ use crate::config::{Config, SourceKind};
 use crate::discovery::{self, Discovery, DiscoveryConfig};
 use crate::http::{self, Api};
 use crate::identity::{self, Identity};
+use crate::output::Output;
 use crate::output::jpeg::JpegOutput;
 use crate::output::rtp::RtpOutput;
 use crate::output::rtsp::{self, RtspOutput};
@@ -33,8 +34,6 @@ const STREAM: &str = "stream1";
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(4);
 /// For connections that are still open when everything else has stopped.
 const REST_LIMIT: Duration = Duration::from_millis(500);
-/// gst-rtsp-server waits on its thread for a media that gets no pictures, up to 20 s.
-const RTSP_HANGS_AFTER: Duration = Duration::from_secs(30);
 /// Between two looks for the address of `--host`.
 const LOOK_FOR_ADDRESS: Duration = Duration::from_millis(500);
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(20);
@@ -155,24 +154,21 @@ impl Server {
             }
             None => None,
         };
-        let _awake = config.always_encode.then(|| stream.keep_awake());
+        let outputs = outputs(&webrtc, &rtp, &rtsp, &jpeg);
+        let _awake = config.always_encode.then(|| stream.demand().keep_awake());
         let http_addr = http.local_addr()?;
         tracing::info!(id, name = config.name, "rov-server {}", env!("CARGO_PKG_VERSION"));
         // Not 0.0.0.0, which no viewer can open.
         let addresses = rtsp::addresses(config.host);
         let (here, others) = addresses.split_first().map_or((config.host, &[][..]), |(here, others)| (*here, others));
         let mut ways = vec![format!("http://{here}:{}", http_addr.port())];
-        let media = webrtc.as_ref().map(|webrtc| webrtc.local_addr().port());
-        ways.extend(media.map(|port| format!("WebRTC media on UDP {here}:{port}")));
-        ways.extend(rtp.as_ref().map(|rtp| format!("RTP to {}", rtp.stats().destinations.join(" and "))));
-        ways.extend(rtsp.as_ref().and_then(|rtsp| rtsp.stats().urls.into_iter().next()));
+        ways.extend(outputs.iter().filter_map(|output| output.place(here)));
         let others: Vec<_> = others.iter().map(IpAddr::to_string).collect();
         let also = if others.is_empty() { String::new() } else { format!("; also at {}", others.join(", ")) };
         tracing::info!("watch at {}{also}", ways.join(", "));
         if config.rtsp.as_ref().is_some_and(|rtsp| rtsp.credentials.is_some()) {
-            let others = [("WebRTC", webrtc.is_some()), ("RTP", rtp.is_some())];
-            let others: String = others.iter().filter(|(_, on)| *on).map(|(name, _)| format!(", {name}")).collect();
-            tracing::warn!("the password is for RTSP alone: HTTP{others} and snapshots are open to the whole network");
+            let others: Vec<_> = outputs.iter().map(|output| output.name()).filter(|name| *name != "RTSP").collect();
+            tracing::warn!("the password is for RTSP alone: HTTP, {} are open to the whole network", others.join(", "));
         }
 
         let api = Arc::new(Api {
@@ -191,32 +187,36 @@ impl Server {
         let mut parts = Parts::default();
         parts.add("HTTP", &http_beat, HANGS_AFTER);
         parts.add("the supervisor of the pipeline", &supervisor_beat, HANGS_AFTER);
-        webrtc.iter().for_each(|webrtc| parts.add("WebRTC", webrtc.beat(), HANGS_AFTER));
-        rtp.iter().for_each(|rtp| parts.add("RTP", rtp.beat(), HANGS_AFTER));
-        rtsp.iter().for_each(|rtsp| parts.add("RTSP", rtsp.beat(), RTSP_HANGS_AFTER));
-        let (stream_now, viewers) = (Arc::clone(&stream), viewers(&webrtc, &rtsp, &jpeg));
-        let state =
-            move || Now { stream: stream_now.stats(Instant::now()), fps: stream_now.format().1, viewers: viewers() };
+        for output in &outputs {
+            if let Some((beat, limit)) = output.beat() {
+                parts.add(output.name(), beat, limit);
+            }
+        }
+        let (stream_now, all) = (Arc::clone(&stream), outputs.clone());
+        let state = move || Now {
+            stream: stream_now.stats(Instant::now()),
+            fps: stream_now.status().format().1,
+            viewers: all.iter().map(|output| output.viewers()).sum(),
+        };
         tasks.spawn(service.run(parts, state, stop.clone()));
         let serve = http::serve(http, api, stop.clone());
         let http = tasks.spawn(async move { http_beat.during(serve).await });
         if let Some(bound) = discovery {
-            let announcement = announcer(
-                Announcement {
-                    v: rov_common::discovery::VERSION,
-                    id: id.clone(),
-                    key: Some(identity.key().to_owned()),
-                    name: config.name.clone(),
-                    version: env!("CARGO_PKG_VERSION").to_owned(),
-                    signal_port: http_addr.port(),
-                    whep: WHEP_PATH.to_owned(),
-                    transports: transports(&config),
-                    rtp: rtp.as_ref().map(|rtp| rtp.info()),
-                    rtsp: rtsp.as_ref().map(|rtsp| rtsp.info().clone()),
-                    streams: Vec::new(),
-                },
-                Arc::clone(&stream),
-            );
+            let mut announcement = Announcement {
+                v: rov_common::discovery::VERSION,
+                id: id.clone(),
+                key: Some(identity.key().to_owned()),
+                name: config.name.clone(),
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                signal_port: http_addr.port(),
+                whep: WHEP_PATH.to_owned(),
+                transports: Vec::new(),
+                rtp: None,
+                rtsp: None,
+                streams: Vec::new(),
+            };
+            outputs.iter().for_each(|output| output.announce(&mut announcement));
+            let announcement = announcer(announcement, Arc::clone(&stream));
             let token = stop.clone();
             tasks.spawn(async move {
                 if let Err(error) = bound.run(announcement, token).await {
@@ -239,17 +239,14 @@ impl Server {
                 Ok(Err(error)) => Err(error.context("the HTTP server failed")),
                 Err(panic) => Err(anyhow::anyhow!("the HTTP server ended: {panic}")),
             },
-            name = output_died(&webrtc, &rtp, &rtsp) => Err(anyhow::anyhow!("the {name} output has died")),
+            name = output_died(&outputs) => Err(anyhow::anyhow!("the {name} output has died")),
             () = stop.cancelled() => Ok(()),
         };
         stop.cancel();
         let deadline = tokio::time::Instant::now() + SHUTDOWN_LIMIT;
         // The viewers hear it first; the pipeline, which may take its time, stops beside that.
         let closing = tokio::task::spawn_blocking(move || {
-            webrtc.iter().for_each(|webrtc| webrtc.shutdown());
-            rtp.iter().for_each(|rtp| rtp.shutdown());
-            rtsp.iter().for_each(|rtsp| rtsp.shutdown());
-            jpeg.shutdown();
+            outputs.iter().for_each(|output| output.shutdown());
         });
         if tokio::time::timeout_at(deadline, closing).await.is_err() {
             tracing::warn!("the viewers could not be told in time");
@@ -298,17 +295,19 @@ async fn until_here(host: IpAddr) {
     }
 }
 
-/// How many watch now, by all ways that can tell.
-fn viewers(
+/// All that there are, in the order in which viewers should be told.
+fn outputs(
     webrtc: &Option<Arc<WebRtcOutput>>,
+    rtp: &Option<Arc<RtpOutput>>,
     rtsp: &Option<Arc<RtspOutput>>,
     jpeg: &Arc<JpegOutput>,
-) -> impl Fn() -> u64 + Send + 'static {
-    let (webrtc, rtsp, jpeg) = (webrtc.clone(), rtsp.clone(), Arc::clone(jpeg));
-    move || {
-        let by_webrtc = webrtc.as_ref().map_or(0, |webrtc| webrtc.viewers() as u64);
-        by_webrtc + rtsp.as_ref().map_or(0, |rtsp| rtsp.playing()) + jpeg.stats().viewers
-    }
+) -> Vec<Arc<dyn Output>> {
+    let mut all: Vec<Arc<dyn Output>> = Vec::new();
+    all.extend(webrtc.iter().cloned().map(|output| output as Arc<dyn Output>));
+    all.extend(rtp.iter().cloned().map(|output| output as Arc<dyn Output>));
+    all.extend(rtsp.iter().cloned().map(|output| output as Arc<dyn Output>));
+    all.push(Arc::clone(jpeg) as Arc<dyn Output>);
+    all
 }
 
 /// What the end of the supervisor means for the server.
@@ -325,33 +324,19 @@ fn outcome(ended: Result<Result<Outcome, supervisor::Fatal>, tokio::task::JoinEr
 }
 
 /// The name of the output whose thread has died. Looks now and then, as the threads cannot tell.
-async fn output_died(
-    webrtc: &Option<Arc<WebRtcOutput>>,
-    rtp: &Option<Arc<RtpOutput>>,
-    rtsp: &Option<Arc<RtspOutput>>,
-) -> &'static str {
+async fn output_died(outputs: &[Arc<dyn Output>]) -> &'static str {
     loop {
-        let dead = [
-            ("WebRTC", webrtc.as_ref().is_some_and(|webrtc| webrtc.has_died())),
-            ("RTP", rtp.as_ref().is_some_and(|rtp| rtp.has_died())),
-            ("RTSP", rtsp.as_ref().is_some_and(|rtsp| rtsp.has_died())),
-        ];
-        if let Some((name, _)) = dead.into_iter().find(|(_, dead)| *dead) {
-            return name;
+        if let Some(dead) = outputs.iter().find(|output| output.has_died()) {
+            return dead.name();
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
-fn transports(config: &Config) -> Vec<String> {
-    let all = [("webrtc", config.webrtc), ("rtp", config.rtp.is_some()), ("rtsp", config.rtsp.is_some())];
-    all.into_iter().filter(|(_, on)| *on).map(|(name, _)| name.to_owned()).collect()
-}
-
 /// The announcement with what the stream is now.
 fn announcer(fixed: Announcement, stream: Arc<Stream>) -> impl Fn() -> Announcement + Send + Sync + 'static {
     move || {
-        let (resolution, fps) = stream.format();
+        let (resolution, fps) = stream.status().format();
         let stream = StreamInfo {
             name: stream.name().to_owned(),
             codec: stream.codec().to_string(),

@@ -95,7 +95,7 @@ pub async fn run(
                     {
                         RunEnd::Stopped => return Ok(Outcome::Stopped),
                         RunEnd::SourceEnded(reason) => {
-                            stream.set_stopped(StreamState::Ended, reason.clone());
+                            stream.status().set_stopped(StreamState::Ended, reason.clone());
                             return Ok(Outcome::SourceEnded(reason));
                         }
                         RunEnd::Broken { failure, well_for } => {
@@ -140,7 +140,7 @@ pub async fn run(
             Some(times) => tracing::warn!(stream = stream.name(), "{reason}; tried {times} times, trying on"),
             None => tracing::debug!(stream = stream.name(), "{reason}"),
         }
-        stream.set_stopped(StreamState::Restarting, reason);
+        stream.status().set_stopped(StreamState::Restarting, reason);
         tokio::select! {
             () = shutdown.cancelled() => return Ok(Outcome::Stopped),
             () = tokio::time::sleep(pause) => {}
@@ -194,7 +194,7 @@ async fn run_once(
         tracing::debug!(stream = stream.name(), "source: {}", plan.source_label);
     }
     tracing::debug!(pipeline = plan.text());
-    plan.limit = stream.rate().map(|rate| rate.bitrate);
+    plan.limit = stream.demand().rate().map(|rate| rate.bitrate);
     let is_fallback = plan.is_fallback;
     let inlet = plan.inlet.clone();
     let substitute = is_fallback.then(|| "no camera is found, a test picture is shown".to_owned());
@@ -266,9 +266,9 @@ async fn watch(
                     let encoder = graph.encoder().map_or("passthrough", |row| row.element);
                     let target = graph.encoder().map(|_| graph.bitrate());
                     let fps_known = fps.or(capture.fps).map(|f| f.as_f64());
-                    stream.set_format(resolution, fps_known, encoder, target);
+                    stream.status().set_format(resolution, fps_known, encoder, target);
                     say_streaming(stream, graph);
-                    stream.set_full(graph.full());
+                    stream.status().set_ceiling(graph.ceiling());
                     if let Some(option) = capture.encoding_option().filter(|_| graph.encoder().is_none()) {
                         tracing::warn!(stream = stream.name(), "{option} has no effect: the source gives a coded stream");
                     }
@@ -314,7 +314,7 @@ async fn watch(
                 rest_or_wake(&mut rest, graph, stream);
                 let counters = graph.counters();
                 let dropped = counters.frames_dropped();
-                stream.set_counters(now, counters.frames_in, dropped);
+                stream.status().set_counters(now, counters.frames_in, dropped);
                 damage.check(now, counters.frames_damaged, stream);
                 load.check(now, stream.name(), counters.frames_wanted(), dropped);
                 // The process itself stood still (a machine under load, a debugger): the pipeline gets its time again.
@@ -325,9 +325,9 @@ async fn watch(
                 // Publishers come and go as they like; the pipeline waits for the next.
                 if let Some(reason) = inlet.and_then(|inlet| inlet.why_silent(now)) {
                     awake_since = now;
-                    stream.set_stopped(StreamState::Stalled, reason);
+                    stream.status().set_stopped(StreamState::Stalled, reason);
                 } else {
-                    let problem = stream.keyless(now).and_then(|keyless| watchdog::keyless(&keyless));
+                    let problem = stream.status().keyless(now).and_then(|keyless| watchdog::keyless(&keyless));
                     if std::mem::replace(&mut keyless, problem) != problem {
                         say_keyless(stream, problem, capture.source);
                     }
@@ -345,7 +345,7 @@ async fn watch(
                     Some(failure) if capture.source == SourceKind::Stdin => {
                         // Whoever feeds standard input decides when: a pause there is not ours to mend, and a restart
                         // would lose what the pipe holds.
-                        stream.set_stopped(StreamState::Stalled, failure.to_string());
+                        stream.status().set_stopped(StreamState::Stalled, failure.to_string());
                     }
                     Some(failure) if !waits => return Ok(RunEnd::Broken { failure, well_for: well_for(graph) }),
                     _ => {}
@@ -357,7 +357,7 @@ async fn watch(
 
 /// One line: what, and how it is encoded.
 fn say_streaming(stream: &Stream, graph: &Graph) {
-    let (source, (size, fps)) = (stream.stats(Instant::now()).source, stream.format());
+    let (source, (size, fps)) = (stream.stats(Instant::now()).source, stream.status().format());
     let rate = if fps > 0.0 { format!(" at {} fps", (fps * 100.0).round() / 100.0) } else { String::new() };
     let how = match graph.encoder() {
         Some(row) => format!("by {} ({}) at {}", row.element, row.title, graph.bitrate()),
@@ -371,7 +371,7 @@ fn rest_or_wake(rest: &mut Rest, graph: &Graph, stream: &Stream) {
     if graph.encoder().is_none() {
         return;
     }
-    match rest.change(Instant::now(), stream.idle_since(), &graph.counters()) {
+    match rest.change(Instant::now(), stream.demand().idle_since(), &graph.counters()) {
         None => return,
         Some(Change::Rest) => {
             graph.rest();
@@ -382,7 +382,7 @@ fn rest_or_wake(rest: &mut Rest, graph: &Graph, stream: &Stream) {
             tracing::info!(stream = stream.name(), "somebody looks: the encoder works again");
         }
     }
-    stream.set_resting(rest.is_resting());
+    stream.status().set_resting(rest.is_resting());
 }
 
 /// Test pictures and files may be at rest, and so may what a user's pipeline shows; a camera's sensor never is.
@@ -401,7 +401,7 @@ fn say_frozen(stream: &Stream, since: Option<Duration>) {
         }
         None => tracing::info!(stream = stream.name(), "the picture changes again"),
     }
-    stream.set_frozen(reason);
+    stream.status().set_frozen(reason);
 }
 
 fn say_keyless(stream: &Stream, problem: Option<Problem>, source: SourceKind) {
@@ -411,7 +411,7 @@ fn say_keyless(stream: &Stream, problem: Option<Problem>, source: SourceKind) {
     };
     let reason = playable::refusal(stream.codec(), problem, source);
     tracing::warn!(stream = stream.name(), "{reason}");
-    stream.set_keyless(reason);
+    stream.status().set_keyless(reason);
 }
 
 /// How long pictures have been coming out of this pipeline.
@@ -477,22 +477,22 @@ struct Rates {
 
 impl Rates {
     fn apply(&mut self, graph: &Graph, stream: &Stream) {
-        let (Some(rate), Some(full)) = (stream.rate(), graph.full()) else { return };
+        let (Some(rate), Some(ceiling)) = (stream.demand().rate(), graph.ceiling()) else { return };
         if self.failed {
             return;
         }
         match graph.apply(&rate) {
             Ok(false) => return,
-            Ok(true) => stream.set_target(graph.bitrate()),
+            Ok(true) => stream.status().set_target(graph.bitrate()),
             Err(error) => {
                 self.failed = true;
                 tracing::warn!(stream = stream.name(), "{error}; it stays as it is");
                 return;
             }
         }
-        let said = f64::from(self.said.unwrap_or(full.bitrate).kbps());
+        let said = f64::from(self.said.unwrap_or(ceiling.bitrate).kbps());
         let differs = (f64::from(rate.bitrate.kbps()) / said.max(1.0)).ln().abs() > 0.2;
-        if differs || rate.bitrate == full.bitrate {
+        if differs || rate.bitrate == ceiling.bitrate {
             self.said = Some(rate.bitrate);
             tracing::info!(stream = stream.name(), bitrate = %rate.bitrate, picture = ?rate.step, "bit rate, by what the pilot's link carries");
         }
@@ -511,7 +511,7 @@ impl Damage {
     const INTERVAL: Duration = Duration::from_secs(10);
 
     fn check(&mut self, now: Instant, damaged: u64, stream: &Stream) {
-        stream.add_damaged(damaged - self.counted);
+        stream.status().add_damaged(damaged - self.counted);
         self.counted = damaged;
         let is_due = self.last.is_none_or(|last| now.saturating_duration_since(last) >= Self::INTERVAL);
         if damaged > self.said && is_due {

@@ -44,7 +44,7 @@ impl From<TooMany> for Failure {
 /// `GET /snapshot.jpg`: a picture that is captured now, in full size; never one of before.
 pub(super) async fn snapshot(State(api): State<Arc<Api>>) -> Result<Response, Failure> {
     running(&api)?;
-    let limit = first_limit(api.stream.foreign_keyframes(Instant::now()));
+    let limit = first_limit(api.stream.status().foreign_keyframes(Instant::now()));
     let picture = match tokio::time::timeout(limit, api.jpeg.snapshot()).await {
         Ok(picture) => picture?.ok_or_else(ending)?,
         Err(_) => return Err(late(&api, limit)),
@@ -73,7 +73,7 @@ pub(super) async fn mjpeg(
     }
     running(&api)?;
     let mut previews = api.jpeg.previews(fps)?;
-    let limit = first_limit(api.stream.foreign_keyframes(Instant::now()));
+    let limit = first_limit(api.stream.status().foreign_keyframes(Instant::now()));
     let first = match tokio::time::timeout(limit, previews.next()).await {
         Ok(picture) => picture.ok_or_else(ending)?,
         Err(_) => return Err(late(&api, limit)),
@@ -123,7 +123,7 @@ fn fresh(content_type: &str) -> Result<HeaderMap, Failure> {
 
 /// The stream runs, so that there will be a picture.
 fn running(api: &Api) -> Result<(), Failure> {
-    let (state, reason) = api.stream.health();
+    let (state, reason) = api.stream.status().health();
     if state == StreamState::Running {
         return Ok(());
     }
@@ -147,7 +147,7 @@ fn late(api: &Api, waited: Duration) -> Failure {
     if let Err(stopped) = running(api) {
         return stopped;
     }
-    let keyframes = api.stream.foreign_keyframes(Instant::now());
+    let keyframes = api.stream.status().foreign_keyframes(Instant::now());
     let reason = api.jpeg.trouble().unwrap_or_else(|| no_keyframe(keyframes));
     let waited = waited.as_secs();
     Failure(StatusCode::SERVICE_UNAVAILABLE, format!("no picture within {waited} s: {reason}"))

@@ -91,9 +91,9 @@ struct Arrival {
 }
 
 async fn health(State(api): State<Arc<Api>>) -> Response {
-    let (state, trouble) = api.stream.health();
+    let (state, trouble) = api.stream.status().health();
     let running = state == StreamState::Running && trouble.is_none();
-    let stream = StreamHealth { state, reason: trouble, resting: api.stream.is_resting() };
+    let stream = StreamHealth { state, reason: trouble, resting: api.stream.status().is_resting() };
     let health = Health {
         status: if running { "ok" } else { "degraded" }.to_owned(),
         streams: BTreeMap::from([(api.stream.name().to_owned(), stream)]),

@@ -27,7 +27,7 @@ pub(super) async fn sdp(
     let host = host(rtp, query.as_deref().unwrap_or_default())?;
     let sets = api.stream.parameter_sets();
     if sets.sps.is_empty() {
-        let why = api.stream.health().1.map(|reason| format!(": {reason}")).unwrap_or_default();
+        let why = api.stream.status().health().1.map(|reason| format!(": {reason}")).unwrap_or_default();
         let reason = format!("there was no keyframe yet, which the description needs: try again in a second{why}");
         return Err(Failure(StatusCode::SERVICE_UNAVAILABLE, reason));
     }
@@ -42,7 +42,7 @@ pub(super) async fn sdp(
         ttl: rtp.config().ttl,
         codec: api.stream.codec(),
         sets: &sets,
-        fps: api.stream.format().1,
+        fps: api.stream.status().format().1,
     };
     let headers = [
         (header::CONTENT_TYPE, "application/sdp"),

@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use rov_common::api::{SessionDescription, WHEP_PATH};
 use rov_common::codec::Codec;
+use rov_common::discovery::RtspInfo;
 use serde::Deserialize;
 
 use super::access::{Access, asked_address, is_trusted};
@@ -160,7 +161,8 @@ fn remedy(api: &Api, local: IpAddr, offered: Option<Codec>) -> String {
     let rtsp = api
         .rtsp
         .as_ref()
-        .map(|rtsp| format!("watch by RTSP (rtsp://{local}:{}{})", rtsp.info().port, rtsp.info().path));
+        .map(|rtsp| rtsp.info())
+        .map(|RtspInfo { port, path }| format!("watch by RTSP (rtsp://{local}:{port}{path})"));
     let restart = match offered {
         Some(codec) => format!("start the server with --codec {codec}"),
         None => "use a viewer that can decode it".to_owned(),

@@ -30,7 +30,7 @@ use super::still::Still;
 use super::valve::Valve;
 use super::wiring::{self, Counter, Moment};
 use crate::config::SourceKind;
-use crate::rate_control::Full;
+use crate::rate_control::Ceiling;
 
 /// A driver may take this long to open; cameras take up to two seconds.
 const START_LIMIT: Duration = Duration::from_secs(5);
@@ -129,7 +129,7 @@ pub(super) struct Shared {
     pub times: Mutex<stdin::Times>,
     pub settings: Arc<Mutex<Settings>>,
     /// What the encoder makes without a limit, once size and rate are known.
-    pub full: Mutex<Option<Full>>,
+    pub ceiling: Mutex<Option<Ceiling>>,
     /// No picture goes to the encoder before.
     pub held_until: Arc<Moment>,
     /// The `rate_control::Step`.
@@ -251,7 +251,7 @@ impl Graph {
             valve: Mutex::default(),
             times: Mutex::default(),
             settings: Arc::new(Mutex::new(plan.settings)),
-            full: Mutex::default(),
+            ceiling: Mutex::default(),
             held_until: Arc::new(Moment::new(epoch)),
             step: Arc::default(),
             codec: plan.codec,

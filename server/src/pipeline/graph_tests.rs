@@ -729,8 +729,8 @@ fn the_picture_becomes_smaller_and_whole_again_at_the_cost_of_one_keyframe_each(
         let config = CaptureConfig { bitrate: Some(Bitrate::from_kbps(1000)), resolution: None, ..pipeline(DETAIL) };
         let running = start_with(&config, row.element);
         running.take(5);
-        let full = running.graph.full().expect("a pipeline that runs");
-        assert_eq!((full.resolution, full.bitrate.kbps()), (Resolution::new(640, 480), 1000));
+        let ceiling = running.graph.ceiling().expect("a pipeline that runs");
+        assert_eq!((ceiling.resolution, ceiling.bitrate.kbps()), (Resolution::new(640, 480), 1000));
         for (step, resolution) in [(Step::Half, Resolution::new(320, 240)), (Step::Full, Resolution::new(640, 480))] {
             running.events.try_iter().for_each(drop);
             assert!(running.graph.apply(&rate(300, step)).unwrap());
@@ -739,7 +739,7 @@ fn the_picture_becomes_smaller_and_whole_again_at_the_cost_of_one_keyframe_each(
             let expected = GraphEvent::Format { resolution, fps: Some(Fps::whole(30)) };
             assert_eq!(formats, [expected], "{}", row.element);
             assert_eq!(units.iter().filter(|unit| unit.keyframe).count(), 1, "{}", row.element);
-            assert_eq!(running.graph.full(), Some(full));
+            assert_eq!(running.graph.ceiling(), Some(ceiling));
         }
     }
 }
@@ -795,7 +795,7 @@ fn a_pipeline_that_starts_again_begins_with_the_rate_that_the_links_carry() {
     let running = run(&plan);
     running.next();
     assert_eq!(running.graph.bitrate(), Bitrate::from_kbps(400));
-    assert_eq!(running.graph.full().map(|full| full.bitrate.kbps()), Some(1000));
+    assert_eq!(running.graph.ceiling().map(|ceiling| ceiling.bitrate.kbps()), Some(1000));
 }
 
 #[test]

@@ -11,12 +11,12 @@ use rov_common::units::{Bitrate, Resolution};
 use super::encoder::{EncoderRow, LiveSize, Settings};
 use super::graph::{Graph, GraphError, Shared};
 use super::wiring;
-use crate::rate_control::{Full, Rate, Step};
+use crate::rate_control::{Ceiling, Rate, Step};
 
 impl Graph {
     /// What the encoder makes without a limit, once size and rate are known; none where nothing here encodes.
-    pub fn full(&self) -> Option<Full> {
-        *self.shared.full.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn ceiling(&self) -> Option<Ceiling> {
+        *self.shared.ceiling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes it so; true when something but a pause has changed.
@@ -59,14 +59,14 @@ impl Graph {
     /// is a change. It costs a keyframe.
     fn set_step(&self, step: Step) -> bool {
         let Some(size) = self.shared.output.get().and_then(|output| output.size.as_ref()) else { return false };
-        let (Some(filter), Some(full)) = (size.filter.upgrade(), self.full()) else { return false };
+        let (Some(filter), Some(ceiling)) = (size.filter.upgrade(), self.ceiling()) else { return false };
         let before = self.shared.step.swap(step as u8, Ordering::Relaxed);
-        if !full.fixed_size && (before == Step::Full as u8) != (step == Step::Full) {
+        if !ceiling.fixed_size && (before == Step::Full as u8) != (step == Step::Full) {
             let mut caps = size.full.clone();
             if step != Step::Full {
                 // Even, as 4:2:0 video has to be.
                 let half = |side: u32| i32::try_from((side / 4 * 2).max(16)).unwrap_or(i32::MAX);
-                let Resolution { width, height } = full.resolution;
+                let Resolution { width, height } = ceiling.resolution;
                 let structure = caps.make_mut();
                 structure.set("width", half(width));
                 structure.set("height", half(height));

@@ -21,7 +21,7 @@ use super::graph::Shared;
 use super::picture::I420;
 use super::plan::{self, Plan};
 use super::source::Drawing;
-use crate::rate_control::Full;
+use crate::rate_control::Ceiling;
 
 /// A moment that one thread sets and others read.
 #[derive(Debug)]
@@ -286,9 +286,9 @@ pub(super) fn fit_encoder(encoder: &gst::Element, row: &'static EncoderRow, plan
             let bitrate = plan::bitrate_for(&plan, resolution, settings.fps);
             settings.bitrate = plan.limit.map_or(bitrate, |limit| limit.min(bitrate));
             let fps = settings.fps.map_or(30.0, Fps::as_f64);
-            let full =
-                Full { bitrate, resolution, fps, costly: row.live_rate_costs_keyframe, fixed_size: plan.fixed_size };
-            *shared.full.lock().unwrap_or_else(PoisonError::into_inner) = Some(full);
+            let ceiling =
+                Ceiling { bitrate, resolution, fps, costly: row.live_rate_costs_keyframe, fixed_size: plan.fixed_size };
+            *shared.ceiling.lock().unwrap_or_else(PoisonError::into_inner) = Some(ceiling);
             *settings
         };
         for (property, value) in row.rate_properties(&settings, &has_property) {

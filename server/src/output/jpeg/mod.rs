@@ -5,18 +5,22 @@
 
 mod pipeline;
 
+use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use rov_common::api::JpegStats;
 use rov_common::backoff::Backoff;
+use rov_common::discovery::Announcement;
 use rov_common::sync::lock;
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::pipeline::Maker;
+use super::Output;
+use crate::progress::Beat;
 use crate::stream::Stream;
 
 /// Previews are at most so wide, and as high as that makes them.
@@ -113,9 +117,34 @@ impl JpegOutput {
         let demand = lock(&self.shared.demand);
         JpegStats { running: demand.running, viewers: demand.rates.len() as u64, pictures: demand.pictures }
     }
+}
 
-    /// Ends every [`Previews`] and the pipeline. Waits a second at most.
-    pub fn shutdown(&self) {
+impl Output for JpegOutput {
+    fn name(&self) -> &'static str {
+        "snapshots and MJPEG"
+    }
+
+    /// By HTTP and RTSP, which say it.
+    fn place(&self, _here: IpAddr) -> Option<String> {
+        None
+    }
+
+    fn announce(&self, _announcement: &mut Announcement) {}
+
+    fn beat(&self) -> Option<(&Arc<Beat>, Duration)> {
+        None
+    }
+
+    fn viewers(&self) -> u64 {
+        self.stats().viewers
+    }
+
+    fn has_died(&self) -> bool {
+        false
+    }
+
+    /// Ends every [`Previews`] and the pipeline; blocks for a second at most.
+    fn shutdown(&self) {
         self.shared.ended.cancel();
         let demand = lock(&self.shared.demand);
         let ended = self.shared.idle.wait_timeout_while(demand, STOP_LIMIT, |demand| demand.running);

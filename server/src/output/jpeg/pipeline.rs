@@ -21,7 +21,7 @@ use rov_common::sync::lock;
 use rov_common::units::Fps;
 
 use super::{PREVIEW_WIDTH, Picture, Shared, Size};
-use crate::packetize::RtpFrame;
+use crate::packetize::Frame;
 use crate::pipeline::message;
 use crate::pipeline::thin::Thinner;
 use crate::pipeline::wiring::{self, Counter};
@@ -57,7 +57,7 @@ impl Maker {
     pub fn start(shared: &Arc<Shared>, software: bool) -> Result<Self, String> {
         gst::init().map_err(|error| format!("GStreamer does not start: {error}"))?;
         // The encoder works again when the decoder is ready for it.
-        let awake = shared.stream.keep_awake();
+        let awake = shared.stream.demand().keep_awake();
         let text = text(shared.stream.codec(), software, &wiring::has_property);
         let built = gst::parse::launch(&text).map_err(|error| format!("{} in: {text}", error.message()))?;
         let pipeline = built.downcast::<gst::Pipeline>().map_err(|_| format!("not a pipeline: {text}"))?;
@@ -93,7 +93,7 @@ impl Maker {
         maker.pipeline.set_state(gst::State::Playing).map_err(|_| {
             message::pending_error(&maker.bus).unwrap_or_else(|| "the decoder does not start".to_owned())
         })?;
-        maker.stream.request_keyframe();
+        maker.stream.demand().request_keyframe();
         Ok(maker)
     }
 
@@ -221,9 +221,9 @@ struct FeedState {
 }
 
 impl Feed {
-    fn put(&self, frame: &RtpFrame) {
+    fn put(&self, frame: &Frame) {
         let mut state = lock(&self.state);
-        let start = Some(self.stream.starts());
+        let start = Some(self.stream.status().starts());
         let fed = self.fed.load(Ordering::Relaxed);
         let full = fed.saturating_sub(self.taken.count()) >= BACKLOG;
         state.waiting |= full || std::mem::replace(&mut state.start, start) != start;
@@ -231,7 +231,7 @@ impl Feed {
             let now = Instant::now();
             if !full && state.asked.is_none_or(|at| now.saturating_duration_since(at) > KEYFRAME_SPACING) {
                 state.asked = Some(now);
-                self.stream.request_keyframe();
+                self.stream.demand().request_keyframe();
             }
             return;
         }

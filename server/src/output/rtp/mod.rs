@@ -15,17 +15,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rov_common::api::RtpStats;
-use rov_common::discovery::RtpInfo;
+use rov_common::discovery::{Announcement, RtpInfo};
 use rov_common::sync::lock;
 
 use self::links::Links;
 use self::sender::Sender;
+use super::Output;
 use crate::config::RtpConfig;
-use crate::progress::Beat;
+use crate::progress::{Beat, HANGS_AFTER};
 use crate::stream::{Awake, OutputQueue, Stream};
 
 /// Dropping it ends the thread.
@@ -80,12 +81,14 @@ impl RtpOutput {
             .name("rtp".to_owned())
             .spawn(move || sender.run())
             .context("cannot start the RTP thread")?;
-        Ok(Self { config, frames, shared, wake, thread: Mutex::new(Some(thread)), _awake: stream.keep_awake() })
-    }
-
-    /// For the announcement.
-    pub fn info(&self) -> RtpInfo {
-        RtpInfo { host: self.main_host(), port: self.config.port, fec: self.config.fec_percent.is_some() }
+        Ok(Self {
+            config,
+            frames,
+            shared,
+            wake,
+            thread: Mutex::new(Some(thread)),
+            _awake: stream.demand().keep_awake(),
+        })
     }
 
     pub fn config(&self) -> &RtpConfig {
@@ -107,19 +110,38 @@ impl RtpOutput {
             errors: self.shared.errors.load(Ordering::Relaxed),
         }
     }
+}
 
-    /// Whether its thread makes progress.
-    pub fn beat(&self) -> &Arc<Beat> {
-        &self.shared.beat
+impl Output for RtpOutput {
+    fn name(&self) -> &'static str {
+        "RTP"
     }
 
-    /// True when its thread has ended although nobody asked it to.
-    pub fn has_died(&self) -> bool {
+    fn place(&self, _here: IpAddr) -> Option<String> {
+        Some(format!("RTP to {}", self.stats().destinations.join(" and ")))
+    }
+
+    fn announce(&self, announcement: &mut Announcement) {
+        announcement.transports.push("rtp".to_owned());
+        announcement.rtp =
+            Some(RtpInfo { host: self.main_host(), port: self.config.port, fec: self.config.fec_percent.is_some() });
+    }
+
+    fn beat(&self) -> Option<(&Arc<Beat>, Duration)> {
+        Some((&self.shared.beat, HANGS_AFTER))
+    }
+
+    /// Receivers are not known.
+    fn viewers(&self) -> u64 {
+        0
+    }
+
+    fn has_died(&self) -> bool {
         lock(&self.thread).as_ref().is_some_and(JoinHandle::is_finished)
     }
 
-    /// Tells the receivers (RTCP BYE) and ends. Blocks for milliseconds.
-    pub fn shutdown(&self) {
+    /// By RTCP BYE; blocks for milliseconds.
+    fn shutdown(&self) {
         let Some(thread) = lock(&self.thread).take() else { return };
         self.shared.stop.store(true, Ordering::Relaxed);
         // A full channel wakes the thread as well.

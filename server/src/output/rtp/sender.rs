@@ -12,7 +12,7 @@ use super::links::{Links, Port};
 use super::pace::{Pacer, frame_interval};
 use super::packet::{Anchor, Session};
 use crate::config::RtpConfig;
-use crate::packetize::RtpFrame;
+use crate::packetize::Frame;
 use crate::stream::{OutputQueue, Stream};
 
 /// One source on a LAN may report so often (RFC 3550 section 6.2 counts in shares of the bandwidth: this is 100 bytes).
@@ -99,12 +99,12 @@ impl Sender {
         }
     }
 
-    fn send_frame(&mut self, frame: &RtpFrame) {
+    fn send_frame(&mut self, frame: &Frame) {
         let start = Instant::now();
-        let interval = frame_interval(self.stream.format().1);
+        let interval = frame_interval(self.stream.status().format().1);
         // Before it is sent: the encoder works meanwhile.
         if self.keyframes.wanted(start, frame.keyframe, interval) {
-            self.stream.request_keyframe();
+            self.stream.demand().request_keyframe();
         }
         let anchor = Anchor { timestamp: frame.timestamp, captured_at: frame.captured_at };
         let packets = frame.payloads.len();

@@ -165,7 +165,7 @@ impl Clients {
         let mut asked = lock(&self.keyframe_asked);
         if self.state.feeder.playing() > 0 && now.saturating_duration_since(*asked) >= KEYFRAME_INTERVAL {
             *asked = now;
-            self.state.feeder.stream.request_keyframe();
+            self.state.feeder.stream.demand().request_keyframe();
         }
     }
 }
@@ -351,7 +351,7 @@ impl State {
         });
         self.count();
         if needs_keyframe {
-            self.feeder.stream.request_keyframe();
+            self.feeder.stream.demand().request_keyframe();
         }
     }
 

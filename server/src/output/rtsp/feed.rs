@@ -87,7 +87,7 @@ impl Feeder {
 
     pub fn set_playing(&self, clients: usize) {
         self.playing.store(clients, Ordering::Relaxed);
-        self.stream.keep_awake_while(clients > 0, &mut lock(&self.awake));
+        self.stream.demand().keep_awake_while(clients > 0, &mut lock(&self.awake));
     }
 
     pub fn skipped(&self) -> u64 {

@@ -26,7 +26,7 @@ use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::gio;
 use gstreamer_rtsp_server::prelude::*;
 use rov_common::api::RtspStats;
-use rov_common::discovery::{RtspInfo, interfaces};
+use rov_common::discovery::{Announcement, RtspInfo, interfaces};
 use rov_common::net;
 use rov_common::sync::lock;
 use tokio::runtime::Handle;
@@ -35,6 +35,7 @@ use self::clients::{Clients, Rules};
 use self::feed::Feeder;
 use self::gate::Gate;
 use self::mjpeg::Mjpeg;
+use super::Output;
 use crate::config::{MJPEG_PATH, RtspConfig};
 use crate::output::jpeg::JpegOutput;
 use crate::pipeline::Inlet;
@@ -45,9 +46,11 @@ use crate::stream::Stream;
 const CARE_INTERVAL: Duration = Duration::from_millis(200);
 /// From the wish to end to the end of the thread.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
+/// gst-rtsp-server waits on its thread for a media that gets no pictures, up to 20 s.
+const HANGS_AFTER: Duration = Duration::from_secs(30);
 
 pub struct RtspOutput {
-    info: RtspInfo,
+    port: u16,
     paths: Vec<String>,
     host: IpAddr,
     feeder: Arc<Feeder>,
@@ -140,7 +143,7 @@ impl RtspOutput {
             source.destroy();
         })?;
         Ok(Self {
-            info: RtspInfo { port, path: config.paths[0].clone() },
+            port,
             paths: config.paths,
             host,
             feeder,
@@ -155,38 +158,49 @@ impl RtspOutput {
     }
 
     /// For the announcement.
-    pub fn info(&self) -> &RtspInfo {
-        &self.info
-    }
-
-    /// Sessions that play now.
-    pub fn playing(&self) -> u64 {
-        (self.feeder.playing() + self.mjpeg.playing()) as u64
+    pub fn info(&self) -> RtspInfo {
+        RtspInfo { port: self.port, path: self.paths[0].clone() }
     }
 
     pub fn stats(&self) -> RtspStats {
         let addresses = addresses(self.host);
-        let url = |address: &IpAddr, path: &str| format!("rtsp://{address}:{}{path}", self.info.port);
+        let url = |address: &IpAddr, path: &str| format!("rtsp://{address}:{}{path}", self.port);
         RtspStats {
             urls: addresses.iter().flat_map(|address| self.paths.iter().map(move |path| url(address, path))).collect(),
             mjpeg_urls: addresses.iter().map(|address| url(address, MJPEG_PATH)).collect(),
-            clients: self.playing(),
+            clients: self.viewers(),
             skipped: self.feeder.skipped(),
         }
     }
+}
 
-    /// Whether its thread makes progress.
-    pub fn beat(&self) -> &Arc<Beat> {
-        &self.beat
+impl Output for RtspOutput {
+    fn name(&self) -> &'static str {
+        "RTSP"
     }
 
-    /// True when its thread has ended although nobody asked it to.
-    pub fn has_died(&self) -> bool {
+    fn place(&self, _here: IpAddr) -> Option<String> {
+        self.stats().urls.into_iter().next()
+    }
+
+    fn announce(&self, announcement: &mut Announcement) {
+        announcement.transports.push("rtsp".to_owned());
+        announcement.rtsp = Some(self.info());
+    }
+
+    fn beat(&self) -> Option<(&Arc<Beat>, Duration)> {
+        Some((&self.beat, HANGS_AFTER))
+    }
+
+    fn viewers(&self) -> u64 {
+        (self.feeder.playing() + self.mjpeg.playing()) as u64
+    }
+
+    fn has_died(&self) -> bool {
         self.thread.is_finished() && !self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Closes every session and ends.
-    pub fn shutdown(&self) {
+    fn shutdown(&self) {
         self.stopping.store(true, Ordering::Relaxed);
         let main_loop = self.main_loop.clone();
         // From within, as a loop that has not begun would not hear it.

@@ -18,8 +18,8 @@ use super::pilots::Pilots;
 use super::places::{Place, PlaceState, gives_way};
 pub use super::session::Reach;
 use super::session::{End, Session};
-use crate::packetize::RtpFrame;
-use crate::rate_control::{Full, Pilot, Rate, RateControl};
+use crate::packetize::Frame;
+use crate::rate_control::{Ceiling, Pilot, Rate, RateControl};
 
 /// Datagrams and bytes in one segmentation-offload run. 64 KiB is the limit of an IP packet, 64 datagrams that of Linux;
 /// shorter runs let the first packets leave earlier.
@@ -140,13 +140,13 @@ impl Engine {
 
     /// What the encoder is to do, by what the viewers' links carry; `full` is what it would make without them. None: nothing
     /// here says so, nothing encodes, or it was said just now.
-    pub fn rate(&mut self, now: Instant, full: Option<Full>) -> Option<Rate> {
+    pub fn rate(&mut self, now: Instant, ceiling: Option<Ceiling>) -> Option<Rate> {
         if self.rate_due.is_some_and(|due| now < due) {
             return None;
         }
         self.rate_due = Some(now + RATE_INTERVAL);
         let mut viewers: Vec<_> = self.viewers.iter_mut().filter(|(_, v)| v.session.is_connected()).collect();
-        let links: Vec<_> = viewers.iter_mut().filter_map(|(_, viewer)| viewer.session.link(now, full)).collect();
+        let links: Vec<_> = viewers.iter_mut().filter_map(|(_, viewer)| viewer.session.link(now, ceiling)).collect();
         let pilot = self.pilots.choose(&links);
         if let Some((link, (id, viewer))) = pilot.map(|at| (&links[at], &viewers[at])) {
             self.pilots.note(viewer.address);
@@ -157,9 +157,9 @@ impl Engine {
         }
         let control = self.rate_control.as_mut()?;
         for (at, (_, viewer)) in viewers.into_iter().enumerate() {
-            viewer.session.set_pilot(pilot == Some(at), full.is_some());
+            viewer.session.set_pilot(pilot == Some(at), ceiling.is_some());
         }
-        full.map(|full| control.update(now, full, &links, pilot))
+        ceiling.map(|ceiling| control.update(now, ceiling, &links, pilot))
     }
 
     /// True when a keyframe is to be made for a viewer that had to wait with its wish.
@@ -179,13 +179,13 @@ impl Engine {
         from: IpAddr,
         profile: Option<(u8, u8)>,
         reach: &Reach,
-        full: Option<Full>,
+        ceiling: Option<Ceiling>,
         net: &mut impl Transmit,
     ) -> Result<String, AcceptError> {
         let offer = offer::parse(offer, self.codec, profile)?;
         let gives_way = if self.viewers.len() < self.max_viewers { None } else { Some(self.gives_way(now, from)?) };
         let (session, answer) =
-            Session::accept(now, public_id(id).to_owned(), &offer, reach, full, self.rate_control.is_some())?;
+            Session::accept(now, public_id(id).to_owned(), &offer, reach, ceiling, self.rate_control.is_some())?;
         let since = gives_way.and_then(|id| self.make_way(now, &id, from, net)).unwrap_or(now);
         let [ufrag, pwd] = credentials(&answer);
         self.by_ufrag.insert(ufrag.clone(), id.to_owned());
@@ -304,7 +304,7 @@ impl Engine {
     }
 
     /// Sends one frame to every viewer. True when one of them now needs a keyframe.
-    pub fn send_frame(&mut self, now: Instant, frame: &RtpFrame, net: &mut impl Transmit) -> bool {
+    pub fn send_frame(&mut self, now: Instant, frame: &Frame, net: &mut impl Transmit) -> bool {
         let mut keyframe_wanted = false;
         let mut viewers: Vec<_> = self.viewers.iter_mut().collect();
         viewers.sort_by_key(|(_, viewer)| !viewer.session.is_pilot());

@@ -296,10 +296,10 @@ impl World {
         panic!("not connected within 3 s of virtual time");
     }
 
-    fn frame(&self, keyframe: bool, packets: usize) -> RtpFrame {
+    fn frame(&self, keyframe: bool, packets: usize) -> Frame {
         let payload = Bytes::from(vec![if keyframe { 0x65 } else { 0x41 }; 500]);
         let payloads = vec![payload; packets];
-        RtpFrame { unit: Bytes::new(), payloads, timestamp: 0, keyframe, captured_at: self.now }
+        Frame { unit: Bytes::new(), payloads, timestamp: 0, keyframe, captured_at: self.now }
     }
 
     fn send(&mut self, keyframe: bool, packets: usize) -> bool {

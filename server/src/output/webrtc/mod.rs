@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rov_common::api::ViewerStats;
+use rov_common::discovery::Announcement;
 use rov_common::media_socket::{self, MediaSocket};
 use rov_common::sync::lock;
 use thiserror::Error;
@@ -30,8 +31,9 @@ use tokio::sync::{oneshot, watch};
 pub use engine::{AcceptError, CandidateError, Engine};
 pub use offer::{Fragment, OfferError};
 
+use super::Output;
 use crate::identity::Identity;
-use crate::progress::Beat;
+use crate::progress::{Beat, HANGS_AFTER};
 use crate::stream::Stream;
 
 /// Requests of the HTTP API that wait for the media thread; one more is refused with [`Busy`].
@@ -147,21 +149,6 @@ impl WebRtcOutput {
         Ok(Self { commands, waker, thread: Mutex::new(Some(thread)), local, beat, viewers })
     }
 
-    /// The address and port of the UDP socket that all viewers share.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local
-    }
-
-    /// Whether the media thread makes progress.
-    pub fn beat(&self) -> &Arc<Beat> {
-        &self.beat
-    }
-
-    /// How many viewers are connected; without asking the media thread.
-    pub fn viewers(&self) -> usize {
-        self.viewers.load(Ordering::Relaxed)
-    }
-
     /// Answers a viewer's SDP offer that arrived by HTTP `from` there at the local address `arrived_at`; the viewer
     /// knows it as `asked`.
     pub async fn offer(
@@ -193,8 +180,43 @@ impl WebRtcOutput {
         self.ask(|reply| Command::Stats { reply }).await
     }
 
-    /// Closes every viewer, telling each, and waits for the thread. Blocks for milliseconds.
-    pub fn shutdown(&self) {
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Busy> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.try_send(command(reply)).map_err(|_| Busy)?;
+        self.waker.wake().map_err(|_| Busy)?;
+        tokio::time::timeout(REPLY_TIMEOUT, answer).await.map_err(|_| Busy)?.map_err(|_| Busy)
+    }
+}
+
+impl Output for WebRtcOutput {
+    fn name(&self) -> &'static str {
+        "WebRTC"
+    }
+
+    /// All viewers share one UDP socket.
+    fn place(&self, here: IpAddr) -> Option<String> {
+        Some(format!("WebRTC media on UDP {here}:{}", self.local.port()))
+    }
+
+    fn announce(&self, announcement: &mut Announcement) {
+        announcement.transports.push("webrtc".to_owned());
+    }
+
+    fn beat(&self) -> Option<(&Arc<Beat>, Duration)> {
+        Some((&self.beat, HANGS_AFTER))
+    }
+
+    /// Without asking the media thread.
+    fn viewers(&self) -> u64 {
+        self.viewers.load(Ordering::Relaxed) as u64
+    }
+
+    fn has_died(&self) -> bool {
+        lock(&self.thread).as_ref().is_some_and(JoinHandle::is_finished)
+    }
+
+    /// By DTLS; blocks for milliseconds.
+    fn shutdown(&self) {
         let Some(thread) = lock(&self.thread).take() else { return };
         if let Err(TrySendError::Full(command)) = self.commands.try_send(Command::Shutdown) {
             // The thread drains its commands at each turn, so there is room at once unless it has died.
@@ -204,18 +226,6 @@ impl WebRtcOutput {
         if thread.join().is_err() {
             tracing::error!("the media thread had panicked");
         }
-    }
-
-    /// True when the media thread has ended although nobody asked it to.
-    pub fn has_died(&self) -> bool {
-        lock(&self.thread).as_ref().is_some_and(JoinHandle::is_finished)
-    }
-
-    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Busy> {
-        let (reply, answer) = oneshot::channel();
-        self.commands.try_send(command(reply)).map_err(|_| Busy)?;
-        self.waker.wake().map_err(|_| Busy)?;
-        tokio::time::timeout(REPLY_TIMEOUT, answer).await.map_err(|_| Busy)?.map_err(|_| Busy)
     }
 }
 

@@ -40,8 +40,8 @@ use super::feedback::Feedback;
 use super::liveness::Liveness;
 use super::offer::{self, Fragment, MAX_CANDIDATES, Offer, VideoCodec};
 use super::thinning::{Budget, Requests, at_once};
-use crate::packetize::RtpFrame;
-use crate::rate_control::{Full, Link};
+use crate::packetize::Frame;
+use crate::rate_control::{Ceiling, Link};
 
 /// The playout-delay RTP header extension:
 /// <https://webrtc.googlesource.com/src/+/main/docs/native-code/rtp-hdrext/playout-delay/README.md>
@@ -154,11 +154,11 @@ impl Session {
         public_id: String,
         offer: &Offer,
         reach: &Reach,
-        full: Option<Full>,
+        ceiling: Option<Ceiling>,
         adaptive: bool,
     ) -> Result<(Self, String), Error> {
         let feedback = Feedback::new(Estimator::new(MOST));
-        let mut pc = build(now, &offer.codec, retransmit_packets(full), &feedback, reach.certificate.clone())?;
+        let mut pc = build(now, &offer.codec, retransmit_packets(ceiling), &feedback, reach.certificate.clone())?;
         let (ssrc, rtx_ssrc) = (rand::random::<u32>(), rand::random::<u32>());
         pc.set_remote_description(now, RTCSessionDescription::offer(offer.sdp.clone())?)?;
         let sender = pc.add_track(track(ssrc, rtx_ssrc, &offer.codec))?;
@@ -352,9 +352,9 @@ impl Session {
     }
 
     /// What is known of the viewer's link; `full` is what the encoder makes at most.
-    pub fn link(&mut self, now: Instant, full: Option<Full>) -> Option<Link> {
+    pub fn link(&mut self, now: Instant, ceiling: Option<Ceiling>) -> Option<Link> {
         let State::Connected { since } = self.state else { return None };
-        let max = full.map_or(MOST, |full| f64::from(full.bitrate.bps()) * HEADROOM);
+        let max = ceiling.map_or(MOST, |ceiling| f64::from(ceiling.bitrate.bps()) * HEADROOM);
         let address = self.peer().map(|peer| peer.ip());
         let silent = self.is_silent(now);
         Some(self.feedback.with(|estimator| {
@@ -383,7 +383,7 @@ impl Session {
     }
 
     /// Whether the viewer's link has room for `frame`. If not, nothing is sent up to the next keyframe for which it has.
-    fn has_room(&mut self, now: Instant, frame: &RtpFrame) -> bool {
+    fn has_room(&mut self, now: Instant, frame: &Frame) -> bool {
         let Some(budget) = &mut self.budget else { return true };
         let (estimate, limited) = self.feedback.with(|estimator| (estimator.estimate(), estimator.is_limited()));
         let room = budget.allows(now, estimate, self.at_once) || !limited;
@@ -432,7 +432,7 @@ impl Session {
     pub fn send_frame(
         &mut self,
         now: Instant,
-        frame: &RtpFrame,
+        frame: &Frame,
         transmit: &mut impl FnMut(&mut RTCPeerConnection) -> bool,
     ) -> bool {
         if !self.is_connected() {
@@ -466,7 +466,7 @@ impl Session {
         false
     }
 
-    fn write(&mut self, now: Instant, frame: &RtpFrame, payload: &Bytes, marker: bool) {
+    fn write(&mut self, now: Instant, frame: &Frame, payload: &Bytes, marker: bool) {
         let mut header = rtc::rtp::header::Header {
             version: 2,
             marker,
@@ -566,10 +566,11 @@ impl Session {
 }
 
 /// How many packets are kept to be sent again. What nobody here encodes may have any bit rate.
-fn retransmit_packets(full: Option<Full>) -> u16 {
+fn retransmit_packets(ceiling: Option<Ceiling>) -> u16 {
     let (least, most) = (f64::from(*RETRANSMIT_PACKETS.start()), f64::from(*RETRANSMIT_PACKETS.end()));
-    let packets = full
-        .map_or(most, |full| f64::from(full.bitrate.bps()) / 8.0 * RETRANSMIT_TIME.as_secs_f64() / RETRANSMIT_BYTES);
+    let packets = ceiling.map_or(most, |ceiling| {
+        f64::from(ceiling.bitrate.bps()) / 8.0 * RETRANSMIT_TIME.as_secs_f64() / RETRANSMIT_BYTES
+    });
     (packets.clamp(least, most) as u16).next_power_of_two()
 }
 
@@ -692,16 +693,16 @@ mod tests {
 
     #[test]
     fn a_second_of_packets_is_kept_and_never_less_than_a_keyframe_has() {
-        let full = |kbps: u32| Full {
+        let ceiling = |kbps: u32| Ceiling {
             bitrate: Bitrate::from_kbps(kbps),
             resolution: Resolution { width: 1280, height: 720 },
             fps: 30.0,
             costly: false,
             fixed_size: false,
         };
-        assert_eq!(retransmit_packets(Some(full(2_000))), 1024);
-        assert_eq!(retransmit_packets(Some(full(20_000))), 4096);
-        assert_eq!(retransmit_packets(Some(full(250_000))), 8192);
+        assert_eq!(retransmit_packets(Some(ceiling(2_000))), 1024);
+        assert_eq!(retransmit_packets(Some(ceiling(20_000))), 4096);
+        assert_eq!(retransmit_packets(Some(ceiling(250_000))), 8192);
         assert_eq!(retransmit_packets(None), 8192);
     }
 }

@@ -93,7 +93,7 @@ impl MediaThread {
         loop {
             self.beat.beat();
             self.viewers.store(self.engine.connected(), Ordering::Relaxed);
-            self.stream.keep_awake_while(!self.engine.is_empty(), &mut self.awake);
+            self.stream.demand().keep_awake_while(!self.engine.is_empty(), &mut self.awake);
             let wait = if readable || more_requests { Duration::ZERO } else { self.wait() };
             match self.poll.poll(&mut events, Some(wait)) {
                 Ok(()) => {}
@@ -124,11 +124,11 @@ impl MediaThread {
                 stun.refresh(now, &mut self.socket);
             }
             keyframe_wanted |= self.engine.keyframe_due(now);
-            if let Some(rate) = self.engine.rate(now, self.stream.full()) {
-                self.stream.set_rate(rate);
+            if let Some(rate) = self.engine.rate(now, self.stream.status().ceiling()) {
+                self.stream.demand().set_rate(rate);
             }
             if keyframe_wanted {
-                self.stream.request_keyframe();
+                self.stream.demand().request_keyframe();
             }
         }
     }
@@ -177,9 +177,9 @@ impl MediaThread {
                     let public = public_addresses(&local, asked, &self.public, seen);
                     let certificate = self.identity.as_ref().map(Identity::certificate);
                     let reach = Reach { local, public, certificate };
-                    let (profile, full) = (self.stream.profile(), self.stream.full());
+                    let (profile, ceiling) = (self.stream.profile(), self.stream.status().ceiling());
                     let out = &mut self.socket.outbound();
-                    let answer = self.engine.accept(now, &id, &sdp, from, profile, &reach, full, out);
+                    let answer = self.engine.accept(now, &id, &sdp, from, profile, &reach, ceiling, out);
                     if reply.send(answer.map(|sdp| Accepted::new(id.clone(), sdp))).is_err() {
                         self.engine.close(&id, &mut self.socket.outbound());
                     }

@@ -151,7 +151,7 @@ impl State {
 
     /// A media without pictures would keep the client waiting in vain.
     fn why_no_picture(&self) -> Option<String> {
-        let (state, reason) = self.feeder.stream.health();
+        let (state, reason) = self.feeder.stream.status().health();
         let has_picture = state == StreamState::Running && self.feeder.can_describe();
         (!has_picture).then(|| reason.unwrap_or_else(|| "there is no picture now".to_owned()))
     }

@@ -1,0 +1,126 @@
+//! What is wanted of a stream: pictures at all, a keyframe, a bit rate. Outputs say it, and the supervisor of the pipeline hears it.
+
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use rov_common::sync::lock;
+use tokio::sync::mpsc;
+
+use crate::rate_control::Rate;
+
+/// What outputs ask of the supervisor of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    KeyframeWanted,
+    /// What [`Demand::rate`] gives is another now.
+    RateChanged,
+    /// Somebody looks, which nobody did before.
+    Wanted,
+}
+
+/// Requests that wait for the supervisor. More would say nothing new: they are coalesced anyway.
+pub const CONTROL_CAPACITY: usize = 16;
+
+pub struct Demand {
+    control: mpsc::Sender<Control>,
+    lookers: Mutex<Lookers>,
+    rate: Mutex<Option<Rate>>,
+}
+
+/// Those for whom pictures are encoded.
+struct Lookers {
+    count: usize,
+    /// When the last has gone.
+    gone: Instant,
+}
+
+impl Demand {
+    pub(super) fn new(now: Instant) -> (Arc<Self>, mpsc::Receiver<Control>) {
+        let (control, requests) = mpsc::channel(CONTROL_CAPACITY);
+        let lookers = Mutex::new(Lookers { count: 0, gone: now });
+        (Arc::new(Self { control, lookers, rate: Mutex::new(None) }), requests)
+    }
+
+    /// Has pictures encoded until what is returned is dropped. Whoever takes them from an output holds one: without, there
+    /// may be none.
+    pub fn keep_awake(self: &Arc<Self>) -> Awake {
+        let first = {
+            let mut lookers = lock(&self.lookers);
+            lookers.count += 1;
+            lookers.count == 1
+        };
+        if first {
+            // Where the channel is full, the supervisor looks by itself soon.
+            let _ = self.control.try_send(Control::Wanted);
+        }
+        Awake(Arc::clone(self))
+    }
+
+    /// The same while somebody looks: `awake` is taken when it begins, and given up when it ends.
+    pub fn keep_awake_while(self: &Arc<Self>, looked_at: bool, awake: &mut Option<Awake>) {
+        if !looked_at {
+            *awake = None;
+        } else if awake.is_none() {
+            *awake = Some(self.keep_awake());
+        }
+    }
+
+    /// Since when nobody looks; none while somebody does.
+    pub fn idle_since(&self) -> Option<Instant> {
+        let lookers = lock(&self.lookers);
+        (lookers.count == 0).then_some(lookers.gone)
+    }
+
+    /// Asks the encoder for a keyframe; the supervisor coalesces requests.
+    pub fn request_keyframe(&self) {
+        // A full channel already holds such a request.
+        let _ = self.control.try_send(Control::KeyframeWanted);
+    }
+
+    /// Has the encoder make this from now on, and after a restart of the pipeline too.
+    pub fn set_rate(&self, rate: Rate) {
+        let changed = lock(&self.rate).replace(rate) != Some(rate);
+        if changed {
+            // Where the channel is full, the supervisor looks by itself soon.
+            let _ = self.control.try_send(Control::RateChanged);
+        }
+    }
+
+    /// What the viewers' links allow; none while nothing has said so.
+    pub fn rate(&self) -> Option<Rate> {
+        *lock(&self.rate)
+    }
+}
+
+/// Somebody looks: see [`Demand::keep_awake`].
+pub struct Awake(Arc<Demand>);
+
+impl Drop for Awake {
+    fn drop(&mut self) {
+        let mut lookers = lock(&self.0.lookers);
+        lookers.count -= 1;
+        lookers.gone = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_who_looks_is_told_of_and_the_last_who_goes_is_remembered() {
+        let start = Instant::now();
+        let (demand, mut requests) = Demand::new(start);
+        assert_eq!(demand.idle_since(), Some(start), "nobody has come yet");
+        let (first, second) = (demand.keep_awake(), demand.keep_awake());
+        assert_eq!(requests.try_recv().ok(), Some(Control::Wanted));
+        assert!(requests.try_recv().is_err(), "the second needs nothing");
+        drop(first);
+        assert_eq!(demand.idle_since(), None);
+        let before = Instant::now();
+        drop(second);
+        assert!(demand.idle_since().is_some_and(|gone| gone >= before));
+        let _again = demand.keep_awake();
+        assert_eq!(requests.try_recv().ok(), Some(Control::Wanted));
+    }
+}

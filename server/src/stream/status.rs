@@ -1,0 +1,301 @@
+//! What is told of a stream: its state and why, its format, its counters. Nothing here decides anything.
+
+use std::collections::VecDeque;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use rov_common::api::{StreamState, StreamStats};
+use rov_common::codec::{self, Codec};
+use rov_common::sync::lock;
+use rov_common::units::{Bitrate, Resolution};
+use rov_common::window::RateWindow;
+
+use crate::packetize::Frame;
+use crate::rate_control::Ceiling;
+
+const WINDOW: Duration = Duration::from_secs(2);
+
+#[derive(Default)]
+pub struct Status(Mutex<Inner>);
+
+struct Inner {
+    state: StreamState,
+    reason: Option<String>,
+    /// Why what is shown is not what should be: there is no camera.
+    substitute: Option<String>,
+    /// Why what is shown may be old although it comes: the camera has hung.
+    frozen: Option<String>,
+    /// Pictures come with which no viewer can begin: the state stays as it is until a keyframe comes.
+    keyless: bool,
+    /// Nobody looks, and the encoder gets nothing.
+    resting: bool,
+    source: String,
+    encoder: String,
+    target_kbps: u32,
+    ceiling: Option<Ceiling>,
+    resolution: Resolution,
+    nominal_fps: f64,
+    frames: u64,
+    keyframes: u64,
+    /// When the last keyframe came, and how long after the one before it in the same pipeline.
+    last_keyframe: Option<Instant>,
+    keyframe_interval: Option<Duration>,
+    /// When the first picture of the pipeline came.
+    first_picture: Option<Instant>,
+    /// Since the last keyframe.
+    recovery_points: u32,
+    starts: u64,
+    restarts: u64,
+    frames_in: u64,
+    /// The counter of the pipeline at some moments of the last two seconds, the oldest first.
+    history_in: VecDeque<(Instant, u64)>,
+    /// Counters of the pipeline start again with each restart: what former ones counted.
+    frames_dropped_before: u64,
+    frames_dropped: u64,
+    frames_damaged: u64,
+    window_bits: RateWindow,
+    window_latency_us: RateWindow,
+}
+
+impl Default for Inner {
+    fn default() -> Self {
+        Self {
+            state: StreamState::Starting,
+            reason: None,
+            substitute: None,
+            frozen: None,
+            keyless: false,
+            resting: false,
+            source: String::new(),
+            encoder: String::new(),
+            target_kbps: 0,
+            ceiling: None,
+            resolution: Resolution::new(0, 0),
+            nominal_fps: 0.0,
+            frames: 0,
+            keyframes: 0,
+            last_keyframe: None,
+            keyframe_interval: None,
+            first_picture: None,
+            recovery_points: 0,
+            starts: 0,
+            restarts: 0,
+            frames_in: 0,
+            history_in: VecDeque::new(),
+            frames_dropped_before: 0,
+            frames_dropped: 0,
+            frames_damaged: 0,
+            window_bits: RateWindow::new(WINDOW),
+            window_latency_us: RateWindow::new(WINDOW),
+        }
+    }
+}
+
+impl Status {
+    /// See `Stream::pipeline_starting`.
+    pub(super) fn pipeline_starting(&self, source: &str, substitute: Option<String>) {
+        let mut inner = lock(&self.0);
+        inner.starts += 1;
+        inner.source = source.to_owned();
+        inner.substitute = substitute;
+        inner.frozen = None;
+        inner.resting = false;
+        inner.last_keyframe = None;
+        inner.first_picture = None;
+        inner.recovery_points = 0;
+        inner.keyless = false;
+        inner.frames_in = 0;
+        inner.history_in.clear();
+        inner.frames_dropped_before += inner.frames_dropped;
+        inner.frames_dropped = 0;
+    }
+
+    /// A picture has come out of the pipeline.
+    pub(super) fn passed(&self, codec: Codec, frame: &Frame, now: Instant) {
+        let is_recovery_point =
+            !frame.keyframe && self.ceiling().is_none() && codec::is_recovery_point(codec, &frame.unit);
+        let mut inner = lock(&self.0);
+        inner.frames += 1;
+        inner.window_bits.add(now, frame.unit.len() as u64 * 8);
+        inner.window_latency_us.add(now, now.saturating_duration_since(frame.captured_at).as_micros() as u64);
+        inner.first_picture.get_or_insert(now);
+        if frame.keyframe {
+            inner.keyframes += 1;
+            let before = inner.last_keyframe.replace(now);
+            inner.keyframe_interval = before.map(|at| now.saturating_duration_since(at)).or(inner.keyframe_interval);
+            inner.recovery_points = 0;
+            inner.keyless = false;
+        } else {
+            inner.recovery_points += u32::from(is_recovery_point);
+        }
+        if !inner.keyless {
+            inner.state = StreamState::Running;
+        }
+    }
+
+    /// What the pipeline negotiated. `target` is what the encoder was asked for; none where the source's stream goes out untouched.
+    pub fn set_format(&self, resolution: Resolution, fps: Option<f64>, encoder: &str, target: Option<Bitrate>) {
+        let mut inner = lock(&self.0);
+        inner.resolution = resolution;
+        inner.nominal_fps = fps.unwrap_or(0.0);
+        inner.encoder = encoder.to_owned();
+        inner.target_kbps = target.map_or(0, Bitrate::kbps);
+    }
+
+    /// Picture size and frames per second as the pipeline negotiated them; zero before that.
+    pub fn format(&self) -> (Resolution, f64) {
+        let inner = lock(&self.0);
+        (inner.resolution, inner.nominal_fps)
+    }
+
+    /// What the pipeline makes without a limit; none where nothing here encodes.
+    pub fn set_ceiling(&self, ceiling: Option<Ceiling>) {
+        lock(&self.0).ceiling = ceiling;
+    }
+
+    pub fn ceiling(&self) -> Option<Ceiling> {
+        lock(&self.0).ceiling
+    }
+
+    /// The bit rate that the encoder is asked for now.
+    pub fn set_target(&self, target: Bitrate) {
+        lock(&self.0).target_kbps = target.kbps();
+    }
+
+    /// Keyframes of a stream that is passed through, which come when the source likes: how long ago the last came, and how long
+    /// the one before had lasted. None where an encoder here makes them on demand.
+    pub fn foreign_keyframes(&self, now: Instant) -> Option<Keyframes> {
+        let inner = lock(&self.0);
+        let age = inner.last_keyframe.map(|at| now.saturating_duration_since(at));
+        inner.ceiling.is_none().then_some(Keyframes { age, interval: inner.keyframe_interval })
+    }
+
+    /// Of a stream that is passed through: since when no viewer can begin. None where an encoder here makes keyframes on demand.
+    pub fn keyless(&self, now: Instant) -> Option<Keyless> {
+        let inner = lock(&self.0);
+        let since = inner.last_keyframe.or(inner.first_picture).filter(|_| inner.ceiling.is_none())?;
+        Some(Keyless {
+            lasted: now.saturating_duration_since(since),
+            interval: inner.last_keyframe.map(|_| inner.keyframe_interval.unwrap_or_default()),
+            recovery_points: inner.recovery_points,
+        })
+    }
+
+    /// No viewer can begin, for the reason given, before there is a keyframe.
+    pub fn set_keyless(&self, reason: String) {
+        let mut inner = lock(&self.0);
+        inner.keyless = true;
+        inner.state = StreamState::Stalled;
+        inner.reason = Some(reason);
+    }
+
+    /// The pipeline stopped; `reason` is shown to whoever asks.
+    pub fn set_stopped(&self, state: StreamState, reason: String) {
+        let mut inner = lock(&self.0);
+        inner.restarts += u64::from(state == StreamState::Restarting);
+        inner.resting = false;
+        inner.state = state;
+        inner.reason = Some(reason);
+    }
+
+    /// The camera repeats its picture, for the reason given; or it does not any more.
+    pub fn set_frozen(&self, reason: Option<String>) {
+        lock(&self.0).frozen = reason;
+    }
+
+    /// The encoder rests, or works again.
+    pub fn set_resting(&self, resting: bool) {
+        lock(&self.0).resting = resting;
+    }
+
+    pub fn is_resting(&self) -> bool {
+        lock(&self.0).resting
+    }
+
+    /// The pipeline's counters: raw pictures in, and of those left out before the encoder.
+    pub fn set_counters(&self, now: Instant, frames_in: u64, frames_dropped: u64) {
+        let mut inner = lock(&self.0);
+        inner.frames_in = frames_in;
+        inner.history_in.push_back((now, frames_in));
+        while inner.history_in.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > WINDOW) {
+            inner.history_in.pop_front();
+        }
+        inner.frames_dropped = frames_dropped;
+    }
+
+    /// So many more pictures of the source were damaged.
+    pub fn add_damaged(&self, frames: u64) {
+        lock(&self.0).frames_damaged += frames;
+    }
+
+    /// How many pipelines have been started: pictures of one cannot be decoded with those of another.
+    pub fn starts(&self) -> u64 {
+        lock(&self.0).starts
+    }
+
+    /// The state and, unless all is well, the reason.
+    pub fn health(&self) -> (StreamState, Option<String>) {
+        let inner = lock(&self.0);
+        let running = inner.state == StreamState::Running;
+        (inner.state, if running { inner.doubt() } else { inner.reason.clone() })
+    }
+
+    /// But for name and codec, which the stream knows.
+    pub(super) fn stats(&self, now: Instant) -> StreamStats {
+        let inner = lock(&self.0);
+        StreamStats {
+            state: inner.state,
+            reason: inner.doubt().or_else(|| inner.reason.clone()),
+            source: inner.source.clone(),
+            encoder: inner.encoder.clone(),
+            width: inner.resolution.width,
+            height: inner.resolution.height,
+            fps_in: rate(&inner.history_in),
+            fps_out: inner.window_bits.events_per_second(now),
+            bitrate_kbps: inner.window_bits.per_second(now) / 1000.0,
+            target_bitrate_kbps: inner.target_kbps,
+            frames: inner.frames,
+            keyframes: inner.keyframes,
+            frames_dropped: inner.frames_dropped_before + inner.frames_dropped,
+            frames_damaged: inner.frames_damaged,
+            encode_latency_ms: inner.window_latency_us.mean(now) / 1000.0,
+            restarts: inner.restarts,
+            frozen: inner.frozen.is_some(),
+            resting: inner.resting,
+            ..StreamStats::default()
+        }
+    }
+}
+
+impl Inner {
+    /// Why pictures that come are not what they should be.
+    fn doubt(&self) -> Option<String> {
+        self.substitute.clone().or_else(|| self.frozen.clone())
+    }
+}
+
+fn rate(history: &VecDeque<(Instant, u64)>) -> f64 {
+    let (Some((from, before)), Some((to, after))) = (history.front(), history.back()) else { return 0.0 };
+    let seconds = to.saturating_duration_since(*from).as_secs_f64();
+    if seconds > 0.0 { after.saturating_sub(*before) as f64 / seconds } else { 0.0 }
+}
+
+/// See [`Status::keyless`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keyless {
+    /// Since the last keyframe, or the first picture where there was none.
+    pub lasted: Duration,
+    /// Between the last two keyframes, zero with only one so far; None: none has come since the source was started.
+    pub interval: Option<Duration>,
+    /// Since the last keyframe.
+    pub recovery_points: u32,
+}
+
+/// See [`Status::foreign_keyframes`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keyframes {
+    /// None: none has come since the source was started.
+    pub age: Option<Duration>,
+    /// Between the last two; none before there were two.
+    pub interval: Option<Duration>,
+}

@@ -1,0 +1,59 @@
+//! One time for pictures over all restarts of the pipeline.
+
+use std::time::{Duration, Instant};
+
+/// Maps the timestamps of one pipeline after another onto one timeline that only moves forward.
+pub struct Timeline {
+    epoch: Instant,
+    /// Pipeline time plus this is stream time; `None` until the first picture of a pipeline.
+    offset: Option<i128>,
+    last: Duration,
+}
+
+impl Timeline {
+    pub fn new(epoch: Instant) -> Self {
+        Self { epoch, offset: None, last: Duration::ZERO }
+    }
+
+    pub fn restart(&mut self) {
+        self.offset = None;
+    }
+
+    pub fn map(&mut self, pts: Duration, now: Instant) -> Duration {
+        let offset = *self.offset.get_or_insert_with(|| {
+            let elapsed = now.saturating_duration_since(self.epoch);
+            elapsed.as_nanos() as i128 - pts.as_nanos() as i128
+        });
+        let mapped = Duration::from_nanos((pts.as_nanos() as i128 + offset).max(0) as u64);
+        // Two access units never share an RTP timestamp: receivers would take them for one.
+        let mapped = if self.last > Duration::ZERO { mapped.max(self.last + Duration::from_millis(1)) } else { mapped };
+        self.last = mapped;
+        mapped
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_go_on_after_a_restart() {
+        let start = Instant::now();
+        let mut timeline = Timeline::new(start);
+        let at = |ms| start + Duration::from_millis(ms);
+        let ms = Duration::from_millis;
+        assert_eq!(timeline.map(ms(5), at(100)), ms(100));
+        assert_eq!(timeline.map(ms(38), at(135)), ms(133));
+        timeline.restart();
+        assert_eq!(timeline.map(ms(2), at(3_000)), ms(3_000));
+        assert_eq!(timeline.map(ms(35), at(3_050)), ms(3_033));
+    }
+
+    #[test]
+    fn timestamps_never_repeat() {
+        let start = Instant::now();
+        let mut timeline = Timeline::new(start);
+        let first = timeline.map(Duration::from_millis(50), start + Duration::from_millis(50));
+        assert!(timeline.map(Duration::from_millis(50), start) > first);
+    }
+}
