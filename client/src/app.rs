@@ -213,6 +213,8 @@ fn window(
 fn view_model(viewer: &Viewer, shown: &Shown, now: Instant) -> ViewModel {
     let (server, reception) = (viewer.server(), viewer.reception());
     let live = shown.resolution().is_some();
+    let notices = viewer.notices(now);
+    let others = [viewer.fallback(), reception.note].into_iter().filter(|note| !note.is_empty());
     let overlay = OverlayData {
         server: server.name,
         address: server.address,
@@ -224,14 +226,11 @@ fn view_model(viewer: &Viewer, shown: &Shown, now: Instant) -> ViewModel {
         decoder: reception.decode.decoder,
         display: String::new(),
         transport: reception.transport,
-        notes: [viewer.warning(), viewer.fallback(), reception.note]
-            .into_iter()
-            .filter(|note| !note.is_empty())
-            .collect(),
+        notes: notices.iter().cloned().chain(others).collect(),
         latency: stages(shown, now, reception.encode, reception.rtt),
     };
     let (phase, since) = viewer.phase_since();
-    ViewModel { status: status(phase, since, shown.last_shown()), overlay, question: viewer.choice.question() }
+    ViewModel { status: status(phase, since, shown.last_shown()), overlay, notices, question: viewer.choice.question() }
 }
 
 /// From capture to the screen, as far as it can be known: what the camera takes to expose and hand over its picture, and what

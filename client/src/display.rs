@@ -30,7 +30,7 @@ use self::sink::Sink;
 use self::words::{Presentation, asking, badge, message, presentation, title};
 use crate::decode::{Output, Picture};
 use crate::mailbox::Mailbox;
-use crate::overlay::{self, Badge, Message, OverlayData};
+use crate::overlay::{self, Corner, Message, OverlayData};
 use crate::viewer::{Offer, Question};
 
 /// A picture older than this is not shown as live.
@@ -56,6 +56,8 @@ const VIEW_INTERVAL: Duration = Duration::from_millis(100);
 pub struct ViewModel {
     pub status: Status,
     pub overlay: OverlayData,
+    /// What the pilot has to know while pictures come.
+    pub notices: Vec<String>,
     /// Which server is to be watched.
     pub question: Option<Question>,
 }
@@ -131,15 +133,16 @@ pub struct Window {
     show_keys: bool,
     /// Of the offers of the last question, the one that Enter takes.
     selected: Option<Offer>,
-    corner: Corner,
+    corner: CornerShown,
     canvas: Canvas,
 }
 
-/// The badge as it is shown.
+/// The corner as it is shown.
 #[derive(Debug)]
-struct Corner {
+struct CornerShown {
     /// What it says, in a window of which size, and since when.
-    shown: Option<(Badge, Resolution, Instant)>,
+    shown: (Corner, Resolution, Instant),
+    /// The badge in it.
     wanted: bool,
     /// The desktop cannot show it: it is painted over each picture.
     painted: bool,
@@ -184,7 +187,7 @@ impl Window {
             show_stats: false,
             show_keys: false,
             selected: None,
-            corner: Corner { shown: None, wanted: true, painted: false },
+            corner: CornerShown { shown: (Corner::default(), size, Instant::now()), wanted: true, painted: false },
             canvas: Canvas::default(),
         };
         tracing::info!("{} draws the window", this.drawn_by());
@@ -282,7 +285,7 @@ impl Window {
                 live_at = if presentation == Presentation::Live { Some(now) } else { live_at };
                 self.tend_desktop(now, live_at, (&scene, &model), on_chosen);
                 self.tend_title(presentation, &model);
-                self.tend_badge(now, presentation, size, &model);
+                self.tend_corner(now, presentation, size, &model);
             }
             if self.handle_presses(model.question.as_ref(), on_chosen) || !self.window.is_open() {
                 return Ok(Ended::ClosedByUser);
@@ -307,13 +310,12 @@ impl Window {
             Some(question) => Some(asking(message, question, self.selected(question), now)),
             None => message,
         };
-        let painted = self.corner.shown.as_ref().filter(|_| self.corner.painted);
         Scene {
             size,
             stale: matches!(presentation, Presentation::Stale { .. }),
             message,
             keys: self.show_keys,
-            badge: painted.map(|(badge, ..)| badge.clone()),
+            corner: if self.corner.painted { self.corner.shown.0.clone() } else { Corner::default() },
             stats: self.show_stats.then(|| {
                 let mut stats = view.overlay.clone();
                 stats.display = self.drawn_by().to_owned();
@@ -363,26 +365,24 @@ impl Window {
     }
 
     /// After the picture was drawn, so that none waits for it.
-    fn tend_badge(&mut self, now: Instant, presentation: Presentation, size: Resolution, view: &ViewModel) {
-        let hidden = presentation != Presentation::Live && size.height < BADGE_BESIDE_MESSAGE
+    fn tend_corner(&mut self, now: Instant, presentation: Presentation, size: Resolution, view: &ViewModel) {
+        let is_live = presentation == Presentation::Live;
+        let hidden = !is_live && size.height < BADGE_BESIDE_MESSAGE
             || (self.show_stats || self.show_keys) && size.width < BADGE_BESIDE_PANEL;
         let badge = (self.corner.wanted && !hidden).then(|| badge(self.name(view), presentation, view));
-        let same = match (&self.corner.shown, &badge) {
-            (None, None) => true,
-            (Some((shown, of, at)), Some(badge)) if *of == size && shown.name == badge.name => {
-                let figures = shown.state == badge.state && now.saturating_duration_since(*at) < BADGE_INTERVAL;
-                shown == badge || figures
-            }
-            _ => false,
-        };
-        if same {
+        // Nothing may lie over a message, and the statistics say it, too.
+        let has_notices = is_live && !hidden && !self.show_stats;
+        let wanted = Corner { badge, notices: if has_notices { view.notices.clone() } else { Vec::new() } };
+        let (shown, of, at) = &self.corner.shown;
+        let is_recent = now.saturating_duration_since(*at) < BADGE_INTERVAL;
+        if *of == size && (*shown == wanted || is_recent && shown.differs_in_figures(&wanted)) {
             return;
         }
-        let drawn = badge.as_ref().and_then(|badge| overlay::badge(badge, size));
+        let drawn = overlay::corner(&wanted, size);
         let picture = drawn.as_ref().map(|(pixels, size)| (pixels.as_slice(), *size));
-        let composed = self.desktop.as_mut().is_some_and(|desktop| desktop.show_badge(picture, size.width));
+        let composed = self.desktop.as_mut().is_some_and(|desktop| desktop.show_corner(picture, size.width));
         self.corner.painted = !composed;
-        self.corner.shown = badge.map(|badge| (badge, size, now));
+        self.corner.shown = (wanted, size, now);
     }
 
     fn draw(&mut self, scene: &Scene, picture: Option<&Picture>) -> Result<(), DisplayError> {
@@ -454,15 +454,15 @@ struct Scene {
     stale: bool,
     message: Option<Message>,
     keys: bool,
-    /// Where it has to be painted.
-    badge: Option<Badge>,
+    /// Empty where it need not be painted.
+    corner: Corner,
     stats: Option<OverlayData>,
 }
 
 impl Scene {
     /// The picture and nothing else.
     fn is_plain(&self) -> bool {
-        self.message.is_none() && self.stats.is_none() && self.badge.is_none() && !self.keys
+        self.message.is_none() && self.stats.is_none() && self.corner == Corner::default() && !self.keys
     }
 
     /// Paints all of it into the pixels of a window.
@@ -478,9 +478,7 @@ impl Scene {
         if let Some(stats) = &self.stats {
             overlay::draw_stats(&mut surface, stats, self.message.is_none());
         }
-        if let Some(badge) = &self.badge {
-            overlay::draw_badge(&mut surface, badge);
-        }
+        overlay::draw_corner(&mut surface, &self.corner);
         if self.keys {
             overlay::draw_keys(&mut surface);
         }

@@ -185,7 +185,7 @@ impl Finder {
                     if !*can_ask && is_first && is_wanted_there {
                         return Err(SessionError::Ambiguous(question.text, list_noted(&there)));
                     }
-                    ask(viewer, question, is_first, logged);
+                    ask(viewer, question, is_first, *can_ask, logged);
                 }
                 Next::Listen => viewer.choice.ask(None),
             }
@@ -260,7 +260,7 @@ fn take(
 ) -> Result<Located, SessionError> {
     viewer.choice.ask(None);
     if let Some(said) = said {
-        tracing::warn!("{said}");
+        viewer.set_news(said);
     }
     // It is watched when a session stands: until then whatever was heard can be chosen.
     located(server, config.transport, must_prove).inspect_err(|_| lock(heard).fail(server.address, Instant::now()))
@@ -274,7 +274,7 @@ pub struct Knowledge {
 }
 
 impl Knowledge {
-    /// Video came from the server that is watched. What to warn of, if there is anything new.
+    /// Video came from the server that is watched. What there is to warn of now.
     pub fn look(&self, last_packet: Instant, now: Instant) -> Option<String> {
         let mut heard = lock(&self.heard);
         heard.alive(last_packet);
@@ -295,7 +295,7 @@ async fn at(time: Option<Instant>) {
 }
 
 /// Puts the question to the pilot, and into the log when it is another.
-fn ask(viewer: &Viewer, question: Question, is_first: bool, logged: &mut Option<(Vec<Offer>, Instant)>) {
+fn ask(viewer: &Viewer, question: Question, is_first: bool, can_ask: bool, logged: &mut Option<(Vec<Offer>, Instant)>) {
     let offers = question.offers.iter().map(|offer| format!("  {}", offer.label)).collect::<Vec<_>>().join("\n");
     let now = Instant::now();
     let taken = match question.takes_first_at {
@@ -307,7 +307,11 @@ fn ask(viewer: &Viewer, question: Question, is_first: bool, logged: &mut Option<
     };
     if !logged.as_ref().is_some_and(is_said) {
         *logged = Some((question.offers.clone(), now));
-        tracing::warn!("{}{taken}; choose in the window, or by --name:\n{offers}", question.text);
+        let how = match can_ask {
+            true => "choose in the window",
+            false => "to watch another, start again with --name NAME, or with its ADDRESS:PORT",
+        };
+        tracing::warn!("{}{taken}; {how}:\n{offers}", question.text);
     }
     if is_first {
         viewer.set_phase(Phase::Searching(question.text.clone()));

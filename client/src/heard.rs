@@ -158,8 +158,6 @@ pub struct Heard {
     failed: Shunned,
     /// What is asked, and since when.
     asked: Option<(Vec<Offer>, Instant)>,
-    /// What was said of servers that look like the one that is watched.
-    warned: Option<String>,
 }
 
 impl Heard {
@@ -281,7 +279,7 @@ impl Heard {
             _ => self.found.retain(|found| found.seen >= server.first),
         }
         self.watched = Some(Watched { server: server.clone(), alive });
-        (self.asked, self.warned) = (None, None);
+        self.asked = None;
     }
 
     pub fn is_watching(&self) -> bool {
@@ -354,17 +352,16 @@ impl Heard {
         self.found.iter().find(|found| found.is_offered_as(offer)).cloned()
     }
 
-    /// Something to warn of, said once: another machine with the id of the server that is watched.
-    pub fn warning(&mut self, now: Instant) -> Option<String> {
+    /// What there is to warn of now: another machine with the id of the server that is watched.
+    pub fn warning(&self, now: Instant) -> Option<String> {
         let watched = &self.watched.as_ref()?.server;
         let twin = self.found.iter().find(|found| {
             !is_old(found, now) && found.announcement.id == watched.announcement.id && !found.is_server_of(watched)
         })?;
         let (name, here, there) = (watched.name(), watched.address, twin.address);
-        let text = format!(
+        Some(format!(
             "{there} says that it is {name} too, with another key or none: a copied card, or an impostor; {here} is watched"
-        );
-        (self.warned.as_ref() != Some(&text)).then(|| self.warned.insert(text).clone())
+        ))
     }
 
     /// Before any was watched.

@@ -200,7 +200,7 @@ fn the_other_copy_of_a_card_is_never_taken_without_being_asked() {
                 let mut world = World::watching(&a, if beside { there } else { &[] });
                 world.wish.any = auto;
                 assert_eq!(world.heard.warning(world.now).is_some(), beside);
-                assert_eq!(world.heard.warning(world.now), None, "said once");
+                assert_eq!(world.heard.warning(world.now + FORGET_AFTER), None, "it is silent");
                 assert_eq!(world.heard.moved(&world.wish, world.now), None);
                 let asked = question(world.lose(there));
                 assert_eq!(

@@ -1,4 +1,4 @@
-//! What is drawn over the picture: the warning, the statistics, the keys, the badge. Pure. Drawn in this order, the last on
+//! What is drawn over the picture: the warning, the statistics, the keys, the corner. Pure. Drawn in this order, the last on
 //! top: statistics, keys, message.
 
 mod text;
@@ -26,6 +26,8 @@ const CARD_OPACITY: u32 = 244;
 const NOTE_WIDTH: usize = 36;
 /// Characters of a name in the badge.
 const NAME_WIDTH: usize = 24;
+/// Characters in a line of a notice.
+const NOTICE_WIDTH: i32 = 56;
 
 /// What the keys do, for the window and `--help`.
 pub const KEYS: [(&str, &str); 5] = [
@@ -122,29 +124,66 @@ fn length(parts: &[(String, u32)]) -> usize {
     parts.iter().map(|(text, _)| text.chars().count()).sum::<usize>() + gaps
 }
 
-/// The badge as opaque pixels for a window of this size, and their size; none where the window is too small for any.
-pub fn badge(badge: &Badge, window: Resolution) -> Option<(Vec<u32>, Resolution)> {
+/// What stands in the corner.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Corner {
+    pub badge: Option<Badge>,
+    /// What the pilot has to know, below the badge.
+    pub notices: Vec<String>,
+}
+
+impl Corner {
+    /// Whether the other one says the same but for delay and link.
+    pub fn differs_in_figures(&self, other: &Self) -> bool {
+        let said = |badge: &Option<Badge>| badge.as_ref().map(|badge| (badge.name.clone(), badge.state));
+        self.notices == other.notices && said(&self.badge) == said(&other.badge)
+    }
+}
+
+/// The corner as opaque pixels for a window of this size, and their size; none where there is nothing to say, or the window is too
+/// small for any. It covers no more than the upper half.
+pub fn corner(corner: &Corner, window: Resolution) -> Option<(Vec<u32>, Resolution)> {
     let look = Look::of(window);
-    let (advance, pad) = (look.plain.advance(), look.pad / 2);
-    let parts = badge.parts(((window.width as i32 - 4 * pad) / advance).max(0) as usize);
-    let columns = length(&parts) as i32;
-    let size = Resolution::new((columns * advance + 2 * pad) as u32, (look.plain.height() + pad) as u32);
-    if columns == 0 || size.width > window.width || size.height * 3 > window.height {
+    let (advance, line, pad) = (look.plain.advance(), look.plain.height(), look.pad / 2);
+    let room = ((window.width as i32 - 4 * pad) / advance).max(0);
+    let badge = corner.badge.as_ref().map(|badge| badge.parts(room as usize)).unwrap_or_default();
+    let lines = (window.height as i32 / 2 - pad) / line - i32::from(!badge.is_empty());
+    let number = corner.notices.len().min(lines.max(0) as usize);
+    let mut notices = Vec::new();
+    for notice in &corner.notices[..number] {
+        let mut block = Block::new(notice, look.plain, room.min(NOTICE_WIDTH) * advance);
+        // Each gets its part of the room.
+        block.cut(lines / number as i32 * look.plain.line());
+        notices.append(&mut block.lines);
+    }
+    let longest = notices.iter().map(|line| line.chars().count() as i32).max().unwrap_or(0);
+    let columns = longest.max(length(&badge) as i32);
+    let rows = notices.len() as i32 + i32::from(!badge.is_empty());
+    let size = Resolution::new((columns * advance + 2 * pad) as u32, (rows * line + pad) as u32);
+    let least = if notices.is_empty() { 3 } else { 2 };
+    if columns == 0 || size.width > window.width || size.height * least > window.height {
         return None;
     }
     let mut pixels = vec![PANEL; size.width as usize * size.height as usize];
     let mut surface = Surface::new(&mut pixels, size)?;
-    let mut x = pad;
-    for (text, color) in parts {
+    let mut y = pad / 2;
+    // In the corner, however long the notices are.
+    let mut x = size.width as i32 - pad - length(&badge) as i32 * advance;
+    y += if badge.is_empty() { 0 } else { line };
+    for (text, color) in badge {
         surface.text(&text, (x, pad / 2), look.plain, color);
         x += (text.chars().count() as i32 + 2) * advance;
+    }
+    for text in notices {
+        surface.text(&text, (pad, y), look.plain, AMBER);
+        y += line;
     }
     Some((pixels, size))
 }
 
-/// Draws the badge into the upper right corner, where nothing else puts it there.
-pub fn draw_badge(surface: &mut Surface<'_>, data: &Badge) {
-    if let Some((pixels, size)) = badge(data, surface.size) {
+/// Draws the corner, where nothing else puts it there.
+pub fn draw_corner(surface: &mut Surface<'_>, data: &Corner) {
+    if let Some((pixels, size)) = corner(data, surface.size) {
         surface.copy(&pixels, size, (surface.size.width as i32 - size.width as i32, 0));
     }
 }
@@ -493,9 +532,32 @@ mod tests {
         let lost = Badge { name: "A vehicle with a long name".into(), state: BadgeState::NoVideo, ..live() };
         assert_eq!(text(&lost, 18), "A veh... NO VIDEO");
         assert_eq!(text(&lost, 8), "NO VIDEO");
-        let (pixels, size) = badge(&live(), Resolution::new(1280, 720)).unwrap();
+        let alone = Corner { badge: Some(live()), notices: Vec::new() };
+        let (pixels, size) = corner(&alone, Resolution::new(1280, 720)).unwrap();
         assert!(pixels.contains(&GREEN) && pixels.contains(&TEXT) && size.width < 300 && size.height < 30, "{size}");
-        assert!(badge(&live(), Resolution::new(40, 30)).is_none());
+        assert!(corner(&alone, Resolution::new(40, 30)).is_none());
+        assert!(corner(&Corner::default(), Resolution::new(1280, 720)).is_none());
+    }
+
+    #[test]
+    fn notices_stand_below_the_badge_and_leave_half_of_the_window() {
+        let notice = "10.0.0.3:8080 says that it is Nemo too, with another key or none: a copied card, or an impostor; \
+                      10.0.0.2:8080 is watched";
+        let ink = |pixels: &[u32], color: u32| pixels.iter().filter(|pixel| **pixel == color).count();
+        for (width, height) in [(160, 90), (320, 240), (640, 360), (1920, 1080)] {
+            let window = Resolution::new(width, height);
+            let said = |badge, number| corner(&Corner { badge, notices: vec![notice.into(); number] }, window).unwrap();
+            let (both, size) = said(Some(live()), 1);
+            assert!(size.height * 2 <= height && size.width <= width, "{window}: {size}");
+            assert!(ink(&both, AMBER) > 300 && ink(&both, GREEN) > 20, "{window}");
+            let (alone, lower) = said(None, 1);
+            assert!(ink(&alone, AMBER) > 300 && lower.height <= size.height, "{window}: {lower}");
+            assert!(said(Some(live()), 2).1.height * 2 <= height, "{window}");
+        }
+        // No room for it: the badge stays.
+        let low = Corner { badge: Some(live()), notices: vec![notice.into()] };
+        let (pixels, _) = corner(&low, Resolution::new(160, 50)).unwrap();
+        assert!(pixels.contains(&GREEN) && !pixels.contains(&AMBER));
     }
 
     #[test]
@@ -563,7 +625,7 @@ mod tests {
             drawn(size, |surface| {
                 draw_stats(surface, &data(), true);
                 draw_keys(surface);
-                draw_badge(surface, &live());
+                draw_corner(surface, &Corner { badge: Some(live()), notices: vec![NOTHING_FOUND.into()] });
                 draw_message(
                     surface,
                     &message("Looking for a server…", "on every interface, port 5003", Tone::Waiting),

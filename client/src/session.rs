@@ -89,7 +89,8 @@ pub struct SessionConfig {
 pub enum SessionError {
     #[error("{0}")]
     NothingFound(String),
-    #[error("{0}: choose one by --name, or by --host and --signal-port\n{1}")]
+    /// Nobody can be asked. What was found, and the list.
+    #[error("{0}: start again with --name NAME, or with the ADDRESS:PORT of one of them\n{1}")]
     Ambiguous(String, String),
     #[error("{reason}")]
     NoWay {
@@ -406,10 +407,7 @@ async fn supervise(
         if session.is_unanswered(now) && session.moved_to.is_none() {
             session.moved_to = knowledge.moved(now);
         }
-        if let Some(warning) = knowledge.look(session.last_packet, now) {
-            tracing::warn!("{warning}");
-            viewer.set_warning(warning);
-        }
+        viewer.set_warning(knowledge.look(session.last_packet, now));
         let stats = prepared.decoder.stats();
         if stats.frames_decoded > decoded {
             decoded = stats.frames_decoded;

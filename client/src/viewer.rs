@@ -12,6 +12,9 @@ use crate::stats::Report;
 
 pub use choice::{Choice, Offer, Question};
 
+/// What happened to the choice of server is shown for so long after the first picture that came of it.
+const NEWS_FOR: Duration = Duration::from_secs(30);
+
 /// What the viewer is doing, for the window and the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -77,8 +80,11 @@ struct State {
     transport: Option<Transport>,
     /// Why it is not by a better transport; empty when it is by the best.
     fallback: String,
-    /// Of another machine that says it is the server.
-    warning: String,
+    /// Of another machine that says it is the server; none: there is none.
+    warning: Option<String>,
+    logged_warning: Option<String>,
+    /// That another server is watched than before, or the same elsewhere; until then it is shown, once pictures have come.
+    news: Option<(String, Option<Instant>)>,
     reception: Reception,
     /// Of former sessions.
     before: Counters,
@@ -123,7 +129,9 @@ impl Viewer {
                 server: Server::default(),
                 transport: None,
                 fallback: String::new(),
-                warning: String::new(),
+                warning: None,
+                logged_warning: None,
+                news: None,
                 reception: Reception::default(),
                 before: Counters::default(),
                 sessions: 0,
@@ -178,16 +186,16 @@ impl Viewer {
                 tracing::warn!("no connection: {reason}; trying again until it works");
             }
         }
+        let now = Instant::now();
+        if let (Phase::Live, Some((_, until))) = (&phase, &mut state.news) {
+            until.get_or_insert(now + NEWS_FOR);
+        }
         state.phase = phase;
-        state.phase_since = Instant::now();
+        state.phase_since = now;
     }
 
     pub fn set_server(&self, server: Server) {
-        let mut state = self.lock();
-        if state.server != server {
-            state.warning.clear();
-        }
-        state.server = server;
+        self.lock().server = server;
     }
 
     /// What the server that is watched calls itself.
@@ -206,14 +214,28 @@ impl Viewer {
         self.lock().fallback.clone()
     }
 
-    /// Something about the server that the pilot has to know.
-    pub fn set_warning(&self, warning: String) {
-        self.lock().warning = warning;
+    /// What the pilot has to know about the server while it is so; logged when it is new.
+    pub fn set_warning(&self, warning: Option<String>) {
+        let mut state = self.lock();
+        if let Some(text) = warning.as_ref().filter(|_| state.logged_warning != warning) {
+            tracing::warn!("{text}");
+            state.logged_warning = Some(text.clone());
+        }
+        state.warning = warning;
     }
 
-    /// Empty: there is none.
-    pub fn warning(&self) -> String {
-        self.lock().warning.clone()
+    /// Another server is watched than before, or the same elsewhere.
+    pub fn set_news(&self, news: String) {
+        tracing::warn!("{news}");
+        self.lock().news = Some((news, None));
+    }
+
+    /// What the pilot has to know beside the picture.
+    pub fn notices(&self, now: Instant) -> Vec<String> {
+        let state = self.lock();
+        let is_new = |(_, until): &&(String, Option<Instant>)| until.is_none_or(|until| now < until);
+        let news = state.news.as_ref().filter(is_new).map(|(text, _)| text);
+        state.warning.iter().chain(news).cloned().collect()
     }
 
     /// A session connected.
@@ -246,6 +268,7 @@ impl Viewer {
             state.before = state.before.plus(&decoder.stats(), state.transport);
         }
         state.reception = Reception::default();
+        state.warning = None;
         drop(state);
         // Not under the lock, which the window needs.
         drop(decoder);
@@ -306,5 +329,27 @@ impl Clock {
 
     pub fn instant(&self, micros: u64) -> Instant {
         self.0 + Duration::from_micros(micros)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_notice_stands_as_long_as_it_is_so_and_news_for_a_while_after_pictures_have_come() {
+        let viewer = Viewer::new();
+        let at = |viewer: &Viewer, after: Duration| viewer.notices(Instant::now() + after);
+        viewer.set_news("Dory answers in the place of Nemo".to_owned());
+        // However long it takes to connect.
+        assert_eq!(at(&viewer, 10 * NEWS_FOR), ["Dory answers in the place of Nemo"]);
+        viewer.set_phase(Phase::Live);
+        viewer.set_warning(Some("a twin".to_owned()));
+        assert_eq!(at(&viewer, Duration::ZERO), ["a twin", "Dory answers in the place of Nemo"]);
+        viewer.set_phase(Phase::Waiting(String::new()));
+        viewer.set_phase(Phase::Live);
+        assert_eq!(at(&viewer, NEWS_FOR), ["a twin"]);
+        viewer.set_warning(None);
+        assert!(at(&viewer, NEWS_FOR).is_empty());
     }
 }

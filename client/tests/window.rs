@@ -106,6 +106,7 @@ fn obey(line: &str, view: &Mutex<ViewModel>, camera: &Mutex<Camera>, stop: &Canc
         ("question", text) => view.question = Some(question(text)),
         ("no-question", _) => view.question = None,
         ("stats", _) => view.overlay = stats(),
+        ("notice", text) => view.notices = vec![text.to_owned()],
         ("stop", _) => stop.cancel(),
         (other, _) => panic!("{other}?"),
     }
@@ -460,7 +461,15 @@ fn the_corner_and_the_title_say_whose_picture_it_is_and_how_things_are(display: 
     bench.resize(narrow);
     bench.until("the badge in the new corner", |shot| in_corner(shot, narrow, GREEN) > 10);
     bench.send("no-pictures");
-    bench.until_title(|title| title.starts_with("rov-bow - NO VIDEO 1 s"));
+    let seconds = |title: &str| {
+        title
+            .strip_prefix("rov-bow - NO VIDEO ")?
+            .strip_suffix(" s")?
+            .parse::<u32>()
+            .ok()
+            .filter(|seconds| *seconds > 0)
+    };
+    bench.until_title(|title| seconds(title).is_some());
     bench.until("an amber word", |shot| in_corner(shot, narrow, AMBER) > 10 && in_corner(shot, narrow, GREEN) == 0);
 }
 
@@ -486,6 +495,45 @@ fn the_warning_lies_over_the_panel_in_the_smallest_window(display: &str) {
         bench.send("live");
         bench.xdotool(&["key", "i"]);
         bench.until("neither warning nor panel", |shot| middle(shot, AMBER) == 0);
+    }
+}
+
+fn what_the_pilot_has_to_know_stands_in_the_corner_and_never_over_the_warning(display: &str) {
+    let mut bench = Bench::new(display);
+    bench.send("stats");
+    bench.send("live");
+    bench.send("pictures");
+    bench.send(
+        "notice 192.168.2.9:8080 says that it is rov-bow too, with another key or none: a copied card, or an impostor; \
+         192.168.2.2:8080 is watched",
+    );
+    bench.xdotool(&["mousemove", "330", "170"]);
+    for (size, name) in [
+        (Resolution::new(640, 360), "notice-640.png"),
+        (Resolution::new(320, 240), "notice-320.png"),
+        (Resolution::new(160, 90), "notice-160.png"),
+    ] {
+        bench.resize(size);
+        let amber = |shot: &Shot, rows: std::ops::Range<u32>| {
+            let pixels = (0..size.width).flat_map(|x| rows.clone().map(move |y| (x, y)));
+            pixels.filter(|(x, y)| shot.in_window(*x, *y) == AMBER).count()
+        };
+        let upper = 0..size.height / 2;
+        let shot =
+            bench.until("a notice", |shot| amber(shot, upper.clone()) > 300 && in_corner(shot, size, GREEN) > 10);
+        shot.keep(name);
+        assert_eq!(amber(&shot, size.height / 2..size.height), 0, "{size}");
+        // The statistics have it, too.
+        bench.xdotool(&["key", "i"]);
+        bench.until("statistics alone", |shot| in_corner(shot, size, AMBER) == 0);
+        bench.xdotool(&["key", "i"]);
+        bench.until("the notice again", |shot| amber(shot, upper.clone()) > 300);
+        bench.send("lost the server does not answer");
+        // The rows of the notice are free again where the warning does not lie.
+        bench.until("the warning alone", |shot| {
+            amber(shot, 0..size.height) > 300 && amber(shot, 16..size.height / 6) == 0
+        });
+        bench.send("live");
     }
 }
 
@@ -663,6 +711,7 @@ for_each_display!(
     a_resized_window_asks_for_pictures_of_its_size,
     the_corner_and_the_title_say_whose_picture_it_is_and_how_things_are,
     the_warning_lies_over_the_panel_in_the_smallest_window,
+    what_the_pilot_has_to_know_stands_in_the_corner_and_never_over_the_warning,
     the_question_mark_and_f1_show_the_keys,
     a_server_is_chosen_by_digits_arrows_and_clicks,
     a_double_click_fills_the_screen_and_goes_back,

@@ -3,6 +3,7 @@
 
 pub mod access_unit;
 pub mod api;
+pub mod attempts;
 pub mod backlog;
 pub mod backoff;
 pub mod camera;

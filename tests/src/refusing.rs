@@ -1,38 +1,66 @@
-//! An RTSP server that refuses every password, on loopback.
+//! An RTSP server on loopback that refuses every password, or redirects whoever gives one.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use rov_common::sync::lock;
 
 /// Ends with the test.
 pub struct Refusing {
     pub port: u16,
-    attempts: Arc<AtomicUsize>,
+    requests: Arc<Mutex<Vec<Request>>>,
     ended: Arc<AtomicBool>,
+}
+
+/// One that came.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub at: Instant,
+    /// As `DESCRIBE rtsp://127.0.0.1:554/cam RTSP/1.0`.
+    pub line: String,
+    pub with_password: bool,
 }
 
 impl Refusing {
     /// At `port`, 0 for one that the system chooses. `challenges` are the values of its `WWW-Authenticate` headers.
     pub fn start(port: u16, challenges: &[&str]) -> Self {
+        Self::with(port, challenges, |_| None)
+    }
+
+    /// Sends whoever gives a password to the address `to`; none: to its own.
+    pub fn redirecting(to: Option<&str>) -> Self {
+        let to = to.map(str::to_owned);
+        Self::with(0, &["Basic realm=\"cam\""], |port| Some(to.unwrap_or(format!("rtsp://127.0.0.1:{port}/cam"))))
+    }
+
+    fn with(port: u16, challenges: &[&str], redirection: impl FnOnce(u16) -> Option<String>) -> Self {
         // Under Unix, the standard library lets the address of a server that has just ended be used again.
         let listener = TcpListener::bind(("127.0.0.1", port)).expect("a port");
         let port = listener.local_addr().expect("its address").port();
-        let refusing = Self { port, attempts: Arc::default(), ended: Arc::default() };
-        let (attempts, ended) = (Arc::clone(&refusing.attempts), Arc::clone(&refusing.ended));
-        let headers: String = challenges.iter().map(|value| format!("WWW-Authenticate: {value}\r\n")).collect();
+        let refusing = Self { port, requests: Arc::default(), ended: Arc::default() };
+        let (requests, ended) = (Arc::clone(&refusing.requests), Arc::clone(&refusing.ended));
+        let challenges: String = challenges.iter().map(|value| format!("WWW-Authenticate: {value}\r\n")).collect();
+        let redirection = redirection(port);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten().take_while(|_| !ended.load(Ordering::Relaxed)) {
-                let (headers, attempts) = (headers.clone(), Arc::clone(&attempts));
-                std::thread::spawn(move || refuse(&client, &headers, &attempts));
+                let (challenges, redirection) = (challenges.clone(), redirection.clone());
+                let requests = Arc::clone(&requests);
+                std::thread::spawn(move || answer(&client, &challenges, redirection.as_deref(), &requests));
             }
         });
         refusing
     }
 
+    pub fn requests(&self) -> Vec<Request> {
+        lock(&self.requests).clone()
+    }
+
     /// How many requests had a password.
     pub fn attempts(&self) -> usize {
-        self.attempts.load(Ordering::Relaxed)
+        lock(&self.requests).iter().filter(|request| request.with_password).count()
     }
 }
 
@@ -44,18 +72,21 @@ impl Drop for Refusing {
     }
 }
 
-/// Answers until the client closes.
-fn refuse(client: &TcpStream, challenges: &str, attempts: &AtomicUsize) {
+/// Until the client closes.
+fn answer(client: &TcpStream, challenges: &str, redirection: Option<&str>, requests: &Mutex<Vec<Request>>) {
     let mut lines = BufReader::new(client).lines().map_while(Result::ok);
-    while let Some(request) = lines.next() {
+    while let Some(line) = lines.next() {
         let headers: Vec<_> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
         let sequence = headers.iter().find(|line| line.starts_with("CSeq:")).cloned().unwrap_or_default();
         let with_password = headers.iter().any(|line| line.starts_with("Authorization:"));
-        attempts.fetch_add(usize::from(with_password), Ordering::Relaxed);
-        let (status, more) = match request.split(' ').next() {
-            Some("OPTIONS") => ("200 OK", "Public: OPTIONS, DESCRIBE, SETUP, PLAY, TEARDOWN\r\n"),
-            _ => ("401 Unauthorized", challenges),
+        let (status, more) = match (line.split(' ').next(), redirection) {
+            (Some("OPTIONS"), _) => {
+                ("200 OK", "Public: OPTIONS, DESCRIBE, SETUP, PLAY, PAUSE, TEARDOWN\r\n".to_owned())
+            }
+            (_, Some(to)) if with_password => ("302 Moved Temporarily", format!("Location: {to}\r\n")),
+            _ => ("401 Unauthorized", challenges.to_owned()),
         };
+        lock(requests).push(Request { at: Instant::now(), line, with_password });
         let mut to = client;
         if write!(to, "RTSP/1.0 {status}\r\n{sequence}\r\n{more}\r\n").is_err() {
             return;

@@ -91,6 +91,11 @@ impl Watcher {
         &self.viewer.choice
     }
 
+    /// What the pilot has to know.
+    pub fn notices(&self) -> Vec<String> {
+        self.viewer.notices(Instant::now())
+    }
+
     /// How the video comes, as the overlay says it.
     pub fn transport(&self) -> String {
         self.viewer.reception().transport

@@ -204,10 +204,8 @@ fn a_refused_password_is_tried_rarely() {
     let server = Server::start(&["--source", "rtsp", "--url", &url, "-v"]);
     let reason = wait_for_reason(&server, "next attempt in 30 s");
     println!("{reason}");
-    let attempts = camera.attempts();
-    assert!((1..=3).contains(&attempts), "{attempts} attempts");
     std::thread::sleep(Duration::from_secs(2));
-    assert_eq!(camera.attempts(), attempts);
+    assert!((1..=2).contains(&camera.attempts()), "{:#?}", camera.requests());
     let said = format!("{}{:?}{:?}", server.process.stderr(), server.health(), server.stats());
     assert!(!said.contains("34@") && !said.contains("12#") && !said.contains("pilot"), "{said}");
 }

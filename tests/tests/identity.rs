@@ -72,7 +72,8 @@ impl Vehicle {
     fn announcement(&self, runtime: &Runtime) -> Announcement {
         let found = runtime.block_on(async {
             let mut discovery = discovery::bind(self.discovery_port, vec!["lo".to_owned()]).expect("sockets");
-            discovery.search(None, Duration::from_millis(500), |_| ()).await
+            // It ends soon after the one that there is.
+            discovery.search(None, wait::START, |_| ()).await
         });
         assert_eq!(found.len(), 1, "{found:?}");
         found[0].announcement.clone()
@@ -132,6 +133,26 @@ fn a_server_that_comes_back_with_another_name_and_port_is_followed() {
     let after = vehicle.start("Dory", 0);
     until_true("the second session", wait::START, || watcher.report().sessions == 2);
     assert_eq!((watcher.report().server, watcher.report().server_name), (after.address.to_string(), "Dory".to_owned()));
+    let news = format!("Dory answers at {} in the place of Nemo", after.address);
+    assert_eq!(watcher.notices(), [news], "the pilot is told");
+    watcher.stop(&runtime);
+}
+
+#[test]
+fn another_machine_with_the_servers_id_is_said_beside_the_picture_while_it_is_heard() {
+    let (runtime, vehicle) = (Runtime::new().expect("a runtime"), Vehicle::new());
+    let robot = vehicle.start("Nemo", vehicle.signal_port);
+    let real = vehicle.announcement(&runtime);
+    let watcher = vehicle.watch(&runtime, &[]);
+    watcher.wait_for_shots(10);
+    assert_eq!(watcher.notices(), [""; 0]);
+    let copied = Announcement { key: None, ..real };
+    let twin = Announcer::start(Ipv4Addr::new(127, 0, 0, 3), vehicle.discovery_port, copied);
+    let says = |part: &str| watcher.notices().iter().any(|notice| notice.contains(part));
+    until_true("the twin is said", wait::SOON, || says("127.0.0.3:") && says("says that it is Nemo too"));
+    drop(twin);
+    until_true("it is silent", wait::SOON, || watcher.notices().is_empty());
+    assert_eq!((watcher.report().sessions, watcher.report().server), (1, robot.address.to_string()));
     watcher.stop(&runtime);
 }
 

@@ -1,7 +1,7 @@
-//! What minifb does not know of the desktop: the window's class and icon, quick clicks, a screen that stays awake, and the
-//! badge. Under X11, by a connection of our own; nothing here waits for the X server but the opening.
+//! What minifb does not know of the desktop: the window's class and icon, quick clicks, a screen that stays awake, and what stands
+//! in the corner. Under X11, by a connection of our own; nothing here waits for the X server but the opening.
 //!
-//! The badge is a small window in the corner of minifb's, which the X server keeps above the pictures: it is drawn when its text
+//! The corner is a small window in the corner of minifb's, which the X server keeps above the pictures: it is drawn when its text
 //! changes, and costs the pictures nothing.
 
 use std::time::{Duration, Instant};
@@ -99,7 +99,7 @@ mod x11 {
         /// In front of everything, without a look of its own, for the clicks. minifb forgets one that is released before it looks, and X
         /// gives those into a window to one program alone.
         glass: Window,
-        badge: Window,
+        corner: Window,
         /// Bits of a pixel that count. minifb opens windows of 32 bits a pixel alone.
         depth: u8,
         clicks: Clicks,
@@ -132,9 +132,9 @@ mod x11 {
             connection.create_window(0, glass, window, 0, 0, size, size, 0, WindowClass::INPUT_ONLY, 0, &clicks)?;
             connection.map_window(glass)?;
             // It keeps its place in the corner when the window's size changes, without us.
-            let badge = connection.generate_id().map_err(into_reply_error)?;
+            let corner = connection.generate_id().map_err(into_reply_error)?;
             let place = clicks.win_gravity(Gravity::NORTH_EAST);
-            connection.create_window(0, badge, window, 0, 0, 1, 1, 0, WindowClass::INPUT_OUTPUT, 0, &place)?;
+            connection.create_window(0, corner, window, 0, 0, 1, 1, 0, WindowClass::INPUT_OUTPUT, 0, &place)?;
             let depth = connection.get_geometry(window)?.reply()?.depth;
             let can_suspend = connection.extension_information(screensaver::X11_EXTENSION_NAME)?.is_some();
             if can_suspend {
@@ -145,7 +145,7 @@ mod x11 {
             Ok(Self {
                 connection,
                 glass,
-                badge,
+                corner,
                 depth,
                 clicks: Clicks::default(),
                 can_suspend,
@@ -170,7 +170,7 @@ mod x11 {
             if self.raised.is_none_or(|at| now.saturating_duration_since(at) >= RAISE) {
                 self.raised = Some(now);
                 let above = ConfigureWindowAux::new().stack_mode(StackMode::ABOVE);
-                for window in [self.badge, self.glass] {
+                for window in [self.corner, self.glass] {
                     let _ = self.connection.configure_window(window, &above);
                 }
                 let _ = self.connection.flush();
@@ -193,15 +193,15 @@ mod x11 {
 
         /// Shows these pixels 0x00RRGGBB in the upper right corner of the window, which has this width; none: takes them away. False
         /// where that cannot be done.
-        pub fn show_badge(&mut self, picture: Option<(&[u32], Resolution)>, width: u32) -> bool {
+        pub fn show_corner(&mut self, picture: Option<(&[u32], Resolution)>, width: u32) -> bool {
             let shown = match picture {
-                Some((pixels, size)) => self.paint_badge(pixels, size, width),
-                None => self.connection.unmap_window(self.badge).map(drop).map_err(ReplyError::from),
+                Some((pixels, size)) => self.paint_corner(pixels, size, width),
+                None => self.connection.unmap_window(self.corner).map(drop).map_err(ReplyError::from),
             };
             shown.and_then(|()| Ok(self.connection.flush()?)).is_ok()
         }
 
-        fn paint_badge(&self, pixels: &[u32], size: Resolution, width: u32) -> Result<(), ReplyError> {
+        fn paint_corner(&self, pixels: &[u32], size: Resolution, width: u32) -> Result<(), ReplyError> {
             let connection = &self.connection;
             let bytes: Vec<u8> = match connection.setup().image_byte_order {
                 ImageOrder::MSB_FIRST => pixels.iter().flat_map(|pixel| pixel.to_be_bytes()).collect(),
@@ -209,20 +209,20 @@ mod x11 {
             };
             let (w, h) = (size.width as u16, size.height as u16);
             let pixmap = connection.generate_id().map_err(into_reply_error)?;
-            connection.create_pixmap(self.depth, pixmap, self.badge, w, h)?;
+            connection.create_pixmap(self.depth, pixmap, self.corner, w, h)?;
             let gc = connection.generate_id().map_err(into_reply_error)?;
             connection.create_gc(gc, pixmap, &CreateGCAux::new())?;
             connection.put_image(ImageFormat::Z_PIXMAP, pixmap, gc, w, h, 0, 0, 0, self.depth, &bytes)?;
             connection.free_gc(gc)?;
             // As its background the X server draws it by itself, whenever something was in front of it.
             let look = ChangeWindowAttributesAux::new().background_pixmap(pixmap);
-            connection.change_window_attributes(self.badge, &look)?;
+            connection.change_window_attributes(self.corner, &look)?;
             connection.free_pixmap(pixmap)?;
             let place =
                 ConfigureWindowAux::new().x(width as i32 - size.width as i32).width(size.width).height(size.height);
-            connection.configure_window(self.badge, &place)?;
-            connection.map_window(self.badge)?;
-            connection.clear_area(false, self.badge, 0, 0, 0, 0)?;
+            connection.configure_window(self.corner, &place)?;
+            connection.map_window(self.corner)?;
+            connection.clear_area(false, self.corner, 0, 0, 0, 0)?;
             Ok(())
         }
     }
@@ -266,7 +266,7 @@ mod elsewhere {
 
         pub fn keep_awake(&mut self, _: bool, _: Instant) {}
 
-        pub fn show_badge(&mut self, _: Option<(&[u32], Resolution)>, _: u32) -> bool {
+        pub fn show_corner(&mut self, _: Option<(&[u32], Resolution)>, _: u32) -> bool {
             false
         }
     }

@@ -7,15 +7,18 @@
 pub mod parameter_sets;
 
 use std::iter;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::glib;
+use gstreamer::glib::translate::{ToGlibPtr, from_glib_none};
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
+use gstreamer_rtsp::ffi as gst_rtsp;
+use gstreamer_rtsp::rtsp_message::RTSPMessage;
 use gstreamer_video as gst_video;
+use rov_common::attempts::{Attempts, Request, Verdict};
 use rov_common::backlog::Backlog;
 pub use rov_common::camera::{CameraUrl as Camera, Credentials, Trust};
 use rov_common::challenge::{unknown_digest, unknown_digest_advice};
@@ -38,9 +41,6 @@ const TCP_TIMEOUT: Duration = Duration::from_secs(5);
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 /// A camera that is gone does not answer the goodbye.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
-/// Of requests until a camera has described its stream: what is free, what is refused without a password, and both again after
-/// a redirection. `rtspsrc` alone would give a wrong password eight times.
-const MAX_REQUESTS: u32 = 5;
 /// As for the other sockets for media.
 const UDP_BUFFER: &str = "4194304";
 
@@ -256,8 +256,8 @@ fn build(shared: &Arc<Shared>, latency: Duration) -> Result<(gst::Pipeline, gst_
     if let Some(Credentials { user, password }) = shared.camera.credentials() {
         source.set_property("user-id", user);
         source.set_property("user-pw", password);
-        limit_attempts(&source);
     }
+    limit_attempts(&source);
     for (property, value) in [
         ("latency", latency.as_millis().to_string()),
         // Follows the camera's clock, and never buffers: 'auto' would for a camera whose SDP has a duration.
@@ -332,21 +332,45 @@ fn choose_media(source: &gst::Element, shared: &Arc<Shared>) {
     });
 }
 
-/// Fails where a camera goes on refusing the password.
+/// Fails where a camera goes on refusing the password, or redirects again and again.
 fn limit_attempts(source: &gst::Element) {
-    let (requests, is_described) = (AtomicU32::new(0), Arc::new(AtomicBool::new(false)));
-    let described = Arc::clone(&is_described);
-    source.connect("on-sdp", false, move |_| {
-        described.store(true, Ordering::Relaxed);
-        None
-    });
+    let attempts = Mutex::new(Attempts::default());
     source.connect("before-send", false, move |values| {
-        let may_send = is_described.load(Ordering::Relaxed) || requests.fetch_add(1, Ordering::Relaxed) < MAX_REQUESTS;
-        if let Some(source) = values[0].get::<gst::Element>().ok().filter(|_| !may_send) {
-            gst::element_error!(source, gst::ResourceError::NotAuthorized, ("Unauthorized"));
+        let message = values.get(1).and_then(|message| message.get::<RTSPMessage>().ok());
+        let verdict = message.and_then(|message| request(&message)).map(|request| lock(&attempts).judge(request));
+        let source = values[0].get::<gst::Element>().ok();
+        match (verdict, source) {
+            (Some(Verdict::Denied), Some(source)) => {
+                gst::element_error!(source, gst::ResourceError::NotAuthorized, ("Unauthorized"));
+            }
+            (Some(Verdict::Astray), Some(source)) => {
+                gst::element_error!(source, gst::ResourceError::Read, ("the camera redirects again and again"));
+            }
+            _ => {}
         }
-        Some(may_send.to_value())
+        Some(matches!(verdict, Some(Verdict::Send) | None).to_value())
     });
+}
+
+/// None for what is no request.
+fn request(message: &RTSPMessage) -> Option<Request> {
+    let (mut method, mut address, mut version, mut transport) = (0, std::ptr::null(), 0, std::ptr::null_mut());
+    // SAFETY: the message outlives the calls and keeps the texts, which are copied here.
+    unsafe {
+        let message = message.to_glib_none().0;
+        let parsed =
+            gst_rtsp::gst_rtsp_message_parse_request(message, &raw mut method, &raw mut address, &raw mut version);
+        if parsed != gst_rtsp::GST_RTSP_OK {
+            return None;
+        }
+        let name = gst_rtsp::gst_rtsp_method_as_text(method);
+        gst_rtsp::gst_rtsp_message_get_header(message, gst_rtsp::GST_RTSP_HDR_TRANSPORT, &raw mut transport, 0);
+        Some(Request {
+            method: from_glib_none::<_, Option<String>>(name)?,
+            address: from_glib_none::<_, Option<String>>(address)?,
+            transport: from_glib_none(transport.cast_const()),
+        })
+    }
 }
 
 /// One that the system does not trust.
@@ -428,6 +452,10 @@ fn watch_bus(pipeline: &gst::Pipeline, shared: &Arc<Shared>) {
     let Some(bus) = pipeline.bus() else { return };
     let shared = Arc::clone(shared);
     bus.set_sync_handler(move |_, message| {
+        // To explain an error may take a request to the camera.
+        if shared.ended.borrow().is_some() {
+            return gst::BusSyncReply::Drop;
+        }
         let error = match message.view() {
             gst::MessageView::Error(error) => explain(&shared, error),
             gst::MessageView::Eos(_) => {

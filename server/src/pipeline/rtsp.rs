@@ -2,12 +2,15 @@
 //! which of the camera's streams are taken; when its pictures are too old; what its errors mean.
 
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
+use gstreamer::glib::translate::{ToGlibPtr, from_glib_none};
 use gstreamer::prelude::*;
+use gstreamer_rtsp::ffi as gst_rtsp;
+use gstreamer_rtsp::rtsp_message::RTSPMessage;
+use rov_common::attempts::{Attempts, Request, Verdict};
 use rov_common::backlog::Backlog;
 use rov_common::challenge::{unknown_digest, unknown_digest_advice};
 use rov_common::lateness::Lateness;
@@ -23,9 +26,6 @@ use crate::config::{CameraUrl, Credentials, Trust};
 /// Name of the `rtspsrc`.
 pub const ELEMENT: &str = "rov_rtsp";
 
-/// Of requests until a camera has described its stream: what is free, what is refused without a password, and both again after
-/// a redirection. `rtspsrc` alone would give a wrong password eight times.
-const MAX_REQUESTS: u32 = 5;
 /// A camera on a LAN answers in milliseconds.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
 
@@ -59,8 +59,8 @@ pub fn install(head: &gst::Bin, url: &CameraUrl, plan: &Plan, shared: &Arc<Share
     if let Some(Credentials { user, password }) = url.credentials() {
         source.set_property("user-id", user);
         source.set_property("user-pw", password);
-        limit_attempts(&source);
     }
+    limit_attempts(&source);
     let weak = Arc::downgrade(shared);
     on_certificate(&source, plan.camera_certificate.clone(), move |fingerprint| {
         if let Some(shared) = weak.upgrade() {
@@ -100,21 +100,45 @@ pub fn install(head: &gst::Bin, url: &CameraUrl, plan: &Plan, shared: &Arc<Share
     });
 }
 
-/// Fails where a camera goes on refusing the password.
+/// Fails where a camera goes on refusing the password, or redirects again and again.
 fn limit_attempts(source: &gst::Element) {
-    let (requests, is_described) = (AtomicU32::new(0), Arc::new(AtomicBool::new(false)));
-    let described = Arc::clone(&is_described);
-    source.connect("on-sdp", false, move |_| {
-        described.store(true, Ordering::Relaxed);
-        None
-    });
+    let attempts = Mutex::new(Attempts::default());
     source.connect("before-send", false, move |values| {
-        let may_send = is_described.load(Ordering::Relaxed) || requests.fetch_add(1, Ordering::Relaxed) < MAX_REQUESTS;
-        if let Some(source) = values[0].get::<gst::Element>().ok().filter(|_| !may_send) {
-            gst::element_error!(source, gst::ResourceError::NotAuthorized, ("Unauthorized"));
+        let message = values.get(1).and_then(|message| message.get::<RTSPMessage>().ok());
+        let verdict = message.and_then(|message| request(&message)).map(|request| lock(&attempts).judge(request));
+        let source = values[0].get::<gst::Element>().ok();
+        match (verdict, source) {
+            (Some(Verdict::Denied), Some(source)) => {
+                gst::element_error!(source, gst::ResourceError::NotAuthorized, ("Unauthorized"));
+            }
+            (Some(Verdict::Astray), Some(source)) => {
+                gst::element_error!(source, gst::ResourceError::Read, ("the camera redirects again and again"));
+            }
+            _ => {}
         }
-        Some(may_send.to_value())
+        Some(matches!(verdict, Some(Verdict::Send) | None).to_value())
     });
+}
+
+/// None for what is no request.
+fn request(message: &RTSPMessage) -> Option<Request> {
+    let (mut method, mut address, mut version, mut transport) = (0, std::ptr::null(), 0, std::ptr::null_mut());
+    // SAFETY: the message outlives the calls and keeps the texts, which are copied here.
+    unsafe {
+        let message = message.to_glib_none().0;
+        let parsed =
+            gst_rtsp::gst_rtsp_message_parse_request(message, &raw mut method, &raw mut address, &raw mut version);
+        if parsed != gst_rtsp::GST_RTSP_OK {
+            return None;
+        }
+        let name = gst_rtsp::gst_rtsp_method_as_text(method);
+        gst_rtsp::gst_rtsp_message_get_header(message, gst_rtsp::GST_RTSP_HDR_TRANSPORT, &raw mut transport, 0);
+        Some(Request {
+            method: from_glib_none::<_, Option<String>>(name)?,
+            address: from_glib_none::<_, Option<String>>(address)?,
+            transport: from_glib_none(transport.cast_const()),
+        })
+    }
 }
 
 /// Has the source ask `trust` about a certificate that the system does not trust; `refused` gets the fingerprint of one that
