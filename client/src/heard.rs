@@ -360,7 +360,7 @@ impl Heard {
         })?;
         let (name, here, there) = (watched.name(), watched.address, twin.address);
         Some(format!(
-            "{there} says that it is {name} too, with another key or none: a copied card, or an impostor; {here} is watched"
+            "{there} also claims to be {name}, with another key or none: a copied card or an impostor; watching {here}"
         ))
     }
 

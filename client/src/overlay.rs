@@ -541,8 +541,8 @@ mod tests {
 
     #[test]
     fn notices_stand_below_the_badge_and_leave_half_of_the_window() {
-        let notice = "10.0.0.3:8080 says that it is Nemo too, with another key or none: a copied card, or an impostor; \
-                      10.0.0.2:8080 is watched";
+        let notice = "10.0.0.3:8080 also claims to be Nemo, with another key or none: a copied card or an impostor; \
+                      watching 10.0.0.2:8080";
         let ink = |pixels: &[u32], color: u32| pixels.iter().filter(|pixel| **pixel == color).count();
         for (width, height) in [(160, 90), (320, 240), (640, 360), (1920, 1080)] {
             let window = Resolution::new(width, height);

@@ -504,8 +504,8 @@ fn what_the_pilot_has_to_know_stands_in_the_corner_and_never_over_the_warning(di
     bench.send("live");
     bench.send("pictures");
     bench.send(
-        "notice 192.168.2.9:8080 says that it is rov-bow too, with another key or none: a copied card, or an impostor; \
-         192.168.2.2:8080 is watched",
+        "notice 192.168.2.9:8080 also claims to be rov-bow, with another key or none: a copied card or an impostor; \
+         watching 192.168.2.2:8080",
     );
     bench.xdotool(&["mousemove", "330", "170"]);
     for (size, name) in [

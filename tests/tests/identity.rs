@@ -149,7 +149,7 @@ fn another_machine_with_the_servers_id_is_said_beside_the_picture_while_it_is_he
     let copied = Announcement { key: None, ..real };
     let twin = Announcer::start(Ipv4Addr::new(127, 0, 0, 3), vehicle.discovery_port, copied);
     let says = |part: &str| watcher.notices().iter().any(|notice| notice.contains(part));
-    until_true("the twin is said", wait::SOON, || says("127.0.0.3:") && says("says that it is Nemo too"));
+    until_true("the twin is said", wait::SOON, || says("127.0.0.3:") && says("also claims to be Nemo"));
     drop(twin);
     until_true("it is silent", wait::SOON, || watcher.notices().is_empty());
     assert_eq!((watcher.report().sessions, watcher.report().server), (1, robot.address.to_string()));
