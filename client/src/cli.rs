@@ -115,7 +115,8 @@ pub struct Cli {
     #[arg(help_heading = DISCOVERY, long, value_name = "SECONDS", default_value = "3", value_parser = seconds)]
     pub discovery_timeout: Duration,
 
-    /// Network interface to look on, and to receive multicast on; may be given several times [default: every suitable one]
+    /// Network interface to look on, to connect by and to receive multicast on, as eth1; may be given several times
+    /// [default: every suitable one]
     #[arg(help_heading = TRANSPORT, long = "interface", value_name = "NAME")]
     pub interfaces: Vec<String>,
 

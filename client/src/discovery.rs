@@ -162,7 +162,10 @@ impl Discovery {
         }
         tokio::select! {
             received = self.receive() => match received {
-                Ok((peer, datagram)) => self.take(peer, &datagram, Instant::now()),
+                Ok(Received { datagram, peer, interface }) if self.is_wanted(peer, interface) => {
+                    self.take(peer, &datagram, Instant::now());
+                }
+                Ok(_) => {}
                 Err(error) => {
                     debug!("cannot receive discovery datagrams: {error}");
                     tokio::time::sleep(PAUSE_AFTER_ERROR).await;
@@ -224,7 +227,9 @@ impl Discovery {
             Ok(all) => {
                 let targets = targets(&all, &self.interfaces);
                 if targets != self.targets {
-                    rivals(&targets).into_iter().for_each(|pair| warn!("{}", describe_rivals(pair)));
+                    for pair in rivals(&targets) {
+                        warn!("{}; or choose by --interface", describe_rivals(pair));
+                    }
                 }
                 self.targets = targets;
                 let chosen = chosen(&all, &self.interfaces, Ipv4Addr::UNSPECIFIED.into());
@@ -245,26 +250,30 @@ impl Discovery {
     }
 
     /// The next datagram of either socket. Safe to cancel, as `recv_from` is.
-    async fn receive(&self) -> io::Result<(SocketAddr, Vec<u8>)> {
-        // One byte more than a message may have, so that a longer datagram is told from one that was cut.
-        let (mut answer, mut announcement) = ([0; MAX_DATAGRAM + 1], [0; MAX_DATAGRAM + 1]);
+    async fn receive(&self) -> io::Result<Received> {
         let listen = async {
             match &self.listening {
-                Ok(socket) => socket.recv_from(&mut announcement).await,
+                Ok(socket) => receive(socket).await,
                 Err(_) => pending().await,
             }
         };
         tokio::select! {
-            received = self.asking.recv_from(&mut answer) => received.map(|(length, peer)| (peer, answer[..length].to_vec())),
-            received = listen => received.map(|(length, peer)| (peer, announcement[..length].to_vec())),
+            received = receive(&self.asking) => received,
+            received = listen => received,
         }
     }
 
+    /// By the interfaces that the user named, if any: both of two may be in one subnet, with a server at the same address of each.
+    fn is_wanted(&self, peer: SocketAddr, interface: Option<u32>) -> bool {
+        let came_by = |target: &Target| {
+            // What this machine sends to itself comes by whatever the system likes.
+            let is_it = |index| peer.ip() == target.address || net::interface_index(&target.interface) == index;
+            interface.is_none_or(is_it) && is_neighbour(std::slice::from_ref(target), peer.ip())
+        };
+        self.interfaces.is_empty() || self.targets.iter().any(came_by)
+    }
+
     fn take(&mut self, peer: SocketAddr, datagram: &[u8], now: Instant) {
-        // An answer comes back on the interface that was asked on; an announcement may come from anywhere.
-        if !self.interfaces.is_empty() && !is_neighbour(&self.targets, peer.ip()) {
-            return;
-        }
         match decode(datagram) {
             Ok(Message::Announce(announcement)) => {
                 lock(&self.heard).hear(announcement, peer.ip(), now);
@@ -275,6 +284,21 @@ impl Discovery {
             Err(error) => debug!("ignored a discovery datagram of {peer}: {error}"),
         }
     }
+}
+
+/// A datagram, and the index of the interface by which it came, where that is known.
+struct Received {
+    datagram: Vec<u8>,
+    peer: SocketAddr,
+    interface: Option<u32>,
+}
+
+async fn receive(socket: &UdpSocket) -> io::Result<Received> {
+    // One byte more than a message may have, so that a longer datagram is told from one that was cut.
+    let mut buffer = [0; MAX_DATAGRAM + 1];
+    let receive = || net::receive_by(&SockRef::from(socket), &mut buffer);
+    let (length, peer, interface) = socket.async_io(Interest::READABLE, receive).await?;
+    Ok(Received { datagram: buffer[..length].to_vec(), peer, interface })
 }
 
 /// When query number `number` is due after the start of a search.

@@ -8,6 +8,7 @@ use anyhow::Context;
 use rov_common::api::{Stats, WHEP_PATH};
 use rov_common::codec::Codec;
 use rov_common::discovery::Announcement;
+use rov_common::net;
 use rov_common::sync::lock;
 use url::Url;
 
@@ -58,11 +59,12 @@ impl Located {
     }
 
     /// Other ways to a server that the user named by its WHEP endpoint: those that its statistics name.
-    pub async fn other_ways(&self) -> Vec<Way> {
+    pub async fn other_ways(&self, interfaces: &[String]) -> Vec<Way> {
         let (true, [Way::WebRtc(url)], Some(stats)) = (self.found.is_none(), self.ways.as_slice(), &self.stats) else {
             return Vec::new();
         };
-        let (Some(host), Ok(stats)) = (url.host_str(), whep::stats(stats.clone()).await) else { return Vec::new() };
+        let stats = whep::stats(stats.clone(), interfaces).await;
+        let (Some(host), Ok(stats)) = (url.host_str(), stats) else { return Vec::new() };
         let Ok(from) = resolve(host).await else { return Vec::new() };
         let rtp = rtp_destination(&stats, from).map(Way::Rtp);
         let rtsp = stats.rtsp.and_then(|rtsp| Url::parse(rtsp.urls.first()?).ok()).and_then(|mut url| {
@@ -71,6 +73,12 @@ impl Located {
             Some(Way::Rtsp(Camera::from(url)))
         });
         rtp.into_iter().chain(rtsp).collect()
+    }
+
+    /// What to do where it does not answer, or another machine does, if several network cards lead to it.
+    pub fn advice(&self, interfaces: &[String]) -> Option<String> {
+        let address: SocketAddr = self.address.parse().ok()?;
+        if interfaces.is_empty() { net::advice_for(address.ip()) } else { None }
     }
 
     /// The key that it says it has, which a WebRTC session proves.
@@ -246,7 +254,7 @@ async fn named(config: &SessionConfig) -> Option<Result<Located, SessionError>> 
         Target::Rtp { source, host: None } => {
             Ok(Located::named(Way::Rtp(*source), format!("RTP at {}", source.destination()), None))
         }
-        Target::Rtp { source, host: Some(host) } => rtp_of_host(host, source).await,
+        Target::Rtp { source, host: Some(host) } => rtp_of_host(host, source, &config.interfaces).await,
     })
 }
 
@@ -320,12 +328,12 @@ fn ask(viewer: &Viewer, question: Question, is_first: bool, can_ask: bool, logge
 }
 
 /// RTP from `host`: to where a rov-server there says that it sends, else to where the user says.
-async fn rtp_of_host(host: &RtpHost, source: &Source) -> Result<Located, SessionError> {
+async fn rtp_of_host(host: &RtpHost, source: &Source, interfaces: &[String]) -> Result<Located, SessionError> {
     let from = resolve(&host.name).await?;
     let mut source = Source { from: Some(from), ..*source };
     let mut api = host.stats.clone();
     if let Some(url) = &api {
-        match whep::stats(url.clone()).await {
+        match whep::stats(url.clone(), interfaces).await {
             Ok(stats) if stats.rtp.is_none() => {
                 let reason = format!(
                     "{} does not send by rtp: start rov-server with rtp among its --transport, or this program without \

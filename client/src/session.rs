@@ -230,9 +230,14 @@ async fn visit(
     let (mut is_final, mut is_denied) = (true, true);
     let mut ways = server.ways.clone();
     let mut next = 0;
+    let advised = |reason: String| match server.advice(&config.interfaces) {
+        Some(advice) => format!("{reason}; {advice}"),
+        None => reason,
+    };
+    let mut is_astray = false;
     loop {
         if next == ways.len() && next == 1 && config.transport.is_none() {
-            ways.extend(server.other_ways().await);
+            ways.extend(server.other_ways(&config.interfaces).await);
         }
         let Some(way) = ways.get(next) else { break };
         next += 1;
@@ -264,13 +269,14 @@ async fn visit(
             Err(error @ ConnectError::NotProven { .. }) => {
                 // Whoever it is has no better right by another way.
                 server.mark_refused(&knowledge.heard);
-                return Err(SessionError::no_way(error.to_string()));
+                return Err(SessionError::no_way(advised(error.to_string())));
             }
             Err(error) => {
                 // It answered before: the link is down, and the other ways would take their time to find that out.
                 if transport == Transport::WebRtc && !answered && *answers {
-                    return Err(SessionError::no_way(error.to_string()));
+                    return Err(SessionError::no_way(advised(error.to_string())));
                 }
+                is_astray |= error.is_unanswered();
                 is_final &= error.is_final();
                 is_denied &= error.is_denied();
                 failed.push((transport, error.to_string()));
@@ -281,6 +287,7 @@ async fn visit(
         [(_, reason)] => reason.clone(),
         all => all.iter().map(|(by, reason)| format!("{by}: {reason}")).collect::<Vec<_>>().join("; "),
     };
+    let reason = if is_astray { advised(reason) } else { reason };
     Err(SessionError::NoWay { reason, is_final, is_denied })
 }
 
@@ -329,7 +336,7 @@ async fn watch(
     };
     viewer.session_started();
     server.mark_watched(&knowledge.heard);
-    let asking = Asking::new(server.stats.clone(), link.viewer_id());
+    let asking = Asking::new(server.stats.clone(), link.viewer_id(), config.interfaces.clone());
     let reason = tokio::select! {
         () = shutdown.cancelled() => None,
         reason = supervise(viewer, &link, prepared, &arrivals, (supply, knowledge), asking) => Some(reason),

@@ -1,10 +1,16 @@
 //! Signalling: WHEP (draft-ietf-wish-whep) by HTTP, and the server's own statistics.
 
+mod bound;
+
 use std::time::{Duration, Instant};
 
 use rov_common::api::{ErrorBody, Stats, public_id};
 use thiserror::Error;
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, RustlsConnector};
 use url::Url;
+
+use self::bound::BoundConnector;
 
 /// Attempts to connect, one after the other. The system repeats a lost SYN after a second, which is long for a LAN.
 const CONNECT_TIMEOUTS: [Duration; 3] =
@@ -50,24 +56,27 @@ impl Answer {
     }
 }
 
-/// Offers `sdp` to the WHEP endpoint `url`.
-pub async fn offer(url: Url, sdp: String) -> Result<Answer, WhepError> {
-    blocking(move || offer_blocking(&url, &sdp)).await
+/// Offers `sdp` to the WHEP endpoint `url`, by one of `interfaces` if there are any, as all functions here do.
+pub async fn offer(url: Url, sdp: String, interfaces: &[String]) -> Result<Answer, WhepError> {
+    let interfaces = interfaces.to_vec();
+    blocking(move || offer_blocking(&url, &sdp, &interfaces)).await
 }
 
 /// Tells the server that this session has ended. Best effort: a server that is gone has ended it anyway.
-pub async fn delete(resource: Url) -> Result<(), WhepError> {
+pub async fn delete(resource: Url, interfaces: &[String]) -> Result<(), WhepError> {
+    let interfaces = interfaces.to_vec();
     blocking(move || {
-        let reply = ask(STATS_TIMEOUT, |agent| agent.delete(resource.as_str()).call());
+        let reply = ask(STATS_TIMEOUT, &interfaces, |agent| agent.delete(resource.as_str()).call());
         reply.map(drop).map_err(|e| no_answer(&resource, &e))
     })
     .await
 }
 
 /// `GET /api/stats` of a rov-server.
-pub async fn stats(url: Url) -> Result<Stats, WhepError> {
+pub async fn stats(url: Url, interfaces: &[String]) -> Result<Stats, WhepError> {
+    let interfaces = interfaces.to_vec();
     blocking(move || {
-        let reply = ask(STATS_TIMEOUT, |agent| agent.get(url.as_str()).call());
+        let reply = ask(STATS_TIMEOUT, &interfaces, |agent| agent.get(url.as_str()).call());
         let mut reply = reply.map_err(|e| no_answer(&url, &e))?;
         let text = body(&mut reply, &url)?;
         if !reply.status().is_success() {
@@ -88,10 +97,10 @@ fn no_answer(url: &Url, error: &ureq::Error) -> WhepError {
 }
 
 /// Follows redirections of the POST as WHEP wants it: with method and body kept (RFC 9110 sections 15.4.8 and 15.4.9).
-fn offer_blocking(url: &Url, sdp: &str) -> Result<Answer, WhepError> {
+fn offer_blocking(url: &Url, sdp: &str, interfaces: &[String]) -> Result<Answer, WhepError> {
     let mut url = url.clone();
     for _ in 0..=MAX_REDIRECTS {
-        match post_offer(&url, sdp)? {
+        match post_offer(&url, sdp, interfaces)? {
             Posted::Answer(answer) => return Ok(answer),
             Posted::MovedTo(to) => url = to,
         }
@@ -104,8 +113,8 @@ enum Posted {
     MovedTo(Url),
 }
 
-fn post_offer(url: &Url, sdp: &str) -> Result<Posted, WhepError> {
-    let reply = ask(OFFER_TIMEOUT, |agent| {
+fn post_offer(url: &Url, sdp: &str, interfaces: &[String]) -> Result<Posted, WhepError> {
+    let reply = ask(OFFER_TIMEOUT, interfaces, |agent| {
         let request = agent.post(url.as_str()).header("Content-Type", "application/sdp");
         request.header("Accept", "application/sdp").send(sdp)
     });
@@ -143,13 +152,17 @@ fn error_text(body: &str) -> String {
 }
 
 /// Nothing was sent where the connection was not made, so that another attempt repeats nothing.
-fn ask<T>(timeout: Duration, request: impl Fn(&ureq::Agent) -> Result<T, ureq::Error>) -> Result<T, ureq::Error> {
+fn ask<T>(
+    timeout: Duration,
+    interfaces: &[String],
+    request: impl Fn(&ureq::Agent) -> Result<T, ureq::Error>,
+) -> Result<T, ureq::Error> {
     let end = Instant::now() + timeout;
     let mut connect_timeouts = CONNECT_TIMEOUTS.into_iter().peekable();
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let connect = connect_timeouts.next().unwrap_or(left);
-        let reply = request(&agent(left, connect.min(left)));
+        let reply = request(&agent(left, connect.min(left), interfaces));
         let is_late = left <= connect || connect_timeouts.peek().is_none();
         match reply {
             Err(ureq::Error::Timeout(ureq::Timeout::Connect)) if !is_late => {}
@@ -158,8 +171,8 @@ fn ask<T>(timeout: Duration, request: impl Fn(&ureq::Agent) -> Result<T, ureq::E
     }
 }
 
-fn agent(timeout: Duration, connect_timeout: Duration) -> ureq::Agent {
-    ureq::Agent::config_builder()
+fn agent(timeout: Duration, connect_timeout: Duration, interfaces: &[String]) -> ureq::Agent {
+    let config = ureq::Agent::config_builder()
         .timeout_connect(Some(connect_timeout))
         .timeout_global(Some(timeout))
         .http_status_as_error(false)
@@ -167,8 +180,12 @@ fn agent(timeout: Duration, connect_timeout: Duration) -> ureq::Agent {
         .proxy(None)
         .max_redirects(0)
         .max_redirects_will_error(false)
-        .build()
-        .new_agent()
+        .build();
+    if interfaces.is_empty() {
+        return config.new_agent();
+    }
+    let connector = ().chain(BoundConnector { interfaces: interfaces.to_vec() }).chain(RustlsConnector::default());
+    ureq::Agent::with_parts(config, connector, DefaultResolver::default())
 }
 
 async fn blocking<T: Send + 'static>(

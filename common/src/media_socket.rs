@@ -12,7 +12,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 #[cfg(target_os = "linux")]
 use socket2::{MsgHdr, SockAddr};
 
-use crate::net::{MEDIA_TOS, grow_buffers};
+use crate::discovery::interfaces::Interface;
+use crate::net::{MEDIA_TOS, bind_to, grow_buffers};
 
 /// Largest receive: 64 KiB holds what receive offload gathers.
 const RECEIVE_BYTES: usize = 65_536;
@@ -22,9 +23,19 @@ const SAID_AGAIN: Duration = Duration::from_secs(10);
 
 /// A socket for media at `address`, port 0 meaning any; and what the system does not grant it, with what to do.
 pub fn open(address: SocketAddr) -> io::Result<(UdpSocket, Vec<String>)> {
+    bound(address, |socket| socket.bind(&address.into()))
+}
+
+/// As [`open`], at any port, to reach `peer` by this interface.
+pub fn open_by(interface: &Interface, peer: IpAddr) -> io::Result<(UdpSocket, Vec<String>)> {
+    let address = SocketAddr::from((interface.address, 0));
+    bound(address, |socket| bind_to(socket, interface, peer))
+}
+
+fn bound(address: SocketAddr, bind: impl FnOnce(&Socket) -> io::Result<()>) -> io::Result<(UdpSocket, Vec<String>)> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
+    bind(&socket)?;
     let short = grow_buffers(&SockRef::from(&socket));
     if address.is_ipv4()
         && let Err(error) = socket.set_tos_v4(MEDIA_TOS)

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rov_client::receive::webrtc::Connection;
+use rov_client::receive::webrtc::{Connection, Terms};
 use socket2::SockRef;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -60,8 +60,7 @@ impl RtpSender {
         let url = Url::parse(&server.url("/whep")).expect("a URL");
         let open = Connection::open(
             url,
-            None,
-            None,
+            Terms::default(),
             Duration::from_millis(100),
             keyframe_wanted,
             |_| {},

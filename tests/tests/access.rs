@@ -133,9 +133,9 @@ fn rov_client_finds_its_session_behind_a_proxy_with_a_path_of_its_own() {
     let runtime = Runtime::new().expect("a runtime");
     let proxy = Proxy::start_under(&runtime, "/boats/rov1", server.address);
     let url = proxy.url("/boats/rov1/whep").parse().expect("a URL");
-    let answer = runtime.block_on(whep::offer(url, OFFER.to_owned())).expect("an answer");
+    let answer = runtime.block_on(whep::offer(url, OFFER.to_owned(), &[])).expect("an answer");
     assert_eq!(server.stats().viewers[0].id, answer.viewer_id().expect("an id"));
-    runtime.block_on(whep::delete(answer.resource.expect("its URL"))).expect("a goodbye");
+    runtime.block_on(whep::delete(answer.resource.expect("its URL"), &[])).expect("a goodbye");
     assert_eq!(server.stats().viewers.len(), 0);
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rov_client::receive::webrtc::Connection;
+use rov_client::receive::webrtc::{Connection, Terms};
 use rov_common::api::StreamState;
 use rov_common::codec::{self, Codec, NalKind};
 use rov_common::sync::lock;
@@ -69,8 +69,7 @@ fn a_cameras_picture_goes_out_untouched() {
     let sink = Arc::clone(&received);
     let open = Connection::open(
         url,
-        None,
-        None,
+        Terms::default(),
         Duration::from_millis(100),
         keyframe_wanted,
         |_| {},

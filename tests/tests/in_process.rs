@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use rov_client::receive::webrtc::Connection;
+use rov_client::receive::webrtc::{Connection, Terms};
 use rov_client::viewer::Phase;
 use rov_common::api::{StreamState, StreamStats};
 use rov_common::units::Resolution;
@@ -141,8 +141,7 @@ fn viewers_are_told_when_the_server_ends() {
     let url = Url::parse(&server.whep()).expect("a URL");
     let open = Connection::open(
         url,
-        None,
-        None,
+        Terms::default(),
         Duration::from_millis(100),
         keyframe_wanted,
         |_| {},

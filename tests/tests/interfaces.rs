@@ -1,12 +1,32 @@
 //! Networks as they are found: two cards in one subnet, and an address that comes later. Each in a network of its own.
 
+use std::io::Write;
 use std::process::{Command, Stdio};
 
+use rov_client::discovery;
+use rov_common::discovery::DEFAULT_PORT;
+use rov_common::net;
+use rov_common::sync::lock;
 use rov_tests::namespace;
-use rov_tests::process::program;
-use rov_tests::programs::{Server, server_process};
+use rov_tests::process::{Process, binary, program};
+use rov_tests::programs::{Client, Server, client_process, server_process};
 use rov_tests::wait::{self, until_true};
+use socket2::SockRef;
 use tempfile::TempDir;
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+use tokio::runtime::Runtime;
+
+/// A robot in a network of its own, at the same address as every robot; its card is moved there while it waits.
+const ROBOT: &str = r#"
+echo "in its network" >&2
+read -r
+ip link set lo up
+ip address add 169.254.0.2/16 dev "$1"
+ip link set "$1" up
+exec "$0" --source test --width 320 --height 240 --host 0.0.0.0 --signal-port 8080 --name "$2" --state-dir "$3" \
+    --transport webrtc,rtsp
+"#;
 
 fn ip(line: &str) {
     let status = Command::new(program("ip", "iproute2")).args(line.split(' ')).status().expect("ip runs");
@@ -24,6 +44,51 @@ fn card(name: &str, far: &str, address: &str) {
     ip(&format!("address add {address} dev {name}"));
     ip(&format!("link set {name} up"));
     ip(&format!("link set {far} up"));
+}
+
+/// A vehicle at the other end of a card.
+struct Robot {
+    _process: Process,
+    _state: TempDir,
+}
+
+impl Robot {
+    fn start(far: &str, name: &str) -> Self {
+        let state = TempDir::new().expect("a temporary folder");
+        let (stdin, mut moved) = std::io::pipe().expect("a pipe");
+        let mut command = Command::new(program("unshare", "util-linux"));
+        command.args(["--net", "bash", "-c", ROBOT]).arg(binary("rov-server")).args([far, name]).arg(state.path());
+        let mut process = Process::spawn_with_input(name, command.env_remove("RUST_LOG").stdin(stdin));
+        process.wait_for_line("its network", wait::START, |line| line.contains("in its network").then_some(()));
+        ip(&format!("link set {far} netns {}", process.pid()));
+        moved.write_all(b"\n").expect("it reads");
+        process.wait_for_line("its address", wait::START, |line| line.contains("http://").then_some(()));
+        Self { _process: process, _state: state }
+    }
+}
+
+/// The names of the servers that a client with `--interface` hears, until two announcements have come by the `other` one.
+async fn heard_by(interface: &str, other: &str) -> Vec<String> {
+    let mut discovery = discovery::bind(DEFAULT_PORT, vec![interface.to_owned()]).expect("sockets");
+    let all = net::broadcast_socket(DEFAULT_PORT, true).and_then(UdpSocket::from_std).expect("a socket");
+    let (began, other) = (discovery.begin(), net::interface_index(other));
+    let mut buffer = [0; 2_000];
+    let both = async {
+        let mut announcements = 0;
+        while announcements < 2 {
+            let receive = || net::receive_by(&SockRef::from(&all), &mut buffer);
+            tokio::select! {
+                () = discovery.hear() => {}
+                received = all.async_io(Interest::READABLE, receive) => {
+                    let (.., by) = received.expect("a datagram");
+                    announcements += usize::from(by == Some(other));
+                }
+            }
+        }
+    };
+    tokio::time::timeout(wait::START, both).await.expect("announcements by the other card");
+    let heard = lock(discovery.heard()).since(began);
+    heard.into_iter().map(|found| found.announcement.name).collect()
 }
 
 fn has_veth() -> bool {
@@ -56,6 +121,54 @@ fn a_server_announces_by_both_of_two_cards_in_one_subnet_and_warns() {
     });
     let log = server.process.stderr();
     assert!(log.contains("eth0 (169.254.0.2) and eth1 (169.254.0.3) are in one subnet"), "{log}");
+}
+
+#[test]
+fn of_two_vehicles_with_one_address_that_of_the_interface_is_watched() {
+    let name = "of_two_vehicles_with_one_address_that_of_the_interface_is_watched";
+    if !has_veth() || !namespace::is_inside(name) {
+        return;
+    }
+    card("eth0", "far0", "169.254.0.3/16");
+    card("eth1", "far1", "169.254.0.4/16");
+    let _robots = [Robot::start("far0", "Nemo"), Robot::start("far1", "Dory")];
+    let found = Runtime::new().expect("a runtime").block_on(heard_by("eth1", "eth0"));
+    assert_eq!(found, ["Dory"], "announcements by the other card are not for this client");
+    let address = ["--host", "169.254.0.2:8080"];
+    // Found, and given by its address.
+    for args in [&[][..], &address[..]] {
+        for (interface, robot) in [("eth0", "Nemo"), ("eth1", "Dory")] {
+            let mut client = Client::start(&[args, &["--interface", interface]].concat());
+            let report = client.wait_for("a vehicle", wait::START, |report| {
+                report.frames_shown > 10 && !report.server_name.is_empty()
+            });
+            assert_eq!((report.server_name.as_str(), report.transport.as_str()), (robot, "webrtc"), "{interface}");
+        }
+    }
+    // RTSP goes where the system routes it: refused rather than the other vehicle shown.
+    let rtsp = ["--headless", "--no-wait", "--transport", "rtsp", "--host", "169.254.0.2"];
+    let mut client = client_process(&[&rtsp[..], &["--interface", "eth1"]].concat());
+    assert_ne!(client.wait(wait::START), 0);
+    let log = client.stderr();
+    assert!(log.contains("RTSP cannot be bound to a network interface") && log.contains("eth1"), "{log}");
+}
+
+#[test]
+fn where_the_system_looks_on_the_wrong_card_the_error_names_both() {
+    let name = "where_the_system_looks_on_the_wrong_card_the_error_names_both";
+    if !has_veth() || !namespace::is_inside(name) {
+        return;
+    }
+    card("eth0", "far0", "169.254.0.3/16");
+    card("eth1", "far1", "169.254.0.4/16");
+    let _robot = Robot::start("far1", "Nemo");
+    for args in [&[][..], &["--host", "169.254.0.2:8080"][..]] {
+        let mut client = client_process(&[&["--headless", "--no-wait"], args].concat());
+        assert_ne!(client.wait(wait::START), 0);
+        let log = client.stderr();
+        assert!(log.contains("eth0 (169.254.0.3) and eth1 (169.254.0.4) are in the subnet of 169.254.0.2"), "{log}");
+        assert!(log.contains("give --interface eth0 or --interface eth1"), "{log}");
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 use rov_client::discovery;
-use rov_client::receive::webrtc::Connection;
+use rov_client::receive::webrtc::{Connection, Terms};
 use rov_tests::http;
 use rov_tests::process::Footprint;
 use rov_tests::programs::{Server, free_udp_port};
@@ -385,7 +385,7 @@ async fn connect(server: SocketAddr) -> Connection {
     let (_, keyframe_wanted) = mpsc::channel(1);
     let on_packets = Arc::new(move |_: &mut dyn Iterator<Item = Bytes>, _| seen.notify_one());
     let connection =
-        Connection::open(url, None, None, Duration::from_millis(100), keyframe_wanted, |_| {}, on_packets).await;
+        Connection::open(url, Terms::default(), Duration::from_millis(100), keyframe_wanted, |_| {}, on_packets).await;
     let connection = connection.expect("a connection");
     tokio::time::timeout(wait::SOON, arrived.notified()).await.expect("a first packet");
     connection

@@ -7,12 +7,14 @@ pub mod webrtc;
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rov_common::camera::Trust;
 use rov_common::codec::Codec;
+use rov_common::net;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use url::Url;
@@ -128,7 +130,7 @@ pub struct Options {
     pub key: Option<String>,
     /// The longest wait for a packet that is missing; none: as the transport does.
     pub latency: Option<Duration>,
-    /// Network interfaces to receive multicast on; empty: those that suit.
+    /// Network interfaces to receive multicast on, and to connect by; empty: those that suit.
     pub interfaces: Vec<String>,
     /// For RTSP where its URL has none.
     pub credentials: Option<rtsp::Credentials>,
@@ -164,6 +166,11 @@ impl ConnectError {
         matches!(self, Self::NoRoute { .. } | Self::Whep(WhepError::Unreachable { .. } | WhepError::Closed { .. }))
     }
 
+    /// Nobody answered there by this way.
+    pub fn is_unanswered(&self) -> bool {
+        self.is_unreachable() || matches!(self, Self::NoPath { .. } | Self::Rtsp(rtsp::RtspError::NoAnswer { .. }))
+    }
+
     /// Trying again cannot help.
     pub fn is_final(&self) -> bool {
         matches!(self, Self::Rtsp(error) if error.is_final())
@@ -173,6 +180,29 @@ impl ConnectError {
     pub fn is_denied(&self) -> bool {
         matches!(self, Self::Rtsp(rtsp::RtspError::WrongPassword { .. } | rtsp::RtspError::UnknownDigest { .. }))
     }
+}
+
+/// GStreamer's RTSP goes where the system routes it: refused where that is by another interface than the user named, as another machine
+/// may have the camera's address there.
+async fn check_route(camera: &rtsp::Camera, named: &[String]) -> Result<(), ConnectError> {
+    if named.is_empty() {
+        return Ok(());
+    }
+    let host = camera.url().host_str().unwrap_or_default().to_owned();
+    let found =
+        tokio::net::lookup_host((host.as_str(), camera.port())).await.map(|mut all| all.find(SocketAddr::is_ipv4));
+    // What cannot be resolved is said by RTSP itself.
+    let Ok(Some(peer)) = found else { return Ok(()) };
+    let checked = match net::interface_to(named, peer.ip()) {
+        Ok(Some(interface)) => net::check_route(&interface, peer.ip()).map_err(|error| {
+            io::Error::other(format!(
+                "RTSP cannot be bound to a network interface, and {error}: give the interfaces different subnets, or unplug one"
+            ))
+        }),
+        Ok(None) => Ok(()),
+        Err(error) => Err(error),
+    };
+    checked.map_err(|source| ConnectError::NoRoute { host, source })
 }
 
 /// Gets every RTP packet, whole and with payload type [`PAYLOAD_TYPE`], those that came together at once, with the time at which
@@ -214,11 +244,14 @@ impl Link {
         let latency = options.latency.unwrap_or(way.transport().default_latency());
         Ok(match way {
             Way::WebRtc(url) => {
-                let (url, stun, key) = (url.clone(), options.stun.as_deref(), options.key.as_deref());
+                let terms = webrtc::Terms {
+                    key: options.key.as_deref(),
+                    stun: options.stun.as_deref(),
+                    interfaces: &options.interfaces,
+                };
                 let open = webrtc::Connection::open(
-                    url,
-                    key,
-                    stun,
+                    url.clone(),
+                    terms,
                     latency,
                     keyframe_wanted,
                     move |codec| on_codec(codec),
@@ -234,6 +267,7 @@ impl Link {
             Way::Rtsp(camera) => {
                 let camera = camera.clone().or_credentials(options.credentials.as_ref());
                 let trust = options.camera_certificate.clone();
+                check_route(&camera, &options.interfaces).await?;
                 Self::Rtsp(rtsp::Player::open(&camera, trust, latency, keyframe_wanted, on_codec, on_packets).await?)
             }
         })

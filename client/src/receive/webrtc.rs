@@ -6,7 +6,7 @@ mod nack;
 mod thread;
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rov_common::codec::Codec;
 use rov_common::discovery::key_of;
 use rov_common::media_socket::{self, MediaSocket};
-use rov_common::net::grow_buffers;
+use rov_common::net::{self, grow_buffers};
 pub use rtc::shared::error::Error;
 use rtc::stun::message::{BINDING_REQUEST, Getter, Message, TransactionId};
 use rtc::stun::xoraddr::XorMappedAddress;
@@ -41,9 +41,20 @@ const STUN_PORT: u16 = 3478;
 /// Of the server; more are ignored, as the server does with a viewer's.
 const MAX_CANDIDATES: usize = 64;
 
+/// With whom, and how.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Terms<'a> {
+    /// That the server's certificate has to have.
+    pub key: Option<&'a str>,
+    pub stun: Option<&'a str>,
+    /// Network interfaces to connect by; empty: as the system routes.
+    pub interfaces: &'a [String],
+}
+
 /// A WebRTC session with a server. End it by [`Connection::close`]; dropped, it ends too, but nobody waits for it.
 pub struct Connection {
     answer: Answer,
+    interfaces: Vec<String>,
     requests: SyncSender<Request>,
     waker: Arc<mio::Waker>,
     link: watch::Receiver<State>,
@@ -51,14 +62,12 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Offers to the WHEP endpoint `url` and waits until media can flow. The server's certificate has to be that of `key`. Packets that are missing are asked for again during
-    /// `latency`. `on_codec` gets what the server chose to send, before the first packet. `on_packets` gets the
+    /// Offers to the WHEP endpoint `url` and waits until media can flow. Packets that are missing are asked for again during `latency`. `on_codec` gets what the server chose to send, before the first packet. `on_packets` gets the
     /// RTP packets on the connection's own thread. For each message in `keyframe_wanted` the
     /// server is asked for a keyframe.
     pub async fn open(
         url: Url,
-        key: Option<&str>,
-        stun: Option<&str>,
+        terms: Terms<'_>,
         latency: Duration,
         keyframe_wanted: mpsc::Receiver<()>,
         on_codec: impl FnOnce(Codec),
@@ -66,18 +75,17 @@ impl Connection {
     ) -> Result<Self, ConnectError> {
         let host = url.host_str().unwrap_or_default().to_owned();
         let no_route = |source| ConnectError::NoRoute { host: host.clone(), source };
-        let local = local_address(&url).await.map_err(no_route)?;
-        // What the system does not grant was said at the start.
-        let (socket, _) = media_socket::open(SocketAddr::new(local, 0)).map_err(no_route)?;
+        let Terms { key, stun, interfaces } = terms;
+        let socket = open_socket(&url, interfaces).await.map_err(no_route)?;
         let local = socket.local_addr().map_err(no_route)?;
         let (socket, reflexive) = match stun {
             Some(server) => seen_from_outside(socket, server).await.map_err(no_route)?,
             None => (socket, None),
         };
         let (mut engine, offer) = Engine::new(Instant::now(), local, reflexive, latency)?;
-        let mut answer = whep::offer(url, offer).await?;
+        let mut answer = whep::offer(url, offer, interfaces).await?;
         if key.is_some_and(|key| !is_certified(&answer.sdp, key)) {
-            hang_up(&answer).await;
+            hang_up(&answer, interfaces).await;
             return Err(ConnectError::NotProven { host });
         }
         answer.sdp = with_few_candidates(&answer.sdp);
@@ -89,11 +97,12 @@ impl Connection {
         let (requests, waker, mut link, keyframes) = match started {
             Ok(started) => started,
             Err(error) => {
-                hang_up(&answer).await;
+                hang_up(&answer, interfaces).await;
                 return Err(error);
             }
         };
-        let connection = Self { answer, requests, waker, link: link.clone(), keyframes };
+        let connection =
+            Self { answer, interfaces: interfaces.to_vec(), requests, waker, link: link.clone(), keyframes };
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, link.wait_for(|state| *state != State::Connecting)).await;
         if !connected.is_ok_and(|state| state.is_ok_and(|state| *state == State::Connected)) {
             connection.close().await;
@@ -135,7 +144,7 @@ impl Connection {
         if tokio::time::timeout(REPLY_TIMEOUT, self.ended()).await.is_err() {
             tracing::warn!("closing the connection took longer than a second");
         }
-        hang_up(&self.answer).await;
+        hang_up(&self.answer, &self.interfaces).await;
     }
 }
 
@@ -178,9 +187,9 @@ fn start(
 }
 
 /// The server shall not keep a session that nobody has.
-async fn hang_up(answer: &Answer) {
+async fn hang_up(answer: &Answer, interfaces: &[String]) {
     if let Some(resource) = answer.resource.clone()
-        && let Err(error) = whep::delete(resource).await
+        && let Err(error) = whep::delete(resource, interfaces).await
     {
         tracing::debug!(%error, "the session was not deleted");
     }
@@ -218,8 +227,9 @@ pub fn answered_codec(sdp: &str) -> Codec {
     if is_h265 { Codec::H265 } else { Codec::H264 }
 }
 
-/// The address of this machine from which the server of `url` is reached. Nothing is sent for it.
-async fn local_address(url: &Url) -> io::Result<IpAddr> {
+/// A socket at the address of this machine from which the server of `url` is reached, by one of `interfaces` if there are any. Nothing is
+/// sent for it.
+async fn open_socket(url: &Url, interfaces: &[String]) -> io::Result<std::net::UdpSocket> {
     let host = url.host_str().ok_or_else(|| io::Error::other("the URL names no host"))?;
     let port = url.port_or_known_default().unwrap_or(80);
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -227,9 +237,13 @@ async fn local_address(url: &Url) -> io::Result<IpAddr> {
         .await?
         .find(SocketAddr::is_ipv4)
         .ok_or_else(|| io::Error::other("it has no IPv4 address"))?;
+    // What the system does not grant to it was said at the start.
+    if let Some(interface) = net::interface_to(interfaces, server.ip())? {
+        return Ok(media_socket::open_by(&interface, server.ip())?.0);
+    }
     let probe = tokio::net::UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).await?;
     probe.connect(server).await?;
-    Ok(probe.local_addr()?.ip())
+    Ok(media_socket::open(SocketAddr::new(probe.local_addr()?.ip(), 0))?.0)
 }
 
 /// How a STUN server sees `socket` (RFC 8489), for servers outside the LAN. Without an answer there is no such address.

@@ -31,6 +31,7 @@ impl From<Probe> for Answer {
 pub struct Asking {
     url: Option<Url>,
     viewer_id: Option<String>,
+    interfaces: Vec<String>,
     question: Option<JoinHandle<Answer>>,
     asked: Option<Instant>,
     /// The server has figures to give.
@@ -38,15 +39,17 @@ pub struct Asking {
 }
 
 impl Asking {
-    /// `url`: the server's statistics, if it has any; `viewer_id`: its name for this viewer, if it gave one.
-    pub fn new(url: Option<Url>, viewer_id: Option<&str>) -> Self {
-        Self { url, viewer_id: viewer_id.map(str::to_owned), question: None, asked: None, has_figures: true }
+    /// `url`: the server's statistics, if it has any; `viewer_id`: its name for this viewer, if it gave one; `interfaces`: by which.
+    pub fn new(url: Option<Url>, viewer_id: Option<&str>, interfaces: Vec<String>) -> Self {
+        let viewer_id = viewer_id.map(str::to_owned);
+        Self { url, viewer_id, interfaces, question: None, asked: None, has_figures: true }
     }
 
     pub fn ask(&mut self, now: Instant) {
         if self.question.is_none() {
             self.asked = Some(now);
-            self.question = Some(tokio::spawn(probe(self.url.clone(), self.viewer_id.clone())));
+            let (url, viewer_id, interfaces) = (self.url.clone(), self.viewer_id.clone(), self.interfaces.clone());
+            self.question = Some(tokio::spawn(async move { probe(url, viewer_id, &interfaces).await }));
         }
     }
 
@@ -76,9 +79,9 @@ impl Drop for Asking {
 }
 
 /// What the server says of itself.
-async fn probe(url: Option<Url>, viewer_id: Option<String>) -> Answer {
+async fn probe(url: Option<Url>, viewer_id: Option<String>, interfaces: &[String]) -> Answer {
     let Some(url) = url else { return Probe::NoStatistics.into() };
-    match whep::stats(url).await {
+    match whep::stats(url, interfaces).await {
         Ok(stats) => {
             let name = Some(stats.name).filter(|name| !name.is_empty());
             let viewer = viewer_id.map(|id| stats.viewers.into_iter().find(|viewer| viewer.id == id));

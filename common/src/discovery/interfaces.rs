@@ -85,6 +85,48 @@ pub fn describe_rivals((a, b): (&Target, &Target)) -> String {
     )
 }
 
+/// The interface, of those that the user named, by which `peer` is reached. None: as the system routes it, where none was named, where
+/// `peer` is this machine itself, or where none of several leads to its subnet.
+///
+/// # Errors
+/// When there is none of these names; the message says so.
+pub fn leading_to<'a>(all: &'a [Interface], named: &[String], peer: IpAddr) -> Result<Option<&'a Interface>, String> {
+    if named.is_empty() || peer.is_loopback() || all.iter().any(|interface| interface.address == peer) {
+        return Ok(None);
+    }
+    let candidates = chosen(all, named, Ipv4Addr::UNSPECIFIED.into());
+    let Some(first) = candidates.first() else {
+        return Err(format!("there is no network interface named {}", named.join(", ")));
+    };
+    let near = candidates.iter().find(|interface| is_beside(interface, peer));
+    let is_only = candidates.iter().all(|interface| interface.name == first.name);
+    Ok(near.or(is_only.then_some(first)).copied())
+}
+
+/// What to tell the user of a `peer` that does not answer, where several interfaces are in its subnet.
+pub fn describe_choice(all: &[Interface], peer: IpAddr) -> Option<String> {
+    let mut beside: Vec<&Interface> = Vec::new();
+    for interface in all.iter().filter(|interface| suitable(interface) && is_beside(interface, peer)) {
+        if !beside.iter().any(|known| known.name == interface.name) {
+            beside.push(interface);
+        }
+    }
+    if beside.len() < 2 || all.iter().any(|interface| interface.address == peer) {
+        return None;
+    }
+    let cards: Vec<_> = beside.iter().map(|Interface { name, address, .. }| format!("{name} ({address})")).collect();
+    let options: Vec<_> = beside.iter().map(|interface| format!("--interface {}", interface.name)).collect();
+    Some(format!(
+        "{} are in the subnet of {peer}, and the system uses one of them alone: give {}",
+        cards.join(" and "),
+        options.join(" or ")
+    ))
+}
+
+fn is_beside(interface: &Interface, peer: IpAddr) -> bool {
+    target(interface).is_some_and(|target| is_neighbour(&[target], peer))
+}
+
 /// One of those that are in one subnet.
 pub fn one_for_each_subnet(targets: Vec<Target>) -> Vec<Target> {
     let mut kept: Vec<Target> = Vec::new();
@@ -240,6 +282,44 @@ mod tests {
         assert!(text.contains("eth0 (192.168.2.2) and wlan0 (192.168.2.3) are in one subnet"), "{text}");
         assert_eq!(one_for_each_subnet(targets).len(), 1);
         assert!(rivals(&select(&machine(), &[], ANY)).is_empty());
+    }
+
+    #[test]
+    fn the_interface_that_was_named_leads_to_the_peer() {
+        let mut all = machine();
+        all.push(interface("eth1", "192.168.2.3", 24));
+        let lead = |named: &[&str], peer: &str| {
+            let named: Vec<_> = named.iter().map(|&name| name.to_owned()).collect();
+            leading_to(&all, &named, peer.parse().unwrap()).map(|found| found.map(|found| found.name.as_str()))
+        };
+        assert_eq!(lead(&["eth1"], "192.168.2.9"), Ok(Some("eth1")));
+        assert_eq!(lead(&["192.168.2.3"], "192.168.2.9"), Ok(Some("eth1")));
+        assert_eq!(lead(&["wlan0", "eth1"], "192.168.2.9"), Ok(Some("eth1")));
+        // Behind a router.
+        assert_eq!(lead(&["eth1"], "8.8.8.8"), Ok(Some("eth1")));
+        assert_eq!(lead(&["wlan0", "eth1"], "8.8.8.8"), Ok(None));
+        // This machine, and what was not named.
+        assert_eq!(lead(&["eth1"], "192.168.2.2"), Ok(None));
+        assert_eq!(lead(&["eth1"], "127.0.0.1"), Ok(None));
+        assert_eq!(lead(&[], "192.168.2.9"), Ok(None));
+        assert_eq!(lead(&["eth7"], "192.168.2.9"), Err("there is no network interface named eth7".to_owned()));
+    }
+
+    #[test]
+    fn of_two_interfaces_beside_a_peer_both_are_named_with_what_to_give() {
+        let mut all = machine();
+        let describe = |all: &[Interface], peer: &str| describe_choice(all, peer.parse().unwrap());
+        assert_eq!(describe(&all, "192.168.2.9"), None);
+        // A second address of one card is no second card.
+        all.extend([interface("eth0", "192.168.2.4", 24), interface("eth1", "192.168.2.3", 24)]);
+        let text = describe(&all, "192.168.2.9").unwrap();
+        assert!(
+            text.starts_with("eth0 (192.168.2.2) and eth1 (192.168.2.3) are in the subnet of 192.168.2.9"),
+            "{text}"
+        );
+        assert!(text.ends_with("give --interface eth0 or --interface eth1"), "{text}");
+        assert_eq!(describe(&all, "192.168.2.3"), None);
+        assert_eq!(describe(&all, "8.8.8.8"), None);
     }
 
     #[test]
