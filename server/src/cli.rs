@@ -1,22 +1,27 @@
-//! The command line of `rov-server`: names, units, defaults and help. What the values mean together is `config`'s.
+//! The options of `rov-server`: names, types and help, on the command line (clap) and in a configuration file (serde,
+//! see `config_file`). An option that was not given is None or empty; what it is then, and what the options mean
+//! together, is `config`'s.
 
-use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::str::FromStr;
 
-use clap::{ArgAction, Parser, ValueEnum};
+use clap::{ArgAction, Args, Parser, ValueEnum};
 use rov_common::camera::Trust;
 use rov_common::codec::Codec;
 use rov_common::units::{Fps, decimal, whole};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
-use crate::config::{DEFAULT_FLOOR, Flip, Level, Preset, Profile, SizeChoice, SourceKind, Transport};
+use crate::config::{Flip, Level, Preset, Profile, SizeChoice, SourceKind, Transport};
 use crate::rate_control::Pilot;
-
-/// In the administratively scoped range (RFC 2365), which does not leave a site.
-pub const DEFAULT_RTP_GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 0, 1);
 
 /// The STUN server that a bare `--stun` means.
 pub const DEFAULT_STUN: &str = "stun:stun.l.google.com:19302";
+
+/// The longest name of a camera or a stream.
+const MAX_NAME: usize = 32;
 
 /// The groups of `--help`.
 const SOURCE: &str = "Source";
@@ -30,7 +35,8 @@ const DISCOVERY: &str = "Discovery";
 const LOGGING: &str = "Logging";
 
 /// The form of the log on standard error.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum LogFormat {
     #[default]
     Text,
@@ -38,7 +44,8 @@ pub enum LogFormat {
     Json,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Switch {
     #[default]
     On,
@@ -56,24 +63,39 @@ pub struct Cli {
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
 
-    /// Of the options that it gives: the line.
-    #[arg(skip)]
-    pub lines_of_file: BTreeMap<String, usize>,
-
-    /// Name that viewers see [default: the host name]
+    /// Check a file for --config, say what it would stream, and end [default: none]
     ///
-    /// They can choose by it. 64 bytes at most
-    #[arg(help_heading = DISCOVERY, long, value_name = "NAME")]
+    /// Exit code 0, or 2 with what is wrong
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    pub check_config: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub camera: CameraOptions,
+
+    #[command(flatten)]
+    pub stream: StreamOptions,
+
+    #[command(flatten)]
+    pub machine: MachineOptions,
+}
+
+/// Where a camera's pictures come from: a table `[[camera]]` of a file.
+#[derive(Clone, Debug, Default, Args, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct CameraOptions {
+    /// Of the camera, in files alone: `--name` is the server's.
+    #[arg(skip)]
+    #[serde(deserialize_with = "name")]
     pub name: Option<String>,
 
-    /// Where the pictures come from
+    /// Where the pictures come from [default: auto]
     ///
     /// auto: CSI camera, else the first camera, else a test picture labelled NO CAMERA (with --file, --url,
     /// --pipeline or --device: that file, IP camera, pipeline or webcam). stdin: an Annex B stream of the codec of
     /// --codec, sent untouched. publish: what somebody sends to an RTSP path of this server, sent untouched, as
     /// ffmpeg -i INPUT -c:v copy -f rtsp rtsp://SERVER:8554/stream1
-    #[arg(help_heading = SOURCE, long, value_enum, value_name = "SOURCE", default_value_t = SourceKind::Auto)]
-    pub source: SourceKind,
+    #[arg(help_heading = SOURCE, long, value_enum, value_name = "SOURCE")]
+    pub source: Option<SourceKind>,
 
     /// Camera: its index, path or a part of its name [default: the first]
     ///
@@ -90,12 +112,12 @@ pub struct Cli {
     /// Send the video of --file without re-encoding [default: off]
     ///
     /// Its H.264, with --codec h265 its H.265: MP4, MKV, MPEG-TS or raw Annex B without B-frames
-    #[arg(help_heading = SOURCE, long)]
-    pub file_passthrough: bool,
+    #[arg(help_heading = SOURCE, long, action = ArgAction::SetTrue)]
+    pub file_passthrough: Option<bool>,
 
     /// End when --file ends, instead of starting it again [default: off]
-    #[arg(help_heading = SOURCE, long)]
-    pub no_loop: bool,
+    #[arg(help_heading = SOURCE, long, action = ArgAction::SetTrue)]
+    pub no_loop: Option<bool>,
 
     /// GStreamer description for --source pipeline [default: none]
     ///
@@ -111,98 +133,110 @@ pub struct Cli {
     #[arg(help_heading = SOURCE, long, value_name = "URL")]
     pub url: Option<String>,
 
-    /// Which certificate of an rtsps:// camera is taken
+    /// Which certificate of an rtsps:// camera is taken [default: system]
     ///
     /// One that the system trusts, that of this SHA-256 fingerprint too, or any
-    #[arg(help_heading = SOURCE, long, value_name = "system|any|SHA256", default_value_t)]
-    pub camera_certificate: Trust,
+    #[arg(help_heading = SOURCE, long, value_name = "system|any|SHA256")]
+    #[serde(deserialize_with = "parsed")]
+    pub camera_certificate: Option<Trust>,
 
-    /// Picture width in pixels, even; 0 = the source's own
+    /// Warn when the camera's picture stands still, in seconds; 0 = never [default: 5]
     ///
-    /// Then --height must be 0 too
-    #[arg(help_heading = PICTURE, long, value_parser = whole::<u32>, value_name = "PIXELS", default_value_t = 1920)]
-    pub width: u32,
+    /// A picture that has not changed at all for so long: the camera may have hung
+    #[arg(help_heading = SOURCE, long, value_parser = whole::<u16>, value_name = "SECONDS")]
+    pub frozen_after: Option<u16>,
 
-    /// Picture height in pixels, even; 0 = the source's own
-    ///
-    /// Then --width must be 0 too
-    #[arg(help_heading = PICTURE, long, value_parser = whole::<u32>, value_name = "PIXELS", default_value_t = 1080)]
-    pub height: u32,
-
-    /// Turn the picture
+    /// Turn the picture [default: none]
     ///
     /// As for a camera that hangs upside down: 180
-    #[arg(help_heading = PICTURE, long, value_enum, value_name = "FLIP", default_value_t = Flip::None)]
-    pub flip: Flip,
+    #[arg(help_heading = PICTURE, long, value_enum, value_name = "FLIP")]
+    pub flip: Option<Flip>,
+}
 
-    /// Frames per second, as 30 or 29.97; 0 = the source's own
+/// An encode of a camera's pictures: a table `[[camera.stream]]` of a file.
+#[derive(Clone, Debug, Default, Args, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct StreamOptions {
+    /// Of the stream, in files alone.
+    #[arg(skip)]
+    #[serde(deserialize_with = "name")]
+    pub name: Option<String>,
+
+    /// Picture width in pixels, even; 0 = the source's own [default: 1920]
+    ///
+    /// Then --height must be 0 too
+    #[arg(help_heading = PICTURE, long, value_parser = whole::<u32>, value_name = "PIXELS")]
+    pub width: Option<u32>,
+
+    /// Picture height in pixels, even; 0 = the source's own [default: 1080]
+    ///
+    /// Then --width must be 0 too
+    #[arg(help_heading = PICTURE, long, value_parser = whole::<u32>, value_name = "PIXELS")]
+    pub height: Option<u32>,
+
+    /// Frames per second, as 30 or 29.97; 0 = the source's own [default: 30]
     ///
     /// Or a fraction, as 30000/1001. A slower source is sent at its own rate
-    #[arg(help_heading = PICTURE, long, value_name = "FPS", default_value_t = Fps::whole(30))]
-    pub fps: Fps,
+    #[arg(help_heading = PICTURE, long, value_name = "FPS")]
+    #[serde(deserialize_with = "parsed")]
+    pub fps: Option<Fps>,
 
-    /// Bit rate in kbit/s; 0 = auto, by size and frame rate
+    /// Bit rate in kbit/s; 0 = auto, by size and frame rate [default: 0]
     ///
     /// Auto: 15000 * (width * height * fps / 62208000)^0.75, that is 15 Mbit/s for 1080p30, 3.6 for 640x480 at 30, 71
     /// for 4K60; with --codec h265 0.6 times that; at least 500 kbit/s and at most 100 Mbit/s
-    #[arg(help_heading = BIT_RATE, long, value_parser = whole::<u32>, value_name = "KBIT/S", default_value_t = 0)]
-    pub bitrate: u32,
+    #[arg(help_heading = BIT_RATE, long, value_parser = whole::<u32>, value_name = "KBIT/S")]
+    pub bitrate: Option<u32>,
 
-    /// Follow the pilot's link with the bit rate
+    /// Follow the pilot's link with the bit rate [default: on]
     ///
     /// Down to --min-bitrate and up to --bitrate; slow spectators are sent less. off: the bit rate stays as it is
-    #[arg(help_heading = BIT_RATE, long, value_enum, value_name = "on|off", default_value_t = Switch::On)]
-    pub adaptive: Switch,
+    #[arg(help_heading = BIT_RATE, long, value_enum, value_name = "on|off")]
+    pub adaptive: Option<Switch>,
 
-    /// Lowest bit rate on a slow link, in kbit/s
+    /// Lowest bit rate on a slow link, in kbit/s [default: 300]
     ///
     /// A slower link loses pictures instead
-    #[arg(
-        help_heading = BIT_RATE, long, value_parser = whole::<u32>, value_name = "KBIT/S",
-        default_value_t = DEFAULT_FLOOR.kbps()
-    )]
-    pub min_bitrate: u32,
+    #[arg(help_heading = BIT_RATE, long, value_parser = whole::<u32>, value_name = "KBIT/S")]
+    pub min_bitrate: Option<u32>,
 
-    /// What a slow link does to the picture size
+    /// What a slow link does to the picture size [default: adaptive]
     ///
     /// fixed: pictures get worse and rarer, never smaller, for readers that cannot follow a change of size, as a script
     /// that reads raw frames
-    #[arg(
-        help_heading = BIT_RATE, long, value_enum, value_name = "adaptive|fixed",
-        default_value_t = SizeChoice::Adaptive
-    )]
-    pub size: SizeChoice,
+    #[arg(help_heading = BIT_RATE, long, value_enum, value_name = "adaptive|fixed")]
+    pub size: Option<SizeChoice>,
 
-    /// Whose link the bit rate follows
+    /// Double the automatic bit rate [default: off]
     ///
-    /// Of several WebRTC viewers: the one connected longest of those that answer (first), or the one at this IP
-    /// address, which always gets a place
-    #[arg(help_heading = BIT_RATE, long, value_name = "first|ADDRESS", default_value_t = Pilot::First)]
-    pub pilot: Pilot,
+    /// No effect with --bitrate
+    #[arg(help_heading = BIT_RATE, long, action = ArgAction::SetTrue)]
+    pub max_quality: Option<bool>,
 
-    /// GStreamer encoder element; auto = the first that works
+    /// GStreamer encoder element; auto = the first that works [default: auto]
     ///
     /// As x264enc. auto: the first of the table, hardware first, that really encodes a frame
-    #[arg(help_heading = ENCODING, long, value_name = "auto|ELEMENT", default_value = "auto")]
-    pub encoder: String,
+    #[arg(help_heading = ENCODING, long, value_name = "auto|ELEMENT")]
+    pub encoder: Option<String>,
 
-    /// Codec of the stream
+    /// Codec of the stream [default: h264]
     ///
     /// h265 needs fewer bits, and reaches RTSP, RTP and rov-client, but not browsers
-    #[arg(help_heading = ENCODING, long, value_name = "h264|h265", default_value_t = Codec::H264)]
-    pub codec: Codec,
+    #[arg(help_heading = ENCODING, long, value_name = "h264|h265")]
+    pub codec: Option<Codec>,
 
-    /// H.264 profile; baseline plays everywhere
+    /// H.264 profile; baseline plays everywhere [default: baseline]
     ///
     /// Baseline (constrained) plays everywhere, high gives a better picture for the same bit rate. With --codec h265
     /// it is always H.265's main
-    #[arg(help_heading = ENCODING, long, value_enum, value_name = "PROFILE", default_value_t = Profile::Baseline)]
-    pub profile: Profile,
+    #[arg(help_heading = ENCODING, long, value_enum, value_name = "PROFILE")]
+    pub profile: Option<Profile>,
 
     /// H.264 level, as 4.1 [default: the encoder's choice]
     ///
     /// From 1 to 5.2, for decoders that take no higher one
     #[arg(help_heading = ENCODING, long, value_name = "LEVEL")]
+    #[serde(deserialize_with = "parsed")]
     pub level: Option<Level>,
 
     /// Effort of the encoder [default: ultrafast]
@@ -221,87 +255,78 @@ pub struct Cli {
     /// Lowest delay [default: on]
     ///
     /// Fastest preset, rate control over one frame, keyframes only on demand
-    #[arg(help_heading = ENCODING, long, overrides_with = "no_low_latency")]
-    pub low_latency: bool,
+    #[arg(help_heading = ENCODING, long, action = ArgAction::SetTrue, overrides_with = "no_low_latency")]
+    pub low_latency: Option<bool>,
 
     /// Better picture for more delay [default: off]
     ///
     /// Slower preset, rate control over half a second, a keyframe every 2 s
-    #[arg(help_heading = ENCODING, long, overrides_with = "low_latency")]
-    pub no_low_latency: bool,
-
-    /// Double the automatic bit rate [default: off]
-    ///
-    /// No effect with --bitrate
-    #[arg(help_heading = BIT_RATE, long)]
-    pub max_quality: bool,
-
-    /// Warn when the camera's picture stands still, in seconds; 0 = never
-    ///
-    /// A picture that has not changed at all for so long: the camera may have hung
-    #[arg(help_heading = SOURCE, long, value_parser = whole::<u16>, value_name = "SECONDS", default_value_t = 5)]
-    pub frozen_after: u16,
+    #[arg(help_heading = ENCODING, long, action = ArgAction::SetTrue, overrides_with = "low_latency")]
+    pub no_low_latency: Option<bool>,
 
     /// Encode while nobody watches, too [default: off]
     ///
     /// Otherwise the encoder rests then, and the camera stays open; with RTP, whose receivers nobody knows, it never
     /// rests
-    #[arg(help_heading = ENCODING, long)]
-    pub always_encode: bool,
+    #[arg(help_heading = ENCODING, long, action = ArgAction::SetTrue)]
+    pub always_encode: Option<bool>,
+}
 
-    /// How viewers get the video, separated by commas
+/// What all cameras of a server share: the top level of a file.
+#[derive(Clone, Debug, Default, Args, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct MachineOptions {
+    /// Whose link the bit rate follows [default: first]
+    ///
+    /// Of several WebRTC viewers: the one connected longest of those that answer (first), or the one at this IP
+    /// address, which always gets a place
+    #[arg(help_heading = BIT_RATE, long, value_name = "first|ADDRESS")]
+    #[serde(deserialize_with = "parsed")]
+    pub pilot: Option<Pilot>,
+
+    /// How viewers get the video, separated by commas [default: webrtc,rtsp]
     ///
     /// rtp is multicast to whoever listens; HTTP is always served
-    #[arg(
-        help_heading = OUTPUTS,
-        long = "transport",
-        value_enum,
-        value_name = "webrtc|rtp|rtsp",
-        value_delimiter = ',',
-        default_values_t = [Transport::Webrtc, Transport::Rtsp]
-    )]
-    pub transports: Vec<Transport>,
+    #[arg(help_heading = OUTPUTS, long, value_enum, value_name = "webrtc|rtp|rtsp", value_delimiter = ',')]
+    pub transport: Vec<Transport>,
 
-    /// Viewers at once, of each kind
+    /// Viewers at once, of each kind [default: 16]
     ///
     /// WebRTC viewers, RTSP clients and MJPEG viewers; one more is refused with 503. A WebRTC viewer first takes the
     /// place of one that has not connected, and the pilot that of a spectator
-    #[arg(help_heading = OUTPUTS, long, value_parser = whole::<u16>, value_name = "COUNT", default_value_t = 16)]
-    pub max_viewers: u16,
+    #[arg(help_heading = OUTPUTS, long, value_parser = whole::<u16>, value_name = "COUNT")]
+    pub max_viewers: Option<u16>,
 
-    /// IPv4 addresses to send RTP to, separated by commas
+    /// IPv4 addresses to send RTP to, separated by commas [default: 239.255.0.1]
     ///
     /// Multicast or unicast
-    #[arg(
-        help_heading = RTP, long = "rtp-host", value_name = "ADDRESS", value_delimiter = ',',
-        default_values_t = [DEFAULT_RTP_GROUP]
-    )]
-    pub rtp_hosts: Vec<Ipv4Addr>,
+    #[arg(help_heading = RTP, long, value_name = "ADDRESS", value_delimiter = ',')]
+    pub rtp_host: Vec<Ipv4Addr>,
 
-    /// UDP port to send RTP to, even
+    /// UDP port to send RTP to, even [default: 5004]
     ///
     /// RTCP goes to the port above, repair packets to the second above
-    #[arg(help_heading = RTP, long, value_parser = whole::<u16>, value_name = "PORT", default_value_t = 5004)]
-    pub rtp_port: u16,
+    #[arg(help_heading = RTP, long, value_parser = whole::<u16>, value_name = "PORT")]
+    pub rtp_port: Option<u16>,
 
-    /// Routers that multicast RTP may pass, plus one
+    /// Routers that multicast RTP may pass, plus one [default: 1]
     ///
     /// 1 = it stays in this network
-    #[arg(help_heading = RTP, long, value_parser = whole::<u8>, value_name = "HOPS", default_value_t = 1)]
-    pub rtp_ttl: u8,
+    #[arg(help_heading = RTP, long, value_parser = whole::<u8>, value_name = "HOPS")]
+    pub rtp_ttl: Option<u8>,
 
-    /// Longest time between keyframes with RTP, in seconds
+    /// Longest time between keyframes with RTP, in seconds [default: 1]
     ///
     /// Receivers can start, and go on after a loss, only at one
-    #[arg(help_heading = RTP, long, value_parser = decimal, value_name = "SECONDS", default_value_t = 1.0)]
-    pub rtp_keyframe_interval: f64,
+    #[arg(help_heading = RTP, long, value_parser = decimal, value_name = "SECONDS")]
+    pub rtp_keyframe_interval: Option<f64>,
 
-    /// Repair packets for RTP, in percent; 0 = for keyframes alone
+    /// Repair packets for RTP, in percent; 0 = for keyframes alone [default: 0]
     ///
     /// Forward error correction (RFC 8627), in percent of the media packets, one for each picture at least: 25 mends
     /// 1 % of loss, 50 mends 5 %. Costs that much bandwidth or some more
-    #[arg(help_heading = RTP, long, value_parser = whole::<u8>, value_name = "PERCENT", default_value_t = 0)]
-    pub rtp_fec: u8,
+    #[arg(help_heading = RTP, long, value_parser = whole::<u8>, value_name = "PERCENT")]
+    pub rtp_fec: Option<u8>,
 
     /// Has no effect, as nothing waits here: for scripts made for other servers
     ///
@@ -309,15 +334,15 @@ pub struct Cli {
     #[arg(help_heading = OUTPUTS, long, value_name = "MS")]
     pub webrtc_latency: Option<u32>,
 
-    /// TCP port of RTSP; 0 = any free one
-    #[arg(help_heading = RTSP, long, value_parser = whole::<u16>, value_name = "PORT", default_value_t = 8554)]
-    pub rtsp_port: u16,
+    /// TCP port of RTSP; 0 = any free one [default: 8554]
+    #[arg(help_heading = RTSP, long, value_parser = whole::<u16>, value_name = "PORT")]
+    pub rtsp_port: Option<u16>,
 
     /// Another path of the RTSP stream, as /cam [default: none]
     ///
     /// Beside /stream1, /stream, /live and /test; may be given several times
-    #[arg(help_heading = RTSP, long = "rtsp-path", value_name = "PATH", action = ArgAction::Append)]
-    pub rtsp_paths: Vec<String>,
+    #[arg(help_heading = RTSP, long, value_name = "PATH", action = ArgAction::Append)]
+    pub rtsp_path: Vec<String>,
 
     /// User name that RTSP clients must give [default: none]
     ///
@@ -334,68 +359,75 @@ pub struct Cli {
     /// Take the RTSP password in clear, too [default: off]
     ///
     /// Basic authentication, for clients that do not know digest
-    #[arg(help_heading = RTSP, long)]
-    pub rtsp_basic_auth: bool,
+    #[arg(help_heading = RTSP, long, action = ArgAction::SetTrue)]
+    pub rtsp_basic_auth: Option<bool>,
 
-    /// IPv4 address to bind
+    /// IPv4 address to bind [default: 0.0.0.0]
     ///
     /// For signalling and media
-    #[arg(help_heading = OUTPUTS, long, value_name = "ADDRESS", default_value = "0.0.0.0")]
-    pub host: IpAddr,
+    #[arg(help_heading = OUTPUTS, long, value_name = "ADDRESS")]
+    pub host: Option<IpAddr>,
 
-    /// TCP port of HTTP and signalling; 0 = any free one
-    #[arg(help_heading = OUTPUTS, long, value_parser = whole::<u16>, value_name = "PORT", default_value_t = 8080)]
-    pub signal_port: u16,
+    /// TCP port of HTTP and signalling; 0 = any free one [default: 8080]
+    #[arg(help_heading = OUTPUTS, long, value_parser = whole::<u16>, value_name = "PORT")]
+    pub signal_port: Option<u16>,
 
-    /// UDP port of WebRTC media; 0 = any free one
+    /// UDP port of WebRTC media; 0 = any free one [default: 0]
     ///
     /// One for all viewers
-    #[arg(help_heading = OUTPUTS, long, value_parser = whole::<u16>, value_name = "PORT", default_value_t = 0)]
-    pub media_port: u16,
-
-    /// UDP port of discovery
-    ///
-    /// Announcements go to it, and queries come to it
-    #[arg(help_heading = DISCOVERY, long, value_parser = whole::<u16>, value_name = "PORT", default_value_t = 5003)]
-    pub discovery_port: u16,
-
-    /// Do not announce this server [default: off]
-    ///
-    /// Nor answer queries
-    #[arg(help_heading = DISCOVERY, long)]
-    pub no_discovery: bool,
+    #[arg(help_heading = OUTPUTS, long, value_parser = whole::<u16>, value_name = "PORT")]
+    pub media_port: Option<u16>,
 
     /// Network interface to use, as eth0 [default: every suitable one]
     ///
     /// To announce on, to offer to viewers and to send multicast by; may be given several times
-    #[arg(help_heading = OUTPUTS, long = "interface", value_name = "NAME", action = ArgAction::Append)]
-    pub interfaces: Vec<String>,
+    #[arg(help_heading = OUTPUTS, long, value_name = "NAME", action = ArgAction::Append)]
+    pub interface: Vec<String>,
 
     /// Ask a STUN server for the public address [default: off]
     ///
     /// For viewers outside the LAN; without URL stun:stun.l.google.com:19302
     #[arg(help_heading = OUTPUTS, long, value_name = "URL", num_args = 0..=1, default_missing_value = DEFAULT_STUN)]
+    #[serde(deserialize_with = "stun")]
     pub stun: Option<String>,
 
     /// Address by which viewers reach this machine [default: none]
     ///
     /// Where it is not its own, as in a container or behind port forwarding: 10.0.0.2, or with the UDP port of the
     /// media 10.0.0.2:40000; may be given several times. The IP address that a viewer opened is always offered
-    #[arg(help_heading = OUTPUTS, long = "public-address", value_name = "ADDRESS[:PORT]", action = ArgAction::Append)]
-    pub public_addresses: Vec<String>,
+    #[arg(help_heading = OUTPUTS, long, value_name = "ADDRESS[:PORT]", action = ArgAction::Append)]
+    pub public_address: Vec<String>,
 
     /// Host name by which browsers may ask, as rov.lan [default: none]
     ///
     /// Beside IP addresses, localhost and this machine's own name; may be given several times
-    #[arg(help_heading = OUTPUTS, long = "allow-host", value_name = "NAME", action = ArgAction::Append)]
-    pub allow_hosts: Vec<String>,
+    #[arg(help_heading = OUTPUTS, long, value_name = "NAME", action = ArgAction::Append)]
+    pub allow_host: Vec<String>,
 
     /// Origin of a web page that may use this server [default: none]
     ///
     /// As of a dashboard, http://10.0.0.9:3000: it may use HTTP and WebRTC, show the pictures and have the viewer
     /// page in a frame; may be given several times
-    #[arg(help_heading = OUTPUTS, long = "allow-origin", value_name = "ORIGIN", action = ArgAction::Append)]
-    pub allow_origins: Vec<String>,
+    #[arg(help_heading = OUTPUTS, long, value_name = "ORIGIN", action = ArgAction::Append)]
+    pub allow_origin: Vec<String>,
+
+    /// Name that viewers see [default: the host name]
+    ///
+    /// They can choose by it. 64 bytes at most
+    #[arg(help_heading = DISCOVERY, long, value_name = "NAME")]
+    pub name: Option<String>,
+
+    /// UDP port of discovery [default: 5003]
+    ///
+    /// Announcements go to it, and queries come to it
+    #[arg(help_heading = DISCOVERY, long, value_parser = whole::<u16>, value_name = "PORT")]
+    pub discovery_port: Option<u16>,
+
+    /// Do not announce this server [default: off]
+    ///
+    /// Nor answer queries
+    #[arg(help_heading = DISCOVERY, long, action = ArgAction::SetTrue)]
+    pub no_discovery: Option<bool>,
 
     /// Folder for the key by which clients know this server again, made at its first start [default: systemd's
     /// StateDirectory, else ~/.local/state/rov-server]
@@ -404,25 +436,57 @@ pub struct Cli {
 
     /// More log: -v debug, -vv trace [default: info]
     #[arg(help_heading = LOGGING, short, long, action = ArgAction::Count)]
-    pub verbose: u8,
+    pub verbose: Option<u8>,
 
     /// Less log: -q warnings, -qq errors alone [default: info]
     #[arg(help_heading = LOGGING, short, long, action = ArgAction::Count)]
-    pub quiet: u8,
+    pub quiet: Option<u8>,
 
-    /// Form of the log on standard error
-    #[arg(help_heading = LOGGING, long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
-    pub log_format: LogFormat,
+    /// Form of the log on standard error [default: text]
+    #[arg(help_heading = LOGGING, long, value_enum, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+/// A value that a file has as the command line does.
+fn parsed<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    String::deserialize(deserializer)?.parse().map(Some).map_err(D::Error::custom)
+}
+
+/// Of a camera or a stream: a part of URLs.
+fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    match (1..=MAX_NAME).contains(&name.len()) && name.chars().all(is_plain) {
+        true => Ok(Some(name)),
+        false => Err(D::Error::custom(format!("expected 1 to {MAX_NAME} letters (a to z), digits, - and _"))),
+    }
+}
+
+/// In a file `true` stands for the option without a value.
+fn stun<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected true, false, or the URL of a STUN server in quotes")]
+    enum Stun {
+        On(bool),
+        Url(String),
+    }
+    Ok(match Stun::deserialize(deserializer)? {
+        Stun::On(on) => on.then(|| DEFAULT_STUN.to_owned()),
+        Stun::Url(url) => Some(url),
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsString;
+
     use clap::CommandFactory;
 
     use super::*;
+    use crate::config_file::{self, Options};
 
-    fn parse(args: &[&str]) -> Cli {
-        Cli::try_parse_from(std::iter::once(&"rov-server").chain(args)).unwrap()
+    fn parse(args: &[&str]) -> Options {
+        config_file::read(std::iter::once(&"rov-server").chain(args).map(OsString::from)).unwrap()
     }
 
     #[test]
@@ -435,12 +499,8 @@ mod tests {
         for arg in Cli::command().get_arguments() {
             let help = arg.get_long_help().or(arg.get_help()).map(ToString::to_string).unwrap_or_default();
             assert!(!help.is_empty(), "--{} has no help", arg.get_id());
-            let stated = help.contains("[default:") || !arg.get_default_values().is_empty();
-            assert!(
-                stated || ["help", "version"].contains(&arg.get_id().as_str()),
-                "--{} states no default",
-                arg.get_id()
-            );
+            let stated = help.contains("[default:") || ["help", "version"].contains(&arg.get_id().as_str());
+            assert!(stated, "--{} states no default", arg.get_id());
         }
     }
 
@@ -464,21 +524,16 @@ mod tests {
 
     #[test]
     fn stun_is_off_without_the_option_and_has_a_default_server_with_it() {
-        assert_eq!(parse(&[]).stun, None);
-        assert_eq!(parse(&["--stun"]).stun.as_deref(), Some(DEFAULT_STUN));
-        assert_eq!(parse(&["--stun", "stun:10.0.0.1"]).stun.as_deref(), Some("stun:10.0.0.1"));
-    }
-
-    #[test]
-    fn the_last_of_the_latency_flags_wins() {
-        assert!(parse(&["--low-latency", "--no-low-latency"]).no_low_latency);
-        assert!(!parse(&["--no-low-latency", "--low-latency"]).no_low_latency);
+        let stun = |args: &[&str]| parse(args).machine.options.stun;
+        assert_eq!(stun(&[]), None);
+        assert_eq!(stun(&["--stun"]).as_deref(), Some(DEFAULT_STUN));
+        assert_eq!(stun(&["--stun", "stun:10.0.0.1"]).as_deref(), Some("stun:10.0.0.1"));
     }
 
     #[test]
     fn verbosity_is_counted_and_interfaces_add_up() {
-        let cli = parse(&["-vv", "--interface", "eth0", "--interface", "wlan0"]);
-        assert_eq!((cli.verbose, cli.quiet), (2, 0));
-        assert_eq!(cli.interfaces, ["eth0", "wlan0"]);
+        let options = parse(&["-vv", "--interface", "eth0", "--interface", "wlan0"]).machine.options;
+        assert_eq!((options.verbose, options.quiet), (Some(2), None));
+        assert_eq!(options.interface, ["eth0", "wlan0"]);
     }
 }

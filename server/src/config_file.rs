@@ -1,34 +1,37 @@
-//! The configuration file (`--config`): TOML whose keys are the long options of the command line, which wins over it.
+//! The configuration file (`--config`), TOML whose keys are the long options of the command line, and what was given
+//! altogether: the command line over the environment over the file.
 //!
-//! It becomes options in front of those of the command line, so that one place says what there is and what it means. Only the top
-//! level is used: tables are refused.
+//! A file with `[[camera]]` has a table for each camera and in it `[[camera.stream]]` for each stream; what is the
+//! machine's stands at the top. Without one, all options stand at the top and are of the one camera and its one stream.
 
-use std::any::TypeId;
+#[cfg(test)]
+mod tests;
+mod value;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::error::{ContextKind, ContextValue};
 use clap::parser::ValueSource;
-use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory, FromArgMatches};
+use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches};
 use rov_common::camera::redact;
-use rov_common::units::Fps;
 use thiserror::Error;
+use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use self::value::{Entry, Rest};
 use crate::EXIT_USAGE;
-use crate::cli::Cli;
+use crate::cli::{CameraOptions, Cli, MachineOptions, StreamOptions};
 
 /// All options at length are some kilobytes.
 const MAX_BYTES: u64 = 64 << 10;
-/// What makes sense on the command line alone.
-const NOT_IN_FILES: [&str; 3] = ["config", "help", "version"];
-const NUMBERS: [TypeId; 4] = [TypeId::of::<u8>(), TypeId::of::<u16>(), TypeId::of::<u32>(), TypeId::of::<f64>()];
-/// Numbers that may be written as a text too: a fraction.
-const FRACTIONS: TypeId = TypeId::of::<Fps>();
+/// Names that are alike enough to be taken for each other, by Jaro and Winkler.
+const LIKE: f64 = 0.8;
+const CAMERA: &str = "camera";
+const STREAM: &str = "stream";
 
 /// Why there is nothing to run with.
 #[derive(Debug, Error)]
@@ -41,21 +44,45 @@ pub enum ReadError {
     File(String),
 }
 
-/// What a file says.
-#[derive(Debug)]
-pub struct OfFile {
-    pub options: Vec<OsString>,
-    /// Key to line, from 1.
-    pub lines: BTreeMap<String, usize>,
-}
-
 /// What is wrong in the text of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("line {line}: {message}")]
 pub struct Mistake {
     /// From 1.
     pub line: usize,
+    /// Never repeats the value of a password.
     pub message: String,
 }
+
+/// What was given.
+#[derive(Debug)]
+pub struct Options {
+    pub file: Option<PathBuf>,
+    /// To check the file and end.
+    pub check: bool,
+    pub machine: Table<MachineOptions>,
+    /// One at least.
+    pub cameras: Vec<Camera>,
+}
+
+#[derive(Debug)]
+pub struct Camera {
+    pub source: Table<CameraOptions>,
+    /// One at least.
+    pub streams: Vec<Table<StreamOptions>>,
+}
+
+/// The options of one table of the file, with those of the command line over them.
+#[derive(Debug, Default)]
+pub struct Table<T> {
+    pub options: T,
+    pub lines: Lines,
+    /// Where it begins, from 1.
+    line: usize,
+}
+
+/// Of the options that are the file's: the line, from 1.
+pub type Lines = BTreeMap<String, usize>;
 
 impl ReadError {
     /// Says it to the user; gives the exit code.
@@ -72,40 +99,94 @@ impl ReadError {
                 if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS }
             }
             Self::File(error) => {
-                let _ = writeln!(io::stderr(), "error: {error}");
+                let _ = writeln!(io::stderr(), "error: {}", redact(error));
                 ExitCode::from(EXIT_USAGE)
             }
         }
     }
 }
 
-/// The command line, the first of `arguments` being the program's name, and below it the file that it names.
+/// The command line, the first of `arguments` being the program's name, over the file that it names.
 ///
 /// # Errors
 /// Where either has an option that does not exist or a value that it cannot have, and where the file cannot be read.
-pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, ReadError> {
-    let mut all: Vec<OsString> = arguments.into_iter().collect();
-    let given = Cli::command().try_get_matches_from(&all)?;
-    let cli = Cli::from_arg_matches(&given)?;
-    let Some(path) = &cli.config else { return Ok(cli) };
-    let text = contents(path).map_err(|error| ReadError::File(format!("--config {}: {error}", path.display())))?;
-    let of_file = options(&text, &given)
-        .map_err(|Mistake { line, message }| ReadError::File(format!("{}, line {line}: {message}", path.display())))?;
-    let program = all.len().min(1);
-    all.splice(program..program, of_file.options);
-    let cli = Cli::from_arg_matches(&Cli::command().try_get_matches_from(&all)?)?;
-    Ok(Cli { lines_of_file: of_file.lines, ..cli })
+pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Options, ReadError> {
+    let matches = Cli::command().try_get_matches_from(arguments)?;
+    let cli = Cli::from_arg_matches(&matches)?;
+    let check = cli.check_config.is_some();
+    let mut options = match cli.config.or(cli.check_config) {
+        Some(path) => {
+            let text = contents(&path);
+            let text = text.map_err(|error| ReadError::File(format!("{}: {error}", path.display())))?;
+            let options = parse(&text);
+            let options = options.map_err(|mistake| ReadError::File(format!("{}, {mistake}", path.display())))?;
+            Options { file: Some(path), check, ..options }
+        }
+        None => parse("").map_err(|mistake| ReadError::File(mistake.to_string()))?,
+    };
+    options.update(&given(&matches))?;
+    Ok(options)
 }
 
-/// A mistake that shows when the options are taken together, whose message begins with one of them or names it: said by
-/// file and line, where it stands there.
-pub fn located(message: &str, cli: &Cli) -> String {
-    let Some(path) = &cli.config else { return message.to_owned() };
-    let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
-    let named = message.match_indices("--").map(|(at, _)| &message[at + 2..]);
-    let named = named.map(|rest| rest.split(|c| !is_of_name(c)).next().unwrap_or_default());
-    let line = named.filter_map(|option| cli.lines_of_file.get(option)).next();
-    line.map_or_else(|| message.to_owned(), |line| format!("{}, line {line}: {message}", path.display()))
+/// Without what clap fills in where nothing was given.
+fn given(matches: &ArgMatches) -> ArgMatches {
+    let mut given = matches.clone();
+    for id in matches.ids().filter(|id| matches.value_source(id.as_str()) == Some(ValueSource::DefaultValue)) {
+        // Fails for an unknown name alone.
+        let _ = given.try_clear_id(id.as_str());
+    }
+    given
+}
+
+impl Options {
+    /// What was `given` on the command line or by a variable of the environment wins. It is of the first camera's first
+    /// stream.
+    fn update(&mut self, given: &ArgMatches) -> Result<(), clap::Error> {
+        self.machine.update(given)?;
+        let Some(Camera { source, streams }) = self.cameras.first_mut() else { return Ok(()) };
+        source.update(given)?;
+        let Some(stream) = streams.first_mut() else { return Ok(()) };
+        // One setting with two names.
+        if given.contains_id("low_latency") || given.contains_id("no_low_latency") {
+            (stream.options.low_latency, stream.options.no_low_latency) = (None, None);
+        }
+        stream.update(given)
+    }
+
+    /// A mistake that shows when options are taken together, whose `message` names them: said by file and line, where it
+    /// stands in one of the `tables`.
+    pub fn locate(&self, message: &str, tables: &[&Lines]) -> String {
+        let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        let named = message.match_indices("--").map(|(at, _)| &message[at + 2..]);
+        let mut named = named.map(|rest| rest.split(|c| !is_of_name(c)).next().unwrap_or_default());
+        let line = named.find_map(|option| tables.iter().find_map(|lines| lines.get(option)));
+        self.at(line, message)
+    }
+
+    /// Said by file and line, where these are known.
+    pub fn at(&self, line: Option<&usize>, message: &str) -> String {
+        match (&self.file, line) {
+            (Some(path), Some(line)) => format!("{}, line {line}: {message}", path.display()),
+            _ => message.to_owned(),
+        }
+    }
+}
+
+impl<T: Args> Table<T> {
+    /// Of a key, or of the table where that is not in it.
+    pub fn line(&self, key: &str) -> Option<&usize> {
+        self.lines.get(key).or(Some(&self.line))
+    }
+
+    fn update(&mut self, given: &ArgMatches) -> Result<(), clap::Error> {
+        self.options.update_from_arg_matches(given)?;
+        let command = T::augment_args(Command::new(env!("CARGO_PKG_NAME")));
+        let given = command.get_arguments().filter(|option| given.contains_id(option.get_id().as_str()));
+        for option in given.filter_map(|option| option.get_long()) {
+            self.lines.remove(option);
+        }
+        Ok(())
+    }
 }
 
 fn contents(path: &Path) -> io::Result<String> {
@@ -117,298 +198,86 @@ fn contents(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// The file as options of the command line, without those that were `given` there or by a variable of the environment.
+/// What a file says.
 ///
 /// # Errors
-/// What is no TOML, no option, or no value for it.
-pub fn options(text: &str, given: &ArgMatches) -> Result<OfFile, Mistake> {
-    let line_at = |offset: usize| 1 + text.bytes().take(offset).filter(|byte| *byte == b'\n').count();
-    let table = DeTable::parse(text).map_err(|error| Mistake {
-        line: line_at(error.span().map_or(0, |span| span.start)),
+/// The first that is no TOML, no option, no value for it, or in the wrong table.
+pub fn parse(text: &str) -> Result<Options, Mistake> {
+    let root = DeTable::parse(text).map_err(|error| Mistake {
+        line: value::line(text, error.span().map_or(0, |span| span.start)),
         message: error.message().to_owned(),
     })?;
-    let mut entries: Vec<_> = table.get_ref().iter().collect();
-    // The first mistake in the file is told first.
-    entries.sort_by_key(|(key, _)| key.span().start);
-    let command = Cli::command();
-    let (mut all, mut lines) = (Vec::new(), BTreeMap::new());
-    for (key, value) in entries {
-        let line = line_at(key.span().start);
-        let mistake = |message| Mistake { line, message };
-        let option = find(&command, key.get_ref()).map_err(mistake)?;
-        let texts = texts(&command, option, key.get_ref(), value.get_ref()).map_err(mistake)?;
-        for text in &texts {
-            // Alone, so that it is known which one is wrong.
-            let alone = Cli::command().no_binary_name(true).try_get_matches_from([text]);
-            alone.map_err(|error| mistake(first_paragraph(&error)))?;
+    let (mut root, mut mistakes) = (Rest::of(text, 1, root.into_inner()), Vec::new());
+    let machine = root.take(&mut mistakes);
+    let cameras = match root.take_entry(CAMERA) {
+        Some(cameras) => {
+            tables(text, cameras, &mut mistakes).into_iter().map(|table| camera(text, table, &mut mistakes)).collect()
         }
-        let wins = given.value_source(option.get_id().as_str());
-        if matches!(wins, Some(ValueSource::CommandLine | ValueSource::EnvVariable)) {
-            continue;
-        }
-        lines.insert(key.get_ref().to_string(), line);
-        for text in texts.into_iter().map(OsString::from) {
-            // `low-latency = false` and `no-low-latency = true` are the same flag, which clap wants once.
-            if !matches!(option.get_action(), ArgAction::SetTrue) || !all.contains(&text) {
-                all.push(text);
-            }
-        }
+        None => vec![Camera { source: root.take(&mut mistakes), streams: vec![root.take(&mut mistakes)] }],
+    };
+    refuse(root, &mut mistakes);
+    match mistakes.into_iter().min_by_key(|mistake| mistake.line) {
+        None => Ok(Options { file: None, check: false, machine, cameras }),
+        Some(first) => Err(first),
     }
-    Ok(OfFile { options: all, lines })
 }
 
-fn find<'a>(command: &'a Command, key: &str) -> Result<&'a Arg, String> {
-    let find = |key: &str| {
-        command.get_arguments().find(|option| option.get_long() == Some(key) && !NOT_IN_FILES.contains(&key))
+fn camera<'a>(text: &str, mut table: Rest<'a>, mistakes: &mut Vec<Mistake>) -> Camera {
+    let source = table.take(mistakes);
+    let streams = match table.take_entry(STREAM) {
+        Some(streams) => tables(text, streams, mistakes),
+        None => vec![Rest { line: table.line, ..Rest::default() }],
     };
-    find(key).ok_or_else(|| match find(&key.replace('_', "-")) {
-        Some(option) => format!("there is no option {key:?}: write {}", option.get_long().unwrap_or_default()),
-        None => match similar(command, key) {
-            Some(option) => format!("there is no option {key:?}: did you mean {option}?"),
-            None => {
-                format!("there is no option {key:?}: a key is a long option of rov-server --help without its dashes")
-            }
-        },
+    refuse(table, mistakes);
+    let stream = |mut table: Rest| {
+        let options = table.take(mistakes);
+        refuse(table, mistakes);
+        options
+    };
+    Camera { source, streams: streams.into_iter().map(stream).collect() }
+}
+
+/// The tables of `[[camera]]` or `[[camera.stream]]`.
+fn tables<'a>(text: &str, entry: Entry<'a>, mistakes: &mut Vec<Mistake>) -> Vec<Rest<'a>> {
+    let Entry { key, line, value } = entry;
+    let tables: Option<Vec<_>> = match value {
+        DeValue::Array(values) if !values.is_empty() => {
+            let table = |value: Spanned<DeValue<'a>>| match (value.span().start, value.into_inner()) {
+                (at, DeValue::Table(table)) => Some(Rest::of(text, value::line(text, at), table)),
+                _ => None,
+            };
+            values.into_iter().map(table).collect()
+        }
+        _ => None,
+    };
+    tables.unwrap_or_else(|| {
+        let heading = if key == CAMERA { "[[camera]]" } else { "[[camera.stream]]" };
+        mistakes.push(Mistake { line, message: format!("{key}: expected tables that begin with {heading}") });
+        Vec::new()
     })
 }
 
-/// What clap would suggest on the command line.
-fn similar(command: &Command, key: &str) -> Option<String> {
-    let given = format!("--{}", key.replace('_', "-"));
-    let error = command.clone().no_binary_name(true).try_get_matches_from([given]).err()?;
-    let Some(ContextValue::String(option)) = error.get(ContextKind::SuggestedArg) else { return None };
-    let option = option.trim_start_matches('-');
-    (!NOT_IN_FILES.contains(&option)).then(|| option.to_owned())
+/// What no group of options has taken is a mistake.
+fn refuse(rest: Rest, mistakes: &mut Vec<Mistake>) {
+    mistakes.extend(rest.entries.iter().map(|entry| Mistake { line: entry.line, message: unknown(&entry.key) }));
 }
 
-/// One entry as it would stand on the command line; several for a list.
-fn texts(command: &Command, option: &Arg, key: &str, value: &DeValue) -> Result<Vec<String>, String> {
-    let wrong = |wanted: &str| Err(format!("{key} is {}, but must be {wanted}", title(value)));
-    match (option.get_action(), value) {
-        (ArgAction::SetTrue, DeValue::Boolean(true)) => Ok(vec![format!("--{key}")]),
-        (ArgAction::SetTrue, DeValue::Boolean(false)) => {
-            // `low-latency = false` is not what is there without it.
-            let opposite = key.strip_prefix("no-").map_or_else(|| format!("no-{key}"), str::to_owned);
-            let is_option = find(command, &opposite).is_ok();
-            Ok(is_option.then(|| format!("--{opposite}")).into_iter().collect())
-        }
-        (ArgAction::SetTrue, _) => wrong("true or false"),
-        (ArgAction::Count, DeValue::Integer(count)) => match count.as_str().parse::<usize>() {
-            Ok(count) if count < 10 => Ok(vec![format!("--{key}"); count]),
-            _ => wrong("a number from 0 to 9"),
-        },
-        (ArgAction::Count, _) => wrong("a number from 0 to 9"),
-        // The value of such an option may be left out.
-        (ArgAction::Set, DeValue::Boolean(on))
-            if option.get_num_args().is_some_and(|count| count.min_values() == 0) =>
-        {
-            Ok(on.then(|| format!("--{key}")).into_iter().collect())
-        }
-        (ArgAction::Append, DeValue::Array(values)) => {
-            values.iter().map(|value| text(option, key, value.get_ref())).collect()
-        }
-        _ => text(option, key, value).map(|text| vec![text]),
+fn unknown(key: &str) -> String {
+    let places = [
+        (&[CAMERA][..], "at the top of the file, as [[camera]]"),
+        (&[STREAM], "below [[camera]], as [[camera.stream]]"),
+        (value::names::<MachineOptions>(), "at the top of the file, above [[camera]]"),
+        (value::names::<CameraOptions>(), "below [[camera]]"),
+        (value::names::<StreamOptions>(), "below [[camera.stream]]"),
+    ];
+    if let Some((_, place)) = places.iter().find(|(names, _)| names.contains(&key)) {
+        return format!("{key} does not belong here: with [[camera]] in a file it stands {place}");
     }
-}
-
-fn text(option: &Arg, key: &str, value: &DeValue) -> Result<String, String> {
-    let is = |kind: &TypeId| option.get_value_parser().type_id() == *kind;
-    let (is_number, is_fraction) = (NUMBERS.iter().any(is), is(&FRACTIONS));
-    let value = match value {
-        DeValue::String(text) if !is_number => text.clone().into_owned(),
-        // Devices and the like may be numbers.
-        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
-            .map_err(|_| format!("{key} is too large a number"))?
-            .to_string(),
-        DeValue::Float(number) if is_number || is_fraction => number.as_str().to_owned(),
-        value => {
-            let wanted = match (is_number, is_fraction) {
-                (true, _) => "a number",
-                (_, true) => "a number, or a fraction in quotes",
-                _ => "a text in quotes",
-            };
-            let or_list = if matches!(option.get_action(), ArgAction::Append) { ", or a list of such" } else { "" };
-            return Err(format!("{key} is {}, but must be {wanted}{or_list}", title(value)));
-        }
-    };
-    Ok(format!("--{key}={value}"))
-}
-
-/// Without the value: it may be a password.
-fn title(value: &DeValue) -> &'static str {
-    match value {
-        DeValue::String(_) => "a text",
-        DeValue::Integer(_) | DeValue::Float(_) => "a number",
-        DeValue::Boolean(_) => "true or false",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "a list",
-        DeValue::Table(_) => "a table",
-    }
-}
-
-/// What clap says, without its hints for the command line.
-fn first_paragraph(error: &clap::Error) -> String {
-    let text = error.to_string();
-    let lines = text.trim_start_matches("error: ").lines().map(str::trim).take_while(|line| !line.is_empty());
-    lines.collect::<Vec<_>>().join(" ")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{Config, EncoderChoice, SourceKind};
-
-    fn given(arguments: &[&str]) -> ArgMatches {
-        Cli::command().no_binary_name(true).try_get_matches_from(arguments).unwrap()
-    }
-
-    fn of_file(text: &str) -> Result<Vec<String>, Mistake> {
-        let options = options(text, &given(&[]))?.options;
-        Ok(options.into_iter().map(|option| option.into_string().unwrap()).collect())
-    }
-
-    fn read_with(text: &str, arguments: &[&str]) -> Result<Cli, ReadError> {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("rov.toml");
-        std::fs::write(&path, text).unwrap();
-        let line = [&["rov-server", "--config", path.to_str().unwrap()], arguments].concat();
-        read(line.into_iter().map(OsString::from))
-    }
-
-    #[test]
-    fn a_file_says_what_the_command_line_would() {
-        let text = "# A comment\nname = \"Nemo\"\nwidth = 1_280\nheight = 0x2d0\nrtp-keyframe-interval = 0.5\n\
-                    transport = [\"rtp\", \"webrtc\"]\nrtp-host = '10.0.0.1,10.0.0.2'\ninterface = [\"eth0\", \"eth1\"]\n\
-                    no-discovery = true\nno-loop = false\nlow-latency = false\nverbose = 2\nstun = true\ndevice = 0\n";
-        let cli = read_with(text, &[]).unwrap();
-        assert_eq!((cli.name.as_deref(), cli.width, cli.height), (Some("Nemo"), 1280, 720));
-        assert_eq!((cli.rtp_keyframe_interval, cli.rtp_hosts.len(), cli.transports.len()), (0.5, 2, 2));
-        assert_eq!((cli.interfaces.len(), cli.verbose, cli.device.as_deref()), (2, 2, Some("0")));
-        assert!(cli.no_discovery && !cli.no_loop && cli.no_low_latency && cli.stun.is_some());
-        assert_eq!(Config::from_cli(&cli).unwrap().capture.source, SourceKind::Webcam);
-    }
-
-    #[test]
-    fn a_frame_rate_may_be_a_fraction() {
-        for (text, num, den) in [
-            ("fps = 29.97", 30_000, 1001),
-            ("fps = '30000/1001'", 30_000, 1001),
-            ("fps = 25", 25, 1),
-            ("fps = 12.5", 25, 2),
-        ] {
-            assert_eq!(read_with(text, &[]).unwrap().fps, Fps { num, den }, "{text}");
-        }
-    }
-
-    #[test]
-    fn the_command_line_wins() {
-        let text = "width = 1280\nheight = 720\ntransport = [\"rtp\", \"webrtc\"]\nencoder = \"x264enc\"\nlow-latency = false\n";
-        let cli = read_with(text, &["--width", "640", "--transport", "rtsp", "--low-latency"]).unwrap();
-        let config = Config::from_cli(&cli).unwrap();
-        assert_eq!((cli.width, cli.height), (640, 720));
-        assert!(!config.webrtc && config.rtp.is_none() && config.rtsp.is_some() && config.capture.low_latency);
-        assert_eq!(config.capture.encoder, EncoderChoice::Element("x264enc".to_owned()));
-    }
-
-    #[test]
-    fn a_flag_that_is_said_twice_is_one() {
-        assert_eq!(of_file("low-latency = false\nno-low-latency = true").unwrap(), ["--no-low-latency"]);
-        assert!(read_with("low-latency = false\nno-low-latency = true", &[]).unwrap().no_low_latency);
-    }
-
-    #[test]
-    fn every_option_can_stand_in_a_file() {
-        for option in Cli::command().get_arguments().filter_map(Arg::get_long) {
-            let known = find(&Cli::command(), option).is_ok();
-            assert_eq!(known, option != "config", "{option}");
-        }
-    }
-
-    #[test]
-    fn a_mistake_is_told_with_its_line_and_what_to_do() {
-        for (text, line, message) in [
-            ("width = 1280\n\nwidht = 1", 3, "there is no option \"widht\": did you mean width?"),
-            ("xyzzy = 1", 1, "there is no option \"xyzzy\": a key is a long option of rov-server --help"),
-            ("rtsp_prot = 1", 1, "there is no option \"rtsp_prot\": did you mean rtsp-port?"),
-            (
-                "fps = \"fast\"",
-                1,
-                "invalid value 'fast' for '--fps <FPS>': give frames per second, as 30, 29.97 or 30000/1001",
-            ),
-            ("fps = [30]", 1, "fps is a list, but must be a number, or a fraction in quotes"),
-            ("rtp_port = 5004", 1, "there is no option \"rtp_port\": write rtp-port"),
-            ("config = \"other.toml\"", 1, "there is no option \"config\""),
-            ("\nwidth = \"1280\"", 2, "width is a text, but must be a number"),
-            ("width = [1280]", 1, "width is a list, but must be a number"),
-            ("name = true", 1, "name is true or false, but must be a text in quotes"),
-            ("transport = [[\"rtp\"]]", 1, "transport is a list, but must be a text in quotes, or a list of such"),
-            ("no-discovery = 1", 1, "no-discovery is a number, but must be true or false"),
-            ("verbose = -1", 1, "verbose is a number, but must be a number from 0 to 9"),
-            ("fps = 99999999999999999999", 1, "fps is too large a number"),
-            ("[rtp]\nport = 1", 1, "there is no option \"rtp\""),
-            ("rtp-port.x = 1", 1, "rtp-port is a table, but must be a number"),
-            (
-                "rtp-port = 70000",
-                1,
-                "invalid value '70000' for '--rtp-port <PORT>': give a whole number from 0 to 65535",
-            ),
-            (
-                "source = \"mirror\"",
-                1,
-                "invalid value 'mirror' for '--source <SOURCE>' [possible values: auto, webcam,",
-            ),
-            ("width = 1\nwidth = 2", 2, "duplicate key"),
-            ("width = \n", 1, ""),
-            ("password = \"deep", 1, ""),
-        ] {
-            let mistake = of_file(text).expect_err(text);
-            assert_eq!(mistake.line, line, "{text}: {mistake:?}");
-            assert!(mistake.message.starts_with(message), "{text}: {mistake:?}");
-            assert!(!mistake.message.is_empty() && !mistake.message.contains("deep"), "{mistake:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_wrong_together_is_said_with_its_line() {
-        for (text, arguments, said) in [
-            ("\nwidth = 1281", &[][..], "rov.toml, line 2: --width 1281: must be even (4:2:0 video), try 1282"),
-            ("height = 720\nwidth = 0", &[], "rov.toml, line 2: --width 0 --height 720: give both,"),
-            ("height = 0", &[], "rov.toml, line 1: --width 1920 --height 0: give both,"),
-            ("width = 1281", &["--width", "1283"], "--width 1283: must be even"),
-            ("name = 'x'", &["--width", "1283"], "--width 1283: must be even"),
-            ("url = 'http://a/'", &[], "rov.toml, line 1: --url http://a/: give the address of an RTSP camera"),
-        ] {
-            let cli = read_with(text, arguments).unwrap();
-            let message = located(&Config::from_cli(&cli).unwrap_err().0, &cli);
-            assert!(message.contains(said) && message.starts_with("--") == said.starts_with("--"), "{message}");
-        }
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_read_is_named() {
-        let refused = |path: &Path| {
-            read(["rov-server".into(), "--config".into(), path.into()]).expect_err("no such file").to_string()
-        };
-        let folder = tempfile::tempdir().unwrap();
-        let missing = folder.path().join("missing.toml");
-        assert!(refused(&missing).contains("missing.toml: No such file"), "{}", refused(&missing));
-        let (binary, long) = (folder.path().join("binary"), folder.path().join("long"));
-        std::fs::write(&binary, [0xff; 9]).unwrap();
-        std::fs::write(&long, vec![b'#'; 70_000]).unwrap();
-        assert!(refused(&binary).contains("UTF-8"), "{}", refused(&binary));
-        assert!(refused(&long).contains("is longer than 65536 bytes"), "{}", refused(&long));
-        let mistake = read_with("\nwidth = true", &[]).expect_err("a mistake").to_string();
-        assert!(mistake.ends_with("rov.toml, line 2: width is true or false, but must be a number"), "{mistake}");
-    }
-
-    #[test]
-    fn the_example_is_valid() {
-        let text = include_str!("../../scripts/rov-server.toml");
-        assert!(Config::from_cli(&read_with(text, &[]).unwrap()).is_ok());
-        // What is commented out there as well: prose has a space in front.
-        let is_option = |line: &&str| line.trim_start_matches('#').starts_with(|c: char| c.is_ascii_lowercase());
-        let all: Vec<&str> = text.lines().filter(is_option).map(|line| line.trim_start_matches('#')).collect();
-        assert!(all.len() > 10);
-        of_file(&all.join("\n")).unwrap();
+    let (dashed, names) = (key.replace('_', "-"), places.iter().flat_map(|(names, _)| *names));
+    let likeness = |name: &str| strsim::jaro_winkler(&dashed, name);
+    let nearest = names.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|name| likeness(name) > LIKE);
+    match nearest {
+        Some(name) => format!("there is no option {key:?}: did you mean {name}?"),
+        None => format!("there is no option {key:?}: a key is a long option of rov-server --help without its dashes"),
     }
 }

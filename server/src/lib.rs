@@ -18,7 +18,7 @@ pub mod stream;
 pub mod supervisor;
 pub mod watchdog;
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -26,8 +26,10 @@ use anyhow::Result;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use cli::{Cli, LogFormat};
+use cli::LogFormat;
 use config::Config;
+use config_file::Options;
+use rov_common::camera::redact;
 use rov_common::lines::Lines;
 use rov_common::memory;
 use server::Server;
@@ -38,16 +40,33 @@ const EXIT_USAGE: u8 = 2;
 /// For the last lines of the log at the end.
 const LOG_LIMIT: Duration = Duration::from_millis(500);
 
-/// Runs the server until Ctrl+C, SIGTERM or the end of its source.
-pub fn run(cli: &Cli) -> ExitCode {
+/// Runs the server until Ctrl+C, SIGTERM or the end of its source; or checks the configuration, if that is asked for.
+pub fn run(options: &Options) -> ExitCode {
+    if options.check {
+        return check(options);
+    }
     memory::tend_heaps();
-    let log = init_log(cli);
-    let code = run_logged(cli);
+    let log = init_log(options);
+    let code = run_logged(options);
     log.drain(LOG_LIMIT);
     code
 }
 
-fn run_logged(cli: &Cli) -> ExitCode {
+fn check(options: &Options) -> ExitCode {
+    // Nobody may be there to read it.
+    match Config::new(options) {
+        Ok(config) => {
+            let _ = writeln!(io::stdout(), "{}", redact(&config.summary().join("\n")));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: {}", redact(&error.to_string()));
+            ExitCode::from(EXIT_USAGE)
+        }
+    }
+}
+
+fn run_logged(options: &Options) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -56,7 +75,7 @@ fn run_logged(cli: &Cli) -> ExitCode {
         }
     };
     let code = runtime.block_on(async {
-        let server = match prepare(cli).await {
+        let server = match prepare(options).await {
             Ok(server) => server.managed_by(Service::from_env()),
             Err(error) => {
                 tracing::error!("{error:#}");
@@ -85,14 +104,13 @@ fn run_logged(cli: &Cli) -> ExitCode {
     code
 }
 
-async fn prepare(cli: &Cli) -> Result<Server> {
-    if let Some(ms) = cli.webrtc_latency {
+async fn prepare(options: &Options) -> Result<Server> {
+    if let Some(ms) = options.machine.options.webrtc_latency {
         tracing::info!(
             "--webrtc-latency {ms} has no effect: nothing waits here; rov-client --latency is for lost packets"
         );
     }
-    let config = Config::from_cli(cli).map_err(|error| anyhow::anyhow!(config_file::located(&error.0, cli)))?;
-    Server::bind(config).await
+    Server::bind(Config::new(options)?).await
 }
 
 /// Ctrl+C, or SIGTERM where there is such a thing.
@@ -110,9 +128,10 @@ async fn stop_signal() -> std::io::Result<()> {
 }
 
 /// Logs into standard error. What is returned writes it.
-fn init_log(cli: &Cli) -> Lines {
+fn init_log(options: &Options) -> Lines {
+    let options = &options.machine.options;
     // The WebRTC core warns of each stray packet; its own troubles are reported by the sessions.
-    let filter = match (cli.verbose, cli.quiet) {
+    let filter = match (options.verbose.unwrap_or(0), options.quiet.unwrap_or(0)) {
         (0, 0) => "info,rtc=error,webrtc=error",
         (1, 0) => "debug,rtc=warn,webrtc=warn,hyper=info",
         (_, 0) => "trace",
@@ -128,7 +147,7 @@ fn init_log(cli: &Cli) -> Lines {
         .with_writer(move || writer.clone())
         .with_ansi(colours)
         .log_internal_errors(false);
-    match cli.log_format {
+    match options.log_format.unwrap_or_default() {
         LogFormat::Text => log.with_target(false).init(),
         LogFormat::Json => log.json().init(),
     }

@@ -4,7 +4,7 @@ use rov_server::{config_file, run};
 
 fn main() -> ExitCode {
     match config_file::read(std::env::args_os()) {
-        Ok(cli) => run(&cli),
+        Ok(options) => run(&options),
         Err(error) => error.report(),
     }
 }

@@ -29,7 +29,6 @@ use crate::service::{Now, Service};
 use crate::stream::{Control, Stream};
 use crate::supervisor::{self, Outcome};
 
-const STREAM: &str = "stream1";
 /// From the signal to the end of the process; pipelines have two seconds of it.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(4);
 /// For connections that are still open when everything else has stopped.
@@ -71,14 +70,15 @@ impl Server {
             )
         })?;
         let media = config.webrtc.then(|| webrtc::bind(config.host, config.media_port)).transpose()?;
-        let (stream, control) = Stream::new(STREAM, config.capture.codec, Instant::now());
+        let (default, capture) = (config.default_stream(), config.capture());
+        let (stream, control) = Stream::new(&default.name, capture.codec, Instant::now());
         let rtp = config
             .rtp
             .clone()
             .map(|rtp| RtpOutput::start(&stream, rtp, config.host, config.interfaces.clone()))
             .transpose()?;
         let jpeg = Arc::new(JpegOutput::new(&stream, config.max_viewers));
-        let publishes = config.rtsp.as_ref().filter(|_| config.capture.source == SourceKind::Publish);
+        let publishes = config.rtsp.as_ref().filter(|_| capture.source == SourceKind::Publish);
         // Of the paths the last is the user's own.
         let inlet = publishes.and_then(|rtsp| rtsp.paths.last()).map(|path| Arc::new(Inlet::new(path)));
         let rtsp = config
@@ -147,15 +147,19 @@ impl Server {
                 let stun = config.stun.as_deref().map(|url| resolve_stun(url, &tasks, &stop));
                 let (interfaces, public) = (config.interfaces.clone(), config.public_addresses.clone());
                 let paths = Paths { interfaces, public, stun, identity: Some(identity.clone()) };
-                let engine =
-                    Engine::new(stream.codec(), config.max_viewers.into(), config.pilot, config.adaptive_floor);
+                let engine = Engine::new(
+                    stream.codec(),
+                    config.max_viewers.into(),
+                    config.pilot,
+                    config.default_stream().adaptive_floor,
+                );
                 let output = WebRtcOutput::start(&stream, media, paths, engine);
                 Some(Arc::new(output.context("WebRTC")?))
             }
             None => None,
         };
         let outputs = outputs(&webrtc, &rtp, &rtsp, &jpeg);
-        let _awake = config.always_encode.then(|| stream.demand().keep_awake());
+        let _awake = config.default_stream().always_encode.then(|| stream.demand().keep_awake());
         let http_addr = http.local_addr()?;
         tracing::info!(id, name = config.name, "rov-server {}", env!("CARGO_PKG_VERSION"));
         // Not 0.0.0.0, which no viewer can open.
@@ -224,7 +228,7 @@ impl Server {
                 }
             });
         }
-        let supervise = supervisor::run(config.capture, inlet, stream, control, stop.clone());
+        let supervise = supervisor::run(config.capture(), inlet, stream, control, stop.clone());
         let mut supervisor = tasks.spawn(async move { supervisor_beat.during(supervise).await });
         let mut http = http;
         let mut supervisor_ended = None;

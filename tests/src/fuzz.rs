@@ -8,7 +8,6 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use clap::{CommandFactory, Parser};
 use rov_client::decode::rtp::Packet;
 use rov_client::receive::header::{self, Header};
 use rov_client::receive::rtp::senders::{Origin, Senders};
@@ -20,7 +19,6 @@ use rov_common::codec::{self, Codec, NalKind, ParameterSetCache, SpsInfo};
 use rov_common::discovery::{self, MAX_DATAGRAM, Message};
 use rov_common::fec;
 use rov_common::units::Bitrate;
-use rov_server::cli::Cli;
 use rov_server::config::Config;
 use rov_server::config_file;
 use rov_server::output::webrtc::engine::{Engine, Reach, Transmit};
@@ -333,13 +331,10 @@ fn put_back(codec: Codec, payload: &[u8], nals: &mut Vec<Vec<u8>>) {
 /// The configuration file of the server.
 pub fn config(text: &[u8]) {
     let Ok(text) = std::str::from_utf8(text) else { return };
-    let given = Cli::command().no_binary_name(true).get_matches_from([""; 0]);
     let lines = text.lines().count().max(1);
-    match config_file::options(text, &given) {
+    match config_file::parse(text) {
         Ok(options) => {
-            let cli = Cli::try_parse_from(std::iter::once("rov-server".into()).chain(options.options))
-                .expect("each was valid");
-            let _ = Config::from_cli(&cli);
+            let _ = Config::new(&options).map(|config| config.summary());
         }
         Err(mistake) => assert!((1..=lines + 1).contains(&mistake.line) && !mistake.message.is_empty(), "{mistake:?}"),
     }

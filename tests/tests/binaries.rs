@@ -164,10 +164,50 @@ fn a_server_takes_its_settings_from_a_file_and_says_what_is_wrong_in_it() {
     refused("\nbitrat = 1", &[], "line 2: there is no option \"bitrat\": did you mean bitrate?");
     refused("max-viewers = 0", &[], "rov.toml, line 1: --max-viewers 0: must be at least 1");
     refused("name = \"x\"\n\nfps = 1000", &[], "rov.toml, line 3: --fps 1000: must be from 1 to 240");
+    refused("[[camera]]\n[[camera]]", &[], "rov.toml, line 2: several cameras or streams are not served yet");
     std::fs::remove_file(&path).expect("the file goes");
     let mut missing = server_process(&["--config", file]);
     assert_eq!(missing.wait(wait::START), 2);
     assert!(missing.stderr().contains(file) && missing.stderr().contains("No such file"), "{}", missing.stderr());
+}
+
+#[test]
+fn a_file_with_a_camera_and_its_stream_is_checked_and_streamed() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = folder.path().join("rov.toml");
+    let file = path.to_str().expect("a path");
+    let text = "name = 'Dory'\nuser = 'pilot'\npassword = 'deep'\n[[camera]]\nname = 'nose'\nsource = 'test'\n\
+                [[camera.stream]]\nname = 'main'\nwidth = 640\nheight = 360\nbitrate = 900\n";
+    std::fs::write(&path, text).expect("a file");
+    let check = |args: &[&str]| {
+        let output = Command::new(binary("rov-server")).args(args).output().expect("rov-server starts");
+        let text = |bytes| String::from_utf8(bytes).expect("text");
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    };
+    let (code, said, error) = check(&["--check-config", file, "--fps", "25"]);
+    assert_eq!((code, error.as_str()), (Some(0), ""), "{said}");
+    for part in [
+        "camera nose: test",
+        "stream main: H.264, 640x360 at 25 fps, 900 kbit/s, by the first encoder that works",
+        "server \"Dory\", announced: HTTP on TCP 0.0.0.0:8080, WebRTC, RTSP on TCP 8554 with a password",
+    ] {
+        assert!(said.contains(part), "{part:?} in {said}");
+    }
+
+    let server = Server::start(&["--config", file]);
+    until("the stream by its name", wait::START, || {
+        let (_, mut health) = server.health();
+        health.streams.remove("main").filter(|stream| stream.state == StreamState::Running)
+    });
+    assert_eq!(server.stats().streams[0].name, "main");
+
+    std::fs::write(&path, format!("{text}level = \"1\"\n")).expect("a file");
+    let (code, said, error) = check(&["--check-config", file]);
+    assert_eq!((code, said.as_str()), (Some(2), ""), "{error}");
+    assert!(
+        error.starts_with(&format!("error: {file}, line 12: --level 1: does not allow 640x360 at 30 fps")),
+        "{error}"
+    );
 }
 
 #[test]

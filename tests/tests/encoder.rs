@@ -1,16 +1,16 @@
 //! An encoder that works on trial and hangs at work. It is registered in this process, so this file has no other test.
 
+use std::ffi::OsString;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
-use clap::Parser;
 use gstreamer as gst;
 use gstreamer::glib;
 use gstreamer::prelude::*;
 use gstreamer::subclass::prelude::*;
 use rov_common::api::StreamState;
-use rov_server::cli::Cli;
 use rov_server::config::Config;
+use rov_server::config_file;
 use rov_server::server::Server;
 use rov_tests::http;
 use rov_tests::wait::until_true;
@@ -84,7 +84,8 @@ fn an_encoder_that_hangs_at_work_is_replaced_by_the_next() {
     gst::Element::register(None, ELEMENT, gst::Rank::NONE, Hanging::static_type()).expect("a new name");
     let args = "rov-server --host 127.0.0.1 --signal-port 0 --rtsp-port 0 --no-discovery --always-encode --source test \
                 --width 320 --height 240";
-    let config = Config::from_cli(&Cli::parse_from(args.split_whitespace())).expect("a valid configuration");
+    let options = config_file::read(args.split_whitespace().map(OsString::from)).expect("valid options");
+    let config = Config::new(&options).expect("a valid configuration");
     let runtime = Runtime::new().expect("a runtime");
     let server = runtime.block_on(Server::bind(config)).expect("free ports");
     let address = server.http_addr().expect("the address of HTTP");

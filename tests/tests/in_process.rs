@@ -1,17 +1,17 @@
 //! Server and client in one process: real encoding, real WebRTC on loopback, real decoding.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use clap::Parser;
 use rov_client::receive::webrtc::{Connection, Terms};
 use rov_client::viewer::Phase;
 use rov_common::api::{StreamState, StreamStats};
 use rov_common::units::Resolution;
-use rov_server::cli::Cli;
 use rov_server::config::Config;
+use rov_server::config_file;
 use rov_server::server::Server;
 use rov_tests::http;
 use rov_tests::wait::{self, until_true};
@@ -34,7 +34,8 @@ struct Serving {
 impl Serving {
     fn start(runtime: &Runtime) -> Self {
         let args = "rov-server --host 127.0.0.1 --signal-port 0 --rtsp-port 0 --no-discovery --source test --width 640 --height 360";
-        let config = Config::from_cli(&Cli::parse_from(args.split(' '))).expect("a valid configuration");
+        let options = config_file::read(args.split(' ').map(OsString::from)).expect("valid options");
+        let config = Config::new(&options).expect("a valid configuration");
         let server = runtime.block_on(Server::bind(config)).expect("free ports");
         let address = server.http_addr().expect("the address of HTTP");
         let stop = CancellationToken::new();

@@ -1,0 +1,161 @@
+//! What an option is chosen from.
+
+use std::fmt;
+use std::str::FromStr;
+
+use clap::ValueEnum;
+use rov_common::units::Resolution;
+use serde::Deserialize;
+
+/// Where pictures come from, as `--source` names it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourceKind {
+    #[default]
+    Auto,
+    Webcam,
+    Csi,
+    File,
+    Stdin,
+    Rtsp,
+    Publish,
+    Test,
+    Pipeline,
+}
+
+impl SourceKind {
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+/// How viewers get the video, as `--transport` names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Transport {
+    Webrtc,
+    Rtp,
+    Rtsp,
+}
+
+/// The H.264 profile asked of the encoder. `Baseline` means constrained baseline wherever the encoder knows it. With H.265 each
+/// of them means main, the only one for 8 bit 4:2:0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Profile {
+    #[default]
+    Baseline,
+    Main,
+    High,
+}
+
+/// The effort of the encoder: the slower, the better the picture for the same bit rate, and the more delay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+#[repr(u8)]
+pub enum Preset {
+    Ultrafast = 0,
+    Fast,
+    Medium,
+    Slow,
+}
+
+/// How the picture is turned before it is encoded, as for a camera that hangs upside down.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Flip {
+    #[default]
+    None,
+    /// Left and right change places.
+    Horizontal,
+    Vertical,
+    #[value(name = "180")]
+    #[serde(rename = "180")]
+    Half,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SizeChoice {
+    /// A slow link makes it smaller.
+    #[default]
+    Adaptive,
+    Fixed,
+}
+
+/// A level of H.264 (ITU-T H.264 table A-1), by its place among `LEVELS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Level(usize);
+
+/// Ten times the number; macroblocks of a picture; macroblocks a second.
+const LEVELS: [(u32, u64, f64); 16] = [
+    (10, 99, 1_485.0),
+    (11, 396, 3_000.0),
+    (12, 396, 6_000.0),
+    (13, 396, 11_880.0),
+    (20, 396, 11_880.0),
+    (21, 792, 19_800.0),
+    (22, 1_620, 20_250.0),
+    (30, 1_620, 40_500.0),
+    (31, 3_600, 108_000.0),
+    (32, 5_120, 216_000.0),
+    (40, 8_192, 245_760.0),
+    (41, 8_192, 245_760.0),
+    (42, 8_704, 522_240.0),
+    (50, 22_080, 589_824.0),
+    (51, 36_864, 983_040.0),
+    (52, 36_864, 2_073_600.0),
+];
+
+impl Level {
+    pub const L4: Self = Self(10);
+    pub const L4_2: Self = Self(12);
+    pub const L5_1: Self = Self(14);
+
+    /// Ten times the number, as the SPS has it.
+    pub fn idc(self) -> u32 {
+        LEVELS[self.0].0
+    }
+
+    pub fn allows(self, resolution: Resolution, fps: f64) -> bool {
+        let (_, most, most_per_second) = LEVELS[self.0];
+        let macroblocks = u64::from(resolution.width.div_ceil(16)) * u64::from(resolution.height.div_ceil(16));
+        macroblocks <= most && macroblocks as f64 * fps <= most_per_second
+    }
+
+    pub(super) fn lowest(resolution: Resolution, fps: f64) -> Option<Self> {
+        (0..LEVELS.len()).map(Self).find(|level| level.allows(resolution, fps))
+    }
+}
+
+impl FromStr for Level {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let at = LEVELS.iter().position(|(idc, ..)| {
+            let (whole, tenth) = (idc / 10, idc % 10);
+            text == format!("{whole}.{tenth}") || tenth == 0 && text == whole.to_string()
+        });
+        at.map(Self).ok_or_else(|| "give a level from 1 to 5.2, as 4 or 4.1".to_owned())
+    }
+}
+
+/// As GStreamer's caps have it: `4`, `4.1`.
+impl fmt::Display for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.idc() / 10, self.idc() % 10) {
+            (whole, 0) => write!(f, "{whole}"),
+            (whole, tenth) => write!(f, "{whole}.{tenth}"),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum EncoderChoice {
+    /// The first that works, hardware first.
+    #[default]
+    Auto,
+    /// This element and no other. Whether it is known and works is seen where encoders are tried (`pipeline::probe`), as
+    /// the answer is to name those that work here.
+    Element(String),
+}

@@ -1,0 +1,54 @@
+//! What a configuration would stream, in a few lines for people (`--check-config`).
+
+use super::{CameraConfig, CaptureConfig, Config, EncoderChoice, StreamConfig, auto_bitrate};
+
+impl Config {
+    /// One for each camera and each stream, and one for how they are served.
+    pub fn summary(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for camera in &self.cameras {
+            lines.push(format!("camera {}: {}", camera.name, source(camera)));
+            lines.extend(camera.streams.iter().map(|one| format!("  stream {}: {}", one.name, stream(camera, one))));
+        }
+        let mut ways = vec![format!("HTTP on TCP {}:{}", self.host, self.signal_port)];
+        ways.extend(self.webrtc.then(|| "WebRTC".to_owned()));
+        ways.extend(self.rtp.as_ref().map(|rtp| {
+            let hosts: Vec<_> = rtp.hosts.iter().map(|host| format!("{host}:{}", rtp.port)).collect();
+            format!("RTP to {}", hosts.join(" and "))
+        }));
+        ways.extend(self.rtsp.as_ref().map(|rtsp| {
+            let password = if rtsp.credentials.is_some() { " with a password" } else { "" };
+            format!("RTSP on TCP {}{password}", rtsp.port)
+        }));
+        let found = if self.discovery_port.is_some() { "announced" } else { "not announced" };
+        lines.push(format!("server {:?}, {found}: {}", self.name, ways.join(", ")));
+        lines
+    }
+}
+
+fn source(camera: &CameraConfig) -> String {
+    let source = &camera.source;
+    let file = source.file.as_ref().map(|file| file.display().to_string());
+    let named = file.or(source.url.as_ref().map(ToString::to_string));
+    let named = named.or_else(|| source.device.clone()).or_else(|| source.pipeline.clone());
+    format!("{} {}", source.kind.name(), named.unwrap_or_default()).trim_end().to_owned()
+}
+
+fn stream(camera: &CameraConfig, stream: &StreamConfig) -> String {
+    let encode = &stream.encode;
+    let codec = encode.codec;
+    if CaptureConfig::new(camera.source.clone(), encode.clone()).is_passed_through() {
+        return format!("{}, passed through", codec.title());
+    }
+    let size = encode.resolution.map_or_else(|| "the source's size".to_owned(), |size| size.to_string());
+    let fps = encode.fps.map_or_else(|| "the source's rate".to_owned(), |fps| format!("{fps} fps"));
+    let automatic = encode.resolution.zip(encode.fps);
+    let automatic = automatic.map(|(size, fps)| auto_bitrate(codec, size, fps, encode.max_quality));
+    let bitrate = encode.bitrate.or(automatic);
+    let bitrate = bitrate.map_or_else(|| "a bit rate by size and rate".to_owned(), |bitrate| bitrate.to_string());
+    let encoder = match &encode.encoder {
+        EncoderChoice::Auto => "the first encoder that works",
+        EncoderChoice::Element(element) => element,
+    };
+    format!("{}, {size} at {fps}, {bitrate}, by {encoder}", codec.title())
+}

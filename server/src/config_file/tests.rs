@@ -1,0 +1,307 @@
+use clap::ValueEnum;
+use rov_common::units::Fps;
+
+use super::*;
+use crate::config::{Config, EncoderChoice, SourceKind, Transport};
+
+const TWO_CAMERAS: &str = "\
+signal-port = 8081
+user = 'pilot'
+password = 'deep'
+
+[[camera]]
+name = 'nose'
+source = 'test'
+
+[[camera.stream]]
+name = 'main'
+width = 1280
+height = 720
+
+[[camera.stream]]
+bitrate = 500
+
+[[camera]]
+device = 2
+";
+
+fn of_file(text: &str) -> (MachineOptions, CameraOptions, StreamOptions) {
+    let mut options = parse(text).unwrap_or_else(|mistake| panic!("{text}: {mistake}"));
+    let mut camera = options.cameras.remove(0);
+    (options.machine.options, camera.source.options, camera.streams.remove(0).options)
+}
+
+fn read_with(text: &str, arguments: &[&str]) -> Result<Options, ReadError> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rov.toml");
+    std::fs::write(&path, text).unwrap();
+    let line = [&["rov-server", "--config", path.to_str().unwrap()], arguments].concat();
+    read(line.into_iter().map(OsString::from))
+}
+
+fn config_with(text: &str, arguments: &[&str]) -> Config {
+    Config::new(&read_with(text, arguments).unwrap()).unwrap()
+}
+
+fn refused(text: &str, arguments: &[&str]) -> String {
+    let options = read_with(text, arguments);
+    options.map_or_else(|error| error.to_string(), |options| Config::new(&options).unwrap_err().to_string())
+}
+
+#[test]
+fn a_file_says_what_the_command_line_would() {
+    let text = "# A comment\nname = \"Nemo\"\nwidth = 1_280\nheight = 0x2d0\nrtp-keyframe-interval = 0.5\n\
+                transport = [\"rtp\", \"webrtc\"]\nrtp-host = '10.0.0.1, 10.0.0.2'\ninterface = [\"eth0\", \"eth1\"]\n\
+                no-discovery = true\nno-loop = false\nlow-latency = false\nverbose = 2\nstun = true\ndevice = 0\n";
+    let (machine, camera, stream) = of_file(text);
+    assert_eq!((machine.name.as_deref(), stream.width, stream.height), (Some("Nemo"), Some(1280), Some(720)));
+    assert_eq!((machine.rtp_keyframe_interval, machine.rtp_host.len(), machine.transport.len()), (Some(0.5), 2, 2));
+    assert_eq!((machine.interface.len(), machine.verbose, camera.device.as_deref()), (2, Some(2), Some("0")));
+    assert_eq!((machine.no_discovery, camera.no_loop, stream.low_latency), (Some(true), Some(false), Some(false)));
+    assert!(machine.stun.is_some() && camera.name.is_none() && stream.name.is_none());
+    let config = config_with(text, &[]);
+    assert_eq!((config.capture().source, config.capture().low_latency), (SourceKind::Webcam, false));
+    assert_eq!((config.cameras[0].name.as_str(), config.default_stream().name.as_str()), ("cam1", "stream1"));
+}
+
+#[test]
+fn numbers_may_stand_for_texts_and_texts_for_lists() {
+    for (text, num, den) in [
+        ("fps = 29.97", 30_000, 1001),
+        ("fps = '30000/1001'", 30_000, 1001),
+        ("fps = 25", 25, 1),
+        ("fps = 12.5", 25, 2),
+    ] {
+        assert_eq!(of_file(text).2.fps, Some(Fps { num, den }), "{text}");
+    }
+    assert_eq!(of_file("level = 4.1").2.level, "4.1".parse().ok());
+    assert_eq!(of_file("password = 1234").0.password.as_deref(), Some("1234"));
+    assert_eq!(of_file("keyframe-interval = 2").2.keyframe_interval, Some(2.0));
+    assert_eq!(of_file("transport = 'rtp'").0.transport, [Transport::Rtp]);
+    assert_eq!(of_file("stun = false").0.stun, None);
+    assert_eq!(of_file("stun = 'stun:a'").0.stun.as_deref(), Some("stun:a"));
+}
+
+#[test]
+fn a_file_with_cameras_has_what_the_machine_has_at_the_top() {
+    let options = parse(TWO_CAMERAS).unwrap();
+    let [nose, other] = &options.cameras[..] else { panic!("{options:?}") };
+    assert_eq!(options.machine.options.signal_port, Some(8081));
+    assert_eq!(
+        (nose.source.options.name.as_deref(), nose.source.options.source),
+        (Some("nose"), Some(SourceKind::Test))
+    );
+    let [main, second] = &nose.streams[..] else { panic!("{options:?}") };
+    assert_eq!((main.options.name.as_deref(), main.options.width), (Some("main"), Some(1280)));
+    assert_eq!((second.options.name.as_deref(), second.options.bitrate), (None, Some(500)));
+    assert_eq!((other.source.options.device.as_deref(), other.streams.len()), (Some("2"), 1));
+    assert_eq!((main.lines.get("width"), second.lines.get("bitrate")), (Some(&11), Some(&15)));
+
+    let one = "name = 'rov'\n[[camera]]\nname = 'nose'\nsource = 'test'\n[[camera.stream]]\nname = 'main'\nfps = 25";
+    let config = config_with(one, &["--fps", "50"]);
+    assert_eq!((config.name.as_str(), config.cameras[0].name.as_str()), ("rov", "nose"));
+    assert_eq!((config.default_stream().name.as_str(), config.capture().fps), ("main", Some(Fps::whole(50))));
+}
+
+#[test]
+fn the_command_line_is_of_the_first_cameras_first_stream() {
+    let options = read_with(TWO_CAMERAS, &["--width", "640", "--no-loop", "--signal-port", "8082"]).unwrap();
+    let [nose, other] = &options.cameras[..] else { panic!("{options:?}") };
+    assert_eq!((nose.streams[0].options.width, nose.streams[0].options.height), (Some(640), Some(720)));
+    assert_eq!((nose.streams[1].options.width, other.streams[0].options.width), (None, None));
+    assert_eq!((nose.source.options.no_loop, other.source.options.no_loop), (Some(true), None));
+    assert_eq!(options.machine.options.signal_port, Some(8082));
+    assert!(!nose.streams[0].lines.contains_key("width") && nose.streams[0].lines.contains_key("height"));
+}
+
+#[test]
+fn the_command_line_wins() {
+    let text =
+        "width = 1280\nheight = 720\ntransport = [\"rtp\", \"webrtc\"]\nencoder = \"x264enc\"\nlow-latency = false\n";
+    let config = config_with(text, &["--width", "640", "--transport", "rtsp", "--low-latency"]);
+    let capture = config.capture();
+    assert_eq!(capture.resolution.map(|size| (size.width, size.height)), Some((640, 720)));
+    assert!(!config.webrtc && config.rtp.is_none() && config.rtsp.is_some() && capture.low_latency);
+    assert_eq!(capture.encoder, EncoderChoice::Element("x264enc".to_owned()));
+    assert!(!config_with("low-latency = true", &["--no-low-latency"]).capture().low_latency);
+}
+
+#[test]
+fn a_flag_has_two_names_that_must_agree() {
+    let is_low = |text: &str, arguments: &[&str]| config_with(text, arguments).capture().low_latency;
+    assert!(!is_low("low-latency = false\nno-low-latency = true", &[]) && !is_low("no-low-latency = true", &[]));
+    assert!(is_low("no-low-latency = false", &[]) && is_low("", &[]));
+    assert!(is_low("", &["--no-low-latency", "--low-latency"]));
+    assert!(!is_low("", &["--low-latency", "--no-low-latency"]));
+    let both = refused("\nlow-latency = true\nno-low-latency = true", &[]);
+    assert!(both.contains("rov.toml, line 2: --low-latency: contradicts --no-low-latency"), "{both}");
+}
+
+#[test]
+fn every_option_can_stand_in_a_file() {
+    let names = [value::names::<MachineOptions>(), value::names::<CameraOptions>(), value::names::<StreamOptions>()];
+    let command = Cli::command();
+    for option in command.get_arguments().filter(|option| option.get_long() != Some("help")) {
+        let long = option.get_long().unwrap();
+        let groups = names.iter().filter(|names| names.contains(&long)).count();
+        let wanted = match long {
+            "config" | "check-config" | "version" => 0,
+            // Cameras and streams have names too, which no option gives.
+            "name" => 3,
+            _ => 1,
+        };
+        assert_eq!(groups, wanted, "{long}");
+        for value in option.get_possible_values() {
+            let text = format!("{long} = {:?}", value.get_name());
+            assert!(!option.get_action().takes_values() || parse(&text).is_ok(), "{text}: {:?}", parse(&text));
+        }
+    }
+    assert!(names.concat().iter().all(|name| command.get_arguments().any(|option| option.get_long() == Some(name))));
+    assert!(SourceKind::value_variants().len() > 5);
+}
+
+#[test]
+fn a_mistake_is_told_with_its_line_and_what_to_do() {
+    for (text, line, message) in [
+        ("width = 1280\n\nwidht = 1", 3, "there is no option \"widht\": did you mean width?"),
+        ("xyzzy = 1", 1, "there is no option \"xyzzy\": a key is a long option of rov-server --help"),
+        ("rtsp_prot = 1", 1, "there is no option \"rtsp_prot\": did you mean rtsp-port?"),
+        ("rtp_port = 5004", 1, "there is no option \"rtp_port\": did you mean rtp-port?"),
+        ("config = \"other.toml\"", 1, "there is no option \"config\""),
+        ("[rtp]\nport = 1", 1, "there is no option \"rtp\""),
+        ("fps = \"fast\"", 1, "fps: give frames per second, as 30, 29.97 or 30000/1001"),
+        ("fps = [30]", 1, "fps: expected a string in quotes, found a list"),
+        ("fps = 99999999999999999999", 1, "fps: the number is too large"),
+        ("\nwidth = \"1280\"", 2, "width: expected a whole number from 0 to 4294967295, found a string"),
+        ("width = [1280]", 1, "width: expected a whole number from 0 to 4294967295, found a list"),
+        ("width = 1280.5", 1, "width: expected a whole number from 0 to 4294967295, found a number with a fraction"),
+        ("rtp-port = 70000", 1, "rtp-port: expected a whole number from 0 to 65535"),
+        ("rtp-port.x = 1", 1, "rtp-port: expected a whole number from 0 to 65535, found a table"),
+        ("verbose = -1", 1, "verbose: expected a whole number from 0 to 255"),
+        ("name = true", 1, "name: expected a string in quotes, found true or false"),
+        ("keyframe-interval = \"2\"", 1, "keyframe-interval: expected a number, found a string"),
+        ("transport = [[\"rtp\"]]", 1, "transport: expected a string in quotes, found a list"),
+        ("transport = true", 1, "transport: expected a list, found true or false"),
+        ("no-discovery = 1", 1, "no-discovery: expected true or false, found a whole number"),
+        ("host = \"rov\"", 1, "host: invalid IP address syntax"),
+        ("pilot = \"me\"", 1, "pilot: give first, or the IPv4 address of the pilot's computer"),
+        ("stun = 1", 1, "stun: expected true, false, or the URL of a STUN server in quotes"),
+        (
+            "source = \"mirror\"",
+            1,
+            "source: expected one of auto, webcam, csi, file, stdin, rtsp, publish, test, pipeline",
+        ),
+        ("password = [\"deep\"]", 1, "password: expected a string in quotes, found a list"),
+        ("width = true\nfps = true\nname = true", 1, "width: "),
+        ("width = 1\nwidth = 2", 2, "duplicate key"),
+        ("width = \n", 1, ""),
+        ("password = \"deep", 1, ""),
+        ("password = deep", 1, ""),
+        // Tables.
+        (
+            "width = 1280\n[[camera]]",
+            1,
+            "width does not belong here: with [[camera]] in a file it stands below [[camera.stream]]",
+        ),
+        (
+            "[[camera]]\n[[camera.stream]]\ndevice = 1",
+            3,
+            "device does not belong here: with [[camera]] in a file it stands below [[camera]]",
+        ),
+        (
+            "[[camera]]\nsignal-port = 1",
+            2,
+            "signal-port does not belong here: with [[camera]] in a file it stands at the top",
+        ),
+        (
+            "[[stream]]\nwidth = 1280",
+            1,
+            "stream does not belong here: with [[camera]] in a file it stands below [[camera]], as [[",
+        ),
+        ("[[camera]]\nfps = 'x'", 2, "fps does not belong here"),
+        ("[[camera]]\n[[camera.stream]]\nwidht = 1", 3, "there is no option \"widht\": did you mean width?"),
+        ("[[camera]]\n[[camera.stream]]\nwidth = 'x'", 3, "width: expected a whole number"),
+        ("[camera]\ndevice = 1", 1, "camera: expected tables that begin with [[camera]]"),
+        ("camera = []", 1, "camera: expected tables that begin with [[camera]]"),
+        ("camera = [1]", 1, "camera: expected tables that begin with [[camera]]"),
+        ("[[camera]]\n[camera.stream]", 2, "stream: expected tables that begin with [[camera.stream]]"),
+        ("[[camera]]\nname = 'a/b'", 2, "name: expected 1 to 32 letters (a to z), digits, - and _"),
+        ("[[camera]]\n[[camera.stream]]\nname = ''", 3, "name: expected 1 to 32 letters (a to z), digits, - and _"),
+    ] {
+        let mistake = parse(text).expect_err(text);
+        assert_eq!(mistake.line, line, "{text}: {mistake:?}");
+        assert!(mistake.message.starts_with(message), "{text}: {mistake:?}");
+        assert!(!mistake.message.is_empty() && !mistake.message.contains("deep"), "{mistake:?}");
+    }
+}
+
+#[test]
+fn what_is_wrong_together_is_said_with_its_line() {
+    for (text, arguments, said) in [
+        ("\nwidth = 1281", &[][..], "rov.toml, line 2: --width 1281: must be even (4:2:0 video), try 1282"),
+        ("height = 720\nwidth = 0", &[], "rov.toml, line 2: --width 0 --height 720: give both,"),
+        ("height = 0", &[], "rov.toml, line 1: --width 1920 --height 0: give both,"),
+        ("width = 1281", &["--width", "1283"], "--width 1283: must be even"),
+        ("name = 'x'", &["--width", "1283"], "--width 1283: must be even"),
+        ("url = 'http://a/'", &[], "rov.toml, line 1: --url http://a/: give the address of an RTSP camera"),
+        ("max-viewers = 0", &[], "rov.toml, line 1: --max-viewers 0: must be at least 1"),
+        ("min-bitrate = 300\nbitrate = 100", &[], "rov.toml, line 1: --min-bitrate 300: is above --bitrate 100"),
+        ("transport = 'webrtc'\nsource = 'publish'", &[], "rov.toml, line 2: --source publish: streams are published"),
+        ("[[camera]]\n[[camera.stream]]\nfps = 500", &[], "rov.toml, line 3: --fps 500: must be from 1 to 240"),
+        ("[[camera]]\nsource = 'file'", &[], "rov.toml, line 2: --source file: needs --file FILE"),
+        ("[[camera]]\nsource = 'stdin'\nflip = 180\n[[camera.stream]]", &[], "rov.toml, line 3: --flip: nothing is"),
+    ] {
+        let message = refused(text, arguments);
+        assert!(message.contains(said) && message.starts_with("--") == said.starts_with("--"), "{message}");
+    }
+}
+
+#[test]
+fn names_are_given_once_and_several_streams_are_refused_until_they_are_served() {
+    let several = "several cameras or streams are not served yet: leave one [[camera]] with one [[camera.stream]]";
+    for (text, said) in [
+        ("[[camera]]\nname = 'a'\n[[camera]]\nname = 'a'", "line 4: name: two cameras have the name \"a\""),
+        ("[[camera]]\nname = 'cam2'\n[[camera]]", "line 3: name: two cameras have the name \"cam2\""),
+        (
+            "[[camera]]\n[[camera.stream]]\nname = 'x'\n[[camera.stream]]\nname = 'x'",
+            "line 5: name: two streams of a camera have the name \"x\"",
+        ),
+        (TWO_CAMERAS, "rov.toml, line 17: several"),
+        ("[[camera]]\n[[camera.stream]]\n[[camera.stream]]", "rov.toml, line 3: several"),
+        ("[[camera]]\n[[camera]]", several),
+    ] {
+        let message = refused(text, &[]);
+        assert!(message.contains(said), "{text}: {message}");
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_named() {
+    let refused = |path: &Path| {
+        read(["rov-server".into(), "--config".into(), path.into()]).expect_err("no such file").to_string()
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing.toml");
+    assert!(refused(&missing).contains("missing.toml: No such file"), "{}", refused(&missing));
+    let (binary, long) = (folder.path().join("binary"), folder.path().join("long"));
+    std::fs::write(&binary, [0xff; 9]).unwrap();
+    std::fs::write(&long, vec![b'#'; 70_000]).unwrap();
+    assert!(refused(&binary).contains("UTF-8"), "{}", refused(&binary));
+    assert!(refused(&long).contains("is longer than 65536 bytes"), "{}", refused(&long));
+    let mistake = read_with("\nwidth = true", &[]).expect_err("a mistake").to_string();
+    assert!(mistake.contains("rov.toml, line 2: width: expected a whole number"), "{mistake}");
+}
+
+#[test]
+fn the_example_is_valid() {
+    let text = include_str!("../../../scripts/rov-server.toml");
+    config_with(text, &[]);
+    // What is commented out there as well, prose having a space in front; the form with tables with two marks.
+    let is_option = |line: &str| line.starts_with(|c: char| c.is_ascii_lowercase() || c == '[');
+    let tables: Vec<_> = text.lines().filter_map(|line| line.strip_prefix("##")).collect();
+    let flat = text.lines().map(|line| line.strip_prefix('#').unwrap_or(line));
+    let flat: Vec<_> = flat.filter(|line| is_option(line)).collect();
+    assert!(flat.len() > 10 && tables.len() > 10);
+    of_file(&flat.join("\n"));
+    assert_eq!(config_with(&tables.join("\n"), &[]).cameras[0].name, "nose");
+}
