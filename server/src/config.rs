@@ -1,5 +1,6 @@
-//! The validated configuration, and the defaults of what was not given. Everything behind it may rely on what `validate`
-//! states; nothing here looks at the machine (which cameras, which encoders), as that changes while the server runs.
+//! The validated configuration, and the defaults of what was not given. Everything behind it may rely on what
+//! `validate` states; nothing here looks at the machine (which cameras, which encoders), as that changes while the
+//! server runs.
 
 mod choices;
 mod summary;
@@ -288,9 +289,9 @@ pub const H265_RATE: f64 = 0.6;
 /// The bit rate when none is given: `15 Mbit/s * (width * height * fps / (1920 * 1080 * 30))^0.75`, doubled by
 /// `max_quality`, for H.265 times 0.6, at least 500 kbit/s and at most 100 Mbit/s.
 ///
-/// 15 Mbit/s for 1080p30 is 0.24 bit for each pixel, generous for the murk and particles under water. The exponent is below
-/// one because neighbouring pixels and frames resemble each other the more, the more there are of them: 640x480 at 30
-/// gets 3.6 Mbit/s (0.39 bit for each pixel), 4K60 71 Mbit/s (0.14).
+/// 15 Mbit/s for 1080p30 is 0.24 bit for each pixel, generous for the murk and particles under water. The exponent is
+/// below one because neighbouring pixels and frames resemble each other the more, the more there are of them: 640x480
+/// at 30 gets 3.6 Mbit/s (0.39 bit for each pixel), 4K60 71 Mbit/s (0.14).
 pub fn auto_bitrate(codec: Codec, resolution: Resolution, fps: Fps, max_quality: bool) -> Bitrate {
     let reference = 1920.0 * 1080.0 * 30.0;
     let load = resolution.pixels() as f64 * fps.as_f64() / reference;
@@ -411,7 +412,8 @@ impl Config {
         }
         if self.host.is_ipv6() {
             return bad(format!(
-                "--host {}: media and discovery are IPv4 only, give an IPv4 address of this machine, or 0.0.0.0 for all",
+                "--host {}: media and discovery are IPv4 only, give an IPv4 address of this machine, or 0.0.0.0 for \
+                 all",
                 self.host
             ));
         }

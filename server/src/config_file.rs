@@ -153,8 +153,8 @@ impl Options {
         stream.update(given)
     }
 
-    /// A mistake that shows when options are taken together, whose `message` names them: said by file and line, where it
-    /// stands in one of the `tables`.
+    /// A mistake that shows when options are taken together, whose `message` names them: said by file and line, where
+    /// it stands in one of the `tables`.
     pub fn locate(&self, message: &str, tables: &[&Lines]) -> String {
         let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
         let named = message.match_indices("--").map(|(at, _)| &message[at + 2..]);

@@ -38,8 +38,8 @@ pub enum Transport {
     Rtsp,
 }
 
-/// The H.264 profile asked of the encoder. `Baseline` means constrained baseline wherever the encoder knows it. With H.265 each
-/// of them means main, the only one for 8 bit 4:2:0.
+/// The H.264 profile asked of the encoder. `Baseline` means constrained baseline wherever the encoder knows it. With
+/// H.265 each of them means main, the only one for 8 bit 4:2:0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Profile {
@@ -155,7 +155,7 @@ pub enum EncoderChoice {
     /// The first that works, hardware first.
     #[default]
     Auto,
-    /// This element and no other. Whether it is known and works is seen where encoders are tried (`pipeline::probe`), as
-    /// the answer is to name those that work here.
+    /// This element and no other. Whether it is known and works is seen where encoders are tried (`pipeline::probe`),
+    /// as the answer is to name those that work here.
     Element(String),
 }

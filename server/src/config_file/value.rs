@@ -1,5 +1,6 @@
-//! A TOML table as serde takes it: each group of options takes its keys out of the table. Messages are for people, name the
-//! key and its line, and do not repeat what was written, which may be a password; only a wrong choice of several is told.
+//! A TOML table as serde takes it: each group of options takes its keys out of the table. Messages are for people, name
+//! the key and its line, and do not repeat what was written, which may be a password; only a wrong choice of several is
+//! told.
 
 use std::fmt::Display;
 use std::vec;
@@ -119,8 +120,8 @@ impl<'de> MapAccess<'de> for Taken<'_> {
     }
 }
 
-/// Where serde asks for a text, a number is taken too, as in `device = 0` and `fps = 29.97`; where it asks for a list, a
-/// text whose parts have commas between them.
+/// Where serde asks for a text, a number is taken too, as in `device = 0` and `fps = 29.97`; where it asks for a list,
+/// a text whose parts have commas between them.
 struct Value<'a>(DeValue<'a>);
 
 impl<'a> Value<'a> {
