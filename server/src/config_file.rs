@@ -226,7 +226,7 @@ fn camera<'a>(text: &str, mut table: Rest<'a>, mistakes: &mut Vec<Mistake>) -> C
     let source = table.take(mistakes);
     let streams = match table.take_entry(STREAM) {
         Some(streams) => tables(text, streams, mistakes),
-        None => vec![Rest { line: table.line, ..Rest::default() }],
+        None => vec![Rest::of(text, table.line, DeTable::new())],
     };
     refuse(table, mistakes);
     let stream = |mut table: Rest| {
