@@ -1,6 +1,6 @@
 use std::ffi::OsString;
 
-use clap::CommandFactory;
+use clap::{CommandFactory, ValueEnum};
 
 use super::*;
 use crate::cli::{Cli, LogFormat};
