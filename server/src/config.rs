@@ -311,7 +311,7 @@ impl Config {
             let name = source.options.name.clone().unwrap_or_else(|| format!("cam{number}"));
             if cameras.iter().any(|camera| camera.name == name) {
                 let message = format!("name: two cameras have the name {name:?}, give each its own");
-                return bad(options.at(source.line("name"), &message));
+                return bad(options.at(Some(source.line_of("name")), &message));
             }
             let mut camera = CameraConfig { name, source: SourceConfig::default(), streams: Vec::new() };
             camera.source = SourceConfig::new(&source.options).map_err(located(options, &[&source.lines]))?;
@@ -323,19 +323,19 @@ impl Config {
                 let name = stream.options.name.clone().unwrap_or_else(|| format!("stream{number}"));
                 if camera.streams.iter().any(|stream| stream.name == name) {
                     let message = format!("name: two streams of a camera have the name {name:?}, give each its own");
-                    return bad(options.at(stream.line("name"), &message));
+                    return bad(options.at(Some(stream.line_of("name")), &message));
                 }
                 let config = StreamConfig::new(name, &camera.source, &stream.options);
                 camera.streams.push(config.map_err(located(options, &[&stream.lines, &source.lines, &machine.lines]))?);
             }
             cameras.push(camera);
         }
-        let extra = options.cameras.get(1).map(|camera| camera.source.line(""));
-        let extra = extra.or(options.cameras[0].streams.get(1).map(|stream| stream.line("")));
+        let extra = options.cameras.get(1).map(|camera| camera.source.line);
+        let extra = extra.or(options.cameras[0].streams.get(1).map(|stream| stream.line));
         if let Some(line) = extra {
             let message =
                 "several cameras or streams are not served yet: leave one [[camera]] with one [[camera.stream]]";
-            return bad(options.at(line, message));
+            return bad(options.at(Some(line), message));
         }
         Self::with(&machine.options, transports, cameras).map_err(located(options, &[&machine.lines]))
     }

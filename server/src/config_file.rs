@@ -78,7 +78,7 @@ pub struct Table<T> {
     pub options: T,
     pub lines: Lines,
     /// Where it begins, from 1.
-    line: usize,
+    pub line: usize,
 }
 
 /// Of the options that are the file's: the line, from 1.
@@ -160,11 +160,11 @@ impl Options {
         let named = message.match_indices("--").map(|(at, _)| &message[at + 2..]);
         let mut named = named.map(|rest| rest.split(|c| !is_of_name(c)).next().unwrap_or_default());
         let line = named.find_map(|option| tables.iter().find_map(|lines| lines.get(option)));
-        self.at(line, message)
+        self.at(line.copied(), message)
     }
 
     /// Said by file and line, where these are known.
-    pub fn at(&self, line: Option<&usize>, message: &str) -> String {
+    pub fn at(&self, line: Option<usize>, message: &str) -> String {
         match (&self.file, line) {
             (Some(path), Some(line)) => format!("{}, line {line}: {message}", path.display()),
             _ => message.to_owned(),
@@ -173,9 +173,9 @@ impl Options {
 }
 
 impl<T: Args> Table<T> {
-    /// Of a key, or of the table where that is not in it.
-    pub fn line(&self, key: &str) -> Option<&usize> {
-        self.lines.get(key).or(Some(&self.line))
+    /// Where a key stands, or the table where that is not in it.
+    pub fn line_of(&self, key: &str) -> usize {
+        self.lines.get(key).copied().unwrap_or(self.line)
     }
 
     fn update(&mut self, given: &ArgMatches) -> Result<(), clap::Error> {

@@ -194,6 +194,17 @@ fn a_file_with_a_camera_and_its_stream_is_checked_and_streamed() {
         assert!(said.contains(part), "{part:?} in {said}");
     }
 
+    // The environment is between the two.
+    std::fs::write(&path, "user = 'pilot'\npassword = ''").expect("a file");
+    let with_password = |password: &str, args: &[&str]| {
+        let mut command = Command::new(binary("rov-server"));
+        let command = command.args(["--check-config", file]).args(args).env("ROV_PASSWORD", password);
+        command.output().expect("rov-server starts").status.code()
+    };
+    assert_eq!((with_password("deep", &[]), with_password("deep", &["--password", ""])), (Some(0), Some(2)));
+    assert_eq!(check(&["--check-config", file]).0, Some(2));
+
+    std::fs::write(&path, text).expect("a file");
     let server = Server::start(&["--config", file]);
     until("the stream by its name", wait::START, || {
         let (_, mut health) = server.health();

@@ -1,6 +1,6 @@
 //! What a configuration would stream, in a few lines for people (`--check-config`).
 
-use super::{CameraConfig, CaptureConfig, Config, EncoderChoice, StreamConfig, auto_bitrate};
+use super::{CameraConfig, CaptureConfig, Config, EncoderChoice, SourceKind, StreamConfig, auto_bitrate};
 
 impl Config {
     /// One for each camera and each stream, and one for how they are served.
@@ -31,7 +31,11 @@ fn source(camera: &CameraConfig) -> String {
     let file = source.file.as_ref().map(|file| file.display().to_string());
     let named = file.or(source.url.as_ref().map(ToString::to_string));
     let named = named.or_else(|| source.device.clone()).or_else(|| source.pipeline.clone());
-    format!("{} {}", source.kind.name(), named.unwrap_or_default()).trim_end().to_owned()
+    match (named, source.kind) {
+        (Some(named), kind) => format!("{} {named}", kind.name()),
+        (None, SourceKind::Auto) => "the first that is found, else a test picture".to_owned(),
+        (None, kind) => kind.name(),
+    }
 }
 
 fn stream(camera: &CameraConfig, stream: &StreamConfig) -> String {
