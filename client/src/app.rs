@@ -255,6 +255,7 @@ fn status(phase: Phase, since: Instant, last_shown: Option<Instant>) -> Status {
         Phase::Waiting(reason) => Status::Lost { reason },
         Phase::Lost(reason) => Status::Lost { reason: format!("{reason}; reconnecting") },
         Phase::Searching(text) if had_picture => Status::Lost { reason: text },
+        Phase::Searching(text) if text == find::LOOKING => Status::default(),
         Phase::Searching(text) => Status::Connecting { what: format!("Looking for a server…\n{text}") },
         Phase::Connecting(server) if had_picture => Status::Lost { reason: format!("connecting to {server}…") },
         Phase::Connecting(server) => Status::Connecting { what: format!("Connecting to {server}…") },
@@ -450,6 +451,8 @@ mod tests {
         let status = |phase| status(phase, Instant::now(), None);
         let searching = status(Phase::Searching("on eth0".to_owned()));
         assert!(matches!(&searching, Status::Connecting { what } if what.contains("eth0")), "{searching:?}");
+        let begun = status(Phase::Searching(find::LOOKING.to_owned()));
+        assert!(matches!(&begun, Status::Connecting { what } if !what.contains('\n')), "said once: {begun:?}");
         assert!(matches!(status(Phase::Connecting("rov".to_owned())), Status::Connecting { .. }));
         let lost = status(Phase::Lost("refused".to_owned()));
         assert!(matches!(&lost, Status::Lost { reason } if reason.contains("refused")), "{lost:?}");

@@ -142,6 +142,7 @@ pub struct Window {
 struct CornerShown {
     /// What it says, in a window of which size, and since when.
     shown: (Corner, Resolution, Instant),
+    covers: Resolution,
     /// The badge in it.
     wanted: bool,
     /// The desktop cannot show it: it is painted over each picture.
@@ -187,7 +188,12 @@ impl Window {
             show_stats: false,
             show_keys: false,
             selected: None,
-            corner: CornerShown { shown: (Corner::default(), size, Instant::now()), wanted: true, painted: false },
+            corner: CornerShown {
+                shown: (Corner::default(), size, Instant::now()),
+                covers: Resolution::new(0, 0),
+                wanted: true,
+                painted: false,
+            },
             canvas: Canvas::default(),
         };
         tracing::info!("{} draws the window", this.drawn_by());
@@ -285,7 +291,10 @@ impl Window {
                 live_at = if presentation == Presentation::Live { Some(now) } else { live_at };
                 self.tend_desktop(now, live_at, (&scene, &model), on_chosen);
                 self.tend_title(presentation, &model);
-                self.tend_corner(now, presentation, size, &model);
+                if self.tend_corner(now, presentation, size, &model) && presentation != Presentation::Live {
+                    // What it covered is empty now, and no picture comes to fill it.
+                    drawn = None;
+                }
             }
             if self.handle_presses(model.question.as_ref(), on_chosen) || !self.window.is_open() {
                 return Ok(Ended::ClosedByUser);
@@ -364,8 +373,8 @@ impl Window {
         }
     }
 
-    /// After the picture was drawn, so that none waits for it.
-    fn tend_corner(&mut self, now: Instant, presentation: Presentation, size: Resolution, view: &ViewModel) {
+    /// After the picture was drawn, so that none waits for it. Whether it covers less than before.
+    fn tend_corner(&mut self, now: Instant, presentation: Presentation, size: Resolution, view: &ViewModel) -> bool {
         let is_live = presentation == Presentation::Live;
         let hidden = !is_live && size.height < BADGE_BESIDE_MESSAGE
             || (self.show_stats || self.show_keys) && size.width < BADGE_BESIDE_PANEL;
@@ -376,13 +385,16 @@ impl Window {
         let (shown, of, at) = &self.corner.shown;
         let is_recent = now.saturating_duration_since(*at) < BADGE_INTERVAL;
         if *of == size && (*shown == wanted || is_recent && shown.differs_in_figures(&wanted)) {
-            return;
+            return false;
         }
         let drawn = overlay::corner(&wanted, size);
         let picture = drawn.as_ref().map(|(pixels, size)| (pixels.as_slice(), *size));
         let composed = self.desktop.as_mut().is_some_and(|desktop| desktop.show_corner(picture, size.width));
         self.corner.painted = !composed;
         self.corner.shown = (wanted, size, now);
+        let covers = drawn.map_or(Resolution::new(0, 0), |(_, size)| size);
+        let before = std::mem::replace(&mut self.corner.covers, covers);
+        covers.width < before.width || covers.height < before.height
     }
 
     fn draw(&mut self, scene: &Scene, picture: Option<&Picture>) -> Result<(), DisplayError> {

@@ -28,6 +28,8 @@ const SETTLE: Duration = Duration::from_millis(150);
 const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 pub const STATS_PATH: &str = "/api/stats";
+/// Before there is anything else to say of a search.
+pub const LOOKING: &str = "looking for a server";
 
 /// A server to connect to.
 #[derive(Clone, Debug)]
@@ -168,7 +170,7 @@ impl Finder {
         let began = discovery.begin();
         let mut said_nothing_at = began + config.discovery_timeout;
         if !*has_tried {
-            viewer.set_phase(Phase::Searching("looking for a server".to_owned()));
+            viewer.set_phase(Phase::Searching(LOOKING.to_owned()));
         }
         let mut first_heard: Option<Instant> = None;
         loop {
@@ -202,7 +204,7 @@ impl Finder {
                     [] => nothing_found(discovery, wish.name.as_deref(), config),
                     others => {
                         format!(
-                            "no server is named {:?}; found\n{}",
+                            "server {:?} not found, only these:\n{}",
                             wish.name.as_deref().unwrap_or(""),
                             list_noted(others)
                         )

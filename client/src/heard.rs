@@ -373,7 +373,7 @@ impl Heard {
                 Next::Watch { server: Box::new(one.clone()), must_prove, said: None }
             }
             ([], [], _) | ([], _, None) => Next::Listen,
-            ([], others, Some(name)) => ask(format!("no server is named {name:?}; found"), others, None, wish, None),
+            ([], others, Some(name)) => ask(format!("server {name:?} not found, only these"), others, None, wish, None),
             (several, ..) => ask(format!("{} servers found", several.len()), several, None, wish, None),
         }
     }

@@ -136,7 +136,7 @@ fn a_name_chooses_and_a_wrong_one_shows_who_is_there() {
     assert_eq!(watched(&world.next()), Some((ELSEWHERE.to_owned(), false)));
     world.wish.name = Some("Nemo".to_owned());
     let asked = question(world.next());
-    assert!(asked.text.contains("no server is named \"Nemo\""), "{}", asked.text);
+    assert!(asked.text.contains("server \"Nemo\" not found"), "{}", asked.text);
     assert_eq!((addresses(&asked), asked.takes_first_at), (vec![NEMO, ELSEWHERE], None));
     // Another one of the same name.
     world.wish.name = Some("rov a".to_owned());

@@ -22,8 +22,11 @@ const STAGES: [u32; 6] = [0x4d_a3_ff, 0x3d_d6_8c, 0xff_b0_20, 0xff_6b_6b, 0xb1_8
 const PANEL_OPACITY: u32 = 212;
 /// What is written on it must be read, whatever is below.
 const CARD_OPACITY: u32 = 244;
-/// Characters in a line of a note.
+/// Characters in a line of a note, and in a narrow window.
 const NOTE_WIDTH: usize = 36;
+const NARROW_NOTE_WIDTH: usize = 18;
+/// A window of fewer characters is narrow.
+const NARROW: i32 = 50;
 /// Characters of a name in the badge.
 const NAME_WIDTH: usize = 24;
 /// Characters in a line of a notice.
@@ -191,8 +194,12 @@ pub fn draw_corner(surface: &mut Surface<'_>, data: &Corner) {
 /// Draws the statistics into the upper left corner; `live` tells whether they are of the moment.
 pub fn draw_stats(surface: &mut Surface<'_>, data: &OverlayData, live: bool) {
     let look = Look::of(surface.size);
-    let rows = rows(data);
-    let labels = rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0) as i32 + 2;
+    let (width, height) = (surface.size.width as i32, surface.size.height as i32);
+    // In a narrow window every column counts.
+    let is_narrow = width < NARROW * look.plain.advance();
+    let (margin, pad, gap) = if is_narrow { (0, 2, 1) } else { (look.pad, look.pad, 2) };
+    let rows = rows(data, is_narrow);
+    let labels = rows.iter().map(|(label, _)| label.chars().count()).max().unwrap_or(0) as i32 + gap;
     let values = rows.iter().map(|(_, value)| value.chars().count()).max().unwrap_or(0) as i32;
     // Without a name the address; never a word that says how things are.
     let title = if data.server.is_empty() { &data.address } else { &data.server };
@@ -200,10 +207,11 @@ pub fn draw_stats(surface: &mut Surface<'_>, data: &OverlayData, live: bool) {
     let columns = (labels + values).max(title.chars().count() as i32 + 2).max(stages + 12);
     let latency_lines = if data.latency.is_empty() { 0 } else { data.latency.len() as i32 + 2 };
     let lines = rows.len() as i32 + 1 + latency_lines;
-    let (advance, pad) = (look.plain.advance(), look.pad);
-    // Closer together where the window is low.
-    let line = look.plain.line().min((surface.size.height as i32 - 4 * pad) / lines).max(look.plain.height());
-    let panel = Area { x: pad, y: pad, width: columns * advance + 2 * pad, height: lines * line + 2 * pad };
+    let advance = look.plain.advance();
+    // Closer together where the window is low; what finds no room then is left out.
+    let line = look.plain.line().min((height - 4 * pad) / lines).max(look.plain.height());
+    let fits = |y: i32| y + look.plain.height() <= height;
+    let panel = Area { x: margin, y: margin, width: columns * advance + 2 * pad, height: lines * line + 2 * pad };
     surface.fill(panel, PANEL, PANEL_OPACITY);
     let accent = if live { GREEN } else { AMBER };
     surface.fill(Area { width: 3 * look.scale, ..panel }, accent, 256);
@@ -211,11 +219,14 @@ pub fn draw_stats(surface: &mut Surface<'_>, data: &OverlayData, live: bool) {
     surface.text(title, (left, y), look.bold, TEXT);
     y += line;
     for (label, value) in &rows {
+        if !fits(y) {
+            break;
+        }
         surface.text(label, (left, y), look.plain, LABEL);
         surface.text(value, (left + labels * advance, y), look.plain, TEXT);
         y += line;
     }
-    if !data.latency.is_empty() {
+    if !data.latency.is_empty() && fits(y + line / 2) {
         let bar = Area { x: left, y: y + line / 2, width: columns * advance, height: line };
         draw_latency(surface, look, &data.latency, bar, labels);
     }
@@ -249,14 +260,19 @@ fn draw_latency(surface: &mut Surface<'_>, look: Look, stages: &[(String, f64)],
 /// Draws what the keys do into the middle.
 pub fn draw_keys(surface: &mut Surface<'_>) {
     let look = Look::of(surface.size);
+    let (advance, pad, lines) = (look.plain.advance(), look.pad, KEYS.len() as i32 + 1);
+    // In a narrow window one key for each, in a low one closer together.
+    let is_narrow = (surface.size.width as i32) < NARROW * advance;
+    let shown =
+        KEYS.map(|(keys, action)| (if is_narrow { keys.split(',').next().unwrap_or(keys) } else { keys }, action));
     let longest = |texts: [&str; KEYS.len()]| texts.iter().map(|text| text.len()).max().unwrap_or(0) as i32;
-    let (keys, actions) = (longest(KEYS.map(|(key, _)| key)), longest(KEYS.map(|(_, action)| action)));
-    let (advance, line, pad) = (look.plain.advance(), look.plain.line(), look.pad);
+    let (keys, actions) = (longest(shown.map(|(key, _)| key)), longest(shown.map(|(_, action)| action)));
+    let line = look.plain.line().min((surface.size.height as i32 - 2 * pad) / lines).max(look.plain.height());
     let inner = (keys + 2 + actions) * advance;
-    let card = card(surface, look, BLUE, (inner, (KEYS.len() as i32 + 1) * line));
+    let card = card(surface, look, BLUE, (inner, lines * line));
     let (left, mut y) = (card.x + pad, card.y + pad);
     surface.text("Keys", (left, y), look.bold, TEXT);
-    for (key, action) in KEYS {
+    for (key, action) in shown {
         y += line;
         surface.text(key, (left, y), look.plain, TEXT);
         surface.text(action, (left + (keys + 2) * advance, y), look.plain, LABEL);
@@ -314,7 +330,9 @@ impl Laid {
             let letters = (room / look.plain.advance()).max(8) as usize;
             let row = |(number, text): (usize, &String)| {
                 let key = if number < 9 { (number + 1).to_string() } else { " ".to_owned() };
-                shortened(&known(&format!("{key}  {text}")), letters)
+                let row = known(&format!("{key}  {text}"));
+                let row = if row.chars().count() > letters { row.replace("  ", " ") } else { row };
+                shortened(&row, letters)
             };
             rows = menu.rows.iter().enumerate().skip(first).take(shown).map(row).collect();
         }
@@ -394,22 +412,23 @@ fn card(surface: &mut Surface<'_>, look: Look, accent: u32, inner: (i32, i32)) -
     card
 }
 
-/// Label and value of each line.
-fn rows(data: &OverlayData) -> Vec<(&'static str, String)> {
+/// Label and value of each line, for a narrow window or another.
+fn rows(data: &OverlayData, is_narrow: bool) -> Vec<(&'static str, String)> {
     let mut rows = Vec::new();
+    let (note_width, space) = if is_narrow { (NARROW_NOTE_WIDTH, " ") } else { (NOTE_WIDTH, "  ") };
     if !data.address.is_empty() {
         rows.push(("Server", data.address.clone()));
     }
     if !data.transport.is_empty() {
-        rows.push(("By", data.transport.clone()));
+        rows.push(("Link", data.transport.clone()));
     }
     for note in &data.notes {
-        rows.extend(wrapped(&known(note), NOTE_WIDTH).into_iter().map(|line| ("", line)));
+        rows.extend(wrapped(&known(note), note_width).into_iter().map(|line| ("", line)));
     }
     let fps = data.fps.map(|fps| format!("{fps:.1} fps"));
     let video: Vec<_> = data.resolution.map(|size| size.to_string()).into_iter().chain(fps).collect();
     if !video.is_empty() {
-        rows.push(("Video", video.join("  ")));
+        rows.push(("Video", video.join(space)));
     }
     if let Some(kbps) = data.bitrate_kbps {
         let text = if kbps >= 1000.0 { format!("{:.1} Mbit/s", kbps / 1000.0) } else { format!("{kbps:.0} kbit/s") };
@@ -564,7 +583,7 @@ mod tests {
     fn the_lines_say_what_is_known() {
         let expected = [
             ("Server", "192.168.2.2:8080"),
-            ("By", "RTP"),
+            ("Link", "RTP"),
             ("", "WebRTC failed: no media path to it"),
             ("", "was found"),
             ("Video", "1920x1080  30.0 fps"),
@@ -574,9 +593,9 @@ mod tests {
             ("Decoder", "avdec_h264"),
             ("Display", "ximagesink"),
         ];
-        let rows = rows(&data());
+        let rows = rows(&data(), false);
         assert_eq!(rows.iter().map(|(label, value)| (*label, value.as_str())).collect::<Vec<_>>(), expected);
-        assert!(super::rows(&OverlayData::default()).is_empty());
+        assert!(super::rows(&OverlayData::default(), true).is_empty());
     }
 
     #[test]
@@ -661,6 +680,21 @@ mod tests {
                 };
                 assert!(text.iter().all(inside), "{size} {title}");
             }
+        }
+    }
+
+    #[test]
+    fn keys_and_statistics_lie_inside_the_smallest_window() {
+        let size = Resolution::new(160, 90);
+        let ends_inside = |pixels: &[u32]| {
+            let lit = |x: usize, y: usize| [TEXT, LABEL].contains(&pixels[y * 160 + x]);
+            (0..90).all(|y| !lit(0, y) && !lit(159, y)) && (0..160).all(|x| !lit(x, 0) && !lit(x, 89))
+        };
+        let pixels = drawn(size, draw_keys);
+        assert!(ends_inside(&pixels) && pixels.iter().filter(|pixel| **pixel == TEXT).count() > 100);
+        for notes in [Vec::new(), vec![NOTHING_FOUND.to_owned()]] {
+            let data = OverlayData { notes, ..data() };
+            assert!(ends_inside(&drawn(size, |surface| draw_stats(surface, &data, true))));
         }
     }
 

@@ -59,8 +59,8 @@ pub fn asking(message: Option<Message>, question: &Question, selected: usize, no
     let text = sentence(&question.text);
     let rows = question.offers.iter().map(|offer| offer.label.clone()).collect();
     let note = match question.takes_first_at {
-        Some(at) => format!("Takes 1 by itself in {}", duration(at.saturating_duration_since(now))),
-        None => "Choose by 1 to 9, arrows and Enter, or a click".to_owned(),
+        Some(at) => format!("Watches 1 by itself in {}", duration(at.saturating_duration_since(now))),
+        None => "Press 1-9, arrows and Enter, or click".to_owned(),
     };
     let menu = Some(Menu { rows, selected, note });
     match message {
@@ -205,7 +205,7 @@ mod tests {
         let asked = asking(message(stale, &lost()), &question, 0, now);
         assert_eq!((asked.title.as_str(), asked.detail.as_str()), ("NO VIDEO 12 s", "rov2 answers"));
         let menu = asked.menu.unwrap();
-        assert_eq!((menu.rows.len(), menu.note.as_str()), (1, "Takes 1 by itself in 7 s"));
+        assert_eq!((menu.rows.len(), menu.note.as_str()), (1, "Watches 1 by itself in 7 s"));
         let asked = asking(message(Presentation::Waiting, &Status::default()), &question, 0, now);
         assert_eq!((asked.title.as_str(), asked.tone), ("rov2 answers", Tone::Waiting));
     }
