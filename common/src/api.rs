@@ -183,6 +183,9 @@ pub struct ViewerStats {
     /// Of these, skipped because the viewer's link is too slow.
     #[serde(default)]
     pub thinned: u64,
+    /// It is sent nothing before the next keyframe.
+    #[serde(default)]
+    pub awaits_keyframe: bool,
     /// The bit rate follows this viewer's link.
     #[serde(default)]
     pub pilot: bool,

@@ -186,6 +186,11 @@ impl OutputQueue {
         lock(&self.state).skipped
     }
 
+    /// Whether it fell behind, and nothing is kept before the next keyframe.
+    pub fn is_skipping(&self) -> bool {
+        lock(&self.state).skipping
+    }
+
     fn put(&self, frame: &Arc<Frame>) -> Put {
         {
             let mut state = lock(&self.state);
@@ -258,10 +263,11 @@ mod tests {
         assert_eq!(requests.try_recv().ok(), Some(Control::KeyframeWanted));
         assert!(requests.try_recv().is_err(), "one request for one gap");
         assert!(queue.take().is_none(), "old frames are worth nothing after a gap");
+        assert!(queue.is_skipping());
 
         stream.publish(unit(true, 700), now);
         stream.publish(unit(false, 733), now);
-        assert!(queue.take().expect("the keyframe").keyframe);
+        assert!(!queue.is_skipping() && queue.take().expect("the keyframe").keyframe);
         assert!(!queue.take().expect("what follows it").keyframe);
         assert_eq!(queue.skipped(), 20, "the first keyframe, which was never taken, and all until the next");
     }

@@ -34,8 +34,7 @@ export async function probe(id, stream) {
   const viewer = stats.viewers?.find(viewer => viewer.id === id)
   if (id && !viewer) return { kind: "unknown", stats }
   const { state, reason } = stats.streams?.find(({ name }) => name === stream) ?? stats.streams?.[0] ?? {}
-  const onlySkipped = viewer?.packets === 0 && viewer.skipped > 0
-  if (state === "running" && onlySkipped) return { kind: "awaits-keyframe", stats }
+  if (state === "running" && viewer?.awaits_keyframe) return { kind: "awaits-keyframe", stats }
   return { kind: "serving", state, reason, stats }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use rov_common::api::StreamState;
+use rov_common::api::{Stats, StreamState};
 use tokio::task::JoinHandle;
 use url::Url;
 
@@ -82,24 +82,48 @@ impl Drop for Asking {
 async fn probe(url: Option<Url>, viewer_id: Option<String>, interfaces: &[String]) -> Answer {
     let Some(url) = url else { return Probe::NoStatistics.into() };
     match whep::stats(url, interfaces).await {
-        Ok(stats) => {
-            let name = Some(stats.name).filter(|name| !name.is_empty());
-            let viewer = viewer_id.map(|id| stats.viewers.into_iter().find(|viewer| viewer.id == id));
-            if let Some(None) = viewer {
-                return Answer { name, ..Probe::Unknown.into() };
-            }
-            let stream = stats.streams.into_iter().next().unwrap_or_default();
-            let encode = Duration::try_from_secs_f64(stream.encode_latency_ms / 1000.0).ok();
-            let nothing_but_skipped = viewer.flatten().is_some_and(|viewer| viewer.packets == 0 && viewer.skipped > 0);
-            let probe = if stream.state == StreamState::Running && nothing_but_skipped {
-                Probe::AwaitsKeyframe
-            } else {
-                Probe::Serving { state: stream.state, reason: stream.reason }
-            };
-            Answer { probe, encode, name }
-        }
+        Ok(stats) => judged(stats, viewer_id.as_deref()),
         Err(WhepError::Closed { .. }) => Probe::Refused.into(),
         Err(WhepError::Unreachable { .. }) => Probe::Silent.into(),
         Err(WhepError::Refused { .. } | WhepError::NotWhep { .. }) => Probe::NoStatistics.into(),
+    }
+}
+
+/// What the statistics say of this viewer.
+fn judged(stats: Stats, viewer_id: Option<&str>) -> Answer {
+    let name = Some(stats.name).filter(|name| !name.is_empty());
+    let viewer = viewer_id.map(|id| stats.viewers.into_iter().find(|viewer| viewer.id == id));
+    if let Some(None) = viewer {
+        return Answer { name, ..Probe::Unknown.into() };
+    }
+    let stream = stats.streams.into_iter().next().unwrap_or_default();
+    let encode = Duration::try_from_secs_f64(stream.encode_latency_ms / 1000.0).ok();
+    let awaits_keyframe = viewer.flatten().is_some_and(|viewer| viewer.awaits_keyframe);
+    let probe = if stream.state == StreamState::Running && awaits_keyframe {
+        Probe::AwaitsKeyframe
+    } else {
+        Probe::Serving { state: stream.state, reason: stream.reason }
+    };
+    Answer { probe, encode, name }
+}
+
+#[cfg(test)]
+mod tests {
+    use rov_common::api::{StreamStats, ViewerStats};
+
+    use super::*;
+
+    #[test]
+    fn a_viewer_that_is_sent_nothing_before_the_next_keyframe_is_told_from_one_that_receives_nothing() {
+        let probe = |state, packets, awaits_keyframe| {
+            let viewer = ViewerStats { id: "a".to_owned(), packets, awaits_keyframe, ..ViewerStats::default() };
+            let streams = vec![StreamStats { state, ..StreamStats::default() }];
+            judged(Stats { streams, viewers: vec![viewer], ..Stats::default() }, Some("a")).probe
+        };
+        assert_eq!(probe(StreamState::Running, 0, true), Probe::AwaitsKeyframe);
+        assert_eq!(probe(StreamState::Running, 9_000, true), Probe::AwaitsKeyframe, "in the middle of a session");
+        let serving = |state| Probe::Serving { state, reason: None };
+        assert_eq!(probe(StreamState::Running, 9_000, false), serving(StreamState::Running));
+        assert_eq!(probe(StreamState::Stalled, 9_000, true), serving(StreamState::Stalled));
     }
 }

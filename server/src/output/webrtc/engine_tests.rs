@@ -453,10 +453,12 @@ fn a_full_socket_costs_the_frame_and_a_keyframe_mends_it() {
     let before = world.viewers[0].packets.len();
     assert!(!world.send(false, 4), "what depends on the lost frame is left out");
     assert_eq!(world.viewers[0].packets.len(), before);
+    let now = world.now;
+    assert!(world.engine.stats(now)[0].awaits_keyframe);
     world.send(true, 4);
     assert_eq!(world.viewers[0].packets.len(), before + 4);
-    let now = world.now;
-    assert_eq!(world.engine.stats(now)[0].skipped, 2);
+    let stats = world.engine.stats(now).remove(0);
+    assert_eq!((stats.skipped, stats.awaits_keyframe), (2, false));
 }
 
 #[test]

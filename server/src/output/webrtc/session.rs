@@ -553,6 +553,7 @@ impl Session {
             bytes: self.bytes,
             skipped: self.skipped,
             thinned: self.thinned,
+            awaits_keyframe: self.needs_keyframe,
             pilot: self.pilot,
             estimate_kbps: (estimate / 1000.0) as u32,
             queue_ms: queue.as_secs_f64() * 1000.0,

@@ -192,7 +192,11 @@ impl MediaThread {
                     let _ = reply.send(self.engine.close(&id, &mut self.socket.outbound()));
                 }
                 Ok(Command::Stats { reply }) => {
-                    let _ = reply.send(self.engine.stats(now));
+                    let mut stats = self.engine.stats(now);
+                    // Of what waited for this thread, nothing is sent either.
+                    let skips = self.frames.is_skipping();
+                    stats.iter_mut().for_each(|viewer| viewer.awaits_keyframe |= skips);
+                    let _ = reply.send(stats);
                 }
                 Ok(Command::Shutdown) | Err(TryRecvError::Disconnected) => return None,
                 Err(TryRecvError::Empty) => return Some(false),
