@@ -3,17 +3,18 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::camera::CameraUrl;
 
-/// For each of connecting and answering: a camera on a LAN answers in milliseconds.
+/// Of the whole exchange: a camera on a LAN answers in milliseconds.
 const LIMIT: Duration = Duration::from_secs(1);
 /// Of an answer.
 const MAX_HEAD: usize = 16 << 10;
 
 /// Asks the camera without a password, which costs no attempt; the digest it wants where GStreamer can answer none of its
-/// challenges, as `SHA-256`. None too where it does not answer, and by TLS, which is not spoken here. Blocks, some seconds at most.
+/// challenges, as `SHA-256`. None too where it does not answer, and by TLS, which is not spoken here. Blocks, a second at most, and for as long as the
+/// system looks for the address of a name.
 pub fn unknown_digest(camera: &CameraUrl) -> Option<String> {
     if camera.is_tls() {
         return None;
@@ -32,12 +33,16 @@ pub fn unknown_digest_advice(algorithm: &str) -> String {
 fn ask(camera: &CameraUrl) -> io::Result<String> {
     let address =
         camera.url().socket_addrs(|| Some(camera.port()))?.into_iter().next().ok_or(io::ErrorKind::NotFound)?;
+    let end = Instant::now() + LIMIT;
+    // None is no time at all: the system takes zero for no limit.
+    let left = || Some(end.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero());
+    let late = || io::Error::from(io::ErrorKind::TimedOut);
     let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
-    stream.set_read_timeout(Some(LIMIT))?;
-    stream.set_write_timeout(Some(LIMIT))?;
+    stream.set_write_timeout(Some(left().ok_or_else(late)?))?;
     write!(stream, "DESCRIBE {} RTSP/1.0\r\nCSeq: 1\r\nAccept: application/sdp\r\n\r\n", camera.url())?;
     let (mut head, mut part) = (Vec::new(), [0; 2048]);
     while head.len() < MAX_HEAD && !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        stream.set_read_timeout(Some(left().ok_or_else(late)?))?;
         match stream.read(&mut part)? {
             0 => break,
             length => head.extend_from_slice(&part[..length]),
@@ -67,7 +72,30 @@ fn algorithm(fields: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
+
+    #[test]
+    fn a_camera_that_answers_a_byte_at_a_time_is_given_up_soon() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let camera = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            // Ends when the other side does; else after three seconds.
+            for _ in 0..30 {
+                if stream.write_all(b"a").is_err() {
+                    return true;
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            false
+        });
+        let url = CameraUrl::parse(&format!("rtsp://127.0.0.1:{port}/cam")).unwrap();
+        let reason = ask(&url).unwrap_err().kind();
+        assert!(matches!(reason, io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock), "{reason:?}");
+        assert!(camera.join().unwrap(), "the camera was listened to to its end");
+    }
 
     #[test]
     fn a_digest_that_gstreamer_does_not_know_is_named() {
