@@ -1,5 +1,5 @@
 //! What `rov-server` and `rov-client` share. No tokio, no GStreamer, no WebRTC, no clock of its own; pure
-//! code, but for `challenge`, `lines`, `net`, `media_socket`, `memory` and `unread`.
+//! code, but for `challenge`, `descriptor`, `lines`, `net`, `media_socket`, `memory` and `unread`.
 
 pub mod access_unit;
 pub mod api;
@@ -9,6 +9,7 @@ pub mod backoff;
 pub mod camera;
 pub mod challenge;
 pub mod codec;
+pub mod descriptor;
 pub mod discovery;
 pub mod fec;
 pub mod lateness;

@@ -92,7 +92,8 @@ pub struct CameraOptions {
     ///
     /// auto: CSI camera, else the first camera, else a test picture labelled NO CAMERA (with --file, --url,
     /// --pipeline or --device: that file, IP camera, pipeline or webcam). stdin: an Annex B stream of the codec of
-    /// --codec, sent untouched. publish: what somebody sends to an RTSP path of this server, sent untouched, as
+    /// --codec, sent untouched; a file, as < dive.h264, is played once at its frame rate. publish: what somebody
+    /// sends to an RTSP path of this server, sent untouched, as
     /// ffmpeg -i INPUT -c:v copy -f rtsp rtsp://SERVER:8554/stream1
     #[arg(help_heading = SOURCE, long, value_enum, value_name = "SOURCE")]
     pub source: Option<SourceKind>,

@@ -1,5 +1,7 @@
 //! An RTSP camera: gst-rtsp-server in this process, on loopback.
 
+use std::io::PipeWriter;
+use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -113,6 +115,34 @@ impl Camera {
     /// What has passed the element named `tap`.
     pub fn sent(&self) -> Vec<Vec<u8>> {
         lock(&self.seen.sent).clone()
+    }
+}
+
+/// A camera program that writes a raw stream to a pipe, in this process. What is not read waits, and then comes at once.
+pub struct PipedCamera {
+    pipeline: gst::Element,
+    _pipe: PipeWriter,
+}
+
+impl PipedCamera {
+    /// `launch` ends in an encoder; the pictures behind an element named `mark` get the mark.
+    pub fn start(launch: &str, pipe: PipeWriter) -> Self {
+        gst::init().expect("GStreamer");
+        let fd = pipe.as_raw_fd();
+        let text = format!(
+            "{launch} ! queue max-size-buffers=0 max-size-bytes=0 max-size-time=0 ! fdsink fd={fd} sync=false async=false"
+        );
+        let pipeline = gst::parse::launch(&text).expect("a pipeline");
+        let marked = pipeline.downcast_ref::<gst::Bin>().and_then(|bin| bin.by_name("mark")?.static_pad("src"));
+        mark(&marked.expect("an element named mark"), Arc::default());
+        pipeline.set_state(gst::State::Playing).expect("it starts");
+        Self { pipeline, _pipe: pipe }
+    }
+}
+
+impl Drop for PipedCamera {
+    fn drop(&mut self) {
+        let _ = self.pipeline.set_state(gst::State::Null);
     }
 }
 

@@ -183,6 +183,28 @@ pub fn is_keyframe(codec: Codec, au: &[u8]) -> bool {
     first_slice(codec, au).is_some_and(|at| codec.nal_kind(&au[at..]) == NalKind::KeyframeSlice)
 }
 
+/// The access units that begin in a byte stream, which may begin and end anywhere: where each begins, with its start code, and
+/// whether it is a keyframe. One whose first slice has not come yet is left out.
+pub fn access_units(codec: Codec, data: &[u8]) -> impl Iterator<Item = (usize, bool)> {
+    let mut begun = None;
+    nal_headers(data).filter_map(move |at| {
+        let nal = &data[at..];
+        let kind = codec.nal_kind(nal);
+        let start = at - SHORT_START_CODE.len() - usize::from(data[..at - SHORT_START_CODE.len()].ends_with(&[0]));
+        if kind.is_slice() {
+            // `first_mb_in_slice` is 0, or `first_slice_segment_in_pic_flag` is set: either is a bit that is one.
+            let is_first = nal.get(codec.nal_header_len()).is_some_and(|byte| byte & 0x80 != 0);
+            let start = begun.take().unwrap_or(start);
+            return is_first.then_some((start, kind == NalKind::KeyframeSlice));
+        }
+        // What may stand before the first slice (ITU-T H.264 7.4.1.2.3, ITU-T H.265 7.4.2.4.4).
+        if matches!((codec, codec.nal_type(nal)), (Codec::H264, 6..=9 | 14..=18) | (Codec::H265, 32..=35 | 39 | 41..=44)) {
+            begun.get_or_insert(start);
+        }
+        None
+    })
+}
+
 /// Whether an access unit has an SEI message "recovery point" (type 6 in both codecs): decoding may begin there, although it is no
 /// keyframe, where the decoder can do that.
 pub fn is_recovery_point(codec: Codec, au: &[u8]) -> bool {
@@ -330,6 +352,26 @@ mod tests {
         assert!(!is_keyframe(&[SPS_NAL, &[0x68, 1], &[0x41, 0x9a]]));
         assert!(!is_keyframe(&[&[0x41, 0x9a], &[0x65, 0x88]]), "looked behind the first slice");
         assert!(!is_keyframe(&[SPS_NAL]));
+    }
+
+    #[test]
+    fn access_units_begin_with_what_stands_before_their_first_slice() {
+        let keyframe = join(&[&[9, 0xf0], SPS_NAL, &[0x68, 1], &[0x65, 0x88], &[0x65, 0x08]]);
+        let other = join(&[&[0x06, 5], &[0x41, 0x9a], &[0x41, 0x1a], &[12, 0xff]]);
+        let stream = [&[0x77, 0, 0][..], &other, &keyframe, &other, &other, &join(&[SPS_NAL])].concat();
+        let first = 3;
+        let expected = [
+            (0, false),
+            (other.len(), true),
+            (other.len() + keyframe.len(), false),
+            (2 * other.len() + keyframe.len(), false),
+        ];
+        let expected: Vec<_> = expected.iter().map(|(at, is_keyframe)| (at + first, *is_keyframe)).collect();
+        assert_eq!(access_units(Codec::H264, &stream).collect::<Vec<_>>(), expected);
+        // From the middle of a picture of two slices.
+        assert_eq!(access_units(Codec::H264, &join(&[&[0x41, 0x1a], &[0x41, 0x9a]])).collect::<Vec<_>>(), [(6, false)]);
+        let h265 = [&parameter_sets::tests::x265_keyframe()[..], &[0, 0, 1, 0x02, 0x01, 0xd0, 0x09]].concat();
+        assert_eq!(access_units(Codec::H265, &h265).collect::<Vec<_>>(), [(0, true), (h265.len() - 7, false)]);
     }
 
     #[test]

@@ -16,6 +16,8 @@ pub struct H265SpsInfo {
     /// Pictures that may come before another one in the stream and are shown after it: 0 where the stream's order is that of
     /// showing, so that a decoder need not hold any back.
     pub max_num_reorder_pics: u32,
+    /// All pictures are interlaced: each is a field, or holds two. Not known where the SPS says nothing of that, or both.
+    pub interlaced: bool,
 }
 
 /// Reads an SPS with its header and emulation prevention bytes, without start code.
@@ -25,7 +27,7 @@ pub fn parse_h265_sps(nal: &[u8]) -> Result<H265SpsInfo, SpsError> {
     let _video_parameter_set_id = reader.bits(4)?;
     let sub_layers = reader.bits(3)?;
     let _temporal_id_nesting = reader.flag()?;
-    skip_profile_tier_level(&mut reader, sub_layers)?;
+    let interlaced = profile_tier_level(&mut reader, sub_layers)?;
     let _sps_id = reader.ue()?;
     let chroma_format = reader.ue()?;
     if chroma_format == 3 {
@@ -48,30 +50,33 @@ pub fn parse_h265_sps(nal: &[u8]) -> Result<H265SpsInfo, SpsError> {
         max_num_reorder_pics = reader.ue()?;
         let _max_latency_increase = reader.ue()?;
     }
-    Ok(H265SpsInfo { chroma_format, coded_width, coded_height, bit_depth, max_num_reorder_pics })
+    Ok(H265SpsInfo { chroma_format, coded_width, coded_height, bit_depth, max_num_reorder_pics, interlaced })
 }
 
-/// ITU-T H.265 7.3.3, with the general profile.
-fn skip_profile_tier_level(reader: &mut BitReader, sub_layers: u32) -> Result<(), SpsError> {
+/// ITU-T H.265 7.3.3, with the general profile: whether its source flags say interlaced, and not progressive (7.4.4).
+fn profile_tier_level(reader: &mut BitReader, sub_layers: u32) -> Result<bool, SpsError> {
     const PROFILE_BITS: u32 = 88;
     const LEVEL_BITS: u32 = 8;
-    let mut skip = |bits: u32| (0..bits).try_for_each(|_| reader.flag().map(drop));
-    skip(PROFILE_BITS + LEVEL_BITS)?;
+    // The profile's name and those it is compatible with.
+    const BEFORE_FLAGS: u32 = 40;
+    skip(reader, BEFORE_FLAGS)?;
+    let (is_progressive, is_interlaced) = (reader.flag()?, reader.flag()?);
+    skip(reader, PROFILE_BITS - BEFORE_FLAGS - 2 + LEVEL_BITS)?;
     let mut present = [(false, false); 8];
     for sub_layer in present.iter_mut().take(sub_layers as usize) {
         *sub_layer = (reader.flag()?, reader.flag()?);
     }
     if sub_layers > 0 {
-        for _ in sub_layers..8 {
-            reader.bits(2)?;
-        }
+        skip(reader, 2 * (8 - sub_layers))?;
     }
     for (profile, level) in present {
-        for _ in 0..if profile { PROFILE_BITS } else { 0 } + if level { LEVEL_BITS } else { 0 } {
-            reader.flag()?;
-        }
+        skip(reader, if profile { PROFILE_BITS } else { 0 } + if level { LEVEL_BITS } else { 0 })?;
     }
-    Ok(())
+    Ok(is_interlaced && !is_progressive)
+}
+
+fn skip(reader: &mut BitReader, bits: u32) -> Result<(), SpsError> {
+    (0..bits).try_for_each(|_| reader.flag().map(drop))
 }
 
 #[cfg(test)]
@@ -87,6 +92,7 @@ mod tests {
             coded_height: 240,
             bit_depth: (8, 8),
             max_num_reorder_pics: 0,
+            interlaced: false,
         };
         assert_eq!(parse_h265_sps(&bytes(X265_SPS)), Ok(expected));
     }
@@ -97,6 +103,13 @@ mod tests {
         let sps = bytes("42010102200000030090000003000003003fa005020171f2b6595912930bc05a020000030002000003003210");
         let info = parse_h265_sps(&sps).unwrap();
         assert_eq!((info.coded_width, info.bit_depth, info.max_num_reorder_pics), (640, (10, 10), 2));
+    }
+
+    #[test]
+    fn interlaced_pictures_show() {
+        // x265 with interlace=tff, 320x240: fields of half the height.
+        let sps = bytes("42010101600000030040000003000003003ca00a080f165ba4a4c2f0168680000003008000000c84");
+        assert!(parse_h265_sps(&sps).unwrap().interlaced);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use super::live::{self, Size};
 use super::message::{self, Failure};
 use super::plan::{self, Plan, Tail};
 use super::source::{self, Pacing};
-use super::{jpeg, rtsp, stdin, still, thin, valve, wiring};
+use super::{catch_up, jpeg, rtsp, stdin, still, thin, valve, wiring};
 use crate::config::SourceKind;
 
 /// Fills `pipeline`; returns the head, which a looping file replaces.
@@ -45,6 +45,7 @@ pub fn watch_bus(
     thread::spawn(move || {
         let Some(bus) = pipeline.bus() else { return };
         let mut turned = None;
+        let turns = head.by_name(source::UPRIGHT).is_some();
         for message in bus.iter_timed(gst::ClockTime::NONE) {
             match message.view() {
                 gst::MessageView::Error(error) => {
@@ -54,7 +55,10 @@ pub fn watch_bus(
                 gst::MessageView::Warning(warning) => {
                     tracing::warn!("{}: {}", message::origin(warning.src()), warning.error().message());
                 }
-                gst::MessageView::Tag(tag) if plan.encoder.is_none() => say_turned(&tag.tags(), &mut turned),
+                gst::MessageView::Tag(tag) if plan.encoder.is_none() => say_turned(&tag.tags(), PASSED, &mut turned),
+                gst::MessageView::Tag(tag) if plan.source == SourceKind::File && !turns => {
+                    say_turned(&tag.tags(), NO_FLIP, &mut turned);
+                }
                 gst::MessageView::Application(application) => {
                     match application.structure().map(|s| s.name().as_str()) {
                         Some(STOP) => return,
@@ -73,16 +77,18 @@ pub fn watch_bus(
     })
 }
 
-/// Says once that the pictures of a passed-through stream are to be turned, which only a player can do then.
-fn say_turned(tags: &gst::TagList, said: &mut Option<String>) {
+/// Why pictures are not turned as they should be, and what to do.
+const PASSED: &str =
+    "they are passed through as they are: encode them (without --file-passthrough) to have them upright";
+const NO_FLIP: &str =
+    "the element videoflip with the property video-direction is missing: install gstreamer1.0-plugins-good";
+
+/// Says once that the pictures are to be turned, which only a player can do then.
+fn say_turned(tags: &gst::TagList, why_not: &str, said: &mut Option<String>) {
     let Some(orientation) = tags.get::<gst::tags::ImageOrientation>() else { return };
     let orientation = orientation.get();
     if orientation != "rotate-0" && said.as_deref() != Some(orientation) {
-        tracing::warn!(
-            orientation,
-            "the source says that its pictures are to be turned, but they are passed through as they are: \
-             encode them (without --file-passthrough) to have them upright"
-        );
+        tracing::warn!(orientation, "the source says that its pictures are to be turned, but {why_not}");
         *said = Some(orientation.to_owned());
     }
 }
@@ -127,11 +133,12 @@ fn head(plan: &Plan, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
     }
     wiring::correct_markers(&head, plan.codec);
     stdin::install(&head, plan.codec, shared);
+    catch_up::install(&head, plan.codec, shared);
     jpeg::watch(&head, shared);
     // Those of a file or of a user's pipeline may be paced only behind the decoder.
     if matches!(plan.source, SourceKind::Auto | SourceKind::Webcam) {
         let elements = head.iterate_elements().into_iter().flatten();
-        let jpeg = elements.filter(|element| element.factory().is_some_and(|factory| factory.name() == "jpegdec"));
+        let jpeg = elements.filter(|element| wiring::is_made_by(element, "jpegdec"));
         jpeg.filter_map(|decoder| decoder.static_pad("sink")).for_each(|pad| valve::spare_decoder(&pad, shared));
     }
     if let Some(upright) = head.by_name(source::UPRIGHT) {
@@ -262,7 +269,7 @@ fn attach(
     }
     // A source that is not live would run as fast as the encoder can.
     let mut query = gst::query::Latency::new();
-    let live = pad.query(&mut query) && query.result().0;
+    let live = shared.is_piped.load(Ordering::Relaxed) || pad.query(&mut query) && query.result().0;
     if let Some(pace) = tail.by_name(plan::PACE).filter(|_| !live) {
         pace.set_property("sync", true);
         if let Some(pad) = pace.static_pad("sink") {

@@ -125,7 +125,8 @@ pub(super) struct Shared {
     pub next_due: Arc<Moment>,
     pub still: Arc<Mutex<Option<Still>>>,
     pub valve: Mutex<Valve>,
-    /// Of pictures from standard input.
+    /// The pictures come from a pipe, and have the times of their arrival.
+    pub is_piped: AtomicBool,
     pub times: Mutex<stdin::Times>,
     pub settings: Arc<Mutex<Settings>>,
     /// What the encoder makes without a limit, once size and rate are known.
@@ -249,6 +250,7 @@ impl Graph {
             next_due: Arc::new(Moment::new(epoch)),
             still: Arc::default(),
             valve: Mutex::default(),
+            is_piped: AtomicBool::new(false),
             times: Mutex::default(),
             settings: Arc::new(Mutex::new(plan.settings)),
             ceiling: Mutex::default(),
@@ -451,7 +453,7 @@ pub(super) fn deliver(sink: &gst_app::AppSink, shared: &Shared, sample: &gst::Sa
     let time = buffer.pts().or(buffer.dts());
     let running = time.and_then(|time| sample.segment()?.downcast_ref::<gst::ClockTime>()?.to_running_time(time));
     let pts = match (running.or(now).unwrap_or_default(), now) {
-        (pts, Some(now)) if shared.source == SourceKind::Stdin => lock(&shared.times).time(pts.into(), now.into()),
+        (pts, Some(now)) if shared.is_piped.load(Ordering::Relaxed) => lock(&shared.times).time(pts.into(), now.into()),
         (pts, _) => pts.into(),
     };
     let opens = {

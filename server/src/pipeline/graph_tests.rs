@@ -406,12 +406,15 @@ fn what_no_browser_decodes_is_refused_with_a_remedy() {
     assert!(running.units.try_recv().is_err());
 
     let folder = Folder::new("formats");
-    for (name, arguments, what) in [
-        ("ten.mp4", &["-c:v", "libx264", "-bf", "0", "-pix_fmt", "yuv420p10le"][..], "is 10 bit"),
-        ("colour.mp4", &["-c:v", "libx264", "-bf", "0", "-pix_fmt", "yuv422p"], "is 4:2:2"),
-        ("fields.mp4", &["-c:v", "libx264", "-bf", "0", "-flags", "+ildct+ilme"], "is interlaced"),
+    let fields = "interlace=tff:bframes=0:log-level=none";
+    for (codec, name, arguments, what) in [
+        (Codec::H264, "ten.mp4", &["-c:v", "libx264", "-bf", "0", "-pix_fmt", "yuv420p10le"][..], "is 10 bit"),
+        (Codec::H264, "colour.mp4", &["-c:v", "libx264", "-bf", "0", "-pix_fmt", "yuv422p"], "is 4:2:2"),
+        (Codec::H264, "fields.mp4", &["-c:v", "libx264", "-bf", "0", "-flags", "+ildct+ilme"], "is interlaced"),
+        (Codec::H265, "fields.mkv", &["-c:v", "libx265", "-x265-params", fields], "is interlaced"),
     ] {
-        match prepare(&passthrough(&folder.clip(name, arguments)), &chosen("x264enc")) {
+        let config = CaptureConfig { codec, ..passthrough(&folder.clip(name, arguments)) };
+        match prepare(&config, &chosen("x264enc")) {
             Err(PrepareError::Fatal(message)) => {
                 assert!(message.contains(what) && message.contains("drop --file-passthrough"), "{message}");
             }
@@ -640,6 +643,46 @@ fn standard_input_is_sent_untouched_until_it_ends() {
     let got: Vec<_> = units.iter().flat_map(|unit| slices(&unit.data)).collect();
     assert!(got == slices(&data));
     assert!(units.windows(2).all(|pair| pair[0].pts < pair[1].pts));
+}
+
+#[test]
+fn a_file_as_standard_input_is_paced_by_its_frame_rate() {
+    let folder = Folder::new("stdin-file");
+    let path = folder.without_b_frames("a.h264");
+    let file = std::fs::File::open(&path).unwrap();
+    let config = CaptureConfig { source: SourceKind::Stdin, ..small() };
+    let begun = Instant::now();
+    let units = run(&prepare_from(&config, &chosen("x264enc"), file.as_raw_fd()).unwrap()).rest();
+    assert_eq!(units.len(), 25);
+    assert_even(&units, Duration::from_millis(40), "a.h264");
+    assert!(begun.elapsed() > Duration::from_millis(900), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn of_what_comes_at_once_from_a_pipe_after_a_standstill_the_newest_group_goes_out() {
+    let folder = Folder::new("burst");
+    let data = std::fs::read(folder.without_b_frames("a.h264")).unwrap();
+    for users in [false, true] {
+        let (reader, mut writer) = std::io::pipe().unwrap();
+        let fd = reader.as_raw_fd();
+        let config = match users {
+            false => CaptureConfig { source: SourceKind::Stdin, ..small() },
+            true => pipeline(&format!("fdsrc fd={fd} ! video/x-h264 ! h264parse")),
+        };
+        let running = run(&prepare_from(&config, &chosen("x264enc"), fd).unwrap());
+        writer.write_all(&data).unwrap();
+        // Parsers hold the last one or two until they know their end.
+        let mut units = running.take(20);
+        thread::sleep(Duration::from_millis(700));
+        writer.write_all(&data).unwrap();
+        drop(writer);
+        units.extend(running.rest());
+        let got: Vec<_> = units.iter().flat_map(|unit| slices(&unit.data)).collect();
+        let all = slices(&data);
+        // Keyframes are the first and each tenth picture.
+        let expected: Vec<_> = all.iter().chain(&all[20..]).cloned().collect();
+        assert!(got == expected, "users: {users}, {} pictures", units.len());
+    }
 }
 
 #[test]

@@ -87,7 +87,7 @@ impl Size {
     /// Of an encoder whose row allows it.
     pub fn of(encoder: &gst::Element, row: &EncoderRow) -> Option<Self> {
         let filter = encoder.static_pad("sink")?.peer()?.parent_element()?;
-        let is_filter = filter.factory().is_some_and(|factory| factory.name() == "capsfilter");
+        let is_filter = wiring::is_made_by(&filter, "capsfilter");
         (row.live_size != LiveSize::No && is_filter)
             .then(|| Self { full: filter.property("caps"), filter: filter.downgrade() })
     }

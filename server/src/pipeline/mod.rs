@@ -4,6 +4,7 @@
 //! [`Graph::start`].
 
 mod build;
+mod catch_up;
 mod continuity;
 mod devices;
 pub mod encoder;
@@ -29,6 +30,7 @@ mod valve;
 pub(crate) mod wiring;
 
 use gstreamer as gst;
+use rov_common::descriptor;
 
 use crate::config::{CaptureConfig, SourceKind};
 pub use devices::nodes as device_nodes;
@@ -69,8 +71,15 @@ pub fn prepare_from(config: &CaptureConfig, encoder: &Chosen, stdin_fd: i32) -> 
         Some(file) => scan::container(file).map_err(|error| PrepareError::Fatal(format!("--file {error}")))?,
         None => None,
     };
-    let machine =
-        Machine { has_property: &wiring::has_property, cores: probe::cores(), cameras, csi, container, stdin_fd };
+    let machine = Machine {
+        has_property: &wiring::has_property,
+        cores: probe::cores(),
+        cameras,
+        csi,
+        container,
+        stdin_fd,
+        stdin_is_file: descriptor::is_file(stdin_fd),
+    };
     let plan = plan::plan(config, &machine, encoder.row).map_err(|missing| match config.source {
         SourceKind::File => PrepareError::Fatal(format!("--file {}", missing.0)),
         _ => PrepareError::Retry(missing.0),

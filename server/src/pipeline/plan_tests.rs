@@ -17,7 +17,15 @@ const PACE: &str =
 fn make(config: &CaptureConfig, element: &str, known: &[&str], csi: Vec<CsiCamera>) -> Plan {
     let has = |element: &str, property: &str| known.contains(&element) || known.contains(&property);
     let container = Some(source::Container::Mp4);
-    let machine = Machine { has_property: &has, cores: 2, cameras: Vec::new(), csi, container, stdin_fd: 0 };
+    let machine = Machine {
+        has_property: &has,
+        cores: 2,
+        cameras: Vec::new(),
+        csi,
+        container,
+        stdin_fd: 0,
+        stdin_is_file: false,
+    };
     plan(config, &machine, rows(config.codec).iter().find(|row| row.element == element).unwrap()).unwrap()
 }
 

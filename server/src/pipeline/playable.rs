@@ -54,6 +54,9 @@ fn h265_sps_problem(sps: &H265SpsInfo) -> Option<Problem> {
     if sps.bit_depth.0.max(sps.bit_depth.1) > 10 {
         return Some(Problem::Format("of more than 10 bit"));
     }
+    if sps.interlaced {
+        return Some(Problem::Interlaced);
+    }
     (sps.max_num_reorder_pics > 0).then_some(Problem::BFrames)
 }
 
@@ -160,11 +163,13 @@ mod tests {
             coded_height: 1088,
             bit_depth: (8, 8),
             max_num_reorder_pics: 0,
+            interlaced: false,
         };
         assert_eq!(h265_sps_problem(&sps), None);
         assert_eq!(h265_sps_problem(&H265SpsInfo { bit_depth: (10, 10), ..sps }), None);
         assert!(h265_sps_problem(&H265SpsInfo { bit_depth: (8, 12), ..sps }).is_some());
         assert_eq!(h265_sps_problem(&H265SpsInfo { chroma_format: 2, ..sps }), Some(Problem::Format("4:2:2")));
+        assert_eq!(h265_sps_problem(&H265SpsInfo { interlaced: true, ..sps }), Some(Problem::Interlaced));
         assert_eq!(h265_sps_problem(&H265SpsInfo { max_num_reorder_pics: 2, ..sps }), Some(Problem::BFrames));
         let text = refusal(Codec::H265, Problem::BFrames, SourceKind::File);
         assert!(text.starts_with("the H.265 stream has B-frames"), "{text}");

@@ -18,7 +18,7 @@ pub fn coded_caps(codec: Codec) -> String {
 }
 
 /// The element that cuts a stream into access units.
-fn parser(codec: Codec) -> &'static str {
+pub fn parser(codec: Codec) -> &'static str {
     match codec {
         Codec::H264 => "h264parse",
         Codec::H265 => "h265parse",
@@ -114,6 +114,8 @@ pub struct Machine<'a> {
     pub container: Option<Container>,
     /// File descriptor of `--source stdin`; 0 except in tests.
     pub stdin_fd: i32,
+    /// Whether that is a regular file.
+    pub stdin_is_file: bool,
 }
 
 /// A container that `--file-passthrough` can take apart.
@@ -355,7 +357,9 @@ fn file(config: &CaptureConfig, machine: &Machine) -> Result<Source, Missing> {
         let download = if (machine.has_property)("nvvidconv", "name") { "nvvidconv ! video/x-raw ! " } else { "" };
         let caps = if download.is_empty() { "video/x-raw" } else { "video/x-raw(ANY)" };
         // Phones film on their side, and say in the file how to turn it (`wiring::turn`). Otherwise the pictures pass untouched.
-        let text = format!("{reader} ! decodebin ! {caps} ! {download}videoconvert ! videoflip name={UPRIGHT}");
+        let turns = (machine.has_property)("videoflip", "video-direction");
+        let flip = if turns { format!(" ! videoflip name={UPRIGHT}") } else { String::new() };
+        let text = format!("{reader} ! decodebin ! {caps} ! {download}videoconvert{flip}");
         (format!("file {}", path.display()), text, Output::Raw)
     };
     let pacing = Pacing::File { looping: config.looping, interval_of: config.fps.unwrap_or(Fps::whole(30)) };
@@ -363,10 +367,14 @@ fn file(config: &CaptureConfig, machine: &Machine) -> Result<Source, Missing> {
 }
 
 fn stdin(config: &CaptureConfig, machine: &Machine) -> Source {
-    // Time of arrival is all that a pipe knows of time.
     let (name, fd) = (stdin::ELEMENT, machine.stdin_fd);
-    let text = format!("fdsrc name={name} fd={fd} do-timestamp=true blocksize=65536 ! {}", parsed(config.codec));
-    live("standard input".to_owned(), text, Output::Encoded)
+    let text = |times: &str| format!("fdsrc name={name} fd={fd}{times} blocksize=65536 ! {}", parsed(config.codec));
+    if machine.stdin_is_file {
+        let pacing = Pacing::File { looping: false, interval_of: config.fps.unwrap_or(Fps::whole(30)) };
+        return Source { pacing, ..live("standard input (a file)".to_owned(), text(""), Output::Encoded) };
+    }
+    // Time of arrival is all that a pipe knows of time.
+    live("standard input".to_owned(), text(" do-timestamp=true"), Output::Encoded)
 }
 
 /// Packets that come in order go straight through the jitter buffer; `latency` is how long a gap waits for packets that were

@@ -5,7 +5,15 @@ use super::*;
 const TURNED: &str = "videoconvert ! videoflip name=rov_upright";
 
 fn machine(has_property: HasProperty<'_>) -> Machine<'_> {
-    Machine { has_property, cores: 2, cameras: Vec::new(), csi: Vec::new(), container: None, stdin_fd: 0 }
+    Machine {
+        has_property,
+        cores: 2,
+        cameras: Vec::new(),
+        csi: Vec::new(),
+        container: None,
+        stdin_fd: 0,
+        stdin_is_file: false,
+    }
 }
 
 fn config(source: SourceKind) -> CaptureConfig {
@@ -27,7 +35,7 @@ fn file(container: Option<Container>, passthrough: bool) -> Result<Source, Missi
         file_passthrough: passthrough,
         ..config(SourceKind::File)
     };
-    source(&config, &Machine { container, ..machine(&|_, _| false) })
+    source(&config, &Machine { container, ..machine(&|element, _| element == "videoflip") })
 }
 
 #[test]
@@ -168,7 +176,7 @@ fn on_a_jetson_a_decoded_file_comes_out_of_its_memory() {
     let config = CaptureConfig { file: Some(PathBuf::from("a.mp4")), ..config(SourceKind::File) };
     let text = source(&config, &machine(&|element, _| element == "nvvidconv")).unwrap().text;
     let expected = "filesrc location=\"a.mp4\" ! decodebin ! video/x-raw(ANY) ! nvvidconv ! video/x-raw";
-    assert_eq!(text, format!("{expected} ! {TURNED}"));
+    assert_eq!(text, format!("{expected} ! videoconvert"), "without what turns them");
 }
 
 #[test]
@@ -176,7 +184,15 @@ fn standard_input_goes_through_untouched() {
     let source = source(&config(SourceKind::Stdin), &machine(&|_, _| false)).unwrap();
     let text = "fdsrc name=rov_stdin fd=0 do-timestamp=true blocksize=65536 ! h264parse config-interval=-1 \
                 ! video/x-h264,stream-format=byte-stream,alignment=au";
-    assert_eq!((source.text.as_str(), source.output), (text, Output::Encoded));
+    assert_eq!((source.text.as_str(), source.output, source.pacing), (text, Output::Encoded, Pacing::Live));
+}
+
+#[test]
+fn a_file_as_standard_input_is_paced() {
+    let machine = Machine { stdin_is_file: true, ..machine(&|_, _| false) };
+    let source = source(&config(SourceKind::Stdin), &machine).unwrap();
+    assert!(source.text.starts_with("fdsrc name=rov_stdin fd=0 blocksize=65536 ! h264parse"), "{}", source.text);
+    assert_eq!(source.pacing, Pacing::File { looping: false, interval_of: Fps::whole(30) });
 }
 
 #[test]

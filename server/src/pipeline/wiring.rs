@@ -93,7 +93,7 @@ pub fn count(pad: &gst::Pad, counter: &Arc<Counter>) {
 /// Has the depayloaders of `bin` take for one access unit what has one time stamp, whatever a camera's marker bits say.
 pub fn correct_markers(bin: &gst::Bin, codec: Codec) {
     let name = format!("rtp{codec}depay");
-    let is_depayloader = |element: &gst::Element| element.factory().is_some_and(|factory| factory.name() == name);
+    let is_depayloader = |element: &gst::Element| is_made_by(element, &name);
     let depayloaders = bin.iterate_recurse().into_iter().flatten().filter(is_depayloader);
     for pad in depayloaders.filter_map(|depayloader| depayloader.static_pad("sink")) {
         let markers = Mutex::new(Markers::default());
@@ -197,31 +197,70 @@ fn draw_frame(frame: &mut gst_video::VideoFrameRef<&mut gst::BufferRef>, label: 
 
 /// Has the deinterlacer make each picture of its first field: for the other it would hold the picture until the next one comes.
 /// NTSC begins with the bottom field, everything else with the top.
+///
+/// By itself it begins anew where the queue has left out a picture, and where pictures differ in kind or order: it would hold
+/// some and lose others. So it sees none of that, and takes all for interlaced once one is: what does not move stays sharp.
 pub fn first_field(deinterlace: &gst::Element) {
     let Some(pad) = deinterlace.static_pad("sink") else { return };
     let deinterlace = deinterlace.downgrade();
-    let (interlaced, set) = (Mutex::new(None), Mutex::new(None));
+    let state = Mutex::new((None, FieldOrder::default()));
     pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
-        let mut interlaced = interlaced.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock(&state);
+        let (interlaced, order) = &mut *state;
         if let Some(gst::EventView::Caps(caps)) = info.event().map(|event| event.view()) {
             *interlaced = gst_video::VideoInfo::from_caps(caps.caps()).ok().filter(gst_video::VideoInfo::is_interlaced);
         }
-        let (Some(video), Some(buffer)) = (&*interlaced, info.buffer()) else { return gst::PadProbeReturn::Ok };
-        let top_first = match video.field_order() {
-            gst_video::VideoFieldOrder::TopFieldFirst => true,
-            gst_video::VideoFieldOrder::BottomFieldFirst => false,
-            _ => buffer.video_flags().contains(gst_video::VideoBufferFlags::TFF),
+        let (Some(video), Some(buffer)) = (&*interlaced, info.buffer_mut()) else { return gst::PadProbeReturn::Ok };
+        if buffer.flags().contains(gst::BufferFlags::DISCONT) {
+            buffer.make_mut().unset_flags(gst::BufferFlags::DISCONT);
+        }
+        let (flags, tff) = (buffer.video_flags(), gst_video::VideoBufferFlags::TFF);
+        let is_mixed = video.interlace_mode() == gst_video::VideoInterlaceMode::Mixed;
+        let by_caps = match video.field_order() {
+            gst_video::VideoFieldOrder::TopFieldFirst => Some(true),
+            gst_video::VideoFieldOrder::BottomFieldFirst => Some(false),
+            _ => None,
         };
-        let fields = if top_first { "top" } else { "bottom" };
-        let before = set.lock().unwrap_or_else(PoisonError::into_inner).replace(fields);
-        if before != Some(fields)
-            && let Some(deinterlace) = deinterlace.upgrade()
-        {
-            set_property(&deinterlace, "fields", fields);
+        let is_progressive = is_mixed && !flags.contains(gst_video::VideoBufferFlags::INTERLACED);
+        if !is_progressive && order.is_new(by_caps.unwrap_or(flags.contains(tff))) {
+            let fields = if order.top_first == Some(true) { "top" } else { "bottom" };
+            deinterlace.upgrade().map(|deinterlace| set_property(&deinterlace, "fields", fields));
             tracing::info!("interlaced source: deinterlaced, {fields} field first");
+        }
+        if let Some(top_first) = order.top_first.filter(|_| by_caps.is_none()) {
+            let alike = gst_video::VideoBufferFlags::INTERLACED
+                | if top_first { tff } else { gst_video::VideoBufferFlags::empty() };
+            if flags & (gst_video::VideoBufferFlags::INTERLACED | tff) != alike {
+                let buffer = buffer.make_mut();
+                buffer.unset_video_flags(tff);
+                buffer.set_video_flags(alike);
+            }
         }
         gst::PadProbeReturn::Ok
     });
+}
+
+/// Which field comes first, as it was set last.
+#[derive(Default)]
+struct FieldOrder {
+    top_first: Option<bool>,
+    /// Pictures in a row of the other order.
+    others: u32,
+}
+
+impl FieldOrder {
+    /// Setting another order costs pictures: single ones that have it are not worth that.
+    const MANY: u32 = 10;
+
+    /// Whether the order of this picture is to be set.
+    fn is_new(&mut self, top_first: bool) -> bool {
+        self.others = if self.top_first == Some(top_first) { 0 } else { self.others + 1 };
+        let is_new = self.others > 0 && (self.top_first.is_none() || self.others >= Self::MANY);
+        if is_new {
+            *self = Self { top_first: Some(top_first), others: 0 };
+        }
+        is_new
+    }
 }
 
 /// Size and rate of video caps; no rate where it varies.
@@ -301,6 +340,11 @@ pub(super) fn fit_encoder(encoder: &gst::Element, row: &'static EncoderRow, plan
     });
 }
 
+/// Whether the element is of this factory, as `fdsrc`.
+pub fn is_made_by(element: &gst::Element, factory: &str) -> bool {
+    element.factory().is_some_and(|made_by| made_by.name() == factory)
+}
+
 /// Whether the running GStreamer's element has a property that can be set.
 pub fn has_property(element: &str, property: &str) -> bool {
     let factory = gst::ElementFactory::find(element).and_then(|factory| factory.load().ok());
@@ -344,6 +388,77 @@ mod tests {
         let pipeline = gst::Pipeline::new();
         pipeline.set_clock(Some(&gst::SystemClock::obtain())).unwrap();
         assert_eq!(running_time(pipeline.upcast_ref()), None);
+    }
+
+    /// What comes out of the deinterlacer at once for each picture that goes in, by numbers. `flags` of each picture: TFF, interlaced, a
+    /// picture was left out before it.
+    fn deinterlaced(mode: &str, pictures: &[(bool, bool, bool)]) -> Vec<Vec<u64>> {
+        gst::init().unwrap();
+        let text = format!(
+            "appsrc name=in format=time caps=video/x-raw,format=I420,width=320,height=240,framerate=25/1,interlace-mode={mode} \
+             ! deinterlace name=fields mode=auto-strict method=greedyl fields=top ! appsink name=out sync=false"
+        );
+        let pipeline = gst::parse::launch(&text).unwrap().downcast::<gst::Pipeline>().unwrap();
+        let source = pipeline.by_name("in").unwrap().downcast::<gstreamer_app::AppSrc>().unwrap();
+        let sink = pipeline.by_name("out").unwrap().downcast::<gstreamer_app::AppSink>().unwrap();
+        let deinterlace = pipeline.by_name("fields").unwrap();
+        first_field(&deinterlace);
+        let (fed, pad) = (std::sync::mpsc::channel(), deinterlace.static_pad("sink").unwrap());
+        pipeline.set_state(gst::State::Playing).unwrap();
+        // The last of all: when it is asked, the picture before has been dealt with.
+        let sender = Mutex::new(fed.0);
+        pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+            if info.event().is_some_and(|event| event.type_() == gst::EventType::CustomDownstream) {
+                lock(&sender).send(()).unwrap();
+            }
+            gst::PadProbeReturn::Ok
+        });
+        let outs = pictures.iter().enumerate().map(|(number, (top_first, interlaced, after_gap))| {
+            let mut buffer = gst::Buffer::from_mut_slice(vec![128_u8; 320 * 240 * 3 / 2]);
+            let picture = buffer.get_mut().unwrap();
+            picture.set_pts(gst::ClockTime::from_mseconds(number as u64 * 40));
+            picture.set_duration(gst::ClockTime::from_mseconds(40));
+            let flag = |set, flag| if set { flag } else { gst_video::VideoBufferFlags::empty() };
+            picture.set_video_flags(
+                flag(*top_first, gst_video::VideoBufferFlags::TFF)
+                    | flag(*interlaced, gst_video::VideoBufferFlags::INTERLACED),
+            );
+            if *after_gap {
+                picture.set_flags(gst::BufferFlags::DISCONT);
+            }
+            source.push_buffer(buffer).unwrap();
+            assert!(source.send_event(gst::event::CustomDownstream::new(gst::Structure::new_empty("fed"))));
+            fed.1.recv_timeout(Duration::from_secs(10)).unwrap();
+            std::iter::from_fn(|| sink.try_pull_sample(gst::ClockTime::ZERO))
+                .map(|sample| {
+                    (sample.buffer().unwrap().pts().unwrap() + gst::ClockTime::from_mseconds(1)).mseconds() / 40
+                })
+                .collect()
+        });
+        let outs = outs.collect();
+        pipeline.set_state(gst::State::Null).unwrap();
+        outs
+    }
+
+    #[test]
+    fn each_interlaced_picture_comes_out_at_once_whatever_is_left_out_or_mixed() {
+        let pictures = |of: &dyn Fn(usize) -> (bool, bool, bool)| (0..24).map(of).collect::<Vec<_>>();
+        let each: Vec<_> = (0..24).map(|number| vec![number]).collect();
+        for (what, mode, pictures) in [
+            ("nothing special", "interleaved", pictures(&|_| (true, true, false))),
+            ("bottom field first", "interleaved", pictures(&|_| (false, true, false))),
+            ("one left out before every second", "interleaved", pictures(&|i| (true, true, i % 2 == 1))),
+            ("one left out before each", "mixed", pictures(&|_| (true, true, true))),
+            ("progressive ones among them", "mixed", pictures(&|i| (i % 3 != 0, i % 3 != 0, false))),
+            ("progressive ones that have an order", "mixed", pictures(&|i| (true, i % 8 >= 4, false))),
+            ("progressive alone", "mixed", pictures(&|_| (false, false, false))),
+            ("either field first by turns", "mixed", pictures(&|i| (i % 2 == 0, true, false))),
+        ] {
+            assert_eq!(deinterlaced(mode, &pictures), each, "{what}");
+        }
+        // Another order for good.
+        let all: usize = deinterlaced("mixed", &pictures(&|i| (i < 4, true, false))).iter().map(Vec::len).sum();
+        assert!(all >= 23, "{all} of 24");
     }
 
     #[test]
