@@ -198,8 +198,8 @@ fn draw_frame(frame: &mut gst_video::VideoFrameRef<&mut gst::BufferRef>, label: 
 /// Has the deinterlacer make each picture of its first field: for the other it would hold the picture until the next one comes.
 /// NTSC begins with the bottom field, everything else with the top.
 ///
-/// By itself it begins anew where the queue has left out a picture, and where pictures differ in kind or order: it would hold
-/// some and lose others. So it sees none of that, and takes all for interlaced once one is: what does not move stays sharp.
+/// Of pictures that differ in kind or order (mode mixed) it holds some and loses others. So all of them are alike to it: once one is
+/// interlaced, all are.
 pub fn first_field(deinterlace: &gst::Element) {
     let Some(pad) = deinterlace.static_pad("sink") else { return };
     let deinterlace = deinterlace.downgrade();
@@ -211,9 +211,6 @@ pub fn first_field(deinterlace: &gst::Element) {
             *interlaced = gst_video::VideoInfo::from_caps(caps.caps()).ok().filter(gst_video::VideoInfo::is_interlaced);
         }
         let (Some(video), Some(buffer)) = (&*interlaced, info.buffer_mut()) else { return gst::PadProbeReturn::Ok };
-        if buffer.flags().contains(gst::BufferFlags::DISCONT) {
-            buffer.make_mut().unset_flags(gst::BufferFlags::DISCONT);
-        }
         let (flags, tff) = (buffer.video_flags(), gst_video::VideoBufferFlags::TFF);
         let is_mixed = video.interlace_mode() == gst_video::VideoInterlaceMode::Mixed;
         let by_caps = match video.field_order() {
@@ -390,12 +387,47 @@ mod tests {
         assert_eq!(running_time(pipeline.upcast_ref()), None);
     }
 
-    /// What comes out of the deinterlacer at once for each picture that goes in, by numbers. `flags` of each picture: TFF, interlaced, a
-    /// picture was left out before it.
-    fn deinterlaced(mode: &str, pictures: &[(bool, bool, bool)]) -> Vec<Vec<u64>> {
+    /// A picture in the test of the deinterlacer.
+    #[derive(Clone, Copy)]
+    struct Given {
+        interlaced: bool,
+        top_first: bool,
+        /// Others were left out before it.
+        after_gap: bool,
+    }
+
+    const WIDTH: usize = 320;
+    const HEIGHT: usize = 240;
+
+    /// A bar that moves by more than its width from field to field.
+    fn bar(number: usize, given: &Given) -> gst::Buffer {
+        let mut data = vec![16_u8; WIDTH * HEIGHT * 3 / 2];
+        for (y, row) in data.chunks_mut(WIDTH).take(HEIGHT).enumerate() {
+            let is_second = given.interlaced && (y % 2 == 0) != given.top_first;
+            row[(2 * number + usize::from(is_second)) * 12 % 300..][..10].fill(235);
+        }
+        let mut buffer = gst::Buffer::from_mut_slice(data);
+        let picture = buffer.get_mut().unwrap();
+        picture.set_pts(gst::ClockTime::from_mseconds(number as u64 * 40));
+        picture.set_duration(gst::ClockTime::from_mseconds(40));
+        if given.interlaced {
+            picture.set_video_flags(gst_video::VideoBufferFlags::INTERLACED);
+        }
+        if given.top_first {
+            picture.set_video_flags(gst_video::VideoBufferFlags::TFF);
+        }
+        if given.after_gap {
+            picture.set_flags(gst::BufferFlags::DISCONT);
+        }
+        buffer
+    }
+
+    /// The numbers of the pictures that come out of the deinterlacer at once for each that goes in.
+    fn deinterlaced(mode: &str, pictures: &[Given]) -> Vec<Vec<u64>> {
         gst::init().unwrap();
         let text = format!(
-            "appsrc name=in format=time caps=video/x-raw,format=I420,width=320,height=240,framerate=25/1,interlace-mode={mode} \
+            "appsrc name=in format=time \
+             caps=video/x-raw,format=I420,width={WIDTH},height={HEIGHT},framerate=25/1,interlace-mode={mode} \
              ! deinterlace name=fields mode=auto-strict method=greedyl fields=top ! appsink name=out sync=false"
         );
         let pipeline = gst::parse::launch(&text).unwrap().downcast::<gst::Pipeline>().unwrap();
@@ -403,37 +435,28 @@ mod tests {
         let sink = pipeline.by_name("out").unwrap().downcast::<gstreamer_app::AppSink>().unwrap();
         let deinterlace = pipeline.by_name("fields").unwrap();
         first_field(&deinterlace);
-        let (fed, pad) = (std::sync::mpsc::channel(), deinterlace.static_pad("sink").unwrap());
-        pipeline.set_state(gst::State::Playing).unwrap();
-        // The last of all: when it is asked, the picture before has been dealt with.
-        let sender = Mutex::new(fed.0);
-        pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        let (sender, fed) = std::sync::mpsc::channel();
+        let sender = Mutex::new(sender);
+        // Comes behind a picture, once that has been dealt with.
+        deinterlace.static_pad("sink").unwrap().add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
             if info.event().is_some_and(|event| event.type_() == gst::EventType::CustomDownstream) {
                 lock(&sender).send(()).unwrap();
             }
             gst::PadProbeReturn::Ok
         });
-        let outs = pictures.iter().enumerate().map(|(number, (top_first, interlaced, after_gap))| {
-            let mut buffer = gst::Buffer::from_mut_slice(vec![128_u8; 320 * 240 * 3 / 2]);
-            let picture = buffer.get_mut().unwrap();
-            picture.set_pts(gst::ClockTime::from_mseconds(number as u64 * 40));
-            picture.set_duration(gst::ClockTime::from_mseconds(40));
-            let flag = |set, flag| if set { flag } else { gst_video::VideoBufferFlags::empty() };
-            picture.set_video_flags(
-                flag(*top_first, gst_video::VideoBufferFlags::TFF)
-                    | flag(*interlaced, gst_video::VideoBufferFlags::INTERLACED),
-            );
-            if *after_gap {
-                picture.set_flags(gst::BufferFlags::DISCONT);
-            }
-            source.push_buffer(buffer).unwrap();
+        pipeline.set_state(gst::State::Playing).unwrap();
+        let number = |sample: gst::Sample| {
+            let buffer = sample.buffer().unwrap();
+            let luma = buffer.map_readable().unwrap();
+            let combs = (0..WIDTH * (HEIGHT - 1)).filter(|at| luma[*at].abs_diff(luma[at + WIDTH]) > 100).count();
+            assert_eq!(combs, 0);
+            (buffer.pts().unwrap() + gst::ClockTime::from_mseconds(1)).mseconds() / 40
+        };
+        let outs = pictures.iter().enumerate().map(|(at, given)| {
+            source.push_buffer(bar(at, given)).unwrap();
             assert!(source.send_event(gst::event::CustomDownstream::new(gst::Structure::new_empty("fed"))));
-            fed.1.recv_timeout(Duration::from_secs(10)).unwrap();
-            std::iter::from_fn(|| sink.try_pull_sample(gst::ClockTime::ZERO))
-                .map(|sample| {
-                    (sample.buffer().unwrap().pts().unwrap() + gst::ClockTime::from_mseconds(1)).mseconds() / 40
-                })
-                .collect()
+            fed.recv_timeout(Duration::from_secs(10)).unwrap();
+            std::iter::from_fn(|| sink.try_pull_sample(gst::ClockTime::ZERO)).map(number).collect()
         });
         let outs = outs.collect();
         pipeline.set_state(gst::State::Null).unwrap();
@@ -441,23 +464,24 @@ mod tests {
     }
 
     #[test]
-    fn each_interlaced_picture_comes_out_at_once_whatever_is_left_out_or_mixed() {
-        let pictures = |of: &dyn Fn(usize) -> (bool, bool, bool)| (0..24).map(of).collect::<Vec<_>>();
+    fn each_interlaced_picture_comes_out_at_once_and_whole_whatever_is_left_out_or_mixed() {
+        let given = |interlaced, top_first, after_gap| Given { interlaced, top_first, after_gap };
+        let pictures = |of: &dyn Fn(usize) -> Given| (0..24).map(of).collect::<Vec<_>>();
         let each: Vec<_> = (0..24).map(|number| vec![number]).collect();
         for (what, mode, pictures) in [
-            ("nothing special", "interleaved", pictures(&|_| (true, true, false))),
-            ("bottom field first", "interleaved", pictures(&|_| (false, true, false))),
-            ("one left out before every second", "interleaved", pictures(&|i| (true, true, i % 2 == 1))),
-            ("one left out before each", "mixed", pictures(&|_| (true, true, true))),
-            ("progressive ones among them", "mixed", pictures(&|i| (i % 3 != 0, i % 3 != 0, false))),
-            ("progressive ones that have an order", "mixed", pictures(&|i| (true, i % 8 >= 4, false))),
-            ("progressive alone", "mixed", pictures(&|_| (false, false, false))),
-            ("either field first by turns", "mixed", pictures(&|i| (i % 2 == 0, true, false))),
+            ("nothing special", "interleaved", pictures(&|_| given(true, true, false))),
+            ("bottom field first", "interleaved", pictures(&|_| given(true, false, false))),
+            ("some left out before every second", "interleaved", pictures(&|i| given(true, true, i % 2 == 1))),
+            ("some left out before each", "mixed", pictures(&|_| given(true, true, true))),
+            ("progressive ones among them", "mixed", pictures(&|i| given(i % 3 != 0, i % 3 != 0, false))),
+            ("progressive ones that have an order", "mixed", pictures(&|i| given(i % 8 >= 4, true, false))),
+            ("progressive alone", "mixed", pictures(&|_| given(false, false, false))),
+            ("either field first by turns", "mixed", pictures(&|i| given(true, i % 2 == 0, false))),
         ] {
             assert_eq!(deinterlaced(mode, &pictures), each, "{what}");
         }
         // Another order for good.
-        let all: usize = deinterlaced("mixed", &pictures(&|i| (i < 4, true, false))).iter().map(Vec::len).sum();
+        let all: usize = deinterlaced("mixed", &pictures(&|i| given(true, i < 4, false))).iter().map(Vec::len).sum();
         assert!(all >= 23, "{all} of 24");
     }
 
