@@ -338,6 +338,7 @@ async fn watch(
                 let last_out = rest.last_out(&counters).map(|at| at.max(awake_since));
                 let (first_in, last_in) = (counters.first_in, counters.last_in);
                 let passed = Passed { started: awake_since, first_in, last_in, last_out };
+                let interval = interval.max(inlet.map_or(Duration::ZERO, Inlet::interval));
                 let stalled = watchdog::stalled(now, &passed, interval);
                 // A file that is paced may have its next picture only later.
                 let waits = counters.next_due.is_some_and(|due| now < due + watchdog::stall_limit(interval));

@@ -299,29 +299,28 @@ fn socket_at(port: u16) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Passes on to the TCP port `server` on loopback, and from it so many bytes a second. Ends with the test's process.
+/// Passes on to the TCP port `server` on loopback and back, so many bytes a second each way. Ends with the test's process.
 pub fn slow_link(server: u16, bytes_per_second: f64) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("its address").port();
+    let pass = move |mut from: TcpStream, mut to: TcpStream| {
+        // As a link with Ethernet's packets gives it out.
+        let mut segment = [0; 1448];
+        while let Ok(length @ 1..) = from.read(&mut segment) {
+            if to.write_all(&segment[..length]).is_err() {
+                break;
+            }
+            std::thread::sleep(Duration::from_secs_f64(length as f64 / bytes_per_second));
+        }
+        let _ = to.shutdown(std::net::Shutdown::Both);
+    };
     std::thread::spawn(move || {
         for client in listener.incoming() {
-            let (mut client, server) = (client.expect("a client"), TcpStream::connect(("127.0.0.1", server)));
-            let mut server = server.expect("the server");
-            let (mut from, mut to) = (server.try_clone().expect("a socket"), client.try_clone().expect("a socket"));
-            std::thread::spawn(move || {
-                let mut data = [0; 2048];
-                while let Ok(length @ 1..) = from.read(&mut data) {
-                    if to.write_all(&data[..length]).is_err() {
-                        break;
-                    }
-                    std::thread::sleep(Duration::from_secs_f64(length as f64 / bytes_per_second));
-                }
-                let _ = to.shutdown(std::net::Shutdown::Both);
-            });
-            std::thread::spawn(move || {
-                let _ = std::io::copy(&mut client, &mut server);
-                let _ = server.shutdown(std::net::Shutdown::Both);
-            });
+            let (client, server) = (client.expect("a client"), TcpStream::connect(("127.0.0.1", server)));
+            let server = server.expect("the server");
+            let (from, to) = (server.try_clone().expect("a socket"), client.try_clone().expect("a socket"));
+            std::thread::spawn(move || pass(from, to));
+            std::thread::spawn(move || pass(client, server));
         }
     });
     port

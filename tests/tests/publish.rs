@@ -8,9 +8,11 @@ use rov_tests::jpeg;
 use rov_tests::media::Clip;
 use rov_tests::process::{Process, program};
 use rov_tests::programs::{Client, Server};
-use rov_tests::rtsp::Player;
+use rov_tests::relay::slow_link;
+use rov_tests::rtsp::{Connection, Player};
 use rov_tests::wait::{self, until_true};
 use tempfile::TempDir;
+use url::Url;
 
 /// Clips with a keyframe each second, to publish.
 struct Clips(TempDir);
@@ -38,8 +40,14 @@ fn server(args: &[&str]) -> (Server, String) {
 
 /// The command of the mission, which goes on until it is ended.
 fn publish(file: &Path, url: &str, more: &[&str]) -> Process {
+    publish_at(1.0, file, url, more)
+}
+
+/// As [`publish`], `speed` times as fast as the time stamps say.
+fn publish_at(speed: f64, file: &Path, url: &str, more: &[&str]) -> Process {
     let mut command = Command::new(program("ffmpeg", "ffmpeg"));
-    command.args(["-hide_banner", "-nostdin", "-loglevel", "error", "-re", "-stream_loop", "-1", "-i"]).arg(file);
+    command.args(["-hide_banner", "-nostdin", "-loglevel", "error", "-readrate", &speed.to_string()]);
+    command.args(["-stream_loop", "-1", "-i"]).arg(file);
     command.args(["-c", "copy"]).args(more).args(["-f", "rtsp", url]);
     Process::spawn("ffmpeg", &mut command)
 }
@@ -125,6 +133,57 @@ fn a_publisher_that_hangs_is_disconnected_in_the_end() {
     logs(&server, "it has published nothing for 5 s");
     until_reason(&server, "nobody publishes");
     assert_eq!(server.stats().streams[0].restarts, 0);
+}
+
+/// As of a camera in dim water.
+#[test]
+fn by_tcp_a_publisher_that_delivers_fewer_pictures_than_it_stamps_is_no_slow_link() {
+    let clips = Clips::new();
+    let (server, url) = server(&[]);
+    let file = clips.write("clip.mp4", Clip { fps: 30, audio: false, ..Clip::default() });
+    let mut publisher = publish_at(0.4, &file, &url, &["-rtsp_transport", "tcp"]);
+    server.wait_until_running();
+    // Where the socket is not looked at, it is disconnected after 6.4 s, which is 77 pictures.
+    until_true("pictures of 12 s", wait::START, || server.stats().streams[0].frames >= 12 * 12);
+    assert!(publisher.is_running(), "{}", publisher.stderr());
+    assert_eq!((server.stats().streams[0].restarts, server.health().0), (0, 200));
+    let log = server.process.stderr();
+    assert_eq!(log.matches("an RTSP publisher has begun").count(), 1, "{log}");
+}
+
+/// TCP loses nothing: each picture would be older than the one before, and look live.
+#[test]
+fn by_tcp_a_publisher_behind_a_slow_link_is_told_and_disconnected() {
+    for audio in [false, true] {
+        let clips = Clips::new();
+        let (server, url) = server(&[]);
+        let clip = Clip { audio, ..Clip::default() };
+        let file = clips.write("clip.mp4", clip);
+        let size = file.metadata().expect("its size").len();
+        let port = Url::parse(&url).ok().and_then(|url| url.port()).expect("a port");
+        let slow = slow_link(port, 0.6 * size as f64 / f64::from(clip.seconds));
+        let url = url.replace(&port.to_string(), &slow.to_string());
+        let mut publisher = publish(&file, &url, &["-rtsp_transport", "tcp"]);
+        assert_ne!(publisher.wait(wait::START), 0);
+        logs(&server, "its link is slower than its stream");
+    }
+}
+
+#[test]
+fn a_publisher_that_offers_tcp_and_gets_udp_is_not_by_tcp() {
+    const SDP: &str = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\n\
+                       a=rtpmap:96 H264/90000\r\na=control:streamid=0\r\n";
+    let (server, url) = server(&[]);
+    let mut publisher = Connection::open(&url);
+    let body = format!("Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{SDP}", SDP.len());
+    assert_eq!(publisher.request("ANNOUNCE", "", body.trim_end_matches("\r\n")).status, 200);
+    let offers = "RTP/AVP;unicast;client_port=5000-5001;mode=record,RTP/AVP/TCP;unicast;interleaved=0-1;mode=record";
+    let reply = publisher.request("SETUP", "/streamid=0", &format!("Transport: {offers}\r\n"));
+    assert!(reply.status == 200 && reply.head.contains("server_port="), "{reply:?}");
+    let session = reply.head.split("Session: ").nth(1).and_then(|rest| rest.split([';', '\r']).next());
+    let session = format!("Session: {}\r\n", session.expect("a session"));
+    assert_eq!(publisher.request("RECORD", "", &session).status, 200);
+    logs(&server, "transport=\"UDP\"");
 }
 
 #[test]

@@ -18,9 +18,12 @@ use super::running_time;
 pub const ELEMENT: &str = "rov_inlet";
 
 /// A publisher of whom nothing has come for so long is silent: that is said, and another may take its place.
-pub const SILENT_AFTER: Duration = Duration::from_secs(1);
+const SILENT_AFTER: Duration = Duration::from_secs(1);
 /// A publisher that sends nothing for so long is disconnected.
-pub const SILENT_LIMIT: Duration = Duration::from_secs(5);
+const SILENT_LIMIT: Duration = Duration::from_secs(5);
+/// Both are longer where its pictures are rare: so many of their intervals, which count for so long at most.
+const SILENT_INTERVALS: u32 = 3;
+const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
 /// A stream that has no keyframe for so long has none at all, and begins without.
 const KEYFRAME_LIMIT: Duration = Duration::from_secs(2);
 /// What waits for the pipeline, in bytes; it takes everything at once, unless the machine stands still.
@@ -54,6 +57,16 @@ struct Publisher {
     waits_since: Option<Instant>,
     /// When it began, or its newest access unit came.
     heard: Instant,
+    /// Between the two newest of these.
+    interval: Duration,
+}
+
+impl Publisher {
+    /// For how long nothing has come, where that is `limit` at least, and more than its frame rate explains.
+    fn silent_for(&self, now: Instant, limit: Duration) -> Option<Duration> {
+        let silent = now.saturating_duration_since(self.heard);
+        (silent >= limit.max(self.interval * SILENT_INTERVALS)).then_some(silent)
+    }
 }
 
 impl Inlet {
@@ -78,7 +91,8 @@ impl Inlet {
         let mut state = lock(&self.state);
         state.refusal = None;
         let peer = peer.to_owned();
-        state.publisher = Some(Publisher { key, peer, by_tcp, waits_since: Some(now), heard: now });
+        state.publisher =
+            Some(Publisher { key, peer, by_tcp, waits_since: Some(now), heard: now, interval: Duration::ZERO });
     }
 
     /// It does not any more; false where it did not.
@@ -96,6 +110,7 @@ impl Inlet {
         let mut state = lock(&self.state);
         let State { source, publisher, last, .. } = &mut *state;
         let Some(publisher) = publisher.as_mut().filter(|publisher| publisher.key == key) else { return };
+        publisher.interval = now.saturating_duration_since(publisher.heard).min(LONGEST_INTERVAL);
         publisher.heard = now;
         let Some((source, buffer)) = source.upgrade().zip(sample.buffer()) else { return };
         let is_delta = buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
@@ -131,14 +146,21 @@ impl Inlet {
         let state = lock(&self.state);
         let publisher = state.publisher.as_ref()?;
         let limit = if host(&publisher.peer) == host(newcomer) { SILENT_AFTER } else { SILENT_LIMIT };
-        (now.saturating_duration_since(publisher.heard) < limit).then(|| publisher.peer.clone())
+        publisher.silent_for(now, limit).is_none().then(|| publisher.peer.clone())
     }
 
-    /// For how long nothing has come of this publisher.
-    pub fn silent_for(&self, key: usize, now: Instant) -> Option<Duration> {
-        let state = lock(&self.state);
-        let publisher = state.publisher.as_ref().filter(|publisher| publisher.key == key)?;
-        Some(now.saturating_duration_since(publisher.heard))
+    pub fn publishes(&self, key: usize) -> bool {
+        lock(&self.state).publisher.as_ref().is_some_and(|publisher| publisher.key == key)
+    }
+
+    /// For how long the publisher has sent nothing, where it cannot stay for that.
+    pub fn gone_for(&self, now: Instant) -> Option<Duration> {
+        lock(&self.state).publisher.as_ref()?.silent_for(now, SILENT_LIMIT)
+    }
+
+    /// Between two pictures of the publisher, as they come.
+    pub fn interval(&self) -> Duration {
+        lock(&self.state).publisher.as_ref().map_or(Duration::ZERO, |publisher| publisher.interval)
     }
 
     /// Why no pictures come, if so.
@@ -150,8 +172,7 @@ impl Inlet {
                 self.path
             ));
         };
-        let silent = now.saturating_duration_since(publisher.heard) >= SILENT_AFTER;
-        silent.then(|| format!("the publisher {} sends no pictures", publisher.peer))
+        publisher.silent_for(now, SILENT_AFTER).map(|_| format!("the publisher {} sends no pictures", publisher.peer))
     }
 
     /// The stream of the publisher cannot be taken, for this reason.
@@ -189,6 +210,27 @@ mod tests {
         assert_eq!(own(SILENT_AFTER), None, "its machine may come again");
         assert!(other(SILENT_AFTER).is_some(), "another vehicle's picture after a pause");
         assert_eq!(other(SILENT_LIMIT), None);
+    }
+
+    #[test]
+    fn one_of_rare_pictures_is_silent_later() {
+        gst::init().unwrap();
+        let (inlet, start) = (Inlet::new("/stream1"), Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        let empty = gst::Sample::builder().build();
+        inlet.begins(1, "10.0.0.5:4000", true, start);
+        // Two seconds apart.
+        (0..10).for_each(|i| inlet.push(1, &empty, at(i * 2_000)));
+        assert_eq!(inlet.interval(), Duration::from_secs(2));
+        assert_eq!(inlet.why_silent(at(23_900)), None);
+        assert!(inlet.why_silent(at(24_000)).is_some());
+        assert_eq!(inlet.gone_for(at(23_900)), None);
+        assert_eq!(inlet.gone_for(at(24_000)), Some(Duration::from_secs(6)));
+        inlet.push(1, &empty, at(600_000));
+        assert!(inlet.why_silent(at(630_000)).is_some(), "not for ever");
+        inlet.push(1, &empty, at(630_040));
+        inlet.push(1, &empty, at(630_080));
+        assert!(inlet.why_silent(at(631_080)).is_some(), "soon again where they come often");
     }
 
     #[test]

@@ -172,15 +172,15 @@ fn input(source: &gst::Element) -> Option<gst::Pad> {
 }
 
 /// The fixed part of an RTP packet's header (RFC 3550 section 5.1).
-struct Header {
-    marker: bool,
-    sequence: u16,
-    timestamp: u32,
-    ssrc: u32,
+pub struct RtpHeader {
+    pub marker: bool,
+    pub sequence: u16,
+    pub timestamp: u32,
+    pub ssrc: u32,
 }
 
-impl Header {
-    fn of(packet: &gst::BufferRef) -> Option<Self> {
+impl RtpHeader {
+    pub fn of(packet: &gst::BufferRef) -> Option<Self> {
         let mut bytes = [0; 12];
         packet.copy_to_slice(0, &mut bytes).ok()?;
         let word = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
@@ -193,7 +193,7 @@ fn end_when_late(source: &gst::Element, pad: &gst::Pad, unread: Unread) {
     let (source, state) = (source.downgrade(), Mutex::new((Backlog::default(), unread)));
     pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, info| {
         let packet = info.buffer().map(|buffer| buffer.as_ref()).or_else(|| info.buffer_list()?.get(0));
-        let Some(header) = packet.and_then(Header::of) else { return gst::PadProbeReturn::Ok };
+        let Some(header) = packet.and_then(RtpHeader::of) else { return gst::PadProbeReturn::Ok };
         let (backlog, unread) = &mut *lock(&state);
         let late = backlog.arrived(header.timestamp, header.marker, Instant::now(), || unread.waits());
         let Some(late) = late else { return gst::PadProbeReturn::Ok };
@@ -217,7 +217,7 @@ fn time_by_arrival(source: &gst::Element, pad: &gst::Pad) {
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
         let now = source.upgrade().and_then(|source| wiring::running_time(&source));
         let Some(buffer) = info.buffer_mut() else { return gst::PadProbeReturn::Ok };
-        let Some((header, now)) = Header::of(buffer).zip(now) else { return gst::PadProbeReturn::Ok };
+        let Some((header, now)) = RtpHeader::of(buffer).zip(now) else { return gst::PadProbeReturn::Ok };
         let mut state = lock(&state);
         let (lateness, last) = &mut *state;
         let late = lateness.arrived(header.ssrc, header.sequence, header.timestamp, Instant::now());

@@ -230,6 +230,10 @@ impl State {
     /// What is to be noted of an answer before it leaves.
     fn answers(&self, client: &rtsp::RTSPClient, context: &rtsp::RTSPContext) {
         let Some(response) = context.response() else { return };
+        // Of the transports that were offered, the one that is used.
+        if let Some(transport) = gate::header(Some(response), gst_rtsp::GST_RTSP_HDR_TRANSPORT) {
+            self.with(client, |known| known.by_tcp = transport.contains("/TCP"));
+        }
         if gate::method(context) == gst_rtsp::GST_RTSP_OPTIONS && self.rules.inlet.is_none() {
             gate::leave_out(response, &["ANNOUNCE", "RECORD"]);
         }
@@ -297,10 +301,7 @@ impl State {
     fn may_set_up(&self, client: &rtsp::RTSPClient, context: &rtsp::RTSPContext) -> RTSPStatusCode {
         let transport = gate::header(context.request(), gst_rtsp::GST_RTSP_HDR_TRANSPORT).unwrap_or_default();
         let (peer, playing, announced) = self
-            .with(client, |known| {
-                known.by_tcp = transport.contains("/TCP");
-                (known.peer.clone(), known.playing, known.announced)
-            })
+            .with(client, |known| (known.peer.clone(), known.playing, known.announced))
             .unwrap_or_else(|| ("?".to_owned(), false, false));
         // A publisher takes no viewer's place.
         if context.session().is_none() && !announced {
@@ -437,7 +438,7 @@ impl Client {
     }
 }
 
-fn key(client: &rtsp::RTSPClient) -> usize {
+pub(super) fn key(client: &rtsp::RTSPClient) -> usize {
     client.as_ptr() as usize
 }
 
@@ -468,6 +469,16 @@ fn socket(client: &rtsp::RTSPClient) -> Option<gio::Socket> {
         }
         from_glib_none(gst_rtsp::gst_rtsp_connection_get_write_socket(connection))
     }
+}
+
+/// The socket that interleaved packets of the client come from. None where it goes through HTTP, in which they cannot be seen.
+pub(super) fn interleaved(client: &rtsp::RTSPClient) -> Option<gio::Socket> {
+    // SAFETY: as in `socket`.
+    let is_tunneled = unsafe {
+        let connection = rtsp::ffi::gst_rtsp_client_get_connection(client.to_glib_none().0);
+        connection.is_null() || gst_rtsp::gst_rtsp_connection_is_tunneled(connection) != glib::ffi::GFALSE
+    };
+    socket(client).filter(|_| !is_tunneled)
 }
 
 #[cfg(test)]

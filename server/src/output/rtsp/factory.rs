@@ -78,8 +78,8 @@ mod imp {
 
         fn configure(&self, media: &rtsp::RTSPMedia) {
             self.parent_configure(media);
-            if self.inlet.get().is_some() && publish::is_announced() {
-                publish::configure(media);
+            if let Some((inlet, codec)) = self.inlet.get().filter(|_| publish::is_announced()) {
+                publish::configure(media, inlet, *codec);
             }
         }
 

@@ -145,12 +145,8 @@ impl Feed {
 /// Keeps what describes the media from the clients: its time is another than that of the keyframe behind it, which confuses
 /// players about both.
 pub(super) fn leave_description_out(media: &rtsp::RTSPMedia) {
-    let rtpbin = media.element().parent().and_downcast::<gst::Bin>().and_then(|pipeline| {
-        let children = pipeline.children();
-        children.into_iter().find(|child| child.factory().is_some_and(|factory| factory.name() == "rtpbin"))
-    });
     // Where gst-rtsp-server blocks until somebody plays; this probe is asked after that.
-    let Some(pad) = rtpbin.and_then(|rtpbin| rtpbin.static_pad("send_rtp_src_0")) else { return };
+    let Some(pad) = rtpbin(media).and_then(|rtpbin| rtpbin.static_pad("send_rtp_src_0")) else { return };
     pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, |_, info| {
         let pts = match &info.data {
             Some(gst::PadProbeData::Buffer(buffer)) => buffer.pts(),
@@ -159,6 +155,12 @@ pub(super) fn leave_description_out(media: &rtsp::RTSPMedia) {
         };
         if pts == Some(DESCRIPTION) { gst::PadProbeReturn::Drop } else { gst::PadProbeReturn::Remove }
     });
+}
+
+/// Between the media and the network.
+pub(super) fn rtpbin(media: &rtsp::RTSPMedia) -> Option<gst::Element> {
+    let children = media.element().parent().and_downcast::<gst::Bin>()?.children();
+    children.into_iter().find(|child| child.factory().is_some_and(|factory| factory.name() == "rtpbin"))
 }
 
 /// When it was captured, in the running time of `source`. Never later than now; never the same twice, nor earlier than the

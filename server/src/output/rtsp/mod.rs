@@ -3,6 +3,7 @@
 //! All clients share one media, fed with the shared encode while somebody watches, and another of MJPEG previews. Everything that clients say
 //! is handled on one thread of its own with its own GLib context; pictures never pass through that thread.
 
+mod along;
 mod clients;
 mod factory;
 mod feed;

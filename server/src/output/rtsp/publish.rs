@@ -16,8 +16,11 @@ use rov_common::backlog::Backlog;
 use rov_common::codec::Codec;
 use rov_common::sync::lock;
 
+use super::along::Along;
+use super::clients::{interleaved, key};
+use super::feed::rtpbin;
 use super::gate;
-use crate::pipeline::Inlet;
+use crate::pipeline::{Inlet, RtpHeader};
 
 /// How long a gap waits for packets that were overtaken; what comes in order does not wait.
 const LATENCY_MS: u32 = 40;
@@ -79,12 +82,15 @@ pub fn problem(context: &rtsp::RTSPContext, codec: Codec) -> Option<String> {
     chosen(&announced(context), codec).err()
 }
 
+/// What the request of now announces, and whose it is.
+fn of_now() -> Option<(Vec<String>, rtsp::RTSPClient)> {
+    rtsp::RTSPContext::with_current_context(|context| Some((announced(context), context.client().cloned()?))).flatten()
+}
+
 /// What takes the media that the request of now announces.
 pub fn element(inlet: &Arc<Inlet>, codec: Codec) -> Option<gst::Element> {
-    let (media, key) = rtsp::RTSPContext::with_current_context(|context| {
-        (announced(context), context.client().map(|client| client.as_ptr() as usize))
-    })?;
-    let (chosen, key) = (chosen(&media, codec).ok()?, key?);
+    let (media, client) = of_now()?;
+    let (chosen, key) = (chosen(&media, codec).ok()?, key(&client));
     let text: Vec<_> = (0..media.len()).map(|index| branch(index, index == chosen, codec)).collect();
     let bin = match gst::parse::bin_from_description(&text.join("  "), false) {
         Ok(bin) => bin,
@@ -101,8 +107,6 @@ pub fn element(inlet: &Arc<Inlet>, codec: Codec) -> Option<gst::Element> {
         Ok(gst::FlowSuccess::Ok)
     });
     sink.set_callbacks(callbacks.build());
-    let pad = bin.by_name(&format!("depay{chosen}")).and_then(|depay| depay.static_pad("sink"))?;
-    refuse_when_late(&pad, inlet, key);
     Some(bin.upcast())
 }
 
@@ -123,28 +127,43 @@ fn branch(index: usize, is_chosen: bool, codec: Codec) -> String {
     }
 }
 
-/// What somebody sends is nobody else's, and waits for nothing.
-pub fn configure(media: &rtsp::RTSPMedia) {
+/// What somebody sends is nobody else's, waits for nothing, and does not grow old on its way.
+pub fn configure(media: &rtsp::RTSPMedia, inlet: &Arc<Inlet>, codec: Codec) {
     media.set_shared(false);
     media.set_transport_mode(rtsp::RTSPTransportMode::RECORD);
     media.set_protocols(RTSPLowerTrans::UDP | RTSPLowerTrans::TCP);
     media.set_latency(LATENCY_MS);
+    let Some((announced, client)) = of_now() else { return };
+    let Ok(chosen) = chosen(&announced, codec) else { return };
+    let (inlet, key) = (Arc::clone(inlet), key(&client));
+    let along = interleaved(&client).map(|socket| Along::watch(&socket));
+    media.connect_prepared(move |media| {
+        // Before the jitter buffer, behind which packets have other numbers.
+        let pad = rtpbin(media).and_then(|rtpbin| rtpbin.static_pad(&format!("recv_rtp_sink_{chosen}")));
+        match pad {
+            Some(pad) => refuse_when_late(&pad, &inlet, key, along.clone()),
+            None => {
+                tracing::error!("RTSP: a publisher's packets cannot be looked at: its pictures may grow old unseen")
+            }
+        }
+    });
 }
 
-/// By TCP a link that is slower than the stream lets nothing fall: pictures would come later and later, and look live.
-fn refuse_when_late(pad: &gst::Pad, inlet: &Arc<Inlet>, key: usize) {
-    let (inlet, backlog) = (Arc::clone(inlet), Mutex::new(Backlog::default()));
+/// By TCP a link that is slower than the stream lets nothing fall: pictures would come later and later, and look live. `along` tells
+/// it from time stamps that are slow, where it is known.
+fn refuse_when_late(pad: &gst::Pad, inlet: &Arc<Inlet>, key: usize, along: Option<Arc<Mutex<Along>>>) {
+    let inlet = Arc::clone(inlet);
+    // Whether bytes waited behind a packet is known when the next one comes.
+    let state = Mutex::new((Backlog::default(), None::<(RtpHeader, Instant)>));
     pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, info| {
         let packet = info.buffer().map(|buffer| buffer.as_ref()).or_else(|| info.buffer_list()?.get(0));
-        // RFC 3550 section 5.1.
-        let mut header = [0; 8];
-        if packet.is_none_or(|packet| packet.copy_to_slice(0, &mut header).is_err()) || !inlet.is_by_tcp(key) {
+        let Some(header) = packet.and_then(RtpHeader::of).filter(|_| inlet.is_by_tcp(key)) else {
             return gst::PadProbeReturn::Ok;
-        }
-        let [_, flags, _, _, timestamp @ ..] = header;
-        let (marker, timestamp) = (flags & 0x80 != 0, u32::from_be_bytes(timestamp));
-        // Behind the jitter buffer, what waits in the socket says nothing about this packet.
-        if let Some(late) = lock(&backlog).arrived(timestamp, marker, Instant::now(), || None) {
+        };
+        let waited = along.as_ref().map(|along| lock(along).take(header.ssrc, header.sequence));
+        let (backlog, before) = &mut *lock(&state);
+        let Some((before, at)) = before.replace((header, Instant::now())) else { return gst::PadProbeReturn::Ok };
+        if let Some(late) = backlog.arrived(before.timestamp, before.marker, at, || waited) {
             inlet.refuse(&format!(
                 "its link is slower than its stream, its pictures came {} s late; publish a lower bit rate",
                 late.as_secs()

@@ -16,7 +16,6 @@ use rov_common::sync::lock;
 use super::super::{gate, publish};
 use super::{State, key};
 use crate::config::is_mjpeg;
-use crate::pipeline::SILENT_LIMIT;
 
 /// Who asks for the stream before there is a picture waits so long for it: a server that has just started, or a camera that is
 /// started again.
@@ -127,10 +126,9 @@ impl State {
 
     /// Why a publisher cannot stay, if so. Else its session lives as long as it sends.
     pub(super) fn look_at_publisher(&self, client: &rtsp::RTSPClient, now: Instant) -> Option<String> {
-        let inlet = self.rules.inlet.as_ref()?;
-        let silent = inlet.silent_for(key(client), now)?;
-        if silent >= SILENT_LIMIT {
-            return Some(format!("it has published nothing for {} s", SILENT_LIMIT.as_secs()));
+        let inlet = self.rules.inlet.as_ref().filter(|inlet| inlet.publishes(key(client)))?;
+        if let Some(silent) = inlet.gone_for(now) {
+            return Some(format!("it has published nothing for {} s", silent.as_secs()));
         }
         client.session_filter(None).iter().for_each(|session| session.touch());
         inlet.take_refusal(key(client))
