@@ -293,8 +293,8 @@ pub struct MachineOptions {
 
     /// Viewers at once, of each kind [default: 16]
     ///
-    /// WebRTC viewers, RTSP clients and MJPEG viewers; one more is refused with 503. A WebRTC viewer first takes the
-    /// place of one that has not connected, and the pilot that of a spectator
+    /// WebRTC viewers, RTSP clients and MJPEG viewers; one more is refused with 503. By WebRTC and RTSP it first takes
+    /// the place of one that has not connected or does not play, and the pilot that of a spectator
     #[arg(help_heading = OUTPUTS, long, value_parser = whole::<u16>, value_name = "COUNT")]
     pub max_viewers: Option<u16>,
 

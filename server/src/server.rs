@@ -1,7 +1,7 @@
 //! The composition root: owns everything, starts and stops it in order.
 
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -20,8 +20,9 @@ use crate::http::{self, Api};
 use crate::identity::{self, Identity};
 use crate::output::Output;
 use crate::output::jpeg::JpegOutput;
+use crate::output::pilots::Pilots;
 use crate::output::rtp::RtpOutput;
-use crate::output::rtsp::{self, RtspOutput};
+use crate::output::rtsp::{self, RtspOutput, Seats};
 use crate::output::webrtc::{self, Engine, Paths, WebRtcOutput};
 use crate::pipeline::Inlet;
 use crate::progress::{Beat, HANGS_AFTER, Parts};
@@ -49,6 +50,7 @@ pub struct Server {
     media: Option<MediaSocket>,
     rtp: Option<RtpOutput>,
     rtsp: Option<RtspOutput>,
+    pilots: Arc<Mutex<Pilots>>,
     inlet: Option<Arc<Inlet>>,
     jpeg: Arc<JpegOutput>,
     discovery: Option<Discovery>,
@@ -79,6 +81,7 @@ impl Server {
             .transpose()?;
         let jpeg = Arc::new(JpegOutput::new(&stream, config.max_viewers));
         let publishes = config.rtsp.as_ref().filter(|_| capture.source == SourceKind::Publish);
+        let pilots = Pilots::shared(config.pilot);
         // Of the paths the last is the user's own.
         let inlet = publishes.and_then(|rtsp| rtsp.paths.last()).map(|path| Arc::new(Inlet::new(path)));
         let rtsp = config
@@ -86,7 +89,8 @@ impl Server {
             .clone()
             .map(|rtsp| {
                 let (interfaces, max_viewers) = (config.interfaces.clone(), config.max_viewers);
-                RtspOutput::start(&stream, &jpeg, inlet.as_ref(), rtsp, config.host, interfaces, max_viewers)
+                let seats = Seats { max_clients: max_viewers.into(), pilots: Arc::clone(&pilots) };
+                RtspOutput::start(&stream, &jpeg, inlet.as_ref(), rtsp, config.host, interfaces, seats)
             })
             .transpose()?;
         let discovery = match config.discovery_port {
@@ -113,6 +117,7 @@ impl Server {
             media,
             rtp,
             rtsp,
+            pilots,
             inlet,
             jpeg,
             discovery,
@@ -136,8 +141,22 @@ impl Server {
     /// A mistake in the configuration that shows only when the source is opened, or the death of a part that the rest
     /// cannot do without.
     pub async fn run(self, shutdown: CancellationToken) -> Result<()> {
-        let Self { config, id, identity, stream, control, http, media, rtp, rtsp, inlet, jpeg, discovery, service } =
-            self;
+        let Self {
+            config,
+            id,
+            identity,
+            stream,
+            control,
+            http,
+            media,
+            rtp,
+            rtsp,
+            pilots,
+            inlet,
+            jpeg,
+            discovery,
+            service,
+        } = self;
         let (rtp, rtsp) = (rtp.map(Arc::new), rtsp.map(Arc::new));
         let tasks = TaskTracker::new();
         let stop = shutdown.child_token();
@@ -147,12 +166,8 @@ impl Server {
                 let stun = config.stun.as_deref().map(|url| resolve_stun(url, &tasks, &stop));
                 let (interfaces, public) = (config.interfaces.clone(), config.public_addresses.clone());
                 let paths = Paths { interfaces, public, stun, identity: Some(identity.clone()) };
-                let engine = Engine::new(
-                    stream.codec(),
-                    config.max_viewers.into(),
-                    config.pilot,
-                    config.default_stream().adaptive_floor,
-                );
+                let floor = config.default_stream().adaptive_floor;
+                let engine = Engine::new(stream.codec(), config.max_viewers.into(), pilots, floor);
                 let output = WebRtcOutput::start(&stream, media, paths, engine);
                 Some(Arc::new(output.context("WebRTC")?))
             }

@@ -21,6 +21,7 @@ use rov_common::fec;
 use rov_common::units::Bitrate;
 use rov_server::config::Config;
 use rov_server::config_file;
+use rov_server::output::pilots::Pilots;
 use rov_server::output::webrtc::engine::{Engine, Reach, Transmit};
 use rov_server::output::webrtc::offer::{self, Fragment};
 use rov_server::packetize::{self, MAX_PAYLOAD};
@@ -116,7 +117,8 @@ impl Transmit for Nowhere {
 /// What panics here would end the server.
 pub fn session(input: &[u8]) {
     const CHROMIUM: &str = include_str!("../../fuzz/corpus/offer/chromium.sdp");
-    let (now, mut engine) = (Instant::now(), Engine::new(Codec::H264, 1, Pilot::First, Some(Bitrate::from_kbps(300))));
+    let (now, pilots) = (Instant::now(), Pilots::shared(Pilot::First));
+    let mut engine = Engine::new(Codec::H264, 1, pilots, Some(Bitrate::from_kbps(300)));
     let mut messages = messages(input);
     let offer = messages.next().map_or(&[][..], |(_, offer)| offer);
     let offer = if offer.is_empty() { CHROMIUM.into() } else { String::from_utf8_lossy(offer) };

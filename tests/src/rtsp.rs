@@ -1,13 +1,14 @@
 //! An RTSP client that does just what a test tells it, and a player that reads the marks of the pictures.
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use rov_common::stamp::{self, Stamp};
+use socket2::{Domain, Socket, Type};
 use url::Url;
 
 use crate::wait;
@@ -28,9 +29,17 @@ pub struct Reply {
 
 impl Connection {
     pub fn open(url: &str) -> Self {
-        let parsed = Url::parse(url).expect("an RTSP address");
-        let port = parsed.port().expect("a port");
-        let stream = TcpStream::connect((parsed.host_str().expect("a host"), port)).expect("a connection");
+        Self::open_from([127, 0, 0, 1], url)
+    }
+
+    /// As another computer, which has this address.
+    pub fn open_from(from: [u8; 4], url: &str) -> Self {
+        let address =
+            Url::parse(url).ok().and_then(|url| url.socket_addrs(|| None).ok()?.pop()).expect("an RTSP address");
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        socket.bind(&SocketAddr::from((from, 0)).into()).expect("an address on loopback");
+        socket.connect(&address.into()).expect("a connection");
+        let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(wait::START)).expect("a time-out");
         Self { stream, received: Vec::new(), sequence: 0, url: url.to_owned() }
     }
@@ -64,14 +73,15 @@ impl Connection {
         }
     }
 
-    /// Describes, sets up by TCP and plays.
-    pub fn play_by_tcp(&mut self) {
+    /// Describes, sets up by TCP and plays. Gives the header that names the session.
+    pub fn play_by_tcp(&mut self) -> String {
         assert_eq!(self.request("DESCRIBE", "", "").status, 200);
         let setup = self.set_up();
         assert_eq!(setup.status, 200, "{setup:?}");
         let session = setup.head.split("Session: ").nth(1).and_then(|rest| rest.split([';', '\r']).next());
-        let session = session.expect("a session").to_owned();
-        assert_eq!(self.request("PLAY", "", &format!("Session: {session}\r\n")).status, 200);
+        let session = format!("Session: {}\r\n", session.expect("a session"));
+        assert_eq!(self.request("PLAY", "", &session).status, 200);
+        session
     }
 
     pub fn set_up(&mut self) -> Reply {

@@ -1,8 +1,10 @@
 //! RTSP with the programs that people use: ffmpeg, GStreamer, OpenCV, VLC.
 
+use std::io::Write;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
 
 use rov_client::stats::Report;
 use rov_tests::process::{Process, binary, program};
@@ -98,18 +100,42 @@ fn an_address_without_a_path_plays_and_an_unknown_path_is_told_the_known_ones() 
 
 #[test]
 fn who_asks_before_the_first_picture_waits_for_it_and_nobody_else_does() {
-    // The first picture comes a second after the source has started.
-    let late = "videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=30/1 \
-                ! queue min-threshold-buffers=30 max-size-buffers=0 max-size-bytes=0 max-size-time=0";
-    let server = Server::start(&["--pipeline", late]);
+    /// As the server promises.
+    const PATIENCE: Duration = Duration::from_secs(3);
+    let source = TcpListener::bind("127.0.0.1:0").expect("a TCP socket");
+    let port = source.local_addr().expect("its address").port();
+    // Pictures come when the test sends them.
+    let late = format!(
+        "tcpclientsrc host=127.0.0.1 port={port} ! rawvideoparse format=i420 width=320 height=240 framerate=30/1"
+    );
+    let server = Server::start(&["--pipeline", &late]);
     let url = server.rtsp.clone().expect("an RTSP address");
+    let (asked, is_asked) = mpsc::channel();
     let early = std::thread::spawn({
         let url = url.clone();
-        move || Connection::open(&url).request("DESCRIBE", "", "").status
+        move || {
+            // On a machine under load, pictures may take longer than the server waits for them.
+            loop {
+                let (mut early, started) = (Connection::open(&url), Instant::now());
+                let _ = asked.send(());
+                match early.request("DESCRIBE", "", "").status {
+                    503 => assert!(started.elapsed() >= PATIENCE, "refused after {:?}", started.elapsed()),
+                    status => return status,
+                }
+            }
+        }
     });
-    let mut other = Connection::open(&url);
-    assert_eq!(other.request("OPTIONS", "", "").status, 200);
+    is_asked.recv().expect("the request is on its way");
+    assert_eq!(Connection::open(&url).request("OPTIONS", "", "").status, 200);
     assert_eq!(server.stats().streams[0].frames, 0, "the answer to OPTIONS has waited too");
+    std::thread::spawn(move || {
+        // The pipeline may be started again before.
+        for mut pipeline in source.incoming().flatten() {
+            while pipeline.write_all(&[128; 320 * 240 * 3 / 2]).is_ok() {
+                std::thread::sleep(Duration::from_millis(33));
+            }
+        }
+    });
     assert_eq!(early.join().expect("a status"), 200);
     assert!(server.stats().streams[0].frames > 0);
 }
@@ -362,6 +388,52 @@ fn sessions_that_do_not_play_lock_nobody_out() {
 }
 
 #[test]
+fn the_pilot_gets_a_place_and_who_pauses_loses_its_own() {
+    let (server, url) = server(&["--max-viewers", "1", "--pilot", "127.0.0.2"]);
+    let [mut spectator, mut other, mut pilot] = [1, 3, 2].map(|host| Connection::open_from([127, 0, 0, host], &url));
+    spectator.play_by_tcp();
+    assert_eq!(other.set_up().status, 503);
+    let session = pilot.play_by_tcp();
+    spectator.wait_for_close(wait::SOON);
+    logs(&server, "the pilot needs its place");
+    assert_eq!(other.set_up().status, 503);
+    assert_eq!(pilot.request("PAUSE", "", &session).status, 200);
+    until_true("another has the place", wait::SOON, || other.set_up().status == 200);
+    logs(&server, "another client needs its place");
+}
+
+#[test]
+fn one_address_cannot_fill_the_log() {
+    let (server, url) = server(&[]);
+    let mut stranger = Connection::open(&with_path(&url, &format!("/{}", "x".repeat(2_000))));
+    (0..100).for_each(|_| assert_eq!(stranger.request("DESCRIBE", "", "").status, 404));
+    logs(&server, "more are left out");
+    let log = server.process.stderr();
+    assert!(log.matches("not served").count() <= 32 && !log.contains(&"x".repeat(200)), "{log}");
+    assert_eq!(
+        Connection::open_from([127, 0, 0, 2], &with_path(&url, "/other")).request("DESCRIBE", "", "").status,
+        404
+    );
+    logs(&server, "path=\"/other\"");
+}
+
+#[test]
+fn logins_of_an_address_that_wait_come_one_after_the_other() {
+    let (_server, url) = server(&["--user", "pilot", "--password", "deep sea"]);
+    let guess = |connection: &mut Connection| {
+        connection.request("DESCRIBE", "", "Authorization: Basic cGlsb3Q6c2hhbGxvdw==\r\n").status
+    };
+    let started = Instant::now();
+    (0..20).for_each(|_| assert_eq!(guess(&mut Connection::open(&url)), 401));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| assert_eq!(guess(&mut Connection::open(&url)), 401));
+        }
+    });
+    assert!(started.elapsed() >= Duration::from_millis(3_900), "{:?}", started.elapsed());
+}
+
+#[test]
 fn who_does_not_know_the_password_has_few_guesses_and_then_one_a_second() {
     let (server, url) = server(&["--user", "pilot", "--password", "deep sea"]);
     let mut asker = Connection::open(&url);
@@ -369,7 +441,7 @@ fn who_does_not_know_the_password_has_few_guesses_and_then_one_a_second() {
     assert!(asked <= 21, "{asked} requests on a connection");
     // By different connections, which makes no difference.
     const GUESSES: u64 = 23;
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     for _ in 0..GUESSES {
         let guess = "Authorization: Basic cGlsb3Q6c2hhbGxvdw==\r\n";
         assert_eq!(Connection::open(&url).request("DESCRIBE", "", guess).status, 401);
@@ -468,7 +540,7 @@ fn a_client_that_stops_reading_disturbs_nobody_and_has_to_go() {
     let mut viewer = Client::start(&["--url", &server.url("/whep")]);
     let viewed = viewer.wait_for_frames(0, 30);
     let mut stuck = [(); 3].map(|()| Connection::open(&url));
-    stuck.iter_mut().for_each(Connection::play_by_tcp);
+    stuck.iter_mut().for_each(|client| drop(client.play_by_tcp()));
     until_true("five play", wait::SOON, || clients(&server) == 5);
     let from = good.map(|player| player.shots().len());
     let mut most = resident;

@@ -1,6 +1,8 @@
 //! What takes the encoded stream to viewers.
 
 pub mod jpeg;
+pub mod pilots;
+pub mod places;
 pub mod rtp;
 pub mod rtsp;
 pub mod webrtc;

@@ -3,6 +3,7 @@
 mod admission;
 
 use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
@@ -19,13 +20,16 @@ use rov_common::sync::lock;
 use socket2::SockRef;
 
 use self::admission::Waiting;
+use super::Seats;
 use super::factory::Multicast;
 use super::feed::Feeder;
 use super::gate::{self, Gate};
 use super::guesses::{self, Guesses};
+use super::lines::{LINES, Line, Lines, PERIOD};
 use super::mjpeg::Mjpeg;
-use super::requests::{gives_way, transport_problem, wants_multicast};
+use super::requests::{transport_problem, wants_multicast};
 use crate::config::{MJPEG_PATH, is_mjpeg};
+use crate::output::places::{Place, PlaceState, gives_way};
 use crate::pipeline::Inlet;
 
 /// Connections without a session, beside those that may have one: for clients that only ask.
@@ -34,7 +38,7 @@ const MORE_CONNECTIONS: usize = 16;
 const LEAVING_SESSIONS: usize = 64;
 /// A connection without a session is closed after so long.
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
-/// A session that does not play takes the place of one that would; players begin at once.
+/// A session that has not played after so long ends; players begin at once.
 const PLAY_LIMIT: Duration = Duration::from_secs(10);
 /// A connection may be refused so often for want of the password, and is closed at the next. Each refusal leaves a nonce in
 /// memory until the connection ends.
@@ -46,6 +50,8 @@ const SESSION_TIMEOUT_S: u32 = 30;
 const SLOW_LIMIT: Duration = Duration::from_secs(3);
 /// Players start recordings, seek and recover from lost packets at keyframes only, and most cannot ask for one.
 const KEYFRAME_INTERVAL: Duration = Duration::from_secs(2);
+/// So much of a path is shown in the log, in characters.
+const SHOWN_PATH: usize = 100;
 
 pub(super) struct Clients {
     server: rtsp::RTSPServer,
@@ -55,8 +61,7 @@ pub(super) struct Clients {
 
 /// What those who come may have.
 pub(super) struct Rules {
-    /// Sessions at once.
-    pub max_clients: usize,
+    pub seats: Seats,
     /// The stream's, the first for who gives none.
     pub paths: Vec<String>,
     /// Where what is published goes; none: nobody may publish.
@@ -74,20 +79,23 @@ struct State {
     /// By the address of the object, which is unique while the client is connected.
     known: Mutex<HashMap<usize, Client>>,
     guesses: Mutex<Guesses>,
+    lines: Mutex<Lines>,
     /// Whether requests that wait are looked at.
     looks: AtomicBool,
 }
 
 struct Client {
     /// Its address, and with the port.
-    host: String,
+    host: IpAddr,
     peer: String,
     /// What it plays, or played last.
     path: Option<String>,
     playing: bool,
-    /// It has played, now or before.
-    has_played: bool,
-    connected: Instant,
+    /// It sends a stream.
+    recording: bool,
+    /// Since when it is connected, has a session, plays or does not play any more, whichever came last; or those of the same address
+    /// that gave way to it.
+    since: Instant,
     /// It sends a stream, or is about to.
     announced: bool,
     by_tcp: bool,
@@ -118,7 +126,7 @@ impl Clients {
         rules: Rules,
     ) -> Self {
         if let Some(pool) = server.session_pool() {
-            pool.set_max_sessions((rules.max_clients + LEAVING_SESSIONS) as u32);
+            pool.set_max_sessions((rules.seats.max_clients + LEAVING_SESSIONS) as u32);
         }
         let state = Arc::new_cyclic(|me| State {
             me: Weak::clone(me),
@@ -129,6 +137,7 @@ impl Clients {
             context: context.clone(),
             known: Mutex::default(),
             guesses: Mutex::default(),
+            lines: Mutex::default(),
             looks: AtomicBool::new(false),
         });
         let arrivals = Arc::clone(&state);
@@ -172,14 +181,18 @@ impl Clients {
 
 impl State {
     fn arrived(this: &Arc<Self>, client: &rtsp::RTSPClient) {
-        let peer = peer(client);
-        tracing::debug!(peer, "an RTSP client has connected");
+        let (peer, now) = (peer(client), Instant::now());
+        tracing::debug!(peer = peer.map(tracing::field::display), "an RTSP client has connected");
         // The end of a picture is not to wait until the peer has acknowledged its beginning.
         if let Some(error) = socket(client).and_then(|socket| SockRef::from(&socket).set_tcp_nodelay(true).err()) {
             tracing::debug!(%error, "TCP_NODELAY");
         }
-        lock(&this.known).insert(key(client), Client::new(peer, Instant::now()));
-        this.make_room(this.rules.max_clients + MORE_CONNECTIONS, |_| true, "there are too many connections");
+        lock(&this.known).insert(key(client), Client::new(peer, now));
+        let (limit, reason) = (this.rules.seats.max_clients + MORE_CONNECTIONS, "there are too many connections");
+        if !this.make_room(client, limit, |_| true, reason) {
+            this.with(client, |known| known.leaving = Some(reason.to_owned()));
+            this.close_leaving();
+        }
 
         let state = Arc::clone(this);
         client.connect_pre_setup_request(move |client, context| state.may_set_up(client, context));
@@ -246,31 +259,38 @@ impl State {
             if known.refusals > MAX_REFUSALS {
                 known.leaving = Some(format!("{} failed logins", known.refusals));
             }
-            known.host.clone()
+            known.host
         });
         if let Some(host) = host.filter(|_| tried)
-            && lock(&self.guesses).failed(&host, Instant::now())
+            && lock(&self.guesses).failed(host, Instant::now())
         {
             tracing::warn!("{} failed RTSP logins from {host}; it may try once a second now", guesses::FREE);
         }
         self.close_leaving();
     }
 
-    /// Has clients go until no more than `limit` of those `among` are left: such as never played, the oldest of the address
-    /// that has most. False where that is not enough.
-    fn make_room(&self, limit: usize, among: impl Fn(usize) -> bool, reason: &str) -> bool {
-        let mut known = lock(&self.known);
+    /// Has clients go until fewer than `limit` of the others `among` are left, so that there is a place for `client`. False where
+    /// not enough of them give way to it.
+    fn make_room(&self, client: &rtsp::RTSPClient, limit: usize, among: impl Fn(usize) -> bool, reason: &str) -> bool {
+        let (now, newcomer) = (Instant::now(), key(client));
+        let (mut known, pilots) = (lock(&self.known), lock(&self.rules.seats.pilots));
+        let Some(host) = known.get(&newcomer).map(|client| client.host) else { return false };
         let fits = loop {
-            let stay = known.iter().filter(|(key, client)| among(**key) && client.leaving.is_none());
-            if stay.clone().count() <= limit {
+            let stay =
+                known.iter().filter(|(key, client)| **key != newcomer && among(**key) && client.leaving.is_none());
+            let (keys, places): (Vec<_>, Vec<_>) = stay.map(|(key, client)| (*key, client.place())).unzip();
+            if places.len() < limit {
                 break true;
             }
-            let may_go = stay.filter(|(_, client)| !client.has_played);
-            let goes = gives_way(may_go.map(|(key, client)| (*key, client.host.as_str(), client.connected)));
-            let Some(client) = goes.and_then(|key| known.get_mut(&key)) else { break false };
-            client.leaving = Some(reason.to_owned());
+            let goes = gives_way(now, &places, host, |address| pilots.rank(address)).map(|at| keys[at]);
+            let Some(goes) = goes.and_then(|key| known.get_mut(&key)) else { break false };
+            let (is_used, inherits) = (goes.is_used(), (goes.host == host).then_some(goes.since));
+            goes.leaving = Some(if is_used { "the pilot needs its place".to_owned() } else { reason.to_owned() });
+            if let Some((client, since)) = known.get_mut(&newcomer).zip(inherits.filter(|_| !is_used)) {
+                client.since = since;
+            }
         };
-        drop(known);
+        drop((known, pilots));
         self.close_leaving();
         fits
     }
@@ -297,18 +317,40 @@ impl State {
         close.attach(Some(&self.context));
     }
 
+    /// Writes a line about a client at this address, unless there have been many.
+    fn say(&self, host: IpAddr, write: impl FnOnce()) {
+        let line = lock(&self.lines).next(host, Instant::now());
+        if line != Line::LeftOut {
+            write();
+        }
+        if line == Line::Last {
+            let seconds = PERIOD.as_secs();
+            tracing::warn!("{LINES} lines about RTSP clients at {host} within {seconds} s: more are left out");
+        }
+    }
+
     /// One session for a connection, as each takes a place; and no multicast where it would end the media for all.
     fn may_set_up(&self, client: &rtsp::RTSPClient, context: &rtsp::RTSPContext) -> RTSPStatusCode {
         let transport = gate::header(context.request(), gst_rtsp::GST_RTSP_HDR_TRANSPORT).unwrap_or_default();
-        let (peer, playing, announced) = self
-            .with(client, |known| (known.peer.clone(), known.playing, known.announced))
-            .unwrap_or_else(|| ("?".to_owned(), false, false));
+        let Some((playing, announced)) = self.with(client, |known| (known.playing, known.announced)) else {
+            return RTSPStatusCode::InternalServerError;
+        };
+        let path = path(context);
+        let refused = |reason: &str| {
+            self.with(client, |known| {
+                let (peer, path) = (&known.peer, shown(&path));
+                self.say(known.host, || tracing::warn!(peer, path, "an RTSP client was refused: {reason}"));
+            });
+        };
         // A publisher takes no viewer's place.
         if context.session().is_none() && !announced {
             let sessions = client.session_filter(None);
             if playing && !sessions.is_empty() {
-                tracing::warn!(peer, "an RTSP client was refused: it plays already, and a connection has one session");
+                refused("it plays already, and a connection has one session");
                 return RTSPStatusCode::MethodNotValidInThisState;
+            }
+            if sessions.is_empty() {
+                self.with(client, |known| known.since = Instant::now());
             }
             // An attempt that failed, before another way of transport.
             if let Some(pool) = client.session_pool() {
@@ -320,20 +362,19 @@ impl State {
             let others = clients.iter().filter(|other| *other != client && !other.session_filter(None).is_empty());
             let viewers = others.filter(|other| self.with(other, |known| !known.announced) == Some(true));
             let others: HashSet<_> = viewers.map(key).collect();
-            let reason = "another client needs its place, and it has not played";
-            if !self.make_room(self.rules.max_clients - 1, |key| others.contains(&key), reason) {
-                tracing::warn!(peer, "an RTSP client was refused: as many as --max-viewers allows are playing");
+            let reason = "another client needs its place, and it does not play";
+            if !self.make_room(client, self.rules.seats.max_clients, |key| others.contains(&key), reason) {
+                refused("as many as --max-viewers allows are playing");
                 return RTSPStatusCode::ServiceUnavailable;
             }
         }
-        let path = path(context);
         if let Some(problem) = transport_problem(&transport) {
-            tracing::warn!(peer, path, "an RTSP client was refused: in its Transport {problem}");
+            refused(&format!("in its Transport {problem}"));
             return RTSPStatusCode::UnsupportedTransport;
         }
         let media = if path.starts_with(MJPEG_PATH) { self.mjpeg.media() } else { self.feeder.media() };
         if wants_multicast(&transport) && media.is_some_and(|media| !Multicast::still_works(&media)) {
-            tracing::warn!(peer, path, "an RTSP client was refused: multicast has lost its interface; use UDP or TCP");
+            refused("multicast has lost its interface; use UDP or TCP");
             return RTSPStatusCode::UnsupportedTransport;
         }
         RTSPStatusCode::Ok
@@ -343,10 +384,11 @@ impl State {
         let needs_keyframe = !is_mjpeg(&path);
         self.with(client, |known| {
             if !known.playing {
-                tracing::info!(peer = known.peer, path, "an RTSP client plays");
+                let (peer, path) = (&known.peer, shown(&path));
+                self.say(known.host, || tracing::info!(peer, path, "an RTSP client plays"));
+                known.since = Instant::now();
             }
             known.playing = true;
-            known.has_played = true;
             known.set_up_since = None;
             known.path = Some(path);
         });
@@ -358,11 +400,14 @@ impl State {
 
     fn stops(&self, client: &rtsp::RTSPClient) {
         self.with(client, |known| {
+            let (peer, path) = (&known.peer, known.path.as_deref().map(shown));
             if std::mem::take(&mut known.playing) {
-                tracing::info!(peer = known.peer, path = known.path, "an RTSP client has gone");
+                known.since = Instant::now();
+                self.say(known.host, || tracing::info!(peer, path, "an RTSP client has gone"));
             }
+            known.recording = false;
             if self.rules.inlet.as_ref().is_some_and(|inlet| inlet.ends(key(client))) {
-                tracing::info!(peer = known.peer, "the RTSP publisher has gone");
+                self.say(known.host, || tracing::info!(peer, "the RTSP publisher has gone"));
             }
         });
         self.count();
@@ -370,7 +415,8 @@ impl State {
 
     fn say_closed(&self, client: &rtsp::RTSPClient, reason: &str) {
         self.with(client, |known| {
-            tracing::warn!(peer = known.peer, path = known.path, "an RTSP client is disconnected: {reason}");
+            let (peer, path) = (&known.peer, known.path.as_deref().map(shown));
+            self.say(known.host, || tracing::warn!(peer, path, "an RTSP client is disconnected: {reason}"));
         });
     }
 
@@ -387,14 +433,14 @@ impl State {
 }
 
 impl Client {
-    fn new(peer: String, now: Instant) -> Self {
+    fn new(peer: Option<SocketAddr>, now: Instant) -> Self {
         Self {
-            host: peer.rsplit_once(':').map_or(&*peer, |(host, _)| host).to_owned(),
-            peer,
+            host: peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip().to_canonical()),
+            peer: peer.map_or_else(|| "?".to_owned(), |peer| peer.to_string()),
             path: None,
             playing: false,
-            has_played: false,
-            connected: now,
+            recording: false,
+            since: now,
             announced: false,
             by_tcp: false,
             leaving: None,
@@ -406,6 +452,20 @@ impl Client {
             waiting: None,
             waits_since: None,
         }
+    }
+
+    /// It has what it came for.
+    fn is_used(&self) -> bool {
+        self.playing || self.recording
+    }
+
+    fn place(&self) -> Place {
+        let state = match self.is_used() {
+            // Others may publish when it is gone.
+            true => PlaceState::Connected { silent: false, pilot: self.recording },
+            false => PlaceState::Connecting { checked: false },
+        };
+        Place { address: self.host, since: self.since, state }
     }
 
     fn plays_mjpeg(&self) -> bool {
@@ -447,10 +507,14 @@ fn path(context: &rtsp::RTSPContext) -> String {
     gate::path(context).trim_end_matches('/').to_owned()
 }
 
-fn peer(client: &rtsp::RTSPClient) -> String {
-    let address = socket(client).and_then(|socket| socket.remote_address().ok());
-    let address = address.and_then(|address| address.downcast::<gio::InetSocketAddress>().ok());
-    address.map_or_else(|| "?".to_owned(), |peer| format!("{}:{}", peer.address().to_str(), peer.port()))
+/// The beginning of a path, for the log.
+fn shown(path: &str) -> &str {
+    path.char_indices().nth(SHOWN_PATH).map_or(path, |(at, _)| &path[..at])
+}
+
+fn peer(client: &rtsp::RTSPClient) -> Option<SocketAddr> {
+    let address = socket(client)?.remote_address().ok()?.downcast::<gio::InetSocketAddress>().ok()?;
+    Some(SocketAddr::new(address.address().to_str().parse().ok()?, address.port()))
 }
 
 /// Whether the kernel holds data that it has not sent yet. What does not fit there waits in this process.
@@ -484,11 +548,12 @@ pub(super) fn interleaved(client: &rtsp::RTSPClient) -> Option<gio::Socket> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::output::places::SPECTATOR;
 
     #[test]
     fn a_client_that_never_takes_all_it_was_sent_has_to_go() {
         let start = Instant::now();
-        let mut client = Client::new(String::new(), start);
+        let mut client = Client::new(None, start);
         assert_eq!(client.look(start, true, true), None);
         assert_eq!(client.look(start + SLOW_LIMIT / 2, true, true), None);
         let reason = client.look(start + SLOW_LIMIT, true, true).expect("a reason");
@@ -498,7 +563,7 @@ mod tests {
     #[test]
     fn a_client_that_catches_up_may_stay() {
         let start = Instant::now();
-        let mut client = Client::new(String::new(), start);
+        let mut client = Client::new(None, start);
         for half in 0..20 {
             assert_eq!(client.look(start + SLOW_LIMIT / 2 * half, true, half % 2 == 0), None);
         }
@@ -507,16 +572,33 @@ mod tests {
     #[test]
     fn a_connection_without_a_session_is_closed_in_the_end() {
         let start = Instant::now();
-        let mut client = Client::new(String::new(), start);
+        let mut client = Client::new(None, start);
         assert_eq!(client.look(start + IDLE_LIMIT * 2, true, false), None);
         assert_eq!(client.look(start + IDLE_LIMIT * 2 + IDLE_LIMIT / 2, false, false), None);
         assert!(client.look(start + IDLE_LIMIT * 3, false, false).is_some());
     }
 
     #[test]
+    fn who_plays_keeps_its_place_and_who_has_played_does_not() {
+        let start = Instant::now();
+        let mut client = Client::new("10.0.0.2:4000".parse().ok(), start);
+        let gives_way = |client: &Client| {
+            let newcomer = IpAddr::from([10, 0, 0, 3]);
+            gives_way(start + Duration::from_secs(60), &[client.place()], newcomer, |_| SPECTATOR).is_some()
+        };
+        assert!(gives_way(&client));
+        client.playing = true;
+        assert!(!gives_way(&client));
+        client.playing = false;
+        assert!(gives_way(&client));
+        client.recording = true;
+        assert!(!gives_way(&client));
+    }
+
+    #[test]
     fn a_session_that_never_plays_ends() {
         let start = Instant::now();
-        let mut client = Client::new(String::new(), start);
+        let mut client = Client::new(None, start);
         client.set_up_since = Some(start);
         assert_eq!(client.look(start + PLAY_LIMIT / 2, true, false), None);
         let reason = client.look(start + PLAY_LIMIT, true, false).expect("a reason");

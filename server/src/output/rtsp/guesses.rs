@@ -1,6 +1,7 @@
 //! Failed logins of each address, over all its connections: some at once, then one at a time. Pure: takes `now`.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 /// Failed logins of an address before it has to wait.
@@ -13,7 +14,7 @@ const MAX_ADDRESSES: usize = 256;
 const SAY_AGAIN: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Default)]
-pub struct Guesses(HashMap<String, Debt>);
+pub struct Guesses(HashMap<IpAddr, Debt>);
 
 #[derive(Debug)]
 struct Debt {
@@ -24,13 +25,13 @@ struct Debt {
 
 impl Guesses {
     /// Notes a failed login; true when that is worth a line in the log.
-    pub fn failed(&mut self, address: &str, now: Instant) -> bool {
+    pub fn failed(&mut self, address: IpAddr, now: Instant) -> bool {
         self.0.retain(|_, debt| debt.clear_at > now);
-        if self.0.len() >= MAX_ADDRESSES && !self.0.contains_key(address) {
-            let least = self.0.iter().min_by_key(|(_, debt)| debt.clear_at).map(|(address, _)| address.clone());
+        if self.0.len() >= MAX_ADDRESSES && !self.0.contains_key(&address) {
+            let least = self.0.iter().min_by_key(|(_, debt)| debt.clear_at).map(|(address, _)| *address);
             least.and_then(|address| self.0.remove(&address));
         }
-        let debt = self.0.entry(address.to_owned()).or_insert(Debt { clear_at: now, said: None });
+        let debt = self.0.entry(address).or_insert(Debt { clear_at: now, said: None });
         debt.clear_at += INTERVAL;
         let news = debt.said.is_none_or(|said| now.saturating_duration_since(said) >= SAY_AGAIN);
         let say = news && debt.clear_at.saturating_duration_since(now) > INTERVAL * (FREE - 1);
@@ -41,8 +42,8 @@ impl Guesses {
     }
 
     /// Whether the address may try once more now.
-    pub fn may_try(&self, address: &str, now: Instant) -> bool {
-        let debt = self.0.get(address);
+    pub fn may_try(&self, address: IpAddr, now: Instant) -> bool {
+        let debt = self.0.get(&address);
         debt.is_none_or(|debt| debt.clear_at.saturating_duration_since(now) <= INTERVAL * (FREE - 1))
     }
 }
@@ -51,13 +52,17 @@ impl Guesses {
 mod tests {
     use super::*;
 
+    fn ip(host: u8) -> IpAddr {
+        [10, 0, 0, host].into()
+    }
+
     /// How often an address that tries all the time gets through within `time`.
     fn tries(guesses: &mut Guesses, start: Instant, time: Duration) -> u32 {
         let steps = (time.as_millis() / 10) as u32;
         let mut count = 0;
         for now in (0..steps).map(|step| start + Duration::from_millis(10) * step) {
-            while guesses.may_try("10.0.0.9", now) {
-                guesses.failed("10.0.0.9", now);
+            while guesses.may_try(ip(9), now) {
+                guesses.failed(ip(9), now);
                 count += 1;
             }
         }
@@ -69,7 +74,7 @@ mod tests {
         let (mut guesses, start) = (Guesses::default(), Instant::now());
         let count = tries(&mut guesses, start, Duration::from_secs(10));
         assert!((FREE + 8..=FREE + 10).contains(&count), "{count}");
-        assert!(guesses.may_try("10.0.0.8", start), "another address");
+        assert!(guesses.may_try(ip(8), start), "another address");
         let later = start + Duration::from_secs(60);
         assert_eq!(tries(&mut guesses, later, Duration::from_millis(20)), FREE, "it is forgotten");
     }
@@ -77,16 +82,16 @@ mod tests {
     #[test]
     fn only_the_first_of_many_failures_too_many_is_said() {
         let (mut guesses, start) = (Guesses::default(), Instant::now());
-        let said = (0..FREE * 2).filter(|_| guesses.failed("10.0.0.9", start)).count();
+        let said = (0..FREE * 2).filter(|_| guesses.failed(ip(9), start)).count();
         assert_eq!(said, 1);
     }
 
     #[test]
     fn many_addresses_take_no_more_than_so_much_memory() {
         let (mut guesses, start) = (Guesses::default(), Instant::now());
-        (0..FREE).for_each(|_| _ = guesses.failed("10.0.0.9", start));
-        (0..1_000).for_each(|n| _ = guesses.failed(&format!("10.1.{}.{}", n / 250, n % 250), start));
+        (0..FREE).for_each(|_| _ = guesses.failed(ip(9), start));
+        (0..1_000_u32).for_each(|n| _ = guesses.failed([10, 1, (n / 250) as u8, (n % 250) as u8].into(), start));
         assert!(guesses.0.len() <= MAX_ADDRESSES);
-        assert!(!guesses.may_try("10.0.0.9", start), "the worst is remembered");
+        assert!(!guesses.may_try(ip(9), start), "the worst is remembered");
     }
 }

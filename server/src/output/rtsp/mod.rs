@@ -9,6 +9,7 @@ mod factory;
 mod feed;
 mod gate;
 mod guesses;
+mod lines;
 mod mjpeg;
 mod publish;
 mod requests;
@@ -39,6 +40,7 @@ use self::mjpeg::Mjpeg;
 use super::Output;
 use crate::config::{MJPEG_PATH, RtspConfig};
 use crate::output::jpeg::JpegOutput;
+use crate::output::pilots::Pilots;
 use crate::pipeline::Inlet;
 use crate::progress::Beat;
 use crate::stream::Stream;
@@ -49,6 +51,13 @@ const CARE_INTERVAL: Duration = Duration::from_millis(200);
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
 /// gst-rtsp-server waits on its thread for a media that gets no pictures, up to 20 s.
 const HANGS_AFTER: Duration = Duration::from_secs(30);
+
+/// How many there are, and who has a right to one.
+pub struct Seats {
+    /// Sessions at once.
+    pub max_clients: usize,
+    pub pilots: Arc<Mutex<Pilots>>,
+}
 
 pub struct RtspOutput {
     port: u16,
@@ -78,7 +87,7 @@ impl RtspOutput {
         config: RtspConfig,
         host: IpAddr,
         interfaces: Vec<String>,
-        max_clients: u16,
+        seats: Seats,
     ) -> Result<Self> {
         gst::init().context("GStreamer")?;
         let context = glib::MainContext::new();
@@ -117,7 +126,7 @@ impl RtspOutput {
         source.attach(Some(&context));
         let port = u16::try_from(server.bound_port()).context("RTSP: no port")?;
 
-        let rules = Rules { max_clients: max_clients.into(), paths: config.paths.clone(), inlet: inlet.cloned() };
+        let rules = Rules { seats, paths: config.paths.clone(), inlet: inlet.cloned() };
         let clients = Clients::new(&server, &gate, &context, (&feeder, &mjpeg), rules);
         let beat = Arc::<Beat>::default();
         let alive = Arc::clone(&beat);

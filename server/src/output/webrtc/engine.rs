@@ -3,10 +3,12 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rov_common::api::{ViewerStats, public_id};
 use rov_common::codec::Codec;
+use rov_common::sync::lock;
 use rov_common::units::Bitrate;
 use rtc::peer_connection::RTCPeerConnection;
 use rtc::sansio::Protocol;
@@ -14,12 +16,12 @@ use thiserror::Error;
 
 use super::addresses::{Check, Crypto, Known, Owners};
 use super::offer::{self, Fragment, OfferError};
-use super::pilots::Pilots;
-use super::places::{Place, PlaceState, gives_way};
 pub use super::session::Reach;
 use super::session::{End, Session};
+use crate::output::pilots::Pilots;
+use crate::output::places::{Place, PlaceState, gives_way};
 use crate::packetize::Frame;
-use crate::rate_control::{Ceiling, Pilot, Rate, RateControl};
+use crate::rate_control::{Ceiling, Rate, RateControl};
 
 /// Datagrams and bytes in one segmentation-offload run. 64 KiB is the limit of an IP packet, 64 datagrams that of Linux;
 /// shorter runs let the first packets leave earlier.
@@ -75,7 +77,7 @@ pub struct Engine {
     by_ufrag: HashMap<String, String>,
     crypto: Crypto,
     run: Run,
-    pilots: Pilots,
+    pilots: Arc<Mutex<Pilots>>,
     /// None: the bit rate stays as it is.
     rate_control: Option<RateControl>,
     rate_due: Option<Instant>,
@@ -111,8 +113,8 @@ impl Viewer {
 }
 
 impl Engine {
-    /// With `floor` the bit rate follows the link of the `pilot`, and is never lower than that.
-    pub fn new(codec: Codec, max_viewers: usize, pilot: Pilot, floor: Option<Bitrate>) -> Self {
+    /// With `floor` the bit rate follows the pilot's link, and is never lower than that.
+    pub fn new(codec: Codec, max_viewers: usize, pilots: Arc<Mutex<Pilots>>, floor: Option<Bitrate>) -> Self {
         Self {
             codec,
             max_viewers,
@@ -121,7 +123,7 @@ impl Engine {
             by_ufrag: HashMap::new(),
             crypto: Crypto::default(),
             run: Run::default(),
-            pilots: Pilots::new(pilot),
+            pilots,
             rate_control: floor.map(RateControl::new),
             rate_due: None,
             gave_way: None,
@@ -147,10 +149,11 @@ impl Engine {
         self.rate_due = Some(now + RATE_INTERVAL);
         let mut viewers: Vec<_> = self.viewers.iter_mut().filter(|(_, v)| v.session.is_connected()).collect();
         let links: Vec<_> = viewers.iter_mut().filter_map(|(_, viewer)| viewer.session.link(now, ceiling)).collect();
-        let pilot = self.pilots.choose(&links);
+        let mut pilots = lock(&self.pilots);
+        let pilot = pilots.choose(&links);
         if let Some((link, (id, viewer))) = pilot.map(|at| (&links[at], &viewers[at])) {
-            self.pilots.note(viewer.address);
-            let news = self.pilots.news(id, link.address, links.len());
+            pilots.note(viewer.address);
+            let news = pilots.news(id, link.address, links.len());
             if let Some(news) = news.filter(|_| self.rate_control.is_some()) {
                 tracing::info!(viewer = public_id(id), address = link.address.map(tracing::field::display), "{news}");
             }
@@ -206,10 +209,9 @@ impl Engine {
 
     /// The viewer whose place one from this address gets.
     fn gives_way(&self, now: Instant, from: IpAddr) -> Result<String, AcceptError> {
-        let ids: Vec<_> = self.viewers.keys().collect();
-        let places: Vec<_> =
-            self.viewers.iter().map(|(id, viewer)| viewer.place(now, self.pilots.is_present(id))).collect();
-        let at = gives_way(now, &places, from, |address| self.pilots.rank(address));
+        let (ids, pilots): (Vec<_>, _) = (self.viewers.keys().collect(), lock(&self.pilots));
+        let places: Vec<_> = self.viewers.iter().map(|(id, viewer)| viewer.place(now, pilots.is_present(id))).collect();
+        let at = gives_way(now, &places, from, |address| pilots.rank(address));
         at.map(|at| ids[at].clone()).ok_or(AcceptError::Full(self.max_viewers))
     }
 

@@ -36,6 +36,7 @@ use rtc::stun::xoraddr::XorMappedAddress;
 
 use super::*;
 use crate::output::webrtc::addresses::{MAX_HEARD, MAX_SENT};
+use crate::rate_control::Pilot;
 
 const SERVER: &str = "10.0.0.1:5000";
 
@@ -223,7 +224,7 @@ impl World {
     fn new() -> Self {
         Self {
             now: Instant::now(),
-            engine: Engine::new(Codec::H264, MAX_VIEWERS, Pilot::First, None),
+            engine: Engine::new(Codec::H264, MAX_VIEWERS, Pilots::shared(Pilot::First), None),
             wire: Wire::default(),
             viewers: Vec::new(),
             keyframes_wanted: 0,
@@ -316,7 +317,7 @@ fn the_pilots_picture_leaves_first() {
     for pilot in addresses.map(|address| address.parse::<SocketAddr>().expect("an address")) {
         let mut world = World::new();
         let floor = Some(Bitrate::from_kbps(300));
-        world.engine = Engine::new(Codec::H264, MAX_VIEWERS, Pilot::Address(pilot.ip()), floor);
+        world.engine = Engine::new(Codec::H264, MAX_VIEWERS, Pilots::shared(Pilot::Address(pilot.ip())), floor);
         for address in addresses {
             world.join(address);
         }
@@ -771,8 +772,9 @@ fn one_viewer_more_than_the_limit_is_refused_while_the_others_watch() {
     let refused = world.accept("more", &offer, [10, 0, 2, 1].into());
     assert!(matches!(refused, Err(AcceptError::Full(MAX_VIEWERS))), "{refused:?}");
     world.engine.rate(world.now, None);
-    let pilot =
-        (0..MAX_VIEWERS).map(|i| format!("viewer-10.0.1.{i}:6000")).find(|id| world.engine.pilots.is_present(id));
+    let pilot = (0..MAX_VIEWERS)
+        .map(|i| format!("viewer-10.0.1.{i}:6000"))
+        .find(|id| lock(&world.engine.pilots).is_present(id));
     let pilot = pilot.expect("the one that is connected longest");
     let address = world.engine.viewers[&pilot].address;
     // As after a restart of the pilot's program, which did not say goodbye.

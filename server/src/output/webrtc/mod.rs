@@ -7,8 +7,6 @@ mod feedback;
 mod history;
 mod liveness;
 pub mod offer;
-mod pilots;
-mod places;
 mod session;
 mod thinning;
 mod thread;

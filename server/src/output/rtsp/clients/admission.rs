@@ -14,7 +14,7 @@ use rov_common::api::StreamState;
 use rov_common::sync::lock;
 
 use super::super::{gate, publish};
-use super::{State, key};
+use super::{Client, State, key, shown};
 use crate::config::is_mjpeg;
 
 /// Who asks for the stream before there is a picture waits so long for it: a server that has just started, or a camera that is
@@ -42,8 +42,8 @@ impl State {
         let Some(client) = context.client() else { return true };
         gate::complete(context, &self.rules.paths[0]);
         let logs_in = gate::header(context.request(), gst_rtsp::GST_RTSP_HDR_AUTHORIZATION).is_some();
-        let host = self.with(client, |known| known.host.clone()).unwrap_or_default();
-        if logs_in && !lock(&self.guesses).may_try(&host, Instant::now()) {
+        let Some(host) = self.with(client, |known| known.host) else { return true };
+        if logs_in && !lock(&self.guesses).may_try(host, Instant::now()) {
             if !self.wait(context, true, LOGIN_LIMIT) {
                 self.refuse(context, RTSPStatusCode::ServiceUnavailable, "too many failed logins, try again later");
             }
@@ -116,9 +116,9 @@ impl State {
     pub(super) fn records(&self, client: &rtsp::RTSPClient, path: &str) {
         let Some(inlet) = &self.rules.inlet else { return };
         self.with(client, |known| {
-            let transport = if known.by_tcp { "TCP" } else { "UDP" };
-            tracing::info!(peer = known.peer, path, transport, "an RTSP publisher has begun");
-            known.has_played = true;
+            let (peer, path, transport) = (&known.peer, shown(path), if known.by_tcp { "TCP" } else { "UDP" });
+            self.say(known.host, || tracing::info!(peer, path, transport, "an RTSP publisher has begun"));
+            known.recording = true;
             known.set_up_since = None;
             inlet.begins(key(client), &known.peer, known.by_tcp, Instant::now());
         });
@@ -135,8 +135,12 @@ impl State {
     }
 
     fn refuse(&self, context: &rtsp::RTSPContext, code: RTSPStatusCode, reason: &str) {
-        let peer = context.client().and_then(|client| self.with(client, |known| known.peer.clone()));
-        tracing::warn!(peer, path = gate::path(context), "an RTSP client was refused: {reason}");
+        let Some(client) = context.client() else { return };
+        let path = gate::path(context);
+        self.with(client, |known| {
+            let (peer, path) = (&known.peer, shown(&path));
+            self.say(known.host, || tracing::warn!(peer, path, "an RTSP client was refused: {reason}"));
+        });
         gate::refuse(context, code, reason);
     }
 
@@ -154,10 +158,14 @@ impl State {
         (!has_picture).then(|| reason.unwrap_or_else(|| "there is no picture now".to_owned()))
     }
 
-    /// Keeps the request until it can be handled, or has waited for `limit`; false when that is over. The thread goes on.
+    /// Keeps the request until it can be handled, or has waited for `limit`; false when that is over, or another of the connection
+    /// waits. The thread goes on.
     fn wait(&self, context: &rtsp::RTSPContext, logs_in: bool, limit: Duration) -> bool {
         let (Some(client), Some(request)) = (context.client(), context.request()) else { return false };
         let waits = self.with(client, |known| {
+            if known.waiting.is_some() {
+                return false;
+            }
             let since = *known.waits_since.get_or_insert_with(Instant::now);
             let waits = since.elapsed() < limit;
             known.waiting = waits.then(|| Waiting { client: client.clone(), request: request.clone(), logs_in });
@@ -182,21 +190,8 @@ impl State {
 
     /// Handles the requests whose time has come; false when none waits any more.
     fn handle_waiting(&self) -> bool {
-        let (now, ready) = (Instant::now(), self.why_no_picture().is_none());
-        let due: Vec<_> = {
-            let guesses = lock(&self.guesses);
-            let mut known = lock(&self.known);
-            let due = known.values_mut().filter_map(|known| {
-                let waited = now.saturating_duration_since(known.waits_since?);
-                let host = &known.host;
-                known.waiting.take_if(|waiting| match waiting.logs_in {
-                    true => waited >= LOGIN_LIMIT || guesses.may_try(host, now),
-                    false => waited >= PICTURE_LIMIT || ready,
-                })
-            });
-            due.collect()
-        };
-        for Waiting { client, request, .. } in due {
+        // One after the other, as each failed login puts the next of its address off.
+        while let Some(Waiting { client, request, .. }) = self.next_due(Instant::now()) {
             gate::handle(&client, &request);
             self.with(&client, |known| {
                 // Unless it has to wait again.
@@ -208,5 +203,22 @@ impl State {
         let waits = lock(&self.known).values().any(|known| known.waiting.is_some());
         self.looks.store(waits, Ordering::Relaxed);
         waits
+    }
+
+    /// Of the requests whose time has come, the one that has waited longest.
+    fn next_due(&self, now: Instant) -> Option<Waiting> {
+        let ready = self.why_no_picture().is_none();
+        let (guesses, mut known) = (lock(&self.guesses), lock(&self.known));
+        let is_due = |known: &Client| {
+            let waited = now.saturating_duration_since(known.waits_since?);
+            let is_due = match known.waiting.as_ref()?.logs_in {
+                true => waited >= LOGIN_LIMIT || guesses.may_try(known.host, now),
+                false => waited >= PICTURE_LIMIT || ready,
+            };
+            is_due.then_some(waited)
+        };
+        let due = known.values_mut().filter_map(|known| Some((is_due(known)?, known)));
+        let (_, longest) = due.max_by_key(|(waited, _)| *waited)?;
+        longest.waiting.take()
     }
 }

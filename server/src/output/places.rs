@@ -1,9 +1,9 @@
-//! Who gives way to a new viewer where all places are taken. Pure; takes `now`.
+//! Who gives way to a new viewer by WebRTC or RTSP where all places are taken. Pure; takes `now`.
 //!
 //! Anybody can send offers and never connect. So a viewer that has not connected gives way: of the address that has
 //! most of them, the oldest. And the pilot always gets a place, if need be that of a spectator. Who watches gives way
 //! only to somebody of a higher rank, or once it is silent to its own address, so that two never displace each other in
-//! turn.
+//! turn. By RTSP, who does not play has not connected.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;

@@ -1,6 +1,7 @@
-//! Who the pilot is, and was. Pure.
+//! Who the pilot is, and was: for the bit rate, and for the places of WebRTC and RTSP. Pure.
 
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
 
 use super::places::SPECTATOR;
 use crate::rate_control::{Link, Pilot};
@@ -27,6 +28,11 @@ struct Former {
 impl Pilots {
     pub fn new(config: Pilot) -> Self {
         Self { config, former: Vec::new(), notes: 0, present: None }
+    }
+
+    /// For several outputs.
+    pub fn shared(config: Pilot) -> Arc<Mutex<Self>> {
+        Arc::new(Mutex::new(Self::new(config)))
     }
 
     /// Which of the viewers is the pilot.
