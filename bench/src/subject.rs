@@ -138,6 +138,8 @@ impl Programs {
         }
         // The user's own list of plugins stays as it is.
         command.env("GST_REGISTRY", self.plugin.join("registry.bin"));
+        // And the user's own server keeps its key.
+        command.env("STATE_DIRECTORY", &self.plugin);
         command
     }
 }

@@ -97,7 +97,13 @@ impl Bench {
     /// Starts rov-server, and waits until it listens: gives that time.
     pub fn start_server(&mut self) -> Result<u64> {
         let mut command = self.lab.rov.command(program("rov-server")?);
-        command.env_remove("RUST_LOG").args(SERVER).arg(BITRATE).args(&self.server_args);
+        // The user's own server keeps its key.
+        command
+            .env_remove("RUST_LOG")
+            .env("STATE_DIRECTORY", self.folder.path())
+            .args(SERVER)
+            .arg(BITRATE)
+            .args(&self.server_args);
         if self.camera.is_some() {
             command.args(["--source", "rtsp", "--url", &format!("rtsp://127.0.0.1:{CAMERA_PORT}/cam")]);
         } else {

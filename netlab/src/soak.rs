@@ -94,7 +94,8 @@ impl Residents {
         let (server, client) = (program("rov-server")?, program("rov-client")?);
         let rov = |args: &[&str]| {
             let mut command = lab.rov.command(&server);
-            command.env_remove("RUST_LOG").args(["-q"]).args(args);
+            // The user's own server keeps its key.
+            command.env_remove("RUST_LOG").env("STATE_DIRECTORY", keep).args(["-q"]).args(args);
             Process::spawn("rov-server", &mut command)
         };
         let topside = |args: &[&str]| {
