@@ -12,15 +12,25 @@ const RIGHT_AGAIN: u32 = 3;
 
 /// What is known of the marker bits of one stream. They count from the end of its first keyframe on, if that shows them to be right:
 /// a camera that makes slices of a packet's size has pictures of one slice too.
-#[derive(Debug, Default)]
-pub struct Markers {
+///
+/// Until they count, a packet of type `P` that has one waits for the next, which shows whether it is the last of its access unit. Its marker
+/// bit is not simply cleared: GStreamer's depayloaders would take the picture for one with the next, whose marker bit counts.
+#[derive(Debug)]
+pub struct Markers<P> {
     ssrc: u32,
-    last: Option<Last>,
+    last: Option<Packet>,
     trust: Trust,
     /// Pictures whose marker bit was right; where it was wrong before, keyframes since then.
     right: u32,
     /// How often it turned out to be wrong.
     lapses: u32,
+    waiting: Option<(Packet, P)>,
+}
+
+impl<P> Default for Markers<P> {
+    fn default() -> Self {
+        Self { ssrc: 0, last: None, trust: Trust::default(), right: 0, lapses: 0, waiting: None }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,12 +41,15 @@ enum Trust {
     Wrong,
 }
 
+/// What counts of a packet.
 #[derive(Clone, Copy, Debug)]
-struct Last {
+pub struct Packet {
     sequence: u16,
     timestamp: u32,
+    ssrc: u32,
     marked: bool,
-    part: Part,
+    /// None: padding alone.
+    part: Option<Part>,
 }
 
 /// What an access unit's packet holds.
@@ -48,38 +61,73 @@ enum Part {
     Other,
 }
 
-impl Markers {
-    /// Takes the marker bit from a packet that is not shown to be the last of its access unit.
-    pub fn correct(&mut self, codec: Codec, packet: &mut [u8]) {
-        if self.misleads(codec, packet) {
-            clear(packet);
-        }
+impl Packet {
+    /// None unless `packet` is one of RTP.
+    pub fn parse(codec: Codec, packet: &[u8]) -> Option<Self> {
+        let payload = payload(packet)?;
+        let word = |at: usize| u32::from_be_bytes([packet[at], packet[at + 1], packet[at + 2], packet[at + 3]]);
+        Some(Self {
+            sequence: word(0) as u16,
+            timestamp: word(4),
+            ssrc: word(8),
+            marked: packet[1] & 0x80 != 0,
+            part: (!payload.is_empty()).then(|| part(codec, payload)),
+        })
     }
 
-    /// Whether the packet has a marker bit that must not count. One that comes out of order teaches nothing.
-    pub fn misleads(&mut self, codec: Codec, packet: &[u8]) -> bool {
-        let Some((payload, marked)) = payload(packet).zip(packet.get(1).map(|second| second & 0x80 != 0)) else {
-            return false;
+    fn is_behind(&self, other: &Self) -> bool {
+        self.sequence.wrapping_sub(other.sequence).cast_signed() > 0
+    }
+}
+
+impl<P> Markers<P> {
+    /// Takes the next packet, and gives those that go on now, with whether the marker bit has to be taken from them (`clear`).
+    pub fn pass(&mut self, header: Option<Packet>, packet: P) -> impl Iterator<Item = (P, bool)> + use<P> {
+        let (released, passed) = match header {
+            Some(header) => self.judge(header, packet),
+            None => (None, Some((packet, false))),
         };
-        let word = |at: usize| u32::from_be_bytes([packet[at], packet[at + 1], packet[at + 2], packet[at + 3]]);
-        let (sequence, timestamp, ssrc) = (word(0) as u16, word(4), word(8));
-        if self.ssrc != ssrc {
-            *self = Self { ssrc, ..Self::default() };
+        [released, passed].into_iter().flatten()
+    }
+
+    fn judge(&mut self, header: Packet, packet: P) -> (Option<(P, bool)>, Option<(P, bool)>) {
+        let mut released = None;
+        if self.ssrc != header.ssrc {
+            released = self.waiting.take().map(|(_, waiting)| (waiting, false));
+            *self = Self { ssrc: header.ssrc, ..Self::default() };
         }
-        let part = part(codec, payload);
-        if let Some(last) = self.last
-            && last.sequence.wrapping_add(1) == sequence
+        self.learn(&header);
+        let Some(part) = header.part else { return (released, Some((packet, false))) };
+        if let Some((before, waiting)) = self.waiting.take_if(|(before, _)| header.is_behind(before)) {
+            released = Some((waiting, before.timestamp == header.timestamp));
+        }
+        let passed = match part {
+            _ if !header.marked => Some((packet, false)),
+            Part::Front => Some((packet, true)),
+            _ if self.trust == Trust::Right => Some((packet, false)),
+            // It is late: one that was sent after it waits.
+            _ if self.waiting.is_some() => Some((packet, true)),
+            _ => {
+                self.waiting = Some((header, packet));
+                None
+            }
+        };
+        (released, passed)
+    }
+
+    /// One that comes out of order teaches nothing.
+    fn learn(&mut self, header: &Packet) {
+        if let Some(last) = self.last.replace(*header)
+            && last.sequence.wrapping_add(1) == header.sequence
             && last.marked
-            && last.part != Part::Front
+            && let Some(part) = last.part.filter(|part| *part != Part::Front)
         {
-            if last.timestamp != timestamp || payload.is_empty() {
-                self.was_right(last.part);
+            if last.timestamp != header.timestamp || header.part.is_none() {
+                self.was_right(part);
             } else {
                 self.was_wrong();
             }
         }
-        self.last = Some(Last { sequence, timestamp, marked, part });
-        marked && (part == Part::Front || self.trust != Trust::Right)
     }
 
     fn was_right(&mut self, part: Part) {
@@ -183,74 +231,87 @@ mod tests {
     const SETS_TOGETHER: &[u8] = &[0x78, 0, 2, 0x67, 1, 0, 2, 0x68, 1];
     const ALL_TOGETHER: &[u8] = &[0x78, 0, 2, 0x67, 1, 0, 2, 0x68, 1, 0, 2, 0x65, 1];
 
-    /// Which of the packets of these pictures, payload and marker, still have it.
-    fn kept(codec: Codec, pictures: &[&[(&[u8], bool)]]) -> Vec<Vec<bool>> {
-        let (mut markers, mut sequence) = (Markers::default(), u16::MAX - 1);
-        let mut one = |timestamp: u32, payload: &[u8], marker| {
-            sequence = sequence.wrapping_add(1);
-            let mut packet = vec![0x80, 96 | u8::from(marker) << 7];
+    type Payloads<'a> = &'a [(&'a [u8], bool)];
+
+    /// Passes on packets of one source, given by sequence number, timestamp, payload and marker, and says what became of each marker bit:
+    /// `m` kept at once, `w` kept after it waited, `.` none, `?` still waiting.
+    fn fates(codec: Codec, packets: &[(u16, u32, &[u8], bool)]) -> String {
+        let (mut markers, mut fates) = (Markers::default(), vec!['?'; packets.len()]);
+        for (at, (sequence, timestamp, payload, marker)) in packets.iter().enumerate() {
+            let mut packet = vec![0x80, 96 | u8::from(*marker) << 7];
             packet.extend_from_slice(&sequence.to_be_bytes());
             packet.extend_from_slice(&timestamp.to_be_bytes());
             packet.extend_from_slice(&[0, 0, 0, 7]);
             packet.extend_from_slice(payload);
-            markers.correct(codec, &mut packet);
-            packet[1] & 0x80 != 0
+            for (which, is_cleared) in markers.pass(Packet::parse(codec, &packet), at) {
+                let (marked, at_once) = (packets[which].3 && !is_cleared, which == at);
+                fates[which] = if !marked {
+                    '.'
+                } else if at_once {
+                    'm'
+                } else {
+                    'w'
+                };
+            }
+        }
+        fates.into_iter().collect()
+    }
+
+    /// What becomes of the marker bits of these pictures, one after the other.
+    fn of_pictures(codec: Codec, pictures: &[Payloads<'_>]) -> Vec<String> {
+        let payloads =
+            pictures.iter().zip(0_u32..).flat_map(|(packets, n)| packets.iter().map(move |packet| (n, packet)));
+        let packets: Vec<_> = payloads
+            .zip((0..=u16::MAX).cycle().skip(65_534))
+            .map(|((n, (payload, marker)), sequence)| (sequence, n * 3600, *payload, *marker))
+            .collect();
+        let (all, mut at) = (fates(codec, &packets), 0);
+        let mut next = |length: usize| {
+            at += length;
+            all[at - length..at].to_owned()
         };
-        let numbered = pictures.iter().zip(0_u32..);
-        numbered
-            .map(|(packets, n)| packets.iter().map(|(payload, marker)| one(n * 3600, payload, *marker)).collect())
-            .collect()
+        pictures.iter().map(|packets| next(packets.len())).collect()
     }
 
     #[test]
     fn right_ones_count_from_the_second_picture_on() {
         let key: &[_] = &[(SPS, false), (PPS, false), (KEY_BEGINS, false), (KEY_ENDS, true)];
         let slices: &[_] = &[(SLICE, false), (SLICE, true)];
-        assert_eq!(
-            kept(Codec::H264, &[key, slices, &[(SLICE, true)], key]),
-            [vec![false; 4], vec![false, true], vec![true], vec![false, false, false, true]]
-        );
+        let fates = of_pictures(Codec::H264, &[key, slices, &[(SLICE, true)], key]);
+        assert_eq!(fates, ["...w", ".m", "m", "...m"]);
     }
 
     #[test]
-    fn on_every_nal_unit_or_slice_they_never_count() {
+    fn on_every_nal_unit_or_slice_the_last_one_of_a_picture_counts_when_the_next_begins() {
         let key: &[_] = &[(SPS, true), (PPS, true), (KEY, true), (KEY, true), (KEY, true), (KEY, true)];
-        let slices: &[_] = &[(SLICE, true); 4];
-        for pictures in
-            [[key, slices, slices, key], [slices, slices, key, slices], [&[(SLICE, true)], key, slices, key]]
-        {
-            assert!(kept(Codec::H264, &pictures).iter().flatten().all(|kept| !kept), "{pictures:?}");
-        }
+        let (slices, one): (&[_], &[_]) = (&[(SLICE, true); 4], &[(SLICE, true)]);
+        assert_eq!(of_pictures(Codec::H264, &[key, slices, slices, key]), [".....w", "...w", "...w", ".....?"]);
+        assert_eq!(of_pictures(Codec::H264, &[slices, slices, key, slices]), ["...w", "...w", ".....w", "...?"]);
+        assert_eq!(of_pictures(Codec::H264, &[one, key, slices, key]), ["w", ".....w", "...w", ".....?"]);
     }
 
     #[test]
     fn on_parameter_sets_they_do_not_count_and_those_of_pictures_do() {
         let key: &[_] = &[(SPS, true), (PPS, true), (SEI, true), (KEY, true)];
-        let slice: &[_] = &[(SLICE, true)];
-        assert_eq!(
-            kept(Codec::H264, &[key, slice, key, &[(SETS_TOGETHER, true), (KEY, true)], &[(ALL_TOGETHER, true)]]),
-            [vec![false; 4], vec![true], vec![false, false, false, true], vec![false, true], vec![true]]
-        );
+        let pictures = [key, &[(SLICE, true)], key, &[(SETS_TOGETHER, true), (KEY, true)], &[(ALL_TOGETHER, true)]];
+        assert_eq!(of_pictures(Codec::H264, &pictures), ["...w", "m", "...m", ".m", "m"]);
     }
 
     #[test]
     fn one_slice_in_the_first_pictures_proves_nothing_until_a_keyframe_does() {
         let slice: &[_] = &[(SLICE, true)];
-        let kept = kept(Codec::H264, &[slice, slice, slice, &[(KEY, true)], slice]);
-        assert_eq!(kept, [[false], [false], [false], [false], [true]]);
-        let without = vec![slice; 32];
-        assert_eq!(self::kept(Codec::H264, &without).concat().iter().position(|kept| *kept), Some(30));
+        let fates = of_pictures(Codec::H264, &[slice, slice, slice, &[(KEY, true)], slice]);
+        assert_eq!(fates, ["w", "w", "w", "w", "m"]);
+        let without = of_pictures(Codec::H264, &[slice; 32]);
+        assert_eq!(without.iter().position(|fate| fate == "m"), Some(30));
     }
 
     #[test]
     fn after_a_wrong_one_they_count_again_when_three_keyframes_in_a_row_were_right() {
         let (key, slice, wrong): (&[_], &[_], &[_]) = (&[(KEY, true)], &[(SLICE, true)], &[(SLICE, true); 2]);
         let pictures = [key, slice, wrong, slice, key, key, wrong, key, key, slice, key, slice, slice];
-        let kept = kept(Codec::H264, &pictures);
-        let counted: Vec<_> = kept.iter().map(|kept| kept[0]).collect();
-        let [no, yes] = [false, true];
-        assert_eq!(counted, [no, yes, yes, no, no, no, no, no, no, no, no, yes, yes]);
-        assert!(!kept[2][1] && !kept[6][1], "{kept:?}");
+        let fates = of_pictures(Codec::H264, &pictures);
+        assert_eq!(fates, ["w", "m", "mw", "w", "w", "w", ".w", "w", "w", "w", "w", "m", "m"]);
     }
 
     #[test]
@@ -264,8 +325,8 @@ mod tests {
                 _ => &[(SLICE, true)],
             })
             .collect();
-        let kept = kept(Codec::H264, &pictures);
-        let damaged: Vec<_> = (0..pictures.len()).filter(|n| pictures[*n].len() > 1 && kept[*n][0]).collect();
+        let fates = of_pictures(Codec::H264, &pictures);
+        let damaged: Vec<_> = (0..fates.len()).filter(|n| fates[*n] == "mw").collect();
         assert_eq!(damaged, [249, 499, 749], "three, six and twelve keyframes: there are ten in between");
     }
 
@@ -273,7 +334,7 @@ mod tests {
     fn where_large_pictures_alone_have_several_slices_they_never_count() {
         let (key, slice): (&[_], &[_]) = (&[(KEY, true); 3], &[(SLICE, true)]);
         let pictures: Vec<_> = (0..5_000).map(|n| if n % 250 == 0 { key } else { slice }).collect();
-        assert!(kept(Codec::H264, &pictures).iter().flatten().all(|kept| !kept));
+        assert!(of_pictures(Codec::H264, &pictures).iter().all(|fate| !fate.contains('m')));
     }
 
     #[test]
@@ -282,24 +343,34 @@ mod tests {
         let (key, key_ends, slice, sei_behind): (&[u8], &[u8], &[u8], &[u8]) =
             (&[0x26, 1], &[0x62, 1, 0x53], &[0x02, 1], &[0x50, 1]);
         let first: &[_] = &[(vps, true), (sps, true), (pps, true), (sei, true), (key_ends, true)];
-        assert_eq!(
-            kept(Codec::H265, &[first, &[(slice, true)], &[(slice, false), (sei_behind, true)]]),
-            [vec![false; 5], vec![true], vec![false, true]]
-        );
-        assert_eq!(kept(Codec::H265, &[&[(key, true); 2], &[(slice, true); 2]]), [[false; 2], [false; 2]]);
+        let fates = of_pictures(Codec::H265, &[first, &[(slice, true)], &[(slice, false), (sei_behind, true)]]);
+        assert_eq!(fates, ["....w", "m", ".m"]);
+        assert_eq!(of_pictures(Codec::H265, &[&[(key, true); 2], &[(slice, true); 2]]), [".w", ".?"]);
     }
 
     #[test]
-    fn another_source_is_looked_at_anew_and_what_is_no_rtp_is_left_alone() {
+    fn one_that_waits_is_judged_by_what_was_sent_behind_it() {
+        let of = |packets: &[_]| fates(Codec::H264, packets);
+        assert_eq!(of(&[(5, 1, KEY, true), (4, 1, KEY, false), (6, 2, SLICE, false)]), "w..", "out of order");
+        assert_eq!(of(&[(5, 1, KEY, true), (4, 1, KEY, true), (6, 2, SLICE, false)]), "w..", "and marked");
+        assert_eq!(of(&[(5, 1, KEY, true), (7, 1, KEY, false)]), "..", "a gap");
+        assert_eq!(of(&[(5, 1, KEY, true), (9, 2, SLICE, false)]), "w.", "the rest of the picture is lost");
+        assert_eq!(of(&[(5, 1, KEY, true), (6, 1, &[], false), (7, 2, SLICE, true)]), "w.m", "padding");
+    }
+
+    #[test]
+    fn another_source_is_looked_at_anew_and_what_is_no_rtp_passes() {
         let mut markers = Markers::default();
-        let mut packet = |sequence: u8, timestamp: u8, ssrc: u8| {
+        let mut pass = |sequence: u8, timestamp: u8, ssrc: u8| {
             let packet = [0x80, 0xe0, 0, sequence, 0, 0, 0, timestamp, 0, 0, 0, ssrc, 0x65, 0x88];
-            markers.misleads(Codec::H264, &packet)
+            markers.pass(Packet::parse(Codec::H264, &packet), sequence).collect::<Vec<_>>()
         };
-        assert_eq!([packet(1, 0, 7), packet(2, 1, 7), packet(3, 2, 7)], [true, false, false]);
-        assert_eq!([packet(4, 3, 8), packet(6, 4, 8), packet(7, 5, 8)], [true, true, false], "a gap teaches nothing");
+        assert_eq!([pass(1, 0, 7), pass(2, 1, 7)], [vec![], vec![(1, false), (2, false)]]);
+        assert_eq!([pass(4, 3, 8), pass(6, 4, 8)], [vec![], vec![(4, false)]], "a gap teaches nothing");
+        assert_eq!(pass(1, 3, 9), [(6, false)], "what waits of the source before was its last");
         for packet in [&[][..], &[0x80], &[0x80, 0xe0, 0], &[0xb0, 0xe0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]] {
-            assert!(!markers.misleads(Codec::H264, packet), "{packet:?}");
+            assert!(Packet::parse(Codec::H264, packet).is_none(), "{packet:?}");
+            assert_eq!(Markers::default().pass(None, 5).collect::<Vec<_>>(), [(5, false)]);
         }
     }
 }

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use rov_common::codec::Codec;
 use rov_common::discovery::interfaces::{Interface, is_neighbour, suitable, target};
 use rov_common::fec;
-use rov_common::marker::Markers;
+use rov_common::marker::{self, Markers};
 use rov_common::net::{self, grow_buffers};
 use rov_common::sync::lock;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -228,7 +228,7 @@ struct Input {
     fec: Option<fec::Decoder>,
     /// The one that was delivered last.
     stream: u32,
-    markers: Markers,
+    markers: Markers<(Vec<u8>, Instant)>,
 }
 
 struct Sockets {
@@ -326,8 +326,13 @@ impl Input {
         let mut packet = packet.to_vec();
         header::set_payload_type(&mut packet, PAYLOAD_TYPE);
         header::set_ssrc(&mut packet, self.stream);
-        self.markers.correct(self.shared.source.codec, &mut packet);
-        (self.on_packets)(&mut iter::once(Bytes::from(packet)), at);
+        let header = marker::Packet::parse(self.shared.source.codec, &packet);
+        for ((mut packet, at), clear) in self.markers.pass(header, (packet, at)) {
+            if clear {
+                marker::clear(&mut packet);
+            }
+            (self.on_packets)(&mut iter::once(Bytes::from(packet)), at);
+        }
         self.heard.send_if_modified(|heard| !std::mem::replace(heard, true));
     }
 

@@ -23,7 +23,7 @@ use rov_common::backlog::Backlog;
 pub use rov_common::camera::{CameraUrl as Camera, Credentials, Trust};
 use rov_common::challenge::{unknown_digest, unknown_digest_advice};
 use rov_common::codec::Codec;
-use rov_common::marker::Markers;
+use rov_common::marker::{self, Markers};
 use rov_common::sync::lock;
 use rov_common::unread::Unread;
 use thiserror::Error;
@@ -412,10 +412,14 @@ fn take_packets(sink: &gst_app::AppSink, shared: &Arc<Shared>) {
             if packet.len() > 1 {
                 header::set_payload_type(&mut packet, PAYLOAD_TYPE);
             }
-            if let Some((_, codec)) = lock(&shared.media).chosen {
-                markers.correct(codec, &mut packet);
+            let codec = lock(&shared.media).chosen.map(|(_, codec)| codec);
+            let header = codec.and_then(|codec| marker::Packet::parse(codec, &packet));
+            for ((mut packet, arrived), clear) in markers.pass(header, (packet, arrived)) {
+                if clear {
+                    marker::clear(&mut packet);
+                }
+                lock(&shared.sets).pass(packet, |packet| (shared.on_packets)(&mut iter::once(packet), arrived));
             }
-            lock(&shared.sets).pass(packet, |packet| (shared.on_packets)(&mut iter::once(packet), arrived));
             shared.playing.send_if_modified(|plays| !std::mem::replace(plays, true));
             Ok(gst::FlowSuccess::Ok)
         })

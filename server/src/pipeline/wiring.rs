@@ -1,8 +1,7 @@
 //! The probes of a running pipeline: counting, drawing the test picture, and the encoder's bit rate for the size
 //! that was negotiated. Each does little, as it runs on the thread of the pictures.
 
-use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -96,29 +95,38 @@ pub fn correct_markers(bin: &gst::Bin, codec: Codec) {
     let is_depayloader = |element: &gst::Element| is_made_by(element, &name);
     let depayloaders = bin.iterate_recurse().into_iter().flatten().filter(is_depayloader);
     for pad in depayloaders.filter_map(|depayloader| depayloader.static_pad("sink")) {
-        let markers = Mutex::new(Markers::default());
-        pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, info| {
-            let mut markers = lock(&markers);
-            if let Some(buffer) = info.buffer_mut() {
-                correct_marker(&mut markers, codec, buffer);
-            } else if let Some(list) = info.buffer_list_mut() {
-                list.make_mut().foreach_mut(|mut buffer, _| {
-                    correct_marker(&mut markers, codec, &mut buffer);
-                    ControlFlow::Continue(Some(buffer))
-                });
+        let (markers, is_judged) = (Mutex::new(Markers::default()), AtomicBool::new(false));
+        pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |pad, info| {
+            // What is sent from below comes by here once more.
+            if is_judged.load(Ordering::Relaxed) {
+                return gst::PadProbeReturn::Ok;
             }
-            gst::PadProbeReturn::Ok
+            let packets = match &info.data {
+                Some(gst::PadProbeData::Buffer(packet)) => vec![packet.clone()],
+                Some(gst::PadProbeData::BufferList(list)) => list.iter_owned().collect(),
+                _ => return gst::PadProbeReturn::Ok,
+            };
+            let passed = pass(&mut lock(&markers), codec, packets);
+            is_judged.store(true, Ordering::Relaxed);
+            info.flow_res = passed.into_iter().try_fold(gst::FlowSuccess::Ok, |_, packet| pad.chain(packet));
+            is_judged.store(false, Ordering::Relaxed);
+            gst::PadProbeReturn::Handled
         });
     }
 }
 
-fn correct_marker(markers: &mut Markers, codec: Codec, buffer: &mut gst::Buffer) {
-    // Seldom is anything to be changed.
-    if buffer.map_readable().is_ok_and(|packet| markers.misleads(codec, &packet))
-        && let Ok(mut packet) = buffer.make_mut().map_writable()
-    {
-        marker::clear(&mut packet);
-    }
+/// Those that go on, with the marker bits that count.
+fn pass(markers: &mut Markers<gst::Buffer>, codec: Codec, packets: Vec<gst::Buffer>) -> Vec<gst::Buffer> {
+    let header = |packet: &gst::Buffer| marker::Packet::parse(codec, &packet.map_readable().ok()?);
+    let judged = packets.into_iter().flat_map(|packet| markers.pass(header(&packet), packet));
+    judged
+        .map(|(mut packet, clear)| {
+            if clear && let Ok(mut bytes) = packet.make_mut().map_writable() {
+                marker::clear(&mut bytes);
+            }
+            packet
+        })
+        .collect()
 }
 
 /// The running time now; None while the pipeline has not started.
