@@ -83,21 +83,21 @@ impl Packet {
 impl<P> Markers<P> {
     /// Takes the next packet, and gives those that go on now, with whether the marker bit has to be taken from them (`clear`).
     pub fn pass(&mut self, header: Option<Packet>, packet: P) -> impl Iterator<Item = (P, bool)> + use<P> {
-        let (released, passed) = match header {
+        let passed = match header {
             Some(header) => self.judge(header, packet),
-            None => (None, Some((packet, false))),
+            None => [None, Some((packet, false))],
         };
-        [released, passed].into_iter().flatten()
+        passed.into_iter().flatten()
     }
 
-    fn judge(&mut self, header: Packet, packet: P) -> (Option<(P, bool)>, Option<(P, bool)>) {
+    fn judge(&mut self, header: Packet, packet: P) -> [Option<(P, bool)>; 2] {
         let mut released = None;
         if self.ssrc != header.ssrc {
             released = self.waiting.take().map(|(_, waiting)| (waiting, false));
             *self = Self { ssrc: header.ssrc, ..Self::default() };
         }
         self.learn(&header);
-        let Some(part) = header.part else { return (released, Some((packet, false))) };
+        let Some(part) = header.part else { return [released, Some((packet, false))] };
         if let Some((before, waiting)) = self.waiting.take_if(|(before, _)| header.is_behind(before)) {
             released = Some((waiting, before.timestamp == header.timestamp));
         }
@@ -112,7 +112,7 @@ impl<P> Markers<P> {
                 None
             }
         };
-        (released, passed)
+        [released, passed]
     }
 
     /// One that comes out of order teaches nothing.
