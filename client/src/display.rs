@@ -366,7 +366,7 @@ impl Window {
     }
 
     fn tend_title(&mut self, presentation: Presentation, view: &ViewModel) {
-        let title = title(self.name(view), presentation, &view.status);
+        let title = title(self.name(view), presentation, view);
         if title != self.title {
             self.window.set_title(&title);
             self.title = title;

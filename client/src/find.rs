@@ -324,7 +324,8 @@ fn ask(viewer: &Viewer, question: Question, is_first: bool, can_ask: bool, logge
         tracing::warn!("{}{taken}; {how}:\n{offers}", question.text);
     }
     if is_first {
-        viewer.set_phase(Phase::Searching(question.text.clone()));
+        // The question stands in the log, and in the window.
+        viewer.set_phase(Phase::Searching(LOOKING.to_owned()));
     }
     viewer.choice.ask(Some(question));
 }

@@ -92,6 +92,8 @@ pub struct Badge {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadgeState {
     Connecting,
+    /// The pilot is asked.
+    Choosing,
     Live,
     NoVideo,
 }
@@ -100,6 +102,7 @@ impl Badge {
     fn state(&self) -> (&'static str, u32) {
         match self.state {
             BadgeState::Connecting => ("Connecting", BLUE),
+            BadgeState::Choosing => ("Choose a server", BLUE),
             BadgeState::Live => ("Live", GREEN),
             BadgeState::NoVideo => ("NO VIDEO", AMBER),
         }

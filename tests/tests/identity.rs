@@ -8,7 +8,7 @@ use std::time::Duration;
 use rov_client::discovery;
 use rov_client::viewer::{Offer, Phase};
 use rov_common::discovery::{Announcement, Message, encode};
-use rov_tests::programs::{Server, free_udp_port};
+use rov_tests::programs::{Server, client_process, free_udp_port};
 use rov_tests::wait::{self, until, until_true};
 use rov_tests::watcher::Watcher;
 use tempfile::TempDir;
@@ -181,4 +181,30 @@ fn of_several_servers_the_pilot_chooses_and_chooses_again_when_that_one_is_lost(
     until_true("the second session", wait::START, || watcher.report().sessions == 2);
     assert_eq!(watcher.report().server, copy.address.to_string());
     watcher.stop(&runtime);
+}
+
+#[test]
+fn without_a_window_the_user_is_told_what_to_give_on_the_command_line() {
+    let (runtime, vehicle) = (Runtime::new().expect("a runtime"), Vehicle::new());
+    let mut robot = vehicle.start("Nemo", vehicle.signal_port);
+    let port = vehicle.discovery_port.to_string();
+    let client = |args: &[&str]| {
+        client_process(&[&["--headless", "--interface", "lo", "--discovery-port", &port], args].concat())
+    };
+    let mut other = client(&["--name", "Dory"]);
+    let said = |line: &str| line.contains("server \"Dory\" not found").then(|| line.to_owned());
+    let line = other.wait_for_line("what to do", wait::START, said);
+    assert!(line.contains("start again with --name NAME, or with its ADDRESS:PORT"), "{line}");
+    // Nobody answers where this one says that it is.
+    let real = vehicle.announcement(&runtime);
+    robot.process.kill();
+    let dead = Announcement { id: "dead".to_owned(), name: "Dead".to_owned(), signal_port: 9, ..real };
+    let _announced = Announcer::start(Ipv4Addr::new(127, 0, 0, 3), vehicle.discovery_port, dead);
+    let mut several = client(&[]);
+    several.wait_for_line("it is tried", wait::START, |line| line.contains("no connection").then_some(()));
+    let robot = vehicle.start("Nemo", vehicle.signal_port);
+    assert_eq!(several.wait(wait::START), 2, "{}", several.stderr());
+    let said = several.stderr();
+    let parts = ["--name NAME", "ADDRESS:PORT", &robot.address.to_string(), "127.0.0.3:9"];
+    assert!(parts.iter().all(|part| said.contains(part)) && !said.contains("window"), "{said}");
 }

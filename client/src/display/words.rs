@@ -70,23 +70,31 @@ pub fn asking(message: Option<Message>, question: &Question, selected: usize, no
 }
 
 /// The window's title. Without what no title can have: minifb would panic.
-pub fn title(name: &str, presentation: Presentation, status: &Status) -> String {
-    let state = match (presentation, status) {
-        (Presentation::Live, _) => "live".to_owned(),
-        (Presentation::Stale { age }, _) => format!("NO VIDEO {}", duration(age)),
-        (Presentation::Waiting, Status::Lost { .. }) => "NO VIDEO".to_owned(),
-        (Presentation::Waiting, _) => "connecting".to_owned(),
+pub fn title(name: &str, presentation: Presentation, view: &ViewModel) -> String {
+    let state = match (state(presentation, view), presentation) {
+        (BadgeState::Live, _) => "live".to_owned(),
+        (BadgeState::NoVideo, Presentation::Stale { age }) => format!("NO VIDEO {}", duration(age)),
+        (BadgeState::NoVideo, _) => "NO VIDEO".to_owned(),
+        (BadgeState::Choosing, _) => "choose a server".to_owned(),
+        (BadgeState::Connecting, _) => "connecting".to_owned(),
     };
     format!("{name} - {state}").chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
 
-/// What the corner says.
-pub fn badge(name: &str, presentation: Presentation, view: &ViewModel) -> Badge {
-    let state = match (presentation, &view.status) {
+fn state(presentation: Presentation, view: &ViewModel) -> BadgeState {
+    match (presentation, &view.status) {
         (Presentation::Live, _) => BadgeState::Live,
+        (Presentation::Waiting, Status::Connecting { .. } | Status::Live) if view.question.is_some() => {
+            BadgeState::Choosing
+        }
         (Presentation::Waiting, Status::Connecting { .. } | Status::Live) => BadgeState::Connecting,
         (Presentation::Stale { .. } | Presentation::Waiting, _) => BadgeState::NoVideo,
-    };
+    }
+}
+
+/// What the corner says.
+pub fn badge(name: &str, presentation: Presentation, view: &ViewModel) -> Badge {
+    let state = state(presentation, view);
     let is_live = state == BadgeState::Live;
     let delay: f64 = view.overlay.latency.iter().map(|(_, ms)| ms.max(0.0)).sum();
     Badge {
@@ -219,8 +227,8 @@ mod tests {
             (Presentation::Waiting, lost(), "Nemo - NO VIDEO", BadgeState::NoVideo),
             (Presentation::Waiting, Status::Live, "Nemo - connecting", BadgeState::Connecting),
         ] {
-            assert_eq!(title("Nemo", presentation, &status), expected);
             let mut view = ViewModel { status, ..ViewModel::default() };
+            assert_eq!(title("Nemo", presentation, &view), expected);
             view.overlay.transport = "WebRTC".into();
             view.overlay.latency = vec![("network".into(), 2.2), ("decode".into(), 6.0)];
             let badge = badge("Nemo", presentation, &view);
@@ -228,7 +236,11 @@ mod tests {
             assert_eq!(badge.state, state);
             assert_eq!(figures, if state == BadgeState::Live { (Some(8), "WebRTC") } else { (None, "") });
         }
-        assert_eq!(title("a\0b\n", Presentation::Live, &Status::Live), "a b  - live", "what comes from the network");
+        let mut view = ViewModel::default();
+        assert_eq!(title("a\0b\n", Presentation::Live, &view), "a b  - live", "what comes from the network");
+        view.question = Some(Question { text: String::new(), offers: Vec::new(), takes_first_at: None });
+        assert_eq!(title("ROV", Presentation::Waiting, &view), "ROV - choose a server");
+        assert_eq!(title("ROV", stale, &view), "ROV - NO VIDEO 12 s", "goes before the question");
     }
 
     #[test]
