@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use gstreamer as gst;
+use gstreamer::glib::{ParamSpecInt, ParamSpecUInt};
 use gstreamer::prelude::*;
 use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
@@ -359,10 +360,12 @@ pub fn has_property(element: &str, property: &str) -> bool {
         .is_some_and(|spec| spec.flags().contains(gst::glib::ParamFlags::WRITABLE))
 }
 
-/// Sets a property from text, as launch text does, but without a panic; false if it is missing or does not take the value.
+/// Sets a property from text, as launch text does, but without a panic; false if it is missing or does not take the value, as one out of range.
 pub fn set_property(element: &gst::Element, property: &str, text: &str) -> bool {
-    let value =
-        element.find_property(property).and_then(|spec| gst::glib::Value::deserialize(text, spec.value_type()).ok());
+    let value = element.find_property(property).and_then(|spec| {
+        let value = gst::glib::Value::deserialize(text, spec.value_type()).ok()?;
+        is_in_range(&spec, &value).then_some(value)
+    });
     match value {
         Some(value) => {
             element.set_property_from_value(property, &value);
@@ -372,9 +375,26 @@ pub fn set_property(element: &gst::Element, property: &str, text: &str) -> bool 
     }
 }
 
+fn is_in_range(spec: &gst::glib::ParamSpec, value: &gst::glib::Value) -> bool {
+    let in_int = |spec: &ParamSpecInt| value.get().is_ok_and(|n: i32| (spec.minimum()..=spec.maximum()).contains(&n));
+    let in_uint = |spec: &ParamSpecUInt| value.get().is_ok_and(|n: u32| (spec.minimum()..=spec.maximum()).contains(&n));
+    spec.downcast_ref().is_none_or(in_int) && spec.downcast_ref().is_none_or(in_uint)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_property_does_not_take_is_left_out() {
+        gst::init().unwrap();
+        let encoder = gst::ElementFactory::make("x264enc").build().unwrap();
+        assert!(set_property(&encoder, "vbv-buf-capacity", "500"));
+        for (property, value) in [("vbv-buf-capacity", "60000"), ("vbv-buf-capacity", "much"), ("no-such-thing", "1")] {
+            assert!(!set_property(&encoder, property, value), "{property}={value}");
+        }
+        assert_eq!(encoder.property::<u32>("vbv-buf-capacity"), 500);
+    }
 
     #[test]
     fn without_a_base_time_there_is_no_running_time_yet() {
