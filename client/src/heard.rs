@@ -428,7 +428,7 @@ impl Heard {
             && (is_silent || heir.announcement.id == before.announcement.id)
         {
             let must_prove = !is_there(heir) || self.has_to_prove(heir, wish, now);
-            let said = format!("{} answers at {} in the place of {}", heir.name(), heir.address, before.name());
+            let said = format!("{} answers in the place of {}, at {}", heir.name(), before.name(), heir.address);
             return Next::Watch { server: Box::new((*heir).clone()), must_prove, said: Some(said) };
         }
         if others.is_empty() {

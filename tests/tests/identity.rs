@@ -133,7 +133,7 @@ fn a_server_that_comes_back_with_another_name_and_port_is_followed() {
     let after = vehicle.start("Dory", 0);
     until_true("the second session", wait::START, || watcher.report().sessions == 2);
     assert_eq!((watcher.report().server, watcher.report().server_name), (after.address.to_string(), "Dory".to_owned()));
-    let news = format!("Dory answers at {} in the place of Nemo", after.address);
+    let news = format!("Dory answers in the place of Nemo, at {}", after.address);
     assert_eq!(watcher.notices(), [news], "the pilot is told");
     watcher.stop(&runtime);
 }
