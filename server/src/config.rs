@@ -138,68 +138,6 @@ impl Default for EncodeConfig {
     }
 }
 
-/// What a pipeline is made of: one source and one encode of it, until it has several. The fields are theirs.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CaptureConfig {
-    pub source: SourceKind,
-    pub device: Option<String>,
-    pub file: Option<PathBuf>,
-    pub file_passthrough: bool,
-    pub looping: bool,
-    pub pipeline: Option<String>,
-    pub url: Option<CameraUrl>,
-    pub camera_certificate: Trust,
-    pub resolution: Option<Resolution>,
-    pub fps: Option<Fps>,
-    pub bitrate: Option<Bitrate>,
-    pub codec: Codec,
-    pub encoder: EncoderChoice,
-    pub profile: Profile,
-    pub low_latency: bool,
-    pub preset: Option<Preset>,
-    pub keyframe_interval: Option<Duration>,
-    pub level: Option<Level>,
-    pub flip: Flip,
-    pub fixed_size: bool,
-    pub max_quality: bool,
-    pub frozen_after: Option<Duration>,
-}
-
-impl CaptureConfig {
-    pub fn new(source: SourceConfig, encode: EncodeConfig) -> Self {
-        Self {
-            source: source.kind,
-            device: source.device,
-            file: source.file,
-            file_passthrough: source.file_passthrough,
-            looping: source.looping,
-            pipeline: source.pipeline,
-            url: source.url,
-            camera_certificate: source.camera_certificate,
-            resolution: encode.resolution,
-            fps: encode.fps,
-            bitrate: encode.bitrate,
-            codec: encode.codec,
-            encoder: encode.encoder,
-            profile: encode.profile,
-            low_latency: encode.low_latency,
-            preset: encode.preset,
-            keyframe_interval: encode.keyframe_interval,
-            level: encode.level,
-            flip: source.flip,
-            fixed_size: encode.fixed_size,
-            max_quality: encode.max_quality,
-            frozen_after: source.frozen_after,
-        }
-    }
-}
-
-impl Default for CaptureConfig {
-    fn default() -> Self {
-        Self::new(SourceConfig::default(), EncodeConfig::default())
-    }
-}
-
 /// Plain RTP to whoever listens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RtpConfig {
@@ -300,6 +238,26 @@ pub fn auto_bitrate(codec: Codec, resolution: Resolution, fps: Fps, max_quality:
     Bitrate::from_kbps(kbps.clamp(500.0, 100_000.0).round() as u32)
 }
 
+#[cfg(test)]
+impl CameraConfig {
+    pub fn usual() -> Self {
+        let encode = EncodeConfig::default();
+        let stream = StreamConfig { name: "stream1".to_owned(), encode, always_encode: false, adaptive_floor: None };
+        Self { name: "cam1".to_owned(), source: SourceConfig::default(), streams: vec![stream] }
+    }
+
+    pub fn with_source(mut self, change: impl FnOnce(&mut SourceConfig)) -> Self {
+        change(&mut self.source);
+        self
+    }
+
+    /// Changes the first stream.
+    pub fn with_encode(mut self, change: impl FnOnce(&mut EncodeConfig)) -> Self {
+        change(&mut self.streams[0].encode);
+        self
+    }
+}
+
 impl Config {
     /// # Errors
     /// Names the option, and where it stands in a file the line.
@@ -389,11 +347,6 @@ impl Config {
         &self.cameras[0].streams[0]
     }
 
-    /// Of the default stream.
-    pub fn capture(&self) -> CaptureConfig {
-        CaptureConfig::new(self.cameras[0].source.clone(), self.default_stream().encode.clone())
-    }
-
     /// Checks what the fields promise. Looks at no file and no device.
     fn validate(&self) -> Result<(), ConfigError> {
         if self.name.is_empty() || self.name.len() > MAX_NAME {
@@ -455,7 +408,7 @@ impl SourceConfig {
         };
         let usual = Self::default();
         let frozen_after = options.frozen_after.map(|seconds| Duration::from_secs(seconds.into()));
-        Ok(Self {
+        let config = Self {
             kind,
             device: options.device.clone(),
             file: options.file.clone(),
@@ -466,7 +419,9 @@ impl SourceConfig {
             camera_certificate: options.camera_certificate.clone().unwrap_or(usual.camera_certificate),
             flip: options.flip.unwrap_or(usual.flip),
             frozen_after: frozen_after.or(usual.frozen_after).filter(|time| !time.is_zero()),
-        })
+        };
+        config.validate()?;
+        Ok(config)
     }
 }
 
@@ -480,7 +435,7 @@ impl StreamConfig {
         {
             return bad(format!("--min-bitrate {}: is above --bitrate {}", floor.kbps(), ceiling.kbps()));
         }
-        CaptureConfig::new(source.clone(), encode.clone()).validate()?;
+        encode.validate(source)?;
         let always_encode = options.always_encode.unwrap_or_default();
         Ok(Self { name, encode, always_encode, adaptive_floor: is_adaptive.then(|| floor.unwrap_or(DEFAULT_FLOOR)) })
     }
@@ -636,10 +591,65 @@ fn rtsp(options: &MachineOptions) -> Result<RtspConfig, ConfigError> {
     Ok(RtspConfig { port: options.rtsp_port.unwrap_or(8554), paths, credentials, basic_auth })
 }
 
-impl CaptureConfig {
+impl SourceConfig {
+    /// Whether the source's stream is sent as it comes.
+    pub fn is_passed_through(&self) -> bool {
+        self.file_passthrough || matches!(self.kind, SourceKind::Stdin | SourceKind::Rtsp | SourceKind::Publish)
+    }
+
     fn validate(&self) -> Result<(), ConfigError> {
-        self.validate_source()?;
-        self.validate_encoding()?;
+        let source = self.kind.name();
+        if self.kind == SourceKind::File && self.file.is_none() {
+            return bad("--source file: needs --file FILE");
+        }
+        if self.kind != SourceKind::File {
+            if let Some(file) = &self.file {
+                return bad(format!("--file {}: needs --source file, but --source is {source}", file.display()));
+            }
+            if self.file_passthrough {
+                return bad(format!(
+                    "--file-passthrough: needs --source file and --file FILE, but --source is {source}"
+                ));
+            }
+            if !self.looping {
+                return bad(format!("--no-loop: needs --source file and --file FILE, but --source is {source}"));
+            }
+        }
+        if self.kind == SourceKind::Pipeline && self.pipeline.as_deref().is_none_or(|text| text.trim().is_empty()) {
+            return bad("--source pipeline: needs --pipeline DESCRIPTION, as \"videotestsrc is-live=true\"");
+        }
+        if self.kind != SourceKind::Pipeline
+            && let Some(text) = &self.pipeline
+        {
+            return bad(format!("--pipeline '{text}': needs --source pipeline, but --source is {source}"));
+        }
+        match (&self.url, self.kind) {
+            (None, SourceKind::Rtsp) => return bad("--source rtsp: needs --url URL, as rtsp://10.0.0.3/stream"),
+            (Some(url), SourceKind::Rtsp)
+                if !matches!(url.url().scheme(), "rtsp" | "rtsps") || !url.url().has_host() =>
+            {
+                return bad(format!("--url {url}: give the address of an RTSP camera, as rtsp://10.0.0.3/stream"));
+            }
+            (Some(url), source_kind) if source_kind != SourceKind::Rtsp => {
+                return bad(format!("--url {url}: needs --source rtsp, but --source is {source}"));
+            }
+            _ => {}
+        }
+        if self.camera_certificate != Trust::System && !self.url.as_ref().is_some_and(CameraUrl::is_tls) {
+            return bad("--camera-certificate: needs --url rtsps://..., other addresses have no certificate");
+        }
+        if !matches!(self.kind, SourceKind::Webcam | SourceKind::Csi)
+            && let Some(device) = &self.device
+        {
+            return bad(format!("--device {device}: needs --source webcam or csi, but --source is {source}"));
+        }
+        Ok(())
+    }
+}
+
+impl EncodeConfig {
+    fn validate(&self, source: &SourceConfig) -> Result<(), ConfigError> {
+        self.validate_options(source)?;
         if let Some(Resolution { width, height }) = self.resolution {
             if width == 0 || height == 0 {
                 return bad(format!(
@@ -669,24 +679,19 @@ impl CaptureConfig {
         Ok(())
     }
 
-    /// Whether the source's stream is sent as it comes.
-    pub fn is_passed_through(&self) -> bool {
-        self.file_passthrough || matches!(self.source, SourceKind::Stdin | SourceKind::Rtsp | SourceKind::Publish)
-    }
-
     /// An option that was given and that only an encoder here can keep.
-    pub fn encoding_option(&self) -> Option<&'static str> {
+    pub fn encoding_option(&self, source: &SourceConfig) -> Option<&'static str> {
         let given = [
             ("--preset", self.preset.is_some()),
             ("--keyframe-interval", self.keyframe_interval.is_some()),
             ("--level", self.level.is_some()),
-            ("--flip", self.flip != Flip::None),
+            ("--flip", source.flip != Flip::None),
         ];
         given.into_iter().find_map(|(option, given)| given.then_some(option))
     }
 
-    fn validate_encoding(&self) -> Result<(), ConfigError> {
-        if let Some(option) = self.encoding_option().filter(|_| self.is_passed_through()) {
+    fn validate_options(&self, source: &SourceConfig) -> Result<(), ConfigError> {
+        if let Some(option) = self.encoding_option(source).filter(|_| source.is_passed_through()) {
             return bad(format!(
                 "{option}: nothing is encoded here, the source's stream is sent untouched; leave it out"
             ));
@@ -698,55 +703,6 @@ impl CaptureConfig {
                 let needed = needed.map_or_else(|| "no level does".to_owned(), |level| format!("--level {level} does"));
                 return bad(format!("--level {level}: does not allow {resolution} at {fps} fps; {needed}"));
             }
-        }
-        Ok(())
-    }
-
-    fn validate_source(&self) -> Result<(), ConfigError> {
-        let source = self.source.name();
-        if self.source == SourceKind::File && self.file.is_none() {
-            return bad("--source file: needs --file FILE");
-        }
-        if self.source != SourceKind::File {
-            if let Some(file) = &self.file {
-                return bad(format!("--file {}: needs --source file, but --source is {source}", file.display()));
-            }
-            if self.file_passthrough {
-                return bad(format!(
-                    "--file-passthrough: needs --source file and --file FILE, but --source is {source}"
-                ));
-            }
-            if !self.looping {
-                return bad(format!("--no-loop: needs --source file and --file FILE, but --source is {source}"));
-            }
-        }
-        if self.source == SourceKind::Pipeline && self.pipeline.as_deref().is_none_or(|text| text.trim().is_empty()) {
-            return bad("--source pipeline: needs --pipeline DESCRIPTION, as \"videotestsrc is-live=true\"");
-        }
-        if self.source != SourceKind::Pipeline
-            && let Some(text) = &self.pipeline
-        {
-            return bad(format!("--pipeline '{text}': needs --source pipeline, but --source is {source}"));
-        }
-        match (&self.url, self.source) {
-            (None, SourceKind::Rtsp) => return bad("--source rtsp: needs --url URL, as rtsp://10.0.0.3/stream"),
-            (Some(url), SourceKind::Rtsp)
-                if !matches!(url.url().scheme(), "rtsp" | "rtsps") || !url.url().has_host() =>
-            {
-                return bad(format!("--url {url}: give the address of an RTSP camera, as rtsp://10.0.0.3/stream"));
-            }
-            (Some(url), source_kind) if source_kind != SourceKind::Rtsp => {
-                return bad(format!("--url {url}: needs --source rtsp, but --source is {source}"));
-            }
-            _ => {}
-        }
-        if self.camera_certificate != Trust::System && !self.url.as_ref().is_some_and(CameraUrl::is_tls) {
-            return bad("--camera-certificate: needs --url rtsps://..., other addresses have no certificate");
-        }
-        if !matches!(self.source, SourceKind::Webcam | SourceKind::Csi)
-            && let Some(device) = &self.device
-        {
-            return bad(format!("--device {device}: needs --source webcam or csi, but --source is {source}"));
         }
         Ok(())
     }

@@ -72,15 +72,15 @@ impl Server {
             )
         })?;
         let media = config.webrtc.then(|| webrtc::bind(config.host, config.media_port)).transpose()?;
-        let (default, capture) = (config.default_stream(), config.capture());
-        let (stream, control) = Stream::new(&default.name, capture.codec, Instant::now());
+        let (default, source) = (config.default_stream(), &config.cameras[0].source);
+        let (stream, control) = Stream::new(&default.name, default.encode.codec, Instant::now());
         let rtp = config
             .rtp
             .clone()
             .map(|rtp| RtpOutput::start(&stream, rtp, config.host, config.interfaces.clone()))
             .transpose()?;
         let jpeg = Arc::new(JpegOutput::new(&stream, config.max_viewers));
-        let publishes = config.rtsp.as_ref().filter(|_| capture.source == SourceKind::Publish);
+        let publishes = config.rtsp.as_ref().filter(|_| source.kind == SourceKind::Publish);
         let pilots = Pilots::shared(config.pilot);
         // Of the paths the last is the user's own.
         let inlet = publishes.and_then(|rtsp| rtsp.paths.last()).map(|path| Arc::new(Inlet::new(path)));
@@ -243,7 +243,7 @@ impl Server {
                 }
             });
         }
-        let supervise = supervisor::run(config.capture(), inlet, stream, control, stop.clone());
+        let supervise = supervisor::run(config.cameras[0].clone(), inlet, stream, control, stop.clone());
         let mut supervisor = tasks.spawn(async move { supervisor_beat.during(supervise).await });
         let mut http = http;
         let mut supervisor_ended = None;

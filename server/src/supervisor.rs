@@ -10,7 +10,7 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{CaptureConfig, EncoderChoice, SourceKind};
+use crate::config::{CameraConfig, EncodeConfig, EncoderChoice, SourceConfig, SourceKind};
 use crate::pipeline::playable::{self, Problem};
 use crate::pipeline::{self, Chosen, Failure, Graph, GraphError, GraphEvent, Hanging, Inlet, Plan, PrepareError};
 use crate::rest::{Change, Rest};
@@ -45,24 +45,23 @@ pub enum Outcome {
 #[error("{0}")]
 pub struct Fatal(pub String);
 
-/// Runs the pipeline of `stream` until `shutdown`, the end of the source, or a mistake in `capture`. `inlet` is that of
+/// Runs the pipeline of `stream` until `shutdown`, the end of the source, or a mistake in `camera`. `inlet` is that of
 /// `--source publish`.
 pub async fn run(
-    capture: CaptureConfig,
+    camera: CameraConfig,
     inlet: Option<Arc<Inlet>>,
     stream: Arc<Stream>,
     mut control: mpsc::Receiver<Control>,
     shutdown: CancellationToken,
 ) -> Result<Outcome, Fatal> {
-    let capture = Arc::new(capture);
+    let camera = Arc::new(camera);
+    let encode = &camera.streams[0].encode;
     let mut failed_encoders: Vec<&'static str> = Vec::new();
     let mut encoder_watch = EncoderWatch::default();
-    let mut encoder = if capture.file_passthrough
-        || matches!(capture.source, SourceKind::Stdin | SourceKind::Rtsp | SourceKind::Publish)
-    {
+    let mut encoder = if camera.source.is_passed_through() {
         Arc::new(Chosen::unused())
     } else {
-        let chosen = choose_encoder(&capture, &failed_encoders);
+        let chosen = choose_encoder(encode, &failed_encoders);
         tokio::select! {
             () = shutdown.cancelled() => return Ok(Outcome::Stopped),
             chosen = chosen => Arc::new(chosen?),
@@ -75,8 +74,8 @@ pub async fn run(
     // Pipelines that were left to a driver that does not let go of them.
     let hanging = Hanging::default();
     loop {
-        let (capture_now, encoder_now) = (Arc::clone(&capture), Arc::clone(&encoder));
-        let prepare = tokio::task::spawn_blocking(move || pipeline::prepare(&capture_now, &encoder_now));
+        let (camera_now, encoder_now) = (Arc::clone(&camera), Arc::clone(&encoder));
+        let prepare = tokio::task::spawn_blocking(move || pipeline::prepare(&camera_now, &encoder_now));
         let prepared = tokio::select! {
             () = shutdown.cancelled() => return Ok(Outcome::Stopped),
             prepared = tokio::time::timeout(START_LIMIT, prepare) => prepared,
@@ -90,8 +89,7 @@ pub async fn run(
                 Err(PrepareError::Fatal(reason) | PrepareError::Retry(reason)) => reason,
                 Ok(plan) => {
                     let plan = Plan { inlet: inlet.clone(), ..plan };
-                    match run_once(&capture, plan, !complaints.any(), &hanging, &stream, &mut control, &shutdown)
-                        .await?
+                    match run_once(&camera, plan, !complaints.any(), &hanging, &stream, &mut control, &shutdown).await?
                     {
                         RunEnd::Stopped => return Ok(Outcome::Stopped),
                         RunEnd::SourceEnded(reason) => {
@@ -109,9 +107,9 @@ pub async fn run(
                             }
                             // A named one stays; when none is left, the last one is as good as any.
                             let replace = encoder_watch.failed(&failure, well_for, hanging.count() > 0);
-                            if replace && capture.encoder == EncoderChoice::Auto {
+                            if replace && encode.encoder == EncoderChoice::Auto {
                                 failed_encoders.push(element);
-                                if let Ok(next) = choose_encoder(&capture, &failed_encoders).await {
+                                if let Ok(next) = choose_encoder(encode, &failed_encoders).await {
                                     encoder = Arc::new(next);
                                 }
                             }
@@ -149,9 +147,9 @@ pub async fn run(
 }
 
 /// The first encoder that works and has not failed; says in the log which were tried.
-async fn choose_encoder(capture: &Arc<CaptureConfig>, failed: &[&'static str]) -> Result<Chosen, Fatal> {
-    let (capture, failed) = (Arc::clone(capture), failed.to_vec());
-    let choose = tokio::task::spawn_blocking(move || pipeline::choose_encoder(&capture, &failed));
+async fn choose_encoder(encode: &EncodeConfig, failed: &[&'static str]) -> Result<Chosen, Fatal> {
+    let (encode, failed) = (encode.clone(), failed.to_vec());
+    let choose = tokio::task::spawn_blocking(move || pipeline::choose_encoder(&encode, &failed));
     let chosen = joined(choose.await)?.map_err(|e| Fatal(e.to_string()))?;
     tracing::debug!("{}", chosen.summary());
     for tried in chosen.failures() {
@@ -182,7 +180,7 @@ impl RunEnd {
 
 /// One life of a pipeline. `is_news`: worth a line in the log.
 async fn run_once(
-    capture: &CaptureConfig,
+    camera: &CameraConfig,
     mut plan: Plan,
     is_news: bool,
     hanging: &Hanging,
@@ -226,8 +224,8 @@ async fn run_once(
         },
     };
     let end = tokio::select! {
-        end = watch(capture, inlet.as_deref(), &graph, stream, &mut events, control, shutdown) => end,
-        cameras = a_camera(capture), if is_fallback => Ok(RunEnd::CameraFound(cameras)),
+        end = watch(camera, inlet.as_deref(), &graph, stream, &mut events, control, shutdown) => end,
+        cameras = a_camera(&camera.source), if is_fallback => Ok(RunEnd::CameraFound(cameras)),
     };
     // Stopping can block for as long as a driver likes, within the limit.
     let stopped = tokio::task::spawn_blocking(move || graph.stop(STOP_LIMIT)).await;
@@ -236,7 +234,7 @@ async fn run_once(
 }
 
 async fn watch(
-    capture: &CaptureConfig,
+    camera: &CameraConfig,
     inlet: Option<&Inlet>,
     graph: &Graph,
     stream: &Arc<Stream>,
@@ -244,14 +242,15 @@ async fn watch(
     control: &mut mpsc::Receiver<Control>,
     shutdown: &CancellationToken,
 ) -> Result<RunEnd, Fatal> {
+    let (source, encode) = (&camera.source, &camera.streams[0].encode);
     let started = Instant::now();
     let mut awake_since = started;
     let mut looked = started;
-    let mut interval = capture.fps.map_or(Duration::ZERO, |fps| fps.interval());
+    let mut interval = encode.fps.map_or(Duration::ZERO, |fps| fps.interval());
     let mut keyframes = KeyframeGate::default();
     let mut load = LoadReport::default();
     let mut damage = Damage::default();
-    let mut frozen = frozen_watch(capture);
+    let mut frozen = frozen_watch(source);
     let mut rates = Rates::default();
     let mut rest = Rest::default();
     let mut keyless = None;
@@ -265,11 +264,11 @@ async fn watch(
                 GraphEvent::Format { resolution, fps } => {
                     let encoder = graph.encoder().map_or("passthrough", |row| row.element);
                     let target = graph.encoder().map(|_| graph.bitrate());
-                    let fps_known = fps.or(capture.fps).map(|f| f.as_f64());
+                    let fps_known = fps.or(encode.fps).map(|f| f.as_f64());
                     stream.status().set_format(resolution, fps_known, encoder, target);
                     say_streaming(stream, graph);
                     stream.status().set_ceiling(graph.ceiling());
-                    if let Some(option) = capture.encoding_option().filter(|_| graph.encoder().is_none()) {
+                    if let Some(option) = encode.encoding_option(source).filter(|_| graph.encoder().is_none()) {
                         tracing::warn!(stream = stream.name(), "{option} has no effect: the source gives a coded stream");
                     }
                     rates.apply(graph, stream);
@@ -282,11 +281,11 @@ async fn watch(
                         graph.force_keyframe();
                     }
                 }
-                GraphEvent::Eos => return Ok(source_ended(capture, well_for(graph))),
+                GraphEvent::Eos => return Ok(source_ended(source, well_for(graph))),
                 GraphEvent::Denied(reason) => return Ok(RunEnd::Denied(reason)),
                 GraphEvent::Error(failure) => return Ok(RunEnd::Broken { failure, well_for: well_for(graph) }),
                 // An IP camera is set up from elsewhere, and comes back by itself when that is done.
-                GraphEvent::Refused(reason) if matches!(capture.source, SourceKind::Rtsp | SourceKind::Publish) => {
+                GraphEvent::Refused(reason) if matches!(source.kind, SourceKind::Rtsp | SourceKind::Publish) => {
                     if let Some(inlet) = inlet {
                         inlet.refuse(&reason);
                     }
@@ -329,7 +328,7 @@ async fn watch(
                 } else {
                     let problem = stream.status().keyless(now).and_then(|keyless| watchdog::keyless(&keyless));
                     if std::mem::replace(&mut keyless, problem) != problem {
-                        say_keyless(stream, problem, capture.source);
+                        say_keyless(stream, problem, source.kind);
                     }
                 }
                 if let Some(change) = frozen.check(counters.still) {
@@ -343,7 +342,7 @@ async fn watch(
                 // A file that is paced may have its next picture only later.
                 let waits = counters.next_due.is_some_and(|due| now < due + watchdog::stall_limit(interval));
                 match stalled {
-                    Some(failure) if capture.source == SourceKind::Stdin => {
+                    Some(failure) if source.kind == SourceKind::Stdin => {
                         // Whoever feeds standard input decides when: a pause there is not ours to mend, and a restart
                         // would lose what the pipe holds.
                         stream.status().set_stopped(StreamState::Stalled, failure.to_string());
@@ -387,9 +386,9 @@ fn rest_or_wake(rest: &mut Rest, graph: &Graph, stream: &Stream) {
 }
 
 /// Test pictures and files may be at rest, and so may what a user's pipeline shows; a camera's sensor never is.
-fn frozen_watch(capture: &CaptureConfig) -> FrozenWatch {
-    let limit = capture.frozen_after.filter(|_| !matches!(capture.source, SourceKind::Test | SourceKind::File));
-    FrozenWatch::new(limit, capture.source == SourceKind::Pipeline)
+fn frozen_watch(source: &SourceConfig) -> FrozenWatch {
+    let limit = source.frozen_after.filter(|_| !matches!(source.kind, SourceKind::Test | SourceKind::File));
+    FrozenWatch::new(limit, source.kind == SourceKind::Pipeline)
 }
 
 fn say_frozen(stream: &Stream, since: Option<Duration>) {
@@ -422,9 +421,9 @@ fn well_for(graph: &Graph) -> Option<Duration> {
 }
 
 /// Only a file that is not to be looped, and standard input, are over at their end. A camera that says so has failed.
-fn source_ended(capture: &CaptureConfig, well_for: Option<Duration>) -> RunEnd {
-    match (&capture.file, capture.source) {
-        (Some(file), SourceKind::File) if !capture.looping => {
+fn source_ended(source: &SourceConfig, well_for: Option<Duration>) -> RunEnd {
+    match (&source.file, source.kind) {
+        (Some(file), SourceKind::File) if !source.looping => {
             RunEnd::SourceEnded(format!("{} is at its end", file.display()))
         }
         (_, SourceKind::Stdin) => RunEnd::SourceEnded("standard input is at its end".to_owned()),
@@ -433,15 +432,15 @@ fn source_ended(capture: &CaptureConfig, well_for: Option<Duration>) -> RunEnd {
 }
 
 /// Waits until there is a camera. A look that fails to come back is not repeated.
-async fn a_camera(capture: &CaptureConfig) -> String {
+async fn a_camera(source: &SourceConfig) -> String {
     let mut look = CameraLook::new(Instant::now(), pipeline::device_nodes());
     loop {
         tokio::time::sleep(DEVICES_INTERVAL).await;
         if !look.due(Instant::now(), pipeline::device_nodes()) {
             continue;
         }
-        let capture = capture.clone();
-        let found = tokio::task::spawn_blocking(move || pipeline::cameras_present(&capture)).await;
+        let source = source.clone();
+        let found = tokio::task::spawn_blocking(move || pipeline::cameras_present(&source)).await;
         match found {
             Ok(cameras) if cameras.is_empty() => {}
             Ok(cameras) => return cameras.join(", "),

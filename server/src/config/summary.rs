@@ -1,6 +1,6 @@
 //! What a configuration would stream, in a few lines for people (`--check-config`).
 
-use super::{CameraConfig, CaptureConfig, Config, EncoderChoice, SourceKind, StreamConfig, auto_bitrate};
+use super::{CameraConfig, Config, EncoderChoice, SourceKind, StreamConfig, auto_bitrate};
 
 impl Config {
     /// One for each camera and each stream, and one for how they are served.
@@ -41,7 +41,7 @@ fn source(camera: &CameraConfig) -> String {
 fn stream(camera: &CameraConfig, stream: &StreamConfig) -> String {
     let encode = &stream.encode;
     let codec = encode.codec;
-    if CaptureConfig::new(camera.source.clone(), encode.clone()).is_passed_through() {
+    if camera.source.is_passed_through() {
         return format!("{}, passed through", codec.title());
     }
     let size = encode.resolution.map_or_else(|| "the source's size".to_owned(), |size| size.to_string());

@@ -9,14 +9,18 @@ fn config(args: &[&str]) -> Result<Config, ConfigError> {
     Config::new(&config_file::read(std::iter::once(&"rov-server").chain(args).map(OsString::from)).unwrap())
 }
 
-fn capture(args: &[&str]) -> CaptureConfig {
-    config(args).unwrap().capture()
+fn source(args: &[&str]) -> SourceConfig {
+    config(args).unwrap().cameras[0].source.clone()
+}
+
+fn encode(args: &[&str]) -> EncodeConfig {
+    config(args).unwrap().default_stream().encode.clone()
 }
 
 #[test]
 fn the_defaults_of_the_command_line_are_those_of_the_type() {
     let config = config(&[]).unwrap();
-    assert_eq!(config.capture(), CaptureConfig::default());
+    assert_eq!((source(&[]), encode(&[])), (SourceConfig::default(), EncodeConfig::default()));
     assert_eq!((config.signal_port, config.media_port, config.discovery_port), (8080, 0, Some(5003)));
     assert!(!config.name.is_empty());
     assert!(config.webrtc && config.rtp.is_none());
@@ -72,10 +76,10 @@ fn a_cameras_address_is_shown_without_what_is_secret() {
         ("rtsp://10.0.0.3/user=pilot&password=deep&channel=1", "rtsp://10.0.0.3/user..."),
     ] {
         let config = config(&["--url", url]).unwrap();
-        assert_eq!(config.capture().url.as_ref().unwrap().to_string(), shown);
+        assert_eq!(config.cameras[0].source.url.as_ref().unwrap().to_string(), shown);
         let text = format!("{config:?}");
         assert!(
-            config.capture().source == SourceKind::Rtsp && !text.contains("deep") && text.contains(shown),
+            config.cameras[0].source.kind == SourceKind::Rtsp && !text.contains("deep") && text.contains(shown),
             "{text}"
         );
     }
@@ -85,8 +89,8 @@ fn a_cameras_address_is_shown_without_what_is_secret() {
 
 #[test]
 fn zero_means_the_sources_own_or_automatic() {
-    let capture = capture(&["--width", "0", "--height", "0", "--fps", "0", "--bitrate", "0"]);
-    assert_eq!((capture.resolution, capture.fps, capture.bitrate), (None, None, None));
+    let encode = encode(&["--width", "0", "--height", "0", "--fps", "0", "--bitrate", "0"]);
+    assert_eq!((encode.resolution, encode.fps, encode.bitrate), (None, None, None));
 }
 
 #[test]
@@ -100,9 +104,9 @@ fn levels_are_named_as_usual() {
 
 #[test]
 fn a_named_file_pipeline_or_device_decides_an_automatic_source() {
-    assert_eq!(capture(&["--file", "a.mp4"]).source, SourceKind::File);
-    assert_eq!(capture(&["--pipeline", "videotestsrc"]).source, SourceKind::Pipeline);
-    assert_eq!(capture(&["--device", "1"]).source, SourceKind::Webcam);
+    assert_eq!(source(&["--file", "a.mp4"]).kind, SourceKind::File);
+    assert_eq!(source(&["--pipeline", "videotestsrc"]).kind, SourceKind::Pipeline);
+    assert_eq!(source(&["--device", "1"]).kind, SourceKind::Webcam);
 }
 
 #[test]

@@ -60,7 +60,10 @@ fn a_file_says_what_the_command_line_would() {
     assert_eq!((machine.no_discovery, camera.no_loop, stream.low_latency), (Some(true), Some(false), Some(false)));
     assert!(machine.stun.is_some() && camera.name.is_none() && stream.name.is_none());
     let config = config_with(text, &[]);
-    assert_eq!((config.capture().source, config.capture().low_latency), (SourceKind::Webcam, false));
+    assert_eq!(
+        (config.cameras[0].source.kind, config.default_stream().encode.low_latency),
+        (SourceKind::Webcam, false)
+    );
     assert_eq!((config.cameras[0].name.as_str(), config.default_stream().name.as_str()), ("cam1", "stream1"));
 }
 
@@ -100,7 +103,10 @@ fn a_file_with_cameras_has_what_the_machine_has_at_the_top() {
     let one = "name = 'rov'\n[[camera]]\nname = 'nose'\nsource = 'test'\n[[camera.stream]]\nname = 'main'\nfps = 25";
     let config = config_with(one, &["--fps", "50"]);
     assert_eq!((config.name.as_str(), config.cameras[0].name.as_str()), ("rov", "nose"));
-    assert_eq!((config.default_stream().name.as_str(), config.capture().fps), ("main", Some(Fps::whole(50))));
+    assert_eq!(
+        (config.default_stream().name.as_str(), config.default_stream().encode.fps),
+        ("main", Some(Fps::whole(50)))
+    );
 }
 
 #[test]
@@ -119,16 +125,16 @@ fn the_command_line_wins() {
     let text =
         "width = 1280\nheight = 720\ntransport = [\"rtp\", \"webrtc\"]\nencoder = \"x264enc\"\nlow-latency = false\n";
     let config = config_with(text, &["--width", "640", "--transport", "rtsp", "--low-latency"]);
-    let capture = config.capture();
-    assert_eq!(capture.resolution.map(|size| (size.width, size.height)), Some((640, 720)));
-    assert!(!config.webrtc && config.rtp.is_none() && config.rtsp.is_some() && capture.low_latency);
-    assert_eq!(capture.encoder, EncoderChoice::Element("x264enc".to_owned()));
-    assert!(!config_with("low-latency = true", &["--no-low-latency"]).capture().low_latency);
+    let encode = &config.default_stream().encode;
+    assert_eq!(encode.resolution.map(|size| (size.width, size.height)), Some((640, 720)));
+    assert!(!config.webrtc && config.rtp.is_none() && config.rtsp.is_some() && encode.low_latency);
+    assert_eq!(encode.encoder, EncoderChoice::Element("x264enc".to_owned()));
+    assert!(!config_with("low-latency = true", &["--no-low-latency"]).default_stream().encode.low_latency);
 }
 
 #[test]
 fn a_flag_has_two_names_that_must_agree() {
-    let is_low = |text: &str, arguments: &[&str]| config_with(text, arguments).capture().low_latency;
+    let is_low = |text: &str, arguments: &[&str]| config_with(text, arguments).default_stream().encode.low_latency;
     assert!(!is_low("low-latency = false\nno-low-latency = true", &[]) && !is_low("no-low-latency = true", &[]));
     assert!(is_low("no-low-latency = false", &[]) && is_low("", &[]));
     assert!(is_low("", &["--no-low-latency", "--low-latency"]));

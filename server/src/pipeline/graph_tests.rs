@@ -7,7 +7,7 @@ use std::process::Command;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 use super::*;
-use crate::config::{CaptureConfig, EncoderChoice, Flip, Preset, Profile, SourceKind};
+use crate::config::{CameraConfig, EncoderChoice, Flip, Preset, Profile, SourceKind};
 use crate::pipeline::plan::Tail;
 use crate::pipeline::probe::Chosen;
 use crate::pipeline::{PrepareError, encoder, prepare, prepare_from, stdin};
@@ -62,26 +62,30 @@ fn chosen(element: &str) -> Chosen {
     Chosen { row, tried: Vec::new() }
 }
 
-fn small() -> CaptureConfig {
-    CaptureConfig {
-        source: SourceKind::Test,
-        resolution: Some(Resolution::new(320, 240)),
-        bitrate: Some(Bitrate::from_kbps(1000)),
-        encoder: EncoderChoice::Element("x264enc".to_owned()),
-        ..CaptureConfig::default()
-    }
+fn small() -> CameraConfig {
+    CameraConfig::usual().with_source(|source| source.kind = SourceKind::Test).with_encode(|encode| {
+        encode.resolution = Some(Resolution::new(320, 240));
+        encode.bitrate = Some(Bitrate::from_kbps(1000));
+        encode.encoder = EncoderChoice::Element("x264enc".to_owned())
+    })
 }
 
-fn pipeline(text: &str) -> CaptureConfig {
-    CaptureConfig { source: SourceKind::Pipeline, pipeline: Some(text.to_owned()), ..small() }
+fn pipeline(text: &str) -> CameraConfig {
+    small().with_source(|source| {
+        source.kind = SourceKind::Pipeline;
+        source.pipeline = Some(text.to_owned())
+    })
 }
 
-fn file(path: &Path) -> CaptureConfig {
-    CaptureConfig { source: SourceKind::File, file: Some(path.to_owned()), ..small() }
+fn file(path: &Path) -> CameraConfig {
+    small().with_source(|source| {
+        source.kind = SourceKind::File;
+        source.file = Some(path.to_owned())
+    })
 }
 
-fn passthrough(path: &Path) -> CaptureConfig {
-    CaptureConfig { file_passthrough: true, ..file(path) }
+fn passthrough(path: &Path) -> CameraConfig {
+    file(path).with_source(|source| source.file_passthrough = true)
 }
 
 fn run(plan: &Plan) -> Running {
@@ -93,11 +97,11 @@ fn run(plan: &Plan) -> Running {
     Running { graph, units, events }
 }
 
-fn start_with(config: &CaptureConfig, element: &str) -> Running {
+fn start_with(config: &CameraConfig, element: &str) -> Running {
     run(&prepare(config, &chosen(element)).unwrap())
 }
 
-fn start(config: &CaptureConfig) -> Running {
+fn start(config: &CameraConfig) -> Running {
     start_with(config, "x264enc")
 }
 
@@ -194,7 +198,7 @@ fn a_forced_keyframe_comes_within_three_frames() {
 
 #[test]
 fn x265_begins_with_a_keyframe_and_gives_another_on_demand() {
-    let running = start_with(&CaptureConfig { codec: Codec::H265, ..small() }, "x265enc");
+    let running = start_with(&small().with_encode(|encode| encode.codec = Codec::H265), "x265enc");
     let units = running.take(20);
     assert!(units[0].keyframe && units[1..].iter().all(|unit| !unit.keyframe));
     assert_even(&units, FRAME, "x265enc");
@@ -214,7 +218,10 @@ fn a_changed_bitrate_changes_the_size_of_the_frames() {
     let mean = |units: &[AccessUnit]| units.iter().map(|unit| unit.data.len()).sum::<usize>() / units.len();
     for element in ["x264enc", "openh264enc", "x265enc"] {
         let codec = encoder::codec_of(element).unwrap();
-        let config = CaptureConfig { codec, bitrate: Some(Bitrate::from_kbps(3000)), ..detail.clone() };
+        let config = detail.clone().with_encode(|encode| {
+            encode.codec = codec;
+            encode.bitrate = Some(Bitrate::from_kbps(3000))
+        });
         let running = start_with(&config, element);
         running.take(5);
         let before = mean(&running.take(10));
@@ -228,11 +235,11 @@ fn a_changed_bitrate_changes_the_size_of_the_frames() {
 
 #[test]
 fn an_automatic_bitrate_is_that_of_the_negotiated_size() {
-    let config = CaptureConfig {
-        bitrate: None,
-        resolution: None,
-        ..pipeline("videotestsrc is-live=true ! video/x-raw,width=640,height=480,framerate=30/1")
-    };
+    let config =
+        pipeline("videotestsrc is-live=true ! video/x-raw,width=640,height=480,framerate=30/1").with_encode(|encode| {
+            encode.bitrate = None;
+            encode.resolution = None
+        });
     let running = start(&config);
     running.next();
     assert_eq!(running.graph.bitrate(), Bitrate::from_kbps(3582));
@@ -250,7 +257,7 @@ fn a_file_loops_without_a_jump_in_time() {
 #[test]
 fn a_file_is_paced_as_live_and_ends_cleanly_without_loop() {
     let folder = Folder::new("noloop");
-    let config = CaptureConfig { looping: false, ..file(&folder.without_b_frames("a.mp4")) };
+    let config = file(&folder.without_b_frames("a.mp4")).with_source(|source| source.looping = false);
     let begin = Instant::now();
     let running = start(&config);
     let units = running.rest();
@@ -264,7 +271,7 @@ fn a_file_is_paced_as_live_and_ends_cleanly_without_loop() {
 fn an_odd_sized_file_gets_an_even_picture() {
     let folder = Folder::new("odd");
     let path = folder.clip("odd.mkv", &["-vf", "scale=321:241", "-c:v", "ffv1", "-pix_fmt", "yuv444p"]);
-    let running = start(&CaptureConfig { resolution: None, ..file(&path) });
+    let running = start(&file(&path).with_encode(|encode| encode.resolution = None));
     running.next();
     let Ok(GraphEvent::Format { resolution, .. }) = running.events.try_recv() else { panic!("no format") };
     assert_eq!((resolution.width % 2, resolution.height % 2), (0, 0), "{resolution}");
@@ -282,7 +289,7 @@ fn passthrough_sends_the_files_slices_bit_for_bit_at_its_own_timing() {
             let copy = ["-y", "-v", "error", "-r", "25", "-i", source, "-c", "copy"];
             assert!(Command::new("ffmpeg").args(copy).arg(&path).status().unwrap().success());
         }
-        let running = start(&CaptureConfig { looping: false, ..passthrough(&path) });
+        let running = start(&passthrough(&path).with_source(|source| source.looping = false));
         assert!(running.graph.encoder().is_none());
         let units = running.rest();
         let got: Vec<_> = units.iter().flat_map(|unit| slices(&unit.data)).collect();
@@ -305,7 +312,9 @@ fn a_passed_through_file_of_h265_is_cut_into_pictures_and_one_with_b_frames_refu
     };
     for name in ["a.mp4", "a.mkv", "a.ts", "a.h265"] {
         let path = h265(name, "log-level=none:bframes=0:keyint=10:min-keyint=10:scenecut=0");
-        let config = CaptureConfig { codec: Codec::H265, looping: false, ..passthrough(&path) };
+        let config = passthrough(&path)
+            .with_source(|source| source.looping = false)
+            .with_encode(|encode| encode.codec = Codec::H265);
         let units = start(&config).rest();
         assert_eq!(units.len(), 25, "{name}");
         assert_eq!(units.iter().filter(|unit| unit.keyframe).count(), 3, "{name}");
@@ -313,14 +322,14 @@ fn a_passed_through_file_of_h265_is_cut_into_pictures_and_one_with_b_frames_refu
         assert!([32, 33, 34].iter().all(|kind| first.contains(kind)), "{name}: {first:?}");
         // As H.264, which it is not, it is refused with what to do.
         let Err(PrepareError::Fatal(reason)) =
-            prepare(&CaptureConfig { codec: Codec::H264, ..config }, &Chosen::unused())
+            prepare(&config.with_encode(|encode| encode.codec = Codec::H264), &Chosen::unused())
         else {
             panic!("{name}: H.265 is no H.264")
         };
         assert!(reason.contains("--codec h265"), "{name}: {reason}");
     }
     let path = h265("b.mp4", "log-level=none:bframes=2:b-adapt=0");
-    let config = CaptureConfig { codec: Codec::H265, ..passthrough(&path) };
+    let config = passthrough(&path).with_encode(|encode| encode.codec = Codec::H265);
     let Err(PrepareError::Fatal(reason)) = prepare(&config, &Chosen::unused()) else { panic!("B-frames") };
     assert!(reason.contains("the H.265 stream has B-frames"), "{reason}");
 }
@@ -330,12 +339,16 @@ fn frames_without_a_duration_are_played_at_their_rate() {
     let folder = Folder::new("mjpg");
     let path = folder.clip("a.mjpg", &["-c:v", "mjpeg"]);
     let text = format!("filesrc location={} ! jpegparse ! jpegdec", path.display());
-    for config in [file(&path), CaptureConfig { looping: true, ..pipeline(&text) }] {
+    for config in [file(&path), pipeline(&text).with_source(|source| source.looping = true)] {
         let running = start(&config);
         // A user's pipeline ends after its 25. A busy machine may leave frames out, but all come when they are due.
         for pair in running.take(15).windows(2) {
             let intervals = (pair[1].pts - pair[0].pts).as_secs_f64() / FRAME.as_secs_f64();
-            assert!(intervals > 0.9 && (intervals - intervals.round()).abs() < 0.1, "{:?}: {intervals}", config.source);
+            assert!(
+                intervals > 0.9 && (intervals - intervals.round()).abs() < 0.1,
+                "{:?}: {intervals}",
+                config.source.kind
+            );
         }
         assert!(running.graph.counters().next_due.is_some());
     }
@@ -345,7 +358,7 @@ fn frames_without_a_duration_are_played_at_their_rate() {
 fn a_fast_file_is_thinned_and_the_encoder_knows_the_rate_that_is_left() {
     let folder = Folder::new("fast");
     let path = folder.clip("a.mkv", &["-vf", "fps=50", "-c:v", "mpeg4"]);
-    let running = start(&CaptureConfig { fps: Some(Fps::whole(25)), ..file(&path) });
+    let running = start(&file(&path).with_encode(|encode| encode.fps = Some(Fps::whole(25))));
     assert_even(&running.take(40), Duration::from_millis(40), "50 to 25");
     let Ok(GraphEvent::Format { fps, .. }) = running.events.try_recv() else { panic!("no format") };
     assert_eq!(fps, Some(Fps::whole(25)));
@@ -357,7 +370,7 @@ fn a_file_with_a_pause_in_it_says_when_it_goes_on() {
     let pause = ["-vf", "setpts=PTS+gte(N\\,10)*1.5/TB", "-fps_mode", "vfr", "-c:v", "libx264", "-bf", "0"];
     let path = folder.clip("a.mp4", &pause);
     for config in [file(&path), passthrough(&path)] {
-        let running = start(&CaptureConfig { looping: false, ..config });
+        let running = start(&config.with_source(|source| source.looping = false));
         let shown = running.next().captured_at;
         let end = Instant::now() + WAIT;
         let pause = loop {
@@ -424,7 +437,7 @@ fn what_no_browser_decodes_is_refused_with_a_remedy() {
         (Codec::H264, "fields.mp4", &["-c:v", "libx264", "-bf", "0", "-flags", "+ildct+ilme"], "is interlaced"),
         (Codec::H265, "fields.mkv", &["-c:v", "libx265", "-x265-params", fields], "is interlaced"),
     ] {
-        let config = CaptureConfig { codec, ..passthrough(&folder.clip(name, arguments)) };
+        let config = passthrough(&folder.clip(name, arguments)).with_encode(|encode| encode.codec = codec);
         match prepare(&config, &chosen("x264enc")) {
             Err(PrepareError::Fatal(message)) => {
                 assert!(message.contains(what) && message.contains("drop --file-passthrough"), "{message}");
@@ -538,12 +551,12 @@ fn a_users_pipeline_that_is_not_live_is_paced() {
 
 #[test]
 fn sources_that_are_no_cameras_have_none() {
-    assert_eq!(crate::pipeline::cameras_present(&small()), [""; 0]);
-    assert_eq!(crate::pipeline::cameras_present(&pipeline("videotestsrc")), [""; 0]);
+    assert_eq!(crate::pipeline::cameras_present(&small().source), [""; 0]);
+    assert_eq!(crate::pipeline::cameras_present(&pipeline("videotestsrc").source), [""; 0]);
     // As prepare sees it, whatever this machine has.
-    let auto = CaptureConfig { source: SourceKind::Auto, ..small() };
+    let auto = small().with_source(|source| source.kind = SourceKind::Auto);
     let fallback = prepare(&auto, &chosen("x264enc")).unwrap().is_fallback;
-    assert_eq!(crate::pipeline::cameras_present(&auto).is_empty(), fallback);
+    assert_eq!(crate::pipeline::cameras_present(&auto.source).is_empty(), fallback);
 }
 
 #[test]
@@ -585,7 +598,10 @@ fn a_failure_behind_the_source_is_the_encoders() {
 
 #[test]
 fn a_webcam_that_is_missing_can_be_tried_again() {
-    let config = CaptureConfig { source: SourceKind::Webcam, device: Some("/dev/video987".to_owned()), ..small() };
+    let config = small().with_source(|source| {
+        source.kind = SourceKind::Webcam;
+        source.device = Some("/dev/video987".to_owned())
+    });
     let error = prepare(&config, &chosen("x264enc")).unwrap_err();
     assert!(
         matches!(&error, PrepareError::Retry(message) if message.starts_with("no webcam /dev/video987: ")),
@@ -595,13 +611,12 @@ fn a_webcam_that_is_missing_can_be_tried_again() {
 
 #[test]
 fn a_slow_encoder_loses_raw_frames_and_gains_no_delay() {
-    let config = CaptureConfig {
-        resolution: Some(Resolution::new(3840, 2160)),
-        fps: Some(Fps::whole(60)),
-        low_latency: false,
-        profile: Profile::High,
-        ..small()
-    };
+    let config = small().with_encode(|encode| {
+        encode.resolution = Some(Resolution::new(3840, 2160));
+        encode.fps = Some(Fps::whole(60));
+        encode.low_latency = false;
+        encode.profile = Profile::High
+    });
     let running = start(&config);
     running.next();
     let begin = Instant::now();
@@ -640,7 +655,7 @@ fn standard_input_is_sent_untouched_until_it_ends() {
     let folder = Folder::new("stdin");
     let data = std::fs::read(folder.without_b_frames("a.h264")).unwrap();
     let (reader, mut writer) = std::io::pipe().unwrap();
-    let config = CaptureConfig { source: SourceKind::Stdin, ..small() };
+    let config = small().with_source(|source| source.kind = SourceKind::Stdin);
     let running = run(&prepare_from(&config, &chosen("x264enc"), reader.as_raw_fd()).unwrap());
     let begun = Instant::now();
     writer.write_all(&data).unwrap();
@@ -661,7 +676,7 @@ fn a_file_as_standard_input_is_paced_by_its_frame_rate() {
     let folder = Folder::new("stdin-file");
     let path = folder.without_b_frames("a.h264");
     let file = std::fs::File::open(&path).unwrap();
-    let config = CaptureConfig { source: SourceKind::Stdin, ..small() };
+    let config = small().with_source(|source| source.kind = SourceKind::Stdin);
     let begun = Instant::now();
     let units = run(&prepare_from(&config, &chosen("x264enc"), file.as_raw_fd()).unwrap()).rest();
     assert_eq!(units.len(), 25);
@@ -677,7 +692,7 @@ fn of_what_comes_at_once_from_a_pipe_after_a_standstill_the_newest_group_goes_ou
         let (reader, mut writer) = std::io::pipe().unwrap();
         let fd = reader.as_raw_fd();
         let config = match users {
-            false => CaptureConfig { source: SourceKind::Stdin, ..small() },
+            false => small().with_source(|source| source.kind = SourceKind::Stdin),
             true => pipeline(&format!("fdsrc fd={fd} ! video/x-h264 ! h264parse")),
         };
         let running = run(&prepare_from(&config, &chosen("x264enc"), fd).unwrap());
@@ -761,7 +776,10 @@ fn rate(kbps: u32, step: Step) -> Rate {
 #[test]
 fn a_new_bit_rate_shows_within_two_frames_and_costs_no_keyframe() {
     for element in ["x264enc", "openh264enc"] {
-        let config = CaptureConfig { bitrate: Some(Bitrate::from_kbps(3000)), resolution: None, ..pipeline(DETAIL) };
+        let config = pipeline(DETAIL).with_encode(|encode| {
+            encode.bitrate = Some(Bitrate::from_kbps(3000));
+            encode.resolution = None
+        });
         let running = start_with(&config, element);
         let before = running.take(30);
         let before: usize = before[20..].iter().map(|unit| unit.data.len()).sum::<usize>() / 10;
@@ -780,7 +798,10 @@ fn a_new_bit_rate_shows_within_two_frames_and_costs_no_keyframe() {
 #[test]
 fn the_picture_becomes_smaller_and_whole_again_at_the_cost_of_one_keyframe_each() {
     for row in encoder::rows(Codec::H264).iter().filter(|row| row.live_size != encoder::LiveSize::No) {
-        let config = CaptureConfig { bitrate: Some(Bitrate::from_kbps(1000)), resolution: None, ..pipeline(DETAIL) };
+        let config = pipeline(DETAIL).with_encode(|encode| {
+            encode.bitrate = Some(Bitrate::from_kbps(1000));
+            encode.resolution = None
+        });
         let running = start_with(&config, row.element);
         running.take(5);
         let ceiling = running.graph.ceiling().expect("a pipeline that runs");
@@ -801,7 +822,10 @@ fn the_picture_becomes_smaller_and_whole_again_at_the_cost_of_one_keyframe_each(
 #[test]
 fn half_the_pictures_get_the_same_bit_rate() {
     for element in ["x264enc", "openh264enc"] {
-        let config = CaptureConfig { bitrate: Some(Bitrate::from_kbps(1000)), resolution: None, ..pipeline(DETAIL) };
+        let config = pipeline(DETAIL).with_encode(|encode| {
+            encode.bitrate = Some(Bitrate::from_kbps(1000));
+            encode.resolution = None
+        });
         let running = start_with(&config, element);
         let look = |count: usize| {
             let units = running.take(count);
@@ -854,7 +878,7 @@ fn a_pipeline_that_starts_again_begins_with_the_rate_that_the_links_carry() {
 
 #[test]
 fn an_encoder_that_rests_gives_nothing_and_wakes_with_a_keyframe_of_a_new_picture() {
-    let better = CaptureConfig { low_latency: false, ..small() };
+    let better = small().with_encode(|encode| encode.low_latency = false);
     for (element, config) in [("x264enc", small()), ("openh264enc", small()), ("x264enc", better)] {
         let running = start_with(&config, element);
         running.take(20);
@@ -881,7 +905,7 @@ fn an_encoder_that_rests_gives_nothing_and_wakes_with_a_keyframe_of_a_new_pictur
         assert!(units[0].keyframe, "{element}");
         // A picture that is on its way to the encoder is as good as one that is captured now.
         assert!(units[0].captured_at > late, "{element}: {:?} old", units[0].captured_at.elapsed());
-        if config.low_latency {
+        if config.streams[0].encode.low_latency {
             assert!(units[1..].iter().all(|unit| !unit.keyframe), "{element}: one was asked for");
         }
         assert_even(&units, FRAME, element);
@@ -1004,7 +1028,7 @@ fn interlaced_pictures_go_out_progressive_and_wait_for_no_later_field() {
                 "videotestsrc is-live=true ! video/x-raw,format=UYVY,width=720,height=576,framerate={rate} \
                  ! capssetter caps=video/x-raw,interlace-mode=(string){mode}"
             );
-            start_with(&CaptureConfig { profile, ..pipeline(&text) }, element)
+            start_with(&pipeline(&text).with_encode(|encode| encode.profile = profile), element)
         };
         // The second picture comes only when the first is waited for no longer.
         assert!(start_at("1/60").next().keyframe);
@@ -1038,13 +1062,11 @@ fn what_is_advised_for_an_interlaced_stream_works() {
 #[test]
 fn options_of_the_encoder_are_in_the_stream() {
     for element in ["x264enc", "openh264enc"] {
-        let config = CaptureConfig {
-            level: "4".parse().ok(),
-            preset: Some(Preset::Fast),
-            keyframe_interval: Some(Duration::from_millis(500)),
-            flip: Flip::Half,
-            ..small()
-        };
+        let config = small().with_source(|source| source.flip = Flip::Half).with_encode(|encode| {
+            encode.level = "4".parse().ok();
+            encode.preset = Some(Preset::Fast);
+            encode.keyframe_interval = Some(Duration::from_millis(500))
+        });
         let units = start_with(&config, element).take(50);
         let keyframes: Vec<_> = (0..50).filter(|at| units[*at].keyframe).collect();
         assert_eq!(keyframes, [0, 15, 30, 45], "{element}");
@@ -1055,7 +1077,10 @@ fn options_of_the_encoder_are_in_the_stream() {
 
 #[test]
 fn a_fixed_size_stays_while_pictures_get_rarer() {
-    let config = CaptureConfig { fixed_size: true, resolution: None, ..pipeline(DETAIL) };
+    let config = pipeline(DETAIL).with_encode(|encode| {
+        encode.fixed_size = true;
+        encode.resolution = None
+    });
     let running = start(&config);
     running.take(5);
     assert!(running.graph.apply(&rate(400, Step::HalfRate)).unwrap());

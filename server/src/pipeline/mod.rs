@@ -32,7 +32,7 @@ pub(crate) mod wiring;
 use gstreamer as gst;
 use rov_common::descriptor;
 
-use crate::config::{CaptureConfig, SourceKind};
+use crate::config::{CameraConfig, SourceConfig, SourceKind};
 pub use devices::nodes as device_nodes;
 pub use graph::{Graph, GraphCounters, GraphError, GraphEvent, Hanging};
 pub use inlet::Inlet;
@@ -57,13 +57,14 @@ pub enum PrepareError {
 }
 
 /// Looks at the machine and makes the plan for it. Blocks: up to three seconds for a file, a second for an IP camera.
-pub fn prepare(config: &CaptureConfig, encoder: &Chosen) -> Result<Plan, PrepareError> {
-    prepare_from(config, encoder, 0)
+pub fn prepare(camera: &CameraConfig, encoder: &Chosen) -> Result<Plan, PrepareError> {
+    prepare_from(camera, encoder, 0)
 }
 
 /// `prepare` with the file descriptor that `--source stdin` reads.
-pub fn prepare_from(config: &CaptureConfig, encoder: &Chosen, stdin_fd: i32) -> Result<Plan, PrepareError> {
+pub fn prepare_from(camera: &CameraConfig, encoder: &Chosen, stdin_fd: i32) -> Result<Plan, PrepareError> {
     gst::init().map_err(|error| PrepareError::Fatal(format!("GStreamer does not start: {error}")))?;
+    let (config, codec) = (&camera.source, camera.streams[0].encode.codec);
     if let Some(url) = &config.url {
         rtsp::look(url).map_err(PrepareError::Retry)?;
     }
@@ -81,23 +82,23 @@ pub fn prepare_from(config: &CaptureConfig, encoder: &Chosen, stdin_fd: i32) -> 
         stdin_fd,
         stdin_is_file: descriptor::is_file(stdin_fd),
     };
-    let plan = plan::plan(config, &machine, encoder.row).map_err(|missing| match config.source {
+    let plan = plan::plan(camera, &machine, encoder.row).map_err(|missing| match config.kind {
         SourceKind::File => PrepareError::Fatal(format!("--file {}", missing.0)),
         _ => PrepareError::Retry(missing.0),
     })?;
     if let Some(file) = &config.file {
         let looked = match config.file_passthrough {
-            true => scan::passthrough(file, config.codec, &plan.head_text()),
+            true => scan::passthrough(file, codec, &plan.head_text()),
             false => scan::video(file, &plan.head_text()),
         };
         looked.map_err(|error| PrepareError::Fatal(format!("--file {error}")))?;
     }
-    if config.source == SourceKind::Pipeline {
+    if config.kind == SourceKind::Pipeline {
         // Built, and dropped before it touches a device: a wrong text is the user's, and is said at once.
         gst::parse::bin_from_description(&plan.head_text(), false).map_err(|error| {
             let text = config.pipeline.as_deref().unwrap_or_default();
             let hint = match error.message().contains(source::END) {
-                true => format!("; it must end in raw or {} video", config.codec.title()),
+                true => format!("; it must end in raw or {} video", codec.title()),
                 false => String::new(),
             };
             PrepareError::Fatal(format!("--pipeline '{text}': {}{hint}", error.message()))
@@ -112,8 +113,8 @@ pub fn prepare_from(config: &CaptureConfig, encoder: &Chosen, stdin_fd: i32) -> 
 /// Blocks; without any video device it only reads `/dev`, otherwise it asks each device what it offers. A camera in this list
 /// may still fail to start: whoever goes from the test picture to it stays with it (`prepare` does), or remembers this
 /// list, so that picture and camera do not take turns.
-pub fn cameras_present(config: &CaptureConfig) -> Vec<String> {
-    let is_camera = matches!(config.source, SourceKind::Auto | SourceKind::Webcam | SourceKind::Csi);
+pub fn cameras_present(config: &SourceConfig) -> Vec<String> {
+    let is_camera = matches!(config.kind, SourceKind::Auto | SourceKind::Webcam | SourceKind::Csi);
     // Without GStreamer there is no pipeline either, and `prepare` says why.
     if !is_camera || !devices::may_exist() || gst::init().is_err() {
         return Vec::new();
@@ -121,7 +122,7 @@ pub fn cameras_present(config: &CaptureConfig) -> Vec<String> {
     let (cameras, csi) = cameras(config);
     let csi = csi.into_iter().map(|camera| format!("CSI camera {}", camera.id));
     let webcams = cameras.into_iter().map(|camera| format!("{} ({})", camera.id, camera.name));
-    let mut names: Vec<_> = match config.source {
+    let mut names: Vec<_> = match config.kind {
         SourceKind::Csi => csi.collect(),
         SourceKind::Webcam => webcams.collect(),
         _ => csi.chain(webcams).collect(),
@@ -131,8 +132,8 @@ pub fn cameras_present(config: &CaptureConfig) -> Vec<String> {
 }
 
 /// The webcams and CSI cameras, for a source that is one.
-fn cameras(config: &CaptureConfig) -> (Vec<source::Camera>, Vec<source::CsiCamera>) {
-    match config.source {
+fn cameras(config: &SourceConfig) -> (Vec<source::Camera>, Vec<source::CsiCamera>) {
+    match config.kind {
         SourceKind::Auto | SourceKind::Webcam | SourceKind::Csi if devices::may_exist() => {
             devices::cameras_with(config.device.as_deref())
         }

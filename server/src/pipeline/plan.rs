@@ -17,7 +17,7 @@ use rov_common::units::{Bitrate, Fps, Resolution};
 use super::encoder::{EncoderRow, Memory, Settings};
 use super::inlet::Inlet;
 use super::source::{self, Drawing, Machine, Missing, Output, Pacing};
-use crate::config::{CameraUrl, CaptureConfig, Flip, SourceKind, Trust, auto_bitrate};
+use crate::config::{CameraConfig, CameraUrl, EncodeConfig, Flip, SourceKind, Trust, auto_bitrate};
 
 /// Names of elements that `graph` looks for.
 pub const JOIN: &str = "rov_join";
@@ -95,8 +95,8 @@ impl Plan {
     }
 }
 
-/// The settings of the encoder for this configuration, before the source has been seen.
-pub fn settings(config: &CaptureConfig, cores: usize) -> Settings {
+/// The settings of an encoder for this configuration, before the source has been seen.
+pub fn settings(config: &EncodeConfig, cores: usize) -> Settings {
     let resolution = config.resolution.unwrap_or(Resolution::new(1920, 1080));
     let fps = config.fps.unwrap_or(Fps::whole(30));
     Settings {
@@ -113,10 +113,11 @@ pub fn settings(config: &CaptureConfig, cores: usize) -> Settings {
 }
 
 /// The plan with this encoder; it is not used where the source gives a coded stream.
-pub fn plan(config: &CaptureConfig, machine: &Machine, encoder: &'static EncoderRow) -> Result<Plan, Missing> {
-    let source = source::source(config, machine)?;
-    let settings = settings(config, machine.cores);
-    let builder = Builder { config, machine, encoder, settings: &settings, source: &source };
+pub fn plan(camera: &CameraConfig, machine: &Machine, encoder: &'static EncoderRow) -> Result<Plan, Missing> {
+    let encode = &camera.streams[0].encode;
+    let source = source::source(&camera.source, encode, machine)?;
+    let settings = settings(encode, machine.cores);
+    let builder = Builder { encode, flip: camera.source.flip, machine, encoder, settings: &settings, source: &source };
     let tail = match source.output {
         Output::Raw => Tail::Fixed(builder.raw()),
         Output::Nvmm => Tail::Fixed(builder.nvmm()),
@@ -131,25 +132,26 @@ pub fn plan(config: &CaptureConfig, machine: &Machine, encoder: &'static Encoder
         source_label: source.label,
         head: source.text,
         tail,
-        codec: config.codec,
+        codec: encode.codec,
         encoder: (source.output != Output::Encoded).then_some(encoder),
         settings,
-        auto_bitrate: config.bitrate.is_none().then_some(config.max_quality),
-        fixed_size: config.fixed_size,
+        auto_bitrate: encode.bitrate.is_none().then_some(encode.max_quality),
+        fixed_size: encode.fixed_size,
         limit: None,
         pacing: source.pacing,
         drawing: source.drawing,
-        max_fps: config.fps.filter(|_| source.limit_fps),
-        source: config.source,
+        max_fps: encode.fps.filter(|_| source.limit_fps),
+        source: camera.source.kind,
         camera: source.camera,
-        camera_certificate: config.camera_certificate.clone(),
+        camera_certificate: camera.source.camera_certificate.clone(),
         inlet: None,
-        is_fallback: config.source == SourceKind::Auto && machine.csi.is_empty() && machine.cameras.is_empty(),
+        is_fallback: camera.source.kind == SourceKind::Auto && machine.csi.is_empty() && machine.cameras.is_empty(),
     })
 }
 
 struct Builder<'a> {
-    config: &'a CaptureConfig,
+    encode: &'a EncodeConfig,
+    flip: Flip,
     machine: &'a Machine<'a>,
     encoder: &'static EncoderRow,
     settings: &'a Settings,
@@ -175,7 +177,7 @@ impl Builder<'_> {
     }
 
     fn end(&self) -> String {
-        format!("{} ! {SINK}", source::parsed(self.config.codec))
+        format!("{} ! {SINK}", source::parsed(self.encode.codec))
     }
 
     /// Behind the encoder.
@@ -184,7 +186,7 @@ impl Builder<'_> {
     }
 
     fn size(&self) -> String {
-        match self.config.resolution {
+        match self.encode.resolution {
             Some(Resolution { width, height }) => format!("width={width},height={height},pixel-aspect-ratio=1/1"),
             // The source's own, made even, as 4:2:0 video has to be.
             None => "width=[16,8192,2],height=[16,8192,2],pixel-aspect-ratio=1/1".to_owned(),
@@ -212,7 +214,7 @@ impl Builder<'_> {
 
     fn raw(&self) -> String {
         let encoder = self.encoder.text_from_system(self.settings, self.machine.has_property);
-        let flip = match self.config.flip {
+        let flip = match self.flip {
             Flip::None => "",
             Flip::Horizontal => "videoflip method=horizontal-flip ! ",
             Flip::Vertical => "videoflip method=vertical-flip ! ",
@@ -238,8 +240,8 @@ impl Builder<'_> {
         };
         // nvvidconv takes no ranges of sizes; without a wanted one, the sensor's sizes are even anyway.
         let size =
-            self.config.resolution.map_or_else(String::new, |r| format!(",width={},height={}", r.width, r.height));
-        let flip = match self.config.flip {
+            self.encode.resolution.map_or_else(String::new, |r| format!(",width={},height={}", r.width, r.height));
+        let flip = match self.flip {
             Flip::None => "",
             Flip::Horizontal => " flip-method=4",
             Flip::Vertical => " flip-method=6",

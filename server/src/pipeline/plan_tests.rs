@@ -14,7 +14,7 @@ const PACE: &str =
     "queue name=rov_ahead max-size-buffers=4 max-size-bytes=0 max-size-time=0 ! identity name=rov_pace sync=true";
 
 /// An encoder's row and a has-function that knows no property but names in `known`, so that the texts stay short.
-fn make(config: &CaptureConfig, element: &str, known: &[&str], csi: Vec<CsiCamera>) -> Plan {
+fn make(config: &CameraConfig, element: &str, known: &[&str], csi: Vec<CsiCamera>) -> Plan {
     let has = |element: &str, property: &str| known.contains(&element) || known.contains(&property);
     let container = Some(source::Container::Mp4);
     let machine = Machine {
@@ -26,13 +26,18 @@ fn make(config: &CaptureConfig, element: &str, known: &[&str], csi: Vec<CsiCamer
         stdin_fd: 0,
         stdin_is_file: false,
     };
-    plan(config, &machine, rows(config.codec).iter().find(|row| row.element == element).unwrap()).unwrap()
+    let codec = config.streams[0].encode.codec;
+    plan(config, &machine, rows(codec).iter().find(|row| row.element == element).unwrap()).unwrap()
 }
 
-fn config(source: SourceKind) -> CaptureConfig {
-    let file = (source == SourceKind::File).then(|| PathBuf::from("a.mp4"));
-    let pipeline = (source == SourceKind::Pipeline).then(|| "videotestsrc".to_owned());
-    CaptureConfig { source, file, pipeline, ..CaptureConfig::default() }
+fn config(kind: SourceKind) -> CameraConfig {
+    let file = (kind == SourceKind::File).then(|| PathBuf::from("a.mp4"));
+    let pipeline = (kind == SourceKind::Pipeline).then(|| "videotestsrc".to_owned());
+    CameraConfig::usual().with_source(|source| {
+        source.kind = kind;
+        source.file = file;
+        source.pipeline = pipeline
+    })
 }
 
 #[test]
@@ -59,7 +64,10 @@ fn a_file_is_paced_and_its_rate_limited() {
 
 #[test]
 fn an_own_size_is_made_even() {
-    let config = CaptureConfig { resolution: None, fps: None, ..config(SourceKind::File) };
+    let config = config(SourceKind::File).with_encode(|encode| {
+        encode.resolution = None;
+        encode.fps = None
+    });
     let plan = make(&config, "x264enc", &[], vec![]);
     let text = plan.text();
     assert!(text.contains("format=I420,width=[16,8192,2],height=[16,8192,2],pixel-aspect-ratio=1/1"), "{text}");
@@ -68,7 +76,7 @@ fn an_own_size_is_made_even() {
 
 #[test]
 fn a_passed_through_file_is_only_paced() {
-    let config = CaptureConfig { file_passthrough: true, ..config(SourceKind::File) };
+    let config = config(SourceKind::File).with_source(|source| source.file_passthrough = true);
     let plan = make(&config, "x264enc", &[], vec![]);
     let sink = "appsink name=rov_out sync=false async=false max-buffers=4 drop=false";
     assert_eq!(plan.tail, Tail::Fixed(format!("{PACE} ! {sink}")));
@@ -109,7 +117,7 @@ fn an_automatic_bitrate_follows_the_size_and_a_given_one_stays() {
     let size = Resolution::new(640, 480);
     let automatic = make(&config(SourceKind::Test), "x264enc", &[], vec![]);
     assert_eq!(bitrate_for(&automatic, size, Some(Fps::whole(30))), Bitrate::from_kbps(3582));
-    let given = CaptureConfig { bitrate: Some(Bitrate::from_kbps(4000)), ..config(SourceKind::Test) };
+    let given = config(SourceKind::Test).with_encode(|encode| encode.bitrate = Some(Bitrate::from_kbps(4000)));
     let given = make(&given, "x264enc", &[], vec![]);
     assert_eq!(bitrate_for(&given, size, None), Bitrate::from_kbps(4000));
 }
@@ -125,7 +133,7 @@ fn only_the_test_picture_in_place_of_a_camera_is_a_fallback() {
 #[test]
 fn a_stream_of_h265_is_parsed_and_rated_as_such() {
     let end = "h265parse config-interval=-1 ! video/x-h265,stream-format=byte-stream,alignment=au ! appsink";
-    let h265 = |source| CaptureConfig { codec: Codec::H265, ..config(source) };
+    let h265 = |kind| config(kind).with_encode(|encode| encode.codec = Codec::H265);
     let plan = make(&h265(SourceKind::Test), "x265enc", &["bitrate"], vec![]);
     let text = plan.text();
     assert!(
@@ -134,7 +142,8 @@ fn a_stream_of_h265_is_parsed_and_rated_as_such() {
     );
     assert!(text.contains(end), "{text}");
     assert_eq!(bitrate_for(&plan, Resolution::new(640, 480), Some(Fps::whole(30))), Bitrate::from_kbps(2149));
-    let file = make(&CaptureConfig { file_passthrough: true, ..h265(SourceKind::File) }, "x265enc", &[], vec![]);
+    let file =
+        make(&h265(SourceKind::File).with_source(|source| source.file_passthrough = true), "x265enc", &[], vec![]);
     assert!(
         file.head.contains("qtdemux ! video/x-h265 ! h265parse config-interval=-1 ! video/x-h265,"),
         "{}",
@@ -151,7 +160,7 @@ fn a_stream_of_h265_is_parsed_and_rated_as_such() {
 
 #[test]
 fn a_picture_is_turned_in_whatever_memory_it_is() {
-    let turned = |flip| CaptureConfig { flip, ..config(SourceKind::Csi) };
+    let turned = |flip| config(SourceKind::Csi).with_source(|source| source.flip = flip);
     let csi = || vec![CsiCamera { row: &CSI_ROWS[0], id: "0".to_owned() }];
     let jetson = make(&turned(Flip::Half), "nvv4l2h264enc", &[], csi()).text();
     assert!(jetson.contains("! nvvidconv flip-method=2 ! video/x-raw(memory:NVMM)"), "{jetson}");

@@ -10,7 +10,7 @@ use rov_common::units::{Fps, Resolution};
 
 use super::encoder::{self, EncoderRow, HasProperty, Settings};
 use super::{message, plan, source, wiring};
-use crate::config::{CaptureConfig, EncoderChoice};
+use crate::config::{EncodeConfig, EncoderChoice};
 
 /// For one encoder to encode one frame; hardware opens in well below a second.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -69,7 +69,7 @@ const FRAMES: u64 = 3;
 /// Tries encoders at the size and rate of `config` until one works. Blocks: a fraction of a second for each that is
 /// installed (a second at 4K), 6 s at most for one that hangs. Passes over the elements in `failed`, with all their rows:
 /// those that worked on trial, and then not at work.
-pub fn choose_encoder(config: &CaptureConfig, failed: &[&str]) -> Result<Chosen, NoEncoder> {
+pub fn choose_encoder(config: &EncodeConfig, failed: &[&str]) -> Result<Chosen, NoEncoder> {
     gst::init().map_err(|error| NoEncoder(format!("GStreamer does not start: {error}")))?;
     let settings = trial_settings(config);
     let chosen = choose_from(config.codec, &config.encoder, |row| match failed.contains(&row.element) {
@@ -99,10 +99,10 @@ fn refusal(codec: Codec, option: &str, row: &EncoderRow, settings: &Settings) ->
 }
 
 /// Many encoders work at small sizes alone, or up to a rate. Where the source decides, 720p30 stands for it.
-fn trial_settings(config: &CaptureConfig) -> Settings {
+fn trial_settings(config: &EncodeConfig) -> Settings {
     let resolution = config.resolution.or(Some(Resolution::new(1280, 720)));
     let fps = config.fps.or(Some(Fps::whole(30)));
-    plan::settings(&CaptureConfig { resolution, fps, ..config.clone() }, cores())
+    plan::settings(&EncodeConfig { resolution, fps, ..config.clone() }, cores())
 }
 
 /// The choice with the test given, whose error is the reason.
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn an_option_that_the_encoder_cannot_keep_is_refused_with_those_that_can() {
-        let settings = Settings { level: "4".parse().ok(), ..trial_settings(&CaptureConfig::default()) };
+        let settings = Settings { level: "4".parse().ok(), ..trial_settings(&EncodeConfig::default()) };
         let row = encoder::rows(Codec::H264).iter().find(|row| row.element == "nvh264enc").unwrap();
         gst::init().unwrap();
         let text = refusal(Codec::H264, "--level", row, &settings);
@@ -303,15 +303,15 @@ mod tests {
     #[test]
     fn x265_passes_the_real_test() {
         let resolution = Some(Resolution::new(640, 360));
-        let config = CaptureConfig { codec: Codec::H265, resolution, ..CaptureConfig::default() };
-        let named = CaptureConfig { encoder: EncoderChoice::Element("x265enc".to_owned()), ..config.clone() };
+        let config = EncodeConfig { codec: Codec::H265, resolution, ..EncodeConfig::default() };
+        let named = EncodeConfig { encoder: EncoderChoice::Element("x265enc".to_owned()), ..config.clone() };
         assert_eq!(choose_encoder(&named, &[]).unwrap().row.element, "x265enc");
         assert_eq!(choose_encoder(&config, &[]).unwrap().row.codec, Codec::H265);
     }
 
     #[test]
     fn an_encoder_that_failed_at_work_is_passed_over() {
-        let config = CaptureConfig { resolution: Some(Resolution::new(320, 240)), ..CaptureConfig::default() };
+        let config = EncodeConfig { resolution: Some(Resolution::new(320, 240)), ..EncodeConfig::default() };
         let others: Vec<_> =
             encoder::elements(Codec::H264).into_iter().filter(|element| *element != "openh264enc").collect();
         let chosen = choose_encoder(&config, &others).unwrap();
@@ -324,7 +324,7 @@ mod tests {
     #[test]
     fn encoders_are_tried_at_the_size_and_rate_that_are_wanted() {
         let text = |resolution, fps| {
-            let config = CaptureConfig { resolution, fps, ..CaptureConfig::default() };
+            let config = EncodeConfig { resolution, fps, ..EncodeConfig::default() };
             let row = encoder::rows(Codec::H264).iter().find(|row| row.element == "x264enc").unwrap();
             trial_text(row, &trial_settings(&config), &|_, _| true)
         };
@@ -337,10 +337,10 @@ mod tests {
 
     #[test]
     fn an_encoder_that_cannot_do_the_size_does_not_work() {
-        let config = CaptureConfig {
+        let config = EncodeConfig {
             encoder: EncoderChoice::Element("openh264enc".to_owned()),
             resolution: Some(Resolution::new(8192, 4320)),
-            ..CaptureConfig::default()
+            ..EncodeConfig::default()
         };
         let error = choose_encoder(&config, &[]).unwrap_err().0;
         assert!(error.starts_with("--encoder openh264enc does not work (openh264enc: "), "{error}");
@@ -352,11 +352,11 @@ mod tests {
         gst::init().unwrap();
         for element in ["x264enc", "openh264enc"] {
             for profile in [Profile::Baseline, Profile::Main, Profile::High] {
-                let config = CaptureConfig {
+                let config = EncodeConfig {
                     encoder: EncoderChoice::Element(element.to_owned()),
                     profile,
                     resolution: Some(Resolution::new(640, 360)),
-                    ..CaptureConfig::default()
+                    ..EncodeConfig::default()
                 };
                 let chosen = choose_encoder(&config, &[]).unwrap();
                 assert_eq!(chosen.row.element, element);

@@ -10,7 +10,7 @@ use rov_common::units::{Fps, Resolution};
 use super::encoder::{EncoderRow, HasProperty};
 use super::mode::{self, Choice, Encoding, Mode};
 use super::{inlet, rtsp, stdin};
-use crate::config::{CameraUrl, CaptureConfig, SourceKind};
+use crate::config::{CameraUrl, EncodeConfig, SourceConfig, SourceKind};
 
 /// The elementary stream as everything behind the seam wants it.
 pub fn coded_caps(codec: Codec) -> String {
@@ -175,22 +175,22 @@ pub struct Source {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing(pub String);
 
-/// The source's text for this machine.
-pub fn source(config: &CaptureConfig, machine: &Machine) -> Result<Source, Missing> {
-    match config.source {
+/// The source's text for this machine. `wanted`: what is to be made of the pictures.
+pub fn source(config: &SourceConfig, wanted: &EncodeConfig, machine: &Machine) -> Result<Source, Missing> {
+    match config.kind {
         SourceKind::Auto => Ok(match (machine.csi.first(), machine.cameras.first()) {
-            (Some(camera), _) => csi(config, camera),
-            (None, Some(camera)) => webcam(config, camera),
-            (None, None) => test(config, Some("NO CAMERA")),
+            (Some(camera), _) => csi(wanted, camera),
+            (None, Some(camera)) => webcam(wanted, camera),
+            (None, None) => test(wanted, Some("NO CAMERA")),
         }),
-        SourceKind::Webcam => find_webcam(config, machine).map(|camera| webcam(config, camera)),
-        SourceKind::Csi => find_csi(config, machine).map(|camera| csi(config, camera)),
-        SourceKind::File => file(config, machine),
-        SourceKind::Stdin => Ok(stdin(config, machine)),
-        SourceKind::Rtsp => Ok(ip_camera(config)),
-        SourceKind::Publish => Ok(published(config)),
-        SourceKind::Test => Ok(test(config, None)),
-        SourceKind::Pipeline => Ok(user_pipeline(config)),
+        SourceKind::Webcam => find_webcam(config, machine).map(|camera| webcam(wanted, camera)),
+        SourceKind::Csi => find_csi(config, machine).map(|camera| csi(wanted, camera)),
+        SourceKind::File => file(config, wanted, machine),
+        SourceKind::Stdin => Ok(stdin(wanted, machine)),
+        SourceKind::Rtsp => Ok(ip_camera(config, wanted.codec)),
+        SourceKind::Publish => Ok(published(wanted.codec)),
+        SourceKind::Test => Ok(test(wanted, None)),
+        SourceKind::Pipeline => Ok(user_pipeline(config, wanted.codec)),
     }
 }
 
@@ -230,12 +230,12 @@ fn live(label: String, text: String, output: Output) -> Source {
     Source { label, text, output, pacing: Pacing::Live, drawing: None, limit_fps: false, camera: None }
 }
 
-fn test(config: &CaptureConfig, label: Option<&str>) -> Source {
-    let resolution = config.resolution.unwrap_or(Resolution::new(1280, 720));
+fn test(wanted: &EncodeConfig, label: Option<&str>) -> Source {
+    let resolution = wanted.resolution.unwrap_or(Resolution::new(1280, 720));
     let caps = format!(
         "video/x-raw,format=I420{}{}",
         size_caps(Some(resolution)),
-        rate_caps(Some(config.fps.unwrap_or(Fps::whole(30))))
+        rate_caps(Some(wanted.fps.unwrap_or(Fps::whole(30))))
     );
     let source = live(
         label.map_or_else(|| "test picture".to_owned(), |label| format!("test picture ({label})")),
@@ -245,13 +245,13 @@ fn test(config: &CaptureConfig, label: Option<&str>) -> Source {
     Source { drawing: Some(Drawing { label: label.map(str::to_owned) }), ..source }
 }
 
-fn webcam(config: &CaptureConfig, camera: &Camera) -> Source {
+fn webcam(wanted: &EncodeConfig, camera: &Camera) -> Source {
     let label = format!("webcam {} ({})", camera.id, camera.name);
     let element = format!("{} {}={}", camera.element, camera.property, quote(&camera.id));
     // A camera's H.264 is of use only where H.264 is wanted.
-    let usable = |mode: &&mode::Mode| config.codec == Codec::H264 || mode.encoding != Encoding::H264;
+    let usable = |mode: &&mode::Mode| wanted.codec == Codec::H264 || mode.encoding != Encoding::H264;
     let modes: Vec<_> = camera.modes.iter().filter(usable).cloned().collect();
-    let Some(Choice { encoding, resolution, fps }) = mode::choose(&modes, config.resolution, config.fps) else {
+    let Some(Choice { encoding, resolution, fps }) = mode::choose(&modes, wanted.resolution, wanted.fps) else {
         // Negotiated when it starts; decodebin passes raw video through and decodes the rest.
         return Source {
             limit_fps: true,
@@ -270,12 +270,12 @@ fn webcam(config: &CaptureConfig, camera: &Camera) -> Source {
         ),
         Encoding::H264 => (format!("video/x-h264{caps} ! {}", parsed(Codec::H264)), Output::Encoded),
     };
-    let limit_fps = matches!((config.fps, fps), (Some(wanted), Some(own)) if own.as_f64() > wanted.as_f64());
+    let limit_fps = matches!((wanted.fps, fps), (Some(wanted), Some(own)) if own.as_f64() > wanted.as_f64());
     Source { limit_fps, ..live(label, format!("{element} do-timestamp=true ! {text}"), output) }
 }
 
 /// By index among the cameras, by path, or by a part of the name.
-fn find_webcam<'a>(config: &CaptureConfig, machine: &'a Machine) -> Result<&'a Camera, Missing> {
+fn find_webcam<'a>(config: &SourceConfig, machine: &'a Machine) -> Result<&'a Camera, Missing> {
     let cameras = &machine.cameras;
     let found = match config.device.as_deref() {
         None => cameras.first(),
@@ -303,9 +303,9 @@ fn find_webcam<'a>(config: &CaptureConfig, machine: &'a Machine) -> Result<&'a C
     })
 }
 
-fn csi(config: &CaptureConfig, camera: &CsiCamera) -> Source {
+fn csi(wanted: &EncodeConfig, camera: &CsiCamera) -> Source {
     let row = camera.row;
-    let caps = format!("{}{}{}", row.caps, size_caps(config.resolution), rate_caps(config.fps));
+    let caps = format!("{}{}{}", row.caps, size_caps(wanted.resolution), rate_caps(wanted.fps));
     live(
         format!("CSI camera {} ({})", camera.id, row.element),
         format!("{} {}={} ! {caps}", row.element, row.property, quote(&camera.id)),
@@ -313,7 +313,7 @@ fn csi(config: &CaptureConfig, camera: &CsiCamera) -> Source {
     )
 }
 
-fn find_csi<'a>(config: &CaptureConfig, machine: &'a Machine) -> Result<&'a CsiCamera, Missing> {
+fn find_csi<'a>(config: &SourceConfig, machine: &'a Machine) -> Result<&'a CsiCamera, Missing> {
     let found = match config.device.as_deref() {
         None => machine.csi.first(),
         Some(device) => {
@@ -331,7 +331,7 @@ fn find_csi<'a>(config: &CaptureConfig, machine: &'a Machine) -> Result<&'a CsiC
     })
 }
 
-fn file(config: &CaptureConfig, machine: &Machine) -> Result<Source, Missing> {
+fn file(config: &SourceConfig, wanted: &EncodeConfig, machine: &Machine) -> Result<Source, Missing> {
     // `Config::validate` lets no file source through without a file.
     let path = config.file.as_deref().unwrap_or(Path::new(""));
     let reader = format!("filesrc location={}", quote(&path.to_string_lossy()));
@@ -345,12 +345,12 @@ fn file(config: &CaptureConfig, machine: &Machine) -> Result<Source, Missing> {
                 return Err(Missing(format!(
                     "{}: not MP4, MKV, MPEG-TS or raw {}; drop --file-passthrough so that it is re-encoded",
                     path.display(),
-                    config.codec.title()
+                    wanted.codec.title()
                 )));
             }
         };
         // The caps name the video: of the demuxer's pads only that of the codec is linked, and audio stays out.
-        let text = format!("{reader} ! {demuxer}{} ! {}", config.codec.media_type(), parsed(config.codec));
+        let text = format!("{reader} ! {demuxer}{} ! {}", wanted.codec.media_type(), parsed(wanted.codec));
         (format!("file {} (passthrough)", path.display()), text, Output::Encoded)
     } else {
         // A hardware decoder of the Jetson gives its own memory, which nothing but this takes to system memory.
@@ -362,15 +362,15 @@ fn file(config: &CaptureConfig, machine: &Machine) -> Result<Source, Missing> {
         let text = format!("{reader} ! decodebin ! {caps} ! {download}videoconvert{flip}");
         (format!("file {}", path.display()), text, Output::Raw)
     };
-    let pacing = Pacing::File { looping: config.looping, interval_of: config.fps.unwrap_or(Fps::whole(30)) };
+    let pacing = Pacing::File { looping: config.looping, interval_of: wanted.fps.unwrap_or(Fps::whole(30)) };
     Ok(Source { label, text, output, pacing, drawing: None, limit_fps: output == Output::Raw, camera: None })
 }
 
-fn stdin(config: &CaptureConfig, machine: &Machine) -> Source {
+fn stdin(wanted: &EncodeConfig, machine: &Machine) -> Source {
     let (name, fd) = (stdin::ELEMENT, machine.stdin_fd);
-    let text = |times: &str| format!("fdsrc name={name} fd={fd}{times} blocksize=65536 ! {}", parsed(config.codec));
+    let text = |times: &str| format!("fdsrc name={name} fd={fd}{times} blocksize=65536 ! {}", parsed(wanted.codec));
     if machine.stdin_is_file {
-        let pacing = Pacing::File { looping: false, interval_of: config.fps.unwrap_or(Fps::whole(30)) };
+        let pacing = Pacing::File { looping: false, interval_of: wanted.fps.unwrap_or(Fps::whole(30)) };
         return Source { pacing, ..live("standard input (a file)".to_owned(), text(""), Output::Encoded) };
     }
     // Time of arrival is all that a pipe knows of time.
@@ -380,8 +380,7 @@ fn stdin(config: &CaptureConfig, machine: &Machine) -> Source {
 /// Packets that come in order go straight through the jitter buffer; `latency` is how long a gap waits for packets that were
 /// overtaken. Without packets by UDP for two seconds `rtspsrc` takes TCP. Parameter sets come in the SDP, in the stream or
 /// in both: as `avc` they are in the caps, from where the parser writes them before each keyframe.
-fn ip_camera(config: &CaptureConfig) -> Source {
-    let codec = config.codec;
+fn ip_camera(config: &SourceConfig, codec: Codec) -> Source {
     let packed = match codec {
         Codec::H264 => "avc",
         Codec::H265 => "hvc1",
@@ -400,14 +399,14 @@ fn ip_camera(config: &CaptureConfig) -> Source {
 }
 
 /// What `Inlet` puts in: access units with the time of arrival.
-fn published(config: &CaptureConfig) -> Source {
-    let text = format!("appsrc name={} is-live=true format=time ! {}", inlet::ELEMENT, parsed(config.codec));
+fn published(codec: Codec) -> Source {
+    let text = format!("appsrc name={} is-live=true format=time ! {}", inlet::ELEMENT, parsed(codec));
     live("what is published by RTSP".to_owned(), text, Output::Encoded)
 }
 
-fn user_pipeline(config: &CaptureConfig) -> Source {
+fn user_pipeline(config: &SourceConfig, codec: Codec) -> Source {
     let description = config.pipeline.as_deref().unwrap_or_default().trim().trim_end_matches('!').trim_end();
-    let coded = config.codec.media_type();
+    let coded = codec.media_type();
     let text = format!("{description} ! capsfilter name={END} caps=\"video/x-raw;video/x-raw(memory:NVMM);{coded}\"");
     Source { limit_fps: true, ..live("user's pipeline".to_owned(), text, Output::ByCaps) }
 }

@@ -16,8 +16,16 @@ fn machine(has_property: HasProperty<'_>) -> Machine<'_> {
     }
 }
 
-fn config(source: SourceKind) -> CaptureConfig {
-    CaptureConfig { source, ..CaptureConfig::default() }
+fn config(kind: SourceKind) -> SourceConfig {
+    SourceConfig { kind, ..SourceConfig::default() }
+}
+
+fn source(config: &SourceConfig, machine: &Machine) -> Result<Source, Missing> {
+    super::source(config, &EncodeConfig::default(), machine)
+}
+
+fn h265() -> EncodeConfig {
+    EncodeConfig { codec: Codec::H265, ..EncodeConfig::default() }
 }
 
 fn camera(id: &str, name: &str, modes: Vec<Mode>) -> Camera {
@@ -30,7 +38,7 @@ fn mode(encoding: Encoding, fps: u32) -> Mode {
 }
 
 fn file(container: Option<Container>, passthrough: bool) -> Result<Source, Missing> {
-    let config = CaptureConfig {
+    let config = SourceConfig {
         file: Some(PathBuf::from("/videos/dive \"1\".mp4")),
         file_passthrough: passthrough,
         ..config(SourceKind::File)
@@ -50,7 +58,7 @@ fn the_test_picture_moves_and_is_drawn_into() {
 #[test]
 fn an_ip_camera_is_taken_apart_by_its_codec_and_its_address_is_not_in_the_text() {
     let url = CameraUrl::parse("rtsp://pilot:deep@10.0.0.3/cam").unwrap();
-    let config = CaptureConfig { url: Some(url.clone()), ..config(SourceKind::Rtsp) };
+    let config = SourceConfig { url: Some(url.clone()), ..config(SourceKind::Rtsp) };
     let h264 = source(&config, &machine(&|_, _| false)).unwrap();
     assert_eq!(
         h264.text,
@@ -60,7 +68,7 @@ fn an_ip_camera_is_taken_apart_by_its_codec_and_its_address_is_not_in_the_text()
          ! video/x-h264,stream-format=byte-stream,alignment=au"
     );
     assert_eq!((h264.label.as_str(), h264.camera), ("camera rtsp://10.0.0.3/cam", Some(url)));
-    let h265 = source(&CaptureConfig { codec: Codec::H265, ..config }, &machine(&|_, _| false)).unwrap();
+    let h265 = super::source(&config, &h265(), &machine(&|_, _| false)).unwrap();
     assert!(
         h265.text.contains("encoding-name=H265 ! rtph265depay ! video/x-h265,stream-format=hvc1,"),
         "{}",
@@ -104,9 +112,8 @@ fn a_webcam_gives_raw_jpeg_or_h264_as_it_offers() {
     let h264 = format!("{start} video/x-h264,{size},framerate=30/1 ! {}", parsed(Codec::H264));
     assert_eq!(text(vec![mode(Encoding::H264, 30)]), (h264, Output::Encoded, false));
     // Where H.265 is wanted, a camera's H.264 is decoded like anything else.
-    let h265 = CaptureConfig { codec: Codec::H265, ..config(SourceKind::Webcam) };
     let only_h264 = camera("/dev/video0", "C920", vec![mode(Encoding::H264, 30)]);
-    assert!(webcam(&h265, &only_h264).text.ends_with("do-timestamp=true ! decodebin ! video/x-raw"));
+    assert!(webcam(&h265(), &only_h264).text.ends_with("do-timestamp=true ! decodebin ! video/x-raw"));
     assert_eq!(text(vec![]), (format!("{start} decodebin ! video/x-raw"), Output::Raw, true));
 }
 
@@ -114,7 +121,7 @@ fn a_webcam_gives_raw_jpeg_or_h264_as_it_offers() {
 fn a_webcam_is_found_by_index_path_or_name_and_a_missing_one_says_which_there_are() {
     let mut machine = machine(&|_, _| false);
     let find = |machine: &Machine, device: Option<&str>| {
-        let config = CaptureConfig { device: device.map(str::to_owned), ..config(SourceKind::Webcam) };
+        let config = SourceConfig { device: device.map(str::to_owned), ..config(SourceKind::Webcam) };
         find_webcam(&config, machine).map(|camera| camera.id.clone()).map_err(|missing| missing.0)
     };
     assert_eq!(
@@ -173,7 +180,7 @@ fn a_file_is_decoded_or_taken_apart_by_its_container() {
 
 #[test]
 fn on_a_jetson_a_decoded_file_comes_out_of_its_memory() {
-    let config = CaptureConfig { file: Some(PathBuf::from("a.mp4")), ..config(SourceKind::File) };
+    let config = SourceConfig { file: Some(PathBuf::from("a.mp4")), ..config(SourceKind::File) };
     let text = source(&config, &machine(&|element, _| element == "nvvidconv")).unwrap().text;
     let expected = "filesrc location=\"a.mp4\" ! decodebin ! video/x-raw(ANY) ! nvvidconv ! video/x-raw";
     assert_eq!(text, format!("{expected} ! videoconvert"), "without what turns them");
@@ -198,7 +205,7 @@ fn a_file_as_standard_input_is_paced() {
 #[test]
 fn a_users_pipeline_may_end_in_raw_or_h264() {
     let config =
-        CaptureConfig { pipeline: Some(" videotestsrc is-live=true ! ".to_owned()), ..config(SourceKind::Pipeline) };
+        SourceConfig { pipeline: Some(" videotestsrc is-live=true ! ".to_owned()), ..config(SourceKind::Pipeline) };
     let source = source(&config, &machine(&|_, _| false)).unwrap();
     let text = "videotestsrc is-live=true ! capsfilter name=rov_end caps=\"video/x-raw;video/x-raw(memory:NVMM);video/x-h264\"";
     assert_eq!((source.text.as_str(), source.output), (text, Output::ByCaps));
