@@ -15,6 +15,7 @@ pub mod media;
 pub mod namespace;
 pub mod obs;
 pub mod odd_camera;
+pub mod opencv;
 pub mod process;
 pub mod programs;
 pub mod proxy;

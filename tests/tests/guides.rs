@@ -8,7 +8,7 @@ use rov_tests::process::{Process, program};
 use rov_tests::programs::Server;
 use rov_tests::screen::Screen;
 use rov_tests::wait::{self, until_true};
-use rov_tests::{media, skipped, vlc};
+use rov_tests::{media, opencv, skipped, vlc};
 use tempfile::TempDir;
 
 /// How it is seen that a command line works.
@@ -98,17 +98,7 @@ impl Scene {
 
 /// Whether what the line needs is there; if not, it is said.
 fn can_run(line: &str) -> bool {
-    if !line.starts_with("$ROV_TEST_PYTHON") {
-        return true;
-    }
-    let python = std::env::var_os("ROV_TEST_PYTHON").filter(|python| {
-        let imports = Command::new(python).args(["-c", "import cv2"]).stderr(Stdio::null()).status();
-        imports.is_ok_and(|status| status.success())
-    });
-    if python.is_none() {
-        skipped(&format!("no Python with OpenCV here (scripts/test prepares one): {line}"));
-    }
-    python.is_some()
+    !line.starts_with("$ROV_TEST_PYTHON") || opencv::python(line).is_some()
 }
 
 fn has_pictures(folder: &Path) -> bool {

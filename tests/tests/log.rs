@@ -58,6 +58,14 @@ fn gone() -> Stdio {
     std::io::pipe().expect("a pipe").1.into()
 }
 
+/// Has `test` run with each kind of standard output and error that takes nothing.
+fn with_each_broken_log(test: impl Fn(&str, Stdio, Stdio)) {
+    test("a full disk", full().into(), full().into());
+    test("readers that are gone", gone(), gone());
+    let ((_reader, out), (_other, err)) = (unread(), unread());
+    test("readers that stand still", out, err);
+}
+
 fn free_address() -> SocketAddr {
     TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port")
 }
@@ -97,13 +105,7 @@ fn a_device_for_the_figures_is_written_into_and_not_replaced() {
 fn a_client_shows_pictures_whatever_becomes_of_its_log() {
     let server = Server::start(&[]);
     let url = server.url("/whep");
-    let (_reader, held) = unread();
-    let (_other, held_too) = unread();
-    for (what, out, err) in [
-        ("a full disk", full().into(), full().into()),
-        ("readers that are gone", gone(), gone()),
-        ("readers that stand still", held, held_too),
-    ] {
+    with_each_broken_log(|what, out, err| {
         let folder = TempDir::new().expect("a folder");
         let file = folder.path().join("figures.json");
         let path = file.to_str().expect("UTF-8");
@@ -115,18 +117,12 @@ fn a_client_shows_pictures_whatever_becomes_of_its_log() {
         };
         wait::until_true(&format!("{what}: pictures"), wait::START, || frames().is_some_and(|frames| frames > 90));
         assert_eq!(client.stop(), Some(0), "{what}");
-    }
+    });
 }
 
 #[test]
 fn a_server_serves_whatever_becomes_of_its_log() {
-    let (_reader, held) = unread();
-    let (_other, held_too) = unread();
-    for (what, out, err) in [
-        ("a full disk", full().into(), full().into()),
-        ("readers that are gone", gone(), gone()),
-        ("readers that stand still", held, held_too),
-    ] {
+    with_each_broken_log(|what, out, err| {
         let address = free_address();
         let port = address.port().to_string();
         let args = ["-vv", "--host", "127.0.0.1", "--signal-port", &port, "--rtsp-port", "0", "--no-discovery"];
@@ -139,5 +135,5 @@ fn a_server_serves_whatever_becomes_of_its_log() {
         let before = frames();
         wait::until_true(&format!("{what}: more pictures"), wait::START, || frames() > before + 60);
         assert_eq!(server.stop(), Some(0), "{what}");
-    }
+    });
 }

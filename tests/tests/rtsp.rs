@@ -2,7 +2,7 @@
 
 use std::io::Write;
 use std::net::TcpListener;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use rov_tests::rtsp::{Connection, Player, defects, latencies};
 use rov_tests::vlc;
 use rov_tests::wait::{self, until, until_true};
 use rov_tests::watcher::until_counted;
-use rov_tests::{namespace, skipped};
+use rov_tests::{namespace, opencv, skipped};
 use tempfile::TempDir;
 
 /// What the server promises for its end.
@@ -281,14 +281,7 @@ fn opencv_reads_pictures() {
 capture = cv2.VideoCapture(sys.argv[1], cv2.CAP_FFMPEG)
 shapes = {capture.read()[1].shape for _ in range(20)}
 assert shapes == {(240, 320, 3)}, shapes";
-    let python = std::env::var_os("ROV_TEST_PYTHON").filter(|python| {
-        let imports = Command::new(python).args(["-c", "import cv2"]).stderr(Stdio::null()).status();
-        imports.is_ok_and(|status| status.success())
-    });
-    let Some(python) = python else {
-        skipped("ROV_TEST_PYTHON names no Python with OpenCV (scripts/test prepares one)");
-        return;
-    };
+    let Some(python) = opencv::python("RTSP by UDP and TCP") else { return };
     let (_server, url) = server(&[]);
     for transport in ["udp", "tcp"] {
         let mut command = Command::new(&python);
