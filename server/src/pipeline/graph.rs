@@ -38,6 +38,8 @@ const START_LIMIT: Duration = Duration::from_secs(5);
 const DROP_LIMIT: Duration = Duration::from_secs(1);
 /// After that, for the source alone to stop.
 const SOURCE_LIMIT: Duration = Duration::from_millis(500);
+/// An IP camera's picture that is so old has waited on its way: a large keyframe takes a second on a slow link.
+const WAITED: Duration = Duration::from_secs(3);
 /// Ends the bus thread.
 pub(super) const STOP: &str = "rov-stop";
 
@@ -466,7 +468,7 @@ pub(super) fn deliver(sink: &gst_app::AppSink, shared: &Shared, sample: &gst::Sa
     };
     // A source whose clock is not the pipeline's could claim any age.
     let age = now.map_or(Duration::ZERO, |now| Duration::from(now).saturating_sub(pts)).min(Duration::from_secs(10));
-    let keyframe = codec::is_keyframe(shared.codec, &map);
+    let keyframe = codec::is_keyframe(shared.codec, &map) && !waited(shared.source, age);
     shared.frames_out.add();
     (shared.on_unit)(AccessUnit {
         // A copy, because encoders lend buffers from a small pool, and outputs keep keyframes for long.
@@ -478,6 +480,12 @@ pub(super) fn deliver(sink: &gst_app::AppSink, shared: &Shared, sample: &gst::Sa
     if opens && !keyframe {
         shared.event(GraphEvent::NoKeyframe);
     }
+}
+
+/// Whether a picture of this age has waited on its way, as while the process stood still: nobody begins there, as what follows is old
+/// as well, or lost. Only with an IP camera is that known: the times of other sources may be anything.
+fn waited(source: SourceKind, age: Duration) -> bool {
+    source == SourceKind::Rtsp && age > WAITED
 }
 
 #[cfg(test)]

@@ -712,6 +712,14 @@ fn of_what_comes_at_once_from_a_pipe_after_a_standstill_the_newest_group_goes_ou
 }
 
 #[test]
+fn viewers_do_not_begin_at_a_cameras_keyframe_that_has_waited() {
+    assert!(
+        waited(SourceKind::Rtsp, Duration::from_secs(5)) && !waited(SourceKind::Rtsp, Duration::from_millis(1_500))
+    );
+    assert!(!waited(SourceKind::Pipeline, Duration::from_secs(10)), "it may have a clock of its own");
+}
+
+#[test]
 fn after_stop_nothing_more_is_delivered() {
     let running = start(&small());
     running.next();
