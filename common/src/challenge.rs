@@ -13,8 +13,8 @@ const LIMIT: Duration = Duration::from_secs(1);
 const MAX_HEAD: usize = 16 << 10;
 
 /// Asks the camera without a password, which costs no attempt; the digest it wants where GStreamer can answer none of its
-/// challenges, as `SHA-256`. None too where it does not answer, and by TLS, which is not spoken here. Blocks, a second at most, and for as long as the
-/// system looks for the address of a name.
+/// challenges, as `SHA-256`. None too where it does not answer, and by TLS, which is not spoken here. Blocks, a second
+/// at most, and for as long as the system looks for the address of a name.
 pub fn unknown_digest(camera: &CameraUrl) -> Option<String> {
     if camera.is_tls() {
         return None;

@@ -1,5 +1,5 @@
-//! What a file descriptor of somebody else is, as standard input, and whether bytes come from it. It may be closed at any time:
-//! that is no error here, nothing comes then.
+//! What a file descriptor of somebody else is, as standard input, and whether bytes come from it. It may be closed at
+//! any time: that is no error here, nothing comes then.
 
 use std::time::Duration;
 

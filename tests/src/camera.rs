@@ -1,7 +1,6 @@
 //! An RTSP camera: gst-rtsp-server in this process, on loopback.
 
-use std::io::PipeWriter;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -118,17 +117,19 @@ impl Camera {
     }
 }
 
-/// A camera program that writes a raw stream to a pipe, in this process. What is not read waits, and then comes at once.
+/// A camera program that writes a raw stream to a pipe or a connection, in this process. What is not read waits, and
+/// then comes at once.
 pub struct PipedCamera {
     pipeline: gst::Element,
-    _pipe: PipeWriter,
+    _output: OwnedFd,
 }
 
 impl PipedCamera {
     /// `launch` ends in an encoder; the pictures behind an element named `mark` get the mark.
-    pub fn start(launch: &str, pipe: PipeWriter) -> Self {
+    pub fn start(launch: &str, output: impl Into<OwnedFd>) -> Self {
         gst::init().expect("GStreamer");
-        let fd = pipe.as_raw_fd();
+        let output = output.into();
+        let fd = output.as_raw_fd();
         let text = format!(
             "{launch} ! queue max-size-buffers=0 max-size-bytes=0 max-size-time=0 ! fdsink fd={fd} sync=false async=false"
         );
@@ -136,7 +137,7 @@ impl PipedCamera {
         let marked = pipeline.downcast_ref::<gst::Bin>().and_then(|bin| bin.by_name("mark")?.static_pad("src"));
         mark(&marked.expect("an element named mark"), Arc::default());
         pipeline.set_state(gst::State::Playing).expect("it starts");
-        Self { pipeline, _pipe: pipe }
+        Self { pipeline, _output: output }
     }
 }
 

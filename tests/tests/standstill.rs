@@ -1,5 +1,6 @@
 //! The server stands still for some seconds, as on a machine that is suspended: what waited meanwhile is not shown.
 
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use rov_tests::camera::PipedCamera;
@@ -29,22 +30,36 @@ fn stand_still(server: &Server, watcher: &Watcher, time: Duration, count: usize)
     shots
 }
 
+/// What the pipe or the connection does not take waits in the camera, and then comes at once.
+fn shows_nothing_old(mut server: Server, what: &str) {
+    let runtime = Runtime::new().expect("a runtime");
+    let watcher = Watcher::start(&runtime, &["--url", &server.url("/whep")]);
+    let shots = stand_still(&server, &watcher, Duration::from_secs(5), 60);
+    // One keyframe interval, and some for a busy machine.
+    let old = shots.iter().filter(|shot| shot.latency.is_some_and(|age| age > Duration::from_millis(2_500))).count();
+    assert_eq!(old, 0, "{what}: {shots:?}");
+    let said = |line: &str| line.contains("old pictures left out").then_some(());
+    server.process.wait_for_line("that they were left out", wait::SOON, said);
+    watcher.stop(&runtime);
+}
+
 #[test]
 fn what_waited_in_a_pipe_is_not_shown() {
-    let runtime = Runtime::new().expect("a runtime");
     for source in [["--source", "stdin"], ["--pipeline", "fdsrc ! h264parse"]] {
         let (reader, writer) = std::io::pipe().expect("a pipe");
-        // What the pipe does not take waits in the camera.
         let _camera = PipedCamera::start(PICTURES, writer);
-        let mut server = Server::start_with_input(&source, reader);
-        let watcher = Watcher::start(&runtime, &["--url", &server.url("/whep")]);
-        let shots = stand_still(&server, &watcher, Duration::from_secs(5), 60);
-        // One keyframe interval, and some for a busy machine.
-        let old =
-            shots.iter().filter(|shot| shot.latency.is_some_and(|age| age > Duration::from_millis(2_500))).count();
-        assert_eq!(old, 0, "{source:?}: {shots:?}");
-        let said = |line: &str| line.contains("old pictures left out").then_some(());
-        server.process.wait_for_line("that they were left out", wait::SOON, said);
-        watcher.stop(&runtime);
+        shows_nothing_old(Server::start_with_input(&source, reader), source[1]);
     }
+}
+
+#[test]
+fn what_waited_in_a_connection_is_not_shown() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    let pipeline = format!("tcpclientsrc host=127.0.0.1 port={port} ! h264parse");
+    let server = Server::start(&["--pipeline", &pipeline]);
+    listener.set_nonblocking(true).expect("a socket");
+    let (connection, _) = wait::until("a connection", wait::START, || listener.accept().ok());
+    let _camera = PipedCamera::start(PICTURES, connection);
+    shows_nothing_old(server, &pipeline);
 }

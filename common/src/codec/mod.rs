@@ -183,8 +183,8 @@ pub fn is_keyframe(codec: Codec, au: &[u8]) -> bool {
     first_slice(codec, au).is_some_and(|at| codec.nal_kind(&au[at..]) == NalKind::KeyframeSlice)
 }
 
-/// The access units that begin in a byte stream, which may begin and end anywhere: where each begins, with its start code, and
-/// whether it is a keyframe. One whose first slice has not come yet is left out.
+/// The access units that begin in a byte stream, which may begin and end anywhere: where each begins, with its start
+/// code, and whether it is a keyframe. One whose first slice has not come yet is left out.
 pub fn access_units(codec: Codec, data: &[u8]) -> impl Iterator<Item = (usize, bool)> {
     let mut begun = None;
     nal_headers(data).filter_map(move |at| {

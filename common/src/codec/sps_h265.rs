@@ -16,7 +16,8 @@ pub struct H265SpsInfo {
     /// Pictures that may come before another one in the stream and are shown after it: 0 where the stream's order is that of
     /// showing, so that a decoder need not hold any back.
     pub max_num_reorder_pics: u32,
-    /// All pictures are interlaced: each is a field, or holds two. Not known where the SPS says nothing of that, or both.
+    /// All pictures are interlaced: each is a field, or holds two. Not known where the SPS says nothing of that, or
+    /// both.
     pub interlaced: bool,
 }
 

@@ -1,8 +1,9 @@
-//! Raw video from a pipe: what waited in it and in its writer, while nothing was read, comes at once. Of that only the newest keyframe
-//! and what follows it go on, as old pictures would look live.
+//! Raw video from a pipe or a TCP connection: what waited in it and in its writer, while nothing was read, comes at
+//! once. Of that only the newest keyframe and what follows it go on, as old pictures would look live.
 //!
 //! The decisions are pure, in [`CatchUp`]; [`install`] is the thin probe.
 
+use std::net::ToSocketAddrs;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
@@ -12,15 +13,20 @@ use gstreamer::prelude::*;
 use rov_common::codec::{self, Codec};
 use rov_common::descriptor;
 use rov_common::sync::lock;
+use rov_common::unread::Unread;
 
 use super::graph::Shared;
 use super::{source, wiring};
 
-/// After so long without a byte, what comes may have waited: the process, the machine, or the link in front of the pipe stood still.
+/// After so long without a byte, what comes may have waited: the process, the machine, or the link in front of the pipe
+/// stood still.
 const STANDSTILL: Duration = Duration::from_millis(500);
 /// All that waited has come when nothing more comes for so long: a writer on a busy machine needs some time to go on.
 const QUIET: Duration = Duration::from_millis(100);
-/// Live pictures come sooner than that. They are counted over so long, to see whether they still come faster than usual.
+/// A connection is looked at so often in that time.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
+/// Live pictures come sooner than that. They are counted over so long, to see whether they still come faster than
+/// usual.
 const WINDOW: Duration = Duration::from_millis(200);
 const FASTER: f64 = 1.5;
 /// The usual rate is known after so long, and is that of no more than four times as long.
@@ -122,8 +128,8 @@ impl Burst {
     }
 }
 
-/// Without what stands before the newest keyframe, but for the rest of the picture that it begins in the middle of; and how many pictures
-/// that were. All of it where there is no keyframe.
+/// Without what stands before the newest keyframe, but for the rest of the picture that it begins in the middle of; and
+/// how many pictures that were. All of it where there is no keyframe.
 fn newest_group(codec: Codec, mut bytes: Vec<u8>) -> (Vec<u8>, usize) {
     let units: Vec<_> = codec::access_units(codec, &bytes).collect();
     let Some(newest) = units.iter().rposition(|(_, is_keyframe)| *is_keyframe) else { return (bytes, 0) };
@@ -131,25 +137,65 @@ fn newest_group(codec: Codec, mut bytes: Vec<u8>) -> (Vec<u8>, usize) {
     (bytes, newest)
 }
 
-/// Watches the pipes of `head` that go straight into the parser. Their pictures have the time of their arrival.
-pub(super) fn install(head: &gst::Bin, codec: Codec, shared: &Arc<Shared>) {
-    let is_pipe = |element: &gst::Element| wiring::is_made_by(element, "fdsrc");
-    for pipe in head.iterate_recurse().into_iter().flatten().filter(is_pipe) {
-        // Before it starts, the default, 0, is given as -1.
-        let descriptor = pipe.property::<i32>("fd").max(0);
-        let Some(pad) = pipe.static_pad("src").filter(|pad| is_parsed(pad, codec)) else { continue };
-        if descriptor::is_file(descriptor) {
-            continue;
+/// Where more may wait to be read.
+#[derive(Debug)]
+enum Pipe {
+    Descriptor(i32),
+    Connection(Unread),
+}
+
+impl Pipe {
+    /// What the element reads from; none for other elements, and for a file, which is paced.
+    fn of(element: &gst::Element) -> Option<Self> {
+        if wiring::is_made_by(element, "fdsrc") {
+            // Before it starts, the default, 0, is given as -1.
+            let descriptor = element.property::<i32>("fd").max(0);
+            return (!descriptor::is_file(descriptor)).then_some(Self::Descriptor(descriptor));
         }
-        pipe.set_property("do-timestamp", true);
+        if !wiring::is_made_by(element, "tcpclientsrc") {
+            return None;
+        }
+        let (host, port) = (element.property::<String>("host"), element.property::<i32>("port"));
+        // An address that is not found is an error of the element's.
+        let peers = (host, u16::try_from(port).unwrap_or_default()).to_socket_addrs().into_iter().flatten().collect();
+        Some(Self::Connection(Unread::new(peers)))
+    }
+
+    /// Whether more is there, or comes within [`QUIET`].
+    fn has_more(&mut self) -> bool {
+        let unread = match self {
+            Self::Descriptor(descriptor) => return descriptor::comes_within(*descriptor, QUIET),
+            Self::Connection(unread) => unread,
+        };
+        let end = Instant::now() + QUIET;
+        loop {
+            if unread.waits() == Some(true) {
+                return true;
+            }
+            if Instant::now() >= end {
+                return false;
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+    }
+}
+
+/// Watches the pipes and connections of `head` that go straight into the parser. Their pictures have the time of their
+/// arrival.
+pub(super) fn install(head: &gst::Bin, codec: Codec, shared: &Arc<Shared>) {
+    for element in head.iterate_recurse().into_iter().flatten() {
+        let Some(pipe) = Pipe::of(&element) else { continue };
+        let Some(pad) = element.static_pad("src").filter(|pad| is_parsed(pad, codec)) else { continue };
+        element.set_property("do-timestamp", true);
         shared.is_piped.store(true, Ordering::Relaxed);
-        let state = Mutex::new(CatchUp::default());
+        let state = Mutex::new((CatchUp::default(), pipe));
         pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
             let Some(buffer) = info.buffer_mut() else { return gst::PadProbeReturn::Ok };
             let step = match buffer.map_readable() {
                 Ok(piece) => {
                     let now = (Instant::now(), SystemTime::now());
-                    lock(&state).piece(codec, &piece, now, || descriptor::comes_within(descriptor, QUIET))
+                    let (state, pipe) = &mut *lock(&state);
+                    state.piece(codec, &piece, now, || pipe.has_more())
                 }
                 Err(_) => Step::Pass,
             };

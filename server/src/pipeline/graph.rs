@@ -482,8 +482,8 @@ pub(super) fn deliver(sink: &gst_app::AppSink, shared: &Shared, sample: &gst::Sa
     }
 }
 
-/// Whether a picture of this age has waited on its way, as while the process stood still: nobody begins there, as what follows is old
-/// as well, or lost. Only with an IP camera is that known: the times of other sources may be anything.
+/// Whether a picture of this age has waited on its way, as while the process stood still: nobody begins there, as what
+/// follows is old as well, or lost. Only with an IP camera is that known: the times of other sources may be anything.
 fn waited(source: SourceKind, age: Duration) -> bool {
     source == SourceKind::Rtsp && age > WAITED
 }

@@ -207,8 +207,8 @@ fn draw_frame(frame: &mut gst_video::VideoFrameRef<&mut gst::BufferRef>, label: 
 /// Has the deinterlacer make each picture of its first field: for the other it would hold the picture until the next one comes.
 /// NTSC begins with the bottom field, everything else with the top.
 ///
-/// Of pictures that differ in kind or order (mode mixed) it holds some and loses others. So all of them are alike to it: once one is
-/// interlaced, all are.
+/// Of pictures that differ in kind or order (mode mixed) it holds some and loses others. So all of them are alike to
+/// it: once one is interlaced, all are.
 pub fn first_field(deinterlace: &gst::Element) {
     let Some(pad) = deinterlace.static_pad("sink") else { return };
     let deinterlace = deinterlace.downgrade();
