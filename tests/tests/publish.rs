@@ -170,6 +170,21 @@ fn by_tcp_a_publisher_behind_a_slow_link_is_told_and_disconnected() {
 }
 
 #[test]
+fn a_publisher_of_a_picture_in_two_seconds_is_not_silent_between_them() {
+    let clips = Clips::new();
+    let (server, url) = server(&[]);
+    let file = clips.write("rare.mp4", Clip { fps: 1, seconds: 8, gop: 4, audio: false, ..Clip::default() });
+    let _publisher = publish_at(0.5, &file, &url, &[]);
+    let pictures = || server.stats().streams[0].frames;
+    until_true("pictures, by which their distance is known", wait::START, || pictures() >= 3);
+    server.wait_until_running();
+    until_true("four pictures more", wait::START, || {
+        assert_eq!(server.health().0, 200, "{}", reason(&server));
+        pictures() >= 7
+    });
+}
+
+#[test]
 fn a_publisher_that_offers_tcp_and_gets_udp_is_not_by_tcp() {
     const SDP: &str = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\n\
                        a=rtpmap:96 H264/90000\r\na=control:streamid=0\r\n";
