@@ -57,6 +57,11 @@ impl Connection {
         self.sequence += 1;
         let request = format!("{method} {}{suffix} RTSP/1.0\r\nCSeq: {}\r\n{headers}\r\n", self.url, self.sequence);
         self.stream.write_all(request.as_bytes()).ok()?;
+        self.reply()
+    }
+
+    /// The next answer; none when the server closes the connection.
+    pub fn reply(&mut self) -> Option<Reply> {
         loop {
             // What comes before is video.
             let text = String::from_utf8_lossy(&self.received);

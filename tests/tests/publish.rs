@@ -185,20 +185,20 @@ fn a_publisher_of_a_picture_in_two_seconds_is_not_silent_between_them() {
 }
 
 #[test]
-fn a_publisher_that_offers_tcp_and_gets_udp_is_not_by_tcp() {
+fn how_a_publisher_sends_is_known_by_the_transport_that_it_gets() {
     const SDP: &str = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\n\
                        a=rtpmap:96 H264/90000\r\na=control:streamid=0\r\n";
     let (server, url) = server(&[]);
     let mut publisher = Connection::open(&url);
     let body = format!("Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{SDP}", SDP.len());
     assert_eq!(publisher.request("ANNOUNCE", "", body.trim_end_matches("\r\n")).status, 200);
-    let offers = "RTP/AVP;unicast;client_port=5000-5001;mode=record,RTP/AVP/TCP;unicast;interleaved=0-1;mode=record";
-    let reply = publisher.request("SETUP", "/streamid=0", &format!("Transport: {offers}\r\n"));
-    assert!(reply.status == 200 && reply.head.contains("server_port="), "{reply:?}");
+    let offer = "Transport: rtp/avp/tcp;unicast;interleaved=0-1;mode=record\r\n";
+    let reply = publisher.request("SETUP", "/streamid=0", offer);
+    assert!(reply.status == 200 && reply.head.contains("RTP/AVP/TCP"), "{reply:?}");
     let session = reply.head.split("Session: ").nth(1).and_then(|rest| rest.split([';', '\r']).next());
     let session = format!("Session: {}\r\n", session.expect("a session"));
     assert_eq!(publisher.request("RECORD", "", &session).status, 200);
-    logs(&server, "transport=\"UDP\"");
+    logs(&server, "transport=\"TCP\"");
 }
 
 #[test]

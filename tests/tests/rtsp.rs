@@ -582,6 +582,13 @@ fn without_pictures_a_client_is_refused_in_the_end_and_the_log_says_why() {
     for path in ["/stream1", "/mjpeg"] {
         assert_eq!(Connection::open(&with_path(&url, path)).request("DESCRIBE", "", "").status, 503);
     }
+    // One request of a connection waits, and none is forgotten for another.
+    let mut hasty = Connection::open(&url);
+    hasty.send(format!("DESCRIBE {url} RTSP/1.0\r\nCSeq: 100\r\n\r\n").as_bytes());
+    let replies = [hasty.request("DESCRIBE", "", ""), hasty.reply().expect("another answer")];
+    for (reply, number) in replies.iter().zip(["CSeq: 1\r\n", "CSeq: 100\r\n"]) {
+        assert!(reply.status == 503 && format!("{}\r\n", reply.head).contains(number), "{reply:?}");
+    }
     let log = until("the log says so", wait::SOON, || {
         let log = server.process.stderr();
         log.contains("an RTSP client was refused").then_some(log)

@@ -243,7 +243,7 @@ impl State {
     /// What is to be noted of an answer before it leaves.
     fn answers(&self, client: &rtsp::RTSPClient, context: &rtsp::RTSPContext) {
         let Some(response) = context.response() else { return };
-        // Of the transports that were offered, the one that is used.
+        // The transport that is used, whatever was offered and however it was written.
         if let Some(transport) = gate::header(Some(response), gst_rtsp::GST_RTSP_HDR_TRANSPORT) {
             self.with(client, |known| known.by_tcp = transport.contains("/TCP"));
         }

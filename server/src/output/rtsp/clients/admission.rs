@@ -14,7 +14,7 @@ use rov_common::api::StreamState;
 use rov_common::sync::lock;
 
 use super::super::{gate, publish};
-use super::{Client, State, key, shown};
+use super::{State, key, shown};
 use crate::config::is_mjpeg;
 
 /// Who asks for the stream before there is a picture waits so long for it: a server that has just started, or a camera that is
@@ -190,8 +190,21 @@ impl State {
 
     /// Handles the requests whose time has come; false when none waits any more.
     fn handle_waiting(&self) -> bool {
-        // One after the other, as each failed login puts the next of its address off.
-        while let Some(Waiting { client, request, .. }) = self.next_due(Instant::now()) {
+        let (now, ready) = (Instant::now(), self.why_no_picture().is_none());
+        let due: Vec<_> = {
+            let guesses = lock(&self.guesses);
+            let mut known = lock(&self.known);
+            let due = known.values_mut().filter_map(|known| {
+                let waited = now.saturating_duration_since(known.waits_since?);
+                let host = known.host;
+                known.waiting.take_if(|waiting| match waiting.logs_in {
+                    true => waited >= LOGIN_LIMIT || guesses.may_try(host, now),
+                    false => waited >= PICTURE_LIMIT || ready,
+                })
+            });
+            due.collect()
+        };
+        for Waiting { client, request, .. } in due {
             gate::handle(&client, &request);
             self.with(&client, |known| {
                 // Unless it has to wait again.
@@ -203,22 +216,5 @@ impl State {
         let waits = lock(&self.known).values().any(|known| known.waiting.is_some());
         self.looks.store(waits, Ordering::Relaxed);
         waits
-    }
-
-    /// Of the requests whose time has come, the one that has waited longest.
-    fn next_due(&self, now: Instant) -> Option<Waiting> {
-        let ready = self.why_no_picture().is_none();
-        let (guesses, mut known) = (lock(&self.guesses), lock(&self.known));
-        let is_due = |known: &Client| {
-            let waited = now.saturating_duration_since(known.waits_since?);
-            let is_due = match known.waiting.as_ref()?.logs_in {
-                true => waited >= LOGIN_LIMIT || guesses.may_try(known.host, now),
-                false => waited >= PICTURE_LIMIT || ready,
-            };
-            is_due.then_some(waited)
-        };
-        let due = known.values_mut().filter_map(|known| Some((is_due(known)?, known)));
-        let (_, longest) = due.max_by_key(|(waited, _)| *waited)?;
-        longest.waiting.take()
     }
 }
