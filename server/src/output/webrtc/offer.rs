@@ -20,13 +20,65 @@ pub struct Offer {
     pub ufrag: String,
     /// The section is one of a bundle (RFC 9143).
     is_bundled: bool,
+    /// The first section of the bundle, if the video is in a later one.
+    front: Option<Front>,
+}
+
+/// The section that has the transport of a bundle, and nothing that could be sent here, as one for sound. It is accepted as inactive: the
+/// bundle would end with it (RFC 9143 section 7.3.3), and webrtcbin would look for a path on sockets of which nobody knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Front {
+    mid: String,
+    /// `m=audio`.
+    media: String,
+    /// As `UDP/TLS/RTP/SAVPF`.
+    protocol: String,
+    payload_type: String,
+    /// Of the payload type.
+    parameters: Vec<String>,
+}
+
+impl Front {
+    fn new(session: &[&str], media: &[Vec<&str>], video: usize) -> Option<Self> {
+        let lines = media[..video].iter().find(|lines| is_bundled(session, lines, &media[video]))?;
+        let mut words = lines[0].split_whitespace();
+        let (media, _port, protocol) = (words.next()?, words.next()?, words.next()?);
+        let payload_type = words.next()?;
+        // Not a data channel.
+        if !matches!(media, "m=audio" | "m=video") || is_refused(lines) {
+            return None;
+        }
+        let names = ["rtpmap", "fmtp"].map(|name| format!("a={name}:{payload_type} "));
+        let parameters = lines.iter().filter(|line| names.iter().any(|name| line.starts_with(name)));
+        Some(Self {
+            mid: mid(lines)?.to_owned(),
+            media: media.to_owned(),
+            protocol: protocol.to_owned(),
+            payload_type: payload_type.to_owned(),
+            parameters: parameters.map(ToString::to_string).collect(),
+        })
+    }
+
+    /// The core's `answer`, which refuses the section, with the section accepted.
+    fn accept(&self, answer: &str) -> String {
+        let (session, mut media) = sections(answer);
+        let own = format!("{} 9 {} {}", self.media, self.protocol, self.payload_type);
+        if let Some(lines) = media.iter_mut().find(|lines| mid(lines) == Some(&self.mid) && is_refused(lines)) {
+            lines[0] = &own;
+            lines.extend(self.parameters.iter().map(String::as_str).chain(["a=rtcp-mux", "a=inactive"]));
+        }
+        let bundle = |line: &str| line.strip_prefix(BUNDLE).map(|mids| format!("{BUNDLE}{} {mids}", self.mid));
+        let session: Vec<_> = session.iter().map(|line| bundle(line).unwrap_or_else(|| (*line).to_owned())).collect();
+        join(&session.iter().map(String::as_str).collect::<Vec<_>>(), &media)
+    }
 }
 
 impl Offer {
     /// What the viewer gets of the core's `answer`: in its own terms.
     pub fn answer(&self, answer: &str) -> String {
         let own = format!("a=fmtp:{} {}", self.codec.payload_type, self.codec.fmtp);
-        let placed = place_candidates(answer);
+        let placed =
+            place_candidates(&self.front.as_ref().map_or_else(|| answer.to_owned(), |front| front.accept(answer)));
         let lines = placed.lines().filter_map(|line| {
             if self.codec.is_fmtp(line) {
                 (!self.codec.fmtp.is_empty()).then_some(own.as_str())
@@ -134,6 +186,7 @@ pub fn parse(sdp: &str, codec: Codec, profile: Option<(u8, u8)>) -> Result<Offer
     // The core refuses what is in no bundle.
     let own_bundle = mid(&media[at]).map(|mid| format!("{BUNDLE}{mid}"));
     let is_bundled = is_bundled(&session, &media[at], &media[at]);
+    let front = Front::new(&session, &media, at);
     if !is_bundled && let Some(own_bundle) = &own_bundle {
         session.retain(|line| !line.starts_with("a=group:"));
         session.push(own_bundle);
@@ -153,7 +206,7 @@ pub fn parse(sdp: &str, codec: Codec, profile: Option<(u8, u8)>) -> Result<Offer
     }
     let ufrag =
         transport.iter().find_map(|line| line.strip_prefix("a=ice-ufrag:")).unwrap_or_default().trim().to_owned();
-    Ok(Offer { sdp: join(&session, &media), candidates, codec, ufrag, is_bundled })
+    Ok(Offer { sdp: join(&session, &media), candidates, codec, ufrag, is_bundled, front })
 }
 
 /// By which a viewer is reached and proves itself: the first two are of ICE (RFC 8839), the third of DTLS (RFC 8122).
@@ -171,8 +224,8 @@ fn is_bundled(session: &[&str], one: &[&str], other: &[&str]) -> bool {
         .any(|group| [mid(one), mid(other)].iter().all(|mid| mid.is_some_and(|mid| group.contains(&mid))))
 }
 
-/// The transport of section `at`, with its candidates: its own, or that of the section that it is bundled with (RFC
-/// 9143 section 7.2), and of the session where that says nothing.
+/// The transport of section `at`: its own, or that of the section that it is bundled with (RFC 9143 section 7.2), and of the session
+/// where that says nothing. With the candidates of the whole bundle, which mostly stand in its first section alone.
 fn transport<'a>(session: &[&'a str], media: &[Vec<&'a str>], at: usize) -> Vec<&'a str> {
     let says = |lines: &[&str], name: &str| lines.iter().any(|line| line.starts_with(name));
     let with_ice = |lines: &&Vec<&'a str>| says(lines, TRANSPORT[0]);
@@ -186,6 +239,8 @@ fn transport<'a>(session: &[&'a str], media: &[Vec<&'a str>], at: usize) -> Vec<
         .copied()
         .collect();
     transport.extend(section);
+    let bundle = media.iter().filter(|lines| !std::ptr::eq(*lines, section) && is_bundled(session, lines, &media[at]));
+    transport.extend(bundle.flatten().filter(|line| line.starts_with("a=candidate:")));
     transport
 }
 
@@ -203,15 +258,14 @@ pub fn place_candidates(answer: &str) -> String {
     }
     if let Some(accepted) = media.iter_mut().find(|lines| !is_refused(lines)) {
         accepted.append(&mut candidates);
-        // webrtcbin wants these in every section, although nothing is sent for a refused one.
-        let wanted = ["a=setup:", "a=ice-ufrag:", "a=ice-pwd:"];
-        let said: Vec<&str> =
-            wanted.iter().filter_map(|name| accepted.iter().find(|line| line.starts_with(name)).copied()).collect();
-        for refused in media.iter_mut().filter(|lines| is_refused(lines)) {
-            let missing = wanted.iter().filter(|name| !refused.iter().any(|line| line.starts_with(**name)));
-            let missing = missing.filter_map(|name| said.iter().find(|line| line.starts_with(name)));
-            let missing: Vec<&str> = missing.copied().collect();
-            refused.extend(missing);
+    }
+    // webrtcbin wants these in every section, although nothing is sent for a refused one.
+    for name in ["a=setup:", "a=ice-ufrag:", "a=ice-pwd:"] {
+        let says = |lines: &Vec<&str>| lines.iter().any(|line| line.starts_with(name));
+        let said = media.iter().filter(|lines| !is_refused(lines)).flatten().find(|line| line.starts_with(name));
+        let said = said.copied();
+        for lines in media.iter_mut().filter(|lines| !says(lines)) {
+            lines.extend(said);
         }
     }
     join(&session, &media)
@@ -536,6 +590,30 @@ mod tests {
         assert_eq!(transport_of(&session), ("ssss".to_owned(), lines("ssss")));
         let mixed = format!("{head}a=fingerprint:sha-256 ssss\r\n{BARE}a=ice-ufrag:vvvv\r\na=ice-pwd:pvvvv\r\n");
         assert_eq!(transport_of(&mixed).1, ["a=fingerprint:sha-256 ssss", "a=ice-ufrag:vvvv", "a=ice-pwd:pvvvv"]);
+    }
+
+    /// As whepsrc does: sound first, with the candidates of all.
+    #[test]
+    fn a_section_for_sound_at_the_front_of_the_bundle_is_accepted_without_sound() {
+        let session = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=group:BUNDLE a 0\r\n";
+        let ice = "a=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\na=fingerprint:sha-256 00\r\n";
+        let audio = "m=audio 9 UDP/TLS/RTP/SAVPF 96 97\r\na=mid:a\r\na=rtpmap:96 OPUS/48000/2\r\na=fmtp:96 useinbandfec=1\r\n\
+            a=rtpmap:97 PCMU/8000\r\n";
+        let video = BARE.replace("m=video 9", "m=video 0").replace("a=recvonly", "a=bundle-only\r\na=recvonly");
+        let sdp = format!("{session}{audio}a=recvonly\r\n{ice}a=candidate:1\r\n{video}{ice}");
+        assert!(transport_of(&sdp).1.contains(&"a=candidate:1".to_owned()));
+        let offer = parse(&sdp, Codec::H264, None).expect("an answerable offer");
+        let own = "a=setup:active\r\na=ice-ufrag:u\r\na=ice-pwd:p\r\n";
+        let answered = format!("m=video 9 UDP/TLS/RTP/SAVPF 103\r\na=mid:0\r\n{own}");
+        let core = format!(
+            "v=0\r\na=group:BUNDLE 0\r\nm=audio 0 UDP/TLS/RTP/SAVPF 0\r\na=mid:a\r\na=candidate:9\r\n{answered}"
+        );
+        let accepted = "m=audio 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:a\r\na=rtpmap:96 OPUS/48000/2\r\n\
+            a=fmtp:96 useinbandfec=1\r\na=rtcp-mux\r\na=inactive\r\na=candidate:9\r\n";
+        assert_eq!(offer.answer(&core), format!("v=0\r\na=group:BUNDLE a 0\r\n{accepted}{own}{answered}"));
+        // A data channel is refused as before.
+        let data = sdp.replace("m=audio 9 UDP/TLS/RTP/SAVPF 96 97", "m=application 9 UDP/DTLS/SCTP webrtc-datachannel");
+        assert_eq!(parse(&data, Codec::H264, None).expect("an answerable offer").front, None);
     }
 
     #[test]
