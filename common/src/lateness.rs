@@ -58,8 +58,9 @@ struct Stream {
     /// Since when, by `clock`, all packets were late, and the quickest of them.
     late_since: Option<(Duration, i64)>,
     rhythm: Rhythm,
-    /// When the first packet of the newest picture came, and the usual time between two.
+    /// When the first packet of the newest picture came, how long after that of the one before, and the usual time between two.
     picture_at: Instant,
+    passed: Duration,
     interval: Duration,
     bursts: Bursts,
 }
@@ -101,6 +102,7 @@ impl Stream {
             late_since: None,
             rhythm: Rhythm::new(MEMORY),
             picture_at: at,
+            passed: Duration::ZERO,
             interval: Duration::ZERO,
             bursts: Bursts::default(),
         }
@@ -135,13 +137,15 @@ impl Stream {
     /// The first packet of another picture came.
     fn follow(&mut self, transit: i64, step: i64, at: Instant) {
         let passed = at.saturating_duration_since(std::mem::replace(&mut self.picture_at, at));
-        if self.interval.is_zero() {
+        let is_together = self.bursts.picture(passed.as_secs_f64(), step as f64 / 90_000.0);
+        if self.interval.is_zero() && !is_together {
             self.interval = passed;
         }
-        self.bursts.picture(passed.as_secs_f64(), step as f64 / 90_000.0);
+        // What was held up is followed by a burst. Where the next picture takes as long, the sender has become slower.
+        self.interval = self.interval.max(passed.min(std::mem::replace(&mut self.passed, passed)));
         let longest = self.interval.max(SHORTEST_INTERVAL) * HELD_UP;
         // What comes in a burst tells nothing.
-        if passed > self.interval / 4 {
+        if !is_together && passed > self.interval / 4 {
             self.interval = (7 * self.interval + passed.min(longest)) / 8;
         }
         let grown = passed.as_micros() as i64 - step * 100 / 9;
@@ -189,8 +193,8 @@ struct Bursts {
 }
 
 impl Bursts {
-    /// A picture came `passed` seconds after the one before, whose timestamp is `step` seconds older.
-    fn picture(&mut self, passed: f64, step: f64) {
+    /// A picture came `passed` seconds after the one before, whose timestamp is `step` seconds older; whether it had waited for that one.
+    fn picture(&mut self, passed: f64, step: f64) -> bool {
         let kept = (1.0 - passed / MEMORY).max(0.0);
         self.groups *= kept;
         self.bursts *= kept;
@@ -201,6 +205,7 @@ impl Bursts {
             self.bursts += 1.0;
         }
         self.in_burst = is_together;
+        is_together
     }
 
     fn are_usual(&self) -> bool {
@@ -412,16 +417,19 @@ mod tests {
     fn slow_timestamps_are_followed_over_an_idle_link() {
         let at_once = |_, made| made;
         let with_jitter = |n, made: f64| made + f64::from(n * 37 % 41) / 1e3;
+        // What the camera sent before the first of it was read comes at once.
+        let joined = |_, made: f64| made.max(0.3);
         for real in [
             |_| 24.0,
             |_| 21.0,
             |_| 12.0,
             |_| 6.0,
             |second| if second < 30.0 { 25.0 } else { 11.0 },
+            |second| if second < 30.0 { 25.0 } else { 5.0 },
             |second| if (20.0..40.0).contains(&second) { 25.0 } else { 12.0 },
         ] {
             for jump in [0.0, -0.7, 0.7] {
-                let says = [said(real, jump, at_once), said(real, jump, with_jitter)];
+                let says = [said(real, jump, at_once), said(real, jump, with_jitter), said(real, jump, joined)];
                 assert!(says.iter().all(|said| said.latest < LATE), "{} fps, {jump}: {says:?}", real(0.0));
             }
         }
