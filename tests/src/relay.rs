@@ -304,10 +304,9 @@ pub fn slow_link(server: u16, bytes_per_second: f64) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("its address").port();
     let pass = move |mut from: TcpStream, mut to: TcpStream| {
-        // As a link with Ethernet's packets gives it out.
-        let mut segment = [0; 1448];
-        while let Ok(length @ 1..) = from.read(&mut segment) {
-            if to.write_all(&segment[..length]).is_err() {
+        let mut data = [0; 2048];
+        while let Ok(length @ 1..) = from.read(&mut data) {
+            if to.write_all(&data[..length]).is_err() {
                 break;
             }
             std::thread::sleep(Duration::from_secs_f64(length as f64 / bytes_per_second));
