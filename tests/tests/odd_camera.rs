@@ -79,8 +79,8 @@ fn shows_nearly_all(runtime: &Runtime, camera: &OddCamera, args: &[&str], pictur
         watcher.report().frames_decoded >= before.frames_decoded + all
     });
     let report = watcher.report();
-    // Half a second of them.
-    let few = camera.rate() / 2;
+    // Half a second of them, or one group of pictures: what a single delay on a busy machine costs.
+    let few = (camera.rate() / 2).max(12);
     let skipped = report.frames_skipped - before.frames_skipped;
     assert!(skipped <= few && report.sessions == 1, "{args:?}: {skipped} skipped: {report:?}");
     watcher.stop(runtime);
