@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use rov_common::codec::Codec;
 use rov_tests::jpeg;
@@ -119,6 +120,22 @@ fn a_second_publisher_is_refused_until_the_first_sends_nothing() {
     server.wait_until_running();
     player.next_shots(20);
     logs(&server, "another publisher has come");
+}
+
+#[test]
+fn a_publisher_stays_when_the_server_has_stood_still() {
+    let clips = Clips::new();
+    let (server, url) = server(&[]);
+    let file = clips.write("clip.mp4", Clip::default());
+    let _publisher = publish(&file, &url, &["-rtsp_transport", "tcp"]);
+    server.wait_until_running();
+    server.process.signal(libc::SIGSTOP);
+    // Not waited for anything: a machine may stand still for so long.
+    std::thread::sleep(Duration::from_secs(7));
+    server.process.signal(libc::SIGCONT);
+    let before = server.stats().streams[0].frames;
+    until_true("pictures", wait::START, || server.stats().streams[0].frames > before + 250);
+    assert!(!server.process.stderr().contains("published nothing"), "{}", server.process.stderr());
 }
 
 #[test]

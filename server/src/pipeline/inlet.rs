@@ -24,6 +24,8 @@ const SILENT_LIMIT: Duration = Duration::from_secs(5);
 /// Both are longer where its pictures are rare: so many of their intervals, which count for so long at most.
 const SILENT_INTERVALS: u32 = 3;
 const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
+/// Looks come a few times a second; one that comes so late was not made because the process stood still.
+const STANDSTILL: Duration = Duration::from_secs(1);
 /// A stream that has no keyframe for so long has none at all, and begins without.
 const KEYFRAME_LIMIT: Duration = Duration::from_secs(2);
 /// What waits for the pipeline, in bytes; it takes everything at once, unless the machine stands still.
@@ -46,6 +48,15 @@ struct State {
     refusal: Option<String>,
     /// Time of the newest access unit.
     last: gst::ClockTime,
+    /// When [`Inlet::look`] was called last.
+    looked: Option<Instant>,
+}
+
+impl State {
+    /// Whether this process has not run: nobody could be heard.
+    fn stood_still(&self, now: Instant) -> bool {
+        self.looked.is_some_and(|looked| now.saturating_duration_since(looked) >= STANDSTILL)
+    }
 }
 
 #[derive(Debug)]
@@ -139,6 +150,16 @@ impl Inlet {
         let _ = source.push_sample(&sample);
     }
 
+    /// To be called a few times a second: after a standstill of this process, what the publisher sent is still to be read.
+    pub fn look(&self, now: Instant) {
+        let mut state = lock(&self.state);
+        let stood_still = state.stood_still(now);
+        state.looked = Some(now);
+        if let Some(publisher) = state.publisher.as_mut().filter(|_| stood_still) {
+            publisher.heard = now;
+        }
+    }
+
     /// The publisher that keeps its place before one that comes from `newcomer`, as ADDRESS:PORT. A pause lets in the same machine
     /// alone, whose sender has been started again: another may be another vehicle's.
     pub fn keeps_its_place(&self, newcomer: &str, now: Instant) -> Option<String> {
@@ -146,7 +167,8 @@ impl Inlet {
         let state = lock(&self.state);
         let publisher = state.publisher.as_ref()?;
         let limit = if host(&publisher.peer) == host(newcomer) { SILENT_AFTER } else { SILENT_LIMIT };
-        publisher.silent_for(now, limit).is_none().then(|| publisher.peer.clone())
+        let stays = state.stood_still(now) || publisher.silent_for(now, limit).is_none();
+        stays.then(|| publisher.peer.clone())
     }
 
     pub fn publishes(&self, key: usize) -> bool {
@@ -210,6 +232,20 @@ mod tests {
         assert_eq!(own(SILENT_AFTER), None, "its machine may come again");
         assert!(other(SILENT_AFTER).is_some(), "another vehicle's picture after a pause");
         assert_eq!(other(SILENT_LIMIT), None);
+    }
+
+    #[test]
+    fn a_publisher_is_not_silent_while_the_server_stands_still() {
+        let (inlet, start) = (Inlet::new("/stream1"), Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        inlet.begins(1, "10.0.0.5:4000", true, start);
+        (0..=5).for_each(|i| inlet.look(at(i * 200)));
+        assert!(inlet.keeps_its_place("10.0.0.6:4000", at(9_000)).is_some(), "before the first look");
+        inlet.look(at(9_000));
+        assert!(inlet.keeps_its_place("10.0.0.6:4000", at(9_000)).is_some());
+        assert_eq!(inlet.gone_for(at(9_000)), None);
+        (1..=30).for_each(|i| inlet.look(at(9_000 + i * 200)));
+        assert!(inlet.gone_for(at(15_000)).is_some(), "it really is");
     }
 
     #[test]

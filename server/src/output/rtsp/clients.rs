@@ -150,6 +150,9 @@ impl Clients {
     /// Closes what has no right to stay, and asks for keyframes. To be called now and then on the thread of the server.
     pub fn care(&self) {
         let now = Instant::now();
+        if let Some(inlet) = &self.state.rules.inlet {
+            inlet.look(now);
+        }
         let failed =
             |media: Option<rtsp::RTSPMedia>| media.is_some_and(|media| media.status() == rtsp::RTSPMediaStatus::Error);
         let State { feeder, mjpeg, .. } = &*self.state;
