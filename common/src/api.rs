@@ -58,6 +58,15 @@ pub struct Health {
     pub status: String,
     /// Stream name to its state and, unless it is well, the reason.
     pub streams: BTreeMap<String, StreamHealth>,
+    #[serde(default)]
+    pub cameras: Vec<CameraInfo>,
+}
+
+/// A camera and the names of its streams, as they are in `?stream=`: the first of the first is the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CameraInfo {
+    pub name: String,
+    pub streams: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -77,6 +86,9 @@ pub struct Stats {
     pub name: String,
     pub version: String,
     pub uptime_s: f64,
+    #[serde(default)]
+    pub cameras: Vec<CameraInfo>,
+    /// Of all cameras, the default first.
     pub streams: Vec<StreamStats>,
     /// Those by WebRTC.
     pub viewers: Vec<ViewerStats>,
@@ -90,10 +102,10 @@ pub struct Stats {
     pub jpeg: JpegStats,
 }
 
-/// Pictures as JPEG, which are made while somebody wants them.
+/// Pictures of all streams as JPEG, which are made while somebody wants them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct JpegStats {
-    /// The stream is being decoded for it, which costs processor time.
+    /// A stream is being decoded for it, which costs processor time.
     pub running: bool,
     /// Of the MJPEG stream.
     pub viewers: u64,
@@ -101,10 +113,21 @@ pub struct JpegStats {
     pub pictures: u64,
 }
 
-/// Plain RTP, whose receivers are not known.
+impl JpegStats {
+    /// Of both together.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            running: self.running || other.running,
+            viewers: self.viewers + other.viewers,
+            pictures: self.pictures + other.pictures,
+        }
+    }
+}
+
+/// Plain RTP of all streams, whose receivers are not known.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RtpStats {
-    /// `ADDRESS:PORT` of each destination.
+    /// `ADDRESS:PORT` of each destination, those of the default stream first.
     pub destinations: Vec<String>,
     /// Media and repair packets, to each destination by each interface.
     pub packets: u64,
@@ -113,6 +136,19 @@ pub struct RtpStats {
     pub skipped: u64,
     /// Packets that the system did not take.
     pub errors: u64,
+}
+
+impl RtpStats {
+    /// Of both together.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            destinations: [self.destinations, other.destinations].concat(),
+            packets: self.packets + other.packets,
+            bytes: self.bytes + other.bytes,
+            skipped: self.skipped + other.skipped,
+            errors: self.errors + other.errors,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -129,7 +165,10 @@ pub struct RtspStats {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StreamStats {
+    /// With that of the camera before it, as `cam2/stream1`, where that is not the first.
     pub name: String,
+    #[serde(default)]
+    pub camera: String,
     pub state: StreamState,
     /// Why the stream does not run, or why it was last restarted.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -171,6 +210,9 @@ pub struct StreamStats {
 pub struct ViewerStats {
     /// Its [`public_id`], which opens nothing.
     pub id: String,
+    /// The name of the stream that it watches.
+    #[serde(default)]
+    pub stream: String,
     /// The viewer's address and port, once a path to it is found.
     pub address: String,
     /// `connecting`, `connected` or `closed`.
@@ -186,7 +228,7 @@ pub struct ViewerStats {
     /// It is sent nothing before the next keyframe.
     #[serde(default)]
     pub awaits_keyframe: bool,
-    /// The bit rate follows this viewer's link.
+    /// The bit rate of its stream follows this viewer's link.
     #[serde(default)]
     pub pilot: bool,
     /// What its link carries, kbit/s, as far as was seen: a quarter above the encoder's ceiling where no limit was met.

@@ -2,6 +2,7 @@
 //! `validate` states; nothing here looks at the machine (which cameras, which encoders), as that changes while the
 //! server runs.
 
+mod addresses;
 mod choices;
 mod summary;
 #[cfg(test)]
@@ -143,7 +144,7 @@ impl Default for EncodeConfig {
 pub struct RtpConfig {
     /// Multicast groups and unicast addresses; one at least, none twice.
     pub hosts: Vec<Ipv4Addr>,
-    /// Even, 2 to 65532; RTCP goes to the port above, repair packets to the second above.
+    /// Of the default stream: even, 2 to 65532; RTCP goes to the port above, repair packets to the second above.
     pub port: u16,
     /// Of multicast.
     pub ttl: u8,
@@ -342,6 +343,11 @@ impl Config {
         Ok(config)
     }
 
+    /// Each with its camera, in order.
+    pub fn streams(&self) -> impl Iterator<Item = (&CameraConfig, &StreamConfig)> {
+        self.cameras.iter().flat_map(|camera| camera.streams.iter().map(move |stream| (camera, stream)))
+    }
+
     /// The first stream of the first camera, which there always is.
     pub fn default_stream(&self) -> &StreamConfig {
         &self.cameras[0].streams[0]
@@ -370,6 +376,7 @@ impl Config {
                 self.host
             ));
         }
+        self.validate_addresses()?;
         if self.max_viewers == 0 {
             return bad("--max-viewers 0: must be at least 1");
         }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rov_common::api::WHEP_PATH;
+use rov_common::api::{StreamState, WHEP_PATH};
 use rov_common::discovery::{Announcement, StreamInfo};
 use rov_common::media_socket::MediaSocket;
 use rov_common::net;
@@ -14,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, SourceKind};
+use crate::config::{Config, RtpConfig, SourceKind};
 use crate::discovery::{self, Discovery, DiscoveryConfig};
 use crate::http::{self, Api};
 use crate::identity::{self, Identity};
@@ -27,7 +27,7 @@ use crate::output::webrtc::{self, Engine, Paths, WebRtcOutput};
 use crate::pipeline::Inlet;
 use crate::progress::{Beat, HANGS_AFTER, Parts};
 use crate::service::{Now, Service};
-use crate::stream::{Control, Stream};
+use crate::stream::{Control, Stream, Streams};
 use crate::supervisor::{self, Outcome};
 
 /// From the signal to the end of the process; pipelines have two seconds of it.
@@ -44,15 +44,16 @@ pub struct Server {
     config: Config,
     id: String,
     identity: Identity,
-    stream: Arc<Stream>,
-    control: mpsc::Receiver<Control>,
+    streams: Streams,
+    /// Of each stream.
+    requests: Vec<mpsc::Receiver<Control>>,
     http: TcpListener,
     media: Option<MediaSocket>,
-    rtp: Option<RtpOutput>,
+    rtp: Vec<Arc<RtpOutput>>,
     rtsp: Option<RtspOutput>,
     pilots: Arc<Mutex<Pilots>>,
     inlet: Option<Arc<Inlet>>,
-    jpeg: Arc<JpegOutput>,
+    jpeg: Vec<Arc<JpegOutput>>,
     discovery: Option<Discovery>,
     service: Service,
 }
@@ -72,15 +73,15 @@ impl Server {
             )
         })?;
         let media = config.webrtc.then(|| webrtc::bind(config.host, config.media_port)).transpose()?;
-        let (default, source) = (config.default_stream(), &config.cameras[0].source);
-        let (stream, control) = Stream::new(&default.name, default.encode.codec, Instant::now());
-        let rtp = config
-            .rtp
-            .clone()
-            .map(|rtp| RtpOutput::start(&stream, rtp, config.host, config.interfaces.clone()))
-            .transpose()?;
-        let jpeg = Arc::new(JpegOutput::new(&stream, config.max_viewers));
-        let publishes = config.rtsp.as_ref().filter(|_| source.kind == SourceKind::Publish);
+        let all =
+            config.streams().map(|(camera, stream)| (camera.name.as_str(), stream.name.as_str(), stream.encode.codec));
+        let (streams, requests) = Streams::new(all, Instant::now());
+        let rtp = match &config.rtp {
+            Some(rtp) => start_rtp(&streams, rtp, &config)?,
+            None => Vec::new(),
+        };
+        let jpeg: Vec<_> = streams.iter().map(|stream| Arc::new(JpegOutput::new(stream, config.max_viewers))).collect();
+        let publishes = config.rtsp.as_ref().filter(|_| config.cameras[0].source.kind == SourceKind::Publish);
         let pilots = Pilots::shared(config.pilot);
         // Of the paths the last is the user's own.
         let inlet = publishes.and_then(|rtsp| rtsp.paths.last()).map(|path| Arc::new(Inlet::new(path)));
@@ -90,7 +91,15 @@ impl Server {
             .map(|rtsp| {
                 let (interfaces, max_viewers) = (config.interfaces.clone(), config.max_viewers);
                 let seats = Seats { max_clients: max_viewers.into(), pilots: Arc::clone(&pilots) };
-                RtspOutput::start(&stream, &jpeg, inlet.as_ref(), rtsp, config.host, interfaces, seats)
+                RtspOutput::start(
+                    streams.default_stream(),
+                    &jpeg[0],
+                    inlet.as_ref(),
+                    rtsp,
+                    config.host,
+                    interfaces,
+                    seats,
+                )
             })
             .transpose()?;
         let discovery = match config.discovery_port {
@@ -111,8 +120,8 @@ impl Server {
             config,
             id,
             identity,
-            stream,
-            control,
+            streams,
+            requests,
             http,
             media,
             rtp,
@@ -145,8 +154,8 @@ impl Server {
             config,
             id,
             identity,
-            stream,
-            control,
+            streams,
+            mut requests,
             http,
             media,
             rtp,
@@ -157,7 +166,7 @@ impl Server {
             discovery,
             service,
         } = self;
-        let (rtp, rtsp) = (rtp.map(Arc::new), rtsp.map(Arc::new));
+        let rtsp = rtsp.map(Arc::new);
         let tasks = TaskTracker::new();
         let stop = shutdown.child_token();
 
@@ -166,15 +175,16 @@ impl Server {
                 let stun = config.stun.as_deref().map(|url| resolve_stun(url, &tasks, &stop));
                 let (interfaces, public) = (config.interfaces.clone(), config.public_addresses.clone());
                 let paths = Paths { interfaces, public, stun, identity: Some(identity.clone()) };
-                let floor = config.default_stream().adaptive_floor;
-                let engine = Engine::new(stream.codec(), config.max_viewers.into(), pilots, floor);
-                let output = WebRtcOutput::start(&stream, media, paths, engine);
+                let encodes = config.streams().map(|(_, stream)| (stream.encode.codec, stream.adaptive_floor));
+                let engine = Engine::new(encodes, config.max_viewers.into(), pilots);
+                let output = WebRtcOutput::start(&streams, media, paths, engine);
                 Some(Arc::new(output.context("WebRTC")?))
             }
             None => None,
         };
         let outputs = outputs(&webrtc, &rtp, &rtsp, &jpeg);
-        let _awake = config.default_stream().always_encode.then(|| stream.demand().keep_awake());
+        let always = streams.iter().zip(config.streams()).filter(|(_, (_, config))| config.always_encode);
+        let _awake: Vec<_> = always.map(|(stream, _)| stream.demand().keep_awake()).collect();
         let http_addr = http.local_addr()?;
         tracing::info!(id, name = config.name, "rov-server {}", env!("CARGO_PKG_VERSION"));
         // Not 0.0.0.0, which no viewer can open.
@@ -186,7 +196,9 @@ impl Server {
         let also = if others.is_empty() { String::new() } else { format!("; also at {}", others.join(", ")) };
         tracing::info!("watch at {}{also}", ways.join(", "));
         if config.rtsp.as_ref().is_some_and(|rtsp| rtsp.credentials.is_some()) {
-            let others: Vec<_> = outputs.iter().map(|output| output.name()).filter(|name| *name != "RTSP").collect();
+            let mut others: Vec<_> =
+                outputs.iter().map(|output| output.name()).filter(|name| *name != "RTSP").collect();
+            others.dedup();
             tracing::warn!("the password is for RTSP alone: HTTP, {} are open to the whole network", others.join(", "));
         }
 
@@ -194,11 +206,11 @@ impl Server {
             id: id.clone(),
             name: config.name.clone(),
             started: Instant::now(),
-            stream: Arc::clone(&stream),
+            streams: streams.clone(),
             webrtc: webrtc.clone(),
             rtp: rtp.clone(),
             rtsp: rtsp.clone(),
-            jpeg: Arc::clone(&jpeg),
+            jpeg: jpeg.clone(),
             allow_hosts: config.allow_hosts.clone(),
             allow_origins: config.allow_origins.clone(),
         });
@@ -211,11 +223,16 @@ impl Server {
                 parts.add(output.name(), beat, limit);
             }
         }
-        let (stream_now, all) = (Arc::clone(&stream), outputs.clone());
-        let state = move || Now {
-            stream: stream_now.stats(Instant::now()),
-            fps: stream_now.status().format().1,
-            viewers: all.iter().map(|output| output.viewers()).sum(),
+        let (all_streams, all) = (streams.clone(), outputs.clone());
+        let state = move || {
+            // One that does not run is what has to be known.
+            let runs = |stream: &&Arc<Stream>| stream.status().health().0 == StreamState::Running;
+            let stream = all_streams.iter().find(|stream| !runs(stream)).unwrap_or(all_streams.default_stream());
+            Now {
+                stream: stream.stats(Instant::now()),
+                fps: stream.status().format().1,
+                viewers: all.iter().map(|output| output.viewers()).sum(),
+            }
         };
         tasks.spawn(service.run(parts, state, stop.clone()));
         let serve = http::serve(http, api, stop.clone());
@@ -235,7 +252,7 @@ impl Server {
                 streams: Vec::new(),
             };
             outputs.iter().for_each(|output| output.announce(&mut announcement));
-            let announcement = announcer(announcement, Arc::clone(&stream));
+            let announcement = announcer(announcement, streams.clone());
             let token = stop.clone();
             tasks.spawn(async move {
                 if let Err(error) = bound.run(announcement, token).await {
@@ -243,6 +260,8 @@ impl Server {
                 }
             });
         }
+        // One camera with one stream, as the configuration ensures.
+        let (stream, control) = (Arc::clone(streams.default_stream()), requests.remove(0));
         let supervise = supervisor::run(config.cameras[0].clone(), inlet, stream, control, stop.clone());
         let mut supervisor = tasks.spawn(async move { supervisor_beat.during(supervise).await });
         let mut http = http;
@@ -317,15 +336,15 @@ async fn until_here(host: IpAddr) {
 /// All that there are, in the order in which viewers should be told.
 fn outputs(
     webrtc: &Option<Arc<WebRtcOutput>>,
-    rtp: &Option<Arc<RtpOutput>>,
+    rtp: &[Arc<RtpOutput>],
     rtsp: &Option<Arc<RtspOutput>>,
-    jpeg: &Arc<JpegOutput>,
+    jpeg: &[Arc<JpegOutput>],
 ) -> Vec<Arc<dyn Output>> {
     let mut all: Vec<Arc<dyn Output>> = Vec::new();
     all.extend(webrtc.iter().cloned().map(|output| output as Arc<dyn Output>));
     all.extend(rtp.iter().cloned().map(|output| output as Arc<dyn Output>));
     all.extend(rtsp.iter().cloned().map(|output| output as Arc<dyn Output>));
-    all.push(Arc::clone(jpeg) as Arc<dyn Output>);
+    all.extend(jpeg.iter().cloned().map(|output| output as Arc<dyn Output>));
     all
 }
 
@@ -352,19 +371,28 @@ async fn output_died(outputs: &[Arc<dyn Output>]) -> &'static str {
     }
 }
 
-/// The announcement with what the stream is now.
-fn announcer(fixed: Announcement, stream: Arc<Stream>) -> impl Fn() -> Announcement + Send + Sync + 'static {
-    move || {
+/// The announcement with what the streams are now.
+fn announcer(fixed: Announcement, streams: Streams) -> impl Fn() -> Announcement + Send + Sync + 'static {
+    let info = |stream: &Arc<Stream>| {
         let (resolution, fps) = stream.status().format();
-        let stream = StreamInfo {
+        StreamInfo {
             name: stream.name().to_owned(),
             codec: stream.codec().to_string(),
             width: resolution.width,
             height: resolution.height,
             fps,
-        };
-        Announcement { streams: vec![stream], ..fixed.clone() }
-    }
+        }
+    };
+    move || Announcement { streams: streams.iter().map(info).collect(), ..fixed.clone() }
+}
+
+/// One for each stream, each at a port of its own.
+fn start_rtp(streams: &Streams, rtp: &RtpConfig, config: &Config) -> Result<Vec<Arc<RtpOutput>>> {
+    let start = |(stream, port): (&Arc<Stream>, u16)| {
+        let rtp = RtpConfig { port, ..rtp.clone() };
+        RtpOutput::start(stream, rtp, config.host, config.interfaces.clone()).map(Arc::new)
+    };
+    streams.iter().zip(rtp.ports()).map(start).collect()
 }
 
 /// Resolves the name of the STUN server in the background: without DNS that takes seconds, and may work later.

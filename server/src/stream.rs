@@ -1,9 +1,10 @@
 //! The fan-out: one encoded stream in, any number of outputs out.
 //!
 //! An output holds a bounded queue. One that falls behind loses what it holds, skips to the next keyframe and asks for
-//! it; it never slows the camera or another output. Beside it stand what is told of the stream (`status`), and what is wanted of it
-//! (`demand`).
+//! it; it never slows the camera or another output. Beside it stand what is told of the stream (`status`), what is wanted of it
+//! (`demand`), and all streams of the server (`catalogue`).
 
+mod catalogue;
 mod demand;
 mod status;
 mod timeline;
@@ -18,6 +19,7 @@ use rov_common::codec::{self, Codec, ParameterSetCache, ParameterSets};
 use rov_common::sync::lock;
 use tokio::sync::mpsc;
 
+pub use self::catalogue::{NoSuchStream, Streams};
 pub use self::demand::{Awake, Control, Demand};
 pub use self::status::{Keyframes, Keyless, Status};
 use self::timeline::Timeline;
@@ -28,7 +30,9 @@ use crate::packetize::{Frame, packetize};
 const OUTPUT_CAPACITY: usize = 8;
 
 pub struct Stream {
+    camera: String,
     name: String,
+    full_name: String,
     codec: Codec,
     status: Status,
     demand: Arc<Demand>,
@@ -44,10 +48,13 @@ struct Rewriting {
 }
 
 impl Stream {
-    pub fn new(name: &str, codec: Codec, now: Instant) -> (Arc<Self>, mpsc::Receiver<Control>) {
+    /// `name` is the one that is shown: without that of the camera only where it is the first camera.
+    pub fn new(camera: &str, name: &str, codec: Codec, now: Instant) -> (Arc<Self>, mpsc::Receiver<Control>) {
         let (demand, requests) = Demand::new(now);
         let stream = Self {
+            camera: camera.to_owned(),
             name: name.to_owned(),
+            full_name: if name.contains('/') { name.to_owned() } else { format!("{camera}/{name}") },
             codec,
             status: Status::default(),
             demand,
@@ -60,8 +67,18 @@ impl Stream {
         (Arc::new(stream), requests)
     }
 
+    /// The one that is shown, and by which it is found.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// All by which it is found, the one that is shown first.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        std::iter::once(self.name.as_str()).chain(Some(self.full_name.as_str()).filter(|full| *full != self.name))
+    }
+
+    pub fn camera(&self) -> &str {
+        &self.camera
     }
 
     pub fn codec(&self) -> Codec {
@@ -149,7 +166,12 @@ impl Stream {
     }
 
     pub fn stats(&self, now: Instant) -> StreamStats {
-        StreamStats { name: self.name.clone(), codec: self.codec.to_string(), ..self.status.stats(now) }
+        StreamStats {
+            name: self.name.clone(),
+            camera: self.camera.clone(),
+            codec: self.codec.to_string(),
+            ..self.status.stats(now)
+        }
     }
 }
 
@@ -235,7 +257,7 @@ mod tests {
     #[test]
     fn a_passed_through_stream_without_keyframes_runs_when_one_comes() {
         let now = Instant::now();
-        let (stream, _requests) = Stream::new("stream1", Codec::H264, now);
+        let (stream, _requests) = Stream::new("cam1", "stream1", Codec::H264, now);
         let refresh = [&[0, 0, 0, 1, 6, 6, 1, 0xc4, 0x80][..], &unit(false, 0).data].concat();
         for at in 0..3 {
             stream.publish(AccessUnit { data: refresh.clone().into(), ..unit(false, at * 33) }, now);
@@ -254,7 +276,7 @@ mod tests {
     #[test]
     fn an_output_that_falls_behind_skips_to_the_next_keyframe_and_asks_for_it() {
         let now = Instant::now();
-        let (stream, mut requests) = Stream::new("stream1", Codec::H264, now);
+        let (stream, mut requests) = Stream::new("cam1", "stream1", Codec::H264, now);
         let queue = stream.add_output(|| {});
         stream.publish(unit(true, 0), now);
         for i in 1..20 {
@@ -275,7 +297,7 @@ mod tests {
     #[test]
     fn a_slow_output_costs_another_nothing() {
         let now = Instant::now();
-        let (stream, _requests) = Stream::new("stream1", Codec::H264, now);
+        let (stream, _requests) = Stream::new("cam1", "stream1", Codec::H264, now);
         let _slow = stream.add_output(|| {});
         let fast = stream.add_output(|| {});
         for i in 0..50 {
@@ -288,7 +310,7 @@ mod tests {
     #[test]
     fn an_output_that_was_removed_gets_nothing_more_even_by_its_own_wake() {
         let now = Instant::now();
-        let (stream, _requests) = Stream::new("stream1", Codec::H264, now);
+        let (stream, _requests) = Stream::new("cam1", "stream1", Codec::H264, now);
         let own = Arc::new(Mutex::new(None));
         let (weak, remembered) = (Arc::downgrade(&stream), Arc::clone(&own));
         let queue = stream.add_output(move || {

@@ -22,7 +22,7 @@ use rov_common::units::Bitrate;
 use rov_server::config::Config;
 use rov_server::config_file;
 use rov_server::output::pilots::Pilots;
-use rov_server::output::webrtc::engine::{Engine, Reach, Transmit};
+use rov_server::output::webrtc::engine::{Asked, Engine, Reach, Transmit};
 use rov_server::output::webrtc::offer::{self, Fragment};
 use rov_server::packetize::{self, MAX_PAYLOAD};
 use rov_server::pipeline::playable;
@@ -118,12 +118,12 @@ impl Transmit for Nowhere {
 pub fn session(input: &[u8]) {
     const CHROMIUM: &str = include_str!("../../fuzz/corpus/offer/chromium.sdp");
     let (now, pilots) = (Instant::now(), Pilots::shared(Pilot::First));
-    let mut engine = Engine::new(Codec::H264, 1, pilots, Some(Bitrate::from_kbps(300)));
+    let mut engine = Engine::new([(Codec::H264, Some(Bitrate::from_kbps(300)))], 1, pilots);
     let mut messages = messages(input);
     let offer = messages.next().map_or(&[][..], |(_, offer)| offer);
     let offer = if offer.is_empty() { CHROMIUM.into() } else { String::from_utf8_lossy(offer) };
     let reach = Reach { local: vec![SERVER], ..Reach::default() };
-    if engine.accept(now, "viewer", &offer, VIEWER.ip(), None, &reach, None, &mut Nowhere).is_err() {
+    if engine.accept(now, "viewer", &offer, VIEWER.ip(), Asked::default(), &reach, &mut Nowhere).is_err() {
         return;
     }
     // What comes from there belongs to the viewer as soon as it was sent to.

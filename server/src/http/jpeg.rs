@@ -17,10 +17,10 @@ use futures_util::stream;
 use rov_common::api::StreamState;
 use serde::Deserialize;
 
-use super::Api;
 use super::failure::Failure;
-use crate::output::jpeg::{FRESH, Picture, Previews, TooMany};
-use crate::stream::Keyframes;
+use super::{Api, Choice};
+use crate::output::jpeg::{FRESH, JpegOutput, Picture, Previews, TooMany};
+use crate::stream::{Keyframes, Stream};
 
 /// For the decoder to start, once there is a keyframe.
 const FIRST_LIMIT: Duration = Duration::from_secs(5);
@@ -35,19 +35,36 @@ pub(super) struct Wish {
     fps: Option<u32>,
 }
 
+/// A stream and the pictures of it.
+struct Source<'a> {
+    stream: &'a Stream,
+    jpeg: &'a JpegOutput,
+}
+
+impl<'a> Source<'a> {
+    fn new(api: &'a Api, choice: Result<Query<Choice>, QueryRejection>) -> Result<Self, Failure> {
+        let at = Choice::of(choice, &api.streams)?;
+        Ok(Self { stream: &api.streams[at], jpeg: &api.jpeg[at] })
+    }
+}
+
 impl From<TooMany> for Failure {
     fn from(too_many: TooMany) -> Self {
         Self(StatusCode::SERVICE_UNAVAILABLE, too_many.to_string())
     }
 }
 
-/// `GET /snapshot.jpg`: a picture that is captured now, in full size; never one of before.
-pub(super) async fn snapshot(State(api): State<Arc<Api>>) -> Result<Response, Failure> {
-    running(&api)?;
-    let limit = first_limit(api.stream.status().foreign_keyframes(Instant::now()));
-    let picture = match tokio::time::timeout(limit, api.jpeg.snapshot()).await {
+/// `GET /snapshot.jpg`, with `?stream=`: a picture that is captured now, in full size; never one of before.
+pub(super) async fn snapshot(
+    State(api): State<Arc<Api>>,
+    choice: Result<Query<Choice>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let source = Source::new(&api, choice)?;
+    running(source.stream)?;
+    let limit = first_limit(source.stream.status().foreign_keyframes(Instant::now()));
+    let picture = match tokio::time::timeout(limit, source.jpeg.snapshot()).await {
         Ok(picture) => picture?.ok_or_else(ending)?,
-        Err(_) => return Err(late(&api, limit)),
+        Err(_) => return Err(late(&source, limit)),
     };
     let mut headers = fresh("image/jpeg")?;
     let modified = httpdate::fmt_http_date(picture.time());
@@ -57,10 +74,11 @@ pub(super) async fn snapshot(State(api): State<Arc<Api>>) -> Result<Response, Fa
     Ok((headers, picture.data).into_response())
 }
 
-/// `GET /stream.mjpg`: `multipart/x-mixed-replace`, at `?fps=`. It ends when no pictures come any more: a picture that
+/// `GET /stream.mjpg`: `multipart/x-mixed-replace`, at `?fps=`, of `?stream=`. It ends when no pictures come any more: a picture that
 /// stands still would look live.
 pub(super) async fn mjpeg(
     State(api): State<Arc<Api>>,
+    choice: Result<Query<Choice>, QueryRejection>,
     wish: Result<Query<Wish>, QueryRejection>,
 ) -> Result<Response, Failure> {
     let fps = match wish {
@@ -71,12 +89,13 @@ pub(super) async fn mjpeg(
     if !(1..=MAX_FPS).contains(&fps) {
         return Err(Failure(StatusCode::BAD_REQUEST, format!("?fps= must be a whole number from 1 to {MAX_FPS}")));
     }
-    running(&api)?;
-    let mut previews = api.jpeg.previews(fps)?;
-    let limit = first_limit(api.stream.status().foreign_keyframes(Instant::now()));
+    let source = Source::new(&api, choice)?;
+    running(source.stream)?;
+    let mut previews = source.jpeg.previews(fps)?;
+    let limit = first_limit(source.stream.status().foreign_keyframes(Instant::now()));
     let first = match tokio::time::timeout(limit, previews.next()).await {
         Ok(picture) => picture.ok_or_else(ending)?,
-        Err(_) => return Err(late(&api, limit)),
+        Err(_) => return Err(late(&source, limit)),
     };
     let headers = fresh(&format!("multipart/x-mixed-replace; boundary={BOUNDARY}"))?;
     let parts = stream::unfold((previews, Some(first), Instant::now()), next_part);
@@ -122,8 +141,8 @@ fn fresh(content_type: &str) -> Result<HeaderMap, Failure> {
 }
 
 /// The stream runs, so that there will be a picture.
-fn running(api: &Api) -> Result<(), Failure> {
-    let (state, reason) = api.stream.status().health();
+fn running(stream: &Stream) -> Result<(), Failure> {
+    let (state, reason) = stream.status().health();
     if state == StreamState::Running {
         return Ok(());
     }
@@ -143,12 +162,12 @@ fn first_limit(keyframes: Option<Keyframes>) -> Duration {
     FIRST_LIMIT + due.min(KEYFRAME_LIMIT)
 }
 
-fn late(api: &Api, waited: Duration) -> Failure {
-    if let Err(stopped) = running(api) {
+fn late(Source { stream, jpeg }: &Source<'_>, waited: Duration) -> Failure {
+    if let Err(stopped) = running(stream) {
         return stopped;
     }
-    let keyframes = api.stream.status().foreign_keyframes(Instant::now());
-    let reason = api.jpeg.trouble().unwrap_or_else(|| no_keyframe(keyframes));
+    let keyframes = stream.status().foreign_keyframes(Instant::now());
+    let reason = jpeg.trouble().unwrap_or_else(|| no_keyframe(keyframes));
     let waited = waited.as_secs();
     Failure(StatusCode::SERVICE_UNAVAILABLE, format!("no picture within {waited} s: {reason}"))
 }

@@ -17,14 +17,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
-use axum::extract::State;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, patch, post};
+use axum::routing::{get, post};
 use axum::{Extension, Json, Router, middleware};
 use rov_common::api::{
-    Health, MJPEG_PATH, OFFER_PATH, SDP_PATH, SNAPSHOT_PATH, Stats, StreamHealth, StreamState, WHEP_PATH,
+    Health, JpegStats, MJPEG_PATH, OFFER_PATH, RtpStats, SDP_PATH, SNAPSHOT_PATH, Stats, StreamHealth, StreamState,
+    WHEP_PATH,
 };
+use serde::Deserialize;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -37,19 +40,21 @@ use crate::output::jpeg::JpegOutput;
 use crate::output::rtp::RtpOutput;
 use crate::output::rtsp::RtspOutput;
 use crate::output::webrtc::WebRtcOutput;
-use crate::stream::Stream;
+use crate::stream::{NoSuchStream, Streams};
 
 /// What the handlers need.
 pub struct Api {
     pub id: String,
     pub name: String,
     pub started: Instant,
-    pub stream: Arc<Stream>,
+    pub streams: Streams,
     /// None: not among the transports; so for the others.
     pub webrtc: Option<Arc<WebRtcOutput>>,
-    pub rtp: Option<Arc<RtpOutput>>,
     pub rtsp: Option<Arc<RtspOutput>>,
-    pub jpeg: Arc<JpegOutput>,
+    /// One of each stream, in the order of the catalogue; empty: not among the transports.
+    pub rtp: Vec<Arc<RtpOutput>>,
+    /// One of each stream.
+    pub jpeg: Vec<Arc<JpegOutput>>,
     /// Names by which the server may be asked, beside those of the machine, and origins of pages that may use it.
     pub allow_hosts: Vec<String>,
     pub allow_origins: Vec<String>,
@@ -67,7 +72,9 @@ fn router(api: Arc<Api>) -> Router {
         .route(OFFER_PATH, post(offer))
         .route("/api/webrtc/offer", post(offer))
         .route(WHEP_PATH, post(whep).options(whep_options))
-        .route(&format!("{WHEP_PATH}/{{id}}"), patch(modify).delete(hang_up))
+        // What is posted to is a stream, CAMERA/STREAM as two segments or one; what is changed is a session.
+        .route(&format!("{WHEP_PATH}/{{name}}"), post(whep).options(whep_options).patch(modify).delete(hang_up))
+        .route(&format!("{WHEP_PATH}/{{camera}}/{{stream}}"), post(whep).options(whep_options))
         .route(SDP_PATH, get(sdp))
         .route("/healthz", get(health))
         .route("/api/stats", get(stats))
@@ -90,16 +97,41 @@ struct Arrival {
     local: Option<SocketAddr>,
 }
 
+/// `?stream=NAME`; without it, it is the default.
+#[derive(Deserialize)]
+struct Choice {
+    stream: Option<String>,
+}
+
+impl Choice {
+    /// The stream's place in the catalogue.
+    fn of(choice: Result<Query<Self>, QueryRejection>, streams: &Streams) -> Result<usize, Failure> {
+        let Query(Self { stream }) = choice.map_err(|rejection| Failure(rejection.status(), rejection.body_text()))?;
+        Ok(streams.find(stream.as_deref())?)
+    }
+}
+
+impl From<NoSuchStream> for Failure {
+    fn from(unknown: NoSuchStream) -> Self {
+        Self(StatusCode::NOT_FOUND, unknown.to_string())
+    }
+}
+
 async fn health(State(api): State<Arc<Api>>) -> Response {
-    let (state, trouble) = api.stream.status().health();
-    let running = state == StreamState::Running && trouble.is_none();
-    let stream = StreamHealth { state, reason: trouble, resting: api.stream.status().is_resting() };
-    let health = Health {
-        status: if running { "ok" } else { "degraded" }.to_owned(),
-        streams: BTreeMap::from([(api.stream.name().to_owned(), stream)]),
+    let streams: BTreeMap<_, _> = api
+        .streams
+        .iter()
+        .map(|stream| {
+            let (state, reason) = stream.status().health();
+            (stream.name().to_owned(), StreamHealth { state, reason, resting: stream.status().is_resting() })
+        })
+        .collect();
+    let is_well = |stream: &StreamHealth| stream.state == StreamState::Running && stream.reason.is_none();
+    let (status, word) = match streams.values().all(is_well) {
+        true => (StatusCode::OK, "ok"),
+        false => (StatusCode::SERVICE_UNAVAILABLE, "degraded"),
     };
-    let status = if running { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(health)).into_response()
+    (status, Json(Health { status: word.to_owned(), streams, cameras: api.streams.cameras() })).into_response()
 }
 
 async fn stats(State(api): State<Arc<Api>>) -> Result<Json<Stats>, Failure> {
@@ -109,13 +141,14 @@ async fn stats(State(api): State<Arc<Api>>) -> Result<Json<Stats>, Failure> {
         name: api.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_s: now.saturating_duration_since(api.started).as_secs_f64(),
-        streams: vec![api.stream.stats(now)],
+        cameras: api.streams.cameras(),
+        streams: api.streams.iter().map(|stream| stream.stats(now)).collect(),
         viewers: match &api.webrtc {
             Some(webrtc) => webrtc.stats().await?,
             None => Vec::new(),
         },
-        rtp: api.rtp.as_ref().map(|rtp| rtp.stats()),
+        rtp: api.rtp.iter().map(|rtp| rtp.stats()).reduce(RtpStats::and),
         rtsp: api.rtsp.as_ref().map(|rtsp| rtsp.stats()),
-        jpeg: api.jpeg.stats(),
+        jpeg: api.jpeg.iter().map(|jpeg| jpeg.stats()).reduce(JpegStats::and).unwrap_or_default(),
     }))
 }

@@ -12,11 +12,10 @@ use axum::{Extension, Json};
 use rov_common::api::{SessionDescription, WHEP_PATH};
 use rov_common::codec::Codec;
 use rov_common::discovery::RtspInfo;
-use serde::Deserialize;
 
 use super::access::{Access, asked_address, is_trusted};
 use super::failure::{Failure, expect_type, text};
-use super::{Api, Arrival};
+use super::{Api, Arrival, Choice};
 use crate::output::webrtc::{AcceptError, Accepted, CandidateError, Fragment, OfferError, WebRtcOutput};
 
 const JSON_TYPE: &str = "application/json";
@@ -27,6 +26,7 @@ pub(super) async fn offer(
     State(api): State<Arc<Api>>,
     Extension(access): Extension<Arc<Access>>,
     ConnectInfo(arrival): ConnectInfo<Arrival>,
+    choice: Result<Query<Choice>, QueryRejection>,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
@@ -41,32 +41,28 @@ pub(super) async fn offer(
     if offer.kind != "offer" {
         return Err(Failure(StatusCode::BAD_REQUEST, format!("type is {:?}, not \"offer\"", offer.kind)));
     }
-    let accepted = accept(&api, arrival, &headers, offer.sdp).await?;
+    let stream = Choice::of(choice, &api.streams)?;
+    let accepted = accept(&api, stream, arrival, &headers, offer.sdp).await?;
     let answer = SessionDescription { kind: "answer".to_owned(), sdp: accepted.sdp };
     Ok(([(header::LOCATION, location(&uri, &accepted.id)?)], Json(answer)).into_response())
 }
 
-/// `?stream=NAME` chooses the stream; without it, it is the first.
-#[derive(Deserialize)]
-pub(super) struct Choice {
-    stream: Option<String>,
-}
-
+/// The stream's name is the rest of the path, of one segment or two, or in `?stream=`.
 pub(super) async fn whep(
     State(api): State<Arc<Api>>,
     ConnectInfo(arrival): ConnectInfo<Arrival>,
+    name: Result<Option<Path<Vec<String>>>, PathRejection>,
     choice: Result<Query<Choice>, QueryRejection>,
     uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<Response, Failure> {
     expect_type(&headers, SDP_TYPE)?;
-    let Query(choice) = choice.map_err(|rejection| Failure(rejection.status(), rejection.body_text()))?;
-    if let Some(name) = choice.stream.filter(|name| name != api.stream.name()) {
-        let reason = format!("there is no stream {name:?}, only {:?}", api.stream.name());
-        return Err(Failure(StatusCode::NOT_FOUND, reason));
-    }
-    let accepted = accept(&api, arrival, &headers, text(body)?).await?;
+    let stream = match name?.map(|Path(segments)| segments.join("/")).filter(|name| !name.is_empty()) {
+        Some(name) => api.streams.find(Some(&name))?,
+        None => Choice::of(choice, &api.streams)?,
+    };
+    let accepted = accept(&api, stream, arrival, &headers, text(body)?).await?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(SDP_TYPE)),
         (header::LOCATION, location(&uri, &accepted.id)?),
@@ -138,10 +134,16 @@ fn webrtc(api: &Api) -> Result<&WebRtcOutput, Failure> {
     })
 }
 
-async fn accept(api: &Api, arrival: Arrival, headers: &HeaderMap, sdp: String) -> Result<Accepted, Failure> {
+async fn accept(
+    api: &Api,
+    stream: usize,
+    arrival: Arrival,
+    headers: &HeaderMap,
+    sdp: String,
+) -> Result<Accepted, Failure> {
     let local = arrival.local.ok_or_else(|| Failure::internal("the connection has no local address"))?;
     let asked = asked_address(headers, arrival.peer);
-    webrtc(api)?.offer(sdp, arrival.peer, local.ip(), asked).await?.map_err(|error| {
+    webrtc(api)?.offer(stream, sdp, arrival.peer, local.ip(), asked).await?.map_err(|error| {
         let remedy = match &error {
             AcceptError::Offer(OfferError::NoCodec { offered, .. }) => remedy(api, local.ip(), *offered),
             _ => String::new(),
@@ -192,6 +194,9 @@ mod tests {
         for (request, asked) in [
             ("/whep", "http://10.0.0.2:8080/whep"),
             ("/whep?stream=a/b", "http://10.0.0.2:8080/whep?stream=a/b"),
+            ("/whep/stream2", "http://10.0.0.2:8080/whep/stream2"),
+            ("/whep/cam2/stream1", "http://10.0.0.2:8080/whep/cam2/stream1"),
+            ("/whep/cam2%2Fstream1", "http://10.0.0.2:8080/whep/cam2%2Fstream1"),
             ("/offer", "http://10.0.0.2:8080/offer"),
             ("/api/webrtc/offer", "http://10.0.0.2:8080/api/webrtc/offer"),
         ] {

@@ -63,7 +63,7 @@ fn word(packet: &[u8], at: usize) -> u32 {
 }
 
 fn start(config: RtpConfig, interfaces: &[&str]) -> (Arc<Stream>, Receiver<Control>, RtpOutput) {
-    let (stream, mut requests) = Stream::new("stream1", Codec::H264, Instant::now());
+    let (stream, mut requests) = Stream::new("cam1", "stream1", Codec::H264, Instant::now());
     let interfaces = interfaces.iter().map(|&name| name.to_owned()).collect();
     let output = RtpOutput::start(&stream, config, LOOPBACK.into(), interfaces).unwrap();
     assert_eq!(requests.try_recv(), Ok(Control::Wanted), "the encoder never rests");

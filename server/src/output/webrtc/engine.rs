@@ -1,5 +1,5 @@
-//! All viewers behind one UDP socket: whose datagram is it, and what goes out when. Time is passed in and datagrams go
-//! to a [`Transmit`], so it is tested with no network.
+//! All viewers of all streams behind one UDP socket: whose datagram is it, and what goes out when. Time is passed in and datagrams
+//! go to a [`Transmit`], so it is tested with no network. Streams are known by their places in the catalogue.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -67,8 +67,9 @@ pub enum CandidateError {
 }
 
 pub struct Engine {
-    /// Of the stream.
-    codec: Codec,
+    streams: Vec<Encode>,
+    /// The stream that the pilot watches, whose pictures leave first.
+    pilot_stream: usize,
     /// Each viewer costs its own encryption of every packet.
     max_viewers: usize,
     viewers: HashMap<String, Viewer>,
@@ -78,15 +79,34 @@ pub struct Engine {
     crypto: Crypto,
     run: Run,
     pilots: Arc<Mutex<Pilots>>,
-    /// None: the bit rate stays as it is.
-    rate_control: Option<RateControl>,
     rate_due: Option<Instant>,
     /// When a viewer that had not connected gave way last.
     gave_way: Option<Instant>,
 }
 
+/// What is known of a stream.
+struct Encode {
+    codec: Codec,
+    /// None: the bit rate stays as it is.
+    rate_control: Option<RateControl>,
+    /// How many watch it or are connecting.
+    viewers: usize,
+    keyframe_wanted: bool,
+}
+
+/// The stream that an offer asks for, as it is at that moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Asked {
+    pub stream: usize,
+    /// See `Stream::profile`.
+    pub profile: Option<(u8, u8)>,
+    pub ceiling: Option<Ceiling>,
+}
+
 struct Viewer {
     session: Session,
+    /// That it watches.
+    stream: usize,
     /// Where its offer came from, and since when it has its place.
     address: IpAddr,
     since: Instant,
@@ -113,10 +133,22 @@ impl Viewer {
 }
 
 impl Engine {
-    /// With `floor` the bit rate follows the pilot's link, and is never lower than that.
-    pub fn new(codec: Codec, max_viewers: usize, pilots: Arc<Mutex<Pilots>>, floor: Option<Bitrate>) -> Self {
-        Self {
+    /// Of each stream the codec, and with a floor its bit rate follows the link of the pilot among its viewers, and is never lower
+    /// than that.
+    pub fn new(
+        streams: impl IntoIterator<Item = (Codec, Option<Bitrate>)>,
+        max_viewers: usize,
+        pilots: Arc<Mutex<Pilots>>,
+    ) -> Self {
+        let encode = |(codec, floor): (_, Option<Bitrate>)| Encode {
             codec,
+            rate_control: floor.map(RateControl::new),
+            viewers: 0,
+            keyframe_wanted: false,
+        };
+        Self {
+            streams: streams.into_iter().map(encode).collect(),
+            pilot_stream: 0,
             max_viewers,
             viewers: HashMap::new(),
             by_address: Owners::default(),
@@ -124,7 +156,6 @@ impl Engine {
             crypto: Crypto::default(),
             run: Run::default(),
             pilots,
-            rate_control: floor.map(RateControl::new),
             rate_due: None,
             gave_way: None,
         }
@@ -135,65 +166,101 @@ impl Engine {
         self.viewers.values().filter(|viewer| viewer.session.is_connected()).count()
     }
 
-    /// No viewer, nor one that is connecting.
-    pub fn is_empty(&self) -> bool {
-        self.viewers.is_empty()
+    /// Whether somebody watches the stream, or is connecting to it.
+    pub fn is_watched(&self, stream: usize) -> bool {
+        self.streams[stream].viewers > 0
     }
 
-    /// What the encoder is to do, by what the viewers' links carry; `full` is what it would make without them. None: nothing
-    /// here says so, nothing encodes, or it was said just now.
-    pub fn rate(&mut self, now: Instant, ceiling: Option<Ceiling>) -> Option<Rate> {
+    /// The stream whose pictures are to be sent first.
+    pub fn pilot_stream(&self) -> usize {
+        self.pilot_stream
+    }
+
+    /// Whether a viewer of the stream needs a keyframe, since that was asked last.
+    pub fn take_keyframe_wanted(&mut self, stream: usize) -> bool {
+        std::mem::take(&mut self.streams[stream].keyframe_wanted)
+    }
+
+    /// Calls `set` with what the encoder of each stream is to do, by what the links of its viewers carry; `ceiling` gives what it
+    /// would make without them. Not for streams of which nothing here says so or which nothing encodes, nor where it was said just
+    /// now.
+    pub fn rates(
+        &mut self,
+        now: Instant,
+        ceiling: impl Fn(usize) -> Option<Ceiling>,
+        mut set: impl FnMut(usize, Rate),
+    ) {
         if self.rate_due.is_some_and(|due| now < due) {
-            return None;
+            return;
         }
         self.rate_due = Some(now + RATE_INTERVAL);
-        let mut viewers: Vec<_> = self.viewers.iter_mut().filter(|(_, v)| v.session.is_connected()).collect();
-        let links: Vec<_> = viewers.iter_mut().filter_map(|(_, viewer)| viewer.session.link(now, ceiling)).collect();
+        let ceilings: Vec<_> = (0..self.streams.len()).map(ceiling).collect();
+        let connected = self.viewers.iter_mut().filter(|(_, viewer)| viewer.session.is_connected());
+        let (mut viewers, links): (Vec<_>, Vec<_>) = connected
+            .filter_map(|(id, viewer)| {
+                let link = viewer.session.link(now, ceilings[viewer.stream])?;
+                Some(((id, viewer), link))
+            })
+            .unzip();
         let mut pilots = lock(&self.pilots);
-        let pilot = pilots.choose(&links);
-        if let Some((link, (id, viewer))) = pilot.map(|at| (&links[at], &viewers[at])) {
+        // Of all viewers: who has a right to a place, and whose pictures leave first.
+        if let Some(at) = pilots.choose(&links) {
+            let (id, viewer) = &viewers[at];
+            self.pilot_stream = viewer.stream;
             pilots.note(viewer.address);
-            let news = pilots.news(id, link.address, links.len());
-            if let Some(news) = news.filter(|_| self.rate_control.is_some()) {
-                tracing::info!(viewer = public_id(id), address = link.address.map(tracing::field::display), "{news}");
+            let rivals = viewers.iter().filter(|(_, other)| other.stream == viewer.stream).count();
+            let news = pilots.news(id, links[at].address, rivals);
+            if let Some(news) = news.filter(|_| self.streams[viewer.stream].rate_control.is_some()) {
+                let address = links[at].address.map(tracing::field::display);
+                tracing::info!(viewer = public_id(id), address, "{news}");
             }
         }
-        let control = self.rate_control.as_mut()?;
-        for (at, (_, viewer)) in viewers.into_iter().enumerate() {
-            viewer.session.set_pilot(pilot == Some(at), ceiling.is_some());
+        for (stream, (encode, ceiling)) in self.streams.iter_mut().zip(ceilings).enumerate() {
+            let Some(control) = &mut encode.rate_control else { continue };
+            let mine: Vec<_> = (0..viewers.len()).filter(|at| viewers[*at].1.stream == stream).collect();
+            let of_stream: Vec<_> = mine.iter().map(|at| links[*at]).collect();
+            let pilot = pilots.choose(&of_stream);
+            for (at, viewer) in mine.into_iter().enumerate() {
+                viewers[viewer].1.session.set_pilot(pilot == Some(at), ceiling.is_some());
+            }
+            if let Some(ceiling) = ceiling {
+                set(stream, control.update(now, ceiling, &of_stream, pilot));
+            }
         }
-        ceiling.map(|ceiling| control.update(now, ceiling, &links, pilot))
     }
 
-    /// True when a keyframe is to be made for a viewer that had to wait with its wish.
-    pub fn keyframe_due(&mut self, now: Instant) -> bool {
-        self.viewers.values_mut().fold(false, |due, viewer| viewer.session.keyframe_due(now) | due)
+    /// Looks for viewers that had to wait with their wish for a keyframe.
+    pub fn look_for_keyframes(&mut self, now: Instant) {
+        for viewer in self.viewers.values_mut() {
+            self.streams[viewer.stream].keyframe_wanted |= viewer.session.keyframe_due(now);
+        }
     }
 
     /// Answers an offer that came `from` there; `id` names the new viewer from now on, and whoever knows it may end the
     /// session: what is shown of it is its [`public_id`] alone. Where all places are taken, another viewer may have to
     /// give way.
-    #[expect(clippy::too_many_arguments, reason = "what is known of the offer, and of the stream at that moment")]
     pub fn accept(
         &mut self,
         now: Instant,
         id: &str,
         offer: &str,
         from: IpAddr,
-        profile: Option<(u8, u8)>,
+        asked: Asked,
         reach: &Reach,
-        ceiling: Option<Ceiling>,
         net: &mut impl Transmit,
     ) -> Result<String, AcceptError> {
-        let offer = offer::parse(offer, self.codec, profile)?;
+        let Asked { stream, profile, ceiling } = asked;
+        let encode = &self.streams[stream];
+        let adaptive = encode.rate_control.is_some();
+        let offer = offer::parse(offer, encode.codec, profile)?;
         let gives_way = if self.viewers.len() < self.max_viewers { None } else { Some(self.gives_way(now, from)?) };
-        let (session, answer) =
-            Session::accept(now, public_id(id).to_owned(), &offer, reach, ceiling, self.rate_control.is_some())?;
+        let (session, answer) = Session::accept(now, public_id(id).to_owned(), &offer, reach, ceiling, adaptive)?;
         let since = gives_way.and_then(|id| self.make_way(now, &id, from, net)).unwrap_or(now);
         let [ufrag, pwd] = credentials(&answer);
         self.by_ufrag.insert(ufrag.clone(), id.to_owned());
         let viewer = Viewer {
             session,
+            stream,
             address: from,
             since,
             ufrag,
@@ -204,6 +271,7 @@ impl Engine {
             deadline: now,
         };
         self.viewers.insert(id.to_owned(), viewer);
+        self.streams[stream].viewers += 1;
         Ok(answer)
     }
 
@@ -271,7 +339,7 @@ impl Engine {
         Ok(None)
     }
 
-    /// One datagram from the network. True when it makes a keyframe necessary.
+    /// One datagram from the network.
     pub fn handle_datagram(
         &mut self,
         now: Instant,
@@ -279,11 +347,11 @@ impl Engine {
         peer: SocketAddr,
         data: &[u8],
         net: &mut impl Transmit,
-    ) -> bool {
-        let Some(id) = self.viewer_of(peer, data) else { return false };
-        let Some(viewer) = self.viewers.get_mut(&id) else { return false };
+    ) {
+        let Some(id) = self.viewer_of(peer, data) else { return };
+        let Some(viewer) = self.viewers.get_mut(&id) else { return };
         viewer.session.handle_datagram(now, local, peer, data);
-        self.serve(now, &id, net)
+        self.serve(now, &id, net);
     }
 
     /// Whose datagram it is. A connectivity check names the viewer and proves it, and from then on the address is that
@@ -305,33 +373,29 @@ impl Engine {
         Some(id)
     }
 
-    /// Sends one frame to every viewer. True when one of them now needs a keyframe.
-    pub fn send_frame(&mut self, now: Instant, frame: &Frame, net: &mut impl Transmit) -> bool {
-        let mut keyframe_wanted = false;
-        let mut viewers: Vec<_> = self.viewers.iter_mut().collect();
+    /// Sends one frame of the stream to each of its viewers.
+    pub fn send_frame(&mut self, now: Instant, stream: usize, frame: &Frame, net: &mut impl Transmit) {
+        let mut viewers: Vec<_> = self.viewers.iter_mut().filter(|(_, viewer)| viewer.stream == stream).collect();
         viewers.sort_by_key(|(_, viewer)| !viewer.session.is_pilot());
         for (id, viewer) in viewers {
             let (run, by_address) = (&mut self.run, &mut self.by_address);
             let Viewer { session, known, .. } = viewer;
             let mut transmit =
                 |core: &mut RTCPeerConnection| drain(core, run, net, &mut |peer| by_address.sent_to(known, id, peer));
-            keyframe_wanted |= session.send_frame(now, frame, &mut transmit);
+            self.streams[stream].keyframe_wanted |= session.send_frame(now, frame, &mut transmit);
         }
-        keyframe_wanted
     }
 
-    /// Runs the timers that are due. True when a keyframe is necessary.
-    pub fn handle_timeouts(&mut self, now: Instant, net: &mut impl Transmit) -> bool {
+    /// Runs the timers that are due.
+    pub fn handle_timeouts(&mut self, now: Instant, net: &mut impl Transmit) {
         let due: Vec<String> =
             self.viewers.iter().filter(|(_, v)| v.deadline <= now).map(|(id, _)| id.clone()).collect();
-        let mut keyframe_wanted = false;
         for id in due {
             if let Some(viewer) = self.viewers.get_mut(&id) {
                 viewer.session.handle_timeout(now);
             }
-            keyframe_wanted |= self.serve(now, &id, net);
+            self.serve(now, &id, net);
         }
-        keyframe_wanted
     }
 
     pub fn next_timeout(&self) -> Option<Instant> {
@@ -339,10 +403,10 @@ impl Engine {
     }
 
     /// Events and datagrams of one viewer after something was put into its core; an ended one is removed.
-    fn serve(&mut self, now: Instant, id: &str, net: &mut impl Transmit) -> bool {
-        let Some(viewer) = self.viewers.get_mut(id) else { return false };
+    fn serve(&mut self, now: Instant, id: &str, net: &mut impl Transmit) {
+        let Some(viewer) = self.viewers.get_mut(id) else { return };
         let was_connected = viewer.session.is_connected();
-        let keyframe_wanted = viewer.session.poll_events(now);
+        self.streams[viewer.stream].keyframe_wanted |= viewer.session.poll_events(now);
         let (by_address, known) = (&mut self.by_address, &mut viewer.known);
         drain(viewer.session.core(), &mut self.run, net, &mut |peer| by_address.sent_to(known, id, peer));
         if !was_connected && viewer.session.is_connected() {
@@ -353,7 +417,6 @@ impl Engine {
         if let Some(end) = viewer.session.ended().cloned() {
             self.remove(id, &end, net);
         }
-        keyframe_wanted
     }
 
     /// Ends a viewer's session and tells it. False when there is none of that name.
@@ -374,6 +437,7 @@ impl Engine {
 
     fn remove(&mut self, id: &str, end: &End, net: &mut impl Transmit) {
         let Some(mut viewer) = self.viewers.remove(id) else { return };
+        self.streams[viewer.stream].viewers -= 1;
         viewer.session.close();
         drain(viewer.session.core(), &mut self.run, net, &mut |_| ());
         self.by_ufrag.remove(&viewer.ufrag);
@@ -388,9 +452,10 @@ impl Engine {
         tracing::info!(viewer = public_id(id), reason, "viewer gone");
     }
 
-    pub fn stats(&mut self, now: Instant) -> Vec<ViewerStats> {
-        let mut all: Vec<_> = self.viewers.values_mut().map(|v| v.session.stats(now)).collect();
-        all.sort_by(|a, b| b.connected_s.total_cmp(&a.connected_s));
+    /// Of each viewer, with the stream that it watches.
+    pub fn stats(&mut self, now: Instant) -> Vec<(usize, ViewerStats)> {
+        let mut all: Vec<_> = self.viewers.values_mut().map(|v| (v.stream, v.session.stats(now))).collect();
+        all.sort_by(|(_, a), (_, b)| b.connected_s.total_cmp(&a.connected_s));
         all
     }
 

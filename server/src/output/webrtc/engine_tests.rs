@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use rov_common::units::Resolution;
 use rov_common::webrtc::TRANSPORT_CC_URI;
 use rtc::interceptor::{NackGeneratorBuilder, ReceiverReportBuilder, Registry, Slot, TwccReceiverBuilder};
 use rtc::media_stream::MediaStreamTrackId;
@@ -210,6 +211,9 @@ struct World {
     engine: Engine,
     wire: Wire,
     viewers: Vec<Viewer>,
+    /// The stream that viewers who join ask for.
+    asks_for: usize,
+    /// Of the first stream.
     keyframes_wanted: u32,
     /// Datagrams of the server, by their number, that get lost.
     lose: fn(usize) -> bool,
@@ -224,9 +228,10 @@ impl World {
     fn new() -> Self {
         Self {
             now: Instant::now(),
-            engine: Engine::new(Codec::H264, MAX_VIEWERS, Pilots::shared(Pilot::First), None),
+            engine: Engine::new([(Codec::H264, None)], MAX_VIEWERS, Pilots::shared(Pilot::First)),
             wire: Wire::default(),
             viewers: Vec::new(),
+            asks_for: 0,
             keyframes_wanted: 0,
             lose: |_| false,
             rewrite: |_, datagram| datagram.to_vec(),
@@ -250,7 +255,8 @@ impl World {
     }
 
     fn accept(&mut self, id: &str, offer: &str, from: IpAddr) -> Result<String, AcceptError> {
-        self.engine.accept(self.now, id, offer, from, None, &reach(), None, &mut self.wire)
+        let asked = Asked { stream: self.asks_for, ..Asked::default() };
+        self.engine.accept(self.now, id, offer, from, asked, &reach(), &mut self.wire)
     }
 
     /// Lets `time` pass in steps of a millisecond.
@@ -258,19 +264,24 @@ impl World {
         let end = self.now + time;
         while self.now < end {
             self.now += Duration::from_millis(1);
-            self.keyframes_wanted += u32::from(self.engine.handle_timeouts(self.now, &mut self.wire));
+            self.engine.handle_timeouts(self.now, &mut self.wire);
+            self.count_wanted();
             for i in 0..self.viewers.len() {
                 let _ = self.viewers[i].pc.handle_timeout(self.now);
                 self.viewers[i].poll();
                 while let Some(datagram) = self.viewers[i].pc.poll_write() {
                     let (local, peer) = (SERVER.parse().expect("an address"), self.viewers[i].address);
                     let datagram = (self.rewrite)(&self.viewers[i], &datagram.message);
-                    let wanted = self.engine.handle_datagram(self.now, local, peer, &datagram, &mut self.wire);
-                    self.keyframes_wanted += u32::from(wanted);
+                    self.engine.handle_datagram(self.now, local, peer, &datagram, &mut self.wire);
+                    self.count_wanted();
                 }
             }
             self.deliver();
         }
+    }
+
+    fn count_wanted(&mut self) {
+        self.keyframes_wanted += u32::from(self.engine.take_keyframe_wanted(0));
     }
 
     fn deliver(&mut self) {
@@ -305,9 +316,9 @@ impl World {
 
     fn send(&mut self, keyframe: bool, packets: usize) -> bool {
         let frame = self.frame(keyframe, packets);
-        let wanted = self.engine.send_frame(self.now, &frame, &mut self.wire);
+        self.engine.send_frame(self.now, 0, &frame, &mut self.wire);
         self.deliver();
-        wanted
+        self.engine.take_keyframe_wanted(0)
     }
 }
 
@@ -317,17 +328,57 @@ fn the_pilots_picture_leaves_first() {
     for pilot in addresses.map(|address| address.parse::<SocketAddr>().expect("an address")) {
         let mut world = World::new();
         let floor = Some(Bitrate::from_kbps(300));
-        world.engine = Engine::new(Codec::H264, MAX_VIEWERS, Pilots::shared(Pilot::Address(pilot.ip())), floor);
+        world.engine = Engine::new([(Codec::H264, floor)], MAX_VIEWERS, Pilots::shared(Pilot::Address(pilot.ip())));
         for address in addresses {
             world.join(address);
         }
         world.run_until_connected();
-        world.engine.rate(world.now, None);
+        world.engine.rates(world.now, |_| None, |_, _| ());
         let frame = world.frame(true, 40);
-        world.engine.send_frame(world.now, &frame, &mut world.wire);
+        world.engine.send_frame(world.now, 0, &frame, &mut world.wire);
         let first = world.wire.sent.iter().take(40).filter(|(peer, _)| *peer == pilot);
         assert_eq!((first.count(), world.wire.sent.len()), (40, 160));
     }
+}
+
+#[test]
+fn viewers_of_two_streams_share_the_socket_and_nothing_else() {
+    let mut world = World::new();
+    let (floor, pilot) = (Some(Bitrate::from_kbps(300)), Pilot::Address([10, 0, 0, 3].into()));
+    world.engine = Engine::new([(Codec::H264, floor), (Codec::H264, floor)], MAX_VIEWERS, Pilots::shared(pilot));
+    world.join("10.0.0.2:6000");
+    assert_eq!([0, 1].map(|stream| world.engine.is_watched(stream)), [true, false]);
+    world.asks_for = 1;
+    let second = world.join("10.0.0.3:6000");
+    world.run_until_connected();
+    world.run(Duration::from_millis(50));
+    assert_eq!((world.keyframes_wanted, world.engine.take_keyframe_wanted(1)), (1, true), "each stream for its viewer");
+    for (stream, packets) in [(0, 5), (1, 3)] {
+        let frame = world.frame(true, packets);
+        world.engine.send_frame(world.now, stream, &frame, &mut world.wire);
+        world.deliver();
+    }
+    assert_eq!([0, 1].map(|viewer: usize| world.viewers[viewer].packets.len()), [5, 3]);
+    let ceiling = |stream: usize| Ceiling {
+        bitrate: Bitrate::from_kbps([4_000, 1_000][stream]),
+        resolution: Resolution::new(1280, 720),
+        fps: 30.0,
+        costly: false,
+        fixed_size: false,
+    };
+    let mut rates = Vec::new();
+    let now = world.now;
+    world.engine.rates(now, |stream| Some(ceiling(stream)), |stream, rate| rates.push((stream, rate.bitrate.kbps())));
+    assert_eq!(rates, [(0, 4_000), (1, 1_000)]);
+    let mut seen: Vec<_> = world.engine.stats(now).into_iter().map(|(at, seen)| (at, seen.pilot)).collect();
+    seen.sort();
+    assert_eq!(seen, [(0, true), (1, true)], "each stream has a link that its rate follows");
+    assert_eq!(world.engine.pilot_stream(), 1, "that of --pilot is served first");
+    world.viewers[1].ask_for_a_keyframe(now);
+    world.run(Duration::from_millis(10));
+    assert_eq!((world.keyframes_wanted, world.engine.take_keyframe_wanted(1)), (1, true), "the viewer's stream alone");
+    assert!(world.engine.close(&second, &mut world.wire));
+    assert_eq!([0, 1].map(|stream| world.engine.is_watched(stream)), [true, false]);
 }
 
 #[test]
@@ -389,7 +440,7 @@ fn lost_packets_are_sent_again_on_request() {
     world.run(Duration::from_millis(50));
     assert_eq!(world.viewers[0].packets.len(), 14, "and came again");
     let now = world.now;
-    assert!(world.engine.stats(now)[0].nacks >= 1);
+    assert!(world.engine.stats(now)[0].1.nacks >= 1);
 }
 
 #[test]
@@ -404,7 +455,7 @@ fn a_picture_loss_indication_makes_a_keyframe_necessary() {
     world.run(Duration::from_millis(5));
     assert_eq!(world.keyframes_wanted, before + 1);
     let now = world.now;
-    assert_eq!(world.engine.stats(now)[0].plis, 1);
+    assert_eq!(world.engine.stats(now)[0].1.plis, 1);
 }
 
 #[test]
@@ -455,10 +506,10 @@ fn a_full_socket_costs_the_frame_and_a_keyframe_mends_it() {
     assert!(!world.send(false, 4), "what depends on the lost frame is left out");
     assert_eq!(world.viewers[0].packets.len(), before);
     let now = world.now;
-    assert!(world.engine.stats(now)[0].awaits_keyframe);
+    assert!(world.engine.stats(now)[0].1.awaits_keyframe);
     world.send(true, 4);
     assert_eq!(world.viewers[0].packets.len(), before + 4);
-    let stats = world.engine.stats(now).remove(0);
+    let stats = world.engine.stats(now).remove(0).1;
     assert_eq!((stats.skipped, stats.awaits_keyframe), (2, false));
 }
 
@@ -472,7 +523,7 @@ fn a_viewer_that_vanishes_is_forgotten_with_everything_of_it() {
     world.run(Duration::from_secs(12));
     assert_eq!(world.engine.tables(), (1, 1, 1), "viewers, names, addresses");
     let now = world.now;
-    assert_eq!(world.engine.stats(now)[0].address, "10.0.0.3:6000");
+    assert_eq!(world.engine.stats(now)[0].1.address, "10.0.0.3:6000");
 }
 
 #[test]
@@ -737,7 +788,7 @@ fn an_ice_restart_finds_the_viewer_at_another_address_and_the_session_goes_on() 
     let packets = &world.viewers[0].packets[before..];
     assert_eq!(packets.len(), 4, "over the encryption that was negotiated at the start");
     let now = world.now;
-    assert_eq!(world.engine.stats(now)[0].address, "10.0.0.7:7000");
+    assert_eq!(world.engine.stats(now)[0].1.address, "10.0.0.7:7000");
     assert_eq!((world.engine.tables().0, world.engine.tables().1), (1, 1), "viewers, names");
     // Another, and candidates for it.
     let tag = entity_tag(offer::value(&answer, "a=ice-ufrag:"));
@@ -771,7 +822,7 @@ fn one_viewer_more_than_the_limit_is_refused_while_the_others_watch() {
     let (_, offer) = Viewer::new(world.now, "10.0.2.1:6000");
     let refused = world.accept("more", &offer, [10, 0, 2, 1].into());
     assert!(matches!(refused, Err(AcceptError::Full(MAX_VIEWERS))), "{refused:?}");
-    world.engine.rate(world.now, None);
+    world.engine.rates(world.now, |_| None, |_, _| ());
     let pilot = (0..MAX_VIEWERS)
         .map(|i| format!("viewer-10.0.1.{i}:6000"))
         .find(|id| lock(&world.engine.pilots).is_present(id));
@@ -788,7 +839,7 @@ fn a_pilot_who_starts_again_has_time_to_connect() {
     let mut world = World::new();
     world.join("10.0.0.2:6000");
     world.run_until_connected();
-    world.engine.rate(world.now, None);
+    world.engine.rates(world.now, |_| None, |_, _| ());
     for i in 1..MAX_VIEWERS {
         world.join(&format!("10.0.1.{i}:6000"));
     }

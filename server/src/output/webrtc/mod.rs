@@ -32,7 +32,7 @@ pub use offer::{Fragment, OfferError};
 use super::Output;
 use crate::identity::Identity;
 use crate::progress::{Beat, HANGS_AFTER};
-use crate::stream::Stream;
+use crate::stream::Streams;
 
 /// Requests of the HTTP API that wait for the media thread; one more is refused with [`Busy`].
 const COMMAND_CAPACITY: usize = 64;
@@ -87,6 +87,7 @@ impl Restarted {
 
 enum Command {
     Offer {
+        stream: usize,
         sdp: String,
         from: IpAddr,
         arrived_at: IpAddr,
@@ -133,11 +134,11 @@ pub struct WebRtcOutput {
 }
 
 impl WebRtcOutput {
-    /// Starts the media thread on `socket`.
-    pub fn start(stream: &Arc<Stream>, socket: MediaSocket, paths: Paths, engine: Engine) -> Result<Self> {
+    /// Starts the media thread on `socket`; `engine` is for these streams.
+    pub fn start(streams: &Streams, socket: MediaSocket, paths: Paths, engine: Engine) -> Result<Self> {
         let local = socket.local_addr();
         let (commands, requests) = sync_channel(COMMAND_CAPACITY);
-        let (mut media, waker) = thread::MediaThread::new(stream, socket, paths, engine, requests)
+        let (mut media, waker) = thread::MediaThread::new(streams, socket, paths, engine, requests)
             .context("cannot prepare the media thread")?;
         let (beat, viewers) = (Arc::clone(&media.beat), Arc::clone(&media.viewers));
         let thread = std::thread::Builder::new()
@@ -147,16 +148,17 @@ impl WebRtcOutput {
         Ok(Self { commands, waker, thread: Mutex::new(Some(thread)), local, beat, viewers })
     }
 
-    /// Answers a viewer's SDP offer that arrived by HTTP `from` there at the local address `arrived_at`; the viewer
-    /// knows it as `asked`.
+    /// Answers a viewer's SDP offer for the stream at this place of the catalogue. It arrived by HTTP `from` there at the local
+    /// address `arrived_at`; the viewer knows it as `asked`.
     pub async fn offer(
         &self,
+        stream: usize,
         sdp: String,
         from: IpAddr,
         arrived_at: IpAddr,
         asked: Option<Ipv4Addr>,
     ) -> Result<Result<Accepted, AcceptError>, Busy> {
-        self.ask(|reply| Command::Offer { sdp, from, arrived_at, asked, reply }).await
+        self.ask(|reply| Command::Offer { stream, sdp, from, arrived_at, asked, reply }).await
     }
 
     /// Trickled candidates, or an ICE restart, which has an answer; `tag` is the entity tag that the viewer knows, or `*`.

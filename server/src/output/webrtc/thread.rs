@@ -16,11 +16,12 @@ use rtc::stun::message::{BINDING_REQUEST, Getter, Message, TransactionId};
 use rtc::stun::xoraddr::XorMappedAddress;
 use tokio::sync::watch;
 
-use super::engine::{Engine, Reach, Transmit};
+use super::engine::{Asked, Engine, Reach, Transmit};
 use super::{Accepted, Command, Paths, Restarted};
 use crate::identity::Identity;
+use crate::packetize::Frame;
 use crate::progress::Beat;
-use crate::stream::{Awake, OutputQueue, Stream};
+use crate::stream::{Awake, OutputQueue, Stream, Streams};
 
 const SOCKET: Token = Token(0);
 const WAKE: Token = Token(1);
@@ -35,8 +36,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(1);
 pub(super) struct MediaThread {
     poll: Poll,
     socket: MediaSocket,
-    stream: Arc<Stream>,
-    frames: Arc<OutputQueue>,
+    /// Of each stream, in the order of the catalogue.
+    feeds: Vec<Feed>,
     requests: Receiver<Command>,
     engine: Engine,
     interfaces: Vec<String>,
@@ -46,13 +47,18 @@ pub(super) struct MediaThread {
     pub(super) beat: Arc<Beat>,
     /// Connected now.
     pub(super) viewers: Arc<AtomicUsize>,
+}
+
+struct Feed {
+    stream: Arc<Stream>,
+    frames: Arc<OutputQueue>,
     /// Held while there is a viewer, from its offer on: the encoder is at work when it has connected.
     awake: Option<Awake>,
 }
 
 impl MediaThread {
     pub(super) fn new(
-        stream: &Arc<Stream>,
+        streams: &Streams,
         mut socket: MediaSocket,
         paths: Paths,
         engine: Engine,
@@ -61,17 +67,20 @@ impl MediaThread {
         let poll = Poll::new()?;
         poll.registry().register(socket.io(), SOCKET, Interest::READABLE)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
-        let wake = Arc::clone(&waker);
-        let frames = stream.add_output(move || {
-            if let Err(error) = wake.wake() {
-                tracing::error!(%error, "cannot wake the media thread");
-            }
-        });
+        let feed = |stream: &Arc<Stream>| {
+            let wake = Arc::clone(&waker);
+            let frames = stream.add_output(move || {
+                if let Err(error) = wake.wake() {
+                    tracing::error!(%error, "cannot wake the media thread");
+                }
+            });
+            Feed { stream: Arc::clone(stream), frames, awake: None }
+        };
+        let feeds = streams.iter().map(feed).collect();
         let this = Self {
             poll,
             socket,
-            stream: Arc::clone(stream),
-            frames,
+            feeds,
             requests,
             engine,
             interfaces: paths.interfaces,
@@ -80,7 +89,6 @@ impl MediaThread {
             identity: paths.identity,
             beat: Arc::default(),
             viewers: Arc::default(),
-            awake: None,
         };
         Ok((this, waker))
     }
@@ -93,7 +101,9 @@ impl MediaThread {
         loop {
             self.beat.beat();
             self.viewers.store(self.engine.connected(), Ordering::Relaxed);
-            self.stream.demand().keep_awake_while(!self.engine.is_empty(), &mut self.awake);
+            for (at, Feed { stream, awake, .. }) in self.feeds.iter_mut().enumerate() {
+                stream.demand().keep_awake_while(self.engine.is_watched(at), awake);
+            }
             let wait = if readable || more_requests { Duration::ZERO } else { self.wait() };
             match self.poll.poll(&mut events, Some(wait)) {
                 Ok(()) => {}
@@ -104,7 +114,6 @@ impl MediaThread {
                 }
             }
             readable |= events.iter().any(|event| event.token() == SOCKET);
-            let mut keyframe_wanted = false;
             match self.handle_requests() {
                 Some(more) => more_requests = more,
                 None => {
@@ -112,23 +121,26 @@ impl MediaThread {
                     return;
                 }
             }
-            keyframe_wanted |= self.send_frames();
+            self.send_frames();
             if readable {
-                let (more, wanted) = self.receive();
-                readable = more;
-                keyframe_wanted |= wanted;
+                readable = self.receive();
             }
             let now = Instant::now();
-            keyframe_wanted |= self.engine.handle_timeouts(now, &mut self.socket.outbound());
+            self.engine.handle_timeouts(now, &mut self.socket.outbound());
             if let Some(stun) = &mut self.stun {
                 stun.refresh(now, &mut self.socket);
             }
-            keyframe_wanted |= self.engine.keyframe_due(now);
-            if let Some(rate) = self.engine.rate(now, self.stream.status().ceiling()) {
-                self.stream.demand().set_rate(rate);
-            }
-            if keyframe_wanted {
-                self.stream.demand().request_keyframe();
+            self.engine.look_for_keyframes(now);
+            let feeds = &self.feeds;
+            self.engine.rates(
+                now,
+                |at| feeds[at].stream.status().ceiling(),
+                |at, rate| feeds[at].stream.demand().set_rate(rate),
+            );
+            for (at, Feed { stream, .. }) in self.feeds.iter().enumerate() {
+                if self.engine.take_keyframe_wanted(at) {
+                    stream.demand().request_keyframe();
+                }
             }
         }
     }
@@ -138,30 +150,34 @@ impl MediaThread {
         next.map_or(LONGEST_WAIT, |at| at.saturating_duration_since(Instant::now()).min(LONGEST_WAIT))
     }
 
-    fn send_frames(&mut self) -> bool {
-        let mut keyframe_wanted = false;
-        while let Some(frame) = self.frames.take() {
-            keyframe_wanted |= self.engine.send_frame(Instant::now(), &frame, &mut self.socket.outbound());
+    fn send_frames(&mut self) {
+        while let Some((stream, frame)) = self.next_frame() {
+            self.engine.send_frame(Instant::now(), stream, &frame, &mut self.socket.outbound());
         }
-        keyframe_wanted
     }
 
-    /// Whether more may be waiting, and whether a keyframe is wanted.
-    fn receive(&mut self) -> (bool, bool) {
-        let mut keyframe_wanted = false;
+    /// The next one that waits, of the pilot's stream before the others.
+    fn next_frame(&self) -> Option<(usize, Arc<Frame>)> {
+        let first = self.engine.pilot_stream();
+        let others = (0..self.feeds.len()).filter(|at| *at != first);
+        std::iter::once(first).chain(others).find_map(|at| Some((at, self.feeds[at].frames.take()?)))
+    }
+
+    /// Whether more may be waiting.
+    fn receive(&mut self) -> bool {
         for _ in 0..RECEIVE_BATCHES {
             let now = Instant::now();
             let (engine, stun) = (&mut self.engine, &mut self.stun);
             let any = self.socket.receive(|out, local, peer, datagram| {
                 if !stun.as_mut().is_some_and(|s| s.take_response(peer, datagram)) {
-                    keyframe_wanted |= engine.handle_datagram(now, local, peer, datagram, out);
+                    engine.handle_datagram(now, local, peer, datagram, out);
                 }
             });
             if !any {
-                return (false, keyframe_wanted);
+                return false;
             }
         }
-        (true, keyframe_wanted)
+        true
     }
 
     /// Whether more may be waiting; `None` when the thread is to end.
@@ -170,16 +186,17 @@ impl MediaThread {
             let now = Instant::now();
             // Whoever asked may have given up waiting; then nobody hears the reply, which is fine.
             match self.requests.try_recv() {
-                Ok(Command::Offer { sdp, from, arrived_at, asked, reply }) => {
+                Ok(Command::Offer { stream, sdp, from, arrived_at, asked, reply }) => {
                     let id = new_id();
                     let local = self.local_addresses(arrived_at);
                     let seen = self.stun.as_ref().and_then(|stun| stun.mapped);
                     let public = public_addresses(&local, asked, &self.public, seen);
                     let certificate = self.identity.as_ref().map(Identity::certificate);
                     let reach = Reach { local, public, certificate };
-                    let (profile, ceiling) = (self.stream.profile(), self.stream.status().ceiling());
+                    let of = &self.feeds[stream].stream;
+                    let asked = Asked { stream, profile: of.profile(), ceiling: of.status().ceiling() };
                     let out = &mut self.socket.outbound();
-                    let answer = self.engine.accept(now, &id, &sdp, from, profile, &reach, ceiling, out);
+                    let answer = self.engine.accept(now, &id, &sdp, from, asked, &reach, out);
                     if reply.send(answer.map(|sdp| Accepted::new(id.clone(), sdp))).is_err() {
                         self.engine.close(&id, &mut self.socket.outbound());
                     }
@@ -192,11 +209,14 @@ impl MediaThread {
                     let _ = reply.send(self.engine.close(&id, &mut self.socket.outbound()));
                 }
                 Ok(Command::Stats { reply }) => {
-                    let mut stats = self.engine.stats(now);
-                    // Of what waited for this thread, nothing is sent either.
-                    let skips = self.frames.is_skipping();
-                    stats.iter_mut().for_each(|viewer| viewer.awaits_keyframe |= skips);
-                    let _ = reply.send(stats);
+                    let stats = self.engine.stats(now).into_iter().map(|(at, mut viewer)| {
+                        let Feed { stream, frames, .. } = &self.feeds[at];
+                        viewer.stream = stream.name().to_owned();
+                        // Of what waited for this thread, nothing is sent either.
+                        viewer.awaits_keyframe |= frames.is_skipping();
+                        viewer
+                    });
+                    let _ = reply.send(stats.collect());
                 }
                 Ok(Command::Shutdown) | Err(TryRecvError::Disconnected) => return None,
                 Err(TryRecvError::Empty) => return Some(false),

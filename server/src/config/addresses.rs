@@ -1,0 +1,120 @@
+//! Names of cameras and streams are parts of URLs: each address leads to one stream.
+
+use super::{Config, ConfigError, MJPEG_PATH, RTSP_PATHS, RtpConfig, StreamConfig, bad};
+
+/// The longest CAMERA/STREAM: viewers of older versions cut longer ones off in announcements.
+const MAX_ADDRESS: usize = 32;
+/// Between the ports of two streams: RTP, RTCP, repair packets, and one that keeps RTP's even.
+const RTP_STEP: u16 = 4;
+
+impl RtpConfig {
+    /// Of each stream, as many as there are from the first on.
+    pub fn ports(&self) -> impl Iterator<Item = u16> {
+        (self.port..=65_532).step_by(RTP_STEP.into())
+    }
+}
+
+impl Config {
+    pub(super) fn validate_addresses(&self) -> Result<(), ConfigError> {
+        let [first, others @ ..] = &self.cameras[0].streams[..] else { return Ok(()) };
+        let own = |stream: &StreamConfig| format!("/{}", stream.name);
+        let given =
+            || self.rtsp.iter().flat_map(|rtsp| &rtsp.paths).filter(|path| !RTSP_PATHS.contains(&path.as_str()));
+        let usual = || RTSP_PATHS.into_iter().chain([MJPEG_PATH]).map(str::to_owned);
+        for (at, camera) in self.cameras.iter().enumerate() {
+            // Those given lead to the first camera anyway.
+            let given = given().filter(|_| at > 0).cloned();
+            let mut taken = usual().chain(self.cameras[0].streams.iter().map(own)).chain(given);
+            if let Some(path) = taken.find(|path| path.split('/').nth(1) == Some(&camera.name)) {
+                let name = &camera.name;
+                return bad(format!(
+                    "name: a camera cannot have the name {name:?}, as RTSP serves {path}; take another"
+                ));
+            }
+        }
+        if let Some(stream) = self.cameras[0].streams.iter().find(|stream| own(stream) == MJPEG_PATH) {
+            let name = &stream.name;
+            return bad(format!(
+                "name: a stream cannot have the name {name:?}, as RTSP serves {MJPEG_PATH}; take another"
+            ));
+        }
+        if let Some(path) = given().find(|path| others.iter().any(|stream| own(stream) == **path)) {
+            let first = &first.name;
+            return bad(format!(
+                "--rtsp-path {path}: leads to the stream of that name, and not to {first}; take another"
+            ));
+        }
+        for (camera, stream) in self.streams().filter(|(camera, _)| camera.name != self.cameras[0].name) {
+            let address = format!("{}/{}", camera.name, stream.name);
+            if address.len() > MAX_ADDRESS {
+                return bad(format!(
+                    "name: {address:?} has {} characters, and a camera and its stream may have {MAX_ADDRESS} together; \
+                     take a shorter name",
+                    address.len()
+                ));
+            }
+        }
+        let streams = self.streams().count();
+        if let Some(rtp) = self.rtp.as_ref().filter(|rtp| rtp.ports().count() < streams) {
+            return bad(format!(
+                "--rtp-port {}: has no room for {streams} streams, each of which takes {RTP_STEP} ports from there on",
+                rtp.port
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsString;
+
+    use super::*;
+    use crate::config::CameraConfig;
+    use crate::config_file;
+
+    fn config(args: &str, cameras: &[(&str, &[&str])]) -> Config {
+        let options = config_file::read(args.split(' ').map(OsString::from)).expect("options");
+        let mut config = Config::new(&options).expect("a configuration");
+        let usual = config.cameras[0].clone();
+        let camera = |(name, streams): &(&str, &[&str])| {
+            let stream = |name: &&str| StreamConfig { name: name.to_string(), ..usual.streams[0].clone() };
+            CameraConfig { name: name.to_string(), streams: streams.iter().map(stream).collect(), ..usual.clone() }
+        };
+        config.cameras = cameras.iter().map(camera).collect();
+        config
+    }
+
+    fn refusal(config: &Config) -> String {
+        config.validate_addresses().err().map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn each_address_leads_to_one_stream() {
+        let refused = |cameras: &[(&str, &[&str])]| refusal(&config("rov-server --rtsp-path /cam1", cameras));
+        assert_eq!(refused(&[("cam1", &["stream1", "stream2"]), ("arm", &["stream1", "mjpeg"])]), "");
+        assert_eq!(
+            refused(&[("bow", &["stream1", "bow"])]),
+            "name: a camera cannot have the name \"bow\", as RTSP serves /bow; take another"
+        );
+        for name in ["mjpeg", "stream1", "wide", "live", "cam1"] {
+            let error = refused(&[("bow", &["stream1", "wide"]), (name, &["stream1"])]);
+            assert!(error.contains(&format!("cannot have the name {name:?}")), "{error}");
+        }
+        assert!(refused(&[("bow", &["stream1", "mjpeg"])]).contains("a stream cannot have the name"));
+        assert!(refused(&[("bow", &["stream1", "cam1"])]).starts_with("--rtsp-path /cam1: leads to"));
+        let long = "a-camera-at-the-front-of-the-arm";
+        assert!(refused(&[("bow", &["stream1"]), (long, &["s"])]).contains("has 34 characters"));
+        assert_eq!(refused(&[(long, &["stream1"])]), "");
+    }
+
+    #[test]
+    fn each_stream_has_its_ports_of_rtp() {
+        let streams: &[(&str, &[&str])] = &[("bow", &["stream1", "stream2"])];
+        let mut config = config("rov-server --transport rtp", streams);
+        assert_eq!(config.rtp.iter().flat_map(RtpConfig::ports).take(3).collect::<Vec<_>>(), [5004, 5008, 5012]);
+        assert_eq!(refusal(&config), "");
+        config.rtp.iter_mut().for_each(|rtp| rtp.port = 65_530);
+        assert!(refusal(&config).contains("no room for 2 streams"), "{}", refusal(&config));
+    }
+}
