@@ -306,7 +306,7 @@ pub struct MachineOptions {
 
     /// UDP port to send RTP to, even [default: 5004]
     ///
-    /// RTCP goes to the port above, repair packets to the second above
+    /// RTCP goes to the port above, repair packets to the second above. The next stream's ports are 4 higher
     #[arg(help_heading = RTP, long, value_parser = whole::<u16>, value_name = "PORT")]
     pub rtp_port: Option<u16>,
 

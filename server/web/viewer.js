@@ -67,7 +67,7 @@ function start(now) {
     lastPacket: now, lastPicture: now, connected: false, foundPath: false, hadPicture: false, paths: [], ended: null,
     probed: null,
   }
-  mine.open(whepPath(), track => show(mine, track)).then(() => {
+  mine.open(ofStream("whep"), track => show(mine, track)).then(() => {
     if (mine === session) refreshServer()
   }).catch(error => {
     if (mine !== session) return
@@ -77,9 +77,10 @@ function start(now) {
 }
 
 /** The first stream is what the plain path gives; another is asked for by its name. */
-function whepPath() {
+function ofStream(path) {
   const first = page.server?.streams[0]?.name
-  return page.stream && page.stream !== first ? `whep?stream=${encodeURIComponent(page.stream)}` : "whep"
+  if (!page.stream || page.stream === first) return path
+  return `${path}${path.includes("?") ? "&" : "?"}stream=${encodeURIComponent(page.stream)}`
 }
 
 function leave(reason, refused = false) {
@@ -190,7 +191,7 @@ let preview = null, previewTrouble = ""
 async function startPreview() {
   const { signal } = preview = new AbortController()
   while (!signal.aborted) {
-    await watch("stream.mjpg?fps=10", signal, showPreview).catch(error => {
+    await watch(ofStream("stream.mjpg?fps=10"), signal, showPreview).catch(error => {
       if (!signal.aborted) previewTrouble = error.message
     })
     await new Promise(done => setTimeout(done, PREVIEW_RETRY_MS))
