@@ -225,7 +225,7 @@ pub struct ViewerStats {
     /// Of these, skipped because the viewer's link is too slow.
     #[serde(default)]
     pub thinned: u64,
-    /// It is sent nothing before the next keyframe.
+    /// It is connected, and sent nothing before the next keyframe.
     #[serde(default)]
     pub awaits_keyframe: bool,
     /// The bit rate of its stream follows this viewer's link.

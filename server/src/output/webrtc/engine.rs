@@ -239,6 +239,7 @@ impl Engine {
     /// Answers an offer that came `from` there; `id` names the new viewer from now on, and whoever knows it may end the
     /// session: what is shown of it is its [`public_id`] alone. Where all places are taken, another viewer may have to
     /// give way.
+    #[expect(clippy::too_many_arguments, reason = "what is known of the offer")]
     pub fn accept(
         &mut self,
         now: Instant,

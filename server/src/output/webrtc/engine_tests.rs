@@ -386,6 +386,8 @@ fn a_viewer_connects_asks_for_a_keyframe_and_receives_from_it_on() {
     let mut world = World::new();
     world.join("10.0.0.2:6000");
     assert!(!world.send(true, 1), "nothing is sent before the connection stands");
+    let now = world.now;
+    assert!(!world.engine.stats(now)[0].1.awaits_keyframe, "it may have no path at all");
     world.run_until_connected();
     assert_eq!(world.keyframes_wanted, 1, "a new viewer makes a keyframe necessary");
     world.send(false, 3);

@@ -553,7 +553,7 @@ impl Session {
             bytes: self.bytes,
             skipped: self.skipped,
             thinned: self.thinned,
-            awaits_keyframe: self.needs_keyframe,
+            awaits_keyframe: self.is_connected() && self.needs_keyframe,
             pilot: self.pilot,
             // Which, the media thread knows.
             stream: String::new(),

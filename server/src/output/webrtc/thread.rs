@@ -213,7 +213,7 @@ impl MediaThread {
                         let Feed { stream, frames, .. } = &self.feeds[at];
                         viewer.stream = stream.name().to_owned();
                         // Of what waited for this thread, nothing is sent either.
-                        viewer.awaits_keyframe |= frames.is_skipping();
+                        viewer.awaits_keyframe |= viewer.connected_s > 0.0 && frames.is_skipping();
                         viewer
                     });
                     let _ = reply.send(stats.collect());
