@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::pipeline::GraphCounters;
+use crate::pipeline::BranchCounters;
 
 /// Whoever reloads a page, or asks for a snapshot each second, finds the encoder at work.
 pub const LINGER: Duration = Duration::from_secs(5);
@@ -38,7 +38,7 @@ impl Default for Rest {
 impl Rest {
     /// `idle_since`: when the last who looked has gone; none while somebody does. It rests only after it has shown that it
     /// works, when it began and each time that it was woken.
-    pub fn change(&mut self, now: Instant, idle_since: Option<Instant>, counters: &GraphCounters) -> Option<Change> {
+    pub fn change(&mut self, now: Instant, idle_since: Option<Instant>, counters: &BranchCounters) -> Option<Change> {
         let idle = idle_since.is_some_and(|since| now.saturating_duration_since(since) >= LINGER);
         match self.state {
             State::Awake(before) if idle && counters.frames_out > before.unwrap_or(0) => {
@@ -70,7 +70,7 @@ impl Rest {
 
     /// Since when the encoder owes a picture, for the watchdog: what it need not encode counts as encoded, so that a source
     /// that falls silent is noticed meanwhile as ever.
-    pub fn last_out(&mut self, counters: &GraphCounters) -> Option<Instant> {
+    pub fn last_out(&mut self, counters: &BranchCounters) -> Option<Instant> {
         if self.is_resting() {
             self.excused = counters.last_in;
         }
@@ -86,8 +86,8 @@ mod tests {
 
     const FRAME: Duration = Duration::from_millis(33);
 
-    fn counters(frames_out: u64, last_in: Instant, last_out: Option<Instant>) -> GraphCounters {
-        GraphCounters { frames_out, last_in: Some(last_in), last_out, ..GraphCounters::default() }
+    fn counters(frames_out: u64, last_in: Instant, last_out: Option<Instant>) -> BranchCounters {
+        BranchCounters { frames_out, last_in: Some(last_in), last_out, ..BranchCounters::default() }
     }
 
     #[test]
@@ -150,9 +150,9 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut rest = Rest::default();
-        let stalled = |rest: &mut Rest, now, counters: &GraphCounters| {
+        let stalled = |rest: &mut Rest, now, counters: &BranchCounters| {
             let (first_in, last_in, last_out) = (Some(start), counters.last_in, rest.last_out(counters));
-            watchdog::stalled(now, &Passed { started: start, first_in, last_in, last_out }, FRAME)
+            watchdog::stalled(now, &Passed { stream: 0, started: start, first_in, last_in, last_out }, FRAME)
         };
         rest.change(at(5_000), Some(start), &counters(9, at(5_000), Some(at(5_000))));
         let fine = counters(9, at(60_000), Some(at(5_000)));
@@ -163,6 +163,6 @@ mod tests {
         assert_eq!(rest.change(at(70_010), None, &fine), Some(Change::Wake));
         assert_eq!(stalled(&mut rest, at(70_900), &counters(9, at(70_900), Some(at(5_000)))), None);
         let hung = stalled(&mut rest, at(71_100), &counters(9, at(71_100), Some(at(5_000)))).expect("a stall");
-        assert!(matches!(hung, Failure::Encoder(_)), "{hung}");
+        assert!(matches!(hung, Failure::Encoder { .. }), "{hung}");
     }
 }

@@ -261,8 +261,8 @@ impl Server {
             });
         }
         // One camera with one stream, as the configuration ensures.
-        let (stream, control) = (Arc::clone(streams.default_stream()), requests.remove(0));
-        let supervise = supervisor::run(config.cameras[0].clone(), inlet, stream, control, stop.clone());
+        let served = vec![(Arc::clone(streams.default_stream()), requests.remove(0))];
+        let supervise = supervisor::run(config.cameras[0].clone(), inlet, served, stop.clone());
         let mut supervisor = tasks.spawn(async move { supervisor_beat.during(supervise).await });
         let mut http = http;
         let mut supervisor_ended = None;

@@ -1,18 +1,22 @@
-//! Keeps a stream's pipeline running: starts it, watches it, restarts it for ever, and ends it.
+//! Keeps a camera's pipeline running for all of its streams: starts it, watches it, restarts it for ever, and ends it.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rov_common::api::StreamState;
 use rov_common::backoff::{Backoff, REFUSED_MAX, REFUSED_MIN};
-use rov_common::units::Bitrate;
+use rov_common::units::{Bitrate, Fps, Resolution};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{CameraConfig, EncodeConfig, EncoderChoice, SourceConfig, SourceKind};
 use crate::pipeline::playable::{self, Problem};
-use crate::pipeline::{self, Chosen, Failure, Graph, GraphError, GraphEvent, Hanging, Inlet, Plan, PrepareError};
+use crate::pipeline::{
+    self, Branch, BranchCounters, EncoderRow, Failure, Graph, GraphError, GraphEvent, Hanging, Inlet, Plan,
+    PrepareError,
+};
 use crate::rest::{Change, Rest};
 use crate::stream::{Control, Stream};
 use crate::watchdog::{self, CameraLook, EncoderWatch, FrozenWatch, HEALTHY_AFTER, KeyframeGate, Passed, Repeats};
@@ -45,27 +49,19 @@ pub enum Outcome {
 #[error("{0}")]
 pub struct Fatal(pub String);
 
-/// Runs the pipeline of `stream` until `shutdown`, the end of the source, or a mistake in `camera`. `inlet` is that of
-/// `--source publish`.
+/// Runs the pipeline of `camera` for its `streams`, in the order of the configuration, until `shutdown`, the end of the source,
+/// or a mistake in the configuration. `inlet` is that of `--source publish`.
 pub async fn run(
     camera: CameraConfig,
     inlet: Option<Arc<Inlet>>,
-    stream: Arc<Stream>,
-    mut control: mpsc::Receiver<Control>,
+    streams: Vec<(Arc<Stream>, mpsc::Receiver<Control>)>,
     shutdown: CancellationToken,
 ) -> Result<Outcome, Fatal> {
     let camera = Arc::new(camera);
-    let encode = &camera.streams[0].encode;
-    let mut failed_encoders: Vec<&'static str> = Vec::new();
-    let mut encoder_watch = EncoderWatch::default();
-    let mut encoder = if camera.source.is_passed_through() {
-        Arc::new(Chosen::unused())
-    } else {
-        let chosen = choose_encoder(encode, &failed_encoders);
-        tokio::select! {
-            () = shutdown.cancelled() => return Ok(Outcome::Stopped),
-            chosen = chosen => Arc::new(chosen?),
-        }
+    let (streams, mut controls): (Vec<_>, Vec<_>) = streams.into_iter().unzip();
+    let mut encoders = tokio::select! {
+        () = shutdown.cancelled() => return Ok(Outcome::Stopped),
+        encoders = Encoders::choose(&camera) => encoders?,
     };
     let mut backoff = Backoff::new(RESTART_MIN, RESTART_MAX);
     let mut refusals = Backoff::new(REFUSED_MIN, REFUSED_MAX);
@@ -74,8 +70,8 @@ pub async fn run(
     // Pipelines that were left to a driver that does not let go of them.
     let hanging = Hanging::default();
     loop {
-        let (camera_now, encoder_now) = (Arc::clone(&camera), Arc::clone(&encoder));
-        let prepare = tokio::task::spawn_blocking(move || pipeline::prepare(&camera_now, &encoder_now));
+        let (camera_now, rows) = (Arc::clone(&camera), encoders.rows.clone());
+        let prepare = tokio::task::spawn_blocking(move || pipeline::prepare(&camera_now, &rows));
         let prepared = tokio::select! {
             () = shutdown.cancelled() => return Ok(Outcome::Stopped),
             prepared = tokio::time::timeout(START_LIMIT, prepare) => prepared,
@@ -89,29 +85,20 @@ pub async fn run(
                 Err(PrepareError::Fatal(reason) | PrepareError::Retry(reason)) => reason,
                 Ok(plan) => {
                     let plan = Plan { inlet: inlet.clone(), ..plan };
-                    match run_once(&camera, plan, !complaints.any(), &hanging, &stream, &mut control, &shutdown).await?
+                    match run_once(&camera, plan, !complaints.any(), &hanging, &streams, &mut controls, &shutdown)
+                        .await?
                     {
                         RunEnd::Stopped => return Ok(Outcome::Stopped),
                         RunEnd::SourceEnded(reason) => {
-                            stream.status().set_stopped(StreamState::Ended, reason.clone());
+                            set_stopped(&streams, StreamState::Ended, &reason);
                             return Ok(Outcome::SourceEnded(reason));
                         }
                         RunEnd::Broken { failure, well_for } => {
+                            let reason = encoders.failed(&camera, &failure, &well_for, hanging.count() > 0).await;
+                            let well_for = well_for.into_iter().flatten().max();
                             has_worked |= well_for.is_some();
                             if well_for.is_some() {
                                 refusals.reset();
-                            }
-                            let (element, mut reason) = (encoder.row.element, failure.to_string());
-                            if matches!(failure, Failure::Encoder(_)) && !reason.contains(element) {
-                                reason = format!("{element}: {reason}");
-                            }
-                            // A named one stays; when none is left, the last one is as good as any.
-                            let replace = encoder_watch.failed(&failure, well_for, hanging.count() > 0);
-                            if replace && encode.encoder == EncoderChoice::Auto {
-                                failed_encoders.push(element);
-                                if let Ok(next) = choose_encoder(encode, &failed_encoders).await {
-                                    encoder = Arc::new(next);
-                                }
                             }
                             if well_for.is_some_and(|time| time > HEALTHY_AFTER) {
                                 backoff.reset();
@@ -124,7 +111,7 @@ pub async fn run(
                             format!("{reason}; next attempt in {} s, as cameras lock out after some", least.as_secs())
                         }
                         RunEnd::CameraFound(cameras) => {
-                            tracing::info!(stream = stream.name(), "camera found: {cameras}");
+                            tracing::info!(camera = camera.name, "camera found: {cameras}");
                             backoff.reset();
                             continue;
                         }
@@ -134,11 +121,11 @@ pub async fn run(
         };
         let pause = backoff.next_delay().max(least);
         match complaints.say(&reason, Instant::now()) {
-            Some(1) => tracing::warn!(stream = stream.name(), "{reason}; restarting in {:.2} s", pause.as_secs_f64()),
-            Some(times) => tracing::warn!(stream = stream.name(), "{reason}; tried {times} times, trying on"),
-            None => tracing::debug!(stream = stream.name(), "{reason}"),
+            Some(1) => tracing::warn!(camera = camera.name, "{reason}; restarting in {:.2} s", pause.as_secs_f64()),
+            Some(times) => tracing::warn!(camera = camera.name, "{reason}; tried {times} times, trying on"),
+            None => tracing::debug!(camera = camera.name, "{reason}"),
         }
-        stream.status().set_stopped(StreamState::Restarting, reason);
+        set_stopped(&streams, StreamState::Restarting, &reason);
         tokio::select! {
             () = shutdown.cancelled() => return Ok(Outcome::Stopped),
             () = tokio::time::sleep(pause) => {}
@@ -146,25 +133,86 @@ pub async fn run(
     }
 }
 
-/// The first encoder that works and has not failed; says in the log which were tried.
-async fn choose_encoder(encode: &EncodeConfig, failed: &[&'static str]) -> Result<Chosen, Fatal> {
-    let (encode, failed) = (encode.clone(), failed.to_vec());
-    let choose = tokio::task::spawn_blocking(move || pipeline::choose_encoder(&encode, &failed));
-    let chosen = joined(choose.await)?.map_err(|e| Fatal(e.to_string()))?;
-    tracing::debug!("{}", chosen.summary());
-    for tried in chosen.failures() {
-        tracing::info!("encoder {} does not work here: {}", tried.element, tried.outcome);
+/// The encoders of a camera's streams.
+struct Encoders {
+    rows: Vec<&'static EncoderRow>,
+    /// Of each stream, those that worked on trial, and then not at work.
+    failed: Vec<Vec<&'static str>>,
+    watches: Vec<EncoderWatch>,
+}
+
+impl Encoders {
+    async fn choose(camera: &CameraConfig) -> Result<Self, Fatal> {
+        let count = camera.streams.len();
+        let mut all = Self { rows: Vec::new(), failed: vec![Vec::new(); count], watches: Vec::new() };
+        all.watches.resize_with(count, EncoderWatch::default);
+        for stream in 0..count {
+            let row = match camera.source.is_passed_through() {
+                true => pipeline::unused(),
+                false => all.choose_one(camera, stream).await?,
+            };
+            all.rows.push(row);
+        }
+        Ok(all)
     }
-    Ok(chosen)
+
+    /// The first that works for this stream, beside those of the others, and has not failed; says in the log which were tried.
+    async fn choose_one(&self, camera: &CameraConfig, stream: usize) -> Result<&'static EncoderRow, Fatal> {
+        let encode = |stream: usize| camera.streams[stream].encode.clone();
+        let others = self.rows.iter().enumerate().filter(|(other, _)| *other != stream);
+        let beside: Vec<_> = others.map(|(other, row)| (*row, encode(other))).collect();
+        let (config, failed) = (encode(stream), self.failed[stream].clone());
+        let choose = tokio::task::spawn_blocking(move || pipeline::choose_encoder(&config, &failed, &beside));
+        let chosen = joined(choose.await)?.map_err(|e| Fatal(e.to_string()))?;
+        tracing::debug!("{}", chosen.summary());
+        for tried in chosen.failures() {
+            tracing::info!("encoder {} does not work here: {}", tried.element, tried.outcome);
+        }
+        Ok(chosen.row)
+    }
+
+    /// A pipeline has failed, of whose streams each was well for so long: takes the next encoder where it is time to. Returns the
+    /// reason in words.
+    async fn failed(
+        &mut self,
+        camera: &CameraConfig,
+        failure: &Failure,
+        well_for: &[Option<Duration>],
+        hangs: bool,
+    ) -> String {
+        let (mut reason, mut replace) = (failure.to_string(), false);
+        for (stream, watch) in self.watches.iter_mut().enumerate() {
+            // What the encoder of another stream does says nothing of this one.
+            let concerns = !matches!(failure, Failure::Encoder { stream: at, .. } if *at != stream);
+            replace |= concerns && watch.failed(failure, well_for.get(stream).copied().flatten(), hangs);
+        }
+        let Failure::Encoder { stream, .. } = *failure else { return reason };
+        let element = self.rows[stream].element;
+        if !reason.contains(element) {
+            reason = format!("{element}: {reason}");
+        }
+        // A named one stays; when none is left, the last one is as good as any.
+        if replace && camera.streams[stream].encode.encoder == EncoderChoice::Auto {
+            self.failed[stream].push(element);
+            if let Ok(next) = self.choose_one(camera, stream).await {
+                self.rows[stream] = next;
+            }
+        }
+        reason
+    }
+}
+
+fn set_stopped(streams: &[Arc<Stream>], state: StreamState, reason: &str) {
+    streams.iter().for_each(|stream| stream.status().set_stopped(state, reason.to_owned()));
 }
 
 enum RunEnd {
     Stopped,
     SourceEnded(String),
-    /// `well_for`: from its first picture to its last, if there was one.
+    /// `well_for`: of each stream, from its first picture to its last, if there was one.
     Broken {
         failure: Failure,
-        well_for: Option<Duration>,
+        well_for: Vec<Option<Duration>>,
     },
     /// An IP camera has refused the password.
     Denied(String),
@@ -174,7 +222,7 @@ enum RunEnd {
 
 impl RunEnd {
     fn not_started(failure: Failure) -> Self {
-        Self::Broken { failure, well_for: None }
+        Self::Broken { failure, well_for: Vec::new() }
     }
 }
 
@@ -184,26 +232,28 @@ async fn run_once(
     mut plan: Plan,
     is_news: bool,
     hanging: &Hanging,
-    stream: &Arc<Stream>,
-    control: &mut mpsc::Receiver<Control>,
+    streams: &[Arc<Stream>],
+    controls: &mut [mpsc::Receiver<Control>],
     shutdown: &CancellationToken,
 ) -> Result<RunEnd, Fatal> {
     if is_news {
-        tracing::debug!(stream = stream.name(), "source: {}", plan.source_label);
+        tracing::debug!(camera = camera.name, "source: {}", plan.source_label);
     }
     tracing::debug!(pipeline = plan.text());
-    plan.limit = stream.demand().rate().map(|rate| rate.bitrate);
+    for (branch, stream) in plan.branches.iter_mut().zip(streams) {
+        branch.limit = stream.demand().rate().map(|rate| rate.bitrate);
+    }
     let is_fallback = plan.is_fallback;
     let inlet = plan.inlet.clone();
     let substitute = is_fallback.then(|| "no camera is found, a test picture is shown".to_owned());
-    stream.pipeline_starting(&plan.source_label, substitute);
+    streams.iter().for_each(|stream| stream.pipeline_starting(&plan.source_label, substitute.clone()));
     let (event_tx, mut events) = mpsc::channel(EVENT_CAPACITY);
-    let (output, hanging) = (Arc::clone(stream), hanging.clone());
+    let (outputs, hanging) = (streams.to_vec(), hanging.clone());
     let start = tokio::task::spawn_blocking(move || {
         Graph::start(
             &hanging,
             &plan,
-            move |unit| output.publish(unit, Instant::now()),
+            move |stream, unit| outputs[stream].publish(unit, Instant::now()),
             // A GStreamer thread only hands over. The channel is full only when the supervisor itself is stuck.
             move |event| drop(event_tx.try_send(event)),
         )
@@ -224,7 +274,7 @@ async fn run_once(
         },
     };
     let end = tokio::select! {
-        end = watch(camera, inlet.as_deref(), &graph, stream, &mut events, control, shutdown) => end,
+        end = watch(camera, inlet.as_deref(), &graph, streams, &mut events, controls, shutdown) => end,
         cameras = a_camera(&camera.source), if is_fallback => Ok(RunEnd::CameraFound(cameras)),
     };
     // Stopping can block for as long as a driver likes, within the limit.
@@ -237,50 +287,28 @@ async fn watch(
     camera: &CameraConfig,
     inlet: Option<&Inlet>,
     graph: &Graph,
-    stream: &Arc<Stream>,
+    streams: &[Arc<Stream>],
     events: &mut mpsc::Receiver<GraphEvent>,
-    control: &mut mpsc::Receiver<Control>,
+    controls: &mut [mpsc::Receiver<Control>],
     shutdown: &CancellationToken,
 ) -> Result<RunEnd, Fatal> {
-    let (source, encode) = (&camera.source, &camera.streams[0].encode);
-    let started = Instant::now();
-    let mut awake_since = started;
-    let mut looked = started;
-    let mut interval = encode.fps.map_or(Duration::ZERO, |fps| fps.interval());
-    let mut keyframes = KeyframeGate::default();
-    let mut load = LoadReport::default();
+    let source = &camera.source;
+    let mut awake_since = Instant::now();
+    let mut looked = awake_since;
+    let branches = graph.branches().iter().zip(streams).zip(&camera.streams);
+    let mut watched: Vec<_> =
+        branches.map(|((branch, stream), config)| Watched::new(branch, stream, &config.encode)).collect();
     let mut damage = Damage::default();
     let mut frozen = frozen_watch(source);
-    let mut rates = Rates::default();
-    let mut rest = Rest::default();
-    let mut keyless = None;
     let mut tick = tokio::time::interval(CHECK_INTERVAL);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        let keyframe_at = keyframes.deadline();
+        let keyframe_at = watched.iter().filter_map(|watched| watched.keyframes.deadline()).min();
         tokio::select! {
             () = shutdown.cancelled() => return Ok(RunEnd::Stopped),
             Some(event) = events.recv() => match event {
-                GraphEvent::Format { resolution, fps } => {
-                    let encoder = graph.encoder().map_or("passthrough", |row| row.element);
-                    let target = graph.encoder().map(|_| graph.bitrate());
-                    let fps_known = fps.or(encode.fps).map(|f| f.as_f64());
-                    stream.status().set_format(resolution, fps_known, encoder, target);
-                    say_streaming(stream, graph);
-                    stream.status().set_ceiling(graph.ceiling());
-                    if let Some(option) = encode.encoding_option(source).filter(|_| graph.encoder().is_none()) {
-                        tracing::warn!(stream = stream.name(), "{option} has no effect: the source gives a coded stream");
-                    }
-                    rates.apply(graph, stream);
-                    if let Some(fps) = fps {
-                        interval = fps.interval();
-                    }
-                }
-                GraphEvent::NoKeyframe => {
-                    if keyframes.request(Instant::now()) {
-                        graph.force_keyframe();
-                    }
-                }
+                GraphEvent::Format { stream, resolution, fps } => watched[stream].set_format(source, resolution, fps),
+                GraphEvent::NoKeyframe { stream } => watched[stream].request_keyframe(),
                 GraphEvent::Eos => return Ok(source_ended(source, well_for(graph))),
                 GraphEvent::Denied(reason) => return Ok(RunEnd::Denied(reason)),
                 GraphEvent::Error(failure) => return Ok(RunEnd::Broken { failure, well_for: well_for(graph) }),
@@ -293,96 +321,180 @@ async fn watch(
                 }
                 GraphEvent::Refused(reason) => return Err(Fatal(reason)),
             },
-            Some(request) = control.recv() => match request {
-                Control::KeyframeWanted => {
-                    if !rest.gives_keyframe(graph.counters().frames_out) && keyframes.request(Instant::now()) {
-                        graph.force_keyframe();
-                    }
-                }
-                Control::RateChanged => rates.apply(graph, stream),
-                Control::Wanted => rest_or_wake(&mut rest, graph, stream),
-            },
+            (stream, request) = next_request(controls) => watched[stream].serve(request),
             () = sleep_until(keyframe_at), if keyframe_at.is_some() => {
-                if keyframes.due(Instant::now()) {
-                    graph.force_keyframe();
+                for watched in &mut watched {
+                    if watched.keyframes.due(Instant::now()) {
+                        watched.branch.force_keyframe();
+                    }
                 }
             }
             _ = tick.tick() => {
                 let now = Instant::now();
-                rates.apply(graph, stream);
-                rest_or_wake(&mut rest, graph, stream);
                 let counters = graph.counters();
-                let dropped = counters.frames_dropped();
-                stream.status().set_counters(now, counters.frames_in, dropped);
-                damage.check(now, counters.frames_damaged, stream);
-                load.check(now, stream.name(), counters.frames_wanted(), dropped);
+                damage.check(now, counters.frames_damaged, &camera.name, streams);
+                if let Some(change) = frozen.check(counters.still) {
+                    say_frozen(&camera.name, streams, change);
+                }
                 // The process itself stood still (a machine under load, a debugger): the pipeline gets its time again.
                 if now.saturating_duration_since(looked) > STANDSTILL {
                     awake_since = now;
                 }
                 looked = now;
                 // Publishers come and go as they like; the pipeline waits for the next.
-                if let Some(reason) = inlet.and_then(|inlet| inlet.why_silent(now)) {
+                let silent = inlet.and_then(|inlet| inlet.why_silent(now));
+                if let Some(reason) = &silent {
                     awake_since = now;
-                    stream.status().set_stopped(StreamState::Stalled, reason);
-                } else {
-                    let problem = stream.status().keyless(now).and_then(|keyless| watchdog::keyless(&keyless));
-                    if std::mem::replace(&mut keyless, problem) != problem {
-                        say_keyless(stream, problem, source.kind);
-                    }
+                    set_stopped(streams, StreamState::Stalled, reason);
                 }
-                if let Some(change) = frozen.check(counters.still) {
-                    say_frozen(stream, change);
-                }
-                let last_out = rest.last_out(&counters).map(|at| at.max(awake_since));
-                let (first_in, last_in) = (counters.first_in, counters.last_in);
-                let passed = Passed { started: awake_since, first_in, last_in, last_out };
-                let interval = interval.max(inlet.map_or(Duration::ZERO, Inlet::interval));
-                let stalled = watchdog::stalled(now, &passed, interval);
-                // A file that is paced may have its next picture only later.
-                let waits = counters.next_due.is_some_and(|due| now < due + watchdog::stall_limit(interval));
-                match stalled {
-                    Some(failure) if source.kind == SourceKind::Stdin => {
-                        // Whoever feeds standard input decides when: a pause there is not ours to mend, and a restart
-                        // would lose what the pipe holds.
-                        stream.status().set_stopped(StreamState::Stalled, failure.to_string());
+                for watched in &mut watched {
+                    watched.look(now, source, silent.is_some());
+                    let interval = watched.interval.max(inlet.map_or(Duration::ZERO, Inlet::interval));
+                    let stalled = watchdog::stalled(now, &watched.passed(awake_since), interval);
+                    // A file that is paced may have its next picture only later.
+                    let waits = counters.next_due.is_some_and(|due| now < due + watchdog::stall_limit(interval));
+                    match stalled {
+                        Some(failure) if source.kind == SourceKind::Stdin => {
+                            // Whoever feeds standard input decides when: a pause there is not ours to mend, and a restart
+                            // would lose what the pipe holds.
+                            watched.stream.status().set_stopped(StreamState::Stalled, failure.to_string());
+                        }
+                        Some(failure) if !waits => return Ok(RunEnd::Broken { failure, well_for: well_for(graph) }),
+                        _ => {}
                     }
-                    Some(failure) if !waits => return Ok(RunEnd::Broken { failure, well_for: well_for(graph) }),
-                    _ => {}
                 }
             }
         }
     }
 }
 
+/// The next request, and the number of the stream that it is for.
+async fn next_request(controls: &mut [mpsc::Receiver<Control>]) -> (usize, Control) {
+    std::future::poll_fn(|context| {
+        let requests = controls.iter_mut().enumerate();
+        let mut ready = requests.filter_map(|(stream, control)| match control.poll_recv(context) {
+            Poll::Ready(Some(request)) => Some((stream, request)),
+            _ => None,
+        });
+        ready.next().map_or(Poll::Pending, Poll::Ready)
+    })
+    .await
+}
+
+/// A stream while its pipeline runs.
+struct Watched<'a> {
+    branch: &'a Branch,
+    stream: &'a Stream,
+    encode: &'a EncodeConfig,
+    /// From picture to picture.
+    interval: Duration,
+    keyframes: KeyframeGate,
+    load: LoadReport,
+    rates: Rates,
+    rest: Rest,
+    keyless: Option<Problem>,
+}
+
+impl<'a> Watched<'a> {
+    fn new(branch: &'a Branch, stream: &'a Stream, encode: &'a EncodeConfig) -> Self {
+        Self {
+            branch,
+            stream,
+            encode,
+            interval: encode.fps.map_or(Duration::ZERO, |fps| fps.interval()),
+            keyframes: KeyframeGate::default(),
+            load: LoadReport::default(),
+            rates: Rates::default(),
+            rest: Rest::default(),
+            keyless: None,
+        }
+    }
+
+    fn set_format(&mut self, source: &SourceConfig, resolution: Resolution, fps: Option<Fps>) {
+        let (stream, branch) = (self.stream, self.branch);
+        let encoder = branch.encoder().map_or("passthrough", |row| row.element);
+        let target = branch.encoder().map(|_| branch.bitrate());
+        let fps_known = fps.or(self.encode.fps).map(|f| f.as_f64());
+        stream.status().set_format(resolution, fps_known, encoder, target);
+        say_streaming(stream, branch);
+        stream.status().set_ceiling(branch.ceiling());
+        if let Some(option) = self.encode.encoding_option(source).filter(|_| branch.encoder().is_none()) {
+            tracing::warn!(stream = stream.name(), "{option} has no effect: the source gives a coded stream");
+        }
+        self.rates.apply(branch, stream);
+        if let Some(fps) = fps {
+            self.interval = fps.interval();
+        }
+    }
+
+    fn request_keyframe(&mut self) {
+        if self.keyframes.request(Instant::now()) {
+            self.branch.force_keyframe();
+        }
+    }
+
+    fn serve(&mut self, request: Control) {
+        match request {
+            Control::KeyframeWanted if self.rest.gives_keyframe(self.branch.counters().frames_out) => {}
+            Control::KeyframeWanted => self.request_keyframe(),
+            Control::RateChanged => self.rates.apply(self.branch, self.stream),
+            Control::Wanted => self.rest_or_wake(),
+        }
+    }
+
+    /// What is looked at now and then. `silent`: nobody publishes.
+    fn look(&mut self, now: Instant, source: &SourceConfig, silent: bool) {
+        self.rates.apply(self.branch, self.stream);
+        self.rest_or_wake();
+        let (counters, status) = (self.branch.counters(), self.stream.status());
+        let dropped = counters.frames_dropped();
+        status.set_counters(now, counters.frames_in, dropped);
+        self.load.check(now, self.stream.name(), counters.frames_wanted(), dropped);
+        if !silent {
+            let problem = status.keyless(now).and_then(|keyless| watchdog::keyless(&keyless));
+            if std::mem::replace(&mut self.keyless, problem) != problem {
+                say_keyless(self.stream, problem, source.kind);
+            }
+        }
+    }
+
+    fn passed(&mut self, awake_since: Instant) -> Passed {
+        let counters = self.branch.counters();
+        let last_out = self.rest.last_out(&counters).map(|at| at.max(awake_since));
+        let (first_in, last_in) = (counters.first_in, counters.last_in);
+        Passed { stream: self.branch.number(), started: awake_since, first_in, last_in, last_out }
+    }
+
+    /// Lets the encoder rest while nobody looks. What goes out untouched needs no work that could rest.
+    fn rest_or_wake(&mut self) {
+        let (branch, stream) = (self.branch, self.stream);
+        if branch.encoder().is_none() {
+            return;
+        }
+        match self.rest.change(Instant::now(), stream.demand().idle_since(), &branch.counters()) {
+            None => return,
+            Some(Change::Rest) => {
+                branch.rest();
+                tracing::info!(stream = stream.name(), "nobody looks: the encoder rests");
+            }
+            Some(Change::Wake) => {
+                branch.wake();
+                tracing::info!(stream = stream.name(), "somebody looks: the encoder works again");
+            }
+        }
+        stream.status().set_resting(self.rest.is_resting());
+    }
+}
+
 /// One line: what, and how it is encoded.
-fn say_streaming(stream: &Stream, graph: &Graph) {
+fn say_streaming(stream: &Stream, branch: &Branch) {
     let (source, (size, fps)) = (stream.stats(Instant::now()).source, stream.status().format());
     let rate = if fps > 0.0 { format!(" at {} fps", (fps * 100.0).round() / 100.0) } else { String::new() };
-    let how = match graph.encoder() {
-        Some(row) => format!("by {} ({}) at {}", row.element, row.title, graph.bitrate()),
+    let how = match branch.encoder() {
+        Some(row) => format!("by {} ({}) at {}", row.element, row.title, branch.bitrate()),
         None => "passed through".to_owned(),
     };
     tracing::info!("streaming {source}, {size}{rate}, {} {how}", stream.codec().title());
-}
-
-/// Lets the encoder rest while nobody looks. What goes out untouched needs no work that could rest.
-fn rest_or_wake(rest: &mut Rest, graph: &Graph, stream: &Stream) {
-    if graph.encoder().is_none() {
-        return;
-    }
-    match rest.change(Instant::now(), stream.demand().idle_since(), &graph.counters()) {
-        None => return,
-        Some(Change::Rest) => {
-            graph.rest();
-            tracing::info!(stream = stream.name(), "nobody looks: the encoder rests");
-        }
-        Some(Change::Wake) => {
-            graph.wake();
-            tracing::info!(stream = stream.name(), "somebody looks: the encoder works again");
-        }
-    }
-    stream.status().set_resting(rest.is_resting());
 }
 
 /// Test pictures and files may be at rest, and so may what a user's pipeline shows; a camera's sensor never is.
@@ -391,17 +503,17 @@ fn frozen_watch(source: &SourceConfig) -> FrozenWatch {
     FrozenWatch::new(limit, source.kind == SourceKind::Pipeline)
 }
 
-fn say_frozen(stream: &Stream, since: Option<Duration>) {
+fn say_frozen(camera: &str, streams: &[Arc<Stream>], since: Option<Duration>) {
     let reason = since.map(|since| {
         format!("the picture has not changed at all for {:.0} s: the camera may have hung", since.as_secs_f64())
     });
     match &reason {
         Some(reason) => {
-            tracing::warn!(stream = stream.name(), "{reason}; if it has, unplug it or switch it off and on")
+            tracing::warn!(camera, "{reason}; if it has, unplug it or switch it off and on")
         }
-        None => tracing::info!(stream = stream.name(), "the picture changes again"),
+        None => tracing::info!(camera, "the picture changes again"),
     }
-    stream.status().set_frozen(reason);
+    streams.iter().for_each(|stream| stream.status().set_frozen(reason.clone()));
 }
 
 fn say_keyless(stream: &Stream, problem: Option<Problem>, source: SourceKind) {
@@ -414,14 +526,14 @@ fn say_keyless(stream: &Stream, problem: Option<Problem>, source: SourceKind) {
     stream.status().set_keyless(reason);
 }
 
-/// How long pictures have been coming out of this pipeline.
-fn well_for(graph: &Graph) -> Option<Duration> {
-    let counters = graph.counters();
-    Some(counters.last_out?.saturating_duration_since(counters.first_out?))
+/// How long pictures have been coming out of each branch of this pipeline.
+fn well_for(graph: &Graph) -> Vec<Option<Duration>> {
+    let lived = |counters: BranchCounters| Some(counters.last_out?.saturating_duration_since(counters.first_out?));
+    graph.branches().iter().map(|branch| lived(branch.counters())).collect()
 }
 
 /// Only a file that is not to be looped, and standard input, are over at their end. A camera that says so has failed.
-fn source_ended(source: &SourceConfig, well_for: Option<Duration>) -> RunEnd {
+fn source_ended(source: &SourceConfig, well_for: Vec<Option<Duration>>) -> RunEnd {
     match (&source.file, source.kind) {
         (Some(file), SourceKind::File) if !source.looping => {
             RunEnd::SourceEnded(format!("{} is at its end", file.display()))
@@ -476,14 +588,14 @@ struct Rates {
 }
 
 impl Rates {
-    fn apply(&mut self, graph: &Graph, stream: &Stream) {
-        let (Some(rate), Some(ceiling)) = (stream.demand().rate(), graph.ceiling()) else { return };
+    fn apply(&mut self, branch: &Branch, stream: &Stream) {
+        let (Some(rate), Some(ceiling)) = (stream.demand().rate(), branch.ceiling()) else { return };
         if self.failed {
             return;
         }
-        match graph.apply(&rate) {
+        match branch.apply(&rate) {
             Ok(false) => return,
-            Ok(true) => stream.status().set_target(graph.bitrate()),
+            Ok(true) => stream.status().set_target(branch.bitrate()),
             Err(error) => {
                 self.failed = true;
                 tracing::warn!(stream = stream.name(), "{error}; it stays as it is");
@@ -510,13 +622,13 @@ struct Damage {
 impl Damage {
     const INTERVAL: Duration = Duration::from_secs(10);
 
-    fn check(&mut self, now: Instant, damaged: u64, stream: &Stream) {
-        stream.status().add_damaged(damaged - self.counted);
+    fn check(&mut self, now: Instant, damaged: u64, camera: &str, streams: &[Arc<Stream>]) {
+        streams.iter().for_each(|stream| stream.status().add_damaged(damaged - self.counted));
         self.counted = damaged;
         let is_due = self.last.is_none_or(|last| now.saturating_duration_since(last) >= Self::INTERVAL);
         if damaged > self.said && is_due {
             let count = damaged - self.said;
-            tracing::warn!(stream = stream.name(), "{count} damaged JPEG pictures left out; check the camera's cable");
+            tracing::warn!(camera, "{count} damaged JPEG pictures left out; check the camera's cable");
             (self.said, self.last) = (damaged, Some(now));
         }
     }
@@ -560,3 +672,7 @@ impl LoadReport {
         self.overloaded = overloaded;
     }
 }
+
+#[cfg(test)]
+#[path = "supervisor_tests.rs"]
+mod tests;

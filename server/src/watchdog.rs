@@ -25,6 +25,8 @@ pub fn stall_limit(frame_interval: Duration) -> Duration {
 /// What has passed through a pipeline, and when.
 #[derive(Clone, Copy, Debug)]
 pub struct Passed {
+    /// The number of the stream that it came out as.
+    pub stream: usize,
     pub started: Instant,
     /// The first and the last raw picture that the source gave.
     pub first_in: Option<Instant>,
@@ -35,16 +37,15 @@ pub struct Passed {
 
 /// The reason to restart, if there is one.
 pub fn stalled(now: Instant, passed: &Passed, frame_interval: Duration) -> Option<Failure> {
-    let Passed { started, first_in, last_in, last_out } = *passed;
+    let Passed { stream, started, first_in, last_in, last_out } = *passed;
     let Some(last_out) = last_out else {
         let waits_longer = |since: Instant, limit| now.saturating_duration_since(since) > limit;
         if first_in
             .is_some_and(|first| waits_longer(first.max(started), FIRST_ENCODED.max(stall_limit(frame_interval))))
         {
-            return Some(Failure::Encoder(format!(
-                "the encoder gave nothing for {} s from its first picture on",
-                FIRST_ENCODED.as_secs()
-            )));
+            let seconds = FIRST_ENCODED.as_secs();
+            let reason = format!("the encoder gave nothing for {seconds} s from its first picture on");
+            return Some(Failure::Encoder { stream, reason });
         }
         let nothing = || Failure::Source(format!("no picture within {} s of starting", FIRST_FRAME.as_secs()));
         return (first_in.is_none() && waits_longer(started, FIRST_FRAME)).then(nothing);
@@ -56,7 +57,8 @@ pub fn stalled(now: Instant, passed: &Passed, frame_interval: Duration) -> Optio
     let seconds = limit.as_secs_f64();
     let source_alive = last_in.is_some_and(|at| now.saturating_duration_since(at) <= limit);
     Some(if source_alive {
-        Failure::Encoder(format!("the encoder gave nothing for {seconds:.1} s although pictures went in"))
+        let reason = format!("the encoder gave nothing for {seconds:.1} s although pictures went in");
+        Failure::Encoder { stream, reason }
     } else {
         Failure::Source(format!("the source gave no picture for {seconds:.1} s"))
     })
@@ -81,9 +83,9 @@ impl EncoderWatch {
     /// stopped, so that none like it can be started.
     pub fn failed(&mut self, failure: &Failure, well_for: Option<Duration>, hangs: bool) -> bool {
         self.short_lives = match (failure, well_for) {
-            (Failure::Encoder(_), None) if hangs => SHORT_LIVES,
-            (Failure::Encoder(_), None) => self.short_lives + NO_LIFE,
-            (Failure::Encoder(_), Some(time)) if time <= HEALTHY_AFTER => self.short_lives + 1,
+            (Failure::Encoder { .. }, None) if hangs => SHORT_LIVES,
+            (Failure::Encoder { .. }, None) => self.short_lives + NO_LIFE,
+            (Failure::Encoder { .. }, Some(time)) if time <= HEALTHY_AFTER => self.short_lives + 1,
             // The encoder had nothing to do.
             (Failure::Source(_), None) => self.short_lives,
             _ => 0,
@@ -254,7 +256,7 @@ mod tests {
     const FRAME: Duration = Duration::from_millis(33);
 
     fn passed(started: Instant, last_in: Option<Instant>, last_out: Option<Instant>) -> Passed {
-        Passed { started, first_in: last_in.map(|_| started), last_in, last_out }
+        Passed { stream: 0, started, first_in: last_in.map(|_| started), last_in, last_out }
     }
 
     fn stalled(
@@ -271,11 +273,19 @@ mod tests {
     fn an_encoder_that_never_gives_anything_is_told_from_a_camera_that_starts_slowly() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let taken_since =
-            |first_in| Passed { started: start, first_in: Some(first_in), last_in: Some(at(12)), last_out: None };
+        let taken_since = |first_in| Passed {
+            stream: 0,
+            started: start,
+            first_in: Some(first_in),
+            last_in: Some(at(12)),
+            last_out: None,
+        };
         assert_eq!(super::stalled(at(12), &taken_since(at(8)), FRAME), None, "the camera took eight seconds");
         let failure = super::stalled(at(14), &taken_since(at(8)), FRAME).expect("a stall");
-        assert!(matches!(&failure, Failure::Encoder(why) if why.contains("gave nothing for 5 s")), "{failure}");
+        assert!(
+            matches!(&failure, Failure::Encoder { reason, .. } if reason.contains("gave nothing for 5 s")),
+            "{failure}"
+        );
     }
 
     #[test]
@@ -379,13 +389,14 @@ mod tests {
         let now = start + Duration::from_secs(3);
         let encoder = stalled(now, start, Some(now), Some(start), FRAME).expect("a stall");
         let source = stalled(now, start, Some(start), Some(start), FRAME).expect("a stall");
-        assert!(matches!((&encoder, &source), (Failure::Encoder(_), Failure::Source(_))), "{encoder}; {source}");
+        assert!(matches!((&encoder, &source), (Failure::Encoder { .. }, Failure::Source(_))), "{encoder}; {source}");
     }
 
     #[test]
     fn an_encoder_is_replaced_when_it_gives_nothing_or_fails_again_and_again() {
         let seconds = |seconds| Some(Duration::from_secs(seconds));
-        let (encoder, source) = (Failure::Encoder("hangs".to_owned()), Failure::Source("unplugged".to_owned()));
+        let (encoder, source) =
+            (Failure::Encoder { stream: 0, reason: "hangs".to_owned() }, Failure::Source("unplugged".to_owned()));
         let replaced = |lives: &[Option<Duration>]| {
             let mut watch = EncoderWatch::default();
             lives.iter().map(|life| watch.failed(&encoder, *life, false)).collect::<Vec<_>>()

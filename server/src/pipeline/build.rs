@@ -11,10 +11,10 @@ use rov_common::units::Fps;
 
 use super::continuity::{self, REWIND};
 use super::encoder;
-use super::graph::{self, GraphError, GraphEvent, Output, STOP, Shared};
+use super::graph::{self, Branch, GraphError, GraphEvent, Output, STOP, Shared};
 use super::live::{self, Size};
 use super::message::{self, Failure};
-use super::plan::{self, Plan, Tail};
+use super::plan::{self, BranchPlan, Plan, Tail};
 use super::source::{self, Pacing};
 use super::{catch_up, jpeg, rtsp, stdin, still, thin, valve, wiring};
 use crate::config::SourceKind;
@@ -23,15 +23,53 @@ use crate::config::SourceKind;
 pub fn build(plan: &Plan, pipeline: &gst::Pipeline, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
     let head = head(plan, shared)?;
     pipeline.add(&head).map_err(|error| GraphError::Text(error.to_string()))?;
-    match &plan.tail {
-        Tail::Fixed(text) => {
-            let tail = add_tail(plan, text, plan.encoder.is_some(), pipeline, shared)?;
-            head.link(&tail)
-                .map_err(|_| GraphError::Text(format!("source and encoder do not fit: {}", plan.text())))?;
+    let fixed = plan.branches.iter().map(|branch| match &branch.tail {
+        Tail::Fixed(text) => Some(text.as_str()),
+        Tail::ByCaps { .. } => None,
+    });
+    match fixed.collect::<Option<Vec<_>>>() {
+        Some(texts) => {
+            let behind = add_behind(plan, &texts, plan.branches[0].encoder.is_some(), pipeline, shared)?;
+            link(&head, &behind[0], plan)?;
         }
-        Tail::ByCaps { .. } => attach_by_caps(plan, &head, pipeline, shared),
+        None => attach_by_caps(plan, &head, pipeline, shared),
     }
     Ok(head)
+}
+
+fn link(from: &impl IsA<gst::Element>, to: &gst::Element, plan: &Plan) -> Result<(), GraphError> {
+    from.link(to).map_err(|_| GraphError::Text(format!("source and encoder do not fit: {}", plan.text())))
+}
+
+/// Adds all that is behind the head, linked with each other: the first takes the pictures. `texts`: those of the tails.
+fn add_behind(
+    plan: &Plan,
+    texts: &[&str],
+    encodes: bool,
+    pipeline: &gst::Pipeline,
+    shared: &Arc<Shared>,
+) -> Result<Vec<gst::Element>, GraphError> {
+    let mut all: Vec<gst::Element> = Vec::new();
+    if !plan.trunk.is_empty() {
+        all.push(trunk(plan, pipeline, shared)?.upcast());
+    }
+    // A stream alone needs none.
+    if texts.len() > 1 {
+        let tee = gst::ElementFactory::make("tee").name(plan::TEE).build();
+        all.push(tee.map_err(|error| GraphError::Text(error.to_string()))?);
+    }
+    let shared_ones = all.len();
+    for ((plan, branch), text) in plan.branches.iter().zip(&shared.branches).zip(texts) {
+        all.push(tail(plan, text, encodes, branch, shared)?.upcast());
+    }
+    pipeline.add_many(&all).map_err(|error| GraphError::Text(error.to_string()))?;
+    for pair in all[..shared_ones].windows(2) {
+        link(&pair[0], &pair[1], plan)?;
+    }
+    if let Some(last) = shared_ones.checked_sub(1) {
+        all[shared_ones..].iter().try_for_each(|tail| link(&all[last], tail, plan))?;
+    }
+    Ok(all)
 }
 
 /// Reads the bus on a thread, until the graph stops or has failed.
@@ -55,7 +93,9 @@ pub fn watch_bus(
                 gst::MessageView::Warning(warning) => {
                     tracing::warn!("{}: {}", message::origin(warning.src()), warning.error().message());
                 }
-                gst::MessageView::Tag(tag) if plan.encoder.is_none() => say_turned(&tag.tags(), PASSED, &mut turned),
+                gst::MessageView::Tag(tag) if plan.branches[0].encoder.is_none() => {
+                    say_turned(&tag.tags(), PASSED, &mut turned)
+                }
                 gst::MessageView::Tag(tag) if plan.source == SourceKind::File && !turns => {
                     say_turned(&tag.tags(), NO_FLIP, &mut turned);
                 }
@@ -108,10 +148,10 @@ fn rewind(plan: &Plan, pipeline: &gst::Pipeline, old: &gst::Bin, shared: &Arc<Sh
     Ok(head)
 }
 
-/// A bin that is added to a running pipeline does not get its time line by itself.
-fn join_time(bin: &gst::Bin, pipeline: &gst::Pipeline) {
+/// What is added to a running pipeline does not get its time line by itself.
+fn join_time(element: &impl IsA<gst::Element>, pipeline: &gst::Pipeline) {
     if let Some(base_time) = pipeline.base_time() {
-        bin.set_base_time(base_time);
+        element.set_base_time(base_time);
     }
 }
 
@@ -147,44 +187,57 @@ fn head(plan: &Plan, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
     if let Some(drawing) = &plan.drawing {
         wiring::draw(&pad, drawing);
     }
-    if matches!(plan.tail, Tail::Fixed(_)) && plan.encoder.is_none() {
-        wiring::count(&pad, &shared.frames_in);
+    if matches!(plan.branches[0], BranchPlan { tail: Tail::Fixed(_), encoder: None, .. }) {
+        wiring::count(&pad, &shared.branches[0].frames_in);
     }
     let ghost = gst::GhostPad::builder_with_target(&pad).map_err(|_| no_output())?.name("src").build();
     ghost.set_active(true).and_then(|()| head.add_pad(&ghost)).map_err(|_| no_output())?;
     Ok(head)
 }
 
-fn add_tail(
-    plan: &Plan,
+fn trunk(plan: &Plan, pipeline: &gst::Pipeline, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
+    let trunk = parse(&plan.trunk, true)?;
+    if let Pacing::File { looping, interval_of } = plan.pacing {
+        continuity::install(&pad(&trunk, plan::AHEAD, &plan.trunk)?, pipeline, interval_of.interval(), looping);
+        wiring::note_due(&pad(&trunk, plan::PACE, &plan.trunk)?, pipeline, &shared.next_due);
+    }
+    Ok(trunk)
+}
+
+fn missing(what: &str, text: &str) -> GraphError {
+    GraphError::Text(format!("no {what} in: {text}"))
+}
+
+/// Where an element of `bin`, made of `text`, takes pictures.
+fn pad(bin: &gst::Bin, element: &str, text: &str) -> Result<gst::Pad, GraphError> {
+    let pad = bin.by_name(element).and_then(|element| element.static_pad("sink"));
+    pad.ok_or_else(|| missing(element, text))
+}
+
+fn tail(
+    plan: &BranchPlan,
     text: &str,
     encodes: bool,
-    pipeline: &gst::Pipeline,
+    branch: &Arc<Branch>,
     shared: &Arc<Shared>,
 ) -> Result<gst::Bin, GraphError> {
     let tail = parse(text, true)?;
-    let missing = |what: &str| GraphError::Text(format!("no {what} in: {text}"));
-    let pad = |element: &str| {
-        tail.by_name(element).and_then(|element| element.static_pad("sink")).ok_or_else(|| missing(element))
-    };
-    if let Pacing::File { looping, interval_of } = plan.pacing {
-        continuity::install(&pad(plan::AHEAD)?, pipeline, interval_of.interval(), looping);
-        wiring::note_due(&pad(plan::PACE)?, pipeline, &shared.next_due);
-    }
     let encoder = if encodes {
-        let row = plan.encoder.ok_or_else(|| missing(encoder::NAME))?;
-        let element = tail.by_name(encoder::NAME).ok_or_else(|| missing(encoder::NAME))?;
-        let queue = pad(plan::RAW_QUEUE)?;
+        let row = plan.encoder.ok_or_else(|| missing(encoder::NAME, text))?;
+        let element = tail.by_name(encoder::NAME).ok_or_else(|| missing(encoder::NAME, text))?;
+        let queue = pad(&tail, plan::RAW_QUEUE, text)?;
         // Before the count: what is left out on purpose is not lost.
         if let Some(fps) = plan.max_fps {
             thin::install(&queue, fps);
         }
-        live::leave_out(&queue, shared);
-        wiring::count(&queue, &shared.frames_in);
-        still::watch(&queue, &shared.still);
-        valve::install(&queue, shared);
-        wiring::count(&pad(encoder::NAME)?, &shared.frames_to_encoder);
-        wiring::fit_encoder(&element, row, plan, shared);
+        live::leave_out(&queue, branch);
+        wiring::count(&queue, &branch.frames_in);
+        if branch.stream == 0 {
+            still::watch(&queue, &shared.still);
+        }
+        valve::install(&queue, branch);
+        wiring::count(&pad(&tail, encoder::NAME, text)?, &branch.frames_to_encoder);
+        wiring::fit_encoder(&element, row, plan, branch);
         if let Some(deinterlace) = tail.by_name(plan::FIELDS) {
             wiring::first_field(&deinterlace);
         }
@@ -195,19 +248,18 @@ fn add_tail(
     let sink = tail
         .by_name(plan::OUT)
         .and_then(|sink| sink.downcast::<gst_app::AppSink>().ok())
-        .ok_or_else(|| missing(plan::OUT))?;
-    connect_sink(&sink, encoder.is_none(), shared);
-    pipeline.add(&tail).map_err(|error| GraphError::Text(error.to_string()))?;
+        .ok_or_else(|| missing(plan::OUT, text))?;
+    connect_sink(&sink, encoder.is_none(), branch, shared);
     let size = encoder.as_ref().and_then(|(element, row)| Size::of(element, row));
     let encoder = encoder.map(|(element, row)| (element.downgrade(), row));
-    if shared.output.set(Output { encoder, size, sink: sink.downgrade() }).is_err() {
-        return Err(GraphError::Text("a pipeline has one output".to_owned()));
+    if branch.output.set(Output { encoder, size, sink: sink.downgrade() }).is_err() {
+        return Err(GraphError::Text("a branch has one output".to_owned()));
     }
     Ok(tail)
 }
 
-fn connect_sink(sink: &gst_app::AppSink, checked: bool, shared: &Arc<Shared>) {
-    let shared = shared.clone();
+fn connect_sink(sink: &gst_app::AppSink, checked: bool, branch: &Arc<Branch>, shared: &Arc<Shared>) {
+    let (branch, shared) = (branch.clone(), shared.clone());
     let format = std::sync::Mutex::new(None);
     let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
         let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
@@ -216,9 +268,9 @@ fn connect_sink(sink: &gst_app::AppSink, checked: bool, shared: &Arc<Shared>) {
         if let Some((resolution, fps)) = now
             && std::mem::replace(&mut *last, now) != now
         {
-            shared.event(GraphEvent::Format { resolution, fps });
+            shared.event(GraphEvent::Format { stream: branch.stream, resolution, fps });
         }
-        graph::deliver(sink, &shared, &sample, checked);
+        graph::deliver(sink, &shared, &branch, &sample, checked);
         Ok(gst::FlowSuccess::Ok)
     });
     sink.set_callbacks(callbacks.build());
@@ -252,35 +304,47 @@ fn attach(
     pipeline: &gst::Pipeline,
     shared: &Arc<Shared>,
 ) -> Result<(), GraphError> {
-    let Tail::ByCaps { raw, nvmm, encoded } = &plan.tail else { return Ok(()) };
     let unusable =
         || GraphError::source(format!("--pipeline ends in {caps}: end it with raw or {} video", plan.codec.title()));
     let is_encoded = caps.structure(0).is_some_and(|s| s.name() == plan.codec.media_type());
     let is_nvmm = caps.features(0).is_some_and(|features| features.contains("memory:NVMM"));
-    let text = match (is_encoded, is_nvmm) {
-        (true, _) => encoded,
-        (false, true) => nvmm.as_ref().ok_or_else(unusable)?,
-        (false, false) => raw,
-    };
-    let tail = add_tail(plan, text, !is_encoded, pipeline, shared)?;
-    let Some(sink) = tail.static_pad("sink") else { return Err(unusable()) };
+    if is_encoded && plan.branches.len() > 1 {
+        return Err(GraphError::source(format!(
+            "--pipeline gives {}, which is passed through, as one stream alone: end it in raw video, or configure one stream",
+            plan.codec.title()
+        )));
+    }
+    let texts = plan.branches.iter().map(|branch| match &branch.tail {
+        Tail::Fixed(text) => Some(text),
+        Tail::ByCaps { encoded, .. } if is_encoded => Some(encoded),
+        Tail::ByCaps { nvmm, .. } if is_nvmm => nvmm.as_ref(),
+        Tail::ByCaps { raw, .. } => Some(raw),
+    });
+    let texts: Vec<_> = texts.map(|text| text.map(String::as_str)).collect::<Option<_>>().ok_or_else(unusable)?;
+    let behind = add_behind(plan, &texts, !is_encoded, pipeline, shared)?;
+    let Some(sink) = behind[0].static_pad("sink") else { return Err(unusable()) };
     if is_encoded {
-        wiring::count(&sink, &shared.frames_in);
+        wiring::count(&sink, &shared.branches[0].frames_in);
     }
     // A source that is not live would run as fast as the encoder can.
     let mut query = gst::query::Latency::new();
     let live = shared.is_piped.load(Ordering::Relaxed) || pad.query(&mut query) && query.result().0;
-    if let Some(pace) = tail.by_name(plan::PACE).filter(|_| !live) {
+    if let Some(pace) = pipeline.by_name(plan::PACE).filter(|_| !live) {
         pace.set_property("sync", true);
         if let Some(pad) = pace.static_pad("sink") {
             // What has no times (pictures behind `jpegdec`) gets some, and nothing of it is taken for a stall.
-            let interval = plan.settings.fps.unwrap_or(Fps::whole(30)).interval();
+            let interval = plan.branches[0].settings.fps.unwrap_or(Fps::whole(30)).interval();
             continuity::install(&pad, pipeline, interval, false);
             wiring::note_due(&pad, pipeline, &shared.next_due);
         }
     }
-    join_time(&tail, pipeline);
+    behind.iter().for_each(|element| join_time(element, pipeline));
     pad.link(&sink).map_err(|_| unusable())?;
-    tail.sync_state_with_parent()
-        .map_err(|_| GraphError::Start(Failure::Encoder("the encoder does not start".to_owned())))
+    // From the sinks to the source, as a pipeline does.
+    for element in behind.iter().rev() {
+        let started = element.sync_state_with_parent();
+        let reason = || "the encoder does not start".to_owned();
+        started.map_err(|_| GraphError::Start(shared.failure(Some(element.upcast_ref()), reason())))?;
+    }
+    Ok(())
 }

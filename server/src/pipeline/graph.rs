@@ -23,7 +23,7 @@ use rov_common::units::{Bitrate, Fps, Resolution};
 use super::encoder::{EncoderRow, Keyframe, Settings};
 use super::live::Size;
 use super::message::{self, Failure};
-use super::plan::{self, Plan};
+use super::plan::{self, BranchPlan, Plan};
 use super::playable;
 use super::stdin;
 use super::still::Still;
@@ -43,14 +43,14 @@ const WAITED: Duration = Duration::from_secs(3);
 /// Ends the bus thread.
 pub(super) const STOP: &str = "rov-stop";
 
-/// What a graph tells its owner, on GStreamer's threads: hand over, do not work.
+/// What a graph tells its owner, on GStreamer's threads: hand over, do not work. `stream`: the number of the branch.
 #[derive(Clone, Debug, PartialEq)]
 pub enum GraphEvent {
     /// The size and rate that go out, when they are known and whenever they change. No rate where it varies.
-    Format { resolution: Resolution, fps: Option<Fps> },
+    Format { stream: usize, resolution: Resolution, fps: Option<Fps> },
     /// The first picture after a rest is not the keyframe that was asked for: one that was on its way to the encoder before has
     /// become it, or the encoder made none.
-    NoKeyframe,
+    NoKeyframe { stream: usize },
     /// The source has ended.
     Eos,
     /// With element, device and reason.
@@ -79,22 +79,11 @@ impl GraphError {
     }
 }
 
-/// What has passed since the start.
+/// What the source has given since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct GraphCounters {
-    /// Frames out of the source.
-    pub frames_in: u64,
-    pub frames_to_encoder: u64,
-    /// Not given to the encoder because it rests.
-    pub frames_unwanted: u64,
+pub struct SourceCounters {
     /// Left out because they were damaged.
     pub frames_damaged: u64,
-    /// Access units.
-    pub frames_out: u64,
-    pub first_in: Option<Instant>,
-    pub last_in: Option<Instant>,
-    pub first_out: Option<Instant>,
-    pub last_out: Option<Instant>,
     /// When a source that is paced (a file) releases its next picture, or released its last one: between two pictures of a
     /// file there may be seconds. None: not paced, or nothing has come yet.
     pub next_due: Option<Instant>,
@@ -102,7 +91,23 @@ pub struct GraphCounters {
     pub still: Option<Still>,
 }
 
-impl GraphCounters {
+/// What has passed through a branch since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BranchCounters {
+    /// Frames of the source that are not too many for the stream.
+    pub frames_in: u64,
+    pub frames_to_encoder: u64,
+    /// Not given to the encoder because it rests.
+    pub frames_unwanted: u64,
+    /// Access units.
+    pub frames_out: u64,
+    pub first_in: Option<Instant>,
+    pub last_in: Option<Instant>,
+    pub first_out: Option<Instant>,
+    pub last_out: Option<Instant>,
+}
+
+impl BranchCounters {
     /// Raw frames left out because the encoder was busy. Two may be on their way between the points where they are counted.
     pub fn frames_dropped(&self) -> u64 {
         self.frames_wanted().saturating_sub(self.frames_to_encoder + 2)
@@ -116,35 +121,43 @@ impl GraphCounters {
 
 /// What callbacks share with the graph.
 pub(super) struct Shared {
-    pub on_unit: Box<dyn Fn(AccessUnit) + Send + Sync>,
+    pub on_unit: Box<dyn Fn(usize, AccessUnit) + Send + Sync>,
     pub on_event: Box<dyn Fn(GraphEvent) + Send + Sync>,
     pub stopped: AtomicBool,
-    pub frames_in: Arc<Counter>,
-    pub frames_to_encoder: Arc<Counter>,
-    pub frames_unwanted: Arc<Counter>,
     pub frames_damaged: Arc<Counter>,
-    pub frames_out: Arc<Counter>,
     pub next_due: Arc<Moment>,
     pub still: Arc<Mutex<Option<Still>>>,
-    pub valve: Mutex<Valve>,
     /// The pictures come from a pipe, and have the times of their arrival.
     pub is_piped: AtomicBool,
-    pub times: Mutex<stdin::Times>,
-    pub settings: Arc<Mutex<Settings>>,
-    /// What the encoder makes without a limit, once size and rate are known.
-    pub ceiling: Mutex<Option<Ceiling>>,
-    /// No picture goes to the encoder before.
-    pub held_until: Arc<Moment>,
-    /// The `rate_control::Step`.
-    pub step: Arc<AtomicU8>,
-    pub codec: Codec,
     pub source: SourceKind,
     /// What an IP camera offers instead of the video that is wanted.
     pub left_out: Mutex<Vec<String>>,
     /// The fingerprint of an IP camera's certificate that was not taken.
     pub untrusted: Mutex<Option<String>>,
+    pub branches: Vec<Arc<Branch>>,
+}
+
+/// What makes a stream of the source's pictures.
+pub struct Branch {
+    /// Its number.
+    pub(super) stream: usize,
+    pub(super) frames_in: Arc<Counter>,
+    pub(super) frames_to_encoder: Arc<Counter>,
+    pub(super) frames_unwanted: Arc<Counter>,
+    pub(super) frames_out: Arc<Counter>,
+    pub(super) valve: Mutex<Valve>,
+    /// Those of pictures from a pipe.
+    pub(super) times: Mutex<stdin::Times>,
+    pub(super) settings: Mutex<Settings>,
+    /// What the encoder makes without a limit, once size and rate are known.
+    pub(super) ceiling: Mutex<Option<Ceiling>>,
+    /// No picture goes to the encoder before.
+    pub(super) held_until: Arc<Moment>,
+    /// The `rate_control::Step`.
+    pub(super) step: Arc<AtomicU8>,
+    pub(super) codec: Codec,
     /// Set when the tail is there, for a user's pipeline only after the start.
-    pub output: OnceLock<Output>,
+    pub(super) output: OnceLock<Output>,
 }
 
 /// The tail's elements that are worked with later. Weak, as the sink's callback holds `Shared`: they would keep each other alive.
@@ -164,16 +177,108 @@ impl Shared {
         }
     }
 
-    /// What is to blame for a failure of `at`: everything behind the source is there for the encoder.
+    /// What is to blame for a failure of `at`: everything in a tail is there for its encoder.
     pub fn failure(&self, at: Option<&gst::Object>, reason: String) -> Failure {
-        let tail = self.encoder().and_then(|encoder| encoder.parent());
-        match at.zip(tail) {
-            Some((at, tail)) if at.has_as_ancestor(&tail) => Failure::Encoder(reason),
-            _ => Failure::Source(reason),
+        let is_at = |branch: &&Arc<Branch>| {
+            let tail = branch.element().and_then(|encoder| encoder.parent());
+            at.zip(tail).is_some_and(|(at, tail)| at.has_as_ancestor(&tail))
+        };
+        match self.branches.iter().find(is_at) {
+            Some(branch) => branch.failure(reason),
+            None => Failure::Source(reason),
+        }
+    }
+}
+
+impl Branch {
+    fn new(stream: usize, plan: &BranchPlan, epoch: Instant) -> Self {
+        let counter = || Arc::new(Counter::new(epoch));
+        Self {
+            stream,
+            frames_in: counter(),
+            frames_to_encoder: counter(),
+            frames_unwanted: counter(),
+            frames_out: counter(),
+            valve: Mutex::default(),
+            times: Mutex::default(),
+            settings: Mutex::new(plan.settings),
+            ceiling: Mutex::default(),
+            held_until: Arc::new(Moment::new(epoch)),
+            step: Arc::default(),
+            codec: plan.codec,
+            output: OnceLock::new(),
         }
     }
 
-    fn encoder(&self) -> Option<gst::Element> {
+    /// That of its stream, in the order of the configuration.
+    pub fn number(&self) -> usize {
+        self.stream
+    }
+
+    /// The encoder at work; None where the source's stream goes out untouched, or while a user's pipeline has not shown yet which it is.
+    pub fn encoder(&self) -> Option<&'static EncoderRow> {
+        self.output.get()?.encoder.as_ref().map(|(_, row)| *row)
+    }
+
+    /// The bit rate that the encoder was last asked for.
+    pub fn bitrate(&self) -> Bitrate {
+        lock(&self.settings).bitrate
+    }
+
+    /// Asks the encoder, or whatever is upstream, for a keyframe.
+    pub fn force_keyframe(&self) {
+        let Some(output) = self.output.get() else { return };
+        let event = gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build();
+        let Some((encoder, row)) = &output.encoder else {
+            // A user's pipeline may have an encoder; anything else ignores it.
+            output.sink.upgrade().and_then(|sink| sink.static_pad("sink")).map(|pad| pad.push_event(event));
+            return;
+        };
+        // Gone only while the pipeline is being taken down.
+        let Some(encoder) = encoder.upgrade() else { return };
+        let event_works = match row.keyframe {
+            Keyframe::ForceKeyUnit => true,
+            Keyframe::Signal(signal) => {
+                let known = gst::glib::subclass::SignalId::lookup(signal, encoder.type_()).is_some();
+                if known {
+                    encoder.emit_by_name::<()>(signal, &[]);
+                }
+                !known
+            }
+            Keyframe::V4l2Controls => {
+                let event_works = gst::version() >= (1, 24, 0, 0);
+                if !event_works {
+                    wiring::set_property(&encoder, "extra-controls", "controls,force_key_frame=1");
+                }
+                event_works
+            }
+        };
+        if event_works && !encoder.send_event(event) {
+            tracing::debug!("{}: takes no keyframe request now", row.element);
+        }
+    }
+
+    /// What has passed since the start; cheap.
+    pub fn counters(&self) -> BranchCounters {
+        let (frames_in, to_encoder) = (&self.frames_in, &self.frames_to_encoder);
+        let encodes = self.output.get().is_some_and(|output| output.encoder.is_some());
+        BranchCounters {
+            frames_to_encoder: if encodes { to_encoder.count() } else { frames_in.count() },
+            frames_in: frames_in.count(),
+            frames_unwanted: self.frames_unwanted.count(),
+            frames_out: self.frames_out.count(),
+            first_in: frames_in.first(),
+            last_in: frames_in.last(),
+            first_out: self.frames_out.first(),
+            last_out: self.frames_out.last(),
+        }
+    }
+
+    pub(super) fn failure(&self, reason: String) -> Failure {
+        Failure::Encoder { stream: self.stream, reason }
+    }
+
+    fn element(&self) -> Option<gst::Element> {
         self.output.get()?.encoder.as_ref()?.0.upgrade()
     }
 }
@@ -233,36 +338,25 @@ impl Graph {
     pub fn start(
         hanging: &Hanging,
         plan: &Plan,
-        on_unit: impl Fn(AccessUnit) + Send + Sync + 'static,
+        on_unit: impl Fn(usize, AccessUnit) + Send + Sync + 'static,
         on_event: impl Fn(GraphEvent) + Send + Sync + 'static,
     ) -> Result<Graph, GraphError> {
         gst::init().map_err(|error| GraphError::Text(format!("GStreamer does not start: {error}")))?;
         hanging.check(&plan.text())?;
         let epoch = Instant::now();
-        let counter = || Arc::new(Counter::new(epoch));
+        let branches = plan.branches.iter().enumerate();
         let shared = Arc::new(Shared {
             on_unit: Box::new(on_unit),
             on_event: Box::new(on_event),
             stopped: AtomicBool::new(false),
-            frames_in: counter(),
-            frames_to_encoder: counter(),
-            frames_unwanted: counter(),
-            frames_damaged: counter(),
-            frames_out: counter(),
+            frames_damaged: Arc::new(Counter::new(epoch)),
             next_due: Arc::new(Moment::new(epoch)),
             still: Arc::default(),
-            valve: Mutex::default(),
             is_piped: AtomicBool::new(false),
-            times: Mutex::default(),
-            settings: Arc::new(Mutex::new(plan.settings)),
-            ceiling: Mutex::default(),
-            held_until: Arc::new(Moment::new(epoch)),
-            step: Arc::default(),
-            codec: plan.codec,
             source: plan.source,
             left_out: Mutex::default(),
             untrusted: Mutex::default(),
-            output: OnceLock::new(),
+            branches: branches.map(|(stream, plan)| Arc::new(Branch::new(stream, plan, epoch))).collect(),
         });
         let pipeline = gst::Pipeline::new();
         let head = super::build::build(plan, &pipeline, &shared)?;
@@ -274,64 +368,16 @@ impl Graph {
         Ok(graph)
     }
 
-    /// The encoder at work; None where the source's stream goes out untouched, or while a user's pipeline has not shown yet which it is.
-    pub fn encoder(&self) -> Option<&'static EncoderRow> {
-        self.shared.output.get()?.encoder.as_ref().map(|(_, row)| *row)
+    /// In the order of the plan.
+    pub fn branches(&self) -> &[Arc<Branch>] {
+        &self.shared.branches
     }
 
-    /// The bit rate that the encoder was last asked for.
-    pub fn bitrate(&self) -> Bitrate {
-        self.lock_settings().bitrate
-    }
-
-    /// Asks the encoder, or whatever is upstream, for a keyframe.
-    pub fn force_keyframe(&self) {
-        let Some(output) = self.shared.output.get() else { return };
-        let event = gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build();
-        let Some((encoder, row)) = &output.encoder else {
-            // A user's pipeline may have an encoder; anything else ignores it.
-            output.sink.upgrade().and_then(|sink| sink.static_pad("sink")).map(|pad| pad.push_event(event));
-            return;
-        };
-        // Gone only while the pipeline is being taken down.
-        let Some(encoder) = encoder.upgrade() else { return };
-        let event_works = match row.keyframe {
-            Keyframe::ForceKeyUnit => true,
-            Keyframe::Signal(signal) => {
-                let known = gst::glib::subclass::SignalId::lookup(signal, encoder.type_()).is_some();
-                if known {
-                    encoder.emit_by_name::<()>(signal, &[]);
-                }
-                !known
-            }
-            Keyframe::V4l2Controls => {
-                let event_works = gst::version() >= (1, 24, 0, 0);
-                if !event_works {
-                    wiring::set_property(&encoder, "extra-controls", "controls,force_key_frame=1");
-                }
-                event_works
-            }
-        };
-        if event_works && !encoder.send_event(event) {
-            tracing::debug!("{}: takes no keyframe request now", row.element);
-        }
-    }
-
-    /// What has passed since the start; cheap.
-    pub fn counters(&self) -> GraphCounters {
+    /// What the source has given since the start; cheap.
+    pub fn counters(&self) -> SourceCounters {
         let shared = &self.shared;
-        let (frames_in, to_encoder) = (&shared.frames_in, &shared.frames_to_encoder);
-        let encodes = shared.output.get().is_some_and(|output| output.encoder.is_some());
-        GraphCounters {
-            frames_to_encoder: if encodes { to_encoder.count() } else { frames_in.count() },
-            frames_in: frames_in.count(),
-            frames_unwanted: shared.frames_unwanted.count(),
+        SourceCounters {
             frames_damaged: shared.frames_damaged.count(),
-            frames_out: shared.frames_out.count(),
-            first_in: frames_in.first(),
-            last_in: frames_in.last(),
-            first_out: shared.frames_out.first(),
-            last_out: shared.frames_out.last(),
             next_due: shared.next_due.get(),
             still: *lock(&shared.still),
         }
@@ -340,10 +386,6 @@ impl Graph {
     /// Stops and waits for it, `limit` at most. No callback begins after this returns.
     pub fn stop(mut self, limit: Duration) {
         self.take_down(limit);
-    }
-
-    pub(super) fn lock_settings(&self) -> std::sync::MutexGuard<'_, Settings> {
-        self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets the pipeline to playing on a thread of its own: opening a device can hang in the driver.
@@ -362,9 +404,10 @@ impl Graph {
                 return GraphError::Start(self.shared.failure(error.src(), message::error_text(error)));
             }
             // Elements start from the sink to the source: an encoder that has not started keeps the source waiting.
-            let encoder = self.shared.encoder().filter(|encoder| encoder.current_state() < gst::State::Paused);
-            GraphError::Start(match encoder {
-                Some(_) => Failure::Encoder(fallback),
+            let waits = |encoder: gst::Element| encoder.current_state() < gst::State::Paused;
+            let branch = self.shared.branches.iter().find(|branch| branch.element().is_some_and(waits));
+            GraphError::Start(match branch {
+                Some(branch) => branch.failure(fallback),
                 None => Failure::Source(fallback),
             })
         };
@@ -409,7 +452,7 @@ impl Graph {
 impl Graph {
     /// Elements stop from the sink to the source: while an encoder hangs, the camera would stay open, and busy for the next pipeline.
     fn let_go_of_source(&self) {
-        if self.shared.encoder().is_none() {
+        if self.shared.branches.iter().all(|branch| branch.element().is_none()) {
             return;
         }
         let bins = self.pipeline.iterate_elements().into_iter().flatten().filter_map(|e| e.downcast::<gst::Bin>().ok());
@@ -435,7 +478,7 @@ impl Drop for Graph {
 }
 
 /// Delivers one sample of the sink; `checked` when nothing here has encoded it, so that anything may be in it.
-pub(super) fn deliver(sink: &gst_app::AppSink, shared: &Shared, sample: &gst::Sample, checked: bool) {
+pub(super) fn deliver(sink: &gst_app::AppSink, shared: &Shared, branch: &Branch, sample: &gst::Sample, checked: bool) {
     let Some(buffer) = sample.buffer() else { return };
     let Ok(map) = buffer.map_readable() else {
         tracing::warn!("an access unit cannot be read, it is left out");
@@ -444,10 +487,10 @@ pub(super) fn deliver(sink: &gst_app::AppSink, shared: &Shared, sample: &gst::Sa
     if shared.stopped.load(Ordering::Acquire) {
         return;
     }
-    if let Some(problem) = checked.then(|| playable::problem(shared.codec, &map)).flatten() {
+    if let Some(problem) = checked.then(|| playable::problem(branch.codec, &map)).flatten() {
         // Once: nothing goes out after it.
         if !shared.stopped.swap(true, Ordering::AcqRel) {
-            (shared.on_event)(GraphEvent::Refused(playable::refusal(shared.codec, problem, shared.source)));
+            (shared.on_event)(GraphEvent::Refused(playable::refusal(branch.codec, problem, shared.source)));
         }
         return;
     }
@@ -455,11 +498,11 @@ pub(super) fn deliver(sink: &gst_app::AppSink, shared: &Shared, sample: &gst::Sa
     let time = buffer.pts().or(buffer.dts());
     let running = time.and_then(|time| sample.segment()?.downcast_ref::<gst::ClockTime>()?.to_running_time(time));
     let pts = match (running.or(now).unwrap_or_default(), now) {
-        (pts, Some(now)) if shared.is_piped.load(Ordering::Relaxed) => lock(&shared.times).time(pts.into(), now.into()),
+        (pts, Some(now)) if shared.is_piped.load(Ordering::Relaxed) => lock(&branch.times).time(pts.into(), now.into()),
         (pts, _) => pts.into(),
     };
     let opens = {
-        let mut valve = lock(&shared.valve);
+        let mut valve = lock(&branch.valve);
         let before = *valve;
         if !valve.lets_out(pts) {
             return;
@@ -468,17 +511,18 @@ pub(super) fn deliver(sink: &gst_app::AppSink, shared: &Shared, sample: &gst::Sa
     };
     // A source whose clock is not the pipeline's could claim any age.
     let age = now.map_or(Duration::ZERO, |now| Duration::from(now).saturating_sub(pts)).min(Duration::from_secs(10));
-    let keyframe = codec::is_keyframe(shared.codec, &map) && !waited(shared.source, age);
-    shared.frames_out.add();
-    (shared.on_unit)(AccessUnit {
+    let keyframe = codec::is_keyframe(branch.codec, &map) && !waited(shared.source, age);
+    branch.frames_out.add();
+    let unit = AccessUnit {
         // A copy, because encoders lend buffers from a small pool, and outputs keep keyframes for long.
         data: Bytes::copy_from_slice(&map),
         pts,
         captured_at: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
         keyframe,
-    });
+    };
+    (shared.on_unit)(branch.stream, unit);
     if opens && !keyframe {
-        shared.event(GraphEvent::NoKeyframe);
+        shared.event(GraphEvent::NoKeyframe { stream: branch.stream });
     }
 }
 
@@ -491,3 +535,7 @@ fn waited(source: SourceKind, age: Duration) -> bool {
 #[cfg(test)]
 #[path = "graph_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "branch_tests.rs"]
+mod branch_tests;

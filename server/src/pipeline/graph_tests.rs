@@ -9,14 +9,14 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use super::*;
 use crate::config::{CameraConfig, EncoderChoice, Flip, Preset, Profile, SourceKind};
 use crate::pipeline::plan::Tail;
-use crate::pipeline::probe::Chosen;
+use crate::pipeline::probe::unused;
 use crate::pipeline::{PrepareError, encoder, prepare, prepare_from, stdin};
 use crate::rate_control::{Rate, Step};
 
-const WAIT: Duration = Duration::from_secs(10);
+pub(super) const WAIT: Duration = Duration::from_secs(10);
 
 /// One of thirty a second.
-const FRAME: Duration = Duration::from_micros(33_333);
+pub(super) const FRAME: Duration = Duration::from_micros(33_333);
 
 struct Running {
     graph: Graph,
@@ -56,13 +56,12 @@ impl Running {
     }
 }
 
-fn chosen(element: &str) -> Chosen {
+pub(super) fn chosen(element: &str) -> [&'static EncoderRow; 1] {
     let codec = encoder::codec_of(element).unwrap();
-    let row = encoder::rows(codec).iter().find(|row| row.element == element).unwrap();
-    Chosen { row, tried: Vec::new() }
+    [encoder::rows(codec).iter().find(|row| row.element == element).unwrap()]
 }
 
-fn small() -> CameraConfig {
+pub(super) fn small() -> CameraConfig {
     CameraConfig::usual().with_source(|source| source.kind = SourceKind::Test).with_encode(|encode| {
         encode.resolution = Some(Resolution::new(320, 240));
         encode.bitrate = Some(Bitrate::from_kbps(1000));
@@ -70,14 +69,14 @@ fn small() -> CameraConfig {
     })
 }
 
-fn pipeline(text: &str) -> CameraConfig {
+pub(super) fn pipeline(text: &str) -> CameraConfig {
     small().with_source(|source| {
         source.kind = SourceKind::Pipeline;
         source.pipeline = Some(text.to_owned())
     })
 }
 
-fn file(path: &Path) -> CameraConfig {
+pub(super) fn file(path: &Path) -> CameraConfig {
     small().with_source(|source| {
         source.kind = SourceKind::File;
         source.file = Some(path.to_owned())
@@ -93,7 +92,7 @@ fn run(plan: &Plan) -> Running {
     let (event, events) = channel();
     // The other ends live as long as the graph; after that nobody listens, which is no error.
     let graph =
-        Graph::start(&Hanging::default(), plan, move |u| drop(unit.send(u)), move |e| drop(event.send(e))).unwrap();
+        Graph::start(&Hanging::default(), plan, move |_, u| drop(unit.send(u)), move |e| drop(event.send(e))).unwrap();
     Running { graph, units, events }
 }
 
@@ -106,7 +105,7 @@ fn start(config: &CameraConfig) -> Running {
 }
 
 /// Frames come in order and at the interval. On a busy machine some may be missing in between, a quarter at most.
-fn assert_even(units: &[AccessUnit], interval: Duration, what: &str) {
+pub(super) fn assert_even(units: &[AccessUnit], interval: Duration, what: &str) {
     for pair in units.windows(2) {
         let step = pair[1].pts.saturating_sub(pair[0].pts);
         assert!(step > interval / 2, "{what}: {step:?} at {:?}", pair[0].pts);
@@ -120,17 +119,17 @@ fn assert_even(units: &[AccessUnit], interval: Duration, what: &str) {
 }
 
 /// A folder of its own for each test, removed at its end.
-struct Folder(PathBuf);
+pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    fn new(test: &str) -> Self {
+    pub(super) fn new(test: &str) -> Self {
         let path = std::env::temp_dir().join(format!("rov-graph-{test}-{}", std::process::id()));
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
     }
 
     /// One second at 25 frames a second, 320x240.
-    fn clip(&self, name: &str, arguments: &[&str]) -> PathBuf {
+    pub(super) fn clip(&self, name: &str, arguments: &[&str]) -> PathBuf {
         let path = self.0.join(name);
         let input = ["-y", "-v", "error", "-f", "lavfi", "-i", "testsrc=size=320x240:rate=25:duration=1"];
         let status =
@@ -172,13 +171,13 @@ fn the_test_source_begins_with_a_keyframe_and_keeps_its_rate() {
         assert_even(&units, FRAME, element);
         // None is held back for others; on a busy machine all take longer.
         assert!(age < took / 2, "{element}: the last of 20 pictures is {age:?} old, they took {took:?}");
-        let format = GraphEvent::Format { resolution: Resolution::new(320, 240), fps: Some(Fps::whole(30)) };
+        let format = GraphEvent::Format { stream: 0, resolution: Resolution::new(320, 240), fps: Some(Fps::whole(30)) };
         assert_eq!(running.events.try_recv(), Ok(format));
-        let counters = running.graph.counters();
+        let counters = running.graph.branches()[0].counters();
         assert!(counters.frames_out >= 20, "{counters:?}");
         assert!(counters.frames_dropped() <= 2 + counters.frames_in / 4, "{counters:?}");
         assert!(counters.last_in.is_some() && counters.last_out.is_some());
-        assert_eq!(running.graph.encoder().unwrap().element, element);
+        assert_eq!(running.graph.branches()[0].encoder().unwrap().element, element);
         running.graph.stop(Duration::from_secs(2));
     }
 }
@@ -188,7 +187,7 @@ fn a_forced_keyframe_comes_within_three_frames() {
     for element in ["x264enc", "openh264enc"] {
         let running = start_with(&small(), element);
         running.take(5);
-        running.graph.force_keyframe();
+        running.graph.branches()[0].force_keyframe();
         let units = running.take(4);
         let keyframe = units.iter().find(|unit| unit.keyframe).unwrap_or_else(|| panic!("{element}: no keyframe"));
         let types = nal_types(keyframe);
@@ -202,7 +201,7 @@ fn x265_begins_with_a_keyframe_and_gives_another_on_demand() {
     let units = running.take(20);
     assert!(units[0].keyframe && units[1..].iter().all(|unit| !unit.keyframe));
     assert_even(&units, FRAME, "x265enc");
-    running.graph.force_keyframe();
+    running.graph.branches()[0].force_keyframe();
     let units = running.take(6);
     let keyframe = units.iter().find(|unit| unit.keyframe).expect("a keyframe on demand");
     let types: Vec<_> = codec::nal_units(&keyframe.data).map(|nal| Codec::H265.nal_type(nal)).collect();
@@ -225,10 +224,10 @@ fn a_changed_bitrate_changes_the_size_of_the_frames() {
         let running = start_with(&config, element);
         running.take(5);
         let before = mean(&running.take(10));
-        running.graph.set_bitrate(Bitrate::from_kbps(600)).unwrap();
+        running.graph.branches()[0].set_bitrate(Bitrate::from_kbps(600)).unwrap();
         running.take(10);
         let after = mean(&running.take(10));
-        assert_eq!(running.graph.bitrate(), Bitrate::from_kbps(600));
+        assert_eq!(running.graph.branches()[0].bitrate(), Bitrate::from_kbps(600));
         assert!(after * 2 < before, "{element}: {before} bytes a frame became {after}");
     }
 }
@@ -242,7 +241,7 @@ fn an_automatic_bitrate_is_that_of_the_negotiated_size() {
         });
     let running = start(&config);
     running.next();
-    assert_eq!(running.graph.bitrate(), Bitrate::from_kbps(3582));
+    assert_eq!(running.graph.branches()[0].bitrate(), Bitrate::from_kbps(3582));
 }
 
 #[test]
@@ -262,7 +261,7 @@ fn a_file_is_paced_as_live_and_ends_cleanly_without_loop() {
     let running = start(&config);
     let units = running.rest();
     // All frames come; on a busy machine the encoder may miss one.
-    assert_eq!(running.graph.counters().frames_in, 25);
+    assert_eq!(running.graph.branches()[0].counters().frames_in, 25);
     assert!((20..=25).contains(&units.len()), "{}", units.len());
     assert!(begin.elapsed() > Duration::from_millis(900), "25 frames at 25 a second took {:?}", begin.elapsed());
 }
@@ -290,7 +289,7 @@ fn passthrough_sends_the_files_slices_bit_for_bit_at_its_own_timing() {
             assert!(Command::new("ffmpeg").args(copy).arg(&path).status().unwrap().success());
         }
         let running = start(&passthrough(&path).with_source(|source| source.looping = false));
-        assert!(running.graph.encoder().is_none());
+        assert!(running.graph.branches()[0].encoder().is_none());
         let units = running.rest();
         let got: Vec<_> = units.iter().flat_map(|unit| slices(&unit.data)).collect();
         assert!(got == expected, "{name}: {} slices of {} are the file's", got.len(), expected.len());
@@ -322,7 +321,7 @@ fn a_passed_through_file_of_h265_is_cut_into_pictures_and_one_with_b_frames_refu
         assert!([32, 33, 34].iter().all(|kind| first.contains(kind)), "{name}: {first:?}");
         // As H.264, which it is not, it is refused with what to do.
         let Err(PrepareError::Fatal(reason)) =
-            prepare(&config.with_encode(|encode| encode.codec = Codec::H264), &Chosen::unused())
+            prepare(&config.with_encode(|encode| encode.codec = Codec::H264), &[unused()])
         else {
             panic!("{name}: H.265 is no H.264")
         };
@@ -330,7 +329,7 @@ fn a_passed_through_file_of_h265_is_cut_into_pictures_and_one_with_b_frames_refu
     }
     let path = h265("b.mp4", "log-level=none:bframes=2:b-adapt=0");
     let config = passthrough(&path).with_encode(|encode| encode.codec = Codec::H265);
-    let Err(PrepareError::Fatal(reason)) = prepare(&config, &Chosen::unused()) else { panic!("B-frames") };
+    let Err(PrepareError::Fatal(reason)) = prepare(&config, &[unused()]) else { panic!("B-frames") };
     assert!(reason.contains("the H.265 stream has B-frames"), "{reason}");
 }
 
@@ -384,7 +383,7 @@ fn a_file_with_a_pause_in_it_says_when_it_goes_on() {
         // Ten pictures and the pause.
         assert!((1.8..2.0).contains(&pause), "{pause}");
         let units = running.rest();
-        let dropped = running.graph.counters().frames_dropped() as usize;
+        let dropped = running.graph.branches()[0].counters().frames_dropped() as usize;
         assert!(units.len() + dropped >= 20, "{} and {dropped} that were left out", units.len());
         let gap = units.windows(2).map(|pair| (pair[1].pts - pair[0].pts).as_secs_f64()).fold(0.0, f64::max);
         assert!((1.4..2.0).contains(&gap), "{gap}");
@@ -456,14 +455,14 @@ fn a_device_that_hangs_is_not_opened_again_until_it_lets_go() {
     let plan = prepare(&pipeline(&format!("filesrc location={} ! h264parse", fifo.display())), &chosen("x264enc"));
     let plan = plan.unwrap();
     let hanging = Hanging::default();
-    let attempt = || Graph::start(&hanging, &plan, |_| (), |_| ()).unwrap_err().to_string();
+    let attempt = || Graph::start(&hanging, &plan, |_, _| (), |_| ()).unwrap_err().to_string();
     assert!(attempt().contains("has not started after 5 s"));
     let begin = Instant::now();
     assert!(attempt().contains("the former attempt still hangs in the driver"));
     assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
     // Another source is free.
     let other = prepare(&small(), &chosen("x264enc")).unwrap();
-    Graph::start(&hanging, &other, |_| (), |_| ()).unwrap().stop(Duration::from_secs(2));
+    Graph::start(&hanging, &other, |_, _| (), |_| ()).unwrap().stop(Duration::from_secs(2));
     let end = Instant::now() + WAIT;
     while hanging.count() > 0 {
         assert!(Instant::now() < end, "{} are still hanging", hanging.count());
@@ -483,7 +482,7 @@ fn a_passed_through_file_loops_too() {
         assert!((step - 40.0).abs() < 2.0, "{step} ms at {:?}", pair[0].pts);
     }
     assert!(units[25].keyframe && units[50].keyframe);
-    assert!(running.graph.set_bitrate(Bitrate::from_kbps(1000)).is_err());
+    assert!(running.graph.branches()[0].set_bitrate(Bitrate::from_kbps(1000)).is_err());
 }
 
 #[test]
@@ -523,9 +522,9 @@ fn a_users_pipeline_may_give_h264_and_takes_keyframe_requests() {
         "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 ! x264enc tune=zerolatency key-int-max=2560",
     ));
     assert!(running.next().keyframe);
-    assert!(running.graph.encoder().is_none());
+    assert!(running.graph.branches()[0].encoder().is_none());
     running.take(5);
-    running.graph.force_keyframe();
+    running.graph.branches()[0].force_keyframe();
     assert!(running.take(4).iter().any(|unit| unit.keyframe));
 }
 
@@ -545,7 +544,7 @@ fn a_users_pipeline_that_is_not_live_is_paced() {
     let running = start(&pipeline("videotestsrc num-buffers=15 ! video/x-raw,width=320,height=240,framerate=30/1"));
     let begin = Instant::now();
     running.rest();
-    assert_eq!(running.graph.counters().frames_in, 15);
+    assert_eq!(running.graph.branches()[0].counters().frames_in, 15);
     assert!(begin.elapsed() > Duration::from_millis(400), "{:?}", begin.elapsed());
 }
 
@@ -590,10 +589,10 @@ fn a_source_that_is_lost_is_an_error_that_names_the_element() {
 #[test]
 fn a_failure_behind_the_source_is_the_encoders() {
     let mut plan = prepare(&small(), &chosen("x264enc")).unwrap();
-    let Tail::Fixed(tail) = &mut plan.tail else { panic!("the test source has one tail") };
+    let Tail::Fixed(tail) = &mut plan.branches[0].tail else { panic!("the test source has one tail") };
     *tail = tail.replace("! x264enc", "! identity error-after=5 ! x264enc");
     let event = run(&plan).event();
-    assert!(matches!(event, GraphEvent::Error(Failure::Encoder(_))), "{event:?}");
+    assert!(matches!(event, GraphEvent::Error(Failure::Encoder { .. })), "{event:?}");
 }
 
 #[test]
@@ -622,7 +621,7 @@ fn a_slow_encoder_loses_raw_frames_and_gains_no_delay() {
     let begin = Instant::now();
     let units = running.take(20);
     let (age, took) = (units[19].captured_at.elapsed(), begin.elapsed());
-    let counters = running.graph.counters();
+    let counters = running.graph.branches()[0].counters();
     assert!(counters.frames_dropped() > 0, "{counters:?}");
     // Two or three times what one frame takes, and not more with each frame, however slow this machine is.
     assert!(age < took / 3, "the last of 20 frames is {age:?} old, they took {took:?}");
@@ -645,8 +644,8 @@ fn damaged_jpeg_pictures_are_left_out_and_counted() {
             format!("multifilesrc location={location} start-index=1 stop-index=25 caps=image/jpeg,framerate=25/1");
         let running = start(&pipeline(&format!("{source} ! {decode}")));
         assert_eq!(running.event(), GraphEvent::Eos, "{decode}");
-        let counters = running.graph.counters();
-        assert_eq!((counters.frames_in, counters.frames_damaged), (20, 5), "{decode}: {counters:?}");
+        let counters = running.graph.branches()[0].counters();
+        assert_eq!((counters.frames_in, running.graph.counters().frames_damaged), (20, 5), "{decode}: {counters:?}");
     }
 }
 
@@ -733,7 +732,7 @@ fn after_stop_nothing_more_is_delivered() {
 fn a_source_that_cannot_start_says_why() {
     let config = pipeline("filesrc location=/no/such/file ! h264parse");
     let plan = prepare(&config, &chosen("x264enc")).unwrap();
-    let error = Graph::start(&Hanging::default(), &plan, |_| (), |_| ()).unwrap_err();
+    let error = Graph::start(&Hanging::default(), &plan, |_, _| (), |_| ()).unwrap_err();
     assert!(error.to_string().starts_with("filesrc /no/such/file: Resource not found"), "{error}");
 }
 
@@ -742,7 +741,7 @@ fn a_stopped_graph_leaves_nothing_of_its_pipeline_behind() {
     let running = start(&small());
     running.next();
     let Running { graph, .. } = running;
-    let output = graph.shared.output.get().unwrap();
+    let output = graph.branches()[0].output.get().unwrap();
     let (encoder, sink) = (output.encoder.as_ref().unwrap().0.clone(), output.sink.clone());
     graph.stop(Duration::from_secs(2));
     // The thread that stopped it lets go of it a moment after it has said so.
@@ -759,7 +758,7 @@ fn a_pipeline_that_hangs_does_not_hold_up_its_owner() {
     let (entered, in_callback) = channel();
     let (release, released) = channel::<()>();
     let released = Mutex::new(released);
-    let hang = move |_| {
+    let hang = move |_, _| {
         entered.send(()).unwrap();
         // Ends when the test drops its end.
         let _ = released.lock().unwrap().recv();
@@ -791,8 +790,8 @@ fn a_new_bit_rate_shows_within_two_frames_and_costs_no_keyframe() {
         let running = start_with(&config, element);
         let before = running.take(30);
         let before: usize = before[20..].iter().map(|unit| unit.data.len()).sum::<usize>() / 10;
-        assert!(running.graph.apply(&rate(1000, Step::Full)).unwrap());
-        assert!(!running.graph.apply(&rate(1000, Step::Full)).unwrap(), "nothing new");
+        assert!(running.graph.branches()[0].apply(&rate(1000, Step::Full)).unwrap());
+        assert!(!running.graph.branches()[0].apply(&rate(1000, Step::Full)).unwrap(), "nothing new");
         // One was in the encoder, and one before it.
         running.take(2 + 2);
         let units = running.take(10);
@@ -812,17 +811,17 @@ fn the_picture_becomes_smaller_and_whole_again_at_the_cost_of_one_keyframe_each(
         });
         let running = start_with(&config, row.element);
         running.take(5);
-        let ceiling = running.graph.ceiling().expect("a pipeline that runs");
+        let ceiling = running.graph.branches()[0].ceiling().expect("a pipeline that runs");
         assert_eq!((ceiling.resolution, ceiling.bitrate.kbps()), (Resolution::new(640, 480), 1000));
         for (step, resolution) in [(Step::Half, Resolution::new(320, 240)), (Step::Full, Resolution::new(640, 480))] {
             running.events.try_iter().for_each(drop);
-            assert!(running.graph.apply(&rate(300, step)).unwrap());
+            assert!(running.graph.branches()[0].apply(&rate(300, step)).unwrap());
             let units = running.take(12);
             let formats: Vec<_> = running.events.try_iter().collect();
-            let expected = GraphEvent::Format { resolution, fps: Some(Fps::whole(30)) };
+            let expected = GraphEvent::Format { stream: 0, resolution, fps: Some(Fps::whole(30)) };
             assert_eq!(formats, [expected], "{}", row.element);
             assert_eq!(units.iter().filter(|unit| unit.keyframe).count(), 1, "{}", row.element);
-            assert_eq!(running.graph.ceiling(), Some(ceiling));
+            assert_eq!(running.graph.branches()[0].ceiling(), Some(ceiling));
         }
     }
 }
@@ -842,10 +841,10 @@ fn half_the_pictures_get_the_same_bit_rate() {
             ((count - 1) as f64 / seconds, bytes as f64 / (count - 1) as f64)
         };
         running.take(5);
-        running.graph.apply(&rate(400, Step::Half)).unwrap();
+        running.graph.branches()[0].apply(&rate(400, Step::Half)).unwrap();
         running.take(20);
         let (_, before) = look(40);
-        running.graph.apply(&rate(400, Step::HalfRate)).unwrap();
+        running.graph.branches()[0].apply(&rate(400, Step::HalfRate)).unwrap();
         running.take(10);
         let (fps, after) = look(30);
         // On a busy machine some more are left out.
@@ -859,12 +858,12 @@ fn no_picture_goes_to_the_encoder_while_it_is_held() {
     let running = start(&small());
     running.take(5);
     let until = Instant::now() + Duration::from_secs(1);
-    running.graph.apply(&Rate { hold_until: Some(until), ..rate(1000, Step::Full) }).unwrap();
+    running.graph.branches()[0].apply(&Rate { hold_until: Some(until), ..rate(1000, Step::Full) }).unwrap();
     let sleep_until = |at: Instant| thread::sleep(at.saturating_duration_since(Instant::now()));
     sleep_until(until - Duration::from_millis(700));
-    let before = running.graph.counters().frames_in;
+    let before = running.graph.branches()[0].counters().frames_in;
     sleep_until(until - Duration::from_millis(50));
-    let after = running.graph.counters().frames_in;
+    let after = running.graph.branches()[0].counters().frames_in;
     // On a machine that is busy this thread may have slept for longer.
     assert!(after <= before + 1 || Instant::now() >= until, "{before}, {after}");
     running.units.try_iter().for_each(drop);
@@ -877,11 +876,11 @@ fn no_picture_goes_to_the_encoder_while_it_is_held() {
 #[test]
 fn a_pipeline_that_starts_again_begins_with_the_rate_that_the_links_carry() {
     let mut plan = prepare(&small(), &chosen("x264enc")).unwrap();
-    plan.limit = Some(Bitrate::from_kbps(400));
+    plan.branches[0].limit = Some(Bitrate::from_kbps(400));
     let running = run(&plan);
     running.next();
-    assert_eq!(running.graph.bitrate(), Bitrate::from_kbps(400));
-    assert_eq!(running.graph.ceiling().map(|ceiling| ceiling.bitrate.kbps()), Some(1000));
+    assert_eq!(running.graph.branches()[0].bitrate(), Bitrate::from_kbps(400));
+    assert_eq!(running.graph.branches()[0].ceiling().map(|ceiling| ceiling.bitrate.kbps()), Some(1000));
 }
 
 #[test]
@@ -890,12 +889,12 @@ fn an_encoder_that_rests_gives_nothing_and_wakes_with_a_keyframe_of_a_new_pictur
     for (element, config) in [("x264enc", small()), ("openh264enc", small()), ("x264enc", better)] {
         let running = start_with(&config, element);
         running.take(20);
-        running.graph.rest();
+        running.graph.branches()[0].rest();
         // One may be on its way out while the valve is shut.
-        let out = || running.graph.counters().frames_out;
+        let out = || running.graph.branches()[0].counters().frames_out;
         let came_in = |more: u64| {
-            let (from, end) = (running.graph.counters().frames_in, Instant::now() + WAIT);
-            while running.graph.counters().frames_in < from + more {
+            let (from, end) = (running.graph.branches()[0].counters().frames_in, Instant::now() + WAIT);
+            while running.graph.branches()[0].counters().frames_in < from + more {
                 assert!(Instant::now() < end, "{element}: the source rests too");
                 thread::sleep(Duration::from_millis(5));
             }
@@ -908,7 +907,7 @@ fn an_encoder_that_rests_gives_nothing_and_wakes_with_a_keyframe_of_a_new_pictur
         assert_eq!(out(), before, "{element}");
         assert!(running.units.try_recv().is_err(), "{element}");
 
-        running.graph.wake();
+        running.graph.branches()[0].wake();
         let units = running.take(20);
         assert!(units[0].keyframe, "{element}");
         // A picture that is on its way to the encoder is as good as one that is captured now.
@@ -921,7 +920,7 @@ fn an_encoder_that_rests_gives_nothing_and_wakes_with_a_keyframe_of_a_new_pictur
             let (by_clock, by_stream) = (units[0].captured_at - last.captured_at, units[0].pts - last.pts);
             assert!(by_clock > 30 * FRAME && by_clock.abs_diff(by_stream) < 3 * FRAME, "{by_clock:?} {by_stream:?}");
         }
-        let counters = running.graph.counters();
+        let counters = running.graph.branches()[0].counters();
         assert!(counters.frames_unwanted >= 30 && counters.frames_dropped() <= 2, "{element}: {counters:?}");
     }
 }
@@ -941,18 +940,18 @@ fn that_a_picture_from_before_a_short_rest_took_the_keyframe_is_said() {
     running.take(5);
     let shut = lock(&gate);
     // One may have just passed.
-    let (came, end) = (running.graph.counters().frames_in, Instant::now() + WAIT);
-    while running.graph.counters().frames_in < came + 2 || !waiting.load(Ordering::Acquire) {
+    let (came, end) = (running.graph.branches()[0].counters().frames_in, Instant::now() + WAIT);
+    while running.graph.branches()[0].counters().frames_in < came + 2 || !waiting.load(Ordering::Acquire) {
         assert!(Instant::now() < end, "no picture comes to the encoder");
         thread::sleep(Duration::from_millis(1));
     }
-    running.graph.rest();
-    running.graph.wake();
+    running.graph.branches()[0].rest();
+    running.graph.branches()[0].wake();
     running.units.try_iter().for_each(drop);
     drop(shut);
     assert!(!running.take(1)[0].keyframe, "if it is one, this tests nothing");
     let said = || running.events.recv_timeout(WAIT).expect("that it was none");
-    while said() != GraphEvent::NoKeyframe {}
+    while said() != (GraphEvent::NoKeyframe { stream: 0 }) {}
 }
 
 /// A webcam that gives JPEG: what comes out of `camera` is unpacked by `unpack`.
@@ -971,21 +970,22 @@ fn while_the_encoder_rests_few_pictures_of_a_webcams_jpeg_are_decoded() {
     let unpack = running.graph.pipeline.by_name("unpack").unwrap();
     wiring::count(&unpack.static_pad("src").unwrap(), &decoded);
     running.take(20);
-    running.graph.rest();
-    let (before, decoded_before) = (running.graph.counters(), decoded.count());
+    running.graph.branches()[0].rest();
+    let still = || running.graph.counters().still.unwrap();
+    let (before, still_before, decoded_before) = (running.graph.branches()[0].counters(), still(), decoded.count());
     let (began, end) = (Instant::now(), Instant::now() + WAIT);
-    while running.graph.counters().frames_in < before.frames_in + 60 {
+    while running.graph.branches()[0].counters().frames_in < before.frames_in + 60 {
         assert!(Instant::now() < end, "the source rests too");
         thread::sleep(Duration::from_millis(5));
     }
-    let resting = running.graph.counters();
+    let resting = running.graph.branches()[0].counters();
     // Two seconds' worth at least, of which every quarter of a second one is looked at.
     let (looks, most) = (decoded.count() - decoded_before, began.elapsed().as_millis() / 250 + 2);
     assert!(looks >= 4 && u128::from(looks) <= most, "{looks} of {most}");
-    assert!(resting.still.unwrap().until > before.still.unwrap().until + Duration::from_secs(1), "{resting:?}");
+    assert!(still().until > still_before.until + Duration::from_secs(1), "{resting:?}");
     assert!(resting.frames_unwanted >= 58 && resting.frames_dropped() <= 2, "{resting:?}");
     running.units.try_iter().for_each(drop);
-    running.graph.wake();
+    running.graph.branches()[0].wake();
     let units = running.take(20);
     assert!(units[0].keyframe);
     assert_even(&units, FRAME, "every picture again");
@@ -995,7 +995,7 @@ fn while_the_encoder_rests_few_pictures_of_a_webcams_jpeg_are_decoded() {
 fn while_the_encoder_rests_jpeg_that_cannot_be_decoded_is_no_living_source() {
     let running = webcam();
     running.take(20);
-    running.graph.rest();
+    running.graph.branches()[0].rest();
     let camera = running.graph.pipeline.by_name("camera").unwrap().static_pad("src").unwrap();
     camera.add_probe(gst::PadProbeType::BUFFER, |_, info| {
         if let Some(gst::PadProbeData::Buffer(buffer)) = &mut info.data {
@@ -1004,8 +1004,8 @@ fn while_the_encoder_rests_jpeg_that_cannot_be_decoded_is_no_living_source() {
         gst::PadProbeReturn::Ok
     });
     let end = Instant::now() + WAIT;
-    while running.graph.counters().last_in.unwrap().elapsed() < Duration::from_secs(1) {
-        assert!(Instant::now() < end, "it counts as alive: {:?}", running.graph.counters());
+    while running.graph.branches()[0].counters().last_in.unwrap().elapsed() < Duration::from_secs(1) {
+        assert!(Instant::now() < end, "it counts as alive: {:?}", running.graph.branches()[0].counters());
         thread::sleep(Duration::from_millis(5));
     }
 }
@@ -1015,8 +1015,8 @@ fn what_goes_out_untouched_has_no_encoder_that_could_rest() {
     let folder = Folder::new("untouched");
     let running = start(&passthrough(&folder.without_b_frames("clip.mp4")));
     running.take(5);
-    assert!(running.graph.encoder().is_none());
-    assert_eq!(running.graph.counters().frames_unwanted, 0);
+    assert!(running.graph.branches()[0].encoder().is_none());
+    assert_eq!(running.graph.branches()[0].counters().frames_unwanted, 0);
 }
 
 /// PAL and NTSC grabbers: two fields a picture, by caps or by the buffers' flags.
@@ -1091,7 +1091,7 @@ fn a_fixed_size_stays_while_pictures_get_rarer() {
     });
     let running = start(&config);
     running.take(5);
-    assert!(running.graph.apply(&rate(400, Step::HalfRate)).unwrap());
+    assert!(running.graph.branches()[0].apply(&rate(400, Step::HalfRate)).unwrap());
     running.take(5);
     let units = running.take(15);
     // Two intervals of the source each; more where a busy machine leaves some out.

@@ -1,28 +1,28 @@
 //! Changes of a running pipeline: what `rate_control` wants of the encoder.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
+use rov_common::sync::lock;
 use rov_common::units::{Bitrate, Resolution};
 
 use super::encoder::{EncoderRow, LiveSize, Settings};
-use super::graph::{Graph, GraphError, Shared};
+use super::graph::{Branch, GraphError};
 use super::wiring;
 use crate::rate_control::{Ceiling, Rate, Step};
 
-impl Graph {
+impl Branch {
     /// What the encoder makes without a limit, once size and rate are known; none where nothing here encodes.
     pub fn ceiling(&self) -> Option<Ceiling> {
-        *self.shared.ceiling.lock().unwrap_or_else(PoisonError::into_inner)
+        *lock(&self.ceiling)
     }
 
     /// Makes it so; true when something but a pause has changed.
     pub fn apply(&self, rate: &Rate) -> Result<bool, GraphError> {
         if let Some(until) = rate.hold_until {
-            self.shared.held_until.set(until);
+            self.held_until.set(until);
         }
         let resized = self.set_step(rate.step);
         let changed = rate.bitrate != self.bitrate();
@@ -34,16 +34,15 @@ impl Graph {
 
     /// Changes the bit rate while pictures flow.
     pub fn set_bitrate(&self, bitrate: Bitrate) -> Result<(), GraphError> {
-        let output = self.shared.output.get().and_then(|output| output.encoder.as_ref());
+        let output = self.output.get().and_then(|output| output.encoder.as_ref());
         let Some((encoder, row)) = output.and_then(|(encoder, row)| Some((encoder.upgrade()?, row))) else {
             return Err(GraphError::Bitrate(
                 "the source's stream goes out untouched, nothing encodes it here".to_owned(),
             ));
         };
-        let mut settings = self.lock_settings();
+        let mut settings = lock(&self.settings);
         let wanted = Settings { bitrate, ..*settings };
-        let halved =
-            self.shared.step.load(Ordering::Relaxed) == Step::HalfRate as u8 && row.live_size == LiveSize::RateByCaps;
+        let halved = self.step.load(Ordering::Relaxed) == Step::HalfRate as u8 && row.live_size == LiveSize::RateByCaps;
         let asked = Bitrate::from_kbps(bitrate.kbps().saturating_mul(if halved { 2 } else { 1 }));
         let properties = row.live_rate_properties(&Settings { bitrate: asked, ..wanted }, &wiring::has_property);
         let all_set =
@@ -58,9 +57,9 @@ impl Graph {
     /// Encodes a smaller picture, or the full one again, where the encoder can do that while pictures flow; true when that
     /// is a change. It costs a keyframe.
     fn set_step(&self, step: Step) -> bool {
-        let Some(size) = self.shared.output.get().and_then(|output| output.size.as_ref()) else { return false };
+        let Some(size) = self.output.get().and_then(|output| output.size.as_ref()) else { return false };
         let (Some(filter), Some(ceiling)) = (size.filter.upgrade(), self.ceiling()) else { return false };
-        let before = self.shared.step.swap(step as u8, Ordering::Relaxed);
+        let before = self.step.swap(step as u8, Ordering::Relaxed);
         if !ceiling.fixed_size && (before == Step::Full as u8) != (step == Step::Full) {
             let mut caps = size.full.clone();
             if step != Step::Full {
@@ -94,8 +93,8 @@ impl Size {
 }
 
 /// Leaves out what is not to be encoded: all pictures before `held_until`, and every second one at half the rate.
-pub(super) fn leave_out(pad: &gst::Pad, shared: &Arc<Shared>) {
-    let (held_until, step) = (shared.held_until.clone(), shared.step.clone());
+pub(super) fn leave_out(pad: &gst::Pad, branch: &Branch) {
+    let (held_until, step) = (branch.held_until.clone(), branch.step.clone());
     let odd = AtomicBool::new(false);
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
         let held = held_until.get().is_some_and(|until| Instant::now() < until);

@@ -10,13 +10,16 @@ use rov_common::camera::redact;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
     Source(String),
-    /// The encoder, or what converts pictures for it: another encoder may do better.
-    Encoder(String),
+    /// A stream's encoder, or what converts pictures for it: another encoder may do better.
+    Encoder {
+        stream: usize,
+        reason: String,
+    },
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Source(reason) | Self::Encoder(reason)) = self;
+        let (Self::Source(reason) | Self::Encoder { reason, .. }) = self;
         f.write_str(reason)
     }
 }

@@ -1,4 +1,4 @@
-//! Camera to access unit: the pipeline of one stream.
+//! Camera to access unit: the pipeline of one camera, with a branch for each stream of it.
 //!
 //! [`choose_encoder`] once, [`prepare`] before each start (the machine may have changed), then
 //! [`Graph::start`].
@@ -34,11 +34,12 @@ use rov_common::descriptor;
 
 use crate::config::{CameraConfig, SourceConfig, SourceKind};
 pub use devices::nodes as device_nodes;
-pub use graph::{Graph, GraphCounters, GraphError, GraphEvent, Hanging};
+pub use encoder::EncoderRow;
+pub use graph::{Branch, BranchCounters, Graph, GraphError, GraphEvent, Hanging};
 pub use inlet::Inlet;
 pub use message::Failure;
 pub use plan::Plan;
-pub use probe::{Chosen, NoEncoder, Tried, choose_encoder};
+pub use probe::{Chosen, NoEncoder, Tried, choose_encoder, unused};
 pub use rtsp::RtpHeader;
 use source::Machine;
 pub use still::Still;
@@ -56,13 +57,17 @@ pub enum PrepareError {
     Retry(String),
 }
 
-/// Looks at the machine and makes the plan for it. Blocks: up to three seconds for a file, a second for an IP camera.
-pub fn prepare(camera: &CameraConfig, encoder: &Chosen) -> Result<Plan, PrepareError> {
-    prepare_from(camera, encoder, 0)
+/// Looks at the machine and makes the plan for it, with an encoder for each stream. Blocks: up to three seconds for a file, a second for an IP camera.
+pub fn prepare(camera: &CameraConfig, encoders: &[&'static EncoderRow]) -> Result<Plan, PrepareError> {
+    prepare_from(camera, encoders, 0)
 }
 
 /// `prepare` with the file descriptor that `--source stdin` reads.
-pub fn prepare_from(camera: &CameraConfig, encoder: &Chosen, stdin_fd: i32) -> Result<Plan, PrepareError> {
+pub fn prepare_from(
+    camera: &CameraConfig,
+    encoders: &[&'static EncoderRow],
+    stdin_fd: i32,
+) -> Result<Plan, PrepareError> {
     gst::init().map_err(|error| PrepareError::Fatal(format!("GStreamer does not start: {error}")))?;
     let (config, codec) = (&camera.source, camera.streams[0].encode.codec);
     if let Some(url) = &config.url {
@@ -82,7 +87,7 @@ pub fn prepare_from(camera: &CameraConfig, encoder: &Chosen, stdin_fd: i32) -> R
         stdin_fd,
         stdin_is_file: descriptor::is_file(stdin_fd),
     };
-    let plan = plan::plan(camera, &machine, encoder.row).map_err(|missing| match config.kind {
+    let plan = plan::plan(camera, &machine, encoders).map_err(|missing| match config.kind {
         SourceKind::File => PrepareError::Fatal(format!("--file {}", missing.0)),
         _ => PrepareError::Retry(missing.0),
     })?;

@@ -1,13 +1,15 @@
 //! From configuration and machine to the text of a pipeline. Pure.
 //!
 //! ```text
-//! head: SOURCE ! identity name=rov_join
-//! tail: [queue ! identity sync=true (file)] ! leaky queue of one frame ! [deinterlace] ! scale ! convert ! caps ! ENCODER ! [parse] ! appsink
-//!   or: [queue ! identity sync=true (file)] ! appsink                                              (a coded stream, untouched)
+//! head:  SOURCE ! identity name=rov_join
+//! trunk: [queue ! identity sync=true (file)]
+//!        tee, where the camera has several streams; a tail for each
+//! tail:  leaky queue of one frame ! [deinterlace] ! scale ! convert ! caps ! ENCODER ! [parse] ! appsink
+//!   or:  appsink                                                                                    (a coded stream, untouched)
 //! ```
 //!
-//! Head and tail are two bins: the head of a file is built anew for each round, and the tail of a user's pipeline is
-//! chosen when it has negotiated. Probes of `build` do the rest: counting, thinning out, pacing.
+//! Each is a bin: the head of a file is built anew for each round, and the tails of a user's pipeline are chosen when it has
+//! negotiated. Probes of `build` do the rest: counting, thinning out, pacing.
 
 use std::sync::Arc;
 
@@ -25,15 +27,16 @@ pub const AHEAD: &str = "rov_ahead";
 pub const PACE: &str = "rov_pace";
 pub const RAW_QUEUE: &str = "rov_raw";
 pub const OUT: &str = "rov_out";
+pub const TEE: &str = "rov_tee";
 pub const FIELDS: &str = "rov_fields";
 
-/// The raw frame that waits for the encoder: one, and the newest wins, so that a slow encoder costs frames and not delay.
+/// The raw frame that waits for the encoder: one (those that are too many are left out at the queue, by `thin`), and the newest wins, so that a slow encoder costs frames and not delay.
 const LEAKY: &str = "queue name=rov_raw max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream";
 
 /// Access units leave in a callback that only hands over, so that two never wait here; the bound is for a stalled machine.
 const SINK: &str = "appsink name=rov_out sync=false async=false max-buffers=4 drop=false";
 
-/// What follows the head.
+/// What makes a stream of the pictures.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Tail {
     Fixed(String),
@@ -52,22 +55,14 @@ pub struct Plan {
     /// The source in words.
     pub source_label: String,
     pub head: String,
-    pub tail: Tail,
-    /// Of what goes out.
+    /// Paces the pictures; empty where nothing does.
+    pub trunk: String,
+    /// One for each stream of the camera; one alone where a coded stream goes out untouched.
+    pub branches: Vec<BranchPlan>,
+    /// Of a coded stream that goes out untouched.
     pub codec: Codec,
-    /// None: the source's stream goes out untouched.
-    pub encoder: Option<&'static EncoderRow>,
-    pub settings: Settings,
-    /// The bit rate follows size and rate once they are known: `Some(max_quality)`.
-    pub auto_bitrate: Option<bool>,
-    /// The size never follows the link.
-    pub fixed_size: bool,
-    /// Begin with no more than this: what the viewers' links carried before a restart.
-    pub limit: Option<Bitrate>,
     pub pacing: Pacing,
     pub drawing: Option<Drawing>,
-    /// Raw frames beyond this rate are left out.
-    pub max_fps: Option<Fps>,
     /// What the stream comes from where nothing here encodes it: what to do about it depends on that.
     pub source: SourceKind,
     /// The IP camera, of which the stream of `codec` is taken.
@@ -79,14 +74,42 @@ pub struct Plan {
     pub is_fallback: bool,
 }
 
+/// What is a stream's alone.
+#[derive(Clone, Debug)]
+pub struct BranchPlan {
+    pub tail: Tail,
+    pub codec: Codec,
+    /// None: the source's stream goes out untouched.
+    pub encoder: Option<&'static EncoderRow>,
+    pub settings: Settings,
+    /// The bit rate follows size and rate once they are known: `Some(max_quality)`.
+    pub auto_bitrate: Option<bool>,
+    /// The size never follows the link.
+    pub fixed_size: bool,
+    /// Begin with no more than this: what the viewers' links carried before a restart.
+    pub limit: Option<Bitrate>,
+    /// Raw frames beyond this rate are left out.
+    pub max_fps: Option<Fps>,
+}
+
 impl Plan {
     /// The whole pipeline as launch text, for the log.
     pub fn text(&self) -> String {
-        let tail = match &self.tail {
+        let tails = self.branches.iter().map(|branch| match &branch.tail {
             Tail::Fixed(tail) => tail,
             Tail::ByCaps { raw, .. } => raw,
-        };
-        format!("{} ! {tail}", self.head_text())
+        });
+        let mut text = self.head_text();
+        if !self.trunk.is_empty() {
+            text.push_str(&format!(" ! {}", self.trunk));
+        }
+        if self.branches.len() > 1 {
+            text.push_str(&format!(" ! tee name={TEE}"));
+            tails.for_each(|tail| text.push_str(&format!(" {TEE}. ! {tail}")));
+        } else {
+            tails.for_each(|tail| text.push_str(&format!(" ! {tail}")));
+        }
+        text
     }
 
     /// The head with the element at which the tail is joined.
@@ -112,35 +135,43 @@ pub fn settings(config: &EncodeConfig, cores: usize) -> Settings {
     }
 }
 
-/// The plan with this encoder; it is not used where the source gives a coded stream.
-pub fn plan(camera: &CameraConfig, machine: &Machine, encoder: &'static EncoderRow) -> Result<Plan, Missing> {
-    let encode = &camera.streams[0].encode;
-    let source = source::source(&camera.source, encode, machine)?;
-    let settings = settings(encode, machine.cores);
-    let builder = Builder { encode, flip: camera.source.flip, machine, encoder, settings: &settings, source: &source };
-    let tail = match source.output {
-        Output::Raw => Tail::Fixed(builder.raw()),
-        Output::Nvmm => Tail::Fixed(builder.nvmm()),
-        Output::Encoded => Tail::Fixed(builder.encoded(false)),
-        Output::ByCaps => Tail::ByCaps {
-            raw: builder.raw(),
-            nvmm: (machine.has_property)("nvvidconv", "name").then(|| builder.nvmm()),
-            encoded: builder.encoded(true),
-        },
-    };
+/// The plan with an encoder for each stream; they are not used where the source gives a coded stream.
+pub fn plan(camera: &CameraConfig, machine: &Machine, encoders: &[&'static EncoderRow]) -> Result<Plan, Missing> {
+    let wanted = wanted(camera);
+    let source = source::source(&camera.source, &wanted, camera.streams.len(), machine)?;
+    let branches = camera.streams.iter().zip(encoders).map(|(stream, encoder)| {
+        let encode = &stream.encode;
+        let settings = settings(encode, machine.cores);
+        let builder = Builder { encode, flip: camera.source.flip, machine, encoder, settings: &settings };
+        let tail = match source.output {
+            Output::Raw => Tail::Fixed(builder.raw()),
+            Output::Nvmm => Tail::Fixed(builder.nvmm()),
+            Output::Encoded => Tail::Fixed(builder.encoded(false)),
+            Output::ByCaps => Tail::ByCaps {
+                raw: builder.raw(),
+                nvmm: (machine.has_property)("nvvidconv", "name").then(|| builder.nvmm()),
+                encoded: builder.encoded(true),
+            },
+        };
+        BranchPlan {
+            tail,
+            codec: encode.codec,
+            encoder: (source.output != Output::Encoded).then_some(*encoder),
+            settings,
+            auto_bitrate: encode.bitrate.is_none().then_some(encode.max_quality),
+            fixed_size: encode.fixed_size,
+            limit: None,
+            max_fps: encode.fps.filter(|fps| source.limit_fps || wanted.fps != Some(*fps)),
+        }
+    });
     Ok(Plan {
+        branches: branches.collect(),
+        trunk: trunk(&source),
         source_label: source.label,
         head: source.text,
-        tail,
-        codec: encode.codec,
-        encoder: (source.output != Output::Encoded).then_some(encoder),
-        settings,
-        auto_bitrate: encode.bitrate.is_none().then_some(encode.max_quality),
-        fixed_size: encode.fixed_size,
-        limit: None,
+        codec: wanted.codec,
         pacing: source.pacing,
         drawing: source.drawing,
-        max_fps: encode.fps.filter(|_| source.limit_fps),
         source: camera.source.kind,
         camera: source.camera,
         camera_certificate: camera.source.camera_certificate.clone(),
@@ -149,33 +180,39 @@ pub fn plan(camera: &CameraConfig, machine: &Machine, encoder: &'static EncoderR
     })
 }
 
+/// What the source is to give: enough for all streams.
+fn wanted(camera: &CameraConfig) -> EncodeConfig {
+    let encodes = || camera.streams.iter().map(|stream| &stream.encode);
+    // Of those that want a size of their own: where one wants the source's, the source decides.
+    let sizes: Option<Vec<_>> = encodes().map(|encode| encode.resolution).collect();
+    let rates: Option<Vec<_>> = encodes().map(|encode| encode.fps).collect();
+    EncodeConfig {
+        resolution: sizes.and_then(|sizes| sizes.into_iter().max_by_key(|size| size.pixels())),
+        fps: rates.and_then(|rates| rates.into_iter().max_by(|a, b| a.as_f64().total_cmp(&b.as_f64()))),
+        ..camera.streams[0].encode.clone()
+    }
+}
+
+fn trunk(source: &source::Source) -> String {
+    match source.pacing {
+        Pacing::Live if source.output == Output::ByCaps => format!("identity name={PACE}"),
+        Pacing::Live => String::new(),
+        // Four frames ahead hide that the file is opened again at its end. identity and not clocksync, which is new in 1.18.
+        Pacing::File { .. } => format!(
+            "queue name={AHEAD} max-size-buffers=4 max-size-bytes=0 max-size-time=0 ! identity name={PACE} sync=true"
+        ),
+    }
+}
+
 struct Builder<'a> {
     encode: &'a EncodeConfig,
     flip: Flip,
     machine: &'a Machine<'a>,
     encoder: &'static EncoderRow,
     settings: &'a Settings,
-    source: &'a source::Source,
 }
 
 impl Builder<'_> {
-    /// What both kinds of tail begin with.
-    fn start(&self) -> String {
-        match self.source.pacing {
-            Pacing::Live if self.source.output == Output::ByCaps => format!("identity name={PACE} ! "),
-            Pacing::Live => String::new(),
-            // Four frames ahead hide that the file is opened again at its end. identity and not clocksync, which is new in 1.18.
-            Pacing::File { .. } => format!(
-                "queue name={AHEAD} max-size-buffers=4 max-size-bytes=0 max-size-time=0 ! identity name={PACE} sync=true ! "
-            ),
-        }
-    }
-
-    /// Frames that are too many are left out at the queue (`thin`).
-    fn queue(&self) -> String {
-        format!("{}{LEAKY}", self.start())
-    }
-
     fn end(&self) -> String {
         format!("{} ! {SINK}", source::parsed(self.encode.codec))
     }
@@ -221,8 +258,7 @@ impl Builder<'_> {
             Flip::Half => "videoflip method=rotate-180 ! ",
         };
         format!(
-            "{} ! {}{} ! {} ! {flip}video/x-raw,format={},{} ! {encoder} ! {}",
-            self.queue(),
+            "{LEAKY} ! {}{} ! {} ! {flip}video/x-raw,format={},{} ! {encoder} ! {}",
             self.progressive(),
             self.threaded("videoscale"),
             self.threaded("videoconvert"),
@@ -248,21 +284,19 @@ impl Builder<'_> {
             Flip::Half => " flip-method=2",
         };
         format!(
-            "{} ! nvvidconv{flip} ! video/x-raw{features},format={format}{size} ! {encoder} ! {}",
-            self.queue(),
+            "{LEAKY} ! nvvidconv{flip} ! video/x-raw{features},format={format}{size} ! {encoder} ! {}",
             self.encoder_end()
         )
     }
 
     /// Encoded frames go through as they are: none may be dropped, so nothing here leaks.
     fn encoded(&self, parse: bool) -> String {
-        let end = if parse { self.end() } else { SINK.to_owned() };
-        format!("{}{end}", self.start())
+        if parse { self.end() } else { SINK.to_owned() }
     }
 }
 
 /// The bit rate for a size and rate that have become known.
-pub fn bitrate_for(plan: &Plan, resolution: Resolution, fps: Option<Fps>) -> Bitrate {
+pub fn bitrate_for(plan: &BranchPlan, resolution: Resolution, fps: Option<Fps>) -> Bitrate {
     match plan.auto_bitrate {
         Some(max_quality) => auto_bitrate(plan.codec, resolution, fps.unwrap_or(Fps::whole(30)), max_quality),
         None => plan.settings.bitrate,

@@ -26,8 +26,9 @@ fn make(config: &CameraConfig, element: &str, known: &[&str], csi: Vec<CsiCamera
         stdin_fd: 0,
         stdin_is_file: false,
     };
-    let codec = config.streams[0].encode.codec;
-    plan(config, &machine, rows(codec).iter().find(|row| row.element == element).unwrap()).unwrap()
+    let row = |codec| rows(codec).iter().find(|row| row.element == element).unwrap();
+    let encoders: Vec<_> = config.streams.iter().map(|stream| row(stream.encode.codec)).collect();
+    plan(config, &machine, &encoders).unwrap()
 }
 
 fn config(kind: SourceKind) -> CameraConfig {
@@ -51,7 +52,10 @@ fn a_live_source_is_scaled_behind_the_leaky_queue_and_encoded() {
          ! x264enc name=rov_enc bitrate=15000 ! video/x-h264,profile=(string)constrained-baseline ! {UNITS_END}"
     );
     assert_eq!(plan.text(), format!("{head} ! {tail}"));
-    assert_eq!((plan.auto_bitrate, plan.encoder.map(|row| row.element)), (Some(false), Some("x264enc")));
+    assert_eq!(
+        (plan.branches[0].auto_bitrate, plan.branches[0].encoder.map(|row| row.element)),
+        (Some(false), Some("x264enc"))
+    );
 }
 
 #[test]
@@ -59,7 +63,7 @@ fn a_file_is_paced_and_its_rate_limited() {
     let plan = make(&config(SourceKind::File), "openh264enc", &[], vec![]);
     let tail = format!("{PACE} ! {QUEUE} ! videoscale ! videoconvert ! video/x-raw,format=I420");
     assert!(plan.text().contains(&tail), "{}", plan.text());
-    assert_eq!(plan.max_fps, Some(Fps::whole(30)));
+    assert_eq!(plan.branches[0].max_fps, Some(Fps::whole(30)));
 }
 
 #[test]
@@ -71,7 +75,7 @@ fn an_own_size_is_made_even() {
     let plan = make(&config, "x264enc", &[], vec![]);
     let text = plan.text();
     assert!(text.contains("format=I420,width=[16,8192,2],height=[16,8192,2],pixel-aspect-ratio=1/1"), "{text}");
-    assert_eq!(plan.max_fps, None);
+    assert_eq!(plan.branches[0].max_fps, None);
 }
 
 #[test]
@@ -79,8 +83,8 @@ fn a_passed_through_file_is_only_paced() {
     let config = config(SourceKind::File).with_source(|source| source.file_passthrough = true);
     let plan = make(&config, "x264enc", &[], vec![]);
     let sink = "appsink name=rov_out sync=false async=false max-buffers=4 drop=false";
-    assert_eq!(plan.tail, Tail::Fixed(format!("{PACE} ! {sink}")));
-    assert!(plan.encoder.is_none());
+    assert_eq!((plan.trunk.as_str(), &plan.branches[0].tail), (PACE, &Tail::Fixed(sink.to_owned())));
+    assert!(plan.branches[0].encoder.is_none());
 }
 
 #[test]
@@ -91,21 +95,22 @@ fn jetson_frames_stay_in_its_memory_for_its_encoder_and_leave_it_for_others() {
         "{QUEUE} ! nvvidconv ! video/x-raw(memory:NVMM),format=NV12,width=1920,height=1080 \
          ! nvv4l2h264enc name=rov_enc bitrate=15000000 ! video/x-h264 ! {END}"
     );
-    assert_eq!(own.tail, Tail::Fixed(tail));
+    assert_eq!(own.branches[0].tail, Tail::Fixed(tail));
     let other = make(&config(SourceKind::Csi), "x264enc", &["bitrate"], csi()).text();
     assert!(other.contains("! nvvidconv ! video/x-raw,format=I420,width=1920,height=1080 ! x264enc"), "{other}");
 }
 
 #[test]
 fn a_users_pipeline_has_a_tail_for_each_end() {
-    let Tail::ByCaps { raw, nvmm, encoded } = make(&config(SourceKind::Pipeline), "x264enc", &[], vec![]).tail else {
+    let plan = make(&config(SourceKind::Pipeline), "x264enc", &[], vec![]);
+    assert_eq!(plan.trunk, "identity name=rov_pace");
+    let Tail::ByCaps { raw, nvmm, encoded } = &plan.branches[0].tail else {
         panic!("the tail must depend on what the pipeline gives");
     };
-    assert!(raw.starts_with("identity name=rov_pace ! queue name=rov_raw"), "{raw}");
-    assert_eq!(nvmm, None);
-    assert_eq!(encoded, format!("identity name=rov_pace ! {END}"));
+    assert!(raw.starts_with("queue name=rov_raw"), "{raw}");
+    assert_eq!((nvmm, encoded.as_str()), (&None, END));
     let Tail::ByCaps { nvmm: Some(nvmm), .. } =
-        make(&config(SourceKind::Pipeline), "x264enc", &["nvvidconv"], vec![]).tail
+        &make(&config(SourceKind::Pipeline), "x264enc", &["nvvidconv"], vec![]).branches[0].tail
     else {
         panic!("with nvvidconv there is a tail for NVIDIA's memory");
     };
@@ -116,10 +121,10 @@ fn a_users_pipeline_has_a_tail_for_each_end() {
 fn an_automatic_bitrate_follows_the_size_and_a_given_one_stays() {
     let size = Resolution::new(640, 480);
     let automatic = make(&config(SourceKind::Test), "x264enc", &[], vec![]);
-    assert_eq!(bitrate_for(&automatic, size, Some(Fps::whole(30))), Bitrate::from_kbps(3582));
+    assert_eq!(bitrate_for(&automatic.branches[0], size, Some(Fps::whole(30))), Bitrate::from_kbps(3582));
     let given = config(SourceKind::Test).with_encode(|encode| encode.bitrate = Some(Bitrate::from_kbps(4000)));
     let given = make(&given, "x264enc", &[], vec![]);
-    assert_eq!(bitrate_for(&given, size, None), Bitrate::from_kbps(4000));
+    assert_eq!(bitrate_for(&given.branches[0], size, None), Bitrate::from_kbps(4000));
 }
 
 #[test]
@@ -141,7 +146,10 @@ fn a_stream_of_h265_is_parsed_and_rated_as_such() {
         "{text}"
     );
     assert!(text.contains(end), "{text}");
-    assert_eq!(bitrate_for(&plan, Resolution::new(640, 480), Some(Fps::whole(30))), Bitrate::from_kbps(2149));
+    assert_eq!(
+        bitrate_for(&plan.branches[0], Resolution::new(640, 480), Some(Fps::whole(30))),
+        Bitrate::from_kbps(2149)
+    );
     let file =
         make(&h265(SourceKind::File).with_source(|source| source.file_passthrough = true), "x265enc", &[], vec![]);
     assert!(
@@ -149,12 +157,18 @@ fn a_stream_of_h265_is_parsed_and_rated_as_such() {
         "{}",
         file.head
     );
-    assert!(file.encoder.is_none());
+    assert!(file.branches[0].encoder.is_none());
     let stdin = make(&h265(SourceKind::Stdin), "x265enc", &[], vec![]);
-    assert!(stdin.head.contains("! h265parse config-interval=-1 !") && stdin.encoder.is_none(), "{}", stdin.head);
+    assert!(
+        stdin.head.contains("! h265parse config-interval=-1 !") && stdin.branches[0].encoder.is_none(),
+        "{}",
+        stdin.head
+    );
     let user = make(&h265(SourceKind::Pipeline), "x265enc", &[], vec![]);
     assert!(user.head.ends_with("caps=\"video/x-raw;video/x-raw(memory:NVMM);video/x-h265\""), "{}", user.head);
-    let Tail::ByCaps { encoded, .. } = user.tail else { panic!("the tail must depend on what the pipeline gives") };
+    let Tail::ByCaps { encoded, .. } = &user.branches[0].tail else {
+        panic!("the tail must depend on what the pipeline gives")
+    };
     assert!(encoded.contains(end), "{encoded}");
 }
 
@@ -175,4 +189,32 @@ fn raw_pictures_are_deinterlaced_before_they_are_scaled() {
     let expected =
         "videoconvert ! deinterlace name=rov_fields mode=auto-strict method=greedyl fields=top ! videoscale ! ";
     assert!(text.contains(&format!("{QUEUE} ! {expected}")), "{text}");
+}
+
+#[test]
+fn streams_of_one_camera_share_its_source_by_a_tee() {
+    let mut camera = config(SourceKind::File).with_encode(|encode| encode.fps = Some(Fps::whole(60)));
+    let mut second = camera.streams[0].clone();
+    second.encode.resolution = Some(Resolution::new(640, 360));
+    second.encode.fps = Some(Fps::whole(15));
+    camera.streams.push(second);
+    let plan = make(&camera, "x264enc", &[], vec![]);
+    let text = plan.text();
+    let start = format!(
+        "filesrc location=\"a.mp4\" ! decodebin ! video/x-raw ! videoconvert ! identity name=rov_join ! {PACE}"
+    );
+    let branch = |size| format!(" rov_tee. ! {QUEUE} ! videoscale ! videoconvert ! video/x-raw,format=I420,{size},");
+    assert!(text.starts_with(&format!("{start} ! tee name=rov_tee{}", branch("width=1920,height=1080"))), "{text}");
+    assert!(text.contains(&branch("width=640,height=360")), "{text}");
+    assert_eq!(
+        plan.branches.iter().map(|branch| branch.max_fps).collect::<Vec<_>>(),
+        [60, 15].map(|fps| Some(Fps::whole(fps)))
+    );
+    // The source gives enough for the one that wants most; the other leaves pictures out.
+    camera.source = config(SourceKind::Test).source;
+    camera.streams.swap(0, 1);
+    let plan = make(&camera, "x264enc", &[], vec![]);
+    assert!(plan.head.ends_with("width=1920,height=1080,framerate=60/1"), "{}", plan.head);
+    assert_eq!(plan.branches.iter().map(|branch| branch.max_fps).collect::<Vec<_>>(), [Some(Fps::whole(15)), None]);
+    assert_eq!(plan.trunk, "");
 }

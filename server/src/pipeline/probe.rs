@@ -36,11 +36,6 @@ pub struct Tried {
 pub struct NoEncoder(pub String);
 
 impl Chosen {
-    /// For sources that go out untouched: nothing was tried, and nothing will encode.
-    pub fn unused() -> Self {
-        Self { row: &encoder::rows(Codec::H264)[0], tried: Vec::new() }
-    }
-
     /// Those that are installed and do not work.
     pub fn failures(&self) -> impl Iterator<Item = &Tried> {
         self.tried.iter().filter(|tried| tried.outcome != NOT_INSTALLED && tried.outcome != WORKS)
@@ -59,6 +54,11 @@ impl Chosen {
     }
 }
 
+/// For sources that go out untouched: nothing was tried, and nothing will encode.
+pub fn unused() -> &'static EncoderRow {
+    &encoder::rows(Codec::H264)[0]
+}
+
 const NOT_INSTALLED: &str = "not installed";
 const WORKS: &str = "works";
 const FAILED: &str = "failed at work";
@@ -68,13 +68,19 @@ const FRAMES: u64 = 3;
 
 /// Tries encoders at the size and rate of `config` until one works. Blocks: a fraction of a second for each that is
 /// installed (a second at 4K), 6 s at most for one that hangs. Passes over the elements in `failed`, with all their rows:
-/// those that worked on trial, and then not at work.
-pub fn choose_encoder(config: &EncodeConfig, failed: &[&str]) -> Result<Chosen, NoEncoder> {
+/// those that worked on trial, and then not at work. On trial it works beside those in `beside`, as at work: hardware may
+/// encode so many streams and no more.
+pub fn choose_encoder(
+    config: &EncodeConfig,
+    failed: &[&str],
+    beside: &[(&'static EncoderRow, EncodeConfig)],
+) -> Result<Chosen, NoEncoder> {
     gst::init().map_err(|error| NoEncoder(format!("GStreamer does not start: {error}")))?;
     let settings = trial_settings(config);
+    let beside: Vec<_> = beside.iter().map(|(row, config)| (*row, trial_settings(config))).collect();
     let chosen = choose_from(config.codec, &config.encoder, |row| match failed.contains(&row.element) {
         true => Err(FAILED.to_owned()),
-        false => test(row, &settings),
+        false => test(row, &settings, &beside),
     })?;
     match chosen.row.lacks(&settings, &wiring::has_property) {
         // Better a picture without the option than none, where the encoder of before has failed.
@@ -152,15 +158,21 @@ fn choose_from(
     }))
 }
 
-/// Encodes a few frames of a test picture.
-fn test(row: &'static EncoderRow, settings: &Settings) -> Result<(), String> {
+/// Encodes a few frames of a test picture, while those in `beside` do so too.
+fn test(
+    row: &'static EncoderRow,
+    settings: &Settings,
+    beside: &[(&'static EncoderRow, Settings)],
+) -> Result<(), String> {
     if gst::ElementFactory::find(row.element).is_none() {
         return Err(NOT_INSTALLED.to_owned());
     }
     if !row.suits(&wiring::has_property) {
         return Err("another variant of the element is installed".to_owned());
     }
-    let text = trial_text(row, settings, &wiring::has_property);
+    let all = beside.iter().map(|(row, settings)| (*row, settings)).chain([(row, settings)]);
+    let texts: Vec<_> = all.map(|(row, settings)| trial_text(row, settings, &wiring::has_property)).collect();
+    let text = texts.join("  ");
     tracing::debug!("trying {text}");
     let size = settings.resolution.map_or_else(String::new, |size| format!(" at {size}"));
     encode(&text).map_err(|error| format!("{error}{size}"))
@@ -172,9 +184,10 @@ fn trial_text(row: &EncoderRow, settings: &Settings, has: HasProperty) -> String
     let rate = settings.fps.map_or_else(String::new, |fps| format!(",framerate={}/{}", fps.num, fps.den));
     // Some hand out the first frame only when they have several.
     format!(
-        "videotestsrc num-buffers=10 ! video/x-raw,format={}{size}{rate} ! {} ! {} ! fakesink name=rov_out sync=false signal-handoffs=false",
+        "videotestsrc num-buffers=10 ! video/x-raw,format={}{size}{rate} ! {} ! {} ! fakesink sync=false signal-handoffs=false",
         row.format,
-        row.text_from_system(settings, has),
+        // A pipeline has each name once.
+        row.text_from_system(settings, has).replacen(&format!(" name={}", encoder::NAME), "", 1),
         source::access_units(row)
     )
 }
@@ -182,21 +195,29 @@ fn trial_text(row: &EncoderRow, settings: &Settings, has: HasProperty) -> String
 fn encode(text: &str) -> Result<(), String> {
     let element = gst::parse::launch(text).map_err(|error| error.message().to_owned())?;
     let bus = element.bus().ok_or_else(|| "the pipeline has no bus".to_owned())?;
-    let seen = std::sync::Arc::new(wiring::Counter::new(std::time::Instant::now()));
-    let sink = element.downcast_ref::<gst::Bin>().and_then(|bin| bin.by_name("rov_out")?.static_pad("sink"));
-    wiring::count(&sink.ok_or_else(|| "the pipeline has no output".to_owned())?, &seen);
+    let sinks =
+        element.downcast_ref::<gst::Bin>().into_iter().flat_map(|bin| bin.iterate_sinks().into_iter().flatten());
+    let counters: Vec<_> = sinks
+        .filter_map(|sink| sink.static_pad("sink"))
+        .map(|pad| {
+            let counter = std::sync::Arc::new(wiring::Counter::new(std::time::Instant::now()));
+            wiring::count(&pad, &counter);
+            counter
+        })
+        .collect();
+    // Frames of the one that has given fewest.
+    let seen = move || counters.iter().map(|counter| counter.count()).min().unwrap_or_default();
     // On a thread of its own, as a broken driver may never come back, neither from opening nor from closing.
     let (done, result) = std::sync::mpsc::channel();
-    let counter = seen.clone();
     std::thread::spawn(move || {
         let started = element.set_state(gst::State::Playing).is_ok();
-        let outcome = match wait(&bus, started, &counter) {
+        let outcome = match wait(&bus, started, &seen) {
             Some(message) => match message.view() {
                 gst::MessageView::Error(error) => Err(message::error_text(error)),
-                _ if counter.count() > 0 => Ok(()),
+                _ if seen() > 0 => Ok(()),
                 _ => Err("gave no frame".to_owned()),
             },
-            None if started && counter.count() > 0 => Ok(()),
+            None if started && seen() > 0 => Ok(()),
             None if started => Err(format!("gave no frame within {} s", LIMIT.as_secs())),
             None => Err("does not start".to_owned()),
         };
@@ -211,14 +232,14 @@ fn encode(text: &str) -> Result<(), String> {
 }
 
 /// The error or the end of the stream; None when a few frames are out before, or the time is over.
-fn wait(bus: &gst::Bus, started: bool, counter: &wiring::Counter) -> Option<gst::Message> {
+fn wait(bus: &gst::Bus, started: bool, seen: &dyn Fn() -> u64) -> Option<gst::Message> {
     let types = [gst::MessageType::Error, gst::MessageType::Eos];
     let end = std::time::Instant::now() + LIMIT;
     loop {
         let step = gst::ClockTime::from_mseconds(if started { 5 } else { 0 });
         let message = bus.timed_pop_filtered(step, &types);
         // Ten large frames take seconds in software.
-        let over = !started || counter.count() >= FRAMES || std::time::Instant::now() >= end;
+        let over = !started || seen() >= FRAMES || std::time::Instant::now() >= end;
         if message.is_some() || over {
             return message;
         }
@@ -305,8 +326,19 @@ mod tests {
         let resolution = Some(Resolution::new(640, 360));
         let config = EncodeConfig { codec: Codec::H265, resolution, ..EncodeConfig::default() };
         let named = EncodeConfig { encoder: EncoderChoice::Element("x265enc".to_owned()), ..config.clone() };
-        assert_eq!(choose_encoder(&named, &[]).unwrap().row.element, "x265enc");
-        assert_eq!(choose_encoder(&config, &[]).unwrap().row.codec, Codec::H265);
+        assert_eq!(choose_encoder(&named, &[], &[]).unwrap().row.element, "x265enc");
+        assert_eq!(choose_encoder(&config, &[], &[]).unwrap().row.codec, Codec::H265);
+    }
+
+    #[test]
+    fn encoders_of_one_camera_are_tried_beside_each_other() {
+        let config = EncodeConfig { resolution: Some(Resolution::new(320, 240)), ..EncodeConfig::default() };
+        let row = |element| encoder::rows(Codec::H264).iter().find(|row| row.element == element).unwrap();
+        let chosen = choose_encoder(&config, &[], &[(row("x264enc"), config.clone())]).unwrap();
+        assert_eq!(chosen.tried.last().unwrap().outcome, WORKS);
+        // None works beside one that does not: here that cannot do its size.
+        let too_large = EncodeConfig { resolution: Some(Resolution::new(8192, 4320)), ..config.clone() };
+        assert!(choose_encoder(&config, &[], &[(row("openh264enc"), too_large)]).is_err());
     }
 
     #[test]
@@ -314,10 +346,10 @@ mod tests {
         let config = EncodeConfig { resolution: Some(Resolution::new(320, 240)), ..EncodeConfig::default() };
         let others: Vec<_> =
             encoder::elements(Codec::H264).into_iter().filter(|element| *element != "openh264enc").collect();
-        let chosen = choose_encoder(&config, &others).unwrap();
+        let chosen = choose_encoder(&config, &others, &[]).unwrap();
         assert_eq!(chosen.row.element, "openh264enc");
         assert!(chosen.tried.iter().any(|tried| tried.element == "x264enc" && tried.outcome == FAILED));
-        let all = choose_encoder(&config, &encoder::elements(Codec::H264)).unwrap_err();
+        let all = choose_encoder(&config, &encoder::elements(Codec::H264), &[]).unwrap_err();
         assert!(all.0.contains("x264enc: failed at work"), "{}", all.0);
     }
 
@@ -342,7 +374,7 @@ mod tests {
             resolution: Some(Resolution::new(8192, 4320)),
             ..EncodeConfig::default()
         };
-        let error = choose_encoder(&config, &[]).unwrap_err().0;
+        let error = choose_encoder(&config, &[], &[]).unwrap_err().0;
         assert!(error.starts_with("--encoder openh264enc does not work (openh264enc: "), "{error}");
         assert!(error.contains(" at 8192x4320); those that work here: "), "{error}");
     }
@@ -358,7 +390,7 @@ mod tests {
                     resolution: Some(Resolution::new(640, 360)),
                     ..EncodeConfig::default()
                 };
-                let chosen = choose_encoder(&config, &[]).unwrap();
+                let chosen = choose_encoder(&config, &[], &[]).unwrap();
                 assert_eq!(chosen.row.element, element);
             }
         }
@@ -367,8 +399,8 @@ mod tests {
     #[test]
     fn an_encoder_that_fails_at_run_time_says_why() {
         gst::init().unwrap();
-        let error = encode("videotestsrc num-buffers=5 ! identity error-after=2 ! fakesink name=rov_out").unwrap_err();
+        let error = encode("videotestsrc num-buffers=5 ! identity error-after=2 ! fakesink").unwrap_err();
         assert!(error.starts_with("identity: "), "{error}");
-        assert!(encode("videotestsrc num-buffers=0 ! fakesink name=rov_out").is_err());
+        assert!(encode("videotestsrc num-buffers=0 ! fakesink").is_err());
     }
 }

@@ -175,15 +175,20 @@ pub struct Source {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing(pub String);
 
-/// The source's text for this machine. `wanted`: what is to be made of the pictures.
-pub fn source(config: &SourceConfig, wanted: &EncodeConfig, machine: &Machine) -> Result<Source, Missing> {
+/// The source's text for this machine. `wanted`: what is to be made of the pictures, in so many `streams`.
+pub fn source(
+    config: &SourceConfig,
+    wanted: &EncodeConfig,
+    streams: usize,
+    machine: &Machine,
+) -> Result<Source, Missing> {
     match config.kind {
         SourceKind::Auto => Ok(match (machine.csi.first(), machine.cameras.first()) {
             (Some(camera), _) => csi(wanted, camera),
-            (None, Some(camera)) => webcam(wanted, camera),
+            (None, Some(camera)) => webcam(wanted, streams, camera),
             (None, None) => test(wanted, Some("NO CAMERA")),
         }),
-        SourceKind::Webcam => find_webcam(config, machine).map(|camera| webcam(wanted, camera)),
+        SourceKind::Webcam => find_webcam(config, machine).map(|camera| webcam(wanted, streams, camera)),
         SourceKind::Csi => find_csi(config, machine).map(|camera| csi(wanted, camera)),
         SourceKind::File => file(config, wanted, machine),
         SourceKind::Stdin => Ok(stdin(wanted, machine)),
@@ -245,11 +250,12 @@ fn test(wanted: &EncodeConfig, label: Option<&str>) -> Source {
     Source { drawing: Some(Drawing { label: label.map(str::to_owned) }), ..source }
 }
 
-fn webcam(wanted: &EncodeConfig, camera: &Camera) -> Source {
+fn webcam(wanted: &EncodeConfig, streams: usize, camera: &Camera) -> Source {
     let label = format!("webcam {} ({})", camera.id, camera.name);
     let element = format!("{} {}={}", camera.element, camera.property, quote(&camera.id));
-    // A camera's H.264 is of use only where H.264 is wanted.
-    let usable = |mode: &&mode::Mode| wanted.codec == Codec::H264 || mode.encoding != Encoding::H264;
+    // A camera's H.264 is of use only where H.264 is wanted, and once.
+    let passes = wanted.codec == Codec::H264 && streams == 1;
+    let usable = |mode: &&mode::Mode| passes || mode.encoding != Encoding::H264;
     let modes: Vec<_> = camera.modes.iter().filter(usable).cloned().collect();
     let Some(Choice { encoding, resolution, fps }) = mode::choose(&modes, wanted.resolution, wanted.fps) else {
         // Negotiated when it starts; decodebin passes raw video through and decodes the rest.

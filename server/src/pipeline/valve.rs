@@ -11,7 +11,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use rov_common::sync::lock;
 
-use super::graph::{Graph, Shared};
+use super::graph::{Branch, Shared};
 use super::{still, wiring};
 
 /// Encoders may give times back in coarser units.
@@ -58,50 +58,54 @@ impl Valve {
     }
 }
 
-impl Graph {
+impl Branch {
     /// Gives the encoder nothing more.
     pub fn rest(&self) {
-        lock(&self.shared.valve).shut();
+        lock(&self.valve).shut();
     }
 
     /// Gives it pictures again, those from now on. The first that comes out is a keyframe.
     pub fn wake(&self) {
         self.force_keyframe();
-        lock(&self.shared.valve).open();
+        lock(&self.valve).open();
     }
 }
 
 /// Lets through `pad` what the valve lets in.
-pub(super) fn install(pad: &gst::Pad, shared: &Arc<Shared>) {
-    let weak = Arc::downgrade(shared);
+pub(super) fn install(pad: &gst::Pad, branch: &Arc<Branch>) {
+    let weak = Arc::downgrade(branch);
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
-        let Some(shared) = weak.upgrade() else { return gst::PadProbeReturn::Ok };
+        let Some(branch) = weak.upgrade() else { return gst::PadProbeReturn::Ok };
         let segment = || pad.sticky_event::<gst::event::Segment>(0);
         let running = |pts| segment()?.segment().downcast_ref::<gst::ClockTime>()?.to_running_time(pts);
         let now = || pad.parent_element().and_then(|element| wiring::running_time(&element));
         let time = info.buffer().and_then(|buffer| running(buffer.pts()?)).or_else(now).unwrap_or_default();
-        if lock(&shared.valve).lets_in(time.into()) {
+        if lock(&branch.valve).lets_in(time.into()) {
             return gst::PadProbeReturn::Ok;
         }
-        shared.frames_unwanted.add();
+        branch.frames_unwanted.add();
         // Handled and not Drop: with Drop, GStreamer would free again what the bindings have freed.
         gst::PadProbeReturn::Handled
     });
 }
 
 /// Lets through `pad`, in front of the decoder of a live source whose pictures do not depend on each other, only what
-/// `still` looks at while the valve is shut. The others count as those that the valve keeps back, as long as the decoder makes
+/// `still` looks at while all valves are shut. The others count as those that the valve keeps back, as long as the decoder makes
 /// pictures of those that it gets: one that makes none of them must be noticed.
 pub(super) fn spare_decoder(pad: &gst::Pad, shared: &Arc<Shared>) {
     let (weak, state) = (Arc::downgrade(shared), Mutex::new(Spared::default()));
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
         let Some(shared) = weak.upgrade() else { return gst::PadProbeReturn::Ok };
-        let shut = *lock(&shared.valve) == Valve::Shut;
-        if !(shut && lock(&state).spares(Instant::now(), shared.frames_in.count())) {
+        let shut = shared.branches.iter().all(|branch| *lock(&branch.valve) == Valve::Shut);
+        // As the branches are thinned apart, the one that gets most pictures tells.
+        let frames_in = shared.branches.iter().map(|branch| branch.frames_in.count()).max().unwrap_or_default();
+        if !(shut && lock(&state).spares(Instant::now(), frames_in)) {
             return gst::PadProbeReturn::Ok;
         }
-        shared.frames_in.add();
-        shared.frames_unwanted.add();
+        for branch in &shared.branches {
+            branch.frames_in.add();
+            branch.frames_unwanted.add();
+        }
         // As above.
         gst::PadProbeReturn::Handled
     });

@@ -17,9 +17,9 @@ use rov_common::sync::lock;
 use rov_common::units::{Fps, Resolution};
 
 use super::encoder::EncoderRow;
-use super::graph::Shared;
+use super::graph::Branch;
 use super::picture::I420;
-use super::plan::{self, Plan};
+use super::plan::{self, BranchPlan};
 use super::source::Drawing;
 use crate::rate_control::Ceiling;
 
@@ -313,9 +313,9 @@ fn direction(orientation: &str) -> Option<&'static str> {
 /// Sets what depends on bit rate and frame rate once these are known, just before the encoder is opened.
 ///
 /// The text could only assume: a file of 25 frames a second gets another one-frame buffer than one of 30.
-pub(super) fn fit_encoder(encoder: &gst::Element, row: &'static EncoderRow, plan: &Plan, shared: &Arc<Shared>) {
+pub(super) fn fit_encoder(encoder: &gst::Element, row: &'static EncoderRow, plan: &BranchPlan, branch: &Arc<Branch>) {
     let Some(pad) = encoder.static_pad("sink") else { return };
-    let (plan, shared, encoder) = (plan.clone(), Arc::downgrade(shared), encoder.downgrade());
+    let (plan, branch, encoder) = (plan.clone(), Arc::downgrade(branch), encoder.downgrade());
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
         let Some(gst::EventView::Caps(caps)) = info.event().map(|event| event.view()) else {
             return gst::PadProbeReturn::Ok;
@@ -323,9 +323,9 @@ pub(super) fn fit_encoder(encoder: &gst::Element, row: &'static EncoderRow, plan
         let Some((encoder, (resolution, fps))) = encoder.upgrade().zip(format_of(caps.caps())) else {
             return gst::PadProbeReturn::Ok;
         };
-        let Some(shared) = shared.upgrade() else { return gst::PadProbeReturn::Ok };
+        let Some(branch) = branch.upgrade() else { return gst::PadProbeReturn::Ok };
         let settings = {
-            let mut settings = shared.settings.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut settings = lock(&branch.settings);
             settings.fps = fps.or(settings.fps);
             settings.resolution = Some(resolution);
             let bitrate = plan::bitrate_for(&plan, resolution, settings.fps);
@@ -333,7 +333,7 @@ pub(super) fn fit_encoder(encoder: &gst::Element, row: &'static EncoderRow, plan
             let fps = settings.fps.map_or(30.0, Fps::as_f64);
             let ceiling =
                 Ceiling { bitrate, resolution, fps, costly: row.live_rate_costs_keyframe, fixed_size: plan.fixed_size };
-            *shared.ceiling.lock().unwrap_or_else(PoisonError::into_inner) = Some(ceiling);
+            *lock(&branch.ceiling) = Some(ceiling);
             *settings
         };
         for (property, value) in row.rate_properties(&settings, &has_property) {

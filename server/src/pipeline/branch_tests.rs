@@ -1,0 +1,174 @@
+//! Several streams of one camera.
+
+use std::sync::mpsc::{Receiver, channel};
+
+use super::tests::{FRAME, Folder, WAIT, assert_even, chosen, file, pipeline, small};
+use super::*;
+use crate::config::CameraConfig;
+use crate::pipeline::plan::Tail;
+use crate::pipeline::prepare;
+
+const SECOND: Resolution = Resolution::new(160, 120);
+const SECOND_FRAME: Duration = Duration::from_micros(66_667);
+
+struct Running {
+    graph: Graph,
+    units: [Receiver<AccessUnit>; 2],
+    events: Receiver<GraphEvent>,
+}
+
+impl Running {
+    fn take(&self, stream: usize, count: usize) -> Vec<AccessUnit> {
+        let next = || self.units[stream].recv_timeout(WAIT);
+        (0..count)
+            .map(|_| next().unwrap_or_else(|_| panic!("stream {stream}: {:?}", self.events.try_iter().next())))
+            .collect()
+    }
+
+    fn branch(&self, stream: usize) -> &Branch {
+        &self.graph.branches()[stream]
+    }
+
+    /// Holds what comes to the encoder of this stream while the lock that is returned is held.
+    fn gate(&self, stream: usize) -> Arc<Mutex<()>> {
+        let gate = Arc::new(Mutex::new(()));
+        let input = self.branch(stream).element().unwrap().static_pad("sink").unwrap();
+        let at_gate = Arc::clone(&gate);
+        input.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            drop(lock(&at_gate));
+            gst::PadProbeReturn::Ok
+        });
+        gate
+    }
+
+    /// The first event that is not about the format.
+    fn event(&self) -> GraphEvent {
+        loop {
+            match self.events.recv_timeout(WAIT).expect("an event") {
+                GraphEvent::Format { .. } => {}
+                event => return event,
+            }
+        }
+    }
+}
+
+/// With a second stream of half the size and half the rate.
+fn with_second(mut camera: CameraConfig) -> CameraConfig {
+    let mut second = camera.streams[0].clone();
+    second.encode.resolution = Some(SECOND);
+    second.encode.fps = Some(Fps::whole(15));
+    camera.streams.push(second);
+    camera
+}
+
+fn plan(camera: CameraConfig) -> Plan {
+    let row = chosen("x264enc")[0];
+    prepare(&with_second(camera), &[row, row]).unwrap()
+}
+
+fn run(plan: &Plan) -> Running {
+    let ((first, units), (second, second_units)) = (channel(), channel());
+    let (event, events) = channel();
+    let on_unit = move |stream: usize, unit| drop([&first, &second][stream].send(unit));
+    let graph = Graph::start(&Hanging::default(), plan, on_unit, move |e| drop(event.send(e))).unwrap();
+    Running { graph, units: [units, second_units], events }
+}
+
+#[test]
+fn each_stream_of_a_camera_has_its_own_size_and_rate() {
+    let folder = Folder::new("streams");
+    let raw = "videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=30/1";
+    let clip = folder.clip("a.mp4", &["-r", "30", "-c:v", "libx264", "-bf", "0"]);
+    for (what, camera) in [("test", small()), ("pipeline", pipeline(raw)), ("a file that loops", file(&clip))] {
+        let running = run(&plan(camera));
+        // More than a round of the file.
+        assert_even(&running.take(1, 20), SECOND_FRAME, what);
+        assert_even(&running.take(0, 40), FRAME, what);
+        let mut formats: Vec<_> = running
+            .events
+            .try_iter()
+            .map(|event| match event {
+                GraphEvent::Format { stream, resolution, fps } => (stream, resolution, fps.map(|fps| fps.as_f64())),
+                other => panic!("{what}: {other:?}"),
+            })
+            .collect();
+        formats.sort_by_key(|(stream, ..)| *stream);
+        assert_eq!(formats, [(0, Resolution::new(320, 240), Some(30.0)), (1, SECOND, Some(15.0))], "{what}");
+        running.graph.stop(Duration::from_secs(2));
+    }
+}
+
+#[test]
+fn a_keyframe_and_a_bit_rate_are_for_one_stream_alone() {
+    let running = run(&plan(small()));
+    assert!(running.take(0, 5)[0].keyframe && running.take(1, 5)[0].keyframe);
+    running.branch(1).force_keyframe();
+    running.branch(1).set_bitrate(Bitrate::from_kbps(300)).unwrap();
+    assert!(running.take(1, 5).iter().any(|unit| unit.keyframe));
+    // Of the same time.
+    assert!(running.take(0, 12).iter().all(|unit| !unit.keyframe));
+    assert_eq!([0, 1].map(|stream| running.branch(stream).bitrate().kbps()), [1000, 300]);
+}
+
+#[test]
+fn a_stream_that_rests_costs_nothing_and_the_other_goes_on() {
+    let running = run(&plan(small()));
+    running.take(0, 5);
+    running.take(1, 5);
+    running.branch(1).rest();
+    // What is on its way at this moment.
+    running.take(0, 5);
+    let before = running.branch(1).counters();
+    running.units[1].try_iter().for_each(drop);
+    assert_even(&running.take(0, 30), FRAME, "the other");
+    let resting = running.branch(1).counters();
+    assert_eq!(resting.frames_to_encoder, before.frames_to_encoder, "{resting:?}");
+    assert!(resting.frames_unwanted > before.frames_unwanted + 5, "{resting:?}");
+    assert_eq!(running.units[1].try_iter().count(), 0);
+    running.branch(1).wake();
+    let woken = running.take(1, 5);
+    assert!(woken[0].keyframe && woken[1..].iter().all(|unit| !unit.keyframe));
+    assert!(running.take(0, 10).iter().all(|unit| !unit.keyframe));
+}
+
+#[test]
+fn a_stream_whose_encoder_is_slow_or_hangs_holds_up_no_other() {
+    let running = run(&plan(small()));
+    running.take(1, 3);
+    let gate = running.gate(1);
+    let shut = lock(&gate);
+    running.take(0, 10);
+    running.units[0].try_iter().for_each(drop);
+    running.units[1].try_iter().for_each(drop);
+    let begun = Instant::now();
+    let units = running.take(0, 40);
+    let (age, took) = (units[39].captured_at.elapsed(), begun.elapsed());
+    assert!(age < took / 2, "the last of 40 pictures is {age:?} old, they took {took:?}");
+    assert_even(&units, FRAME, "beside one that hangs");
+    assert!(running.units[1].try_iter().count() <= 1);
+    let hung = running.branch(1).counters();
+    assert!(hung.frames_dropped() >= 10, "{hung:?}");
+    drop(shut);
+    // The newest goes on, not what has come meanwhile.
+    let opened = Instant::now();
+    let units = running.take(1, 4);
+    assert!(units[3].captured_at > opened - 2 * SECOND_FRAME, "{:?} before", opened - units[3].captured_at);
+}
+
+#[test]
+fn a_failure_in_a_branch_names_its_stream() {
+    let mut plan = plan(small());
+    let Tail::Fixed(tail) = &mut plan.branches[1].tail else { panic!("the test source has fixed tails") };
+    *tail = tail.replace("! x264enc", "! identity error-after=5 ! x264enc");
+    let event = run(&plan).event();
+    assert!(matches!(event, GraphEvent::Error(Failure::Encoder { stream: 1, .. })), "{event:?}");
+}
+
+#[test]
+fn what_goes_out_untouched_is_one_stream_alone() {
+    let coded = "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240 ! x264enc tune=zerolatency";
+    let GraphEvent::Error(Failure::Source(reason)) = run(&plan(pipeline(coded))).event() else {
+        panic!("a coded stream cannot become two")
+    };
+    assert!(reason.contains("--pipeline gives H.264") && reason.contains("end it in raw video"), "{reason}");
+}

@@ -1,0 +1,96 @@
+use rov_common::codec::Codec;
+use tokio::sync::Notify;
+
+use super::*;
+use crate::pipeline::encoder;
+
+const WAIT: Duration = Duration::from_secs(10);
+
+/// The test picture as two streams.
+fn camera() -> CameraConfig {
+    let mut camera = CameraConfig::usual().with_source(|source| source.kind = SourceKind::Test);
+    camera = camera.with_encode(|encode| encode.resolution = Some(Resolution::new(320, 240)));
+    let mut second = camera.streams[0].clone();
+    second.encode.resolution = Some(Resolution::new(160, 120));
+    camera.streams.push(second);
+    camera
+}
+
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let end = Instant::now() + WAIT;
+    while !is_so() {
+        assert!(Instant::now() < end, "{what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_stream_of_a_camera_rests_and_gets_keyframes_by_itself() {
+    let mut camera = camera();
+    for stream in &mut camera.streams {
+        stream.encode.encoder = EncoderChoice::Element("x264enc".to_owned());
+    }
+    // Nobody has looked for so long that a stream rests once it has shown that it works.
+    let long_ago = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
+    let (first, requests) = Stream::new("cam1", "stream1", Codec::H264, long_ago);
+    let (second, second_requests) = Stream::new("cam1", "stream2", Codec::H264, long_ago);
+    let _awake = first.demand().keep_awake();
+    let came = Arc::new(Notify::new());
+    let notify = || {
+        let came = Arc::clone(&came);
+        move || came.notify_one()
+    };
+    let (units, second_units) = (first.add_output(notify()), second.add_output(notify()));
+    let shutdown = CancellationToken::new();
+    let served = vec![(Arc::clone(&first), requests), (Arc::clone(&second), second_requests)];
+    let supervisor = tokio::spawn(run(camera, None, served, shutdown.clone()));
+    let next = async |queue: &crate::stream::OutputQueue, is_wanted: &dyn Fn(bool) -> bool| loop {
+        match queue.take() {
+            Some(unit) if is_wanted(unit.keyframe) => return unit,
+            Some(_) => {}
+            None => tokio::time::timeout(WAIT, came.notified()).await.expect("pictures"),
+        }
+    };
+    let stats = |stream: &Stream| stream.stats(Instant::now());
+    assert!(next(&units, &|_| true).await.keyframe && next(&second_units, &|_| true).await.keyframe);
+    until("nobody looks at the second", || stats(&second).resting && !stats(&first).resting).await;
+    assert_eq!(stats(&first).height, 240);
+    assert_eq!(stats(&second).height, 120);
+    while second_units.take().is_some() {}
+    let looks = second.demand().keep_awake();
+    assert!(next(&second_units, &|_| true).await.keyframe, "the first after a rest");
+    assert!(!next(&second_units, &|_| true).await.keyframe);
+    while units.take().is_some() {}
+    second.demand().request_keyframe();
+    next(&second_units, &|keyframe| keyframe).await;
+    let others = std::iter::from_fn(|| units.take());
+    assert!(
+        others.map(|unit| unit.keyframe).all(|keyframe| !keyframe),
+        "the first stream's viewers have asked for none"
+    );
+    drop(looks);
+    shutdown.cancel();
+    assert_eq!(supervisor.await.unwrap(), Ok(Outcome::Stopped));
+}
+
+#[tokio::test]
+async fn the_encoder_that_fails_is_replaced_for_its_stream_alone() {
+    let camera = camera();
+    let row = encoder::rows(Codec::H264).iter().find(|row| row.element == "x264enc").unwrap();
+    let mut encoders = Encoders {
+        rows: vec![row, row],
+        failed: vec![vec![], vec![]],
+        watches: vec![Default::default(), Default::default()],
+    };
+    let failure = Failure::Encoder { stream: 1, reason: "gave nothing".to_owned() };
+    let reason = encoders.failed(&camera, &failure, &[Some(Duration::from_secs(60)), None], true).await;
+    assert_eq!(reason, "x264enc: gave nothing");
+    let elements: Vec<_> = encoders.rows.iter().map(|row| row.element).collect();
+    assert_eq!(elements[0], "x264enc");
+    assert_ne!(elements[1], "x264enc");
+    assert_eq!(encoders.failed, [vec![], vec!["x264enc"]]);
+    // A source that is lost is the fault of none.
+    let lost = Failure::Source("unplugged".to_owned());
+    assert_eq!(encoders.failed(&camera, &lost, &[None, None], false).await, "unplugged");
+    assert_eq!(encoders.rows.iter().map(|row| row.element).collect::<Vec<_>>(), elements);
+}
