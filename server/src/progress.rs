@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// A part that shows nothing for so long hangs: most show something every three seconds at least.
@@ -14,11 +14,13 @@ const BEAT_INTERVAL: Duration = Duration::from_millis(500);
 pub struct Beat {
     epoch: Instant,
     last_ms: AtomicU64,
+    /// It has come to its end, and cannot hang any more.
+    is_over: AtomicBool,
 }
 
 impl Default for Beat {
     fn default() -> Self {
-        Self { epoch: Instant::now(), last_ms: AtomicU64::new(0) }
+        Self { epoch: Instant::now(), last_ms: AtomicU64::new(0), is_over: AtomicBool::new(false) }
     }
 }
 
@@ -42,7 +44,10 @@ impl Beat {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                done = &mut work => return done,
+                done = &mut work => {
+                    self.is_over.store(true, Ordering::Relaxed);
+                    return done;
+                }
                 _ = tick.tick() => self.beat(),
             }
         }
@@ -79,7 +84,8 @@ impl Parts {
             // They get the time that they did not have.
             self.parts.iter().for_each(|part| part.beat.beat_at(now));
         }
-        let hangs = |part: &&Part| now.saturating_duration_since(part.beat.last()) > part.limit;
+        let is_late = |part: &Part| now.saturating_duration_since(part.beat.last()) > part.limit;
+        let hangs = |part: &&Part| is_late(part) && !part.beat.is_over.load(Ordering::Relaxed);
         self.parts.iter().filter(hangs).map(|part| part.name).collect()
     }
 }
@@ -94,6 +100,15 @@ mod tests {
         parts.add("one", &one, HANGS_AFTER);
         parts.add("other", &other, HANGS_AFTER);
         (parts, one, other)
+    }
+
+    #[tokio::test]
+    async fn a_part_that_is_over_does_not_hang() {
+        let (mut parts, one, _other) = parts();
+        one.during(async {}).await;
+        assert_eq!(parts.hanging(one.epoch), [""; 0]);
+        let late = (1..=10).map(|second| parts.hanging(one.epoch + Duration::from_secs(second))).last();
+        assert_eq!(late, Some(vec!["other"]));
     }
 
     #[test]

@@ -11,10 +11,11 @@ use rov_common::media_socket::MediaSocket;
 use rov_common::net;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, RtpConfig, SourceKind};
+use crate::config::{CameraConfig, Config, RtpConfig, SourceKind};
 use crate::discovery::{self, Discovery, DiscoveryConfig};
 use crate::http::{self, Api};
 use crate::identity::{self, Identity};
@@ -81,7 +82,8 @@ impl Server {
             None => Vec::new(),
         };
         let jpeg: Vec<_> = streams.iter().map(|stream| Arc::new(JpegOutput::new(stream, config.max_viewers))).collect();
-        let publishes = config.rtsp.as_ref().filter(|_| config.cameras[0].source.kind == SourceKind::Publish);
+        let is_published = |camera: &CameraConfig| camera.source.kind == SourceKind::Publish;
+        let publishes = config.rtsp.as_ref().filter(|_| config.cameras.iter().any(is_published));
         let pilots = Pilots::shared(config.pilot);
         // Of the paths the last is the user's own.
         let inlet = publishes.and_then(|rtsp| rtsp.paths.last()).map(|path| Arc::new(Inlet::new(path)));
@@ -155,7 +157,7 @@ impl Server {
             id,
             identity,
             streams,
-            mut requests,
+            requests,
             http,
             media,
             rtp,
@@ -214,10 +216,13 @@ impl Server {
             allow_hosts: config.allow_hosts.clone(),
             allow_origins: config.allow_origins.clone(),
         });
-        let (http_beat, supervisor_beat) = (Arc::<Beat>::default(), Arc::<Beat>::default());
+        let http_beat = Arc::<Beat>::default();
         let mut parts = Parts::default();
         parts.add("HTTP", &http_beat, HANGS_AFTER);
-        parts.add("the supervisor of the pipeline", &supervisor_beat, HANGS_AFTER);
+        let supervisor_beats: Vec<_> = config.cameras.iter().map(|_| Arc::<Beat>::default()).collect();
+        for beat in &supervisor_beats {
+            parts.add("the supervisor of the pipeline", beat, HANGS_AFTER);
+        }
         for output in &outputs {
             if let Some((beat, limit)) = output.beat() {
                 parts.add(output.name(), beat, limit);
@@ -260,17 +265,18 @@ impl Server {
                 }
             });
         }
-        // One camera with one stream, as the configuration ensures.
-        let served = vec![(Arc::clone(streams.default_stream()), requests.remove(0))];
-        let supervise = supervisor::run(config.cameras[0].clone(), inlet, served, stop.clone());
-        let mut supervisor = tasks.spawn(async move { supervisor_beat.during(supervise).await });
+        let mut supervisors = JoinSet::new();
+        let mut served = streams.iter().cloned().zip(requests);
+        for (camera, beat) in config.cameras.iter().cloned().zip(supervisor_beats) {
+            let served: Vec<_> = served.by_ref().take(camera.streams.len()).collect();
+            let inlet = inlet.clone().filter(|_| camera.source.kind == SourceKind::Publish);
+            let of_camera = served.iter().map(|(stream, _)| Arc::clone(stream)).collect::<Vec<_>>();
+            let supervise = supervisor::run(camera, inlet, served, stop.clone());
+            supervisors.spawn(async move { (beat.during(supervise).await, of_camera) });
+        }
         let mut http = http;
-        let mut supervisor_ended = None;
         let cause = tokio::select! {
-            ended = &mut supervisor => {
-                supervisor_ended = Some(outcome(ended));
-                Ok(())
-            }
+            over = cameras_over(&mut supervisors) => over,
             served = &mut http => match served {
                 // It ends by itself only when told to.
                 Ok(Ok(())) => Ok(()),
@@ -289,15 +295,13 @@ impl Server {
         if tokio::time::timeout_at(deadline, closing).await.is_err() {
             tracing::warn!("the viewers could not be told in time");
         }
-        let supervised = match supervisor_ended {
-            Some(ended) => ended,
-            None => match tokio::time::timeout_at(deadline, supervisor).await {
-                Ok(ended) => outcome(ended),
-                Err(_) => {
-                    tracing::warn!("the pipeline did not stop in time and is cut off");
-                    Ok(())
-                }
-            },
+        let supervised = match tokio::time::timeout_at(deadline, cameras_over(&mut supervisors)).await {
+            Ok(over) => over,
+            Err(_) => {
+                tracing::warn!("a pipeline did not stop in time and is cut off");
+                supervisors.detach_all();
+                Ok(())
+            }
         };
         // A request that is never finished does not hold up the end.
         tasks.close();
@@ -348,17 +352,42 @@ fn outputs(
     all
 }
 
-/// What the end of the supervisor means for the server.
-fn outcome(ended: Result<Result<Outcome, supervisor::Fatal>, tokio::task::JoinError>) -> Result<()> {
-    match ended {
-        Ok(Ok(Outcome::Stopped)) => Ok(()),
-        Ok(Ok(Outcome::SourceEnded(reason))) => {
-            tracing::info!("{reason}");
-            Ok(())
-        }
-        Ok(Err(fatal)) => Err(fatal.into()),
-        Err(panic) => Err(anyhow::anyhow!("the supervisor ended: {panic}")),
+/// How a camera's supervisor has ended, and the streams of that camera.
+type Supervised = (Result<Outcome, supervisor::Fatal>, Vec<Arc<Stream>>);
+
+/// Waits until all cameras are over.
+///
+/// # Errors
+/// At once, a mistake that shows before its camera has given any picture. One that shows later ends that camera alone.
+async fn cameras_over(supervisors: &mut JoinSet<Supervised>) -> Result<()> {
+    while let Some(ended) = supervisors.join_next().await {
+        let is_last = supervisors.is_empty();
+        ended.map_or_else(
+            |panic: JoinError| Err(anyhow::anyhow!("the supervisor ended: {panic}")),
+            |one| outcome(one, is_last),
+        )?;
     }
+    Ok(())
+}
+
+/// What the end of a supervisor means for the server.
+fn outcome((ended, streams): Supervised, is_last: bool) -> Result<()> {
+    let fatal = match ended {
+        Ok(Outcome::Stopped) => return Ok(()),
+        Ok(Outcome::SourceEnded(reason)) => {
+            tracing::info!("{reason}");
+            return Ok(());
+        }
+        Err(fatal) => fatal,
+    };
+    let now = Instant::now();
+    if is_last || streams.iter().all(|stream| stream.stats(now).frames == 0) {
+        return Err(fatal.into());
+    }
+    let camera = streams[0].camera();
+    tracing::error!(camera, "{fatal}; this camera stays off until the server is restarted, the others go on");
+    streams.iter().for_each(|stream| stream.status().set_stopped(StreamState::Ended, fatal.to_string()));
+    Ok(())
 }
 
 /// The name of the output whose thread has died. Looks now and then, as the threads cannot tell.
