@@ -93,15 +93,7 @@ impl Server {
             .map(|rtsp| {
                 let (interfaces, max_viewers) = (config.interfaces.clone(), config.max_viewers);
                 let seats = Seats { max_clients: max_viewers.into(), pilots: Arc::clone(&pilots) };
-                RtspOutput::start(
-                    streams.default_stream(),
-                    &jpeg[0],
-                    inlet.as_ref(),
-                    rtsp,
-                    config.host,
-                    interfaces,
-                    seats,
-                )
+                RtspOutput::start(&streams, &jpeg, inlet.as_ref(), rtsp, config.host, interfaces, seats)
             })
             .transpose()?;
         let discovery = match config.discovery_port {

@@ -145,7 +145,7 @@ async fn accept(
     let asked = asked_address(headers, arrival.peer);
     webrtc(api)?.offer(stream, sdp, arrival.peer, local.ip(), asked).await?.map_err(|error| {
         let remedy = match &error {
-            AcceptError::Offer(OfferError::NoCodec { offered, .. }) => remedy(api, local.ip(), *offered),
+            AcceptError::Offer(OfferError::NoCodec { offered, .. }) => remedy(api, stream, local.ip(), *offered),
             _ => String::new(),
         };
         let status = match &error {
@@ -159,11 +159,11 @@ async fn accept(
 
 /// What a viewer that cannot decode the stream may do; `offered` is what it could decode. `local` is the address by which it
 /// came.
-fn remedy(api: &Api, local: IpAddr, offered: Option<Codec>) -> String {
+fn remedy(api: &Api, stream: usize, local: IpAddr, offered: Option<Codec>) -> String {
     let rtsp = api
         .rtsp
         .as_ref()
-        .map(|rtsp| rtsp.info())
+        .map(|rtsp| rtsp.info(stream))
         .map(|RtspInfo { port, path }| format!("watch by RTSP (rtsp://{local}:{port}{path})"));
     let restart = match offered {
         Some(codec) => format!("start the server with --codec {codec}"),

@@ -20,15 +20,13 @@ use rov_common::sync::lock;
 use socket2::SockRef;
 
 use self::admission::Waiting;
-use super::Seats;
 use super::factory::Multicast;
-use super::feed::Feeder;
 use super::gate::{self, Gate};
 use super::guesses::{self, Guesses};
 use super::lines::{LINES, Line, Lines, PERIOD};
-use super::mjpeg::Mjpeg;
+use super::paths::{Content, Paths};
 use super::requests::{transport_problem, wants_multicast};
-use crate::config::{MJPEG_PATH, is_mjpeg};
+use super::{Seats, Served};
 use crate::output::places::{Place, PlaceState, gives_way};
 use crate::pipeline::Inlet;
 
@@ -62,8 +60,7 @@ pub(super) struct Clients {
 /// What those who come may have.
 pub(super) struct Rules {
     pub seats: Seats,
-    /// The stream's, the first for who gives none.
-    pub paths: Vec<String>,
+    pub paths: Paths,
     /// Where what is published goes; none: nobody may publish.
     pub inlet: Option<Arc<Inlet>>,
 }
@@ -72,8 +69,7 @@ struct State {
     me: Weak<State>,
     server: glib::WeakRef<rtsp::RTSPServer>,
     rules: Rules,
-    feeder: Arc<Feeder>,
-    mjpeg: Arc<Mjpeg>,
+    served: Arc<[Served]>,
     /// Where requests are handled.
     context: glib::MainContext,
     /// By the address of the object, which is unique while the client is connected.
@@ -90,6 +86,7 @@ struct Client {
     peer: String,
     /// What it plays, or played last.
     path: Option<String>,
+    content: Option<Content>,
     playing: bool,
     /// It sends a stream.
     recording: bool,
@@ -122,7 +119,7 @@ impl Clients {
         server: &rtsp::RTSPServer,
         gate: &Gate,
         context: &glib::MainContext,
-        (feeder, mjpeg): (&Arc<Feeder>, &Arc<Mjpeg>),
+        served: Arc<[Served]>,
         rules: Rules,
     ) -> Self {
         if let Some(pool) = server.session_pool() {
@@ -132,8 +129,7 @@ impl Clients {
             me: Weak::clone(me),
             server: server.downgrade(),
             rules,
-            feeder: Arc::clone(feeder),
-            mjpeg: Arc::clone(mjpeg),
+            served,
             context: context.clone(),
             known: Mutex::default(),
             guesses: Mutex::default(),
@@ -153,12 +149,14 @@ impl Clients {
         if let Some(inlet) = &self.state.rules.inlet {
             inlet.look(now);
         }
-        let failed =
-            |media: Option<rtsp::RTSPMedia>| media.is_some_and(|media| media.status() == rtsp::RTSPMediaStatus::Error);
-        let State { feeder, mjpeg, .. } = &*self.state;
-        let broken = feeder.playing() > 0 && failed(feeder.media()) || mjpeg.playing() > 0 && failed(mjpeg.media());
-        if broken {
-            tracing::error!("the RTSP media has failed: its clients are disconnected, and may come again");
+        let failed: Vec<_> = self.state.failed().collect();
+        for Content { stream, mjpeg } in &failed {
+            let (name, what) =
+                (self.state.served[*stream].feeder.stream.name(), if *mjpeg { "MJPEG" } else { "video" });
+            tracing::error!(
+                stream = name,
+                "the RTSP media of {what} has failed: its clients are disconnected, and may come again"
+            );
         }
         for client in self.server.client_filter(None) {
             let unsent = unsent(&client);
@@ -169,15 +167,21 @@ impl Clients {
             }
             let reason = self.state.with(&client, |known| known.look(now, has_session, unsent)).flatten();
             let reason = reason.or_else(|| self.state.look_at_publisher(&client, now));
+            let played = self.state.with(&client, |known| known.content).flatten();
+            // One that has not played yet may have come for any of them.
+            let broken = played.map_or(!failed.is_empty(), |content| failed.contains(&content));
             if let Some(reason) = reason.as_deref().or(broken.then_some("the media has failed")) {
                 self.state.say_closed(&client, reason);
                 client.close();
             }
         }
         let mut asked = lock(&self.keyframe_asked);
-        if self.state.feeder.playing() > 0 && now.saturating_duration_since(*asked) >= KEYFRAME_INTERVAL {
-            *asked = now;
-            self.state.feeder.stream.demand().request_keyframe();
+        if now.saturating_duration_since(*asked) >= KEYFRAME_INTERVAL {
+            let mut played = self.state.served.iter().filter(|served| served.feeder.playing() > 0).peekable();
+            if played.peek().is_some() {
+                *asked = now;
+            }
+            played.for_each(|served| served.feeder.stream.demand().request_keyframe());
         }
     }
 }
@@ -375,7 +379,7 @@ impl State {
             refused(&format!("in its Transport {problem}"));
             return RTSPStatusCode::UnsupportedTransport;
         }
-        let media = if path.starts_with(MJPEG_PATH) { self.mjpeg.media() } else { self.feeder.media() };
+        let media = self.rules.paths.find(&path).and_then(|content| self.media(content));
         if wants_multicast(&transport) && media.is_some_and(|media| !Multicast::still_works(&media)) {
             refused("multicast has lost its interface; use UDP or TCP");
             return RTSPStatusCode::UnsupportedTransport;
@@ -384,7 +388,7 @@ impl State {
     }
 
     fn plays(&self, client: &rtsp::RTSPClient, path: String) {
-        let needs_keyframe = !is_mjpeg(&path);
+        let content = self.rules.paths.find(&path);
         self.with(client, |known| {
             if !known.playing {
                 let (peer, path) = (&known.peer, shown(&path));
@@ -394,11 +398,29 @@ impl State {
             known.playing = true;
             known.set_up_since = None;
             known.path = Some(path);
+            known.content = content;
         });
         self.count();
-        if needs_keyframe {
-            self.feeder.stream.demand().request_keyframe();
+        if let Some(Content { stream, mjpeg: false }) = content {
+            self.served[stream].feeder.stream.demand().request_keyframe();
         }
+    }
+
+    /// The media that is fed, if there is one.
+    fn media(&self, Content { stream, mjpeg }: Content) -> Option<rtsp::RTSPMedia> {
+        let Served { feeder, mjpeg: previews } = &self.served[stream];
+        if mjpeg { previews.media() } else { feeder.media() }
+    }
+
+    /// The media that are played and have failed.
+    fn failed(&self) -> impl Iterator<Item = Content> {
+        let all = (0..self.served.len()).flat_map(|stream| [false, true].map(|mjpeg| Content { stream, mjpeg }));
+        all.filter(|content| {
+            let Served { feeder, mjpeg } = &self.served[content.stream];
+            let playing = if content.mjpeg { mjpeg.playing() } else { feeder.playing() };
+            let media = (playing > 0).then(|| self.media(*content)).flatten();
+            media.is_some_and(|media| media.status() == rtsp::RTSPMediaStatus::Error)
+        })
     }
 
     fn stops(&self, client: &rtsp::RTSPClient) {
@@ -425,9 +447,14 @@ impl State {
 
     fn count(&self) {
         let known = lock(&self.known);
-        let of = |mjpeg| known.values().filter(|known| known.playing && known.plays_mjpeg() == mjpeg).count();
-        self.feeder.set_playing(of(false));
-        self.mjpeg.set_playing(of(true));
+        for (stream, Served { feeder, mjpeg }) in self.served.iter().enumerate() {
+            let of = |mjpeg| {
+                let content = Some(Content { stream, mjpeg });
+                known.values().filter(|known| known.playing && known.content == content).count()
+            };
+            feeder.set_playing(of(false));
+            mjpeg.set_playing(of(true));
+        }
     }
 
     fn with<T>(&self, client: &rtsp::RTSPClient, act: impl FnOnce(&mut Client) -> T) -> Option<T> {
@@ -441,6 +468,7 @@ impl Client {
             host: peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip().to_canonical()),
             peer: peer.map_or_else(|| "?".to_owned(), |peer| peer.to_string()),
             path: None,
+            content: None,
             playing: false,
             recording: false,
             since: now,
@@ -469,10 +497,6 @@ impl Client {
             false => PlaceState::Connecting { checked: false },
         };
         Place { address: self.host, since: self.since, state }
-    }
-
-    fn plays_mjpeg(&self) -> bool {
-        self.path.as_deref().is_some_and(is_mjpeg)
     }
 
     /// Why it cannot stay, if so.

@@ -34,8 +34,8 @@ const MTU: usize = MAX_PAYLOAD + 12;
 const SEND_BUFFER: u32 = 4 << 20;
 /// In the block for local use (RFC 2365 section 6.1), away from the group of the RTP output.
 const MULTICAST_GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 8, 1);
-/// Below the ports that the system gives out by itself.
-const MULTICAST_PORTS: (u16, u16) = (16_384, 16_399);
+/// Below the ports that the system gives out by itself; two for each media.
+const MULTICAST_PORTS: (u16, u16) = (16_384, 16_511);
 const MULTICAST_TTL: u8 = 1;
 /// What clients who have given the right password are to the factory.
 const ROLE: &str = "viewer";
@@ -246,7 +246,7 @@ fn send_at_once(media: &rtsp::RTSPMedia) {
 }
 
 /// Digest authentication (RFC 7616 with MD5, which is what players know), and basic if that is wished.
-pub(super) fn ask_for_password(auth: &Gate, factories: &[&Factory], credentials: &Credentials, basic: bool) {
+pub(super) fn ask_for_password(auth: &Gate, factories: &[Factory], credentials: &Credentials, basic: bool) {
     let Credentials { user, password } = credentials;
     let token = rtsp::RTSPToken::builder().field(rtsp::RTSP_TOKEN_MEDIA_FACTORY_ROLE, ROLE).build();
     auth.add_digest(user, password, &token);

@@ -1,7 +1,7 @@
 //! RTSP by gst-rtsp-server: UDP, multicast and TCP, for players, recorders and computer vision.
 //!
-//! All clients share one media, fed with the shared encode while somebody watches, and another of MJPEG previews. Everything that clients say
-//! is handled on one thread of its own with its own GLib context; pictures never pass through that thread.
+//! All clients of a stream share one media, fed with the shared encode while somebody watches, and another of MJPEG previews. Everything that
+//! clients say is handled on one thread of its own with its own GLib context; pictures never pass through that thread.
 
 mod along;
 mod clients;
@@ -11,6 +11,7 @@ mod gate;
 mod guesses;
 mod lines;
 mod mjpeg;
+mod paths;
 mod publish;
 mod requests;
 
@@ -37,13 +38,14 @@ use self::clients::{Clients, Rules};
 use self::feed::Feeder;
 use self::gate::Gate;
 use self::mjpeg::Mjpeg;
+use self::paths::{Content, Paths};
 use super::Output;
-use crate::config::{MJPEG_PATH, RtspConfig};
+use crate::config::RtspConfig;
 use crate::output::jpeg::JpegOutput;
 use crate::output::pilots::Pilots;
 use crate::pipeline::Inlet;
 use crate::progress::Beat;
-use crate::stream::Stream;
+use crate::stream::Streams;
 
 /// Sessions are looked after so often: the dead ones, those that are too slow, keyframes that are due.
 const CARE_INTERVAL: Duration = Duration::from_millis(200);
@@ -61,10 +63,9 @@ pub struct Seats {
 
 pub struct RtspOutput {
     port: u16,
-    paths: Vec<String>,
+    paths: Paths,
     host: IpAddr,
-    feeder: Arc<Feeder>,
-    mjpeg: Arc<Mjpeg>,
+    served: Arc<[Served]>,
     context: glib::MainContext,
     main_loop: glib::MainLoop,
     thread: JoinHandle<()>,
@@ -74,15 +75,21 @@ pub struct RtspOutput {
     beat: Arc<Beat>,
 }
 
+/// A stream, in the order of the catalogue.
+struct Served {
+    feeder: Arc<Feeder>,
+    mjpeg: Arc<Mjpeg>,
+}
+
 impl RtspOutput {
-    /// Binds the port and serves. `interfaces` are those for multicast, as discovery takes them. To be called where tokio
+    /// Binds the port and serves; `jpeg` has the previews of each stream, and `inlet` is the default's. `interfaces` are those for multicast, as discovery takes them. To be called where tokio
     /// runs.
     ///
     /// # Errors
     /// Names the port that is taken and the option that changes it, or the plugin that is missing.
     pub fn start(
-        stream: &Arc<Stream>,
-        jpeg: &Arc<JpegOutput>,
+        streams: &Streams,
+        jpeg: &[Arc<JpegOutput>],
         inlet: Option<&Arc<Inlet>>,
         config: RtspConfig,
         host: IpAddr,
@@ -92,22 +99,31 @@ impl RtspOutput {
         gst::init().context("GStreamer")?;
         let context = glib::MainContext::new();
         let main_loop = glib::MainLoop::new(Some(&context), false);
-        let feeder = Feeder::new(stream);
         let server = rtsp::RTSPServer::new();
         server.set_address(&host.to_string());
         server.set_service(&config.port.to_string());
-        let mjpeg = Mjpeg::new(jpeg, Handle::try_current().context("RTSP")?);
+        let runtime = Handle::try_current().context("RTSP")?;
+        let served: Arc<[_]> = streams
+            .iter()
+            .zip(jpeg)
+            .map(|(stream, jpeg)| Served { feeder: Feeder::new(stream), mjpeg: Mjpeg::new(jpeg, runtime.clone()) })
+            .collect();
+        let paths = Paths::new(streams, &config.paths);
         let multicast = factory::Multicast::new(host, interfaces).context("RTSP")?;
-        let factory = factory::stream(&feeder, inlet, stream.codec(), &multicast).context("RTSP")?;
-        let previews = factory::previews(&mjpeg, &multicast).context("RTSP")?;
         let mounts = server.mount_points().context("RTSP: no mount points")?;
-        for path in &config.paths {
-            mounts.add_factory(path, factory.clone());
+        let mut factories = Vec::new();
+        for (stream, Served { feeder, mjpeg }) in served.iter().enumerate() {
+            let inlet = inlet.filter(|_| stream == 0);
+            let video = factory::stream(feeder, inlet, streams[stream].codec(), &multicast).context("RTSP")?;
+            let previews = factory::previews(mjpeg, &multicast).context("RTSP")?;
+            for (factory, mjpeg) in [(video, false), (previews, true)] {
+                paths.to(Content { stream, mjpeg }).for_each(|path| mounts.add_factory(path, factory.clone()));
+                factories.push(factory);
+            }
         }
-        mounts.add_factory(MJPEG_PATH, previews.clone());
         let gate = Gate::new();
         if let Some(credentials) = &config.credentials {
-            factory::ask_for_password(&gate, &[&factory, &previews], credentials, config.basic_auth);
+            factory::ask_for_password(&gate, &factories, credentials, config.basic_auth);
         }
         server.set_auth(Some(&gate));
         if inlet.is_some() && config.credentials.is_none() {
@@ -126,8 +142,8 @@ impl RtspOutput {
         source.attach(Some(&context));
         let port = u16::try_from(server.bound_port()).context("RTSP: no port")?;
 
-        let rules = Rules { seats, paths: config.paths.clone(), inlet: inlet.cloned() };
-        let clients = Clients::new(&server, &gate, &context, (&feeder, &mjpeg), rules);
+        let rules = Rules { seats, paths: paths.clone(), inlet: inlet.cloned() };
+        let clients = Clients::new(&server, &gate, &context, Arc::clone(&served), rules);
         let beat = Arc::<Beat>::default();
         let alive = Arc::clone(&beat);
         let care = glib::timeout_source_new(CARE_INTERVAL, Some("rtsp-care"), glib::Priority::DEFAULT, move || {
@@ -154,10 +170,9 @@ impl RtspOutput {
         })?;
         Ok(Self {
             port,
-            paths: config.paths,
+            paths,
             host,
-            feeder,
-            mjpeg,
+            served,
             context,
             main_loop,
             thread,
@@ -167,19 +182,25 @@ impl RtspOutput {
         })
     }
 
-    /// For the announcement.
-    pub fn info(&self) -> RtspInfo {
-        RtspInfo { port: self.port, path: self.paths[0].clone() }
+    /// Where the stream is, for the announcement and for who cannot watch otherwise.
+    pub fn info(&self, stream: usize) -> RtspInfo {
+        let path = self.paths.to(Content { stream, mjpeg: false }).next().unwrap_or_default();
+        RtspInfo { port: self.port, path: path.to_owned() }
     }
 
     pub fn stats(&self) -> RtspStats {
         let addresses = addresses(self.host);
-        let url = |address: &IpAddr, path: &str| format!("rtsp://{address}:{}{path}", self.port);
+        let urls = |mjpeg| {
+            let paths = (0..self.served.len()).flat_map(|stream| self.paths.to(Content { stream, mjpeg }));
+            let paths: Vec<_> = paths.collect();
+            let url = |address: &IpAddr, path: &str| format!("rtsp://{address}:{}{path}", self.port);
+            addresses.iter().flat_map(|address| paths.iter().map(move |path| url(address, path))).collect()
+        };
         RtspStats {
-            urls: addresses.iter().flat_map(|address| self.paths.iter().map(move |path| url(address, path))).collect(),
-            mjpeg_urls: addresses.iter().map(|address| url(address, MJPEG_PATH)).collect(),
+            urls: urls(false),
+            mjpeg_urls: urls(true),
             clients: self.viewers(),
-            skipped: self.feeder.skipped(),
+            skipped: self.served.iter().map(|served| served.feeder.skipped()).sum(),
         }
     }
 }
@@ -195,7 +216,7 @@ impl Output for RtspOutput {
 
     fn announce(&self, announcement: &mut Announcement) {
         announcement.transports.push("rtsp".to_owned());
-        announcement.rtsp = Some(self.info());
+        announcement.rtsp = Some(self.info(0));
     }
 
     fn beat(&self) -> Option<(&Arc<Beat>, Duration)> {
@@ -203,7 +224,7 @@ impl Output for RtspOutput {
     }
 
     fn viewers(&self) -> u64 {
-        (self.feeder.playing() + self.mjpeg.playing()) as u64
+        self.served.iter().map(|served| (served.feeder.playing() + served.mjpeg.playing()) as u64).sum()
     }
 
     fn has_died(&self) -> bool {

@@ -1,4 +1,4 @@
-//! Which requests are handled, when, and why others are not: the stream's paths alone, logins in their turn, a stream when there
+//! Which requests are handled, when, and why others are not: the streams' paths alone, logins in their turn, a stream when there
 //! is a picture, and one publisher.
 
 use std::sync::Weak;
@@ -13,9 +13,9 @@ use gstreamer_rtsp_server::prelude::*;
 use rov_common::api::StreamState;
 use rov_common::sync::lock;
 
+use super::super::paths::Content;
 use super::super::{gate, publish};
 use super::{State, key, shown};
-use crate::config::is_mjpeg;
 
 /// Who asks for the stream before there is a picture waits so long for it: a server that has just started, or a camera that is
 /// started again.
@@ -29,8 +29,16 @@ const WAIT_INTERVAL: Duration = Duration::from_millis(20);
 pub(super) struct Waiting {
     client: rtsp::RTSPClient,
     request: RTSPMessage,
-    /// It has a password, and its address has failed to log in too often; otherwise it waits for a picture.
-    logs_in: bool,
+    need: Need,
+}
+
+/// What a request waits for.
+#[derive(Clone, Copy)]
+enum Need {
+    /// It has a password, and its address has failed to log in too often.
+    Login,
+    /// Of this stream.
+    Picture(usize),
 }
 
 // SAFETY: the request is a copy of its own, and nothing in it belongs to a thread.
@@ -40,35 +48,36 @@ impl State {
     /// Whether a request is handled now. If not, it has been answered, or waits.
     pub(super) fn admit(&self, context: &rtsp::RTSPContext) -> bool {
         let Some(client) = context.client() else { return true };
-        gate::complete(context, &self.rules.paths[0]);
+        gate::complete(context, self.rules.paths.to(Content { stream: 0, mjpeg: false }).next().unwrap_or_default());
         let logs_in = gate::header(context.request(), gst_rtsp::GST_RTSP_HDR_AUTHORIZATION).is_some();
         let Some(host) = self.with(client, |known| known.host) else { return true };
         if logs_in && !lock(&self.guesses).may_try(host, Instant::now()) {
-            if !self.wait(context, true, LOGIN_LIMIT) {
+            if !self.wait(context, Need::Login, LOGIN_LIMIT) {
                 self.refuse(context, RTSPStatusCode::ServiceUnavailable, "too many failed logins, try again later");
             }
             return false;
         }
         let path = gate::path(context);
-        let (code, reason) = match gate::method(context) {
-            gst_rtsp::GST_RTSP_ANNOUNCE | gst_rtsp::GST_RTSP_RECORD if self.rules.inlet.is_none() => (
+        let content = self.rules.paths.find(&path);
+        let (code, reason) = match (gate::method(context), content) {
+            (gst_rtsp::GST_RTSP_ANNOUNCE | gst_rtsp::GST_RTSP_RECORD, _) if self.rules.inlet.is_none() => (
                 RTSPStatusCode::MethodNotAllowed,
                 "this server takes no stream from others; start it with --source publish for that".to_owned(),
             ),
-            gst_rtsp::GST_RTSP_DESCRIBE | gst_rtsp::GST_RTSP_SETUP | gst_rtsp::GST_RTSP_ANNOUNCE
-                if !self.is_served(&path) =>
-            {
-                (RTSPStatusCode::NotFound, format!("not served; served are {}", self.rules.paths.join(", ")))
+            (gst_rtsp::GST_RTSP_DESCRIBE | gst_rtsp::GST_RTSP_SETUP | gst_rtsp::GST_RTSP_ANNOUNCE, None) => {
+                (RTSPStatusCode::NotFound, format!("not served; served are {}", self.rules.paths.told()))
             }
-            gst_rtsp::GST_RTSP_ANNOUNCE => match self.why_not_announce(context, client, &path) {
+            (gst_rtsp::GST_RTSP_ANNOUNCE, Some(content)) => match self.why_not_announce(context, client, content) {
                 Some(refusal) => refusal,
                 None => return true,
             },
-            gst_rtsp::GST_RTSP_DESCRIBE if is_mjpeg(&path) && !self.mjpeg.has_room() => {
+            (gst_rtsp::GST_RTSP_DESCRIBE, Some(Content { stream, mjpeg: true }))
+                if !self.served[stream].mjpeg.has_room() =>
+            {
                 (RTSPStatusCode::ServiceUnavailable, "as many as --max-viewers allows are watching MJPEG".to_owned())
             }
-            gst_rtsp::GST_RTSP_DESCRIBE => match self.why_no_picture() {
-                Some(_) if self.wait(context, false, PICTURE_LIMIT) => return false,
+            (gst_rtsp::GST_RTSP_DESCRIBE, Some(Content { stream, .. })) => match self.why_no_picture(stream) {
+                Some(_) if self.wait(context, Need::Picture(stream), PICTURE_LIMIT) => return false,
                 Some(reason) => (RTSPStatusCode::ServiceUnavailable, reason),
                 None => return true,
             },
@@ -83,13 +92,15 @@ impl State {
         &self,
         context: &rtsp::RTSPContext,
         client: &rtsp::RTSPClient,
-        path: &str,
+        content: Content,
     ) -> Option<(RTSPStatusCode, String)> {
         let own = self.with(client, |known| known.peer.clone());
         let inlet = self.rules.inlet.as_ref()?;
         let other = inlet.keeps_its_place(own.as_deref().unwrap_or_default(), Instant::now());
-        if is_mjpeg(path) {
-            return Some((RTSPStatusCode::MethodNotAllowed, format!("publish to {}", self.rules.paths.join(" or "))));
+        let published = Content { stream: 0, mjpeg: false };
+        if content != published {
+            let paths: Vec<_> = self.rules.paths.to(published).collect();
+            return Some((RTSPStatusCode::MethodNotAllowed, format!("publish to {}", paths.join(" or "))));
         }
         if let Some(other) = other.filter(|other| Some(other) != own.as_ref()) {
             return Some((
@@ -97,7 +108,7 @@ impl State {
                 format!("{other} is publishing already; one publisher at a time"),
             ));
         }
-        let problem = publish::problem(context, self.feeder.stream.codec())?;
+        let problem = publish::problem(context, self.served[content.stream].feeder.stream.codec())?;
         Some((RTSPStatusCode::UnsupportedMediaType, problem))
     }
 
@@ -144,23 +155,17 @@ impl State {
         gate::refuse(context, code, reason);
     }
 
-    /// Whether the path, or what it begins with, leads to a media.
-    fn is_served(&self, path: &str) -> bool {
-        let leads =
-            |to: &String| path.strip_prefix(to.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        is_mjpeg(path) || self.rules.paths.iter().any(leads)
-    }
-
     /// A media without pictures would keep the client waiting in vain.
-    fn why_no_picture(&self) -> Option<String> {
-        let (state, reason) = self.feeder.stream.status().health();
-        let has_picture = state == StreamState::Running && self.feeder.can_describe();
+    fn why_no_picture(&self, stream: usize) -> Option<String> {
+        let feeder = &self.served[stream].feeder;
+        let (state, reason) = feeder.stream.status().health();
+        let has_picture = state == StreamState::Running && feeder.can_describe();
         (!has_picture).then(|| reason.unwrap_or_else(|| "there is no picture now".to_owned()))
     }
 
     /// Keeps the request until it can be handled, or has waited for `limit`; false when that is over, or another of the connection
     /// waits. The thread goes on.
-    fn wait(&self, context: &rtsp::RTSPContext, logs_in: bool, limit: Duration) -> bool {
+    fn wait(&self, context: &rtsp::RTSPContext, need: Need, limit: Duration) -> bool {
         let (Some(client), Some(request)) = (context.client(), context.request()) else { return false };
         let waits = self.with(client, |known| {
             if known.waiting.is_some() {
@@ -168,7 +173,7 @@ impl State {
             }
             let since = *known.waits_since.get_or_insert_with(Instant::now);
             let waits = since.elapsed() < limit;
-            known.waiting = waits.then(|| Waiting { client: client.clone(), request: request.clone(), logs_in });
+            known.waiting = waits.then(|| Waiting { client: client.clone(), request: request.clone(), need });
             waits
         });
         if waits == Some(true) && !self.looks.swap(true, Ordering::Relaxed) {
@@ -190,16 +195,16 @@ impl State {
 
     /// Handles the requests whose time has come; false when none waits any more.
     fn handle_waiting(&self) -> bool {
-        let (now, ready) = (Instant::now(), self.why_no_picture().is_none());
+        let now = Instant::now();
         let due: Vec<_> = {
             let guesses = lock(&self.guesses);
             let mut known = lock(&self.known);
             let due = known.values_mut().filter_map(|known| {
                 let waited = now.saturating_duration_since(known.waits_since?);
                 let host = known.host;
-                known.waiting.take_if(|waiting| match waiting.logs_in {
-                    true => waited >= LOGIN_LIMIT || guesses.may_try(host, now),
-                    false => waited >= PICTURE_LIMIT || ready,
+                known.waiting.take_if(|waiting| match waiting.need {
+                    Need::Login => waited >= LOGIN_LIMIT || guesses.may_try(host, now),
+                    Need::Picture(stream) => waited >= PICTURE_LIMIT || self.why_no_picture(stream).is_none(),
                 })
             });
             due.collect()
