@@ -444,7 +444,11 @@ pub fn list(found: &[Found]) -> String {
             .announcement
             .streams
             .iter()
-            .map(|s| format!("{} {} {}x{} {:.0} fps", s.name, s.codec, s.width, s.height, s.fps))
+            .map(|s| match s.width {
+                // There was no room for it in the announcement, or there has been no picture.
+                0 => format!("{} {}", s.name, s.codec),
+                width => format!("{} {} {width}x{} {:.0} fps", s.name, s.codec, s.height, s.fps),
+            })
             .collect();
         format!("  {}  {}  [{}]", f.announcement.name, f.address, streams.join(", "))
     };

@@ -63,7 +63,7 @@ pub struct Announcement {
     pub rtp: Option<RtpInfo>,
     /// Where RTSP is served, if it is, at the address that the datagram comes from.
     pub rtsp: Option<RtspInfo>,
-    /// The first 16 at most, or fewer if their names are so long that the datagram would not hold them.
+    /// The first 16 at most, or fewer if the datagram would not hold their names.
     pub streams: Vec<StreamInfo>,
 }
 
@@ -130,7 +130,8 @@ pub enum DecodeError {
     InvalidField(&'static str),
 }
 
-/// The datagram of a message, at most [`MAX_DATAGRAM`] bytes long: texts are shortened, and streams left out from the end, until it fits.
+/// The datagram of a message, at most [`MAX_DATAGRAM`] bytes long: texts are shortened, then sizes and rates of streams left out from the
+/// end, then whole streams, until it fits.
 pub fn encode(message: &Message) -> Vec<u8> {
     match message {
         Message::Query(query) => {
@@ -145,32 +146,37 @@ pub fn encode(message: &Message) -> Vec<u8> {
         Message::Announce(announcement) => {
             // Without streams the limits of the texts keep it below 1200 bytes, even if each character has to be escaped.
             let mut streams = announcement.streams.len().min(MAX_STREAMS);
+            // Which streams there are matters more than what they are like, which `/api/stats` says too.
+            let mut formats = streams;
             loop {
-                let datagram = encode_announcement(announcement, streams);
+                let datagram = encode_announcement(announcement, streams, formats);
                 if datagram.len() <= MAX_DATAGRAM || streams == 0 {
                     return datagram;
                 }
-                streams -= 1;
+                match formats {
+                    0 => streams -= 1,
+                    _ => formats -= 1,
+                }
             }
         }
     }
 }
 
-fn encode_announcement(announcement: &Announcement, streams: usize) -> Vec<u8> {
+/// With so many of the streams, and so many of these with size and rate.
+fn encode_announcement(announcement: &Announcement, streams: usize, formats: usize) -> Vec<u8> {
     let transports: Vec<_> =
         announcement.transports.iter().take(MAX_TRANSPORTS).map(|word| clean(word, MAX_WORD)).collect();
-    let streams: Vec<_> = announcement.streams[..streams]
-        .iter()
-        .map(|stream| {
-            json!({
-                "name": clean(&stream.name, MAX_STREAM_NAME),
-                "codec": clean(&stream.codec, MAX_WORD),
-                "width": stream.width,
-                "height": stream.height,
-                "fps": if stream.fps.is_finite() { stream.fps } else { 0.0 },
-            })
-        })
-        .collect();
+    let stream = |(at, stream): (usize, &StreamInfo)| {
+        let mut object =
+            json!({ "name": clean(&stream.name, MAX_STREAM_NAME), "codec": clean(&stream.codec, MAX_WORD) });
+        if at < formats {
+            object["width"] = json!(stream.width);
+            object["height"] = json!(stream.height);
+            object["fps"] = json!(if stream.fps.is_finite() { stream.fps } else { 0.0 });
+        }
+        object
+    };
+    let streams: Vec<_> = announcement.streams[..streams].iter().enumerate().map(stream).collect();
     let mut object = json!({
         "rov": "announce",
         "v": VERSION,
@@ -424,14 +430,23 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_streams_all_fit() {
-        let streams: Vec<_> =
-            (1..=16).map(|number| StreamInfo { fps: 30.0, ..stream_named(&format!("stream{number}")) }).collect();
-        let Ok(Message::Announce(read)) = decode(&encode(&Message::Announce(Announcement { streams, ..sample() })))
-        else {
-            panic!()
-        };
-        assert!(read.streams.len() >= 14, "only {}", read.streams.len());
+    fn eight_cameras_of_two_streams_all_fit_with_the_longest_names() {
+        // Of a camera and its stream together; the first camera's streams have no camera in their names.
+        let long = |at: usize| format!("{}{at:02}", "n".repeat(MAX_STREAM_NAME - 2));
+        let longest = Announcement { name: "N".repeat(MAX_NAME), version: "10.10.10".to_owned(), ..sample() };
+        for (announcement, name) in
+            [(longest, &long as &dyn Fn(usize) -> String), (sample(), &|at| format!("cam/s{at}"))]
+        {
+            let streams: Vec<_> = (0..16).map(|at| stream_named(&name(at))).collect();
+            let datagram = encode(&Message::Announce(Announcement { streams: streams.clone(), ..announcement }));
+            assert!(datagram.len() <= MAX_DATAGRAM, "{} bytes", datagram.len());
+            let Ok(Message::Announce(read)) = decode(&datagram) else { panic!() };
+            let names: Vec<_> = read.streams.iter().map(|stream| stream.name.clone()).collect();
+            assert_eq!(names, (0..16).map(name).collect::<Vec<_>>());
+            let formats = read.streams.iter().position(|stream| stream.width == 0).expect("some that had no room");
+            assert_eq!(read.streams[..formats], streams[..formats]);
+            assert!(read.streams[formats..].iter().all(|stream| (stream.height, stream.fps) == (0, 0.0)));
+        }
     }
 
     #[test]

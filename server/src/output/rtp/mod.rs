@@ -122,9 +122,12 @@ impl Output for RtpOutput {
     }
 
     fn announce(&self, announcement: &mut Announcement) {
-        announcement.transports.push("rtp".to_owned());
-        announcement.rtp =
-            Some(RtpInfo { host: self.main_host(), port: self.config.port, fec: self.config.fec_percent.is_some() });
+        // The announcement has room for one destination, that of the default stream, which comes first.
+        if announcement.rtp.is_none() {
+            let (host, port) = (self.main_host(), self.config.port);
+            announcement.transports.push("rtp".to_owned());
+            announcement.rtp = Some(RtpInfo { host, port, fec: self.config.fec_percent.is_some() });
+        }
     }
 
     fn beat(&self) -> Option<(&Arc<Beat>, Duration)> {
