@@ -14,7 +14,7 @@ use rov_common::units::{Fps, decimal, whole};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use crate::config::{Flip, Level, Preset, Profile, SizeChoice, SourceKind, Transport};
+use crate::config::{Flip, Level, Preset, Profile, SecondStream, SizeChoice, SourceKind, Transport};
 use crate::rate_control::Pilot;
 
 /// The STUN server that a bare `--stun` means.
@@ -152,6 +152,14 @@ pub struct CameraOptions {
     /// As for a camera that hangs upside down: 180
     #[arg(help_heading = PICTURE, long, value_enum, value_name = "FLIP")]
     pub flip: Option<Flip>,
+
+    /// A second stream of the same camera, smaller as a rule [default: none]
+    ///
+    /// Size, and where they are wanted frames per second, kbit/s and profile; the rest is as in the first. It is stream2, and
+    /// rests while nobody looks at it. In short what a second table [[camera.stream]] of a file says
+    #[arg(help_heading = ENCODING, long, value_name = "WxH[@FPS][,KBIT/S[,PROFILE]]")]
+    #[serde(deserialize_with = "parsed")]
+    pub stream2: Option<SecondStream>,
 }
 
 /// An encode of a camera's pictures: a table `[[camera.stream]]` of a file.

@@ -23,7 +23,7 @@ use crate::config_file::{self, Lines, Options};
 use crate::identity;
 use crate::rate_control::Pilot;
 
-pub use choices::{EncoderChoice, Flip, Level, Preset, Profile, SizeChoice, SourceKind, Transport};
+pub use choices::{EncoderChoice, Flip, Level, Preset, Profile, SecondStream, SizeChoice, SourceKind, Transport};
 
 /// The lowest bit rate without `--min-bitrate`: a picture to steer by in 640x360.
 pub const DEFAULT_FLOOR: Bitrate = Bitrate::from_kbps(300);
@@ -287,14 +287,31 @@ impl Config {
                 let config = StreamConfig::new(name, &camera.source, &stream.options);
                 camera.streams.push(config.map_err(located(options, &[&stream.lines, &source.lines, &machine.lines]))?);
             }
+            if let Some(second) = source.options.stream2 {
+                let name = "stream2".to_owned();
+                if camera.streams.iter().any(|stream| stream.name == name) {
+                    let message = "--stream2: the camera has a stream of this name already, leave one of them out";
+                    return bad(options.locate(message, &[&source.lines]));
+                }
+                let config = StreamConfig::new(name, &camera.source, &second.options(&streams[0].options));
+                let config = config.map_err(|error| ConfigError(format!("--stream2: {error}")));
+                camera.streams.push(config.map_err(located(options, &[&source.lines]))?);
+            }
+            if camera.streams.len() > 1 && camera.source.is_passed_through() {
+                let line = streams.get(1).map(|stream| stream.line).or(source.lines.get("stream2").copied());
+                let message = format!(
+                    "--source {}: it is passed through untouched, as one stream: leave the second one out; a second \
+                     stream of the camera's own can be a [[camera]] of its own",
+                    camera.source.kind.name()
+                );
+                return bad(options.at(line, &message));
+            }
+            let conflict = |other: &CameraConfig| camera.source.conflict(&other.source);
+            if let Some(message) = cameras.iter().find_map(conflict) {
+                let line = source.lines.get("device").or(source.lines.get("source")).unwrap_or(&source.line);
+                return bad(options.at(Some(*line), message));
+            }
             cameras.push(camera);
-        }
-        let extra = options.cameras.get(1).map(|camera| camera.source.line);
-        let extra = extra.or(options.cameras[0].streams.get(1).map(|stream| stream.line));
-        if let Some(line) = extra {
-            let message =
-                "several cameras or streams are not served yet: leave one [[camera]] with one [[camera.stream]]";
-            return bad(options.at(Some(line), message));
         }
         Self::with(&machine.options, transports, cameras).map_err(located(options, &[&machine.lines]))
     }
@@ -599,6 +616,24 @@ fn rtsp(options: &MachineOptions) -> Result<RtspConfig, ConfigError> {
 }
 
 impl SourceConfig {
+    /// Why it and another one cannot be open at once.
+    fn conflict(&self, other: &Self) -> Option<&'static str> {
+        use SourceKind::{Auto, Csi, Publish, Stdin, Webcam};
+        match (self.kind, other.kind) {
+            (Stdin, Stdin) => Some("--source stdin: another camera reads it already, give this one another source"),
+            (Publish, Publish) => Some("--source publish: another camera is it already, give this one another source"),
+            (Auto, Auto | Webcam | Csi) | (Webcam | Csi, Auto) => {
+                Some("--source auto: takes any camera, another one's too: give each [[camera]] its source and device")
+            }
+            (Webcam, Webcam) | (Csi, Csi)
+                if self.device.is_none() || other.device.is_none() || self.device == other.device =>
+            {
+                Some("--device: two cameras may take the same one: give each [[camera]] its own device")
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the source's stream is sent as it comes.
     pub fn is_passed_through(&self) -> bool {
         self.file_passthrough || matches!(self.kind, SourceKind::Stdin | SourceKind::Rtsp | SourceKind::Publish)

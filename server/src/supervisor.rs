@@ -494,7 +494,7 @@ fn say_streaming(stream: &Stream, branch: &Branch) {
         Some(row) => format!("by {} ({}) at {}", row.element, row.title, branch.bitrate()),
         None => "passed through".to_owned(),
     };
-    tracing::info!("streaming {source}, {size}{rate}, {} {how}", stream.codec().title());
+    tracing::info!(stream = stream.name(), "streaming {source}, {size}{rate}, {} {how}", stream.codec().title());
 }
 
 /// Test pictures and files may be at rest, and so may what a user's pipeline shows; a camera's sensor never is.

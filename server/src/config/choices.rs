@@ -4,8 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use clap::ValueEnum;
-use rov_common::units::Resolution;
+use rov_common::units::{Fps, Resolution};
 use serde::Deserialize;
+
+use crate::cli::StreamOptions;
 
 /// Where pictures come from, as `--source` names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -147,6 +149,53 @@ impl fmt::Display for Level {
             (whole, 0) => write!(f, "{whole}"),
             (whole, tenth) => write!(f, "{whole}.{tenth}"),
         }
+    }
+}
+
+/// A second stream in short: `1280x720@30,4000,main`, of which all but the size may be left out from the end.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SecondStream {
+    resolution: Resolution,
+    fps: Option<Fps>,
+    bitrate_kbps: Option<u32>,
+    profile: Option<Profile>,
+}
+
+impl SecondStream {
+    /// What it does not say is as in the first stream, but for what is right for that one's bit rate and size alone.
+    pub(super) fn options(self, first: &StreamOptions) -> StreamOptions {
+        StreamOptions {
+            name: None,
+            width: Some(self.resolution.width),
+            height: Some(self.resolution.height),
+            fps: self.fps.or(first.fps),
+            bitrate: self.bitrate_kbps,
+            min_bitrate: None,
+            level: None,
+            profile: self.profile.or(first.profile),
+            always_encode: None,
+            ..first.clone()
+        }
+    }
+}
+
+impl FromStr for SecondStream {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let usage = || "give size, frames per second, kbit/s and profile, as 1280x720@30,4000,main".to_owned();
+        let number = |text: &str| text.parse::<u32>().map_err(|_| usage());
+        let mut parts = text.split(',');
+        let picture = parts.next().unwrap_or_default();
+        let (size, fps) = picture.split_once('@').map_or((picture, None), |(size, fps)| (size, Some(fps)));
+        let (width, height) = size.split_once('x').ok_or_else(usage)?;
+        let second = Self {
+            resolution: Resolution::new(number(width)?, number(height)?),
+            fps: fps.map(|fps| fps.parse().map_err(|_| usage())).transpose()?,
+            bitrate_kbps: parts.next().map(number).transpose()?,
+            profile: parts.next().map(|name| Profile::from_str(name, false).map_err(|_| usage())).transpose()?,
+        };
+        if parts.next().is_none() { Ok(second) } else { Err(usage()) }
     }
 }
 

@@ -1,8 +1,8 @@
 use clap::ValueEnum;
-use rov_common::units::Fps;
+use rov_common::units::{Bitrate, Fps, Resolution};
 
 use super::*;
-use crate::config::{Config, EncoderChoice, SourceKind, Transport};
+use crate::config::{Config, EncodeConfig, EncoderChoice, Profile, SourceKind, Transport};
 
 const TWO_CAMERAS: &str = "\
 signal-port = 8081
@@ -263,8 +263,7 @@ fn what_is_wrong_together_is_said_with_its_line() {
 }
 
 #[test]
-fn names_are_given_once_and_several_streams_are_refused_until_they_are_served() {
-    let several = "several cameras or streams are not served yet: leave one [[camera]] with one [[camera.stream]]";
+fn names_are_given_once_and_cameras_do_not_take_each_others_sources() {
     for (text, said) in [
         ("[[camera]]\nname = 'a'\n[[camera]]\nname = 'a'", "line 4: name: two cameras have the name \"a\""),
         ("[[camera]]\nname = 'cam2'\n[[camera]]", "line 3: name: two cameras have the name \"cam2\""),
@@ -272,13 +271,53 @@ fn names_are_given_once_and_several_streams_are_refused_until_they_are_served() 
             "[[camera]]\n[[camera.stream]]\nname = 'x'\n[[camera.stream]]\nname = 'x'",
             "line 5: name: two streams of a camera have the name \"x\"",
         ),
-        (TWO_CAMERAS, "rov.toml, line 17: several"),
-        ("[[camera]]\n[[camera.stream]]\n[[camera.stream]]", "rov.toml, line 3: several"),
-        ("[[camera]]\n[[camera]]", several),
+        ("[[camera]]\n[[camera]]", "rov.toml, line 2: --source auto: takes any camera, another one's too"),
+        ("[[camera]]\ndevice = 1\n[[camera]]\ndevice = 1", "rov.toml, line 4: --device: two cameras may take the same"),
+        ("[[camera]]\ndevice = 1\n[[camera]]\nsource = 'webcam'", "rov.toml, line 4: --device: two cameras may take"),
+        ("[[camera]]\nsource = 'stdin'\n[[camera]]\nsource = 'stdin'", "rov.toml, line 4: --source stdin: another"),
+        (
+            "[[camera]]\nsource = 'stdin'\n[[camera.stream]]\n[[camera.stream]]",
+            "rov.toml, line 4: --source stdin: it is passed through untouched, as one stream",
+        ),
+        ("[[camera]]\nstream2 = '641x360'", "rov.toml, line 2: --stream2: --width 641: must be even"),
+        (
+            "[[camera]]\nstream2 = '640x360'\n[[camera.stream]]\n[[camera.stream]]",
+            "rov.toml, line 2: --stream2: the camera has a stream of this name already",
+        ),
     ] {
         let message = refused(text, &[]);
         assert!(message.contains(said), "{text}: {message}");
     }
+}
+
+#[test]
+fn a_second_stream_in_short_is_as_the_first_but_for_what_it_says() {
+    let streams = |text: &str, arguments: &[&str]| {
+        let mut config = config_with(text, arguments);
+        let [first, second] = &mut config.cameras[0].streams[..] else { panic!("two streams: {config:?}") };
+        assert_eq!((first.name.as_str(), second.name.as_str()), ("stream1", "stream2"));
+        (first.encode.clone(), second.encode.clone())
+    };
+    let first = ["--width", "1920", "--height", "1080", "--fps", "60", "--bitrate", "8000", "--profile", "high"];
+    let second = ["--stream2", "1280x720@30,4000,main", "--level", "4.2", "--encoder", "x264enc"];
+    let (first, second) = streams("", &[&first[..], &second].concat());
+    let expected = EncodeConfig {
+        resolution: Some(Resolution::new(1280, 720)),
+        fps: Some(Fps::whole(30)),
+        bitrate: Some(Bitrate::from_kbps(4000)),
+        profile: Profile::Main,
+        level: None,
+        ..first.clone()
+    };
+    assert_eq!((second, first.profile), (expected, Profile::High));
+    let (first, second) = streams("stream2 = '640x360'\nfps = 25\nbitrate = 9000", &[]);
+    assert_eq!((second.fps, second.bitrate, second.profile), (first.fps, None, first.profile));
+    for wrong in ["640", "640x", "640x360@", "640x360,x", "640x360,400,low", "640x360@30,400,main,", ""] {
+        let message = read_with("", &["--stream2", wrong]).expect_err(wrong).to_string();
+        assert!(message.contains("as 1280x720@30,4000,main"), "{wrong}: {message}");
+    }
+    let two = config_with(TWO_CAMERAS, &[]);
+    assert_eq!(two.cameras.iter().map(|camera| camera.streams.len()).collect::<Vec<_>>(), [2, 1]);
 }
 
 #[test]
