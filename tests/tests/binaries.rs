@@ -164,7 +164,7 @@ fn a_server_takes_its_settings_from_a_file_and_says_what_is_wrong_in_it() {
     refused("\nbitrat = 1", &[], "line 2: there is no option \"bitrat\": did you mean bitrate?");
     refused("max-viewers = 0", &[], "rov.toml, line 1: --max-viewers 0: must be at least 1");
     refused("name = \"x\"\n\nfps = 1000", &[], "rov.toml, line 3: --fps 1000: must be from 1 to 240");
-    refused("[[camera]]\n[[camera]]", &[], "rov.toml, line 2: --source auto: takes any camera");
+    refused("[[camera]]\n[[camera]]\nname = \"cam1\"", &[], "rov.toml, line 3: name: two cameras have the name");
     std::fs::remove_file(&path).expect("the file goes");
     let mut missing = server_process(&["--config", file]);
     assert_eq!(missing.wait(wait::START), 2);
