@@ -68,13 +68,7 @@ impl Located {
         let stats = whep::stats(stats.clone(), interfaces).await;
         let (Some(host), Ok(stats)) = (url.host_str(), stats) else { return Vec::new() };
         let Ok(from) = resolve(host).await else { return Vec::new() };
-        let rtp = rtp_destination(&stats, from).map(Way::Rtp);
-        let rtsp = stats.rtsp.and_then(|rtsp| Url::parse(rtsp.urls.first()?).ok()).and_then(|mut url| {
-            // The server may know itself by another address.
-            url.set_host(Some(host)).ok()?;
-            Some(Way::Rtsp(Camera::from(url)))
-        });
-        rtp.into_iter().chain(rtsp).collect()
+        ways_beside(url, host, &stats, from)
     }
 
     /// What to do where it does not answer, or another machine does, if several network cards lead to it.
@@ -354,6 +348,32 @@ async fn rtp_of_host(host: &RtpHost, source: &Source, interfaces: &[String]) -> 
     Ok(Located::named(Way::Rtp(source), label, api))
 }
 
+/// What the statistics of a server name beside its WHEP endpoint, for the same stream: another's picture would be taken
+/// for it.
+fn ways_beside(whep: &Url, host: &str, stats: &Stats, from: Ipv4Addr) -> Vec<Way> {
+    let default = stats.streams.first().map(|stream| stream.name.clone());
+    let named = stream_of(whep).filter(|name| Some(name) != default.as_ref());
+    // Which destinations of RTP are another stream's, is not said.
+    let rtp = rtp_destination(stats, from).filter(|_| named.is_none()).map(Way::Rtp);
+    let path = named.map(|name| format!("/{name}"));
+    let mut urls = stats.rtsp.iter().flat_map(|rtsp| &rtsp.urls).filter_map(|url| Url::parse(url).ok());
+    let url = urls.find(|url| path.as_ref().is_none_or(|path| url.path() == path));
+    let rtsp = url.and_then(|mut url| {
+        // The server may know itself by another address.
+        url.set_host(Some(host)).ok()?;
+        Some(Way::Rtsp(Camera::from(url)))
+    });
+    rtp.into_iter().chain(rtsp).collect()
+}
+
+/// The name of the stream that a WHEP endpoint of rov-server names, behind its path or in its query; none: the default.
+fn stream_of(whep: &Url) -> Option<String> {
+    let name = whep.query_pairs().find(|(key, _)| key == "stream").map(|(_, name)| name.into_owned());
+    let behind = whep.path().split_once(&format!("{WHEP_PATH}/"));
+    let behind = behind.map(|(_, name)| name.replace("%2F", "/").replace("%2f", "/"));
+    behind.filter(|name| !name.is_empty()).or(name)
+}
+
 /// Where a server sends RTP that can be received here: to a group rather than to one machine, which may be another.
 fn rtp_destination(stats: &Stats, from: Ipv4Addr) -> Option<Source> {
     let destinations = stats.rtp.as_ref()?.destinations.iter();
@@ -469,7 +489,7 @@ pub fn twins(found: &[Found]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use rov_common::api::{RtpStats, RtspStats};
+    use rov_common::api::{RtpStats, RtspStats, StreamStats};
     use rov_common::discovery::{RtpInfo, RtspInfo};
 
     use super::*;
@@ -523,6 +543,53 @@ mod tests {
         let without = Found { announcement: Announcement { rtp: None, ..found().announcement }, ..found() };
         let error = located(&without, Some(Transport::Rtp), false).unwrap_err().to_string();
         assert!(error.contains("does not send by rtp, only by webrtc, rtsp: start rov-server with rtp"), "{error}");
+    }
+
+    #[test]
+    fn the_stream_of_an_endpoint_is_known() {
+        let stream = |url: &str| stream_of(&Url::parse(url).unwrap()).unwrap_or_default();
+        for (url, named) in [
+            ("http://10.0.0.2:8080/whep", ""),
+            ("http://10.0.0.2:8080/whep/", ""),
+            ("http://10.0.0.2:8080/whep/stream2", "stream2"),
+            ("http://10.0.0.2/boats/rov1/whep/cam2/stream1", "cam2/stream1"),
+            ("http://10.0.0.2:8080/whep/cam2%2Fstream1", "cam2/stream1"),
+            ("http://10.0.0.2:8080/whep?stream=cam2%2Fstream1", "cam2/stream1"),
+            ("http://10.0.0.2:8889/mystream/whep", ""),
+        ] {
+            assert_eq!(stream(url), named, "{url}");
+        }
+    }
+
+    #[test]
+    fn another_way_is_to_the_same_stream() {
+        let urls = ["/stream1", "/live", "/bow/stream1", "/stream2", "/arm/stream1"];
+        let urls = urls.map(|path| format!("rtsp://192.168.2.2:8554{path}")).into();
+        let destinations = vec!["239.255.0.1:5004".to_owned(), "239.255.0.1:5008".to_owned()];
+        let stats = Stats {
+            streams: vec![StreamStats {
+                name: "stream1".to_owned(),
+                codec: "h264".to_owned(),
+                ..StreamStats::default()
+            }],
+            rtp: Some(RtpStats { destinations, ..RtpStats::default() }),
+            rtsp: Some(RtspStats { urls, ..RtspStats::default() }),
+            ..Stats::default()
+        };
+        let ways = |whep: &str| {
+            let whep = Url::parse(&format!("http://10.0.0.2:8080{whep}")).unwrap();
+            let ways = ways_beside(&whep, "10.0.0.2", &stats, Ipv4Addr::new(10, 0, 0, 2));
+            let address = |way: &Way| match way {
+                Way::Rtsp(camera) => camera.url().to_string(),
+                way => way.address(),
+            };
+            ways.iter().map(address).collect::<Vec<_>>()
+        };
+        let default = ["239.255.0.1:5004", "rtsp://10.0.0.2:8554/stream1"];
+        assert_eq!(ways("/whep"), default);
+        assert_eq!(ways("/whep/stream1"), default);
+        assert_eq!(ways("/whep?stream=arm/stream1"), ["rtsp://10.0.0.2:8554/arm/stream1"]);
+        assert_eq!(ways("/whep/other"), [""; 0]);
     }
 
     #[test]

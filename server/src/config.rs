@@ -23,6 +23,7 @@ use crate::config_file::{self, Lines, Options};
 use crate::identity;
 use crate::rate_control::Pilot;
 
+use addresses::Misnamed;
 pub use choices::{EncoderChoice, Flip, Level, Preset, Profile, SecondStream, SizeChoice, SourceKind, Transport};
 
 /// The lowest bit rate without `--min-bitrate`: a picture to steer by in 640x360.
@@ -313,7 +314,13 @@ impl Config {
             }
             cameras.push(camera);
         }
-        Self::with(&machine.options, transports, cameras).map_err(located(options, &[&machine.lines]))
+        let config = Self::with(&machine.options, transports, cameras).map_err(located(options, &[&machine.lines]))?;
+        config.check_names().map_err(|Misnamed { camera, stream, message }| {
+            let camera = &options.cameras[camera];
+            let of_stream = stream.and_then(|at| camera.streams.get(at)).map(|stream| stream.line_of("name"));
+            ConfigError(options.at(Some(of_stream.unwrap_or(camera.source.line_of("name"))), &message))
+        })?;
+        Ok(config)
     }
 
     fn with(

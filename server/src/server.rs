@@ -15,7 +15,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{CameraConfig, Config, RtpConfig, SourceKind};
+use crate::config::{Config, RtpConfig, SourceKind};
 use crate::discovery::{self, Discovery, DiscoveryConfig};
 use crate::http::{self, Api};
 use crate::identity::{self, Identity};
@@ -82,18 +82,20 @@ impl Server {
             None => Vec::new(),
         };
         let jpeg: Vec<_> = streams.iter().map(|stream| Arc::new(JpegOutput::new(stream, config.max_viewers))).collect();
-        let is_published = |camera: &CameraConfig| camera.source.kind == SourceKind::Publish;
-        let publishes = config.rtsp.as_ref().filter(|_| config.cameras.iter().any(is_published));
         let pilots = Pilots::shared(config.pilot);
-        // Of the paths the last is the user's own.
-        let inlet = publishes.and_then(|rtsp| rtsp.paths.last()).map(|path| Arc::new(Inlet::new(path)));
+        let published = config.streams().position(|(camera, _)| camera.source.kind == SourceKind::Publish);
+        let inlet = published.zip(config.rtsp.as_ref()).map(|(at, rtsp)| {
+            // Of the paths of the first stream the last is the user's own.
+            let own = rtsp.paths.last().filter(|_| at == 0).cloned();
+            (at, Arc::new(Inlet::new(&own.unwrap_or_else(|| format!("/{}", streams[at].name())))))
+        });
         let rtsp = config
             .rtsp
             .clone()
             .map(|rtsp| {
                 let (interfaces, max_viewers) = (config.interfaces.clone(), config.max_viewers);
                 let seats = Seats { max_clients: max_viewers.into(), pilots: Arc::clone(&pilots) };
-                RtspOutput::start(&streams, &jpeg, inlet.as_ref(), rtsp, config.host, interfaces, seats)
+                RtspOutput::start(&streams, &jpeg, inlet.clone(), rtsp, config.host, interfaces, seats)
             })
             .transpose()?;
         let discovery = match config.discovery_port {
@@ -121,7 +123,7 @@ impl Server {
             rtp,
             rtsp,
             pilots,
-            inlet,
+            inlet: inlet.map(|(_, inlet)| inlet),
             jpeg,
             discovery,
             service: Service::default(),
@@ -169,7 +171,8 @@ impl Server {
                 let stun = config.stun.as_deref().map(|url| resolve_stun(url, &tasks, &stop));
                 let (interfaces, public) = (config.interfaces.clone(), config.public_addresses.clone());
                 let paths = Paths { interfaces, public, stun, identity: Some(identity.clone()) };
-                let encodes = config.streams().map(|(_, stream)| (stream.encode.codec, stream.adaptive_floor));
+                let configs = config.streams().map(|(_, config)| config.adaptive_floor);
+                let encodes = streams.iter().zip(configs).map(|(stream, floor)| (stream.name(), stream.codec(), floor));
                 let engine = Engine::new(encodes, config.max_viewers.into(), pilots);
                 let output = WebRtcOutput::start(&streams, media, paths, engine);
                 Some(Arc::new(output.context("WebRTC")?))
@@ -189,6 +192,10 @@ impl Server {
         let others: Vec<_> = others.iter().map(IpAddr::to_string).collect();
         let also = if others.is_empty() { String::new() } else { format!("; also at {}", others.join(", ")) };
         tracing::info!("watch at {}{also}", ways.join(", "));
+        if streams.len() > 1 {
+            let names: Vec<_> = streams.iter().map(|stream| stream.name()).collect();
+            tracing::info!("streams: {}; without a name it is the first", names.join(", "));
+        }
         if config.rtsp.as_ref().is_some_and(|rtsp| rtsp.credentials.is_some()) {
             let mut others: Vec<_> =
                 outputs.iter().map(|output| output.name()).filter(|name| *name != "RTSP").collect();
@@ -229,6 +236,7 @@ impl Server {
                 stream: stream.stats(Instant::now()),
                 fps: stream.status().format().1,
                 viewers: all.iter().map(|output| output.viewers()).sum(),
+                is_one_of_several: all_streams.len() > 1,
             }
         };
         tasks.spawn(service.run(parts, state, stop.clone()));

@@ -21,6 +21,7 @@ pub struct Now {
     /// As negotiated; 0: it varies, or is not known.
     pub fps: f64,
     pub viewers: u64,
+    pub is_one_of_several: bool,
 }
 
 /// The manager that has started this process, if it wants to be told.
@@ -100,7 +101,7 @@ impl Service {
 }
 
 /// What the stream does, in one line.
-fn status_line(Now { stream, fps, viewers }: &Now) -> String {
+fn status_line(Now { stream, fps, viewers, is_one_of_several }: &Now) -> String {
     let reason = stream.reason.as_deref().unwrap_or("no reason given");
     let line = match stream.state {
         StreamState::Starting => "starting".to_owned(),
@@ -118,6 +119,7 @@ fn status_line(Now { stream, fps, viewers }: &Now) -> String {
             format!("{doing} {width}x{height}{fps} {encoder}{rate} from {source}, {viewers} {people}{frozen}")
         }
     };
+    let line = if *is_one_of_several { format!("{}: {line}", stream.name) } else { line };
     // A line end would begin the next assignment.
     line.replace(|c: char| c.is_control(), " ")
 }
@@ -184,7 +186,7 @@ mod tests {
             target_bitrate_kbps: 4_000,
             ..StreamStats::default()
         };
-        Now { stream, fps: 30.0, viewers: 1 }
+        Now { stream, fps: 30.0, viewers: 1, is_one_of_several: false }
     }
 
     #[test]
@@ -200,6 +202,9 @@ mod tests {
         let lost = StreamStats { state: StreamState::Restarting, reason, ..running().stream };
         assert_eq!(status_line(&Now { stream: lost, ..running() }), "restarting: gone READY=1");
         assert_eq!(status_line(&Now::default()), "starting");
+        let stream = StreamStats { name: "arm/stream1".to_owned(), ..StreamStats::default() };
+        let several = Now { stream, is_one_of_several: true, ..Now::default() };
+        assert_eq!(status_line(&several), "arm/stream1: starting");
     }
 
     #[cfg(target_os = "linux")]

@@ -1,8 +1,8 @@
 //! The fan-out: one encoded stream in, any number of outputs out.
 //!
 //! An output holds a bounded queue. One that falls behind loses what it holds, skips to the next keyframe and asks for
-//! it; it never slows the camera or another output. Beside it stand what is told of the stream (`status`), what is wanted of it
-//! (`demand`), and all streams of the server (`catalogue`).
+//! it; it never slows the camera or another output. Beside it stand what is told of the stream (`status`), what is
+//! wanted of it (`demand`), and all streams of the server (`catalogue`).
 
 mod catalogue;
 mod demand;
@@ -40,8 +40,8 @@ pub struct Stream {
     outputs: Mutex<Vec<Arc<OutputQueue>>>,
 }
 
-/// What must be known of earlier pictures to hand on the next. It has a lock of its own: packetising a large picture takes a
-/// while, and nobody who asks for statistics waits for it.
+/// What must be known of earlier pictures to hand on the next. It has a lock of its own: packetising a large picture
+/// takes a while, and nobody who asks for statistics waits for it.
 struct Rewriting {
     timeline: Timeline,
     parameter_sets: ParameterSetCache,

@@ -37,7 +37,9 @@ export function figures(before, after, size, stream, shownMs, viewers = [], id =
   const known = value => Number.isFinite(value)
   const ms = value => known(value) ? `${value.toFixed(1)} ms` : undefined
 
-  const pilot = viewers.length > 1 ? viewers.find(({ pilot }) => pilot) : undefined
+  // Each stream has its own.
+  const rivals = viewers.filter(({ stream }) => stream === viewers.find(viewer => viewer.id === id)?.stream)
+  const pilot = rivals.length > 1 ? rivals.find(({ pilot }) => pilot) : undefined
 
   const rows = [
     ["Camera", stream?.frozen ? stream.reason : undefined],

@@ -33,6 +33,7 @@ const page = {
   lastTick: 0,
   reason: "",
   server: null,
+  /** The name of the stream that was chosen; null: the server's first. */
   stream: null,
 }
 
@@ -76,10 +77,9 @@ function start(now) {
   })
 }
 
-/** The first stream is what the plain path gives; another is asked for by its name. */
+/** The path for the stream that was chosen. One that is gone is refused: another would be taken for it. */
 function ofStream(path) {
-  const first = page.server?.streams[0]?.name
-  if (!page.stream || page.stream === first) return path
+  if (page.stream === null) return path
   return `${path}${path.includes("?") ? "&" : "?"}stream=${encodeURIComponent(page.stream)}`
 }
 
@@ -262,7 +262,7 @@ function setText(id, text) {
 
 function renderFigures() {
   if ($("info").hidden) return
-  const stream = page.server?.streams.find(({ name }) => name === page.stream)
+  const stream = page.server?.streams.find(({ name }) => name === shownStream())
   const mean = shownMs.length ? shownMs.reduce((a, b) => a + b) / shownMs.length : undefined
   const live = document.body.dataset.state === "live" && samples.length > 1
   const size = [video.videoWidth, video.videoHeight]
@@ -281,17 +281,19 @@ function element(name, text) {
   return made
 }
 
+const shownStream = () => page.stream ?? page.server?.streams[0]?.name
+
 /** The server's statistics: its name and its streams. */
 function learn(stats) {
   page.server = stats
   const names = stats.streams.map(({ name }) => name)
-  if (!names.includes(page.stream)) page.stream = names[0]
+  if (!names.includes(shownStream())) names.push(shownStream())
   setText("name", stats.name)
   $("choice").hidden = names.length < 2
   if ([...$("streams").options].map(({ value }) => value).join("\n") !== names.join("\n")) {
     $("streams").replaceChildren(...names.map(name => new Option(name, name)))
   }
-  $("streams").value = page.stream
+  $("streams").value = shownStream()
 }
 
 let refreshing = false, refreshed = -Infinity

@@ -118,7 +118,7 @@ impl Transmit for Nowhere {
 pub fn session(input: &[u8]) {
     const CHROMIUM: &str = include_str!("../../fuzz/corpus/offer/chromium.sdp");
     let (now, pilots) = (Instant::now(), Pilots::shared(Pilot::First));
-    let mut engine = Engine::new([(Codec::H264, Some(Bitrate::from_kbps(300)))], 1, pilots);
+    let mut engine = Engine::new([("stream1", Codec::H264, Some(Bitrate::from_kbps(300)))], 1, pilots);
     let mut messages = messages(input);
     let offer = messages.next().map_or(&[][..], |(_, offer)| offer);
     let offer = if offer.is_empty() { CHROMIUM.into() } else { String::from_utf8_lossy(offer) };

@@ -68,6 +68,24 @@ fn logs(server: &Server, text: &str) {
 }
 
 #[test]
+fn what_is_published_is_a_camera_beside_others() {
+    let clips = Clips::new();
+    let file = clips.0.path().join("rov.toml");
+    let cameras = "[[camera]]\nname = 'bow'\n[[camera]]\nname = 'tip'\nsource = 'publish'\n";
+    std::fs::write(&file, cameras).expect("a file");
+    let server = Server::start(&["--config", file.to_str().expect("a path of plain characters")]);
+    let url = server.rtsp.clone().expect("an RTSP address");
+    let clip = clips.write("clip.mp4", Clip { audio: false, ..Clip::default() });
+    let mut other = publish(&clip, &url, &[]);
+    assert_ne!(other.wait(wait::START), 0, "the first camera's path");
+    logs(&server, "publish to /tip/stream1");
+    let _publisher = publish(&clip, &url.replace("/stream1", "/tip/stream1"), &[]);
+    server.wait_until_running();
+    let sizes: Vec<_> = server.stats().streams.iter().map(|stream| stream.width).collect();
+    assert_eq!(sizes, [320, 640], "test picture and clip");
+}
+
+#[test]
 fn what_is_published_is_shown_by_every_output_and_comes_back_while_viewers_stay() {
     let clips = Clips::new();
     let (server, url) = server(&[]);

@@ -1,6 +1,5 @@
 //! Several streams of several cameras in one server: each has its addresses.
 
-use std::ffi::OsString;
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
@@ -9,18 +8,18 @@ use std::time::{Duration, Instant};
 use rov_common::access_unit::AccessUnit;
 use rov_common::api::CameraInfo;
 use rov_common::codec::{Codec, START_CODE, is_keyframe, nal_units};
-use rov_server::config::{CameraConfig, Config, StreamConfig};
-use rov_server::config_file;
+use rov_server::config::{RTSP_PATHS, RtspConfig};
 use rov_server::output::Output;
 use rov_server::output::jpeg::JpegOutput;
 use rov_server::output::pilots::Pilots;
 use rov_server::output::rtsp::{RtspOutput, Seats};
 use rov_server::rate_control::Pilot;
-use rov_server::server::Server;
 use rov_server::stream::{Stream, Streams};
+use rov_tests::devtools::DevTools;
 use rov_tests::http;
 use rov_tests::media::Clip;
 use rov_tests::process::program;
+use rov_tests::programs::Server;
 use rov_tests::rtsp::Connection;
 use rov_tests::wait::{self, until_true};
 use tempfile::TempDir;
@@ -31,33 +30,37 @@ const SDP: Option<&str> = Some("application/sdp");
 const JSON: Option<&str> = Some("application/json");
 const OFFER: &str = include_str!("../../fuzz/corpus/offer/chromium.sdp");
 
-/// Two cameras, `bow` with two streams and `arm` with one.
-fn config() -> Config {
-    let args = "rov-server --host 127.0.0.1 --signal-port 0 --rtsp-port 0 --no-discovery --source test --width 320 \
-                --height 240 --transport webrtc,rtsp,rtp --rtp-host 127.0.0.1 --rtp-port 47004";
-    let options = config_file::read(args.split(' ').map(OsString::from)).expect("valid options");
-    let mut config = Config::new(&options).expect("a valid configuration");
-    let usual = config.cameras[0].clone();
-    let camera = |name: &str, streams: &[&str]| {
-        let stream = |name: &&str| StreamConfig { name: name.to_string(), ..usual.streams[0].clone() };
-        CameraConfig { name: name.to_owned(), streams: streams.iter().map(stream).collect(), ..usual.clone() }
-    };
-    config.cameras = vec![camera("bow", &["stream1", "stream2"]), camera("arm", &["stream1"])];
-    config
+/// Two cameras, `bow` with two streams and `arm` with one, each of another size: 320x240, 160x120, 192x144.
+const CAMERAS: &str = "[[camera]]\nname = 'bow'\n[[camera.stream]]\n[[camera.stream]]\nwidth = 160\nheight = 120\n\
+                       [[camera]]\nname = 'arm'\nsource = 'test'\n[[camera.stream]]\nwidth = 192\nheight = 144\n";
+
+fn server(args: &[&str]) -> Server {
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = folder.path().join("rov.toml");
+    std::fs::write(&file, CAMERAS).expect("a file");
+    let file = file.to_str().expect("a path of plain characters");
+    let server = Server::start(&[&["--config", file], args].concat());
+    server.wait_until_running();
+    server
+}
+
+/// What ffprobe sees at an RTSP address: codec, width and height.
+fn seen(url: &str) -> String {
+    let probe = Command::new(program("ffprobe", "ffmpeg"))
+        .args(["-v", "error", "-show_entries", "stream=codec_name,width,height", "-of", "csv=p=0", url])
+        .output()
+        .expect("ffprobe starts");
+    let (seen, error) = (String::from_utf8_lossy(&probe.stdout), String::from_utf8_lossy(&probe.stderr));
+    format!("{}{error}", seen.trim())
 }
 
 #[test]
-fn each_stream_is_found_by_its_names_over_http() {
-    let runtime = Runtime::new().expect("a runtime");
-    let server = runtime.block_on(Server::bind(config())).expect("free ports");
-    let address = server.http_addr().expect("the address of HTTP");
-    let stop = CancellationToken::new();
-    let run = runtime.spawn(server.run(stop.clone()));
-    let url = |path: &str| format!("http://{address}{path}");
-    until_true("the first stream runs", wait::START, || http::stats(address).streams[0].frames > 0);
-
+fn each_stream_is_found_by_its_names() {
+    let transports = ["--transport", "webrtc,rtsp,rtp", "--rtp-host", "127.0.0.1", "--rtp-port", "47004"];
+    let server = server(&transports);
+    let (address, url) = (server.address, |path: &str| server.url(path));
     let names = ["stream1", "stream2", "arm/stream1"];
-    let stats = http::stats(address);
+    let stats = server.stats();
     assert_eq!(stats.streams.iter().map(|stream| stream.name.as_str()).collect::<Vec<_>>(), names);
     assert_eq!(stats.streams.iter().map(|stream| stream.camera.as_str()).collect::<Vec<_>>(), ["bow", "bow", "arm"]);
     let camera = |name: &str, streams: &[&str]| CameraInfo {
@@ -65,7 +68,7 @@ fn each_stream_is_found_by_its_names_over_http() {
         streams: streams.iter().map(ToString::to_string).collect(),
     };
     let cameras = [camera("bow", &names[..2]), camera("arm", &names[2..])];
-    let health = http::health(address).1;
+    let health = server.health().1;
     assert_eq!((&stats.cameras[..], &health.cameras[..]), (&cameras[..], &cameras[..]));
     assert_eq!(health.streams.len(), 3);
     let ports: Vec<_> = stats.rtp.expect("RTP").destinations;
@@ -98,12 +101,32 @@ fn each_stream_is_found_by_its_names_over_http() {
     for path in ["/snapshot.jpg?stream=other", "/stream.mjpg?stream=other", "/stream.sdp?stream=other"] {
         assert_eq!(http::get(&url(path)).status, 404, "{path}");
     }
-    let description = http::get(&url("/stream.sdp?stream=bow/stream1"));
-    assert!(description.status == 200 && description.body.contains("m=video 47004 "), "{description:?}");
+    for (name, port) in [("bow/stream1", 47004), ("stream2", 47008), ("arm/stream1", 47012)] {
+        let description = http::get(&url(&format!("/stream.sdp?stream={name}")));
+        assert!(description.body.contains(&format!("m=video {port} ")), "{name}: {description:?}");
+    }
+    let base = server.rtsp.as_deref().and_then(|url| url.strip_suffix("/stream1")).expect("the first stream's address");
+    for (path, size) in [("stream2", "h264,160,120"), ("arm/stream1", "h264,192,144"), ("bow/stream1", "h264,320,240")]
+    {
+        assert_eq!(seen(&format!("{base}/{path}")), size, "{path}");
+    }
+}
 
-    stop.cancel();
-    let ended = runtime.block_on(async { tokio::time::timeout(wait::START, run).await });
-    ended.expect("it ends").expect("no panic").expect("it ends well");
+#[test]
+fn the_page_shows_the_stream_that_is_chosen() {
+    let server = server(&[]);
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
+    let shows = |width: u32| format!("document.body?.dataset.state === 'live' && video.videoWidth === {width}");
+    chromium.wait_for(&page, &shows(320), wait::START);
+    for (name, width) in [("arm/stream1", 192), ("stream2", 160), ("stream1", 320)] {
+        let choose = format!("streams.value = '{name}'; streams.dispatchEvent(new Event('change')); 0");
+        chromium.evaluate(&page, &choose);
+        chromium.wait_for(&page, &shows(width), wait::START);
+        until_true("it watches this one alone", wait::SOON, || {
+            server.stats().viewers.iter().map(|viewer| viewer.stream.as_str()).eq([name])
+        });
+    }
 }
 
 /// Pictures of this size, each of which is a keyframe, again and again until `stop`.
@@ -138,10 +161,11 @@ fn each_stream_is_played_by_its_paths_over_rtsp() {
     let (streams, _requests) = Streams::new(names, Instant::now());
     let runtime = Runtime::new().expect("a runtime");
     let jpeg: Vec<_> = streams.iter().map(|stream| Arc::new(JpegOutput::new(stream, 4))).collect();
-    let (config, seats) = (config(), Seats { max_clients: 4, pilots: Pilots::shared(Pilot::First) });
-    let rtsp = config.rtsp.clone().expect("RTSP");
+    let seats = Seats { max_clients: 4, pilots: Pilots::shared(Pilot::First) };
+    let config =
+        RtspConfig { port: 0, paths: RTSP_PATHS.map(str::to_owned).into(), credentials: None, basic_auth: false };
     let rtsp = runtime.block_on(async {
-        RtspOutput::start(&streams, &jpeg, None, rtsp, config.host, Vec::new(), seats).expect("a free port")
+        RtspOutput::start(&streams, &jpeg, None, config, [127, 0, 0, 1].into(), Vec::new(), seats).expect("a free port")
     });
     let url = |path: &str| format!("rtsp://127.0.0.1:{}{path}", rtsp.info(0).port);
     assert_eq!([0, 1, 2].map(|stream| rtsp.info(stream).path), ["/stream1", "/stream2", "/arm/stream1"]);
@@ -172,11 +196,7 @@ fn each_stream_is_played_by_its_paths_over_rtsp() {
         ("/mjpeg", "mjpeg,320,240"),
         ("/mjpeg/arm/stream1", "mjpeg,160,128"),
     ] {
-        let probe = Command::new(program("ffprobe", "ffmpeg"))
-            .args(["-v", "error", "-show_entries", "stream=codec_name,width,height", "-of", "csv=p=0", &url(path)])
-            .output()
-            .expect("ffprobe starts");
-        assert_eq!(String::from_utf8_lossy(&probe.stdout).trim(), size, "{path}: {probe:?}");
+        assert_eq!(seen(&url(path)), size, "{path}");
     }
     stop.cancel();
     fed.into_iter().for_each(|thread| thread.join().expect("no panic"));

@@ -96,9 +96,13 @@ fn judged(stats: Stats, viewer_id: Option<&str>) -> Answer {
     if let Some(None) = viewer {
         return Answer { name, ..Probe::Unknown.into() };
     }
-    let stream = stats.streams.into_iter().next().unwrap_or_default();
+    let viewer = viewer.flatten();
+    // Who watches otherwise than by WebRTC watches the first.
+    let watched =
+        viewer.as_ref().and_then(|viewer| stats.streams.iter().position(|stream| stream.name == viewer.stream));
+    let stream = stats.streams.into_iter().nth(watched.unwrap_or(0)).unwrap_or_default();
     let encode = Duration::try_from_secs_f64(stream.encode_latency_ms / 1000.0).ok();
-    let awaits_keyframe = viewer.flatten().is_some_and(|viewer| viewer.awaits_keyframe);
+    let awaits_keyframe = viewer.is_some_and(|viewer| viewer.awaits_keyframe);
     let probe = if stream.state == StreamState::Running && awaits_keyframe {
         Probe::AwaitsKeyframe
     } else {
@@ -125,5 +129,20 @@ mod tests {
         let serving = |state| Probe::Serving { state, reason: None };
         assert_eq!(probe(StreamState::Running, 9_000, false), serving(StreamState::Running));
         assert_eq!(probe(StreamState::Stalled, 9_000, true), serving(StreamState::Stalled));
+    }
+
+    #[test]
+    fn the_state_is_that_of_the_stream_that_the_viewer_watches() {
+        let stream = |name: &str, state| StreamStats { name: name.to_owned(), state, ..StreamStats::default() };
+        let stats = |watched: &str| Stats {
+            streams: vec![stream("stream1", StreamState::Running), stream("cam2/stream1", StreamState::Stalled)],
+            viewers: vec![ViewerStats { id: "a".to_owned(), stream: watched.to_owned(), ..ViewerStats::default() }],
+            ..Stats::default()
+        };
+        let state = |watched| judged(stats(watched), Some("a")).probe;
+        let serving = |state| Probe::Serving { state, reason: None };
+        assert_eq!(state("cam2/stream1"), serving(StreamState::Stalled));
+        assert_eq!(state("stream1"), serving(StreamState::Running));
+        assert_eq!(state(""), serving(StreamState::Running), "a server that does not say it has one stream");
     }
 }

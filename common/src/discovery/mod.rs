@@ -1,7 +1,8 @@
-//! The discovery messages: one JSON object in one UDP datagram each. Described for other implementers in `docs/discovery.md`.
+//! The discovery messages: one JSON object in one UDP datagram each. Described for other implementers in
+//! `docs/discovery.md`.
 //!
-//! What comes from the network is shortened, stripped of control characters and checked here, so that it can be printed and used as it
-//! is. Pure: the sockets are in `discovery` of the server and of the client.
+//! What comes from the network is shortened, stripped of control characters and checked here, so that it can be printed
+//! and used as it is. Pure: the sockets are in `discovery` of the server and of the client.
 
 pub mod interfaces;
 
@@ -47,7 +48,8 @@ pub struct Announcement {
     pub v: u32,
     /// Stable over restarts and unique to one server on one machine; 64 bytes at most.
     pub id: String,
-    /// SHA-256 of the certificate that the server proves itself with by DTLS, as [`key_of`] writes it; none: it proves nothing.
+    /// SHA-256 of the certificate that the server proves itself with by DTLS, as [`key_of`] writes it; none: it proves
+    /// nothing.
     pub key: Option<String>,
     /// What the user calls the server; 64 bytes at most.
     pub name: String,
@@ -130,8 +132,8 @@ pub enum DecodeError {
     InvalidField(&'static str),
 }
 
-/// The datagram of a message, at most [`MAX_DATAGRAM`] bytes long: texts are shortened, then sizes and rates of streams left out from the
-/// end, then whole streams, until it fits.
+/// The datagram of a message, at most [`MAX_DATAGRAM`] bytes long: texts are shortened, then sizes and rates of streams
+/// left out from the end, then whole streams, until it fits.
 pub fn encode(message: &Message) -> Vec<u8> {
     match message {
         Message::Query(query) => {
@@ -144,7 +146,8 @@ pub fn encode(message: &Message) -> Vec<u8> {
             Value::Object(object).to_string().into_bytes()
         }
         Message::Announce(announcement) => {
-            // Without streams the limits of the texts keep it below 1200 bytes, even if each character has to be escaped.
+            // Without streams the limits of the texts keep it below 1200 bytes, even if each character has to be
+            // escaped.
             let mut streams = announcement.streams.len().min(MAX_STREAMS);
             // Which streams there are matters more than what they are like, which `/api/stats` says too.
             let mut formats = streams;
@@ -225,15 +228,15 @@ pub fn decode(datagram: &[u8]) -> Result<Message, DecodeError> {
     }
 }
 
-/// The fingerprint of a certificate (RFC 8122) as announcements carry it: `AA:BB:...` in, `aabb...` out. None if it is not that of
-/// a SHA-256.
+/// The fingerprint of a certificate (RFC 8122) as announcements carry it: `AA:BB:...` in, `aabb...` out. None if it is
+/// not that of a SHA-256.
 pub fn key_of(fingerprint: &str) -> Option<String> {
     let key = fingerprint.replace(':', "").to_ascii_lowercase();
     (key.len() == KEY && key.bytes().all(|byte| byte.is_ascii_hexdigit())).then_some(key)
 }
 
-/// Text for a terminal and for comparisons: without control characters and marks that turn the writing direction, without spaces at the
-/// ends, and at most `max_bytes` long.
+/// Text for a terminal and for comparisons: without control characters and marks that turn the writing direction,
+/// without spaces at the ends, and at most `max_bytes` long.
 pub fn clean(text: &str, max_bytes: usize) -> String {
     let is_harmful = |c: char| {
         c.is_control()

@@ -14,45 +14,56 @@ impl RtpConfig {
     }
 }
 
+/// A name that cannot be: of a camera, or of one of its streams.
+pub(super) struct Misnamed {
+    pub camera: usize,
+    pub stream: Option<usize>,
+    pub message: String,
+}
+
 impl Config {
-    pub(super) fn validate_addresses(&self) -> Result<(), ConfigError> {
-        let [first, others @ ..] = &self.cameras[0].streams[..] else { return Ok(()) };
-        let own = |stream: &StreamConfig| format!("/{}", stream.name);
-        let given =
-            || self.rtsp.iter().flat_map(|rtsp| &rtsp.paths).filter(|path| !RTSP_PATHS.contains(&path.as_str()));
-        let usual = || RTSP_PATHS.into_iter().chain([MJPEG_PATH]).map(str::to_owned);
+    /// Whether each name leads to one stream.
+    pub(super) fn check_names(&self) -> Result<(), Misnamed> {
+        let firsts = &self.cameras[0].streams;
+        let taken = firsts.iter().map(path_of).chain(RTSP_PATHS.into_iter().chain([MJPEG_PATH]).map(str::to_owned));
+        let taken: Vec<_> = taken.collect();
         for (at, camera) in self.cameras.iter().enumerate() {
             // Those given lead to the first camera anyway.
-            let given = given().filter(|_| at > 0).cloned();
-            let mut taken = usual().chain(self.cameras[0].streams.iter().map(own)).chain(given);
+            let given = self.given_paths().filter(|_| at > 0);
+            let mut taken = taken.iter().chain(given);
             if let Some(path) = taken.find(|path| path.split('/').nth(1) == Some(&camera.name)) {
                 let name = &camera.name;
-                return bad(format!(
-                    "name: a camera cannot have the name {name:?}, as RTSP serves {path}; take another"
-                ));
+                let message =
+                    format!("name: a camera cannot have the name {name:?}, as RTSP serves {path}; take another");
+                return Err(Misnamed { camera: at, stream: None, message });
             }
-        }
-        if let Some(stream) = self.cameras[0].streams.iter().find(|stream| own(stream) == MJPEG_PATH) {
-            let name = &stream.name;
-            return bad(format!(
-                "name: a stream cannot have the name {name:?}, as RTSP serves {MJPEG_PATH}; take another"
-            ));
-        }
-        if let Some(path) = given().find(|path| others.iter().any(|stream| own(stream) == **path)) {
-            let first = &first.name;
-            return bad(format!(
-                "--rtsp-path {path}: leads to the stream of that name, and not to {first}; take another"
-            ));
-        }
-        for (camera, stream) in self.streams().filter(|(camera, _)| camera.name != self.cameras[0].name) {
-            let address = format!("{}/{}", camera.name, stream.name);
-            if address.len() > MAX_ADDRESS {
-                return bad(format!(
+            let long = |stream: &StreamConfig| at > 0 && camera.name.len() + 1 + stream.name.len() > MAX_ADDRESS;
+            if let Some(stream) = camera.streams.iter().position(long) {
+                let address = format!("{}/{}", camera.name, camera.streams[stream].name);
+                let message = format!(
                     "name: {address:?} has {} characters, and a camera and its stream may have {MAX_ADDRESS} together; \
                      take a shorter name",
                     address.len()
-                ));
+                );
+                return Err(Misnamed { camera: at, stream: Some(stream), message });
             }
+        }
+        match firsts.iter().position(|stream| path_of(stream) == MJPEG_PATH) {
+            Some(stream) => {
+                let name = &firsts[stream].name;
+                let message =
+                    format!("name: a stream cannot have the name {name:?}, as RTSP serves {MJPEG_PATH}; take another");
+                Err(Misnamed { camera: 0, stream: Some(stream), message })
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Whether each stream has its ports, and what was given leads to the first.
+    pub(super) fn validate_addresses(&self) -> Result<(), ConfigError> {
+        let others = || self.cameras[0].streams.iter().skip(1);
+        if let Some(path) = self.given_paths().find(|path| others().any(|stream| path_of(stream) == **path)) {
+            return bad(format!("--rtsp-path {path}: leads to the stream of that name, take another"));
         }
         let streams = self.streams().count();
         if let Some(rtp) = self.rtp.as_ref().filter(|rtp| rtp.ports().count() < streams) {
@@ -63,6 +74,16 @@ impl Config {
         }
         Ok(())
     }
+
+    /// By the user, for the first stream.
+    fn given_paths(&self) -> impl Iterator<Item = &String> {
+        self.rtsp.iter().flat_map(|rtsp| &rtsp.paths).filter(|path| !RTSP_PATHS.contains(&path.as_str()))
+    }
+}
+
+/// Of a stream of the first camera.
+fn path_of(stream: &StreamConfig) -> String {
+    format!("/{}", stream.name)
 }
 
 #[cfg(test)]
@@ -86,7 +107,8 @@ mod tests {
     }
 
     fn refusal(config: &Config) -> String {
-        config.validate_addresses().err().map(|error| error.to_string()).unwrap_or_default()
+        let misnamed = config.check_names().err().map(|misnamed| misnamed.message);
+        misnamed.or(config.validate_addresses().err().map(|error| error.to_string())).unwrap_or_default()
     }
 
     #[test]

@@ -268,6 +268,14 @@ fn names_are_given_once_and_cameras_do_not_take_each_others_sources() {
         ("[[camera]]\nname = 'a'\n[[camera]]\nname = 'a'", "line 4: name: two cameras have the name \"a\""),
         ("[[camera]]\nname = 'cam2'\n[[camera]]", "line 3: name: two cameras have the name \"cam2\""),
         (
+            "[[camera]]\nsource = 'test'\n[[camera]]\nsource = 'test'\nname = 'live'",
+            "line 5: name: a camera cannot have the name \"live\", as RTSP serves /live; take another",
+        ),
+        (
+            "[[camera]]\n[[camera.stream]]\n[[camera.stream]]\nname = 'mjpeg'",
+            "line 4: name: a stream cannot have the name \"mjpeg\", as RTSP serves /mjpeg; take another",
+        ),
+        (
             "[[camera]]\n[[camera.stream]]\nname = 'x'\n[[camera.stream]]\nname = 'x'",
             "line 5: name: two streams of a camera have the name \"x\"",
         ),

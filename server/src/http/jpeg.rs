@@ -74,8 +74,8 @@ pub(super) async fn snapshot(
     Ok((headers, picture.data).into_response())
 }
 
-/// `GET /stream.mjpg`: `multipart/x-mixed-replace`, at `?fps=`, of `?stream=`. It ends when no pictures come any more: a picture that
-/// stands still would look live.
+/// `GET /stream.mjpg`: `multipart/x-mixed-replace`, at `?fps=`, of `?stream=`. It ends when no pictures come any more:
+/// a picture that stands still would look live.
 pub(super) async fn mjpeg(
     State(api): State<Arc<Api>>,
     choice: Result<Query<Choice>, QueryRejection>,
@@ -102,7 +102,8 @@ pub(super) async fn mjpeg(
     Ok((headers, Body::from_stream(parts)).into_response())
 }
 
-/// What makes the next part; and when the last was given to the connection, which asks for more when most of it is sent.
+/// What makes the next part; and when the last was given to the connection, which asks for more when most of it is
+/// sent.
 type Parts = (Previews, Option<Picture>, Instant);
 
 async fn next_part((mut previews, first, given_at): Parts) -> Option<(Result<Bytes, Infallible>, Parts)> {

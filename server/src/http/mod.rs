@@ -1,5 +1,6 @@
 //! HTTP: the viewer page, SDP offer and answer, WHEP, the description of plain RTP, health, statistics. Every error is
-//! JSON, `{"error": "..."}`, but for what is no HTTP at all or has too large a header, which is answered with a status alone.
+//! JSON, `{"error": "..."}`, but for what is no HTTP at all or has too large a header, which is answered with a status
+//! alone.
 //!
 //! Pages of other origins cannot use it, unless their origin was named (`access`).
 

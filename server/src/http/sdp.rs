@@ -14,8 +14,8 @@ use super::{Api, Arrival};
 use crate::output::rtp::RtpOutput;
 use crate::output::rtp::sdp::Description;
 
-/// Of the stream that `?stream=NAME` names, or else the default; of the destination that `?host=ADDRESS` names, or else the first
-/// multicast group, or else the first address.
+/// Of the stream that `?stream=NAME` names, or else the default; of the destination that `?host=ADDRESS` names, or else
+/// the first multicast group, or else the first address.
 pub(super) async fn sdp(
     State(api): State<Arc<Api>>,
     ConnectInfo(arrival): ConnectInfo<Arrival>,

@@ -1,7 +1,7 @@
 //! All streams of a server, fixed at its start, and the names by which they are found.
 //!
-//! Each stream is found by CAMERA/STREAM, those of the first camera by their own name too. So a name without a slash never leads
-//! to another camera when one is added.
+//! Each stream is found by CAMERA/STREAM, those of the first camera by their own name too. So a name without a slash
+//! never leads to another camera when one is added.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -14,7 +14,8 @@ use tokio::sync::mpsc;
 
 use super::{Control, Stream};
 
-/// In the order of the configuration: a stream is known by its place in it too. The first is the default. Cheap to clone.
+/// In the order of the configuration: a stream is known by its place in it too. The first is the default. Cheap to
+/// clone.
 #[derive(Clone)]
 pub struct Streams(Arc<[Arc<Stream>]>);
 

@@ -247,3 +247,27 @@ fn a_keyframe_is_wanted_after_a_part_and_after_an_outage_but_not_within_one() {
     assert!(sent(&[&good, &good]), "its end");
     assert!(!sent(&[&good]));
 }
+
+#[test]
+fn the_announcement_names_the_destination_of_the_first_stream() {
+    let [first, second] = [Receiving::new(), Receiving::new()];
+    let (_stream, _requests, first) = start(first.config(&[LOOPBACK]), &[]);
+    let (_stream, _requests, second) = start(second.config(&[LOOPBACK]), &[]);
+    let mut announcement = Announcement {
+        v: 1,
+        id: "a".to_owned(),
+        key: None,
+        name: String::new(),
+        version: String::new(),
+        signal_port: 80,
+        whep: "/whep".to_owned(),
+        transports: Vec::new(),
+        rtp: None,
+        rtsp: None,
+        streams: Vec::new(),
+    };
+    first.announce(&mut announcement);
+    second.announce(&mut announcement);
+    assert_eq!(announcement.transports, ["rtp"]);
+    assert_eq!(announcement.rtp.map(|rtp| rtp.port), Some(first.config().port));
+}

@@ -61,8 +61,8 @@ pub(super) struct Clients {
 pub(super) struct Rules {
     pub seats: Seats,
     pub paths: Paths,
-    /// Where what is published goes; none: nobody may publish.
-    pub inlet: Option<Arc<Inlet>>,
+    /// The stream that is published, and where that goes; none: nobody may publish.
+    pub inlet: Option<(usize, Arc<Inlet>)>,
 }
 
 struct State {
@@ -146,7 +146,7 @@ impl Clients {
     /// Closes what has no right to stay, and asks for keyframes. To be called now and then on the thread of the server.
     pub fn care(&self) {
         let now = Instant::now();
-        if let Some(inlet) = &self.state.rules.inlet {
+        if let Some((_, inlet)) = &self.state.rules.inlet {
             inlet.look(now);
         }
         let failed: Vec<_> = self.state.failed().collect();
@@ -431,7 +431,7 @@ impl State {
                 self.say(known.host, || tracing::info!(peer, path, "an RTSP client has gone"));
             }
             known.recording = false;
-            if self.rules.inlet.as_ref().is_some_and(|inlet| inlet.ends(key(client))) {
+            if self.rules.inlet.as_ref().is_some_and(|(_, inlet)| inlet.ends(key(client))) {
                 self.say(known.host, || tracing::info!(peer, "the RTSP publisher has gone"));
             }
         });

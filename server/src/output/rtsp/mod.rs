@@ -1,7 +1,8 @@
 //! RTSP by gst-rtsp-server: UDP, multicast and TCP, for players, recorders and computer vision.
 //!
-//! All clients of a stream share one media, fed with the shared encode while somebody watches, and another of MJPEG previews. Everything that
-//! clients say is handled on one thread of its own with its own GLib context; pictures never pass through that thread.
+//! All clients of a stream share one media, fed with the shared encode while somebody watches, and another of MJPEG
+//! previews. Everything that clients say is handled on one thread of its own with its own GLib context; pictures never
+//! pass through that thread.
 
 mod along;
 mod clients;
@@ -82,15 +83,15 @@ struct Served {
 }
 
 impl RtspOutput {
-    /// Binds the port and serves; `jpeg` has the previews of each stream, and `inlet` is the default's. `interfaces` are those for multicast, as discovery takes them. To be called where tokio
-    /// runs.
+    /// Binds the port and serves; `jpeg` has the previews of each stream, and `inlet` is where the stream at its place
+    /// is published. `interfaces` are those for multicast, as discovery takes them. To be called where tokio runs.
     ///
     /// # Errors
     /// Names the port that is taken and the option that changes it, or the plugin that is missing.
     pub fn start(
         streams: &Streams,
         jpeg: &[Arc<JpegOutput>],
-        inlet: Option<&Arc<Inlet>>,
+        inlet: Option<(usize, Arc<Inlet>)>,
         config: RtspConfig,
         host: IpAddr,
         interfaces: Vec<String>,
@@ -113,8 +114,8 @@ impl RtspOutput {
         let mounts = server.mount_points().context("RTSP: no mount points")?;
         let mut factories = Vec::new();
         for (stream, Served { feeder, mjpeg }) in served.iter().enumerate() {
-            let inlet = inlet.filter(|_| stream == 0);
-            let video = factory::stream(feeder, inlet, streams[stream].codec(), &multicast).context("RTSP")?;
+            let own = inlet.as_ref().filter(|(published, _)| *published == stream).map(|(_, inlet)| inlet);
+            let video = factory::stream(feeder, own, streams[stream].codec(), &multicast).context("RTSP")?;
             let previews = factory::previews(mjpeg, &multicast).context("RTSP")?;
             for (factory, mjpeg) in [(video, false), (previews, true)] {
                 paths.to(Content { stream, mjpeg }).for_each(|path| mounts.add_factory(path, factory.clone()));
@@ -142,7 +143,7 @@ impl RtspOutput {
         source.attach(Some(&context));
         let port = u16::try_from(server.bound_port()).context("RTSP: no port")?;
 
-        let rules = Rules { seats, paths: paths.clone(), inlet: inlet.cloned() };
+        let rules = Rules { seats, paths: paths.clone(), inlet };
         let clients = Clients::new(&server, &gate, &context, Arc::clone(&served), rules);
         let beat = Arc::<Beat>::default();
         let alive = Arc::clone(&beat);

@@ -1,5 +1,6 @@
-//! All viewers of all streams behind one UDP socket: whose datagram is it, and what goes out when. Time is passed in and datagrams
-//! go to a [`Transmit`], so it is tested with no network. Streams are known by their places in the catalogue.
+//! All viewers of all streams behind one UDP socket: whose datagram is it, and what goes out when. Time is passed in
+//! and datagrams go to a [`Transmit`], so it is tested with no network. Streams are known by their places in the
+//! catalogue.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -23,8 +24,8 @@ use crate::output::places::{Place, PlaceState, gives_way};
 use crate::packetize::Frame;
 use crate::rate_control::{Ceiling, Rate, RateControl};
 
-/// Datagrams and bytes in one segmentation-offload run. 64 KiB is the limit of an IP packet, 64 datagrams that of Linux;
-/// shorter runs let the first packets leave earlier.
+/// Datagrams and bytes in one segmentation-offload run. 64 KiB is the limit of an IP packet, 64 datagrams that of
+/// Linux; shorter runs let the first packets leave earlier.
 const MAX_RUN_SEGMENTS: usize = 32;
 const MAX_RUN_BYTES: usize = 60_000;
 
@@ -86,6 +87,7 @@ pub struct Engine {
 
 /// What is known of a stream.
 struct Encode {
+    name: String,
     codec: Codec,
     /// None: the bit rate stays as it is.
     rate_control: Option<RateControl>,
@@ -133,14 +135,15 @@ impl Viewer {
 }
 
 impl Engine {
-    /// Of each stream the codec, and with a floor its bit rate follows the link of the pilot among its viewers, and is never lower
-    /// than that.
-    pub fn new(
-        streams: impl IntoIterator<Item = (Codec, Option<Bitrate>)>,
+    /// Of each stream the name, the codec, and with a floor its bit rate follows the link of the pilot among its
+    /// viewers, and is never lower than that.
+    pub fn new<'a>(
+        streams: impl IntoIterator<Item = (&'a str, Codec, Option<Bitrate>)>,
         max_viewers: usize,
         pilots: Arc<Mutex<Pilots>>,
     ) -> Self {
-        let encode = |(codec, floor): (_, Option<Bitrate>)| Encode {
+        let encode = |(name, codec, floor): (&str, _, Option<Bitrate>)| Encode {
+            name: name.to_owned(),
             codec,
             rate_control: floor.map(RateControl::new),
             viewers: 0,
@@ -181,9 +184,9 @@ impl Engine {
         std::mem::take(&mut self.streams[stream].keyframe_wanted)
     }
 
-    /// Calls `set` with what the encoder of each stream is to do, by what the links of its viewers carry; `ceiling` gives what it
-    /// would make without them. Not for streams of which nothing here says so or which nothing encodes, nor where it was said just
-    /// now.
+    /// Calls `set` with what the encoder of each stream is to do, by what the links of its viewers carry; `ceiling`
+    /// gives what it would make without them. Not for streams of which nothing here says so or which nothing encodes,
+    /// nor where it was said just now.
     pub fn rates(
         &mut self,
         now: Instant,
@@ -302,8 +305,8 @@ impl Engine {
         (address == from && !was_connected).then_some(since)
     }
 
-    /// What a viewer adds to its offer: candidates (trickle ICE, RFC 8838), or with a user name fragment other than before an
-    /// ICE restart, whose answer is given. `tag` is the entity tag that the viewer knows, or `*`.
+    /// What a viewer adds to its offer: candidates (trickle ICE, RFC 8838), or with a user name fragment other than
+    /// before an ICE restart, whose answer is given. `tag` is the entity tag that the viewer knows, or `*`.
     pub fn patch(
         &mut self,
         now: Instant,
@@ -412,7 +415,9 @@ impl Engine {
         drain(viewer.session.core(), &mut self.run, net, &mut |peer| by_address.sent_to(known, id, peer));
         if !was_connected && viewer.session.is_connected() {
             let address = viewer.session.peer().map(tracing::field::display);
-            tracing::info!(viewer = public_id(id), address, "viewer connected");
+            let several = self.streams.len() > 1;
+            let stream = several.then(|| self.streams[viewer.stream].name.as_str());
+            tracing::info!(viewer = public_id(id), stream, address, "viewer connected");
         }
         viewer.deadline = viewer.session.poll_timeout(now);
         if let Some(end) = viewer.session.ended().cloned() {
@@ -455,7 +460,11 @@ impl Engine {
 
     /// Of each viewer, with the stream that it watches.
     pub fn stats(&mut self, now: Instant) -> Vec<(usize, ViewerStats)> {
-        let mut all: Vec<_> = self.viewers.values_mut().map(|v| (v.stream, v.session.stats(now))).collect();
+        let seen = |Viewer { session, stream, .. }: &mut Viewer| {
+            let watched = self.streams[*stream].name.clone();
+            (*stream, ViewerStats { stream: watched, ..session.stats(now) })
+        };
+        let mut all: Vec<_> = self.viewers.values_mut().map(seen).collect();
         all.sort_by(|(_, a), (_, b)| b.connected_s.total_cmp(&a.connected_s));
         all
     }

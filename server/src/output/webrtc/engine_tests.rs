@@ -228,7 +228,7 @@ impl World {
     fn new() -> Self {
         Self {
             now: Instant::now(),
-            engine: Engine::new([(Codec::H264, None)], MAX_VIEWERS, Pilots::shared(Pilot::First)),
+            engine: Engine::new([("stream1", Codec::H264, None)], MAX_VIEWERS, Pilots::shared(Pilot::First)),
             wire: Wire::default(),
             viewers: Vec::new(),
             asks_for: 0,
@@ -328,7 +328,8 @@ fn the_pilots_picture_leaves_first() {
     for pilot in addresses.map(|address| address.parse::<SocketAddr>().expect("an address")) {
         let mut world = World::new();
         let floor = Some(Bitrate::from_kbps(300));
-        world.engine = Engine::new([(Codec::H264, floor)], MAX_VIEWERS, Pilots::shared(Pilot::Address(pilot.ip())));
+        world.engine =
+            Engine::new([("stream1", Codec::H264, floor)], MAX_VIEWERS, Pilots::shared(Pilot::Address(pilot.ip())));
         for address in addresses {
             world.join(address);
         }
@@ -345,7 +346,11 @@ fn the_pilots_picture_leaves_first() {
 fn viewers_of_two_streams_share_the_socket_and_nothing_else() {
     let mut world = World::new();
     let (floor, pilot) = (Some(Bitrate::from_kbps(300)), Pilot::Address([10, 0, 0, 3].into()));
-    world.engine = Engine::new([(Codec::H264, floor), (Codec::H264, floor)], MAX_VIEWERS, Pilots::shared(pilot));
+    world.engine = Engine::new(
+        [("stream1", Codec::H264, floor), ("stream2", Codec::H264, floor)],
+        MAX_VIEWERS,
+        Pilots::shared(pilot),
+    );
     world.join("10.0.0.2:6000");
     assert_eq!([0, 1].map(|stream| world.engine.is_watched(stream)), [true, false]);
     world.asks_for = 1;

@@ -148,8 +148,8 @@ impl WebRtcOutput {
         Ok(Self { commands, waker, thread: Mutex::new(Some(thread)), local, beat, viewers })
     }
 
-    /// Answers a viewer's SDP offer for the stream at this place of the catalogue. It arrived by HTTP `from` there at the local
-    /// address `arrived_at`; the viewer knows it as `asked`.
+    /// Answers a viewer's SDP offer for the stream at this place of the catalogue. It arrived by HTTP `from` there at
+    /// the local address `arrived_at`; the viewer knows it as `asked`.
     pub async fn offer(
         &self,
         stream: usize,
@@ -161,7 +161,8 @@ impl WebRtcOutput {
         self.ask(|reply| Command::Offer { stream, sdp, from, arrived_at, asked, reply }).await
     }
 
-    /// Trickled candidates, or an ICE restart, which has an answer; `tag` is the entity tag that the viewer knows, or `*`.
+    /// Trickled candidates, or an ICE restart, which has an answer; `tag` is the entity tag that the viewer knows, or
+    /// `*`.
     pub async fn patch(
         &self,
         id: String,

@@ -555,7 +555,7 @@ impl Session {
             thinned: self.thinned,
             awaits_keyframe: self.is_connected() && self.needs_keyframe,
             pilot: self.pilot,
-            // Which, the media thread knows.
+            // Which, the engine knows.
             stream: String::new(),
             estimate_kbps: (estimate / 1000.0) as u32,
             queue_ms: queue.as_secs_f64() * 1000.0,

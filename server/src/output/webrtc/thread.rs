@@ -210,8 +210,7 @@ impl MediaThread {
                 }
                 Ok(Command::Stats { reply }) => {
                     let stats = self.engine.stats(now).into_iter().map(|(at, mut viewer)| {
-                        let Feed { stream, frames, .. } = &self.feeds[at];
-                        viewer.stream = stream.name().to_owned();
+                        let frames = &self.feeds[at].frames;
                         // Of what waited for this thread, nothing is sent either.
                         viewer.awaits_keyframe |= viewer.connected_s > 0.0 && frames.is_skipping();
                         viewer

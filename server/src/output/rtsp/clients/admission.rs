@@ -1,5 +1,5 @@
-//! Which requests are handled, when, and why others are not: the streams' paths alone, logins in their turn, a stream when there
-//! is a picture, and one publisher.
+//! Which requests are handled, when, and why others are not: the streams' paths alone, logins in their turn, a stream
+//! when there is a picture, and one publisher.
 
 use std::sync::Weak;
 use std::sync::atomic::Ordering;
@@ -17,8 +17,8 @@ use super::super::paths::Content;
 use super::super::{gate, publish};
 use super::{State, key, shown};
 
-/// Who asks for the stream before there is a picture waits so long for it: a server that has just started, or a camera that is
-/// started again.
+/// Who asks for the stream before there is a picture waits so long for it: a server that has just started, or a camera
+/// that is started again.
 const PICTURE_LIMIT: Duration = Duration::from_secs(3);
 /// A login of an address with many failed ones waits so long at most.
 const LOGIN_LIMIT: Duration = Duration::from_secs(10);
@@ -95,9 +95,9 @@ impl State {
         content: Content,
     ) -> Option<(RTSPStatusCode, String)> {
         let own = self.with(client, |known| known.peer.clone());
-        let inlet = self.rules.inlet.as_ref()?;
+        let (published, inlet) = self.rules.inlet.as_ref()?;
         let other = inlet.keeps_its_place(own.as_deref().unwrap_or_default(), Instant::now());
-        let published = Content { stream: 0, mjpeg: false };
+        let published = Content { stream: *published, mjpeg: false };
         if content != published {
             let paths: Vec<_> = self.rules.paths.to(published).collect();
             return Some((RTSPStatusCode::MethodNotAllowed, format!("publish to {}", paths.join(" or "))));
@@ -125,7 +125,7 @@ impl State {
     }
 
     pub(super) fn records(&self, client: &rtsp::RTSPClient, path: &str) {
-        let Some(inlet) = &self.rules.inlet else { return };
+        let Some((_, inlet)) = &self.rules.inlet else { return };
         self.with(client, |known| {
             let (peer, path, transport) = (&known.peer, shown(path), if known.by_tcp { "TCP" } else { "UDP" });
             self.say(known.host, || tracing::info!(peer, path, transport, "an RTSP publisher has begun"));
@@ -137,7 +137,7 @@ impl State {
 
     /// Why a publisher cannot stay, if so. Else its session lives as long as it sends.
     pub(super) fn look_at_publisher(&self, client: &rtsp::RTSPClient, now: Instant) -> Option<String> {
-        let inlet = self.rules.inlet.as_ref().filter(|inlet| inlet.publishes(key(client)))?;
+        let inlet = self.rules.inlet.as_ref().map(|(_, inlet)| inlet).filter(|inlet| inlet.publishes(key(client)))?;
         if let Some(silent) = inlet.gone_for(now) {
             return Some(format!("it has published nothing for {} s", silent.as_secs()));
         }
@@ -163,8 +163,8 @@ impl State {
         (!has_picture).then(|| reason.unwrap_or_else(|| "there is no picture now".to_owned()))
     }
 
-    /// Keeps the request until it can be handled, or has waited for `limit`; false when that is over, or another of the connection
-    /// waits. The thread goes on.
+    /// Keeps the request until it can be handled, or has waited for `limit`; false when that is over, or another of the
+    /// connection waits. The thread goes on.
     fn wait(&self, context: &rtsp::RTSPContext, need: Need, limit: Duration) -> bool {
         let (Some(client), Some(request)) = (context.client(), context.request()) else { return false };
         let waits = self.with(client, |known| {
