@@ -32,7 +32,7 @@ const FASTER: f64 = 1.5;
 /// The usual rate is known after so long, and is that of no more than four times as long.
 const LEARNT: Duration = Duration::from_secs(1);
 /// Taken for the usual rate before that.
-const UNKNOWN: f64 = 60.0;
+const UNKNOWN: f64 = 120.0;
 /// A writer that has not caught up after so long is shown as it comes.
 const LIMIT: Duration = Duration::from_secs(5);
 /// In bytes.

@@ -256,9 +256,6 @@ pub fn place_candidates(answer: &str) -> String {
     for lines in &mut media {
         lines.retain(|line| !is_candidate(line));
     }
-    if let Some(accepted) = media.iter_mut().find(|lines| !is_refused(lines)) {
-        accepted.append(&mut candidates);
-    }
     // webrtcbin wants these in every section, although nothing is sent for a refused one.
     for name in ["a=setup:", "a=ice-ufrag:", "a=ice-pwd:"] {
         let says = |lines: &Vec<&str>| lines.iter().any(|line| line.starts_with(name));
@@ -267,6 +264,9 @@ pub fn place_candidates(answer: &str) -> String {
         for lines in media.iter_mut().filter(|lines| !says(lines)) {
             lines.extend(said);
         }
+    }
+    if let Some(accepted) = media.iter_mut().find(|lines| !is_refused(lines)) {
+        accepted.append(&mut candidates);
     }
     join(&session, &media)
 }
@@ -609,8 +609,8 @@ mod tests {
             "v=0\r\na=group:BUNDLE 0\r\nm=audio 0 UDP/TLS/RTP/SAVPF 0\r\na=mid:a\r\na=candidate:9\r\n{answered}"
         );
         let accepted = "m=audio 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:a\r\na=rtpmap:96 OPUS/48000/2\r\n\
-            a=fmtp:96 useinbandfec=1\r\na=rtcp-mux\r\na=inactive\r\na=candidate:9\r\n";
-        assert_eq!(offer.answer(&core), format!("v=0\r\na=group:BUNDLE a 0\r\n{accepted}{own}{answered}"));
+            a=fmtp:96 useinbandfec=1\r\na=rtcp-mux\r\na=inactive\r\n";
+        assert_eq!(offer.answer(&core), format!("v=0\r\na=group:BUNDLE a 0\r\n{accepted}{own}a=candidate:9\r\n{answered}"));
         // A data channel is refused as before.
         let data = sdp.replace("m=audio 9 UDP/TLS/RTP/SAVPF 96 97", "m=application 9 UDP/DTLS/SCTP webrtc-datachannel");
         assert_eq!(parse(&data, Codec::H264, None).expect("an answerable offer").front, None);
