@@ -610,7 +610,10 @@ mod tests {
         );
         let accepted = "m=audio 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:a\r\na=rtpmap:96 OPUS/48000/2\r\n\
             a=fmtp:96 useinbandfec=1\r\na=rtcp-mux\r\na=inactive\r\n";
-        assert_eq!(offer.answer(&core), format!("v=0\r\na=group:BUNDLE a 0\r\n{accepted}{own}a=candidate:9\r\n{answered}"));
+        assert_eq!(
+            offer.answer(&core),
+            format!("v=0\r\na=group:BUNDLE a 0\r\n{accepted}{own}a=candidate:9\r\n{answered}")
+        );
         // A data channel is refused as before.
         let data = sdp.replace("m=audio 9 UDP/TLS/RTP/SAVPF 96 97", "m=application 9 UDP/DTLS/SCTP webrtc-datachannel");
         assert_eq!(parse(&data, Codec::H264, None).expect("an answerable offer").front, None);
