@@ -147,21 +147,25 @@ impl Encoders {
         let mut all = Self { rows: Vec::new(), failed: vec![Vec::new(); count], watches: Vec::new() };
         all.watches.resize_with(count, EncoderWatch::default);
         for stream in 0..count {
+            let encodes = camera.streams.iter().map(|stream| stream.encode.clone());
+            let beside = all.rows.iter().copied().zip(encodes).collect();
             let row = match camera.source.is_passed_through() {
                 true => pipeline::unused(),
-                false => all.choose_one(camera, stream).await?,
+                false => all.choose_one(camera, stream, beside).await?,
             };
             all.rows.push(row);
         }
         Ok(all)
     }
 
-    /// The first that works for this stream, beside those of the others, and has not failed; says in the log which were tried.
-    async fn choose_one(&self, camera: &CameraConfig, stream: usize) -> Result<&'static EncoderRow, Fatal> {
-        let encode = |stream: usize| camera.streams[stream].encode.clone();
-        let others = self.rows.iter().enumerate().filter(|(other, _)| *other != stream);
-        let beside: Vec<_> = others.map(|(other, row)| (*row, encode(other))).collect();
-        let (config, failed) = (encode(stream), self.failed[stream].clone());
+    /// The first that works for this stream, beside others, and has not failed; says in the log which were tried.
+    async fn choose_one(
+        &self,
+        camera: &CameraConfig,
+        stream: usize,
+        beside: Vec<(&'static EncoderRow, EncodeConfig)>,
+    ) -> Result<&'static EncoderRow, Fatal> {
+        let (config, failed) = (camera.streams[stream].encode.clone(), self.failed[stream].clone());
         let choose = tokio::task::spawn_blocking(move || pipeline::choose_encoder(&config, &failed, &beside));
         let chosen = joined(choose.await)?.map_err(|e| Fatal(e.to_string()))?;
         tracing::debug!("{}", chosen.summary());
@@ -191,10 +195,14 @@ impl Encoders {
         if !reason.contains(element) {
             reason = format!("{element}: {reason}");
         }
+        if camera.streams.len() > 1 {
+            reason = format!("{}: {reason}", camera.streams[stream].name);
+        }
         // A named one stays; when none is left, the last one is as good as any.
         if replace && camera.streams[stream].encode.encoder == EncoderChoice::Auto {
             self.failed[stream].push(element);
-            if let Ok(next) = self.choose_one(camera, stream).await {
+            // Not beside the others: they may be what does not work any more, and then none would.
+            if let Ok(next) = self.choose_one(camera, stream, Vec::new()).await {
                 self.rows[stream] = next;
             }
         }

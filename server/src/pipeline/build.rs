@@ -11,7 +11,7 @@ use rov_common::units::Fps;
 
 use super::continuity::{self, REWIND};
 use super::encoder;
-use super::graph::{self, Branch, GraphError, GraphEvent, Output, STOP, Shared};
+use super::graph::{self, Branch, Capture, GraphError, GraphEvent, Output, STOP};
 use super::live::{self, Size};
 use super::message::{self, Failure};
 use super::plan::{self, BranchPlan, Plan, Tail};
@@ -20,8 +20,8 @@ use super::{catch_up, jpeg, rtsp, stdin, still, thin, valve, wiring};
 use crate::config::SourceKind;
 
 /// Fills `pipeline`; returns the head, which a looping file replaces.
-pub fn build(plan: &Plan, pipeline: &gst::Pipeline, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
-    let head = head(plan, shared)?;
+pub fn build(plan: &Plan, pipeline: &gst::Pipeline, capture: &Arc<Capture>) -> Result<gst::Bin, GraphError> {
+    let head = head(plan, capture)?;
     pipeline.add(&head).map_err(|error| GraphError::Text(error.to_string()))?;
     let fixed = plan.branches.iter().map(|branch| match &branch.tail {
         Tail::Fixed(text) => Some(text.as_str()),
@@ -29,10 +29,10 @@ pub fn build(plan: &Plan, pipeline: &gst::Pipeline, shared: &Arc<Shared>) -> Res
     });
     match fixed.collect::<Option<Vec<_>>>() {
         Some(texts) => {
-            let behind = add_behind(plan, &texts, plan.branches[0].encoder.is_some(), pipeline, shared)?;
+            let behind = add_behind(plan, &texts, plan.branches[0].encoder.is_some(), pipeline, capture)?;
             link(&head, &behind[0], plan)?;
         }
-        None => attach_by_caps(plan, &head, pipeline, shared),
+        None => attach_by_caps(plan, &head, pipeline, capture),
     }
     Ok(head)
 }
@@ -47,27 +47,27 @@ fn add_behind(
     texts: &[&str],
     encodes: bool,
     pipeline: &gst::Pipeline,
-    shared: &Arc<Shared>,
+    capture: &Arc<Capture>,
 ) -> Result<Vec<gst::Element>, GraphError> {
     let mut all: Vec<gst::Element> = Vec::new();
     if !plan.trunk.is_empty() {
-        all.push(trunk(plan, pipeline, shared)?.upcast());
+        all.push(trunk(plan, pipeline, capture)?.upcast());
     }
     // A stream alone needs none.
     if texts.len() > 1 {
         let tee = gst::ElementFactory::make("tee").name(plan::TEE).build();
         all.push(tee.map_err(|error| GraphError::Text(error.to_string()))?);
     }
-    let shared_ones = all.len();
-    for ((plan, branch), text) in plan.branches.iter().zip(&shared.branches).zip(texts) {
-        all.push(tail(plan, text, encodes, branch, shared)?.upcast());
+    let common_ones = all.len();
+    for ((plan, branch), text) in plan.branches.iter().zip(&capture.branches).zip(texts) {
+        all.push(tail(plan, text, encodes, branch, capture)?.upcast());
     }
     pipeline.add_many(&all).map_err(|error| GraphError::Text(error.to_string()))?;
-    for pair in all[..shared_ones].windows(2) {
+    for pair in all[..common_ones].windows(2) {
         link(&pair[0], &pair[1], plan)?;
     }
-    if let Some(last) = shared_ones.checked_sub(1) {
-        all[shared_ones..].iter().try_for_each(|tail| link(&all[last], tail, plan))?;
+    if let Some(last) = common_ones.checked_sub(1) {
+        all[common_ones..].iter().try_for_each(|tail| link(&all[last], tail, plan))?;
     }
     Ok(all)
 }
@@ -77,7 +77,7 @@ pub fn watch_bus(
     plan: Plan,
     pipeline: &gst::Pipeline,
     mut head: gst::Bin,
-    shared: Arc<Shared>,
+    capture: Arc<Capture>,
 ) -> thread::JoinHandle<()> {
     let pipeline = pipeline.clone();
     thread::spawn(move || {
@@ -87,9 +87,9 @@ pub fn watch_bus(
         for message in bus.iter_timed(gst::ClockTime::NONE) {
             match message.view() {
                 gst::MessageView::Error(error) => {
-                    return shared.event(rtsp::failure(error, plan.camera.as_ref(), &shared));
+                    return capture.event(rtsp::failure(error, plan.camera.as_ref(), &capture));
                 }
-                gst::MessageView::Eos(_) => return shared.event(GraphEvent::Eos),
+                gst::MessageView::Eos(_) => return capture.event(GraphEvent::Eos),
                 gst::MessageView::Warning(warning) => {
                     tracing::warn!("{}: {}", message::origin(warning.src()), warning.error().message());
                 }
@@ -102,10 +102,10 @@ pub fn watch_bus(
                 gst::MessageView::Application(application) => {
                     match application.structure().map(|s| s.name().as_str()) {
                         Some(STOP) => return,
-                        Some(REWIND) => match rewind(&plan, &pipeline, &head, &shared) {
+                        Some(REWIND) => match rewind(&plan, &pipeline, &head, &capture) {
                             Ok(next) => head = next,
                             Err(error) => {
-                                return shared.event(GraphEvent::Error(Failure::Source(error.to_string())));
+                                return capture.event(GraphEvent::Error(Failure::Source(error.to_string())));
                             }
                         },
                         _ => {}
@@ -134,12 +134,17 @@ fn say_turned(tags: &gst::TagList, why_not: &str, said: &mut Option<String>) {
 }
 
 /// Opens a file again: its elements are made anew, as demuxers differ in what they can seek.
-fn rewind(plan: &Plan, pipeline: &gst::Pipeline, old: &gst::Bin, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
+fn rewind(
+    plan: &Plan,
+    pipeline: &gst::Pipeline,
+    old: &gst::Bin,
+    capture: &Arc<Capture>,
+) -> Result<gst::Bin, GraphError> {
     let failed = |what: &str| GraphError::source(format!("{}: cannot start again: {what}", plan.source_label));
     let tail = old.static_pad("src").and_then(|pad| pad.peer()).ok_or_else(|| failed("its output is not linked"))?;
     old.set_state(gst::State::Null).map_err(|_| failed("it does not stop"))?;
     pipeline.remove(old).map_err(|_| failed("it cannot be removed"))?;
-    let head = head(plan, shared)?;
+    let head = head(plan, capture)?;
     pipeline.add(&head).map_err(|_| failed("it cannot be added"))?;
     let pad = head.static_pad("src").ok_or_else(|| failed("it has no output"))?;
     pad.link(&tail).map_err(|_| failed("its output does not fit any more"))?;
@@ -161,25 +166,25 @@ fn parse(text: &str, ghost: bool) -> Result<gst::Bin, GraphError> {
 }
 
 /// The head with one output pad, `src`. Made by hand: of the unlinked pads some belong to links that are made later.
-fn head(plan: &Plan, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
+fn head(plan: &Plan, capture: &Arc<Capture>) -> Result<gst::Bin, GraphError> {
     let head = parse(&plan.head_text(), false)?;
     let no_output = || GraphError::Text(format!("nothing to take pictures from in: {}", plan.head_text()));
     let pad = head.by_name(plan::JOIN).and_then(|join| join.static_pad("src")).ok_or_else(no_output)?;
     if let Some(url) = &plan.camera {
-        rtsp::install(&head, url, plan, shared);
+        rtsp::install(&head, url, plan, capture);
     }
     if let Some(inlet) = &plan.inlet {
         inlet.install(&head);
     }
     wiring::correct_markers(&head, plan.codec);
-    stdin::install(&head, plan.codec, shared);
-    catch_up::install(&head, plan.codec, shared);
-    jpeg::watch(&head, shared);
+    stdin::install(&head, plan.codec, capture);
+    catch_up::install(&head, plan.codec, capture);
+    jpeg::watch(&head, capture);
     // Those of a file or of a user's pipeline may be paced only behind the decoder.
     if matches!(plan.source, SourceKind::Auto | SourceKind::Webcam) {
         let elements = head.iterate_elements().into_iter().flatten();
         let jpeg = elements.filter(|element| wiring::is_made_by(element, "jpegdec"));
-        jpeg.filter_map(|decoder| decoder.static_pad("sink")).for_each(|pad| valve::spare_decoder(&pad, shared));
+        jpeg.filter_map(|decoder| decoder.static_pad("sink")).for_each(|pad| valve::spare_decoder(&pad, capture));
     }
     if let Some(upright) = head.by_name(source::UPRIGHT) {
         wiring::turn(&upright);
@@ -188,18 +193,18 @@ fn head(plan: &Plan, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
         wiring::draw(&pad, drawing);
     }
     if matches!(plan.branches[0], BranchPlan { tail: Tail::Fixed(_), encoder: None, .. }) {
-        wiring::count(&pad, &shared.branches[0].frames_in);
+        wiring::count(&pad, &capture.branches[0].frames_in);
     }
     let ghost = gst::GhostPad::builder_with_target(&pad).map_err(|_| no_output())?.name("src").build();
     ghost.set_active(true).and_then(|()| head.add_pad(&ghost)).map_err(|_| no_output())?;
     Ok(head)
 }
 
-fn trunk(plan: &Plan, pipeline: &gst::Pipeline, shared: &Arc<Shared>) -> Result<gst::Bin, GraphError> {
+fn trunk(plan: &Plan, pipeline: &gst::Pipeline, capture: &Arc<Capture>) -> Result<gst::Bin, GraphError> {
     let trunk = parse(&plan.trunk, true)?;
     if let Pacing::File { looping, interval_of } = plan.pacing {
         continuity::install(&pad(&trunk, plan::AHEAD, &plan.trunk)?, pipeline, interval_of.interval(), looping);
-        wiring::note_due(&pad(&trunk, plan::PACE, &plan.trunk)?, pipeline, &shared.next_due);
+        wiring::note_due(&pad(&trunk, plan::PACE, &plan.trunk)?, pipeline, &capture.next_due);
     }
     Ok(trunk)
 }
@@ -219,7 +224,7 @@ fn tail(
     text: &str,
     encodes: bool,
     branch: &Arc<Branch>,
-    shared: &Arc<Shared>,
+    capture: &Arc<Capture>,
 ) -> Result<gst::Bin, GraphError> {
     let tail = parse(text, true)?;
     let encoder = if encodes {
@@ -233,7 +238,7 @@ fn tail(
         live::leave_out(&queue, branch);
         wiring::count(&queue, &branch.frames_in);
         if branch.stream == 0 {
-            still::watch(&queue, &shared.still);
+            still::watch(&queue, &capture.still);
         }
         valve::install(&queue, branch);
         wiring::count(&pad(&tail, encoder::NAME, text)?, &branch.frames_to_encoder);
@@ -249,7 +254,7 @@ fn tail(
         .by_name(plan::OUT)
         .and_then(|sink| sink.downcast::<gst_app::AppSink>().ok())
         .ok_or_else(|| missing(plan::OUT, text))?;
-    connect_sink(&sink, encoder.is_none(), branch, shared);
+    connect_sink(&sink, encoder.is_none(), branch, capture);
     let size = encoder.as_ref().and_then(|(element, row)| Size::of(element, row));
     let encoder = encoder.map(|(element, row)| (element.downgrade(), row));
     if branch.output.set(Output { encoder, size, sink: sink.downgrade() }).is_err() {
@@ -258,8 +263,8 @@ fn tail(
     Ok(tail)
 }
 
-fn connect_sink(sink: &gst_app::AppSink, checked: bool, branch: &Arc<Branch>, shared: &Arc<Shared>) {
-    let (branch, shared) = (branch.clone(), shared.clone());
+fn connect_sink(sink: &gst_app::AppSink, checked: bool, branch: &Arc<Branch>, capture: &Arc<Capture>) {
+    let (branch, capture) = (branch.clone(), capture.clone());
     let format = std::sync::Mutex::new(None);
     let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
         let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
@@ -268,18 +273,18 @@ fn connect_sink(sink: &gst_app::AppSink, checked: bool, branch: &Arc<Branch>, sh
         if let Some((resolution, fps)) = now
             && std::mem::replace(&mut *last, now) != now
         {
-            shared.event(GraphEvent::Format { stream: branch.stream, resolution, fps });
+            capture.event(GraphEvent::Format { stream: branch.stream, resolution, fps });
         }
-        graph::deliver(sink, &shared, &branch, &sample, checked);
+        graph::deliver(sink, &capture, &branch, &sample, checked);
         Ok(gst::FlowSuccess::Ok)
     });
     sink.set_callbacks(callbacks.build());
 }
 
 /// Waits for the caps of a user's pipeline, and adds the tail that suits them before they are passed on.
-fn attach_by_caps(plan: &Plan, head: &gst::Bin, pipeline: &gst::Pipeline, shared: &Arc<Shared>) {
+fn attach_by_caps(plan: &Plan, head: &gst::Bin, pipeline: &gst::Pipeline, capture: &Arc<Capture>) {
     let Some(pad) = head.static_pad("src") else { return };
-    let (plan, shared, pipeline) = (plan.clone(), shared.clone(), pipeline.downgrade());
+    let (plan, capture, pipeline) = (plan.clone(), capture.clone(), pipeline.downgrade());
     let attached = AtomicU32::new(0);
     pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |pad, info| {
         let Some(gst::EventView::Caps(caps)) = info.event().map(|event| event.view()) else {
@@ -289,7 +294,7 @@ fn attach_by_caps(plan: &Plan, head: &gst::Bin, pipeline: &gst::Pipeline, shared
         if attached.fetch_add(1, Ordering::AcqRel) > 0 {
             return gst::PadProbeReturn::Ok;
         }
-        if let Err(error) = attach(&plan, pad, caps.caps(), &pipeline, &shared) {
+        if let Err(error) = attach(&plan, pad, caps.caps(), &pipeline, &capture) {
             let text = error.to_string();
             gst::element_error!(pipeline, gst::CoreError::Negotiation, ("{}", text));
         }
@@ -302,7 +307,7 @@ fn attach(
     pad: &gst::Pad,
     caps: &gst::CapsRef,
     pipeline: &gst::Pipeline,
-    shared: &Arc<Shared>,
+    capture: &Arc<Capture>,
 ) -> Result<(), GraphError> {
     let unusable =
         || GraphError::source(format!("--pipeline ends in {caps}: end it with raw or {} video", plan.codec.title()));
@@ -321,21 +326,21 @@ fn attach(
         Tail::ByCaps { raw, .. } => Some(raw),
     });
     let texts: Vec<_> = texts.map(|text| text.map(String::as_str)).collect::<Option<_>>().ok_or_else(unusable)?;
-    let behind = add_behind(plan, &texts, !is_encoded, pipeline, shared)?;
+    let behind = add_behind(plan, &texts, !is_encoded, pipeline, capture)?;
     let Some(sink) = behind[0].static_pad("sink") else { return Err(unusable()) };
     if is_encoded {
-        wiring::count(&sink, &shared.branches[0].frames_in);
+        wiring::count(&sink, &capture.branches[0].frames_in);
     }
     // A source that is not live would run as fast as the encoder can.
     let mut query = gst::query::Latency::new();
-    let live = shared.is_piped.load(Ordering::Relaxed) || pad.query(&mut query) && query.result().0;
+    let live = capture.is_piped.load(Ordering::Relaxed) || pad.query(&mut query) && query.result().0;
     if let Some(pace) = pipeline.by_name(plan::PACE).filter(|_| !live) {
         pace.set_property("sync", true);
         if let Some(pad) = pace.static_pad("sink") {
             // What has no times (pictures behind `jpegdec`) gets some, and nothing of it is taken for a stall.
             let interval = plan.branches[0].settings.fps.unwrap_or(Fps::whole(30)).interval();
             continuity::install(&pad, pipeline, interval, false);
-            wiring::note_due(&pad, pipeline, &shared.next_due);
+            wiring::note_due(&pad, pipeline, &capture.next_due);
         }
     }
     behind.iter().for_each(|element| join_time(element, pipeline));
@@ -344,7 +349,7 @@ fn attach(
     for element in behind.iter().rev() {
         let started = element.sync_state_with_parent();
         let reason = || "the encoder does not start".to_owned();
-        started.map_err(|_| GraphError::Start(shared.failure(Some(element.upcast_ref()), reason())))?;
+        started.map_err(|_| GraphError::Start(capture.failure(Some(element.upcast_ref()), reason())))?;
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use rov_common::descriptor;
 use rov_common::sync::lock;
 use rov_common::unread::Unread;
 
-use super::graph::Shared;
+use super::graph::Capture;
 use super::{source, wiring};
 
 /// After so long without a byte, what comes may have waited: the process, the machine, or the link in front of the pipe
@@ -182,12 +182,12 @@ impl Pipe {
 
 /// Watches the pipes and connections of `head` that go straight into the parser. Their pictures have the time of their
 /// arrival.
-pub(super) fn install(head: &gst::Bin, codec: Codec, shared: &Arc<Shared>) {
+pub(super) fn install(head: &gst::Bin, codec: Codec, capture: &Arc<Capture>) {
     for element in head.iterate_recurse().into_iter().flatten() {
         let Some(pipe) = Pipe::of(&element) else { continue };
         let Some(pad) = element.static_pad("src").filter(|pad| is_parsed(pad, codec)) else { continue };
         element.set_property("do-timestamp", true);
-        shared.is_piped.store(true, Ordering::Relaxed);
+        capture.is_piped.store(true, Ordering::Relaxed);
         let state = Mutex::new((CatchUp::default(), pipe));
         pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
             let Some(buffer) = info.buffer_mut() else { return gst::PadProbeReturn::Ok };

@@ -119,8 +119,8 @@ impl BranchCounters {
     }
 }
 
-/// What callbacks share with the graph.
-pub(super) struct Shared {
+/// What the callbacks of a pipeline share: a camera's, and its streams'.
+pub(super) struct Capture {
     pub on_unit: Box<dyn Fn(usize, AccessUnit) + Send + Sync>,
     pub on_event: Box<dyn Fn(GraphEvent) + Send + Sync>,
     pub stopped: AtomicBool,
@@ -160,7 +160,7 @@ pub struct Branch {
     pub(super) output: OnceLock<Output>,
 }
 
-/// The tail's elements that are worked with later. Weak, as the sink's callback holds `Shared`: they would keep each other alive.
+/// The tail's elements that are worked with later. Weak, as the sink's callback holds `Capture`: they would keep each other alive.
 pub(super) struct Output {
     /// None: the source's stream goes out untouched.
     pub encoder: Option<(gst::glib::WeakRef<gst::Element>, &'static EncoderRow)>,
@@ -169,7 +169,7 @@ pub(super) struct Output {
     pub sink: gst::glib::WeakRef<gst_app::AppSink>,
 }
 
-impl Shared {
+impl Capture {
     /// Nothing of a graph that has been stopped reaches its owner.
     pub fn event(&self, event: GraphEvent) {
         if !self.stopped.load(Ordering::Acquire) {
@@ -319,7 +319,7 @@ impl Hanging {
 /// A running pipeline; dropped, it stops within a second or is left to itself.
 pub struct Graph {
     pipeline: gst::Pipeline,
-    pub(super) shared: Arc<Shared>,
+    pub(super) capture: Arc<Capture>,
     bus_thread: Option<thread::JoinHandle<()>>,
     hanging: Hanging,
     text: String,
@@ -345,7 +345,7 @@ impl Graph {
         hanging.check(&plan.text())?;
         let epoch = Instant::now();
         let branches = plan.branches.iter().enumerate();
-        let shared = Arc::new(Shared {
+        let capture = Arc::new(Capture {
             on_unit: Box::new(on_unit),
             on_event: Box::new(on_event),
             stopped: AtomicBool::new(false),
@@ -359,27 +359,27 @@ impl Graph {
             branches: branches.map(|(stream, plan)| Arc::new(Branch::new(stream, plan, epoch))).collect(),
         });
         let pipeline = gst::Pipeline::new();
-        let head = super::build::build(plan, &pipeline, &shared)?;
+        let head = super::build::build(plan, &pipeline, &capture)?;
         // From here on, every way out stops the pipeline by dropping the graph.
         let (hanging, text) = (hanging.clone(), plan.text());
-        let mut graph = Graph { pipeline, shared, bus_thread: None, hanging, text, taken_down: false };
+        let mut graph = Graph { pipeline, capture, bus_thread: None, hanging, text, taken_down: false };
         graph.play()?;
-        graph.bus_thread = Some(super::build::watch_bus(plan.clone(), &graph.pipeline, head, graph.shared.clone()));
+        graph.bus_thread = Some(super::build::watch_bus(plan.clone(), &graph.pipeline, head, graph.capture.clone()));
         Ok(graph)
     }
 
     /// In the order of the plan.
     pub fn branches(&self) -> &[Arc<Branch>] {
-        &self.shared.branches
+        &self.capture.branches
     }
 
     /// What the source has given since the start; cheap.
     pub fn counters(&self) -> SourceCounters {
-        let shared = &self.shared;
+        let capture = &self.capture;
         SourceCounters {
-            frames_damaged: shared.frames_damaged.count(),
-            next_due: shared.next_due.get(),
-            still: *lock(&shared.still),
+            frames_damaged: capture.frames_damaged.count(),
+            next_due: capture.next_due.get(),
+            still: *lock(&capture.still),
         }
     }
 
@@ -401,11 +401,11 @@ impl Graph {
         let reason = |fallback: String| {
             let message = self.pipeline.bus().and_then(|bus| bus.pop_filtered(&[gst::MessageType::Error]));
             if let Some(gst::MessageView::Error(error)) = message.as_ref().map(|message| message.view()) {
-                return GraphError::Start(self.shared.failure(error.src(), message::error_text(error)));
+                return GraphError::Start(self.capture.failure(error.src(), message::error_text(error)));
             }
             // Elements start from the sink to the source: an encoder that has not started keeps the source waiting.
             let waits = |encoder: gst::Element| encoder.current_state() < gst::State::Paused;
-            let branch = self.shared.branches.iter().find(|branch| branch.element().is_some_and(waits));
+            let branch = self.capture.branches.iter().find(|branch| branch.element().is_some_and(waits));
             GraphError::Start(match branch {
                 Some(branch) => branch.failure(fallback),
                 None => Failure::Source(fallback),
@@ -420,7 +420,7 @@ impl Graph {
 
     fn take_down(&mut self, limit: Duration) {
         // Set already where a stream was refused, whose pipeline still runs.
-        self.shared.stopped.store(true, Ordering::Release);
+        self.capture.stopped.store(true, Ordering::Release);
         if std::mem::replace(&mut self.taken_down, true) {
             return;
         }
@@ -452,7 +452,7 @@ impl Graph {
 impl Graph {
     /// Elements stop from the sink to the source: while an encoder hangs, the camera would stay open, and busy for the next pipeline.
     fn let_go_of_source(&self) {
-        if self.shared.branches.iter().all(|branch| branch.element().is_none()) {
+        if self.capture.branches.iter().all(|branch| branch.element().is_none()) {
             return;
         }
         let bins = self.pipeline.iterate_elements().into_iter().flatten().filter_map(|e| e.downcast::<gst::Bin>().ok());
@@ -478,19 +478,25 @@ impl Drop for Graph {
 }
 
 /// Delivers one sample of the sink; `checked` when nothing here has encoded it, so that anything may be in it.
-pub(super) fn deliver(sink: &gst_app::AppSink, shared: &Shared, branch: &Branch, sample: &gst::Sample, checked: bool) {
+pub(super) fn deliver(
+    sink: &gst_app::AppSink,
+    capture: &Capture,
+    branch: &Branch,
+    sample: &gst::Sample,
+    checked: bool,
+) {
     let Some(buffer) = sample.buffer() else { return };
     let Ok(map) = buffer.map_readable() else {
         tracing::warn!("an access unit cannot be read, it is left out");
         return;
     };
-    if shared.stopped.load(Ordering::Acquire) {
+    if capture.stopped.load(Ordering::Acquire) {
         return;
     }
     if let Some(problem) = checked.then(|| playable::problem(branch.codec, &map)).flatten() {
         // Once: nothing goes out after it.
-        if !shared.stopped.swap(true, Ordering::AcqRel) {
-            (shared.on_event)(GraphEvent::Refused(playable::refusal(branch.codec, problem, shared.source)));
+        if !capture.stopped.swap(true, Ordering::AcqRel) {
+            (capture.on_event)(GraphEvent::Refused(playable::refusal(branch.codec, problem, capture.source)));
         }
         return;
     }
@@ -498,7 +504,9 @@ pub(super) fn deliver(sink: &gst_app::AppSink, shared: &Shared, branch: &Branch,
     let time = buffer.pts().or(buffer.dts());
     let running = time.and_then(|time| sample.segment()?.downcast_ref::<gst::ClockTime>()?.to_running_time(time));
     let pts = match (running.or(now).unwrap_or_default(), now) {
-        (pts, Some(now)) if shared.is_piped.load(Ordering::Relaxed) => lock(&branch.times).time(pts.into(), now.into()),
+        (pts, Some(now)) if capture.is_piped.load(Ordering::Relaxed) => {
+            lock(&branch.times).time(pts.into(), now.into())
+        }
         (pts, _) => pts.into(),
     };
     let opens = {
@@ -511,7 +519,7 @@ pub(super) fn deliver(sink: &gst_app::AppSink, shared: &Shared, branch: &Branch,
     };
     // A source whose clock is not the pipeline's could claim any age.
     let age = now.map_or(Duration::ZERO, |now| Duration::from(now).saturating_sub(pts)).min(Duration::from_secs(10));
-    let keyframe = codec::is_keyframe(branch.codec, &map) && !waited(shared.source, age);
+    let keyframe = codec::is_keyframe(branch.codec, &map) && !waited(capture.source, age);
     branch.frames_out.add();
     let unit = AccessUnit {
         // A copy, because encoders lend buffers from a small pool, and outputs keep keyframes for long.
@@ -520,9 +528,9 @@ pub(super) fn deliver(sink: &gst_app::AppSink, shared: &Shared, branch: &Branch,
         captured_at: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
         keyframe,
     };
-    (shared.on_unit)(branch.stream, unit);
+    (capture.on_unit)(branch.stream, unit);
     if opens && !keyframe {
-        shared.event(GraphEvent::NoKeyframe { stream: branch.stream });
+        capture.event(GraphEvent::NoKeyframe { stream: branch.stream });
     }
 }
 

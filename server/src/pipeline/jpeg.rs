@@ -7,20 +7,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 
-use super::graph::Shared;
+use super::graph::Capture;
 
 /// Looks at what goes into each element of `head` that takes JPEG and nothing else, now and later.
-pub(super) fn watch(head: &gst::Bin, shared: &Arc<Shared>) {
-    head.iterate_recurse().into_iter().flatten().for_each(|element| watch_element(&element, shared));
-    let weak = Arc::downgrade(shared);
+pub(super) fn watch(head: &gst::Bin, capture: &Arc<Capture>) {
+    head.iterate_recurse().into_iter().flatten().for_each(|element| watch_element(&element, capture));
+    let weak = Arc::downgrade(capture);
     head.connect_deep_element_added(move |_, _, element| {
-        if let Some(shared) = weak.upgrade() {
-            watch_element(element, &shared);
+        if let Some(capture) = weak.upgrade() {
+            watch_element(element, &capture);
         }
     });
 }
 
-fn watch_element(element: &gst::Element, shared: &Arc<Shared>) {
+fn watch_element(element: &gst::Element, capture: &Arc<Capture>) {
     let Some(pad) = element.static_pad("sink") else { return };
     let caps = pad.pad_template_caps();
     if caps.is_any() || caps.is_empty() || caps.iter().any(|structure| structure.name() != "image/jpeg") {
@@ -28,7 +28,7 @@ fn watch_element(element: &gst::Element, shared: &Arc<Shared>) {
     }
     // A parser may get a stream in pieces of any size: of those, some do not begin as a picture does. And what it takes by itself
     // (pull mode) are pieces as well.
-    let (weak, has_whole, is_pieces) = (Arc::downgrade(shared), AtomicBool::new(false), AtomicBool::new(false));
+    let (weak, has_whole, is_pieces) = (Arc::downgrade(capture), AtomicBool::new(false), AtomicBool::new(false));
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         if info.mask.contains(gst::PadProbeType::PULL) || is_pieces.load(Ordering::Relaxed) {
             return gst::PadProbeReturn::Ok;
@@ -43,8 +43,8 @@ fn watch_element(element: &gst::Element, shared: &Arc<Shared>) {
             is_pieces.fetch_or(!begins, Ordering::Relaxed);
             return gst::PadProbeReturn::Ok;
         }
-        if let Some(shared) = weak.upgrade() {
-            shared.frames_damaged.add();
+        if let Some(capture) = weak.upgrade() {
+            capture.frames_damaged.add();
         }
         // As in `valve`.
         gst::PadProbeReturn::Handled

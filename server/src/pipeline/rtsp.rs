@@ -17,7 +17,7 @@ use rov_common::lateness::Lateness;
 use rov_common::sync::lock;
 use rov_common::unread::Unread;
 
-use super::graph::{GraphEvent, Shared};
+use super::graph::{Capture, GraphEvent};
 use super::message;
 use super::plan::Plan;
 use super::wiring;
@@ -51,7 +51,7 @@ pub fn look(url: &CameraUrl) -> Result<(), String> {
 }
 
 /// Tells the source where the camera is, and that the first video of the plan's codec is wanted and nothing else: no sound, no metadata.
-pub fn install(head: &gst::Bin, url: &CameraUrl, plan: &Plan, shared: &Arc<Shared>) {
+pub fn install(head: &gst::Bin, url: &CameraUrl, plan: &Plan, capture: &Arc<Capture>) {
     let codec = plan.codec;
     let Some(source) = head.by_name(ELEMENT) else { return };
     source.set_property("location", url.url().as_str());
@@ -61,10 +61,10 @@ pub fn install(head: &gst::Bin, url: &CameraUrl, plan: &Plan, shared: &Arc<Share
         source.set_property("user-pw", password);
     }
     limit_attempts(&source);
-    let weak = Arc::downgrade(shared);
+    let weak = Arc::downgrade(capture);
     on_certificate(&source, plan.camera_certificate.clone(), move |fingerprint| {
-        if let Some(shared) = weak.upgrade() {
-            *lock(&shared.untrusted) = Some(fingerprint);
+        if let Some(capture) = weak.upgrade() {
+            *lock(&capture.untrusted) = Some(fingerprint);
         }
     });
     let camera = url.clone();
@@ -76,7 +76,7 @@ pub fn install(head: &gst::Bin, url: &CameraUrl, plan: &Plan, shared: &Arc<Share
             end_when_late(source, input(source).as_ref().unwrap_or(pad), Unread::new(peers));
         }
     });
-    let (chosen, shared) = (Mutex::new(None::<u32>), Arc::downgrade(shared));
+    let (chosen, capture) = (Mutex::new(None::<u32>), Arc::downgrade(capture));
     source.connect("select-stream", false, move |values| {
         let number = values.get(1).and_then(|number| number.get::<u32>().ok());
         let caps = values.get(2).and_then(|caps| caps.get::<gst::Caps>().ok());
@@ -88,8 +88,8 @@ pub fn install(head: &gst::Bin, url: &CameraUrl, plan: &Plan, shared: &Arc<Share
         if wanted {
             *chosen = number;
         }
-        if let Some(shared) = shared.upgrade() {
-            let mut left_out = lock(&shared.left_out);
+        if let Some(capture) = capture.upgrade() {
+            let mut left_out = lock(&capture.left_out);
             match wanted {
                 true => left_out.clear(),
                 false if had_one => {}
@@ -245,13 +245,13 @@ fn stream(caps: &gst::Caps) -> Option<(String, String)> {
 }
 
 /// An error on the bus: what it means and what to do about it, where it is of an IP camera.
-pub fn failure(error: &gst::message::Error, camera: Option<&CameraUrl>, shared: &Shared) -> GraphEvent {
+pub fn failure(error: &gst::message::Error, camera: Option<&CameraUrl>, capture: &Capture) -> GraphEvent {
     let text = message::error_text(error);
-    let failed = |reason: String| GraphEvent::Error(shared.failure(error.src(), reason));
+    let failed = |reason: String| GraphEvent::Error(capture.failure(error.src(), reason));
     let Some(camera) = camera.filter(|_| error.src().is_some_and(|source| source.name() == ELEMENT)) else {
         return failed(text);
     };
-    if let Some(fingerprint) = &*lock(&shared.untrusted) {
+    if let Some(fingerprint) = &*lock(&capture.untrusted) {
         return failed(format!("camera {camera}: {}", Trust::advice(fingerprint)));
     }
     if error.error().matches(gst::ResourceError::NotAuthorized) {
@@ -270,7 +270,7 @@ pub fn failure(error: &gst::message::Error, camera: Option<&CameraUrl>, shared: 
     if camera.is_tls() && text.contains("TLS support is not available") {
         return failed(format!("{text}; install glib-networking"));
     }
-    let left_out = lock(&shared.left_out);
+    let left_out = lock(&capture.left_out);
     let offers =
         if left_out.is_empty() { String::new() } else { format!("; the camera offers {}", left_out.join(", ")) };
     failed(format!("{text}{offers}"))

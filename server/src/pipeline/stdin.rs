@@ -9,7 +9,7 @@ use gstreamer::prelude::*;
 use rov_common::codec::{self, Codec};
 use rov_common::sync::lock;
 
-use super::graph::{GraphEvent, Shared};
+use super::graph::{Capture, GraphEvent};
 use super::source::{Container, sniff};
 
 /// Name of the `fdsrc`.
@@ -52,11 +52,11 @@ enum Verdict {
 }
 
 /// Holds the first bytes back until they are known to be the raw codec.
-pub(super) fn install(head: &gst::Bin, codec: Codec, shared: &Arc<Shared>) {
+pub(super) fn install(head: &gst::Bin, codec: Codec, capture: &Arc<Capture>) {
     let Some(pad) = head.by_name(ELEMENT).and_then(|source| source.static_pad("src")) else { return };
-    let (shared, held) = (Arc::downgrade(shared), Mutex::new(Held::default()));
+    let (capture, held) = (Arc::downgrade(capture), Mutex::new(Held::default()));
     pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
-        let Some(shared) = shared.upgrade() else { return gst::PadProbeReturn::Ok };
+        let Some(capture) = capture.upgrade() else { return gst::PadProbeReturn::Ok };
         let mut held = lock(&held);
         let ended = info.event().is_some_and(|event| event.type_() == gst::EventType::Eos);
         match info.buffer().map(|buffer| buffer.map_readable()) {
@@ -81,8 +81,8 @@ pub(super) fn install(head: &gst::Bin, codec: Codec, shared: &Arc<Shared>) {
             }
             Verdict::Undecided => gst::PadProbeReturn::Handled,
             Verdict::Wrong(reason) => {
-                if !shared.stopped.swap(true, std::sync::atomic::Ordering::AcqRel) {
-                    (shared.on_event)(GraphEvent::Refused(reason));
+                if !capture.stopped.swap(true, std::sync::atomic::Ordering::AcqRel) {
+                    (capture.on_event)(GraphEvent::Refused(reason));
                 }
                 held.bytes.clear();
                 gst::PadProbeReturn::Handled

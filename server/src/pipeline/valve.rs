@@ -11,7 +11,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use rov_common::sync::lock;
 
-use super::graph::{Branch, Shared};
+use super::graph::{Branch, Capture};
 use super::{still, wiring};
 
 /// Encoders may give times back in coarser units.
@@ -92,17 +92,17 @@ pub(super) fn install(pad: &gst::Pad, branch: &Arc<Branch>) {
 /// Lets through `pad`, in front of the decoder of a live source whose pictures do not depend on each other, only what
 /// `still` looks at while all valves are shut. The others count as those that the valve keeps back, as long as the decoder makes
 /// pictures of those that it gets: one that makes none of them must be noticed.
-pub(super) fn spare_decoder(pad: &gst::Pad, shared: &Arc<Shared>) {
-    let (weak, state) = (Arc::downgrade(shared), Mutex::new(Spared::default()));
+pub(super) fn spare_decoder(pad: &gst::Pad, capture: &Arc<Capture>) {
+    let (weak, state) = (Arc::downgrade(capture), Mutex::new(Spared::default()));
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
-        let Some(shared) = weak.upgrade() else { return gst::PadProbeReturn::Ok };
-        let shut = shared.branches.iter().all(|branch| *lock(&branch.valve) == Valve::Shut);
+        let Some(capture) = weak.upgrade() else { return gst::PadProbeReturn::Ok };
+        let shut = capture.branches.iter().all(|branch| *lock(&branch.valve) == Valve::Shut);
         // As the branches are thinned apart, the one that gets most pictures tells.
-        let frames_in = shared.branches.iter().map(|branch| branch.frames_in.count()).max().unwrap_or_default();
+        let frames_in = capture.branches.iter().map(|branch| branch.frames_in.count()).max().unwrap_or_default();
         if !(shut && lock(&state).spares(Instant::now(), frames_in)) {
             return gst::PadProbeReturn::Ok;
         }
-        for branch in &shared.branches {
+        for branch in &capture.branches {
             branch.frames_in.add();
             branch.frames_unwanted.add();
         }
