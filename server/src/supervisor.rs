@@ -84,7 +84,9 @@ pub async fn run(
                 Err(PrepareError::Fatal(reason)) if !has_worked => return Err(Fatal(reason)),
                 Err(PrepareError::Fatal(reason) | PrepareError::Retry(reason)) => reason,
                 Ok(plan) => {
-                    let plan = Plan { inlet: inlet.clone(), ..plan };
+                    let mut plan = Plan { inlet: inlet.clone(), ..plan };
+                    let off = plan.branches.iter_mut().zip(&encoders.off).filter(|(_, off)| **off);
+                    off.for_each(|(branch, _)| branch.turn_off());
                     match run_once(&camera, plan, !complaints.any(), &hanging, &streams, &mut controls, &shutdown)
                         .await?
                     {
@@ -139,12 +141,16 @@ struct Encoders {
     /// Of each stream, those that worked on trial, and then not at work.
     failed: Vec<Vec<&'static str>>,
     watches: Vec<EncoderWatch>,
+    /// Streams without an encoder that works: left out until the source fails, when trying again costs the others
+    /// nothing.
+    off: Vec<bool>,
 }
 
 impl Encoders {
     async fn choose(camera: &CameraConfig) -> Result<Self, Fatal> {
         let count = camera.streams.len();
-        let mut all = Self { rows: Vec::new(), failed: vec![Vec::new(); count], watches: Vec::new() };
+        let (failed, off) = (vec![Vec::new(); count], vec![false; count]);
+        let mut all = Self { rows: Vec::new(), failed, watches: Vec::new(), off };
         all.watches.resize_with(count, EncoderWatch::default);
         for stream in 0..count {
             let encodes = camera.streams.iter().map(|stream| stream.encode.clone());
@@ -190,7 +196,10 @@ impl Encoders {
             let concerns = !matches!(failure, Failure::Encoder { stream: at, .. } if *at != stream);
             replace |= concerns && watch.failed(failure, well_for.get(stream).copied().flatten(), hangs);
         }
-        let Failure::Encoder { stream, .. } = *failure else { return reason };
+        let Failure::Encoder { stream, .. } = *failure else {
+            self.off.fill(false);
+            return reason;
+        };
         let element = self.rows[stream].element;
         if !reason.contains(element) {
             reason = format!("{element}: {reason}");
@@ -198,13 +207,24 @@ impl Encoders {
         if camera.streams.len() > 1 {
             reason = format!("{}: {reason}", camera.streams[stream].name);
         }
-        // A named one stays; when none is left, the last one is as good as any.
-        if replace && camera.streams[stream].encode.encoder == EncoderChoice::Auto {
+        if !replace {
+            return reason;
+        }
+        // A named one stays.
+        if camera.streams[stream].encode.encoder == EncoderChoice::Auto {
             self.failed[stream].push(element);
             // Not beside the others: they may be what does not work any more, and then none would.
             if let Ok(next) = self.choose_one(camera, stream, Vec::new()).await {
                 self.rows[stream] = next;
+                return reason;
             }
+        }
+        // The last one is as good as any for the first stream, which is the pilot's. No other one ends that again
+        // and again.
+        if stream > 0 {
+            self.off[stream] = true;
+            let name = &camera.streams[stream].name;
+            reason.push_str(&format!("; {name} stays off until the camera is started again, so that the others go on"));
         }
         reason
     }
@@ -254,7 +274,9 @@ async fn run_once(
     let is_fallback = plan.is_fallback;
     let inlet = plan.inlet.clone();
     let substitute = is_fallback.then(|| "no camera is found, a test picture is shown".to_owned());
-    streams.iter().for_each(|stream| stream.pipeline_starting(&plan.source_label, substitute.clone()));
+    for (stream, _) in streams.iter().zip(&plan.branches).filter(|(_, branch)| !branch.is_off) {
+        stream.pipeline_starting(&plan.source_label, substitute.clone());
+    }
     let (event_tx, mut events) = mpsc::channel(EVENT_CAPACITY);
     let (outputs, hanging) = (streams.to_vec(), hanging.clone());
     let start = tokio::task::spawn_blocking(move || {
@@ -355,7 +377,7 @@ async fn watch(
                     awake_since = now;
                     set_stopped(streams, StreamState::Stalled, reason);
                 }
-                for watched in &mut watched {
+                for watched in watched.iter_mut().filter(|watched| !watched.branch.is_off()) {
                     watched.look(now, source, silent.is_some());
                     let interval = watched.interval.max(inlet.map_or(Duration::ZERO, Inlet::interval));
                     let stalled = watchdog::stalled(now, &watched.passed(awake_since), interval);

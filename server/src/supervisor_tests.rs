@@ -82,6 +82,7 @@ async fn the_encoder_that_fails_is_replaced_for_its_stream_alone() {
         rows: vec![row, row],
         failed: vec![vec![], vec![]],
         watches: vec![Default::default(), Default::default()],
+        off: vec![false, false],
     };
     let failure = Failure::Encoder { stream: 1, reason: "gave nothing".to_owned() };
     let reason = encoders.failed(&camera, &failure, &[Some(Duration::from_secs(60)), None], true).await;
@@ -94,4 +95,32 @@ async fn the_encoder_that_fails_is_replaced_for_its_stream_alone() {
     let lost = Failure::Source("unplugged".to_owned());
     assert_eq!(encoders.failed(&camera, &lost, &[None, None], false).await, "unplugged");
     assert_eq!(encoders.rows.iter().map(|row| row.element).collect::<Vec<_>>(), elements);
+}
+
+#[tokio::test]
+async fn a_further_stream_whose_encoder_does_not_work_is_left_out_until_the_source_fails() {
+    let mut camera = camera();
+    for stream in &mut camera.streams {
+        stream.encode.encoder = EncoderChoice::Element("x264enc".to_owned());
+    }
+    let mut encoders = Encoders::choose(&camera).await.unwrap();
+    for (stream, off) in [(1, [false, true]), (0, [false, false])] {
+        let failure = Failure::Encoder { stream, reason: "x264enc: gave nothing".to_owned() };
+        let first = encoders.failed(&camera, &failure, &[None, None], false).await;
+        assert_eq!(
+            (first, &encoders.off[..]),
+            (format!("stream{}: x264enc: gave nothing", stream + 1), &[false; 2][..])
+        );
+        let again = encoders.failed(&camera, &failure, &[None, None], false).await;
+        assert_eq!(
+            (
+                again.ends_with("stream2 stays off until the camera is started again, so that the others go on"),
+                &encoders.off[..]
+            ),
+            (off[1], &off[..]),
+            "{again}"
+        );
+        encoders.failed(&camera, &Failure::Source("unplugged".to_owned()), &[None, None], false).await;
+        assert_eq!(encoders.off, [false, false]);
+    }
 }

@@ -1,4 +1,5 @@
-//! An encoder that works on trial, alone, and hangs at work. It is registered in this process, so this file has no other test.
+//! An encoder that works on trial, alone, and hangs at work. It is registered in this process, so this file has no
+//! other test.
 
 use std::ffi::OsString;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};

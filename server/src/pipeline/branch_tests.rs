@@ -166,6 +166,23 @@ fn a_failure_in_a_branch_names_its_stream() {
 }
 
 #[test]
+fn a_stream_that_is_left_out_leaves_the_other_as_it_is() {
+    let raw = "videotestsrc is-live=true ! video/x-raw,width=320,height=240,framerate=30/1";
+    for camera in [small(), pipeline(raw)] {
+        let mut plan = plan(camera);
+        plan.branches[1].turn_off();
+        let running = run(&plan);
+        let kind = plan.source;
+        assert_even(&running.take(0, 20), FRAME, &format!("{kind:?}"));
+        assert!(running.branch(1).is_off() && running.branch(1).encoder().is_none());
+        assert_eq!((running.branch(1).counters().frames_in, running.units[1].try_iter().count()), (0, 0));
+        running.branch(1).force_keyframe();
+        assert!(running.take(0, 10).iter().all(|unit| !unit.keyframe));
+        running.graph.stop(Duration::from_secs(2));
+    }
+}
+
+#[test]
 fn what_goes_out_untouched_is_one_stream_alone() {
     let coded = "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240 ! x264enc tune=zerolatency";
     let GraphEvent::Error(Failure::Source(reason)) = run(&plan(pipeline(coded))).event() else {

@@ -227,6 +227,9 @@ fn tail(
     capture: &Arc<Capture>,
 ) -> Result<gst::Bin, GraphError> {
     let tail = parse(text, true)?;
+    if plan.is_off {
+        return Ok(tail);
+    }
     let encoder = if encodes {
         let row = plan.encoder.ok_or_else(|| missing(encoder::NAME, text))?;
         let element = tail.by_name(encoder::NAME).ok_or_else(|| missing(encoder::NAME, text))?;

@@ -141,6 +141,7 @@ pub(super) struct Capture {
 pub struct Branch {
     /// Its number.
     pub(super) stream: usize,
+    pub(super) is_off: bool,
     pub(super) frames_in: Arc<Counter>,
     pub(super) frames_to_encoder: Arc<Counter>,
     pub(super) frames_unwanted: Arc<Counter>,
@@ -160,7 +161,8 @@ pub struct Branch {
     pub(super) output: OnceLock<Output>,
 }
 
-/// The tail's elements that are worked with later. Weak, as the sink's callback holds `Capture`: they would keep each other alive.
+/// The tail's elements that are worked with later. Weak, as the sink's callback holds `Capture`: they would keep each
+/// other alive.
 pub(super) struct Output {
     /// None: the source's stream goes out untouched.
     pub encoder: Option<(gst::glib::WeakRef<gst::Element>, &'static EncoderRow)>,
@@ -195,11 +197,12 @@ impl Branch {
         let counter = || Arc::new(Counter::new(epoch));
         Self {
             stream,
+            is_off: plan.is_off,
             frames_in: counter(),
             frames_to_encoder: counter(),
             frames_unwanted: counter(),
             frames_out: counter(),
-            valve: Mutex::default(),
+            valve: Mutex::new(if plan.is_off { Valve::Shut } else { Valve::default() }),
             times: Mutex::default(),
             settings: Mutex::new(plan.settings),
             ceiling: Mutex::default(),
@@ -213,6 +216,11 @@ impl Branch {
     /// That of its stream, in the order of the configuration.
     pub fn number(&self) -> usize {
         self.stream
+    }
+
+    /// Whether it was left out and gives nothing.
+    pub fn is_off(&self) -> bool {
+        self.is_off
     }
 
     /// The encoder at work; None where the source's stream goes out untouched, or while a user's pipeline has not shown yet which it is.

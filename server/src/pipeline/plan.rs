@@ -90,6 +90,16 @@ pub struct BranchPlan {
     pub limit: Option<Bitrate>,
     /// Raw frames beyond this rate are left out.
     pub max_fps: Option<Fps>,
+    /// It gives nothing: see [`Self::turn_off`].
+    pub is_off: bool,
+}
+
+impl BranchPlan {
+    /// Leaves the stream out, so that its encoder does not end those of the others again and again.
+    pub fn turn_off(&mut self) {
+        (self.tail, self.encoder, self.is_off) =
+            (Tail::Fixed("fakesink sync=false async=false".to_owned()), None, true);
+    }
 }
 
 impl Plan {
@@ -162,6 +172,7 @@ pub fn plan(camera: &CameraConfig, machine: &Machine, encoders: &[&'static Encod
             fixed_size: encode.fixed_size,
             limit: None,
             max_fps: encode.fps.filter(|fps| source.limit_fps || wanted.fps != Some(*fps)),
+            is_off: false,
         }
     });
     Ok(Plan {
