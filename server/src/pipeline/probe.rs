@@ -170,9 +170,12 @@ fn test(
     if !row.suits(&wiring::has_property) {
         return Err("another variant of the element is installed".to_owned());
     }
-    let all = beside.iter().map(|(row, settings)| (*row, settings)).chain([(row, settings)]);
-    let texts: Vec<_> = all.map(|(row, settings)| trial_text(row, settings, &wiring::has_property)).collect();
-    let text = texts.join("  ");
+    let trial = |(row, settings): &(&'static EncoderRow, Settings)| trial_text(row, settings, &wiring::has_property);
+    // A pipeline has each name once.
+    let unnamed =
+        |text: String| text.replacen(&format!(" name={}", encoder::NAME), "", 1).replacen(" name=rov_out", "", 1);
+    let others = beside.iter().map(|other| unnamed(trial(other)) + "  ").collect::<String>();
+    let text = others + &trial(&(row, *settings));
     tracing::debug!("trying {text}");
     let size = settings.resolution.map_or_else(String::new, |size| format!(" at {size}"));
     encode(&text).map_err(|error| format!("{error}{size}"))
@@ -184,10 +187,9 @@ fn trial_text(row: &EncoderRow, settings: &Settings, has: HasProperty) -> String
     let rate = settings.fps.map_or_else(String::new, |fps| format!(",framerate={}/{}", fps.num, fps.den));
     // Some hand out the first frame only when they have several.
     format!(
-        "videotestsrc num-buffers=10 ! video/x-raw,format={}{size}{rate} ! {} ! {} ! fakesink sync=false signal-handoffs=false",
+        "videotestsrc num-buffers=10 ! video/x-raw,format={}{size}{rate} ! {} ! {} ! fakesink name=rov_out sync=false signal-handoffs=false",
         row.format,
-        // A pipeline has each name once.
-        row.text_from_system(settings, has).replacen(&format!(" name={}", encoder::NAME), "", 1),
+        row.text_from_system(settings, has),
         source::access_units(row)
     )
 }
@@ -195,18 +197,17 @@ fn trial_text(row: &EncoderRow, settings: &Settings, has: HasProperty) -> String
 fn encode(text: &str) -> Result<(), String> {
     let element = gst::parse::launch(text).map_err(|error| error.message().to_owned())?;
     let bus = element.bus().ok_or_else(|| "the pipeline has no bus".to_owned())?;
-    let sinks =
-        element.downcast_ref::<gst::Bin>().into_iter().flat_map(|bin| bin.iterate_sinks().into_iter().flatten());
-    let counters: Vec<_> = sinks
-        .filter_map(|sink| sink.static_pad("sink"))
-        .map(|pad| {
-            let counter = std::sync::Arc::new(wiring::Counter::new(std::time::Instant::now()));
-            wiring::count(&pad, &counter);
-            counter
-        })
-        .collect();
-    // Frames of the one that has given fewest.
-    let seen = move || counters.iter().map(|counter| counter.count()).min().unwrap_or_default();
+    let count = |sink: gst::Element| {
+        let counter = std::sync::Arc::new(wiring::Counter::new(std::time::Instant::now()));
+        sink.static_pad("sink").iter().for_each(|pad| wiring::count(pad, &counter));
+        (sink.name() == "rov_out", counter)
+    };
+    let sinks = element.downcast_ref::<gst::Bin>().into_iter().flat_map(|bin| bin.iterate_sinks());
+    let counters: Vec<_> = sinks.flatten().map(count).collect();
+    let own = counters.iter().find_map(|(is_own, counter)| is_own.then(|| counter.clone()));
+    let own = own.ok_or_else(|| "the pipeline has no output".to_owned())?;
+    // Frames of the one that has given fewest: those beside it are to be at work too, if they can.
+    let seen = move || counters.iter().map(|(_, counter)| counter.count()).min().unwrap_or_default();
     // On a thread of its own, as a broken driver may never come back, neither from opening nor from closing.
     let (done, result) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
@@ -214,10 +215,10 @@ fn encode(text: &str) -> Result<(), String> {
         let outcome = match wait(&bus, started, &seen) {
             Some(message) => match message.view() {
                 gst::MessageView::Error(error) => Err(message::error_text(error)),
-                _ if seen() > 0 => Ok(()),
+                _ if own.count() > 0 => Ok(()),
                 _ => Err("gave no frame".to_owned()),
             },
-            None if started && seen() > 0 => Ok(()),
+            None if started && own.count() > 0 => Ok(()),
             None if started => Err(format!("gave no frame within {} s", LIMIT.as_secs())),
             None => Err("does not start".to_owned()),
         };
@@ -399,8 +400,8 @@ mod tests {
     #[test]
     fn an_encoder_that_fails_at_run_time_says_why() {
         gst::init().unwrap();
-        let error = encode("videotestsrc num-buffers=5 ! identity error-after=2 ! fakesink").unwrap_err();
+        let error = encode("videotestsrc num-buffers=5 ! identity error-after=2 ! fakesink name=rov_out").unwrap_err();
         assert!(error.starts_with("identity: "), "{error}");
-        assert!(encode("videotestsrc num-buffers=0 ! fakesink").is_err());
+        assert!(encode("videotestsrc num-buffers=0 ! fakesink name=rov_out").is_err());
     }
 }
