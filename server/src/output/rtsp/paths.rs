@@ -11,7 +11,7 @@ pub(super) struct Content {
     pub mjpeg: bool,
 }
 
-/// Each stream by its names; the default also by the paths of other servers and of the user, and its previews by
+/// Each stream by its names, those of the first camera by their number too (`/stream2`); the default also by the paths of other servers and of the user, and its previews by
 /// [`MJPEG_PATH`] alone.
 #[derive(Clone, Debug)]
 pub(super) struct Paths(Vec<(String, Content)>);
@@ -30,6 +30,9 @@ impl Paths {
                 all.push((format!("{MJPEG_PATH}/{name}"), Content { stream, mjpeg: true }));
             }
         }
+        // As IP cameras have them, whatever the streams of the first camera are called.
+        let first = streams.iter().take_while(|stream| stream.camera() == streams[0].camera());
+        all.extend(first.enumerate().map(|(at, _)| (format!("/stream{}", at + 1), video(at))));
         let mut known: Vec<String> = Vec::new();
         all.retain(|(path, _)| {
             let is_new = !known.contains(path);
@@ -84,7 +87,7 @@ mod tests {
         let leads = |path| paths.find(path).map(|content| (content.stream, content.mjpeg));
         for (stream, video) in [
             (0, &["/stream1", "/bow/stream1", "/stream", "/test", "/cam/1", "/stream1/stream=0"][..]),
-            (1, &["/live", "/bow/live", "/live/stream=0"]),
+            (1, &["/live", "/bow/live", "/live/stream=0", "/stream2"]),
             (2, &["/arm/stream1", "/arm/stream1/stream=0"]),
         ] {
             for path in video {
@@ -96,7 +99,7 @@ mod tests {
         {
             assert_eq!(leads(path), Some((stream, true)), "{path}");
         }
-        for path in ["", "/", "/arm", "/arm/live", "/stream2", "/stream11", "/mjpegs"] {
+        for path in ["", "/", "/arm", "/arm/live", "/stream3", "/stream11", "/mjpegs"] {
             assert_eq!(leads(path), None, "{path}");
         }
         assert_eq!(paths.told(), "/stream1, /live, /arm/stream1, /stream, /test, /cam/1, /bow/stream1");
