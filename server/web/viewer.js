@@ -33,8 +33,8 @@ const page = {
   lastTick: 0,
   reason: "",
   server: null,
-  /** The name of the stream that was chosen; null: the server's first. */
-  stream: null,
+  /** The name of the stream that was chosen, here or in the page's address; null: the server's first. */
+  stream: new URLSearchParams(location.search).get("stream"),
 }
 
 // Time that goes on while the machine sleeps, which performance.now() may not; a clock that is set back does not matter.
@@ -74,6 +74,8 @@ function start(now) {
     if (mine !== session) return
     const reason = error instanceof Refused ? error.message : "The server does not answer"
     leave(reason, error instanceof Refused)
+    // One that refuses a stream has others to choose from.
+    if (error instanceof Refused) refreshServer()
   })
 }
 
@@ -459,6 +461,10 @@ $("fullscreen").hidden = !canFill
 $("play").addEventListener("click", play)
 $("streams").addEventListener("change", ({ target }) => {
   page.stream = target.value
+  // So that a reload, or the address given to another, shows the same.
+  const address = new URL(location.href)
+  address.searchParams.set("stream", page.stream)
+  history.replaceState(null, "", address)
   page.lastPicture = page.lastDecoded = null
   stopPreview()
   $("last").hidden = true

@@ -360,6 +360,10 @@ fn several_streams_can_be_chosen_from() {
     // The server does not have it, and no other is shown in its place.
     let told = "document.getElementById('reason')?.textContent.includes('there is no stream \"down & up\"')";
     chromium.wait_for(&page, told, wait::SOON);
+    // The page's address says it too.
+    chromium.call(Some(&page), "Page.reload", json!({}));
+    chromium.wait_for(&page, "asked.length > 0 && asked[0] === 'whep?stream=down%20%26%20up'", wait::START);
+    chromium.wait_for(&page, "streams.options.length === 2", wait::SOON);
     chromium.evaluate(&page, "streams.value = 'stream1'; streams.dispatchEvent(new Event('change')); 0");
     chromium.wait_for(&page, LIVE, wait::START);
     until_true("one session, not two", wait::SOON, || server.stats().viewers.len() == 1);
