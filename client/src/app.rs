@@ -117,7 +117,14 @@ fn list_json(found: &[Found]) -> Result<String> {
             let streams: Vec<_> = a
                 .streams
                 .iter()
-                .map(|s| json!({"name": s.name, "codec": s.codec, "width": s.width, "height": s.height, "fps": s.fps}))
+                .map(|s| {
+                    // Those of the first camera, whose name is not announced, have none before them.
+                    let camera = s.name.split_once('/').map(|(camera, _)| camera);
+                    json!({
+                        "name": s.name, "camera": camera, "codec": s.codec, "width": s.width, "height": s.height,
+                        "fps": s.fps,
+                    })
+                })
                 .collect();
             json!({
                 "id": a.id, "key": a.key, "name": a.name, "version": a.version, "address": f.address.to_string(), "whep": a.whep,
@@ -216,7 +223,7 @@ fn view_model(viewer: &Viewer, shown: &Shown, now: Instant) -> ViewModel {
     let notices = viewer.notices(now);
     let others = [viewer.fallback(), reception.note].into_iter().filter(|note| !note.is_empty());
     let overlay = OverlayData {
-        server: server.name,
+        server: server.called(),
         address: server.address,
         resolution: shown.resolution(),
         fps: live.then(|| shown.fps(now)),

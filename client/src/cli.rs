@@ -14,7 +14,7 @@ use url::Url;
 
 use crate::decoders::DecoderChoice;
 use crate::display::DisplayChoice;
-use crate::find::STATS_PATH;
+use crate::find::{STATS_PATH, Wanted};
 use crate::receive::Transport;
 use crate::receive::rtp::{self, Source};
 use crate::receive::rtsp::{Camera, Credentials};
@@ -99,7 +99,15 @@ pub struct Cli {
     #[arg(help_heading = SERVER, long, value_name = "NAME", conflicts_with = "url")]
     pub name: Option<String>,
 
-    /// Print each server as it is found; ends half a second after the last new one
+    /// Watch this stream instead of the first: NAME, or CAMERA/NAME, as --list prints it
+    #[arg(help_heading = SERVER, long, value_name = "[CAMERA/]NAME", conflicts_with_all = ["url", "list", "rtp_host", "rtp_port"], value_parser = stream_name)]
+    pub stream: Option<String>,
+
+    /// Watch this camera instead of the first: its first stream, or the one that --stream names
+    #[arg(help_heading = SERVER, long, value_name = "NAME", conflicts_with_all = ["url", "list", "rtp_host", "rtp_port"], value_parser = camera_name)]
+    pub camera: Option<String>,
+
+    /// Print each server with its streams as it is found, those of other cameras than the first as CAMERA/NAME; ends half a second after the last new one
     #[arg(help_heading = SERVER, long, conflicts_with_all = ["host", "url"])]
     pub list: bool,
 
@@ -195,6 +203,11 @@ impl Cli {
         let target = self.target()?;
         Ok(SessionConfig {
             credentials: self.credentials(&target)?,
+            stream: match &target {
+                // Its URL names the stream.
+                Target::Camera(_) => None,
+                Target::Auto { .. } | Target::Url(_) | Target::Rtp { .. } => self.wanted()?,
+            },
             target,
             transport: self.transport.chosen(),
             discovery_port: self.discovery_port,
@@ -211,6 +224,18 @@ impl Cli {
 
     pub fn window_size(&self) -> Resolution {
         Resolution::new(self.width, self.height)
+    }
+
+    /// The stream that is named beside the server.
+    fn wanted(&self) -> Result<Option<Wanted>, String> {
+        let (camera, stream) = (self.camera.clone(), self.stream.clone());
+        match (&camera, &stream) {
+            (None, None) => Ok(None),
+            (Some(camera), Some(stream)) if stream.contains('/') => {
+                Err(format!("--stream {stream} names its camera: leave out --camera {camera}"))
+            }
+            _ => Ok(Some(Wanted { camera, stream })),
+        }
     }
 
     fn credentials(&self, target: &Target) -> Result<Option<Credentials>, String> {
@@ -268,7 +293,15 @@ impl Cli {
             None | Some(Transport::WebRtc) => parse(format!("http://{host}:{port}{WHEP_PATH}")).map(Target::Url),
             Some(Transport::Rtp) => Ok(self.rtp(Some((host, port)))),
             Some(Transport::Rtsp) => {
-                let url = parse(format!("rtsp://{host}:{}{RTSP_PATH}", self.rtsp_port))?;
+                // Nobody can be asked: the server's HTTP may be closed.
+                let path = match self.wanted()? {
+                    None => RTSP_PATH.to_owned(),
+                    Some(wanted) => wanted.address_name().map(|name| format!("/{name}")).ok_or_else(|| {
+                        "--camera with --transport rtsp and an address: name its stream too, as --stream stream1"
+                            .to_owned()
+                    })?,
+                };
+                let url = parse(format!("rtsp://{host}:{}{path}", self.rtsp_port))?;
                 Ok(Target::Camera(Camera::from(url)))
             }
         }
@@ -307,6 +340,9 @@ impl Cli {
         })?;
         if self.name.is_some() {
             return Err(format!("--name is for servers that are found: leave it out, {option} says which one"));
+        }
+        if self.stream.is_some() || self.camera.is_some() {
+            return Err(format!("--stream and --camera: leave them out, the URL of {option} says which stream"));
         }
         // Without what may be a password in it.
         let named = format!("{option} {}://{}", url.scheme(), url.host_str().unwrap_or_default());
@@ -371,6 +407,20 @@ fn stun(url: &str) -> Result<String, String> {
         Some(server) if !server.is_empty() => Ok(url.to_owned()),
         _ => Err("give a URL of the form stun:HOST[:PORT]".to_owned()),
     }
+}
+
+/// Whatever is no name would be another path.
+fn camera_name(text: &str) -> Result<String, String> {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "-_".contains(letter);
+    match !text.is_empty() && text.chars().all(is_plain) {
+        true => Ok(text.to_owned()),
+        false => Err("give a name as `rov-client --list` or the `/api/stats` of the server have it".to_owned()),
+    }
+}
+
+fn stream_name(text: &str) -> Result<String, String> {
+    let (camera, stream) = text.split_once('/').unwrap_or(("camera", text));
+    camera_name(camera).and(camera_name(stream)).map(|_| text.to_owned())
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -443,6 +493,43 @@ mod tests {
         ] {
             let refused = target(args).unwrap_err();
             assert!(refused.contains(advice) && !refused.contains("secret"), "{args:?}: {refused}");
+        }
+    }
+
+    #[test]
+    fn a_stream_is_named_beside_the_server_and_by_rtsp_in_its_url() {
+        let session = |args: &[&str]| {
+            let args = std::iter::once("rov-client").chain(args.iter().copied());
+            let cli = Cli::try_parse_from(args).map_err(|error| error.to_string())?;
+            Cli { password: None, ..cli }.session()
+        };
+        let wanted = |camera: Option<&str>, stream: Option<&str>| {
+            Some(Wanted { camera: camera.map(str::to_owned), stream: stream.map(str::to_owned) })
+        };
+        for (args, expected) in [
+            (&["--stream", "stream2"][..], wanted(None, Some("stream2"))),
+            (&["10.0.0.2", "--stream", "arm/stream2"], wanted(None, Some("arm/stream2"))),
+            (&["--camera", "arm", "--transport", "rtp", "--host", "10.0.0.2"], wanted(Some("arm"), None)),
+            (&["10.0.0.2"], None),
+        ] {
+            assert_eq!(session(args).map(|config| config.stream), Ok(expected), "{args:?}");
+        }
+        let by_rtsp = ["10.0.0.2", "--transport", "rtsp", "--camera", "arm"];
+        let Ok(config) = session(&[&by_rtsp[..], &["--stream", "wide"]].concat()) else { panic!() };
+        let Target::Camera(camera) = config.target else { panic!("{:?}", config.target) };
+        assert_eq!((camera.url().path(), config.stream), ("/arm/wide", None));
+        for (args, advice) in [
+            (&by_rtsp[..], "name its stream too"),
+            (&["--camera", "bow", "--stream", "arm/wide"], "leave out --camera bow"),
+            (&["rtsp://10.0.0.2/stream1", "--stream", "stream2"], "leave them out"),
+            (&["--url", "http://10.0.0.2/whep", "--stream", "stream2"], "cannot be used with"),
+            (&["--rtp-port", "5004", "--camera", "arm"], "cannot be used with"),
+            (&["--stream", "../stats"], "--list"),
+            (&["--stream", "a/b/c"], "--list"),
+            (&["--stream", ""], "--list"),
+        ] {
+            let refused = session(args).map(|config| config.stream).unwrap_err();
+            assert!(refused.contains(advice), "{args:?}: {refused}");
         }
     }
 

@@ -1,5 +1,7 @@
 //! Which server to connect to: the given one, or the one that is found, and found again by its id.
 
+mod wanted;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -12,6 +14,7 @@ use rov_common::net;
 use rov_common::sync::lock;
 use url::Url;
 
+pub use self::wanted::Wanted;
 use crate::discovery::{self, Discovery, Found};
 use crate::heard::{Heard, Next, Wish, is_same_offer};
 use crate::receive::rtp::{self, Source};
@@ -41,6 +44,8 @@ pub struct Located {
     pub stats: Option<Url>,
     /// What it sends, if it said so.
     pub codec: Option<Codec>,
+    /// The name of the stream, where the server has several; empty: it has one, or it is not known.
+    pub stream: String,
     name: String,
     address: String,
     /// As it was heard; none: it was not discovered.
@@ -51,13 +56,55 @@ impl Located {
     /// One that the user named, with nothing known of it.
     fn named(way: Way, label: String, stats: Option<Url>) -> Self {
         let (address, codec) = (way.address(), way.codec());
-        Self { ways: vec![way], label, stats, codec, name: String::new(), address, found: None }
+        let (stream, name) = (String::new(), String::new());
+        Self { ways: vec![way], label, stats, codec, stream, name, address, found: None }
+    }
+
+    /// The stream that the user wants instead of the default: what of it the server has.
+    async fn select(mut self, wanted: &Wanted, config: &SessionConfig) -> Result<Self, SessionError> {
+        let Some(url) = self.stats.clone() else {
+            let reason = format!(
+                "{} has no statistics that say what streams it has: is a rov-server running there? If not, leave out \
+                 --camera and --stream",
+                self.label
+            );
+            return Err(SessionError::no_way(reason));
+        };
+        let stats = whep::stats(url, &config.interfaces).await.map_err(|error| {
+            SessionError::no_way(format!("{} did not say what streams it has: {error}", self.label))
+        })?;
+        let unknown = |reason| SessionError::NoWay {
+            reason: format!("{}: {reason}", self.label),
+            is_final: true,
+            is_denied: false,
+        };
+        let place = wanted.place(&stats).map_err(unknown)?;
+        let stream = &stats.streams[place];
+        let ways = std::mem::take(&mut self.ways).into_iter();
+        self.ways = ways.filter_map(|way| wanted::way_to(way, place, &stats)).collect();
+        if self.ways.is_empty() {
+            return Err(SessionError::no_way(format!(
+                "{} does not say where it sends the stream {}: try --transport auto",
+                self.label, stream.name
+            )));
+        }
+        if stats.streams.len() > 1 {
+            self.stream.clone_from(&stream.name);
+        }
+        self.label += &format!(", {}", stream.name);
+        self.codec = stream.codec.parse().ok();
+        Ok(self)
     }
 
     /// For the window and the statistics.
     pub fn public(&self) -> Server {
         let id = self.found.as_ref().map(|found| found.announcement.id.clone());
-        Server { id: id.unwrap_or_default(), name: self.name.clone(), address: self.address.clone() }
+        Server {
+            id: id.unwrap_or_default(),
+            name: self.name.clone(),
+            address: self.address.clone(),
+            stream: self.stream.clone(),
+        }
     }
 
     /// Other ways to a server that the user named by its WHEP endpoint: those that its statistics name.
@@ -152,8 +199,15 @@ impl Finder {
         }
     }
 
-    /// Looks until there is one, unless the configuration says not to wait.
+    /// The server and its stream. Looks until there is one, unless the configuration says not to wait.
     pub async fn find(&mut self, config: &SessionConfig, viewer: &Viewer) -> Result<Located, SessionError> {
+        let server = self.find_server(config, viewer).await?;
+        let Some(wanted) = &config.stream else { return Ok(server) };
+        let found = server.clone();
+        server.select(wanted, config).await.inspect_err(|_| found.mark_failed(&self.heard))
+    }
+
+    async fn find_server(&mut self, config: &SessionConfig, viewer: &Viewer) -> Result<Located, SessionError> {
         if let Some(named) = named(config).await {
             return named;
         }
@@ -339,7 +393,7 @@ async fn rtp_of_host(host: &RtpHost, source: &Source, interfaces: &[String]) -> 
                 );
                 return Err(SessionError::no_way(reason));
             }
-            Ok(stats) => source = rtp_destination(&stats, from).unwrap_or(source),
+            Ok(stats) => source = rtp_destination(&stats, from, 0).unwrap_or(source),
             // A sender of another make.
             Err(_) => api = None,
         }
@@ -353,8 +407,11 @@ async fn rtp_of_host(host: &RtpHost, source: &Source, interfaces: &[String]) -> 
 fn ways_beside(whep: &Url, host: &str, stats: &Stats, from: Ipv4Addr) -> Vec<Way> {
     let default = stats.streams.first().map(|stream| stream.name.clone());
     let named = stream_of(whep).filter(|name| Some(name) != default.as_ref());
-    // Which destinations of RTP are another stream's, is not said.
-    let rtp = rtp_destination(stats, from).filter(|_| named.is_none()).map(Way::Rtp);
+    let place = match &named {
+        None => Some(0),
+        Some(name) => stats.streams.iter().position(|stream| stream.name == *name),
+    };
+    let rtp = place.and_then(|place| rtp_destination(stats, from, place)).map(Way::Rtp);
     let path = named.map(|name| format!("/{name}"));
     let mut urls = stats.rtsp.iter().flat_map(|rtsp| &rtsp.urls).filter_map(|url| Url::parse(url).ok());
     let url = urls.find(|url| path.as_ref().is_none_or(|path| url.path() == path));
@@ -375,12 +432,15 @@ fn stream_of(whep: &Url) -> Option<String> {
 }
 
 /// Where a server sends RTP that can be received here: to a group rather than to one machine, which may be another.
-fn rtp_destination(stats: &Stats, from: Ipv4Addr) -> Option<Source> {
-    let destinations = stats.rtp.as_ref()?.destinations.iter();
+/// Each stream has as many destinations.
+fn rtp_destination(stats: &Stats, from: Ipv4Addr, place: usize) -> Option<Source> {
+    let all = &stats.rtp.as_ref()?.destinations;
+    let each = all.len() / stats.streams.len().max(1);
+    let destinations = all.iter().skip(place * each).take(each);
     let addresses: Vec<SocketAddrV4> = destinations.filter_map(|text| text.parse().ok()).collect();
     let address = addresses.iter().find(|address| address.ip().is_multicast()).or(addresses.first())?;
     let port = Some(address.port()).filter(|port| (1..=rtp::HIGHEST_PORT).contains(port))?;
-    let codec = stats.streams.first().map_or(Ok(Codec::H264), |stream| stream.codec.parse()).ok()?;
+    let codec = stats.streams.get(place).map_or(Ok(Codec::H264), |stream| stream.codec.parse()).ok()?;
     Some(Source { host: *address.ip(), port, from: Some(from), payload_type: Some(PAYLOAD_TYPE), codec, fec: false })
 }
 
@@ -408,6 +468,10 @@ fn located(found: &Found, chosen: Option<Transport>, must_prove: bool) -> Result
         label,
         stats: api.join(STATS_PATH).ok(),
         codec: announcement.streams.first().and_then(|stream| stream.codec.parse().ok()),
+        stream: match announcement.streams.as_slice() {
+            [default, _, ..] => default.name.clone(),
+            _ => String::new(),
+        },
         name: announcement.name.clone(),
         address: found.address.to_string(),
         found: Some(found.clone()),
@@ -598,7 +662,7 @@ mod tests {
         let stats = |destinations: &[&str]| {
             let destinations = destinations.iter().map(|text| (*text).to_owned()).collect();
             let rtp = Some(RtpStats { destinations, ..RtpStats::default() });
-            rtp_destination(&Stats { rtp, rtsp: Some(RtspStats::default()), ..Stats::default() }, from)
+            rtp_destination(&Stats { rtp, rtsp: Some(RtspStats::default()), ..Stats::default() }, from, 0)
         };
         let host = |found: Option<Source>| found.map(|source| source.destination());
         assert_eq!(host(stats(&["10.0.0.9:5004", "239.1.1.1:5004"])).as_deref(), Some("239.1.1.1:5004"));

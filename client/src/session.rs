@@ -21,7 +21,7 @@ use self::prepared::Prepared;
 use self::rates::{Arrivals, Rates};
 use crate::decode::{DecodeError, Decoder};
 use crate::decoders::DecoderChoice;
-use crate::find::{Finder, Knowledge, Located};
+use crate::find::{Finder, Knowledge, Located, Wanted};
 use crate::receive::rtp;
 use crate::receive::rtsp::{Camera, Credentials};
 use crate::receive::{ConnectError, Link, OnCodec, OnPackets, Options, Transport, Way};
@@ -65,6 +65,8 @@ pub struct RtpHost {
 #[derive(Clone, Debug)]
 pub struct SessionConfig {
     pub target: Target,
+    /// None: the default stream of the server, or what the URL of the target names.
+    pub stream: Option<Wanted>,
     /// None: WebRTC, and what else the server announces where that fails.
     pub transport: Option<Transport>,
     pub discovery_port: u16,
@@ -336,7 +338,8 @@ async fn watch(
     };
     viewer.session_started();
     server.mark_watched(&knowledge.heard);
-    let asking = Asking::new(server.stats.clone(), link.viewer_id(), config.interfaces.clone());
+    let watched = (link.viewer_id(), server.stream.as_str());
+    let asking = Asking::new(server.stats.clone(), watched, config.interfaces.clone());
     let reason = tokio::select! {
         () = shutdown.cancelled() => None,
         reason = supervise(viewer, &link, prepared, &arrivals, (supply, knowledge), asking) => Some(reason),
@@ -397,6 +400,9 @@ async fn supervise(
                 rates.encode = answer.encode;
                 if let Some(name) = answer.name {
                     viewer.set_name(name);
+                }
+                if let Some(stream) = answer.stream {
+                    viewer.set_stream(stream);
                 }
             }
         }

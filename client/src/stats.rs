@@ -27,6 +27,8 @@ pub struct Report {
     pub server_id: String,
     pub server_name: String,
     pub server: String,
+    /// Which of its streams, where it has several.
+    pub stream: String,
     /// `webrtc`, `rtp` or `rtsp`.
     pub transport: String,
     /// Why it is not by a better transport.

@@ -48,6 +48,19 @@ pub struct Server {
     pub name: String,
     /// Address and port, or the URL.
     pub address: String,
+    /// The name of the stream, where the server has several.
+    pub stream: String,
+}
+
+impl Server {
+    /// For title and corner: with the stream, where the server has several.
+    pub fn called(&self) -> String {
+        match (self.name.as_str(), self.stream.as_str()) {
+            (name, "") => name.to_owned(),
+            ("", stream) => format!("{} {stream}", self.address),
+            (name, stream) => format!("{name} {stream}"),
+        }
+    }
 }
 
 /// What is received now, for the overlay.
@@ -203,6 +216,11 @@ impl Viewer {
         self.lock().server.name = name;
     }
 
+    /// Which of its several streams is watched.
+    pub fn set_stream(&self, stream: String) {
+        self.lock().server.stream = stream;
+    }
+
     /// By what the server is tried or watched, and why not by something better, if so.
     pub fn set_transport(&self, transport: Transport, fallback: String) {
         let mut state = self.lock();
@@ -292,6 +310,7 @@ impl Viewer {
         };
         report.server_id = state.server.id.clone();
         report.server_name = state.server.name.clone();
+        report.stream = state.server.stream.clone();
         report.server = state.server.address.clone();
         report.transport = state.transport.map(|transport| transport.name().to_owned()).unwrap_or_default();
         report.fallback_reason = (!state.fallback.is_empty()).then(|| state.fallback.clone());

@@ -19,7 +19,8 @@ use rov_tests::devtools::DevTools;
 use rov_tests::http;
 use rov_tests::media::Clip;
 use rov_tests::process::program;
-use rov_tests::programs::Server;
+use rov_tests::programs::{Client, Server, client_process, free_udp_port};
+use rov_tests::rtp::free_rtp_port;
 use rov_tests::rtsp::Connection;
 use rov_tests::wait::{self, until_true};
 use tempfile::TempDir;
@@ -202,4 +203,65 @@ fn each_stream_is_played_by_its_paths_over_rtsp() {
     fed.into_iter().for_each(|thread| thread.join().expect("no panic"));
     rtsp.shutdown();
     jpeg.iter().for_each(|jpeg| jpeg.shutdown());
+}
+
+/// A camera with two streams, the second of half the size, as the program serves it.
+const TWO_STREAMS: [&str; 2] = ["--stream2", "160x120@30,500"];
+
+#[test]
+fn a_client_shows_the_stream_that_it_is_told_by_each_transport() {
+    let discovery_port = free_udp_port().to_string();
+    let rtp_port = free_rtp_port().to_string();
+    let rest = ["--discovery-port", &discovery_port, "--rtp-host", "127.0.0.1", "--rtp-port", &rtp_port];
+    let transports = ["--transport", "webrtc,rtp,rtsp", "--rtsp-port", "0"];
+    let server = Server::start(&[&TWO_STREAMS[..], &rest, &transports].concat());
+    let stats = server.stats();
+    let camera = stats.cameras[0].name.as_str();
+    let address = server.address.to_string();
+    let found = ["--discovery-port", &discovery_port];
+    let named = [address.as_str()];
+    let list = |more: &[&str]| {
+        let mut client = client_process(&[&["--list", "--interface", "lo"], &found[..], more].concat());
+        assert_eq!(client.wait(wait::START), 0, "{}", client.stderr());
+        client.stdout()
+    };
+    let text = list(&[]);
+    assert!(text.contains("[stream1 h264") && text.contains(", stream2 h264"), "{text}");
+    let servers: serde_json::Value = serde_json::from_str(&list(&["--json"])).expect("JSON");
+    let streams = servers[0]["streams"].as_array().expect("streams").iter();
+    assert_eq!(streams.map(|stream| stream["name"].clone()).collect::<Vec<_>>(), ["stream1", "stream2"]);
+    for (args, transport, width, stream) in [
+        (&[&found[..], &["--stream", "stream2"]].concat(), "webrtc", 160, "stream2"),
+        (&[&named[..], &["--camera", camera, "--stream", "stream2"]].concat(), "webrtc", 160, "stream2"),
+        (&[&found[..], &["--stream", "stream2", "--transport", "rtp"]].concat(), "rtp", 160, "stream2"),
+        (&[&found[..], &["--stream", "stream2", "--transport", "rtsp"]].concat(), "rtsp", 160, "stream2"),
+        (&[&found[..], &["--camera", camera]].concat(), "webrtc", 320, "stream1"),
+        (&found.to_vec(), "webrtc", 320, "stream1"),
+    ] {
+        let mut client = Client::start(args);
+        let report = client.wait_for("pictures of a stream", wait::START, |report| report.frames_shown > 5);
+        assert_eq!((report.transport.as_str(), report.width), (transport, width), "{args:?}: {report:?}");
+        assert_eq!(report.stream, stream, "{args:?}");
+    }
+}
+
+#[test]
+fn a_client_that_is_told_a_stream_that_is_not_there_ends_with_those_that_are() {
+    let server = Server::start(&TWO_STREAMS);
+    let address = server.address.to_string();
+    for (option, told) in [("--stream", "no stream \"wide\""), ("--camera", "no camera \"wide\"")] {
+        let mut client = client_process(&[&address, option, "wide", "--headless", "--interface", "lo"]);
+        assert_eq!(client.wait(wait::START), 2, "{}", client.stderr());
+        let said = client.stderr();
+        assert!(said.contains(told) && said.contains("only the streams stream1, stream2 of the cameras "), "{said}");
+    }
+}
+
+#[test]
+fn one_stream_is_found_by_its_name_and_not_named_beside_the_server() {
+    let server = Server::start(&["--name", "Nemo"]);
+    let address = server.address.to_string();
+    let mut client = Client::start(&[&address, "--stream", "stream1"]);
+    let report = client.wait_for("its name", wait::START, |report| !report.server_name.is_empty());
+    assert_eq!((report.server_name.as_str(), report.stream.as_str()), ("Nemo", ""));
 }

@@ -19,11 +19,13 @@ pub struct Answer {
     pub encode: Option<Duration>,
     /// What the server calls itself.
     pub name: Option<String>,
+    /// Which of its several streams it sends here.
+    pub stream: Option<String>,
 }
 
 impl From<Probe> for Answer {
     fn from(probe: Probe) -> Self {
-        Self { probe, encode: None, name: None }
+        Self { probe, encode: None, name: None, stream: None }
     }
 }
 
@@ -31,6 +33,8 @@ impl From<Probe> for Answer {
 pub struct Asking {
     url: Option<Url>,
     viewer_id: Option<String>,
+    /// The stream that is watched, where another than the default can be.
+    stream: String,
     interfaces: Vec<String>,
     question: Option<JoinHandle<Answer>>,
     asked: Option<Instant>,
@@ -39,17 +43,19 @@ pub struct Asking {
 }
 
 impl Asking {
-    /// `url`: the server's statistics, if it has any; `viewer_id`: its name for this viewer, if it gave one; `interfaces`: by which.
-    pub fn new(url: Option<Url>, viewer_id: Option<&str>, interfaces: Vec<String>) -> Self {
-        let viewer_id = viewer_id.map(str::to_owned);
-        Self { url, viewer_id, interfaces, question: None, asked: None, has_figures: true }
+    /// `url`: the server's statistics, if it has any; `viewer_id`: its name for this viewer, if it gave one;
+    /// `stream`: the one that is watched, or empty; `interfaces`: by which.
+    pub fn new(url: Option<Url>, (viewer_id, stream): (Option<&str>, &str), interfaces: Vec<String>) -> Self {
+        let (viewer_id, stream) = (viewer_id.map(str::to_owned), stream.to_owned());
+        Self { url, viewer_id, stream, interfaces, question: None, asked: None, has_figures: true }
     }
 
     pub fn ask(&mut self, now: Instant) {
         if self.question.is_none() {
             self.asked = Some(now);
             let (url, viewer_id, interfaces) = (self.url.clone(), self.viewer_id.clone(), self.interfaces.clone());
-            self.question = Some(tokio::spawn(async move { probe(url, viewer_id, &interfaces).await }));
+            let stream = self.stream.clone();
+            self.question = Some(tokio::spawn(async move { probe(url, (viewer_id, stream), &interfaces).await }));
         }
     }
 
@@ -79,28 +85,28 @@ impl Drop for Asking {
 }
 
 /// What the server says of itself.
-async fn probe(url: Option<Url>, viewer_id: Option<String>, interfaces: &[String]) -> Answer {
+async fn probe(url: Option<Url>, (viewer_id, stream): (Option<String>, String), interfaces: &[String]) -> Answer {
     let Some(url) = url else { return Probe::NoStatistics.into() };
     match whep::stats(url, interfaces).await {
-        Ok(stats) => judged(stats, viewer_id.as_deref()),
+        Ok(stats) => judged(stats, viewer_id.as_deref(), &stream),
         Err(WhepError::Closed { .. }) => Probe::Refused.into(),
         Err(WhepError::Unreachable { .. }) => Probe::Silent.into(),
         Err(WhepError::Refused { .. } | WhepError::NotWhep { .. }) => Probe::NoStatistics.into(),
     }
 }
 
-/// What the statistics say of this viewer.
-fn judged(stats: Stats, viewer_id: Option<&str>) -> Answer {
+/// What the statistics say of this viewer, and of the stream that it watches: of `asked` where they do not say which.
+fn judged(stats: Stats, viewer_id: Option<&str>, asked: &str) -> Answer {
     let name = Some(stats.name).filter(|name| !name.is_empty());
     let viewer = viewer_id.map(|id| stats.viewers.into_iter().find(|viewer| viewer.id == id));
     if let Some(None) = viewer {
         return Answer { name, ..Probe::Unknown.into() };
     }
     let viewer = viewer.flatten();
-    // Who watches otherwise than by WebRTC watches the first.
-    let watched =
-        viewer.as_ref().and_then(|viewer| stats.streams.iter().position(|stream| stream.name == viewer.stream));
-    let stream = stats.streams.into_iter().nth(watched.unwrap_or(0)).unwrap_or_default();
+    let watched = viewer.as_ref().map(|viewer| viewer.stream.as_str()).filter(|name| !name.is_empty()).unwrap_or(asked);
+    let has_several = stats.streams.len() > 1;
+    let place = stats.streams.iter().position(|stream| stream.name == watched).unwrap_or(0);
+    let stream = stats.streams.into_iter().nth(place).unwrap_or_default();
     let encode = Duration::try_from_secs_f64(stream.encode_latency_ms / 1000.0).ok();
     let awaits_keyframe = viewer.is_some_and(|viewer| viewer.awaits_keyframe);
     let probe = if stream.state == StreamState::Running && awaits_keyframe {
@@ -108,7 +114,7 @@ fn judged(stats: Stats, viewer_id: Option<&str>) -> Answer {
     } else {
         Probe::Serving { state: stream.state, reason: stream.reason }
     };
-    Answer { probe, encode, name }
+    Answer { probe, encode, name, stream: has_several.then_some(stream.name) }
 }
 
 #[cfg(test)]
@@ -122,7 +128,7 @@ mod tests {
         let probe = |state, packets, awaits_keyframe| {
             let viewer = ViewerStats { id: "a".to_owned(), packets, awaits_keyframe, ..ViewerStats::default() };
             let streams = vec![StreamStats { state, ..StreamStats::default() }];
-            judged(Stats { streams, viewers: vec![viewer], ..Stats::default() }, Some("a")).probe
+            judged(Stats { streams, viewers: vec![viewer], ..Stats::default() }, Some("a"), "").probe
         };
         assert_eq!(probe(StreamState::Running, 0, true), Probe::AwaitsKeyframe);
         assert_eq!(probe(StreamState::Running, 9_000, true), Probe::AwaitsKeyframe, "in the middle of a session");
@@ -139,10 +145,29 @@ mod tests {
             viewers: vec![ViewerStats { id: "a".to_owned(), stream: watched.to_owned(), ..ViewerStats::default() }],
             ..Stats::default()
         };
-        let state = |watched| judged(stats(watched), Some("a")).probe;
+        let state = |watched| judged(stats(watched), Some("a"), "").probe;
         let serving = |state| Probe::Serving { state, reason: None };
         assert_eq!(state("cam2/stream1"), serving(StreamState::Stalled));
         assert_eq!(state("stream1"), serving(StreamState::Running));
         assert_eq!(state(""), serving(StreamState::Running), "a server that does not say it has one stream");
+    }
+
+    #[test]
+    fn of_several_streams_the_state_is_that_of_the_one_that_is_watched() {
+        let stream = |name: &str, state| StreamStats { name: name.to_owned(), state, ..StreamStats::default() };
+        let all = [stream("stream1", StreamState::Running), stream("stream2", StreamState::Stalled)];
+        let viewer = ViewerStats { id: "a".to_owned(), stream: "stream2".to_owned(), ..ViewerStats::default() };
+        let stats = |streams: &[StreamStats]| Stats {
+            streams: streams.to_vec(),
+            viewers: vec![viewer.clone()],
+            ..Stats::default()
+        };
+        let stalled = Probe::Serving { state: StreamState::Stalled, reason: None };
+        // By WebRTC the server knows which; by RTP and RTSP it was chosen here.
+        for (viewer, asked) in [(Some("a"), ""), (None, "stream2")] {
+            let answer = judged(stats(&all), viewer, asked);
+            assert_eq!((answer.probe, answer.stream.as_deref()), (stalled.clone(), Some("stream2")));
+        }
+        assert_eq!(judged(stats(&all[..1]), None, "").stream, None, "one needs no name");
     }
 }
