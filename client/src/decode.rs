@@ -25,6 +25,7 @@ use bytes::Bytes;
 use gstreamer as gst;
 use rov_common::codec::Codec;
 use rov_common::units::Resolution;
+use rov_gst::element::{exists, has_property};
 
 use self::flow::Flow;
 use self::graph::{Note, Shared};
@@ -131,7 +132,7 @@ impl Decoder {
         gst::init()?;
         let config = DecoderConfig { codec: decoders::first_codec(config.codec, &config.choice), ..config };
         need_elements(config.codec)?;
-        let candidates = decoders::candidates(config.codec, &config.choice, &graph::exists, &graph::has_property);
+        let candidates = decoders::candidates(config.codec, &config.choice, &exists, &has_property);
         if candidates.is_empty() {
             return Err(no_candidate(config.codec, &config.choice));
         }
@@ -284,7 +285,7 @@ fn need_elements(codec: Codec) -> Result<(), DecodeError> {
         ("videoconvert", base),
         ("appsink", base),
     ];
-    match needed.into_iter().find(|(element, _)| !graph::exists(element)) {
+    match needed.into_iter().find(|(element, _)| !exists(element)) {
         Some((element, package)) => Err(DecodeError::MissingElement { element, package }),
         None => Ok(()),
     }
@@ -331,7 +332,7 @@ fn nothing_started(codec: Codec, choice: DecoderChoice, tried: Vec<(String, Stri
 /// The decoders of the tables that GStreamer has here, those of H.264 first, and of each the hardware first. They are registered; that they work shows only
 /// when they are started.
 pub fn available_decoders() -> Vec<String> {
-    let all = [Codec::H264, Codec::H265].into_iter().flat_map(|codec| decoders::available(codec, &graph::exists));
+    let all = [Codec::H264, Codec::H265].into_iter().flat_map(|codec| decoders::available(codec, &exists));
     let mut names: Vec<String> = Vec::new();
     for row in all {
         if !names.iter().any(|name| name == row.element) {

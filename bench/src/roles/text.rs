@@ -2,11 +2,10 @@
 //! settings on both sides of every comparison.
 
 use anyhow::{Context, Result};
-use gstreamer as gst;
-use gstreamer::prelude::*;
 use rov_client::decoders::{self, DecoderChoice};
 use rov_common::codec::Codec;
 use rov_common::units::{Bitrate, Fps, Resolution};
+use rov_gst::element::{exists, has_property};
 use rov_server::config::Profile;
 use rov_server::pipeline::encoder::{self, Settings};
 
@@ -85,12 +84,4 @@ pub fn payloader(name: &str) -> String {
     // Single packets for parameter sets are held back for ever without it; before 1.18 there is no such property, and no holding.
     let aggregate = if has_property("rtph264pay", "aggregate-mode") { " aggregate-mode=zero-latency" } else { "" };
     format!("rtph264pay name={name} pt=96 mtu={MTU}{aggregate}")
-}
-
-fn exists(element: &str) -> bool {
-    gst::ElementFactory::find(element).is_some()
-}
-
-fn has_property(element: &str, property: &str) -> bool {
-    gst::ElementFactory::make(element).build().is_ok_and(|element| element.has_property(property))
 }

@@ -12,6 +12,7 @@ use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 use rov_common::codec::{self, Codec};
 use rov_common::units::Resolution;
+use rov_gst::element::has_property;
 
 use super::flow::Flow;
 use super::limit::within;
@@ -166,16 +167,6 @@ pub fn depayloader(codec: Codec) -> &'static str {
         Codec::H264 => "rtph264depay",
         Codec::H265 => "rtph265depay",
     }
-}
-
-/// Whether GStreamer has this element.
-pub fn exists(element: &str) -> bool {
-    gst::ElementFactory::find(element).is_some()
-}
-
-/// Whether this element has this property, in the version that is installed.
-pub fn has_property(element: &str, property: &str) -> bool {
-    gst::ElementFactory::make(element).build().is_ok_and(|element| element.has_property(property))
 }
 
 impl Graph {

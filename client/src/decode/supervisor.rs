@@ -10,8 +10,9 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use rov_common::codec::Codec;
 use rov_common::units::Resolution;
+use rov_gst::element::{exists, has_property};
 
-use super::graph::{self, Failure, Graph, Note, START_TIME, Shared};
+use super::graph::{Failure, Graph, Note, START_TIME, Shared};
 use super::limit::within;
 use super::{DecodeEvent, DecodeStats, DecoderConfig};
 use crate::decoders::{self, Candidate, DecoderChoice};
@@ -238,7 +239,7 @@ impl Supervisor {
             return;
         }
         self.config.codec = codec;
-        self.candidates = decoders::candidates(codec, &self.config.choice, &graph::exists, &graph::has_property);
+        self.candidates = decoders::candidates(codec, &self.config.choice, &exists, &has_property);
         self.index = 0;
         self.tried.clear();
         self.renegotiations = 0;
@@ -369,7 +370,7 @@ impl Supervisor {
 
 /// The decoders of the table that can be opened here. That takes the device of each for a moment.
 pub fn startable(codec: Codec) -> Vec<String> {
-    let candidates = decoders::candidates(codec, &DecoderChoice::Auto, &graph::exists, &graph::has_property);
+    let candidates = decoders::candidates(codec, &DecoderChoice::Auto, &exists, &has_property);
     let opens = |candidate: &Candidate| {
         let name = candidate.element.clone();
         let open = move || {

@@ -12,13 +12,9 @@ use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::glib;
-use gstreamer::glib::translate::{ToGlibPtr, from_glib_none};
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
-use gstreamer_rtsp::ffi as gst_rtsp;
-use gstreamer_rtsp::rtsp_message::RTSPMessage;
 use gstreamer_video as gst_video;
-use rov_common::attempts::{Attempts, Request, Verdict};
 use rov_common::backlog::Backlog;
 pub use rov_common::camera::{CameraUrl as Camera, Credentials, Trust};
 use rov_common::challenge::{unknown_digest, unknown_digest_advice};
@@ -26,6 +22,7 @@ use rov_common::codec::Codec;
 use rov_common::marker::{self, Markers};
 use rov_common::sync::lock;
 use rov_common::unread::Unread;
+use rov_gst::rtspsrc;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
@@ -112,7 +109,6 @@ struct Shared {
     on_packets: OnPackets,
     sets: Mutex<ParameterSets>,
     media: Mutex<Media>,
-    trust: Trust,
     /// The fingerprint of the certificate that was not taken.
     untrusted: Mutex<Option<String>>,
 }
@@ -157,10 +153,9 @@ impl Player {
             on_packets,
             sets: Mutex::new(ParameterSets::new(Codec::H264, &[])),
             media: Mutex::default(),
-            trust,
             untrusted: Mutex::default(),
         });
-        let (pipeline, output) = build(&shared, latency)?;
+        let (pipeline, output) = build(&shared, trust, latency)?;
         let keyframes = tokio::spawn(async move {
             while keyframe_wanted.recv().await.is_some() {
                 // By RTCP, where the camera's SDP offers that.
@@ -184,7 +179,7 @@ impl Player {
         };
         match first {
             Ok(()) => {
-                if has_udp(player.pipeline.upcast_ref()) {
+                if rtspsrc::has_udp(player.pipeline.upcast_ref()) {
                     player.over = " over UDP";
                 } else {
                     player.over = " over TCP";
@@ -247,17 +242,17 @@ fn stop(pipeline: gst::Pipeline) {
     let _ = pipeline.set_state(gst::State::Null);
 }
 
-fn build(shared: &Arc<Shared>, latency: Duration) -> Result<(gst::Pipeline, gst_app::AppSink), RtspError> {
+fn build(
+    shared: &Arc<Shared>,
+    trust: Trust,
+    latency: Duration,
+) -> Result<(gst::Pipeline, gst_app::AppSink), RtspError> {
     let other = |error: String| RtspError::Other { address: shared.camera.address(), reason: error };
     gst::init().map_err(|error| other(error.to_string()))?;
     let make = |name| gst::ElementFactory::make(name).build().map_err(|_| RtspError::MissingElement(name));
     let source = make("rtspsrc")?;
-    source.set_property("location", shared.camera.url().as_str());
-    if let Some(Credentials { user, password }) = shared.camera.credentials() {
-        source.set_property("user-id", user);
-        source.set_property("user-pw", password);
-    }
-    limit_attempts(&source);
+    rtspsrc::set_address(&source, &shared.camera);
+    rtspsrc::limit_attempts(&source);
     for (property, value) in [
         ("latency", latency.as_millis().to_string()),
         // Follows the camera's clock, and never buffers: 'auto' would for a camera whose SDP has a duration.
@@ -279,7 +274,12 @@ fn build(shared: &Arc<Shared>, latency: Duration) -> Result<(gst::Pipeline, gst_
     sink.set_property("qos", false);
     take_packets(&sink, shared);
     choose_media(&source, shared);
-    judge_certificate(&source, shared);
+    let weak = Arc::downgrade(shared);
+    rtspsrc::on_certificate(&source, trust, move |fingerprint| {
+        if let Some(shared) = weak.upgrade() {
+            *lock(&shared.untrusted) = Some(fingerprint);
+        }
+    });
     let (weak_sink, link_shared) = (sink.downgrade(), Arc::downgrade(shared));
     source.connect_pad_added(move |source, pad| {
         let (Some(sink), Some(shared)) = (weak_sink.upgrade(), link_shared.upgrade()) else { return };
@@ -289,7 +289,7 @@ fn build(shared: &Arc<Shared>, latency: Duration) -> Result<(gst::Pipeline, gst_
             *lock(&shared.sets) = ParameterSets::new(codec, &sprop(&caps));
         }
         // By TCP, which loses nothing and grows old instead.
-        if !source.downcast_ref::<gst::Bin>().is_some_and(has_udp) {
+        if !rtspsrc::has_udp(source) {
             end_when_late(source, &shared);
         }
         if let Some(input) = sink.static_pad("sink") {
@@ -311,13 +311,9 @@ fn build(shared: &Arc<Shared>, latency: Duration) -> Result<(gst::Pipeline, gst_
 /// Only the first video of a codec that is known here is asked for.
 fn choose_media(source: &gst::Element, shared: &Arc<Shared>) {
     let shared = Arc::downgrade(shared);
-    source.connect("select-stream", false, move |values| {
-        let shared = shared.upgrade()?;
-        let number = values.get(1)?.get::<u32>().ok()?;
-        let caps = values.get(2)?.get::<gst::Caps>().ok()?;
-        let structure = caps.structure(0)?;
-        let text = |field| structure.get::<&str>(field).unwrap_or("unknown").to_owned();
-        let (kind, encoding) = (text("media"), text("encoding-name"));
+    rtspsrc::on_stream(source, move |number, kind, encoding| {
+        let Some(shared) = shared.upgrade() else { return false };
+        let (kind, encoding) = (kind.unwrap_or("unknown"), encoding.unwrap_or("unknown"));
         let mut media = lock(&shared.media);
         if media.chosen.is_none() {
             let codec = [Codec::H264, Codec::H265].into_iter().find(|c| encoding.eq_ignore_ascii_case(c.rtp_name()));
@@ -328,65 +324,7 @@ fn choose_media(source: &gst::Element, shared: &Arc<Shared>) {
             media.found.push(format!("{kind} {encoding}"));
         }
         // After UDP in vain it is asked again about the same.
-        Some(media.chosen.is_some_and(|(chosen, _)| chosen == number).to_value())
-    });
-}
-
-/// Fails where a camera goes on refusing the password, or redirects again and again.
-fn limit_attempts(source: &gst::Element) {
-    let attempts = Mutex::new(Attempts::default());
-    source.connect("before-send", false, move |values| {
-        let message = values.get(1).and_then(|message| message.get::<RTSPMessage>().ok());
-        let verdict = message.and_then(|message| request(&message)).map(|request| lock(&attempts).judge(request));
-        let source = values[0].get::<gst::Element>().ok();
-        match (verdict, source) {
-            (Some(Verdict::Denied), Some(source)) => {
-                gst::element_error!(source, gst::ResourceError::NotAuthorized, ("Unauthorized"));
-            }
-            (Some(Verdict::Astray), Some(source)) => {
-                gst::element_error!(source, gst::ResourceError::Read, ("the camera redirects again and again"));
-            }
-            _ => {}
-        }
-        Some(matches!(verdict, Some(Verdict::Send) | None).to_value())
-    });
-}
-
-/// None for what is no request.
-fn request(message: &RTSPMessage) -> Option<Request> {
-    let (mut method, mut address, mut version, mut transport) = (0, std::ptr::null(), 0, std::ptr::null_mut());
-    // SAFETY: the message outlives the calls and keeps the texts, which are copied here.
-    unsafe {
-        let message = message.to_glib_none().0;
-        let parsed =
-            gst_rtsp::gst_rtsp_message_parse_request(message, &raw mut method, &raw mut address, &raw mut version);
-        if parsed != gst_rtsp::GST_RTSP_OK {
-            return None;
-        }
-        let name = gst_rtsp::gst_rtsp_method_as_text(method);
-        gst_rtsp::gst_rtsp_message_get_header(message, gst_rtsp::GST_RTSP_HDR_TRANSPORT, &raw mut transport, 0);
-        Some(Request {
-            method: from_glib_none::<_, Option<String>>(name)?,
-            address: from_glib_none::<_, Option<String>>(address)?,
-            transport: from_glib_none(transport.cast_const()),
-        })
-    }
-}
-
-/// One that the system does not trust.
-fn judge_certificate(source: &gst::Element, shared: &Arc<Shared>) {
-    let shared = Arc::downgrade(shared);
-    source.connect("accept-certificate", false, move |values| {
-        let certificate = values.get(2).and_then(|value| value.get::<glib::Object>().ok());
-        let der = certificate.and_then(|it| it.property::<Option<glib::ByteArray>>("certificate"));
-        let sum = der.and_then(|der| glib::compute_checksum_for_data(glib::ChecksumType::Sha256, &der));
-        let fingerprint = sum.map_or_else(String::new, |sum| sum.to_string());
-        let shared = shared.upgrade();
-        let accepted = shared.as_ref().is_some_and(|shared| shared.trust.accepts(&fingerprint));
-        if let Some(shared) = shared.filter(|_| !accepted) {
-            *lock(&shared.untrusted) = Some(fingerprint);
-        }
-        Some(accepted.to_value())
+        media.chosen.is_some_and(|(chosen, _)| chosen == number)
     });
 }
 
@@ -429,11 +367,7 @@ fn take_packets(sink: &gst_app::AppSink, shared: &Arc<Shared>) {
 
 /// Ends it where the packets come later and later. Looks where they come in, on the thread that reads them from the socket.
 fn end_when_late(source: &gst::Element, shared: &Arc<Shared>) {
-    let is_manager = |element: &gst::Element| element.factory().is_some_and(|factory| factory.name() == "rtpbin");
-    let bin = source.downcast_ref::<gst::Bin>();
-    let manager = bin.and_then(|bin| bin.iterate_elements().into_iter().flatten().find(is_manager));
-    let pads = manager.map(|manager| manager.sink_pads()).unwrap_or_default();
-    let Some(pad) = pads.into_iter().find(|pad| pad.name().starts_with("recv_rtp_sink")) else { return };
+    let Some(pad) = rtspsrc::input(source) else { return };
     let camera = &shared.camera;
     let peers = camera.url().socket_addrs(|| Some(camera.port())).unwrap_or_default();
     let (shared, state) = (Arc::downgrade(shared), Mutex::new((Backlog::default(), Unread::new(peers))));
@@ -519,12 +453,6 @@ fn reason(message: &str, debug: Option<&str>) -> String {
         cause => cause,
     });
     cause.filter(|cause| !cause.is_empty()).unwrap_or(message).to_owned()
-}
-
-/// Whether media comes by UDP now.
-fn has_udp(bin: &gst::Bin) -> bool {
-    let is_udp = |element: gst::Element| element.factory().is_some_and(|factory| factory.name() == "udpsrc");
-    bin.iterate_recurse().into_iter().flatten().any(is_udp)
 }
 
 #[cfg(test)]

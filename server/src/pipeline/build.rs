@@ -8,6 +8,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use rov_common::units::Fps;
+use rov_gst::element::is_made_by;
 
 use super::continuity::{self, REWIND};
 use super::encoder;
@@ -183,7 +184,7 @@ fn head(plan: &Plan, capture: &Arc<Capture>) -> Result<gst::Bin, GraphError> {
     // Those of a file or of a user's pipeline may be paced only behind the decoder.
     if matches!(plan.source, SourceKind::Auto | SourceKind::Webcam) {
         let elements = head.iterate_elements().into_iter().flatten();
-        let jpeg = elements.filter(|element| wiring::is_made_by(element, "jpegdec"));
+        let jpeg = elements.filter(|element| is_made_by(element, "jpegdec"));
         jpeg.filter_map(|decoder| decoder.static_pad("sink")).for_each(|pad| valve::spare_decoder(&pad, capture));
     }
     if let Some(upright) = head.by_name(source::UPRIGHT) {

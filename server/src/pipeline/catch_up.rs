@@ -14,9 +14,10 @@ use rov_common::codec::{self, Codec};
 use rov_common::descriptor;
 use rov_common::sync::lock;
 use rov_common::unread::Unread;
+use rov_gst::element::is_made_by;
 
 use super::graph::Capture;
-use super::{source, wiring};
+use super::source;
 
 /// After so long without a byte, what comes may have waited: the process, the machine, or the link in front of the pipe
 /// stood still.
@@ -147,12 +148,12 @@ enum Pipe {
 impl Pipe {
     /// What the element reads from; none for other elements, and for a file, which is paced.
     fn of(element: &gst::Element) -> Option<Self> {
-        if wiring::is_made_by(element, "fdsrc") {
+        if is_made_by(element, "fdsrc") {
             // Before it starts, the default, 0, is given as -1.
             let descriptor = element.property::<i32>("fd").max(0);
             return (!descriptor::is_file(descriptor)).then_some(Self::Descriptor(descriptor));
         }
-        if !wiring::is_made_by(element, "tcpclientsrc") {
+        if !is_made_by(element, "tcpclientsrc") {
             return None;
         }
         let (host, port) = (element.property::<String>("host"), element.property::<i32>("port"));
@@ -223,10 +224,10 @@ pub(super) fn install(head: &gst::Bin, codec: Codec, capture: &Arc<Capture>) {
 fn is_parsed(pad: &gst::Pad, codec: Codec) -> bool {
     let mut next = pad.peer().and_then(|peer| peer.parent_element());
     while let Some(element) = next {
-        if wiring::is_made_by(&element, source::parser(codec)) {
+        if is_made_by(&element, source::parser(codec)) {
             return true;
         }
-        let passes = ["capsfilter", "queue", "identity"].iter().any(|name| wiring::is_made_by(&element, name));
+        let passes = ["capsfilter", "queue", "identity"].iter().any(|name| is_made_by(&element, name));
         let behind = element.static_pad("src").filter(|_| passes);
         next = behind.and_then(|pad| pad.peer()?.parent_element());
     }

@@ -5,10 +5,10 @@ use std::path::Path;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use rov_common::units::{Fps, Resolution};
+use rov_gst::element::has_property;
 
 use super::mode::{Encoding, Mode};
 use super::source::{CSI_ROWS, Camera, CsiCamera, CsiRow, WEBCAM_ROWS, WebcamRow};
-use super::wiring::has_property;
 
 /// The webcams, in the system's order, and the CSI cameras.
 pub fn cameras() -> (Vec<Camera>, Vec<CsiCamera>) {

@@ -7,6 +7,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use rov_common::sync::lock;
 use rov_common::units::{Bitrate, Resolution};
+use rov_gst::element::{has_property, is_made_by};
 
 use super::encoder::{EncoderRow, LiveSize, Settings};
 use super::graph::{Branch, GraphError};
@@ -44,7 +45,7 @@ impl Branch {
         let wanted = Settings { bitrate, ..*settings };
         let halved = self.step.load(Ordering::Relaxed) == Step::HalfRate as u8 && row.live_size == LiveSize::RateByCaps;
         let asked = Bitrate::from_kbps(bitrate.kbps().saturating_mul(if halved { 2 } else { 1 }));
-        let properties = row.live_rate_properties(&Settings { bitrate: asked, ..wanted }, &wiring::has_property);
+        let properties = row.live_rate_properties(&Settings { bitrate: asked, ..wanted }, &has_property);
         let all_set =
             properties.iter().filter(|(name, value)| !wiring::set_property(&encoder, name, value)).count() == 0;
         if properties.is_empty() || !all_set {
@@ -86,7 +87,7 @@ impl Size {
     /// Of an encoder whose row allows it.
     pub fn of(encoder: &gst::Element, row: &EncoderRow) -> Option<Self> {
         let filter = encoder.static_pad("sink")?.peer()?.parent_element()?;
-        let is_filter = wiring::is_made_by(&filter, "capsfilter");
+        let is_filter = is_made_by(&filter, "capsfilter");
         (row.live_size != LiveSize::No && is_filter)
             .then(|| Self { full: filter.property("caps"), filter: filter.downgrade() })
     }

@@ -31,6 +31,7 @@ pub(crate) mod wiring;
 
 use gstreamer as gst;
 use rov_common::descriptor;
+use rov_gst::element::has_property;
 
 use crate::config::{CameraConfig, SourceConfig, SourceKind};
 pub use devices::nodes as device_nodes;
@@ -79,7 +80,7 @@ pub fn prepare_from(
         None => None,
     };
     let machine = Machine {
-        has_property: &wiring::has_property,
+        has_property: &has_property,
         cores: probe::cores(),
         cameras,
         csi,

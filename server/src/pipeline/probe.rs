@@ -7,6 +7,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use rov_common::codec::Codec;
 use rov_common::units::{Fps, Resolution};
+use rov_gst::element::has_property;
 
 use super::encoder::{self, EncoderRow, HasProperty, Settings};
 use super::{message, plan, source, wiring};
@@ -82,7 +83,7 @@ pub fn choose_encoder(
         true => Err(FAILED.to_owned()),
         false => test(row, &settings, &beside),
     })?;
-    match chosen.row.lacks(&settings, &wiring::has_property) {
+    match chosen.row.lacks(&settings, &has_property) {
         // Better a picture without the option than none, where the encoder of before has failed.
         Some(option) if !failed.is_empty() => tracing::warn!("{option}: {} has no setting for it", chosen.row.element),
         Some(option) => return Err(NoEncoder(refusal(config.codec, option, chosen.row, &settings))),
@@ -93,7 +94,7 @@ pub fn choose_encoder(
 
 /// An option that was given is kept or refused, never forgotten.
 fn refusal(codec: Codec, option: &str, row: &EncoderRow, settings: &Settings) -> String {
-    let has = &wiring::has_property;
+    let has = &has_property;
     let mut others: Vec<_> = encoder::rows(codec)
         .iter()
         .filter(|other| gst::ElementFactory::find(other.element).is_some() && other.lacks(settings, has).is_none())
@@ -167,10 +168,10 @@ fn test(
     if gst::ElementFactory::find(row.element).is_none() {
         return Err(NOT_INSTALLED.to_owned());
     }
-    if !row.suits(&wiring::has_property) {
+    if !row.suits(&has_property) {
         return Err("another variant of the element is installed".to_owned());
     }
-    let trial = |(row, settings): &(&'static EncoderRow, Settings)| trial_text(row, settings, &wiring::has_property);
+    let trial = |(row, settings): &(&'static EncoderRow, Settings)| trial_text(row, settings, &has_property);
     // A pipeline has each name once.
     let unnamed =
         |text: String| text.replacen(&format!(" name={}", encoder::NAME), "", 1).replacen(" name=rov_out", "", 1);

@@ -6,22 +6,19 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
-use gstreamer::glib::translate::{ToGlibPtr, from_glib_none};
 use gstreamer::prelude::*;
-use gstreamer_rtsp::ffi as gst_rtsp;
-use gstreamer_rtsp::rtsp_message::RTSPMessage;
-use rov_common::attempts::{Attempts, Request, Verdict};
 use rov_common::backlog::Backlog;
 use rov_common::challenge::{unknown_digest, unknown_digest_advice};
 use rov_common::lateness::Lateness;
 use rov_common::sync::lock;
 use rov_common::unread::Unread;
+use rov_gst::rtspsrc;
 
 use super::graph::{Capture, GraphEvent};
 use super::message;
 use super::plan::Plan;
 use super::wiring;
-use crate::config::{CameraUrl, Credentials, Trust};
+use crate::config::{CameraUrl, Trust};
 
 /// Name of the `rtspsrc`.
 pub const ELEMENT: &str = "rov_rtsp";
@@ -54,15 +51,10 @@ pub fn look(url: &CameraUrl) -> Result<(), String> {
 pub fn install(head: &gst::Bin, url: &CameraUrl, plan: &Plan, capture: &Arc<Capture>) {
     let codec = plan.codec;
     let Some(source) = head.by_name(ELEMENT) else { return };
-    source.set_property("location", url.url().as_str());
-    // Of their own, as errors and logs of GStreamer name the location.
-    if let Some(Credentials { user, password }) = url.credentials() {
-        source.set_property("user-id", user);
-        source.set_property("user-pw", password);
-    }
-    limit_attempts(&source);
+    rtspsrc::set_address(&source, url);
+    rtspsrc::limit_attempts(&source);
     let weak = Arc::downgrade(capture);
-    on_certificate(&source, plan.camera_certificate.clone(), move |fingerprint| {
+    rtspsrc::on_certificate(&source, plan.camera_certificate.clone(), move |fingerprint| {
         if let Some(capture) = weak.upgrade() {
             *lock(&capture.untrusted) = Some(fingerprint);
         }
@@ -71,22 +63,20 @@ pub fn install(head: &gst::Bin, url: &CameraUrl, plan: &Plan, capture: &Arc<Capt
     source.connect_pad_added(move |source, pad| {
         time_by_arrival(source, pad);
         // What a link does not take of UDP is lost, nothing of it waits. After UDP in vain, the pad comes again over TCP.
-        if !has_udp(source) {
+        if !rtspsrc::has_udp(source) {
             let peers = camera.url().socket_addrs(|| Some(camera.port())).unwrap_or_default();
-            end_when_late(source, input(source).as_ref().unwrap_or(pad), Unread::new(peers));
+            end_when_late(source, rtspsrc::input(source).as_ref().unwrap_or(pad), Unread::new(peers));
         }
     });
     let (chosen, capture) = (Mutex::new(None::<u32>), Arc::downgrade(capture));
-    source.connect("select-stream", false, move |values| {
-        let number = values.get(1).and_then(|number| number.get::<u32>().ok());
-        let caps = values.get(2).and_then(|caps| caps.get::<gst::Caps>().ok());
-        let (media, encoding) = caps.as_ref().and_then(stream).unwrap_or_default();
+    rtspsrc::on_stream(&source, move |number, media, encoding| {
+        let (media, encoding) = (media.unwrap_or_default(), encoding.unwrap_or_default());
         let mut chosen = lock(&chosen);
         // After UDP in vain it is asked again about the same, for TCP.
-        let had_one = chosen.is_some() && *chosen != number;
+        let had_one = chosen.is_some() && *chosen != Some(number);
         let wanted = media == "video" && encoding == codec.rtp_name() && !had_one;
         if wanted {
-            *chosen = number;
+            *chosen = Some(number);
         }
         if let Some(capture) = capture.upgrade() {
             let mut left_out = lock(&capture.left_out);
@@ -96,79 +86,8 @@ pub fn install(head: &gst::Bin, url: &CameraUrl, plan: &Plan, capture: &Arc<Capt
                 false => left_out.push(format!("{encoding} {media}").trim().to_owned()),
             }
         }
-        Some(wanted.to_value())
+        wanted
     });
-}
-
-/// Fails where a camera goes on refusing the password, or redirects again and again.
-fn limit_attempts(source: &gst::Element) {
-    let attempts = Mutex::new(Attempts::default());
-    source.connect("before-send", false, move |values| {
-        let message = values.get(1).and_then(|message| message.get::<RTSPMessage>().ok());
-        let verdict = message.and_then(|message| request(&message)).map(|request| lock(&attempts).judge(request));
-        let source = values[0].get::<gst::Element>().ok();
-        match (verdict, source) {
-            (Some(Verdict::Denied), Some(source)) => {
-                gst::element_error!(source, gst::ResourceError::NotAuthorized, ("Unauthorized"));
-            }
-            (Some(Verdict::Astray), Some(source)) => {
-                gst::element_error!(source, gst::ResourceError::Read, ("the camera redirects again and again"));
-            }
-            _ => {}
-        }
-        Some(matches!(verdict, Some(Verdict::Send) | None).to_value())
-    });
-}
-
-/// None for what is no request.
-fn request(message: &RTSPMessage) -> Option<Request> {
-    let (mut method, mut address, mut version, mut transport) = (0, std::ptr::null(), 0, std::ptr::null_mut());
-    // SAFETY: the message outlives the calls and keeps the texts, which are copied here.
-    unsafe {
-        let message = message.to_glib_none().0;
-        let parsed =
-            gst_rtsp::gst_rtsp_message_parse_request(message, &raw mut method, &raw mut address, &raw mut version);
-        if parsed != gst_rtsp::GST_RTSP_OK {
-            return None;
-        }
-        let name = gst_rtsp::gst_rtsp_method_as_text(method);
-        gst_rtsp::gst_rtsp_message_get_header(message, gst_rtsp::GST_RTSP_HDR_TRANSPORT, &raw mut transport, 0);
-        Some(Request {
-            method: from_glib_none::<_, Option<String>>(name)?,
-            address: from_glib_none::<_, Option<String>>(address)?,
-            transport: from_glib_none(transport.cast_const()),
-        })
-    }
-}
-
-/// Has the source ask `trust` about a certificate that the system does not trust; `refused` gets the fingerprint of one that
-/// is not taken.
-fn on_certificate(source: &gst::Element, trust: Trust, refused: impl Fn(String) + Send + Sync + 'static) {
-    source.connect("accept-certificate", false, move |values| {
-        let certificate = values.get(2).and_then(|value| value.get::<gst::glib::Object>().ok());
-        let der = certificate.and_then(|it| it.property::<Option<gst::glib::ByteArray>>("certificate"));
-        let sum = der.and_then(|der| gst::glib::compute_checksum_for_data(gst::glib::ChecksumType::Sha256, &der));
-        let fingerprint = sum.map_or_else(String::new, |sum| sum.to_string());
-        let accepted = trust.accepts(&fingerprint);
-        if !accepted {
-            refused(fingerprint);
-        }
-        Some(accepted.to_value())
-    });
-}
-
-/// Whether media comes by UDP now.
-fn has_udp(source: &gst::Element) -> bool {
-    let is_udp = |element: gst::Element| element.factory().is_some_and(|factory| factory.name() == "udpsrc");
-    source.downcast_ref::<gst::Bin>().is_some_and(|bin| bin.iterate_recurse().into_iter().flatten().any(is_udp))
-}
-
-/// Where packets by TCP come in, on the thread that reads them from the socket: behind the jitter buffer, the next ones may be read
-/// already.
-fn input(source: &gst::Element) -> Option<gst::Pad> {
-    let is_manager = |element: &gst::Element| element.factory().is_some_and(|factory| factory.name() == "rtpbin");
-    let manager = source.downcast_ref::<gst::Bin>()?.iterate_elements().into_iter().flatten().find(is_manager)?;
-    manager.sink_pads().into_iter().find(|pad| pad.name().starts_with("recv_rtp_sink"))
 }
 
 /// The fixed part of an RTP packet's header (RFC 3550 section 5.1).
@@ -235,13 +154,6 @@ fn time_by_arrival(source: &gst::Element, pad: &gst::Pad) {
         }
         gst::PadProbeReturn::Ok
     });
-}
-
-/// Media and encoding name of a stream, as `video` and `H264`.
-fn stream(caps: &gst::Caps) -> Option<(String, String)> {
-    let structure = caps.structure(0)?;
-    let text = |name| structure.get::<String>(name).unwrap_or_default();
-    Some((text("media"), text("encoding-name")))
 }
 
 /// An error on the bus: what it means and what to do about it, where it is of an IP camera.

@@ -15,6 +15,7 @@ use rov_common::marker::{self, Markers};
 use rov_common::stamp::Stamp;
 use rov_common::sync::lock;
 use rov_common::units::{Fps, Resolution};
+use rov_gst::element::{has_property, is_made_by};
 
 use super::encoder::EncoderRow;
 use super::graph::Branch;
@@ -344,20 +345,6 @@ pub(super) fn fit_encoder(encoder: &gst::Element, row: &'static EncoderRow, plan
         // Once: a later change of size goes to an open encoder, which takes few properties.
         gst::PadProbeReturn::Remove
     });
-}
-
-/// Whether the element is of this factory, as `fdsrc`.
-pub fn is_made_by(element: &gst::Element, factory: &str) -> bool {
-    element.factory().is_some_and(|made_by| made_by.name() == factory)
-}
-
-/// Whether the running GStreamer's element has a property that can be set.
-pub fn has_property(element: &str, property: &str) -> bool {
-    let factory = gst::ElementFactory::find(element).and_then(|factory| factory.load().ok());
-    let class = factory.and_then(|factory| gst::glib::Class::<gst::glib::Object>::from_type(factory.element_type()));
-    class
-        .and_then(|class| class.find_property(property))
-        .is_some_and(|spec| spec.flags().contains(gst::glib::ParamFlags::WRITABLE))
 }
 
 /// Sets a property from text, as launch text does, but without a panic; false if it is missing or does not take the value, as one out of range.

@@ -19,6 +19,7 @@ use gstreamer_app as gst_app;
 use rov_common::codec::Codec;
 use rov_common::sync::lock;
 use rov_common::units::Fps;
+use rov_gst::element::has_property;
 
 use super::{PREVIEW_WIDTH, Picture, Shared, Size};
 use crate::packetize::Frame;
@@ -58,7 +59,7 @@ impl Maker {
         gst::init().map_err(|error| format!("GStreamer does not start: {error}"))?;
         // The encoder works again when the decoder is ready for it.
         let awake = shared.stream.demand().keep_awake();
-        let text = text(shared.stream.codec(), software, &wiring::has_property);
+        let text = text(shared.stream.codec(), software, &has_property);
         let built = gst::parse::launch(&text).map_err(|error| format!("{} in: {text}", error.message()))?;
         let pipeline = built.downcast::<gst::Pipeline>().map_err(|_| format!("not a pipeline: {text}"))?;
         let epoch = Instant::now();

@@ -11,6 +11,7 @@ use gstreamer_app as gst_app;
 use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::prelude::RTSPMediaExt;
 use rov_common::sync::lock;
+use rov_gst::element::is_made_by;
 
 use crate::pipeline::running_time;
 use crate::stream::{Awake, OutputQueue, Stream};
@@ -160,7 +161,7 @@ pub(super) fn leave_description_out(media: &rtsp::RTSPMedia) {
 /// Between the media and the network.
 pub(super) fn rtpbin(media: &rtsp::RTSPMedia) -> Option<gst::Element> {
     let children = media.element().parent().and_downcast::<gst::Bin>()?.children();
-    children.into_iter().find(|child| child.factory().is_some_and(|factory| factory.name() == "rtpbin"))
+    children.into_iter().find(|child| is_made_by(child, "rtpbin"))
 }
 
 /// When it was captured, in the running time of `source`. Never later than now; never the same twice, nor earlier than the

@@ -1,0 +1,4 @@
+//! What `rov-server` and `rov-client` share of GStreamer.
+
+pub mod element;
+pub mod rtspsrc;

@@ -1,0 +1,111 @@
+//! GStreamer's `rtspsrc`, which plays IP cameras: where the camera is, which of its streams are taken, how often and whom it is asked,
+//! and how its packets come.
+
+use std::sync::Mutex;
+
+use gstreamer as gst;
+use gstreamer::glib::translate::{ToGlibPtr, from_glib_none};
+use gstreamer::prelude::*;
+use gstreamer_rtsp::ffi as gst_rtsp;
+use gstreamer_rtsp::rtsp_message::RTSPMessage;
+use rov_common::attempts::{Attempts, Request, Verdict};
+use rov_common::camera::{CameraUrl, Credentials, Trust};
+use rov_common::sync::lock;
+
+use crate::element::is_made_by;
+
+/// Tells the source where the camera is, and user and password.
+pub fn set_address(source: &gst::Element, url: &CameraUrl) {
+    source.set_property("location", url.url().as_str());
+    // Of their own, as errors and logs of GStreamer name the location.
+    if let Some(Credentials { user, password }) = url.credentials() {
+        source.set_property("user-id", user);
+        source.set_property("user-pw", password);
+    }
+}
+
+/// Has the source take the streams that `wanted` says: it gets the number, media and encoding name of each, as `video` and `H264`.
+/// After UDP in vain it is asked again about the same, for TCP.
+pub fn on_stream(
+    source: &gst::Element,
+    wanted: impl Fn(u32, Option<&str>, Option<&str>) -> bool + Send + Sync + 'static,
+) {
+    source.connect("select-stream", false, move |values| {
+        let number = values.get(1)?.get::<u32>().ok()?;
+        let caps = values.get(2)?.get::<gst::Caps>().ok();
+        let structure = caps.as_ref().and_then(|caps| caps.structure(0));
+        let text = |field| structure.and_then(|structure| structure.get::<&str>(field).ok());
+        Some(wanted(number, text("media"), text("encoding-name")).to_value())
+    });
+}
+
+/// Fails where a camera goes on refusing the password, or redirects again and again.
+pub fn limit_attempts(source: &gst::Element) {
+    let attempts = Mutex::new(Attempts::default());
+    source.connect("before-send", false, move |values| {
+        let message = values.get(1).and_then(|message| message.get::<RTSPMessage>().ok());
+        let verdict = message.and_then(|message| request(&message)).map(|request| lock(&attempts).judge(request));
+        let source = values[0].get::<gst::Element>().ok();
+        match (verdict, source) {
+            (Some(Verdict::Denied), Some(source)) => {
+                gst::element_error!(source, gst::ResourceError::NotAuthorized, ("Unauthorized"));
+            }
+            (Some(Verdict::Astray), Some(source)) => {
+                gst::element_error!(source, gst::ResourceError::Read, ("the camera redirects again and again"));
+            }
+            _ => {}
+        }
+        Some(matches!(verdict, Some(Verdict::Send) | None).to_value())
+    });
+}
+
+/// None for what is no request.
+fn request(message: &RTSPMessage) -> Option<Request> {
+    let (mut method, mut address, mut version, mut transport) = (0, std::ptr::null(), 0, std::ptr::null_mut());
+    // SAFETY: the message outlives the calls and keeps the texts, which are copied here.
+    unsafe {
+        let message = message.to_glib_none().0;
+        let parsed =
+            gst_rtsp::gst_rtsp_message_parse_request(message, &raw mut method, &raw mut address, &raw mut version);
+        if parsed != gst_rtsp::GST_RTSP_OK {
+            return None;
+        }
+        let name = gst_rtsp::gst_rtsp_method_as_text(method);
+        gst_rtsp::gst_rtsp_message_get_header(message, gst_rtsp::GST_RTSP_HDR_TRANSPORT, &raw mut transport, 0);
+        Some(Request {
+            method: from_glib_none::<_, Option<String>>(name)?,
+            address: from_glib_none::<_, Option<String>>(address)?,
+            transport: from_glib_none(transport.cast_const()),
+        })
+    }
+}
+
+/// Has the source ask `trust` about a certificate that the system does not trust; `refused` gets the fingerprint of one that
+/// is not taken.
+pub fn on_certificate(source: &gst::Element, trust: Trust, refused: impl Fn(String) + Send + Sync + 'static) {
+    source.connect("accept-certificate", false, move |values| {
+        let certificate = values.get(2).and_then(|value| value.get::<gst::glib::Object>().ok());
+        let der = certificate.and_then(|it| it.property::<Option<gst::glib::ByteArray>>("certificate"));
+        let sum = der.and_then(|der| gst::glib::compute_checksum_for_data(gst::glib::ChecksumType::Sha256, &der));
+        let fingerprint = sum.map_or_else(String::new, |sum| sum.to_string());
+        let accepted = trust.accepts(&fingerprint);
+        if !accepted {
+            refused(fingerprint);
+        }
+        Some(accepted.to_value())
+    });
+}
+
+/// Whether media comes by UDP now.
+pub fn has_udp(source: &gst::Element) -> bool {
+    let is_udp = |element: gst::Element| is_made_by(&element, "udpsrc");
+    source.downcast_ref::<gst::Bin>().is_some_and(|bin| bin.iterate_recurse().into_iter().flatten().any(is_udp))
+}
+
+/// Where packets by TCP come in, on the thread that reads them from the socket: behind the jitter buffer, the next ones may be read
+/// already.
+pub fn input(source: &gst::Element) -> Option<gst::Pad> {
+    let is_manager = |element: &gst::Element| is_made_by(element, "rtpbin");
+    let manager = source.downcast_ref::<gst::Bin>()?.iterate_elements().into_iter().flatten().find(is_manager)?;
+    manager.sink_pads().into_iter().find(|pad| pad.name().starts_with("recv_rtp_sink"))
+}
