@@ -426,6 +426,22 @@ fn init_log(cli: &Cli) -> Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::viewer::Server;
+
+    #[test]
+    fn title_and_corner_name_the_stream_of_a_server_that_has_several() {
+        let called = |name: &str, stream: &str| {
+            let viewer = Viewer::new();
+            let (name, address) = (name.to_owned(), "10.0.0.2:8080".to_owned());
+            viewer.set_server(Server { name, address, ..Default::default() });
+            viewer.set_stream(stream.to_owned());
+            let now = Instant::now();
+            view_model(&viewer, &Shown::new(now), now).overlay.server
+        };
+        assert_eq!(called("Nemo", "arm/stream1"), "Nemo arm/stream1");
+        assert_eq!(called("Nemo", ""), "Nemo");
+        assert_eq!(called("", "stream2"), "10.0.0.2:8080 stream2");
+    }
 
     #[test]
     fn after_the_first_picture_whatever_is_not_live_is_a_loss() {
