@@ -921,7 +921,8 @@ fn an_encoder_that_rests_gives_nothing_and_wakes_with_a_keyframe_of_a_new_pictur
             assert!(by_clock > 30 * FRAME && by_clock.abs_diff(by_stream) < 3 * FRAME, "{by_clock:?} {by_stream:?}");
         }
         let counters = running.graph.branches()[0].counters();
-        assert!(counters.frames_unwanted >= 30 && counters.frames_dropped() <= 2, "{element}: {counters:?}");
+        assert!(counters.frames_unwanted >= 30, "{element}: {counters:?}");
+        assert!(counters.frames_dropped() <= 2 + counters.frames_in / 4, "{element}: {counters:?}");
     }
 }
 
