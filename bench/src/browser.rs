@@ -1,5 +1,5 @@
-//! Chromium as a pilot has it, in fullscreen on the virtual screen. It takes no address of loopback for WebRTC, so it is at one end of
-//! a link (`site`).
+//! Chromium as a pilot has it, in fullscreen on the virtual screen. It takes no address of loopback for WebRTC, so it
+//! is at one end of a link (`site`).
 
 use std::path::Path;
 use std::process::Command;

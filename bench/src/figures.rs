@@ -119,7 +119,8 @@ pub struct Pictures {
     pub damaged: u64,
     /// Times without a new picture.
     pub gaps_over_200_ms: u64,
-    /// Since the mark was drawn, or the first packet of a clip's picture was sent, milliseconds; empty where the receiver does not tell.
+    /// Since the mark was drawn, or the first packet of a clip's picture was sent, milliseconds; empty where the
+    /// receiver does not tell.
     pub stages_ms: Vec<Stage>,
     /// Median of the last minute by that of the first; none of less than two minutes.
     pub drift: Option<f64>,
@@ -144,8 +145,8 @@ impl Stage {
     }
 }
 
-/// Of several receivers of one sender: the worst of their times, and the sums of their counts. None where one got nothing: its times
-/// would be zero, which is the best there is.
+/// Of several receivers of one sender: the worst of their times, and the sums of their counts. None where one got
+/// nothing: its times would be zero, which is the best there is.
 pub fn worst(receivers: Vec<Pictures>) -> Option<Pictures> {
     if receivers.iter().any(|one| one.shown == 0) {
         return None;

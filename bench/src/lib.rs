@@ -1,7 +1,7 @@
 //! The picture that is measured: how it is drawn, how it is judged, and the GStreamer source that gives it.
 //!
-//! As a plugin (`librov_bench.so` in `GST_PLUGIN_PATH`) it adds the element `rovbenchsrc` to any program; `rov-bench`, the benchmark
-//! itself, is the binary of this crate.
+//! As a plugin (`librov_bench.so` in `GST_PLUGIN_PATH`) it adds the element `rovbenchsrc` to any program; `rov-bench`,
+//! the benchmark itself, is the binary of this crate.
 
 pub mod clock;
 pub mod picture;

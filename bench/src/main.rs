@@ -1,5 +1,5 @@
-//! Measures the project and what others build on GStreamer, on the same machine, content, encoder and settings, in turn:
-//! `scripts/bench`. `docs/performance.md` says how, and has the figures.
+//! Measures the project and what others build on GStreamer, on the same machine, content, encoder and settings, in
+//! turn: `scripts/bench`. `docs/performance.md` says how, and has the figures.
 
 mod browser;
 mod clip;
@@ -63,8 +63,8 @@ struct Args {
     #[arg(long, value_enum, value_delimiter = ',')]
     only: Vec<Subject>,
 
-    /// Put an impaired link between the two sides, as "both delay=2ms" or "to-topside loss=1%"; several times for several
-    /// settings. Needs root [default: loopback]
+    /// Put an impaired link between the two sides, as "both delay=2ms" or "to-topside loss=1%"; several times for
+    /// several settings. Needs root [default: loopback]
     #[arg(long, value_name = "SPEC")]
     impair: Vec<String>,
 

@@ -1,9 +1,9 @@
-//! The content of every run: a texture that moves by a known step, patches whose brightness follows from the frame number, and the
-//! mark of `rov_common::stamp` with number and time.
+//! The content of every run: a texture that moves by a known step, patches whose brightness follows from the frame
+//! number, and the mark of `rov_common::stamp` with number and time.
 //!
-//! The patches are what damage is counted by: they are flat, so that the encoder keeps their brightness, and each has another one
-//! in the next picture with a probability of two thirds. A part of a picture that was lost, or repeated from the one before, shows.
-//! The time in the mark is CLOCK_MONOTONIC, and drawn last.
+//! The patches are what damage is counted by: they are flat, so that the encoder keeps their brightness, and each has
+//! another one in the next picture with a probability of two thirds. A part of a picture that was lost, or repeated
+//! from the one before, shows. The time in the mark is CLOCK_MONOTONIC, and drawn last.
 
 use rov_common::stamp::{Stamp, mark_rect};
 

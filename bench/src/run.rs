@@ -49,7 +49,8 @@ pub struct Run {
 pub struct Cost {
     /// Milliseconds of processor time per second.
     pub cpu_ms_per_s: f64,
-    /// Of it threads that run no GStreamer element: sockets, encryption, HTTP. Of rov-server and rov-client, what sends and receives.
+    /// Of it threads that run no GStreamer element: sockets, encryption, HTTP. Of rov-server and rov-client, what sends
+    /// and receives.
     pub network_cpu_ms_per_s: f64,
     pub memory_mib: f64,
 }
@@ -212,8 +213,8 @@ fn unit(line: &str) -> Option<(u64, u64)> {
 fn add_sent(shots: &mut [Shot], tap: &Tap) {
     let timestamps = shots.iter().filter_map(|shot| shot.rtp_timestamp);
     let sent = tap.source(timestamps).map(|source| tap.pictures(source)).unwrap_or_default();
-    // A screen does not tell it. There it is the only picture that anybody began to send between the mark and the screen, if it is the
-    // only one.
+    // A screen does not tell it. There it is the only picture that anybody began to send between the mark and the
+    // screen, if it is the only one.
     let unknown = shots.iter().filter(|shot| shot.rtp_timestamp.is_none());
     let all = unknown.map(|shot| shot.drawn_us).min().map_or_else(Vec::new, |from_us| tap.since(from_us));
     for shot in shots {

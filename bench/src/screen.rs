@@ -1,4 +1,5 @@
-//! A virtual X server whose screen is a file in memory: what is on it is read without asking anybody, many times a millisecond.
+//! A virtual X server whose screen is a file in memory: what is on it is read without asking anybody, many times a
+//! millisecond.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;

@@ -1,7 +1,8 @@
 //! The element `rovbenchsrc`: a live source of I420 pictures, of the size and rate that the caps behind it say.
 //!
-//! Pictures are due at whole intervals after the first; when something behind the source held it up for longer than one, it leaves
-//! the missed ones out, as a camera does. The mark is drawn last, so the time in it is that at which the picture leaves.
+//! Pictures are due at whole intervals after the first; when something behind the source held it up for longer than
+//! one, it leaves the missed ones out, as a camera does. The mark is drawn last, so the time in it is that at which the
+//! picture leaves.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -64,8 +64,8 @@ impl Subject {
         matches!(self, Self::Webrtc | Self::Webrtc8 | Self::Rtp | Self::Rtsp | Self::Window | Self::Browser)
     }
 
-    /// Whether it is measured there. Of a clip no picture is encoded or decoded, and each packet must be seen as it is sent: not
-    /// within TCP.
+    /// Whether it is measured there. Of a clip no picture is encoded or decoded, and each packet must be seen as it is
+    /// sent: not within TCP.
     pub fn takes(self, point: PointName) -> bool {
         match self {
             Self::Webrtc8 => matches!(point, PointName::P1080At30 | PointName::P1080File),

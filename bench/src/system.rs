@@ -1,4 +1,5 @@
-//! What the benchmark asks of the system: a network of its own, the cost of a process, and that Ctrl+C ends it in order.
+//! What the benchmark asks of the system: a network of its own, the cost of a process, and that Ctrl+C ends it in
+//! order.
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
@@ -53,8 +54,8 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut poll: impl FnMut() -> Result
     }
 }
 
-/// Moves this process, which must have no other threads yet, into a network that has only loopback. So nothing gets out, the
-/// counters of loopback are this run's alone, and every port is free.
+/// Moves this process, which must have no other threads yet, into a network that has only loopback. So nothing gets
+/// out, the counters of loopback are this run's alone, and every port is free.
 pub fn enter_own_network() -> Result<()> {
     // SAFETY: plain system calls.
     let (user, group) = unsafe { (libc::geteuid(), libc::getegid()) };
@@ -135,7 +136,8 @@ fn network_cpu(process: &Path) -> Duration {
     others.filter_map(|stat| Some(parse_stat(&stat)?.1.cpu)).sum()
 }
 
-/// Process group and usage (proc(5)), of a process or a thread. The second field may have spaces in it, and ends with the last parenthesis.
+/// Process group and usage (proc(5)), of a process or a thread. The second field may have spaces in it, and ends with
+/// the last parenthesis.
 fn parse_stat(stat: &str) -> Option<(u32, Usage)> {
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     // The first of these is field 3.

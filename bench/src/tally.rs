@@ -1,4 +1,5 @@
-//! From what is seen during a run to its figures, as it is seen, so that an hour takes no more memory than a second. Pure.
+//! From what is seen during a run to its figures, as it is seen, so that an hour takes no more memory than a second.
+//! Pure.
 
 use std::collections::HashMap;
 

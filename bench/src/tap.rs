@@ -1,5 +1,5 @@
-//! Listens on loopback to when each picture's RTP packets are sent: the headers are in clear for SRTP too (RFC 3711), so that every
-//! sender is measured from outside in the same way. Needs the network of our own, in which we may listen.
+//! Listens on loopback to when each picture's RTP packets are sent: the headers are in clear for SRTP too (RFC 3711),
+//! so that every sender is measured from outside in the same way. Needs the network of our own, in which we may listen.
 
 use std::collections::{HashMap, HashSet};
 use std::io;
@@ -49,8 +49,8 @@ impl Tap {
         Ok(Self { stop, pictures, thread: Some(thread) })
     }
 
-    /// The SSRC of the source that has sent most of these pictures. Each viewer gets one of its own; retransmissions and repair
-    /// have others.
+    /// The SSRC of the source that has sent most of these pictures. Each viewer gets one of its own; retransmissions
+    /// and repair have others.
     pub fn source(&self, timestamps: impl IntoIterator<Item = u32>) -> Option<u32> {
         source_of(&self.lock(), timestamps)
     }
@@ -101,7 +101,8 @@ fn open() -> io::Result<OwnedFd> {
         };
         check(result)
     };
-    // SAFETY: the descriptor is new and checked; an address of zeros is valid before it is filled in; lengths are those of the types.
+    // SAFETY: the descriptor is new and checked; an address of zeros is valid before it is filled in; lengths are those
+    // of the types.
     let socket = unsafe {
         let kind = libc::SOCK_DGRAM | libc::SOCK_CLOEXEC;
         let socket = OwnedFd::from_raw_fd(check(libc::socket(libc::AF_PACKET, kind, i32::from(protocol)))?);
@@ -149,8 +150,8 @@ fn forget(pictures: &mut Pictures, now_us: u64) {
 fn receive(socket: &OwnedFd, head: &mut [u8]) -> Option<(usize, u64)> {
     let mut part = libc::iovec { iov_base: head.as_mut_ptr().cast(), iov_len: head.len() };
     let mut control = [0_u64; 8];
-    // SAFETY: pointers to what outlives the call, with its sizes; the control message is only read where the system says that it
-    // is there, and holds a timespec where it says so.
+    // SAFETY: pointers to what outlives the call, with its sizes; the control message is only read where the system
+    // says that it is there, and holds a timespec where it says so.
     unsafe {
         let mut message: libc::msghdr = std::mem::zeroed();
         message.msg_iov = &raw mut part;
@@ -167,8 +168,8 @@ fn receive(socket: &OwnedFd, head: &mut [u8]) -> Option<(usize, u64)> {
     }
 }
 
-/// SSRC and timestamp of an IPv4 packet that holds RTP. Told from STUN, DTLS and RTCP as in RFC 7983 and RFC 5761. Of packets that
-/// are sent in one go (segmentation offload) only the first is seen; they belong to one picture.
+/// SSRC and timestamp of an IPv4 packet that holds RTP. Told from STUN, DTLS and RTCP as in RFC 7983 and RFC 5761. Of
+/// packets that are sent in one go (segmentation offload) only the first is seen; they belong to one picture.
 fn rtp(packet: &[u8]) -> Option<(u32, u32)> {
     const UDP: u8 = 17;
     let header = usize::from(packet.first()? & 0xf) * 4;

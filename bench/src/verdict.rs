@@ -1,5 +1,5 @@
-//! What was to be reached, beside what was measured: ratios and differences of figures of one run, as absolute times belong to the
-//! machine. Pure.
+//! What was to be reached, beside what was measured: ratios and differences of figures of one run, as absolute times
+//! belong to the machine. Pure.
 
 use netlab::figures::Figure;
 use serde::Serialize;

@@ -240,8 +240,8 @@ fn view_model(viewer: &Viewer, shown: &Shown, now: Instant) -> ViewModel {
     ViewModel { status: status(phase, since, shown.last_shown()), overlay, notices, question: viewer.choice.question() }
 }
 
-/// From capture to the screen, as far as it can be known: what the camera takes to expose and hand over its picture, and what
-/// the screen takes to light up, are not in it.
+/// From capture to the screen, as far as it can be known: what the camera takes to expose and hand over its picture,
+/// and what the screen takes to light up, are not in it.
 fn stages(shown: &Shown, now: Instant, encode: Option<Duration>, rtt: Option<Duration>) -> Vec<(String, f64)> {
     let here = shown.recent(now);
     if here.is_empty() {
@@ -252,8 +252,8 @@ fn stages(shown: &Shown, now: Instant, encode: Option<Duration>, rtt: Option<Dur
     server.into_iter().chain(network).chain(here).collect()
 }
 
-/// What the window says. Once there was a picture, whatever is not live is a loss: the old picture must not look live. A
-/// picture that came since the session began to connect or to wait is a new one: the phase just does not know it yet.
+/// What the window says. Once there was a picture, whatever is not live is a loss: the old picture must not look live.
+/// A picture that came since the session began to connect or to wait is a new one: the phase just does not know it yet.
 fn status(phase: Phase, since: Instant, last_shown: Option<Instant>) -> Status {
     let (had_picture, is_new) = (last_shown.is_some(), last_shown.is_some_and(|at| at > since));
     match phase {
@@ -362,8 +362,8 @@ fn line(report: &Report) -> String {
     )
 }
 
-/// Whoever reads the file never sees half of it. What is no plain file, as a pipe or a device, is written into: to replace
-/// it would take it away.
+/// Whoever reads the file never sees half of it. What is no plain file, as a pipe or a device, is written into: to
+/// replace it would take it away.
 fn write_whole(file: &Path, data: &[u8]) -> std::io::Result<()> {
     if std::fs::symlink_metadata(file).is_ok_and(|found| !found.is_file()) {
         return std::fs::write(file, data);

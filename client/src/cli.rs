@@ -36,13 +36,13 @@ const LOGGING: &str = "Logging";
 #[command(name = "rov-client", version, after_help = EXIT_CODES)]
 #[command(group(ArgGroup::new("server").args(["address", "host"])))]
 pub struct Cli {
-    /// The server, as --list prints it, instead of finding it: ADDRESS, ADDRESS:PORT with the port of its HTTP API, or a URL as
-    /// for --url; `auto` finds it
+    /// The server, as --list prints it, instead of finding it: ADDRESS, ADDRESS:PORT with the port of its HTTP API, or
+    /// a URL as for --url; `auto` finds it
     #[arg(value_name = "ADDRESS[:PORT]|URL", conflicts_with_all = ["auto", "url", "list"])]
     pub address: Option<String>,
 
-    /// Find the server by itself, as is also the default; with this, when it is silent and one single other server appears elsewhere,
-    /// that one is taken after 10 s
+    /// Find the server by itself, as is also the default; with this, when it is silent and one single other server
+    /// appears elsewhere, that one is taken after 10 s
     #[arg(help_heading = SERVER, long, conflicts_with_all = ["host", "url"])]
     pub auto: bool,
 
@@ -62,13 +62,13 @@ pub struct Cli {
     #[arg(help_heading = SERVER, long, value_name = "PORT", default_value_t = 8554, requires = "server", value_parser = within::<u16>(1, 65_535))]
     pub rtsp_port: u16,
 
-    /// Listen for RTP without discovery: the multicast group, or this machine's own address if the sender sends to that;
-    /// with --host only what comes from there [default: 239.255.0.1]
+    /// Listen for RTP without discovery: the multicast group, or this machine's own address if the sender sends to
+    /// that; with --host only what comes from there [default: 239.255.0.1]
     #[arg(help_heading = TRANSPORT, long, value_name = "ADDRESS", conflicts_with_all = ["auto", "url", "name", "list"])]
     pub rtp_host: Option<Ipv4Addr>,
 
-    /// UDP port to listen at for RTP, without discovery; RTCP comes at the port above, repair packets at the second above
-    /// [default: 5004]
+    /// UDP port to listen at for RTP, without discovery; RTCP comes at the port above, repair packets at the second
+    /// above [default: 5004]
     #[arg(help_heading = TRANSPORT, long, value_name = "PORT", conflicts_with_all = ["auto", "url", "name", "list"], value_parser = within::<u16>(1, u64::from(rtp::HIGHEST_PORT)))]
     pub rtp_port: Option<u16>,
 
@@ -81,17 +81,18 @@ pub struct Cli {
     #[arg(help_heading = SERVER, long, value_name = "URL")]
     pub url: Option<String>,
 
-    /// User name for RTSP, with --password: for a rov-server or a camera that asks for one, however it is found. What stands
-    /// in --url goes before it [default: none]
+    /// User name for RTSP, with --password: for a rov-server or a camera that asks for one, however it is found. What
+    /// stands in --url goes before it [default: none]
     #[arg(help_heading = SERVER, long, value_name = "NAME")]
     pub user: Option<String>,
 
-    /// Password for RTSP, with --user. Others on this machine see it in the list of processes, as they see that of a --url:
-    /// better set the environment variable [default: none]
+    /// Password for RTSP, with --user. Others on this machine see it in the list of processes, as they see that of a
+    /// --url: better set the environment variable [default: none]
     #[arg(help_heading = SERVER, long, value_name = "PASSWORD", env = "ROV_PASSWORD", hide_env_values = true)]
     pub password: Option<String>,
 
-    /// Which certificate of an rtsps:// camera is taken: one that the system trusts, that of this SHA-256 fingerprint too, or any
+    /// Which certificate of an rtsps:// camera is taken: one that the system trusts, that of this SHA-256 fingerprint
+    /// too, or any
     #[arg(help_heading = SERVER, long, value_name = "system|any|SHA256", default_value_t)]
     pub camera_certificate: Trust,
 
@@ -107,7 +108,8 @@ pub struct Cli {
     #[arg(help_heading = SERVER, long, value_name = "NAME", conflicts_with_all = ["url", "list", "rtp_host", "rtp_port"], value_parser = camera_name)]
     pub camera: Option<String>,
 
-    /// Print each server with its streams as it is found, those of other cameras than the first as CAMERA/NAME; ends half a second after the last new one
+    /// Print each server with its streams as it is found, those of other cameras than the first as CAMERA/NAME; ends
+    /// half a second after the last new one
     #[arg(help_heading = SERVER, long, conflicts_with_all = ["host", "url"])]
     pub list: bool,
 
@@ -153,8 +155,8 @@ pub struct Cli {
     #[arg(help_heading = PICTURE, long, value_name = "PIXELS", default_value_t = 720, value_parser = within::<u32>(90, 16_384))]
     pub height: u32,
 
-    /// What draws into the window: `gst`, the best GStreamer sink that works here, or one by its name; `minifb`, which draws
-    /// everywhere; `auto`: under X11 a sink, elsewhere minifb
+    /// What draws into the window: `gst`, the best GStreamer sink that works here, or one by its name; `minifb`, which
+    /// draws everywhere; `auto`: under X11 a sink, elsewhere minifb
     #[arg(help_heading = PICTURE, long, value_name = "auto|minifb|gst|SINK", default_value_t, value_parser = str::parse::<DisplayChoice>)]
     pub display: DisplayChoice,
 

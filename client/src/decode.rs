@@ -39,8 +39,8 @@ use crate::mailbox::Mailbox;
 
 /// Notes from the callbacks to the supervisor; more are left out, since it looks at everything each tick anyway.
 const MAX_NOTES: usize = 64;
-/// How long dropping a decoder waits for it to end. It mostly takes some ten milliseconds, after which a hardware decoder is
-/// free for the next; one that hangs ends by itself, or never.
+/// How long dropping a decoder waits for it to end. It mostly takes some ten milliseconds, after which a hardware
+/// decoder is free for the next; one that hangs ends by itself, or never.
 const END_TIME: Duration = Duration::from_millis(200);
 
 /// What to decode, and how.
@@ -179,8 +179,8 @@ impl Decoder {
         })
     }
 
-    /// Whole RTP packets that came together, at `arrived`. Never waits; a packet that does not fit is counted and left out,
-    /// and decoding goes on at the next keyframe. What is not RTP, or of another payload type, is ignored.
+    /// Whole RTP packets that came together, at `arrived`. Never waits; a packet that does not fit is counted and left
+    /// out, and decoding goes on at the next keyframe. What is not RTP, or of another payload type, is ignored.
     pub fn push(&self, rtp_packets: impl IntoIterator<Item = Bytes>, arrived: Instant) {
         let mut now = self.now();
         let packets = rtp_packets.into_iter();
@@ -221,8 +221,8 @@ impl Decoder {
         }
     }
 
-    /// What the packets that follow hold. Another codec than before costs the time to build another pipeline, during which
-    /// packets are kept.
+    /// What the packets that follow hold. Another codec than before costs the time to build another pipeline, during
+    /// which packets are kept.
     pub fn set_codec(&self, codec: Codec) {
         let changed = self.now().set_codec(codec);
         if changed {
@@ -329,8 +329,8 @@ fn nothing_started(codec: Codec, choice: DecoderChoice, tried: Vec<(String, Stri
     }
 }
 
-/// The decoders of the tables that GStreamer has here, those of H.264 first, and of each the hardware first. They are registered; that they work shows only
-/// when they are started.
+/// The decoders of the tables that GStreamer has here, those of H.264 first, and of each the hardware first. They are
+/// registered; that they work shows only when they are started.
 pub fn available_decoders() -> Vec<String> {
     let all = [Codec::H264, Codec::H265].into_iter().flat_map(|codec| decoders::available(codec, &exists));
     let mut names: Vec<String> = Vec::new();

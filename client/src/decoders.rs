@@ -41,8 +41,8 @@ impl fmt::Display for DecoderChoice {
 /// How the decoder wants the coded stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
-    /// Annex B with start codes, as the depayloader gives it: libav finds out by itself what a parser would say, which at 720p costs
-    /// 0.07 ms a picture.
+    /// Annex B with start codes, as the depayloader gives it: libav finds out by itself what a parser would say, which
+    /// at 720p costs 0.07 ms a picture.
     Unparsed,
     /// Annex B with start codes.
     ByteStream,
@@ -99,8 +99,8 @@ const fn row(element: &'static str, settings: &'static [Setting]) -> DecoderRow 
     DecoderRow { element, format: Format::ByteStream, settings, after: None }
 }
 
-/// The low-delay mode of the stateless decoders on GstH264Decoder (1.22 and later): output at once, whatever the level's
-/// picture buffer would allow. Right for our streams, which have no B-frames.
+/// The low-delay mode of the stateless decoders on GstH264Decoder (1.22 and later): output at once, whatever the
+/// level's picture buffer would allow. Right for our streams, which have no B-frames.
 const FLEXIBLE: &[Setting] = &[set("compliance", "flexible")];
 
 const NVIDIA_JETSON: DecoderRow = DecoderRow {
@@ -192,8 +192,8 @@ pub fn first_codec(codec: Codec, choice: &DecoderChoice) -> Codec {
     }
 }
 
-/// The decoders to try for `choice`, in order; empty where there is none. A named element that is in no table is used as it is,
-/// so that a decoder newer than this program can be tried.
+/// The decoders to try for `choice`, in order; empty where there is none. A named element that is in no table is used
+/// as it is, so that a decoder newer than this program can be tried.
 pub fn candidates(
     codec: Codec,
     choice: &DecoderChoice,

@@ -1,6 +1,8 @@
-//! Finding servers on the LAN: ask by broadcast on each interface, and listen to what servers announce (`docs/discovery.md`).
+//! Finding servers on the LAN: ask by broadcast on each interface, and listen to what servers announce
+//! (`docs/discovery.md`).
 //!
-//! Limits: IPv4, and the subnets that this machine is in. What was found is what somebody on the LAN claims; a session proves it.
+//! Limits: IPv4, and the subnets that this machine is in. What was found is what somebody on the LAN claims; a session
+//! proves it.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -27,8 +29,8 @@ pub use crate::heard::{FORGET_AFTER, Found};
 
 /// After the last new server a list is complete: all answer the same queries.
 const QUIET: Duration = Duration::from_millis(500);
-/// Queries after the start of a search; then one a second. Three at the start, because a broadcast over Wi-Fi is not repeated when it is
-/// lost.
+/// Queries after the start of a search; then one a second. Three at the start, because a broadcast over Wi-Fi is not
+/// repeated when it is lost.
 const FIRST_QUERIES: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(150)];
 const QUERY_EVERY: Duration = Duration::from_secs(1);
 /// While a server is watched: the others are kept in view, so that they are known when it falls silent.
@@ -62,7 +64,8 @@ pub struct Discovery {
     listened: Instant,
 }
 
-/// Opens the sockets; must be called inside a tokio runtime. Interfaces are given by name or address; none means every suitable one.
+/// Opens the sockets; must be called inside a tokio runtime. Interfaces are given by name or address; none means every
+/// suitable one.
 ///
 /// # Errors
 /// When no UDP socket can be had at all. A taken discovery port is no error: asking works without it.
@@ -95,8 +98,8 @@ impl Discovery {
         &self.heard
     }
 
-    /// Collects servers, to list them: until half a second after the last new one, at most for `timeout`. `on_new` is given each as
-    /// soon as it is heard.
+    /// Collects servers, to list them: until half a second after the last new one, at most for `timeout`. `on_new` is
+    /// given each as soon as it is heard.
     pub async fn search(
         &mut self,
         name: Option<&str>,
@@ -263,7 +266,8 @@ impl Discovery {
         }
     }
 
-    /// By the interfaces that the user named, if any: both of two may be in one subnet, with a server at the same address of each.
+    /// By the interfaces that the user named, if any: both of two may be in one subnet, with a server at the same
+    /// address of each.
     fn is_wanted(&self, peer: SocketAddr, interface: Option<u32>) -> bool {
         let came_by = |target: &Target| {
             // What this machine sends to itself comes by whatever the system likes.
@@ -313,7 +317,8 @@ fn query_time(number: u32) -> Duration {
 fn targets(all: &[Interface], chosen: &[String]) -> Vec<Target> {
     let mut targets = select(all, chosen, Ipv4Addr::UNSPECIFIED.into());
     if chosen.is_empty() {
-        // A server on this machine with `--host 127.0.0.1` hears nothing else. Last, so that one on all addresses is known by another.
+        // A server on this machine with `--host 127.0.0.1` hears nothing else. Last, so that one on all addresses is
+        // known by another.
         let loopback = all.iter().find(|interface| interface.address.is_loopback()).and_then(target);
         targets.extend(loopback.filter(|loopback| !targets.contains(loopback)));
     }

@@ -1,9 +1,10 @@
 //! The window: shows the newest picture at once, and never lets old video look live.
 //!
-//! minifb's, on the calling thread, which must be the main thread on macOS. What the keys do is in `overlay::KEYS`. A GStreamer sink draws into it where there is one that is better at it, and minifb where there is
-//! none or it fails. The pictures come already scaled to the window's size, unless the sink scales; only the moment
-//! between a resize and the first picture of the new size is bridged here. Limits: full screen needs X11 (also through
-//! XWayland); if the X server itself goes away, Xlib ends the process.
+//! minifb's, on the calling thread, which must be the main thread on macOS. What the keys do is in `overlay::KEYS`. A
+//! GStreamer sink draws into it where there is one that is better at it, and minifb where there is none or it fails.
+//! The pictures come already scaled to the window's size, unless the sink scales; only the moment between a resize and
+//! the first picture of the new size is bridged here. Limits: full screen needs X11 (also through XWayland); if the X
+//! server itself goes away, Xlib ends the process.
 
 mod canvas;
 mod choice;

@@ -1,4 +1,5 @@
-//! The servers that are heard, and which of them is watched: the one rule of `docs/discovery.md`. Pure: time is passed in.
+//! The servers that are heard, and which of them is watched: the one rule of `docs/discovery.md`. Pure: time is passed
+//! in.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -15,13 +16,15 @@ pub const FORGET_AFTER: Duration = Duration::from_millis(3500);
 const MAX_FOUND: usize = 64;
 /// Of one IP address, so that one host cannot fill the list: a server for each camera of a vehicle.
 const MAX_FOUND_AT_ONE_IP: usize = 8;
-/// After a search began: long enough for a server to answer although its first answer was lost. Another one is offered only then.
+/// After a search began: long enough for a server to answer although its first answer was lost. Another one is offered
+/// only then.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// With `--auto` another server, alone on the network, is taken after this, which is counted down.
 const TAKEN_AFTER: Duration = Duration::from_secs(10);
 /// An address whose server did not prove its key is not tried again for so long.
 const REFUSED_FOR: Duration = Duration::from_secs(30);
-/// An address where no session came about stands behind others for so long. Short, as most servers that say no are only starting.
+/// An address where no session came about stands behind others for so long. Short, as most servers that say no are only
+/// starting.
 const FAILED_FOR: Duration = Duration::from_secs(3);
 /// Addresses of each kind; the oldest gives way.
 const MAX_SHUNNED: usize = 64;
@@ -123,8 +126,8 @@ impl Wish {
         by_webrtc && can_prove(announcement)
     }
 
-    /// Whether the two are one entry: one server at two addresses that can prove so, or one of them on this machine, where no other
-    /// machine sends from.
+    /// Whether the two are one entry: one server at two addresses that can prove so, or one of them on this machine,
+    /// where no other machine sends from.
     fn is_one(&self, this: &Found, that: &Found) -> bool {
         let is_local = this.address.ip().is_loopback() || that.address.ip().is_loopback();
         let can_prove = self.proves(&this.announcement) && self.proves(&that.announcement);
@@ -148,8 +151,8 @@ enum Worth {
 pub struct Heard {
     /// The name of the server that the user wants, if that matters.
     wanted: Option<String>,
-    /// In the order first heard; one for each id, key and address. Kept when they fall silent, while there is room: who was heard beside
-    /// the server that is watched does not take its place later.
+    /// In the order first heard; one for each id, key and address. Kept when they fall silent, while there is room: who
+    /// was heard beside the server that is watched does not take its place later.
     found: Vec<Found>,
     watched: Option<Watched>,
     /// Those that claimed a key and did not prove it.
@@ -174,7 +177,8 @@ impl Heard {
             known.address == address && of.id == announcement.id && of.key == announcement.key
         };
         let known = self.found.iter().position(is_it);
-        // Forged with its address, it would lead from WebRTC to what proves nothing: not while the server itself is heard.
+        // Forged with its address, it would lead from WebRTC to what proves nothing: not while the server itself is
+        // heard.
         if known.is_some_and(|at| {
             let known = &self.found[at];
             can_prove(&known.announcement) && !can_prove(&announcement) && !is_old(known, now)
@@ -246,7 +250,8 @@ impl Heard {
         servers
     }
 
-    /// What can be chosen from, in the order first heard, so that no row moves when another server comes. Each is at its best address.
+    /// What can be chosen from, in the order first heard, so that no row moves when another server comes. Each is at
+    /// its best address.
     fn entries(&self, wish: &Wish, then: Instant, now: Instant) -> Vec<Found> {
         let rank = |found: &Found| (self.is_shunned(found.address, now), !found.address.ip().is_loopback());
         let mut entries: Vec<Found> = Vec::new();
@@ -260,7 +265,8 @@ impl Heard {
         entries
     }
 
-    /// Whether a server is heard at more than one address, and one of them may be another machine's: then it has to prove its key.
+    /// Whether a server is heard at more than one address, and one of them may be another machine's: then it has to
+    /// prove its key.
     pub fn has_to_prove(&self, server: &Found, wish: &Wish, now: Instant) -> bool {
         let elsewhere = |other: &Found| {
             other.is_server_of(server) && other.address != server.address && !other.address.ip().is_loopback()

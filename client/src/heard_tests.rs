@@ -239,7 +239,8 @@ fn what_the_transport_cannot_prove_is_not_followed() {
 #[test]
 fn who_comes_to_its_address_after_it_is_followed_and_said() {
     let a = server("a", Some("ka"));
-    // A swapped computer, a restart with another port, another name, a key that could not be kept, and one of the version before.
+    // A swapped computer, a restart with another port, another name, a key that could not be kept, and one of the
+    // version before.
     for (heir, address) in [
         (server("b", Some("kb")), NEMO),
         (server("b", Some("ka")), "192.168.2.2:9090"),

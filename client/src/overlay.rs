@@ -1,5 +1,5 @@
-//! What is drawn over the picture: the warning, the statistics, the keys, the corner. Pure. Drawn in this order, the last on
-//! top: statistics, keys, message.
+//! What is drawn over the picture: the warning, the statistics, the keys, the corner. Pure. Drawn in this order, the
+//! last on top: statistics, keys, message.
 
 mod text;
 
@@ -146,8 +146,8 @@ impl Corner {
     }
 }
 
-/// The corner as opaque pixels for a window of this size, and their size; none where there is nothing to say, or the window is too
-/// small for any. It covers no more than the upper half.
+/// The corner as opaque pixels for a window of this size, and their size; none where there is nothing to say, or the
+/// window is too small for any. It covers no more than the upper half.
 pub fn corner(corner: &Corner, window: Resolution) -> Option<(Vec<u32>, Resolution)> {
     let look = Look::of(window);
     let (advance, line, pad) = (look.plain.advance(), look.plain.height(), look.pad / 2);

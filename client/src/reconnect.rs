@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use rov_common::api::StreamState;
 
-/// Without a packet, or a picture, for so long, nothing is live any more; the server is asked what is wrong, and again after
-/// each such time.
+/// Without a packet, or a picture, for so long, nothing is live any more; the server is asked what is wrong, and again
+/// after each such time.
 pub const PROBE_AFTER: Duration = Duration::from_secs(1);
 /// The server says that it sends, and nothing arrives: a new session finds a new path.
 const DEAF_AFTER: Duration = Duration::from_secs(3);
@@ -54,8 +54,8 @@ pub struct Session {
 pub enum Probe {
     /// It has this viewer; the state of its stream, and the reason when that does not run.
     Serving { state: StreamState, reason: Option<String> },
-    /// It has this viewer, and sends it nothing before the next keyframe: a stream that is passed through has them when it
-    /// likes.
+    /// It has this viewer, and sends it nothing before the next keyframe: a stream that is passed through has them when
+    /// it likes.
     AwaitsKeyframe,
     /// It does not have this viewer.
     Unknown,
@@ -105,7 +105,8 @@ impl Session {
         self.last_probe = Some((now, probe));
     }
 
-    /// Whether there is reason to listen for the server at another address. While packets come, an answer that was lost is none.
+    /// Whether there is reason to listen for the server at another address. While packets come, an answer that was lost
+    /// is none.
     pub fn is_unanswered(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.last_packet) >= PROBE_AFTER
             && matches!(&self.last_probe, Some((at, Probe::Silent)) if *at > self.last_packet)

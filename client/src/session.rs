@@ -113,8 +113,8 @@ impl SessionError {
         Self::NoWay { reason, is_final: false, is_denied: false }
     }
 
-    /// Whether the program ends with it, instead of trying again. In the middle of a dive a decoder that is busy for once, or
-    /// a camera that is being set up, is no reason to give up.
+    /// Whether the program ends with it, instead of trying again. In the middle of a dive a decoder that is busy for
+    /// once, or a camera that is being set up, is no reason to give up.
     fn ends_program(&self, is_first: bool, wait: bool) -> bool {
         match self {
             Self::NothingFound(_) | Self::Ambiguous(..) | Self::Other(_) => true,

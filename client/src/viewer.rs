@@ -96,7 +96,8 @@ struct State {
     /// Of another machine that says it is the server; none: there is none.
     warning: Option<String>,
     logged_warning: Option<String>,
-    /// That another server is watched than before, or the same elsewhere; until then it is shown, once pictures have come.
+    /// That another server is watched than before, or the same elsewhere; until then it is shown, once pictures have
+    /// come.
     news: Option<(String, Option<Instant>)>,
     reception: Reception,
     /// Of former sessions.

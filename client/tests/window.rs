@@ -1,7 +1,8 @@
 //! The window under a virtual X server: what is on the screen, and what keys do.
 //!
 //! Each test starts an Xvfb of its own and, as a child process, this very test program: it runs `child` alone, which
-//! opens the window and obeys the lines it reads. Each is made for every way of drawing that works there. With ROV_SCREENSHOTS=FOLDER some screenshots are kept there.
+//! opens the window and obeys the lines it reads. Each is made for every way of drawing that works there. With
+//! ROV_SCREENSHOTS=FOLDER some screenshots are kept there.
 
 #![cfg(all(unix, not(target_os = "macos")))]
 

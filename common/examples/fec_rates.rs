@@ -1,5 +1,5 @@
-//! How often a receiver cannot rebuild an access unit, at several losses and shares of repair packets. One frame interval is
-//! waited, as rov-client does.
+//! How often a receiver cannot rebuild an access unit, at several losses and shares of repair packets. One frame
+//! interval is waited, as rov-client does.
 //!
 //!     cargo run --release -p rov-common --example fec_rates [PACKETS OF A PICTURE [OF A KEYFRAME]]
 
@@ -41,7 +41,8 @@ fn packet(sequence: u16) -> Bytes {
     out.freeze()
 }
 
-/// Of all access units: not whole at once, not whole with the repair packets of the next; repair packets for each packet.
+/// Of all access units: not whole at once, not whole with the repair packets of the next; repair packets for each
+/// packet.
 fn run(percent: u8, picture: usize, keyframe: usize, mut channel: Channel) -> (u32, u32, f64) {
     let (mut encoder, mut decoder) = (Encoder::new(percent, 7, 0), Decoder::default());
     let (mut sequence, mut late, mut never) = (0_u16, 0, 0);

@@ -7,8 +7,8 @@ use bytes::Bytes;
 /// One coded picture in decoding order, which is also its presentation order (there are no B-frames).
 #[derive(Clone, Debug)]
 pub struct AccessUnit {
-    /// H.264 or H.265 byte stream (Annex B of ITU-T H.264 and H.265): NAL units with start codes. A keyframe carries its
-    /// parameter sets in band.
+    /// H.264 or H.265 byte stream (Annex B of ITU-T H.264 and H.265): NAL units with start codes. A keyframe carries
+    /// its parameter sets in band.
     pub data: Bytes,
     /// Presentation time since the start of the stream.
     pub pts: Duration,

@@ -13,8 +13,8 @@ pub const SDP_PATH: &str = "/stream.sdp";
 pub const SNAPSHOT_PATH: &str = "/snapshot.jpg";
 pub const MJPEG_PATH: &str = "/stream.mjpg";
 
-/// Of a session's id, which is the last part of its URL and by which alone the session is changed or ended, what may be shown to
-/// everybody: all before the first `-`.
+/// Of a session's id, which is the last part of its URL and by which alone the session is changed or ended, what may be
+/// shown to everybody: all before the first `-`.
 pub fn public_id(id: &str) -> &str {
     id.split('-').next().unwrap_or(id)
 }

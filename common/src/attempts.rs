@@ -1,9 +1,11 @@
-//! Which requests to a camera are still sent. GStreamer's `rtspsrc` alone sends a wrong password up to nine times with each request,
-//! also with those that end a session, and follows redirections for ever; cameras lock out whoever gives a wrong password too often.
+//! Which requests to a camera are still sent. GStreamer's `rtspsrc` alone sends a wrong password up to nine times with
+//! each request, also with those that end a session, and follows redirections for ever; cameras lock out whoever gives
+//! a wrong password too often.
 
 /// Of one request in a row: without a password or with an old nonce, with the password, and once more.
 const MAX_IN_A_ROW: u32 = 3;
-/// Of one that ends a session, for whose answer nobody waits: without a password or with an old nonce, and with the password.
+/// Of one that ends a session, for whose answer nobody waits: without a password or with an old nonce, and with the
+/// password.
 const MAX_GOODBYES: u32 = 2;
 /// Each begins with OPTIONS: the first, TCP after UDP in vain, and four redirections.
 const MAX_OPENINGS: u32 = 6;

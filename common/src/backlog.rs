@@ -1,11 +1,12 @@
-//! Whether video by TCP grows old on its way: a link slower than the stream loses nothing, and what waits in front of it gets
-//! more and more. Pure; takes the arrival times.
+//! Whether video by TCP grows old on its way: a link slower than the stream loses nothing, and what waits in front of
+//! it gets more and more. Pure; takes the arrival times.
 //!
-//! Packets are compared with the quickest of their session, by the sender's own clock. A sender whose time stamps are slow, as of a
-//! camera that delivers fewer pictures in the dark than it stamps, looks the same. But what waits in front of a link
-//! comes in one piece: when the last packet of a picture is read, a part of the next one is there already. From a camera with slow
-//! stamps each picture comes at once, and then nothing until the next. Where the socket cannot be looked at, the
-//! times at which the packets come must tell (`rhythm`), and a clock is believed to be a little slow only.
+//! Packets are compared with the quickest of their session, by the sender's own clock. A sender whose time stamps are
+//! slow, as of a camera that delivers fewer pictures in the dark than it stamps, looks the same. But what waits in
+//! front of a link comes in one piece: when the last packet of a picture is read, a part of the next one is there
+//! already. From a camera with slow stamps each picture comes at once, and then nothing until the next. Where the
+//! socket cannot be looked at, the times at which the packets come must tell (`rhythm`), and a clock is believed to be
+//! a little slow only.
 
 use std::time::{Duration, Instant};
 
@@ -58,8 +59,9 @@ impl Default for Backlog {
 }
 
 impl Backlog {
-    /// A packet came, with this RTP timestamp (90 kHz) and marker bit: by how much its picture is too old, if that has lasted.
-    /// `waiting` says whether bytes wait in the socket behind it, where that is known; it is asked only when in doubt.
+    /// A packet came, with this RTP timestamp (90 kHz) and marker bit: by how much its picture is too old, if that has
+    /// lasted. `waiting` says whether bytes wait in the socket behind it, where that is known; it is asked only when in
+    /// doubt.
     pub fn arrived(
         &mut self,
         timestamp: u32,
@@ -131,7 +133,8 @@ impl Looks {
 mod tests {
     use super::*;
 
-    /// When, of 30 pictures a second of which each takes `stretch` times its own time to come, the first is said to be old.
+    /// When, of 30 pictures a second of which each takes `stretch` times its own time to come, the first is said to be
+    /// old.
     fn old_after(seconds: u32, stretch: f64) -> Option<f64> {
         let (start, mut backlog) = (Instant::now(), Backlog::default());
         (0..seconds * 30).find_map(|i| {

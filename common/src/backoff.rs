@@ -1,4 +1,5 @@
-//! Delays between retries: doubling, bounded, without randomness because each object here retries alone against one peer.
+//! Delays between retries: doubling, bounded, without randomness because each object here retries alone against one
+//! peer.
 
 use std::time::Duration;
 

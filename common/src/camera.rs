@@ -163,8 +163,8 @@ impl fmt::Display for Trust {
     }
 }
 
-/// A URL as people type it: user and password may have in them what should be encoded there, `%`, `#`, `/`, `?` and `@`. Only
-/// what looks like an encoded byte (`%40`) stands for another.
+/// A URL as people type it: user and password may have in them what should be encoded there, `%`, `#`, `/`, `?` and
+/// `@`. Only what looks like an encoded byte (`%40`) stands for another.
 pub fn parse_url(text: &str) -> Result<Url, ParseError> {
     let text = text.trim();
     let found = text.split_once("://").and_then(|(scheme, rest)| Some((scheme, rest, user_info_end(rest)?)));
@@ -179,8 +179,8 @@ pub fn parse_url(text: &str) -> Result<Url, ParseError> {
     Ok(url)
 }
 
-/// Where the `@` behind user and password is, in what follows `://`. A password may have in it what ends the host in a URL;
-/// where the text can be read both ways, it is a password if only then the host looks like one.
+/// Where the `@` behind user and password is, in what follows `://`. A password may have in it what ends the host in a
+/// URL; where the text can be read both ways, it is a password if only then the host looks like one.
 fn user_info_end(rest: &str) -> Option<usize> {
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let usual = rest[..end].rfind('@');
@@ -234,8 +234,8 @@ fn shown_path(path: &str) -> Cow<'_, str> {
     }
 }
 
-/// A text for people without what may be a password in it: in addresses, whatever is in front of the host, and of those of
-/// cameras the parameters; in the text of pipelines the properties that hold one.
+/// A text for people without what may be a password in it: in addresses, whatever is in front of the host, and of those
+/// of cameras the parameters; in the text of pipelines the properties that hold one.
 pub fn redact(text: &str) -> Cow<'_, str> {
     const PROPERTIES: [&str; 4] = ["user-pw=", "proxy-pw=", "password=", "passwd="];
     let mut text = Cow::Borrowed(text);
@@ -262,7 +262,8 @@ fn redact_addresses(line: &str) -> String {
         shown.push_str(before);
         let scheme = before[..at].rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
         let is_camera = scheme.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("rtsp"));
-        // There may be anything in a camera's password, which is typed by hand. In JSON a quotation mark in it is escaped.
+        // There may be anything in a camera's password, which is typed by hand. In JSON a quotation mark in it is
+        // escaped.
         let end = match is_camera {
             true if is_json => string_end(after),
             true => after.find('\n'),

@@ -1,5 +1,5 @@
-//! What an RTSP server asks for when it refuses a password. GStreamer says only that it was refused, also where it cannot
-//! answer what was asked for.
+//! What an RTSP server asks for when it refuses a password. GStreamer says only that it was refused, also where it
+//! cannot answer what was asked for.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -12,9 +12,9 @@ const LIMIT: Duration = Duration::from_secs(1);
 /// Of an answer.
 const MAX_HEAD: usize = 16 << 10;
 
-/// Asks the camera without a password, which costs no attempt; the digest it wants where GStreamer can answer none of its
-/// challenges, as `SHA-256`. None too where it does not answer, and by TLS, which is not spoken here. Blocks, a second
-/// at most, and for as long as the system looks for the address of a name.
+/// Asks the camera without a password, which costs no attempt; the digest it wants where GStreamer can answer none of
+/// its challenges, as `SHA-256`. None too where it does not answer, and by TLS, which is not spoken here. Blocks, a
+/// second at most, and for as long as the system looks for the address of a name.
 pub fn unknown_digest(camera: &CameraUrl) -> Option<String> {
     if camera.is_tls() {
         return None;
@@ -51,8 +51,8 @@ fn ask(camera: &CameraUrl) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&head).into_owned())
 }
 
-/// GStreamer answers the last digest, by MD5, which is meant too where no algorithm is named (RFC 2617 section 3.2.1); Basic only
-/// where there is no digest.
+/// GStreamer answers the last digest, by MD5, which is meant too where no algorithm is named (RFC 2617 section 3.2.1);
+/// Basic only where there is no digest.
 fn unknown(head: &str) -> Option<String> {
     let values = head.lines().filter_map(|line| line.split_once(':')).filter_map(|(name, value)| {
         let (scheme, fields) = value.trim().split_once(' ')?;

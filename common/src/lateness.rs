@@ -1,6 +1,6 @@
-//! How late packets are: compared with the quickest of the last seconds, by the sender's own clock. A process that stood
-//! still, or a path that held packets back, delivers old ones that look as if they had just come; their timestamps tell.
-//! Pure; takes the arrival times.
+//! How late packets are: compared with the quickest of the last seconds, by the sender's own clock. A process that
+//! stood still, or a path that held packets back, delivers old ones that look as if they had just come; their
+//! timestamps tell. Pure; takes the arrival times.
 //!
 //! The sender's clock and ours share no origin, so a delay that was there from the start cannot be seen, and one that
 //! lasts is taken for the path's own after `ADAPT`.
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use crate::rhythm::Rhythm;
 
-/// Later than this is late. A LAN's own variation is some milliseconds, a large keyframe on a slow tether takes 100 ms, and
-/// a pilot notices half a second.
+/// Later than this is late. A LAN's own variation is some milliseconds, a large keyframe on a slow tether takes 100 ms,
+/// and a pilot notices half a second.
 pub const LATE: Duration = Duration::from_millis(300);
 /// Packets that stay late for so long are not catching up: the path, or the sender's timeline, is another now.
 const ADAPT: Duration = Duration::from_secs(2);
@@ -21,10 +21,12 @@ const WINDOW: Duration = Duration::from_secs(10);
 const BUCKET: Duration = Duration::from_secs(1);
 /// Of a pause in the arrivals, no more than this counts as time: a process that stood still has learnt nothing in it.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Timestamps that go back by more than this (90 kHz) belong to a new timeline: no packet waited, or it would be late as well.
+/// Timestamps that go back by more than this (90 kHz) belong to a new timeline: no packet waited, or it would be late
+/// as well.
 const BACK: i64 = 18_000;
-/// What comes later and later, picture by picture over a link that is idle in between, has waited nowhere: the sender's timestamps
-/// are slow, as of a camera that delivers fewer pictures in the dark than it stamps. Beyond this they are followed.
+/// What comes later and later, picture by picture over a link that is idle in between, has waited nowhere: the sender's
+/// timestamps are slow, as of a camera that delivers fewer pictures in the dark than it stamps. Beyond this they are
+/// followed.
 const FOLLOWED: i64 = 100_000;
 /// Seconds over which the link is looked at for that. A link that becomes too slow must soon show.
 const MEMORY: f64 = 4.0;
@@ -34,8 +36,8 @@ const HELD_UP: u32 = 2;
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(20);
 /// A picture that follows the one before within this share of the time between their stamps has waited for it.
 const TOGETHER: f64 = 0.25;
-/// Where pictures come in groups, and more than this share of these have several, the link holds them back. Whether it is too slow, or
-/// the sender's timestamps are, cannot be told then, and old video that looks live is worse.
+/// Where pictures come in groups, and more than this share of these have several, the link holds them back. Whether it
+/// is too slow, or the sender's timestamps are, cannot be told then, and old video that looks live is worse.
 const MOST_BURSTS: f64 = 0.5;
 
 /// The measure of one stream.
@@ -58,7 +60,8 @@ struct Stream {
     /// Since when, by `clock`, all packets were late, and the quickest of them.
     late_since: Option<(Duration, i64)>,
     rhythm: Rhythm,
-    /// When the first packet of the newest picture came, how long after that of the one before, and the usual time between two.
+    /// When the first packet of the newest picture came, how long after that of the one before, and the usual time
+    /// between two.
     picture_at: Instant,
     passed: Duration,
     interval: Duration,
@@ -75,7 +78,8 @@ struct Newest {
 }
 
 impl Lateness {
-    /// A packet of this source, sequence number and timestamp (90 kHz) came at `at`: how much later it is than it should be.
+    /// A packet of this source, sequence number and timestamp (90 kHz) came at `at`: how much later it is than it
+    /// should be.
     pub fn arrived(&mut self, ssrc: u32, sequence: u16, timestamp: u32, at: Instant) -> Duration {
         if self.ssrc_before == Some(ssrc) {
             return Duration::ZERO;
@@ -193,7 +197,8 @@ struct Bursts {
 }
 
 impl Bursts {
-    /// A picture came `passed` seconds after the one before, whose timestamp is `step` seconds older; whether it had waited for that one.
+    /// A picture came `passed` seconds after the one before, whose timestamp is `step` seconds older; whether it had
+    /// waited for that one.
     fn picture(&mut self, passed: f64, step: f64) -> bool {
         let kept = (1.0 - passed / MEMORY).max(0.0);
         self.groups *= kept;
@@ -375,9 +380,9 @@ mod tests {
         old_but_live: f64,
     }
 
-    /// Of pictures that a camera makes for a minute and a half, `real(second)` of them a second, stamped 25 a second and `jump`
-    /// more from second 45 on. Every 50th has eight packets. `link` gives the second in which a packet of this picture arrives that
-    /// was sent in that second; at least 0.1 ms behind the one before.
+    /// Of pictures that a camera makes for a minute and a half, `real(second)` of them a second, stamped 25 a second
+    /// and `jump` more from second 45 on. Every 50th has eight packets. `link` gives the second in which a packet of
+    /// this picture arrives that was sent in that second; at least 0.1 ms behind the one before.
     fn said(real: impl Fn(f64) -> f64, jump: f64, mut link: impl FnMut(u32, f64) -> f64) -> Said {
         let (mut lateness, start) = (Lateness::default(), Instant::now());
         let (mut made, mut free, mut sequence) = (0.0_f64, 0.0_f64, 0_u16);

@@ -1,9 +1,9 @@
 //! Standard output and standard error of a program that must go on whatever becomes of them: a reader that has gone or
 //! has stopped reading, a full disk behind a redirection.
 //!
-//! A thread writes, so that no thread that logs waits for a reader. Bound: `QUEUE` lines; what does not fit is left out,
-//! and counted in a line as soon as writing works again. A line that cannot be written is not tried again, the next one is.
-//! Passwords in the addresses of cameras, wherever a text has them from, are left out.
+//! A thread writes, so that no thread that logs waits for a reader. Bound: `QUEUE` lines; what does not fit is left
+//! out, and counted in a line as soon as writing works again. A line that cannot be written is not tried again, the
+//! next one is. Passwords in the addresses of cameras, wherever a text has them from, are left out.
 
 use std::io::{self, Write};
 use std::sync::Arc;

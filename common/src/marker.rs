@@ -1,20 +1,22 @@
-//! Where the access units of H.264 and H.265 end in RTP: with the last packet of one time stamp. The marker bit says the same at
-//! once (RFC 6184 section 5.1, RFC 7798 section 4.1), where the next packet would say it a frame interval later; but some
-//! cameras set it on every NAL unit or every slice. Pure.
+//! Where the access units of H.264 and H.265 end in RTP: with the last packet of one time stamp. The marker bit says
+//! the same at once (RFC 6184 section 5.1, RFC 7798 section 4.1), where the next packet would say it a frame interval
+//! later; but some cameras set it on every NAL unit or every slice. Pure.
 
 use crate::codec::{Codec, NalKind};
 
 /// So many pictures without a keyframe that show the marker bits to be right are enough as well.
 const PROOF: u32 = 30;
-/// Where they were wrong, so many keyframes in a row have to show them to be right. Doubled each time that was too few, so that a camera
-/// that sets them wrongly now and then damages ever fewer pictures. Keyframes alone: small pictures have one slice more often.
+/// Where they were wrong, so many keyframes in a row have to show them to be right. Doubled each time that was too few,
+/// so that a camera that sets them wrongly now and then damages ever fewer pictures. Keyframes alone: small pictures
+/// have one slice more often.
 const RIGHT_AGAIN: u32 = 3;
 
-/// What is known of the marker bits of one stream. They count from the end of its first keyframe on, if that shows them to be right:
-/// a camera that makes slices of a packet's size has pictures of one slice too.
+/// What is known of the marker bits of one stream. They count from the end of its first keyframe on, if that shows them
+/// to be right: a camera that makes slices of a packet's size has pictures of one slice too.
 ///
-/// Until they count, a packet of type `P` that has one waits for the next, which shows whether it is the last of its access unit. Its marker
-/// bit is not simply cleared: GStreamer's depayloaders would take the picture for one with the next, whose marker bit counts.
+/// Until they count, a packet of type `P` that has one waits for the next, which shows whether it is the last of its
+/// access unit. Its marker bit is not simply cleared: GStreamer's depayloaders would take the picture for one with the
+/// next, whose marker bit counts.
 #[derive(Debug)]
 pub struct Markers<P> {
     ssrc: u32,
@@ -81,7 +83,8 @@ impl Packet {
 }
 
 impl<P> Markers<P> {
-    /// Takes the next packet, and gives those that go on now, with whether the marker bit has to be taken from them (`clear`).
+    /// Takes the next packet, and gives those that go on now, with whether the marker bit has to be taken from them
+    /// (`clear`).
     pub fn pass(&mut self, header: Option<Packet>, packet: P) -> impl Iterator<Item = (P, bool)> + use<P> {
         let passed = match header {
             Some(header) => self.judge(header, packet),
@@ -196,7 +199,8 @@ fn part(codec: Codec, payload: &[u8]) -> Part {
             }
             whole
         }
-        // RFC 6184 section 5.8, RFC 7798 section 4.4.3: the type of the NAL unit that is in parts stands behind the header.
+        // RFC 6184 section 5.8, RFC 7798 section 4.4.3: the type of the NAL unit that is in parts stands behind the
+        // header.
         (Codec::H264, 28) => payload.get(1).map_or(Part::Other, |fu| of_type(codec, &[fu & 0x1f])),
         (Codec::H265, 49) => payload.get(2).map_or(Part::Other, |fu| of_type(codec, &[(fu & 0x3f) << 1, 1])),
         _ => of_type(codec, payload),
@@ -233,8 +237,8 @@ mod tests {
 
     type Payloads<'a> = &'a [(&'a [u8], bool)];
 
-    /// Passes on packets of one source, given by sequence number, timestamp, payload and marker, and says what became of each marker bit:
-    /// `m` kept at once, `w` kept after it waited, `.` none, `?` still waiting.
+    /// Passes on packets of one source, given by sequence number, timestamp, payload and marker, and says what became
+    /// of each marker bit: `m` kept at once, `w` kept after it waited, `.` none, `?` still waiting.
     fn fates(codec: Codec, packets: &[(u16, u32, &[u8], bool)]) -> String {
         let (mut markers, mut fates) = (Markers::default(), vec!['?'; packets.len()]);
         for (at, (sequence, timestamp, payload, marker)) in packets.iter().enumerate() {

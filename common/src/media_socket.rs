@@ -1,5 +1,5 @@
-//! The UDP socket of WebRTC on both sides: large buffers, segmentation offload (GSO, GRO), datagrams in batches, the local address
-//! of each.
+//! The UDP socket of WebRTC on both sides: large buffers, segmentation offload (GSO, GRO), datagrams in batches, the
+//! local address of each.
 
 #[cfg(target_os = "linux")]
 use std::io::IoSlice;
@@ -128,8 +128,8 @@ impl Outbound<'_> {
         self.state.try_send(UdpSockRef::from(self.io), &transmit)
     }
 
-    /// Sends a run of datagrams of `segment` bytes each, the last of which may be shorter. False when the socket is full and the
-    /// rest of the run was not sent.
+    /// Sends a run of datagrams of `segment` bytes each, the last of which may be shorter. False when the socket is
+    /// full and the rest of the run was not sent.
     pub fn transmit(&mut self, local: IpAddr, peer: SocketAddr, run: &[u8], segment: usize) -> bool {
         // Read each time: the kernel may turn out not to offload, and then this becomes 1.
         let step = self.state.max_gso_segments().max(1) * segment.max(1);
@@ -151,8 +151,8 @@ impl Outbound<'_> {
     }
 }
 
-/// Sends datagrams of `segment` bytes each, in one call, from the address `local`. Not by quinn-udp, which writes a TOS byte of its own
-/// into every message: that of the socket, with our DSCP, would count for nothing.
+/// Sends datagrams of `segment` bytes each, in one call, from the address `local`. Not by quinn-udp, which writes a TOS
+/// byte of its own into every message: that of the socket, with our DSCP, would count for nothing.
 #[cfg(target_os = "linux")]
 fn send_marked(
     io: &mio::net::UdpSocket,

@@ -59,8 +59,8 @@ pub fn advice_for(peer: IpAddr) -> Option<String> {
     describe_choice(&interfaces().ok()?, peer)
 }
 
-/// Binds a socket to an address of `interface` and, for what it has to say to `peer`, to the interface itself: another one may be in
-/// the same subnet.
+/// Binds a socket to an address of `interface` and, for what it has to say to `peer`, to the interface itself: another
+/// one may be in the same subnet.
 ///
 /// # Errors
 /// Also when the system does not allow that and would send by another interface.
@@ -118,8 +118,8 @@ pub fn open_files_limit() -> Option<u64> {
     None
 }
 
-/// Sends one datagram by this interface, whichever the system would choose: two may be in one subnet. Where the system cannot
-/// do that, as it is routed.
+/// Sends one datagram by this interface, whichever the system would choose: two may be in one subnet. Where the system
+/// cannot do that, as it is routed.
 pub fn send_by(socket: &SockRef<'_>, interface: &str, datagram: &[u8], to: SocketAddrV4) -> io::Result<usize> {
     let is_set = set_interface(socket, interface_index(interface));
     let sent = socket.send_to(datagram, &SocketAddr::V4(to).into());
@@ -147,8 +147,8 @@ fn ask_for_interfaces(socket: &Socket) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Receives a datagram on a [`broadcast_socket`]: its length, its sender, and the index of the interface by which it came, where the
-/// system says that.
+/// Receives a datagram on a [`broadcast_socket`]: its length, its sender, and the index of the interface by which it
+/// came, where the system says that.
 #[cfg(target_os = "linux")]
 pub fn receive_by(socket: &SockRef<'_>, buffer: &mut [u8]) -> io::Result<(usize, SocketAddr, Option<u32>)> {
     use std::mem::MaybeUninit;
@@ -226,7 +226,8 @@ const MEDIA_BUFFER: usize = 4 << 20;
 /// DSCP CS5 (40) as the TOS byte: video ahead of bulk traffic, on Wi-Fi in the video queue (RFC 8325 section 4.2.3).
 pub const MEDIA_TOS: u32 = 40 << 2;
 
-/// Enlarges the buffers of a socket for media. Gives a message for each that the system grants less of, with what to do.
+/// Enlarges the buffers of a socket for media. Gives a message for each that the system grants less of, with what to
+/// do.
 pub fn grow_buffers(socket: &SockRef<'_>) -> Vec<String> {
     let receive = grow_buffer(socket, true);
     receive.into_iter().chain(grow_send_buffer(socket)).collect()
@@ -280,8 +281,8 @@ fn force_buffer(_socket: &SockRef<'_>, _receive: bool) -> bool {
     false
 }
 
-/// Whether the kernel holds data of this TCP connection that it has not sent yet, because the peer does not take it or the
-/// network is too slow. False where the system cannot tell.
+/// Whether the kernel holds data of this TCP connection that it has not sent yet, because the peer does not take it or
+/// the network is too slow. False where the system cannot tell.
 #[cfg(target_os = "linux")]
 pub fn has_unsent(socket: &impl std::os::fd::AsRawFd) -> bool {
     let mut bytes: libc::c_int = 0;

@@ -1,5 +1,5 @@
-//! Whether a link is idle between pictures. In front of one that is slower than the stream packets always wait: all come as far
-//! apart as those of one picture do. Pure.
+//! Whether a link is idle between pictures. In front of one that is slower than the stream packets always wait: all
+//! come as far apart as those of one picture do. Pure.
 
 /// This share of the time, at least, is idle where nothing waits. Where something does, none is.
 const IDLE: f64 = 0.7;

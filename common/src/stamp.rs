@@ -9,10 +9,11 @@
 //! | 56 | microseconds of Unix time, the low 56 bits |
 //! | 32 | CRC-32 (IEEE 802.3) of the 12 bytes before |
 //!
-//! The most significant bit comes first; rows run left to right, the upper row first; white is 1. A cell is a square with a side of
-//! 1/64 of the picture's width, so that the mark covers the lower left half of the width and stays in place when the picture is scaled
-//! with its aspect ratio. Cell edges are rounded to whole pixels. A cell below 4 pixels does not survive compression reliably: the
-//! smallest picture is 256 pixels wide and 16 high. The reader takes a mark of half that size too, as the checksum guards it.
+//! The most significant bit comes first; rows run left to right, the upper row first; white is 1. A cell is a square
+//! with a side of 1/64 of the picture's width, so that the mark covers the lower left half of the width and stays in
+//! place when the picture is scaled with its aspect ratio. Cell edges are rounded to whole pixels. A cell below 4
+//! pixels does not survive compression reliably: the smallest picture is 256 pixels wide and 16 high. The reader takes
+//! a mark of half that size too, as the checksum guards it.
 
 /// Columns and rows of cells.
 const COLUMNS: usize = 32;
@@ -44,8 +45,8 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Draws into a luma plane (NV12, I420 or grey, 8 bits, limited range); false, and nothing is drawn, if the picture is too small or
-    /// the plane is shorter than it must be.
+    /// Draws into a luma plane (NV12, I420 or grey, 8 bits, limited range); false, and nothing is drawn, if the picture
+    /// is too small or the plane is shorter than it must be.
     ///
     /// The chroma of [`mark_rect`] is the caller's part: 128, or the mark is coloured.
     #[must_use]
@@ -106,13 +107,14 @@ pub fn read_with(width: usize, height: usize, luminance: impl Fn(usize, usize) -
     if brightest - darkest < MIN_CONTRAST {
         return None;
     }
-    // The magic alone has cells of both kinds, so that the middle between the extremes separates them at any brightness.
+    // The magic alone has cells of both kinds, so that the middle between the extremes separates them at any
+    // brightness.
     let threshold = (brightest + darkest) / 2;
     Stamp::from_bits(levels.iter().fold(0, |bits, &level| bits << 1 | u128::from(level > threshold)))
 }
 
-/// The middle of each cell, from the most significant bit on: for who looks at a clean picture very often, and gives the bits to
-/// [`Stamp::from_bits`]. Empty if the picture is too small for the mark.
+/// The middle of each cell, from the most significant bit on: for who looks at a clean picture very often, and gives
+/// the bits to [`Stamp::from_bits`]. Empty if the picture is too small for the mark.
 pub fn points(width: usize, height: usize) -> Vec<(usize, usize)> {
     if mark_rect(width, height).is_none() {
         return Vec::new();

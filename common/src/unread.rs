@@ -1,4 +1,5 @@
-//! Whether bytes wait unread in a TCP connection that a library holds and does not hand out, as GStreamer's `rtspsrc` does.
+//! Whether bytes wait unread in a TCP connection that a library holds and does not hand out, as GStreamer's `rtspsrc`
+//! does.
 
 use std::net::SocketAddr;
 
@@ -56,8 +57,8 @@ mod linux {
 
     /// The other end, where it is a connection by IP.
     pub fn peer(descriptor: RawFd) -> Option<SocketAddr> {
-        // SAFETY: the call writes no more than the storage's length, and says how much that is; a descriptor that is no socket, or
-        // none any more, is an error.
+        // SAFETY: the call writes no more than the storage's length, and says how much that is; a descriptor that is no
+        // socket, or none any more, is an error.
         let (_, address) = unsafe {
             SockAddr::try_init(|storage, length| match libc::getpeername(descriptor, storage.cast(), length) {
                 0 => Ok(()),

@@ -7,8 +7,8 @@ const BUCKETS: usize = 20;
 
 /// Sum and count of what was added during the last `span`.
 ///
-/// The window moves in steps of a twentieth of its length. Before it is full for the first time, rates are over the time since the first
-/// addition, so that they are right from the start.
+/// The window moves in steps of a twentieth of its length. Before it is full for the first time, rates are over the
+/// time since the first addition, so that they are right from the start.
 #[derive(Clone, Debug)]
 pub struct RateWindow {
     /// Of one bucket; never zero.

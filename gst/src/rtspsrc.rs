@@ -1,5 +1,5 @@
-//! GStreamer's `rtspsrc`, which plays IP cameras: where the camera is, which of its streams are taken, how often and whom it is asked,
-//! and how its packets come.
+//! GStreamer's `rtspsrc`, which plays IP cameras: where the camera is, which of its streams are taken, how often and
+//! whom it is asked, and how its packets come.
 
 use std::sync::Mutex;
 
@@ -24,8 +24,8 @@ pub fn set_address(source: &gst::Element, url: &CameraUrl) {
     }
 }
 
-/// Has the source take the streams that `wanted` says: it gets the number, media and encoding name of each, as `video` and `H264`.
-/// After UDP in vain it is asked again about the same, for TCP.
+/// Has the source take the streams that `wanted` says: it gets the number, media and encoding name of each, as `video`
+/// and `H264`. After UDP in vain it is asked again about the same, for TCP.
 pub fn on_stream(
     source: &gst::Element,
     wanted: impl Fn(u32, Option<&str>, Option<&str>) -> bool + Send + Sync + 'static,
@@ -80,8 +80,8 @@ fn request(message: &RTSPMessage) -> Option<Request> {
     }
 }
 
-/// Has the source ask `trust` about a certificate that the system does not trust; `refused` gets the fingerprint of one that
-/// is not taken.
+/// Has the source ask `trust` about a certificate that the system does not trust; `refused` gets the fingerprint of one
+/// that is not taken.
 pub fn on_certificate(source: &gst::Element, trust: Trust, refused: impl Fn(String) + Send + Sync + 'static) {
     source.connect("accept-certificate", false, move |values| {
         let certificate = values.get(2).and_then(|value| value.get::<gst::glib::Object>().ok());
@@ -102,8 +102,8 @@ pub fn has_udp(source: &gst::Element) -> bool {
     source.downcast_ref::<gst::Bin>().is_some_and(|bin| bin.iterate_recurse().into_iter().flatten().any(is_udp))
 }
 
-/// Where packets by TCP come in, on the thread that reads them from the socket: behind the jitter buffer, the next ones may be read
-/// already.
+/// Where packets by TCP come in, on the thread that reads them from the socket: behind the jitter buffer, the next ones
+/// may be read already.
 pub fn input(source: &gst::Element) -> Option<gst::Pad> {
     let is_manager = |element: &gst::Element| is_made_by(element, "rtpbin");
     let manager = source.downcast_ref::<gst::Bin>()?.iterate_elements().into_iter().flatten().find(is_manager)?;

@@ -151,7 +151,8 @@ impl Shared {
             tv_nsec: left.subsec_nanos() as libc::c_long,
         });
         let timeout = left.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-        // SAFETY: the array and the time live until the call returns; no signal mask is given. An error is a signal: it goes on.
+        // SAFETY: the array and the time live until the call returns; no signal mask is given. An error is a signal: it
+        // goes on.
         unsafe { libc::ppoll(files.as_mut_ptr(), files.len() as libc::nfds_t, timeout, std::ptr::null()) };
         let _ = (&self.wake).read(&mut [0; 8]);
     }
@@ -174,8 +175,8 @@ impl Link {
 /// Where the system does not allow it, the figures of lateness tell what that does.
 fn be_prompt() {
     let priority = libc::sched_param { sched_priority: PRIORITY };
-    // SAFETY: 0 is this thread, and the parameter lives until the call returns. One nanosecond of timer slack: the default of 50
-    // microseconds is for saving power.
+    // SAFETY: 0 is this thread, and the parameter lives until the call returns. One nanosecond of timer slack: the
+    // default of 50 microseconds is for saving power.
     unsafe {
         libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const priority);
         libc::prctl(libc::PR_SET_TIMERSLACK, 1);

@@ -1,5 +1,5 @@
-//! The two ends of the link: network namespaces that only this process holds, so that nothing is left of them when it ends,
-//! however it ends. In each a TAP device, whose frames this process moves.
+//! The two ends of the link: network namespaces that only this process holds, so that nothing is left of them when it
+//! ends, however it ends. In each a TAP device, whose frames this process moves.
 
 use std::ffi::CStr;
 use std::fs::File;

@@ -49,7 +49,8 @@ impl Lab {
         self.bridge.change(apply(change.is_to_topside()), apply(change.is_to_rov()));
     }
 
-    /// Does the steps of a script whose time has come, of those from `done` on; gives how many are done, and when the next is due.
+    /// Does the steps of a script whose time has come, of those from `done` on; gives how many are done, and when the
+    /// next is due.
     pub fn follow(&self, script: &[Step], begun: Instant, done: usize) -> (usize, Option<Duration>) {
         let passed = begun.elapsed();
         let due = script[done..].iter().take_while(|step| step.at <= passed);
@@ -58,8 +59,8 @@ impl Lab {
         (done + due, next)
     }
 
-    /// How long `count` datagrams of `size` bytes take from the robot's end to the pilot's, one each two milliseconds: 50 and 99
-    /// per cent of them, and the longest. Those that are lost are left out.
+    /// How long `count` datagrams of `size` bytes take from the robot's end to the pilot's, one each two milliseconds:
+    /// 50 and 99 per cent of them, and the longest. Those that are lost are left out.
     pub fn crossing(&self, count: u32, size: usize) -> Result<[Duration; 3]> {
         let bind = |address: &'static str| move || UdpSocket::bind((address, 0));
         let from = self.rov.enter(bind(ROV))?.context("cannot open a socket at the robot's end")?;

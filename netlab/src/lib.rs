@@ -1,5 +1,6 @@
-//! A link that can be impaired, between a robot's end and a pilot's end on one machine, and what rov-server and its viewers make
-//! of it. Nothing leaves the machine: both ends are network namespaces of this process that have only loopback and the link.
+//! A link that can be impaired, between a robot's end and a pilot's end on one machine, and what rov-server and its
+//! viewers make of it. Nothing leaves the machine: both ends are network namespaces of this process that have only
+//! loopback and the link.
 
 pub mod bench;
 pub mod bridge;

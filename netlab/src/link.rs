@@ -1,8 +1,8 @@
 //! The link, without devices and without a clock: frames go in with the time, and come out when they are due.
 //!
 //! Each direction is on its own. A frame first waits for the rate limit, in a bounded queue from whose end frames are
-//! dropped (tail drop); then it may get lost, and takes the delay. All chances come from a seeded generator, of which each
-//! frame takes the same number: what is lost at one rate of loss is among what is lost at a higher one.
+//! dropped (tail drop); then it may get lost, and takes the delay. All chances come from a seeded generator, of which
+//! each frame takes the same number: what is lost at one rate of loss is among what is lost at a higher one.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -94,8 +94,8 @@ pub struct Counts {
 
 /// A queue that is given as time holds one such frame at any rate.
 const LARGEST_FRAME: usize = 1514;
-/// The jitter of ordered frames goes from one drawn value to the next in so much time, or in twice the jitter: as the delay then
-/// never falls faster than time passes, the order stays.
+/// The jitter of ordered frames goes from one drawn value to the next in so much time, or in twice the jitter: as the
+/// delay then never falls faster than time passes, the order stays.
 const WANDER: Duration = Duration::from_millis(20);
 
 /// One direction of the link.

@@ -36,7 +36,8 @@ const STEADY: Row = Row {
     measure: Measure::Steady { link: "delay=2ms", judge: |run| vec![run.longest_freeze()] },
 };
 
-/// Keyframes in the short form, which has a dozen losses and more: without retransmission eight are asked for, and more.
+/// Keyframes in the short form, which has a dozen losses and more: without retransmission eight are asked for, and
+/// more.
 const REPAIRED: Limit = Limit::AtMost(5.0);
 /// In the short form a freeze may be the machine's own: a second is not rare where it is busy with other things.
 const STALLED: Limit = Limit::AtMost(3000.0);

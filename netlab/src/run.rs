@@ -22,7 +22,8 @@ const END: Duration = Duration::from_secs(5);
 #[derive(Args, Debug)]
 #[command(after_help = spec::HELP)]
 pub struct RunArgs {
-    /// What the link does, as 'to-topside delay=2ms loss=1%'; may be given several times [default: it passes all at once]
+    /// What the link does, as 'to-topside delay=2ms loss=1%'; may be given several times [default: it passes all at
+    /// once]
     #[arg(long = "link", value_name = "LINK", value_parser = spec::link)]
     links: Vec<Change>,
 

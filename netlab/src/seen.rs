@@ -74,8 +74,8 @@ impl<'a> Span<'a> {
         Self { pictures: &all[begin..end.max(begin)], before: begin.checked_sub(1).map(|at| all[at]), from, to }
     }
 
-    /// The longest time without a new picture, in milliseconds; one that began before counts whole, and one that has not ended
-    /// counts to the end.
+    /// The longest time without a new picture, in milliseconds; one that began before counts whole, and one that has
+    /// not ended counts to the end.
     pub fn longest_freeze_ms(&self) -> f64 {
         let begin = self.before.map_or(self.from, |seen| seen.at);
         let times = std::iter::once(begin).chain(self.pictures.iter().map(|seen| seen.at)).chain([self.to]);
@@ -95,7 +95,8 @@ impl<'a> Span<'a> {
         self.pictures.iter().filter_map(|seen| Some((seen.at, ms(seen.mark?.1, seen.at))))
     }
 
-    /// The longest time between the drawing of one picture and of the next, in milliseconds: what the machine, not the link, held up.
+    /// The longest time between the drawing of one picture and of the next, in milliseconds: what the machine, not the
+    /// link, held up.
     pub fn longest_pause_of_source_ms(&self) -> f64 {
         let marks = self.pictures.iter().filter_map(|seen| seen.mark);
         let next = marks.clone().skip(1);
@@ -117,8 +118,8 @@ impl<'a> Span<'a> {
         self.pictures.iter().filter(|seen| seen.torn || seen.mark.is_none()).count()
     }
 
-    /// From the beginning to when the picture moves again, in milliseconds, counting only pictures that were drawn after
-    /// the beginning.
+    /// From the beginning to when the picture moves again, in milliseconds, counting only pictures that were drawn
+    /// after the beginning.
     pub fn moving_after_ms(&self) -> Option<f64> {
         let fresh = |seen: &Seen| seen.mark.is_some_and(|(_, drawn)| drawn >= self.from);
         let moves =
@@ -127,8 +128,8 @@ impl<'a> Span<'a> {
         Some(ms(self.from, first[0].at))
     }
 
-    /// From the beginning to when every picture was younger than `limit` when it was shown, in milliseconds, and the picture moved
-    /// to the end.
+    /// From the beginning to when every picture was younger than `limit` when it was shown, in milliseconds, and the
+    /// picture moved to the end.
     pub fn settled_below_ms(&self, limit: Duration) -> Option<f64> {
         let limit = limit.as_secs_f64() * 1e3;
         // A picture that stands still grows old as well, also the one that is there at the beginning.

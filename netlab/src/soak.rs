@@ -1,5 +1,6 @@
-//! `netlab soak`: hours of a robot's life in short. Viewers of every kind come and go, the link breaks in every way, a source
-//! dies again and again; what the programs take and what the pilot sees is noted each second, and judged at the end.
+//! `netlab soak`: hours of a robot's life in short. Viewers of every kind come and go, the link breaks in every way, a
+//! source dies again and again; what the programs take and what the pilot sees is noted each second, and judged at the
+//! end.
 
 mod plot;
 mod samples;

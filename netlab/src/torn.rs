@@ -1,10 +1,11 @@
 //! Tells a damaged test picture from a whole one.
 //!
-//! The bars of rov-server's test picture move sideways, and stand in every row of its upper two thirds at the same place. What is lost is
-//! a slice, as large pictures are sent in a slice for each of the encoder's threads: where one was not decoded, or was decoded from
-//! another picture than it refers to, the bars are behind. So the first row and the last one are compared, which are in different slices;
-//! the mark in the lowest part is guarded by its checksum. Rows between them say nothing: x264, when it is short of bits, leaves strips
-//! behind by itself, for a picture or three, but not in the first macroblocks of a slice.
+//! The bars of rov-server's test picture move sideways, and stand in every row of its upper two thirds at the same
+//! place. What is lost is a slice, as large pictures are sent in a slice for each of the encoder's threads: where one
+//! was not decoded, or was decoded from another picture than it refers to, the bars are behind. So the first row and
+//! the last one are compared, which are in different slices; the mark in the lowest part is guarded by its checksum.
+//! Rows between them say nothing: x264, when it is short of bits, leaves strips behind by itself, for a picture or
+//! three, but not in the first macroblocks of a slice.
 
 /// In the first row of macroblocks.
 const FIRST: usize = 8;
@@ -12,8 +13,8 @@ const FIRST: usize = 8;
 const MARGIN: usize = 24;
 /// Of 255, in any colour; the edges of the bars differ by 191.
 const DIFFERENT: u8 = 96;
-/// Of the right half, where no clock is, so many points may differ. Its three or four edges move 4 pixels a picture: in a row that is
-/// behind by one picture, 12 of 640 points differ.
+/// Of the right half, where no clock is, so many points may differ. Its three or four edges move 4 pixels a picture: in
+/// a row that is behind by one picture, 12 of 640 points differ.
 const MAX_SHARE: usize = 100;
 
 /// `pixels` are 0x??RRGGBB, rows from the top. Is true of pictures that are not rov-server's test picture.

@@ -1,5 +1,5 @@
-//! What runs at the ends as processes of their own, started by the bench as hidden commands of this program: the viewers, which
-//! write a line for each picture that they show, and the camera.
+//! What runs at the ends as processes of their own, started by the bench as hidden commands of this program: the
+//! viewers, which write a line for each picture that they show, and the camera.
 
 use std::fmt::Write as _;
 use std::fs::File;

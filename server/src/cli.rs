@@ -155,8 +155,8 @@ pub struct CameraOptions {
 
     /// A second stream of the same camera, smaller as a rule [default: none]
     ///
-    /// Size, and where they are wanted frames per second, kbit/s and profile; the rest is as in the first. It is stream2, and
-    /// rests while nobody looks at it. In short what a second table [[camera.stream]] of a file says
+    /// Size, and where they are wanted frames per second, kbit/s and profile; the rest is as in the first. It is
+    /// stream2, and rests while nobody looks at it. In short what a second table [[camera.stream]] of a file says
     #[arg(help_heading = ENCODING, long, value_name = "WxH[@FPS][,KBIT/S[,PROFILE]]")]
     #[serde(deserialize_with = "parsed")]
     pub stream2: Option<SecondStream>,

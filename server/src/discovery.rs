@@ -1,7 +1,8 @@
-//! Being found on the LAN: a broadcast once a second on each interface, and an answer to each query (`docs/discovery.md`).
+//! Being found on the LAN: a broadcast once a second on each interface, and an answer to each query
+//! (`docs/discovery.md`).
 //!
-//! Limits: IPv4 only, and only the subnets that this machine is in. Nothing here is authenticated; an announcement says where to ask, and
-//! the key that it names is proven by the WebRTC session.
+//! Limits: IPv4 only, and only the subnets that this machine is in. Nothing here is authenticated; an announcement says
+//! where to ask, and the key that it names is proven by the WebRTC session.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -37,7 +38,8 @@ const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
 pub struct DiscoveryConfig {
     /// UDP; 0 takes a free one, for tests.
     pub port: u16,
-    /// The address of `--host` that the server listens on: only the interface with this address is used, unless it is unspecified.
+    /// The address of `--host` that the server listens on: only the interface with this address is used, unless it is
+    /// unspecified.
     pub host: IpAddr,
     /// Names or addresses of the interfaces to use; empty means every suitable one.
     pub interfaces: Vec<String>,
@@ -70,7 +72,8 @@ impl Discovery {
         self.port
     }
 
-    /// Announces and answers until `shutdown`. `announcement` is called for each datagram, so that it may change; it must not block.
+    /// Announces and answers until `shutdown`. `announcement` is called for each datagram, so that it may change; it
+    /// must not block.
     ///
     /// # Errors
     /// When the socket cannot be handed to the runtime. Trouble with interfaces and peers is logged, and it carries on.
@@ -114,7 +117,8 @@ impl Discovery {
                         Err(error) => ignored.count(peer, error),
                     },
                     Err(error) => {
-                        // Windows reports here that an earlier answer found no listener, and that a datagram was too long.
+                        // Windows reports here that an earlier answer found no listener, and that a datagram was too
+                        // long.
                         ignored.count(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)), error);
                         tokio::time::sleep(PAUSE_AFTER_ERROR).await;
                     }
@@ -124,9 +128,9 @@ impl Discovery {
     }
 }
 
-/// An id that stays the same over restarts and addresses: a hash (UUID version 5) of the machine's id, the server's name, the port of
-/// `--signal-port`, and `--host` where that is one address. By these, two servers of one name on one machine differ: a client that has
-/// lost one must not show the other's picture.
+/// An id that stays the same over restarts and addresses: a hash (UUID version 5) of the machine's id, the server's
+/// name, the port of `--signal-port`, and `--host` where that is one address. By these, two servers of one name on one
+/// machine differ: a client that has lost one must not show the other's picture.
 ///
 /// Where the machine has no id, its hardware address or else its host name takes the place, and a warning says so.
 pub fn server_id(name: &str, host: IpAddr, port: u16) -> String {
@@ -218,7 +222,8 @@ impl Sender {
         }
     }
 
-    /// Whoever is restricted to some interfaces does not talk to the others: the address they would see is not the server's.
+    /// Whoever is restricted to some interfaces does not talk to the others: the address they would see is not the
+    /// server's.
     fn may_answer(&self, peer: SocketAddr) -> bool {
         let restricted = !self.config.interfaces.is_empty() || !self.config.host.is_unspecified();
         peer.port() != 0 && (!restricted || is_neighbour(self.targets.as_deref().unwrap_or_default(), peer.ip()))
@@ -268,7 +273,8 @@ impl Sender {
     }
 }
 
-/// Answers are a little longer than queries, and a sender's address can be forged: their number is bounded, and so is the memory.
+/// Answers are a little longer than queries, and a sender's address can be forged: their number is bounded, and so is
+/// the memory.
 struct AnswerLimit {
     second: Instant,
     answers: u32,

@@ -1,6 +1,6 @@
-//! Who this server is: a key made at its first start and kept in a folder, by which clients know it again at any address
-//! (`docs/discovery.md`). Beside the key stands a mark of the hardware that it was made on: on other hardware, as on a copied SD
-//! card, another key is made, so that two vehicles never have the same one.
+//! Who this server is: a key made at its first start and kept in a folder, by which clients know it again at any
+//! address (`docs/discovery.md`). Beside the key stands a mark of the hardware that it was made on: on other hardware,
+//! as on a copied SD card, another key is made, so that two vehicles never have the same one.
 
 use std::fs::{File, TryLockError};
 use std::io::{self, Write};
@@ -18,7 +18,8 @@ use tracing::{debug, info, warn};
 const FILE: &str = "server.key";
 /// A key file is a kilobyte.
 const LARGEST_FILE: u64 = 64 << 10;
-/// What the core is told of the certificate's validity, with each session: it lasts for ever, and the clock of a vehicle may be wrong.
+/// What the core is told of the certificate's validity, with each session: it lasts for ever, and the clock of a
+/// vehicle may be wrong.
 const VALID_FOR: Duration = Duration::from_secs(24 * 60 * 60);
 const MARK: &str = "# hardware ";
 /// Another server holds the folder for as long as it takes to make a key, milliseconds.
@@ -53,8 +54,8 @@ impl Identity {
         Self::of(made.dtls_certificate)
     }
 
-    /// The one that `folder` keeps. Where there is none, or one of other `hardware`, it is made. What goes wrong with the folder is
-    /// logged; the key then lasts for this run.
+    /// The one that `folder` keeps. Where there is none, or one of other `hardware`, it is made. What goes wrong with
+    /// the folder is logged; the key then lasts for this run.
     ///
     /// # Errors
     /// As [`Self::make`].
@@ -170,7 +171,8 @@ fn provider() -> Result<Arc<dyn RTCCryptoProvider>> {
     default_provider().map_err(|error| anyhow!("no cryptography: {error}"))
 }
 
-/// Locks the folder, which is made if there is none, against other servers. None where a folder cannot be locked, as on Windows.
+/// Locks the folder, which is made if there is none, against other servers. None where a folder cannot be locked, as on
+/// Windows.
 fn lock(folder: &Path, limit: Duration) -> Result<Option<File>> {
     let opened = std::fs::create_dir_all(folder).and_then(|()| File::open(folder));
     let Ok(opened) = opened.inspect_err(|error| debug!("{} is not locked: {error}", folder.display())) else {
@@ -209,7 +211,8 @@ fn read(file: &Path) -> io::Result<Option<String>> {
     std::fs::read(file).map(|bytes| Some(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
-/// A new file, which nobody else could ever read. What a server that died has left there keeps its mode, and is removed.
+/// A new file, which nobody else could ever read. What a server that died has left there keeps its mode, and is
+/// removed.
 fn write_private(file: &Path, data: &[u8]) -> io::Result<()> {
     match std::fs::remove_file(file) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -244,8 +247,8 @@ impl Mark {
     }
 }
 
-/// The marks of this machine, the surest first: the board's serial number, the mainboard's id, which only root may read, then each
-/// network card's address. Known on Linux only.
+/// The marks of this machine, the surest first: the board's serial number, the mainboard's id, which only root may
+/// read, then each network card's address. Known on Linux only.
 pub fn hardware() -> Vec<Mark> {
     let file = |kind: &str, path: &str| Some(Mark::new(kind, &std::fs::read_to_string(path).ok()?));
     let mut marks: Vec<Mark> =
@@ -281,15 +284,16 @@ fn is_of_the_maker(address: &str) -> bool {
     first.is_some_and(|first| first & 2 == 0) && address.chars().any(|c| !matches!(c, '0' | ':'))
 }
 
-/// The surest kind that both sides know decides; a network card may be added or taken away. Where nothing can be compared, it is the
-/// same.
+/// The surest kind that both sides know decides; a network card may be added or taken away. Where nothing can be
+/// compared, it is the same.
 fn is_same_hardware(known: &[Mark], now: &[Mark]) -> bool {
     let has = |marks: &[Mark], kind: &str| marks.iter().any(|mark| mark.kind == kind);
     let common = now.iter().find(|mark| has(known, &mark.kind));
     common.is_none_or(|common| known.iter().any(|mark| mark.kind == common.kind && now.contains(mark)))
 }
 
-/// The folder for the key without `--state-dir`: systemd's `StateDirectory=`, else the user's folder for the state of programs.
+/// The folder for the key without `--state-dir`: systemd's `StateDirectory=`, else the user's folder for the state of
+/// programs.
 pub fn default_folder(variable: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
     let set = |name| variable(name).filter(|value| !value.is_empty());
     // systemd separates several by colons.

@@ -1,5 +1,5 @@
-//! One access unit into RTP payloads (H.264: RFC 6184, packetization-mode 1; H.265: RFC 7798, without decoding order numbers),
-//! once for all viewers.
+//! One access unit into RTP payloads (H.264: RFC 6184, packetization-mode 1; H.265: RFC 7798, without decoding order
+//! numbers), once for all viewers.
 //!
 //! Only payloads are made here: each viewer has its own SSRC, sequence numbers and header extensions, so headers are
 //! put on per viewer, around the same shared bytes.
@@ -13,8 +13,8 @@ use rov_common::codec::{self, Codec, NalKind};
 /// The RTP clock of H.264 and H.265, ticks per second (RFC 6184 section 8.2.1, RFC 7798 section 7.1).
 pub const CLOCK_RATE: u32 = 90_000;
 
-/// The largest RTP payload in bytes. With RTP header, extension, RTX, SRTP tag, UDP and IPv4 it makes 1,266 bytes, below the
-/// 1,280 that any path carries (RFC 8200), so that tunnels on the tether do not fragment it.
+/// The largest RTP payload in bytes. With RTP header, extension, RTX, SRTP tag, UDP and IPv4 it makes 1,266 bytes,
+/// below the 1,280 that any path carries (RFC 8200), so that tunnels on the tether do not fragment it.
 pub const MAX_PAYLOAD: usize = 1_200;
 
 /// The types of fragments (RFC 6184 section 5.8, RFC 7798 section 4.4.3).
@@ -64,8 +64,8 @@ pub fn packetize(codec: Codec, unit: &AccessUnit, pts: Duration) -> Frame {
     }
 }
 
-/// Whether a NAL unit has a type that RTP has for packets of its own, for aggregations and fragments, or that is kept for such
-/// (RFC 6184 table 1, RFC 7798 section 4.4): a receiver would take it for one of them.
+/// Whether a NAL unit has a type that RTP has for packets of its own, for aggregations and fragments, or that is kept
+/// for such (RFC 6184 table 1, RFC 7798 section 4.4): a receiver would take it for one of them.
 fn is_of_rtp(codec: Codec, nal: &[u8]) -> bool {
     match codec {
         Codec::H264 => !(1..24).contains(&codec.nal_type(nal)),
@@ -73,8 +73,9 @@ fn is_of_rtp(codec: Codec, nal: &[u8]) -> bool {
     }
 }
 
-/// RFC 6184 section 5.8, RFC 7798 section 4.4.3: fragments of one NAL unit, all full except the last, so that UDP segmentation
-/// offload can send them as one run. The NAL unit's header goes into that of the payload, and its type behind that.
+/// RFC 6184 section 5.8, RFC 7798 section 4.4.3: fragments of one NAL unit, all full except the last, so that UDP
+/// segmentation offload can send them as one run. The NAL unit's header goes into that of the payload, and its type
+/// behind that.
 fn fragment(codec: Codec, nal: &[u8], arena: &mut BytesMut, payloads: &mut Vec<Bytes>) {
     let (header, body) = nal.split_at(codec.nal_header_len());
     let room = MAX_PAYLOAD - header.len() - 1;

@@ -1,8 +1,9 @@
-//! The bit rate of the one encode that all viewers share. Pure: the viewers' estimates in, what the encoder is to do out.
+//! The bit rate of the one encode that all viewers share. Pure: the viewers' estimates in, what the encoder is to do
+//! out.
 //!
-//! The pilot decides. A spectator never pulls the pilot's picture down: one whose link is too slow is thinned where packets are
-//! sent to it (`output::webrtc`). Viewers by RTP and RTSP tell nothing and get what there is; with no viewer by WebRTC the rate
-//! is the ceiling.
+//! The pilot decides. A spectator never pulls the pilot's picture down: one whose link is too slow is thinned where
+//! packets are sent to it (`output::webrtc`). Viewers by RTP and RTSP tell nothing and get what there is; with no
+//! viewer by WebRTC the rate is the ceiling.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
@@ -12,8 +13,8 @@ use rov_common::units::{Bitrate, Resolution};
 
 /// Of what the pilot's link carries, so much is for the encoder: RTP headers and retransmissions need the rest.
 const SHARE: f64 = 0.95;
-/// Up no sooner than this after any change, and by no less than a part in [`LEAST_STEP`], unless it is the ceiling: with some
-/// encoders each change costs a keyframe.
+/// Up no sooner than this after any change, and by no less than a part in [`LEAST_STEP`], unless it is the ceiling:
+/// with some encoders each change costs a keyframe.
 const UP_SPACING: Duration = Duration::from_secs(1);
 const LEAST_STEP: f64 = 0.05;
 /// The same where it is known to cost one.
@@ -21,8 +22,8 @@ const COSTLY_SPACING: Duration = Duration::from_secs(3);
 const COSTLY_STEP: f64 = 0.25;
 /// Down at once, but not for less than this.
 const LEAST_DOWN: f64 = 0.02;
-/// Frames are left out for as long as the queue on the way needs to drain: worth it from the first on, and no longer at once
-/// than the second, well below what counts as a stall.
+/// Frames are left out for as long as the queue on the way needs to drain: worth it from the first on, and no longer at
+/// once than the second, well below what counts as a stall.
 const DRAIN_FROM: Duration = Duration::from_millis(60);
 const DRAIN_MAX: Duration = Duration::from_millis(400);
 /// From the end of one pause to the next: a queue that others cause does not drain.
@@ -30,8 +31,9 @@ const DRAIN_SPACING: Duration = Duration::from_secs(1);
 /// What may stay of the queue.
 const DRAIN_REST: Duration = Duration::from_millis(20);
 
-/// Bits for each pixel below which a smaller picture, or fewer of them, looks better, and above which the larger one is taken
-/// again (of that one's pixels). At the ceiling the picture is whole whatever they are: whoever set it has chosen both.
+/// Bits for each pixel below which a smaller picture, or fewer of them, looks better, and above which the larger one is
+/// taken again (of that one's pixels). At the ceiling the picture is whole whatever they are: whoever set it has chosen
+/// both.
 const LEAST_BITS: f64 = 0.02;
 const ENOUGH_BITS: f64 = 0.035;
 /// A change of size costs a keyframe and disturbs the eye.
@@ -224,8 +226,8 @@ impl RateControl {
     }
 }
 
-/// The estimate, in bit/s, after a receiver report, where the receiver tells nothing else: above 5 % of loss times 0.8; with less
-/// than 2 % and room to `max` of more than 1.5 times, times 1.2, and carefully where there is less room.
+/// The estimate, in bit/s, after a receiver report, where the receiver tells nothing else: above 5 % of loss times 0.8;
+/// with less than 2 % and room to `max` of more than 1.5 times, times 1.2, and carefully where there is less room.
 pub fn by_loss(estimate: f64, loss: f64, max: f64) -> f64 {
     if loss > 0.05 {
         estimate * 0.8

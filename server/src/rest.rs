@@ -36,8 +36,8 @@ impl Default for Rest {
 }
 
 impl Rest {
-    /// `idle_since`: when the last who looked has gone; none while somebody does. It rests only after it has shown that it
-    /// works, when it began and each time that it was woken.
+    /// `idle_since`: when the last who looked has gone; none while somebody does. It rests only after it has shown that
+    /// it works, when it began and each time that it was woken.
     pub fn change(&mut self, now: Instant, idle_since: Option<Instant>, counters: &BranchCounters) -> Option<Change> {
         let idle = idle_since.is_some_and(|since| now.saturating_duration_since(since) >= LINGER);
         match self.state {
@@ -58,7 +58,8 @@ impl Rest {
         self.state == State::Resting
     }
 
-    /// Whether a keyframe comes anyway: the first picture after a rest is one, or [`GraphEvent::NoKeyframe`] says that it is not.
+    /// Whether a keyframe comes anyway: the first picture after a rest is one, or [`GraphEvent::NoKeyframe`] says that
+    /// it is not.
     ///
     /// [`GraphEvent::NoKeyframe`]: crate::pipeline::GraphEvent::NoKeyframe
     pub fn gives_keyframe(&self, frames_out: u64) -> bool {
@@ -68,8 +69,8 @@ impl Rest {
         }
     }
 
-    /// Since when the encoder owes a picture, for the watchdog: what it need not encode counts as encoded, so that a source
-    /// that falls silent is noticed meanwhile as ever.
+    /// Since when the encoder owes a picture, for the watchdog: what it need not encode counts as encoded, so that a
+    /// source that falls silent is noticed meanwhile as ever.
     pub fn last_out(&mut self, counters: &BranchCounters) -> Option<Instant> {
         if self.is_resting() {
             self.excused = counters.last_in;

@@ -1,4 +1,5 @@
-//! What a service manager is told (sd_notify(3)): that the server is ready, what it does, that it is alive, that it stops.
+//! What a service manager is told (sd_notify(3)): that the server is ready, what it does, that it is alive, that it
+//! stops.
 //!
 //! <https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html>
 

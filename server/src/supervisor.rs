@@ -21,7 +21,8 @@ use crate::rest::{Change, Rest};
 use crate::stream::{Control, Stream};
 use crate::watchdog::{self, CameraLook, EncoderWatch, FrozenWatch, HEALTHY_AFTER, KeyframeGate, Passed, Repeats};
 
-/// Between restarts: a quarter of a second at first, doubled up to one second, so that a camera that is back is seen soon.
+/// Between restarts: a quarter of a second at first, doubled up to one second, so that a camera that is back is seen
+/// soon.
 const RESTART_MIN: Duration = Duration::from_millis(250);
 const RESTART_MAX: Duration = Duration::from_secs(1);
 /// Opening a camera can hang in its driver; past this the attempt is given up and left to its thread.
@@ -49,8 +50,8 @@ pub enum Outcome {
 #[error("{0}")]
 pub struct Fatal(pub String);
 
-/// Runs the pipeline of `camera` for its `streams`, in the order of the configuration, until `shutdown`, the end of the source,
-/// or a mistake in the configuration. `inlet` is that of `--source publish`.
+/// Runs the pipeline of `camera` for its `streams`, in the order of the configuration, until `shutdown`, the end of the
+/// source, or a mistake in the configuration. `inlet` is that of `--source publish`.
 pub async fn run(
     camera: CameraConfig,
     inlet: Option<Arc<Inlet>>,
@@ -181,8 +182,8 @@ impl Encoders {
         Ok(chosen.row)
     }
 
-    /// A pipeline has failed, of whose streams each was well for so long: takes the next encoder where it is time to. Returns the
-    /// reason in words.
+    /// A pipeline has failed, of whose streams each was well for so long: takes the next encoder where it is time to.
+    /// Returns the reason in words.
     async fn failed(
         &mut self,
         camera: &CameraConfig,
@@ -385,8 +386,8 @@ async fn watch(
                     let waits = counters.next_due.is_some_and(|due| now < due + watchdog::stall_limit(interval));
                     match stalled {
                         Some(failure) if source.kind == SourceKind::Stdin => {
-                            // Whoever feeds standard input decides when: a pause there is not ours to mend, and a restart
-                            // would lose what the pipe holds.
+                            // Whoever feeds standard input decides when: a pause there is not ours to mend, and a
+                            // restart would lose what the pipe holds.
                             watched.stream.status().set_stopped(StreamState::Stalled, failure.to_string());
                         }
                         Some(failure) if !waits => return Ok(RunEnd::Broken { failure, well_for: well_for(graph) }),

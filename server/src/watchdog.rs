@@ -1,5 +1,5 @@
-//! Decides when a pipeline has stalled, when a camera is frozen, when cameras are looked for, when a keyframe request goes to
-//! the encoder, and which of many equal complaints are worth a line. Pure: takes `now`.
+//! Decides when a pipeline has stalled, when a camera is frozen, when cameras are looked for, when a keyframe request
+//! goes to the encoder, and which of many equal complaints are worth a line. Pure: takes `now`.
 
 use std::time::{Duration, Instant};
 
@@ -71,16 +71,16 @@ const SHORT_LIVES: u32 = 3;
 /// One without any picture counts for so many of them: a busy machine can make a single start too slow.
 const NO_LIFE: u32 = 2;
 
-/// Decides when an encoder that worked on trial is replaced: at once where it hangs, the second time where it gave nothing at work, else
-/// when it fails again and again.
+/// Decides when an encoder that worked on trial is replaced: at once where it hangs, the second time where it gave
+/// nothing at work, else when it fails again and again.
 #[derive(Debug, Default)]
 pub struct EncoderWatch {
     short_lives: u32,
 }
 
 impl EncoderWatch {
-    /// A pipeline has failed, from whose first picture to its last `well_for` passed; true: take another encoder. `hangs`: it has not
-    /// stopped, so that none like it can be started.
+    /// A pipeline has failed, from whose first picture to its last `well_for` passed; true: take another encoder.
+    /// `hangs`: it has not stopped, so that none like it can be started.
     pub fn failed(&mut self, failure: &Failure, well_for: Option<Duration>, hangs: bool) -> bool {
         self.short_lives = match (failure, well_for) {
             (Failure::Encoder { .. }, None) if hangs => SHORT_LIVES,
@@ -139,8 +139,8 @@ const LONGEST_GROUP: Duration = Duration::from_secs(30);
 /// Recovery points in a row that mean a stream which is refreshed in parts instead of by keyframes.
 const REFRESHES: u32 = 3;
 
-/// Why viewers cannot begin, if so: no keyframe has come yet, or none comes any more, only recovery points. Keyframes that are merely
-/// rare are waited for.
+/// Why viewers cannot begin, if so: no keyframe has come yet, or none comes any more, only recovery points. Keyframes
+/// that are merely rare are waited for.
 pub fn keyless(keyless: &Keyless) -> Option<Problem> {
     let Keyless { lasted, interval, recovery_points } = *keyless;
     let is_refreshed = recovery_points >= REFRESHES && interval.is_none_or(|interval| lasted > interval * 2);
@@ -153,7 +153,8 @@ pub fn keyless(keyless: &Keyless) -> Option<Problem> {
     }
 }
 
-/// Tells a camera that has hung and repeats its last picture. It is not restarted for that: a picture may really be at rest.
+/// Tells a camera that has hung and repeats its last picture. It is not restarted for that: a picture may really be at
+/// rest.
 #[derive(Debug)]
 pub struct FrozenWatch {
     limit: Option<Duration>,
@@ -181,8 +182,8 @@ impl FrozenWatch {
     }
 }
 
-/// When cameras are looked for while there is none: soon after the machine's devices have changed, else now and then, as a
-/// look opens each of them.
+/// When cameras are looked for while there is none: soon after the machine's devices have changed, else now and then,
+/// as a look opens each of them.
 #[derive(Debug)]
 pub struct CameraLook {
     nodes: Vec<String>,

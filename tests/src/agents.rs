@@ -1,5 +1,5 @@
-//! WebRTC agents that others wrote, as WHEP viewers: GStreamer's webrtcbin in this process, and those that `scripts/test` gets
-//! from PyPI and npm, kept in `target/agents`.
+//! WebRTC agents that others wrote, as WHEP viewers: GStreamer's webrtcbin in this process, and those that
+//! `scripts/test` gets from PyPI and npm, kept in `target/agents`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -16,8 +16,8 @@ const PACKETS: usize = 4_000;
 /// Senders, so that tables with a limit reach it.
 const SENDERS: usize = 40;
 
-/// Sends junk to `ports` at 127.0.0.1 for `time`, from 127.0.0.2; `users` are names that STUN requests claim. Gives the packets that
-/// were sent to each port in a second.
+/// Sends junk to `ports` at 127.0.0.1 for `time`, from 127.0.0.2; `users` are names that STUN requests claim. Gives the
+/// packets that were sent to each port in a second.
 pub fn flood(ports: &[u16], users: &[String], time: Duration) -> f64 {
     let mut random = StdRng::seed_from_u64(4);
     let packets: Vec<_> = (0..PACKETS).map(|number| junk(number, users, &mut random)).collect();

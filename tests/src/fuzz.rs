@@ -1,8 +1,9 @@
-//! Everything of ours that reads bytes of others, as functions of one input each. `fuzz/` gives them inputs without end;
-//! `tests/tests/fuzz.rs` gives them the captures and the findings that are kept there, so that each run of the tests does.
+//! Everything of ours that reads bytes of others, as functions of one input each. `fuzz/` gives them inputs without
+//! end; `tests/tests/fuzz.rs` gives them the captures and the findings that are kept there, so that each run of the
+//! tests does.
 //!
-//! A target panics where what it tests does, and where that breaks a promise. What it tests is bounded in time and memory: the
-//! fuzzer sees to that.
+//! A target panics where what it tests does, and where that breaks a promise. What it tests is bounded in time and
+//! memory: the fuzzer sees to that.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -47,7 +48,8 @@ const CODECS: [Codec; 2] = [Codec::H264, Codec::H265];
 const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5000);
 const VIEWER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5001);
 
-/// Several messages in one input: a byte that says what each is, its length in 16 bits, and itself. The last may be cut off.
+/// Several messages in one input: a byte that says what each is, its length in 16 bits, and itself. The last may be cut
+/// off.
 pub fn messages(input: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     let mut rest = input;
     std::iter::from_fn(move || {
@@ -113,8 +115,8 @@ impl Transmit for Nowhere {
     }
 }
 
-/// A viewer that says what it likes: the first message is its offer (empty: Chromium's), then come fragments and datagrams.
-/// What panics here would end the server.
+/// A viewer that says what it likes: the first message is its offer (empty: Chromium's), then come fragments and
+/// datagrams. What panics here would end the server.
 pub fn session(input: &[u8]) {
     const CHROMIUM: &str = include_str!("../../fuzz/corpus/offer/chromium.sdp");
     let (now, pilots) = (Instant::now(), Pilots::shared(Pilot::First));
@@ -194,8 +196,8 @@ pub fn sps(nal: &[u8]) {
     assert_eq!(codec::rewrite_sps_zero_reorder(&rewritten), Ok(rewritten));
 }
 
-/// RTP and RTCP packets on their way through the client, and the parameter sets of an SDP. Kinds of messages: 0 RTP, 1 a
-/// parameter set, 2 RTCP.
+/// RTP and RTCP packets on their way through the client, and the parameter sets of an SDP. Kinds of messages: 0 RTP, 1
+/// a parameter set, 2 RTCP.
 pub fn rtp(input: &[u8]) {
     let now = Instant::now();
     let sets: Vec<Vec<u8>> = messages(input).filter(|(kind, _)| *kind == 1).map(|(_, nal)| nal.to_vec()).collect();
@@ -240,8 +242,8 @@ pub fn rtp(input: &[u8]) {
     }
 }
 
-/// Repair packets. The first byte is even: source packets (kind 0) and repair packets (others), all of them foreign. Odd: sound
-/// packets are made, some of them are lost, and what comes back must be what was sent.
+/// Repair packets. The first byte is even: source packets (kind 0) and repair packets (others), all of them foreign.
+/// Odd: sound packets are made, some of them are lost, and what comes back must be what was sent.
 pub fn fec(input: &[u8]) {
     let Some((first, rest)) = input.split_first() else { return };
     let mut decoder = fec::Decoder::default();

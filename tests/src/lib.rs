@@ -1,5 +1,5 @@
-//! What the end-to-end tests need: child processes that never outlive their test, waiting for conditions, an HTTP client,
-//! a viewer and an RTSP player in this process, Chromium, and a network that loses packets.
+//! What the end-to-end tests need: child processes that never outlive their test, waiting for conditions, an HTTP
+//! client, a viewer and an RTSP player in this process, Chromium, and a network that loses packets.
 //!
 //! Nothing here sends anything beyond loopback, every port is one that the system chose, and every wait has an end.
 
@@ -38,8 +38,8 @@ pub const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=gr
     a=rtpmap:108 H264/90000\r\n\
     a=fmtp:108 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n";
 
-/// Says that a test does not run on this machine, and why. Straight to standard error, which the test harness does not hide;
-/// `scripts/test` counts these lines.
+/// Says that a test does not run on this machine, and why. Straight to standard error, which the test harness does not
+/// hide; `scripts/test` counts these lines.
 pub fn skipped(why: &str) {
     use std::io::Write;
     // Nobody may be there to read it.

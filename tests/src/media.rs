@@ -1,4 +1,5 @@
-//! Real video files, made by ffmpeg: a test picture by x264. And the marks of the pictures in those that other programs make.
+//! Real video files, made by ffmpeg: a test picture by x264. And the marks of the pictures in those that other programs
+//! make.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -65,8 +66,8 @@ impl Clip<'_> {
     }
 }
 
-/// The marks that can be read in the pictures of a file, or of what else `input` tells ffmpeg to read, brought to one size. The
-/// file may still be written to. Of a picture that is repeated it is there once.
+/// The marks that can be read in the pictures of a file, or of what else `input` tells ffmpeg to read, brought to one
+/// size. The file may still be written to. Of a picture that is repeated it is there once.
 pub fn marks(input: &[&str], width: usize, height: usize) -> Vec<Stamp> {
     let mut command = Command::new(program("ffmpeg", "ffmpeg"));
     command.args(["-hide_banner", "-loglevel", "quiet", "-nostdin"]).args(input);

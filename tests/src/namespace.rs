@@ -7,8 +7,8 @@ use crate::wait;
 
 const MARK: &str = "ROV_TEST_IN_NAMESPACE";
 
-/// `script` in a network of its own, in which it is root; its arguments follow. A user namespace makes that possible without
-/// being root, where the system allows it.
+/// `script` in a network of its own, in which it is root; its arguments follow. A user namespace makes that possible
+/// without being root, where the system allows it.
 pub fn bash(script: &str) -> Command {
     let mut command = Command::new(program("unshare", "util-linux"));
     command.args(["--user", "--map-root-user", "--net", "bash", "-c", script]);

@@ -1,5 +1,5 @@
-//! OBS Studio with a Media Source, recording what it shows. It asks its makers' servers for news at each start: run it in a
-//! network of its own.
+//! OBS Studio with a Media Source, recording what it shows. It asks its makers' servers for news at each start: run it
+//! in a network of its own.
 
 use std::fs;
 use std::path::PathBuf;

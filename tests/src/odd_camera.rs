@@ -1,5 +1,5 @@
-//! An RTSP camera of our own with one odd habit at a time, which gst-rtsp-server does not have. It sends pictures that it has
-//! encoded before, again and again.
+//! An RTSP camera of our own with one odd habit at a time, which gst-rtsp-server does not have. It sends pictures that
+//! it has encoded before, again and again.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};

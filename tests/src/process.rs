@@ -172,7 +172,8 @@ impl Process {
     }
 
     fn kill_group(&self) {
-        // SAFETY: a system call without pointers. The child leads its group and is not reaped yet, so the id is its own.
+        // SAFETY: a system call without pointers. The child leads its group and is not reaped yet, so the id is its
+        // own.
         unsafe { libc::kill(-(self.child.id() as libc::pid_t), libc::SIGKILL) };
     }
 }

@@ -95,7 +95,8 @@ impl Server {
     }
 }
 
-/// `rov-server` with a small test picture on loopback, and the folder of its key; `args` may override that, but for `--source`.
+/// `rov-server` with a small test picture on loopback, and the folder of its key; `args` may override that, but for
+/// `--source`.
 fn command(args: &[&str]) -> (Command, TempDir) {
     let state = TempDir::new().expect("a temporary folder");
     let mut command = Command::new(binary("rov-server"));

@@ -1,7 +1,6 @@
 //! A network in user space: it passes the datagrams between one viewer and the server on, loses some on the way to the
-//! viewer, lets some be overtaken, breaks down, and takes its time. Losses come from a seeded generator, so that they are the
-//! same each time.
-//! For TCP, a link that is too slow, and one that lets no UDP through beside it.
+//! viewer, lets some be overtaken, breaks down, and takes its time. Losses come from a seeded generator, so that they
+//! are the same each time. For TCP, a link that is too slow, and one that lets no UDP through beside it.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -74,8 +73,8 @@ impl Network {
         self.down.load(Ordering::Relaxed)
     }
 
-    /// Lets so many bit/s through to the viewer from now on, with a queue of a fixed time; what does not fit into it is lost.
-    /// 0: no limit.
+    /// Lets so many bit/s through to the viewer from now on, with a queue of a fixed time; what does not fit into it is
+    /// lost. 0: no limit.
     pub fn set_rate(&self, bits_per_second: u64) {
         self.rate.store(bits_per_second, Ordering::Relaxed);
     }
@@ -242,7 +241,8 @@ fn three_ports() -> Option<(u16, [UdpSocket; 3])> {
 /// When a datagram is due, which of those it is, and the datagram.
 type Delayed = (Instant, u64, Vec<u8>);
 
-/// Takes what comes and passes it on with the time at which it is due; `due` gives that by sender and size, or says that it is lost.
+/// Takes what comes and passes it on with the time at which it is due; `due` gives that by sender and size, or says
+/// that it is lost.
 fn receive(
     from: Arc<UdpSocket>,
     stop: Arc<AtomicBool>,
@@ -299,7 +299,8 @@ fn socket_at(port: u16) -> io::Result<UdpSocket> {
     Ok(socket)
 }
 
-/// Passes on to the TCP port `server` on loopback and back, so many bytes a second each way. Ends with the test's process.
+/// Passes on to the TCP port `server` on loopback and back, so many bytes a second each way. Ends with the test's
+/// process.
 pub fn slow_link(server: u16, bytes_per_second: f64) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("its address").port();

@@ -1,4 +1,5 @@
-//! A receiver of plain RTP over loopback: what came, when, and what RTCP said about it. Written from RFC 3550 and RFC 6184.
+//! A receiver of plain RTP over loopback: what came, when, and what RTCP said about it. Written from RFC 3550 and RFC
+//! 6184.
 
 use std::net::UdpSocket;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -148,7 +149,8 @@ impl Receiver {
     }
 }
 
-/// An even UDP port that is free at this moment at 127.0.0.1, with the two above it, for a program that binds it itself.
+/// An even UDP port that is free at this moment at 127.0.0.1, with the two above it, for a program that binds it
+/// itself.
 pub fn free_rtp_port() -> u16 {
     bind_pair().0.local_addr().expect("its address").port()
 }

@@ -151,7 +151,8 @@ impl Player {
         Self::launch(&format!("{source} ! {decoder}"), false, |_| ())
     }
 
-    /// Shows what the pipeline in text gives, as raw video; `sync`: each picture at its time. `prepare` sees it before it starts.
+    /// Shows what the pipeline in text gives, as raw video; `sync`: each picture at its time. `prepare` sees it before
+    /// it starts.
     pub fn launch(text: &str, sync: bool, prepare: impl FnOnce(&gst::Bin)) -> Self {
         gst::init().expect("GStreamer");
         let started = Instant::now();
@@ -186,8 +187,8 @@ impl Player {
         })
     }
 
-    /// Waits for a picture that is decoded within `limit` after its mark was drawn. A sink that waits for the clock delays
-    /// every picture, and a busy machine only some.
+    /// Waits for a picture that is decoded within `limit` after its mark was drawn. A sink that waits for the clock
+    /// delays every picture, and a busy machine only some.
     pub fn wait_for_prompt_shot(&self, limit: Duration) {
         let from = self.shots().len();
         wait::until_true(&format!("a picture within {limit:?}"), wait::START, || {

@@ -162,9 +162,9 @@ impl Order {
     }
 }
 
-/// Pictures that may be missing although the network lost none: on a machine that is busy with other things some are left
-/// out before the encoder, by an output that fell behind, and of two that come at once only the newer one is shown. All are
-/// counted, but the count before the encoder may be two short, which it takes to be on their way.
+/// Pictures that may be missing although the network lost none: on a machine that is busy with other things some are
+/// left out before the encoder, by an output that fell behind, and of two that come at once only the newer one is
+/// shown. All are counted, but the count before the encoder may be two short, which it takes to be on their way.
 pub fn left_out(report: &Report, stats: &Stats) -> u64 {
     let rtp = stats.rtp.as_ref().map_or(0, |rtp| rtp.skipped);
     let rtsp = stats.rtsp.as_ref().map_or(0, |rtsp| rtsp.skipped);

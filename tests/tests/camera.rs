@@ -82,7 +82,8 @@ fn a_cameras_picture_goes_out_untouched() {
     let sent = camera.sent();
     let sent: HashSet<&[u8]> = sent.iter().flat_map(|unit| codec::nal_units(unit)).collect();
     let received = lock(&received);
-    // Single NAL units (RFC 6184 section 5.6), without the parameter sets, in which the server says that nothing is reordered.
+    // Single NAL units (RFC 6184 section 5.6), without the parameter sets, in which the server says that nothing is
+    // reordered.
     let slices: Vec<_> = received
         .iter()
         .filter(|nal| matches!(Codec::H264.nal_kind(nal), NalKind::Slice | NalKind::KeyframeSlice))

@@ -1,4 +1,5 @@
-//! Sources that fail: the viewers stay connected, and the picture is back soon after the source, however long it was gone.
+//! Sources that fail: the viewers stay connected, and the picture is back soon after the source, however long it was
+//! gone.
 
 use std::time::{Duration, Instant};
 
@@ -16,8 +17,8 @@ const BACK: Duration = Duration::from_secs(3);
 const PICTURE: &str = "videotestsrc is-live=true pattern=ball ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 \
                        ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=25 threads=1 bitrate=500";
 
-/// Lets the source be away for each of `outages`, and sees when the picture comes again. `start` gives the source, which ends
-/// when it is dropped.
+/// Lets the source be away for each of `outages`, and sees when the picture comes again. `start` gives the source,
+/// which ends when it is dropped.
 fn comes_back<T>(server: &Server, mut source: T, start: impl Fn() -> T, outages: &[u64]) {
     let runtime = Runtime::new().expect("a runtime");
     let watcher = Watcher::start(&runtime, &["--url", &server.url("/whep")]);

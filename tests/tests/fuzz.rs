@@ -1,5 +1,5 @@
-//! The targets of the fuzzer on what is kept of its inputs, in `fuzz/`: captures of real programs in `corpus`, and what was once
-//! found wrong in `regressions`.
+//! The targets of the fuzzer on what is kept of its inputs, in `fuzz/`: captures of real programs in `corpus`, and what
+//! was once found wrong in `regressions`.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,5 +1,5 @@
-//! The command lines that the field's guides give for an RTSP stream, as they stand there: only the names of the host and of files are
-//! replaced. Players draw on a screen in memory, and are seen to show a picture that moves.
+//! The command lines that the field's guides give for an RTSP stream, as they stand there: only the names of the host
+//! and of files are replaced. Players draw on a screen in memory, and are seen to show a picture that moves.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -22,8 +22,8 @@ enum Proof {
     Prints(&'static str),
 }
 
-/// Each line runs in a shell. HOST is the server with its RTSP port, WEB the same with its HTTP port, FILE the path of a file without
-/// its extension.
+/// Each line runs in a shell. HOST is the server with its RTSP port, WEB the same with its HTTP port, FILE the path of
+/// a file without its extension.
 const LINES: &[(&str, Proof)] = &[
     ("curl -s -i rtsp://HOST/stream1", Proof::Prints("RTSP/1.0 200 OK")),
     ("curl -s -o FILE.jpg http://WEB/snapshot.jpg", Proof::Records),

@@ -1,4 +1,5 @@
-//! `--codec h265`: encoded by x265, sent by WebRTC to rov-client, and refused in plain words to whoever cannot decode it.
+//! `--codec h265`: encoded by x265, sent by WebRTC to rov-client, and refused in plain words to whoever cannot decode
+//! it.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -51,7 +52,8 @@ fn every_picture_of_h265_arrives_once_and_in_order() {
     assert!(order.read * 10 >= shots.len() * 9, "{order:?}");
     assert_eq!(order.out_of_order, 0);
     let unread = (shots.len() - order.read) as u64;
-    // On a machine that is busy with other things pictures come late, and are skipped up to a keyframe that is asked for.
+    // On a machine that is busy with other things pictures come late, and are skipped up to a keyframe that is asked
+    // for.
     let skipped = report.frames_skipped + stats.viewers[0].skipped;
     until_counted(order.missing.saturating_sub(unread + skipped), &report, || server.stats());
     assert_eq!((report.packets_lost, report.sessions), (0, 1), "{report:?}");

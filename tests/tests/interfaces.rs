@@ -67,7 +67,8 @@ impl Robot {
     }
 }
 
-/// The names of the servers that a client with `--interface` hears, until two announcements have come by the `other` one.
+/// The names of the servers that a client with `--interface` hears, until two announcements have come by the `other`
+/// one.
 async fn heard_by(interface: &str, other: &str) -> Vec<String> {
     let mut discovery = discovery::bind(DEFAULT_PORT, vec![interface.to_owned()]).expect("sockets");
     let all = net::broadcast_socket(DEFAULT_PORT, true).and_then(UdpSocket::from_std).expect("a socket");

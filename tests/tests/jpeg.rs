@@ -40,7 +40,8 @@ fn a_snapshot_is_of_now_and_of_full_size() {
             asked - drawn,
             captured - drawn
         );
-        // What the encoder and the decoder had in their hands when it was asked for; a busy machine may be slow with it.
+        // What the encoder and the decoder had in their hands when it was asked for; a busy machine may be slow with
+        // it.
         assert!(asked - drawn < 1.0 && (captured - drawn).abs() < 1.0);
         assert!(last.replace(stamp.frame).is_none_or(|last| stamp.frame > last), "the same picture again");
     }

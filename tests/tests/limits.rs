@@ -1,5 +1,5 @@
-//! What others may cost: memory, files and lines of the log have limits under whatever the network sends, and who watches
-//! goes on watching.
+//! What others may cost: memory, files and lines of the log have limits under whatever the network sends, and who
+//! watches goes on watching.
 
 use std::time::{Duration, Instant};
 

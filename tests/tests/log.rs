@@ -1,4 +1,5 @@
-//! What becomes of the programs when what they write cannot be written: a full disk, a reader that is gone or stands still.
+//! What becomes of the programs when what they write cannot be written: a full disk, a reader that is gone or stands
+//! still.
 
 use std::fs::{File, OpenOptions};
 use std::io::PipeReader;

@@ -65,7 +65,8 @@ fn in_a_users_pipeline_an_access_unit_is_one_time_too() {
     assert!(server.stats().streams[0].frames <= sent, "{} of {sent}", server.stats().streams[0].frames);
 }
 
-/// Shows the camera until it has sent `pictures`, and sees that nearly all were shown, in one session, without a longer gap.
+/// Shows the camera until it has sent `pictures`, and sees that nearly all were shown, in one session, without a longer
+/// gap.
 fn shows_nearly_all(runtime: &Runtime, camera: &OddCamera, args: &[&str], pictures: u64, change: impl FnOnce()) {
     let watcher = Watcher::start(runtime, args);
     watcher.wait_for_shots(20);

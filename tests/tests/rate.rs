@@ -1,4 +1,5 @@
-//! Links that become slow: the bit rate follows the pilot's, the picture stays new, and a slow spectator costs the pilot nothing.
+//! Links that become slow: the bit rate follows the pilot's, the picture stays new, and a slow spectator costs the
+//! pilot nothing.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};

@@ -253,7 +253,8 @@ fn more_offers_than_the_limit_push_out_none_that_watches_and_leave_nothing() {
     assert_eq!(scene.server.stats().viewers.len(), 16);
     let ended: Vec<_> =
         sessions.iter().map(|session| http::request("DELETE", session.as_str(), None, b"").status).collect();
-    // A place is as old as the first of its address that had it: that one gives way, then those in its place, one by one.
+    // A place is as old as the first of its address that had it: that one gives way, then those in its place, one by
+    // one.
     assert_eq!(ended, [&[404][..], &[200; 14], &[404; 4], &[200]].concat(), "15 places beside the one that watches");
     scene.assert_unharmed();
 }
@@ -323,8 +324,8 @@ fn junk_on_the_media_port_does_no_harm() {
         for _ in 0..20 {
             send(&random_bytes(&mut random, 1500));
         }
-        // Requests for this very viewer, without its password: from now on the server may take the stranger for a second
-        // address of the viewer.
+        // Requests for this very viewer, without its password: from now on the server may take the stranger for a
+        // second address of the viewer.
         let user = format!("{ours}:{theirs}");
         for user in [user.as_str(), &format!("{ours}:x"), &ours, "nobody:x", ":", ""] {
             let request = stun_request(user, &mut random, stranger % 2 == 0);

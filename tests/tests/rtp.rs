@@ -136,7 +136,8 @@ fn vlc_opens_the_description_and_shows_pictures() {
     vlc::shows(&server.url("/stream.sdp"), &["--demux=avformat"]);
 }
 
-/// A network of its own, with two cards and no route for multicast. `eth1` is plugged in later, and `eth0` is pulled out.
+/// A network of its own, with two cards and no route for multicast. `eth1` is plugged in later, and `eth0` is pulled
+/// out.
 const CARDS: &str = r#"
 plug() {
     ip link add $1 type veth peer name veth-$1

@@ -620,8 +620,8 @@ fn the_end_of_the_server_closes_its_sessions() {
 
 #[test]
 fn players_receive_multicast() {
-    /// Two machines with a cable between them: the port of a group can be had once on a machine. The server's has no route for
-    /// multicast, as on an isolated network.
+    /// Two machines with a cable between them: the port of a group can be had once on a machine. The server's has no
+    /// route for multicast, as on an isolated network.
     const SCRIPT: &str = r#"
 unshare --net sleep 60 &
 far=$!

@@ -44,8 +44,8 @@ fn a_camera_is_shown_by_udp_and_where_that_is_impossible_by_tcp() {
         latencies.sort();
         let median = latencies[latencies.len() / 2];
         println!("{by}: from mark to shown, median {median:?}");
-        // Of it the camera's encoder and clock take one picture's time. A jitter buffer that holds every packet would take
-        // 200 ms or more; the rest is for a busy machine.
+        // Of it the camera's encoder and clock take one picture's time. A jitter buffer that holds every packet would
+        // take 200 ms or more; the rest is for a busy machine.
         assert!(median < Duration::from_millis(150), "{by}: {median:?}");
         watcher.stop(&runtime);
     }

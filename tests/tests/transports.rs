@@ -39,7 +39,8 @@ fn every_transport_shows_the_one_encode_in_order_and_without_delay() {
     let runtime = Runtime::new().expect("a runtime");
     for codec in ["h264", "h265"] {
         let port = free_rtp_port();
-        // Enough bits for every mark to be read, also where a busy machine leaves pictures out: the rate control then has few.
+        // Enough bits for every mark to be read, also where a busy machine leaves pictures out: the rate control then
+        // has few.
         let server = server(port, &["--codec", codec, "--bitrate", "4000"]);
         let rtsp = server.rtsp.clone().expect("RTSP is among the transports");
         let watchers = [

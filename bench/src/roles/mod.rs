@@ -76,8 +76,8 @@ pub struct RoleArgs {
     /// Of RTSP
     #[arg(long, default_value = "stream1")]
     path: String,
-    /// H.264 in Annex B form that is sent as it is, again and again, in place of the test picture; what receives writes access
-    /// units down
+    /// H.264 in Annex B form that is sent as it is, again and again, in place of the test picture; what receives writes
+    /// access units down
     #[arg(long)]
     clip: Option<PathBuf>,
     /// For rov-client

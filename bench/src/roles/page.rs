@@ -1,5 +1,5 @@
-//! `webrtcbin` to a browser: a page, and signalling by HTTP. It serves one browser, one request at a time, and knows no more of HTTP than
-//! that needs.
+//! `webrtcbin` to a browser: a page, and signalling by HTTP. It serves one browser, one request at a time, and knows no
+//! more of HTTP than that needs.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -99,7 +99,8 @@ fn description(part: Part, args: &RoleArgs) -> Result<String> {
 /// The RTP timestamp of the newest packet at a depayloader.
 type Newest = Arc<AtomicU32>;
 
-/// Notes each picture that comes out, with the RTP timestamp of the packet that ended it: depayloader and decoder run in one thread.
+/// Notes each picture that comes out, with the RTP timestamp of the packet that ended it: depayloader and decoder run
+/// in one thread.
 fn read_pictures(sink: &gst_app::AppSink, newest: Option<Newest>) {
     let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
         let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;

@@ -1,5 +1,5 @@
-//! rov-client's own session and decoder. Pictures are taken as they were decoded, as from the references, and as a window takes
-//! them that converts by itself; the time that counts is that at which they left the decoder.
+//! rov-client's own session and decoder. Pictures are taken as they were decoded, as from the references, and as a
+//! window takes them that converts by itself; the time that counts is that at which they left the decoder.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The parts of the references' pipelines. Encoder and decoder come from the project's own tables: the same elements with the same
-//! settings on both sides of every comparison.
+//! The parts of the references' pipelines. Encoder and decoder come from the project's own tables: the same elements
+//! with the same settings on both sides of every comparison.
 
 use anyhow::{Context, Result};
 use rov_client::decoders::{self, DecoderChoice};
@@ -78,10 +78,11 @@ pub fn decoder() -> Result<String> {
     Ok(format!("{CODED} ! {}", candidate.description))
 }
 
-/// x264 puts the parameter sets before each keyframe. `config-interval` would put them before each of its slices, and the decoder
-/// then loses all but the last.
+/// x264 puts the parameter sets before each keyframe. `config-interval` would put them before each of its slices, and
+/// the decoder then loses all but the last.
 pub fn payloader(name: &str) -> String {
-    // Single packets for parameter sets are held back for ever without it; before 1.18 there is no such property, and no holding.
+    // Single packets for parameter sets are held back for ever without it; before 1.18 there is no such property, and
+    // no holding.
     let aggregate = if has_property("rtph264pay", "aggregate-mode") { " aggregate-mode=zero-latency" } else { "" };
     format!("rtph264pay name={name} pt=96 mtu={MTU}{aggregate}")
 }

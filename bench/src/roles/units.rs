@@ -1,5 +1,5 @@
-//! The element `rovbenchunits`: takes the place of a decoder where pictures are too large to be decoded. It writes down each access
-//! unit that comes, by a hash of its slices, and gives a tiny grey picture for it.
+//! The element `rovbenchunits`: takes the place of a decoder where pictures are too large to be decoded. It writes down
+//! each access unit that comes, by a hash of its slices, and gives a tiny grey picture for it.
 
 use std::hash::{DefaultHasher, Hasher};
 use std::io::Write;
@@ -25,7 +25,8 @@ pub fn register() -> Result<(), glib::BoolError> {
     gst::Element::register(None, ELEMENT, gst::Rank::NONE, Units::static_type())
 }
 
-/// Of the slices of an access unit in Annex B form: parameter sets and the like may be added on the way, slices may not change.
+/// Of the slices of an access unit in Annex B form: parameter sets and the like may be added on the way, slices may not
+/// change.
 pub fn hash(unit: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     for nal in rov_common::codec::nal_units(unit) {

@@ -1,4 +1,5 @@
-//! GStreamer's own WebRTC, `webrtcbin` to `webrtcbin`. Signalling is a TCP connection on loopback with one JSON object a line.
+//! GStreamer's own WebRTC, `webrtcbin` to `webrtcbin`. Signalling is a TCP connection on loopback with one JSON object
+//! a line.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -116,8 +117,8 @@ fn attach(pipeline: &gst::Pipeline, pad: &gst::Pad, receiver: &str) -> Result<()
     ask_for_keyframe(&bin)
 }
 
-/// Asks again and again until there is a picture, as programs on webrtcbin do: the first keyframe is often sent before the receiver has
-/// the key to read it.
+/// Asks again and again until there is a picture, as programs on webrtcbin do: the first keyframe is often sent before
+/// the receiver has the key to read it.
 fn ask_for_keyframe(receiver: &gst::Bin) -> Result<()> {
     const INTERVAL: Duration = Duration::from_millis(100);
     let depay = receiver.by_name("depay").context("no depayloader")?;

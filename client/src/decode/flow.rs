@@ -141,8 +141,8 @@ impl Flow {
         self.without_picture = None;
     }
 
-    /// A packet came from the network. Gives the time by which the jitter buffer shall take it for late: it would take the
-    /// first packets of a backlog for the new measure, and at the next gap wait as much longer as they were late.
+    /// A packet came from the network. Gives the time by which the jitter buffer shall take it for late: it would take
+    /// the first packets of a backlog for the new measure, and at the next gap wait as much longer as they were late.
     pub fn arrived(&mut self, packet: &Packet, at: Instant) -> Duration {
         self.counters.packets += 1;
         let before = self.last_arrival.replace(at);
@@ -161,8 +161,8 @@ impl Flow {
         if self.catching_up { late_by } else { Duration::ZERO }
     }
 
-    /// What was lost in a pause that is longer than the jitter buffer waits will not come: there is no point in its finding
-    /// out first.
+    /// What was lost in a pause that is longer than the jitter buffer waits will not come: there is no point in its
+    /// finding out first.
     fn look_for_outage(&mut self, packet: &Packet, pause: Option<Duration>) {
         let before = self.newest.filter(|(ssrc, _)| *ssrc == packet.ssrc).map(|(_, newest)| newest);
         let ahead = before.map_or(1, |newest| packet.sequence.wrapping_sub(newest));

@@ -71,9 +71,9 @@ pub struct Shared {
     pub notes: mpsc::SyncSender<Note>,
     /// Packets left out because too many waited, or no pipeline was there to take them.
     pub dropped: AtomicU64,
-    /// Held while packets that came together go in. The jitter buffer's thread waits at the first of them until the last is
-    /// in: otherwise the two would wake and hold up each other at every packet. Held under the supervisor's `Now`, which that
-    /// thread never takes.
+    /// Held while packets that came together go in. The jitter buffer's thread waits at the first of them until the
+    /// last is in: otherwise the two would wake and hold up each other at every packet. Held under the supervisor's
+    /// `Now`, which that thread never takes.
     pub together: Mutex<()>,
     /// The owner is gone: nothing more is given to anybody.
     pub stopped: AtomicBool,
@@ -89,7 +89,8 @@ impl Shared {
         self.together.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Called from threads that must not wait. A full channel is no loss: the supervisor looks at everything each tick anyway.
+    /// Called from threads that must not wait. A full channel is no loss: the supervisor looks at everything each tick
+    /// anyway.
     pub fn tell(&self, note: Note) {
         let _ = self.notes.try_send(note);
     }
@@ -107,7 +108,8 @@ impl Shared {
 #[derive(Debug)]
 pub struct Graph {
     pub(super) pipeline: gst::Pipeline,
-    /// In front of the jitter buffer. Whoever brings a packet pushes it there; an appsrc would wake a thread of its own for it.
+    /// In front of the jitter buffer. Whoever brings a packet pushes it there; an appsrc would wake a thread of its own
+    /// for it.
     input: gst::Pad,
     generation: u64,
     shared: Arc<Shared>,
@@ -149,8 +151,8 @@ pub fn description(candidate: &Candidate, has: &dyn Fn(&str, &str) -> bool) -> S
     let faststart = option("rtpjitterbuffer", "faststart-min-packets", "1".to_owned());
     let media = candidate.codec.media_type();
     let depay = depayloader(candidate.codec);
-    // Access units are judged behind the depayloader. Scaling comes before converting because the decoder's format has half the
-    // bytes or less of the window's.
+    // Access units are judged behind the depayloader. Scaling comes before converting because the decoder's format has
+    // half the bytes or less of the window's.
     format!(
         "rtpjitterbuffer name=jitter latency=0 do-lost=true{faststart} ! \
          {depay} name=depay ! {media},stream-format=byte-stream,alignment=au ! \
@@ -242,7 +244,8 @@ impl Graph {
         self.input.push_event(gst::event::Segment::new(&segment));
     }
 
-    /// Hands over a packet that came so late, at the present. The jitter buffer only sorts it in: it never waits for room.
+    /// Hands over a packet that came so late, at the present. The jitter buffer only sorts it in: it never waits for
+    /// room.
     pub fn push(&self, mut packet: gst::Buffer, late_by: Duration) {
         if let Some(now) = self.pipeline.current_running_time()
             && let Some(packet) = packet.get_mut()
@@ -251,7 +254,8 @@ impl Graph {
             packet.set_dts(due);
             packet.set_pts(due);
         }
-        // An element that fails mostly says why by the bus, before this. Some say nothing, and no source is there to say it for them.
+        // An element that fails mostly says why by the bus, before this. Some say nothing, and no source is there to
+        // say it for them.
         if let Err(error) = self.input.push(packet) {
             let negotiation = error == gst::FlowError::NotNegotiated;
             let reason = if negotiation {
@@ -417,7 +421,8 @@ fn watch_units(codec: Codec, pad: &gst::Pad, shared: &Arc<Shared>) {
     });
 }
 
-/// In front of the scaler: when a picture is decoded, and its size, from which the size to scale to follows, looked at before each.
+/// In front of the scaler: when a picture is decoded, and its size, from which the size to scale to follows, looked at
+/// before each.
 fn watch_size(pad: &gst::Pad, scaling: &Arc<Scaling>, shared: &Arc<Shared>, generation: u64) {
     let (shared, scaling) = (Arc::clone(shared), Arc::clone(scaling));
     let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;

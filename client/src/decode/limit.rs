@@ -3,8 +3,8 @@
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
-/// Runs `work` on a thread of this name. The error says why there is no result; then the thread is left behind, and what
-/// it still gives is dropped there.
+/// Runs `work` on a thread of this name. The error says why there is no result; then the thread is left behind, and
+/// what it still gives is dropped there.
 pub fn within<T: Send + 'static>(
     limit: Duration,
     thread: &str,

@@ -119,8 +119,8 @@ impl Picture {
         self.last_packet_at.checked_sub(self.late_by).unwrap_or(self.last_packet_at)
     }
 
-    /// Rows from the top without padding, each pixel 0x??RRGGBB; the upper eight bits mean nothing. Empty if it is in the
-    /// decoder's format.
+    /// Rows from the top without padding, each pixel 0x??RRGGBB; the upper eight bits mean nothing. Empty if it is in
+    /// the decoder's format.
     pub fn pixels(&self) -> &[u32] {
         match &self.pixels {
             // Checked in `pack`, so never empty for want of alignment or length.

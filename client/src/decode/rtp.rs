@@ -13,8 +13,8 @@ pub struct Packet {
     pub ssrc: u32,
     /// The last packet of its picture.
     pub marker: bool,
-    /// The payload begins with an access unit delimiter or the first of the parameter sets (H.264: that of the sequence,
-    /// H.265: that of the video), so that nothing of its picture came before it.
+    /// The payload begins with an access unit delimiter or the first of the parameter sets (H.264: that of the
+    /// sequence, H.265: that of the video), so that nothing of its picture came before it.
     pub begins_unit: bool,
     /// No payload at all: padding that probes the network, no part of a picture.
     pub empty: bool,

@@ -25,12 +25,13 @@ const PROVEN: u64 = 100;
 /// the stream's changed at the wrong moment.
 const RENEGOTIATIONS: u32 = 3;
 
-/// Of a stream that another one replaced packets may still be on their way. When the other has been silent for so long, it
-/// is that one which is over.
+/// Of a stream that another one replaced packets may still be on their way. When the other has been silent for so long,
+/// it is that one which is over.
 const STRAGGLING: Duration = Duration::from_secs(1);
 /// The first packet is given this time to pass the jitter buffer, which does not wait for missing packets before.
 const FIRST_PACKET: Duration = Duration::from_millis(100);
-/// Packets kept while a pipeline is being built: a keyframe of a megabyte, which is often what a new stream begins with.
+/// Packets kept while a pipeline is being built: a keyframe of a megabyte, which is often what a new stream begins
+/// with.
 const MAX_KEPT: usize = 1000;
 
 /// The pipeline of the moment, for the threads that push packets.
@@ -98,8 +99,8 @@ impl Now {
         true
     }
 
-    /// Hands a packet that came at `at` to the pipeline, or keeps it for the one that is being built. Never waits. One that
-    /// is late is given the time at which it should have come.
+    /// Hands a packet that came at `at` to the pipeline, or keeps it for the one that is being built. Never waits. One
+    /// that is late is given the time at which it should have come.
     pub fn push(&mut self, ssrc: u32, packet: gst::Buffer, at: Instant, late_by: Duration) -> Taken {
         if self.ssrc_before == Some(ssrc) {
             if self.heard.is_some_and(|heard| at.saturating_duration_since(heard) < STRAGGLING) {

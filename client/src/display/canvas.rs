@@ -48,8 +48,8 @@ pub fn fill(pixels: &mut [u32], size: Resolution, image: Option<Image<'_>>, dimm
     }
 }
 
-/// Puts the picture into an area of the size `area` in the middle; the nearest pixel where the sizes differ, as that lasts
-/// only until the decoder gives the new size.
+/// Puts the picture into an area of the size `area` in the middle; the nearest pixel where the sizes differ, as that
+/// lasts only until the decoder gives the new size.
 fn place(canvas: &mut [u32], size: Resolution, area: Resolution, image: Image<'_>) {
     let Image { pixels, resolution: picture, .. } = image;
     let (width, height) = (area.width as usize, area.height as usize);

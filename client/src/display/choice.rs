@@ -1,8 +1,8 @@
 //! The table of GStreamer sinks that can draw into the window, best first, and the choice among them. Pure: what the
 //! machine has comes in by arguments.
 //!
-//! minifb draws everywhere, but under X11 it copies each picture through a socket. A sink shares memory with the X server
-//! or uploads into the graphics card.
+//! minifb draws everywhere, but under X11 it copies each picture through a socket. A sink shares memory with the X
+//! server or uploads into the graphics card.
 
 use std::fmt;
 use std::str::FromStr;

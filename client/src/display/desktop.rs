@@ -1,8 +1,9 @@
-//! What minifb does not know of the desktop: the window's class and icon, quick clicks, a screen that stays awake, and what stands
-//! in the corner. Under X11, by a connection of our own; nothing here waits for the X server but the opening.
+//! What minifb does not know of the desktop: the window's class and icon, quick clicks, a screen that stays awake, and
+//! what stands in the corner. Under X11, by a connection of our own; nothing here waits for the X server but the
+//! opening.
 //!
-//! The corner is a small window in the corner of minifb's, which the X server keeps above the pictures: it is drawn when its text
-//! changes, and costs the pictures nothing.
+//! The corner is a small window in the corner of minifb's, which the X server keeps above the pictures: it is drawn
+//! when its text changes, and costs the pictures nothing.
 
 use std::time::{Duration, Instant};
 
@@ -96,8 +97,8 @@ mod x11 {
     #[derive(Debug)]
     pub struct Desktop {
         connection: RustConnection,
-        /// In front of everything, without a look of its own, for the clicks. minifb forgets one that is released before it looks, and X
-        /// gives those into a window to one program alone.
+        /// In front of everything, without a look of its own, for the clicks. minifb forgets one that is released
+        /// before it looks, and X gives those into a window to one program alone.
         glass: Window,
         corner: Window,
         /// Bits of a pixel that count. minifb opens windows of 32 bits a pixel alone.
@@ -191,8 +192,8 @@ mod x11 {
             let _ = self.connection.flush();
         }
 
-        /// Shows these pixels 0x00RRGGBB in the upper right corner of the window, which has this width; none: takes them away. False
-        /// where that cannot be done.
+        /// Shows these pixels 0x00RRGGBB in the upper right corner of the window, which has this width; none: takes
+        /// them away. False where that cannot be done.
         pub fn show_corner(&mut self, picture: Option<(&[u32], Resolution)>, width: u32) -> bool {
             let shown = match picture {
                 Some((pixels, size)) => self.paint_corner(pixels, size, width),

@@ -1,5 +1,5 @@
-//! Full screen, which minifb does not know. Under X11 the window manager is asked for it (EWMH `_NET_WM_STATE`), through
-//! a connection of our own; without a window manager the window is given the size of the screen.
+//! Full screen, which minifb does not know. Under X11 the window manager is asked for it (EWMH `_NET_WM_STATE`),
+//! through a connection of our own; without a window manager the window is given the size of the screen.
 
 #[cfg(all(unix, not(target_os = "macos")))]
 pub use x11::Fullscreen;

@@ -1,5 +1,5 @@
-//! A GStreamer sink that draws into minifb's window: the pictures go to it from a pad of our own, on the window's thread,
-//! so that there is no queue, and a picture is on its way to the glass when `show` returns.
+//! A GStreamer sink that draws into minifb's window: the pictures go to it from a pad of our own, on the window's
+//! thread, so that there is no queue, and a picture is on its way to the glass when `show` returns.
 //!
 //! A sink that does not scale lends its memory, shared with the X server, to the decoder's pipeline: the picture is
 //! converted and scaled straight into it.
@@ -82,8 +82,8 @@ impl Sink {
     fn open_row(row: &'static SinkRow, handle: usize) -> Result<Self, String> {
         gst::init().map_err(|error| error.to_string())?;
         let element = make(row.element, row.package)?;
-        // Shown at once, whatever the clock says; the first picture need not come to get started; nothing is kept; and the
-        // keys are minifb's.
+        // Shown at once, whatever the clock says; the first picture need not come to get started; nothing is kept; and
+        // the keys are minifb's.
         for property in ["sync", "async", "qos", "enable-last-sample", "handle-expose"] {
             if element.has_property(property) {
                 element.set_property(property, false);
@@ -160,8 +160,8 @@ impl Sink {
         picture.buffer().filter(|_| fits)
     }
 
-    /// Shows a picture that is `ready`. The memory for painting, two frames of the window's size, is not needed meanwhile. The error
-    /// says why the sink is of no use any more.
+    /// Shows a picture that is `ready`. The memory for painting, two frames of the window's size, is not needed
+    /// meanwhile. The error says why the sink is of no use any more.
     pub fn show_ready(&mut self, buffer: gst::Buffer, info: &gst_video::VideoInfo) -> Result<(), String> {
         self.canvas = None;
         self.show(buffer, info)
@@ -257,8 +257,8 @@ impl Drop for Sink {
                 unsafe { ManuallyDrop::drop(&mut self.pipeline) };
             }
         }
-        // Otherwise the decoder may still be taking memory from ximagesink, which would crash once it is stopped. Idle it
-        // does nothing, and the X server frees what is its when the process ends, of which this is nearly the end.
+        // Otherwise the decoder may still be taking memory from ximagesink, which would crash once it is stopped. Idle
+        // it does nothing, and the X server frees what is its when the process ends, of which this is nearly the end.
     }
 }
 

@@ -17,8 +17,8 @@ pub enum Presentation {
     Waiting,
 }
 
-/// Decides how the newest picture, which was due at `last_picture_at`, may be presented. When the session is known to be
-/// lost its last picture is old at once.
+/// Decides how the newest picture, which was due at `last_picture_at`, may be presented. When the session is known to
+/// be lost its last picture is old at once.
 pub fn presentation(now: Instant, last_picture_at: Option<Instant>, status: &Status) -> Presentation {
     let Some(at) = last_picture_at else { return Presentation::Waiting };
     let age = now.saturating_duration_since(at);

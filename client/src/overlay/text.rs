@@ -1,5 +1,5 @@
-//! Pixels, boxes and text. The fonts of embedded-graphics are bitmaps of a few sizes; where the window is big they are enlarged
-//! and smoothed. They know the characters of ISO 8859-1; others show as question marks.
+//! Pixels, boxes and text. The fonts of embedded-graphics are bitmaps of a few sizes; where the window is big they are
+//! enlarged and smoothed. They know the characters of ISO 8859-1; others show as question marks.
 
 use embedded_graphics::draw_target::DrawTarget;
 use embedded_graphics::geometry::{OriginDimensions, Point, Size};

@@ -1,4 +1,5 @@
-//! The RTP header (RFC 3550 section 5.1), as far as packets are told apart and changed by it on their way to the decoder.
+//! The RTP header (RFC 3550 section 5.1), as far as packets are told apart and changed by it on their way to the
+//! decoder.
 
 /// The fields of one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -23,15 +23,15 @@ use crate::whep::WhepError;
 
 /// The payload type of the packets that are handed on, whichever they came with.
 pub const PAYLOAD_TYPE: u8 = 96;
-/// Long enough for a retransmission, and for a second one when that is lost. By RTP, which nobody asks for one, long enough for
-/// what rov-server sends with the next picture: repair packets that cover this one too.
+/// Long enough for a retransmission, and for a second one when that is lost. By RTP, which nobody asks for one, long
+/// enough for what rov-server sends with the next picture: repair packets that cover this one too.
 const REPAIR_WAIT: Duration = Duration::from_millis(100);
-/// Where nothing is sent again, only packets that overtook each other are worth waiting for. On a LAN that is a matter of
-/// a millisecond, on Wi-Fi of some; what comes later is lost, and waiting for it would only delay the next keyframe.
+/// Where nothing is sent again, only packets that overtook each other are worth waiting for. On a LAN that is a matter
+/// of a millisecond, on Wi-Fi of some; what comes later is lost, and waiting for it would only delay the next keyframe.
 const REORDER_WAIT: Duration = Duration::from_millis(20);
 
-/// More packets than these, missing behind a pause longer than the longest wait, are an outage: they will not come. Fewer may
-/// be of the picture that came after the pause, as at a low frame rate.
+/// More packets than these, missing behind a pause longer than the longest wait, are an outage: they will not come.
+/// Fewer may be of the picture that came after the pause, as at a low frame rate.
 pub(crate) const OUTAGE_PACKETS: usize = 16;
 
 /// How the video comes.
@@ -182,8 +182,8 @@ impl ConnectError {
     }
 }
 
-/// GStreamer's RTSP goes where the system routes it: refused where that is by another interface than the user named, as another machine
-/// may have the camera's address there.
+/// GStreamer's RTSP goes where the system routes it: refused where that is by another interface than the user named, as
+/// another machine may have the camera's address there.
 async fn check_route(camera: &rtsp::Camera, named: &[String]) -> Result<(), ConnectError> {
     if named.is_empty() {
         return Ok(());
@@ -205,8 +205,8 @@ async fn check_route(camera: &rtsp::Camera, named: &[String]) -> Result<(), Conn
     checked.map_err(|source| ConnectError::NoRoute { host, source })
 }
 
-/// Gets every RTP packet, whole and with payload type [`PAYLOAD_TYPE`], those that came together at once, with the time at which
-/// they came; it must not block.
+/// Gets every RTP packet, whole and with payload type [`PAYLOAD_TYPE`], those that came together at once, with the time
+/// at which they came; it must not block.
 pub type OnPackets = Arc<dyn Fn(&mut dyn Iterator<Item = Bytes>, Instant) + Send + Sync>;
 
 /// Hears which codec comes, before its packets do.

@@ -1,8 +1,8 @@
-//! Receiving plain RTP: from a multicast group, or at a UDP port that somebody sends to. Nobody can be asked for anything
-//! here, neither for a lost packet nor for a keyframe: the picture resumes at the next keyframe.
+//! Receiving plain RTP: from a multicast group, or at a UDP port that somebody sends to. Nobody can be asked for
+//! anything here, neither for a lost packet nor for a keyframe: the picture resumes at the next keyframe.
 //!
-//! Media comes at the port, RTCP at the port above; at the port above that come repair packets, if the sender makes some
-//! (RFC 8627), by which lost packets are rebuilt.
+//! Media comes at the port, RTCP at the port above; at the port above that come repair packets, if the sender makes
+//! some (RFC 8627), by which lost packets are rebuilt.
 
 pub mod senders;
 
@@ -82,8 +82,8 @@ struct State {
 }
 
 impl Receiver {
-    /// Listens at `source`, for multicast on the interfaces of these names, else on the one that leads to the sender, or
-    /// on every suitable one. With `first_packet`, it is an error when none comes within that time.
+    /// Listens at `source`, for multicast on the interfaces of these names, else on the one that leads to the sender,
+    /// or on every suitable one. With `first_packet`, it is an error when none comes within that time.
     pub async fn open(
         source: &Source,
         interfaces: &[String],
@@ -193,7 +193,8 @@ fn cannot_bind(port: u16, error: &io::Error) -> String {
     }
 }
 
-/// A multicast group is shared with other programs; a port that is sent to is not, since one of them alone would get it.
+/// A multicast group is shared with other programs; a port that is sent to is not, since one of them alone would get
+/// it.
 fn bind(host: Ipv4Addr, port: u16) -> io::Result<std::net::UdpSocket> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
     let mut address = Ipv4Addr::UNSPECIFIED;
@@ -260,7 +261,8 @@ impl Input {
                     received.map(|(length, from)| self.control(&report[..length], from, Instant::now()))
                 }
                 received = receive_if(repair.as_ref(), &mut parity) => received.map(|(length, from)| {
-                    // On a busy machine both sockets hold packets. What is only not read yet must not be taken for lost.
+                    // On a busy machine both sockets hold packets. What is only not read yet must not be taken for
+                    // lost.
                     for _ in 0..MOST_WAITING {
                         let Ok((length, from)) = waiting.recv_from(&mut packet) else { break };
                         self.media(&packet[..length], from, Instant::now());

@@ -1,8 +1,8 @@
-//! Receiving by RTSP, from any camera or server: GStreamer's `rtspsrc`, which tries UDP first and TCP where that is blocked.
-//! Beside `decode` the only client-side GStreamer code, and nothing of GStreamer is seen outside.
+//! Receiving by RTSP, from any camera or server: GStreamer's `rtspsrc`, which tries UDP first and TCP where that is
+//! blocked. Beside `decode` the only client-side GStreamer code, and nothing of GStreamer is seen outside.
 //!
-//! Its jitter buffer puts packets in order and waits at gaps only. The first H.264 or H.265 video of the camera is taken; sound and
-//! metadata are not asked for.
+//! Its jitter buffer puts packets in order and waits at gaps only. The first H.264 or H.265 video of the camera is
+//! taken; sound and metadata are not asked for.
 
 pub mod parameter_sets;
 
@@ -365,7 +365,8 @@ fn take_packets(sink: &gst_app::AppSink, shared: &Arc<Shared>) {
     sink.set_callbacks(callbacks);
 }
 
-/// Ends it where the packets come later and later. Looks where they come in, on the thread that reads them from the socket.
+/// Ends it where the packets come later and later. Looks where they come in, on the thread that reads them from the
+/// socket.
 fn end_when_late(source: &gst::Element, shared: &Arc<Shared>) {
     let Some(pad) = rtspsrc::input(source) else { return };
     let camera = &shared.camera;
@@ -444,8 +445,8 @@ fn explain(shared: &Shared, error: &gst::message::Error) -> RtspError {
     RtspError::Other { address, reason }
 }
 
-/// The cause: it stands in brackets at the end of what GStreamer adds for developers, or in front of them when there is only
-/// `Generic error` in them; else GStreamer's message.
+/// The cause: it stands in brackets at the end of what GStreamer adds for developers, or in front of them when there is
+/// only `Generic error` in them; else GStreamer's message.
 fn reason(message: &str, debug: Option<&str>) -> String {
     let last = debug.and_then(|debug| debug.trim_end().strip_suffix(')')?.rsplit_once('('));
     let cause = last.map(|(before, cause)| match cause {

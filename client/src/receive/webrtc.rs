@@ -1,5 +1,5 @@
-//! Receiving by WebRTC, on the sans-I/O core `rtc`: negotiation here, the connection in `engine`, its thread in `thread`. These are the
-//! only modules that import it.
+//! Receiving by WebRTC, on the sans-I/O core `rtc`: negotiation here, the connection in `engine`, its thread in
+//! `thread`. These are the only modules that import it.
 
 mod engine;
 mod nack;
@@ -62,9 +62,10 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Offers to the WHEP endpoint `url` and waits until media can flow. Packets that are missing are asked for again during `latency`. `on_codec` gets what the server chose to send, before the first packet. `on_packets` gets the
-    /// RTP packets on the connection's own thread. For each message in `keyframe_wanted` the
-    /// server is asked for a keyframe.
+    /// Offers to the WHEP endpoint `url` and waits until media can flow. Packets that are missing are asked for again
+    /// during `latency`. `on_codec` gets what the server chose to send, before the first packet. `on_packets` gets the
+    /// RTP packets on the connection's own thread. For each message in `keyframe_wanted` the server is asked for a
+    /// keyframe.
     pub async fn open(
         url: Url,
         terms: Terms<'_>,
@@ -215,8 +216,8 @@ fn with_few_candidates(sdp: &str) -> String {
     kept.collect()
 }
 
-/// What the answer says that is sent: the codec of the first payload type of its video (RFC 3264 section 6.1). What says nothing
-/// of H.265 is H.264.
+/// What the answer says that is sent: the codec of the first payload type of its video (RFC 3264 section 6.1). What
+/// says nothing of H.265 is H.264.
 pub fn answered_codec(sdp: &str) -> Codec {
     let video = sdp.lines().find_map(|line| line.strip_prefix("m=video "));
     let first = video.and_then(|video| video.split_whitespace().nth(2));
@@ -227,8 +228,8 @@ pub fn answered_codec(sdp: &str) -> Codec {
     if is_h265 { Codec::H265 } else { Codec::H264 }
 }
 
-/// A socket at the address of this machine from which the server of `url` is reached, by one of `interfaces` if there are any. Nothing is
-/// sent for it.
+/// A socket at the address of this machine from which the server of `url` is reached, by one of `interfaces` if there
+/// are any. Nothing is sent for it.
 async fn open_socket(url: &Url, interfaces: &[String]) -> io::Result<std::net::UdpSocket> {
     let host = url.host_str().ok_or_else(|| io::Error::other("the URL names no host"))?;
     let port = url.port_or_known_default().unwrap_or(80);

@@ -49,8 +49,8 @@ impl Requests {
 }
 
 impl Prepared {
-    /// Takes the one in `kept` if it fits, else starts one with a jitter buffer of `latency`. `codec` is what is expected; the
-    /// way in says what really comes.
+    /// Takes the one in `kept` if it fits, else starts one with a jitter buffer of `latency`. `codec` is what is
+    /// expected; the way in says what really comes.
     pub async fn keep_or_start(
         kept: &mut Option<Self>,
         choice: &DecoderChoice,

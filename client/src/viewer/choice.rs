@@ -72,7 +72,8 @@ impl Choice {
         self.lock().question.clone()
     }
 
-    /// The pilot chose this one of the offers. The offer rather than its place: the list may have changed since it was drawn.
+    /// The pilot chose this one of the offers. The offer rather than its place: the list may have changed since it was
+    /// drawn.
     pub fn choose(&self, offer: Offer) {
         let mut state = self.lock();
         if state.question.is_some() {

@@ -59,8 +59,8 @@ impl<'a> BitReader<'a> {
         self.position
     }
 
-    /// Whether only the end of the RBSP follows (`rbsp_trailing_bits`, ITU-T H.264 7.3.2.11): a stop bit, and zeros up to the
-    /// next byte. Bytes behind that belong to no field: some cameras send them.
+    /// Whether only the end of the RBSP follows (`rbsp_trailing_bits`, ITU-T H.264 7.3.2.11): a stop bit, and zeros up
+    /// to the next byte. Bytes behind that belong to no field: some cameras send them.
     pub fn at_end(&self) -> bool {
         let rest = self.data.get(self.position / 8).map(|byte| byte << (self.position % 8));
         self.position == self.end || rest == Some(0x80)

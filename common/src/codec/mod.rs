@@ -1,5 +1,5 @@
-//! H.264 and H.265 byte streams (Annex B of ITU-T H.264 and of ITU-T H.265, which is the same): finding NAL units, keyframes and
-//! slice types.
+//! H.264 and H.265 byte streams (Annex B of ITU-T H.264 and of ITU-T H.265, which is the same): finding NAL units,
+//! keyframes and slice types.
 //!
 //! The SPS parsers are in [`sps`], with the rewrite for H.264, and in [`sps_h265`]; the parameter sets of a stream in
 //! [`parameter_sets`]. Nothing here decodes pictures.
@@ -22,8 +22,8 @@ pub use parameter_sets::{ParameterSetCache, ParameterSets, with_parameter_sets};
 pub use sps::{SpsError, SpsInfo, parse_sps, rewrite_sps_zero_reorder};
 pub use sps_h265::{H265SpsInfo, parse_h265_sps};
 
-/// The start code that this project writes. The form of four bytes is required before parameter sets and at the start of an
-/// access unit (ITU-T H.264 B.1.2).
+/// The start code that this project writes. The form of four bytes is required before parameter sets and at the start
+/// of an access unit (ITU-T H.264 B.1.2).
 pub const START_CODE: [u8; 4] = [0, 0, 0, 1];
 
 /// What both forms of a start code end with.
@@ -175,11 +175,11 @@ pub fn nal_units(data: &[u8]) -> impl Iterator<Item = &[u8]> {
     spans(data).map(|(start, end)| &data[start..end])
 }
 
-/// Whether decoding can start at the access unit: an IDR picture of H.264, an intra random access picture of H.265. Looks no
-/// further than the header of the first slice.
+/// Whether decoding can start at the access unit: an IDR picture of H.264, an intra random access picture of H.265.
+/// Looks no further than the header of the first slice.
 pub fn is_keyframe(codec: Codec, au: &[u8]) -> bool {
-    // The slices of one picture are all of this kind or none of them is (ITU-T H.264 7.4.1.2.4, ITU-T H.265 7.4.2.2), so that the
-    // first one answers the question without a scan over what may be a megabyte of slice data.
+    // The slices of one picture are all of this kind or none of them is (ITU-T H.264 7.4.1.2.4, ITU-T H.265 7.4.2.2),
+    // so that the first one answers the question without a scan over what may be a megabyte of slice data.
     first_slice(codec, au).is_some_and(|at| codec.nal_kind(&au[at..]) == NalKind::KeyframeSlice)
 }
 
@@ -205,8 +205,8 @@ pub fn access_units(codec: Codec, data: &[u8]) -> impl Iterator<Item = (usize, b
     })
 }
 
-/// Whether an access unit has an SEI message "recovery point" (type 6 in both codecs): decoding may begin there, although it is no
-/// keyframe, where the decoder can do that.
+/// Whether an access unit has an SEI message "recovery point" (type 6 in both codecs): decoding may begin there,
+/// although it is no keyframe, where the decoder can do that.
 pub fn is_recovery_point(codec: Codec, au: &[u8]) -> bool {
     let (sei, header) = match codec {
         Codec::H264 => (6, 1),
@@ -234,9 +234,11 @@ fn sei_types(mut messages: &[u8]) -> impl Iterator<Item = usize> {
     })
 }
 
-/// The type of an H.264 slice, from the header of a NAL unit of type 1 or 5; `None` for other NAL units and damaged headers.
+/// The type of an H.264 slice, from the header of a NAL unit of type 1 or 5; `None` for other NAL units and damaged
+/// headers.
 ///
-/// There is none for H.265, whose slices of type B need not refer to what is shown later: its SPS says whether any does.
+/// There is none for H.265, whose slices of type B need not refer to what is shown later: its SPS says whether any
+/// does.
 pub fn slice_type(nal: &[u8]) -> Option<SliceType> {
     if !matches!(Codec::H264.nal_type(nal), 1 | 5) {
         return None;
@@ -257,8 +259,9 @@ pub fn slice_type(nal: &[u8]) -> Option<SliceType> {
 
 /// Applies [`rewrite_sps_zero_reorder`] to each SPS of an access unit of H.264.
 ///
-/// Returns the input itself, not a copy, when no SPS stands before the first slice or each is already as wanted. An SPS that cannot be
-/// parsed stays as it is. The caller must not use it on a stream with B-frames: their pictures would come out in the wrong order.
+/// Returns the input itself, not a copy, when no SPS stands before the first slice or each is already as wanted. An SPS
+/// that cannot be parsed stays as it is. The caller must not use it on a stream with B-frames: their pictures would
+/// come out in the wrong order.
 pub fn rewrite_access_unit(au: Bytes) -> Bytes {
     let mut out: Vec<u8> = Vec::new();
     let mut copied = 0;
@@ -271,7 +274,8 @@ pub fn rewrite_access_unit(au: Bytes) -> Bytes {
         if rewritten == nal {
             continue;
         }
-        // Eight bytes are more than a restriction adds where a VUI exists; the vector grows by itself in the other cases.
+        // Eight bytes are more than a restriction adds where a VUI exists; the vector grows by itself in the other
+        // cases.
         out.reserve(au.len() - copied + 8);
         out.extend_from_slice(&au[copied..start]);
         out.extend_from_slice(&rewritten);
@@ -301,7 +305,8 @@ fn spans(data: &[u8]) -> impl Iterator<Item = (usize, usize)> {
     std::iter::from_fn(move || {
         let start = next? + SHORT_START_CODE.len();
         next = starts.next();
-        // A NAL unit never ends in a zero byte (ITU-T H.264 7.4.1), so that zeros here are padding or belong to a long start code.
+        // A NAL unit never ends in a zero byte (ITU-T H.264 7.4.1), so that zeros here are padding or belong to a long
+        // start code.
         let padded = &data[start..next.unwrap_or(data.len())];
         let zeros = padded.iter().rev().take_while(|&&byte| byte == 0).count();
         Some((start, start + padded.len() - zeros))

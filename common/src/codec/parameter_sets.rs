@@ -36,7 +36,8 @@ impl ParameterSetCache {
         Self { codec, sets: ParameterSets::default() }
     }
 
-    /// Takes over the parameter sets that stand before the first slice of the access unit; true if any of them is new or different.
+    /// Takes over the parameter sets that stand before the first slice of the access unit; true if any of them is new
+    /// or different.
     pub fn update(&mut self, au: &[u8]) -> bool {
         let mut changed = false;
         for (start, end) in spans_before_slices(self.codec, au) {
@@ -77,8 +78,8 @@ impl ParameterSetCache {
         self.sets.all().map(|nal| START_CODE.len() + nal.len()).sum()
     }
 
-    // A PPS is parsed with the SPS it refers to, and an SPS belongs to a VPS, so that those of another mean nothing any more. The
-    // copies are small; slices of the access unit would keep all of it in memory.
+    // A PPS is parsed with the SPS it refers to, and an SPS belongs to a VPS, so that those of another mean nothing any
+    // more. The copies are small; slices of the access unit would keep all of it in memory.
     fn set_vps(&mut self, nal: &[u8]) -> bool {
         if self.sets.vps == nal {
             return false;
@@ -109,7 +110,8 @@ impl ParameterSetCache {
     }
 }
 
-/// Puts the cached parameter sets before a keyframe that lacks one of them; returns any other access unit itself, not a copy.
+/// Puts the cached parameter sets before a keyframe that lacks one of them; returns any other access unit itself, not a
+/// copy.
 ///
 /// An access unit delimiter stays first, as ITU-T H.264 7.4.1.2.3 and ITU-T H.265 7.4.2.4.4 demand.
 pub fn with_parameter_sets(au: Bytes, cache: &ParameterSetCache) -> Bytes {
@@ -242,7 +244,8 @@ pub(super) mod tests {
         assert!(!cache(&[SPS_A, &[0x68], &[0x68, 0, 1, 0], IDR_SLICE]).complete());
     }
 
-    /// The parameter sets that x265 3.5 writes for 320x240 at 30 fps, tuned for zero latency, and the beginning of its slice.
+    /// The parameter sets that x265 3.5 writes for 320x240 at 30 fps, tuned for zero latency, and the beginning of its
+    /// slice.
     pub const X265_VPS: &str = "40010c01ffff01600000030090000003000003003cba0240";
     pub const X265_SPS: &str =
         "42010101600000030090000003000003003ca00a080f165ba4a4c2fff000100016a0c0c0c080000003008000000f04";

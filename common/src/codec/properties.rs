@@ -1,5 +1,5 @@
-//! What holds for every SPS and every byte stream, tried on made-up ones. The SPS are written here from the tables of ITU-T H.264,
-//! beside what they say, so that parser and rewrite are checked against a second reading of the standard.
+//! What holds for every SPS and every byte stream, tried on made-up ones. The SPS are written here from the tables of
+//! ITU-T H.264, beside what they say, so that parser and rewrite are checked against a second reading of the standard.
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -273,7 +273,8 @@ fn bytes(length: impl Into<prop::collection::SizeRange>) -> impl Strategy<Value 
     prop::collection::vec(prop_oneof![3 => 0..4_u8, 1 => any::<u8>()], length)
 }
 
-/// A NAL unit as the standards want it: its header is no zero byte, start codes are prevented, and it ends in no zero byte.
+/// A NAL unit as the standards want it: its header is no zero byte, start codes are prevented, and it ends in no zero
+/// byte.
 fn nal() -> impl Strategy<Value = Vec<u8>> {
     // Parameter sets, delimiters and keyframes of both codecs often.
     let known = prop::sample::select(&[0x67_u8, 0x68, 0x65, 0x09, 0x40, 0x42, 0x44, 0x46, 0x28][..]);

@@ -1,7 +1,8 @@
-//! The sequence parameter set: parsed in full (ITU-T H.264 7.3.2.1.1 and annex E), and rewritten so that decoders do not wait.
+//! The sequence parameter set: parsed in full (ITU-T H.264 7.3.2.1.1 and annex E), and rewritten so that decoders do
+//! not wait.
 //!
-//! A decoder that is not told how many pictures may be reordered holds back as many as the level permits. The rewrite tells it: none.
-//! Its limits: progressive streams without B-frames, as the callers make or check them.
+//! A decoder that is not told how many pictures may be reordered holds back as many as the level permits. The rewrite
+//! tells it: none. Its limits: progressive streams without B-frames, as the callers make or check them.
 
 use std::ops::RangeInclusive;
 
@@ -46,7 +47,8 @@ pub struct SpsInfo {
     pub frame_mbs_only: bool,
     /// Frames per second as a reduced fraction, if the VUI has timing information.
     pub fps: Option<(u32, u32)>,
-    /// Pictures that may precede another one in decoding order and follow it in output order; `None` if the SPS does not say.
+    /// Pictures that may precede another one in decoding order and follow it in output order; `None` if the SPS does
+    /// not say.
     pub max_num_reorder_frames: Option<u32>,
     /// Frames that the decoder must be able to hold; `None` if the SPS does not say.
     pub max_dec_frame_buffering: Option<u32>,
@@ -95,8 +97,9 @@ pub fn parse_sps(nal: &[u8]) -> Result<SpsInfo, SpsError> {
 
 /// The same SPS with `max_num_reorder_frames` 0 and `max_dec_frame_buffering` equal to `max_num_ref_frames`.
 ///
-/// All other fields stay bit for bit; a missing VUI or bitstream restriction is added, with the values that ITU-T H.264 E.2.1 infers for
-/// their absence. An SPS that is already so comes back byte for byte. Only for streams without B-frames.
+/// All other fields stay bit for bit; a missing VUI or bitstream restriction is added, with the values that ITU-T H.264
+/// E.2.1 infers for their absence. An SPS that is already so comes back byte for byte. Only for streams without
+/// B-frames.
 ///
 /// # Errors
 /// As [`parse_sps`], and for interlaced streams and an SPS with data after its VUI, which would be lost.
@@ -120,15 +123,16 @@ pub fn rewrite_sps_zero_reorder(nal: &[u8]) -> Result<Vec<u8>, SpsError> {
     writer.flag(true);
     match &vui {
         Some(vui) => writer.copy(&rbsp, vui_flag_at + 1, vui.restriction_flag_at),
-        // The eight flags of a VUI that says nothing: aspect ratio, overscan, video signal, chroma location, timing, NAL HRD, VCL HRD
-        // and pic_struct.
+        // The eight flags of a VUI that says nothing: aspect ratio, overscan, video signal, chroma location, timing,
+        // NAL HRD, VCL HRD and pic_struct.
         None => (0..8).for_each(|_| writer.flag(false)),
     }
     writer.flag(true);
     match vui.and_then(|vui| vui.restriction.map(|restriction| (vui.restriction_flag_at, restriction))) {
         Some((flag_at, restriction)) => writer.copy(&rbsp, flag_at + 1, restriction.reorder_at),
         None => {
-            // motion_vectors_over_pic_boundaries_flag, max_bytes_per_pic_denom, max_bits_per_mb_denom, log2_max_mv_length_*.
+            // motion_vectors_over_pic_boundaries_flag, max_bytes_per_pic_denom, max_bits_per_mb_denom,
+            // log2_max_mv_length_*.
             writer.flag(true);
             [2, 1, 15, 15].into_iter().for_each(|value| writer.ue(value));
         }

@@ -13,8 +13,8 @@ pub struct H265SpsInfo {
     pub coded_height: u32,
     /// Of luma and of chroma.
     pub bit_depth: (u32, u32),
-    /// Pictures that may come before another one in the stream and are shown after it: 0 where the stream's order is that of
-    /// showing, so that a decoder need not hold any back.
+    /// Pictures that may come before another one in the stream and are shown after it: 0 where the stream's order is
+    /// that of showing, so that a decoder need not hold any back.
     pub max_num_reorder_pics: u32,
     /// All pictures are interlaced: each is a field, or holds two. Not known where the SPS says nothing of that, or
     /// both.

@@ -56,11 +56,12 @@ fn without_restriction(nal: &[u8]) -> Vec<u8> {
     escape(&writer.finish())
 }
 
-/// `high1080` with scaling lists: one of 16 and one of 64 entries in full, one that falls back at once, the others absent.
+/// `high1080` with scaling lists: one of 16 and one of 64 entries in full, one that falls back at once, the others
+/// absent.
 pub(in crate::codec) fn with_scaling_lists() -> Vec<u8> {
     let rbsp = unescape(&fixture("high1080"));
-    // Header, profile, constraints and level take 32 bits; then come ue(0) = id, ue(1) = 4:2:0, ue(0), ue(0), the bypass flag and
-    // seq_scaling_matrix_present_flag: 1 010 1 1 0 0.
+    // Header, profile, constraints and level take 32 bits; then come ue(0) = id, ue(1) = 4:2:0, ue(0), ue(0), the
+    // bypass flag and seq_scaling_matrix_present_flag: 1 010 1 1 0 0.
     let flag_at = 32 + 7;
     let mut writer = BitWriter::default();
     writer.copy(&rbsp, 0, flag_at);
@@ -241,7 +242,8 @@ fn other_nal_units_and_oversized_ones_are_refused() {
 #[test]
 fn every_truncation_of_a_real_sps_is_an_error() {
     for (name, nal) in fixtures() {
-        // The last bytes are part of the VUI, whose end a stop bit can imitate; up to the picture size there is no doubt.
+        // The last bytes are part of the VUI, whose end a stop bit can imitate; up to the picture size there is no
+        // doubt.
         for length in 0..8 {
             assert!(parse_sps(&nal[..length]).is_err(), "{name} cut to {length} bytes");
         }

@@ -1,6 +1,7 @@
 //! Which network interfaces discovery uses. Pure: each binary lists its interfaces and passes them in.
 //!
-//! 255.255.255.255 leaves a machine by one interface only, so that each subnet has to be addressed by itself (`docs/discovery.md`).
+//! 255.255.255.255 leaves a machine by one interface only, so that each subnet has to be addressed by itself
+//! (`docs/discovery.md`).
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -26,8 +27,9 @@ pub struct Target {
     pub broadcast: Ipv4Addr,
 }
 
-/// Beginnings of the names of interfaces that lead to containers, virtual machines and VPNs: nobody watches an underwater robot there,
-/// and a VPN's far end is not to be bothered. Wi-Fi, Ethernet, USB tethering and bridges made by hand (`br0`) stay.
+/// Beginnings of the names of interfaces that lead to containers, virtual machines and VPNs: nobody watches an
+/// underwater robot there, and a VPN's far end is not to be bothered. Wi-Fi, Ethernet, USB tethering and bridges made
+/// by hand (`br0`) stay.
 const VIRTUAL: [&str; 16] = [
     "docker",
     "veth",
@@ -60,7 +62,8 @@ pub fn suitable(interface: &Interface) -> bool {
 pub fn select(interfaces: &[Interface], wanted: &[String], host: IpAddr) -> Vec<Target> {
     let mut targets: Vec<Target> = Vec::new();
     for target in chosen(interfaces, wanted, host).into_iter().filter_map(target) {
-        // Two addresses of one interface in one subnet have one broadcast address; to send twice would only double the traffic.
+        // Two addresses of one interface in one subnet have one broadcast address; to send twice would only double the
+        // traffic.
         let is_same = |known: &Target| known.broadcast == target.broadcast && known.interface == target.interface;
         if !targets.iter().any(is_same) {
             targets.push(target);
@@ -85,8 +88,8 @@ pub fn describe_rivals((a, b): (&Target, &Target)) -> String {
     )
 }
 
-/// The interface, of those that the user named, by which `peer` is reached. None: as the system routes it, where none was named, where
-/// `peer` is this machine itself, or where none of several leads to its subnet.
+/// The interface, of those that the user named, by which `peer` is reached. None: as the system routes it, where none
+/// was named, where `peer` is this machine itself, or where none of several leads to its subnet.
 ///
 /// # Errors
 /// When there is none of these names; the message says so.
@@ -140,9 +143,9 @@ pub fn one_for_each_subnet(targets: Vec<Target>) -> Vec<Target> {
 
 /// The interfaces that are used, those without broadcasts among them.
 ///
-/// `wanted` are names or addresses of interfaces from the user; empty means every [`suitable`] one, or loopback if there is none.
-/// `host` is the address that the server listens on: only the interface that has it is used, as nobody can reach the server by another.
-/// An unspecified address (0.0.0.0, `::`) excludes nothing.
+/// `wanted` are names or addresses of interfaces from the user; empty means every [`suitable`] one, or loopback if
+/// there is none. `host` is the address that the server listens on: only the interface that has it is used, as nobody
+/// can reach the server by another. An unspecified address (0.0.0.0, `::`) excludes nothing.
 pub fn chosen<'a>(interfaces: &'a [Interface], wanted: &[String], host: IpAddr) -> Vec<&'a Interface> {
     let reachable = |interface: &&Interface| match host {
         IpAddr::V4(host) if host.is_loopback() => interface.address.is_loopback(),
@@ -181,7 +184,8 @@ pub fn target(interface: &Interface) -> Option<Target> {
     Some(Target { interface: name.clone(), address, prefix, broadcast: broadcast(interface)? })
 }
 
-/// The subnet-directed broadcast address, computed because not every system reports one; a subnet of one or two addresses has none.
+/// The subnet-directed broadcast address, computed because not every system reports one; a subnet of one or two
+/// addresses has none.
 fn broadcast(interface: &Interface) -> Option<Ipv4Addr> {
     if interface.address.is_unspecified() || !(1..=30).contains(&interface.prefix) {
         return None;

@@ -206,7 +206,8 @@ fn encode_announcement(announcement: &Announcement, streams: usize, formats: usi
 /// Reads a datagram. Fields that are not known are ignored; too many streams or transports are cut off.
 ///
 /// # Errors
-/// See [`DecodeError`]. A receive buffer must be longer than [`MAX_DATAGRAM`], or datagrams that are too large look like damaged ones.
+/// See [`DecodeError`]. A receive buffer must be longer than [`MAX_DATAGRAM`], or datagrams that are too large look
+/// like damaged ones.
 pub fn decode(datagram: &[u8]) -> Result<Message, DecodeError> {
     if datagram.len() > MAX_DATAGRAM {
         return Err(DecodeError::TooLarge);

@@ -6,8 +6,8 @@ use bytes::Bytes;
 
 use super::packet::{self, Parity, RTP_HEADER};
 
-/// What a receiver keeps: at 100 Mbit/s these are 100 ms of source packets, and repair packets come right behind their block.
-/// A power of two, so that the places of numbers that wrap are in a row.
+/// What a receiver keeps: at 100 Mbit/s these are 100 ms of source packets, and repair packets come right behind their
+/// block. A power of two, so that the places of numbers that wrap are in a row.
 pub(super) const MAX_SOURCES: u16 = 1024;
 /// Repair packets that wait because too many of what they cover are missing, and those packets. Bits of a `u128` each.
 pub(super) const MAX_ROWS: usize = 128;
@@ -71,8 +71,8 @@ impl Decoder {
         if self.know(sequence, packet.clone()) { self.rebuild() } else { Vec::new() }
     }
 
-    /// Takes a repair packet; gives the packets that can be rebuilt by it, in their order. If some are still missing it is kept,
-    /// as they may only be late, and as the next repair packets may help.
+    /// Takes a repair packet; gives the packets that can be rebuilt by it, in their order. If some are still missing it
+    /// is kept, as they may only be late, and as the next repair packets may help.
     pub fn repair(&mut self, packet: &Bytes) -> Vec<Bytes> {
         let Some((ssrc, covered, mut parity)) = packet::read(packet) else { return Vec::new() };
         if self.ssrc != Some(ssrc) {

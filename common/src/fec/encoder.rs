@@ -16,8 +16,8 @@ pub struct Encoder {
 }
 
 impl Encoder {
-    /// `percent` repair packets for 100 source packets, 1 to 100; at least one for each block. `ssrc` and `sequence` are those
-    /// of the repair stream, chosen at random as RFC 3550 wants.
+    /// `percent` repair packets for 100 source packets, 1 to 100; at least one for each block. `ssrc` and `sequence`
+    /// are those of the repair stream, chosen at random as RFC 3550 wants.
     pub fn new(percent: u8, ssrc: u32, sequence: u16) -> Self {
         let mut this = Self { percent: 0, ssrc, sequence, previous: Vec::new() };
         this.set_percent(percent);
@@ -34,8 +34,8 @@ impl Encoder {
         self.blocks(packets).map(|block| self.rows(block)).sum()
     }
 
-    /// The repair packets of one access unit, given its RTP packets in the order of their sequence numbers; the access units
-    /// in their order. `timestamp` is the time of sending on the clock of the media.
+    /// The repair packets of one access unit, given its RTP packets in the order of their sequence numbers; the access
+    /// units in their order. `timestamp` is the time of sending on the clock of the media.
     pub fn protect<P: AsRef<[u8]>>(&mut self, packets: &[P], timestamp: u32) -> Vec<Bytes> {
         let (mut repairs, mut rest) = (Vec::with_capacity(self.repairs(packets.len())), packets);
         let sizes: Vec<usize> = self.blocks(packets.len()).collect();

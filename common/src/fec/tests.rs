@@ -41,8 +41,8 @@ impl Link {
         Self { encoder: Encoder::new(percent, 7, 65_535), decoder: Decoder::default(), next: 65_500 }
     }
 
-    /// Sends an access unit and its repair packets, of which those with the numbers of `lost` do not arrive, counted through.
-    /// Gives the unit, and what was rebuilt.
+    /// Sends an access unit and its repair packets, of which those with the numbers of `lost` do not arrive, counted
+    /// through. Gives the unit, and what was rebuilt.
     fn send(&mut self, count: usize, lost: &[usize]) -> (Vec<Bytes>, Vec<Bytes>) {
         let packets = unit(self.next, count);
         self.next = self.next.wrapping_add(count as u16);
@@ -173,7 +173,8 @@ fn the_header_is_that_of_rfc_8627() {
     let repair = &encoder.protect(&first, 0x0a0b_0c0d)[0];
     // V=2, CC=1; PT; sequence number; time of sending; SSRC; CSRC.
     assert_eq!(repair[..16], [0x81, 97, 0, 0x55, 10, 11, 12, 13, 0xaa, 0xbb, 0xcc, 0xdd, 1, 2, 3, 4]);
-    // R=0, F=0; M and PT: 96 four times, the marker once; length; timestamp four times; SN base; k=0, four bits of fifteen.
+    // R=0, F=0; M and PT: 96 four times, the marker once; length; timestamp four times; SN base; k=0, four bits of
+    // fifteen.
     let length = (0..4).fold(0, |sum, i| sum ^ (100 + (i * 37) % 50));
     assert_eq!(repair[16..28], [0, 0x80, 0, length, 0, 0, 0, 0, 0x12, 0x34, 0b0111_1000, 0]);
     // Of two units of 20 and 40 packets: all of the first, and the second.
@@ -206,7 +207,8 @@ fn fixed_blocks_are_taken_too() {
 #[test]
 fn a_row_that_waits_does_not_outlive_its_block() {
     let mut link = Link::new(10);
-    // Two of this block are lost for good, and the next repair packets too; then all numbers come again, with other contents.
+    // Two of this block are lost for good, and the next repair packets too; then all numbers come again, with other
+    // contents.
     link.send(10, &[3, 5]);
     link.send(10, &[10]);
     assert_eq!(link.decoder.rows.len(), 1);

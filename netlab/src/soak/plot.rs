@@ -11,7 +11,8 @@ const COLORS: [RGBColor; 4] =
 /// Latencies above this are drawn at the edge.
 const LONGEST_MS: f64 = 200.0;
 
-/// Over minutes: memory, descriptors, the pilot's latency, pictures and visitors. Times in which the link was not well are grey.
+/// Over minutes: memory, descriptors, the pilot's latency, pictures and visitors. Times in which the link was not well
+/// are grey.
 pub fn svg(record: &Record) -> Result<String> {
     let mut text = String::new();
     draw(record, &mut text).map_err(|error| anyhow!("cannot draw the plot: {error}"))?;

@@ -15,7 +15,8 @@ pub const PROGRAMS: [&str; 4] =
 
 /// Memory is judged from here on: by then every buffer has been used once.
 const WARM: Duration = Duration::from_secs(5 * 60);
-/// A program takes more or less memory by who visits it: so the trend of such medians is judged, and not one moment against another.
+/// A program takes more or less memory by who visits it: so the trend of such medians is judged, and not one moment
+/// against another.
 const MEMORY_WINDOW: Duration = Duration::from_secs(60);
 const MEMORY_GROWTH: f64 = 1.05;
 /// The shortest run in which memory is judged.
@@ -24,9 +25,11 @@ const MEMORY_LEAST: Duration = Duration::from_secs(10 * 60);
 const RECOVERY: Duration = Duration::from_secs(5);
 /// Without a picture while the link is well: who is not the pilot gets a keyframe each two seconds until more goes.
 const FROZEN: Duration = Duration::from_secs(3);
-/// Half of the pictures of a second are older than this when they are shown, while the link is well: then they are not live.
+/// Half of the pictures of a second are older than this when they are shown, while the link is well: then they are not
+/// live.
 const LATE: Duration = Duration::from_secs(1);
-/// In smaller pictures, of a slow link, the mark cannot be read; nor always in those of few bits, until so long after it.
+/// In smaller pictures, of a slow link, the mark cannot be read; nor always in those of few bits, until so long after
+/// it.
 const FULL: Resolution = Resolution::new(640, 360);
 const REGAINED: Duration = Duration::from_secs(20);
 /// Descriptors and threads that may come and go at any moment.
@@ -149,8 +152,8 @@ impl Record {
         !self.disturbances.iter().any(|d| d.from < at && begun < d.to + RECOVERY)
     }
 
-    /// Memory in MiB after the warm-up and at the end, while visitors come and go, by the line through the medians of all minutes
-    /// (Theil-Sen: its slope is the median of those between any two); none in a run too short for that.
+    /// Memory in MiB after the warm-up and at the end, while visitors come and go, by the line through the medians of
+    /// all minutes (Theil-Sen: its slope is the median of those between any two); none in a run too short for that.
     fn memory(&self, which: usize) -> Option<(f64, f64)> {
         let end = self.samples.iter().rfind(|sample| sample.visitors > 0)?.at;
         if end < MEMORY_LEAST {

@@ -1,8 +1,9 @@
 //! The connections of the HTTP API: how many there are, and how long each may keep the server waiting.
 //!
-//! Nobody is locked out by those who came before. When all places are taken, a new connection gets the place of another: of
-//! the address that has most of them, the one that has been silent the longest. So a thousand connections that never ask
-//! anything push out each other, and no limit for one address is needed, which would hurt viewers behind a proxy.
+//! Nobody is locked out by those who came before. When all places are taken, a new connection gets the place of
+//! another: of the address that has most of them, the one that has been silent the longest. So a thousand connections
+//! that never ask anything push out each other, and no limit for one address is needed, which would hurt viewers behind
+//! a proxy.
 
 use std::collections::HashMap;
 use std::io;
@@ -40,8 +41,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_LIMIT: usize = 32 << 10;
 /// A peer that takes nothing of an answer for so long is gone. An answer that is taken may last for ever: a stream.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes of an answer that the kernel holds unsent. By itself it would take some megabytes, in which the pictures for a viewer
-/// with a slow network grow old.
+/// Bytes of an answer that the kernel holds unsent. By itself it would take some megabytes, in which the pictures for a
+/// viewer with a slow network grow old.
 #[cfg(target_os = "linux")]
 const UNSENT_LIMIT: u32 = 16 << 10;
 /// After an error of `accept`, as too many open files: whoever waits is served when there is room again.

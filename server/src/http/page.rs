@@ -6,7 +6,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use uuid::Uuid;
 
-/// Path, type and contents. The page names its parts without a leading slash, so that it works behind a proxy's path too.
+/// Path, type and contents. The page names its parts without a leading slash, so that it works behind a proxy's path
+/// too.
 const FILES: [(&str, &str, &str); 8] = [
     ("/", "text/html; charset=utf-8", include_str!("../../web/index.html")),
     ("/viewer.css", "text/css; charset=utf-8", include_str!("../../web/viewer.css")),

@@ -157,8 +157,8 @@ async fn accept(
     })
 }
 
-/// What a viewer that cannot decode the stream may do; `offered` is what it could decode. `local` is the address by which it
-/// came.
+/// What a viewer that cannot decode the stream may do; `offered` is what it could decode. `local` is the address by
+/// which it came.
 fn remedy(api: &Api, stream: usize, local: IpAddr, offered: Option<Codec>) -> String {
     let rtsp = api
         .rtsp

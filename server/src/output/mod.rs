@@ -25,7 +25,8 @@ pub trait Output: Send + Sync {
     /// Adds to the announcement what viewers must know of it.
     fn announce(&self, announcement: &mut Announcement);
 
-    /// Shows whether its thread makes progress, and after how long without it hangs. None: it has no thread all the time.
+    /// Shows whether its thread makes progress, and after how long without it hangs. None: it has no thread all the
+    /// time.
     fn beat(&self) -> Option<(&Arc<Beat>, Duration)>;
 
     /// How many watch now; zero where nobody can tell.

@@ -1,7 +1,9 @@
-//! One unbroken time line over the rounds of a file that loops. Pure decisions in [`Continuity`]; [`install`] is the thin probe.
+//! One unbroken time line over the rounds of a file that loops. Pure decisions in [`Continuity`]; [`install`] is the
+//! thin probe.
 //!
-//! Segment seeks would do it for some containers only (not for raw H.264, hardly for MPEG-TS), so a file is opened again at its
-//! end, and here the timestamps of all rounds are placed one behind the other. What is downstream sees one segment.
+//! Segment seeks would do it for some containers only (not for raw H.264, hardly for MPEG-TS), so a file is opened
+//! again at its end, and here the timestamps of all rounds are placed one behind the other. What is downstream sees one
+//! segment.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -43,8 +45,8 @@ impl Continuity {
     /// The running time for a frame with this time in the file and this duration, at running time `now`.
     ///
     /// A round begins where the one before ended, or now if that is later (the file was slow to open): late frames
-    /// would come in a burst. A file that cannot be decoded in time is slowed down likewise, or its frames would claim to
-    /// be ever older.
+    /// would come in a burst. A file that cannot be decoded in time is slowed down likewise, or its frames would claim
+    /// to be ever older.
     pub fn place(&mut self, time: Option<Duration>, duration: Option<Duration>, now: Duration) -> Duration {
         // FFmpeg's decoders of animations give all frames the same time, and only their durations are right.
         let stuck = time.is_some() && time == self.last_time && self.round.is_some();
@@ -100,7 +102,8 @@ struct State {
     segment_sent: bool,
 }
 
-/// Puts every buffer that comes through `pad` on one time line, and turns the end of stream into [`REWIND`] if `looping`.
+/// Puts every buffer that comes through `pad` on one time line, and turns the end of stream into [`REWIND`] if
+/// `looping`.
 pub fn install(pad: &gst::Pad, pipeline: &gst::Pipeline, interval: Duration, looping: bool) {
     let state = Arc::new(Mutex::new(State {
         continuity: Continuity::new(interval),
@@ -111,7 +114,8 @@ pub fn install(pad: &gst::Pad, pipeline: &gst::Pipeline, interval: Duration, loo
     let pipeline = pipeline.downgrade();
     let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
     pad.add_probe(mask, move |_, info| {
-        // What is swallowed is Handled and not Drop: with Drop, GStreamer would free again what the bindings have freed.
+        // What is swallowed is Handled and not Drop: with Drop, GStreamer would free again what the bindings have
+        // freed.
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(buffer) = info.buffer_mut() {
             // Without a pipeline it is being taken down.

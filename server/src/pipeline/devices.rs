@@ -35,8 +35,8 @@ pub fn may_exist() -> bool {
     std::env::consts::OS != "linux" || !nodes().is_empty()
 }
 
-/// The nodes in `/dev` that cameras have on Linux, sorted: when they change, a camera has come or gone. So cheap that it can be
-/// asked all the time. Empty on other systems.
+/// The nodes in `/dev` that cameras have on Linux, sorted: when they change, a camera has come or gone. So cheap that
+/// it can be asked all the time. Empty on other systems.
 pub fn nodes() -> Vec<String> {
     // libcamera's cameras show as media devices, all others as video devices.
     let is_camera = |name: &String| name.starts_with("video") || name.starts_with("media");
@@ -57,7 +57,8 @@ pub fn camera_at(path: &str) -> Option<Camera> {
         return None;
     }
     let element = gst::ElementFactory::make(row.element).property(row.property, &path).build().ok()?;
-    // Only an open device knows what it offers. One that cannot be opened is still tried, for the error message of the start.
+    // Only an open device knows what it offers. One that cannot be opened is still tried, for the error message of the
+    // start.
     let modes = match element.set_state(gst::State::Ready) {
         Ok(_) => element.static_pad("src").map(|pad| modes(&pad.query_caps(None))).unwrap_or_default(),
         Err(_) => Vec::new(),
@@ -78,7 +79,8 @@ fn property(device: &gst::Device, name: &str) -> Option<String> {
     device.properties()?.get::<String>(name).ok()
 }
 
-/// The device as a webcam of this row's element; `None` for those of other elements (PipeWire lists the same cameras again).
+/// The device as a webcam of this row's element; `None` for those of other elements (PipeWire lists the same cameras
+/// again).
 fn webcam(row: &WebcamRow, device: &gst::Device) -> Option<Camera> {
     let element = device.create_element(None).ok()?;
     if element.factory()?.name() != row.element {

@@ -1,5 +1,6 @@
-//! Encoders as rows of a table for each codec, and the text and run-time values made from a row. Pure: which properties the running
-//! GStreamer has is asked through a function, so that every row is tested on a machine that has none of the encoders.
+//! Encoders as rows of a table for each codec, and the text and run-time values made from a row. Pure: which properties
+//! the running GStreamer has is asked through a function, so that every row is tested on a machine that has none of the
+//! encoders.
 //!
 //! A property that is missing is left out (`ENCODERS.md`: names and sets differ from 1.14 to 1.28), never an error.
 
@@ -40,14 +41,16 @@ pub enum Value {
     IfProperty(&'static str, &'static str, &'static str),
     Kbps,
     Bps,
-    /// The rate control's buffer: one frame in low-latency mode, else half a second; in milliseconds, kbit, bit or bytes.
+    /// The rate control's buffer: one frame in low-latency mode, else half a second; in milliseconds, kbit, bit or
+    /// bytes.
     VbvMs,
     VbvKbit,
     VbvBits,
     VbvBytes,
     /// Half a second in kbit, whatever the mode.
     HalfSecondKbit,
-    /// Pictures from keyframe to keyframe: those of `--keyframe-interval`, else 2560 in low-latency mode, else two seconds.
+    /// Pictures from keyframe to keyframe: those of `--keyframe-interval`, else 2560 in low-latency mode, else two
+    /// seconds.
     Gop,
     /// The same; in low-latency mode this, which no number exceeds where it is one.
     GopOr(&'static str),
@@ -96,13 +99,14 @@ pub enum LiveRate {
     V4l2Controls,
 }
 
-/// Whether an encoder takes another picture size while pictures flow, at the cost of a keyframe, and what it makes of the bit rate when
-/// every second picture is left out.
+/// Whether an encoder takes another picture size while pictures flow, at the cost of a keyframe, and what it makes of
+/// the bit rate when every second picture is left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LiveSize {
     /// Not, or nobody has tried.
     No,
-    /// It divides the bit rate among as many pictures as the caps say, so that half of them have to be given twice the rate.
+    /// It divides the bit rate among as many pictures as the caps say, so that half of them have to be given twice the
+    /// rate.
     RateByCaps,
     /// It goes by the times of the pictures.
     RateByTime,
@@ -143,8 +147,8 @@ pub struct EncoderRow {
     pub live_rate_costs_keyframe: bool,
     pub live_size: LiveSize,
     pub keyframe: Keyframe,
-    /// Each buffer that it gives is an access unit with start codes, as far as it was seen: a parser would cost some time (x264 at
-    /// 720p: 0.07 ms of 3) for nothing. Parameter sets, which a parser would add, the stream adds itself.
+    /// Each buffer that it gives is an access unit with start codes, as far as it was seen: a parser would cost some
+    /// time (x264 at 720p: 0.07 ms of 3) for nothing. Parameter sets, which a parser would add, the stream adds itself.
     pub gives_access_units: bool,
 }
 

@@ -1,5 +1,6 @@
-//! The encoders of H.264, best first: hardware, then x264, then openh264. Values and traps are from `ENCODERS.md` (gathered from the
-//! sources and measured for x264 and openh264). A new encoder is a row here and a golden string in `encoder_tests`.
+//! The encoders of H.264, best first: hardware, then x264, then openh264. Values and traps are from `ENCODERS.md`
+//! (gathered from the sources and measured for x264 and openh264). A new encoder is a row here and a golden string in
+//! `encoder_tests`.
 
 use rov_common::codec::Codec;
 
@@ -51,7 +52,8 @@ pub(super) const AMF_PRESET: Option<(&str, [Value; 4])> =
 pub(super) const X26X_PRESET: Option<(&str, [Value; 4])> =
     Some(("speed-preset", [Text("ultrafast"), Text("fast"), Text("medium"), Text("slow")]));
 
-/// NVENC by CUDA memory; `nvautogpuh264enc` chooses among several GPUs. The names of properties changed in 1.24 and 1.26.
+/// NVENC by CUDA memory; `nvautogpuh264enc` chooses among several GPUs. The names of properties changed in 1.24 and
+/// 1.26.
 pub(super) const CUDA_PROPERTIES: &[(&str, Value)] = &[
     ("bitrate", Kbps),
     ("rate-control", Text("cbr")),

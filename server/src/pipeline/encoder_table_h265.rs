@@ -1,5 +1,5 @@
-//! The encoders of H.265, best first: hardware, then x265. Each hardware family is set up as its sibling for H.264 is; of all
-//! these only x265enc was measured. A new encoder is a row here and a golden string in `encoder_tests`.
+//! The encoders of H.265, best first: hardware, then x265. Each hardware family is set up as its sibling for H.264 is;
+//! of all these only x265enc was measured. A new encoder is a row here and a golden string in `encoder_tests`.
 
 use rov_common::codec::Codec;
 

@@ -1,5 +1,5 @@
-//! A running capture pipeline: build, deliver access units, force keyframes, change the bit rate, stop. It starts once; whoever
-//! wants it again builds a new one (`supervisor`).
+//! A running capture pipeline: build, deliver access units, force keyframes, change the bit rate, stop. It starts once;
+//! whoever wants it again builds a new one (`supervisor`).
 //!
 //! Limits: `start` and `stop` wait for drivers, but never longer than their limits; a pipeline that hangs is left to a
 //! thread of its own, because GStreamer cannot abandon one.
@@ -48,8 +48,8 @@ pub(super) const STOP: &str = "rov-stop";
 pub enum GraphEvent {
     /// The size and rate that go out, when they are known and whenever they change. No rate where it varies.
     Format { stream: usize, resolution: Resolution, fps: Option<Fps> },
-    /// The first picture after a rest is not the keyframe that was asked for: one that was on its way to the encoder before has
-    /// become it, or the encoder made none.
+    /// The first picture after a rest is not the keyframe that was asked for: one that was on its way to the encoder
+    /// before has become it, or the encoder made none.
     NoKeyframe { stream: usize },
     /// The source has ended.
     Eos,
@@ -84,8 +84,8 @@ impl GraphError {
 pub struct SourceCounters {
     /// Left out because they were damaged.
     pub frames_damaged: u64,
-    /// When a source that is paced (a file) releases its next picture, or released its last one: between two pictures of a
-    /// file there may be seconds. None: not paced, or nothing has come yet.
+    /// When a source that is paced (a file) releases its next picture, or released its last one: between two pictures
+    /// of a file there may be seconds. None: not paced, or nothing has come yet.
     pub next_due: Option<Instant>,
     /// Whether raw pictures differ. None: not looked at, or nothing has come yet.
     pub still: Option<Still>,
@@ -108,7 +108,8 @@ pub struct BranchCounters {
 }
 
 impl BranchCounters {
-    /// Raw frames left out because the encoder was busy. Two may be on their way between the points where they are counted.
+    /// Raw frames left out because the encoder was busy. Two may be on their way between the points where they are
+    /// counted.
     pub fn frames_dropped(&self) -> u64 {
         self.frames_wanted().saturating_sub(self.frames_to_encoder + 2)
     }
@@ -223,7 +224,8 @@ impl Branch {
         self.is_off
     }
 
-    /// The encoder at work; None where the source's stream goes out untouched, or while a user's pipeline has not shown yet which it is.
+    /// The encoder at work; None where the source's stream goes out untouched, or while a user's pipeline has not shown
+    /// yet which it is.
     pub fn encoder(&self) -> Option<&'static EncoderRow> {
         self.output.get()?.encoder.as_ref().map(|(_, row)| *row)
     }
@@ -341,8 +343,8 @@ impl fmt::Debug for Graph {
 }
 
 impl Graph {
-    /// Builds and starts; waits for drivers 5 s at most, so run it where blocking is allowed. Refused while a former one of
-    /// the same source is among `hanging`, which belongs to the owner that starts graphs again and again.
+    /// Builds and starts; waits for drivers 5 s at most, so run it where blocking is allowed. Refused while a former
+    /// one of the same source is among `hanging`, which belongs to the owner that starts graphs again and again.
     pub fn start(
         hanging: &Hanging,
         plan: &Plan,
@@ -458,7 +460,8 @@ impl Graph {
 }
 
 impl Graph {
-    /// Elements stop from the sink to the source: while an encoder hangs, the camera would stay open, and busy for the next pipeline.
+    /// Elements stop from the sink to the source: while an encoder hangs, the camera would stay open, and busy for the
+    /// next pipeline.
     fn let_go_of_source(&self) {
         if self.capture.branches.iter().all(|branch| branch.element().is_none()) {
             return;

@@ -534,7 +534,8 @@ fn a_source_that_is_too_fast_is_thinned_out_evenly_and_without_delay() {
     let units: Vec<_> = (0..20).map(|_| running.next()).map(|unit| (unit.pts, unit.captured_at.elapsed())).collect();
     let span = units[19].0 - units[0].0;
     assert!(span + Duration::from_millis(1) > FRAME * 19, "20 frames in {span:?}");
-    // A frame that is held until the next one comes is 16 ms old, each of them; the youngest says it on a busy machine too.
+    // A frame that is held until the next one comes is 16 ms old, each of them; the youngest says it on a busy machine
+    // too.
     let youngest = units.iter().map(|(_, age)| *age).min().unwrap();
     assert!(youngest < Duration::from_millis(14), "{youngest:?}");
 }
@@ -661,7 +662,8 @@ fn standard_input_is_sent_untouched_until_it_ends() {
     drop(writer);
     let units = running.rest();
     assert_eq!(units.len(), 25);
-    // As after a standstill of the process, all come at once: their times must not run ahead, but for what keeps them apart.
+    // As after a standstill of the process, all come at once: their times must not run ahead, but for what keeps them
+    // apart.
     let (spread, took) = (units[24].pts - units[0].pts, begun.elapsed());
     assert!(spread <= took + stdin::STEP * 24, "{spread:?} in {took:?}");
     assert!(units[0].keyframe);

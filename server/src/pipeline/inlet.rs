@@ -150,7 +150,8 @@ impl Inlet {
         let _ = source.push_sample(&sample);
     }
 
-    /// To be called a few times a second: after a standstill of this process, what the publisher sent is still to be read.
+    /// To be called a few times a second: after a standstill of this process, what the publisher sent is still to be
+    /// read.
     pub fn look(&self, now: Instant) {
         let mut state = lock(&self.state);
         let stood_still = state.stood_still(now);
@@ -160,8 +161,8 @@ impl Inlet {
         }
     }
 
-    /// The publisher that keeps its place before one that comes from `newcomer`, as ADDRESS:PORT. A pause lets in the same machine
-    /// alone, whose sender has been started again: another may be another vehicle's.
+    /// The publisher that keeps its place before one that comes from `newcomer`, as ADDRESS:PORT. A pause lets in the
+    /// same machine alone, whose sender has been started again: another may be another vehicle's.
     pub fn keeps_its_place(&self, newcomer: &str, now: Instant) -> Option<String> {
         let host = |peer: &str| peer.rsplit_once(':').map(|(host, _)| host.to_owned());
         let state = lock(&self.state);

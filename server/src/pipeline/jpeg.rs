@@ -1,5 +1,5 @@
-//! Leaves out damaged JPEG pictures of a source, in front of whatever takes them apart: of one that is cut off a decoder shows the
-//! rest grey, and `jpegparse` ends the pipeline.
+//! Leaves out damaged JPEG pictures of a source, in front of whatever takes them apart: of one that is cut off a
+//! decoder shows the rest grey, and `jpegparse` ends the pipeline.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,8 +26,8 @@ fn watch_element(element: &gst::Element, capture: &Arc<Capture>) {
     if caps.is_any() || caps.is_empty() || caps.iter().any(|structure| structure.name() != "image/jpeg") {
         return;
     }
-    // A parser may get a stream in pieces of any size: of those, some do not begin as a picture does. And what it takes by itself
-    // (pull mode) are pieces as well.
+    // A parser may get a stream in pieces of any size: of those, some do not begin as a picture does. And what it takes
+    // by itself (pull mode) are pieces as well.
     let (weak, has_whole, is_pieces) = (Arc::downgrade(capture), AtomicBool::new(false), AtomicBool::new(false));
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         if info.mask.contains(gst::PadProbeType::PULL) || is_pieces.load(Ordering::Relaxed) {
@@ -54,8 +54,8 @@ fn watch_element(element: &gst::Element, capture: &Arc<Capture>) {
 /// The marker SOI.
 const BEGINNING: &[u8] = &[0xff, 0xd8];
 
-/// Whether a JPEG picture has its beginning and its end, and between them markers where they may be (ITU-T T.81 annex B). What
-/// the markers hold is not looked at: nothing is decoded. Cameras write anything behind the end.
+/// Whether a JPEG picture has its beginning and its end, and between them markers where they may be (ITU-T T.81 annex
+/// B). What the markers hold is not looked at: nothing is decoded. Cameras write anything behind the end.
 fn is_whole(data: &[u8]) -> bool {
     const SOI: u8 = 0xd8;
     const EOI: u8 = 0xd9;

@@ -55,8 +55,8 @@ impl Branch {
         Ok(())
     }
 
-    /// Encodes a smaller picture, or the full one again, where the encoder can do that while pictures flow; true when that
-    /// is a change. It costs a keyframe.
+    /// Encodes a smaller picture, or the full one again, where the encoder can do that while pictures flow; true when
+    /// that is a change. It costs a keyframe.
     fn set_step(&self, step: Step) -> bool {
         let Some(size) = self.output.get().and_then(|output| output.size.as_ref()) else { return false };
         let (Some(filter), Some(ceiling)) = (size.filter.upgrade(), self.ceiling()) else { return false };

@@ -58,7 +58,8 @@ pub enum PrepareError {
     Retry(String),
 }
 
-/// Looks at the machine and makes the plan for it, with an encoder for each stream. Blocks: up to three seconds for a file, a second for an IP camera.
+/// Looks at the machine and makes the plan for it, with an encoder for each stream. Blocks: up to three seconds for a
+/// file, a second for an IP camera.
 pub fn prepare(camera: &CameraConfig, encoders: &[&'static EncoderRow]) -> Result<Plan, PrepareError> {
     prepare_from(camera, encoders, 0)
 }
@@ -116,9 +117,9 @@ pub fn prepare_from(
 /// The cameras that [`prepare`] would choose among now, sorted: empty while `--source auto` would show the test picture
 /// ([`Plan::is_fallback`]), and for sources that are no cameras.
 ///
-/// Blocks; without any video device it only reads `/dev`, otherwise it asks each device what it offers. A camera in this list
-/// may still fail to start: whoever goes from the test picture to it stays with it (`prepare` does), or remembers this
-/// list, so that picture and camera do not take turns.
+/// Blocks; without any video device it only reads `/dev`, otherwise it asks each device what it offers. A camera in
+/// this list may still fail to start: whoever goes from the test picture to it stays with it (`prepare` does), or
+/// remembers this list, so that picture and camera do not take turns.
 pub fn cameras_present(config: &SourceConfig) -> Vec<String> {
     let is_camera = matches!(config.kind, SourceKind::Auto | SourceKind::Webcam | SourceKind::Csi);
     // Without GStreamer there is no pipeline either, and `prepare` says why.

@@ -30,18 +30,20 @@ pub struct Choice {
     pub fps: Option<Fps>,
 }
 
-/// Raw formats of 8 bits with colour differences, by GStreamer's names: what encoders take, or what is soon converted to it.
+/// Raw formats of 8 bits with colour differences, by GStreamer's names: what encoders take, or what is soon converted
+/// to it.
 const YUV: &[&str] = &[
     "I420", "YV12", "NV12", "NV21", "YUY2", "UYVY", "YVYU", "VYUY", "Y42B", "NV16", "NV61", "Y444", "NV24", "AYUV",
     "VUYA", "Y41B",
 ];
 
-/// The best match for size and rate; `None` where nothing is offered. Without a wanted size the largest picture is best,
-/// without a wanted rate the fastest.
+/// The best match for size and rate; `None` where nothing is offered. Without a wanted size the largest picture is
+/// best, without a wanted rate the fastest.
 ///
-/// Too slow a rate weighs most, then too small a picture; too much of either can be left out or scaled. Between equals raw
-/// is better than JPEG, which has to be decoded, and that better than raw grey or more than 8 bits, which infrared and depth
-/// sensors list beside the picture; H.264 comes last by far, as neither its bit rate nor its keyframes can be controlled.
+/// Too slow a rate weighs most, then too small a picture; too much of either can be left out or scaled. Between equals
+/// raw is better than JPEG, which has to be decoded, and that better than raw grey or more than 8 bits, which infrared
+/// and depth sensors list beside the picture; H.264 comes last by far, as neither its bit rate nor its keyframes can be
+/// controlled.
 pub fn choose(modes: &[Mode], resolution: Option<Resolution>, fps: Option<Fps>) -> Option<Choice> {
     let largest = modes.iter().map(|mode| mode.max.pixels()).max()?;
     let fastest = modes.iter().flat_map(|mode| &mode.fps).map(|(_, max)| max.as_f64()).fold(1.0, f64::max);

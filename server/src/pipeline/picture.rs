@@ -1,5 +1,5 @@
-//! What is drawn into the test picture: a label, the time of day, and the mark that latency tests read. By hand and not by
-//! `textoverlay`, because that needs Pango, which small GStreamer installations lack.
+//! What is drawn into the test picture: a label, the time of day, and the mark that latency tests read. By hand and not
+//! by `textoverlay`, because that needs Pango, which small GStreamer installations lack.
 
 use rov_common::stamp::{Stamp, mark_rect};
 
@@ -18,7 +18,8 @@ pub struct I420<'a> {
 }
 
 impl I420<'_> {
-    /// Text lines from the upper left corner, the first one twice as large, white on black; what does not fit is cut off.
+    /// Text lines from the upper left corner, the first one twice as large, white on black; what does not fit is cut
+    /// off.
     pub fn text(&mut self, label: Option<&str>, time: &str) {
         let unit = (self.width / 320).max(1);
         let mut top = unit * 8;

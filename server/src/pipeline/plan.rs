@@ -8,8 +8,8 @@
 //!   or:  appsink                                                                                    (a coded stream, untouched)
 //! ```
 //!
-//! Each is a bin: the head of a file is built anew for each round, and the tails of a user's pipeline are chosen when it has
-//! negotiated. Probes of `build` do the rest: counting, thinning out, pacing.
+//! Each is a bin: the head of a file is built anew for each round, and the tails of a user's pipeline are chosen when
+//! it has negotiated. Probes of `build` do the rest: counting, thinning out, pacing.
 
 use std::sync::Arc;
 
@@ -30,10 +30,12 @@ pub const OUT: &str = "rov_out";
 pub const TEE: &str = "rov_tee";
 pub const FIELDS: &str = "rov_fields";
 
-/// The raw frame that waits for the encoder: one (those that are too many are left out at the queue, by `thin`), and the newest wins, so that a slow encoder costs frames and not delay.
+/// The raw frame that waits for the encoder: one (those that are too many are left out at the queue, by `thin`), and
+/// the newest wins, so that a slow encoder costs frames and not delay.
 const LEAKY: &str = "queue name=rov_raw max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream";
 
-/// Access units leave in a callback that only hands over, so that two never wait here; the bound is for a stalled machine.
+/// Access units leave in a callback that only hands over, so that two never wait here; the bound is for a stalled
+/// machine.
 const SINK: &str = "appsink name=rov_out sync=false async=false max-buffers=4 drop=false";
 
 /// What makes a stream of the pictures.
@@ -208,7 +210,8 @@ fn trunk(source: &source::Source) -> String {
     match source.pacing {
         Pacing::Live if source.output == Output::ByCaps => format!("identity name={PACE}"),
         Pacing::Live => String::new(),
-        // Four frames ahead hide that the file is opened again at its end. identity and not clocksync, which is new in 1.18.
+        // Four frames ahead hide that the file is opened again at its end. identity and not clocksync, which is new in
+        // 1.18.
         Pacing::File { .. } => format!(
             "queue name={AHEAD} max-size-buffers=4 max-size-bytes=0 max-size-time=0 ! identity name={PACE} sync=true"
         ),
@@ -250,8 +253,9 @@ impl Builder<'_> {
         }
     }
 
-    /// One progressive picture from the two fields of an interlaced one, without waiting for a later field (`wiring::first_field`).
-    /// Progressive pictures pass untouched. The converter works only for interlaced formats that the deinterlacer cannot take.
+    /// One progressive picture from the two fields of an interlaced one, without waiting for a later field
+    /// (`wiring::first_field`). Progressive pictures pass untouched. The converter works only for interlaced formats
+    /// that the deinterlacer cannot take.
     fn progressive(&self) -> String {
         if !(self.machine.has_property)("deinterlace", "mode") {
             return String::new();

@@ -14,7 +14,8 @@ pub enum Problem {
     /// WebRTC has no room for pictures that are sent in another order than they are shown.
     BFrames,
     Interlaced,
-    /// Viewers cannot start: none has come for so long. The stream may have been joined in the middle of a long group of pictures.
+    /// Viewers cannot start: none has come for so long. The stream may have been joined in the middle of a long group
+    /// of pictures.
     NoKeyframeFor(Duration),
     /// Viewers can never start: it is refreshed in parts (intra refresh).
     NoKeyframes,
@@ -42,8 +43,8 @@ pub fn problem(codec: Codec, au: &[u8]) -> Option<Problem> {
     None
 }
 
-/// Decoders of H.265 take main and main 10: 4:2:0 with 8 or 10 bit. Slices of type B are no problem by themselves, as many
-/// encoders use them without looking ahead; the SPS says whether pictures change their order.
+/// Decoders of H.265 take main and main 10: 4:2:0 with 8 or 10 bit. Slices of type B are no problem by themselves, as
+/// many encoders use them without looking ahead; the SPS says whether pictures change their order.
 fn h265_sps_problem(sps: &H265SpsInfo) -> Option<Problem> {
     match sps.chroma_format {
         0 => return Some(Problem::Format("grey without colour (4:0:0)")),

@@ -1,5 +1,5 @@
-//! The choice of the encoder: the first of the table that really encodes a frame. An element that is registered is not yet
-//! an encoder that works (NVENC without a driver, V4L2 without a device).
+//! The choice of the encoder: the first of the table that really encodes a frame. An element that is registered is not
+//! yet an encoder that works (NVENC without a driver, V4L2 without a device).
 
 use std::time::Duration;
 
@@ -68,9 +68,9 @@ const FAILED: &str = "failed at work";
 const FRAMES: u64 = 3;
 
 /// Tries encoders at the size and rate of `config` until one works. Blocks: a fraction of a second for each that is
-/// installed (a second at 4K), 6 s at most for one that hangs. Passes over the elements in `failed`, with all their rows:
-/// those that worked on trial, and then not at work. On trial it works beside those in `beside`, as at work: hardware may
-/// encode so many streams and no more.
+/// installed (a second at 4K), 6 s at most for one that hangs. Passes over the elements in `failed`, with all their
+/// rows: those that worked on trial, and then not at work. On trial it works beside those in `beside`, as at work:
+/// hardware may encode so many streams and no more.
 pub fn choose_encoder(
     config: &EncodeConfig,
     failed: &[&str],

@@ -1,5 +1,5 @@
-//! IP cameras by RTSP: what the pipeline's text does not hold. Where the camera is, and the password, which must not be logged;
-//! which of the camera's streams are taken; when its pictures are too old; what its errors mean.
+//! IP cameras by RTSP: what the pipeline's text does not hold. Where the camera is, and the password, which must not be
+//! logged; which of the camera's streams are taken; when its pictures are too old; what its errors mean.
 
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -26,8 +26,9 @@ pub const ELEMENT: &str = "rov_rtsp";
 /// A camera on a LAN answers in milliseconds.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
 
-/// Whether the camera is there: its port takes a connection. So cheap that it can be asked all the time, where `rtspsrc`
-/// would wait for five seconds each time, and miss a camera that comes meanwhile. The error says what to check.
+/// Whether the camera is there: its port takes a connection. So cheap that it can be asked all the time, where
+/// `rtspsrc` would wait for five seconds each time, and miss a camera that comes meanwhile. The error says what to
+/// check.
 pub fn look(url: &CameraUrl) -> Result<(), String> {
     let failed = |to: &dyn std::fmt::Display, error: &std::io::Error| {
         format!("camera {url}: cannot connect to {to} ({error}); is it switched on, and is the cable plugged in?")
@@ -47,7 +48,8 @@ pub fn look(url: &CameraUrl) -> Result<(), String> {
     result
 }
 
-/// Tells the source where the camera is, and that the first video of the plan's codec is wanted and nothing else: no sound, no metadata.
+/// Tells the source where the camera is, and that the first video of the plan's codec is wanted and nothing else: no
+/// sound, no metadata.
 pub fn install(head: &gst::Bin, url: &CameraUrl, plan: &Plan, capture: &Arc<Capture>) {
     let codec = plan.codec;
     let Some(source) = head.by_name(ELEMENT) else { return };
@@ -62,7 +64,8 @@ pub fn install(head: &gst::Bin, url: &CameraUrl, plan: &Plan, capture: &Arc<Capt
     let camera = url.clone();
     source.connect_pad_added(move |source, pad| {
         time_by_arrival(source, pad);
-        // What a link does not take of UDP is lost, nothing of it waits. After UDP in vain, the pad comes again over TCP.
+        // What a link does not take of UDP is lost, nothing of it waits. After UDP in vain, the pad comes again over
+        // TCP.
         if !rtspsrc::has_udp(source) {
             let peers = camera.url().socket_addrs(|| Some(camera.port())).unwrap_or_default();
             end_when_late(source, rtspsrc::input(source).as_ref().unwrap_or(pad), Unread::new(peers));
@@ -128,8 +131,8 @@ fn end_when_late(source: &gst::Element, pad: &gst::Pad, unread: Unread) {
     });
 }
 
-/// Has a picture's time be that of its arrival, less what it came late. The camera's own time stamps may be slow or jump: viewers
-/// would take what comes then for old.
+/// Has a picture's time be that of its arrival, less what it came late. The camera's own time stamps may be slow or
+/// jump: viewers would take what comes then for old.
 fn time_by_arrival(source: &gst::Element, pad: &gst::Pad) {
     let source = source.downgrade();
     let state = Mutex::new((Lateness::default(), None::<(u32, gst::ClockTime)>));

@@ -37,7 +37,8 @@ fn beginning(path: &Path) -> Result<Vec<u8>, String> {
     Ok(head)
 }
 
-/// Reads the first frames of a passthrough head (text ending in `identity name=rov_join`); an error says why it is refused.
+/// Reads the first frames of a passthrough head (text ending in `identity name=rov_join`); an error says why it is
+/// refused.
 pub fn passthrough(path: &Path, codec: Codec, head_text: &str) -> Result<(), String> {
     let name = path.display();
     let problem = Arc::new(OnceLock::<Problem>::new());
@@ -69,7 +70,8 @@ pub fn passthrough(path: &Path, codec: Codec, head_text: &str) -> Result<(), Str
 /// Decodes the first frames; an error says why there is nothing to play.
 pub fn video(path: &Path, head_text: &str) -> Result<(), String> {
     let name = path.display();
-    // At its end FFmpeg's demuxer in GStreamer (1.22) goes round in circles at full load, and never says that it is the end.
+    // At its end FFmpeg's demuxer in GStreamer (1.22) goes round in circles at full load, and never says that it is the
+    // end.
     if beginning(path)?.starts_with(b"GIF8") {
         return Err(format!(
             "{name}: is a GIF animation, which GStreamer does not read to its end; convert it: ffmpeg -i FILE.gif -pix_fmt yuv420p FILE.mp4"
@@ -137,7 +139,8 @@ fn look(
         }
     };
     close();
-    // decodebin keeps an error to itself that comes while it is still connecting elements, and then nothing comes at all.
+    // decodebin keeps an error to itself that comes while it is still connecting elements, and then nothing comes at
+    // all.
     if look.says_nothing() && frames.load(Ordering::Acquire) == 0 {
         look = watch(&element, &frames, enough);
         close();

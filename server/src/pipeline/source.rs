@@ -1,4 +1,5 @@
-//! Sources as launch text: what stands before the seam to `plan`'s tail. Pure: what the machine has comes in as [`Machine`].
+//! Sources as launch text: what stands before the seam to `plan`'s tail. Pure: what the machine has comes in as
+//! [`Machine`].
 //!
 //! A source's text ends in raw video or in a coded stream as [`Output`] says; `plan` adds the rest.
 
@@ -207,7 +208,8 @@ pub fn sniff(head: &[u8]) -> Option<Container> {
     } else if head.starts_with(&[0x1a, 0x45, 0xdf, 0xa3]) {
         Some(Container::Matroska)
     } else if head.starts_with(&[0, 0, 1]) || head.starts_with(&[0, 0, 0, 1]) {
-        // A pack header (0xba) or video sequence (0xb3) starts likewise: those are MPEG-1/2, whose forbidden_zero_bit is set.
+        // A pack header (0xba) or video sequence (0xb3) starts likewise: those are MPEG-1/2, whose forbidden_zero_bit
+        // is set.
         let header = if head[2] == 1 { byte(3) } else { byte(4) };
         header.filter(|header| header & 0x80 == 0).map(|_| Container::AnnexB)
     } else if (byte(0) == Some(0x47) && byte(188) == Some(0x47)) || (byte(4) == Some(0x47) && byte(196) == Some(0x47)) {
@@ -286,7 +288,8 @@ fn find_webcam<'a>(config: &SourceConfig, machine: &'a Machine) -> Result<&'a Ca
     let found = match config.device.as_deref() {
         None => cameras.first(),
         Some(device) => {
-            // On Linux the index is that of /dev/videoN, as everywhere else there; a camera often has several such nodes.
+            // On Linux the index is that of /dev/videoN, as everywhere else there; a camera often has several such
+            // nodes.
             let path = format!("/dev/video{device}");
             let name = device.to_lowercase();
             let by_id = cameras.iter().find(|camera| camera.id == device || camera.id == path);
@@ -362,7 +365,8 @@ fn file(config: &SourceConfig, wanted: &EncodeConfig, machine: &Machine) -> Resu
         // A hardware decoder of the Jetson gives its own memory, which nothing but this takes to system memory.
         let download = if (machine.has_property)("nvvidconv", "name") { "nvvidconv ! video/x-raw ! " } else { "" };
         let caps = if download.is_empty() { "video/x-raw" } else { "video/x-raw(ANY)" };
-        // Phones film on their side, and say in the file how to turn it (`wiring::turn`). Otherwise the pictures pass untouched.
+        // Phones film on their side, and say in the file how to turn it (`wiring::turn`). Otherwise the pictures pass
+        // untouched.
         let turns = (machine.has_property)("videoflip", "video-direction");
         let flip = if turns { format!(" ! videoflip name={UPRIGHT}") } else { String::new() };
         let text = format!("{reader} ! decodebin ! {caps} ! {download}videoconvert{flip}");
@@ -383,9 +387,9 @@ fn stdin(wanted: &EncodeConfig, machine: &Machine) -> Source {
     live("standard input".to_owned(), text(" do-timestamp=true"), Output::Encoded)
 }
 
-/// Packets that come in order go straight through the jitter buffer; `latency` is how long a gap waits for packets that were
-/// overtaken. Without packets by UDP for two seconds `rtspsrc` takes TCP. Parameter sets come in the SDP, in the stream or
-/// in both: as `avc` they are in the caps, from where the parser writes them before each keyframe.
+/// Packets that come in order go straight through the jitter buffer; `latency` is how long a gap waits for packets that
+/// were overtaken. Without packets by UDP for two seconds `rtspsrc` takes TCP. Parameter sets come in the SDP, in the
+/// stream or in both: as `avc` they are in the caps, from where the parser writes them before each keyframe.
 fn ip_camera(config: &SourceConfig, codec: Codec) -> Source {
     let packed = match codec {
         Codec::H264 => "avc",

@@ -1,5 +1,5 @@
-//! Refuses on standard input what is not the raw codec. A parser would find start codes in MPEG-TS too, and make torn pictures of
-//! them that look live.
+//! Refuses on standard input what is not the raw codec. A parser would find start codes in MPEG-TS too, and make torn
+//! pictures of them that look live.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -94,8 +94,9 @@ pub(super) fn install(head: &gst::Bin, codec: Codec, capture: &Arc<Capture>) {
 /// At the least between two pictures: they must differ on RTP's clock.
 pub(super) const STEP: Duration = Duration::from_micros(50);
 
-/// Keeps the pictures' times from running ahead of the clock. The parser has the time of the first picture of each read, and gives
-/// the others times of its own: after a standstill, when many come at once, viewers would take all that comes later for late.
+/// Keeps the pictures' times from running ahead of the clock. The parser has the time of the first picture of each
+/// read, and gives the others times of its own: after a standstill, when many come at once, viewers would take all that
+/// comes later for late.
 #[derive(Debug, Default)]
 pub(super) struct Times {
     last: Option<Duration>,

@@ -1,8 +1,9 @@
-//! Whether the pictures differ: a camera that has hung may repeat its last one for ever, which looks alive to everything else.
+//! Whether the pictures differ: a camera that has hung may repeat its last one for ever, which looks alive to
+//! everything else.
 //!
-//! A sample of the raw picture is compared a few times a second, in front of the encoder. Sensors are never without noise,
-//! so only what is exactly alike counts. Pictures that the processor cannot read (NVIDIA's memory) are not looked at, nor are
-//! those of a stream that goes out untouched, of which the sizes alone say too little.
+//! A sample of the raw picture is compared a few times a second, in front of the encoder. Sensors are never without
+//! noise, so only what is exactly alike counts. Pictures that the processor cannot read (NVIDIA's memory) are not
+//! looked at, nor are those of a stream that goes out untouched, of which the sizes alone say too little.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

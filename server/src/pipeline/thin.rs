@@ -1,7 +1,8 @@
-//! Leaves out frames of a source that is faster than wanted. Pure decisions in [`Thinner`]; [`install`] is the thin probe.
+//! Leaves out frames of a source that is faster than wanted. Pure decisions in [`Thinner`]; [`install`] is the thin
+//! probe.
 //!
-//! Not `videorate`: it ends the whole process by an assertion when a frame has no duration (JPEG and PNG files, and cameras
-//! behind `jpegdec`), and does not take NVIDIA's memory before 1.20.
+//! Not `videorate`: it ends the whole process by an assertion when a frame has no duration (JPEG and PNG files, and
+//! cameras behind `jpegdec`), and does not take NVIDIA's memory before 1.20.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -32,12 +33,13 @@ impl Thinner {
         Self { interval: wanted.interval(), last: None }
     }
 
-    /// Whether the frame of this time goes on. One that is not yet due is left out, unless it is early by no more than a
-    /// quarter of the interval (cameras jitter); and so is one that follows another much too closely, as where a late frame
-    /// was the last.
+    /// Whether the frame of this time goes on. One that is not yet due is left out, unless it is early by no more than
+    /// a quarter of the interval (cameras jitter); and so is one that follows another much too closely, as where a late
+    /// frame was the last.
     pub fn keeps(&mut self, time: Duration) -> bool {
         let tolerance = self.interval / 4;
-        // The next is due by the grid, so that 50 become 30 and not 25. After a pause, and when times jump back, the grid begins anew.
+        // The next is due by the grid, so that 50 become 30 and not 25. After a pause, and when times jump back, the
+        // grid begins anew.
         let next = match self.last {
             Some((last, due)) if time >= last && time < due + self.interval => {
                 if time + tolerance < due || time < last + self.interval.mul_f64(CLOSEST) {
@@ -57,9 +59,9 @@ pub fn thinned_rate(own: Option<Fps>, wanted: Fps) -> Option<Fps> {
     own.filter(|own| own.as_f64() > wanted.as_f64() * SAME_RATE).map(|_| wanted)
 }
 
-/// Thins what comes through `pad` down to `wanted`. A source that states a rate is believed, as its frames may jitter; one
-/// that states none is thinned by the times of its frames, and frames without times by when they come. What is behind sees the
-/// rate that is left.
+/// Thins what comes through `pad` down to `wanted`. A source that states a rate is believed, as its frames may jitter;
+/// one that states none is thinned by the times of its frames, and frames without times by when they come. What is
+/// behind sees the rate that is left.
 pub fn install(pad: &gst::Pad, wanted: Fps) {
     // The second: the stated rate is not above the wanted one.
     let thinner = Mutex::new((Thinner::new(wanted), false));

@@ -1,8 +1,8 @@
-//! Keeps pictures from the encoder while nobody looks: scaling, conversion and encoding rest, while the source runs on and
-//! is watched. Of a camera's JPEG so few pictures are decoded then as that needs.
+//! Keeps pictures from the encoder while nobody looks: scaling, conversion and encoding rest, while the source runs on
+//! and is watched. Of a camera's JPEG so few pictures are decoded then as that needs.
 //!
-//! Not the element `valve`: what an encoder had in it when it was shut would come out when it is opened, and old pictures
-//! would look live.
+//! Not the element `valve`: what an encoder had in it when it was shut would come out when it is opened, and old
+//! pictures would look live.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -90,8 +90,8 @@ pub(super) fn install(pad: &gst::Pad, branch: &Arc<Branch>) {
 }
 
 /// Lets through `pad`, in front of the decoder of a live source whose pictures do not depend on each other, only what
-/// `still` looks at while all valves are shut. The others count as those that the valve keeps back, as long as the decoder makes
-/// pictures of those that it gets: one that makes none of them must be noticed.
+/// `still` looks at while all valves are shut. The others count as those that the valve keeps back, as long as the
+/// decoder makes pictures of those that it gets: one that makes none of them must be noticed.
 pub(super) fn spare_decoder(pad: &gst::Pad, capture: &Arc<Capture>) {
     let (weak, state) = (Arc::downgrade(capture), Mutex::new(Spared::default()));
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
@@ -113,8 +113,8 @@ pub(super) fn spare_decoder(pad: &gst::Pad, capture: &Arc<Capture>) {
 
 #[derive(Debug, Default)]
 struct Spared {
-    /// When the last picture went to the decoder, and how many were decoded or spared by then. More than that are known only
-    /// once it was decoded: none is spared before.
+    /// When the last picture went to the decoder, and how many were decoded or spared by then. More than that are known
+    /// only once it was decoded: none is spared before.
     passed: Option<(Instant, u64)>,
 }
 

@@ -133,8 +133,8 @@ fn pass(markers: &mut Markers<gst::Buffer>, codec: Codec, packets: Vec<gst::Buff
 
 /// The running time now; None while the pipeline has not started.
 ///
-/// Between getting its clock and its base time, a pipeline that starts has a base time of zero: the time by the clock alone is
-/// that since the machine was started, hours.
+/// Between getting its clock and its base time, a pipeline that starts has a base time of zero: the time by the clock
+/// alone is that since the machine was started, hours.
 pub fn running_time(element: &gst::Element) -> Option<gst::ClockTime> {
     // In this order: the base time never changes again, but the clock may be read before it is set.
     let base = element.base_time();
@@ -161,8 +161,8 @@ pub fn note_due(pad: &gst::Pad, pipeline: &gst::Pipeline, next_due: &Arc<Moment>
 
 /// Draws label, time and mark into each picture that passes `pad`, just before the queue in front of the encoder.
 ///
-/// The test source counts frames for its timestamps. Where the machine is too slow for it they fall behind for ever, though
-/// the picture is drawn now: a frame that is more than two intervals late gets the time at which it is drawn.
+/// The test source counts frames for its timestamps. Where the machine is too slow for it they fall behind for ever,
+/// though the picture is drawn now: a frame that is more than two intervals late gets the time at which it is drawn.
 pub fn draw(pad: &gst::Pad, drawing: &Drawing) {
     let label = drawing.label.clone();
     let frame_number = AtomicU32::new(0);
@@ -205,8 +205,8 @@ fn draw_frame(frame: &mut gst_video::VideoFrameRef<&mut gst::BufferRef>, label: 
     picture.mark(Stamp { frame: number, time_us: u64::try_from(unix.as_micros()).unwrap_or(0) });
 }
 
-/// Has the deinterlacer make each picture of its first field: for the other it would hold the picture until the next one comes.
-/// NTSC begins with the bottom field, everything else with the top.
+/// Has the deinterlacer make each picture of its first field: for the other it would hold the picture until the next
+/// one comes. NTSC begins with the bottom field, everything else with the top.
 ///
 /// Of pictures that differ in kind or order (mode mixed) it holds some and loses others. So all of them are alike to
 /// it: once one is interlaced, all are.
@@ -347,7 +347,8 @@ pub(super) fn fit_encoder(encoder: &gst::Element, row: &'static EncoderRow, plan
     });
 }
 
-/// Sets a property from text, as launch text does, but without a panic; false if it is missing or does not take the value, as one out of range.
+/// Sets a property from text, as launch text does, but without a panic; false if it is missing or does not take the
+/// value, as one out of range.
 pub fn set_property(element: &gst::Element, property: &str, text: &str) -> bool {
     let value = element.find_property(property).and_then(|spec| {
         let value = gst::glib::Value::deserialize(text, spec.value_type()).ok()?;

@@ -1,4 +1,5 @@
-//! What is wanted of a stream: pictures at all, a keyframe, a bit rate. Outputs say it, and the supervisor of the pipeline hears it.
+//! What is wanted of a stream: pictures at all, a keyframe, a bit rate. Outputs say it, and the supervisor of the
+//! pipeline hears it.
 
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -41,8 +42,8 @@ impl Demand {
         (Arc::new(Self { control, lookers, rate: Mutex::new(None) }), requests)
     }
 
-    /// Has pictures encoded until what is returned is dropped. Whoever takes them from an output holds one: without, there
-    /// may be none.
+    /// Has pictures encoded until what is returned is dropped. Whoever takes them from an output holds one: without,
+    /// there may be none.
     pub fn keep_awake(self: &Arc<Self>) -> Awake {
         let first = {
             let mut lookers = lock(&self.lookers);

@@ -133,7 +133,8 @@ impl Status {
         }
     }
 
-    /// What the pipeline negotiated. `target` is what the encoder was asked for; none where the source's stream goes out untouched.
+    /// What the pipeline negotiated. `target` is what the encoder was asked for; none where the source's stream goes
+    /// out untouched.
     pub fn set_format(&self, resolution: Resolution, fps: Option<f64>, encoder: &str, target: Option<Bitrate>) {
         let mut inner = lock(&self.0);
         inner.resolution = resolution;
@@ -162,15 +163,16 @@ impl Status {
         lock(&self.0).target_kbps = target.kbps();
     }
 
-    /// Keyframes of a stream that is passed through, which come when the source likes: how long ago the last came, and how long
-    /// the one before had lasted. None where an encoder here makes them on demand.
+    /// Keyframes of a stream that is passed through, which come when the source likes: how long ago the last came, and
+    /// how long the one before had lasted. None where an encoder here makes them on demand.
     pub fn foreign_keyframes(&self, now: Instant) -> Option<Keyframes> {
         let inner = lock(&self.0);
         let age = inner.last_keyframe.map(|at| now.saturating_duration_since(at));
         inner.ceiling.is_none().then_some(Keyframes { age, interval: inner.keyframe_interval })
     }
 
-    /// Of a stream that is passed through: since when no viewer can begin. None where an encoder here makes keyframes on demand.
+    /// Of a stream that is passed through: since when no viewer can begin. None where an encoder here makes keyframes
+    /// on demand.
     pub fn keyless(&self, now: Instant) -> Option<Keyless> {
         let inner = lock(&self.0);
         let since = inner.last_keyframe.or(inner.first_picture).filter(|_| inner.ceiling.is_none())?;

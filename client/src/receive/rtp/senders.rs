@@ -1,7 +1,7 @@
 //! Which of the senders that are heard at one destination is watched. Pure; takes `now`.
 //!
-//! A multicast group and a UDP port are open to whoever sends: two vehicles with the same settings must not be mixed into
-//! one picture, and one that starts anew must be followed.
+//! A multicast group and a UDP port are open to whoever sends: two vehicles with the same settings must not be mixed
+//! into one picture, and one that starts anew must be followed.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};

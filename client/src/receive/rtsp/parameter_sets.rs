@@ -1,13 +1,13 @@
-//! Parameter sets that a camera gives in its SDP alone (`sprop-parameter-sets` of RFC 6184 section 8.1, `sprop-vps` and the like
-//! of RFC 7798 section 7.1), put into the stream in front of each keyframe that lacks them. Pure.
+//! Parameter sets that a camera gives in its SDP alone (`sprop-parameter-sets` of RFC 6184 section 8.1, `sprop-vps` and
+//! the like of RFC 7798 section 7.1), put into the stream in front of each keyframe that lacks them. Pure.
 
 use bytes::Bytes;
 use rov_common::codec::{Codec, NalKind};
 
 use crate::receive::header::{self, Header};
 
-/// Types of packets that are no NAL unit: the aggregation packet (STAP-A of RFC 6184 section 5.7.1, AP of RFC 7798 section
-/// 4.4.2), and the fragment (FU-A of section 5.8, FU of section 4.4.3).
+/// Types of packets that are no NAL unit: the aggregation packet (STAP-A of RFC 6184 section 5.7.1, AP of RFC 7798
+/// section 4.4.2), and the fragment (FU-A of section 5.8, FU of section 4.4.3).
 const fn packet_types(codec: Codec) -> (u8, u8) {
     match codec {
         Codec::H264 => (24, 28),
@@ -43,7 +43,8 @@ impl ParameterSets {
         let fits = nals.iter().all(|nal| u16::try_from(nal.len()).is_ok());
         let payload = (complete && fits).then(|| {
             let (aggregation, _) = packet_types(codec);
-            // The header has the highest importance of those within, or the lowest layer and time; then size and NAL unit each.
+            // The header has the highest importance of those within, or the lowest layer and time; then size and NAL
+            // unit each.
             let mut payload = match codec {
                 Codec::H264 => vec![0x60 | aggregation],
                 Codec::H265 => vec![aggregation << 1, 1],

@@ -1,5 +1,5 @@
-//! One peer connection of the sans-I/O core, the receiving side of a session. Time is passed in, datagrams go in and come out, so
-//! it is tested with no network.
+//! One peer connection of the sans-I/O core, the receiving side of a session. Time is passed in, datagrams go in and
+//! come out, so it is tested with no network.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -42,12 +42,13 @@ const HISTORY_PACKETS: u16 = 8192;
 const ARRIVAL_REPORTS: Duration = Duration::from_millis(50);
 
 const ICE_DISCONNECTED: Duration = Duration::from_secs(2);
-/// After that: as long in all as the server keeps a session that it does not hear, so that it goes on by itself after any
-/// shorter outage. That the server is gone or elsewhere shows sooner, when it is asked.
+/// After that: as long in all as the server keeps a session that it does not hear, so that it goes on by itself after
+/// any shorter outage. That the server is gone or elsewhere shows sooner, when it is asked.
 const ICE_FAILED: Duration = Duration::from_secs(8);
 const ICE_KEEPALIVE: Duration = Duration::from_millis(500);
 
-/// Addresses of the server remembered: it has fewer candidates. The oldest are forgotten first, and known again by the next check.
+/// Addresses of the server remembered: it has fewer candidates. The oldest are forgotten first, and known again by the
+/// next check.
 const MAX_PEERS: usize = 64;
 
 /// The first byte of a datagram tells the protocol (RFC 7983 section 7).
@@ -88,8 +89,8 @@ impl fmt::Display for End {
 pub struct Engine {
     pc: RTCPeerConnection,
     local: SocketAddr,
-    /// Where something was sent to: the server's candidates, and addresses from which a check came that knew the password. What is
-    /// not STUN is heard from there alone.
+    /// Where something was sent to: the server's candidates, and addresses from which a check came that knew the
+    /// password. What is not STUN is heard from there alone.
     peers: VecDeque<SocketAddr>,
     state: State,
     /// The synchronisation source that is shown.
@@ -99,8 +100,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Gives the offer too. `local` is the socket's address, `reflexive` how a STUN server saw it. Packets that are missing are
-    /// asked for again during `latency`.
+    /// Gives the offer too. `local` is the socket's address, `reflexive` how a STUN server saw it. Packets that are
+    /// missing are asked for again during `latency`.
     pub fn new(
         now: Instant,
         local: SocketAddr,
@@ -283,8 +284,8 @@ fn build(now: Instant, latency: Duration) -> Result<RTCPeerConnection, Error> {
         .with(Slot::ReceiverReport, ReceiverReportBuilder::new().build());
     let settings = SettingEngineBuilder::new()
         .with_ice_timeouts(Some(ICE_DISCONNECTED), Some(ICE_FAILED), Some(ICE_KEEPALIVE))
-        // Multicast DNS needs a route for multicast, which a laptop on an isolated LAN without a gateway does not have. Servers
-        // give their addresses as they are.
+        // Multicast DNS needs a route for multicast, which a laptop on an isolated LAN without a gateway does not have.
+        // Servers give their addresses as they are.
         .with_multicast_dns_mode(MulticastDnsMode::Disabled)
         .with_ice_connection_attempts(Some(ICE_CHECK_INTERVAL), Some(ICE_CHECKS))
         // The default of 64 throws away retransmissions that come late.

@@ -1,10 +1,10 @@
-//! Asking again for packets that were lost (RFC 4585 section 6.2.1), in the place of the crate's generator, which asks at a fixed
-//! interval: on a LAN a request may follow the loss within milliseconds, but packets that merely overtook each other are not
-//! lost, and over a longer path an answer takes its time. So both waits are learnt: how far packets are reordered, and how
-//! long an answer takes. The decisions are pure and take `now`.
+//! Asking again for packets that were lost (RFC 4585 section 6.2.1), in the place of the crate's generator, which asks
+//! at a fixed interval: on a LAN a request may follow the loss within milliseconds, but packets that merely overtook
+//! each other are not lost, and over a longer path an answer takes its time. So both waits are learnt: how far packets
+//! are reordered, and how long an answer takes. The decisions are pure and take `now`.
 //!
-//! What cannot come in time is not asked for: many packets missing behind a pause longer than the jitter buffer waits, or
-//! more than [`MAX_MISSING`] at once, are an outage, after which the decoder asks for a keyframe.
+//! What cannot come in time is not asked for: many packets missing behind a pause longer than the jitter buffer waits,
+//! or more than [`MAX_MISSING`] at once, are an outage, after which the decoder asks for a keyframe.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -27,12 +27,13 @@ const INTERVAL_START: Duration = Duration::from_millis(20);
 const REORDER_MIN: Duration = Duration::from_millis(2);
 const REORDER_START: Duration = Duration::from_millis(5);
 const REORDER_MAX: Duration = Duration::from_millis(20);
-/// A picture whose last packet is missing is found out by the next one, a frame interval later. Its packets are sent at once;
-/// so when they pause for so long before the last, the next is asked for. Where they come further apart, four such times.
+/// A picture whose last packet is missing is found out by the next one, a frame interval later. Its packets are sent at
+/// once; so when they pause for so long before the last, the next is asked for. Where they come further apart, four
+/// such times.
 const TAIL_MIN: Duration = Duration::from_millis(8);
 
-/// Requests are paid for by packets that come, a quarter of a request each, up to this credit: a link that is full loses ever
-/// more if what it lost is sent on top.
+/// Requests are paid for by packets that come, a quarter of a request each, up to this credit: a link that is full
+/// loses ever more if what it lost is sent on top.
 const PRICE: usize = 4;
 const CREDIT_MAX: usize = PRICE * 256;
 /// Packets that were asked for and came, remembered for the case that they come again.

@@ -1,5 +1,5 @@
-//! The thread of one connection: it alone touches the UDP socket and the core, and waits for whichever comes first, datagrams, a
-//! request or a timer.
+//! The thread of one connection: it alone touches the UDP socket and the core, and waits for whichever comes first,
+//! datagrams, a request or a timer.
 
 use std::io;
 use std::sync::Arc;
@@ -19,8 +19,8 @@ const WAKE: Token = Token(1);
 
 /// Batches of datagrams taken before timers and requests get their turn.
 const RECEIVE_BATCHES: usize = 8;
-/// Packets handed to the decoder at once: most pictures, and of large ones so few that its thread takes them apart while the rest
-/// is decrypted.
+/// Packets handed to the decoder at once: most pictures, and of large ones so few that its thread takes them apart
+/// while the rest is decrypted.
 const TOGETHER: usize = 32;
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
 

@@ -1,7 +1,8 @@
 //! JPEG pictures of the stream, for the simplest viewers: snapshots in full size, and previews at a low rate.
 //!
-//! They are made from the shared encode, by decoding it again. That costs as much as a viewer's decoder, so nothing of it runs
-//! while nobody watches: the first who wants a picture starts the pipeline, and five seconds after the last it stops.
+//! They are made from the shared encode, by decoding it again. That costs as much as a viewer's decoder, so nothing of
+//! it runs while nobody watches: the first who wants a picture starts the pipeline, and five seconds after the last it
+//! stops.
 
 mod pipeline;
 

@@ -5,8 +5,8 @@
 //!                      tee ! leaky queue(1) ! scale ! convert ! jpegenc ! appsink      (previews, at the rate that is wanted)
 //! ```
 //!
-//! The timestamps in it are times of capture, so that each picture knows its own. Everything is decoded, as each picture
-//! depends on the one before, and what is not wanted is left out in front of the queues.
+//! The timestamps in it are times of capture, so that each picture knows its own. Everything is decoded, as each
+//! picture depends on the one before, and what is not wanted is left out in front of the queues.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};

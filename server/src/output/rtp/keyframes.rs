@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// An encoder that is asked again and again only makes the pictures worse, and H.264 that is passed through never obeys.
+/// An encoder that is asked again and again only makes the pictures worse, and H.264 that is passed through never
+/// obeys.
 const LEAST_REPEAT: Duration = Duration::from_millis(500);
 
 /// Sees each frame, and decides whether to ask now.
@@ -39,8 +40,8 @@ impl Keyframes {
             self.damaged = false;
             return false;
         }
-        // Asked at the next frame, it would come too late. An encoder needs a frame or two, and what it needed last is what
-        // it will need; an answer that took very long says nothing.
+        // Asked at the next frame, it would come too late. An encoder needs a frame or two, and what it needed last is
+        // what it will need; an answer that took very long says nothing.
         let answer = self.answer.unwrap_or(frame * 2).min(self.interval / 2);
         let too_old = self.last.is_none_or(|last| now + frame + answer > last + self.interval);
         let waits = self.asked.is_some_and(|(_, last)| now < last + self.interval.max(LEAST_REPEAT));
@@ -59,8 +60,8 @@ mod tests {
     const FRAME: Duration = Duration::from_micros(33_333);
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Runs frames through it, with an encoder that gives a keyframe so many frames after it was asked; gives the longest
-    /// spacing of keyframes in frames, and how often it was asked.
+    /// Runs frames through it, with an encoder that gives a keyframe so many frames after it was asked; gives the
+    /// longest spacing of keyframes in frames, and how often it was asked.
     fn simulate(keyframes: &mut Keyframes, frames: u32, answers_after: Option<u32>) -> (u32, u32) {
         let start = Instant::now();
         let (mut last, mut longest, mut asked, mut due) = (0, 0, 0, Some(0));

@@ -1,7 +1,7 @@
 //! The sockets: one for each unicast address, and one for each multicast group on each interface.
 //!
-//! Unicast is routed by the system. Multicast leaves by every interface that discovery would use too: without a route for it,
-//! as on an isolated LAN, the system knows none, and with one it knows only one.
+//! Unicast is routed by the system. Multicast leaves by every interface that discovery would use too: without a route
+//! for it, as on an isolated LAN, the system knows none, and with one it knows only one.
 
 use std::collections::HashSet;
 use std::io;
@@ -119,8 +119,8 @@ impl Links {
         }
     }
 
-    /// To be called after each access unit. True when receivers somewhere need a keyframe: they got only a part of this one,
-    /// or nothing of those before it. Where nothing goes at all, a keyframe would not help.
+    /// To be called after each access unit. True when receivers somewhere need a keyframe: they got only a part of this
+    /// one, or nothing of those before it. Where nothing goes at all, a keyframe would not help.
     pub fn access_unit_sent(&mut self) -> bool {
         let mut damaged = false;
         for link in &mut self.links {
@@ -160,8 +160,8 @@ impl Links {
         });
         self.failing.retain(|route| wanted.contains(route));
         for link in &self.links {
-            // An adapter that was plugged out and in again is another one to the system, although name and address are the
-            // same. Should this fail, the next packet says so.
+            // An adapter that was plugged out and in again is another one to the system, although name and address are
+            // the same. Should this fail, the next packet says so.
             if let (Some(target), true) = (&link.route.by, self.failing.contains(&link.route)) {
                 let _ = SockRef::from(&link.socket).set_multicast_if_v4(&target.address);
             }

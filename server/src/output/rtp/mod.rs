@@ -1,5 +1,5 @@
-//! Plain RTP to multicast groups and unicast addresses: whoever listens has the pictures, nobody is asked and nobody can
-//! ask. So keyframes come by themselves, with repair packets, and large frames are paced.
+//! Plain RTP to multicast groups and unicast addresses: whoever listens has the pictures, nobody is asked and nobody
+//! can ask. So keyframes come by themselves, with repair packets, and large frames are paced.
 //!
 //! The payloads are those of the WebRTC viewers; only headers are put on here. RTCP goes to the port above.
 
@@ -65,8 +65,8 @@ impl Shared {
 }
 
 impl RtpOutput {
-    /// Sends from now on. `host` is the address that the server listens on, and `interfaces` are those for multicast, as
-    /// discovery takes both.
+    /// Sends from now on. `host` is the address that the server listens on, and `interfaces` are those for multicast,
+    /// as discovery takes both.
     pub fn start(stream: &Arc<Stream>, config: RtpConfig, host: IpAddr, interfaces: Vec<String>) -> Result<Self> {
         let shared = Arc::new(Shared::default());
         // One waiting wake is as good as many: the thread then takes all frames that are there.

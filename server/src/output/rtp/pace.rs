@@ -1,18 +1,19 @@
 //! When the packets of an access unit leave: in bursts, so that a large one overflows nothing on its way. Pure.
 //!
-//! A keyframe is some hundred packets. At once they fill the small buffers between a fast port and a slow one (switches,
-//! power-line and VDSL tethers), and those of receivers: VLC, ffmpeg and GStreamer take the 208 KB of the system, which is
-//! about 90 packets. WebRTC viewers have retransmission for that; here a lost packet is a damaged picture until the next
-//! keyframe.
+//! A keyframe is some hundred packets. At once they fill the small buffers between a fast port and a slow one
+//! (switches, power-line and VDSL tethers), and those of receivers: VLC, ffmpeg and GStreamer take the 208 KB of the
+//! system, which is about 90 packets. WebRTC viewers have retransmission for that; here a lost packet is a damaged
+//! picture until the next keyframe.
 //!
-//! So 32 packets (40 KB) leave at once, and then 16 (20 KB) each millisecond: 160 Mbit/s, more than the 100 Mbit/s of most
-//! tethers, where this costs nothing, as the packets would only wait elsewhere. On faster networks the last packet of an access
-//! unit leaves 1 ms later for each 16 packets after those: a keyframe of 200 KB takes 9 ms, a picture of 60 KB 2 ms, one up to
-//! 38 KB nothing.
+//! So 32 packets (40 KB) leave at once, and then 16 (20 KB) each millisecond: 160 Mbit/s, more than the 100 Mbit/s of
+//! most tethers, where this costs nothing, as the packets would only wait elsewhere. On faster networks the last packet
+//! of an access unit leaves 1 ms later for each 16 packets after those: a keyframe of 200 KB takes 9 ms, a picture of
+//! 60 KB 2 ms, one up to 38 KB nothing.
 //!
-//! An access unit takes no longer than half the frame interval; the bursts grow for that. So the sender never falls behind.
-//! Those that have waited (a camera's stream that stood still) leave one after the other, a millisecond apart. Within an access
-//! unit the moments are counted from when it may begin: a sleep that took too long is made up for by the next burst.
+//! An access unit takes no longer than half the frame interval; the bursts grow for that. So the sender never falls
+//! behind. Those that have waited (a camera's stream that stood still) leave one after the other, a millisecond apart.
+//! Within an access unit the moments are counted from when it may begin: a sleep that took too long is made up for by
+//! the next burst.
 
 use std::time::{Duration, Instant};
 

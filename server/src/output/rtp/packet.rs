@@ -70,8 +70,8 @@ impl Session {
 
     /// A sender report with the source's name (RFC 3550 sections 6.4.1, 6.5).
     ///
-    /// `now` and `wall_clock` are the same moment, of which the report gives the RTP time: so receivers can tell when the
-    /// picture of any timestamp was captured.
+    /// `now` and `wall_clock` are the same moment, of which the report gives the RTP time: so receivers can tell when
+    /// the picture of any timestamp was captured.
     pub fn report(&self, anchor: Anchor, now: Instant, wall_clock: SystemTime) -> Vec<u8> {
         let timestamp = self.timestamp(anchor, now);
         let mut out = Vec::with_capacity(80);

@@ -1,4 +1,5 @@
-//! The session description by which players open plain RTP (RFC 8866, RFC 6184 section 8.2, RFC 7798 section 7.2). Pure.
+//! The session description by which players open plain RTP (RFC 8866, RFC 6184 section 8.2, RFC 7798 section 7.2).
+//! Pure.
 
 use std::net::IpAddr;
 use std::net::Ipv4Addr;

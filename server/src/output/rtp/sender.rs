@@ -19,9 +19,10 @@ use crate::stream::{OutputQueue, Stream};
 /// Receivers that come later know the clock this soon.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
 
-/// Repair packets of a keyframe, at least, in percent: without any, what is lost of it is seen until the keyframe after it, and
-/// for a keyframe of 40 packets that is every third at 1 % loss. With these it is one in some thousands. They are sent apart:
-/// copies among the media packets would help every player, but ffmpeg takes some of them for new packets after a loss.
+/// Repair packets of a keyframe, at least, in percent: without any, what is lost of it is seen until the keyframe after
+/// it, and for a keyframe of 40 packets that is every third at 1 % loss. With these it is one in some thousands. They
+/// are sent apart: copies among the media packets would help every player, but ffmpeg takes some of them for new
+/// packets after a loss.
 const KEYFRAME_PERCENT: u8 = 25;
 
 pub(super) struct Sender {

@@ -1,8 +1,8 @@
-//! Which RTP packets of a publisher by TCP had arrived, in part at least, when what came before them was read. In front of a link
-//! that is slower than its stream that is so of nearly all, also of the first ones of pictures.
+//! Which RTP packets of a publisher by TCP had arrived, in part at least, when what came before them was read. In front
+//! of a link that is slower than its stream that is so of nearly all, also of the first ones of pictures.
 //!
-//! gst-rtsp-server reads on the thread of the server and leaves packets to another, where it is too late to look into the socket: what
-//! was waiting there may have been read meanwhile.
+//! gst-rtsp-server reads on the thread of the server and leaves packets to another, where it is too late to look into
+//! the socket: what was waiting there may have been read meanwhile.
 
 use std::collections::HashSet;
 use std::mem::MaybeUninit;
@@ -26,9 +26,9 @@ pub struct Along {
 }
 
 impl Along {
-    /// Looks into `socket` between the reads of gst-rtsp-server, for as long as the result is kept. To be called on its thread, when
-    /// it reads from there already: of sources with the same priority, GLib dispatches the one that came last behind the others,
-    /// so that each look follows a read, which takes one packet at most.
+    /// Looks into `socket` between the reads of gst-rtsp-server, for as long as the result is kept. To be called on its
+    /// thread, when it reads from there already: of sources with the same priority, GLib dispatches the one that came
+    /// last behind the others, so that each look follows a read, which takes one packet at most.
     pub fn watch(socket: &gio::Socket) -> Arc<Mutex<Self>> {
         let this = Arc::<Mutex<Self>>::default();
         let weak = Arc::downgrade(&this);

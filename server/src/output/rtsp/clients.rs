@@ -38,13 +38,13 @@ const LEAVING_SESSIONS: usize = 64;
 const IDLE_LIMIT: Duration = Duration::from_secs(30);
 /// A session that has not played after so long ends; players begin at once.
 const PLAY_LIMIT: Duration = Duration::from_secs(10);
-/// A connection may be refused so often for want of the password, and is closed at the next. Each refusal leaves a nonce in
-/// memory until the connection ends.
+/// A connection may be refused so often for want of the password, and is closed at the next. Each refusal leaves a
+/// nonce in memory until the connection ends.
 const MAX_REFUSALS: u32 = 20;
 /// A session that shows no sign of life ends after so long (RFC 2326 section 12.37; clients are told).
 const SESSION_TIMEOUT_S: u32 = 30;
-/// A client by TCP that has not taken all it was sent for so long is too slow for the stream. What it would show grows old,
-/// and what it has not taken fills the memory.
+/// A client by TCP that has not taken all it was sent for so long is too slow for the stream. What it would show grows
+/// old, and what it has not taken fills the memory.
 const SLOW_LIMIT: Duration = Duration::from_secs(3);
 /// Players start recordings, seek and recover from lost packets at keyframes only, and most cannot ask for one.
 const KEYFRAME_INTERVAL: Duration = Duration::from_secs(2);
@@ -90,8 +90,8 @@ struct Client {
     playing: bool,
     /// It sends a stream.
     recording: bool,
-    /// Since when it is connected, has a session, plays or does not play any more, whichever came last; or those of the same address
-    /// that gave way to it.
+    /// Since when it is connected, has a session, plays or does not play any more, whichever came last; or those of the
+    /// same address that gave way to it.
     since: Instant,
     /// It sends a stream, or is about to.
     announced: bool,
@@ -276,8 +276,8 @@ impl State {
         self.close_leaving();
     }
 
-    /// Has clients go until fewer than `limit` of the others `among` are left, so that there is a place for `client`. False where
-    /// not enough of them give way to it.
+    /// Has clients go until fewer than `limit` of the others `among` are left, so that there is a place for `client`.
+    /// False where not enough of them give way to it.
     fn make_room(&self, client: &rtsp::RTSPClient, limit: usize, among: impl Fn(usize) -> bool, reason: &str) -> bool {
         let (now, newcomer) = (Instant::now(), key(client));
         let (mut known, pilots) = (lock(&self.known), lock(&self.rules.seats.pilots));
@@ -302,7 +302,8 @@ impl State {
         fits
     }
 
-    /// Closes the connections of those that have to go: before anything else is read, but not while a request is handled.
+    /// Closes the connections of those that have to go: before anything else is read, but not while a request is
+    /// handled.
     fn close_leaving(&self) {
         if !lock(&self.known).values().any(|known| known.leaving.is_some()) {
             return;
@@ -551,8 +552,8 @@ fn unsent(client: &rtsp::RTSPClient) -> bool {
 
 /// The socket that answers, and video by TCP, go to. On the thread of the server only: another could be closing it.
 fn socket(client: &rtsp::RTSPClient) -> Option<gio::Socket> {
-    // SAFETY: a client keeps its connection until it is freed, and the connection the socket until it is closed; here it gets a
-    // reference of its own.
+    // SAFETY: a client keeps its connection until it is freed, and the connection the socket until it is closed; here
+    // it gets a reference of its own.
     unsafe {
         let connection = rtsp::ffi::gst_rtsp_client_get_connection(client.to_glib_none().0);
         if connection.is_null() {
@@ -562,7 +563,8 @@ fn socket(client: &rtsp::RTSPClient) -> Option<gio::Socket> {
     }
 }
 
-/// The socket that interleaved packets of the client come from. None where it goes through HTTP, in which they cannot be seen.
+/// The socket that interleaved packets of the client come from. None where it goes through HTTP, in which they cannot
+/// be seen.
 pub(super) fn interleaved(client: &rtsp::RTSPClient) -> Option<gio::Socket> {
     // SAFETY: as in `socket`.
     let is_tunneled = unsafe {

@@ -106,8 +106,9 @@ pub(super) fn stream(
         Codec::H264 => ("video/x-h264", "rtph264pay"),
         Codec::H265 => ("video/x-h265", "rtph265pay"),
     };
-    // Whole access units need no parser, which would hold one back to see the next. Keyframes have their parameter sets; the
-    // payloader would put them before each slice of a keyframe, where decoders take them for the beginning of another.
+    // Whole access units need no parser, which would hold one back to see the next. Keyframes have their parameter
+    // sets; the payloader would put them before each slice of a keyframe, where decoders take them for the beginning of
+    // another.
     let caps = format!("{caps},stream-format=byte-stream,alignment=au");
     let feed = Arc::clone(feeder);
     let factory =
@@ -178,7 +179,8 @@ pub(super) struct Multicast {
 }
 
 impl Multicast {
-    /// `host` is the address that the server listens on, and `interfaces` are those for multicast, as discovery takes both.
+    /// `host` is the address that the server listens on, and `interfaces` are those for multicast, as discovery takes
+    /// both.
     pub fn new(host: IpAddr, interfaces: Vec<String>) -> Result<Arc<Self>> {
         let pool = rtsp::RTSPAddressPool::new();
         let (first, last) = MULTICAST_PORTS;
@@ -209,8 +211,9 @@ impl Multicast {
         }
     }
 
-    /// By which interface it goes: gst-rtsp-server knows one, or else the system's route. That is `Some(None)`, and taken where
-    /// neither an interface nor an address was chosen; isolated networks have no such route. None: multicast cannot be had.
+    /// By which interface it goes: gst-rtsp-server knows one, or else the system's route. That is `Some(None)`, and
+    /// taken where neither an interface nor an address was chosen; isolated networks have no such route. None:
+    /// multicast cannot be had.
     fn interface(&self) -> Option<Option<String>> {
         if self.interfaces.is_empty() && self.host.is_unspecified() && joins(Ipv4Addr::UNSPECIFIED) {
             return Some(None);
@@ -227,8 +230,8 @@ fn joins(by: Ipv4Addr) -> bool {
 }
 
 /// Lets no sink wait for the clock: what is to be sent is late already, and a sink that synchronizes adds its
-/// `processing-deadline` of 20 ms. Not by `rate-control` of the media, which each PLAY turns on again, and without which
-/// RTCP sender reports have no time.
+/// `processing-deadline` of 20 ms. Not by `rate-control` of the media, which each PLAY turns on again, and without
+/// which RTCP sender reports have no time.
 fn send_at_once(media: &rtsp::RTSPMedia) {
     let Some(pipeline) = media.element().parent().and_downcast::<gst::Bin>() else { return };
     let never = |sink: &gst::Element| {

@@ -62,8 +62,8 @@ impl Feeder {
             state: Mutex::new(State { waits_for_keyframe: true, last: DESCRIPTION }),
         });
         *lock(&self.current) = Current { feed: Arc::downgrade(&feed), media: media.downgrade() };
-        // gst-rtsp-server wants packets to describe the media by, and holds them back until somebody plays. A picture would
-        // be old by then, and there is none between keyframes: the parameter sets do.
+        // gst-rtsp-server wants packets to describe the media by, and holds them back until somebody plays. A picture
+        // would be old by then, and there is none between keyframes: the parameter sets do.
         let sets = self.stream.parameter_sets_annexb();
         let described = source.push_buffer(buffer(sets, DESCRIPTION));
         if let Err(error) = described {
@@ -117,8 +117,8 @@ struct State {
 }
 
 impl Feed {
-    /// Takes what waits to the source, when that has room. Called for each access unit, and when the source has none: it
-    /// never blocks, as the source only queues.
+    /// Takes what waits to the source, when that has room. Called for each access unit, and when the source has none:
+    /// it never blocks, as the source only queues.
     fn pump(&self) {
         let Some((queue, source)) = self.queue.get().zip(self.source.upgrade()) else { return };
         let mut state = lock(&self.state);
@@ -143,8 +143,8 @@ impl Feed {
     }
 }
 
-/// Keeps what describes the media from the clients: its time is another than that of the keyframe behind it, which confuses
-/// players about both.
+/// Keeps what describes the media from the clients: its time is another than that of the keyframe behind it, which
+/// confuses players about both.
 pub(super) fn leave_description_out(media: &rtsp::RTSPMedia) {
     // Where gst-rtsp-server blocks until somebody plays; this probe is asked after that.
     let Some(pad) = rtpbin(media).and_then(|rtpbin| rtpbin.static_pad("send_rtp_src_0")) else { return };
@@ -164,8 +164,8 @@ pub(super) fn rtpbin(media: &rtsp::RTSPMedia) -> Option<gst::Element> {
     children.into_iter().find(|child| is_made_by(child, "rtpbin"))
 }
 
-/// When it was captured, in the running time of `source`. Never later than now; never the same twice, nor earlier than the
-/// one before: gst-rtsp-server aborts the process for that.
+/// When it was captured, in the running time of `source`. Never later than now; never the same twice, nor earlier than
+/// the one before: gst-rtsp-server aborts the process for that.
 pub(super) fn capture_time(
     source: &gst_app::AppSrc,
     captured_at: Instant,

@@ -1,5 +1,5 @@
-//! Each request before gst-rtsp-server handles it. Its authentication asks for that, the one place that may keep a request
-//! back without an answer; and what the bindings lack to read requests and to answer them.
+//! Each request before gst-rtsp-server handles it. Its authentication asks for that, the one place that may keep a
+//! request back without an answer; and what the bindings lack to read requests and to answer them.
 
 use std::ffi::{CStr, CString};
 use std::sync::OnceLock;
@@ -93,7 +93,8 @@ pub fn path(context: &rtsp::RTSPContext) -> String {
 
 /// Has the request go to the stream where its address has no path, and leaves out a query: `rtsp://10.0.0.2/?tcp`.
 pub fn complete(context: &rtsp::RTSPContext, default_path: &str) {
-    // SAFETY: gst-rtsp-server made the address for this request alone, and reads it after this; its texts are of g_malloc.
+    // SAFETY: gst-rtsp-server made the address for this request alone, and reads it after this; its texts are of
+    // g_malloc.
     unsafe {
         let uri = (*raw(context)).uri;
         if uri.is_null() || (*uri).abspath.is_null() {

@@ -1,4 +1,5 @@
-//! How much the log says of an address: whoever reaches the port decides how often there is something to say. Pure; takes `now`.
+//! How much the log says of an address: whoever reaches the port decides how often there is something to say. Pure;
+//! takes `now`.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};

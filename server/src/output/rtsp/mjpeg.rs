@@ -56,7 +56,8 @@ impl Mjpeg {
     /// Feeds `source` for as long as it lives.
     pub fn feed(&self, media: &rtsp::RTSPMedia, source: &gst_app::AppSrc) {
         *lock(&self.media) = media.downgrade();
-        // The first picture may be seconds away, and until then the thread of the server would wait to describe the media.
+        // The first picture may be seconds away, and until then the thread of the server would wait to describe the
+        // media.
         if let Err(error) = source.push_buffer(buffer(headers(), DESCRIPTION)) {
             tracing::error!(%error, "RTSP: the media does not take the headers of a JPEG");
         }

@@ -11,8 +11,8 @@ pub(super) struct Content {
     pub mjpeg: bool,
 }
 
-/// Each stream by its names, those of the first camera by their number too (`/stream2`); the default also by the paths of other servers and of the user, and its previews by
-/// [`MJPEG_PATH`] alone.
+/// Each stream by its names, those of the first camera by their number too (`/stream2`); the default also by the paths
+/// of other servers and of the user, and its previews by [`MJPEG_PATH`] alone.
 #[derive(Clone, Debug)]
 pub(super) struct Paths(Vec<(String, Content)>);
 

@@ -110,8 +110,8 @@ pub fn element(inlet: &Arc<Inlet>, codec: Codec) -> Option<gst::Element> {
     Some(bin.upcast())
 }
 
-/// Parameter sets come in the announcement, in the stream or in both: packed they are in the caps, from where the parser of
-/// the pipeline writes them before each keyframe.
+/// Parameter sets come in the announcement, in the stream or in both: packed they are in the caps, from where the
+/// parser of the pipeline writes them before each keyframe.
 fn branch(index: usize, is_chosen: bool, codec: Codec) -> String {
     let packed = match codec {
         Codec::H264 => "avc",
@@ -149,8 +149,8 @@ pub fn configure(media: &rtsp::RTSPMedia, inlet: &Arc<Inlet>, codec: Codec) {
     });
 }
 
-/// By TCP a link that is slower than the stream lets nothing fall: pictures would come later and later, and look live. `along` tells
-/// it from time stamps that are slow, where it is known.
+/// By TCP a link that is slower than the stream lets nothing fall: pictures would come later and later, and look live.
+/// `along` tells it from time stamps that are slow, where it is known.
 fn refuse_when_late(pad: &gst::Pad, inlet: &Arc<Inlet>, key: usize, along: Option<Arc<Mutex<Along>>>) {
     let inlet = Arc::clone(inlet);
     // Whether bytes waited behind a packet is known when the next one comes.

@@ -1,11 +1,12 @@
 //! How much a viewer's link carries, from what its receiver reports. Pure: time is passed in.
 //!
-//! Receivers with transport-wide congestion control (draft-holmer-rmcat-transport-wide-cc-extensions-01) tell when each packet
-//! arrived. A queue that stands on the way says that more is sent than the link carries, and packets that leave a queue say
-//! how much that is. Loss alone says nothing below 15 %: a bad tether loses packets whatever the rate is.
+//! Receivers with transport-wide congestion control (draft-holmer-rmcat-transport-wide-cc-extensions-01) tell when each
+//! packet arrived. A queue that stands on the way says that more is sent than the link carries, and packets that leave
+//! a queue say how much that is. Loss alone says nothing below 15 %: a bad tether loses packets whatever the rate is.
 //!
-//! The `Gcc` of the core is not used: near the rate of the last congestion it climbs by 60 kbit/s each second, which takes
-//! half a minute from 2 to 4 Mbit/s, it runs down for ever where 10 % are lost at random, and it does not tell how long the queue is.
+//! The `Gcc` of the core is not used: near the rate of the last congestion it climbs by 60 kbit/s each second, which
+//! takes half a minute from 2 to 4 Mbit/s, it runs down for ever where 10 % are lost at random, and it does not tell
+//! how long the queue is.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -13,13 +14,13 @@ use std::time::{Duration, Instant};
 use super::history::Report;
 use crate::rate_control;
 
-/// A queue that stands for longer than this is congestion. A frame's own packets do not count: the first of them sees only
-/// what was there before.
+/// A queue that stands for longer than this is congestion. A frame's own packets do not count: the first of them sees
+/// only what was there before.
 const QUEUE_LIMIT: Duration = Duration::from_millis(40);
 /// With a longer one, in microseconds, the estimate does not grow.
 const SHORT: i64 = 12_000;
-/// The queue is the least that a packet of so many last microseconds has met: two frames at 30 fps. Where the receiver was only
-/// late in reading, the last packet of them has met none.
+/// The queue is the least that a packet of so many last microseconds has met: two frames at 30 fps. Where the receiver
+/// was only late in reading, the last packet of them has met none.
 const STANDING: i64 = 60_000;
 /// What arrived during so many last microseconds tells the rate at which a queue is served.
 const SERVED: i64 = 200_000;
@@ -27,8 +28,8 @@ const SERVED: i64 = 200_000;
 const HISTORY: i64 = 1_000_000;
 /// The same in packets, for any bit rate.
 const MAX_PACKETS: usize = 16_384;
-/// Without reports for so long, or where nothing arrived that was sent during so long, the link was down. What was sent meanwhile says
-/// nothing of congestion.
+/// Without reports for so long, or where nothing arrived that was sent during so long, the link was down. What was sent
+/// meanwhile says nothing of congestion.
 const OUTAGE: Duration = Duration::from_millis(500);
 /// The least delay of so long is that of the link without a queue. Clocks drift by some milliseconds meanwhile.
 const BASE_SPAN: Duration = Duration::from_secs(30);
@@ -41,8 +42,8 @@ const CLOCK_JUMP: i64 = 30_000_000;
 
 /// Not less than this, bit/s, is said of any link.
 const MIN: f64 = 50e3;
-/// The same where only the receiver's reports say it: a link that loses more than 5 % whatever is sent would get ever less, and be
-/// taken at last for one that carries nothing.
+/// The same where only the receiver's reports say it: a link that loses more than 5 % whatever is sent would get ever
+/// less, and be taken at last for one that carries nothing.
 const MIN_BY_LOSS: f64 = 400e3;
 /// Under what a congested link was seen to carry, so that its queue drains.
 const BACK_OFF: f64 = 0.85;
@@ -52,13 +53,14 @@ const HOLD: Duration = Duration::from_millis(500);
 const CAREFUL: f64 = 1.04;
 /// Of the time between two reports, so much counts for growth.
 const UNSEEN: Duration = Duration::from_millis(250);
-/// A thinned viewer gets a keyframe every two seconds, and the steps above would take minutes. The spacing in which so many packets
-/// arrive that were sent at once says that the link carries more; then one step of this size is made.
+/// A thinned viewer gets a keyframe every two seconds, and the steps above would take minutes. The spacing in which so
+/// many packets arrive that were sent at once says that the link carries more; then one step of this size is made.
 const TRAIN: usize = 10;
 const PROBED: f64 = 1.5;
 const QUICK: f64 = 1.2;
 
-/// More packets lost than this, beyond what the link loses whatever is sent, is congestion of a link with a short queue.
+/// More packets lost than this, beyond what the link loses whatever is sent, is congestion of a link with a short
+/// queue.
 const CONGESTED_LOSS: f64 = 0.15;
 const LOSS_PACKETS: usize = 50;
 /// A second loss so soon after the rate was lowered, and hardly smaller, was not caused by the rate.
@@ -167,7 +169,8 @@ impl Estimator {
         }
     }
 
-    /// A receiver report (RFC 3550 section 6.4.2), of which the share of lost packets is used where the receiver tells nothing better.
+    /// A receiver report (RFC 3550 section 6.4.2), of which the share of lost packets is used where the receiver tells
+    /// nothing better.
     pub fn on_receiver_report(&mut self, loss: f64) {
         if self.last_report.is_none() {
             self.estimate = rate_control::by_loss(self.estimate, loss, self.max).max(MIN_BY_LOSS).min(self.max);
@@ -183,8 +186,8 @@ impl Estimator {
             _ => None,
         };
         self.lost_until = reports.split(|report| report.arrived).filter_map(spans).next_back().or(self.lost_until);
-        // Before the first that arrived: of these nothing is known but that no report tells of them, mostly because the one that
-        // does was lost itself.
+        // Before the first that arrived: of these nothing is known but that no report tells of them, mostly because the
+        // one that does was lost itself.
         let known = reports.iter().position(|report| report.arrived).unwrap_or(reports.len());
         let reports = &reports[known..];
         if reports.is_empty() {

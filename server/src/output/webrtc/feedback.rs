@@ -1,8 +1,9 @@
-//! What viewers report by RTCP, taken out of the core on its way in, requests for packets that would only add to congestion kept
-//! from it, and the numbers by which packets are reported.
+//! What viewers report by RTCP, taken out of the core on its way in, requests for packets that would only add to
+//! congestion kept from it, and the numbers by which packets are reported.
 //!
-//! The core itself hands over a compound packet only when the first SSRC in it is that of the media. Chromium reports on
-//! the retransmissions first, from the first one on: all that it says after that would be lost, keyframe requests too.
+//! The core itself hands over a compound packet only when the first SSRC in it is that of the media. Chromium reports
+//! on the retransmissions first, from the first one on: all that it says after that would be lost, keyframe requests
+//! too.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -25,8 +26,8 @@ use super::history::{History, MAX_PACKETS};
 /// A packet is not sent again while the one sent before may still be on its way, but at least so often.
 const AGAIN_MIN: Duration = Duration::from_millis(4);
 const AGAIN_MAX: Duration = Duration::from_millis(150);
-/// Of what the link carries, so much may be retransmissions: more of them would be lost as well. At once as many as it carries in so
-/// many seconds, a burst that was lost, and so many packets in any case.
+/// Of what the link carries, so much may be retransmissions: more of them would be lost as well. At once as many as it
+/// carries in so many seconds, a burst that was lost, and so many packets in any case.
 const SHARE: f64 = 0.25;
 const BURST_S: f64 = 0.15;
 const LEAST_BURST: f64 = 8.0;
@@ -37,8 +38,8 @@ const PACKET_BITS: f64 = 1_250.0 * 8.0;
 pub struct Feedback(Arc<Mutex<Shared>>);
 
 struct Shared {
-    /// That came since they were last taken, but for what the estimator has had. Those of one datagram at most, as the session takes
-    /// them after each.
+    /// That came since they were last taken, but for what the estimator has had. Those of one datagram at most, as the
+    /// session takes them after each.
     packets: Vec<Box<dyn rtcp::Packet>>,
     /// Any came at all.
     heard: bool,
@@ -50,8 +51,8 @@ impl Feedback {
         Self(Arc::new(Mutex::new(Shared { packets: Vec::new(), heard: false, estimator })))
     }
 
-    /// The interceptor that fills it. It belongs nearest to the wire, where requests for packets pass before they are answered, and
-    /// the answers after that.
+    /// The interceptor that fills it. It belongs nearest to the wire, where requests for packets pass before they are
+    /// answered, and the answers after that.
     pub fn tap(&self) -> Tap {
         Tap {
             feedback: self.clone(),
@@ -176,8 +177,8 @@ fn packets_of(chunk: &PacketStatusChunk) -> usize {
     }
 }
 
-/// Which packets are sent again. Receivers ask for each every few milliseconds until it is there; over a link that is full, answering
-/// all of it would keep it full.
+/// Which packets are sent again. Receivers ask for each every few milliseconds until it is there; over a link that is
+/// full, answering all of it would keep it full.
 #[derive(Default)]
 struct Resent {
     /// When a packet was sent again last, by its sequence number: those of a second.

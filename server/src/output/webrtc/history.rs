@@ -1,8 +1,8 @@
 //! What was sent to a viewer, joined with what it says of it by transport-wide congestion control
 //! (draft-holmer-rmcat-transport-wide-cc-extensions-01). Pure: time is passed in.
 //!
-//! Numbers are given out here without gaps, so that a packet is found by counting. The core's own history has three hash maps for
-//! it, which were a sixth of what a viewer's packets cost.
+//! Numbers are given out here without gaps, so that a packet is found by counting. The core's own history has three
+//! hash maps for it, which were a sixth of what a viewer's packets cost.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

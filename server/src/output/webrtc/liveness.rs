@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// A viewer that is sent pictures and sent no RTCP for so long is gone. While no pictures are sent, because the camera is lost,
-/// ICE alone says whether it is there.
+/// A viewer that is sent pictures and sent no RTCP for so long is gone. While no pictures are sent, because the camera
+/// is lost, ICE alone says whether it is there.
 pub const GONE: Duration = Duration::from_secs(10);
 /// Receivers report every 5 s at the least, and by chance up to 1.24 times as late (RFC 3550 section 6.3.1).
 const SILENT: Duration = Duration::from_secs(7);
@@ -35,7 +35,8 @@ impl Liveness {
         self.unanswered_since = None;
     }
 
-    /// A receiver report came, with this extended highest sequence number (RFC 3550 section 6.4.1), if it has received anything.
+    /// A receiver report came, with this extended highest sequence number (RFC 3550 section 6.4.1), if it has received
+    /// anything.
     pub fn reported(&mut self, now: Instant, highest: Option<u32>) {
         if self.highest != highest {
             self.stuck_since = None;

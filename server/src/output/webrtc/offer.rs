@@ -4,8 +4,8 @@
 use rov_common::codec::Codec;
 use thiserror::Error;
 
-/// The most candidates of a viewer that are checked, in its offer and added later, until it restarts ICE: each costs datagrams and
-/// memory. ICE drops what is over its limit (RFC 8445 section 6.1.2.5); that is no error of the viewer's.
+/// The most candidates of a viewer that are checked, in its offer and added later, until it restarts ICE: each costs
+/// datagrams and memory. ICE drops what is over its limit (RFC 8445 section 6.1.2.5); that is no error of the viewer's.
 pub const MAX_CANDIDATES: usize = 64;
 
 /// An offer that can be answered.
@@ -24,8 +24,9 @@ pub struct Offer {
     front: Option<Front>,
 }
 
-/// The section that has the transport of a bundle, and nothing that could be sent here, as one for sound. It is accepted as inactive: the
-/// bundle would end with it (RFC 9143 section 7.3.3), and webrtcbin would look for a path on sockets of which nobody knows.
+/// The section that has the transport of a bundle, and nothing that could be sent here, as one for sound. It is
+/// accepted as inactive: the bundle would end with it (RFC 9143 section 7.3.3), and webrtcbin would look for a path on
+/// sockets of which nobody knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Front {
     mid: String,
@@ -151,8 +152,8 @@ impl VideoCodec {
     }
 }
 
-/// Parses `sdp`, choosing the payload type for `codec` whose profile is nearest to that of the stream (of H.264: `profile_idc`,
-/// `profile_iop`).
+/// Parses `sdp`, choosing the payload type for `codec` whose profile is nearest to that of the stream (of H.264:
+/// `profile_idc`, `profile_iop`).
 pub fn parse(sdp: &str, codec: Codec, profile: Option<(u8, u8)>) -> Result<Offer, OfferError> {
     if !sdp.starts_with("v=0") {
         return Err(OfferError::NotSdp("it does not start with `v=0`"));
@@ -224,8 +225,9 @@ fn is_bundled(session: &[&str], one: &[&str], other: &[&str]) -> bool {
         .any(|group| [mid(one), mid(other)].iter().all(|mid| mid.is_some_and(|mid| group.contains(&mid))))
 }
 
-/// The transport of section `at`: its own, or that of the section that it is bundled with (RFC 9143 section 7.2), and of the session
-/// where that says nothing. With the candidates of the whole bundle, which mostly stand in its first section alone.
+/// The transport of section `at`: its own, or that of the section that it is bundled with (RFC 9143 section 7.2), and
+/// of the session where that says nothing. With the candidates of the whole bundle, which mostly stand in its first
+/// section alone.
 fn transport<'a>(session: &[&'a str], media: &[Vec<&'a str>], at: usize) -> Vec<&'a str> {
     let says = |lines: &[&str], name: &str| lines.iter().any(|line| line.starts_with(name));
     let with_ice = |lines: &&Vec<&'a str>| says(lines, TRANSPORT[0]);
@@ -246,8 +248,8 @@ fn transport<'a>(session: &[&'a str], media: &[Vec<&'a str>], at: usize) -> Vec<
 
 const DIRECTIONS: [&str; 4] = ["a=sendrecv", "a=sendonly", "a=recvonly", "a=inactive"];
 
-/// Puts the candidates of `answer` where viewers look for them. The core lists them in the first section, which may be one
-/// that was refused, and twice, the second time for an RTCP component that there is not.
+/// Puts the candidates of `answer` where viewers look for them. The core lists them in the first section, which may be
+/// one that was refused, and twice, the second time for an RTCP component that there is not.
 pub fn place_candidates(answer: &str) -> String {
     let is_candidate = |line: &&str| line.starts_with("a=candidate:") || *line == "a=end-of-candidates";
     let (session, mut media) = sections(answer);
@@ -301,8 +303,8 @@ impl Fragment {
     }
 }
 
-/// The offer of the session as it would be after an ICE restart (RFC 8839 section 4.4.1.1): with the credentials and the
-/// candidates of the fragment in the place of its own.
+/// The offer of the session as it would be after an ICE restart (RFC 8839 section 4.4.1.1): with the credentials and
+/// the candidates of the fragment in the place of its own.
 pub fn restarted(offer: &str, fragment: &Fragment) -> String {
     let (mut session, mut media) = sections(offer);
     let (ufrag, pwd) = (format!("a=ice-ufrag:{}", fragment.ufrag), format!("a=ice-pwd:{}", fragment.pwd));

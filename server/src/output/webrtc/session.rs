@@ -51,20 +51,20 @@ const PLAYOUT_DELAY_URI: &str = "http://www.webrtc.org/experiments/rtp-hdrext/pl
 /// it is decoded; left out, Chromium holds pictures for about 18 ms.
 const PLAYOUT_DELAY: [u8; 3] = [0, 0, 0];
 
-/// Packets are kept for retransmission for at least so long at the encoder's ceiling: receivers ask within a few round trips. Each
-/// holds its whole access unit in memory. Most have more bytes than this; a keyframe is many at once, hence the least number, and
-/// their number is a power of two.
+/// Packets are kept for retransmission for at least so long at the encoder's ceiling: receivers ask within a few round
+/// trips. Each holds its whole access unit in memory. Most have more bytes than this; a keyframe is many at once, hence
+/// the least number, and their number is a power of two.
 const RETRANSMIT_TIME: Duration = Duration::from_secs(1);
 const RETRANSMIT_BYTES: f64 = 1000.0;
 const RETRANSMIT_PACKETS: RangeInclusive<u16> = 1024..=8192;
 
-/// The most that is looked for on a link, bit/s: so many times the encoder's ceiling, as headers and retransmissions need some; and
-/// where nothing encodes, so much.
+/// The most that is looked for on a link, bit/s: so many times the encoder's ceiling, as headers and retransmissions
+/// need some; and where nothing encodes, so much.
 const HEADROOM: f64 = 1.25;
 const MOST: f64 = 100e6;
 
-/// Packets written before what the core made of them is sent: few at first, so that a large frame begins to leave early, then as
-/// many as one call of the kernel takes.
+/// Packets written before what the core made of them is sent: few at first, so that a large frame begins to leave
+/// early, then as many as one call of the kernel takes.
 const FIRST_RUN: usize = 16;
 const WRITE_RUN: usize = 32;
 
@@ -147,8 +147,8 @@ enum State {
 }
 
 impl Session {
-    /// Answers `offer`, naming `reach`. `full` is what the encoder makes at most. `adaptive`: it is not sent more than its link
-    /// carries.
+    /// Answers `offer`, naming `reach`. `full` is what the encoder makes at most. `adaptive`: it is not sent more than
+    /// its link carries.
     pub fn accept(
         now: Instant,
         public_id: String,
@@ -237,8 +237,8 @@ impl Session {
         self.candidates <= MAX_CANDIDATES
     }
 
-    /// Restarts ICE (RFC 8445 section 9) with the viewer's new credentials, and gives the answer. The session, its encryption
-    /// and its streams go on; what is sent until there is a path again is lost.
+    /// Restarts ICE (RFC 8445 section 9) with the viewer's new credentials, and gives the answer. The session, its
+    /// encryption and its streams go on; what is sent until there is a path again is lost.
     pub fn restart(&mut self, now: Instant, fragment: &Fragment) -> Result<String, Error> {
         let sdp = offer::restarted(&self.offer, fragment);
         self.pc.set_remote_description(now, RTCSessionDescription::offer(sdp.clone())?)?;
@@ -382,7 +382,8 @@ impl Session {
         self.at_once = at_once(pilot, encodes);
     }
 
-    /// Whether the viewer's link has room for `frame`. If not, nothing is sent up to the next keyframe for which it has.
+    /// Whether the viewer's link has room for `frame`. If not, nothing is sent up to the next keyframe for which it
+    /// has.
     fn has_room(&mut self, now: Instant, frame: &Frame) -> bool {
         let Some(budget) = &mut self.budget else { return true };
         let (estimate, limited) = self.feedback.with(|estimator| (estimator.estimate(), estimator.is_limited()));
@@ -427,8 +428,9 @@ impl Session {
         false
     }
 
-    /// Sends one frame, or leaves it out while a keyframe is waited for. `transmit` takes the datagrams out of the core and
-    /// returns false when the socket is full: then the rest of the frame is left out. True when a keyframe is needed.
+    /// Sends one frame, or leaves it out while a keyframe is waited for. `transmit` takes the datagrams out of the core
+    /// and returns false when the socket is full: then the rest of the frame is left out. True when a keyframe is
+    /// needed.
     pub fn send_frame(
         &mut self,
         now: Instant,
@@ -610,8 +612,8 @@ fn build(
         .with(Slot::SenderReport, SenderReportBuilder::new().build());
     let settings = SettingEngineBuilder::new()
         .with_ice_timeouts(Some(ICE_DISCONNECTED), Some(ICE_FAILED), Some(ICE_KEEPALIVE))
-        // Candidates behind multicast DNS names, which browsers use to hide addresses, are passed over: an isolated LAN may not
-        // carry the queries, and the viewer's own checks reveal it (RFC 8445 section 7.3.1.3).
+        // Candidates behind multicast DNS names, which browsers use to hide addresses, are passed over: an isolated LAN
+        // may not carry the queries, and the viewer's own checks reveal it (RFC 8445 section 7.3.1.3).
         .with_multicast_dns_mode(MulticastDnsMode::Disabled)
         .with_ice_connection_attempts(Some(ICE_CHECK_INTERVAL), Some(ICE_CHECKS))
         .build();

@@ -1,14 +1,14 @@
-//! What a viewer is sent of a stream that is too much for its link, and how often it may ask for keyframes. Pure: time is
-//! passed in.
+//! What a viewer is sent of a stream that is too much for its link, and how often it may ask for keyframes. Pure: time
+//! is passed in.
 //!
-//! A viewer may be sent what its link carries. One that is sent more loses the rest up to the next keyframe: an old picture would
-//! look live. Of a link much too slow little but keyframes remains.
+//! A viewer may be sent what its link carries. One that is sent more loses the rest up to the next keyframe: an old
+//! picture would look live. Of a link much too slow little but keyframes remains.
 
 use std::time::{Duration, Instant};
 
-/// How much may go out at once, in time of the link: frames never wait for longer. Where the encoder follows the link by
-/// itself, this is for what it cannot do: below the floor. Where nothing here encodes, a link that carries the stream shall also
-/// carry its keyframes, which of cameras are as large as a dozen other frames, and come seldom.
+/// How much may go out at once, in time of the link: frames never wait for longer. Where the encoder follows the link
+/// by itself, this is for what it cannot do: below the floor. Where nothing here encodes, a link that carries the
+/// stream shall also carry its keyframes, which of cameras are as large as a dozen other frames, and come seldom.
 const AT_ONCE: Duration = Duration::from_millis(150);
 const FOLLOWED: Duration = Duration::from_millis(500);
 const AS_IT_COMES: Duration = Duration::from_millis(300);
@@ -39,8 +39,8 @@ pub struct Budget {
 }
 
 impl Budget {
-    /// Whether a frame may go out over a link of `rate` bit/s, where so much may [`at_once`]. The first of a viewer may, however
-    /// large it is.
+    /// Whether a frame may go out over a link of `rate` bit/s, where so much may [`at_once`]. The first of a viewer
+    /// may, however large it is.
     pub fn allows(&mut self, now: Instant, rate: f64, at_once: Duration) -> bool {
         let full = rate * at_once.as_secs_f64();
         let gained = self.refilled.map_or(full, |at| rate * now.saturating_duration_since(at).as_secs_f64());
@@ -95,8 +95,8 @@ impl Requests {
         due
     }
 
-    /// A keyframe was made, whoever asked for it: it is the one that was wanted. So many spectators that lose packets cost the
-    /// pilot no more than one.
+    /// A keyframe was made, whoever asked for it: it is the one that was wanted. So many spectators that lose packets
+    /// cost the pilot no more than one.
     pub fn made(&mut self, now: Instant) {
         (self.wanted, self.awaited, self.last) = (false, false, Some(now));
     }
