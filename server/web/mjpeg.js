@@ -12,9 +12,14 @@ const MAX_PICTURE = 16 << 20
 /** What came and is not whole yet. */
 export class Parts {
   #held = new Uint8Array(0)
+  /** When the header of the part came that is not whole yet. */
+  #begun = null
 
-  /** The parts that are whole with these bytes: `{ time, jpeg }`, `time` in ms by the server's clock. */
-  push(bytes) {
+  /**
+   * The parts that are whole with these bytes, which came at `now`: `{ time, begun, jpeg }`, in ms the picture's time by
+   * the server's clock, and when its header came.
+   */
+  push(bytes, now) {
     const all = new Uint8Array(this.#held.length + bytes.length)
     all.set(this.#held)
     all.set(bytes, this.#held.length)
@@ -28,9 +33,11 @@ export class Parts {
       const field = name => Number(header.slice(0, end).match(new RegExp(`^${name}: *([\\d.]+)`, "im"))?.[1])
       const length = field("Content-Length"), start = at + end + 4
       if (!(length <= MAX_PICTURE)) throw new Error("The server sends no MJPEG")
+      this.#begun ??= now
       if (all.length < start + length) break
-      parts.push({ time: 1000 * field("X-Timestamp"), jpeg: all.slice(start, start + length) })
+      parts.push({ time: 1000 * field("X-Timestamp"), begun: this.#begun, jpeg: all.slice(start, start + length) })
       at = start + length
+      this.#begun = null
     }
     this.#held = all.slice(at)
     return parts
@@ -39,7 +46,8 @@ export class Parts {
 
 /**
  * Calls `show(picture, age)` for each picture of `path` until `signal`; of several that have come, for the newest.
- * `age` in ms: how much later than the quickest it came. Fails at the end, which comes sooner or later.
+ * `age` in ms: how much later than the quickest header it was whole. So a slow link shows by the first picture already.
+ * Fails at the end, which comes sooner or later.
  */
 export async function watch(path, signal, show) {
   const end = new AbortController()
@@ -51,16 +59,17 @@ export async function watch(path, signal, show) {
     const reply = await fetch(path, { cache: "no-store", signal: end.signal })
     if (!reply.ok) throw await refusal(reply)
     const reader = reply.body.getReader(), parts = new Parts()
+    // By so much the quickest header came behind its picture's time: the clocks differ.
     let least = Infinity
     for (;;) {
       const { done, value } = await reader.read()
       if (done) throw new Error("The server has ended the MJPEG stream")
       clearTimeout(timer)
       timer = setTimeout(silent, SILENT_MS)
-      const part = parts.push(value).at(-1)
+      const now = Date.now(), part = parts.push(value, now).at(-1)
       if (!part) continue
-      const lag = Date.now() - part.time
-      least = Math.min(least, lag)
+      const lag = now - part.time
+      least = Math.min(least, part.begun - part.time)
       if (lag - least > LATE_MS) throw new Error("MJPEG comes too late over this link")
       const picture = await createImageBitmap(new Blob([part.jpeg], { type: "image/jpeg" }))
       if (!end.signal.aborted) show(picture, Date.now() - part.time - least)

@@ -87,6 +87,11 @@ async function check({ advise, view, tabTitle, retryDelay, snapshotName, duratio
     const text = found.map(({ time, jpeg }) => `${time} ${new TextDecoder().decode(jpeg)}`).join("|")
     expect(`parts that come by ${step}`, text, "1500 a\r\n\r\nb|2000 |3250 xyz")
   }
+  const slow = new Parts(), whole = part("5.0", "xyz")
+  slow.push(bytes("--frame\r\n"), 100)
+  slow.push(bytes(whole.slice(0, -13)), 5200)
+  const [{ begun }] = slow.push(bytes(whole.slice(-13)), 9000)
+  expect("when the header of a part came", begun, 5200)
   for (const other of ["x".repeat(5000), "Content-Length: 99999999\r\n\r\n", "Content-Type: text/html\r\n\r\n"]) {
     let refused = false
     try { new Parts().push(bytes(other)) } catch { refused = true }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rov_common::codec::Codec;
 use rov_tests::jpeg;
 use rov_tests::media::Clip;
+use rov_tests::odd_camera::{Habits, Marks, OddCamera};
 use rov_tests::process::{Process, program};
 use rov_tests::programs::{Client, Server};
 use rov_tests::relay::slow_link;
@@ -219,21 +220,41 @@ fn a_publisher_of_a_picture_in_two_seconds_is_not_silent_between_them() {
     });
 }
 
-#[test]
-fn how_a_publisher_sends_is_known_by_the_transport_that_it_gets() {
+/// A publisher's connection up to RECORD, with H.264 by this Transport; and what it is answered to SETUP.
+fn record(url: &str, transport: &str) -> (Connection, String) {
     const SDP: &str = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=video 0 RTP/AVP 96\r\n\
                        a=rtpmap:96 H264/90000\r\na=control:streamid=0\r\n";
-    let (server, url) = server(&[]);
-    let mut publisher = Connection::open(&url);
+    let mut publisher = Connection::open(url);
     let body = format!("Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{SDP}", SDP.len());
     assert_eq!(publisher.request("ANNOUNCE", "", body.trim_end_matches("\r\n")).status, 200);
-    let offer = "Transport: rtp/avp/tcp;unicast;interleaved=0-1;mode=record\r\n";
-    let reply = publisher.request("SETUP", "/streamid=0", offer);
-    assert!(reply.status == 200 && reply.head.contains("RTP/AVP/TCP"), "{reply:?}");
+    let reply = publisher.request("SETUP", "/streamid=0", &format!("Transport: {transport};mode=record\r\n"));
+    assert_eq!(reply.status, 200, "{reply:?}");
     let session = reply.head.split("Session: ").nth(1).and_then(|rest| rest.split([';', '\r']).next());
     let session = format!("Session: {}\r\n", session.expect("a session"));
     assert_eq!(publisher.request("RECORD", "", &session).status, 200);
+    (publisher, reply.head)
+}
+
+#[test]
+fn how_a_publisher_sends_is_known_by_the_transport_that_it_gets() {
+    let (server, url) = server(&[]);
+    let (_publisher, answer) = record(&url, "rtp/avp/tcp;unicast;interleaved=0-1");
+    assert!(answer.contains("RTP/AVP/TCP"), "{answer}");
     logs(&server, "transport=\"TCP\"");
+}
+
+#[test]
+fn an_access_unit_of_a_publisher_is_what_has_one_time_stamp_whatever_its_marker_bits_say() {
+    let (server, url) = server(&[]);
+    let camera = OddCamera::start(Habits { marks: Marks::EveryNal, slices: 4, ..Habits::default() });
+    // Nothing is sent back to its ports.
+    let (_publisher, answer) = record(&url, "RTP/AVP;unicast;client_port=9-10");
+    let port = answer.split("server_port=").nth(1).and_then(|rest| rest.split('-').next()?.parse().ok());
+    camera.send_rtp(port.expect("the server's port"));
+    let frames = || server.stats().streams[0].frames;
+    until_true("pictures", wait::START, || frames() >= 60);
+    let (shown, sent) = (frames(), camera.sent());
+    assert!(shown <= sent, "{shown} of {sent} pictures");
 }
 
 #[test]

@@ -44,7 +44,7 @@ pub use probe::{Chosen, NoEncoder, Tried, choose_encoder, unused};
 pub use rtsp::RtpHeader;
 use source::Machine;
 pub use still::Still;
-pub use wiring::running_time;
+pub use wiring::{correct_markers, running_time};
 
 /// Why there is no plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -20,7 +20,7 @@ use super::along::Along;
 use super::clients::{interleaved, key};
 use super::feed::rtpbin;
 use super::gate;
-use crate::pipeline::{Inlet, RtpHeader};
+use crate::pipeline::{Inlet, RtpHeader, correct_markers};
 
 /// How long a gap waits for packets that were overtaken; what comes in order does not wait.
 const LATENCY_MS: u32 = 40;
@@ -99,6 +99,7 @@ pub fn element(inlet: &Arc<Inlet>, codec: Codec) -> Option<gst::Element> {
             return None;
         }
     };
+    correct_markers(&bin, codec);
     let sink = bin.by_name(OUT).and_downcast::<gst_app::AppSink>()?;
     let to = Arc::clone(inlet);
     let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
