@@ -129,10 +129,10 @@ impl Located {
         self.found.as_ref()?.announcement.key.as_deref()
     }
 
-    /// A session stands with it.
-    pub fn mark_watched(&self, heard: &Mutex<Heard>) {
+    /// A session stands with it, by this transport.
+    pub fn mark_watched(&self, heard: &Mutex<Heard>, by: Transport) {
         if let Some(found) = &self.found {
-            lock(heard).watch(found);
+            lock(heard).watch(found, by == Transport::WebRtc && found.announcement.key.is_some());
         }
     }
 

@@ -155,6 +155,8 @@ pub struct Heard {
     /// was heard beside the server that is watched does not take its place later.
     found: Vec<Found>,
     watched: Option<Watched>,
+    /// The last that was watched whose key a session proved.
+    proved: Option<Announcement>,
     /// Those that claimed a key and did not prove it.
     refused: Shunned,
     /// Those where no session came about.
@@ -275,8 +277,11 @@ impl Heard {
         !is_local && wish.proves(&server.announcement) && self.found.iter().any(|it| elsewhere(it) && !is_old(it, now))
     }
 
-    /// A session stands with the server: it is watched from now on.
-    pub fn watch(&mut self, server: &Found) {
+    /// A session stands with the server: it is watched from now on. `is_proved`: the session proves its key.
+    pub fn watch(&mut self, server: &Found, is_proved: bool) {
+        if is_proved {
+            self.proved = Some(server.announcement.clone());
+        }
         let mut alive = server.seen;
         match self.watched.take() {
             // At another address, perhaps: who was beside it still was.
@@ -286,6 +291,13 @@ impl Heard {
         }
         self.watched = Some(Watched { server: server.clone(), alive });
         self.asked = None;
+    }
+
+    /// Whether whoever comes after the one that is watched, unless the pilot chooses it, has to prove a key: its own
+    /// was proved, and addresses can be forged. A session by RTP or RTSP does not change that, as long as it announces
+    /// WebRTC.
+    fn needs_proof(&self, watched: &Watched) -> bool {
+        can_prove(&watched.server.announcement) && self.proved.as_ref().is_some_and(|proved| watched.is_key_of(proved))
     }
 
     pub fn is_watching(&self) -> bool {
@@ -346,7 +358,8 @@ impl Heard {
                 && let Some(server) = servers.into_iter().find(|server| server.is_offered_as(&question.offers[0]))
             {
                 let said = format!("{}; taken, as nothing else answers", question.text);
-                let must_prove = self.has_to_prove(&server, wish, now);
+                let must_prove = self.has_to_prove(&server, wish, now)
+                    || self.watched.as_ref().is_some_and(|watched| self.needs_proof(watched));
                 return Next::Watch { server: Box::new(server), must_prove, said: Some(said) };
             }
         }
@@ -358,9 +371,24 @@ impl Heard {
         self.found.iter().find(|found| found.is_offered_as(offer)).cloned()
     }
 
-    /// What there is to warn of now: another machine with the id of the server that is watched.
+    /// What there is to warn of now: the server whose key was proved is heard again, while one is watched that proves
+    /// none; or another machine has the id of the server that is watched.
     pub fn warning(&self, now: Instant) -> Option<String> {
-        let watched = &self.watched.as_ref()?.server;
+        let watched = self.watched.as_ref()?;
+        if let Some(proved) = self.proved.as_ref().filter(|_| !self.needs_proof(watched)) {
+            let is_it = |found: &&Found| {
+                let of = &found.announcement;
+                !is_old(found, now) && can_prove(of) && of.id == proved.id && of.key == proved.key
+            };
+            if let Some(back) = self.found.iter().find(is_it) {
+                let (name, here, there) = (back.name(), watched.server.address, back.address);
+                return Some(format!(
+                    "{name}, verified by its key before, is back at {there}; still watching {here}, as chosen, which \
+                     proves no key: restart rov-client to go back"
+                ));
+            }
+        }
+        let watched = &watched.server;
         let twin = self.found.iter().find(|found| {
             !is_old(found, now) && found.announcement.id == watched.announcement.id && !found.is_server_of(watched)
         })?;
@@ -386,6 +414,8 @@ impl Heard {
 
     fn next_after(&self, watched: &Watched, servers: &[Found], wish: &Wish, then: Instant, now: Instant) -> Next {
         let before = &watched.server;
+        let needs_proof = self.needs_proof(watched);
+        let is_trusted = |found: &Found| !needs_proof || wish.proves(&found.announcement);
         let itself = self.itself(watched, wish, then, now).map(|server| {
             let is_elsewhere = server.address != before.address;
             let said = is_elsewhere.then(|| format!("{} is at {} now", server.name(), server.address));
@@ -398,7 +428,8 @@ impl Heard {
         }
         // Not what claims its key and did not prove it.
         let is_itself = |found: &Found| {
-            found.is_server_of(before) && (found.address == before.address || wish.proves(&found.announcement))
+            let is_where_it_was = found.address == before.address && is_trusted(found);
+            found.is_server_of(before) && (is_where_it_was || wish.proves(&found.announcement))
         };
         let others: Vec<_> = servers.iter().filter(|found| !is_itself(found)).cloned().collect();
         // Who was not heard beside it, at any address, came after it: in its place, or elsewhere.
@@ -430,10 +461,11 @@ impl Heard {
         });
         if let [heir] = heirs.collect::<Vec<_>>()[..]
             && wish.names(&heir.announcement)
+            && is_trusted(heir)
             && !self.failed.has(heir.address, now)
             && (is_silent || heir.announcement.id == before.announcement.id)
         {
-            let must_prove = !is_there(heir) || self.has_to_prove(heir, wish, now);
+            let must_prove = needs_proof || !is_there(heir) || self.has_to_prove(heir, wish, now);
             let said = format!("{} answers in the place of {}, at {}", heir.name(), before.name(), heir.address);
             return Next::Watch { server: Box::new((*heir).clone()), must_prove, said: Some(said) };
         }
@@ -448,11 +480,13 @@ impl Heard {
             [one] => format!("{} {state}; {} answers at {}", before.name(), one.name(), one.address),
             several => format!("{} {state}; {} other servers answer", before.name(), several.len()),
         };
-        // Never another vehicle that was there all the time, nor one that says it is the lost one.
-        let is_harmless = |one: &Found| is_newer(one) && one.announcement.id != before.announcement.id;
+        // Never another vehicle that was there all the time, nor one that says it is the lost one, nor one that proves
+        // less.
+        let is_harmless =
+            |one: &Found| is_newer(one) && one.announcement.id != before.announcement.id && is_trusted(one);
         let is_taken =
             itself.is_none() && wish.any && wish.name.is_none() && matches!(&others[..], [one] if is_harmless(one));
-        ask(text, &others, Some(before), wish, is_taken.then_some(now))
+        ask(text, &others, Some((before, needs_proof)), wish, is_taken.then_some(now))
     }
 
     /// The server that is watched, where it was, or elsewhere if it can prove that it is the same.
@@ -465,7 +499,9 @@ impl Heard {
         let mut same: Vec<_> = same.collect();
         let address = watched.server.address;
         same.retain(|found| {
-            found.address == address || wish.proves(&found.announcement) && !self.refused.has(found.address, now)
+            let proves = wish.proves(&found.announcement);
+            let is_where_it_was = found.address == address && (proves || !self.needs_proof(watched));
+            is_where_it_was || proves && !self.refused.has(found.address, now)
         });
         // Where it was, unless somebody else answers there.
         same.sort_by_key(|found| (self.is_shunned(found.address, now), found.address != address));
@@ -494,15 +530,27 @@ fn is_old(found: &Found, now: Instant) -> bool {
     now.saturating_duration_since(found.seen) >= FORGET_AFTER
 }
 
-fn ask(text: String, servers: &[Found], watched: Option<&Found>, wish: &Wish, takes_first_at: Option<Instant>) -> Next {
+/// `watched`: the one that was, and whether its key was proved.
+fn ask(
+    text: String,
+    servers: &[Found],
+    watched: Option<(&Found, bool)>,
+    wish: &Wish,
+    takes_first_at: Option<Instant>,
+) -> Next {
     let offer = |server: &Found| {
         let (announced, address) = (&server.announcement, server.address);
         let twin = servers
             .iter()
-            .chain(watched)
+            .chain(watched.map(|(before, _)| before))
             .find(|other| other.announcement.id == announced.id && !wish.is_one(other, server));
-        let note =
-            twin.map_or(String::new(), |twin| format!("  (also at {}: a copied card, or an impostor)", twin.address));
+        let note = match (twin, watched) {
+            (Some(twin), _) => format!("  (also at {}: a copied card, or an impostor)", twin.address),
+            (None, Some((before, true))) if !wish.proves(announced) => {
+                format!("  (proves no key, unlike {} before: another machine, or an impostor)", before.name())
+            }
+            _ => String::new(),
+        };
         Offer {
             label: format!("{}  {address}{note}", announced.name),
             address: address.to_string(),

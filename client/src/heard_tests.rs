@@ -57,7 +57,7 @@ impl World {
         let mut world = Self::new();
         world.hear(a, NEMO);
         let server = world.heard.since(world.start).remove(0);
-        world.heard.watch(&server);
+        world.heard.watch(&server, world.wish.proves(a));
         for _ in 0..10 {
             world.pass(1_000);
             world.hear(a, NEMO);
@@ -238,21 +238,105 @@ fn what_the_transport_cannot_prove_is_not_followed() {
 
 #[test]
 fn who_comes_to_its_address_after_it_is_followed_and_said() {
-    let a = server("a", Some("ka"));
-    // A swapped computer, a restart with another port, another name, a key that could not be kept, and one of the
-    // version before.
-    for (heir, address) in [
-        (server("b", Some("kb")), NEMO),
-        (server("b", Some("ka")), "192.168.2.2:9090"),
-        (server("b", Some("ka")), NEMO),
-        (server("a", Some("kb")), NEMO),
-        (server("a", None), NEMO),
+    let (a, old) = (server("a", Some("ka")), server("a", None));
+    // A swapped computer, a restart with another port, another name, and a key that could not be kept. After one
+    // without a key, anybody.
+    for (before, heir, address, must_prove) in [
+        (&a, server("b", Some("kb")), NEMO, true),
+        (&a, server("b", Some("ka")), "192.168.2.2:9090", true),
+        (&a, server("b", Some("ka")), NEMO, true),
+        (&a, server("a", Some("kb")), NEMO, true),
+        (&old, server("a", Some("ka")), NEMO, false),
+        (&old, server("b", None), NEMO, false),
+        (&old, by_rtp(server("b", None)), NEMO, false),
     ] {
-        let mut world = World::watching(&a, &[]);
+        let mut world = World::watching(before, &[]);
         let next = world.lose(&[(&heir, address)]);
-        assert_eq!(watched(&next), Some((address.to_owned(), false)), "{heir:?}");
+        assert_eq!(watched(&next), Some((address.to_owned(), must_prove)), "{heir:?}");
         assert!(said(&next).contains("in the place of rov a"), "{}", said(&next));
     }
+}
+
+/// What proves nothing, whatever key it announces.
+fn by_rtp(announcement: Announcement) -> Announcement {
+    let rtp = rov_common::discovery::RtpInfo { host: "239.9.9.9".parse().expect("a group"), port: 5004, fec: false };
+    Announcement { transports: vec!["rtp".to_owned()], rtp: Some(rtp), ..announcement }
+}
+
+#[test]
+fn who_proves_no_key_does_not_come_after_a_server_that_did_without_being_asked() {
+    let a = server("a", Some("ka"));
+    let named = |heir: Announcement| Announcement { name: a.name.clone(), ..heir };
+    // With the address of the server, also as that itself, and elsewhere. The last is one of the version before.
+    for (heir, address) in [
+        (named(by_rtp(server("forged", None))), NEMO),
+        (named(by_rtp(server("forged", Some("kf")))), NEMO),
+        (named(by_rtp(server("forged", None))), "192.168.2.2:9090"),
+        (named(by_rtp(server("forged", None))), ELSEWHERE),
+        (by_rtp(server("a", Some("kf"))), NEMO),
+        (by_rtp(a.clone()), NEMO),
+        (named(server("forged", None)), NEMO),
+        (server("a", None), NEMO),
+    ] {
+        for name in [None, Some(a.name.clone())] {
+            let mut world = World::watching(&a, &[]);
+            (world.wish.any, world.wish.name) = (true, name);
+            // It is believed to be without WebRTC only after a while.
+            world.pass(2_000);
+            let asked = question(world.lose(&[(&heir, address)]));
+            assert_eq!((addresses(&asked), asked.takes_first_at), (vec![address], None), "{heir:?}");
+            assert!(asked.offers[0].label.contains("impostor"), "{asked:?}");
+            assert_eq!(world.heard.moved(&world.wish, world.now), None);
+            // No time makes it better.
+            for _ in 0..30 {
+                world.pass(1_000);
+                world.hear(&heir, address);
+                assert!(matches!(world.next(), Next::Ask(_)), "{heir:?}");
+            }
+            // The server itself goes first when it is back.
+            world.hear(&a, NEMO);
+            assert_eq!(watched(&world.next()), Some((NEMO.to_owned(), false)), "{heir:?}");
+        }
+    }
+}
+
+#[test]
+fn what_the_pilot_chose_stays_when_the_server_that_proved_its_key_is_back_and_that_is_said() {
+    let a = server("a", Some("ka"));
+    for heir in [by_rtp(server("b", None)), by_rtp(a.clone())] {
+        let mut world = World::watching(&a, &[]);
+        world.pass(2_000);
+        let asked = question(world.lose(&[(&heir, NEMO)]));
+        let chosen = world.heard.offered(&asked.offers[0]).expect("it is heard");
+        assert!(!world.heard.has_to_prove(&chosen, &world.wish, world.now));
+        world.heard.watch(&chosen, false);
+        assert_eq!(world.heard.warning(world.now), None);
+        world.hear(&a, NEMO);
+        let said = world.heard.warning(world.now).unwrap_or_default();
+        assert!(
+            said.contains(
+                "rov a, verified by its key before, is back at 192.168.2.2:8080; still watching 192.168.2.2:8080"
+            ),
+            "{said}"
+        );
+        assert_eq!(world.heard.warning(world.now + FORGET_AFTER), None, "it is silent");
+    }
+    // Chosen, another one that proves no key is as one of the version before.
+    let (b, c) = (by_rtp(server("b", None)), by_rtp(server("c", None)));
+    let mut world = World::watching(&a, &[]);
+    let asked = question(world.lose(&[(&b, NEMO)]));
+    let chosen = world.heard.offered(&asked.offers[0]).expect("it is heard");
+    world.heard.watch(&chosen, false);
+    assert_eq!(watched(&world.lose(&[(&c, NEMO)])), Some((NEMO.to_owned(), false)));
+}
+
+#[test]
+fn a_session_without_webrtc_does_not_make_a_server_one_without_a_key() {
+    let a = server("a", Some("ka"));
+    let mut world = World::watching(&a, &[]);
+    let server_by_rtsp = world.heard.since(world.start).remove(0);
+    world.heard.watch(&server_by_rtsp, false);
+    assert_eq!(addresses(&question(world.lose(&[(&by_rtp(server("b", None)), NEMO)]))), [NEMO]);
 }
 
 #[test]
@@ -305,7 +389,7 @@ fn a_name_that_was_chosen_is_not_given_up_without_being_asked() {
     let mut world = World::watching(&server("a", Some("ka")), &[]);
     world.wish.name = Some("rov a".to_owned());
     let swapped = Announcement { name: "rov a".to_owned(), ..server("b", Some("kb")) };
-    assert_eq!(watched(&world.lose(&[(&swapped, NEMO)])), Some((NEMO.to_owned(), false)));
+    assert_eq!(watched(&world.lose(&[(&swapped, NEMO)])), Some((NEMO.to_owned(), true)));
 }
 
 #[test]
@@ -327,7 +411,7 @@ fn another_one_elsewhere_is_offered_and_with_auto_taken_after_a_countdown() {
         }
         world.hear(&b, ELSEWHERE);
         let next = world.next();
-        assert_eq!(watched(&next), auto.then(|| (ELSEWHERE.to_owned(), false)), "{next:?}");
+        assert_eq!(watched(&next), auto.then(|| (ELSEWHERE.to_owned(), true)), "{next:?}");
     }
 }
 
@@ -358,12 +442,12 @@ fn a_name_that_changes_there_and_back_is_followed_both_times() {
     let (a, b) = (server("a", Some("ka")), server("b", Some("ka")));
     let mut world = World::watching(&a, &[]);
     let Next::Watch { server: heir, .. } = world.lose(&[(&b, NEMO)]) else { panic!() };
-    world.heard.watch(&heir);
+    world.heard.watch(&heir, true);
     for _ in 0..5 {
         world.pass(1_000);
         world.hear(&b, NEMO);
     }
-    assert_eq!(watched(&world.lose(&[(&a, NEMO)])), Some((NEMO.to_owned(), false)));
+    assert_eq!(watched(&world.lose(&[(&a, NEMO)])), Some((NEMO.to_owned(), true)));
 }
 
 #[test]
@@ -463,13 +547,13 @@ fn a_copied_announcement_changes_nothing_of_what_is_known_of_the_server() {
     let Next::Watch { server, must_prove, .. } = world.next() else { panic!() };
     assert_eq!((server.announcement.rtsp, server.address.to_string().as_str()), (rtsp(8554), NEMO));
     assert!(!must_prove);
-    // A server that was started again without WebRTC is believed when it was not heard with it for a while.
+    // A server that was started again without WebRTC is believed when it was not heard with it for a while; one that
+    // was watched by it is the pilot's choice.
     world.pass(3_000);
     world.hear(&forged, NEMO);
     world.pass(1_000);
     world.hear(&forged, NEMO);
-    world.search = world.now;
-    let Next::Watch { server, .. } = world.next() else { panic!() };
+    let server = world.heard.since(world.now).remove(0);
     assert_eq!(server.announcement, forged);
 }
 
@@ -499,7 +583,7 @@ fn a_neighbour_that_is_known_is_not_newer_at_another_address() {
     let next = world.next();
     assert_eq!(watched(&next), Some((ELSEWHERE.to_owned(), true)));
     let Next::Watch { server, .. } = next else { panic!() };
-    world.heard.watch(&server);
+    world.heard.watch(&server, true);
     assert_eq!(addresses(&question(world.lose(&[(&rear, "192.168.2.7:9090")]))), ["192.168.2.7:9090"]);
 }
 
@@ -565,7 +649,7 @@ fn one_in_its_place_that_cannot_be_watched_is_asked_about() {
     let (a, heir, other) = (server("a", Some("ka")), server("b", Some("kb")), server("c", Some("kc")));
     let mut world = World::watching(&a, &[]);
     let there: &[_] = &[(&heir, NEMO), (&other, ELSEWHERE)];
-    assert_eq!(watched(&world.lose(there)), Some((NEMO.to_owned(), false)));
+    assert_eq!(watched(&world.lose(there)), Some((NEMO.to_owned(), true)));
     world.heard.fail(NEMO.parse().expect("an address"), world.now);
     world.hear(&other, ELSEWHERE);
     assert_eq!(addresses(&question(world.next())), [NEMO, ELSEWHERE]);

@@ -337,7 +337,7 @@ async fn watch(
         () = given_up(shutdown) => return Ok(()),
     };
     viewer.session_started();
-    server.mark_watched(&knowledge.heard);
+    server.mark_watched(&knowledge.heard, way.transport());
     let watched = (link.viewer_id(), server.stream.as_str());
     let asking = Asking::new(server.stats.clone(), watched, config.interfaces.clone());
     let reason = tokio::select! {

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use rov_client::discovery;
 use rov_client::viewer::{Offer, Phase};
-use rov_common::discovery::{Announcement, Message, encode};
+use rov_common::discovery::{Announcement, Message, RtpInfo, encode};
 use rov_tests::programs::{Server, client_process, free_udp_port};
+use rov_tests::rtp::free_rtp_port;
 use rov_tests::wait::{self, until, until_true};
 use rov_tests::watcher::Watcher;
 use tempfile::TempDir;
@@ -120,6 +121,32 @@ fn whoever_repeats_a_servers_announcement_is_not_shown_and_the_server_is_when_it
     let shown = watcher.shown();
     watcher.wait_for_shots(shown + 10);
     assert!(other.stats().viewers.is_empty());
+    watcher.stop(&runtime);
+}
+
+#[test]
+fn whoever_proves_no_key_at_a_servers_address_is_not_shown_and_the_server_is_when_it_is_back() {
+    let (runtime, vehicle) = (Runtime::new().expect("a runtime"), Vehicle::new());
+    let mut robot = vehicle.start("Nemo", vehicle.signal_port);
+    let real = vehicle.announcement(&runtime);
+    let watcher = vehicle.watch(&runtime, &["--auto"]);
+    watcher.wait_for_shots(10);
+    robot.process.kill();
+    let rtp = RtpInfo { host: Ipv4Addr::new(239, 255, 77, 9), port: free_rtp_port(), fec: false };
+    let forged = Announcement {
+        id: "forged".to_owned(),
+        key: None,
+        transports: vec!["rtp".to_owned()],
+        rtp: Some(rtp),
+        ..real.clone()
+    };
+    let _impostor = Announcer::start(Ipv4Addr::LOCALHOST, vehicle.discovery_port, forged);
+    let asked = offers(&watcher, 1);
+    assert!(asked[0].label.contains("proves no key, unlike Nemo before"), "{asked:?}");
+    assert_eq!(watcher.choice().question().and_then(|question| question.takes_first_at), None);
+    let _again = vehicle.start("Nemo", vehicle.signal_port);
+    until_true("the second session", wait::START, || watcher.report().sessions == 2);
+    assert_eq!((watcher.report().server_id, watcher.report().transport), (real.id, "webrtc".to_owned()));
     watcher.stop(&runtime);
 }
 
