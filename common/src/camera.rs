@@ -200,7 +200,9 @@ fn user_info_end(rest: &str) -> Option<usize> {
         is_likely_host(host) && port.is_none_or(is_port)
     };
     let last = later.clone().next().filter(|_| is_impossible);
-    later.find(likely).or(last).or(usual)
+    // Of names without dots neither is more likely than the other: then it is hidden, unless the port is one of cameras.
+    let hidden = later.clone().next().filter(|_| !port.is_some_and(|port| matches!(port, "554" | "8554" | "322")));
+    later.find(likely).or(last).or(hidden).or(usual)
 }
 
 fn host_and_port(text: &str) -> (&str, Option<&str>) {
@@ -347,6 +349,15 @@ mod tests {
         }
         let odd = CameraUrl::parse("rtsp://admin:12#34@cam/x").unwrap();
         assert_eq!((odd.to_string().as_str(), odd.credentials().unwrap().password.as_str()), ("rtsp://cam/x", "12#34"));
+        for (typed, shown, password) in [
+            ("rtsp://admin:1234/5678@raspi/s", "rtsp://raspi/s", Some("1234/5678")),
+            ("rtsp://admin:1234?5678@raspi:8554/s", "rtsp://raspi:8554/s", Some("1234?5678")),
+            ("rtsp://cam:8554/a@b", "rtsp://cam:8554/...", None),
+        ] {
+            let camera = CameraUrl::parse(typed).unwrap();
+            assert_eq!(camera.credentials().map(|it| it.password.as_str()), password, "{typed}");
+            assert_eq!(camera.to_string(), shown, "{typed}");
+        }
     }
 
     #[test]
