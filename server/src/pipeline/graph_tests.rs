@@ -651,6 +651,19 @@ fn damaged_jpeg_pictures_are_left_out_and_counted() {
 }
 
 #[test]
+fn what_is_not_the_raw_codec_on_standard_input_is_refused_though_its_writer_waits() {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let config = small().with_source(|source| source.kind = SourceKind::Stdin);
+    let running = run(&prepare_from(&config, &chosen("x264enc"), reader.as_raw_fd()).unwrap());
+    writer.write_all(&[0x37; 2000]).unwrap();
+    match running.event() {
+        GraphEvent::Refused(reason) => assert!(reason.contains("standard input is not recognized"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    drop(writer);
+}
+
+#[test]
 fn standard_input_is_sent_untouched_until_it_ends() {
     let folder = Folder::new("stdin");
     let data = std::fs::read(folder.without_b_frames("a.h264")).unwrap();

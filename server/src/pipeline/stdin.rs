@@ -1,7 +1,9 @@
 //! Refuses on standard input what is not the raw codec. A parser would find start codes in MPEG-TS too, and make torn
 //! pictures of them that look live.
 
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, Weak};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
@@ -54,7 +56,8 @@ enum Verdict {
 /// Holds the first bytes back until they are known to be the raw codec.
 pub(super) fn install(head: &gst::Bin, codec: Codec, capture: &Arc<Capture>) {
     let Some(pad) = head.by_name(ELEMENT).and_then(|source| source.static_pad("src")) else { return };
-    let (capture, held) = (Arc::downgrade(capture), Mutex::new(Held::default()));
+    let (capture, held) = (Arc::downgrade(capture), Arc::<Mutex<Held>>::default());
+    let (of_probe, weak) = (Arc::downgrade(&held), capture.clone());
     pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
         let Some(capture) = capture.upgrade() else { return gst::PadProbeReturn::Ok };
         let mut held = lock(&held);
@@ -79,14 +82,46 @@ pub(super) fn install(head: &gst::Bin, codec: Codec, capture: &Arc<Capture>) {
                 }
                 gst::PadProbeReturn::Remove
             }
-            Verdict::Undecided => gst::PadProbeReturn::Handled,
-            Verdict::Wrong(reason) => {
-                if !capture.stopped.swap(true, std::sync::atomic::Ordering::AcqRel) {
-                    (capture.on_event)(GraphEvent::Refused(reason));
+            Verdict::Undecided => {
+                if !std::mem::replace(&mut held.is_watched, true) {
+                    look_when_quiet(codec, of_probe.clone(), weak.clone());
                 }
+                gst::PadProbeReturn::Handled
+            }
+            Verdict::Wrong(reason) => {
+                refuse(&capture, reason);
                 held.bytes.clear();
                 gst::PadProbeReturn::Handled
             }
+        }
+    });
+}
+
+fn refuse(capture: &Capture, reason: String) {
+    if !capture.stopped.swap(true, Ordering::AcqRel) {
+        (capture.on_event)(GraphEvent::Refused(reason));
+    }
+}
+
+/// Has what was written last judged like the end, once nothing more comes: a writer may wait then with the pipe open. Ends with
+/// the probe, which goes when the bytes are known to be the raw codec.
+fn look_when_quiet(codec: Codec, held: Weak<Mutex<Held>>, capture: Weak<Capture>) {
+    thread::spawn(move || {
+        let mut before = 0;
+        loop {
+            thread::sleep(TIME_LIMIT / 2);
+            let (Some(held), Some(capture)) = (held.upgrade(), capture.upgrade()) else { return };
+            let held = lock(&held);
+            if capture.stopped.load(Ordering::Acquire) || held.bytes.is_empty() {
+                return;
+            }
+            if std::mem::replace(&mut before, held.bytes.len()) != held.bytes.len() {
+                continue;
+            }
+            if let Verdict::Wrong(reason) = recognize(codec, &held.bytes, TIME_LIMIT, true) {
+                refuse(&capture, reason);
+            }
+            return;
         }
     });
 }
@@ -115,6 +150,7 @@ struct Held {
     bytes: Vec<u8>,
     /// When the first byte came.
     since: Option<Instant>,
+    is_watched: bool,
 }
 
 /// What the first bytes of standard input are. `waited`: since the first of them.
