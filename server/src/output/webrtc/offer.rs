@@ -284,13 +284,21 @@ pub struct Fragment {
 }
 
 impl Fragment {
+    /// Of several sections, those count that have the transport of the video: a refused one may have another.
     pub fn parse(body: &str) -> Self {
-        let candidates = body.lines().filter_map(|line| line.trim().strip_prefix("a=candidate:"));
+        let (session, media) = sections(body);
+        let ufrag = |lines: &[&str]| value(&lines.join("\n"), "a=ice-ufrag:").to_owned();
+        let video = media.iter().find(|lines| lines[0].starts_with("m=video"));
+        let own = [video.map(|lines| ufrag(lines)), Some(ufrag(&session)), media.first().map(|lines| ufrag(lines))];
+        let own = own.into_iter().flatten().find(|own| !own.is_empty()).unwrap_or_default();
+        let counts = |lines: &&Vec<&str>| ufrag(lines).is_empty() || ufrag(lines) == own;
+        let all: Vec<&str> = session.iter().chain(media.iter().filter(counts).flatten()).copied().collect();
+        let candidates = all.iter().filter_map(|line| line.trim().strip_prefix("a=candidate:"));
         Self {
-            ufrag: value(body, "a=ice-ufrag:").to_owned(),
-            pwd: value(body, "a=ice-pwd:").to_owned(),
+            ufrag: own,
+            pwd: value(&all.join("\n"), "a=ice-pwd:").to_owned(),
             candidates: candidates.map(|candidate| format!("candidate:{candidate}")).collect(),
-            is_last: body.contains("a=end-of-candidates"),
+            is_last: all.contains(&"a=end-of-candidates"),
         }
     }
 
@@ -628,6 +636,28 @@ mod tests {
         let answer = place_candidates(&format!("v=0\r\n{audio}{video}{transport}"));
         assert_eq!(answer, format!("v=0\r\n{audio}{transport}{video}{transport}"));
         assert_eq!(place_candidates(&answer), answer);
+    }
+
+    #[test]
+    fn a_fragment_has_the_transport_of_the_video() {
+        let of = |name: &str| format!("a=ice-ufrag:{name}\r\na=ice-pwd:p{name}\r\na=candidate:{name}\r\n");
+        let (audio, video) =
+            ("m=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n", "m=video 9 UDP/TLS/RTP/SAVPF 96\r\na=mid:1\r\n");
+        let fragment = |candidates: &[&str]| Fragment {
+            ufrag: "vvvv".to_owned(),
+            pwd: "pvvvv".to_owned(),
+            candidates: candidates.iter().map(|name| format!("candidate:{name}")).collect(),
+            is_last: false,
+        };
+        for (body, candidates) in [
+            (format!("{audio}{}{video}{}", of("aaaa"), of("vvvv")), &["vvvv"][..]),
+            (format!("{video}{}{audio}{}", of("vvvv"), of("aaaa")), &["vvvv"]),
+            // Of a bundle, and as browsers send it.
+            (format!("{audio}{}{video}a=candidate:b\r\n", of("vvvv")), &["vvvv", "b"]),
+            (format!("a=ice-ufrag:vvvv\r\na=ice-pwd:pvvvv\r\n{audio}a=candidate:c\r\n"), &["c"]),
+        ] {
+            assert_eq!(Fragment::parse(&body), fragment(candidates), "{body}");
+        }
     }
 
     #[test]
