@@ -240,12 +240,24 @@ impl Mark {
         Self { kind: kind.to_owned(), value: value.trim_matches(['\0', ' ', '\n', '\t']).to_owned() }
     }
 
-    /// Boards without a serial number give zeros, `None` or the like.
+    /// Boards without a serial number give zeros, `None` or the like, and many small PCs one and the same id.
     fn is_usable(&self) -> bool {
         let filler = |c: char| matches!(c, '0' | '-' | ':' | 'f' | 'F');
-        self.value.len() >= 6 && !self.value.chars().all(filler) && !self.value.contains('\n')
+        let value = self.value.to_ascii_lowercase();
+        let is_said_by_many = SAID_BY_MANY.iter().any(|said| value.contains(said));
+        value.len() >= 6 && !value.chars().all(filler) && !value.contains('\n') && !is_said_by_many
     }
 }
+
+/// What mainboards say that were never given a number or an id of their own.
+const SAID_BY_MANY: [&str; 6] = [
+    "0006-000700080009",
+    "12345678-1234-5678-90ab-cddeefaabbcc",
+    "fefefefe-fefe",
+    "to be filled",
+    "default string",
+    "not specified",
+];
 
 /// The marks of this machine, the surest first: the board's serial number, the mainboard's id, which only root may
 /// read, then each network card's address. Known on Linux only.
@@ -417,7 +429,15 @@ mod tests {
 
     #[test]
     fn what_boards_without_a_number_say_is_no_mark() {
-        for value in ["", "0000000000000000", "ffffffff-ffff", "None", "00:00:00:00:00:00"] {
+        for value in [
+            "",
+            "0000000000000000",
+            "ffffffff-ffff",
+            "None",
+            "00:00:00:00:00:00",
+            "03000200-0400-0500-0006-000700080009",
+            "To be filled by O.E.M.",
+        ] {
             assert!(!Mark::new("serial", value).is_usable(), "{value}");
         }
         assert!(Mark::new("serial", "100000004a5b6c7d\0").is_usable());
