@@ -5,7 +5,7 @@ use std::path::Path;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use rov_common::units::{Fps, Resolution};
-use rov_gst::element::has_property;
+use rov_gst::element::{exists, has_property};
 
 use super::mode::{Encoding, Mode};
 use super::source::{CSI_ROWS, Camera, CsiCamera, CsiRow, WEBCAM_ROWS, WebcamRow};
@@ -13,13 +13,9 @@ use super::source::{CSI_ROWS, Camera, CsiCamera, CsiRow, WEBCAM_ROWS, WebcamRow}
 /// The webcams, in the system's order, and the CSI cameras.
 pub fn cameras() -> (Vec<Camera>, Vec<CsiCamera>) {
     let devices = video_sources();
-    let csi: Vec<_> = CSI_ROWS
-        .iter()
-        .filter(|row| gst::ElementFactory::find(row.element).is_some())
-        .flat_map(|row| csi(row, &devices))
-        .collect();
+    let csi: Vec<_> = CSI_ROWS.iter().filter(|row| exists(row.element)).flat_map(|row| csi(row, &devices)).collect();
     let os_rows = WEBCAM_ROWS.iter().filter(|row| row.os == std::env::consts::OS);
-    let Some(row) = os_rows.into_iter().find(|row| gst::ElementFactory::find(row.element).is_some()) else {
+    let Some(row) = os_rows.into_iter().find(|row| exists(row.element)) else {
         return (Vec::new(), csi);
     };
     let cameras = devices.iter().filter_map(|device| webcam(row, device)).collect::<Vec<_>>();

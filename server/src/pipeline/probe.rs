@@ -7,7 +7,7 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use rov_common::codec::Codec;
 use rov_common::units::{Fps, Resolution};
-use rov_gst::element::has_property;
+use rov_gst::element::{exists, has_property};
 
 use super::encoder::{self, EncoderRow, HasProperty, Settings};
 use super::{message, plan, source, wiring};
@@ -97,7 +97,7 @@ fn refusal(codec: Codec, option: &str, row: &EncoderRow, settings: &Settings) ->
     let has = &has_property;
     let mut others: Vec<_> = encoder::rows(codec)
         .iter()
-        .filter(|other| gst::ElementFactory::find(other.element).is_some() && other.lacks(settings, has).is_none())
+        .filter(|other| exists(other.element) && other.lacks(settings, has).is_none())
         .map(|other| format!("--encoder {}", other.element))
         .collect();
     others.dedup();

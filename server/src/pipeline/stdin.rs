@@ -103,8 +103,8 @@ fn refuse(capture: &Capture, reason: String) {
     }
 }
 
-/// Has what was written last judged like the end, once nothing more comes: a writer may wait then with the pipe open. Ends with
-/// the probe, which goes when the bytes are known to be the raw codec.
+/// Has what was written last judged like the end, once nothing more comes: a writer may wait then with the pipe open.
+/// Ends with the probe, which goes when the bytes are known to be the raw codec.
 fn look_when_quiet(codec: Codec, held: Weak<Mutex<Held>>, capture: Weak<Capture>) {
     thread::spawn(move || {
         let mut before = 0;

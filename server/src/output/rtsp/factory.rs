@@ -19,6 +19,7 @@ use gstreamer_rtsp_server::subclass::prelude::*;
 use rov_common::codec::Codec;
 use rov_common::discovery::interfaces;
 use rov_common::net;
+use rov_gst::element::exists;
 
 use super::feed::Feeder;
 use super::gate::Gate;
@@ -138,7 +139,7 @@ fn new(
 ) -> Result<Factory> {
     for element in ["appsrc", payloader, "rtpbin", "udpsink"] {
         ensure!(
-            gst::ElementFactory::find(element).is_some(),
+            exists(element),
             "the GStreamer element {element} is missing: install gstreamer1.0-plugins-base and gstreamer1.0-plugins-good, \
              or leave RTSP out of --transport"
         );
