@@ -69,6 +69,12 @@ pub struct Cli {
     #[arg(long, value_name = "FILE", conflicts_with = "config")]
     pub check_config: Option<PathBuf>,
 
+    /// List the cameras that are found, and end [default: off]
+    ///
+    /// By what stays the same when they are plugged in again, for --device
+    #[arg(long, conflicts_with_all = ["config", "check_config"])]
+    pub list_cameras: bool,
+
     #[command(flatten)]
     pub camera: CameraOptions,
 
@@ -98,9 +104,17 @@ pub struct CameraOptions {
     #[arg(help_heading = SOURCE, long, value_enum, value_name = "SOURCE")]
     pub source: Option<SourceKind>,
 
+    /// Take all cameras that are found, up to 8 [default: off]
+    ///
+    /// Each with the streams given here and a name of its own, by its model and its serial number or place on the bus.
+    /// They are looked for once, at the start
+    #[arg(help_heading = SOURCE, long, action = ArgAction::SetTrue)]
+    pub all_cameras: Option<bool>,
+
     /// Camera: its index, path or a part of its name [default: the first]
     ///
-    /// As 0, /dev/video0; CSI: the sensor's index or name
+    /// As 0, /dev/video0; better a path that is the same when it is plugged in again, as --list-cameras shows it.
+    /// CSI: the sensor's index or name
     #[arg(help_heading = SOURCE, long, value_name = "INDEX|PATH|NAME")]
     pub device: Option<String>,
 
@@ -292,6 +306,13 @@ pub struct MachineOptions {
     #[arg(help_heading = BIT_RATE, long, value_name = "first|ADDRESS")]
     #[serde(deserialize_with = "parsed")]
     pub pilot: Option<Pilot>,
+
+    /// What the link to a viewer carries, in kbit/s; 0 = found out [default: 0]
+    ///
+    /// The bit rates of all streams that go to one address by WebRTC stay below it together. The one watched first gets
+    /// the larger part
+    #[arg(help_heading = BIT_RATE, long, value_parser = whole::<u32>, value_name = "KBIT/S")]
+    pub tether: Option<u32>,
 
     /// How viewers get the video, separated by commas [default: webrtc,rtsp]
     ///

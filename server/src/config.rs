@@ -21,6 +21,7 @@ use url::Url;
 use crate::cli::{CameraOptions, MachineOptions, StreamOptions, Switch};
 use crate::config_file::{self, Lines, Options};
 use crate::identity;
+use crate::pipeline::Found;
 use crate::rate_control::Pilot;
 
 use addresses::Misnamed;
@@ -33,6 +34,9 @@ pub const DEFAULT_FLOOR: Bitrate = Bitrate::from_kbps(300);
 const RTP_GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 0, 1);
 const DEFAULT_SIZE: Resolution = Resolution::new(1920, 1080);
 const TRANSPORTS: [Transport; 2] = [Transport::Webrtc, Transport::Rtsp];
+
+/// The most that `--all-cameras` takes.
+pub const MAX_CAMERAS: usize = 8;
 
 /// The longest name that an announcement carries, in bytes of UTF-8.
 const MAX_NAME: usize = 64;
@@ -64,6 +68,8 @@ pub struct SourceConfig {
     /// Never `Auto` when a file, a pipeline or a device was named.
     pub kind: SourceKind,
     pub device: Option<String>,
+    /// The paths of the camera that was taken before: no other one is. See `pipeline::Found`.
+    pub taken: Vec<String>,
     /// Set when `kind` is `File`.
     pub file: Option<PathBuf>,
     pub file_passthrough: bool,
@@ -85,6 +91,7 @@ impl Default for SourceConfig {
         Self {
             kind: SourceKind::Auto,
             device: None,
+            taken: Vec::new(),
             file: None,
             file_passthrough: false,
             looping: true,
@@ -183,6 +190,8 @@ pub struct Config {
     pub name: String,
     /// One at least.
     pub cameras: Vec<CameraConfig>,
+    /// All cameras that are found are taken, as the one that there is, of `Auto`, says.
+    pub all_cameras: bool,
     /// IPv4, like media and discovery.
     pub host: IpAddr,
     /// 0: any free port.
@@ -210,6 +219,8 @@ pub struct Config {
     /// Of pages that may use HTTP, as browsers write them: `http://10.0.0.9:3000`.
     pub allow_origins: Vec<String>,
     pub pilot: Pilot,
+    /// What all streams to one viewer's address may have together.
+    pub tether: Option<Bitrate>,
     /// Where the server's key is kept; None: nowhere.
     pub state_dir: Option<PathBuf>,
 }
@@ -314,7 +325,13 @@ impl Config {
             }
             cameras.push(camera);
         }
+        let all_cameras = options.cameras.iter().find(|camera| camera.source.options.all_cameras.unwrap_or_default());
+        if let (Some(camera), [_, _, ..]) = (all_cameras, &cameras[..]) {
+            let message = "--all-cameras: takes those of the other [[camera]] too, leave it or them out";
+            return bad(options.locate(message, &[&camera.source.lines]));
+        }
         let config = Self::with(&machine.options, transports, cameras).map_err(located(options, &[&machine.lines]))?;
+        let config = Self { all_cameras: all_cameras.is_some(), ..config };
         config.check_names().map_err(|Misnamed { camera, stream, message }| {
             let camera = &options.cameras[camera];
             let of_stream = stream.and_then(|at| camera.streams.get(at)).map(|stream| stream.line_of("name"));
@@ -343,6 +360,7 @@ impl Config {
         let config = Config {
             name,
             cameras,
+            all_cameras: false,
             host: options.host.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
             signal_port: options.signal_port.unwrap_or(8080),
             webrtc: wants(Transport::Webrtc),
@@ -361,10 +379,36 @@ impl Config {
             allow_hosts: options.allow_host.iter().map(|name| allow_host(name)).collect::<Result<_, _>>()?,
             allow_origins: options.allow_origin.iter().map(|text| allow_origin(text)).collect::<Result<_, _>>()?,
             pilot: options.pilot.unwrap_or_default(),
+            tether: options.tether.map(Bitrate::from_kbps).filter(|tether| tether.kbps() > 0),
             state_dir: options.state_dir.clone().or_else(|| identity::default_folder(|name| std::env::var(name).ok())),
         };
         config.validate()?;
         Ok(config)
+    }
+
+    /// For `--all-cameras`, with those that were found, which all have the same streams; as it is where none was.
+    ///
+    /// # Errors
+    /// Where there are not enough addresses for all.
+    pub fn with_found(mut self, found: &[Found]) -> Result<Self, ConfigError> {
+        let (usual, taken) = (self.cameras[0].clone(), &found[..found.len().min(MAX_CAMERAS)]);
+        if taken.is_empty() {
+            return Ok(self);
+        }
+        let camera = |found: &Found| CameraConfig {
+            name: found.name(),
+            source: SourceConfig {
+                kind: found.kind,
+                device: Some(found.device.clone()),
+                taken: found.known_by.clone(),
+                ..usual.source.clone()
+            },
+            streams: usual.streams.clone(),
+        };
+        self.cameras = taken.iter().map(camera).collect();
+        self.check_names().map_err(|misnamed| ConfigError(format!("--all-cameras: {}", misnamed.message)))?;
+        self.validate()?;
+        Ok(self)
     }
 
     /// Each with its camera, in order.
@@ -401,6 +445,11 @@ impl Config {
             ));
         }
         self.validate_addresses()?;
+        if let Some(tether) = self.tether
+            && !(100..=1_000_000).contains(&tether.kbps())
+        {
+            return bad(format!("--tether {}: must be from 100 to 1000000 kbit/s, or 0 for none", tether.kbps()));
+        }
         if self.max_viewers == 0 {
             return bad("--max-viewers 0: must be at least 1");
         }
@@ -442,6 +491,7 @@ impl SourceConfig {
         let config = Self {
             kind,
             device: options.device.clone(),
+            taken: Vec::new(),
             file: options.file.clone(),
             file_passthrough: options.file_passthrough.unwrap_or(usual.file_passthrough),
             looping: options.no_loop.map_or(usual.looping, |no_loop| !no_loop),
@@ -452,6 +502,9 @@ impl SourceConfig {
             frozen_after: frozen_after.or(usual.frozen_after).filter(|time| !time.is_zero()),
         };
         config.validate()?;
+        if options.all_cameras.unwrap_or_default() && kind != SourceKind::Auto {
+            return bad(format!("--all-cameras: needs --source auto and no --device, but --source is {}", kind.name()));
+        }
         Ok(config)
     }
 }

@@ -60,6 +60,8 @@ pub struct Options {
     pub file: Option<PathBuf>,
     /// To check the file and end.
     pub check: bool,
+    /// To list the cameras and end.
+    pub list_cameras: bool,
     pub machine: Table<MachineOptions>,
     /// One at least.
     pub cameras: Vec<Camera>,
@@ -113,7 +115,7 @@ impl ReadError {
 pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Options, ReadError> {
     let matches = Cli::command().try_get_matches_from(arguments)?;
     let cli = Cli::from_arg_matches(&matches)?;
-    let check = cli.check_config.is_some();
+    let (check, list_cameras) = (cli.check_config.is_some(), cli.list_cameras);
     let mut options = match cli.config.or(cli.check_config) {
         Some(path) => {
             let text = contents(&path);
@@ -122,7 +124,10 @@ pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Options, Re
             let options = options.map_err(|mistake| ReadError::File(format!("{}, {mistake}", path.display())))?;
             Options { file: Some(path), check, ..options }
         }
-        None => parse("").map_err(|mistake| ReadError::File(mistake.to_string()))?,
+        None => {
+            let options = parse("").map_err(|mistake| ReadError::File(mistake.to_string()))?;
+            Options { list_cameras, ..options }
+        }
     };
     options.update(&given(&matches))?;
     Ok(options)
@@ -217,7 +222,7 @@ pub fn parse(text: &str) -> Result<Options, Mistake> {
     };
     refuse(root, &mut mistakes);
     match mistakes.into_iter().min_by_key(|mistake| mistake.line) {
-        None => Ok(Options { file: None, check: false, machine, cameras }),
+        None => Ok(Options { file: None, check: false, list_cameras: false, machine, cameras }),
         Some(first) => Err(first),
     }
 }

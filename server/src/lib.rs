@@ -27,8 +27,9 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use cli::LogFormat;
-use config::Config;
+use config::{Config, MAX_CAMERAS, SourceConfig};
 use config_file::Options;
+use pipeline::Found;
 use rov_common::camera::redact;
 use rov_common::lines::Lines;
 use rov_common::memory;
@@ -44,6 +45,9 @@ const LOG_LIMIT: Duration = Duration::from_millis(500);
 pub fn run(options: &Options) -> ExitCode {
     if options.check {
         return check(options);
+    }
+    if options.list_cameras {
+        return list_cameras();
     }
     memory::tend_heaps();
     let log = init_log(options);
@@ -64,6 +68,16 @@ fn check(options: &Options) -> ExitCode {
             ExitCode::from(EXIT_USAGE)
         }
     }
+}
+
+fn list_cameras() -> ExitCode {
+    let found = pipeline::cameras_present(&SourceConfig::default());
+    let line = |camera: &Found| format!("{camera}, now {}", camera.id);
+    let lines: Vec<_> = found.iter().map(line).collect();
+    let text = if lines.is_empty() { "no camera found".to_owned() } else { lines.join("\n") };
+    // Nobody may be there to read it.
+    let _ = writeln!(io::stdout(), "{text}");
+    ExitCode::SUCCESS
 }
 
 fn run_logged(options: &Options) -> ExitCode {
@@ -110,7 +124,28 @@ async fn prepare(options: &Options) -> Result<Server> {
             "--webrtc-latency {ms} has no effect: nothing waits here; rov-client --latency is for lost packets"
         );
     }
-    Server::bind(Config::new(options)?).await
+    let config = Config::new(options)?;
+    Server::bind(if config.all_cameras { with_all_cameras(config).await? } else { config }).await
+}
+
+async fn with_all_cameras(config: Config) -> Result<Config> {
+    let source = config.cameras[0].source.clone();
+    let found = tokio::task::spawn_blocking(move || pipeline::cameras_present(&source)).await?;
+    match found.get(MAX_CAMERAS..) {
+        _ if found.is_empty() => tracing::warn!(
+            "--all-cameras: no camera is found; the first that comes is taken, and all that are there at the next start"
+        ),
+        Some(more @ [_, ..]) => {
+            let more: Vec<_> = more.iter().map(Found::to_string).collect();
+            tracing::warn!("--all-cameras takes {MAX_CAMERAS} and leaves out {}", more.join(", "));
+        }
+        _ => {}
+    }
+    let config = config.with_found(&found)?;
+    for (camera, found) in config.cameras.iter().zip(&found) {
+        tracing::info!(camera = camera.name, "{found}");
+    }
+    Ok(config)
 }
 
 /// Ctrl+C, or SIGTERM where there is such a thing.

@@ -15,7 +15,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{Config, RtpConfig, SourceKind};
+use crate::config::{CameraConfig, Config, RtpConfig, SourceConfig, SourceKind};
 use crate::discovery::{self, Discovery, DiscoveryConfig};
 use crate::http::{self, Api};
 use crate::identity::{self, Identity};
@@ -25,7 +25,7 @@ use crate::output::pilots::Pilots;
 use crate::output::rtp::RtpOutput;
 use crate::output::rtsp::{self, RtspOutput, Seats};
 use crate::output::webrtc::{self, Engine, Paths, WebRtcOutput};
-use crate::pipeline::Inlet;
+use crate::pipeline::{self, Found, Inlet};
 use crate::progress::{Beat, HANGS_AFTER, Parts};
 use crate::service::{Now, Service};
 use crate::stream::{Control, Stream, Streams};
@@ -37,6 +37,8 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(4);
 const REST_LIMIT: Duration = Duration::from_millis(500);
 /// Between two looks for the address of `--host`.
 const LOOK_FOR_ADDRESS: Duration = Duration::from_millis(500);
+/// Between two looks at which devices there are.
+const LOOK_FOR_CAMERAS: Duration = Duration::from_secs(1);
 const RESOLVE_INTERVAL: Duration = Duration::from_secs(20);
 
 /// A server whose sockets are bound: a port that is taken has been noticed, and the ports that the system chose are
@@ -173,7 +175,7 @@ impl Server {
                 let paths = Paths { interfaces, public, stun, identity: Some(identity.clone()) };
                 let configs = config.streams().map(|(_, config)| config.adaptive_floor);
                 let encodes = streams.iter().zip(configs).map(|(stream, floor)| (stream.name(), stream.codec(), floor));
-                let engine = Engine::new(encodes, config.max_viewers.into(), pilots);
+                let engine = Engine::new(encodes, config.max_viewers.into(), pilots).with_tether(config.tether);
                 let output = WebRtcOutput::start(&streams, media, paths, engine);
                 Some(Arc::new(output.context("WebRTC")?))
             }
@@ -265,6 +267,9 @@ impl Server {
                 }
             });
         }
+        if config.all_cameras && config.cameras[0].source.device.is_some() {
+            tasks.spawn(late_cameras(config.cameras.clone(), stop.clone()));
+        }
         let mut supervisors = JoinSet::new();
         let mut served = streams.iter().cloned().zip(requests);
         for (camera, beat) in config.cameras.iter().cloned().zip(supervisor_beats) {
@@ -334,6 +339,36 @@ async fn until_here(host: IpAddr) {
             Ok(_) | Err(_) => return,
         }
         tokio::time::sleep(LOOK_FOR_ADDRESS).await;
+    }
+}
+
+/// Says which cameras have come after the start, when the catalogue of streams was made.
+async fn late_cameras(cameras: Vec<CameraConfig>, stop: CancellationToken) {
+    let is_one_of = |found: &Found, source: &SourceConfig| {
+        source.device.as_ref() == Some(&found.device) || found.known_by.iter().any(|path| source.taken.contains(path))
+    };
+    let is_known = |found: &Found| cameras.iter().any(|camera| is_one_of(found, &camera.source));
+    let (mut nodes, mut changed, mut said) = (pipeline::device_nodes(), false, Vec::new());
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LOOK_FOR_CAMERAS) => {}
+        }
+        // Looked for some time after it has come: it may not answer at once.
+        let (now, was_changed) = (pipeline::device_nodes(), changed);
+        changed = nodes != now;
+        nodes = now;
+        if changed || !was_changed {
+            continue;
+        }
+        let source = SourceConfig::default();
+        let Ok(found) = tokio::task::spawn_blocking(move || pipeline::cameras_present(&source)).await else { return };
+        for new in found.into_iter().filter(|found| !is_known(found)) {
+            if !said.contains(&new) {
+                tracing::warn!("camera {new} has come after the start and is not shown: restart the server to take it");
+                said.push(new);
+            }
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{CameraConfig, EncodeConfig, EncoderChoice, SourceConfig, SourceKind};
 use crate::pipeline::playable::{self, Problem};
 use crate::pipeline::{
-    self, Branch, BranchCounters, EncoderRow, Failure, Graph, GraphError, GraphEvent, Hanging, Inlet, Plan,
+    self, Branch, BranchCounters, EncoderRow, Failure, Found, Graph, GraphError, GraphEvent, Hanging, Inlet, Plan,
     PrepareError,
 };
 use crate::rest::{Change, Rest};
@@ -58,7 +58,7 @@ pub async fn run(
     streams: Vec<(Arc<Stream>, mpsc::Receiver<Control>)>,
     shutdown: CancellationToken,
 ) -> Result<Outcome, Fatal> {
-    let camera = Arc::new(camera);
+    let mut camera = Arc::new(camera);
     let (streams, mut controls): (Vec<_>, Vec<_>) = streams.into_iter().unzip();
     let mut encoders = tokio::select! {
         () = shutdown.cancelled() => return Ok(Outcome::Stopped),
@@ -68,6 +68,7 @@ pub async fn run(
     let mut refusals = Backoff::new(REFUSED_MIN, REFUSED_MAX);
     let mut has_worked = false;
     let mut complaints = Repeats::default();
+    let mut choice = Choice::default();
     // Pipelines that were left to a driver that does not let go of them.
     let hanging = Hanging::default();
     loop {
@@ -88,6 +89,8 @@ pub async fn run(
                     let mut plan = Plan { inlet: inlet.clone(), ..plan };
                     let off = plan.branches.iter_mut().zip(&encoders.off).filter(|(_, off)| **off);
                     off.for_each(|(branch, _)| branch.turn_off());
+                    choice.say(&camera.name, &plan);
+                    let found = plan.found.clone();
                     match run_once(&camera, plan, !complaints.any(), &hanging, &streams, &mut controls, &shutdown)
                         .await?
                     {
@@ -102,6 +105,7 @@ pub async fn run(
                             has_worked |= well_for.is_some();
                             if well_for.is_some() {
                                 refusals.reset();
+                                remember(&mut camera, found.as_ref());
                             }
                             if well_for.is_some_and(|time| time > HEALTHY_AFTER) {
                                 backoff.reset();
@@ -132,6 +136,38 @@ pub async fn run(
         tokio::select! {
             () = shutdown.cancelled() => return Ok(Outcome::Stopped),
             () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// The camera that has given pictures is taken again, and no other one that has its number meanwhile. One that was named
+/// by a path of udev's or the user's own is what that path leads to.
+fn remember(camera: &mut Arc<CameraConfig>, found: Option<&Found>) {
+    let follows_path = |device: &String| device.starts_with('/') && !device.starts_with("/dev/video");
+    if camera.source.device.as_ref().is_some_and(follows_path) {
+        return;
+    }
+    if let Some(Found { known_by, .. }) = found.filter(|found| found.known_by != camera.source.taken) {
+        Arc::make_mut(camera).source.taken.clone_from(known_by);
+    }
+}
+
+/// Says which cameras `--source auto` has not taken, when that changes.
+#[derive(Default)]
+struct Choice {
+    said: Vec<Found>,
+}
+
+impl Choice {
+    fn say(&mut self, camera: &str, plan: &Plan) {
+        if let Some(found) = plan.found.as_ref().filter(|_| !plan.others.is_empty() && self.said != plan.others) {
+            self.said.clone_from(&plan.others);
+            let others: Vec<_> = plan.others.iter().map(Found::to_string).collect();
+            tracing::info!(
+                camera,
+                "taking {found}; also found: {}. --all-cameras takes all, --device PATH another one",
+                others.join(", ")
+            );
         }
     }
 }
@@ -272,9 +308,11 @@ async fn run_once(
     for (branch, stream) in plan.branches.iter_mut().zip(streams) {
         branch.limit = stream.demand().rate().map(|rate| rate.bitrate);
     }
-    let is_fallback = plan.is_fallback;
-    let inlet = plan.inlet.clone();
-    let substitute = is_fallback.then(|| "no camera is found, a test picture is shown".to_owned());
+    let is_fallback = plan.substitute.is_some();
+    let (inlet, substitute) = (plan.inlet.clone(), plan.substitute.clone());
+    if let Some(reason) = substitute.as_ref().filter(|_| !camera.source.taken.is_empty()) {
+        tracing::warn!(camera = camera.name, "{reason}");
+    }
     for (stream, _) in streams.iter().zip(&plan.branches).filter(|(_, branch)| !branch.is_off) {
         stream.pipeline_starting(&plan.source_label, substitute.clone());
     }
@@ -586,7 +624,7 @@ async fn a_camera(source: &SourceConfig) -> String {
         let found = tokio::task::spawn_blocking(move || pipeline::cameras_present(&source)).await;
         match found {
             Ok(cameras) if cameras.is_empty() => {}
-            Ok(cameras) => return cameras.join(", "),
+            Ok(cameras) => return cameras.iter().map(Found::to_string).collect::<Vec<_>>().join(", "),
             Err(error) => {
                 tracing::error!(%error, "looking for cameras failed");
                 std::future::pending::<()>().await;

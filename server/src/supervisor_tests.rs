@@ -124,3 +124,29 @@ async fn a_further_stream_whose_encoder_does_not_work_is_left_out_until_the_sour
         assert_eq!(encoders.off, [false, false]);
     }
 }
+
+#[test]
+fn a_camera_that_was_named_by_its_number_is_remembered_by_what_it_is() {
+    let found = Found {
+        kind: SourceKind::Webcam,
+        device: "/dev/v4l/by-id/usb-A".to_owned(),
+        id: "/dev/video0".to_owned(),
+        title: "A".to_owned(),
+        known_by: vec!["/dev/v4l/by-id/usb-A".to_owned(), "/dev/v4l/by-path/usb-0:1".to_owned()],
+    };
+    for (device, is_remembered) in [
+        (None, true),
+        (Some("0"), true),
+        (Some("/dev/video0"), true),
+        (Some("C920"), true),
+        (Some("/dev/v4l/by-path/usb-0:1"), false),
+        (Some("/dev/front-camera"), false),
+    ] {
+        let camera = CameraConfig::usual().with_source(|source| source.device = device.map(str::to_owned));
+        let mut camera = Arc::new(camera);
+        remember(&mut camera, None);
+        assert_eq!(camera.source.taken, [""; 0]);
+        remember(&mut camera, Some(&found));
+        assert_eq!(camera.source.taken == found.known_by, is_remembered, "{device:?}");
+    }
+}

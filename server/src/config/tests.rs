@@ -255,3 +255,47 @@ fn the_automatic_bitrate_follows_the_stated_formula() {
     assert_eq!(kbps(3840, 2160, 60, true), 100_000);
     assert_eq!(kbps(16, 16, 1, false), 500);
 }
+
+fn found(serial: u32) -> Found {
+    let path = format!("/dev/v4l/by-id/usb-Deep_{serial}-video-index0");
+    Found {
+        kind: SourceKind::Webcam,
+        device: path.clone(),
+        id: format!("/dev/video{serial}"),
+        title: "A webcam with a long name".to_owned(),
+        known_by: vec![path],
+    }
+}
+
+#[test]
+fn all_cameras_that_are_found_have_the_same_streams_and_names_of_their_own() {
+    let all = config(&["--all-cameras", "--stream2", "640x360", "--transport", "rtp,rtsp"]).unwrap();
+    assert!(all.all_cameras && !config(&[]).unwrap().all_cameras);
+    assert_eq!(all.clone().with_found(&[]), Ok(all.clone()));
+    let cameras: Vec<_> = (0..MAX_CAMERAS as u32 + 1).map(found).collect();
+    let config = all.clone().with_found(&cameras).unwrap();
+    assert_eq!((config.cameras.len(), config.streams().count()), (8, 16));
+    for (camera, found) in config.cameras.iter().zip(&cameras) {
+        assert_eq!((&camera.name, camera.source.device.as_ref()), (&found.name(), Some(&found.device)));
+        assert_eq!((camera.source.kind, &camera.source.taken), (SourceKind::Webcam, &found.known_by));
+        assert_eq!(camera.streams, all.cameras[0].streams);
+    }
+    // A camera more or less changes no other one's name.
+    let fewer = all.clone().with_found(&cameras[1..]).unwrap();
+    assert_eq!(fewer.cameras[0], config.cameras[1]);
+    let full = config_with_port(all, 65_520).with_found(&cameras).unwrap_err().0;
+    assert!(full.contains("no room for 16 streams"), "{full}");
+}
+
+fn config_with_port(mut config: Config, port: u16) -> Config {
+    config.rtp.iter_mut().for_each(|rtp| rtp.port = port);
+    config
+}
+
+#[test]
+fn all_cameras_are_taken_of_the_automatic_source_alone() {
+    for args in [&["--source", "test"][..], &["--device", "0"], &["--file", "a.mp4"]] {
+        let error = config(&[args, &["--all-cameras"]].concat()).unwrap_err().0;
+        assert!(error.starts_with("--all-cameras: needs --source auto"), "{error}");
+    }
+}

@@ -9,8 +9,12 @@ use rov_gst::element::{exists, has_property};
 
 use super::mode::{Encoding, Mode};
 use super::source::{CSI_ROWS, Camera, CsiCamera, CsiRow, WEBCAM_ROWS, WebcamRow};
+use super::stable::StablePaths;
 
-/// The webcams, in the system's order, and the CSI cameras.
+const DEV: &str = "/dev";
+
+/// The webcams, those with a stable path first and by that, so that their order does not depend on which was found
+/// first, then in the system's order; and the CSI cameras.
 pub fn cameras() -> (Vec<Camera>, Vec<CsiCamera>) {
     let devices = video_sources();
     let csi: Vec<_> = CSI_ROWS.iter().filter(|row| exists(row.element)).flat_map(|row| csi(row, &devices)).collect();
@@ -23,7 +27,11 @@ pub fn cameras() -> (Vec<Camera>, Vec<CsiCamera>) {
     let numbered = |(index, camera): (usize, Camera)| {
         if camera.id.is_empty() { Camera { id: index.to_string(), ..camera } } else { camera }
     };
-    (cameras.into_iter().enumerate().map(numbered).collect(), csi)
+    let mut cameras: Vec<_> = cameras.into_iter().enumerate().map(numbered).collect();
+    let stable = StablePaths::read(Path::new(DEV));
+    cameras.iter_mut().for_each(|camera| camera.paths = stable.of(Path::new(&camera.id)));
+    cameras.sort_by_cached_key(|camera| (camera.paths.is_empty(), camera.paths.last().cloned()));
+    (cameras, csi)
 }
 
 /// Whether there can be a camera at all.
@@ -36,7 +44,7 @@ pub fn may_exist() -> bool {
 pub fn nodes() -> Vec<String> {
     // libcamera's cameras show as media devices, all others as video devices.
     let is_camera = |name: &String| name.starts_with("video") || name.starts_with("media");
-    let names = std::fs::read_dir("/dev").into_iter().flatten().flatten();
+    let names = std::fs::read_dir(DEV).into_iter().flatten().flatten();
     let mut nodes: Vec<_> = names.filter_map(|node| node.file_name().into_string().ok()).filter(is_camera).collect();
     nodes.sort();
     nodes
@@ -61,7 +69,8 @@ pub fn camera_at(path: &str) -> Option<Camera> {
     };
     // A device that does not close is in use here anyway, and the start will say so.
     let _ = element.set_state(gst::State::Null);
-    Some(Camera { element: row.element, property: row.property, id: path, name: "camera".to_owned(), modes })
+    let paths = StablePaths::read(Path::new(DEV)).of(Path::new(&path));
+    Some(Camera { element: row.element, property: row.property, id: path, paths, name: "camera".to_owned(), modes })
 }
 
 fn video_sources() -> Vec<gst::Device> {
@@ -96,6 +105,7 @@ fn webcam(row: &WebcamRow, device: &gst::Device) -> Option<Camera> {
         element: row.element,
         property: row.property,
         id,
+        paths: Vec::new(),
         name: device.display_name().to_string(),
         modes,
     })
@@ -179,9 +189,14 @@ fn rates(structure: &gst::StructureRef) -> Vec<(Fps, Fps)> {
 /// Which cameras there are, with a path that only the file system knows.
 pub fn cameras_with(device: Option<&str>) -> (Vec<Camera>, Vec<CsiCamera>) {
     let (mut cameras, csi) = cameras();
-    let listed =
-        |device: &str| cameras.iter().any(|camera| camera.id == device || camera.id == format!("/dev/video{device}"));
-    if let Some(device) = device.filter(|device| !listed(device))
+    let Some(device) = device else { return (cameras, csi) };
+    // A link of udev's or the user's own.
+    let node = Path::new(device).canonicalize().ok();
+    if let Some(camera) = cameras.iter_mut().find(|camera| node.as_deref() == Some(Path::new(&camera.id))) {
+        if camera.id != device && !camera.paths.iter().any(|path| path == device) {
+            camera.paths.push(device.to_owned());
+        }
+    } else if !cameras.iter().any(|camera| camera.id == format!("/dev/video{device}"))
         && has_property("v4l2src", "device")
         && let Some(camera) = camera_at(device)
     {

@@ -551,11 +551,11 @@ fn a_users_pipeline_that_is_not_live_is_paced() {
 
 #[test]
 fn sources_that_are_no_cameras_have_none() {
-    assert_eq!(crate::pipeline::cameras_present(&small().source), [""; 0]);
-    assert_eq!(crate::pipeline::cameras_present(&pipeline("videotestsrc").source), [""; 0]);
+    assert_eq!(crate::pipeline::cameras_present(&small().source), []);
+    assert_eq!(crate::pipeline::cameras_present(&pipeline("videotestsrc").source), []);
     // As prepare sees it, whatever this machine has.
     let auto = small().with_source(|source| source.kind = SourceKind::Auto);
-    let fallback = prepare(&auto, &chosen("x264enc")).unwrap().is_fallback;
+    let fallback = prepare(&auto, &chosen("x264enc")).unwrap().substitute.is_some();
     assert_eq!(crate::pipeline::cameras_present(&auto.source).is_empty(), fallback);
 }
 

@@ -23,6 +23,7 @@ pub mod probe;
 mod rtsp;
 mod scan;
 pub mod source;
+mod stable;
 mod stdin;
 mod still;
 pub(crate) mod thin;
@@ -42,6 +43,7 @@ pub use message::Failure;
 pub use plan::Plan;
 pub use probe::{Chosen, NoEncoder, Tried, choose_encoder, unused};
 pub use rtsp::RtpHeader;
+pub use source::Found;
 use source::Machine;
 pub use still::Still;
 pub use wiring::{correct_markers, running_time};
@@ -75,20 +77,11 @@ pub fn prepare_from(
     if let Some(url) = &config.url {
         rtsp::look(url).map_err(PrepareError::Retry)?;
     }
-    let (cameras, csi) = cameras(config);
     let container = match &config.file {
         Some(file) => scan::container(file).map_err(|error| PrepareError::Fatal(format!("--file {error}")))?,
         None => None,
     };
-    let machine = Machine {
-        has_property: &has_property,
-        cores: probe::cores(),
-        cameras,
-        csi,
-        container,
-        stdin_fd,
-        stdin_is_file: descriptor::is_file(stdin_fd),
-    };
+    let machine = Machine { container, stdin_fd, stdin_is_file: descriptor::is_file(stdin_fd), ..machine(config) };
     let plan = plan::plan(camera, &machine, encoders).map_err(|missing| match config.kind {
         SourceKind::File => PrepareError::Fatal(format!("--file {}", missing.0)),
         _ => PrepareError::Retry(missing.0),
@@ -114,36 +107,35 @@ pub fn prepare_from(
     Ok(plan)
 }
 
-/// The cameras that [`prepare`] would choose among now, sorted: empty while `--source auto` would show the test picture
-/// ([`Plan::is_fallback`]), and for sources that are no cameras.
+/// The cameras that [`prepare`] would choose among now, best first: empty while `--source auto` would show the test
+/// picture ([`Plan::substitute`]), and for sources that are no cameras.
 ///
 /// Blocks; without any video device it only reads `/dev`, otherwise it asks each device what it offers. A camera in
 /// this list may still fail to start: whoever goes from the test picture to it stays with it (`prepare` does), or
 /// remembers this list, so that picture and camera do not take turns.
-pub fn cameras_present(config: &SourceConfig) -> Vec<String> {
-    let is_camera = matches!(config.kind, SourceKind::Auto | SourceKind::Webcam | SourceKind::Csi);
+pub fn cameras_present(config: &SourceConfig) -> Vec<Found> {
     // Without GStreamer there is no pipeline either, and `prepare` says why.
-    if !is_camera || !devices::may_exist() || gst::init().is_err() {
-        return Vec::new();
+    match gst::init() {
+        Ok(()) => source::choice(config, &machine(config)),
+        Err(_) => Vec::new(),
     }
-    let (cameras, csi) = cameras(config);
-    let csi = csi.into_iter().map(|camera| format!("CSI camera {}", camera.id));
-    let webcams = cameras.into_iter().map(|camera| format!("{} ({})", camera.id, camera.name));
-    let mut names: Vec<_> = match config.kind {
-        SourceKind::Csi => csi.collect(),
-        SourceKind::Webcam => webcams.collect(),
-        _ => csi.chain(webcams).collect(),
-    };
-    names.sort();
-    names
 }
 
-/// The webcams and CSI cameras, for a source that is one.
-fn cameras(config: &SourceConfig) -> (Vec<source::Camera>, Vec<source::CsiCamera>) {
-    match config.kind {
+/// What there is for a source, with webcams and CSI cameras for one that is such.
+fn machine(config: &SourceConfig) -> Machine<'static> {
+    let (cameras, csi) = match config.kind {
         SourceKind::Auto | SourceKind::Webcam | SourceKind::Csi if devices::may_exist() => {
             devices::cameras_with(config.device.as_deref())
         }
         _ => Default::default(),
+    };
+    Machine {
+        has_property: &has_property,
+        cores: probe::cores(),
+        cameras,
+        csi,
+        container: None,
+        stdin_fd: 0,
+        stdin_is_file: false,
     }
 }

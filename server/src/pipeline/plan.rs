@@ -18,8 +18,8 @@ use rov_common::units::{Bitrate, Fps, Resolution};
 
 use super::encoder::{EncoderRow, Memory, Settings};
 use super::inlet::Inlet;
-use super::source::{self, Drawing, Machine, Missing, Output, Pacing};
-use crate::config::{CameraConfig, CameraUrl, EncodeConfig, Flip, SourceKind, Trust, auto_bitrate};
+use super::source::{self, Drawing, Found, Machine, Missing, Output, Pacing};
+use crate::config::{CameraConfig, CameraUrl, EncodeConfig, Flip, SourceConfig, SourceKind, Trust, auto_bitrate};
 
 /// Names of elements that `graph` looks for.
 pub const JOIN: &str = "rov_join";
@@ -72,8 +72,12 @@ pub struct Plan {
     pub camera_certificate: Trust,
     /// What a publisher's pictures come by.
     pub inlet: Option<Arc<Inlet>>,
-    /// `--source auto` has found no camera, and shows the test picture in its place.
-    pub is_fallback: bool,
+    /// Why `--source auto` shows the test picture in place of a camera.
+    pub substitute: Option<String>,
+    /// The camera that was taken.
+    pub found: Option<Found>,
+    /// Those that `--source auto` might have taken as well.
+    pub others: Vec<Found>,
 }
 
 /// What is a stream's alone.
@@ -177,6 +181,8 @@ pub fn plan(camera: &CameraConfig, machine: &Machine, encoders: &[&'static Encod
             is_off: false,
         }
     });
+    let is_auto = camera.source.kind == SourceKind::Auto;
+    let others = source::choice(&camera.source, machine).into_iter();
     Ok(Plan {
         branches: branches.collect(),
         trunk: trunk(&source),
@@ -189,8 +195,27 @@ pub fn plan(camera: &CameraConfig, machine: &Machine, encoders: &[&'static Encod
         camera: source.camera,
         camera_certificate: camera.source.camera_certificate.clone(),
         inlet: None,
-        is_fallback: camera.source.kind == SourceKind::Auto && machine.csi.is_empty() && machine.cameras.is_empty(),
+        substitute: (is_auto && source.found.is_none()).then(|| no_camera(camera, machine)),
+        others: if is_auto {
+            others.filter(|other| Some(other) != source.found.as_ref()).collect()
+        } else {
+            Vec::new()
+        },
+        found: source.found,
     })
+}
+
+fn no_camera(camera: &CameraConfig, machine: &Machine) -> String {
+    let Some(taken) = camera.source.taken.first() else {
+        return "no camera is found, a test picture is shown".to_owned();
+    };
+    let any = SourceConfig { taken: Vec::new(), ..camera.source.clone() };
+    let there: Vec<_> = source::choice(&any, machine).iter().map(ToString::to_string).collect();
+    let rest = match there.is_empty() {
+        true => String::new(),
+        false => format!("; there is {}: to take another camera, restart the server", there.join(", ")),
+    };
+    format!("camera {taken} is gone, a test picture is shown{rest}")
 }
 
 /// What the source is to give: enough for all streams.

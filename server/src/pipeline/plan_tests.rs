@@ -129,10 +129,22 @@ fn an_automatic_bitrate_follows_the_size_and_a_given_one_stays() {
 
 #[test]
 fn only_the_test_picture_in_place_of_a_camera_is_a_fallback() {
-    assert!(make(&config(SourceKind::Auto), "x264enc", &[], vec![]).is_fallback);
+    assert!(make(&config(SourceKind::Auto), "x264enc", &[], vec![]).substitute.is_some());
     let csi = vec![CsiCamera { row: &CSI_ROWS[1], id: "imx219".to_owned() }];
-    assert!(!make(&config(SourceKind::Auto), "x264enc", &[], csi).is_fallback);
-    assert!(!make(&config(SourceKind::Test), "x264enc", &[], vec![]).is_fallback);
+    let auto = make(&config(SourceKind::Auto), "x264enc", &[], csi.clone());
+    assert!(auto.substitute.is_none() && auto.others.is_empty(), "{auto:?}");
+    let other = CsiCamera { id: "imx477".to_owned(), ..csi[0].clone() };
+    let others = make(&config(SourceKind::Auto), "x264enc", &[], [csi.clone(), vec![other]].concat()).others;
+    assert_eq!(others.iter().map(Found::to_string).collect::<Vec<_>>(), ["CSI camera imx477"]);
+    let gone = config(SourceKind::Auto).with_source(|source| source.taken = vec!["imx708".to_owned()]);
+    assert_eq!(
+        make(&gone, "x264enc", &[], csi).substitute.as_deref(),
+        Some(
+            "camera imx708 is gone, a test picture is shown; there is CSI camera imx219: to take another camera, \
+             restart the server"
+        )
+    );
+    assert!(make(&config(SourceKind::Test), "x264enc", &[], vec![]).substitute.is_none());
 }
 
 #[test]

@@ -55,6 +55,8 @@ pub struct Camera {
     pub property: &'static str,
     /// The property's value: `/dev/video0`, or an index.
     pub id: String,
+    /// Other paths that lead to it, whatever its number is: see [`super::stable`]. The surest first.
+    pub paths: Vec<String>,
     /// What the camera calls itself.
     pub name: String,
     /// Empty: not known, negotiated when it starts.
@@ -68,6 +70,63 @@ pub struct CsiCamera {
     /// Value of the row's property.
     pub id: String,
 }
+
+/// A camera as the user names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// `Webcam` or `Csi`.
+    pub kind: SourceKind,
+    /// For `--device`: what leads to it after it was plugged in again, where the machine knows such a thing.
+    pub device: String,
+    /// Where it is now.
+    pub id: String,
+    /// What it calls itself.
+    pub title: String,
+    /// All that leads to it and to no other camera; empty where only numbers do.
+    pub known_by: Vec<String>,
+}
+
+impl Found {
+    fn webcam(camera: &Camera) -> Self {
+        Self {
+            kind: SourceKind::Webcam,
+            device: camera.paths.first().unwrap_or(&camera.id).clone(),
+            id: camera.id.clone(),
+            title: camera.name.clone(),
+            known_by: camera.paths.clone(),
+        }
+    }
+
+    fn csi(camera: &CsiCamera) -> Self {
+        let (device, id) = (camera.id.clone(), camera.id.clone());
+        let title = format!("CSI {}", id.rsplit('/').next().unwrap_or_default());
+        Self { kind: SourceKind::Csi, device, known_by: vec![id.clone()], id, title }
+    }
+
+    /// A part of URLs, the same as long as [`Self::device`] is: of what it calls itself, and a mark of its own.
+    pub fn name(&self) -> String {
+        let plain = self.title.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' });
+        let words: String = plain.collect();
+        let words: Vec<_> = words.split('-').filter(|word| !word.is_empty()).collect();
+        let words: String = words.join("-").chars().take(MAX_TITLE).collect();
+        // FNV-1a, as that of the standard library may change.
+        let hash = self.device.bytes().fold(0x811c_9dc5_u32, |hash, b| (hash ^ u32::from(b)).wrapping_mul(0x0100_0193));
+        format!("{}-{:04x}", if words.is_empty() { "camera" } else { words.trim_end_matches('-') }, hash >> 16)
+    }
+}
+
+/// For the log: `/dev/v4l/by-id/usb-046d_C920-video-index0 (C920)`.
+impl std::fmt::Display for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.kind {
+            SourceKind::Csi => write!(f, "CSI camera {}", self.device),
+            _ => write!(f, "{} ({})", self.device, self.title),
+        }
+    }
+}
+
+/// So that with the mark and `/stream1` it is as short as announcements need it.
+const MAX_TITLE: usize = 16;
 
 /// An element for CSI cameras.
 #[derive(Debug, PartialEq)]
@@ -170,6 +229,8 @@ pub struct Source {
     pub limit_fps: bool,
     /// Where an IP camera is: set by `rtsp`, and not in the text, which is logged.
     pub camera: Option<CameraUrl>,
+    /// The webcam or CSI camera that is taken.
+    pub found: Option<Found>,
 }
 
 /// A source that cannot be had now (a camera that is missing), and what there is instead.
@@ -184,7 +245,7 @@ pub fn source(
     machine: &Machine,
 ) -> Result<Source, Missing> {
     match config.kind {
-        SourceKind::Auto => Ok(match (machine.csi.first(), machine.cameras.first()) {
+        SourceKind::Auto => Ok(match (csi_choice(config, machine).next(), webcam_choice(config, machine).next()) {
             (Some(camera), _) => csi(wanted, camera),
             (None, Some(camera)) => webcam(wanted, streams, camera),
             (None, None) => test(wanted, Some("NO CAMERA")),
@@ -198,6 +259,30 @@ pub fn source(
         SourceKind::Test => Ok(test(wanted, None)),
         SourceKind::Pipeline => Ok(user_pipeline(config, wanted.codec)),
     }
+}
+
+/// The cameras that `--source` means now: where one was taken before, that one alone, and no other that has its number
+/// meanwhile.
+pub fn choice(config: &SourceConfig, machine: &Machine) -> Vec<Found> {
+    let csi = csi_choice(config, machine).map(Found::csi);
+    let webcams = webcam_choice(config, machine).map(Found::webcam);
+    match config.kind {
+        SourceKind::Auto => csi.chain(webcams).collect(),
+        SourceKind::Csi => csi.collect(),
+        SourceKind::Webcam => webcams.collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Of several that match, the one that was the surest first.
+fn webcam_choice<'a>(config: &'a SourceConfig, machine: &'a Machine) -> impl Iterator<Item = &'a Camera> {
+    let all = machine.cameras.iter().filter(|_| config.taken.is_empty());
+    let find = |path: &'a String| machine.cameras.iter().find(move |camera| camera.paths.contains(path));
+    all.chain(config.taken.iter().find_map(find))
+}
+
+fn csi_choice<'a>(config: &'a SourceConfig, machine: &'a Machine) -> impl Iterator<Item = &'a CsiCamera> {
+    machine.csi.iter().filter(|camera| config.taken.is_empty() || config.taken.contains(&camera.id))
 }
 
 /// The container by its first bytes.
@@ -234,7 +319,7 @@ fn rate_caps(fps: Option<Fps>) -> String {
 }
 
 fn live(label: String, text: String, output: Output) -> Source {
-    Source { label, text, output, pacing: Pacing::Live, drawing: None, limit_fps: false, camera: None }
+    Source { label, text, output, pacing: Pacing::Live, drawing: None, limit_fps: false, camera: None, found: None }
 }
 
 fn test(wanted: &EncodeConfig, label: Option<&str>) -> Source {
@@ -254,6 +339,7 @@ fn test(wanted: &EncodeConfig, label: Option<&str>) -> Source {
 
 fn webcam(wanted: &EncodeConfig, streams: usize, camera: &Camera) -> Source {
     let label = format!("webcam {} ({})", camera.id, camera.name);
+    let found = Some(Found::webcam(camera));
     let element = format!("{} {}={}", camera.element, camera.property, quote(&camera.id));
     // A camera's H.264 is of use only where H.264 is wanted, and once.
     let passes = wanted.codec == Codec::H264 && streams == 1;
@@ -263,6 +349,7 @@ fn webcam(wanted: &EncodeConfig, streams: usize, camera: &Camera) -> Source {
         // Negotiated when it starts; decodebin passes raw video through and decodes the rest.
         return Source {
             limit_fps: true,
+            found,
             ..live(label, format!("{element} do-timestamp=true ! decodebin ! video/x-raw"), Output::Raw)
         };
     };
@@ -279,20 +366,23 @@ fn webcam(wanted: &EncodeConfig, streams: usize, camera: &Camera) -> Source {
         Encoding::H264 => (format!("video/x-h264{caps} ! {}", parsed(Codec::H264)), Output::Encoded),
     };
     let limit_fps = matches!((wanted.fps, fps), (Some(wanted), Some(own)) if own.as_f64() > wanted.as_f64());
-    Source { limit_fps, ..live(label, format!("{element} do-timestamp=true ! {text}"), output) }
+    Source { limit_fps, found, ..live(label, format!("{element} do-timestamp=true ! {text}"), output) }
 }
 
-/// By index among the cameras, by path, or by a part of the name.
-fn find_webcam<'a>(config: &SourceConfig, machine: &'a Machine) -> Result<&'a Camera, Missing> {
+/// By index among the cameras, by path, or by a part of the name; the one that was taken before by what it is.
+fn find_webcam<'a>(config: &'a SourceConfig, machine: &'a Machine) -> Result<&'a Camera, Missing> {
     let cameras = &machine.cameras;
     let found = match config.device.as_deref() {
+        _ if !config.taken.is_empty() => webcam_choice(config, machine).next(),
         None => cameras.first(),
         Some(device) => {
             // On Linux the index is that of /dev/videoN, as everywhere else there; a camera often has several such
             // nodes.
             let path = format!("/dev/video{device}");
             let name = device.to_lowercase();
-            let by_id = cameras.iter().find(|camera| camera.id == device || camera.id == path);
+            let leads =
+                |camera: &&Camera| camera.paths.iter().chain([&camera.id]).any(|id| id == device || *id == path);
+            let by_id = cameras.iter().find(leads);
             by_id.or_else(|| match device.parse::<usize>() {
                 Ok(_) => None,
                 Err(_) => cameras.iter().find(|camera| camera.name.to_lowercase().contains(&name)),
@@ -300,14 +390,17 @@ fn find_webcam<'a>(config: &SourceConfig, machine: &'a Machine) -> Result<&'a Ca
         }
     };
     found.ok_or_else(|| {
-        let wanted = config
-            .device
-            .as_deref()
-            .map_or_else(|| "no webcam found".to_owned(), |device| format!("no webcam {device}"));
-        let list: Vec<_> = cameras.iter().map(|camera| format!("{} ({})", camera.id, camera.name)).collect();
-        Missing(match list.is_empty() {
-            true => format!("{wanted}: there is no camera, connect one, or use --source test"),
-            false => format!("{wanted}: there is {}", list.join(", ")),
+        let list: Vec<_> = cameras.iter().map(|camera| Found::webcam(camera).to_string()).collect();
+        let list = list.join(", ");
+        Missing(match (config.taken.first().or(config.device.as_ref()), list.is_empty()) {
+            (None, _) => "no webcam found: there is no camera, connect one, or use --source test".to_owned(),
+            (Some(wanted), true) => {
+                format!("no webcam {wanted}: there is no camera, connect one, or use --source test")
+            }
+            (Some(wanted), false) if config.taken.is_empty() => format!("no webcam {wanted}: there is {list}"),
+            (Some(wanted), false) => {
+                format!("webcam {wanted} is gone: there is {list}; to take another one, restart the server")
+            }
         })
     })
 }
@@ -315,15 +408,17 @@ fn find_webcam<'a>(config: &SourceConfig, machine: &'a Machine) -> Result<&'a Ca
 fn csi(wanted: &EncodeConfig, camera: &CsiCamera) -> Source {
     let row = camera.row;
     let caps = format!("{}{}{}", row.caps, size_caps(wanted.resolution), rate_caps(wanted.fps));
-    live(
+    let source = live(
         format!("CSI camera {} ({})", camera.id, row.element),
         format!("{} {}={} ! {caps}", row.element, row.property, quote(&camera.id)),
         if row.nvmm { Output::Nvmm } else { Output::Raw },
-    )
+    );
+    Source { found: Some(Found::csi(camera)), ..source }
 }
 
-fn find_csi<'a>(config: &SourceConfig, machine: &'a Machine) -> Result<&'a CsiCamera, Missing> {
+fn find_csi<'a>(config: &'a SourceConfig, machine: &'a Machine) -> Result<&'a CsiCamera, Missing> {
     let found = match config.device.as_deref() {
+        _ if !config.taken.is_empty() => csi_choice(config, machine).next(),
         None => machine.csi.first(),
         Some(device) => {
             let by_id = machine.csi.iter().find(|camera| camera.id.contains(device));
@@ -373,7 +468,16 @@ fn file(config: &SourceConfig, wanted: &EncodeConfig, machine: &Machine) -> Resu
         (format!("file {}", path.display()), text, Output::Raw)
     };
     let pacing = Pacing::File { looping: config.looping, interval_of: wanted.fps.unwrap_or(Fps::whole(30)) };
-    Ok(Source { label, text, output, pacing, drawing: None, limit_fps: output == Output::Raw, camera: None })
+    Ok(Source {
+        label,
+        text,
+        output,
+        pacing,
+        drawing: None,
+        limit_fps: output == Output::Raw,
+        camera: None,
+        found: None,
+    })
 }
 
 fn stdin(wanted: &EncodeConfig, machine: &Machine) -> Source {

@@ -29,7 +29,17 @@ fn h265() -> EncodeConfig {
 }
 
 fn camera(id: &str, name: &str, modes: Vec<Mode>) -> Camera {
-    Camera { element: "v4l2src", property: "device", id: id.to_owned(), name: name.to_owned(), modes }
+    let (id, name) = (id.to_owned(), name.to_owned());
+    Camera { element: "v4l2src", property: "device", id, paths: Vec::new(), name, modes }
+}
+
+/// One with a serial number, as udev knows it.
+fn known(id: &str, serial: &str, port: u32) -> Camera {
+    let paths = vec![
+        format!("/dev/v4l/by-id/usb-Deep_{serial}-video-index0"),
+        format!("/dev/v4l/by-path/pci-usb-0:{port}:1.0-video-index0"),
+    ];
+    Camera { paths, ..camera(id, "Deep Cam", vec![]) }
 }
 
 fn mode(encoding: Encoding, fps: u32) -> Mode {
@@ -87,6 +97,55 @@ fn auto_takes_csi_then_a_webcam_then_the_labelled_test_picture() {
     assert_eq!(source(&config, &machine).unwrap().label, "webcam /dev/video2 (C920)");
     machine.csi.push(CsiCamera { row: &CSI_ROWS[0], id: "0".to_owned() });
     assert_eq!(source(&config, &machine).unwrap().label, "CSI camera 0 (nvarguscamerasrc)");
+}
+
+#[test]
+fn the_camera_that_was_taken_is_taken_again_though_another_one_has_its_number() {
+    let mut machine = machine(&|_, _| false);
+    machine.cameras = vec![known("/dev/video0", "A", 1), known("/dev/video2", "B", 2)];
+    let label = |config: &SourceConfig, machine: &Machine| source(config, machine).map(|source| source.label);
+    for kind in [SourceKind::Auto, SourceKind::Webcam] {
+        machine.cameras = vec![known("/dev/video0", "A", 1), known("/dev/video2", "B", 2)];
+        let first = source(&config(kind), &machine).unwrap().found.unwrap();
+        assert_eq!(first.to_string(), "/dev/v4l/by-id/usb-Deep_A-video-index0 (Deep Cam)");
+        let config = SourceConfig { taken: first.known_by, device: Some("0".to_owned()), ..config(kind) };
+        // Both were plugged in again, the other one first, and into other ports.
+        machine.cameras = vec![known("/dev/video0", "B", 1), known("/dev/video4", "A", 3)];
+        assert_eq!(label(&config, &machine).unwrap(), "webcam /dev/video4 (Deep Cam)");
+        assert_eq!(choice(&config, &machine).len(), 1);
+        // Another one in its place, as after a repair.
+        machine.cameras = vec![known("/dev/video0", "B", 2), known("/dev/video4", "C", 1)];
+        assert_eq!(label(&config, &machine).unwrap(), "webcam /dev/video4 (Deep Cam)");
+        machine.cameras = vec![known("/dev/video0", "B", 2)];
+        assert_eq!(choice(&config, &machine), []);
+        match label(&config, &machine) {
+            Ok(label) => assert_eq!((kind, label.as_str()), (SourceKind::Auto, "test picture (NO CAMERA)")),
+            Err(Missing(reason)) => assert_eq!(
+                (kind, reason.as_str()),
+                (
+                    SourceKind::Webcam,
+                    "webcam /dev/v4l/by-id/usb-Deep_A-video-index0 is gone: there is \
+                     /dev/v4l/by-id/usb-Deep_B-video-index0 (Deep Cam); to take another one, restart the server"
+                )
+            ),
+        }
+    }
+    machine.csi = ["imx219@10", "imx477@1a"].map(|id| CsiCamera { row: &CSI_ROWS[1], id: id.to_owned() }).into();
+    let config = SourceConfig { taken: vec!["imx477@1a".to_owned()], ..config(SourceKind::Auto) };
+    assert_eq!(label(&config, &machine).unwrap(), "CSI camera imx477@1a (libcamerasrc)");
+}
+
+#[test]
+fn a_camera_has_a_name_of_its_own_for_urls_whatever_its_number_is() {
+    let name = |camera: &Camera| Found::webcam(camera).name();
+    let first = name(&known("/dev/video0", "A", 1));
+    assert_eq!((first.as_str(), &name(&known("/dev/video6", "A", 4))), ("deep-cam-7902", &first));
+    assert_ne!(name(&known("/dev/video0", "B", 1)), first);
+    let odd = |title: &str| name(&camera("/dev/video0", title, vec![]));
+    assert!(odd("  Über–Kamera: USB2.0 Camera").starts_with("ber-kamera-usb2-"), "{}", odd("Über–Kamera: USB2.0"));
+    assert!(odd("深海").starts_with("camera-"), "{}", odd("深海"));
+    let csi = CsiCamera { row: &CSI_ROWS[1], id: "/base/soc/i2c0mux/i2c@1/imx477@1a".to_owned() };
+    assert!(Found::csi(&csi).name().starts_with("csi-imx477-1a-"), "{}", Found::csi(&csi).name());
 }
 
 #[test]

@@ -19,10 +19,11 @@ use super::addresses::{Check, Crypto, Known, Owners};
 use super::offer::{self, Fragment, OfferError};
 pub use super::session::Reach;
 use super::session::{End, Session};
+use super::share::{Part, share};
 use crate::output::pilots::Pilots;
 use crate::output::places::{Place, PlaceState, gives_way};
 use crate::packetize::Frame;
-use crate::rate_control::{Ceiling, Rate, RateControl};
+use crate::rate_control::{Ceiling, Link, Rate, RateControl};
 
 /// Datagrams and bytes in one segmentation-offload run. 64 KiB is the limit of an IP packet, 64 datagrams that of
 /// Linux; shorter runs let the first packets leave earlier.
@@ -80,6 +81,8 @@ pub struct Engine {
     crypto: Crypto,
     run: Run,
     pilots: Arc<Mutex<Pilots>>,
+    /// What all sessions of one address may be sent together, bit/s.
+    tether: Option<f64>,
     rate_due: Option<Instant>,
     /// When a viewer that had not connected gave way last.
     gave_way: Option<Instant>,
@@ -121,6 +124,8 @@ struct Viewer {
     former_ufrag: String,
     known: Known,
     deadline: Instant,
+    /// In the link of its address.
+    part: Part,
 }
 
 impl Viewer {
@@ -159,9 +164,15 @@ impl Engine {
             crypto: Crypto::default(),
             run: Run::default(),
             pilots,
+            tether: None,
             rate_due: None,
             gave_way: None,
         }
+    }
+
+    /// All streams of one viewer's address together have at most this bit rate.
+    pub fn with_tether(self, tether: Option<Bitrate>) -> Self {
+        Self { tether: tether.map(|tether| tether.bps().into()), ..self }
     }
 
     /// How many viewers are connected.
@@ -199,12 +210,13 @@ impl Engine {
         self.rate_due = Some(now + RATE_INTERVAL);
         let ceilings: Vec<_> = (0..self.streams.len()).map(ceiling).collect();
         let connected = self.viewers.iter_mut().filter(|(_, viewer)| viewer.session.is_connected());
-        let (mut viewers, links): (Vec<_>, Vec<_>) = connected
+        let (mut viewers, mut links): (Vec<_>, Vec<_>) = connected
             .filter_map(|(id, viewer)| {
                 let link = viewer.session.link(now, ceilings[viewer.stream])?;
                 Some(((id, viewer), link))
             })
             .unzip();
+        share_links(now, self.tether, &mut viewers, &mut links);
         let mut pilots = lock(&self.pilots);
         // Of all viewers: who has a right to a place, and whose pictures leave first.
         if let Some(at) = pilots.choose(&links) {
@@ -273,6 +285,7 @@ impl Engine {
             former_ufrag: String::new(),
             known: Known::default(),
             deadline: now,
+            part: Part::default(),
         };
         self.viewers.insert(id.to_owned(), viewer);
         self.streams[stream].viewers += 1;
@@ -444,6 +457,7 @@ impl Engine {
     fn remove(&mut self, id: &str, end: &End, net: &mut impl Transmit) {
         let Some(mut viewer) = self.viewers.remove(id) else { return };
         self.streams[viewer.stream].viewers -= 1;
+        self.leave_share(&mut viewer);
         viewer.session.close();
         drain(viewer.session.core(), &mut self.run, net, &mut |_| ());
         self.by_ufrag.remove(&viewer.ufrag);
@@ -456,6 +470,18 @@ impl Engine {
             End::GaveWay => return,
         };
         tracing::info!(viewer = public_id(id), reason, "viewer gone");
+    }
+
+    /// What a viewer that goes had of its link is the others'.
+    fn leave_share(&mut self, gone: &mut Viewer) {
+        let address = gone.session.peer().map(|peer| peer.ip()).filter(|_| gone.part.is_together());
+        let left = gone.session.seen(false).estimate;
+        for viewer in self.viewers.values_mut().filter(|viewer| viewer.part.is_together()) {
+            if address.is_some() && viewer.session.peer().map(|peer| peer.ip()) == address {
+                viewer.session.set_share(viewer.session.seen(false).estimate + left);
+                return;
+            }
+        }
     }
 
     /// Of each viewer, with the stream that it watches.
@@ -472,6 +498,28 @@ impl Engine {
     #[cfg(test)]
     fn tables(&self) -> (usize, usize, usize) {
         (self.viewers.len(), self.by_ufrag.len(), self.by_address.len())
+    }
+}
+
+/// Gives each viewer its part of the link that all of its address share; the queue in it is that of all.
+fn share_links(now: Instant, tether: Option<f64>, viewers: &mut [(&String, &mut Viewer)], links: &mut [Link]) {
+    let addresses: Vec<_> = links.iter().map(|link| link.address).collect();
+    let mut order: Vec<_> = (0..links.len()).collect();
+    order.sort_by_key(|at| (links[*at].address, links[*at].since));
+    for of_address in order.chunk_by(|one, next| addresses[*one] == addresses[*next]) {
+        let seen = |(number, at): (usize, &usize)| (viewers[*at].1.part, viewers[*at].1.session.seen(number == 0));
+        let mut sessions: Vec<_> = of_address.iter().enumerate().map(seen).collect();
+        let shares = share(now, tether, &mut sessions);
+        let together = || of_address.iter().zip(&sessions).filter(|(_, (part, _))| part.is_together());
+        let drain = together().filter_map(|(at, _)| links[*at].drain).max();
+        for (at, _) in together() {
+            links[*at].drain = drain;
+        }
+        for ((at, (part, _)), share) in of_address.iter().zip(sessions).zip(shares) {
+            viewers[*at].1.part = part;
+            viewers[*at].1.session.set_share(share);
+            links[*at].estimate = share;
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::history::Report;
+use super::share::Trouble;
 use crate::rate_control;
 
 /// A queue that stands for longer than this is congestion. A frame's own packets do not count: the first of them sees
@@ -66,6 +67,8 @@ const LOSS_PACKETS: usize = 50;
 /// A second loss so soon after the rate was lowered, and hardly smaller, was not caused by the rate.
 const LOSS_MEMORY: Duration = Duration::from_secs(5);
 const HARDLY: f64 = 0.85;
+/// Congestion again within this is the same one.
+const SAME_TROUBLE: Duration = Duration::from_secs(1);
 /// Until a lower rate shows in what is sent, microseconds.
 const REACTION: i64 = 150_000;
 
@@ -93,6 +96,8 @@ pub struct Estimator {
     /// Packets that departed before say nothing of the losses at the present rate.
     fresh_from: i64,
     inherent_loss: f64,
+    /// The last congestion.
+    trouble: Option<Trouble>,
     /// Nothing was reported for a while: the first packets after that are looked at as a train.
     probing: bool,
     /// When the last packet left of those that an outage took, until it was asked for.
@@ -126,6 +131,7 @@ impl Estimator {
             lossy: None,
             fresh_from: 0,
             inherent_loss: 0.0,
+            trouble: None,
             probing: false,
             lost_until: None,
         }
@@ -134,6 +140,29 @@ impl Estimator {
     /// Bits per second of RTP that the viewer's link carries, as far as was seen.
     pub fn estimate(&self) -> f64 {
         self.estimate
+    }
+
+    /// Has it say this from now on, as its session's part of what all that share the link were seen to get.
+    pub fn set_share(&mut self, share: f64) {
+        if share != self.estimate {
+            self.capacity = self.capacity.map(|carried| carried * share / self.estimate);
+            self.estimate = share;
+        }
+    }
+
+    /// The most that it says.
+    pub fn max(&self) -> f64 {
+        self.max
+    }
+
+    /// When congestion was seen last, if ever.
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.trouble
+    }
+
+    /// When arrivals were reported last.
+    pub fn last_report(&self) -> Option<Instant> {
+        self.last_report
     }
 
     /// Whether anything was seen that says less than the maximum.
@@ -207,6 +236,7 @@ impl Estimator {
         let second = self.second();
         let (loss, received) = second.unwrap_or_default();
         if self.queue > QUEUE_LIMIT.as_micros() as i64 {
+            self.note_trouble(now);
             self.congested(now, standing, loss);
         } else if loss > self.inherent_loss + CONGESTED_LOSS {
             self.lossy(now, loss, received);
@@ -344,11 +374,17 @@ impl Estimator {
         if before.is_some_and(|(_, before)| before.is_some_and(|before| loss > before * HARDLY)) {
             self.inherent_loss = loss;
         } else {
+            self.note_trouble(now);
             self.down(now, received, 0.95);
         }
         // The first time, some packets are from before the link became worse.
         self.lossy = Some((now, before.map(|_| loss)));
         self.fresh_from = self.recent.back().map_or(0, |sample| sample.departure) + REACTION;
+    }
+
+    fn note_trouble(&mut self, now: Instant) {
+        let before = self.trouble.filter(|before| now.saturating_duration_since(before.last) < SAME_TROUBLE);
+        self.trouble = Some(Trouble { since: before.map_or(now, |before| before.since), last: now });
     }
 
     fn down(&mut self, now: Instant, carried: f64, factor: f64) {

@@ -8,6 +8,7 @@ mod history;
 mod liveness;
 pub mod offer;
 mod session;
+mod share;
 mod thinning;
 mod thread;
 

@@ -39,6 +39,7 @@ use super::estimate::Estimator;
 use super::feedback::Feedback;
 use super::liveness::Liveness;
 use super::offer::{self, Fragment, MAX_CANDIDATES, Offer, VideoCodec};
+use super::share::Seen;
 use super::thinning::{Budget, Requests, at_once};
 use crate::packetize::Frame;
 use crate::rate_control::{Ceiling, Link};
@@ -361,6 +362,22 @@ impl Session {
             estimator.set_max(max);
             Link { address, since, silent, estimate: estimator.estimate(), drain: estimator.take_drain() }
         }))
+    }
+
+    /// For sharing the link with others; `large`: see there.
+    pub fn seen(&self, large: bool) -> Seen {
+        self.feedback.with(|estimator| Seen {
+            estimate: estimator.estimate(),
+            most: estimator.max(),
+            trouble: estimator.trouble(),
+            reported: estimator.last_report(),
+            large,
+        })
+    }
+
+    /// Bit/s that are this session's part of the link.
+    pub fn set_share(&self, share: f64) {
+        self.feedback.with(|estimator| estimator.set_share(share));
     }
 
     /// It has not been heard of for a while: whoever reports arrivals at all, does so several times a second.

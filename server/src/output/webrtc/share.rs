@@ -1,0 +1,113 @@
+//! What each of several sessions over one link may be sent. Pure: time is passed in.
+//!
+//! Each session measures the rate at which the link gives out its own packets while others' stand between them; all of
+//! them together measure the link. Sessions of one address share a link, unless the queue that one sees is one that
+//! another one, sent to at the time, does not see: behind a router, or through a relay, they may have one address and
+//! several links.
+
+use std::time::{Duration, Instant};
+
+/// Of a link, so much is for the picture that its pilot has large, and the rest for all others alike. What some cannot
+/// use is the others'.
+const LARGE: f64 = 0.6;
+/// Congestion that several sessions see within this has one cause. Reports come a few times within it.
+const TOGETHER: Duration = Duration::from_millis(500);
+
+/// Congestion that a session has seen: since when and until when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    pub since: Instant,
+    pub last: Instant,
+}
+
+/// What is known of a session.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    /// Bit/s that its link was seen to give it, and the most that it can use.
+    pub estimate: f64,
+    pub most: f64,
+    pub trouble: Option<Trouble>,
+    /// When its viewer last reported what arrived.
+    pub reported: Option<Instant>,
+    /// It is the picture that is large: the one watched first.
+    pub large: bool,
+}
+
+/// How a session takes part in sharing; by default as a new one does, which is taken to have the same link.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Part {
+    has_joined: bool,
+    alone: bool,
+    /// The beginning of the last congestion that was judged by.
+    judged: Option<Instant>,
+}
+
+impl Part {
+    /// Whether it shares its link with the others of its address.
+    pub fn is_together(&self) -> bool {
+        self.has_joined && !self.alone
+    }
+}
+
+/// Of the sessions of one address, the bit/s that each may be sent; of all together no more than `tether`.
+pub fn share(now: Instant, tether: Option<f64>, sessions: &mut [(Part, Seen)]) -> Vec<f64> {
+    judge(now, sessions);
+    let mut shares: Vec<_> = sessions.iter().map(|(_, seen)| seen.estimate.min(seen.most)).collect();
+    let is_limited = |(_, seen): &(Part, Seen)| seen.estimate < seen.most * 0.99;
+    let together: Vec<_> = (0..sessions.len()).filter(|at| !sessions[*at].0.alone).collect();
+    let is_known = together.iter().any(|at| sessions[*at].0.has_joined && is_limited(&sessions[*at]));
+    if together.len() > 1 && together.iter().any(|at| is_limited(&sessions[*at])) {
+        // A new one does not make the link wider.
+        let has_part = |at: &&usize| sessions[**at].0.has_joined || !is_known;
+        let total = together.iter().filter(has_part).map(|at| sessions[*at].1.estimate).sum();
+        spread(total, &together, sessions, &mut shares);
+    }
+    if let Some(tether) = tether.filter(|tether| shares.iter().sum::<f64>() > *tether) {
+        let all: Vec<_> = (0..sessions.len()).collect();
+        spread(tether, &all, sessions, &mut shares);
+    }
+    sessions.iter_mut().for_each(|(part, _)| part.has_joined = true);
+    shares
+}
+
+fn spread(total: f64, which: &[usize], sessions: &[(Part, Seen)], shares: &mut [f64]) {
+    let most = |at: usize| sessions[at].1.most;
+    let (large, mut others): (Vec<_>, Vec<_>) = which.iter().copied().partition(|at| sessions[*at].1.large);
+    let needed = others.iter().map(|at| most(*at)).sum::<f64>();
+    let large_most = large.iter().map(|at| most(*at)).sum::<f64>();
+    let for_large = (total * LARGE).max(total - needed).min(large_most);
+    large.iter().for_each(|at| shares[*at] = for_large);
+    others.sort_by(|one, other| most(*one).total_cmp(&most(*other)));
+    let (mut left, count) = (total - for_large, others.len());
+    for (number, at) in others.into_iter().enumerate() {
+        shares[at] = most(at).min(left / (count - number) as f64);
+        left -= shares[at];
+    }
+}
+
+/// Whether congestion that one has seen was seen by the others.
+fn judge(now: Instant, sessions: &mut [(Part, Seen)]) {
+    for at in 0..sessions.len() {
+        let (part, Seen { trouble: Some(trouble), .. }) = &mut sessions[at] else { continue };
+        let since = trouble.since;
+        if now.saturating_duration_since(since) < TOGETHER || part.judged == Some(since) {
+            continue;
+        }
+        part.judged = Some(since);
+        let has_seen = |seen: &Seen| seen.trouble.is_some_and(|trouble| trouble.last + TOGETHER >= since);
+        let was_sent_to = |seen: &Seen| seen.reported.is_some_and(|at| at >= since);
+        let several = sessions.iter().filter(|(_, seen)| has_seen(seen)).count() > 1;
+        let any_other = sessions.iter().any(|(_, seen)| !has_seen(seen) && was_sent_to(seen));
+        for (part, seen) in sessions.iter_mut() {
+            if has_seen(seen) {
+                part.alone = !several && (any_other || part.alone);
+            } else if several && was_sent_to(seen) {
+                part.alone = true;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "share_tests.rs"]
+mod tests;
