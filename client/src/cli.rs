@@ -33,7 +33,7 @@ const LOGGING: &str = "Logging";
 /// Without options, finds a rov-server on the network by itself and shows its picture. Keys: Q or ESC close, F or
 /// a double click fullscreen, I information, ? or F1 all of them.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "rov-client", version, after_help = EXIT_CODES)]
+#[command(name = "rov-client", version, max_term_width = 100, after_help = EXIT_CODES)]
 #[command(group(ArgGroup::new("server").args(["address", "host"])))]
 pub struct Cli {
     /// The server, as --list prints it, instead of finding it: ADDRESS, ADDRESS:PORT with the port of its HTTP API, or
@@ -55,7 +55,7 @@ pub struct Cli {
     pub transport: TransportChoice,
 
     /// TCP port of the server's HTTP API, with an address that has none [default: 8080]
-    #[arg(help_heading = SERVER, long, value_name = "PORT", requires = "server")]
+    #[arg(help_heading = SERVER, long, value_name = "PORT", requires = "server", value_parser = within::<u16>(1, 65_535))]
     pub signal_port: Option<u16>,
 
     /// TCP port of the server's RTSP, with an address and --transport rtsp
@@ -434,11 +434,22 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
 
     fn target(args: &[&str]) -> Result<Target, String> {
         let args = std::iter::once("rov-client").chain(args.iter().copied());
         Cli::try_parse_from(args).map_err(|e| e.to_string())?.target()
+    }
+
+    #[test]
+    fn no_complaint_about_a_value_is_that_of_a_parser_of_rust() {
+        for name in Cli::command().get_arguments().filter_map(|arg| arg.get_long()) {
+            let error = Cli::command().try_get_matches_from(["rov-client".to_owned(), format!("--{name}=x y")]);
+            let text = error.map_err(|error| error.to_string()).err().unwrap_or_default();
+            assert!(!text.contains("found in string") && !text.contains("invalid float"), "{text}");
+        }
     }
 
     #[test]

@@ -361,7 +361,7 @@ pub struct MachineOptions {
     /// Has no effect, as nothing waits here: for scripts made for other servers
     ///
     /// How long a viewer waits for lost packets is rov-client --latency [default: none]
-    #[arg(help_heading = OUTPUTS, long, value_name = "MS")]
+    #[arg(help_heading = OUTPUTS, long, value_parser = whole::<u32>, value_name = "MS")]
     pub webrtc_latency: Option<u32>,
 
     /// TCP port of RTSP; 0 = any free one [default: 8554]
@@ -549,6 +549,15 @@ mod tests {
         assert!(groups.len() >= 7, "{groups:?}");
         for (group, lines) in groups {
             assert!(lines <= 24, "{group} has {lines} lines:\n{help}");
+        }
+    }
+
+    #[test]
+    fn no_complaint_about_a_value_is_that_of_a_parser_of_rust() {
+        for name in Cli::command().get_arguments().filter_map(|arg| arg.get_long()) {
+            let error = Cli::command().try_get_matches_from(["rov-server".to_owned(), format!("--{name}=x y")]);
+            let text = error.map_err(|error| error.to_string()).err().unwrap_or_default();
+            assert!(!text.contains("found in string") && !text.contains("invalid float"), "{text}");
         }
     }
 

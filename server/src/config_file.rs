@@ -279,7 +279,11 @@ fn unknown(key: &str) -> String {
         return format!("{key} does not belong here: with [[camera]] in a file it stands {place}");
     }
     let (dashed, names) = (key.replace('_', "-"), places.iter().flat_map(|(names, _)| *names));
-    let likeness = |name: &str| strsim::jaro_winkler(&dashed, name);
+    let likeness = |name: &str| match strsim::damerau_levenshtein(&dashed, name) {
+        0 => 2.0,
+        1 => 1.0, // One slip of the finger, however short the word.
+        _ => strsim::jaro_winkler(&dashed, name),
+    };
     let nearest = names.max_by(|a, b| likeness(a).total_cmp(&likeness(b))).filter(|name| likeness(name) > LIKE);
     match nearest {
         Some(name) => format!("there is no option {key:?}: did you mean {name}?"),

@@ -171,6 +171,7 @@ fn a_mistake_is_told_with_its_line_and_what_to_do() {
     for (text, line, message) in [
         ("width = 1280\n\nwidht = 1", 3, "there is no option \"widht\": did you mean width?"),
         ("xyzzy = 1", 1, "there is no option \"xyzzy\": a key is a long option of rov-server --help"),
+        ("ulr = 'rtsp://10.0.0.3/'", 1, "there is no option \"ulr\": did you mean url?"),
         ("rtsp_prot = 1", 1, "there is no option \"rtsp_prot\": did you mean rtsp-port?"),
         ("rtp_port = 5004", 1, "there is no option \"rtp_port\": did you mean rtp-port?"),
         ("config = \"other.toml\"", 1, "there is no option \"config\""),
