@@ -24,6 +24,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use gstreamer as gst;
 use rov_common::codec::Codec;
+use rov_common::lateness::Received;
 use rov_common::units::Resolution;
 use rov_gst::element::{exists, has_property};
 
@@ -179,19 +180,19 @@ impl Decoder {
         })
     }
 
-    /// Whole RTP packets that came together, at `arrived`. Never waits; a packet that does not fit is counted and left
+    /// Whole RTP packets that came together. Never waits; a packet that does not fit is counted and left
     /// out, and decoding goes on at the next keyframe. What is not RTP, or of another payload type, is ignored.
-    pub fn push(&self, rtp_packets: impl IntoIterator<Item = Bytes>, arrived: Instant) {
+    pub fn push(&self, rtp_packets: impl IntoIterator<Item = Bytes>, received: Received) {
         let mut now = self.now();
         let packets = rtp_packets.into_iter();
         // One alone has nobody to be waited for.
         let _together = (packets.size_hint().1 != Some(1)).then(|| self.shared.together());
         for packet in packets {
-            self.push_one(&mut now, packet, arrived);
+            self.push_one(&mut now, packet, received);
         }
     }
 
-    fn push_one(&self, now: &mut Now, rtp_packet: Bytes, arrived: Instant) {
+    fn push_one(&self, now: &mut Now, rtp_packet: Bytes, received: Received) {
         let packet = Packet::parse(now.codec(), &rtp_packet);
         let Some(packet) = packet.filter(|packet| packet.payload_type == self.payload_type) else { return };
         // The buffer keeps the packet's own memory.
@@ -199,13 +200,13 @@ impl Decoder {
         // First the arrival, as the pipeline's threads look it up as soon as they have the packet.
         let mut flow = self.shared.flow();
         let was_open = flow.gate.is_open();
-        let late_by = flow.arrived(&packet, arrived);
+        let late_by = flow.arrived(&packet, received);
         let closed = was_open && !flow.gate.is_open();
         drop(flow);
         if closed {
             self.shared.tell(Note::GateClosed);
         }
-        let taken = now.push(packet.ssrc, buffer, arrived, late_by);
+        let taken = now.push(packet.ssrc, buffer, received.at, late_by);
         match taken {
             Taken::Yes | Taken::Straggler => {}
             Taken::NewStream => self.shared.tell(Note::NewStream),

@@ -3,14 +3,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use rov_client::{app, cli::Cli};
-use rov_common::camera::redact;
+use rov_common::redact::redact_typed;
 
 fn main() -> ExitCode {
     match Cli::try_parse() {
         Ok(cli) => app::run(&cli),
         // It may repeat what was typed, and this goes into a log.
         Err(error) if error.use_stderr() && !stderr().is_terminal() => {
-            eprint!("{}", redact(&error.to_string()));
+            eprint!("{}", redact_typed(&error.to_string(), std::env::args_os()));
             ExitCode::from(app::EXIT_USAGE)
         }
         Err(error) => error.exit(),

@@ -311,9 +311,9 @@ async fn watch(
     // What comes while the session is being closed is of no use: the decoder is free at its end.
     let tap = Tap(Arc::new(Mutex::new(Some(Arc::clone(decoder)))));
     let (counted, sink) = (Arc::clone(&arrivals), Arc::clone(&tap.0));
-    let on_packets: OnPackets = Arc::new(move |packets, at| {
+    let on_packets: OnPackets = Arc::new(move |packets, received| {
         if let Some(decoder) = &*lock(&sink) {
-            decoder.push(packets.inspect(|packet| counted.add(packet.len(), at)), at);
+            decoder.push(packets.inspect(|packet| counted.add(packet.len(), received.at)), received);
         }
     });
     let decodes = Arc::clone(decoder);

@@ -4,18 +4,26 @@
 //! Packets are compared with the quickest of their session, by the sender's own clock. A sender whose time stamps are
 //! slow, as of a camera that delivers fewer pictures in the dark than it stamps, looks the same. But what waits in
 //! front of a link comes in one piece: when the last packet of a picture is read, a part of the next one is there
-//! already. From a camera with slow stamps each picture comes at once, and then nothing until the next. Where the
-//! socket cannot be looked at, the times at which the packets come must tell (`rhythm`), and a clock is believed to be
-//! a little slow only.
+//! already, nearly always. From a camera with slow stamps each picture, or each group of some, comes at once, and then
+//! nothing until the next: the socket is empty behind one of them at least. Where the socket cannot be looked at, the
+//! times at which the packets come must tell (`rhythm`), and a clock is believed to be a little slow only.
 
 use std::time::{Duration, Instant};
 
 use crate::rhythm::Rhythm;
 
-/// Older than this at the arrival, compared with the quickest packet, is no live video.
-const OLD: Duration = Duration::from_secs(2);
-/// What was held up once catches up sooner than this.
-const LASTING: Duration = Duration::from_secs(3);
+/// Older than this at the arrival, compared with the quickest packet, is no live video. So much later and no more is
+/// what a link held up once, and what it needs for a large keyframe.
+const OLD: Duration = Duration::from_secs(1);
+/// For so long, by the time in which packets came, bytes must wait behind the pictures.
+const LASTING: Duration = Duration::from_secs(1);
+/// For so long where the pictures come less late than at first: what was held up once catches up sooner than this.
+const CATCHING_UP: Duration = Duration::from_secs(3);
+/// Of a pause in the arrivals, no more than this counts for these.
+const PAUSE: Duration = Duration::from_millis(250);
+/// Where the socket cannot be looked at: older than this, for so long.
+const OLD_BY_RHYTHM: Duration = Duration::from_secs(2);
+const LASTING_BY_RHYTHM: Duration = Duration::from_secs(3);
 /// Clocks drift: so many seconds of each are not taken for a delay.
 const DRIFT: f64 = 0.005;
 /// A clock that is slow by more than this is none, where nothing but the packets' times tells.
@@ -24,6 +32,11 @@ const SLOWEST_CLOCK: f64 = 0.05;
 const MEMORY: f64 = 60.0;
 /// So many pictures at whose end the socket was looked at tell enough.
 const FEWEST_LOOKS: u32 = 5;
+/// A link is idle where the socket is empty behind one picture of so many. Behind one of very many it is so by chance,
+/// where a segment of TCP ends with the picture.
+const EMPTY_BEHIND: u32 = 8;
+/// For [`Backlog::runs_empty`] the last pictures count, so many.
+const RECENT: u32 = 16;
 const CLOCK_RATE: f64 = 90_000.0;
 /// A timestamp that goes back by more than this belongs to another timeline: by TCP nothing is overtaken.
 const BACK: i32 = -90_000;
@@ -36,12 +49,43 @@ pub struct Backlog {
     late: f64,
     /// When the quickest came.
     quickest: Option<Instant>,
-    since: Option<Instant>,
+    spell: Option<Spell>,
     rhythm: Rhythm,
-    /// Since then.
     looks: Looks,
     /// The sender uses marker bits.
     marks: bool,
+}
+
+/// What has come since the pictures are old.
+#[derive(Debug)]
+struct Spell {
+    /// How late the first of them was.
+    late: f64,
+    /// The time in which packets came.
+    lasted: Duration,
+    /// Since when they are as old as is needed where the socket cannot be looked at.
+    very_old: Option<Instant>,
+    looks: Count,
+}
+
+/// Pictures behind which the socket was looked at.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    pictures: u32,
+    /// Of these.
+    empty: u32,
+}
+
+impl Count {
+    fn add(&mut self, is_empty: bool) {
+        self.pictures += 1;
+        self.empty += u32::from(is_empty);
+    }
+
+    /// Whether the link is idle between pictures or groups of them; none where that is not known yet.
+    fn runs_empty(self) -> Option<bool> {
+        (self.pictures >= FEWEST_LOOKS).then_some(self.empty * EMPTY_BEHIND >= self.pictures)
+    }
 }
 
 impl Default for Backlog {
@@ -50,7 +94,7 @@ impl Default for Backlog {
             last: None,
             late: 0.0,
             quickest: None,
-            since: None,
+            spell: None,
             rhythm: Rhythm::new(MEMORY),
             looks: Looks::default(),
             marks: false,
@@ -60,8 +104,8 @@ impl Default for Backlog {
 
 impl Backlog {
     /// A packet came, with this RTP timestamp (90 kHz) and marker bit: by how much its picture is too old, if that has
-    /// lasted. `waiting` says whether bytes wait in the socket behind it, where that is known; it is asked only when in
-    /// doubt.
+    /// lasted. `waiting` says whether bytes wait in the socket behind it, where that is known; it is asked about what
+    /// may be the last packet of a picture.
     pub fn arrived(
         &mut self,
         timestamp: u32,
@@ -70,62 +114,99 @@ impl Backlog {
         waiting: impl FnOnce() -> Option<bool>,
     ) -> Option<Duration> {
         self.marks |= marker;
+        let mut passed = Duration::ZERO;
+        let mut look = None;
         if let Some((before, then)) = self.last.replace((timestamp, at)) {
             let ticks = timestamp.wrapping_sub(before) as i32;
             if ticks < BACK {
-                *self = Self { last: self.last, marks: self.marks, ..Self::default() };
+                *self = Self { last: self.last, marks: self.marks, looks: self.looks, ..Self::default() };
                 return None;
             }
-            let passed = at.saturating_duration_since(then).as_secs_f64();
-            self.late = (self.late + passed * (1.0 - DRIFT) - f64::from(ticks) / CLOCK_RATE).max(0.0);
-            self.rhythm.packet(passed, ticks != 0);
-            self.looks.packet(ticks != 0);
+            passed = at.saturating_duration_since(then);
+            let seconds = passed.as_secs_f64();
+            self.late = (self.late + seconds * (1.0 - DRIFT) - f64::from(ticks) / CLOCK_RATE).max(0.0);
+            self.rhythm.packet(seconds, ticks != 0);
+            look = self.looks.packet(ticks != 0);
+        }
+        if marker || !self.marks {
+            self.looks.at_end(waiting());
         }
         if self.late == 0.0 {
             self.quickest = Some(at);
         }
         if self.late < OLD.as_secs_f64() {
-            (self.since, self.looks) = (None, Looks::default());
+            self.spell = None;
             return None;
         }
-        let since = *self.since.get_or_insert(at);
-        if marker || !self.marks {
-            self.looks.behind_last = waiting();
-        }
-        if at.saturating_duration_since(since) < LASTING {
-            return None;
-        }
-        let measured = self.quickest.map_or(0.0, |quickest| at.saturating_duration_since(quickest).as_secs_f64());
-        let by_rhythm = || self.late > measured * SLOWEST_CLOCK || !self.rhythm.is_idle_between();
-        if !self.looks.verdict().unwrap_or_else(by_rhythm) {
+        let late = self.late;
+        let new = || Spell { late, lasted: Duration::ZERO, very_old: None, looks: Count::default() };
+        let spell = match &mut self.spell {
+            Some(spell) => {
+                spell.lasted += passed.min(PAUSE);
+                look.into_iter().for_each(|is_empty| spell.looks.add(is_empty));
+                spell
+            }
+            none => none.insert(new()),
+        };
+        let is_slow = match spell.looks.runs_empty() {
+            Some(runs_empty) => {
+                let needed = if runs_empty || late >= spell.late { LASTING } else { CATCHING_UP };
+                (spell.lasted >= needed).then_some(!runs_empty)
+            }
+            // Soon.
+            None if self.looks.can_be_taken => None,
+            None if late < OLD_BY_RHYTHM.as_secs_f64() => {
+                spell.very_old = None;
+                None
+            }
+            None => {
+                let since = *spell.very_old.get_or_insert(at);
+                let has_lasted = at.saturating_duration_since(since) >= LASTING_BY_RHYTHM;
+                let passed = |quickest| at.saturating_duration_since(quickest).as_secs_f64();
+                let measured = self.quickest.map_or(0.0, passed);
+                has_lasted.then(|| late > measured * SLOWEST_CLOCK || !self.rhythm.is_idle_between())
+            }
+        };
+        if is_slow == Some(false) {
             // The sender's time stamps are slow: from here on it is measured anew.
-            (self.late, self.quickest, self.since, self.looks) = (0.0, Some(at), None, Looks::default());
-            return None;
+            (self.late, self.quickest, self.spell) = (0.0, Some(at), None);
         }
-        Some(Duration::from_secs_f64(self.late))
+        (is_slow == Some(true)).then(|| Duration::from_secs_f64(late))
+    }
+
+    /// Whether the socket is seen to be empty again and again, so that nothing waits in front of the link.
+    pub fn runs_empty(&self) -> bool {
+        self.looks.recent().runs_empty() == Some(true)
     }
 }
 
-/// Whether bytes wait in the socket behind the last packets of pictures.
-#[derive(Debug, Default)]
+/// Looks into the socket behind the last packets of pictures.
+#[derive(Clone, Copy, Debug, Default)]
 struct Looks {
     /// Behind the packet that came last, if that may be the last of its picture.
-    behind_last: Option<bool>,
-    pictures: u32,
-    waiting: u32,
+    waits: Option<bool>,
+    can_be_taken: bool,
+    /// The last [`RECENT`] of them, a bit each: empty.
+    bits: u32,
+    known: u32,
 }
 
 impl Looks {
-    fn packet(&mut self, is_first_of_picture: bool) {
-        if let Some(waits) = self.behind_last.take().filter(|_| is_first_of_picture) {
-            self.pictures += 1;
-            self.waiting += u32::from(waits);
-        }
+    fn at_end(&mut self, waits: Option<bool>) {
+        (self.waits, self.can_be_taken) = (waits, waits.is_some());
     }
 
-    /// Whether the link is slower than the stream; none where it could not be looked at.
-    fn verdict(&self) -> Option<bool> {
-        (self.pictures >= FEWEST_LOOKS).then_some(2 * self.waiting > self.pictures)
+    /// A packet came: whether the socket was empty behind the picture before, if it ends that.
+    fn packet(&mut self, is_first_of_picture: bool) -> Option<bool> {
+        let is_empty = !self.waits.take().filter(|_| is_first_of_picture)?;
+        self.bits = self.bits << 1 | u32::from(is_empty);
+        self.known = (self.known + 1).min(RECENT);
+        Some(is_empty)
+    }
+
+    fn recent(self) -> Count {
+        let of_these = (1 << self.known) - 1;
+        Count { pictures: self.known, empty: (self.bits & of_these).count_ones() }
     }
 }
 
@@ -233,6 +314,11 @@ mod tests {
     /// When pictures, stamped 25 a second, are said to be old: `real` of them come a second, the link is saturated
     /// from second `saturated` on.
     fn dim(seconds: u32, real: f64, saturated: u32, marks: fn(u32) -> bool) -> Option<u32> {
+        dim_in_groups(1, seconds, real, saturated, marks)
+    }
+
+    /// As [`dim`], so many pictures sent together.
+    fn dim_in_groups(group: u32, seconds: u32, real: f64, saturated: u32, marks: fn(u32) -> bool) -> Option<u32> {
         let (start, mut backlog) = (Instant::now(), Backlog::default());
         // Pictures of one packet, but for keyframes.
         let packets = (0..seconds * 25).flat_map(|picture| {
@@ -240,9 +326,10 @@ mod tests {
             (0..count).map(move |i| (picture, i, count))
         });
         for (picture, i, count) in packets {
-            let second = f64::from(picture) / real;
-            let is_saturated = second >= f64::from(saturated);
-            let waits = is_saturated || i + 1 < count;
+            let is_saturated = f64::from(picture) / real >= f64::from(saturated);
+            let sent_with = if is_saturated { picture } else { picture / group * group };
+            let second = f64::from(sent_with) / real;
+            let waits = is_saturated || i + 1 < count || picture % group + 1 < group;
             let at = start + Duration::from_secs_f64(second);
             if backlog.arrived(picture * 3600, marks(u32::from(i + 1 == count)), at, || Some(waits)).is_some() {
                 return Some(second as u32);
@@ -261,10 +348,67 @@ mod tests {
     }
 
     #[test]
-    fn a_slow_link_behind_slow_stamps_shows_soon() {
-        for (real, limit) in [(12.0, 20), (21.0, 45)] {
-            let old = dim(120, real, 10, |is_last| is_last == 1).expect("old pictures");
-            assert!((13..limit).contains(&old), "{real}: {old}");
+    fn a_camera_that_delivers_few_pictures_in_groups_is_no_slow_link() {
+        for group in [2, 3, 6] {
+            for real in [1.0, 3.0, 12.0, 21.0, 24.0] {
+                for marks in [|is_last| is_last == 1, |_| true, |_| false] {
+                    assert_eq!(dim_in_groups(group, 180, real, u32::MAX, marks), None, "{group} at {real}");
+                }
+            }
         }
+    }
+
+    #[test]
+    fn a_camera_that_delivers_very_few_pictures_is_no_slow_link() {
+        for real in [0.2, 0.5, 1.0, 1.5] {
+            assert_eq!(dim(600, real, u32::MAX, |is_last| is_last == 1), None, "{real}");
+        }
+    }
+
+    #[test]
+    fn a_slow_link_behind_slow_stamps_shows_soon() {
+        for group in [1, 3] {
+            for (real, limit) in [(12.0, 14), (21.0, 20)] {
+                let old = dim_in_groups(group, 120, real, 10, |is_last| is_last == 1).expect("old pictures");
+                assert!((11..limit).contains(&old), "{real}: {old}");
+            }
+        }
+    }
+
+    /// How late the pictures were, at most, before it was said; and whether that was. They come 25 a second over a link
+    /// that takes `rate` of them from second 5 on, and nothing for `stall` seconds there; bytes wait behind each that
+    /// the next one has to wait for.
+    fn over_a_link(rate: f64, stall: f64) -> (f64, bool) {
+        let (start, mut backlog) = (Instant::now(), Backlog::default());
+        let (mut free, mut oldest) = (0.0_f64, 0.0_f64);
+        for picture in 0..25 * 60 {
+            let made = f64::from(picture) / 25.0;
+            let begins = if made >= 5.0 { free.max(made).max(5.0 + stall) } else { made };
+            free = begins + if made >= 5.0 { 1.0 / rate } else { 0.001 };
+            oldest = oldest.max(free - made);
+            let waits = free > f64::from(picture + 1) / 25.0;
+            let at = start + Duration::from_secs_f64(free);
+            if backlog.arrived(picture * 3600, true, at, || Some(waits)).is_some() {
+                return (oldest, true);
+            }
+        }
+        (oldest, false)
+    }
+
+    #[test]
+    fn nothing_older_than_little_more_than_a_second_comes_over_a_slow_link_whose_socket_is_seen() {
+        for rate in [5.0, 12.0, 17.5, 20.0, 23.0] {
+            let (oldest, is_said) = over_a_link(rate, 0.0);
+            assert!(is_said && oldest < 1.0 + 1.3 * (1.0 - rate / 25.0) + 0.2, "{rate}: {oldest}");
+        }
+    }
+
+    #[test]
+    fn a_stall_that_is_made_up_for_is_no_slow_link() {
+        for (rate, stall) in [(1000.0, 10.0), (100.0, 5.0), (50.0, 1.5), (37.5, 1.5), (30.0, 1.5), (30.0, 0.5)] {
+            let (oldest, is_said) = over_a_link(rate, stall);
+            assert!(!is_said && oldest >= stall, "{rate}, {stall}: {oldest}");
+        }
+        assert!(over_a_link(26.0, 1.5).1, "one that takes half a minute for it is too slow");
     }
 }

@@ -12,9 +12,7 @@ use url::{ParseError, Position, Url};
 const PORT: u16 = 554;
 const TLS_PORT: u16 = 322;
 /// In the place of a secret.
-const HIDDEN: &str = "...";
-/// What our own messages give as an example.
-const EXAMPLE: &str = "USER:PASSWORD@";
+pub(crate) const HIDDEN: &str = "...";
 
 /// Who may see a stream.
 #[derive(Clone, PartialEq, Eq)]
@@ -226,7 +224,7 @@ fn is_likely_host(text: &str) -> bool {
 }
 
 /// A path, and what follows it, up to where a password may begin.
-fn shown_path(path: &str) -> Cow<'_, str> {
+pub(crate) fn shown_path(path: &str) -> Cow<'_, str> {
     if path.contains('@') {
         return Cow::Owned(format!("/{HIDDEN}"));
     }
@@ -236,90 +234,10 @@ fn shown_path(path: &str) -> Cow<'_, str> {
     }
 }
 
-/// A text for people without what may be a password in it: in addresses, whatever is in front of the host, and of those
-/// of cameras the parameters; in the text of pipelines the properties that hold one.
-pub fn redact(text: &str) -> Cow<'_, str> {
-    const PROPERTIES: [&str; 4] = ["user-pw=", "proxy-pw=", "password=", "passwd="];
-    let mut text = Cow::Borrowed(text);
-    if text.contains("://") {
-        let examples: Vec<_> = text.split(EXAMPLE).collect();
-        let shown =
-            examples.into_iter().map(|part| part.split_inclusive('\n').map(redact_addresses).collect::<String>());
-        text = shown.collect::<Vec<_>>().join(EXAMPLE).into();
-    }
-    for property in PROPERTIES {
-        if text.contains(property) {
-            text = redact_values(&text, property).into();
-        }
-    }
-    text
-}
-
-/// Of one line.
-fn redact_addresses(line: &str) -> String {
-    let is_json = line.trim_start().starts_with("{\"");
-    let (mut shown, mut rest) = (String::with_capacity(line.len()), line);
-    while let Some(at) = rest.find("://") {
-        let (before, after) = rest.split_at(at + 3);
-        shown.push_str(before);
-        let scheme = before[..at].rsplit(|c: char| !c.is_ascii_alphanumeric()).next().unwrap_or_default();
-        let is_camera = scheme.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("rtsp"));
-        // There may be anything in a camera's password, which is typed by hand. In JSON a quotation mark in it is
-        // escaped.
-        let end = match is_camera {
-            true if is_json => string_end(after),
-            true => after.find('\n'),
-            false => after.find(|c: char| c.is_whitespace() || "\"')".contains(c)),
-        };
-        let end = end.unwrap_or(after.len());
-        rest = match after[..end].rfind('@') {
-            Some(at) => {
-                shown.push_str(HIDDEN);
-                &after[at..]
-            }
-            None => after,
-        };
-        if is_camera {
-            let end = rest.find(|c: char| c.is_whitespace() || "\"',;)".contains(c)).unwrap_or(rest.len());
-            let host = rest[..end].find(['/', '?']).unwrap_or(end);
-            shown.push_str(&rest[..host]);
-            shown.push_str(&shown_path(&rest[host..end]));
-            rest = &rest[end..];
-        }
-    }
-    shown + rest
-}
-
-/// Where the JSON string ends that `text` begins in.
-fn string_end(text: &str) -> Option<usize> {
-    let mut is_escaped = false;
-    let ends = |byte: u8| {
-        let ends = byte == b'"' && !is_escaped;
-        is_escaped = byte == b'\\' && !is_escaped;
-        ends
-    };
-    text.bytes().position(ends)
-}
-
-fn redact_values(text: &str, property: &str) -> String {
-    let (mut shown, mut rest) = (String::with_capacity(text.len()), text);
-    while let Some(at) = rest.find(property) {
-        let (before, value) = rest.split_at(at + property.len());
-        shown.push_str(before);
-        shown.push_str(HIDDEN);
-        let end = match value.strip_prefix("\\\"").map(|quoted| (2, quoted)).or(value.strip_prefix('"').map(|q| (1, q)))
-        {
-            Some((quote, quoted)) => quoted.find('"').map_or(value.len(), |end| quote + end + 1),
-            None => value.find(|c: char| c.is_whitespace() || "&\"'!;,)".contains(c)).unwrap_or(value.len()),
-        };
-        rest = &value[end..];
-    }
-    shown + rest
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::redact::redact;
 
     #[test]
     fn user_and_password_are_taken_as_they_are_typed() {
@@ -407,27 +325,6 @@ mod tests {
         ] {
             let camera = CameraUrl::parse(url).unwrap();
             assert_eq!((camera.to_string().as_str(), redact(url).replace("...@", "").as_str()), (shown, shown));
-        }
-    }
-
-    #[test]
-    fn a_text_is_shown_without_passwords() {
-        for (text, shown) in [
-            ("nothing in it", "nothing in it"),
-            ("camera rtsp://admin:12#34@10.0.0.3/cam is gone", "camera rtsp://...@10.0.0.3/cam is gone"),
-            ("unexpected argument 'rtsp://a:b c'd@h' found", "unexpected argument 'rtsp://...@h' found"),
-            ("RTSPS://a:b@h/x?token=deep, more", "RTSPS://...@h/x..., more"),
-            ("http://u:p@h/whep, and mail a@b", "http://...@h/whep, and mail a@b"),
-            ("http://10.0.0.2:8080 rov@sub", "http://10.0.0.2:8080 rov@sub"),
-            ("rtsp://h/a: give rtsp://USER:PASSWORD@HOST/PATH", "rtsp://h/a: give rtsp://USER:PASSWORD@HOST/PATH"),
-            ("rtspsrc user-pw=deep ! x password=\"deep blue\" y", "rtspsrc user-pw=... ! x password=... y"),
-            ("{\"message\":\"rtsp://a:b@h/\",\"x\":\"y@z\"}", "{\"message\":\"rtsp://...@h/\",\"x\":\"y@z\"}"),
-            ("camera rtsp://admin:a\"b@10.0.0.3/cam is gone", "camera rtsp://...@10.0.0.3/cam is gone"),
-            ("{\"m\":\"rtsp://a:p\\\"q\\\\@h/\",\"x\":\"y@z\"}", "{\"m\":\"rtsp://...@h/\",\"x\":\"y@z\"}"),
-            ("first rtsp://a:b@h/\nsecond c@d\n", "first rtsp://...@h/\nsecond c@d\n"),
-            ("\"user-pw=\\\"deep blue\\\" !\"", "\"user-pw=... !\""),
-        ] {
-            assert_eq!(redact(text), shown);
         }
     }
 }

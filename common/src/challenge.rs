@@ -7,19 +7,24 @@ use std::time::{Duration, Instant};
 
 use crate::camera::CameraUrl;
 
-/// Of the whole exchange: a camera on a LAN answers in milliseconds.
+/// Of connecting, and of the exchange: a camera on a LAN answers in milliseconds.
 const LIMIT: Duration = Duration::from_secs(1);
 /// Of an answer.
 const MAX_HEAD: usize = 16 << 10;
 
 /// Asks the camera without a password, which costs no attempt; the digest it wants where GStreamer can answer none of
-/// its challenges, as `SHA-256`. None too where it does not answer, and by TLS, which is not spoken here. Blocks, a
-/// second at most, and for as long as the system looks for the address of a name.
+/// its challenges, as `SHA-256`. None too where it does not answer, and by TLS, which is not spoken here. Blocks,
+/// two seconds at most, and for as long as the system looks for the address of a name.
 pub fn unknown_digest(camera: &CameraUrl) -> Option<String> {
     if camera.is_tls() {
         return None;
     }
     unknown(&ask(camera).ok()?)
+}
+
+/// The same over a connection to the camera that is there already, as by TLS. Each read and write has to end by itself.
+pub fn unknown_digest_by(camera: &CameraUrl, from: impl Read, to: impl Write) -> Option<String> {
+    unknown(&exchange(camera, from, to, |_| Ok(())).ok()?)
 }
 
 /// What to do about one.
@@ -33,17 +38,26 @@ pub fn unknown_digest_advice(algorithm: &str) -> String {
 fn ask(camera: &CameraUrl) -> io::Result<String> {
     let address =
         camera.url().socket_addrs(|| Some(camera.port()))?.into_iter().next().ok_or(io::ErrorKind::NotFound)?;
+    let stream = TcpStream::connect_timeout(&address, LIMIT)?;
+    stream.set_write_timeout(Some(LIMIT))?;
+    exchange(camera, &stream, &stream, |left| stream.set_read_timeout(Some(left)))
+}
+
+/// `limit` has the next read end within the time that is left.
+fn exchange(
+    camera: &CameraUrl,
+    mut from: impl Read,
+    mut to: impl Write,
+    limit: impl Fn(Duration) -> io::Result<()>,
+) -> io::Result<String> {
     let end = Instant::now() + LIMIT;
-    // None is no time at all: the system takes zero for no limit.
-    let left = || Some(end.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero());
-    let late = || io::Error::from(io::ErrorKind::TimedOut);
-    let mut stream = TcpStream::connect_timeout(&address, LIMIT)?;
-    stream.set_write_timeout(Some(left().ok_or_else(late)?))?;
-    write!(stream, "DESCRIBE {} RTSP/1.0\r\nCSeq: 1\r\nAccept: application/sdp\r\n\r\n", camera.url())?;
+    write!(to, "DESCRIBE {} RTSP/1.0\r\nCSeq: 1\r\nAccept: application/sdp\r\n\r\n", camera.url())?;
     let (mut head, mut part) = (Vec::new(), [0; 2048]);
     while head.len() < MAX_HEAD && !head.windows(4).any(|end| end == b"\r\n\r\n") {
-        stream.set_read_timeout(Some(left().ok_or_else(late)?))?;
-        match stream.read(&mut part)? {
+        // None is no time at all: the system takes zero for no limit.
+        let left = Some(end.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero());
+        limit(left.ok_or(io::ErrorKind::TimedOut)?)?;
+        match from.read(&mut part)? {
             0 => break,
             length => head.extend_from_slice(&part[..length]),
         }

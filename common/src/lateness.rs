@@ -36,9 +36,25 @@ const HELD_UP: u32 = 2;
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(20);
 /// A picture that follows the one before within this share of the time between their stamps has waited for it.
 const TOGETHER: f64 = 0.25;
-/// Where pictures come in groups, and more than this share of these have several, the link holds them back. Whether it
-/// is too slow, or the sender's timestamps are, cannot be told then, and old video that looks live is worse.
+/// Where pictures come in groups, and more than this share of these have several, the link holds them back, or the
+/// sender. Whether the link is too slow, or the sender's timestamps are, only the connection tells then; where it cannot
+/// be looked at, they are not followed, as old video that looks live is worse.
 const MOST_BURSTS: f64 = 0.5;
+
+/// When packets came, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Received {
+    pub at: Instant,
+    /// The connection that they came by is seen to be empty again and again: nothing waits in front of its link.
+    pub link_runs_empty: bool,
+}
+
+impl From<Instant> for Received {
+    /// By a way that cannot be looked into.
+    fn from(at: Instant) -> Self {
+        Self { at, link_runs_empty: false }
+    }
+}
 
 /// The measure of one stream.
 #[derive(Debug, Default)]
@@ -65,6 +81,8 @@ struct Stream {
     picture_at: Instant,
     passed: Duration,
     interval: Duration,
+    /// As `passed`, of the newest that came not together with the one before.
+    group_passed: Duration,
     bursts: Bursts,
 }
 
@@ -78,19 +96,18 @@ struct Newest {
 }
 
 impl Lateness {
-    /// A packet of this source, sequence number and timestamp (90 kHz) came at `at`: how much later it is than it
-    /// should be.
-    pub fn arrived(&mut self, ssrc: u32, sequence: u16, timestamp: u32, at: Instant) -> Duration {
+    /// A packet of this source, sequence number and timestamp (90 kHz) came: how much later it is than it should be.
+    pub fn arrived(&mut self, ssrc: u32, sequence: u16, timestamp: u32, received: Received) -> Duration {
         if self.ssrc_before == Some(ssrc) {
             return Duration::ZERO;
         }
         if let Some(stream) = &mut self.stream {
             if stream.ssrc == ssrc {
-                return stream.arrived(sequence, timestamp, at);
+                return stream.arrived(sequence, timestamp, received);
             }
             self.ssrc_before = Some(stream.ssrc);
         }
-        self.stream = Some(Stream::new(ssrc, sequence, timestamp, at));
+        self.stream = Some(Stream::new(ssrc, sequence, timestamp, received.at));
         Duration::ZERO
     }
 }
@@ -108,11 +125,13 @@ impl Stream {
             picture_at: at,
             passed: Duration::ZERO,
             interval: Duration::ZERO,
+            group_passed: Duration::ZERO,
             bursts: Bursts::default(),
         }
     }
 
-    fn arrived(&mut self, sequence: u16, timestamp: u32, at: Instant) -> Duration {
+    fn arrived(&mut self, sequence: u16, timestamp: u32, received: Received) -> Duration {
+        let at = received.at;
         let step = i64::from(timestamp.wrapping_sub(self.newest.timestamp).cast_signed());
         let ahead = sequence.wrapping_sub(self.newest.sequence).cast_signed() > 0;
         if ahead && step < -BACK {
@@ -129,7 +148,7 @@ impl Stream {
             let passed = at.saturating_duration_since(self.newest.at);
             self.rhythm.packet(passed.as_secs_f64(), step != 0);
             if step > 0 {
-                self.follow(transit, step, at);
+                self.follow(transit, step, received);
             }
             self.clock += passed.min(PAUSE);
             self.newest = Newest { sequence, timestamp, ticks, at };
@@ -139,14 +158,21 @@ impl Stream {
     }
 
     /// The first packet of another picture came.
-    fn follow(&mut self, transit: i64, step: i64, at: Instant) {
+    fn follow(&mut self, transit: i64, step: i64, Received { at, link_runs_empty }: Received) {
         let passed = at.saturating_duration_since(std::mem::replace(&mut self.picture_at, at));
         let is_together = self.bursts.picture(passed.as_secs_f64(), step as f64 / 90_000.0);
-        if self.interval.is_zero() && !is_together {
-            self.interval = passed;
+        // What was held up is followed by a burst. Where the next picture takes as long, the sender has become slower;
+        // so it has where the next group does, and the link is seen to run empty.
+        let mut before = std::mem::replace(&mut self.passed, passed);
+        if !is_together {
+            let group_before = std::mem::replace(&mut self.group_passed, passed);
+            before = if link_runs_empty { group_before } else { before };
         }
-        // What was held up is followed by a burst. Where the next picture takes as long, the sender has become slower.
-        self.interval = self.interval.max(passed.min(std::mem::replace(&mut self.passed, passed)));
+        self.interval = match self.interval {
+            Duration::ZERO if is_together => Duration::ZERO,
+            Duration::ZERO => passed,
+            interval => interval.max(passed.min(before)),
+        };
         let longest = self.interval.max(SHORTEST_INTERVAL) * HELD_UP;
         // What comes in a burst tells nothing.
         if !is_together && passed > self.interval / 4 {
@@ -154,8 +180,8 @@ impl Stream {
         }
         let grown = passed.as_micros() as i64 - step * 100 / 9;
         let over = (transit - self.baseline() - FOLLOWED).min(grown);
-        let is_held_back = passed > longest || self.bursts.are_usual();
-        if over > 0 && !is_held_back && self.rhythm.is_idle_between() {
+        let is_idle = link_runs_empty || self.rhythm.is_idle_between() && !self.bursts.are_usual();
+        if over > 0 && passed <= longest && is_idle {
             let all = self.quickest.iter_mut().map(|(_, transit)| transit);
             all.chain(self.late_since.iter_mut().map(|(_, transit)| transit)).for_each(|transit| *transit += over);
         }
@@ -249,7 +275,7 @@ mod tests {
         fn comes_as(&mut self, sequence: u16, n: u32, ms: u64) -> u64 {
             let (sequence, timestamp) = (sequence.wrapping_add(65_500), (n * FRAME).wrapping_add(self.offset));
             let at = self.start + Duration::from_millis(ms);
-            self.lateness.arrived(self.ssrc, sequence, timestamp, at).as_millis() as u64
+            self.lateness.arrived(self.ssrc, sequence, timestamp, at.into()).as_millis() as u64
         }
 
         /// Pictures that come when they were sent, and a constant `delay` later.
@@ -383,7 +409,17 @@ mod tests {
     /// Of pictures that a camera makes for a minute and a half, `real(second)` of them a second, stamped 25 a second
     /// and `jump` more from second 45 on. Every 50th has eight packets. `link` gives the second in which a packet of
     /// this picture arrives that was sent in that second; at least 0.1 ms behind the one before.
-    fn said(real: impl Fn(f64) -> f64, jump: f64, mut link: impl FnMut(u32, f64) -> f64) -> Said {
+    fn said(real: impl Fn(f64) -> f64, jump: f64, link: impl FnMut(u32, f64) -> f64) -> Said {
+        said_where(false, real, jump, link)
+    }
+
+    /// As [`said`], and whether the link is seen to run empty.
+    fn said_where(
+        link_runs_empty: bool,
+        real: impl Fn(f64) -> f64,
+        jump: f64,
+        mut link: impl FnMut(u32, f64) -> f64,
+    ) -> Said {
         let (mut lateness, start) = (Lateness::default(), Instant::now());
         let (mut made, mut free, mut sequence) = (0.0_f64, 0.0_f64, 0_u16);
         let (mut latest, mut old_but_live, mut pictures) = (Duration::ZERO, 0, 0);
@@ -393,7 +429,9 @@ mod tests {
             for _ in 0..if pictures % 50 == 0 { 8 } else { 1 } {
                 free = link(pictures, made).max(free + 1e-4);
                 sequence = sequence.wrapping_add(1);
-                late = lateness.arrived(7, sequence, (stamp * 90e3) as u32, start + Duration::from_secs_f64(free));
+                let at = start + Duration::from_secs_f64(free);
+                let received = Received { at, link_runs_empty };
+                late = lateness.arrived(7, sequence, (stamp * 90e3) as u32, received);
             }
             latest = latest.max(late);
             old_but_live += u32::from(free > made + 0.5 && late < LATE);
@@ -440,6 +478,19 @@ mod tests {
         }
     }
 
+    /// As of a camera that sends some pictures together.
+    #[test]
+    fn slow_timestamps_of_groups_are_followed_where_the_link_is_seen_to_run_empty() {
+        for group in [2, 3] {
+            for real in [21.0, 12.0, 6.0, 3.0] {
+                let together = |picture: u32, made: f64| made + f64::from(group - 1 - picture % group) / real;
+                let said = said_where(true, |_| real, 0.0, together);
+                let spread = f64::from(group) / real;
+                assert!(said.latest < LATE.max(Duration::from_secs_f64(0.1 + spread)), "{group} at {real}: {said:?}");
+            }
+        }
+    }
+
     #[test]
     fn a_link_that_is_too_slow_is_not_taken_for_slow_timestamps() {
         let mut free = 0.0_f64;
@@ -481,7 +532,7 @@ mod tests {
             for n in 0..500_u16 {
                 let jumped = if n < 250 { 0 } else { jump.cast_unsigned() };
                 let at = start + Duration::from_millis(u64::from(n) * 40);
-                let late = lateness.arrived(7, n, (u32::from(n) * 3_600).wrapping_add(jumped), at);
+                let late = lateness.arrived(7, n, (u32::from(n) * 3_600).wrapping_add(jumped), at.into());
                 assert!(late < LATE, "{jump}, picture {n}: {late:?}");
             }
         }

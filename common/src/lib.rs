@@ -18,6 +18,7 @@ pub mod marker;
 pub mod media_socket;
 pub mod memory;
 pub mod net;
+pub mod redact;
 pub mod rhythm;
 pub mod stamp;
 pub mod sync;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant};
 
-use crate::camera::redact;
+use crate::redact::redact;
 
 /// Lines that wait to be written: some seconds of the most talkative log.
 const QUEUE: usize = 4096;

@@ -3,6 +3,7 @@
 
 use std::sync::Mutex;
 
+use gio::prelude::*;
 use gstreamer as gst;
 use gstreamer::glib::translate::{ToGlibPtr, from_glib_none};
 use gstreamer::prelude::*;
@@ -10,9 +11,13 @@ use gstreamer_rtsp::ffi as gst_rtsp;
 use gstreamer_rtsp::rtsp_message::RTSPMessage;
 use rov_common::attempts::{Attempts, Request, Verdict};
 use rov_common::camera::{CameraUrl, Credentials, Trust};
+use rov_common::challenge;
 use rov_common::sync::lock;
 
 use crate::element::is_made_by;
+
+/// Of connecting to a camera, and of each read and write, in seconds.
+const TLS_TIMEOUT: u32 = 1;
 
 /// Tells the source where the camera is, and user and password.
 pub fn set_address(source: &gst::Element, url: &CameraUrl) {
@@ -84,16 +89,42 @@ fn request(message: &RTSPMessage) -> Option<Request> {
 /// that is not taken.
 pub fn on_certificate(source: &gst::Element, trust: Trust, refused: impl Fn(String) + Send + Sync + 'static) {
     source.connect("accept-certificate", false, move |values| {
-        let certificate = values.get(2).and_then(|value| value.get::<gst::glib::Object>().ok());
-        let der = certificate.and_then(|it| it.property::<Option<gst::glib::ByteArray>>("certificate"));
-        let sum = der.and_then(|der| gst::glib::compute_checksum_for_data(gst::glib::ChecksumType::Sha256, &der));
-        let fingerprint = sum.map_or_else(String::new, |sum| sum.to_string());
+        let certificate = values.get(2).and_then(|value| value.get::<gio::TlsCertificate>().ok());
+        let fingerprint = certificate.map(|certificate| fingerprint(&certificate)).unwrap_or_default();
         let accepted = trust.accepts(&fingerprint);
         if !accepted {
             refused(fingerprint);
         }
         Some(accepted.to_value())
     });
+}
+
+/// Of SHA-256, in hexadecimal digits.
+fn fingerprint(certificate: &gio::TlsCertificate) -> String {
+    let der = certificate.certificate();
+    let sum = der.and_then(|der| gst::glib::compute_checksum_for_data(gst::glib::ChecksumType::Sha256, &der));
+    sum.map_or_else(String::new, |sum| sum.to_string())
+}
+
+/// As [`challenge::unknown_digest`], by TLS too.
+pub fn unknown_digest(camera: &CameraUrl, trust: &Trust) -> Option<String> {
+    if !camera.is_tls() {
+        return challenge::unknown_digest(camera);
+    }
+    let (client, trust) = (gio::SocketClient::new(), trust.clone());
+    client.set_tls(true);
+    client.set_timeout(TLS_TIMEOUT);
+    client.connect_event(move |_, event, _, connection| {
+        let connection = connection.and_then(|connection| connection.downcast_ref::<gio::TlsConnection>());
+        if let Some(connection) = connection.filter(|_| event == gio::SocketClientEvent::TlsHandshaking) {
+            let trust = trust.clone();
+            connection.connect_accept_certificate(move |_, certificate, _| trust.accepts(&fingerprint(certificate)));
+        }
+    });
+    let host = camera.url().host_str()?;
+    let connection = client.connect_to_host(host, camera.port(), gio::Cancellable::NONE).ok()?;
+    let (from, to) = (connection.input_stream().into_read(), connection.output_stream().into_write());
+    challenge::unknown_digest_by(camera, from, to)
 }
 
 /// Whether media comes by UDP now.

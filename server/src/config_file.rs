@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches};
-use rov_common::camera::redact;
+use rov_common::redact::{redact, redact_typed};
 use thiserror::Error;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -92,7 +92,7 @@ impl ReadError {
         match self {
             // It may repeat what was typed, and this goes into a log.
             Self::CommandLine(error) if error.use_stderr() && !io::stderr().is_terminal() => {
-                let _ = write!(io::stderr(), "{}", redact(&error.to_string()));
+                let _ = write!(io::stderr(), "{}", redact_typed(&error.to_string(), std::env::args_os()));
                 ExitCode::from(EXIT_USAGE)
             }
             Self::CommandLine(error) => {

@@ -30,9 +30,9 @@ use cli::LogFormat;
 use config::{Config, MAX_CAMERAS, SourceConfig};
 use config_file::Options;
 use pipeline::Found;
-use rov_common::camera::redact;
 use rov_common::lines::Lines;
 use rov_common::memory;
+use rov_common::redact::redact;
 use server::Server;
 use service::Service;
 

@@ -68,6 +68,9 @@ pub fn stalled(now: Instant, passed: &Passed, frame_interval: Duration) -> Optio
 pub const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 /// So many failures of an encoder in a row, none of them after a healthy life, and another one is taken, for good.
 const SHORT_LIVES: u32 = 3;
+/// The same where it fails after a healthy life each time, and none of these was longer than that.
+const HEALTHY_LIVES: u32 = 3;
+const LONG_LIFE: Duration = Duration::from_secs(600);
 /// One without any picture counts for so many of them: a busy machine can make a single start too slow.
 const NO_LIFE: u32 = 2;
 
@@ -76,23 +79,26 @@ const NO_LIFE: u32 = 2;
 #[derive(Debug, Default)]
 pub struct EncoderWatch {
     short_lives: u32,
+    healthy_lives: u32,
 }
 
 impl EncoderWatch {
     /// A pipeline has failed, from whose first picture to its last `well_for` passed; true: take another encoder.
     /// `hangs`: it has not stopped, so that none like it can be started.
     pub fn failed(&mut self, failure: &Failure, well_for: Option<Duration>, hangs: bool) -> bool {
-        self.short_lives = match (failure, well_for) {
-            (Failure::Encoder { .. }, None) if hangs => SHORT_LIVES,
-            (Failure::Encoder { .. }, None) => self.short_lives + NO_LIFE,
-            (Failure::Encoder { .. }, Some(time)) if time <= HEALTHY_AFTER => self.short_lives + 1,
+        let Self { short_lives, healthy_lives } = *self;
+        (self.short_lives, self.healthy_lives) = match (failure, well_for) {
+            (Failure::Encoder { .. }, None) if hangs => (SHORT_LIVES, healthy_lives),
+            (Failure::Encoder { .. }, None) => (short_lives + NO_LIFE, healthy_lives),
+            (Failure::Encoder { .. }, Some(time)) if time <= HEALTHY_AFTER => (short_lives + 1, healthy_lives),
+            (Failure::Encoder { .. }, Some(time)) if time <= LONG_LIFE => (0, healthy_lives + 1),
             // The encoder had nothing to do.
-            (Failure::Source(_), None) => self.short_lives,
-            _ => 0,
+            (Failure::Source(_), None) => (short_lives, healthy_lives),
+            _ => (0, 0),
         };
-        let replace = self.short_lives >= SHORT_LIVES;
+        let replace = self.short_lives >= SHORT_LIVES || self.healthy_lives >= HEALTHY_LIVES;
         if replace {
-            self.short_lives = 0;
+            *self = Self::default();
         }
         replace
     }
@@ -407,6 +413,8 @@ mod tests {
         assert_eq!(replaced(&[seconds(2), seconds(3), seconds(2)]), [false, false, true]);
         assert_eq!(replaced(&[seconds(2), None]), [false, true]);
         assert_eq!(replaced(&[seconds(2), seconds(2), seconds(60), seconds(2)]), [false; 4], "well in between");
+        assert_eq!(replaced(&[seconds(11), seconds(60), seconds(600)]), [false, false, true], "well for a while");
+        assert_eq!(replaced(&[seconds(60), seconds(60), seconds(700), seconds(60)]), [false; 4], "well for long");
         assert!(EncoderWatch::default().failed(&encoder, None, true), "it hangs");
         let mut watch = EncoderWatch::default();
         assert!((0..20).all(|_| !watch.failed(&source, None, false) && !watch.failed(&source, seconds(1), true)));

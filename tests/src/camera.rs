@@ -26,7 +26,7 @@ pub struct Settings<'a> {
 }
 
 /// Certificate and key of a camera by TLS.
-const CERTIFICATE: &str = include_str!("camera.pem");
+pub const CERTIFICATE: &str = include_str!("camera.pem");
 /// SHA-256 of the certificate.
 pub const FINGERPRINT: &str = "8d42a6945b29765eb704b292d2b799e25307a3a85ec985495ec29100f57e356e";
 

@@ -33,13 +33,15 @@ pub struct Habits {
     pub marks: Marks,
     /// Of each picture.
     pub slices: u32,
+    /// So many pictures are sent at once, and then none for their time.
+    pub together: u32,
     /// By UDP where that is asked for, else by TCP alone.
     pub udp: bool,
 }
 
 impl Default for Habits {
     fn default() -> Self {
-        Self { stamped: 25.0, delivered: 25.0, marks: Marks::Picture, slices: 1, udp: false }
+        Self { stamped: 25.0, delivered: 25.0, marks: Marks::Picture, slices: 1, together: 1, udp: false }
     }
 }
 
@@ -269,7 +271,7 @@ impl Client {
 /// Sends pictures until the client, or the camera, has gone.
 fn stream(shared: &Shared, way: &Way, gone: &AtomicBool) {
     let (mut sequence, mut timestamp, mut due) = (1_u16, 1_000.0_f64, Instant::now());
-    for unit in shared.units.iter().cycle() {
+    for (number, unit) in (1_u32..).zip(shared.units.iter().cycle()) {
         if gone.load(Ordering::Relaxed) || shared.stop.load(Ordering::Relaxed) {
             return;
         }
@@ -301,7 +303,9 @@ fn stream(shared: &Shared, way: &Way, gone: &AtomicBool) {
         shared.sent.fetch_add(1, Ordering::Relaxed);
         timestamp += 90_000.0 / shared.habits.stamped;
         due += Duration::from_secs_f64(1e3 / shared.delivered.load(Ordering::Relaxed) as f64);
-        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        if number.is_multiple_of(shared.habits.together) {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
     }
 }
 

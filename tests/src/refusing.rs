@@ -1,12 +1,17 @@
 //! An RTSP server on loopback that refuses every password, or redirects whoever gives one.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use gstreamer_rtsp_server::gio;
+use gstreamer_rtsp_server::gio::prelude::*;
 use rov_common::sync::lock;
+
+use crate::camera::CERTIFICATE;
 
 /// Ends with the test.
 pub struct Refusing {
@@ -27,16 +32,23 @@ pub struct Request {
 impl Refusing {
     /// At `port`, 0 for one that the system chooses. `challenges` are the values of its `WWW-Authenticate` headers.
     pub fn start(port: u16, challenges: &[&str]) -> Self {
-        Self::with(port, challenges, |_| None)
+        Self::with(port, challenges, false, |_| None)
+    }
+
+    /// As [`Self::start`], by TLS, with the certificate of [`crate::camera`].
+    pub fn by_tls(challenges: &[&str]) -> Self {
+        Self::with(0, challenges, true, |_| None)
     }
 
     /// Sends whoever gives a password to the address `to`; none: to its own.
     pub fn redirecting(to: Option<&str>) -> Self {
         let to = to.map(str::to_owned);
-        Self::with(0, &["Basic realm=\"cam\""], |port| Some(to.unwrap_or(format!("rtsp://127.0.0.1:{port}/cam"))))
+        Self::with(0, &["Basic realm=\"cam\""], false, |port| {
+            Some(to.unwrap_or(format!("rtsp://127.0.0.1:{port}/cam")))
+        })
     }
 
-    fn with(port: u16, challenges: &[&str], redirection: impl FnOnce(u16) -> Option<String>) -> Self {
+    fn with(port: u16, challenges: &[&str], tls: bool, redirection: impl FnOnce(u16) -> Option<String>) -> Self {
         // Under Unix, the standard library lets the address of a server that has just ended be used again.
         let listener = TcpListener::bind(("127.0.0.1", port)).expect("a port");
         let port = listener.local_addr().expect("its address").port();
@@ -48,7 +60,10 @@ impl Refusing {
             for client in listener.incoming().flatten().take_while(|_| !ended.load(Ordering::Relaxed)) {
                 let (challenges, redirection) = (challenges.clone(), redirection.clone());
                 let requests = Arc::clone(&requests);
-                std::thread::spawn(move || answer(&client, &challenges, redirection.as_deref(), &requests));
+                std::thread::spawn(move || match tls {
+                    true => answer_by_tls(client, &challenges, &requests),
+                    false => answer(&client, &client, &challenges, redirection.as_deref(), &requests),
+                });
             }
         });
         refusing
@@ -72,9 +87,23 @@ impl Drop for Refusing {
     }
 }
 
+fn answer_by_tls(client: TcpStream, challenges: &str, requests: &Mutex<Vec<Request>>) {
+    let socket = gio::Socket::from_fd(OwnedFd::from(client)).expect("a socket");
+    let connection = socket.connection_factory_create_connection();
+    let certificate = gio::TlsCertificate::from_pem(CERTIFICATE).expect("a certificate");
+    let by_tls = gio::TlsServerConnection::new(&connection, Some(&certificate)).expect("TLS");
+    answer(by_tls.input_stream().into_read(), by_tls.output_stream().into_write(), challenges, None, requests);
+}
+
 /// Until the client closes.
-fn answer(client: &TcpStream, challenges: &str, redirection: Option<&str>, requests: &Mutex<Vec<Request>>) {
-    let mut lines = BufReader::new(client).lines().map_while(Result::ok);
+fn answer(
+    from: impl Read,
+    mut to: impl Write,
+    challenges: &str,
+    redirection: Option<&str>,
+    requests: &Mutex<Vec<Request>>,
+) {
+    let mut lines = BufReader::new(from).lines().map_while(Result::ok);
     while let Some(line) = lines.next() {
         let headers: Vec<_> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
         let sequence = headers.iter().find(|line| line.starts_with("CSeq:")).cloned().unwrap_or_default();
@@ -87,7 +116,6 @@ fn answer(client: &TcpStream, challenges: &str, redirection: Option<&str>, reque
             _ => ("401 Unauthorized", challenges.to_owned()),
         };
         lock(requests).push(Request { at: Instant::now(), line, with_password });
-        let mut to = client;
         if write!(to, "RTSP/1.0 {status}\r\n{sequence}\r\n{more}\r\n").is_err() {
             return;
         }

@@ -326,6 +326,35 @@ pub fn slow_link(server: u16, bytes_per_second: f64) -> u16 {
     port
 }
 
+/// Passes on to the TCP port `server` on loopback and back; what is sent to the server goes on together each `hold`.
+/// Ends with the test's process.
+pub fn bunched(server: u16, hold: Duration) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, server) = (client.expect("a client"), TcpStream::connect(("127.0.0.1", server)));
+            let mut server = server.expect("the server");
+            let (mut from, mut to) = (server.try_clone().expect("a socket"), client.try_clone().expect("a socket"));
+            std::thread::spawn(move || {
+                let _ = io::copy(&mut from, &mut to);
+                let _ = to.shutdown(std::net::Shutdown::Both);
+            });
+            std::thread::spawn(move || {
+                let mut data = vec![0; 1 << 20];
+                while let Ok(length @ 1..) = client.read(&mut data) {
+                    if server.write_all(&data[..length]).is_err() {
+                        break;
+                    }
+                    std::thread::sleep(hold);
+                }
+                let _ = server.shutdown(std::net::Shutdown::Both);
+            });
+        }
+    });
+    port
+}
+
 /// Passes RTSP on to `camera`, but has UDP sent where nobody is. Ends with the test's process.
 pub fn firewall(camera: u16) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");

@@ -223,6 +223,18 @@ fn a_digest_that_cannot_be_answered_is_named() {
 }
 
 #[test]
+fn a_digest_that_cannot_be_answered_is_named_by_tls_too() {
+    let camera = Refusing::by_tls(&["Digest realm=\"cam\", nonce=\"1\", algorithm=SHA-256"]);
+    let url = format!("rtsps://pilot:deep@127.0.0.1:{}/cam", camera.port);
+    let pinned = ["--camera-certificate", FINGERPRINT];
+    let server = Server::start(&[&["--source", "rtsp", "--url", &url], &pinned[..]].concat());
+    wait_for_reason(&server, "wants digest authentication with SHA-256");
+    let mut client = client_process(&[&["--headless", "--url", &url], &pinned[..]].concat());
+    assert_eq!(client.wait(wait::START), 2, "{}", client.stderr());
+    assert!(client.stderr().contains("wants digest authentication with SHA-256"), "{}", client.stderr());
+}
+
+#[test]
 fn a_certificate_is_taken_by_its_fingerprint_and_named_where_it_is_not_trusted() {
     let camera = Camera::with(&with_tap(), Settings { tls: true, ..Settings::default() });
     let untrusted = Server::start(&["--source", "rtsp", "--url", &camera.url]);

@@ -21,7 +21,8 @@ fn counts_pictures(runtime: &Runtime, camera: &OddCamera, args: &[&str]) {
 }
 
 /// So that the tests do not take long.
-const FAST: Habits = Habits { stamped: 100.0, delivered: 100.0, marks: Marks::Picture, slices: 1, udp: false };
+const FAST: Habits =
+    Habits { stamped: 100.0, delivered: 100.0, marks: Marks::Picture, slices: 1, together: 1, udp: false };
 
 const MARKED: [(Marks, u32); 4] =
     [(Marks::EveryNal, 4), (Marks::ParameterSets, 4), (Marks::EveryNal, 1), (Marks::Never, 4)];
@@ -87,20 +88,22 @@ fn shows_nearly_all(runtime: &Runtime, camera: &OddCamera, args: &[&str], pictur
     watcher.stop(runtime);
 }
 
+fn directly(runtime: &Runtime, habits: Habits, pictures: u64, change: impl FnOnce(&OddCamera)) {
+    let camera = OddCamera::start(habits);
+    shows_nearly_all(runtime, &camera, &["--url", &camera.url], pictures, || change(&camera));
+}
+
+fn through_the_server(runtime: &Runtime, habits: Habits, pictures: u64, change: impl FnOnce(&OddCamera)) {
+    let camera = OddCamera::start(habits);
+    let server = Server::start(&["--source", "rtsp", "--url", &camera.url]);
+    shows_nearly_all(runtime, &camera, &["--url", &server.url("/whep")], pictures, || change(&camera));
+    assert_eq!(server.stats().streams[0].restarts, 0);
+}
+
 /// By every way at the same time: directly and through the server, by TCP and UDP, and by RTP.
 fn by_every_way(habits: Habits, pictures: u64, change: impl Fn(&OddCamera) + Sync) {
     let runtime = Runtime::new().expect("a runtime");
     let (runtime, change) = (&runtime, &change);
-    let directly = |udp| {
-        let camera = OddCamera::start(Habits { udp, ..habits });
-        shows_nearly_all(runtime, &camera, &["--url", &camera.url], pictures, || change(&camera));
-    };
-    let through_the_server = |udp| {
-        let camera = OddCamera::start(Habits { udp, ..habits });
-        let server = Server::start(&["--source", "rtsp", "--url", &camera.url]);
-        shows_nearly_all(runtime, &camera, &["--url", &server.url("/whep")], pictures, || change(&camera));
-        assert_eq!(server.stats().streams[0].restarts, 0);
-    };
     let by_rtp = || {
         let (camera, port) = (OddCamera::start(habits), free_port_pair());
         camera.send_rtp(port);
@@ -109,8 +112,9 @@ fn by_every_way(habits: Habits, pictures: u64, change: impl Fn(&OddCamera) + Syn
     };
     std::thread::scope(|ways| {
         for udp in [false, true] {
-            ways.spawn(move || directly(udp));
-            ways.spawn(move || through_the_server(udp));
+            let habits = Habits { udp, ..habits };
+            ways.spawn(move || directly(runtime, habits, pictures, change));
+            ways.spawn(move || through_the_server(runtime, habits, pictures, change));
         }
         ways.spawn(by_rtp);
     });
@@ -120,6 +124,20 @@ fn by_every_way(habits: Habits, pictures: u64, change: impl Fn(&OddCamera) + Syn
 fn a_camera_that_delivers_fewer_pictures_than_it_stamps_is_shown() {
     // Two seconds late after four, so that a slow link would be said after seven.
     by_every_way(Habits::default(), 120, |camera| camera.deliver(12.0));
+}
+
+/// By TCP alone, where it can be told from a slow link.
+#[test]
+fn a_camera_that_sends_pictures_in_groups_and_fewer_than_it_stamps_is_shown() {
+    let runtime = &Runtime::new().expect("a runtime");
+    let dim = |camera: &OddCamera| camera.deliver(12.0);
+    std::thread::scope(|ways| {
+        for together in [2, 3] {
+            let habits = Habits { together, ..Habits::default() };
+            ways.spawn(move || directly(runtime, habits, 120, dim));
+            ways.spawn(move || through_the_server(runtime, habits, 120, dim));
+        }
+    });
 }
 
 #[test]

@@ -10,7 +10,7 @@ use rov_tests::media::Clip;
 use rov_tests::odd_camera::{Habits, Marks, OddCamera};
 use rov_tests::process::{Process, program};
 use rov_tests::programs::{Client, Server};
-use rov_tests::relay::slow_link;
+use rov_tests::relay::{bunched, slow_link};
 use rov_tests::rtsp::{Connection, Player};
 use rov_tests::wait::{self, until_true};
 use tempfile::TempDir;
@@ -95,6 +95,7 @@ fn what_is_published_is_shown_by_every_output_and_comes_back_while_viewers_stay(
     let with_sound = clips.write("sound.mp4", Clip::default());
     let publisher = publish(&with_sound, &url, &[]);
     server.wait_until_running();
+    assert_eq!(server.stats().streams[0].reason, None);
     let mut client = Client::start(&["--url", &server.url("/whep")]);
     let before = client.wait_for_frames(0, 30);
     let player = Player::start(&url, "tcp");
@@ -171,20 +172,34 @@ fn a_publisher_that_hangs_is_disconnected_in_the_end() {
     assert_eq!(server.stats().streams[0].restarts, 0);
 }
 
-/// As of a camera in dim water.
+/// As of a camera in dim water; with and without sound, and where some pictures come together.
 #[test]
 fn by_tcp_a_publisher_that_delivers_fewer_pictures_than_it_stamps_is_no_slow_link() {
-    let clips = Clips::new();
-    let (server, url) = server(&[]);
-    let file = clips.write("clip.mp4", Clip { fps: 30, audio: false, ..Clip::default() });
-    let mut publisher = publish_at(0.4, &file, &url, &["-rtsp_transport", "tcp"]);
-    server.wait_until_running();
-    // Where the socket is not looked at, it is disconnected after 6.4 s, which is 77 pictures.
-    until_true("pictures of 12 s", wait::START, || server.stats().streams[0].frames >= 12 * 12);
-    assert!(publisher.is_running(), "{}", publisher.stderr());
-    assert_eq!((server.stats().streams[0].restarts, server.health().0), (0, 200));
-    let log = server.process.stderr();
-    assert_eq!(log.matches("an RTSP publisher has begun").count(), 1, "{log}");
+    let stays = |audio: bool, hold: Option<Duration>| {
+        let clips = Clips::new();
+        let (server, url) = server(&[]);
+        let file = clips.write("clip.mp4", Clip { fps: 30, audio, ..Clip::default() });
+        let port = Url::parse(&url).ok().and_then(|url| url.port()).expect("a port");
+        let way = hold.map_or(port, |hold| bunched(port, hold));
+        let url = url.replace(&port.to_string(), &way.to_string());
+        let mut publisher = publish_at(0.4, &file, &url, &["-rtsp_transport", "tcp"]);
+        server.wait_until_running();
+        // Where the socket is not looked at, it is disconnected after 6.4 s, which is 77 pictures.
+        until_true("pictures of 12 s", wait::START, || {
+            assert!(publisher.is_running(), "{audio} {hold:?}: {}", server.process.stderr());
+            server.stats().streams[0].frames >= 12 * 12
+        });
+        assert_eq!((server.stats().streams[0].restarts, server.health().0), (0, 200), "{audio} {hold:?}");
+        let log = server.process.stderr();
+        assert_eq!(log.matches("an RTSP publisher has begun").count(), 1, "{audio} {hold:?}: {log}");
+    };
+    std::thread::scope(|ways| {
+        for audio in [false, true] {
+            for hold in [None, Some(Duration::from_millis(200))] {
+                ways.spawn(move || stays(audio, hold));
+            }
+        }
+    });
 }
 
 /// TCP loses nothing: each picture would be older than the one before, and look live.

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use rov_common::lateness::{LATE, Lateness};
+use rov_common::lateness::{LATE, Lateness, Received};
 
 use super::gate::KeyframeGate;
 use super::rtp::Packet;
@@ -87,6 +87,8 @@ pub struct Flow {
     lateness: Lateness,
     /// A backlog is coming in.
     catching_up: bool,
+    /// It is what waited while nothing was read or nothing came, for longer than [`STOOD_STILL`].
+    after_standstill: bool,
     /// How late a picture may be just now.
     late_limit: Duration,
     /// When a picture was last found to be too late.
@@ -113,6 +115,7 @@ impl Flow {
             arrivals: vec![None; ARRIVALS],
             lateness: Lateness::default(),
             catching_up: false,
+            after_standstill: false,
             late_limit: LATE,
             too_late_at: None,
             last_look: now,
@@ -143,21 +146,25 @@ impl Flow {
 
     /// A packet came from the network. Gives the time by which the jitter buffer shall take it for late: it would take
     /// the first packets of a backlog for the new measure, and at the next gap wait as much longer as they were late.
-    pub fn arrived(&mut self, packet: &Packet, at: Instant) -> Duration {
+    pub fn arrived(&mut self, packet: &Packet, received: Received) -> Duration {
+        let at = received.at;
         self.counters.packets += 1;
         let before = self.last_arrival.replace(at);
         if before.is_none() {
             self.gate.joined(at);
         }
-        self.look_for_outage(packet, before.map(|before| at.saturating_duration_since(before)));
+        let pause = before.map(|before| at.saturating_duration_since(before));
+        self.look_for_outage(packet, pause);
         let sequence = packet.sequence;
         let late_by = if packet.empty {
             Duration::ZERO
         } else {
-            self.lateness.arrived(packet.ssrc, sequence, packet.timestamp, at)
+            self.lateness.arrived(packet.ssrc, sequence, packet.timestamp, received)
         };
         self.arrivals[usize::from(sequence) % ARRIVALS] = Some(Arrival { sequence, at, late_by });
         self.catching_up = late_by > LATE || (self.catching_up && late_by > CAUGHT_UP);
+        self.after_standstill =
+            self.catching_up && (self.after_standstill || pause.is_some_and(|pause| pause > STOOD_STILL));
         if self.catching_up { late_by } else { Duration::ZERO }
     }
 
@@ -279,7 +286,8 @@ impl Flow {
     fn is_too_late(&mut self, late_by: Duration, keyframe: bool, now: Instant) -> bool {
         let since = self.too_late_at.map(|at| now.saturating_duration_since(at));
         let again = since.is_some_and(|since| since <= LATE_MEMORY);
-        if !again {
+        // What waited while all stood still says nothing of the link.
+        if !again || self.after_standstill {
             self.late_limit = LATE;
         }
         if late_by <= self.late_limit {
@@ -287,7 +295,7 @@ impl Flow {
         }
         // What is found right after is the same backlog.
         if (keyframe || self.gate.is_open()) && since.is_none_or(|since| since > LATE) {
-            if again {
+            if again && !self.after_standstill {
                 self.late_limit = (2 * self.late_limit).min(LATEST);
             }
             self.too_late_at = Some(now);
@@ -373,7 +381,7 @@ mod tests {
             let (picture, half) = (u32::from(sequence / 2), sequence % 2);
             let begins = half == 0 && keyframes.contains(&picture);
             let packet = packet(sequence, picture, half == 1, begins);
-            flow.arrived(&packet, now);
+            flow.arrived(&packet, now.into());
             flow.packet(packet, Some(picture.into()), now);
             // As the depayloader does: a unit ends with its marker, or where the next one begins.
             if open_unit.is_some_and(|open| open != picture) {
@@ -426,7 +434,7 @@ mod tests {
         let mut flow = Flow::new(LATENCY, now);
         let mut feed = |n: u16, keyframe, waited| {
             let packet = packet(n, n.into(), true, keyframe);
-            flow.arrived(&packet, now);
+            flow.arrived(&packet, now.into());
             flow.packet(packet, Some(n.into()), now + waited);
             flow.access_unit(Some(n.into()), keyframe, now + waited)
         };
@@ -442,7 +450,7 @@ mod tests {
         let mut flow = Flow::new(LATENCY, now);
         for n in 0..3_u16 {
             let packet = packet(n, 1000 + u32::from(n / 2), n == 1, n == 0);
-            flow.arrived(&packet, now + Duration::from_millis(n.into()));
+            flow.arrived(&packet, (now + Duration::from_millis(n.into())).into());
             flow.packet(packet, Some(u64::from(n / 2)), now);
         }
         assert!(flow.access_unit(Some(0), true, now + Duration::from_millis(5)));
@@ -462,7 +470,7 @@ mod tests {
         // As the jitter buffer times them after a retransmission: the first packet later than the last.
         for (n, pts) in [(0_u16, 70_u64), (1, 40)] {
             let packet = packet(n, 1000, n == 1, n == 0);
-            flow.arrived(&packet, now);
+            flow.arrived(&packet, now.into());
             flow.packet(packet, Some(pts), now);
         }
         assert!(flow.access_unit(Some(70), true, now));
@@ -475,7 +483,7 @@ mod tests {
         for n in 0..60_u16 {
             let now = start + Duration::from_millis(40 * u64::from(n));
             let packet = packet(n, u32::from(n) * 3600, true, n == 0);
-            flow.arrived(&packet, now);
+            flow.arrived(&packet, now.into());
             flow.packet(packet, Some(n.into()), now);
             assert!(flow.access_unit(Some(n.into()), n == 0, now));
             assert_eq!(flow.stalled(now).is_some(), n >= 50, "{n}");
@@ -488,14 +496,14 @@ mod tests {
     fn a_decoder_that_does_not_return_is_noticed() {
         let start = Instant::now();
         let mut flow = Flow::new(LATENCY, start);
-        flow.arrived(&packet(0, 0, true, true), start);
+        flow.arrived(&packet(0, 0, true, true), start.into());
         flow.packet(packet(0, 0, true, true), Some(0), start);
         assert!(flow.access_unit(Some(0), true, start));
         let later = start + Duration::from_secs(2);
         for tick in 1..=40 {
             assert_eq!(flow.stalled(start + Duration::from_millis(50 * tick)), None, "no packets, no picture");
         }
-        flow.arrived(&packet(1, 180_000, true, false), later);
+        flow.arrived(&packet(1, 180_000, true, false), later.into());
         assert!(flow.stalled(later).is_some());
     }
 
@@ -505,7 +513,7 @@ mod tests {
         let mut flow = Flow::new(LATENCY, start);
         let later = start + Duration::from_secs(5);
         assert_eq!(flow.keyframe_due(later), None);
-        flow.arrived(&packet(9, 0, false, false), later);
+        flow.arrived(&packet(9, 0, false, false), later.into());
         assert_eq!(flow.keyframe_due(later), None, "the stream begins with one");
         let later = later + Duration::from_millis(500);
         assert!(flow.keyframe_due(later).is_some());
@@ -515,12 +523,12 @@ mod tests {
     fn a_process_that_stood_still_does_not_blame_the_decoder() {
         let start = Instant::now();
         let mut flow = Flow::new(LATENCY, start);
-        flow.arrived(&packet(0, 0, true, true), start);
+        flow.arrived(&packet(0, 0, true, true), start.into());
         flow.packet(packet(0, 0, true, true), Some(0), start);
         assert!(flow.access_unit(Some(0), true, start));
         assert_eq!(flow.stalled(start), None);
         let resumed = start + Duration::from_secs(3);
-        flow.arrived(&packet(1, 3_000, true, false), resumed);
+        flow.arrived(&packet(1, 3_000, true, false), resumed.into());
         assert_eq!(flow.stalled(resumed), None);
     }
 
@@ -543,7 +551,7 @@ mod tests {
         /// Picture `n` comes `ms` after the start; whether it is decoded.
         fn comes(&mut self, n: u16, ms: u64, keyframe: bool) -> bool {
             let (packet, now) = (packet(n, u32::from(n) * 3_000, true, keyframe), self.at(ms));
-            self.flow.arrived(&packet, now);
+            self.flow.arrived(&packet, now.into());
             self.flow.packet(packet, Some(n.into()), now);
             let admitted = self.flow.access_unit(Some(n.into()), keyframe, now);
             self.flow.without_picture = None;
@@ -571,12 +579,34 @@ mod tests {
     }
 
     #[test]
+    fn of_what_waited_during_a_standstill_nothing_late_is_shown_however_long_reading_it_takes() {
+        let mut live = Live::new();
+        // Lateness that was met before makes more of it borne.
+        live.steady(0..60, 0);
+        for n in 60..82 {
+            assert!(!live.comes(n, 2_700, false), "{n}");
+        }
+        assert!(live.comes(82, 2_734, true));
+        live.steady(83..120, 0);
+        // Seven seconds, with a keyframe each third of one, read in one.
+        let mut oldest = 0;
+        for n in 120..360 {
+            let ms = 11_000 + u64::from(n - 120) * 1_000 / 240;
+            if live.comes(n, ms, n % 10 == 0) {
+                oldest = oldest.max(ms - u64::from(n) * 100 / 3);
+            }
+        }
+        assert!((1..=LATE.as_millis() as u64).contains(&oldest), "{oldest} ms");
+        assert_eq!(live.steady(360..400, 0), 40);
+    }
+
+    #[test]
     fn the_jitter_buffer_is_told_of_a_backlog_to_its_end() {
         let mut live = Live::new();
         live.steady(0..60, 0);
         let mut told = |n: u16, ms: u64| {
             let packet = packet(n, u32::from(n) * 3_000, true, false);
-            live.flow.arrived(&packet, live.start + Duration::from_millis(ms)).as_millis()
+            live.flow.arrived(&packet, (live.start + Duration::from_millis(ms)).into()).as_millis()
         };
         assert_eq!(told(60, 2_250), 0, "250 ms late are no backlog");
         assert_eq!([told(61, 3_000), told(75, 3_000), told(89, 3_000), told(90, 3_000)], [967, 500, 34, 0]);
@@ -589,7 +619,7 @@ mod tests {
         live.steady(0..30, 0);
         let rtp = |sequence, marker| packet(sequence, 90_000, marker, false);
         for (packet, ms) in [(rtp(30, false), 1_000), (rtp(31, true), 3_500)] {
-            live.flow.arrived(&packet, live.at(ms));
+            live.flow.arrived(&packet, live.at(ms).into());
             live.flow.packet(packet, Some(30), live.at(ms));
         }
         let unit = live.flow.units.back().unwrap();
@@ -645,7 +675,7 @@ mod tests {
         let comes = |flow: &mut Flow, sequence: u16, timestamp: u32, ms: u64| {
             let now = start + Duration::from_millis(ms);
             let packet = packet(sequence, timestamp, true, true);
-            flow.arrived(&packet, now);
+            flow.arrived(&packet, now.into());
             now
         };
         comes(&mut flow, 65_534, 0, 0);

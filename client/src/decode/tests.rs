@@ -134,7 +134,7 @@ impl Bench {
     }
 
     fn push(&self, packets: &[Bytes]) {
-        self.decoder.push(packets.iter().cloned(), Instant::now());
+        self.decoder.push(packets.iter().cloned(), Instant::now().into());
     }
 
     /// The number of the next picture, read from its stamp.
@@ -205,7 +205,7 @@ fn packets_that_come_together_go_on_together() {
         assert_eq!(decoded(), before, "the decoder's thread was woken for a part of them");
         last
     });
-    bench.decoder.push(video()[1].packets.iter().cloned().chain(last), Instant::now());
+    bench.decoder.push(video()[1].packets.iter().cloned().chain(last), Instant::now().into());
     assert_eq!(bench.picture(LONG), Some(1));
 }
 
@@ -222,7 +222,7 @@ fn a_lost_packet_of_h265_hides_pictures_until_the_next_keyframe() {
     paced(0..40, |picture| {
         for (index, packet) in video[picture].packets.iter().enumerate() {
             if picture != hidden.start || index != 0 {
-                bench.decoder.push([packet.clone()], Instant::now());
+                bench.decoder.push([packet.clone()], Instant::now().into());
             }
         }
         if !hidden.contains(&picture) {
@@ -286,7 +286,7 @@ fn play(
     paced(pictures, |picture| {
         for (index, packet) in video()[picture].packets.iter().enumerate() {
             if !lost(picture, index) {
-                bench.decoder.push([packet.clone()], Instant::now());
+                bench.decoder.push([packet.clone()], Instant::now().into());
             }
         }
         if !hidden.contains(&picture) {
@@ -538,7 +538,7 @@ fn what_is_not_this_streams_rtp_is_ignored() {
     let mut other = video()[0].packets[0].to_vec();
     other[1] = other[1] & 0x80 | 97;
     for junk in [vec![], vec![0x80], vec![0; 2000], vec![0xff; 40], other] {
-        bench.decoder.push([Bytes::from(junk)], Instant::now());
+        bench.decoder.push([Bytes::from(junk)], Instant::now().into());
     }
     play(&bench, 0..5, |_, _| false, 0..0);
     assert_eq!(bench.decoder.stats().lost, 0);

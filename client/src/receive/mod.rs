@@ -9,11 +9,12 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use rov_common::camera::Trust;
 use rov_common::codec::Codec;
+use rov_common::lateness::Received;
 use rov_common::net;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -207,7 +208,7 @@ async fn check_route(camera: &rtsp::Camera, named: &[String]) -> Result<(), Conn
 
 /// Gets every RTP packet, whole and with payload type [`PAYLOAD_TYPE`], those that came together at once, with the time
 /// at which they came; it must not block.
-pub type OnPackets = Arc<dyn Fn(&mut dyn Iterator<Item = Bytes>, Instant) + Send + Sync>;
+pub type OnPackets = Arc<dyn Fn(&mut dyn Iterator<Item = Bytes>, Received) + Send + Sync>;
 
 /// Hears which codec comes, before its packets do.
 pub type OnCodec = Arc<dyn Fn(Codec) + Send + Sync>;

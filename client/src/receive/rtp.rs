@@ -333,7 +333,7 @@ impl Input {
             if clear {
                 marker::clear(&mut packet);
             }
-            (self.on_packets)(&mut iter::once(Bytes::from(packet)), at);
+            (self.on_packets)(&mut iter::once(Bytes::from(packet)), at.into());
         }
         self.heard.send_if_modified(|heard| !std::mem::replace(heard, true));
     }

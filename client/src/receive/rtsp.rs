@@ -7,6 +7,7 @@
 pub mod parameter_sets;
 
 use std::iter;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -17,8 +18,9 @@ use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 use rov_common::backlog::Backlog;
 pub use rov_common::camera::{CameraUrl as Camera, Credentials, Trust};
-use rov_common::challenge::{unknown_digest, unknown_digest_advice};
+use rov_common::challenge::unknown_digest_advice;
 use rov_common::codec::Codec;
+use rov_common::lateness::Received;
 use rov_common::marker::{self, Markers};
 use rov_common::sync::lock;
 use rov_common::unread::Unread;
@@ -103,6 +105,7 @@ pub struct Player {
 /// What the callbacks share.
 struct Shared {
     camera: Camera,
+    trust: Trust,
     ended: watch::Sender<Option<RtspError>>,
     playing: watch::Sender<bool>,
     on_codec: OnCodec,
@@ -111,6 +114,8 @@ struct Shared {
     media: Mutex<Media>,
     /// The fingerprint of the certificate that was not taken.
     untrusted: Mutex<Option<String>>,
+    /// By TCP: the connection is seen to be empty again and again.
+    link_runs_empty: AtomicBool,
 }
 
 impl Shared {
@@ -147,6 +152,7 @@ impl Player {
         let (playing, mut plays) = watch::channel(false);
         let shared = Arc::new(Shared {
             camera: camera.clone(),
+            trust,
             ended: ended_tx,
             playing,
             on_codec,
@@ -154,8 +160,9 @@ impl Player {
             sets: Mutex::new(ParameterSets::new(Codec::H264, &[])),
             media: Mutex::default(),
             untrusted: Mutex::default(),
+            link_runs_empty: AtomicBool::new(false),
         });
-        let (pipeline, output) = build(&shared, trust, latency)?;
+        let (pipeline, output) = build(&shared, latency)?;
         let keyframes = tokio::spawn(async move {
             while keyframe_wanted.recv().await.is_some() {
                 // By RTCP, where the camera's SDP offers that.
@@ -242,11 +249,7 @@ fn stop(pipeline: gst::Pipeline) {
     let _ = pipeline.set_state(gst::State::Null);
 }
 
-fn build(
-    shared: &Arc<Shared>,
-    trust: Trust,
-    latency: Duration,
-) -> Result<(gst::Pipeline, gst_app::AppSink), RtspError> {
+fn build(shared: &Arc<Shared>, latency: Duration) -> Result<(gst::Pipeline, gst_app::AppSink), RtspError> {
     let other = |error: String| RtspError::Other { address: shared.camera.address(), reason: error };
     gst::init().map_err(|error| other(error.to_string()))?;
     let make = |name| gst::ElementFactory::make(name).build().map_err(|_| RtspError::MissingElement(name));
@@ -275,7 +278,7 @@ fn build(
     take_packets(&sink, shared);
     choose_media(&source, shared);
     let weak = Arc::downgrade(shared);
-    rtspsrc::on_certificate(&source, trust, move |fingerprint| {
+    rtspsrc::on_certificate(&source, shared.trust.clone(), move |fingerprint| {
         if let Some(shared) = weak.upgrade() {
             *lock(&shared.untrusted) = Some(fingerprint);
         }
@@ -343,7 +346,8 @@ fn take_packets(sink: &gst_app::AppSink, shared: &Arc<Shared>) {
     let callbacks = gst_app::AppSinkCallbacks::builder()
         .new_sample(move |sink| {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-            let arrived = Instant::now();
+            let link_runs_empty = shared.link_runs_empty.load(Ordering::Relaxed);
+            let received = Received { at: Instant::now(), link_runs_empty };
             let Some(mut packet) = sample.buffer().and_then(|b| Some(b.map_readable().ok()?.to_vec())) else {
                 return Ok(gst::FlowSuccess::Ok);
             };
@@ -352,11 +356,11 @@ fn take_packets(sink: &gst_app::AppSink, shared: &Arc<Shared>) {
             }
             let codec = lock(&shared.media).chosen.map(|(_, codec)| codec);
             let header = codec.and_then(|codec| marker::Packet::parse(codec, &packet));
-            for ((mut packet, arrived), clear) in markers.pass(header, (packet, arrived)) {
+            for ((mut packet, received), clear) in markers.pass(header, (packet, received)) {
                 if clear {
                     marker::clear(&mut packet);
                 }
-                lock(&shared.sets).pass(packet, |packet| (shared.on_packets)(&mut iter::once(packet), arrived));
+                lock(&shared.sets).pass(packet, |packet| (shared.on_packets)(&mut iter::once(packet), received));
             }
             shared.playing.send_if_modified(|plays| !std::mem::replace(plays, true));
             Ok(gst::FlowSuccess::Ok)
@@ -380,7 +384,9 @@ fn end_when_late(source: &gst::Element, shared: &Arc<Shared>) {
         };
         let marker = packet[1] & 0x80 != 0;
         let (backlog, unread) = &mut *lock(&state);
-        if let Some(late) = backlog.arrived(header.timestamp, marker, Instant::now(), || unread.waits()) {
+        let late = backlog.arrived(header.timestamp, marker, Instant::now(), || unread.waits());
+        shared.link_runs_empty.store(backlog.runs_empty(), Ordering::Relaxed);
+        if let Some(late) = late {
             shared.end(RtspError::Late { address: shared.camera.address(), seconds: late.as_secs() });
         }
         gst::PadProbeReturn::Ok
@@ -421,7 +427,7 @@ fn explain(shared: &Shared, error: &gst::message::Error) -> RtspError {
         return RtspError::NotTrusted { address, fingerprint };
     }
     if is(gst::ResourceError::NotAuthorized) {
-        let unknown = camera.credentials().and_then(|_| unknown_digest(camera));
+        let unknown = camera.credentials().and_then(|_| rtspsrc::unknown_digest(camera, &shared.trust));
         return match (camera.credentials(), unknown) {
             (Some(_), Some(algorithm)) => RtspError::UnknownDigest { address, algorithm },
             (Some(_), None) => RtspError::WrongPassword { address },

@@ -88,7 +88,7 @@ pub fn watch_bus(
         for message in bus.iter_timed(gst::ClockTime::NONE) {
             match message.view() {
                 gst::MessageView::Error(error) => {
-                    return capture.event(rtsp::failure(error, plan.camera.as_ref(), &capture));
+                    return capture.event(rtsp::failure(error, &plan, &capture));
                 }
                 gst::MessageView::Eos(_) => return capture.event(GraphEvent::Eos),
                 gst::MessageView::Warning(warning) => {

@@ -648,6 +648,20 @@ fn damaged_jpeg_pictures_are_left_out_and_counted() {
         let counters = running.graph.branches()[0].counters();
         assert_eq!((counters.frames_in, running.graph.counters().frames_damaged), (20, 5), "{decode}: {counters:?}");
     }
+    // One behind the other, from a file and from a pipe.
+    let stream: Vec<_> =
+        (1..=25).flat_map(|number| std::fs::read(location.replace("%02d", &format!("{number:02}"))).unwrap()).collect();
+    let file = folder.0.join("all.mjpg");
+    std::fs::write(&file, &stream).unwrap();
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let writes = std::thread::spawn(move || writer.write_all(&stream));
+    for source in [format!("filesrc location={}", file.display()), format!("fdsrc fd={}", reader.as_raw_fd())] {
+        let running = start(&pipeline(&format!("{source} ! jpegparse ! jpegdec")));
+        assert_eq!(running.event(), GraphEvent::Eos, "{source}");
+        let counters = running.graph.branches()[0].counters();
+        assert_eq!((counters.frames_in, running.graph.counters().frames_damaged), (20, 5), "{source}: {counters:?}");
+    }
+    writes.join().unwrap().unwrap();
 }
 
 #[test]

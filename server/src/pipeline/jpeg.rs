@@ -1,13 +1,18 @@
 //! Leaves out damaged JPEG pictures of a source, in front of whatever takes them apart: of one that is cut off a
 //! decoder shows the rest grey, and `jpegparse` ends the pipeline.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
+use rov_common::sync::lock;
+use rov_gst::element::is_made_by;
 
 use super::graph::Capture;
+
+/// A picture of a stream in pieces is no larger than that.
+const MAX_PICTURE: usize = 32 << 20;
 
 /// Looks at what goes into each element of `head` that takes JPEG and nothing else, now and later.
 pub(super) fn watch(head: &gst::Bin, capture: &Arc<Capture>) {
@@ -26,8 +31,53 @@ fn watch_element(element: &gst::Element, capture: &Arc<Capture>) {
     if caps.is_any() || caps.is_empty() || caps.iter().any(|structure| structure.name() != "image/jpeg") {
         return;
     }
-    // A parser may get a stream in pieces of any size: of those, some do not begin as a picture does. And what it takes
-    // by itself (pull mode) are pieces as well.
+    if is_made_by(element, "jpegparse") {
+        watch_parser(&pad, capture);
+    } else {
+        watch_pictures(&pad, capture);
+    }
+}
+
+/// A parser may get a stream in pieces of any size; it is given whole pictures.
+fn watch_parser(pad: &gst::Pad, capture: &Arc<Capture>) {
+    // What it takes by itself (pull mode) could not be changed here.
+    pad.add_probe(gst::PadProbeType::QUERY_UPSTREAM, |_, info| {
+        let Some(gst::QueryViewMut::Scheduling(query)) = info.query_mut().map(gst::QueryRef::view_mut) else {
+            return gst::PadProbeReturn::Ok;
+        };
+        query.set(gst::SchedulingFlags::SEQUENTIAL, 1, -1, 0);
+        query.add_scheduling_modes([gst::PadMode::Push]);
+        gst::PadProbeReturn::Handled
+    });
+    let (weak, pieces) = (Arc::downgrade(capture), Mutex::new(Pieces::default()));
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        let Some(buffer) = info.buffer_mut() else { return gst::PadProbeReturn::Ok };
+        let Ok(map) = buffer.map_readable() else { return gst::PadProbeReturn::Ok };
+        let Taken { whole, damaged } = lock(&pieces).take(&map);
+        drop(map);
+        if let Some(capture) = weak.upgrade() {
+            (0..damaged).for_each(|_| capture.frames_damaged.add());
+        }
+        match whole {
+            Whole::AsItIs => gst::PadProbeReturn::Ok,
+            // As in `valve`.
+            Whole::None => gst::PadProbeReturn::Handled,
+            Whole::Pictures(pictures) => {
+                let mut pictures = gst::Buffer::from_mut_slice(pictures);
+                if let Some(pictures) = pictures.get_mut() {
+                    pictures.set_pts(buffer.pts());
+                    pictures.set_dts(buffer.dts());
+                }
+                *buffer = pictures;
+                gst::PadProbeReturn::Ok
+            }
+        }
+    });
+}
+
+/// Whole pictures or none: as they come from cameras and from files with a container.
+fn watch_pictures(pad: &gst::Pad, capture: &Arc<Capture>) {
+    // Of a stream in pieces some do not begin as a picture does.
     let (weak, has_whole, is_pieces) = (Arc::downgrade(capture), AtomicBool::new(false), AtomicBool::new(false));
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         if info.mask.contains(gst::PadProbeType::PULL) || is_pieces.load(Ordering::Relaxed) {
@@ -46,9 +96,86 @@ fn watch_element(element: &gst::Element, capture: &Arc<Capture>) {
         if let Some(capture) = weak.upgrade() {
             capture.frames_damaged.add();
         }
-        // As in `valve`.
         gst::PadProbeReturn::Handled
     });
+}
+
+/// Cuts a stream in pieces into its pictures.
+#[derive(Debug, Default)]
+struct Pieces {
+    /// From the beginning of a picture on; else the last byte, with which one may begin.
+    held: Vec<u8>,
+    scan: Scan,
+    /// Some have not begun as a picture does.
+    are_of_any_size: bool,
+}
+
+/// What becomes of a piece.
+#[derive(Debug, PartialEq, Eq)]
+struct Taken {
+    whole: Whole,
+    /// Pictures that are left out.
+    damaged: usize,
+}
+
+/// The pictures that are whole with it.
+#[derive(Debug, PartialEq, Eq)]
+enum Whole {
+    None,
+    AsItIs,
+    Pictures(Vec<u8>),
+}
+
+impl Pieces {
+    fn take(&mut self, piece: &[u8]) -> Taken {
+        let begins = piece.starts_with(BEGINNING);
+        self.are_of_any_size |= !begins;
+        let mut damaged = 0;
+        if begins && !self.are_of_any_size {
+            // A picture each.
+            damaged = usize::from(!self.held.is_empty());
+            self.restart(0..self.held.len());
+            if is_whole(piece) {
+                return Taken { whole: Whole::AsItIs, damaged };
+            }
+        }
+        self.held.extend_from_slice(piece);
+        let mut whole = Vec::new();
+        loop {
+            if self.scan == Scan::default() {
+                let Some(start) = memchr::memmem::find(&self.held, BEGINNING) else {
+                    let last = self.held.pop_if(|last| *last == BEGINNING[0]);
+                    self.held.clear();
+                    self.held.extend(last);
+                    break;
+                };
+                self.held.drain(..start);
+            }
+            match self.scan.go_on(&self.held) {
+                Found::Whole(end) => {
+                    whole.extend_from_slice(&self.held[..end]);
+                    self.restart(0..end);
+                }
+                Found::Damage => {
+                    // What was left out may have a small picture in it, which is none of the stream's.
+                    damaged += 1;
+                    self.restart(0..self.scan.at.min(self.held.len()));
+                }
+                Found::More if self.held.len() > MAX_PICTURE => {
+                    damaged += 1;
+                    self.restart(0..self.held.len());
+                }
+                Found::More => break,
+            }
+        }
+        let whole = if whole.is_empty() { Whole::None } else { Whole::Pictures(whole) };
+        Taken { whole, damaged }
+    }
+
+    fn restart(&mut self, done: std::ops::Range<usize>) {
+        self.held.drain(done);
+        self.scan = Scan::default();
+    }
 }
 
 /// The marker SOI.
@@ -57,44 +184,77 @@ const BEGINNING: &[u8] = &[0xff, 0xd8];
 /// Whether a JPEG picture has its beginning and its end, and between them markers where they may be (ITU-T T.81 annex
 /// B). What the markers hold is not looked at: nothing is decoded. Cameras write anything behind the end.
 fn is_whole(data: &[u8]) -> bool {
-    const SOI: u8 = 0xd8;
-    const EOI: u8 = 0xd9;
-    const SOS: u8 = 0xda;
-    if !data.starts_with(BEGINNING) {
-        return false;
+    data.starts_with(BEGINNING) && matches!(Scan::default().go_on(data), Found::Whole(_))
+}
+
+/// A look through a picture that begins with SOI, of which the rest may come later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Scan {
+    /// So far it is whole.
+    at: usize,
+    in_scan: bool,
+    has_scan: bool,
+    next_restart: u8,
+}
+
+impl Default for Scan {
+    fn default() -> Self {
+        Self { at: BEGINNING.len(), in_scan: false, has_scan: false, next_restart: 0 }
     }
-    let (mut at, mut in_scan, mut has_scan, mut next_restart) = (2, false, false, 0);
-    loop {
-        // In a scan, up to the next marker; elsewhere one is due.
-        match data.get(at..).and_then(|rest| memchr::memchr(0xff, rest)) {
-            Some(0) => {}
-            Some(length) if in_scan => at += length,
-            _ => return false,
-        }
-        let Some(&marker) = data.get(at + 1) else { return false };
-        match marker {
-            // Fill bytes.
-            0xff => at += 1,
-            0x00 if in_scan => at += 2,
-            0xd0..=0xd7 if in_scan => {
-                if marker & 7 != next_restart {
-                    return false;
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    /// Up to there.
+    Whole(usize),
+    Damage,
+    More,
+}
+
+impl Scan {
+    fn go_on(&mut self, data: &[u8]) -> Found {
+        const SOI: u8 = 0xd8;
+        const EOI: u8 = 0xd9;
+        const SOS: u8 = 0xda;
+        loop {
+            // In a scan, up to the next marker; elsewhere one is due.
+            let rest = data.get(self.at..).unwrap_or_default();
+            match memchr::memchr(0xff, rest) {
+                Some(0) => {}
+                Some(length) if self.in_scan => self.at += length,
+                Some(_) => return Found::Damage,
+                None if rest.is_empty() => return Found::More,
+                None if self.in_scan => {
+                    self.at = data.len();
+                    return Found::More;
                 }
-                next_restart = (next_restart + 1) & 7;
-                at += 2;
+                None => return Found::Damage,
             }
-            EOI => return has_scan,
-            0x00..=0x01 | 0xd0..=SOI => return false,
-            _ => {
-                let Some(&[high, low]) = data.get(at + 2..at + 4) else { return false };
-                let length = usize::from(u16::from_be_bytes([high, low]));
-                if length < 2 {
-                    return false;
+            let Some(&marker) = data.get(self.at + 1) else { return Found::More };
+            match marker {
+                // Fill bytes.
+                0xff => self.at += 1,
+                0x00 if self.in_scan => self.at += 2,
+                0xd0..=0xd7 if self.in_scan => {
+                    if marker & 7 != self.next_restart {
+                        return Found::Damage;
+                    }
+                    self.next_restart = (self.next_restart + 1) & 7;
+                    self.at += 2;
                 }
-                in_scan = marker == SOS;
-                has_scan |= in_scan;
-                next_restart = 0;
-                at += 2 + length;
+                EOI if self.has_scan => return Found::Whole(self.at + 2),
+                EOI | 0x00..=0x01 | 0xd0..=SOI => return Found::Damage,
+                _ => {
+                    let Some(&[high, low]) = data.get(self.at + 2..self.at + 4) else { return Found::More };
+                    let length = usize::from(u16::from_be_bytes([high, low]));
+                    if length < 2 {
+                        return Found::Damage;
+                    }
+                    self.in_scan = marker == SOS;
+                    self.has_scan |= self.in_scan;
+                    self.next_restart = 0;
+                    self.at += 2 + length;
+                }
             }
         }
     }
@@ -122,5 +282,52 @@ mod tests {
         lost.drain(data.len() - 10..data.len() - 6);
         assert!(!is_whole(&lost), "a part in the middle is missing");
         assert!(!is_whole(&[0xff, 0xd8, 0xff, 0xd9]), "without a picture");
+    }
+
+    fn picture(scan: u8) -> Vec<u8> {
+        [BEGINNING, TABLE, SCAN, &[scan; 9], &[0xff, 0xd9]].concat()
+    }
+
+    /// All of it cut into pieces of this size: what goes on, and how many pictures are left out.
+    fn in_pieces(stream: &[u8], size: usize) -> (Vec<u8>, usize) {
+        let (mut pieces, mut on, mut damaged) = (Pieces::default(), Vec::new(), 0);
+        for piece in stream.chunks(size) {
+            let taken = pieces.take(piece);
+            damaged += taken.damaged;
+            match taken.whole {
+                Whole::None => {}
+                Whole::AsItIs => on.extend_from_slice(piece),
+                Whole::Pictures(pictures) => on.extend(pictures),
+            }
+        }
+        (on, damaged)
+    }
+
+    #[test]
+    fn of_a_stream_in_pieces_whole_pictures_go_on() {
+        let (a, b, c) = (picture(1), picture(2), picture(3));
+        let cut = &b[..b.len() - 4];
+        let with_small = [BEGINNING, &[0xff, 0xe1, 0, 30], &picture(77), &[0; 1]].concat();
+        for size in 1..80 {
+            // The first piece is no picture, so that no piece is taken for one.
+            let stream = [&[0], &a[..], &[0xff, 0], &b, &c].concat();
+            assert_eq!(in_pieces(&stream, size), ([&a[..], &b, &c].concat(), 0), "{size}");
+            let stream = [&[0], &a[..], cut, cut, &c].concat();
+            assert_eq!(in_pieces(&stream, size), ([&a[..], &c].concat(), 2), "{size}");
+            let stream = [&[0], &a[..], &with_small, &c, &b].concat();
+            let (on, damaged) = in_pieces(&stream, size);
+            assert!(damaged == 1 && on.starts_with(&a) && on.ends_with(&b), "{size}: {on:?}");
+            assert!(!on.contains(&77), "{size}: the small picture in one");
+        }
+    }
+
+    #[test]
+    fn pieces_that_are_a_picture_each_go_on_as_they_are() {
+        let (whole, mut pieces) = (picture(1), Pieces::default());
+        let as_it_is = Taken { whole: Whole::AsItIs, damaged: 0 };
+        assert_eq!(pieces.take(&whole), as_it_is);
+        assert_eq!(pieces.take(&whole[..9]), Taken { whole: Whole::None, damaged: 0 });
+        assert_eq!(pieces.take(&whole), Taken { whole: Whole::AsItIs, damaged: 1 });
+        assert_eq!(pieces.take(&whole), as_it_is);
     }
 }

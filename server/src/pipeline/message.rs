@@ -4,7 +4,7 @@ use std::fmt;
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
-use rov_common::camera::redact;
+use rov_common::redact::redact;
 
 /// What has failed, with the reason in words.
 #[derive(Clone, Debug, PartialEq, Eq)]

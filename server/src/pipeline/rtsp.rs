@@ -2,14 +2,15 @@
 //! logged; which of the camera's streams are taken; when its pictures are too old; what its errors mean.
 
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use rov_common::backlog::Backlog;
-use rov_common::challenge::{unknown_digest, unknown_digest_advice};
-use rov_common::lateness::Lateness;
+use rov_common::challenge::unknown_digest_advice;
+use rov_common::lateness::{Lateness, Received};
 use rov_common::sync::lock;
 use rov_common::unread::Unread;
 use rov_gst::rtspsrc;
@@ -63,12 +64,14 @@ pub fn install(head: &gst::Bin, url: &CameraUrl, plan: &Plan, capture: &Arc<Capt
     });
     let camera = url.clone();
     source.connect_pad_added(move |source, pad| {
-        time_by_arrival(source, pad);
+        let link_runs_empty = Arc::new(AtomicBool::new(false));
+        time_by_arrival(source, pad, Arc::clone(&link_runs_empty));
         // What a link does not take of UDP is lost, nothing of it waits. After UDP in vain, the pad comes again over
         // TCP.
         if !rtspsrc::has_udp(source) {
             let peers = camera.url().socket_addrs(|| Some(camera.port())).unwrap_or_default();
-            end_when_late(source, rtspsrc::input(source).as_ref().unwrap_or(pad), Unread::new(peers));
+            let input = rtspsrc::input(source);
+            end_when_late(source, input.as_ref().unwrap_or(pad), Unread::new(peers), link_runs_empty);
         }
     });
     let (chosen, capture) = (Mutex::new(None::<u32>), Arc::downgrade(capture));
@@ -110,14 +113,16 @@ impl RtpHeader {
     }
 }
 
-/// Fails where the RTP packets come later and later: the restart drops what waits in front of the link.
-fn end_when_late(source: &gst::Element, pad: &gst::Pad, unread: Unread) {
+/// Fails where the RTP packets come later and later: the restart drops what waits in front of the link. Notes whether it
+/// runs empty.
+fn end_when_late(source: &gst::Element, pad: &gst::Pad, unread: Unread, link_runs_empty: Arc<AtomicBool>) {
     let (source, state) = (source.downgrade(), Mutex::new((Backlog::default(), unread)));
     pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, info| {
         let packet = info.buffer().map(|buffer| buffer.as_ref()).or_else(|| info.buffer_list()?.get(0));
         let Some(header) = packet.and_then(RtpHeader::of) else { return gst::PadProbeReturn::Ok };
         let (backlog, unread) = &mut *lock(&state);
         let late = backlog.arrived(header.timestamp, header.marker, Instant::now(), || unread.waits());
+        link_runs_empty.store(backlog.runs_empty(), Ordering::Relaxed);
         let Some(late) = late else { return gst::PadProbeReturn::Ok };
         if let Some(source) = source.upgrade() {
             let reason = format!(
@@ -133,7 +138,7 @@ fn end_when_late(source: &gst::Element, pad: &gst::Pad, unread: Unread) {
 
 /// Has a picture's time be that of its arrival, less what it came late. The camera's own time stamps may be slow or
 /// jump: viewers would take what comes then for old.
-fn time_by_arrival(source: &gst::Element, pad: &gst::Pad) {
+fn time_by_arrival(source: &gst::Element, pad: &gst::Pad, link_runs_empty: Arc<AtomicBool>) {
     let source = source.downgrade();
     let state = Mutex::new((Lateness::default(), None::<(u32, gst::ClockTime)>));
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
@@ -142,7 +147,8 @@ fn time_by_arrival(source: &gst::Element, pad: &gst::Pad) {
         let Some((header, now)) = RtpHeader::of(buffer).zip(now) else { return gst::PadProbeReturn::Ok };
         let mut state = lock(&state);
         let (lateness, last) = &mut *state;
-        let late = lateness.arrived(header.ssrc, header.sequence, header.timestamp, Instant::now());
+        let received = Received { at: Instant::now(), link_runs_empty: link_runs_empty.load(Ordering::Relaxed) };
+        let late = lateness.arrived(header.ssrc, header.sequence, header.timestamp, received);
         let late = gst::ClockTime::from_nseconds(u64::try_from(late.as_nanos()).unwrap_or(u64::MAX - 1));
         // All packets of a picture have one time.
         let of_picture = last.filter(|(timestamp, _)| *timestamp == header.timestamp).map(|(_, time)| time);
@@ -160,10 +166,11 @@ fn time_by_arrival(source: &gst::Element, pad: &gst::Pad) {
 }
 
 /// An error on the bus: what it means and what to do about it, where it is of an IP camera.
-pub fn failure(error: &gst::message::Error, camera: Option<&CameraUrl>, capture: &Capture) -> GraphEvent {
+pub fn failure(error: &gst::message::Error, plan: &Plan, capture: &Capture) -> GraphEvent {
     let text = message::error_text(error);
     let failed = |reason: String| GraphEvent::Error(capture.failure(error.src(), reason));
-    let Some(camera) = camera.filter(|_| error.src().is_some_and(|source| source.name() == ELEMENT)) else {
+    let Some(camera) = plan.camera.as_ref().filter(|_| error.src().is_some_and(|source| source.name() == ELEMENT))
+    else {
         return failed(text);
     };
     if let Some(fingerprint) = &*lock(&capture.untrusted) {
@@ -174,7 +181,7 @@ pub fn failure(error: &gst::message::Error, camera: Option<&CameraUrl>, capture:
             let advice = "give user and password by --url rtsp://USER:PASSWORD@HOST/PATH";
             return failed(format!("{text}; {advice}"));
         }
-        return GraphEvent::Denied(match unknown_digest(camera) {
+        return GraphEvent::Denied(match rtspsrc::unknown_digest(camera, &plan.camera_certificate) {
             Some(algorithm) => format!("camera {camera}: {}", unknown_digest_advice(&algorithm)),
             None => format!("{text}; correct --url rtsp://USER:PASSWORD@HOST/PATH, where %25 is a %"),
         });

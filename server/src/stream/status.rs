@@ -129,6 +129,10 @@ impl Status {
             inner.recovery_points += u32::from(is_recovery_point);
         }
         if !inner.keyless {
+            // The reason of a restart is still told; that of a wait is over with it.
+            if inner.state == StreamState::Stalled {
+                inner.reason = None;
+            }
             inner.state = StreamState::Running;
         }
     }

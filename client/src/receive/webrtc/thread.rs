@@ -116,13 +116,13 @@ impl MediaThread {
                 let arrived = *arrived.get_or_insert_with(Instant::now);
                 engine.handle_datagram(arrived, peer, datagram, &mut |packet| together.push(packet));
                 if together.len() >= TOGETHER {
-                    on_packets(&mut together.drain(..), arrived);
+                    on_packets(&mut together.drain(..), arrived.into());
                 }
             });
             if let Some(arrived) = arrived
                 && !together.is_empty()
             {
-                on_packets(&mut together.drain(..), arrived);
+                on_packets(&mut together.drain(..), arrived.into());
             }
             if !any {
                 return false;

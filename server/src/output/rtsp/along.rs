@@ -1,5 +1,6 @@
-//! Which RTP packets of a publisher by TCP had arrived, in part at least, when what came before them was read. In front
-//! of a link that is slower than its stream that is so of nearly all, also of the first ones of pictures.
+//! Which RTP packets of a publisher by TCP had arrived, in part at least, when what came before them was read, and since
+//! the packet before of the same stream the connection was not empty. In front of a link that is slower than its stream
+//! that is so of nearly all, also of the first ones of pictures.
 //!
 //! gst-rtsp-server reads on the thread of the server and leaves packets to another, where it is too late to look into
 //! the socket: what was waiting there may have been read meanwhile.
@@ -16,6 +17,8 @@ use socket2::SockRef;
 
 /// Of an interleaved packet (RFC 2326 section 10.12): its own four bytes, and RTP's twelve (RFC 3550 section 5.1).
 const HEADERS: usize = 16;
+/// So much of what is read next is looked at: packets that were made for a network fit in.
+const LOOK: usize = 2048;
 
 #[derive(Debug, Default)]
 pub struct Along {
@@ -23,6 +26,10 @@ pub struct Along {
     ssrc: Option<u32>,
     /// Sequence numbers of the packets that nobody has asked about yet.
     packets: HashSet<u16>,
+    /// What is read next is there as a whole.
+    is_whole: bool,
+    /// The connection was empty since a packet of the stream was last seen to wait.
+    was_empty: bool,
 }
 
 impl Along {
@@ -33,15 +40,13 @@ impl Along {
         let this = Arc::<Mutex<Self>>::default();
         let weak = Arc::downgrade(&this);
         let look = move |socket: &gio::Socket, _| {
-            let mut next = [MaybeUninit::uninit(); HEADERS];
+            let mut next = [MaybeUninit::uninit(); LOOK];
             let Some(this) = weak.upgrade().filter(|_| !socket.is_closed()) else { return glib::ControlFlow::Break };
             match SockRef::from(socket).peek(&mut next) {
                 Ok(0) => return glib::ControlFlow::Break,
-                // SAFETY: all of it was written.
-                Ok(HEADERS) => lock(&this).note(&next.map(|byte| unsafe { byte.assume_init() })),
-                // Too little to tell what it is, or nothing.
-                Ok(_) => {}
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                // SAFETY: so much of it was written.
+                Ok(length) => lock(&this).note(unsafe { next[..length].assume_init_ref() }),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => lock(&this).nothing_waits(),
                 Err(_) => return glib::ControlFlow::Break,
             }
             glib::ControlFlow::Continue
@@ -52,12 +57,26 @@ impl Along {
         this
     }
 
-    /// What is read next begins so. In the middle of a packet it looks otherwise.
-    fn note(&mut self, next: &[u8; HEADERS]) {
-        let [b'$', _, _, _, flags, _, high, low, _, _, _, _, ssrc @ ..] = *next else { return };
-        if flags >> 6 == 2 && self.ssrc == Some(u32::from_be_bytes(ssrc)) {
+    /// What is read next begins so. In the middle of a packet it looks otherwise, and of less than the headers it cannot
+    /// be told what it is.
+    fn note(&mut self, next: &[u8]) {
+        self.is_whole = false;
+        let Some(&[b'$', _, long, short, flags, _, high, low, _, _, _, _, ref ssrc @ ..]) =
+            next.first_chunk::<HEADERS>()
+        else {
+            return;
+        };
+        self.is_whole = next.len() >= 4 + usize::from(u16::from_be_bytes([long, short]));
+        let is_of_stream = flags >> 6 == 2 && self.ssrc == Some(u32::from_be_bytes(*ssrc));
+        // Sound that came just before may have waited for nothing.
+        if is_of_stream && !std::mem::take(&mut self.was_empty) {
             self.packets.insert(u16::from_be_bytes([high, low]));
         }
+    }
+
+    /// In the middle of a packet that says nothing.
+    fn nothing_waits(&mut self) {
+        self.was_empty |= std::mem::take(&mut self.is_whole);
     }
 
     /// Whether this packet is one of them. Each is to be asked about, so that the next one with its
@@ -117,9 +136,13 @@ mod tests {
         send(&[packet(3, SSRC), packet(4, 9), packet(5, SSRC), packet(6, SSRC)[..15].to_vec()].concat());
         send(&packet(6, SSRC)[15..]);
         send(&[packet(7, SSRC), packet(8, SSRC)[..16].to_vec()].concat());
-        let came: Vec<_> = (1..=8).filter(|sequence| lock(&along).take(SSRC, *sequence)).collect();
+        send(&packet(8, SSRC)[16..]);
+        // Sound, of which the second packet is the last that was there; then sound with the picture behind it.
+        send(&[packet(5, 9), packet(6, 9)].concat());
+        send(&[packet(7, 9), packet(9, SSRC), packet(10, SSRC)].concat());
+        let came: Vec<_> = (1..=10).filter(|sequence| lock(&along).take(SSRC, *sequence)).collect();
         // Of the sixth, too little was there to know it by.
-        assert_eq!(came, [5, 8]);
+        assert_eq!(came, [5, 8, 10]);
         assert!(!lock(&along).take(SSRC, 5), "once");
     }
 }
