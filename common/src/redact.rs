@@ -152,8 +152,7 @@ fn is_secret(name: &str, is_in_address: bool) -> bool {
     let mut words = name.split(|c: char| !c.is_alphanumeric());
     words.any(|word| {
         let is = |secret: &&str| word.eq_ignore_ascii_case(secret);
-        SECRETS.iter().any(|secret| is(&secret))
-            || is_in_address && SECRETS_OF_ADDRESSES.iter().any(|secret| is(&secret))
+        SECRETS.iter().any(is) || is_in_address && SECRETS_OF_ADDRESSES.iter().any(is)
     })
 }
 

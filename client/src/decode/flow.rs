@@ -87,7 +87,7 @@ pub struct Flow {
     lateness: Lateness,
     /// A backlog is coming in.
     catching_up: bool,
-    /// It is what waited while nothing was read or nothing came, for longer than [`STOOD_STILL`].
+    /// It is what waited while the whole process stood still.
     after_standstill: bool,
     /// How late a picture may be just now.
     late_limit: Duration,
@@ -153,8 +153,7 @@ impl Flow {
         if before.is_none() {
             self.gate.joined(at);
         }
-        let pause = before.map(|before| at.saturating_duration_since(before));
-        self.look_for_outage(packet, pause);
+        self.look_for_outage(packet, before.map(|before| at.saturating_duration_since(before)));
         let sequence = packet.sequence;
         let late_by = if packet.empty {
             Duration::ZERO
@@ -163,8 +162,7 @@ impl Flow {
         };
         self.arrivals[usize::from(sequence) % ARRIVALS] = Some(Arrival { sequence, at, late_by });
         self.catching_up = late_by > LATE || (self.catching_up && late_by > CAUGHT_UP);
-        self.after_standstill =
-            self.catching_up && (self.after_standstill || pause.is_some_and(|pause| pause > STOOD_STILL));
+        self.after_standstill &= self.catching_up;
         if self.catching_up { late_by } else { Duration::ZERO }
     }
 
@@ -286,7 +284,7 @@ impl Flow {
     fn is_too_late(&mut self, late_by: Duration, keyframe: bool, now: Instant) -> bool {
         let since = self.too_late_at.map(|at| now.saturating_duration_since(at));
         let again = since.is_some_and(|since| since <= LATE_MEMORY);
-        // What waited while all stood still says nothing of the link.
+        // What waited meanwhile says nothing of the link.
         if !again || self.after_standstill {
             self.late_limit = LATE;
         }
@@ -339,6 +337,7 @@ impl Flow {
     pub fn stalled(&mut self, now: Instant) -> Option<String> {
         let since_look = now.saturating_duration_since(std::mem::replace(&mut self.last_look, now));
         if since_look > STOOD_STILL {
+            self.after_standstill = true;
             self.last_out = self.last_out.max(now);
             if let Some((since, _)) = &mut self.without_picture {
                 *since = now;
@@ -588,6 +587,7 @@ mod tests {
         }
         assert!(live.comes(82, 2_734, true));
         live.steady(83..120, 0);
+        let _ = live.flow.stalled(live.at(11_000));
         // Seven seconds, with a keyframe each third of one, read in one.
         let mut oldest = 0;
         for n in 120..360 {
