@@ -19,6 +19,7 @@ use crate::receive::Transport;
 use crate::receive::rtp::{self, Source};
 use crate::receive::rtsp::{Camera, Credentials};
 use crate::session::{RtpHost, SessionConfig, Target};
+use crate::whep;
 
 /// The groups of `--help`.
 const SERVER: &str = "Server";
@@ -264,11 +265,13 @@ impl Cli {
 
     fn target(&self) -> Result<Target, String> {
         let (option, server) = match (&self.address, &self.host, &self.url) {
-            (_, _, Some(url)) => return self.url_target("--url", url),
+            (_, _, Some(url)) => ("--url", Some(url.as_str())),
             (Some(address), ..) => ("the address", Some(address.as_str())),
             (_, host, _) => ("--host", host.as_deref()),
         };
-        if let Some(url) = server.filter(|server| server.contains("://")) {
+        let of_page = server.and_then(server_of_page);
+        let server = of_page.as_deref().or(server);
+        if let Some(url) = server.filter(|server| option == "--url" && of_page.is_none() || server.contains("://")) {
             return self.url_target(option, url);
         }
         let host = match server.filter(|server| *server != "auto") {
@@ -350,7 +353,7 @@ impl Cli {
         let named = format!("{option} {}://{}", url.scheme(), url.host_str().unwrap_or_default());
         let transport = self.transport.name();
         match url.scheme() {
-            "http" | "https" if self.fits(Transport::WebRtc) => Ok(Target::Url(url)),
+            "http" | "https" if self.fits(Transport::WebRtc) => Ok(Target::Url(endpoint(url))),
             "rtsp" | "rtsps" if url.host_str().unwrap_or_default().is_empty() => {
                 Err(format!("{named}: the host is missing"))
             }
@@ -402,6 +405,21 @@ impl TransportChoice {
     fn name(self) -> &'static str {
         self.chosen().map_or("auto", Transport::name)
     }
+}
+
+/// `ADDRESS:PORT` of a server whose page was given as browsers show it, `http://ADDRESS:PORT/`.
+fn server_of_page(text: &str) -> Option<String> {
+    let url = parse_url(text).ok().filter(|url| url.scheme() == "http" && url.path() == "/")?;
+    let is_plain = url.query().is_none() && url.fragment().is_none() && whep::without_user(&url) == url;
+    is_plain.then(|| Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?)))?
+}
+
+/// The WHEP endpoint of a server whose page was given, which may name a stream.
+fn endpoint(mut url: Url) -> Url {
+    if url.path() == "/" {
+        url.set_path(WHEP_PATH);
+    }
+    url
 }
 
 fn stun(url: &str) -> Result<String, String> {
@@ -468,6 +486,12 @@ mod tests {
             (vec!["rov.local:90"], "http://rov.local:90/whep"),
             (vec!["10.0.0.2", "--signal-port", "90"], "http://10.0.0.2:90/whep"),
             (vec!["http://10.0.0.2:90/whep"], "http://10.0.0.2:90/whep"),
+            (vec!["http://10.0.0.2:90"], "http://10.0.0.2:90/whep"),
+            (vec!["http://10.0.0.2:90/", "--stream", "stream2"], "http://10.0.0.2:90/whep"),
+            (vec!["--url", "http://rov.local"], "http://rov.local/whep"),
+            (vec!["--host", "http://10.0.0.2:90/?stream=arm%2Fwide"], "http://10.0.0.2:90/whep?stream=arm%2Fwide"),
+            (vec!["https://rov.example/"], "https://rov.example/whep"),
+            (vec!["http://10.0.0.2:8889/mystream/whep"], "http://10.0.0.2:8889/mystream/whep"),
         ] {
             assert!(matches!(target(&args), Ok(Target::Url(u)) if u.as_str() == url), "{args:?}");
         }
@@ -482,6 +506,8 @@ mod tests {
         }
         assert!(matches!(target(&["--host", "auto", "--name", "rov"]), Ok(Target::Auto { name: Some(_), any: true })));
         assert!(matches!(target(&["auto"]), Ok(Target::Auto { name: None, any: true })));
+        let Ok(Target::Camera(camera)) = target(&["http://10.0.0.2:8080/", "--transport", "rtsp"]) else { panic!() };
+        assert_eq!(camera.url().as_str(), "rtsp://10.0.0.2:8554/stream1");
         let Ok(Target::Rtp { host: Some(host), .. }) = target(&["10.0.0.2:90", "--transport", "rtp"]) else { panic!() };
         assert_eq!(host.stats.map(|url| url.to_string()).as_deref(), Some("http://10.0.0.2:90/api/stats"));
     }

@@ -28,7 +28,7 @@ use self::desktop::Desktop;
 use self::fullscreen::Fullscreen;
 use self::presses::{Press, Presses};
 use self::sink::Sink;
-use self::words::{Presentation, asking, badge, message, presentation, title};
+use self::words::{Presentation, aside, asking, badge, message, presentation, title};
 use crate::decode::{Output, Picture};
 use crate::mailbox::Mailbox;
 use crate::overlay::{self, Corner, Message, OverlayData};
@@ -134,6 +134,8 @@ pub struct Window {
     show_keys: bool,
     /// Of the offers of the last question, the one that Enter takes.
     selected: Option<Offer>,
+    /// The last click chose one of the offers.
+    clicked_row: bool,
     corner: CornerShown,
     canvas: Canvas,
 }
@@ -189,6 +191,7 @@ impl Window {
             show_stats: false,
             show_keys: false,
             selected: None,
+            clicked_row: false,
             corner: CornerShown {
                 shown: (Corner::default(), size, Instant::now()),
                 covers: Resolution::new(0, 0),
@@ -317,8 +320,11 @@ impl Window {
     fn scene(&self, now: Instant, presentation: Presentation, size: Resolution, view: &ViewModel) -> Scene {
         let message = message(presentation, &view.status);
         let message = match &view.question {
-            Some(question) => Some(asking(message, question, self.selected(question), now)),
-            None => message,
+            // Beside a live picture it stands in the corner.
+            Some(question) if presentation != Presentation::Live => {
+                Some(asking(message, question, self.selected(question), now))
+            }
+            _ => message,
         };
         Scene {
             size,
@@ -348,9 +354,12 @@ impl Window {
         for click in desktop.clicks(&self.window, now) {
             let row = scene.message.as_ref().and_then(|message| overlay::row_at(message, scene.size, click.at));
             let offers = view.question.iter().flat_map(|question| &question.offers);
-            match row.and_then(|row| offers.into_iter().nth(row)) {
+            let offer = row.and_then(|row| offers.into_iter().nth(row));
+            // The second click of two comes when the list is gone.
+            let is_of_row = std::mem::replace(&mut self.clicked_row, offer.is_some());
+            match offer {
                 Some(offer) => on_chosen(offer.clone()),
-                None if click.double => self.toggle_fullscreen(),
+                None if click.double && !is_of_row => self.toggle_fullscreen(),
                 None => {}
             }
         }
@@ -382,7 +391,8 @@ impl Window {
         let badge = (self.corner.wanted && !hidden).then(|| badge(self.name(view), presentation, view));
         // Nothing may lie over a message, and the statistics say it, too.
         let has_notices = is_live && !hidden && !self.show_stats;
-        let wanted = Corner { badge, notices: if has_notices { view.notices.clone() } else { Vec::new() } };
+        let notices = view.question.iter().map(aside).chain(view.notices.iter().cloned());
+        let wanted = Corner { badge, notices: notices.filter(|_| has_notices).collect() };
         let (shown, of, at) = &self.corner.shown;
         let is_recent = now.saturating_duration_since(*at) < BADGE_INTERVAL;
         if *of == size && (*shown == wanted || is_recent && shown.differs_in_figures(&wanted)) {

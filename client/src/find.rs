@@ -16,7 +16,8 @@ use url::Url;
 
 pub use self::wanted::Wanted;
 use crate::discovery::{self, Discovery, Found};
-use crate::heard::{Heard, Next, Wish, is_same_offer};
+use crate::heard::{Heard, Next, Wish};
+use crate::receive::rtp::senders::Senders;
 use crate::receive::rtp::{self, Source};
 use crate::receive::rtsp::Camera;
 use crate::receive::{PAYLOAD_TYPE, Transport, Way};
@@ -27,10 +28,13 @@ use crate::whep;
 
 /// After the first of several possible servers: long enough for the others to answer the same query.
 const SETTLE: Duration = Duration::from_millis(150);
-/// Between two lists in the log, whoever comes and goes.
-const LOG_INTERVAL: Duration = Duration::from_secs(1);
+
+/// While a server is tried, another one is listened for so often.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
 pub const STATS_PATH: &str = "/api/stats";
+/// Where nobody can be asked.
+const CHOOSE_BY_OPTION: &str = "to watch another, start again with --name NAME, or with its ADDRESS:PORT";
 /// Before there is anything else to say of a search.
 pub const LOOKING: &str = "looking for a server";
 
@@ -50,6 +54,8 @@ pub struct Located {
     address: String,
     /// As it was heard; none: it was not discovered.
     found: Option<Found>,
+    /// By the pilot.
+    is_chosen: bool,
 }
 
 impl Located {
@@ -57,7 +63,11 @@ impl Located {
     fn named(way: Way, label: String, stats: Option<Url>) -> Self {
         let (address, codec) = (way.address(), way.codec());
         let (stream, name) = (String::new(), String::new());
-        Self { ways: vec![way], label, stats, codec, stream, name, address, found: None }
+        Self { ways: vec![way], label, stats, codec, stream, name, address, found: None, is_chosen: false }
+    }
+
+    fn chosen(self) -> Self {
+        Self { is_chosen: true, ..self }
     }
 
     /// The stream that the user wants instead of the default: what of it the server has.
@@ -143,10 +153,19 @@ impl Located {
         }
     }
 
-    /// No session came about.
-    pub fn mark_failed(&self, heard: &Mutex<Heard>) {
+    /// No session came about, after so long.
+    pub fn mark_failed(&self, heard: &Mutex<Heard>, waited: Duration) {
         if let Some(found) = &self.found {
-            lock(heard).fail(found.address, Instant::now());
+            lock(heard).fail(found.address, waited, Instant::now());
+        }
+    }
+
+    /// What the server says of itself in a session that proves its key.
+    pub fn learn(&self, heard: &Mutex<Heard>, stats: &Stats) {
+        if let (Some(found), Some(IpAddr::V4(ip))) = (&self.found, self.found.as_ref().map(|found| found.address.ip()))
+            && let Some(whep) = self.stats.as_ref().and_then(|url| url.join(WHEP_PATH).ok())
+        {
+            lock(heard).learn(found, ways_beside(&whep, &ip.to_string(), stats, ip));
         }
     }
 
@@ -166,8 +185,6 @@ pub struct Finder {
     heard: Arc<Mutex<Heard>>,
     wish: Wish,
     can_ask: bool,
-    /// What the log says of a question.
-    logged: Option<(Vec<Offer>, Instant)>,
     /// The window says why the last attempt failed, until there is other news.
     has_tried: bool,
 }
@@ -183,12 +200,13 @@ impl Finder {
             Target::Url(_) | Target::Rtp { .. } | Target::Camera(_) => (None, Wish::default()),
         };
         let heard = discovery.as_ref().map(|discovery| Arc::clone(discovery.heard())).unwrap_or_default();
-        Ok(Self { discovery, heard, wish, can_ask: config.can_ask, logged: None, has_tried: false })
+        Ok(Self { discovery, heard, wish, can_ask: config.can_ask, has_tried: false })
     }
 
     /// What is known of the servers, while [`Self::listen`] keeps it up to date.
     pub fn knowledge(&self) -> Knowledge {
-        Knowledge { heard: Arc::clone(&self.heard), wish: self.wish.clone() }
+        let senders = Arc::new(Mutex::new(Senders::new(None, None)));
+        Knowledge { heard: Arc::clone(&self.heard), wish: self.wish.clone(), senders }
     }
 
     /// Listens to the servers while one is watched; never ends.
@@ -204,14 +222,15 @@ impl Finder {
         let server = self.find_server(config, viewer).await?;
         let Some(wanted) = &config.stream else { return Ok(server) };
         let found = server.clone();
-        server.select(wanted, config).await.inspect_err(|_| found.mark_failed(&self.heard))
+        let failed = |_: &SessionError| found.mark_failed(&self.heard, Duration::ZERO);
+        server.select(wanted, config).await.inspect_err(failed)
     }
 
     async fn find_server(&mut self, config: &SessionConfig, viewer: &Viewer) -> Result<Located, SessionError> {
         if let Some(named) = named(config).await {
             return named;
         }
-        let Self { discovery: Some(discovery), heard, wish, can_ask, logged, has_tried } = self else {
+        let Self { discovery: Some(discovery), heard, wish, can_ask, has_tried } = self else {
             // `new` made one for each Auto.
             return Err(anyhow::anyhow!("there is no discovery").into());
         };
@@ -221,6 +240,10 @@ impl Finder {
             viewer.set_phase(Phase::Searching(LOOKING.to_owned()));
         }
         let mut first_heard: Option<Instant> = None;
+        let chosen = lock(heard).take_chosen();
+        if let Some(server) = chosen {
+            return take(heard, viewer, &server, true, None, config).map(Located::chosen);
+        }
         loop {
             let now = Instant::now();
             let is_first = !lock(heard).is_watching();
@@ -243,9 +266,13 @@ impl Finder {
                     if !*can_ask && is_first && is_wanted_there {
                         return Err(SessionError::Ambiguous(question.text, list_noted(&there)));
                     }
-                    ask(viewer, question, is_first, *can_ask, logged);
+                    if is_first {
+                        // The question stands in the log, and in the window.
+                        viewer.set_phase(Phase::Searching(LOOKING.to_owned()));
+                    }
+                    viewer.choice.ask(question, if *can_ask { "choose in the window" } else { CHOOSE_BY_OPTION });
                 }
-                Next::Listen => viewer.choice.ask(None),
+                Next::Listen => viewer.choice.withdraw(),
             }
             if now >= said_nothing_at && !is_wanted_there && is_first {
                 let nothing = match there.as_slice() {
@@ -279,7 +306,7 @@ impl Finder {
                     };
                     if let Some((must_prove, server)) = chosen {
                         *has_tried = true;
-                        return take(heard, viewer, &server, must_prove, None, config);
+                        return take(heard, viewer, &server, must_prove, None, config).map(Located::chosen);
                     }
                 }
             }
@@ -316,12 +343,14 @@ fn take(
     said: Option<String>,
     config: &SessionConfig,
 ) -> Result<Located, SessionError> {
-    viewer.choice.ask(None);
+    viewer.choice.withdraw();
     if let Some(said) = said {
         viewer.set_news(said);
     }
     // It is watched when a session stands: until then whatever was heard can be chosen.
-    located(server, config.transport, must_prove).inspect_err(|_| lock(heard).fail(server.address, Instant::now()))
+    let fallback = lock(heard).fallback(server);
+    located(server, config.transport, must_prove, fallback)
+        .inspect_err(|_| lock(heard).fail(server.address, Duration::ZERO, Instant::now()))
 }
 
 /// What is heard of the servers, for a session that loses its own.
@@ -329,6 +358,8 @@ fn take(
 pub struct Knowledge {
     pub heard: Arc<Mutex<Heard>>,
     wish: Wish,
+    /// Where a destination of RTP is watched, whoever sends there.
+    pub senders: Arc<Mutex<Senders>>,
 }
 
 impl Knowledge {
@@ -337,6 +368,25 @@ impl Knowledge {
         let mut heard = lock(&self.heard);
         heard.alive(last_packet);
         heard.warning(now)
+    }
+
+    /// Waits until the server that was watched is heard again where it was, while another address is tried in its place.
+    pub async fn overtaken(&self, server: &Located) {
+        let (Some(tried), false) = (&server.found, server.is_chosen) else { return std::future::pending().await };
+        let since = Instant::now();
+        while !lock(&self.heard).is_overtaken(tried, &self.wish, since, Instant::now()) {
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// A server that was watched before, to go back to.
+    pub fn back(&self, now: Instant) -> Option<Question> {
+        lock(&self.heard).back(now)
+    }
+
+    /// The pilot chose this one, while another is watched.
+    pub fn choose(&self, offer: Offer) {
+        lock(&self.heard).choose(offer);
     }
 
     /// Where the server that is watched is heard, when that is elsewhere.
@@ -350,32 +400,6 @@ async fn at(time: Option<Instant>) {
         Some(time) => tokio::time::sleep_until(time.into()).await,
         None => std::future::pending().await,
     }
-}
-
-/// Puts the question to the pilot, and into the log when it is another.
-fn ask(viewer: &Viewer, question: Question, is_first: bool, can_ask: bool, logged: &mut Option<(Vec<Offer>, Instant)>) {
-    let offers = question.offers.iter().map(|offer| format!("  {}", offer.label)).collect::<Vec<_>>().join("\n");
-    let now = Instant::now();
-    let taken = match question.takes_first_at {
-        Some(at) => format!(" (taken in {:.0} s)", at.saturating_duration_since(now).as_secs_f64()),
-        None => String::new(),
-    };
-    let is_said = |(offers, at): &(Vec<Offer>, Instant)| {
-        is_same_offer(offers, &question.offers) || now.saturating_duration_since(*at) < LOG_INTERVAL
-    };
-    if !logged.as_ref().is_some_and(is_said) {
-        *logged = Some((question.offers.clone(), now));
-        let how = match can_ask {
-            true => "choose in the window",
-            false => "to watch another, start again with --name NAME, or with its ADDRESS:PORT",
-        };
-        tracing::warn!("{}{taken}; {how}:\n{offers}", question.text);
-    }
-    if is_first {
-        // The question stands in the log, and in the window.
-        viewer.set_phase(Phase::Searching(LOOKING.to_owned()));
-    }
-    viewer.choice.ask(Some(question));
 }
 
 /// RTP from `host`: to where a rov-server there says that it sends, else to where the user says.
@@ -444,11 +468,21 @@ fn rtp_destination(stats: &Stats, from: Ipv4Addr, place: usize) -> Option<Source
     Some(Source { host: *address.ip(), port, from: Some(from), payload_type: Some(PAYLOAD_TYPE), codec, fec: false })
 }
 
-fn located(found: &Found, chosen: Option<Transport>, must_prove: bool) -> Result<Located, SessionError> {
+/// `fallback`: what is taken instead of the RTP and RTSP that are announced beside WebRTC.
+fn located(
+    found: &Found,
+    chosen: Option<Transport>,
+    must_prove: bool,
+    fallback: Option<Vec<Way>>,
+) -> Result<Located, SessionError> {
     let announcement = &found.announcement;
     let api = Url::parse(&format!("http://{}", found.address)).context("the announced address is no URL")?;
     let label = format!("{} ({})", announcement.name, found.address);
-    let all = ways(announcement, found.address.ip(), &api);
+    let mut all = ways(announcement, found.address.ip(), &api);
+    if let (Some(fallback), Some(Way::WebRtc(_))) = (fallback, all.first()) {
+        all.truncate(1);
+        all.extend(fallback);
+    }
     let has: Vec<_> = all.iter().map(|way| way.transport().name()).collect();
     let has = if has.is_empty() { "nothing that this program knows".to_owned() } else { has.join(", ") };
     let is_chosen = |way: &Way| chosen.is_none_or(|chosen| chosen == way.transport());
@@ -475,6 +509,7 @@ fn located(found: &Found, chosen: Option<Transport>, must_prove: bool) -> Result
         name: announcement.name.clone(),
         address: found.address.to_string(),
         found: Some(found.clone()),
+        is_chosen: false,
     })
 }
 
@@ -563,6 +598,7 @@ mod tests {
             v: 1,
             id: "7".to_owned(),
             key: None,
+            run: None,
             name: "Nemo".to_owned(),
             version: String::new(),
             signal_port: 8080,
@@ -572,13 +608,12 @@ mod tests {
             rtsp: Some(RtspInfo { port: 8554, path: "/stream1".to_owned() }),
             streams: Vec::new(),
         };
-        let now = Instant::now();
-        Found { announcement, address: "10.0.0.2:8080".parse().unwrap(), first: now, seen: now }
+        Found::new(announcement, "10.0.0.2:8080".parse().unwrap(), Instant::now())
     }
 
     #[test]
     fn the_ways_of_an_announcement_are_tried_from_the_best_on() {
-        let server = located(&found(), None, false).unwrap();
+        let server = located(&found(), None, false, None).unwrap();
         let addresses: Vec<_> = server.ways.iter().map(|way| (way.transport().name(), way.address())).collect();
         let expected = [("webrtc", "10.0.0.2:8080"), ("rtp", "239.255.0.1:6000"), ("rtsp", "10.0.0.2:8554")];
         assert_eq!(addresses, expected.map(|(name, address)| (name, address.to_owned())));
@@ -588,7 +623,8 @@ mod tests {
 
     #[test]
     fn two_with_one_id_are_noted_under_the_list() {
-        let twin = Found { address: "10.0.0.3:8080".parse().unwrap(), ..found() };
+        let mut twin = found();
+        twin.address = "10.0.0.3:8080".parse().unwrap();
         let note = twins(&[found(), twin]).unwrap();
         assert_eq!(note, "  same id at 10.0.0.2:8080, 10.0.0.3:8080: a copied card, or an impostor");
         assert_eq!(twins(&[found()]), None);
@@ -596,16 +632,32 @@ mod tests {
 
     #[test]
     fn whoever_has_to_prove_its_key_is_reached_by_webrtc_alone() {
-        let server = located(&found(), None, true).unwrap();
+        let server = located(&found(), None, true, None).unwrap();
         assert!(matches!(server.ways.as_slice(), [Way::WebRtc(_)]));
     }
 
     #[test]
+    fn after_a_proof_what_is_announced_beside_webrtc_does_not_count() {
+        let known = Way::Rtsp(Camera::from(Url::parse("rtsp://10.0.0.2:9554/stream1").unwrap()));
+        for fallback in [vec![known], Vec::new()] {
+            let server = located(&found(), None, false, Some(fallback.clone())).unwrap();
+            assert_eq!(server.ways[1..], fallback);
+            assert_eq!(server.ways[0].transport(), Transport::WebRtc);
+        }
+        // Whoever announces no WebRTC was the pilot's choice.
+        let mut without = found();
+        without.announcement.transports = vec!["rtp".to_owned()];
+        let server = located(&without, None, false, Some(Vec::new())).unwrap();
+        assert_eq!(server.ways.len(), 2);
+    }
+
+    #[test]
     fn a_transport_that_was_chosen_is_the_only_one_or_an_error_that_says_what_to_do() {
-        let server = located(&found(), Some(Transport::Rtsp), false).unwrap();
+        let server = located(&found(), Some(Transport::Rtsp), false, None).unwrap();
         assert!(matches!(server.ways.as_slice(), [Way::Rtsp(_)]));
-        let without = Found { announcement: Announcement { rtp: None, ..found().announcement }, ..found() };
-        let error = located(&without, Some(Transport::Rtp), false).unwrap_err().to_string();
+        let mut without = found();
+        without.announcement.rtp = None;
+        let error = located(&without, Some(Transport::Rtp), false, None).unwrap_err().to_string();
         assert!(error.contains("does not send by rtp, only by webrtc, rtsp: start rov-server with rtp"), "{error}");
     }
 

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use rov_common::discovery::Announcement;
 use tracing::debug;
 
-use crate::receive::Transport;
-use crate::viewer::{Offer, Question};
+use crate::receive::{Transport, Way};
+use crate::viewer::{Offer, Question, is_same_offer};
 
 /// Three announcements and a half.
 pub const FORGET_AFTER: Duration = Duration::from_millis(3500);
@@ -26,8 +26,15 @@ const REFUSED_FOR: Duration = Duration::from_secs(30);
 /// An address where no session came about stands behind others for so long. Short, as most servers that say no are only
 /// starting.
 const FAILED_FOR: Duration = Duration::from_secs(3);
+/// One that did not answer at all, so many times as long as it was waited for: it costs no more than a fifth of the
+/// time. Not where the watched server was.
+const FAILED_PER_WAIT: u32 = 4;
+/// No server ends and is there again so quickly: two of one key that are heard closer together are two machines.
+const RESTART: Duration = Duration::from_millis(100);
 /// Addresses of each kind; the oldest gives way.
 const MAX_SHUNNED: usize = 64;
+/// Servers whose keys were proved; the one that was watched longest ago gives way.
+const MAX_PROVED: usize = 8;
 
 /// A server that was heard, at one address.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,13 +45,44 @@ pub struct Found {
     /// When it was heard there first, and last.
     pub first: Instant,
     pub seen: Instant,
+    /// When its present `run` was heard there first.
+    run_since: Instant,
+    /// The run before that, and when that one and this were heard in turns last: two machines have that address.
+    run_before: Option<u32>,
+    in_turns: Option<Instant>,
 }
 
 impl Found {
+    pub fn new(announcement: Announcement, address: SocketAddr, now: Instant) -> Self {
+        let (run_before, in_turns) = (None, None);
+        Self { announcement, address, first: now, seen: now, run_since: now, run_before, in_turns }
+    }
+
+    /// Heard again.
+    fn hear(&mut self, announcement: Announcement, now: Instant) {
+        let (before, run) = (self.announcement.run, announcement.run);
+        if before != run {
+            // After another start it is never the former one again.
+            if run.is_some() && self.run_before == run {
+                self.in_turns = Some(now);
+            }
+            (self.run_before, self.run_since) = (before, now);
+        }
+        (self.announcement, self.seen) = (announcement, now);
+    }
+
     /// Whether the two are one server at two addresses, as of Ethernet and Wi-Fi. Without a key nobody can say.
     pub fn is_server_of(&self, other: &Self) -> bool {
         let (this, that) = (&self.announcement, &other.announcement);
-        this.id == that.id && this.key == that.key && (this.key.is_some() || self.address == other.address)
+        let is_same = this.id == that.id && this.key == that.key;
+        is_same && (self.address == other.address || this.key.is_some() && !self.is_beside(other))
+    }
+
+    /// Of two with one id and key: whether they are two machines, as of a card that was copied with its key. Each start
+    /// of a server has a number of its own: two numbers are two machines, unless one came after the other.
+    fn is_beside(&self, other: &Self) -> bool {
+        let (earlier, later) = if self.run_since <= other.run_since { (self, other) } else { (other, self) };
+        differs(earlier.announcement.run, later.announcement.run) && later.run_since < earlier.seen + RESTART
     }
 
     fn name(&self) -> String {
@@ -52,6 +90,11 @@ impl Found {
             "" => self.address.to_string(),
             name => name.to_owned(),
         }
+    }
+
+    fn offer(&self, label: String) -> Offer {
+        let Announcement { id, key, .. } = &self.announcement;
+        Offer { label, address: self.address.to_string(), id: id.clone(), key: key.clone() }
     }
 
     /// Whether an offer is of this server.
@@ -68,6 +111,21 @@ struct Watched {
     server: Found,
     /// When there was a sign of it last: an announcement from where it is watched, or video.
     alive: Instant,
+}
+
+/// A server whose key a session proved.
+#[derive(Clone, Debug)]
+struct Proved {
+    announcement: Announcement,
+    ip: IpAddr,
+    /// RTP and RTSP as its own statistics named them in such a session. Announcements prove nothing.
+    ways: Vec<Way>,
+}
+
+impl Proved {
+    fn is_of(&self, announcement: &Announcement) -> bool {
+        self.announcement.id == announcement.id && self.announcement.key == announcement.key
+    }
 }
 
 /// Addresses with a bad mark, and until when.
@@ -155,14 +213,16 @@ pub struct Heard {
     /// was heard beside the server that is watched does not take its place later.
     found: Vec<Found>,
     watched: Option<Watched>,
-    /// The last that was watched whose key a session proved.
-    proved: Option<Announcement>,
+    /// Those whose key a session proved, the last watched last.
+    proved: Vec<Proved>,
     /// Those that claimed a key and did not prove it.
     refused: Shunned,
     /// Those where no session came about.
     failed: Shunned,
     /// What is asked, and since when.
     asked: Option<(Vec<Offer>, Instant)>,
+    /// What the pilot chose while another one was watched, until it is tried.
+    chosen: Option<Offer>,
 }
 
 impl Heard {
@@ -192,18 +252,19 @@ impl Heard {
             && is_it(&watched.server)
         {
             watched.alive = watched.alive.max(now);
+            watched.server.announcement.run = announcement.run;
         }
         if let Some(at) = known {
             let known = &mut self.found[at];
             let is_back = is_old(known, now);
-            (known.announcement, known.seen) = (announcement, now);
+            known.hear(announcement, now);
             return is_back;
         }
         if !self.make_room(&announcement, address, now) {
             debug!("ignored server {} at {address}: too many are known already", announcement.id);
             return false;
         }
-        self.found.push(Found { announcement, address, first: now, seen: now });
+        self.found.push(Found::new(announcement, address, now));
         true
     }
 
@@ -271,7 +332,9 @@ impl Heard {
     /// prove its key.
     pub fn has_to_prove(&self, server: &Found, wish: &Wish, now: Instant) -> bool {
         let elsewhere = |other: &Found| {
-            other.is_server_of(server) && other.address != server.address && !other.address.ip().is_loopback()
+            let (this, that) = (&other.announcement, &server.announcement);
+            let is_same = this.key.is_some() && this.id == that.id && this.key == that.key;
+            is_same && other.address != server.address && !other.address.ip().is_loopback()
         };
         let is_local = server.address.ip().is_loopback();
         !is_local && wish.proves(&server.announcement) && self.found.iter().any(|it| elsewhere(it) && !is_old(it, now))
@@ -280,7 +343,14 @@ impl Heard {
     /// A session stands with the server: it is watched from now on. `is_proved`: the session proves its key.
     pub fn watch(&mut self, server: &Found, is_proved: bool) {
         if is_proved {
-            self.proved = Some(server.announcement.clone());
+            let ip = server.address.ip();
+            let known = self.proved.iter().position(|proved| proved.is_of(&server.announcement));
+            let known = known.map(|at| self.proved.remove(at)).filter(|known| known.ip == ip);
+            if self.proved.len() >= MAX_PROVED {
+                self.proved.remove(0);
+            }
+            let ways = known.map(|known| known.ways).unwrap_or_default();
+            self.proved.push(Proved { announcement: server.announcement.clone(), ip, ways });
         }
         let mut alive = server.seen;
         match self.watched.take() {
@@ -293,11 +363,27 @@ impl Heard {
         self.asked = None;
     }
 
+    /// The statistics of this server, which proves its key in the session that stands, name these other ways.
+    pub fn learn(&mut self, server: &Found, ways: Vec<Way>) {
+        let proved = self.proved.last_mut().filter(|proved| proved.is_of(&server.announcement));
+        if let Some(proved) = proved.filter(|proved| proved.ip == server.address.ip()) {
+            proved.ways = ways;
+        }
+    }
+
+    /// Where WebRTC fails with a server whose key was proved: the ways that it named then, at its own IP address. None:
+    /// it was not proved, and what it announces is as good as the rest of it.
+    pub fn fallback(&self, server: &Found) -> Option<Vec<Way>> {
+        let proved = self.proved.iter().find(|proved| proved.is_of(&server.announcement))?;
+        Some(if proved.ip == server.address.ip() { proved.ways.clone() } else { Vec::new() })
+    }
+
     /// Whether whoever comes after the one that is watched, unless the pilot chooses it, has to prove a key: its own
     /// was proved, and addresses can be forged. A session by RTP or RTSP does not change that, as long as it announces
     /// WebRTC.
     fn needs_proof(&self, watched: &Watched) -> bool {
-        can_prove(&watched.server.announcement) && self.proved.as_ref().is_some_and(|proved| watched.is_key_of(proved))
+        can_prove(&watched.server.announcement)
+            && self.proved.last().is_some_and(|proved| watched.is_key_of(&proved.announcement))
     }
 
     pub fn is_watching(&self) -> bool {
@@ -316,9 +402,22 @@ impl Heard {
         self.refused.add(address, now, REFUSED_FOR);
     }
 
-    /// No session came about with the server at this address.
-    pub fn fail(&mut self, address: SocketAddr, now: Instant) {
-        self.failed.add(address, now, FAILED_FOR);
+    /// No session came about with the server at this address, which was found out by waiting for so long.
+    pub fn fail(&mut self, address: SocketAddr, waited: Duration, now: Instant) {
+        let is_watched = self.watched.as_ref().is_some_and(|watched| watched.server.address == address);
+        let lasts = if is_watched { FAILED_FOR } else { FAILED_FOR.max(waited * FAILED_PER_WAIT) };
+        self.failed.add(address, now, lasts);
+    }
+
+    /// While this one is tried, since then, in the place of the watched one: whether that is heard again where it was.
+    pub fn is_overtaken(&self, tried: &Found, wish: &Wish, since: Instant, now: Instant) -> bool {
+        let Some(watched) = &self.watched else { return false };
+        let address = watched.server.address;
+        let is_trusted = |found: &Found| wish.proves(&found.announcement) || !self.needs_proof(watched);
+        let is_back = |found: &Found| {
+            found.address == address && found.seen > since && watched.is_itself(found) && is_trusted(found)
+        };
+        tried.address != address && !self.is_shunned(address, now) && self.found.iter().any(is_back)
     }
 
     fn is_shunned(&self, address: SocketAddr, now: Instant) -> bool {
@@ -371,31 +470,61 @@ impl Heard {
         self.found.iter().find(|found| found.is_offered_as(offer)).cloned()
     }
 
-    /// What there is to warn of now: the server whose key was proved is heard again, while one is watched that proves
-    /// none; or another machine has the id of the server that is watched.
+    /// The server whose key was proved is heard again, while one is watched that proves none, as the pilot chose: a
+    /// question beside the picture.
+    pub fn back(&self, now: Instant) -> Option<Question> {
+        let watched = self.watched.as_ref()?;
+        let proved = self.proved.last().filter(|_| !self.needs_proof(watched))?;
+        let back = self.found.iter().find(|found| {
+            let of = &found.announcement;
+            !is_old(found, now) && can_prove(of) && proved.is_of(of)
+        })?;
+        let (name, here, there) = (back.name(), watched.server.address, back.address);
+        let text = format!(
+            "{name}, verified by its key before, is back at {there}; still watching {here}, as chosen, which proves no key"
+        );
+        let label = format!("{name}  {there}");
+        Some(Question { text, offers: vec![back.offer(label)], takes_first_at: None })
+    }
+
+    /// The pilot chose this one of [`Self::back`]: it is tried next, and has to prove its key.
+    pub fn choose(&mut self, offer: Offer) {
+        self.chosen = Some(offer);
+    }
+
+    /// What was chosen by [`Self::choose`], once, if it is still heard.
+    pub fn take_chosen(&mut self) -> Option<Found> {
+        self.chosen.take().and_then(|offer| self.offered(&offer))
+    }
+
+    /// What there is to warn of now: another machine has the id of the server that is watched.
     pub fn warning(&self, now: Instant) -> Option<String> {
         let watched = self.watched.as_ref()?;
-        if let Some(proved) = self.proved.as_ref().filter(|_| !self.needs_proof(watched)) {
-            let is_it = |found: &&Found| {
-                let of = &found.announcement;
-                !is_old(found, now) && can_prove(of) && of.id == proved.id && of.key == proved.key
-            };
-            if let Some(back) = self.found.iter().find(is_it) {
-                let (name, here, there) = (back.name(), watched.server.address, back.address);
-                return Some(format!(
-                    "{name}, verified by its key before, is back at {there}; still watching {here}, as chosen, which \
-                     proves no key: restart rov-client to go back"
-                ));
-            }
+        let (server, name) = (&watched.server, watched.server.name());
+        let here = server.address;
+        let is_heard = |found: &&Found| !is_old(found, now) && found.announcement.id == server.announcement.id;
+        if let Some(twin) = self.found.iter().filter(is_heard).find(|found| !watched.is_itself(found)) {
+            let there = twin.address;
+            return Some(match twin.announcement.key == server.announcement.key && twin.announcement.key.is_some() {
+                true => format!(
+                    "{there} also claims to be {name}, with the same key: a copied card (delete server.key on one of the \
+                     two) or an impostor; watching {here}"
+                ),
+                false => format!(
+                    "{there} also claims to be {name}, with another key or none: a copied card or an impostor; watching \
+                     {here}"
+                ),
+            });
         }
-        let watched = &watched.server;
-        let twin = self.found.iter().find(|found| {
-            !is_old(found, now) && found.announcement.id == watched.announcement.id && !found.is_server_of(watched)
-        })?;
-        let (name, here, there) = (watched.name(), watched.address, twin.address);
-        Some(format!(
-            "{there} also claims to be {name}, with another key or none: a copied card or an impostor; watching {here}"
-        ))
+        let is_in_turns = |found: &Found| {
+            found.address == here && found.in_turns.is_some_and(|at| now.saturating_duration_since(at) < FORGET_AFTER)
+        };
+        self.found.iter().filter(is_heard).any(is_in_turns).then(|| {
+            format!(
+                "two machines announce {name} at {here}: a copied card with the same address, or an impostor; the picture \
+                 may be of either"
+            )
+        })
     }
 
     /// Before any was watched.
@@ -429,7 +558,7 @@ impl Heard {
         // Not what claims its key and did not prove it.
         let is_itself = |found: &Found| {
             let is_where_it_was = found.address == before.address && is_trusted(found);
-            found.is_server_of(before) && (is_where_it_was || wish.proves(&found.announcement))
+            watched.is_itself(found) && (is_where_it_was || wish.proves(&found.announcement))
         };
         let others: Vec<_> = servers.iter().filter(|found| !is_itself(found)).cloned().collect();
         // Who was not heard beside it, at any address, came after it: in its place, or elsewhere.
@@ -491,12 +620,8 @@ impl Heard {
 
     /// The server that is watched, where it was, or elsewhere if it can prove that it is the same.
     fn itself(&self, watched: &Watched, wish: &Wish, then: Instant, now: Instant) -> Option<Found> {
-        let same = self.found.iter().filter(|found| {
-            let announced = &found.announcement;
-            let before = &watched.server.announcement;
-            found.seen >= then && announced.id == before.id && announced.key == before.key
-        });
-        let mut same: Vec<_> = same.collect();
+        let mut same: Vec<_> =
+            self.found.iter().filter(|found| found.seen >= then && watched.is_itself(found)).collect();
         let address = watched.server.address;
         same.retain(|found| {
             let proves = wish.proves(&found.announcement);
@@ -510,15 +635,24 @@ impl Heard {
 }
 
 impl Watched {
+    /// Whether this one is the server that is watched, and not another machine with its key, which was heard beside it.
+    /// Without a key, at its address alone.
+    fn is_itself(&self, found: &Found) -> bool {
+        let is_there = found.address == self.server.address;
+        let is_beside =
+            || differs(found.announcement.run, self.server.announcement.run) && found.run_since < self.alive + RESTART;
+        self.is_key_of(&found.announcement) && (is_there || found.announcement.key.is_some() && !is_beside())
+    }
+
     fn is_key_of(&self, announcement: &Announcement) -> bool {
         let before = &self.server.announcement;
         before.id == announcement.id && before.key == announcement.key
     }
 }
 
-/// Whether the same servers are offered, whatever they call themselves now.
-pub fn is_same_offer(these: &[Offer], those: &[Offer]) -> bool {
-    these.len() == those.len() && these.iter().zip(those).all(|(this, that)| this.is_same_server(that))
+/// Whether both numbers of a start are known, and two.
+fn differs(this: Option<u32>, that: Option<u32>) -> bool {
+    this.zip(that).is_some_and(|(this, that)| this != that)
 }
 
 /// A key, by WebRTC.
@@ -551,12 +685,7 @@ fn ask(
             }
             _ => String::new(),
         };
-        Offer {
-            label: format!("{}  {address}{note}", announced.name),
-            address: address.to_string(),
-            id: announced.id.clone(),
-            key: announced.key.clone(),
-        }
+        server.offer(format!("{}  {address}{note}", announced.name))
     };
     Next::Ask(Question { text, offers: servers.iter().map(offer).collect(), takes_first_at })
 }

@@ -21,6 +21,7 @@ fn server(id: &str, key: Option<&str>) -> Announcement {
         v: VERSION,
         id: id.to_owned(),
         key: key.map(str::to_owned),
+        run: None,
         name: format!("rov {id}"),
         version: String::new(),
         signal_port: 8080,
@@ -310,16 +311,22 @@ fn what_the_pilot_chose_stays_when_the_server_that_proved_its_key_is_back_and_th
         let chosen = world.heard.offered(&asked.offers[0]).expect("it is heard");
         assert!(!world.heard.has_to_prove(&chosen, &world.wish, world.now));
         world.heard.watch(&chosen, false);
-        assert_eq!(world.heard.warning(world.now), None);
+        assert_eq!(world.heard.back(world.now), None);
         world.hear(&a, NEMO);
-        let said = world.heard.warning(world.now).unwrap_or_default();
-        assert!(
-            said.contains(
-                "rov a, verified by its key before, is back at 192.168.2.2:8080; still watching 192.168.2.2:8080"
-            ),
-            "{said}"
-        );
-        assert_eq!(world.heard.warning(world.now + FORGET_AFTER), None, "it is silent");
+        let asked = world.heard.back(world.now).expect("it is back");
+        let said = "rov a, verified by its key before, is back at 192.168.2.2:8080; still watching 192.168.2.2:8080, as \
+                    chosen, which proves no key";
+        assert_eq!((asked.text.as_str(), addresses(&asked), asked.takes_first_at), (said, vec![NEMO], None));
+        assert_eq!(world.heard.back(world.now + FORGET_AFTER), None, "it is silent");
+        // The pilot goes back to it: once, and it has to prove its key.
+        let before = world.next();
+        world.heard.choose(asked.offers[0].clone());
+        let server = world.heard.take_chosen().expect("it is heard");
+        assert_eq!((&server.announcement.id, &server.announcement.key), (&a.id, &a.key));
+        assert_eq!(world.heard.take_chosen(), None);
+        assert_eq!(world.next(), before, "where that fails, the one that is watched stays");
+        world.heard.watch(&server, true);
+        assert_eq!(world.heard.back(world.now), None);
     }
     // Chosen, another one that proves no key is as one of the version before.
     let (b, c) = (by_rtp(server("b", None)), by_rtp(server("c", None)));
@@ -612,7 +619,7 @@ fn a_server_where_no_session_comes_about_does_not_hide_the_others() {
         world.wish.name = same_name.then(|| dead.name.clone());
         world.hear(&dead, NEMO);
         assert_eq!(watched(&world.next()), Some((NEMO.to_owned(), false)));
-        world.heard.fail(NEMO.parse().expect("an address"), world.now);
+        world.heard.fail(NEMO.parse().expect("an address"), Duration::ZERO, world.now);
         assert_eq!(watched(&world.next()), Some((NEMO.to_owned(), false)), "alone it is tried again");
         world.hear(&real, ELSEWHERE);
         assert_eq!(addresses(&question(world.next())), [NEMO, ELSEWHERE]);
@@ -627,7 +634,7 @@ fn the_server_that_is_watched_gives_way_to_the_question_when_it_is_heard_and_doe
     world.wish.any = true;
     world.search = world.now;
     world.pass(1);
-    world.heard.fail(NEMO.parse().expect("an address"), world.now);
+    world.heard.fail(NEMO.parse().expect("an address"), Duration::ZERO, world.now);
     world.pass(1_500);
     for (server, address) in there {
         world.hear(server, address);
@@ -640,7 +647,7 @@ fn the_server_that_is_watched_gives_way_to_the_question_when_it_is_heard_and_doe
     world.hear(&a, NEMO);
     assert_eq!(watched(&world.next()), Some((NEMO.to_owned(), false)));
     let mut world = World::watching(&a, &[]);
-    world.heard.fail(NEMO.parse().expect("an address"), world.now);
+    world.heard.fail(NEMO.parse().expect("an address"), Duration::ZERO, world.now);
     assert_eq!(watched(&world.next()), Some((NEMO.to_owned(), false)));
 }
 
@@ -650,7 +657,7 @@ fn one_in_its_place_that_cannot_be_watched_is_asked_about() {
     let mut world = World::watching(&a, &[]);
     let there: &[_] = &[(&heir, NEMO), (&other, ELSEWHERE)];
     assert_eq!(watched(&world.lose(there)), Some((NEMO.to_owned(), true)));
-    world.heard.fail(NEMO.parse().expect("an address"), world.now);
+    world.heard.fail(NEMO.parse().expect("an address"), Duration::ZERO, world.now);
     world.hear(&other, ELSEWHERE);
     assert_eq!(addresses(&question(world.next())), [NEMO, ELSEWHERE]);
 }
@@ -703,4 +710,137 @@ fn a_name_in_each_datagram_does_not_begin_the_countdown_anew() {
     world.pass(1_000);
     world.hear(&Announcement { name: "another name".to_owned(), ..server("b", Some("kb")) }, ELSEWHERE);
     assert_eq!(question(world.next()).takes_first_at, asked.takes_first_at);
+}
+
+#[test]
+fn after_a_proof_the_other_ways_are_those_of_the_session_at_that_address_alone() {
+    let rtp = |port| Some(rov_common::discovery::RtpInfo { host: "239.255.0.1".parse().unwrap(), port, fec: false });
+    let a = Announcement { rtp: rtp(5004), ..server("a", Some("ka")) };
+    let found = |address: &str| Found::new(a.clone(), address.parse().unwrap(), Instant::now());
+    let mut world = World::new();
+    world.hear(&a, NEMO);
+    let watched = world.heard.since(world.start).remove(0);
+    world.heard.watch(&watched, false);
+    assert_eq!(world.heard.fallback(&found(NEMO)), None, "it was not proved");
+    world.heard.watch(&watched, true);
+    assert_eq!(world.heard.fallback(&found(NEMO)), Some(Vec::new()));
+    let said = vec![Way::WebRtc("http://10.0.0.2/whep".parse().unwrap())];
+    world.heard.learn(&watched, said.clone());
+    // Forged with all that is public.
+    world.hear(&Announcement { rtp: rtp(6666), ..a.clone() }, NEMO);
+    assert_eq!(world.heard.fallback(&found(NEMO)), Some(said.clone()));
+    assert_eq!(world.heard.fallback(&found("192.168.2.2:9090")), Some(said.clone()), "its own address");
+    assert_eq!(world.heard.fallback(&found(ELSEWHERE)), Some(Vec::new()));
+    // Also after others, by a session without a proof too, but not after it proved its key elsewhere.
+    for id in 0..MAX_PROVED - 1 {
+        world.heard.watch(&Found::new(server(&id.to_string(), Some("k")), ELSEWHERE.parse().unwrap(), world.now), true);
+    }
+    world.heard.watch(&watched, false);
+    assert_eq!(world.heard.fallback(&found(NEMO)), Some(said));
+    world.heard.watch(&found(ELSEWHERE), true);
+    assert_eq!(world.heard.fallback(&found(NEMO)), Some(Vec::new()));
+    assert_eq!(world.heard.proved.len(), MAX_PROVED);
+}
+
+fn run(announcement: &Announcement, run: u32) -> Announcement {
+    Announcement { run: Some(run), ..announcement.clone() }
+}
+
+#[test]
+fn copies_of_a_card_with_one_key_are_told_by_their_runs_and_never_taken_for_each_other() {
+    let a = server("a", Some("ka"));
+    let (mine, copy) = (run(&a, 1), run(&a, 2));
+    // At first: two entries.
+    let mut world = World::new();
+    world.hear(&mine, NEMO);
+    world.hear(&copy, ELSEWHERE);
+    let asked = question(world.next());
+    assert_eq!(addresses(&asked), [NEMO, ELSEWHERE]);
+    assert!(asked.offers.iter().all(|offer| offer.label.contains("a copied card")), "{asked:?}");
+    assert_eq!(world.heard.since(world.start).len(), 2);
+    // Beside the one that is watched: a warning, and no way to it but the pilot's.
+    let there: &[_] = &[(&copy, ELSEWHERE)];
+    let mut world = World::watching(&mine, there);
+    world.wish.any = true;
+    let said = world.heard.warning(world.now).unwrap_or_default();
+    assert!(said.contains("192.168.2.9:8080 also claims to be rov a, with the same key: a copied card"), "{said}");
+    assert_eq!(world.heard.moved(&world.wish, world.now), None);
+    let asked = question(world.lose(there));
+    assert_eq!((addresses(&asked), asked.takes_first_at), (vec![ELSEWHERE], None));
+    assert_eq!(world.heard.moved(&world.wish, world.now), None);
+    // Chosen, it is the one that is not left by itself.
+    let chosen = world.heard.offered(&asked.offers[0]).expect("it is heard");
+    world.heard.watch(&chosen, true);
+    for _ in 0..5 {
+        world.pass(1_000);
+        world.hear(&copy, ELSEWHERE);
+    }
+    assert_eq!(addresses(&question(world.lose(&[(&mine, NEMO)]))), [NEMO]);
+    // Copies with one address too.
+    let mut world = World::watching(&mine, &[(&copy, NEMO)]);
+    let said = world.heard.warning(world.now).unwrap_or_default();
+    assert!(said.contains("two machines announce rov a at 192.168.2.2:8080"), "{said}");
+    world.pass(4_000);
+    assert_eq!(world.heard.warning(world.now), None);
+}
+
+#[test]
+fn a_server_that_starts_again_has_another_run_and_is_the_same() {
+    let a = server("a", Some("ka"));
+    let (before, after) = (run(&a, 1), run(&a, 2));
+    let elsewhere = "10.0.0.2:8080";
+    // It has two interfaces, comes back with both, and warns of nobody.
+    let mut world = World::watching(&before, &[(&before, elsewhere)]);
+    world.pass(300);
+    for _ in 0..5 {
+        world.hear(&after, elsewhere);
+        world.hear(&after, NEMO);
+        assert_eq!(world.heard.warning(world.now), None);
+        assert_eq!(world.heard.since(world.start).len(), 1);
+        world.pass(1_000);
+    }
+    assert_eq!(watched(&world.lose(&[(&after, elsewhere)])), Some((elsewhere.to_owned(), true)));
+    // At another address, while nothing is heard of the former run.
+    let mut world = World::watching(&before, &[]);
+    assert_eq!(watched(&world.lose(&[(&after, ELSEWHERE)])), Some((ELSEWHERE.to_owned(), true)));
+    // Of a version that has no runs.
+    let mut world = World::watching(&a, &[(&after, ELSEWHERE)]);
+    assert_eq!(world.heard.warning(world.now), None);
+    assert_eq!(watched(&world.lose(&[(&after, ELSEWHERE)])), Some((ELSEWHERE.to_owned(), true)));
+}
+
+#[test]
+fn the_server_overtakes_whoever_is_tried_in_its_place() {
+    let a = server("a", Some("ka"));
+    let mut world = World::watching(&a, &[]);
+    let Next::Watch { server: impostor, .. } = world.lose(&[(&a, ELSEWHERE)]) else { panic!() };
+    let since = world.now;
+    let overtaken = |world: &World, tried: &Found| world.heard.is_overtaken(tried, &world.wish, since, world.now);
+    world.pass(1_000);
+    world.hear(&a, ELSEWHERE);
+    assert!(!overtaken(&world, &impostor));
+    world.hear(&a, NEMO);
+    assert!(overtaken(&world, &impostor));
+    let real = world.heard.found.iter().find(|found| found.address.to_string() == NEMO).expect("it is heard").clone();
+    assert!(!overtaken(&world, &real), "it is tried itself");
+    // Where it was tried just now, the other one has its turn.
+    world.heard.fail(NEMO.parse().expect("an address"), Duration::from_secs(5), world.now);
+    assert!(!overtaken(&world, &impostor));
+    world.pass(3_000);
+    assert!(overtaken(&world, &impostor), "the watched one is not left alone for long");
+    // Once a session stands there, nobody does.
+    world.heard.watch(&impostor, true);
+    assert!(!overtaken(&world, &impostor));
+}
+
+#[test]
+fn an_address_that_never_answers_costs_a_fifth_of_the_time() {
+    let a = server("a", Some("ka"));
+    let mut world = World::watching(&a, &[]);
+    let dead: SocketAddr = ELSEWHERE.parse().expect("an address");
+    world.heard.fail(dead, Duration::from_secs(5), world.now);
+    assert!(world.heard.is_shunned(dead, world.now + Duration::from_millis(19_999)));
+    assert!(!world.heard.is_shunned(dead, world.now + Duration::from_secs(20)));
+    world.heard.fail(dead, Duration::from_millis(10), world.now);
+    assert!(!world.heard.is_shunned(dead, world.now + FAILED_FOR));
 }

@@ -1,6 +1,7 @@
 //! Watches a server, and the next one when that is lost: until the viewer is closed.
 
 mod asking;
+mod instead;
 mod prepared;
 mod rates;
 
@@ -159,13 +160,17 @@ pub async fn run(config: SessionConfig, viewer: Arc<Viewer>, shutdown: Cancellat
                 codec = found.as_ref().ok().and_then(|server| server.codec).unwrap_or(codec);
                 match found {
                     Ok(server) => {
-                        let found = (&knowledge, &server, &mut answers);
+                        let (visited, found) = (Instant::now(), (&knowledge, &server, &mut answers));
                         let ended = tokio::select! {
                             ended = visit(&config, &viewer, &mut prepared, found, &shutdown) => ended,
                             () = finder.listen() => Ok(()),
+                            () = knowledge.overtaken(&server) => {
+                                let reason = "the server is heard again where it was".to_owned();
+                                Err(SessionError::no_way(reason))
+                            }
                         };
                         if matches!(ended, Err(SessionError::NoWay { .. })) {
-                            server.mark_failed(&knowledge.heard);
+                            server.mark_failed(&knowledge.heard, visited.elapsed());
                         }
                         ended
                     }
@@ -326,6 +331,10 @@ async fn watch(
         interfaces: config.interfaces.clone(),
         credentials: config.credentials.clone(),
         camera_certificate: config.camera_certificate.clone(),
+        senders: match way {
+            Way::Rtp(rtp::Source { from: None, .. }) => Some(Arc::clone(&knowledge.senders)),
+            _ => None,
+        },
         // At the last way one can as well wait in a session, which asks the server why nothing comes.
         first_packet: match supply {
             Supply::Destination if !config.wait => Some(config.discovery_timeout),
@@ -342,8 +351,9 @@ async fn watch(
     let asking = Asking::new(server.stats.clone(), watched, config.interfaces.clone());
     let reason = tokio::select! {
         () = shutdown.cancelled() => None,
-        reason = supervise(viewer, &link, prepared, &arrivals, (supply, knowledge), asking) => Some(reason),
+        reason = supervise(config, viewer, (&link, prepared, &arrivals), (supply, knowledge, server), asking) => Some(reason),
     };
+    viewer.choice.withdraw();
     match reason {
         // The program ends, and with it whatever was not waited for.
         None => link.close().await,
@@ -378,11 +388,10 @@ async fn given_up(shutdown: &CancellationToken) {
 }
 
 async fn supervise(
+    config: &SessionConfig,
     viewer: &Viewer,
-    link: &Link,
-    prepared: &Prepared,
-    arrivals: &Arrivals,
-    (supply, knowledge): (Supply, &Knowledge),
+    (link, prepared, arrivals): (&Link, &Prepared, &Arrivals),
+    (supply, knowledge, server): (Supply, &Knowledge, &Located),
     mut asking: Asking,
 ) -> String {
     let begun = Instant::now();
@@ -398,6 +407,9 @@ async fn supervise(
             answer = asking.answered() => {
                 session.probed(Instant::now(), answer.probe);
                 rates.encode = answer.encode;
+                if let (Link::WebRtc(_), Some(stats)) = (link, &answer.stats) {
+                    server.learn(&knowledge.heard, stats);
+                }
                 if let Some(name) = answer.name {
                     viewer.set_name(name);
                 }
@@ -405,6 +417,9 @@ async fn supervise(
                     viewer.set_stream(stream);
                 }
             }
+            offer = viewer.choice.chosen() => if let Some(reason) = instead::choose(link, knowledge, offer) {
+                return reason;
+            },
         }
         let now = Instant::now();
         if let Some(reason) = lock(&prepared.requests.failed).clone() {
@@ -421,6 +436,7 @@ async fn supervise(
             session.moved_to = knowledge.moved(now);
         }
         viewer.set_warning(knowledge.look(session.last_packet, now));
+        instead::offer(viewer, config.can_ask, link, knowledge, now);
         let stats = prepared.decoder.stats();
         if stats.frames_decoded > decoded {
             decoded = stats.frames_decoded;

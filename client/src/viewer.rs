@@ -10,7 +10,7 @@ use crate::mailbox::Mailbox;
 use crate::receive::Transport;
 use crate::stats::Report;
 
-pub use choice::{Choice, Offer, Question};
+pub use choice::{Choice, Offer, Question, is_same_offer};
 
 /// What happened to the choice of server is shown for so long after the first picture that came of it.
 const NEWS_FOR: Duration = Duration::from_secs(30);

@@ -263,14 +263,21 @@ const SAID_BY_MANY: [&str; 6] = [
 /// read, then each network card's address. Known on Linux only.
 pub fn hardware() -> Vec<Mark> {
     let file = |kind: &str, path: &str| Some(Mark::new(kind, &std::fs::read_to_string(path).ok()?));
-    let mut marks: Vec<Mark> =
-        [file("serial", "/proc/device-tree/serial-number"), file("product", "/sys/class/dmi/id/product_uuid")]
-            .into_iter()
-            .flatten()
-            .collect();
+    let serial = file("serial", "/proc/device-tree/serial-number").filter(Mark::is_usable);
+    // Kernels of 32 bits, as of the first Raspberry Pis, may say it there alone.
+    let cpuinfo = || Some(Mark::new("serial", &serial_in(&std::fs::read_to_string("/proc/cpuinfo").ok()?)?));
+    let product = file("product", "/sys/class/dmi/id/product_uuid");
+    let mut marks: Vec<Mark> = serial.or_else(cpuinfo).into_iter().chain(product).collect();
     marks.extend(card_addresses().iter().map(|address| Mark::new("card", address)));
     marks.retain(Mark::is_usable);
     marks
+}
+
+/// The board's serial number in the text of `/proc/cpuinfo`.
+fn serial_in(cpuinfo: &str) -> Option<String> {
+    let field =
+        |line: &str| line.split_once(':').map(|(name, value)| (name.trim() == "Serial", value.trim().to_owned()));
+    cpuinfo.lines().filter_map(field).find_map(|(is_it, value)| is_it.then_some(value))
 }
 
 /// The addresses of physical network cards, the lowest first.
@@ -333,6 +340,18 @@ mod tests {
 
     fn kept(folder: &TempDir, hardware: &[Mark]) -> String {
         Identity::kept_in(Some(folder.path()), hardware).expect("an identity").key().to_owned()
+    }
+
+    #[test]
+    fn a_serial_number_in_cpuinfo_is_a_mark_where_it_is_one() {
+        let pi = "processor\t: 0\nmodel name\t: ARMv6-compatible processor rev 7 (v6l)\n\nHardware\t: BCM2835\n\
+                  Revision\t: 000e\nSerial\t\t: 00000000a3c1f2b4\nModel\t\t: Raspberry Pi Model B\n";
+        assert_eq!(serial_in(pi).as_deref(), Some("00000000a3c1f2b4"));
+        let of = |text: &str| serial_in(text).map(|serial| Mark::new("serial", &serial)).filter(Mark::is_usable);
+        assert!(of(pi).is_some());
+        for none in ["Serial\t\t: 0000000000000000\n", "processor\t: 0\n", ""] {
+            assert_eq!(of(none), None, "{none}");
+        }
     }
 
     #[test]

@@ -249,6 +249,7 @@ impl Server {
                 v: rov_common::discovery::VERSION,
                 id: id.clone(),
                 key: Some(identity.key().to_owned()),
+                run: Some(rand::random()),
                 name: config.name.clone(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 signal_port: http_addr.port(),

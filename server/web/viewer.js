@@ -9,6 +9,8 @@ const TICK_MS = 200
 /** Over which the figures are means. */
 const WINDOW_MS = 2000
 const STATS_MS = 1000
+/** The same while the panel is closed, for the server's part of the delay. */
+const DELAY_MS = 10000
 const IDLE_MS = 4000
 const TOAST_MS = 5000
 /** Between two tries to get pictures by HTTP, and to keep the screen on. */
@@ -263,7 +265,6 @@ function setText(id, text) {
 }
 
 function renderFigures() {
-  if ($("info").hidden) return
   const stream = page.server?.streams.find(({ name }) => name === shownStream())
   const mean = shownMs.length ? shownMs.reduce((a, b) => a + b) / shownMs.length : undefined
   const live = document.body.dataset.state === "live" && samples.length > 1
@@ -271,6 +272,8 @@ function renderFigures() {
   const { rows, total, stages } = live
     ? figures(samples[0], samples.at(-1), size, stream, mean, page.server?.viewers, session?.id)
     : { rows: [["State", document.body.dataset.state === "backup" ? "MJPEG by HTTP" : "not live"]], stages: [] }
+  setText("delay", total === undefined ? "" : `${total.toFixed(0)} ms`)
+  if ($("info").hidden) return
   $("figures").replaceChildren(...rows.flatMap(([label, value]) => [element("dt", label), element("dd", value)]))
   setText("origin", stream ? `${stream.source}, ${stream.encoder}` : "")
   setText("latency", total === undefined ? "–" : `${total.toFixed(0)} ms`)
@@ -324,7 +327,8 @@ async function tick() {
       await sample(now)
       act()
     }
-    if (!$("info").hidden && now - refreshed > STATS_MS) refreshServer()
+    const isOpen = !$("info").hidden
+    if (now - refreshed > (isOpen ? STATS_MS : DELAY_MS) && (isOpen || state?.connected)) refreshServer()
     render(clock())
     renderFigures()
   } finally {

@@ -43,7 +43,12 @@ pub struct RtpSender {
 impl RtpSender {
     /// Sends `server`'s video to `destination` from 127.0.0.1, as synchronisation source `ssrc`.
     pub fn start(runtime: &Runtime, server: &Server, destination: SocketAddr, ssrc: u32) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a UDP socket");
+        Self::start_from(Ipv4Addr::LOCALHOST, runtime, server, destination, ssrc)
+    }
+
+    /// As another machine.
+    pub fn start_from(from: Ipv4Addr, runtime: &Runtime, server: &Server, destination: SocketAddr, ssrc: u32) -> Self {
+        let socket = UdpSocket::bind((from, 0)).expect("a UDP socket");
         SockRef::from(&socket).set_multicast_if_v4(&Ipv4Addr::LOCALHOST).expect("multicast on loopback");
         let shared = Arc::new(Shared {
             socket,

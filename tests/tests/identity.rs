@@ -8,12 +8,17 @@ use std::time::Duration;
 use rov_client::discovery;
 use rov_client::viewer::{Offer, Phase};
 use rov_common::discovery::{Announcement, Message, RtpInfo, encode};
+use rov_common::units::Resolution;
 use rov_tests::programs::{Server, client_process, free_udp_port};
+use rov_tests::proxy::Proxy;
+use rov_tests::relay::Network;
 use rov_tests::rtp::free_rtp_port;
+use rov_tests::rtp_sender::{RtpSender, free_port_pair};
 use rov_tests::wait::{self, until, until_true};
 use rov_tests::watcher::Watcher;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+use url::Url;
 
 const ANNOUNCE_EVERY: Duration = Duration::from_millis(100);
 
@@ -151,6 +156,70 @@ fn whoever_proves_no_key_at_a_servers_address_is_not_shown_and_the_server_is_whe
 }
 
 #[test]
+fn from_a_server_that_proves_nothing_the_pilot_goes_back_to_the_one_that_proved_its_key() {
+    let (runtime, vehicle) = (Runtime::new().expect("a runtime"), Vehicle::new());
+    let mut robot = vehicle.start("Nemo", vehicle.signal_port);
+    let real = vehicle.announcement(&runtime);
+    let watcher = vehicle.watch(&runtime, &[]);
+    watcher.wait_for_shots(10);
+    robot.process.kill();
+    let from = Ipv4Addr::new(127, 0, 0, 3);
+    let other = stranger(from);
+    let (id, signal_port) = ("other".to_owned(), other.address.port());
+    let announced = Announcement { id, key: None, run: None, signal_port, ..real.clone() };
+    let _announced = Announcer::start(from, vehicle.discovery_port, announced);
+    let asked = offers(&watcher, 1);
+    watcher.choice().choose(asked[0].clone());
+    until_true("it is watched", wait::START, || watcher.report().sessions == 2);
+    assert_eq!(watcher.report().server, other.address.to_string());
+    let again = vehicle.start("Nemo", vehicle.signal_port);
+    let question = until("the way back", wait::START, || {
+        watcher
+            .choice()
+            .question()
+            .filter(|question| question.text.contains("Nemo, verified by its key before, is back"))
+    });
+    // Not by itself.
+    assert_eq!((question.takes_first_at, watcher.report().sessions), (None, 2));
+    watcher.choice().choose(offer_of(&question.offers, again.address));
+    until_true("the third session", wait::START, || watcher.report().sessions == 3);
+    assert_eq!((watcher.report().server_id, watcher.report().transport), (real.id, "webrtc".to_owned()));
+    watcher.stop(&runtime);
+}
+
+#[test]
+fn after_a_proof_rtp_of_a_forged_announcement_is_not_shown_where_webrtc_fails() {
+    let (runtime, vehicle) = (Runtime::new().expect("a runtime"), Vehicle::new());
+    let robot = vehicle.start("Nemo", vehicle.signal_port);
+    // Its HTTP passes, and its media as long as it shall.
+    let network = Network::new(Duration::ZERO, 1);
+    let proxy = Proxy::start(&runtime, robot.address, "", Some(Arc::clone(&network)));
+    let signal_port = Url::parse(&proxy.url("/")).expect("a URL").port().expect("its port");
+    let real = Announcement { signal_port, ..vehicle.announcement(&runtime) };
+    let discovery_port = free_udp_port();
+    let announced = Announcer::start(Ipv4Addr::LOCALHOST, discovery_port, real.clone());
+    let watcher = Watcher::start(&runtime, &["--interface", "lo", "--discovery-port", &discovery_port.to_string()]);
+    watcher.wait_for_shots(10);
+    // All that it says is public.
+    let port = free_port_pair();
+    let rtp = RtpInfo { host: Ipv4Addr::LOCALHOST, port, fec: false };
+    let other = Server::start(&["--width", "480", "--height", "270"]);
+    let _sent = RtpSender::start(&runtime, &other, SocketAddr::from(([127, 0, 0, 1], port)), 1);
+    drop(announced);
+    let forged = Announcement { rtp: Some(rtp), ..real };
+    let _forged = Announcer::start(Ipv4Addr::LOCALHOST, discovery_port, forged);
+    network.set_loss(1.0);
+    // What its own statistics said is taken: it has RTSP.
+    let is_live = || watcher.report().transport != "webrtc" && watcher.phase() == Phase::Live;
+    until_true("another way", 2 * wait::START, is_live);
+    let shown = watcher.shown();
+    watcher.wait_for_shots(shown + 10);
+    assert_eq!(watcher.report().transport, "rtsp");
+    assert!(watcher.shots().iter().all(|shot| shot.resolution != Resolution::new(480, 270)), "another's picture");
+    watcher.stop(&runtime);
+}
+
+#[test]
 fn a_server_that_comes_back_with_another_name_and_port_is_followed() {
     let (runtime, vehicle) = (Runtime::new().expect("a runtime"), Vehicle::new());
     let mut before = vehicle.start("Nemo", vehicle.signal_port);
@@ -173,10 +242,17 @@ fn another_machine_with_the_servers_id_is_said_beside_the_picture_while_it_is_he
     let watcher = vehicle.watch(&runtime, &[]);
     watcher.wait_for_shots(10);
     assert_eq!(watcher.notices(), [""; 0]);
-    let copied = Announcement { key: None, ..real };
+    let copied = Announcement { key: None, ..real.clone() };
     let twin = Announcer::start(Ipv4Addr::new(127, 0, 0, 3), vehicle.discovery_port, copied);
     let says = |part: &str| watcher.notices().iter().any(|notice| notice.contains(part));
     until_true("the twin is said", wait::SOON, || says("127.0.0.3:") && says("also claims to be Nemo"));
+    drop(twin);
+    until_true("it is silent", wait::SOON, || watcher.notices().is_empty());
+    // A copy with the key too is told by the number of its start.
+    let copied = Announcement { run: real.run.map(|run| !run), ..real.clone() };
+    assert!(copied.run.is_some(), "{real:?}");
+    let twin = Announcer::start(Ipv4Addr::new(127, 0, 0, 3), vehicle.discovery_port, copied);
+    until_true("the copy is said", wait::SOON, || says("127.0.0.3:") && says("with the same key: a copied card"));
     drop(twin);
     until_true("it is silent", wait::SOON, || watcher.notices().is_empty());
     assert_eq!((watcher.report().sessions, watcher.report().server), (1, robot.address.to_string()));

@@ -99,6 +99,29 @@ fn the_page_plays_at_once_with_low_latency_and_without_complaints() {
 }
 
 #[test]
+fn the_vehicles_name_stays_with_state_and_delay_also_in_a_small_window() {
+    let server = Server::start(&["--name", "Nemo of the deep blue harbour", "--stream2", "160x120@15,200"]);
+    server.wait_until_running();
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
+    chromium.wait_for(&page, LIVE, wait::START);
+    for (width, height) in [(1280, 720), (320, 240), (240, 160)] {
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        chromium.call(Some(&page), "Emulation.setDeviceMetricsOverride", size);
+        // Nobody moves: the buttons go.
+        chromium.wait_for(&page, "document.body.classList.contains('idle')", wait::SOON);
+        let shown = "(() => { const seen = id => { const element = document.getElementById(id), \
+                     box = element.getBoundingClientRect(), style = getComputedStyle(element.parentElement); \
+                     return getComputedStyle(element).opacity === '1' && style.opacity === '1' && box.width > 20 \
+                     && box.left >= 0 && box.top >= 0 && box.right <= innerWidth && box.bottom <= innerHeight / 4 }; \
+                     return ['name', 'badge', 'delay'].every(seen) && /^\\d+ ms$/.test(document.getElementById('delay').textContent) \
+                     && document.getElementById('name').textContent.startsWith('Nemo') })()";
+        chromium.wait_for(&page, shown, wait::SOON);
+    }
+    assert_eq!(chromium.complaints(), Vec::<String>::new());
+}
+
+#[test]
 fn two_viewers_watch_at_once() {
     let server = Server::start(&[]);
     let mut chromium = DevTools::start();

@@ -17,7 +17,7 @@ use rov_tests::programs::{Client, Server, client_process, free_udp_port};
 use rov_tests::proxy::Proxy;
 use rov_tests::relay::Network;
 use rov_tests::rtp_sender::{RtpSender, free_port_pair};
-use rov_tests::wait::{self, until_true};
+use rov_tests::wait::{self, until, until_true};
 use rov_tests::watcher::{Order, Watcher, until_counted};
 use tokio::runtime::Runtime;
 use url::Url;
@@ -136,25 +136,69 @@ fn a_sender_that_starts_anew_is_followed() {
     watcher.stop(&scene.runtime);
 }
 
-#[test]
-fn a_second_sender_is_not_mixed_in_but_takes_over() {
-    let scene = Scene::new();
-    let other = Scene { server: Server::start(&["--width", "480", "--height", "270"]), ..Scene::new() };
-    other.server.wait_until_running();
+/// Another machine, as far as plain RTP shows.
+const NEIGHBOUR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
+const SMALL: Resolution = Resolution { width: 320, height: 240 };
+const LARGE: Resolution = Resolution { width: 480, height: 270 };
+
+/// Sends pictures of another size from there.
+fn neighbour(scene: &Scene, ssrc: u32) -> (Server, RtpSender) {
+    let server = Server::start(&["--width", "480", "--height", "270"]);
+    server.wait_until_running();
     let destination = SocketAddr::from(([127, 0, 0, 1], scene.port));
+    let sender = RtpSender::start_from(NEIGHBOUR, &scene.runtime, &server, destination, ssrc);
+    (server, sender)
+}
+
+#[test]
+fn another_machine_at_the_destination_is_not_mixed_in_and_shown_only_when_it_is_chosen() {
+    let scene = Scene::new();
     let watcher = scene.watch();
     let first = scene.send(1);
     watcher.wait_for_shots(5);
-    let _second = RtpSender::start(&scene.runtime, &other.server, destination, 2);
+    let _second = neighbour(&scene, 2);
+    let asks = |text: &str| watcher.choice().question().filter(|question| question.text == text);
+    let beside = "watching 127.0.0.1; 127.0.0.2 sends to this destination too";
+    let asked = until("it is said beside the picture", wait::START, || asks(beside));
+    assert_eq!((asked.offers.len(), asked.takes_first_at), (1, None));
     watcher.wait_for_shots(watcher.shown() + 45);
-    let (small, large) = (Resolution::new(320, 240), Resolution::new(480, 270));
-    assert!(watcher.shots().iter().all(|shot| shot.resolution == small), "the second was mixed in");
     assert_eq!(watcher.report().packets_lost, 0);
     drop(first);
-    until_true("the second is shown", wait::START, || {
-        watcher.shots().last().is_some_and(|shot| shot.resolution == large)
+    let silent = "127.0.0.1 is silent; 127.0.0.2 sends video here";
+    let asked = until("a question", wait::START, || asks(silent));
+    assert_eq!(asked.takes_first_at, None, "it was there all the time");
+    // A restart is followed; only what was begun before it can still be shown.
+    let again = scene.send(3);
+    let shown = watcher.shown();
+    watcher.wait_for_shots(shown + 20);
+    assert!(watcher.shots().iter().all(|shot| shot.resolution == SMALL), "another machine's picture was shown");
+    again.say_goodbye();
+    let asked = until("a question", wait::START, || asks("127.0.0.1 said goodbye; 127.0.0.2 sends video here"));
+    watcher.choice().choose(asked.offers[0].clone());
+    until_true("the other is shown", wait::START, || {
+        watcher.shots().last().is_some_and(|shot| shot.resolution == LARGE)
     });
+    assert_eq!(watcher.report().sessions, 1);
     watcher.stop(&scene.runtime);
+}
+
+#[test]
+fn without_a_window_another_machine_at_the_destination_is_logged_and_waits() {
+    let scene = Scene::new();
+    let mut client = Client::start(&["--rtp-host", "127.0.0.1", "--rtp-port", &scene.port.to_string()]);
+    let first = scene.send(1);
+    client.wait_for_frames(0, 5);
+    let (_server, _second) = neighbour(&scene, 2);
+    let beside = "watching 127.0.0.1; 127.0.0.2 sends to this destination too";
+    client.process.wait_for_line("who is there", wait::START, |line| line.contains(beside).then_some(()));
+    drop(first);
+    let said = "127.0.0.1 is silent; 127.0.0.2 sends video here; to watch another, start again with --host ADDRESS";
+    client.process.wait_for_line("what to do", wait::START, |line| line.contains(said).then_some(()));
+    let report = client.wait_for("it waits", wait::START, |report| report.state == "waiting");
+    assert_eq!((report.width, report.height), (SMALL.width, SMALL.height), "{report:?}");
+    let _again = scene.send(3);
+    let report = client.wait_for_frames(report.frames_shown, 10);
+    assert_eq!((report.width, report.height), (SMALL.width, SMALL.height), "{report:?}");
 }
 
 #[test]
@@ -231,6 +275,7 @@ fn announcement(rtp: Option<RtpInfo>) -> Announcement {
         v: VERSION,
         id: "fake".to_owned(),
         key: None,
+        run: None,
         name: "fake".to_owned(),
         version: String::new(),
         signal_port: closed.port(),

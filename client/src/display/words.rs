@@ -69,6 +69,17 @@ pub fn asking(message: Option<Message>, question: &Question, selected: usize, no
     }
 }
 
+/// A question to the pilot in one line, beside a live picture.
+pub fn aside(question: &Question) -> String {
+    match question.offers.as_slice() {
+        [_] => format!("{}: press Enter to watch it", question.text),
+        offers => {
+            let keys = offers.iter().zip(1..=9).map(|(offer, key)| format!("{key} for {}", offer.label));
+            format!("{}: press {}", question.text, keys.collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
 /// The window's title. Without what no title can have: minifb would panic.
 pub fn title(name: &str, presentation: Presentation, view: &ViewModel) -> String {
     let state = match (state(presentation, view), presentation) {
@@ -216,6 +227,18 @@ mod tests {
         assert_eq!((menu.rows.len(), menu.note.as_str()), (1, "Watches 1 by itself in 7 s"));
         let asked = asking(message(Presentation::Waiting, &Status::default()), &question, 0, now);
         assert_eq!((asked.title.as_str(), asked.tone), ("rov2 answers", Tone::Waiting));
+    }
+
+    #[test]
+    fn beside_a_live_picture_a_question_is_a_line_with_its_keys() {
+        let offer = |label: &str| Offer { label: label.into(), address: String::new(), id: String::new(), key: None };
+        let question = |labels: &[&str]| Question {
+            text: "watching A; others send".into(),
+            offers: labels.iter().map(|label| offer(label)).collect(),
+            takes_first_at: None,
+        };
+        assert_eq!(aside(&question(&["B"])), "watching A; others send: press Enter to watch it");
+        assert_eq!(aside(&question(&["B", "C"])), "watching A; others send: press 1 for B, 2 for C");
     }
 
     #[test]

@@ -8,7 +8,7 @@ pub mod webrtc;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -137,6 +137,8 @@ pub struct Options {
     pub credentials: Option<rtsp::Credentials>,
     /// Of cameras, by `rtsps`.
     pub camera_certificate: Trust,
+    /// Of the sessions before, where whoever sends to a destination is watched.
+    pub senders: Option<Arc<Mutex<rtp::senders::Senders>>>,
     /// RTP is no way in unless a packet comes within this time; none: it is listened for without end.
     pub first_packet: Option<Duration>,
 }
@@ -262,7 +264,8 @@ impl Link {
             }
             Way::Rtp(source) => {
                 on_codec(source.codec);
-                let open = rtp::Receiver::open(source, &options.interfaces, options.first_packet, on_packets);
+                let senders = options.senders.clone();
+                let open = rtp::Receiver::open(source, &options.interfaces, senders, options.first_packet, on_packets);
                 Self::Rtp(open.await?)
             }
             Way::Rtsp(camera) => {

@@ -70,11 +70,11 @@ pub struct Receiver {
 
 struct Shared {
     source: Source,
+    senders: Arc<Mutex<Senders>>,
     state: Mutex<State>,
 }
 
 struct State {
-    senders: Senders,
     /// Names of the interfaces on which the group was joined.
     joined: Vec<String>,
     /// Why it could not be joined on one.
@@ -83,10 +83,12 @@ struct State {
 
 impl Receiver {
     /// Listens at `source`, for multicast on the interfaces of these names, else on the one that leads to the sender,
-    /// or on every suitable one. With `first_packet`, it is an error when none comes within that time.
+    /// or on every suitable one. `senders`: what is known of them from the session before. With `first_packet`, it is an
+    /// error when none comes within that time.
     pub async fn open(
         source: &Source,
         interfaces: &[String],
+        senders: Option<Arc<Mutex<Senders>>>,
         first_packet: Option<Duration>,
         on_packets: OnPackets,
     ) -> Result<Self, ConnectError> {
@@ -107,9 +109,10 @@ impl Receiver {
         let repair = bound(source.port + 2).inspect_err(without_repair).ok();
         let sockets = Sockets::new(media, control, repair)
             .map_err(|error| ConnectError::Rtp(cannot_bind(source.port, &error)))?;
-        let senders = Senders::new(source.from.map(IpAddr::V4), source.payload_type);
-        let state = Mutex::new(State { senders, joined: Vec::new(), trouble: None });
-        let shared = Arc::new(Shared { source: *source, state });
+        let from = source.from.map(IpAddr::V4);
+        let senders = senders.unwrap_or_else(|| Arc::new(Mutex::new(Senders::new(from, source.payload_type))));
+        let state = Mutex::new(State { joined: Vec::new(), trouble: None });
+        let shared = Arc::new(Shared { source: *source, senders, state });
         let (heard, mut hears) = watch::channel(false);
         let (shared_too, interfaces) = (Arc::clone(&shared), interfaces.to_owned());
         let input = Input {
@@ -135,14 +138,19 @@ impl Receiver {
     }
 
     pub fn state(&self) -> LinkState {
-        let (source, state, now) = (&self.shared.source, lock(&self.shared.state), Instant::now());
-        let stranger = state.senders.stranger_now(now);
+        let (source, senders, now) = (&self.shared.source, lock(&self.shared.senders), Instant::now());
+        let stranger = senders.stranger_now(now);
         LinkState {
             transport: format!("{} {}", Transport::Rtp, source.destination()),
             note: stranger.map(|peer| format!("{} sends there too, ignored", peer.ip())).unwrap_or_default(),
-            silence: silence(source, &state, now),
-            goodbye: state.senders.said_goodbye(),
+            silence: silence(source, &senders, &lock(&self.shared.state), now),
+            goodbye: senders.said_goodbye(),
         }
+    }
+
+    /// Which of the machines that send here are known, and which is watched.
+    pub fn senders(&self) -> &Mutex<Senders> {
+        &self.shared.senders
     }
 
     /// Afterwards the port is free again.
@@ -159,7 +167,7 @@ impl Drop for Receiver {
 }
 
 /// What to say when no packets come, and what may be the matter.
-fn silence(source: &Source, state: &State, now: Instant) -> String {
+fn silence(source: &Source, senders: &Senders, state: &State, now: Instant) -> String {
     let place = match (source.host.is_multicast(), state.joined.as_slice()) {
         (true, []) => {
             let trouble = state.trouble.as_deref().unwrap_or("there is no suitable network interface");
@@ -168,15 +176,15 @@ fn silence(source: &Source, state: &State, now: Instant) -> String {
         (true, joined) => format!("on {} ({})", source.destination(), joined.join(", ")),
         (false, _) => format!("at UDP port {}", source.port),
     };
-    if state.senders.said_goodbye() {
+    if senders.said_goodbye() {
         return format!("the sender {place} said goodbye; waiting for the next");
     }
-    let hint = if let Some(peer) = state.senders.stranger_now(now) {
+    let hint = if let Some(peer) = senders.stranger_now(now) {
         let wanted = source.from.map(|from| format!(", not from {from}")).unwrap_or_default();
         format!(", only some from {}{wanted}", peer.ip())
-    } else if let Some(payload_type) = state.senders.other_now(now) {
+    } else if let Some(payload_type) = senders.other_now(now) {
         format!(", only some of payload type {payload_type}, which is not the video's")
-    } else if state.senders.reports(now) {
+    } else if senders.reports(now) {
         format!(", although the sender is there: does a firewall block UDP port {}?", source.port)
     } else {
         String::new()
@@ -285,11 +293,11 @@ impl Input {
     fn media(&mut self, packet: &[u8], from: SocketAddr, at: Instant) {
         let Some(header) = Header::parse(packet) else { return };
         let origin = Origin { address: from, ssrc: header.ssrc, payload_type: header.payload_type };
-        let mut state = lock(&self.shared.state);
-        let before = state.senders.watched();
-        let verdict = state.senders.packet(origin, at);
-        let now = state.senders.watched();
-        drop(state);
+        let mut senders = lock(&self.shared.senders);
+        let before = senders.watched();
+        let verdict = senders.packet(origin, at);
+        let now = senders.watched();
+        drop(senders);
         match verdict {
             Verdict::Play(stream) => {
                 if before != now {
@@ -313,7 +321,7 @@ impl Input {
 
     /// Repair packets come right behind the packets that they cover.
     fn repair(&mut self, packet: &[u8], from: SocketAddr, at: Instant) {
-        if lock(&self.shared.state).senders.watched().is_none_or(|watched| watched.ip() != from.ip()) {
+        if lock(&self.shared.senders).watched().is_none_or(|watched| watched.ip() != from.ip()) {
             return;
         }
         let fec = self.fec.get_or_insert_with(|| {
@@ -339,7 +347,7 @@ impl Input {
     }
 
     fn control(&self, packet: &[u8], from: SocketAddr, at: Instant) {
-        if lock(&self.shared.state).senders.control(from.ip(), packet, at) {
+        if lock(&self.shared.senders).control(from.ip(), packet, at) {
             tracing::info!("{} said goodbye (RTCP BYE)", from.ip());
         }
     }
@@ -432,10 +440,11 @@ mod tests {
             codec: Codec::H264,
             fec: true,
         };
-        let state = Mutex::new(State { senders: Senders::new(None, None), joined: Vec::new(), trouble: None });
+        let state = Mutex::new(State { joined: Vec::new(), trouble: None });
+        let senders = Arc::new(Mutex::new(Senders::new(None, None)));
         let (sequences, mut delivered) = tokio::sync::mpsc::unbounded_channel();
         let input = Input {
-            shared: Arc::new(Shared { source, state }),
+            shared: Arc::new(Shared { source, senders, state }),
             interfaces: Vec::new(),
             on_packets: Arc::new(move |packets, _| packets.for_each(|packet| sequences.send(packet[3]).unwrap())),
             heard: watch::channel(false).0,

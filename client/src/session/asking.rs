@@ -21,11 +21,13 @@ pub struct Answer {
     pub name: Option<String>,
     /// Which of its several streams it sends here.
     pub stream: Option<String>,
+    /// All that it says.
+    pub stats: Option<Box<Stats>>,
 }
 
 impl From<Probe> for Answer {
     fn from(probe: Probe) -> Self {
-        Self { probe, encode: None, name: None, stream: None }
+        Self { probe, encode: None, name: None, stream: None, stats: None }
     }
 }
 
@@ -88,7 +90,7 @@ impl Drop for Asking {
 async fn probe(url: Option<Url>, (viewer_id, stream): (Option<String>, String), interfaces: &[String]) -> Answer {
     let Some(url) = url else { return Probe::NoStatistics.into() };
     match whep::stats(url, interfaces).await {
-        Ok(stats) => judged(stats, viewer_id.as_deref(), &stream),
+        Ok(stats) => Answer { stats: Some(Box::new(stats.clone())), ..judged(stats, viewer_id.as_deref(), &stream) },
         Err(WhepError::Closed { .. }) => Probe::Refused.into(),
         Err(WhepError::Unreachable { .. }) => Probe::Silent.into(),
         Err(WhepError::Refused { .. } | WhepError::NotWhep { .. }) => Probe::NoStatistics.into(),
@@ -114,7 +116,7 @@ fn judged(stats: Stats, viewer_id: Option<&str>, asked: &str) -> Answer {
     } else {
         Probe::Serving { state: stream.state, reason: stream.reason }
     };
-    Answer { probe, encode, name, stream: has_several.then_some(stream.name) }
+    Answer { probe, encode, name, stream: has_several.then_some(stream.name), stats: None }
 }
 
 #[cfg(test)]

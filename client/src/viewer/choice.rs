@@ -1,9 +1,12 @@
 //! The pilot's choice among servers: the session asks, the window shows the question and gives the answer.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+
+/// Between two questions in the log, whoever comes and goes.
+const LOG_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A server that can be chosen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +39,11 @@ pub struct Question {
     pub takes_first_at: Option<Instant>,
 }
 
+/// Whether the same servers are offered, whatever they call themselves now.
+pub fn is_same_offer(these: &[Offer], those: &[Offer]) -> bool {
+    these.len() == those.len() && these.iter().zip(those).all(|(this, that)| this.is_same_server(that))
+}
+
 impl Question {
     /// The place of the offer that was selected; the first, where none was or it is gone.
     pub fn place_of(&self, selected: Option<&Offer>) -> usize {
@@ -55,16 +63,35 @@ pub struct Choice {
 struct State {
     question: Option<Question>,
     answer: Option<Offer>,
+    /// The question that was logged last, and when.
+    logged: Option<(Question, Instant)>,
 }
 
 impl Choice {
-    /// Asks, or takes the question back.
-    pub fn ask(&self, question: Option<Question>) {
+    /// Asks. Logged when it is another question than before, with `how` it is answered.
+    pub fn ask(&self, question: Question, how: &str) {
         let mut state = self.lock();
-        if question.is_none() {
-            state.answer = None;
+        let now = Instant::now();
+        let is_said = |(before, at): &(Question, Instant)| {
+            let is_same = before.text == question.text && is_same_offer(&before.offers, &question.offers);
+            is_same || now.saturating_duration_since(*at) < LOG_INTERVAL
+        };
+        if !state.logged.as_ref().is_some_and(is_said) {
+            let offers = question.offers.iter().map(|offer| format!("\n  {}", offer.label)).collect::<String>();
+            let taken = match question.takes_first_at {
+                Some(at) => format!(" (taken in {:.0} s)", at.saturating_duration_since(now).as_secs_f64()),
+                None => String::new(),
+            };
+            tracing::warn!("{}{taken}; {how}:{offers}", question.text);
+            state.logged = Some((question.clone(), now));
         }
-        state.question = question;
+        state.question = Some(question);
+    }
+
+    /// Takes the question back.
+    pub fn withdraw(&self) {
+        let mut state = self.lock();
+        (state.question, state.answer) = (None, None);
     }
 
     /// What is asked now, to be shown.
@@ -114,11 +141,8 @@ mod tests {
     async fn an_answer_ends_the_question_and_one_to_no_question_is_none() {
         let choice = Choice::default();
         choice.choose(offer("a"));
-        choice.ask(Some(Question {
-            text: "two".to_owned(),
-            offers: vec![offer("a"), offer("b")],
-            takes_first_at: None,
-        }));
+        let offers = vec![offer("a"), offer("b")];
+        choice.ask(Question { text: "two".to_owned(), offers, takes_first_at: None }, "choose");
         assert_eq!(choice.question().map(|question| question.offers.len()), Some(2));
         let (chosen, ()) = tokio::join!(choice.chosen(), async { choice.choose(offer("b")) });
         assert_eq!(chosen.address, "b");
@@ -139,10 +163,11 @@ mod tests {
     #[tokio::test]
     async fn a_question_that_is_taken_back_has_no_answer() {
         let choice = Choice::default();
-        let ask = || choice.ask(Some(Question { text: String::new(), offers: vec![offer("a")], takes_first_at: None }));
+        let question = Question { text: String::new(), offers: vec![offer("a")], takes_first_at: None };
+        let ask = || choice.ask(question.clone(), "choose");
         ask();
         choice.choose(offer("a"));
-        choice.ask(None);
+        choice.withdraw();
         ask();
         let waited = tokio::time::timeout(std::time::Duration::from_millis(20), choice.chosen()).await;
         assert!(waited.is_err(), "{waited:?}");

@@ -51,6 +51,8 @@ pub struct Announcement {
     /// SHA-256 of the certificate that the server proves itself with by DTLS, as [`key_of`] writes it; none: it proves
     /// nothing.
     pub key: Option<String>,
+    /// Random at each start of the server: two at once with one `key` are two machines. None: not known.
+    pub run: Option<u32>,
     /// What the user calls the server; 64 bytes at most.
     pub name: String,
     /// Of the server program.
@@ -194,6 +196,9 @@ fn encode_announcement(announcement: &Announcement, streams: usize, formats: usi
     if let Some(key) = &announcement.key {
         object["key"] = json!(key);
     }
+    if let Some(run) = announcement.run {
+        object["run"] = json!(run);
+    }
     if let Some(RtpInfo { host, port, fec }) = announcement.rtp {
         object["rtp"] = json!({ "host": host.to_string(), "port": port, "fec": fec });
     }
@@ -275,6 +280,7 @@ fn announcement(object: &Map<String, Value>) -> Result<Announcement, DecodeError
         v: VERSION,
         id,
         key: text(object, "key", KEY)?.map(|key| key_of(&key).ok_or(DecodeError::InvalidField("key"))).transpose()?,
+        run: number(object, "run")?,
         name: text(object, "name", MAX_NAME)?.unwrap_or_default(),
         version: text(object, "version", MAX_VERSION)?.unwrap_or_default(),
         signal_port: signal_port.filter(|&port| port != 0).ok_or(DecodeError::InvalidField("signal_port"))?,
@@ -289,6 +295,17 @@ fn announcement(object: &Map<String, Value>) -> Result<Announcement, DecodeError
 /// It becomes part of a URL.
 fn is_path(text: &str) -> bool {
     text.starts_with('/') && text.chars().all(|c| c.is_ascii_graphic())
+}
+
+/// `None` if it is absent or null.
+fn number(object: &Map<String, Value>, key: &'static str) -> Result<Option<u32>, DecodeError> {
+    match object.get(key) {
+        None | Some(Value::Null) => Ok(None),
+        Some(value) => {
+            let number = value.as_u64().and_then(|number| u32::try_from(number).ok());
+            number.map(Some).ok_or(DecodeError::InvalidField(key))
+        }
+    }
 }
 
 /// An object within the announcement; `None` if it is absent or null.
@@ -369,6 +386,7 @@ mod tests {
             v: VERSION,
             id: "6f1c8b1e-8d4f-5a51-9d35-0d8a6b1f2c3d".to_owned(),
             key: Some("0d".repeat(32)),
+            run: Some(4_000_000_000),
             name: "ROV “Nemo”".to_owned(),
             version: "0.1.0".to_owned(),
             signal_port: 5002,
@@ -410,6 +428,7 @@ mod tests {
                 v: VERSION,
                 id: long.clone(),
                 key: Some("f".repeat(KEY)),
+                run: Some(u32::MAX),
                 name: long.clone(),
                 version: long.clone(),
                 signal_port: 65_535,
@@ -488,6 +507,7 @@ mod tests {
             (r#"{"rov":"announce","v":1,"id":"\u0007","signal_port":80}"#, "id"),
             (r#"{"rov":"announce","v":1,"id":"a"}"#, "signal_port"),
             (r#"{"rov":"announce","v":1,"id":"a","key":"0d","signal_port":80}"#, "key"),
+            (r#"{"rov":"announce","v":1,"id":"a","run":4294967296,"signal_port":80}"#, "run"),
             (r#"{"rov":"announce","v":1,"id":"a","signal_port":0}"#, "signal_port"),
             (r#"{"rov":"announce","v":1,"id":"a","signal_port":65536}"#, "signal_port"),
             (r#"{"rov":"announce","v":1,"id":"a","signal_port":80,"whep":"@evil/"}"#, "whep"),

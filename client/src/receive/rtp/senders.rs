@@ -1,7 +1,9 @@
 //! Which of the senders that are heard at one destination is watched. Pure; takes `now`.
 //!
 //! A multicast group and a UDP port are open to whoever sends: two vehicles with the same settings must not be mixed
-//! into one picture, and one that starts anew must be followed.
+//! into one picture, one that starts anew must be followed, and another one is never shown without the pilot's choice,
+//! unless it has taken the place of the one that is watched (`docs/discovery.md`, 'Which server is watched'). A machine
+//! is an IP address here, as nothing in plain RTP proves more.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -14,6 +16,13 @@ const NEW_STREAM: Duration = Duration::from_secs(3);
 const STRAGGLERS: Duration = Duration::from_secs(1);
 /// What was seen no longer ago than this is said.
 const RECENT: Duration = Duration::from_secs(3);
+/// A machine that sends alone since the watched one is silent, and never did beside it, is watched after this, which is
+/// counted down.
+const TAKEN_AFTER: Duration = Duration::from_secs(10);
+/// Machines that are remembered beside the watched one; a silent one gives way.
+const MAX_OTHERS: usize = 64;
+/// Machines that are offered: the keys 1 to 9.
+const MAX_OFFERED: usize = 9;
 /// Payload types that are given out dynamically (RFC 3551 section 6): all that H.264 has.
 const DYNAMIC: std::ops::RangeInclusive<u8> = 96..=127;
 const RTCP_SENDER_REPORT: u8 = 200;
@@ -37,6 +46,17 @@ pub enum Verdict {
     Ignore,
 }
 
+/// Machines that send beside or instead of the watched one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Others {
+    /// What is so, for the pilot.
+    pub text: String,
+    /// That can be watched instead, in the order first heard.
+    pub machines: Vec<IpAddr>,
+    /// When the first is watched by itself; none: never.
+    pub takes_first_at: Option<Instant>,
+}
+
 #[derive(Debug)]
 pub struct Senders {
     /// Only this machine is listened to, if given.
@@ -45,27 +65,52 @@ pub struct Senders {
     watched: Option<Watched>,
     /// Counts the streams. The decoder never sees the senders' own numbers, since it ignores those that it had before.
     stream: u32,
-    stranger: Option<(SocketAddr, Instant)>,
-    gone: Option<(Origin, Instant)>,
+    /// Machines whose video is not watched, each once, in the order first heard; of the watched machine, another stream.
+    beside: Vec<Heard>,
     /// Of packets that carry no video.
     other: Option<(u8, Instant)>,
     reported: Option<Instant>,
+    /// That another machine is watched now, until it is told.
+    news: Option<String>,
+}
+
+/// A machine, and the stream of it that was heard last.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    origin: Origin,
+    first: Instant,
+    last: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Watched {
-    origin: Origin,
-    last: Instant,
+    heard: Heard,
+    /// When it said goodbye, if it did.
+    gone: Option<Instant>,
+}
+
+impl Heard {
+    fn ip(&self) -> IpAddr {
+        self.origin.address.ip()
+    }
+}
+
+impl Watched {
+    fn is_silent(&self, now: Instant) -> bool {
+        self.gone.is_some() || now.saturating_duration_since(self.heard.last) > SILENT
+    }
 }
 
 impl Senders {
     /// `from`: the only machine that is listened to. `payload_type`: the only one that is video; else any dynamic one.
     pub fn new(from: Option<IpAddr>, payload_type: Option<u8>) -> Self {
-        Self { from, payload_type, watched: None, stream: 0, stranger: None, gone: None, other: None, reported: None }
+        let (watched, beside, other, reported, news) = (None, Vec::new(), None, None, None);
+        Self { from, payload_type, watched, stream: 0, beside, other, reported, news }
     }
 
     pub fn packet(&mut self, origin: Origin, now: Instant) -> Verdict {
-        if self.from.is_some_and(|from| from != origin.address.ip()) {
+        let ip = origin.address.ip();
+        if self.from.is_some_and(|from| from != ip) {
             return self.stranger(origin, now);
         }
         let is_video = self.payload_type.map_or(DYNAMIC.contains(&origin.payload_type), |t| t == origin.payload_type);
@@ -73,48 +118,138 @@ impl Senders {
             self.other = Some((origin.payload_type, now));
             return Verdict::Ignore;
         }
-        if self.gone.is_some_and(|(gone, at)| gone == origin && now.saturating_duration_since(at) < STRAGGLERS) {
-            return Verdict::Ignore;
+        let Some(watched) = &mut self.watched else {
+            let heard = Heard { origin, first: now, last: now };
+            self.watched = Some(Watched { heard, gone: None });
+            self.stream += 1;
+            return Verdict::Play(self.stream);
+        };
+        let is_silent = watched.is_silent(now);
+        if watched.heard.origin == origin {
+            if watched.gone.is_some_and(|at| now.saturating_duration_since(at) < STRAGGLERS) {
+                return Verdict::Ignore;
+            }
+            let silent = now.saturating_duration_since(std::mem::replace(&mut watched.heard.last, now));
+            self.stream += u32::from(silent > NEW_STREAM || watched.gone.take().is_some());
+            return Verdict::Play(self.stream);
         }
-        match &mut self.watched {
-            Some(watched) if watched.origin == origin => {
-                let silent = now.saturating_duration_since(std::mem::replace(&mut watched.last, now));
-                self.stream += u32::from(silent > NEW_STREAM);
-            }
-            Some(watched) if now.saturating_duration_since(watched.last) <= SILENT => {
-                return self.stranger(origin, now);
-            }
-            _ => {
-                self.watched = Some(Watched { origin, last: now });
-                self.gone = None;
-                self.stream += 1;
-            }
+        if watched.heard.ip() == ip && is_silent {
+            // The same machine started anew.
+            let first = watched.heard.first;
+            *watched = Watched { heard: Heard { origin, first, last: now }, gone: None };
+            self.beside.retain(|other| other.ip() != ip);
+            self.stream += 1;
+            return Verdict::Play(self.stream);
         }
-        Verdict::Play(self.stream)
+        let verdict = self.stranger(origin, now);
+        match self.others(now) {
+            Some(Others { text, takes_first_at: Some(at), .. }) if now >= at => {
+                self.watch(ip);
+                self.news = Some(format!("{text}; taken, as nothing else sends"));
+                Verdict::Play(self.stream)
+            }
+            _ => verdict,
+        }
     }
 
+    /// Another machine's, or another stream of the watched one.
     fn stranger(&mut self, origin: Origin, now: Instant) -> Verdict {
         let said = self.stranger_now(now).is_some();
-        self.stranger = Some((origin.address, now));
+        match self.beside.iter_mut().find(|other| other.ip() == origin.address.ip()) {
+            Some(known) => (known.origin, known.last) = (origin, now),
+            None => {
+                if self.beside.len() >= MAX_OTHERS {
+                    let silent = self.beside.iter().enumerate().min_by_key(|(_, other)| other.last);
+                    let silent = silent.filter(|(_, other)| now.saturating_duration_since(other.last) >= RECENT);
+                    let Some((at, _)) = silent else { return Verdict::Ignore };
+                    self.beside.remove(at);
+                }
+                self.beside.push(Heard { origin, first: now, last: now });
+            }
+        }
         if said { Verdict::Ignore } else { Verdict::Stranger }
+    }
+
+    /// The other machines whose video comes now.
+    fn candidates(&self, now: Instant) -> impl Iterator<Item = &Heard> {
+        let watched = self.watched.map(|watched| watched.heard.ip());
+        let is_there =
+            move |other: &&Heard| Some(other.ip()) != watched && now.saturating_duration_since(other.last) < RECENT;
+        // Where one machine was named, no other can be chosen.
+        self.beside.iter().filter(is_there).filter(|_| self.from.is_none())
+    }
+
+    /// Who can be watched instead, where another machine sends too.
+    pub fn others(&self, now: Instant) -> Option<Others> {
+        let watched = self.watched.as_ref()?;
+        let there: Vec<&Heard> = self.candidates(now).collect();
+        let who = match there.as_slice() {
+            [] => return None,
+            [one] => format!("{} sends", one.ip()),
+            several => format!("{} other machines send", several.len()),
+        };
+        let (ip, is_silent) = (watched.heard.ip(), watched.is_silent(now));
+        let text = match (is_silent, watched.gone) {
+            (false, _) => format!("watching {ip}; {who} to this destination too"),
+            (true, None) => format!("{ip} is silent; {who} video here"),
+            (true, Some(_)) => format!("{ip} said goodbye; {who} video here"),
+        };
+        let takes_first_at = match there.as_slice() {
+            // It may be the watched one at another address, if it was never heard beside that, and is alone.
+            [heir] if is_silent && heir.first > watched.heard.last => {
+                let others = self.beside.iter().filter(|other| other.ip() != heir.ip()).map(|other| other.last);
+                Some(others.fold(heir.first.max(watched.heard.last + SILENT), Instant::max) + TAKEN_AFTER)
+            }
+            _ => None,
+        };
+        let machines = there.iter().take(MAX_OFFERED).map(|other| other.ip()).collect();
+        Some(Others { text, machines, takes_first_at })
+    }
+
+    /// The pilot chose this machine. False: it is not heard any more.
+    pub fn choose(&mut self, ip: IpAddr, now: Instant) -> bool {
+        let is_there = self.candidates(now).any(|other| other.ip() == ip);
+        if is_there {
+            self.watch(ip);
+        }
+        is_there
+    }
+
+    fn watch(&mut self, ip: IpAddr) {
+        let Some(at) = self.beside.iter().position(|other| other.ip() == ip) else { return };
+        let heard = self.beside.remove(at);
+        if let Some(before) = self.watched.replace(Watched { heard, gone: None }) {
+            self.beside.push(before.heard);
+        }
+        // Who fell silent before it came was not beside it: it may be the same machine at its former address.
+        self.beside.retain(|other| other.last >= heard.first);
+        self.reported = None;
+        self.stream += 1;
+    }
+
+    /// That another machine is watched than before; once.
+    pub fn take_news(&mut self) -> Option<String> {
+        self.news.take()
     }
 
     /// A compound RTCP packet (RFC 3550 section 6.1). True when the watched sender said goodbye by it.
     pub fn control(&mut self, from: IpAddr, packet: &[u8], now: Instant) -> bool {
-        let Some(watched) = self.watched.filter(|watched| watched.origin.address.ip() == from) else { return false };
+        let Some(watched) = self.watched.as_mut().filter(|it| it.heard.ip() == from && it.gone.is_none()) else {
+            return false;
+        };
+        let ssrc = watched.heard.origin.ssrc.to_be_bytes();
         let mut rest = packet;
         while let [first, kind, high, low, ..] = *rest
             && first >> 6 == 2
         {
             let length = 4 * (usize::from(u16::from_be_bytes([high, low])) + 1);
             let Some((this, behind)) = rest.split_at_checked(length) else { break };
-            let mut sources = this[4..].chunks_exact(4).map(|word| word == watched.origin.ssrc.to_be_bytes());
+            let mut sources = this[4..].chunks_exact(4).map(|word| word == ssrc);
             match kind {
                 RTCP_SENDER_REPORT if sources.next() == Some(true) => self.reported = Some(now),
                 RTCP_BYE if sources.take(usize::from(first & 0x1f)).any(|is_ours| is_ours) => {
-                    self.watched = None;
                     self.reported = None;
-                    self.gone = Some((watched.origin, now));
+                    watched.gone = Some(now);
                     return true;
                 }
                 _ => {}
@@ -126,31 +261,28 @@ impl Senders {
 
     /// The watched one said goodbye, and there is no other yet.
     pub fn said_goodbye(&self) -> bool {
-        self.gone.is_some()
+        self.watched.is_some_and(|watched| watched.gone.is_some())
     }
 
     pub fn watched(&self) -> Option<SocketAddr> {
-        self.watched.map(|watched| watched.origin.address)
+        self.watched.filter(|watched| watched.gone.is_none()).map(|watched| watched.heard.origin.address)
     }
 
-    /// A sender that is heard now and not watched.
+    /// A sender that is heard now and not watched: the one that was heard last.
     pub fn stranger_now(&self, now: Instant) -> Option<SocketAddr> {
-        recent(self.stranger, now)
+        let last = self.beside.iter().max_by_key(|other| other.last)?;
+        (now.saturating_duration_since(last.last) < RECENT).then_some(last.origin.address)
     }
 
     /// The payload type of packets that come now and are no video.
     pub fn other_now(&self, now: Instant) -> Option<u8> {
-        recent(self.other, now)
+        self.other.filter(|(_, at)| now.saturating_duration_since(*at) < RECENT).map(|(payload_type, _)| payload_type)
     }
 
     /// The watched sender reported by RTCP lately. Such reports come every five seconds or so.
     pub fn reports(&self, now: Instant) -> bool {
         self.reported.is_some_and(|at| now.saturating_duration_since(at) < 3 * RECENT)
     }
-}
-
-fn recent<T>(seen: Option<(T, Instant)>, now: Instant) -> Option<T> {
-    seen.filter(|(_, at)| now.saturating_duration_since(*at) < RECENT).map(|(what, _)| what)
 }
 
 #[cfg(test)]
@@ -173,12 +305,104 @@ mod tests {
         assert_eq!(senders.packet(origin(2, 7), start + ms(33)), Verdict::Play(1));
         assert_eq!(senders.packet(origin(3, 8), start + ms(34)), Verdict::Ignore);
         assert_eq!(senders.packet(origin(2, 9), start + ms(35)), Verdict::Ignore, "the same machine, another stream");
+        assert_eq!(senders.others(start + ms(100)).map(|others| others.machines), Some(vec![[10, 0, 0, 3].into()]));
         assert_eq!(senders.stranger_now(start + ms(100)), Some(origin(2, 9).address));
         assert_eq!(senders.stranger_now(start + ms(5000)), None);
     }
 
+    /// 10.0.0.2 is watched for ten seconds, in which `beside` is heard too.
+    fn watching(start: Instant, beside: Option<Origin>) -> Senders {
+        let mut senders = Senders::new(None, None);
+        for second in 0..=10 {
+            senders.packet(origin(2, 7), start + ms(1000 * second));
+            beside.map(|beside| senders.packet(beside, start + ms(1000 * second + 1)));
+        }
+        senders
+    }
+
     #[test]
-    fn when_the_watched_sender_falls_silent_another_takes_its_place() {
+    fn another_machine_that_was_beside_the_watched_one_is_never_shown_without_being_chosen() {
+        let (start, other) = (Instant::now(), origin(3, 8));
+        let mut senders = watching(start, Some(other));
+        let said = senders.others(start + ms(10_100)).map(|others| others.text).unwrap_or_default();
+        assert_eq!(said, "watching 10.0.0.2; 10.0.0.3 sends to this destination too");
+        // It is silent, or said goodbye.
+        for (begun, goodbye, why) in [(10_000, false, "10.0.0.2 is silent"), (60_000, true, "10.0.0.2 said goodbye")] {
+            senders.packet(origin(2, 7), start + ms(begun));
+            if goodbye {
+                assert!(senders.control([10, 0, 0, 2].into(), &rtcp(RTCP_BYE, 7), start + ms(begun)));
+            }
+            for tenth in 11..400 {
+                let now = start + ms(begun + 100 * tenth);
+                assert!(!matches!(senders.packet(other, now), Verdict::Play(_)), "{tenth}");
+                let others = senders.others(now).expect("it is offered");
+                assert_eq!(others.text, format!("{why}; 10.0.0.3 sends video here"));
+                assert_eq!((others.machines, others.takes_first_at), (vec![other.address.ip()], None));
+            }
+        }
+        // A restart at the same address is followed; the other is shown when the pilot chooses it.
+        let now = start + ms(100_000);
+        assert_eq!(senders.packet(origin(2, 9), now), Verdict::Play(3));
+        assert!(!senders.choose([10, 0, 0, 4].into(), now), "nobody");
+        senders.packet(other, now);
+        assert!(senders.choose(other.address.ip(), now));
+        assert_eq!(senders.packet(other, now + ms(1)), Verdict::Play(4));
+        assert!(!matches!(senders.packet(origin(2, 9), now + ms(2)), Verdict::Play(_)));
+        assert_eq!(senders.others(now + ms(3)).map(|others| others.machines), Some(vec![[10, 0, 0, 2].into()]));
+        assert_eq!(senders.take_news(), None, "the pilot knows");
+    }
+
+    #[test]
+    fn a_machine_that_comes_after_the_watched_one_is_taken_after_a_countdown_while_it_is_alone() {
+        let (start, heir, third) = (Instant::now(), origin(3, 8), origin(4, 9));
+        let mut senders = watching(start, None);
+        let mut played = Vec::new();
+        for tenth in 0..300 {
+            let now = start + ms(10_500 + 100 * tenth);
+            // Another one comes in between.
+            if tenth == 50 {
+                senders.packet(third, now);
+                assert_eq!(senders.others(now).map(|others| others.takes_first_at), Some(None), "two are there");
+            }
+            if matches!(senders.packet(heir, now), Verdict::Play(_)) {
+                played.push(tenth);
+            }
+        }
+        assert_eq!(played.first(), Some(&150), "ten seconds after the third was heard last");
+        let news = "10.0.0.2 is silent; 10.0.0.3 sends video here; taken, as nothing else sends";
+        assert_eq!((senders.take_news().as_deref(), senders.take_news()), (Some(news), None));
+        // The watched one comes back in time.
+        let mut senders = watching(start, None);
+        senders.packet(heir, start + ms(12_000));
+        let taken = senders.others(start + ms(12_000)).and_then(|others| others.takes_first_at);
+        assert_eq!(taken, Some(start + ms(22_000)));
+        assert!(matches!(senders.packet(origin(2, 7), start + ms(21_000)), Verdict::Play(_)));
+        senders.packet(heir, start + ms(22_000));
+        assert_eq!(senders.others(start + ms(22_000)).map(|others| others.takes_first_at), Some(None));
+        assert!(!matches!(senders.packet(heir, start + ms(40_000)), Verdict::Play(_)), "it was beside it now");
+    }
+
+    #[test]
+    fn a_flood_of_addresses_is_bounded_and_where_one_machine_was_named_no_other_is_offered() {
+        let (start, mut senders) = (Instant::now(), watching(Instant::now(), None));
+        for last in 3..200 {
+            senders.packet(origin(last, 8), start + ms(10_000));
+        }
+        assert_eq!(senders.beside.len(), MAX_OTHERS);
+        assert_eq!(senders.others(start + ms(10_000)).map(|others| others.machines.len()), Some(MAX_OFFERED));
+        senders.packet(origin(250, 8), start + ms(14_000));
+        assert_eq!(
+            senders.others(start + ms(14_000)).map(|others| others.machines),
+            Some(vec![[10, 0, 0, 250].into()])
+        );
+        let mut named = Senders::new(Some([10, 0, 0, 2].into()), None);
+        named.packet(origin(2, 7), start);
+        named.packet(origin(3, 8), start);
+        assert_eq!(named.others(start), None);
+    }
+
+    #[test]
+    fn a_stream_of_the_same_machine_takes_the_place_of_one_that_falls_silent() {
         let (start, mut senders) = (Instant::now(), Senders::new(None, None));
         senders.packet(origin(2, 7), start);
         assert_eq!(senders.packet(origin(2, 8), start + ms(1000)), Verdict::Stranger);
