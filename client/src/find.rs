@@ -456,12 +456,12 @@ fn stream_of(whep: &Url) -> Option<String> {
 }
 
 /// Where a server sends RTP that can be received here: to a group rather than to one machine, which may be another.
-/// Each stream has as many destinations.
 fn rtp_destination(stats: &Stats, from: Ipv4Addr, place: usize) -> Option<Source> {
     let all = &stats.rtp.as_ref()?.destinations;
-    let each = all.len() / stats.streams.len().max(1);
-    let destinations = all.iter().skip(place * each).take(each);
-    let addresses: Vec<SocketAddrV4> = destinations.filter_map(|text| text.parse().ok()).collect();
+    // Older servers with one stream tell all alone.
+    let destinations = stats.streams.get(place).map(|stream| &stream.rtp).filter(|own| !own.is_empty());
+    let destinations = destinations.or(Some(all).filter(|_| stats.streams.len() <= 1))?;
+    let addresses: Vec<SocketAddrV4> = destinations.iter().filter_map(|text| text.parse().ok()).collect();
     let address = addresses.iter().find(|address| address.ip().is_multicast()).or(addresses.first())?;
     let port = Some(address.port()).filter(|port| (1..=rtp::HIGHEST_PORT).contains(port))?;
     let codec = stats.streams.get(place).map_or(Ok(Codec::H264), |stream| stream.codec.parse()).ok()?;

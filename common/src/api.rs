@@ -204,6 +204,9 @@ pub struct StreamStats {
     /// Nobody looks: pictures come in, and none are encoded until somebody does.
     #[serde(default)]
     pub resting: bool,
+    /// `ADDRESS:PORT` of each destination by RTP; none while RTP is not among the transports.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rtp: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

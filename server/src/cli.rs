@@ -185,6 +185,10 @@ pub struct StreamOptions {
     #[serde(deserialize_with = "name")]
     pub name: Option<String>,
 
+    /// Of the stream, in `[[camera.stream]]` alone: `--rtp-port` is that from which those of the others are counted.
+    #[arg(skip)]
+    pub rtp_port: Option<u16>,
+
     /// Picture width in pixels, even; 0 = the source's own [default: 1920]
     ///
     /// Then --height must be 0 too

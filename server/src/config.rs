@@ -56,6 +56,8 @@ pub struct StreamConfig {
     /// A part of URLs, and no other stream's of the camera.
     pub name: String,
     pub encode: EncodeConfig,
+    /// Of RTP, as `RtpConfig::port`; None: counted up from that.
+    pub rtp_port: Option<u16>,
     /// The encoder does not rest while nobody looks.
     pub always_encode: bool,
     /// The bit rate follows the pilot's link, and is never lower, unless the ceiling is. None: it stays as it is.
@@ -152,7 +154,7 @@ impl Default for EncodeConfig {
 pub struct RtpConfig {
     /// Multicast groups and unicast addresses; one at least, none twice.
     pub hosts: Vec<Ipv4Addr>,
-    /// Of the default stream: even, 2 to 65532; RTCP goes to the port above, repair packets to the second above.
+    /// From which those of the streams are counted: even, 2 to 65532; RTCP goes to the port above, repair packets to the second above.
     pub port: u16,
     /// Of multicast.
     pub ttl: u8,
@@ -255,7 +257,13 @@ pub fn auto_bitrate(codec: Codec, resolution: Resolution, fps: Fps, max_quality:
 impl CameraConfig {
     pub fn usual() -> Self {
         let encode = EncodeConfig::default();
-        let stream = StreamConfig { name: "stream1".to_owned(), encode, always_encode: false, adaptive_floor: None };
+        let stream = StreamConfig {
+            name: "stream1".to_owned(),
+            encode,
+            rtp_port: None,
+            always_encode: false,
+            adaptive_floor: None,
+        };
         Self { name: "cam1".to_owned(), source: SourceConfig::default(), streams: vec![stream] }
     }
 
@@ -521,7 +529,14 @@ impl StreamConfig {
         }
         encode.validate(source)?;
         let always_encode = options.always_encode.unwrap_or_default();
-        Ok(Self { name, encode, always_encode, adaptive_floor: is_adaptive.then(|| floor.unwrap_or(DEFAULT_FLOOR)) })
+        let rtp_port = options.rtp_port.map(rtp_port).transpose()?;
+        Ok(Self {
+            name,
+            encode,
+            rtp_port,
+            always_encode,
+            adaptive_floor: is_adaptive.then(|| floor.unwrap_or(DEFAULT_FLOOR)),
+        })
     }
 }
 
@@ -600,6 +615,14 @@ fn keyframe_interval(seconds: f64) -> Result<Duration, ConfigError> {
     Ok(Duration::from_secs_f64(seconds))
 }
 
+fn rtp_port(port: u16) -> Result<u16, ConfigError> {
+    // RFC 3550 section 11: RTP has an even port and RTCP the odd one above.
+    if !(2..=65_532).contains(&port) || !port.is_multiple_of(2) {
+        return bad(format!("--rtp-port {port}: must be even, from 2 to 65532 (RTCP has the odd port above)"));
+    }
+    Ok(port)
+}
+
 fn rtp(options: &MachineOptions) -> Result<RtpConfig, ConfigError> {
     let hosts = if options.rtp_host.is_empty() { vec![RTP_GROUP] } else { options.rtp_host.clone() };
     if hosts.iter().enumerate().any(|(at, host)| hosts[..at].contains(host)) {
@@ -608,11 +631,7 @@ fn rtp(options: &MachineOptions) -> Result<RtpConfig, ConfigError> {
     if let Some(host) = hosts.iter().find(|host| host.is_unspecified() || host.is_broadcast()) {
         return bad(format!("--rtp-host {host}: give the address of a receiver, or a multicast group as 239.255.0.1"));
     }
-    // RFC 3550 section 11: RTP has an even port and RTCP the odd one above.
-    let port = options.rtp_port.unwrap_or(5004);
-    if !(2..=65_532).contains(&port) || !port.is_multiple_of(2) {
-        return bad(format!("--rtp-port {port}: must be even, from 2 to 65532 (RTCP has the odd port above)"));
-    }
+    let port = rtp_port(options.rtp_port.unwrap_or(5004))?;
     let interval = options.rtp_keyframe_interval.unwrap_or(1.0);
     if !(0.1..=60.0).contains(&interval) {
         return bad(format!("--rtp-keyframe-interval {interval}: must be from 0.1 to 60 seconds"));

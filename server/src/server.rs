@@ -457,7 +457,7 @@ fn start_rtp(streams: &Streams, rtp: &RtpConfig, config: &Config) -> Result<Vec<
         let rtp = RtpConfig { port, ..rtp.clone() };
         RtpOutput::start(stream, rtp, config.host, config.interfaces.clone()).map(Arc::new)
     };
-    streams.iter().zip(rtp.ports()).map(start).collect()
+    streams.iter().zip(config.rtp_ports()).map(start).collect()
 }
 
 /// Resolves the name of the STUN server in the background: without DNS that takes seconds, and may work later.

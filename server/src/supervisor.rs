@@ -140,8 +140,8 @@ pub async fn run(
     }
 }
 
-/// The camera that has given pictures is taken again, and no other one that has its number meanwhile. One that was named
-/// by a path of udev's or the user's own is what that path leads to.
+/// The camera that has given pictures is taken again, and no other one that has its number meanwhile. One that was
+/// named by a path of udev's or the user's own is what that path leads to.
 fn remember(camera: &mut Arc<CameraConfig>, found: Option<&Found>) {
     let follows_path = |device: &String| device.starts_with('/') && !device.starts_with("/dev/video");
     if camera.source.device.as_ref().is_some_and(follows_path) {

@@ -41,6 +41,8 @@ pub struct Network {
     pub seed: u64,
     /// Bit/s on the way to the viewer; 0: no limit.
     rate: AtomicU64,
+    /// When that link is free again; all relays share it.
+    free: Mutex<Option<Instant>>,
     passed: AtomicU64,
     dropped: AtomicU64,
 }
@@ -84,9 +86,11 @@ impl Network {
         (self.passed.load(Ordering::Relaxed), self.dropped.load(Ordering::Relaxed))
     }
 
-    /// When a datagram of this size has passed the link that is free from `free` on; none when the queue is full.
-    fn passes(&self, size: usize, free: &mut Instant) -> Option<Instant> {
+    /// When a datagram of this size has passed the link; none when the queue is full.
+    fn passes(&self, size: usize) -> Option<Instant> {
         let now = Instant::now();
+        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = free.get_or_insert(now);
         let rate = self.rate.load(Ordering::Relaxed);
         if rate > 0 {
             let start = now.max(*free);
@@ -147,12 +151,11 @@ impl Relay {
         let mut random = StdRng::seed_from_u64(network.seed);
         // Of its own, so that the losses are the same with and without.
         let mut order = StdRng::seed_from_u64(network.seed + 1);
-        let mut free = Instant::now();
         threads.push(receive(back, Arc::clone(&stop), queue, move |_, size| {
             if network.loses(&mut random) {
                 return None;
             }
-            Some(network.passes(size, &mut free)? + network.extra_delay(&mut order))
+            Some(network.passes(size)? + network.extra_delay(&mut order))
         }));
         threads.push(deliver(due, move |datagram| {
             if let Some(viewer) = *viewer.lock().unwrap_or_else(PoisonError::into_inner) {

@@ -1,5 +1,7 @@
 //! Several cameras and several streams of one, in one server.
 
+use std::time::Duration;
+
 use rov_common::api::{StreamState, StreamStats};
 use rov_common::units::Resolution;
 use rov_tests::camera::{Camera, Settings};
@@ -7,7 +9,7 @@ use rov_tests::jpeg;
 use rov_tests::programs::Server;
 use rov_tests::rtsp::Player;
 use rov_tests::wait::{self, until_true};
-use rov_tests::watcher::Watcher;
+use rov_tests::watcher::{Shot, Watcher};
 use tokio::runtime::Runtime;
 
 const PICTURE: &str = "videotestsrc is-live=true pattern=ball \
@@ -105,4 +107,61 @@ fn a_second_stream_rests_while_nobody_looks_at_it() {
     let main = stream(&server, "stream1");
     assert!(!main.resting && main.restarts == 0 && main.state == StreamState::Running, "{main:?}");
     first.stop(&runtime);
+}
+
+/// The longest time between two pictures that were shown.
+fn worst_gap(shots: &[Shot]) -> Duration {
+    let gaps = shots.windows(2).map(|pair| pair[1].shown_at.duration_since(pair[0].shown_at));
+    gaps.max().expect("pictures")
+}
+
+/// A machine that is busy makes gaps before and after; what a camera's end does to another one it does each time.
+#[test]
+fn a_camera_that_hangs_or_is_killed_makes_no_gap_in_the_pictures_of_another() {
+    /// Pictures before and at least as many after, three seconds.
+    const WINDOW: usize = 90;
+    const MORE: Duration = Duration::from_millis(50);
+    let marked = PICTURE.replace("! x264enc", "! identity name=mark ! x264enc");
+    let marked = marked.replace("width=192,height=144", "width=320,height=240");
+    let launch = format!("( {marked} ! rtph264pay name=pay0 config-interval=-1 )");
+    let mut camera = Camera::start(&launch);
+    let port = camera.port;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("rov.toml");
+    let text = format!(
+        "[[camera]]\nname = 'bow'\n[[camera]]\nname = 'arm'\nsource = 'rtsp'\nfrozen-after = 0\nurl = '{}'\n",
+        camera.url
+    );
+    std::fs::write(&path, text).expect("a file");
+    let server = Server::start(&["--adaptive", "off", "--config", path.to_str().expect("a name in UTF-8")]);
+    server.wait_until_running();
+    let runtime = Runtime::new().expect("a runtime");
+    let watcher = Watcher::start(&runtime, &["--url", &server.url("/whep")]);
+    for way in ["hangs", "is killed"] {
+        let more = (0..3).map(|_| {
+            let runs = || stream(&server, "arm/stream1").state == StreamState::Running;
+            until_true("the other camera gives pictures", wait::START, runs);
+            watcher.wait_for_shots(watcher.shown() + WINDOW);
+            let ends = watcher.shown();
+            match way {
+                "hangs" => camera.freeze(true),
+                _ => drop(std::mem::replace(&mut camera, Camera::start(&launch))),
+            }
+            until_true("its end is noticed", wait::START, || !runs());
+            watcher.wait_for_shots(ends + WINDOW);
+            let shots = watcher.shots();
+            match way {
+                "hangs" => camera.freeze(false),
+                _ => camera = Camera::with(&launch, Settings { port, ..Settings::default() }),
+            }
+            let (before, after) = (worst_gap(&shots[ends - WINDOW..ends]), worst_gap(&shots[ends - 1..]));
+            eprintln!("a camera {way}: longest gap of the other {before:?} before, {after:?} after");
+            after.saturating_sub(before)
+        });
+        let least = more.min().expect("rounds");
+        assert!(least <= MORE, "a camera {way}: a gap of {least:?} more in the pictures of the other");
+    }
+    let bow = stream(&server, "stream1");
+    assert_eq!((bow.restarts, watcher.report().sessions), (0, 1), "{bow:?}");
+    watcher.stop(&runtime);
 }

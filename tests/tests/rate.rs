@@ -145,6 +145,48 @@ fn a_slow_spectator_is_thinned_and_costs_the_pilot_nothing() {
 }
 
 #[test]
+fn two_streams_that_one_client_watches_share_its_link() {
+    let _alone = alone();
+    let server =
+        Server::start(&["--width", "640", "--height", "480", "--bitrate", "3000", "--stream2", "640x480@30,3000"]);
+    let runtime = Runtime::new().expect("a runtime");
+    let network = Network::new(Duration::from_millis(2), 1);
+    let proxy = Proxy::start(&runtime, server.address, "", Some(network.clone()));
+    let watchers = ["/whep", "/whep/stream2"].map(|path| {
+        let watcher = Watcher::start(&runtime, &["--url", &proxy.url(path)]);
+        watcher.wait_for_shots(30);
+        watcher
+    });
+    let streams = || server.stats().streams;
+    // A test picture needs less than it may have.
+    let sent = || streams().iter().map(|stream| stream.bitrate_kbps).sum::<f64>();
+    let both = sent() * 0.6;
+    println!("{both:.0} kbit/s for both, which send {:.0}", sent());
+    network.set_rate((both * 1000.0) as u64);
+    let targets = || streams().iter().map(|stream| stream.target_bitrate_kbps).collect::<Vec<_>>();
+    wait::until_true("two streams that fit through together", wait::START, || sent() < both);
+    wait::until_true("the larger part for what was watched first", wait::START, || targets()[0] > targets()[1]);
+    let in_time = |watcher: &Watcher| {
+        let from = watcher.shown();
+        watcher.wait_for_shots(from + 10);
+        latency(watcher, from).is_some_and(|ms| ms < 150)
+    };
+    wait::until_true("a latency below 150 ms", wait::START, || watchers.iter().all(in_time));
+    let from = watchers.each_ref().map(Watcher::shown);
+    for (watcher, from) in watchers.iter().zip(from) {
+        watcher.wait_for_shots(from + 150);
+        let latency = latency(watcher, from);
+        println!("{latency:?} ms, {:?}", targets());
+        assert!(latency.is_some_and(|ms| ms < 250), "{latency:?} ms");
+    }
+    let stats = server.stats();
+    println!("{:?}", stats.viewers);
+    assert_eq!((stats.viewers.len(), watchers.each_ref().map(|watcher| watcher.report().sessions)), (2, [1, 1]));
+    let [_, second] = watchers;
+    second.stop(&runtime);
+}
+
+#[test]
 fn a_link_too_slow_for_the_picture_gets_a_smaller_one_and_later_the_whole_one() {
     let _alone = alone();
     let server = Server::start(ARGS);

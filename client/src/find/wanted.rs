@@ -78,18 +78,22 @@ mod tests {
     use super::*;
 
     fn stats() -> Stats {
-        let stream = |camera: &str, name: &str| StreamStats {
+        let stream = |camera: &str, name: &str, port: u16| StreamStats {
             camera: camera.to_owned(),
             name: name.to_owned(),
             codec: "h264".to_owned(),
+            rtp: ["10.0.0.9", "239.1.1.1"].map(|host| format!("{host}:{port}")).into(),
             ..StreamStats::default()
         };
         let camera = |name: &str| CameraInfo { name: name.to_owned(), streams: Vec::new() };
-        let ports = [5004, 5008, 5012].map(|port| [format!("10.0.0.9:{port}"), format!("239.1.1.1:{port}")]);
         Stats {
             cameras: vec![camera("bow"), camera("arm")],
-            streams: vec![stream("bow", "stream1"), stream("bow", "stream2"), stream("arm", "arm/wide")],
-            rtp: Some(RtpStats { destinations: ports.concat(), ..RtpStats::default() }),
+            streams: vec![
+                stream("bow", "stream1", 5004),
+                stream("bow", "stream2", 5008),
+                stream("arm", "arm/wide", 5012),
+            ],
+            rtp: Some(RtpStats::default()),
             ..Stats::default()
         }
     }

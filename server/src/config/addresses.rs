@@ -1,18 +1,11 @@
 //! Names of cameras and streams are parts of URLs: each address leads to one stream.
 
-use super::{Config, ConfigError, MJPEG_PATH, RTSP_PATHS, RtpConfig, StreamConfig, bad};
+use super::{Config, ConfigError, MJPEG_PATH, RTSP_PATHS, StreamConfig, bad};
 
 /// The longest CAMERA/STREAM: viewers of older versions cut longer ones off in announcements.
 const MAX_ADDRESS: usize = 32;
 /// Between the ports of two streams: RTP, RTCP, repair packets, and one that keeps RTP's even.
 const RTP_STEP: u16 = 4;
-
-impl RtpConfig {
-    /// Of each stream, as many as there are from the first on.
-    pub fn ports(&self) -> impl Iterator<Item = u16> {
-        (self.port..=65_532).step_by(RTP_STEP.into())
-    }
-}
 
 /// A name that cannot be: of a camera, or of one of its streams.
 pub(super) struct Misnamed {
@@ -59,17 +52,30 @@ impl Config {
         }
     }
 
+    /// Of each stream by RTP: its own, or by its place, so that it stays when another one is given; none where RTP is not
+    /// sent.
+    pub fn rtp_ports(&self) -> Vec<u16> {
+        let Some(rtp) = &self.rtp else { return Vec::new() };
+        // What is not there for too many shows as a port that is taken.
+        let counted = |at: usize| rtp.port.saturating_add(RTP_STEP.saturating_mul(at as u16)).min(65_532);
+        self.streams().enumerate().map(|(at, (_, stream))| stream.rtp_port.unwrap_or(counted(at))).collect()
+    }
+
     /// Whether each stream has its ports, and what was given leads to the first.
     pub(super) fn validate_addresses(&self) -> Result<(), ConfigError> {
         let others = || self.cameras[0].streams.iter().skip(1);
         if let Some(path) = self.given_paths().find(|path| others().any(|stream| path_of(stream) == **path)) {
             return bad(format!("--rtsp-path {path}: leads to the stream of that name, take another"));
         }
-        let streams = self.streams().count();
-        if let Some(rtp) = self.rtp.as_ref().filter(|rtp| rtp.ports().count() < streams) {
+        let ports = self.rtp_ports();
+        let at = (0..ports.len()).find(|at| ports[..*at].iter().any(|port| port.abs_diff(ports[*at]) < RTP_STEP));
+        if let Some(at) = at {
             return bad(format!(
-                "--rtp-port {}: has no room for {streams} streams, each of which takes {RTP_STEP} ports from there on",
-                rtp.port
+                "--rtp-port {}: stream {} would have port {}, which another one has too (each takes three: RTP, RTCP, \
+                 repair packets); give it another rtp-port in its [[camera.stream]], or a lower --rtp-port",
+                self.rtp.as_ref().map_or(0, |rtp| rtp.port),
+                self.streams().nth(at).map_or("", |(_, stream)| &stream.name),
+                ports[at]
             ));
         }
         Ok(())
@@ -132,11 +138,18 @@ mod tests {
 
     #[test]
     fn each_stream_has_its_ports_of_rtp() {
-        let streams: &[(&str, &[&str])] = &[("bow", &["stream1", "stream2"])];
+        let streams: &[(&str, &[&str])] = &[("bow", &["stream1", "stream2"]), ("arm", &["stream1"])];
         let mut config = config("rov-server --transport rtp", streams);
-        assert_eq!(config.rtp.iter().flat_map(RtpConfig::ports).take(3).collect::<Vec<_>>(), [5004, 5008, 5012]);
+        assert_eq!(config.rtp_ports(), [5004, 5008, 5012]);
+        config.cameras[0].streams[1].rtp_port = Some(6000);
+        assert_eq!((config.rtp_ports(), refusal(&config)), (vec![5004, 6000, 5012], String::new()));
+        for taken in [5002, 5004, 5006, 5014] {
+            config.cameras[0].streams[1].rtp_port = Some(taken);
+            assert!(refusal(&config).contains("which another one has too"), "{taken}: {}", refusal(&config));
+        }
+        config.cameras[0].streams[1].rtp_port = None;
         assert_eq!(refusal(&config), "");
         config.rtp.iter_mut().for_each(|rtp| rtp.port = 65_530);
-        assert!(refusal(&config).contains("no room for 2 streams"), "{}", refusal(&config));
+        assert!(refusal(&config).contains("stream stream2 would have port 65532"), "{}", refusal(&config));
     }
 }

@@ -166,6 +166,7 @@ impl SecondStream {
     pub(super) fn options(self, first: &StreamOptions) -> StreamOptions {
         StreamOptions {
             name: None,
+            rtp_port: None,
             width: Some(self.resolution.width),
             height: Some(self.resolution.height),
             fps: self.fps.or(first.fps),

@@ -13,9 +13,11 @@ impl Config {
         let mut ways = vec![format!("HTTP on TCP {}:{}", self.host, self.signal_port)];
         ways.extend(self.webrtc.then(|| "WebRTC".to_owned()));
         ways.extend(self.rtp.as_ref().map(|rtp| {
-            let ports = rtp.ports().take(self.streams().count());
-            let hosts: Vec<_> =
-                ports.flat_map(|port| rtp.hosts.iter().map(move |host| format!("{host}:{port}"))).collect();
+            let hosts: Vec<_> = self
+                .rtp_ports()
+                .into_iter()
+                .flat_map(|port| rtp.hosts.iter().map(move |host| format!("{host}:{port}")))
+                .collect();
             format!("RTP to {}", hosts.join(" and "))
         }));
         ways.extend(self.rtsp.as_ref().map(|rtsp| {

@@ -26,7 +26,7 @@ use axum::routing::{get, post};
 use axum::{Extension, Json, Router, middleware};
 use rov_common::api::{
     Health, JpegStats, MJPEG_PATH, OFFER_PATH, RtpStats, SDP_PATH, SNAPSHOT_PATH, Stats, StreamHealth, StreamState,
-    WHEP_PATH,
+    StreamStats, WHEP_PATH,
 };
 use serde::Deserialize;
 use tokio::net::TcpListener;
@@ -137,13 +137,18 @@ async fn health(State(api): State<Arc<Api>>) -> Response {
 
 async fn stats(State(api): State<Arc<Api>>) -> Result<Json<Stats>, Failure> {
     let now = Instant::now();
+    // One for each stream, or none at all.
+    let streams = api.streams.iter().enumerate().map(|(at, stream)| StreamStats {
+        rtp: api.rtp.get(at).map_or_else(Vec::new, |rtp| rtp.stats().destinations),
+        ..stream.stats(now)
+    });
     Ok(Json(Stats {
         id: api.id.clone(),
         name: api.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_s: now.saturating_duration_since(api.started).as_secs_f64(),
         cameras: api.streams.cameras(),
-        streams: api.streams.iter().map(|stream| stream.stats(now)).collect(),
+        streams: streams.collect(),
         viewers: match &api.webrtc {
             Some(webrtc) => webrtc.stats().await?,
             None => Vec::new(),

@@ -33,11 +33,21 @@ pub struct Seen {
     pub large: bool,
 }
 
-/// How a session takes part in sharing; by default as a new one does, which is taken to have the same link.
+/// With whom a session has its link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Company {
+    /// No congestion has shown it. It is taken to be that of the others when it begins, and then sees for itself.
+    #[default]
+    Unknown,
+    Others,
+    Nobody,
+}
+
+/// How a session takes part in sharing.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Part {
     has_joined: bool,
-    alone: bool,
+    company: Company,
     /// The beginning of the last congestion that was judged by.
     judged: Option<Instant>,
 }
@@ -45,7 +55,7 @@ pub struct Part {
 impl Part {
     /// Whether it shares its link with the others of its address.
     pub fn is_together(&self) -> bool {
-        self.has_joined && !self.alone
+        self.company == Company::Others
     }
 }
 
@@ -54,12 +64,14 @@ pub fn share(now: Instant, tether: Option<f64>, sessions: &mut [(Part, Seen)]) -
     judge(now, sessions);
     let mut shares: Vec<_> = sessions.iter().map(|(_, seen)| seen.estimate.min(seen.most)).collect();
     let is_limited = |(_, seen): &(Part, Seen)| seen.estimate < seen.most * 0.99;
-    let together: Vec<_> = (0..sessions.len()).filter(|at| !sessions[*at].0.alone).collect();
-    let is_known = together.iter().any(|at| sessions[*at].0.has_joined && is_limited(&sessions[*at]));
-    if together.len() > 1 && together.iter().any(|at| is_limited(&sessions[*at])) {
+    let is_apart = |at: &usize| sessions[*at].0.company == Company::Nobody;
+    let together: Vec<_> = (0..sessions.len()).filter(|at| !is_apart(at)).collect();
+    let joined: Vec<_> = together.iter().copied().filter(|at| sessions[*at].0.has_joined).collect();
+    let is_known = joined.iter().any(|at| is_limited(&sessions[*at]));
+    let is_seen = joined.iter().filter(|at| sessions[**at].0.is_together()).count() > 1;
+    if is_known && (is_seen || joined.len() < together.len()) {
         // A new one does not make the link wider.
-        let has_part = |at: &&usize| sessions[**at].0.has_joined || !is_known;
-        let total = together.iter().filter(has_part).map(|at| sessions[*at].1.estimate).sum();
+        let total = joined.iter().map(|at| sessions[*at].1.estimate).sum();
         spread(total, &together, sessions, &mut shares);
     }
     if let Some(tether) = tether.filter(|tether| shares.iter().sum::<f64>() > *tether) {
@@ -99,11 +111,12 @@ fn judge(now: Instant, sessions: &mut [(Part, Seen)]) {
         let several = sessions.iter().filter(|(_, seen)| has_seen(seen)).count() > 1;
         let any_other = sessions.iter().any(|(_, seen)| !has_seen(seen) && was_sent_to(seen));
         for (part, seen) in sessions.iter_mut() {
-            if has_seen(seen) {
-                part.alone = !several && (any_other || part.alone);
-            } else if several && was_sent_to(seen) {
-                part.alone = true;
-            }
+            part.company = match (has_seen(seen), several) {
+                (true, true) => Company::Others,
+                (true, false) if any_other => Company::Nobody,
+                (false, true) if was_sent_to(seen) => Company::Nobody,
+                _ => part.company,
+            };
         }
     }
 }

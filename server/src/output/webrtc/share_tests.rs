@@ -250,7 +250,7 @@ fn sessions_of_one_address_with_links_of_their_own_are_told_apart() {
     (all[1].1.trouble, all[0].1.reported, all[1].1.reported) =
         (troubled(start, 100, 650), Some(at(640)), Some(at(650)));
     assert_eq!(mbit(&share(at(660), None, &mut all)), [10.0, 1.0]);
-    assert!(all[0].0.is_together() && !all[1].0.is_together());
+    assert_eq!(all.map(|(part, _)| part.company), [Company::Unknown, Company::Nobody]);
     // The tether is for both.
     assert_eq!(mbit(&share(at(680), Some(2e6), &mut all)), [1.2, 0.8]);
     // Later both see one queue.
@@ -264,6 +264,7 @@ fn one_that_is_sent_nothing_says_nothing_of_the_link() {
     let start = Instant::now();
     let at = |ms| start + Duration::from_millis(ms);
     let mut all = [seen(2e6, 10e6, true), seen(5e6, 5e6, false)];
+    all.iter_mut().for_each(|(part, _)| part.company = Company::Others);
     share(start, None, &mut all);
     (all[0].1.trouble, all[0].1.reported) = (troubled(start, 100, 650), Some(at(650)));
     share(at(660), None, &mut all);
