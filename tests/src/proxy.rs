@@ -137,7 +137,7 @@ async fn pass_on(
     let Some(path) = path.strip_prefix(shared.prefix).map(str::to_owned) else {
         return Err((StatusCode::NOT_FOUND, format!("no server is at {path}")));
     };
-    let is_offer = method == Method::POST && path == WHEP_PATH;
+    let is_offer = method == Method::POST && path.starts_with(WHEP_PATH);
     let text = String::from_utf8_lossy(&body).into_owned();
     // Over a network that loses packets, the server learns the viewer's address from its checks alone: it would find
     // the short way otherwise.
