@@ -30,8 +30,10 @@ const BACK: i64 = 18_000;
 const FOLLOWED: i64 = 100_000;
 /// Seconds over which the link is looked at for that. A link that becomes too slow must soon show.
 const MEMORY: f64 = 4.0;
-/// A picture that comes so many times later than usual was held up.
+/// A picture that comes so many times later than usual was held up; where the link is seen to run empty, a sender that
+/// becomes slower is more likely.
 const HELD_UP: u32 = 2;
+const HELD_UP_WHERE_EMPTY: u32 = 3;
 /// Less than this is not told from it.
 const SHORTEST_INTERVAL: Duration = Duration::from_millis(20);
 /// A picture that follows the one before within this share of the time between their stamps has waited for it.
@@ -173,7 +175,8 @@ impl Stream {
             Duration::ZERO => passed,
             interval => interval.max(passed.min(before)),
         };
-        let longest = self.interval.max(SHORTEST_INTERVAL) * HELD_UP;
+        let times = if link_runs_empty { HELD_UP_WHERE_EMPTY } else { HELD_UP };
+        let longest = self.interval.max(SHORTEST_INTERVAL) * times;
         // What comes in a burst tells nothing.
         if !is_together && passed > self.interval / 4 {
             self.interval = (7 * self.interval + passed.min(longest)) / 8;
@@ -488,6 +491,16 @@ mod tests {
                 let spread = f64::from(group) / real;
                 assert!(said.latest < LATE.max(Duration::from_secs_f64(0.1 + spread)), "{group} at {real}: {said:?}");
             }
+        }
+    }
+
+    #[test]
+    fn groups_that_become_rare_at_once_are_not_late() {
+        for group in [1, 2, 3] {
+            let real = |second| if second < 30.0 { 25.0 } else { 12.0 };
+            let together = |picture: u32, made: f64| made + f64::from(group - 1 - picture % group) / real(made);
+            let said = said_where(true, real, 0.0, together);
+            assert!(said.latest < Duration::from_millis(240), "{group}: {said:?}");
         }
     }
 

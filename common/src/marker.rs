@@ -77,6 +77,16 @@ impl Packet {
         })
     }
 
+    /// Where packets are missing between this one and the next that came: whether the picture of the next is damaged by
+    /// that too.
+    pub fn is_gap_before(&self, next: &Self) -> Option<bool> {
+        let ahead = next.sequence.wrapping_sub(self.sequence);
+        // Not where another source begins, or the same one again.
+        let is_gap = self.ssrc == next.ssrc && (2..0x8000).contains(&ahead);
+        let begins = next.timestamp != self.timestamp && next.part == Some(Part::Front);
+        is_gap.then_some(!begins)
+    }
+
     fn is_behind(&self, other: &Self) -> bool {
         self.sequence.wrapping_sub(other.sequence).cast_signed() > 0
     }
@@ -224,6 +234,20 @@ fn of_type(codec: Codec, nal: &[u8]) -> Part {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gap_damages_what_does_not_visibly_begin_behind_it() {
+        let packet =
+            |sequence, timestamp, part| Packet { sequence, timestamp, ssrc: 1, marked: true, part: Some(part) };
+        let last = packet(65_535, 0, Part::Other);
+        assert_eq!(last.is_gap_before(&packet(0, 1, Part::Other)), None);
+        assert_eq!(last.is_gap_before(&packet(65_535, 0, Part::Other)), None);
+        assert_eq!(last.is_gap_before(&packet(65_000, 0, Part::Other)), None);
+        assert_eq!(last.is_gap_before(&Packet { ssrc: 2, ..packet(7, 1, Part::Other) }), None);
+        assert_eq!(last.is_gap_before(&packet(1, 1, Part::KeyframeSlice)), Some(true));
+        assert_eq!(last.is_gap_before(&packet(1, 0, Part::Front)), Some(true));
+        assert_eq!(last.is_gap_before(&packet(1, 1, Part::Front)), Some(false));
+    }
 
     const SPS: &[u8] = &[0x67, 0x42];
     const PPS: &[u8] = &[0x68, 0xce];

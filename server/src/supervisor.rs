@@ -697,7 +697,7 @@ impl Damage {
         let is_due = self.last.is_none_or(|last| now.saturating_duration_since(last) >= Self::INTERVAL);
         if damaged > self.said && is_due {
             let count = damaged - self.said;
-            tracing::warn!(camera, "{count} damaged JPEG pictures left out; check the camera's cable");
+            tracing::warn!(camera, "{count} damaged pictures left out; check the camera's cable or network");
             (self.said, self.last) = (damaged, Some(now));
         }
     }

@@ -66,6 +66,8 @@ struct Shared {
     /// Ticks by which the time stamps are to jump at the next picture.
     jump: AtomicI64,
     sent: AtomicU64,
+    /// The first packet of the third picture of a group is to be lost.
+    lose: AtomicBool,
 }
 
 impl OddCamera {
@@ -79,6 +81,7 @@ impl OddCamera {
             delivered: AtomicU64::new((habits.delivered * 1e3) as u64),
             jump: AtomicI64::new(0),
             sent: AtomicU64::new(0),
+            lose: AtomicBool::new(false),
         });
         let for_clients = Arc::clone(&shared);
         std::thread::spawn(move || {
@@ -106,6 +109,16 @@ impl OddCamera {
     /// Lets the time stamps jump.
     pub fn jump(&self, seconds: f64) {
         self.shared.jump.fetch_add((seconds * 90_000.0) as i64, Ordering::Relaxed);
+    }
+
+    /// Loses one packet, the first of the third picture of a group.
+    pub fn lose(&self) {
+        self.shared.lose.store(true, Ordering::Relaxed);
+    }
+
+    /// Pictures from one keyframe to the next.
+    pub fn group(&self) -> u64 {
+        self.shared.units.len() as u64
     }
 
     /// Sends plain RTP to a port of this machine, until the camera is dropped.
@@ -283,6 +296,9 @@ fn stream(shared: &Shared, way: &Way, gone: &AtomicBool) {
             packet.extend_from_slice(&[0x11, 0x22, 0x33, 0x44]);
             packet.extend_from_slice(&payload);
             sequence = sequence.wrapping_add(1);
+            if number as usize % shared.units.len() == 3 && shared.lose.swap(false, Ordering::Relaxed) {
+                continue;
+            }
             let sent = match way {
                 Way::Tcp { writer, channel } => {
                     let mut framed = vec![b'$', *channel];

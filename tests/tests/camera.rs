@@ -164,9 +164,11 @@ fn by_a_link_that_is_too_slow_the_camera_is_started_again_before_its_pictures_gr
     let reason = wait_for_reason(&server, "link is slower than its stream");
     let shown = watcher.shown();
     let ages = |from: usize| watcher.shots()[from..].iter().filter_map(|shot| shot.latency).collect::<Vec<_>>();
-    println!("{reason}: {:?}", ages(0).into_iter().max());
-    // What waited in front of the link was more than two seconds old.
-    until_true("a picture that is live", wait::START, || ages(shown).iter().any(|age| age.as_secs() < 2));
+    let oldest = ages(0).into_iter().max();
+    println!("{reason}: {oldest:?}");
+    // One second, what is added in the one for which that must last, and a second for a busy machine.
+    assert!(oldest.is_some_and(|oldest| oldest < Duration::from_millis(2_500)), "{oldest:?}");
+    until_true("a picture that is live", wait::START, || ages(shown).iter().any(|age| age.as_secs() < 1));
     println!("then {:?}", ages(shown).into_iter().min());
     assert_eq!(watcher.report().sessions, 1, "the viewer stayed connected");
     watcher.stop(&runtime);

@@ -126,6 +126,26 @@ fn a_camera_that_delivers_fewer_pictures_than_it_stamps_is_shown() {
     by_every_way(Habits::default(), 120, |camera| camera.deliver(12.0));
 }
 
+/// Viewers could not see it by what they get from the server.
+#[test]
+fn after_a_packet_of_a_camera_was_lost_the_server_goes_on_at_the_next_keyframe() {
+    let camera = OddCamera::start(Habits { udp: true, ..Habits::default() });
+    let server = Server::start(&["--source", "rtsp", "--url", &camera.url]);
+    server.wait_until_running();
+    let stream = || server.stats().streams.remove(0);
+    for _ in 0..3 {
+        let before = stream();
+        camera.lose();
+        wait::until_true("pictures are left out", wait::SOON, || stream().frames_damaged > before.frames_damaged);
+        let since = stream();
+        wait::until_true("two groups more", wait::SOON, || stream().frames >= since.frames + 2 * camera.group());
+        // The third is gone, or torn where it has several packets.
+        let left_out = stream().frames_damaged - before.frames_damaged;
+        assert!((camera.group() - 3..=camera.group() - 2).contains(&left_out), "{left_out}: {:?}", stream());
+    }
+    assert_eq!(stream().restarts, 0);
+}
+
 /// By TCP alone, where it can be told from a slow link.
 #[test]
 fn a_camera_that_sends_pictures_in_groups_and_fewer_than_it_stamps_is_shown() {

@@ -88,9 +88,10 @@ fn by_a_link_that_is_too_slow_pictures_do_not_grow_older_and_older() {
     });
     let of_the_next = || watcher.shots().iter().filter(|shot| shot.session > 1).count();
     until_true("pictures of the next session", wait::START, || of_the_next() >= 5);
-    // Two seconds, and what is added in the three for which that must last.
+    // One second, what is added in the one for which that must last, and a second for a busy machine.
     let oldest = watcher.shots().iter().filter_map(|shot| shot.latency).max();
-    assert!(oldest.is_some_and(|oldest| oldest < Duration::from_secs(4)), "{oldest:?}");
+    println!("the oldest {oldest:?}");
+    assert!(oldest.is_some_and(|oldest| oldest < Duration::from_millis(2_500)), "{oldest:?}");
     watcher.stop(&runtime);
 }
 

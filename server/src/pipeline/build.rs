@@ -7,6 +7,7 @@ use std::thread;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
+use rov_common::sync::lock;
 use rov_common::units::Fps;
 use rov_gst::element::is_made_by;
 
@@ -177,7 +178,10 @@ fn head(plan: &Plan, capture: &Arc<Capture>) -> Result<gst::Bin, GraphError> {
     if let Some(inlet) = &plan.inlet {
         inlet.install(&head);
     }
-    wiring::correct_markers(&head, plan.codec);
+    let weak = Arc::downgrade(capture);
+    wiring::correct_markers(&head, plan.codec, move |behind, before| {
+        weak.upgrade().is_some_and(|capture| lock(&capture.losses).lost(behind, before))
+    });
     stdin::install(&head, plan.codec, capture);
     catch_up::install(&head, plan.codec, capture);
     jpeg::watch(&head, capture);

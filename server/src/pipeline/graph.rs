@@ -22,6 +22,7 @@ use rov_common::units::{Bitrate, Fps, Resolution};
 
 use super::encoder::{EncoderRow, Keyframe, Settings};
 use super::live::Size;
+use super::losses::Losses;
 use super::message::{self, Failure};
 use super::plan::{self, BranchPlan, Plan};
 use super::playable;
@@ -126,6 +127,7 @@ pub(super) struct Capture {
     pub on_event: Box<dyn Fn(GraphEvent) + Send + Sync>,
     pub stopped: AtomicBool,
     pub frames_damaged: Arc<Counter>,
+    pub losses: Mutex<Losses>,
     pub next_due: Arc<Moment>,
     pub still: Arc<Mutex<Option<Still>>>,
     /// The pictures come from a pipe, and have the times of their arrival.
@@ -360,6 +362,7 @@ impl Graph {
             on_event: Box::new(on_event),
             stopped: AtomicBool::new(false),
             frames_damaged: Arc::new(Counter::new(epoch)),
+            losses: Mutex::default(),
             next_due: Arc::new(Moment::new(epoch)),
             still: Arc::default(),
             is_piped: AtomicBool::new(false),
@@ -532,6 +535,10 @@ pub(super) fn deliver(
     let age = now.map_or(Duration::ZERO, |now| Duration::from(now).saturating_sub(pts)).min(Duration::from_secs(10));
     let keyframe = codec::is_keyframe(branch.codec, &map) && !waited(capture.source, age);
     branch.frames_out.add();
+    if checked && !lock(&capture.losses).lets_through(buffer.pts(), keyframe) {
+        capture.frames_damaged.add();
+        return;
+    }
     let unit = AccessUnit {
         // A copy, because encoders lend buffers from a small pool, and outputs keep keyframes for long.
         data: Bytes::copy_from_slice(&map),

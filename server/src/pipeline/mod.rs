@@ -14,6 +14,7 @@ pub mod graph;
 mod inlet;
 mod jpeg;
 mod live;
+mod losses;
 pub(crate) mod message;
 pub mod mode;
 mod picture;

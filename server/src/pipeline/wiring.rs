@@ -92,12 +92,19 @@ pub fn count(pad: &gst::Pad, counter: &Arc<Counter>) {
 }
 
 /// Has the depayloaders of `bin` take for one access unit what has one time stamp, whatever a camera's marker bits say.
-pub fn correct_markers(bin: &gst::Bin, codec: Codec) {
+/// `on_loss` hears where packets are missing, as [`Losses::lost`](super::losses::Losses::lost), and says whether a
+/// keyframe is to be asked for.
+pub fn correct_markers(
+    bin: &gst::Bin,
+    codec: Codec,
+    on_loss: impl Fn(Option<gst::ClockTime>, Option<gst::ClockTime>) -> bool + Clone + Send + Sync + 'static,
+) {
     let name = format!("rtp{codec}depay");
     let is_depayloader = |element: &gst::Element| is_made_by(element, &name);
     let depayloaders = bin.iterate_recurse().into_iter().flatten().filter(is_depayloader);
     for pad in depayloaders.filter_map(|depayloader| depayloader.static_pad("sink")) {
         let (markers, is_judged) = (Mutex::new(Markers::default()), AtomicBool::new(false));
+        let (on_loss, last) = (on_loss.clone(), Mutex::new(None));
         pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |pad, info| {
             // What is sent from below comes by here once more.
             if is_judged.load(Ordering::Relaxed) {
@@ -108,6 +115,10 @@ pub fn correct_markers(bin: &gst::Bin, codec: Codec) {
                 Some(gst::PadProbeData::BufferList(list)) => list.iter_owned().collect(),
                 _ => return gst::PadProbeReturn::Ok,
             };
+            if find_losses(&mut lock(&last), codec, &packets, &on_loss) {
+                // By RTCP, where the camera's SDP offers that.
+                pad.push_event(gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
+            }
             let passed = pass(&mut lock(&markers), codec, packets);
             is_judged.store(true, Ordering::Relaxed);
             info.flow_res = passed.into_iter().try_fold(gst::FlowSuccess::Ok, |_, packet| pad.chain(packet));
@@ -115,6 +126,28 @@ pub fn correct_markers(bin: &gst::Bin, codec: Codec) {
             gst::PadProbeReturn::Handled
         });
     }
+}
+
+/// Whether a keyframe is to be asked for. `last`: the packet that came last, and its time.
+fn find_losses(
+    last: &mut Option<(marker::Packet, Option<gst::ClockTime>)>,
+    codec: Codec,
+    packets: &[gst::Buffer],
+    on_loss: impl Fn(Option<gst::ClockTime>, Option<gst::ClockTime>) -> bool,
+) -> bool {
+    let headers = packets.iter().filter_map(|packet| {
+        let header = marker::Packet::parse(codec, &packet.map_readable().ok()?)?;
+        Some((header, packet.pts()))
+    });
+    let mut wanted = false;
+    for (header, pts) in headers {
+        if let Some((before, behind)) = last.replace((header, pts))
+            && let Some(is_damaged) = before.is_gap_before(&header)
+        {
+            wanted |= on_loss(behind, pts.filter(|_| is_damaged));
+        }
+    }
+    wanted
 }
 
 /// Those that go on, with the marker bits that count.

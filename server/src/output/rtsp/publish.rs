@@ -99,7 +99,7 @@ pub fn element(inlet: &Arc<Inlet>, codec: Codec) -> Option<gst::Element> {
             return None;
         }
     };
-    correct_markers(&bin, codec);
+    correct_markers(&bin, codec, |_, _| false);
     let sink = bin.by_name(OUT).and_downcast::<gst_app::AppSink>()?;
     let to = Arc::clone(inlet);
     let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {

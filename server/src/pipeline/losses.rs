@@ -1,0 +1,66 @@
+//! RTP packets of a source that were lost: its stream, which is passed through, goes on at the next keyframe that is
+//! whole. Viewers could not see the loss, as the packets that they get have other numbers, and would show torn pictures.
+
+use gstreamer as gst;
+
+/// Pure; pictures are known by their times.
+#[derive(Debug, Default)]
+pub struct Losses {
+    /// A stream that is refreshed in parts never has one, and shows what it can.
+    has_keyframes: bool,
+    /// The pictures on both sides of the last gap; the second may have begun behind it.
+    waits: Option<[Option<gst::ClockTime>; 2]>,
+}
+
+impl Losses {
+    /// Packets are missing behind a picture, and before another one, where that is damaged too. True: a keyframe is
+    /// wanted.
+    pub fn lost(&mut self, behind: Option<gst::ClockTime>, before: Option<gst::ClockTime>) -> bool {
+        let is_new = self.waits.is_none();
+        if self.has_keyframes {
+            self.waits = Some([behind, before]);
+        }
+        is_new && self.has_keyframes
+    }
+
+    /// Whether the access unit goes on.
+    pub fn lets_through(&mut self, time: Option<gst::ClockTime>, is_keyframe: bool) -> bool {
+        self.has_keyframes |= is_keyframe;
+        let is_damaged = |times: &[Option<gst::ClockTime>; 2]| time.is_some() && times.contains(&time);
+        if is_keyframe && !self.waits.as_ref().is_some_and(is_damaged) {
+            self.waits = None;
+        }
+        self.waits.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Option<gst::ClockTime> {
+        Some(gst::ClockTime::from_mseconds(ms))
+    }
+
+    #[test]
+    fn after_a_loss_the_next_whole_keyframe_goes_on() {
+        let mut losses = Losses::default();
+        assert!(losses.lets_through(at(0), true) && losses.lets_through(at(40), false));
+        assert!(losses.lost(at(80), at(120)));
+        assert!(!losses.lets_through(at(120), false));
+        assert!(!losses.lost(at(160), at(160)), "asked for once");
+        assert!(!losses.lets_through(at(160), true), "a keyframe with a hole");
+        assert!(!losses.lets_through(at(200), false));
+        assert!(losses.lets_through(at(240), true) && losses.lets_through(at(280), false));
+        assert!(losses.lost(at(280), None));
+        assert!(losses.lets_through(at(320), true), "it begins behind the gap");
+    }
+
+    #[test]
+    fn a_stream_without_keyframes_is_not_kept_back() {
+        let mut losses = Losses::default();
+        assert!(losses.lets_through(at(0), false));
+        assert!(!losses.lost(at(40), at(80)));
+        assert!(losses.lets_through(at(80), false));
+    }
+}
