@@ -14,7 +14,7 @@ use rov_common::units::{Fps, decimal, whole};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use crate::config::{Flip, Level, Preset, Profile, SecondStream, SizeChoice, SourceKind, Transport};
+use crate::config::{Flip, Level, Position, Preset, Profile, SecondStream, SizeChoice, SourceKind, Transport};
 use crate::rate_control::Pilot;
 
 /// The STUN server that a bare `--stun` means.
@@ -100,7 +100,7 @@ pub struct CameraOptions {
     /// --pipeline or --device: that file, IP camera, pipeline or webcam). stdin: an Annex B stream of the codec of
     /// --codec, sent untouched; a file, as < dive.h264, is played once at its frame rate. publish: what somebody
     /// sends to an RTSP path of this server, sent untouched, as
-    /// ffmpeg -i INPUT -c:v copy -f rtsp rtsp://SERVER:8554/stream1
+    /// ffmpeg -i INPUT -c:v copy -f rtsp rtsp://SERVER:8554/stream1. pip: two other cameras of a file in one picture
     #[arg(help_heading = SOURCE, long, value_enum, value_name = "SOURCE")]
     pub source: Option<SourceKind>,
 
@@ -110,6 +110,28 @@ pub struct CameraOptions {
     /// They are looked for once, at the start
     #[arg(help_heading = SOURCE, long, action = ArgAction::SetTrue)]
     pub all_cameras: Option<bool>,
+
+    /// Of `source = "pip"`, in files alone as there are other cameras only there: the camera that fills the picture.
+    #[arg(skip)]
+    #[serde(deserialize_with = "name")]
+    pub main: Option<String>,
+
+    /// The camera that is shown small.
+    #[arg(skip)]
+    #[serde(deserialize_with = "name")]
+    pub pip: Option<String>,
+
+    /// Where that one is.
+    #[arg(skip)]
+    pub position: Option<Position>,
+
+    /// Its size, of the whole picture's.
+    #[arg(skip)]
+    pub scale: Option<f64>,
+
+    /// Pixels around it.
+    #[arg(skip)]
+    pub border: Option<u32>,
 
     /// Camera: its index, path or a part of its name [default: the first]
     ///

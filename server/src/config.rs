@@ -4,6 +4,7 @@
 
 mod addresses;
 mod choices;
+mod pip;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,11 @@ use crate::pipeline::Found;
 use crate::rate_control::Pilot;
 
 use addresses::Misnamed;
-pub use choices::{EncoderChoice, Flip, Level, Preset, Profile, SecondStream, SizeChoice, SourceKind, Transport};
+pub use choices::{
+    EncoderChoice, Flip, Level, Position, Preset, Profile, SecondStream, SizeChoice, SourceKind, Transport,
+};
+use pip::Misset;
+pub use pip::{Layout, Part, PipConfig};
 
 /// The lowest bit rate without `--min-bitrate`: a picture to steer by in 640x360.
 pub const DEFAULT_FLOOR: Bitrate = Bitrate::from_kbps(300);
@@ -47,6 +52,8 @@ pub struct CameraConfig {
     /// A part of URLs, and no other camera's.
     pub name: String,
     pub source: SourceConfig,
+    /// Another camera shows its pictures, for which they have to be raw.
+    pub is_part: bool,
     /// One at least.
     pub streams: Vec<StreamConfig>,
 }
@@ -81,6 +88,8 @@ pub struct SourceConfig {
     pub pipeline: Option<String>,
     /// Set when `kind` is `Rtsp`.
     pub url: Option<CameraUrl>,
+    /// Set when `kind` is `Pip`.
+    pub pip: Option<PipConfig>,
     /// Of its certificate, by `rtsps`.
     pub camera_certificate: Trust,
     pub flip: Flip,
@@ -99,6 +108,7 @@ impl Default for SourceConfig {
             looping: true,
             pipeline: None,
             url: None,
+            pip: None,
             camera_certificate: Trust::System,
             flip: Flip::None,
             frozen_after: Some(Duration::from_secs(5)),
@@ -264,7 +274,7 @@ impl CameraConfig {
             always_encode: false,
             adaptive_floor: None,
         };
-        Self { name: "cam1".to_owned(), source: SourceConfig::default(), streams: vec![stream] }
+        Self { name: "cam1".to_owned(), source: SourceConfig::default(), is_part: false, streams: vec![stream] }
     }
 
     pub fn with_source(mut self, change: impl FnOnce(&mut SourceConfig)) -> Self {
@@ -292,8 +302,11 @@ impl Config {
                 let message = format!("name: two cameras have the name {name:?}, give each its own");
                 return bad(options.at(Some(source.line_of("name")), &message));
             }
-            let mut camera = CameraConfig { name, source: SourceConfig::default(), streams: Vec::new() };
+            let mut camera =
+                CameraConfig { name, source: SourceConfig::default(), is_part: false, streams: Vec::new() };
             camera.source = SourceConfig::new(&source.options).map_err(located(options, &[&source.lines]))?;
+            camera.source.pip = PipConfig::new(camera.source.kind, &source.options)
+                .map_err(|Misset { key, message }| ConfigError(options.at(Some(source.line_of(key)), &message)))?;
             if camera.source.kind == SourceKind::Publish && !transports.contains(&Transport::Rtsp) {
                 let message = "--source publish: streams are published by RTSP: add rtsp to --transport";
                 return bad(options.locate(message, &[&source.lines, &machine.lines]));
@@ -338,6 +351,9 @@ impl Config {
             let message = "--all-cameras: takes those of the other [[camera]] too, leave it or them out";
             return bad(options.locate(message, &[&camera.source.lines]));
         }
+        pip::join(&mut cameras).map_err(|(camera, Misset { key, message })| {
+            ConfigError(options.at(Some(options.cameras[camera].source.line_of(key)), &message))
+        })?;
         let config = Self::with(&machine.options, transports, cameras).map_err(located(options, &[&machine.lines]))?;
         let config = Self { all_cameras: all_cameras.is_some(), ..config };
         config.check_names().map_err(|Misnamed { camera, stream, message }| {
@@ -411,6 +427,7 @@ impl Config {
                 taken: found.known_by.clone(),
                 ..usual.source.clone()
             },
+            is_part: false,
             streams: usual.streams.clone(),
         };
         self.cameras = taken.iter().map(camera).collect();
@@ -505,6 +522,7 @@ impl SourceConfig {
             looping: options.no_loop.map_or(usual.looping, |no_loop| !no_loop),
             pipeline: options.pipeline.clone(),
             url: options.url.as_deref().map(camera_url).transpose()?,
+            pip: None,
             camera_certificate: options.camera_certificate.clone().unwrap_or(usual.camera_certificate),
             flip: options.flip.unwrap_or(usual.flip),
             frozen_after: frozen_after.or(usual.frozen_after).filter(|time| !time.is_zero()),

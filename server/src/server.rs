@@ -25,7 +25,7 @@ use crate::output::pilots::Pilots;
 use crate::output::rtp::RtpOutput;
 use crate::output::rtsp::{self, RtspOutput, Seats};
 use crate::output::webrtc::{self, Engine, Paths, WebRtcOutput};
-use crate::pipeline::{self, Found, Inlet};
+use crate::pipeline::{self, Found, Inlet, Links, Pip};
 use crate::progress::{Beat, HANGS_AFTER, Parts};
 use crate::service::{Now, Service};
 use crate::stream::{Control, Stream, Streams};
@@ -56,6 +56,8 @@ pub struct Server {
     rtsp: Option<RtspOutput>,
     pilots: Arc<Mutex<Pilots>>,
     inlet: Option<Arc<Inlet>>,
+    /// Of each camera that shows two others.
+    pips: Vec<Arc<Pip>>,
     jpeg: Vec<Arc<JpegOutput>>,
     discovery: Option<Discovery>,
     service: Service,
@@ -100,6 +102,8 @@ impl Server {
                 RtspOutput::start(&streams, &jpeg, inlet.clone(), rtsp, config.host, interfaces, seats)
             })
             .transpose()?;
+        let shows = |camera: &CameraConfig| Some(Arc::new(Pip::new(&camera.name, camera.source.pip.as_ref()?)));
+        let pips = config.cameras.iter().filter_map(shows).collect();
         let discovery = match config.discovery_port {
             Some(port) => {
                 let interfaces = config.interfaces.clone();
@@ -126,6 +130,7 @@ impl Server {
             rtsp,
             pilots,
             inlet: inlet.map(|(_, inlet)| inlet),
+            pips,
             jpeg,
             discovery,
             service: Service::default(),
@@ -140,6 +145,11 @@ impl Server {
     /// Address and port of the HTTP API.
     pub fn http_addr(&self) -> Result<SocketAddr> {
         Ok(self.http.local_addr()?)
+    }
+
+    /// Those of the cameras that show two others.
+    pub fn pips(&self) -> &[Arc<Pip>] {
+        &self.pips
     }
 
     /// Serves until `shutdown`, or until the source is over.
@@ -160,6 +170,7 @@ impl Server {
             rtsp,
             pilots,
             inlet,
+            pips,
             jpeg,
             discovery,
             service,
@@ -275,9 +286,13 @@ impl Server {
         let mut served = streams.iter().cloned().zip(requests);
         for (camera, beat) in config.cameras.iter().cloned().zip(supervisor_beats) {
             let served: Vec<_> = served.by_ref().take(camera.streams.len()).collect();
-            let inlet = inlet.clone().filter(|_| camera.source.kind == SourceKind::Publish);
+            let links = Links {
+                inlet: inlet.clone().filter(|_| camera.source.kind == SourceKind::Publish),
+                pip: pips.iter().find(|pip| pip.name() == camera.name).cloned(),
+                taps: pips.iter().filter_map(|pip| pip.tap(&camera.name)).collect(),
+            };
             let of_camera = served.iter().map(|(stream, _)| Arc::clone(stream)).collect::<Vec<_>>();
-            let supervise = supervisor::run(camera, inlet, served, stop.clone());
+            let supervise = supervisor::run(camera, links, served, stop.clone());
             supervisors.spawn(async move { (beat.during(supervise).await, of_camera) });
         }
         let mut http = http;

@@ -14,8 +14,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{CameraConfig, EncodeConfig, EncoderChoice, SourceConfig, SourceKind};
 use crate::pipeline::playable::{self, Problem};
 use crate::pipeline::{
-    self, Branch, BranchCounters, EncoderRow, Failure, Found, Graph, GraphError, GraphEvent, Hanging, Inlet, Plan,
-    PrepareError,
+    self, Branch, BranchCounters, EncoderRow, Failure, Found, Graph, GraphError, GraphEvent, Hanging, Inlet, Links,
+    Plan, PrepareError, Tap,
 };
 use crate::rest::{Change, Rest};
 use crate::stream::{Control, Stream};
@@ -51,10 +51,10 @@ pub enum Outcome {
 pub struct Fatal(pub String);
 
 /// Runs the pipeline of `camera` for its `streams`, in the order of the configuration, until `shutdown`, the end of the
-/// source, or a mistake in the configuration. `inlet` is that of `--source publish`.
+/// source, or a mistake in the configuration.
 pub async fn run(
     camera: CameraConfig,
-    inlet: Option<Arc<Inlet>>,
+    links: Links,
     streams: Vec<(Arc<Stream>, mpsc::Receiver<Control>)>,
     shutdown: CancellationToken,
 ) -> Result<Outcome, Fatal> {
@@ -86,7 +86,7 @@ pub async fn run(
                 Err(PrepareError::Fatal(reason)) if !has_worked => return Err(Fatal(reason)),
                 Err(PrepareError::Fatal(reason) | PrepareError::Retry(reason)) => reason,
                 Ok(plan) => {
-                    let mut plan = Plan { inlet: inlet.clone(), ..plan };
+                    let mut plan = Plan { links: links.clone(), ..plan };
                     let off = plan.branches.iter_mut().zip(&encoders.off).filter(|(_, off)| **off);
                     off.for_each(|(branch, _)| branch.turn_off());
                     choice.say(&camera.name, &plan);
@@ -309,7 +309,8 @@ async fn run_once(
         branch.limit = stream.demand().rate().map(|rate| rate.bitrate);
     }
     let is_fallback = plan.substitute.is_some();
-    let (inlet, substitute) = (plan.inlet.clone(), plan.substitute.clone());
+    let (links, substitute) = (plan.links.clone(), plan.substitute.clone());
+    links.taps.iter().for_each(|tap| tap.set_frozen(None));
     if let Some(reason) = substitute.as_ref().filter(|_| !camera.source.taken.is_empty()) {
         tracing::warn!(camera = camera.name, "{reason}");
     }
@@ -343,7 +344,7 @@ async fn run_once(
         },
     };
     let end = tokio::select! {
-        end = watch(camera, inlet.as_deref(), &graph, streams, &mut events, controls, shutdown) => end,
+        end = watch(camera, &links, &graph, streams, &mut events, controls, shutdown) => end,
         cameras = a_camera(&camera.source), if is_fallback => Ok(RunEnd::CameraFound(cameras)),
     };
     // Stopping can block for as long as a driver likes, within the limit.
@@ -354,7 +355,7 @@ async fn run_once(
 
 async fn watch(
     camera: &CameraConfig,
-    inlet: Option<&Inlet>,
+    links: &Links,
     graph: &Graph,
     streams: &[Arc<Stream>],
     events: &mut mpsc::Receiver<GraphEvent>,
@@ -362,6 +363,7 @@ async fn watch(
     shutdown: &CancellationToken,
 ) -> Result<RunEnd, Fatal> {
     let source = &camera.source;
+    let (inlet, pip) = (links.inlet.as_deref(), links.pip.as_deref());
     let mut awake_since = Instant::now();
     let mut looked = awake_since;
     let branches = graph.branches().iter().zip(streams).zip(&camera.streams);
@@ -403,15 +405,22 @@ async fn watch(
                 let counters = graph.counters();
                 damage.check(now, counters.frames_damaged, &camera.name, streams);
                 if let Some(change) = frozen.check(counters.still) {
-                    say_frozen(&camera.name, streams, change);
+                    say_frozen(&camera.name, streams, &links.taps, change);
+                }
+                if let Some(pip) = pip {
+                    pip.look(now);
+                    streams.iter().for_each(|stream| stream.status().set_frozen(pip.why_frozen()));
                 }
                 // The process itself stood still (a machine under load, a debugger): the pipeline gets its time again.
                 if now.saturating_duration_since(looked) > STANDSTILL {
                     awake_since = now;
                 }
                 looked = now;
-                // Publishers come and go as they like; the pipeline waits for the next.
+                // Publishers come and go as they like, and a camera that is shown here has a supervisor of its own: the
+                // pipeline waits.
+                let shortest = watched.iter().map(|watched| watched.interval).min().unwrap_or_default();
                 let silent = inlet.and_then(|inlet| inlet.why_silent(now));
+                let silent = silent.or_else(|| pip?.why_silent(now, watchdog::stall_limit(shortest)));
                 if let Some(reason) = &silent {
                     awake_since = now;
                     set_stopped(streams, StreamState::Stalled, reason);
@@ -511,7 +520,7 @@ impl<'a> Watched<'a> {
         }
     }
 
-    /// What is looked at now and then. `silent`: nobody publishes.
+    /// What is looked at now and then. `silent`: nothing comes from elsewhere.
     fn look(&mut self, now: Instant, source: &SourceConfig, silent: bool) {
         self.rates.apply(self.branch, self.stream);
         self.rest_or_wake();
@@ -566,13 +575,15 @@ fn say_streaming(stream: &Stream, branch: &Branch) {
     tracing::info!(stream = stream.name(), "streaming {source}, {size}{rate}, {} {how}", stream.codec().title());
 }
 
-/// Test pictures and files may be at rest, and so may what a user's pipeline shows; a camera's sensor never is.
+/// Test pictures and files may be at rest, and so may what a user's pipeline shows; a camera's sensor never is. What
+/// shows other cameras is told of them.
 fn frozen_watch(source: &SourceConfig) -> FrozenWatch {
-    let limit = source.frozen_after.filter(|_| !matches!(source.kind, SourceKind::Test | SourceKind::File));
+    let limit =
+        source.frozen_after.filter(|_| !matches!(source.kind, SourceKind::Test | SourceKind::File | SourceKind::Pip));
     FrozenWatch::new(limit, source.kind == SourceKind::Pipeline)
 }
 
-fn say_frozen(camera: &str, streams: &[Arc<Stream>], since: Option<Duration>) {
+fn say_frozen(camera: &str, streams: &[Arc<Stream>], taps: &[Tap], since: Option<Duration>) {
     let reason = since.map(|since| {
         format!("the picture has not changed at all for {:.0} s: the camera may have hung", since.as_secs_f64())
     });
@@ -582,6 +593,7 @@ fn say_frozen(camera: &str, streams: &[Arc<Stream>], since: Option<Duration>) {
         }
         None => tracing::info!(camera, "the picture changes again"),
     }
+    taps.iter().for_each(|tap| tap.set_frozen(reason.clone()));
     streams.iter().for_each(|stream| stream.status().set_frozen(reason.clone()));
 }
 

@@ -44,7 +44,7 @@ async fn each_stream_of_a_camera_rests_and_gets_keyframes_by_itself() {
     let (units, second_units) = (first.add_output(notify()), second.add_output(notify()));
     let shutdown = CancellationToken::new();
     let served = vec![(Arc::clone(&first), requests), (Arc::clone(&second), second_requests)];
-    let supervisor = tokio::spawn(run(camera, None, served, shutdown.clone()));
+    let supervisor = tokio::spawn(run(camera, Links::default(), served, shutdown.clone()));
     let next = async |queue: &crate::stream::OutputQueue, is_wanted: &dyn Fn(bool) -> bool| loop {
         match queue.take() {
             Some(unit) if is_wanted(unit.keyframe) => return unit,

@@ -23,6 +23,7 @@ pub enum SourceKind {
     Publish,
     Test,
     Pipeline,
+    Pip,
 }
 
 impl SourceKind {
@@ -74,6 +75,23 @@ pub enum Flip {
     #[value(name = "180")]
     #[serde(rename = "180")]
     Half,
+}
+
+/// The corner in which a small picture lies.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Position {
+    TopLeft,
+    TopRight,
+    BottomLeft,
+    #[default]
+    BottomRight,
+}
+
+impl Position {
+    pub fn name(self) -> String {
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]

@@ -1,6 +1,6 @@
 //! What a configuration would stream, in a few lines for people (`--check-config`).
 
-use super::{CameraConfig, Config, EncoderChoice, SourceKind, StreamConfig, auto_bitrate};
+use super::{CameraConfig, Config, EncoderChoice, Layout, PipConfig, SourceKind, StreamConfig, auto_bitrate};
 
 impl Config {
     /// One for each camera and each stream, and one for how they are served.
@@ -34,12 +34,22 @@ fn source(camera: &CameraConfig) -> String {
     let source = &camera.source;
     let file = source.file.as_ref().map(|file| file.display().to_string());
     let named = file.or(source.url.as_ref().map(ToString::to_string));
-    let named = named.or_else(|| source.device.clone()).or_else(|| source.pipeline.clone());
+    let named = named
+        .or_else(|| source.pip.as_ref().map(pip))
+        .or_else(|| source.device.clone())
+        .or_else(|| source.pipeline.clone());
     match (named, source.kind) {
         (Some(named), kind) => format!("{} {named}", kind.name()),
         (None, SourceKind::Auto) => "the first that is found, else a test picture".to_owned(),
         (None, kind) => kind.name(),
     }
+}
+
+fn pip(config: &PipConfig) -> String {
+    let [main, small] = &config.parts;
+    let Layout { position, scale, border } = config.layout;
+    let border = if border > 0 { format!(" with a border of {border} pixels") } else { String::new() };
+    format!("with {} in a corner ({}) of {}, at {scale} of its size{border}", small.name, position.name(), main.name)
 }
 
 fn stream(camera: &CameraConfig, stream: &StreamConfig) -> String {

@@ -163,7 +163,10 @@ fn every_option_can_stand_in_a_file() {
             assert!(!option.get_action().takes_values() || parse(&text).is_ok(), "{text}: {:?}", parse(&text));
         }
     }
-    assert!(names.concat().iter().all(|name| command.get_arguments().any(|option| option.get_long() == Some(name))));
+    // What names other cameras.
+    let of_files = ["main", "pip", "position", "scale", "border"];
+    let is_known = |name: &&str| command.get_arguments().any(|option| option.get_long() == Some(name));
+    assert!(names.concat().iter().all(|name| is_known(name) != of_files.contains(name)));
     assert!(SourceKind::value_variants().len() > 5);
 }
 
@@ -359,4 +362,60 @@ fn the_example_is_valid() {
     assert!(flat.len() > 10 && tables.len() > 10);
     of_file(&flat.join("\n"));
     assert_eq!(config_with(&tables.join("\n"), &[]).cameras[0].name, "nose");
+}
+
+/// Two cameras, and a third that shows them with these options.
+fn with_pip(options: &str) -> String {
+    format!(
+        "[[camera]]\nname = 'bow'\nsource = 'test'\nflip = '180'\n[[camera]]\nname = 'ip'\nurl = 'rtsp://10.0.0.3/a'\n\
+         [[camera]]\nname = 'both'\nsource = 'pip'\n{options}\n[[camera]]\nname = 'arm'\nsource = 'test'\n"
+    )
+}
+
+#[test]
+fn a_camera_can_show_two_others_that_stand_before_and_behind_it() {
+    use crate::config::{Flip, Position};
+
+    let config = config_with(&with_pip("main = 'bow'\npip = 'arm'"), &[]);
+    let pip = config.cameras[2].source.pip.as_ref().expect("what it shows");
+    assert_eq!(pip.parts.each_ref().map(|part| part.name.as_str()), ["bow", "arm"]);
+    assert_eq!(pip.parts.each_ref().map(|part| part.flip), [Flip::Half, Flip::None], "as in their own streams");
+    let layout = pip.layout;
+    assert_eq!((layout.position, layout.scale, layout.border), (Position::BottomRight, 0.25, 0));
+    assert_eq!(config.cameras.iter().map(|camera| camera.is_part).collect::<Vec<_>>(), [true, false, false, true]);
+    let summary = config.summary().join("\n");
+    assert!(summary.contains("camera both: pip with arm in a corner (bottom-right) of bow"), "{summary}");
+
+    let text = with_pip("main = 'arm'\npip = 'bow'\nposition = 'top-left'\nscale = 0.5\nborder = 4");
+    let layout = config_with(&text, &[]).cameras[2].source.pip.as_ref().expect("what it shows").layout;
+    assert_eq!((layout.position, layout.scale, layout.border), (Position::TopLeft, 0.5, 4));
+}
+
+#[test]
+fn what_a_camera_cannot_show_is_told_with_its_line() {
+    for (options, line, message) in [
+        ("pip = 'arm'", 8, "main: source = \"pip\" needs the name of the [[camera]] that fills the picture"),
+        ("main = 'arm'", 8, "pip: source = \"pip\" needs the name of the [[camera]] that is shown small"),
+        ("main = 'bow'\npip = 'arms'", 12, "pip: there is no camera \"arms\" to show; there is bow, arm"),
+        ("main = 'bow'\npip = 'bow'", 12, "pip: bow is the main camera already"),
+        ("main = 'both'\npip = 'arm'", 11, "main: both would show itself"),
+        ("main = 'ip'\npip = 'arm'", 11, "main: ip is passed through untouched (source rtsp)"),
+        ("main = 'a b'\npip = 'arm'", 11, "main: expected 1 to 32 letters"),
+        ("main = 'bow'\npip = 'arm'\nposition = 'middle'", 13, "position: "),
+        ("main = 'bow'\npip = 'arm'\nscale = 0.9", 13, "scale: 0.9 must be from 0.1 to 0.5"),
+        ("main = 'bow'\npip = 'arm'\nscale = '1/4'", 13, "scale: expected a number"),
+        ("main = 'bow'\npip = 'arm'\nborder = 65", 13, "border: 65 must be from 0 to 64 pixels"),
+        ("main = 'bow'\npip = 'arm'\nflip = '180'", 13, "flip: is set at the cameras that source = \"pip\" shows"),
+        ("main = 'bow'\npip = 'arm'\ndevice = 0", 13, "--device 0: needs --source webcam or csi"),
+    ] {
+        let error = refused(&with_pip(options), &[]);
+        assert!(error.contains(&format!("rov.toml, line {line}: {message}")), "{options}: {error}");
+    }
+    let of_pip = with_pip("main = 'bow'\npip = 'arm'") + "[[camera]]\nsource = 'pip'\nmain = 'both'\npip = 'arm'";
+    let error = refused(&of_pip, &[]);
+    assert!(error.contains("line 18: main: both is made of two cameras itself"), "{error}");
+    let error = refused("[[camera]]\nsource = 'test'\nscale = 0.5", &[]);
+    assert!(error.contains("line 3: scale: needs source = \"pip\", but the source is test"), "{error}");
+    let error = refused("", &["--source", "pip"]);
+    assert!(error.contains("main: source = \"pip\" needs the name"), "{error}");
 }

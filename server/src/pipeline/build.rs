@@ -175,7 +175,7 @@ fn head(plan: &Plan, capture: &Arc<Capture>) -> Result<gst::Bin, GraphError> {
     if let Some(url) = &plan.camera {
         rtsp::install(&head, url, plan, capture);
     }
-    if let Some(inlet) = &plan.inlet {
+    if let Some(inlet) = &plan.links.inlet {
         inlet.install(&head);
     }
     let weak = Arc::downgrade(capture);
@@ -197,6 +197,13 @@ fn head(plan: &Plan, capture: &Arc<Capture>) -> Result<gst::Bin, GraphError> {
     if let Some(drawing) = &plan.drawing {
         wiring::draw(&pad, drawing);
     }
+    if let Some(pip) = &plan.links.pip {
+        pip.install(&head, &pad, capture);
+        wiring::first_fields(&head);
+    }
+    if plan.trunk.is_empty() {
+        plan.links.taps.iter().for_each(|tap| tap.install(&pad));
+    }
     if matches!(plan.branches[0], BranchPlan { tail: Tail::Fixed(_), encoder: None, .. }) {
         wiring::count(&pad, &capture.branches[0].frames_in);
     }
@@ -210,6 +217,9 @@ fn trunk(plan: &Plan, pipeline: &gst::Pipeline, capture: &Arc<Capture>) -> Resul
     if let Pacing::File { looping, interval_of } = plan.pacing {
         continuity::install(&pad(&trunk, plan::AHEAD, &plan.trunk)?, pipeline, interval_of.interval(), looping);
         wiring::note_due(&pad(&trunk, plan::PACE, &plan.trunk)?, pipeline, &capture.next_due);
+    }
+    if let Some(pad) = trunk.static_pad("src") {
+        plan.links.taps.iter().for_each(|tap| tap.install(&pad));
     }
     Ok(trunk)
 }
@@ -251,9 +261,7 @@ fn tail(
         valve::install(&queue, branch);
         wiring::count(&pad(&tail, encoder::NAME, text)?, &branch.frames_to_encoder);
         wiring::fit_encoder(&element, row, plan, branch);
-        if let Some(deinterlace) = tail.by_name(plan::FIELDS) {
-            wiring::first_field(&deinterlace);
-        }
+        wiring::first_fields(&tail);
         Some((element, row))
     } else {
         None

@@ -24,6 +24,7 @@ use super::encoder::{EncoderRow, Keyframe, Settings};
 use super::live::Size;
 use super::losses::Losses;
 use super::message::{self, Failure};
+use super::pip::Tap;
 use super::plan::{self, BranchPlan, Plan};
 use super::playable;
 use super::stdin;
@@ -138,6 +139,8 @@ pub(super) struct Capture {
     /// The fingerprint of an IP camera's certificate that was not taken.
     pub untrusted: Mutex<Option<String>>,
     pub branches: Vec<Arc<Branch>>,
+    /// Where its raw pictures go too.
+    pub taps: Vec<Tap>,
 }
 
 /// What makes a stream of the source's pictures.
@@ -369,6 +372,7 @@ impl Graph {
             source: plan.source,
             left_out: Mutex::default(),
             untrusted: Mutex::default(),
+            taps: plan.links.taps.clone(),
             branches: branches.map(|(stream, plan)| Arc::new(Branch::new(stream, plan, epoch))).collect(),
         });
         let pipeline = gst::Pipeline::new();

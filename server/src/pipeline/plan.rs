@@ -18,6 +18,7 @@ use rov_common::units::{Bitrate, Fps, Resolution};
 
 use super::encoder::{EncoderRow, Memory, Settings};
 use super::inlet::Inlet;
+use super::pip::{Pip, Tap};
 use super::source::{self, Drawing, Found, Machine, Missing, Output, Pacing};
 use crate::config::{CameraConfig, CameraUrl, EncodeConfig, Flip, SourceConfig, SourceKind, Trust, auto_bitrate};
 
@@ -28,7 +29,6 @@ pub const PACE: &str = "rov_pace";
 pub const RAW_QUEUE: &str = "rov_raw";
 pub const OUT: &str = "rov_out";
 pub const TEE: &str = "rov_tee";
-pub const FIELDS: &str = "rov_fields";
 
 /// The raw frame that waits for the encoder: one (those that are too many are left out at the queue, by `thin`), and
 /// the newest wins, so that a slow encoder costs frames and not delay.
@@ -70,14 +70,24 @@ pub struct Plan {
     /// The IP camera, of which the stream of `codec` is taken.
     pub camera: Option<CameraUrl>,
     pub camera_certificate: Trust,
-    /// What a publisher's pictures come by.
-    pub inlet: Option<Arc<Inlet>>,
+    pub links: Links,
     /// Why `--source auto` shows the test picture in place of a camera.
     pub substitute: Option<String>,
     /// The camera that was taken.
     pub found: Option<Found>,
     /// Those that `--source auto` might have taken as well.
     pub others: Vec<Found>,
+}
+
+/// What ties a camera's pipelines, one after the other, to the rest of the server.
+#[derive(Clone, Debug, Default)]
+pub struct Links {
+    /// What a publisher's pictures come by.
+    pub inlet: Option<Arc<Inlet>>,
+    /// What the pictures of the cameras come by that it shows.
+    pub pip: Option<Arc<Pip>>,
+    /// Where its own pictures go, beside its streams.
+    pub taps: Vec<Tap>,
 }
 
 /// What is a stream's alone.
@@ -154,7 +164,8 @@ pub fn settings(config: &EncodeConfig, cores: usize) -> Settings {
 /// The plan with an encoder for each stream; they are not used where the source gives a coded stream.
 pub fn plan(camera: &CameraConfig, machine: &Machine, encoders: &[&'static EncoderRow]) -> Result<Plan, Missing> {
     let wanted = wanted(camera);
-    let source = source::source(&camera.source, &wanted, camera.streams.len(), machine)?;
+    let alone = camera.streams.len() == 1 && !camera.is_part;
+    let source = source::source(&camera.source, &wanted, alone, machine)?;
     let branches = camera.streams.iter().zip(encoders).map(|(stream, encoder)| {
         let encode = &stream.encode;
         let settings = settings(encode, machine.cores);
@@ -194,7 +205,7 @@ pub fn plan(camera: &CameraConfig, machine: &Machine, encoders: &[&'static Encod
         source: camera.source.kind,
         camera: source.camera,
         camera_certificate: camera.source.camera_certificate.clone(),
-        inlet: None,
+        links: Links::default(),
         substitute: (is_auto && source.found.is_none()).then(|| no_camera(camera, machine)),
         others: if is_auto {
             others.filter(|other| Some(other) != source.found.as_ref()).collect()
@@ -269,39 +280,17 @@ impl Builder<'_> {
         }
     }
 
-    /// An element that may use several threads where it can.
-    fn threaded(&self, element: &str) -> String {
-        if (self.machine.has_property)(element, "n-threads") {
-            format!("{element} n-threads={}", self.machine.cores.clamp(1, 4))
-        } else {
-            element.to_owned()
-        }
-    }
-
-    /// One progressive picture from the two fields of an interlaced one, without waiting for a later field
-    /// (`wiring::first_field`). Progressive pictures pass untouched. The converter works only for interlaced formats
-    /// that the deinterlacer cannot take.
-    fn progressive(&self) -> String {
-        if !(self.machine.has_property)("deinterlace", "mode") {
-            return String::new();
-        }
-        let convert = self.threaded("videoconvert");
-        format!("{convert} ! deinterlace name={FIELDS} mode=auto-strict method=greedyl fields=top ! ")
-    }
-
     fn raw(&self) -> String {
         let encoder = self.encoder.text_from_system(self.settings, self.machine.has_property);
         let flip = match self.flip {
-            Flip::None => "",
-            Flip::Horizontal => "videoflip method=horizontal-flip ! ",
-            Flip::Vertical => "videoflip method=vertical-flip ! ",
-            Flip::Half => "videoflip method=rotate-180 ! ",
+            Flip::None => String::new(),
+            flip => format!("videoflip method={} ! ", turning(flip)),
         };
         format!(
             "{LEAKY} ! {}{} ! {} ! {flip}video/x-raw,format={},{} ! {encoder} ! {}",
-            self.progressive(),
-            self.threaded("videoscale"),
-            self.threaded("videoconvert"),
+            self.machine.progressive(),
+            self.machine.threaded("videoscale"),
+            self.machine.threaded("videoconvert"),
             self.encoder.format,
             self.size(),
             self.encoder_end()
@@ -332,6 +321,16 @@ impl Builder<'_> {
     /// Encoded frames go through as they are: none may be dropped, so nothing here leaks.
     fn encoded(&self, parse: bool) -> String {
         if parse { self.end() } else { SINK.to_owned() }
+    }
+}
+
+/// The property `method` of the element `videoflip`.
+pub fn turning(flip: Flip) -> &'static str {
+    match flip {
+        Flip::None => "none",
+        Flip::Horizontal => "horizontal-flip",
+        Flip::Vertical => "vertical-flip",
+        Flip::Half => "rotate-180",
     }
 }
 

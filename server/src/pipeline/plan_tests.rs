@@ -198,8 +198,7 @@ fn a_picture_is_turned_in_whatever_memory_it_is() {
 #[test]
 fn raw_pictures_are_deinterlaced_before_they_are_scaled() {
     let text = make(&config(SourceKind::Test), "x264enc", &["deinterlace"], vec![]).text();
-    let expected =
-        "videoconvert ! deinterlace name=rov_fields mode=auto-strict method=greedyl fields=top ! videoscale ! ";
+    let expected = "videoconvert ! deinterlace mode=auto-strict method=greedyl fields=top ! videoscale ! ";
     assert!(text.contains(&format!("{QUEUE} ! {expected}")), "{text}");
 }
 

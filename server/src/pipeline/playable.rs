@@ -114,7 +114,8 @@ pub fn refusal(codec: Codec, problem: Problem, source: SourceKind) -> String {
         SourceKind::Stdin | SourceKind::Publish => stdin.to_owned(),
         SourceKind::Rtsp => format!("{camera}, or take another of its streams"),
         SourceKind::Pipeline => format!("{pipeline}, or end it in raw video, so that it is encoded here"),
-        SourceKind::Auto | SourceKind::Webcam | SourceKind::Csi | SourceKind::Test => {
+        // A picture made here is never coded before.
+        SourceKind::Auto | SourceKind::Webcam | SourceKind::Csi | SourceKind::Test | SourceKind::Pip => {
             format!(
                 "{camera}, or have its pictures re-encoded: --pipeline \"v4l2src device=... ! h264parse ! avdec_h264\""
             )

@@ -10,7 +10,7 @@ use rov_common::units::{Fps, Resolution};
 
 use super::encoder::{EncoderRow, HasProperty};
 use super::mode::{self, Choice, Encoding, Mode};
-use super::{inlet, rtsp, stdin};
+use super::{inlet, pip, rtsp, stdin};
 use crate::config::{CameraUrl, EncodeConfig, SourceConfig, SourceKind};
 
 /// The elementary stream as everything behind the seam wants it.
@@ -178,6 +178,33 @@ pub struct Machine<'a> {
     pub stdin_is_file: bool,
 }
 
+impl Machine<'_> {
+    /// An element that may use several threads where it can.
+    pub fn threaded(&self, element: &str) -> String {
+        if (self.has_property)(element, "n-threads") {
+            format!("{element} n-threads={}", self.cores.clamp(1, 4))
+        } else {
+            element.to_owned()
+        }
+    }
+
+    /// One progressive picture from the two fields of an interlaced one, without waiting for a later field
+    /// (`wiring::first_fields`). Progressive pictures pass untouched. The converter works only for interlaced formats
+    /// that the deinterlacer cannot take.
+    pub fn progressive(&self) -> String {
+        if !(self.has_property)("deinterlace", "mode") {
+            return String::new();
+        }
+        let convert = self.threaded("videoconvert");
+        format!("{convert} ! deinterlace mode=auto-strict method=greedyl fields=top ! ")
+    }
+
+    /// From NVIDIA's memory to the system's; empty where there is none of the former.
+    pub fn download(&self) -> &'static str {
+        if (self.has_property)("nvvidconv", "name") { "nvvidconv ! video/x-raw ! " } else { "" }
+    }
+}
+
 /// A container that `--file-passthrough` can take apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Container {
@@ -237,20 +264,16 @@ pub struct Source {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing(pub String);
 
-/// The source's text for this machine. `wanted`: what is to be made of the pictures, in so many `streams`.
-pub fn source(
-    config: &SourceConfig,
-    wanted: &EncodeConfig,
-    streams: usize,
-    machine: &Machine,
-) -> Result<Source, Missing> {
+/// The source's text for this machine. `wanted`: what is to be made of the pictures; `alone`: nothing else is made of
+/// them.
+pub fn source(config: &SourceConfig, wanted: &EncodeConfig, alone: bool, machine: &Machine) -> Result<Source, Missing> {
     match config.kind {
         SourceKind::Auto => Ok(match (csi_choice(config, machine).next(), webcam_choice(config, machine).next()) {
             (Some(camera), _) => csi(wanted, camera),
-            (None, Some(camera)) => webcam(wanted, streams, camera),
+            (None, Some(camera)) => webcam(wanted, alone, camera),
             (None, None) => test(wanted, Some("NO CAMERA")),
         }),
-        SourceKind::Webcam => find_webcam(config, machine).map(|camera| webcam(wanted, streams, camera)),
+        SourceKind::Webcam => find_webcam(config, machine).map(|camera| webcam(wanted, alone, camera)),
         SourceKind::Csi => find_csi(config, machine).map(|camera| csi(wanted, camera)),
         SourceKind::File => file(config, wanted, machine),
         SourceKind::Stdin => Ok(stdin(wanted, machine)),
@@ -258,6 +281,7 @@ pub fn source(
         SourceKind::Publish => Ok(published(wanted.codec)),
         SourceKind::Test => Ok(test(wanted, None)),
         SourceKind::Pipeline => Ok(user_pipeline(config, wanted.codec)),
+        SourceKind::Pip => Ok(pictures(config, wanted, machine)),
     }
 }
 
@@ -337,12 +361,12 @@ fn test(wanted: &EncodeConfig, label: Option<&str>) -> Source {
     Source { drawing: Some(Drawing { label: label.map(str::to_owned) }), ..source }
 }
 
-fn webcam(wanted: &EncodeConfig, streams: usize, camera: &Camera) -> Source {
+fn webcam(wanted: &EncodeConfig, alone: bool, camera: &Camera) -> Source {
     let label = format!("webcam {} ({})", camera.id, camera.name);
     let found = Some(Found::webcam(camera));
     let element = format!("{} {}={}", camera.element, camera.property, quote(&camera.id));
-    // A camera's H.264 is of use only where H.264 is wanted, and once.
-    let passes = wanted.codec == Codec::H264 && streams == 1;
+    // A camera's H.264 is of use only where H.264 is wanted, and nothing else.
+    let passes = wanted.codec == Codec::H264 && alone;
     let usable = |mode: &&mode::Mode| passes || mode.encoding != Encoding::H264;
     let modes: Vec<_> = camera.modes.iter().filter(usable).cloned().collect();
     let Some(Choice { encoding, resolution, fps }) = mode::choose(&modes, wanted.resolution, wanted.fps) else {
@@ -458,7 +482,7 @@ fn file(config: &SourceConfig, wanted: &EncodeConfig, machine: &Machine) -> Resu
         (format!("file {} (passthrough)", path.display()), text, Output::Encoded)
     } else {
         // A hardware decoder of the Jetson gives its own memory, which nothing but this takes to system memory.
-        let download = if (machine.has_property)("nvvidconv", "name") { "nvvidconv ! video/x-raw ! " } else { "" };
+        let download = machine.download();
         let caps = if download.is_empty() { "video/x-raw" } else { "video/x-raw(ANY)" };
         // Phones film on their side, and say in the file how to turn it (`wiring::turn`). Otherwise the pictures pass
         // untouched.
@@ -516,6 +540,14 @@ fn ip_camera(config: &SourceConfig, codec: Codec) -> Source {
 fn published(codec: Codec) -> Source {
     let text = format!("appsrc name={} is-live=true format=time ! {}", inlet::ELEMENT, parsed(codec));
     live("what is published by RTSP".to_owned(), text, Output::Encoded)
+}
+
+/// What `Pip` puts in, at the rate of the camera that is large.
+fn pictures(config: &SourceConfig, wanted: &EncodeConfig, machine: &Machine) -> Source {
+    let texts = config.pip.as_ref().map(|pip| (pip::label(pip), pip::text(pip, wanted.resolution, machine)));
+    // `Config` lets no such source through without its cameras.
+    let (label, text) = texts.unwrap_or_default();
+    Source { limit_fps: true, ..live(label, text, Output::Raw) }
 }
 
 fn user_pipeline(config: &SourceConfig, codec: Codec) -> Source {

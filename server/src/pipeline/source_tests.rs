@@ -21,7 +21,7 @@ fn config(kind: SourceKind) -> SourceConfig {
 }
 
 fn source(config: &SourceConfig, machine: &Machine) -> Result<Source, Missing> {
-    super::source(config, &EncodeConfig::default(), 1, machine)
+    super::source(config, &EncodeConfig::default(), true, machine)
 }
 
 fn h265() -> EncodeConfig {
@@ -78,7 +78,7 @@ fn an_ip_camera_is_taken_apart_by_its_codec_and_its_address_is_not_in_the_text()
          ! video/x-h264,stream-format=byte-stream,alignment=au"
     );
     assert_eq!((h264.label.as_str(), h264.camera), ("camera rtsp://10.0.0.3/cam", Some(url)));
-    let h265 = super::source(&config, &h265(), 1, &machine(&|_, _| false)).unwrap();
+    let h265 = super::source(&config, &h265(), true, &machine(&|_, _| false)).unwrap();
     assert!(
         h265.text.contains("encoding-name=H265 ! rtph265depay ! video/x-h265,stream-format=hvc1,"),
         "{}",
@@ -172,9 +172,9 @@ fn a_webcam_gives_raw_jpeg_or_h264_as_it_offers() {
     assert_eq!(text(vec![mode(Encoding::H264, 30)]), (h264, Output::Encoded, false));
     // Where H.265 is wanted, a camera's H.264 is decoded like anything else.
     let only_h264 = camera("/dev/video0", "C920", vec![mode(Encoding::H264, 30)]);
-    assert!(webcam(&h265(), 1, &only_h264).text.ends_with("do-timestamp=true ! decodebin ! video/x-raw"));
+    assert!(webcam(&h265(), true, &only_h264).text.ends_with("do-timestamp=true ! decodebin ! video/x-raw"));
     assert!(
-        webcam(&EncodeConfig::default(), 2, &only_h264).text.ends_with("decodebin ! video/x-raw"),
+        webcam(&EncodeConfig::default(), false, &only_h264).text.ends_with("decodebin ! video/x-raw"),
         "two streams of it"
     );
     assert_eq!(text(vec![]), (format!("{start} decodebin ! video/x-raw"), Output::Raw, true));

@@ -12,6 +12,7 @@ use gstreamer::prelude::*;
 use rov_common::sync::lock;
 
 use super::graph::{Branch, Capture};
+use super::pip::Tap;
 use super::{still, wiring};
 
 /// Encoders may give times back in coarser units.
@@ -58,6 +59,13 @@ impl Valve {
     }
 }
 
+impl Capture {
+    /// Whether nothing goes to an encoder.
+    pub fn rests(&self) -> bool {
+        self.branches.iter().all(|branch| *lock(&branch.valve) == Valve::Shut)
+    }
+}
+
 impl Branch {
     /// Gives the encoder nothing more.
     pub fn rest(&self) {
@@ -90,13 +98,13 @@ pub(super) fn install(pad: &gst::Pad, branch: &Arc<Branch>) {
 }
 
 /// Lets through `pad`, in front of the decoder of a live source whose pictures do not depend on each other, only what
-/// `still` looks at while all valves are shut. The others count as those that the valve keeps back, as long as the
+/// `still` looks at while all valves are shut, and nobody looks at them in another camera's either. The others count as those that the valve keeps back, as long as the
 /// decoder makes pictures of those that it gets: one that makes none of them must be noticed.
 pub(super) fn spare_decoder(pad: &gst::Pad, capture: &Arc<Capture>) {
     let (weak, state) = (Arc::downgrade(capture), Mutex::new(Spared::default()));
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
         let Some(capture) = weak.upgrade() else { return gst::PadProbeReturn::Ok };
-        let shut = capture.branches.iter().all(|branch| *lock(&branch.valve) == Valve::Shut);
+        let shut = capture.rests() && !capture.taps.iter().any(Tap::is_wanted);
         // As the branches are thinned apart, the one that gets most pictures tells.
         let frames_in = capture.branches.iter().map(|branch| branch.frames_in.count()).max().unwrap_or_default();
         if !(shut && lock(&state).spares(Instant::now(), frames_in)) {

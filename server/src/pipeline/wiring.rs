@@ -238,12 +238,18 @@ fn draw_frame(frame: &mut gst_video::VideoFrameRef<&mut gst::BufferRef>, label: 
     picture.mark(Stamp { frame: number, time_us: u64::try_from(unix.as_micros()).unwrap_or(0) });
 }
 
+/// [`first_field`] for each deinterlacer of `bin`.
+pub fn first_fields(bin: &gst::Bin) {
+    let elements = bin.iterate_elements().into_iter().flatten();
+    elements.filter(|element| is_made_by(element, "deinterlace")).for_each(|element| first_field(&element));
+}
+
 /// Has the deinterlacer make each picture of its first field: for the other it would hold the picture until the next
 /// one comes. NTSC begins with the bottom field, everything else with the top.
 ///
 /// Of pictures that differ in kind or order (mode mixed) it holds some and loses others. So all of them are alike to
 /// it: once one is interlaced, all are.
-pub fn first_field(deinterlace: &gst::Element) {
+fn first_field(deinterlace: &gst::Element) {
     let Some(pad) = deinterlace.static_pad("sink") else { return };
     let deinterlace = deinterlace.downgrade();
     let state = Mutex::new((None, FieldOrder::default()));
