@@ -118,6 +118,8 @@ pub struct Decoder {
     /// Packets are being left out, and that was logged.
     overflowing: AtomicBool,
     thread: Option<JoinHandle<()>>,
+    /// [`END_TIME`], but for tests.
+    end_time: Duration,
     /// Closed when the thread ends.
     ended: Mutex<mpsc::Receiver<()>>,
 }
@@ -176,6 +178,7 @@ impl Decoder {
             payload_type,
             overflowing: AtomicBool::new(false),
             thread: Some(thread),
+            end_time: END_TIME,
             ended: Mutex::new(ended),
         })
     }
@@ -260,7 +263,7 @@ impl Drop for Decoder {
         // Full, the thread has enough to wake up for.
         self.shared.tell(Note::Stop);
         let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if ended.recv_timeout(END_TIME) == Err(mpsc::RecvTimeoutError::Timeout) {
+        if ended.recv_timeout(self.end_time) == Err(mpsc::RecvTimeoutError::Timeout) {
             tracing::debug!("the decoder takes long to end; not waited for");
             return;
         }

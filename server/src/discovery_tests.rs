@@ -5,7 +5,7 @@ use tokio::time::timeout;
 
 use super::*;
 
-const SOON: Duration = Duration::from_secs(3);
+const SOON: Duration = Duration::from_secs(30);
 
 fn announcement(id: &str) -> Announcement {
     Announcement {
@@ -70,10 +70,17 @@ async fn silent(socket: &UdpSocket) -> bool {
 async fn a_query_is_answered_at_once_to_the_asker() {
     let (port, _shutdown, _task) = start(0, "one");
     let client = client().await;
-    let asked = Instant::now();
-    ask(&client, port, Query::default()).await;
-    assert_eq!(hear(&client).await.as_deref(), Some("one"));
-    assert!(asked.elapsed() < Duration::from_millis(200), "{:?}", asked.elapsed());
+    let begun = Instant::now();
+    // One that waits for the next announcement does so each time, and a busy machine only sometimes.
+    loop {
+        let asked = Instant::now();
+        ask(&client, port, Query::default()).await;
+        assert_eq!(hear(&client).await.as_deref(), Some("one"));
+        if asked.elapsed() < Duration::from_millis(200) {
+            break;
+        }
+        assert!(begun.elapsed() < SOON, "each answer comes late, the last after {:?}", asked.elapsed());
+    }
 }
 
 #[tokio::test]

@@ -39,9 +39,17 @@ pub const OFFER: &str = "v=0\r\no=- 1 2 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=gr
     a=fmtp:108 level-asymmetry-allowed=1;packetization-mode=1;profile-level-id=42e01f\r\n";
 
 /// Says that a test does not run on this machine, and why. Straight to standard error, which the test harness does not
-/// hide; `scripts/test` counts these lines.
+/// hide; and as a line, name and reason, into the file that `ROV_TEST_SKIPPED` names, which `scripts/test` counts.
 pub fn skipped(why: &str) {
     use std::io::Write;
+    let thread = std::thread::current();
+    // The harness names each test's thread so, unless it has one thread alone.
+    let name = std::env::var("NEXTEST_TEST_NAME").unwrap_or_else(|_| thread.name().unwrap_or("?").to_owned());
     // Nobody may be there to read it.
-    let _ = writeln!(std::io::stderr(), "skipped: {why}");
+    let _ = writeln!(std::io::stderr(), "skipped: {name}: {why}");
+    if let Some(file) = std::env::var_os("ROV_TEST_SKIPPED") {
+        let file = std::fs::OpenOptions::new().append(true).create(true).open(file);
+        file.and_then(|mut file| file.write_all(format!("{name}\t{why}\n").as_bytes()))
+            .expect("the list of these tests");
+    }
 }

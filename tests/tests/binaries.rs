@@ -326,20 +326,26 @@ fn discovery_finds_a_server_at_once() {
     let port = free_udp_port();
     let server = server("Nemo", &port.to_string());
     let runtime = Runtime::new().expect("a runtime");
-    let (found, elapsed) = runtime.block_on(async {
-        let mut discovery = discovery::bind(port, vec!["lo".to_owned()]).expect("discovery sockets");
-        let begun = discovery.begin();
-        while lock(discovery.heard()).since(begun).is_empty() && begun.elapsed() < Duration::from_secs(10) {
-            discovery.hear().await;
-        }
-        let found = lock(discovery.heard()).since(begun);
-        (found, begun.elapsed())
-    });
+    let find = || {
+        runtime.block_on(async {
+            let mut discovery = discovery::bind(port, vec!["lo".to_owned()]).expect("discovery sockets");
+            let begun = discovery.begin();
+            while lock(discovery.heard()).since(begun).is_empty() && begun.elapsed() < wait::START {
+                discovery.hear().await;
+            }
+            let found = lock(discovery.heard()).since(begun);
+            (found, begun.elapsed())
+        })
+    };
     // On a machine at rest it takes a millisecond; announcements alone would take half a second on average.
-    println!("found after {elapsed:?}");
-    assert_eq!(found.len(), 1);
-    assert_eq!(found[0].address, server.address);
-    assert!(elapsed < Duration::from_secs(1), "{elapsed:?}");
+    let times = std::iter::repeat_with(|| {
+        let (found, elapsed) = find();
+        assert_eq!(found.iter().map(|server| server.address).collect::<Vec<_>>(), [server.address]);
+        elapsed
+    });
+    let mut times: Vec<_> = times.take(9).collect();
+    times.sort();
+    assert!(times[4] < Duration::from_millis(200), "found after {times:?}");
 }
 
 #[test]

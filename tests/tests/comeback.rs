@@ -11,15 +11,20 @@ use rov_tests::wait::{self, until_true};
 use rov_tests::watcher::Watcher;
 use tokio::runtime::Runtime;
 
-/// The server promises two seconds; a busy machine may take one more.
-const BACK: Duration = Duration::from_secs(3);
+/// What the server promises.
+const BACK: Duration = Duration::from_secs(2);
 
 const PICTURE: &str = "videotestsrc is-live=true pattern=ball ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 \
                        ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=25 threads=1 bitrate=500";
 
-/// Lets the source be away for each of `outages`, and sees when the picture comes again. `start` gives the source,
-/// which ends when it is dropped.
-fn comes_back<T>(server: &Server, mut source: T, start: impl Fn() -> T, outages: &[u64]) {
+/// Lets the source of a server with these arguments be away for each of `outages`, and sees when the picture comes
+/// again. `start` gives the source, which ends when it is dropped.
+fn comes_back<T>(args: &[&str], mut source: T, start: impl Fn() -> T, outages: &[u64]) -> Server {
+    let begun = Instant::now();
+    let server = Server::start(args);
+    server.wait_until_running();
+    // What a start takes on this machine, as busy as it is.
+    let limit = BACK + 2 * begun.elapsed();
     let runtime = Runtime::new().expect("a runtime");
     let watcher = Watcher::start(&runtime, &["--url", &server.url("/whep")]);
     watcher.wait_for_shots(20);
@@ -32,12 +37,13 @@ fn comes_back<T>(server: &Server, mut source: T, start: impl Fn() -> T, outages:
         source = start();
         let back = Instant::now();
         until_true("a picture", wait::START, || watcher.shown() > shown);
-        println!("after {seconds} s without: back {:?} after the source", back.elapsed());
-        assert!(back.elapsed() < BACK, "after {seconds} s without: {:?}", back.elapsed());
+        println!("after {seconds} s without: back {:?} after the source, allowed {limit:?}", back.elapsed());
+        assert!(back.elapsed() < limit, "after {seconds} s without: {:?}, not {limit:?}", back.elapsed());
         watcher.wait_for_shots(shown + 20);
     }
     assert_eq!(watcher.report().sessions, 1, "the viewer stayed connected");
     watcher.stop(&runtime);
+    server
 }
 
 #[test]
@@ -45,10 +51,9 @@ fn an_ip_camera_that_was_away_is_shown_again_at_once() {
     let launch = format!("( {PICTURE} ! rtph264pay name=pay0 config-interval=-1 )");
     let camera = Camera::start(&launch);
     let port = camera.port;
-    let server = Server::start(&["--source", "rtsp", "--url", &camera.url]);
-    server.wait_until_running();
+    let url = camera.url.clone();
     let start = || Camera::with(&launch, Settings { port, ..Settings::default() });
-    comes_back(&server, camera, start, &[4, 13]);
+    let server = comes_back(&["--source", "rtsp", "--url", &url], camera, start, &[4, 13]);
     let complaints = server.process.stderr().matches("cannot connect to").count();
     assert!((1..=6).contains(&complaints), "{complaints}: it is said once for each outage, and not at each try");
 }
@@ -81,9 +86,7 @@ fn a_users_pipeline_whose_source_was_away_is_shown_again_at_once() {
     let launch = format!("{PICTURE} ! video/x-h264,stream-format=byte-stream ! {sink}");
     let feed = Feed::start(&launch);
     let description = format!("tcpclientsrc host=127.0.0.1 port={port} do-timestamp=true ! h264parse");
-    let server = Server::start(&["--pipeline", &description]);
-    server.wait_until_running();
-    comes_back(&server, feed, || Feed::start(&launch), &[4]);
+    comes_back(&["--pipeline", &description], feed, || Feed::start(&launch), &[4]);
 }
 
 #[test]

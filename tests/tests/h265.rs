@@ -2,7 +2,7 @@
 //! it.
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rov_common::units::Resolution;
 use rov_tests::browser::{Browser, PAGE};
@@ -54,7 +54,7 @@ fn every_picture_of_h265_arrives_once_and_in_order() {
     let unread = (shots.len() - order.read) as u64;
     // On a machine that is busy with other things pictures come late, and are skipped up to a keyframe that is asked
     // for.
-    let skipped = report.frames_skipped + stats.viewers[0].skipped;
+    let skipped = stats.viewers[0].skipped;
     until_counted(order.missing.saturating_sub(unread + skipped), &report, || server.stats());
     assert_eq!((report.packets_lost, report.sessions), (0, 1), "{report:?}");
     assert_eq!(shots[90].resolution, Resolution::new(640, 360));
@@ -92,9 +92,11 @@ fn after_an_outage_pictures_go_on_at_a_keyframe_that_is_asked_for() {
     let watcher = Watcher::start(&runtime, &["--url", &proxy.url("/whep"), "--latency", "30"]);
     watcher.wait_for_shots(10);
     let before = server.stats().streams.remove(0);
+    let outage = Instant::now();
     network.set_loss(1.0);
-    // For more than a second: what is sent again after it is too late to be shown.
-    until_true("some pictures lost", wait::SOON, || server.stats().streams[0].frames > before.frames + 36);
+    // For more than a second, so that what is sent again after it is too late to be shown; and not for so many pictures,
+    // which on a busy machine take so long that the session ends.
+    until_true("an outage", wait::SOON, || outage.elapsed() > Duration::from_millis(1_200));
     network.set_loss(0.0);
     let from = watcher.shown();
     watcher.wait_for_shots(from + 30);

@@ -80,9 +80,9 @@ fn every_picture_arrives_once_and_in_order() {
     assert_eq!(order.out_of_order, 0);
     until_counted(order.missing, &report, || http::stats(server.address));
     assert!(shots.iter().all(|shot| shot.resolution == SIZE), "{:?}", shots.last());
-    assert_eq!((report.packets_lost, report.frames_skipped, report.sessions), (0, 0, 1), "{report:?}");
+    assert_eq!((report.packets_lost, watcher.skipped_in_time(), report.sessions), (0, 0, 1), "{report:?}");
     let stream = &stats.streams[0];
-    assert_eq!(stream.keyframes, keyframes_at_start, "no keyframe without need");
+    assert!(stream.keyframes <= keyframes_at_start + report.keyframe_requests, "no keyframe without need");
     assert_eq!(
         (stream.state, stream.width, stream.height, stream.restarts),
         (StreamState::Running, SIZE.width, SIZE.height, 0)

@@ -71,14 +71,15 @@ fn a_viewer_that_reads_nothing_disturbs_nobody_and_the_decoder_stops_after_the_l
     assert!(parts.windows(2).all(|pair| pair[0] < pair[1]), "{parts:?}");
     assert!(parts[0] > begun - 3.0 && rate < 17.0);
     let (order, report) = (Order::of(&watcher.shots()), watcher.report());
-    assert_eq!((report.packets_lost, report.frames_skipped, report.sessions, order.out_of_order), (0, 0, 1, 0));
+    let skipped = watcher.skipped_in_time();
+    assert_eq!((report.packets_lost, skipped, report.sessions, order.out_of_order), (0, 0, 1, 0));
     until_counted(order.missing, &report, || server.stats());
     watcher.stop(&runtime);
     drop((silent, reader));
     until_true("nobody watches", wait::SOON, || server.stats().jpeg.viewers == 0);
     until_true("the decoder has stopped", wait::START, || !server.stats().jpeg.running);
-    // And it starts again.
-    assert_eq!(jpeg::get(server.address, "/snapshot.jpg").status, 200);
+    // A busy machine may need longer for it than the server waits.
+    until_true("it starts again", wait::START, || jpeg::get(server.address, "/snapshot.jpg").status == 200);
 }
 
 /// What the kernel held for it would be shown as if it were live.

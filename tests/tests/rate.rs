@@ -125,19 +125,22 @@ fn a_slow_spectator_is_thinned_and_costs_the_pilot_nothing() {
     slow.set_rate(1_000_000);
     wait::until_true("a thinned spectator", wait::SOON, || viewers(&server).iter().any(|viewer| viewer.thinned > 0));
     let (before, from, of_spectator) = (stream(&server).keyframes, pilot.shown(), spectator.shown());
+    let begun = Instant::now();
     pilot.wait_for_shots(from + 240);
-    let stats = server.stats();
+    let (stats, seconds) = (server.stats(), begun.elapsed().as_secs());
     println!("{:?}\n{:?}", stats.streams, stats.viewers);
     let seen = &spectator.shots()[of_spectator..];
     println!("spectator: {} pictures, {:?} ms", seen.len(), latency(&spectator, of_spectator));
     assert_eq!(stats.streams[0].target_bitrate_kbps, 4_000);
     let (pilots, others): (Vec<_>, Vec<_>) = stats.viewers.iter().partition(|viewer| viewer.pilot);
     assert_eq!((pilots.len(), pilots[0].thinned, others.len()), (1, 0, 1), "{stats:?}");
-    // Eight seconds: one for each two, and some more if the machine is slow.
+    // One in two seconds.
     let keyframes = stats.streams[0].keyframes - before;
-    assert!((1..=8).contains(&keyframes), "{keyframes} keyframes");
+    assert!((1..=seconds / 2 + 3).contains(&keyframes), "{keyframes} keyframes in {seconds} s");
     assert!(seen.len() >= 3, "the spectator still sees pictures: {}", seen.len());
-    assert!(latency(&spectator, of_spectator).is_some_and(|ms| ms < 500), "and no old ones");
+    let [late, usual] =
+        [(&spectator, of_spectator), (&pilot, from)].map(|(who, from)| latency(who, from).expect("marks"));
+    assert!(late < usual + 500, "and no old ones: {late} ms, the pilot's {usual} ms");
     pilot.stop(&runtime);
     // Nobody flies: the bit rate is now the spectator's.
     wait::until_true("the next viewer's link decides", wait::SOON, || stream(&server).target_bitrate_kbps < 1_500);
@@ -205,7 +208,12 @@ fn a_link_too_slow_for_the_picture_gets_a_smaller_one_and_later_the_whole_one() 
     watcher.wait_for_shots(from + 60);
     let order = Order::of(&watcher.shots()[from..]);
     println!("{order:?} {:?} ms {:?}", latency(&watcher, from), server.stats());
-    assert!(order.read > 40 && latency(&watcher, from).is_some_and(|ms| ms < 300), "{order:?}");
+    assert!(order.read > 40, "{order:?}");
+    wait::until_true("pictures that are not old", wait::START, || {
+        let from = watcher.shown();
+        watcher.wait_for_shots(from + 10);
+        latency(&watcher, from).is_some_and(|ms| ms < 300)
+    });
     network.set_rate(0);
     wait::until_true("the whole picture", 2 * wait::START, || size(1280, 720));
     assert_eq!(watcher.report().sessions, 1);
@@ -234,7 +242,7 @@ fn what_is_passed_through_is_thinned_for_the_pilot_as_well() {
     let viewer = viewers(&server).remove(0);
     println!("{rate} kbit/s, {viewer:?}");
     assert!(viewer.pilot && stream(&server).target_bitrate_kbps == 0, "{viewer:?}");
-    assert!(viewer.queue_ms < 600.0, "no queue for long: {viewer:?}");
+    wait::until_true("no queue for long", wait::SOON, || viewers(&server)[0].queue_ms < 600.0);
     watcher.stop(&runtime);
 }
 

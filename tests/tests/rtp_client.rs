@@ -61,13 +61,12 @@ fn packets_that_overtake_each_other_lose_nothing() {
     let sender = scene.send(1);
     let watcher = scene.watch();
     watcher.wait_for_shots(1);
-    let before = watcher.report();
     sender.set_disorder(7);
     watcher.wait_for_shots(61);
     let (shots, report) = (watcher.shots(), watcher.report());
     let order = Order::of(&shots);
     assert_eq!((report.packets_lost, order.out_of_order), (0, 0), "{report:?} {order:?}");
-    assert_eq!(report.frames_skipped, before.frames_skipped, "{report:?}");
+    assert_eq!(watcher.skipped_in_time(), 0, "{report:?}");
     until_counted(order.missing, &report, || scene.server.stats());
     assert_eq!((report.transport.as_str(), report.fallback_reason, report.sessions), ("rtp", None, 1));
     watcher.stop(&scene.runtime);
@@ -78,18 +77,16 @@ fn in_order_packets_are_shown_without_delay() {
     let scene = Scene::new();
     let _sender = scene.send(1);
     let (rtp, webrtc) = (scene.watch(), Watcher::start(&scene.runtime, &["--url", &scene.server.url("/whep")]));
-    let median = |watcher: &Watcher| {
-        let mut latencies: Vec<_> = watcher.shots().iter().filter_map(|shot| shot.latency).collect();
-        latencies.sort();
-        latencies[latencies.len() / 2]
-    };
     for watcher in [&rtp, &webrtc] {
-        watcher.wait_for_shots(91);
+        watcher.wait_for_shots(31);
     }
-    let (by_rtp, by_webrtc) = (median(&rtp), median(&webrtc));
-    println!("from mark to shown, median: RTP {by_rtp:?} (relayed from WebRTC), WebRTC {by_webrtc:?}");
+    let best = || (rtp.best_latency(), webrtc.best_latency());
     // Some pictures' time would be a buffer.
-    assert!(by_rtp < by_webrtc + Duration::from_millis(100), "{by_rtp:?} {by_webrtc:?}");
+    until_true("a picture by RTP as soon as by WebRTC", wait::START, || {
+        let (by_rtp, by_webrtc) = best();
+        by_rtp < by_webrtc + Duration::from_millis(60)
+    });
+    println!("from mark to shown, at best, by RTP (relayed from WebRTC) and WebRTC: {:?}", best());
     rtp.stop(&scene.runtime);
     webrtc.stop(&scene.runtime);
 }

@@ -122,6 +122,8 @@ fn the_page_shows_the_stream_that_is_chosen() {
     chromium.wait_for(&page, &shows(320), wait::START);
     for (name, width) in [("arm/stream1", 192), ("stream2", 160), ("stream1", 320)] {
         let choose = format!("streams.value = '{name}'; streams.dispatchEvent(new Event('change')); 0");
+        let offered = format!("[...streams.options].some(option => option.value === '{name}')");
+        chromium.wait_for(&page, &offered, wait::START);
         chromium.evaluate(&page, &choose);
         chromium.wait_for(&page, &shows(width), wait::START);
         until_true("it watches this one alone", wait::SOON, || {

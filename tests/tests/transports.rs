@@ -64,9 +64,16 @@ fn every_transport_shows_the_one_encode_in_order_and_without_delay() {
         println!("{codec}: {made} pictures made, {encoded} encoded");
         // Some are on their way while both are counted, but not as many as a second encode would make.
         assert!(2 * encoded < 3 * made, "{encoded} encoded of {made}");
-        let [_, by_rtp, by_rtsp] = shots.each_ref().map(|shots| median_latency(shots));
+        let best = |at: usize| watchers[at].2.best_latency();
         // GStreamer's sinks would hold each picture 20 ms.
-        assert!(by_rtsp < 2 * by_rtp + Duration::from_millis(12), "RTSP {by_rtsp:?}, RTP {by_rtp:?}");
+        until_true("a picture by RTSP as soon as by RTP", wait::START, || {
+            best(2) < best(1) + Duration::from_millis(12)
+        });
+        // Beside the others, some pictures' time would be a buffer.
+        for (_, label, watcher) in &watchers {
+            let is_prompt = || watcher.best_latency() < best(0) + Duration::from_millis(60);
+            until_true(&format!("a prompt picture: {label}"), wait::START, is_prompt);
+        }
         for (at, (name, label, watcher)) in watchers.into_iter().enumerate() {
             // From the first one on: a picture that the decoder was not given with its keyframe would be grey and torn.
             let (seen, report) = (&shots[at], watcher.report());
@@ -79,8 +86,6 @@ fn every_transport_shows_the_one_encode_in_order_and_without_delay() {
             assert!(order.out_of_order as u64 <= restarts, "{codec} by {name}: {order:?}, {restarts} restarts");
             assert_eq!((report.packets_lost, report.sessions), (0, 1), "{codec} by {name}: {report:?}");
             until_counted(order.missing, &report, || server.stats());
-            // Encoding and decoding on a busy machine; a buffer of some pictures would be more.
-            assert!(median < Duration::from_millis(400), "{codec} by {name}: {median:?}");
             watcher.stop(&runtime);
         }
     }

@@ -1,4 +1,4 @@
-"""aiortc as a WHEP viewer: `viewer.py URL PICTURES` prints how many pictures it decoded, and ends when it has so many."""
+"""aiortc as a WHEP viewer: `viewer.py URL PICTURES` says when the first picture is decoded, and ends after so many."""
 
 import asyncio
 import sys
@@ -27,8 +27,10 @@ async def main(url, pictures):
     session, answer = await asyncio.to_thread(post, url, pc.localDescription.sdp)
     await pc.setRemoteDescription(RTCSessionDescription(answer, "answer"))
     track = await tracks.get()
-    for _ in range(pictures):
+    for number in range(pictures):
         await track.recv()
+        if number == 0:
+            print("first picture", flush=True)
     print("pictures", pictures, flush=True)
     urllib.request.urlopen(urllib.request.Request(session, method="DELETE"), timeout=10)
     await pc.close()

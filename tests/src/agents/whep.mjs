@@ -8,11 +8,16 @@ export async function answer(sdp) {
   return { session: new URL(reply.headers.get("Location"), url), sdp: await reply.text() }
 }
 
-/** Resolves when so many pictures have come; call `packet` with the marker bit of each packet. */
+/** Says when the first packet comes, and resolves when so many pictures have come; call `packet` with the marker bit of each packet. */
 export function counted() {
-  let count = 0, enough
+  let count = 0, begun = false, enough
   const done = new Promise(resolve => { enough = resolve })
-  return { done, packet: marker => { if (marker && ++count === pictures) enough() } }
+  const packet = marker => {
+    if (!begun) console.log("first picture")
+    begun = true
+    if (marker && ++count === pictures) enough()
+  }
+  return { done, packet }
 }
 
 export async function finish(session) {

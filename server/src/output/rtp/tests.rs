@@ -15,7 +15,7 @@ use crate::stream::Control;
 const LOOPBACK: Ipv4Addr = Ipv4Addr::LOCALHOST;
 /// Without SO_BROADCAST, the system refuses each packet to it.
 const REFUSED: Ipv4Addr = Ipv4Addr::new(127, 255, 255, 255);
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 const SPS: [u8; 5] = [0x67, 0x42, 0xc0, 0x1f, 0xd9];
 const PPS: [u8; 3] = [0x68, 0xce, 0x3c];
 
@@ -168,17 +168,21 @@ fn repair_packets_say_when_they_are_sent() {
 
 #[test]
 fn the_end_is_said_at_once() {
-    let receiving = Receiving::new();
-    let (stream, _requests, output) = start(receiving.config(&[LOOPBACK]), &[]);
-    stream.publish(unit(true, 0, 100), Instant::now());
-    let report = receive(&receiving.rtcp);
-    let begun = Instant::now();
-    output.shutdown();
-    // The thread would else sleep until its next report.
-    assert!(begun.elapsed() < Duration::from_millis(800), "{:?}", begun.elapsed());
-    let goodbye = receive(&receiving.rtcp);
-    assert!(goodbye.len() > report.len() && goodbye.ends_with(&[&[0x81, 203, 0, 1], &report[4..8]].concat()));
-    assert!(!output.has_died());
+    let took = || {
+        let receiving = Receiving::new();
+        let (stream, _requests, output) = start(receiving.config(&[LOOPBACK]), &[]);
+        stream.publish(unit(true, 0, 100), Instant::now());
+        let report = receive(&receiving.rtcp);
+        let begun = Instant::now();
+        output.shutdown();
+        let took = begun.elapsed();
+        let goodbye = receive(&receiving.rtcp);
+        assert!(goodbye.len() > report.len() && goodbye.ends_with(&[&[0x81, 203, 0, 1], &report[4..8]].concat()));
+        assert!(!output.has_died());
+        took
+    };
+    // A thread that sleeps until its next report does so each time, and a busy machine is slow only sometimes.
+    assert!((0..20).any(|_| took() < Duration::from_millis(800)));
 }
 
 #[test]
