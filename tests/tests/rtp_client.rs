@@ -55,6 +55,25 @@ fn wait_for_reason(watcher: &Watcher, reason: &str) {
     until_true(reason, wait::SOON, || matches!(watcher.phase(), Phase::Waiting(text) if text.contains(reason)));
 }
 
+/// What waited in the socket would be taken for a new stream, as nothing came for so long.
+#[test]
+fn what_waited_while_the_client_stood_still_is_not_shown() {
+    let scene = Scene::new();
+    let _sender = scene.send(7);
+    let mut client = Client::start(&["--rtp-host", "127.0.0.1", "--rtp-port", &scene.port.to_string()]);
+    client.wait_for_frames(0, 30);
+    client.process.signal(libc::SIGSTOP);
+    // Not waited for anything: a machine may stand still for so long.
+    std::thread::sleep(Duration::from_secs(5));
+    client.process.signal(libc::SIGCONT);
+    let since = client.report().map_or(0, |report| report.frames_shown);
+    let report = client.wait_for_frames(since, 60);
+    // What was decoded already when it stood still may be shown then.
+    assert!(report.stamps.latency.p95_ms < 500.0, "{:?}", report.stamps);
+    let said = |line: &str| line.contains("old RTP packets left out").then_some(());
+    client.process.wait_for_line("that they were left out", wait::SOON, said);
+}
+
 #[test]
 fn packets_that_overtake_each_other_lose_nothing() {
     let scene = Scene::new();

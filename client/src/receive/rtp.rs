@@ -23,6 +23,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use self::senders::{Origin, Senders, Verdict};
 use super::header::{self, Header};
@@ -36,6 +37,10 @@ pub const HIGHEST_PORT: u16 = u16::MAX - 2;
 /// Interfaces are listed anew so often: a cable may be plugged in, or a USB adapter come back.
 const REJOIN_INTERVAL: Duration = Duration::from_secs(3);
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
+/// So often it is noted that this process runs.
+const BEAT: Duration = Duration::from_millis(100);
+/// Where it has not run for so long, it stood still.
+const STOOD_STILL: Duration = Duration::from_millis(500);
 const LARGEST_DATAGRAM: usize = 65_536;
 /// Media packets that are read before a repair packet: more than wait in a socket, and a flood of them must end.
 const MOST_WAITING: usize = 8_192;
@@ -255,20 +260,44 @@ impl Sockets {
     }
 }
 
+/// What a receiver waits for: length and sender of a packet, or a time.
+enum Event {
+    Media(usize, SocketAddr),
+    Control(usize, SocketAddr),
+    Repair(usize, SocketAddr),
+    Beat,
+    Rejoin,
+}
+
 impl Input {
     async fn receive(mut self, sockets: Sockets) {
         let Sockets { media, waiting, control, repair } = &sockets;
         let [mut packet, mut report, mut parity] = std::array::from_fn(|_| vec![0; LARGEST_DATAGRAM]);
         let mut rejoin = tokio::time::interval(REJOIN_INTERVAL);
+        let (mut beat, mut ran) = (tokio::time::interval(BEAT), Instant::now());
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let result = tokio::select! {
-                received = media.recv_from(&mut packet) => {
-                    received.map(|(length, from)| self.media(&packet[..length], from, Instant::now()))
-                }
+            let event = tokio::select! {
+                received = media.recv_from(&mut packet) => received.map(|(length, from)| Event::Media(length, from)),
                 received = receive_if(control.as_ref(), &mut report) => {
-                    received.map(|(length, from)| self.control(&report[..length], from, Instant::now()))
+                    received.map(|(length, from)| Event::Control(length, from))
                 }
-                received = receive_if(repair.as_ref(), &mut parity) => received.map(|(length, from)| {
+                received = receive_if(repair.as_ref(), &mut parity) => {
+                    received.map(|(length, from)| Event::Repair(length, from))
+                }
+                _ = beat.tick() => Ok(Event::Beat),
+                _ = rejoin.tick() => Ok(Event::Rejoin),
+            };
+            let now = Instant::now();
+            let stood_still = now.saturating_duration_since(std::mem::replace(&mut ran, now)) > STOOD_STILL;
+            if stood_still {
+                leave_out(waiting, &mut packet);
+            }
+            match event {
+                Ok(Event::Media(length, from)) if !stood_still => self.media(&packet[..length], from, now),
+                Ok(Event::Media(..) | Event::Beat) => {}
+                Ok(Event::Control(length, from)) => self.control(&report[..length], from, now),
+                Ok(Event::Repair(length, from)) => {
                     // On a busy machine both sockets hold packets. What is only not read yet must not be taken for
                     // lost.
                     for _ in 0..MOST_WAITING {
@@ -276,15 +305,12 @@ impl Input {
                         self.media(&packet[..length], from, Instant::now());
                     }
                     self.repair(&parity[..length], from, Instant::now());
-                }),
-                _ = rejoin.tick() => {
-                    self.join(&sockets);
-                    Ok(())
                 }
-            };
-            if let Err(error) = result {
-                tracing::debug!("cannot receive RTP: {error}");
-                tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+                Ok(Event::Rejoin) => self.join(&sockets),
+                Err(error) => {
+                    tracing::debug!("cannot receive RTP: {error}");
+                    tokio::time::sleep(PAUSE_AFTER_ERROR).await;
+                }
             }
         }
     }
@@ -386,6 +412,15 @@ impl Input {
             tracing::debug!("joined {} on {}", source.host, joined.join(", "));
         }
         (state.joined, state.trouble) = (joined, trouble);
+    }
+}
+
+/// What waited while the process stood still is old. After a pause so long it would be taken for a new stream, whose age
+/// shows by nothing.
+fn leave_out(waiting: &std::net::UdpSocket, packet: &mut [u8]) {
+    let count = (0..MOST_WAITING).take_while(|_| waiting.recv_from(packet).is_ok()).count();
+    if count > 0 {
+        tracing::info!("this process stood still; {count} old RTP packets left out");
     }
 }
 
