@@ -97,7 +97,7 @@ impl I420<'_> {
         let joined = words.join(" ");
         let lines = if advance(&joined) <= width { vec![joined.as_str()] } else { words.to_vec() };
         let longest = lines.iter().map(|line| advance(line)).max().unwrap_or(1);
-        let scale = (width * 3 / 4 / longest).clamp(1, (width / 120).max(1));
+        let scale = (width * 3 / 4 / longest).max(1);
         let line_height = (GLYPH.1 + 2) * scale;
         let count = lines.len().min(height / line_height);
         let mut y = top + (height - line_height * count) / 2;

@@ -24,7 +24,7 @@ enum Seen {
 
 struct Running {
     pip: Arc<Pip>,
-    _graph: Graph,
+    graph: Graph,
     seen: Receiver<Seen>,
 }
 
@@ -65,7 +65,7 @@ impl Running {
             }
             gst::PadProbeReturn::Ok
         });
-        Self { pip, _graph: graph, seen: seen_here }
+        Self { pip, graph, seen: seen_here }
     }
 
     /// Pushes pictures of both, as cameras would, until one of those that go to the encoder is as wanted; `small`: arm
@@ -176,4 +176,29 @@ fn two_swaps_without_a_picture_between_them_are_none() {
     assert_eq!((input.part, input.since), (ARM, input.last + TICK));
     input.swap();
     assert_eq!((input.part, input.since), (BOW, gst::ClockTime::ZERO));
+}
+
+#[test]
+fn the_cameras_are_told_whether_somebody_looks_and_tell_that_they_are_frozen() {
+    gst::init().unwrap();
+    let running = Running::start([Flip::None; 2]);
+    let (bow, arm) = (running.pip.tap("bow").unwrap(), running.pip.tap("arm").unwrap());
+    assert!(running.pip.tap("both").is_none());
+    running.until(true, [60, 90, 160, 200]);
+    // Only then is a camera's JPEG decoded for it while the camera's own streams rest.
+    let is_wanted = || [&bow, &arm].map(Tap::is_wanted);
+    assert_eq!(is_wanted(), [true, true]);
+    running.graph.branches()[0].rest();
+    assert_eq!(is_wanted(), [false, false]);
+    running.graph.branches()[0].wake();
+    assert_eq!(is_wanted(), [true, true]);
+
+    assert_eq!(running.pip.why_frozen(), None);
+    arm.set_frozen(Some("the picture has not changed".to_owned()));
+    running.until(true, [60, 90, 160, 200]);
+    assert_eq!(running.pip.why_frozen().as_deref(), Some("camera arm: the picture has not changed"));
+    arm.set_frozen(None);
+    assert_eq!(running.pip.why_frozen(), None);
+    drop(running.graph);
+    assert_eq!(is_wanted(), [false, false], "its pipeline is gone");
 }
