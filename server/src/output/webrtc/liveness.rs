@@ -38,9 +38,10 @@ impl Liveness {
     /// A receiver report came, with this extended highest sequence number (RFC 3550 section 6.4.1), if it has received
     /// anything.
     pub fn reported(&mut self, now: Instant, highest: Option<u32>) {
+        let sent = std::mem::take(&mut self.sent_since_report);
         if self.highest != highest {
             self.stuck_since = None;
-        } else if std::mem::take(&mut self.sent_since_report) {
+        } else if sent {
             self.stuck_since.get_or_insert(now);
         }
         self.highest = highest;
@@ -115,6 +116,20 @@ mod tests {
             assert!(trouble.contains("nothing arrives"), "{trouble}");
             viewer.reported(at(6), Some(70_001));
             assert_eq!(viewer.change(at(6)), Some(None));
+        }
+    }
+
+    #[test]
+    fn what_arrived_before_the_pictures_ended_is_no_trouble() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut viewer = Liveness::default();
+        viewer.sent(at(0));
+        viewer.reported(at(1), Some(70_000));
+        for second in 2..=10 {
+            viewer.heard();
+            viewer.reported(at(second), Some(70_000));
+            assert_eq!(viewer.trouble(at(second)), None, "{second}");
         }
     }
 
