@@ -50,12 +50,15 @@ pub struct Found {
     /// The run before that, and when that one and this were heard in turns last: two machines have that address.
     run_before: Option<u32>,
     in_turns: Option<Instant>,
+    /// It was heard beside another machine with its id and key: when one of the two starts again, its number tells no
+    /// more which it is.
+    has_twin: bool,
 }
 
 impl Found {
     pub fn new(announcement: Announcement, address: SocketAddr, now: Instant) -> Self {
-        let (run_before, in_turns) = (None, None);
-        Self { announcement, address, first: now, seen: now, run_since: now, run_before, in_turns }
+        let (run_before, in_turns, has_twin) = (None, None, false);
+        Self { announcement, address, first: now, seen: now, run_since: now, run_before, in_turns, has_twin }
     }
 
     /// Heard again.
@@ -82,7 +85,8 @@ impl Found {
     /// of a server has a number of its own: two numbers are two machines, unless one came after the other.
     fn is_beside(&self, other: &Self) -> bool {
         let (earlier, later) = if self.run_since <= other.run_since { (self, other) } else { (other, self) };
-        differs(earlier.announcement.run, later.announcement.run) && later.run_since < earlier.seen + RESTART
+        differs(earlier.announcement.run, later.announcement.run)
+            && (self.has_twin || other.has_twin || later.run_since < earlier.seen + RESTART)
     }
 
     fn name(&self) -> String {
@@ -258,6 +262,7 @@ impl Heard {
             let known = &mut self.found[at];
             let is_back = is_old(known, now);
             known.hear(announcement, now);
+            self.note_twins(at);
             return is_back;
         }
         if !self.make_room(&announcement, address, now) {
@@ -265,7 +270,26 @@ impl Heard {
             return false;
         }
         self.found.push(Found::new(announcement, address, now));
+        self.note_twins(self.found.len() - 1);
         true
+    }
+
+    /// Whether this one and others are machines with one id and key.
+    fn note_twins(&mut self, at: usize) {
+        let heard = self.found[at].clone();
+        let of = &heard.announcement;
+        let is_twin = |found: &Found| {
+            let its = &found.announcement;
+            let is_same = of.key.is_some() && its.id == of.id && its.key == of.key;
+            is_same && found.address != heard.address && found.is_beside(&heard)
+        };
+        let twins: Vec<_> = (0..self.found.len()).filter(|&other| is_twin(&self.found[other])).collect();
+        if !twins.is_empty() {
+            self.found[at].has_twin = true;
+        }
+        for twin in twins {
+            self.found[twin].has_twin = true;
+        }
     }
 
     /// For one more, if need be in the place of one that is silent or matters less. False: it does not get any.
@@ -639,8 +663,10 @@ impl Watched {
     /// Without a key, at its address alone.
     fn is_itself(&self, found: &Found) -> bool {
         let is_there = found.address == self.server.address;
-        let is_beside =
-            || differs(found.announcement.run, self.server.announcement.run) && found.run_since < self.alive + RESTART;
+        let is_beside = || {
+            differs(found.announcement.run, self.server.announcement.run)
+                && (found.has_twin || found.run_since < self.alive + RESTART)
+        };
         self.is_key_of(&found.announcement) && (is_there || found.announcement.key.is_some() && !is_beside())
     }
 

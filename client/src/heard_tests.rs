@@ -776,6 +776,20 @@ fn copies_of_a_card_with_one_key_are_told_by_their_runs_and_never_taken_for_each
         world.hear(&copy, ELSEWHERE);
     }
     assert_eq!(addresses(&question(world.lose(&[(&mine, NEMO)]))), [NEMO]);
+    // One that was seen to be a copy stays one when it starts again, when nothing else is heard any more.
+    let mut world = World::watching(&mine, there);
+    world.wish.any = true;
+    for _ in 0..20 {
+        world.pass(1_000);
+        world.hear(&mine, NEMO);
+    }
+    let again: &[_] = &[(&run(&a, 3), ELSEWHERE)];
+    let asked = question(world.lose(again));
+    assert_eq!((addresses(&asked), asked.takes_first_at), (vec![ELSEWHERE], None));
+    assert_eq!(world.heard.moved(&world.wish, world.now), None);
+    // The pilot's own is watched again as soon as it is heard, with another number too.
+    let both: &[_] = &[again[0], (&run(&a, 4), NEMO)];
+    assert_eq!(watched(&world.lose(both)), Some((NEMO.to_owned(), false)));
     // Copies with one address too.
     let mut world = World::watching(&mine, &[(&copy, NEMO)]);
     let said = world.heard.warning(world.now).unwrap_or_default();
