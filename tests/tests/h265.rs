@@ -31,7 +31,8 @@ const H265: &str = "a=rtpmap:108 H265/90000\r\na=fmtp:108 level-id=93;profile-id
 
 #[test]
 fn every_picture_of_h265_arrives_once_and_in_order() {
-    let size = ["--width", "640", "--height", "360", "--bitrate", "4000"];
+    // With less, the rate control leaves so few bits for pictures behind a keyframe that marks cannot be read.
+    let size = ["--width", "640", "--height", "360", "--bitrate", "8000"];
     let server = Server::start(&[&["--codec", "h265"][..], &size].concat());
     server.wait_until_running();
     let runtime = Runtime::new().expect("a runtime");
@@ -48,14 +49,11 @@ fn every_picture_of_h265_arrives_once_and_in_order() {
         latencies[latencies.len() / 2],
         latencies.last()
     );
-    // In the pictures behind a keyframe, for which the rate control leaves few bits, some marks are blurred.
-    assert!(order.read * 10 >= shots.len() * 9, "{order:?}");
-    assert_eq!(order.out_of_order, 0);
-    let unread = (shots.len() - order.read) as u64;
+    assert_eq!((order.read, order.out_of_order), (shots.len(), 0), "{order:?}");
     // On a machine that is busy with other things pictures come late, and are skipped up to a keyframe that is asked
     // for.
     let skipped = stats.viewers[0].skipped;
-    until_counted(order.missing.saturating_sub(unread + skipped), &report, || server.stats());
+    until_counted(order.missing.saturating_sub(skipped), &report, || server.stats());
     assert_eq!((report.packets_lost, report.sessions), (0, 1), "{report:?}");
     assert_eq!(shots[90].resolution, Resolution::new(640, 360));
     let stream = &stats.streams[0];
