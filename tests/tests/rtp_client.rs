@@ -80,12 +80,14 @@ fn packets_that_overtake_each_other_lose_nothing() {
     let sender = scene.send(1);
     let watcher = scene.watch();
     watcher.wait_for_shots(1);
+    // Up to the first keyframe.
+    let before = watcher.report().frames_skipped;
     sender.set_disorder(7);
     watcher.wait_for_shots(61);
     let (shots, report) = (watcher.shots(), watcher.report());
     let order = Order::of(&shots);
     assert_eq!((report.packets_lost, order.out_of_order), (0, 0), "{report:?} {order:?}");
-    assert_eq!(watcher.skipped_in_time(), 0, "{report:?}");
+    assert!(watcher.skipped_in_time() <= before, "{before}, then {report:?}");
     until_counted(order.missing, &report, || scene.server.stats());
     assert_eq!((report.transport.as_str(), report.fallback_reason, report.sessions), ("rtp", None, 1));
     watcher.stop(&scene.runtime);
