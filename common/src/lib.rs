@@ -20,6 +20,7 @@ pub mod memory;
 pub mod net;
 pub mod redact;
 pub mod rhythm;
+pub mod rtp;
 pub mod stamp;
 pub mod sync;
 pub mod units;

@@ -3,6 +3,7 @@
 //! later; but some cameras set it on every NAL unit or every slice. Pure.
 
 use crate::codec::{Codec, NalKind};
+use crate::rtp::Header;
 
 /// So many pictures without a keyframe that show the marker bits to be right are enough as well.
 const PROOF: u32 = 30;
@@ -66,13 +67,13 @@ enum Part {
 impl Packet {
     /// None unless `packet` is one of RTP.
     pub fn parse(codec: Codec, packet: &[u8]) -> Option<Self> {
-        let payload = payload(packet)?;
-        let word = |at: usize| u32::from_be_bytes([packet[at], packet[at + 1], packet[at + 2], packet[at + 3]]);
+        let header = Header::parse(packet)?;
+        let payload = header.payload(packet)?;
         Some(Self {
-            sequence: word(0) as u16,
-            timestamp: word(4),
-            ssrc: word(8),
-            marked: packet[1] & 0x80 != 0,
+            sequence: header.sequence,
+            timestamp: header.timestamp,
+            ssrc: header.ssrc,
+            marked: header.marker,
             part: (!payload.is_empty()).then(|| part(codec, payload)),
         })
     }
@@ -180,18 +181,6 @@ pub fn clear(packet: &mut [u8]) {
     if let Some(second) = packet.get_mut(1) {
         *second &= 0x7f;
     }
-}
-
-/// The payload of an RTP packet (RFC 3550 section 5.1); none unless its header is whole.
-fn payload(packet: &[u8]) -> Option<&[u8]> {
-    let first = *packet.first()?;
-    let mut at = 12 + 4 * usize::from(first & 0x0f);
-    if first & 0x10 != 0 {
-        let words = packet.get(at + 2..at + 4)?;
-        at += 4 + 4 * usize::from(u16::from_be_bytes([words[0], words[1]]));
-    }
-    let padding = if first & 0x20 != 0 { usize::from(*packet.last()?) } else { 0 };
-    packet.get(at..packet.len().checked_sub(padding)?)
 }
 
 fn part(codec: Codec, payload: &[u8]) -> Part {

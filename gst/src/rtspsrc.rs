@@ -1,7 +1,9 @@
 //! GStreamer's `rtspsrc`, which plays IP cameras: where the camera is, which of its streams are taken, how often and
 //! whom it is asked, and how its packets come.
 
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use gio::prelude::*;
 use gstreamer as gst;
@@ -10,11 +12,14 @@ use gstreamer::prelude::*;
 use gstreamer_rtsp::ffi as gst_rtsp;
 use gstreamer_rtsp::rtsp_message::RTSPMessage;
 use rov_common::attempts::{Attempts, Request, Verdict};
+use rov_common::backlog::Backlog;
 use rov_common::camera::{CameraUrl, Credentials, Trust};
 use rov_common::challenge;
 use rov_common::sync::lock;
+use rov_common::unread::Unread;
 
 use crate::element::is_made_by;
+use crate::rtp;
 
 /// Of connecting to a camera, and of each read and write, in seconds.
 const TLS_TIMEOUT: u32 = 1;
@@ -127,6 +132,34 @@ pub fn unknown_digest(camera: &CameraUrl, trust: &Trust) -> Option<String> {
     challenge::unknown_digest_by(camera, from, to)
 }
 
+/// Calls `on_late` once, where packets that come by TCP come later and later, with how late they are. To be called for
+/// each pad that is added: after UDP in vain it comes again over TCP. Notes whether the link runs empty.
+pub fn watch_lateness(
+    source: &gst::Element,
+    pad: &gst::Pad,
+    camera: &CameraUrl,
+    link_runs_empty: Arc<AtomicBool>,
+    on_late: impl Fn(Duration) + Send + Sync + 'static,
+) {
+    // What a link does not take of UDP is lost, nothing of it waits.
+    if has_udp(source) {
+        return;
+    }
+    let input = input(source);
+    let peers = camera.url().socket_addrs(|| Some(camera.port())).unwrap_or_default();
+    let state = Mutex::new((Backlog::default(), Unread::new(peers)));
+    let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST;
+    input.as_ref().unwrap_or(pad).add_probe(mask, move |_, info| {
+        let Some(header) = rtp::first_header(info) else { return gst::PadProbeReturn::Ok };
+        let (backlog, unread) = &mut *lock(&state);
+        let late = backlog.arrived(header.timestamp, header.marker, Instant::now(), || unread.waits());
+        link_runs_empty.store(backlog.runs_empty(), Ordering::Relaxed);
+        let Some(late) = late else { return gst::PadProbeReturn::Ok };
+        on_late(late);
+        gst::PadProbeReturn::Remove
+    });
+}
+
 /// Whether media comes by UDP now.
 pub fn has_udp(source: &gst::Element) -> bool {
     let is_udp = |element: gst::Element| is_made_by(&element, "udpsrc");
@@ -135,7 +168,7 @@ pub fn has_udp(source: &gst::Element) -> bool {
 
 /// Where packets by TCP come in, on the thread that reads them from the socket: behind the jitter buffer, the next ones
 /// may be read already.
-pub fn input(source: &gst::Element) -> Option<gst::Pad> {
+fn input(source: &gst::Element) -> Option<gst::Pad> {
     let is_manager = |element: &gst::Element| is_made_by(element, "rtpbin");
     let manager = source.downcast_ref::<gst::Bin>()?.iterate_elements().into_iter().flatten().find(is_manager)?;
     manager.sink_pads().into_iter().find(|pad| pad.name().starts_with("recv_rtp_sink"))

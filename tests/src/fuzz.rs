@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rov_client::decode::rtp::Packet;
-use rov_client::receive::header::{self, Header};
 use rov_client::receive::rtp::senders::{Origin, Senders};
 use rov_client::receive::rtsp::parameter_sets::ParameterSets;
 use rov_client::receive::webrtc::answered_codec;
@@ -19,6 +18,7 @@ use rov_common::api::SessionDescription;
 use rov_common::codec::{self, Codec, NalKind, ParameterSetCache, SpsInfo};
 use rov_common::discovery::{self, MAX_DATAGRAM, Message};
 use rov_common::fec;
+use rov_common::rtp::{self, Header};
 use rov_common::units::Bitrate;
 use rov_server::config::Config;
 use rov_server::config_file;
@@ -222,8 +222,8 @@ pub fn rtp(input: &[u8]) {
             }
             senders.packet(Origin { address: VIEWER, ssrc: header.ssrc, payload_type: header.payload_type }, now);
             let mut changed = packet.to_vec();
-            header::set_payload_type(&mut changed, 96);
-            header::set_ssrc(&mut changed, 1);
+            rtp::set_payload_type(&mut changed, 96);
+            rtp::set_ssrc(&mut changed, 1);
             assert_eq!(Header::parse(&changed), Some(Header { payload_type: 96, ssrc: 1, ..header }));
             let mut out = Vec::new();
             inserter.pass(packet.to_vec(), |packet| out.push(packet));

@@ -1,8 +1,7 @@
 //! What the decoder needs from an RTP packet (RFC 3550) that carries H.264 (RFC 6184) or H.265 (RFC 7798). Pure.
 
 use rov_common::codec::{Codec, NalKind};
-
-use crate::receive::header::Header;
+use rov_common::rtp::Header;
 
 /// The fields of one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,14 +27,13 @@ impl Packet {
     /// None unless `data` is an RTP packet of version 2 with a whole header.
     pub fn parse(codec: Codec, data: &[u8]) -> Option<Self> {
         let header = Header::parse(data)?;
-        let padding = if data[0] & 0x20 != 0 { usize::from(*data.last()?) } else { 0 };
-        let payload = data.get(header.payload_at..data.len().checked_sub(padding)?)?;
+        let payload = header.payload(data)?;
         Some(Self {
             payload_type: header.payload_type,
             sequence: header.sequence,
             timestamp: header.timestamp,
             ssrc: header.ssrc,
-            marker: data[1] & 0x80 != 0,
+            marker: header.marker,
             begins_unit: begins_unit(codec, payload),
             empty: payload.is_empty(),
         })

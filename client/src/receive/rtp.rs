@@ -18,6 +18,7 @@ use rov_common::discovery::interfaces::{Interface, is_neighbour, suitable, targe
 use rov_common::fec;
 use rov_common::marker::{self, Markers};
 use rov_common::net::{self, grow_buffers};
+use rov_common::rtp::{self, Header};
 use rov_common::sync::lock;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
@@ -26,7 +27,6 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use self::senders::{Origin, Senders, Verdict};
-use super::header::{self, Header};
 use super::{ConnectError, LinkState, OnPackets, PAYLOAD_TYPE, Transport};
 
 /// Where rov-server sends unless it is told otherwise.
@@ -360,8 +360,8 @@ impl Input {
 
     fn deliver(&mut self, packet: &[u8], at: Instant) {
         let mut packet = packet.to_vec();
-        header::set_payload_type(&mut packet, PAYLOAD_TYPE);
-        header::set_ssrc(&mut packet, self.stream);
+        rtp::set_payload_type(&mut packet, PAYLOAD_TYPE);
+        rtp::set_ssrc(&mut packet, self.stream);
         let header = marker::Packet::parse(self.shared.source.codec, &packet);
         for ((mut packet, at), clear) in self.markers.pass(header, (packet, at)) {
             if clear {

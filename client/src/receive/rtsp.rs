@@ -16,20 +16,18 @@ use gstreamer::glib;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
-use rov_common::backlog::Backlog;
 pub use rov_common::camera::{CameraUrl as Camera, Credentials, Trust};
 use rov_common::challenge::unknown_digest_advice;
 use rov_common::codec::Codec;
 use rov_common::lateness::Received;
 use rov_common::marker::{self, Markers};
+use rov_common::rtp;
 use rov_common::sync::lock;
-use rov_common::unread::Unread;
 use rov_gst::rtspsrc;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
 use self::parameter_sets::ParameterSets;
-use super::header::{self, Header};
 use super::{ConnectError, LinkState, OnCodec, OnPackets, PAYLOAD_TYPE, Transport};
 use crate::decode::within;
 
@@ -115,7 +113,7 @@ struct Shared {
     /// The fingerprint of the certificate that was not taken.
     untrusted: Mutex<Option<String>>,
     /// By TCP: the connection is seen to be empty again and again.
-    link_runs_empty: AtomicBool,
+    link_runs_empty: Arc<AtomicBool>,
 }
 
 impl Shared {
@@ -160,7 +158,7 @@ impl Player {
             sets: Mutex::new(ParameterSets::new(Codec::H264, &[])),
             media: Mutex::default(),
             untrusted: Mutex::default(),
-            link_runs_empty: AtomicBool::new(false),
+            link_runs_empty: Arc::default(),
         });
         let (pipeline, output) = build(&shared, latency)?;
         let keyframes = tokio::spawn(async move {
@@ -291,10 +289,13 @@ fn build(shared: &Arc<Shared>, latency: Duration) -> Result<(gst::Pipeline, gst_
         if let Some((_, codec)) = chosen {
             *lock(&shared.sets) = ParameterSets::new(codec, &sprop(&caps));
         }
-        // By TCP, which loses nothing and grows old instead.
-        if !rtspsrc::has_udp(source) {
-            end_when_late(source, &shared);
-        }
+        let (camera, link_runs_empty) = (shared.camera.clone(), Arc::clone(&shared.link_runs_empty));
+        let shared = Arc::downgrade(&shared);
+        rtspsrc::watch_lateness(source, pad, &camera, link_runs_empty, move |late| {
+            if let Some(shared) = shared.upgrade() {
+                shared.end(RtspError::Late { address: shared.camera.address(), seconds: late.as_secs() });
+            }
+        });
         if let Some(input) = sink.static_pad("sink") {
             // After UDP in vain, the pads come again over TCP.
             if let Some(before) = input.peer() {
@@ -352,7 +353,7 @@ fn take_packets(sink: &gst_app::AppSink, shared: &Arc<Shared>) {
                 return Ok(gst::FlowSuccess::Ok);
             };
             if packet.len() > 1 {
-                header::set_payload_type(&mut packet, PAYLOAD_TYPE);
+                rtp::set_payload_type(&mut packet, PAYLOAD_TYPE);
             }
             let codec = lock(&shared.media).chosen.map(|(_, codec)| codec);
             let header = codec.and_then(|codec| marker::Packet::parse(codec, &packet));
@@ -367,30 +368,6 @@ fn take_packets(sink: &gst_app::AppSink, shared: &Arc<Shared>) {
         })
         .build();
     sink.set_callbacks(callbacks);
-}
-
-/// Ends it where the packets come later and later. Looks where they come in, on the thread that reads them from the
-/// socket.
-fn end_when_late(source: &gst::Element, shared: &Arc<Shared>) {
-    let Some(pad) = rtspsrc::input(source) else { return };
-    let camera = &shared.camera;
-    let peers = camera.url().socket_addrs(|| Some(camera.port())).unwrap_or_default();
-    let (shared, state) = (Arc::downgrade(shared), Mutex::new((Backlog::default(), Unread::new(peers))));
-    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-        let Some(shared) = shared.upgrade() else { return gst::PadProbeReturn::Remove };
-        let map = info.buffer().and_then(|packet| packet.map_readable().ok());
-        let Some((header, packet)) = map.as_ref().and_then(|packet| Some((Header::parse(packet)?, packet))) else {
-            return gst::PadProbeReturn::Ok;
-        };
-        let marker = packet[1] & 0x80 != 0;
-        let (backlog, unread) = &mut *lock(&state);
-        let late = backlog.arrived(header.timestamp, marker, Instant::now(), || unread.waits());
-        shared.link_runs_empty.store(backlog.runs_empty(), Ordering::Relaxed);
-        if let Some(late) = late {
-            shared.end(RtspError::Late { address: shared.camera.address(), seconds: late.as_secs() });
-        }
-        gst::PadProbeReturn::Ok
-    });
 }
 
 fn watch_bus(pipeline: &gst::Pipeline, shared: &Arc<Shared>) {

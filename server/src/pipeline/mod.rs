@@ -45,7 +45,6 @@ pub use message::Failure;
 pub use pip::{Pip, Tap};
 pub use plan::{Links, Plan};
 pub use probe::{Chosen, NoEncoder, Tried, choose_encoder, unused};
-pub use rtsp::RtpHeader;
 pub use source::Found;
 use source::Machine;
 pub use still::Still;

@@ -8,12 +8,10 @@ use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
-use rov_common::backlog::Backlog;
 use rov_common::challenge::unknown_digest_advice;
 use rov_common::lateness::{Lateness, Received};
 use rov_common::sync::lock;
-use rov_common::unread::Unread;
-use rov_gst::rtspsrc;
+use rov_gst::{rtp, rtspsrc};
 
 use super::graph::{Capture, GraphEvent};
 use super::message;
@@ -66,13 +64,12 @@ pub fn install(head: &gst::Bin, url: &CameraUrl, plan: &Plan, capture: &Arc<Capt
     source.connect_pad_added(move |source, pad| {
         let link_runs_empty = Arc::new(AtomicBool::new(false));
         time_by_arrival(source, pad, Arc::clone(&link_runs_empty));
-        // What a link does not take of UDP is lost, nothing of it waits. After UDP in vain, the pad comes again over
-        // TCP.
-        if !rtspsrc::has_udp(source) {
-            let peers = camera.url().socket_addrs(|| Some(camera.port())).unwrap_or_default();
-            let input = rtspsrc::input(source);
-            end_when_late(source, input.as_ref().unwrap_or(pad), Unread::new(peers), link_runs_empty);
-        }
+        let weak = source.downgrade();
+        rtspsrc::watch_lateness(source, pad, &camera, link_runs_empty, move |late| {
+            if let Some(source) = weak.upgrade() {
+                end_late(&source, late);
+            }
+        });
     });
     let (chosen, capture) = (Mutex::new(None::<u32>), Arc::downgrade(capture));
     rtspsrc::on_stream(&source, move |number, media, encoding| {
@@ -96,44 +93,14 @@ pub fn install(head: &gst::Bin, url: &CameraUrl, plan: &Plan, capture: &Arc<Capt
     });
 }
 
-/// The fixed part of an RTP packet's header (RFC 3550 section 5.1).
-pub struct RtpHeader {
-    pub marker: bool,
-    pub sequence: u16,
-    pub timestamp: u32,
-    pub ssrc: u32,
-}
-
-impl RtpHeader {
-    pub fn of(packet: &gst::BufferRef) -> Option<Self> {
-        let mut bytes = [0; 12];
-        packet.copy_to_slice(0, &mut bytes).ok()?;
-        let word = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        Some(Self { marker: bytes[1] & 0x80 != 0, sequence: word(0) as u16, timestamp: word(4), ssrc: word(8) })
-    }
-}
-
-/// Fails where the RTP packets come later and later: the restart drops what waits in front of the link. Notes whether it
-/// runs empty.
-fn end_when_late(source: &gst::Element, pad: &gst::Pad, unread: Unread, link_runs_empty: Arc<AtomicBool>) {
-    let (source, state) = (source.downgrade(), Mutex::new((Backlog::default(), unread)));
-    pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, info| {
-        let packet = info.buffer().map(|buffer| buffer.as_ref()).or_else(|| info.buffer_list()?.get(0));
-        let Some(header) = packet.and_then(RtpHeader::of) else { return gst::PadProbeReturn::Ok };
-        let (backlog, unread) = &mut *lock(&state);
-        let late = backlog.arrived(header.timestamp, header.marker, Instant::now(), || unread.waits());
-        link_runs_empty.store(backlog.runs_empty(), Ordering::Relaxed);
-        let Some(late) = late else { return gst::PadProbeReturn::Ok };
-        if let Some(source) = source.upgrade() {
-            let reason = format!(
-                "the camera's link is slower than its stream, its pictures came {} s late; give the camera a lower bit \
-                 rate, or a better link",
-                late.as_secs()
-            );
-            gst::element_error!(source, gst::ResourceError::Read, ("{}", reason));
-        }
-        gst::PadProbeReturn::Remove
-    });
+/// The restart drops what waits in front of the link.
+fn end_late(source: &gst::Element, late: Duration) {
+    let reason = format!(
+        "the camera's link is slower than its stream, its pictures came {} s late; give the camera a lower bit rate, \
+         or a better link",
+        late.as_secs()
+    );
+    gst::element_error!(source, gst::ResourceError::Read, ("{}", reason));
 }
 
 /// Has a picture's time be that of its arrival, less what it came late. The camera's own time stamps may be slow or
@@ -144,7 +111,7 @@ fn time_by_arrival(source: &gst::Element, pad: &gst::Pad, link_runs_empty: Arc<A
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
         let now = source.upgrade().and_then(|source| wiring::running_time(&source));
         let Some(buffer) = info.buffer_mut() else { return gst::PadProbeReturn::Ok };
-        let Some((header, now)) = RtpHeader::of(buffer).zip(now) else { return gst::PadProbeReturn::Ok };
+        let Some((header, now)) = rtp::header(buffer).zip(now) else { return gst::PadProbeReturn::Ok };
         let mut state = lock(&state);
         let (lateness, last) = &mut *state;
         let received = Received { at: Instant::now(), link_runs_empty: link_runs_empty.load(Ordering::Relaxed) };

@@ -3,8 +3,7 @@
 
 use bytes::Bytes;
 use rov_common::codec::{Codec, NalKind};
-
-use crate::receive::header::{self, Header};
+use rov_common::rtp::{self, Header};
 
 /// Types of packets that are no NAL unit: the aggregation packet (STAP-A of RFC 6184 section 5.7.1, AP of RFC 7798
 /// section 4.4.2), and the fragment (FU-A of section 5.8, FU of section 4.4.3).
@@ -14,9 +13,6 @@ const fn packet_types(codec: Codec) -> (u8, u8) {
         Codec::H265 => (48, 49),
     }
 }
-
-/// A packet without extension or contributing sources has a header of this length.
-const PLAIN_HEADER: usize = 12;
 
 /// Sees the packets of one stream in order.
 #[derive(Debug)]
@@ -71,17 +67,17 @@ impl ParameterSets {
             && !self.supplied
             && let Some(payload) = &self.payload
         {
-            let mut sets = packet[..PLAIN_HEADER].to_vec();
+            let mut sets = packet[..rtp::PLAIN_LENGTH].to_vec();
             // Version alone: neither padding nor extension; and no marker, as the picture goes on.
             sets[0] = 0x80;
             sets[1] &= 0x7f;
-            header::set_sequence(&mut sets, sequence);
+            rtp::set_sequence(&mut sets, sequence);
             sets.extend_from_slice(payload);
             deliver(sets.into());
             self.supplied = true;
             self.inserted = self.inserted.wrapping_add(1);
         }
-        header::set_sequence(&mut packet, header.sequence.wrapping_add(self.inserted));
+        rtp::set_sequence(&mut packet, header.sequence.wrapping_add(self.inserted));
         deliver(packet.into());
     }
 }

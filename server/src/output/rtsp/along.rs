@@ -12,11 +12,10 @@ use std::sync::{Arc, Mutex};
 use gstreamer::glib;
 use gstreamer_rtsp_server::gio;
 use gstreamer_rtsp_server::gio::prelude::{SocketExt, SocketExtManual};
+use rov_common::rtp::{Header, PLAIN_LENGTH};
 use rov_common::sync::lock;
 use socket2::SockRef;
 
-/// Of an interleaved packet (RFC 2326 section 10.12): its own four bytes, and RTP's twelve (RFC 3550 section 5.1).
-const HEADERS: usize = 16;
 /// So much of what is read next is looked at: packets that were made for a network fit in.
 const LOOK: usize = 2048;
 
@@ -61,16 +60,18 @@ impl Along {
     /// be told what it is.
     fn note(&mut self, next: &[u8]) {
         self.is_whole = false;
-        let Some(&[b'$', _, long, short, flags, _, high, low, _, _, _, _, ref ssrc @ ..]) =
-            next.first_chunk::<HEADERS>()
-        else {
+        // RFC 2326 section 10.12.
+        let [b'$', _, long, short, packet @ ..] = next else { return };
+        if packet.len() < PLAIN_LENGTH {
             return;
-        };
-        self.is_whole = next.len() >= 4 + usize::from(u16::from_be_bytes([long, short]));
-        let is_of_stream = flags >> 6 == 2 && self.ssrc == Some(u32::from_be_bytes(*ssrc));
+        }
+        self.is_whole = packet.len() >= usize::from(u16::from_be_bytes([*long, *short]));
         // Sound that came just before may have waited for nothing.
-        if is_of_stream && !std::mem::take(&mut self.was_empty) {
-            self.packets.insert(u16::from_be_bytes([high, low]));
+        if let Some(header) = Header::parse(packet)
+            && self.ssrc == Some(header.ssrc)
+            && !std::mem::take(&mut self.was_empty)
+        {
+            self.packets.insert(header.sequence);
         }
     }
 

@@ -14,13 +14,15 @@ use gstreamer_rtsp_server::prelude::*;
 use gstreamer_sdp as gst_sdp;
 use rov_common::backlog::Backlog;
 use rov_common::codec::Codec;
+use rov_common::rtp::Header;
 use rov_common::sync::lock;
+use rov_gst::rtp;
 
 use super::along::Along;
 use super::clients::{interleaved, key};
 use super::feed::rtpbin;
 use super::gate;
-use crate::pipeline::{Inlet, RtpHeader, correct_markers};
+use crate::pipeline::{Inlet, correct_markers};
 
 /// How long a gap waits for packets that were overtaken; what comes in order does not wait.
 const LATENCY_MS: u32 = 40;
@@ -155,10 +157,9 @@ pub fn configure(media: &rtsp::RTSPMedia, inlet: &Arc<Inlet>, codec: Codec) {
 fn refuse_when_late(pad: &gst::Pad, inlet: &Arc<Inlet>, key: usize, along: Option<Arc<Mutex<Along>>>) {
     let inlet = Arc::clone(inlet);
     // Whether bytes waited behind a packet is known when the next one comes.
-    let state = Mutex::new((Backlog::default(), None::<(RtpHeader, Instant)>));
+    let state = Mutex::new((Backlog::default(), None::<(Header, Instant)>));
     pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |_, info| {
-        let packet = info.buffer().map(|buffer| buffer.as_ref()).or_else(|| info.buffer_list()?.get(0));
-        let Some(header) = packet.and_then(RtpHeader::of).filter(|_| inlet.is_by_tcp(key)) else {
+        let Some(header) = rtp::first_header(info).filter(|_| inlet.is_by_tcp(key)) else {
             return gst::PadProbeReturn::Ok;
         };
         let waited = along.as_ref().map(|along| lock(along).take(header.ssrc, header.sequence));

@@ -1,9 +1,14 @@
-//! The RTP header (RFC 3550 section 5.1), as far as packets are told apart and changed by it on their way to the
-//! decoder.
+//! The RTP header (RFC 3550 section 5.1), as far as packets are told apart and changed by it on their way. Pure.
+
+/// The length of a header without contributing sources and extension.
+pub const PLAIN_LENGTH: usize = 12;
 
 /// The fields of one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
+    /// The last byte of the packet says how many there are behind the payload.
+    pub has_padding: bool,
+    pub marker: bool,
     pub payload_type: u8,
     pub sequence: u16,
     pub timestamp: u32,
@@ -20,17 +25,25 @@ impl Header {
             return None;
         }
         let word = |at: usize| Some(u32::from_be_bytes(data.get(at..at + 4)?.try_into().ok()?));
-        let mut payload_at = 12 + 4 * usize::from(first & 0x0f);
+        let mut payload_at = PLAIN_LENGTH + 4 * usize::from(first & 0x0f);
         if first & 0x10 != 0 {
             payload_at += 4 + 4 * (word(payload_at)? & 0xffff) as usize;
         }
         (payload_at <= data.len()).then_some(Self {
+            has_padding: first & 0x20 != 0,
+            marker: second & 0x80 != 0,
             payload_type: second & 0x7f,
             sequence: (word(0)? & 0xffff) as u16,
             timestamp: word(4)?,
             ssrc: word(8)?,
             payload_at,
         })
+    }
+
+    /// What is between header and padding of the packet; none where there is more padding than that.
+    pub fn payload<'a>(&self, packet: &'a [u8]) -> Option<&'a [u8]> {
+        let padding = if self.has_padding { usize::from(*packet.last()?) } else { 0 };
+        packet.get(self.payload_at..packet.len().checked_sub(padding)?)
     }
 }
 
@@ -54,7 +67,15 @@ mod tests {
     #[test]
     fn the_header_is_read_and_changed() {
         let mut packet = vec![0x91, 0xe1, 0, 7, 0, 0, 0, 9, 0, 0, 0, 5, 1, 2, 3, 4, 0xbe, 0xde, 0, 1, 0, 0, 0, 0, 0x65];
-        let header = Header { payload_type: 97, sequence: 7, timestamp: 9, ssrc: 5, payload_at: 24 };
+        let header = Header {
+            has_padding: false,
+            marker: true,
+            payload_type: 97,
+            sequence: 7,
+            timestamp: 9,
+            ssrc: 5,
+            payload_at: 24,
+        };
         assert_eq!(Header::parse(&packet), Some(header));
         set_payload_type(&mut packet, 96);
         set_sequence(&mut packet, 0x1234);
@@ -62,6 +83,17 @@ mod tests {
         assert_eq!(packet[1], 0xe0, "the marker stays");
         let header = Header { payload_type: 96, sequence: 0x1234, ssrc: 6, ..header };
         assert_eq!(Header::parse(&packet), Some(header));
+        assert_eq!(header.payload(&packet), Some(&[0x65][..]));
+    }
+
+    #[test]
+    fn padding_is_no_part_of_the_payload() {
+        let payload = |padding: u8| {
+            let packet = [0xa0, 96, 0, 7, 0, 0, 0, 9, 0, 0, 0, 5, 0x65, 0, padding];
+            Header::parse(&packet)?.payload(&packet).map(<[u8]>::to_vec)
+        };
+        assert_eq!([payload(2), payload(3)], [Some(vec![0x65]), Some(vec![])]);
+        assert_eq!([payload(4), payload(200)], [None, None], "more of it than there is behind the header");
     }
 
     #[test]
