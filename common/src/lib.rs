@@ -23,6 +23,7 @@ pub mod rhythm;
 pub mod rtp;
 pub mod stamp;
 pub mod sync;
+pub mod thin;
 pub mod units;
 pub mod unread;
 pub mod webrtc;

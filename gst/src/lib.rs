@@ -1,5 +1,9 @@
 //! What `rov-server` and `rov-client` share of GStreamer.
 
+pub mod caps;
+pub mod clock;
+pub mod counter;
 pub mod element;
+pub mod message;
 pub mod rtp;
 pub mod rtspsrc;

@@ -6,6 +6,7 @@ pub mod config_file;
 pub mod discovery;
 pub mod http;
 mod identity;
+pub mod inlet;
 pub mod output;
 pub mod packetize;
 pub mod pipeline;

@@ -12,10 +12,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{CameraConfig, EncodeConfig, EncoderChoice, SourceConfig, SourceKind};
+use crate::inlet::Inlet;
 use crate::pipeline::playable::{self, Problem};
 use crate::pipeline::{
-    self, Branch, BranchCounters, EncoderRow, Failure, Found, Graph, GraphError, GraphEvent, Hanging, Inlet, Links,
-    Plan, PrepareError, Tap,
+    self, Branch, BranchCounters, EncoderRow, Failure, Found, Graph, GraphError, GraphEvent, Hanging, Links, Plan,
+    PrepareError, Tap,
 };
 use crate::rest::{Change, Rest};
 use crate::stream::{Control, Stream};

@@ -10,12 +10,12 @@ use gstreamer_app as gst_app;
 use rov_common::sync::lock;
 use rov_common::units::Fps;
 use rov_gst::element::is_made_by;
+use rov_gst::{caps, counter, message, rtp};
 
 use super::continuity::{self, REWIND};
 use super::encoder;
-use super::graph::{self, Branch, Capture, GraphError, GraphEvent, Output, STOP};
+use super::graph::{self, Branch, Capture, Failure, GraphError, GraphEvent, Output, STOP};
 use super::live::{self, Size};
-use super::message::{self, Failure};
 use super::plan::{self, BranchPlan, Plan, Tail};
 use super::source::{self, Pacing};
 use super::{catch_up, jpeg, rtsp, stdin, still, thin, valve, wiring};
@@ -179,7 +179,7 @@ fn head(plan: &Plan, capture: &Arc<Capture>) -> Result<gst::Bin, GraphError> {
         inlet.install(&head);
     }
     let weak = Arc::downgrade(capture);
-    wiring::correct_markers(&head, plan.codec, move |behind, before| {
+    rtp::correct_markers(&head, plan.codec, move |behind, before| {
         weak.upgrade().is_some_and(|capture| lock(&capture.losses).lost(behind, before))
     });
     stdin::install(&head, plan.codec, capture);
@@ -205,7 +205,7 @@ fn head(plan: &Plan, capture: &Arc<Capture>) -> Result<gst::Bin, GraphError> {
         plan.links.taps.iter().for_each(|tap| tap.install(&pad));
     }
     if matches!(plan.branches[0], BranchPlan { tail: Tail::Fixed(_), encoder: None, .. }) {
-        wiring::count(&pad, &capture.branches[0].frames_in);
+        counter::count(&pad, &capture.branches[0].frames_in);
     }
     let ghost = gst::GhostPad::builder_with_target(&pad).map_err(|_| no_output())?.name("src").build();
     ghost.set_active(true).and_then(|()| head.add_pad(&ghost)).map_err(|_| no_output())?;
@@ -254,13 +254,13 @@ fn tail(
             thin::install(&queue, fps);
         }
         live::leave_out(&queue, branch);
-        wiring::count(&queue, &branch.frames_in);
+        counter::count(&queue, &branch.frames_in);
         if branch.stream == 0 {
             still::watch(&queue, &capture.still);
         }
         valve::install(&queue, branch);
-        wiring::count(&pad(&tail, encoder::NAME, text)?, &branch.frames_to_encoder);
-        wiring::fit_encoder(&element, row, plan, branch);
+        counter::count(&pad(&tail, encoder::NAME, text)?, &branch.frames_to_encoder);
+        live::fit_encoder(&element, row, plan, branch);
         wiring::first_fields(&tail);
         Some((element, row))
     } else {
@@ -284,7 +284,7 @@ fn connect_sink(sink: &gst_app::AppSink, checked: bool, branch: &Arc<Branch>, ca
     let format = std::sync::Mutex::new(None);
     let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
         let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-        let now = sample.caps().and_then(wiring::format_of);
+        let now = sample.caps().and_then(caps::format_of);
         let mut last = format.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((resolution, fps)) = now
             && std::mem::replace(&mut *last, now) != now
@@ -345,7 +345,7 @@ fn attach(
     let behind = add_behind(plan, &texts, !is_encoded, pipeline, capture)?;
     let Some(sink) = behind[0].static_pad("sink") else { return Err(unusable()) };
     if is_encoded {
-        wiring::count(&sink, &capture.branches[0].frames_in);
+        counter::count(&sink, &capture.branches[0].frames_in);
     }
     // A source that is not live would run as fast as the encoder can.
     let mut query = gst::query::Latency::new();

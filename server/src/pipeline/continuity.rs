@@ -10,8 +10,7 @@ use std::time::Duration;
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
-
-use super::wiring;
+use rov_gst::clock;
 
 /// The name of the application message that asks for the next round.
 pub const REWIND: &str = "rov-rewind";
@@ -120,7 +119,7 @@ pub fn install(pad: &gst::Pad, pipeline: &gst::Pipeline, interval: Duration, loo
         if let Some(buffer) = info.buffer_mut() {
             // Without a pipeline it is being taken down.
             let Some(pipeline) = pipeline.upgrade() else { return gst::PadProbeReturn::Handled };
-            let now = wiring::running_time(pipeline.upcast_ref()).map_or(Duration::ZERO, Duration::from);
+            let now = clock::running_time(pipeline.upcast_ref()).map_or(Duration::ZERO, Duration::from);
             let time = buffer.pts().or(buffer.dts()).and_then(|time| state.segment.to_running_time(time));
             let placed = state.continuity.place(time.map(Duration::from), buffer.duration().map(Duration::from), now);
             let buffer = buffer.make_mut();

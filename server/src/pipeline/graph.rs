@@ -19,18 +19,18 @@ use rov_common::access_unit::AccessUnit;
 use rov_common::codec::{self, Codec};
 use rov_common::sync::lock;
 use rov_common::units::{Bitrate, Fps, Resolution};
+use rov_gst::counter::{Counter, Moment};
+use rov_gst::{clock, element, message};
 
 use super::encoder::{EncoderRow, Keyframe, Settings};
 use super::live::Size;
 use super::losses::Losses;
-use super::message::{self, Failure};
 use super::pip::Tap;
 use super::plan::{self, BranchPlan, Plan};
 use super::playable;
 use super::stdin;
 use super::still::Still;
 use super::valve::Valve;
-use super::wiring::{self, Counter, Moment};
 use crate::config::SourceKind;
 use crate::rate_control::Ceiling;
 
@@ -61,6 +61,24 @@ pub enum GraphEvent {
     Denied(String),
     /// What comes can never be shown by WebRTC viewers, however often it is restarted.
     Refused(String),
+}
+
+/// What has failed, with the reason in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    Source(String),
+    /// A stream's encoder, or what converts pictures for it: another encoder may do better.
+    Encoder {
+        stream: usize,
+        reason: String,
+    },
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Source(reason) | Self::Encoder { reason, .. }) = self;
+        f.write_str(reason)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -263,7 +281,7 @@ impl Branch {
             Keyframe::V4l2Controls => {
                 let event_works = gst::version() >= (1, 24, 0, 0);
                 if !event_works {
-                    wiring::set_property(&encoder, "extra-controls", "controls,force_key_frame=1");
+                    element::set_property(&encoder, "extra-controls", "controls,force_key_frame=1");
                 }
                 event_works
             }
@@ -518,7 +536,7 @@ pub(super) fn deliver(
         }
         return;
     }
-    let now = wiring::running_time(sink.upcast_ref());
+    let now = clock::running_time(sink.upcast_ref());
     let time = buffer.pts().or(buffer.dts());
     let running = time.and_then(|time| sample.segment()?.downcast_ref::<gst::ClockTime>()?.to_running_time(time));
     let pts = match (running.or(now).unwrap_or_default(), now) {

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
+use rov_gst::counter;
+
 use super::*;
 use crate::config::{CameraConfig, EncoderChoice, Flip, Preset, Profile, SourceKind};
 use crate::pipeline::plan::Tail;
@@ -887,7 +889,7 @@ fn no_picture_goes_to_the_encoder_while_it_is_held() {
     let running = start(&small());
     let queue = running.graph.pipeline.by_name(plan::RAW_QUEUE).unwrap().static_pad("sink").unwrap();
     let source = Arc::new(Counter::new(Instant::now()));
-    wiring::count(&queue.peer().unwrap(), &source);
+    counter::count(&queue.peer().unwrap(), &source);
     running.take(5);
     let hold = |until| {
         running.graph.branches()[0].apply(&Rate { hold_until: Some(until), ..rate(1000, Step::Full) }).unwrap();
@@ -1009,7 +1011,7 @@ fn while_the_encoder_rests_few_pictures_of_a_webcams_jpeg_are_decoded() {
     let running = webcam();
     let decoded = Arc::new(Counter::new(Instant::now()));
     let unpack = running.graph.pipeline.by_name("unpack").unwrap();
-    wiring::count(&unpack.static_pad("src").unwrap(), &decoded);
+    counter::count(&unpack.static_pad("src").unwrap(), &decoded);
     running.take(20);
     running.graph.branches()[0].rest();
     let still = || running.graph.counters().still.unwrap();

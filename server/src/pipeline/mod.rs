@@ -11,11 +11,9 @@ pub mod encoder;
 mod encoder_table;
 mod encoder_table_h265;
 pub mod graph;
-mod inlet;
 mod jpeg;
 mod live;
 mod losses;
-pub(crate) mod message;
 pub mod mode;
 mod picture;
 pub mod pip;
@@ -28,9 +26,9 @@ pub mod source;
 mod stable;
 mod stdin;
 mod still;
-pub(crate) mod thin;
+mod thin;
 mod valve;
-pub(crate) mod wiring;
+mod wiring;
 
 use gstreamer as gst;
 use rov_common::descriptor;
@@ -39,16 +37,13 @@ use rov_gst::element::has_property;
 use crate::config::{CameraConfig, SourceConfig, SourceKind};
 pub use devices::nodes as device_nodes;
 pub use encoder::EncoderRow;
-pub use graph::{Branch, BranchCounters, Graph, GraphError, GraphEvent, Hanging};
-pub use inlet::Inlet;
-pub use message::Failure;
+pub use graph::{Branch, BranchCounters, Failure, Graph, GraphError, GraphEvent, Hanging};
 pub use pip::{Pip, Tap};
 pub use plan::{Links, Plan};
 pub use probe::{Chosen, NoEncoder, Tried, choose_encoder, unused};
 pub use source::Found;
 use source::Machine;
 pub use still::Still;
-pub use wiring::{correct_markers, running_time};
 
 /// Why there is no plan.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

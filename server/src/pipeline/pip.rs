@@ -25,11 +25,12 @@ use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 use rov_common::sync::lock;
 use rov_common::units::Resolution;
+use rov_gst::{caps, clock, element};
 
 use super::graph::Capture;
 use super::picture::{I420, Plane};
 use super::source::Machine;
-use super::{plan, still, valve, wiring};
+use super::{plan, still, valve};
 use crate::config::{Flip, PipConfig};
 
 pub use place::Place;
@@ -139,7 +140,7 @@ impl Tap {
         let Self { pip, part } = self.clone();
         pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
             let Some((picture, caps)) = info.buffer().zip(pad.current_caps()) else { return gst::PadProbeReturn::Ok };
-            let now = pad.parent_element().and_then(|element| wiring::running_time(&element));
+            let now = pad.parent_element().and_then(|element| clock::running_time(&element));
             let segment = pad.sticky_event::<gst::event::Segment>(0);
             let running = |pts| segment?.segment().downcast_ref::<gst::ClockTime>()?.to_running_time(pts);
             let age = now.zip(picture.pts().and_then(running)).map_or(gst::ClockTime::ZERO, |(now, pts)| {
@@ -269,7 +270,7 @@ impl Pip {
         state.heard[part] = Heard { last: Some(now), unusable: None, frozen: state.heard[part].frozen.take() };
         let Some(source) = input.source.upgrade() else { return };
         // One that waits is on its way to the queue, or the pipeline stands still.
-        let Some(time) = wiring::running_time(source.upcast_ref()).filter(|_| source.current_level_bytes() == 0) else {
+        let Some(time) = clock::running_time(source.upcast_ref()).filter(|_| source.current_level_bytes() == 0) else {
             return;
         };
         if at == SMALL && state.place.is_none() {
@@ -343,7 +344,7 @@ impl Pip {
             if std::mem::replace(&mut *lock(&set), wanted) != wanted
                 && let Some(flip) = flip.upgrade()
             {
-                wiring::set_property(&flip, "method", plan::turning(wanted));
+                element::set_property(&flip, "method", plan::turning(wanted));
             }
             gst::PadProbeReturn::Ok
         });
@@ -351,7 +352,7 @@ impl Pip {
 
     /// The first large picture's format is that of all that follow.
     fn set_format(&self, head: &gst::Bin, caps: &gst::CapsRef) {
-        let Some((size, _)) = wiring::format_of(caps) else { return };
+        let Some((size, _)) = caps::format_of(caps) else { return };
         let mut state = lock(&self.state);
         if state.place.is_some() {
             return;

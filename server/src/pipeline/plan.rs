@@ -17,10 +17,10 @@ use rov_common::codec::Codec;
 use rov_common::units::{Bitrate, Fps, Resolution};
 
 use super::encoder::{EncoderRow, Memory, Settings};
-use super::inlet::Inlet;
 use super::pip::{Pip, Tap};
 use super::source::{self, Drawing, Found, Machine, Missing, Output, Pacing};
 use crate::config::{CameraConfig, CameraUrl, EncodeConfig, Flip, SourceConfig, SourceKind, Trust, auto_bitrate};
+use crate::inlet::Inlet;
 
 /// Names of elements that `graph` looks for.
 pub const JOIN: &str = "rov_join";

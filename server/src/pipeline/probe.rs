@@ -8,9 +8,10 @@ use gstreamer::prelude::*;
 use rov_common::codec::Codec;
 use rov_common::units::{Fps, Resolution};
 use rov_gst::element::{exists, has_property};
+use rov_gst::{counter, message};
 
 use super::encoder::{self, EncoderRow, HasProperty, Settings};
-use super::{message, plan, source, wiring};
+use super::{plan, source};
 use crate::config::{EncodeConfig, EncoderChoice};
 
 /// For one encoder to encode one frame; hardware opens in well below a second.
@@ -199,8 +200,8 @@ fn encode(text: &str) -> Result<(), String> {
     let element = gst::parse::launch(text).map_err(|error| error.message().to_owned())?;
     let bus = element.bus().ok_or_else(|| "the pipeline has no bus".to_owned())?;
     let count = |sink: gst::Element| {
-        let counter = std::sync::Arc::new(wiring::Counter::new(std::time::Instant::now()));
-        sink.static_pad("sink").iter().for_each(|pad| wiring::count(pad, &counter));
+        let counter = std::sync::Arc::new(counter::Counter::new(std::time::Instant::now()));
+        sink.static_pad("sink").iter().for_each(|pad| counter::count(pad, &counter));
         (sink.name() == "rov_out", counter)
     };
     let sinks = element.downcast_ref::<gst::Bin>().into_iter().flat_map(|bin| bin.iterate_sinks());

@@ -11,12 +11,10 @@ use gstreamer::prelude::*;
 use rov_common::challenge::unknown_digest_advice;
 use rov_common::lateness::{Lateness, Received};
 use rov_common::sync::lock;
-use rov_gst::{rtp, rtspsrc};
+use rov_gst::{clock, message, rtp, rtspsrc};
 
 use super::graph::{Capture, GraphEvent};
-use super::message;
 use super::plan::Plan;
-use super::wiring;
 use crate::config::{CameraUrl, Trust};
 
 /// Name of the `rtspsrc`.
@@ -109,7 +107,7 @@ fn time_by_arrival(source: &gst::Element, pad: &gst::Pad, link_runs_empty: Arc<A
     let source = source.downgrade();
     let state = Mutex::new((Lateness::default(), None::<(u32, gst::ClockTime)>));
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
-        let now = source.upgrade().and_then(|source| wiring::running_time(&source));
+        let now = source.upgrade().and_then(|source| clock::running_time(&source));
         let Some(buffer) = info.buffer_mut() else { return gst::PadProbeReturn::Ok };
         let Some((header, now)) = rtp::header(buffer).zip(now) else { return gst::PadProbeReturn::Ok };
         let mut state = lock(&state);

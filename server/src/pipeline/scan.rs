@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use rov_common::codec::Codec;
+use rov_gst::message;
 
-use super::message;
 use super::plan::JOIN;
 use super::playable::{self, Problem};
 use super::source::{Container, sniff};

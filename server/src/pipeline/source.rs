@@ -10,8 +10,9 @@ use rov_common::units::{Fps, Resolution};
 
 use super::encoder::{EncoderRow, HasProperty};
 use super::mode::{self, Choice, Encoding, Mode};
-use super::{inlet, pip, rtsp, stdin};
+use super::{pip, rtsp, stdin};
 use crate::config::{CameraUrl, EncodeConfig, SourceConfig, SourceKind};
+use crate::inlet;
 
 /// The elementary stream as everything behind the seam wants it.
 pub fn coded_caps(codec: Codec) -> String {

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use rov_common::sync::lock;
+use rov_gst::clock;
 
 use super::graph::{Branch, Capture};
 use super::pip::Tap;
-use super::{still, wiring};
+use super::still;
 
 /// Encoders may give times back in coarser units.
 const COARSE: Duration = Duration::from_millis(5);
@@ -86,7 +87,7 @@ pub(super) fn install(pad: &gst::Pad, branch: &Arc<Branch>) {
         let Some(branch) = weak.upgrade() else { return gst::PadProbeReturn::Ok };
         let segment = || pad.sticky_event::<gst::event::Segment>(0);
         let running = |pts| segment()?.segment().downcast_ref::<gst::ClockTime>()?.to_running_time(pts);
-        let now = || pad.parent_element().and_then(|element| wiring::running_time(&element));
+        let now = || pad.parent_element().and_then(|element| clock::running_time(&element));
         let time = info.buffer().and_then(|buffer| running(buffer.pts()?)).or_else(now).unwrap_or_default();
         if lock(&branch.valve).lets_in(time.into()) {
             return gst::PadProbeReturn::Ok;

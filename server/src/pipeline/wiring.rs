@@ -1,183 +1,22 @@
-//! The probes of a running pipeline: counting, drawing the test picture, and the encoder's bit rate for the size
-//! that was negotiated. Each does little, as it runs on the thread of the pictures.
+//! The probes of a running pipeline that look at its pictures: when they are due, how they are turned and interlaced,
+//! and what is drawn into them. Each does little, as it runs on the thread of the pictures.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use gstreamer as gst;
-use gstreamer::glib::{ParamSpecInt, ParamSpecUInt};
 use gstreamer::prelude::*;
 use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
-use rov_common::codec::Codec;
-use rov_common::marker::{self, Markers};
 use rov_common::stamp::Stamp;
 use rov_common::sync::lock;
-use rov_common::units::{Fps, Resolution};
-use rov_gst::element::{has_property, is_made_by};
+use rov_gst::clock::running_time;
+use rov_gst::counter::Moment;
+use rov_gst::element::{is_made_by, set_property};
 
-use super::encoder::EncoderRow;
-use super::graph::Branch;
 use super::picture::I420;
-use super::plan::{self, BranchPlan};
 use super::source::Drawing;
-use crate::rate_control::Ceiling;
-
-/// A moment that one thread sets and others read.
-#[derive(Debug)]
-pub struct Moment {
-    /// Microseconds after `epoch`, plus one; 0: not set.
-    us: AtomicU64,
-    epoch: Instant,
-}
-
-impl Moment {
-    pub fn new(epoch: Instant) -> Self {
-        Self { us: AtomicU64::new(0), epoch }
-    }
-
-    pub fn set(&self, at: Instant) {
-        let us = at.saturating_duration_since(self.epoch).as_micros();
-        self.us.store(u64::try_from(us).unwrap_or(u64::MAX - 1) + 1, Ordering::Relaxed);
-    }
-
-    pub fn get(&self) -> Option<Instant> {
-        let us = self.us.load(Ordering::Relaxed).checked_sub(1)?;
-        Some(self.epoch + Duration::from_micros(us))
-    }
-}
-
-/// Number and time of what passes a point.
-#[derive(Debug)]
-pub struct Counter {
-    count: AtomicU64,
-    first: Moment,
-    last: Moment,
-}
-
-impl Counter {
-    pub fn new(epoch: Instant) -> Self {
-        Self { count: AtomicU64::new(0), first: Moment::new(epoch), last: Moment::new(epoch) }
-    }
-
-    pub fn add(&self) {
-        let now = Instant::now();
-        if self.count.fetch_add(1, Ordering::Relaxed) == 0 {
-            self.first.set(now);
-        }
-        self.last.set(now);
-    }
-
-    pub fn count(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
-    }
-
-    pub fn first(&self) -> Option<Instant> {
-        self.first.get()
-    }
-
-    pub fn last(&self) -> Option<Instant> {
-        self.last.get()
-    }
-}
-
-/// Counts the buffers that pass `pad`.
-pub fn count(pad: &gst::Pad, counter: &Arc<Counter>) {
-    let counter = counter.clone();
-    pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
-        counter.add();
-        gst::PadProbeReturn::Ok
-    });
-}
-
-/// Has the depayloaders of `bin` take for one access unit what has one time stamp, whatever a camera's marker bits say.
-/// `on_loss` hears where packets are missing, as [`Losses::lost`](super::losses::Losses::lost), and says whether a
-/// keyframe is to be asked for.
-pub fn correct_markers(
-    bin: &gst::Bin,
-    codec: Codec,
-    on_loss: impl Fn(Option<gst::ClockTime>, Option<gst::ClockTime>) -> bool + Clone + Send + Sync + 'static,
-) {
-    let name = format!("rtp{codec}depay");
-    let is_depayloader = |element: &gst::Element| is_made_by(element, &name);
-    let depayloaders = bin.iterate_recurse().into_iter().flatten().filter(is_depayloader);
-    for pad in depayloaders.filter_map(|depayloader| depayloader.static_pad("sink")) {
-        let (markers, is_judged) = (Mutex::new(Markers::default()), AtomicBool::new(false));
-        let (on_loss, last) = (on_loss.clone(), Mutex::new(None));
-        pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |pad, info| {
-            // What is sent from below comes by here once more.
-            if is_judged.load(Ordering::Relaxed) {
-                return gst::PadProbeReturn::Ok;
-            }
-            let packets = match &info.data {
-                Some(gst::PadProbeData::Buffer(packet)) => vec![packet.clone()],
-                Some(gst::PadProbeData::BufferList(list)) => list.iter_owned().collect(),
-                _ => return gst::PadProbeReturn::Ok,
-            };
-            if find_losses(&mut lock(&last), codec, &packets, &on_loss) {
-                // By RTCP, where the camera's SDP offers that.
-                pad.push_event(gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
-            }
-            let passed = pass(&mut lock(&markers), codec, packets);
-            is_judged.store(true, Ordering::Relaxed);
-            info.flow_res = passed.into_iter().try_fold(gst::FlowSuccess::Ok, |_, packet| pad.chain(packet));
-            is_judged.store(false, Ordering::Relaxed);
-            gst::PadProbeReturn::Handled
-        });
-    }
-}
-
-/// Whether a keyframe is to be asked for. `last`: the packet that came last, and its time.
-fn find_losses(
-    last: &mut Option<(marker::Packet, Option<gst::ClockTime>)>,
-    codec: Codec,
-    packets: &[gst::Buffer],
-    on_loss: impl Fn(Option<gst::ClockTime>, Option<gst::ClockTime>) -> bool,
-) -> bool {
-    let headers = packets.iter().filter_map(|packet| {
-        let header = marker::Packet::parse(codec, &packet.map_readable().ok()?)?;
-        Some((header, packet.pts()))
-    });
-    let mut wanted = false;
-    for (header, pts) in headers {
-        if let Some((before, behind)) = last.replace((header, pts))
-            && let Some(is_damaged) = before.is_gap_before(&header)
-        {
-            wanted |= on_loss(behind, pts.filter(|_| is_damaged));
-        }
-    }
-    wanted
-}
-
-/// Those that go on, with the marker bits that count.
-fn pass(markers: &mut Markers<gst::Buffer>, codec: Codec, packets: Vec<gst::Buffer>) -> Vec<gst::Buffer> {
-    let header = |packet: &gst::Buffer| marker::Packet::parse(codec, &packet.map_readable().ok()?);
-    let judged = packets.into_iter().flat_map(|packet| markers.pass(header(&packet), packet));
-    judged
-        .map(|(mut packet, clear)| {
-            if clear && let Ok(mut bytes) = packet.make_mut().map_writable() {
-                marker::clear(&mut bytes);
-            }
-            packet
-        })
-        .collect()
-}
-
-/// The running time now; None while the pipeline has not started.
-///
-/// Between getting its clock and its base time, a pipeline that starts has a base time of zero: the time by the clock
-/// alone is that since the machine was started, hours.
-pub fn running_time(element: &gst::Element) -> Option<gst::ClockTime> {
-    // In this order: the base time never changes again, but the clock may be read before it is set.
-    let base = element.base_time();
-    since_base(element.clock().map(|clock| clock.time()), base)
-}
-
-fn since_base(clock: Option<gst::ClockTime>, base: Option<gst::ClockTime>) -> Option<gst::ClockTime> {
-    let base = base.filter(|base| !base.is_zero())?;
-    Some(clock?.saturating_sub(base))
-}
 
 /// Notes for each buffer that reaches the pacing element when it will go on.
 pub fn note_due(pad: &gst::Pad, pipeline: &gst::Pipeline, next_due: &Arc<Moment>) {
@@ -309,16 +148,6 @@ impl FieldOrder {
     }
 }
 
-/// Size and rate of video caps; no rate where it varies.
-pub fn format_of(caps: &gst::CapsRef) -> Option<(Resolution, Option<Fps>)> {
-    let structure = caps.structure(0)?;
-    let side = |name| structure.get::<i32>(name).ok().and_then(|side| u32::try_from(side).ok());
-    let rate = structure.get::<gst::Fraction>("framerate").ok();
-    let rate = rate.and_then(|rate| Some((u32::try_from(rate.numer()).ok()?, u32::try_from(rate.denom()).ok()?)));
-    let fps = rate.filter(|(num, den)| *num > 0 && *den > 0).map(|(num, den)| Fps { num, den });
-    Some((Resolution::new(side("width")?, side("height")?), fps))
-}
-
 /// Has `flip` turn the pictures as their source says. Its own automatic direction does not with GStreamer 1.22.0.
 pub(super) fn turn(flip: &gst::Element) {
     let Some(pad) = flip.static_pad("sink") else { return };
@@ -350,97 +179,9 @@ fn direction(orientation: &str) -> Option<&'static str> {
     })
 }
 
-/// Sets what depends on bit rate and frame rate once these are known, just before the encoder is opened.
-///
-/// The text could only assume: a file of 25 frames a second gets another one-frame buffer than one of 30.
-pub(super) fn fit_encoder(encoder: &gst::Element, row: &'static EncoderRow, plan: &BranchPlan, branch: &Arc<Branch>) {
-    let Some(pad) = encoder.static_pad("sink") else { return };
-    let (plan, branch, encoder) = (plan.clone(), Arc::downgrade(branch), encoder.downgrade());
-    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
-        let Some(gst::EventView::Caps(caps)) = info.event().map(|event| event.view()) else {
-            return gst::PadProbeReturn::Ok;
-        };
-        let Some((encoder, (resolution, fps))) = encoder.upgrade().zip(format_of(caps.caps())) else {
-            return gst::PadProbeReturn::Ok;
-        };
-        let Some(branch) = branch.upgrade() else { return gst::PadProbeReturn::Ok };
-        let settings = {
-            let mut settings = lock(&branch.settings);
-            settings.fps = fps.or(settings.fps);
-            settings.resolution = Some(resolution);
-            let bitrate = plan::bitrate_for(&plan, resolution, settings.fps);
-            settings.bitrate = plan.limit.map_or(bitrate, |limit| limit.min(bitrate));
-            let fps = settings.fps.map_or(30.0, Fps::as_f64);
-            let ceiling =
-                Ceiling { bitrate, resolution, fps, costly: row.live_rate_costs_keyframe, fixed_size: plan.fixed_size };
-            *lock(&branch.ceiling) = Some(ceiling);
-            *settings
-        };
-        for (property, value) in row.rate_properties(&settings, &has_property) {
-            if !set_property(&encoder, property, &value) {
-                tracing::warn!("{} {property}={value}: not taken, the encoder keeps its value", row.element);
-            }
-        }
-        // Once: a later change of size goes to an open encoder, which takes few properties.
-        gst::PadProbeReturn::Remove
-    });
-}
-
-/// Sets a property from text, as launch text does, but without a panic; false if it is missing or does not take the
-/// value, as one out of range.
-pub fn set_property(element: &gst::Element, property: &str, text: &str) -> bool {
-    let value = element.find_property(property).and_then(|spec| {
-        let value = gst::glib::Value::deserialize(text, spec.value_type()).ok()?;
-        is_in_range(&spec, &value).then_some(value)
-    });
-    match value {
-        Some(value) => {
-            element.set_property_from_value(property, &value);
-            true
-        }
-        None => false,
-    }
-}
-
-fn is_in_range(spec: &gst::glib::ParamSpec, value: &gst::glib::Value) -> bool {
-    let in_int = |spec: &ParamSpecInt| value.get().is_ok_and(|n: i32| (spec.minimum()..=spec.maximum()).contains(&n));
-    let in_uint = |spec: &ParamSpecUInt| value.get().is_ok_and(|n: u32| (spec.minimum()..=spec.maximum()).contains(&n));
-    spec.downcast_ref().is_none_or(in_int) && spec.downcast_ref().is_none_or(in_uint)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn what_a_property_does_not_take_is_left_out() {
-        gst::init().unwrap();
-        let encoder = gst::ElementFactory::make("x264enc").build().unwrap();
-        assert!(set_property(&encoder, "vbv-buf-capacity", "500"));
-        for (property, value) in [("vbv-buf-capacity", "60000"), ("vbv-buf-capacity", "much"), ("no-such-thing", "1")] {
-            assert!(!set_property(&encoder, property, value), "{property}={value}");
-        }
-        assert_eq!(encoder.property::<u32>("vbv-buf-capacity"), 500);
-    }
-
-    #[test]
-    fn without_a_base_time_there_is_no_running_time_yet() {
-        let hours = Some(gst::ClockTime::from_seconds(7 * 3600));
-        assert_eq!(since_base(hours, Some(gst::ClockTime::ZERO)), None);
-        assert_eq!(since_base(hours, None), None);
-        assert_eq!(since_base(None, hours), None);
-        let later = hours.map(|time| time + gst::ClockTime::from_mseconds(40));
-        assert_eq!(since_base(later, hours), Some(gst::ClockTime::from_mseconds(40)));
-        assert_eq!(since_base(hours, later), Some(gst::ClockTime::ZERO));
-    }
-
-    #[test]
-    fn a_pipeline_that_has_a_clock_but_no_base_time_is_at_no_running_time() {
-        gst::init().unwrap();
-        let pipeline = gst::Pipeline::new();
-        pipeline.set_clock(Some(&gst::SystemClock::obtain())).unwrap();
-        assert_eq!(running_time(pipeline.upcast_ref()), None);
-    }
 
     /// A picture in the test of the deinterlacer.
     #[derive(Clone, Copy)]
@@ -538,16 +279,5 @@ mod tests {
         // Another order for good.
         let all: usize = deinterlaced("mixed", &pictures(&|i| given(true, i < 4, false))).iter().map(Vec::len).sum();
         assert!(all >= 23, "{all} of 24");
-    }
-
-    #[test]
-    fn a_moment_is_read_back() {
-        let epoch = Instant::now();
-        let moment = Moment::new(epoch);
-        assert_eq!(moment.get(), None);
-        moment.set(epoch);
-        assert_eq!(moment.get(), Some(epoch));
-        moment.set(epoch + Duration::from_secs(3));
-        assert_eq!(moment.get(), Some(epoch + Duration::from_secs(3)));
     }
 }

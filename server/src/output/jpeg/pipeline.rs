@@ -18,14 +18,14 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use rov_common::codec::Codec;
 use rov_common::sync::lock;
+use rov_common::thin::Thinner;
 use rov_common::units::Fps;
+use rov_gst::counter::{self, Counter};
 use rov_gst::element::has_property;
+use rov_gst::message;
 
 use super::{PREVIEW_WIDTH, Picture, Shared, Size};
 use crate::packetize::Frame;
-use crate::pipeline::message;
-use crate::pipeline::thin::Thinner;
-use crate::pipeline::wiring::{self, Counter};
 use crate::stream::{Awake, OutputQueue, Stream};
 
 /// Access units that wait for the decoder. One that is too slow skips to the next keyframe.
@@ -64,7 +64,7 @@ impl Maker {
         let pipeline = built.downcast::<gst::Pipeline>().map_err(|_| format!("not a pipeline: {text}"))?;
         let epoch = Instant::now();
         let decoded = Arc::new(Counter::new(epoch));
-        wiring::count(&pad(&pipeline, "pictures", "sink")?, &decoded);
+        counter::count(&pad(&pipeline, "pictures", "sink")?, &decoded);
         for (size, queue, sink) in [(Size::Whole, "whole", "whole_out"), (Size::Preview, "preview", "preview_out")] {
             limit(&pad(&pipeline, queue, "sink")?, size, shared);
             deliver(&element(&pipeline, sink)?, size, shared, epoch);
@@ -77,7 +77,7 @@ impl Maker {
             taken: Arc::new(Counter::new(epoch)),
             state: Mutex::new(FeedState { start: None, waiting: true, last: None, asked: None }),
         });
-        wiring::count(&pad(&pipeline, "in", "src")?, &feed.taken);
+        counter::count(&pad(&pipeline, "in", "src")?, &feed.taken);
         let bus = pipeline.bus().ok_or("the pipeline has no bus")?;
         let reached = Arc::new(OnceLock::<Weak<OutputQueue>>::new());
         let (reach, feeding) = (Arc::clone(&reached), Arc::clone(&feed));

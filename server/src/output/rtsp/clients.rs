@@ -27,8 +27,8 @@ use super::lines::{LINES, Line, Lines, PERIOD};
 use super::paths::{Content, Paths};
 use super::requests::{transport_problem, wants_multicast};
 use super::{Seats, Served};
+use crate::inlet::Inlet;
 use crate::output::places::{Place, PlaceState, gives_way};
-use crate::pipeline::Inlet;
 
 /// Connections without a session, beside those that may have one: for clients that only ask.
 const MORE_CONNECTIONS: usize = 16;

@@ -26,8 +26,8 @@ use super::gate::Gate;
 use super::mjpeg::Mjpeg;
 use super::publish;
 use crate::config::Credentials;
+use crate::inlet::Inlet;
 use crate::packetize::MAX_PAYLOAD;
-use crate::pipeline::Inlet;
 
 /// Packets with the RTP header, which the payloader counts.
 const MTU: usize = MAX_PAYLOAD + 12;

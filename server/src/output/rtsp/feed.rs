@@ -11,9 +11,9 @@ use gstreamer_app as gst_app;
 use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::prelude::RTSPMediaExt;
 use rov_common::sync::lock;
+use rov_gst::clock::running_time;
 use rov_gst::element::is_made_by;
 
-use crate::pipeline::running_time;
 use crate::stream::{Awake, OutputQueue, Stream};
 
 /// The time of the parameter sets by which the media is described; pictures come later.

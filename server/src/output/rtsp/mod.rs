@@ -42,9 +42,9 @@ use self::mjpeg::Mjpeg;
 use self::paths::{Content, Paths};
 use super::Output;
 use crate::config::RtspConfig;
+use crate::inlet::Inlet;
 use crate::output::jpeg::JpegOutput;
 use crate::output::pilots::Pilots;
-use crate::pipeline::Inlet;
 use crate::progress::Beat;
 use crate::stream::Streams;
 

@@ -22,7 +22,7 @@ use super::along::Along;
 use super::clients::{interleaved, key};
 use super::feed::rtpbin;
 use super::gate;
-use crate::pipeline::{Inlet, correct_markers};
+use crate::inlet::Inlet;
 
 /// How long a gap waits for packets that were overtaken; what comes in order does not wait.
 const LATENCY_MS: u32 = 40;
@@ -101,7 +101,7 @@ pub fn element(inlet: &Arc<Inlet>, codec: Codec) -> Option<gst::Element> {
             return None;
         }
     };
-    correct_markers(&bin, codec, |_, _| false);
+    rtp::correct_markers(&bin, codec, |_, _| false);
     let sink = bin.by_name(OUT).and_downcast::<gst_app::AppSink>()?;
     let to = Arc::clone(inlet);
     let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {

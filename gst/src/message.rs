@@ -1,28 +1,8 @@
 //! What GStreamer says, in a form that a user can act on.
 
-use std::fmt;
-
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use rov_common::redact::redact;
-
-/// What has failed, with the reason in words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
-    Source(String),
-    /// A stream's encoder, or what converts pictures for it: another encoder may do better.
-    Encoder {
-        stream: usize,
-        reason: String,
-    },
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Source(reason) | Self::Encoder { reason, .. }) = self;
-        f.write_str(reason)
-    }
-}
 
 /// `v4l2src /dev/video0: Cannot identify device (system error: No such file or directory)`.
 pub fn error_text(error: &gst::message::Error) -> String {

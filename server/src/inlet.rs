@@ -11,8 +11,7 @@ use gstreamer::glib;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use rov_common::sync::lock;
-
-use super::running_time;
+use rov_gst::clock::running_time;
 
 /// Name of the element that takes what is published.
 pub const ELEMENT: &str = "rov_inlet";
