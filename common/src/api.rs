@@ -163,6 +163,17 @@ pub struct RtspStats {
     pub skipped: u64,
 }
 
+/// What is known of when pictures were captured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CaptureTime {
+    /// When they reached the server: how long they were on their way before is not known.
+    #[default]
+    Arrival,
+    /// When the source captured them.
+    Source,
+}
+
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StreamStats {
     /// With that of the camera before it, as `cam2/stream1`, where that is not the first.
@@ -175,6 +186,8 @@ pub struct StreamStats {
     pub reason: Option<String>,
     /// The source in words, as `test picture (NO CAMERA)`.
     pub source: String,
+    #[serde(default)]
+    pub capture_time: CaptureTime,
     /// The GStreamer element that encodes, or `passthrough`.
     pub encoder: String,
     pub codec: String,

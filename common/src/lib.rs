@@ -7,6 +7,7 @@ pub mod attempts;
 pub mod backlog;
 pub mod backoff;
 pub mod camera;
+pub mod capture_clock;
 pub mod challenge;
 pub mod codec;
 pub mod descriptor;

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use rov_common::access_unit::AccessUnit;
+use rov_common::capture_clock::Captured;
 use rov_common::codec::{self, Codec, NalKind};
 
 /// The RTP clock of H.264 and H.265, ticks per second (RFC 6184 section 8.2.1, RFC 7798 section 7.1).
@@ -32,10 +33,12 @@ pub struct Frame {
     pub timestamp: u32,
     pub keyframe: bool,
     pub captured_at: Instant,
+    /// The same by the server's clock of captures.
+    pub captured: Captured,
 }
 
 /// Splits `unit` into payloads. Access unit delimiters are left out: RTP's marker bit does their work.
-pub fn packetize(codec: Codec, unit: &AccessUnit, pts: Duration) -> Frame {
+pub fn packetize(codec: Codec, unit: &AccessUnit, pts: Duration, captured: Captured) -> Frame {
     let mut payloads = Vec::with_capacity(unit.data.len() / MAX_PAYLOAD + 4);
     // Fragments carry a header of their own, so they are copied, all into one allocation; whole NAL units are not.
     let fragment_space = unit.data.len() + (unit.data.len() / (MAX_PAYLOAD - 3) + 4) * 3;
@@ -61,6 +64,7 @@ pub fn packetize(codec: Codec, unit: &AccessUnit, pts: Duration) -> Frame {
         timestamp: rtp_ticks(pts),
         keyframe: unit.keyframe,
         captured_at: unit.captured_at,
+        captured,
     }
 }
 
@@ -145,7 +149,7 @@ mod tests {
                 (Codec::H265, [&[0x42, 0x01], &[0x44, 0x01], &[0x27, 0x0A]]),
             ] {
                 let nals = vec![nal(headers[0], 20), nal(headers[1], 4), nal(headers[2], len)];
-                let frame = packetize(codec, &unit(&nals), Duration::ZERO);
+                let frame = packetize(codec, &unit(&nals), Duration::ZERO, Captured::default());
                 assert_eq!(depacketize(codec, &frame.payloads), nals, "{codec}, slice of {len} bytes");
                 assert!(frame.payloads.iter().all(|p| p.len() <= MAX_PAYLOAD));
                 let (last, rest) = frame.payloads[2..].split_last().expect("a slice");
@@ -157,22 +161,29 @@ mod tests {
 
     #[test]
     fn access_unit_delimiters_are_not_sent() {
-        let frame = packetize(Codec::H264, &unit(&[vec![0x09, 0xF0], nal(&[0x65], 10)]), Duration::ZERO);
+        let frame =
+            packetize(Codec::H264, &unit(&[vec![0x09, 0xF0], nal(&[0x65], 10)]), Duration::ZERO, Captured::default());
         assert_eq!(frame.payloads.len(), 1);
-        let frame = packetize(Codec::H265, &unit(&[vec![0x46, 0x01, 0x50], nal(&[0x28, 1], 10)]), Duration::ZERO);
+        let frame = packetize(
+            Codec::H265,
+            &unit(&[vec![0x46, 0x01, 0x50], nal(&[0x28, 1], 10)]),
+            Duration::ZERO,
+            Captured::default(),
+        );
         assert_eq!(frame.payloads.len(), 1);
     }
 
     #[test]
     fn what_has_no_whole_header_is_not_sent() {
-        let frame = packetize(Codec::H265, &unit(&[vec![0x28], nal(&[0x28, 1], 10)]), Duration::ZERO);
+        let frame =
+            packetize(Codec::H265, &unit(&[vec![0x28], nal(&[0x28, 1], 10)]), Duration::ZERO, Captured::default());
         assert_eq!(frame.payloads.len(), 1);
     }
 
     #[test]
     fn what_receivers_would_take_for_a_fragment_is_not_sent() {
         for (codec, header, slice) in [(Codec::H264, &[0x7C][..], &[0x65][..]), (Codec::H265, &[0x62, 1], &[0x28, 1])] {
-            let frame = packetize(codec, &unit(&[nal(header, 9), nal(slice, 10)]), Duration::ZERO);
+            let frame = packetize(codec, &unit(&[nal(header, 9), nal(slice, 10)]), Duration::ZERO, Captured::default());
             assert_eq!(frame.payloads, [nal(slice, 10)]);
         }
     }
@@ -189,7 +200,7 @@ mod tests {
         let output = pipeline.by_name("out").unwrap().downcast::<gstreamer_app::AppSink>().unwrap();
         pipeline.set_state(gstreamer::State::Playing).unwrap();
         let nals = vec![nal(&[0x40, 1], 24), nal(&[0x42, 1], 40), nal(&[0x44, 1], 6), nal(&[0x28, 1], 9_999)];
-        let frame = packetize(Codec::H265, &unit(&nals), Duration::ZERO);
+        let frame = packetize(Codec::H265, &unit(&nals), Duration::ZERO, Captured::default());
         let mut header = [0x80, 96, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
         for (i, payload) in frame.payloads.iter().enumerate() {
             header[1] = 96 | if i + 1 == frame.payloads.len() { 0x80 } else { 0 };

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rov_common::api::{StreamState, WHEP_PATH};
+use rov_common::capture_clock::CaptureClock;
 use rov_common::discovery::{Announcement, StreamInfo};
 use rov_common::media_socket::MediaSocket;
 use rov_common::net;
@@ -81,7 +82,7 @@ impl Server {
         let media = config.webrtc.then(|| webrtc::bind(config.host, config.media_port)).transpose()?;
         let all =
             config.streams().map(|(camera, stream)| (camera.name.as_str(), stream.name.as_str(), stream.encode.codec));
-        let (streams, requests) = Streams::new(all, Instant::now());
+        let (streams, requests) = Streams::new(all, CaptureClock::start());
         let rtp = match &config.rtp {
             Some(rtp) => start_rtp(&streams, rtp, &config)?,
             None => Vec::new(),

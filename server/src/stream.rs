@@ -14,7 +14,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use rov_common::access_unit::AccessUnit;
-use rov_common::api::StreamStats;
+use rov_common::api::{CaptureTime, StreamStats};
+use rov_common::capture_clock::CaptureClock;
 use rov_common::codec::{self, Codec, ParameterSetCache, ParameterSets};
 use rov_common::sync::lock;
 use tokio::sync::mpsc;
@@ -34,6 +35,7 @@ pub struct Stream {
     name: String,
     full_name: String,
     codec: Codec,
+    clock: CaptureClock,
     status: Status,
     demand: Arc<Demand>,
     rewriting: Mutex<Rewriting>,
@@ -49,17 +51,19 @@ struct Rewriting {
 
 impl Stream {
     /// `name` is the one that is shown: without that of the camera only where it is the first camera.
-    pub fn new(camera: &str, name: &str, codec: Codec, now: Instant) -> (Arc<Self>, mpsc::Receiver<Control>) {
-        let (demand, requests) = Demand::new(now);
+    /// `clock` is that of all streams of the server.
+    pub fn new(camera: &str, name: &str, codec: Codec, clock: CaptureClock) -> (Arc<Self>, mpsc::Receiver<Control>) {
+        let (demand, requests) = Demand::new(clock.started());
         let stream = Self {
             camera: camera.to_owned(),
             name: name.to_owned(),
             full_name: if name.contains('/') { name.to_owned() } else { format!("{camera}/{name}") },
             codec,
+            clock,
             status: Status::default(),
             demand,
             rewriting: Mutex::new(Rewriting {
-                timeline: Timeline::new(now),
+                timeline: Timeline::new(clock.started()),
                 parameter_sets: ParameterSetCache::new(codec),
             }),
             outputs: Mutex::new(Vec::new()),
@@ -83,6 +87,11 @@ impl Stream {
 
     pub fn codec(&self) -> Codec {
         self.codec
+    }
+
+    /// That of the times of capture.
+    pub fn clock(&self) -> CaptureClock {
+        self.clock
     }
 
     /// What is told of it.
@@ -109,9 +118,9 @@ impl Stream {
 
     /// A new pipeline is about to start: its timestamps begin again, those of the stream go on.
     /// `substitute` says why it shows something else than what it should, if it does.
-    pub fn pipeline_starting(&self, source: &str, substitute: Option<String>) {
+    pub fn pipeline_starting(&self, source: &str, capture_time: CaptureTime, substitute: Option<String>) {
         lock(&self.rewriting).timeline.restart();
-        self.status.pipeline_starting(source, substitute);
+        self.status.pipeline_starting(source, capture_time, substitute);
     }
 
     /// Takes one encoded picture from the pipeline and hands it to every output. Never blocks.
@@ -140,7 +149,7 @@ impl Stream {
             unit.data = codec::with_parameter_sets(unit.data, &rewriting.parameter_sets);
         }
         let pts = rewriting.timeline.map(unit.pts, now);
-        packetize(self.codec, &unit, pts)
+        packetize(self.codec, &unit, pts, self.clock.at(unit.captured_at))
     }
 
     /// `profile_idc` and `profile_iop` of a stream of H.264 (RFC 6184 section 8.1), once its SPS is known.
@@ -257,7 +266,7 @@ mod tests {
     #[test]
     fn a_passed_through_stream_without_keyframes_runs_when_one_comes() {
         let now = Instant::now();
-        let (stream, _requests) = Stream::new("cam1", "stream1", Codec::H264, now);
+        let (stream, _requests) = Stream::new("cam1", "stream1", Codec::H264, CaptureClock::start());
         let refresh = [&[0, 0, 0, 1, 6, 6, 1, 0xc4, 0x80][..], &unit(false, 0).data].concat();
         for at in 0..3 {
             stream.publish(AccessUnit { data: refresh.clone().into(), ..unit(false, at * 33) }, now);
@@ -276,7 +285,7 @@ mod tests {
     #[test]
     fn an_output_that_falls_behind_skips_to_the_next_keyframe_and_asks_for_it() {
         let now = Instant::now();
-        let (stream, mut requests) = Stream::new("cam1", "stream1", Codec::H264, now);
+        let (stream, mut requests) = Stream::new("cam1", "stream1", Codec::H264, CaptureClock::start());
         let queue = stream.add_output(|| {});
         stream.publish(unit(true, 0), now);
         for i in 1..20 {
@@ -297,7 +306,7 @@ mod tests {
     #[test]
     fn a_slow_output_costs_another_nothing() {
         let now = Instant::now();
-        let (stream, _requests) = Stream::new("cam1", "stream1", Codec::H264, now);
+        let (stream, _requests) = Stream::new("cam1", "stream1", Codec::H264, CaptureClock::start());
         let _slow = stream.add_output(|| {});
         let fast = stream.add_output(|| {});
         for i in 0..50 {
@@ -310,7 +319,7 @@ mod tests {
     #[test]
     fn an_output_that_was_removed_gets_nothing_more_even_by_its_own_wake() {
         let now = Instant::now();
-        let (stream, _requests) = Stream::new("cam1", "stream1", Codec::H264, now);
+        let (stream, _requests) = Stream::new("cam1", "stream1", Codec::H264, CaptureClock::start());
         let own = Arc::new(Mutex::new(None));
         let (weak, remembered) = (Arc::downgrade(&stream), Arc::clone(&own));
         let queue = stream.add_output(move || {

@@ -316,7 +316,7 @@ async fn run_once(
         tracing::warn!(camera = camera.name, "{reason}");
     }
     for (stream, _) in streams.iter().zip(&plan.branches).filter(|(_, branch)| !branch.is_off) {
-        stream.pipeline_starting(&plan.source_label, substitute.clone());
+        stream.pipeline_starting(&plan.source_label, plan.capture_time, substitute.clone());
     }
     let (event_tx, mut events) = mpsc::channel(EVENT_CAPACITY);
     let (outputs, hanging) = (streams.to_vec(), hanging.clone());

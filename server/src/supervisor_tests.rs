@@ -1,3 +1,6 @@
+use std::time::SystemTime;
+
+use rov_common::capture_clock::CaptureClock;
 use rov_common::codec::Codec;
 use tokio::sync::Notify;
 
@@ -33,8 +36,9 @@ async fn each_stream_of_a_camera_rests_and_gets_keyframes_by_itself() {
     }
     // Nobody has looked for so long that a stream rests once it has shown that it works.
     let long_ago = Instant::now().checked_sub(Duration::from_secs(60)).unwrap();
-    let (first, requests) = Stream::new("cam1", "stream1", Codec::H264, long_ago);
-    let (second, second_requests) = Stream::new("cam1", "stream2", Codec::H264, long_ago);
+    let clock = CaptureClock::new(long_ago, SystemTime::now());
+    let (first, requests) = Stream::new("cam1", "stream1", Codec::H264, clock);
+    let (second, second_requests) = Stream::new("cam1", "stream2", Codec::H264, clock);
     let _awake = first.demand().keep_awake();
     let came = Arc::new(Notify::new());
     let notify = || {

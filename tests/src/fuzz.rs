@@ -15,6 +15,7 @@ use rov_client::receive::rtsp::parameter_sets::ParameterSets;
 use rov_client::receive::webrtc::answered_codec;
 use rov_common::access_unit::AccessUnit;
 use rov_common::api::SessionDescription;
+use rov_common::capture_clock::Captured;
 use rov_common::codec::{self, Codec, NalKind, ParameterSetCache, SpsInfo};
 use rov_common::discovery::{self, MAX_DATAGRAM, Message};
 use rov_common::fec;
@@ -296,7 +297,7 @@ pub fn packetize(data: &[u8]) {
             captured_at: Instant::now(),
             keyframe: false,
         };
-        let frame = packetize::packetize(codec, &unit, unit.pts);
+        let frame = packetize::packetize(codec, &unit, unit.pts, Captured::default());
         let mut back: Vec<Vec<u8>> = Vec::new();
         for payload in &frame.payloads {
             assert!((codec.nal_header_len()..=MAX_PAYLOAD).contains(&payload.len()));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rov_common::access_unit::AccessUnit;
 use rov_common::api::CameraInfo;
+use rov_common::capture_clock::CaptureClock;
 use rov_common::codec::{Codec, START_CODE, is_keyframe, nal_units};
 use rov_server::config::{RTSP_PATHS, RtspConfig};
 use rov_server::output::Output;
@@ -161,7 +162,7 @@ fn feed(stream: &Arc<Stream>, size: &str, stop: CancellationToken) -> thread::Jo
 fn each_stream_is_played_by_its_paths_over_rtsp() {
     let names = [("bow", "stream1"), ("bow", "stream2"), ("arm", "stream1")];
     let names = names.map(|(camera, stream)| (camera, stream, Codec::H264));
-    let (streams, _requests) = Streams::new(names, Instant::now());
+    let (streams, _requests) = Streams::new(names, CaptureClock::start());
     let runtime = Runtime::new().expect("a runtime");
     let jpeg: Vec<_> = streams.iter().map(|stream| Arc::new(JpegOutput::new(stream, 4))).collect();
     let seats = Seats { max_clients: 4, pilots: Pilots::shared(Pilot::First) };

@@ -2,7 +2,7 @@
 //!
 //! A viewer whose link needs longer for a picture than [`FRESH`] is ended.
 //!
-//! `X-Timestamp` is the time of capture in seconds since 1970, as mjpg-streamer and uStreamer give it.
+//! `X-Timestamp` is the time of capture (`capture_clock`) in seconds since 1970, as mjpg-streamer and uStreamer give it.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -67,7 +67,7 @@ pub(super) async fn snapshot(
         Err(_) => return Err(late(&source, limit)),
     };
     let mut headers = fresh("image/jpeg")?;
-    let modified = httpdate::fmt_http_date(picture.time());
+    let modified = httpdate::fmt_http_date(UNIX_EPOCH + picture.captured.0);
     headers.insert(header::LAST_MODIFIED, HeaderValue::from_str(&modified).map_err(Failure::internal)?);
     let timestamp = HeaderValue::from_str(&timestamp(&picture)).map_err(Failure::internal)?;
     headers.insert(HeaderName::from_static("x-timestamp"), timestamp);
@@ -131,7 +131,7 @@ fn part(picture: &Picture, opening: bool) -> Bytes {
 }
 
 fn timestamp(picture: &Picture) -> String {
-    let since_1970 = picture.time().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since_1970 = picture.captured.0;
     format!("{}.{:06}", since_1970.as_secs(), since_1970.subsec_micros())
 }
 

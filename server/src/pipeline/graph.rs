@@ -24,6 +24,7 @@ use rov_gst::{clock, element, message};
 
 use super::encoder::{EncoderRow, Keyframe, Settings};
 use super::live::Size;
+use super::local_time::LocalTime;
 use super::losses::Losses;
 use super::pip::Tap;
 use super::plan::{self, BranchPlan, Plan};
@@ -148,6 +149,7 @@ pub(super) struct Capture {
     pub frames_damaged: Arc<Counter>,
     pub losses: Mutex<Losses>,
     pub next_due: Arc<Moment>,
+    pub local_time: Mutex<LocalTime>,
     pub still: Arc<Mutex<Option<Still>>>,
     /// The pictures come from a pipe, and have the times of their arrival.
     pub is_piped: AtomicBool,
@@ -385,6 +387,7 @@ impl Graph {
             frames_damaged: Arc::new(Counter::new(epoch)),
             losses: Mutex::default(),
             next_due: Arc::new(Moment::new(epoch)),
+            local_time: Mutex::default(),
             still: Arc::default(),
             is_piped: AtomicBool::new(false),
             source: plan.source,
@@ -536,7 +539,8 @@ pub(super) fn deliver(
         }
         return;
     }
-    let now = clock::running_time(sink.upcast_ref());
+    // Side by side, for `LocalTime`.
+    let (now, here) = (clock::running_time(sink.upcast_ref()), Instant::now());
     let time = buffer.pts().or(buffer.dts());
     let running = time.and_then(|time| sample.segment()?.downcast_ref::<gst::ClockTime>()?.to_running_time(time));
     let pts = match (running.or(now).unwrap_or_default(), now) {
@@ -553,8 +557,9 @@ pub(super) fn deliver(
         }
         before != *valve
     };
+    let local = now.and_then(|now| lock(&capture.local_time).at(pts, now.into(), here)).unwrap_or(here);
     // A source whose clock is not the pipeline's could claim any age.
-    let age = now.map_or(Duration::ZERO, |now| Duration::from(now).saturating_sub(pts)).min(Duration::from_secs(10));
+    let age = here.saturating_duration_since(local).min(Duration::from_secs(10));
     let keyframe = codec::is_keyframe(branch.codec, &map) && !waited(capture.source, age);
     branch.frames_out.add();
     if checked && !lock(&capture.losses).lets_through(buffer.pts(), keyframe) {
@@ -565,7 +570,7 @@ pub(super) fn deliver(
         // A copy, because encoders lend buffers from a small pool, and outputs keep keyframes for long.
         data: Bytes::copy_from_slice(&map),
         pts,
-        captured_at: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
+        captured_at: here.checked_sub(age).unwrap_or(here),
         keyframe,
     };
     (capture.on_unit)(branch.stream, unit);

@@ -13,6 +13,7 @@ mod encoder_table_h265;
 pub mod graph;
 mod jpeg;
 mod live;
+mod local_time;
 mod losses;
 pub mod mode;
 mod picture;

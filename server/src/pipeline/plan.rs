@@ -13,6 +13,7 @@
 
 use std::sync::Arc;
 
+use rov_common::api::CaptureTime;
 use rov_common::codec::Codec;
 use rov_common::units::{Bitrate, Fps, Resolution};
 
@@ -65,6 +66,8 @@ pub struct Plan {
     pub codec: Codec,
     pub pacing: Pacing,
     pub drawing: Option<Drawing>,
+    /// Whose time the pictures have.
+    pub capture_time: CaptureTime,
     /// What the stream comes from where nothing here encodes it: what to do about it depends on that.
     pub source: SourceKind,
     /// The IP camera, of which the stream of `codec` is taken.
@@ -202,6 +205,7 @@ pub fn plan(camera: &CameraConfig, machine: &Machine, encoders: &[&'static Encod
         codec: wanted.codec,
         pacing: source.pacing,
         drawing: source.drawing,
+        capture_time: source.capture_time,
         source: camera.source.kind,
         camera: source.camera,
         camera_certificate: camera.source.camera_certificate.clone(),

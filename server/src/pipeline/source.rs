@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use rov_common::api::CaptureTime;
 use rov_common::codec::Codec;
 use rov_common::units::{Fps, Resolution};
 
@@ -137,6 +138,8 @@ pub struct CsiRow {
     /// Caps without size and rate.
     pub caps: &'static str,
     pub nvmm: bool,
+    /// Whether it gives the sensor's time, in the pipeline's running time.
+    pub capture_time: CaptureTime,
 }
 
 pub const CSI_ROWS: &[CsiRow] = &[
@@ -145,8 +148,15 @@ pub const CSI_ROWS: &[CsiRow] = &[
         property: "sensor-id",
         caps: "video/x-raw(memory:NVMM),format=NV12",
         nvmm: true,
+        capture_time: CaptureTime::Arrival,
     },
-    CsiRow { element: "libcamerasrc", property: "camera-name", caps: "video/x-raw,format=NV12", nvmm: false },
+    CsiRow {
+        element: "libcamerasrc",
+        property: "camera-name",
+        caps: "video/x-raw,format=NV12",
+        nvmm: false,
+        capture_time: CaptureTime::Source,
+    },
 ];
 
 /// A webcam element of an operating system (`std::env::consts::OS`), best first.
@@ -259,6 +269,8 @@ pub struct Source {
     pub camera: Option<CameraUrl>,
     /// The webcam or CSI camera that is taken.
     pub found: Option<Found>,
+    /// Whose time the pictures have.
+    pub capture_time: CaptureTime,
 }
 
 /// A source that cannot be had now (a camera that is missing), and what there is instead.
@@ -344,7 +356,17 @@ fn rate_caps(fps: Option<Fps>) -> String {
 }
 
 fn live(label: String, text: String, output: Output) -> Source {
-    Source { label, text, output, pacing: Pacing::Live, drawing: None, limit_fps: false, camera: None, found: None }
+    Source {
+        label,
+        text,
+        output,
+        pacing: Pacing::Live,
+        drawing: None,
+        limit_fps: false,
+        camera: None,
+        found: None,
+        capture_time: CaptureTime::Arrival,
+    }
 }
 
 fn test(wanted: &EncodeConfig, label: Option<&str>) -> Source {
@@ -359,12 +381,15 @@ fn test(wanted: &EncodeConfig, label: Option<&str>) -> Source {
         format!("videotestsrc is-live=true pattern=smpte horizontal-speed=4 ! {caps}"),
         Output::Raw,
     );
-    Source { drawing: Some(Drawing { label: label.map(str::to_owned) }), ..source }
+    let drawing = Some(Drawing { label: label.map(str::to_owned) });
+    Source { drawing, capture_time: CaptureTime::Source, ..source }
 }
 
 fn webcam(wanted: &EncodeConfig, alone: bool, camera: &Camera) -> Source {
     let label = format!("webcam {} ({})", camera.id, camera.name);
     let found = Some(Found::webcam(camera));
+    // V4L2 says when the picture began to come from the sensor; `do-timestamp` only fills in where an element does not.
+    let capture_time = if camera.element == "v4l2src" { CaptureTime::Source } else { CaptureTime::Arrival };
     let element = format!("{} {}={}", camera.element, camera.property, quote(&camera.id));
     // A camera's H.264 is of use only where H.264 is wanted, and nothing else.
     let passes = wanted.codec == Codec::H264 && alone;
@@ -375,6 +400,7 @@ fn webcam(wanted: &EncodeConfig, alone: bool, camera: &Camera) -> Source {
         return Source {
             limit_fps: true,
             found,
+            capture_time,
             ..live(label, format!("{element} do-timestamp=true ! decodebin ! video/x-raw"), Output::Raw)
         };
     };
@@ -391,7 +417,7 @@ fn webcam(wanted: &EncodeConfig, alone: bool, camera: &Camera) -> Source {
         Encoding::H264 => (format!("video/x-h264{caps} ! {}", parsed(Codec::H264)), Output::Encoded),
     };
     let limit_fps = matches!((wanted.fps, fps), (Some(wanted), Some(own)) if own.as_f64() > wanted.as_f64());
-    Source { limit_fps, found, ..live(label, format!("{element} do-timestamp=true ! {text}"), output) }
+    Source { limit_fps, found, capture_time, ..live(label, format!("{element} do-timestamp=true ! {text}"), output) }
 }
 
 /// By index among the cameras, by path, or by a part of the name; the one that was taken before by what it is.
@@ -438,7 +464,7 @@ fn csi(wanted: &EncodeConfig, camera: &CsiCamera) -> Source {
         format!("{} {}={} ! {caps}", row.element, row.property, quote(&camera.id)),
         if row.nvmm { Output::Nvmm } else { Output::Raw },
     );
-    Source { found: Some(Found::csi(camera)), ..source }
+    Source { found: Some(Found::csi(camera)), capture_time: row.capture_time, ..source }
 }
 
 fn find_csi<'a>(config: &'a SourceConfig, machine: &'a Machine) -> Result<&'a CsiCamera, Missing> {
@@ -502,6 +528,7 @@ fn file(config: &SourceConfig, wanted: &EncodeConfig, machine: &Machine) -> Resu
         limit_fps: output == Output::Raw,
         camera: None,
         found: None,
+        capture_time: CaptureTime::Arrival,
     })
 }
 

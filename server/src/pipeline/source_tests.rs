@@ -289,3 +289,22 @@ fn containers_are_told_by_their_first_bytes() {
     assert_eq!(sniff(b""), None);
     assert_eq!(sniff(b"RIFF...."), None);
 }
+
+#[test]
+fn whose_time_the_pictures_have_is_known_by_the_element_that_gives_them() {
+    let machine = || machine(&|_, _| false);
+    let time = |kind, machine: &Machine| source(&config(kind), machine).unwrap().capture_time;
+    assert_eq!(time(SourceKind::Test, &machine()), CaptureTime::Source);
+    for kind in [SourceKind::Stdin, SourceKind::Publish, SourceKind::Pipeline, SourceKind::Rtsp] {
+        assert_eq!(time(kind, &machine()), CaptureTime::Arrival, "{kind:?}");
+    }
+    for (element, expected) in [("v4l2src", CaptureTime::Source), ("mfvideosrc", CaptureTime::Arrival)] {
+        let camera = Camera { element, ..camera("/dev/video0", "C920", vec![]) };
+        let machine = Machine { cameras: vec![camera], ..machine() };
+        assert_eq!(time(SourceKind::Webcam, &machine), expected, "{element}");
+    }
+    for (row, expected) in CSI_ROWS.iter().zip([CaptureTime::Arrival, CaptureTime::Source]) {
+        let machine = Machine { csi: vec![CsiCamera { row, id: "0".to_owned() }], ..machine() };
+        assert_eq!(time(SourceKind::Csi, &machine), expected, "{}", row.element);
+    }
+}

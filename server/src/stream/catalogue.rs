@@ -5,9 +5,9 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
-use std::time::Instant;
 
 use rov_common::api::CameraInfo;
+use rov_common::capture_clock::CaptureClock;
 use rov_common::codec::Codec;
 use thiserror::Error;
 use tokio::sync::mpsc;
@@ -27,17 +27,18 @@ pub struct NoSuchStream {
 }
 
 impl Streams {
-    /// Of camera, stream and codec each, one at least; and what is asked of each, in the same order.
+    /// Of camera, stream and codec each, one at least; and what is asked of each, in the same order. All times of capture
+    /// are by `clock`.
     pub fn new<'a>(
         all: impl IntoIterator<Item = (&'a str, &'a str, Codec)>,
-        now: Instant,
+        clock: CaptureClock,
     ) -> (Self, Vec<mpsc::Receiver<Control>>) {
         let mut first = None;
         let made = all.into_iter().map(|(camera, stream, codec)| {
             if *first.get_or_insert(camera) == camera {
-                Stream::new(camera, stream, codec, now)
+                Stream::new(camera, stream, codec, clock)
             } else {
-                Stream::new(camera, &format!("{camera}/{stream}"), codec, now)
+                Stream::new(camera, &format!("{camera}/{stream}"), codec, clock)
             }
         });
         let (streams, requests): (Vec<_>, _) = made.unzip();
@@ -86,7 +87,7 @@ mod tests {
 
     fn streams() -> Streams {
         let names = [("bow", "stream1"), ("bow", "stream2"), ("arm", "stream1"), ("arm", "wide")];
-        Streams::new(names.map(|(camera, stream)| (camera, stream, Codec::H264)), Instant::now()).0
+        Streams::new(names.map(|(camera, stream)| (camera, stream, Codec::H264)), CaptureClock::start()).0
     }
 
     #[test]

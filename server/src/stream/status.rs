@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use rov_common::api::{StreamState, StreamStats};
+use rov_common::api::{CaptureTime, StreamState, StreamStats};
 use rov_common::codec::{self, Codec};
 use rov_common::sync::lock;
 use rov_common::units::{Bitrate, Resolution};
@@ -30,6 +30,7 @@ struct Inner {
     /// Nobody looks, and the encoder gets nothing.
     resting: bool,
     source: String,
+    capture_time: CaptureTime,
     encoder: String,
     target_kbps: u32,
     ceiling: Option<Ceiling>,
@@ -67,6 +68,7 @@ impl Default for Inner {
             keyless: false,
             resting: false,
             source: String::new(),
+            capture_time: CaptureTime::default(),
             encoder: String::new(),
             target_kbps: 0,
             ceiling: None,
@@ -93,10 +95,11 @@ impl Default for Inner {
 
 impl Status {
     /// See `Stream::pipeline_starting`.
-    pub(super) fn pipeline_starting(&self, source: &str, substitute: Option<String>) {
+    pub(super) fn pipeline_starting(&self, source: &str, capture_time: CaptureTime, substitute: Option<String>) {
         let mut inner = lock(&self.0);
         inner.starts += 1;
         inner.source = source.to_owned();
+        inner.capture_time = capture_time;
         inner.substitute = substitute;
         inner.frozen = None;
         inner.resting = false;
@@ -253,6 +256,7 @@ impl Status {
             state: inner.state,
             reason: inner.doubt().or_else(|| inner.reason.clone()),
             source: inner.source.clone(),
+            capture_time: inner.capture_time,
             encoder: inner.encoder.clone(),
             width: inner.resolution.width,
             height: inner.resolution.height,

@@ -8,11 +8,12 @@ mod pipeline;
 
 use std::net::IpAddr;
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rov_common::api::JpegStats;
 use rov_common::backoff::Backoff;
+use rov_common::capture_clock::Captured;
 use rov_common::discovery::Announcement;
 use rov_common::sync::lock;
 use thiserror::Error;
@@ -46,14 +47,8 @@ pub struct Picture {
     /// JPEG (JFIF), full range.
     pub data: Bytes,
     pub captured_at: Instant,
-}
-
-impl Picture {
-    /// The time of capture by the machine's clock.
-    pub fn time(&self) -> SystemTime {
-        let now = SystemTime::now();
-        now.checked_sub(self.captured_at.elapsed()).unwrap_or(now)
-    }
+    /// The same by the server's clock of captures.
+    pub captured: Captured,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]

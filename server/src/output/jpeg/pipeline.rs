@@ -185,12 +185,13 @@ fn limit(pad: &gst::Pad, size: Size, shared: &Arc<Shared>) {
 
 /// Hands over each picture.
 fn deliver(sink: &gst_app::AppSink, size: Size, shared: &Arc<Shared>, epoch: Instant) {
-    let shared = Arc::downgrade(shared);
+    let (shared, clock) = (Arc::downgrade(shared), shared.stream.clock());
     let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
         let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
         let picture = sample.buffer().and_then(|buffer| {
             let captured_at = epoch + Duration::from(buffer.pts()?);
-            Some(Picture { data: Bytes::copy_from_slice(&buffer.map_readable().ok()?), captured_at })
+            let captured = clock.at(captured_at);
+            Some(Picture { data: Bytes::copy_from_slice(&buffer.map_readable().ok()?), captured_at, captured })
         });
         if let Some((shared, picture)) = shared.upgrade().zip(picture) {
             shared.publish(size, picture);

@@ -1,6 +1,8 @@
 //! The bytes of RTP and RTCP packets (RFC 3550). Pure: randomness and time are passed in.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
+
+use rov_common::capture_clock::Captured;
 
 use crate::packetize::CLOCK_RATE;
 
@@ -13,8 +15,6 @@ const SENDER_REPORT: u8 = 200;
 const SOURCE_DESCRIPTION: u8 = 202;
 const GOODBYE: u8 = 203;
 const CNAME: u8 = 1;
-/// Seconds from 1900, where NTP begins, to 1970.
-const NTP_EPOCH: u64 = 2_208_988_800;
 
 /// A moment on the stream's timeline: the timestamp of a frame without our offset, and when that was captured.
 #[derive(Clone, Copy, Debug)]
@@ -70,14 +70,14 @@ impl Session {
 
     /// A sender report with the source's name (RFC 3550 sections 6.4.1, 6.5).
     ///
-    /// `now` and `wall_clock` are the same moment, of which the report gives the RTP time: so receivers can tell when
-    /// the picture of any timestamp was captured.
-    pub fn report(&self, anchor: Anchor, now: Instant, wall_clock: SystemTime) -> Vec<u8> {
+    /// `now` and `utc` are the same moment, by the clock of captures, of which the report gives the RTP time: so
+    /// receivers can tell when the picture of any timestamp was captured.
+    pub fn report(&self, anchor: Anchor, now: Instant, utc: Captured) -> Vec<u8> {
         let timestamp = self.timestamp(anchor, now);
         let mut out = Vec::with_capacity(80);
         packet(&mut out, SENDER_REPORT, 0, |out| {
             out.extend_from_slice(&self.ssrc.to_be_bytes());
-            out.extend_from_slice(&ntp(wall_clock).to_be_bytes());
+            out.extend_from_slice(&utc.ntp().to_be_bytes());
             for field in [timestamp, self.packets, self.octets] {
                 out.extend_from_slice(&field.to_be_bytes());
             }
@@ -94,8 +94,8 @@ impl Session {
     }
 
     /// The last report, with a BYE (RFC 3550 section 6.6).
-    pub fn goodbye(&self, anchor: Anchor, now: Instant, wall_clock: SystemTime) -> Vec<u8> {
-        let mut out = self.report(anchor, now, wall_clock);
+    pub fn goodbye(&self, anchor: Anchor, now: Instant, utc: Captured) -> Vec<u8> {
+        let mut out = self.report(anchor, now, utc);
         packet(&mut out, GOODBYE, 1, |out| out.extend_from_slice(&self.ssrc.to_be_bytes()));
         out
     }
@@ -111,15 +111,10 @@ fn packet(out: &mut Vec<u8>, kind: u8, count: u8, body: impl FnOnce(&mut Vec<u8>
     out[start + 2..start + 4].copy_from_slice(&words.to_be_bytes());
 }
 
-/// The 64 bits of an NTP timestamp: seconds since 1900 and their fraction.
-fn ntp(at: SystemTime) -> u64 {
-    // A clock before 1970 is not set at all.
-    let unix = at.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-    ((unix.as_secs() + NTP_EPOCH) << 32) | ((u64::from(unix.subsec_nanos()) << 32) / 1_000_000_000)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn session() -> Session {
@@ -141,8 +136,8 @@ mod tests {
         let mut session = session();
         session.media(&[0; 10], 0x0200, true, &mut Vec::new());
         let captured_at = Instant::now();
-        let (now, wall_clock) = (captured_at + Duration::from_millis(20), UNIX_EPOCH + Duration::from_millis(1_500));
-        let report = session.report(Anchor { timestamp: 0x0200, captured_at }, now, wall_clock);
+        let (now, utc) = (captured_at + Duration::from_millis(20), Captured(Duration::from_millis(1_500)));
+        let report = session.report(Anchor { timestamp: 0x0200, captured_at }, now, utc);
         let expected: Vec<u8> = [
             &[0x80, 200, 0, 6, 1, 2, 3, 4][..],
             &[0x83, 0xAA, 0x7E, 0x81, 0x80, 0, 0, 0], // 2,208,988,801 and a half
@@ -158,7 +153,7 @@ mod tests {
     #[test]
     fn a_goodbye_ends_a_compound_packet() {
         let anchor = Anchor { timestamp: 0, captured_at: Instant::now() };
-        let goodbye = session().goodbye(anchor, anchor.captured_at, UNIX_EPOCH);
+        let goodbye = session().goodbye(anchor, anchor.captured_at, Captured::default());
         assert!(goodbye.ends_with(&[0x81, 203, 0, 1, 1, 2, 3, 4]));
         assert_eq!(goodbye.len() % 4, 0);
     }

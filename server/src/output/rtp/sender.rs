@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use rov_common::fec::Encoder;
 
@@ -95,7 +95,8 @@ impl Sender {
             self.links.refresh(Instant::now());
         }
         if let Some(anchor) = self.anchor {
-            let goodbye = self.session.goodbye(anchor, Instant::now(), SystemTime::now());
+            let now = Instant::now();
+            let goodbye = self.session.goodbye(anchor, now, self.stream.clock().at(now));
             self.links.send(Port::Rtcp, &goodbye);
         }
     }
@@ -143,7 +144,7 @@ impl Sender {
         let Some(anchor) = self.anchor else { return };
         if now >= self.report_at {
             self.report_at = now + REPORT_EVERY;
-            let report = self.session.report(anchor, now, SystemTime::now());
+            let report = self.session.report(anchor, now, self.stream.clock().at(now));
             self.links.send(Port::Rtcp, &report);
         }
     }

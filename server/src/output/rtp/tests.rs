@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use rov_common::access_unit::AccessUnit;
+use rov_common::capture_clock::{CaptureClock, Captured};
 use rov_common::codec::Codec;
 use tokio::sync::mpsc::Receiver;
 
@@ -63,7 +64,7 @@ fn word(packet: &[u8], at: usize) -> u32 {
 }
 
 fn start(config: RtpConfig, interfaces: &[&str]) -> (Arc<Stream>, Receiver<Control>, RtpOutput) {
-    let (stream, mut requests) = Stream::new("cam1", "stream1", Codec::H264, Instant::now());
+    let (stream, mut requests) = Stream::new("cam1", "stream1", Codec::H264, CaptureClock::start());
     let interfaces = interfaces.iter().map(|&name| name.to_owned()).collect();
     let output = RtpOutput::start(&stream, config, LOOPBACK.into(), interfaces).unwrap();
     assert_eq!(requests.try_recv(), Ok(Control::Wanted), "the encoder never rests");
@@ -105,8 +106,12 @@ fn packets_come_in_order_and_reports_tell_when_a_picture_was_captured() {
                 break word(&packet, 4);
             }
         };
-        let whole =
-            crate::packetize::packetize(Codec::H264, &AccessUnit { data, ..self::unit(false, 0, 2) }, Duration::ZERO);
+        let whole = crate::packetize::packetize(
+            Codec::H264,
+            &AccessUnit { data, ..self::unit(false, 0, 2) },
+            Duration::ZERO,
+            Captured::default(),
+        );
         // The stream rewrites the SPS, so that the first payload of a keyframe differs.
         assert_eq!(payloads.len(), whole.payloads.len());
         assert!(payloads.iter().zip(&whole.payloads).skip(usize::from(n == 0)).all(|(got, sent)| got == sent));

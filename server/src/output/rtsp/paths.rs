@@ -68,8 +68,7 @@ impl Paths {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
+    use rov_common::capture_clock::CaptureClock;
     use rov_common::codec::Codec;
 
     use super::*;
@@ -78,7 +77,7 @@ mod tests {
     fn paths(streams: &[(&str, &str)], given: &[&str]) -> Paths {
         let streams = streams.iter().map(|(camera, stream)| (*camera, *stream, Codec::H264));
         let given: Vec<_> = RTSP_PATHS.iter().chain(given).map(|path| (*path).to_owned()).collect();
-        Paths::new(&Streams::new(streams, Instant::now()).0, &given)
+        Paths::new(&Streams::new(streams, CaptureClock::start()).0, &given)
     }
 
     #[test]

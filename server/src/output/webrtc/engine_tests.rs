@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use rov_common::capture_clock::Captured;
 use rov_common::units::Resolution;
 use rov_common::webrtc::TRANSPORT_CC_URI;
 use rtc::interceptor::{NackGeneratorBuilder, ReceiverReportBuilder, Registry, Slot, TwccReceiverBuilder};
@@ -38,6 +39,9 @@ use rtc::stun::xoraddr::XorMappedAddress;
 use super::*;
 use crate::output::webrtc::addresses::{MAX_HEARD, MAX_SENT};
 use crate::rate_control::Pilot;
+
+/// Of every picture.
+const CAPTURED: Captured = Captured(Duration::from_millis(1_764_000_000_123));
 
 const SERVER: &str = "10.0.0.1:5000";
 
@@ -311,7 +315,7 @@ impl World {
     fn frame(&self, keyframe: bool, packets: usize) -> Frame {
         let payload = Bytes::from(vec![if keyframe { 0x65 } else { 0x41 }; 500]);
         let payloads = vec![payload; packets];
-        Frame { unit: Bytes::new(), payloads, timestamp: 0, keyframe, captured_at: self.now }
+        Frame { unit: Bytes::new(), payloads, timestamp: 0, keyframe, captured_at: self.now, captured: CAPTURED }
     }
 
     fn send(&mut self, keyframe: bool, packets: usize) -> bool {

@@ -1,0 +1,94 @@
+//! The time of capture of pictures: one clock for all cameras of a server, which never steps.
+//!
+//! It is this machine's monotonic clock with the distance to UTC that was read once at the start. So pictures of two
+//! cameras, and those before and after the system's clock was set, can be compared. Where the system's clock is set
+//! later, as by GPS or NTP in a dive, times of capture keep the distance of the start until the server is restarted.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Seconds from 1900, where NTP begins, to 1970.
+const NTP_EPOCH: u64 = 2_208_988_800;
+/// A thread that is interrupted between reading two clocks reads them apart; the quickest of so many readings counts.
+const READINGS: usize = 8;
+
+/// A time of capture: since 1970, UTC.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Captured(pub Duration);
+
+impl Captured {
+    /// As NTP has it (RFC 5905 section 6): 32 bits of seconds since 1900, which wrap in 2036, and 32 of their fraction.
+    pub fn ntp(self) -> u64 {
+        let seconds = self.0.as_secs().wrapping_add(NTP_EPOCH);
+        (seconds << 32) | ((u64::from(self.0.subsec_nanos()) << 32) / 1_000_000_000)
+    }
+
+    /// The reverse of [`Self::ntp`], to a nanosecond; until 2106.
+    pub fn from_ntp(ntp: u64) -> Self {
+        let seconds = ((ntp >> 32) as u32).wrapping_sub(NTP_EPOCH as u32);
+        let nanoseconds = ((ntp & 0xFFFF_FFFF) * 1_000_000_000).div_ceil(1 << 32);
+        Self(Duration::from_secs(seconds.into()) + Duration::from_nanos(nanoseconds))
+    }
+}
+
+/// From the monotonic clock to times of capture.
+#[derive(Clone, Copy, Debug)]
+pub struct CaptureClock {
+    started: Instant,
+    utc: Duration,
+}
+
+impl CaptureClock {
+    /// By the system's clock now: once for a server.
+    pub fn start() -> Self {
+        let readings = std::array::from_fn::<_, READINGS, _>(|_| {
+            let before = Instant::now();
+            let utc = SystemTime::now();
+            (before.elapsed(), before, utc)
+        });
+        let (_, started, utc) = readings.into_iter().min_by_key(|reading| reading.0).unwrap_or(readings[0]);
+        Self::new(started, utc)
+    }
+
+    /// `started` and `utc` are the same moment.
+    pub fn new(started: Instant, utc: SystemTime) -> Self {
+        // A clock before 1970 is not set at all.
+        Self { started, utc: utc.duration_since(UNIX_EPOCH).unwrap_or_default() }
+    }
+
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    pub fn at(&self, at: Instant) -> Captured {
+        let before = self.started.saturating_duration_since(at);
+        Captured((self.utc + at.saturating_duration_since(self.started)).saturating_sub(before))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_keep_the_distance_of_the_start_whatever_the_system_clock_says_later() {
+        let start = Instant::now();
+        let clock = CaptureClock::new(start, UNIX_EPOCH + Duration::from_millis(5_500));
+        let ms = Duration::from_millis;
+        assert_eq!(clock.at(start + ms(250)), Captured(ms(5_750)));
+        assert_eq!(clock.at(start.checked_sub(ms(500)).expect("a machine that has run")), Captured(ms(5_000)));
+        assert_eq!(CaptureClock::new(start, UNIX_EPOCH - ms(1)).at(start), Captured(Duration::ZERO));
+    }
+
+    #[test]
+    fn ntp_has_seconds_since_1900_and_their_fraction_and_wraps() {
+        assert_eq!(Captured(Duration::from_millis(1_500)).ntp(), 0x83AA_7E81_8000_0000);
+        for (seconds, nanoseconds) in
+            [(0, 0), (1_764_000_000, 123_456_789), (2_085_978_496, 1), (4_000_000_000, 999_999_999)]
+        {
+            let captured = Captured(Duration::new(seconds, nanoseconds));
+            let back = Captured::from_ntp(captured.ntp());
+            assert_eq!(back, captured, "{seconds}.{nanoseconds:09}");
+        }
+        assert_eq!(Captured(Duration::from_secs(2_085_978_496)).ntp() >> 32, 0, "2036");
+    }
+}
