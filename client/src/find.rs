@@ -1,5 +1,6 @@
 //! Which server to connect to: the given one, or the one that is found, and found again by its id.
 
+mod guide;
 mod wanted;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -14,6 +15,7 @@ use rov_common::net;
 use rov_common::sync::lock;
 use url::Url;
 
+pub use self::guide::Guide;
 pub use self::wanted::Wanted;
 use crate::discovery::{self, Discovery, Found};
 use crate::heard::{Heard, Next, Wish};
@@ -56,6 +58,8 @@ pub struct Located {
     found: Option<Found>,
     /// By the pilot.
     is_chosen: bool,
+    /// The server without the choice of a stream, where one was chosen.
+    whole: Option<Box<Self>>,
 }
 
 impl Located {
@@ -63,7 +67,7 @@ impl Located {
     fn named(way: Way, label: String, stats: Option<Url>) -> Self {
         let (address, codec) = (way.address(), way.codec());
         let (stream, name) = (String::new(), String::new());
-        Self { ways: vec![way], label, stats, codec, stream, name, address, found: None, is_chosen: false }
+        Self { ways: vec![way], label, stats, codec, stream, name, address, found: None, is_chosen: false, whole: None }
     }
 
     fn chosen(self) -> Self {
@@ -71,7 +75,7 @@ impl Located {
     }
 
     /// The stream that the user wants instead of the default: what of it the server has.
-    async fn select(mut self, wanted: &Wanted, config: &SessionConfig) -> Result<Self, SessionError> {
+    async fn select(self, wanted: &Wanted, config: &SessionConfig) -> Result<Self, SessionError> {
         let Some(url) = self.stats.clone() else {
             let reason = format!(
                 "{} has no statistics that say what streams it has: is a rov-server running there? If not, leave out \
@@ -90,20 +94,39 @@ impl Located {
         };
         let place = wanted.place(&stats).map_err(unknown)?;
         let stream = &stats.streams[place];
-        let ways = std::mem::take(&mut self.ways).into_iter();
-        self.ways = ways.filter_map(|way| wanted::way_to(way, place, &stats)).collect();
-        if self.ways.is_empty() {
+        let ways: Vec<_> = self.ways.iter().filter_map(|way| wanted::way_to(way.clone(), place, &stats)).collect();
+        if ways.is_empty() {
             return Err(SessionError::no_way(format!(
                 "{} does not say where it sends the stream {}: try --transport auto",
                 self.label, stream.name
             )));
         }
-        if stats.streams.len() > 1 {
-            self.stream.clone_from(&stream.name);
-        }
-        self.label += &format!(", {}", stream.name);
-        self.codec = stream.codec.parse().ok();
-        Ok(self)
+        Ok(Self {
+            ways,
+            label: format!("{}, {}", self.label, stream.name),
+            stats: self.stats.clone(),
+            codec: stream.codec.parse().ok(),
+            stream: if stats.streams.len() > 1 { stream.name.clone() } else { self.stream.clone() },
+            name: self.name.clone(),
+            address: self.address.clone(),
+            found: self.found.clone(),
+            is_chosen: self.is_chosen,
+            whole: Some(Box::new(self)),
+        })
+    }
+
+    /// The server, whichever of its streams was chosen.
+    fn whole(&self) -> Self {
+        self.whole.as_deref().unwrap_or(self).clone()
+    }
+
+    /// Whether both are one server at one address.
+    fn is_at_place_of(&self, other: &Self) -> bool {
+        let place = |it: &Self| {
+            let whole = it.whole();
+            (whole.address, whole.found.map(|found| (found.announcement.id, found.announcement.key)))
+        };
+        place(self) == place(other)
     }
 
     /// For the window and the statistics.
@@ -140,7 +163,7 @@ impl Located {
     }
 
     /// A session stands with it, by this transport.
-    pub fn mark_watched(&self, heard: &Mutex<Heard>, by: Transport) {
+    fn mark_watched(&self, heard: &Mutex<Heard>, by: Transport) {
         if let Some(found) = &self.found {
             lock(heard).watch(found, by == Transport::WebRtc && found.announcement.key.is_some());
         }
@@ -154,7 +177,7 @@ impl Located {
     }
 
     /// No session came about, after so long.
-    pub fn mark_failed(&self, heard: &Mutex<Heard>, waited: Duration) {
+    fn mark_failed(&self, heard: &Mutex<Heard>, waited: Duration) {
         if let Some(found) = &self.found {
             lock(heard).fail(found.address, waited, Instant::now());
         }
@@ -180,7 +203,7 @@ impl Located {
 }
 
 /// Finds the server, and finds it again, wherever it is then.
-pub struct Finder {
+struct Finder {
     discovery: Option<Discovery>,
     heard: Arc<Mutex<Heard>>,
     wish: Wish,
@@ -190,7 +213,7 @@ pub struct Finder {
 }
 
 impl Finder {
-    pub fn new(config: &SessionConfig) -> Result<Self, SessionError> {
+    fn new(config: &SessionConfig) -> Result<Self, SessionError> {
         let (discovery, wish) = match &config.target {
             Target::Auto { name, any } => {
                 let discovery = discovery::bind(config.discovery_port, config.interfaces.clone())?;
@@ -204,28 +227,20 @@ impl Finder {
     }
 
     /// What is known of the servers, while [`Self::listen`] keeps it up to date.
-    pub fn knowledge(&self) -> Knowledge {
+    fn knowledge(&self) -> Knowledge {
         let senders = Arc::new(Mutex::new(Senders::new(None, None)));
         Knowledge { heard: Arc::clone(&self.heard), wish: self.wish.clone(), senders }
     }
 
     /// Listens to the servers while one is watched; never ends.
-    pub async fn listen(&mut self) {
+    async fn listen(&mut self) {
         match &mut self.discovery {
             Some(discovery) => match discovery.listen().await {},
             None => std::future::pending().await,
         }
     }
 
-    /// The server and its stream. Looks until there is one, unless the configuration says not to wait.
-    pub async fn find(&mut self, config: &SessionConfig, viewer: &Viewer) -> Result<Located, SessionError> {
-        let server = self.find_server(config, viewer).await?;
-        let Some(wanted) = &config.stream else { return Ok(server) };
-        let found = server.clone();
-        let failed = |_: &SessionError| found.mark_failed(&self.heard, Duration::ZERO);
-        server.select(wanted, config).await.inspect_err(failed)
-    }
-
+    /// The server. Looks until there is one, unless the configuration says not to wait.
     async fn find_server(&mut self, config: &SessionConfig, viewer: &Viewer) -> Result<Located, SessionError> {
         if let Some(named) = named(config).await {
             return named;
@@ -510,6 +525,7 @@ fn located(
         address: found.address.to_string(),
         found: Some(found.clone()),
         is_chosen: false,
+        whole: None,
     })
 }
 

@@ -14,5 +14,6 @@ pub mod receive;
 pub mod reconnect;
 pub mod session;
 pub mod stats;
+pub mod streams;
 pub mod viewer;
 pub mod whep;

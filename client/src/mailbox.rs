@@ -2,14 +2,36 @@
 //!
 //! A window that falls behind must lose pictures, never collect them: each one kept would be a frame of delay for ever.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+/// Rung by each of several mailboxes when it is filled, for a reader of all of them.
+#[derive(Debug, Default)]
+pub struct Bell {
+    /// It rang since somebody waited for it.
+    rung: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Bell {
+    fn ring(&self) {
+        *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.changed.notify_one();
+    }
+
+    /// Waits until it rings, at most so long; at once where it rang since the last call.
+    pub fn wait(&self, limit: Duration) {
+        let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = self.changed.wait_timeout_while(rung, limit, |rung| !*rung);
+        *waited.unwrap_or_else(PoisonError::into_inner).0 = false;
+    }
+}
 
 /// Holds at most one value; a newer one takes its place.
 #[derive(Debug)]
 pub struct Mailbox<T> {
     slot: Mutex<Slot<T>>,
-    filled: Condvar,
+    bell: Arc<Bell>,
 }
 
 #[derive(Debug)]
@@ -25,8 +47,13 @@ impl<T> Default for Mailbox<T> {
 }
 
 impl<T> Mailbox<T> {
-    pub const fn new() -> Self {
-        Self { slot: Mutex::new(Slot { value: None, replaced: 0 }), filled: Condvar::new() }
+    pub fn new() -> Self {
+        Self::with(Arc::default())
+    }
+
+    /// One that rings `bell`.
+    pub fn with(bell: Arc<Bell>) -> Self {
+        Self { slot: Mutex::new(Slot { value: None, replaced: 0 }), bell }
     }
 
     /// Leaves `value` for the reader. One that was not taken yet is dropped and counted. Never blocks for longer than
@@ -38,7 +65,7 @@ impl<T> Mailbox<T> {
             slot.replaced += u64::from(old.is_some());
             old
         };
-        self.filled.notify_one();
+        self.bell.ring();
         // Outside the lock: dropping a picture may give a buffer back to GStreamer's pool.
         drop(old);
     }
@@ -48,17 +75,23 @@ impl<T> Mailbox<T> {
         self.lock().value.take()
     }
 
-    /// What is there now, or comes within `timeout`.
+    /// What is there now, or comes within `timeout`. For the one reader of a bell that no other mailbox rings.
     pub fn wait(&self, timeout: Duration) -> Option<T> {
         let end = Instant::now() + timeout;
-        let mut slot = self.lock();
         loop {
-            if let Some(value) = slot.value.take() {
+            let left = end.saturating_duration_since(Instant::now());
+            if let Some(value) = self.take() {
                 return Some(value);
             }
-            let left = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())?;
-            slot = self.filled.wait_timeout(slot, left).unwrap_or_else(PoisonError::into_inner).0;
+            if left.is_zero() {
+                return None;
+            }
+            self.bell.wait(left);
         }
+    }
+
+    pub fn is_filled(&self) -> bool {
+        self.lock().value.is_some()
     }
 
     /// How many values were replaced by a newer one before anybody took them.
@@ -74,8 +107,6 @@ impl<T> Mailbox<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     #[test]
@@ -99,6 +130,17 @@ mod tests {
         };
         assert_eq!(mailbox.wait(Duration::from_secs(10)), Some(7));
         writer.join().unwrap();
+    }
+
+    #[test]
+    fn whoever_waits_for_a_bell_hears_each_of_its_mailboxes() {
+        let bell = Arc::new(Bell::default());
+        let mailboxes = [(); 2].map(|()| Mailbox::with(Arc::clone(&bell)));
+        for mailbox in &mailboxes {
+            mailbox.put(7);
+            bell.wait(Duration::from_secs(600));
+            assert_eq!(mailbox.take(), Some(7));
+        }
     }
 
     #[test]

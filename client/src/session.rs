@@ -22,11 +22,12 @@ use self::prepared::Prepared;
 use self::rates::{Arrivals, Rates};
 use crate::decode::{DecodeError, Decoder};
 use crate::decoders::DecoderChoice;
-use crate::find::{Finder, Knowledge, Located, Wanted};
+use crate::find::{Guide, Located, Wanted};
 use crate::receive::rtp;
 use crate::receive::rtsp::{Camera, Credentials};
 use crate::receive::{ConnectError, Link, OnCodec, OnPackets, Options, Transport, Way};
 use crate::reconnect::{self, Advice, Session, Supply};
+use crate::streams::Listed;
 use crate::viewer::{Phase, Viewer};
 
 const TICK: Duration = Duration::from_millis(100);
@@ -125,10 +126,19 @@ impl SessionError {
     }
 }
 
-/// Runs until `shutdown`.
+/// Watches the only stream. Runs until `shutdown`.
 pub async fn run(config: SessionConfig, viewer: Arc<Viewer>, shutdown: CancellationToken) -> Result<(), SessionError> {
-    let mut finder = Finder::new(&config)?;
-    let knowledge = finder.knowledge();
+    let guide = Guide::new(&config)?;
+    follow(config, guide, viewer, shutdown).await
+}
+
+/// Watches one of the streams of the server to which `guide` leads. Runs until `shutdown`.
+pub async fn follow(
+    config: SessionConfig,
+    guide: Arc<Guide>,
+    viewer: Arc<Viewer>,
+    shutdown: CancellationToken,
+) -> Result<(), SessionError> {
     // Its WHEP endpoint has answered.
     let mut answers = false;
     let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
@@ -142,13 +152,13 @@ pub async fn run(config: SessionConfig, viewer: Arc<Viewer>, shutdown: Cancellat
     };
     loop {
         let begun = Instant::now();
-        let is_first = viewer.sessions() == 0;
+        let is_first = !guide.has_stood();
         // Building a decoder takes as long as finding a server, so the two run side by side.
         let ready = async {
             let latency = first_transport(&config).decoder_latency(config.latency);
             let decoder = Prepared::keep_or_start(&mut prepared, &config.decoder, codec, latency, &viewer);
             // A decoder is not thrown away for want of a server.
-            tokio::try_join!(decoder, async { Ok(finder.find(&config, &viewer).await) })
+            tokio::try_join!(decoder, async { Ok(guide.find(&config, &viewer).await) })
         };
         let ready = tokio::select! {
             () = shutdown.cancelled() => return Ok(()),
@@ -160,17 +170,17 @@ pub async fn run(config: SessionConfig, viewer: Arc<Viewer>, shutdown: Cancellat
                 codec = found.as_ref().ok().and_then(|server| server.codec).unwrap_or(codec);
                 match found {
                     Ok(server) => {
-                        let (visited, found) = (Instant::now(), (&knowledge, &server, &mut answers));
+                        let (visited, found) = (Instant::now(), (&guide, &server, &mut answers));
                         let ended = tokio::select! {
                             ended = visit(&config, &viewer, &mut prepared, found, &shutdown) => ended,
-                            () = finder.listen() => Ok(()),
-                            () = knowledge.overtaken(&server) => {
+                            () = guide.listen() => Ok(()),
+                            () = guide.knowledge().overtaken(&server) => {
                                 let reason = "the server is heard again where it was".to_owned();
                                 Err(SessionError::no_way(reason))
                             }
                         };
                         if matches!(ended, Err(SessionError::NoWay { .. })) {
-                            server.mark_failed(&knowledge.heard, visited.elapsed());
+                            guide.failed(&server, visited.elapsed());
                         }
                         ended
                     }
@@ -227,7 +237,7 @@ async fn visit(
     config: &SessionConfig,
     viewer: &Arc<Viewer>,
     prepared: &mut Option<Prepared>,
-    (knowledge, server, answers): (&Knowledge, &Located, &mut bool),
+    (guide, server, answers): (&Arc<Guide>, &Located, &mut bool),
     shutdown: &CancellationToken,
 ) -> Result<(), SessionError> {
     viewer.set_server(server.public());
@@ -264,7 +274,7 @@ async fn visit(
         }
         let fallback = failed.iter().map(|(before, reason)| format!("{before} failed: {reason}")).collect::<Vec<_>>();
         viewer.set_transport(transport, fallback.join("; "));
-        let ended = watch(config, viewer, &decoder, (knowledge, server), (way, is_last), shutdown).await;
+        let ended = watch(config, viewer, &decoder, (guide, server), (way, is_last), shutdown).await;
         viewer.session_ended();
         if decoder.is_unused() {
             *prepared = Some(decoder);
@@ -275,7 +285,7 @@ async fn visit(
             Ok(()) => return Ok(()),
             Err(error @ ConnectError::NotProven { .. }) => {
                 // Whoever it is has no better right by another way.
-                server.mark_refused(&knowledge.heard);
+                server.mark_refused(&guide.knowledge().heard);
                 return Err(SessionError::no_way(advised(error.to_string())));
             }
             Err(error) => {
@@ -303,7 +313,7 @@ async fn watch(
     config: &SessionConfig,
     viewer: &Arc<Viewer>,
     prepared: &Prepared,
-    (knowledge, server): (&Knowledge, &Located),
+    (guide, server): (&Arc<Guide>, &Located),
     (way, is_last): (&Way, bool),
     shutdown: &CancellationToken,
 ) -> Result<(), ConnectError> {
@@ -332,7 +342,7 @@ async fn watch(
         credentials: config.credentials.clone(),
         camera_certificate: config.camera_certificate.clone(),
         senders: match way {
-            Way::Rtp(rtp::Source { from: None, .. }) => Some(Arc::clone(&knowledge.senders)),
+            Way::Rtp(rtp::Source { from: None, .. }) => Some(Arc::clone(&guide.knowledge().senders)),
             _ => None,
         },
         // At the last way one can as well wait in a session, which asks the server why nothing comes.
@@ -341,17 +351,20 @@ async fn watch(
             _ => (!config.wait || !is_last).then_some(FIRST_RTP_PACKET),
         },
     };
+    let given_up_before = guide.given_up();
     let link = tokio::select! {
         link = Link::open(way, &options, keyframe_wanted, on_codec, on_packets) => link?,
         () = given_up(shutdown) => return Ok(()),
+        () = guide.left(server, given_up_before) => return Ok(()),
     };
     viewer.session_started();
-    server.mark_watched(&knowledge.heard, way.transport());
+    let _standing = guide.stands(server, way.transport());
     let watched = (link.viewer_id(), server.stream.as_str());
     let asking = Asking::new(server.stats.clone(), watched, config.interfaces.clone());
     let reason = tokio::select! {
         () = shutdown.cancelled() => None,
-        reason = supervise(config, viewer, (&link, prepared, &arrivals), (supply, knowledge, server), asking) => Some(reason),
+        reason = supervise(config, viewer, (&link, prepared, &arrivals), (supply, guide, server), asking) => Some(reason),
+        () = guide.left(server, given_up_before) => Some("another server is watched".to_owned()),
     };
     viewer.choice.withdraw();
     match reason {
@@ -391,9 +404,10 @@ async fn supervise(
     config: &SessionConfig,
     viewer: &Viewer,
     (link, prepared, arrivals): (&Link, &Prepared, &Arrivals),
-    (supply, knowledge, server): (Supply, &Knowledge, &Located),
+    (supply, guide, server): (Supply, &Guide, &Located),
     mut asking: Asking,
 ) -> String {
+    let knowledge = guide.knowledge();
     let begun = Instant::now();
     let mut session = Session::begin(supply, begun);
     let mut decoded = 0;
@@ -416,8 +430,13 @@ async fn supervise(
                 if let Some(stream) = answer.stream {
                     viewer.set_stream(stream);
                 }
+                if let Some(stats) = answer.stats {
+                    viewer.set_streams(stats.streams.iter().map(Listed::of).collect());
+                }
             }
             offer = viewer.choice.chosen() => if let Some(reason) = instead::choose(link, knowledge, offer) {
+                // The other streams come from there, too.
+                guide.give_up();
                 return reason;
             },
         }

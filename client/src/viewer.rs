@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::decode::{DecodeStats, Decoder, Output, Picture};
-use crate::mailbox::Mailbox;
+use crate::mailbox::{Bell, Mailbox};
 use crate::receive::Transport;
 use crate::stats::Report;
+use crate::streams::Listed;
 
 pub use choice::{Choice, Offer, Question, is_same_offer};
 
@@ -81,8 +82,8 @@ pub struct Reception {
 
 pub struct Viewer {
     pub mailbox: Arc<Mailbox<Picture>>,
-    /// Which server is to be watched, where the pilot has to say.
-    pub choice: Choice,
+    /// Which server is to be watched, where the pilot has to say: one for all streams.
+    pub choice: Arc<Choice>,
     state: Mutex<State>,
 }
 
@@ -100,6 +101,8 @@ struct State {
     /// come.
     news: Option<(String, Option<Instant>)>,
     reception: Reception,
+    /// The streams that the server has, as it said last.
+    streams: Vec<Listed>,
     /// Of former sessions.
     before: Counters,
     sessions: u64,
@@ -134,9 +137,14 @@ impl Counters {
 
 impl Viewer {
     pub fn new() -> Arc<Self> {
+        Self::with(Arc::default(), Arc::default())
+    }
+
+    /// One of several, whose pictures ring the same bell and whose sessions ask the same question.
+    pub fn with(bell: Arc<Bell>, choice: Arc<Choice>) -> Arc<Self> {
         Arc::new(Self {
-            mailbox: Arc::new(Mailbox::new()),
-            choice: Choice::default(),
+            mailbox: Arc::new(Mailbox::with(bell)),
+            choice,
             state: Mutex::new(State {
                 phase: Phase::Searching(String::new()),
                 phase_since: Instant::now(),
@@ -147,6 +155,7 @@ impl Viewer {
                 logged_warning: None,
                 news: None,
                 reception: Reception::default(),
+                streams: Vec::new(),
                 before: Counters::default(),
                 sessions: 0,
                 decoder: None,
@@ -168,6 +177,15 @@ impl Viewer {
 
     pub fn server(&self) -> Server {
         self.lock().server.clone()
+    }
+
+    /// The streams that the server has; empty while it has not said.
+    pub fn streams(&self) -> Vec<Listed> {
+        self.lock().streams.clone()
+    }
+
+    pub fn set_streams(&self, streams: Vec<Listed>) {
+        self.lock().streams = streams;
     }
 
     pub fn reception(&self) -> Reception {

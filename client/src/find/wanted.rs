@@ -1,6 +1,7 @@
 //! Which stream of a server to watch, by `--camera` and `--stream`: its place among those there are, and its addresses.
 
-use rov_common::api::{Stats, StreamStats};
+use rov_common::api::{Stats, StreamStats, WHEP_PATH};
+use url::Url;
 
 use super::rtp_destination;
 use crate::receive::Way;
@@ -48,6 +49,10 @@ impl Wanted {
 /// How the stream at `place` is reached where the default stream is reached by `way`; none: not at all.
 pub fn way_to(way: Way, place: usize, stats: &Stats) -> Option<Way> {
     let name = &stats.streams.get(place)?.name;
+    let way = match way {
+        Way::WebRtc(url) => Way::WebRtc(to_default(url)),
+        way => way,
+    };
     if place == 0 {
         return Some(way);
     }
@@ -68,12 +73,23 @@ pub fn way_to(way: Way, place: usize, stats: &Stats) -> Option<Way> {
     })
 }
 
+/// A WHEP endpoint of rov-server that may name a stream, without that.
+fn to_default(mut url: Url) -> Url {
+    if let Some((before, _)) = url.path().split_once(&format!("{WHEP_PATH}/")) {
+        let path = format!("{before}{WHEP_PATH}");
+        url.set_path(&path);
+    }
+    if url.query_pairs().any(|(key, _)| key == "stream") {
+        url.set_query(None);
+    }
+    url
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
 
     use rov_common::api::{CameraInfo, RtpStats};
-    use url::Url;
 
     use super::*;
 
@@ -140,6 +156,10 @@ mod tests {
     fn each_stream_has_its_own_address_by_each_transport() {
         let stats = stats();
         let whep = Way::WebRtc(Url::parse("http://10.0.0.2:8080/whep").unwrap());
+        for named in ["/whep/stream2", "/whep?stream=arm/wide", "/whep/arm/wide"] {
+            let named = Way::WebRtc(Url::parse(&format!("http://10.0.0.2:8080{named}")).unwrap());
+            assert_eq!(way_to(named, 0, &stats), Some(whep.clone()), "from one stream to another");
+        }
         let source = rtp_destination(&stats, Ipv4Addr::new(10, 0, 0, 2), 0).unwrap();
         let rtp = Way::Rtp(Source { fec: true, ..source });
         let rtsp = Way::Rtsp(Camera::from(Url::parse("rtsp://10.0.0.2:8554/cam").unwrap()));

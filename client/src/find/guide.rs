@@ -1,0 +1,175 @@
+//! One search for all streams that are watched: all of them come from one server, which one of them finds for the
+//! others.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::{Mutex as AsyncMutex, watch};
+
+use super::{Finder, Knowledge, Located};
+use crate::heard::Heard;
+use crate::receive::Transport;
+use crate::session::{SessionConfig, SessionError};
+use crate::viewer::Viewer;
+
+/// Which server is watched.
+pub struct Guide {
+    finder: AsyncMutex<Finder>,
+    knowledge: Knowledge,
+    /// How many want the finder to search; whoever only listens leaves it to them.
+    searching: watch::Sender<usize>,
+    watched: watch::Sender<Watched>,
+}
+
+/// The server that a session connected to last.
+#[derive(Clone, Default)]
+struct Watched {
+    server: Option<Located>,
+    /// Sessions with it that stand.
+    standing: usize,
+    /// Counts the servers.
+    turn: u64,
+    /// How often the pilot left one for another.
+    given_up: u64,
+}
+
+impl Guide {
+    pub fn new(config: &SessionConfig) -> Result<Arc<Self>, SessionError> {
+        let finder = Finder::new(config)?;
+        let knowledge = finder.knowledge();
+        let (searching, watched) = (watch::Sender::new(0), watch::Sender::default());
+        Ok(Arc::new(Self { finder: AsyncMutex::new(finder), knowledge, searching, watched }))
+    }
+
+    pub fn knowledge(&self) -> &Knowledge {
+        &self.knowledge
+    }
+
+    fn heard(&self) -> &Mutex<Heard> {
+        &self.knowledge.heard
+    }
+
+    /// The server, and of it the stream that `config` names: the server that another stream comes from, where there is
+    /// one.
+    pub async fn find(&self, config: &SessionConfig, viewer: &Viewer) -> Result<Located, SessionError> {
+        let server = match self.standing() {
+            Some(server) => server,
+            None => self.search(config, viewer).await?,
+        };
+        let Some(wanted) = &config.stream else { return Ok(server) };
+        let found = server.clone();
+        server.select(wanted, config).await.inspect_err(|_| self.failed(&found, Duration::ZERO))
+    }
+
+    fn standing(&self) -> Option<Located> {
+        let watched = self.watched.borrow();
+        watched.server.clone().filter(|_| watched.standing > 0)
+    }
+
+    async fn search(&self, config: &SessionConfig, viewer: &Viewer) -> Result<Located, SessionError> {
+        let _searching = Searching::begin(&self.searching);
+        let mut finder = self.finder.lock().await;
+        // Another one has found it meanwhile, and connected.
+        match self.standing() {
+            Some(server) => Ok(server),
+            None => finder.find_server(config, viewer).await,
+        }
+    }
+
+    /// Listens to the servers while one is watched; never ends.
+    pub async fn listen(&self) {
+        let mut searching = self.searching.subscribe();
+        loop {
+            // The sender is a part of this.
+            let _ = searching.wait_for(|number| *number == 0).await;
+            let mut finder = self.finder.lock().await;
+            tokio::select! {
+                () = finder.listen() => {}
+                _ = searching.wait_for(|number| *number > 0) => {}
+            }
+        }
+    }
+
+    /// How often the pilot left a server for another so far.
+    pub fn given_up(&self) -> u64 {
+        self.watched.borrow().given_up
+    }
+
+    /// The pilot leaves the server for another: all streams do.
+    pub fn give_up(&self) {
+        self.watched.send_modify(|watched| {
+            watched.turn += 1;
+            watched.given_up += 1;
+            watched.standing = 0;
+        });
+    }
+
+    /// Waits until another stream comes from another server than this, or the pilot leaves it: two vehicles shall never
+    /// be on one screen. `given_up_before`: what [`Self::given_up`] was.
+    pub async fn left(&self, server: &Located, given_up_before: u64) {
+        let mut watched = self.watched.subscribe();
+        let is_over = |watched: &Watched| {
+            let is_other = watched.server.as_ref().is_some_and(|other| !other.is_at_place_of(server));
+            watched.given_up != given_up_before || (watched.standing > 0 && is_other)
+        };
+        let _ = watched.wait_for(is_over).await;
+    }
+
+    /// A session stands with the server, by this transport, until what is returned is dropped.
+    pub fn stands(self: &Arc<Self>, server: &Located, by: Transport) -> Standing {
+        server.mark_watched(self.heard(), by);
+        self.watched.send_modify(|watched| {
+            if !watched.server.as_ref().is_some_and(|other| other.is_at_place_of(server)) {
+                *watched = Watched { standing: 0, turn: watched.turn + 1, ..watched.clone() };
+            }
+            // As it was found last.
+            watched.server = Some(server.whole());
+            watched.standing += 1;
+        });
+        Standing { guide: Arc::clone(self), turn: self.watched.borrow().turn }
+    }
+
+    /// Whether ever a session stood.
+    pub fn has_stood(&self) -> bool {
+        self.watched.borrow().turn > 0
+    }
+
+    /// No session came about, after so long, and none stands.
+    pub fn failed(&self, server: &Located, waited: Duration) {
+        if self.standing().is_none() {
+            server.mark_failed(self.heard(), waited);
+        }
+    }
+}
+
+/// A search that waits or goes on.
+struct Searching<'a>(&'a watch::Sender<usize>);
+
+impl<'a> Searching<'a> {
+    fn begin(number: &'a watch::Sender<usize>) -> Self {
+        number.send_modify(|number| *number += 1);
+        Self(number)
+    }
+}
+
+impl Drop for Searching<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|number| *number -= 1);
+    }
+}
+
+/// A session that stands.
+pub struct Standing {
+    guide: Arc<Guide>,
+    turn: u64,
+}
+
+impl Drop for Standing {
+    fn drop(&mut self) {
+        self.guide.watched.send_modify(|watched| {
+            if watched.turn == self.turn {
+                watched.standing -= 1;
+            }
+        });
+    }
+}
