@@ -4,7 +4,7 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rov_common::lines::Lines;
@@ -16,15 +16,14 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::cli::Cli;
-use crate::decode::{DecodeError, Picture, read_stamp};
+use crate::decode::DecodeError;
 use crate::discovery::{self, Found};
-use crate::display::{Callbacks, Status, ViewModel, Window, run_headless};
+use crate::display::{Window, run_headless};
+use crate::feeds::{Feeds, OnScreen};
 use crate::find;
-use crate::overlay::OverlayData;
 use crate::receive::webrtc::check_socket_buffers;
-use crate::session::{self, SessionConfig, SessionError};
-use crate::stats::{Passage, Report, Shown, ms};
-use crate::viewer::{Phase, Viewer};
+use crate::session::{SessionConfig, SessionError};
+use crate::stats::Report;
 
 pub const EXIT_USAGE: u8 = 2;
 const EXIT_NOTHING_FOUND: u8 = 3;
@@ -137,8 +136,6 @@ fn list_json(found: &[Found]) -> Result<String> {
 
 fn view(runtime: &Runtime, cli: &Cli, config: SessionConfig, started: Instant) -> Result<(), SessionError> {
     check_socket_buffers();
-    let viewer = Viewer::new();
-    let shown = Arc::new(Mutex::new(Shown::new(started)));
     let stop = CancellationToken::new();
     runtime.spawn(stop_on_signal(stop.clone()));
     if let Some(duration) = cli.duration {
@@ -148,143 +145,48 @@ fn view(runtime: &Runtime, cli: &Cli, config: SessionConfig, started: Instant) -
             stop.cancel();
         });
     }
+    let mut feeds = Feeds::start(runtime.handle().clone(), config, cli.grid, started, stop.clone())?;
     let reporter = Reporter {
-        viewer: Arc::clone(&viewer),
-        shown: Arc::clone(&shown),
+        screen: feeds.screen(),
         file: cli.stats_json.clone(),
         print: cli.headless.then(Lines::stdout),
         failure: None,
     };
     // Whatever becomes of the figures, the picture goes on.
     let reporting = runtime.spawn(reporter.run(stop.clone()));
-    // However the session ends, a panic included, the program ends with it.
-    let session = {
-        let (viewer, stop) = (Arc::clone(&viewer), stop.clone());
-        runtime.spawn(async move {
-            let _guard = stop.clone().drop_guard();
-            session::run(config, viewer, stop).await
-        })
-    };
-    let mut on_shown = {
-        let (shown, viewer) = (Arc::clone(&shown), Arc::clone(&viewer));
-        let mut sessions = 0;
-        move |picture: &Picture, at: Instant| {
-            let mut shown = lock(&shown);
-            let now = viewer.sessions();
-            if std::mem::replace(&mut sessions, now) != now {
-                shown.new_session();
-            }
-            add(&mut shown, picture, at);
-        }
-    };
     let screen = if cli.headless {
-        run_headless(&viewer.mailbox, &stop, &mut on_shown);
+        run_headless(&mut feeds, &stop);
         Ok(())
     } else {
-        window(cli, &viewer, &shown, &stop, on_shown)
+        window(cli, &mut feeds, &stop)
     };
     stop.cancel();
-    let finish = async { tokio::join!(session, reporting) };
-    let finished = runtime.block_on(async { tokio::time::timeout(SHUTDOWN_LIMIT, finish).await });
-    screen?;
-    match finished {
-        Ok((Ok(session), Ok(()))) => session,
-        Ok((Err(panic), _) | (_, Err(panic))) => Err(anyhow::anyhow!("a task ended badly: {panic}").into()),
-        Err(_) => {
-            tracing::warn!("session and figures did not end within {} s and are cut off", SHUTDOWN_LIMIT.as_secs());
-            Ok(())
+    let reported = async {
+        match tokio::time::timeout(SHUTDOWN_LIMIT, reporting).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(panic)) => Err(anyhow::anyhow!("a task ended badly: {panic}")),
+            Err(_) => {
+                tracing::warn!("the figures did not end within {} s and are cut off", SHUTDOWN_LIMIT.as_secs());
+                Ok(())
+            }
         }
-    }
+    };
+    let (finished, reported) = runtime.block_on(async { tokio::join!(feeds.finish(SHUTDOWN_LIMIT), reported) });
+    screen?;
+    finished?;
+    Ok(reported?)
 }
 
-fn window(
-    cli: &Cli,
-    viewer: &Viewer,
-    shown: &Mutex<Shown>,
-    stop: &CancellationToken,
-    mut on_shown: impl FnMut(&Picture, Instant),
-) -> Result<()> {
+fn window(cli: &Cli, feeds: &mut Feeds, stop: &CancellationToken) -> Result<()> {
     let mut window = Window::open("ROV", cli.window_size(), cli.fullscreen, cli.display)?;
     window.show_badge(!cli.no_badge);
-    let callbacks = Callbacks {
-        view: &mut |now| view_model(viewer, &lock(shown), now),
-        on_shown: &mut on_shown,
-        on_output: &mut |output| viewer.set_output(output),
-        on_chosen: &mut |offer| viewer.choice.choose(offer),
-    };
-    window.run(&viewer.mailbox, stop, callbacks)?;
+    window.run(feeds, stop)?;
     Ok(())
-}
-
-/// What the window says beside the video.
-fn view_model(viewer: &Viewer, shown: &Shown, now: Instant) -> ViewModel {
-    let (server, reception) = (viewer.server(), viewer.reception());
-    let live = shown.resolution().is_some();
-    let notices = viewer.notices(now);
-    let others = [viewer.fallback(), reception.note].into_iter().filter(|note| !note.is_empty());
-    let overlay = OverlayData {
-        server: server.called(),
-        address: server.address,
-        resolution: shown.resolution(),
-        fps: live.then(|| shown.fps(now)),
-        bitrate_kbps: live.then_some(reception.bitrate_kbps),
-        loss: live.then_some(reception.loss),
-        rtt_ms: reception.rtt.map(ms),
-        decoder: reception.decode.decoder,
-        display: String::new(),
-        transport: reception.transport,
-        notes: notices.iter().cloned().chain(others).collect(),
-        latency: stages(shown, now, reception.encode, reception.rtt),
-    };
-    let (phase, since) = viewer.phase_since();
-    ViewModel { status: status(phase, since, shown.last_shown()), overlay, notices, question: viewer.choice.question() }
-}
-
-/// From capture to the screen, as far as it can be known: what the camera takes to expose and hand over its picture,
-/// and what the screen takes to light up, are not in it.
-fn stages(shown: &Shown, now: Instant, encode: Option<Duration>, rtt: Option<Duration>) -> Vec<(String, f64)> {
-    let here = shown.recent(now);
-    if here.is_empty() {
-        return here;
-    }
-    let server = encode.map(|time| ("encode".to_owned(), ms(time)));
-    let network = rtt.map(|time| ("network".to_owned(), ms(time) / 2.0));
-    server.into_iter().chain(network).chain(here).collect()
-}
-
-/// What the window says. Once there was a picture, whatever is not live is a loss: the old picture must not look live.
-/// A picture that came since the session began to connect or to wait is a new one: the phase just does not know it yet.
-fn status(phase: Phase, since: Instant, last_shown: Option<Instant>) -> Status {
-    let (had_picture, is_new) = (last_shown.is_some(), last_shown.is_some_and(|at| at > since));
-    match phase {
-        Phase::Live => Status::Live,
-        Phase::Connecting(_) | Phase::Waiting(_) if is_new => Status::Live,
-        Phase::Waiting(reason) => Status::Lost { reason },
-        Phase::Lost(reason) => Status::Lost { reason: format!("{reason}; reconnecting") },
-        Phase::Searching(text) if had_picture => Status::Lost { reason: text },
-        Phase::Searching(text) if text == find::LOOKING => Status::default(),
-        Phase::Searching(text) => Status::Connecting { what: format!("Looking for a server…\n{text}") },
-        Phase::Connecting(server) if had_picture => Status::Lost { reason: format!("connecting to {server}…") },
-        Phase::Connecting(server) => Status::Connecting { what: format!("Connecting to {server}…") },
-    }
-}
-
-fn add(shown: &mut Shown, picture: &Picture, at: Instant) {
-    let passage = Passage {
-        first_packet_at: picture.first_packet_at,
-        last_packet_at: picture.last_packet_at,
-        decoded_at: picture.decoded_at,
-        converted_at: picture.converted_at,
-        shown_at: at,
-    };
-    let unix_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64);
-    shown.add(passage, picture.source, read_stamp(picture).map(|stamp| (stamp, unix_us)));
 }
 
 /// Writes the figures each second, and at the end.
 struct Reporter {
-    viewer: Arc<Viewer>,
-    shown: Arc<Mutex<Shown>>,
+    screen: Arc<Mutex<OnScreen>>,
     file: Option<PathBuf>,
     print: Option<Lines>,
     /// Why the file could not be written the last time.
@@ -314,9 +216,7 @@ impl Reporter {
     }
 
     fn report(&mut self) {
-        let mut report = Report::default();
-        self.viewer.report(&mut report);
-        lock(&self.shown).report(Instant::now(), &mut report);
+        let report = lock(&self.screen).report(Instant::now());
         if let Some(file) = &self.file {
             let data = serde_json::to_vec_pretty(&report).map_err(std::io::Error::from);
             let failure = data.and_then(|data| write_whole(file, &data)).err().map(|error| error.to_string());
@@ -426,60 +326,6 @@ fn init_log(cli: &Cli) -> Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::viewer::Server;
-
-    #[test]
-    fn title_and_corner_name_the_stream_of_a_server_that_has_several() {
-        let called = |name: &str, stream: &str| {
-            let viewer = Viewer::new();
-            let (name, address) = (name.to_owned(), "10.0.0.2:8080".to_owned());
-            viewer.set_server(Server { name, address, ..Default::default() });
-            viewer.set_stream(stream.to_owned());
-            let now = Instant::now();
-            view_model(&viewer, &Shown::new(now), now).overlay.server
-        };
-        assert_eq!(called("Nemo", "arm/stream1"), "Nemo arm/stream1");
-        assert_eq!(called("Nemo", ""), "Nemo");
-        assert_eq!(called("", "stream2"), "10.0.0.2:8080 stream2");
-    }
-
-    #[test]
-    fn after_the_first_picture_whatever_is_not_live_is_a_loss() {
-        let shown = Instant::now();
-        let since = shown + Duration::from_millis(1);
-        let phases = [
-            Phase::Searching("looking".to_owned()),
-            Phase::Connecting("rov".to_owned()),
-            Phase::Waiting("no camera".to_owned()),
-            Phase::Lost("gone".to_owned()),
-        ];
-        for phase in phases {
-            let status = status(phase.clone(), since, Some(shown));
-            assert!(matches!(status, Status::Lost { .. }), "{phase:?}: {status:?}");
-        }
-        assert_eq!(status(Phase::Live, since, Some(shown)), Status::Live);
-    }
-
-    #[test]
-    fn the_first_pictures_of_a_session_are_live_before_the_phase_says_so() {
-        let since = Instant::now();
-        let shown = Some(since + Duration::from_millis(1));
-        assert_eq!(status(Phase::Connecting("rov".to_owned()), since, shown), Status::Live);
-        assert_eq!(status(Phase::Waiting("no camera".to_owned()), since, shown), Status::Live);
-        assert!(matches!(status(Phase::Lost("gone".to_owned()), since, shown), Status::Lost { .. }));
-    }
-
-    #[test]
-    fn before_the_first_picture_it_says_what_it_is_doing() {
-        let status = |phase| status(phase, Instant::now(), None);
-        let searching = status(Phase::Searching("on eth0".to_owned()));
-        assert!(matches!(&searching, Status::Connecting { what } if what.contains("eth0")), "{searching:?}");
-        let begun = status(Phase::Searching(find::LOOKING.to_owned()));
-        assert!(matches!(&begun, Status::Connecting { what } if !what.contains('\n')), "said once: {begun:?}");
-        assert!(matches!(status(Phase::Connecting("rov".to_owned())), Status::Connecting { .. }));
-        let lost = status(Phase::Lost("refused".to_owned()));
-        assert!(matches!(&lost, Status::Lost { reason } if reason.contains("refused")), "{lost:?}");
-    }
 
     #[test]
     fn a_report_is_replaced_as_a_whole() {

@@ -19,6 +19,7 @@ use crate::receive::Transport;
 use crate::receive::rtp::{self, Source};
 use crate::receive::rtsp::{Camera, Credentials};
 use crate::session::{RtpHost, SessionConfig, Target};
+use crate::streams::GridOf;
 use crate::whep;
 
 /// The groups of `--help`.
@@ -32,7 +33,8 @@ const LOGGING: &str = "Logging";
 /// See through the camera of an underwater robot.
 ///
 /// Without options, finds a rov-server on the network by itself and shows its picture. Keys: Q or ESC close, F or
-/// a double click fullscreen, I information, ? or F1 all of them.
+/// a double click fullscreen, 1 to 9 and Tab choose among the server's streams, G shows all cameras, I information,
+/// ? or F1 all of them.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "rov-client", version, max_term_width = 100, after_help = EXIT_CODES)]
 #[command(group(ArgGroup::new("server").args(["address", "host"])))]
@@ -148,6 +150,10 @@ pub struct Cli {
     #[arg(help_heading = PICTURE, long)]
     pub fullscreen: bool,
 
+    /// Start with all cameras of the server in a grid, each by the smallest of its streams; `streams`: with each stream
+    #[arg(help_heading = PICTURE, long, value_name = "cameras|streams", num_args = 0..=1, require_equals = true, default_missing_value = "cameras", value_enum, conflicts_with = "list")]
+    pub grid: Option<GridOf>,
+
     /// Width of the window in pixels
     #[arg(help_heading = PICTURE, long, value_name = "PIXELS", default_value_t = 1280, value_parser = within::<u32>(160, 16_384))]
     pub width: u32,
@@ -208,8 +214,8 @@ impl Cli {
             credentials: self.credentials(&target)?,
             stream: match &target {
                 // Its URL names the stream.
-                Target::Camera(_) => None,
-                Target::Auto { .. } | Target::Url(_) | Target::Rtp { .. } => self.wanted()?,
+                Target::Camera(_, None) => None,
+                Target::Auto { .. } | Target::Url(_) | Target::Rtp { .. } | Target::Camera(..) => self.wanted()?,
             },
             target,
             transport: self.transport.chosen(),
@@ -298,16 +304,9 @@ impl Cli {
             None | Some(Transport::WebRtc) => parse(format!("http://{host}:{port}{WHEP_PATH}")).map(Target::Url),
             Some(Transport::Rtp) => Ok(self.rtp(Some((host, port)))),
             Some(Transport::Rtsp) => {
-                // Nobody can be asked: the server's HTTP may be closed.
-                let path = match self.wanted()? {
-                    None => RTSP_PATH.to_owned(),
-                    Some(wanted) => wanted.address_name().map(|name| format!("/{name}")).ok_or_else(|| {
-                        "--camera with --transport rtsp and an address: name its stream too, as --stream stream1"
-                            .to_owned()
-                    })?,
-                };
-                let url = parse(format!("rtsp://{host}:{}{path}", self.rtsp_port))?;
-                Ok(Target::Camera(Camera::from(url)))
+                let url = parse(format!("rtsp://{host}:{}{RTSP_PATH}", self.rtsp_port))?;
+                let stats = parse(format!("http://{host}:{port}{STATS_PATH}"))?;
+                Ok(Target::Camera(Camera::from(url), Some(stats)))
             }
         }
     }
@@ -357,7 +356,7 @@ impl Cli {
             "rtsp" | "rtsps" if url.host_str().unwrap_or_default().is_empty() => {
                 Err(format!("{named}: the host is missing"))
             }
-            "rtsp" | "rtsps" if self.fits(Transport::Rtsp) => Ok(Target::Camera(Camera::from(url))),
+            "rtsp" | "rtsps" if self.fits(Transport::Rtsp) => Ok(Target::Camera(Camera::from(url), None)),
             "http" | "https" => Err(format!("{named} is WebRTC: leave out --transport {transport}")),
             "rtsp" | "rtsps" => Err(format!("{named} is RTSP: leave out --transport {transport}")),
             _ => Err(format!("{named}: give a WHEP URL, http://..., or an RTSP URL, rtsp://...")),
@@ -501,7 +500,7 @@ mod tests {
     fn an_address_may_be_a_camera_and_auto_finds_the_server() {
         for args in [&["rtsp://me:s%40cret@10.0.0.3:9000/cam"][..], &["--host", "rtsp://me:s%40cret@10.0.0.3:9000/cam"]]
         {
-            let Ok(Target::Camera(camera)) = target(args) else { panic!("{args:?}") };
+            let Ok(Target::Camera(camera, _)) = target(args) else { panic!("{args:?}") };
             assert_eq!(camera.url().as_str(), "rtsp://10.0.0.3:9000/cam");
         }
         assert!(matches!(target(&["--host", "auto", "--name", "rov"]), Ok(Target::Auto { name: Some(_), any: true })));
@@ -536,7 +535,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_is_named_beside_the_server_and_by_rtsp_in_its_url() {
+    fn a_stream_is_named_beside_the_server() {
         let session = |args: &[&str]| {
             let args = std::iter::once("rov-client").chain(args.iter().copied());
             let cli = Cli::try_parse_from(args).map_err(|error| error.to_string())?;
@@ -554,12 +553,12 @@ mod tests {
             assert_eq!(session(args).map(|config| config.stream), Ok(expected), "{args:?}");
         }
         let by_rtsp = ["10.0.0.2", "--transport", "rtsp", "--camera", "arm"];
-        let Ok(config) = session(&[&by_rtsp[..], &["--stream", "wide"]].concat()) else { panic!() };
-        let Target::Camera(camera) = config.target else { panic!("{:?}", config.target) };
-        assert_eq!((camera.url().path(), config.stream), ("/arm/wide", None));
+        let Ok(config) = session(&by_rtsp) else { panic!() };
+        let Target::Camera(camera, Some(stats)) = config.target else { panic!("{:?}", config.target) };
+        let addresses = (camera.url().path(), stats.as_str(), config.stream);
+        assert_eq!(addresses, ("/stream1", "http://10.0.0.2:8080/api/stats", wanted(Some("arm"), None)));
         for (args, advice) in [
-            (&by_rtsp[..], "name its stream too"),
-            (&["--camera", "bow", "--stream", "arm/wide"], "leave out --camera bow"),
+            (&["--camera", "bow", "--stream", "arm/wide"][..], "leave out --camera bow"),
             (&["rtsp://10.0.0.2/stream1", "--stream", "stream2"], "leave them out"),
             (&["--url", "http://10.0.0.2/whep", "--stream", "stream2"], "cannot be used with"),
             (&["--rtp-port", "5004", "--camera", "arm"], "cannot be used with"),
@@ -609,10 +608,10 @@ mod tests {
 
     #[test]
     fn rtsp_urls_are_cameras_whose_password_is_never_shown() {
-        let Ok(Target::Camera(camera)) = target(&["--url", "rtsp://me:s%40cret@10.0.0.3/cam"]) else { panic!() };
+        let Ok(Target::Camera(camera, _)) = target(&["--url", "rtsp://me:s%40cret@10.0.0.3/cam"]) else { panic!() };
         assert_eq!(camera.url().as_str(), "rtsp://10.0.0.3/cam");
         assert!(!format!("{camera:?}").contains("cret"));
-        let Ok(Target::Camera(camera)) = target(&["--host", "10.0.0.2", "--transport", "rtsp"]) else { panic!() };
+        let Ok(Target::Camera(camera, _)) = target(&["--host", "10.0.0.2", "--transport", "rtsp"]) else { panic!() };
         assert_eq!(camera.url().as_str(), "rtsp://10.0.0.2:8554/stream1");
         let refused = target(&["--url", "rtsp://me:secret@10.0.0.3/cam", "--transport", "rtp"]).unwrap_err();
         assert!(refused.contains("leave out --transport rtp") && !refused.contains("secret"), "{refused}");

@@ -10,6 +10,7 @@ mod canvas;
 mod choice;
 mod desktop;
 mod fullscreen;
+mod grid;
 mod presses;
 mod sink;
 mod words;
@@ -26,12 +27,12 @@ use self::canvas::{Canvas, Image};
 pub use self::choice::DisplayChoice;
 use self::desktop::Desktop;
 use self::fullscreen::Fullscreen;
+use self::grid::{Places, Tile};
 use self::presses::{Press, Presses};
 use self::sink::Sink;
-use self::words::{Presentation, aside, asking, badge, message, presentation, title};
+use self::words::{Presentation, aside, asking, badge, grid_title, message, presentation, title};
 use crate::decode::{Output, Picture};
-use crate::mailbox::Mailbox;
-use crate::overlay::{self, Corner, Message, OverlayData};
+use crate::overlay::{self, Badge, Corner, Message, OverlayData};
 use crate::viewer::{Offer, Question};
 
 /// A picture older than this is not shown as live.
@@ -52,13 +53,18 @@ const BADGE_BESIDE_PANEL: u32 = 800;
 /// The owner is asked again what the window shows beside the video when its answer is so old.
 const VIEW_INTERVAL: Duration = Duration::from_millis(100);
 
-/// What the window shows beside the video.
+/// Tiles are drawn together, no more often than this.
+const GRID_INTERVAL: Duration = Duration::from_millis(16);
+
+/// What is said beside the video, of the large one or of a tile.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ViewModel {
     pub status: Status,
     pub overlay: OverlayData,
     /// What the pilot has to know while pictures come.
     pub notices: Vec<String>,
+    /// For a moment: what came of a key.
+    pub said: Option<String>,
     /// Which server is to be watched.
     pub question: Option<Question>,
 }
@@ -98,22 +104,82 @@ pub enum DisplayError {
     Draw(String),
 }
 
-/// What the display asks and tells its owner, on the window's thread.
-pub struct Callbacks<'a> {
-    /// What to show beside the video now. It must not wait for anything.
-    pub view: &'a mut dyn FnMut(Instant) -> ViewModel,
-    /// A picture was handed to the screen at this time; called once for each.
-    pub on_shown: &'a mut dyn FnMut(&Picture, Instant),
-    /// From now on the pictures should come in this form; called at the start and at each change of the window's size.
-    pub on_output: &'a mut dyn FnMut(Output),
-    /// The pilot chose this one of the question's offers.
-    pub on_chosen: &'a mut dyn FnMut(Offer),
+/// What is in the window: one large picture, or the tiles of the grid.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// What tells the streams from each other; without a grid there is one.
+    pub panes: Vec<u64>,
+    pub grid: Option<Grid>,
 }
 
-impl fmt::Debug for Callbacks<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Callbacks")
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Grid {
+    /// Whose cameras they are.
+    pub vehicle: String,
+    /// The name of each tile.
+    pub captions: Vec<String>,
+    /// What does not fit; may be empty.
+    pub note: String,
+}
+
+/// What the pilot wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// This one of the question's offers.
+    Server(Offer),
+    /// The stream of this number, from 1.
+    Stream(usize),
+    /// The next stream.
+    Next,
+    /// The grid, or back from it.
+    Grid,
+    /// This tile.
+    Enlarge(usize),
+}
+
+/// The pictures that the window shows, and whoever gets the pilot's commands: on the window's thread. Nothing but
+/// `wait` may wait for anything.
+pub trait Stage {
+    /// Waits for a picture, at most so long.
+    fn wait(&mut self, limit: Duration);
+    /// What is to be in the window now.
+    fn layout(&mut self, now: Instant) -> Layout;
+    /// What to show beside the video of this pane.
+    fn view(&mut self, pane: usize, now: Instant) -> ViewModel;
+    /// The newest picture of this pane, once.
+    fn take(&mut self, pane: usize) -> Option<Picture>;
+    /// A picture of this pane was handed to the screen at this time; called once for each.
+    fn shown(&mut self, pane: usize, picture: &Picture, at: Instant);
+    /// From now on the pictures should come in this form: a large one, and each tile in its size. Called at the start,
+    /// and at each change of the window's size or of the layout.
+    fn set_outputs(&mut self, large: Output, tiles: &[Resolution]);
+    fn obey(&mut self, command: Command, now: Instant);
+}
+
+/// A pane as the window has it.
+struct Pane {
+    id: u64,
+    model: ViewModel,
+    last: Option<Picture>,
+    /// That was not drawn yet.
+    is_fresh: bool,
+    presentation: Presentation,
+    tile: Tile,
+}
+
+impl Pane {
+    fn new(id: u64) -> Self {
+        let (model, tile) = (ViewModel::default(), Tile::default());
+        Self { id, model, last: None, is_fresh: false, presentation: Presentation::Waiting, tile }
     }
+
+    fn is_live(&self) -> bool {
+        self.presentation == Presentation::Live
+    }
+}
+
+fn is_any_live(panes: &[Pane]) -> bool {
+    panes.iter().any(Pane::is_live)
 }
 
 /// An open window.
@@ -244,63 +310,78 @@ impl Window {
         self.sink.as_ref().map_or_else(|| Output::within(size), |sink| sink.output(size))
     }
 
-    /// Shows what comes into `mailbox` until the window is closed or `stop` is cancelled.
-    pub fn run(
-        mut self,
-        mailbox: &Mailbox<Picture>,
-        stop: &CancellationToken,
-        callbacks: Callbacks<'_>,
-    ) -> Result<Ended, DisplayError> {
-        let Callbacks { view, on_shown, on_output, on_chosen } = callbacks;
-        let mut asked = Instant::now();
-        let mut model = view(asked);
+    /// Shows what is on the stage until the window is closed or `stop` is cancelled.
+    pub fn run(mut self, stage: &mut dyn Stage, stop: &CancellationToken) -> Result<Ended, DisplayError> {
+        let mut layout = Layout::default();
+        let mut panes: Vec<Pane> = Vec::new();
+        let mut asked: Option<Instant> = None;
         let mut size = self.size();
-        let mut output = self.output(size);
-        on_output(output.clone());
-        let mut last: Option<Picture> = None;
-        let mut drawn: Option<(Scene, Instant)> = None;
+        let mut output: Option<(Output, Vec<Resolution>)> = None;
+        let mut drawn: Option<(Content, Instant)> = None;
         let mut looked: Option<Instant> = None;
         let mut live_at: Option<Instant> = None;
         loop {
-            let fresh = mailbox.wait(EVENT_INTERVAL);
+            let is_waiting = panes.iter().any(|pane| pane.is_fresh);
+            stage.wait(if is_waiting { GRID_INTERVAL } else { EVENT_INTERVAL });
             if stop.is_cancelled() {
                 return Ok(Ended::Stopped);
             }
-            let is_fresh = fresh.is_some();
-            last = fresh.or(last);
             let now = Instant::now();
-            if now.saturating_duration_since(asked) >= VIEW_INTERVAL {
-                (model, asked) = (view(now), now);
+            let wanted = stage.layout(now);
+            // Picture and name change together.
+            let is_other = wanted.panes != layout.panes;
+            layout = wanted;
+            if is_other {
+                arrange(&mut panes, &layout.panes);
             }
-            let presentation = presentation(now, last.as_ref().map(Picture::due_at), &model.status);
-            let scene = self.scene(now, presentation, size, &model);
-            let same = |(before, at): &(Scene, Instant)| {
-                *before == scene && now.saturating_duration_since(*at) < REPAIR_INTERVAL
+            let is_due = asked.is_none_or(|at| now.saturating_duration_since(at) >= VIEW_INTERVAL);
+            for (at, pane) in panes.iter_mut().enumerate() {
+                let fresh = stage.take(at);
+                pane.is_fresh |= fresh.is_some();
+                pane.last = fresh.or(pane.last.take());
+                if is_other || is_due {
+                    pane.model = stage.view(at, now);
+                }
+                pane.presentation = presentation(now, pane.last.as_ref().map(Picture::due_at), &pane.model.status);
+            }
+            asked = if is_other || is_due { Some(now) } else { asked };
+            let content = self.content(now, size, &layout, &panes);
+            let is_old = |at: Instant| now.saturating_duration_since(at) >= REPAIR_INTERVAL;
+            // Many tiles are drawn together.
+            let is_soon = |at: Instant| layout.grid.is_some() && now.saturating_duration_since(at) < GRID_INTERVAL;
+            let is_fresh = panes.iter().any(|pane| pane.is_fresh);
+            let redraw = match &drawn {
+                Some((before, at)) if *before == content => is_old(*at) || (is_fresh && !is_soon(*at)),
+                _ => true,
             };
-            let redraw = is_fresh || !drawn.as_ref().is_some_and(same);
             if redraw {
-                self.draw(&scene, last.as_ref())?;
-                drawn = Some((scene.clone(), now));
-                if is_fresh && let Some(picture) = &last {
-                    on_shown(picture, Instant::now());
+                self.draw(&content, &mut panes)?;
+                drawn = Some((content.clone(), now));
+                for (at, pane) in panes.iter_mut().enumerate() {
+                    if std::mem::take(&mut pane.is_fresh)
+                        && let Some(picture) = &pane.last
+                    {
+                        stage.shown(at, picture, Instant::now());
+                    }
                 }
             }
             // Drawing by minifb looks at the events, too. To look waits for an answer of the X server.
-            let due = looked.is_none_or(|at| now.saturating_duration_since(at) >= EVENT_INTERVAL);
+            let due = is_other || looked.is_none_or(|at| now.saturating_duration_since(at) >= EVENT_INTERVAL);
             if due {
                 looked = Some(now);
                 if !redraw || self.sink.is_some() {
                     self.window.update();
                 }
-                live_at = if presentation == Presentation::Live { Some(now) } else { live_at };
-                self.tend_desktop(now, live_at, (&scene, &model), on_chosen);
-                self.tend_title(presentation, &model);
-                if self.tend_corner(now, presentation, size, &model) && presentation != Presentation::Live {
+                live_at = if is_any_live(&panes) { Some(now) } else { live_at };
+                self.tend_desktop(now, live_at, (&content, &panes), stage);
+                self.tend_title(&layout, &panes);
+                if self.tend_corner(now, size, &layout, &panes) && !panes.iter().all(Pane::is_live) {
                     // What it covered is empty now, and no picture comes to fill it.
                     drawn = None;
                 }
             }
-            if self.handle_presses(model.question.as_ref(), on_chosen) || !self.window.is_open() {
+            let question = panes.first().and_then(|pane| pane.model.question.as_ref());
+            if self.handle_presses(question, is_any_live(&panes), stage) || !self.window.is_open() {
                 return Ok(Ended::ClosedByUser);
             }
             if self.size() != size {
@@ -309,16 +390,51 @@ impl Window {
                     sink.resized();
                 }
             }
-            let wanted = self.output(size);
-            if wanted != output {
-                output = wanted;
-                on_output(output.clone());
+            let tiles = match &content {
+                Content::Large(_) => Vec::new(),
+                Content::Grid(tiles) => vec![tiles.places.picture(); panes.len()],
+            };
+            let wanted = (self.output(size), tiles);
+            if is_other || output.as_ref() != Some(&wanted) {
+                stage.set_outputs(wanted.0.clone(), &wanted.1);
+                output = Some(wanted);
             }
         }
     }
 
-    fn scene(&self, now: Instant, presentation: Presentation, size: Resolution, view: &ViewModel) -> Scene {
-        let message = message(presentation, &view.status);
+    /// What is to be drawn, beside the pictures.
+    fn content(&self, now: Instant, size: Resolution, layout: &Layout, panes: &[Pane]) -> Content {
+        match (&layout.grid, panes) {
+            (None, [pane]) => Content::Large(self.scene(now, size, pane)),
+            (grid, panes) => {
+                let (question, grid) = (panes.first().and_then(|pane| pane.model.question.clone()), grid.clone());
+                let grid = grid.unwrap_or_default();
+                let mut said: Vec<_> = panes.iter().flat_map(|pane| pane.model.said.clone()).collect();
+                said.extend((!grid.note.is_empty()).then_some(grid.note));
+                for notice in panes.iter().flat_map(|pane| &pane.model.notices) {
+                    if !said.contains(notice) {
+                        said.push(notice.clone());
+                    }
+                }
+                // Beside live pictures it stands below them.
+                let is_live = is_any_live(panes);
+                said.extend(question.iter().filter(|_| is_live).map(aside));
+                let question = question.filter(|_| !is_live);
+                let asked = question.map(|question| asking(None, &question, self.selected(&question), now));
+                let places = Places::of(panes.len(), size, &said);
+                let states = panes.iter().map(|pane| pane.presentation.in_seconds()).collect();
+                let (captions, keys, message) = (grid.captions, self.show_keys, asked);
+                Content::Grid(Tiles { size, places, captions, states, keys, message })
+            }
+        }
+    }
+
+    fn scene(&self, now: Instant, size: Resolution, pane: &Pane) -> Scene {
+        let (presentation, view) = (pane.presentation, &pane.model);
+        let mut message = message(presentation, &view.status);
+        if let (Some(message), Some(said)) = (&mut message, &view.said) {
+            message.detail = format!("{said}. {}", message.detail);
+        }
         let message = match &view.question {
             // Beside a live picture it stands in the corner.
             Some(question) if presentation != Presentation::Live => {
@@ -346,21 +462,31 @@ impl Window {
         &mut self,
         now: Instant,
         live_at: Option<Instant>,
-        (scene, view): (&Scene, &ViewModel),
-        on_chosen: &mut dyn FnMut(Offer),
+        (content, panes): (&Content, &[Pane]),
+        stage: &mut dyn Stage,
     ) {
         let Some(desktop) = &mut self.desktop else { return };
         desktop.keep_awake(live_at.is_some_and(|at| now.saturating_duration_since(at) < AWAKE_AFTER), now);
         for click in desktop.clicks(&self.window, now) {
-            let row = scene.message.as_ref().and_then(|message| overlay::row_at(message, scene.size, click.at));
-            let offers = view.question.iter().flat_map(|question| &question.offers);
+            let (message, size) = match content {
+                Content::Large(scene) => (&scene.message, scene.size),
+                Content::Grid(tiles) => (&tiles.message, tiles.size),
+            };
+            let row = message.as_ref().and_then(|message| overlay::row_at(message, size, click.at));
+            let question = panes.first().and_then(|pane| pane.model.question.as_ref());
+            let offers = question.iter().flat_map(|question| &question.offers);
             let offer = row.and_then(|row| offers.into_iter().nth(row));
             // The second click of two comes when the list is gone.
             let is_of_row = std::mem::replace(&mut self.clicked_row, offer.is_some());
-            match offer {
-                Some(offer) => on_chosen(offer.clone()),
-                None if click.double && !is_of_row => self.toggle_fullscreen(),
-                None => {}
+            let tile = match content {
+                Content::Large(_) => None,
+                Content::Grid(tiles) => tiles.places.tile_at(click.at, panes.len()),
+            };
+            match (offer, tile) {
+                (Some(offer), _) => stage.obey(Command::Server(offer.clone()), now),
+                _ if !click.double || is_of_row => {}
+                (None, Some(tile)) => stage.obey(Command::Enlarge(tile), now),
+                (None, None) => self.toggle_fullscreen(),
             }
         }
     }
@@ -375,8 +501,15 @@ impl Window {
         known.unwrap_or(&self.name)
     }
 
-    fn tend_title(&mut self, presentation: Presentation, view: &ViewModel) {
-        let title = title(self.name(view), presentation, view);
+    fn tend_title(&mut self, layout: &Layout, panes: &[Pane]) {
+        let title = match (&layout.grid, panes) {
+            (None, [pane]) => title(self.name(&pane.model), pane.presentation, &pane.model),
+            (grid, panes) => {
+                let vehicle = grid.as_ref().map(|grid| grid.vehicle.as_str()).filter(|name| !name.is_empty());
+                let tiles: Vec<_> = panes.iter().map(|pane| pane.presentation).collect();
+                grid_title(vehicle.unwrap_or(&self.name), &tiles)
+            }
+        };
         if title != self.title {
             self.window.set_title(&title);
             self.title = title;
@@ -384,15 +517,12 @@ impl Window {
     }
 
     /// After the picture was drawn, so that none waits for it. Whether it covers less than before.
-    fn tend_corner(&mut self, now: Instant, presentation: Presentation, size: Resolution, view: &ViewModel) -> bool {
-        let is_live = presentation == Presentation::Live;
-        let hidden = !is_live && size.height < BADGE_BESIDE_MESSAGE
-            || (self.show_stats || self.show_keys) && size.width < BADGE_BESIDE_PANEL;
-        let badge = (self.corner.wanted && !hidden).then(|| badge(self.name(view), presentation, view));
-        // Nothing may lie over a message, and the statistics say it, too.
-        let has_notices = is_live && !hidden && !self.show_stats;
-        let notices = view.question.iter().map(aside).chain(view.notices.iter().cloned());
-        let wanted = Corner { badge, notices: notices.filter(|_| has_notices).collect() };
+    fn tend_corner(&mut self, now: Instant, size: Resolution, layout: &Layout, panes: &[Pane]) -> bool {
+        // Each tile says it by itself.
+        let wanted = match panes {
+            [pane] if layout.grid.is_none() => self.wanted_corner(pane, size),
+            _ => Corner::default(),
+        };
         let (shown, of, at) = &self.corner.shown;
         let is_recent = now.saturating_duration_since(*at) < BADGE_INTERVAL;
         if *of == size && (*shown == wanted || is_recent && shown.differs_in_figures(&wanted)) {
@@ -408,7 +538,68 @@ impl Window {
         covers.width < before.width || covers.height < before.height
     }
 
-    fn draw(&mut self, scene: &Scene, picture: Option<&Picture>) -> Result<(), DisplayError> {
+    fn wanted_corner(&self, pane: &Pane, size: Resolution) -> Corner {
+        let (presentation, view) = (pane.presentation, &pane.model);
+        let is_live = presentation == Presentation::Live;
+        let hidden = !is_live && size.height < BADGE_BESIDE_MESSAGE
+            || (self.show_stats || self.show_keys) && size.width < BADGE_BESIDE_PANEL;
+        let badge = (self.corner.wanted && !hidden).then(|| badge(self.name(view), presentation, view));
+        // Nothing may lie over a message, and the statistics say it, too.
+        let notices = view.question.iter().map(aside).chain(view.notices.iter().cloned());
+        let notices = notices.filter(|_| !self.show_stats);
+        let notices = view.said.iter().cloned().chain(notices).filter(|_| is_live && !hidden);
+        Corner { badge, notices: notices.collect() }
+    }
+
+    fn draw(&mut self, content: &Content, panes: &mut [Pane]) -> Result<(), DisplayError> {
+        match content {
+            Content::Large(scene) => self.draw_large(scene, panes.first().and_then(|pane| pane.last.as_ref())),
+            Content::Grid(tiles) => self.draw_grid(tiles, panes),
+        }
+    }
+
+    fn draw_grid(&mut self, tiles: &Tiles, panes: &mut [Pane]) -> Result<(), DisplayError> {
+        let size = tiles.places.picture();
+        for (at, pane) in panes.iter_mut().enumerate() {
+            let name = tiles.captions.get(at).map_or("", String::as_str);
+            let caption = badge(name, pane.presentation, &pane.model);
+            let scene = Scene {
+                size,
+                stale: matches!(pane.presentation, Presentation::Stale { .. }),
+                message: message(pane.presentation, &pane.model.status),
+                keys: false,
+                corner: Corner::default(),
+                stats: None,
+            };
+            pane.tile.paint(
+                &tiles.places,
+                scene,
+                Badge { link: String::new(), ..caption },
+                pane.last.as_ref(),
+                pane.is_fresh,
+            );
+        }
+        if tiles.size.pixels() == 0 {
+            return Ok(());
+        }
+        let paint = |pixels: &mut [u32]| tiles.paint(pixels, panes);
+        if let Some(sink) = &mut self.sink {
+            match sink.paint(tiles.size, paint) {
+                Ok(()) => return Ok(()),
+                Err(reason) => self.give_up_sink(reason),
+            }
+        }
+        self.show_by_minifb(tiles.size, |pixels| tiles.paint(pixels, panes))
+    }
+
+    fn show_by_minifb(&mut self, size: Resolution, paint: impl FnOnce(&mut [u32])) -> Result<(), DisplayError> {
+        let pixels = self.canvas.painted(size, paint);
+        self.window
+            .update_with_buffer(pixels, size.width as usize, size.height as usize)
+            .map_err(|error| DisplayError::Draw(error.to_string()))
+    }
+
+    fn draw_large(&mut self, scene: &Scene, picture: Option<&Picture>) -> Result<(), DisplayError> {
         if scene.size.pixels() == 0 {
             return Ok(());
         }
@@ -423,44 +614,56 @@ impl Window {
             }
         }
         let straight = picture.filter(|picture| scene.is_plain() && image(picture).fits(scene.size));
-        let (pixels, size) = match straight {
+        match straight {
             // Straight from the decoder's memory; minifb centres it on black.
-            Some(picture) if !picture.pixels().is_empty() => (picture.pixels(), picture.resolution),
-            _ => (self.canvas.painted(scene.size, |pixels| scene.paint(pixels, picture)), scene.size),
-        };
-        self.window
-            .update_with_buffer(pixels, size.width as usize, size.height as usize)
-            .map_err(|error| DisplayError::Draw(error.to_string()))
+            Some(picture) if !picture.pixels().is_empty() => self
+                .window
+                .update_with_buffer(
+                    picture.pixels(),
+                    picture.resolution.width as usize,
+                    picture.resolution.height as usize,
+                )
+                .map_err(|error| DisplayError::Draw(error.to_string())),
+            _ => self.show_by_minifb(scene.size, |pixels| scene.paint(pixels, picture)),
+        }
     }
 
     /// Whether one of them asked for the end.
-    fn handle_presses(&mut self, question: Option<&Question>, on_chosen: &mut dyn FnMut(Offer)) -> bool {
+    fn handle_presses(&mut self, question: Option<&Question>, is_live: bool, stage: &mut dyn Stage) -> bool {
+        let now = Instant::now();
+        // Beside live pictures Enter takes the one that is offered, as the line says: digits are streams.
+        let takes_digits = question.is_some_and(|question| !is_live || question.offers.len() > 1);
         while let Ok(press) = self.presses.try_recv() {
-            match press {
-                Press::Key(Key::Q | Key::Escape) => return true,
-                Press::Key(Key::F) => self.toggle_fullscreen(),
-                Press::Key(Key::I) => self.show_stats = !self.show_stats,
-                Press::Key(Key::F1) | Press::Character('?') => self.show_keys = !self.show_keys,
-                other => {
-                    let Some(question) = question else { continue };
-                    let (offers, selected) = (&question.offers, self.selected(question));
-                    let chosen = match other {
-                        Press::Key(Key::Enter | Key::NumPadEnter) => offers.get(selected),
-                        Press::Character(digit @ '1'..='9') => offers.get(digit as usize - '1' as usize),
-                        _ => None,
-                    };
-                    match (other, chosen) {
-                        (_, Some(offer)) => on_chosen(offer.clone()),
-                        (Press::Key(Key::Up), _) => self.selected = offers.get(selected.saturating_sub(1)).cloned(),
-                        (Press::Key(Key::Down), _) => {
-                            self.selected = offers.get(selected + 1).or(offers.last()).cloned();
-                        }
-                        _ => {}
-                    }
+            match (press, question) {
+                (Press::Key(Key::Q | Key::Escape), _) => return true,
+                (Press::Key(Key::F), _) => self.toggle_fullscreen(),
+                (Press::Key(Key::I), _) => self.show_stats = !self.show_stats,
+                (Press::Key(Key::F1) | Press::Character('?'), _) => self.show_keys = !self.show_keys,
+                (Press::Key(Key::Tab), _) => stage.obey(Command::Next, now),
+                (Press::Key(Key::G), _) => stage.obey(Command::Grid, now),
+                (Press::Character(digit @ '1'..='9'), _) if !takes_digits => {
+                    stage.obey(Command::Stream(digit as usize - '0' as usize), now);
                 }
+                (other, Some(question)) => self.answer(other, question, stage),
+                _ => {}
             }
         }
         false
+    }
+
+    fn answer(&mut self, press: Press, question: &Question, stage: &mut dyn Stage) {
+        let (offers, selected) = (&question.offers, self.selected(question));
+        let chosen = match press {
+            Press::Key(Key::Enter | Key::NumPadEnter) => offers.get(selected),
+            Press::Character(digit @ '1'..='9') => offers.get(digit as usize - '1' as usize),
+            _ => None,
+        };
+        match (press, chosen) {
+            (_, Some(offer)) => stage.obey(Command::Server(offer.clone()), Instant::now()),
+            (Press::Key(Key::Up), _) => self.selected = offers.get(selected.saturating_sub(1)).cloned(),
+            (Press::Key(Key::Down), _) => self.selected = offers.get(selected + 1).or(offers.last()).cloned(),
+            _ => {}
+        }
     }
 
     fn toggle_fullscreen(&mut self) {
@@ -470,7 +673,48 @@ impl Window {
     }
 }
 
-/// All that a drawn window depends on, beside the picture.
+/// Keeps the panes that stay, each at its new place.
+fn arrange(panes: &mut Vec<Pane>, wanted: &[u64]) {
+    let mut before = std::mem::take(panes);
+    for id in wanted {
+        let kept = before.iter().position(|pane| pane.id == *id).map(|at| before.swap_remove(at));
+        panes.push(kept.unwrap_or_else(|| Pane::new(*id)));
+    }
+}
+
+/// All that a drawn window depends on, beside the pictures and what is in the tiles.
+#[derive(Clone, Debug, PartialEq)]
+enum Content {
+    Large(Scene),
+    Grid(Tiles),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Tiles {
+    size: Resolution,
+    places: Places,
+    captions: Vec<String>,
+    /// That a tile is old is drawn at once.
+    states: Vec<Presentation>,
+    keys: bool,
+    /// A question.
+    message: Option<Message>,
+}
+
+impl Tiles {
+    fn paint(&self, pixels: &mut [u32], panes: &[Pane]) {
+        self.places.paint(pixels, panes.iter().map(|pane| &pane.tile));
+        let Some(mut surface) = overlay::Surface::new(pixels, self.size) else { return };
+        if self.keys {
+            overlay::draw_keys(&mut surface);
+        }
+        if let Some(message) = &self.message {
+            overlay::draw_message(&mut surface, message);
+        }
+    }
+}
+
+/// All that a drawn picture depends on, beside the picture itself: the whole window, or a tile.
 #[derive(Clone, Debug, PartialEq)]
 struct Scene {
     size: Resolution,
@@ -516,35 +760,15 @@ fn image(picture: &Picture) -> Image<'_> {
 }
 
 /// Takes the pictures without a window, until `stop` is cancelled.
-pub fn run_headless(
-    mailbox: &Mailbox<Picture>,
-    stop: &CancellationToken,
-    on_shown: &mut dyn FnMut(&Picture, Instant),
-) -> Ended {
+pub fn run_headless(stage: &mut dyn Stage, stop: &CancellationToken) -> Ended {
     while !stop.is_cancelled() {
         // There are no keys to look at, only the token.
-        if let Some(picture) = mailbox.wait(EVENT_INTERVAL) {
-            on_shown(&picture, Instant::now());
+        stage.wait(EVENT_INTERVAL);
+        for pane in 0..stage.layout(Instant::now()).panes.len() {
+            if let Some(picture) = stage.take(pane) {
+                stage.shown(pane, &picture, Instant::now());
+            }
         }
     }
     Ended::Stopped
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn headless_takes_pictures_until_it_is_stopped() {
-        let mailbox = Mailbox::new();
-        let stop = CancellationToken::new();
-        let picture = Picture::from_pixels(Resolution::new(1, 1), vec![0], Instant::now()).unwrap();
-        mailbox.put(picture);
-        let mut shown = 0;
-        let ended = run_headless(&mailbox, &stop.clone(), &mut |_, _| {
-            shown += 1;
-            stop.cancel();
-        });
-        assert_eq!((ended, shown), (Ended::Stopped, 1));
-    }
 }

@@ -84,9 +84,14 @@ impl Located {
             );
             return Err(SessionError::no_way(reason));
         };
-        let stats = whep::stats(url, &config.interfaces).await.map_err(|error| {
-            SessionError::no_way(format!("{} did not say what streams it has: {error}", self.label))
-        })?;
+        let stats = match (whep::stats(url, &config.interfaces).await, self.by_name(wanted)) {
+            (Ok(stats), _) => stats,
+            (Err(_), Some(named)) => return Ok(named),
+            (Err(error), None) => {
+                let reason = format!("{} did not say what streams it has: {error}", self.label);
+                return Err(SessionError::no_way(reason));
+            }
+        };
         let unknown = |reason| SessionError::NoWay {
             reason: format!("{}: {reason}", self.label),
             is_final: true,
@@ -113,6 +118,14 @@ impl Located {
             is_chosen: self.is_chosen,
             whole: Some(Box::new(self)),
         })
+    }
+
+    /// By RTSP alone a stream is found by its name, also where the server's HTTP is closed.
+    fn by_name(&self, wanted: &Wanted) -> Option<Self> {
+        let [Way::Rtsp(camera)] = self.ways.as_slice() else { return None };
+        let mut url = camera.url().clone();
+        url.set_path(&wanted.address_name()?);
+        Some(Self::named(Way::Rtsp(Camera::from(url)), self.label.clone(), None))
     }
 
     /// The server, whichever of its streams was chosen.
@@ -220,7 +233,7 @@ impl Finder {
                 lock(discovery.heard()).want(name.clone());
                 (Some(discovery), Wish { name: name.clone(), any: *any, transport: config.transport })
             }
-            Target::Url(_) | Target::Rtp { .. } | Target::Camera(_) => (None, Wish::default()),
+            Target::Url(_) | Target::Rtp { .. } | Target::Camera(..) => (None, Wish::default()),
         };
         let heard = discovery.as_ref().map(|discovery| Arc::clone(discovery.heard())).unwrap_or_default();
         Ok(Self { discovery, heard, wish, can_ask: config.can_ask, has_tried: false })
@@ -337,11 +350,13 @@ async fn named(config: &SessionConfig) -> Option<Result<Located, SessionError>> 
             let stats = url.join(STATS_PATH).ok();
             Ok(Located::named(Way::WebRtc(url.clone()), whep::without_user(url).to_string(), stats))
         }
-        Target::Camera(camera) => {
+        Target::Camera(camera, stats) => {
             // No more of the URL: many cameras have a password in it.
             let way = Way::Rtsp(camera.clone());
             let label = way.address();
-            Ok(Located::named(way, label, None))
+            // Not asked for anything else: it may be a camera.
+            let stats = stats.clone().filter(|_| config.stream.is_some());
+            Ok(Located::named(way, label, stats))
         }
         Target::Rtp { source, host: None } => {
             Ok(Located::named(Way::Rtp(*source), format!("RTP at {}", source.destination()), None))

@@ -6,6 +6,8 @@ pub mod decode;
 pub mod decoders;
 pub mod discovery;
 pub mod display;
+pub mod feed;
+pub mod feeds;
 pub mod find;
 pub mod heard;
 pub mod mailbox;

@@ -33,11 +33,12 @@ const NAME_WIDTH: usize = 24;
 const NOTICE_WIDTH: i32 = 56;
 
 /// What the keys do, for the window and `--help`.
-pub const KEYS: [(&str, &str); 5] = [
+pub const KEYS: [(&str, &str); 6] = [
+    ("1-9, Tab", "Choose a stream"),
+    ("G", "All cameras"),
     ("F, double click", "Fullscreen"),
     ("I", "Information"),
     ("?, F1", "Keys"),
-    ("1-9, arrows, Enter", "Choose a server"),
     ("Q, Esc", "Close"),
 ];
 
@@ -194,6 +195,46 @@ pub fn draw_corner(surface: &mut Surface<'_>, data: &Corner) {
     }
 }
 
+/// From one line to the next in captions and below the tiles of a window's grid.
+pub fn caption_height(window: Resolution) -> u32 {
+    (Look::of(window).plain.height() + 2) as u32
+}
+
+/// What is said below the tiles, broken into lines, and no more of them than `most`.
+pub fn grid_lines(said: &[String], window: Resolution, most: usize) -> Vec<String> {
+    let look = Look::of(window);
+    let mut lines = Vec::new();
+    for text in said {
+        lines.append(&mut Block::new(text, look.plain, window.width as i32 - 2 * look.pad).lines);
+    }
+    lines.truncate(most);
+    lines
+}
+
+/// Draws them at the bottom of the window.
+pub fn draw_grid_lines(surface: &mut Surface<'_>, lines: &[String]) {
+    let (look, size) = (Look::of(surface.size), surface.size);
+    let line = caption_height(size) as i32;
+    let mut y = size.height as i32 - line * lines.len() as i32;
+    for text in lines {
+        surface.text(text, (look.pad, y + 1), look.plain, AMBER);
+        y += line;
+    }
+}
+
+/// Fills the surface with the caption of a tile, in letters for a window of the size `window`.
+pub fn draw_caption(surface: &mut Surface<'_>, caption: &Badge, window: Resolution) {
+    let (look, size) = (Look::of(window), surface.size);
+    surface.fill(Area { x: 0, y: 0, width: size.width as i32, height: size.height as i32 }, PANEL, 256);
+    let (advance, pad) = (look.plain.advance(), look.pad / 2);
+    let room = ((size.width as i32 - 2 * pad) / advance).max(0) as usize;
+    let mut x = pad;
+    for (text, color) in caption.parts(room) {
+        surface.text(&text, (x, 1), look.plain, color);
+        x += (text.chars().count() as i32 + 2) * advance;
+    }
+}
+
 /// Draws the statistics into the upper left corner; `live` tells whether they are of the moment.
 pub fn draw_stats(surface: &mut Surface<'_>, data: &OverlayData, live: bool) {
     let look = Look::of(surface.size);
@@ -263,22 +304,28 @@ fn draw_latency(surface: &mut Surface<'_>, look: Look, stages: &[(String, f64)],
 /// Draws what the keys do into the middle.
 pub fn draw_keys(surface: &mut Surface<'_>) {
     let look = Look::of(surface.size);
-    let (advance, pad, lines) = (look.plain.advance(), look.pad, KEYS.len() as i32 + 1);
+    let (advance, pad, number) = (look.plain.advance(), look.pad, KEYS.len() as i32);
+    // In the lowest window without a title.
+    let room = surface.size.height as i32 - 2 * pad;
+    let lines = if (number + 1) * look.plain.height() <= room { number + 1 } else { number };
     // In a narrow window one key for each, in a low one closer together.
     let is_narrow = (surface.size.width as i32) < NARROW * advance;
     let shown =
         KEYS.map(|(keys, action)| (if is_narrow { keys.split(',').next().unwrap_or(keys) } else { keys }, action));
     let longest = |texts: [&str; KEYS.len()]| texts.iter().map(|text| text.len()).max().unwrap_or(0) as i32;
     let (keys, actions) = (longest(shown.map(|(key, _)| key)), longest(shown.map(|(_, action)| action)));
-    let line = look.plain.line().min((surface.size.height as i32 - 2 * pad) / lines).max(look.plain.height());
+    let line = look.plain.line().min(room / lines).max(look.plain.height());
     let inner = (keys + 2 + actions) * advance;
     let card = card(surface, look, BLUE, (inner, lines * line));
     let (left, mut y) = (card.x + pad, card.y + pad);
-    surface.text("Keys", (left, y), look.bold, TEXT);
-    for (key, action) in shown {
+    if lines > number {
+        surface.text("Keys", (left, y), look.bold, TEXT);
         y += line;
+    }
+    for (key, action) in shown {
         surface.text(key, (left, y), look.plain, TEXT);
         surface.text(action, (left + (keys + 2) * advance, y), look.plain, LABEL);
+        y += line;
     }
 }
 

@@ -51,8 +51,8 @@ pub enum Target {
     Url(Url),
     /// What is sent to this destination, of this host if one is given.
     Rtp { source: rtp::Source, host: Option<RtpHost> },
-    /// This RTSP stream.
-    Camera(Camera),
+    /// This RTSP stream, and where a rov-server on that machine says what streams it has; none: the user named the one.
+    Camera(Camera, Option<Url>),
 }
 
 /// A machine that sends RTP.
@@ -148,7 +148,7 @@ pub async fn follow(
     // What the decoder is built for, until the server says what it sends.
     let mut codec = match &config.target {
         Target::Rtp { source, .. } => source.codec,
-        Target::Auto { .. } | Target::Url(_) | Target::Camera(_) => Codec::H264,
+        Target::Auto { .. } | Target::Url(_) | Target::Camera(..) => Codec::H264,
     };
     loop {
         let begun = Instant::now();
@@ -227,7 +227,7 @@ fn first_transport(config: &SessionConfig) -> Transport {
         Target::Auto { .. } => config.transport.unwrap_or(Transport::WebRtc),
         Target::Url(_) => Transport::WebRtc,
         Target::Rtp { .. } => Transport::Rtp,
-        Target::Camera(_) => Transport::Rtsp,
+        Target::Camera(..) => Transport::Rtsp,
     }
 }
 

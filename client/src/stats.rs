@@ -66,6 +66,38 @@ pub struct Report {
     pub show: Summary,
     /// From the marks burned into test pictures; meaningful when both clocks agree, as on one machine.
     pub stamps: StampReport,
+    /// Times that another stream was chosen, and from that to its first picture on the screen.
+    #[serde(default)]
+    pub stream_changes: u64,
+    #[serde(default)]
+    pub stream_change: Summary,
+    /// Of the grid, while that is shown; the figures above are then of the first tile, and their counters of all.
+    #[serde(default)]
+    pub tiles: Vec<TileReport>,
+}
+
+impl Report {
+    /// Adds the counters of another stream.
+    pub fn count(&mut self, other: &Self) {
+        self.frames_decoded += other.frames_decoded;
+        self.frames_skipped += other.frames_skipped;
+        self.frames_replaced += other.frames_replaced;
+        self.packets += other.packets;
+        self.packets_lost += other.packets_lost;
+        self.keyframe_requests += other.keyframe_requests;
+        self.sessions += other.sessions;
+    }
+}
+
+/// One tile of the grid.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TileReport {
+    pub stream: String,
+    pub state: String,
+    pub width: u32,
+    pub height: u32,
+    pub frames_shown: u64,
+    pub fps: f64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -105,6 +137,9 @@ pub struct Shown {
     show: Histogram,
     stamps: Stamps,
     recent: [RateWindow; STAGES.len()],
+    /// Since when another stream is waited for.
+    asked: Option<Instant>,
+    changes: Histogram,
 }
 
 /// The stages of a picture on this machine, in the order of [`Shown::recent`].
@@ -138,6 +173,8 @@ impl Shown {
             show: Histogram::default(),
             stamps: Stamps::default(),
             recent: std::array::from_fn(|_| RateWindow::new(WINDOW)),
+            asked: None,
+            changes: Histogram::default(),
         }
     }
 
@@ -145,6 +182,9 @@ impl Shown {
     /// was shown, in microseconds.
     pub fn add(&mut self, passage: Passage, source: Resolution, stamp: Option<(Stamp, u64)>) {
         let at = passage.shown_at;
+        if let Some(asked) = self.asked.take() {
+            self.changes.add(at.saturating_duration_since(asked));
+        }
         if let Some(last) = self.last {
             let gap = at.saturating_duration_since(last);
             self.longest_gap = self.longest_gap.max(gap);
@@ -177,8 +217,10 @@ impl Shown {
         self.stamps.last = None;
     }
 
-    pub fn frames(&self) -> u64 {
-        self.frames
+    /// The pictures that follow are of another stream, for which the pilot waits since `asked`, if at all.
+    pub fn change(&mut self, asked: Option<Instant>) {
+        self.new_session();
+        self.asked = asked;
     }
 
     /// Pictures shown per second, over the last two seconds.
@@ -225,6 +267,8 @@ impl Shown {
             last_frame: self.stamps.last,
             latency: self.stamps.latency.summary(),
         };
+        report.stream_changes = self.changes.count;
+        report.stream_change = self.changes.summary();
     }
 }
 

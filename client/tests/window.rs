@@ -12,9 +12,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rov_client::decode::Picture;
-use rov_client::display::{Callbacks, DisplayChoice, Status, ViewModel, Window};
-use rov_client::mailbox::Mailbox;
+use rov_client::decode::{Output, Picture};
+use rov_client::display::{Command as Wish, DisplayChoice, Grid, Layout, Stage, Status, ViewModel, Window};
+use rov_client::mailbox::{Bell, Mailbox};
 use rov_client::overlay::OverlayData;
 use rov_client::viewer::{Offer, Question};
 use rov_common::units::Resolution;
@@ -41,48 +41,107 @@ fn child() {
     let mut window = Window::open("ROV window test", WINDOW, false, display).unwrap();
     window.show_badge(std::env::var_os("ROV_WINDOW_NO_BADGE").is_none());
     println!("\n@drawn by {}", window.drawn_by());
-    let mailbox = Arc::new(Mailbox::new());
-    let view = Arc::new(Mutex::new(ViewModel::default()));
-    let bounds = Arc::new(Mutex::new(WINDOW));
-    let camera = Arc::new(Mutex::new(Camera::Off));
+    let scene = Arc::new(Mutex::new(Show::default()));
+    let bell = Arc::<Bell>::default();
+    let mailboxes = Arc::new([(); TILES].map(|()| Mailbox::with(bell.clone())));
     let stop = CancellationToken::new();
     let commands = {
-        let (view, camera, stop) = (view.clone(), camera.clone(), stop.clone());
+        let (scene, stop) = (scene.clone(), stop.clone());
         move || {
             for line in std::io::stdin().lines().map_while(Result::ok) {
-                obey(&line, &view, &camera, &stop);
+                obey(&line, &mut scene.lock().unwrap(), &stop);
             }
         }
     };
     std::thread::spawn(commands);
     let film = {
-        let (mailbox, bounds) = (mailbox.clone(), bounds.clone());
+        let (mailboxes, scene) = (mailboxes.clone(), scene.clone());
         move || {
             loop {
-                let camera = *camera.lock().unwrap();
-                match camera {
-                    Camera::Off => {}
-                    // As the decoder does: as large as the window takes.
-                    Camera::Fitting => mailbox.put(picture(SOURCE.fit_into(*bounds.lock().unwrap()))),
-                    Camera::Small => mailbox.put(picture(Resolution::new(320, 180))),
+                let (cameras, sizes) = {
+                    let scene = scene.lock().unwrap();
+                    (scene.cameras, scene.sizes.clone())
+                };
+                for (at, camera) in cameras.iter().enumerate() {
+                    match camera {
+                        Camera::Off => {}
+                        // As the decoder does: as large as the window takes.
+                        Camera::Fitting => {
+                            let room = sizes.get(at).copied().unwrap_or(WINDOW);
+                            mailboxes[at].put(picture(SOURCE.fit_into(room)));
+                        }
+                        Camera::Small => mailboxes[at].put(picture(Resolution::new(320, 180))),
+                    }
                 }
                 std::thread::sleep(PICTURE_INTERVAL);
             }
         }
     };
     std::thread::spawn(film);
-    let callbacks = Callbacks {
-        view: &mut |_| view.lock().unwrap().clone(),
-        on_shown: &mut |picture, _| println!("\n@shown {}", picture.resolution),
-        on_output: &mut |output| {
-            let size = output.bounds.expect("the window's size");
-            *bounds.lock().unwrap() = size;
-            println!("\n@resized {size}");
-        },
-        on_chosen: &mut |offer| println!("\n@chosen {}", offer.address),
-    };
-    let ended = window.run(&mailbox, &stop, callbacks).unwrap();
+    let ended = window.run(&mut Theatre { scene, bell, mailboxes }, &stop).unwrap();
     println!("\n@ended {ended:?}");
+}
+
+const TILES: usize = 4;
+
+/// What the tests tell the child.
+struct Show {
+    layout: Layout,
+    views: [ViewModel; TILES],
+    cameras: [Camera; TILES],
+    /// Of the panes, as the window wants them.
+    sizes: Vec<Resolution>,
+}
+
+impl Default for Show {
+    fn default() -> Self {
+        let layout = Layout { panes: vec![0], grid: None };
+        Self { layout, views: Default::default(), cameras: [Camera::Off; TILES], sizes: vec![WINDOW] }
+    }
+}
+
+struct Theatre {
+    scene: Arc<Mutex<Show>>,
+    bell: Arc<Bell>,
+    mailboxes: Arc<[Mailbox<Picture>; TILES]>,
+}
+
+impl Stage for Theatre {
+    fn wait(&mut self, limit: Duration) {
+        self.bell.wait(limit);
+    }
+
+    fn layout(&mut self, _: Instant) -> Layout {
+        self.scene.lock().unwrap().layout.clone()
+    }
+
+    fn view(&mut self, pane: usize, _: Instant) -> ViewModel {
+        self.scene.lock().unwrap().views[pane].clone()
+    }
+
+    fn take(&mut self, pane: usize) -> Option<Picture> {
+        self.mailboxes[pane].take()
+    }
+
+    fn shown(&mut self, pane: usize, picture: &Picture, _: Instant) {
+        match pane {
+            0 => println!("\n@shown {}", picture.resolution),
+            tile => println!("\n@tile {tile} {}", picture.resolution),
+        }
+    }
+
+    fn set_outputs(&mut self, large: Output, tiles: &[Resolution]) {
+        let size = large.bounds.expect("the window's size");
+        self.scene.lock().unwrap().sizes = if tiles.is_empty() { vec![size] } else { tiles.to_vec() };
+        println!("\n@resized {size}");
+    }
+
+    fn obey(&mut self, command: Wish, _: Instant) {
+        match command {
+            Wish::Server(offer) => println!("\n@chosen {}", offer.address),
+            command => println!("\n@{command:?}"),
+        }
+    }
 }
 
 /// What gives the child pictures. It goes on by itself, so that no test depends on how quick a screenshot is: a picture
@@ -94,13 +153,13 @@ enum Camera {
     Small,
 }
 
-fn obey(line: &str, view: &Mutex<ViewModel>, camera: &Mutex<Camera>, stop: &CancellationToken) {
-    let mut view = view.lock().unwrap();
-    let mut camera = camera.lock().unwrap();
+fn obey(line: &str, scene: &mut Show, stop: &CancellationToken) {
+    let (view, all) = (&mut scene.views[0], &mut scene.cameras);
     match line.split_once(' ').unwrap_or((line, "")) {
-        ("pictures", _) => *camera = Camera::Fitting,
-        ("small-pictures", _) => *camera = Camera::Small,
-        ("no-pictures", _) => *camera = Camera::Off,
+        ("pictures", _) => *all = [Camera::Fitting; TILES],
+        ("small-pictures", _) => *all = [Camera::Small; TILES],
+        ("no-pictures", "") => *all = [Camera::Off; TILES],
+        ("no-pictures", tile) => all[tile.parse::<usize>().unwrap()] = Camera::Off,
         ("live", _) => view.status = Status::Live,
         ("connecting", what) => view.status = Status::Connecting { what: what.replace('|', "\n") },
         ("lost", reason) => view.status = Status::Lost { reason: reason.to_owned() },
@@ -108,6 +167,14 @@ fn obey(line: &str, view: &Mutex<ViewModel>, camera: &Mutex<Camera>, stop: &Canc
         ("no-question", _) => view.question = None,
         ("stats", _) => view.overlay = stats(),
         ("notice", text) => view.notices = vec![text.to_owned()],
+        ("said", text) => view.said = Some(text.to_owned()),
+        ("grid", captions) => {
+            let captions: Vec<_> = captions.split('|').map(str::to_owned).collect();
+            let panes = (0..captions.len() as u64).collect();
+            let grid = Grid { vehicle: "Nemo".to_owned(), captions, note: String::new() };
+            scene.layout = Layout { panes, grid: Some(grid) };
+        }
+        ("no-grid", _) => scene.layout = Layout { panes: vec![0], grid: None },
         ("stop", _) => stop.cancel(),
         (other, _) => panic!("{other}?"),
     }
@@ -605,6 +672,88 @@ fn a_double_click_fills_the_screen_and_goes_back(display: &str) {
     bench.expect("resized 640x480");
 }
 
+/// Pixels of this colour in the upper and in the lower half of a window.
+fn halves(shot: &Shot, size: Resolution, color: impl Fn(u32) -> bool) -> (usize, usize) {
+    let number = |rows: std::ops::Range<u32>| {
+        let pixels = rows.flat_map(|y| (0..size.width).map(move |x| (x, y)));
+        pixels.filter(|(x, y)| color(shot.in_window(*x, *y))).count()
+    };
+    (number(0..size.height / 2), number(size.height / 2..size.height))
+}
+
+fn each_tile_of_the_grid_has_its_name_and_its_own_no_video(display: &str) {
+    let mut bench = Bench::new(display);
+    bench.send("live");
+    bench.send("pictures");
+    bench.until("the picture", |shot| shot.in_window(10, 240) == LEFT);
+    bench.send("grid 1 bow|2 arm");
+    let is_whole = |number: usize| number > 10_000;
+    let both = |shot: &Shot| {
+        let (upper, lower) = halves(shot, WINDOW, |pixel| pixel == LEFT);
+        shot.in_window(10, 240) != LEFT && is_whole(upper) && is_whole(lower)
+    };
+    bench.until("two tiles", both).keep("grid-2.png");
+    bench.until_title(|title| title == "Nemo - all live");
+    bench.send("no-pictures 1");
+    let one = bench.until("one without video", |shot| {
+        let (upper, lower) = halves(shot, WINDOW, |pixel| pixel == LEFT);
+        is_whole(upper) && lower == 0 && halves(shot, WINDOW, amber).1 > 100
+    });
+    one.keep("grid-2-lost.png");
+    assert_eq!(halves(&one, WINDOW, amber).0, 0, "the other one is live");
+    bench.until_title(|title| title == "Nemo - 1 of 2 live");
+    for (key, wish) in [("2", "Stream(2)"), ("g", "Grid"), ("Tab", "Next")] {
+        bench.xdotool(&["key", key]);
+        bench.expect(wish);
+    }
+    // In the middle of the lower tile.
+    bench.xdotool(&["mousemove", "640", "520", "click", "--repeat", "2", "--delay", "50", "1"]);
+    bench.expect("Enlarge(1)");
+    bench.send("notice 192.168.2.9:8080 also claims to be Nemo");
+    bench.until("a notice below the tiles", |shot| {
+        (470..WINDOW.height).any(|y| (0..300).any(|x| amber(shot.in_window(x, y))))
+    });
+    bench.send("pictures");
+    bench.send("no-grid");
+    bench.until("the large picture", |shot| shot.in_window(10, 240) == LEFT && shot.in_window(630, 240) == RIGHT);
+}
+
+fn four_tiles_find_room_in_a_small_window(display: &str) {
+    let mut bench = Bench::new(display);
+    bench.send("pictures");
+    bench.send("live");
+    bench.send("grid 1 bow/stream1|2 arm/stream1|3 bow/stream2|4 manipulator/stream2");
+    let number = |shot: &Shot, color: u32| halves(shot, WINDOW, |pixel| pixel == color);
+    bench.until("four tiles", |shot| number(shot, RIGHT).1 > 10_000 && number(shot, LEFT).1 > 10_000);
+    bench.until_title(|title| title == "Nemo - all live");
+    bench.send("no-pictures 3");
+    bench.xdotool(&["mousemove", "330", "170"]);
+    for (size, name) in [(Resolution::new(320, 240), "grid-320.png"), (Resolution::new(160, 90), "grid-160.png")] {
+        bench.resize(size);
+        let shot = bench.until("three live and one without video", |shot| {
+            let is_right = |pixel: u32| pixel == RIGHT;
+            let (upper, lower) = halves(shot, size, is_right);
+            lower > 100 && upper > lower * 3 / 2 && halves(shot, size, amber).1 > 20
+        });
+        shot.keep(name);
+        assert_eq!(halves(&shot, size, amber).0, 0, "the upper ones are live");
+    }
+}
+
+fn what_came_of_a_key_is_said_beside_the_picture_and_in_the_warning(display: &str) {
+    let mut bench = Bench::new(display);
+    bench.send("live");
+    bench.send("pictures");
+    bench.send("said There is no stream 7. There are 1 bow/stream1, 2 arm/stream1");
+    // Above the picture.
+    let corner = |shot: &Shot| halves(shot, Resolution::new(WINDOW.width, 120), amber).0;
+    let said = bench.until("a line in the corner", |shot| corner(shot) > 200 && shot.in_window(10, 240) == LEFT);
+    bench.send("lost the server does not answer");
+    // The badge has an amber word of its own.
+    let is_warned = |shot: &Shot| corner(shot) < corner(&said) && shot.in_window(10, 240) != LEFT;
+    bench.until("a warning with it, and nothing in the corner", is_warned).keep("said-lost.png");
+}
+
 fn the_screen_stays_on_while_pictures_come(display: &str) {
     use x11rb::protocol::screensaver::{self, State};
     use x11rb::protocol::xproto::{Blanking, ConnectionExt, Exposures};
@@ -717,6 +866,9 @@ for_each_display!(
     the_question_mark_and_f1_show_the_keys,
     a_server_is_chosen_by_digits_arrows_and_clicks,
     a_double_click_fills_the_screen_and_goes_back,
+    each_tile_of_the_grid_has_its_name_and_its_own_no_video,
+    four_tiles_find_room_in_a_small_window,
+    what_came_of_a_key_is_said_beside_the_picture_and_in_the_warning,
     the_screen_stays_on_while_pictures_come,
     q_closes_the_window,
     escape_closes_the_window,

@@ -17,6 +17,16 @@ pub enum Presentation {
     Waiting,
 }
 
+impl Presentation {
+    /// As it is written.
+    pub fn in_seconds(self) -> Self {
+        match self {
+            Self::Stale { age } => Self::Stale { age: Duration::from_secs(age.as_secs()) },
+            other => other,
+        }
+    }
+}
+
 /// Decides how the newest picture, which was due at `last_picture_at`, may be presented. When the session is known to
 /// be lost its last picture is old at once.
 pub fn presentation(now: Instant, last_picture_at: Option<Instant>, status: &Status) -> Presentation {
@@ -80,7 +90,7 @@ pub fn aside(question: &Question) -> String {
     }
 }
 
-/// The window's title. Without what no title can have: minifb would panic.
+/// The window's title.
 pub fn title(name: &str, presentation: Presentation, view: &ViewModel) -> String {
     let state = match (state(presentation, view), presentation) {
         (BadgeState::Live, _) => "live".to_owned(),
@@ -89,7 +99,23 @@ pub fn title(name: &str, presentation: Presentation, view: &ViewModel) -> String
         (BadgeState::Choosing, _) => "choose a server".to_owned(),
         (BadgeState::Connecting, _) => "connecting".to_owned(),
     };
-    format!("{name} - {state}").chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+    without_controls(format!("{name} - {state}"))
+}
+
+/// The window's title while it shows the grid: of each tile whether it is live.
+pub fn grid_title(vehicle: &str, tiles: &[Presentation]) -> String {
+    let live = tiles.iter().filter(|tile| **tile == Presentation::Live).count();
+    let state = match live {
+        live if live == tiles.len() => "all live".to_owned(),
+        0 => "NO VIDEO".to_owned(),
+        live => format!("{live} of {} live", tiles.len()),
+    };
+    without_controls(format!("{vehicle} - {state}"))
+}
+
+/// minifb would panic.
+fn without_controls(title: String) -> String {
+    title.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }
 
 fn state(presentation: Presentation, view: &ViewModel) -> BadgeState {
@@ -264,6 +290,13 @@ mod tests {
         view.question = Some(Question { text: String::new(), offers: Vec::new(), takes_first_at: None });
         assert_eq!(title("ROV", Presentation::Waiting, &view), "ROV - choose a server");
         assert_eq!(title("ROV", stale, &view), "ROV - NO VIDEO 12 s", "goes before the question");
+    }
+
+    #[test]
+    fn the_title_of_the_grid_says_how_many_tiles_are_live() {
+        let (live, stale) = (Presentation::Live, Presentation::Stale { age: Duration::from_secs(2) });
+        let titles = [[live, live], [live, stale], [Presentation::Waiting, stale]].map(|all| grid_title("Nemo", &all));
+        assert_eq!(titles, ["Nemo - all live", "Nemo - 1 of 2 live", "Nemo - NO VIDEO"]);
     }
 
     #[test]

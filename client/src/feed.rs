@@ -1,0 +1,207 @@
+//! A stream that is watched, and where its pictures go: the large picture, and each tile of the grid.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use rov_common::sync::lock;
+use tokio_util::sync::CancellationToken;
+
+use crate::decode::{Picture, read_stamp};
+use crate::display::{Status, ViewModel};
+use crate::find;
+use crate::overlay::OverlayData;
+use crate::stats::{Passage, Report, Shown, TileReport, ms};
+use crate::viewer::{Phase, Viewer};
+
+/// Its session, its decoder and its newest picture are the viewer's.
+pub struct Feed {
+    /// Tells it from others.
+    pub id: u64,
+    /// The name by which it was chosen; none: as the command line says.
+    stream: Option<String>,
+    pub viewer: Arc<Viewer>,
+    seen: Mutex<Seen>,
+    /// Ends its session.
+    stop: CancellationToken,
+}
+
+/// What was shown of it.
+struct Seen {
+    shown: Shown,
+    /// The session of the newest picture.
+    session: u64,
+}
+
+impl Feed {
+    /// Without a session yet, which ends with `stop`.
+    pub fn new(id: u64, stream: Option<String>, viewer: Arc<Viewer>, stop: CancellationToken) -> Self {
+        let seen = Mutex::new(Seen { shown: Shown::new(Instant::now()), session: 0 });
+        Self { id, stream, viewer, seen, stop }
+    }
+
+    /// Cancelled when it is closed.
+    pub fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
+    /// Ends its session: the server's encoder may rest.
+    pub fn close(&self) {
+        self.stop.cancel();
+    }
+
+    /// The name of the stream; empty: not known.
+    pub fn stream(&self) -> String {
+        self.stream.clone().unwrap_or_else(|| self.viewer.server().stream)
+    }
+
+    /// Pictures of it were on the screen a moment ago.
+    pub fn is_live(&self, now: Instant, limit: Duration) -> bool {
+        let last = lock(&self.seen).shown.last_shown();
+        last.is_some_and(|at| now.saturating_duration_since(at) < limit)
+    }
+
+    /// A picture of it is on the screen. `all` counts what the pilot sees, whichever stream it is.
+    pub fn shown(&self, picture: &Picture, at: Instant, all: Option<&mut Shown>) {
+        let passage = Passage {
+            first_packet_at: picture.first_packet_at,
+            last_packet_at: picture.last_packet_at,
+            decoded_at: picture.decoded_at,
+            converted_at: picture.converted_at,
+            shown_at: at,
+        };
+        let unix_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64);
+        let mut seen = lock(&self.seen);
+        let session = self.viewer.sessions();
+        let is_new = std::mem::replace(&mut seen.session, session) != session;
+        if let Some(all) = all {
+            if is_new {
+                all.new_session();
+            }
+            all.add(passage, picture.source, read_stamp(picture).map(|stamp| (stamp, unix_us)));
+        }
+        seen.shown.add(passage, picture.source, None);
+    }
+
+    pub fn report(&self, now: Instant) -> TileReport {
+        let mut report = Report::default();
+        self.viewer.report(&mut report);
+        lock(&self.seen).shown.report(now, &mut report);
+        let Report { state, width, height, frames_shown, fps, .. } = report;
+        TileReport { stream: self.stream(), state, width, height, frames_shown, fps }
+    }
+
+    /// What the window says beside the video.
+    pub fn view(&self, now: Instant) -> ViewModel {
+        let viewer = &self.viewer;
+        let (server, reception) = (viewer.server(), viewer.reception());
+        let seen = lock(&self.seen);
+        let shown = &seen.shown;
+        let live = shown.resolution().is_some();
+        let notices = viewer.notices(now);
+        let others = [viewer.fallback(), reception.note].into_iter().filter(|note| !note.is_empty());
+        let overlay = OverlayData {
+            server: server.called(),
+            address: server.address,
+            resolution: shown.resolution(),
+            fps: live.then(|| shown.fps(now)),
+            bitrate_kbps: live.then_some(reception.bitrate_kbps),
+            loss: live.then_some(reception.loss),
+            rtt_ms: reception.rtt.map(ms),
+            decoder: reception.decode.decoder,
+            display: String::new(),
+            transport: reception.transport,
+            notes: notices.iter().cloned().chain(others).collect(),
+            latency: stages(shown, now, reception.encode, reception.rtt),
+        };
+        let (phase, since) = viewer.phase_since();
+        let status = status(phase, since, shown.last_shown());
+        ViewModel { status, overlay, notices, said: None, question: viewer.choice.question() }
+    }
+}
+
+/// From capture to the screen, as far as it can be known: what the camera takes to expose and hand over its picture,
+/// and what the screen takes to light up, are not in it.
+fn stages(shown: &Shown, now: Instant, encode: Option<Duration>, rtt: Option<Duration>) -> Vec<(String, f64)> {
+    let here = shown.recent(now);
+    if here.is_empty() {
+        return here;
+    }
+    let server = encode.map(|time| ("encode".to_owned(), ms(time)));
+    let network = rtt.map(|time| ("network".to_owned(), ms(time) / 2.0));
+    server.into_iter().chain(network).chain(here).collect()
+}
+
+/// What the window says. Once there was a picture, whatever is not live is a loss: the old picture must not look live.
+/// A picture that came since the session began to connect or to wait is a new one: the phase just does not know it yet.
+fn status(phase: Phase, since: Instant, last_shown: Option<Instant>) -> Status {
+    let (had_picture, is_new) = (last_shown.is_some(), last_shown.is_some_and(|at| at > since));
+    match phase {
+        Phase::Live => Status::Live,
+        Phase::Connecting(_) | Phase::Waiting(_) if is_new => Status::Live,
+        Phase::Waiting(reason) => Status::Lost { reason },
+        Phase::Lost(reason) => Status::Lost { reason: format!("{reason}; reconnecting") },
+        Phase::Searching(text) if had_picture => Status::Lost { reason: text },
+        Phase::Searching(text) if text == find::LOOKING => Status::default(),
+        Phase::Searching(text) => Status::Connecting { what: format!("Looking for a server…\n{text}") },
+        Phase::Connecting(server) if had_picture => Status::Lost { reason: format!("connecting to {server}…") },
+        Phase::Connecting(server) => Status::Connecting { what: format!("Connecting to {server}…") },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::viewer::Server;
+
+    #[test]
+    fn title_and_corner_name_the_stream_of_a_server_that_has_several() {
+        let called = |name: &str, stream: &str| {
+            let viewer = Viewer::new();
+            let (name, address) = (name.to_owned(), "10.0.0.2:8080".to_owned());
+            viewer.set_server(Server { name, address, ..Default::default() });
+            viewer.set_stream(stream.to_owned());
+            Feed::new(0, None, viewer, CancellationToken::new()).view(Instant::now()).overlay.server
+        };
+        assert_eq!(called("Nemo", "arm/stream1"), "Nemo arm/stream1");
+        assert_eq!(called("Nemo", ""), "Nemo");
+        assert_eq!(called("", "stream2"), "10.0.0.2:8080 stream2");
+    }
+
+    #[test]
+    fn after_the_first_picture_whatever_is_not_live_is_a_loss() {
+        let shown = Instant::now();
+        let since = shown + Duration::from_millis(1);
+        let phases = [
+            Phase::Searching("looking".to_owned()),
+            Phase::Connecting("rov".to_owned()),
+            Phase::Waiting("no camera".to_owned()),
+            Phase::Lost("gone".to_owned()),
+        ];
+        for phase in phases {
+            let status = status(phase.clone(), since, Some(shown));
+            assert!(matches!(status, Status::Lost { .. }), "{phase:?}: {status:?}");
+        }
+        assert_eq!(status(Phase::Live, since, Some(shown)), Status::Live);
+    }
+
+    #[test]
+    fn the_first_pictures_of_a_session_are_live_before_the_phase_says_so() {
+        let since = Instant::now();
+        let shown = Some(since + Duration::from_millis(1));
+        assert_eq!(status(Phase::Connecting("rov".to_owned()), since, shown), Status::Live);
+        assert_eq!(status(Phase::Waiting("no camera".to_owned()), since, shown), Status::Live);
+        assert!(matches!(status(Phase::Lost("gone".to_owned()), since, shown), Status::Lost { .. }));
+    }
+
+    #[test]
+    fn before_the_first_picture_it_says_what_it_is_doing() {
+        let status = |phase| status(phase, Instant::now(), None);
+        let searching = status(Phase::Searching("on eth0".to_owned()));
+        assert!(matches!(&searching, Status::Connecting { what } if what.contains("eth0")), "{searching:?}");
+        let begun = status(Phase::Searching(find::LOOKING.to_owned()));
+        assert!(matches!(&begun, Status::Connecting { what } if !what.contains('\n')), "said once: {begun:?}");
+        assert!(matches!(status(Phase::Connecting("rov".to_owned())), Status::Connecting { .. }));
+        let lost = status(Phase::Lost("refused".to_owned()));
+        assert!(matches!(&lost, Status::Lost { reason } if reason.contains("refused")), "{lost:?}");
+    }
+}

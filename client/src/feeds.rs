@@ -1,0 +1,399 @@
+//! Which streams are watched, and which of them are on the screen: one that is large, or the tiles of the grid.
+//!
+//! Another stream takes the place of the large one at its first picture: until then the former goes on under its own
+//! name. Streams that are not on the screen have no session.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rov_common::sync::lock;
+use rov_common::units::Resolution;
+use tokio::runtime::Handle;
+use tokio::task::{JoinError, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::decode::{Output, Picture};
+use crate::display::{Command, Grid, Layout, STALE_AFTER, Stage, ViewModel};
+use crate::feed::Feed;
+use crate::find::{Guide, Wanted};
+use crate::mailbox::Bell;
+use crate::session::{self, SessionConfig, SessionError};
+use crate::stats::{Report, Shown};
+use crate::streams::{GridOf, Lineup, Tile};
+use crate::viewer::{Choice, Phase, Viewer};
+
+/// More streams do not fit into the grid.
+pub const MAX_TILES: usize = 16;
+/// A chosen stream that has no picture by then is shown without: the pilot wants to know how it is.
+const CHANGE_LIMIT: Duration = Duration::from_secs(2);
+/// What was chosen is said for so long, and a list.
+const SAID_FOR: Duration = Duration::from_secs(3);
+const LISTED_FOR: Duration = Duration::from_secs(6);
+/// The server's list is looked at so often.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+
+/// What is on the screen, for the figures.
+pub struct OnScreen {
+    /// At least one; the large one, or the tiles.
+    panes: Vec<Arc<Feed>>,
+    is_grid: bool,
+    /// Pictures of the large stream, or of the first tile.
+    shown: Shown,
+    /// Counters of streams that were closed.
+    closed: Report,
+}
+
+impl OnScreen {
+    /// Names and momentary figures are of the large stream, or of the first tile; counters of all that were watched.
+    pub fn report(&self, now: Instant) -> Report {
+        let mut report = Report::default();
+        for (at, feed) in self.panes.iter().enumerate() {
+            let mut one = Report::default();
+            feed.viewer.report(&mut one);
+            if at == 0 {
+                one.stream = feed.stream();
+                report = one;
+            } else {
+                report.count(&one);
+            }
+        }
+        report.count(&self.closed);
+        self.shown.report(now, &mut report);
+        if self.is_grid {
+            report.tiles = self.panes.iter().map(|feed| feed.report(now)).collect();
+        }
+        report
+    }
+}
+
+/// A stream that was chosen and has no picture yet.
+struct Opening {
+    feed: Arc<Feed>,
+    asked: Instant,
+}
+
+pub struct Feeds {
+    config: SessionConfig,
+    runtime: Handle,
+    guide: Arc<Guide>,
+    choice: Arc<Choice>,
+    /// Rung by the pictures of all.
+    bell: Arc<Bell>,
+    stop: CancellationToken,
+    sessions: JoinSet<()>,
+    /// Why the program cannot go on.
+    failure: Arc<Mutex<Option<SessionError>>>,
+    screen: Arc<Mutex<OnScreen>>,
+    layout: Layout,
+    opening: Option<Opening>,
+    lineup: Lineup,
+    looked: Option<Instant>,
+    grid_of: GridOf,
+    /// The grid is to be shown as soon as the streams are known.
+    wants_grid: bool,
+    /// The name of the stream that was large before the grid.
+    before_grid: String,
+    tiles: Vec<Tile>,
+    /// Feeds so far.
+    number: u64,
+    /// In what form the large picture is wanted.
+    large: Option<Output>,
+    said: Option<(String, Instant)>,
+}
+
+impl Feeds {
+    /// Begins to watch what the configuration says; `grid`: then all of that server.
+    pub fn start(
+        runtime: Handle,
+        config: SessionConfig,
+        grid: Option<GridOf>,
+        started: Instant,
+        stop: CancellationToken,
+    ) -> Result<Self, SessionError> {
+        let guide = {
+            // Its sockets belong to the runtime.
+            let _runtime = runtime.enter();
+            Guide::new(&config)?
+        };
+        let (bell, choice) = (Arc::<Bell>::default(), Arc::<Choice>::default());
+        let viewer = Viewer::with(Arc::clone(&bell), Arc::clone(&choice));
+        let first = Arc::new(Feed::new(0, None, viewer, stop.child_token()));
+        let screen = OnScreen {
+            panes: vec![Arc::clone(&first)],
+            is_grid: false,
+            shown: Shown::new(started),
+            closed: Report::default(),
+        };
+        let mut this = Self {
+            config: config.clone(),
+            runtime,
+            guide,
+            choice,
+            bell,
+            stop,
+            sessions: JoinSet::new(),
+            failure: Arc::default(),
+            screen: Arc::new(Mutex::new(screen)),
+            layout: Layout { panes: vec![first.id], grid: None },
+            opening: None,
+            lineup: Lineup::default(),
+            looked: None,
+            grid_of: grid.unwrap_or_default(),
+            wants_grid: grid.is_some(),
+            before_grid: String::new(),
+            tiles: Vec::new(),
+            number: 0,
+            large: None,
+            said: None,
+        };
+        this.begin(&first, config);
+        Ok(this)
+    }
+
+    pub fn screen(&self) -> Arc<Mutex<OnScreen>> {
+        Arc::clone(&self.screen)
+    }
+
+    /// Ends all sessions within `limit`, and says why the program could not go on, if so.
+    pub async fn finish(mut self, limit: Duration) -> Result<(), SessionError> {
+        self.stop.cancel();
+        let ended = async {
+            while let Some(ended) = self.sessions.join_next().await {
+                self.panicked(ended);
+            }
+        };
+        if tokio::time::timeout(limit, ended).await.is_err() {
+            tracing::warn!("the sessions did not end within {} s and are cut off", limit.as_secs());
+        }
+        lock(&self.failure).take().map_or(Ok(()), Err)
+    }
+
+    fn panicked(&self, ended: Result<(), JoinError>) {
+        if let Err(panic) = ended {
+            *lock(&self.failure) = Some(anyhow::anyhow!("a session ended badly: {panic}").into());
+        }
+    }
+
+    fn begin(&mut self, feed: &Arc<Feed>, config: SessionConfig) {
+        while let Some(ended) = self.sessions.try_join_next() {
+            self.panicked(ended);
+        }
+        let (viewer, stop, guide) = (Arc::clone(&feed.viewer), feed.stop().clone(), Arc::clone(&self.guide));
+        let (failure, all) = (Arc::clone(&self.failure), self.stop.clone());
+        let session = async move {
+            // A panic ends the program.
+            let guard = all.drop_guard();
+            match session::follow(config, Arc::clone(&guide), Arc::clone(&viewer), stop).await {
+                // It was closed, or is one of several: the others go on.
+                Ok(()) => drop(guard.disarm()),
+                Err(error) if guide.has_stood() => {
+                    viewer.set_phase(Phase::Lost(error.to_string()));
+                    drop(guard.disarm());
+                }
+                Err(error) => *lock(&failure) = Some(error),
+            }
+        };
+        self.sessions.spawn_on(session, &self.runtime);
+    }
+
+    /// Begins to watch a stream of the server.
+    fn open(&mut self, tile: &Tile) -> Arc<Feed> {
+        let viewer = Viewer::with(Arc::clone(&self.bell), Arc::clone(&self.choice));
+        self.number += 1;
+        let feed = Arc::new(Feed::new(self.number, Some(tile.stream.clone()), viewer, self.stop.child_token()));
+        let stream = Some(Wanted { camera: None, stream: Some(tile.stream.clone()) });
+        self.begin(&feed, SessionConfig { stream, ..self.config.clone() });
+        feed
+    }
+
+    fn panes(&self) -> Vec<Arc<Feed>> {
+        lock(&self.screen).panes.clone()
+    }
+
+    fn is_grid(&self) -> bool {
+        self.layout.grid.is_some()
+    }
+
+    /// The name of the large stream; in the grid that of the one that was large.
+    fn current(&self) -> String {
+        if self.is_grid() { self.before_grid.clone() } else { lock(&self.screen).panes[0].stream() }
+    }
+
+    fn say(&mut self, text: String, lasts: Duration) {
+        self.said = Some((text, Instant::now() + lasts));
+    }
+
+    /// The stream of this key becomes large.
+    fn choose(&mut self, number: usize, now: Instant) {
+        let Some(stream) = self.lineup.get(number) else {
+            let text = match self.lineup.len() {
+                0 => "The server has not said what streams it has".to_owned(),
+                1 => format!("There is no stream {number}, only {}", self.lineup.told()),
+                _ => format!("There is no stream {number}. There are {}", self.lineup.told()),
+            };
+            return self.say(text, LISTED_FOR);
+        };
+        let tile = Tile { number, title: stream.title(), stream: stream.name.clone() };
+        self.say(format!("{number} {}", tile.title), SAID_FOR);
+        let panes = self.panes();
+        // A server of one stream does not name it.
+        let is_it = |stream: &str| stream == tile.stream || (stream.is_empty() && self.lineup.len() == 1);
+        if let Some(shown) = panes.iter().find(|feed| is_it(&feed.stream())) {
+            self.opening.take().iter().for_each(|opening| opening.feed.close());
+            if self.is_grid() {
+                self.show(vec![Arc::clone(shown)], None, Some(now));
+            }
+            return;
+        }
+        if self.opening.as_ref().is_some_and(|opening| opening.feed.stream() == tile.stream) {
+            return;
+        }
+        let feed = self.open(&tile);
+        if let Some(output) = &self.large {
+            feed.viewer.set_output(output.clone());
+        }
+        let former = self.opening.replace(Opening { feed, asked: now });
+        former.iter().for_each(|former| former.feed.close());
+    }
+
+    fn open_grid(&mut self) {
+        let mut tiles = self.lineup.tiles(self.grid_of);
+        let left_out: Vec<_> = tiles.drain(MAX_TILES.min(tiles.len())..).collect();
+        if tiles.is_empty() {
+            return self.say("The server has not said what streams it has".to_owned(), LISTED_FOR);
+        }
+        self.before_grid = self.current();
+        self.opening.take().iter().for_each(|opening| opening.feed.close());
+        let before = self.panes();
+        let same = |tile: &Tile| before.iter().find(|feed| feed.stream() == tile.stream).cloned();
+        let panes: Vec<_> = tiles.iter().map(|tile| same(tile).unwrap_or_else(|| self.open(tile))).collect();
+        let names: Vec<_> = left_out.iter().map(|tile| format!("{} {}", tile.number, tile.title)).collect();
+        let note = match names.len() {
+            0 => String::new(),
+            number => format!("{number} more do not fit: {}", names.join(", ")),
+        };
+        let captions = tiles.iter().map(|tile| format!("{} {}", tile.number, tile.title)).collect();
+        self.tiles = tiles;
+        self.show(panes, Some(Grid { vehicle: String::new(), captions, note }), None);
+    }
+
+    /// These are on the screen from now on; `asked`: since when the pilot waits for the first.
+    fn show(&mut self, panes: Vec<Arc<Feed>>, grid: Option<Grid>, asked: Option<Instant>) {
+        let mut screen = lock(&self.screen);
+        screen.shown.change(asked);
+        screen.is_grid = grid.is_some();
+        let before = std::mem::replace(&mut screen.panes, panes);
+        let gone: Vec<_> = before.iter().filter(|old| !screen.panes.iter().any(|new| Arc::ptr_eq(old, new))).collect();
+        for feed in gone {
+            let mut counters = Report::default();
+            feed.viewer.report(&mut counters);
+            screen.closed.count(&counters);
+            feed.close();
+        }
+        let panes = screen.panes.iter().map(|feed| feed.id).collect();
+        self.layout = Layout { panes, grid };
+    }
+
+    /// Takes what the server says of its streams.
+    fn look(&mut self) {
+        let panes = self.panes();
+        let Some(streams) = panes.iter().map(|feed| feed.viewer.streams()).find(|streams| !streams.is_empty()) else {
+            return;
+        };
+        let lineup = Lineup::of(&streams);
+        let is_other = lineup.told() != self.lineup.told();
+        self.lineup = lineup;
+        if self.wants_grid || (is_other && self.is_grid()) {
+            self.wants_grid = false;
+            self.open_grid();
+        }
+    }
+
+    /// The chosen stream takes its place, as soon as it has a picture. There is nothing to wait for where none is seen.
+    fn change_over(&mut self, now: Instant) {
+        let Some(opening) = &self.opening else { return };
+        let is_there = opening.feed.viewer.mailbox.is_filled();
+        let is_long = now.saturating_duration_since(opening.asked) >= CHANGE_LIMIT;
+        if is_there || is_long || !self.panes().iter().any(|feed| feed.is_live(now, STALE_AFTER)) {
+            let (feed, asked) = (Arc::clone(&opening.feed), opening.asked);
+            self.opening = None;
+            self.show(vec![feed], None, Some(asked));
+        }
+    }
+}
+
+impl Stage for Feeds {
+    fn wait(&mut self, limit: Duration) {
+        self.bell.wait(limit);
+    }
+
+    fn layout(&mut self, now: Instant) -> Layout {
+        if self.looked.is_none_or(|at| now.saturating_duration_since(at) >= LOOK_INTERVAL) {
+            self.looked = Some(now);
+            self.look();
+        }
+        self.change_over(now);
+        if let Some(grid) = &mut self.layout.grid {
+            let vehicle = lock(&self.screen).panes[0].viewer.server();
+            grid.vehicle = if vehicle.name.is_empty() { vehicle.address } else { vehicle.name };
+        }
+        self.layout.clone()
+    }
+
+    fn view(&mut self, pane: usize, now: Instant) -> ViewModel {
+        let feed = self.panes().get(pane).cloned();
+        let mut view = feed.map(|feed| feed.view(now)).unwrap_or_default();
+        self.said.take_if(|(_, until)| now >= *until);
+        view.said = self.said.as_ref().filter(|_| pane == 0).map(|(text, _)| text.clone());
+        view
+    }
+
+    fn take(&mut self, pane: usize) -> Option<Picture> {
+        lock(&self.screen).panes.get(pane)?.viewer.mailbox.take()
+    }
+
+    fn shown(&mut self, pane: usize, picture: &Picture, at: Instant) {
+        let mut screen = lock(&self.screen);
+        let Some(feed) = screen.panes.get(pane).cloned() else { return };
+        feed.shown(picture, at, (pane == 0).then_some(&mut screen.shown));
+    }
+
+    fn set_outputs(&mut self, large: Output, tiles: &[Resolution]) {
+        let panes = self.panes();
+        if self.is_grid() {
+            for (feed, size) in panes.iter().zip(tiles) {
+                feed.viewer.set_output(Output::within(*size));
+            }
+        } else {
+            panes[0].viewer.set_output(large.clone());
+        }
+        if let Some(opening) = &self.opening {
+            opening.feed.viewer.set_output(large.clone());
+        }
+        self.large = Some(large);
+    }
+
+    fn obey(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::Server(offer) => self.choice.choose(offer),
+            Command::Stream(number) => self.choose(number, now),
+            Command::Next => {
+                let from = self.opening.as_ref().map_or_else(|| self.current(), |opening| opening.feed.stream());
+                self.choose(self.lineup.after(&from), now);
+            }
+            Command::Grid if self.is_grid() => {
+                let number = self.lineup.number_of(&self.before_grid).unwrap_or(1);
+                self.choose(number, now);
+            }
+            Command::Grid => {
+                self.look();
+                self.open_grid();
+            }
+            Command::Enlarge(pane) => {
+                if let Some(number) = self.tiles.get(pane).map(|tile| tile.number) {
+                    self.choose(number, now);
+                }
+            }
+        }
+    }
+}
