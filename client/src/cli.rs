@@ -505,7 +505,7 @@ mod tests {
         }
         assert!(matches!(target(&["--host", "auto", "--name", "rov"]), Ok(Target::Auto { name: Some(_), any: true })));
         assert!(matches!(target(&["auto"]), Ok(Target::Auto { name: None, any: true })));
-        let Ok(Target::Camera(camera)) = target(&["http://10.0.0.2:8080/", "--transport", "rtsp"]) else { panic!() };
+        let Ok(Target::Camera(camera, _)) = target(&["http://10.0.0.2:8080/", "--transport", "rtsp"]) else { panic!() };
         assert_eq!(camera.url().as_str(), "rtsp://10.0.0.2:8554/stream1");
         let Ok(Target::Rtp { host: Some(host), .. }) = target(&["10.0.0.2:90", "--transport", "rtp"]) else { panic!() };
         assert_eq!(host.stats.map(|url| url.to_string()).as_deref(), Some("http://10.0.0.2:90/api/stats"));

@@ -1,221 +1,162 @@
-// The viewer page: picture, state, buttons. What is decided is in advice.js.
+// The viewer page: what is on the screen, state, buttons. What is decided is in advice.js.
 
-import { STALE_MS, advise, duration, retryDelay, snapshotName, tabTitle, view } from "./advice.js"
-import { figures, read } from "./figures.js"
-import { watch } from "./mjpeg.js"
-import { Refused, Session, probe, serverStats } from "./session.js"
+import { STALE_MS, duration, snapshotName, tabTitle, view } from "./advice.js"
+import { figures } from "./figures.js"
+import { MAX_TILES, lineup, told, tiles } from "./lineup.js"
+import { serverStats } from "./session.js"
+import { Watched, clock, copyPicture } from "./watched.js"
 
 const TICK_MS = 200
-/** Over which the figures are means. */
-const WINDOW_MS = 2000
 const STATS_MS = 1000
 /** The same while the panel is closed, for the server's part of the delay. */
 const DELAY_MS = 10000
 const IDLE_MS = 4000
 const TOAST_MS = 5000
-/** Between two tries to get pictures by HTTP, and to keep the screen on. */
-const PREVIEW_RETRY_MS = 1000
+/** Between two tries to keep the screen on. */
 const SCREEN_RETRY_MS = 10000
+/** A chosen stream that has no picture by then is shown without: the pilot wants to know how it is. */
+const CHANGE_MS = 2000
 
 const $ = id => document.getElementById(id)
-const video = $("video")
-const page = {
-  /** When a picture was last presented. */
-  lastPicture: null,
-  /** When one was last decoded: also while none is presented, in a hidden tab. */
-  lastDecoded: null,
-  /** That picture came by HTTP. */
-  byHttp: false,
-  /** Why no video comes by WebRTC although the server answers, while that is so. */
-  blocked: "",
-  connected: false,
-  /** A session was lost or refused since there was a picture. */
-  lost: false,
-  awakeSince: 0,
-  lastTick: 0,
-  reason: "",
-  server: null,
-  /** The name of the stream that was chosen, here or in the page's address; null: the server's first. */
-  stream: new URLSearchParams(location.search).get("stream"),
-}
+const page = { awakeSince: 0, lastTick: 0, server: null }
 
-// Time that goes on while the machine sleeps, which performance.now() may not; a clock that is set back does not matter.
-let slept = 0, lastWall = Date.now(), lastMono = performance.now()
-function clock() {
-  const wall = Date.now(), mono = performance.now()
-  const missed = (wall - lastWall) - (mono - lastMono)
-  if (missed > 1000) slept += missed
-  lastWall = wall
-  lastMono = mono
-  return mono + slept
-}
+// --- What is watched ---
 
-// --- Session ---
-
-/** The session that is, or null; `state` is what `advise` wants to know of it. */
-let session = null, state = null
-/** The session whose track the video shows. */
-let attached = null
-let failures = 0
-let nextStart = 0
-let samples = []
+/** The large picture. */
+let main = watched(new URLSearchParams(location.search).get("stream"), $("video"), $("last"))
+/** The stream that takes its place at its first picture, and since when it is awaited; or null. */
+let opening = null
+/** The page is being left. */
 let left = false
+/** The tiles of the grid: `{ number, title, stream, feed, button, state, message }`; null while it is not shown. */
+let grid = null
 
-function start(now) {
-  failures += 1
-  nextStart = Infinity
-  samples = []
-  const mine = session = new Session()
-  state = {
-    lastPacket: now, lastPicture: now, connected: false, foundPath: false, hadPicture: false, paths: [], ended: null,
-    probed: null,
-  }
-  mine.open(ofStream("whep"), track => show(mine, track)).then(() => {
-    if (mine === session) refreshServer()
-  }).catch(error => {
-    if (mine !== session) return
-    const reason = error instanceof Refused ? error.message : "The server does not answer"
-    leave(reason, error instanceof Refused)
-    // One that refuses a stream has others to choose from.
-    if (error instanceof Refused) refreshServer()
+function watched(name, video, last) {
+  const feed = new Watched(name, video, last, {
+    presented: now => {
+      if (feed === opening?.feed) takeOver()
+      if (feed === main && (document.body.dataset.state !== "live" || document.body.classList.contains("dim"))) render(now)
+    },
+    stats: learn,
+    opened: refreshServer,
+    blocked: () => { $("play").hidden = false },
   })
+  for (const element of [video, last]) element.addEventListener("dblclick", toggleFullscreen)
+  video.addEventListener("playing", () => { $("play").hidden = true })
+  return feed
 }
 
-/** The path for the stream that was chosen. One that is gone is refused: another would be taken for it. */
-function ofStream(path) {
-  if (page.stream === null) return path
-  return `${path}${path.includes("?") ? "&" : "?"}stream=${encodeURIComponent(page.stream)}`
+/** All that have a session, or shall have one. */
+const feeds = () => [...grid ? grid.map(({ feed }) => feed) : [main], ...opening ? [opening.feed] : []]
+
+function showElements(name) {
+  const [video, last] = [$("video"), $("last")].map(element => element.cloneNode())
+  for (const element of [video, last]) element.removeAttribute("id")
+  last.hidden = true
+  return watched(name, video, last)
 }
 
-function leave(reason, refused = false) {
-  freeze()
-  session?.close()
-  session = null
-  page.connected = false
-  page.lost = true
-  if (reason !== page.blocked) page.blocked = ""
-  page.reason = refused ? reason : `${reason}; reconnecting`
-  nextStart = clock() + retryDelay(failures, refused)
+/** `name` becomes large with its first picture; until then what is shown goes on. */
+function choose(name, now = clock()) {
+  stopOpening()
+  if (!grid && name === shownStream()) return
+  const feed = showElements(name)
+  // Below what is shown: a video that is not displayed at all is not decoded.
+  $("video").before(feed.video, feed.last)
+  opening = { feed, asked: now }
 }
 
-function show(mine, track) {
-  const attach = () => {
-    if (mine !== session) return
-    attached = mine
-    lastFrame = null
-    video.srcObject = new MediaStream([track])
-    play()
-  }
-  // Nothing is changed for a track that may never show anything.
-  if (track.muted && page.lastPicture !== null) track.addEventListener("unmute", attach, { once: true })
-  else attach()
+function stopOpening() {
+  opening?.feed.close()
+  opening?.feed.video.remove()
+  opening?.feed.last.remove()
+  opening = null
 }
 
-/** Keeps the last picture on the screen, dimmed, until there is a new one: the video turns black with the end of its track. */
-function freeze() {
-  const last = $("last")
-  if (page.lastPicture === null || !last.hidden || !video.videoWidth) return
-  copyPicture(last, video)
-  last.hidden = false
-}
-
-function copyPicture(canvas, picture) {
-  canvas.width = picture.videoWidth ?? picture.width
-  canvas.height = picture.videoHeight ?? picture.height
-  canvas.getContext("2d").drawImage(picture, 0, 0)
-}
-
-function play() {
-  video.play().catch(error => {
-    // Low power mode and strict settings want a touch. Other failures are those of a track that was replaced.
-    if (error.name === "NotAllowedError") $("play").hidden = false
-  })
-}
-
-/** How packets and pictures come, by the browser's own counters: these work in a hidden tab too. */
-async function sample(now) {
-  const mine = session
-  const report = read(await mine.stats())
-  if (mine !== session) return
-  const before = samples.at(-1)
-  if (report.packets > (before?.packets ?? 0)) state.lastPacket = now
-  if (report.decoded > (before?.decoded ?? 0)) {
-    state.lastPicture = now
-    state.hadPicture = true
-    page.lastDecoded = now
-    failures = 0
-    if (!presentsItself) presented(now)
-  }
-  state.connected = page.connected = mine.connected
-  state.foundPath = mine.foundPath
-  state.paths = mine.paths
-  state.ended = mine.ended
-  samples.push({ ...report, taken: now })
-  while (samples.length > 2 && samples[1].taken < now - WINDOW_MS) samples.shift()
-}
-
-async function ask() {
-  const mine = session
-  const answer = await probe(mine.id, page.stream)
-  if (answer.stats) learn(answer.stats)
-  if (mine === session) state.probed = { ...answer, at: clock() }
-}
-
-// --- Pictures ---
-
-const presentsItself = "requestVideoFrameCallback" in HTMLVideoElement.prototype
-let shownMs = []
-let lastFrame = null
-
-function presented(now) {
-  page.lastPicture = now
-  page.byHttp = page.lost = false
-  stopPreview()
-  $("last").hidden = true
-  if (document.body.dataset.state !== "live" || document.body.classList.contains("dim")) render(now)
-}
-
-function watchPictures() {
-  video.requestVideoFrameCallback((_, { receiveTime, expectedDisplayTime, rtpTimestamp }) => {
-    watchPictures()
-    // A track that ends is painted once more, and so may be a picture that stands: nothing new has come.
-    if (attached !== session || (rtpTimestamp !== undefined && rtpTimestamp === lastFrame)) return
-    lastFrame = rtpTimestamp
-    if (receiveTime) shownMs.push(expectedDisplayTime - receiveTime)
-    if (shownMs.length > 60) shownMs.shift()
-    presented(clock())
-  })
-}
-
-// --- Pictures by HTTP, while no UDP gets through ---
-
-/** Ends them; null while there are none. */
-let preview = null, previewTrouble = ""
-
-async function startPreview() {
-  const { signal } = preview = new AbortController()
-  while (!signal.aborted) {
-    await watch(ofStream("stream.mjpg?fps=10"), signal, showPreview).catch(error => {
-      if (!signal.aborted) previewTrouble = error.message
-    })
-    await new Promise(done => setTimeout(done, PREVIEW_RETRY_MS))
-  }
-}
-
-function stopPreview() {
-  preview?.abort()
-  preview = null
-  page.blocked = previewTrouble = ""
-}
-
-function showPreview(picture, age) {
-  const last = $("last")
-  copyPicture(last, picture)
-  last.hidden = false
-  page.lastPicture = page.lastDecoded = clock() - age
-  page.byHttp = true
-  previewTrouble = ""
+function takeOver() {
+  const { feed } = opening
+  opening = null
+  closeGrid()
+  main.close()
+  main.video.remove()
+  main.last.remove()
+  main = feed
+  main.video.id = "video"
+  main.last.id = "last"
+  // So that a reload, or the address given to another, shows the same.
+  const address = new URL(location.href)
+  address.searchParams.set("stream", main.name)
+  history.replaceState(null, "", address)
+  $("streams").value = main.name
   render(clock())
+}
+
+/** There is nothing to wait for where no picture is seen. */
+function tendOpening(now) {
+  if (!opening) return
+  const isSeen = feeds().some(feed => feed !== opening.feed && feed.lastPicture !== null && now - feed.lastPicture <= STALE_MS)
+  if (now - opening.asked > CHANGE_MS || !isSeen) takeOver()
+}
+
+function openGrid() {
+  const all = lineup(page.server?.streams ?? [])
+  if (all.length < 2) return toast(all.length ? `There is one stream alone: ${told(all)}` : "The server has not said what streams it has")
+  stopOpening()
+  main.pause()
+  const wanted = tiles(all), left = wanted.splice(MAX_TILES)
+  grid = wanted.map(tile => {
+    const button = element("button"), name = element("span", `${tile.number} ${tile.title}`), state = element("span")
+    const message = element("span")
+    const feed = showElements(tile.stream)
+    button.type = "button"
+    button.className = "tile"
+    name.className = "name"
+    state.className = "state"
+    message.className = "message"
+    button.append(feed.video, feed.last, name, state, message)
+    button.addEventListener("click", () => chooseNumber(tile.number))
+    return { ...tile, feed, button, state, message }
+  })
+  $("grid").replaceChildren(...grid.map(({ button }) => button))
+  $("grid").hidden = false
+  arrange()
+  document.body.classList.add("grid")
+  $("show-grid").setAttribute("aria-pressed", "true")
+  if (left.length) toast(`${left.length} more do not fit: ${left.map(({ number, title }) => `${number} ${title}`).join(", ")}`)
+  render(clock())
+}
+
+/** In as many columns as make the tiles large in a window of this shape. */
+function arrange() {
+  if (!grid) return
+  const { clientWidth, clientHeight } = $("grid"), all = grid.length
+  const width = columns => Math.min(clientWidth / columns, clientHeight / Math.ceil(all / columns) * 16 / 9)
+  const counts = grid.map((_, at) => at + 1)
+  $("grid").style.setProperty("--columns", counts.reduce((best, count) => width(count) > width(best) ? count : best))
+}
+
+/** The sessions of its tiles end. */
+function closeGrid() {
+  if (!grid) return
+  for (const { feed } of grid) feed.close()
+  grid = null
+  $("grid").replaceChildren()
+  $("grid").hidden = true
+  document.body.classList.remove("grid")
+  $("show-grid").setAttribute("aria-pressed", "false")
+}
+
+function toggleGrid() {
+  if (grid) choose(shownStream())
+  else openGrid()
+}
+
+function chooseNumber(number) {
+  const all = lineup(page.server?.streams ?? [])
+  const stream = all[number - 1]
+  if (!stream) return toast(all.length ? `There is no stream ${number}. There are ${told(all)}` : "The server has not said what streams it has")
+  toast(`${number} ${stream.title}`)
+  choose(stream.name)
 }
 
 // --- The screen ---
@@ -239,10 +180,10 @@ async function keepScreenOn(now, on) {
 // --- What is seen ---
 
 function render(now) {
-  const seen = view(now, page)
+  const seen = grid ? renderGrid(now) : view(now, { ...main, awakeSince: page.awakeSince })
   const { body } = document
   const isLive = seen.state === "live" || seen.state === "backup"
-  const reason = page.blocked ? [page.blocked, previewTrouble].filter(Boolean).join("; ") : page.reason
+  const reason = grid ? seen.reason : main.why
   // Without the seconds: what changes is said again.
   const spoken = seen.title && `${seen.state === "old" ? "NO VIDEO" : seen.title}. ${reason}`
   if (body.dataset.state !== seen.state && isLive) setText("spoken", seen.badge)
@@ -251,12 +192,34 @@ function render(now) {
   body.classList.toggle("dim", seen.dim)
   if (!isLive) awake()
   setText("badge", seen.badge)
-  setText("title", seen.title)
-  setText("reason", seen.state === "live" || seen.badge === "Checking" ? "" : reason)
-  $("snapshot").disabled = page.lastPicture === null
-  const title = tabTitle(now, page.server?.name, page)
+  setText("title", grid ? "" : seen.title)
+  setText("reason", grid || seen.state === "live" || seen.badge === "Checking" ? "" : reason)
+  $("snapshot").disabled = Boolean(grid) || main.lastPicture === null
+  const title = grid ? `${page.server?.name || "ROV"} - ${seen.badge}` : tabTitle(now, page.server?.name, main)
   if (document.title !== title) document.title = title
   keepScreenOn(now, isLive && !document.hidden)
+}
+
+/** Each tile by itself; gives what is said of all. */
+function renderGrid(now) {
+  let live = 0
+  const trouble = []
+  for (const { feed, number, title, button, state, message } of grid) {
+    const seen = view(now, { ...feed, awakeSince: page.awakeSince })
+    const isLive = seen.state === "live" || seen.state === "backup"
+    if (isLive) live += 1
+    else trouble.push(`${title}: ${seen.badge}`)
+    button.dataset.state = seen.state
+    button.classList.toggle("dim", seen.dim)
+    const said = isLive ? "" : [seen.title, feed.why].filter(Boolean).join(". ")
+    if (state.textContent !== seen.badge) state.textContent = seen.badge
+    if (message.textContent !== said) message.textContent = said
+    const label = `${number} ${title}, ${seen.badge}`
+    if (button.getAttribute("aria-label") !== label) button.setAttribute("aria-label", label)
+  }
+  const badge = live === grid.length ? "All live" : live ? `${live} of ${grid.length} live` : "NO VIDEO"
+  const waiting = trouble.every(text => text.endsWith("Connecting"))
+  return { state: live === grid.length ? "live" : waiting ? "waiting" : "old", dim: false, badge, title: badge, reason: trouble.join(", ") }
 }
 
 function setText(id, text) {
@@ -265,6 +228,8 @@ function setText(id, text) {
 }
 
 function renderFigures() {
+  if (grid) return setText("delay", "")
+  const { video, samples, session, shownMs } = main
   const stream = page.server?.streams.find(({ name }) => name === shownStream())
   const mean = shownMs.length ? shownMs.reduce((a, b) => a + b) / shownMs.length : undefined
   const live = document.body.dataset.state === "live" && samples.length > 1
@@ -280,25 +245,25 @@ function renderFigures() {
   setText("stages", stages.map(([name, value]) => `${name} ${value.toFixed(1)}`).join(" + "))
 }
 
-function element(name, text) {
+function element(name, text = "") {
   const made = document.createElement(name)
   made.textContent = text
   return made
 }
 
-const shownStream = () => page.stream ?? page.server?.streams[0]?.name
+const shownStream = () => main.name ?? page.server?.streams[0]?.name
 
 /** The server's statistics: its name and its streams. */
 function learn(stats) {
   page.server = stats
   const names = stats.streams.map(({ name }) => name)
-  if (!names.includes(shownStream())) names.push(shownStream())
+  for (const name of [shownStream(), opening?.feed.name ?? shownStream()]) if (!names.includes(name)) names.push(name)
   setText("name", stats.name)
-  $("choice").hidden = names.length < 2
+  $("choice").hidden = $("show-grid").hidden = names.length < 2
   if ([...$("streams").options].map(({ value }) => value).join("\n") !== names.join("\n")) {
     $("streams").replaceChildren(...names.map(name => new Option(name, name)))
   }
-  $("streams").value = shownStream()
+  $("streams").value = opening?.feed.name ?? shownStream()
 }
 
 let refreshing = false, refreshed = -Infinity
@@ -322,13 +287,10 @@ async function tick() {
     // Nothing is presented in a hidden tab, and timers that slept have seen neither pictures nor their absence.
     if (document.hidden || now - page.lastTick > STALE_MS) awakeAt(now)
     page.lastTick = now
-    if (!session && now >= nextStart) start(now)
-    if (session) {
-      await sample(now)
-      act()
-    }
-    const isOpen = !$("info").hidden
-    if (now - refreshed > (isOpen ? STATS_MS : DELAY_MS) && (isOpen || state?.connected)) refreshServer()
+    tendOpening(now)
+    await Promise.all(feeds().map(feed => feed.tick(now)))
+    const isOpen = !$("info").hidden, isConnected = feeds().some(({ connected }) => connected)
+    if (now - refreshed > (isOpen ? STATS_MS : DELAY_MS) && (isOpen || isConnected)) refreshServer()
     render(clock())
     renderFigures()
   } finally {
@@ -336,53 +298,27 @@ async function tick() {
   }
 }
 
-let asking = false
-function act() {
-  if (!session) return
-  const { act, reason, probe, blocked } = advise(clock(), state)
-  if (blocked) {
-    page.blocked = reason
-    if (!preview) startPreview()
-  }
-  if (act === "leave") return leave(reason)
-  if (act === "live") page.reason = ""
-  else if (act !== "starting") page.reason = reason
-  if (probe && !asking) {
-    asking = true
-    ask().finally(() => { asking = false })
-  }
-}
-
 function awakeAt(now) {
   page.awakeSince = now
-  // So with a session: the server is asked first.
-  if (state) {
-    state.lastPacket = Math.max(state.lastPacket, now - STALE_MS)
-    state.lastPicture = Math.max(state.lastPicture, now - STALE_MS)
-  }
+  for (const feed of feeds()) feed.awakeAt(now)
 }
 
 document.addEventListener("visibilitychange", () => {
   if (document.hidden) return
   awakeAt(clock())
-  if (video.paused && video.srcObject?.active) play()
+  for (const feed of feeds()) if (feed.video.paused && feed.video.srcObject?.active) feed.play()
   render(clock())
 })
-video.addEventListener("playing", () => { $("play").hidden = true })
-// Phones pause a video for reasons of their own.
-video.addEventListener("pause", () => { if (!document.hidden && video.srcObject?.active) play() })
 
 addEventListener("pagehide", () => {
   left = true
-  stopPreview()
-  session?.close()
-  session = null
+  for (const feed of feeds()) feed.pause()
 })
 // Out of the back-forward cache.
 addEventListener("pageshow", ({ persisted }) => {
   if (!persisted) return
   left = false
-  nextStart = 0
+  for (const feed of feeds()) feed.resume()
   awakeAt(clock())
 })
 
@@ -416,10 +352,10 @@ for (const event of ["fullscreenchange", "webkitfullscreenchange"]) {
 
 /** The picture that is on the screen, in the size in which it came, as a PNG file. */
 function snapshot() {
-  if (page.lastPicture === null) return toast("There is no picture yet")
-  const age = clock() - page.lastPicture
+  if (main.lastPicture === null || grid) return toast(grid ? "Make one of the tiles large first" : "There is no picture yet")
+  const age = clock() - main.lastPicture
   const canvas = document.createElement("canvas")
-  copyPicture(canvas, $("last").hidden ? video : $("last"))
+  copyPicture(canvas, main.last.hidden ? main.video : main.last)
   const name = snapshotName(page.server?.name, new Date(Date.now() - age), age)
   canvas.toBlob(blob => {
     if (!blob) return toast("The browser could not make a PNG of the picture")
@@ -447,8 +383,9 @@ function awake() {
   idleTimer = setTimeout(() => document.body.classList.toggle("idle", document.body.dataset.state === "live"), IDLE_MS)
 }
 
-const showKeys = () => toast("Keys: F or double click Fullscreen, I Information, S Snapshot")
-const actions = { f: toggleFullscreen, s: snapshot, i: toggleInfo, "?": showKeys, f1: showKeys }
+const showKeys = () => toast("Keys: 1 to 9 Stream, G All cameras, F or double click Fullscreen, I Information, S Snapshot")
+const actions = { f: toggleFullscreen, g: toggleGrid, s: snapshot, i: toggleInfo, "?": showKeys, f1: showKeys }
+for (let number = 1; number <= 9; number += 1) actions[number] = () => chooseNumber(number)
 addEventListener("keydown", event => {
   awake()
   if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.target.closest?.("select")) return
@@ -456,28 +393,16 @@ addEventListener("keydown", event => {
   if (action) event.preventDefault()
   action?.()
 })
-for (const picture of [video, $("last")]) picture.addEventListener("dblclick", toggleFullscreen)
 for (const event of ["pointermove", "pointerdown", "focusin"]) addEventListener(event, awake)
+addEventListener("resize", arrange)
 $("show-info").addEventListener("click", toggleInfo)
 $("snapshot").addEventListener("click", snapshot)
 $("fullscreen").addEventListener("click", toggleFullscreen)
 $("fullscreen").hidden = !canFill
-$("play").addEventListener("click", play)
-$("streams").addEventListener("change", ({ target }) => {
-  page.stream = target.value
-  // So that a reload, or the address given to another, shows the same.
-  const address = new URL(location.href)
-  address.searchParams.set("stream", page.stream)
-  history.replaceState(null, "", address)
-  page.lastPicture = page.lastDecoded = null
-  stopPreview()
-  $("last").hidden = true
-  failures = 0
-  leave("Another stream was chosen")
-  page.lost = false
-})
+$("play").addEventListener("click", () => { for (const feed of feeds()) feed.play() })
+$("show-grid").addEventListener("click", toggleGrid)
+$("streams").addEventListener("change", ({ target }) => choose(target.value))
 
-if (presentsItself) watchPictures()
 page.awakeSince = page.lastTick = clock()
 awake()
 tick()

@@ -1,5 +1,5 @@
-// Cases for server/web/advice.js and mjpeg.js; gives what does not hold.
-async function check({ advise, view, tabTitle, retryDelay, snapshotName, duration }, { Parts, watch }) {
+// Cases for server/web/advice.js, mjpeg.js and lineup.js; gives what does not hold.
+async function check({ advise, view, tabTitle, retryDelay, snapshotName, duration }, { Parts, watch }, { lineup, tiles, told }) {
   const wrong = []
   const expect = (what, is, wanted) => { if (is !== wanted) wrong.push(`${what}: ${is}, not ${wanted}`) }
   const fresh = {
@@ -97,6 +97,17 @@ async function check({ advise, view, tabTitle, retryDelay, snapshotName, duratio
     try { new Parts().push(bytes(other)) } catch { refused = true }
     expect(`what is no MJPEG: ${other.slice(0, 20)}`, refused, true)
   }
+
+  const camera = (camera, name, width, height) => ({ camera, name, width, height })
+  const all = lineup([
+    camera("bow", "stream1", 40, 30), camera("bow", "stream2", 20, 15), camera("arm", "arm/stream1", 40, 30),
+    camera("arm", "arm/small", 0, 0), camera("hand", "hand/stream1", 0, 0),
+  ])
+  expect("the first streams come first", told(all), "1 bow/stream1, 2 arm/stream1, 3 hand/stream1, 4 bow/stream2, 5 arm/small")
+  const seen = tiles(all).map(({ number, title, stream }) => `${number} ${title} ${stream}`).join(", ")
+  expect("each camera by its smallest stream", seen, "1 bow stream2, 2 arm arm/small, 3 hand hand/stream1")
+  const one = tiles(lineup([camera("bow", "stream1", 40, 30), camera("bow", "stream2", 20, 15)]))
+  expect("each stream of one camera", one.map(({ title }) => title).join(), "bow/stream1,bow/stream2")
 
   // A server that says nothing, with all its time over at once.
   const { fetch, setTimeout } = globalThis

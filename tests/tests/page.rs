@@ -400,7 +400,7 @@ fn the_decisions_of_the_page_hold() {
     let failures = chromium.evaluate(
         &page,
         &format!(
-            "Promise.all([import('/advice.js'), import('/mjpeg.js')]).then(modules => {{ {}; \
+            "Promise.all(['advice', 'mjpeg', 'lineup'].map(name => import(`/${{name}}.js`))).then(modules => {{ {}; \
              return check(...modules) }})",
             include_str!("../src/advice_cases.js")
         ),
@@ -416,6 +416,8 @@ fn the_parts_of_the_page_are_served_as_what_they_are() {
         ("/viewer.js", "text/javascript"),
         ("/advice.js", "text/javascript"),
         ("/mjpeg.js", "text/javascript"),
+        ("/watched.js", "text/javascript"),
+        ("/lineup.js", "text/javascript"),
         ("/viewer.css", "text/css"),
         ("/favicon.svg", "image/svg+xml"),
     ] {

@@ -27,6 +27,7 @@ use rov_tests::wait::{self, until_true};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 const SDP: Option<&str> = Some("application/sdp");
 const JSON: Option<&str> = Some("application/json");
@@ -131,6 +132,50 @@ fn the_page_shows_the_stream_that_is_chosen() {
             server.stats().viewers.iter().map(|viewer| viewer.stream.as_str()).eq([name])
         });
     }
+}
+
+#[test]
+fn the_page_changes_over_at_the_first_picture_and_shows_all_cameras_in_a_grid() {
+    let server = server(&[]);
+    let watched = || {
+        let mut names: Vec<_> = server.stats().viewers.into_iter().map(|viewer| viewer.stream).collect();
+        names.sort_unstable();
+        names
+    };
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
+    chromium.wait_for(&page, "document.body?.dataset.state === 'live' && !choice.hidden", wait::START);
+    let press = |key: &str| {
+        format!("document.dispatchEvent(new KeyboardEvent('keydown', {{ key: '{key}', bubbles: true }})); 0")
+    };
+    // It is live all the time, and what the list says when the picture changes is its name.
+    let note = "globalThis.states = new Set(); globalThis.sizes = []; setInterval(() => { states.add(document.body.dataset.state); \
+                sizes.push(video.videoWidth) }, 5); 0";
+    chromium.evaluate(&page, note);
+    chromium.evaluate(&page, &press("2"));
+    let is_arm = "document.body.dataset.state === 'live' && video.videoWidth === 192 && streams.value === 'arm/stream1' \
+                  && location.search === '?stream=arm%2Fstream1' && document.querySelectorAll('video').length === 1";
+    chromium.wait_for(&page, is_arm, wait::START);
+    assert_eq!(chromium.evaluate(&page, "[[...states], sizes.includes(0)]"), serde_json::json!([["live"], false]));
+    until_true("the former session is closed", wait::SOON, || watched() == ["arm/stream1"]);
+
+    chromium.evaluate(&page, &press("9"));
+    let list = "toast.textContent.endsWith('There are 1 bow/stream1, 2 arm/stream1, 3 bow/stream2')";
+    chromium.wait_for(&page, list, wait::SOON);
+    chromium.evaluate(&page, &press("g"));
+    let tiles = "[...document.querySelectorAll('.tile')].map(tile => tile.getAttribute('aria-label')).join()";
+    chromium.wait_for(&page, &format!("{tiles} === '1 bow, Live,2 arm, Live'"), wait::START);
+    let sizes = "[...document.querySelectorAll('.tile video')].map(video => video.videoWidth)";
+    assert_eq!(chromium.evaluate(&page, sizes), serde_json::json!([160, 192]));
+    until_true("the tiles are watched alone", wait::SOON, || watched() == ["arm/stream1", "stream2"]);
+    // As a click, and Enter on the button.
+    chromium.evaluate(&page, "document.querySelector('.tile').click(); 0");
+    chromium.wait_for(
+        &page,
+        "grid.hidden && document.body.dataset.state === 'live' && video.videoWidth === 320",
+        wait::START,
+    );
+    until_true("the tiles are closed", wait::SOON, || watched() == ["stream1"]);
 }
 
 /// Pictures of this size, each of which is a keyframe, again and again until `stop`.
@@ -252,8 +297,16 @@ fn a_client_shows_the_stream_that_it_is_told_by_each_transport() {
 fn a_client_that_is_told_a_stream_that_is_not_there_ends_with_those_that_are() {
     let server = Server::start(&TWO_STREAMS);
     let address = server.address.to_string();
-    for (option, told) in [("--stream", "no stream \"wide\""), ("--camera", "no camera \"wide\"")] {
-        let mut client = client_process(&[&address, option, "wide", "--headless", "--interface", "lo"]);
+    let rtsp = server.rtsp.as_deref().and_then(|url| Url::parse(url).ok()?.port()).expect("a port of RTSP").to_string();
+    let by_rtsp = ["--transport", "rtsp", "--rtsp-port", &rtsp];
+    for (option, told, more) in [
+        ("--stream", "no stream \"wide\"", &[][..]),
+        ("--camera", "no camera \"wide\"", &[]),
+        ("--stream", "no stream \"wide\"", &by_rtsp),
+        ("--camera", "no camera \"wide\"", &by_rtsp),
+    ] {
+        let args = [&address, option, "wide", "--headless", "--interface", "lo"];
+        let mut client = client_process(&[&args[..], more].concat());
         assert_eq!(client.wait(wait::START), 2, "{}", client.stderr());
         let said = client.stderr();
         assert!(said.contains(told) && said.contains("only the streams stream1, stream2 of the cameras "), "{said}");

@@ -1,0 +1,279 @@
+// A stream that is watched, and where its pictures go: the large picture, and each tile of the grid.
+
+import { STALE_MS, advise, retryDelay } from "./advice.js"
+import { read } from "./figures.js"
+import { watch } from "./mjpeg.js"
+import { Refused, Session, probe } from "./session.js"
+
+/** Over which the figures are means. */
+const WINDOW_MS = 2000
+/** Between two tries to get pictures by HTTP. */
+const PREVIEW_RETRY_MS = 1000
+
+// Time that goes on while the machine sleeps, which performance.now() may not; a clock that is set back does not matter.
+let slept = 0, lastWall = Date.now(), lastMono = performance.now()
+export function clock() {
+  const wall = Date.now(), mono = performance.now()
+  const missed = (wall - lastWall) - (mono - lastMono)
+  if (missed > 1000) slept += missed
+  lastWall = wall
+  lastMono = mono
+  return mono + slept
+}
+
+const presentsItself = "requestVideoFrameCallback" in HTMLVideoElement.prototype
+
+export function copyPicture(canvas, picture) {
+  canvas.width = picture.videoWidth ?? picture.width
+  canvas.height = picture.videoHeight ?? picture.height
+  canvas.getContext("2d").drawImage(picture, 0, 0)
+}
+
+export class Watched {
+  /** When a picture was last presented. */
+  lastPicture = null
+  /** When one was last decoded: also while none is presented, in a hidden tab. */
+  lastDecoded = null
+  /** That picture came by HTTP. */
+  byHttp = false
+  /** Why no video comes by WebRTC although the server answers, while that is so. */
+  blocked = ""
+  connected = false
+  /** A session was lost or refused since there was a picture. */
+  lost = false
+  reason = ""
+  previewTrouble = ""
+  /** Means of the browser's own counters, and of the time from packet to screen. */
+  samples = []
+  shownMs = []
+  /** The session that is, or null. */
+  session = null
+  /** What `advise` wants to know of it. */
+  #state = null
+  /** The session whose track the video shows. */
+  #attached = null
+  #failures = 0
+  #nextStart = 0
+  #lastFrame = null
+  /** Ends the pictures by HTTP; null while there are none. */
+  #preview = null
+  #asking = false
+  #closed = false
+
+  /**
+   * `name` of the stream, null: the server's first. `video` and `last`, a canvas for what is no video, show it. `on`:
+   * `presented(now)` a picture, `stats(stats)` of the server, `opened()` or refused, `blocked()`: a touch is needed.
+   */
+  constructor(name, video, last, on) {
+    Object.assign(this, { name, video, last, on })
+    if (presentsItself) this.#watchPictures()
+    video.addEventListener("pause", this.#goOn)
+  }
+
+  // Phones pause a video for reasons of their own.
+  #goOn = () => { if (!document.hidden && !this.#closed && this.video.srcObject?.active) this.play() }
+
+  /** The path for the stream that was chosen. One that is gone is refused: another would be taken for it. */
+  #ofStream(path) {
+    if (this.name === null) return path
+    return `${path}${path.includes("?") ? "&" : "?"}stream=${encodeURIComponent(this.name)}`
+  }
+
+  #start(now) {
+    this.#failures += 1
+    this.#nextStart = Infinity
+    this.samples = []
+    const mine = this.session = new Session()
+    this.#state = {
+      lastPacket: now, lastPicture: now, connected: false, foundPath: false, hadPicture: false, paths: [], ended: null,
+      probed: null,
+    }
+    mine.open(this.#ofStream("whep"), track => this.#show(mine, track)).then(() => {
+      if (mine === this.session) this.on.opened?.()
+    }).catch(error => {
+      if (mine !== this.session) return
+      const reason = error instanceof Refused ? error.message : "The server does not answer"
+      this.#leave(reason, error instanceof Refused)
+      // One that refuses a stream has others to choose from.
+      if (error instanceof Refused) this.on.opened?.()
+    })
+  }
+
+  #leave(reason, refused = false) {
+    this.#freeze()
+    this.session?.close()
+    this.session = null
+    this.connected = false
+    this.lost = true
+    if (reason !== this.blocked) this.blocked = ""
+    this.reason = refused ? reason : `${reason}; reconnecting`
+    this.#nextStart = clock() + retryDelay(this.#failures, refused)
+  }
+
+  #show(mine, track) {
+    const attach = () => {
+      if (mine !== this.session) return
+      this.#attached = mine
+      this.#lastFrame = null
+      this.video.srcObject = new MediaStream([track])
+      this.play()
+    }
+    // Nothing is changed for a track that may never show anything.
+    if (track.muted && this.lastPicture !== null) track.addEventListener("unmute", attach, { once: true })
+    else attach()
+  }
+
+  /** Keeps the last picture on the screen, dimmed, until there is a new one: the video turns black with the end of its track. */
+  #freeze() {
+    if (this.lastPicture === null || !this.last.hidden || !this.video.videoWidth) return
+    copyPicture(this.last, this.video)
+    this.last.hidden = false
+  }
+
+  play() {
+    this.video.play().catch(error => {
+      // Low power mode and strict settings want a touch. Other failures are those of a track that was replaced.
+      if (error.name === "NotAllowedError") this.on.blocked?.()
+    })
+  }
+
+  /** How packets and pictures come, by the browser's own counters: these work in a hidden tab too. */
+  async #sample(now) {
+    const mine = this.session, state = this.#state
+    const report = read(await mine.stats())
+    if (mine !== this.session) return
+    const before = this.samples.at(-1)
+    if (report.packets > (before?.packets ?? 0)) state.lastPacket = now
+    if (report.decoded > (before?.decoded ?? 0)) {
+      state.lastPicture = now
+      state.hadPicture = true
+      this.lastDecoded = now
+      this.#failures = 0
+      if (!presentsItself) this.#presented(now)
+    }
+    state.connected = this.connected = mine.connected
+    state.foundPath = mine.foundPath
+    state.paths = mine.paths
+    state.ended = mine.ended
+    this.samples.push({ ...report, taken: now })
+    while (this.samples.length > 2 && this.samples[1].taken < now - WINDOW_MS) this.samples.shift()
+  }
+
+  async #ask() {
+    const mine = this.session
+    const answer = await probe(mine.id, this.name)
+    if (answer.stats) this.on.stats?.(answer.stats)
+    if (mine === this.session) this.#state.probed = { ...answer, at: clock() }
+  }
+
+  // --- Pictures ---
+
+  #presented(now) {
+    this.lastPicture = now
+    this.byHttp = this.lost = false
+    this.stopPreview()
+    this.last.hidden = true
+    this.on.presented?.(now)
+  }
+
+  #watchPictures() {
+    this.video.requestVideoFrameCallback((_, { receiveTime, expectedDisplayTime, rtpTimestamp }) => {
+      if (this.#closed) return
+      this.#watchPictures()
+      // A track that ends is painted once more, and so may be a picture that stands: nothing new has come.
+      if (this.#attached !== this.session || (rtpTimestamp !== undefined && rtpTimestamp === this.#lastFrame)) return
+      this.#lastFrame = rtpTimestamp
+      if (receiveTime) this.shownMs.push(expectedDisplayTime - receiveTime)
+      if (this.shownMs.length > 60) this.shownMs.shift()
+      this.#presented(clock())
+    })
+  }
+
+  // --- Pictures by HTTP, while no UDP gets through ---
+
+  async #startPreview() {
+    const { signal } = this.#preview = new AbortController()
+    const show = (picture, age) => this.#showPreview(picture, age)
+    while (!signal.aborted) {
+      await watch(this.#ofStream("stream.mjpg?fps=10"), signal, show).catch(error => {
+        if (!signal.aborted) this.previewTrouble = error.message
+      })
+      await new Promise(done => setTimeout(done, PREVIEW_RETRY_MS))
+    }
+  }
+
+  stopPreview() {
+    this.#preview?.abort()
+    this.#preview = null
+    this.blocked = this.previewTrouble = ""
+  }
+
+  #showPreview(picture, age) {
+    copyPicture(this.last, picture)
+    this.last.hidden = false
+    const now = clock()
+    this.lastPicture = this.lastDecoded = now - age
+    this.byHttp = true
+    this.previewTrouble = ""
+    this.on.presented?.(now)
+  }
+
+  // --- Time ---
+
+  /** To be called several times a second. */
+  async tick(now) {
+    if (this.#closed) return
+    if (!this.session && now >= this.#nextStart) this.#start(now)
+    if (!this.session) return
+    await this.#sample(now)
+    this.#act()
+  }
+
+  #act() {
+    if (!this.session) return
+    const { act, reason, probe, blocked } = advise(clock(), this.#state)
+    if (blocked) {
+      this.blocked = reason
+      if (!this.#preview) this.#startPreview()
+    }
+    if (act === "leave") return this.#leave(reason)
+    if (act === "live") this.reason = ""
+    else if (act !== "starting") this.reason = reason
+    if (probe && !this.#asking) {
+      this.#asking = true
+      this.#ask().finally(() => { this.#asking = false })
+    }
+  }
+
+  /** Timers that slept have seen neither pictures nor their absence: the server is asked first. */
+  awakeAt(now) {
+    if (!this.#state) return
+    this.#state.lastPacket = Math.max(this.#state.lastPacket, now - STALE_MS)
+    this.#state.lastPicture = Math.max(this.#state.lastPicture, now - STALE_MS)
+  }
+
+  /** Why there is no picture, or no better one. */
+  get why() {
+    return this.blocked ? [this.blocked, this.previewTrouble].filter(Boolean).join("; ") : this.reason
+  }
+
+  /** Ends the session, so that the server's encoder may rest; `resume` begins another. */
+  pause() {
+    this.stopPreview()
+    this.session?.close()
+    this.session = null
+    this.#nextStart = Infinity
+  }
+
+  resume() {
+    this.#nextStart = 0
+  }
+
+  /** For good. */
+  close() {
+    this.#closed = true
+    this.pause()
+    this.video.removeEventListener("pause", this.#goOn)
+    this.video.srcObject = null
+  }
+}
