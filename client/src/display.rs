@@ -405,7 +405,7 @@ impl Window {
     /// What is to be drawn, beside the pictures.
     fn content(&self, now: Instant, size: Resolution, layout: &Layout, panes: &[Pane]) -> Content {
         match (&layout.grid, panes) {
-            (None, [pane]) => Content::Large(self.scene(now, size, pane)),
+            (None, [pane]) => Content::Large(Box::new(self.scene(now, size, pane))),
             (grid, panes) => {
                 let (question, grid) = (panes.first().and_then(|pane| pane.model.question.clone()), grid.clone());
                 let grid = grid.unwrap_or_default();
@@ -424,7 +424,7 @@ impl Window {
                 let places = Places::of(panes.len(), size, &said);
                 let states = panes.iter().map(|pane| pane.presentation.in_seconds()).collect();
                 let (captions, keys, message) = (grid.captions, self.show_keys, asked);
-                Content::Grid(Tiles { size, places, captions, states, keys, message })
+                Content::Grid(Box::new(Tiles { size, places, captions, states, keys, message }))
             }
         }
     }
@@ -685,8 +685,8 @@ fn arrange(panes: &mut Vec<Pane>, wanted: &[u64]) {
 /// All that a drawn window depends on, beside the pictures and what is in the tiles.
 #[derive(Clone, Debug, PartialEq)]
 enum Content {
-    Large(Scene),
-    Grid(Tiles),
+    Large(Box<Scene>),
+    Grid(Box<Tiles>),
 }
 
 #[derive(Clone, Debug, PartialEq)]

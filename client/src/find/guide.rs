@@ -173,3 +173,45 @@ impl Drop for Standing {
         });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use url::Url;
+
+    use super::*;
+    use crate::cli::Cli;
+    use crate::receive::Way;
+
+    fn server(address: &str) -> Located {
+        let url = Url::parse(&format!("http://{address}/whep")).unwrap();
+        Located::named(Way::WebRtc(url), address.to_owned(), None)
+    }
+
+    async fn is_left(guide: &Guide, server: &Located, given_up_before: u64) -> bool {
+        tokio::time::timeout(Duration::from_millis(20), guide.left(server, given_up_before)).await.is_ok()
+    }
+
+    #[tokio::test]
+    async fn all_streams_come_from_one_server() {
+        let config = Cli::try_parse_from(["rov-client", "--url", "http://10.0.0.2/whep"]).unwrap().session().unwrap();
+        let guide = Guide::new(&config).unwrap();
+        let (nemo, dory) = (server("10.0.0.2"), server("10.0.0.3"));
+        assert!(!guide.has_stood() && !is_left(&guide, &nemo, 0).await, "none is watched yet");
+        let first = guide.stands(&nemo, Transport::WebRtc);
+        let second = guide.stands(&nemo, Transport::WebRtc);
+        assert_eq!(guide.find(&config, &Viewer::new()).await.unwrap().address, nemo.address);
+        assert!(!is_left(&guide, &nemo, 0).await && is_left(&guide, &dory, 0).await);
+        drop(first);
+        assert!(is_left(&guide, &dory, 0).await, "one still stands");
+        drop(second);
+        assert!(!is_left(&guide, &dory, 0).await, "whoever is lost keeps nobody from another");
+        let other = guide.stands(&dory, Transport::WebRtc);
+        assert!(is_left(&guide, &nemo, 0).await);
+        guide.give_up();
+        assert!(is_left(&guide, &dory, 0).await && !is_left(&guide, &dory, guide.given_up()).await);
+        drop(other);
+        let _again = guide.stands(&nemo, Transport::WebRtc);
+        assert!(guide.standing().is_some(), "the end of an earlier session counts for that server alone");
+    }
+}
