@@ -2,6 +2,8 @@
 
 use std::sync::mpsc::{Receiver, channel};
 
+use rov_common::units::{Bitrate, Fps, Resolution};
+
 use super::tests::{FRAME, Folder, WAIT, assert_even, chosen, file, pipeline, small};
 use super::*;
 use crate::config::CameraConfig;

@@ -9,17 +9,18 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use rov_common::sync::lock;
 use rov_common::units::Fps;
-use rov_gst::element::is_made_by;
-use rov_gst::{caps, counter, message, rtp};
+use rov_gst::caps::format_of;
+use rov_gst::element::{has_property, is_made_by, set_property};
+use rov_gst::{counter, message, rtp};
 
+use super::capture::{self, Branch, Capture, Failure, GraphError, GraphEvent, Output, STOP, Size};
 use super::continuity::{self, REWIND};
-use super::encoder;
-use super::graph::{self, Branch, Capture, Failure, GraphError, GraphEvent, Output, STOP};
-use super::live::{self, Size};
+use super::encoder::{self, EncoderRow};
 use super::plan::{self, BranchPlan, Plan, Tail};
 use super::source::{self, Pacing};
-use super::{catch_up, jpeg, rtsp, stdin, still, thin, valve, wiring};
+use super::{catch_up, jpeg, live, rtsp, sparing, stdin, still, thin, wiring};
 use crate::config::SourceKind;
+use crate::rate_control::Ceiling;
 
 /// Fills `pipeline`; returns the head, which a looping file replaces.
 pub fn build(plan: &Plan, pipeline: &gst::Pipeline, capture: &Arc<Capture>) -> Result<gst::Bin, GraphError> {
@@ -189,7 +190,7 @@ fn head(plan: &Plan, capture: &Arc<Capture>) -> Result<gst::Bin, GraphError> {
     if matches!(plan.source, SourceKind::Auto | SourceKind::Webcam) {
         let elements = head.iterate_elements().into_iter().flatten();
         let jpeg = elements.filter(|element| is_made_by(element, "jpegdec"));
-        jpeg.filter_map(|decoder| decoder.static_pad("sink")).for_each(|pad| valve::spare_decoder(&pad, capture));
+        jpeg.filter_map(|decoder| decoder.static_pad("sink")).for_each(|pad| sparing::spare_decoder(&pad, capture));
     }
     if let Some(upright) = head.by_name(source::UPRIGHT) {
         wiring::turn(&upright);
@@ -258,9 +259,9 @@ fn tail(
         if branch.stream == 0 {
             still::watch(&queue, &capture.still);
         }
-        valve::install(&queue, branch);
+        sparing::spare_encoder(&queue, branch);
         counter::count(&pad(&tail, encoder::NAME, text)?, &branch.frames_to_encoder);
-        live::fit_encoder(&element, row, plan, branch);
+        fit_encoder(&element, row, plan, branch);
         wiring::first_fields(&tail);
         Some((element, row))
     } else {
@@ -279,19 +280,55 @@ fn tail(
     Ok(tail)
 }
 
+/// Sets what depends on bit rate and frame rate once these are known, just before the encoder is opened.
+///
+/// The text could only assume: a file of 25 frames a second gets another one-frame buffer than one of 30.
+fn fit_encoder(encoder: &gst::Element, row: &'static EncoderRow, plan: &BranchPlan, branch: &Arc<Branch>) {
+    let Some(pad) = encoder.static_pad("sink") else { return };
+    let (plan, branch, encoder) = (plan.clone(), Arc::downgrade(branch), encoder.downgrade());
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
+        let Some(gst::EventView::Caps(caps)) = info.event().map(|event| event.view()) else {
+            return gst::PadProbeReturn::Ok;
+        };
+        let Some((encoder, (resolution, fps))) = encoder.upgrade().zip(format_of(caps.caps())) else {
+            return gst::PadProbeReturn::Ok;
+        };
+        let Some(branch) = branch.upgrade() else { return gst::PadProbeReturn::Ok };
+        let settings = {
+            let mut settings = lock(&branch.settings);
+            settings.fps = fps.or(settings.fps);
+            settings.resolution = Some(resolution);
+            let bitrate = plan::bitrate_for(&plan, resolution, settings.fps);
+            settings.bitrate = plan.limit.map_or(bitrate, |limit| limit.min(bitrate));
+            let fps = settings.fps.map_or(30.0, Fps::as_f64);
+            let ceiling =
+                Ceiling { bitrate, resolution, fps, costly: row.live_rate_costs_keyframe, fixed_size: plan.fixed_size };
+            *lock(&branch.ceiling) = Some(ceiling);
+            *settings
+        };
+        for (property, value) in row.rate_properties(&settings, &has_property) {
+            if !set_property(&encoder, property, &value) {
+                tracing::warn!("{} {property}={value}: not taken, the encoder keeps its value", row.element);
+            }
+        }
+        // Once: a later change of size goes to an open encoder, which takes few properties.
+        gst::PadProbeReturn::Remove
+    });
+}
+
 fn connect_sink(sink: &gst_app::AppSink, checked: bool, branch: &Arc<Branch>, capture: &Arc<Capture>) {
     let (branch, capture) = (branch.clone(), capture.clone());
     let format = std::sync::Mutex::new(None);
     let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
         let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
-        let now = sample.caps().and_then(caps::format_of);
+        let now = sample.caps().and_then(format_of);
         let mut last = format.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((resolution, fps)) = now
             && std::mem::replace(&mut *last, now) != now
         {
             capture.event(GraphEvent::Format { stream: branch.stream, resolution, fps });
         }
-        graph::deliver(sink, &capture, &branch, &sample, checked);
+        capture::deliver(sink, &capture, &branch, &sample, checked);
         Ok(gst::FlowSuccess::Ok)
     });
     sink.set_callbacks(callbacks.build());

@@ -16,7 +16,7 @@ use rov_common::sync::lock;
 use rov_common::unread::Unread;
 use rov_gst::element::is_made_by;
 
-use super::graph::Capture;
+use super::capture::Capture;
 use super::source;
 
 /// After so long without a byte, what comes may have waited: the process, the machine, or the link in front of the pipe

@@ -1,39 +1,26 @@
-//! A running capture pipeline: build, deliver access units, force keyframes, change the bit rate, stop. It starts once;
+//! A running capture pipeline: start, watch, stop. It starts once;
 //! whoever wants it again builds a new one (`supervisor`).
 //!
 //! Limits: `start` and `stop` wait for drivers, but never longer than their limits; a pipeline that hangs is left to a
 //! thread of its own, because GStreamer cannot abandon one.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak, mpsc};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use gstreamer as gst;
 use gstreamer::prelude::*;
-use gstreamer_app as gst_app;
-use gstreamer_video as gst_video;
 use rov_common::access_unit::AccessUnit;
-use rov_common::codec::{self, Codec};
 use rov_common::sync::lock;
-use rov_common::units::{Bitrate, Fps, Resolution};
 use rov_gst::counter::{Counter, Moment};
-use rov_gst::{clock, element, message};
+use rov_gst::message;
 
-use super::encoder::{EncoderRow, Keyframe, Settings};
-use super::live::Size;
-use super::local_time::LocalTime;
-use super::losses::Losses;
+use super::build;
+use super::capture::{Branch, Capture, Failure, GraphError, GraphEvent, STOP, SourceCounters};
 use super::pip::Tap;
 use super::plan::{self, BranchPlan, Plan};
-use super::playable;
-use super::stdin;
-use super::still::Still;
-use super::valve::Valve;
-use crate::config::SourceKind;
-use crate::rate_control::Ceiling;
 
 /// A driver may take this long to open; cameras take up to two seconds.
 const START_LIMIT: Duration = Duration::from_secs(5);
@@ -41,282 +28,6 @@ const START_LIMIT: Duration = Duration::from_secs(5);
 const DROP_LIMIT: Duration = Duration::from_secs(1);
 /// After that, for the source alone to stop.
 const SOURCE_LIMIT: Duration = Duration::from_millis(500);
-/// An IP camera's picture that is so old has waited on its way: a large keyframe takes a second on a slow link.
-const WAITED: Duration = Duration::from_secs(3);
-/// Ends the bus thread.
-pub(super) const STOP: &str = "rov-stop";
-
-/// What a graph tells its owner, on GStreamer's threads: hand over, do not work. `stream`: the number of the branch.
-#[derive(Clone, Debug, PartialEq)]
-pub enum GraphEvent {
-    /// The size and rate that go out, when they are known and whenever they change. No rate where it varies.
-    Format { stream: usize, resolution: Resolution, fps: Option<Fps> },
-    /// The first picture after a rest is not the keyframe that was asked for: one that was on its way to the encoder
-    /// before has become it, or the encoder made none.
-    NoKeyframe { stream: usize },
-    /// The source has ended.
-    Eos,
-    /// With element, device and reason.
-    Error(Failure),
-    /// An IP camera has refused the password.
-    Denied(String),
-    /// What comes can never be shown by WebRTC viewers, however often it is restarted.
-    Refused(String),
-}
-
-/// What has failed, with the reason in words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Failure {
-    Source(String),
-    /// A stream's encoder, or what converts pictures for it: another encoder may do better.
-    Encoder {
-        stream: usize,
-        reason: String,
-    },
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (Self::Source(reason) | Self::Encoder { reason, .. }) = self;
-        f.write_str(reason)
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum GraphError {
-    /// The text of the pipeline: an element is missing, or the user's description is wrong.
-    #[error("{0}")]
-    Text(String),
-    /// It did not start: the camera is busy or gone.
-    #[error("{0}")]
-    Start(Failure),
-    #[error("the bit rate cannot be changed: {0}")]
-    Bitrate(String),
-}
-
-impl GraphError {
-    pub(super) fn source(reason: impl Into<String>) -> Self {
-        Self::Start(Failure::Source(reason.into()))
-    }
-}
-
-/// What the source has given since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SourceCounters {
-    /// Left out because they were damaged.
-    pub frames_damaged: u64,
-    /// When a source that is paced (a file) releases its next picture, or released its last one: between two pictures
-    /// of a file there may be seconds. None: not paced, or nothing has come yet.
-    pub next_due: Option<Instant>,
-    /// Whether raw pictures differ. None: not looked at, or nothing has come yet.
-    pub still: Option<Still>,
-}
-
-/// What has passed through a branch since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct BranchCounters {
-    /// Frames of the source that are not too many for the stream.
-    pub frames_in: u64,
-    pub frames_to_encoder: u64,
-    /// Not given to the encoder because it rests.
-    pub frames_unwanted: u64,
-    /// Access units.
-    pub frames_out: u64,
-    pub first_in: Option<Instant>,
-    pub last_in: Option<Instant>,
-    pub first_out: Option<Instant>,
-    pub last_out: Option<Instant>,
-}
-
-impl BranchCounters {
-    /// Raw frames left out because the encoder was busy. Two may be on their way between the points where they are
-    /// counted.
-    pub fn frames_dropped(&self) -> u64 {
-        self.frames_wanted().saturating_sub(self.frames_to_encoder + 2)
-    }
-
-    /// Raw frames that were for the encoder. The two counts are read one after the other, while frames come.
-    pub fn frames_wanted(&self) -> u64 {
-        self.frames_in.saturating_sub(self.frames_unwanted)
-    }
-}
-
-/// What the callbacks of a pipeline share: a camera's, and its streams'.
-pub(super) struct Capture {
-    pub on_unit: Box<dyn Fn(usize, AccessUnit) + Send + Sync>,
-    pub on_event: Box<dyn Fn(GraphEvent) + Send + Sync>,
-    pub stopped: AtomicBool,
-    pub frames_damaged: Arc<Counter>,
-    pub losses: Mutex<Losses>,
-    pub next_due: Arc<Moment>,
-    pub local_time: Mutex<LocalTime>,
-    pub still: Arc<Mutex<Option<Still>>>,
-    /// The pictures come from a pipe, and have the times of their arrival.
-    pub is_piped: AtomicBool,
-    pub source: SourceKind,
-    /// What an IP camera offers instead of the video that is wanted.
-    pub left_out: Mutex<Vec<String>>,
-    /// The fingerprint of an IP camera's certificate that was not taken.
-    pub untrusted: Mutex<Option<String>>,
-    pub branches: Vec<Arc<Branch>>,
-    /// Where its raw pictures go too.
-    pub taps: Vec<Tap>,
-}
-
-/// What makes a stream of the source's pictures.
-pub struct Branch {
-    /// Its number.
-    pub(super) stream: usize,
-    pub(super) is_off: bool,
-    pub(super) frames_in: Arc<Counter>,
-    pub(super) frames_to_encoder: Arc<Counter>,
-    pub(super) frames_unwanted: Arc<Counter>,
-    pub(super) frames_out: Arc<Counter>,
-    pub(super) valve: Mutex<Valve>,
-    /// Those of pictures from a pipe.
-    pub(super) times: Mutex<stdin::Times>,
-    pub(super) settings: Mutex<Settings>,
-    /// What the encoder makes without a limit, once size and rate are known.
-    pub(super) ceiling: Mutex<Option<Ceiling>>,
-    /// No picture goes to the encoder before.
-    pub(super) held_until: Arc<Moment>,
-    /// The `rate_control::Step`.
-    pub(super) step: Arc<AtomicU8>,
-    pub(super) codec: Codec,
-    /// Set when the tail is there, for a user's pipeline only after the start.
-    pub(super) output: OnceLock<Output>,
-}
-
-/// The tail's elements that are worked with later. Weak, as the sink's callback holds `Capture`: they would keep each
-/// other alive.
-pub(super) struct Output {
-    /// None: the source's stream goes out untouched.
-    pub encoder: Option<(gst::glib::WeakRef<gst::Element>, &'static EncoderRow)>,
-    /// Pins the size that is encoded, where it can change while pictures flow.
-    pub size: Option<Size>,
-    pub sink: gst::glib::WeakRef<gst_app::AppSink>,
-}
-
-impl Capture {
-    /// Nothing of a graph that has been stopped reaches its owner.
-    pub fn event(&self, event: GraphEvent) {
-        if !self.stopped.load(Ordering::Acquire) {
-            (self.on_event)(event);
-        }
-    }
-
-    /// What is to blame for a failure of `at`: everything in a tail is there for its encoder.
-    pub fn failure(&self, at: Option<&gst::Object>, reason: String) -> Failure {
-        let is_at = |branch: &&Arc<Branch>| {
-            let tail = branch.element().and_then(|encoder| encoder.parent());
-            at.zip(tail).is_some_and(|(at, tail)| at.has_as_ancestor(&tail))
-        };
-        match self.branches.iter().find(is_at) {
-            Some(branch) => branch.failure(reason),
-            None => Failure::Source(reason),
-        }
-    }
-}
-
-impl Branch {
-    fn new(stream: usize, plan: &BranchPlan, epoch: Instant) -> Self {
-        let counter = || Arc::new(Counter::new(epoch));
-        Self {
-            stream,
-            is_off: plan.is_off,
-            frames_in: counter(),
-            frames_to_encoder: counter(),
-            frames_unwanted: counter(),
-            frames_out: counter(),
-            valve: Mutex::new(if plan.is_off { Valve::Shut } else { Valve::default() }),
-            times: Mutex::default(),
-            settings: Mutex::new(plan.settings),
-            ceiling: Mutex::default(),
-            held_until: Arc::new(Moment::new(epoch)),
-            step: Arc::default(),
-            codec: plan.codec,
-            output: OnceLock::new(),
-        }
-    }
-
-    /// That of its stream, in the order of the configuration.
-    pub fn number(&self) -> usize {
-        self.stream
-    }
-
-    /// Whether it was left out and gives nothing.
-    pub fn is_off(&self) -> bool {
-        self.is_off
-    }
-
-    /// The encoder at work; None where the source's stream goes out untouched, or while a user's pipeline has not shown
-    /// yet which it is.
-    pub fn encoder(&self) -> Option<&'static EncoderRow> {
-        self.output.get()?.encoder.as_ref().map(|(_, row)| *row)
-    }
-
-    /// The bit rate that the encoder was last asked for.
-    pub fn bitrate(&self) -> Bitrate {
-        lock(&self.settings).bitrate
-    }
-
-    /// Asks the encoder, or whatever is upstream, for a keyframe.
-    pub fn force_keyframe(&self) {
-        let Some(output) = self.output.get() else { return };
-        let event = gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build();
-        let Some((encoder, row)) = &output.encoder else {
-            // A user's pipeline may have an encoder; anything else ignores it.
-            output.sink.upgrade().and_then(|sink| sink.static_pad("sink")).map(|pad| pad.push_event(event));
-            return;
-        };
-        // Gone only while the pipeline is being taken down.
-        let Some(encoder) = encoder.upgrade() else { return };
-        let event_works = match row.keyframe {
-            Keyframe::ForceKeyUnit => true,
-            Keyframe::Signal(signal) => {
-                let known = gst::glib::subclass::SignalId::lookup(signal, encoder.type_()).is_some();
-                if known {
-                    encoder.emit_by_name::<()>(signal, &[]);
-                }
-                !known
-            }
-            Keyframe::V4l2Controls => {
-                let event_works = gst::version() >= (1, 24, 0, 0);
-                if !event_works {
-                    element::set_property(&encoder, "extra-controls", "controls,force_key_frame=1");
-                }
-                event_works
-            }
-        };
-        if event_works && !encoder.send_event(event) {
-            tracing::debug!("{}: takes no keyframe request now", row.element);
-        }
-    }
-
-    /// What has passed since the start; cheap.
-    pub fn counters(&self) -> BranchCounters {
-        let (frames_in, to_encoder) = (&self.frames_in, &self.frames_to_encoder);
-        let encodes = self.output.get().is_some_and(|output| output.encoder.is_some());
-        BranchCounters {
-            frames_to_encoder: if encodes { to_encoder.count() } else { frames_in.count() },
-            frames_in: frames_in.count(),
-            frames_unwanted: self.frames_unwanted.count(),
-            frames_out: self.frames_out.count(),
-            first_in: frames_in.first(),
-            last_in: frames_in.last(),
-            first_out: self.frames_out.first(),
-            last_out: self.frames_out.last(),
-        }
-    }
-
-    pub(super) fn failure(&self, reason: String) -> Failure {
-        Failure::Encoder { stream: self.stream, reason }
-    }
-
-    fn element(&self) -> Option<gst::Element> {
-        self.output.get()?.encoder.as_ref()?.0.upgrade()
-    }
-}
 
 /// The pipelines of one owner that are being started or stopped now, by their texts.
 ///
@@ -379,7 +90,11 @@ impl Graph {
         gst::init().map_err(|error| GraphError::Text(format!("GStreamer does not start: {error}")))?;
         hanging.check(&plan.text())?;
         let epoch = Instant::now();
+        let taps = plan.links.taps.clone();
         let branches = plan.branches.iter().enumerate();
+        let branch = |(stream, plan): (usize, &BranchPlan)| {
+            Arc::new(Branch::new(stream, plan.is_off, plan.codec, plan.settings, epoch))
+        };
         let capture = Arc::new(Capture {
             on_unit: Box::new(on_unit),
             on_event: Box::new(on_event),
@@ -393,16 +108,16 @@ impl Graph {
             source: plan.source,
             left_out: Mutex::default(),
             untrusted: Mutex::default(),
-            taps: plan.links.taps.clone(),
-            branches: branches.map(|(stream, plan)| Arc::new(Branch::new(stream, plan, epoch))).collect(),
+            is_wanted_elsewhere: Box::new(move || taps.iter().any(Tap::is_wanted)),
+            branches: branches.map(branch).collect(),
         });
         let pipeline = gst::Pipeline::new();
-        let head = super::build::build(plan, &pipeline, &capture)?;
+        let head = build::build(plan, &pipeline, &capture)?;
         // From here on, every way out stops the pipeline by dropping the graph.
         let (hanging, text) = (hanging.clone(), plan.text());
         let mut graph = Graph { pipeline, capture, bus_thread: None, hanging, text, taken_down: false };
         graph.play()?;
-        graph.bus_thread = Some(super::build::watch_bus(plan.clone(), &graph.pipeline, head, graph.capture.clone()));
+        graph.bus_thread = Some(build::watch_bus(plan.clone(), &graph.pipeline, head, graph.capture.clone()));
         Ok(graph)
     }
 
@@ -514,75 +229,6 @@ impl Drop for Graph {
     fn drop(&mut self) {
         self.take_down(DROP_LIMIT);
     }
-}
-
-/// Delivers one sample of the sink; `checked` when nothing here has encoded it, so that anything may be in it.
-pub(super) fn deliver(
-    sink: &gst_app::AppSink,
-    capture: &Capture,
-    branch: &Branch,
-    sample: &gst::Sample,
-    checked: bool,
-) {
-    let Some(buffer) = sample.buffer() else { return };
-    let Ok(map) = buffer.map_readable() else {
-        tracing::warn!("an access unit cannot be read, it is left out");
-        return;
-    };
-    if capture.stopped.load(Ordering::Acquire) {
-        return;
-    }
-    if let Some(problem) = checked.then(|| playable::problem(branch.codec, &map)).flatten() {
-        // Once: nothing goes out after it.
-        if !capture.stopped.swap(true, Ordering::AcqRel) {
-            (capture.on_event)(GraphEvent::Refused(playable::refusal(branch.codec, problem, capture.source)));
-        }
-        return;
-    }
-    // Side by side, for `LocalTime`.
-    let (now, here) = (clock::running_time(sink.upcast_ref()), Instant::now());
-    let time = buffer.pts().or(buffer.dts());
-    let running = time.and_then(|time| sample.segment()?.downcast_ref::<gst::ClockTime>()?.to_running_time(time));
-    let pts = match (running.or(now).unwrap_or_default(), now) {
-        (pts, Some(now)) if capture.is_piped.load(Ordering::Relaxed) => {
-            lock(&branch.times).time(pts.into(), now.into())
-        }
-        (pts, _) => pts.into(),
-    };
-    let opens = {
-        let mut valve = lock(&branch.valve);
-        let before = *valve;
-        if !valve.lets_out(pts) {
-            return;
-        }
-        before != *valve
-    };
-    let local = now.and_then(|now| lock(&capture.local_time).at(pts, now.into(), here)).unwrap_or(here);
-    // A source whose clock is not the pipeline's could claim any age.
-    let age = here.saturating_duration_since(local).min(Duration::from_secs(10));
-    let keyframe = codec::is_keyframe(branch.codec, &map) && !waited(capture.source, age);
-    branch.frames_out.add();
-    if checked && !lock(&capture.losses).lets_through(buffer.pts(), keyframe) {
-        capture.frames_damaged.add();
-        return;
-    }
-    let unit = AccessUnit {
-        // A copy, because encoders lend buffers from a small pool, and outputs keep keyframes for long.
-        data: Bytes::copy_from_slice(&map),
-        pts,
-        captured_at: here.checked_sub(age).unwrap_or(here),
-        keyframe,
-    };
-    (capture.on_unit)(branch.stream, unit);
-    if opens && !keyframe {
-        capture.event(GraphEvent::NoKeyframe { stream: branch.stream });
-    }
-}
-
-/// Whether a picture of this age has waited on its way, as while the process stood still: nobody begins there, as what
-/// follows is old as well, or lost. Only with an IP camera is that known: the times of other sources may be anything.
-fn waited(source: SourceKind, age: Duration) -> bool {
-    source == SourceKind::Rtsp && age > WAITED
 }
 
 #[cfg(test)]

@@ -6,13 +6,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
+use rov_common::codec::{self, Codec};
+use rov_common::units::{Bitrate, Fps, Resolution};
 use rov_gst::counter;
 
 use super::*;
 use crate::config::{CameraConfig, EncoderChoice, Flip, Preset, Profile, SourceKind};
+use crate::pipeline::capture::waited;
 use crate::pipeline::plan::Tail;
 use crate::pipeline::probe::unused;
-use crate::pipeline::{PrepareError, encoder, prepare, prepare_from, stdin};
+use crate::pipeline::{EncoderRow, PrepareError, encoder, playable, prepare, prepare_from, times};
 use crate::rate_control::{Rate, Step};
 
 pub(super) const WAIT: Duration = Duration::from_secs(30);
@@ -688,7 +691,7 @@ fn standard_input_is_sent_untouched_until_it_ends() {
     // As after a standstill of the process, all come at once: their times must not run ahead, but for what keeps them
     // apart.
     let (spread, took) = (units[24].pts - units[0].pts, begun.elapsed());
-    assert!(spread <= took + stdin::STEP * 24, "{spread:?} in {took:?}");
+    assert!(spread <= took + times::STEP * 24, "{spread:?} in {took:?}");
     assert!(units[0].keyframe);
     let got: Vec<_> = units.iter().flat_map(|unit| slices(&unit.data)).collect();
     assert!(got == slices(&data));

@@ -9,7 +9,7 @@ use gstreamer::prelude::*;
 use rov_common::sync::lock;
 use rov_gst::element::is_made_by;
 
-use super::graph::Capture;
+use super::capture::Capture;
 
 /// A picture of a stream in pieces is no larger than that.
 const MAX_PICTURE: usize = 32 << 20;

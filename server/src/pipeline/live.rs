@@ -1,20 +1,16 @@
-//! Changes of a running pipeline: the encoder's bit rate for the size that was negotiated, and what `rate_control` wants
-//! of it.
+//! Changes of a running pipeline: what `rate_control` wants of the encoder.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use rov_common::sync::lock;
-use rov_common::units::{Bitrate, Fps, Resolution};
-use rov_gst::caps::format_of;
-use rov_gst::element::{has_property, is_made_by, set_property};
+use rov_common::units::{Bitrate, Resolution};
+use rov_gst::element::{has_property, set_property};
 
-use super::encoder::{EncoderRow, LiveSize, Settings};
-use super::graph::{Branch, GraphError};
-use super::plan::{self, BranchPlan};
+use super::capture::{Branch, GraphError};
+use super::encoder::{LiveSize, Settings};
 use crate::rate_control::{Ceiling, Rate, Step};
 
 impl Branch {
@@ -77,58 +73,6 @@ impl Branch {
         }
         before != step as u8
     }
-}
-
-/// The caps filter before an encoder, with its caps for the full picture.
-pub(super) struct Size {
-    filter: gst::glib::WeakRef<gst::Element>,
-    full: gst::Caps,
-}
-
-impl Size {
-    /// Of an encoder whose row allows it.
-    pub fn of(encoder: &gst::Element, row: &EncoderRow) -> Option<Self> {
-        let filter = encoder.static_pad("sink")?.peer()?.parent_element()?;
-        let is_filter = is_made_by(&filter, "capsfilter");
-        (row.live_size != LiveSize::No && is_filter)
-            .then(|| Self { full: filter.property("caps"), filter: filter.downgrade() })
-    }
-}
-
-/// Sets what depends on bit rate and frame rate once these are known, just before the encoder is opened.
-///
-/// The text could only assume: a file of 25 frames a second gets another one-frame buffer than one of 30.
-pub(super) fn fit_encoder(encoder: &gst::Element, row: &'static EncoderRow, plan: &BranchPlan, branch: &Arc<Branch>) {
-    let Some(pad) = encoder.static_pad("sink") else { return };
-    let (plan, branch, encoder) = (plan.clone(), Arc::downgrade(branch), encoder.downgrade());
-    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
-        let Some(gst::EventView::Caps(caps)) = info.event().map(|event| event.view()) else {
-            return gst::PadProbeReturn::Ok;
-        };
-        let Some((encoder, (resolution, fps))) = encoder.upgrade().zip(format_of(caps.caps())) else {
-            return gst::PadProbeReturn::Ok;
-        };
-        let Some(branch) = branch.upgrade() else { return gst::PadProbeReturn::Ok };
-        let settings = {
-            let mut settings = lock(&branch.settings);
-            settings.fps = fps.or(settings.fps);
-            settings.resolution = Some(resolution);
-            let bitrate = plan::bitrate_for(&plan, resolution, settings.fps);
-            settings.bitrate = plan.limit.map_or(bitrate, |limit| limit.min(bitrate));
-            let fps = settings.fps.map_or(30.0, Fps::as_f64);
-            let ceiling =
-                Ceiling { bitrate, resolution, fps, costly: row.live_rate_costs_keyframe, fixed_size: plan.fixed_size };
-            *lock(&branch.ceiling) = Some(ceiling);
-            *settings
-        };
-        for (property, value) in row.rate_properties(&settings, &has_property) {
-            if !set_property(&encoder, property, &value) {
-                tracing::warn!("{} {property}={value}: not taken, the encoder keeps its value", row.element);
-            }
-        }
-        // Once: a later change of size goes to an open encoder, which takes few properties.
-        gst::PadProbeReturn::Remove
-    });
 }
 
 /// Leaves out what is not to be encoded: all pictures before `held_until`, and every second one at half the rate.

@@ -4,13 +4,14 @@
 //! [`Graph::start`].
 
 mod build;
+mod capture;
 mod catch_up;
 mod continuity;
 mod devices;
 pub mod encoder;
 mod encoder_table;
 mod encoder_table_h265;
-pub mod graph;
+mod graph;
 mod jpeg;
 mod live;
 mod local_time;
@@ -18,16 +19,20 @@ mod losses;
 pub mod mode;
 mod picture;
 pub mod pip;
+mod pip_text;
+mod place;
 pub mod plan;
 pub mod playable;
 pub mod probe;
 mod rtsp;
 mod scan;
 pub mod source;
+mod sparing;
 mod stable;
 mod stdin;
 mod still;
 mod thin;
+mod times;
 mod valve;
 mod wiring;
 
@@ -36,9 +41,10 @@ use rov_common::descriptor;
 use rov_gst::element::has_property;
 
 use crate::config::{CameraConfig, SourceConfig, SourceKind};
+pub use capture::{Branch, BranchCounters, Failure, GraphError, GraphEvent};
 pub use devices::nodes as device_nodes;
 pub use encoder::EncoderRow;
-pub use graph::{Branch, BranchCounters, Failure, Graph, GraphError, GraphEvent, Hanging};
+pub use graph::{Graph, Hanging};
 pub use pip::{Pip, Tap};
 pub use plan::{Links, Plan};
 pub use probe::{Chosen, NoEncoder, Tried, choose_encoder, unused};

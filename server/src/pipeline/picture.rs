@@ -4,7 +4,7 @@
 
 use rov_common::stamp::{Stamp, mark_rect};
 
-use super::pip::Place;
+use super::place::Place;
 
 /// Columns of a glyph, one more is left free; rows.
 const GLYPH: (usize, usize) = (5, 7);

@@ -12,8 +12,6 @@
 //!
 //! Limits: of NVIDIA's memory only what `nvvidconv` takes to system memory.
 
-mod place;
-
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -24,24 +22,15 @@ use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 use rov_common::sync::lock;
-use rov_common::units::Resolution;
 use rov_gst::{caps, clock, element};
 
-use super::graph::Capture;
+use super::capture::Capture;
 use super::picture::{I420, Plane};
-use super::source::Machine;
-use super::{plan, still, valve};
+use super::pip_text::{INPUTS, LARGE, SIZES, SMALL, SMALL_OUT, TURNS};
+use super::place::Place;
+use super::source::turning;
+use super::{sparing, still};
 use crate::config::{Flip, PipConfig};
-
-pub use place::Place;
-
-/// The two ways of pictures, by the number of its input.
-const LARGE: usize = 0;
-const SMALL: usize = 1;
-const INPUTS: [&str; 2] = ["rov_large", "rov_small"];
-const TURNS: [&str; 2] = ["rov_large_turn", "rov_small_turn"];
-const SIZES: [&str; 2] = ["rov_large_size", "rov_small_size"];
-const SMALL_OUT: &str = "rov_small_out";
 
 /// A small picture that is older is not shown any more.
 const SMALL_LIMIT: Duration = Duration::from_secs(1);
@@ -285,7 +274,7 @@ impl Pip {
         let _ = source.push_sample(&gst::Sample::builder().buffer(&picture).caps(caps).build());
     }
 
-    /// Makes a head that was made of [`text`] show the cameras; `join` is its output.
+    /// Makes a head that was made of the source's text show the cameras; `join` is its output.
     pub(super) fn install(self: &Arc<Self>, head: &gst::Bin, join: &gst::Pad, capture: &Arc<Capture>) {
         {
             let mut state = lock(&self.state);
@@ -304,7 +293,7 @@ impl Pip {
             // Both, so that what is painted when somebody looks again is not old.
             if let Some(pad) = head.by_name(name).and_then(|source| source.static_pad("src")) {
                 match at {
-                    LARGE => valve::spare_decoder(&pad, capture),
+                    LARGE => sparing::spare_decoder(&pad, capture),
                     _ => spare_small(&pad, capture),
                 }
             }
@@ -344,7 +333,7 @@ impl Pip {
             if std::mem::replace(&mut *lock(&set), wanted) != wanted
                 && let Some(flip) = flip.upgrade()
             {
-                element::set_property(&flip, "method", plan::turning(wanted));
+                element::set_property(&flip, "method", turning(wanted));
             }
             gst::PadProbeReturn::Ok
         });
@@ -462,41 +451,6 @@ fn spare_small(pad: &gst::Pad, capture: &Arc<Capture>) {
         *passed = Some(now);
         gst::PadProbeReturn::Ok
     });
-}
-
-/// The head for pictures of this size, where one is wanted.
-pub fn text(config: &PipConfig, size: Option<Resolution>, machine: &Machine) -> String {
-    let turns = config.parts.iter().any(|part| part.flip != Flip::None);
-    let way = |input: usize| {
-        let turn = if turns { format!("videoflip name={} ! ", TURNS[input]) } else { String::new() };
-        format!(
-            "appsrc name={} is-live=true format=time \
-             ! queue max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream \
-             ! {}{}{} ! {} ! {turn}capsfilter name={}",
-            INPUTS[input],
-            machine.download(),
-            machine.progressive(),
-            machine.threaded("videoscale"),
-            machine.threaded("videoconvert"),
-            SIZES[input]
-        )
-    };
-    let size = match size {
-        Some(Resolution { width, height }) => format!("width={width},height={height}"),
-        None => "width=[16,8192,2],height=[16,8192,2]".to_owned(),
-    };
-    format!(
-        "{} ! appsink name={SMALL_OUT} sync=false async=false max-buffers=1 drop=true \
-         {} caps=\"video/x-raw,format=I420,{size},pixel-aspect-ratio=1/1\"",
-        way(SMALL),
-        way(LARGE)
-    )
-}
-
-/// In words.
-pub fn label(config: &PipConfig) -> String {
-    let [large, small] = &config.parts;
-    format!("cameras {} and {}", large.name, small.name)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::*;
 use crate::config::{CameraConfig, EncoderChoice, Layout, Part, Position, SourceKind};
 use crate::pipeline::{Graph, Hanging, Plan, encoder, prepare};
 use rov_common::codec::Codec;
+use rov_common::units::Resolution;
 
 const WAIT: Duration = Duration::from_secs(10);
 const BOW: usize = 0;

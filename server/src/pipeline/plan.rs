@@ -288,7 +288,7 @@ impl Builder<'_> {
         let encoder = self.encoder.text_from_system(self.settings, self.machine.has_property);
         let flip = match self.flip {
             Flip::None => String::new(),
-            flip => format!("videoflip method={} ! ", turning(flip)),
+            flip => format!("videoflip method={} ! ", source::turning(flip)),
         };
         format!(
             "{LEAKY} ! {}{} ! {} ! {flip}video/x-raw,format={},{} ! {encoder} ! {}",
@@ -325,16 +325,6 @@ impl Builder<'_> {
     /// Encoded frames go through as they are: none may be dropped, so nothing here leaks.
     fn encoded(&self, parse: bool) -> String {
         if parse { self.end() } else { SINK.to_owned() }
-    }
-}
-
-/// The property `method` of the element `videoflip`.
-pub fn turning(flip: Flip) -> &'static str {
-    match flip {
-        Flip::None => "none",
-        Flip::Horizontal => "horizontal-flip",
-        Flip::Vertical => "vertical-flip",
-        Flip::Half => "rotate-180",
     }
 }
 

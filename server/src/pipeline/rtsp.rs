@@ -13,12 +13,10 @@ use rov_common::lateness::{Lateness, Received};
 use rov_common::sync::lock;
 use rov_gst::{clock, message, rtp, rtspsrc};
 
-use super::graph::{Capture, GraphEvent};
+use super::capture::{Capture, GraphEvent};
 use super::plan::Plan;
+use super::source::RTSP;
 use crate::config::{CameraUrl, Trust};
-
-/// Name of the `rtspsrc`.
-pub const ELEMENT: &str = "rov_rtsp";
 
 /// A camera on a LAN answers in milliseconds.
 const LOOK_LIMIT: Duration = Duration::from_secs(1);
@@ -49,7 +47,7 @@ pub fn look(url: &CameraUrl) -> Result<(), String> {
 /// sound, no metadata.
 pub fn install(head: &gst::Bin, url: &CameraUrl, plan: &Plan, capture: &Arc<Capture>) {
     let codec = plan.codec;
-    let Some(source) = head.by_name(ELEMENT) else { return };
+    let Some(source) = head.by_name(RTSP) else { return };
     rtspsrc::set_address(&source, url);
     rtspsrc::limit_attempts(&source);
     let weak = Arc::downgrade(capture);
@@ -134,8 +132,7 @@ fn time_by_arrival(source: &gst::Element, pad: &gst::Pad, link_runs_empty: Arc<A
 pub fn failure(error: &gst::message::Error, plan: &Plan, capture: &Capture) -> GraphEvent {
     let text = message::error_text(error);
     let failed = |reason: String| GraphEvent::Error(capture.failure(error.src(), reason));
-    let Some(camera) = plan.camera.as_ref().filter(|_| error.src().is_some_and(|source| source.name() == ELEMENT))
-    else {
+    let Some(camera) = plan.camera.as_ref().filter(|_| error.src().is_some_and(|source| source.name() == RTSP)) else {
         return failed(text);
     };
     if let Some(fingerprint) = &*lock(&capture.untrusted) {

@@ -11,9 +11,13 @@ use rov_common::units::{Fps, Resolution};
 
 use super::encoder::{EncoderRow, HasProperty};
 use super::mode::{self, Choice, Encoding, Mode};
-use super::{pip, rtsp, stdin};
-use crate::config::{CameraUrl, EncodeConfig, SourceConfig, SourceKind};
+use super::pip_text;
+use crate::config::{CameraUrl, EncodeConfig, Flip, SourceConfig, SourceKind};
 use crate::inlet;
+
+/// Names of the elements that take what comes from an IP camera and from standard input.
+pub const RTSP: &str = "rov_rtsp";
+pub const STDIN: &str = "rov_stdin";
 
 /// The elementary stream as everything behind the seam wants it.
 pub fn coded_caps(codec: Codec) -> String {
@@ -533,7 +537,7 @@ fn file(config: &SourceConfig, wanted: &EncodeConfig, machine: &Machine) -> Resu
 }
 
 fn stdin(wanted: &EncodeConfig, machine: &Machine) -> Source {
-    let (name, fd) = (stdin::ELEMENT, machine.stdin_fd);
+    let (name, fd) = (STDIN, machine.stdin_fd);
     let text = |times: &str| format!("fdsrc name={name} fd={fd}{times} blocksize=65536 ! {}", parsed(wanted.codec));
     if machine.stdin_is_file {
         let pacing = Pacing::File { looping: false, interval_of: wanted.fps.unwrap_or(Fps::whole(30)) };
@@ -555,7 +559,7 @@ fn ip_camera(config: &SourceConfig, codec: Codec) -> Source {
         "rtspsrc name={} latency=40 protocols=udp+tcp timeout=2000000 tcp-timeout=5000000 udp-buffer-size=2097152 \
          ! application/x-rtp,media=video,encoding-name={} ! rtp{codec}depay \
          ! {},stream-format={packed},alignment=au ! {}",
-        rtsp::ELEMENT,
+        RTSP,
         codec.rtp_name(),
         codec.media_type(),
         parsed(codec)
@@ -572,7 +576,12 @@ fn published(codec: Codec) -> Source {
 
 /// What `Pip` puts in, at the rate of the camera that is large.
 fn pictures(config: &SourceConfig, wanted: &EncodeConfig, machine: &Machine) -> Source {
-    let texts = config.pip.as_ref().map(|pip| (pip::label(pip), pip::text(pip, wanted.resolution, machine)));
+    let before = format!("{}{}", machine.download(), machine.progressive());
+    let (scale, convert) = (&machine.threaded("videoscale"), &machine.threaded("videoconvert"));
+    let texts = config
+        .pip
+        .as_ref()
+        .map(|pip| (pip_text::label(pip), pip_text::text(pip, wanted.resolution, &before, scale, convert)));
     // `Config` lets no such source through without its cameras.
     let (label, text) = texts.unwrap_or_default();
     Source { limit_fps: true, ..live(label, text, Output::Raw) }
@@ -583,6 +592,16 @@ fn user_pipeline(config: &SourceConfig, codec: Codec) -> Source {
     let coded = codec.media_type();
     let text = format!("{description} ! capsfilter name={END} caps=\"video/x-raw;video/x-raw(memory:NVMM);{coded}\"");
     Source { limit_fps: true, ..live("user's pipeline".to_owned(), text, Output::ByCaps) }
+}
+
+/// The property `method` of the element `videoflip`.
+pub fn turning(flip: Flip) -> &'static str {
+    match flip {
+        Flip::None => "none",
+        Flip::Horizontal => "horizontal-flip",
+        Flip::Vertical => "vertical-flip",
+        Flip::Half => "rotate-180",
+    }
 }
 
 #[cfg(test)]

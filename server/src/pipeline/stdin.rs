@@ -11,11 +11,8 @@ use gstreamer::prelude::*;
 use rov_common::codec::{self, Codec};
 use rov_common::sync::lock;
 
-use super::graph::{Capture, GraphEvent};
-use super::source::{Container, sniff};
-
-/// Name of the `fdsrc`.
-pub const ELEMENT: &str = "rov_stdin";
+use super::capture::{Capture, GraphEvent};
+use super::source::{Container, STDIN, sniff};
 
 /// From here on, what is not aligned can be told.
 const ENOUGH: usize = 1024;
@@ -55,7 +52,7 @@ enum Verdict {
 
 /// Holds the first bytes back until they are known to be the raw codec.
 pub(super) fn install(head: &gst::Bin, codec: Codec, capture: &Arc<Capture>) {
-    let Some(pad) = head.by_name(ELEMENT).and_then(|source| source.static_pad("src")) else { return };
+    let Some(pad) = head.by_name(STDIN).and_then(|source| source.static_pad("src")) else { return };
     let (capture, held) = (Arc::downgrade(capture), Arc::<Mutex<Held>>::default());
     let (of_probe, weak) = (Arc::downgrade(&held), capture.clone());
     pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
@@ -124,25 +121,6 @@ fn look_when_quiet(codec: Codec, held: Weak<Mutex<Held>>, capture: Weak<Capture>
             return;
         }
     });
-}
-
-/// At the least between two pictures: they must differ on RTP's clock.
-pub(super) const STEP: Duration = Duration::from_micros(50);
-
-/// Keeps the pictures' times from running ahead of the clock. The parser has the time of the first picture of each
-/// read, and gives the others times of its own: after a standstill, when many come at once, viewers would take all that
-/// comes later for late.
-#[derive(Debug, Default)]
-pub(super) struct Times {
-    last: Option<Duration>,
-}
-
-impl Times {
-    pub fn time(&mut self, parsed: Duration, now: Duration) -> Duration {
-        let time = self.last.map_or(Duration::ZERO, |last| last + STEP).max(parsed.min(now));
-        self.last = Some(time);
-        time
-    }
 }
 
 #[derive(Default)]
@@ -260,18 +238,6 @@ mod tests {
             assert_eq!(now(Codec::H265, first), Verdict::Raw, "{first:?}");
         }
         assert_eq!(now(Codec::H264, &SPS[..4]), Verdict::Undecided);
-    }
-
-    #[test]
-    fn pictures_that_come_at_once_are_not_ahead_of_the_clock() {
-        let (mut times, ms) = (Times::default(), Duration::from_millis);
-        assert_eq!(times.time(ms(40), ms(41)), ms(40));
-        // As after three seconds in which nothing was read.
-        let burst: Vec<_> = (0..10).map(|i| times.time(ms(3_000 + i * 40), ms(3_001))).collect();
-        assert_eq!(burst[0], ms(3_000));
-        assert!(burst.windows(2).all(|pair| pair[0] + STEP <= pair[1]), "{burst:?}");
-        assert!(burst[9] < ms(3_002), "{burst:?}");
-        assert_eq!(times.time(ms(3_040), ms(3_041)), ms(3_040));
     }
 
     #[test]

@@ -1,20 +1,7 @@
-//! Keeps pictures from the encoder while nobody looks: scaling, conversion and encoding rest, while the source runs on
-//! and is watched. Of a camera's JPEG so few pictures are decoded then as that needs.
-//!
-//! Not the element `valve`: what an encoder had in it when it was shut would come out when it is opened, and old
-//! pictures would look live.
+//! Which pictures go to an encoder that rests now and then, and which of those that it gives go out: what was in it when
+//! it was shut would come out when it is opened, and old pictures would look live. Pure.
 
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
-
-use gstreamer as gst;
-use gstreamer::prelude::*;
-use rov_common::sync::lock;
-use rov_gst::clock;
-
-use super::graph::{Branch, Capture};
-use super::pip::Tap;
-use super::still;
+use std::time::Duration;
 
 /// Encoders may give times back in coarser units.
 const COARSE: Duration = Duration::from_millis(5);
@@ -32,18 +19,18 @@ pub(super) enum Valve {
 }
 
 impl Valve {
-    fn shut(&mut self) {
+    pub fn shut(&mut self) {
         *self = Self::Shut;
     }
 
-    fn open(&mut self) {
+    pub fn open(&mut self) {
         if *self == Self::Shut {
             *self = Self::Opened;
         }
     }
 
     /// Whether the picture of this time goes to the encoder.
-    fn lets_in(&mut self, time: Duration) -> bool {
+    pub fn lets_in(&mut self, time: Duration) -> bool {
         if *self == Self::Opened {
             *self = Self::Filling(time);
         }
@@ -57,85 +44,6 @@ impl Valve {
             _ => {}
         }
         *self == Self::Open
-    }
-}
-
-impl Capture {
-    /// Whether nothing goes to an encoder.
-    pub fn rests(&self) -> bool {
-        self.branches.iter().all(|branch| *lock(&branch.valve) == Valve::Shut)
-    }
-}
-
-impl Branch {
-    /// Gives the encoder nothing more.
-    pub fn rest(&self) {
-        lock(&self.valve).shut();
-    }
-
-    /// Gives it pictures again, those from now on. The first that comes out is a keyframe.
-    pub fn wake(&self) {
-        self.force_keyframe();
-        lock(&self.valve).open();
-    }
-}
-
-/// Lets through `pad` what the valve lets in.
-pub(super) fn install(pad: &gst::Pad, branch: &Arc<Branch>) {
-    let weak = Arc::downgrade(branch);
-    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
-        let Some(branch) = weak.upgrade() else { return gst::PadProbeReturn::Ok };
-        let segment = || pad.sticky_event::<gst::event::Segment>(0);
-        let running = |pts| segment()?.segment().downcast_ref::<gst::ClockTime>()?.to_running_time(pts);
-        let now = || pad.parent_element().and_then(|element| clock::running_time(&element));
-        let time = info.buffer().and_then(|buffer| running(buffer.pts()?)).or_else(now).unwrap_or_default();
-        if lock(&branch.valve).lets_in(time.into()) {
-            return gst::PadProbeReturn::Ok;
-        }
-        branch.frames_unwanted.add();
-        // Handled and not Drop: with Drop, GStreamer would free again what the bindings have freed.
-        gst::PadProbeReturn::Handled
-    });
-}
-
-/// Lets through `pad`, in front of the decoder of a live source whose pictures do not depend on each other, only what
-/// `still` looks at while all valves are shut, and nobody looks at them in another camera's either. The others count as those that the valve keeps back, as long as the
-/// decoder makes pictures of those that it gets: one that makes none of them must be noticed.
-pub(super) fn spare_decoder(pad: &gst::Pad, capture: &Arc<Capture>) {
-    let (weak, state) = (Arc::downgrade(capture), Mutex::new(Spared::default()));
-    pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
-        let Some(capture) = weak.upgrade() else { return gst::PadProbeReturn::Ok };
-        let shut = capture.rests() && !capture.taps.iter().any(Tap::is_wanted);
-        // As the branches are thinned apart, the one that gets most pictures tells.
-        let frames_in = capture.branches.iter().map(|branch| branch.frames_in.count()).max().unwrap_or_default();
-        if !(shut && lock(&state).spares(Instant::now(), frames_in)) {
-            return gst::PadProbeReturn::Ok;
-        }
-        for branch in &capture.branches {
-            branch.frames_in.add();
-            branch.frames_unwanted.add();
-        }
-        // As above.
-        gst::PadProbeReturn::Handled
-    });
-}
-
-#[derive(Debug, Default)]
-struct Spared {
-    /// When the last picture went to the decoder, and how many were decoded or spared by then. More than that are known
-    /// only once it was decoded: none is spared before.
-    passed: Option<(Instant, u64)>,
-}
-
-impl Spared {
-    /// Whether the decoder need not see the next picture. `frames_in`: how many were decoded or spared.
-    fn spares(&mut self, now: Instant, frames_in: u64) -> bool {
-        let fresh = |at| now.saturating_duration_since(at) < still::INTERVAL;
-        let spares = self.passed.is_some_and(|(at, before)| fresh(at) && frames_in > before);
-        if !spares {
-            self.passed = Some((now, frames_in));
-        }
-        spares
     }
 }
 
