@@ -4,12 +4,14 @@
 //!
 //! A property that is missing is left out (`ENCODERS.md`: names and sets differ from 1.14 to 1.28), never an error.
 
+mod h264;
+mod h265;
+
 use std::time::Duration;
 
 use rov_common::codec::Codec;
 use rov_common::units::{Bitrate, Fps, Resolution};
 
-use super::{encoder_table, encoder_table_h265};
 use crate::config::{Level, Preset, Profile};
 
 /// The name of the encoder within the pipeline.
@@ -173,8 +175,8 @@ pub struct Settings {
 /// The table of a codec, best first.
 pub fn rows(codec: Codec) -> &'static [EncoderRow] {
     match codec {
-        Codec::H264 => encoder_table::ROWS,
-        Codec::H265 => encoder_table_h265::ROWS,
+        Codec::H264 => h264::ROWS,
+        Codec::H265 => h265::ROWS,
     }
 }
 

@@ -1,5 +1,5 @@
-//! A running capture pipeline: start, watch, stop. It starts once;
-//! whoever wants it again builds a new one (`supervisor`).
+//! A running capture pipeline: start, watch, stop. It starts once; whoever wants it again builds a new one
+//! (`supervisor`).
 //!
 //! Limits: `start` and `stop` wait for drivers, but never longer than their limits; a pipeline that hangs is left to a
 //! thread of its own, because GStreamer cannot abandon one.

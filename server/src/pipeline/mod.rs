@@ -9,8 +9,6 @@ mod catch_up;
 mod continuity;
 mod devices;
 pub mod encoder;
-mod encoder_table;
-mod encoder_table_h265;
 mod graph;
 mod jpeg;
 mod live;

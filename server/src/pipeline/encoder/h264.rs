@@ -4,7 +4,7 @@
 
 use rov_common::codec::Codec;
 
-use super::encoder::{EncoderRow, Keyframe, LevelPin, LiveRate, LiveSize, Memory, ProfilePin, Value};
+use super::{EncoderRow, Keyframe, LevelPin, LiveRate, LiveSize, Memory, ProfilePin, Value};
 use Value::{
     Bps, Gop, GopOr, HalfSecondKbit, IfProperty, Kbps, Mode, Text, Threads, V4l2Controls, VbvBits, VbvBytes, VbvKbit,
     VbvMs,

@@ -3,14 +3,14 @@
 
 use rov_common::codec::Codec;
 
-use super::encoder::{EncoderRow, Keyframe, LevelPin, LiveRate, Memory, ProfilePin, Value};
-use super::encoder_table::{
+use super::h264::{
     self, AMF_PRESET, CUDA_PROPERTIES, JETSON_PRESET, NVENC_PRESET, USAGE_PRESET, VA_PROPERTIES,
     VAAPI_LOW_POWER_PROPERTIES, VAAPI_PRESET, VAAPI_PROPERTIES, X26X_PRESET,
 };
+use super::{EncoderRow, Keyframe, LevelPin, LiveRate, Memory, ProfilePin, Value};
 use Value::{Bps, Gop, GopOr, IfProperty, Kbps, Mode, Text, V4l2Controls, VbvBits, VbvBytes, VbvKbit, X265Options};
 
-const PLAIN: EncoderRow = EncoderRow { codec: Codec::H265, profile: ProfilePin::Main, ..encoder_table::PLAIN };
+const PLAIN: EncoderRow = EncoderRow { codec: Codec::H265, profile: ProfilePin::Main, ..h264::PLAIN };
 
 const VT_PROPERTIES: &[(&str, Value)] = &[
     ("bitrate", Kbps),
