@@ -63,6 +63,7 @@ impl Feed {
     /// A picture of it is on the screen. `all` counts what the pilot sees, whichever stream it is.
     pub fn shown(&self, picture: &Picture, at: Instant, all: Option<&mut Shown>) {
         let passage = Passage {
+            captured: picture.captured,
             first_packet_at: picture.first_packet_at,
             last_packet_at: picture.last_packet_at,
             decoded_at: picture.decoded_at,

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use rov_common::capture_clock::Captured;
 use rov_common::stamp::Stamp;
 use rov_common::units::Resolution;
 use rov_common::window::RateWindow;
@@ -11,9 +12,11 @@ use serde::{Deserialize, Serialize};
 const FREEZE: Duration = Duration::from_millis(200);
 const WINDOW: Duration = Duration::from_secs(2);
 
-/// When a picture passed each stage, all on this machine's monotonic clock.
+/// When a picture passed each stage, on this machine's monotonic clock but for the first.
 #[derive(Clone, Copy, Debug)]
 pub struct Passage {
+    /// By the server's clock, so that it cannot be compared with the others.
+    pub captured: Option<Captured>,
     pub first_packet_at: Instant,
     pub last_packet_at: Instant,
     pub decoded_at: Instant,
@@ -37,6 +40,10 @@ pub struct Report {
     pub decoder: String,
     pub width: u32,
     pub height: u32,
+    /// When the newest picture was captured, by the server's clock, in milliseconds since 1970; none where the transport
+    /// does not tell.
+    #[serde(default)]
+    pub captured: Option<f64>,
     /// From the start of the program to the first picture.
     pub first_picture_ms: Option<f64>,
     pub frames_shown: u64,
@@ -129,6 +136,8 @@ pub struct Shown {
     freezes: u64,
     longest_gap: Duration,
     resolution: Resolution,
+    /// Of the newest picture.
+    captured: Option<Captured>,
     fps: RateWindow,
     total: Histogram,
     receive: Histogram,
@@ -165,6 +174,7 @@ impl Shown {
             freezes: 0,
             longest_gap: Duration::ZERO,
             resolution: Resolution::new(0, 0),
+            captured: None,
             fps: RateWindow::new(WINDOW),
             total: Histogram::default(),
             receive: Histogram::default(),
@@ -194,6 +204,7 @@ impl Shown {
         self.last = Some(at);
         self.frames += 1;
         self.resolution = source;
+        self.captured = passage.captured;
         self.fps.add(at, 1);
         self.total.add(at.saturating_duration_since(passage.first_packet_at));
         let receive = passage.last_packet_at.saturating_duration_since(passage.first_packet_at);
@@ -250,6 +261,7 @@ impl Shown {
     pub fn report(&self, now: Instant, report: &mut Report) {
         report.width = self.resolution.width;
         report.height = self.resolution.height;
+        report.captured = self.captured.map(|captured| ms(captured.0));
         report.first_picture_ms = self.first.map(|at| ms(at.saturating_duration_since(self.started)));
         report.frames_shown = self.frames;
         report.freezes = self.freezes;
@@ -341,7 +353,14 @@ mod tests {
     use super::*;
 
     fn passage(at: Instant) -> Passage {
-        Passage { first_packet_at: at, last_packet_at: at, decoded_at: at, converted_at: at, shown_at: at }
+        Passage {
+            captured: None,
+            first_packet_at: at,
+            last_packet_at: at,
+            decoded_at: at,
+            converted_at: at,
+            shown_at: at,
+        }
     }
 
     #[test]
@@ -379,7 +398,9 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let mut shown = Shown::new(start);
+        let captured = Some(Captured(Duration::from_millis(1_764_000_000_123)));
         let passage = Passage {
+            captured,
             first_packet_at: at(10),
             last_packet_at: at(11),
             decoded_at: at(13),
@@ -389,6 +410,7 @@ mod tests {
         shown.add(passage, Resolution::new(1, 1), None);
         let mut report = Report::default();
         shown.report(start, &mut report);
+        assert_eq!(report.captured, Some(1_764_000_000_123.0));
         let stages = [report.receive, report.decode, report.convert, report.show].map(|stage| stage.max_ms);
         assert_eq!((stages, report.receive_to_shown.max_ms), ([1.0, 2.0, 4.0, 8.0], 15.0));
     }

@@ -6,8 +6,8 @@
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Seconds from 1900, where NTP begins, to 1970.
-const NTP_EPOCH: u64 = 2_208_988_800;
+/// From 1900, where NTP begins, to 1970.
+pub const NTP_EPOCH: Duration = Duration::from_secs(2_208_988_800);
 /// A thread that is interrupted between reading two clocks reads them apart; the quickest of so many readings counts.
 const READINGS: usize = 8;
 
@@ -18,13 +18,13 @@ pub struct Captured(pub Duration);
 impl Captured {
     /// As NTP has it (RFC 5905 section 6): 32 bits of seconds since 1900, which wrap in 2036, and 32 of their fraction.
     pub fn ntp(self) -> u64 {
-        let seconds = self.0.as_secs().wrapping_add(NTP_EPOCH);
+        let seconds = self.0.as_secs().wrapping_add(NTP_EPOCH.as_secs());
         (seconds << 32) | ((u64::from(self.0.subsec_nanos()) << 32) / 1_000_000_000)
     }
 
     /// The reverse of [`Self::ntp`], to a nanosecond; until 2106.
     pub fn from_ntp(ntp: u64) -> Self {
-        let seconds = ((ntp >> 32) as u32).wrapping_sub(NTP_EPOCH as u32);
+        let seconds = ((ntp >> 32) as u32).wrapping_sub(NTP_EPOCH.as_secs() as u32);
         let nanoseconds = ((ntp & 0xFFFF_FFFF) * 1_000_000_000).div_ceil(1 << 32);
         Self(Duration::from_secs(seconds.into()) + Duration::from_nanos(nanoseconds))
     }

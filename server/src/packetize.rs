@@ -14,8 +14,9 @@ use rov_common::codec::{self, Codec, NalKind};
 /// The RTP clock of H.264 and H.265, ticks per second (RFC 6184 section 8.2.1, RFC 7798 section 7.1).
 pub const CLOCK_RATE: u32 = 90_000;
 
-/// The largest RTP payload in bytes. With RTP header, extension, RTX, SRTP tag, UDP and IPv4 it makes 1,266 bytes,
-/// below the 1,280 that any path carries (RFC 8200), so that tunnels on the tether do not fragment it.
+/// The largest RTP payload in bytes. With RTP header, extensions, RTX, SRTP tag, UDP and IPv4 it makes 1,278 bytes with
+/// the time of capture, below the 1,280 that any path carries (RFC 8200), so that tunnels on the tether do not fragment
+/// it. The first packet of a picture is so much longer than the others: it ends a run of segmentation offload.
 pub const MAX_PAYLOAD: usize = 1_200;
 
 /// The types of fragments (RFC 6184 section 5.8, RFC 7798 section 4.4.3).

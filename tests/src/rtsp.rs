@@ -123,6 +123,7 @@ impl Connection {
 #[derive(Clone, Copy, Debug)]
 pub struct Shot {
     pub at: Instant,
+    pub pts: Option<gst::ClockTime>,
     pub stamp: Option<Stamp>,
     /// Since its mark was drawn.
     pub latency: Option<Duration>,
@@ -211,7 +212,7 @@ fn shot(buffer: &gst::Buffer, caps: &gst::Caps) -> Shot {
     let map = buffer.map_readable().expect("a picture that can be read");
     let stamp = stamp::read_luma(&map, width.next_multiple_of(4), width, height);
     let latency = stamp.map(|stamp| Duration::from_micros(now_us.saturating_sub(stamp.time_us)));
-    Shot { at: Instant::now(), stamp, latency }
+    Shot { at: Instant::now(), pts: buffer.pts(), stamp, latency }
 }
 
 /// The median and the largest of the latencies.

@@ -31,6 +31,9 @@ pub struct Shot {
     pub shown_at: Instant,
     /// Since its mark was drawn.
     pub latency: Option<Duration>,
+    /// What the server says of when it was captured, and when its mark was drawn: since 1970.
+    pub captured: Option<Duration>,
+    pub drawn: Option<Duration>,
     /// As decoded.
     pub resolution: Resolution,
     /// The viewer's session, from 1.
@@ -148,6 +151,8 @@ fn shot(picture: &Picture, session: u64) -> Shot {
         frame: stamp.map(|stamp| stamp.frame),
         shown_at,
         latency: stamp.map(|stamp| Duration::from_micros(now_us.saturating_sub(stamp.time_us))),
+        captured: picture.captured.map(|captured| captured.0),
+        drawn: stamp.map(|stamp| Duration::from_micros(stamp.time_us)),
         resolution: picture.source,
         session,
     }

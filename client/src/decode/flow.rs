@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use rov_common::capture_clock::Captured;
 use rov_common::lateness::{LATE, Lateness, Received};
 
 use super::gate::KeyframeGate;
@@ -41,6 +42,8 @@ pub struct Unit {
     pub last_packet_at: Instant,
     /// How much later than it should be its last packet came.
     pub late_by: Duration,
+    /// When it was captured, by the server's clock.
+    pub captured: Option<Captured>,
     /// How long that packet waited for the decoder, in the jitter buffer.
     waited: Duration,
     /// Its time on GStreamer's clock, by which it is found again behind the depayloader and the decoder: that of its
@@ -219,6 +222,7 @@ impl Flow {
                 // After a retransmission the jitter buffer may give the first packet a later time than the last.
                 unit.pts = (unit.pts.0.min(pts), unit.pts.1.max(pts));
                 unit.intact &= !unit_has_hole;
+                unit.captured = unit.captured.or(packet.captured);
                 unit.first_packet_at = unit.first_packet_at.min(at);
                 if unit.last_packet_at <= at {
                     (unit.last_packet_at, unit.late_by, unit.waited) = (at, late_by, waited);
@@ -233,6 +237,7 @@ impl Flow {
                     first_packet_at: at,
                     last_packet_at: at,
                     late_by,
+                    captured: packet.captured,
                     waited,
                     pts: (pts, pts),
                     intact: !unit_has_hole,
@@ -359,7 +364,7 @@ mod tests {
     const LATENCY: Duration = Duration::from_millis(50);
 
     fn packet(sequence: u16, timestamp: u32, marker: bool, begins_unit: bool) -> Packet {
-        Packet { payload_type: 96, sequence, timestamp, ssrc: 1, marker, begins_unit, empty: false }
+        Packet { payload_type: 96, sequence, timestamp, ssrc: 1, marker, begins_unit, empty: false, captured: None }
     }
 
     /// Feeds packets of pictures, two each, the first of which begins with parameter sets if it is a keyframe, and

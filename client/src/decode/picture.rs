@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use gstreamer as gst;
 use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
+use rov_common::capture_clock::Captured;
 use rov_common::stamp::{self, Stamp};
 use rov_common::units::Resolution;
 
@@ -25,6 +26,9 @@ pub struct Picture {
     pub last_packet_at: Instant,
     /// How much later than it should be the last packet came, as far as the sender's clock tells; see `due_at`.
     pub late_by: Duration,
+    /// When it was captured, by the server's clock, which may be another than this machine's; none where the way in does
+    /// not tell: only WebRTC does.
+    pub captured: Option<Captured>,
     /// When its access unit entered the decoder; from the last packet to here it waited for retransmissions.
     pub decode_started_at: Instant,
     /// When it left the decoder.
@@ -58,6 +62,7 @@ impl Picture {
             first_packet_at: now,
             last_packet_at: now,
             late_by: Duration::ZERO,
+            captured: None,
             decode_started_at: now,
             decoded_at: now,
             converted_at: now,
@@ -85,6 +90,7 @@ impl Picture {
             first_packet_at: unit.map_or(now, |unit| unit.first_packet_at),
             last_packet_at: unit.map_or(now, |unit| unit.last_packet_at),
             late_by: unit.map_or(Duration::ZERO, |unit| unit.late_by),
+            captured: unit.and_then(|unit| unit.captured),
             decode_started_at: unit.and_then(|unit| unit.decoding_since).unwrap_or(now),
             decoded_at,
             converted_at: now,

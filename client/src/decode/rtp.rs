@@ -1,7 +1,10 @@
 //! What the decoder needs from an RTP packet (RFC 3550) that carries H.264 (RFC 6184) or H.265 (RFC 7798). Pure.
 
+use rov_common::capture_clock::Captured;
 use rov_common::codec::{Codec, NalKind};
-use rov_common::rtp::Header;
+use rov_common::rtp::{Header, PLAIN_LENGTH};
+
+use crate::receive::CAPTURED;
 
 /// The fields of one packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +20,8 @@ pub struct Packet {
     pub begins_unit: bool,
     /// No payload at all: padding that probes the network, no part of a picture.
     pub empty: bool,
+    /// When the picture was captured, where this packet says that.
+    pub captured: Option<Captured>,
 }
 
 /// Several NAL units in one packet.
@@ -36,8 +41,14 @@ impl Packet {
             marker: header.marker,
             begins_unit: begins_unit(codec, payload),
             empty: payload.is_empty(),
+            captured: captured(data.get(PLAIN_LENGTH..header.payload_at)?),
         })
     }
+}
+
+fn captured(extension: &[u8]) -> Option<Captured> {
+    let ntp = extension.strip_prefix(&CAPTURED)?.try_into().ok()?;
+    Some(Captured::from_ntp(u64::from_be_bytes(ntp)))
 }
 
 fn begins_unit(codec: Codec, payload: &[u8]) -> bool {
@@ -75,8 +86,14 @@ mod tests {
             marker: true,
             begins_unit: false,
             empty: false,
+            captured: None,
         };
         assert_eq!(Packet::parse(Codec::H264, &packet(0x80, &[0x61, 0x9a])), Some(expected));
+        let at = Captured(std::time::Duration::from_millis(1_764_000_000_123));
+        let timed = packet(0x90, &[&CAPTURED[..], &at.ntp().to_be_bytes(), &[0x61, 0x9a]].concat());
+        assert_eq!(Packet::parse(Codec::H264, &timed), Some(Packet { captured: Some(at), ..expected }));
+        let foreign = packet(0x90, &[&[0xbe, 0xde, 0, 2][..], &at.ntp().to_be_bytes(), &[0x61, 0x9a]].concat());
+        assert_eq!(Packet::parse(Codec::H264, &foreign), Some(expected));
     }
 
     #[test]

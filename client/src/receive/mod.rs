@@ -23,6 +23,9 @@ use crate::whep::WhepError;
 
 /// The payload type of the packets that are handed on, whichever they came with.
 pub const PAYLOAD_TYPE: u8 = 96;
+/// Begins the header extension (RFC 3550 section 5.3.1) in which the first packet of a picture says when that was
+/// captured, where that is known: a profile that nobody else has, two words, in which the time is as NTP has it.
+pub const CAPTURED: [u8; 4] = [b'R', b'C', 0, 2];
 /// Long enough for a retransmission, and for a second one when that is lost. By RTP, which nobody asks for one, long
 /// enough for what rov-server sends with the next picture: repair packets that cover this one too.
 const REPAIR_WAIT: Duration = Duration::from_millis(100);

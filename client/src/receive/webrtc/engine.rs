@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use rov_common::webrtc::{ICE_CHECK_INTERVAL, ICE_CHECKS, TRANSPORT_CC_URI};
+use rov_common::webrtc::{ABS_CAPTURE_TIME_URI, ICE_CHECK_INTERVAL, ICE_CHECKS, TRANSPORT_CC_URI};
 use rtc::ice::mdns::MulticastDnsMode;
 use rtc::interceptor::{ReceiverReportBuilder, Registry, Slot, TwccReceiverBuilder};
 use rtc::peer_connection::configuration::media_engine::{MIME_TYPE_H264, MIME_TYPE_HEVC, MediaEngine};
@@ -29,7 +29,7 @@ use rtc::shared::{TaggedBytesMut, TransportContext, TransportProtocol};
 use rtc::statistics::StatsSelector;
 
 use super::nack::NackGenerator;
-use crate::receive::PAYLOAD_TYPE;
+use crate::receive::{CAPTURED, PAYLOAD_TYPE};
 
 /// Every profile that decoders take; H.264 matching compares profile and packetisation mode, not the level
 /// (RFC 6184 section 8.2.2).
@@ -97,6 +97,8 @@ pub struct Engine {
     ssrc: Option<u32>,
     /// Others came, which was said.
     has_others: bool,
+    /// The number of the header extension with the time of capture, where the server sends it.
+    capture_time_id: Option<u8>,
 }
 
 impl Engine {
@@ -127,11 +129,15 @@ impl Engine {
         pc.set_local_description(now, offer)?;
         let offer = pc.local_description().ok_or(Error::ErrPeerConnLocalDescriptionNil)?;
         let (state, peers) = (State::Connecting, VecDeque::new());
-        Ok((Self { pc, local, peers, state, ssrc: None, has_others: false }, offer.sdp))
+        Ok((Self { pc, local, peers, state, ssrc: None, has_others: false, capture_time_id: None }, offer.sdp))
     }
 
     /// Takes the answer to the offer.
     pub fn answered(&mut self, now: Instant, sdp: String) -> Result<(), Error> {
+        self.capture_time_id = sdp.lines().find_map(|line| {
+            let (number, uri) = line.strip_prefix("a=extmap:")?.trim_end().split_once(' ')?;
+            if uri == ABS_CAPTURE_TIME_URI { number.split('/').next()?.parse().ok() } else { None }
+        });
         self.pc.set_remote_description(now, RTCSessionDescription::answer(sdp)?)
     }
 
@@ -156,7 +162,8 @@ impl Engine {
             if let RTCMessage::RtpPacket(_, packet) = message
                 && self.is_shown(packet.header.ssrc)
             {
-                on_packet(whole(&packet));
+                let captured = self.capture_time_id.and_then(|id| packet.header.get_extension(id));
+                on_packet(whole(&packet, captured.as_ref().and_then(|time| time.first_chunk())));
             }
         }
         // The core does not report a close_notify as the end of the connection, so it has to be looked for.
@@ -251,15 +258,20 @@ impl Engine {
     }
 }
 
-/// A packet as bytes. What the extensions say, the core has read; the decoder needs none of them.
-fn whole(packet: &rtc::rtp::Packet) -> Bytes {
+/// A packet as bytes. What the extensions say, the core has read; the decoder needs only the time of capture.
+fn whole(packet: &rtc::rtp::Packet, captured: Option<&[u8; 8]>) -> Bytes {
     let (header, payload) = (&packet.header, &packet.payload);
-    let mut bytes = BytesMut::with_capacity(RTP_HEADER_BYTES + payload.len());
-    bytes.put_u8(2 << 6);
+    let mut bytes =
+        BytesMut::with_capacity(RTP_HEADER_BYTES + captured.map_or(0, |_| CAPTURED.len() + 8) + payload.len());
+    bytes.put_u8(2 << 6 | u8::from(captured.is_some()) << 4);
     bytes.put_u8(u8::from(header.marker) << 7 | PAYLOAD_TYPE);
     bytes.put_u16(header.sequence_number);
     bytes.put_u32(header.timestamp);
     bytes.put_u32(header.ssrc);
+    if let Some(captured) = captured {
+        bytes.extend_from_slice(&CAPTURED);
+        bytes.extend_from_slice(captured);
+    }
     bytes.extend_from_slice(payload);
     bytes.freeze()
 }
@@ -275,8 +287,10 @@ fn build(now: Instant, latency: Duration) -> Result<RTCPeerConnection, Error> {
     for (payload_type, rtp_codec) in (PAYLOAD_TYPE..).zip(codecs) {
         media.register_codec(RTCRtpCodecParameters { rtp_codec, payload_type }, RtpCodecKind::Video)?;
     }
-    let extension = RTCRtpHeaderExtensionCapability { uri: TRANSPORT_CC_URI.to_owned() };
-    media.register_header_extension(extension, RtpCodecKind::Video, None)?;
+    for uri in [TRANSPORT_CC_URI, ABS_CAPTURE_TIME_URI] {
+        let extension = RTCRtpHeaderExtensionCapability { uri: uri.to_owned() };
+        media.register_header_extension(extension, RtpCodecKind::Video, None)?;
+    }
     // No RTX is offered: the crate unwraps it behind the NACK generator, which then goes on asking.
     let interceptors = Registry::new()
         .with(Slot::NackGenerator, NackGenerator::new(latency))

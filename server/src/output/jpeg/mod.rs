@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use rov_common::api::JpegStats;
 use rov_common::backoff::Backoff;
-use rov_common::capture_clock::Captured;
+use rov_common::capture_clock::{CaptureClock, Captured};
 use rov_common::discovery::Announcement;
 use rov_common::sync::lock;
 use thiserror::Error;
@@ -90,6 +90,11 @@ impl JpegOutput {
         let wanted = Wanted::new(&self.shared, Want::Previews(fps.max(1)), self.max_viewers)?;
         let interval = Duration::from_secs(1) / fps.max(1);
         Ok(Previews { pictures, wanted, interval, due: Instant::now() })
+    }
+
+    /// That of the times of capture.
+    pub fn clock(&self) -> CaptureClock {
+        self.shared.stream.clock()
     }
 
     /// Whether one more may watch previews.

@@ -16,12 +16,13 @@ use gstreamer_rtsp::{RTSPAuthMethod, RTSPLowerTrans};
 use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::prelude::*;
 use gstreamer_rtsp_server::subclass::prelude::*;
+use rov_common::capture_clock::CaptureClock;
 use rov_common::codec::Codec;
 use rov_common::discovery::interfaces;
 use rov_common::net;
-use rov_gst::element::exists;
+use rov_gst::element::{exists, is_made_by};
 
-use super::feed::Feeder;
+use super::feed::{Feeder, media_clock};
 use super::gate::Gate;
 use super::mjpeg::Mjpeg;
 use super::publish;
@@ -112,8 +113,10 @@ pub(super) fn stream(
     // another.
     let caps = format!("{caps},stream-format=byte-stream,alignment=au");
     let feed = Arc::clone(feeder);
-    let factory =
-        new(&caps, payloader, "pt=96 config-interval=0", multicast, move |media, source| feed.feed(media, source))?;
+    let clock = feeder.stream.clock();
+    let factory = new(&caps, payloader, "pt=96 config-interval=0", multicast, clock, move |media, source| {
+        feed.feed(media, source)
+    })?;
     let _ = factory.imp().feeder.set(Arc::clone(feeder));
     if let Some(inlet) = inlet {
         let _ = factory.imp().inlet.set((Arc::clone(inlet), codec));
@@ -123,9 +126,9 @@ pub(super) fn stream(
 
 /// What makes the media of the previews, which `mjpeg` then fills.
 pub(super) fn previews(mjpeg: &Arc<Mjpeg>, multicast: &Arc<Multicast>) -> Result<Factory> {
-    let mjpeg = Arc::clone(mjpeg);
+    let (mjpeg, clock) = (Arc::clone(mjpeg), mjpeg.clock());
     // The payloader wants some size at the beginning, and takes that of each picture from its headers.
-    new("image/jpeg,width=16,height=16", "rtpjpegpay", "pt=26", multicast, move |media, source| {
+    new("image/jpeg,width=16,height=16", "rtpjpegpay", "pt=26", multicast, clock, move |media, source| {
         mjpeg.feed(media, source)
     })
 }
@@ -135,6 +138,7 @@ fn new(
     payloader: &str,
     properties: &str,
     multicast: &Arc<Multicast>,
+    clock: CaptureClock,
     feed: impl Fn(&rtsp::RTSPMedia, &gst_app::AppSrc) + Send + Sync + 'static,
 ) -> Result<Factory> {
     for element in ["appsrc", payloader, "rtpbin", "udpsink"] {
@@ -154,13 +158,15 @@ fn new(
     factory.set_suspend_mode(rtsp::RTSPSuspendMode::None);
     factory.set_buffer_size(SEND_BUFFER);
     factory.set_address_pool(Some(&multicast.pool));
-    let multicast = Arc::clone(multicast);
+    let (multicast, clock) = (Arc::clone(multicast), media_clock(clock));
     factory.connect_media_configure(move |_, media| {
         if publish::is_published(media) {
             return;
         }
         multicast.configure(media);
-        send_at_once(media);
+        // Both before the media has an `rtpbin` or sinks.
+        media.set_clock(Some(&clock));
+        configure_elements(media);
         let bin = media.element().downcast::<gst::Bin>();
         let source = bin.ok().and_then(|bin| bin.by_name(SOURCE)?.downcast::<gst_app::AppSrc>().ok());
         match source {
@@ -233,7 +239,10 @@ fn joins(by: Ipv4Addr) -> bool {
 /// Lets no sink wait for the clock: what is to be sent is late already, and a sink that synchronizes adds its
 /// `processing-deadline` of 20 ms. Not by `rate-control` of the media, which each PLAY turns on again, and without
 /// which RTCP sender reports have no time.
-fn send_at_once(media: &rtsp::RTSPMedia) {
+///
+/// Those are to have the time of the media's clock, which is UTC, and of capture: by itself `rtpbin` takes the system's
+/// clock and the time of sending, and a receiver of two streams could not tell how far apart they are.
+fn configure_elements(media: &rtsp::RTSPMedia) {
     let Some(pipeline) = media.element().parent().and_downcast::<gst::Bin>() else { return };
     let never = |sink: &gst::Element| {
         if sink.property("sync") {
@@ -242,6 +251,10 @@ fn send_at_once(media: &rtsp::RTSPMedia) {
     };
     // They come with the clients: one for UDP, one for multicast, one for TCP.
     pipeline.connect_element_added(move |_, element| {
+        if is_made_by(element, "rtpbin") {
+            element.set_property_from_str("ntp-time-source", "clock-time");
+            element.set_property("rtcp-sync-send-time", false);
+        }
         if element.has_property_with_type("sync", bool::static_type()) {
             never(element);
             element.connect_notify(Some("sync"), move |sink, _| never(sink));

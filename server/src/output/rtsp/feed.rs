@@ -10,6 +10,7 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::prelude::RTSPMediaExt;
+use rov_common::capture_clock::{CaptureClock, Captured, NTP_EPOCH};
 use rov_common::sync::lock;
 use rov_gst::clock::running_time;
 use rov_gst::element::is_made_by;
@@ -133,7 +134,7 @@ impl Feed {
             if state.waits_for_keyframe && !frame.keyframe {
                 continue;
             }
-            let Some(time) = capture_time(&source, frame.captured_at, &mut state.last) else {
+            let Some(time) = capture_time(&source, frame.captured, &mut state.last) else {
                 state.waits_for_keyframe = true;
                 continue;
             };
@@ -164,16 +165,34 @@ pub(super) fn rtpbin(media: &rtsp::RTSPMedia) -> Option<gst::Element> {
     children.into_iter().find(|child| is_made_by(child, "rtpbin"))
 }
 
-/// When it was captured, in the running time of `source`. Never later than now; never the same twice, nor earlier than
-/// the one before: gst-rtsp-server aborts the process for that.
+/// The clock of a media: that of captures, in nanoseconds since 1900, where NTP begins.
+pub(super) fn media_clock(clock: CaptureClock) -> gst::Clock {
+    // One of its own: the clock that GStreamer gives out is that of everybody.
+    let own: gst::SystemClock = glib::Object::new();
+    // The two clocks are read at one moment; a thread that is interrupted between them reads them apart.
+    let readings = std::array::from_fn::<_, 8, _>(|_| {
+        let (before, internal) = (Instant::now(), own.internal_time());
+        (before.elapsed(), before, internal)
+    });
+    let (_, at, internal) = readings.into_iter().min_by_key(|reading| reading.0).unwrap_or(readings[0]);
+    own.set_calibration(internal, since_1900(clock.at(at)), 1, 1);
+    own.upcast()
+}
+
+fn since_1900(captured: Captured) -> gst::ClockTime {
+    gst::ClockTime::try_from(captured.0 + NTP_EPOCH).unwrap_or_default()
+}
+
+/// When it was captured, in the running time of `source`, whose clock is [`media_clock`]. Never the same twice, nor
+/// earlier than the one before: gst-rtsp-server aborts the process for that.
 pub(super) fn capture_time(
     source: &gst_app::AppSrc,
-    captured_at: Instant,
+    captured: Captured,
     last: &mut gst::ClockTime,
 ) -> Option<gst::ClockTime> {
-    let now = running_time(source.upcast_ref())?;
-    let age = gst::ClockTime::try_from(Instant::now().saturating_duration_since(captured_at));
-    let captured = now.saturating_sub(age.unwrap_or_default());
+    // While there is none, the media has not started.
+    running_time(source.upcast_ref())?;
+    let captured = since_1900(captured).saturating_sub(source.base_time()?);
     *last = captured.max(*last + gst::ClockTime::from_mseconds(1));
     Some(*last)
 }

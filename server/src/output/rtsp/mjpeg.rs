@@ -8,6 +8,7 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::prelude::RTSPMediaExt;
+use rov_common::capture_clock::CaptureClock;
 use rov_common::sync::lock;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -38,6 +39,11 @@ impl Mjpeg {
     /// Whether one client more can have pictures: all clients here share one place among the viewers of previews.
     pub fn has_room(&self) -> bool {
         self.playing() > 0 || self.jpeg.has_room()
+    }
+
+    /// That of the times of capture.
+    pub fn clock(&self) -> CaptureClock {
+        self.jpeg.clock()
     }
 
     pub fn playing(&self) -> usize {
@@ -91,7 +97,7 @@ async fn pump(jpeg: Arc<JpegOutput>, mut playing: watch::Receiver<usize>, source
             let Some((picture, source)) = picture.zip(source.upgrade()) else { return };
             // Never more than one ahead.
             if source.current_level_bytes() == 0
-                && let Some(time) = capture_time(&source, picture.captured_at, &mut last)
+                && let Some(time) = capture_time(&source, picture.captured, &mut last)
                 && source.push_buffer(buffer(picture.data, time)).is_err()
             {
                 return;

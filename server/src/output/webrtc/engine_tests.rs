@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use rov_common::capture_clock::Captured;
 use rov_common::units::Resolution;
-use rov_common::webrtc::TRANSPORT_CC_URI;
+use rov_common::webrtc::{ABS_CAPTURE_TIME_URI, TRANSPORT_CC_URI};
 use rtc::interceptor::{NackGeneratorBuilder, ReceiverReportBuilder, Registry, Slot, TwccReceiverBuilder};
 use rtc::media_stream::MediaStreamTrackId;
 use rtc::peer_connection::configuration::RTCOfferOptions;
@@ -38,6 +38,7 @@ use rtc::stun::xoraddr::XorMappedAddress;
 
 use super::*;
 use crate::output::webrtc::addresses::{MAX_HEARD, MAX_SENT};
+use crate::packetize::MAX_PAYLOAD;
 use crate::rate_control::Pilot;
 
 /// Of every picture.
@@ -72,6 +73,8 @@ struct Viewer {
     track: Option<(RTCRtpReceiverId, MediaStreamTrackId)>,
     /// Sequence numbers of the RTP packets received, and whether the marker was set.
     packets: Vec<(u16, bool)>,
+    /// What the header extension for the time of capture was in each of them.
+    captured: Vec<Option<Bytes>>,
     ssrc: u32,
     answer: String,
 }
@@ -90,13 +93,10 @@ impl Viewer {
         media
             .register_codec(RTCRtpCodecParameters { rtp_codec, payload_type: 108 }, RtpCodecKind::Video)
             .expect("a codec");
-        media
-            .register_header_extension(
-                RTCRtpHeaderExtensionCapability { uri: TRANSPORT_CC_URI.to_owned() },
-                RtpCodecKind::Video,
-                None,
-            )
-            .expect("a header extension");
+        for uri in [TRANSPORT_CC_URI, ABS_CAPTURE_TIME_URI] {
+            let extension = RTCRtpHeaderExtensionCapability { uri: uri.to_owned() };
+            media.register_header_extension(extension, RtpCodecKind::Video, None).expect("a header extension");
+        }
         let registry = Registry::new()
             .with(Slot::TwccReceiver, TwccReceiverBuilder::new().with_interval(Duration::from_millis(50)).build())
             .with(
@@ -123,7 +123,16 @@ impl Viewer {
         pc.set_local_description(now, offer).expect("a local description");
         let offer = pc.local_description().expect("a local description").sdp;
         (
-            Self { pc, address, connected: false, track: None, packets: Vec::new(), ssrc: 0, answer: String::new() },
+            Self {
+                pc,
+                address,
+                connected: false,
+                track: None,
+                packets: Vec::new(),
+                captured: Vec::new(),
+                ssrc: 0,
+                answer: String::new(),
+            },
             offer,
         )
     }
@@ -178,6 +187,8 @@ impl Viewer {
             if let RTCMessage::RtpPacket(_, packet) = message.message {
                 self.ssrc = packet.header.ssrc;
                 self.packets.push((packet.header.sequence_number, packet.header.marker));
+                let id = extension_id(&self.answer, ABS_CAPTURE_TIME_URI);
+                self.captured.push(id.and_then(|id| packet.header.get_extension(id)));
             }
         }
     }
@@ -193,6 +204,13 @@ impl Viewer {
         let pli = PictureLossIndication { sender_ssrc: 0, media_ssrc: self.ssrc };
         self.pc.rtp_receiver(receiver).expect("a receiver").write_rtcp(now, vec![Box::new(pli)]).expect("a request");
     }
+}
+
+/// The number that the answer gives to a header extension.
+fn extension_id(answer: &str, uri: &str) -> Option<u8> {
+    let extension =
+        answer.lines().find_map(|line| line.strip_prefix("a=extmap:").filter(|line| line.ends_with(uri)))?;
+    extension.split([' ', '/']).next()?.parse().ok()
 }
 
 fn host(address: SocketAddr) -> RTCIceCandidateInit {
@@ -423,6 +441,34 @@ fn a_viewer_that_hides_its_address_by_multicast_dns_connects_all_the_same() {
     world.run_until_connected();
     world.send(true, 3);
     assert_eq!(world.viewers[0].packets.len(), 3);
+}
+
+#[test]
+fn the_first_packet_of_each_picture_says_when_it_was_captured_where_the_offer_wants_that() {
+    let mut world = World::new();
+    world.join("10.0.0.2:6000");
+    world.join_with("10.0.0.3:6000", |offer| {
+        offer.lines().filter(|line| !line.ends_with(ABS_CAPTURE_TIME_URI)).flat_map(|line| [line, "\r\n"]).collect()
+    });
+    world.run_until_connected();
+    world.send(true, 3);
+    world.send(false, 2);
+    // The seconds since 1900, and 0.123 s in 1/2^32.
+    let expected = Some(Bytes::from_static(&[0xEC, 0xCE, 0xFF, 0x80, 0x1F, 0x7C, 0xED, 0x91]));
+    let none = None;
+    assert_eq!(world.viewers[0].captured, [expected.clone(), none.clone(), none.clone(), expected, none]);
+    assert_eq!(world.viewers[1].captured, vec![None; 5]);
+    // No more than any path carries, as MAX_PAYLOAD says: what a packet has at most beside its payload.
+    let mut header = rtc::rtp::header::Header {
+        version: 2,
+        extension: true,
+        extension_profile: rtc::rtp::header::EXTENSION_PROFILE_ONE_BYTE,
+        ..Default::default()
+    };
+    for (id, bytes) in [(1, 3), (2, 8), (3, 2)] {
+        header.set_extension(id, Bytes::from(vec![0; bytes])).expect("room");
+    }
+    assert!(rtc::shared::marshal::MarshalSize::marshal_size(&header) + MAX_PAYLOAD + 2 + 16 + 8 + 20 <= 1_280);
 }
 
 #[test]

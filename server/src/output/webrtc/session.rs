@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use rov_common::api::ViewerStats;
 use rov_common::codec::Codec;
-use rov_common::webrtc::{ICE_CHECK_INTERVAL, ICE_CHECKS, TRANSPORT_CC_URI};
+use rov_common::webrtc::{ABS_CAPTURE_TIME_URI, ICE_CHECK_INTERVAL, ICE_CHECKS, TRANSPORT_CC_URI};
 use rtc::ice::mdns::MulticastDnsMode;
 use rtc::interceptor::{NackResponderBuilder, Registry, SenderReportBuilder, Slot};
 use rtc::media_stream::MediaStreamTrack;
@@ -106,6 +106,7 @@ pub struct Session {
     candidates: usize,
     payload_type: u8,
     playout_delay_id: Option<u8>,
+    capture_time_id: Option<u8>,
     ssrc: u32,
     sequence: u16,
     timestamp_offset: u32,
@@ -183,8 +184,9 @@ impl Session {
             .find(|c| c.rtp_codec.mime_type.eq_ignore_ascii_case(mime_type(offer.codec.codec)))
             .map(|c| c.payload_type)
             .ok_or(Error::ErrRTPTransceiverCodecUnsupported)?;
-        let playout_delay_id =
-            parameters.rtp_parameters.header_extensions.iter().find(|e| e.uri == PLAYOUT_DELAY_URI).map(|e| e.id as u8);
+        let extension =
+            |uri| parameters.rtp_parameters.header_extensions.iter().find(|e| e.uri == uri).map(|e| e.id as u8);
+        let (playout_delay_id, capture_time_id) = (extension(PLAYOUT_DELAY_URI), extension(ABS_CAPTURE_TIME_URI));
 
         let mut session = Self {
             public_id,
@@ -197,6 +199,7 @@ impl Session {
             candidates: 0,
             payload_type,
             playout_delay_id,
+            capture_time_id,
             ssrc,
             sequence: rand::random(),
             timestamp_offset: rand::random(),
@@ -474,8 +477,8 @@ impl Session {
         self.needs_keyframe = false;
         self.liveness.sent(now);
         let last = frame.payloads.len().saturating_sub(1);
-        for (i, payload) in frame.payloads.iter().enumerate() {
-            self.write(now, frame, payload, i == last);
+        for i in 0..frame.payloads.len() {
+            self.write(now, frame, i);
             if ((i + 1) % WRITE_RUN == FIRST_RUN || i == last) && !transmit(&mut self.pc) {
                 self.needs_keyframe = true;
                 self.skipped += 1;
@@ -485,10 +488,12 @@ impl Session {
         false
     }
 
-    fn write(&mut self, now: Instant, frame: &Frame, payload: &Bytes, marker: bool) {
+    /// Writes the packet with the payload of this number.
+    fn write(&mut self, now: Instant, frame: &Frame, number: usize) {
+        let payload = &frame.payloads[number];
         let mut header = rtc::rtp::header::Header {
             version: 2,
-            marker,
+            marker: number + 1 == frame.payloads.len(),
             payload_type: self.payload_type,
             sequence_number: self.sequence,
             timestamp: frame.timestamp.wrapping_add(self.timestamp_offset),
@@ -500,6 +505,12 @@ impl Session {
         {
             tracing::debug!(viewer = self.public_id, %error, "playout delay not sent");
             self.playout_delay_id = None;
+        }
+        if let Some(id) = self.capture_time_id.filter(|_| number == 0)
+            && let Err(error) = header.set_extension(id, Bytes::copy_from_slice(&frame.captured.ntp().to_be_bytes()))
+        {
+            tracing::debug!(viewer = self.public_id, %error, "capture time not sent");
+            self.capture_time_id = None;
         }
         self.sequence = self.sequence.wrapping_add(1);
         let packet = rtc::rtp::Packet { header, payload: payload.clone() };
@@ -618,7 +629,7 @@ fn build(
         };
         media.register_codec(RTCRtpCodecParameters { rtp_codec, payload_type: rtx }, RtpCodecKind::Video)?;
     }
-    for uri in [PLAYOUT_DELAY_URI, TRANSPORT_CC_URI] {
+    for uri in [PLAYOUT_DELAY_URI, ABS_CAPTURE_TIME_URI, TRANSPORT_CC_URI] {
         let extension = RTCRtpHeaderExtensionCapability { uri: uri.to_owned() };
         media.register_header_extension(extension, RtpCodecKind::Video, None)?;
     }
