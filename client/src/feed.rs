@@ -101,7 +101,7 @@ impl Feed {
         let notices = viewer.notices(now);
         let others = [viewer.fallback(), reception.note].into_iter().filter(|note| !note.is_empty());
         let overlay = OverlayData {
-            server: server.called(),
+            server: viewer.called(),
             address: server.address,
             resolution: shown.resolution(),
             fps: live.then(|| shown.fps(now)),
@@ -151,18 +151,32 @@ fn status(phase: Phase, since: Instant, last_shown: Option<Instant>) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use rov_common::api::StreamStats;
+
     use super::*;
+    use crate::streams::Listed;
     use crate::viewer::Server;
 
     #[test]
     fn title_and_corner_name_the_stream_of_a_server_that_has_several() {
-        let called = |name: &str, stream: &str| {
+        let listed = |name: &str, camera: &str| {
+            let (name, camera) = (name.to_owned(), camera.to_owned());
+            Listed::of(&StreamStats { name, camera, ..StreamStats::default() })
+        };
+        let of_one = [listed("stream1", "bow"), listed("stream2", "bow")];
+        let of_two = [listed("stream1", "bow"), listed("stream2", "bow"), listed("arm/stream1", "arm")];
+        let called_where = |streams: &[Listed], name: &str, stream: &str| {
             let viewer = Viewer::new();
+            viewer.set_streams(streams.to_vec());
             let (name, address) = (name.to_owned(), "10.0.0.2:8080".to_owned());
             viewer.set_server(Server { name, address, ..Default::default() });
             viewer.set_stream(stream.to_owned());
             Feed::new(0, None, viewer, CancellationToken::new()).view(Instant::now()).overlay.server
         };
+        let called = |name: &str, stream: &str| called_where(&[], name, stream);
+        assert_eq!(called_where(&of_one, "Nemo", "stream2"), "Nemo stream2");
+        assert_eq!(called_where(&of_two, "Nemo", "stream2"), "Nemo bow/stream2");
+        assert_eq!(called_where(&of_two, "Nemo", "arm/stream1"), "Nemo arm/stream1");
         assert_eq!(called("Nemo", "arm/stream1"), "Nemo arm/stream1");
         assert_eq!(called("Nemo", ""), "Nemo");
         assert_eq!(called("", "stream2"), "10.0.0.2:8080 stream2");

@@ -53,17 +53,6 @@ pub struct Server {
     pub stream: String,
 }
 
-impl Server {
-    /// For title and corner: with the stream, where the server has several.
-    pub fn called(&self) -> String {
-        match (self.name.as_str(), self.stream.as_str()) {
-            (name, "") => name.to_owned(),
-            ("", stream) => format!("{} {stream}", self.address),
-            (name, stream) => format!("{name} {stream}"),
-        }
-    }
-}
-
 /// What is received now, for the overlay.
 #[derive(Clone, Debug, Default)]
 pub struct Reception {
@@ -177,6 +166,18 @@ impl Viewer {
 
     pub fn server(&self) -> Server {
         self.lock().server.clone()
+    }
+
+    /// What title and corner call the server: with the stream, where it has several, and with its camera, where these
+    /// are several too.
+    pub fn called(&self) -> String {
+        let state = self.lock();
+        let Server { name, address, stream, .. } = &state.server;
+        let has_cameras = state.streams.windows(2).any(|pair| pair[0].camera != pair[1].camera);
+        let listed = state.streams.iter().find(|listed| has_cameras && listed.name == *stream);
+        let stream = listed.map_or_else(|| stream.clone(), Listed::title);
+        let name = if name.is_empty() && !stream.is_empty() { address } else { name };
+        format!("{name} {stream}").trim_end().to_owned()
     }
 
     /// The streams that the server has; empty while it has not said.
