@@ -88,6 +88,11 @@ impl Packet {
         is_gap.then_some(!begins)
     }
 
+    /// Both have one time stamp.
+    pub fn is_of_the_picture_of(&self, other: &Self) -> bool {
+        self.ssrc == other.ssrc && self.timestamp == other.timestamp
+    }
+
     fn is_behind(&self, other: &Self) -> bool {
         self.sequence.wrapping_sub(other.sequence).cast_signed() > 0
     }

@@ -4,6 +4,7 @@ pub mod caps;
 pub mod clock;
 pub mod counter;
 pub mod element;
+mod losses;
 pub mod message;
 pub mod rtp;
 pub mod rtspsrc;

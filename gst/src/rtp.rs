@@ -1,17 +1,20 @@
 //! RTP packets in GStreamer's buffers: their headers, and marker bits that depayloaders can go by.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_video as gst_video;
-use rov_common::codec::Codec;
+use rov_common::codec::{self, Codec};
 use rov_common::marker::{self, Markers};
 use rov_common::rtp::Header;
 use rov_common::sync::lock;
 
+use crate::counter::Counter;
 use crate::element::is_made_by;
+use crate::losses::Losses;
 
 /// None for what is no RTP packet.
 pub fn header(packet: &gst::BufferRef) -> Option<Header> {
@@ -23,63 +26,133 @@ pub fn first_header(info: &gst::PadProbeInfo) -> Option<Header> {
     header(info.buffer().map(|buffer| buffer.as_ref()).or_else(|| info.buffer_list()?.get(0))?)
 }
 
-/// Has the depayloaders of `bin` take for one access unit what has one time stamp, whatever a camera's marker bits say.
-/// `on_loss` hears where packets are missing, with the times of the pictures behind which and before which they are, of
-/// the latter only where it is damaged too, and says whether a keyframe is to be asked for.
-pub fn correct_markers(
-    bin: &gst::Bin,
-    codec: Codec,
-    on_loss: impl Fn(Option<gst::ClockTime>, Option<gst::ClockTime>) -> bool + Clone + Send + Sync + 'static,
-) {
-    let name = format!("rtp{codec}depay");
-    let is_depayloader = |element: &gst::Element| is_made_by(element, &name);
-    let depayloaders = bin.iterate_recurse().into_iter().flatten().filter(is_depayloader);
-    for pad in depayloaders.filter_map(|depayloader| depayloader.static_pad("sink")) {
-        let (markers, is_judged) = (Mutex::new(Markers::default()), AtomicBool::new(false));
-        let (on_loss, last) = (on_loss.clone(), Mutex::new(None));
-        pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |pad, info| {
-            // What is sent from below comes by here once more.
-            if is_judged.load(Ordering::Relaxed) {
-                return gst::PadProbeReturn::Ok;
-            }
-            let packets = match &info.data {
-                Some(gst::PadProbeData::Buffer(packet)) => vec![packet.clone()],
-                Some(gst::PadProbeData::BufferList(list)) => list.iter_owned().collect(),
-                _ => return gst::PadProbeReturn::Ok,
-            };
-            if find_losses(&mut lock(&last), codec, &packets, &on_loss) {
-                // By RTCP, where the camera's SDP offers that.
-                pad.push_event(gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
-            }
-            let passed = pass(&mut lock(&markers), codec, packets);
-            is_judged.store(true, Ordering::Relaxed);
-            info.flow_res = passed.into_iter().try_fold(gst::FlowSuccess::Ok, |_, packet| pad.chain(packet));
-            is_judged.store(false, Ordering::Relaxed);
-            gst::PadProbeReturn::Handled
-        });
+/// What is left out of a source by RTP as packets were lost.
+#[derive(Debug)]
+pub struct LeftOut {
+    pictures: Arc<Counter>,
+    /// Since when the next whole keyframe is waited for.
+    awaited: Mutex<Option<Instant>>,
+}
+
+impl LeftOut {
+    /// `pictures` counts them.
+    pub fn new(pictures: Arc<Counter>) -> Self {
+        Self { pictures, awaited: Mutex::default() }
+    }
+
+    /// A picture has come; where `awaited` says since when a whole keyframe is waited for, it is left out.
+    pub fn picture_came(&self, awaited: Option<Instant>) {
+        *lock(&self.awaited) = awaited;
+        if awaited.is_some() {
+            self.pictures.add();
+        }
+    }
+
+    /// Since when a whole keyframe is waited for, and when the newest picture came that is left out for that.
+    pub fn keyframe_awaited(&self) -> Option<(Instant, Instant)> {
+        lock(&self.awaited).zip(self.pictures.last())
     }
 }
 
-/// Whether a keyframe is to be asked for. `last`: the packet that came last, and its time.
-fn find_losses(
-    last: &mut Option<(marker::Packet, Option<gst::ClockTime>)>,
-    codec: Codec,
-    packets: &[gst::Buffer],
-    on_loss: impl Fn(Option<gst::ClockTime>, Option<gst::ClockTime>) -> bool,
-) -> bool {
-    let headers = packets.iter().filter_map(|packet| {
-        let header = marker::Packet::parse(codec, &packet.map_readable().ok()?)?;
-        Some((header, packet.pts()))
-    });
-    let mut wanted = false;
-    for (header, pts) in headers {
-        if let Some((before, behind)) = last.replace((header, pts))
-            && let Some(is_damaged) = before.is_gap_before(&header)
-        {
-            wanted |= on_loss(behind, pts.filter(|_| is_damaged));
+/// Has the depayloaders of `bin` take for one access unit what has one time stamp, whatever a camera's marker bits say,
+/// and leave out what a loss of packets has damaged. `on_picture` hears of each picture since when the next whole keyframe
+/// is waited for; then it is left out. `renumbered`: packets have new numbers, by which no loss is seen.
+pub fn correct_packets(
+    bin: &gst::Bin,
+    renumbered: bool,
+    on_picture: impl Fn(Option<Instant>) + Clone + Send + Sync + 'static,
+) {
+    for depayloader in bin.iterate_recurse().into_iter().flatten() {
+        let is_of = |codec: &Codec| is_made_by(&depayloader, &format!("rtp{codec}depay"));
+        let Some(codec) = [Codec::H264, Codec::H265].into_iter().find(is_of) else { continue };
+        if let Some((sink, src)) = depayloader.static_pad("sink").zip(depayloader.static_pad("src")) {
+            let losses = Arc::new(Mutex::new(Losses::default()));
+            judge_packets(&sink, codec, renumbered, Arc::clone(&losses));
+            leave_out_damaged(&src, codec, losses, on_picture.clone());
         }
     }
-    wanted
+}
+
+fn judge_packets(sink: &gst::Pad, codec: Codec, renumbered: bool, losses: Arc<Mutex<Losses>>) {
+    let (markers, is_judged, last) = (Mutex::new(Markers::default()), AtomicBool::new(false), Mutex::new(None));
+    sink.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::BUFFER_LIST, move |pad, info| {
+        // What is sent from below comes by here once more.
+        if is_judged.load(Ordering::Relaxed) {
+            return gst::PadProbeReturn::Ok;
+        }
+        let mut packets = match &info.data {
+            Some(gst::PadProbeData::Buffer(packet)) => vec![packet.clone()],
+            Some(gst::PadProbeData::BufferList(list)) => list.iter_owned().collect(),
+            _ => return gst::PadProbeReturn::Ok,
+        };
+        for packet in &mut packets {
+            let is_lost = find_loss(&mut lock(&last), codec, renumbered, packet, &losses);
+            if is_lost {
+                // By RTCP, where the camera's SDP offers that.
+                pad.push_event(gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
+            }
+        }
+        let passed = pass(&mut lock(&markers), codec, packets);
+        is_judged.store(true, Ordering::Relaxed);
+        info.flow_res = passed.into_iter().try_fold(gst::FlowSuccess::Ok, |_, packet| pad.chain(packet));
+        is_judged.store(false, Ordering::Relaxed);
+        gst::PadProbeReturn::Handled
+    });
+}
+
+/// Whether a keyframe is to be asked for. `last`: the packet that came last, and its time.
+fn find_loss(
+    last: &mut Option<(marker::Packet, Option<gst::ClockTime>)>,
+    codec: Codec,
+    renumbered: bool,
+    packet: &mut gst::Buffer,
+    losses: &Mutex<Losses>,
+) -> bool {
+    let Some(header) = packet.map_readable().ok().and_then(|bytes| marker::Packet::parse(codec, &bytes)) else {
+        return false;
+    };
+    let Some((before, behind)) = last.replace((header, packet.pts())) else { return false };
+    // A picture is known by its time, which from a bare socket is that of each packet's arrival.
+    if before.is_of_the_picture_of(&header) && packet.pts() != behind {
+        packet.make_mut().set_pts(behind);
+        *last = Some((header, behind));
+    }
+    // So a jitter buffer marks the first packet behind a gap.
+    let is_gap = renumbered && packet.flags().contains(gst::BufferFlags::DISCONT);
+    let is_damaged = before.is_gap_before(&header).or(is_gap.then_some(true));
+    is_damaged.is_some_and(|is_damaged| lock(losses).lost(behind, packet.pts().filter(|_| is_damaged)))
+}
+
+fn leave_out_damaged(
+    src: &gst::Pad,
+    codec: Codec,
+    losses: Arc<Mutex<Losses>>,
+    on_picture: impl Fn(Option<Instant>) + Send + Sync + 'static,
+) {
+    let since = Mutex::new(None);
+    src.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        let Some(picture) = info.buffer() else { return gst::PadProbeReturn::Ok };
+        let lets_through = lock(&losses).lets_through(picture.pts(), begins(pad, codec, picture));
+        let mut since = lock(&since);
+        *since = if lets_through { None } else { since.or_else(|| Some(Instant::now())) };
+        on_picture(*since);
+        if lets_through { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }
+    });
+}
+
+/// Whether what a depayloader gives is a keyframe, or what stands before one. It takes parameter sets for that, with
+/// whatever picture they come.
+fn begins(pad: &gst::Pad, codec: Codec, unit: &gst::BufferRef) -> bool {
+    if unit.flags().contains(gst::BufferFlags::DELTA_UNIT) {
+        return false;
+    }
+    let format = pad.current_caps().and_then(|caps| caps.structure(0)?.get::<String>("stream-format").ok());
+    // Otherwise parameter sets are in the caps.
+    if format.as_deref() != Some("byte-stream") {
+        return true;
+    }
+    let Ok(data) = unit.map_readable() else { return false };
+    codec::is_keyframe(codec, &data) || !codec::nal_units(&data).any(|nal| codec.nal_kind(nal).is_slice())
 }
 
 /// Those that go on, with the marker bits that count.

@@ -3,7 +3,7 @@
 //! The pipeline is there all the time, so that a publisher's first keyframe is not lost while one starts, and so that
 //! publishers come and go while viewers stay. Times are those of arrival: a publisher's own mean nothing here.
 
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
@@ -12,6 +12,7 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use rov_common::sync::lock;
 use rov_gst::clock::running_time;
+use rov_gst::rtp::LeftOut;
 
 /// Name of the element that takes what is published.
 pub const ELEMENT: &str = "rov_inlet";
@@ -42,6 +43,7 @@ pub struct Inlet {
 struct State {
     /// Of the pipeline that runs now.
     source: glib::WeakRef<gst_app::AppSrc>,
+    lost: Weak<LeftOut>,
     publisher: Option<Publisher>,
     /// Why its stream cannot be taken; said once.
     refusal: Option<String>,
@@ -72,6 +74,11 @@ struct Publisher {
 }
 
 impl Publisher {
+    fn heard_at(&mut self, now: Instant) {
+        self.interval = now.saturating_duration_since(self.heard).min(LONGEST_INTERVAL);
+        self.heard = now;
+    }
+
     /// For how long nothing has come, where that is `limit` at least, and more than its frame rate explains.
     fn silent_for(&self, now: Instant, limit: Duration) -> Option<Duration> {
         let silent = now.saturating_duration_since(self.heard);
@@ -86,10 +93,11 @@ impl Inlet {
     }
 
     /// What comes from now on goes to the inlet of this head, from the next keyframe on.
-    pub fn install(&self, head: &gst::Bin) {
+    pub fn install(&self, head: &gst::Bin, lost: &Arc<LeftOut>) {
         let Some(source) = head.by_name(ELEMENT).and_downcast::<gst_app::AppSrc>() else { return };
         let mut state = lock(&self.state);
         state.source = source.downgrade();
+        state.lost = Arc::downgrade(lost);
         state.last = gst::ClockTime::ZERO;
         if let Some(publisher) = &mut state.publisher {
             publisher.waits_since = Some(Instant::now());
@@ -115,13 +123,25 @@ impl Inlet {
         lock(&self.state).publisher.as_ref().is_some_and(|publisher| publisher.key == key && publisher.by_tcp)
     }
 
+    /// A picture of the publisher has come; where `awaited` says since when a whole keyframe is waited for, it is left out.
+    pub fn picture_came(&self, key: usize, awaited: Option<Instant>, now: Instant) {
+        let mut state = lock(&self.state);
+        let State { lost, publisher, .. } = &mut *state;
+        let Some(publisher) = publisher.as_mut().filter(|publisher| publisher.key == key) else { return };
+        if awaited.is_some() {
+            publisher.heard_at(now);
+        }
+        if let Some(lost) = lost.upgrade() {
+            lost.picture_came(awaited);
+        }
+    }
+
     /// An access unit of the publisher. Never blocks.
     pub fn push(&self, key: usize, sample: &gst::Sample, now: Instant) {
         let mut state = lock(&self.state);
         let State { source, publisher, last, .. } = &mut *state;
         let Some(publisher) = publisher.as_mut().filter(|publisher| publisher.key == key) else { return };
-        publisher.interval = now.saturating_duration_since(publisher.heard).min(LONGEST_INTERVAL);
-        publisher.heard = now;
+        publisher.heard_at(now);
         let Some((source, buffer)) = source.upgrade().zip(sample.buffer()) else { return };
         let is_delta = buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
         let patient = |since: Instant| now.saturating_duration_since(since) < KEYFRAME_LIMIT;

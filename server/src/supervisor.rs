@@ -404,7 +404,10 @@ async fn watch(
             _ = tick.tick() => {
                 let now = Instant::now();
                 let counters = graph.counters();
-                damage.check(now, counters.frames_damaged, &camera.name, streams);
+                let shortest = watched.iter().map(|watched| watched.interval).min().unwrap_or_default();
+                let limit = watchdog::stall_limit(shortest);
+                let awaited = watchdog::keyframe_awaited(now, counters.keyframe_awaited, limit);
+                damage.check(now, counters.frames_damaged, awaited.is_some(), &camera.name, streams);
                 if let Some(change) = frozen.check(counters.still) {
                     say_frozen(&camera.name, streams, &links.taps, change);
                 }
@@ -417,17 +420,19 @@ async fn watch(
                     awake_since = now;
                 }
                 looked = now;
-                // Publishers come and go as they like, and a camera that is shown here has a supervisor of its own: the
-                // pipeline waits.
-                let shortest = watched.iter().map(|watched| watched.interval).min().unwrap_or_default();
+                // Publishers come and go as they like, a camera that is shown here has a supervisor of its own, and a
+                // keyframe comes when the source likes: the pipeline waits.
                 let silent = inlet.and_then(|inlet| inlet.why_silent(now));
-                let silent = silent.or_else(|| pip?.why_silent(now, watchdog::stall_limit(shortest)));
-                if let Some(reason) = &silent {
+                let silent = silent.or_else(|| pip?.why_silent(now, limit));
+                if awaited.is_some() {
+                    awake_since = now;
+                }
+                if let Some(reason) = silent.as_ref().or(awaited.as_ref().and_then(Option::as_ref)) {
                     awake_since = now;
                     set_stopped(streams, StreamState::Stalled, reason);
                 }
                 for watched in watched.iter_mut().filter(|watched| !watched.branch.is_off()) {
-                    watched.look(now, source, silent.is_some());
+                    watched.look(now, source, silent.is_some() || awaited.is_some());
                     let interval = watched.interval.max(inlet.map_or(Duration::ZERO, Inlet::interval));
                     let stalled = watchdog::stalled(now, &watched.passed(awake_since), interval);
                     // A file that is paced may have its next picture only later.
@@ -704,13 +709,19 @@ struct Damage {
 impl Damage {
     const INTERVAL: Duration = Duration::from_secs(10);
 
-    fn check(&mut self, now: Instant, damaged: u64, camera: &str, streams: &[Arc<Stream>]) {
+    /// `awaited`: they are left out until a whole keyframe comes.
+    fn check(&mut self, now: Instant, damaged: u64, awaited: bool, camera: &str, streams: &[Arc<Stream>]) {
         streams.iter().for_each(|stream| stream.status().add_damaged(damaged - self.counted));
         self.counted = damaged;
         let is_due = self.last.is_none_or(|last| now.saturating_duration_since(last) >= Self::INTERVAL);
         if damaged > self.said && is_due {
             let count = damaged - self.said;
-            tracing::warn!(camera, "{count} damaged pictures left out; check the camera's cable or network");
+            let why = if awaited { watchdog::KEYFRAME_AWAITED } else { "" };
+            let separator = if awaited { "; " } else { "" };
+            tracing::warn!(
+                camera,
+                "{why}{separator}{count} damaged pictures left out; check the camera's cable or network"
+            );
             (self.said, self.last) = (damaged, Some(now));
         }
     }

@@ -22,6 +22,23 @@ pub fn stall_limit(frame_interval: Duration) -> Duration {
     (frame_interval * STALL_INTERVALS).max(SHORTEST_STALL)
 }
 
+pub const KEYFRAME_AWAITED: &str =
+    "packets of the camera were lost on their way to this machine: waiting for its next keyframe";
+/// A wait for so long is worth a word to viewers.
+const AWAITED_LONG: Duration = Duration::from_secs(1);
+
+/// Whether a whole keyframe is waited for while pictures come, within `limit` of each other; and the reason in words, where
+/// that lasts.
+pub fn keyframe_awaited(
+    now: Instant,
+    since_and_last: Option<(Instant, Instant)>,
+    limit: Duration,
+) -> Option<Option<String>> {
+    let (since, _) = since_and_last.filter(|(_, last)| now.saturating_duration_since(*last) < limit)?;
+    let awaited = now.saturating_duration_since(since);
+    Some((awaited >= AWAITED_LONG).then(|| format!("{KEYFRAME_AWAITED}, for {} s", awaited.as_secs())))
+}
+
 /// What has passed through a pipeline, and when.
 #[derive(Clone, Copy, Debug)]
 pub struct Passed {

@@ -12,6 +12,9 @@ use gstreamer::prelude::*;
 use rov_common::codec::{self, Codec, NalKind};
 use rov_common::sync::lock;
 
+use crate::programs::Server;
+use crate::wait;
+
 /// Which packets have the marker bit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Marks {
@@ -66,8 +69,11 @@ struct Shared {
     /// Ticks by which the time stamps are to jump at the next picture.
     jump: AtomicI64,
     sent: AtomicU64,
+    late: AtomicU64,
     /// The first packet of the third picture of a group is to be lost.
     lose: AtomicBool,
+    /// All keyframes are.
+    lose_keyframes: AtomicBool,
 }
 
 impl OddCamera {
@@ -81,7 +87,9 @@ impl OddCamera {
             delivered: AtomicU64::new((habits.delivered * 1e3) as u64),
             jump: AtomicI64::new(0),
             sent: AtomicU64::new(0),
+            late: AtomicU64::new(0),
             lose: AtomicBool::new(false),
+            lose_keyframes: AtomicBool::new(false),
         });
         let for_clients = Arc::clone(&shared);
         std::thread::spawn(move || {
@@ -116,6 +124,29 @@ impl OddCamera {
         self.shared.lose.store(true, Ordering::Relaxed);
     }
 
+    /// Loses all keyframes from now on, or none.
+    pub fn lose_keyframes(&self, all: bool) {
+        self.shared.lose_keyframes.store(all, Ordering::Relaxed);
+    }
+
+    /// Loses a packet three times, and sees that the server goes on at the next keyframe each time.
+    pub fn loses_packets(&self, server: &Server) {
+        server.wait_until_running();
+        let stream = || server.stats().streams.remove(0);
+        for _ in 0..3 {
+            let before = stream();
+            self.lose();
+            wait::until_true("pictures are left out", wait::SOON, || stream().frames_damaged > before.frames_damaged);
+            let since = stream();
+            let two = since.frames + 2 * self.group();
+            wait::until_true("two groups more", wait::SOON, || stream().frames >= two);
+            // The third is gone, or torn where it has several packets.
+            let left_out = stream().frames_damaged - before.frames_damaged;
+            assert!((self.group() - 3..=self.group() - 2).contains(&left_out), "{left_out}: {:?}", stream());
+        }
+        assert_eq!(stream().restarts, 0);
+    }
+
     /// Pictures from one keyframe to the next.
     pub fn group(&self) -> u64 {
         self.shared.units.len() as u64
@@ -132,6 +163,11 @@ impl OddCamera {
     /// Pictures sent to all clients.
     pub fn sent(&self) -> u64 {
         self.shared.sent.load(Ordering::Relaxed)
+    }
+
+    /// Of these, pictures that came more than their interval after their time, as this machine was busy.
+    pub fn late(&self) -> u64 {
+        self.shared.late.load(Ordering::Relaxed)
     }
 }
 
@@ -288,6 +324,10 @@ fn stream(shared: &Shared, way: &Way, gone: &AtomicBool) {
         if gone.load(Ordering::Relaxed) || shared.stop.load(Ordering::Relaxed) {
             return;
         }
+        let interval = Duration::from_secs_f64(1e3 / shared.delivered.load(Ordering::Relaxed) as f64);
+        if due.elapsed() > interval {
+            shared.late.fetch_add(1, Ordering::Relaxed);
+        }
         timestamp += shared.jump.swap(0, Ordering::Relaxed) as f64;
         for (payload, marker) in payloads(unit, shared.habits.marks) {
             let mut packet = vec![0x80, 96 | u8::from(marker) << 7];
@@ -296,7 +336,12 @@ fn stream(shared: &Shared, way: &Way, gone: &AtomicBool) {
             packet.extend_from_slice(&[0x11, 0x22, 0x33, 0x44]);
             packet.extend_from_slice(&payload);
             sequence = sequence.wrapping_add(1);
-            if number as usize % shared.units.len() == 3 && shared.lose.swap(false, Ordering::Relaxed) {
+            let is_lost = match number as usize % shared.units.len() {
+                1 => shared.lose_keyframes.load(Ordering::Relaxed),
+                3 => shared.lose.swap(false, Ordering::Relaxed),
+                _ => false,
+            };
+            if is_lost {
                 continue;
             }
             let sent = match way {
@@ -318,7 +363,7 @@ fn stream(shared: &Shared, way: &Way, gone: &AtomicBool) {
         }
         shared.sent.fetch_add(1, Ordering::Relaxed);
         timestamp += 90_000.0 / shared.habits.stamped;
-        due += Duration::from_secs_f64(1e3 / shared.delivered.load(Ordering::Relaxed) as f64);
+        due += interval;
         if number.is_multiple_of(shared.habits.together) {
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
         }

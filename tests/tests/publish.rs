@@ -273,6 +273,16 @@ fn an_access_unit_of_a_publisher_is_what_has_one_time_stamp_whatever_its_marker_
 }
 
 #[test]
+fn after_a_packet_of_a_publisher_was_lost_the_server_goes_on_at_the_next_keyframe() {
+    let (server, url) = server(&[]);
+    let camera = OddCamera::start(Habits::default());
+    let (_publisher, answer) = record(&url, "RTP/AVP;unicast;client_port=9-10");
+    let port = answer.split("server_port=").nth(1).and_then(|rest| rest.split('-').next()?.parse().ok());
+    camera.send_rtp(port.expect("the server's port"));
+    camera.loses_packets(&server);
+}
+
+#[test]
 fn publishing_needs_the_password_where_there_is_one() {
     let clips = Clips::new();
     let (server, url) = server(&["--user", "pilot", "--password", "deep sea"]);

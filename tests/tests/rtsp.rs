@@ -433,6 +433,22 @@ fn sessions_that_do_not_play_lock_nobody_out() {
     logs(&server, "another client needs its place");
 }
 
+/// As many addresses as they like, each with one session, so that none has more than another.
+#[test]
+fn sessions_of_many_addresses_that_do_not_play_lock_nobody_out() {
+    let (server, url) = server(&[]);
+    let mut idle = Vec::new();
+    for host in 10..35 {
+        let mut connection = Connection::open_from([127, 0, 0, host], &url);
+        assert_eq!(connection.set_up().status, 200, "{host}");
+        idle.push(connection);
+        // Before and after all places are taken.
+        let mut pilot = Connection::open_from([127, 0, 1, host], &url);
+        pilot.play_by_tcp();
+    }
+    logs(&server, "another client needs its place");
+}
+
 #[test]
 fn the_pilot_gets_a_place_and_who_pauses_loses_its_own() {
     let (server, url) = server(&["--max-viewers", "1", "--pilot", "127.0.0.2"]);

@@ -135,7 +135,7 @@ pub enum NalKind {
 }
 
 impl NalKind {
-    const fn is_slice(self) -> bool {
+    pub const fn is_slice(self) -> bool {
         matches!(self, Self::KeyframeSlice | Self::Slice)
     }
 }

@@ -3,7 +3,7 @@
 //! Anybody can send offers and never connect. So a viewer that has not connected gives way: of the address that has
 //! most of them, the oldest. And the pilot always gets a place, if need be that of a spectator. Who watches gives way
 //! only to somebody of a higher rank, or once it is silent to its own address, so that two never displace each other in
-//! turn. By RTSP, who does not play has not connected.
+//! turn. By RTSP, who does not play has not connected, and gives way at once.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
@@ -27,6 +27,8 @@ pub struct Place {
 pub enum PlaceState {
     /// `checked`: connectivity checks of it have come.
     Connecting { checked: bool },
+    /// By RTSP: it does not play, which takes players one more request.
+    Idle,
     /// `silent`: nothing was heard of it for a while.
     Connected { silent: bool, pilot: bool },
 }
@@ -37,15 +39,21 @@ pub const SPECTATOR: usize = usize::MAX;
 /// Which of `places` is to be given to a new viewer from `newcomer`; none: it is refused. `rank` of an address: the
 /// smaller, the more it is the pilot's, up to [`SPECTATOR`].
 pub fn gives_way(now: Instant, places: &[Place], newcomer: IpAddr, rank: impl Fn(IpAddr) -> usize) -> Option<usize> {
-    let is_connecting = |place: &Place| matches!(place.state, PlaceState::Connecting { .. });
+    let is_connecting = |place: &Place| matches!(place.state, PlaceState::Connecting { .. } | PlaceState::Idle);
     let connecting = |address| places.iter().filter(|p| is_connecting(p) && p.address == address).count();
     let outranks = |address| rank(newcomer) < rank(address);
     let would_have = connecting(newcomer) + 1;
     let waits = places.iter().enumerate().filter_map(|(at, place)| {
-        let PlaceState::Connecting { checked } = place.state else { return None };
+        let (checked, is_idle) = match place.state {
+            PlaceState::Connecting { checked } => (checked, false),
+            PlaceState::Idle => (false, true),
+            PlaceState::Connected { .. } => return None,
+        };
         let many = connecting(place.address);
         let overdue = now.saturating_duration_since(place.since) >= TENURE;
-        let may = outranks(place.address) || place.address == newcomer || many > would_have || overdue;
+        // Many addresses that take turns would keep all places.
+        let idle = is_idle && rank(newcomer) <= rank(place.address);
+        let may = outranks(place.address) || place.address == newcomer || many > would_have || overdue || idle;
         may.then_some(((Reverse(many), Reverse(rank(place.address)), checked, place.since, at), at))
     });
     if let Some((_, at)) = waits.min() {
@@ -128,6 +136,15 @@ mod tests {
         assert_eq!(world.offer(HOSTILE, 100), Some(1), "its own, again and again");
         let world = World::new().with(OTHER, 500, NEW).with(HOSTILE, 0, NEW);
         assert_eq!(world.offer(5, 2_000), Some(1), "and it loses the place in the end");
+    }
+
+    #[test]
+    fn by_rtsp_who_does_not_play_gives_way_at_once() {
+        let world = World::new().with(OTHER, 10, PlaceState::Idle).with(4, 0, PlaceState::Idle).with(6, 0, WATCHES);
+        assert_eq!(world.offer(5, 20), Some(1), "the oldest");
+        let world = World::new().with(PILOT, 0, PlaceState::Idle);
+        assert_eq!(world.offer(OTHER, 20), None, "not the pilot, who is about to play");
+        assert_eq!(world.offer(OTHER, 2_000), Some(0));
     }
 
     #[test]

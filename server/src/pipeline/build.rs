@@ -177,12 +177,10 @@ fn head(plan: &Plan, capture: &Arc<Capture>) -> Result<gst::Bin, GraphError> {
         rtsp::install(&head, url, plan, capture);
     }
     if let Some(inlet) = &plan.links.inlet {
-        inlet.install(&head);
+        inlet.install(&head, &capture.lost);
     }
-    let weak = Arc::downgrade(capture);
-    rtp::correct_markers(&head, plan.codec, move |behind, before| {
-        weak.upgrade().is_some_and(|capture| lock(&capture.losses).lost(behind, before))
-    });
+    let lost = Arc::clone(&capture.lost);
+    rtp::correct_packets(&head, false, move |awaited| lost.picture_came(awaited));
     stdin::install(&head, plan.codec, capture);
     catch_up::install(&head, plan.codec, capture);
     jpeg::watch(&head, capture);

@@ -17,11 +17,11 @@ use rov_common::sync::lock;
 use rov_common::units::{Bitrate, Fps, Resolution};
 use rov_gst::counter::{Counter, Moment};
 use rov_gst::element::is_made_by;
+use rov_gst::rtp::LeftOut;
 use rov_gst::{clock, element};
 
 use super::encoder::{EncoderRow, Keyframe, LiveSize, Settings};
 use super::local_time::LocalTime;
-use super::losses::Losses;
 use super::playable;
 use super::still::Still;
 use super::times::Times;
@@ -93,6 +93,8 @@ impl GraphError {
 pub struct SourceCounters {
     /// Left out because they were damaged.
     pub frames_damaged: u64,
+    /// That of [`LeftOut`].
+    pub keyframe_awaited: Option<(Instant, Instant)>,
     /// When a source that is paced (a file) releases its next picture, or released its last one: between two pictures
     /// of a file there may be seconds. None: not paced, or nothing has come yet.
     pub next_due: Option<Instant>,
@@ -135,7 +137,7 @@ pub(super) struct Capture {
     pub on_event: Box<dyn Fn(GraphEvent) + Send + Sync>,
     pub stopped: AtomicBool,
     pub frames_damaged: Arc<Counter>,
-    pub losses: Mutex<Losses>,
+    pub lost: Arc<LeftOut>,
     pub next_due: Arc<Moment>,
     pub local_time: Mutex<LocalTime>,
     pub still: Arc<Mutex<Option<Still>>>,
@@ -368,10 +370,6 @@ pub(super) fn deliver(
     let age = here.saturating_duration_since(local).min(Duration::from_secs(10));
     let keyframe = codec::is_keyframe(branch.codec, &map) && !waited(capture.source, age);
     branch.frames_out.add();
-    if checked && !lock(&capture.losses).lets_through(buffer.pts(), keyframe) {
-        capture.frames_damaged.add();
-        return;
-    }
     let unit = AccessUnit {
         // A copy, because encoders lend buffers from a small pool, and outputs keep keyframes for long.
         data: Bytes::copy_from_slice(&map),

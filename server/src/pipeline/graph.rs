@@ -16,6 +16,7 @@ use rov_common::access_unit::AccessUnit;
 use rov_common::sync::lock;
 use rov_gst::counter::{Counter, Moment};
 use rov_gst::message;
+use rov_gst::rtp::LeftOut;
 
 use super::build;
 use super::capture::{Branch, Capture, Failure, GraphError, GraphEvent, STOP, SourceCounters};
@@ -95,12 +96,13 @@ impl Graph {
         let branch = |(stream, plan): (usize, &BranchPlan)| {
             Arc::new(Branch::new(stream, plan.is_off, plan.codec, plan.settings, epoch))
         };
+        let frames_damaged = Arc::new(Counter::new(epoch));
         let capture = Arc::new(Capture {
             on_unit: Box::new(on_unit),
             on_event: Box::new(on_event),
             stopped: AtomicBool::new(false),
-            frames_damaged: Arc::new(Counter::new(epoch)),
-            losses: Mutex::default(),
+            lost: Arc::new(LeftOut::new(Arc::clone(&frames_damaged))),
+            frames_damaged,
             next_due: Arc::new(Moment::new(epoch)),
             local_time: Mutex::default(),
             still: Arc::default(),
@@ -131,6 +133,7 @@ impl Graph {
         let capture = &self.capture;
         SourceCounters {
             frames_damaged: capture.frames_damaged.count(),
+            keyframe_awaited: capture.lost.keyframe_awaited(),
             next_due: capture.next_due.get(),
             still: *lock(&capture.still),
         }

@@ -13,7 +13,6 @@ mod graph;
 mod jpeg;
 mod live;
 mod local_time;
-mod losses;
 pub mod mode;
 mod picture;
 pub mod pip;

@@ -495,7 +495,7 @@ impl Client {
         let state = match self.is_used() {
             // Others may publish when it is gone.
             true => PlaceState::Connected { silent: false, pilot: self.recording },
-            false => PlaceState::Connecting { checked: false },
+            false => PlaceState::Idle,
         };
         Place { address: self.host, since: self.since, state }
     }

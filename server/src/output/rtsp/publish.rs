@@ -101,7 +101,9 @@ pub fn element(inlet: &Arc<Inlet>, codec: Codec) -> Option<gst::Element> {
             return None;
         }
     };
-    rtp::correct_markers(&bin, codec, |_, _| false);
+    let of_pictures = Arc::clone(inlet);
+    // The RTSP server puts a decoder of FEC in front, which numbers packets anew.
+    rtp::correct_packets(&bin, true, move |awaited| of_pictures.picture_came(key, awaited, Instant::now()));
     let sink = bin.by_name(OUT).and_downcast::<gst_app::AppSink>()?;
     let to = Arc::clone(inlet);
     let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {

@@ -1,7 +1,10 @@
-//! RTP packets of a source that were lost: its stream, which is passed through, goes on at the next keyframe that is
-//! whole. Viewers could not see the loss, as the packets that they get have other numbers, and would show torn pictures.
+//! RTP packets of a source that were lost: its stream goes on at the next keyframe that is whole. Viewers could not see
+//! the loss, as the packets that they get have other numbers, and would show torn pictures.
 
 use gstreamer as gst;
+
+/// Without a keyframe for so long there may never be one, as where a stream begins with one and is refreshed in parts then.
+const LONGEST_WAIT: gst::ClockTime = gst::ClockTime::from_seconds(40);
 
 /// Pure; pictures are known by their times.
 #[derive(Debug, Default)]
@@ -10,6 +13,8 @@ pub struct Losses {
     has_keyframes: bool,
     /// The pictures on both sides of the last gap; the second may have begun behind it.
     waits: Option<[Option<gst::ClockTime>; 2]>,
+    /// The first picture that was left out.
+    first: Option<gst::ClockTime>,
 }
 
 impl Losses {
@@ -29,6 +34,14 @@ impl Losses {
         let is_damaged = |times: &[Option<gst::ClockTime>; 2]| time.is_some() && times.contains(&time);
         if is_keyframe && !self.waits.as_ref().is_some_and(is_damaged) {
             self.waits = None;
+        }
+        if self.waits.is_none() {
+            self.first = None;
+            return true;
+        }
+        let Some(time) = time else { return false };
+        if time.saturating_sub(*self.first.get_or_insert(time)) >= LONGEST_WAIT {
+            *self = Self::default();
         }
         self.waits.is_none()
     }
@@ -54,6 +67,17 @@ mod tests {
         assert!(losses.lets_through(at(240), true) && losses.lets_through(at(280), false));
         assert!(losses.lost(at(280), None));
         assert!(losses.lets_through(at(320), true), "it begins behind the gap");
+    }
+
+    #[test]
+    fn a_keyframe_is_not_waited_for_for_ever() {
+        let mut losses = Losses::default();
+        assert!(losses.lets_through(at(0), true));
+        assert!(losses.lost(at(0), at(40)));
+        assert!(!losses.lets_through(at(40), false) && !losses.lets_through(at(40_000), false));
+        assert!(losses.lets_through(at(40_040), false) && losses.lets_through(at(40_080), false));
+        assert!(!losses.lost(at(40_080), None), "it has none");
+        assert!(losses.lets_through(at(40_120), false));
     }
 
     #[test]
