@@ -10,9 +10,9 @@ use rov_common::camera::{Trust, parse_url};
 use rov_common::codec::Codec;
 use rov_common::discovery::DEFAULT_PORT;
 use rov_common::units::{Resolution, whole, within};
+use rov_gst::decoders::DecoderChoice;
 use url::Url;
 
-use crate::decoders::DecoderChoice;
 use crate::display::DisplayChoice;
 use crate::find::{STATS_PATH, Wanted};
 use crate::receive::Transport;

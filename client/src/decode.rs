@@ -26,6 +26,7 @@ use gstreamer as gst;
 use rov_common::codec::Codec;
 use rov_common::lateness::Received;
 use rov_common::units::Resolution;
+use rov_gst::decoders::{self, Candidate, DecoderChoice};
 use rov_gst::element::{exists, has_property};
 
 use self::flow::Flow;
@@ -35,7 +36,7 @@ pub use self::output::{Output, packed_caps};
 pub use self::picture::{Picture, read_stamp};
 use self::rtp::Packet;
 use self::supervisor::{Now, Supervisor, Taken};
-use crate::decoders::{self, Candidate, DecoderChoice};
+
 use crate::mailbox::Mailbox;
 
 /// Notes from the callbacks to the supervisor; more are left out, since it looks at everything each tick anyway.

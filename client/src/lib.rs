@@ -3,7 +3,6 @@
 pub mod app;
 pub mod cli;
 pub mod decode;
-pub mod decoders;
 pub mod discovery;
 pub mod display;
 pub mod feed;

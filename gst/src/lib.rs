@@ -3,6 +3,7 @@
 pub mod caps;
 pub mod clock;
 pub mod counter;
+pub mod decoders;
 pub mod element;
 mod losses;
 pub mod message;

@@ -192,7 +192,8 @@ pub struct CameraOptions {
     /// A second stream of the same camera, smaller as a rule [default: none]
     ///
     /// Size, and where they are wanted frames per second, kbit/s and profile; the rest is as in the first. It is
-    /// stream2, and rests while nobody looks at it. In short what a second table [[camera.stream]] of a file says
+    /// stream2, and rests while nobody looks at it. In short what a second table [[camera.stream]] of a file says. Of
+    /// what is passed through, as an IP camera, it is decoded and encoded, and begins at a keyframe of the source
     #[arg(help_heading = ENCODING, long, value_name = "WxH[@FPS][,KBIT/S[,PROFILE]]")]
     #[serde(deserialize_with = "parsed")]
     pub stream2: Option<SecondStream>,
@@ -319,6 +320,13 @@ pub struct StreamOptions {
     /// rests
     #[arg(help_heading = ENCODING, long, action = ArgAction::SetTrue)]
     pub always_encode: Option<bool>,
+}
+
+impl StreamOptions {
+    /// Whether it is more than a name for what there is.
+    pub fn says_what_to_encode(&self) -> bool {
+        self.width.or(self.height).or(self.bitrate).is_some() || self.fps.is_some()
+    }
 }
 
 /// What all cameras of a server share: the top level of a file.

@@ -311,13 +311,24 @@ impl Config {
                 let message = "--source publish: streams are published by RTSP: add rtsp to --transport";
                 return bad(options.locate(message, &[&source.lines, &machine.lines]));
             }
+            let passed = camera.source.is_passed_through();
             for (number, stream) in (1..).zip(streams) {
+                let is_decoded = passed && number > 1;
+                if is_decoded && !stream.options.says_what_to_encode() {
+                    let message = format!(
+                        "--source {}: its stream is passed through untouched, and a further one is encoded from it: give \
+                         width and height, fps or bitrate for that, or leave it out; a second stream of the camera's \
+                         own can be a [[camera]] of its own",
+                        camera.source.kind.name()
+                    );
+                    return bad(options.at(Some(stream.line), &message));
+                }
                 let name = stream.options.name.clone().unwrap_or_else(|| format!("stream{number}"));
                 if camera.streams.iter().any(|stream| stream.name == name) {
                     let message = format!("name: two streams of a camera have the name {name:?}, give each its own");
                     return bad(options.at(Some(stream.line_of("name")), &message));
                 }
-                let config = StreamConfig::new(name, &camera.source, &stream.options);
+                let config = StreamConfig::new(name, &camera.source, is_decoded, &stream.options);
                 camera.streams.push(config.map_err(located(options, &[&stream.lines, &source.lines, &machine.lines]))?);
             }
             if let Some(second) = source.options.stream2 {
@@ -326,18 +337,9 @@ impl Config {
                     let message = "--stream2: the camera has a stream of this name already, leave one of them out";
                     return bad(options.locate(message, &[&source.lines]));
                 }
-                let config = StreamConfig::new(name, &camera.source, &second.options(&streams[0].options));
+                let config = StreamConfig::new(name, &camera.source, passed, &second.options(&streams[0].options));
                 let config = config.map_err(|error| ConfigError(format!("--stream2: {error}")));
                 camera.streams.push(config.map_err(located(options, &[&source.lines]))?);
-            }
-            if camera.streams.len() > 1 && camera.source.is_passed_through() {
-                let line = streams.get(1).map(|stream| stream.line).or(source.lines.get("stream2").copied());
-                let message = format!(
-                    "--source {}: it is passed through untouched, as one stream: leave the second one out; a second \
-                     stream of the camera's own can be a [[camera]] of its own",
-                    camera.source.kind.name()
-                );
-                return bad(options.at(line, &message));
             }
             let conflict = |other: &CameraConfig| camera.source.conflict(&other.source);
             if let Some(message) = cameras.iter().find_map(conflict) {
@@ -536,8 +538,19 @@ impl SourceConfig {
 }
 
 impl StreamConfig {
-    fn new(name: String, source: &SourceConfig, options: &StreamOptions) -> Result<Self, ConfigError> {
-        let encode = EncodeConfig::new(options)?;
+    /// `is_decoded`: it is made of a stream that is passed through.
+    fn new(
+        name: String,
+        source: &SourceConfig,
+        is_decoded: bool,
+        options: &StreamOptions,
+    ) -> Result<Self, ConfigError> {
+        let mut encode = EncodeConfig::new(options)?;
+        if is_decoded {
+            // What is not given is the source's, and not what a camera is asked for.
+            encode.resolution = encode.resolution.filter(|_| options.width.or(options.height).is_some());
+            encode.fps = encode.fps.filter(|_| options.fps.is_some());
+        }
         let is_adaptive = options.adaptive.unwrap_or_default() == Switch::On;
         let floor = options.min_bitrate.map(Bitrate::from_kbps);
         if let (true, Some(floor), Some(ceiling)) = (is_adaptive, floor, encode.bitrate)
@@ -545,7 +558,7 @@ impl StreamConfig {
         {
             return bad(format!("--min-bitrate {}: is above --bitrate {}", floor.kbps(), ceiling.kbps()));
         }
-        encode.validate(source)?;
+        encode.validate(source, is_decoded)?;
         let always_encode = options.always_encode.unwrap_or_default();
         let rtp_port = options.rtp_port.map(rtp_port).transpose()?;
         Ok(Self {
@@ -787,8 +800,8 @@ impl SourceConfig {
 }
 
 impl EncodeConfig {
-    fn validate(&self, source: &SourceConfig) -> Result<(), ConfigError> {
-        self.validate_options(source)?;
+    fn validate(&self, source: &SourceConfig, is_decoded: bool) -> Result<(), ConfigError> {
+        self.validate_options(source, is_decoded)?;
         if let Some(Resolution { width, height }) = self.resolution {
             if width == 0 || height == 0 {
                 return bad(format!(
@@ -829,8 +842,8 @@ impl EncodeConfig {
         given.into_iter().find_map(|(option, given)| given.then_some(option))
     }
 
-    fn validate_options(&self, source: &SourceConfig) -> Result<(), ConfigError> {
-        if let Some(option) = self.encoding_option(source).filter(|_| source.is_passed_through()) {
+    fn validate_options(&self, source: &SourceConfig, is_decoded: bool) -> Result<(), ConfigError> {
+        if let Some(option) = self.encoding_option(source).filter(|_| source.is_passed_through() && !is_decoded) {
             return bad(format!(
                 "{option}: nothing is encoded here, the source's stream is sent untouched; leave it out"
             ));

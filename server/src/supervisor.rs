@@ -34,6 +34,10 @@ const DEVICES_INTERVAL: Duration = Duration::from_millis(250);
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 /// Checks that come this late were not made because the process did not run.
 const STANDSTILL: Duration = Duration::from_millis(500);
+/// So long nothing is said of a stream that waits for a keyframe of its source.
+const KEYFRAME_SOON: Duration = Duration::from_secs(1);
+const KEYFRAME_AWAITED: &str = "begins at the source's next keyframe, which cannot be asked for: have the source make \
+                                one every second or two";
 /// Events of a pipeline that wait; more than these say nothing new.
 const EVENT_CAPACITY: usize = 16;
 
@@ -190,10 +194,12 @@ impl Encoders {
         let (failed, off) = (vec![Vec::new(); count], vec![false; count]);
         let mut all = Self { rows: Vec::new(), failed, watches: Vec::new(), off };
         all.watches.resize_with(count, EncoderWatch::default);
+        // The first stream has no encoder where it is passed through.
+        let passed = camera.source.is_passed_through();
         for stream in 0..count {
             let encodes = camera.streams.iter().map(|stream| stream.encode.clone());
-            let beside = all.rows.iter().copied().zip(encodes).collect();
-            let row = match camera.source.is_passed_through() {
+            let beside = all.rows.iter().copied().zip(encodes).skip(usize::from(passed)).collect();
+            let row = match passed && stream == 0 {
                 true => pipeline::unused(),
                 false => all.choose_one(camera, stream, beside).await?,
             };
@@ -477,6 +483,8 @@ struct Watched<'a> {
     rates: Rates,
     rest: Rest,
     keyless: Option<Problem>,
+    /// Since when it waits for a keyframe of the source.
+    keyframe_awaited: Option<Instant>,
 }
 
 impl<'a> Watched<'a> {
@@ -491,6 +499,7 @@ impl<'a> Watched<'a> {
             rates: Rates::default(),
             rest: Rest::default(),
             keyless: None,
+            keyframe_awaited: None,
         }
     }
 
@@ -534,6 +543,11 @@ impl<'a> Watched<'a> {
         let dropped = counters.frames_dropped();
         status.set_counters(now, counters.frames_in, dropped);
         self.load.check(now, self.stream.name(), counters.frames_wanted(), dropped);
+        let since = self.keyframe_awaited.filter(|_| self.branch.waits_for_keyframe());
+        self.keyframe_awaited = self.branch.waits_for_keyframe().then(|| since.unwrap_or(now));
+        if since.is_some_and(|since| now.saturating_duration_since(since) > KEYFRAME_SOON) {
+            status.set_stopped(StreamState::Stalled, KEYFRAME_AWAITED.to_owned());
+        }
         if !silent {
             let problem = status.keyless(now).and_then(|keyless| watchdog::keyless(&keyless));
             if std::mem::replace(&mut self.keyless, problem) != problem {
@@ -544,9 +558,11 @@ impl<'a> Watched<'a> {
 
     fn passed(&mut self, awake_since: Instant) -> Passed {
         let counters = self.branch.counters();
-        let last_out = self.rest.last_out(&counters).map(|at| at.max(awake_since));
+        // What waits for a keyframe of the source owes nothing.
+        let started = counters.last_unwanted.map_or(awake_since, |at| at.max(awake_since));
+        let last_out = self.rest.last_out(&counters).map(|at| at.max(started));
         let (first_in, last_in) = (counters.first_in, counters.last_in);
-        Passed { stream: self.branch.number(), started: awake_since, first_in, last_in, last_out }
+        Passed { stream: self.branch.number(), started, first_in, last_in, last_out }
     }
 
     /// Lets the encoder rest while nobody looks. What goes out untouched needs no work that could rest.

@@ -10,6 +10,7 @@ use rov_common::codec::{self, Codec, NalKind};
 use rov_common::sync::lock;
 use rov_common::units::Resolution;
 use rov_tests::camera::{Camera, FINGERPRINT, Settings};
+use rov_tests::process::program;
 use rov_tests::programs::{Client, Server, client_process, server_process};
 use rov_tests::refusing::Refusing;
 use rov_tests::relay::{firewall, slow_link};
@@ -62,6 +63,65 @@ fn a_cameras_picture_goes_out_untouched() {
     let camera = Camera::start(&with_tap());
     let server = Server::start(&["--source", "rtsp", "--url", &camera.url]);
     server.wait_until_running();
+    assert_untouched(&camera, &server);
+}
+
+#[test]
+fn a_cameras_picture_goes_out_untouched_beside_a_second_stream_that_is_made_of_it() {
+    let camera = Camera::start(&with_tap());
+    let server = Server::start(&["--source", "rtsp", "--url", &camera.url, "--stream2", "160x120@10,200"]);
+    server.wait_until_running();
+    let mut client = Client::start(&["--url", &server.url("/whep/stream2")]);
+    let report = client.wait_for_frames(0, 10);
+    assert_eq!((report.width, report.height, report.stream.as_str()), (160, 120, "stream2"), "{report:?}");
+    assert_untouched(&camera, &server);
+    let second = &server.stats().streams[1];
+    assert!(second.fps_out < 15.0 && (second.width, second.height) == (160, 120), "{second:?}");
+    assert!(second.target_bitrate_kbps <= 200 && second.encoder != "passthrough", "{second:?}");
+    let base = server.rtsp.as_deref().and_then(|url| url.strip_suffix("/stream1")).expect("the first stream's address");
+    let probe = std::process::Command::new(program("ffprobe", "ffmpeg"))
+        .args(["-v", "error", "-show_entries", "stream=codec_name,width,height", "-of", "csv=p=0"])
+        .arg(format!("{base}/stream2"))
+        .output()
+        .expect("ffprobe starts");
+    assert_eq!(String::from_utf8_lossy(&probe.stdout).trim(), "h264,160,120", "{probe:?}");
+}
+
+/// A keyframe in eight seconds, and the time in each picture.
+const RARE_KEYFRAMES: &str = "( videotestsrc is-live=true pattern=black ! \
+    video/x-raw,format=I420,width=320,height=240,framerate=25/1 ! identity name=mark ! x264enc tune=zerolatency \
+    speed-preset=ultrafast threads=1 key-int-max=200 bframes=0 ! rtph264pay name=pay0 config-interval=-1 )";
+
+#[test]
+fn a_second_stream_of_a_camera_rests_and_begins_at_a_keyframe_of_it_which_is_said_until_then() {
+    let camera = Camera::start(RARE_KEYFRAMES);
+    let server = Server::start(&["--source", "rtsp", "--url", &camera.url, "--stream2", "320x240@25,300"]);
+    let streams = || server.stats().streams;
+    until_true("the second stream rests", wait::START, || streams()[1].resting);
+    let before = streams();
+    until_true("the first goes on", wait::START, || streams()[0].frames > before[0].frames + 75);
+    let resting = streams();
+    assert_eq!((resting[1].frames, resting[1].fps_out), (before[1].frames, 0.0), "{resting:?}");
+    assert!(resting[1].resting && resting[1].fps_in > 10.0, "it is watched: {resting:?}");
+    // Somebody comes right behind a keyframe.
+    let keyframes = resting[0].keyframes;
+    until_true("a keyframe", wait::START, || streams()[0].keyframes > keyframes);
+    let runtime = Runtime::new().expect("a runtime");
+    let watcher = Watcher::start(&runtime, &["--url", &server.url("/whep/stream2")]);
+    let said = || server.health().1.streams["stream2"].reason.clone();
+    let reason = until("what is waited for", wait::START, || said().filter(|reason| reason.contains("next keyframe")));
+    assert!(watcher.shots().is_empty(), "{reason}");
+    watcher.wait_for_shots(20);
+    let first = watcher.shots()[0].latency.expect("a mark that can be read");
+    assert!(first < Duration::from_secs(3), "{first:?} old: from before the rest, or not begun at a keyframe");
+    assert_eq!((said(), watcher.report().sessions), (None, 1));
+    let after = streams();
+    assert!(after.iter().all(|stream| stream.restarts == 0), "{after:?}");
+    watcher.stop(&runtime);
+}
+
+/// What a viewer gets of the first stream is what the camera has sent.
+fn assert_untouched(camera: &Camera, server: &Server) {
     let runtime = Runtime::new().expect("a runtime");
     let received = Arc::new(Mutex::new(Vec::new()));
     let (_keep, keyframe_wanted) = mpsc::channel(1);

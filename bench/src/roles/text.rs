@@ -2,9 +2,9 @@
 //! with the same settings on both sides of every comparison.
 
 use anyhow::{Context, Result};
-use rov_client::decoders::{self, DecoderChoice};
 use rov_common::codec::Codec;
 use rov_common::units::{Bitrate, Fps, Resolution};
+use rov_gst::decoders::{self, DecoderChoice};
 use rov_gst::element::{exists, has_property};
 use rov_server::config::Profile;
 use rov_server::pipeline::encoder::{self, Settings};

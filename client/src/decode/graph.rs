@@ -12,6 +12,7 @@ use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 use rov_common::codec::{self, Codec};
 use rov_common::units::Resolution;
+use rov_gst::decoders::Candidate;
 use rov_gst::element::has_property;
 
 use super::flow::Flow;
@@ -19,7 +20,6 @@ use super::limit::within;
 use super::output::{Output, PACKED};
 use super::picture::Picture;
 use super::rtp::Packet;
-use crate::decoders::Candidate;
 use crate::mailbox::Mailbox;
 
 /// How long a pipeline may take to start. Opening a hardware decoder takes up to a second where it loads firmware or a

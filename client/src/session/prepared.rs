@@ -6,11 +6,11 @@ use std::time::Duration;
 use anyhow::Context;
 use rov_common::codec::Codec;
 use rov_common::sync::lock;
+use rov_gst::decoders::DecoderChoice;
 use tokio::sync::mpsc;
 
 use super::SessionError;
 use crate::decode::{DecodeEvent, Decoder, DecoderConfig};
-use crate::decoders::DecoderChoice;
 use crate::receive::PAYLOAD_TYPE;
 use crate::viewer::Viewer;
 

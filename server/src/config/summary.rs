@@ -55,7 +55,7 @@ fn pip(config: &PipConfig) -> String {
 fn stream(camera: &CameraConfig, stream: &StreamConfig) -> String {
     let encode = &stream.encode;
     let codec = encode.codec;
-    if camera.source.is_passed_through() {
+    if camera.source.is_passed_through() && stream.name == camera.streams[0].name {
         return format!("{}, passed through", codec.title());
     }
     let size = encode.resolution.map_or_else(|| "the source's size".to_owned(), |size| size.to_string());

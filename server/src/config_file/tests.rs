@@ -290,7 +290,16 @@ fn names_are_given_once_and_cameras_do_not_take_each_others_sources() {
         ("[[camera]]\nsource = 'stdin'\n[[camera]]\nsource = 'stdin'", "rov.toml, line 4: --source stdin: another"),
         (
             "[[camera]]\nsource = 'stdin'\n[[camera.stream]]\n[[camera.stream]]",
-            "rov.toml, line 4: --source stdin: it is passed through untouched, as one stream",
+            "rov.toml, line 4: --source stdin: its stream is passed through untouched, and a further one is encoded \
+             from it: give width and height, fps or bitrate",
+        ),
+        (
+            "[[camera]]\nsource = 'stdin'\n[[camera.stream]]\n[[camera.stream]]\nfps = 5\nwidth = 641",
+            "rov.toml, line 6: --width 641: must be even",
+        ),
+        (
+            "[[camera]]\nsource = 'stdin'\n[[camera.stream]]\nlevel = '4'\n[[camera.stream]]\nfps = 5",
+            "rov.toml, line 4: --level: nothing is encoded here",
         ),
         ("[[camera]]\nstream2 = '641x360'", "rov.toml, line 2: --stream2: --width 641: must be even"),
         (

@@ -1,5 +1,6 @@
 //! Several streams of one camera.
 
+use std::sync::atomic::AtomicU8;
 use std::sync::mpsc::{Receiver, channel};
 
 use rov_common::units::{Bitrate, Fps, Resolution};
@@ -184,11 +185,113 @@ fn a_stream_that_is_left_out_leaves_the_other_as_it_is() {
     }
 }
 
+/// Gives H.264, with a keyframe in every second.
+const CODED: &str = "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 \
+                     ! x264enc tune=zerolatency key-int-max=30";
+
+/// Whether one of these is a keyframe of the same time.
+fn begins_there(units: &[AccessUnit], unit: &AccessUnit) -> bool {
+    units.iter().any(|other| other.keyframe && other.pts.abs_diff(unit.pts) < Duration::from_millis(2))
+}
+
+fn data(units: &[AccessUnit]) -> Vec<&[u8]> {
+    units.iter().map(|unit| &unit.data[..]).collect()
+}
+
 #[test]
-fn what_goes_out_untouched_is_one_stream_alone() {
-    let coded = "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240 ! x264enc tune=zerolatency";
-    let GraphEvent::Error(Failure::Source(reason)) = run(&plan(pipeline(coded))).event() else {
-        panic!("a coded stream cannot become two")
-    };
-    assert!(reason.contains("--pipeline gives H.264") && reason.contains("end it in raw video"), "{reason}");
+fn a_coded_source_goes_out_untouched_and_is_decoded_for_the_second_stream() {
+    let folder = Folder::new("decoded");
+    let clip = folder.clip("a.mp4", &["-r", "30", "-c:v", "libx264", "-bf", "0", "-g", "15"]);
+    let passed = file(&clip).with_source(|source| source.file_passthrough = true);
+    let alone = run(&prepare(&passed, &chosen("x264enc")).unwrap()).take(0, 40);
+    let running = run(&plan(passed));
+    assert_eq!(data(&running.take(0, 40)), data(&alone), "a file, over its end");
+    for (what, running) in [("a file", running), ("a pipeline", run(&plan(pipeline(CODED))))] {
+        let units = running.take(1, 15);
+        assert!(units[0].keyframe, "{what}");
+        assert_even(&units, SECOND_FRAME, what);
+        assert_even(&running.take(0, 20), FRAME, what);
+        assert!(running.branch(0).encoder().is_none() && running.branch(1).encoder().is_some());
+        let second = |event: GraphEvent| match event {
+            GraphEvent::Format { stream: 1, resolution, .. } => Some(resolution),
+            GraphEvent::Format { .. } => None,
+            other => panic!("{what}: {other:?}"),
+        };
+        assert_eq!(running.events.try_iter().filter_map(second).collect::<Vec<_>>(), [SECOND], "{what}");
+        running.graph.stop(Duration::from_secs(2));
+    }
+}
+
+#[test]
+fn while_a_decoded_stream_rests_nothing_is_decoded_and_it_begins_at_the_next_keyframe() {
+    let running = run(&plan(pipeline(CODED)));
+    running.take(1, 5);
+    running.branch(1).rest();
+    // What is on its way at this moment.
+    running.take(0, 10);
+    let before = running.branch(1).counters();
+    let decoded = running.branch(1).coded.count();
+    running.units[1].try_iter().for_each(drop);
+    assert_even(&running.take(0, 45), FRAME, "the first");
+    let resting = running.branch(1).counters();
+    assert_eq!((running.branch(1).coded.count(), running.units[1].try_iter().count()), (decoded, 0));
+    assert!(resting.frames_unwanted > before.frames_unwanted + 30 && resting.last_in > before.last_in, "{resting:?}");
+    assert!(!running.branch(1).waits_for_keyframe());
+    running.branch(1).wake();
+    let woken = running.take(1, 5);
+    assert!(woken[0].keyframe && woken[1..].iter().all(|unit| !unit.keyframe));
+    let firsts: Vec<_> = running.units[0].try_iter().collect();
+    assert!(begins_there(&firsts, &woken[0]), "{:?} is no keyframe of the source", woken[0].pts);
+}
+
+#[test]
+fn a_decoder_that_hangs_holds_up_no_other_stream_and_goes_on_at_a_keyframe() {
+    let running = run(&plan(pipeline(CODED)));
+    running.take(1, 3);
+    let queue = running.graph.pipeline.by_name(crate::pipeline::decoded::CODED_QUEUE).unwrap();
+    let gate = Arc::new(Mutex::new(()));
+    let at_gate = Arc::clone(&gate);
+    queue.static_pad("src").unwrap().add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        drop(lock(&at_gate));
+        gst::PadProbeReturn::Ok
+    });
+    let shut = lock(&gate);
+    running.take(0, 10);
+    running.units[0].try_iter().for_each(drop);
+    let begun = Instant::now();
+    let units = running.take(0, 60);
+    let (age, took) = (units[59].captured_at.elapsed(), begun.elapsed());
+    assert!(age < took / 2, "the last of 60 pictures is {age:?} old, they took {took:?}");
+    assert_even(&units, FRAME, "beside one that hangs");
+    assert!(queue.property::<u32>("current-level-buffers") <= 8);
+    let hung = running.branch(1).counters();
+    assert!(hung.frames_dropped() >= 20, "{hung:?}");
+    running.units[1].try_iter().for_each(drop);
+    drop(shut);
+    // Whole pictures of the newest group, and not what has come meanwhile.
+    let opened = Instant::now();
+    let fresh = running.units[1].iter().take(60).filter(|unit| unit.captured_at > opened).count();
+    assert!(fresh >= 30, "{fresh}");
+    let GraphEvent::Format { .. } = running.events.try_iter().last().unwrap() else { panic!("no failure") };
+}
+
+#[test]
+fn damaged_pictures_of_the_decoder_are_not_shown() {
+    let running = run(&plan(pipeline(CODED)));
+    running.take(1, 3);
+    let queue = running.graph.pipeline.by_name(plan::RAW_QUEUE).unwrap();
+    // The decoder's own word for it.
+    let count = AtomicU8::new(0);
+    let decoder = queue.static_pad("sink").unwrap().peer().unwrap();
+    decoder.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if count.fetch_add(1, Ordering::Relaxed) == 5
+            && let Some(picture) = info.buffer_mut()
+        {
+            picture.make_mut().set_flags(gst::BufferFlags::CORRUPTED);
+        }
+        gst::PadProbeReturn::Ok
+    });
+    let (firsts, seconds) = (running.take(0, 90), running.take(1, 30));
+    let gap = seconds.windows(2).find(|two| two[1].pts - two[0].pts > 2 * SECOND_FRAME).expect("what is left out");
+    assert!(begins_there(&firsts, &gap[1]), "it goes on at {:?}, which is no keyframe of the source", gap[1].pts);
 }

@@ -7,6 +7,7 @@ use std::thread;
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
+use rov_common::codec::Codec;
 use rov_common::sync::lock;
 use rov_common::units::Fps;
 use rov_gst::caps::format_of;
@@ -18,7 +19,7 @@ use super::continuity::{self, REWIND};
 use super::encoder::{self, EncoderRow};
 use super::plan::{self, BranchPlan, Plan, Tail};
 use super::source::{self, Pacing};
-use super::{catch_up, jpeg, live, rtsp, sparing, stdin, still, thin, wiring};
+use super::{catch_up, decoded, jpeg, live, rtsp, sparing, stdin, still, thin, wiring};
 use crate::config::SourceKind;
 use crate::rate_control::Ceiling;
 
@@ -62,8 +63,9 @@ fn add_behind(
         all.push(tee.map_err(|error| GraphError::Text(error.to_string()))?);
     }
     let common_ones = all.len();
-    for ((plan, branch), text) in plan.branches.iter().zip(&capture.branches).zip(texts) {
-        all.push(tail(plan, text, encodes, branch, capture)?.upcast());
+    for ((branch_plan, branch), text) in plan.branches.iter().zip(&capture.branches).zip(texts) {
+        // Of a coded stream only the first goes out untouched.
+        all.push(tail(branch_plan, plan.codec, text, encodes || branch.stream > 0, branch, capture)?.upcast());
     }
     pipeline.add_many(&all).map_err(|error| GraphError::Text(error.to_string()))?;
     for pair in all[..common_ones].windows(2) {
@@ -235,6 +237,7 @@ fn pad(bin: &gst::Bin, element: &str, text: &str) -> Result<gst::Pad, GraphError
 
 fn tail(
     plan: &BranchPlan,
+    source_codec: Codec,
     text: &str,
     encodes: bool,
     branch: &Arc<Branch>,
@@ -248,6 +251,10 @@ fn tail(
         let row = plan.encoder.ok_or_else(|| missing(encoder::NAME, text))?;
         let element = tail.by_name(encoder::NAME).ok_or_else(|| missing(encoder::NAME, text))?;
         let queue = pad(&tail, plan::RAW_QUEUE, text)?;
+        // Before all others: what is damaged is nothing to them.
+        if let Some(coded) = tail.by_name(decoded::CODED_QUEUE) {
+            decoded::install(&coded, &queue, source_codec, branch);
+        }
         // Before the count: what is left out on purpose is not lost.
         if let Some(fps) = plan.max_fps {
             thin::install(&queue, fps);
@@ -364,12 +371,6 @@ fn attach(
         || GraphError::source(format!("--pipeline ends in {caps}: end it with raw or {} video", plan.codec.title()));
     let is_encoded = caps.structure(0).is_some_and(|s| s.name() == plan.codec.media_type());
     let is_nvmm = caps.features(0).is_some_and(|features| features.contains("memory:NVMM"));
-    if is_encoded && plan.branches.len() > 1 {
-        return Err(GraphError::source(format!(
-            "--pipeline gives {}, which is passed through, as one stream alone: end it in raw video, or configure one stream",
-            plan.codec.title()
-        )));
-    }
     let texts = plan.branches.iter().map(|branch| match &branch.tail {
         Tail::Fixed(text) => Some(text),
         Tail::ByCaps { encoded, .. } if is_encoded => Some(encoded),

@@ -21,6 +21,7 @@ use rov_gst::rtp::LeftOut;
 use rov_gst::{clock, element};
 
 use super::encoder::{EncoderRow, Keyframe, LiveSize, Settings};
+use super::feed::Feed;
 use super::local_time::LocalTime;
 use super::playable;
 use super::still::Still;
@@ -108,10 +109,12 @@ pub struct BranchCounters {
     /// Frames of the source that are not too many for the stream.
     pub frames_in: u64,
     pub frames_to_encoder: u64,
-    /// Not given to the encoder because it rests.
+    /// Not given to the encoder because it rests, or to the decoder in front of it because that needs a keyframe first.
     pub frames_unwanted: u64,
     /// Access units.
     pub frames_out: u64,
+    /// When the last of `frames_unwanted` came.
+    pub last_unwanted: Option<Instant>,
     pub first_in: Option<Instant>,
     pub last_in: Option<Instant>,
     pub first_out: Option<Instant>,
@@ -159,6 +162,9 @@ pub struct Branch {
     pub(super) stream: usize,
     pub(super) is_off: bool,
     pub(super) frames_in: Arc<Counter>,
+    /// Access units for the decoder in front of the encoder, and what is shown of its pictures.
+    pub(super) coded: Counter,
+    pub(super) feed: Mutex<Feed>,
     pub(super) frames_to_encoder: Arc<Counter>,
     pub(super) frames_unwanted: Arc<Counter>,
     pub(super) frames_out: Arc<Counter>,
@@ -215,6 +221,8 @@ impl Branch {
             stream,
             is_off,
             frames_in: counter(),
+            coded: Counter::new(epoch),
+            feed: Mutex::new(Feed::Flows),
             frames_to_encoder: counter(),
             frames_unwanted: counter(),
             frames_out: counter(),
@@ -292,8 +300,9 @@ impl Branch {
             frames_in: frames_in.count(),
             frames_unwanted: self.frames_unwanted.count(),
             frames_out: self.frames_out.count(),
-            first_in: frames_in.first(),
-            last_in: frames_in.last(),
+            last_unwanted: self.frames_unwanted.last(),
+            first_in: [frames_in.first(), self.coded.first()].into_iter().flatten().min(),
+            last_in: frames_in.last().max(self.coded.last()),
             first_out: self.frames_out.first(),
             last_out: self.frames_out.last(),
         }

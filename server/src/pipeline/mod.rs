@@ -7,8 +7,10 @@ mod build;
 mod capture;
 mod catch_up;
 mod continuity;
+mod decoded;
 mod devices;
 pub mod encoder;
+mod feed;
 mod graph;
 mod jpeg;
 mod live;
@@ -87,6 +89,13 @@ pub fn prepare_from(
         SourceKind::File => PrepareError::Fatal(format!("--file {}", missing.0)),
         _ => PrepareError::Retry(missing.0),
     })?;
+    if plan.branches.iter().any(|branch| branch.decodes) && decoded::decoder(codec, &machine).is_none() {
+        return Err(PrepareError::Fatal(format!(
+            "no decoder of {} works here, which each stream but the first needs: install gstreamer1.0-libav, or leave \
+             these streams out",
+            codec.title()
+        )));
+    }
     if let Some(file) = &config.file {
         let looked = match config.file_passthrough {
             true => scan::passthrough(file, codec, &plan.head_text()),
@@ -138,5 +147,6 @@ fn machine(config: &SourceConfig) -> Machine<'static> {
         container: None,
         stdin_fd: 0,
         stdin_is_file: false,
+        opens: &decoded::opens,
     }
 }

@@ -6,6 +6,7 @@
 //!        tee, where the camera has several streams; a tail for each
 //! tail:  leaky queue of one frame ! [deinterlace] ! scale ! convert ! caps ! ENCODER ! [parse] ! appsink
 //!   or:  appsink                                                                                    (a coded stream, untouched)
+//!   and: [parse] ! queue ! DECODER ! leaky queue of one frame ! as above                     (of that, each stream but the first)
 //! ```
 //!
 //! Each is a bin: the head of a file is built anew for each round, and the tails of a user's pipeline are chosen when
@@ -17,6 +18,7 @@ use rov_common::api::CaptureTime;
 use rov_common::codec::Codec;
 use rov_common::units::{Bitrate, Fps, Resolution};
 
+use super::decoded;
 use super::encoder::{EncoderRow, Memory, Settings};
 use super::pip::{Pip, Tap};
 use super::source::{self, Drawing, Found, Machine, Missing, Output, Pacing};
@@ -60,7 +62,7 @@ pub struct Plan {
     pub head: String,
     /// Paces the pictures; empty where nothing does.
     pub trunk: String,
-    /// One for each stream of the camera; one alone where a coded stream goes out untouched.
+    /// One for each stream of the camera.
     pub branches: Vec<BranchPlan>,
     /// Of a coded stream that goes out untouched.
     pub codec: Codec,
@@ -100,6 +102,8 @@ pub struct BranchPlan {
     pub codec: Codec,
     /// None: the source's stream goes out untouched.
     pub encoder: Option<&'static EncoderRow>,
+    /// The source's stream is decoded for it.
+    pub decodes: bool,
     pub settings: Settings,
     /// The bit rate follows size and rate once they are known: `Some(max_quality)`.
     pub auto_bitrate: Option<bool>,
@@ -166,32 +170,41 @@ pub fn settings(config: &EncodeConfig, cores: usize) -> Settings {
 
 /// The plan with an encoder for each stream; they are not used where the source gives a coded stream.
 pub fn plan(camera: &CameraConfig, machine: &Machine, encoders: &[&'static EncoderRow]) -> Result<Plan, Missing> {
-    let wanted = wanted(camera);
-    let alone = camera.streams.len() == 1 && !camera.is_part;
-    let source = source::source(&camera.source, &wanted, alone, machine)?;
-    let branches = camera.streams.iter().zip(encoders).map(|(stream, encoder)| {
+    // A coded stream is the first one's, whatever the others want.
+    let mut wanted = camera.streams[0].encode.clone();
+    let mut source = source::source(&camera.source, &wanted, !camera.is_part, machine)?;
+    if source.output != Output::Encoded && camera.streams.len() > 1 {
+        wanted = wanted_by_all(camera);
+        source = source::source(&camera.source, &wanted, false, machine)?;
+    }
+    let branches = camera.streams.iter().zip(encoders).enumerate().map(|(number, (stream, encoder))| {
         let encode = &stream.encode;
         let settings = settings(encode, machine.cores);
-        let builder = Builder { encode, flip: camera.source.flip, machine, encoder, settings: &settings };
+        let (flip, source_codec) = (camera.source.flip, wanted.codec);
+        let builder = Builder { encode, flip, machine, encoder, settings: &settings, source_codec };
+        let is_coded = source.output == Output::Encoded;
+        let decodes = is_coded && number > 0;
         let tail = match source.output {
             Output::Raw => Tail::Fixed(builder.raw()),
             Output::Nvmm => Tail::Fixed(builder.nvmm()),
+            Output::Encoded if decodes => Tail::Fixed(builder.decoded(false)),
             Output::Encoded => Tail::Fixed(builder.encoded(false)),
             Output::ByCaps => Tail::ByCaps {
                 raw: builder.raw(),
                 nvmm: (machine.has_property)("nvvidconv", "name").then(|| builder.nvmm()),
-                encoded: builder.encoded(true),
+                encoded: if number > 0 { builder.decoded(true) } else { builder.encoded(true) },
             },
         };
         BranchPlan {
             tail,
             codec: encode.codec,
-            encoder: (source.output != Output::Encoded).then_some(*encoder),
+            encoder: (!is_coded || decodes).then_some(*encoder),
+            decodes,
             settings,
             auto_bitrate: encode.bitrate.is_none().then_some(encode.max_quality),
             fixed_size: encode.fixed_size,
             limit: None,
-            max_fps: encode.fps.filter(|fps| source.limit_fps || wanted.fps != Some(*fps)),
+            max_fps: encode.fps.filter(|fps| decodes || source.limit_fps || wanted.fps != Some(*fps)),
             is_off: false,
         }
     });
@@ -234,7 +247,7 @@ fn no_camera(camera: &CameraConfig, machine: &Machine) -> String {
 }
 
 /// What the source is to give: enough for all streams.
-fn wanted(camera: &CameraConfig) -> EncodeConfig {
+fn wanted_by_all(camera: &CameraConfig) -> EncodeConfig {
     let encodes = || camera.streams.iter().map(|stream| &stream.encode);
     // Of those that want a size of their own: where one wants the source's, the source decides.
     let sizes: Option<Vec<_>> = encodes().map(|encode| encode.resolution).collect();
@@ -264,6 +277,8 @@ struct Builder<'a> {
     machine: &'a Machine<'a>,
     encoder: &'static EncoderRow,
     settings: &'a Settings,
+    /// Of a coded stream.
+    source_codec: Codec,
 }
 
 impl Builder<'_> {
@@ -325,6 +340,12 @@ impl Builder<'_> {
     /// Encoded frames go through as they are: none may be dropped, so nothing here leaks.
     fn encoded(&self, parse: bool) -> String {
         if parse { self.end() } else { SINK.to_owned() }
+    }
+
+    /// From access units to others, by way of raw pictures. Nothing in front of the decoder leaks: see `decoded`.
+    fn decoded(&self, parse: bool) -> String {
+        let parser = if parse { format!("{} ! ", source::parsed(self.source_codec)) } else { String::new() };
+        format!("{parser}{} ! {}", decoded::text(self.source_codec, self.machine), self.raw())
     }
 }
 

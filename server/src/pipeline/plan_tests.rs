@@ -3,6 +3,7 @@ use std::path::PathBuf;
 use super::source::{CSI_ROWS, CsiCamera};
 use super::*;
 use crate::pipeline::encoder::rows;
+use crate::pipeline::mode::{Encoding, Mode};
 
 const QUEUE: &str = "queue name=rov_raw max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream";
 const END: &str = "h264parse config-interval=-1 ! video/x-h264,stream-format=byte-stream,alignment=au \
@@ -15,16 +16,27 @@ const PACE: &str =
 
 /// An encoder's row and a has-function that knows no property but names in `known`, so that the texts stay short.
 fn make(config: &CameraConfig, element: &str, known: &[&str], csi: Vec<CsiCamera>) -> Plan {
+    make_with(config, element, known, csi, Vec::new())
+}
+
+fn make_with(
+    config: &CameraConfig,
+    element: &str,
+    known: &[&str],
+    csi: Vec<CsiCamera>,
+    cameras: Vec<source::Camera>,
+) -> Plan {
     let has = |element: &str, property: &str| known.contains(&element) || known.contains(&property);
     let container = Some(source::Container::Mp4);
     let machine = Machine {
         has_property: &has,
         cores: 2,
-        cameras: Vec::new(),
+        cameras,
         csi,
         container,
         stdin_fd: 0,
         stdin_is_file: false,
+        opens: &|_| true,
     };
     let row = |codec| rows(codec).iter().find(|row| row.element == element).unwrap();
     let encoders: Vec<_> = config.streams.iter().map(|stream| row(stream.encode.codec)).collect();
@@ -228,4 +240,68 @@ fn streams_of_one_camera_share_its_source_by_a_tee() {
     assert!(plan.head.ends_with("width=1920,height=1080,framerate=60/1"), "{}", plan.head);
     assert_eq!(plan.branches.iter().map(|branch| branch.max_fps).collect::<Vec<_>>(), [Some(Fps::whole(15)), None]);
     assert_eq!(plan.trunk, "");
+}
+
+#[test]
+fn further_streams_of_a_coded_source_are_decoded_and_the_first_is_as_it_is_alone() {
+    let file = config(SourceKind::File).with_source(|source| source.file_passthrough = true);
+    let mut camera = file.clone();
+    let mut second = camera.streams[0].clone();
+    second.encode.resolution = Some(Resolution::new(640, 360));
+    second.encode.fps = Some(Fps::whole(60));
+    camera.streams.push(second);
+    let (one, two) =
+        (make(&file, "x264enc", &[], vec![]), make(&camera, "x264enc", &["avdec_h264", "max-threads"], vec![]));
+    assert_eq!((&two.head, &two.trunk, &two.branches[0].tail), (&one.head, &one.trunk, &one.branches[0].tail));
+    assert_eq!((two.pacing, two.branches[0].decodes), (one.pacing, false), "what the second wants is not the source's");
+    let tail = format!(
+        "queue name=rov_coded max-size-buffers=8 max-size-bytes=0 max-size-time=0 ! avdec_h264 thread-type=slice \
+         std-compliance=normal output-corrupt=true ! {QUEUE} ! videoscale n-threads=2 ! videoconvert n-threads=2 \
+         ! video/x-raw,format=I420,width=640,height=360,pixel-aspect-ratio=1/1 ! x264enc name=rov_enc"
+    );
+    let text = make(&camera, "x264enc", &["avdec_h264", "n-threads"], vec![]).text();
+    assert!(text.contains(" ! tee name=rov_tee rov_tee. ! appsink name=rov_out "), "{text}");
+    assert!(text.contains(&format!(" rov_tee. ! {tail}")), "{text}");
+    assert_eq!((two.branches[1].decodes, two.branches[1].max_fps), (true, Some(Fps::whole(60))));
+    assert_eq!(two.branches[1].encoder.map(|row| row.element), Some("x264enc"));
+    // Of a user's pipeline that is seen only when it runs.
+    let mut user = config(SourceKind::Pipeline);
+    user.streams = camera.streams;
+    let user = make(&user, "x264enc", &["avdec_h264"], vec![]);
+    let encoded = |number: usize| match &user.branches[number].tail {
+        Tail::ByCaps { encoded, .. } => encoded.clone(),
+        Tail::Fixed(_) => panic!("the tail must depend on what the pipeline gives"),
+    };
+    assert_eq!(encoded(0), END);
+    assert!(
+        encoded(1).starts_with(&format!("{} ! queue name=rov_coded", source::parsed(Codec::H264))),
+        "{}",
+        encoded(1)
+    );
+}
+
+#[test]
+fn a_webcam_whose_h264_is_the_first_stream_is_opened_once_for_the_second() {
+    let size = Resolution::new(1920, 1080);
+    let mode = |encoding| Mode { encoding, min: size, max: size, fps: vec![(Fps::whole(30), Fps::whole(30))] };
+    let webcam = |encodings: &[Encoding]| {
+        let mut camera = config(SourceKind::Webcam);
+        camera.streams.push(camera.streams[0].clone());
+        camera.streams[1].encode.resolution = Some(Resolution::new(640, 360));
+        let found = source::Camera {
+            element: "v4l2src",
+            property: "device",
+            id: "/dev/video0".to_owned(),
+            paths: Vec::new(),
+            name: "C920".to_owned(),
+            modes: encodings.iter().map(|encoding| mode(encoding.clone())).collect(),
+        };
+        make_with(&camera, "x264enc", &["avdec_h264"], Vec::new(), vec![found])
+    };
+    let plan = webcam(&[Encoding::H264]);
+    assert!(plan.head.contains("! video/x-h264,width=1920,height=1080,framerate=30/1 ! h264parse"), "{}", plan.head);
+    assert_eq!(plan.branches.iter().map(|branch| branch.decodes).collect::<Vec<_>>(), [false, true]);
+    assert!(plan.branches[0].encoder.is_none() && plan.branches[1].encoder.is_some());
+    let plan = webcam(&[Encoding::H264, Encoding::Jpeg]);
+    assert!(plan.head.contains("image/jpeg") && plan.branches.iter().all(|branch| !branch.decodes), "{}", plan.head);
 }

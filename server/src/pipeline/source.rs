@@ -191,6 +191,8 @@ pub struct Machine<'a> {
     pub stdin_fd: i32,
     /// Whether that is a regular file.
     pub stdin_is_file: bool,
+    /// Whether an element that there is finds the hardware that it needs.
+    pub opens: &'a dyn Fn(&str) -> bool,
 }
 
 impl Machine<'_> {

@@ -13,6 +13,7 @@ fn machine(has_property: HasProperty<'_>) -> Machine<'_> {
         container: None,
         stdin_fd: 0,
         stdin_is_file: false,
+        opens: &|_| true,
     }
 }
 
