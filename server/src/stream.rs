@@ -11,7 +11,7 @@ mod timeline;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rov_common::access_unit::AccessUnit;
 use rov_common::api::{CaptureTime, StreamStats};
@@ -26,9 +26,11 @@ pub use self::status::{Keyframes, Keyless, Status};
 use self::timeline::Timeline;
 use crate::packetize::{Frame, packetize};
 
-/// Frames that wait for one output. At 30 fps this is a quarter of a second: later than that, the newest keyframe is
-/// worth more than the rest.
+/// Frames that wait for one output, for so long: then the newest keyframe is worth more than the rest.
 const OUTPUT_CAPACITY: usize = 8;
+const LONGEST_WAIT: Duration = Duration::from_millis(250);
+/// Those of a camera that sends pictures in groups, or whose link held them back, come at once.
+const MOST_AT_ONCE: usize = 64;
 
 pub struct Stream {
     camera: String,
@@ -130,7 +132,7 @@ impl Stream {
         // A copy of the list: what an output does with the frame may remove an output.
         let outputs = lock(&self.outputs).clone();
         for output in &outputs {
-            if output.put(&frame) == Put::Overflow {
+            if output.put(&frame, now) == Put::Overflow {
                 self.demand.request_keyframe();
             }
         }
@@ -192,7 +194,8 @@ pub struct OutputQueue {
 
 #[derive(Default)]
 struct QueueState {
-    frames: VecDeque<Arc<Frame>>,
+    /// With when each came.
+    frames: VecDeque<(Instant, Arc<Frame>)>,
     /// The output fell behind: nothing is kept until the next keyframe.
     skipping: bool,
     skipped: u64,
@@ -209,7 +212,7 @@ enum Put {
 impl OutputQueue {
     /// The oldest frame that waits.
     pub fn take(&self) -> Option<Arc<Frame>> {
-        lock(&self.state).frames.pop_front()
+        lock(&self.state).frames.pop_front().map(|(_, frame)| frame)
     }
 
     /// Frames left out because this output was too slow.
@@ -222,9 +225,12 @@ impl OutputQueue {
         lock(&self.state).skipping
     }
 
-    fn put(&self, frame: &Arc<Frame>) -> Put {
+    fn put(&self, frame: &Arc<Frame>, now: Instant) -> Put {
         {
             let mut state = lock(&self.state);
+            let waiting = state.frames.len();
+            let is_late =
+                state.frames.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) >= LONGEST_WAIT);
             if state.skipping && frame.keyframe {
                 state.skipping = false;
                 state.skipped += state.frames.len() as u64;
@@ -232,13 +238,13 @@ impl OutputQueue {
             } else if state.skipping {
                 state.skipped += 1;
                 return Put::Skipped;
-            } else if state.frames.len() >= OUTPUT_CAPACITY {
+            } else if waiting >= MOST_AT_ONCE || waiting >= OUTPUT_CAPACITY && is_late {
                 state.skipping = true;
                 state.skipped += 1 + state.frames.len() as u64;
                 state.frames.clear();
                 return Put::Overflow;
             }
-            state.frames.push_back(Arc::clone(frame));
+            state.frames.push_back((now, Arc::clone(frame)));
         }
         (self.wake)();
         Put::Kept
@@ -289,7 +295,7 @@ mod tests {
         let queue = stream.add_output(|| {});
         stream.publish(unit(true, 0), now);
         for i in 1..20 {
-            stream.publish(unit(false, i * 33), now);
+            stream.publish(unit(false, i * 33), now + Duration::from_millis(i * 33));
         }
         assert_eq!(requests.try_recv().ok(), Some(Control::KeyframeWanted));
         assert!(requests.try_recv().is_err(), "one request for one gap");
@@ -301,6 +307,20 @@ mod tests {
         assert!(!queue.is_skipping() && queue.take().expect("the keyframe").keyframe);
         assert!(!queue.take().expect("what follows it").keyframe);
         assert_eq!(queue.skipped(), 20, "the first keyframe, which was never taken, and all until the next");
+    }
+
+    #[test]
+    fn pictures_that_come_at_once_are_no_output_that_falls_behind() {
+        let now = Instant::now();
+        let (stream, mut requests) = Stream::new("cam1", "stream1", Codec::H264, CaptureClock::start());
+        let queue = stream.add_output(|| {});
+        for i in 0..MOST_AT_ONCE as u64 {
+            stream.publish(unit(i == 0, i * 33), now);
+        }
+        assert!(requests.try_recv().is_err() && !queue.is_skipping());
+        stream.publish(unit(false, 9_999), now);
+        assert_eq!(requests.try_recv().ok(), Some(Control::KeyframeWanted));
+        assert!(queue.take().is_none());
     }
 
     #[test]
