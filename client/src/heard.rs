@@ -217,6 +217,8 @@ pub struct Heard {
     /// was heard beside the server that is watched does not take its place later.
     found: Vec<Found>,
     watched: Option<Watched>,
+    /// The one that was watched before others took its place.
+    left: Option<Watched>,
     /// Those whose key a session proved, the last watched last.
     proved: Vec<Proved>,
     /// Those that claimed a key and did not prove it.
@@ -381,7 +383,11 @@ impl Heard {
             // At another address, perhaps: who was beside it still was.
             Some(before) if before.is_key_of(&server.announcement) => alive = alive.max(before.alive),
             // Whoever fell silent before it came was not beside it: it may be the same machine under its former name.
-            _ => self.found.retain(|found| found.seen >= server.first),
+            before => {
+                self.found.retain(|found| found.seen >= server.first);
+                let left = self.left.take().or(before);
+                self.left = left.filter(|left| !left.is_key_of(&server.announcement));
+            }
         }
         self.watched = Some(Watched { server: server.clone(), alive });
         self.asked = None;
@@ -494,19 +500,25 @@ impl Heard {
         self.found.iter().find(|found| found.is_offered_as(offer)).cloned()
     }
 
-    /// The server whose key was proved is heard again, while one is watched that proves none, as the pilot chose: a
-    /// question beside the picture.
+    /// The server that was watched before is heard again while another one is: a question beside the picture.
     pub fn back(&self, now: Instant) -> Option<Question> {
         let watched = self.watched.as_ref()?;
-        let proved = self.proved.last().filter(|_| !self.needs_proof(watched))?;
-        let back = self.found.iter().find(|found| {
-            let of = &found.announcement;
-            !is_old(found, now) && can_prove(of) && proved.is_of(of)
-        })?;
+        let proved = self.proved.last().filter(|_| !self.needs_proof(watched));
+        let is_it = |of: &Announcement| match proved {
+            Some(proved) => proved.is_of(of),
+            None => self.left.as_ref().is_some_and(|left| left.is_key_of(of)),
+        };
+        let is_back =
+            |found: &&Found| !is_old(found, now) && can_prove(&found.announcement) && is_it(&found.announcement);
+        let back = self.found.iter().find(is_back)?;
         let (name, here, there) = (back.name(), watched.server.address, back.address);
-        let text = format!(
-            "{name}, verified by its key before, is back at {there}; still watching {here}, as chosen, which proves no key"
-        );
+        let text = match proved {
+            Some(_) => format!(
+                "{name}, verified by its key before, is back at {there}; still watching {here}, as chosen, which proves \
+                 no key"
+            ),
+            None => format!("{name} is back at {there}; still watching {} at {here}", watched.server.name()),
+        };
         let label = format!("{name}  {there}");
         Some(Question { text, offers: vec![back.offer(label)], takes_first_at: None })
     }

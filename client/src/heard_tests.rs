@@ -338,6 +338,25 @@ fn what_the_pilot_chose_stays_when_the_server_that_proved_its_key_is_back_and_th
 }
 
 #[test]
+fn the_server_that_was_watched_first_is_offered_again_when_it_is_back() {
+    let (a, b) = (server("a", Some("ka")), server("b", Some("kb")));
+    let mut world = World::watching(&a, &[]);
+    world.wish.any = true;
+    let asked = question(world.lose(&[(&b, ELSEWHERE)]));
+    assert!(asked.takes_first_at.is_some());
+    let taken = world.heard.offered(&asked.offers[0]).expect("it is heard");
+    world.heard.watch(&taken, true);
+    assert_eq!(world.heard.back(world.now), None);
+    world.hear(&a, NEMO);
+    let asked = world.heard.back(world.now).expect("it is back");
+    let said = "rov a is back at 192.168.2.2:8080; still watching rov b at 192.168.2.9:8080";
+    assert_eq!((asked.text.as_str(), addresses(&asked), asked.takes_first_at), (said, vec![NEMO], None));
+    let server = world.heard.offered(&asked.offers[0]).expect("it is heard");
+    world.heard.watch(&server, true);
+    assert_eq!(world.heard.back(world.now), None, "nobody comes back when it is watched again");
+}
+
+#[test]
 fn a_session_without_webrtc_does_not_make_a_server_one_without_a_key() {
     let a = server("a", Some("ka"));
     let mut world = World::watching(&a, &[]);
