@@ -236,7 +236,7 @@ pub struct ViewerStats {
     pub connected_s: f64,
     pub packets: u64,
     pub bytes: u64,
-    /// Access units skipped because the socket was full or the viewer waited for a keyframe.
+    /// Access units skipped because the socket was full, the viewer waited for a keyframe, or too many came at once.
     pub skipped: u64,
     /// Of these, skipped because the viewer's link is too slow.
     #[serde(default)]

@@ -61,7 +61,7 @@ pub struct Camera {
     pub property: &'static str,
     /// The property's value: `/dev/video0`, or an index.
     pub id: String,
-    /// Other paths that lead to it, whatever its number is: see [`super::stable`]. The surest first.
+    /// Other paths that lead to it, whatever its number is: see `stable`. The surest first.
     pub paths: Vec<String>,
     /// What the camera calls itself.
     pub name: String,

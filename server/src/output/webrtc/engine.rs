@@ -190,6 +190,13 @@ impl Engine {
         self.pilot_stream
     }
 
+    /// So many frames of the stream were left out before they came here.
+    pub fn left_out(&mut self, stream: usize, count: u64) {
+        for viewer in self.viewers.values_mut().filter(|viewer| viewer.stream == stream) {
+            viewer.session.left_out(count);
+        }
+    }
+
     /// Whether a viewer of the stream needs a keyframe, since that was asked last.
     pub fn take_keyframe_wanted(&mut self, stream: usize) -> bool {
         std::mem::take(&mut self.streams[stream].keyframe_wanted)

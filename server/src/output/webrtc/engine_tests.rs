@@ -568,6 +568,8 @@ fn a_full_socket_costs_the_frame_and_a_keyframe_mends_it() {
     assert_eq!(world.viewers[0].packets.len(), before + 4);
     let stats = world.engine.stats(now).remove(0).1;
     assert_eq!((stats.skipped, stats.awaits_keyframe), (2, false));
+    world.engine.left_out(0, 3);
+    assert_eq!(world.engine.stats(now)[0].1.skipped, 5, "too many came at once");
 }
 
 #[test]

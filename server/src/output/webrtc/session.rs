@@ -383,6 +383,13 @@ impl Session {
         self.feedback.with(|estimator| estimator.set_share(share));
     }
 
+    /// So many frames were left out before they came here.
+    pub fn left_out(&mut self, count: u64) {
+        if self.is_connected() {
+            self.skipped += count;
+        }
+    }
+
     /// It has not been heard of for a while: whoever reports arrivals at all, does so several times a second.
     pub fn is_silent(&self, now: Instant) -> bool {
         self.liveness.unanswered(now).is_some_and(|time| time > SILENT)

@@ -52,6 +52,8 @@ pub(super) struct MediaThread {
 struct Feed {
     stream: Arc<Stream>,
     frames: Arc<OutputQueue>,
+    /// Frames left out of that queue of which the viewers know.
+    left_out: u64,
     /// Held while there is a viewer, from its offer on: the encoder is at work when it has connected.
     awake: Option<Awake>,
 }
@@ -74,7 +76,7 @@ impl MediaThread {
                     tracing::error!(%error, "cannot wake the media thread");
                 }
             });
-            Feed { stream: Arc::clone(stream), frames, awake: None }
+            Feed { stream: Arc::clone(stream), frames, left_out: 0, awake: None }
         };
         let feeds = streams.iter().map(feed).collect();
         let this = Self {
@@ -163,6 +165,14 @@ impl MediaThread {
         std::iter::once(first).chain(others).find_map(|at| Some((at, self.feeds[at].frames.take()?)))
     }
 
+    /// What did not wait for this thread, as too much waited already, is left out for the viewers that are there.
+    fn count_left_out(&mut self) {
+        for (at, feed) in self.feeds.iter_mut().enumerate() {
+            let all = feed.frames.skipped();
+            self.engine.left_out(at, all - std::mem::replace(&mut feed.left_out, all));
+        }
+    }
+
     /// Whether more may be waiting.
     fn receive(&mut self) -> bool {
         for _ in 0..RECEIVE_BATCHES {
@@ -193,6 +203,7 @@ impl MediaThread {
                     let public = public_addresses(&local, asked, &self.public, seen);
                     let certificate = self.identity.as_ref().map(Identity::certificate);
                     let reach = Reach { local, public, certificate };
+                    self.count_left_out();
                     let of = &self.feeds[stream].stream;
                     let asked = Asked { stream, profile: of.profile(), ceiling: of.status().ceiling() };
                     let out = &mut self.socket.outbound();
@@ -209,6 +220,7 @@ impl MediaThread {
                     let _ = reply.send(self.engine.close(&id, &mut self.socket.outbound()));
                 }
                 Ok(Command::Stats { reply }) => {
+                    self.count_left_out();
                     let stats = self.engine.stats(now).into_iter().map(|(at, mut viewer)| {
                         let frames = &self.feeds[at].frames;
                         // Of what waited for this thread, nothing is sent either.
