@@ -161,11 +161,12 @@ fn redact_values(text: &str) -> String {
     let (mut shown, mut rest) = (String::with_capacity(text.len()), text);
     while let Some(at) = rest.find('=') {
         let before = rest[..at].trim_end_matches([' ', '\t']);
-        let name = before.rfind(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_').map_or(0, |end| end + 1);
+        let name =
+            before.rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '-' && c != '_').next().unwrap_or_default();
         let value_at = at + 1 + rest[at + 1..].find(|c| c != ' ' && c != '\t').unwrap_or(rest.len() - at - 1);
         let value = &rest[value_at..];
         // Not `==`, nor `name= ` at the end of a line.
-        if !is_secret(&before[name..], false) || value.is_empty() || value.starts_with(['\n', '\r', '=']) {
+        if !is_secret(name, false) || value.is_empty() || value.starts_with(['\n', '\r', '=']) {
             shown.push_str(&rest[..=at]);
             rest = &rest[at + 1..];
             continue;
@@ -225,8 +226,34 @@ mod tests {
             ("x264enc pass=quant ! h264parse", "x264enc pass=quant ! h264parse"),
             ("passthrough=true bypass=1 a==b", "passthrough=true bypass=1 a==b"),
             ("--password=", "--password="),
+            ("/ä=1", "/ä=1"),
+            ("–pw=x", "–pw=..."),
         ] {
             assert_eq!(redact(text), shown);
+        }
+    }
+
+    #[test]
+    fn no_text_is_too_odd() {
+        let parts = ["ä", "–", "😀", "=", "pw", "@", ":", "://", "rtsp", "?", "\"", "{\"", "\\", "\u{3000}", "\n", "/"];
+        let odd = |mut number: usize| {
+            let part = std::iter::from_fn(|| {
+                let part = parts.get(number.checked_sub(1)? % parts.len());
+                number = (number - 1) / parts.len();
+                part.copied()
+            });
+            part.collect::<String>()
+        };
+        // All of up to four parts; then longer ones behind what leads into each branch.
+        for text in (0..70_000).map(odd) {
+            redact(&text);
+            redact_typed(&format!("invalid value '{text}'"), [OsString::from(&text)]);
+        }
+        for text in (0..5_000).map(odd) {
+            for start in ["rtsp://a:b@h", "http://h/?", "{\"m\":\"rtsp://", "user:ä@", "ä pw = \"", "--password="] {
+                redact(&format!("{start}{text}"));
+                redact(&format!("{text}{start}{text}"));
+            }
         }
     }
 
