@@ -252,6 +252,12 @@ impl Decoder {
         stats
     }
 
+    /// Gives no picture from now on, also none that waits to be shown: the next one would pass for another session's.
+    pub fn silence(&self) {
+        self.shared.stopped.store(true, Ordering::Relaxed);
+        drop(self.shared.mailbox.take());
+    }
+
     fn now(&self) -> std::sync::MutexGuard<'_, Now> {
         // Written in single assignments, so valid even after a panic elsewhere.
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
@@ -260,7 +266,7 @@ impl Decoder {
 
 impl Drop for Decoder {
     fn drop(&mut self) {
-        self.shared.stopped.store(true, Ordering::Relaxed);
+        self.silence();
         // Full, the thread has enough to wake up for.
         self.shared.tell(Note::Stop);
         let ended = self.ended.get_mut().unwrap_or_else(PoisonError::into_inner);

@@ -28,6 +28,8 @@ pub struct Feed {
 /// What was shown of it.
 struct Seen {
     shown: Shown,
+    /// When the newest picture left its decoder. One that is shown after its session may be another vehicle's.
+    decoded: Option<Instant>,
     /// The session of the newest picture.
     session: u64,
 }
@@ -35,7 +37,7 @@ struct Seen {
 impl Feed {
     /// Without a session yet, which ends with `stop`.
     pub fn new(id: u64, stream: Option<String>, viewer: Arc<Viewer>, stop: CancellationToken) -> Self {
-        let seen = Mutex::new(Seen { shown: Shown::new(Instant::now()), session: 0 });
+        let seen = Mutex::new(Seen { shown: Shown::new(Instant::now()), decoded: None, session: 0 });
         Self { id, stream, viewer, seen, stop }
     }
 
@@ -81,6 +83,7 @@ impl Feed {
             all.add(passage, picture.source, read_stamp(picture).map(|stamp| (stamp, unix_us)));
         }
         seen.shown.add(passage, picture.source, None);
+        seen.decoded = Some(picture.decoded_at);
     }
 
     pub fn report(&self, now: Instant) -> TileReport {
@@ -115,7 +118,7 @@ impl Feed {
             latency: stages(shown, now, reception.encode, reception.rtt),
         };
         let (phase, since) = viewer.phase_since();
-        let status = status(phase, since, shown.last_shown());
+        let status = status(phase, since, seen.decoded);
         ViewModel { status, overlay, notices, said: None, question: viewer.choice.question() }
     }
 }
@@ -133,9 +136,9 @@ fn stages(shown: &Shown, now: Instant, encode: Option<Duration>, rtt: Option<Dur
 }
 
 /// What the window says. Once there was a picture, whatever is not live is a loss: the old picture must not look live.
-/// A picture that came since the session began to connect or to wait is a new one: the phase just does not know it yet.
-fn status(phase: Phase, since: Instant, last_shown: Option<Instant>) -> Status {
-    let (had_picture, is_new) = (last_shown.is_some(), last_shown.is_some_and(|at| at > since));
+/// A picture that was decoded since the session began to connect or to wait is a new one: the phase just does not know it yet.
+fn status(phase: Phase, since: Instant, last: Option<Instant>) -> Status {
+    let (had_picture, is_new) = (last.is_some(), last.is_some_and(|at| at > since));
     match phase {
         Phase::Live => Status::Live,
         Phase::Connecting(_) | Phase::Waiting(_) if is_new => Status::Live,
@@ -152,6 +155,7 @@ fn status(phase: Phase, since: Instant, last_shown: Option<Instant>) -> Status {
 #[cfg(test)]
 mod tests {
     use rov_common::api::StreamStats;
+    use rov_common::units::Resolution;
 
     use super::*;
     use crate::streams::Listed;
@@ -167,9 +171,9 @@ mod tests {
         let of_two = [listed("stream1", "bow"), listed("stream2", "bow"), listed("arm/stream1", "arm")];
         let called_where = |streams: &[Listed], name: &str, stream: &str| {
             let viewer = Viewer::new();
-            viewer.set_streams(streams.to_vec());
             let (name, address) = (name.to_owned(), "10.0.0.2:8080".to_owned());
             viewer.set_server(Server { name, address, ..Default::default() });
+            viewer.set_streams(streams.to_vec());
             viewer.set_stream(stream.to_owned());
             Feed::new(0, None, viewer, CancellationToken::new()).view(Instant::now()).overlay.server
         };
@@ -206,6 +210,21 @@ mod tests {
         assert_eq!(status(Phase::Connecting("rov".to_owned()), since, shown), Status::Live);
         assert_eq!(status(Phase::Waiting("no camera".to_owned()), since, shown), Status::Live);
         assert!(matches!(status(Phase::Lost("gone".to_owned()), since, shown), Status::Lost { .. }));
+    }
+
+    #[test]
+    fn a_picture_of_the_session_before_is_not_live_however_late_it_is_shown() {
+        let feed = Feed::new(0, None, Viewer::new(), CancellationToken::new());
+        let picture = || Picture::from_pixels(Resolution::new(1, 1), vec![0], Instant::now()).expect("a picture");
+        let old = picture();
+        feed.viewer.set_phase(Phase::Connecting("Dory".to_owned()));
+        let shown_as = |picture: &Picture| {
+            feed.shown(picture, Instant::now(), None);
+            feed.view(Instant::now()).status
+        };
+        let status = shown_as(&old);
+        assert!(matches!(&status, Status::Lost { reason } if reason.contains("Dory")), "{status:?}");
+        assert_eq!(shown_as(&picture()), Status::Live);
     }
 
     #[test]

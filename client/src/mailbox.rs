@@ -59,8 +59,17 @@ impl<T> Mailbox<T> {
     /// Leaves `value` for the reader. One that was not taken yet is dropped and counted. Never blocks for longer than
     /// the other side needs to move a value.
     pub fn put(&self, value: T) {
+        self.put_if(value, || true);
+    }
+
+    /// The same where `is_wanted` when nobody else can put or take: what one who then calls [`Self::take`] has set
+    /// before is seen, so that nothing comes after it.
+    pub fn put_if(&self, value: T, is_wanted: impl FnOnce() -> bool) {
         let old = {
             let mut slot = self.lock();
+            if !is_wanted() {
+                return;
+            }
             let old = slot.value.replace(value);
             slot.replaced += u64::from(old.is_some());
             old
@@ -119,6 +128,14 @@ mod tests {
         assert_eq!(mailbox.take(), Some(3));
         assert_eq!(mailbox.take(), None);
         assert_eq!(mailbox.replaced(), 2);
+    }
+
+    #[test]
+    fn what_is_not_wanted_replaces_nothing() {
+        let mailbox = Mailbox::new();
+        mailbox.put(1);
+        mailbox.put_if(2, || false);
+        assert_eq!((mailbox.take(), mailbox.replaced()), (Some(1), 0));
     }
 
     #[test]

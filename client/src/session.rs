@@ -275,7 +275,6 @@ async fn visit(
         let fallback = failed.iter().map(|(before, reason)| format!("{before} failed: {reason}")).collect::<Vec<_>>();
         viewer.set_transport(transport, fallback.join("; "));
         let ended = watch(config, viewer, &decoder, (guide, server), (way, is_last), shutdown).await;
-        viewer.session_ended();
         if decoder.is_unused() {
             *prepared = Some(decoder);
         }
@@ -319,6 +318,8 @@ async fn watch(
 ) -> Result<(), ConnectError> {
     let decoder = &prepared.decoder;
     viewer.set_decoder(Arc::clone(decoder));
+    // However it ends; after its packets do.
+    let _ended = Ended(viewer);
     // One request that waits is enough; more say the same.
     let (wanted, keyframe_wanted) = mpsc::channel(1);
     *lock(&prepared.requests.keyframe) = Some(wanted);
@@ -381,6 +382,15 @@ async fn watch(
         }
     }
     Ok(())
+}
+
+/// Tells the viewer when it is dropped.
+struct Ended<'a>(&'a Viewer);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        self.0.session_ended();
+    }
 }
 
 /// Where packets run into the decoder; closed when it is dropped.

@@ -228,7 +228,12 @@ impl Viewer {
     }
 
     pub fn set_server(&self, server: Server) {
-        self.lock().server = server;
+        let mut state = self.lock();
+        let is_it = |Server { id, name, address, .. }: &Server| (id.clone(), name.clone(), address.clone());
+        if is_it(&state.server) != is_it(&server) {
+            state.streams.clear();
+        }
+        state.server = server;
     }
 
     /// What the server that is watched calls itself.
@@ -303,7 +308,12 @@ impl Viewer {
         let mut state = self.lock();
         let decoder = state.decoder.take();
         if let Some(decoder) = &decoder {
-            state.before = state.before.plus(&decoder.stats(), state.transport);
+            let stats = decoder.stats();
+            state.before = state.before.plus(&stats, state.transport);
+            // One without packets has no pictures, and is kept for the next session.
+            if stats.packets > 0 {
+                decoder.silence();
+            }
         }
         state.reception = Reception::default();
         state.warning = None;
@@ -373,7 +383,30 @@ impl Clock {
 
 #[cfg(test)]
 mod tests {
+    use rov_common::api::StreamStats;
+
     use super::*;
+
+    #[test]
+    fn another_server_is_not_called_by_the_cameras_of_the_one_before() {
+        let viewer = Viewer::new();
+        let server = |name: &str, stream: &str| Server {
+            name: name.to_owned(),
+            address: "10.0.0.2:8080".to_owned(),
+            stream: stream.to_owned(),
+            ..Server::default()
+        };
+        let listed = |name: &str, camera: &str| {
+            Listed::of(&StreamStats { name: name.to_owned(), camera: camera.to_owned(), ..StreamStats::default() })
+        };
+        viewer.set_server(server("Nemo", "stream1"));
+        viewer.set_streams(vec![listed("stream1", "bow"), listed("arm/stream1", "arm")]);
+        viewer.set_server(server("Nemo", "stream1"));
+        assert_eq!(viewer.called(), "Nemo bow/stream1");
+        viewer.set_server(server("Dory", "stream1"));
+        assert_eq!(viewer.called(), "Dory stream1");
+        assert!(viewer.streams().is_empty());
+    }
 
     #[test]
     fn a_notice_stands_as_long_as_it_is_so_and_news_for_a_while_after_pictures_have_come() {

@@ -471,11 +471,11 @@ fn take_pictures(output: &gst_app::AppSink, scaling: &Arc<Scaling>, shared: &Arc
             let source = scaling.asked().source.unwrap_or(Resolution::new(info.width(), info.height()));
             let decoded_at = scaling.decoded_at().take().unwrap_or(now);
             if let Some(picture) = Picture::from_buffer(buffer, &info, source, unit, decoded_at, now) {
-                // Of a session that is over; the mailbox may be the next one's already.
+                // Of a session that is over none: the mailbox may be the next one's already.
+                shared.mailbox.put_if(picture, || !shared.is_stopped());
                 if shared.is_stopped() {
                     return Err(gst::FlowError::Eos);
                 }
-                shared.mailbox.put(picture);
             }
             Ok(gst::FlowSuccess::Ok)
         })

@@ -10,6 +10,7 @@ use gstreamer_video as gst_video;
 use rov_common::stamp::Stamp;
 
 use super::*;
+use crate::viewer::Viewer;
 
 const SIZE: Resolution = Resolution::new(320, 240);
 const FPS: u32 = 60;
@@ -879,4 +880,23 @@ fn a_decoder_that_works_ends_before_dropping_returns() {
     assert!(start.elapsed() < LONG);
     // Nobody but this test holds it any more.
     assert_eq!(Arc::strong_count(&mailbox), 1);
+}
+
+#[test]
+fn no_picture_of_a_session_that_ended_is_left_for_the_next() {
+    let viewer = Viewer::new();
+    let decoder = Decoder::start(config("avdec_h264"), Arc::clone(&viewer.mailbox), |_| {}).expect("a decoder");
+    let decoder = Arc::new(decoder);
+    viewer.set_decoder(Arc::clone(&decoder));
+    // Without a packet it goes on with the next session.
+    viewer.session_ended();
+    viewer.set_decoder(Arc::clone(&decoder));
+    decoder.push(video()[0].packets.iter().cloned(), Instant::now().into());
+    let start = Instant::now();
+    while !viewer.mailbox.is_filled() {
+        assert!(start.elapsed() < LONG, "{:?}", decoder.stats());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    viewer.session_ended();
+    assert!(!viewer.mailbox.is_filled());
 }

@@ -118,6 +118,7 @@ impl Guide {
     /// A session stands with the server, by this transport, until what is returned is dropped.
     pub fn stands(self: &Arc<Self>, server: &Located, by: Transport) -> Standing {
         server.mark_watched(self.heard(), by);
+        let mut turn = 0;
         self.watched.send_modify(|watched| {
             if !watched.server.as_ref().is_some_and(|other| other.is_at_place_of(server)) {
                 *watched = Watched { standing: 0, turn: watched.turn + 1, ..watched.clone() };
@@ -125,8 +126,9 @@ impl Guide {
             // As it was found last.
             watched.server = Some(server.whole());
             watched.standing += 1;
+            turn = watched.turn;
         });
-        Standing { guide: Arc::clone(self), turn: self.watched.borrow().turn }
+        Standing { guide: Arc::clone(self), turn }
     }
 
     /// Whether ever a session stood.
@@ -213,5 +215,18 @@ mod tests {
         drop(other);
         let _again = guide.stands(&nemo, Transport::WebRtc);
         assert!(guide.standing().is_some(), "the end of an earlier session counts for that server alone");
+    }
+
+    #[test]
+    fn each_session_that_ends_is_counted_for_the_server_it_stood_with() {
+        let config = Cli::try_parse_from(["rov-client", "--url", "http://10.0.0.2/whep"]).unwrap().session().unwrap();
+        let guide = Guide::new(&config).unwrap();
+        std::thread::scope(|scope| {
+            for address in ["10.0.0.2", "10.0.0.3", "10.0.0.4"] {
+                let guide = &guide;
+                scope.spawn(move || (0..3000).for_each(|_| drop(guide.stands(&server(address), Transport::WebRtc))));
+            }
+        });
+        assert!(guide.standing().is_none());
     }
 }
