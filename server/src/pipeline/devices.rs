@@ -9,9 +9,11 @@ use rov_gst::element::{exists, has_property};
 
 use super::mode::{Encoding, Mode};
 use super::source::{CSI_ROWS, Camera, CsiCamera, CsiRow, WEBCAM_ROWS, WebcamRow};
-use super::stable::StablePaths;
+use super::stable::{self, StablePaths};
 
 const DEV: &str = "/dev";
+/// Where Linux describes the devices of the nodes.
+const DEVICES: &str = "/sys/class/video4linux";
 
 /// The webcams, those with a stable path first and by that, so that their order does not depend on which was found
 /// first, then in the system's order; and the CSI cameras.
@@ -28,9 +30,10 @@ pub fn cameras() -> (Vec<Camera>, Vec<CsiCamera>) {
         if camera.id.is_empty() { Camera { id: index.to_string(), ..camera } } else { camera }
     };
     let mut cameras: Vec<_> = cameras.into_iter().enumerate().map(numbered).collect();
-    let stable = StablePaths::read(Path::new(DEV));
+    let stable = StablePaths::read(Path::new(DEV), Path::new(DEVICES));
     cameras.iter_mut().for_each(|camera| camera.paths = stable.of(Path::new(&camera.id)));
-    cameras.sort_by_cached_key(|camera| (camera.paths.is_empty(), camera.paths.last().cloned()));
+    let place = |camera: &Camera| stable::own(&camera.paths).last().cloned();
+    cameras.sort_by_cached_key(|camera| (camera.paths.is_empty(), place(camera)));
     (cameras, csi)
 }
 
@@ -69,7 +72,7 @@ pub fn camera_at(path: &str) -> Option<Camera> {
     };
     // A device that does not close is in use here anyway, and the start will say so.
     let _ = element.set_state(gst::State::Null);
-    let paths = StablePaths::read(Path::new(DEV)).of(Path::new(&path));
+    let paths = StablePaths::read(Path::new(DEV), Path::new(DEVICES)).of(Path::new(&path));
     Some(Camera { element: row.element, property: row.property, id: path, paths, name: "camera".to_owned(), modes })
 }
 

@@ -11,7 +11,7 @@ use rov_common::units::{Fps, Resolution};
 
 use super::encoder::{EncoderRow, HasProperty};
 use super::mode::{self, Choice, Encoding, Mode};
-use super::pip_text;
+use super::{pip_text, stable};
 use crate::config::{CameraUrl, EncodeConfig, Flip, SourceConfig, SourceKind};
 use crate::inlet;
 
@@ -99,7 +99,7 @@ impl Found {
             device: camera.paths.first().unwrap_or(&camera.id).clone(),
             id: camera.id.clone(),
             title: camera.name.clone(),
-            known_by: camera.paths.clone(),
+            known_by: stable::own(&camera.paths).to_vec(),
         }
     }
 

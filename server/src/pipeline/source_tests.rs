@@ -137,6 +137,24 @@ fn the_camera_that_was_taken_is_taken_again_though_another_one_has_its_number() 
 }
 
 #[test]
+fn a_camera_of_the_same_model_without_a_serial_number_is_not_taken_for_the_one_that_is_gone() {
+    let by_id = "/dev/v4l/by-id/usb-Sonix_Cam-video-index0".to_owned();
+    let at = |port: u32| format!("/dev/v4l/by-path/pci-usb-0:{port}:1.0-video-index0");
+    let with = |paths: Vec<String>| Camera { paths, ..camera("/dev/video0", "Sonix Cam", vec![]) };
+    let mut machine = machine(&|_, _| false);
+    machine.cameras = vec![with(vec![at(1), by_id.clone()])];
+    let config = config(SourceKind::Auto);
+    let first = source(&config, &machine).unwrap().found.unwrap();
+    let config = SourceConfig { taken: first.known_by, ..config };
+    // udev's link leads to the other one as soon as the first is gone.
+    machine.cameras = vec![with(vec![at(2), by_id.clone()])];
+    assert_eq!(choice(&config, &machine), []);
+    machine.cameras.push(with(vec![at(1), by_id]));
+    assert_eq!(choice(&config, &machine).len(), 1);
+    assert_eq!(source(&config, &machine).unwrap().found.unwrap().device, at(1));
+}
+
+#[test]
 fn a_camera_has_a_name_of_its_own_for_urls_whatever_its_number_is() {
     let name = |camera: &Camera| Found::webcam(camera).name();
     let first = name(&known("/dev/video0", "A", 1));

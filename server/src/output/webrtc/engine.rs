@@ -19,7 +19,7 @@ use super::addresses::{Check, Crypto, Known, Owners};
 use super::offer::{self, Fragment, OfferError};
 pub use super::session::Reach;
 use super::session::{End, Session};
-use super::share::{Part, share};
+use super::share::{Part, inherit, share};
 use crate::output::pilots::Pilots;
 use crate::output::places::{Place, PlaceState, gives_way};
 use crate::packetize::Frame;
@@ -481,13 +481,12 @@ impl Engine {
 
     /// What a viewer that goes had of its link is the others'.
     fn leave_share(&mut self, gone: &mut Viewer) {
-        let address = gone.session.peer().map(|peer| peer.ip()).filter(|_| gone.part.is_together());
-        let left = gone.session.seen(false).estimate;
-        for viewer in self.viewers.values_mut().filter(|viewer| viewer.part.is_together()) {
-            if address.is_some() && viewer.session.peer().map(|peer| peer.ip()) == address {
-                viewer.session.set_share(viewer.session.seen(false).estimate + left);
-                return;
-            }
+        let Some(address) = gone.session.peer().map(|peer| peer.ip()) else { return };
+        let stays = |viewer: &mut Viewer| viewer.session.peer().is_some_and(|peer| peer.ip() == address);
+        let heirs: Vec<_> = self.viewers.values_mut().filter_map(|viewer| stays(viewer).then_some(viewer)).collect();
+        let sessions: Vec<_> = heirs.iter().map(|viewer| (viewer.part, viewer.session.seen(false))).collect();
+        for (viewer, share) in heirs.iter().zip(inherit(&(gone.part, gone.session.seen(false)), &sessions)) {
+            viewer.session.set_share(share);
         }
     }
 

@@ -472,6 +472,23 @@ fn the_first_packet_of_each_picture_says_when_it_was_captured_where_the_offer_wa
 }
 
 #[test]
+fn what_a_viewer_that_goes_had_of_the_link_is_that_of_the_other_one_at_its_address() {
+    let mut world = World::new();
+    let ids = ["10.0.0.2:6000", "10.0.0.2:6001", "10.0.0.3:6000"].map(|address| world.join(address));
+    world.run_until_connected();
+    // From here on they share.
+    world.engine.rates(world.now, |_| None, |_, _| ());
+    let estimate = |world: &World, id: &String| world.engine.viewers[id].session.seen(false).estimate;
+    let most = estimate(&world, &ids[0]);
+    for (id, part) in ids.iter().zip([0.6, 0.3, 0.5]) {
+        world.engine.viewers[id].session.set_share(most * part);
+    }
+    world.engine.close(&ids[0], &mut world.wire);
+    let parts = [&ids[1], &ids[2]].map(|id| (estimate(&world, id) / most * 100.0).round());
+    assert_eq!(parts, [90.0, 50.0]);
+}
+
+#[test]
 fn two_viewers_behind_one_socket_get_their_own_packets() {
     let mut world = World::new();
     world.join("10.0.0.2:6000");

@@ -7,8 +7,8 @@
 
 use std::time::{Duration, Instant};
 
-/// Of a link, so much is for the picture that its pilot has large, and the rest for all others alike. What some cannot
-/// use is the others'.
+/// Share of the link for the stream watched first; the others split the rest evenly. What one cannot use goes to the
+/// others.
 const LARGE: f64 = 0.6;
 /// Congestion that several sessions see within this has one cause. Reports come a few times within it.
 const TOGETHER: Duration = Duration::from_millis(500);
@@ -31,6 +31,12 @@ pub struct Seen {
     pub reported: Option<Instant>,
     /// It is the picture that is large: the one watched first.
     pub large: bool,
+}
+
+impl Seen {
+    fn is_limited(&self) -> bool {
+        self.estimate < self.most * 0.99
+    }
 }
 
 /// With whom a session has its link.
@@ -63,11 +69,10 @@ impl Part {
 pub fn share(now: Instant, tether: Option<f64>, sessions: &mut [(Part, Seen)]) -> Vec<f64> {
     judge(now, sessions);
     let mut shares: Vec<_> = sessions.iter().map(|(_, seen)| seen.estimate.min(seen.most)).collect();
-    let is_limited = |(_, seen): &(Part, Seen)| seen.estimate < seen.most * 0.99;
     let is_apart = |at: &usize| sessions[*at].0.company == Company::Nobody;
     let together: Vec<_> = (0..sessions.len()).filter(|at| !is_apart(at)).collect();
     let joined: Vec<_> = together.iter().copied().filter(|at| sessions[*at].0.has_joined).collect();
-    let is_known = joined.iter().any(|at| is_limited(&sessions[*at]));
+    let is_known = joined.iter().any(|at| sessions[*at].1.is_limited());
     let is_seen = joined.iter().filter(|at| sessions[**at].0.is_together()).count() > 1;
     if is_known && (is_seen || joined.len() < together.len()) {
         // A new one does not make the link wider.
@@ -79,6 +84,29 @@ pub fn share(now: Instant, tether: Option<f64>, sessions: &mut [(Part, Seen)]) -
         spread(tether, &all, sessions, &mut shares);
     }
     sessions.iter_mut().for_each(|(part, _)| part.has_joined = true);
+    shares
+}
+
+/// When one has gone, the bit/s that each of those who stay at its address may be sent: what it had is theirs, in
+/// proportion to what they have, where nobody was seen to have a link of its own.
+pub fn inherit((part, gone): &(Part, Seen), sessions: &[(Part, Seen)]) -> Vec<f64> {
+    let mut shares: Vec<_> = sessions.iter().map(|(_, seen)| seen.estimate).collect();
+    // Nothing is known of the link from one that was neither given a part of it nor said what arrived.
+    let is_known = part.has_joined && (gone.reported.is_some() || gone.is_limited());
+    if !is_known || part.company == Company::Nobody {
+        return shares;
+    }
+    let growth = |at: &usize| sessions[*at].1.most / sessions[*at].1.estimate;
+    let mut heirs: Vec<_> = (0..sessions.len()).filter(|at| sessions[*at].0.company != Company::Nobody).collect();
+    heirs.sort_by(|one, other| growth(one).total_cmp(&growth(other)));
+    let mut left = gone.estimate.min(gone.most);
+    let mut had = heirs.iter().map(|at| shares[*at]).sum::<f64>();
+    for at in heirs {
+        let Seen { estimate, most, .. } = sessions[at].1;
+        let more = (left * estimate / had).min(most - estimate).max(0.0);
+        (left, had) = (left - more, had - estimate);
+        shares[at] += more;
+    }
     shares
 }
 

@@ -122,6 +122,17 @@ impl World {
         }
     }
 
+    fn leave(&mut self, at: usize) {
+        let seen = |Sender { part, estimator, .. }: &Sender| {
+            let (estimate, most, reported) = (estimator.estimate(), estimator.max(), estimator.last_report());
+            (*part, Seen { estimate, most, trouble: estimator.trouble(), reported, large: false })
+        };
+        let gone = self.senders.remove(at);
+        let sessions: Vec<_> = self.senders.iter().map(seen).collect();
+        let shares = inherit(&seen(&gone), &sessions);
+        self.senders.iter_mut().zip(shares).for_each(|(sender, share)| sender.estimator.set_share(share));
+    }
+
     fn control(&mut self) {
         let (now, start) = (self.at(self.now), self.start);
         let seen = |(number, sender): (usize, &Sender)| {
@@ -171,6 +182,42 @@ fn two_sessions_over_one_link_live_beside_each_other() {
         assert!(least > most * 0.6, "no swinging: {least} to {most}");
         assert!(world.senders.iter().all(|sender| sender.part.is_together()));
     }
+}
+
+#[test]
+fn a_change_of_stream_leaves_the_link_to_the_one_that_stays() {
+    let mut world = World::new(4e6);
+    world.join(6_000);
+    world.run(20.0);
+    for change in 1..=3 {
+        world.join(6_000);
+        world.run(0.3);
+        assert!(world.senders[1].estimator.estimate() < world.rate * 0.5, "the new one begins with a part");
+        world.leave(0);
+        let estimate = world.senders[0].estimator.estimate();
+        assert!(estimate > world.rate * 0.9, "change {change}: {estimate} of {} bit/s", world.rate);
+        assert!(world.longest_queue < 200_000, "{} us", world.longest_queue);
+    }
+}
+
+#[test]
+fn what_one_had_that_goes_is_the_others_in_proportion() {
+    let now = Instant::now();
+    let with = |part: Part, estimate, most| (part, Seen { estimate, most, ..seen(0.0, 0.0, false).1 });
+    let joined = Part { has_joined: true, ..Part::default() };
+    let apart = Part { company: Company::Nobody, ..joined };
+    let gone = with(joined, 6e6, 10e6);
+    let stay = [with(joined, 2e6, 10e6), with(joined, 1e6, 10e6), with(apart, 1e6, 10e6)];
+    assert_eq!(mbit(&inherit(&gone, &stay)), [6.0, 3.0, 1.0]);
+    let small = [with(joined, 2e6, 10e6), with(joined, 2e6, 3e6)];
+    assert_eq!(mbit(&inherit(&gone, &small)), [7.0, 3.0], "what the small one cannot use");
+    assert_eq!(mbit(&inherit(&with(apart, 6e6, 10e6), &small)), [2.0, 2.0]);
+    assert_eq!(mbit(&inherit(&with(Part::default(), 6e6, 10e6), &small)), [2.0, 2.0]);
+    // One that never said what arrives, and was given no part, tells nothing of the link.
+    let mut free = with(joined, 10e6, 10e6);
+    assert_eq!(mbit(&inherit(&free, &small)), [2.0, 2.0]);
+    free.1.reported = Some(now);
+    assert_eq!(mbit(&inherit(&free, &small)), [10.0, 3.0]);
 }
 
 #[test]
