@@ -202,7 +202,7 @@ pub struct Config {
     pub name: String,
     /// One at least.
     pub cameras: Vec<CameraConfig>,
-    /// All cameras that are found are taken, as the one that there is, of `Auto`, says.
+    /// All cameras that are found are taken: each gets the settings of the single `auto` camera of the configuration.
     pub all_cameras: bool,
     /// IPv4, like media and discovery.
     pub host: IpAddr,

@@ -1,5 +1,5 @@
 //! Keeps pictures from the encoder while nobody looks: scaling, conversion and encoding rest, while the source runs on
-//! and is watched. Of a camera's JPEG so few pictures are decoded then as that needs.
+//! and is watched. Meanwhile only as many JPEG pictures are decoded as the watch on the camera needs.
 //!
 //! Not the element `valve`: what an encoder had in it when it was shut would come out when it is opened, and old
 //! pictures would look live.

@@ -1,6 +1,6 @@
-//! Which RTP packets of a publisher by TCP had arrived, in part at least, when what came before them was read, and since
-//! the packet before of the same stream the connection was not empty. In front of a link that is slower than its stream
-//! that is so of nearly all, also of the first ones of pictures.
+//! Which packets were already waiting when the previous one was read, with the connection never empty since the last
+//! packet of the same stream. Of a publisher by TCP; a packet waits where a part of it does. In front of a link that is
+//! slower than its stream nearly all packets wait so, also the first ones of pictures.
 //!
 //! gst-rtsp-server reads on the thread of the server and leaves packets to another, where it is too late to look into
 //! the socket: what was waiting there may have been read meanwhile.
