@@ -20,7 +20,7 @@ use crate::mailbox::Bell;
 use crate::session::{self, SessionConfig, SessionError};
 use crate::stats::{Report, Shown};
 use crate::streams::{GridOf, Lineup, Tile};
-use crate::viewer::{Choice, Phase, Viewer};
+use crate::viewer::{Choice, Viewer};
 
 /// More streams do not fit into the grid.
 pub const MAX_TILES: usize = 16;
@@ -183,13 +183,10 @@ impl Feeds {
         let session = async move {
             // A panic ends the program.
             let guard = all.drop_guard();
-            match session::follow(config, Arc::clone(&guide), Arc::clone(&viewer), stop).await {
-                // It was closed, or is one of several: the others go on.
+            match session::follow(config, guide, viewer, stop).await {
+                // It was closed: the others go on.
                 Ok(()) => drop(guard.disarm()),
-                Err(error) if guide.has_stood() => {
-                    viewer.set_phase(Phase::Lost(error.to_string()));
-                    drop(guard.disarm());
-                }
+                // None has ever stood.
                 Err(error) => *lock(&failure) = Some(error),
             }
         };

@@ -116,13 +116,13 @@ impl SessionError {
     }
 
     /// Whether the program ends with it, instead of trying again. In the middle of a dive a decoder that is busy for
-    /// once, or a camera that is being set up, is no reason to give up.
-    fn ends_program(&self, is_first: bool, wait: bool) -> bool {
-        match self {
-            Self::NothingFound(_) | Self::Ambiguous(..) | Self::Other(_) => true,
-            Self::NoWay { is_final, .. } => is_first && (*is_final || !wait),
-            Self::Decoder(_) => is_first,
-        }
+    /// once, or a camera that is being set up, is no reason to give up; nothing is.
+    fn ends_program(&self, has_stood: bool, wait: bool) -> bool {
+        !has_stood
+            && match self {
+                Self::NothingFound(_) | Self::Ambiguous(..) | Self::Decoder(_) | Self::Other(_) => true,
+                Self::NoWay { is_final, .. } => *is_final || !wait,
+            }
     }
 }
 
@@ -152,7 +152,6 @@ pub async fn follow(
     };
     loop {
         let begun = Instant::now();
-        let is_first = !guide.has_stood();
         // Building a decoder takes as long as finding a server, so the two run side by side.
         let ready = async {
             let latency = first_transport(&config).decoder_latency(config.latency);
@@ -198,7 +197,7 @@ pub async fn follow(
                 backoff.reset();
                 refusals.reset();
             }
-            Err(error) if error.ends_program(is_first, config.wait) => return Err(error),
+            Err(error) if error.ends_program(guide.has_stood(), config.wait) => return Err(error),
             Err(error) => {
                 let mut reason = error.to_string();
                 match error {
@@ -367,7 +366,6 @@ async fn watch(
         reason = supervise(config, viewer, (&link, prepared, &arrivals), (supply, guide, server), asking) => Some(reason),
         () = guide.left(server, given_up_before) => Some("another server is watched".to_owned()),
     };
-    viewer.choice.withdraw();
     match reason {
         // The program ends, and with it whatever was not waited for.
         None => link.close().await,
@@ -390,6 +388,7 @@ struct Ended<'a>(&'a Viewer);
 impl Drop for Ended<'_> {
     fn drop(&mut self) {
         self.0.session_ended();
+        self.0.choice.withdraw();
     }
 }
 
@@ -489,5 +488,27 @@ async fn supervise(
             }
             Advice::Leave(reason) => return reason,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn once_a_session_stood_no_failure_ends_the_program() {
+        let errors = || {
+            let text = || "gone".to_owned();
+            [
+                SessionError::NothingFound(text()),
+                SessionError::Ambiguous(text(), text()),
+                SessionError::no_way(text()),
+                SessionError::NoWay { reason: text(), is_final: true, is_denied: false },
+                anyhow::anyhow!("a socket failed").into(),
+            ]
+        };
+        assert!(errors().iter().all(|error| error.ends_program(false, false) && !error.ends_program(true, false)));
+        let waits: Vec<_> = errors().iter().map(|error| !error.ends_program(false, true)).collect();
+        assert_eq!(waits, [false, false, true, false, false]);
     }
 }

@@ -11,7 +11,7 @@ use crate::receive::Transport;
 use crate::stats::Report;
 use crate::streams::Listed;
 
-pub use choice::{Choice, Offer, Question, is_same_offer};
+pub use choice::{Asker, Choice, Offer, Question, is_same_offer};
 
 /// What happened to the choice of server is shown for so long after the first picture that came of it.
 const NEWS_FOR: Duration = Duration::from_secs(30);
@@ -71,8 +71,8 @@ pub struct Reception {
 
 pub struct Viewer {
     pub mailbox: Arc<Mailbox<Picture>>,
-    /// Which server is to be watched, where the pilot has to say: one for all streams.
-    pub choice: Arc<Choice>,
+    /// Which server is to be watched, where the pilot has to say: one choice for all streams.
+    pub choice: Asker,
     state: Mutex<State>,
 }
 
@@ -133,7 +133,7 @@ impl Viewer {
     pub fn with(bell: Arc<Bell>, choice: Arc<Choice>) -> Arc<Self> {
         Arc::new(Self {
             mailbox: Arc::new(Mailbox::with(bell)),
-            choice,
+            choice: Asker::of(choice),
             state: Mutex::new(State {
                 phase: Phase::Searching(String::new()),
                 phase_since: Instant::now(),

@@ -1,6 +1,8 @@
 //! The pilot's choice among servers: the session asks, the window shows the question and gives the answer.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::ops::Deref;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -62,15 +64,30 @@ pub struct Choice {
 #[derive(Debug, Default)]
 struct State {
     question: Option<Question>,
+    /// How many ask it.
+    askers: usize,
     answer: Option<Offer>,
     /// The question that was logged last, and when.
     logged: Option<(Question, Instant)>,
 }
 
-impl Choice {
+/// Who asks by a choice that several share: the question ends when none of them asks any more.
+#[derive(Debug)]
+pub struct Asker {
+    choice: Arc<Choice>,
+    asks: AtomicBool,
+}
+
+impl Asker {
+    pub fn of(choice: Arc<Choice>) -> Self {
+        Self { choice, asks: AtomicBool::new(false) }
+    }
+
     /// Asks. Logged when it is another question than before, with `how` it is answered.
     pub fn ask(&self, question: Question, how: &str) {
-        let mut state = self.lock();
+        let mut state = self.choice.lock();
+        // Changed under the lock alone.
+        state.askers += usize::from(!self.asks.swap(true, Ordering::Relaxed));
         let now = Instant::now();
         let is_said = |(before, at): &(Question, Instant)| {
             let is_same = before.text == question.text && is_same_offer(&before.offers, &question.offers);
@@ -88,12 +105,33 @@ impl Choice {
         state.question = Some(question);
     }
 
-    /// Takes the question back.
+    /// Takes the question back, where this one asked it.
     pub fn withdraw(&self) {
-        let mut state = self.lock();
-        (state.question, state.answer) = (None, None);
+        let mut state = self.choice.lock();
+        if self.asks.swap(false, Ordering::Relaxed) {
+            state.askers -= 1;
+            if state.askers == 0 {
+                (state.question, state.answer) = (None, None);
+            }
+        }
     }
+}
 
+impl Deref for Asker {
+    type Target = Choice;
+
+    fn deref(&self) -> &Choice {
+        &self.choice
+    }
+}
+
+impl Drop for Asker {
+    fn drop(&mut self) {
+        self.withdraw();
+    }
+}
+
+impl Choice {
     /// What is asked now, to be shown.
     pub fn question(&self) -> Option<Question> {
         self.lock().question.clone()
@@ -139,7 +177,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_ends_the_question_and_one_to_no_question_is_none() {
-        let choice = Choice::default();
+        let choice = Asker::of(Arc::default());
         choice.choose(offer("a"));
         let offers = vec![offer("a"), offer("b")];
         choice.ask(Question { text: "two".to_owned(), offers, takes_first_at: None }, "choose");
@@ -162,7 +200,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_question_that_is_taken_back_has_no_answer() {
-        let choice = Choice::default();
+        let choice = Asker::of(Arc::default());
         let question = Question { text: String::new(), offers: vec![offer("a")], takes_first_at: None };
         let ask = || choice.ask(question.clone(), "choose");
         ask();
@@ -171,5 +209,21 @@ mod tests {
         ask();
         let waited = tokio::time::timeout(std::time::Duration::from_millis(20), choice.chosen()).await;
         assert!(waited.is_err(), "{waited:?}");
+    }
+
+    #[test]
+    fn the_answer_stays_while_one_of_several_asks() {
+        let choice = Arc::<Choice>::default();
+        let [bow, arm, closed] = [(); 3].map(|()| Asker::of(Arc::clone(&choice)));
+        let question = Question { text: String::new(), offers: vec![offer("a")], takes_first_at: None };
+        for asker in [&bow, &arm, &arm] {
+            asker.ask(question.clone(), "choose");
+        }
+        choice.choose(offer("a"));
+        closed.withdraw();
+        drop(bow);
+        assert_eq!(choice.lock().answer, Some(offer("a")));
+        arm.withdraw();
+        assert_eq!((choice.question(), choice.lock().answer.clone()), (None, None));
     }
 }
