@@ -41,7 +41,7 @@ function watched(name, video, last) {
     opened: refreshServer,
     blocked: () => { $("play").hidden = false },
   })
-  for (const element of [video, last]) element.addEventListener("dblclick", toggleFullscreen)
+  for (const element of [video, last]) element.addEventListener("dblclick", () => { if (feed === main) toggleFullscreen() })
   video.addEventListener("playing", () => { $("play").hidden = true })
   return feed
 }
@@ -58,6 +58,10 @@ function showElements(name) {
 
 /** `name` becomes large with its first picture; until then what is shown goes on. */
 function choose(name, now = clock()) {
+  // The name changes with the picture.
+  $("streams").value = shownStream()
+  // The second click of two.
+  if (opening?.feed.name === name) return
   stopOpening()
   if (!grid && name === shownStream()) return
   const feed = showElements(name)
@@ -263,7 +267,7 @@ function learn(stats) {
   if ([...$("streams").options].map(({ value }) => value).join("\n") !== names.join("\n")) {
     $("streams").replaceChildren(...names.map(name => new Option(name, name)))
   }
-  $("streams").value = opening?.feed.name ?? shownStream()
+  $("streams").value = shownStream()
 }
 
 let refreshing = false, refreshed = -Infinity

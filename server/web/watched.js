@@ -9,6 +9,10 @@ import { Refused, Session, probe } from "./session.js"
 const WINDOW_MS = 2000
 /** Between two tries to get pictures by HTTP. */
 const PREVIEW_RETRY_MS = 1000
+/** Browsers open 6 connections to a host: statistics and WHEP need some of them. */
+const MAX_PREVIEWS = 4
+/** Of all streams that are watched. */
+let previews = 0
 
 // Time that goes on while the machine sleeps, which performance.now() may not; a clock that is set back does not matter.
 let slept = 0, lastWall = Date.now(), lastMono = performance.now()
@@ -195,9 +199,15 @@ export class Watched {
     const { signal } = this.#preview = new AbortController()
     const show = (picture, age) => this.#showPreview(picture, age)
     while (!signal.aborted) {
-      await watch(this.#ofStream("stream.mjpg?fps=10"), signal, show).catch(error => {
-        if (!signal.aborted) this.previewTrouble = error.message
-      })
+      if (previews < MAX_PREVIEWS) {
+        previews += 1
+        await watch(this.#ofStream("stream.mjpg?fps=10"), signal, show).catch(error => {
+          if (!signal.aborted) this.previewTrouble = error.message
+        })
+        previews -= 1
+      } else {
+        this.previewTrouble = `MJPEG comes of ${MAX_PREVIEWS} streams at once; this one has it when it is made large`
+      }
       await new Promise(done => setTimeout(done, PREVIEW_RETRY_MS))
     }
   }

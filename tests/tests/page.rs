@@ -310,6 +310,39 @@ fn where_udp_is_blocked_the_page_says_so_and_shows_pictures_by_http() {
 }
 
 #[test]
+fn the_tiles_leave_connections_for_the_rest_where_udp_is_blocked() {
+    let server = Server::start(&[]);
+    server.wait_until_running();
+    let mut chromium = DevTools::start();
+    let page = chromium.open("about:blank");
+    // Of a server of six streams, as far as the page can tell, none of which gets through.
+    let blocked = "const real = fetch; globalThis.fetch = async (path, options = {}) => { \
+                   if (options.method === 'PATCH') return new Response(null, { status: 204 }); \
+                   const reply = await real(path.replace(/stream=tile\\d/, 'stream=stream1'), options); \
+                   if (path === 'api/stats') { const stats = await reply.json(); \
+                   for (let n = 2; n <= 6; n += 1) stats.streams.push({ ...stats.streams[0], name: `tile${n}` }); \
+                   return Response.json(stats) } if (options.method !== 'POST') return reply; \
+                   const body = (await reply.text()).replace(/(udp \\d+ 127.0.0.1) \\d+/g, '$1 9'); \
+                   const changed = new Response(body, reply); \
+                   Object.defineProperty(changed, 'url', { value: reply.url }); return changed }";
+    chromium.call(Some(&page), "Page.addScriptToEvaluateOnNewDocument", json!({ "source": blocked }));
+    chromium.call(Some(&page), "Page.navigate", json!({ "url": server.url("/") }));
+    chromium.wait_for(&page, "document.getElementById('choice')?.hidden === false", wait::START);
+    chromium.evaluate(&page, "document.getElementById('show-grid').click(); 0");
+    let tiles = "(() => { const said = [...document.querySelectorAll('.tile')].map(tile => tile.innerText); \
+                 const with_text = text => said.filter(one => one.includes(text)).length; \
+                 return [said.length, with_text('Live, MJPEG'), with_text('when it is made large')].join() })()";
+    chromium.wait_for(&page, &format!("{tiles} === '6,4,2'"), wait::START);
+    assert_eq!(server.stats().jpeg.viewers, 4);
+    // The one without becomes large, and has pictures.
+    let waits = "[...document.querySelectorAll('.tile')] \
+                 .find(tile => tile.innerText.includes('when it is made large')).click(); 0";
+    chromium.evaluate(&page, waits);
+    chromium.wait_for(&page, "grid.hidden && document.body.dataset.state === 'backup'", wait::START);
+    until_true("one alone", wait::SOON, || server.stats().jpeg.viewers == 1);
+}
+
+#[test]
 fn the_screen_stays_on_while_pictures_come() {
     let mut server = Server::start(&[]);
     let mut chromium = DevTools::start();

@@ -149,15 +149,22 @@ fn the_page_changes_over_at_the_first_picture_and_shows_all_cameras_in_a_grid() 
         format!("document.dispatchEvent(new KeyboardEvent('keydown', {{ key: '{key}', bubbles: true }})); 0")
     };
     // It is live all the time, and what the list says when the picture changes is its name.
-    let note = "globalThis.states = new Set(); globalThis.sizes = []; setInterval(() => { states.add(document.body.dataset.state); \
-                sizes.push(video.videoWidth) }, 5); 0";
+    let note = "globalThis.states = new Set(); globalThis.sizes = []; globalThis.names = new Set(); \
+                setInterval(() => { states.add(document.body.dataset.state); sizes.push(video.videoWidth); \
+                names.add(`${video.videoWidth} ${streams.value}`) }, 5); 0";
     chromium.evaluate(&page, note);
     chromium.evaluate(&page, &press("2"));
     let is_arm = "document.body.dataset.state === 'live' && video.videoWidth === 192 && streams.value === 'arm/stream1' \
                   && location.search === '?stream=arm%2Fstream1' && document.querySelectorAll('video').length === 1";
     chromium.wait_for(&page, is_arm, wait::START);
     assert_eq!(chromium.evaluate(&page, "[[...states], sizes.includes(0)]"), serde_json::json!([["live"], false]));
+    assert_eq!(chromium.evaluate(&page, "[...names]"), serde_json::json!(["320 stream1", "192 arm/stream1"]));
     until_true("the former session is closed", wait::SOON, || watched() == ["arm/stream1"]);
+
+    // Also by the list itself; the key takes the choice back.
+    let by_list = "streams.value = 'stream2'; streams.dispatchEvent(new Event('change')); streams.value";
+    assert_eq!(chromium.evaluate(&page, by_list), "arm/stream1");
+    chromium.evaluate(&page, &press("2"));
 
     chromium.evaluate(&page, &press("9"));
     let list = "toast.textContent.endsWith('There are 1 bow/stream1, 2 arm/stream1, 3 bow/stream2')";
@@ -168,14 +175,23 @@ fn the_page_changes_over_at_the_first_picture_and_shows_all_cameras_in_a_grid() 
     let sizes = "[...document.querySelectorAll('.tile video')].map(video => video.videoWidth)";
     assert_eq!(chromium.evaluate(&page, sizes), serde_json::json!([160, 192]));
     until_true("the tiles are watched alone", wait::SOON, || watched() == ["arm/stream1", "stream2"]);
-    // As a click, and Enter on the button.
-    chromium.evaluate(&page, "document.querySelector('.tile').click(); 0");
+    // As a click, and Enter on the button. The second of a double click opens nothing anew, and fills no screen.
+    let double_click = "globalThis.filled = 0; \
+                        document.documentElement.requestFullscreen = async () => { filled += 1 }; \
+                        const tile = document.querySelector('.tile'); \
+                        const twice = new MouseEvent('dblclick', { bubbles: true }); \
+                        const opened = () => document.querySelector('body > video:not(#video)'); tile.click(); \
+                        const first = opened(); tile.click(); tile.querySelector('video').dispatchEvent(twice); \
+                        [first !== null, opened() === first, filled]";
+    assert_eq!(chromium.evaluate(&page, double_click), serde_json::json!([true, true, 0]));
     chromium.wait_for(
         &page,
         "grid.hidden && document.body.dataset.state === 'live' && video.videoWidth === 320",
         wait::START,
     );
     until_true("the tiles are closed", wait::SOON, || watched() == ["stream1"]);
+    chromium.evaluate(&page, "video.dispatchEvent(new MouseEvent('dblclick', { bubbles: true })); 0");
+    assert_eq!(chromium.evaluate(&page, "filled"), 1);
 }
 
 /// Pictures of this size, each of which is a keyframe, again and again until `stop`.
