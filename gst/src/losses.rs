@@ -19,13 +19,9 @@ pub struct Losses {
 
 impl Losses {
     /// Packets are missing behind a picture, and before another one, where that is damaged too. True: a keyframe is
-    /// wanted.
+    /// wanted: once, even of a stream that has had none yet, whose first one may be what is damaged.
     pub fn lost(&mut self, behind: Option<gst::ClockTime>, before: Option<gst::ClockTime>) -> bool {
-        let is_new = self.waits.is_none();
-        if self.has_keyframes {
-            self.waits = Some([behind, before]);
-        }
-        is_new && self.has_keyframes
+        self.waits.replace([behind, before]).is_none()
     }
 
     /// Whether the access unit goes on.
@@ -35,7 +31,7 @@ impl Losses {
         if is_keyframe && !self.waits.as_ref().is_some_and(is_damaged) {
             self.waits = None;
         }
-        if self.waits.is_none() {
+        if self.waits.is_none() || !self.has_keyframes {
             self.first = None;
             return true;
         }
@@ -76,15 +72,26 @@ mod tests {
         assert!(losses.lost(at(0), at(40)));
         assert!(!losses.lets_through(at(40), false) && !losses.lets_through(at(40_000), false));
         assert!(losses.lets_through(at(40_040), false) && losses.lets_through(at(40_080), false));
-        assert!(!losses.lost(at(40_080), None), "it has none");
+        assert!(losses.lost(at(40_080), None) && !losses.lost(at(40_080), None), "asked for once more");
         assert!(losses.lets_through(at(40_120), false));
+        assert!(!losses.lets_through(at(40_080), true), "it has, and this one is damaged");
+        assert!(!losses.lets_through(at(40_160), false) && losses.lets_through(at(40_200), true));
+    }
+
+    #[test]
+    fn a_first_keyframe_that_is_damaged_is_left_out() {
+        let mut losses = Losses::default();
+        assert!(losses.lost(at(0), at(0)), "nothing of it has come out yet");
+        assert!(!losses.lets_through(at(0), true) && !losses.lets_through(at(40), false));
+        assert!(!losses.lost(at(40), at(80)), "it is waited for already");
+        assert!(losses.lets_through(at(120), true) && losses.lets_through(at(160), false));
     }
 
     #[test]
     fn a_stream_without_keyframes_is_not_kept_back() {
         let mut losses = Losses::default();
         assert!(losses.lets_through(at(0), false));
-        assert!(!losses.lost(at(40), at(80)));
+        assert!(losses.lost(at(40), at(80)) && !losses.lost(at(40), at(80)), "asked for once");
         assert!(losses.lets_through(at(80), false));
     }
 }

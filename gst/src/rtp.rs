@@ -80,22 +80,24 @@ fn judge_packets(sink: &gst::Pad, codec: Codec, renumbered: bool, losses: Arc<Mu
         if is_judged.load(Ordering::Relaxed) {
             return gst::PadProbeReturn::Ok;
         }
-        let mut packets = match &info.data {
+        let packets = match &info.data {
             Some(gst::PadProbeData::Buffer(packet)) => vec![packet.clone()],
             Some(gst::PadProbeData::BufferList(list)) => list.iter_owned().collect(),
             _ => return gst::PadProbeReturn::Ok,
         };
-        for packet in &mut packets {
-            let is_lost = find_loss(&mut lock(&last), codec, renumbered, packet, &losses);
+        // One after the other: a loss counts from the pictures on that come out behind it.
+        info.flow_res = packets.into_iter().try_fold(gst::FlowSuccess::Ok, |_, mut packet| {
+            let is_lost = find_loss(&mut lock(&last), codec, renumbered, &mut packet, &losses);
             if is_lost {
                 // By RTCP, where the camera's SDP offers that.
                 pad.push_event(gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
             }
-        }
-        let passed = pass(&mut lock(&markers), codec, packets);
-        is_judged.store(true, Ordering::Relaxed);
-        info.flow_res = passed.into_iter().try_fold(gst::FlowSuccess::Ok, |_, packet| pad.chain(packet));
-        is_judged.store(false, Ordering::Relaxed);
+            let passed = pass(&mut lock(&markers), codec, packet);
+            is_judged.store(true, Ordering::Relaxed);
+            let flow = passed.into_iter().try_fold(gst::FlowSuccess::Ok, |_, packet| pad.chain(packet));
+            is_judged.store(false, Ordering::Relaxed);
+            flow
+        });
         gst::PadProbeReturn::Handled
     });
 }
@@ -156,9 +158,9 @@ fn begins(pad: &gst::Pad, codec: Codec, unit: &gst::BufferRef) -> bool {
 }
 
 /// Those that go on, with the marker bits that count.
-fn pass(markers: &mut Markers<gst::Buffer>, codec: Codec, packets: Vec<gst::Buffer>) -> Vec<gst::Buffer> {
-    let header = |packet: &gst::Buffer| marker::Packet::parse(codec, &packet.map_readable().ok()?);
-    let judged = packets.into_iter().flat_map(|packet| markers.pass(header(&packet), packet));
+fn pass(markers: &mut Markers<gst::Buffer>, codec: Codec, packet: gst::Buffer) -> Vec<gst::Buffer> {
+    let header = packet.map_readable().ok().and_then(|bytes| marker::Packet::parse(codec, &bytes));
+    let judged = markers.pass(header, packet);
     judged
         .map(|(mut packet, clear)| {
             if clear && let Ok(mut bytes) = packet.make_mut().map_writable() {
@@ -167,4 +169,48 @@ fn pass(markers: &mut Markers<gst::Buffer>, codec: Codec, packets: Vec<gst::Buff
             packet
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Pictures of one packet each, in milliseconds, with the packets' numbers.
+    fn packets(pictures: &[(u8, u8)]) -> gst::BufferList {
+        let packet = |&(sequence, ms): &(u8, u8)| {
+            let nal: [u8; 3] = if ms == 0 { [0x65, 0x88, 0x84] } else { [0x41, 0x9a, 0x84] };
+            let bytes = [&[0x80, 0xe0, 0, sequence, 0, 0, 0, ms, 0, 0, 0, 7][..], &nal].concat();
+            let mut packet = gst::Buffer::from_mut_slice(bytes);
+            packet.get_mut().unwrap().set_pts(gst::ClockTime::from_mseconds(ms.into()));
+            packet
+        };
+        pictures.iter().map(packet).collect()
+    }
+
+    #[test]
+    fn a_loss_within_a_list_of_packets_counts_behind_the_keyframe_in_front_of_it() {
+        gst::init().unwrap();
+        let text = "rtph264depay name=depay ! video/x-h264,stream-format=byte-stream,alignment=au \
+                    ! fakesink name=out sync=false async=false";
+        let bin = gst::parse::bin_from_description(text, false).unwrap();
+        let (seen, left_out) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(0)));
+        let counted = Arc::clone(&left_out);
+        correct_packets(&bin, false, move |awaited| *lock(&counted) += i32::from(awaited.is_some()));
+        let (out, times) = (bin.by_name("out").unwrap().static_pad("sink").unwrap(), Arc::clone(&seen));
+        out.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            lock(&times).push(info.buffer().unwrap().pts().unwrap().mseconds());
+            gst::PadProbeReturn::Ok
+        });
+        bin.set_state(gst::State::Playing).unwrap();
+        let sink = bin.by_name("depay").unwrap().static_pad("sink").unwrap();
+        sink.send_event(gst::event::StreamStart::new("test"));
+        let caps = "application/x-rtp,media=video,clock-rate=90000,encoding-name=H264,payload=96";
+        sink.send_event(gst::event::Caps::new(&caps.parse().unwrap()));
+        sink.send_event(gst::event::Segment::new(&gst::FormattedSegment::<gst::ClockTime>::new()));
+        let sent = sink.chain_list(packets(&[(1, 0), (2, 1), (3, 2), (5, 4), (6, 5), (7, 6)]));
+        bin.set_state(gst::State::Null).unwrap();
+        sent.unwrap();
+        assert_eq!(*lock(&seen), [0, 1, 2]);
+        assert_eq!(*lock(&left_out), 3);
+    }
 }
