@@ -344,7 +344,8 @@ pub struct MachineOptions {
     /// What the link to a viewer carries, in kbit/s; 0 = found out [default: 0]
     ///
     /// The bit rates of all streams that go to one address by WebRTC stay below it together. The one watched first gets
-    /// the larger part
+    /// the larger part. Two exceptions: no encoder goes below its --min-bitrate, and a stream that is passed through
+    /// has no encoder: where it is too much, only its keyframes are sent
     #[arg(help_heading = BIT_RATE, long, value_parser = whole::<u32>, value_name = "KBIT/S")]
     pub tether: Option<u32>,
 

@@ -732,11 +732,11 @@ impl Damage {
         let is_due = self.last.is_none_or(|last| now.saturating_duration_since(last) >= Self::INTERVAL);
         if damaged > self.said && is_due {
             let count = damaged - self.said;
-            let why = if awaited { watchdog::KEYFRAME_AWAITED } else { "" };
+            let why = if awaited { watchdog::WAITS_AFTER_LOSS } else { "" };
             let separator = if awaited { "; " } else { "" };
             tracing::warn!(
                 camera,
-                "{why}{separator}{count} damaged pictures left out; check the camera's cable or network"
+                "{why}{separator}{count} damaged pictures left out; check the source's cable or network"
             );
             (self.said, self.last) = (damaged, Some(now));
         }

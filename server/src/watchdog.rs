@@ -22,8 +22,8 @@ pub fn stall_limit(frame_interval: Duration) -> Duration {
     (frame_interval * STALL_INTERVALS).max(SHORTEST_STALL)
 }
 
-pub const KEYFRAME_AWAITED: &str =
-    "packets of the camera were lost on their way to this machine: waiting for its next keyframe";
+pub const WAITS_AFTER_LOSS: &str =
+    "packets of the source were lost on their way to this machine: waiting for its next keyframe";
 /// A wait for so long is worth a word to viewers.
 const AWAITED_LONG: Duration = Duration::from_secs(1);
 
@@ -36,7 +36,7 @@ pub fn keyframe_awaited(
 ) -> Option<Option<String>> {
     let (since, _) = since_and_last.filter(|(_, last)| now.saturating_duration_since(*last) < limit)?;
     let awaited = now.saturating_duration_since(since);
-    Some((awaited >= AWAITED_LONG).then(|| format!("{KEYFRAME_AWAITED}, for {} s", awaited.as_secs())))
+    Some((awaited >= AWAITED_LONG).then(|| format!("{WAITS_AFTER_LOSS}, for {} s", awaited.as_secs())))
 }
 
 /// What has passed through a pipeline, and when.

@@ -157,7 +157,7 @@ fn while_a_keyframe_is_waited_for_the_reason_is_told() {
     let server = Server::start(&["--source", "rtsp", "--url", &camera.url]);
     server.wait_until_running();
     camera.lose_keyframes(true);
-    let reason = "packets of the camera were lost on their way to this machine: waiting for its next keyframe, for";
+    let reason = "packets of the source were lost on their way to this machine: waiting for its next keyframe, for";
     let mut client = Client::start(&["--url", &server.url("/whep")]);
     wait::until_true("the reason in /healthz", wait::START, || {
         let (status, health) = server.health();

@@ -119,7 +119,6 @@ fn two_cameras_are_shown_in_one_picture_and_change_places_while_it_is_watched() 
     let differ =
         |more: &Player, less: &Player| newest(more).zip(newest(less)).is_some_and(|(more, less)| more > less + 30);
     until_true("bow is large, and arm small", wait::START, || differ(&whole, &corner));
-    assert_eq!(server.pip.shown(), ["bow", "arm"]);
 
     // The last one of before.
     let before = whole.shots().len() - 1;
@@ -130,7 +129,6 @@ fn two_cameras_are_shown_in_one_picture_and_change_places_while_it_is_watched() 
         whole.next_shots(10);
         corner.next_shots(10);
     }
-    assert_eq!(server.pip.shown(), ["arm", "bow"]);
     let stamps: Vec<_> = whole.shots()[before..].iter().filter_map(|shot| shot.stamp).collect();
     let pairs: Vec<_> = stamps.windows(2).collect();
     assert!(pairs.iter().all(|pair| pair[1].time_us > pair[0].time_us), "never an older picture: {pairs:?}");

@@ -113,8 +113,6 @@ pub fn install(pad: &gst::Pad, pipeline: &gst::Pipeline, interval: Duration, loo
     let pipeline = pipeline.downgrade();
     let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
     pad.add_probe(mask, move |_, info| {
-        // What is swallowed is Handled and not Drop: with Drop, GStreamer would free again what the bindings have
-        // freed.
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(buffer) = info.buffer_mut() {
             // Without a pipeline it is being taken down.

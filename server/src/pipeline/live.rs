@@ -83,7 +83,6 @@ pub(super) fn leave_out(pad: &gst::Pad, branch: &Branch) {
         let held = held_until.get().is_some_and(|until| Instant::now() < until);
         let odd = !odd.fetch_xor(true, Ordering::Relaxed);
         let left_out = held || odd && step.load(Ordering::Relaxed) == Step::HalfRate as u8;
-        // Handled and not Drop: with Drop, GStreamer would free again what the bindings have freed.
         if left_out { gst::PadProbeReturn::Handled } else { gst::PadProbeReturn::Ok }
     });
 }

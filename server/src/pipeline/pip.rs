@@ -80,7 +80,7 @@ struct Input {
     caps: Option<(gst::Caps, gst::Caps)>,
 }
 
-/// The newest small picture, or since when there is none.
+/// The newest small picture and when it was captured, or since when there is none.
 #[derive(Debug)]
 struct Small {
     part: usize,
@@ -175,12 +175,6 @@ impl Pip {
     pub fn tap(self: &Arc<Self>, camera: &str) -> Option<Tap> {
         let part = self.config.parts.iter().position(|part| part.name == camera)?;
         Some(Tap { pip: Arc::clone(self), part })
-    }
-
-    /// The names of the cameras that are large and small now.
-    pub fn shown(&self) -> [&str; 2] {
-        let state = lock(&self.state);
-        [LARGE, SMALL].map(|input| self.part_name(state.inputs[input].part))
     }
 
     /// Has the two cameras change places, from their next pictures on, for good. Nothing is restarted.
@@ -304,7 +298,8 @@ impl Pip {
         if let Some(sink) = head.by_name(SMALL_OUT).and_downcast::<gst_app::AppSink>() {
             let pip = Arc::clone(self);
             let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
-                pip.take_small(sink.pull_sample().map_err(|_| gst::FlowError::Eos)?);
+                let picture = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
+                pip.take_small(picture, clock::running_time(sink.upcast_ref()), Instant::now());
                 Ok(gst::FlowSuccess::Ok)
             });
             sink.set_callbacks(callbacks.build());
@@ -365,12 +360,16 @@ impl Pip {
         }
     }
 
-    fn take_small(&self, picture: gst::Sample) {
+    /// `running`: the pipeline's time at `now`.
+    fn take_small(&self, picture: gst::Sample, running: Option<gst::ClockTime>, now: Instant) {
         let mut state = lock(&self.state);
-        let part = state.part_at(SMALL, picture.buffer().and_then(gst::BufferRef::pts));
+        let time = picture.buffer().and_then(gst::BufferRef::pts);
+        let part = state.part_at(SMALL, time);
+        // It may have been old as it came.
+        let age = running.zip(time).map_or(Duration::ZERO, |(running, time)| running.saturating_sub(time).into());
         // One that was on its way while the cameras were swapped is none of the small camera's.
         if part == state.small.part {
-            state.small = Small { part, picture: Some(picture), at: Instant::now() };
+            state.small = Small { part, picture: Some(picture), at: now.checked_sub(age).unwrap_or(now) };
         }
     }
 
@@ -445,7 +444,6 @@ fn spare_small(pad: &gst::Pad, capture: &Arc<Capture>) {
         let (now, mut passed) = (Instant::now(), lock(&passed));
         let is_fresh = passed.is_some_and(|at| now.saturating_duration_since(at) < still::INTERVAL);
         if is_fresh && capture.upgrade().is_none_or(|capture| capture.rests()) {
-            // Handled and not Drop: with Drop, GStreamer would free again what the bindings have freed.
             return gst::PadProbeReturn::Handled;
         }
         *passed = Some(now);

@@ -70,16 +70,20 @@ impl Running {
     }
 
     /// Pushes pictures of both, as cameras would, until one of those that go to the encoder is as wanted; `small`: arm
-    /// gives pictures too. Returns all of them.
+    /// gives pictures too, which are 0.3 s old. Returns all of them.
     fn until(&self, small: bool, wanted: [u8; 4]) -> Vec<Seen> {
+        self.until_of_age(small.then_some(gst::ClockTime::from_mseconds(300)), wanted)
+    }
+
+    fn until_of_age(&self, small: Option<gst::ClockTime>, wanted: [u8; 4]) -> Vec<Seen> {
         let (bow, arm) = (picture("I420", 640, 480, 30, [60, 90]), picture("YUY2", 320, 240, 20, [160, 200]));
         let (end, mut all) = (Instant::now() + WAIT, Vec::new());
         loop {
             assert!(Instant::now() < end, "{:?}", all.last());
             let now = Instant::now();
             self.pip.push(BOW, bow.0.as_ref(), &bow.1, gst::ClockTime::ZERO, now);
-            if small {
-                self.pip.push(ARM, arm.0.as_ref(), &arm.1, gst::ClockTime::from_mseconds(300), now);
+            if let Some(age) = small {
+                self.pip.push(ARM, arm.0.as_ref(), &arm.1, age, now);
             }
             if let Ok(seen) = self.seen.recv_timeout(Duration::from_millis(20)) {
                 let is_wanted = matches!(&seen, Seen::Picture { luma, .. }
@@ -157,6 +161,18 @@ fn a_small_picture_that_is_old_is_not_shown_and_the_large_one_goes_on() {
 }
 
 #[test]
+fn a_small_picture_that_was_old_as_it_came_is_not_shown() {
+    gst::init().unwrap();
+    let running = Running::start([Flip::None; 2]);
+    running.until(true, [60, 90, 160, 200]);
+    let since = Instant::now();
+    // The camera's pictures come all the time.
+    running.until_of_age(Some(gst::ClockTime::from_mseconds(1500)), [60, 90, 80, 80]);
+    println!("shown for {:?}", since.elapsed());
+    running.until(true, [60, 90, 160, 200]);
+}
+
+#[test]
 fn what_is_coded_cannot_be_shown_and_is_told() {
     gst::init().unwrap();
     let running = Running::start([Flip::None; 2]);
@@ -201,5 +217,10 @@ fn the_cameras_are_told_whether_somebody_looks_and_tell_that_they_are_frozen() {
     arm.set_frozen(None);
     assert_eq!(running.pip.why_frozen(), None);
     drop(running.graph);
-    assert_eq!(is_wanted(), [false, false], "its pipeline is gone");
+    // It is taken down by a thread of its own.
+    let end = Instant::now() + WAIT;
+    while is_wanted() != [false, false] {
+        assert!(Instant::now() < end, "its pipeline is gone");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

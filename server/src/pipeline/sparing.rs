@@ -49,7 +49,6 @@ pub(super) fn spare_encoder(pad: &gst::Pad, branch: &Arc<Branch>) {
             return gst::PadProbeReturn::Ok;
         }
         branch.frames_unwanted.add();
-        // Handled and not Drop: with Drop, GStreamer would free again what the bindings have freed.
         gst::PadProbeReturn::Handled
     });
 }

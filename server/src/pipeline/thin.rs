@@ -28,7 +28,6 @@ pub fn install(pad: &gst::Pad, wanted: Fps) {
                 time => time.or_else(now),
             };
             let keeps = time.is_none_or(|time| thinner.0.keeps(time.into()));
-            // Handled and not Drop: with Drop, GStreamer would free again what the bindings have freed.
             return if keeps { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled };
         }
         let Some(gst::EventView::Caps(caps)) = info.event().map(|event| event.view()) else {

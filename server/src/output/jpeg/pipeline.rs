@@ -178,7 +178,6 @@ fn limit(pad: &gst::Pad, size: Size, shared: &Arc<Shared>) {
                 rate.1.keeps(time.into())
             }),
         });
-        // Handled and not Drop, which GStreamer would free once more than the bindings.
         if wanted { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled }
     });
 }

@@ -60,7 +60,7 @@ impl Feeder {
             feeder: Arc::clone(self),
             source: source.downgrade(),
             queue: OnceLock::new(),
-            state: Mutex::new(State { waits_for_keyframe: true, last: DESCRIPTION }),
+            state: Mutex::new(State { waits_for_keyframe: true, times: Times::default() }),
         });
         *lock(&self.current) = Current { feed: Arc::downgrade(&feed), media: media.downgrade() };
         // gst-rtsp-server wants packets to describe the media by, and holds them back until somebody plays. A picture
@@ -113,8 +113,7 @@ struct Feed {
 struct State {
     /// Access units were left out, so that those until the next keyframe cannot be decoded.
     waits_for_keyframe: bool,
-    /// Time of the newest access unit.
-    last: gst::ClockTime,
+    times: Times,
 }
 
 impl Feed {
@@ -134,7 +133,7 @@ impl Feed {
             if state.waits_for_keyframe && !frame.keyframe {
                 continue;
             }
-            let Some(time) = capture_time(&source, frame.captured, &mut state.last) else {
+            let Some(time) = capture_time(&source, frame.captured, &mut state.times) else {
                 state.waits_for_keyframe = true;
                 continue;
             };
@@ -183,18 +182,31 @@ fn since_1900(captured: Captured) -> gst::ClockTime {
     gst::ClockTime::try_from(captured.0 + NTP_EPOCH).unwrap_or_default()
 }
 
-/// When it was captured, in the running time of `source`, whose clock is [`media_clock`]. Never the same twice, nor
-/// earlier than the one before: gst-rtsp-server aborts the process for that.
-pub(super) fn capture_time(
-    source: &gst_app::AppSrc,
-    captured: Captured,
-    last: &mut gst::ClockTime,
-) -> Option<gst::ClockTime> {
+/// Of the newest picture.
+#[derive(Default)]
+pub(super) struct Times {
+    captured: gst::ClockTime,
+    /// The one that it has in the media.
+    given: gst::ClockTime,
+}
+
+impl Times {
+    /// Never the same twice, nor earlier than the one before: gst-rtsp-server aborts the process for that. Where
+    /// pictures are older than those before, as of a new pipeline, time goes at half its speed until it is right again:
+    /// players would take pictures of almost one time for late ones, and another time for good would be a lie.
+    fn next(&mut self, captured: gst::ClockTime) -> gst::ClockTime {
+        let step = captured.saturating_sub(std::mem::replace(&mut self.captured, captured)) / 2;
+        self.given = captured.max(self.given + step.max(gst::ClockTime::from_mseconds(1)));
+        self.given
+    }
+}
+
+/// When it was captured, in the running time of `source`, whose clock is [`media_clock`].
+pub(super) fn capture_time(source: &gst_app::AppSrc, captured: Captured, times: &mut Times) -> Option<gst::ClockTime> {
     // While there is none, the media has not started.
     running_time(source.upcast_ref())?;
     let captured = since_1900(captured).saturating_sub(source.base_time()?);
-    *last = captured.max(*last + gst::ClockTime::from_mseconds(1));
-    Some(*last)
+    Some(times.next(captured))
 }
 
 pub(super) fn buffer(data: impl AsRef<[u8]> + Send + 'static, time: gst::ClockTime) -> gst::Buffer {
@@ -212,5 +224,20 @@ impl Drop for Feed {
             self.feeder.skipped_before.fetch_add(queue.skipped(), Ordering::Relaxed);
             self.feeder.stream.remove_output(queue);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn after_pictures_that_are_older_time_goes_on_at_half_its_speed_until_it_is_right() {
+        let mut times = Times::default();
+        let mut next = |ms| times.next(gst::ClockTime::from_mseconds(ms)).mseconds();
+        assert_eq!([1000, 1040, 1080].map(&mut next), [1000, 1040, 1080]);
+        assert_eq!([980, 1020, 1060, 1100].map(&mut next), [1081, 1101, 1121, 1141]);
+        assert_eq!([1140, 1180, 1220].map(&mut next), [1161, 1181, 1220]);
+        assert_eq!([1220, 5000, 5000].map(&mut next), [1221, 5000, 5001]);
     }
 }

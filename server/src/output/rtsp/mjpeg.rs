@@ -14,7 +14,7 @@ use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::feed::{DESCRIPTION, buffer, capture_time, leave_description_out};
+use super::feed::{DESCRIPTION, Times, buffer, capture_time, leave_description_out};
 use crate::output::jpeg::JpegOutput;
 
 /// Pictures per second.
@@ -78,7 +78,7 @@ impl Mjpeg {
 
 /// Takes pictures to the source while somebody plays. When none come nothing is sent, until they do again.
 async fn pump(jpeg: Arc<JpegOutput>, mut playing: watch::Receiver<usize>, source: glib::WeakRef<gst_app::AppSrc>) {
-    let mut last = DESCRIPTION;
+    let mut times = Times::default();
     while playing.wait_for(|clients| *clients > 0).await.is_ok() {
         let mut previews = match jpeg.previews(FPS) {
             Ok(previews) => previews,
@@ -97,7 +97,7 @@ async fn pump(jpeg: Arc<JpegOutput>, mut playing: watch::Receiver<usize>, source
             let Some((picture, source)) = picture.zip(source.upgrade()) else { return };
             // Never more than one ahead.
             if source.current_level_bytes() == 0
-                && let Some(time) = capture_time(&source, picture.captured, &mut last)
+                && let Some(time) = capture_time(&source, picture.captured, &mut times)
                 && source.push_buffer(buffer(picture.data, time)).is_err()
             {
                 return;
