@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// From 1900, where NTP begins, to 1970.
 pub const NTP_EPOCH: Duration = Duration::from_secs(2_208_988_800);
-/// A thread that is interrupted between reading two clocks reads them apart; the quickest of so many readings counts.
+/// Of [`beside_monotonic`].
 const READINGS: usize = 8;
 
 /// A time of capture: since 1970, UTC.
@@ -30,6 +30,17 @@ impl Captured {
     }
 }
 
+/// What another clock says, and the monotonic clock at that moment. A thread that is interrupted between them reads them
+/// apart; the quickest of some readings counts.
+pub fn beside_monotonic<T: Copy>(read: impl Fn() -> T) -> (Instant, T) {
+    let readings = std::array::from_fn::<_, READINGS, _>(|_| {
+        let (before, other) = (Instant::now(), read());
+        (before.elapsed(), before, other)
+    });
+    let (_, at, other) = readings.into_iter().min_by_key(|reading| reading.0).unwrap_or(readings[0]);
+    (at, other)
+}
+
 /// From the monotonic clock to times of capture.
 #[derive(Clone, Copy, Debug)]
 pub struct CaptureClock {
@@ -40,12 +51,7 @@ pub struct CaptureClock {
 impl CaptureClock {
     /// By the system's clock now: once for a server.
     pub fn start() -> Self {
-        let readings = std::array::from_fn::<_, READINGS, _>(|_| {
-            let before = Instant::now();
-            let utc = SystemTime::now();
-            (before.elapsed(), before, utc)
-        });
-        let (_, started, utc) = readings.into_iter().min_by_key(|reading| reading.0).unwrap_or(readings[0]);
+        let (started, utc) = beside_monotonic(SystemTime::now);
         Self::new(started, utc)
     }
 

@@ -29,6 +29,7 @@ use super::picture::{I420, Plane};
 use super::pip_text::{INPUTS, LARGE, SIZES, SMALL, SMALL_OUT, TURNS};
 use super::place::Place;
 use super::source::turning;
+use super::wiring::to_paint;
 use super::{sparing, still};
 use crate::config::{Flip, PipConfig};
 
@@ -385,10 +386,7 @@ impl Pip {
             (place, small.clone().filter(|_| is_after_swap), *part, at.elapsed())
         };
         let Ok(mut frame) = gst_video::VideoFrameRef::from_buffer_ref_writable(picture, &video) else { return };
-        let (width, height) = (frame.width() as usize, frame.height() as usize);
-        let (luma_stride, chroma_stride) = (frame.plane_stride()[0] as usize, frame.plane_stride()[1] as usize);
-        let [luma, u, v, _] = frame.planes_data_mut();
-        let mut large = I420 { width, height, luma, luma_stride, chroma: [u, v], chroma_stride };
+        let mut large = to_paint(&mut frame);
         large.frame(&place);
         let small = small.filter(|_| since <= SMALL_LIMIT);
         if !small.is_some_and(|small| paste(&mut large, &place.inner(), &small)) {

@@ -65,11 +65,16 @@ pub fn draw(pad: &gst::Pad, drawing: &Drawing) {
     });
 }
 
-fn draw_frame(frame: &mut gst_video::VideoFrameRef<&mut gst::BufferRef>, label: Option<&str>, number: u32) {
+/// The picture of a frame of I420.
+pub fn to_paint<'a>(frame: &'a mut gst_video::VideoFrameRef<&mut gst::BufferRef>) -> I420<'a> {
     let (width, height) = (frame.width() as usize, frame.height() as usize);
     let (luma_stride, chroma_stride) = (frame.plane_stride()[0] as usize, frame.plane_stride()[1] as usize);
     let [luma, u, v, _] = frame.planes_data_mut();
-    let mut picture = I420 { width, height, luma, luma_stride, chroma: [u, v], chroma_stride };
+    I420 { width, height, luma, luma_stride, chroma: [u, v], chroma_stride }
+}
+
+fn draw_frame(frame: &mut gst_video::VideoFrameRef<&mut gst::BufferRef>, label: Option<&str>, number: u32) {
+    let mut picture = to_paint(frame);
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let clock = gst::glib::DateTime::now_local().and_then(|now| now.format("%H:%M:%S"));
     let clock = clock.map_or_else(|_| String::new(), |clock| clock.to_string());

@@ -2,7 +2,6 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
-use std::time::Instant;
 
 use gstreamer as gst;
 use gstreamer::glib;
@@ -10,7 +9,7 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::prelude::RTSPMediaExt;
-use rov_common::capture_clock::{CaptureClock, Captured, NTP_EPOCH};
+use rov_common::capture_clock::{CaptureClock, Captured, NTP_EPOCH, beside_monotonic};
 use rov_common::sync::lock;
 use rov_gst::clock::running_time;
 use rov_gst::element::is_made_by;
@@ -168,12 +167,7 @@ pub(super) fn rtpbin(media: &rtsp::RTSPMedia) -> Option<gst::Element> {
 pub(super) fn media_clock(clock: CaptureClock) -> gst::Clock {
     // One of its own: the clock that GStreamer gives out is that of everybody.
     let own: gst::SystemClock = glib::Object::new();
-    // The two clocks are read at one moment; a thread that is interrupted between them reads them apart.
-    let readings = std::array::from_fn::<_, 8, _>(|_| {
-        let (before, internal) = (Instant::now(), own.internal_time());
-        (before.elapsed(), before, internal)
-    });
-    let (_, at, internal) = readings.into_iter().min_by_key(|reading| reading.0).unwrap_or(readings[0]);
+    let (at, internal) = beside_monotonic(|| own.internal_time());
     own.set_calibration(internal, since_1900(clock.at(at)), 1, 1);
     own.upcast()
 }
