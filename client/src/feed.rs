@@ -136,7 +136,8 @@ fn stages(shown: &Shown, now: Instant, encode: Option<Duration>, rtt: Option<Dur
 }
 
 /// What the window says. Once there was a picture, whatever is not live is a loss: the old picture must not look live.
-/// A picture that was decoded since the session began to connect or to wait is a new one: the phase just does not know it yet.
+/// A picture that was decoded since the session began to connect or to wait is a new one: the phase just does not know
+/// it yet.
 fn status(phase: Phase, since: Instant, last: Option<Instant>) -> Status {
     let (had_picture, is_new) = (last.is_some(), last.is_some_and(|at| at > since));
     match phase {

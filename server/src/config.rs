@@ -164,7 +164,8 @@ impl Default for EncodeConfig {
 pub struct RtpConfig {
     /// Multicast groups and unicast addresses; one at least, none twice.
     pub hosts: Vec<Ipv4Addr>,
-    /// From which those of the streams are counted: even, 2 to 65532; RTCP goes to the port above, repair packets to the second above.
+    /// From which those of the streams are counted: even, 2 to 65532; RTCP goes to the port above, repair packets to
+    /// the second above.
     pub port: u16,
     /// Of multicast.
     pub ttl: u8,

@@ -80,7 +80,6 @@ pub(super) fn install(coded: &gst::Element, raw: &gst::Pad, codec: Codec, branch
             }
             Taken::Full => branch.frames_in.add(),
         }
-        // As in `valve`.
         gst::PadProbeReturn::Handled
     });
     let weak = Arc::downgrade(branch);

@@ -60,7 +60,6 @@ fn watch_parser(pad: &gst::Pad, capture: &Arc<Capture>) {
         }
         match whole {
             Whole::AsItIs => gst::PadProbeReturn::Ok,
-            // As in `valve`.
             Whole::None => gst::PadProbeReturn::Handled,
             Whole::Pictures(pictures) => {
                 let mut pictures = gst::Buffer::from_mut_slice(pictures);

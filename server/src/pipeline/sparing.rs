@@ -54,8 +54,9 @@ pub(super) fn spare_encoder(pad: &gst::Pad, branch: &Arc<Branch>) {
 }
 
 /// Lets through `pad`, in front of the decoder of a live source whose pictures do not depend on each other, only what
-/// `still` looks at while all valves are shut, and nobody looks at them in another camera's either. The others count as those that the valve keeps back, as long as the
-/// decoder makes pictures of those that it gets: one that makes none of them must be noticed.
+/// `still` looks at while all valves are shut, and nobody looks at them in another camera's either. The others count as
+/// those that the valve keeps back, as long as the decoder makes pictures of those that it gets: one that makes none of
+/// them must be noticed.
 pub(super) fn spare_decoder(pad: &gst::Pad, capture: &Arc<Capture>) {
     let (weak, state) = (Arc::downgrade(capture), Mutex::new(Spared::default()));
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
