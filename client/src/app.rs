@@ -22,8 +22,8 @@ use crate::display::{Window, run_headless};
 use crate::feeds::{Feeds, OnScreen};
 use crate::find;
 use crate::receive::webrtc::check_socket_buffers;
-use crate::session::{SessionConfig, SessionError};
 use crate::stats::Report;
+use crate::target::{SessionConfig, SessionError};
 
 pub const EXIT_USAGE: u8 = 2;
 const EXIT_NOTHING_FOUND: u8 = 3;

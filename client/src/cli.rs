@@ -14,12 +14,12 @@ use rov_gst::decoders::DecoderChoice;
 use url::Url;
 
 use crate::display::DisplayChoice;
-use crate::find::{STATS_PATH, Wanted};
+use crate::find::STATS_PATH;
 use crate::receive::Transport;
 use crate::receive::rtp::{self, Source};
 use crate::receive::rtsp::{Camera, Credentials};
-use crate::session::{RtpHost, SessionConfig, Target};
-use crate::streams::GridOf;
+use crate::streams::{GridOf, Wanted};
+use crate::target::{RtpHost, SessionConfig, Target};
 use crate::whep;
 
 /// The groups of `--help`.

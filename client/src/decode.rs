@@ -8,7 +8,6 @@
 mod flow;
 mod gate;
 mod graph;
-mod limit;
 mod output;
 mod picture;
 pub mod rtp;
@@ -31,7 +30,6 @@ use rov_gst::element::{exists, has_property};
 
 use self::flow::Flow;
 use self::graph::{Note, Shared};
-pub(crate) use self::limit::within;
 pub use self::output::{Output, packed_caps};
 pub use self::picture::{Picture, read_stamp};
 use self::rtp::Packet;

@@ -15,11 +15,12 @@ use tokio_util::sync::CancellationToken;
 use crate::decode::{Output, Picture};
 use crate::display::{Command, Grid, Layout, STALE_AFTER, Stage, ViewModel};
 use crate::feed::Feed;
-use crate::find::{Guide, Wanted};
+use crate::find::Guide;
 use crate::mailbox::Bell;
-use crate::session::{self, SessionConfig, SessionError};
+use crate::session;
 use crate::stats::{Report, Shown};
-use crate::streams::{GridOf, Lineup, Tile};
+use crate::streams::{GridOf, Lineup, Tile, Wanted};
+use crate::target::{SessionConfig, SessionError};
 use crate::viewer::{Choice, Viewer};
 
 /// More streams do not fit into the grid.

@@ -1,7 +1,7 @@
 //! Which server to connect to: the given one, or the one that is found, and found again by its id.
 
 mod guide;
-mod wanted;
+mod ways;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,6 @@ use rov_common::sync::lock;
 use url::Url;
 
 pub use self::guide::Guide;
-pub use self::wanted::Wanted;
 use crate::discovery::{self, Discovery, Found};
 use crate::heard::{Heard, Next, Wish};
 use crate::receive::rtp::senders::Senders;
@@ -24,7 +23,8 @@ use crate::receive::rtp::{self, Source};
 use crate::receive::rtsp::Camera;
 use crate::receive::{PAYLOAD_TYPE, Transport, Way};
 use crate::reconnect::Supply;
-use crate::session::{RtpHost, SessionConfig, SessionError, Target};
+use crate::streams::Wanted;
+use crate::target::{RtpHost, SessionConfig, SessionError, Target};
 use crate::viewer::{Offer, Phase, Question, Server, Viewer};
 use crate::whep;
 
@@ -99,7 +99,7 @@ impl Located {
         };
         let place = wanted.place(&stats).map_err(unknown)?;
         let stream = &stats.streams[place];
-        let ways: Vec<_> = self.ways.iter().filter_map(|way| wanted::way_to(way.clone(), place, &stats)).collect();
+        let ways: Vec<_> = self.ways.iter().filter_map(|way| ways::way_to(way.clone(), place, &stats)).collect();
         if ways.is_empty() {
             return Err(SessionError::no_way(format!(
                 "{} does not say where it sends the stream {}: try --transport auto",

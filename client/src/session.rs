@@ -9,25 +9,21 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rov_common::backoff::{Backoff, REFUSED_MAX, REFUSED_MIN};
-use rov_common::camera::Trust;
 use rov_common::codec::Codec;
 use rov_common::sync::lock;
-use rov_gst::decoders::DecoderChoice;
-use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use url::Url;
 
 use self::asking::Asking;
 use self::prepared::Prepared;
 use self::rates::{Arrivals, Rates};
-use crate::decode::{DecodeError, Decoder};
-use crate::find::{Guide, Located, Wanted};
+use crate::decode::Decoder;
+use crate::find::{Guide, Located};
 use crate::receive::rtp;
-use crate::receive::rtsp::{Camera, Credentials};
 use crate::receive::{ConnectError, Link, OnCodec, OnPackets, Options, Transport, Way};
 use crate::reconnect::{self, Advice, Session, Supply};
 use crate::streams::Listed;
+use crate::target::{SessionConfig, SessionError, Target};
 use crate::viewer::{Phase, Viewer};
 
 const TICK: Duration = Duration::from_millis(100);
@@ -41,90 +37,6 @@ const STANDSTILL: Duration = Duration::from_millis(700);
 const CONNECT_GRACE: Duration = Duration::from_secs(1);
 /// A server that announces RTP sends it: without a packet in this time it does not get here.
 const FIRST_RTP_PACKET: Duration = Duration::from_secs(3);
-
-/// Which server to watch.
-#[derive(Clone, Debug)]
-pub enum Target {
-    /// The one that is found, of this name if one is given. `any`: another one, when that falls silent.
-    Auto { name: Option<String>, any: bool },
-    /// This WHEP endpoint.
-    Url(Url),
-    /// What is sent to this destination, of this host if one is given.
-    Rtp { source: rtp::Source, host: Option<RtpHost> },
-    /// This RTSP stream, and where a rov-server on that machine says what streams it has; none: the user named the one.
-    Camera(Camera, Option<Url>),
-}
-
-/// A machine that sends RTP.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RtpHost {
-    /// Or address.
-    pub name: String,
-    /// Where a rov-server on it says to which destination it sends; none: the user has said it.
-    pub stats: Option<Url>,
-}
-
-#[derive(Clone, Debug)]
-pub struct SessionConfig {
-    pub target: Target,
-    /// None: the default stream of the server, or what the URL of the target names.
-    pub stream: Option<Wanted>,
-    /// None: WebRTC, and what else the server announces where that fails.
-    pub transport: Option<Transport>,
-    pub discovery_port: u16,
-    pub discovery_timeout: Duration,
-    pub interfaces: Vec<String>,
-    /// Somebody can be asked: there is a window.
-    pub can_ask: bool,
-    /// Go on looking when nothing is found.
-    pub wait: bool,
-    pub decoder: DecoderChoice,
-    /// The longest wait for a packet that is missing; none: as the transport does.
-    pub latency: Option<Duration>,
-    pub stun: Option<String>,
-    /// For RTSP where its URL has none.
-    pub credentials: Option<Credentials>,
-    /// Of cameras, by `rtsps`.
-    pub camera_certificate: Trust,
-}
-
-/// Why there is no session.
-#[derive(Debug, Error)]
-pub enum SessionError {
-    #[error("{0}")]
-    NothingFound(String),
-    /// Nobody can be asked. What was found, and the list.
-    #[error("{0}: start again with --name NAME, or with the ADDRESS:PORT of one of them\n{1}")]
-    Ambiguous(String, String),
-    #[error("{reason}")]
-    NoWay {
-        reason: String,
-        is_final: bool,
-        /// The password was refused.
-        is_denied: bool,
-    },
-    #[error(transparent)]
-    Decoder(#[from] DecodeError),
-    #[error("{0:#}")]
-    Other(#[from] anyhow::Error),
-}
-
-impl SessionError {
-    /// Trying again may help.
-    pub fn no_way(reason: String) -> Self {
-        Self::NoWay { reason, is_final: false, is_denied: false }
-    }
-
-    /// Whether the program ends with it, instead of trying again. In the middle of a dive a decoder that is busy for
-    /// once, or a camera that is being set up, is no reason to give up; nothing is.
-    fn ends_program(&self, has_stood: bool, wait: bool) -> bool {
-        !has_stood
-            && match self {
-                Self::NothingFound(_) | Self::Ambiguous(..) | Self::Decoder(_) | Self::Other(_) => true,
-                Self::NoWay { is_final, .. } => *is_final || !wait,
-            }
-    }
-}
 
 /// Watches the only stream. Runs until `shutdown`.
 pub async fn run(config: SessionConfig, viewer: Arc<Viewer>, shutdown: CancellationToken) -> Result<(), SessionError> {

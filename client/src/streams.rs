@@ -1,6 +1,7 @@
-//! The streams of a server in the order of the keys 1 to 9, and which of them are the tiles of the grid. Pure.
+//! The streams of a server in the order of the keys 1 to 9, which of them are the tiles of the grid, and which
+//! one is wanted. Pure.
 
-use rov_common::api::StreamStats;
+use rov_common::api::{Stats, StreamStats};
 
 /// A stream that the server has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +25,44 @@ impl Listed {
             None if !self.camera.is_empty() => format!("{}/{}", self.camera, self.name),
             _ => self.name.clone(),
         }
+    }
+}
+
+/// A stream as the user named it, by `--camera` and `--stream`, one of them at least.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub camera: Option<String>,
+    pub stream: Option<String>,
+}
+
+impl Wanted {
+    /// Its name in addresses; none: the first stream of the camera, whose name is the server's to tell.
+    pub fn address_name(&self) -> Option<String> {
+        let stream = self.stream.as_ref()?;
+        Some(self.camera.as_ref().map_or_else(|| stream.clone(), |camera| format!("{camera}/{stream}")))
+    }
+
+    /// The place of the stream in the statistics.
+    ///
+    /// # Errors
+    /// Names those that there are.
+    pub fn place(&self, stats: &Stats) -> Result<usize, String> {
+        let name = self.address_name();
+        let is_it = |stream: &StreamStats| match &name {
+            Some(name) => *name == stream.name || *name == format!("{}/{}", stream.camera, stream.name),
+            None => self.camera.as_deref() == Some(&stream.camera),
+        };
+        stats.streams.iter().position(is_it).ok_or_else(|| {
+            let streams = stats.streams.iter().map(|stream| stream.name.as_str()).collect::<Vec<_>>().join(", ");
+            // A server of the last release has one camera, without a name.
+            let cameras = stats.cameras.iter().map(|camera| camera.name.as_str()).collect::<Vec<_>>().join(", ");
+            let cameras = if cameras.is_empty() { String::new() } else { format!(" of the cameras {cameras}") };
+            let wanted = match (name, &self.camera) {
+                (None, Some(camera)) => format!("camera {camera:?}"),
+                (name, _) => format!("stream {:?}", name.unwrap_or_default()),
+            };
+            format!("there is no {wanted}, only the streams {streams}{cameras}")
+        })
     }
 }
 
@@ -113,7 +152,61 @@ impl Lineup {
 
 #[cfg(test)]
 mod tests {
+    use rov_common::api::CameraInfo;
+
     use super::*;
+
+    fn stats() -> Stats {
+        let stream = |camera: &str, name: &str| StreamStats {
+            camera: camera.to_owned(),
+            name: name.to_owned(),
+            ..StreamStats::default()
+        };
+        let camera = |name: &str| CameraInfo { name: name.to_owned(), streams: Vec::new() };
+        Stats {
+            cameras: vec![camera("bow"), camera("arm")],
+            streams: vec![stream("bow", "stream1"), stream("bow", "stream2"), stream("arm", "arm/wide")],
+            ..Stats::default()
+        }
+    }
+
+    fn wanted(camera: Option<&str>, stream: Option<&str>) -> Wanted {
+        Wanted { camera: camera.map(str::to_owned), stream: stream.map(str::to_owned) }
+    }
+
+    #[test]
+    fn a_stream_is_found_by_its_names_and_its_camera_and_an_unknown_one_is_told_those_that_are() {
+        let stats = stats();
+        for (camera, stream, place) in [
+            (None, Some("stream1"), 0),
+            (None, Some("stream2"), 1),
+            (None, Some("bow/stream2"), 1),
+            (None, Some("arm/wide"), 2),
+            (Some("bow"), None, 0),
+            (Some("arm"), None, 2),
+            (Some("bow"), Some("stream2"), 1),
+            (Some("arm"), Some("wide"), 2),
+        ] {
+            assert_eq!(wanted(camera, stream).place(&stats), Ok(place), "{camera:?} {stream:?}");
+        }
+        let known = ", only the streams stream1, stream2, arm/wide of the cameras bow, arm";
+        for (camera, stream, told) in [
+            (None, Some("wide"), "there is no stream \"wide\""),
+            (Some("stern"), None, "there is no camera \"stern\""),
+            (Some("arm"), Some("stream1"), "there is no stream \"arm/stream1\""),
+        ] {
+            assert_eq!(wanted(camera, stream).place(&stats), Err(format!("{told}{known}")));
+        }
+    }
+
+    #[test]
+    fn the_one_stream_of_an_older_server_is_found_by_its_name() {
+        let streams = vec![StreamStats { name: "stream1".to_owned(), ..StreamStats::default() }];
+        let stats = Stats { streams, ..Stats::default() };
+        assert_eq!(wanted(None, Some("stream1")).place(&stats), Ok(0));
+        let told = wanted(Some("bow"), None).place(&stats);
+        assert_eq!(told, Err("there is no camera \"bow\", only the streams stream1".to_owned()));
+    }
 
     fn lineup(streams: &[(&str, &str, u64)]) -> Lineup {
         let listed = |&(camera, name, pixels): &(&str, &str, u64)| Listed {

@@ -135,6 +135,16 @@ pub fn server_process(args: &[&str]) -> Process {
     Process::spawn("rov-server", &mut command)
 }
 
+/// The last line of figures that a rov-client without a window wrote, and how many pictures it says were shown.
+///
+/// # Panics
+/// Where there is none.
+pub fn last_figures(client: &Process) -> (String, u64) {
+    let line = client.stdout().lines().last().map(str::to_owned).expect("a line of figures each second");
+    let shown = line.split(" shown").next().and_then(|left| left.rsplit(' ').next()).and_then(|n| n.parse().ok());
+    (line.clone(), shown.unwrap_or_else(|| panic!("no number of pictures shown: {line}")))
+}
+
 /// `rov-client` without a window, on loopback.
 pub struct Client {
     pub process: Process,

@@ -1,4 +1,5 @@
-//! Networks as they are found: two cards in one subnet, and an address that comes later. Each in a network of its own.
+//! Networks as they are found: two cards in one subnet, an address that comes later, a server behind a NAT. Each in a
+//! network of its own.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -9,7 +10,7 @@ use rov_common::net;
 use rov_common::sync::lock;
 use rov_tests::namespace;
 use rov_tests::process::{Process, binary, program};
-use rov_tests::programs::{Client, Server, client_process, server_process};
+use rov_tests::programs::{Client, Server, client_process, last_figures, server_process};
 use rov_tests::wait::{self, until_true};
 use socket2::SockRef;
 use tempfile::TempDir;
@@ -200,4 +201,63 @@ fn an_interface_without_broadcasts_says_what_viewers_need() {
             .then(|| assert!(line.contains("rov-client --host 100.64.0.7")))
     });
     server.kill();
+}
+
+#[test]
+fn behind_docker_s_bridge_with_forwarded_ports_the_client_gets_its_picture() {
+    /// The server in a network of its own, as a container; its machine, which forwards HTTP and the media port to it and
+    /// hides it behind its own address; a viewer's machine on the LAN.
+    const SCRIPT: &str = r#"
+in_a_network_of_its_own() {
+    unshare --net sleep 300 &
+    until [ "$(readlink /proc/$!/ns/net)" != "$(readlink /proc/self/ns/net)" ]; do sleep 0.05; done
+}
+in_a_network_of_its_own
+container=$!
+in_a_network_of_its_own
+far=$!
+ip link set lo up
+ip link add bridge type veth peer name eth0 netns $container
+ip link add lan type veth peer name eth0 netns $far
+ip address add 172.17.0.1/16 dev bridge
+ip link set bridge up
+ip address add 192.168.2.2/24 dev lan
+ip link set lan up
+inside="nsenter --target $container --net --preserve-credentials"
+viewer="nsenter --target $far --net --preserve-credentials"
+$inside ip link set lo up
+$inside ip address add 172.17.0.2/16 dev eth0
+$inside ip link set eth0 up
+$inside ip route add default via 172.17.0.1
+$viewer ip address add 192.168.2.1/24 dev eth0
+$viewer ip link set eth0 up
+echo 1 >/proc/sys/net/ipv4/ip_forward
+iptables -t nat -A PREROUTING -i lan -p tcp --dport 8080 -j DNAT --to-destination 172.17.0.2
+iptables -t nat -A PREROUTING -i lan -p udp --dport "$PUBLIC_PORT" -j DNAT --to-destination 172.17.0.2:5004
+iptables -t nat -A POSTROUTING -s 172.17.0.0/16 -o lan -j MASQUERADE
+$inside "$SERVER" --source test --width 320 --height 240 --media-port 5004 --no-discovery --transport webrtc "$@" &
+server=$!
+$viewer "$CLIENT" --host 192.168.2.2:8080 --transport webrtc --headless --duration 6
+code=$?
+kill $container $far $server
+exit $code
+"#;
+    if !has_veth() {
+        return;
+    }
+    if !namespace::is_allowed("iptables -t nat -A POSTROUTING -j MASQUERADE") {
+        rov_tests::skipped("iptables cannot change addresses in a network namespace here");
+        return;
+    }
+    // By the address that the viewer typed; where the port is another outside, by `--public-address`.
+    for (port, more) in [("5004", &[][..]), ("5999", &["--public-address", "192.168.2.2:5999"][..])] {
+        let state = TempDir::new().expect("a temporary folder");
+        let mut command = namespace::bash(SCRIPT);
+        command.arg("behind a NAT").args(more).arg("--state-dir").arg(state.path()).env("PUBLIC_PORT", port);
+        command.env("SERVER", binary("rov-server")).env("CLIENT", binary("rov-client")).env_remove("RUST_LOG");
+        let mut all = Process::spawn("server, NAT and client", &mut command);
+        assert_eq!(all.wait(wait::START), 0, "{}", all.stderr());
+        let (line, shown) = last_figures(&all);
+        assert!(line.starts_with("live: ") && shown > 20, "{more:?}: {line}");
+    }
 }

@@ -1,6 +1,7 @@
 //! A machine on an isolated LAN has no gateway, and so no route for what is not its neighbour, multicast included.
 
 use rov_tests::process::{Process, binary, program};
+use rov_tests::programs::last_figures;
 use rov_tests::wait;
 use rov_tests::{namespace, skipped};
 
@@ -26,7 +27,6 @@ fn without_any_route_the_client_finds_the_server_and_shows_its_pictures() {
     command.env("SERVER", binary("rov-server")).env("CLIENT", binary("rov-client")).env_remove("RUST_LOG");
     let mut both = Process::spawn("server and client", &mut command);
     assert_eq!(both.wait(wait::START), 0);
-    let last = both.stdout().lines().last().map(str::to_owned).expect("a line of figures each second");
-    let shown = last.split(" shown").next().and_then(|l| l.rsplit(' ').next()).and_then(|n| n.parse::<u32>().ok());
-    assert!(last.starts_with("live: ") && shown.is_some_and(|n| n > 20), "{last}");
+    let (line, shown) = last_figures(&both);
+    assert!(line.starts_with("live: ") && shown > 20, "{line}");
 }

@@ -3,12 +3,14 @@
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use rov_client::stats::Report;
 use rov_common::stamp::{self, Stamp};
 use rov_common::units::Resolution;
 use rov_tests::process::{Process, binary, program};
 use rov_tests::programs::{Server, free_udp_port};
 use rov_tests::screen::Screen;
 use rov_tests::wait::{self, until, until_true};
+use tempfile::TempDir;
 
 const WIDTH: usize = 1280;
 const HEIGHT: usize = 720;
@@ -40,10 +42,13 @@ impl Desk {
     }
 
     fn xdotool(&self, args: &[&str]) -> String {
+        self.try_xdotool(args).unwrap_or_else(|| panic!("xdotool {args:?} failed"))
+    }
+
+    fn try_xdotool(&self, args: &[&str]) -> Option<String> {
         let mut command = Command::new(program("xdotool", "xdotool"));
         let output = command.env("DISPLAY", &self.0.display).args(args).output().expect("xdotool starts");
-        assert!(output.status.success(), "xdotool {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
     }
 
     fn shot(&self) -> Shot {
@@ -159,4 +164,58 @@ fn old_video_is_dimmed_until_the_server_is_back(display: &str) {
     until_true("as bright as before", wait::SOON, || screen.shot().brightness() > bright * 0.9);
     assert!(client.is_running());
     assert_eq!(client.stop(libc::SIGTERM, END), 0);
+}
+
+/// Two cameras, of which one has two streams; each key does to the real window what it says.
+#[test]
+fn keys_and_clicks_choose_the_stream_and_the_grid() {
+    let screen = Desk::start();
+    let folder = TempDir::new().expect("a temporary folder");
+    let (file, figures) = (folder.path().join("rov.toml"), folder.path().join("figures.json"));
+    let cameras = "[[camera]]\nname = 'bow'\n[[camera.stream]]\nwidth = 640\nheight = 360\n\
+                   [[camera.stream]]\nwidth = 320\nheight = 180\n\
+                   [[camera]]\nname = 'arm'\nsource = 'test'\n[[camera.stream]]\nwidth = 480\nheight = 270\n";
+    std::fs::write(&file, cameras).expect("a file");
+    let server = Server::start(&["--name", "Nemo", "--config", file.to_str().expect("a path of plain characters")]);
+    let path = figures.to_str().expect("a path of plain characters");
+    let mut client = screen.client(&["--stats-json", path, "--url", &server.url("/whep")]);
+    let id = until("a window", wait::START, || {
+        let found = screen.try_xdotool(&["search", "--class", "^rov-client$"])?;
+        found.lines().next().map(str::to_owned)
+    });
+    let title = || screen.xdotool(&["getwindowname", &id]);
+    let report = || serde_json::from_slice::<Report>(&std::fs::read(&figures).ok()?).ok();
+    let shows = |what: &str, size: (u32, u32), name: &str| {
+        until(what, wait::START, || {
+            let report = report()?;
+            let is_it = report.tiles.is_empty() && (report.width, report.height) == size && report.state == "live";
+            (is_it && title() == format!("{name} - live")).then_some(report)
+        })
+    };
+    let first = shows("the first stream", (640, 360), "Nemo/bow");
+    for (key, size, name) in [
+        ("2", (480, 270), "Nemo/arm"),
+        ("Tab", (320, 180), "Nemo/stream2"),
+        ("Tab", (640, 360), "Nemo/bow"),
+        ("3", (320, 180), "Nemo/stream2"),
+    ] {
+        let pressed = unix_us();
+        screen.press(key);
+        let report = shows(&format!("after the key {key}"), size, name);
+        assert_eq!(report.stamps.out_of_order, 0, "no older picture after a newer one");
+        screen.wait_for_stamp("its picture is on the screen", |stamp| stamp.time_us > pressed);
+    }
+    screen.press("g");
+    let tiles = until("the grid", wait::START, || {
+        let tiles = report()?.tiles;
+        (tiles.len() == 2 && tiles.iter().all(|tile| tile.state == "live")).then_some(tiles)
+    });
+    assert_eq!(tiles.iter().map(|tile| tile.stream.as_str()).collect::<Vec<_>>(), ["stream2", "arm/stream1"]);
+    // The right one of the two tiles.
+    screen.xdotool(&["mousemove", "900", "360", "click", "--repeat", "2", "--delay", "50", "1"]);
+    let last = shows("after a double click on a tile", (480, 270), "Nemo/arm");
+    assert!(last.stream_changes >= first.stream_changes + 4, "{last:?}");
+    println!("from a key to the first picture: {:?}", last.stream_change);
+    screen.press("q");
+    assert_eq!(client.wait(END), 0);
 }

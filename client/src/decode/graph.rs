@@ -16,10 +16,10 @@ use rov_gst::decoders::Candidate;
 use rov_gst::element::has_property;
 
 use super::flow::Flow;
-use super::limit::within;
 use super::output::{Output, PACKED};
 use super::picture::Picture;
 use super::rtp::Packet;
+use crate::limit::within;
 use crate::mailbox::Mailbox;
 
 /// How long a pipeline may take to start. Opening a hardware decoder takes up to a second where it loads firmware or a

@@ -14,8 +14,8 @@ use rov_gst::decoders::{self, Candidate, DecoderChoice};
 use rov_gst::element::{exists, has_property};
 
 use super::graph::{Failure, Graph, Note, START_TIME, Shared};
-use super::limit::within;
 use super::{DecodeEvent, DecodeStats, DecoderConfig};
+use crate::limit::within;
 
 /// How often everything is looked at without being told: the grain of repeated keyframe requests.
 const TICK: Duration = Duration::from_millis(50);

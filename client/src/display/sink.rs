@@ -15,7 +15,8 @@ use raw_window_handle::{HasWindowHandle, RawWindowHandle};
 use rov_common::units::Resolution;
 
 use super::choice::{self, DisplayChoice, SinkRow, System};
-use crate::decode::{Output, Picture, packed_caps, within};
+use crate::decode::{Output, Picture, packed_caps};
+use crate::limit::within;
 
 /// A graphics driver that hangs must not keep the window closed.
 const OPEN_TIME: Duration = Duration::from_secs(3);

@@ -9,7 +9,7 @@ use tokio::sync::{Mutex as AsyncMutex, watch};
 use super::{Finder, Knowledge, Located};
 use crate::heard::Heard;
 use crate::receive::Transport;
-use crate::session::{SessionConfig, SessionError};
+use crate::target::{SessionConfig, SessionError};
 use crate::viewer::Viewer;
 
 /// Which server is watched.

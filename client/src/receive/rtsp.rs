@@ -29,7 +29,7 @@ use tokio::sync::{mpsc, watch};
 
 use self::parameter_sets::ParameterSets;
 use super::{ConnectError, LinkState, OnCodec, OnPackets, PAYLOAD_TYPE, Transport};
-use crate::decode::within;
+use crate::limit::within;
 
 /// A firewall that swallows UDP costs this much, and then TCP is used.
 const UDP_TIMEOUT: Duration = Duration::from_millis(1500);

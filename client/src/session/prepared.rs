@@ -9,9 +9,9 @@ use rov_common::sync::lock;
 use rov_gst::decoders::DecoderChoice;
 use tokio::sync::mpsc;
 
-use super::SessionError;
 use crate::decode::{DecodeEvent, Decoder, DecoderConfig};
 use crate::receive::PAYLOAD_TYPE;
+use crate::target::SessionError;
 use crate::viewer::Viewer;
 
 /// A decoder that waits for packets.
