@@ -176,7 +176,8 @@ fn keys_and_clicks_choose_the_stream_and_the_grid() {
                    [[camera.stream]]\nwidth = 320\nheight = 180\n\
                    [[camera]]\nname = 'arm'\nsource = 'test'\n[[camera.stream]]\nwidth = 480\nheight = 270\n";
     std::fs::write(&file, cameras).expect("a file");
-    let server = Server::start(&["--name", "Nemo", "--config", file.to_str().expect("a path of plain characters")]);
+    let config = ["--config", file.to_str().expect("a path of plain characters"), "--width", "640", "--height", "360"];
+    let server = Server::start(&[&["--name", "Nemo"], &config[..]].concat());
     let path = figures.to_str().expect("a path of plain characters");
     let mut client = screen.client(&["--stats-json", path, "--url", &server.url("/whep")]);
     let id = until("a window", wait::START, || {
@@ -192,12 +193,12 @@ fn keys_and_clicks_choose_the_stream_and_the_grid() {
             (is_it && title() == format!("{name} - live")).then_some(report)
         })
     };
-    let first = shows("the first stream", (640, 360), "Nemo/bow");
+    let first = shows("the first stream", (640, 360), "Nemo bow/stream1");
     for (key, size, name) in [
-        ("2", (480, 270), "Nemo/arm"),
-        ("Tab", (320, 180), "Nemo/stream2"),
-        ("Tab", (640, 360), "Nemo/bow"),
-        ("3", (320, 180), "Nemo/stream2"),
+        ("2", (480, 270), "Nemo arm/stream1"),
+        ("Tab", (320, 180), "Nemo bow/stream2"),
+        ("Tab", (640, 360), "Nemo bow/stream1"),
+        ("3", (320, 180), "Nemo bow/stream2"),
     ] {
         let pressed = unix_us();
         screen.press(key);
@@ -213,7 +214,7 @@ fn keys_and_clicks_choose_the_stream_and_the_grid() {
     assert_eq!(tiles.iter().map(|tile| tile.stream.as_str()).collect::<Vec<_>>(), ["stream2", "arm/stream1"]);
     // The right one of the two tiles.
     screen.xdotool(&["mousemove", "900", "360", "click", "--repeat", "2", "--delay", "50", "1"]);
-    let last = shows("after a double click on a tile", (480, 270), "Nemo/arm");
+    let last = shows("after a double click on a tile", (480, 270), "Nemo arm/stream1");
     assert!(last.stream_changes >= first.stream_changes + 4, "{last:?}");
     println!("from a key to the first picture: {:?}", last.stream_change);
     screen.press("q");
