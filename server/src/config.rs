@@ -21,9 +21,11 @@ use url::Url;
 
 use crate::cli::{CameraOptions, MachineOptions, StreamOptions, Switch};
 use crate::config_file::{self, Lines, Options};
+use crate::http;
 use crate::identity;
 use crate::pipeline::Found;
 use crate::rate_control::Pilot;
+use crate::rest::LINGER;
 
 use addresses::Misnamed;
 pub use choices::{
@@ -138,6 +140,8 @@ pub struct EncodeConfig {
     /// The rate control makes no picture smaller.
     pub fixed_size: bool,
     pub max_quality: bool,
+    /// The encoder rests when nobody has looked for so long. No option.
+    pub rest_after: Duration,
 }
 
 impl Default for EncodeConfig {
@@ -155,6 +159,7 @@ impl Default for EncodeConfig {
             level: None,
             fixed_size: false,
             max_quality: false,
+            rest_after: LINGER,
         }
     }
 }
@@ -236,6 +241,8 @@ pub struct Config {
     pub tether: Option<Bitrate>,
     /// Where the server's key is kept; None: nowhere.
     pub state_dir: Option<PathBuf>,
+    /// No option.
+    pub http_limits: http::Limits,
 }
 
 /// A message that names the option and the value, and says what to do.
@@ -408,6 +415,7 @@ impl Config {
             pilot: options.pilot.unwrap_or_default(),
             tether: options.tether.map(Bitrate::from_kbps).filter(|tether| tether.kbps() > 0),
             state_dir: options.state_dir.clone().or_else(|| identity::default_folder(|name| std::env::var(name).ok())),
+            http_limits: http::Limits::default(),
         };
         config.validate()?;
         Ok(config)
@@ -598,6 +606,7 @@ impl EncodeConfig {
             level: options.level,
             fixed_size: options.size.unwrap_or_default() == SizeChoice::Fixed,
             max_quality: options.max_quality.unwrap_or(usual.max_quality),
+            rest_after: usual.rest_after,
         })
     }
 }

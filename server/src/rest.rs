@@ -17,6 +17,8 @@ pub enum Change {
 /// Of one pipeline, which begins awake.
 #[derive(Debug)]
 pub struct Rest {
+    /// So long after the last who looked has gone.
+    linger: Duration,
     state: State,
     /// Up to here nothing was asked of the encoder: when the source's last picture came while it rested.
     excused: Option<Instant>,
@@ -29,17 +31,15 @@ enum State {
     Resting,
 }
 
-impl Default for Rest {
-    fn default() -> Self {
-        Self { state: State::Awake(None), excused: None }
-    }
-}
-
 impl Rest {
+    pub fn after(linger: Duration) -> Self {
+        Self { linger, state: State::Awake(None), excused: None }
+    }
+
     /// `idle_since`: when the last who looked has gone; none while somebody does. It rests only after it has shown that
     /// it works, when it began and each time that it was woken.
     pub fn change(&mut self, now: Instant, idle_since: Option<Instant>, counters: &BranchCounters) -> Option<Change> {
-        let idle = idle_since.is_some_and(|since| now.saturating_duration_since(since) >= LINGER);
+        let idle = idle_since.is_some_and(|since| now.saturating_duration_since(since) >= self.linger);
         match self.state {
             State::Awake(before) if idle && counters.frames_out > before.unwrap_or(0) => {
                 self.state = State::Resting;
@@ -96,7 +96,7 @@ mod tests {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
         let given = |ms| counters(100, at(ms), Some(at(ms)));
-        let mut rest = Rest::default();
+        let mut rest = Rest::after(LINGER);
         assert_eq!(rest.change(at(60_000), None, &given(60_000)), None, "somebody looks");
         assert_eq!(rest.change(at(64_900), Some(at(60_000)), &given(64_900)), None);
         assert_eq!(rest.change(at(65_000), Some(at(60_000)), &given(65_000)), Some(Change::Rest));
@@ -110,7 +110,7 @@ mod tests {
     fn who_has_come_and_gone_in_between_wakes_it_too() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut rest = Rest::default();
+        let mut rest = Rest::after(LINGER);
         assert_eq!(rest.change(at(5), Some(start), &counters(1, at(5), Some(at(5)))), Some(Change::Rest));
         assert_eq!(rest.change(at(9), Some(at(9)), &counters(1, at(9), Some(at(5)))), Some(Change::Wake));
         assert_eq!(rest.change(at(13), Some(at(9)), &counters(9, at(13), Some(at(13)))), None);
@@ -121,7 +121,7 @@ mod tests {
     fn it_has_to_give_a_picture_before_it_may_rest() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut rest = Rest::default();
+        let mut rest = Rest::after(LINGER);
         let rebuilt = Some(start);
         assert_eq!(rest.change(at(60), rebuilt, &counters(0, at(60), None)), None, "a new pipeline");
         assert_eq!(
@@ -137,7 +137,7 @@ mod tests {
     fn a_keyframe_is_asked_for_once_where_the_first_picture_after_a_rest_is_one() {
         let start = Instant::now();
         let later = start + LINGER;
-        let mut rest = Rest::default();
+        let mut rest = Rest::after(LINGER);
         assert!(!rest.gives_keyframe(0), "what is passed through may begin with any picture");
         rest.change(later, Some(start), &counters(7, later, Some(later)));
         assert!(rest.gives_keyframe(7));
@@ -150,7 +150,7 @@ mod tests {
     fn while_it_rests_the_source_is_watched_and_the_encoder_is_again_when_it_wakes() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        let mut rest = Rest::default();
+        let mut rest = Rest::after(LINGER);
         let stalled = |rest: &mut Rest, now, counters: &BranchCounters| {
             let (first_in, last_in, last_out) = (Some(start), counters.last_in, rest.last_out(counters));
             watchdog::stalled(now, &Passed { stream: 0, started: start, first_in, last_in, last_out }, FRAME)

@@ -229,6 +229,7 @@ impl Server {
             jpeg: jpeg.clone(),
             allow_hosts: config.allow_hosts.clone(),
             allow_origins: config.allow_origins.clone(),
+            limits: config.http_limits,
         });
         let http_beat = Arc::<Beat>::default();
         let mut parts = Parts::default();

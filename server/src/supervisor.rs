@@ -497,7 +497,7 @@ impl<'a> Watched<'a> {
             keyframes: KeyframeGate::default(),
             load: LoadReport::default(),
             rates: Rates::default(),
-            rest: Rest::default(),
+            rest: Rest::after(encode.rest_after),
             keyless: None,
             keyframe_awaited: None,
         }

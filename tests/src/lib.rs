@@ -10,6 +10,7 @@ pub mod devtools;
 pub mod flood;
 pub mod fuzz;
 pub mod http;
+pub mod in_process;
 pub mod jpeg;
 pub mod media;
 pub mod namespace;

@@ -88,3 +88,17 @@ pub fn is_in_order(marks: &[Stamp]) -> bool {
 pub fn unix_us() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_micros() as u64
 }
+
+/// Whether a picture that is due when it is captured was drawn then, so many seconds later. A busy machine draws some late.
+pub fn is_in_time(late: f64) -> bool {
+    late.abs() < 0.005
+}
+
+/// Sees that pictures of a test source, each with the time of its capture and that at which its mark was drawn, have
+/// times of their own, whole intervals apart, and that none was drawn before it was captured.
+pub fn assert_each_has_its_time(times: &[(f64, f64)], interval: f64) {
+    let steps: Vec<_> = times.windows(2).map(|pair| (pair[1].0 - pair[0].0) / interval).collect();
+    assert!(steps.iter().all(|step| *step > 0.5 && (step - step.round()).abs() < 0.1), "intervals {steps:?}");
+    let before = times.iter().filter(|(captured, drawn)| drawn - captured < -0.005).count();
+    assert_eq!(before, 0, "{times:?}");
+}

@@ -17,7 +17,8 @@ impl Screen {
     pub fn start() -> Self {
         let mut command = Command::new(program("Xvfb", "xvfb"));
         // -displayfd: it takes a free display and writes its number, once it listens.
-        command.args(["-displayfd", "2", "-nolisten", "tcp", "-screen", "0", "1280x720x24"]);
+        // -noreset: else it takes no connections for a moment when the last program has gone.
+        command.args(["-displayfd", "2", "-noreset", "-nolisten", "tcp", "-screen", "0", "1280x720x24"]);
         let mut process = Process::spawn("Xvfb", &mut command);
         let number =
             process.wait_for_line("the number of its display", wait::START, |line| line.trim().parse::<u32>().ok());

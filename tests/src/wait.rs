@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-const PAUSE: Duration = Duration::from_millis(5);
+/// Between two looks: short at first, and longer where it takes long, as a look may be a request to the server.
+const FIRST_PAUSE: Duration = Duration::from_millis(2);
+const LONGEST_PAUSE: Duration = Duration::from_millis(25);
 
 /// For what takes milliseconds: long enough for a machine that is busy with other things.
 pub const SOON: Duration = Duration::from_secs(10);
@@ -26,6 +28,7 @@ pub fn until_true(what: &str, limit: Duration, mut condition: impl FnMut() -> bo
 /// What `poll` gives within `limit`, if anything.
 pub fn within<T>(limit: Duration, mut poll: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + limit;
+    let mut pause = FIRST_PAUSE;
     loop {
         // Looked at before the poll: a condition that is true at the end counts, however long this thread slept.
         let last = Instant::now() >= end;
@@ -35,6 +38,7 @@ pub fn within<T>(limit: Duration, mut poll: impl FnMut() -> Option<T>) -> Option
         if last {
             return None;
         }
-        std::thread::sleep(PAUSE);
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }

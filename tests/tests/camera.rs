@@ -220,14 +220,18 @@ fn by_a_link_that_is_too_slow_the_camera_is_started_again_before_its_pictures_gr
     let url = format!("rtsp://127.0.0.1:{}/cam", firewall(slow_link(camera.port, 160_000.0)));
     let server = Server::start(&["--source", "rtsp", "--url", &url]);
     let runtime = Runtime::new().expect("a runtime");
+    // What it sees too late is this machine's own.
+    let beside = Watcher::start(&runtime, &["--url", &camera.url]);
     let watcher = Watcher::start(&runtime, &["--url", &server.url("/whep")]);
     let reason = wait_for_reason(&server, "link is slower than its stream");
     let shown = watcher.shown();
     let ages = |from: usize| watcher.shots()[from..].iter().filter_map(|shot| shot.latency).collect::<Vec<_>>();
     let oldest = ages(0).into_iter().max();
-    println!("{reason}: {oldest:?}");
-    // One second, what is added in the one for which that must last, and a second for a busy machine.
-    assert!(oldest.is_some_and(|oldest| oldest < Duration::from_millis(2_500)), "{oldest:?}");
+    let busy = beside.shots().iter().filter_map(|shot| shot.latency).max().expect("marks");
+    println!("{reason}: {oldest:?}, by a good link {busy:?}");
+    // One second, what is added in the one for which that must last, and what a busy machine adds.
+    assert!(oldest.is_some_and(|oldest| oldest < Duration::from_millis(2_000) + 2 * busy), "{oldest:?} {busy:?}");
+    beside.stop(&runtime);
     until_true("a picture that is live", wait::START, || ages(shown).iter().any(|age| age.as_secs() < 1));
     println!("then {:?}", ages(shown).into_iter().min());
     assert_eq!(watcher.report().sessions, 1, "the viewer stayed connected");

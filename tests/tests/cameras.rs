@@ -115,12 +115,14 @@ fn worst_gap(shots: &[Shot]) -> Duration {
     gaps.max().expect("pictures")
 }
 
-/// A machine that is busy makes gaps before and after; what a camera's end does to another one it does each time.
+/// A machine that is busy makes gaps before and after; what a camera's end does to another one it does each time, so that
+/// one round without is enough.
 #[test]
 fn a_camera_that_hangs_or_is_killed_makes_no_gap_in_the_pictures_of_another() {
     /// Pictures before and at least as many after, three seconds.
     const WINDOW: usize = 90;
     const MORE: Duration = Duration::from_millis(50);
+    const ROUNDS: usize = 6;
     let marked = PICTURE.replace("! x264enc", "! identity name=mark ! x264enc");
     let marked = marked.replace("width=192,height=144", "width=320,height=240");
     let launch = format!("( {marked} ! rtph264pay name=pay0 config-interval=-1 )");
@@ -138,7 +140,7 @@ fn a_camera_that_hangs_or_is_killed_makes_no_gap_in_the_pictures_of_another() {
     let runtime = Runtime::new().expect("a runtime");
     let watcher = Watcher::start(&runtime, &["--url", &server.url("/whep")]);
     for way in ["hangs", "is killed"] {
-        let more = (0..3).map(|_| {
+        let mut more = (0..ROUNDS).map(|_| {
             let runs = || stream(&server, "arm/stream1").state == StreamState::Running;
             until_true("the other camera gives pictures", wait::START, runs);
             watcher.wait_for_shots(watcher.shown() + WINDOW);
@@ -158,8 +160,7 @@ fn a_camera_that_hangs_or_is_killed_makes_no_gap_in_the_pictures_of_another() {
             eprintln!("a camera {way}: longest gap of the other {before:?} before, {after:?} after");
             after.saturating_sub(before)
         });
-        let least = more.min().expect("rounds");
-        assert!(least <= MORE, "a camera {way}: a gap of {least:?} more in the pictures of the other");
+        assert!(more.any(|more| more <= MORE), "a camera {way}: each time a longer gap in the pictures of the other");
     }
     let bow = stream(&server, "stream1");
     assert_eq!((bow.restarts, watcher.report().sessions), (0, 1), "{bow:?}");

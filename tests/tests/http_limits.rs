@@ -4,14 +4,26 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use rov_server::http::Limits;
+use rov_tests::in_process::Serving;
 use rov_tests::programs::Server;
 use rov_tests::wait::{self, until_true};
 use rov_tests::watcher::Watcher;
 use rov_tests::{OFFER, http, jpeg};
 use tokio::runtime::Runtime;
 
-/// The server's limits are 10 s; a busy machine may take longer.
+/// The server's limits are 10 s at the most; a busy machine may take longer.
 const LIMIT: Duration = Duration::from_secs(30);
+/// Those of a server in this process: long enough for a request that is sent at once.
+const SHORT: Duration = Duration::from_secs(2);
+
+/// A server with shorter limits than its own.
+fn impatient(runtime: &Runtime) -> Serving {
+    let limits = Limits { header: SHORT, body: SHORT, write: SHORT };
+    Serving::start(runtime, &["--source", "test", "--width", "320", "--height", "240"], |config| {
+        config.http_limits = limits;
+    })
+}
 
 fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect_timeout(&address, wait::SOON).expect("a connection");
@@ -32,29 +44,35 @@ fn read_to_close(mut stream: TcpStream) -> String {
 
 #[test]
 fn a_header_that_does_not_come_ends_its_connection() {
-    let server = Server::start(&[]);
+    let runtime = Runtime::new().expect("a runtime");
+    let server = impatient(&runtime);
+    let begun = Instant::now();
     let silent = connect(server.address);
     let mut slow = connect(server.address);
     slow.write_all(b"GET /healthz HTTP/1.1\r\nHost: localh").expect("sending");
-    assert_eq!(read_to_close(silent), "");
-    let answer = read_to_close(slow);
-    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
     // One that was used before and then is idle, too.
     let mut idle = connect(server.address);
     idle.write_all(b"GET /favicon.svg HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("sending");
+    assert_eq!(read_to_close(silent), "");
+    let answer = read_to_close(slow);
+    assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
     assert!(read_to_close(idle).starts_with("HTTP/1.1 200"));
+    assert!(begun.elapsed() >= SHORT, "closed by its limit, not before: {:?}", begun.elapsed());
+    server.stop(&runtime);
 }
 
 #[test]
 fn a_body_that_does_not_come_is_refused_with_408() {
-    let server = Server::start(&[]);
+    let runtime = Runtime::new().expect("a runtime");
+    let server = impatient(&runtime);
     let mut slow = connect(server.address);
     let head =
         "POST /whep HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/sdp\r\nContent-Length: 1000\r\n\r\nv=0";
     slow.write_all(head.as_bytes()).expect("sending");
     let answer = read_to_close(slow);
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
-    assert!(answer.contains("{\"error\":\"the body of the request did not come within 10 s\"}"), "{answer}");
+    assert!(answer.contains("{\"error\":\"the body of the request did not come within 2 s\"}"), "{answer}");
+    server.stop(&runtime);
 }
 
 #[test]
@@ -99,7 +117,7 @@ fn a_thousand_connections_that_ask_nothing_lock_nobody_out() {
     // A header of 32 KiB at the most for each place, and what a connection takes beside it.
     assert!(now.resident_kb <= before.resident_kb + 16 * 1024, "{before:?} {now:?}");
     watcher.wait_for_shots(watcher.shown() + 30);
-    // They are gone without a word of theirs.
+    // They are gone without a word of theirs, by the limit of 10 s that is served.
     until_true("their places are free", LIMIT, || server.process.footprint().files <= before.files + 4);
     drop(half_open);
     let report = watcher.report();
@@ -109,8 +127,8 @@ fn a_thousand_connections_that_ask_nothing_lock_nobody_out() {
 
 #[test]
 fn an_answer_that_is_not_read_ends_its_connection() {
-    let server = Server::start(&[]);
-    server.wait_until_running();
+    let runtime = Runtime::new().expect("a runtime");
+    let server = impatient(&runtime);
     let mut deaf = connect(server.address);
     deaf.set_write_timeout(Some(Duration::from_millis(100))).expect("a time limit");
     let request = b"GET /viewer.js HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -124,6 +142,7 @@ fn an_answer_that_is_not_read_ends_its_connection() {
         let ended = [ErrorKind::ConnectionReset, ErrorKind::BrokenPipe];
         deaf.write(b"G").is_err_and(|error| ended.contains(&error.kind()))
     });
+    server.stop(&runtime);
 }
 
 #[test]

@@ -76,6 +76,9 @@ fn by_a_link_that_is_too_slow_pictures_do_not_grow_older_and_older() {
     let camera = Camera::with(&launch, Settings { tcp_only: true, ..Settings::default() });
     // Of the 250 KB a second that it sends.
     let port = slow_link(camera.port, 170_000.0);
+    // What it sees too late is this machine's own.
+    let beside = Watcher::start(&runtime, &["--url", &camera.url]);
+    beside.wait_for_shots(1);
     let watcher = Watcher::start(&runtime, &["--url", &format!("rtsp://127.0.0.1:{port}/cam")]);
     let mut reason = String::new();
     until_true("the reason", wait::START, || {
@@ -86,11 +89,13 @@ fn by_a_link_that_is_too_slow_pictures_do_not_grow_older_and_older() {
     });
     let of_the_next = || watcher.shots().iter().filter(|shot| shot.session > 1).count();
     until_true("pictures of the next session", wait::START, || of_the_next() >= 5);
-    // One second, what is added in the one for which that must last, and a second for a busy machine.
-    let oldest = watcher.shots().iter().filter_map(|shot| shot.latency).max();
-    println!("the oldest {oldest:?}");
-    assert!(oldest.is_some_and(|oldest| oldest < Duration::from_millis(2_500)), "{oldest:?}");
+    // One second, what is added in the one for which that must last, and what a busy machine adds.
+    let oldest = |watcher: &Watcher| watcher.shots().iter().filter_map(|shot| shot.latency).max();
+    let (oldest, busy) = (oldest(&watcher), oldest(&beside).expect("marks"));
+    println!("the oldest {oldest:?}, by a good link {busy:?}");
+    assert!(oldest.is_some_and(|oldest| oldest < Duration::from_millis(2_000) + 2 * busy), "{oldest:?} {busy:?}");
     watcher.stop(&runtime);
+    beside.stop(&runtime);
 }
 
 fn port_of(url: &str) -> u16 {

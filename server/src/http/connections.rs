@@ -28,19 +28,15 @@ use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::Arrival;
+use super::{Arrival, Limits};
 
 /// A quarter of the 1024 open files that are the common limit of a process.
 const MAX_CONNECTIONS: usize = 256;
 /// Where a process may have fewer files open, of these: the camera and the other outputs need some, too.
 const SHARE_OF_FILES: u64 = 4;
 const MIN_CONNECTIONS: usize = 8;
-/// For the whole header of a request, and for the next request on a connection that is kept open.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Request line and header fields together; more is refused with 431. Browsers send less than one kilobyte.
 const HEADER_LIMIT: usize = 32 << 10;
-/// A peer that takes nothing of an answer for so long is gone. An answer that is taken may last for ever: a stream.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes of an answer that the kernel holds unsent. By itself it would take some megabytes, in which the pictures for a
 /// viewer with a slow network grow old.
 #[cfg(target_os = "linux")]
@@ -51,7 +47,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const ACCEPT_REPORT: Duration = Duration::from_secs(10);
 
 /// Serves `app` until `shutdown`, and then until the requests under way are answered.
-pub(super) async fn serve(listener: TcpListener, app: Router, shutdown: CancellationToken) {
+pub(super) async fn serve(listener: TcpListener, app: Router, limits: Limits, shutdown: CancellationToken) {
     let tasks = TaskTracker::new();
     let mut places = Places { started: Instant::now(), taken: Vec::new() };
     let mut reported: Option<Instant> = None;
@@ -76,8 +72,8 @@ pub(super) async fn serve(listener: TcpListener, app: Router, shutdown: Cancella
         places.make_room().await;
         let activity = Arc::new(Activity { started: places.started, last_ms: AtomicU64::new(0) });
         activity.note();
-        let io = Io { stream, activity: Arc::clone(&activity), stalled: None };
-        let task = tasks.spawn(connection(io, peer.ip(), app.clone(), shutdown.clone()));
+        let io = Io { stream, activity: Arc::clone(&activity), limit: limits.write, stalled: None };
+        let task = tasks.spawn(connection(io, peer.ip(), app.clone(), limits.header, shutdown.clone()));
         places.taken.push(Place { peer: peer.ip(), activity, task });
     }
     drop(listener);
@@ -91,7 +87,7 @@ fn is_of_peer(error: &io::Error) -> bool {
 }
 
 /// One connection, to its end.
-async fn connection(io: Io, peer: IpAddr, app: Router, shutdown: CancellationToken) {
+async fn connection(io: Io, peer: IpAddr, app: Router, header_limit: Duration, shutdown: CancellationToken) {
     // Answers are small and whole: nothing is gained by waiting for more.
     if let Err(error) = io.stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
@@ -109,7 +105,7 @@ async fn connection(io: Io, peer: IpAddr, app: Router, shutdown: CancellationTok
     let mut connection = std::pin::pin!(
         http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
+            .header_read_timeout(header_limit)
             .max_buf_size(HEADER_LIMIT)
             .serve_connection(TokioIo::new(io), service)
     );
@@ -189,10 +185,11 @@ impl Activity {
     }
 }
 
-/// A TCP stream that notes its activity, and fails when the peer takes nothing for [`WRITE_TIMEOUT`].
+/// A TCP stream that notes its activity, and fails when the peer takes nothing for `limit`.
 struct Io {
     stream: TcpStream,
     activity: Arc<Activity>,
+    limit: Duration,
     /// Runs out while a write waits.
     stalled: Option<Pin<Box<Sleep>>>,
 }
@@ -204,7 +201,8 @@ impl Io {
             self.activity.note();
             return written;
         }
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(WRITE_TIMEOUT)));
+        let limit = self.limit;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         ready!(stalled.as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the peer takes nothing of the answer")))
     }

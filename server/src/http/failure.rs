@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::body::{Body, Bytes, HttpBody};
-use axum::extract::Request;
 use axum::extract::rejection::PathRejection;
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
@@ -20,8 +20,6 @@ const BODY_LIMIT: usize = 64 << 10;
 /// Bodies up to this are read to their end although they are refused: closing a connection with data unread resets it,
 /// and the sender would see that instead of the answer (RFC 9112 section 9.6).
 const READ_LIMIT: usize = 4 << 20;
-/// For a whole body. One of 64 KiB then needs 52 kbit/s.
-const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A reply that is an error.
 pub(super) struct Failure(pub StatusCode, pub String);
@@ -62,14 +60,14 @@ pub(super) fn expect_type(headers: &HeaderMap, wanted: &str) -> Result<(), Failu
     Err(Failure(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("Content-Type is {given:?}, not {wanted}")))
 }
 
-/// Reads the body of each request before its handler is called: no handler waits for a slow sender.
-pub(super) async fn receive(request: Request, next: Next) -> Response {
+/// Reads the body of each request before its handler is called, within `limit`: no handler waits for a slow sender.
+pub(super) async fn receive(State(limit): State<Duration>, request: Request, next: Next) -> Response {
     let (parts, body) = request.into_parts();
-    match tokio::time::timeout(BODY_TIMEOUT, read(body)).await {
+    match tokio::time::timeout(limit, read(body)).await {
         Ok(Ok(body)) => next.run(Request::from_parts(parts, Body::from(body))).await,
         Ok(Err(failure)) => failure.into_response(),
         Err(_) => {
-            let limit = BODY_TIMEOUT.as_secs();
+            let limit = limit.as_secs();
             fail(StatusCode::REQUEST_TIMEOUT, &format!("the body of the request did not come within {limit} s"))
         }
     }

@@ -15,7 +15,7 @@ mod whep;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use axum::extract::rejection::QueryRejection;
@@ -59,11 +59,31 @@ pub struct Api {
     /// Names by which the server may be asked, beside those of the machine, and origins of pages that may use it.
     pub allow_hosts: Vec<String>,
     pub allow_origins: Vec<String>,
+    pub limits: Limits,
+}
+
+/// How long a client may keep the server waiting. The default is what is served; tests have less time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// For the whole header of a request, and for the next request on a connection that is kept open.
+    pub header: Duration,
+    /// For a whole body. One of 64 KiB then needs 52 kbit/s.
+    pub body: Duration,
+    /// A peer that takes nothing of an answer for so long is gone. An answer that is taken may last for ever: a stream.
+    pub write: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        let limit = Duration::from_secs(10);
+        Self { header: limit, body: limit, write: limit }
+    }
 }
 
 /// Serves until `shutdown`; requests under way are finished.
 pub async fn serve(listener: TcpListener, api: Arc<Api>, shutdown: CancellationToken) -> Result<()> {
-    connections::serve(listener, router(api), shutdown).await;
+    let limits = api.limits;
+    connections::serve(listener, router(api), limits, shutdown).await;
     Ok(())
 }
 
@@ -87,7 +107,7 @@ fn router(api: Arc<Api>) -> Router {
         })
         .layer(Extension(Arc::clone(&access)))
         .layer(middleware::from_fn_with_state(access, guard))
-        .layer(middleware::from_fn(receive))
+        .layer(middleware::from_fn_with_state(api.limits.body, receive))
         .with_state(api)
 }
 

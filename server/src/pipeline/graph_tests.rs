@@ -109,18 +109,13 @@ fn start(config: &CameraConfig) -> Running {
     start_with(config, "x264enc")
 }
 
-/// Frames come in order and at the interval. On a busy machine some may be missing in between, a quarter at most.
+/// Frames come in order, each whole intervals behind the one before, and mostly one. On a busy machine some are missing.
 pub(super) fn assert_even(units: &[AccessUnit], interval: Duration, what: &str) {
-    for pair in units.windows(2) {
-        let step = pair[1].pts.saturating_sub(pair[0].pts);
-        assert!(step > interval / 2, "{what}: {step:?} at {:?}", pair[0].pts);
-    }
-    let intervals = (units[units.len() - 1].pts - units[0].pts).as_secs_f64() / interval.as_secs_f64();
-    let expected = (units.len() - 1) as f64;
-    assert!(
-        (expected - 0.5..expected * 1.25).contains(&intervals),
-        "{what}: {intervals} intervals for {expected} frames"
-    );
+    let step = |pair: &[AccessUnit]| pair[1].pts.saturating_sub(pair[0].pts).as_secs_f64() / interval.as_secs_f64();
+    let mut steps: Vec<_> = units.windows(2).map(step).collect();
+    assert!(steps.iter().all(|step| *step > 0.5 && (step - step.round()).abs() < 0.2), "{what}: intervals {steps:?}");
+    steps.sort_by(f64::total_cmp);
+    assert!(steps[(steps.len() - 1) / 2] < 1.5, "{what}: fewer frames than its rate: intervals {steps:?}");
 }
 
 /// A folder of its own for each test, removed at its end.
@@ -517,7 +512,13 @@ fn b_frames_that_show_up_at_run_time_are_refused_once() {
     let running = start(&pipeline(text));
     let GraphEvent::Refused(reason) = running.event() else { panic!("B-frames must be refused") };
     assert!(reason.contains("B-frames"), "{reason}");
-    assert!(matches!(running.events.recv_timeout(Duration::from_millis(300)), Err(RecvTimeoutError::Timeout)));
+    let came = || running.graph.branches()[0].counters().frames_in;
+    let (refused_at, end) = (came(), Instant::now() + WAIT);
+    while came() < refused_at + 30 {
+        assert!(Instant::now() < end, "no more pictures come");
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(running.events.try_recv().is_err(), "said once");
 }
 
 #[test]
@@ -753,7 +754,8 @@ fn after_stop_nothing_more_is_delivered() {
     let Running { graph, units, .. } = running;
     graph.stop(Duration::from_secs(2));
     units.try_iter().for_each(drop);
-    assert!(units.recv_timeout(Duration::from_millis(200)).is_err());
+    // Whoever could deliver something is gone.
+    assert_eq!(units.recv_timeout(WAIT).err(), Some(RecvTimeoutError::Disconnected));
 }
 
 #[test]
