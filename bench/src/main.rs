@@ -37,6 +37,9 @@ const GATE: f64 = 1.5;
 /// And the least share of the pictures that has to be shown: few pictures are easily quick.
 const GATE_SHOWN: f64 = 0.9;
 
+/// Too small for the second stream.
+const SMALL_LINK: &str = "to-topside rate=300kbit queue=200ms";
+
 /// Runs from this length on, in seconds, are about whether pictures come later and later.
 const LONG: f64 = 120.0;
 
@@ -111,7 +114,11 @@ fn bench(args: &Args) -> Result<bool> {
     }
     system::watch_signals();
     let has_clip = args.point.iter().any(|point| point.is_clip());
-    ensure!(args.impair.is_empty() || !has_clip, "--impair: the points with a clip are measured on loopback");
+    let has_interface = args.point.iter().any(|point| point.needs_interface());
+    ensure!(
+        args.impair.is_empty() || !(has_clip || has_interface),
+        "--impair: the points with a clip or two streams are measured on loopback"
+    );
     let programs = Programs::find()?;
     let subjects = subjects(args);
     if let Some(file) = &args.write {
@@ -196,8 +203,11 @@ fn measure(name: PointName, subjects: &[Subject], args: &Args, programs: &Progra
             ensure!(screen.as_mut().is_none_or(Screen::is_running), "Xvfb has ended");
             let label = format!("{} {} ({repeat} of {})", name.name(), subject.name(), args.repeat);
             let time = Duration::from_secs_f64(args.seconds);
-            let needs_link = !args.impair.is_empty() || subject.is_browser();
-            let site = if needs_link { Site::link(&args.impair, u64::from(repeat)) } else { Ok(Site::Loopback) };
+            let site = match !args.impair.is_empty() || subject.is_browser() {
+                true => Site::link(&args.impair, u64::from(repeat)),
+                false if name.needs_interface() => Site::interface_to(SMALL_LINK),
+                false => Ok(Site::Loopback),
+            };
             let run = site.and_then(|site| {
                 let file = clip.as_ref().map(|clip| clip.file.as_path());
                 let scene = Scene { point: &point, clip: file, screen: screen.as_ref(), site: &site };

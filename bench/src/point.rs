@@ -12,6 +12,15 @@ pub enum PointName {
     P1080At30,
     #[value(name = "1080p60")]
     P1080At60,
+    /// For four cameras
+    #[value(name = "360p30")]
+    P360At30,
+    /// And a second stream, 640x360
+    #[value(name = "720p30two")]
+    P720Two,
+    /// A clip that is passed through, 4 Mbit/s, to many viewers
+    #[value(name = "720p30file")]
+    P720File,
     /// A clip that is passed through, 20 Mbit/s
     #[value(name = "1080p30file")]
     P1080File,
@@ -39,7 +48,8 @@ impl PointName {
     pub fn point(self) -> Point {
         let point = |width, height, fps, kbps| Point { width, height, fps, kbps };
         match self {
-            Self::P720At30 => point(1280, 720, 30, 4_000),
+            Self::P360At30 => Point::SMALL,
+            Self::P720At30 | Self::P720Two | Self::P720File => point(1280, 720, 30, 4_000),
             Self::P1080At30 => point(1920, 1080, 30, 8_000),
             Self::P1080At60 => point(1920, 1080, 60, 12_000),
             Self::P1080File => point(1920, 1080, 30, 20_000),
@@ -50,7 +60,13 @@ impl PointName {
 
     /// Nothing is encoded or decoded: a clip is sent, and access units are received.
     pub fn is_clip(self) -> bool {
-        matches!(self, Self::P1080File | Self::P2160At60 | Self::P2160At60Large)
+        matches!(self, Self::P720File | Self::P1080File | Self::P2160At60 | Self::P2160At60Large)
+    }
+
+    /// Measured within one machine that has a network interface: Janus does not use loopback, and a viewer with a link
+    /// of its own is at the other end of it.
+    pub fn needs_interface(self) -> bool {
+        matches!(self, Self::P720Two | Self::P720File)
     }
 
     pub fn name(self) -> String {
@@ -59,6 +75,9 @@ impl PointName {
 }
 
 impl Point {
+    /// Of each of four cameras, and of a second stream.
+    pub const SMALL: Self = Self { width: 640, height: 360, fps: 30, kbps: 1_000 };
+
     /// As arguments for [`crate::roles`].
     pub fn args(&self) -> Vec<String> {
         let pairs = [("--width", self.width), ("--height", self.height), ("--fps", self.fps), ("--kbps", self.kbps)];

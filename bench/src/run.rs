@@ -11,11 +11,12 @@ use serde::Serialize;
 use crate::browser::COVERED_PATCHES;
 use crate::clip::Clip;
 use crate::figures::{Pictures, Shot, Stage, worst};
+use crate::point::Point;
 use crate::roles::Delivered;
 use crate::screen::Watch;
 use crate::subject::{Programs, Running, Scene, Subject};
 use crate::system::{Usage, pause, usage, wait_for};
-use crate::tally::{Delivery, Tally, UNDER_WAY_US};
+use crate::tally::{Delivery, Tally, UNDER_WAY_US, since_the_first};
 use crate::tap::Tap;
 
 const FIRST_PICTURE: Duration = Duration::from_secs(30);
@@ -65,56 +66,52 @@ impl Cost {
     }
 }
 
-/// The process's output, or the screen.
-enum Eyes {
-    Process,
-    Screen(Watch),
-}
-
-impl Eyes {
-    /// What has been seen since the last call. Where there are several receivers, the first has the pictures.
-    fn take(&self, running: &Running) -> Vec<Shot> {
-        match self {
-            Self::Process => {
-                let lines: Vec<Vec<String>> = running.readers().iter().map(Process::take_stdout).collect();
-                lines.first().into_iter().flatten().filter_map(|line| Shot::parse(line)).collect()
-            }
-            Self::Screen(watch) => watch.take(),
-        }
-    }
+/// What has been seen since the last call: on the screen, or by each reader.
+fn take(screen: Option<&Watch>, running: &Running) -> Vec<Vec<Shot>> {
+    let shots = |lines: Vec<String>| lines.iter().filter_map(|line| Shot::parse(line)).collect();
+    let lines = running.take_lines();
+    screen.map_or_else(|| lines.into_iter().map(shots).collect(), |watch| vec![watch.take()])
 }
 
 /// What becomes of what is seen.
 enum Judge<'a> {
-    Pictures(Box<Tally>),
-    /// Of a clip: each receiver, and the source that sends to it once it is known.
+    /// Of each reader.
+    Pictures(Vec<Tally>),
+    /// Of a clip: each reader, and the source that sends to it once it is known.
     Units(&'a Clip, Vec<(Delivery, Option<u32>)>),
 }
 
 impl Judge<'_> {
-    fn take(&mut self, eyes: &Eyes, running: &Running, tap: Option<&Tap>) {
+    fn take(&mut self, screen: Option<&Watch>, running: &Running, tap: Option<&Tap>, point: &Point) {
         match self {
-            Self::Pictures(tally) => {
-                let mut shots = eyes.take(running);
-                if let Some(tap) = tap {
-                    add_sent(&mut shots, tap);
+            Self::Pictures(tallies) => {
+                for (tally, mut shots) in tallies.iter_mut().zip(take(screen, running)) {
+                    if let Some(tap) = tap {
+                        add_sent(&mut shots, tap);
+                    }
+                    shots.iter().for_each(|shot| tally.add(shot));
                 }
-                shots.iter().for_each(|shot| tally.add(shot));
             }
             Self::Units(clip, deliveries) => {
                 let now_us = clock::now_us();
-                for (reader, (delivery, source)) in running.readers().iter().zip(deliveries) {
-                    for line in reader.take_stdout() {
-                        if let Some((hash, at_us)) = unit(&line) {
+                let Some(tap) = tap else { return };
+                for (lines, (delivery, source)) in running.take_lines().iter().zip(deliveries.iter_mut()) {
+                    for line in lines {
+                        if let Some((hash, at_us)) = unit(line) {
                             delivery.add_unit(clip.has(hash), at_us);
-                        } else if let Some(Delivered { rtp_timestamp, at_us, last_packet_us }) = Delivered::parse(&line)
+                        } else if let Some(Delivered { rtp_timestamp, at_us, last_packet_us }) = Delivered::parse(line)
                         {
                             delivery.add_whole(rtp_timestamp, at_us, last_packet_us);
                         }
                     }
-                    *source = source.or_else(|| tap?.source(delivery.timestamps()));
-                    if let Some((tap, source)) = tap.zip(*source) {
-                        delivery.judge(&tap.pictures(source), now_us);
+                    *source = source.or_else(|| tap.source(delivery.timestamps()));
+                }
+                let sources: Vec<u32> = deliveries.iter().filter_map(|(_, source)| *source).collect();
+                let mut sent = tap.pictures(&sources);
+                since_the_first(&mut sent, point.interval_us());
+                for (delivery, source) in deliveries {
+                    if let Some(sent) = source.and_then(|source| sent.get(&source)) {
+                        delivery.judge(sent, now_us);
                     }
                 }
             }
@@ -123,7 +120,7 @@ impl Judge<'_> {
 
     fn pictures(self) -> Result<Pictures> {
         let receivers: Vec<Pictures> = match self {
-            Self::Pictures(tally) => vec![tally.pictures()],
+            Self::Pictures(tallies) => tallies.into_iter().map(Tally::pictures).collect(),
             Self::Units(_, deliveries) => deliveries.into_iter().map(|(delivery, _)| delivery.pictures()).collect(),
         };
         worst(receivers).context("a receiver got no picture while it was measured")
@@ -135,38 +132,40 @@ pub fn run(subject: Subject, scene: Scene, clip: Option<&Clip>, programs: &Progr
     let scene = Scene { screen: scene.screen.filter(|_| subject.needs_screen()), ..scene };
     let screen = scene.screen;
     let covered = if subject.is_browser() { COVERED_PATCHES } else { 0 };
-    let eyes = screen.map_or(Eyes::Process, |screen| Eyes::Screen(screen.watch(covered)));
+    let watch = screen.map(|screen| screen.watch(covered));
+    let watch = watch.as_ref();
     // Not everybody may listen; the stages that it gives are left out then.
-    let tap = Tap::start();
+    let tap = scene.site.at_server(Tap::start)?;
     let tap = if clip.is_some() { Some(tap.context("listening on loopback")?) } else { tap.ok() };
     let mut running = Running::start(subject, scene, programs)?;
-    let first_us = first_picture(&mut running, &eyes, clip.is_some())?;
+    let first_us = first_picture(&mut running, watch)?;
     pause(SETTLE)?;
     // What came until now counts for nothing.
-    running.readers().iter().for_each(|reader| drop(reader.take_stdout()));
+    drop(running.take_lines());
 
-    let server = Meter::start(running.server.pid())?;
-    let clients: Vec<Meter> = running.clients.iter().map(|client| Meter::start(client.pid())).collect::<Result<_>>()?;
+    let (servers, clients) = (Meter::all(&running.servers)?, Meter::all(&running.clients)?);
     let x_server = screen.map(|screen| Meter::start(screen.pid())).transpose()?;
     let (from_us, from_bytes) = (clock::now_us(), scene.site.wire_bytes()?);
     let window = (from_us, from_us + time.as_micros() as u64);
+    let readers = running.readers().iter();
     let mut judge = match clip {
-        None => Judge::Pictures(Box::new(Tally::new(window, scene.point.interval_us()))),
-        Some(clip) => Judge::Units(clip, running.readers().iter().map(|_| (Delivery::new(window), None)).collect()),
+        None => Judge::Pictures(readers.map(|_| Tally::new(window, scene.point.interval_us())).collect()),
+        Some(clip) => Judge::Units(clip, readers.map(|_| (Delivery::new(window), None)).collect()),
     };
+    let mut judge_all = |running: &Running| judge.take(watch, running, tap.as_ref(), scene.point);
     while let Some(left_us) = window.1.checked_sub(clock::now_us()).filter(|left_us| *left_us > 0) {
         pause(Duration::from_micros(left_us).min(TAKE))?;
-        judge.take(&eyes, &running, tap.as_ref());
+        judge_all(&running);
         running.check()?;
     }
     let (to_us, to_bytes) = (clock::now_us(), scene.site.wire_bytes()?);
-    let server = server.stop(to_us - from_us)?;
-    let clients: Vec<Cost> = clients.into_iter().map(|client| client.stop(to_us - from_us)).collect::<Result<_>>()?;
+    let [server, client] = [servers, clients].map(|meters| Meter::stop_all(meters, to_us - from_us));
+    let server = server?.context("no server")?;
     let x_server = x_server.map(|x_server| x_server.stop(to_us - from_us)).transpose()?;
     if clip.is_some() {
         // What was sent at the end may be under way.
         pause(Duration::from_micros(2 * UNDER_WAY_US))?;
-        judge.take(&eyes, &running, tap.as_ref());
+        judge_all(&running);
     }
 
     let mut pictures = judge.pictures()?;
@@ -178,7 +177,7 @@ pub fn run(subject: Subject, scene: Scene, clip: Option<&Clip>, programs: &Progr
     Ok(Run {
         first_picture_ms: running.client_started_us.map(|started| first_us.saturating_sub(started) as f64 / 1e3),
         server,
-        client: clients.into_iter().reduce(|sum, cost| sum.plus(cost)),
+        client: client?,
         idle_cpu_ms_per_s: running.idle_cpu_ms_per_s,
         x_server,
         wire_mbps: to_bytes.saturating_sub(from_bytes) as f64 * 8.0 / 1e6 / seconds,
@@ -187,17 +186,20 @@ pub fn run(subject: Subject, scene: Scene, clip: Option<&Clip>, programs: &Progr
     })
 }
 
-/// When it came; of a clip, when all receivers had theirs.
-fn first_picture(running: &mut Running, eyes: &Eyes, is_clip: bool) -> Result<u64> {
+/// When it came; of several readers, when all had theirs.
+fn first_picture(running: &mut Running, screen: Option<&Watch>) -> Result<u64> {
     let mut firsts = vec![None; running.readers().len()];
     wait_for("the first picture", FIRST_PICTURE, || {
         running.check()?;
-        if !is_clip {
-            return Ok(eyes.take(running).first().map(|shot| shot.shown_us));
+        if let Some(watch) = screen {
+            return Ok(watch.take().first().map(|shot| shot.shown_us));
         }
-        for (reader, first) in running.readers().iter().zip(&mut firsts) {
-            let units = reader.take_stdout();
-            *first = first.or_else(|| units.iter().find_map(|line| Some(unit(line)?.1)));
+        for (lines, first) in running.take_lines().iter().zip(&mut firsts) {
+            let came = |line: &String| match unit(line) {
+                Some((_, at_us)) => Some(at_us),
+                None => Shot::parse(line).map(|shot| shot.shown_us),
+            };
+            *first = first.or_else(|| lines.iter().find_map(came));
         }
         Ok(firsts.iter().copied().reduce(|one, other| Some(one?.max(other?))).flatten())
     })
@@ -212,7 +214,7 @@ fn unit(line: &str) -> Option<(u64, u64)> {
 
 fn add_sent(shots: &mut [Shot], tap: &Tap) {
     let timestamps = shots.iter().filter_map(|shot| shot.rtp_timestamp);
-    let sent = tap.source(timestamps).map(|source| tap.pictures(source)).unwrap_or_default();
+    let sent = tap.source(timestamps).and_then(|source| tap.pictures(&[source]).remove(&source)).unwrap_or_default();
     // A screen does not tell it. There it is the only picture that anybody began to send between the mark and the
     // screen, if it is the only one.
     let unknown = shots.iter().filter(|shot| shot.rtp_timestamp.is_none());
@@ -253,6 +255,16 @@ struct Meter {
 impl Meter {
     fn start(pid: u32) -> Result<Self> {
         Ok(Self { pid, before: usage(pid)? })
+    }
+
+    fn all(processes: &[Process]) -> Result<Vec<Self>> {
+        processes.iter().map(|process| Self::start(process.pid())).collect()
+    }
+
+    /// The sum; none of none.
+    fn stop_all(meters: Vec<Self>, us: u64) -> Result<Option<Cost>> {
+        let costs: Vec<Cost> = meters.into_iter().map(|meter| meter.stop(us)).collect::<Result<_>>()?;
+        Ok(costs.into_iter().reduce(Cost::plus))
     }
 
     fn stop(self, us: u64) -> Result<Cost> {

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use clap::ValueEnum;
 use rov_bench::clock;
 use rov_client::stats::Report;
-use rov_common::api::Stats;
+use rov_common::api::{Stats, WHEP_PATH};
 use rov_tests::http;
 use rov_tests::process::Process;
 use serde::Serialize;
@@ -16,12 +16,14 @@ use tempfile::TempDir;
 
 use crate::browser;
 use crate::point::{Point, PointName};
-use crate::roles::{DECODER, ENCODER, Part, READY, UNITS};
+use crate::roles::{DECODER, ENCODER, JanusPlace, Part, READY, UNITS};
 use crate::screen::Screen;
 use crate::site::Site;
-use crate::system::{free_port, pause, usage, wait_for};
+use crate::system::{free_port, pause, program, usage, wait_for};
 
 const START: Duration = Duration::from_secs(30);
+/// Names of those of one server.
+const CAMERAS: [&str; 4] = ["cam1", "cam2", "cam3", "cam4"];
 
 /// In the order in which a run goes through them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize)]
@@ -35,8 +37,28 @@ pub enum Subject {
     Webrtc,
     /// Reference: GStreamer's webrtcbin on both sides
     Webrtcbin,
-    /// The project: one rov-server to eight of rov-client, at 1080p30; the first alone decodes
+    /// The project: one rov-server to eight of rov-client, at 1080p30 and of clips; of pictures the first alone decodes
     Webrtc8,
+    /// The project: to 32 of them, of a clip of 4 Mbit/s
+    Webrtc32,
+    /// Reference: Janus's streaming plugin, fed by RTP, to rov-client's decoder
+    Janus,
+    /// Reference: to eight of them
+    Janus8,
+    /// Reference: to 32 of them
+    Janus32,
+    /// The project: as webrtc, with a second stream that nobody watches
+    Stream2Resting,
+    /// The project: as webrtc, with a second stream that is watched as well
+    Stream2,
+    /// The project: the second stream is watched for a second every 7 s, and rests between
+    Stream2Visits,
+    /// The project: the second stream goes over a link that is too small for it
+    Stream2Choked,
+    /// For comparison: the second stream is another rov-server's, of a camera of its own
+    TwoServers,
+    /// The project: four cameras in one rov-server, each watched
+    Cameras4,
     /// The project's RTP output, to the plain receiver
     Rtp,
     /// The project's RTSP output, over UDP, to rtspsrc
@@ -61,16 +83,40 @@ impl Subject {
     }
 
     pub fn is_project(self) -> bool {
-        matches!(self, Self::Webrtc | Self::Webrtc8 | Self::Rtp | Self::Rtsp | Self::Window | Self::Browser)
+        match self {
+            Self::Local | Self::Udp | Self::RtspUdp | Self::RtspTcp | Self::UdpWindow => false,
+            Self::Webrtcbin | Self::WebrtcbinBrowser => false,
+            Self::Janus | Self::Janus8 | Self::Janus32 | Self::TwoServers => false,
+            Self::Webrtc | Self::Webrtc8 | Self::Webrtc32 | Self::Rtp | Self::Rtsp | Self::Window | Self::Browser => {
+                true
+            }
+            Self::Stream2Resting | Self::Stream2 | Self::Stream2Visits | Self::Stream2Choked | Self::Cameras4 => true,
+        }
     }
 
     /// Whether it is measured there. Of a clip no picture is encoded or decoded, and each packet must be seen as it is
     /// sent: not within TCP.
     pub fn takes(self, point: PointName) -> bool {
         match self {
-            Self::Webrtc8 => matches!(point, PointName::P1080At30 | PointName::P1080File),
+            Self::Webrtc => true,
+            Self::Webrtc8 => matches!(point, PointName::P1080At30 | PointName::P1080File | PointName::P720File),
+            Self::Webrtc32 | Self::Janus | Self::Janus8 | Self::Janus32 => point == PointName::P720File,
+            Self::Stream2Resting | Self::Stream2 | Self::Stream2Visits | Self::Stream2Choked | Self::TwoServers => {
+                point == PointName::P720Two
+            }
+            Self::Cameras4 => point == PointName::P360At30,
+            _ if matches!(point, PointName::P720File | PointName::P720Two | PointName::P360At30) => false,
             Self::Local | Self::RtspTcp => !point.is_clip(),
             _ => !point.is_clip() || !self.needs_screen(),
+        }
+    }
+
+    /// Of one stream.
+    fn viewers(self) -> usize {
+        match self {
+            Self::Webrtc8 | Self::Janus8 => 8,
+            Self::Webrtc32 | Self::Janus32 => 32,
+            _ => 1,
         }
     }
 
@@ -157,7 +203,11 @@ pub struct Scene<'a> {
 pub struct Running<'a> {
     // Dropped in this order: a receiver ends before its sender.
     pub clients: Vec<Process>,
-    pub server: Process,
+    pub servers: Vec<Process>,
+    /// What is needed besides, at nobody's cost.
+    beside: Vec<Process>,
+    /// So many clients, the first ones, are looked at.
+    readers: usize,
     /// When the first client was started; none where it must be there before the server.
     pub client_started_us: Option<u64>,
     /// Of rov-server before there was a client, milliseconds of processor time per second.
@@ -180,16 +230,18 @@ impl<'a> Running<'a> {
             Subject::RtspTcp => starter.references(Part::RtspServer, Part::RtspTcpReceiver),
             Subject::Webrtcbin => starter.references(Part::WebrtcbinSender, Part::WebrtcbinReceiver),
             Subject::WebrtcbinBrowser => starter.page(),
-            Subject::Rtp | Subject::Rtsp | Subject::Webrtc | Subject::Webrtc8 | Subject::Window | Subject::Browser => {
-                starter.project(subject)
-            }
+            Subject::Janus | Subject::Janus8 | Subject::Janus32 => starter.janus(subject.viewers()),
+            _ => starter.project(subject),
         }
     }
 
+    /// All clients are looked at.
     fn of(server: Process, clients: Vec<Process>, site: &'a Site) -> Self {
         Self {
+            readers: clients.len(),
             clients,
-            server,
+            servers: vec![server],
+            beside: Vec::new(),
             client_started_us: None,
             idle_cpu_ms_per_s: None,
             api: None,
@@ -199,15 +251,23 @@ impl<'a> Running<'a> {
         }
     }
 
-    /// Who gives the pictures: their lines are in its standard output.
+    /// Who gives the pictures that count: their lines are in its standard output.
     pub fn readers(&self) -> &[Process] {
-        if self.clients.is_empty() { std::slice::from_ref(&self.server) } else { &self.clients }
+        if self.clients.is_empty() { &self.servers } else { &self.clients[..self.readers] }
+    }
+
+    /// What each of the [`readers`](Self::readers) has written since the last call. What others write is forgotten.
+    pub fn take_lines(&self) -> Vec<Vec<String>> {
+        self.clients.iter().skip(self.readers).for_each(|client| drop(client.take_stdout()));
+        self.readers().iter().map(Process::take_stdout).collect()
     }
 
     /// An error when one of its programs has ended.
     pub fn check(&mut self) -> Result<()> {
-        check(&mut self.server, "the server")?;
-        self.clients.iter_mut().try_for_each(|client| check(client, "a client"))
+        let servers = self.servers.iter_mut().map(|server| (server, "the server"));
+        let clients = self.clients.iter_mut().map(|client| (client, "a client"));
+        let beside = self.beside.iter_mut().map(|process| (process, "what feeds the server"));
+        servers.chain(clients).chain(beside).try_for_each(|(process, what)| check(process, what))
     }
 
     /// What rov-server says of itself.
@@ -224,9 +284,10 @@ impl<'a> Running<'a> {
 }
 
 fn check(process: &mut Process, what: &str) -> Result<()> {
-    let is_running = process.is_running();
-    ensure!(is_running, "{what} ended: {}", process.stderr());
-    Ok(())
+    match process.ended() {
+        Some(status) => bail!("{what} ended ({status}): {}", process.stderr()),
+        None => Ok(()),
+    }
 }
 
 struct Starter<'a> {
@@ -277,46 +338,129 @@ impl<'a> Starter<'a> {
         Ok(Running { client_started_us: Some(started), _folder: Some(folder), ..running })
     }
 
+    /// Its streaming plugin gets the RTP of the plain sender.
+    fn janus(&self, viewers: usize) -> Result<Running<'a>> {
+        let site = self.scene.site;
+        let (host, interface, whep) = (site.server(), site.interface(), free_port()?);
+        let place = JanusPlace { host, interface, http_port: free_port()?, rtp_port: free_port()? };
+        let folder = TempDir::new().context("a temporary folder")?;
+        place.configure(folder.path())?;
+        let mut command = Command::new(program("janus")?);
+        command
+            .args(["--disable-colors", "--disable-stdout", "--log-file", "/dev/stderr", "--configs-folder"])
+            .arg(folder.path());
+        site.place_server(&mut command);
+        let mut server = Process::spawn("janus", &mut command);
+        self.wait_for_reply(&mut server, "janus", &format!("{}/info", place.api()))?;
+        let feeder = self.server(Part::UdpSender, place.rtp_port)?;
+        let mut command = self.programs.part(Part::JanusWhep, &self.scene, whep);
+        command.args(["--api", &place.api()]);
+        site.place_server(&mut command);
+        let whep_server = until_ready(Process::spawn("WHEP for janus", &mut command), Part::JanusWhep)?;
+        let url = format!("http://{host}:{whep}/whep");
+        let started = clock::now_us();
+        let client = |_| self.spawn_client(&mut self.rov_client(&["--url", &url], UNITS));
+        let clients = (0..viewers).map(client).collect();
+        Ok(Running {
+            client_started_us: Some(started),
+            beside: vec![feeder, whep_server],
+            _folder: Some(folder),
+            ..Running::of(server, clients, site)
+        })
+    }
+
     fn project(&self, subject: Subject) -> Result<Running<'a>> {
-        let (http_port, rtsp_port, rtp_port) = (free_port()?, free_port()?, free_port()?);
         let (site, point) = (self.scene.site, self.scene.point);
-        let api = format!("http://{}:{http_port}", site.server());
-        let discovery = free_port()?.to_string();
-        let server = self.rov_server(subject, &api, [http_port, rtsp_port, rtp_port], &discovery)?;
+        let folder = TempDir::new().context("a temporary folder")?;
+        let server = self.rov_server(point, &self.server_args(subject, folder.path())?)?;
+        let RovServer { api, rtsp_port, rtp_port, discovery, .. } = &server;
+        let (api, discovery) = (api.as_str(), discovery.as_str());
         let has_encoder = self.scene.clip.is_none();
         let idle_cpu_ms_per_s =
-            (subject == Subject::Webrtc && has_encoder).then(|| self.idle(&server, &api)).transpose()?;
-        let folder = TempDir::new().context("a temporary folder")?;
+            (subject == Subject::Webrtc && has_encoder).then(|| self.idle(&server.process, api)).transpose()?;
         let report = folder.path().join("client.json");
-        // As the pilot starts it: it finds the server by itself.
-        let auto = ["--auto", "--discovery-port", &discovery, "--interface", site.interface()];
+        let url = format!("{api}{WHEP_PATH}");
+        // As the pilot starts it: it finds the server by itself. Nothing is found by an interface's own loopback.
+        let found = match site {
+            Site::Interface(_) => vec!["--url", &url],
+            _ => vec!["--auto", "--discovery-port", discovery, "--interface", site.interface()],
+        };
         let mut command = match subject {
-            Subject::Rtp => self.programs.part(Part::UdpReceiver, &self.scene, rtp_port),
-            Subject::Rtsp => self.programs.part(Part::RtspReceiver, &self.scene, rtsp_port),
+            Subject::Rtp => self.programs.part(Part::UdpReceiver, &self.scene, *rtp_port),
+            Subject::Rtsp => self.programs.part(Part::RtspReceiver, &self.scene, *rtsp_port),
             Subject::Window => {
                 let size = (point.width.to_string(), point.height.to_string());
                 let mut command = self.programs.command("rov-client");
-                command.args(auto).args(["--decoder", DECODER]);
+                command.args(&found).args(["--decoder", DECODER]);
                 command.args(["--width", &size.0, "--height", &size.1]).arg("--stats-json").arg(&report);
                 command
             }
             Subject::Browser => browser::command(&format!("{api}/"), point, folder.path())?,
-            _ => self.rov_client(&auto, if self.scene.clip.is_some() { UNITS } else { DECODER }),
+            _ => self.rov_client(&found, if has_encoder { DECODER } else { UNITS }),
         };
         let started = clock::now_us();
         let mut clients = vec![self.spawn_client(&mut command)];
-        if subject == Subject::Webrtc8 {
-            // Eight decoders would be most of what is measured.
-            clients.extend((1..8).map(|_| self.spawn_client(&mut self.rov_client(&auto, UNITS))));
+        // Eight decoders would be most of what is measured.
+        let more = (1..subject.viewers()).map(|_| self.spawn_client(&mut self.rov_client(&found, UNITS)));
+        clients.extend(more);
+        if subject == Subject::Cameras4 {
+            let camera = |name| format!("{url}/{name}/stream1");
+            let watch = |name| self.spawn_client(&mut self.rov_client(&["--url", &camera(name)], DECODER));
+            clients.extend(CAMERAS[1..].iter().map(watch));
         }
-        Ok(Running {
+        let readers = if has_encoder && subject != Subject::Cameras4 { 1 } else { clients.len() };
+        let mut running = Running {
+            readers,
             client_started_us: Some(started),
             idle_cpu_ms_per_s,
-            api: Some(api),
+            api: Some(api.to_owned()),
             report: (subject == Subject::Window).then_some(report),
-            _folder: Some(folder),
-            ..Running::of(server, clients, site)
+            ..Running::of(server.process, clients, site)
+        };
+        running._folder = Some(folder);
+        self.second_stream(subject, url, &mut running)?;
+        Ok(running)
+    }
+
+    /// Adds who watches the second stream, if somebody is to: once the first stream has its viewer, the pilot.
+    fn second_stream(&self, subject: Subject, url: String, running: &mut Running) -> Result<()> {
+        let url = match subject {
+            Subject::Stream2Resting => {
+                return wait_for("the second stream rests", START, || {
+                    running.check()?;
+                    let stats = running.server_stats();
+                    Ok(stats.filter(|stats| stats.streams.iter().any(|stream| stream.resting)).map(drop))
+                });
+            }
+            Subject::Stream2 | Subject::Stream2Visits | Subject::Stream2Choked => format!("{url}/stream2"),
+            Subject::TwoServers => {
+                let second = self.rov_server(&Point::SMALL, &[])?;
+                running.servers.push(second.process);
+                format!("{}{WHEP_PATH}", second.api)
+            }
+            _ => return Ok(()),
+        };
+        wait_for("the first stream has a viewer", START, || {
+            running.check()?;
+            Ok(running.server_stats().filter(|stats| !stats.viewers.is_empty()))
+        })?;
+        let mut command = self.programs.part(Part::RovClient, &self.scene, 0);
+        if subject == Subject::Stream2Visits {
+            command.arg("--visits");
+        }
+        command.args(["--", "--url", &url, "--decoder", UNITS]);
+        match subject {
+            Subject::Stream2Choked => self.scene.site.place_at_far_end(&mut command),
+            _ => self.scene.site.place_client(&mut command),
+        }
+        let mut viewer = Process::spawn("the viewer of the second stream", &mut command);
+        wait_for("the second stream's first picture", START, || {
+            check(&mut viewer, "its viewer")?;
+            Ok((!viewer.take_stdout().is_empty()).then_some(()))
         })
+        .with_context(|| viewer.stderr())?;
+        running.clients.push(viewer);
+        Ok(())
     }
 
     /// Its session and its decoder, which may be the element that only notes access units.
@@ -350,39 +494,86 @@ impl<'a> Starter<'a> {
         Ok(stats["streams"][0]["resting"] == true)
     }
 
-    /// rov-server as it is, with the common source and encoder; it gives pictures already.
-    fn rov_server(&self, subject: Subject, api: &str, ports: [u16; 3], discovery: &str) -> Result<Process> {
-        let Point { width, height, fps, kbps } = self.scene.point;
-        let source = format!("rovbenchsrc ! video/x-raw,format=I420,width={width},height={height},framerate={fps}/1");
-        let transport = match subject {
-            Subject::Rtp => "webrtc,rtp",
-            Subject::Rtsp => "webrtc,rtsp",
-            _ => "webrtc",
+    /// What a subject wants of rov-server besides the picture of the point.
+    fn server_args(&self, subject: Subject, folder: &Path) -> Result<Vec<String>> {
+        let Point { width, height, fps, kbps } = Point::SMALL;
+        let args = match subject {
+            Subject::Rtp => ["--transport", "webrtc,rtp"].map(str::to_owned),
+            Subject::Rtsp => ["--transport", "webrtc,rtsp"].map(str::to_owned),
+            Subject::Webrtc32 => ["--max-viewers", "32"].map(str::to_owned),
+            Subject::Stream2Resting | Subject::Stream2 | Subject::Stream2Visits | Subject::Stream2Choked => {
+                ["--stream2".to_owned(), format!("{width}x{height}@{fps},{kbps}")]
+            }
+            Subject::Cameras4 => {
+                // The first is that of the command line.
+                let camera = |name| {
+                    format!(
+                        "[[camera]]\nname = '{name}'\npipeline = '{}'\n[[camera.stream]]\nencoder = '{ENCODER}'\n\
+                         width = {width}\nheight = {height}\nfps = {fps}\nbitrate = {kbps}\n",
+                        source(self.scene.point)
+                    )
+                };
+                let file = folder.join("cameras.toml");
+                std::fs::write(&file, CAMERAS.map(camera).concat()).with_context(|| file.display().to_string())?;
+                ["--config".to_owned(), file.display().to_string()]
+            }
+            _ => return Ok(Vec::new()),
         };
-        let [http_port, rtsp_port, rtp_port] = ports.map(|port| port.to_string());
-        let [width, height, fps, kbps] = [width, height, fps, kbps].map(ToString::to_string);
+        Ok(args.to_vec())
+    }
+
+    /// rov-server as it is, with the common source and encoder, which may make smaller pictures of it; it gives pictures
+    /// already.
+    fn rov_server(&self, point: &Point, args: &[String]) -> Result<RovServer> {
+        let [http_port, rtsp_port, rtp_port, discovery] = [free_port()?, free_port()?, free_port()?, free_port()?];
+        let site = self.scene.site;
+        let api = format!("http://{}:{http_port}", site.server());
         let mut command = self.programs.rov_server();
-        command.args(["--transport", transport, "--discovery-port", discovery]);
         match self.scene.clip {
             Some(clip) => command.args(["--source", "file", "--file-passthrough", "--file"]).arg(clip),
             None => {
-                command.args(["--pipeline", &source, "--encoder", ENCODER]);
-                command.args(["--width", &width, "--height", &height, "--fps", &fps, "--bitrate", &kbps])
+                let Point { width, height, fps, kbps } = point;
+                command.args(["--pipeline", &source(self.scene.point), "--encoder", ENCODER]);
+                command.args(["--width", &width.to_string(), "--height", &height.to_string()]);
+                command.args(["--fps", &fps.to_string(), "--bitrate", &kbps.to_string()])
             }
         };
-        let site = self.scene.site;
-        command.args(["--host", site.server(), "--interface", site.interface(), "--signal-port", &http_port]);
-        command.args(["--rtsp-port", &rtsp_port, "--rtp-host", site.client(), "--rtp-port", &rtp_port]);
+        if !args.iter().any(|arg| arg == "--transport") {
+            command.args(["--transport", "webrtc"]);
+        }
+        command.args(args).args(["--discovery-port", &discovery.to_string()]);
+        command.args(["--host", site.server(), "--interface", site.interface()]);
+        command.args(["--signal-port", &http_port.to_string(), "--rtsp-port", &rtsp_port.to_string()]);
+        command.args(["--rtp-host", site.client(), "--rtp-port", &rtp_port.to_string()]);
         site.place_server(&mut command);
-        let mut server = Process::spawn("rov-server", &mut command);
-        wait_for("rov-server gives pictures", START, || {
-            check(&mut server, "rov-server")?;
-            let health = || http::try_request("GET", &format!("{api}/healthz"), None, b"");
-            Ok(site.at_server(health)?.is_ok_and(|reply| reply.status == 200).then_some(()))
-        })
-        .with_context(|| server.stderr())?;
-        Ok(server)
+        let mut process = Process::spawn("rov-server", &mut command);
+        self.wait_for_reply(&mut process, "rov-server", &format!("{api}/healthz"))?;
+        Ok(RovServer { process, api, rtsp_port, rtp_port, discovery: discovery.to_string() })
     }
+
+    /// Until the server answers there with 200.
+    fn wait_for_reply(&self, server: &mut Process, name: &str, url: &str) -> Result<()> {
+        wait_for(&format!("{name} gives pictures"), START, || {
+            check(server, name)?;
+            let reply = self.scene.site.at_server(|| http::try_request("GET", url, None, b""))?;
+            Ok(reply.is_ok_and(|reply| reply.status == 200).then_some(()))
+        })
+        .with_context(|| server.stderr())
+    }
+}
+
+struct RovServer {
+    process: Process,
+    /// Address of its HTTP API.
+    api: String,
+    rtsp_port: u16,
+    rtp_port: u16,
+    discovery: String,
+}
+
+fn source(point: &Point) -> String {
+    let Point { width, height, fps, .. } = point;
+    format!("rovbenchsrc ! video/x-raw,format=I420,width={width},height={height},framerate={fps}/1")
 }
 
 fn until_ready(mut process: Process, part: Part) -> Result<Process> {

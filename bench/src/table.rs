@@ -166,7 +166,7 @@ impl Results {
 impl Row {
     /// What sending and receiving take, where other threads do that than GStreamer's.
     fn network(&self) -> Option<(f64, f64)> {
-        let is_own = matches!(self.subject, Subject::Webrtc | Subject::Webrtc8);
+        let is_own = matches!(self.subject, Subject::Webrtc | Subject::Webrtc8 | Subject::Webrtc32);
         let client = self.median.client.filter(|_| is_own)?;
         Some((self.median.server.network_cpu_ms_per_s, client.network_cpu_ms_per_s))
     }

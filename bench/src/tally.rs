@@ -192,6 +192,21 @@ impl Delivery {
     }
 }
 
+/// Of one picture that goes to several receivers, by source: begins for all of them when the first packet was sent to
+/// the first one. Its packets to all are sent within three quarters of a frame interval, or count as two pictures'.
+pub fn since_the_first(sent: &mut HashMap<u32, HashMap<u32, Sent>>, interval_us: u64) {
+    let mut all: Vec<&mut Sent> = sent.values_mut().flat_map(HashMap::values_mut).collect();
+    all.sort_unstable_by_key(|sent| sent.first_us);
+    let mut begun_us = None;
+    for sent in all {
+        let begun_us = begun_us.get_or_insert(sent.first_us);
+        if sent.first_us - *begun_us > interval_us * 3 / 4 {
+            *begun_us = sent.first_us;
+        }
+        sent.first_us = *begun_us;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,6 +307,20 @@ mod tests {
         assert_eq!((pictures.made, pictures.shown, pictures.damaged, pictures.gaps_over_200_ms), (3, 2, 1, 0));
         assert_eq!((pictures.latency_ms.p50, pictures.latency_ms.max), (1.5, 2.0));
         assert_eq!(pictures.stages_ms, [Stage { name: RECEIVED.to_owned(), p50: 1.0, p95: 1.5 }]);
+    }
+
+    #[test]
+    fn a_picture_begins_for_all_receivers_with_the_first() {
+        let mut by_source = HashMap::from([
+            (1, sent(&[(10, 1_000), (20, 41_000)])),
+            (2, sent(&[(77, 5_000), (88, 34_500)])),
+            (3, sent(&[(7, 25_900)])),
+        ]);
+        since_the_first(&mut by_source, 33_333);
+        let begins = |source: u32, timestamp: u32| by_source[&source][&timestamp].first_us;
+        assert_eq!([begins(1, 10), begins(2, 77), begins(3, 7)], [1_000; 3]);
+        assert_eq!([begins(2, 88), begins(1, 20)], [34_500; 2]);
+        since_the_first(&mut HashMap::new(), 33_333);
     }
 
     #[test]

@@ -55,11 +55,15 @@ impl Tap {
         source_of(&self.lock(), timestamps)
     }
 
-    /// What a source has sent in the last seconds, by RTP timestamp.
-    pub fn pictures(&self, source: u32) -> HashMap<u32, Sent> {
-        let pictures = self.lock();
-        let own = pictures.iter().filter(|((ssrc, _), _)| *ssrc == source);
-        own.map(|((_, timestamp), sent)| (*timestamp, *sent)).collect()
+    /// What each of these has sent in the last seconds, by RTP timestamp.
+    pub fn pictures(&self, sources: &[u32]) -> HashMap<u32, HashMap<u32, Sent>> {
+        let mut found: HashMap<u32, HashMap<u32, Sent>> = sources.iter().map(|ssrc| (*ssrc, HashMap::new())).collect();
+        for ((ssrc, timestamp), sent) in self.lock().iter() {
+            if let Some(own) = found.get_mut(ssrc) {
+                own.insert(*timestamp, *sent);
+            }
+        }
+        found
     }
 
     /// What anybody began to send at this time or later, in microseconds.

@@ -32,6 +32,9 @@ pub fn verdict(point: PointName, rows: &[Row]) -> Vec<Line> {
     let mut verdict = Verdict { rows, lines: Vec::new() };
     match point {
         PointName::P720At30 | PointName::P1080At30 | PointName::P1080At60 => verdict.pictures(),
+        PointName::P360At30 => verdict.cameras(),
+        PointName::P720Two => verdict.second_stream(),
+        PointName::P720File => verdict.fan_out(),
         PointName::P1080File => verdict.viewers(),
         PointName::P2160At60 => verdict.clip(),
         PointName::P2160At60Large => verdict.large_clip(),
@@ -112,8 +115,38 @@ impl Verdict<'_> {
         self.one("memory of rov-client", Window, client, "MiB", |figure| figure.at_most(120.0));
     }
 
+    fn cameras(&mut self) {
+        self.times("four cameras: CPU of the server to that with one", 4.0, [Cameras4, Webrtc], SERVER_CPU);
+    }
+
+    fn second_stream(&mut self) {
+        let what = "a second stream that nobody watches: CPU of the server to that without";
+        self.times(what, 1.05, [Stream2Resting, Webrtc], SERVER_CPU);
+        self.times("a second stream: CPU of the server to that of two servers", 1.0, [Stream2, TwoServers], SERVER_CPU);
+        // That has the second encode, and nothing else of the second stream.
+        for (subject, how) in [(Stream2, "watched"), (Stream2Visits, "started and stopped"), (Stream2Choked, "choked")]
+        {
+            let what = format!("a second stream {how}: p99 of the first over that with two servers");
+            self.later(what, [subject, TwoServers], P99, |figure| figure.at_most(1.0));
+        }
+    }
+
+    /// Beside Janus, where that lasts.
+    fn fan_out(&mut self) {
+        for (viewers, subject, janus) in [(8, Webrtc8, Janus8), (32, Webrtc32, Janus32)] {
+            self.intact(&format!("{viewers} viewers: "), subject);
+            if self.run(janus).flatten().is_none() {
+                continue;
+            }
+            let what = format!("{viewers} viewers: CPU of the server to that of Janus");
+            self.times(&what, 0.5, [subject, janus], SERVER_CPU);
+            let what = format!("{viewers} viewers: p99 of the worst over that by Janus");
+            self.later(what, [subject, janus], P99, |figure| figure.at_most(0.0));
+        }
+    }
+
     fn clip(&mut self) {
-        self.intact(Webrtc);
+        self.intact("", Webrtc);
         let p50 = |run: &Run| Some(run.pictures.latency_ms.p50);
         self.one("first packet sent to access unit received: p50", Webrtc, p50, "ms", |figure| figure.at_most(2.5));
         let cpu = |run: &Run| Some(run.server.cpu_ms_per_s);
@@ -121,7 +154,7 @@ impl Verdict<'_> {
     }
 
     fn large_clip(&mut self) {
-        self.intact(Webrtc);
+        self.intact("", Webrtc);
         let received = |run: &Run| {
             let stages = &run.pictures.stages_ms;
             Some(stages.iter().find(|stage| stage.name == crate::tally::RECEIVED)?.p50)
@@ -136,19 +169,19 @@ impl Verdict<'_> {
     fn viewers(&mut self) {
         let sending = |run: &Run| Some(run.server.network_cpu_ms_per_s);
         self.one("8 viewers: CPU of the server's sending", Webrtc8, sending, "ms/s", |figure| figure.at_most(80.0));
-        self.intact(Webrtc8);
+        self.intact("", Webrtc8);
         self.times("8 viewers: p99 of the worst, to that of a single one", 3.0, [Webrtc8, Webrtc], |run| {
             Some(run.pictures.latency_ms.p99)
         });
     }
 
     /// In all runs together: a median would leave out what one of them lost.
-    fn intact(&mut self, subject: Subject) {
+    fn intact(&mut self, whose: &str, subject: Subject) {
         let Some(row) = self.rows.iter().find(|row| row.subject == subject) else { return };
         let sum = |count: fn(&Pictures) -> u64| row.runs.iter().map(|run| count(&run.pictures)).sum::<u64>();
         let bad = sum(|pictures| pictures.made.saturating_sub(pictures.shown) + pictures.damaged);
         let bad = (!row.runs.is_empty()).then_some(bad as f64);
-        let figure = Figure::new("access units lost or damaged", bad, "").at_most(0.0);
+        let figure = Figure::new(&format!("{whose}access units lost or damaged"), bad, "").at_most(0.0);
         let of = if row.runs.is_empty() { String::new() } else { format!("of {}", sum(|pictures| pictures.made)) };
         self.lines.push(Line { figure, of });
     }
@@ -194,6 +227,7 @@ impl Verdict<'_> {
     }
 }
 
+const SERVER_CPU: fn(&Run) -> Option<f64> = |run| Some(run.server.cpu_ms_per_s);
 const P50: fn(&Quantiles) -> f64 = |quantiles| quantiles.p50;
 const P99: fn(&Quantiles) -> f64 = |quantiles| quantiles.p99;
 
@@ -284,6 +318,44 @@ mod tests {
         let eight = texts(PointName::P1080File, &rows);
         assert_eq!(eight[0], "| 8 viewers: CPU of the server's sending | at most 80 ms/s | 70 ms/s | yes |\n");
         assert!(eight[2].ends_with("| at most 3 times | 3.25 times (13.0 and 4.0) | **no** |\n"), "{}", eight[2]);
+    }
+
+    #[test]
+    fn a_second_stream_is_beside_the_same_encode_by_another_server() {
+        let with_cpu = |subject, p99, cpu_ms_per_s| {
+            row(subject, Run { server: Cost { cpu_ms_per_s, ..Cost::default() }, ..run(5.0, p99) })
+        };
+        let rows = [
+            with_cpu(Webrtc, 7.0, 100.0),
+            with_cpu(Stream2Resting, 7.0, 104.0),
+            with_cpu(Stream2, 9.4, 150.0),
+            with_cpu(Stream2Choked, 10.0, 130.0),
+            with_cpu(TwoServers, 8.5, 160.0),
+            with_cpu(Cameras4, 7.0, 390.0),
+        ];
+        let met = |point| -> Vec<bool> {
+            verdict(point, &rows).iter().map(|line| line.figure.is_met() == Some(true)).collect()
+        };
+        assert_eq!(met(PointName::P720Two), [true, true, true, false]);
+        assert_eq!(met(PointName::P360At30), [true]);
+    }
+
+    #[test]
+    fn a_fan_out_is_beside_that_of_janus_where_it_lasts() {
+        let janus = Run { server: Cost { cpu_ms_per_s: 250.0, ..Cost::default() }, ..run(3.0, 9.0) };
+        let rows = [
+            row(Webrtc8, run(1.0, 8.0)),
+            row(Webrtc32, run(1.0, 8.0)),
+            row(Janus8, janus),
+            Row::new(Janus32, Vec::new(), vec!["it ended".to_owned()]),
+        ];
+        let expected = [
+            "| 8 viewers: access units lost or damaged | at most 0 | 0 (of 90) | yes |\n",
+            "| 8 viewers: CPU of the server to that of Janus | at most 0.50 times | 0.60 times (150.0 and 250.0) | **no** |\n",
+            "| 8 viewers: p99 of the worst over that by Janus | at most 0 ms | -1 ms (8.0 and 9.0) | yes |\n",
+            "| 32 viewers: access units lost or damaged | at most 0 | 0 (of 90) | yes |\n",
+        ];
+        assert_eq!(texts(PointName::P720File, &rows), expected);
     }
 
     #[test]

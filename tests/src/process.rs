@@ -126,7 +126,12 @@ impl Process {
     }
 
     pub fn is_running(&mut self) -> bool {
-        self.poll_exit().is_none()
+        self.ended().is_none()
+    }
+
+    /// How it ended; none while it runs.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.poll_exit()
     }
 
     /// Its exit code, and all that it wrote.

@@ -4,6 +4,8 @@
 //! A receiver writes a line for each picture to standard output (`Shot::line`). What sends, or waits for a sender, says
 //! [`READY`] on standard error first. They run until they are killed.
 
+mod http;
+mod janus;
 mod page;
 mod pipeline;
 mod rov_client;
@@ -23,6 +25,7 @@ use gstreamer_video::prelude::*;
 use rov_bench::picture::{Range, wrong_patches};
 use rov_common::stamp::{self, Stamp};
 
+pub use self::janus::Place as JanusPlace;
 pub use self::text::{DECODER, ENCODER};
 pub use self::units::{ELEMENT as UNITS, hash as hash_of_unit};
 use crate::point::Point;
@@ -48,6 +51,8 @@ pub enum Part {
     WebrtcbinReceiver,
     /// To a browser, with a page.
     WebrtcbinPage,
+    /// WHEP before Janus.
+    JanusWhep,
     /// The session and the decoder of rov-client.
     RovClient,
 }
@@ -80,6 +85,12 @@ pub struct RoleArgs {
     /// access units down
     #[arg(long)]
     clip: Option<PathBuf>,
+    /// Of Janus
+    #[arg(long, default_value = "")]
+    api: String,
+    /// rov-client comes for a second and goes, again and again, so that the encoder rests between
+    #[arg(long)]
+    visits: bool,
     /// For rov-client
     #[arg(last = true)]
     more: Vec<String>,
@@ -94,7 +105,8 @@ pub fn run(args: &RoleArgs) -> Result<()> {
         Part::WebrtcbinSender => webrtcbin::send(args),
         Part::WebrtcbinReceiver => webrtcbin::receive(args),
         Part::WebrtcbinPage => page::serve(args),
-        Part::RovClient => rov_client::watch(&args.more),
+        Part::JanusWhep => janus::serve(args),
+        Part::RovClient => rov_client::watch(args),
         part => pipeline::play(part, args),
     }
 }

@@ -2,7 +2,7 @@
 //! window takes them that converts by itself; the time that counts is that at which they left the decoder.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use clap::Parser;
@@ -13,25 +13,38 @@ use rov_client::cli::Cli;
 use rov_client::decode::{Output, Picture};
 use rov_client::session;
 use rov_client::viewer::Viewer;
-use tokio::runtime::Builder;
+use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 
-use super::{Delivered, look, say};
+use super::{Delivered, RoleArgs, look, say};
 use crate::figures::{Passage, Shot};
 
-/// Watches what these arguments of rov-client say.
-pub fn watch(args: &[String]) -> Result<()> {
+/// Watches what the arguments of rov-client say, to the end or for visits.
+pub fn watch(args: &RoleArgs) -> Result<()> {
     let program = "rov-client".to_owned();
-    let cli = Cli::try_parse_from(std::iter::once(&program).chain(args))?;
-    let config = cli.session().map_err(|message| anyhow!(message))?;
+    let cli = Cli::try_parse_from(std::iter::once(&program).chain(&args.more))?;
     let runtime = Builder::new_multi_thread().enable_all().build().context("a runtime")?;
+    if !args.visits {
+        return visit(&cli, &runtime, None);
+    }
+    loop {
+        visit(&cli, &runtime, Some(Duration::from_secs(1)))?;
+        std::thread::sleep(rov_server::rest::LINGER + Duration::from_secs(1));
+    }
+}
+
+/// A session, for so long after its first picture; none: to its end.
+fn visit(cli: &Cli, runtime: &Runtime, time: Option<Duration>) -> Result<()> {
+    let config = cli.session().map_err(|message| anyhow!(message))?;
     let viewer = Viewer::new();
     let formats = gst::Caps::builder("video/x-raw").field("format", "I420").build();
     viewer.set_output(Output { formats: Some(formats), ..Output::default() });
     let stop = CancellationToken::new();
-    let session = runtime.spawn(session::run(config, Arc::clone(&viewer), stop));
+    let session = runtime.spawn(session::run(config, Arc::clone(&viewer), stop.clone()));
+    let mut first = None;
     while !session.is_finished() {
         if let Some(picture) = viewer.mailbox.wait(Duration::from_millis(100)) {
+            first.get_or_insert_with(Instant::now);
             match read(&picture, clock::now_us()) {
                 Some(shot) => say(&shot.line()),
                 // Nobody decodes it: what counts is when it was whole.
@@ -41,6 +54,9 @@ pub fn watch(args: &[String]) -> Result<()> {
                     say(&Delivered { rtp_timestamp: picture.rtp_timestamp, at_us, last_packet_us }.line());
                 }
             }
+        }
+        if time.zip(first).is_some_and(|(time, first)| first.elapsed() >= time) {
+            stop.cancel();
         }
     }
     runtime.block_on(session).context("the session failed")??;
