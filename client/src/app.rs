@@ -146,6 +146,7 @@ fn view(runtime: &Runtime, cli: &Cli, config: SessionConfig, started: Instant) -
         });
     }
     let mut feeds = Feeds::start(runtime.handle().clone(), config, cli.grid, started, stop.clone())?;
+    feeds.align(cli.alignment());
     let reporter = Reporter {
         screen: feeds.screen(),
         file: cli.stats_json.clone(),

@@ -13,6 +13,7 @@ use rov_common::units::{Resolution, whole, within};
 use rov_gst::decoders::DecoderChoice;
 use url::Url;
 
+use crate::aligned::Wish;
 use crate::display::DisplayChoice;
 use crate::find::STATS_PATH;
 use crate::receive::Transport;
@@ -33,8 +34,8 @@ const LOGGING: &str = "Logging";
 /// See through the camera of an underwater robot.
 ///
 /// Without options, finds a rov-server on the network by itself and shows its picture. Keys: Q or ESC close, F or
-/// a double click fullscreen, 1 to 9 and Tab choose among the server's streams, G shows all cameras, I information,
-/// ? or F1 all of them.
+/// a double click fullscreen, 1 to 9 and Tab choose among the server's streams, G shows all cameras, A aligns them,
+/// I information, ? or F1 all of them.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "rov-client", version, max_term_width = 100, after_help = EXIT_CODES)]
 #[command(group(ArgGroup::new("server").args(["address", "host"])))]
@@ -154,6 +155,21 @@ pub struct Cli {
     #[arg(help_heading = PICTURE, long, value_name = "cameras|streams", num_args = 0..=1, require_equals = true, default_missing_value = "cameras", value_enum, conflicts_with = "list")]
     pub grid: Option<GridOf>,
 
+    /// In the grid, show pictures that were captured together at one time: those of quicker cameras wait. The key A
+    /// changes it [default: what the server's `alignment` says, mostly off]
+    #[arg(help_heading = PICTURE, long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on", value_enum)]
+    pub align: Option<Switch>,
+
+    /// Longest wait for a picture of another camera with --align, in milliseconds; a camera that is later than that is
+    /// not waited for [default: the server's, mostly 100]
+    #[arg(help_heading = PICTURE, long, value_name = "MS", value_parser = within::<u64>(1, 500))]
+    pub align_latency: Option<u64>,
+
+    /// How far apart pictures may be captured that belong together with --align, in milliseconds [default: the
+    /// server's, mostly 33]
+    #[arg(help_heading = PICTURE, long, value_name = "MS", value_parser = within::<u64>(1, 500))]
+    pub align_tolerance: Option<u64>,
+
     /// Width of the window in pixels
     #[arg(help_heading = PICTURE, long, value_name = "PIXELS", default_value_t = 1280, value_parser = within::<u32>(160, 16_384))]
     pub width: u32,
@@ -229,6 +245,15 @@ impl Cli {
             stun: self.stun.clone(),
             camera_certificate: self.camera_certificate.clone(),
         })
+    }
+
+    /// How the tiles of the grid are to be aligned.
+    pub fn alignment(&self) -> Wish {
+        Wish {
+            aligned: self.align.map(|align| align == Switch::On),
+            max_latency: self.align_latency.map(Duration::from_millis),
+            tolerance: self.align_tolerance.map(Duration::from_millis),
+        }
     }
 
     pub fn window_size(&self) -> Resolution {
@@ -380,6 +405,13 @@ impl Cli {
         };
         Target::Rtp { source, host: from.map(host) }
     }
+}
+
+/// Of `--align`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    On,
+    Off,
 }
 
 /// `--transport`.

@@ -253,7 +253,7 @@ impl Decoder {
     /// Gives no picture from now on, also none that waits to be shown: the next one would pass for another session's.
     pub fn silence(&self) {
         self.shared.stopped.store(true, Ordering::Relaxed);
-        drop(self.shared.mailbox.take());
+        self.shared.mailbox.clear();
     }
 
     fn now(&self) -> std::sync::MutexGuard<'_, Now> {

@@ -63,6 +63,8 @@ pub struct ViewModel {
     pub overlay: OverlayData,
     /// What the pilot has to know while pictures come.
     pub notices: Vec<String>,
+    /// Why a tile is not aligned with the others; may be empty.
+    pub remark: &'static str,
     /// For a moment: what came of a key.
     pub said: Option<String>,
     /// Which server is to be watched.
@@ -118,6 +120,8 @@ pub struct Grid {
     pub vehicle: String,
     /// The name of each tile.
     pub captions: Vec<String>,
+    /// How well the tiles are aligned, and what that costs; may be empty.
+    pub alignment: String,
     /// What does not fit; may be empty.
     pub note: String,
 }
@@ -133,6 +137,8 @@ pub enum Command {
     Next,
     /// The grid, or back from it.
     Grid,
+    /// The tiles of the grid aligned, or not.
+    Align,
     /// This tile.
     Enlarge(usize),
 }
@@ -421,7 +427,7 @@ impl Window {
                 said.extend(question.iter().filter(|_| is_live).map(aside));
                 let question = question.filter(|_| !is_live);
                 let asked = question.map(|question| asking(None, &question, self.selected(&question), now));
-                let places = Places::of(panes.len(), size, &said);
+                let places = Places::of(panes.len(), size, &grid.alignment, &said);
                 let states = panes.iter().map(|pane| pane.presentation.in_seconds()).collect();
                 let (captions, keys, message) = (grid.captions, self.show_keys, asked);
                 Content::Grid(Box::new(Tiles { size, places, captions, states, keys, message }))
@@ -574,7 +580,7 @@ impl Window {
             pane.tile.paint(
                 &tiles.places,
                 scene,
-                Badge { link: String::new(), ..caption },
+                Badge { link: String::new(), remark: pane.model.remark, ..caption },
                 pane.last.as_ref(),
                 pane.is_fresh,
             );
@@ -641,6 +647,7 @@ impl Window {
                 (Press::Key(Key::F1) | Press::Character('?'), _) => self.show_keys = !self.show_keys,
                 (Press::Key(Key::Tab), _) => stage.obey(Command::Next, now),
                 (Press::Key(Key::G), _) => stage.obey(Command::Grid, now),
+                (Press::Key(Key::A), _) => stage.obey(Command::Align, now),
                 (Press::Character(digit @ '1'..='9'), _) if !takes_digits => {
                     stage.obey(Command::Stream(digit as usize - '0' as usize), now);
                 }

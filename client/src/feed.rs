@@ -90,8 +90,8 @@ impl Feed {
         let mut report = Report::default();
         self.viewer.report(&mut report);
         lock(&self.seen).shown.report(now, &mut report);
-        let Report { state, width, height, frames_shown, fps, .. } = report;
-        TileReport { stream: self.stream(), state, width, height, frames_shown, fps }
+        let Report { state, width, height, frames_shown, fps, captured, .. } = report;
+        TileReport { stream: self.stream(), state, width, height, frames_shown, fps, captured }
     }
 
     /// What the window says beside the video.
@@ -119,7 +119,7 @@ impl Feed {
         };
         let (phase, since) = viewer.phase_since();
         let status = status(phase, since, seen.decoded);
-        ViewModel { status, overlay, notices, said: None, question: viewer.choice.question() }
+        ViewModel { status, overlay, notices, remark: "", said: None, question: viewer.choice.question() }
     }
 }
 

@@ -12,13 +12,15 @@ use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use crate::align::Limits;
+use crate::aligned::{Aligned, Wish};
 use crate::decode::{Output, Picture};
 use crate::display::{Command, Grid, Layout, STALE_AFTER, Stage, ViewModel};
 use crate::feed::Feed;
 use crate::find::Guide;
 use crate::mailbox::Bell;
 use crate::session;
-use crate::stats::{Report, Shown};
+use crate::stats::{AlignmentReport, Report, Shown};
 use crate::streams::{GridOf, Lineup, Tile, Wanted};
 use crate::target::{SessionConfig, SessionError};
 use crate::viewer::{Choice, Viewer};
@@ -30,6 +32,8 @@ const CHANGE_LIMIT: Duration = Duration::from_secs(2);
 /// What was chosen is said for so long, and a list.
 const SAID_FOR: Duration = Duration::from_secs(3);
 const LISTED_FOR: Duration = Duration::from_secs(6);
+/// What is said of the alignment changes no more often.
+const TOLD_INTERVAL: Duration = Duration::from_millis(500);
 /// The server's list is looked at so often.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -42,6 +46,7 @@ pub struct OnScreen {
     shown: Shown,
     /// Counters of streams that were closed.
     closed: Report,
+    alignment: Option<AlignmentReport>,
 }
 
 impl OnScreen {
@@ -61,6 +66,7 @@ impl OnScreen {
         report.count(&self.closed);
         self.shown.report(now, &mut report);
         if self.is_grid {
+            report.alignment.clone_from(&self.alignment);
             report.tiles = self.panes.iter().map(|feed| feed.report(now)).collect();
         }
         report
@@ -95,6 +101,11 @@ pub struct Feeds {
     /// The name of the stream that was large before the grid.
     before_grid: String,
     tiles: Vec<Tile>,
+    /// How the pilot wants the grid.
+    wish: Wish,
+    aligned: Option<Aligned>,
+    /// What is said of it changes no more often than it can be read.
+    aligned_told: Option<Instant>,
     /// Feeds so far.
     number: u64,
     /// In what form the large picture is wanted.
@@ -124,6 +135,7 @@ impl Feeds {
             is_grid: false,
             shown: Shown::new(started),
             closed: Report::default(),
+            alignment: None,
         };
         let mut this = Self {
             config: config.clone(),
@@ -143,12 +155,20 @@ impl Feeds {
             wants_grid: grid.is_some(),
             before_grid: String::new(),
             tiles: Vec::new(),
+            wish: Wish::default(),
+            aligned: None,
+            aligned_told: None,
             number: 0,
             large: None,
             said: None,
         };
         this.begin(&first, config);
         Ok(this)
+    }
+
+    /// Shows the tiles of the grid so from the start; the key A changes it.
+    pub fn align(&mut self, wish: Wish) {
+        self.wish = wish;
     }
 
     pub fn screen(&self) -> Arc<Mutex<OnScreen>> {
@@ -272,7 +292,7 @@ impl Feeds {
         };
         let captions = tiles.iter().map(|tile| format!("{} {}", tile.number, tile.title)).collect();
         self.tiles = tiles;
-        self.show(panes, Some(Grid { vehicle: String::new(), captions, note }), None);
+        self.show(panes, Some(Grid { captions, note, ..Grid::default() }), None);
     }
 
     /// These are on the screen from now on; `asked`: since when the pilot waits for the first.
@@ -290,6 +310,46 @@ impl Feeds {
         }
         let panes = screen.panes.iter().map(|feed| feed.id).collect();
         self.layout = Layout { panes, grid };
+        drop(screen);
+        self.end_alignment();
+    }
+
+    /// Each tile shows its newest picture again.
+    fn end_alignment(&mut self) {
+        if self.aligned.take().is_some() {
+            let mut screen = lock(&self.screen);
+            screen.alignment = None;
+            screen.panes.iter().for_each(|feed| feed.viewer.mailbox.set_depth(1));
+        }
+        self.aligned_told = None;
+        if let Some(grid) = &mut self.layout.grid {
+            grid.alignment.clear();
+        }
+    }
+
+    /// Begins or ends it, as the pilot and the server want it, and chooses the pictures of this moment.
+    fn tend_alignment(&mut self, now: Instant) {
+        let limits = self.limits();
+        if self.aligned.as_ref().map(Aligned::limits) != limits {
+            self.end_alignment();
+            let panes = self.panes();
+            self.aligned = limits.map(|limits| Aligned::begin(&panes, limits, now));
+        }
+        let Some(aligned) = &mut self.aligned else { return };
+        aligned.choose(now);
+        if self.aligned_told.is_none_or(|at| now.saturating_duration_since(at) >= TOLD_INTERVAL) {
+            self.aligned_told = Some(now);
+            lock(&self.screen).alignment = Some(aligned.report());
+            if let Some(grid) = &mut self.layout.grid {
+                grid.alignment = aligned.told();
+            }
+        }
+    }
+
+    /// How the tiles of the grid are to be aligned, if so.
+    fn limits(&self) -> Option<Limits> {
+        let server = lock(&self.screen).panes[0].viewer.alignment();
+        self.wish.limits(server).filter(|_| self.is_grid())
     }
 
     /// Takes what the server says of its streams.
@@ -322,7 +382,9 @@ impl Feeds {
 
 impl Stage for Feeds {
     fn wait(&mut self, limit: Duration) {
-        self.bell.wait(limit);
+        let due = self.aligned.as_ref().and_then(Aligned::due);
+        let left = due.map_or(limit, |due| due.saturating_duration_since(Instant::now()));
+        self.bell.wait(limit.min(left));
     }
 
     fn layout(&mut self, now: Instant) -> Layout {
@@ -335,6 +397,7 @@ impl Stage for Feeds {
             let vehicle = lock(&self.screen).panes[0].viewer.server();
             grid.vehicle = if vehicle.name.is_empty() { vehicle.address } else { vehicle.name };
         }
+        self.tend_alignment(now);
         self.layout.clone()
     }
 
@@ -342,11 +405,15 @@ impl Stage for Feeds {
         let feed = self.panes().get(pane).cloned();
         let mut view = feed.map(|feed| feed.view(now)).unwrap_or_default();
         self.said.take_if(|(_, until)| now >= *until);
+        view.remark = self.aligned.as_ref().map_or("", |aligned| aligned.remark(pane));
         view.said = self.said.as_ref().filter(|_| pane == 0).map(|(text, _)| text.clone());
         view
     }
 
     fn take(&mut self, pane: usize) -> Option<Picture> {
+        if let Some(aligned) = &mut self.aligned {
+            return aligned.take(pane);
+        }
         lock(&self.screen).panes.get(pane)?.viewer.mailbox.take()
     }
 
@@ -386,6 +453,18 @@ impl Stage for Feeds {
             Command::Grid => {
                 self.look();
                 self.open_grid();
+            }
+            Command::Align => {
+                let server = self.panes()[0].viewer.alignment();
+                let aligned = !self.wish.aligned.unwrap_or(server.enabled);
+                self.wish.aligned = Some(aligned);
+                let text = match (aligned, self.is_grid()) {
+                    (true, true) => "Align on: pictures captured together are shown together",
+                    (false, true) => "Align off: each camera shows its newest picture",
+                    (true, false) => "Align on: the grid (G) shows pictures captured together",
+                    (false, false) => "Align off: in the grid (G) each camera shows its newest picture",
+                };
+                self.say(text.to_owned(), SAID_FOR);
             }
             Command::Enlarge(pane) => {
                 if let Some(number) = self.tiles.get(pane).map(|tile| tile.number) {

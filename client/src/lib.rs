@@ -1,5 +1,7 @@
 //! The ROV streamer's viewer: network to glass. See `ARCHITECTURE.md`.
 
+pub mod align;
+pub mod aligned;
 pub mod app;
 pub mod cli;
 pub mod decode;

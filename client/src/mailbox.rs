@@ -1,7 +1,9 @@
 //! A mailbox of depth one, where the newest wins: between the decoder's thread and the window.
 //!
 //! A window that falls behind must lose pictures, never collect them: each one kept would be a frame of delay for ever.
+//! Only where pictures are chosen by their times is it deeper, for a reader that empties it each time.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,7 +29,7 @@ impl Bell {
     }
 }
 
-/// Holds at most one value; a newer one takes its place.
+/// Holds at most one value, unless it is made deeper; a newer one takes the place of the oldest.
 #[derive(Debug)]
 pub struct Mailbox<T> {
     slot: Mutex<Slot<T>>,
@@ -36,8 +38,10 @@ pub struct Mailbox<T> {
 
 #[derive(Debug)]
 struct Slot<T> {
-    value: Option<T>,
+    values: VecDeque<T>,
+    depth: usize,
     replaced: u64,
+    cleared: u64,
 }
 
 impl<T> Default for Mailbox<T> {
@@ -53,7 +57,8 @@ impl<T> Mailbox<T> {
 
     /// One that rings `bell`.
     pub fn with(bell: Arc<Bell>) -> Self {
-        Self { slot: Mutex::new(Slot { value: None, replaced: 0 }), bell }
+        let slot = Slot { values: VecDeque::with_capacity(1), depth: 1, replaced: 0, cleared: 0 };
+        Self { slot: Mutex::new(slot), bell }
     }
 
     /// Leaves `value` for the reader. One that was not taken yet is dropped and counted. Never blocks for longer than
@@ -70,7 +75,8 @@ impl<T> Mailbox<T> {
             if !is_wanted() {
                 return;
             }
-            let old = slot.value.replace(value);
+            let old = if slot.values.len() >= slot.depth { slot.values.pop_front() } else { None };
+            slot.values.push_back(value);
             slot.replaced += u64::from(old.is_some());
             old
         };
@@ -79,9 +85,34 @@ impl<T> Mailbox<T> {
         drop(old);
     }
 
-    /// What is there now.
+    /// What is there now; of several values the oldest.
     pub fn take(&self) -> Option<T> {
-        self.lock().value.take()
+        self.lock().values.pop_front()
+    }
+
+    /// Nothing that was put before is taken any more.
+    pub fn clear(&self) {
+        let mut slot = self.lock();
+        slot.cleared += 1;
+        let values = std::mem::take(&mut slot.values);
+        drop(slot);
+        drop(values);
+    }
+
+    /// How often it was cleared.
+    pub fn cleared(&self) -> u64 {
+        self.lock().cleared
+    }
+
+    /// Holds so many values from now on, at least one; of more the newest.
+    pub fn set_depth(&self, depth: usize) {
+        let mut slot = self.lock();
+        slot.depth = depth.max(1);
+        let more = slot.values.len().saturating_sub(slot.depth);
+        let old: Vec<T> = slot.values.drain(..more).collect();
+        slot.replaced += old.len() as u64;
+        drop(slot);
+        drop(old);
     }
 
     /// What is there now, or comes within `timeout`. For the one reader of a bell that no other mailbox rings.
@@ -100,7 +131,7 @@ impl<T> Mailbox<T> {
     }
 
     pub fn is_filled(&self) -> bool {
-        self.lock().value.is_some()
+        !self.lock().values.is_empty()
     }
 
     /// How many values were replaced by a newer one before anybody took them.
@@ -128,6 +159,20 @@ mod tests {
         assert_eq!(mailbox.take(), Some(3));
         assert_eq!(mailbox.take(), None);
         assert_eq!(mailbox.replaced(), 2);
+    }
+
+    #[test]
+    fn a_deeper_one_keeps_the_newest_in_their_order_until_it_is_cleared() {
+        let mailbox = Mailbox::new();
+        mailbox.set_depth(3);
+        (1..=5).for_each(|value| mailbox.put(value));
+        assert_eq!((mailbox.take(), mailbox.replaced()), (Some(3), 2));
+        mailbox.put(6);
+        mailbox.set_depth(1);
+        assert_eq!((mailbox.take(), mailbox.take(), mailbox.replaced()), (Some(6), None, 4));
+        mailbox.put(7);
+        mailbox.clear();
+        assert_eq!((mailbox.take(), mailbox.cleared(), mailbox.replaced()), (None, 1, 4));
     }
 
     #[test]

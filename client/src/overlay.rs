@@ -32,14 +32,15 @@ const NAME_WIDTH: usize = 24;
 /// Characters in a line of a notice.
 const NOTICE_WIDTH: i32 = 56;
 
-/// What the keys do, for the window and `--help`.
-pub const KEYS: [(&str, &str); 6] = [
+/// What the keys do, for the window and `--help`. The last ones find no room in the lowest window.
+pub const KEYS: [(&str, &str); 7] = [
     ("1-9, Tab", "Choose a stream"),
     ("G", "All cameras"),
+    ("A", "Align the cameras"),
     ("F, double click", "Fullscreen"),
     ("I", "Information"),
-    ("?, F1", "Keys"),
     ("Q, Esc", "Close"),
+    ("?, F1", "Keys"),
 ];
 
 /// What the overlay says; empty and missing values are left out.
@@ -88,6 +89,8 @@ pub struct Badge {
     pub delay_ms: Option<u32>,
     /// How the video comes.
     pub link: String,
+    /// What is odd; may be empty.
+    pub remark: &'static str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +119,7 @@ impl Badge {
         let delay = self.delay_ms.map(|ms| format!("{ms} ms")).unwrap_or_default();
         let mut parts = vec![(name, TEXT), (state.to_owned(), color)];
         parts.retain(|(text, _)| !text.is_empty());
-        for (text, color) in [(delay, TEXT), (known(&self.link), LABEL)] {
+        for (text, color) in [(self.remark.to_owned(), AMBER), (delay, TEXT), (known(&self.link), LABEL)] {
             if !text.is_empty() && length(&parts) + 2 + text.chars().count() <= room {
                 parts.push((text, color));
             }
@@ -211,13 +214,15 @@ pub fn grid_lines(said: &[String], window: Resolution, most: usize) -> Vec<Strin
     lines
 }
 
-/// Draws them at the bottom of the window.
-pub fn draw_grid_lines(surface: &mut Surface<'_>, lines: &[String]) {
+/// Draws them at the bottom of the window, how it is above what is odd.
+pub fn draw_grid_lines(surface: &mut Surface<'_>, status: Option<&str>, lines: &[String]) {
     let (look, size) = (Look::of(surface.size), surface.size);
     let line = caption_height(size) as i32;
+    let lines = status.map(|text| (text, LABEL)).into_iter().chain(lines.iter().map(|text| (text.as_str(), AMBER)));
+    let lines: Vec<_> = lines.collect();
     let mut y = size.height as i32 - line * lines.len() as i32;
-    for text in lines {
-        surface.text(text, (look.pad, y + 1), look.plain, AMBER);
+    for (text, color) in lines {
+        surface.text(text, (look.pad, y + 1), look.plain, color);
         y += line;
     }
 }
@@ -304,10 +309,12 @@ fn draw_latency(surface: &mut Surface<'_>, look: Look, stages: &[(String, f64)],
 /// Draws what the keys do into the middle.
 pub fn draw_keys(surface: &mut Surface<'_>) {
     let look = Look::of(surface.size);
-    let (advance, pad, number) = (look.plain.advance(), look.pad, KEYS.len() as i32);
+    let (advance, pad) = (look.plain.advance(), look.pad);
     // In the lowest window without a title.
     let room = surface.size.height as i32 - 2 * pad;
-    let lines = if (number + 1) * look.plain.height() <= room { number + 1 } else { number };
+    let fit = room / look.plain.height();
+    let number = fit.clamp(1, KEYS.len() as i32);
+    let lines = if number < fit { number + 1 } else { number };
     // In a narrow window one key for each, in a low one closer together.
     let is_narrow = (surface.size.width as i32) < NARROW * advance;
     let shown =
@@ -322,7 +329,7 @@ pub fn draw_keys(surface: &mut Surface<'_>) {
         surface.text("Keys", (left, y), look.bold, TEXT);
         y += line;
     }
-    for (key, action) in shown {
+    for (key, action) in shown.into_iter().take(number as usize) {
         surface.text(key, (left, y), look.plain, TEXT);
         surface.text(action, (left + (keys + 2) * advance, y), look.plain, LABEL);
         y += line;
@@ -556,7 +563,7 @@ mod tests {
     }
 
     fn live() -> Badge {
-        Badge { name: "Nemo".into(), state: BadgeState::Live, delay_ms: Some(45), link: "WebRTC".into() }
+        Badge { name: "Nemo".into(), state: BadgeState::Live, delay_ms: Some(45), link: "WebRTC".into(), remark: "" }
     }
 
     #[test]

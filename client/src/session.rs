@@ -353,6 +353,7 @@ async fn supervise(
                 }
                 if let Some(stats) = answer.stats {
                     viewer.set_streams(stats.streams.iter().map(Listed::of).collect());
+                    viewer.set_alignment(stats.alignment.unwrap_or_default());
                 }
             }
             offer = viewer.choice.chosen() => if let Some(reason) = instead::choose(link, knowledge, offer) {

@@ -78,6 +78,9 @@ pub struct Report {
     pub stream_changes: u64,
     #[serde(default)]
     pub stream_change: Summary,
+    /// While the tiles of the grid are aligned.
+    #[serde(default)]
+    pub alignment: Option<AlignmentReport>,
     /// Of the grid, while that is shown; the figures above are then of the first tile, and their counters of all.
     #[serde(default)]
     pub tiles: Vec<TileReport>,
@@ -96,6 +99,24 @@ impl Report {
     }
 }
 
+/// Of the grid, aligned by the times of capture.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AlignmentReport {
+    /// What is aimed at.
+    pub max_latency_ms: f64,
+    pub sync_tolerance_ms: f64,
+    /// How far the times of capture of pictures that were on the screen together were apart at most, over the last two
+    /// seconds; none while less than two tiles are aligned.
+    pub skew_ms: Option<f64>,
+    /// How long pictures waited for those of other tiles at most, over the last two seconds.
+    pub delay_ms: Option<f64>,
+    /// The same since it began.
+    pub skew: Summary,
+    pub delay: Summary,
+    /// Why each tile is not aligned; empty where it is.
+    pub tiles: Vec<String>,
+}
+
 /// One tile of the grid.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct TileReport {
@@ -105,6 +126,9 @@ pub struct TileReport {
     pub height: u32,
     pub frames_shown: u64,
     pub fps: f64,
+    /// As [`Report::captured`].
+    #[serde(default)]
+    pub captured: Option<f64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -301,7 +325,7 @@ impl Stamps {
 
 /// Durations in steps of 0.1 ms up to half a second; longer ones count as that, but for the maximum.
 #[derive(Default)]
-struct Histogram {
+pub struct Histogram {
     buckets: Vec<u32>,
     count: u64,
     max: Duration,
@@ -311,7 +335,7 @@ const STEP_US: u128 = 100;
 const BUCKETS: usize = 5_000;
 
 impl Histogram {
-    fn add(&mut self, value: Duration) {
+    pub fn add(&mut self, value: Duration) {
         if self.buckets.is_empty() {
             self.buckets = vec![0; BUCKETS];
         }
@@ -334,7 +358,7 @@ impl Histogram {
         0.0
     }
 
-    fn summary(&self) -> Summary {
+    pub fn summary(&self) -> Summary {
         Summary {
             p50_ms: self.quantile(0.5),
             p95_ms: self.quantile(0.95),

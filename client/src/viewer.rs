@@ -5,6 +5,8 @@ mod choice;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use rov_common::api::Alignment;
+
 use crate::decode::{DecodeStats, Decoder, Output, Picture};
 use crate::mailbox::{Bell, Mailbox};
 use crate::receive::Transport;
@@ -92,6 +94,8 @@ struct State {
     reception: Reception,
     /// The streams that the server has, as it said last.
     streams: Vec<Listed>,
+    /// How it wants its cameras to be shown beside each other, as it said last.
+    alignment: Alignment,
     /// Of former sessions.
     before: Counters,
     sessions: u64,
@@ -145,6 +149,7 @@ impl Viewer {
                 news: None,
                 reception: Reception::default(),
                 streams: Vec::new(),
+                alignment: Alignment::default(),
                 before: Counters::default(),
                 sessions: 0,
                 decoder: None,
@@ -187,6 +192,15 @@ impl Viewer {
 
     pub fn set_streams(&self, streams: Vec<Listed>) {
         self.lock().streams = streams;
+    }
+
+    /// How the server wants its cameras to be shown beside each other.
+    pub fn alignment(&self) -> Alignment {
+        self.lock().alignment
+    }
+
+    pub fn set_alignment(&self, alignment: Alignment) {
+        self.lock().alignment = alignment;
     }
 
     pub fn reception(&self) -> Reception {
@@ -232,6 +246,7 @@ impl Viewer {
         let is_it = |Server { id, name, address, .. }: &Server| (id.clone(), name.clone(), address.clone());
         if is_it(&state.server) != is_it(&server) {
             state.streams.clear();
+            state.alignment = Alignment::default();
         }
         state.server = server;
     }

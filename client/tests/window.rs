@@ -26,6 +26,8 @@ const WINDOW: Resolution = Resolution::new(640, 480);
 const SOURCE: Resolution = Resolution::new(1920, 1080);
 const LEFT: u32 = 0xe0_30_20;
 const RIGHT: u32 = 0x20_60_e0;
+/// Of what is said below the tiles of how it is.
+const LINE: u32 = 0x93_a4_b3;
 const LONG: Duration = Duration::from_secs(20);
 /// Between two pictures of the child's camera.
 const PICTURE_INTERVAL: Duration = Duration::from_millis(40);
@@ -171,8 +173,13 @@ fn obey(line: &str, scene: &mut Show, stop: &CancellationToken) {
         ("grid", captions) => {
             let captions: Vec<_> = captions.split('|').map(str::to_owned).collect();
             let panes = (0..captions.len() as u64).collect();
-            let grid = Grid { vehicle: "Nemo".to_owned(), captions, note: String::new() };
+            let grid = Grid { vehicle: "Nemo".to_owned(), captions, ..Grid::default() };
             scene.layout = Layout { panes, grid: Some(grid) };
+        }
+        ("alignment", text) => {
+            let grid = scene.layout.grid.as_mut().expect("a grid");
+            text.clone_into(&mut grid.alignment);
+            scene.views[1].remark = if text.is_empty() { "" } else { "no capture time" };
         }
         ("no-grid", _) => scene.layout = Layout { panes: vec![0], grid: None },
         ("stop", _) => stop.cancel(),
@@ -702,7 +709,7 @@ fn each_tile_of_the_grid_has_its_name_and_its_own_no_video(display: &str) {
     one.keep("grid-2-lost.png");
     assert_eq!(halves(&one, WINDOW, amber).0, 0, "the other one is live");
     bench.until_title(|title| title == "Nemo - 1 of 2 live");
-    for (key, wish) in [("2", "Stream(2)"), ("g", "Grid"), ("Tab", "Next")] {
+    for (key, wish) in [("2", "Stream(2)"), ("g", "Grid"), ("a", "Align"), ("Tab", "Next")] {
         bench.xdotool(&["key", key]);
         bench.expect(wish);
     }
@@ -716,6 +723,29 @@ fn each_tile_of_the_grid_has_its_name_and_its_own_no_video(display: &str) {
     bench.send("pictures");
     bench.send("no-grid");
     bench.until("the large picture", |shot| shot.in_window(10, 240) == LEFT && shot.in_window(630, 240) == RIGHT);
+}
+
+fn the_grid_says_how_well_it_is_aligned_and_which_tile_is_not(display: &str) {
+    let mut bench = Bench::new(display);
+    bench.send("live");
+    bench.send("pictures");
+    bench.send("grid 1 bow|2 arm");
+    let is_whole = |shot: &Shot| halves(shot, WINDOW, |pixel| pixel == LEFT).1 > 10_000;
+    let below = |shot: &Shot| {
+        (470..WINDOW.height)
+            .flat_map(|y| (0..300).map(move |x| (x, y)))
+            .filter(|(x, y)| shot.in_window(*x, *y) == LINE)
+            .count()
+    };
+    let plain = bench.until("two tiles", is_whole);
+    assert_eq!((below(&plain), halves(&plain, WINDOW, amber)), (0, (0, 0)));
+    bench.send("alignment Aligned: skew 12 ms, pictures delayed by up to 48 ms");
+    let told = bench.until("a line below the tiles and a remark", |shot| below(shot) > 100 && is_whole(shot));
+    told.keep("grid-2-aligned.png");
+    let (upper, lower) = halves(&told, WINDOW, amber);
+    assert!(upper == 0 && lower > 100, "the remark is in the caption of the second: {upper}, {lower}");
+    bench.send("alignment ");
+    bench.until("nothing of it", |shot| below(shot) == 0 && halves(shot, WINDOW, amber) == (0, 0));
 }
 
 fn four_tiles_find_room_in_a_small_window(display: &str) {
@@ -867,6 +897,7 @@ for_each_display!(
     a_server_is_chosen_by_digits_arrows_and_clicks,
     a_double_click_fills_the_screen_and_goes_back,
     each_tile_of_the_grid_has_its_name_and_its_own_no_video,
+    the_grid_says_how_well_it_is_aligned_and_which_tile_is_not,
     four_tiles_find_room_in_a_small_window,
     what_came_of_a_key_is_said_beside_the_picture_and_in_the_warning,
     the_screen_stays_on_while_pictures_come,

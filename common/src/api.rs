@@ -100,6 +100,37 @@ pub struct Stats {
     pub rtsp: Option<RtspStats>,
     #[serde(default)]
     pub jpeg: JpegStats,
+    /// None of a server that does not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alignment: Option<Alignment>,
+}
+
+/// How clients are to show the cameras of this server beside each other, unless their pilots want it otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Alignment {
+    /// Pictures that were captured at one time are shown at one time.
+    pub enabled: bool,
+    pub method: AlignmentMethod,
+    /// The longest that a picture waits for those of the other cameras.
+    pub max_latency_ms: u32,
+    /// Times of capture of pictures that belong together differ by no more.
+    pub sync_tolerance_ms: u32,
+}
+
+impl Default for Alignment {
+    fn default() -> Self {
+        Self { enabled: false, method: AlignmentMethod::Timestamp, max_latency_ms: 100, sync_tolerance_ms: 33 }
+    }
+}
+
+/// By what pictures belong together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AlignmentMethod {
+    /// The times of their capture.
+    #[default]
+    Timestamp,
 }
 
 /// Pictures of all streams as JPEG, which are made while somebody wants them.

@@ -160,6 +160,29 @@ pub fn watch_lateness(
     });
 }
 
+/// Calls `on_packet` with each compound RTCP packet that the source gets, by UDP and by TCP. Where its packets come in,
+/// as `add-reference-timestamp-meta` is there from GStreamer 1.22 on alone.
+pub fn on_control(source: &gst::Element, on_packet: impl Fn(&[u8]) + Send + Sync + 'static) {
+    let on_packet = Arc::new(on_packet);
+    source.connect("new-manager", false, move |values| {
+        let manager = values.get(1)?.get::<gst::Element>().ok()?;
+        let on_packet = Arc::clone(&on_packet);
+        manager.connect_pad_added(move |_, pad| {
+            if !pad.name().starts_with("recv_rtcp_sink") {
+                return;
+            }
+            let on_packet = Arc::clone(&on_packet);
+            pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+                if let Some(map) = info.buffer().and_then(|buffer| buffer.map_readable().ok()) {
+                    on_packet(&map);
+                }
+                gst::PadProbeReturn::Ok
+            });
+        });
+        None
+    });
+}
+
 /// Whether media comes by UDP now.
 pub fn has_udp(source: &gst::Element) -> bool {
     let is_udp = |element: gst::Element| is_made_by(&element, "udpsrc");

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use clap::{ArgAction, Args, Parser, ValueEnum};
+use rov_common::api::AlignmentMethod;
 use rov_common::camera::Trust;
 use rov_common::codec::Codec;
 use rov_common::units::{Fps, decimal, whole};
@@ -50,6 +51,18 @@ pub enum Switch {
     #[default]
     On,
     Off,
+}
+
+/// `alignment = { ... }` of a file; hyphens may stand for the underscores, as in all other keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AlignmentOptions {
+    pub enabled: Option<bool>,
+    pub method: Option<AlignmentMethod>,
+    #[serde(alias = "max-latency-ms")]
+    pub max_latency_ms: Option<u32>,
+    #[serde(alias = "sync-tolerance-ms")]
+    pub sync_tolerance_ms: Option<u32>,
 }
 
 /// Low-latency video server: a camera, a file, a pipe or a test picture, encoded once, to rov-client and browsers over
@@ -348,6 +361,10 @@ pub struct MachineOptions {
     /// has no encoder: where it is too much, only its keyframes are sent
     #[arg(help_heading = BIT_RATE, long, value_parser = whole::<u32>, value_name = "KBIT/S")]
     pub tether: Option<u32>,
+
+    /// How clients are to show the cameras beside each other, in files alone as there are several cameras only there.
+    #[arg(skip)]
+    pub alignment: AlignmentOptions,
 
     /// How viewers get the video, separated by commas [default: webrtc,rtsp]
     ///

@@ -10,16 +10,18 @@ mod summary;
 mod tests;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use rov_common::api::Alignment;
 pub use rov_common::camera::{CameraUrl, Credentials, Trust};
 use rov_common::codec::Codec;
 use rov_common::discovery::clean;
 use rov_common::units::{Bitrate, Fps, Resolution};
 use url::Url;
 
-use crate::cli::{CameraOptions, MachineOptions, StreamOptions, Switch};
+use crate::cli::{AlignmentOptions, CameraOptions, MachineOptions, StreamOptions, Switch};
 use crate::config_file::{self, Lines, Options};
 use crate::http;
 use crate::identity;
@@ -44,6 +46,9 @@ const TRANSPORTS: [Transport; 2] = [Transport::Webrtc, Transport::Rtsp];
 
 /// The most that `--all-cameras` takes.
 pub const MAX_CAMERAS: usize = 8;
+
+/// Of the figures of [`Alignment`].
+const ALIGNMENT_MS: RangeInclusive<u32> = 1..=500;
 
 /// The longest name that an announcement carries, in bytes of UTF-8.
 const MAX_NAME: usize = 64;
@@ -239,6 +244,8 @@ pub struct Config {
     pub pilot: Pilot,
     /// What all streams to one viewer's address may have together.
     pub tether: Option<Bitrate>,
+    /// What clients are told.
+    pub alignment: Alignment,
     /// Where the server's key is kept; None: nowhere.
     pub state_dir: Option<PathBuf>,
     /// No option.
@@ -364,7 +371,10 @@ impl Config {
         pip::join(&mut cameras).map_err(|(camera, Misset { key, message })| {
             ConfigError(options.at(Some(options.cameras[camera].source.line_of(key)), &message))
         })?;
-        let config = Self::with(&machine.options, transports, cameras).map_err(located(options, &[&machine.lines]))?;
+        let mut config =
+            Self::with(&machine.options, transports, cameras).map_err(located(options, &[&machine.lines]))?;
+        config.alignment = alignment(&machine.options.alignment)
+            .map_err(|ConfigError(message)| ConfigError(options.at(Some(machine.line_of("alignment")), &message)))?;
         let config = Self { all_cameras: all_cameras.is_some(), ..config };
         config.check_names().map_err(|Misnamed { camera, stream, message }| {
             let camera = &options.cameras[camera];
@@ -413,6 +423,7 @@ impl Config {
             allow_hosts: options.allow_host.iter().map(|name| allow_host(name)).collect::<Result<_, _>>()?,
             allow_origins: options.allow_origin.iter().map(|text| allow_origin(text)).collect::<Result<_, _>>()?,
             pilot: options.pilot.unwrap_or_default(),
+            alignment: Alignment::default(),
             tether: options.tether.map(Bitrate::from_kbps).filter(|tether| tether.kbps() > 0),
             state_dir: options.state_dir.clone().or_else(|| identity::default_folder(|name| std::env::var(name).ok())),
             http_limits: http::Limits::default(),
@@ -608,6 +619,24 @@ impl EncodeConfig {
             max_quality: options.max_quality.unwrap_or(usual.max_quality),
             rest_after: usual.rest_after,
         })
+    }
+}
+
+fn alignment(options: &AlignmentOptions) -> Result<Alignment, ConfigError> {
+    let usual = Alignment::default();
+    let given = Alignment {
+        enabled: options.enabled.unwrap_or(usual.enabled),
+        method: options.method.unwrap_or(usual.method),
+        max_latency_ms: options.max_latency_ms.unwrap_or(usual.max_latency_ms),
+        sync_tolerance_ms: options.sync_tolerance_ms.unwrap_or(usual.sync_tolerance_ms),
+    };
+    let figures = [("max_latency_ms", given.max_latency_ms), ("sync_tolerance_ms", given.sync_tolerance_ms)];
+    match figures.into_iter().find(|(_, ms)| !ALIGNMENT_MS.contains(ms)) {
+        Some((key, ms)) => {
+            let (least, most) = ALIGNMENT_MS.into_inner();
+            bad(format!("alignment: {key} = {ms}: must be from {least} to {most} milliseconds"))
+        }
+        None => Ok(given),
     }
 }
 

@@ -38,6 +38,29 @@ pub struct Frame {
     pub captured: Captured,
 }
 
+/// A moment that the stream's clocks have in common, for sender reports: the capture of a frame.
+#[derive(Clone, Copy, Debug)]
+pub struct Anchor {
+    timestamp: u32,
+    captured_at: Instant,
+    captured: Captured,
+}
+
+impl From<&Frame> for Anchor {
+    fn from(frame: &Frame) -> Self {
+        Self { timestamp: frame.timestamp, captured_at: frame.captured_at, captured: frame.captured }
+    }
+}
+
+impl Anchor {
+    /// `now` in RTP ticks without a viewer's offset, and by the clock of captures: so receivers can tell from a report
+    /// of both when the picture of any timestamp was captured.
+    pub fn at(&self, now: Instant) -> (u32, Captured) {
+        let since = now.saturating_duration_since(self.captured_at);
+        (self.timestamp.wrapping_add(rtp_ticks(since)), Captured(self.captured.0 + since))
+    }
+}
+
 /// Splits `unit` into payloads. Access unit delimiters are left out: RTP's marker bit does their work.
 pub fn packetize(codec: Codec, unit: &AccessUnit, pts: Duration, captured: Captured) -> Frame {
     let mut payloads = Vec::with_capacity(unit.data.len() / MAX_PAYLOAD + 4);

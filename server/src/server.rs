@@ -227,6 +227,7 @@ impl Server {
             rtp: rtp.clone(),
             rtsp: rtsp.clone(),
             jpeg: jpeg.clone(),
+            alignment: config.alignment,
             allow_hosts: config.allow_hosts.clone(),
             allow_origins: config.allow_origins.clone(),
             limits: config.http_limits,

@@ -27,7 +27,7 @@ pub struct Picture {
     /// How much later than it should be the last packet came, as far as the sender's clock tells; see `due_at`.
     pub late_by: Duration,
     /// When it was captured, by the server's clock, which may be another than this machine's; none where the way in does
-    /// not tell: only WebRTC does.
+    /// not tell, or not yet: RTP and RTSP do with the first sender report.
     pub captured: Option<Captured>,
     /// When its access unit entered the decoder; from the last packet to here it waited for retransmissions.
     pub decode_started_at: Instant,

@@ -138,6 +138,7 @@ pub fn badge(name: &str, presentation: Presentation, view: &ViewModel) -> Badge 
         name: name.to_owned(),
         state,
         delay_ms: (is_live && delay > 0.0).then_some(delay.round() as u32),
+        remark: "",
         link: if is_live { view.overlay.transport.clone() } else { String::new() },
     }
 }

@@ -1,5 +1,6 @@
 //! The ways in: each gives whole RTP packets of one H.264 or H.265 stream, and says what it knows of itself.
 
+pub mod reports;
 pub mod rtp;
 pub mod rtsp;
 pub mod webrtc;

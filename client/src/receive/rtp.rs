@@ -27,6 +27,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use self::senders::{Origin, Senders, Verdict};
+use super::reports::SenderClock;
 use super::{ConnectError, LinkState, OnPackets, PAYLOAD_TYPE, Transport};
 
 /// Where rov-server sends unless it is told otherwise.
@@ -128,6 +129,7 @@ impl Receiver {
             fec: None,
             stream: 0,
             markers: Markers::default(),
+            clock: SenderClock::default(),
         };
         input.join(&sockets);
         let task = tokio::spawn(input.receive(sockets));
@@ -243,6 +245,7 @@ struct Input {
     /// The one that was delivered last.
     stream: u32,
     markers: Markers<(Vec<u8>, Instant)>,
+    clock: SenderClock,
 }
 
 struct Sockets {
@@ -359,7 +362,7 @@ impl Input {
     }
 
     fn deliver(&mut self, packet: &[u8], at: Instant) {
-        let mut packet = packet.to_vec();
+        let mut packet = self.clock.mark(packet);
         rtp::set_payload_type(&mut packet, PAYLOAD_TYPE);
         rtp::set_ssrc(&mut packet, self.stream);
         let header = marker::Packet::parse(self.shared.source.codec, &packet);
@@ -372,8 +375,12 @@ impl Input {
         self.heard.send_if_modified(|heard| !std::mem::replace(heard, true));
     }
 
-    fn control(&self, packet: &[u8], from: SocketAddr, at: Instant) {
-        if lock(&self.shared.senders).control(from.ip(), packet, at) {
+    fn control(&mut self, packet: &[u8], from: SocketAddr, at: Instant) {
+        let mut senders = lock(&self.shared.senders);
+        if senders.watched().is_some_and(|watched| watched.ip() == from.ip()) {
+            self.clock.control(packet);
+        }
+        if senders.control(from.ip(), packet, at) {
             tracing::info!("{} said goodbye (RTCP BYE)", from.ip());
         }
     }
@@ -486,6 +493,7 @@ mod tests {
             fec: None,
             stream: 0,
             markers: Markers::default(),
+            clock: SenderClock::default(),
         };
         let receiver = tokio::spawn(input.receive(Sockets::new(media, None, Some(repair)).unwrap()));
         for expected in 0..200 {

@@ -28,6 +28,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
 use self::parameter_sets::ParameterSets;
+use super::reports::SenderClock;
 use super::{ConnectError, LinkState, OnCodec, OnPackets, PAYLOAD_TYPE, Transport};
 use crate::limit::within;
 
@@ -109,6 +110,7 @@ struct Shared {
     on_codec: OnCodec,
     on_packets: OnPackets,
     sets: Mutex<ParameterSets>,
+    clock: Mutex<SenderClock>,
     media: Mutex<Media>,
     /// The fingerprint of the certificate that was not taken.
     untrusted: Mutex<Option<String>>,
@@ -156,6 +158,7 @@ impl Player {
             on_codec,
             on_packets,
             sets: Mutex::new(ParameterSets::new(Codec::H264, &[])),
+            clock: Mutex::default(),
             media: Mutex::default(),
             untrusted: Mutex::default(),
             link_runs_empty: Arc::default(),
@@ -281,6 +284,12 @@ fn build(shared: &Arc<Shared>, latency: Duration) -> Result<(gst::Pipeline, gst_
             *lock(&shared.untrusted) = Some(fingerprint);
         }
     });
+    let weak = Arc::downgrade(shared);
+    rtspsrc::on_control(&source, move |compound| {
+        if let Some(shared) = weak.upgrade() {
+            lock(&shared.clock).control(compound);
+        }
+    });
     let (weak_sink, link_shared) = (sink.downgrade(), Arc::downgrade(shared));
     source.connect_pad_added(move |source, pad| {
         let (Some(sink), Some(shared)) = (weak_sink.upgrade(), link_shared.upgrade()) else { return };
@@ -349,9 +358,10 @@ fn take_packets(sink: &gst_app::AppSink, shared: &Arc<Shared>) {
             let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
             let link_runs_empty = shared.link_runs_empty.load(Ordering::Relaxed);
             let received = Received { at: Instant::now(), link_runs_empty };
-            let Some(mut packet) = sample.buffer().and_then(|b| Some(b.map_readable().ok()?.to_vec())) else {
+            let Some(map) = sample.buffer().and_then(|buffer| buffer.map_readable().ok()) else {
                 return Ok(gst::FlowSuccess::Ok);
             };
+            let mut packet = lock(&shared.clock).mark(&map);
             if packet.len() > 1 {
                 rtp::set_payload_type(&mut packet, PAYLOAD_TYPE);
             }

@@ -1,4 +1,5 @@
 use clap::ValueEnum;
+use rov_common::api::Alignment;
 use rov_common::units::{Bitrate, Fps, Resolution};
 
 use super::*;
@@ -340,6 +341,32 @@ fn a_second_stream_in_short_is_as_the_first_but_for_what_it_says() {
     }
     let two = config_with(TWO_CAMERAS, &[]);
     assert_eq!(two.cameras.iter().map(|camera| camera.streams.len()).collect::<Vec<_>>(), [2, 1]);
+}
+
+#[test]
+fn a_file_says_how_clients_align_the_cameras_and_mistakes_in_that_have_line_and_key() {
+    let alignment = |text: &str| config_with(text, &[]).alignment;
+    assert_eq!(alignment(""), Alignment::default());
+    let usual = Alignment::default();
+    assert_eq!((usual.enabled, usual.max_latency_ms, usual.sync_tolerance_ms), (false, 100, 33));
+    let given = Alignment { enabled: true, max_latency_ms: 80, sync_tolerance_ms: 20, ..usual };
+    for text in [
+        "alignment = { enabled = true, method = \"timestamp\", max_latency_ms = 80, sync_tolerance_ms = 20 }",
+        "name = 'rov'\n[alignment]\nenabled = true\nmax-latency-ms = 80\nsync-tolerance-ms = 20\n[[camera]]",
+    ] {
+        assert_eq!(alignment(text), given, "{text}");
+    }
+    for (options, said) in [
+        ("true", "alignment: expected a table, as { enabled = true }, found true or false"),
+        ("{ enable = true }", "alignment: there is no \"enable\" in it, only enabled, method"),
+        ("{ method = 'ptp' }", "alignment: method: expected one of timestamp, found \"ptp\""),
+        ("{ max_latency_ms = '1' }", "alignment: max_latency_ms: expected a whole number"),
+        ("{ max_latency_ms = 0 }", "alignment: max_latency_ms = 0: must be from 1 to 500 milliseconds"),
+        ("{ sync_tolerance_ms = 501 }", "alignment: sync_tolerance_ms = 501: must be from 1 to 500 milliseconds"),
+    ] {
+        let message = refused(&format!("\nalignment = {options}"), &[]);
+        assert!(message.contains(&format!("rov.toml, line 2: {said}")), "{options}: {message}");
+    }
 }
 
 #[test]

@@ -198,9 +198,24 @@ impl<'de> Deserializer<'de> for Value<'_> {
         }
     }
 
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Mistake> {
+        match self.0 {
+            // A table within the line of its key: all of it is on that line.
+            DeValue::Table(table) => {
+                visitor.visit_map(Taken { entries: Rest::of("", 0, table).entries.into_iter(), current: None })
+            }
+            other => Value(other).deserialize_any(visitor),
+        }
+    }
+
     forward_to_deserialize_any! {
         bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char bytes byte_buf unit unit_struct newtype_struct tuple
-        tuple_struct map struct identifier ignored_any
+        tuple_struct map identifier ignored_any
     }
 }
 
@@ -232,6 +247,10 @@ impl de::Error for Mistake {
         Self::custom(format!("expected {}", wanted(expected)))
     }
 
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        Self::custom(format!("there is no {field:?} in it, only {}", expected.join(", ")))
+    }
+
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
         Self::custom(format!("expected one of {}, found {variant:?}", expected.join(", ")))
     }
@@ -247,6 +266,7 @@ fn wanted(expected: &dyn Expected) -> String {
         "f64" => "a number".to_owned(),
         "a boolean" => "true or false".to_owned(),
         "a sequence" => "a list".to_owned(),
+        text if text.starts_with("struct ") => "a table, as { enabled = true }".to_owned(),
         _ => "a string in quotes".to_owned(),
     }
 }

@@ -25,8 +25,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router, middleware};
 use rov_common::api::{
-    Health, JpegStats, MJPEG_PATH, OFFER_PATH, RtpStats, SDP_PATH, SNAPSHOT_PATH, Stats, StreamHealth, StreamState,
-    StreamStats, WHEP_PATH,
+    Alignment, Health, JpegStats, MJPEG_PATH, OFFER_PATH, RtpStats, SDP_PATH, SNAPSHOT_PATH, Stats, StreamHealth,
+    StreamState, StreamStats, WHEP_PATH,
 };
 use serde::Deserialize;
 use tokio::net::TcpListener;
@@ -56,6 +56,7 @@ pub struct Api {
     pub rtp: Vec<Arc<RtpOutput>>,
     /// One of each stream.
     pub jpeg: Vec<Arc<JpegOutput>>,
+    pub alignment: Alignment,
     /// Names by which the server may be asked, beside those of the machine, and origins of pages that may use it.
     pub allow_hosts: Vec<String>,
     pub allow_origins: Vec<String>,
@@ -176,5 +177,6 @@ async fn stats(State(api): State<Arc<Api>>) -> Result<Json<Stats>, Failure> {
         rtp: api.rtp.iter().map(|rtp| rtp.stats()).reduce(RtpStats::and),
         rtsp: api.rtsp.as_ref().map(|rtsp| rtsp.stats()),
         jpeg: api.jpeg.iter().map(|jpeg| jpeg.stats()).reduce(JpegStats::and).unwrap_or_default(),
+        alignment: Some(api.alignment),
     }))
 }

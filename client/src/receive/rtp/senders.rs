@@ -8,6 +8,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use crate::receive::reports::{self, Packet};
+
 /// The watched sender keeps its place while it is not silent for longer than this.
 const SILENT: Duration = Duration::from_secs(1);
 /// After a silence of this length a stream begins anew for the decoder: packets in flight are not waited for any more.
@@ -25,8 +27,6 @@ const MAX_OTHERS: usize = 64;
 const MAX_OFFERED: usize = 9;
 /// Payload types that are given out dynamically (RFC 3551 section 6): all that H.264 has.
 const DYNAMIC: std::ops::RangeInclusive<u8> = 96..=127;
-const RTCP_SENDER_REPORT: u8 = 200;
-const RTCP_BYE: u8 = 203;
 
 /// One packet, as far as its sender shows from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,23 +238,17 @@ impl Senders {
             return false;
         };
         let ssrc = watched.heard.origin.ssrc.to_be_bytes();
-        let mut rest = packet;
-        while let [first, kind, high, low, ..] = *rest
-            && first >> 6 == 2
-        {
-            let length = 4 * (usize::from(u16::from_be_bytes([high, low])) + 1);
-            let Some((this, behind)) = rest.split_at_checked(length) else { break };
-            let mut sources = this[4..].chunks_exact(4).map(|word| word == ssrc);
+        for Packet { kind, count, body } in reports::packets(packet) {
+            let mut sources = body.chunks_exact(4).map(|word| word == ssrc);
             match kind {
-                RTCP_SENDER_REPORT if sources.next() == Some(true) => self.reported = Some(now),
-                RTCP_BYE if sources.take(usize::from(first & 0x1f)).any(|is_ours| is_ours) => {
+                reports::SENDER_REPORT if sources.next() == Some(true) => self.reported = Some(now),
+                reports::BYE if sources.take(count.into()).any(|is_ours| is_ours) => {
                     self.reported = None;
                     watched.gone = Some(now);
                     return true;
                 }
                 _ => {}
             }
-            rest = behind;
         }
         false
     }
@@ -330,7 +324,7 @@ mod tests {
         for (begun, goodbye, why) in [(10_000, false, "10.0.0.2 is silent"), (60_000, true, "10.0.0.2 said goodbye")] {
             senders.packet(origin(2, 7), start + ms(begun));
             if goodbye {
-                assert!(senders.control([10, 0, 0, 2].into(), &rtcp(RTCP_BYE, 7), start + ms(begun)));
+                assert!(senders.control([10, 0, 0, 2].into(), &rtcp(reports::BYE, 7), start + ms(begun)));
             }
             for tenth in 11..400 {
                 let now = start + ms(begun + 100 * tenth);
@@ -442,12 +436,12 @@ mod tests {
     fn a_goodbye_makes_room_at_once() {
         let (start, mut senders) = (Instant::now(), Senders::new(None, None));
         senders.packet(origin(2, 7), start);
-        assert!(!senders.control([10, 0, 0, 2].into(), &rtcp(RTCP_SENDER_REPORT, 7), start));
+        assert!(!senders.control([10, 0, 0, 2].into(), &rtcp(reports::SENDER_REPORT, 7), start));
         assert!(senders.reports(start));
         for (machine, ssrc) in [(3, 7), (2, 8)] {
-            assert!(!senders.control([10, 0, 0, machine].into(), &rtcp(RTCP_BYE, ssrc), start), "another's");
+            assert!(!senders.control([10, 0, 0, machine].into(), &rtcp(reports::BYE, ssrc), start), "another's");
         }
-        assert!(senders.control([10, 0, 0, 2].into(), &rtcp(RTCP_BYE, 7), start));
+        assert!(senders.control([10, 0, 0, 2].into(), &rtcp(reports::BYE, 7), start));
         assert!(senders.said_goodbye());
         assert_eq!(senders.packet(origin(2, 7), start + ms(1)), Verdict::Ignore, "it was under way");
         assert_eq!(senders.packet(origin(2, 8), start + ms(2)), Verdict::Play(2));
@@ -458,7 +452,9 @@ mod tests {
     fn damaged_rtcp_is_ignored() {
         let (start, mut senders) = (Instant::now(), Senders::new(None, None));
         senders.packet(origin(2, 7), start);
-        for packet in [&[][..], &[0x81, RTCP_BYE], &[0x81, RTCP_BYE, 0, 9, 0, 0, 0, 7], &[0x80, RTCP_BYE, 0, 0]] {
+        for packet in
+            [&[][..], &[0x81, reports::BYE], &[0x81, reports::BYE, 0, 9, 0, 0, 0, 7], &[0x80, reports::BYE, 0, 0]]
+        {
             assert!(!senders.control([10, 0, 0, 2].into(), packet, start), "{packet:?}");
         }
     }

@@ -2,9 +2,7 @@
 
 use std::time::Instant;
 
-use rov_common::capture_clock::Captured;
-
-use crate::packetize::CLOCK_RATE;
+use crate::packetize::Anchor;
 
 /// Of the dynamic range (RFC 3551 section 3); the SDP says what it stands for.
 pub const PAYLOAD_TYPE: u8 = 96;
@@ -15,13 +13,6 @@ const SENDER_REPORT: u8 = 200;
 const SOURCE_DESCRIPTION: u8 = 202;
 const GOODBYE: u8 = 203;
 const CNAME: u8 = 1;
-
-/// A moment on the stream's timeline: the timestamp of a frame without our offset, and when that was captured.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Anchor {
-    pub timestamp: u32,
-    pub captured_at: Instant,
-}
 
 /// What all receivers see: one source, the same packets for everybody.
 pub(super) struct Session {
@@ -63,17 +54,12 @@ impl Session {
 
     /// A moment on the clock of the packets' timestamps.
     pub fn timestamp(&self, anchor: Anchor, now: Instant) -> u32 {
-        let since = now.saturating_duration_since(anchor.captured_at);
-        let ticks = (since.as_nanos() * u128::from(CLOCK_RATE) / 1_000_000_000) as u32;
-        anchor.timestamp.wrapping_add(self.offset).wrapping_add(ticks)
+        anchor.at(now).0.wrapping_add(self.offset)
     }
 
     /// A sender report with the source's name (RFC 3550 sections 6.4.1, 6.5).
-    ///
-    /// `now` and `utc` are the same moment, by the clock of captures, of which the report gives the RTP time: so
-    /// receivers can tell when the picture of any timestamp was captured.
-    pub fn report(&self, anchor: Anchor, now: Instant, utc: Captured) -> Vec<u8> {
-        let timestamp = self.timestamp(anchor, now);
+    pub fn report(&self, anchor: Anchor, now: Instant) -> Vec<u8> {
+        let (timestamp, utc) = (self.timestamp(anchor, now), anchor.at(now).1);
         let mut out = Vec::with_capacity(80);
         packet(&mut out, SENDER_REPORT, 0, |out| {
             out.extend_from_slice(&self.ssrc.to_be_bytes());
@@ -94,8 +80,8 @@ impl Session {
     }
 
     /// The last report, with a BYE (RFC 3550 section 6.6).
-    pub fn goodbye(&self, anchor: Anchor, now: Instant, utc: Captured) -> Vec<u8> {
-        let mut out = self.report(anchor, now, utc);
+    pub fn goodbye(&self, anchor: Anchor, now: Instant) -> Vec<u8> {
+        let mut out = self.report(anchor, now);
         packet(&mut out, GOODBYE, 1, |out| out.extend_from_slice(&self.ssrc.to_be_bytes()));
         out
     }
@@ -115,7 +101,22 @@ fn packet(out: &mut Vec<u8>, kind: u8, count: u8, body: impl FnOnce(&mut Vec<u8>
 mod tests {
     use std::time::Duration;
 
+    use bytes::Bytes;
+    use rov_common::capture_clock::Captured;
+
     use super::*;
+    use crate::packetize::Frame;
+
+    fn anchor(timestamp: u32, captured_at: Instant, captured: Captured) -> Anchor {
+        Anchor::from(&Frame {
+            unit: Bytes::new(),
+            payloads: Vec::new(),
+            timestamp,
+            keyframe: true,
+            captured_at,
+            captured,
+        })
+    }
 
     fn session() -> Session {
         Session::with(0x0102_0304, 0xFFFF, 0xFFFF_FF00, "abcdef".to_owned())
@@ -136,8 +137,8 @@ mod tests {
         let mut session = session();
         session.media(&[0; 10], 0x0200, true, &mut Vec::new());
         let captured_at = Instant::now();
-        let (now, utc) = (captured_at + Duration::from_millis(20), Captured(Duration::from_millis(1_500)));
-        let report = session.report(Anchor { timestamp: 0x0200, captured_at }, now, utc);
+        let anchor = anchor(0x0200, captured_at, Captured(Duration::from_millis(1_480)));
+        let report = session.report(anchor, captured_at + Duration::from_millis(20));
         let expected: Vec<u8> = [
             &[0x80, 200, 0, 6, 1, 2, 3, 4][..],
             &[0x83, 0xAA, 0x7E, 0x81, 0x80, 0, 0, 0], // 2,208,988,801 and a half
@@ -152,8 +153,8 @@ mod tests {
 
     #[test]
     fn a_goodbye_ends_a_compound_packet() {
-        let anchor = Anchor { timestamp: 0, captured_at: Instant::now() };
-        let goodbye = session().goodbye(anchor, anchor.captured_at, Captured::default());
+        let now = Instant::now();
+        let goodbye = session().goodbye(anchor(0, now, Captured::default()), now);
         assert!(goodbye.ends_with(&[0x81, 203, 0, 1, 1, 2, 3, 4]));
         assert_eq!(goodbye.len() % 4, 0);
     }

@@ -10,9 +10,9 @@ use super::Shared;
 use super::keyframes::Keyframes;
 use super::links::{Links, Port};
 use super::pace::{Pacer, frame_interval};
-use super::packet::{Anchor, Session};
+use super::packet::Session;
 use crate::config::RtpConfig;
-use crate::packetize::Frame;
+use crate::packetize::{Anchor, Frame};
 use crate::stream::{OutputQueue, Stream};
 
 /// One source on a LAN may report so often (RFC 3550 section 6.2 counts in shares of the bandwidth: this is 100 bytes).
@@ -96,7 +96,7 @@ impl Sender {
         }
         if let Some(anchor) = self.anchor {
             let now = Instant::now();
-            let goodbye = self.session.goodbye(anchor, now, self.stream.clock().at(now));
+            let goodbye = self.session.goodbye(anchor, now);
             self.links.send(Port::Rtcp, &goodbye);
         }
     }
@@ -108,7 +108,7 @@ impl Sender {
         if self.keyframes.wanted(start, frame.keyframe, interval) {
             self.stream.demand().request_keyframe();
         }
-        let anchor = Anchor { timestamp: frame.timestamp, captured_at: frame.captured_at };
+        let anchor = Anchor::from(frame);
         let packets = frame.payloads.len();
         self.sent.resize_with(packets, Vec::new);
         // Where each frame is a keyframe, the next one is as good as a repair.
@@ -144,7 +144,7 @@ impl Sender {
         let Some(anchor) = self.anchor else { return };
         if now >= self.report_at {
             self.report_at = now + REPORT_EVERY;
-            let report = self.session.report(anchor, now, self.stream.clock().at(now));
+            let report = self.session.report(anchor, now);
             self.links.send(Port::Rtcp, &report);
         }
     }

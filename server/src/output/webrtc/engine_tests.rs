@@ -22,6 +22,7 @@ use rtc::peer_connection::transport::{
 };
 use rtc::peer_connection::{RTCPeerConnection, RTCPeerConnectionBuilder};
 use rtc::rtcp::payload_feedbacks::picture_loss_indication::PictureLossIndication;
+use rtc::rtcp::sender_report::SenderReport;
 use rtc::rtp_transceiver::rtp_sender::{
     RTCPFeedback, RTCRtpCodec, RTCRtpCodecParameters, RTCRtpHeaderExtensionCapability, RtpCodecKind,
 };
@@ -75,6 +76,9 @@ struct Viewer {
     packets: Vec<(u16, bool)>,
     /// What the header extension for the time of capture was in each of them.
     captured: Vec<Option<Bytes>>,
+    /// The time that the last packet's timestamp has by each sender report.
+    reported: Vec<Captured>,
+    timestamp: u32,
     ssrc: u32,
     answer: String,
 }
@@ -130,6 +134,8 @@ impl Viewer {
                 track: None,
                 packets: Vec::new(),
                 captured: Vec::new(),
+                reported: Vec::new(),
+                timestamp: 0,
                 ssrc: 0,
                 answer: String::new(),
             },
@@ -184,7 +190,17 @@ impl Viewer {
             }
         }
         while let Some(message) = self.pc.poll_read() {
+            if let RTCMessage::RtcpPacket(_, packets) = &message.message {
+                for packet in packets {
+                    if let Some(report) = packet.as_any().downcast_ref::<SenderReport>() {
+                        let since = f64::from(report.rtp_time.wrapping_sub(self.timestamp)) / 90_000.0;
+                        let at = Captured::from_ntp(report.ntp_time).0;
+                        self.reported.push(Captured(at.saturating_sub(Duration::from_secs_f64(since))));
+                    }
+                }
+            }
             if let RTCMessage::RtpPacket(_, packet) = message.message {
+                self.timestamp = packet.header.timestamp;
                 self.ssrc = packet.header.ssrc;
                 self.packets.push((packet.header.sequence_number, packet.header.marker));
                 let id = extension_id(&self.answer, ABS_CAPTURE_TIME_URI);
@@ -441,6 +457,24 @@ fn a_viewer_that_hides_its_address_by_multicast_dns_connects_all_the_same() {
     world.run_until_connected();
     world.send(true, 3);
     assert_eq!(world.viewers[0].packets.len(), 3);
+}
+
+#[test]
+fn sender_reports_tell_when_pictures_were_captured_and_not_when_they_were_sent() {
+    let mut world = World::new();
+    world.join("10.0.0.2:6000");
+    world.run_until_connected();
+    let encoding = Duration::from_millis(40);
+    let captured_at = world.now.checked_sub(encoding).expect("a machine that has run");
+    let frame = Frame { captured_at, ..world.frame(true, 3) };
+    world.engine.send_frame(world.now, 0, &frame, &mut world.wire);
+    world.run(Duration::from_millis(3_500));
+    let reported = &world.viewers[0].reported;
+    assert!(reported.len() >= 3, "{reported:?}");
+    for at in reported {
+        let wrong = at.0.abs_diff(CAPTURED.0);
+        assert!(wrong < Duration::from_micros(50), "{wrong:?} off, by {reported:?}");
+    }
 }
 
 #[test]

@@ -1,5 +1,5 @@
 //! What viewers report by RTCP, taken out of the core on its way in, requests for packets that would only add to
-//! congestion kept from it, and the numbers by which packets are reported.
+//! congestion kept from it, the numbers by which packets are reported, and the times of sender reports.
 //!
 //! The core itself hands over a compound packet only when the first SSRC in it is that of the media. Chromium reports
 //! on the retransmissions first, from the first one on: all that it says after that would be lost, keyframe requests
@@ -14,6 +14,7 @@ use rov_common::sync::lock;
 use rov_common::webrtc::TRANSPORT_CC_URI;
 use rtc::interceptor::{Interceptor, Packet, StreamInfo, TaggedPacket, convert_twcc};
 use rtc::rtcp;
+use rtc::rtcp::sender_report::SenderReport;
 use rtc::rtcp::transport_feedbacks::transport_layer_cc::{PacketStatusChunk, TransportLayerCc};
 use rtc::rtcp::transport_feedbacks::transport_layer_nack::{TransportLayerNack, nack_pairs_from_sequence_numbers};
 use rtc::sansio::Protocol;
@@ -22,6 +23,7 @@ use rtc::shared::marshal::MarshalSize;
 
 use super::estimate::Estimator;
 use super::history::{History, MAX_PACKETS};
+use crate::packetize::{Anchor, Frame};
 
 /// A packet is not sent again while the one sent before may still be on its way, but at least so often.
 const AGAIN_MIN: Duration = Duration::from_millis(4);
@@ -44,11 +46,13 @@ struct Shared {
     /// Any came at all.
     heard: bool,
     estimator: Estimator,
+    /// The capture of the frame that was sent last, and what the viewer's timestamps are higher by.
+    sent: Option<(Anchor, u32)>,
 }
 
 impl Feedback {
     pub fn new(estimator: Estimator) -> Self {
-        Self(Arc::new(Mutex::new(Shared { packets: Vec::new(), heard: false, estimator })))
+        Self(Arc::new(Mutex::new(Shared { packets: Vec::new(), heard: false, estimator, sent: None })))
     }
 
     /// The interceptor that fills it. It belongs nearest to the wire, where requests for packets pass before they are
@@ -69,6 +73,11 @@ impl Feedback {
         let mut shared = lock(&self.0);
         let packets = std::mem::take(&mut shared.packets);
         std::mem::take(&mut shared.heard).then_some(packets)
+    }
+
+    /// A frame is about to be sent, whose packets have timestamps that are higher by `offset`.
+    pub fn sends(&self, frame: &Frame, offset: u32) {
+        lock(&self.0).sent = Some((frame.into(), offset));
     }
 
     pub fn with<T>(&self, work: impl FnOnce(&mut Estimator) -> T) -> T {
@@ -135,6 +144,20 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
     }
 
     fn handle_write(&mut self, mut packet: TaggedPacket) -> Result<(), Error> {
+        let now = packet.now;
+        if let Packet::Rtcp(packets) = &mut packet.message.packet
+            && let Some((anchor, offset)) = lock(&self.feedback.0).sent
+        {
+            let (timestamp, captured) = anchor.at(now);
+            for packet in packets {
+                // The core gives the time of sending the RTP timestamp of a picture that was captured before. Those of
+                // retransmissions (RFC 4588) have the same timestamps.
+                if let Some(report) = packet.as_any().downcast_ref::<SenderReport>().cloned() {
+                    let rtp_time = timestamp.wrapping_add(offset);
+                    *packet = Box::new(SenderReport { ntp_time: captured.ntp(), rtp_time, ..report });
+                }
+            }
+        }
         if let Packet::Rtp(rtp) = &mut packet.message.packet
             && let Some(extension) = self.numbered.get(&rtp.header.ssrc)
         {

@@ -483,6 +483,7 @@ impl Session {
         }
         self.needs_keyframe = false;
         self.liveness.sent(now);
+        self.feedback.sends(frame, self.timestamp_offset);
         let last = frame.payloads.len().saturating_sub(1);
         for i in 0..frame.payloads.len() {
             self.write(now, frame, i);

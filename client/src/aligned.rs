@@ -1,0 +1,153 @@
+//! The grid while its tiles are aligned: their pictures, chosen by `align`, and what came of it. There only as long as
+//! that is wanted; without it each tile shows its newest picture.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::align::{Aligner, Limits, MAX_WAITING, Standing};
+use crate::decode::Picture;
+use crate::feed::Feed;
+use crate::stats::{AlignmentReport, Histogram, ms};
+
+/// What the pilot wants; none: as the server says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    pub aligned: Option<bool>,
+    pub max_latency: Option<Duration>,
+    pub tolerance: Option<Duration>,
+}
+
+impl Wish {
+    /// How the tiles of a server that says this are to be aligned, if so.
+    pub fn limits(&self, server: rov_common::api::Alignment) -> Option<Limits> {
+        let of = |wish: Option<Duration>, ms: u32| wish.unwrap_or(Duration::from_millis(ms.into()));
+        self.aligned.unwrap_or(server.enabled).then(|| Limits {
+            max_latency: of(self.max_latency, server.max_latency_ms),
+            tolerance: of(self.tolerance, server.sync_tolerance_ms),
+        })
+    }
+}
+
+pub struct Aligned {
+    aligner: Aligner<Picture>,
+    limits: Limits,
+    tiles: Vec<Arc<Feed>>,
+    /// How often the mailbox of each tile was cleared.
+    cleared: Vec<u64>,
+    skews: Histogram,
+    delays: Histogram,
+}
+
+impl Aligned {
+    pub fn begin(tiles: &[Arc<Feed>], limits: Limits, now: Instant) -> Self {
+        for tile in tiles {
+            tile.viewer.mailbox.set_depth(MAX_WAITING);
+        }
+        Self {
+            aligner: Aligner::new(tiles.len(), limits, now),
+            limits,
+            tiles: tiles.to_vec(),
+            cleared: tiles.iter().map(|tile| tile.viewer.mailbox.cleared()).collect(),
+            skews: Histogram::default(),
+            delays: Histogram::default(),
+        }
+    }
+
+    pub fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    /// Takes the pictures that came, and decides which are shown now.
+    pub fn choose(&mut self, now: Instant) {
+        for (at, (tile, cleared)) in self.tiles.iter().zip(&mut self.cleared).enumerate() {
+            let mailbox = &tile.viewer.mailbox;
+            // Of a session that is over none is shown.
+            let times = mailbox.cleared();
+            if std::mem::replace(cleared, times) != times {
+                self.aligner.forget(at);
+            }
+            while let Some(picture) = mailbox.take() {
+                self.aligner.put(at, picture.captured, picture.converted_at, picture);
+            }
+        }
+        if let Some(chosen) = self.aligner.choose(now) {
+            self.delays.add(chosen.delay);
+            chosen.skew.into_iter().for_each(|skew| self.skews.add(skew));
+        }
+    }
+
+    pub fn take(&mut self, tile: usize) -> Option<Picture> {
+        self.aligner.take(tile)
+    }
+
+    /// When there is something to show again, unless a picture comes before.
+    pub fn due(&self) -> Option<Instant> {
+        self.aligner.due()
+    }
+
+    pub fn report(&self) -> AlignmentReport {
+        let recent = self.aligner.recent();
+        let tiles = (0..self.tiles.len()).map(|tile| words(self.aligner.standing(tile)).to_owned());
+        AlignmentReport {
+            max_latency_ms: ms(self.limits.max_latency),
+            sync_tolerance_ms: ms(self.limits.tolerance),
+            skew_ms: recent.and_then(|recent| recent.skew).map(ms),
+            delay_ms: recent.map(|recent| ms(recent.delay)),
+            skew: self.skews.summary(),
+            delay: self.delays.summary(),
+            tiles: tiles.collect(),
+        }
+    }
+
+    /// For the pilot, below the tiles.
+    pub fn told(&self) -> String {
+        let recent = self.aligner.recent();
+        let Some((delay, skew)) = recent.and_then(|recent| Some((recent.delay, recent.skew?))) else {
+            return "Align: needs two cameras whose pictures say when they were captured".to_owned();
+        };
+        let beyond = match skew > self.limits.tolerance {
+            true => format!(" (over {} ms)", self.limits.tolerance.as_millis()),
+            false => String::new(),
+        };
+        format!("Aligned: skew {:.0} ms{beyond}, pictures delayed by up to {:.0} ms", ms(skew), ms(delay))
+    }
+
+    /// Why the tile is not aligned, for its caption; empty where it is, or says by itself that nothing comes.
+    pub fn remark(&self, tile: usize) -> &'static str {
+        match self.aligner.standing(tile) {
+            Standing::Silent => "",
+            other => words(other),
+        }
+    }
+}
+
+/// Empty where it is aligned.
+fn words(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Aligned => "",
+        Standing::Untimed => "no capture time",
+        Standing::Silent => "silent",
+        Standing::Late => "too late to align",
+        Standing::Early => "clock is ahead",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rov_common::api::Alignment;
+
+    use super::*;
+
+    #[test]
+    fn what_the_pilot_wants_goes_before_what_the_server_says() {
+        let server = Alignment { enabled: true, ..Alignment::default() };
+        let ms = Duration::from_millis;
+        let usual = Limits { max_latency: ms(100), tolerance: ms(33) };
+        let wish = Wish::default();
+        assert_eq!([wish.limits(server), wish.limits(Alignment::default())], [Some(usual), None]);
+        let off = Wish { aligned: Some(false), ..wish };
+        assert_eq!(off.limits(server), None);
+        let on = Wish { aligned: Some(true), max_latency: Some(ms(60)), tolerance: None };
+        assert_eq!(on.limits(Alignment::default()), Some(Limits { max_latency: ms(60), ..usual }));
+    }
+}
