@@ -39,6 +39,8 @@ use rtc::stun::xoraddr::XorMappedAddress;
 
 use super::*;
 use crate::output::webrtc::addresses::{MAX_HEARD, MAX_SENT};
+use crate::output::webrtc::estimate::Estimator;
+use crate::output::webrtc::feedback::Feedback;
 use crate::packetize::MAX_PAYLOAD;
 use crate::rate_control::Pilot;
 
@@ -78,6 +80,8 @@ struct Viewer {
     captured: Vec<Option<Bytes>>,
     /// The time that the last packet's timestamp has by each sender report.
     reported: Vec<Captured>,
+    /// Here it takes reports out of the core, too.
+    feedback: Feedback,
     timestamp: u32,
     ssrc: u32,
     answer: String,
@@ -101,7 +105,9 @@ impl Viewer {
             let extension = RTCRtpHeaderExtensionCapability { uri: uri.to_owned() };
             media.register_header_extension(extension, RtpCodecKind::Video, None).expect("a header extension");
         }
+        let reports = Feedback::new(Estimator::new(1e6));
         let registry = Registry::new()
+            .with(Slot::CongestionControl, reports.tap())
             .with(Slot::TwccReceiver, TwccReceiverBuilder::new().with_interval(Duration::from_millis(50)).build())
             .with(
                 Slot::NackGenerator,
@@ -135,6 +141,7 @@ impl Viewer {
                 packets: Vec::new(),
                 captured: Vec::new(),
                 reported: Vec::new(),
+                feedback: reports,
                 timestamp: 0,
                 ssrc: 0,
                 answer: String::new(),
@@ -189,16 +196,14 @@ impl Viewer {
                 _ => {}
             }
         }
-        while let Some(message) = self.pc.poll_read() {
-            if let RTCMessage::RtcpPacket(_, packets) = &message.message {
-                for packet in packets {
-                    if let Some(report) = packet.as_any().downcast_ref::<SenderReport>() {
-                        let since = f64::from(report.rtp_time.wrapping_sub(self.timestamp)) / 90_000.0;
-                        let at = Captured::from_ntp(report.ntp_time).0;
-                        self.reported.push(Captured(at.saturating_sub(Duration::from_secs_f64(since))));
-                    }
-                }
+        for packet in self.feedback.take().into_iter().flatten() {
+            if let Some(report) = packet.as_any().downcast_ref::<SenderReport>() {
+                let since = f64::from(report.rtp_time.wrapping_sub(self.timestamp)) / 90_000.0;
+                let at = Captured::from_ntp(report.ntp_time).0;
+                self.reported.push(Captured(at.saturating_sub(Duration::from_secs_f64(since))));
             }
+        }
+        while let Some(message) = self.pc.poll_read() {
             if let RTCMessage::RtpPacket(_, packet) = message.message {
                 self.timestamp = packet.header.timestamp;
                 self.ssrc = packet.header.ssrc;
