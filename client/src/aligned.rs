@@ -4,8 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::align::{Aligner, Limits, MAX_WAITING, Standing};
+use rov_common::api::Alignment;
+
+use crate::align::{Aligner, Chosen, Limits, MAX_WAITING, Standing};
 use crate::decode::Picture;
+use crate::display::Tone;
 use crate::feed::Feed;
 use crate::stats::{AlignmentReport, Histogram, ms};
 
@@ -19,7 +22,7 @@ pub struct Wish {
 
 impl Wish {
     /// How the tiles of a server that says this are to be aligned, if so.
-    pub fn limits(&self, server: rov_common::api::Alignment) -> Option<Limits> {
+    pub fn limits(&self, server: Alignment) -> Option<Limits> {
         let of = |wish: Option<Duration>, ms: u32| wish.unwrap_or(Duration::from_millis(ms.into()));
         self.aligned.unwrap_or(server.enabled).then(|| Limits {
             max_latency: of(self.max_latency, server.max_latency_ms),
@@ -100,16 +103,8 @@ impl Aligned {
     }
 
     /// For the pilot, below the tiles.
-    pub fn told(&self) -> String {
-        let recent = self.aligner.recent();
-        let Some((delay, skew)) = recent.and_then(|recent| Some((recent.delay, recent.skew?))) else {
-            return "Align: needs two cameras whose pictures say when they were captured".to_owned();
-        };
-        let beyond = match skew > self.limits.tolerance {
-            true => format!(" (over {} ms)", self.limits.tolerance.as_millis()),
-            false => String::new(),
-        };
-        format!("Aligned: skew {:.0} ms{beyond}, pictures delayed by up to {:.0} ms", ms(skew), ms(delay))
+    pub fn told(&self) -> (String, Tone) {
+        told(self.aligner.recent(), self.limits)
     }
 
     /// Why the tile is not aligned, for its caption; empty where it is, or says by itself that nothing comes.
@@ -119,6 +114,18 @@ impl Aligned {
             other => words(other),
         }
     }
+}
+
+fn told(recent: Option<Chosen>, limits: Limits) -> (String, Tone) {
+    let Some((delay, skew)) = recent.and_then(|recent| Some((recent.delay, recent.skew?))) else {
+        let text = "Not aligned: less than two cameras have pictures whose times of capture can be compared";
+        return (text.to_owned(), Tone::Warning);
+    };
+    let (beyond, tone) = match skew > limits.tolerance {
+        true => (format!(", more than {:.0} ms", ms(limits.tolerance)), Tone::Warning),
+        false => (String::new(), Tone::Waiting),
+    };
+    (format!("Aligned: skew {:.0} ms{beyond}; pictures delayed by up to {:.0} ms", ms(skew), ms(delay)), tone)
 }
 
 /// Empty where it is aligned.
@@ -134,9 +141,19 @@ fn words(standing: Standing) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use rov_common::api::Alignment;
-
     use super::*;
+
+    #[test]
+    fn the_line_warns_where_the_tolerance_is_not_met_and_where_nothing_can_be_aligned() {
+        let ms = Duration::from_millis;
+        let limits = Limits { max_latency: ms(100), tolerance: ms(33) };
+        let line = |skew: Option<u64>| told(Some(Chosen { skew: skew.map(ms), delay: ms(48) }), limits);
+        let good = "Aligned: skew 33 ms; pictures delayed by up to 48 ms".to_owned();
+        assert_eq!(line(Some(33)), (good, Tone::Waiting));
+        let bad = "Aligned: skew 61 ms, more than 33 ms; pictures delayed by up to 48 ms".to_owned();
+        assert_eq!(line(Some(61)), (bad, Tone::Warning));
+        assert!([line(None), told(None, limits)].iter().all(|line| line.0.starts_with("Not aligned")));
+    }
 
     #[test]
     fn what_the_pilot_wants_goes_before_what_the_server_says() {

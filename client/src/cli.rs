@@ -156,17 +156,17 @@ pub struct Cli {
     pub grid: Option<GridOf>,
 
     /// In the grid, show pictures that were captured together at one time: those of quicker cameras wait. The key A
-    /// changes it [default: what the server's `alignment` says, mostly off]
+    /// changes it [default: as the server's `alignment` says, else off]
     #[arg(help_heading = PICTURE, long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on", value_enum)]
     pub align: Option<Switch>,
 
     /// Longest wait for a picture of another camera with --align, in milliseconds; a camera that is later than that is
-    /// not waited for [default: the server's, mostly 100]
+    /// not waited for [default: as the server says, else 100]
     #[arg(help_heading = PICTURE, long, value_name = "MS", value_parser = within::<u64>(1, 500))]
     pub align_latency: Option<u64>,
 
-    /// How far apart pictures may be captured that belong together with --align, in milliseconds [default: the
-    /// server's, mostly 33]
+    /// How far apart pictures may be captured that belong together with --align, in milliseconds [default: as
+    /// the server says, else 33]
     #[arg(help_heading = PICTURE, long, value_name = "MS", value_parser = within::<u64>(1, 500))]
     pub align_tolerance: Option<u64>,
 

@@ -32,6 +32,7 @@ use self::presses::{Press, Presses};
 use self::sink::Sink;
 use self::words::{Presentation, aside, asking, badge, grid_title, message, presentation, title};
 use crate::decode::{Output, Picture};
+pub use crate::overlay::Tone;
 use crate::overlay::{self, Badge, Corner, Message, OverlayData};
 use crate::viewer::{Offer, Question};
 
@@ -120,8 +121,8 @@ pub struct Grid {
     pub vehicle: String,
     /// The name of each tile.
     pub captions: Vec<String>,
-    /// How well the tiles are aligned, and what that costs; may be empty.
-    pub alignment: String,
+    /// How well the tiles are aligned, and what that costs, in a line; none: they are not.
+    pub alignment: Option<(String, Tone)>,
     /// What does not fit; may be empty.
     pub note: String,
 }
@@ -427,7 +428,7 @@ impl Window {
                 said.extend(question.iter().filter(|_| is_live).map(aside));
                 let question = question.filter(|_| !is_live);
                 let asked = question.map(|question| asking(None, &question, self.selected(&question), now));
-                let places = Places::of(panes.len(), size, &grid.alignment, &said);
+                let places = Places::of(panes.len(), size, grid.alignment, &said);
                 let states = panes.iter().map(|pane| pane.presentation.in_seconds()).collect();
                 let (captions, keys, message) = (grid.captions, self.show_keys, asked);
                 Content::Grid(Box::new(Tiles { size, places, captions, states, keys, message }))

@@ -323,7 +323,7 @@ impl Feeds {
         }
         self.aligned_told = None;
         if let Some(grid) = &mut self.layout.grid {
-            grid.alignment.clear();
+            grid.alignment = None;
         }
     }
 
@@ -341,15 +341,16 @@ impl Feeds {
             self.aligned_told = Some(now);
             lock(&self.screen).alignment = Some(aligned.report());
             if let Some(grid) = &mut self.layout.grid {
-                grid.alignment = aligned.told();
+                grid.alignment = Some(aligned.told());
             }
         }
     }
 
     /// How the tiles of the grid are to be aligned, if so.
     fn limits(&self) -> Option<Limits> {
-        let server = lock(&self.screen).panes[0].viewer.alignment();
-        self.wish.limits(server).filter(|_| self.is_grid())
+        self.is_grid()
+            .then(|| lock(&self.screen).panes[0].viewer.alignment())
+            .and_then(|server| self.wish.limits(server))
     }
 
     /// Takes what the server says of its streams.

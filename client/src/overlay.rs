@@ -73,7 +73,7 @@ pub struct OverlayData {
 /// The tone of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tone {
-    /// Something is being waited for, as it should be.
+    /// It is as it should be, or something is being waited for.
     Waiting,
     /// Something is wrong.
     Warning,
@@ -215,11 +215,11 @@ pub fn grid_lines(said: &[String], window: Resolution, most: usize) -> Vec<Strin
 }
 
 /// Draws them at the bottom of the window, how it is above what is odd.
-pub fn draw_grid_lines(surface: &mut Surface<'_>, status: Option<&str>, lines: &[String]) {
+pub fn draw_grid_lines(surface: &mut Surface<'_>, status: Option<&(String, Tone)>, lines: &[String]) {
     let (look, size) = (Look::of(surface.size), surface.size);
     let line = caption_height(size) as i32;
-    let lines = status.map(|text| (text, LABEL)).into_iter().chain(lines.iter().map(|text| (text.as_str(), AMBER)));
-    let lines: Vec<_> = lines.collect();
+    let status = status.map(|(text, tone)| (text, if *tone == Tone::Waiting { LABEL } else { AMBER }));
+    let lines: Vec<_> = status.into_iter().chain(lines.iter().map(|text| (text, AMBER))).collect();
     let mut y = size.height as i32 - line * lines.len() as i32;
     for (text, color) in lines {
         surface.text(text, (look.pad, y + 1), look.plain, color);

@@ -4,7 +4,7 @@ use rov_common::units::Resolution;
 
 use super::Scene;
 use crate::decode::Picture;
-use crate::overlay::{self, Badge, Surface};
+use crate::overlay::{self, Badge, Surface, Tone};
 
 /// Behind and between the tiles.
 const BACKGROUND: u32 = 0x05_08_0b;
@@ -27,14 +27,14 @@ pub struct Places {
     /// Of the first tile.
     corner: (u32, u32),
     /// What is said below them: how it is, in one line, and what is odd.
-    status: Option<String>,
+    status: Option<(String, Tone)>,
     lines: Vec<String>,
 }
 
 impl Places {
     /// As large as `count` tiles can be, with `status` and `said` below them.
-    pub fn of(count: usize, window: Resolution, status: &str, said: &[String]) -> Self {
-        let status = overlay::grid_lines(&[status.to_owned()], window, 1).into_iter().find(|line| !line.is_empty());
+    pub fn of(count: usize, window: Resolution, status: Option<(String, Tone)>, said: &[String]) -> Self {
+        let status = status.and_then(|(text, tone)| Some((overlay::grid_lines(&[text], window, 1).pop()?, tone)));
         let lines = overlay::grid_lines(said, window, MAX_LINES);
         let line = overlay::caption_height(window);
         let bottom = ((lines.len() + usize::from(status.is_some())) as u32 * line).min(window.height / 2);
@@ -85,7 +85,7 @@ impl Places {
                 surface.copy(&tile.pixels, self.cell, (x as i32, y as i32));
             }
         }
-        overlay::draw_grid_lines(&mut surface, self.status.as_deref(), &self.lines);
+        overlay::draw_grid_lines(&mut surface, self.status.as_ref(), &self.lines);
     }
 }
 
@@ -135,7 +135,7 @@ mod tests {
         for window in [(160, 90), (320, 240), (640, 480), (1280, 720), (1920, 1080), (600, 2000)] {
             let window = Resolution::new(window.0, window.1);
             for count in 1..=16 {
-                let places = Places::of(count, window, "", &[]);
+                let places = Places::of(count, window, None, &[]);
                 let all: Vec<_> = (0..count).map(|tile| places.at(tile)).collect();
                 for (tile, (x, y)) in all.iter().enumerate() {
                     assert!(x + places.cell.width <= window.width, "{count} in {window}: {places:?}");
@@ -145,19 +145,17 @@ mod tests {
                 }
             }
         }
-        let columns = |count| Places::of(count, Resolution::new(1280, 720), "", &[]).columns;
+        let columns = |count| Places::of(count, Resolution::new(1280, 720), None, &[]).columns;
         assert_eq!([1, 2, 3, 4, 5, 9, 16].map(columns), [1, 2, 2, 2, 3, 3, 4]);
-        assert_eq!(Places::of(2, Resolution::new(600, 2000), "", &[]).columns, 1);
+        assert_eq!(Places::of(2, Resolution::new(600, 2000), None, &[]).columns, 1);
     }
 
     #[test]
     fn what_is_said_stands_below_the_tiles() {
         let window = Resolution::new(320, 240);
-        let places = Places::of(4, window, "Aligned: skew 3 ms", &["17 more do not fit".to_owned()]);
-        assert_eq!(
-            (places.status.as_deref(), &places.lines[..]),
-            (Some("Aligned: skew 3 ms"), &["17 more do not fit".to_owned()][..])
-        );
+        let (status, note) = (("Aligned: skew 3 ms".to_owned(), Tone::Waiting), "17 more do not fit".to_owned());
+        let places = Places::of(4, window, Some(status.clone()), std::slice::from_ref(&note));
+        assert_eq!((&places.status, &places.lines), (&Some(status), &vec![note]));
         let (_, y) = places.at(3);
         assert!(y + places.cell.height + 2 * overlay::caption_height(window) <= window.height, "{places:?}");
         assert_eq!(places.tile_at((0, 239), 4), None);
