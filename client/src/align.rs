@@ -9,6 +9,7 @@ use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use rov_common::api::Alignment;
 use rov_common::capture_clock::Captured;
 
 /// Pictures of a tile that wait, at most: 240 ms at 60 fps. The oldest gives way.
@@ -34,6 +35,25 @@ pub struct Limits {
     pub max_latency: Duration,
     /// Times of capture of pictures that belong together differ by no more.
     pub tolerance: Duration,
+}
+
+/// What the pilot wants; none: as the server says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wish {
+    pub aligned: Option<bool>,
+    pub max_latency: Option<Duration>,
+    pub tolerance: Option<Duration>,
+}
+
+impl Wish {
+    /// How the tiles of a server that says this are to be aligned, if so.
+    pub fn limits(&self, server: Alignment) -> Option<Limits> {
+        let of = |wish: Option<Duration>, ms: u32| wish.unwrap_or(Duration::from_millis(ms.into()));
+        self.aligned.unwrap_or(server.enabled).then(|| Limits {
+            max_latency: of(self.max_latency, server.max_latency_ms),
+            tolerance: of(self.tolerance, server.sync_tolerance_ms),
+        })
+    }
 }
 
 /// Whether a tile is aligned with the others, or why not.

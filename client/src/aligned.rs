@@ -4,32 +4,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rov_common::api::Alignment;
-
 use crate::align::{Aligner, Chosen, Limits, MAX_WAITING, Standing};
 use crate::decode::Picture;
 use crate::display::Tone;
 use crate::feed::Feed;
 use crate::stats::{AlignmentReport, Histogram, ms};
-
-/// What the pilot wants; none: as the server says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Wish {
-    pub aligned: Option<bool>,
-    pub max_latency: Option<Duration>,
-    pub tolerance: Option<Duration>,
-}
-
-impl Wish {
-    /// How the tiles of a server that says this are to be aligned, if so.
-    pub fn limits(&self, server: Alignment) -> Option<Limits> {
-        let of = |wish: Option<Duration>, ms: u32| wish.unwrap_or(Duration::from_millis(ms.into()));
-        self.aligned.unwrap_or(server.enabled).then(|| Limits {
-            max_latency: of(self.max_latency, server.max_latency_ms),
-            tolerance: of(self.tolerance, server.sync_tolerance_ms),
-        })
-    }
-}
 
 pub struct Aligned {
     aligner: Aligner<Picture>,
@@ -153,18 +132,5 @@ mod tests {
         let bad = "Aligned: skew 61 ms, more than 33 ms; pictures delayed by up to 48 ms".to_owned();
         assert_eq!(line(Some(61)), (bad, Tone::Warning));
         assert!([line(None), told(None, limits)].iter().all(|line| line.0.starts_with("Not aligned")));
-    }
-
-    #[test]
-    fn what_the_pilot_wants_goes_before_what_the_server_says() {
-        let server = Alignment { enabled: true, ..Alignment::default() };
-        let ms = Duration::from_millis;
-        let usual = Limits { max_latency: ms(100), tolerance: ms(33) };
-        let wish = Wish::default();
-        assert_eq!([wish.limits(server), wish.limits(Alignment::default())], [Some(usual), None]);
-        let off = Wish { aligned: Some(false), ..wish };
-        assert_eq!(off.limits(server), None);
-        let on = Wish { aligned: Some(true), max_latency: Some(ms(60)), tolerance: None };
-        assert_eq!(on.limits(Alignment::default()), Some(Limits { max_latency: ms(60), ..usual }));
     }
 }

@@ -13,7 +13,7 @@ use rov_common::units::{Resolution, whole, within};
 use rov_gst::decoders::DecoderChoice;
 use url::Url;
 
-use crate::aligned::Wish;
+use crate::align::Wish;
 use crate::display::DisplayChoice;
 use crate::find::STATS_PATH;
 use crate::receive::Transport;

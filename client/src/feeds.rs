@@ -12,8 +12,8 @@ use tokio::runtime::Handle;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::align::Limits;
-use crate::aligned::{Aligned, Wish};
+use crate::align::{Limits, Wish};
+use crate::aligned::Aligned;
 use crate::decode::{Output, Picture};
 use crate::display::{Command, Grid, Layout, STALE_AFTER, Stage, ViewModel};
 use crate::feed::Feed;

@@ -267,3 +267,16 @@ fn what_waits_is_bounded_by_a_number_too() {
     let run = Run::with(limits, &[camera(200), Camera { transit: 400, ..camera(200) }], 3_000);
     assert_eq!(run.most_waiting, MAX_WAITING);
 }
+
+#[test]
+fn what_the_pilot_wants_goes_before_what_the_server_says() {
+    let server = Alignment { enabled: true, ..Alignment::default() };
+    let ms = Duration::from_millis;
+    let usual = Limits { max_latency: ms(100), tolerance: ms(33) };
+    let wish = Wish::default();
+    assert_eq!([wish.limits(server), wish.limits(Alignment::default())], [Some(usual), None]);
+    let off = Wish { aligned: Some(false), ..wish };
+    assert_eq!(off.limits(server), None);
+    let on = Wish { aligned: Some(true), max_latency: Some(ms(60)), tolerance: None };
+    assert_eq!(on.limits(Alignment::default()), Some(Limits { max_latency: ms(60), ..usual }));
+}
