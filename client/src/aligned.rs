@@ -2,7 +2,7 @@
 //! that is wanted; without it each tile shows its newest picture.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::align::{Aligner, Chosen, Limits, MAX_WAITING, Standing};
 use crate::decode::Picture;
@@ -120,6 +120,8 @@ fn words(standing: Standing) -> &'static str {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
