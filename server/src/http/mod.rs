@@ -8,6 +8,7 @@ mod access;
 mod connections;
 mod failure;
 mod jpeg;
+mod metrics;
 mod page;
 mod sdp;
 mod whep;
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use self::access::{Access, guard};
 use self::failure::{Failure, fail, receive};
 use self::jpeg::{mjpeg, snapshot};
+use self::metrics::metrics;
 use self::sdp::sdp;
 use self::whep::{hang_up, modify, offer, whep, whep_options};
 use crate::output::jpeg::JpegOutput;
@@ -100,6 +102,7 @@ fn router(api: Arc<Api>) -> Router {
         .route(SDP_PATH, get(sdp))
         .route("/healthz", get(health))
         .route("/api/stats", get(stats))
+        .route("/metrics", get(metrics))
         .route(SNAPSHOT_PATH, get(snapshot))
         .route(MJPEG_PATH, get(mjpeg))
         .fallback(|| async { fail(StatusCode::NOT_FOUND, "there is nothing at this path") })
@@ -157,13 +160,18 @@ async fn health(State(api): State<Arc<Api>>) -> Response {
 }
 
 async fn stats(State(api): State<Arc<Api>>) -> Result<Json<Stats>, Failure> {
+    gather(&api).await.map(Json)
+}
+
+/// Everything that is counted and measured, now.
+async fn gather(api: &Api) -> Result<Stats, Failure> {
     let now = Instant::now();
     // One for each stream, or none at all.
     let streams = api.streams.iter().enumerate().map(|(at, stream)| StreamStats {
         rtp: api.rtp.get(at).map_or_else(Vec::new, |rtp| rtp.stats().destinations),
         ..stream.stats(now)
     });
-    Ok(Json(Stats {
+    Ok(Stats {
         id: api.id.clone(),
         name: api.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -178,5 +186,5 @@ async fn stats(State(api): State<Arc<Api>>) -> Result<Json<Stats>, Failure> {
         rtsp: api.rtsp.as_ref().map(|rtsp| rtsp.stats()),
         jpeg: api.jpeg.iter().map(|jpeg| jpeg.stats()).reduce(JpegStats::and).unwrap_or_default(),
         alignment: Some(api.alignment),
-    }))
+    })
 }
