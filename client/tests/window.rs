@@ -341,6 +341,8 @@ impl Bench {
                 shot.save(&path);
                 panic!("{what} does not come on the screen, see {}", path.display());
             }
+            // A look takes more of the processor than what is looked at.
+            std::thread::sleep(PICTURE_INTERVAL);
         }
     }
 

