@@ -4,8 +4,12 @@ use rov_common::capture_clock::CaptureClock;
 use rov_common::codec::Codec;
 use tokio::sync::Notify;
 
+use rov_common::units::Resolution;
+
+use super::encoders::StreamEncoder;
 use super::*;
-use crate::pipeline::encoder;
+use crate::config::{EncoderChoice, SourceKind};
+use crate::pipeline::{Failure, encoder};
 
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -82,23 +86,18 @@ async fn each_stream_of_a_camera_rests_and_gets_keyframes_by_itself() {
 async fn the_encoder_that_fails_is_replaced_for_its_stream_alone() {
     let camera = camera();
     let row = encoder::rows(Codec::H264).iter().find(|row| row.element == "x264enc").unwrap();
-    let mut encoders = Encoders {
-        rows: vec![row, row],
-        failed: vec![vec![], vec![]],
-        watches: vec![Default::default(), Default::default()],
-        off: vec![false, false],
-    };
+    let mut encoders = Encoders(vec![StreamEncoder::new(0, row), StreamEncoder::new(1, row)]);
     let failure = Failure::Encoder { stream: 1, reason: "gave nothing".to_owned() };
     let reason = encoders.failed(&camera, &failure, &[Some(Duration::from_secs(60)), None], true).await;
     assert_eq!(reason, "stream2: x264enc: gave nothing");
-    let elements: Vec<_> = encoders.rows.iter().map(|row| row.element).collect();
+    let elements: Vec<_> = encoders.rows().iter().map(|row| row.element).collect();
     assert_eq!(elements[0], "x264enc");
     assert_ne!(elements[1], "x264enc");
-    assert_eq!(encoders.failed, [vec![], vec!["x264enc"]]);
+    assert_eq!([0, 1].map(|stream: usize| &encoders.0[stream].failed[..]), [&[][..], &["x264enc"]]);
     // A source that is lost is the fault of none.
     let lost = Failure::Source("unplugged".to_owned());
     assert_eq!(encoders.failed(&camera, &lost, &[None, None], false).await, "unplugged");
-    assert_eq!(encoders.rows.iter().map(|row| row.element).collect::<Vec<_>>(), elements);
+    assert_eq!(encoders.rows().iter().map(|row| row.element).collect::<Vec<_>>(), elements);
 }
 
 #[tokio::test]
@@ -108,24 +107,22 @@ async fn a_further_stream_whose_encoder_does_not_work_is_left_out_until_the_sour
         stream.encode.encoder = EncoderChoice::Element("x264enc".to_owned());
     }
     let mut encoders = Encoders::choose(&camera).await.unwrap();
+    let is_off = |encoders: &Encoders| [0, 1].map(|stream: usize| encoders.0[stream].is_off);
     for (stream, off) in [(1, [false, true]), (0, [false, false])] {
         let failure = Failure::Encoder { stream, reason: "x264enc: gave nothing".to_owned() };
         let first = encoders.failed(&camera, &failure, &[None, None], false).await;
-        assert_eq!(
-            (first, &encoders.off[..]),
-            (format!("stream{}: x264enc: gave nothing", stream + 1), &[false; 2][..])
-        );
+        assert_eq!((first, is_off(&encoders)), (format!("stream{}: x264enc: gave nothing", stream + 1), [false; 2]));
         let again = encoders.failed(&camera, &failure, &[None, None], false).await;
         assert_eq!(
             (
                 again.ends_with("stream2 stays off until the camera is started again, so that the others go on"),
-                &encoders.off[..]
+                is_off(&encoders)
             ),
-            (off[1], &off[..]),
+            (off[1], off),
             "{again}"
         );
         encoders.failed(&camera, &Failure::Source("unplugged".to_owned()), &[None, None], false).await;
-        assert_eq!(encoders.off, [false, false]);
+        assert_eq!(is_off(&encoders), [false; 2]);
     }
 }
 

@@ -11,29 +11,29 @@ use crate::config::CameraConfig;
 use crate::pipeline::plan::Tail;
 use crate::pipeline::prepare;
 
-const SECOND: Resolution = Resolution::new(160, 120);
-const SECOND_FRAME: Duration = Duration::from_micros(66_667);
+pub(super) const SECOND: Resolution = Resolution::new(160, 120);
+pub(super) const SECOND_FRAME: Duration = Duration::from_micros(66_667);
 
-struct Running {
-    graph: Graph,
-    units: [Receiver<AccessUnit>; 2],
-    events: Receiver<GraphEvent>,
+pub(super) struct Running {
+    pub graph: Graph,
+    pub units: [Receiver<AccessUnit>; 2],
+    pub events: Receiver<GraphEvent>,
 }
 
 impl Running {
-    fn take(&self, stream: usize, count: usize) -> Vec<AccessUnit> {
+    pub fn take(&self, stream: usize, count: usize) -> Vec<AccessUnit> {
         let next = || self.units[stream].recv_timeout(WAIT);
         (0..count)
             .map(|_| next().unwrap_or_else(|_| panic!("stream {stream}: {:?}", self.events.try_iter().next())))
             .collect()
     }
 
-    fn branch(&self, stream: usize) -> &Branch {
-        &self.graph.branches()[stream]
+    pub fn branch(&self, stream: usize) -> Arc<Branch> {
+        self.graph.capture.branch(stream)
     }
 
     /// Holds what comes to the encoder of this stream while the lock that is returned is held.
-    fn gate(&self, stream: usize) -> Arc<Mutex<()>> {
+    pub fn gate(&self, stream: usize) -> Arc<Mutex<()>> {
         let gate = Arc::new(Mutex::new(()));
         let input = self.branch(stream).element().unwrap().static_pad("sink").unwrap();
         let at_gate = Arc::clone(&gate);
@@ -45,7 +45,7 @@ impl Running {
     }
 
     /// The first event that is not about the format.
-    fn event(&self) -> GraphEvent {
+    pub fn event(&self) -> GraphEvent {
         loop {
             match self.events.recv_timeout(WAIT).expect("an event") {
                 GraphEvent::Format { .. } => {}
@@ -56,7 +56,7 @@ impl Running {
 }
 
 /// With a second stream of half the size and half the rate.
-fn with_second(mut camera: CameraConfig) -> CameraConfig {
+pub(super) fn with_second(mut camera: CameraConfig) -> CameraConfig {
     let mut second = camera.streams[0].clone();
     second.encode.resolution = Some(SECOND);
     second.encode.fps = Some(Fps::whole(15));
@@ -64,12 +64,12 @@ fn with_second(mut camera: CameraConfig) -> CameraConfig {
     camera
 }
 
-fn plan(camera: CameraConfig) -> Plan {
+pub(super) fn plan(camera: CameraConfig) -> Plan {
     let row = chosen("x264enc")[0];
     prepare(&with_second(camera), &[row, row]).unwrap()
 }
 
-fn run(plan: &Plan) -> Running {
+pub(super) fn run(plan: &Plan) -> Running {
     let ((first, units), (second, second_units)) = (channel(), channel());
     let (event, events) = channel();
     let on_unit = move |stream: usize, unit| drop([&first, &second][stream].send(unit));
@@ -186,7 +186,7 @@ fn a_stream_that_is_left_out_leaves_the_other_as_it_is() {
 }
 
 /// Gives H.264, with a keyframe in every second.
-const CODED: &str = "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 \
+pub(super) const CODED: &str = "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 \
                      ! x264enc tune=zerolatency key-int-max=30";
 
 /// Whether one of these is a keyframe of the same time.

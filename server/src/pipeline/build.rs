@@ -19,7 +19,7 @@ use super::continuity::{self, REWIND};
 use super::encoder::{self, EncoderRow};
 use super::plan::{self, BranchPlan, Plan, Tail};
 use super::source::{self, Pacing};
-use super::{catch_up, decoded, jpeg, live, rtsp, sparing, stdin, still, thin, wiring};
+use super::{catch_up, decoded, joint, jpeg, live, rtsp, sparing, stdin, still, thin, wiring};
 use crate::config::SourceKind;
 use crate::rate_control::Ceiling;
 
@@ -58,14 +58,22 @@ fn add_behind(
         all.push(trunk(plan, pipeline, capture)?.upcast());
     }
     // A stream alone needs none.
-    if texts.len() > 1 {
-        let tee = gst::ElementFactory::make("tee").name(plan::TEE).build();
+    let is_alone = texts.len() == 1;
+    if !is_alone {
+        // While branches are replaced there may be none.
+        let tee = gst::ElementFactory::make("tee").name(plan::TEE).property("allow-not-linked", true).build();
         all.push(tee.map_err(|error| GraphError::Text(error.to_string()))?);
     }
     let common_ones = all.len();
-    for ((branch_plan, branch), text) in plan.branches.iter().zip(&capture.branches).zip(texts) {
+    for ((branch_plan, branch), text) in plan.branches.iter().zip(capture.branches()).zip(texts) {
         // Of a coded stream only the first goes out untouched.
-        all.push(tail(branch_plan, plan.codec, text, encodes || branch.stream > 0, branch, capture)?.upcast());
+        let encodes = encodes || branch.stream > 0;
+        let tail = parse(text, is_alone || !encodes)?;
+        if !is_alone && encodes {
+            joint::add_entrance(&tail, &branch)?;
+        }
+        fill_tail(&tail, branch_plan, plan.codec, text, encodes, &branch, capture)?;
+        all.push(tail.upcast());
     }
     pipeline.add_many(&all).map_err(|error| GraphError::Text(error.to_string()))?;
     for pair in all[..common_ones].windows(2) {
@@ -91,9 +99,17 @@ pub fn watch_bus(
         let turns = head.by_name(source::UPRIGHT).is_some();
         for message in bus.iter_timed(gst::ClockTime::NONE) {
             match message.view() {
-                gst::MessageView::Error(error) => {
-                    return capture.event(rtsp::failure(error, &plan, &capture));
-                }
+                // It is of a branch, or of a round of a file, that was taken out.
+                gst::MessageView::Error(error) if !error.src().is_some_and(|at| at.has_as_ancestor(&pipeline)) => {}
+                gst::MessageView::Error(error) => match rtsp::failure(error, &plan, &capture) {
+                    // The other branches go on.
+                    event @ GraphEvent::Error(Failure::Encoder { stream, .. }) if plan.branches.len() > 1 => {
+                        if capture.branch(stream).fail() {
+                            capture.event(event);
+                        }
+                    }
+                    event => return capture.event(event),
+                },
                 gst::MessageView::Eos(_) => return capture.event(GraphEvent::Eos),
                 gst::MessageView::Warning(warning) => {
                     tracing::warn!("{}: {}", message::origin(warning.src()), warning.error().message());
@@ -159,13 +175,13 @@ fn rewind(
 }
 
 /// What is added to a running pipeline does not get its time line by itself.
-fn join_time(element: &impl IsA<gst::Element>, pipeline: &gst::Pipeline) {
+pub(super) fn join_time(element: &impl IsA<gst::Element>, pipeline: &gst::Pipeline) {
     if let Some(base_time) = pipeline.base_time() {
         element.set_base_time(base_time);
     }
 }
 
-fn parse(text: &str, ghost: bool) -> Result<gst::Bin, GraphError> {
+pub(super) fn parse(text: &str, ghost: bool) -> Result<gst::Bin, GraphError> {
     let bin = gst::parse::bin_from_description(text, ghost);
     bin.map_err(|error| GraphError::Text(format!("{} in: {text}", error.message().trim_end_matches('.'))))
 }
@@ -206,7 +222,7 @@ fn head(plan: &Plan, capture: &Arc<Capture>) -> Result<gst::Bin, GraphError> {
         plan.links.taps.iter().for_each(|tap| tap.install(&pad));
     }
     if matches!(plan.branches[0], BranchPlan { tail: Tail::Fixed(_), encoder: None, .. }) {
-        counter::count(&pad, &capture.branches[0].frames_in);
+        counter::count(&pad, &capture.branch(0).frames_in);
     }
     let ghost = gst::GhostPad::builder_with_target(&pad).map_err(|_| no_output())?.name("src").build();
     ghost.set_active(true).and_then(|()| head.add_pad(&ghost)).map_err(|_| no_output())?;
@@ -235,22 +251,23 @@ fn pad(bin: &gst::Bin, element: &str, text: &str) -> Result<gst::Pad, GraphError
     pad.ok_or_else(|| missing(element, text))
 }
 
-fn tail(
+/// Has a tail made of `text` do all that the text does not say.
+pub(super) fn fill_tail(
+    tail: &gst::Bin,
     plan: &BranchPlan,
     source_codec: Codec,
     text: &str,
     encodes: bool,
     branch: &Arc<Branch>,
     capture: &Arc<Capture>,
-) -> Result<gst::Bin, GraphError> {
-    let tail = parse(text, true)?;
+) -> Result<(), GraphError> {
     if plan.is_off {
-        return Ok(tail);
+        return Ok(());
     }
     let encoder = if encodes {
         let row = plan.encoder.ok_or_else(|| missing(encoder::NAME, text))?;
         let element = tail.by_name(encoder::NAME).ok_or_else(|| missing(encoder::NAME, text))?;
-        let queue = pad(&tail, plan::RAW_QUEUE, text)?;
+        let queue = pad(tail, plan::RAW_QUEUE, text)?;
         // Before all others: what is damaged is nothing to them.
         if let Some(coded) = tail.by_name(decoded::CODED_QUEUE) {
             decoded::install(&coded, &queue, source_codec, branch);
@@ -265,9 +282,9 @@ fn tail(
             still::watch(&queue, &capture.still);
         }
         sparing::spare_encoder(&queue, branch);
-        counter::count(&pad(&tail, encoder::NAME, text)?, &branch.frames_to_encoder);
+        counter::count(&pad(tail, encoder::NAME, text)?, &branch.frames_to_encoder);
         fit_encoder(&element, row, plan, branch);
-        wiring::first_fields(&tail);
+        wiring::first_fields(tail);
         Some((element, row))
     } else {
         None
@@ -279,10 +296,8 @@ fn tail(
     connect_sink(&sink, encoder.is_none(), branch, capture);
     let size = encoder.as_ref().and_then(|(element, row)| Size::of(element, row));
     let encoder = encoder.map(|(element, row)| (element.downgrade(), row));
-    if branch.output.set(Output { encoder, size, sink: sink.downgrade() }).is_err() {
-        return Err(GraphError::Text("a branch has one output".to_owned()));
-    }
-    Ok(tail)
+    let output = Output { encoder, size, sink: sink.downgrade(), text: text.to_owned() };
+    branch.output.set(output).map_err(|_| GraphError::Text("a branch has one output".to_owned()))
 }
 
 /// Sets what depends on bit rate and frame rate once these are known, just before the encoder is opened.
@@ -360,6 +375,21 @@ fn attach_by_caps(plan: &Plan, head: &gst::Bin, pipeline: &gst::Pipeline, captur
     });
 }
 
+fn is_coded(caps: &gst::CapsRef, codec: Codec) -> bool {
+    caps.structure(0).is_some_and(|s| s.name() == codec.media_type())
+}
+
+/// The text of a tail that takes these caps; none where the elements for it are missing. `codec`: that of the source.
+pub(super) fn text_for<'a>(tail: &'a Tail, codec: Codec, caps: &gst::CapsRef) -> Option<&'a str> {
+    let is_nvmm = caps.features(0).is_some_and(|features| features.contains("memory:NVMM"));
+    match tail {
+        Tail::Fixed(text) => Some(text),
+        Tail::ByCaps { encoded, .. } if is_coded(caps, codec) => Some(encoded),
+        Tail::ByCaps { nvmm, .. } if is_nvmm => nvmm.as_deref(),
+        Tail::ByCaps { raw, .. } => Some(raw),
+    }
+}
+
 fn attach(
     plan: &Plan,
     pad: &gst::Pad,
@@ -369,19 +399,13 @@ fn attach(
 ) -> Result<(), GraphError> {
     let unusable =
         || GraphError::source(format!("--pipeline ends in {caps}: end it with raw or {} video", plan.codec.title()));
-    let is_encoded = caps.structure(0).is_some_and(|s| s.name() == plan.codec.media_type());
-    let is_nvmm = caps.features(0).is_some_and(|features| features.contains("memory:NVMM"));
-    let texts = plan.branches.iter().map(|branch| match &branch.tail {
-        Tail::Fixed(text) => Some(text),
-        Tail::ByCaps { encoded, .. } if is_encoded => Some(encoded),
-        Tail::ByCaps { nvmm, .. } if is_nvmm => nvmm.as_ref(),
-        Tail::ByCaps { raw, .. } => Some(raw),
-    });
-    let texts: Vec<_> = texts.map(|text| text.map(String::as_str)).collect::<Option<_>>().ok_or_else(unusable)?;
+    let is_encoded = is_coded(caps, plan.codec);
+    let texts = plan.branches.iter().map(|branch| text_for(&branch.tail, plan.codec, caps));
+    let texts: Vec<_> = texts.collect::<Option<_>>().ok_or_else(unusable)?;
     let behind = add_behind(plan, &texts, !is_encoded, pipeline, capture)?;
     let Some(sink) = behind[0].static_pad("sink") else { return Err(unusable()) };
     if is_encoded {
-        counter::count(&sink, &capture.branches[0].frames_in);
+        counter::count(&sink, &capture.branch(0).frames_in);
     }
     // A source that is not live would run as fast as the encoder can.
     let mut query = gst::query::Latency::new();

@@ -23,6 +23,8 @@ use rov_gst::{clock, element};
 use super::encoder::{EncoderRow, Keyframe, LiveSize, Settings};
 use super::feed::Feed;
 use super::local_time::LocalTime;
+use super::pip::Tap;
+use super::plan::{BranchPlan, Plan};
 use super::playable;
 use super::still::Still;
 use super::times::Times;
@@ -151,7 +153,10 @@ pub(super) struct Capture {
     pub left_out: Mutex<Vec<String>>,
     /// The fingerprint of an IP camera's certificate that was not taken.
     pub untrusted: Mutex<Option<String>>,
-    pub branches: Vec<Arc<Branch>>,
+    /// In the order of the plan; one that is replaced gives way to another one with its number.
+    branches: Vec<Mutex<Arc<Branch>>>,
+    /// Held while a branch is added to the pipeline, which must not be stopped at that moment.
+    pub joining: Mutex<()>,
     /// Whether somebody looks at its pictures in those of another camera.
     pub is_wanted_elsewhere: Box<dyn Fn() -> bool + Send + Sync>,
 }
@@ -161,6 +166,8 @@ pub struct Branch {
     /// Its number.
     pub(super) stream: usize,
     pub(super) is_off: bool,
+    /// It has failed, or is taken out: nothing goes into it any more.
+    has_failed: AtomicBool,
     pub(super) frames_in: Arc<Counter>,
     /// Access units for the decoder in front of the encoder, and what is shown of its pictures.
     pub(super) coded: Counter,
@@ -191,9 +198,52 @@ pub(super) struct Output {
     /// Pins the size that is encoded, where it can change while pictures flow.
     pub size: Option<Size>,
     pub sink: gst::glib::WeakRef<gst_app::AppSink>,
+    /// The launch text.
+    pub text: String,
 }
 
 impl Capture {
+    pub fn new(
+        plan: &Plan,
+        epoch: Instant,
+        on_unit: impl Fn(usize, AccessUnit) + Send + Sync + 'static,
+        on_event: impl Fn(GraphEvent) + Send + Sync + 'static,
+    ) -> Self {
+        let (taps, branches) = (plan.links.taps.clone(), plan.branches.iter().enumerate());
+        let frames_damaged = Arc::new(Counter::new(epoch));
+        Self {
+            on_unit: Box::new(on_unit),
+            on_event: Box::new(on_event),
+            stopped: AtomicBool::new(false),
+            lost: Arc::new(LeftOut::new(Arc::clone(&frames_damaged))),
+            frames_damaged,
+            next_due: Arc::new(Moment::new(epoch)),
+            local_time: Mutex::default(),
+            still: Arc::default(),
+            is_piped: AtomicBool::new(false),
+            source: plan.source,
+            left_out: Mutex::default(),
+            untrusted: Mutex::default(),
+            branches: branches.map(|(stream, plan)| Mutex::new(Arc::new(Branch::new(stream, plan, epoch)))).collect(),
+            joining: Mutex::default(),
+            is_wanted_elsewhere: Box::new(move || taps.iter().any(Tap::is_wanted)),
+        }
+    }
+
+    /// Those at work, in the order of the plan.
+    pub fn branches(&self) -> impl Iterator<Item = Arc<Branch>> + '_ {
+        self.branches.iter().map(|branch| Arc::clone(&lock(branch)))
+    }
+
+    pub fn branch(&self, stream: usize) -> Arc<Branch> {
+        Arc::clone(&lock(&self.branches[stream]))
+    }
+
+    /// It takes the place of the one with its number.
+    pub fn set_branch(&self, branch: &Arc<Branch>) {
+        *lock(&self.branches[branch.stream]) = Arc::clone(branch);
+    }
+
     /// Nothing of a graph that has been stopped reaches its owner.
     pub fn event(&self, event: GraphEvent) {
         if !self.stopped.load(Ordering::Acquire) {
@@ -203,11 +253,11 @@ impl Capture {
 
     /// What is to blame for a failure of `at`: everything in a tail is there for its encoder.
     pub fn failure(&self, at: Option<&gst::Object>, reason: String) -> Failure {
-        let is_at = |branch: &&Arc<Branch>| {
+        let is_at = |branch: &Arc<Branch>| {
             let tail = branch.element().and_then(|encoder| encoder.parent());
             at.zip(tail).is_some_and(|(at, tail)| at.has_as_ancestor(&tail))
         };
-        match self.branches.iter().find(is_at) {
+        match self.branches().find(is_at) {
             Some(branch) => branch.failure(reason),
             None => Failure::Source(reason),
         }
@@ -215,11 +265,13 @@ impl Capture {
 }
 
 impl Branch {
-    pub(super) fn new(stream: usize, is_off: bool, codec: Codec, settings: Settings, epoch: Instant) -> Self {
+    pub(super) fn new(stream: usize, plan: &BranchPlan, epoch: Instant) -> Self {
+        let (is_off, codec, settings) = (plan.is_off, plan.codec, plan.settings);
         let counter = || Arc::new(Counter::new(epoch));
         Self {
             stream,
             is_off,
+            has_failed: AtomicBool::new(false),
             frames_in: counter(),
             coded: Counter::new(epoch),
             feed: Mutex::new(Feed::Flows),
@@ -245,6 +297,16 @@ impl Branch {
     /// Whether it was left out and gives nothing.
     pub fn is_off(&self) -> bool {
         self.is_off
+    }
+
+    /// Whether it has failed, or is taken out.
+    pub fn has_failed(&self) -> bool {
+        self.has_failed.load(Ordering::Acquire)
+    }
+
+    /// It has failed, or is to be taken out; false where that was known.
+    pub fn fail(&self) -> bool {
+        !self.has_failed.swap(true, Ordering::AcqRel)
     }
 
     /// The encoder at work; None where the source's stream goes out untouched, or while a user's pipeline has not shown
@@ -310,6 +372,11 @@ impl Branch {
 
     pub(super) fn failure(&self, reason: String) -> Failure {
         Failure::Encoder { stream: self.stream, reason }
+    }
+
+    /// The launch text of the tail; empty before there is one.
+    pub(super) fn text(&self) -> String {
+        self.output.get().map_or_else(String::new, |output| output.text.clone())
     }
 
     pub(super) fn element(&self) -> Option<gst::Element> {

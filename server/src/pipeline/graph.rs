@@ -5,8 +5,9 @@
 //! thread of its own, because GStreamer cannot abandon one.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,46 +15,67 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use rov_common::access_unit::AccessUnit;
 use rov_common::sync::lock;
-use rov_gst::counter::{Counter, Moment};
 use rov_gst::message;
-use rov_gst::rtp::LeftOut;
 
 use super::build;
 use super::capture::{Branch, Capture, Failure, GraphError, GraphEvent, STOP, SourceCounters};
-use super::pip::Tap;
-use super::plan::{self, BranchPlan, Plan};
+use super::joint::Joint;
+use super::plan::{self, Plan};
 
 /// A driver may take this long to open; cameras take up to two seconds.
-const START_LIMIT: Duration = Duration::from_secs(5);
+pub(super) const START_LIMIT: Duration = Duration::from_secs(5);
 /// How long a dropped graph may hold up its owner.
 const DROP_LIMIT: Duration = Duration::from_secs(1);
 /// After that, for the source alone to stop.
 const SOURCE_LIMIT: Duration = Duration::from_millis(500);
 
-/// The pipelines of one owner that are being started or stopped now, by their texts.
+/// The pipelines, and the branches of one, of one owner that are being started or stopped now, by their texts.
 ///
 /// A driver that never comes back keeps a thread and a pipeline for ever. One is bearable, one for each try is not.
 #[derive(Clone, Debug, Default)]
 pub struct Hanging(Arc<Mutex<Vec<Weak<String>>>>);
 
+/// Why one that hangs is not started once more.
+pub(super) const STILL_HANGS: &str =
+    "the former attempt still hangs in the driver; if it stays so, unplug the device or restart the machine";
+
 impl Hanging {
     /// How many there are; one that hangs stays among them.
-    pub fn count(&self) -> usize {
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
         self.lock().len()
     }
 
-    fn check(&self, text: &str) -> Result<(), GraphError> {
-        let hangs = self.lock().iter().filter_map(Weak::upgrade).any(|other| *other == text);
-        let reason =
-            "the former attempt still hangs in the driver; if it stays so, unplug the device or restart the machine";
-        if hangs { Err(GraphError::source(reason)) } else { Ok(()) }
+    /// Whether one of this text is still being started or stopped.
+    pub fn holds(&self, text: &str) -> bool {
+        self.lock().iter().filter_map(Weak::upgrade).any(|other| *other == text)
     }
 
-    /// Counts until what is returned is dropped.
-    fn enter(&self, text: &str) -> Arc<String> {
-        let work = Arc::new(text.to_owned());
-        self.lock().push(Arc::downgrade(&work));
-        work
+    /// Does this on a thread of its own, as it may hang in a driver, and waits for it, `limit` at most: then it is left
+    /// to itself, and counts until it is done.
+    pub(super) fn within<T: Send + 'static>(
+        &self,
+        text: &str,
+        limit: Duration,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let text = Arc::new(text.to_owned());
+        self.lock().push(Arc::downgrade(&text));
+        let (done, result) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let outcome = work();
+            drop(text);
+            // Fails only when nobody waits for it any more.
+            let _ = done.send(outcome);
+        });
+        match result.recv_timeout(limit) {
+            Ok(outcome) => Some(outcome),
+            Err(RecvTimeoutError::Timeout) => None,
+            Err(RecvTimeoutError::Disconnected) => match thread.join() {
+                Err(panic) => std::panic::resume_unwind(panic),
+                Ok(()) => None,
+            },
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Weak<String>>> {
@@ -89,30 +111,10 @@ impl Graph {
         on_event: impl Fn(GraphEvent) + Send + Sync + 'static,
     ) -> Result<Graph, GraphError> {
         gst::init().map_err(|error| GraphError::Text(format!("GStreamer does not start: {error}")))?;
-        hanging.check(&plan.text())?;
-        let epoch = Instant::now();
-        let taps = plan.links.taps.clone();
-        let branches = plan.branches.iter().enumerate();
-        let branch = |(stream, plan): (usize, &BranchPlan)| {
-            Arc::new(Branch::new(stream, plan.is_off, plan.codec, plan.settings, epoch))
-        };
-        let frames_damaged = Arc::new(Counter::new(epoch));
-        let capture = Arc::new(Capture {
-            on_unit: Box::new(on_unit),
-            on_event: Box::new(on_event),
-            stopped: AtomicBool::new(false),
-            lost: Arc::new(LeftOut::new(Arc::clone(&frames_damaged))),
-            frames_damaged,
-            next_due: Arc::new(Moment::new(epoch)),
-            local_time: Mutex::default(),
-            still: Arc::default(),
-            is_piped: AtomicBool::new(false),
-            source: plan.source,
-            left_out: Mutex::default(),
-            untrusted: Mutex::default(),
-            is_wanted_elsewhere: Box::new(move || taps.iter().any(Tap::is_wanted)),
-            branches: branches.map(branch).collect(),
-        });
+        if hanging.holds(&plan.text()) {
+            return Err(GraphError::source(STILL_HANGS));
+        }
+        let capture = Arc::new(Capture::new(plan, Instant::now(), on_unit, on_event));
         let pipeline = gst::Pipeline::new();
         let head = build::build(plan, &pipeline, &capture)?;
         // From here on, every way out stops the pipeline by dropping the graph.
@@ -124,8 +126,14 @@ impl Graph {
     }
 
     /// In the order of the plan.
-    pub fn branches(&self) -> &[Arc<Branch>] {
-        &self.capture.branches
+    pub fn branches(&self) -> Vec<Arc<Branch>> {
+        self.capture.branches().collect()
+    }
+
+    /// Where the branch of a stream can be replaced while the others go on; none where it is alone, or goes out
+    /// untouched.
+    pub fn joint(&self, stream: usize) -> Option<Joint> {
+        Joint::new(&self.pipeline, &self.capture, stream, &self.hanging)
     }
 
     /// What the source has given since the start; cheap.
@@ -146,14 +154,9 @@ impl Graph {
 
     /// Sets the pipeline to playing on a thread of its own: opening a device can hang in the driver.
     fn play(&self) -> Result<(), GraphError> {
-        let (done, result) = mpsc::channel();
-        let (pipeline, work) = (self.pipeline.clone(), self.hanging.enter(&self.text));
-        thread::spawn(move || {
-            let started = pipeline.set_state(gst::State::Playing).is_ok();
-            drop(work);
-            // Fails only when the owner has stopped waiting.
-            let _ = done.send(started);
-        });
+        let pipeline = self.pipeline.clone();
+        let start = move || pipeline.set_state(gst::State::Playing).is_ok();
+        let started = self.hanging.within(&self.text, START_LIMIT, start);
         let reason = |fallback: String| {
             let message = self.pipeline.bus().and_then(|bus| bus.pop_filtered(&[gst::MessageType::Error]));
             if let Some(gst::MessageView::Error(error)) = message.as_ref().map(|message| message.view()) {
@@ -161,16 +164,16 @@ impl Graph {
             }
             // Elements start from the sink to the source: an encoder that has not started keeps the source waiting.
             let waits = |encoder: gst::Element| encoder.current_state() < gst::State::Paused;
-            let branch = self.capture.branches.iter().find(|branch| branch.element().is_some_and(waits));
+            let branch = self.capture.branches().find(|branch| branch.element().is_some_and(waits));
             GraphError::Start(match branch {
                 Some(branch) => branch.failure(fallback),
                 None => Failure::Source(fallback),
             })
         };
-        match result.recv_timeout(START_LIMIT) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(reason("the pipeline does not start, and GStreamer says no reason".to_owned())),
-            Err(_) => Err(reason(format!("the pipeline has not started after {} s", START_LIMIT.as_secs()))),
+        match started {
+            Some(true) => Ok(()),
+            Some(false) => Err(reason("the pipeline does not start, and GStreamer says no reason".to_owned())),
+            None => Err(reason(format!("the pipeline has not started after {} s", START_LIMIT.as_secs()))),
         }
     }
 
@@ -183,21 +186,20 @@ impl Graph {
         let structure = gst::Structure::new_empty(STOP);
         // Fails only when there is no bus, and then there is no thread to end.
         let _ = self.pipeline.post_message(gst::message::Application::builder(structure).src(&self.pipeline).build());
-        let (done, result) = mpsc::channel();
         let (pipeline, bus_thread) = (self.pipeline.clone(), self.bus_thread.take());
-        let work = self.hanging.enter(&self.text);
-        thread::spawn(move || {
+        let capture = Arc::clone(&self.capture);
+        let stop = move || {
             if bus_thread.is_some_and(|thread| thread.join().is_err()) {
                 tracing::error!("the thread that reads GStreamer's messages has panicked");
             }
-            let stopped = pipeline.set_state(gst::State::Null).is_ok();
-            drop(work);
-            let _ = done.send(stopped);
-        });
-        match result.recv_timeout(limit) {
-            Ok(true) => {}
-            Ok(false) => tracing::warn!("the pipeline does not stop cleanly"),
-            Err(_) => {
+            // A branch that is added now would go on alone.
+            drop(lock(&capture.joining));
+            pipeline.set_state(gst::State::Null).is_ok()
+        };
+        match self.hanging.within(&self.text, limit, stop) {
+            Some(true) => {}
+            Some(false) => tracing::warn!("the pipeline does not stop cleanly"),
+            None => {
                 tracing::warn!("the pipeline has not stopped after {} ms, leaving it to itself", limit.as_millis());
                 self.let_go_of_source();
             }
@@ -209,19 +211,13 @@ impl Graph {
     /// Elements stop from the sink to the source: while an encoder hangs, the camera would stay open, and busy for the
     /// next pipeline.
     fn let_go_of_source(&self) {
-        if self.capture.branches.iter().all(|branch| branch.element().is_none()) {
+        if self.capture.branches().all(|branch| branch.element().is_none()) {
             return;
         }
         let bins = self.pipeline.iterate_elements().into_iter().flatten().filter_map(|e| e.downcast::<gst::Bin>().ok());
         for head in bins.filter(|bin| bin.by_name(plan::JOIN).is_some()) {
-            let (done, result) = mpsc::channel();
-            let work = self.hanging.enter(&self.text);
-            thread::spawn(move || {
-                let stopped = head.set_state(gst::State::Null).is_ok();
-                drop(work);
-                let _ = done.send(stopped);
-            });
-            if result.recv_timeout(SOURCE_LIMIT) != Ok(true) {
+            let stop = move || head.set_state(gst::State::Null).is_ok();
+            if self.hanging.within(&self.text, SOURCE_LIMIT, stop) != Some(true) {
                 tracing::warn!("the source has not stopped either");
             }
         }
@@ -241,3 +237,7 @@ mod tests;
 #[cfg(test)]
 #[path = "branch_tests.rs"]
 mod branch_tests;
+
+#[cfg(test)]
+#[path = "joint_tests.rs"]
+mod joint_tests;

@@ -4,11 +4,12 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 use rov_common::codec::{self, Codec};
 use rov_common::units::{Bitrate, Fps, Resolution};
-use rov_gst::counter;
+use rov_gst::counter::{self, Counter};
 
 use super::*;
 use crate::config::{CameraConfig, EncoderChoice, Flip, Preset, Profile, SourceKind};
@@ -771,7 +772,8 @@ fn a_stopped_graph_leaves_nothing_of_its_pipeline_behind() {
     let running = start(&small());
     running.next();
     let Running { graph, .. } = running;
-    let output = graph.branches()[0].output.get().unwrap();
+    let branch = Arc::clone(&graph.branches()[0]);
+    let output = branch.output.get().unwrap();
     let (encoder, sink) = (output.encoder.as_ref().unwrap().0.clone(), output.sink.clone());
     graph.stop(Duration::from_secs(2));
     // The thread that stopped it lets go of it a moment after it has said so.

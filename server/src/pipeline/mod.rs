@@ -12,6 +12,7 @@ mod devices;
 pub mod encoder;
 mod feed;
 mod graph;
+mod joint;
 mod jpeg;
 mod live;
 mod local_time;
@@ -44,8 +45,9 @@ pub use capture::{Branch, BranchCounters, Failure, GraphError, GraphEvent};
 pub use devices::nodes as device_nodes;
 pub use encoder::EncoderRow;
 pub use graph::{Graph, Hanging};
+pub use joint::{Joint, NotPutIn};
 pub use pip::{Pip, Tap};
-pub use plan::{Links, Plan};
+pub use plan::{BranchPlan, Links, Plan};
 pub use probe::{Chosen, NoEncoder, Tried, choose_encoder, unused};
 pub use source::Found;
 use source::Machine;
@@ -117,6 +119,12 @@ pub fn prepare_from(
     Ok(plan)
 }
 
+/// The branch of a stream of `plan` again, with this encoder, for a pipeline that runs. Blocks while a decoder is looked
+/// for.
+pub fn prepare_branch(plan: &Plan, camera: &CameraConfig, stream: usize, encoder: &'static EncoderRow) -> BranchPlan {
+    plan::branch(plan, camera, stream, encoder, &machine_with(Vec::new(), Vec::new()))
+}
+
 /// The cameras that [`prepare`] would choose among now, best first: empty while `--source auto` would show the test
 /// picture ([`Plan::substitute`]), and for sources that are no cameras.
 ///
@@ -139,6 +147,10 @@ fn machine(config: &SourceConfig) -> Machine<'static> {
         }
         _ => Default::default(),
     };
+    machine_with(cameras, csi)
+}
+
+fn machine_with(cameras: Vec<source::Camera>, csi: Vec<source::CsiCamera>) -> Machine<'static> {
     Machine {
         has_property: &has_property,
         cores: probe::cores(),

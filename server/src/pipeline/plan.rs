@@ -66,6 +66,8 @@ pub struct Plan {
     pub branches: Vec<BranchPlan>,
     /// Of a coded stream that goes out untouched.
     pub codec: Codec,
+    /// What the head gives.
+    pub output: Output,
     pub pacing: Pacing,
     pub drawing: Option<Drawing>,
     /// Whose time the pictures have.
@@ -180,23 +182,12 @@ pub fn plan(camera: &CameraConfig, machine: &Machine, encoders: &[&'static Encod
     let branches = camera.streams.iter().zip(encoders).enumerate().map(|(number, (stream, encoder))| {
         let encode = &stream.encode;
         let settings = settings(encode, machine.cores);
-        let (flip, source_codec) = (camera.source.flip, wanted.codec);
-        let builder = Builder { encode, flip, machine, encoder, settings: &settings, source_codec };
         let is_coded = source.output == Output::Encoded;
         let decodes = is_coded && number > 0;
-        let tail = match source.output {
-            Output::Raw => Tail::Fixed(builder.raw()),
-            Output::Nvmm => Tail::Fixed(builder.nvmm()),
-            Output::Encoded if decodes => Tail::Fixed(builder.decoded(false)),
-            Output::Encoded => Tail::Fixed(builder.encoded(false)),
-            Output::ByCaps => Tail::ByCaps {
-                raw: builder.raw(),
-                nvmm: (machine.has_property)("nvvidconv", "name").then(|| builder.nvmm()),
-                encoded: if number > 0 { builder.decoded(true) } else { builder.encoded(true) },
-            },
-        };
+        let (flip, source_codec) = (camera.source.flip, wanted.codec);
+        let builder = Builder { encode, flip, machine, encoder, settings: &settings, source_codec };
         BranchPlan {
-            tail,
+            tail: builder.tail(source.output, number),
             codec: encode.codec,
             encoder: (!is_coded || decodes).then_some(*encoder),
             decodes,
@@ -216,6 +207,7 @@ pub fn plan(camera: &CameraConfig, machine: &Machine, encoders: &[&'static Encod
         source_label: source.label,
         head: source.text,
         codec: wanted.codec,
+        output: source.output,
         pacing: source.pacing,
         drawing: source.drawing,
         capture_time: source.capture_time,
@@ -231,6 +223,20 @@ pub fn plan(camera: &CameraConfig, machine: &Machine, encoders: &[&'static Encod
         },
         found: source.found,
     })
+}
+
+/// The branch of a stream of `plan` again, with this encoder.
+pub fn branch(
+    plan: &Plan,
+    camera: &CameraConfig,
+    stream: usize,
+    encoder: &'static EncoderRow,
+    machine: &Machine,
+) -> BranchPlan {
+    let (before, encode) = (&plan.branches[stream], &camera.streams[stream].encode);
+    let (flip, settings, source_codec) = (camera.source.flip, &before.settings, plan.codec);
+    let builder = Builder { encode, flip, machine, encoder, settings, source_codec };
+    BranchPlan { tail: builder.tail(plan.output, stream), encoder: Some(encoder), ..before.clone() }
 }
 
 fn no_camera(camera: &CameraConfig, machine: &Machine) -> String {
@@ -282,6 +288,21 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
+    /// Of the stream with this number, behind a source that gives `output`.
+    fn tail(&self, output: Output, stream: usize) -> Tail {
+        match output {
+            Output::Raw => Tail::Fixed(self.raw()),
+            Output::Nvmm => Tail::Fixed(self.nvmm()),
+            Output::Encoded if stream > 0 => Tail::Fixed(self.decoded(false)),
+            Output::Encoded => Tail::Fixed(self.encoded(false)),
+            Output::ByCaps => Tail::ByCaps {
+                raw: self.raw(),
+                nvmm: (self.machine.has_property)("nvvidconv", "name").then(|| self.nvmm()),
+                encoded: if stream > 0 { self.decoded(true) } else { self.encoded(true) },
+            },
+        }
+    }
+
     fn end(&self) -> String {
         format!("{} ! {SINK}", source::parsed(self.encode.codec))
     }

@@ -19,7 +19,7 @@ use super::valve::Valve;
 impl Capture {
     /// Whether nothing goes to an encoder.
     pub fn rests(&self) -> bool {
-        self.branches.iter().all(|branch| *lock(&branch.valve) == Valve::Shut)
+        self.branches().all(|branch| *lock(&branch.valve) == Valve::Shut)
     }
 }
 
@@ -63,11 +63,11 @@ pub(super) fn spare_decoder(pad: &gst::Pad, capture: &Arc<Capture>) {
         let Some(capture) = weak.upgrade() else { return gst::PadProbeReturn::Ok };
         let shut = capture.rests() && !(capture.is_wanted_elsewhere)();
         // As the branches are thinned apart, the one that gets most pictures tells.
-        let frames_in = capture.branches.iter().map(|branch| branch.frames_in.count()).max().unwrap_or_default();
+        let frames_in = capture.branches().map(|branch| branch.frames_in.count()).max().unwrap_or_default();
         if !(shut && lock(&state).spares(Instant::now(), frames_in)) {
             return gst::PadProbeReturn::Ok;
         }
-        for branch in &capture.branches {
+        for branch in capture.branches() {
             branch.frames_in.add();
             branch.frames_unwanted.add();
         }

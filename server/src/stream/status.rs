@@ -97,20 +97,16 @@ impl Status {
     /// See `Stream::pipeline_starting`.
     pub(super) fn pipeline_starting(&self, source: &str, capture_time: CaptureTime, substitute: Option<String>) {
         let mut inner = lock(&self.0);
-        inner.starts += 1;
         inner.source = source.to_owned();
         inner.capture_time = capture_time;
         inner.substitute = substitute;
         inner.frozen = None;
-        inner.resting = false;
-        inner.last_keyframe = None;
-        inner.first_picture = None;
-        inner.recovery_points = 0;
-        inner.keyless = false;
-        inner.frames_in = 0;
-        inner.history_in.clear();
-        inner.frames_dropped_before += inner.frames_dropped;
-        inner.frames_dropped = 0;
+        inner.encoder_starting();
+    }
+
+    /// Another encoder is about to start, of the same source.
+    pub fn encoder_starting(&self) {
+        lock(&self.0).encoder_starting();
     }
 
     /// A picture has come out of the pipeline.
@@ -237,7 +233,7 @@ impl Status {
         lock(&self.0).frames_damaged += frames;
     }
 
-    /// How many pipelines have been started: pictures of one cannot be decoded with those of another.
+    /// How many encoders have been started: pictures of one cannot be decoded with those of another.
     pub fn starts(&self) -> u64 {
         lock(&self.0).starts
     }
@@ -278,6 +274,19 @@ impl Status {
 }
 
 impl Inner {
+    fn encoder_starting(&mut self) {
+        self.starts += 1;
+        self.resting = false;
+        self.last_keyframe = None;
+        self.first_picture = None;
+        self.recovery_points = 0;
+        self.keyless = false;
+        self.frames_in = 0;
+        self.history_in.clear();
+        self.frames_dropped_before += self.frames_dropped;
+        self.frames_dropped = 0;
+    }
+
     /// Why pictures that come are not what they should be.
     fn doubt(&self) -> Option<String> {
         self.substitute.clone().or_else(|| self.frozen.clone())

@@ -1,0 +1,267 @@
+//! A branch that is replaced while the others go on.
+
+use std::sync::mpsc::channel;
+
+use rov_common::units::Bitrate;
+
+use super::branch_tests::{CODED, Running, SECOND, SECOND_FRAME, plan, run, with_second};
+use super::tests::{FRAME, Folder, WAIT, assert_even, chosen, file, pipeline, small};
+use super::*;
+use crate::pipeline::plan::{BranchPlan, Tail};
+use crate::pipeline::{EncoderRow, prepare_branch};
+
+/// Raw pictures whose times are their numbers: none can be left out in front of the tee unseen.
+const RAW: &str = "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=30/1";
+
+const STOP_LIMIT: Duration = Duration::from_secs(2);
+
+/// The times of the pictures that come to the branch of a stream, from now on.
+fn arriving(running: &Running, stream: usize) -> std::sync::mpsc::Receiver<Duration> {
+    let (sender, times) = channel();
+    let sender = Mutex::new(sender);
+    let pad = running.graph.pipeline.by_name(plan::TEE).unwrap().static_pad(&format!("src_{stream}")).unwrap();
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        let time = info.buffer().and_then(|buffer| buffer.pts()).unwrap();
+        let _ = lock(&sender).send(time.into());
+        gst::PadProbeReturn::Ok
+    });
+    times
+}
+
+/// No picture is missing, nor comes any twice.
+fn assert_unbroken(times: std::sync::mpsc::Receiver<Duration>, what: &str) {
+    let times: Vec<_> = times.try_iter().collect();
+    assert!(times.len() > 10, "{what}: {} pictures", times.len());
+    for pair in times.windows(2) {
+        let step = pair[1].saturating_sub(pair[0]);
+        assert!(step.abs_diff(FRAME) < FRAME / 10, "{what}: {step:?} at {:?}", pair[0]);
+    }
+}
+
+/// Has what is in front of the encoder of a stream fail.
+fn broken(plan: &mut Plan, stream: usize, fails: &str) {
+    let tail = match &mut plan.branches[stream].tail {
+        Tail::Fixed(tail) => tail,
+        Tail::ByCaps { raw, .. } => raw,
+    };
+    assert!(tail.contains("! x264enc"), "{tail}");
+    *tail = tail.replace("! x264enc", &format!("! {fails} ! x264enc"));
+}
+
+/// Has the encoder of a stream take no more pictures, without a word.
+fn refuse(running: &Running, stream: usize) {
+    let input = running.branch(stream).element().unwrap().static_pad("sink").unwrap();
+    input.add_probe(gst::PadProbeType::BUFFER, |_, info| {
+        info.flow_res = Err(gst::FlowError::NotNegotiated);
+        gst::PadProbeReturn::Handled
+    });
+}
+
+fn failed(running: &Running) -> usize {
+    match running.event() {
+        GraphEvent::Error(Failure::Encoder { stream, .. }) => stream,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The branch again, by this encoder.
+fn next(plan: &Plan, stream: usize, row: &'static EncoderRow) -> BranchPlan {
+    prepare_branch(plan, &with_second(pipeline(RAW)), stream, row)
+}
+
+#[test]
+fn a_branch_that_fails_is_replaced_and_the_other_misses_no_picture() {
+    let row = chosen("openh264enc")[0];
+    // With a word of the element's own, and without one.
+    for is_said in [true, false] {
+        for (stream, other) in [(1, 0), (0, 1)] {
+            let mut plan = plan(pipeline(RAW));
+            let whole = plan.clone();
+            if is_said {
+                broken(&mut plan, stream, "identity error-after=5");
+            }
+            let running = run(&plan);
+            let what = format!("stream {stream}, said by the element: {is_said}");
+            running.take(other, 1);
+            if !is_said {
+                refuse(&running, stream);
+            }
+            let (times, interval) = (arriving(&running, other), [FRAME, SECOND_FRAME][other]);
+            assert_eq!(failed(&running), stream, "{what}");
+            running.units[stream].try_iter().for_each(drop);
+            let mut units = running.take(other, 10);
+            let joint = running.graph.joint(stream).expect("a branch beside another");
+            assert_eq!(joint.take_out(STOP_LIMIT), Ok(true), "{what}");
+            units.extend(running.take(other, 10));
+            assert_eq!(joint.put_in(&next(&whole, stream, row), whole.codec), Ok(()), "{what}");
+            let again = running.take(stream, 20);
+            assert!(again[0].keyframe && again[1..].iter().all(|unit| !unit.keyframe), "{what}");
+            assert_even(&again, [FRAME, SECOND_FRAME][stream], &what);
+            assert_eq!(running.branch(stream).encoder().map(|row| row.element), Some("openh264enc"));
+            units.extend(running.take(other, 20));
+            assert_even(&units, interval, &what);
+            assert_unbroken(times, &what);
+            let more: Vec<_> = running.events.try_iter().filter(|e| !matches!(e, GraphEvent::Format { .. })).collect();
+            assert_eq!(more, [], "{what}");
+            running.graph.stop(STOP_LIMIT);
+        }
+    }
+}
+
+#[test]
+fn a_branch_that_hangs_is_left_to_itself_and_replaced_and_the_other_misses_no_picture() {
+    let plan = plan(pipeline(RAW));
+    let mut running = run(&plan);
+    running.take(1, 3);
+    let times = arriving(&running, 0);
+    let gate = running.gate(1);
+    let shut = lock(&gate);
+    running.take(0, 10);
+    let joint = running.graph.joint(1).unwrap();
+    assert_eq!(joint.take_out(Duration::from_millis(200)), Ok(false));
+    running.units[1].try_iter().for_each(drop);
+    // None like it is started while it hangs.
+    let again = joint.put_in(&plan.branches[1], plan.codec).expect_err("it hangs");
+    assert!(again.hangs && again.failure.to_string().contains("still hangs"), "{again:?}");
+    assert_eq!(joint.put_in(&next(&plan, 1, chosen("openh264enc")[0]), plan.codec), Ok(()));
+    assert!(running.take(1, 10)[0].keyframe);
+    assert_even(&running.take(0, 30), FRAME, "beside one that hangs");
+    assert_unbroken(times, "beside one that hangs");
+    // What it held does not come out, whenever it comes back, and the pipeline stops without it.
+    let latest = running.take(1, 1)[0].pts;
+    let hanging = running.graph.hanging.clone();
+    assert_eq!(hanging.count(), 1);
+    drop(shut);
+    let end = Instant::now() + WAIT;
+    while hanging.count() > 0 {
+        assert!(Instant::now() < end, "it has come back and does not end");
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(running.take(1, 10).windows(2).all(|two| two[0].pts > latest && two[0].pts < two[1].pts));
+    running.graph.take_down(STOP_LIMIT);
+    assert_eq!(hanging.count(), 0);
+}
+
+#[test]
+fn both_branches_may_be_out_at_once_and_the_source_goes_on() {
+    let plan = plan(pipeline(RAW));
+    let running = run(&plan);
+    running.take(0, 3);
+    let times = arriving(&running, 0);
+    let joints = [0, 1].map(|stream| running.graph.joint(stream).unwrap());
+    assert_eq!(joints.each_ref().map(|joint| joint.take_out(STOP_LIMIT)), [Ok(true), Ok(true)]);
+    assert_eq!(joints[0].take_out(STOP_LIMIT), Ok(true), "it is out");
+    running.units.iter().for_each(|units| units.try_iter().for_each(drop));
+    let mut arrived = Duration::ZERO;
+    for _ in 0..20 {
+        arrived = times.recv_timeout(WAIT).expect("the source goes on");
+    }
+    for (stream, joint) in joints.iter().enumerate() {
+        assert_eq!(joint.put_in(&plan.branches[stream], plan.codec), Ok(()));
+        let units = running.take(stream, 10);
+        assert!(units[0].keyframe && units[0].pts > arrived, "stream {stream}");
+    }
+    assert_unbroken(times, "both");
+}
+
+#[test]
+fn what_a_branch_begins_with_is_its_own_and_what_is_wanted_then() {
+    let plan = plan(pipeline(RAW));
+    let running = run(&plan);
+    running.take(1, 5);
+    running.branch(1).rest();
+    let joint = running.graph.joint(1).unwrap();
+    joint.take_out(STOP_LIMIT).unwrap();
+    let limited = BranchPlan { limit: Some(Bitrate::from_kbps(300)), ..plan.branches[1].clone() };
+    joint.put_in(&limited, plan.codec).unwrap();
+    running.units[1].try_iter().for_each(drop);
+    assert!(running.take(1, 5)[0].keyframe, "it is awake");
+    let branch = running.branch(1);
+    assert_eq!([0, 1].map(|stream| running.branch(stream).bitrate().kbps()), [1000, 300]);
+    assert_eq!(branch.ceiling().map(|ceiling| (ceiling.resolution, ceiling.bitrate.kbps())), Some((SECOND, 1000)));
+    assert!(branch.counters().frames_in < 1000 && branch.counters().first_out.is_some());
+    branch.force_keyframe();
+    assert!(running.take(1, 5).iter().any(|unit| unit.keyframe));
+    branch.rest();
+    assert!(!running.graph.capture.rests(), "the other is at work");
+}
+
+#[test]
+fn one_that_cannot_start_says_why_and_holds_up_nothing() {
+    let plan = plan(pipeline(RAW));
+    let running = run(&plan);
+    running.take(0, 3);
+    let times = arriving(&running, 0);
+    let joint = running.graph.joint(1).unwrap();
+    joint.take_out(STOP_LIMIT).unwrap();
+    let mut wrong = plan.branches[1].clone();
+    let Tail::ByCaps { raw, .. } = &mut wrong.tail else { panic!("a user's pipeline") };
+    raw.insert_str(0, "filesrc location=/no/such/file ! fakesink async=false  ");
+    let refused = joint.put_in(&wrong, plan.codec).expect_err("there is no such file");
+    assert!(!refused.hangs, "{refused:?}");
+    assert!(refused.failure.to_string().starts_with("filesrc /no/such/file: Resource not found"), "{refused:?}");
+    running.take(0, 10);
+    assert_eq!(joint.put_in(&plan.branches[1], plan.codec), Ok(()));
+    running.take(1, 5);
+    assert_unbroken(times, "beside one that does not start");
+}
+
+#[test]
+fn the_end_of_the_source_is_the_end_of_all_though_a_branch_was_replaced_behind_it() {
+    let folder = Folder::new("joint-end");
+    let clip = folder.clip("a.mp4", &["-r", "30", "-c:v", "libx264", "-bf", "0"]);
+    let plan = plan(file(&clip).with_source(|source| source.looping = false));
+    let running = run(&plan);
+    let tee = running.graph.pipeline.by_name(plan::TEE).unwrap();
+    let joint = running.graph.joint(1).unwrap();
+    running.take(1, 3);
+    joint.take_out(STOP_LIMIT).unwrap();
+    let end = Instant::now() + WAIT;
+    while tee.static_pad("sink").unwrap().sticky_event::<gst::event::Eos>(0).is_none() {
+        assert!(Instant::now() < end, "a file of a second");
+        thread::sleep(Duration::from_millis(5));
+    }
+    joint.put_in(&plan.branches[1], plan.codec).unwrap();
+    assert_eq!(running.event(), GraphEvent::Eos);
+}
+
+#[test]
+fn a_decoder_that_fails_is_replaced_and_what_is_passed_through_goes_on() {
+    let folder = Folder::new("joint-decoded");
+    let clip = folder.clip("a.mp4", &["-r", "30", "-c:v", "libx264", "-bf", "0", "-g", "15"]);
+    let passed = file(&clip).with_source(|source| source.file_passthrough = true);
+    for camera in [passed, pipeline(CODED)] {
+        let whole = plan(camera);
+        let mut plan = whole.clone();
+        let tail = match &mut plan.branches[1].tail {
+            Tail::Fixed(tail) => tail,
+            Tail::ByCaps { encoded, .. } => encoded,
+        };
+        *tail = tail.replace("! avdec_h264", "! identity error-after=20 ! avdec_h264");
+        let running = run(&plan);
+        let what = format!("{:?}", plan.source);
+        assert!(running.graph.joint(0).is_none(), "{what}: it goes out untouched");
+        assert_eq!(failed(&running), 1, "{what}");
+        let mut units = running.units[0].try_iter().collect::<Vec<_>>();
+        let joint = running.graph.joint(1).unwrap();
+        assert_eq!(joint.take_out(STOP_LIMIT), Ok(true), "{what}");
+        units.extend(running.take(0, 10));
+        assert_eq!(joint.put_in(&whole.branches[1], whole.codec), Ok(()), "{what}");
+        running.units[1].try_iter().for_each(drop);
+        assert!(running.take(1, 10)[0].keyframe, "{what}");
+        units.extend(running.units[0].try_iter());
+        for pair in units.windows(2) {
+            let step = pair[1].pts.saturating_sub(pair[0].pts);
+            assert!(step.abs_diff(FRAME) < FRAME / 10, "{what}: {step:?} at {:?}", pair[0].pts);
+        }
+        running.graph.stop(STOP_LIMIT);
+    }
+}
+
+#[test]
+fn a_stream_alone_has_nothing_to_be_replaced_beside() {
+    let plan = crate::pipeline::prepare(&small(), &chosen("x264enc")).unwrap();
+    let graph = Graph::start(&Hanging::default(), &plan, |_, _| (), |_| ()).unwrap();
+    assert!(graph.joint(0).is_none());
+    assert!(graph.pipeline.by_name(plan::TEE).is_none());
+}

@@ -1,0 +1,146 @@
+//! Which encoder each stream of a camera has, and which takes its place when it fails.
+
+use std::time::Duration;
+
+use rov_common::backoff::Backoff;
+
+use super::{Fatal, RESTART_MAX, RESTART_MIN, joined};
+use crate::config::{CameraConfig, EncodeConfig, EncoderChoice};
+use crate::pipeline::{self, EncoderRow, Failure, Plan};
+use crate::watchdog::{EncoderWatch, Repeats};
+
+/// Those of a camera's streams, in the order of the configuration.
+pub(super) struct Encoders(pub(super) Vec<StreamEncoder>);
+
+/// That of a stream.
+pub(super) struct StreamEncoder {
+    stream: usize,
+    pub row: &'static EncoderRow,
+    /// Those that worked on trial, and then not at work.
+    pub(super) failed: Vec<&'static str>,
+    watch: EncoderWatch,
+    /// None works: the stream is left out until the source fails.
+    pub is_off: bool,
+    /// Between the restarts of its branch alone.
+    pub backoff: Backoff,
+    pub complaints: Repeats,
+}
+
+impl StreamEncoder {
+    pub fn new(stream: usize, row: &'static EncoderRow) -> Self {
+        Self {
+            stream,
+            row,
+            failed: Vec::new(),
+            watch: EncoderWatch::default(),
+            is_off: false,
+            backoff: Backoff::new(RESTART_MIN, RESTART_MAX),
+            complaints: Repeats::default(),
+        }
+    }
+
+    /// Its encoder has failed, which was well for so long: takes the next one where it is time to. `hangs`: it has not
+    /// stopped. Returns the reason in words.
+    pub async fn failed(
+        &mut self,
+        camera: &CameraConfig,
+        failure: &Failure,
+        well_for: Option<Duration>,
+        hangs: bool,
+    ) -> String {
+        let (element, stream) = (self.row.element, &camera.streams[self.stream]);
+        let mut reason = failure.to_string();
+        if !reason.contains(element) {
+            reason = format!("{element}: {reason}");
+        }
+        if camera.streams.len() > 1 {
+            reason = format!("{}: {reason}", stream.name);
+        }
+        if !self.watch.failed(failure, well_for, hangs) {
+            return reason;
+        }
+        // A named one stays.
+        if stream.encode.encoder == EncoderChoice::Auto {
+            self.failed.push(element);
+            // Not beside the others: they may be what does not work any more, and then none would.
+            if let Ok(next) = choose(camera, self.stream, &self.failed, Vec::new()).await {
+                self.row = next;
+                return reason;
+            }
+        }
+        // The last one is as good as any for the first stream, which is the pilot's. No other one is opened again and
+        // again beside it.
+        if self.stream > 0 {
+            self.is_off = true;
+            let name = &stream.name;
+            reason.push_str(&format!("; {name} stays off until the camera is started again, so that the others go on"));
+        }
+        reason
+    }
+}
+
+impl Encoders {
+    pub async fn choose(camera: &CameraConfig) -> Result<Self, Fatal> {
+        let mut all: Vec<StreamEncoder> = Vec::new();
+        // The first stream has no encoder where it is passed through.
+        let passed = camera.source.is_passed_through();
+        for stream in 0..camera.streams.len() {
+            let encodes = camera.streams.iter().map(|stream| stream.encode.clone());
+            let rows = all.iter().map(|encoder| encoder.row);
+            let beside = rows.zip(encodes).skip(usize::from(passed)).collect();
+            let row = match passed && stream == 0 {
+                true => pipeline::unused(),
+                false => choose(camera, stream, &[], beside).await?,
+            };
+            all.push(StreamEncoder::new(stream, row));
+        }
+        Ok(Self(all))
+    }
+
+    pub fn rows(&self) -> Vec<&'static EncoderRow> {
+        self.0.iter().map(|encoder| encoder.row).collect()
+    }
+
+    /// Leaves the streams out for which none works.
+    pub fn turn_off(&self, plan: &mut Plan) {
+        let off = plan.branches.iter_mut().zip(&self.0).filter(|(_, encoder)| encoder.is_off);
+        off.for_each(|(branch, _)| branch.turn_off());
+    }
+
+    /// A pipeline has failed, of whose streams each was well for so long: takes the next encoder where it is time to.
+    /// Returns the reason in words.
+    pub async fn failed(
+        &mut self,
+        camera: &CameraConfig,
+        failure: &Failure,
+        well_for: &[Option<Duration>],
+        hangs: bool,
+    ) -> String {
+        let well_for = |stream: usize| well_for.get(stream).copied().flatten();
+        if let Failure::Encoder { stream, .. } = *failure {
+            return self.0[stream].failed(camera, failure, well_for(stream), hangs).await;
+        }
+        for encoder in &mut self.0 {
+            encoder.watch.failed(failure, well_for(encoder.stream), hangs);
+            encoder.is_off = false;
+        }
+        failure.to_string()
+    }
+}
+
+/// The first that works for this stream, beside others, and has not failed; says in the log which were tried.
+async fn choose(
+    camera: &CameraConfig,
+    stream: usize,
+    failed: &[&'static str],
+    beside: Vec<(&'static EncoderRow, EncodeConfig)>,
+) -> Result<&'static EncoderRow, Fatal> {
+    let (config, failed) = (camera.streams[stream].encode.clone(), failed.to_vec());
+    let choose = tokio::task::spawn_blocking(move || pipeline::choose_encoder(&config, &failed, &beside));
+    let chosen = joined(choose.await)?.map_err(|e| Fatal(e.to_string()))?;
+    tracing::debug!("{}", chosen.summary());
+    for tried in chosen.failures() {
+        tracing::info!("encoder {} does not work here: {}", tried.element, tried.outcome);
+    }
+    Ok(chosen.row)
+}

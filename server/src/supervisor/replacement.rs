@@ -1,0 +1,104 @@
+//! Gives one stream of a camera another branch when its encoder fails, while the others go on and its viewers stay.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rov_common::api::StreamState;
+
+use super::encoders::StreamEncoder;
+use super::{Fatal, STOP_LIMIT, joined};
+use crate::config::CameraConfig;
+use crate::pipeline::{self, BranchPlan, Failure, Joint, NotPutIn, Plan};
+use crate::stream::Stream;
+use crate::watchdog::HEALTHY_AFTER;
+
+/// The branch that is replaced.
+pub(super) struct Replacement {
+    pub camera: Arc<CameraConfig>,
+    pub plan: Arc<Plan>,
+    pub stream: usize,
+    pub output: Arc<Stream>,
+    pub joint: Joint,
+}
+
+/// How it came out, with the encoder that was lent.
+pub(super) struct Replaced<'a> {
+    pub stream: usize,
+    pub encoder: &'a mut StreamEncoder,
+    pub end: End,
+}
+
+pub(super) enum End {
+    /// Another branch is at work.
+    Works,
+    /// None works: the stream is left out.
+    Off,
+    /// The pipeline does not let go of the branch: it has to be started again as a whole.
+    Stuck(Failure),
+}
+
+impl Replacement {
+    /// Until another branch is at work, or the stream is left out. `well_for`: how long the one that has failed was.
+    pub async fn run<'a>(
+        self,
+        encoder: &'a mut StreamEncoder,
+        mut failure: Failure,
+        mut well_for: Option<Duration>,
+    ) -> Result<Replaced<'a>, Fatal> {
+        let stream = self.stream;
+        // Viewers that get nothing from a stream that runs would begin another session.
+        self.output.status().set_stopped(StreamState::Stalled, failure.to_string());
+        let joint = self.joint.clone();
+        let stopped = tokio::task::spawn_blocking(move || joint.take_out(STOP_LIMIT)).await;
+        let Ok(stopped) = joined(stopped)? else {
+            return Ok(Replaced { stream, encoder, end: End::Stuck(failure) });
+        };
+        let mut hangs = !stopped;
+        if well_for.is_some_and(|time| time > HEALTHY_AFTER) {
+            encoder.backoff.reset();
+            encoder.complaints.reset();
+        }
+        loop {
+            let reason = encoder.failed(&self.camera, &failure, well_for, hangs).await;
+            let pause = (!encoder.is_off).then(|| encoder.backoff.next_delay());
+            self.say(encoder, reason, pause);
+            let Some(pause) = pause else { return Ok(Replaced { stream, encoder, end: End::Off }) };
+            tokio::time::sleep(pause).await;
+            match self.put_in(encoder).await? {
+                Ok(()) => return Ok(Replaced { stream, encoder, end: End::Works }),
+                Err(again) => (failure, well_for, hangs) = (again.failure, None, again.hangs),
+            }
+        }
+    }
+
+    async fn put_in(&self, encoder: &StreamEncoder) -> Result<Result<(), NotPutIn>, Fatal> {
+        self.output.status().encoder_starting();
+        let (camera, plan, joint) = (Arc::clone(&self.camera), Arc::clone(&self.plan), self.joint.clone());
+        let (stream, row) = (self.stream, encoder.row);
+        let limit = self.output.demand().rate().map(|rate| rate.bitrate);
+        let put_in = move || {
+            let branch = pipeline::prepare_branch(&plan, &camera, stream, row);
+            joint.put_in(&BranchPlan { limit, ..branch }, plan.codec)
+        };
+        joined(tokio::task::spawn_blocking(put_in).await)
+    }
+
+    /// `pause`: until it is tried again, if it is.
+    fn say(&self, encoder: &mut StreamEncoder, reason: String, pause: Option<Duration>) {
+        let camera = &self.camera.name;
+        match (encoder.complaints.say(&reason, Instant::now()), pause) {
+            (Some(_), None) => tracing::warn!(camera, "{reason}"),
+            (Some(1), Some(pause)) => {
+                let seconds = pause.as_secs_f64();
+                tracing::warn!(
+                    camera,
+                    "{reason}; starting {} in {seconds:.2} s, the other streams go on",
+                    encoder.row.element
+                );
+            }
+            (Some(times), Some(_)) => tracing::warn!(camera, "{reason}; {times} attempts failed, still retrying"),
+            (None, _) => tracing::debug!(camera, "{reason}"),
+        }
+        self.output.status().set_stopped(StreamState::Restarting, reason);
+    }
+}

@@ -1,0 +1,126 @@
+//! An encoder that works on trial and not at work. It is registered in this process, for all that is in it: a file of
+//! tests that has one has no other test.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use gstreamer as gst;
+use gstreamer::glib;
+use gstreamer::prelude::*;
+use gstreamer::subclass::prelude::*;
+
+/// In the table before x264enc, and on no machine that runs these tests.
+pub const ELEMENT: &str = "mpph264enc";
+
+/// What becomes of one, once so many pictures came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Works,
+    /// It takes a picture and does not come back before [`release`].
+    Hangs(u32),
+    /// It says that it has failed.
+    Fails(u32),
+    /// It takes no more, and says nothing.
+    Refuses(u32),
+}
+
+static FATES: OnceLock<fn(u32) -> Fate> = OnceLock::new();
+static MADE: AtomicU32 = AtomicU32::new(0);
+static RELEASED: AtomicBool = AtomicBool::new(false);
+
+/// Registers it; `fates`: of the first that is made (0), the second, and so on.
+pub fn register(fates: fn(u32) -> Fate) {
+    gst::init().expect("GStreamer");
+    FATES.set(fates).expect("once in a process");
+    gst::Element::register(None, ELEMENT, gst::Rank::NONE, FakeEncoder::static_type()).expect("a new name");
+}
+
+/// How many were made.
+pub fn made() -> u32 {
+    MADE.load(Ordering::Relaxed)
+}
+
+/// Ends what hangs.
+pub fn release() {
+    RELEASED.store(true, Ordering::Relaxed);
+}
+
+/// By a probe at its input.
+fn meet(fate: Fate, input: &gst::Pad, at: u32) -> Option<Result<gst::FlowSuccess, gst::FlowError>> {
+    match fate {
+        Fate::Hangs(after) if at >= after => {
+            while !RELEASED.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            None
+        }
+        Fate::Fails(after) if at >= after => {
+            if let Some(encoder) = input.parent_element() {
+                gst::element_error!(encoder, gst::StreamError::Encode, ("it has failed"));
+            }
+            Some(Err(gst::FlowError::Error))
+        }
+        Fate::Refuses(after) if at >= after => Some(Err(gst::FlowError::NotNegotiated)),
+        _ => None,
+    }
+}
+
+mod imp {
+    use super::*;
+
+    /// x264enc, which meets its fate.
+    #[derive(Default)]
+    pub struct FakeEncoder;
+
+    #[glib::object_subclass]
+    impl ObjectSubclass for FakeEncoder {
+        const NAME: &'static str = "RovTestFakeEncoder";
+        type Type = super::FakeEncoder;
+        type ParentType = gst::Bin;
+    }
+
+    impl ObjectImpl for FakeEncoder {
+        fn constructed(&self) {
+            self.parent_constructed();
+            let fate = FATES.get().expect("registered")(MADE.fetch_add(1, Ordering::Relaxed));
+            let encoder = gst::ElementFactory::make("x264enc").property_from_str("tune", "zerolatency");
+            let encoder = encoder.build().expect("x264enc");
+            self.obj().add(&encoder).expect("an empty bin");
+            for name in ["sink", "src"] {
+                let pad = encoder.static_pad(name).expect("a pad of x264enc");
+                if name == "sink" {
+                    let came = AtomicU32::new(0);
+                    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+                        match meet(fate, pad, came.fetch_add(1, Ordering::Relaxed)) {
+                            None => gst::PadProbeReturn::Ok,
+                            Some(result) => {
+                                info.flow_res = result;
+                                gst::PadProbeReturn::Handled
+                            }
+                        }
+                    });
+                }
+                let ghost = gst::GhostPad::builder_with_target(&pad).expect("an unlinked pad").name(name).build();
+                self.obj().add_pad(&ghost).expect("a new name");
+            }
+        }
+    }
+
+    impl GstObjectImpl for FakeEncoder {}
+
+    impl ElementImpl for FakeEncoder {
+        fn metadata() -> Option<&'static gst::subclass::ElementMetadata> {
+            static METADATA: OnceLock<gst::subclass::ElementMetadata> = OnceLock::new();
+            Some(METADATA.get_or_init(|| {
+                gst::subclass::ElementMetadata::new("Fake encoder", "Codec/Encoder/Video", "Fails", "rov-tests")
+            }))
+        }
+    }
+
+    impl BinImpl for FakeEncoder {}
+}
+
+glib::wrapper! {
+    pub struct FakeEncoder(ObjectSubclass<imp::FakeEncoder>) @extends gst::Bin, gst::Element, gst::Object;
+}

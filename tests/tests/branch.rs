@@ -1,0 +1,81 @@
+//! The encoder of a second stream fails at work in each way that there is, until another one takes its place: the
+//! pilot's stream misses no picture. This file has no other test: see `fake_encoder`.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use rov_common::api::StreamState;
+use rov_server::config::{Config, EncoderChoice};
+use rov_server::config_file;
+use rov_server::server::Server;
+use rov_tests::fake_encoder::{self, Fate};
+use rov_tests::http;
+use rov_tests::wait::{self, until_true};
+use rov_tests::watcher::{Order, Shot, Watcher, until_counted};
+use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
+
+/// Of those made: the first is on trial, and each later one takes the place of the one before.
+fn fate(made: u32) -> Fate {
+    match made {
+        0 => Fate::Works,
+        1 => Fate::Fails(10),
+        2 => Fate::Refuses(10),
+        _ => Fate::Hangs(10),
+    }
+}
+
+/// The longest time from one drawn picture to the next, of those that were shown.
+fn longest_step(shots: &[Shot]) -> Duration {
+    let numbered: Vec<_> = shots.iter().filter_map(|shot| Some((shot.frame?, shot.drawn?))).collect();
+    let steps = numbered.windows(2).filter(|two| two[1].0 == two[0].0 + 1);
+    steps.map(|two| two[1].1.saturating_sub(two[0].1)).max().unwrap_or_default()
+}
+
+#[test]
+fn while_the_encoder_of_the_second_stream_fails_and_is_replaced_the_first_misses_no_picture() {
+    fake_encoder::register(fate);
+    let args = "rov-server --host 127.0.0.1 --signal-port 0 --rtsp-port 0 --no-discovery --source test \
+                --width 640 --height 360 --stream2 160x120@15";
+    let options = config_file::read(args.split_whitespace().map(OsString::from)).expect("valid options");
+    let mut config = Config::new(&options).expect("a valid configuration");
+    config.cameras[0].streams[0].encode.encoder = EncoderChoice::Element("x264enc".to_owned());
+    let runtime = Runtime::new().expect("a runtime");
+    let server = runtime.block_on(Server::bind(config)).expect("free ports");
+    let address = server.http_addr().expect("the address of HTTP");
+    let stop = CancellationToken::new();
+    let run = runtime.spawn(server.run(stop.clone()));
+    until_true("the server runs", wait::START, || http::health(address).0 == 200);
+    let stats = |at: usize| http::stats(address).streams.remove(at);
+
+    let pilot = Watcher::start(&runtime, &["--url", &format!("http://{address}/whep")]);
+    let spectator = Watcher::start(&runtime, &["--url", &format!("http://{address}/whep/stream2")]);
+    pilot.wait_for_shots(1);
+    until_true("the next encoder", Duration::from_secs(60), || {
+        let second = stats(1);
+        second.state == StreamState::Running && second.encoder == "x264enc" && second.restarts > 0
+    });
+    assert_eq!((fake_encoder::made(), stats(1).restarts), (4, 3), "on trial, and three at work");
+    // Both go on, the viewers with them, while one still hangs.
+    let (first, second) = (pilot.shown(), spectator.shown());
+    pilot.wait_for_shots(first + 30);
+    spectator.wait_for_shots(second + 15);
+
+    let shots = pilot.shots();
+    let order = Order::of(&shots);
+    println!("{order:?}, longest step {:?}", longest_step(&shots));
+    assert_eq!((order.read, order.out_of_order), (shots.len(), 0));
+    // Those of the first stream's own counters alone.
+    until_counted(order.missing, &pilot.report(), || {
+        let mut stats = http::stats(address);
+        stats.streams.truncate(1);
+        stats
+    });
+    assert_eq!((stats(0).restarts, pilot.report().sessions, spectator.report().sessions), (0, 1, 1));
+    assert!(shots.windows(2).all(|two| two[0].captured < two[1].captured), "each has its own time");
+    [pilot, spectator].into_iter().for_each(|watcher| watcher.stop(&runtime));
+    stop.cancel();
+    let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), run).await });
+    fake_encoder::release();
+    ended.expect("the server ends").expect("no panic").expect("it ends well");
+}
