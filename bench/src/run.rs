@@ -95,7 +95,8 @@ impl Judge<'_> {
             Self::Units(clip, deliveries) => {
                 let now_us = clock::now_us();
                 let Some(tap) = tap else { return };
-                for (lines, (delivery, source)) in running.take_lines().iter().zip(deliveries.iter_mut()) {
+                let lines = running.take_lines();
+                for ((lines, reader), (delivery, source)) in lines.iter().zip(running.readers()).zip(&mut *deliveries) {
                     for line in lines {
                         if let Some((hash, at_us)) = unit(line) {
                             delivery.add_unit(clip.has(hash), at_us);
@@ -104,7 +105,7 @@ impl Judge<'_> {
                             delivery.add_whole(rtp_timestamp, at_us, last_packet_us);
                         }
                     }
-                    *source = source.or_else(|| tap.source(delivery.timestamps()));
+                    *source = source.or_else(|| tap.source(delivery.timestamps(), Some(&reader.udp_ports())));
                 }
                 let sources: Vec<u32> = deliveries.iter().filter_map(|(_, source)| *source).collect();
                 let mut sent = tap.pictures(&sources);
@@ -214,7 +215,8 @@ fn unit(line: &str) -> Option<(u64, u64)> {
 
 fn add_sent(shots: &mut [Shot], tap: &Tap) {
     let timestamps = shots.iter().filter_map(|shot| shot.rtp_timestamp);
-    let sent = tap.source(timestamps).and_then(|source| tap.pictures(&[source]).remove(&source)).unwrap_or_default();
+    let sent =
+        tap.source(timestamps, None).and_then(|source| tap.pictures(&[source]).remove(&source)).unwrap_or_default();
     // A screen does not tell it. There it is the only picture that anybody began to send between the mark and the
     // screen, if it is the only one.
     let unknown = shots.iter().filter(|shot| shot.rtp_timestamp.is_none());

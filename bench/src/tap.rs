@@ -31,34 +31,41 @@ pub struct Sent {
 /// By SSRC and RTP timestamp: those of the last [`MEMORY_US`], or some more.
 type Pictures = HashMap<(u32, u32), Sent>;
 
+#[derive(Default)]
+struct Seen {
+    pictures: Pictures,
+    /// To which port each SSRC goes.
+    ports: HashMap<u32, u16>,
+}
+
 /// Ends when it is dropped.
 pub struct Tap {
     stop: Arc<AtomicBool>,
-    pictures: Arc<Mutex<Pictures>>,
+    seen: Arc<Mutex<Seen>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Tap {
     pub fn start() -> io::Result<Self> {
         let socket = open()?;
-        let (stop, pictures) = (Arc::new(AtomicBool::new(false)), Arc::default());
+        let (stop, seen) = (Arc::new(AtomicBool::new(false)), Arc::default());
         let thread = {
-            let (stop, pictures) = (stop.clone(), Arc::clone(&pictures));
-            std::thread::spawn(move || listen(&socket, &stop, &pictures))
+            let (stop, seen) = (stop.clone(), Arc::clone(&seen));
+            std::thread::spawn(move || listen(&socket, &stop, &seen))
         };
-        Ok(Self { stop, pictures, thread: Some(thread) })
+        Ok(Self { stop, seen, thread: Some(thread) })
     }
 
-    /// The SSRC of the source that has sent most of these pictures. Each viewer gets one of its own; retransmissions
-    /// and repair have others.
-    pub fn source(&self, timestamps: impl IntoIterator<Item = u32>) -> Option<u32> {
-        source_of(&self.lock(), timestamps)
+    /// The SSRC of the source that has sent most of these pictures, to one of these ports where they are given: the
+    /// timestamps of two viewers may be the same. Each viewer gets one of its own; retransmissions and repair have others.
+    pub fn source(&self, timestamps: impl IntoIterator<Item = u32>, ports: Option<&[u16]>) -> Option<u32> {
+        source_of(&self.lock(), timestamps, ports)
     }
 
     /// What each of these has sent in the last seconds, by RTP timestamp.
     pub fn pictures(&self, sources: &[u32]) -> HashMap<u32, HashMap<u32, Sent>> {
         let mut found: HashMap<u32, HashMap<u32, Sent>> = sources.iter().map(|ssrc| (*ssrc, HashMap::new())).collect();
-        for ((ssrc, timestamp), sent) in self.lock().iter() {
+        for ((ssrc, timestamp), sent) in &self.lock().pictures {
             if let Some(own) = found.get_mut(ssrc) {
                 own.insert(*timestamp, *sent);
             }
@@ -68,11 +75,11 @@ impl Tap {
 
     /// What anybody began to send at this time or later, in microseconds.
     pub fn since(&self, from_us: u64) -> Vec<Sent> {
-        self.lock().values().filter(|sent| sent.first_us >= from_us).copied().collect()
+        self.lock().pictures.values().filter(|sent| sent.first_us >= from_us).copied().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Pictures> {
-        self.pictures.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -86,10 +93,12 @@ impl Drop for Tap {
     }
 }
 
-fn source_of(pictures: &Pictures, timestamps: impl IntoIterator<Item = u32>) -> Option<u32> {
+fn source_of(seen: &Seen, timestamps: impl IntoIterator<Item = u32>, ports: Option<&[u16]>) -> Option<u32> {
+    let may_be = |ssrc| ports.is_none_or(|ports| seen.ports.get(ssrc).is_some_and(|port| ports.contains(port)));
     let timestamps: HashSet<u32> = timestamps.into_iter().collect();
     let mut counts: HashMap<u32, usize> = HashMap::new();
-    for (ssrc, _) in pictures.keys().filter(|(_, timestamp)| timestamps.contains(timestamp)) {
+    let sent = seen.pictures.keys().filter(|(ssrc, timestamp)| timestamps.contains(timestamp) && may_be(ssrc));
+    for (ssrc, _) in sent {
         *counts.entry(*ssrc).or_default() += 1;
     }
     counts.into_iter().max_by_key(|(ssrc, count)| (*count, *ssrc)).map(|(ssrc, _)| ssrc)
@@ -129,18 +138,20 @@ fn open() -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-fn listen(socket: &OwnedFd, stop: &AtomicBool, pictures: &Mutex<Pictures>) {
+fn listen(socket: &OwnedFd, stop: &AtomicBool, seen: &Mutex<Seen>) {
     // The kernel's times are those of CLOCK_REALTIME.
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64;
     let ahead = unix.wrapping_sub(clock::now_us());
     let mut head = [0; HEAD];
     while !stop.load(Ordering::Relaxed) {
         let Some((length, unix_us)) = receive(socket, &mut head) else { continue };
-        let Some(key) = rtp(&head[..length]) else { continue };
+        let Some((port, key)) = rtp(&head[..length]) else { continue };
         let at_us = unix_us.wrapping_sub(ahead);
-        let mut pictures = pictures.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let Seen { pictures, ports } = &mut *seen;
+        ports.insert(key.0, port);
         pictures.entry(key).or_insert(Sent { first_us: at_us, last_us: at_us }).last_us = at_us;
-        forget(&mut pictures, at_us);
+        forget(pictures, at_us);
     }
 }
 
@@ -172,9 +183,9 @@ fn receive(socket: &OwnedFd, head: &mut [u8]) -> Option<(usize, u64)> {
     }
 }
 
-/// SSRC and timestamp of an IPv4 packet that holds RTP. Told from STUN, DTLS and RTCP as in RFC 7983 and RFC 5761. Of
+/// The port that it goes to, and SSRC and timestamp, of an IPv4 packet that holds RTP. Told from STUN, DTLS and RTCP as in RFC 7983 and RFC 5761. Of
 /// packets that are sent in one go (segmentation offload) only the first is seen; they belong to one picture.
-fn rtp(packet: &[u8]) -> Option<(u32, u32)> {
+fn rtp(packet: &[u8]) -> Option<(u16, (u32, u32))> {
     const UDP: u8 = 17;
     let header = usize::from(packet.first()? & 0xf) * 4;
     if packet[0] >> 4 != 4 || *packet.get(9)? != UDP {
@@ -183,7 +194,8 @@ fn rtp(packet: &[u8]) -> Option<(u32, u32)> {
     let rtp = packet.get(header + 8..header + 20)?;
     let is_rtp = rtp[0] >> 6 == 2 && !(192..=223).contains(&rtp[1]);
     let word = |at: usize| u32::from_be_bytes([rtp[at], rtp[at + 1], rtp[at + 2], rtp[at + 3]]);
-    is_rtp.then(|| (word(8), word(4)))
+    let port = u16::from_be_bytes([packet[header + 2], packet[header + 3]]);
+    is_rtp.then(|| (port, (word(8), word(4))))
 }
 
 #[cfg(test)]
@@ -195,6 +207,7 @@ mod tests {
         let mut packet = vec![0; 28];
         packet[0] = 0x45;
         packet[9] = 17;
+        packet[23] = 5;
         packet.extend(payload);
         packet
     }
@@ -202,13 +215,13 @@ mod tests {
     #[test]
     fn rtp_is_told_from_what_shares_its_port() {
         let rtp_header = [0x80, 96, 0, 1, 0, 0, 0, 9, 0xa, 0xb, 0xc, 0xd];
-        assert_eq!(rtp(&packet(&rtp_header)), Some((0x0a0b_0c0d, 9)));
+        assert_eq!(rtp(&packet(&rtp_header)), Some((5, (0x0a0b_0c0d, 9))));
         let with = |first: u8, second: u8| {
             let mut header = rtp_header;
             (header[0], header[1]) = (first, second);
             rtp(&packet(&header))
         };
-        assert_eq!(with(0x90, 0x80 | 96), Some((0x0a0b_0c0d, 9)), "with an extension and the marker");
+        assert_eq!(with(0x90, 0x80 | 96), Some((5, (0x0a0b_0c0d, 9))), "with an extension and the marker");
         assert_eq!(with(0x80, 200), None, "RTCP");
         assert_eq!(with(0, 1), None, "STUN");
         assert_eq!(with(22, 254), None, "DTLS");
@@ -235,8 +248,11 @@ mod tests {
     fn the_source_is_that_of_the_pictures_that_came() {
         let sent = |us| Sent { first_us: us, last_us: us + 1 };
         let pictures = HashMap::from([((7, 1), sent(10)), ((7, 2), sent(20)), ((9, 1), sent(11)), ((8, 5), sent(11))]);
-        assert_eq!(source_of(&pictures, [1, 2]), Some(7));
-        assert_eq!(source_of(&pictures, [5]), Some(8));
-        assert_eq!(source_of(&pictures, [3]), None);
+        let seen = Seen { pictures, ports: HashMap::from([(7, 70), (8, 80), (9, 90)]) };
+        assert_eq!(source_of(&seen, [1, 2], None), Some(7));
+        assert_eq!(source_of(&seen, [1, 2], Some(&[89, 90])), Some(9));
+        assert_eq!(source_of(&seen, [5], Some(&[80])), Some(8));
+        assert_eq!(source_of(&seen, [5], Some(&[70])), None);
+        assert_eq!(source_of(&seen, [3], None), None);
     }
 }

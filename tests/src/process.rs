@@ -99,13 +99,13 @@ impl Process {
         Footprint { threads: count("task"), files: count("fd"), resident_kb: kilobytes.expect("VmRSS in kB") }
     }
 
-    /// The UDP ports that it has open now, by `/proc/net/udp`, each once.
+    /// The UDP ports that it has open now, by `/proc/PID/net/udp`, as its network may be another one, each once.
     pub fn udp_ports(&self) -> Vec<u16> {
         let folder = PathBuf::from(format!("/proc/{}/fd", self.child.id()));
         let links = std::fs::read_dir(folder).expect("a process that runs").flatten();
         let links = links.filter_map(|entry| std::fs::read_link(entry.path()).ok());
         let ours: Vec<_> = links.map(|link| link.to_string_lossy().into_owned()).collect();
-        let table = std::fs::read_to_string("/proc/net/udp").expect("the sockets of this machine");
+        let table = std::fs::read_to_string(format!("/proc/{}/net/udp", self.child.id())).expect("the sockets there");
         // sl, local address, remote address, state, queues, timer, retransmits, user, timeout, inode
         let port = |line: &str| {
             let fields: Vec<_> = line.split_whitespace().collect();
