@@ -134,7 +134,8 @@ pub struct Cli {
     #[arg(help_heading = TRANSPORT, long = "interface", value_name = "NAME")]
     pub interfaces: Vec<String>,
 
-    /// End with exit code 3 when no server is found, or the given one does not answer, instead of trying on
+    /// End with exit code 3 when no server is found, or the given one does not answer, instead of trying on; once there
+    /// was a picture, a server that is lost is looked for without end
     #[arg(help_heading = SERVER, long)]
     pub no_wait: bool,
 
@@ -287,7 +288,9 @@ impl Cli {
             (None, None) => return Ok(None),
             (Some(user), Some(password)) => (user.clone(), password.to_owned()),
             (Some(user), None) => {
-                return Err(format!("--user {user}: needs --password, or the variable ROV_PASSWORD"));
+                // Behind it stands a password, as curl takes it.
+                let name = user.split(':').next().unwrap_or_default();
+                return Err(format!("--user {name}: needs --password, or the variable ROV_PASSWORD"));
             }
             (None, Some(_)) => return Err("--password (or the variable ROV_PASSWORD): needs --user".to_owned()),
         };
@@ -676,6 +679,7 @@ mod tests {
         assert_eq!(session(&["--password", "deep", "--transport", "webrtc"]), Ok(None), "the variable is a server's");
         for (args, advice) in [
             (&["--user", "pilot"][..], "--user pilot: needs --password, or the variable ROV_PASSWORD"),
+            (&["--user", "pilot:deep"], "--user pilot: needs --password, or the variable ROV_PASSWORD"),
             (&["--password", "deep"], "--password (or the variable ROV_PASSWORD): needs --user"),
             (&[&both[..], &["--transport", "webrtc"]].concat(), "leave it out"),
             (&[&both[..], &["--rtp-port", "5004"]].concat(), "leave it out"),

@@ -226,6 +226,9 @@ impl Viewer {
                 state.logged_failure = None;
                 tracing::info!("video from {}", state.server.address);
             }
+            // What only counts on, as the seconds of it, is said once.
+            Phase::Waiting(reason) if matches!(&state.phase, Phase::Waiting(before) if is_same_text(before, reason)) => {
+            }
             Phase::Waiting(reason) => tracing::warn!("no video: {reason}"),
             Phase::Lost(reason) if state.logged_failure.as_ref() == Some(reason) => {}
             Phase::Lost(reason) => {
@@ -396,6 +399,12 @@ impl Clock {
     }
 }
 
+/// Whether two texts differ by their numbers alone.
+fn is_same_text(this: &str, that: &str) -> bool {
+    let is_text = |letter: &char| !letter.is_ascii_digit();
+    this.chars().filter(is_text).eq(that.chars().filter(is_text))
+}
+
 #[cfg(test)]
 mod tests {
     use rov_common::api::StreamStats;
@@ -421,6 +430,12 @@ mod tests {
         viewer.set_server(server("Dory", "stream1"));
         assert_eq!(viewer.called(), "Dory stream1");
         assert!(viewer.streams().is_empty());
+    }
+
+    #[test]
+    fn a_reason_that_only_counts_on_is_the_same() {
+        assert!(is_same_text("waiting for its next keyframe, for 9 s", "waiting for its next keyframe, for 10 s"));
+        assert!(!is_same_text("waiting for 9 s", "restarting for 9 s"));
     }
 
     #[test]

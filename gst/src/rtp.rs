@@ -14,7 +14,7 @@ use rov_common::sync::lock;
 
 use crate::counter::Counter;
 use crate::element::is_made_by;
-use crate::losses::Losses;
+use crate::losses::{Losses, Start};
 
 /// None for what is no RTP packet.
 pub fn header(packet: &gst::BufferRef) -> Option<Header> {
@@ -134,7 +134,7 @@ fn leave_out_damaged(
     let since = Mutex::new(None);
     src.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
         let Some(picture) = info.buffer() else { return gst::PadProbeReturn::Ok };
-        let lets_through = lock(&losses).lets_through(picture.pts(), begins(pad, codec, picture));
+        let lets_through = lock(&losses).lets_through(picture.pts(), start_of(pad, codec, picture));
         let mut since = lock(&since);
         *since = if lets_through { None } else { since.or_else(|| Some(Instant::now())) };
         on_picture(*since);
@@ -142,19 +142,21 @@ fn leave_out_damaged(
     });
 }
 
-/// Whether what a depayloader gives is a keyframe, or what stands before one. It takes parameter sets for that, with
-/// whatever picture they come.
-fn begins(pad: &gst::Pad, codec: Codec, unit: &gst::BufferRef) -> bool {
-    if unit.flags().contains(gst::BufferFlags::DELTA_UNIT) {
-        return false;
-    }
+/// Whether decoding may begin with what a depayloader gives, or it stands before that. The depayloader takes parameter
+/// sets for a keyframe, with whatever picture they come.
+fn start_of(pad: &gst::Pad, codec: Codec, unit: &gst::BufferRef) -> Start {
+    let is_delta = unit.flags().contains(gst::BufferFlags::DELTA_UNIT);
     let format = pad.current_caps().and_then(|caps| caps.structure(0)?.get::<String>("stream-format").ok());
     // Otherwise parameter sets are in the caps.
     if format.as_deref() != Some("byte-stream") {
-        return true;
+        return if is_delta { Start::None } else { Start::Keyframe };
     }
-    let Ok(data) = unit.map_readable() else { return false };
-    codec::is_keyframe(codec, &data) || !codec::nal_units(&data).any(|nal| codec.nal_kind(nal).is_slice())
+    let Ok(data) = unit.map_readable() else { return Start::None };
+    let has_slice = || codec::nal_units(&data).any(|nal| codec.nal_kind(nal).is_slice());
+    if !is_delta && (codec::is_keyframe(codec, &data) || !has_slice()) {
+        return Start::Keyframe;
+    }
+    if codec::is_recovery_point(codec, &data) { Start::RecoveryPoint } else { Start::None }
 }
 
 /// Those that go on, with the marker bits that count.
@@ -185,6 +187,29 @@ mod tests {
             packet
         };
         pictures.iter().map(packet).collect()
+    }
+
+    #[test]
+    fn after_a_loss_a_recovery_point_is_seen_in_what_the_depayloader_gives() {
+        gst::init().unwrap();
+        let pad = gst::Pad::new(gst::PadDirection::Src);
+        pad.set_active(true).unwrap();
+        pad.push_event(gst::event::StreamStart::new("test"));
+        pad.push_event(gst::event::Caps::new(&"video/x-h264,stream-format=byte-stream,alignment=au".parse().unwrap()));
+        let start = |bytes: &[u8], is_delta: bool| {
+            let mut unit = gst::Buffer::from_mut_slice(bytes.to_vec());
+            if is_delta {
+                unit.get_mut().unwrap().set_flags(gst::BufferFlags::DELTA_UNIT);
+            }
+            start_of(&pad, Codec::H264, &unit)
+        };
+        let recovery = [0, 0, 0, 1, 6, 6, 1, 0x84, 0x80, 0, 0, 0, 1, 0x41, 0x9a, 0x84];
+        for is_delta in [true, false] {
+            assert_eq!(start(&recovery, is_delta), Start::RecoveryPoint);
+            assert_eq!(start(&recovery[9..], is_delta), Start::None);
+        }
+        assert_eq!(start(&[0, 0, 0, 1, 0x65, 0x88, 0x84], false), Start::Keyframe);
+        assert_eq!(start(&[0, 0, 0, 1, 0x67, 0x42, 0, 30], false), Start::Keyframe, "it stands before one");
     }
 
     #[test]

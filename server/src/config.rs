@@ -754,7 +754,11 @@ fn rtsp(options: &MachineOptions) -> Result<RtspConfig, ConfigError> {
             }
             Some(Credentials { user: user.clone(), password: password.clone() })
         }
-        (Some(user), None) => return bad(format!("--user {user}: needs --password, or the variable ROV_PASSWORD")),
+        (Some(user), None) => {
+            // Behind it stands a password, as curl takes it.
+            let name = user.split(':').next().unwrap_or_default();
+            return bad(format!("--user {name}: needs --password, or the variable ROV_PASSWORD"));
+        }
         (None, Some(_)) => return bad("--password (or the variable ROV_PASSWORD): needs --user"),
     };
     let basic_auth = options.rtsp_basic_auth.unwrap_or_default();

@@ -166,6 +166,7 @@ fn a_wrong_value_is_refused_with_the_option_the_value_and_what_to_do() {
             "--rtsp-path \"cam\": give a path as /cam, 64 bytes at most, of letters, digits, and - _ . /",
         ),
         (&["--user", "a"], "--user a: needs --password, or the variable ROV_PASSWORD"),
+        (&["--user", "a:b"], "--user a: needs --password, or the variable ROV_PASSWORD"),
         (&["--password", "a"], "--password (or the variable ROV_PASSWORD): needs --user"),
         (&["--rtsp-path", "/mjpeg"], "--rtsp-path /mjpeg: /mjpeg is where MJPEG is served, take another"),
         (&["--rtsp-basic-auth"], "--rtsp-basic-auth: needs --user and --password"),

@@ -2,6 +2,18 @@
 
 /// What is wrong with the transports that a request offers. gst-rtsp-server takes what it cannot read for multicast.
 pub fn transport_problem(transport: &str) -> Option<String> {
+    // The first word of each is the protocol (RFC 2326 section 12.39).
+    let offers = || transport.split(',').map(str::trim).filter(|offer| !offer.is_empty());
+    let is_known = |offer: &str| {
+        let protocol = offer.split(';').next().unwrap_or(offer).trim().to_ascii_uppercase();
+        let lower = protocol.strip_prefix("RTP/").and_then(|rest| rest.split_once('/'));
+        let profile = lower.map_or_else(|| protocol.strip_prefix("RTP/"), |(profile, _)| Some(profile));
+        let is_carried = lower.is_none_or(|(_, lower)| ["UDP", "TCP"].contains(&lower));
+        is_carried && profile.is_some_and(|profile| ["AVP", "AVPF", "SAVP", "SAVPF"].contains(&profile))
+    };
+    if let Some(unknown) = offers().find(|offer| !is_known(offer)) {
+        return Some(format!("{unknown:.60} is no transport, as RTP/AVP/TCP;unicast;interleaved=0-1 is"));
+    }
     for part in transport.split([',', ';']).map(str::trim) {
         let Some((name, range)) = part.split_once('=') else { continue };
         let (least, most) = match name.trim().to_ascii_lowercase().as_str() {
@@ -41,6 +53,12 @@ mod tests {
             "RTP/AVP/TCP;unicast;interleaved=300",
             "RTP/AVP/TCP;unicast;interleaved=254-256",
             "RTP/AVP;unicast;client_port=5000-5001,RTP/AVP/TCP;Interleaved=-1",
+            "garbage",
+            "x;y;z",
+            "RTP/AVP/FOO;unicast",
+            "RTP/XYZ;unicast",
+            "RTP",
+            "garbage,RTP/AVP/TCP;unicast;interleaved=0-1",
         ] {
             assert!(transport_problem(bad).is_some(), "{bad}");
         }
@@ -49,6 +67,7 @@ mod tests {
             "RTP/AVP",
             "RTP/AVP/UDP;unicast;client_port=5000-5001;mode=\"PLAY\"",
             "RTP/AVP;unicast;client_port=5000",
+            "rtp/avp/tcp;unicast, RTP/AVPF;unicast;client_port=5000-5001",
             "RTP/AVP/TCP;unicast;interleaved=0-1;ssrc=12345678",
             "RTP/AVP;multicast;port=5000-5001;ttl=1;destination=239.0.0.1",
         ] {
