@@ -1,6 +1,9 @@
 use std::ffi::OsString;
+use std::time::Duration;
 
 use clap::{CommandFactory, ValueEnum};
+use rov_common::codec::Codec;
+use rov_common::units::{Fps, Resolution};
 
 use super::*;
 use crate::cli::{Cli, LogFormat};

@@ -14,10 +14,10 @@ use rov_common::codec::{self, Codec};
 use rov_common::descriptor;
 use rov_common::sync::lock;
 use rov_common::unread::Unread;
+use rov_gst::decoders;
 use rov_gst::element::is_made_by;
 
 use super::capture::Capture;
-use super::source;
 
 /// After so long without a byte, what comes may have waited: the process, the machine, or the link in front of the pipe
 /// stood still.
@@ -224,7 +224,7 @@ pub(super) fn install(head: &gst::Bin, codec: Codec, capture: &Arc<Capture>) {
 fn is_parsed(pad: &gst::Pad, codec: Codec) -> bool {
     let mut next = pad.peer().and_then(|peer| peer.parent_element());
     while let Some(element) = next {
-        if is_made_by(&element, source::parser(codec)) {
+        if is_made_by(&element, decoders::parser(codec)) {
             return true;
         }
         let passes = ["capsfilter", "queue", "identity"].iter().any(|name| is_made_by(&element, name));

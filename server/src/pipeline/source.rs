@@ -1,7 +1,12 @@
 //! Sources as launch text: what stands before the seam to `plan`'s tail. Pure: what the machine has comes in as
 //! [`Machine`].
 //!
-//! A source's text ends in raw video or in a coded stream as [`Output`] says; `plan` adds the rest.
+//! A source's text ends in raw video or in a coded stream as [`Output`] says; `plan` adds the rest. Which camera is meant
+//! is found in `cameras`.
+
+mod cameras;
+mod coded;
+mod container;
 
 use std::path::Path;
 
@@ -9,9 +14,13 @@ use rov_common::api::CaptureTime;
 use rov_common::codec::Codec;
 use rov_common::units::{Fps, Resolution};
 
-use super::encoder::{EncoderRow, HasProperty};
-use super::mode::{self, Choice, Encoding, Mode};
-use super::{pip_text, stable};
+pub use self::cameras::{CSI_ROWS, Camera, CsiCamera, CsiRow, Found, WEBCAM_ROWS, WebcamRow, choice};
+use self::cameras::{csi_choice, find_csi, find_webcam, webcam_choice};
+pub use self::coded::{access_units, parsed};
+pub use self::container::{Container, sniff};
+use super::encoder::HasProperty;
+use super::mode::{self, Choice, Encoding};
+use super::pip_text;
 use crate::config::{CameraUrl, EncodeConfig, Flip, SourceConfig, SourceKind};
 use crate::inlet;
 
@@ -19,165 +28,11 @@ use crate::inlet;
 pub const RTSP: &str = "rov_rtsp";
 pub const STDIN: &str = "rov_stdin";
 
-/// The elementary stream as everything behind the seam wants it.
-pub fn coded_caps(codec: Codec) -> String {
-    format!("{},stream-format=byte-stream,alignment=au", codec.media_type())
-}
-
-/// The element that cuts a stream into access units.
-pub fn parser(codec: Codec) -> &'static str {
-    match codec {
-        Codec::H264 => "h264parse",
-        Codec::H265 => "h265parse",
-    }
-}
-
-/// From a stream of any form to [`coded_caps`], with parameter sets before each keyframe.
-pub fn parsed(codec: Codec) -> String {
-    format!("{} config-interval=-1 ! {}", parser(codec), coded_caps(codec))
-}
-
-/// From an encoder to [`coded_caps`].
-pub fn access_units(encoder: &EncoderRow) -> String {
-    if encoder.gives_access_units {
-        // Written out, as one caps cannot follow another by themselves.
-        format!("capsfilter caps={}", coded_caps(encoder.codec))
-    } else {
-        parsed(encoder.codec)
-    }
-}
-
 /// Name of the last element of a user's pipeline, which refuses what is neither raw nor coded as `--codec` says.
 pub const END: &str = "rov_end";
 
 /// Name of the element that turns a file's pictures upright.
 pub const UPRIGHT: &str = "rov_upright";
-
-/// A camera that the machine has now.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Camera {
-    /// The source element, and its property that chooses the camera.
-    pub element: &'static str,
-    pub property: &'static str,
-    /// The property's value: `/dev/video0`, or an index.
-    pub id: String,
-    /// Other paths that lead to it, whatever its number is: see `stable`. The surest first.
-    pub paths: Vec<String>,
-    /// What the camera calls itself.
-    pub name: String,
-    /// Empty: not known, negotiated when it starts.
-    pub modes: Vec<Mode>,
-}
-
-/// A camera on the board's own connector.
-#[derive(Clone, Debug, PartialEq)]
-pub struct CsiCamera {
-    pub row: &'static CsiRow,
-    /// Value of the row's property.
-    pub id: String,
-}
-
-/// A camera as the user names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
-    /// `Webcam` or `Csi`.
-    pub kind: SourceKind,
-    /// For `--device`: what leads to it after it was plugged in again, where the machine knows such a thing.
-    pub device: String,
-    /// Where it is now.
-    pub id: String,
-    /// What it calls itself.
-    pub title: String,
-    /// All that leads to it and to no other camera; empty where only numbers do.
-    pub known_by: Vec<String>,
-}
-
-impl Found {
-    fn webcam(camera: &Camera) -> Self {
-        Self {
-            kind: SourceKind::Webcam,
-            device: camera.paths.first().unwrap_or(&camera.id).clone(),
-            id: camera.id.clone(),
-            title: camera.name.clone(),
-            known_by: stable::own(&camera.paths).to_vec(),
-        }
-    }
-
-    fn csi(camera: &CsiCamera) -> Self {
-        let (device, id) = (camera.id.clone(), camera.id.clone());
-        let title = format!("CSI {}", id.rsplit('/').next().unwrap_or_default());
-        Self { kind: SourceKind::Csi, device, known_by: vec![id.clone()], id, title }
-    }
-
-    /// A part of URLs, the same as long as [`Self::device`] is: of what it calls itself, and a mark of its own.
-    pub fn name(&self) -> String {
-        let plain = self.title.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' });
-        let words: String = plain.collect();
-        let words: Vec<_> = words.split('-').filter(|word| !word.is_empty()).collect();
-        let words: String = words.join("-").chars().take(MAX_TITLE).collect();
-        // FNV-1a, as that of the standard library may change.
-        let hash = self.device.bytes().fold(0x811c_9dc5_u32, |hash, b| (hash ^ u32::from(b)).wrapping_mul(0x0100_0193));
-        format!("{}-{:04x}", if words.is_empty() { "camera" } else { words.trim_end_matches('-') }, hash >> 16)
-    }
-}
-
-/// For the log: `/dev/v4l/by-id/usb-046d_C920-video-index0 (C920)`.
-impl std::fmt::Display for Found {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self.kind {
-            SourceKind::Csi => write!(f, "CSI camera {}", self.device),
-            _ => write!(f, "{} ({})", self.device, self.title),
-        }
-    }
-}
-
-/// So that with the mark and `/stream1` it is as short as announcements need it.
-const MAX_TITLE: usize = 16;
-
-/// An element for CSI cameras.
-#[derive(Debug, PartialEq)]
-pub struct CsiRow {
-    pub element: &'static str,
-    pub property: &'static str,
-    /// Caps without size and rate.
-    pub caps: &'static str,
-    pub nvmm: bool,
-    /// Whether it gives the sensor's time, in the pipeline's running time.
-    pub capture_time: CaptureTime,
-}
-
-pub const CSI_ROWS: &[CsiRow] = &[
-    CsiRow {
-        element: "nvarguscamerasrc",
-        property: "sensor-id",
-        caps: "video/x-raw(memory:NVMM),format=NV12",
-        nvmm: true,
-        capture_time: CaptureTime::Arrival,
-    },
-    CsiRow {
-        element: "libcamerasrc",
-        property: "camera-name",
-        caps: "video/x-raw,format=NV12",
-        nvmm: false,
-        capture_time: CaptureTime::Source,
-    },
-];
-
-/// A webcam element of an operating system (`std::env::consts::OS`), best first.
-#[derive(Debug, PartialEq)]
-pub struct WebcamRow {
-    pub os: &'static str,
-    pub element: &'static str,
-    /// The property that chooses the camera: a path, or an index.
-    pub property: &'static str,
-}
-
-pub const WEBCAM_ROWS: &[WebcamRow] = &[
-    WebcamRow { os: "linux", element: "v4l2src", property: "device" },
-    WebcamRow { os: "windows", element: "mfvideosrc", property: "device-index" },
-    WebcamRow { os: "windows", element: "ksvideosrc", property: "device-index" },
-    WebcamRow { os: "macos", element: "avfvideosrc", property: "device-index" },
-];
 
 /// What the machine has, as far as pipelines depend on it.
 pub struct Machine<'a> {
@@ -220,15 +75,6 @@ impl Machine<'_> {
     pub fn download(&self) -> &'static str {
         if (self.has_property)("nvvidconv", "name") { "nvvidconv ! video/x-raw ! " } else { "" }
     }
-}
-
-/// A container that `--file-passthrough` can take apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Container {
-    Mp4,
-    Matroska,
-    MpegTs,
-    AnnexB,
 }
 
 /// What leaves a source.
@@ -301,50 +147,6 @@ pub fn source(config: &SourceConfig, wanted: &EncodeConfig, alone: bool, machine
         SourceKind::Test => Ok(test(wanted, None)),
         SourceKind::Pipeline => Ok(user_pipeline(config, wanted.codec)),
         SourceKind::Pip => Ok(pictures(config, wanted, machine)),
-    }
-}
-
-/// The cameras that `--source` means now: where one was taken before, that one alone, and no other that has its number
-/// meanwhile.
-pub fn choice(config: &SourceConfig, machine: &Machine) -> Vec<Found> {
-    let csi = csi_choice(config, machine).map(Found::csi);
-    let webcams = webcam_choice(config, machine).map(Found::webcam);
-    match config.kind {
-        SourceKind::Auto => csi.chain(webcams).collect(),
-        SourceKind::Csi => csi.collect(),
-        SourceKind::Webcam => webcams.collect(),
-        _ => Vec::new(),
-    }
-}
-
-/// Of several that match, the one that was the surest first.
-fn webcam_choice<'a>(config: &'a SourceConfig, machine: &'a Machine) -> impl Iterator<Item = &'a Camera> {
-    let all = machine.cameras.iter().filter(|_| config.taken.is_empty());
-    let find = |path: &'a String| machine.cameras.iter().find(move |camera| camera.paths.contains(path));
-    all.chain(config.taken.iter().find_map(find))
-}
-
-fn csi_choice<'a>(config: &'a SourceConfig, machine: &'a Machine) -> impl Iterator<Item = &'a CsiCamera> {
-    machine.csi.iter().filter(|camera| config.taken.is_empty() || config.taken.contains(&camera.id))
-}
-
-/// The container by its first bytes.
-pub fn sniff(head: &[u8]) -> Option<Container> {
-    let byte = |at: usize| head.get(at).copied();
-    if [&b"ftyp"[..], b"moov", b"mdat", b"wide", b"free", b"skip"].contains(&head.get(4..8).unwrap_or_default()) {
-        Some(Container::Mp4)
-    } else if head.starts_with(&[0x1a, 0x45, 0xdf, 0xa3]) {
-        Some(Container::Matroska)
-    } else if head.starts_with(&[0, 0, 1]) || head.starts_with(&[0, 0, 0, 1]) {
-        // A pack header (0xba) or video sequence (0xb3) starts likewise: those are MPEG-1/2, whose forbidden_zero_bit
-        // is set.
-        let header = if head[2] == 1 { byte(3) } else { byte(4) };
-        header.filter(|header| header & 0x80 == 0).map(|_| Container::AnnexB)
-    } else if (byte(0) == Some(0x47) && byte(188) == Some(0x47)) || (byte(4) == Some(0x47) && byte(196) == Some(0x47)) {
-        // The second form is M2TS: four bytes of arrival time before each packet.
-        Some(Container::MpegTs)
-    } else {
-        None
     }
 }
 
@@ -426,42 +228,6 @@ fn webcam(wanted: &EncodeConfig, alone: bool, camera: &Camera) -> Source {
     Source { limit_fps, found, capture_time, ..live(label, format!("{element} do-timestamp=true ! {text}"), output) }
 }
 
-/// By index among the cameras, by path, or by a part of the name; the one that was taken before by what it is.
-fn find_webcam<'a>(config: &'a SourceConfig, machine: &'a Machine) -> Result<&'a Camera, Missing> {
-    let cameras = &machine.cameras;
-    let found = match config.device.as_deref() {
-        _ if !config.taken.is_empty() => webcam_choice(config, machine).next(),
-        None => cameras.first(),
-        Some(device) => {
-            // On Linux the index is that of /dev/videoN, as everywhere else there; a camera often has several such
-            // nodes.
-            let path = format!("/dev/video{device}");
-            let name = device.to_lowercase();
-            let leads =
-                |camera: &&Camera| camera.paths.iter().chain([&camera.id]).any(|id| id == device || *id == path);
-            let by_id = cameras.iter().find(leads);
-            by_id.or_else(|| match device.parse::<usize>() {
-                Ok(_) => None,
-                Err(_) => cameras.iter().find(|camera| camera.name.to_lowercase().contains(&name)),
-            })
-        }
-    };
-    found.ok_or_else(|| {
-        let list: Vec<_> = cameras.iter().map(|camera| Found::webcam(camera).to_string()).collect();
-        let list = list.join(", ");
-        Missing(match (config.taken.first().or(config.device.as_ref()), list.is_empty()) {
-            (None, _) => "no webcam found: there is no camera, connect one, or use --source test".to_owned(),
-            (Some(wanted), true) => {
-                format!("no webcam {wanted}: there is no camera, connect one, or use --source test")
-            }
-            (Some(wanted), false) if config.taken.is_empty() => format!("no webcam {wanted}: there is {list}"),
-            (Some(wanted), false) => {
-                format!("webcam {wanted} is gone: there is {list}; to take another one, restart the server")
-            }
-        })
-    })
-}
-
 fn csi(wanted: &EncodeConfig, camera: &CsiCamera) -> Source {
     let row = camera.row;
     let caps = format!("{}{}{}", row.caps, size_caps(wanted.resolution), rate_caps(wanted.fps));
@@ -471,25 +237,6 @@ fn csi(wanted: &EncodeConfig, camera: &CsiCamera) -> Source {
         if row.nvmm { Output::Nvmm } else { Output::Raw },
     );
     Source { found: Some(Found::csi(camera)), capture_time: row.capture_time, ..source }
-}
-
-fn find_csi<'a>(config: &'a SourceConfig, machine: &'a Machine) -> Result<&'a CsiCamera, Missing> {
-    let found = match config.device.as_deref() {
-        _ if !config.taken.is_empty() => csi_choice(config, machine).next(),
-        None => machine.csi.first(),
-        Some(device) => {
-            let by_id = machine.csi.iter().find(|camera| camera.id.contains(device));
-            by_id.or_else(|| device.parse().ok().and_then(|index: usize| machine.csi.get(index)))
-        }
-    };
-    found.ok_or_else(|| {
-        let list: Vec<_> = machine.csi.iter().map(|camera| camera.id.clone()).collect();
-        let wanted = config.device.as_deref().unwrap_or("camera");
-        Missing(match list.is_empty() {
-            true => "no CSI camera found: needs nvarguscamerasrc (Jetson) or libcamerasrc (Raspberry Pi) and a camera on the connector".to_owned(),
-            false => format!("no CSI {wanted}: there is {}", list.join(", ")),
-        })
-    })
 }
 
 fn file(config: &SourceConfig, wanted: &EncodeConfig, machine: &Machine) -> Result<Source, Missing> {

@@ -1,6 +1,7 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::pipeline::mode::Mode;
 
 const TURNED: &str = "videoconvert ! videoflip name=rov_upright";
 
