@@ -15,7 +15,7 @@ use rov_common::units::{Fps, decimal, whole};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use crate::config::{Flip, Level, Position, Preset, Profile, SecondStream, SizeChoice, SourceKind, Transport};
+use crate::choices::{Flip, Level, Position, Preset, Profile, SecondStream, SizeChoice, SourceKind, Transport};
 use crate::rate_control::Pilot;
 
 /// The STUN server that a bare `--stun` means.
@@ -541,6 +541,26 @@ fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D:
     match (1..=MAX_NAME).contains(&name.len()) && name.chars().all(is_plain) {
         true => Ok(Some(name)),
         false => Err(D::Error::custom(format!("expected 1 to {MAX_NAME} letters (a to z), digits, - and _"))),
+    }
+}
+
+impl StreamOptions {
+    /// Those of a second stream, where these are of the first. What it does not say is as there, but for what is right
+    /// for that one's bit rate and size alone.
+    pub fn second(&self, second: SecondStream) -> Self {
+        Self {
+            name: None,
+            rtp_port: None,
+            width: Some(second.resolution.width),
+            height: Some(second.resolution.height),
+            fps: second.fps.or(self.fps),
+            bitrate: second.bitrate_kbps,
+            min_bitrate: None,
+            level: None,
+            profile: second.profile.or(self.profile),
+            always_encode: None,
+            ..self.clone()
+        }
     }
 }
 

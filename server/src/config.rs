@@ -4,7 +4,6 @@
 
 mod addresses;
 mod camera;
-mod choices;
 mod outputs;
 mod pip;
 mod summary;
@@ -20,6 +19,9 @@ pub use rov_common::camera::{CameraUrl, Credentials, Trust};
 use rov_common::discovery::clean;
 use rov_common::units::Bitrate;
 
+pub use crate::choices::{
+    EncoderChoice, Flip, Level, Position, Preset, Profile, SecondStream, SizeChoice, SourceKind, Transport,
+};
 use crate::cli::{AlignmentOptions, MachineOptions};
 use crate::config_file::{self, Lines, Options};
 use crate::http;
@@ -28,10 +30,7 @@ use crate::pipeline::Found;
 use crate::rate_control::Pilot;
 
 use addresses::Misnamed;
-pub use camera::{CameraConfig, EncodeConfig, H265_RATE, SourceConfig, StreamConfig, auto_bitrate};
-pub use choices::{
-    EncoderChoice, Flip, Level, Position, Preset, Profile, SecondStream, SizeChoice, SourceKind, Transport,
-};
+pub use camera::{CameraConfig, EncodeConfig, H265_RATE, REST_AFTER, SourceConfig, StreamConfig, auto_bitrate};
 pub use outputs::{MJPEG_PATH, RTSP_PATHS, RtpConfig, RtspConfig, is_mjpeg};
 use outputs::{allow_host, allow_origin, public_address, rtp, rtsp};
 use pip::Misset;
@@ -153,7 +152,7 @@ impl Config {
                     let message = "--stream2: the camera has a stream of this name already, leave one of them out";
                     return bad(options.locate(message, &[&source.lines]));
                 }
-                let config = StreamConfig::new(name, &camera.source, passed, &second.options(&streams[0].options));
+                let config = StreamConfig::new(name, &camera.source, passed, &streams[0].options.second(second));
                 let config = config.map_err(|error| ConfigError(format!("--stream2: {error}")));
                 camera.streams.push(config.map_err(located(options, &[&source.lines]))?);
             }

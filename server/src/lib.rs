@@ -1,5 +1,6 @@
 //! The ROV streamer's server: camera to network. See `ARCHITECTURE.md`.
 
+pub mod choices;
 pub mod cli;
 pub mod config;
 pub mod config_file;

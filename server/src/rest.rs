@@ -4,9 +4,6 @@ use std::time::{Duration, Instant};
 
 use crate::pipeline::BranchCounters;
 
-/// Whoever reloads a page, or asks for a snapshot each second, finds the encoder at work.
-pub const LINGER: Duration = Duration::from_secs(5);
-
 /// What is to be done with the encoder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
@@ -82,6 +79,8 @@ impl Rest {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LINGER: Duration = Duration::from_secs(5);
     use crate::pipeline::Failure;
     use crate::watchdog::{self, Passed};
 

@@ -29,7 +29,7 @@ pub fn watch(args: &RoleArgs) -> Result<()> {
     }
     loop {
         visit(&cli, &runtime, Some(Duration::from_secs(1)))?;
-        std::thread::sleep(rov_server::rest::LINGER + Duration::from_secs(1));
+        std::thread::sleep(rov_server::config::REST_AFTER + Duration::from_secs(1));
     }
 }
 

@@ -7,11 +7,12 @@ use rov_common::camera::{CameraUrl, Trust};
 use rov_common::codec::Codec;
 use rov_common::units::{Bitrate, Fps, Resolution};
 
-use super::choices::{EncoderChoice, Flip, Level, Preset, Profile, SizeChoice, SourceKind};
 use super::{ConfigError, DEFAULT_FLOOR, PipConfig, bad, outputs};
+use crate::choices::{EncoderChoice, Flip, Level, Preset, Profile, SizeChoice, SourceKind};
 use crate::cli::{CameraOptions, StreamOptions, Switch};
-use crate::rest::LINGER;
 
+/// Whoever reloads a page, or asks for a snapshot each second, finds the encoder at work.
+pub const REST_AFTER: Duration = Duration::from_secs(5);
 const DEFAULT_SIZE: Resolution = Resolution::new(1920, 1080);
 
 /// A camera, and the encodes of its pictures.
@@ -125,7 +126,7 @@ impl Default for EncodeConfig {
             level: None,
             fixed_size: false,
             max_quality: false,
-            rest_after: LINGER,
+            rest_after: REST_AFTER,
         }
     }
 }

@@ -252,7 +252,7 @@ impl<'a> Life<'a> {
         let mut failures = Vec::new();
         let graph = self.graph;
         for watched in self.watched.iter_mut().filter(|watched| !watched.is_out()) {
-            watched.look(now, source, silent.is_some() || awaited.is_some());
+            watched.look(now, self.awake_since, source, silent.is_some() || awaited.is_some());
             let interval = watched.interval.max(inlet.map_or(Duration::ZERO, Inlet::interval));
             let stalled = watchdog::stalled(now, &watched.passed(self.awake_since), interval);
             // A file that is paced may have its next picture only later.

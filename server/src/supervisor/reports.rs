@@ -101,7 +101,15 @@ pub(super) struct LoadReport {
 impl LoadReport {
     const INTERVAL: Duration = Duration::from_secs(5);
 
-    pub fn check(&mut self, now: Instant, stream: &str, frames_in: u64, dropped: u64) {
+    /// After a standstill of the process pictures come at once.
+    const SETTLING: Duration = Duration::from_secs(1);
+
+    /// `awake_since`: of the process.
+    pub fn check(&mut self, now: Instant, awake_since: Instant, stream: &str, frames_in: u64, dropped: u64) {
+        if now.saturating_duration_since(awake_since) < Self::SETTLING {
+            self.last = None;
+            return;
+        }
         let (at, in_before, dropped_before) = *self.last.get_or_insert((now, frames_in, dropped));
         let elapsed = now.saturating_duration_since(at);
         if elapsed < Self::INTERVAL {
@@ -171,4 +179,26 @@ pub(super) fn say_keyless(stream: &Stream, problem: Option<Problem>, source: Sou
     let reason = playable::refusal(stream.codec(), problem, source);
     tracing::warn!(stream = stream.name(), "{reason}");
     stream.status().set_keyless(reason);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_encoder_is_called_too_slow_by_what_it_leaves_out_and_not_for_a_standstill() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let mut load = LoadReport::default();
+        load.check(at(1), start, "stream1", 30, 0);
+        load.check(at(7), start, "stream1", 210, 60);
+        assert!(load.overloaded);
+        load.check(at(13), start, "stream1", 390, 60);
+        assert!(!load.overloaded);
+        // It stands still until 20 s, and what waited comes at once.
+        load.check(at(20), at(20), "stream1", 391, 60);
+        load.check(at(21), at(20), "stream1", 600, 250);
+        load.check(at(27), at(20), "stream1", 780, 250);
+        assert!(!load.overloaded);
+    }
 }

@@ -114,13 +114,13 @@ impl<'a> Watched<'a> {
     }
 
     /// What is looked at now and then. `silent`: nothing comes from elsewhere.
-    pub fn look(&mut self, now: Instant, source: &SourceConfig, silent: bool) {
+    pub fn look(&mut self, now: Instant, awake_since: Instant, source: &SourceConfig, silent: bool) {
         self.rates.apply(&self.branch, self.stream);
         self.rest_or_wake();
         let (counters, status) = (self.branch.counters(), self.stream.status());
         let dropped = counters.frames_dropped();
         status.set_counters(now, counters.frames_in, dropped);
-        self.load.check(now, self.stream.name(), counters.frames_wanted(), dropped);
+        self.load.check(now, awake_since, self.stream.name(), counters.frames_wanted(), dropped);
         let since = self.keyframe_awaited.filter(|_| self.branch.waits_for_keyframe());
         self.keyframe_awaited = self.branch.waits_for_keyframe().then(|| since.unwrap_or(now));
         if since.is_some_and(|since| now.saturating_duration_since(since) > KEYFRAME_SOON) {

@@ -7,8 +7,6 @@ use clap::ValueEnum;
 use rov_common::units::{Fps, Resolution};
 use serde::Deserialize;
 
-use crate::cli::StreamOptions;
-
 /// Where pictures come from, as `--source` names it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -143,7 +141,7 @@ impl Level {
         macroblocks <= most && macroblocks as f64 * fps <= most_per_second
     }
 
-    pub(super) fn lowest(resolution: Resolution, fps: f64) -> Option<Self> {
+    pub fn lowest(resolution: Resolution, fps: f64) -> Option<Self> {
         (0..LEVELS.len()).map(Self).find(|level| level.allows(resolution, fps))
     }
 }
@@ -173,29 +171,10 @@ impl fmt::Display for Level {
 /// A second stream in short: `1280x720@30,4000,main`, of which all but the size may be left out from the end.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SecondStream {
-    resolution: Resolution,
-    fps: Option<Fps>,
-    bitrate_kbps: Option<u32>,
-    profile: Option<Profile>,
-}
-
-impl SecondStream {
-    /// What it does not say is as in the first stream, but for what is right for that one's bit rate and size alone.
-    pub(super) fn options(self, first: &StreamOptions) -> StreamOptions {
-        StreamOptions {
-            name: None,
-            rtp_port: None,
-            width: Some(self.resolution.width),
-            height: Some(self.resolution.height),
-            fps: self.fps.or(first.fps),
-            bitrate: self.bitrate_kbps,
-            min_bitrate: None,
-            level: None,
-            profile: self.profile.or(first.profile),
-            always_encode: None,
-            ..first.clone()
-        }
-    }
+    pub resolution: Resolution,
+    pub fps: Option<Fps>,
+    pub bitrate_kbps: Option<u32>,
+    pub profile: Option<Profile>,
 }
 
 impl FromStr for SecondStream {
