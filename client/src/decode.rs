@@ -29,11 +29,11 @@ use rov_gst::decoders::{self, Candidate, DecoderChoice};
 use rov_gst::element::{exists, has_property};
 
 use self::flow::Flow;
-use self::graph::{Note, Shared};
-pub use self::output::{Output, packed_caps};
+use self::graph::{GraphShared, Note};
+pub use self::output::{PictureForm, packed_caps};
 pub use self::picture::{Picture, read_stamp};
 use self::rtp::Packet;
-use self::supervisor::{Now, Supervisor, Taken};
+use self::supervisor::{CurrentPipeline, Supervisor, Taken};
 
 use crate::mailbox::Mailbox;
 
@@ -111,8 +111,8 @@ pub struct DecodeStats {
 /// A running decoder; dropping it ends it, within 0.2 s for the caller whatever its driver does.
 #[derive(Debug)]
 pub struct Decoder {
-    shared: Arc<Shared>,
-    now: Arc<Mutex<Now>>,
+    shared: Arc<GraphShared>,
+    now: Arc<Mutex<CurrentPipeline>>,
     payload_type: u8,
     /// Packets are being left out, and that was logged.
     overflowing: AtomicBool,
@@ -149,9 +149,9 @@ impl Decoder {
         on_event: impl Fn(DecodeEvent) + Send + Sync + 'static,
     ) -> Result<Self, DecodeError> {
         let (notes, inbox) = mpsc::sync_channel(MAX_NOTES);
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(GraphShared {
             flow: Mutex::new(Flow::new(config.latency, Instant::now())),
-            output: Mutex::new(config.output.map(Output::within).unwrap_or_default()),
+            output: Mutex::new(config.output.map(PictureForm::within).unwrap_or_default()),
             mailbox,
             notes,
             dropped: AtomicU64::new(0),
@@ -194,7 +194,7 @@ impl Decoder {
         }
     }
 
-    fn push_one(&self, now: &mut Now, rtp_packet: Bytes, received: Received) {
+    fn push_one(&self, now: &mut CurrentPipeline, rtp_packet: Bytes, received: Received) {
         let packet = Packet::parse(now.codec(), &rtp_packet);
         let Some(packet) = packet.filter(|packet| packet.payload_type == self.payload_type) else { return };
         // The buffer keeps the packet's own memory.
@@ -234,7 +234,7 @@ impl Decoder {
     }
 
     /// Gives the pictures in this form from the next one on. May be called from any thread, however often.
-    pub fn set_output(&self, output: Output) {
+    pub fn set_output(&self, output: PictureForm) {
         *self.shared.output.lock().unwrap_or_else(PoisonError::into_inner) = output;
     }
 
@@ -256,7 +256,7 @@ impl Decoder {
         self.shared.mailbox.clear();
     }
 
-    fn now(&self) -> std::sync::MutexGuard<'_, Now> {
+    fn now(&self) -> std::sync::MutexGuard<'_, CurrentPipeline> {
         // Written in single assignments, so valid even after a panic elsewhere.
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -31,7 +31,7 @@ use self::grid::{Places, Tile};
 use self::presses::{Press, Presses};
 use self::sink::Sink;
 use self::words::{Presentation, aside, asking, badge, grid_title, message, presentation, title};
-use crate::decode::{Output, Picture};
+use crate::decode::{Picture, PictureForm};
 pub use crate::overlay::Tone;
 use crate::overlay::{self, Badge, Corner, Message, OverlayData};
 use crate::viewer::{Offer, Question};
@@ -159,7 +159,7 @@ pub trait Stage {
     fn shown(&mut self, pane: usize, picture: &Picture, at: Instant);
     /// From now on the pictures should come in this form: a large one, and each tile in its size. Called at the start,
     /// and at each change of the window's size or of the layout.
-    fn set_outputs(&mut self, large: Output, tiles: &[Resolution]);
+    fn set_outputs(&mut self, large: PictureForm, tiles: &[Resolution]);
     fn obey(&mut self, command: Command, now: Instant);
 }
 
@@ -313,8 +313,8 @@ impl Window {
         }
     }
 
-    fn output(&self, size: Resolution) -> Output {
-        self.sink.as_ref().map_or_else(|| Output::within(size), |sink| sink.output(size))
+    fn output(&self, size: Resolution) -> PictureForm {
+        self.sink.as_ref().map_or_else(|| PictureForm::within(size), |sink| sink.output(size))
     }
 
     /// Shows what is on the stage until the window is closed or `stop` is cancelled.
@@ -323,7 +323,7 @@ impl Window {
         let mut panes: Vec<Pane> = Vec::new();
         let mut asked: Option<Instant> = None;
         let mut size = self.size();
-        let mut output: Option<(Output, Vec<Resolution>)> = None;
+        let mut output: Option<(PictureForm, Vec<Resolution>)> = None;
         let mut drawn: Option<(Content, Instant)> = None;
         let mut looked: Option<Instant> = None;
         let mut live_at: Option<Instant> = None;

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::align::{Limits, Wish};
 use crate::aligned::Aligned;
-use crate::decode::{Output, Picture};
+use crate::decode::{Picture, PictureForm};
 use crate::display::{Command, Grid, Layout, STALE_AFTER, Stage, ViewModel};
 use crate::feed::Feed;
 use crate::find::Guide;
@@ -109,7 +109,7 @@ pub struct Feeds {
     /// Feeds so far.
     number: u64,
     /// In what form the large picture is wanted.
-    large: Option<Output>,
+    large: Option<PictureForm>,
     said: Option<(String, Instant)>,
 }
 
@@ -424,11 +424,11 @@ impl Stage for Feeds {
         feed.shown(picture, at, (pane == 0).then_some(&mut screen.shown));
     }
 
-    fn set_outputs(&mut self, large: Output, tiles: &[Resolution]) {
+    fn set_outputs(&mut self, large: PictureForm, tiles: &[Resolution]) {
         let panes = self.panes();
         if self.is_grid() {
             for (feed, size) in panes.iter().zip(tiles) {
-                feed.viewer.set_output(Output::within(*size));
+                feed.viewer.set_output(PictureForm::within(*size));
             }
         } else {
             panes[0].viewer.set_output(large.clone());

@@ -20,7 +20,7 @@ use self::rates::{Arrivals, Rates};
 use crate::decode::Decoder;
 use crate::find::{Guide, Located};
 use crate::receive::rtp;
-use crate::receive::{ConnectError, Link, OnCodec, OnPackets, Options, Transport, Way};
+use crate::receive::{ConnectError, OnCodec, OnPackets, OpenWay, Options, Transport, Way};
 use crate::reconnect::{self, Advice, Session, Supply};
 use crate::streams::Listed;
 use crate::target::{SessionConfig, SessionError, Target};
@@ -265,7 +265,7 @@ async fn watch(
     };
     let given_up_before = guide.given_up();
     let link = tokio::select! {
-        link = Link::open(way, &options, keyframe_wanted, on_codec, on_packets) => link?,
+        link = OpenWay::open(way, &options, keyframe_wanted, on_codec, on_packets) => link?,
         () = given_up(shutdown) => return Ok(()),
         () = guide.left(server, given_up_before) => return Ok(()),
     };
@@ -285,9 +285,9 @@ async fn watch(
             viewer.set_phase(Phase::Lost(reason));
             match link {
                 // At once, so that the same port can be opened again.
-                Link::Rtp(_) => link.close().await,
+                OpenWay::Rtp(_) => link.close().await,
                 // A server that is gone takes its time not to answer; the next one is looked for meanwhile.
-                Link::WebRtc(_) | Link::Rtsp(_) => drop(tokio::spawn(link.close())),
+                OpenWay::WebRtc(_) | OpenWay::Rtsp(_) => drop(tokio::spawn(link.close())),
             }
         }
     }
@@ -324,7 +324,7 @@ async fn given_up(shutdown: &CancellationToken) {
 async fn supervise(
     config: &SessionConfig,
     viewer: &Viewer,
-    (link, prepared, arrivals): (&Link, &Prepared, &Arrivals),
+    (link, prepared, arrivals): (&OpenWay, &Prepared, &Arrivals),
     (supply, guide, server): (Supply, &Guide, &Located),
     mut asking: Asking,
 ) -> String {
@@ -342,7 +342,7 @@ async fn supervise(
             answer = asking.answered() => {
                 session.probed(Instant::now(), answer.probe);
                 rates.encode = answer.encode;
-                if let (Link::WebRtc(_), Some(stats)) = (link, &answer.stats) {
+                if let (OpenWay::WebRtc(_), Some(stats)) = (link, &answer.stats) {
                     server.learn(&knowledge.heard, stats);
                 }
                 if let Some(name) = answer.name {

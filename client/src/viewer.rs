@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use rov_common::api::Alignment;
 
-use crate::decode::{DecodeStats, Decoder, Output, Picture};
+use crate::decode::{DecodeStats, Decoder, Picture, PictureForm};
 use crate::mailbox::{Bell, Mailbox};
 use crate::receive::Transport;
 use crate::stats::Report;
@@ -100,7 +100,7 @@ struct State {
     before: Counters,
     sessions: u64,
     decoder: Option<Arc<Decoder>>,
-    output: Option<Output>,
+    output: Option<PictureForm>,
     /// The failure that was logged last: attempts that fail in the same way are not logged again.
     logged_failure: Option<String>,
 }
@@ -341,7 +341,7 @@ impl Viewer {
     }
 
     /// The window wants its pictures in this form.
-    pub fn set_output(&self, output: Output) {
+    pub fn set_output(&self, output: PictureForm) {
         let mut state = self.lock();
         if let Some(decoder) = &state.decoder {
             decoder.set_output(output.clone());

@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rov_client::decode::{Output, Picture};
+use rov_client::decode::{Picture, PictureForm};
 use rov_client::display::{Command as Wish, DisplayChoice, Grid, Layout, Stage, Status, ViewModel, Window};
 use rov_client::mailbox::{Bell, Mailbox};
 use rov_client::overlay::{OverlayData, Tone};
@@ -132,7 +132,7 @@ impl Stage for Theatre {
         }
     }
 
-    fn set_outputs(&mut self, large: Output, tiles: &[Resolution]) {
+    fn set_outputs(&mut self, large: PictureForm, tiles: &[Resolution]) {
         let size = large.bounds.expect("the window's size");
         self.scene.lock().unwrap().sizes = if tiles.is_empty() { vec![size] } else { tiles.to_vec() };
         println!("\n@resized {size}");

@@ -52,8 +52,8 @@ pub enum Pilot {
 
 impl Pilot {
     /// Which of the viewers is the pilot.
-    pub fn choose(self, links: &[Link]) -> Option<usize> {
-        let chosen = |link: &Link| matches!(self, Self::Address(wanted) if link.address == Some(wanted));
+    pub fn choose(self, links: &[ViewerLink]) -> Option<usize> {
+        let chosen = |link: &ViewerLink| matches!(self, Self::Address(wanted) if link.address == Some(wanted));
         // One that answers, of these the chosen, then the one that came first.
         (0..links.len()).min_by_key(|at| (links[*at].silent, !chosen(&links[*at]), links[*at].since))
     }
@@ -82,7 +82,7 @@ impl std::fmt::Display for Pilot {
 
 /// A viewer that is connected.
 #[derive(Clone, Copy, Debug)]
-pub struct Link {
+pub struct ViewerLink {
     pub address: Option<IpAddr>,
     pub since: Instant,
     /// It has not been heard of for a while, as after its program was killed.
@@ -140,7 +140,7 @@ pub struct Rate {
     pub bitrate: Bitrate,
     pub step: Step,
     /// No picture goes into the encoder before this.
-    pub hold_until: Option<Instant>,
+    pub pause_until: Option<Instant>,
 }
 
 pub struct RateControl {
@@ -150,7 +150,7 @@ pub struct RateControl {
     step: Step,
     changed: Option<Instant>,
     stepped: Option<Instant>,
-    hold_until: Option<Instant>,
+    pause_until: Option<Instant>,
 }
 
 impl RateControl {
@@ -163,13 +163,13 @@ impl RateControl {
             step: Step::Full,
             changed: None,
             stepped: None,
-            hold_until: None,
+            pause_until: None,
         }
     }
 
     /// What the encoder is to do now. `ceiling` is what the pipeline was set up for, `links` are all viewers that are
     /// connected, `pilot` is the one that decides.
-    pub fn update(&mut self, now: Instant, ceiling: Ceiling, links: &[Link], pilot: Option<usize>) -> Rate {
+    pub fn update(&mut self, now: Instant, ceiling: Ceiling, links: &[ViewerLink], pilot: Option<usize>) -> Rate {
         if self.ceiling != Some(ceiling) {
             // Another pipeline than before; what the link carries is still true.
             if self.ceiling.is_none_or(|before| self.target >= before.bitrate) {
@@ -180,11 +180,11 @@ impl RateControl {
         let pilot = pilot.and_then(|at| links.get(at));
         self.retarget(now, ceiling, pilot.map(|link| link.estimate));
         self.restep(now, ceiling, pilot.is_some());
-        let rested = self.hold_until.is_none_or(|until| now > until + DRAIN_SPACING);
+        let rested = self.pause_until.is_none_or(|until| now > until + DRAIN_SPACING);
         if let Some(queue) = pilot.and_then(|link| link.drain).filter(|queue| rested && *queue >= DRAIN_FROM) {
-            self.hold_until = Some(now + (queue - DRAIN_REST).min(DRAIN_MAX));
+            self.pause_until = Some(now + (queue - DRAIN_REST).min(DRAIN_MAX));
         }
-        Rate { bitrate: self.target, step: self.step, hold_until: self.hold_until.filter(|until| *until > now) }
+        Rate { bitrate: self.target, step: self.step, pause_until: self.pause_until.filter(|until| *until > now) }
     }
 
     fn retarget(&mut self, now: Instant, ceiling: Ceiling, estimate: Option<f64>) {

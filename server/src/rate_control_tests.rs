@@ -15,7 +15,7 @@ struct World {
     ms: u64,
     pilot: Pilot,
     control: RateControl,
-    links: Vec<Link>,
+    links: Vec<ViewerLink>,
     changes: Vec<(u64, u32)>,
 }
 
@@ -31,7 +31,7 @@ impl World {
 
     fn join(&mut self, address: &str, mbps: f64) {
         let address = Some(address.parse().unwrap());
-        self.links.push(Link { address, since: self.now(), silent: false, estimate: mbps * 1e6, drain: None });
+        self.links.push(ViewerLink { address, since: self.now(), silent: false, estimate: mbps * 1e6, drain: None });
         self.ms += 10;
     }
 
@@ -176,18 +176,18 @@ fn pictures_are_left_out_while_the_pilots_queue_drains() {
     world.join("10.0.0.2", 2.0);
     world.join("10.0.0.3", 2.0);
     world.links[1].drain = Some(Duration::from_millis(300));
-    assert_eq!(world.run(0).hold_until, None, "a spectator's queue is its own");
+    assert_eq!(world.run(0).pause_until, None, "a spectator's queue is its own");
     world.links[0].drain = Some(Duration::from_millis(30));
-    assert_eq!(world.run(0).hold_until, None, "not worth it");
+    assert_eq!(world.run(0).pause_until, None, "not worth it");
     world.links[0].drain = Some(Duration::from_millis(200));
     let now = world.now();
-    assert_eq!(world.run(0).hold_until, Some(now + Duration::from_millis(180)));
+    assert_eq!(world.run(0).pause_until, Some(now + Duration::from_millis(180)));
     world.ms += 200;
-    assert_eq!(world.run(0).hold_until, None, "not one pause after another");
+    assert_eq!(world.run(0).pause_until, None, "not one pause after another");
     world.ms += 1_000;
     world.links[0].drain = Some(Duration::from_secs(5));
     let now = world.now();
-    assert_eq!(world.run(0).hold_until, Some(now + DRAIN_MAX), "it shall not look like a stall");
+    assert_eq!(world.run(0).pause_until, Some(now + DRAIN_MAX), "it shall not look like a stall");
 }
 
 #[test]
@@ -254,7 +254,7 @@ fn a_fixed_size_gets_rarer_pictures_and_never_smaller_ones() {
     let mut seen = Vec::new();
     for seconds in 0..40 {
         let estimate = if (5..20).contains(&seconds) { 200_000.0 } else { 9_000_000.0 };
-        let link = Link { address: None, since: start, silent: false, estimate, drain: None };
+        let link = ViewerLink { address: None, since: start, silent: false, estimate, drain: None };
         let step = control.update(start + Duration::from_secs(seconds), fixed, &[link], Some(0)).step;
         if seen.last() != Some(&step) {
             seen.push(step);

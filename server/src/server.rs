@@ -29,7 +29,7 @@ use crate::output::rtsp::{self, RtspOutput, Seats};
 use crate::output::webrtc::{self, Engine, Paths, WebRtcOutput};
 use crate::pipeline::{self, Found, Links, Pip};
 use crate::progress::{Beat, HANGS_AFTER, Parts};
-use crate::service::{Now, Service};
+use crate::service::{Service, ServiceState};
 use crate::stream::{Control, Stream, Streams};
 use crate::supervisor::{self, Outcome};
 
@@ -249,7 +249,7 @@ impl Server {
             // One that does not run is what has to be known.
             let runs = |stream: &&Arc<Stream>| stream.status().health().0 == StreamState::Running;
             let stream = all_streams.iter().find(|stream| !runs(stream)).unwrap_or(all_streams.default_stream());
-            Now {
+            ServiceState {
                 stream: stream.stats(Instant::now()),
                 fps: stream.status().format().1,
                 viewers: all.iter().map(|output| output.viewers()).sum(),

@@ -17,7 +17,7 @@ const READY_AFTER: Duration = Duration::from_secs(5);
 
 /// What is told of.
 #[derive(Clone, Debug, Default)]
-pub struct Now {
+pub struct ServiceState {
     pub stream: StreamStats,
     /// As negotiated; 0: it varies, or is not known.
     pub fps: f64,
@@ -50,7 +50,7 @@ impl Service {
     }
 
     /// Tells it what `state` gives until `shutdown`, and says when a part hangs.
-    pub async fn run(self, mut parts: Parts, state: impl Fn() -> Now, shutdown: CancellationToken) {
+    pub async fn run(self, mut parts: Parts, state: impl Fn() -> ServiceState, shutdown: CancellationToken) {
         let started = Instant::now();
         let (mut ready, mut status, mut hung) = (false, String::new(), Vec::new());
         // Half of the time, as sd_watchdog_enabled(3) asks for.
@@ -102,7 +102,7 @@ impl Service {
 }
 
 /// What the stream does, in one line.
-fn status_line(Now { stream, fps, viewers, is_one_of_several }: &Now) -> String {
+fn status_line(ServiceState { stream, fps, viewers, is_one_of_several }: &ServiceState) -> String {
     let reason = stream.reason.as_deref().unwrap_or("no reason given");
     let line = match stream.state {
         StreamState::Starting => "starting".to_owned(),
@@ -177,7 +177,7 @@ mod tests {
     use super::*;
     use crate::progress::{Beat, HANGS_AFTER};
 
-    fn running() -> Now {
+    fn running() -> ServiceState {
         let stream = StreamStats {
             state: StreamState::Running,
             source: "test picture".to_owned(),
@@ -187,7 +187,7 @@ mod tests {
             target_bitrate_kbps: 4_000,
             ..StreamStats::default()
         };
-        Now { stream, fps: 30.0, viewers: 1, is_one_of_several: false }
+        ServiceState { stream, fps: 30.0, viewers: 1, is_one_of_several: false }
     }
 
     #[test]
@@ -195,16 +195,18 @@ mod tests {
         let streaming = "streaming 1280x720@30 x264enc 4.0 Mbit/s from test picture, 1 viewer";
         assert_eq!(status_line(&running()), streaming);
         let resting = StreamStats { resting: true, ..running().stream };
-        let line = status_line(&Now { stream: resting, viewers: 0, ..running() });
+        let line = status_line(&ServiceState { stream: resting, viewers: 0, ..running() });
         assert!(line.starts_with("resting, nobody looks: 1280x720@30 x264enc"), "{line}");
         let frozen = StreamStats { frozen: true, reason: Some("it rests".to_owned()), ..running().stream };
-        assert!(status_line(&Now { stream: frozen, viewers: 2, ..running() }).ends_with(", 2 viewers; it rests"));
+        assert!(
+            status_line(&ServiceState { stream: frozen, viewers: 2, ..running() }).ends_with(", 2 viewers; it rests")
+        );
         let reason = Some("gone\nREADY=1".to_owned());
         let lost = StreamStats { state: StreamState::Restarting, reason, ..running().stream };
-        assert_eq!(status_line(&Now { stream: lost, ..running() }), "restarting: gone READY=1");
-        assert_eq!(status_line(&Now::default()), "starting");
+        assert_eq!(status_line(&ServiceState { stream: lost, ..running() }), "restarting: gone READY=1");
+        assert_eq!(status_line(&ServiceState::default()), "starting");
         let stream = StreamStats { name: "arm/stream1".to_owned(), ..StreamStats::default() };
-        let several = Now { stream, is_one_of_several: true, ..Now::default() };
+        let several = ServiceState { stream, is_one_of_several: true, ..ServiceState::default() };
         assert_eq!(status_line(&several), "arm/stream1: starting");
     }
 

@@ -10,7 +10,7 @@ use gstreamer as gst;
 use gstreamer_video as gst_video;
 use rov_bench::clock;
 use rov_client::cli::Cli;
-use rov_client::decode::{Output, Picture};
+use rov_client::decode::{Picture, PictureForm};
 use rov_client::session;
 use rov_client::viewer::Viewer;
 use tokio::runtime::{Builder, Runtime};
@@ -38,7 +38,7 @@ fn visit(cli: &Cli, runtime: &Runtime, time: Option<Duration>) -> Result<()> {
     let config = cli.session().map_err(|message| anyhow!(message))?;
     let viewer = Viewer::new();
     let formats = gst::Caps::builder("video/x-raw").field("format", "I420").build();
-    viewer.set_output(Output { formats: Some(formats), ..Output::default() });
+    viewer.set_output(PictureForm { formats: Some(formats), ..PictureForm::default() });
     let stop = CancellationToken::new();
     let session = runtime.spawn(session::run(config, Arc::clone(&viewer), stop.clone()));
     let mut first = None;

@@ -16,7 +16,7 @@ use rov_gst::decoders::Candidate;
 use rov_gst::element::has_property;
 
 use super::flow::Flow;
-use super::output::{Output, PACKED};
+use super::output::{PACKED, PictureForm};
 use super::picture::Picture;
 use super::rtp::Packet;
 use crate::limit::within;
@@ -63,23 +63,23 @@ pub struct Failure {
 
 /// What the pipeline's threads share with the decoder's owner.
 #[derive(Debug)]
-pub struct Shared {
+pub struct GraphShared {
     pub flow: Mutex<Flow>,
     /// In what form the pictures are wanted.
-    pub output: Mutex<Output>,
+    pub output: Mutex<PictureForm>,
     pub mailbox: Arc<Mailbox<Picture>>,
     pub notes: mpsc::SyncSender<Note>,
     /// Packets left out because too many waited, or no pipeline was there to take them.
     pub dropped: AtomicU64,
     /// Held while packets that came together go in. The jitter buffer's thread waits at the first of them until the
     /// last is in: otherwise the two would wake and hold up each other at every packet. Held under the supervisor's
-    /// `Now`, which that thread never takes.
+    /// `CurrentPipeline`, which that thread never takes.
     pub together: Mutex<()>,
     /// The owner is gone: nothing more is given to anybody.
     pub stopped: AtomicBool,
 }
 
-impl Shared {
+impl GraphShared {
     pub fn flow(&self) -> MutexGuard<'_, Flow> {
         // Its fields are valid after each statement, so a panic elsewhere while it was held does no harm.
         self.flow.lock().unwrap_or_else(PoisonError::into_inner)
@@ -99,7 +99,7 @@ impl Shared {
         self.stopped.load(Ordering::Relaxed)
     }
 
-    fn output(&self) -> Output {
+    fn output(&self) -> PictureForm {
         self.output.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
@@ -112,7 +112,7 @@ pub struct Graph {
     /// for it.
     input: gst::Pad,
     generation: u64,
-    shared: Arc<Shared>,
+    shared: Arc<GraphShared>,
     /// The first packet is out of the jitter buffer, which waits for missing ones from then on.
     pub flowing: Arc<AtomicBool>,
 }
@@ -138,7 +138,7 @@ struct Asked {
     /// As it is to be shown, so with square pixels.
     source: Option<Resolution>,
     /// What the pipeline was set to, and for which source.
-    output: Option<(Output, Option<Resolution>)>,
+    output: Option<(PictureForm, Option<Resolution>)>,
 }
 
 /// The pipeline as text. `has` tells whether an element has a property.
@@ -178,7 +178,7 @@ impl Graph {
         payload_type: u8,
         latency: Duration,
         generation: u64,
-        shared: &Arc<Shared>,
+        shared: &Arc<GraphShared>,
     ) -> Result<Self, String> {
         let (candidate, shared) = (candidate.clone(), Arc::clone(shared));
         let start = move || Self::start_here(&candidate, payload_type, latency, generation, &shared);
@@ -190,7 +190,7 @@ impl Graph {
         payload_type: u8,
         latency: Duration,
         generation: u64,
-        shared: &Arc<Shared>,
+        shared: &Arc<GraphShared>,
     ) -> Result<Self, String> {
         let text = description(candidate, &has_property);
         let pipeline = gst::parse::launch(&text)
@@ -305,7 +305,7 @@ impl Scaling {
     }
 
     /// To be called on the thread that brings the pictures.
-    fn fit(&self, output: Output) {
+    fn fit(&self, output: PictureForm) {
         let mut asked = self.asked();
         let wanted = Some((output, asked.source));
         if asked.output == wanted {
@@ -346,7 +346,7 @@ fn convert_threads(source: Resolution) -> u32 {
 }
 
 /// At the end: converter or decoder ask for memory to put the pictures into.
-fn lend_memory(pad: &gst::Pad, shared: &Arc<Shared>) {
+fn lend_memory(pad: &gst::Pad, shared: &Arc<GraphShared>) {
     let shared = Arc::clone(shared);
     pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, move |_, info| {
         let asked = info.query_mut().filter(|query| query.type_() == gst::QueryType::Allocation);
@@ -366,7 +366,7 @@ struct JitterBuffer {
 }
 
 /// Behind the jitter buffer: packets in order, and the news of lost ones.
-fn watch_packets(codec: Codec, pad: &gst::Pad, jitter: JitterBuffer, shared: &Arc<Shared>) {
+fn watch_packets(codec: Codec, pad: &gst::Pad, jitter: JitterBuffer, shared: &Arc<GraphShared>) {
     let shared = Arc::clone(shared);
     let latency_ms = u32::try_from(jitter.latency.as_millis()).unwrap_or(u32::MAX);
     let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
@@ -403,7 +403,7 @@ fn watch_packets(codec: Codec, pad: &gst::Pad, jitter: JitterBuffer, shared: &Ar
 }
 
 /// Behind the depayloader: whole access units, of which only those that decode without errors go on.
-fn watch_units(codec: Codec, pad: &gst::Pad, shared: &Arc<Shared>) {
+fn watch_units(codec: Codec, pad: &gst::Pad, shared: &Arc<GraphShared>) {
     let shared = Arc::clone(shared);
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         let Some(buffer) = info.buffer() else { return gst::PadProbeReturn::Ok };
@@ -423,7 +423,7 @@ fn watch_units(codec: Codec, pad: &gst::Pad, shared: &Arc<Shared>) {
 
 /// In front of the scaler: when a picture is decoded, and its size, from which the size to scale to follows, looked at
 /// before each.
-fn watch_size(pad: &gst::Pad, scaling: &Arc<Scaling>, shared: &Arc<Shared>, generation: u64) {
+fn watch_size(pad: &gst::Pad, scaling: &Arc<Scaling>, shared: &Arc<GraphShared>, generation: u64) {
     let (shared, scaling) = (Arc::clone(shared), Arc::clone(scaling));
     let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
     pad.add_probe(mask, move |_, info| {
@@ -450,7 +450,7 @@ fn square_size(caps: &gst::CapsRef) -> Option<Resolution> {
     Some(Resolution::new(u32::try_from(width.max(1)).ok()?, info.height().max(1)))
 }
 
-fn take_pictures(output: &gst_app::AppSink, scaling: &Arc<Scaling>, shared: &Arc<Shared>) {
+fn take_pictures(output: &gst_app::AppSink, scaling: &Arc<Scaling>, shared: &Arc<GraphShared>) {
     let (shared, scaling) = (Arc::clone(shared), Arc::clone(scaling));
     let callbacks = gst_app::AppSinkCallbacks::builder()
         .new_sample(move |sink| {
@@ -483,7 +483,7 @@ fn take_pictures(output: &gst_app::AppSink, scaling: &Arc<Scaling>, shared: &Arc
     output.set_callbacks(callbacks);
 }
 
-fn watch_bus(pipeline: &gst::Pipeline, shared: &Arc<Shared>, generation: u64) {
+fn watch_bus(pipeline: &gst::Pipeline, shared: &Arc<GraphShared>, generation: u64) {
     let Some(bus) = pipeline.bus() else { return };
     let shared = Arc::clone(shared);
     bus.set_sync_handler(move |_, message| match message.view() {

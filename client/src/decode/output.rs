@@ -6,7 +6,7 @@ use rov_common::units::Resolution;
 
 /// What is wanted of a decoder's pictures. Without anything they come as pixels, in their own size.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Output {
+pub struct PictureForm {
     /// Scaled to fit into this, aspect ratio kept.
     pub bounds: Option<Resolution>,
     /// The formats that are taken as decoded; then the pictures are neither converted nor, whatever the bounds, scaled.
@@ -15,7 +15,7 @@ pub struct Output {
     pub memory: Option<gst::Pad>,
 }
 
-impl Output {
+impl PictureForm {
     /// Pixels, scaled to fit into `bounds`, in any memory.
     pub fn within(bounds: Resolution) -> Self {
         Self { bounds: Some(bounds), ..Self::default() }

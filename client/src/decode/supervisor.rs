@@ -13,7 +13,7 @@ use rov_common::units::Resolution;
 use rov_gst::decoders::{self, Candidate, DecoderChoice};
 use rov_gst::element::{exists, has_property};
 
-use super::graph::{Failure, Graph, Note, START_TIME, Shared};
+use super::graph::{Failure, Graph, GraphShared, Note, START_TIME};
 use super::{DecodeEvent, DecodeStats, DecoderConfig};
 use crate::limit::within;
 
@@ -36,7 +36,7 @@ const MAX_KEPT: usize = 1000;
 
 /// The pipeline of the moment, for the threads that push packets.
 #[derive(Debug)]
-pub struct Now {
+pub struct CurrentPipeline {
     /// What the packets hold.
     codec: Codec,
     graph: Option<Graph>,
@@ -67,7 +67,7 @@ pub enum Taken {
     Straggler,
 }
 
-impl Now {
+impl CurrentPipeline {
     fn new(codec: Codec) -> Self {
         Self {
             codec,
@@ -179,8 +179,8 @@ pub struct Supervisor {
     renegotiations: u32,
     tried: Vec<(String, String)>,
     config: DecoderConfig,
-    shared: Arc<Shared>,
-    now: Arc<Mutex<Now>>,
+    shared: Arc<GraphShared>,
+    now: Arc<Mutex<CurrentPipeline>>,
     on_event: Box<dyn Fn(DecodeEvent) + Send + Sync>,
 }
 
@@ -188,7 +188,7 @@ impl Supervisor {
     pub fn new(
         candidates: Vec<Candidate>,
         config: DecoderConfig,
-        shared: Arc<Shared>,
+        shared: Arc<GraphShared>,
         on_event: Box<dyn Fn(DecodeEvent) + Send + Sync>,
     ) -> Self {
         Self {
@@ -198,14 +198,14 @@ impl Supervisor {
             decoded_before: 0,
             renegotiations: 0,
             tried: Vec::new(),
-            now: Arc::new(Mutex::new(Now::new(config.codec))),
+            now: Arc::new(Mutex::new(CurrentPipeline::new(config.codec))),
             config,
             shared,
             on_event,
         }
     }
 
-    pub fn now(&self) -> Arc<Mutex<Now>> {
+    pub fn now(&self) -> Arc<Mutex<CurrentPipeline>> {
         Arc::clone(&self.now)
     }
 
@@ -364,7 +364,7 @@ impl Supervisor {
         self.renegotiations = 0;
     }
 
-    fn lock_now(&self) -> MutexGuard<'_, Now> {
+    fn lock_now(&self) -> MutexGuard<'_, CurrentPipeline> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -392,7 +392,7 @@ mod tests {
     #[test]
     fn a_stream_that_comes_back_is_taken_when_the_other_is_silent() {
         gst::init().expect("GStreamer");
-        let (begun, mut now) = (Instant::now(), Now::new(Codec::H264));
+        let (begun, mut now) = (Instant::now(), CurrentPipeline::new(Codec::H264));
         let mut push = |ssrc, ms| now.push(ssrc, gst::Buffer::new(), begun + Duration::from_millis(ms), Duration::ZERO);
         assert_eq!([push(1, 0), push(2, 10), push(1, 20)], [Taken::Yes, Taken::NewStream, Taken::Straggler]);
         // Of two that send at the same time, it stays with one.

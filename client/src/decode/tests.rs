@@ -504,7 +504,7 @@ fn the_output_size_changes_while_the_video_runs() {
     assert_eq!(size(1), Resolution::new(200, 150));
     for (picture, bounds) in [(640, 480), (1000, 301), (321, 243), (16, 16)].into_iter().enumerate() {
         let bounds = Resolution::new(bounds.0, bounds.1);
-        bench.decoder.set_output(Output::within(bounds));
+        bench.decoder.set_output(PictureForm::within(bounds));
         assert_eq!(size(2 + picture), SIZE.fit_into(bounds), "{bounds}");
     }
     let stats = bench.decoder.stats();
@@ -528,10 +528,10 @@ fn the_pictures_come_in_the_form_that_is_wanted_and_in_memory_that_is_lent() {
     pad.link(&lender).unwrap();
     let as_decoded = Some("video/x-raw,format={I420,NV12}".parse::<gst::Caps>().unwrap());
     let half = Resolution::new(SIZE.width / 2, SIZE.height / 2);
-    let pixels = Output::default();
-    let lent = Output { bounds: Some(half), memory: Some(pad), ..Output::default() };
-    let decoded = Output { bounds: Some(half), formats: as_decoded, memory: None };
-    let unlent = Output { memory: None, ..lent.clone() };
+    let pixels = PictureForm::default();
+    let lent = PictureForm { bounds: Some(half), memory: Some(pad), ..PictureForm::default() };
+    let decoded = PictureForm { bounds: Some(half), formats: as_decoded, memory: None };
+    let unlent = PictureForm { memory: None, ..lent.clone() };
     for (at, output) in [&pixels, &lent, &unlent, &lent, &decoded, &lent].into_iter().enumerate() {
         bench.decoder.set_output(output.clone());
         bench.push(&video()[at].packets);
@@ -668,10 +668,10 @@ fn a_window_dragged_to_other_sizes_loses_no_picture() {
         scope.spawn(|| {
             for step in 0..100 {
                 let size = Resolution::new(160 + 7 * (step * 37 % 100), 120 + 5 * (step * 53 % 90));
-                bench.decoder.set_output(Output::within(size));
+                bench.decoder.set_output(PictureForm::within(size));
                 std::thread::sleep(Duration::from_millis(10));
             }
-            bench.decoder.set_output(Output::within(last));
+            bench.decoder.set_output(PictureForm::within(last));
             dragged.store(true, Ordering::Relaxed);
         });
         plays_on(&bench, |sizes| dragged.load(Ordering::Relaxed) && sizes.last() == Some(&last))
@@ -751,7 +751,7 @@ fn when_all_decoders_fail_in_a_running_session_that_is_said_and_nothing_hangs() 
     let failed = failed.expect("an event");
     assert_eq!(failed.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), failing);
     bench.push(&video()[0].packets);
-    bench.decoder.set_output(Output::within(SIZE));
+    bench.decoder.set_output(PictureForm::within(SIZE));
     let start = Instant::now();
     drop(bench);
     assert!(start.elapsed() < LONG, "{:?}", start.elapsed());

@@ -15,7 +15,7 @@ use raw_window_handle::{HasWindowHandle, RawWindowHandle};
 use rov_common::units::Resolution;
 
 use super::choice::{self, DisplayChoice, SinkRow, System};
-use crate::decode::{Output, Picture, packed_caps};
+use crate::decode::{Picture, PictureForm, packed_caps};
 use crate::limit::within;
 
 /// A graphics driver that hangs must not keep the window closed.
@@ -145,9 +145,9 @@ impl Sink {
     }
 
     /// In what form it wants the pictures for a window of this size.
-    pub fn output(&self, window: Resolution) -> Output {
+    pub fn output(&self, window: Resolution) -> PictureForm {
         let lent = (!self.row.scales).then(|| self.pad.clone());
-        Output { bounds: Some(window), formats: self.formats.clone(), memory: lent }
+        PictureForm { bounds: Some(window), formats: self.formats.clone(), memory: lent }
     }
 
     /// The window has another size.

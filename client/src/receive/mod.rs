@@ -231,14 +231,14 @@ pub struct LinkState {
     pub goodbye: bool,
 }
 
-/// A way in that is open. End it by [`Link::close`].
-pub enum Link {
+/// A way in that is open. End it by [`OpenWay::close`].
+pub enum OpenWay {
     WebRtc(Box<webrtc::Connection>),
     Rtp(rtp::Receiver),
     Rtsp(rtsp::Player),
 }
 
-impl Link {
+impl OpenWay {
     /// Opens `way`. For each message in `keyframe_wanted` the sender is asked for a keyframe where it can be asked.
     pub async fn open(
         way: &Way,

@@ -7,18 +7,18 @@ use std::time::Instant;
 use rov_common::sync::lock;
 
 use crate::find::Knowledge;
-use crate::receive::Link;
+use crate::receive::OpenWay;
 use crate::viewer::{Offer, Question, Viewer};
 
 /// Asks the pilot where there is a choice.
-pub fn offer(viewer: &Viewer, can_ask: bool, link: &Link, knowledge: &Knowledge, now: Instant) {
-    if let Link::Rtp(receiver) = link
+pub fn offer(viewer: &Viewer, can_ask: bool, link: &OpenWay, knowledge: &Knowledge, now: Instant) {
+    if let OpenWay::Rtp(receiver) = link
         && let Some(news) = lock(receiver.senders()).take_news()
     {
         viewer.set_news(news);
     }
     let question = match link {
-        Link::Rtp(receiver) => lock(receiver.senders()).others(now).map(|others| {
+        OpenWay::Rtp(receiver) => lock(receiver.senders()).others(now).map(|others| {
             let offer = |ip: &IpAddr| {
                 let address = ip.to_string();
                 Offer { label: address.clone(), address, id: String::new(), key: None }
@@ -27,7 +27,7 @@ pub fn offer(viewer: &Viewer, can_ask: bool, link: &Link, knowledge: &Knowledge,
             let question = Question { text: others.text, offers, takes_first_at: others.takes_first_at };
             (question, "to watch another, start again with --host ADDRESS")
         }),
-        Link::WebRtc(_) | Link::Rtsp(_) => None,
+        OpenWay::WebRtc(_) | OpenWay::Rtsp(_) => None,
     };
     let question = question.or_else(|| Some((knowledge.back(now)?, "to go back, start again")));
     match question {
@@ -37,8 +37,8 @@ pub fn offer(viewer: &Viewer, can_ask: bool, link: &Link, knowledge: &Knowledge,
 }
 
 /// The pilot chose this one. Gives the reason where the session has to end for it.
-pub fn choose(link: &Link, knowledge: &Knowledge, offer: Offer) -> Option<String> {
-    if let (Link::Rtp(receiver), Ok(ip)) = (link, offer.address.parse()) {
+pub fn choose(link: &OpenWay, knowledge: &Knowledge, offer: Offer) -> Option<String> {
+    if let (OpenWay::Rtp(receiver), Ok(ip)) = (link, offer.address.parse()) {
         if lock(receiver.senders()).choose(ip, Instant::now()) {
             tracing::info!("watching {ip}, as chosen");
         }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rov_common::window::RateWindow;
 
 use crate::decode::DecodeStats;
-use crate::receive::{Link, LinkState};
+use crate::receive::{LinkState, OpenWay};
 use crate::viewer::{Clock, Reception};
 
 const RATE_WINDOW: Duration = Duration::from_secs(2);
@@ -76,7 +76,7 @@ impl Rates {
         now: Instant,
         arrivals: &Arrivals,
         decode: DecodeStats,
-        link: &Link,
+        link: &OpenWay,
         state: LinkState,
     ) -> Reception {
         let bytes = arrivals.bytes();

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use super::places::SPECTATOR;
-use crate::rate_control::{Link, Pilot};
+use crate::rate_control::{Pilot, ViewerLink};
 
 /// Addresses of earlier pilots that are remembered: while the pilot's computer is away, others are taken for it.
 const MAX_FORMER: usize = 4;
@@ -36,7 +36,7 @@ impl Pilots {
     }
 
     /// Which of the viewers is the pilot.
-    pub fn choose(&self, links: &[Link]) -> Option<usize> {
+    pub fn choose(&self, links: &[ViewerLink]) -> Option<usize> {
         self.config.choose(links)
     }
 

@@ -14,12 +14,12 @@ use rov_gst::caps::format_of;
 use rov_gst::element::{has_property, is_made_by, set_property};
 use rov_gst::{counter, message, rtp};
 
-use super::capture::{self, Branch, Capture, Failure, GraphError, GraphEvent, Output, STOP, Size};
+use super::capture::{self, Branch, Capture, Failure, GraphError, GraphEvent, STOP, Size, TailElements};
 use super::continuity::{self, REWIND};
 use super::encoder::{self, EncoderRow};
 use super::plan::{self, BranchPlan, Plan, Tail};
 use super::source::{self, Pacing};
-use super::{catch_up, decoded, joint, jpeg, live, rtsp, sparing, stdin, still, thin, wiring};
+use super::{at_rest, catch_up, decimate, decoded, joint, jpeg, live, rtsp, stdin, still, wiring};
 use crate::config::SourceKind;
 use crate::rate_control::Ceiling;
 
@@ -206,7 +206,7 @@ fn head(plan: &Plan, capture: &Arc<Capture>) -> Result<gst::Bin, GraphError> {
     if matches!(plan.source, SourceKind::Auto | SourceKind::Webcam) {
         let elements = head.iterate_elements().into_iter().flatten();
         let jpeg = elements.filter(|element| is_made_by(element, "jpegdec"));
-        jpeg.filter_map(|decoder| decoder.static_pad("sink")).for_each(|pad| sparing::spare_decoder(&pad, capture));
+        jpeg.filter_map(|decoder| decoder.static_pad("sink")).for_each(|pad| at_rest::rest_decoder(&pad, capture));
     }
     if let Some(upright) = head.by_name(source::UPRIGHT) {
         wiring::turn(&upright);
@@ -274,14 +274,14 @@ pub(super) fn fill_tail(
         }
         // Before the count: what is left out on purpose is not lost.
         if let Some(fps) = plan.max_fps {
-            thin::install(&queue, fps);
+            decimate::install(&queue, fps);
         }
         live::leave_out(&queue, branch);
         counter::count(&queue, &branch.frames_in);
         if branch.stream == 0 {
             still::watch(&queue, &capture.still);
         }
-        sparing::spare_encoder(&queue, branch);
+        at_rest::rest_encoder(&queue, branch);
         counter::count(&pad(tail, encoder::NAME, text)?, &branch.frames_to_encoder);
         fit_encoder(&element, row, plan, branch);
         wiring::first_fields(tail);
@@ -296,7 +296,7 @@ pub(super) fn fill_tail(
     connect_sink(&sink, encoder.is_none(), branch, capture);
     let size = encoder.as_ref().and_then(|(element, row)| Size::of(element, row));
     let encoder = encoder.map(|(element, row)| (element.downgrade(), row));
-    let output = Output { encoder, size, sink: sink.downgrade(), text: text.to_owned() };
+    let output = TailElements { encoder, size, sink: sink.downgrade(), text: text.to_owned() };
     branch.output.set(output).map_err(|_| GraphError::Text("a branch has one output".to_owned()))
 }
 

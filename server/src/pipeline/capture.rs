@@ -187,12 +187,12 @@ pub struct Branch {
     pub(super) step: Arc<AtomicU8>,
     pub(super) codec: Codec,
     /// Set when the tail is there, for a user's pipeline only after the start.
-    pub(super) output: OnceLock<Output>,
+    pub(super) output: OnceLock<TailElements>,
 }
 
 /// The tail's elements that are worked with later. Weak, as the sink's callback holds `Capture`: they would keep each
 /// other alive.
-pub(super) struct Output {
+pub(super) struct TailElements {
     /// None: the source's stream goes out untouched.
     pub encoder: Option<(gst::glib::WeakRef<gst::Element>, &'static EncoderRow)>,
     /// Pins the size that is encoded, where it can change while pictures flow.

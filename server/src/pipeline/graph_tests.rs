@@ -815,7 +815,7 @@ fn a_pipeline_that_hangs_does_not_hold_up_its_owner() {
 const DETAIL: &str = "videotestsrc is-live=true pattern=zone-plate kx2=20 ky2=20 kt=10 ! video/x-raw,width=640,height=480,framerate=30/1";
 
 fn rate(kbps: u32, step: Step) -> Rate {
-    Rate { bitrate: Bitrate::from_kbps(kbps), step, hold_until: None }
+    Rate { bitrate: Bitrate::from_kbps(kbps), step, pause_until: None }
 }
 
 #[test]
@@ -899,7 +899,7 @@ fn no_picture_goes_to_the_encoder_while_it_is_held() {
     counter::count(&queue.peer().unwrap(), &source);
     running.take(5);
     let hold = |until| {
-        running.graph.branches()[0].apply(&Rate { hold_until: Some(until), ..rate(1000, Step::Full) }).unwrap();
+        running.graph.branches()[0].apply(&Rate { pause_until: Some(until), ..rate(1000, Step::Full) }).unwrap();
     };
     let the_source_gives = |more: u64| {
         let (from, end) = (source.count(), Instant::now() + WAIT);

@@ -21,7 +21,7 @@ impl Branch {
 
     /// Makes it so; true when something but a pause has changed.
     pub fn apply(&self, rate: &Rate) -> Result<bool, GraphError> {
-        if let Some(until) = rate.hold_until {
+        if let Some(until) = rate.pause_until {
             self.held_until.set(until);
         }
         let resized = self.set_step(rate.step);

@@ -3,10 +3,12 @@
 //! [`choose_encoder`] once, [`prepare`] before each start (the machine may have changed), then
 //! [`Graph::start`].
 
+mod at_rest;
 mod build;
 mod capture;
 mod catch_up;
 mod continuity;
+mod decimate;
 mod decoded;
 mod devices;
 pub mod encoder;
@@ -27,11 +29,9 @@ pub mod probe;
 mod rtsp;
 mod scan;
 pub mod source;
-mod sparing;
 mod stable;
 mod stdin;
 mod still;
-mod thin;
 mod times;
 mod valve;
 mod wiring;

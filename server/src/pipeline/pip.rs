@@ -30,7 +30,7 @@ use super::pip_text::{INPUTS, LARGE, SIZES, SMALL, SMALL_OUT, TURNS};
 use super::place::Place;
 use super::source::turning;
 use super::wiring::to_paint;
-use super::{sparing, still};
+use super::{at_rest, still};
 use crate::config::{Flip, PipConfig};
 
 /// A small picture that is older is not shown any more.
@@ -288,8 +288,8 @@ impl Pip {
             // Both, so that what is painted when somebody looks again is not old.
             if let Some(pad) = head.by_name(name).and_then(|source| source.static_pad("src")) {
                 match at {
-                    LARGE => sparing::spare_decoder(&pad, capture),
-                    _ => spare_small(&pad, capture),
+                    LARGE => at_rest::rest_decoder(&pad, capture),
+                    _ => rest_small(&pad, capture),
                 }
             }
             if let Some(turn) = head.by_name(TURNS[at]) {
@@ -436,7 +436,7 @@ fn usual(caps: &gst::Caps, rate: Option<&mut Option<gst::Fraction>>) -> Option<g
 }
 
 /// Lets few small pictures through while nobody looks.
-fn spare_small(pad: &gst::Pad, capture: &Arc<Capture>) {
+fn rest_small(pad: &gst::Pad, capture: &Arc<Capture>) {
     let (capture, passed) = (Arc::downgrade(capture), Mutex::new(None::<Instant>));
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
         let (now, mut passed) = (Instant::now(), lock(&passed));

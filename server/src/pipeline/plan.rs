@@ -21,7 +21,7 @@ use rov_common::units::{Bitrate, Fps, Resolution};
 use super::decoded;
 use super::encoder::{EncoderRow, Memory, Settings};
 use super::pip::{Pip, Tap};
-use super::source::{self, Drawing, Found, Machine, Missing, Output, Pacing};
+use super::source::{self, Drawing, Found, Machine, Missing, Pacing, SourceMedia};
 use crate::config::{CameraConfig, CameraUrl, EncodeConfig, Flip, SourceConfig, SourceKind, Trust, auto_bitrate};
 use crate::inlet::Inlet;
 
@@ -33,7 +33,7 @@ pub const RAW_QUEUE: &str = "rov_raw";
 pub const OUT: &str = "rov_out";
 pub const TEE: &str = "rov_tee";
 
-/// The raw frame that waits for the encoder: one (those that are too many are left out at the queue, by `thin`), and
+/// The raw frame that waits for the encoder: one (those that are too many are left out at the queue, by `decimate`), and
 /// the newest wins, so that a slow encoder costs frames and not delay.
 const LEAKY: &str = "queue name=rov_raw max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream";
 
@@ -67,7 +67,7 @@ pub struct Plan {
     /// Of a coded stream that goes out untouched.
     pub codec: Codec,
     /// What the head gives.
-    pub output: Output,
+    pub output: SourceMedia,
     pub pacing: Pacing,
     pub drawing: Option<Drawing>,
     /// Whose time the pictures have.
@@ -175,14 +175,14 @@ pub fn plan(camera: &CameraConfig, machine: &Machine, encoders: &[&'static Encod
     // A coded stream is the first one's, whatever the others want.
     let mut wanted = camera.streams[0].encode.clone();
     let mut source = source::source(&camera.source, &wanted, !camera.is_part, machine)?;
-    if source.output != Output::Encoded && camera.streams.len() > 1 {
+    if source.output != SourceMedia::Encoded && camera.streams.len() > 1 {
         wanted = wanted_by_all(camera);
         source = source::source(&camera.source, &wanted, false, machine)?;
     }
     let branches = camera.streams.iter().zip(encoders).enumerate().map(|(number, (stream, encoder))| {
         let encode = &stream.encode;
         let settings = settings(encode, machine.cores);
-        let is_coded = source.output == Output::Encoded;
+        let is_coded = source.output == SourceMedia::Encoded;
         let decodes = is_coded && number > 0;
         let (flip, source_codec) = (camera.source.flip, wanted.codec);
         let builder = Builder { encode, flip, machine, encoder, settings: &settings, source_codec };
@@ -267,7 +267,7 @@ fn wanted_by_all(camera: &CameraConfig) -> EncodeConfig {
 
 fn trunk(source: &source::Source) -> String {
     match source.pacing {
-        Pacing::Live if source.output == Output::ByCaps => format!("identity name={PACE}"),
+        Pacing::Live if source.output == SourceMedia::ByCaps => format!("identity name={PACE}"),
         Pacing::Live => String::new(),
         // Four frames ahead hide that the file is opened again at its end. identity and not clocksync, which is new in
         // 1.18.
@@ -289,13 +289,13 @@ struct Builder<'a> {
 
 impl Builder<'_> {
     /// Of the stream with this number, behind a source that gives `output`.
-    fn tail(&self, output: Output, stream: usize) -> Tail {
+    fn tail(&self, output: SourceMedia, stream: usize) -> Tail {
         match output {
-            Output::Raw => Tail::Fixed(self.raw()),
-            Output::Nvmm => Tail::Fixed(self.nvmm()),
-            Output::Encoded if stream > 0 => Tail::Fixed(self.decoded(false)),
-            Output::Encoded => Tail::Fixed(self.encoded(false)),
-            Output::ByCaps => Tail::ByCaps {
+            SourceMedia::Raw => Tail::Fixed(self.raw()),
+            SourceMedia::Nvmm => Tail::Fixed(self.nvmm()),
+            SourceMedia::Encoded if stream > 0 => Tail::Fixed(self.decoded(false)),
+            SourceMedia::Encoded => Tail::Fixed(self.encoded(false)),
+            SourceMedia::ByCaps => Tail::ByCaps {
                 raw: self.raw(),
                 nvmm: (self.machine.has_property)("nvvidconv", "name").then(|| self.nvmm()),
                 encoded: if stream > 0 { self.decoded(true) } else { self.encoded(true) },

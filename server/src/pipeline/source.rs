@@ -1,7 +1,7 @@
 //! Sources as launch text: what stands before the seam to `plan`'s tail. Pure: what the machine has comes in as
 //! [`Machine`].
 //!
-//! A source's text ends in raw video or in a coded stream as [`Output`] says; `plan` adds the rest. Which camera is meant
+//! A source's text ends in raw video or in a coded stream as [`SourceMedia`] says; `plan` adds the rest. Which camera is meant
 //! is found in `cameras`.
 
 mod cameras;
@@ -79,7 +79,7 @@ impl Machine<'_> {
 
 /// What leaves a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Output {
+pub enum SourceMedia {
     /// Raw video in system memory.
     Raw,
     /// Raw video in the memory of NVIDIA Jetson.
@@ -112,7 +112,7 @@ pub struct Source {
     /// In words, for the log and the stats.
     pub label: String,
     pub text: String,
-    pub output: Output,
+    pub output: SourceMedia,
     pub pacing: Pacing,
     pub drawing: Option<Drawing>,
     /// The source may be faster than wanted, so that frames have to be left out evenly.
@@ -163,7 +163,7 @@ fn rate_caps(fps: Option<Fps>) -> String {
     fps.map_or_else(String::new, |fps| format!(",framerate={}/{}", fps.num, fps.den))
 }
 
-fn live(label: String, text: String, output: Output) -> Source {
+fn live(label: String, text: String, output: SourceMedia) -> Source {
     Source {
         label,
         text,
@@ -187,7 +187,7 @@ fn test(wanted: &EncodeConfig, label: Option<&str>) -> Source {
     let source = live(
         label.map_or_else(|| "test picture".to_owned(), |label| format!("test picture ({label})")),
         format!("videotestsrc is-live=true pattern=smpte horizontal-speed=4 ! {caps}"),
-        Output::Raw,
+        SourceMedia::Raw,
     );
     let drawing = Some(Drawing { label: label.map(str::to_owned) });
     Source { drawing, capture_time: CaptureTime::Source, ..source }
@@ -209,20 +209,20 @@ fn webcam(wanted: &EncodeConfig, alone: bool, camera: &Camera) -> Source {
             limit_fps: true,
             found,
             capture_time,
-            ..live(label, format!("{element} do-timestamp=true ! decodebin ! video/x-raw"), Output::Raw)
+            ..live(label, format!("{element} do-timestamp=true ! decodebin ! video/x-raw"), SourceMedia::Raw)
         };
     };
     let caps = format!("{}{}", size_caps(Some(resolution)), rate_caps(fps));
     let (text, output) = match encoding {
-        Encoding::Raw(format) => (format!("video/x-raw,format={format}{caps}"), Output::Raw),
+        Encoding::Raw(format) => (format!("video/x-raw,format={format}{caps}"), SourceMedia::Raw),
         // A picture that waits for the JPEG decoder is old: the same rule as before the encoder.
         Encoding::Jpeg => (
             format!(
                 "image/jpeg{caps} ! queue max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream ! jpegdec"
             ),
-            Output::Raw,
+            SourceMedia::Raw,
         ),
-        Encoding::H264 => (format!("video/x-h264{caps} ! {}", parsed(Codec::H264)), Output::Encoded),
+        Encoding::H264 => (format!("video/x-h264{caps} ! {}", parsed(Codec::H264)), SourceMedia::Encoded),
     };
     let limit_fps = matches!((wanted.fps, fps), (Some(wanted), Some(own)) if own.as_f64() > wanted.as_f64());
     Source { limit_fps, found, capture_time, ..live(label, format!("{element} do-timestamp=true ! {text}"), output) }
@@ -234,7 +234,7 @@ fn csi(wanted: &EncodeConfig, camera: &CsiCamera) -> Source {
     let source = live(
         format!("CSI camera {} ({})", camera.id, row.element),
         format!("{} {}={} ! {caps}", row.element, row.property, quote(&camera.id)),
-        if row.nvmm { Output::Nvmm } else { Output::Raw },
+        if row.nvmm { SourceMedia::Nvmm } else { SourceMedia::Raw },
     );
     Source { found: Some(Found::csi(camera)), capture_time: row.capture_time, ..source }
 }
@@ -259,7 +259,7 @@ fn file(config: &SourceConfig, wanted: &EncodeConfig, machine: &Machine) -> Resu
         };
         // The caps name the video: of the demuxer's pads only that of the codec is linked, and audio stays out.
         let text = format!("{reader} ! {demuxer}{} ! {}", wanted.codec.media_type(), parsed(wanted.codec));
-        (format!("file {} (passthrough)", path.display()), text, Output::Encoded)
+        (format!("file {} (passthrough)", path.display()), text, SourceMedia::Encoded)
     } else {
         // A hardware decoder of the Jetson gives its own memory, which nothing but this takes to system memory.
         let download = machine.download();
@@ -269,7 +269,7 @@ fn file(config: &SourceConfig, wanted: &EncodeConfig, machine: &Machine) -> Resu
         let turns = (machine.has_property)("videoflip", "video-direction");
         let flip = if turns { format!(" ! videoflip name={UPRIGHT}") } else { String::new() };
         let text = format!("{reader} ! decodebin ! {caps} ! {download}videoconvert{flip}");
-        (format!("file {}", path.display()), text, Output::Raw)
+        (format!("file {}", path.display()), text, SourceMedia::Raw)
     };
     let pacing = Pacing::File { looping: config.looping, interval_of: wanted.fps.unwrap_or(Fps::whole(30)) };
     Ok(Source {
@@ -278,7 +278,7 @@ fn file(config: &SourceConfig, wanted: &EncodeConfig, machine: &Machine) -> Resu
         output,
         pacing,
         drawing: None,
-        limit_fps: output == Output::Raw,
+        limit_fps: output == SourceMedia::Raw,
         camera: None,
         found: None,
         capture_time: CaptureTime::Arrival,
@@ -290,10 +290,10 @@ fn stdin(wanted: &EncodeConfig, machine: &Machine) -> Source {
     let text = |times: &str| format!("fdsrc name={name} fd={fd}{times} blocksize=65536 ! {}", parsed(wanted.codec));
     if machine.stdin_is_file {
         let pacing = Pacing::File { looping: false, interval_of: wanted.fps.unwrap_or(Fps::whole(30)) };
-        return Source { pacing, ..live("standard input (a file)".to_owned(), text(""), Output::Encoded) };
+        return Source { pacing, ..live("standard input (a file)".to_owned(), text(""), SourceMedia::Encoded) };
     }
     // Time of arrival is all that a pipe knows of time.
-    live("standard input".to_owned(), text(" do-timestamp=true"), Output::Encoded)
+    live("standard input".to_owned(), text(" do-timestamp=true"), SourceMedia::Encoded)
 }
 
 /// Packets that come in order go straight through the jitter buffer; `latency` is how long a gap waits for packets that
@@ -314,13 +314,13 @@ fn ip_camera(config: &SourceConfig, codec: Codec) -> Source {
         parsed(codec)
     );
     let label = config.url.as_ref().map_or_else(String::new, |url| format!("camera {url}"));
-    Source { camera: config.url.clone(), ..live(label, text, Output::Encoded) }
+    Source { camera: config.url.clone(), ..live(label, text, SourceMedia::Encoded) }
 }
 
 /// What `Inlet` puts in: access units with the time of arrival.
 fn published(codec: Codec) -> Source {
     let text = format!("appsrc name={} is-live=true format=time ! {}", inlet::ELEMENT, parsed(codec));
-    live("what is published by RTSP".to_owned(), text, Output::Encoded)
+    live("what is published by RTSP".to_owned(), text, SourceMedia::Encoded)
 }
 
 /// What `Pip` puts in, at the rate of the camera that is large.
@@ -333,14 +333,14 @@ fn pictures(config: &SourceConfig, wanted: &EncodeConfig, machine: &Machine) -> 
         .map(|pip| (pip_text::label(pip), pip_text::text(pip, wanted.resolution, &before, scale, convert)));
     // `Config` lets no such source through without its cameras.
     let (label, text) = texts.unwrap_or_default();
-    Source { limit_fps: true, ..live(label, text, Output::Raw) }
+    Source { limit_fps: true, ..live(label, text, SourceMedia::Raw) }
 }
 
 fn user_pipeline(config: &SourceConfig, codec: Codec) -> Source {
     let description = config.pipeline.as_deref().unwrap_or_default().trim().trim_end_matches('!').trim_end();
     let coded = codec.media_type();
     let text = format!("{description} ! capsfilter name={END} caps=\"video/x-raw;video/x-raw(memory:NVMM);{coded}\"");
-    Source { limit_fps: true, ..live("user's pipeline".to_owned(), text, Output::ByCaps) }
+    Source { limit_fps: true, ..live("user's pipeline".to_owned(), text, SourceMedia::ByCaps) }
 }
 
 /// The property `method` of the element `videoflip`.

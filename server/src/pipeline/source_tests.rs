@@ -63,7 +63,7 @@ fn the_test_picture_moves_and_is_drawn_into() {
     let source = source(&config(SourceKind::Test), &machine(&|_, _| false)).unwrap();
     let text = "videotestsrc is-live=true pattern=smpte horizontal-speed=4 \
                 ! video/x-raw,format=I420,width=1920,height=1080,framerate=30/1";
-    assert_eq!((source.text.as_str(), source.output, source.label.as_str()), (text, Output::Raw, "test picture"));
+    assert_eq!((source.text.as_str(), source.output, source.label.as_str()), (text, SourceMedia::Raw, "test picture"));
     assert_eq!(source.drawing, Some(Drawing { label: None }));
 }
 
@@ -181,15 +181,15 @@ fn a_webcam_gives_raw_jpeg_or_h264_as_it_offers() {
     let start = "v4l2src device=\"/dev/video0\" do-timestamp=true !";
     assert_eq!(
         text(vec![mode(raw, 60)]),
-        (format!("{start} video/x-raw,format=YUY2,{size},framerate=60/1"), Output::Raw, true)
+        (format!("{start} video/x-raw,format=YUY2,{size},framerate=60/1"), SourceMedia::Raw, true)
     );
     let leaky = "queue max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream";
     assert_eq!(
         text(vec![mode(Encoding::Jpeg, 30)]),
-        (format!("{start} image/jpeg,{size},framerate=30/1 ! {leaky} ! jpegdec"), Output::Raw, false)
+        (format!("{start} image/jpeg,{size},framerate=30/1 ! {leaky} ! jpegdec"), SourceMedia::Raw, false)
     );
     let h264 = format!("{start} video/x-h264,{size},framerate=30/1 ! {}", parsed(Codec::H264));
-    assert_eq!(text(vec![mode(Encoding::H264, 30)]), (h264, Output::Encoded, false));
+    assert_eq!(text(vec![mode(Encoding::H264, 30)]), (h264, SourceMedia::Encoded, false));
     // Where H.265 is wanted, a camera's H.264 is decoded like anything else.
     let only_h264 = camera("/dev/video0", "C920", vec![mode(Encoding::H264, 30)]);
     assert!(webcam(&h265(), true, &only_h264).text.ends_with("do-timestamp=true ! decodebin ! video/x-raw"));
@@ -197,7 +197,7 @@ fn a_webcam_gives_raw_jpeg_or_h264_as_it_offers() {
         webcam(&EncodeConfig::default(), false, &only_h264).text.ends_with("decodebin ! video/x-raw"),
         "two streams of it"
     );
-    assert_eq!(text(vec![]), (format!("{start} decodebin ! video/x-raw"), Output::Raw, true));
+    assert_eq!(text(vec![]), (format!("{start} decodebin ! video/x-raw"), SourceMedia::Raw, true));
 }
 
 #[test]
@@ -232,9 +232,9 @@ fn csi_cameras_of_jetson_and_pi() {
     };
     let jetson =
         "nvarguscamerasrc sensor-id=\"0\" ! video/x-raw(memory:NVMM),format=NV12,width=1920,height=1080,framerate=30/1";
-    assert_eq!(text(0, "0"), (jetson.to_owned(), Output::Nvmm));
+    assert_eq!(text(0, "0"), (jetson.to_owned(), SourceMedia::Nvmm));
     let pi = "libcamerasrc camera-name=\"/base/soc/i2c0mux/i2c@1/imx219@10\" ! video/x-raw,format=NV12,width=1920,height=1080,framerate=30/1";
-    assert_eq!(text(1, "/base/soc/i2c0mux/i2c@1/imx219@10"), (pi.to_owned(), Output::Raw));
+    assert_eq!(text(1, "/base/soc/i2c0mux/i2c@1/imx219@10"), (pi.to_owned(), SourceMedia::Raw));
     let missing = source(&config(SourceKind::Csi), &machine(&|_, _| false)).unwrap_err();
     assert!(missing.0.starts_with("no CSI camera found: needs nvarguscamerasrc"), "{}", missing.0);
 }
@@ -252,7 +252,7 @@ fn a_file_is_decoded_or_taken_apart_by_its_container() {
         let source = file(Some(container), true).unwrap();
         let parse = "h264parse config-interval=-1 ! video/x-h264,stream-format=byte-stream,alignment=au";
         assert_eq!(source.text, format!("{location} ! {demuxer}video/x-h264 ! {parse}"));
-        assert_eq!(source.output, Output::Encoded);
+        assert_eq!(source.output, SourceMedia::Encoded);
     }
     let refused = file(None, true).unwrap_err().0;
     assert!(
@@ -274,7 +274,7 @@ fn standard_input_goes_through_untouched() {
     let source = source(&config(SourceKind::Stdin), &machine(&|_, _| false)).unwrap();
     let text = "fdsrc name=rov_stdin fd=0 do-timestamp=true blocksize=65536 ! h264parse config-interval=-1 \
                 ! video/x-h264,stream-format=byte-stream,alignment=au";
-    assert_eq!((source.text.as_str(), source.output, source.pacing), (text, Output::Encoded, Pacing::Live));
+    assert_eq!((source.text.as_str(), source.output, source.pacing), (text, SourceMedia::Encoded, Pacing::Live));
 }
 
 #[test]
@@ -291,7 +291,7 @@ fn a_users_pipeline_may_end_in_raw_or_h264() {
         SourceConfig { pipeline: Some(" videotestsrc is-live=true ! ".to_owned()), ..config(SourceKind::Pipeline) };
     let source = source(&config, &machine(&|_, _| false)).unwrap();
     let text = "videotestsrc is-live=true ! capsfilter name=rov_end caps=\"video/x-raw;video/x-raw(memory:NVMM);video/x-h264\"";
-    assert_eq!((source.text.as_str(), source.output), (text, Output::ByCaps));
+    assert_eq!((source.text.as_str(), source.output), (text, SourceMedia::ByCaps));
 }
 
 #[test]

@@ -17,8 +17,8 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use rov_common::codec::Codec;
+use rov_common::decimate::Decimator;
 use rov_common::sync::lock;
-use rov_common::thin::Thinner;
 use rov_common::units::Fps;
 use rov_gst::counter::{self, Counter};
 use rov_gst::element::has_property;
@@ -165,7 +165,7 @@ fn pad(pipeline: &gst::Pipeline, name: &str, pad: &str) -> Result<gst::Pad, Stri
 /// Lets through what is wanted.
 fn limit(pad: &gst::Pad, size: Size, shared: &Arc<Shared>) {
     let shared = Arc::downgrade(shared);
-    let rate = Mutex::new((0, Thinner::new(Fps::whole(1))));
+    let rate = Mutex::new((0, Decimator::new(Fps::whole(1))));
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         let time = info.buffer().and_then(|buffer| buffer.pts()).unwrap_or_default();
         let wanted = shared.upgrade().is_some_and(|shared| match size {
@@ -173,7 +173,7 @@ fn limit(pad: &gst::Pad, size: Size, shared: &Arc<Shared>) {
             Size::Preview => shared.preview_rate().is_some_and(|fps| {
                 let mut rate = lock(&rate);
                 if rate.0 != fps {
-                    *rate = (fps, Thinner::new(Fps::whole(fps)));
+                    *rate = (fps, Decimator::new(Fps::whole(fps)));
                 }
                 rate.1.keeps(time.into())
             }),

@@ -23,7 +23,7 @@ use super::share::{Part, inherit, share};
 use crate::output::pilots::Pilots;
 use crate::output::places::{Place, PlaceState, gives_way};
 use crate::packetize::Frame;
-use crate::rate_control::{Ceiling, Link, Rate, RateControl};
+use crate::rate_control::{Ceiling, Rate, RateControl, ViewerLink};
 
 /// Datagrams and bytes in one segmentation-offload run. 64 KiB is the limit of an IP packet, 64 datagrams that of
 /// Linux; shorter runs let the first packets leave earlier.
@@ -508,7 +508,7 @@ impl Engine {
 }
 
 /// Gives each viewer its part of the link that all of its address share; the queue in it is that of all.
-fn share_links(now: Instant, tether: Option<f64>, viewers: &mut [(&String, &mut Viewer)], links: &mut [Link]) {
+fn share_links(now: Instant, tether: Option<f64>, viewers: &mut [(&String, &mut Viewer)], links: &mut [ViewerLink]) {
     let addresses: Vec<_> = links.iter().map(|link| link.address).collect();
     let mut order: Vec<_> = (0..links.len()).collect();
     order.sort_by_key(|at| (links[*at].address, links[*at].since));

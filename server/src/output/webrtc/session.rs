@@ -42,7 +42,7 @@ use super::offer::{self, Fragment, MAX_CANDIDATES, Offer, VideoCodec};
 use super::share::Seen;
 use super::thinning::{Budget, Requests, at_once};
 use crate::packetize::Frame;
-use crate::rate_control::{Ceiling, Link};
+use crate::rate_control::{Ceiling, ViewerLink};
 
 /// The playout-delay RTP header extension:
 /// <https://webrtc.googlesource.com/src/+/main/docs/native-code/rtp-hdrext/playout-delay/README.md>
@@ -356,14 +356,14 @@ impl Session {
     }
 
     /// What is known of the viewer's link; `full` is what the encoder makes at most.
-    pub fn link(&mut self, now: Instant, ceiling: Option<Ceiling>) -> Option<Link> {
+    pub fn link(&mut self, now: Instant, ceiling: Option<Ceiling>) -> Option<ViewerLink> {
         let State::Connected { since } = self.state else { return None };
         let max = ceiling.map_or(MOST, |ceiling| f64::from(ceiling.bitrate.bps()) * HEADROOM);
         let address = self.peer().map(|peer| peer.ip());
         let silent = self.is_silent(now);
         Some(self.feedback.with(|estimator| {
             estimator.set_max(max);
-            Link { address, since, silent, estimate: estimator.estimate(), drain: estimator.take_drain() }
+            ViewerLink { address, since, silent, estimate: estimator.estimate(), drain: estimator.take_drain() }
         }))
     }
 

@@ -5,7 +5,7 @@ use rov_common::units::{Bitrate, Resolution};
 use super::super::estimate::Estimator;
 use super::super::history::Report;
 use super::*;
-use crate::rate_control::{Ceiling, Link, RateControl};
+use crate::rate_control::{Ceiling, RateControl, ViewerLink};
 
 const FRAME_US: i64 = 33_333;
 const REPORT_US: i64 = 50_000;
@@ -26,7 +26,7 @@ struct Sender {
     /// Its clock began at another time than those of the others.
     offset: i64,
     encoder: f64,
-    hold_until: Option<Instant>,
+    pause_until: Option<Instant>,
     /// When each packet arrives.
     waiting: Vec<(i64, Report)>,
     bits: f64,
@@ -61,7 +61,7 @@ impl World {
             part: Part::default(),
             offset: 5_000_000 * (self.senders.len() as i64 + 1),
             encoder: f64::from(bitrate.bps()),
-            hold_until: None,
+            pause_until: None,
             waiting: Vec::new(),
             bits: 0.0,
         });
@@ -97,7 +97,7 @@ impl World {
     fn frame(&mut self, at: usize) {
         let (now, departure) = (self.now, self.at(self.now));
         let sender = &mut self.senders[at];
-        if sender.hold_until.is_some_and(|until| departure < until) {
+        if sender.pause_until.is_some_and(|until| departure < until) {
             return;
         }
         let packets = (sender.encoder / 8.0 * FRAME_US as f64 / 1e6 / PACKET as f64).round().max(1.0) as usize;
@@ -148,9 +148,9 @@ impl World {
         for ((sender, (part, _)), share) in self.senders.iter_mut().zip(sessions).zip(shares) {
             sender.part = part;
             sender.estimator.set_share(share);
-            let link = Link { address: None, since: start, silent: false, estimate: share, drain };
+            let link = ViewerLink { address: None, since: start, silent: false, estimate: share, drain };
             let rate = sender.control.update(now, sender.ceiling, &[link], Some(0));
-            (sender.encoder, sender.hold_until) = (f64::from(rate.bitrate.bps()), rate.hold_until);
+            (sender.encoder, sender.pause_until) = (f64::from(rate.bitrate.bps()), rate.pause_until);
         }
         self.sums.push(self.senders.iter().map(|sender| sender.encoder).sum());
     }

@@ -10,12 +10,12 @@ pub fn coded_caps(codec: Codec) -> String {
     format!("{},stream-format=byte-stream,alignment=au", codec.media_type())
 }
 
-/// From a stream of any form to [`coded_caps`], with parameter sets before each keyframe.
+/// From a stream of any form to `coded_caps`, with parameter sets before each keyframe.
 pub fn parsed(codec: Codec) -> String {
     format!("{} config-interval=-1 ! {}", parser(codec), coded_caps(codec))
 }
 
-/// From an encoder to [`coded_caps`].
+/// From an encoder to `coded_caps`.
 pub fn access_units(encoder: &EncoderRow) -> String {
     if encoder.gives_access_units {
         // Written out, as one caps cannot follow another by themselves.

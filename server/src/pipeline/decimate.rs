@@ -1,4 +1,4 @@
-//! Leaves out frames of a source that is faster than wanted, by the decisions of [`Thinner`].
+//! Leaves out frames of a source that is faster than wanted, by the decisions of [`Decimator`].
 //!
 //! Not `videorate`: it ends the whole process by an assertion when a frame has no duration (JPEG and PNG files, and
 //! cameras behind `jpegdec`), and does not take NVIDIA's memory before 1.20.
@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
-use rov_common::thin::{Thinner, thinned_rate};
+use rov_common::decimate::{Decimator, decimated_rate};
 use rov_common::units::Fps;
 use rov_gst::caps::format_of;
 use rov_gst::clock::running_time;
@@ -17,25 +17,25 @@ use rov_gst::clock::running_time;
 /// behind sees the rate that is left.
 pub fn install(pad: &gst::Pad, wanted: Fps) {
     // The second: the stated rate is not above the wanted one.
-    let thinner = Mutex::new((Thinner::new(wanted), false));
+    let decimator = Mutex::new((Decimator::new(wanted), false));
     let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
     pad.add_probe(mask, move |pad, info| {
-        let mut thinner = thinner.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut decimator = decimator.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(buffer) = info.buffer() {
             let now = || pad.parent_element().and_then(|element| running_time(&element));
             let time = match buffer.pts() {
-                Some(_) if thinner.1 => None,
+                Some(_) if decimator.1 => None,
                 time => time.or_else(now),
             };
-            let keeps = time.is_none_or(|time| thinner.0.keeps(time.into()));
+            let keeps = time.is_none_or(|time| decimator.0.keeps(time.into()));
             return if keeps { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled };
         }
         let Some(gst::EventView::Caps(caps)) = info.event().map(|event| event.view()) else {
             return gst::PadProbeReturn::Ok;
         };
         let own = format_of(caps.caps()).and_then(|(_, fps)| fps);
-        let left = thinned_rate(own, wanted);
-        thinner.1 = own.is_some() && left.is_none();
+        let left = decimated_rate(own, wanted);
+        decimator.1 = own.is_some() && left.is_none();
         let rate = left.and_then(|left| Some((i32::try_from(left.num).ok()?, i32::try_from(left.den).ok()?)));
         if let Some((num, den)) = rate {
             // The encoder divides its bits among as many frames as the caps say.

@@ -37,7 +37,7 @@ impl Branch {
 }
 
 /// Lets through `pad` what the valve lets in.
-pub(super) fn spare_encoder(pad: &gst::Pad, branch: &Arc<Branch>) {
+pub(super) fn rest_encoder(pad: &gst::Pad, branch: &Arc<Branch>) {
     let weak = Arc::downgrade(branch);
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
         let Some(branch) = weak.upgrade() else { return gst::PadProbeReturn::Ok };
@@ -57,14 +57,14 @@ pub(super) fn spare_encoder(pad: &gst::Pad, branch: &Arc<Branch>) {
 /// `still` looks at while all valves are shut, and nobody looks at them in another camera's either. The others count as
 /// those that the valve keeps back, as long as the decoder makes pictures of those that it gets: one that makes none of
 /// them must be noticed.
-pub(super) fn spare_decoder(pad: &gst::Pad, capture: &Arc<Capture>) {
-    let (weak, state) = (Arc::downgrade(capture), Mutex::new(Spared::default()));
+pub(super) fn rest_decoder(pad: &gst::Pad, capture: &Arc<Capture>) {
+    let (weak, state) = (Arc::downgrade(capture), Mutex::new(RestingDecoder::default()));
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
         let Some(capture) = weak.upgrade() else { return gst::PadProbeReturn::Ok };
         let shut = capture.rests() && !(capture.is_wanted_elsewhere)();
         // As the branches are thinned apart, the one that gets most pictures tells.
         let frames_in = capture.branches().map(|branch| branch.frames_in.count()).max().unwrap_or_default();
-        if !(shut && lock(&state).spares(Instant::now(), frames_in)) {
+        if !(shut && lock(&state).leaves_out(Instant::now(), frames_in)) {
             return gst::PadProbeReturn::Ok;
         }
         for branch in capture.branches() {
@@ -77,20 +77,20 @@ pub(super) fn spare_decoder(pad: &gst::Pad, capture: &Arc<Capture>) {
 }
 
 #[derive(Debug, Default)]
-struct Spared {
-    /// When the last picture went to the decoder, and how many were decoded or spared by then. More than that are known
-    /// only once it was decoded: none is spared before.
+struct RestingDecoder {
+    /// When the last picture went to the decoder, and how many were decoded or left out by then. More than that are known
+    /// only once it was decoded: none is left out before.
     passed: Option<(Instant, u64)>,
 }
 
-impl Spared {
-    /// Whether the decoder need not see the next picture. `frames_in`: how many were decoded or spared.
-    fn spares(&mut self, now: Instant, frames_in: u64) -> bool {
+impl RestingDecoder {
+    /// Whether the decoder need not see the next picture. `frames_in`: how many were decoded or left out.
+    fn leaves_out(&mut self, now: Instant, frames_in: u64) -> bool {
         let fresh = |at| now.saturating_duration_since(at) < still::INTERVAL;
-        let spares = self.passed.is_some_and(|(at, before)| fresh(at) && frames_in > before);
-        if !spares {
+        let leaves_out = self.passed.is_some_and(|(at, before)| fresh(at) && frames_in > before);
+        if !leaves_out {
             self.passed = Some((now, frames_in));
         }
-        spares
+        leaves_out
     }
 }

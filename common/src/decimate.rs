@@ -13,13 +13,13 @@ const CLOSEST: f64 = 0.55;
 
 /// Which frames go on, by their times.
 #[derive(Debug)]
-pub struct Thinner {
+pub struct Decimator {
     interval: Duration,
     /// When the last frame went on, and when the next one is due.
     last: Option<(Duration, Duration)>,
 }
 
-impl Thinner {
+impl Decimator {
     pub fn new(wanted: Fps) -> Self {
         Self { interval: wanted.interval(), last: None }
     }
@@ -46,7 +46,7 @@ impl Thinner {
 }
 
 /// The rate that goes out of a source that says it has the rate `own`, if frames have to be left out for that.
-pub fn thinned_rate(own: Option<Fps>, wanted: Fps) -> Option<Fps> {
+pub fn decimated_rate(own: Option<Fps>, wanted: Fps) -> Option<Fps> {
     own.filter(|own| own.as_f64() > wanted.as_f64() * SAME_RATE).map(|_| wanted)
 }
 
@@ -56,12 +56,12 @@ mod tests {
 
     /// How many of `count` frames at `own` a second go on, each time shifted by `jitter` microseconds.
     fn kept(own: u32, wanted: u32, count: u64, jitter: impl Fn(u64) -> i64) -> Vec<Duration> {
-        let mut thinner = Thinner::new(Fps::whole(wanted));
+        let mut decimator = Decimator::new(Fps::whole(wanted));
         let time = |i: u64| {
             let us = i64::try_from(i * 1_000_000 / u64::from(own)).unwrap() + jitter(i) + 20_000;
             Duration::from_micros(u64::try_from(us).unwrap())
         };
-        (0..count).map(time).filter(|time| thinner.keeps(*time)).collect()
+        (0..count).map(time).filter(|time| decimator.keeps(*time)).collect()
     }
 
     #[test]
@@ -92,27 +92,27 @@ mod tests {
 
     #[test]
     fn after_a_lost_frame_the_others_are_even_again() {
-        let mut thinner = Thinner::new(Fps::whole(30));
+        let mut decimator = Decimator::new(Fps::whole(30));
         let frames = (0..60).filter(|i| *i != 6).map(|i| Duration::from_micros(i * 16_667));
-        let times: Vec<_> = frames.filter(|time| thinner.keeps(*time)).collect();
+        let times: Vec<_> = frames.filter(|time| decimator.keeps(*time)).collect();
         assert!(times.windows(2).all(|pair| pair[1] - pair[0] > Duration::from_millis(33)), "{times:?}");
     }
 
     #[test]
     fn a_pause_is_not_made_up_for_and_a_jump_back_begins_anew() {
         let ms = Duration::from_millis;
-        let mut thinner = Thinner::new(Fps::whole(10));
-        assert!(thinner.keeps(ms(0)) && thinner.keeps(ms(5_000)));
-        assert!(!thinner.keeps(ms(5_020)) && !thinner.keeps(ms(5_040)));
-        assert!(thinner.keeps(ms(10)));
-        assert!(!thinner.keeps(ms(20)));
+        let mut decimator = Decimator::new(Fps::whole(10));
+        assert!(decimator.keeps(ms(0)) && decimator.keeps(ms(5_000)));
+        assert!(!decimator.keeps(ms(5_020)) && !decimator.keeps(ms(5_040)));
+        assert!(decimator.keeps(ms(10)));
+        assert!(!decimator.keeps(ms(20)));
     }
 
     #[test]
     fn a_source_that_says_it_is_slow_enough_is_believed() {
-        let rate = |num, den| thinned_rate(Some(Fps { num, den }), Fps::whole(30));
+        let rate = |num, den| decimated_rate(Some(Fps { num, den }), Fps::whole(30));
         assert_eq!((rate(30, 1), rate(30_000, 1001), rate(30_001, 1000), rate(1, 1)), (None, None, None, None));
         assert_eq!((rate(60, 1), rate(50, 1)), (Some(Fps::whole(30)), Some(Fps::whole(30))));
-        assert_eq!(thinned_rate(None, Fps::whole(30)), None);
+        assert_eq!(decimated_rate(None, Fps::whole(30)), None);
     }
 }
