@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rov_common::api::Alignment;
 use rov_common::capture_clock::Captured;
 
-/// Pictures of a tile that wait, at most: 240 ms at 60 fps. The oldest gives way.
+/// Pictures of a tile that wait, at most: 260 ms at 60 fps. The oldest is shown then.
 pub const MAX_WAITING: usize = 16;
 /// What is known of a tile's pictures is what they were lately.
 const WINDOW: Duration = Duration::from_secs(2);
@@ -147,8 +147,11 @@ impl<T> Tile<T> {
         }
         let arrival = Arrival { captured, at };
         self.known.push_back(arrival);
-        if self.waiting.len() >= MAX_WAITING {
-            self.waiting.pop_front();
+        // Sooner than it should be, as otherwise none might ever be shown.
+        if self.waiting.len() >= MAX_WAITING
+            && let Some((arrival, picture)) = self.waiting.pop_front()
+        {
+            (self.shown, self.ready) = (Some(arrival.captured), Some(picture));
         }
         self.waiting.push_back((arrival, picture));
     }

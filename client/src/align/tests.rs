@@ -266,6 +266,9 @@ fn what_waits_is_bounded_by_a_number_too() {
     let limits = Limits { max_latency: ms(500), ..LIMITS };
     let run = Run::with(limits, &[camera(200), Camera { transit: 400, ..camera(200) }], 3_000);
     assert_eq!(run.most_waiting, MAX_WAITING);
+    for tile in 0..2 {
+        assert!(run.gap(tile, 1_000) <= 20, "each goes on: {tile}, {} ms", run.gap(tile, 1_000));
+    }
 }
 
 #[test]

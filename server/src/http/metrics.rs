@@ -107,7 +107,9 @@ fn streams(families: &Families, streams: &[StreamStats]) -> prometheus::Result<(
         ("rov_stream_damaged_frames_total", "Pictures left out because the source gave them damaged.", |of| {
             of.frames_damaged as f64
         }),
-        ("rov_stream_restarts_total", "Restarts of the camera's pipeline.", |of| of.restarts as f64),
+        ("rov_stream_restarts_total", "Restarts of the camera's pipeline, or of the stream's part of it.", |of| {
+            of.restarts as f64
+        }),
     ];
     for (name, help, read) in counters {
         let counter = families.counter(name, help, &of)?;

@@ -57,11 +57,6 @@ impl Branch {
 pub(super) fn install(coded: &gst::Element, raw: &gst::Pad, codec: Codec, branch: &Arc<Branch>) {
     let Some(pad) = coded.static_pad("sink") else { return };
     *lock(&branch.feed) = Feed::SHUT;
-    // They would wait for the decoder, and the first stream with them.
-    pad.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| match info.query() {
-        Some(query) if query.is_serialized() => gst::PadProbeReturn::Drop,
-        _ => gst::PadProbeReturn::Ok,
-    });
     let (weak, queue) = (Arc::downgrade(branch), coded.downgrade());
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         let (Some(branch), Some(queue)) = (weak.upgrade(), queue.upgrade()) else {

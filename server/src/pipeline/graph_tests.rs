@@ -814,7 +814,7 @@ fn a_pipeline_that_hangs_does_not_hold_up_its_owner() {
 /// Rich in detail, 640x480.
 const DETAIL: &str = "videotestsrc is-live=true pattern=zone-plate kx2=20 ky2=20 kt=10 ! video/x-raw,width=640,height=480,framerate=30/1";
 
-fn rate(kbps: u32, step: Step) -> Rate {
+pub(super) fn rate(kbps: u32, step: Step) -> Rate {
     Rate { bitrate: Bitrate::from_kbps(kbps), step, pause_until: None }
 }
 

@@ -35,10 +35,11 @@ pub struct Joint {
 
 /// A branch that was not put in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NotPutIn {
-    pub failure: Failure,
-    /// It has not come back from the driver, so that none like it can be started.
-    pub hangs: bool,
+pub enum NotPutIn {
+    /// It failed. `hangs`: it has not come back from the driver, so that none like it can be started.
+    Failed { failure: Failure, hangs: bool },
+    /// A former one like it has not come back from the driver. It was not tried.
+    StillHangs(Failure),
 }
 
 /// The branch cannot be taken out of the pipeline.
@@ -89,13 +90,13 @@ impl Joint {
     /// of a coded source.
     pub fn put_in(&self, plan: &BranchPlan, source_codec: Codec) -> Result<(), NotPutIn> {
         let branch = Arc::new(Branch::new(self.stream, plan, Instant::now()));
-        let failed =
-            |reason: String, hangs| NotPutIn { failure: Failure::Encoder { stream: self.stream, reason }, hangs };
+        let failure = |reason: String| Failure::Encoder { stream: self.stream, reason };
+        let failed = |reason: String, hangs| NotPutIn::Failed { failure: failure(reason), hangs };
         let caps = self.pad.current_caps();
         let text = caps.as_ref().and_then(|caps| build::text_for(&plan.tail, source_codec, caps));
         let text = text.ok_or_else(|| failed("the source has given no picture yet".to_owned(), false))?;
         if self.hanging.holds(text) {
-            return Err(failed(STILL_HANGS.to_owned(), true));
+            return Err(NotPutIn::StillHangs(failure(STILL_HANGS.to_owned())));
         }
         let tail = self.tail(plan, source_codec, text, &branch).map_err(|error| failed(error.to_string(), false))?;
         let (joint, joined) = (self.clone(), Arc::clone(&branch));
@@ -103,7 +104,13 @@ impl Joint {
             Some(Ok(())) => Ok(()),
             Some(Err(reason)) => Err(failed(reason, false)),
             None => {
+                // It has been joined to the pipeline just now, or will not be.
+                let joining = lock(&self.capture.joining);
                 branch.fail();
+                drop(joining);
+                if self.pad.is_linked() {
+                    let _ = self.take_out(START_LIMIT);
+                }
                 Err(failed(format!("the encoder has not started after {} s", START_LIMIT.as_secs()), true))
             }
         }
@@ -149,10 +156,11 @@ impl Joint {
         }
         let unfit = || "the encoder does not fit into the pipeline".to_owned();
         let entrance = tail.static_pad(ENTRANCE).ok_or_else(unfit)?;
+        // What it says from here on is its own.
+        self.capture.set_branch(branch);
         self.pipeline.add(tail).map_err(|_| unfit())?;
         build::join_time(tail, &self.pipeline);
         tail.sync_state_with_parent().map_err(|_| unfit())?;
-        self.capture.set_branch(branch);
         // The source goes on as it is: to negotiate again would hold up the other branches.
         let checks = gst::PadLinkCheck::DEFAULT | gst::PadLinkCheck::NO_RECONFIGURE;
         self.pad.link_full(&entrance, checks).map_err(|_| unfit())?;
@@ -180,6 +188,12 @@ pub(super) fn add_entrance(tail: &gst::Bin, branch: &Arc<Branch>) -> Result<(), 
             enter(&of_several, || gst::ProxyPad::chain_list_default(pad, parent, list))
         })
         .build();
+    // They would wait for the encoder, and the source with all other streams for them: a source asks anew with each change
+    // of its pictures.
+    entrance.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| match info.query() {
+        Some(query) if query.is_serialized() => gst::PadProbeReturn::Drop,
+        _ => gst::PadProbeReturn::Ok,
+    });
     tail.add_pad(&entrance).map_err(|_| no_input())
 }
 

@@ -2,13 +2,15 @@
 
 use std::sync::mpsc::channel;
 
-use rov_common::units::Bitrate;
+use rov_common::units::{Bitrate, Fps, Resolution};
 
 use super::branch_tests::{CODED, Running, SECOND, SECOND_FRAME, plan, run, with_second};
-use super::tests::{FRAME, Folder, WAIT, assert_even, chosen, file, pipeline, small};
+use super::tests::{FRAME, Folder, WAIT, assert_even, chosen, file, pipeline, rate, small};
 use super::*;
+use crate::pipeline::joint::NotPutIn;
 use crate::pipeline::plan::{BranchPlan, Tail};
 use crate::pipeline::{EncoderRow, prepare_branch};
+use crate::rate_control::Step;
 
 /// Raw pictures whose times are their numbers: none can be left out in front of the tee unseen.
 const RAW: &str = "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=30/1";
@@ -122,7 +124,7 @@ fn a_branch_that_hangs_is_left_to_itself_and_replaced_and_the_other_misses_no_pi
     running.units[1].try_iter().for_each(drop);
     // None like it is started while it hangs.
     let again = joint.put_in(&plan.branches[1], plan.codec).expect_err("it hangs");
-    assert!(again.hangs && again.failure.to_string().contains("still hangs"), "{again:?}");
+    assert!(matches!(&again, NotPutIn::StillHangs(why) if why.to_string().contains("still hangs")), "{again:?}");
     assert_eq!(joint.put_in(&next(&plan, 1, chosen("openh264enc")[0]), plan.codec), Ok(()));
     assert!(running.take(1, 10)[0].keyframe);
     assert_even(&running.take(0, 30), FRAME, "beside one that hangs");
@@ -140,6 +142,29 @@ fn a_branch_that_hangs_is_left_to_itself_and_replaced_and_the_other_misses_no_pi
     assert!(running.take(1, 10).windows(2).all(|two| two[0].pts > latest && two[0].pts < two[1].pts));
     running.graph.take_down(STOP_LIMIT);
     assert_eq!(hanging.count(), 0);
+}
+
+/// The source asks its branches then what memory they take, which waits in their queues for their encoders.
+#[test]
+fn a_source_that_negotiates_again_waits_for_no_branch_that_hangs() {
+    let plan = plan(pipeline(&RAW.replace("width=320,height=240", "width=640,height=480")).with_encode(|encode| {
+        encode.resolution = None;
+    }));
+    let running = run(&plan);
+    running.take(1, 3);
+    let gate = running.gate(1);
+    let shut = lock(&gate);
+    running.take(0, 10);
+    for (step, resolution) in [(Step::Half, Resolution::new(320, 240)), (Step::Full, Resolution::new(640, 480))] {
+        running.events.try_iter().for_each(drop);
+        assert!(running.branch(0).apply(&rate(300, step)).unwrap());
+        running.take(0, 12);
+        let formats: Vec<_> = running.events.try_iter().collect();
+        assert_eq!(formats, [GraphEvent::Format { stream: 0, resolution, fps: Some(Fps::whole(30)) }]);
+    }
+    drop(shut);
+    running.take(1, 3);
+    running.graph.stop(STOP_LIMIT);
 }
 
 #[test]
@@ -198,8 +223,8 @@ fn one_that_cannot_start_says_why_and_holds_up_nothing() {
     let Tail::ByCaps { raw, .. } = &mut wrong.tail else { panic!("a user's pipeline") };
     raw.insert_str(0, "filesrc location=/no/such/file ! fakesink async=false  ");
     let refused = joint.put_in(&wrong, plan.codec).expect_err("there is no such file");
-    assert!(!refused.hangs, "{refused:?}");
-    assert!(refused.failure.to_string().starts_with("filesrc /no/such/file: Resource not found"), "{refused:?}");
+    let NotPutIn::Failed { failure, hangs: false } = &refused else { panic!("{refused:?}") };
+    assert!(failure.to_string().starts_with("filesrc /no/such/file: Resource not found"), "{refused:?}");
     running.take(0, 10);
     assert_eq!(joint.put_in(&plan.branches[1], plan.codec), Ok(()));
     running.take(1, 5);

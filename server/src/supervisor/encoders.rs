@@ -70,11 +70,7 @@ impl StreamEncoder {
         }
         // The last one is as good as any for the first stream, which is the pilot's. No other one is opened again and
         // again beside it.
-        if self.stream > 0 {
-            self.is_off = true;
-            let name = &stream.name;
-            reason.push_str(&format!("; {name} stays off until the camera is started again, so that the others go on"));
-        }
+        self.is_off = self.stream > 0;
         reason
     }
 }
@@ -118,7 +114,14 @@ impl Encoders {
     ) -> String {
         let well_for = |stream: usize| well_for.get(stream).copied().flatten();
         if let Failure::Encoder { stream, .. } = *failure {
-            return self.0[stream].failed(camera, failure, well_for(stream), hangs).await;
+            let mut reason = self.0[stream].failed(camera, failure, well_for(stream), hangs).await;
+            if self.0[stream].is_off {
+                let name = &camera.streams[stream].name;
+                reason.push_str(&format!(
+                    "; {name} stays off until the camera is started again, so that the others go on"
+                ));
+            }
+            return reason;
         }
         for encoder in &mut self.0 {
             encoder.watch.failed(failure, well_for(encoder.stream), hangs);

@@ -196,7 +196,12 @@ impl<'a> Life<'a> {
         let source = &self.camera.source;
         Ok(match event {
             GraphEvent::Format { stream, resolution, fps } => {
-                self.watched[stream].set_format(source, resolution, fps);
+                let watched = &mut self.watched[stream];
+                match watched.encoder {
+                    Some(_) => watched.set_format(source, resolution, fps),
+                    // Of the branch that takes its place.
+                    None => watched.format = Some((resolution, fps)),
+                }
                 None
             }
             GraphEvent::NoKeyframe { stream } => {
@@ -312,10 +317,13 @@ impl<'a> Life<'a> {
         match end {
             End::Works => {
                 let branch = Arc::clone(&self.graph.branches()[stream]);
+                let format = self.watched[stream].format.take();
                 let failure = self.watched[stream].restart(branch, encoder);
+                if let Some((resolution, fps)) = format {
+                    self.watched[stream].set_format(&self.camera.source, resolution, fps);
+                }
                 failure.and_then(|failure| self.fail(failure))
             }
-            End::Off => None,
             End::Stuck(failure) => Some(self.broken(failure)),
         }
     }

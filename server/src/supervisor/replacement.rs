@@ -12,6 +12,9 @@ use crate::pipeline::{self, BranchPlan, Failure, Joint, NotPutIn, Plan};
 use crate::stream::Stream;
 use crate::watchdog::HEALTHY_AFTER;
 
+/// Before another try where no encoder works; the others go on meanwhile, so that it may be tried for ever.
+const NONE_WORKS: Duration = Duration::from_secs(30);
+
 /// The branch that is replaced.
 pub(super) struct Replacement {
     pub camera: Arc<CameraConfig>,
@@ -31,14 +34,12 @@ pub(super) struct Replaced<'a> {
 pub(super) enum End {
     /// Another branch is at work.
     Works,
-    /// None works: the stream is left out.
-    Off,
     /// The pipeline does not let go of the branch: it has to be started again as a whole.
     Stuck(Failure),
 }
 
 impl Replacement {
-    /// Until another branch is at work, or the stream is left out. `well_for`: how long the one that has failed was.
+    /// Until another branch is at work. `well_for`: how long the one that has failed was.
     pub async fn run<'a>(
         self,
         encoder: &'a mut StreamEncoder,
@@ -60,14 +61,23 @@ impl Replacement {
         }
         loop {
             let reason = encoder.failed(&self.camera, &failure, well_for, hangs).await;
-            let pause = (!encoder.is_off).then(|| encoder.backoff.next_delay());
+            // Tried anew then, as if it had not failed before.
+            let none_works = std::mem::take(&mut encoder.is_off);
+            let mut pause = if none_works { NONE_WORKS } else { encoder.backoff.next_delay() };
             self.say(encoder, reason, pause);
-            let Some(pause) = pause else { return Ok(Replaced { stream, encoder, end: End::Off }) };
-            tokio::time::sleep(pause).await;
-            match self.put_in(encoder).await? {
-                Ok(()) => return Ok(Replaced { stream, encoder, end: End::Works }),
-                Err(again) => (failure, well_for, hangs) = (again.failure, None, again.hangs),
-            }
+            (failure, hangs) = loop {
+                tokio::time::sleep(pause).await;
+                match self.put_in(encoder).await? {
+                    Ok(()) => return Ok(Replaced { stream, encoder, end: End::Works }),
+                    Err(NotPutIn::Failed { failure, hangs }) => break (failure, hangs),
+                    // That says nothing of the encoder but that it has to be waited for.
+                    Err(NotPutIn::StillHangs(failure)) => {
+                        pause = encoder.backoff.next_delay();
+                        self.say(encoder, failure.to_string(), pause);
+                    }
+                }
+            };
+            well_for = None;
         }
     }
 
@@ -83,21 +93,16 @@ impl Replacement {
         joined(tokio::task::spawn_blocking(put_in).await)
     }
 
-    /// `pause`: until it is tried again, if it is.
-    fn say(&self, encoder: &mut StreamEncoder, reason: String, pause: Option<Duration>) {
+    /// `pause`: until it is tried again.
+    fn say(&self, encoder: &mut StreamEncoder, reason: String, pause: Duration) {
         let camera = &self.camera.name;
-        match (encoder.complaints.say(&reason, Instant::now()), pause) {
-            (Some(_), None) => tracing::warn!(camera, "{reason}"),
-            (Some(1), Some(pause)) => {
-                let seconds = pause.as_secs_f64();
-                tracing::warn!(
-                    camera,
-                    "{reason}; starting {} in {seconds:.2} s, the other streams go on",
-                    encoder.row.element
-                );
+        match encoder.complaints.say(&reason, Instant::now()) {
+            Some(1) => {
+                let (element, seconds) = (encoder.row.element, pause.as_secs_f64());
+                tracing::warn!(camera, "{reason}; starting {element} in {seconds:.2} s, the other streams go on");
             }
-            (Some(times), Some(_)) => tracing::warn!(camera, "{reason}; {times} attempts failed, still retrying"),
-            (None, _) => tracing::debug!(camera, "{reason}"),
+            Some(times) => tracing::warn!(camera, "{reason}; {times} attempts failed, still retrying"),
+            None => tracing::debug!(camera, "{reason}"),
         }
         self.output.status().set_stopped(StreamState::Restarting, reason);
     }

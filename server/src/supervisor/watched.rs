@@ -29,6 +29,8 @@ pub(super) struct Watched<'a> {
     pub encoder: Option<&'a mut StreamEncoder>,
     /// What was heard while its branch was being replaced: the next one may have failed.
     pub failure: Option<Failure>,
+    /// Likewise: what the next one gives.
+    pub format: Option<(Resolution, Option<Fps>)>,
     /// Since when the branch is there.
     since: Instant,
     /// From picture to picture.
@@ -55,6 +57,7 @@ impl<'a> Watched<'a> {
             encode,
             encoder: Some(encoder),
             failure: None,
+            format: None,
             since: Instant::now(),
             interval: encode.fps.map_or(Duration::ZERO, |fps| fps.interval()),
             keyframes: KeyframeGate::default(),
