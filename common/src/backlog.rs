@@ -5,8 +5,10 @@
 //! slow, as of a camera that delivers fewer pictures in the dark than it stamps, looks the same. But what waits in
 //! front of a link comes in one piece: when the last packet of a picture is read, a part of the next one is there
 //! already, nearly always. From a camera with slow stamps each picture, or each group of some, comes at once, and then
-//! nothing until the next: the socket is empty behind one of them at least. Where the socket cannot be looked at, the
-//! times at which the packets come must tell (`rhythm`), and a clock is believed to be a little slow only.
+//! nothing until the next: the socket is empty behind one of them at least. Where a way holds many of them together, or
+//! ends such a group within a picture, the socket is empty for most of the time, behind a whole packet. Where the socket
+//! cannot be looked at, the times at which the packets come must tell (`rhythm`), and a clock is believed to be a little
+//! slow only.
 
 use std::time::{Duration, Instant};
 
@@ -35,6 +37,11 @@ const FEWEST_LOOKS: u32 = 5;
 /// A link is idle where the socket is empty behind one picture of so many. Behind one of very many it is so by chance,
 /// where a segment of TCP ends with the picture.
 const EMPTY_BEHIND: u32 = 8;
+/// A pause of so long behind a packet, with the socket empty, is one of a link that is idle: packets may end where a
+/// segment of TCP does, also in front of a slow link, but then the next segment comes sooner.
+const SILENCE: Duration = Duration::from_millis(100);
+/// A link is idle where such pauses are this share of the time, or more.
+const SILENT: f64 = 0.5;
 /// For [`Backlog::runs_empty`] the last pictures count, so many.
 const RECENT: u32 = 16;
 const CLOCK_RATE: f64 = 90_000.0;
@@ -63,9 +70,19 @@ struct Spell {
     late: f64,
     /// The time in which packets came.
     lasted: Duration,
+    /// Of this, pauses behind a packet with the socket empty.
+    silent: Duration,
     /// Since when they are as old as is needed where the socket cannot be looked at.
     very_old: Option<Instant>,
     looks: Count,
+}
+
+impl Spell {
+    /// Whether the link is idle again and again; none where that is not known yet.
+    fn runs_empty(&self) -> Option<bool> {
+        let is_silent = self.silent >= self.lasted.mul_f64(SILENT);
+        self.looks.runs_empty().map(|runs_empty| runs_empty || is_silent)
+    }
 }
 
 /// Pictures behind which the socket was looked at.
@@ -105,7 +122,7 @@ impl Default for Backlog {
 impl Backlog {
     /// A packet came, with this RTP timestamp (90 kHz) and marker bit: by how much its picture is too old, if that has
     /// lasted. `waiting` says whether bytes wait in the socket behind it, where that is known; it is asked about what
-    /// may be the last packet of a picture.
+    /// may be the last packet of a picture, and about each packet while pictures are old.
     pub fn arrived(
         &mut self,
         timestamp: u32,
@@ -116,6 +133,7 @@ impl Backlog {
         self.marks |= marker;
         let mut passed = Duration::ZERO;
         let mut look = None;
+        let mut was_empty = false;
         if let Some((before, then)) = self.last.replace((timestamp, at)) {
             let ticks = timestamp.wrapping_sub(before) as i32;
             if ticks < BACK {
@@ -126,10 +144,11 @@ impl Backlog {
             let seconds = passed.as_secs_f64();
             self.late = (self.late + seconds * (1.0 - DRIFT) - f64::from(ticks) / CLOCK_RATE).max(0.0);
             self.rhythm.packet(seconds, ticks != 0);
+            was_empty = self.looks.waits == Some(false);
             look = self.looks.packet(ticks != 0);
         }
-        if marker || !self.marks {
-            self.looks.at_end(waiting());
+        if marker || !self.marks || self.spell.is_some() {
+            self.looks.behind(waiting());
         }
         if self.late == 0.0 {
             self.quickest = Some(at);
@@ -139,16 +158,20 @@ impl Backlog {
             return None;
         }
         let late = self.late;
-        let new = || Spell { late, lasted: Duration::ZERO, very_old: None, looks: Count::default() };
+        let new =
+            || Spell { late, lasted: Duration::ZERO, silent: Duration::ZERO, very_old: None, looks: Count::default() };
         let spell = match &mut self.spell {
             Some(spell) => {
                 spell.lasted += passed.min(PAUSE);
+                if was_empty && passed >= SILENCE {
+                    spell.silent += passed.min(PAUSE);
+                }
                 look.into_iter().for_each(|is_empty| spell.looks.add(is_empty));
                 spell
             }
             none => none.insert(new()),
         };
-        let is_slow = match spell.looks.runs_empty() {
+        let is_slow = match spell.runs_empty() {
             Some(runs_empty) => {
                 let needed = if runs_empty || late >= spell.late { LASTING } else { CATCHING_UP };
                 (spell.lasted >= needed).then_some(!runs_empty)
@@ -180,10 +203,10 @@ impl Backlog {
     }
 }
 
-/// Looks into the socket behind the last packets of pictures.
+/// Looks into the socket.
 #[derive(Clone, Copy, Debug, Default)]
 struct Looks {
-    /// Behind the packet that came last, if that may be the last of its picture.
+    /// Behind the packet that came last, where it was looked at.
     waits: Option<bool>,
     can_be_taken: bool,
     /// The last [`RECENT`] of them, a bit each: empty.
@@ -192,7 +215,7 @@ struct Looks {
 }
 
 impl Looks {
-    fn at_end(&mut self, waits: Option<bool>) {
+    fn behind(&mut self, waits: Option<bool>) {
         (self.waits, self.can_be_taken) = (waits, waits.is_some());
     }
 
@@ -349,13 +372,42 @@ mod tests {
 
     #[test]
     fn a_camera_that_delivers_few_pictures_in_groups_is_no_slow_link() {
-        for group in [2, 3, 6] {
+        for group in [2, 3, 6, 12, 25] {
             for real in [1.0, 3.0, 12.0, 21.0, 24.0] {
                 for marks in [|is_last| is_last == 1, |_| true, |_| false] {
                     assert_eq!(dim_in_groups(group, 180, real, u32::MAX, marks), None, "{group} at {real}");
                 }
             }
         }
+    }
+
+    /// After how many seconds pictures, stamped 25 a second, of so many packets are said to be old, where `comes` gives
+    /// the time at which a packet comes; bytes wait behind it where the next one comes at the same time.
+    fn said_after(pictures: u32, packets: u32, comes: impl Fn(u32, u32) -> f64) -> Option<f64> {
+        let (start, mut backlog) = (Instant::now(), Backlog::default());
+        (0..pictures * packets).find_map(|i| {
+            let at = |i| comes(i / packets, i % packets);
+            let is_last = i % packets + 1 == packets;
+            let came = start + Duration::from_secs_f64(at(i));
+            let waits = || Some(at(i) == at(i + 1));
+            backlog.arrived(i / packets * 3600, is_last, came, waits).map(|_| at(i))
+        })
+    }
+
+    #[test]
+    fn a_camera_that_delivers_few_pictures_in_bunches_that_end_within_one_is_no_slow_link() {
+        // As with the algorithm of Nagle: the first packet of a picture is sent 40 ms before the others.
+        let sent = |picture, i| f64::from(picture) / 12.5 + if i == 0 { 0.0 } else { 0.04 };
+        let in_bunches = |picture, i| ((sent(picture, i) + 0.22) / 0.24).ceil() * 0.24;
+        assert_eq!(said_after(12 * 90, 6, in_bunches), None);
+    }
+
+    #[test]
+    fn a_slow_link_that_delivers_whole_packets_some_together_shows() {
+        // Nine at a time, and 240 a second.
+        let in_bursts = |picture, i| f64::from((picture * 20 + i) / 9) * 9.0 / 240.0;
+        let after = said_after(12 * 20, 20, in_bursts).expect("old pictures");
+        assert!(after < 5.0, "{after}");
     }
 
     #[test]
