@@ -35,6 +35,11 @@ impl Losses {
         self.waits.replace([behind, before]).is_none()
     }
 
+    /// Whether pictures are left out until decoding may begin again.
+    pub fn are_waited_out(&self) -> bool {
+        self.waits.is_some()
+    }
+
     /// Whether the access unit goes on, which begins with this.
     pub fn lets_through(&mut self, time: Option<gst::ClockTime>, start: Start) -> bool {
         self.has_keyframes |= start == Start::Keyframe;

@@ -134,7 +134,10 @@ fn leave_out_damaged(
     let since = Mutex::new(None);
     src.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
         let Some(picture) = info.buffer() else { return gst::PadProbeReturn::Ok };
-        let lets_through = lock(&losses).lets_through(picture.pts(), start_of(pad, codec, picture));
+        let mut losses = lock(&losses);
+        let start = start_of(pad, codec, picture, losses.are_waited_out());
+        let lets_through = losses.lets_through(picture.pts(), start);
+        drop(losses);
         let mut since = lock(&since);
         *since = if lets_through { None } else { since.or_else(|| Some(Instant::now())) };
         on_picture(*since);
@@ -143,9 +146,12 @@ fn leave_out_damaged(
 }
 
 /// Whether decoding may begin with what a depayloader gives, or it stands before that. The depayloader takes parameter
-/// sets for a keyframe, with whatever picture they come.
-fn start_of(pad: &gst::Pad, codec: Codec, unit: &gst::BufferRef) -> Start {
+/// sets for a keyframe, with whatever picture they come. `seeks`: recovery points matter now.
+fn start_of(pad: &gst::Pad, codec: Codec, unit: &gst::BufferRef, seeks: bool) -> Start {
     let is_delta = unit.flags().contains(gst::BufferFlags::DELTA_UNIT);
+    if is_delta && !seeks {
+        return Start::None;
+    }
     let format = pad.current_caps().and_then(|caps| caps.structure(0)?.get::<String>("stream-format").ok());
     // Otherwise parameter sets are in the caps.
     if format.as_deref() != Some("byte-stream") {
@@ -156,7 +162,7 @@ fn start_of(pad: &gst::Pad, codec: Codec, unit: &gst::BufferRef) -> Start {
     if !is_delta && (codec::is_keyframe(codec, &data) || !has_slice()) {
         return Start::Keyframe;
     }
-    if codec::is_recovery_point(codec, &data) { Start::RecoveryPoint } else { Start::None }
+    if seeks && codec::is_recovery_point(codec, &data) { Start::RecoveryPoint } else { Start::None }
 }
 
 /// Those that go on, with the marker bits that count.
@@ -201,7 +207,7 @@ mod tests {
             if is_delta {
                 unit.get_mut().unwrap().set_flags(gst::BufferFlags::DELTA_UNIT);
             }
-            start_of(&pad, Codec::H264, &unit)
+            start_of(&pad, Codec::H264, &unit, true)
         };
         let recovery = [0, 0, 0, 1, 6, 6, 1, 0x84, 0x80, 0, 0, 0, 1, 0x41, 0x9a, 0x84];
         for is_delta in [true, false] {

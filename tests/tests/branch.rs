@@ -1,19 +1,16 @@
 //! The encoder of a second stream fails at work in each way that there is, until another one takes its place: the
 //! pilot's stream misses no picture. This file has no other test: see `fake_encoder`.
 
-use std::ffi::OsString;
 use std::time::Duration;
 
 use rov_common::api::StreamState;
-use rov_server::config::{Config, EncoderChoice};
-use rov_server::config_file;
-use rov_server::server::Server;
+use rov_server::config::EncoderChoice;
 use rov_tests::fake_encoder::{self, Fate};
 use rov_tests::http;
-use rov_tests::wait::{self, until_true};
+use rov_tests::in_process::Serving;
+use rov_tests::wait::until_true;
 use rov_tests::watcher::{Order, Shot, Watcher, until_counted};
 use tokio::runtime::Runtime;
-use tokio_util::sync::CancellationToken;
 
 /// Of those made: the first is on trial, and each later one takes the place of the one before.
 fn fate(made: u32) -> Fate {
@@ -35,21 +32,16 @@ fn longest_step(shots: &[Shot]) -> Duration {
 #[test]
 fn while_the_encoder_of_the_second_stream_fails_and_is_replaced_the_first_misses_no_picture() {
     fake_encoder::register(fate);
-    let args = "rov-server --host 127.0.0.1 --signal-port 0 --rtsp-port 0 --no-discovery --source test \
-                --width 640 --height 360 --stream2 160x120@15";
-    let options = config_file::read(args.split_whitespace().map(OsString::from)).expect("valid options");
-    let mut config = Config::new(&options).expect("a valid configuration");
-    config.cameras[0].streams[0].encode.encoder = EncoderChoice::Element("x264enc".to_owned());
     let runtime = Runtime::new().expect("a runtime");
-    let server = runtime.block_on(Server::bind(config)).expect("free ports");
-    let address = server.http_addr().expect("the address of HTTP");
-    let stop = CancellationToken::new();
-    let run = runtime.spawn(server.run(stop.clone()));
-    until_true("the server runs", wait::START, || http::health(address).0 == 200);
+    let args = ["--source", "test", "--width", "640", "--height", "360", "--stream2", "160x120@15"];
+    let server = Serving::start(&runtime, &args, |config| {
+        config.cameras[0].streams[0].encode.encoder = EncoderChoice::Element("x264enc".to_owned());
+    });
+    let address = server.address;
     let stats = |at: usize| http::stats(address).streams.remove(at);
 
-    let pilot = Watcher::start(&runtime, &["--url", &format!("http://{address}/whep")]);
-    let spectator = Watcher::start(&runtime, &["--url", &format!("http://{address}/whep/stream2")]);
+    let pilot = Watcher::start(&runtime, &["--url", &server.url("/whep")]);
+    let spectator = Watcher::start(&runtime, &["--url", &server.url("/whep/stream2")]);
     pilot.wait_for_shots(1);
     until_true("the next encoder", Duration::from_secs(60), || {
         let second = stats(1);
@@ -74,8 +66,6 @@ fn while_the_encoder_of_the_second_stream_fails_and_is_replaced_the_first_misses
     assert_eq!((stats(0).restarts, pilot.report().sessions, spectator.report().sessions), (0, 1, 1));
     assert!(shots.windows(2).all(|two| two[0].captured < two[1].captured), "each has its own time");
     [pilot, spectator].into_iter().for_each(|watcher| watcher.stop(&runtime));
-    stop.cancel();
-    let ended = runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), run).await });
+    server.stop(&runtime);
     fake_encoder::release();
-    ended.expect("the server ends").expect("no panic").expect("it ends well");
 }
