@@ -2,11 +2,11 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use rov_common::exit;
 use rov_common::lines::Lines;
 use rov_common::memory;
 use rov_common::sync::lock;
@@ -25,7 +25,6 @@ use crate::receive::webrtc::check_socket_buffers;
 use crate::stats::Report;
 use crate::target::{SessionConfig, SessionError};
 
-pub const EXIT_USAGE: u8 = 2;
 const EXIT_NOTHING_FOUND: u8 = 3;
 
 const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -35,7 +34,7 @@ const SHUTDOWN_LIMIT: Duration = Duration::from_secs(3);
 const LOG_LIMIT: Duration = Duration::from_millis(500);
 
 /// Runs the client; returns when the user closes it.
-pub fn run(cli: &Cli) -> ExitCode {
+pub fn run(cli: &Cli) -> u8 {
     let started = Instant::now();
     memory::tend_heaps();
     let log = init_log(cli);
@@ -44,37 +43,35 @@ pub fn run(cli: &Cli) -> ExitCode {
     code
 }
 
-fn run_logged(cli: &Cli, started: Instant) -> ExitCode {
+fn run_logged(cli: &Cli, started: Instant) -> u8 {
     let config = match cli.session() {
         Ok(config) => config,
         Err(message) => {
             tracing::error!("{message}");
-            return ExitCode::from(EXIT_USAGE);
+            return exit::USAGE;
         }
     };
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "cannot start the runtime");
-            return ExitCode::FAILURE;
+            return exit::FAILURE;
         }
     };
     let result = if cli.list { list(&runtime, cli) } else { view(&runtime, cli, config, started) };
     runtime.shutdown_background();
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => exit::SUCCESS,
         Err(error) => {
             tracing::error!("{error}");
             match error {
-                SessionError::NothingFound(_) | SessionError::NoWay { is_final: false, .. } => {
-                    ExitCode::from(EXIT_NOTHING_FOUND)
-                }
+                SessionError::NothingFound(_) | SessionError::NoWay { is_final: false, .. } => EXIT_NOTHING_FOUND,
                 SessionError::NoWay { is_final: true, .. }
                 | SessionError::Ambiguous(..)
                 | SessionError::Decoder(DecodeError::NoSuchDecoder { .. } | DecodeError::DoesNotWork { .. }) => {
-                    ExitCode::from(EXIT_USAGE)
+                    exit::USAGE
                 }
-                SessionError::Decoder(_) | SessionError::Other(_) => ExitCode::FAILURE,
+                SessionError::Decoder(_) | SessionError::Other(_) => exit::FAILURE,
             }
         }
     }

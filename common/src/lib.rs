@@ -13,6 +13,7 @@ pub mod codec;
 pub mod decimate;
 pub mod descriptor;
 pub mod discovery;
+pub mod exit;
 pub mod fec;
 pub mod lateness;
 pub mod lines;

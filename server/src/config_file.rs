@@ -13,17 +13,16 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches};
+use rov_common::exit;
 use rov_common::redact::{redact, redact_typed};
 use thiserror::Error;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use self::value::{Entry, Rest};
-use crate::EXIT_USAGE;
 use crate::cli::{CameraOptions, Cli, MachineOptions, StreamOptions};
 
 /// All options at length are some kilobytes.
@@ -88,21 +87,21 @@ pub type Lines = BTreeMap<String, usize>;
 
 impl ReadError {
     /// Says it to the user; gives the exit code.
-    pub fn report(&self) -> ExitCode {
+    pub fn report(&self) -> u8 {
         match self {
             // It may repeat what was typed, and this goes into a log.
             Self::CommandLine(error) if error.use_stderr() && !io::stderr().is_terminal() => {
                 let _ = write!(io::stderr(), "{}", redact_typed(&error.to_string(), std::env::args_os()));
-                ExitCode::from(EXIT_USAGE)
+                exit::USAGE
             }
             Self::CommandLine(error) => {
                 // Nobody may be there to read it.
                 let _ = error.print();
-                if error.use_stderr() { ExitCode::from(EXIT_USAGE) } else { ExitCode::SUCCESS }
+                if error.use_stderr() { exit::USAGE } else { exit::SUCCESS }
             }
             Self::File(error) => {
                 let _ = writeln!(io::stderr(), "error: {}", redact(error));
-                ExitCode::from(EXIT_USAGE)
+                exit::USAGE
             }
         }
     }

@@ -21,7 +21,6 @@ pub mod supervisor;
 pub mod watchdog;
 
 use std::io::{self, IsTerminal, Write};
-use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -32,19 +31,18 @@ use cli::LogFormat;
 use config::{Config, MAX_CAMERAS, SourceConfig};
 use config_file::Options;
 use pipeline::Found;
+use rov_common::exit;
 use rov_common::lines::Lines;
 use rov_common::memory;
 use rov_common::redact::redact;
 use server::Server;
 use service::Service;
 
-/// Wrong configuration, or a port that is taken.
-const EXIT_USAGE: u8 = 2;
 /// For the last lines of the log at the end.
 const LOG_LIMIT: Duration = Duration::from_millis(500);
 
 /// Runs the server until Ctrl+C, SIGTERM or the end of its source; or checks the configuration, if that is asked for.
-pub fn run(options: &Options) -> ExitCode {
+pub fn run(options: &Options) -> u8 {
     if options.check {
         return check(options);
     }
@@ -58,36 +56,36 @@ pub fn run(options: &Options) -> ExitCode {
     code
 }
 
-fn check(options: &Options) -> ExitCode {
+fn check(options: &Options) -> u8 {
     // Nobody may be there to read it.
     match Config::new(options) {
         Ok(config) => {
             let _ = writeln!(io::stdout(), "{}", redact(&config.summary().join("\n")));
-            ExitCode::SUCCESS
+            exit::SUCCESS
         }
         Err(error) => {
             let _ = writeln!(io::stderr(), "error: {}", redact(&error.to_string()));
-            ExitCode::from(EXIT_USAGE)
+            exit::USAGE
         }
     }
 }
 
-fn list_cameras() -> ExitCode {
+fn list_cameras() -> u8 {
     let found = pipeline::cameras_present(&SourceConfig::default());
     let line = |camera: &Found| format!("{camera}, now {}", camera.id);
     let lines: Vec<_> = found.iter().map(line).collect();
     let text = if lines.is_empty() { "no camera found".to_owned() } else { lines.join("\n") };
     // Nobody may be there to read it.
     let _ = writeln!(io::stdout(), "{text}");
-    ExitCode::SUCCESS
+    exit::SUCCESS
 }
 
-fn run_logged(options: &Options) -> ExitCode {
+fn run_logged(options: &Options) -> u8 {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
             tracing::error!(%error, "cannot start the runtime");
-            return ExitCode::FAILURE;
+            return exit::FAILURE;
         }
     };
     let code = runtime.block_on(async {
@@ -95,7 +93,7 @@ fn run_logged(options: &Options) -> ExitCode {
             Ok(server) => server.managed_by(Service::from_env()),
             Err(error) => {
                 tracing::error!("{error:#}");
-                return ExitCode::from(EXIT_USAGE);
+                return exit::USAGE;
             }
         };
         let shutdown = CancellationToken::new();
@@ -108,10 +106,10 @@ fn run_logged(options: &Options) -> ExitCode {
             signalled.cancel();
         });
         match server.run(shutdown).await {
-            Ok(()) => ExitCode::SUCCESS,
+            Ok(()) => exit::SUCCESS,
             Err(error) => {
                 tracing::error!("{error:#}");
-                if error.is::<supervisor::Fatal>() { ExitCode::from(EXIT_USAGE) } else { ExitCode::FAILURE }
+                if error.is::<supervisor::Fatal>() { exit::USAGE } else { exit::FAILURE }
             }
         }
     });
