@@ -130,6 +130,10 @@ impl Level {
     pub const L4_2: Self = Self(12);
     pub const L5_1: Self = Self(14);
 
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..LEVELS.len()).map(Self)
+    }
+
     /// Ten times the number, as the SPS has it.
     pub fn idc(self) -> u32 {
         LEVELS[self.0].0
@@ -142,7 +146,7 @@ impl Level {
     }
 
     pub fn lowest(resolution: Resolution, fps: f64) -> Option<Self> {
-        (0..LEVELS.len()).map(Self).find(|level| level.allows(resolution, fps))
+        Self::all().find(|level| level.allows(resolution, fps))
     }
 }
 

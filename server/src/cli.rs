@@ -99,7 +99,7 @@ pub struct Cli {
 }
 
 /// Where a camera's pictures come from: a table `[[camera]]` of a file.
-#[derive(Clone, Debug, Default, Args, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Args, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct CameraOptions {
     /// Of the camera, in files alone: `--name` is the server's.
@@ -213,7 +213,7 @@ pub struct CameraOptions {
 }
 
 /// An encode of a camera's pictures: a table `[[camera.stream]]` of a file.
-#[derive(Clone, Debug, Default, Args, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Args, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct StreamOptions {
     /// Of the stream, in files alone.
@@ -343,7 +343,7 @@ impl StreamOptions {
 }
 
 /// What all cameras of a server share: the top level of a file.
-#[derive(Clone, Debug, Default, Args, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Args, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct MachineOptions {
     /// Whose link the bit rate follows [default: first]
@@ -370,7 +370,7 @@ pub struct MachineOptions {
     ///
     /// rtp is multicast to whoever listens; HTTP is always served
     #[arg(help_heading = OUTPUTS, long, value_enum, value_name = "webrtc|rtp|rtsp", value_delimiter = ',')]
-    pub transport: Vec<Transport>,
+    pub transport: Option<Vec<Transport>>,
 
     /// Viewers at once, of each kind [default: 16]
     ///
@@ -511,8 +511,10 @@ pub struct MachineOptions {
     #[arg(help_heading = DISCOVERY, long, action = ArgAction::SetTrue)]
     pub no_discovery: Option<bool>,
 
-    /// Folder for the key by which clients know this server again, made at its first start [default: systemd's
-    /// StateDirectory, else ~/.local/state/rov-server]
+    /// Folder for the server's key and its changed settings [default: systemd's StateDirectory, else
+    /// ~/.local/state/rov-server]
+    ///
+    /// By the key, made at the first start, clients know this server again
     #[arg(help_heading = DISCOVERY, long, value_name = "FOLDER")]
     pub state_dir: Option<PathBuf>,
 
@@ -545,6 +547,9 @@ fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D:
 }
 
 impl StreamOptions {
+    /// What a second stream does not have of the first: its own, or right for the first's bit rate and size alone.
+    pub const NOT_OF_SECOND: [&str; 6] = ["name", "rtp-port", "min-bitrate", "level", "always-encode", "bitrate"];
+
     /// Those of a second stream, where these are of the first. What it does not say is as there, but for what is right
     /// for that one's bit rate and size alone.
     pub fn second(&self, second: SecondStream) -> Self {

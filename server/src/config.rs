@@ -6,6 +6,7 @@ mod addresses;
 mod camera;
 mod outputs;
 mod pip;
+mod revise;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -23,29 +24,38 @@ pub use crate::choices::{
     EncoderChoice, Flip, Level, Position, Preset, Profile, SecondStream, SizeChoice, SourceKind, Transport,
 };
 use crate::cli::{AlignmentOptions, MachineOptions};
-use crate::config_file::{self, Lines, Options};
+use crate::config_file::{self, Lines, Options, Table, options_in};
 use crate::http;
 use crate::identity;
 use crate::pipeline::Found;
 use crate::rate_control::Pilot;
 
 use addresses::Misnamed;
-pub use camera::{CameraConfig, EncodeConfig, H265_RATE, REST_AFTER, SourceConfig, StreamConfig, auto_bitrate};
+pub use camera::{
+    BITRATES, CameraConfig, EncodeConfig, H265_RATE, KEYFRAME_INTERVALS, RATES, REST_AFTER, SourceConfig, StreamConfig,
+    auto_bitrate,
+};
 pub use outputs::{MJPEG_PATH, RTSP_PATHS, RtpConfig, RtspConfig, is_mjpeg};
 use outputs::{allow_host, allow_origin, public_address, rtp, rtsp};
 use pip::Misset;
-pub use pip::{Layout, Part, PipConfig};
+pub use pip::{Layout, MAX_BORDER, Part, PipConfig, SCALES};
+pub use revise::OptionsOf;
 
 /// The lowest bit rate without `--min-bitrate`: a picture to steer by in 640x360.
 pub const DEFAULT_FLOOR: Bitrate = Bitrate::from_kbps(300);
 
-const TRANSPORTS: [Transport; 2] = [Transport::Webrtc, Transport::Rtsp];
+/// Without `--transport`.
+pub const TRANSPORTS: [Transport; 2] = [Transport::Webrtc, Transport::Rtsp];
 
 /// The most that `--all-cameras` takes.
 pub const MAX_CAMERAS: usize = 8;
 
+/// The table of a file that says it.
+const ALIGNMENT: &str = "alignment";
 /// Of the figures of [`Alignment`].
-const ALIGNMENT_MS: RangeInclusive<u32> = 1..=500;
+pub const ALIGNMENT_MS: RangeInclusive<u32> = 1..=500;
+/// What a link to a viewer may carry, in kbit/s.
+pub const TETHERS: RangeInclusive<u32> = 100..=1_000_000;
 
 /// The longest name that an announcement carries, in bytes of UTF-8.
 const MAX_NAME: usize = 64;
@@ -93,12 +103,21 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     /// No option.
     pub http_limits: http::Limits,
+    /// What it was made of, but for its cameras.
+    pub given: Table<MachineOptions>,
 }
 
 /// A message that names the option and the value, and says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ConfigError(pub String);
+
+impl ConfigError {
+    /// The names of the options that it is about.
+    pub fn options(&self) -> impl Iterator<Item = &str> {
+        options_in(&self.0)
+    }
+}
 
 fn bad<T>(message: impl Into<String>) -> Result<T, ConfigError> {
     Err(ConfigError(message.into()))
@@ -117,15 +136,17 @@ impl Config {
                 let message = format!("name: two cameras have the name {name:?}, give each its own");
                 return bad(options.at(Some(source.line_of("name")), &message));
             }
-            let mut camera =
-                CameraConfig { name, source: SourceConfig::default(), is_part: false, streams: Vec::new() };
+            let mut camera = CameraConfig {
+                name,
+                source: SourceConfig::default(),
+                is_part: false,
+                streams: Vec::new(),
+                given: source.clone(),
+            };
             camera.source = SourceConfig::new(&source.options).map_err(located(options, &[&source.lines]))?;
             camera.source.pip = PipConfig::new(camera.source.kind, &source.options)
                 .map_err(|Misset { key, message }| ConfigError(options.at(Some(source.line_of(key)), &message)))?;
-            if camera.source.kind == SourceKind::Publish && !transports.contains(&Transport::Rtsp) {
-                let message = "--source publish: streams are published by RTSP: add rtsp to --transport";
-                return bad(options.locate(message, &[&source.lines, &machine.lines]));
-            }
+            check_publish(&camera.source, transports).map_err(located(options, &[&source.lines, &machine.lines]))?;
             let passed = camera.source.is_passed_through();
             for (number, stream) in (1..).zip(streams) {
                 let is_decoded = passed && number > 1;
@@ -143,7 +164,7 @@ impl Config {
                     let message = format!("name: two streams of a camera have the name {name:?}, give each its own");
                     return bad(options.at(Some(stream.line_of("name")), &message));
                 }
-                let config = StreamConfig::new(name, &camera.source, is_decoded, &stream.options);
+                let config = StreamConfig::new(name, &camera.source, is_decoded, stream);
                 camera.streams.push(config.map_err(located(options, &[&stream.lines, &source.lines, &machine.lines]))?);
             }
             if let Some(second) = source.options.stream2 {
@@ -152,7 +173,7 @@ impl Config {
                     let message = "--stream2: the camera has a stream of this name already, leave one of them out";
                     return bad(options.locate(message, &[&source.lines]));
                 }
-                let config = StreamConfig::new(name, &camera.source, passed, &streams[0].options.second(second));
+                let config = StreamConfig::new(name, &camera.source, passed, &streams[0].second(second));
                 let config = config.map_err(|error| ConfigError(format!("--stream2: {error}")));
                 camera.streams.push(config.map_err(located(options, &[&source.lines]))?);
             }
@@ -171,10 +192,11 @@ impl Config {
         pip::join(&mut cameras).map_err(|(camera, Misset { key, message })| {
             ConfigError(options.at(Some(options.cameras[camera].source.line_of(key)), &message))
         })?;
-        let mut config =
-            Self::with(&machine.options, transports, cameras).map_err(located(options, &[&machine.lines]))?;
-        config.alignment = alignment(&machine.options.alignment)
-            .map_err(|ConfigError(message)| ConfigError(options.at(Some(machine.line_of("alignment")), &message)))?;
+        let config = Self::with(machine, transports, cameras);
+        let config = config.map_err(|error| match error.0.starts_with(ALIGNMENT) {
+            true => ConfigError(options.at(Some(machine.line_of(ALIGNMENT)), &error.0)),
+            false => located(options, &[&machine.lines])(error),
+        })?;
         let config = Self { all_cameras: all_cameras.is_some(), ..config };
         config.check_names().map_err(|Misnamed { camera, stream, message }| {
             let camera = &options.cameras[camera];
@@ -185,10 +207,14 @@ impl Config {
     }
 
     fn with(
-        options: &MachineOptions,
+        given: &Table<MachineOptions>,
         transports: &[Transport],
         cameras: Vec<CameraConfig>,
     ) -> Result<Config, ConfigError> {
+        let options = &given.options;
+        if transports.is_empty() {
+            return bad("--transport: give one at least of webrtc, rtp and rtsp");
+        }
         let name = match &options.name {
             Some(name) => name.trim().to_owned(),
             None => hostname::get().ok().map(|name| clean(&name.to_string_lossy(), MAX_NAME)).unwrap_or_default(),
@@ -223,10 +249,11 @@ impl Config {
             allow_hosts: options.allow_host.iter().map(|name| allow_host(name)).collect::<Result<_, _>>()?,
             allow_origins: options.allow_origin.iter().map(|text| allow_origin(text)).collect::<Result<_, _>>()?,
             pilot: options.pilot.unwrap_or_default(),
-            alignment: Alignment::default(),
+            alignment: alignment(&options.alignment)?,
             tether: options.tether.map(Bitrate::from_kbps).filter(|tether| tether.kbps() > 0),
             state_dir: options.state_dir.clone().or_else(|| identity::default_folder(|name| std::env::var(name).ok())),
             http_limits: http::Limits::default(),
+            given: given.clone(),
         };
         config.validate()?;
         Ok(config)
@@ -251,6 +278,7 @@ impl Config {
             },
             is_part: false,
             streams: usual.streams.clone(),
+            given: usual.given.clone(),
         };
         self.cameras = taken.iter().map(camera).collect();
         self.check_names().map_err(|misnamed| ConfigError(format!("--all-cameras: {}", misnamed.message)))?;
@@ -293,9 +321,10 @@ impl Config {
         }
         self.validate_addresses()?;
         if let Some(tether) = self.tether
-            && !(100..=1_000_000).contains(&tether.kbps())
+            && !TETHERS.contains(&tether.kbps())
         {
-            return bad(format!("--tether {}: must be from 100 to 1000000 kbit/s, or 0 for none", tether.kbps()));
+            let (kbps, (least, most)) = (tether.kbps(), TETHERS.into_inner());
+            return bad(format!("--tether {kbps}: must be from {least} to {most} kbit/s, or 0 for none"));
         }
         if self.max_viewers == 0 {
             return bad("--max-viewers 0: must be at least 1");
@@ -319,8 +348,15 @@ fn located<'a>(options: &'a Options, tables: &'a [&'a Lines]) -> impl FnOnce(Con
     |ConfigError(message)| ConfigError(options.locate(&message, tables))
 }
 
+fn check_publish(source: &SourceConfig, transports: &[Transport]) -> Result<(), ConfigError> {
+    if source.kind == SourceKind::Publish && !transports.contains(&Transport::Rtsp) {
+        return bad("--source publish: streams are published by RTSP: add rtsp to --transport");
+    }
+    Ok(())
+}
+
 fn transports(options: &MachineOptions) -> &[Transport] {
-    if options.transport.is_empty() { &TRANSPORTS } else { &options.transport }
+    options.transport.as_deref().unwrap_or(&TRANSPORTS)
 }
 
 fn alignment(options: &AlignmentOptions) -> Result<Alignment, ConfigError> {
@@ -335,7 +371,7 @@ fn alignment(options: &AlignmentOptions) -> Result<Alignment, ConfigError> {
     match figures.into_iter().find(|(_, ms)| !ALIGNMENT_MS.contains(ms)) {
         Some((key, ms)) => {
             let (least, most) = ALIGNMENT_MS.into_inner();
-            bad(format!("alignment: {key} = {ms}: must be from {least} to {most} milliseconds"))
+            bad(format!("{ALIGNMENT}: {key} = {ms}: must be from {least} to {most} milliseconds"))
         }
         None => Ok(given),
     }

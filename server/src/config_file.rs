@@ -8,8 +8,9 @@
 mod tests;
 mod value;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use self::value::{Entry, Rest};
+use crate::choices::SecondStream;
 use crate::cli::{CameraOptions, Cli, MachineOptions, StreamOptions};
 
 /// All options at length are some kilobytes.
@@ -74,12 +76,39 @@ pub struct Camera {
 }
 
 /// The options of one table of the file, with those of the command line over them.
-#[derive(Debug, Default)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Table<T> {
     pub options: T,
     pub lines: Lines,
+    /// Options that are the command line's, or of a variable of the environment.
+    pub typed: BTreeSet<String>,
     /// Where it begins, from 1.
     pub line: usize,
+}
+
+/// Not the options: they may have a password among them.
+impl<T> fmt::Debug for Table<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Table").field("lines", &self.lines).field("typed", &self.typed).finish_non_exhaustive()
+    }
+}
+
+/// Where an option was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// Or by a variable of the environment.
+    CommandLine,
+    /// In this line of the file, from 1.
+    File(usize),
+}
+
+impl fmt::Display for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::CommandLine => f.write_str("the command line"),
+            Self::File(line) => write!(f, "line {line} of the configuration file"),
+        }
+    }
 }
 
 /// Of the options that are the file's: the line, from 1.
@@ -160,10 +189,7 @@ impl Options {
     /// A mistake that shows when options are taken together, whose `message` names them: said by file and line, where
     /// it stands in one of the `tables`.
     pub fn locate(&self, message: &str, tables: &[&Lines]) -> String {
-        let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
-        let named = message.match_indices("--").map(|(at, _)| &message[at + 2..]);
-        let mut named = named.map(|rest| rest.split(|c| !is_of_name(c)).next().unwrap_or_default());
-        let line = named.find_map(|option| tables.iter().find_map(|lines| lines.get(option)));
+        let line = options_in(message).find_map(|option| tables.iter().find_map(|lines| lines.get(option)));
         self.at(line.copied(), message)
     }
 
@@ -188,9 +214,48 @@ impl<T: Args> Table<T> {
         let given = command.get_arguments().filter(|option| given.contains_id(option.get_id().as_str()));
         for option in given.filter_map(|option| option.get_long()) {
             self.lines.remove(option);
+            self.typed.insert(option.to_owned());
         }
         Ok(())
     }
+}
+
+impl<T> Table<T> {
+    /// Where an option of the table was given; none: nowhere.
+    pub fn given(&self, key: &str) -> Option<Given> {
+        let of_file = || self.lines.get(key).map(|line| Given::File(*line));
+        if self.typed.contains(key) { Some(Given::CommandLine) } else { of_file() }
+    }
+}
+
+impl Table<StreamOptions> {
+    /// Those of the second stream in short, where these are of the first.
+    pub fn second(&self, second: SecondStream) -> Self {
+        let says = [
+            ("width", true),
+            ("height", true),
+            ("fps", second.fps.is_some()),
+            ("bitrate", second.bitrate_kbps.is_some()),
+            ("profile", second.profile.is_some()),
+        ];
+        let mut table = Self { options: self.options.second(second), ..self.clone() };
+        for own in StreamOptions::NOT_OF_SECOND {
+            table.lines.remove(own);
+            table.typed.remove(own);
+        }
+        for (key, _) in says.into_iter().filter(|(_, is_said)| *is_said) {
+            table.lines.remove(key);
+            table.typed.insert(key.to_owned());
+        }
+        table
+    }
+}
+
+/// The names of the options in a message, without their dashes.
+pub fn options_in(message: &str) -> impl Iterator<Item = &str> {
+    let is_of_name = |c: char| c.is_ascii_alphanumeric() || c == '-';
+    let named = message.match_indices("--").map(|(at, _)| &message[at + 2..]);
+    named.map(move |rest| rest.split(|c| !is_of_name(c)).next().unwrap_or_default())
 }
 
 fn contents(path: &Path) -> io::Result<String> {

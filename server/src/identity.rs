@@ -3,7 +3,6 @@
 //! as on a copied SD card, another key is made, so that two vehicles never have the same one.
 
 use std::fs::{File, TryLockError};
-use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,9 +14,9 @@ use rtc::dtls::crypto::Certificate;
 use rtc::peer_connection::certificate::{CertificateParams, RTCCertificate};
 use tracing::{debug, info, warn};
 
+use crate::state_file;
+
 const FILE: &str = "server.key";
-/// A key file is a kilobyte.
-const LARGEST_FILE: u64 = 64 << 10;
 /// What the core is told of the certificate's validity, with each session: it lasts for ever, and the clock of a
 /// vehicle may be wrong.
 const VALID_FOR: Duration = Duration::from_secs(24 * 60 * 60);
@@ -82,7 +81,7 @@ impl Identity {
                 file.display()
             );
         }
-        match read(&file) {
+        match state_file::read(&file) {
             Ok(None) => {}
             Ok(Some(text)) => match Self::parse(&text) {
                 Ok((identity, marks)) if is_same_hardware(&marks, hardware) => return Ok(identity),
@@ -91,16 +90,13 @@ impl Identity {
                      former one ask before they follow it to another address",
                     file.display()
                 ),
-                Err(error) => {
-                    let aside = with_suffix(&file, ".broken");
-                    match std::fs::rename(&file, &aside) {
-                        Ok(()) => warn!("{} is no key ({error:#}): it is now {}", file.display(), aside.display()),
-                        Err(failed) => {
-                            warn!("{} is no key ({error:#}), and stays: {failed}; {FOR_THIS_RUN}", file.display());
-                            return Self::make();
-                        }
+                Err(error) => match state_file::set_aside(&file) {
+                    Ok(aside) => warn!("{} is no key ({error:#}): it is now {}", file.display(), aside.display()),
+                    Err(failed) => {
+                        warn!("{} is no key ({error:#}), and stays: {failed}; {FOR_THIS_RUN}", file.display());
+                        return Self::make();
                     }
-                }
+                },
             },
             // The key may well be whole, and nobody else has it.
             Err(error) => {
@@ -144,26 +140,14 @@ impl Identity {
         Ok((Self::of(certificate)?, marks))
     }
 
-    /// Whoever reads the file sees the old one or the new one, and nobody else reads it.
     fn write(&self, file: &Path, hardware: &[Mark]) -> Result<()> {
-        let folder = file.parent().context("it has no folder")?;
-        std::fs::create_dir_all(folder)?;
         let mut text =
             "# The key of rov-server on this machine: keep it to yourself, and out of images of its card.\n".to_owned();
         for Mark { kind, value } in hardware {
             text += &format!("{MARK}{kind} {value}\n");
         }
         text += &self.certificate.serialize_pem()?;
-        // Where the folder cannot be locked, servers do not write into each other's file.
-        let new = with_suffix(file, &format!(".{}", std::process::id()));
-        let written = write_private(&new, text.as_bytes()).and_then(|()| std::fs::rename(&new, file));
-        if written.is_err() {
-            let _ = std::fs::remove_file(&new);
-        }
-        written?;
-        // The new name, too, outlasts a power cut; not every system can do that.
-        let _ = File::open(folder).and_then(|folder| folder.sync_all());
-        Ok(())
+        Ok(state_file::write(file, &text)?)
     }
 }
 
@@ -192,40 +176,6 @@ fn lock(folder: &Path, limit: Duration) -> Result<Option<File>> {
             }
         }
     }
-}
-
-fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
-    let mut name = file.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
-}
-
-fn read(file: &Path) -> io::Result<Option<String>> {
-    match std::fs::metadata(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(error),
-        Ok(found) if found.len() > LARGEST_FILE => return Ok(Some(String::new())),
-        Ok(_) => {}
-    }
-    // What is not text is no key.
-    std::fs::read(file).map(|bytes| Some(String::from_utf8_lossy(&bytes).into_owned()))
-}
-
-/// A new file, which nobody else could ever read. What a server that died has left there keeps its mode, and is
-/// removed.
-fn write_private(file: &Path, data: &[u8]) -> io::Result<()> {
-    match std::fs::remove_file(file) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut options = File::options();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(file)?;
-    file.write_all(data)?;
-    // Vehicles lose their power without warning.
-    file.sync_all()
 }
 
 /// Something by which one machine differs from others of its kind.
@@ -376,7 +326,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let folder = folder();
         let file = folder.path().join(FILE);
-        let left = with_suffix(&file, &format!(".{}", std::process::id()));
+        let left = folder.path().join(format!("{FILE}.{}", std::process::id()));
         std::fs::write(&left, "half a key").expect("written");
         std::fs::set_permissions(&left, std::fs::Permissions::from_mode(0o644)).expect("the mode");
         kept(&folder, &[]);

@@ -16,6 +16,8 @@ pub mod rate_control;
 pub mod rest;
 pub mod server;
 pub mod service;
+pub mod settings;
+mod state_file;
 pub mod stream;
 pub mod supervisor;
 pub mod watchdog;

@@ -30,6 +30,7 @@ use crate::output::webrtc::{self, Engine, Paths, WebRtcOutput};
 use crate::pipeline::{self, Found, Links, Pip};
 use crate::progress::{Beat, HANGS_AFTER, Parts};
 use crate::service::{Service, ServiceState};
+use crate::settings::Settings;
 use crate::stream::{Control, Stream, Streams};
 use crate::supervisor::{self, Outcome};
 
@@ -47,6 +48,7 @@ const RESOLVE_INTERVAL: Duration = Duration::from_secs(20);
 /// known.
 pub struct Server {
     config: Config,
+    settings: Arc<Settings>,
     id: String,
     identity: Identity,
     streams: Streams,
@@ -71,6 +73,8 @@ impl Server {
     /// # Errors
     /// Names the port that is taken, and the option that changes it.
     pub async fn bind(config: Config) -> Result<Self> {
+        let settings = Settings::of(config);
+        let config = settings.running();
         until_here(config.host).await;
         let address = SocketAddr::new(config.host, config.signal_port);
         let http = TcpListener::bind(address).await.with_context(|| {
@@ -122,6 +126,7 @@ impl Server {
         let identity = identity.context("cannot make a key for this server")?;
         Ok(Self {
             config,
+            settings: Arc::new(settings),
             id,
             identity,
             streams,
@@ -162,6 +167,7 @@ impl Server {
     pub async fn run(self, shutdown: CancellationToken) -> Result<()> {
         let Self {
             config,
+            settings,
             id,
             identity,
             streams,
@@ -227,7 +233,7 @@ impl Server {
             rtp: rtp.clone(),
             rtsp: rtsp.clone(),
             jpeg: jpeg.clone(),
-            alignment: config.alignment,
+            settings,
             allow_hosts: config.allow_hosts.clone(),
             allow_origins: config.allow_origins.clone(),
             limits: config.http_limits,

@@ -1,5 +1,6 @@
 //! A camera's part of the configuration: its source, and how each of its streams is encoded.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,10 +11,18 @@ use rov_common::units::{Bitrate, Fps, Resolution};
 use super::{ConfigError, DEFAULT_FLOOR, PipConfig, bad, outputs};
 use crate::choices::{EncoderChoice, Flip, Level, Preset, Profile, SizeChoice, SourceKind};
 use crate::cli::{CameraOptions, StreamOptions, Switch};
+use crate::config_file::Table;
 
 /// Whoever reloads a page, or asks for a snapshot each second, finds the encoder at work.
 pub const REST_AFTER: Duration = Duration::from_secs(5);
 const DEFAULT_SIZE: Resolution = Resolution::new(1920, 1080);
+/// Of each side, in pixels.
+const SIDES: RangeInclusive<u32> = 16..=8192;
+pub const RATES: RangeInclusive<f64> = 1.0..=240.0;
+/// In kbit/s.
+pub const BITRATES: RangeInclusive<u32> = 50..=500_000;
+/// In seconds.
+pub const KEYFRAME_INTERVALS: RangeInclusive<f64> = 0.1..=300.0;
 
 /// A camera, and the encodes of its pictures.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +34,8 @@ pub struct CameraConfig {
     pub is_part: bool,
     /// One at least.
     pub streams: Vec<StreamConfig>,
+    /// What it was made of.
+    pub given: Table<CameraOptions>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +49,8 @@ pub struct StreamConfig {
     pub always_encode: bool,
     /// The bit rate follows the pilot's link, and is never lower, unless the ceiling is. None: it stays as it is.
     pub adaptive_floor: Option<Bitrate>,
+    /// What it was made of.
+    pub given: Table<StreamOptions>,
 }
 
 /// What is captured.
@@ -158,8 +171,15 @@ impl CameraConfig {
             rtp_port: None,
             always_encode: false,
             adaptive_floor: None,
+            given: Table::default(),
         };
-        Self { name: "cam1".to_owned(), source: SourceConfig::default(), is_part: false, streams: vec![stream] }
+        Self {
+            name: "cam1".to_owned(),
+            source: SourceConfig::default(),
+            is_part: false,
+            streams: vec![stream],
+            given: Table::default(),
+        }
     }
 
     pub fn with_source(mut self, change: impl FnOnce(&mut SourceConfig)) -> Self {
@@ -214,8 +234,9 @@ impl StreamConfig {
         name: String,
         source: &SourceConfig,
         is_decoded: bool,
-        options: &StreamOptions,
+        given: &Table<StreamOptions>,
     ) -> Result<Self, ConfigError> {
+        let options = &given.options;
         let mut encode = EncodeConfig::new(options)?;
         if is_decoded {
             // What is not given is the source's, and not what a camera is asked for.
@@ -238,6 +259,7 @@ impl StreamConfig {
             rtp_port,
             always_encode,
             adaptive_floor: is_adaptive.then(|| floor.unwrap_or(DEFAULT_FLOOR)),
+            given: given.clone(),
         })
     }
 }
@@ -357,8 +379,8 @@ impl EncodeConfig {
                 ));
             }
             for (option, value) in [("--width", width), ("--height", height)] {
-                if !(16..=8192).contains(&value) {
-                    return bad(format!("{option} {value}: must be from 16 to 8192 pixels"));
+                if !SIDES.contains(&value) {
+                    return bad(format!("{option} {value}: must be from {} to {} pixels", SIDES.start(), SIDES.end()));
                 }
                 if value % 2 != 0 {
                     // 4:2:0 video has one chroma sample for two pixels each way.
@@ -367,14 +389,16 @@ impl EncodeConfig {
             }
         }
         if let Some(fps) = self.fps
-            && !(1.0..=240.0).contains(&fps.as_f64())
+            && !RATES.contains(&fps.as_f64())
         {
-            return bad(format!("--fps {fps}: must be from 1 to 240, or 0 for the source's own"));
+            let (least, most) = (RATES.start(), RATES.end());
+            return bad(format!("--fps {fps}: must be from {least} to {most}, or 0 for the source's own"));
         }
         if let Some(bitrate) = self.bitrate
-            && !(50..=500_000).contains(&bitrate.kbps())
+            && !BITRATES.contains(&bitrate.kbps())
         {
-            return bad(format!("--bitrate {}: must be from 50 to 500000 kbit/s, or 0 for auto", bitrate.kbps()));
+            let (kbps, (least, most)) = (bitrate.kbps(), BITRATES.into_inner());
+            return bad(format!("--bitrate {kbps}: must be from {least} to {most} kbit/s, or 0 for auto"));
         }
         Ok(())
     }
@@ -416,8 +440,9 @@ fn camera_url(text: &str) -> Result<CameraUrl, ConfigError> {
 }
 
 fn keyframe_interval(seconds: f64) -> Result<Duration, ConfigError> {
-    if !(0.1..=300.0).contains(&seconds) {
-        return bad(format!("--keyframe-interval {seconds}: must be from 0.1 to 300 seconds"));
+    if !KEYFRAME_INTERVALS.contains(&seconds) {
+        let (least, most) = KEYFRAME_INTERVALS.into_inner();
+        return bad(format!("--keyframe-interval {seconds}: must be from {least} to {most} seconds"));
     }
     Ok(Duration::from_secs_f64(seconds))
 }

@@ -5,8 +5,9 @@ use crate::cli::CameraOptions;
 
 const DEFAULT_SCALE: f64 = 0.25;
 /// At half the size each corner has a picture's place of its own.
-const SCALES: std::ops::RangeInclusive<f64> = 0.1..=0.5;
-const MAX_BORDER: u32 = 64;
+pub const SCALES: std::ops::RangeInclusive<f64> = 0.1..=0.5;
+/// In pixels.
+pub const MAX_BORDER: u32 = 64;
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct PipConfig {

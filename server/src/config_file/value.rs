@@ -61,7 +61,7 @@ impl<'a> Rest<'a> {
             mistakes.push(mistake);
             T::default()
         });
-        Table { options, lines: std::mem::take(&mut self.taken), line: self.line }
+        Table { options, lines: std::mem::take(&mut self.taken), line: self.line, ..Table::default() }
     }
 
     pub fn take_entry(&mut self, key: &str) -> Option<Entry<'a>> {

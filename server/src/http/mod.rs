@@ -11,6 +11,7 @@ mod jpeg;
 mod metrics;
 mod page;
 mod sdp;
+mod settings;
 mod whep;
 
 use std::collections::BTreeMap;
@@ -26,8 +27,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router, middleware};
 use rov_common::api::{
-    Alignment, Health, JpegStats, MJPEG_PATH, OFFER_PATH, RtpStats, SDP_PATH, SNAPSHOT_PATH, Stats, StreamHealth,
-    StreamState, StreamStats, WHEP_PATH,
+    Health, JpegStats, MJPEG_PATH, OFFER_PATH, RtpStats, SDP_PATH, SNAPSHOT_PATH, Stats, StreamHealth, StreamState,
+    StreamStats, WHEP_PATH,
 };
 use serde::Deserialize;
 use tokio::net::TcpListener;
@@ -43,6 +44,7 @@ use crate::output::jpeg::JpegOutput;
 use crate::output::rtp::RtpOutput;
 use crate::output::rtsp::RtspOutput;
 use crate::output::webrtc::WebRtcOutput;
+use crate::settings::Settings;
 use crate::stream::{NoSuchStream, Streams};
 
 /// What the handlers need.
@@ -58,7 +60,7 @@ pub struct Api {
     pub rtp: Vec<Arc<RtpOutput>>,
     /// One of each stream.
     pub jpeg: Vec<Arc<JpegOutput>>,
-    pub alignment: Alignment,
+    pub settings: Arc<Settings>,
     /// Names by which the server may be asked, beside those of the machine, and origins of pages that may use it.
     pub allow_hosts: Vec<String>,
     pub allow_origins: Vec<String>,
@@ -103,6 +105,10 @@ fn router(api: Arc<Api>) -> Router {
         .route("/healthz", get(health))
         .route("/api/stats", get(stats))
         .route("/metrics", get(metrics))
+        .route("/api/settings", get(settings::everything))
+        .route("/api/settings/{name}", get(settings::one))
+        .route("/api/cameras/{camera}/settings", get(settings::of_place))
+        .route("/api/cameras/{camera}/streams/{stream}/settings", get(settings::of_place))
         .route(SNAPSHOT_PATH, get(snapshot))
         .route(MJPEG_PATH, get(mjpeg))
         .fallback(|| async { fail(StatusCode::NOT_FOUND, "there is nothing at this path") })
@@ -185,6 +191,6 @@ async fn gather(api: &Api) -> Result<Stats, Failure> {
         rtp: api.rtp.iter().map(|rtp| rtp.stats()).reduce(RtpStats::and),
         rtsp: api.rtsp.as_ref().map(|rtsp| rtsp.stats()),
         jpeg: api.jpeg.iter().map(|jpeg| jpeg.stats()).reduce(JpegStats::and).unwrap_or_default(),
-        alignment: Some(api.alignment),
+        alignment: Some(api.settings.alignment()),
     })
 }

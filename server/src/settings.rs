@@ -1,0 +1,374 @@
+//! What can be changed while the server runs: one table (`table`), of the server, of each camera and of each stream. A
+//! value that was given on the command line or in the configuration file wins, and cannot be changed here. What is
+//! changed is kept in the state folder (`kept`), and is there again after a restart.
+//!
+//! A change of several settings is made as a whole or not at all: all are written into the options that were given, of
+//! which one configuration is made, with the checks of the command line and the file. What is in effect (`running`) and
+//! what is wanted are two configurations: where they differ, a restart is waited for.
+
+mod kept;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use rov_common::api::Alignment;
+use rov_common::sync::lock;
+use serde_json::{Map, Value, json};
+use thiserror::Error;
+
+use self::kept::Kept;
+pub use self::kept::Values;
+pub use self::table::{Access, Applies, Field, Kind, SETTINGS, Setting};
+use crate::config::{Config, ConfigError, OptionsOf};
+use crate::config_file::{self, Given};
+
+/// Whose settings: a camera and a stream by their places in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    Server,
+    Camera(usize),
+    Stream(usize, usize),
+}
+
+/// All settings of a server.
+pub struct Settings {
+    /// As it was given, without what was changed.
+    base: Config,
+    /// Without anything given.
+    usual: Config,
+    state: Mutex<State>,
+    /// None: nothing is kept.
+    file: Option<PathBuf>,
+    /// One change at a time.
+    changing: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone)]
+struct State {
+    running: Config,
+    wanted: Config,
+    kept: Kept,
+}
+
+/// Why nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    #[error("there is no setting {name:?} here, only {known}")]
+    Unknown { name: String, known: String },
+    #[error("{name}: can only be read")]
+    ReadOnly { name: String },
+    #[error("{name}: is given by {by}, which wins: take it out there to change it here")]
+    Locked { name: String, by: Given },
+    #[error("{name}: {message}")]
+    Wrong { name: String, message: String },
+}
+
+/// What has come of a change.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Changed {
+    /// What is in effect.
+    pub applied: Values,
+    /// What waits for a restart of the server.
+    pub waiting: Values,
+    /// Why it is not there again after a restart.
+    pub not_kept: Option<String>,
+}
+
+impl Settings {
+    /// Those of a server with the configuration `base`, and with what was changed before and is kept in its folder. What
+    /// of that cannot be read, or is not right any more, is logged and left out.
+    pub fn of(base: Config) -> Self {
+        let file = base.state_dir.as_ref().map(|folder| folder.join(format!("settings-{}.json", base.signal_port)));
+        // Nothing that was given cannot be wrong.
+        let usual = config_file::parse("").ok().and_then(|options| Config::new(&options).ok());
+        let usual = usual.unwrap_or_else(|| base.clone());
+        let kept = file.as_deref().map(Kept::read).unwrap_or_default();
+        let (kept, running) = right_of(&base, kept);
+        let state = State { wanted: running.clone(), running, kept };
+        Self { base, usual, state: Mutex::new(state), file, changing: tokio::sync::Mutex::default() }
+    }
+
+    /// What is in effect.
+    pub fn running(&self) -> Config {
+        lock(&self.state).running.clone()
+    }
+
+    pub fn alignment(&self) -> Alignment {
+        lock(&self.state).running.alignment
+    }
+
+    /// A setting, with all that is known of it.
+    ///
+    /// # Errors
+    /// Where there is none of this name.
+    pub fn one(&self, scope: Scope, name: &str) -> Result<Value, Refusal> {
+        let setting = self.find(scope, name)?;
+        Ok(self.describe(&lock(&self.state), scope, setting))
+    }
+
+    /// All of `scope`, by name.
+    pub fn all(&self, scope: Scope) -> Value {
+        let state = lock(&self.state);
+        let described =
+            self.of_scope(scope).map(|setting| (setting.name.to_owned(), self.describe(&state, scope, setting)));
+        Value::Object(described.collect())
+    }
+
+    /// All of the server, its cameras and their streams.
+    pub fn everything(&self) -> Value {
+        let cameras = self.base.cameras.iter().enumerate().map(|(at, camera)| {
+            let streams = camera.streams.iter().enumerate();
+            let streams = streams.map(|(number, stream)| (stream.name.clone(), self.all(Scope::Stream(at, number))));
+            let streams: Map<_, _> = streams.collect();
+            (camera.name.clone(), json!({ "settings": self.all(Scope::Camera(at)), "streams": streams }))
+        });
+        let cameras: Map<_, _> = cameras.collect();
+        json!({ "server": self.all(Scope::Server), "cameras": cameras })
+    }
+
+    /// A camera by its name, or a stream of it.
+    pub fn scope(&self, camera: &str, stream: Option<&str>) -> Option<Scope> {
+        let at = self.base.cameras.iter().position(|config| config.name == camera)?;
+        let Some(stream) = stream else { return Some(Scope::Camera(at)) };
+        let number = self.base.cameras[at].streams.iter().position(|config| config.name == stream)?;
+        Some(Scope::Stream(at, number))
+    }
+
+    /// Of what the setting of this name is, where the stream with this place in the catalogue is meant, and its camera.
+    ///
+    /// # Errors
+    /// Where there is none of this name.
+    pub fn scope_of(&self, name: &str, stream: usize) -> Result<Scope, Refusal> {
+        let mut streams = Scope::all(&self.base).filter(|scope| matches!(scope, Scope::Stream(..)));
+        let scope = streams.nth(stream).unwrap_or(Scope::Stream(0, 0));
+        let Scope::Stream(camera, _) = scope else { return Ok(scope) };
+        let places = [Scope::Server, Scope::Camera(camera), scope];
+        let found = places.into_iter().find(|place| self.find(*place, name).is_ok());
+        found.ok_or_else(|| {
+            let known = places.iter().flat_map(|place| self.of_scope(*place)).map(|setting| setting.name);
+            Refusal::Unknown { name: name.to_owned(), known: known.collect::<Vec<_>>().join(", ") }
+        })
+    }
+
+    /// Gives settings of `scope` other values, all or none of them; null: what it would be without.
+    ///
+    /// # Errors
+    /// By the first that cannot be.
+    pub async fn change(self: Arc<Self>, scope: Scope, values: Values) -> Result<Changed, Refusal> {
+        // To its end, also where nobody waits for it any more.
+        let change = tokio::spawn(async move { self.change_now(scope, &values).await });
+        change.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    }
+
+    async fn change_now(&self, scope: Scope, values: &Values) -> Result<Changed, Refusal> {
+        let _one_at_a_time = self.changing.lock().await;
+        let State { mut running, mut kept, .. } = lock(&self.state).clone();
+        for (name, value) in values {
+            let setting = self.find(scope, name)?;
+            self.check(scope, setting, value)?;
+            let of_scope = kept.values(&self.base, scope);
+            match value {
+                Value::Null => of_scope.remove(name),
+                value => of_scope.insert(name.clone(), setting.kind.merged(of_scope.get(name), value)),
+            };
+        }
+        let wanted = configured(&self.base, &kept).map_err(|error| wrong(values, &error))?;
+        running.alignment = wanted.alignment;
+        let mut changed = Changed { not_kept: self.keep(&kept).await, ..Changed::default() };
+        for setting in values.keys().filter_map(|name| self.find(scope, name).ok()) {
+            let (now, wanted) = (setting.read(&running, scope), setting.read(&wanted, scope));
+            let place = if now == wanted { &mut changed.applied } else { &mut changed.waiting };
+            place.insert(setting.name.to_owned(), wanted);
+        }
+        *lock(&self.state) = State { running, wanted, kept };
+        Ok(changed)
+    }
+
+    /// Returns why that cannot be.
+    async fn keep(&self, kept: &Kept) -> Option<String> {
+        let Some(file) = self.file.clone() else {
+            return Some("there is no folder to keep it in: start the server with --state-dir".to_owned());
+        };
+        let kept = kept.clone();
+        let written = tokio::task::spawn_blocking(move || kept.write(&file)).await;
+        let error = written.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())).err()?;
+        tracing::warn!("the settings are as before after a restart: {error:#}");
+        Some(format!("{error:#}"))
+    }
+
+    fn check(&self, scope: Scope, setting: &Setting, value: &Value) -> Result<(), Refusal> {
+        let name = setting.name.to_owned();
+        if !setting.is_writable {
+            return Err(Refusal::ReadOnly { name });
+        }
+        if let Some(by) = setting.keys.iter().find_map(|key| given(&self.base, scope, key)) {
+            return Err(Refusal::Locked { name, by });
+        }
+        if value.is_null() {
+            return Ok(());
+        }
+        setting.kind.check(value).map_err(|message| Refusal::Wrong { name: name.clone(), message })?;
+        let locked = setting.kind.fields().iter().filter(|field| value.get(field.name).is_some());
+        match locked.filter_map(|field| Some((field.name, given(&self.base, scope, field.key)?))).next() {
+            Some((field, by)) => Err(Refusal::Locked { name: format!("{name}.{field}"), by }),
+            None => Ok(()),
+        }
+    }
+
+    /// The settings that there are of `scope`.
+    fn of_scope(&self, scope: Scope) -> impl Iterator<Item = &'static Setting> {
+        SETTINGS.iter().filter(move |setting| match (scope, &setting.access) {
+            (Scope::Server, Access::Server(..)) | (Scope::Stream(..), Access::Stream(..)) => true,
+            // A camera that shows two others has a layout, and no picture of its own.
+            (Scope::Camera(camera), Access::Camera(..)) => {
+                self.base.cameras[camera].source.pip.is_some() == setting.is_of_pip()
+            }
+            _ => false,
+        })
+    }
+
+    fn find(&self, scope: Scope, name: &str) -> Result<&'static Setting, Refusal> {
+        self.of_scope(scope).find(|setting| setting.name == name).ok_or_else(|| {
+            let known: Vec<_> = self.of_scope(scope).map(|setting| setting.name).collect();
+            Refusal::Unknown { name: name.to_owned(), known: known.join(", ") }
+        })
+    }
+
+    fn describe(&self, state: &State, scope: Scope, setting: &Setting) -> Value {
+        let by = setting.keys.iter().find_map(|key| given(&self.base, scope, key));
+        let (value, wanted) = (setting.read(&state.running, scope), setting.read(&state.wanted, scope));
+        let mut all = setting.schema();
+        all["value"] = value;
+        if wanted != all["value"] {
+            all["waiting"] = wanted;
+        }
+        all["default"] = match by {
+            // What it would be, is not known of one camera among several.
+            Some(_) => setting.read(&self.usual, scope.usual()),
+            None => setting.read(&self.base, scope),
+        };
+        all["read"] = json!("viewer");
+        all["write"] = json!(if setting.is_writable { "controller" } else { "nobody" });
+        all["applies"] = json!(setting.applies.name());
+        if let Some(by) = by {
+            all["locked"] = json!(by.to_string());
+        }
+        for field in setting.kind.fields() {
+            if let Some(by) = given(&self.base, scope, field.key) {
+                all["properties"][field.name]["locked"] = json!(by.to_string());
+            }
+        }
+        all
+    }
+}
+
+impl Scope {
+    /// The same of a server with one camera and one stream.
+    fn usual(self) -> Self {
+        match self {
+            Self::Server => Self::Server,
+            Self::Camera(_) => Self::Camera(0),
+            Self::Stream(..) => Self::Stream(0, 0),
+        }
+    }
+
+    fn all(config: &Config) -> impl Iterator<Item = Self> {
+        let of_camera = |(at, camera): (usize, &crate::config::CameraConfig)| {
+            let streams = (0..camera.streams.len()).map(move |number| Self::Stream(at, number));
+            std::iter::once(Self::Camera(at)).chain(streams)
+        };
+        std::iter::once(Self::Server).chain(config.cameras.iter().enumerate().flat_map(of_camera))
+    }
+}
+
+impl Setting {
+    /// Its value in a configuration; null where it is of something else.
+    fn read(&self, config: &Config, scope: Scope) -> Value {
+        match (&self.access, scope) {
+            (Access::Server(read, _), Scope::Server) => read(config),
+            (Access::Camera(read, _), Scope::Camera(camera)) => read(&config.cameras[camera]),
+            (Access::Stream(read, _), Scope::Stream(camera, stream)) => read(&config.cameras[camera].streams[stream]),
+            _ => Value::Null,
+        }
+    }
+
+    fn write(&self, options: &mut OptionsOf, value: &Value) {
+        match (&self.access, options) {
+            (Access::Server(_, write), OptionsOf::Server(options)) => write(options, value),
+            (Access::Camera(_, write), OptionsOf::Camera(_, options)) => write(options, value),
+            (Access::Stream(_, write), OptionsOf::Stream(.., options)) => write(options, value),
+            _ => {}
+        }
+    }
+}
+
+/// Where an option of `scope` was given.
+fn given(config: &Config, scope: Scope, key: &str) -> Option<Given> {
+    match scope {
+        Scope::Server => config.given.given(key),
+        Scope::Camera(camera) => config.cameras[camera].given.given(key),
+        Scope::Stream(camera, stream) => config.cameras[camera].streams[stream].given.given(key),
+    }
+}
+
+/// The configuration with what is kept, but for what was given.
+fn configured(base: &Config, kept: &Kept) -> Result<Config, ConfigError> {
+    base.revised(|mut options| {
+        let scope = match &options {
+            OptionsOf::Server(_) => Scope::Server,
+            OptionsOf::Camera(camera, _) => Scope::Camera(*camera),
+            OptionsOf::Stream(camera, stream, _) => Scope::Stream(*camera, *stream),
+        };
+        let is_given = |key: &str| given(base, scope, key).is_some();
+        for (name, value) in kept.get(base, scope).into_iter().flatten() {
+            let Some(setting) = SETTINGS.iter().find(|setting| setting.name == name) else { continue };
+            if !setting.keys.iter().any(|key| is_given(key)) {
+                let mut value = value.clone();
+                let locked = setting.kind.fields().iter().filter(|field| is_given(field.key));
+                if let Some(fields) = value.as_object_mut() {
+                    locked.for_each(|field| drop(fields.remove(field.name)));
+                }
+                setting.write(&mut options, &value);
+            }
+        }
+    })
+}
+
+/// Of what is kept, what can be so, and the configuration with it. What is left out is logged.
+fn right_of(base: &Config, kept: Kept) -> (Kept, Config) {
+    let is_right = |(name, value): (&String, &Value)| {
+        let setting = SETTINGS.iter().find(|setting| setting.name == name && setting.is_writable);
+        setting.is_some_and(|setting| setting.kind.check(value).is_ok())
+    };
+    let all_right = Scope::all(base).all(|scope| kept.get(base, scope).into_iter().flatten().all(is_right));
+    if let (true, Ok(config)) = (all_right, configured(base, &kept)) {
+        return (kept, config);
+    }
+    let (mut right, mut config) = (Kept::default(), base.clone());
+    for scope in Scope::all(base) {
+        for (name, value) in kept.get(base, scope).into_iter().flatten() {
+            let mut more = right.clone();
+            more.values(base, scope).insert(name.clone(), value.clone());
+            match configured(base, &more) {
+                Ok(with) if is_right((name, value)) => (right, config) = (more, with),
+                Ok(_) => tracing::warn!("a kept setting is left out: {name} cannot be {value}"),
+                Err(error) => tracing::warn!("a kept setting is left out: {name} cannot be {value}: {error}"),
+            }
+        }
+    }
+    (right, config)
+}
+
+/// What the configuration says is wrong, by the name of the setting: of those that were to be changed, the one whose
+/// option it names.
+fn wrong(values: &Values, error: &ConfigError) -> Refusal {
+    let is_of = |name: &str, option: &str| {
+        SETTINGS.iter().any(|setting| setting.name == name && setting.all_keys().any(|key| key == option))
+    };
+    let named = error.options().find_map(|option| values.keys().find(|name| is_of(name, option)));
+    let name = named.or(values.keys().next()).cloned().unwrap_or_default();
+    Refusal::Wrong { name, message: error.to_string() }
+}

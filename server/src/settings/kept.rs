@@ -1,0 +1,86 @@
+//! The values that were changed, and the file that keeps them: JSON in the server's state folder.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Scope;
+use crate::config::Config;
+use crate::state_file;
+
+/// Values of settings by name.
+pub type Values = BTreeMap<String, Value>;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Kept {
+    #[serde(skip_serializing_if = "Values::is_empty")]
+    server: Values,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    cameras: BTreeMap<String, OfCamera>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct OfCamera {
+    #[serde(skip_serializing_if = "Values::is_empty")]
+    settings: Values,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    streams: BTreeMap<String, Values>,
+}
+
+impl Kept {
+    pub fn get(&self, config: &Config, scope: Scope) -> Option<&Values> {
+        match scope {
+            Scope::Server => Some(&self.server),
+            Scope::Camera(camera) => Some(&self.cameras.get(&config.cameras[camera].name)?.settings),
+            Scope::Stream(camera, stream) => {
+                let camera = &config.cameras[camera];
+                self.cameras.get(&camera.name)?.streams.get(&camera.streams[stream].name)
+            }
+        }
+    }
+
+    pub fn values(&mut self, config: &Config, scope: Scope) -> &mut Values {
+        let camera = match scope {
+            Scope::Server => return &mut self.server,
+            Scope::Camera(camera) | Scope::Stream(camera, _) => &config.cameras[camera],
+        };
+        let of_camera = self.cameras.entry(camera.name.clone()).or_default();
+        match scope {
+            Scope::Stream(_, stream) => of_camera.streams.entry(camera.streams[stream].name.clone()).or_default(),
+            _ => &mut of_camera.settings,
+        }
+    }
+
+    /// What the file has. One that cannot be read is logged and stays; one that is broken, as by a power cut, is set
+    /// aside.
+    pub fn read(file: &Path) -> Self {
+        let name = file.display();
+        let text = match state_file::read(file) {
+            Ok(None) => return Self::default(),
+            Ok(Some(text)) => text,
+            Err(error) => {
+                tracing::warn!("cannot read {name}, which stays: {error}; settings are as they were given");
+                return Self::default();
+            }
+        };
+        serde_json::from_str(&text).unwrap_or_else(|error| {
+            let now = match state_file::set_aside(file) {
+                Ok(aside) => format!("it is now {}", aside.display()),
+                Err(failed) => format!("it stays: {failed}"),
+            };
+            tracing::warn!("{name} has no settings ({error}): {now}; settings are as they were given");
+            Self::default()
+        })
+    }
+
+    /// Into the file, as a whole or not at all.
+    pub fn write(&self, file: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        state_file::write(file, &text).with_context(|| format!("cannot write {}", file.display()))
+    }
+}
