@@ -5,6 +5,8 @@
 
 use gstreamer as gst;
 
+/// A keyframe that was asked for may have been lost itself.
+const ASK_AGAIN: gst::ClockTime = gst::ClockTime::from_mseconds(500);
 /// Without a keyframe for so long there may never be one, as where a stream begins with one and is refreshed in parts then.
 const LONGEST_WAIT: gst::ClockTime = gst::ClockTime::from_seconds(40);
 
@@ -26,13 +28,25 @@ pub struct Losses {
     waits: Option<[Option<gst::ClockTime>; 2]>,
     /// The first picture that was left out.
     first: Option<gst::ClockTime>,
+    /// When a keyframe was asked for.
+    asked: Option<gst::ClockTime>,
 }
 
 impl Losses {
-    /// Packets are missing behind a picture, and before another one, where that is damaged too. True: a keyframe is
-    /// wanted: once, even of a stream that has had none yet, whose first one may be what is damaged.
-    pub fn lost(&mut self, behind: Option<gst::ClockTime>, before: Option<gst::ClockTime>) -> bool {
-        self.waits.replace([behind, before]).is_none()
+    /// Packets are missing behind a picture, and before another one, where that is damaged too.
+    pub fn lost(&mut self, behind: Option<gst::ClockTime>, before: Option<gst::ClockTime>) {
+        self.waits = Some([behind, before]);
+    }
+
+    /// Whether a keyframe is to be asked for now, by the time of the picture that comes: at once after a loss, even of a
+    /// stream that has had none yet, whose first one may be what is damaged; and again until one comes.
+    pub fn asks(&mut self, time: Option<gst::ClockTime>) -> bool {
+        let again = |asked| self.has_keyframes && time.is_some_and(|time| time.saturating_sub(asked) >= ASK_AGAIN);
+        let is_due = self.waits.is_some() && self.asked.is_none_or(again);
+        if is_due {
+            self.asked = Some(time.unwrap_or_default());
+        }
+        is_due
     }
 
     /// Whether pictures are left out until decoding may begin again.
@@ -45,7 +59,7 @@ impl Losses {
         self.has_keyframes |= start == Start::Keyframe;
         let is_damaged = |times: &[Option<gst::ClockTime>; 2]| time.is_some() && times.contains(&time);
         if start != Start::None && !self.waits.as_ref().is_some_and(is_damaged) {
-            self.waits = None;
+            (self.waits, self.asked) = (None, None);
         }
         if self.waits.is_none() || !self.has_keyframes {
             self.first = None;
@@ -71,24 +85,37 @@ mod tests {
     fn after_a_loss_the_next_whole_keyframe_goes_on() {
         let mut losses = Losses::default();
         assert!(losses.lets_through(at(0), Start::Keyframe) && losses.lets_through(at(40), Start::None));
-        assert!(losses.lost(at(80), at(120)));
+        losses.lost(at(80), at(120));
         assert!(!losses.lets_through(at(120), Start::None));
-        assert!(!losses.lost(at(160), at(160)), "asked for once");
+        losses.lost(at(160), at(160));
         assert!(!losses.lets_through(at(160), Start::Keyframe), "a keyframe with a hole");
         assert!(!losses.lets_through(at(200), Start::None));
         assert!(losses.lets_through(at(240), Start::Keyframe) && losses.lets_through(at(280), Start::None));
-        assert!(losses.lost(at(280), None));
+        losses.lost(at(280), None);
         assert!(losses.lets_through(at(320), Start::Keyframe), "it begins behind the gap");
+    }
+
+    #[test]
+    fn a_keyframe_is_asked_for_each_half_second_until_it_comes() {
+        let mut losses = Losses::default();
+        assert!(losses.lets_through(at(0), Start::Keyframe) && !losses.asks(at(40)));
+        losses.lost(at(40), at(80));
+        assert!(losses.asks(at(80)) && !losses.asks(at(80)));
+        losses.lost(at(80), at(120));
+        assert!(!losses.asks(at(120)) && !losses.asks(at(579)) && losses.asks(at(580)) && !losses.asks(at(620)));
+        assert!(losses.lets_through(at(640), Start::Keyframe) && !losses.asks(at(9_000)));
+        losses.lost(at(9_000), None);
+        assert!(losses.asks(at(9_040)));
     }
 
     #[test]
     fn a_keyframe_is_not_waited_for_for_ever() {
         let mut losses = Losses::default();
         assert!(losses.lets_through(at(0), Start::Keyframe));
-        assert!(losses.lost(at(0), at(40)));
+        losses.lost(at(0), at(40));
         assert!(!losses.lets_through(at(40), Start::None) && !losses.lets_through(at(40_000), Start::None));
         assert!(losses.lets_through(at(40_040), Start::None) && losses.lets_through(at(40_080), Start::None));
-        assert!(losses.lost(at(40_080), None) && !losses.lost(at(40_080), None), "asked for once more");
+        losses.lost(at(40_080), None);
         assert!(losses.lets_through(at(40_120), Start::None));
         assert!(!losses.lets_through(at(40_080), Start::Keyframe), "it has, and this one is damaged");
         assert!(!losses.lets_through(at(40_160), Start::None) && losses.lets_through(at(40_200), Start::Keyframe));
@@ -97,9 +124,10 @@ mod tests {
     #[test]
     fn a_first_keyframe_that_is_damaged_is_left_out() {
         let mut losses = Losses::default();
-        assert!(losses.lost(at(0), at(0)), "nothing of it has come out yet");
+        losses.lost(at(0), at(0));
+        assert!(losses.asks(at(0)), "nothing of it has come out yet");
         assert!(!losses.lets_through(at(0), Start::Keyframe) && !losses.lets_through(at(40), Start::None));
-        assert!(!losses.lost(at(40), at(80)), "it is waited for already");
+        losses.lost(at(40), at(80));
         assert!(losses.lets_through(at(120), Start::Keyframe) && losses.lets_through(at(160), Start::None));
     }
 
@@ -107,7 +135,8 @@ mod tests {
     fn a_stream_without_keyframes_is_not_kept_back() {
         let mut losses = Losses::default();
         assert!(losses.lets_through(at(0), Start::None));
-        assert!(losses.lost(at(40), at(80)) && !losses.lost(at(40), at(80)), "asked for once");
+        losses.lost(at(40), at(80));
+        assert!(losses.asks(at(80)) && !losses.asks(at(9_000)), "asked for once");
         assert!(losses.lets_through(at(80), Start::None));
     }
 
@@ -115,7 +144,7 @@ mod tests {
     fn where_pictures_are_refreshed_in_parts_the_next_whole_recovery_point_goes_on() {
         let mut losses = Losses::default();
         assert!(losses.lets_through(at(0), Start::Keyframe) && losses.lets_through(at(40), Start::RecoveryPoint));
-        assert!(losses.lost(at(40), at(80)));
+        losses.lost(at(40), at(80));
         assert!(!losses.lets_through(at(80), Start::RecoveryPoint), "it has a hole");
         assert!(!losses.lets_through(at(120), Start::None));
         assert!(losses.lets_through(at(160), Start::RecoveryPoint) && losses.lets_through(at(200), Start::None));

@@ -8,8 +8,9 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use gstreamer_video as gst_video;
 use rov_common::codec::{self, Codec};
+use rov_common::lossy::Keyframes;
 use rov_common::marker::{self, Markers};
-use rov_common::rtp::Header;
+use rov_common::rtp::{Header, set_sequence};
 use rov_common::sync::lock;
 
 use crate::counter::Counter;
@@ -19,6 +20,15 @@ use crate::losses::{Losses, Start};
 /// None for what is no RTP packet.
 pub fn header(packet: &gst::BufferRef) -> Option<Header> {
     Header::parse(&packet.map_readable().ok()?)
+}
+
+/// Gives the packet another sequence number.
+pub fn set_number(packet: &mut gst::Buffer, header: Header, number: u16) {
+    if header.sequence != number
+        && let Ok(mut bytes) = packet.make_mut().map_writable()
+    {
+        set_sequence(&mut bytes, number);
+    }
 }
 
 /// That of the packet, or of the first packet, that a probe is called for.
@@ -32,17 +42,28 @@ pub struct LeftOut {
     pictures: Arc<Counter>,
     /// Since when the next whole keyframe is waited for.
     awaited: Mutex<Option<Instant>>,
+    keyframes: Mutex<Keyframes>,
+}
+
+/// A picture that depayloaders give, and what is done with it.
+#[derive(Clone, Copy, Debug)]
+pub struct Judged {
+    pub start: Start,
+    /// Since when the next whole keyframe is waited for; then the picture is left out.
+    pub awaited: Option<Instant>,
 }
 
 impl LeftOut {
     /// `pictures` counts them.
     pub fn new(pictures: Arc<Counter>) -> Self {
-        Self { pictures, awaited: Mutex::default() }
+        Self { pictures, awaited: Mutex::default(), keyframes: Mutex::default() }
     }
 
-    /// A picture has come; where `awaited` says since when a whole keyframe is waited for, it is left out.
-    pub fn picture_came(&self, awaited: Option<Instant>) {
+    pub fn picture_came(&self, Judged { start, awaited }: Judged) {
         *lock(&self.awaited) = awaited;
+        if start == Start::Keyframe {
+            lock(&self.keyframes).came(Instant::now());
+        }
         if awaited.is_some() {
             self.pictures.add();
         }
@@ -52,16 +73,18 @@ impl LeftOut {
     pub fn keyframe_awaited(&self) -> Option<(Instant, Instant)> {
         lock(&self.awaited).zip(self.pictures.last())
     }
+
+    /// Whether a whole keyframe is waited for, and a new session with the camera would bring one sooner.
+    pub fn keyframe_is_too_far(&self, now: Instant) -> bool {
+        let (keyframes, awaited) = (*lock(&self.keyframes), *lock(&self.awaited));
+        awaited.is_some_and(|since| keyframes.are_too_far(since, now))
+    }
 }
 
 /// Has the depayloaders of `bin` take for one access unit what has one time stamp, whatever a camera's marker bits say,
-/// and leave out what a loss of packets has damaged. `on_picture` hears of each picture since when the next whole keyframe
-/// is waited for; then it is left out. `renumbered`: packets have new numbers, by which no loss is seen.
-pub fn correct_packets(
-    bin: &gst::Bin,
-    renumbered: bool,
-    on_picture: impl Fn(Option<Instant>) + Clone + Send + Sync + 'static,
-) {
+/// and leave out what a loss of packets has damaged. `on_picture` hears of each picture. `renumbered`: packets have new
+/// numbers, by which no loss is seen.
+pub fn correct_packets(bin: &gst::Bin, renumbered: bool, on_picture: impl Fn(Judged) + Clone + Send + Sync + 'static) {
     for depayloader in bin.iterate_recurse().into_iter().flatten() {
         let is_of = |codec: &Codec| is_made_by(&depayloader, &format!("rtp{codec}depay"));
         let Some(codec) = [Codec::H264, Codec::H265].into_iter().find(is_of) else { continue };
@@ -87,9 +110,8 @@ fn judge_packets(sink: &gst::Pad, codec: Codec, renumbered: bool, losses: Arc<Mu
         };
         // One after the other: a loss counts from the pictures on that come out behind it.
         info.flow_res = packets.into_iter().try_fold(gst::FlowSuccess::Ok, |_, mut packet| {
-            let is_lost = find_loss(&mut lock(&last), codec, renumbered, &mut packet, &losses);
-            if is_lost {
-                // By RTCP, where the camera's SDP offers that.
+            find_loss(&mut lock(&last), codec, renumbered, &mut packet, &losses);
+            if lock(&losses).asks(packet.pts()) {
                 pad.push_event(gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build());
             }
             let passed = pass(&mut lock(&markers), codec, packet);
@@ -102,18 +124,17 @@ fn judge_packets(sink: &gst::Pad, codec: Codec, renumbered: bool, losses: Arc<Mu
     });
 }
 
-/// Whether a keyframe is to be asked for. `last`: the packet that came last, and its time.
+/// `last`: the packet that came last, and its time.
 fn find_loss(
     last: &mut Option<(marker::Packet, Option<gst::ClockTime>)>,
     codec: Codec,
     renumbered: bool,
     packet: &mut gst::Buffer,
     losses: &Mutex<Losses>,
-) -> bool {
-    let Some(header) = packet.map_readable().ok().and_then(|bytes| marker::Packet::parse(codec, &bytes)) else {
-        return false;
-    };
-    let Some((before, behind)) = last.replace((header, packet.pts())) else { return false };
+) {
+    let header = packet.map_readable().ok().and_then(|bytes| marker::Packet::parse(codec, &bytes));
+    let Some(header) = header else { return };
+    let Some((before, behind)) = last.replace((header, packet.pts())) else { return };
     // A picture is known by its time, which from a bare socket is that of each packet's arrival.
     if before.is_of_the_picture_of(&header) && packet.pts() != behind {
         packet.make_mut().set_pts(behind);
@@ -122,14 +143,16 @@ fn find_loss(
     // So a jitter buffer marks the first packet behind a gap.
     let is_gap = renumbered && packet.flags().contains(gst::BufferFlags::DISCONT);
     let is_damaged = before.is_gap_before(&header).or(is_gap.then_some(true));
-    is_damaged.is_some_and(|is_damaged| lock(losses).lost(behind, packet.pts().filter(|_| is_damaged)))
+    if let Some(is_damaged) = is_damaged {
+        lock(losses).lost(behind, packet.pts().filter(|_| is_damaged));
+    }
 }
 
 fn leave_out_damaged(
     src: &gst::Pad,
     codec: Codec,
     losses: Arc<Mutex<Losses>>,
-    on_picture: impl Fn(Option<Instant>) + Send + Sync + 'static,
+    on_picture: impl Fn(Judged) + Send + Sync + 'static,
 ) {
     let since = Mutex::new(None);
     src.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
@@ -140,7 +163,7 @@ fn leave_out_damaged(
         drop(losses);
         let mut since = lock(&since);
         *since = if lets_through { None } else { since.or_else(|| Some(Instant::now())) };
-        on_picture(*since);
+        on_picture(Judged { start, awaited: *since });
         if lets_through { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }
     });
 }
@@ -226,7 +249,7 @@ mod tests {
         let bin = gst::parse::bin_from_description(text, false).unwrap();
         let (seen, left_out) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(0)));
         let counted = Arc::clone(&left_out);
-        correct_packets(&bin, false, move |awaited| *lock(&counted) += i32::from(awaited.is_some()));
+        correct_packets(&bin, false, move |judged| *lock(&counted) += i32::from(judged.awaited.is_some()));
         let (out, times) = (bin.by_name("out").unwrap().static_pad("sink").unwrap(), Arc::clone(&seen));
         out.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
             lock(&times).push(info.buffer().unwrap().pts().unwrap().mseconds());

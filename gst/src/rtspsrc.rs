@@ -7,14 +7,17 @@ use std::time::{Duration, Instant};
 
 use gio::prelude::*;
 use gstreamer as gst;
+use gstreamer::glib;
 use gstreamer::glib::translate::{ToGlibPtr, from_glib_none};
 use gstreamer::prelude::*;
 use gstreamer_rtsp::ffi as gst_rtsp;
 use gstreamer_rtsp::rtsp_message::RTSPMessage;
+use gstreamer_sdp::{SDPMediaRef, SDPMessageRef};
 use rov_common::attempts::{Attempts, Request, Verdict};
 use rov_common::backlog::Backlog;
 use rov_common::camera::{CameraUrl, Credentials, Trust};
 use rov_common::challenge;
+use rov_common::numbering::Numbering;
 use rov_common::sync::lock;
 use rov_common::unread::Unread;
 
@@ -31,6 +34,32 @@ pub fn set_address(source: &gst::Element, url: &CameraUrl) {
     if let Some(Credentials { user, password }) = url.credentials() {
         source.set_property("user-id", user);
         source.set_property("user-pw", password);
+    }
+}
+
+/// Has the camera send by TCP alone, where nothing is lost on the way.
+pub fn take_tcp(source: &gst::Element) {
+    source.set_property_from_str("protocols", "tcp");
+}
+
+/// Has `GstForceKeyUnit` ask the camera for a keyframe by RTCP (PLI, RFC 4585 section 6.3.1), whether its SDP offers that
+/// or not: many cameras answer it all the same, and others ignore what they do not know (RFC 3550 section 6.1).
+pub fn ask_for_keyframes(source: &gst::Element) {
+    source.connect("on-sdp", false, |values| {
+        // SAFETY: the value holds a message, which may be modified during the call, as the signal's documentation says.
+        let message = unsafe {
+            glib::gobject_ffi::g_value_get_boxed(values.get(1)?.to_glib_none().0).cast::<SDPMessageRef>().as_mut()?
+        };
+        message.medias_mut().filter(|media| media.media() == Some("video")).for_each(offer_pli);
+        None
+    });
+}
+
+fn offer_pli(media: &mut SDPMediaRef) {
+    // Not for all formats at once (`*`), which not every GStreamer knows.
+    let formats: Vec<_> = media.formats().map(str::to_owned).collect();
+    for format in formats {
+        media.add_attribute("rtcp-fb", Some(&format!("{format} nack pli")));
     }
 }
 
@@ -107,7 +136,7 @@ pub fn on_certificate(source: &gst::Element, trust: Trust, refused: impl Fn(Stri
 /// Of SHA-256, in hexadecimal digits.
 fn fingerprint(certificate: &gio::TlsCertificate) -> String {
     let der = certificate.certificate();
-    let sum = der.and_then(|der| gst::glib::compute_checksum_for_data(gst::glib::ChecksumType::Sha256, &der));
+    let sum = der.and_then(|der| glib::compute_checksum_for_data(glib::ChecksumType::Sha256, &der));
     sum.map_or_else(String::new, |sum| sum.to_string())
 }
 
@@ -160,24 +189,54 @@ pub fn watch_lateness(
     });
 }
 
+/// Closes gaps between the numbers of pictures that come by TCP, before the jitter buffer waits for what is missing.
+pub fn number_packets(source: &gst::Element) {
+    on_input(source, "recv_rtp_sink", |source, pad| {
+        let (source, numbering) = (source.downgrade(), Mutex::new(None));
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            let Some(packet) = info.buffer_mut() else { return gst::PadProbeReturn::Ok };
+            let Some(header) = rtp::header(packet) else { return gst::PadProbeReturn::Ok };
+            let mut numbering = lock(&numbering);
+            // Its sockets are there before the first packet, and stay.
+            if numbering.is_none() && source.upgrade().is_none_or(|source| has_udp(&source)) {
+                return gst::PadProbeReturn::Remove;
+            }
+            let number = numbering.get_or_insert_with(Numbering::default).number(header);
+            rtp::set_number(packet, header, number);
+            gst::PadProbeReturn::Ok
+        });
+    });
+}
+
 /// Calls `on_packet` with each compound RTCP packet that the source gets, by UDP and by TCP. Where its packets come in,
 /// as `add-reference-timestamp-meta` is there from GStreamer 1.22 on alone.
 pub fn on_control(source: &gst::Element, on_packet: impl Fn(&[u8]) + Send + Sync + 'static) {
     let on_packet = Arc::new(on_packet);
-    source.connect("new-manager", false, move |values| {
-        let manager = values.get(1)?.get::<gst::Element>().ok()?;
+    on_input(source, "recv_rtcp_sink", move |_, pad| {
         let on_packet = Arc::clone(&on_packet);
-        manager.connect_pad_added(move |_, pad| {
-            if !pad.name().starts_with("recv_rtcp_sink") {
-                return;
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+            if let Some(map) = info.buffer().and_then(|buffer| buffer.map_readable().ok()) {
+                on_packet(&map);
             }
-            let on_packet = Arc::clone(&on_packet);
-            pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-                if let Some(map) = info.buffer().and_then(|buffer| buffer.map_readable().ok()) {
-                    on_packet(&map);
-                }
-                gst::PadProbeReturn::Ok
-            });
+            gst::PadProbeReturn::Ok
+        });
+    });
+}
+
+/// Calls `on_pad` with each pad of this name by which packets come in, also where UDP was in vain.
+fn on_input(
+    source: &gst::Element,
+    name: &'static str,
+    on_pad: impl Fn(&gst::Element, &gst::Pad) + Send + Sync + 'static,
+) {
+    let on_pad = Arc::new(on_pad);
+    source.connect("new-manager", false, move |values| {
+        let (source, manager) = (values[0].get::<gst::Element>().ok()?, values.get(1)?.get::<gst::Element>().ok()?);
+        let (source, on_pad) = (source.downgrade(), Arc::clone(&on_pad));
+        manager.connect_pad_added(move |_, pad| {
+            if let Some(source) = source.upgrade().filter(|_| pad.name().starts_with(name)) {
+                on_pad(&source, pad);
+            }
         });
         None
     });

@@ -12,7 +12,7 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use rov_common::sync::lock;
 use rov_gst::clock::running_time;
-use rov_gst::rtp::LeftOut;
+use rov_gst::rtp::{Judged, LeftOut};
 
 /// Name of the element that takes what is published.
 pub const ELEMENT: &str = "rov_inlet";
@@ -123,16 +123,16 @@ impl Inlet {
         lock(&self.state).publisher.as_ref().is_some_and(|publisher| publisher.key == key && publisher.by_tcp)
     }
 
-    /// A picture of the publisher has come; where `awaited` says since when a whole keyframe is waited for, it is left out.
-    pub fn picture_came(&self, key: usize, awaited: Option<Instant>, now: Instant) {
+    /// A picture of the publisher has come.
+    pub fn picture_came(&self, key: usize, judged: Judged, now: Instant) {
         let mut state = lock(&self.state);
         let State { lost, publisher, .. } = &mut *state;
         let Some(publisher) = publisher.as_mut().filter(|publisher| publisher.key == key) else { return };
-        if awaited.is_some() {
+        if judged.awaited.is_some() {
             publisher.heard_at(now);
         }
         if let Some(lost) = lost.upgrade() {
-            lost.picture_came(awaited);
+            lost.picture_came(judged);
         }
     }
 

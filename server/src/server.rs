@@ -300,6 +300,7 @@ impl Server {
                 inlet: inlet.clone().filter(|_| camera.source.kind == SourceKind::Publish),
                 pip: pips.iter().find(|pip| pip.name() == camera.name).cloned(),
                 taps: pips.iter().filter_map(|pip| pip.tap(&camera.name)).collect(),
+                ..Links::default()
             };
             let of_camera = served.iter().map(|(stream, _)| Arc::clone(stream)).collect::<Vec<_>>();
             let supervise = supervisor::run(camera, links, served, stop.clone());

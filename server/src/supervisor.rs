@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use rov_common::api::StreamState;
 use rov_common::backoff::{Backoff, REFUSED_MAX, REFUSED_MIN};
+use rov_common::sync::lock;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,8 @@ const RESTART_MAX: Duration = Duration::from_secs(1);
 /// Opening a camera can hang in its driver; past this the attempt is given up and left to its thread.
 const START_LIMIT: Duration = Duration::from_secs(15);
 const STOP_LIMIT: Duration = Duration::from_secs(2);
+const LOSES_PACKETS: &str = "packets of the camera are lost on their way by UDP, and it sends no keyframe when asked for one: \
+                             starting a new session with it, by TCP; have it make a keyframe every second or two";
 
 /// How a stream came to its end without an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +111,9 @@ pub async fn run(
                             let reason = encoders.failed(&camera, &failure, &well_for, hangs).await;
                             let well_for = well_for.into_iter().flatten().max();
                             has_worked |= well_for.is_some();
+                            if well_for.is_none() && lock(&around.links.path).failed(Instant::now()) {
+                                tracing::warn!(camera = camera.name, "no picture came by TCP: taking UDP again");
+                            }
                             if well_for.is_some() {
                                 refusals.reset();
                                 remember(&mut camera, found.as_ref());
@@ -121,6 +127,12 @@ pub async fn run(
                         RunEnd::Denied(reason) => {
                             least = refusals.next_delay();
                             format!("{reason}; next attempt in {} s, as cameras lock out after some", least.as_secs())
+                        }
+                        RunEnd::LosesPackets => {
+                            lock(&around.links.path).change();
+                            tracing::warn!(camera = camera.name, "{LOSES_PACKETS}");
+                            set_stopped(streams, StreamState::Restarting, LOSES_PACKETS);
+                            continue;
                         }
                         RunEnd::CameraFound(cameras) => {
                             tracing::info!(camera = camera.name, "camera found: {cameras}");

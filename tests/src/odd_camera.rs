@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU16, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -13,6 +13,7 @@ use rov_common::codec::{self, Codec, NalKind};
 use rov_common::sync::lock;
 
 use crate::programs::Server;
+use crate::rtp_sender::free_port_pair;
 use crate::wait;
 
 /// Which packets have the marker bit.
@@ -40,11 +41,35 @@ pub struct Habits {
     pub together: u32,
     /// By UDP where that is asked for, else by TCP alone.
     pub udp: bool,
+    /// By TCP where that is asked for, else by UDP alone.
+    pub tcp: bool,
+    /// Pictures from one keyframe to the next.
+    pub group: u32,
+    /// Makes a keyframe when it is asked for one by RTCP over UDP.
+    pub answers: bool,
+    /// Numbers of packets that are left out before each picture.
+    pub unused: u16,
+}
+
+impl Habits {
+    /// No odd one.
+    pub const NONE: Self = Self {
+        stamped: 25.0,
+        delivered: 25.0,
+        marks: Marks::Picture,
+        slices: 1,
+        together: 1,
+        udp: false,
+        tcp: true,
+        group: 12,
+        answers: false,
+        unused: 0,
+    };
 }
 
 impl Default for Habits {
     fn default() -> Self {
-        Self { stamped: 25.0, delivered: 25.0, marks: Marks::Picture, slices: 1, together: 1, udp: false }
+        Self::NONE
     }
 }
 
@@ -70,8 +95,12 @@ struct Shared {
     jump: AtomicI64,
     sent: AtomicU64,
     late: AtomicU64,
+    /// The numbers of packets are to jump by so much at the next picture.
+    number_jump: AtomicU16,
     /// The first packet of the third picture of a group is to be lost.
     lose: AtomicBool,
+    /// The first packet of the next picture that is no keyframe is.
+    lose_next: AtomicBool,
     /// All keyframes are.
     lose_keyframes: AtomicBool,
 }
@@ -82,13 +111,15 @@ impl OddCamera {
         let port = listener.local_addr().expect("its address").port();
         let shared = Arc::new(Shared {
             habits,
-            units: encode(habits.slices),
+            units: encode(habits.slices, habits.group),
             stop: AtomicBool::new(false),
             delivered: AtomicU64::new((habits.delivered * 1e3) as u64),
             jump: AtomicI64::new(0),
             sent: AtomicU64::new(0),
             late: AtomicU64::new(0),
+            number_jump: AtomicU16::new(0),
             lose: AtomicBool::new(false),
+            lose_next: AtomicBool::new(false),
             lose_keyframes: AtomicBool::new(false),
         });
         let for_clients = Arc::clone(&shared);
@@ -124,6 +155,16 @@ impl OddCamera {
         self.shared.lose.store(true, Ordering::Relaxed);
     }
 
+    /// Loses one packet by UDP, of the next picture that is no keyframe.
+    pub fn lose_next(&self) {
+        self.shared.lose_next.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets the packets' numbers jump.
+    pub fn jump_numbers(&self, by: u16) {
+        self.shared.number_jump.store(by, Ordering::Relaxed);
+    }
+
     /// Loses all keyframes from now on, or none.
     pub fn lose_keyframes(&self, all: bool) {
         self.shared.lose_keyframes.store(all, Ordering::Relaxed);
@@ -155,7 +196,7 @@ impl OddCamera {
     /// Sends plain RTP to a port of this machine, until the camera is dropped.
     pub fn send_rtp(&self, port: u16) {
         let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
-        let way = Way::Udp { socket, to: SocketAddr::from(([127, 0, 0, 1], port)) };
+        let way = Way::Udp { socket, to: SocketAddr::from(([127, 0, 0, 1], port)), asks: Arc::default() };
         let shared = Arc::clone(&self.shared);
         std::thread::spawn(move || stream(&shared, &way, &AtomicBool::new(false)));
     }
@@ -179,12 +220,12 @@ impl Drop for OddCamera {
     }
 }
 
-/// Half a second of pictures, the first of which is a keyframe.
-fn encode(slices: u32) -> Vec<Vec<Vec<u8>>> {
+/// One group of pictures, the first of which is a keyframe.
+fn encode(slices: u32, group: u32) -> Vec<Vec<Vec<u8>>> {
     gst::init().expect("GStreamer");
     let text = format!(
-        "videotestsrc num-buffers=12 pattern=smpte ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 \
-         ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max=12 bitrate=1000 threads=1 sliced-threads=false \
+        "videotestsrc num-buffers={group} pattern=smpte ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 \
+         ! x264enc tune=zerolatency speed-preset=ultrafast key-int-max={group} bitrate=1000 threads=1 sliced-threads=false \
          option-string=slices={slices} ! h264parse ! video/x-h264,stream-format=byte-stream,alignment=au \
          ! fakesink name=sink signal-handoffs=true"
     );
@@ -208,8 +249,16 @@ fn encode(slices: u32) -> Vec<Vec<Vec<u8>>> {
 
 /// Where the packets go.
 enum Way {
-    Tcp { writer: Arc<Mutex<TcpStream>>, channel: u8 },
-    Udp { socket: UdpSocket, to: SocketAddr },
+    Tcp {
+        writer: Arc<Mutex<TcpStream>>,
+        channel: u8,
+    },
+    /// `asks`: a keyframe is wanted.
+    Udp {
+        socket: UdpSocket,
+        to: SocketAddr,
+        asks: Arc<AtomicBool>,
+    },
 }
 
 struct Request {
@@ -304,23 +353,57 @@ impl Client {
             let digits = wanted.split(name).nth(1)?;
             digits.split(|c: char| !c.is_ascii_digit()).next()?.parse::<u16>().ok()
         };
+        if wanted.contains("TCP") && !self.shared.habits.tcp {
+            return None;
+        }
         if wanted.contains("TCP") {
             let channel = after("interleaved=").unwrap_or(0) as u8;
             self.way = Some(Way::Tcp { writer: Arc::clone(&self.writer), channel });
             return Some(format!("RTP/AVP/TCP;unicast;interleaved={channel}-{}", channel + 1));
         }
         let port = after("client_port=").filter(|_| self.shared.habits.udp)?;
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
-        let own = socket.local_addr().expect("its address").port();
-        self.way = Some(Way::Udp { socket, to: SocketAddr::from(([127, 0, 0, 1], port)) });
+        let own = free_port_pair();
+        let socket = UdpSocket::bind(("127.0.0.1", own)).expect("its port");
+        let asks = Arc::default();
+        if self.shared.habits.answers {
+            hear_requests(own + 1, Arc::clone(&self.gone), Arc::clone(&asks));
+        }
+        self.way = Some(Way::Udp { socket, to: SocketAddr::from(([127, 0, 0, 1], port)), asks });
         Some(format!("RTP/AVP;unicast;client_port={port}-{};server_port={own}-{}", port + 1, own + 1))
     }
+}
+
+/// Sets `asks` when a picture loss is indicated at this port (RFC 4585 section 6.3.1), until the client has gone.
+fn hear_requests(port: u16, gone: Arc<AtomicBool>, asks: Arc<AtomicBool>) {
+    let socket = UdpSocket::bind(("127.0.0.1", port)).expect("the port for RTCP");
+    socket.set_read_timeout(Some(Duration::from_millis(100))).expect("a limit");
+    std::thread::spawn(move || {
+        let mut compound = [0; 1500];
+        while !gone.load(Ordering::Relaxed) {
+            // Without a report within the limit it looks whether the client is still there.
+            let Ok(length) = socket.recv(&mut compound) else { continue };
+            let mut rest = &compound[..length];
+            while let [first, kind, high, low, ..] = *rest {
+                if kind == 206 && first & 0x1f == 1 {
+                    asks.store(true, Ordering::Relaxed);
+                }
+                rest = rest.get(4 * (usize::from(u16::from_be_bytes([high, low])) + 1)..).unwrap_or_default();
+            }
+        }
+    });
 }
 
 /// Sends pictures until the client, or the camera, has gone.
 fn stream(shared: &Shared, way: &Way, gone: &AtomicBool) {
     let (mut sequence, mut timestamp, mut due) = (1_u16, 1_000.0_f64, Instant::now());
-    for (number, unit) in (1_u32..).zip(shared.units.iter().cycle()) {
+    let mut of_group = 0;
+    for number in 1_u32.. {
+        let is_asked = matches!(way, Way::Udp { asks, .. } if asks.swap(false, Ordering::Relaxed));
+        of_group = if is_asked { 0 } else { of_group % shared.units.len() };
+        let unit = &shared.units[of_group];
+        of_group += 1;
+        let skipped = shared.habits.unused.wrapping_add(shared.number_jump.swap(0, Ordering::Relaxed));
+        sequence = sequence.wrapping_add(skipped);
         if gone.load(Ordering::Relaxed) || shared.stop.load(Ordering::Relaxed) {
             return;
         }
@@ -336,12 +419,13 @@ fn stream(shared: &Shared, way: &Way, gone: &AtomicBool) {
             packet.extend_from_slice(&[0x11, 0x22, 0x33, 0x44]);
             packet.extend_from_slice(&payload);
             sequence = sequence.wrapping_add(1);
-            let is_lost = match number as usize % shared.units.len() {
+            let is_lost = match of_group {
                 1 => shared.lose_keyframes.load(Ordering::Relaxed),
                 3 => shared.lose.swap(false, Ordering::Relaxed),
                 _ => false,
             };
-            if is_lost {
+            let by_udp = matches!(way, Way::Udp { .. });
+            if is_lost || by_udp && of_group > 1 && shared.lose_next.swap(false, Ordering::Relaxed) {
                 continue;
             }
             let sent = match way {
@@ -352,7 +436,7 @@ fn stream(shared: &Shared, way: &Way, gone: &AtomicBool) {
                     lock(writer).write_all(&framed)
                 }
                 // Where nobody listens yet, or any more, the system says that by an error.
-                Way::Udp { socket, to } => {
+                Way::Udp { socket, to, .. } => {
                     let _ = socket.send_to(&packet, to);
                     Ok(())
                 }

@@ -1,5 +1,7 @@
 //! Cameras with odd habits, by all ways: into the server, and directly into the client.
 
+use std::time::Duration;
+
 use rov_common::units::Resolution;
 use rov_tests::odd_camera::{Habits, Marks, OddCamera};
 use rov_tests::programs::{Client, Server};
@@ -21,8 +23,7 @@ fn counts_pictures(runtime: &Runtime, camera: &OddCamera, args: &[&str]) {
 }
 
 /// So that the tests do not take long.
-const FAST: Habits =
-    Habits { stamped: 100.0, delivered: 100.0, marks: Marks::Picture, slices: 1, together: 1, udp: false };
+const FAST: Habits = Habits { stamped: 100.0, delivered: 100.0, ..Habits::NONE };
 
 const MARKED: [(Marks, u32); 4] =
     [(Marks::EveryNal, 4), (Marks::ParameterSets, 4), (Marks::EveryNal, 1), (Marks::Never, 4)];
@@ -148,6 +149,85 @@ fn after_a_packet_for_a_users_pipeline_was_lost_the_server_goes_on_at_the_next_k
         let mut viewer = Client::start(&["--url", &server.url("/whep")]);
         viewer.wait_for_frames(0, 10);
         camera.loses_packets(&server);
+    }
+}
+
+/// Its keyframes are 20 s apart.
+const RARE: Habits = Habits { udp: true, group: 500, ..Habits::NONE };
+
+/// Loses a packet, and waits for pictures behind it.
+fn loses_one(camera: &OddCamera, server: &Server) {
+    let stream = || server.stats().streams.remove(0);
+    let before = stream();
+    camera.lose_next();
+    wait::until_true("pictures are left out", wait::SOON, || stream().frames_damaged > before.frames_damaged);
+    let since = stream();
+    wait::until_true("pictures again", Duration::from_secs(10), || stream().frames >= since.frames + 10);
+}
+
+#[test]
+fn after_a_loss_a_camera_with_rare_keyframes_is_asked_for_one() {
+    let camera = OddCamera::start(Habits { answers: true, ..RARE });
+    let server = Server::start(&["--source", "rtsp", "--url", &camera.url]);
+    server.wait_until_running();
+    (0..3).for_each(|_| loses_one(&camera, &server));
+    assert_eq!(server.stats().streams[0].restarts, 0);
+    drop(server);
+    let runtime = Runtime::new().expect("a runtime");
+    let watcher = Watcher::start(&runtime, &["--url", &camera.url]);
+    watcher.wait_for_shots(20);
+    for _ in 0..3 {
+        let lost = watcher.report().packets_lost;
+        camera.lose_next();
+        wait::until_true("a packet is lost", wait::SOON, || watcher.report().packets_lost > lost);
+        watcher.wait_for_shots(watcher.shown() + 10);
+    }
+    assert_eq!(watcher.report().sessions, 1);
+    watcher.stop(&runtime);
+}
+
+#[test]
+fn after_a_loss_a_camera_that_makes_no_keyframe_when_asked_is_played_by_tcp() {
+    let camera = OddCamera::start(RARE);
+    let server = Server::start(&["--source", "rtsp", "--url", &camera.url]);
+    server.wait_until_running();
+    // By TCP nothing is lost any more.
+    loses_one(&camera, &server);
+    assert!(server.process.stderr().contains("starting a new session with it, by TCP"), "{}", server.process.stderr());
+    camera.lose_next();
+    let since = server.stats().streams.remove(0);
+    wait::until_true("pictures go on", wait::SOON, || server.stats().streams[0].frames >= since.frames + 50);
+    let stream = server.stats().streams.remove(0);
+    assert_eq!((stream.restarts, stream.frames_damaged), (1, since.frames_damaged));
+}
+
+#[test]
+fn after_a_loss_a_camera_without_tcp_begins_a_new_session_by_udp() {
+    let camera = OddCamera::start(Habits { tcp: false, ..RARE });
+    let server = Server::start(&["--source", "rtsp", "--url", &camera.url]);
+    server.wait_until_running();
+    loses_one(&camera, &server);
+    assert!(server.process.stderr().contains("taking UDP again"), "{}", server.process.stderr());
+}
+
+/// By TCP nothing is lost.
+#[test]
+fn numbers_of_packets_that_are_left_out_by_tcp_are_no_loss() {
+    let runtime = Runtime::new().expect("a runtime");
+    let camera = OddCamera::start(Habits { unused: 1, ..FAST });
+    counts_pictures(&runtime, &camera, &["--url", &camera.url]);
+    let pipeline = format!("rtspsrc location={} protocols=tcp latency=0 ! rtph264depay ! h264parse", camera.url);
+    for source in [&["--source", "rtsp", "--url", &camera.url][..], &["--pipeline", &pipeline]] {
+        let server = Server::start(source);
+        server.wait_until_running();
+        let since = server.stats().streams[0].frames;
+        for by in [3_000, 40_000] {
+            camera.jump_numbers(by);
+            let frames = server.stats().streams[0].frames;
+            wait::until_true("pictures go on", wait::SOON, || server.stats().streams[0].frames >= frames + 50);
+        }
+        let stream = &server.stats().streams[0];
+        assert!(stream.restarts == 0 && stream.frames_damaged == 0 && stream.frames > since, "{source:?}: {stream:?}");
     }
 }
 

@@ -166,7 +166,7 @@ impl Player {
         let (pipeline, output) = build(&shared, latency)?;
         let keyframes = tokio::spawn(async move {
             while keyframe_wanted.recv().await.is_some() {
-                // By RTCP, where the camera's SDP offers that.
+                // By RTCP.
                 let request = gst_video::UpstreamForceKeyUnitEvent::builder().all_headers(true).build();
                 if let Some(pad) = output.static_pad("sink") {
                     pad.push_event(request);
@@ -257,6 +257,8 @@ fn build(shared: &Arc<Shared>, latency: Duration) -> Result<(gst::Pipeline, gst_
     let source = make("rtspsrc")?;
     rtspsrc::set_address(&source, &shared.camera);
     rtspsrc::limit_attempts(&source);
+    rtspsrc::ask_for_keyframes(&source);
+    rtspsrc::number_packets(&source);
     for (property, value) in [
         ("latency", latency.as_millis().to_string()),
         // Follows the camera's clock, and never buffers: 'auto' would for a camera whose SDP has a duration.

@@ -12,7 +12,7 @@ use rov_common::sync::lock;
 use rov_common::units::Fps;
 use rov_gst::caps::format_of;
 use rov_gst::element::{has_property, is_made_by, set_property};
-use rov_gst::{counter, message, rtp};
+use rov_gst::{counter, message, rtp, rtspsrc};
 
 use super::capture::{self, Branch, Capture, Failure, GraphError, GraphEvent, STOP, Size, TailElements};
 use super::continuity::{self, REWIND};
@@ -191,6 +191,9 @@ fn head(plan: &Plan, capture: &Arc<Capture>) -> Result<gst::Bin, GraphError> {
     let head = parse(&plan.head_text(), false)?;
     let no_output = || GraphError::Text(format!("nothing to take pictures from in: {}", plan.head_text()));
     let pad = head.by_name(plan::JOIN).and_then(|join| join.static_pad("src")).ok_or_else(no_output)?;
+    // A user's pipeline may have one too.
+    let sources = head.iterate_elements().into_iter().flatten().filter(|element| is_made_by(element, "rtspsrc"));
+    sources.for_each(|source| rtspsrc::number_packets(&source));
     if let Some(url) = &plan.camera {
         rtsp::install(&head, url, plan, capture);
     }
@@ -198,7 +201,7 @@ fn head(plan: &Plan, capture: &Arc<Capture>) -> Result<gst::Bin, GraphError> {
         inlet.install(&head, &capture.lost);
     }
     let lost = Arc::clone(&capture.lost);
-    rtp::correct_packets(&head, false, move |awaited| lost.picture_came(awaited));
+    rtp::correct_packets(&head, false, move |judged| lost.picture_came(judged));
     stdin::install(&head, plan.codec, capture);
     catch_up::install(&head, plan.codec, capture);
     jpeg::watch(&head, capture);

@@ -15,12 +15,13 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use rov_common::access_unit::AccessUnit;
 use rov_common::sync::lock;
-use rov_gst::message;
+use rov_gst::{message, rtspsrc};
 
 use super::build;
 use super::capture::{Branch, Capture, Failure, GraphError, GraphEvent, STOP, SourceCounters};
 use super::joint::Joint;
 use super::plan::{self, Plan};
+use super::source;
 
 /// A driver may take this long to open; cameras take up to two seconds.
 pub(super) const START_LIMIT: Duration = Duration::from_secs(5);
@@ -145,6 +146,13 @@ impl Graph {
             next_due: capture.next_due.get(),
             still: *lock(&capture.still),
         }
+    }
+
+    /// Whether packets of an IP camera were lost on their way by UDP, and a new session with it, by TCP, would bring a
+    /// picture sooner than its next keyframe.
+    pub fn needs_tcp(&self, now: Instant) -> bool {
+        let has_udp = |source: gst::Element| rtspsrc::has_udp(&source);
+        self.capture.lost.keyframe_is_too_far(now) && self.pipeline.by_name(source::RTSP).is_some_and(has_udp)
     }
 
     /// Stops and waits for it, `limit` at most. No callback begins after this returns.

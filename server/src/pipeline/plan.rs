@@ -12,10 +12,11 @@
 //! Each is a bin: the head of a file is built anew for each round, and the tails of a user's pipeline are chosen when
 //! it has negotiated. Probes of `build` do the rest: counting, thinning out, pacing.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rov_common::api::CaptureTime;
 use rov_common::codec::Codec;
+use rov_common::lossy::Path;
 use rov_common::units::{Bitrate, Fps, Resolution};
 
 use super::decoded;
@@ -95,6 +96,8 @@ pub struct Links {
     pub pip: Option<Arc<Pip>>,
     /// Where its own pictures go, beside its streams.
     pub taps: Vec<Tap>,
+    /// By what an IP camera sends.
+    pub path: Arc<Mutex<Path>>,
 }
 
 /// What is a stream's alone.

@@ -50,6 +50,10 @@ pub fn install(head: &gst::Bin, url: &CameraUrl, plan: &Plan, capture: &Arc<Capt
     let Some(source) = head.by_name(RTSP) else { return };
     rtspsrc::set_address(&source, url);
     rtspsrc::limit_attempts(&source);
+    rtspsrc::ask_for_keyframes(&source);
+    if lock(&plan.links.path).is_tcp() {
+        rtspsrc::take_tcp(&source);
+    }
     let weak = Arc::downgrade(capture);
     rtspsrc::on_certificate(&source, plan.camera_certificate.clone(), move |fingerprint| {
         if let Some(capture) = weak.upgrade() {

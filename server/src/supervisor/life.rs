@@ -8,6 +8,7 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use rov_common::api::StreamState;
+use rov_common::sync::lock;
 use tokio::sync::mpsc;
 
 use super::encoders::Encoders;
@@ -40,6 +41,8 @@ pub(super) enum RunEnd {
     },
     /// An IP camera has refused the password.
     Denied(String),
+    /// An IP camera's packets are lost on their way by UDP, and its keyframes come too rarely for that.
+    LosesPackets,
     /// A camera is there, and the test picture in its place is not needed any more.
     CameraFound(String),
 }
@@ -254,8 +257,11 @@ impl<'a> Life<'a> {
             self.awake_since = now;
             set_stopped(streams, StreamState::Stalled, reason);
         }
-        let mut failures = Vec::new();
         let graph = self.graph;
+        if graph.needs_tcp(now) && lock(&links.path).may_change(now) {
+            return Some(RunEnd::LosesPackets);
+        }
+        let mut failures = Vec::new();
         for watched in self.watched.iter_mut().filter(|watched| !watched.is_out()) {
             watched.look(now, self.awake_since, source, silent.is_some() || awaited.is_some());
             let interval = watched.interval.max(inlet.map_or(Duration::ZERO, Inlet::interval));

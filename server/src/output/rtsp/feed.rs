@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::glib;
@@ -9,6 +10,7 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::prelude::RTSPMediaExt;
+use gstreamer_video as gst_video;
 use rov_common::capture_clock::{CaptureClock, Captured, NTP_EPOCH, beside_monotonic};
 use rov_common::sync::lock;
 use rov_gst::clock::running_time;
@@ -18,6 +20,9 @@ use crate::stream::{Awake, OutputQueue, Stream};
 
 /// The time of the parameter sets by which the media is described; pictures come later.
 pub(super) const DESCRIPTION: gst::ClockTime = gst::ClockTime::ZERO;
+
+/// Of keyframes that the clients of a media ask for: each costs the others bit rate.
+const KEYFRAME_SPACING: Duration = Duration::from_secs(1);
 
 /// What the media, the clients and the statistics share.
 pub(super) struct Feeder {
@@ -77,9 +82,28 @@ impl Feeder {
             }
         });
         let _ = feed.queue.set(queue);
+        if let Some(pad) = source.static_pad("src") {
+            self.answer_requests(&pad);
+        }
         // The source owns the feed.
         let callbacks = gst_app::AppSrcCallbacks::builder().need_data(move |_, _| feed.pump()).build();
         source.set_callbacks(callbacks);
+    }
+
+    /// What clients ask for by RTCP (PLI, FIR).
+    fn answer_requests(self: &Arc<Self>, pad: &gst::Pad) {
+        let (feeder, asked) = (Arc::downgrade(self), Mutex::new(None::<Instant>));
+        pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
+            let is_request = info.event().is_some_and(|event| gst_video::ForceKeyUnitEvent::is(event));
+            let (mut asked, now) = (lock(&asked), Instant::now());
+            if is_request && asked.is_none_or(|at| now.saturating_duration_since(at) >= KEYFRAME_SPACING) {
+                *asked = Some(now);
+                if let Some(feeder) = feeder.upgrade() {
+                    feeder.stream.demand().request_keyframe();
+                }
+            }
+            gst::PadProbeReturn::Ok
+        });
     }
 
     pub fn playing(&self) -> usize {

@@ -14,6 +14,7 @@ use gstreamer_rtsp_server::prelude::*;
 use gstreamer_sdp as gst_sdp;
 use rov_common::backlog::Backlog;
 use rov_common::codec::Codec;
+use rov_common::numbering::Numbering;
 use rov_common::rtp::Header;
 use rov_common::sync::lock;
 use rov_gst::rtp;
@@ -103,7 +104,7 @@ pub fn element(inlet: &Arc<Inlet>, codec: Codec) -> Option<gst::Element> {
     };
     let of_pictures = Arc::clone(inlet);
     // The RTSP server puts a decoder of FEC in front, which numbers packets anew.
-    rtp::correct_packets(&bin, true, move |awaited| of_pictures.picture_came(key, awaited, Instant::now()));
+    rtp::correct_packets(&bin, true, move |judged| of_pictures.picture_came(key, judged, Instant::now()));
     let sink = bin.by_name(OUT).and_downcast::<gst_app::AppSink>()?;
     let to = Arc::clone(inlet);
     let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
@@ -146,7 +147,10 @@ pub fn configure(media: &rtsp::RTSPMedia, inlet: &Arc<Inlet>, codec: Codec) {
         // Before the jitter buffer, behind which packets have other numbers.
         let pad = rtpbin(media).and_then(|rtpbin| rtpbin.static_pad(&format!("recv_rtp_sink_{chosen}")));
         match pad {
-            Some(pad) => refuse_when_late(&pad, &inlet, key, along.clone()),
+            Some(pad) => {
+                refuse_when_late(&pad, &inlet, key, along.clone());
+                number_packets(&pad, &inlet, key);
+            }
             None => {
                 tracing::error!("RTSP: a publisher's packets cannot be looked at: its pictures may grow old unseen")
             }
@@ -172,6 +176,19 @@ fn refuse_when_late(pad: &gst::Pad, inlet: &Arc<Inlet>, key: usize, along: Optio
                 "its link is slower than its stream, its pictures came {} s late; publish a lower bit rate",
                 late.as_secs()
             ));
+        }
+        gst::PadProbeReturn::Ok
+    });
+}
+
+/// As of cameras ([`rov_gst::rtspsrc::number_packets`]).
+fn number_packets(pad: &gst::Pad, inlet: &Arc<Inlet>, key: usize) {
+    let (inlet, numbering) = (Arc::clone(inlet), Mutex::new(Numbering::default()));
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
+        if let Some(packet) = info.buffer_mut().filter(|_| inlet.is_by_tcp(key))
+            && let Some(header) = rtp::header(packet)
+        {
+            rtp::set_number(packet, header, lock(&numbering).number(header));
         }
         gst::PadProbeReturn::Ok
     });
