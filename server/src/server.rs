@@ -32,6 +32,7 @@ use crate::progress::{Beat, HANGS_AFTER, Parts};
 use crate::service::{Service, ServiceState};
 use crate::settings::Settings;
 use crate::stream::{Control, Stream, Streams};
+use crate::supervisor::change::{Asked, Handle};
 use crate::supervisor::{self, Outcome};
 
 /// From the signal to the end of the process; pipelines have two seconds of it.
@@ -62,6 +63,8 @@ pub struct Server {
     inlet: Option<Arc<Inlet>>,
     /// Of each camera that shows two others.
     pips: Vec<Arc<Pip>>,
+    /// By which the settings of each camera are changed, and where that is heard.
+    cameras: Vec<(Handle, Asked)>,
     jpeg: Vec<Arc<JpegOutput>>,
     discovery: Option<Discovery>,
     service: Service,
@@ -110,6 +113,7 @@ impl Server {
             .transpose()?;
         let shows = |camera: &CameraConfig| Some(Arc::new(Pip::new(&camera.name, camera.source.pip.as_ref()?)));
         let pips = config.cameras.iter().filter_map(shows).collect();
+        let cameras = config.cameras.iter().cloned().map(Handle::new).collect();
         let discovery = match config.discovery_port {
             Some(port) => {
                 let interfaces = config.interfaces.clone();
@@ -138,6 +142,7 @@ impl Server {
             pilots,
             inlet: inlet.map(|(_, inlet)| inlet),
             pips,
+            cameras,
             jpeg,
             discovery,
             service: Service::default(),
@@ -157,6 +162,11 @@ impl Server {
     /// Those of the cameras that show two others.
     pub fn pips(&self) -> &[Arc<Pip>] {
         &self.pips
+    }
+
+    /// By which the settings of each camera are changed while it runs, in the order of the configuration.
+    pub fn handles(&self) -> Vec<Handle> {
+        self.cameras.iter().map(|(handle, _)| handle.clone()).collect()
     }
 
     /// Serves until `shutdown`, or until the source is over.
@@ -179,6 +189,7 @@ impl Server {
             pilots,
             inlet,
             pips,
+            cameras,
             jpeg,
             discovery,
             service,
@@ -294,7 +305,7 @@ impl Server {
         }
         let mut supervisors = JoinSet::new();
         let mut served = streams.iter().cloned().zip(requests);
-        for (camera, beat) in config.cameras.iter().cloned().zip(supervisor_beats) {
+        for (((_, asked), camera), beat) in cameras.into_iter().zip(&config.cameras).zip(supervisor_beats) {
             let served: Vec<_> = served.by_ref().take(camera.streams.len()).collect();
             let links = Links {
                 inlet: inlet.clone().filter(|_| camera.source.kind == SourceKind::Publish),
@@ -303,7 +314,7 @@ impl Server {
                 ..Links::default()
             };
             let of_camera = served.iter().map(|(stream, _)| Arc::clone(stream)).collect::<Vec<_>>();
-            let supervise = supervisor::run(camera, links, served, stop.clone());
+            let supervise = supervisor::run(asked, links, served, stop.clone());
             supervisors.spawn(async move { (beat.during(supervise).await, of_camera) });
         }
         let mut http = http;

@@ -1,8 +1,10 @@
 //! Keeps a camera's pipeline running for all of its streams: starts it, watches it, restarts it for ever, and ends it.
 //!
 //! `life` is one pipeline from its start to its end, `replacement` gives one of its streams another encoder meanwhile,
-//! `encoders` knows which. What is seen of a stream is in `watched`, what the log says of it in `reports`.
+//! `encoders` knows which. What is seen of a stream is in `watched`, what the log says of it in `reports`. By `change` its
+//! settings are changed.
 
+pub mod change;
 mod encoders;
 mod life;
 mod replacement;
@@ -19,8 +21,9 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use self::change::{Applied, Ask, Asked, Current, Refused};
 use self::encoders::Encoders;
-use self::life::{RunEnd, run_once};
+use self::life::{Changes, RunEnd, run_once};
 use self::reports::Choice;
 use crate::config::CameraConfig;
 use crate::pipeline::{self, Found, Hanging, Links, Plan, PrepareError};
@@ -53,6 +56,7 @@ pub struct Fatal(pub String);
 
 /// What the pipelines of a camera have around them, one after the other.
 struct Surroundings {
+    current: Current,
     links: Links,
     streams: Vec<Arc<Stream>>,
     /// Pipelines and branches that were left to a driver that does not let go of them.
@@ -60,29 +64,40 @@ struct Surroundings {
     shutdown: CancellationToken,
 }
 
-/// Runs the pipeline of `camera` for its `streams`, in the order of the configuration, until `shutdown`, the end of the
-/// source, or a mistake in the configuration.
+/// What was asked of a camera, and needs its pipeline to be started anew: until that is at work.
+struct Trial {
+    /// None: nobody waits for the answer.
+    ask: Option<Ask>,
+    /// What it goes back to.
+    before: Arc<CameraConfig>,
+}
+
+/// Runs the pipeline of the camera that is `asked` for its `streams`, in the order of the configuration, until
+/// `shutdown`, the end of the source, or a mistake in the configuration.
 pub async fn run(
-    camera: CameraConfig,
+    asked: Asked,
     links: Links,
     streams: Vec<(Arc<Stream>, mpsc::Receiver<Control>)>,
     shutdown: CancellationToken,
 ) -> Result<Outcome, Fatal> {
-    let mut camera = Arc::new(camera);
+    let Asked { current, mut asks } = asked;
     let (streams, mut controls): (Vec<_>, Vec<_>) = streams.into_iter().unzip();
+    let camera = current.get();
     let mut encoders = tokio::select! {
         () = shutdown.cancelled() => return Ok(Outcome::Stopped),
         encoders = Encoders::choose(&camera) => encoders?,
     };
-    let around = Surroundings { links, streams, hanging: Hanging::default(), shutdown };
-    let (streams, shutdown) = (&around.streams, &around.shutdown);
+    let around = Surroundings { current, links, streams, hanging: Hanging::default(), shutdown };
+    let Surroundings { current, streams, shutdown, .. } = &around;
     let mut backoff = Backoff::new(RESTART_MIN, RESTART_MAX);
     let mut refusals = Backoff::new(REFUSED_MIN, REFUSED_MAX);
     let mut has_worked = false;
     let mut complaints = Repeats::default();
     let mut choice = Choice::default();
+    let mut trial = None;
     loop {
-        let (camera_now, rows) = (Arc::clone(&camera), encoders.rows());
+        let (camera, rows) = (current.get(), encoders.rows());
+        let camera_now = Arc::clone(&camera);
         let prepare = tokio::task::spawn_blocking(move || pipeline::prepare(&camera_now, &rows));
         let prepared = tokio::select! {
             () = shutdown.cancelled() => return Ok(Outcome::Stopped),
@@ -100,7 +115,8 @@ pub async fn run(
                     encoders.turn_off(&mut plan);
                     choice.say(&camera.name, &plan);
                     let (found, text) = (plan.found.clone(), plan.text());
-                    match run_once(&camera, plan, !complaints.any(), &around, &mut encoders, &mut controls).await? {
+                    let asked = Changes { asks: &mut asks, trial: &mut trial };
+                    match run_once(plan, !complaints.any(), &around, &mut encoders, &mut controls, asked).await? {
                         RunEnd::Stopped => return Ok(Outcome::Stopped),
                         RunEnd::SourceEnded(reason) => {
                             set_stopped(streams, StreamState::Ended, &reason);
@@ -108,7 +124,7 @@ pub async fn run(
                         }
                         RunEnd::Broken { failure, well_for } => {
                             let hangs = around.hanging.holds(&text);
-                            let reason = encoders.failed(&camera, &failure, &well_for, hangs).await;
+                            let reason = encoders.failed(&current.get(), &failure, &well_for, hangs).await;
                             let well_for = well_for.into_iter().flatten().max();
                             has_worked |= well_for.is_some();
                             if well_for.is_none() && lock(&around.links.path).failed(Instant::now()) {
@@ -116,7 +132,7 @@ pub async fn run(
                             }
                             if well_for.is_some() {
                                 refusals.reset();
-                                remember(&mut camera, found.as_ref());
+                                remember(current, found.as_ref());
                             }
                             if well_for.is_some_and(|time| time > HEALTHY_AFTER) {
                                 backoff.reset();
@@ -139,10 +155,28 @@ pub async fn run(
                             backoff.reset();
                             continue;
                         }
+                        RunEnd::Changed => {
+                            remember(current, found.as_ref());
+                            has_worked = true;
+                            backoff.reset();
+                            continue;
+                        }
                     }
                 }
             },
         };
+        if let Some(Trial { ask, before }) = trial.take() {
+            tracing::warn!(camera = camera.name, "the changed settings do not work: {reason}; going back");
+            let failed = current.get();
+            current.set(Arc::clone(&before));
+            if let Err(refused) = encoders.fit(&failed, &before).await {
+                tracing::warn!(camera = camera.name, "{refused}");
+            }
+            if let Some(ask) = ask {
+                let _ = ask.reply.send(Err(Refused::Failed(reason)));
+            }
+            continue;
+        }
         let pause = backoff.next_delay().max(least);
         match complaints.say(&reason, Instant::now()) {
             Some(1) => tracing::warn!(camera = camera.name, "{reason}; restarting in {:.2} s", pause.as_secs_f64()),
@@ -153,19 +187,39 @@ pub async fn run(
         tokio::select! {
             () = shutdown.cancelled() => return Ok(Outcome::Stopped),
             () = tokio::time::sleep(pause) => {}
+            Some(ask) = asks.recv() => tokio::select! {
+                () = shutdown.cancelled() => return Ok(Outcome::Stopped),
+                () = take_change(ask, current, &mut encoders) => {}
+            },
         }
     }
 }
 
+/// While no pipeline is at work, what is wanted of the camera is for the next one, which is tried at once then.
+async fn take_change(ask: Ask, current: &Current, encoders: &mut Encoders) {
+    let before = current.get();
+    let result = match ask.wanted.of(&before) {
+        Ok(changed) => encoders.fit(&before, &changed).await.map(|()| {
+            current.set(Arc::new(changed));
+            Applied::AtStart
+        }),
+        Err(refused) => Err(refused),
+    };
+    // Whoever asked may have given up.
+    let _ = ask.reply.send(result);
+}
+
 /// The camera that has given pictures is taken again, and no other one that has its number meanwhile. One that was
 /// named by a path of udev's or the user's own is what that path leads to.
-fn remember(camera: &mut Arc<CameraConfig>, found: Option<&Found>) {
+fn remember(current: &Current, found: Option<&Found>) {
+    let mut camera = current.get();
     let follows_path = |device: &String| device.starts_with('/') && !device.starts_with("/dev/video");
     if camera.source.device.as_ref().is_some_and(follows_path) {
         return;
     }
     if let Some(Found { known_by, .. }) = found.filter(|found| found.known_by != camera.source.taken) {
-        Arc::make_mut(camera).source.taken.clone_from(known_by);
+        Arc::make_mut(&mut camera).source.taken.clone_from(known_by);
+        current.set(camera);
     }
 }
 

@@ -4,11 +4,12 @@ use rov_common::capture_clock::CaptureClock;
 use rov_common::codec::Codec;
 use tokio::sync::Notify;
 
-use rov_common::units::Resolution;
+use rov_common::units::{Bitrate, Resolution};
 
+use super::change::{Applied, Handle};
 use super::encoders::StreamEncoder;
 use super::*;
-use crate::config::{EncoderChoice, SourceKind};
+use crate::config::{EncodeConfig, EncoderChoice, SourceKind};
 use crate::pipeline::{Failure, encoder};
 
 const WAIT: Duration = Duration::from_secs(10);
@@ -52,7 +53,8 @@ async fn each_stream_of_a_camera_rests_and_gets_keyframes_by_itself() {
     let (units, second_units) = (first.add_output(notify()), second.add_output(notify()));
     let shutdown = CancellationToken::new();
     let served = vec![(Arc::clone(&first), requests), (Arc::clone(&second), second_requests)];
-    let supervisor = tokio::spawn(run(camera, Links::default(), served, shutdown.clone()));
+    let (_, asked) = Handle::new(camera);
+    let supervisor = tokio::spawn(run(asked, Links::default(), served, shutdown.clone()));
     let next = async |queue: &crate::stream::OutputQueue, is_wanted: &dyn Fn(bool) -> bool| loop {
         match queue.take() {
             Some(unit) if is_wanted(unit.keyframe) => return unit,
@@ -80,6 +82,84 @@ async fn each_stream_of_a_camera_rests_and_gets_keyframes_by_itself() {
     drop(looks);
     shutdown.cancel();
     assert_eq!(supervisor.await.unwrap(), Ok(Outcome::Stopped));
+}
+
+/// A camera at work, whose pictures somebody takes.
+struct AtWork {
+    handle: Handle,
+    streams: [Arc<Stream>; 2],
+    shutdown: CancellationToken,
+    supervisor: tokio::task::JoinHandle<Result<Outcome, Fatal>>,
+    _awake: Vec<crate::stream::Awake>,
+}
+
+impl AtWork {
+    async fn start(camera: CameraConfig) -> Self {
+        let clock = CaptureClock::start();
+        let ((first, requests), (second, second_requests)) =
+            (Stream::new("cam1", "stream1", Codec::H264, clock), Stream::new("cam1", "stream2", Codec::H264, clock));
+        let awake = [&first, &second].map(|stream| stream.demand().keep_awake());
+        let (handle, asked) = Handle::new(camera);
+        let shutdown = CancellationToken::new();
+        let served = vec![(Arc::clone(&first), requests), (Arc::clone(&second), second_requests)];
+        let supervisor = tokio::spawn(run(asked, Links::default(), served, shutdown.clone()));
+        let streams = [first, second];
+        until("pictures", || streams.iter().all(|stream| stream.stats(Instant::now()).frames > 0)).await;
+        Self { handle, streams, shutdown, supervisor, _awake: awake.into() }
+    }
+
+    async fn stop(self) {
+        self.shutdown.cancel();
+        assert_eq!(self.supervisor.await.unwrap(), Ok(Outcome::Stopped));
+    }
+}
+
+fn with_x264enc() -> CameraConfig {
+    let mut camera = camera();
+    for stream in &mut camera.streams {
+        stream.encode.encoder = EncoderChoice::Element("x264enc".to_owned());
+        stream.encode.bitrate = Some(Bitrate::from_kbps(1000));
+    }
+    camera
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_bit_rate_is_changed_in_the_encoder_at_work_and_no_other_stream_s() {
+    let at_work = AtWork::start(with_x264enc()).await;
+    let encode = at_work.handle.camera().streams[0].encode.clone();
+    let faster = EncodeConfig { bitrate: Some(Bitrate::from_kbps(3000)), ..encode.clone() };
+    assert_eq!(at_work.handle.change(0, encode).await.unwrap(), Applied::Unchanged);
+    assert_eq!(at_work.handle.change(0, faster.clone()).await.unwrap(), Applied::Live);
+    assert_eq!(at_work.handle.camera().streams[0].encode, faster);
+    let stats = at_work.streams.each_ref().map(|stream| stream.stats(Instant::now()));
+    assert_eq!(stats.each_ref().map(|stats| stats.target_bitrate_kbps), [3000, 1000]);
+    assert_eq!(at_work.streams[0].status().ceiling().map(|ceiling| ceiling.bitrate.kbps()), Some(3000));
+    assert_eq!(stats.map(|stats| stats.restarts), [0, 0]);
+    at_work.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_is_refused_with_the_way_out_and_leaves_all_as_it_was() {
+    let camera = with_x264enc();
+    let at_work = AtWork::start(camera.clone()).await;
+    let change = async |stream, change: &dyn Fn(&mut EncodeConfig)| {
+        let mut encode = camera.streams[0].encode.clone();
+        change(&mut encode);
+        at_work.handle.change(stream, encode).await.unwrap_err().to_string()
+    };
+    for (refused, why) in [
+        (change(7, &|_| ()).await, "there is no stream number 7"),
+        (change(0, &|encode| encode.codec = Codec::H265).await, "set --codec h265 and restart the server"),
+        (change(0, &|encode| encode.resolution = Some(Resolution::new(15, 15))).await, "must be from 16 to 8192"),
+        (
+            change(0, &|encode| encode.encoder = EncoderChoice::Element("noenc".to_owned())).await,
+            "--encoder noenc does not work (not known)",
+        ),
+    ] {
+        assert!(refused.contains(why), "{refused}");
+    }
+    assert_eq!(*at_work.handle.camera(), camera);
+    at_work.stop().await;
 }
 
 #[tokio::test]
@@ -144,10 +224,10 @@ fn a_camera_that_was_named_by_its_number_is_remembered_by_what_it_is() {
         (Some("/dev/front-camera"), false),
     ] {
         let camera = CameraConfig::usual().with_source(|source| source.device = device.map(str::to_owned));
-        let mut camera = Arc::new(camera);
-        remember(&mut camera, None);
-        assert_eq!(camera.source.taken, [""; 0]);
-        remember(&mut camera, Some(&found));
-        assert_eq!(camera.source.taken == found.known_by, is_remembered, "{device:?}");
+        let (handle, asked) = Handle::new(camera);
+        remember(&asked.current, None);
+        assert_eq!(handle.camera().source.taken, [""; 0]);
+        remember(&asked.current, Some(&found));
+        assert_eq!(handle.camera().source.taken == found.known_by, is_remembered, "{device:?}");
     }
 }

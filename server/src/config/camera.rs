@@ -370,7 +370,8 @@ impl SourceConfig {
 }
 
 impl EncodeConfig {
-    pub(super) fn validate(&self, source: &SourceConfig, is_decoded: bool) -> Result<(), ConfigError> {
+    /// `is_decoded`: it is made of a stream that is passed through.
+    pub fn validate(&self, source: &SourceConfig, is_decoded: bool) -> Result<(), ConfigError> {
         self.validate_options(source, is_decoded)?;
         if let Some(Resolution { width, height }) = self.resolution {
             if width == 0 || height == 0 {
@@ -401,6 +402,12 @@ impl EncodeConfig {
             return bad(format!("--bitrate {kbps}: must be from {least} to {most} kbit/s, or 0 for auto"));
         }
         Ok(())
+    }
+
+    /// Whether the other has another bit rate, and nothing else that the encoder is told.
+    pub fn differs_in_rate_alone(&self, other: &Self) -> bool {
+        let Self { bitrate, max_quality, rest_after, .. } = *other;
+        Self { bitrate, max_quality, rest_after, ..self.clone() } == *other
     }
 
     /// An option that was given and that only an encoder here can keep.

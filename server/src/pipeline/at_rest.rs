@@ -37,15 +37,23 @@ impl Branch {
 }
 
 /// Lets through `pad` what the valve lets in.
-pub(super) fn rest_encoder(pad: &gst::Pad, branch: &Arc<Branch>) {
-    let weak = Arc::downgrade(branch);
+pub(super) fn rest_encoder(pad: &gst::Pad, branch: &Arc<Branch>, capture: &Arc<Capture>) {
+    let (weak, capture) = (Arc::downgrade(branch), Arc::downgrade(capture));
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
         let Some(branch) = weak.upgrade() else { return gst::PadProbeReturn::Ok };
         let segment = || pad.sticky_event::<gst::event::Segment>(0);
         let running = |pts| segment()?.segment().downcast_ref::<gst::ClockTime>()?.to_running_time(pts);
         let now = || pad.parent_element().and_then(|element| clock::running_time(&element));
         let time = info.buffer().and_then(|buffer| running(buffer.pts()?)).or_else(now).unwrap_or_default();
-        if lock(&branch.valve).lets_in(time.into()) {
+        let (lets_in, begins) = {
+            let mut valve = lock(&branch.valve);
+            let was_opened = *valve == Valve::Opened;
+            (valve.lets_in(time.into()), was_opened)
+        };
+        if let Some(capture) = capture.upgrade().filter(|_| begins) {
+            capture.begins(&branch, time.into());
+        }
+        if lets_in {
             return gst::PadProbeReturn::Ok;
         }
         branch.frames_unwanted.add();

@@ -1,7 +1,7 @@
 //! Builds the bins of a graph from a plan, joins them, and listens to the bus.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError};
 use std::thread;
 
 use gstreamer as gst;
@@ -57,9 +57,9 @@ fn add_behind(
     if !plan.trunk.is_empty() {
         all.push(trunk(plan, pipeline, capture)?.upcast());
     }
-    // A stream alone needs none.
-    let is_alone = texts.len() == 1;
-    if !is_alone {
+    // What goes out untouched, alone, needs none.
+    let has_tee = texts.len() > 1 || encodes;
+    if has_tee {
         // While branches are replaced there may be none.
         let tee = gst::ElementFactory::make("tee").name(plan::TEE).property("allow-not-linked", true).build();
         all.push(tee.map_err(|error| GraphError::Text(error.to_string()))?);
@@ -68,8 +68,8 @@ fn add_behind(
     for ((branch_plan, branch), text) in plan.branches.iter().zip(capture.branches()).zip(texts) {
         // Of a coded stream only the first goes out untouched.
         let encodes = encodes || branch.stream > 0;
-        let tail = parse(text, is_alone || !encodes)?;
-        if !is_alone && encodes {
+        let tail = parse(text, !encodes)?;
+        if encodes {
             joint::add_entrance(&tail, &branch)?;
         }
         fill_tail(&tail, branch_plan, plan.codec, text, encodes, &branch, capture)?;
@@ -99,6 +99,7 @@ pub fn watch_bus(
         let turns = head.by_name(source::UPRIGHT).is_some();
         for message in bus.iter_timed(gst::ClockTime::NONE) {
             match message.view() {
+                gst::MessageView::Error(error) if capture.hears_beside(error.src(), || message::error_text(error)) => {}
                 // It is of a branch, or of a round of a file, that was taken out.
                 gst::MessageView::Error(error) if !error.src().is_some_and(|at| at.has_as_ancestor(&pipeline)) => {}
                 gst::MessageView::Error(error) => match rtsp::failure(error, &plan, &capture) {
@@ -250,7 +251,11 @@ fn missing(what: &str, text: &str) -> GraphError {
 
 /// Where an element of `bin`, made of `text`, takes pictures.
 fn pad(bin: &gst::Bin, element: &str, text: &str) -> Result<gst::Pad, GraphError> {
-    let pad = bin.by_name(element).and_then(|element| element.static_pad("sink"));
+    pad_of(bin, element, "sink", text)
+}
+
+fn pad_of(bin: &gst::Bin, element: &str, pad: &str, text: &str) -> Result<gst::Pad, GraphError> {
+    let pad = bin.by_name(element).and_then(|element| element.static_pad(pad));
     pad.ok_or_else(|| missing(element, text))
 }
 
@@ -284,8 +289,9 @@ pub(super) fn fill_tail(
         if branch.stream == 0 {
             still::watch(&queue, &capture.still);
         }
-        at_rest::rest_encoder(&queue, branch);
+        at_rest::rest_encoder(&queue, branch, capture);
         counter::count(&pad(tail, encoder::NAME, text)?, &branch.frames_to_encoder);
+        live::set_in_stream(&pad_of(tail, plan::RAW_QUEUE, "src", text)?, branch);
         fit_encoder(&element, row, plan, branch);
         wiring::first_fields(tail);
         Some((element, row))
@@ -298,8 +304,9 @@ pub(super) fn fill_tail(
         .ok_or_else(|| missing(plan::OUT, text))?;
     connect_sink(&sink, encoder.is_none(), branch, capture);
     let size = encoder.as_ref().and_then(|(element, row)| Size::of(element, row));
+    let flip = tail.by_name(plan::FLIP).map(|flip| flip.downgrade());
     let encoder = encoder.map(|(element, row)| (element.downgrade(), row));
-    let output = TailElements { encoder, size, sink: sink.downgrade(), text: text.to_owned() };
+    let output = TailElements { encoder, size, flip, sink: sink.downgrade(), text: text.to_owned() };
     branch.output.set(output).map_err(|_| GraphError::Text("a branch has one output".to_owned()))
 }
 
@@ -341,13 +348,12 @@ fn fit_encoder(encoder: &gst::Element, row: &'static EncoderRow, plan: &BranchPl
 
 fn connect_sink(sink: &gst_app::AppSink, checked: bool, branch: &Arc<Branch>, capture: &Arc<Capture>) {
     let (branch, capture) = (branch.clone(), capture.clone());
-    let format = std::sync::Mutex::new(None);
     let callbacks = gst_app::AppSinkCallbacks::builder().new_sample(move |sink| {
         let sample = sink.pull_sample().map_err(|_| gst::FlowError::Eos)?;
         let now = sample.caps().and_then(format_of);
-        let mut last = format.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((resolution, fps)) = now
-            && std::mem::replace(&mut *last, now) != now
+            && lock(&branch.format).replace((resolution, fps)) != now
+            && capture.is_at_work(&branch)
         {
             capture.event(GraphEvent::Format { stream: branch.stream, resolution, fps });
         }

@@ -3,7 +3,8 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::mpsc::SyncSender;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -22,6 +23,8 @@ use rov_gst::{clock, element};
 
 use super::encoder::{EncoderRow, Keyframe, LiveSize, Settings};
 use super::feed::Feed;
+use super::handover::{Handover, Sign};
+use super::live::ToSet;
 use super::local_time::LocalTime;
 use super::pip::Tap;
 use super::plan::{BranchPlan, Plan};
@@ -36,6 +39,9 @@ use crate::rate_control::Ceiling;
 const WAITED: Duration = Duration::from_secs(3);
 /// Ends the bus thread.
 pub(super) const STOP: &str = "rov-stop";
+
+/// Size and rate; no rate where it varies.
+pub type Format = (Resolution, Option<Fps>);
 
 /// What a graph tells its owner, on GStreamer's threads: hand over, do not work. `stream`: the number of the branch.
 #[derive(Clone, Debug, PartialEq)]
@@ -155,10 +161,27 @@ pub(super) struct Capture {
     pub untrusted: Mutex<Option<String>>,
     /// In the order of the plan; one that is replaced gives way to another one with its number.
     branches: Vec<Mutex<Arc<Branch>>>,
+    /// Likewise: while one takes over from another.
+    relays: Vec<Mutex<Option<Relay>>>,
     /// Held while a branch is added to the pipeline, which must not be stopped at that moment.
     pub joining: Mutex<()>,
     /// Whether somebody looks at its pictures in those of another camera.
     pub is_wanted_elsewhere: Box<dyn Fn() -> bool + Send + Sync>,
+}
+
+/// A branch that is to take the place of the one at work, and what is heard of it.
+pub(super) struct Relay {
+    pub former: Arc<Branch>,
+    pub next: Arc<Branch>,
+    pub handover: Handover<AccessUnit>,
+    pub news: SyncSender<News>,
+}
+
+/// What whoever waits for the next branch is told; one that is not heard says nothing new.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum News {
+    Sign(Sign),
+    Failed(String),
 }
 
 /// What makes a stream of the source's pictures.
@@ -185,6 +208,10 @@ pub struct Branch {
     pub(super) held_until: Arc<Moment>,
     /// The `rate_control::Step`.
     pub(super) step: Arc<AtomicU8>,
+    /// What comes out, once that is known.
+    pub(super) format: Mutex<Option<Format>>,
+    /// Properties that are set between two pictures: see `live::set_in_stream`.
+    pub(super) to_set: Mutex<Vec<ToSet>>,
     pub(super) codec: Codec,
     /// Set when the tail is there, for a user's pipeline only after the start.
     pub(super) output: OnceLock<TailElements>,
@@ -197,6 +224,8 @@ pub(super) struct TailElements {
     pub encoder: Option<(gst::glib::WeakRef<gst::Element>, &'static EncoderRow)>,
     /// Pins the size that is encoded, where it can change while pictures flow.
     pub size: Option<Size>,
+    /// Turns the pictures, where that can be changed while they flow.
+    pub flip: Option<gst::glib::WeakRef<gst::Element>>,
     pub sink: gst::glib::WeakRef<gst_app::AppSink>,
     /// The launch text.
     pub text: String,
@@ -224,6 +253,7 @@ impl Capture {
             source: plan.source,
             left_out: Mutex::default(),
             untrusted: Mutex::default(),
+            relays: plan.branches.iter().map(|_| Mutex::default()).collect(),
             branches: branches.map(|(stream, plan)| Mutex::new(Arc::new(Branch::new(stream, plan, epoch)))).collect(),
             joining: Mutex::default(),
             is_wanted_elsewhere: Box::new(move || taps.iter().any(Tap::is_wanted)),
@@ -244,6 +274,97 @@ impl Capture {
         *lock(&self.branches[branch.stream]) = Arc::clone(branch);
     }
 
+    /// While another branch is to take over from the one of this stream.
+    pub fn relay(&self, stream: usize) -> MutexGuard<'_, Option<Relay>> {
+        lock(&self.relays[stream])
+    }
+
+    /// Whether what it gives is that of its stream.
+    pub fn is_at_work(&self, branch: &Branch) -> bool {
+        std::ptr::eq(&*self.branch(branch.stream), branch)
+    }
+
+    /// Hands on what a branch gives, if it is its turn: while another one takes over, each waits for the other.
+    fn pass(&self, branch: &Branch, time: Duration, unit: AccessUnit) {
+        // Held while it goes out, as the two have threads of their own.
+        let mut relay = self.relay(branch.stream);
+        let Some(Relay { former, next, handover, .. }) = &mut *relay else {
+            if !branch.has_failed() {
+                (self.on_unit)(branch.stream, unit);
+            }
+            return;
+        };
+        let (now, alone, mut out) = (Instant::now(), former.has_failed(), Vec::new());
+        let sign = match std::ptr::eq(&**next, branch) {
+            true if next.has_failed() => None,
+            true => handover.next(time, unit, alone, now, &mut out),
+            false => handover.former(time, unit, now, &mut out),
+        };
+        self.hand_on(branch.stream, relay.as_ref(), sign, out);
+    }
+
+    fn hand_on(&self, stream: usize, relay: Option<&Relay>, sign: Option<Sign>, units: Vec<AccessUnit>) {
+        let Some((Relay { former, next, news, .. }, sign)) = relay.zip(sign) else {
+            return units.into_iter().for_each(|unit| (self.on_unit)(stream, unit));
+        };
+        if sign == Sign::TookOver {
+            former.fail();
+            self.set_branch(next);
+        }
+        units.into_iter().for_each(|unit| (self.on_unit)(stream, unit));
+        // Full: what it holds says as much.
+        let _ = news.try_send(News::Sign(sign));
+    }
+
+    /// Ends a wait of one branch for another that has lasted too long; whether the next one is at work.
+    pub fn look_at_relay(&self, stream: usize) -> bool {
+        let (mut relay, mut out) = (self.relay(stream), Vec::new());
+        let Some(Relay { former, handover, .. }) = &mut *relay else { return false };
+        let sign = handover.look(Instant::now(), former.has_failed(), &mut out);
+        let is_over = handover.is_over();
+        self.hand_on(stream, relay.as_ref(), sign, out);
+        is_over
+    }
+
+    /// The next branch takes over no more; whether it has.
+    pub fn end_relay(&self, stream: usize) -> bool {
+        let (mut relay, mut out) = (self.relay(stream), Vec::new());
+        let Some(Relay { next, handover, .. }) = &mut *relay else { return false };
+        if handover.is_over() {
+            return true;
+        }
+        next.fail();
+        handover.give_up(&mut out);
+        self.hand_on(stream, None, None, out);
+        false
+    }
+
+    /// The next branch gets its first picture since it was to begin anew.
+    pub fn begins(&self, branch: &Branch, first: Duration) {
+        if let Some(Relay { next, handover, .. }) = &mut *self.relay(branch.stream)
+            && std::ptr::eq(&**next, branch)
+            && !next.has_failed()
+        {
+            handover.begin(first, Instant::now());
+        }
+    }
+
+    /// Takes an error of `at` that is of a branch which is not at work: of the next one, or of the former one. False
+    /// where it is another's.
+    pub fn hears_beside(&self, at: Option<&gst::Object>, reason: impl FnOnce() -> String) -> bool {
+        for relay in &self.relays {
+            let relay = lock(relay);
+            let Some(Relay { former, next, handover, news }) = &*relay else { continue };
+            let beside = if handover.is_over() { former } else { next };
+            if beside.holds(at) {
+                beside.fail();
+                let _ = news.try_send(News::Failed(reason()));
+                return true;
+            }
+        }
+        false
+    }
+
     /// Nothing of a graph that has been stopped reaches its owner.
     pub fn event(&self, event: GraphEvent) {
         if !self.stopped.load(Ordering::Acquire) {
@@ -253,11 +374,7 @@ impl Capture {
 
     /// What is to blame for a failure of `at`: everything in a tail is there for its encoder.
     pub fn failure(&self, at: Option<&gst::Object>, reason: String) -> Failure {
-        let is_at = |branch: &Arc<Branch>| {
-            let tail = branch.element().and_then(|encoder| encoder.parent());
-            at.zip(tail).is_some_and(|(at, tail)| at.has_as_ancestor(&tail))
-        };
-        match self.branches().find(is_at) {
+        match self.branches().find(|branch| branch.holds(at)) {
             Some(branch) => branch.failure(reason),
             None => Failure::Source(reason),
         }
@@ -284,6 +401,8 @@ impl Branch {
             ceiling: Mutex::default(),
             held_until: Arc::new(Moment::new(epoch)),
             step: Arc::default(),
+            format: Mutex::default(),
+            to_set: Mutex::default(),
             codec,
             output: OnceLock::new(),
         }
@@ -313,6 +432,11 @@ impl Branch {
     /// yet which it is.
     pub fn encoder(&self) -> Option<&'static EncoderRow> {
         self.output.get()?.encoder.as_ref().map(|(_, row)| *row)
+    }
+
+    /// Whether the source's stream goes out untouched.
+    pub fn is_passed(&self) -> bool {
+        !self.is_off && self.output.get().is_some_and(|output| output.encoder.is_none())
     }
 
     /// The bit rate that the encoder was last asked for.
@@ -377,6 +501,21 @@ impl Branch {
     /// The launch text of the tail; empty before there is one.
     pub(super) fn text(&self) -> String {
         self.output.get().map_or_else(String::new, |output| output.text.clone())
+    }
+
+    /// Whether this is a part of its tail.
+    fn holds(&self, at: Option<&gst::Object>) -> bool {
+        at.zip(self.tail()).is_some_and(|(at, tail)| at.has_as_ancestor(&tail))
+    }
+
+    /// All that is its own in the pipeline; none while nothing encodes, or once it is gone.
+    pub(super) fn tail(&self) -> Option<gst::Object> {
+        self.element()?.parent()
+    }
+
+    /// What comes out, once that is known.
+    pub fn format(&self) -> Option<Format> {
+        *lock(&self.format)
     }
 
     pub(super) fn element(&self) -> Option<gst::Element> {
@@ -453,8 +592,8 @@ pub(super) fn deliver(
         captured_at: here.checked_sub(age).unwrap_or(here),
         keyframe,
     };
-    (capture.on_unit)(branch.stream, unit);
-    if opens && !keyframe {
+    capture.pass(branch, pts, unit);
+    if opens && !keyframe && capture.is_at_work(branch) {
         capture.event(GraphEvent::NoKeyframe { stream: branch.stream });
     }
 }

@@ -1,34 +1,47 @@
 //! Replaces the branch of one stream while the others of its camera go on: its tail is taken out at the tee and ended,
-//! and another one is put in.
+//! and another one is put in, afterwards or (`handover`) beside it before.
 //!
 //! Limits: a tail that does not end is left to a thread of its own, as GStreamer cannot abandon it; another one of the
 //! same text is refused as long as it hangs. What a branch fails by never reaches the tee, which would end the source.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, mpsc};
+use std::sync::mpsc::{self, Receiver};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
+use gstreamer_video as gst_video;
 use rov_common::codec::Codec;
 use rov_common::sync::lock;
+use rov_gst::caps::format_of;
 use rov_gst::message;
 
 use super::build;
-use super::capture::{Branch, Capture, Failure, GraphError};
+use super::capture::{Branch, Capture, Failure, Format, GraphError, News, Relay};
 use super::graph::{Hanging, START_LIMIT, STILL_HANGS};
+use super::handover::{Handover, Sign};
 use super::plan::{self, BranchPlan};
+use crate::rate_control::Rate;
 
 /// For the picture that is on its way from the tee into a branch: the queue there takes it at once.
 const IDLE_LIMIT: Duration = Duration::from_secs(1);
+
+/// For the next branch to give its first picture.
+const ALIVE_LIMIT: Duration = Duration::from_secs(5);
+/// How often the next branch begins anew, if what it then gives comes late or does not begin with a keyframe; and how
+/// long it takes at most for a picture to come.
+const ATTEMPTS: usize = 8;
+const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
+/// Between two looks at how long one branch waits for the other.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// Where a branch of a running pipeline is joined to the others.
 #[derive(Clone)]
 pub struct Joint {
     stream: usize,
     pipeline: gst::Pipeline,
-    /// That of the tee.
-    pad: gst::Pad,
+    tee: gst::Element,
     capture: Arc<Capture>,
     hanging: Hanging,
 }
@@ -41,6 +54,11 @@ pub enum NotPutIn {
     /// A former one like it has not come back from the driver. It was not tried.
     StillHangs(Failure),
 }
+
+/// A branch has not taken over from the one at work, which goes on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NotReplaced(pub String);
 
 /// The branch cannot be taken out of the pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,29 +73,41 @@ impl Joint {
         hanging: &Hanging,
     ) -> Option<Self> {
         capture.branch(stream).encoder()?;
-        let tee = pipeline.by_name(plan::TEE)?;
-        // Linked one after the other.
-        let pad = tee.static_pad(&format!("src_{stream}"))?;
         let (pipeline, capture, hanging) = (pipeline.clone(), Arc::clone(capture), hanging.clone());
-        Some(Self { stream, pipeline, pad, capture, hanging })
+        Some(Self { stream, tee: pipeline.by_name(plan::TEE)?, pipeline, capture, hanging })
     }
 
-    /// Takes the branch out and ends it; false where it has not ended within `limit` and is left to itself.
+    /// What comes to all branches.
+    fn caps(&self) -> Option<gst::Caps> {
+        self.tee.static_pad("sink")?.current_caps()
+    }
+
+    /// Size and rate of the pictures that come to all branches.
+    pub fn given(&self) -> Option<Format> {
+        self.caps().and_then(|caps| format_of(&caps))
+    }
+
+    /// Takes the branch at work out and ends it; false where it has not ended within `limit` and is left to itself.
     pub fn take_out(&self, limit: Duration) -> Result<bool, Stuck> {
-        let branch = self.capture.branch(self.stream);
+        self.remove(&self.capture.branch(self.stream), limit)
+    }
+
+    fn remove(&self, branch: &Branch, limit: Duration) -> Result<bool, Stuck> {
         // Nothing goes in any more; nor does anything go out, whenever it comes back.
         branch.fail();
         lock(&branch.valve).shut();
-        let Some(tail) = self.pad.peer().and_then(|peer| peer.parent_element()) else { return Ok(true) };
+        let Some(tail) = branch.tail().and_downcast::<gst::Element>() else { return Ok(true) };
+        let Some(pad) = tail.static_pad(ENTRANCE).and_then(|entrance| entrance.peer()) else { return Ok(true) };
         let (done, unlinked) = mpsc::channel();
         // While a picture passes, the end of the branch would be an error of the tee's.
-        self.pad.add_probe(gst::PadProbeType::IDLE, move |pad, _| {
+        pad.add_probe(gst::PadProbeType::IDLE, move |pad, _| {
             let _ = done.send(pad.peer().is_none_or(|peer| pad.unlink(&peer).is_ok()));
             gst::PadProbeReturn::Remove
         });
         if unlinked.recv_timeout(IDLE_LIMIT) != Ok(true) || self.pipeline.remove(&tail).is_err() {
             return Err(Stuck);
         }
+        self.tee.release_request_pad(&pad);
         let text = branch.text();
         let stopped = self.hanging.within(&text, limit, move || tail.set_state(gst::State::Null).is_ok());
         if stopped.is_none() {
@@ -90,17 +120,91 @@ impl Joint {
     /// of a coded source.
     pub fn put_in(&self, plan: &BranchPlan, source_codec: Codec) -> Result<(), NotPutIn> {
         let branch = Arc::new(Branch::new(self.stream, plan, Instant::now()));
+        self.add(plan, source_codec, &branch, true)
+    }
+
+    /// Has another branch, made beside the one at work, take over from it at a keyframe, and ends the former one within
+    /// `limit`. No picture is missing then. `rate`: what the viewers' links allow, of the bit rate as `plan` says. Waits some seconds at most; where it
+    /// does not come to life, the one at work goes on.
+    pub fn replace(
+        &self,
+        plan: &BranchPlan,
+        source_codec: Codec,
+        rate: Option<&Rate>,
+        limit: Duration,
+    ) -> Result<(), NotReplaced> {
+        let (former, next) =
+            (self.capture.branch(self.stream), Arc::new(Branch::new(self.stream, plan, Instant::now())));
+        let (news, heard) = mpsc::sync_channel(NEWS);
+        let relay = Relay { former: Arc::clone(&former), next: Arc::clone(&next), handover: Handover::new(), news };
+        *self.capture.relay(self.stream) = Some(relay);
+        let result = match self.add(plan, source_codec, &next, false) {
+            Ok(()) => self.hand_over(&next, rate, &heard),
+            Err(NotPutIn::Failed { failure, .. } | NotPutIn::StillHangs(failure)) => {
+                Err(NotReplaced(failure.to_string()))
+            }
+        };
+        // It may have taken over at the last moment.
+        let took_over = self.capture.end_relay(self.stream);
+        let result = if took_over { Ok(()) } else { result };
+        let over = if took_over { &former } else { &next };
+        // What it still says is not heard once it is out.
+        if self.remove(over, limit).is_err() {
+            tracing::warn!("the tee does not let go of a branch that is over; nothing goes into it any more");
+        }
+        *self.capture.relay(self.stream) = None;
+        result
+    }
+
+    /// Until the next branch has taken over.
+    fn hand_over(&self, next: &Branch, rate: Option<&Rate>, heard: &Receiver<News>) -> Result<(), NotReplaced> {
+        let gave_nothing = || NotReplaced(format!("the encoder has given nothing for {} s", ALIVE_LIMIT.as_secs()));
+        match heard.recv_timeout(ALIVE_LIMIT) {
+            Ok(News::Sign(_)) => {}
+            Ok(News::Failed(reason)) => return Err(NotReplaced(reason)),
+            Err(_) => return Err(gave_nothing()),
+        }
+        if let Some(rate) = rate {
+            let rate = Rate { bitrate: next.bitrate(), pause_until: None, ..*rate };
+            next.apply(&rate).map_err(|error| NotReplaced(error.to_string()))?;
+        }
+        for _ in 0..ATTEMPTS {
+            heard.try_iter().for_each(drop);
+            // It begins anew: the first picture that it gets from here on is a keyframe.
+            lock(&next.valve).shut();
+            next.wake();
+            let end = Instant::now() + ATTEMPT_LIMIT;
+            loop {
+                match heard.recv_timeout(LOOK) {
+                    Ok(News::Sign(Sign::TookOver)) => return Ok(()),
+                    Ok(News::Sign(Sign::GaveUp)) => break,
+                    Ok(News::Failed(reason)) => return Err(NotReplaced(reason)),
+                    Ok(News::Sign(Sign::Alive)) | Err(_) => {}
+                }
+                if self.capture.look_at_relay(self.stream) {
+                    return Ok(());
+                }
+                if Instant::now() > end {
+                    break;
+                }
+            }
+        }
+        Err(NotReplaced(format!("the encoder has begun with no keyframe in {ATTEMPTS} attempts")))
+    }
+
+    /// Opens a branch beside the others, and takes it for the one `at_work` or leaves that to [`Self::hand_over`].
+    fn add(&self, plan: &BranchPlan, source_codec: Codec, branch: &Arc<Branch>, at_work: bool) -> Result<(), NotPutIn> {
         let failure = |reason: String| Failure::Encoder { stream: self.stream, reason };
         let failed = |reason: String, hangs| NotPutIn::Failed { failure: failure(reason), hangs };
-        let caps = self.pad.current_caps();
+        let caps = self.caps();
         let text = caps.as_ref().and_then(|caps| build::text_for(&plan.tail, source_codec, caps));
         let text = text.ok_or_else(|| failed("the source has given no picture yet".to_owned(), false))?;
         if self.hanging.holds(text) {
             return Err(NotPutIn::StillHangs(failure(STILL_HANGS.to_owned())));
         }
-        let tail = self.tail(plan, source_codec, text, &branch).map_err(|error| failed(error.to_string(), false))?;
-        let (joint, joined) = (self.clone(), Arc::clone(&branch));
-        match self.hanging.within(text, START_LIMIT, move || joint.start(&tail, &joined)) {
+        let tail = self.tail(plan, source_codec, text, branch).map_err(|error| failed(error.to_string(), false))?;
+        let (joint, joined) = (self.clone(), Arc::clone(branch));
+        match self.hanging.within(text, START_LIMIT, move || joint.start(&tail, &joined, at_work)) {
             Some(Ok(())) => Ok(()),
             Some(Err(reason)) => Err(failed(reason, false)),
             None => {
@@ -108,9 +212,7 @@ impl Joint {
                 let joining = lock(&self.capture.joining);
                 branch.fail();
                 drop(joining);
-                if self.pad.is_linked() {
-                    let _ = self.take_out(START_LIMIT);
-                }
+                let _ = self.remove(branch, START_LIMIT);
                 Err(failed(format!("the encoder has not started after {} s", START_LIMIT.as_secs()), true))
             }
         }
@@ -130,12 +232,12 @@ impl Joint {
     }
 
     /// Opens the encoder outside the pipeline, where it holds up nothing, and then joins the branch to it.
-    fn start(&self, tail: &gst::Bin, branch: &Arc<Branch>) -> Result<(), String> {
+    fn start(&self, tail: &gst::Bin, branch: &Arc<Branch>, at_work: bool) -> Result<(), String> {
         let bus = gst::Bus::new();
         tail.set_bus(Some(&bus));
         let started = tail.set_state(gst::State::Paused).is_ok();
         let result = match started {
-            true => self.join(tail, branch),
+            true => self.join(tail, branch, at_work),
             false => Err(message::pending_error(&bus).unwrap_or_else(|| "the encoder does not start".to_owned())),
         };
         if result.is_err() {
@@ -148,7 +250,7 @@ impl Joint {
         result
     }
 
-    fn join(&self, tail: &gst::Bin, branch: &Arc<Branch>) -> Result<(), String> {
+    fn join(&self, tail: &gst::Bin, branch: &Arc<Branch>, at_work: bool) -> Result<(), String> {
         let _joining = lock(&self.capture.joining);
         // Nobody waits for it any more.
         if self.capture.stopped.load(Ordering::Acquire) || branch.has_failed() {
@@ -157,20 +259,30 @@ impl Joint {
         let unfit = || "the encoder does not fit into the pipeline".to_owned();
         let entrance = tail.static_pad(ENTRANCE).ok_or_else(unfit)?;
         // What it says from here on is its own.
-        self.capture.set_branch(branch);
+        if at_work {
+            self.capture.set_branch(branch);
+        }
         self.pipeline.add(tail).map_err(|_| unfit())?;
         build::join_time(tail, &self.pipeline);
         tail.sync_state_with_parent().map_err(|_| unfit())?;
+        let pad = self.tee.request_pad_simple("src_%u").ok_or_else(unfit)?;
         // The source goes on as it is: to negotiate again would hold up the other branches.
         let checks = gst::PadLinkCheck::DEFAULT | gst::PadLinkCheck::NO_RECONFIGURE;
-        self.pad.link_full(&entrance, checks).map_err(|_| unfit())?;
+        if pad.link_full(&entrance, checks).is_err() {
+            self.tee.release_request_pad(&pad);
+            return Err(unfit());
+        }
         // The pipeline is at its end only with all of its branches.
-        if self.pad.sticky_event::<gst::event::Eos>(0).is_some() {
+        let source = self.tee.static_pad("sink");
+        if source.is_some_and(|pad| pad.sticky_event::<gst::event::Eos>(0).is_some()) {
             entrance.send_event(gst::event::Eos::new());
         }
         Ok(())
     }
 }
+
+/// What is heard of the next branch and waits to be taken.
+const NEWS: usize = 16;
 
 const ENTRANCE: &str = "sink";
 
@@ -189,9 +301,15 @@ pub(super) fn add_entrance(tail: &gst::Bin, branch: &Arc<Branch>) -> Result<(), 
         })
         .build();
     // They would wait for the encoder, and the source with all other streams for them: a source asks anew with each change
-    // of its pictures.
-    entrance.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| match info.query() {
-        Some(query) if query.is_serialized() => gst::PadProbeReturn::Drop,
+    // of its pictures. What memory it gives them in is its own, as branches come and go; all take rows of any length.
+    entrance.add_probe(gst::PadProbeType::QUERY_DOWNSTREAM, |_, info| match info.query_mut() {
+        Some(query) if query.is_serialized() => match query.view_mut() {
+            gst::QueryViewMut::Allocation(allocation) => {
+                allocation.add_allocation_meta::<gst_video::VideoMeta>(None);
+                gst::PadProbeReturn::Handled
+            }
+            _ => gst::PadProbeReturn::Drop,
+        },
         _ => gst::PadProbeReturn::Ok,
     });
     tail.add_pad(&entrance).map_err(|_| no_input())

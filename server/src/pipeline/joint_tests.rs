@@ -2,11 +2,14 @@
 
 use std::sync::mpsc::channel;
 
+use rov_common::codec::{self, Codec, ParameterSetCache};
 use rov_common::units::{Bitrate, Fps, Resolution};
+use rov_gst::element::is_made_by;
 
 use super::branch_tests::{CODED, Running, SECOND, SECOND_FRAME, plan, run, with_second};
 use super::tests::{FRAME, Folder, WAIT, assert_even, chosen, file, pipeline, rate, small};
 use super::*;
+use crate::config::{EncodeConfig, Preset, Profile};
 use crate::pipeline::joint::NotPutIn;
 use crate::pipeline::plan::{BranchPlan, Tail};
 use crate::pipeline::{EncoderRow, prepare_branch};
@@ -19,9 +22,14 @@ const STOP_LIMIT: Duration = Duration::from_secs(2);
 
 /// The times of the pictures that come to the branch of a stream, from now on.
 fn arriving(running: &Running, stream: usize) -> std::sync::mpsc::Receiver<Duration> {
+    passing(running, &format!("src_{stream}"))
+}
+
+/// Of those that pass this pad of the tee.
+fn passing(running: &Running, pad: &str) -> std::sync::mpsc::Receiver<Duration> {
     let (sender, times) = channel();
     let sender = Mutex::new(sender);
-    let pad = running.graph.pipeline.by_name(plan::TEE).unwrap().static_pad(&format!("src_{stream}")).unwrap();
+    let pad = running.graph.pipeline.by_name(plan::TEE).unwrap().static_pad(pad).unwrap();
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         let time = info.buffer().and_then(|buffer| buffer.pts()).unwrap();
         let _ = lock(&sender).send(time.into());
@@ -172,7 +180,7 @@ fn both_branches_may_be_out_at_once_and_the_source_goes_on() {
     let plan = plan(pipeline(RAW));
     let running = run(&plan);
     running.take(0, 3);
-    let times = arriving(&running, 0);
+    let times = passing(&running, "sink");
     let joints = [0, 1].map(|stream| running.graph.joint(stream).unwrap());
     assert_eq!(joints.each_ref().map(|joint| joint.take_out(STOP_LIMIT)), [Ok(true), Ok(true)]);
     assert_eq!(joints[0].take_out(STOP_LIMIT), Ok(true), "it is out");
@@ -284,9 +292,161 @@ fn a_decoder_that_fails_is_replaced_and_what_is_passed_through_goes_on() {
 }
 
 #[test]
-fn a_stream_alone_has_nothing_to_be_replaced_beside() {
+fn another_branch_takes_over_of_a_stream_that_is_alone() {
     let plan = crate::pipeline::prepare(&small(), &chosen("x264enc")).unwrap();
+    let (unit, units) = channel();
+    let graph = Graph::start(&Hanging::default(), &plan, move |_, u| drop(unit.send(u)), |_| ()).unwrap();
+    let take = |count: usize| (0..count).map(|_| units.recv_timeout(WAIT).unwrap()).collect::<Vec<AccessUnit>>();
+    let mut all = take(5);
+    let camera = small().with_encode(|encode| encode.resolution = Some(Resolution::new(160, 120)));
+    let change = prepare_branch(&plan, &camera, 0, chosen("openh264enc")[0]);
+    assert_eq!(graph.joint(0).unwrap().replace(&change, plan.codec, None, STOP_LIMIT), Ok(()));
+    all.extend(take(10));
+    all.extend(units.try_iter());
+    assert_even(&all, FRAME, "by two branches");
+    assert_eq!(coded_as(&all).1, Resolution::new(160, 120));
+    graph.stop(STOP_LIMIT);
+}
+
+#[test]
+fn what_goes_out_untouched_alone_needs_no_tee() {
+    let folder = Folder::new("joint-untouched");
+    let clip = folder.clip("a.mp4", &["-r", "30", "-c:v", "libx264", "-bf", "0"]);
+    let passed = file(&clip).with_source(|source| source.file_passthrough = true);
+    let plan = crate::pipeline::prepare(&passed, &chosen("x264enc")).unwrap();
     let graph = Graph::start(&Hanging::default(), &plan, |_, _| (), |_| ()).unwrap();
-    assert!(graph.joint(0).is_none());
-    assert!(graph.pipeline.by_name(plan::TEE).is_none());
+    assert!(graph.joint(0).is_none() && graph.pipeline.by_name(plan::TEE).is_none());
+}
+
+/// The settings of a branch of a plan, changed.
+fn changed(plan: &Plan, stream: usize, change: impl FnOnce(&mut EncodeConfig)) -> BranchPlan {
+    let mut camera = with_second(pipeline(RAW));
+    change(&mut camera.streams[stream].encode);
+    prepare_branch(plan, &camera, stream, chosen("x264enc")[0])
+}
+
+/// Each picture once, in order, though two branches gave them.
+fn assert_whole(units: &[AccessUnit], interval: Duration, what: &str) {
+    for pair in units.windows(2) {
+        let step = pair[1].pts.saturating_sub(pair[0].pts);
+        assert!(step.abs_diff(interval) < interval / 10, "{what}: {step:?} at {:?}", pair[0].pts);
+    }
+}
+
+/// Of the SPS of the last keyframe: profile_idc and size.
+fn coded_as(units: &[AccessUnit]) -> (u8, Resolution) {
+    let mut sets = ParameterSetCache::new(Codec::H264);
+    for unit in units.iter().filter(|unit| unit.keyframe) {
+        sets.update(&unit.data);
+    }
+    let sps = &sets.sets().sps;
+    let info = codec::parse_sps(sps).unwrap();
+    (sps[1], Resolution::new(info.width, info.height))
+}
+
+#[test]
+fn another_branch_takes_over_at_a_keyframe_and_no_picture_is_missing_nor_comes_twice() {
+    let plan = plan(pipeline(RAW));
+    let running = run(&plan);
+    let mut units = running.take(0, 5);
+    let times = arriving(&running, 1);
+    // By its fastest preset x264 makes the baseline of any profile.
+    let (small, high) = (Resolution::new(160, 120), (Profile::High, Some(Preset::Fast)));
+    for (what, change, is_so) in [
+        ("smaller", changed(&plan, 0, |encode| encode.resolution = Some(small)), (66, small)),
+        ("high", changed(&plan, 0, |encode| (encode.profile, encode.preset) = high), (100, Resolution::new(320, 240))),
+        ("as before", changed(&plan, 0, |_| ()), (66, Resolution::new(320, 240))),
+    ] {
+        let joint = running.graph.joint(0).unwrap();
+        assert_eq!(joint.replace(&change, plan.codec, None, STOP_LIMIT), Ok(()), "{what}");
+        units.extend(running.units[0].try_iter());
+        let before = units.len();
+        units.extend(running.take(0, 10));
+        assert!(units[before..].iter().all(|unit| !unit.keyframe), "{what}: one keyframe is enough");
+        assert_eq!(coded_as(&units), is_so, "{what}");
+        assert_eq!(running.branch(0).format().map(|(resolution, _)| resolution), Some(is_so.1), "{what}");
+    }
+    assert_whole(&units, FRAME, "by four branches");
+    assert_unbroken(times, "the other stream");
+    let tee = running.graph.pipeline.by_name(plan::TEE).unwrap();
+    assert_eq!(tee.src_pads().len(), 2, "what is over is out");
+    running.graph.stop(STOP_LIMIT);
+}
+
+#[test]
+fn a_branch_that_does_not_come_to_life_leaves_the_one_at_work() {
+    let plan = plan(pipeline(RAW));
+    let running = run(&plan);
+    let mut units = running.take(0, 5);
+    let joint = running.graph.joint(0).unwrap();
+    for (fails, why) in [
+        ("identity error-after=1", "Failed after iterations as requested"),
+        ("filesrc location=/no/such/file ! fakesink async=false  identity", "Resource not found"),
+    ] {
+        let mut wrong = plan.branches[0].clone();
+        let Tail::ByCaps { raw, .. } = &mut wrong.tail else { panic!("a user's pipeline") };
+        *raw = raw.replace("! x264enc", &format!("! {fails} ! x264enc"));
+        if fails.starts_with("filesrc") {
+            let Tail::ByCaps { raw: whole, .. } = &plan.branches[0].tail else { panic!("a user's pipeline") };
+            *raw = format!("filesrc location=/no/such/file ! fakesink async=false  {whole}");
+        }
+        let refused = joint.replace(&wrong, plan.codec, None, STOP_LIMIT).expect_err(fails).to_string();
+        assert!(refused.contains(why), "{refused}");
+        units.extend(running.take(0, 10));
+    }
+    assert_whole(&units, FRAME, "beside those that fail");
+    let more: Vec<_> = running.events.try_iter().filter(|e| !matches!(e, GraphEvent::Format { .. })).collect();
+    assert_eq!(more, []);
+    assert!(units[5..].iter().all(|unit| !unit.keyframe), "the one at work has noticed nothing");
+    running.graph.stop(STOP_LIMIT);
+}
+
+#[test]
+fn one_that_has_failed_is_replaced_by_the_next_one_as_well() {
+    let plan = plan(pipeline(RAW));
+    let running = run(&plan);
+    running.take(0, 5);
+    refuse(&running, 0);
+    assert_eq!(failed(&running), 0);
+    running.units[0].try_iter().for_each(drop);
+    let joint = running.graph.joint(0).unwrap();
+    let change = changed(&plan, 0, |encode| encode.keyframe_interval = Some(Duration::from_millis(200)));
+    assert_eq!(joint.replace(&change, plan.codec, None, STOP_LIMIT), Ok(()));
+    let units = running.take(0, 13);
+    let keyframes: Vec<_> = (0..13).filter(|at| units[*at].keyframe).collect();
+    assert_eq!(keyframes, [0, 6, 12], "at each sixth of thirty");
+    running.graph.stop(STOP_LIMIT);
+}
+
+/// The caps behind the scaler change while it makes a picture of the size before.
+#[test]
+fn a_change_of_size_while_a_picture_is_scaled_fails_nothing() {
+    let plan = plan(pipeline(&RAW.replace("width=320,height=240", "width=1920,height=1080")));
+    let running = run(&plan);
+    running.take(0, 3);
+    let scaler = running.branch(0).tail().and_downcast::<gst::Bin>().unwrap();
+    let convert =
+        scaler.iterate_elements().into_iter().flatten().find(|e| is_made_by(e, "videoconvert") && is_behind_scaler(e));
+    let (entered, enters) = channel();
+    let entered = Mutex::new(entered);
+    // Between the two: as a slow scaler would.
+    convert.unwrap().static_pad("sink").unwrap().add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        let _ = lock(&entered).send(());
+        thread::sleep(Duration::from_millis(10));
+        gst::PadProbeReturn::Ok
+    });
+    for step in [Step::Half, Step::Full, Step::Half, Step::Full] {
+        enters.try_iter().for_each(drop);
+        enters.recv_timeout(WAIT).unwrap();
+        assert!(running.branch(0).apply(&rate(300, step)).unwrap());
+        running.take(0, 4);
+    }
+    let more: Vec<_> = running.events.try_iter().filter(|e| !matches!(e, GraphEvent::Format { .. })).collect();
+    assert_eq!(more, []);
+    running.graph.stop(STOP_LIMIT);
+}
+
+fn is_behind_scaler(convert: &gst::Element) -> bool {
+    let before = convert.static_pad("sink").and_then(|pad| pad.peer()?.parent_element());
+    before.is_some_and(|before| is_made_by(&before, "videoscale"))
 }

@@ -1,16 +1,19 @@
 //! Changes of a running pipeline: what `rate_control` wants of the encoder.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use rov_common::sync::lock;
-use rov_common::units::{Bitrate, Resolution};
+use rov_common::units::{Bitrate, Fps, Resolution};
 use rov_gst::element::{has_property, set_property};
 
 use super::capture::{Branch, GraphError};
 use super::encoder::{LiveSize, Settings};
+use super::source;
+use crate::config::{EncodeConfig, Flip, auto_bitrate};
 use crate::rate_control::{Ceiling, Rate, Step};
 
 impl Branch {
@@ -30,6 +33,18 @@ impl Branch {
             self.set_bitrate(rate.bitrate)?;
         }
         Ok(changed || resized)
+    }
+
+    /// Has the encoder make what `encode` says without a limit. A limit stays.
+    pub fn change_rate(&self, encode: &EncodeConfig) -> Result<(), GraphError> {
+        let not_yet = || GraphError::Bitrate("the source has given no picture yet".to_owned());
+        let (before, now) = (self.ceiling().ok_or_else(not_yet)?, self.bitrate());
+        let fps = lock(&self.settings).fps.unwrap_or(Fps::whole(30));
+        let by_size = || auto_bitrate(self.codec, before.resolution, fps, encode.max_quality);
+        let bitrate = encode.bitrate.unwrap_or_else(by_size);
+        self.set_bitrate(if now < before.bitrate { now.min(bitrate) } else { bitrate })?;
+        *lock(&self.ceiling) = Some(Ceiling { bitrate, ..before });
+        Ok(())
     }
 
     /// Changes the bit rate while pictures flow.
@@ -69,10 +84,64 @@ impl Branch {
                 structure.set("width", half(width));
                 structure.set("height", half(height));
             }
-            filter.set_property("caps", &caps);
+            self.set_in_stream(&filter, "caps", To::Caps(caps));
         }
         before != step as u8
     }
+
+    /// Whether the pictures can be turned while they flow. A branch that has failed needs not.
+    pub fn can_flip(&self) -> bool {
+        self.has_failed() || self.flipping().is_some()
+    }
+
+    /// Turns the pictures from the next one on, if that can be.
+    pub fn flip(&self, flip: Flip) {
+        if let Some(element) = self.flipping() {
+            self.set_in_stream(&element, "method", To::Text(source::turning(flip)));
+        }
+    }
+
+    fn flipping(&self) -> Option<gst::Element> {
+        self.output.get()?.flip.as_ref()?.upgrade()
+    }
+
+    /// Has a property of the tail set before the next picture goes into it.
+    fn set_in_stream(&self, element: &gst::Element, property: &'static str, to: To) {
+        let mut to_set = lock(&self.to_set);
+        // One that has not been set yet is for nothing.
+        to_set.retain(|other| !(other.property == property && other.element.upgrade().as_ref() == Some(element)));
+        to_set.push(ToSet { element: element.downgrade(), property, to });
+    }
+}
+
+/// A property that is to be set.
+pub(super) struct ToSet {
+    element: gst::glib::WeakRef<gst::Element>,
+    property: &'static str,
+    to: To,
+}
+
+enum To {
+    Caps(gst::Caps),
+    Text(&'static str),
+}
+
+/// Sets what is to be set between two pictures that pass `pad`, on their thread. From another one, the caps behind the
+/// scaler could change while it makes a picture of the size before: the converter behind it then fails, as it cannot
+/// make the new size of that.
+pub(super) fn set_in_stream(pad: &gst::Pad, branch: &Arc<Branch>) {
+    let branch = Arc::downgrade(branch);
+    pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        let to_set = branch.upgrade().map(|branch| std::mem::take(&mut *lock(&branch.to_set)));
+        for ToSet { element, property, to } in to_set.into_iter().flatten() {
+            match (element.upgrade(), to) {
+                (Some(element), To::Caps(caps)) => element.set_property(property, caps),
+                (Some(element), To::Text(text)) => drop(set_property(&element, property, text)),
+                (None, _) => {}
+            }
+        }
+        gst::PadProbeReturn::Ok
+    });
 }
 
 /// Leaves out what is not to be encoded: all pictures before `held_until`, and every second one at half the rate.

@@ -14,6 +14,7 @@ mod devices;
 pub mod encoder;
 mod feed;
 mod graph;
+mod handover;
 mod joint;
 mod jpeg;
 mod live;
@@ -40,12 +41,12 @@ use gstreamer as gst;
 use rov_common::descriptor;
 use rov_gst::element::has_property;
 
-use crate::config::{CameraConfig, SourceConfig, SourceKind};
-pub use capture::{Branch, BranchCounters, Failure, GraphError, GraphEvent};
+use crate::config::{CameraConfig, EncodeConfig, SourceConfig, SourceKind};
+pub use capture::{Branch, BranchCounters, Failure, Format, GraphError, GraphEvent};
 pub use devices::nodes as device_nodes;
 pub use encoder::EncoderRow;
 pub use graph::{Graph, Hanging};
-pub use joint::{Joint, NotPutIn};
+pub use joint::{Joint, NotPutIn, NotReplaced};
 pub use pip::{Pip, Tap};
 pub use plan::{BranchPlan, Links, Plan};
 pub use probe::{Chosen, NoEncoder, Tried, choose_encoder, unused};
@@ -119,10 +120,14 @@ pub fn prepare_from(
     Ok(plan)
 }
 
-/// The branch of a stream of `plan` again, with this encoder, for a pipeline that runs. Blocks while a decoder is looked
-/// for.
+/// The branch of a stream, with this encoder, for a pipeline of `plan` that runs. Blocks while a decoder is looked for.
 pub fn prepare_branch(plan: &Plan, camera: &CameraConfig, stream: usize, encoder: &'static EncoderRow) -> BranchPlan {
-    plan::branch(plan, camera, stream, encoder, &machine_with(Vec::new(), Vec::new()))
+    plan::branch(&plan.given(), camera, stream, encoder, &machine_with(Vec::new(), Vec::new()))
+}
+
+/// The option that was given and that this encoder has no setting for.
+pub fn lacks(encoder: &'static EncoderRow, encode: &EncodeConfig) -> Option<&'static str> {
+    encoder.lacks(&plan::settings(encode, probe::cores()), &has_property)
 }
 
 /// The cameras that [`prepare`] would choose among now, best first: empty while `--source auto` would show the test

@@ -3,7 +3,7 @@
 //! ```text
 //! head:  SOURCE ! identity name=rov_join
 //! trunk: [queue ! identity sync=true (file)]
-//!        tee, where the camera has several streams; a tail for each
+//!        tee, where anything is encoded here or the camera has several streams; a tail for each
 //! tail:  leaky queue of one frame ! [deinterlace] ! scale ! convert ! caps ! ENCODER ! [parse] ! appsink
 //!   or:  appsink                                                                                    (a coded stream, untouched)
 //!   and: [parse] ! queue ! DECODER ! leaky queue of one frame ! as above                     (of that, each stream but the first)
@@ -33,6 +33,7 @@ pub const PACE: &str = "rov_pace";
 pub const RAW_QUEUE: &str = "rov_raw";
 pub const OUT: &str = "rov_out";
 pub const TEE: &str = "rov_tee";
+pub const FLIP: &str = "rov_flip";
 
 /// The raw frame that waits for the encoder: one (those that are too many are left out at the queue, by `decimate`), and
 /// the newest wins, so that a slow encoder costs frames and not delay.
@@ -69,6 +70,8 @@ pub struct Plan {
     pub codec: Codec,
     /// What the head gives.
     pub output: SourceMedia,
+    /// The rate that it was asked for and does not exceed; None: it may.
+    pub given_fps: Option<Fps>,
     pub pacing: Pacing,
     pub drawing: Option<Drawing>,
     /// Whose time the pictures have.
@@ -131,7 +134,7 @@ impl BranchPlan {
 }
 
 impl Plan {
-    /// The whole pipeline as launch text, for the log.
+    /// The whole pipeline as launch text, for the log, but for the tee in front of a stream that is alone.
     pub fn text(&self) -> String {
         let tails = self.branches.iter().map(|branch| match &branch.tail {
             Tail::Fixed(tail) => tail,
@@ -182,25 +185,10 @@ pub fn plan(camera: &CameraConfig, machine: &Machine, encoders: &[&'static Encod
         wanted = wanted_by_all(camera);
         source = source::source(&camera.source, &wanted, false, machine)?;
     }
-    let branches = camera.streams.iter().zip(encoders).enumerate().map(|(number, (stream, encoder))| {
-        let encode = &stream.encode;
-        let settings = settings(encode, machine.cores);
-        let is_coded = source.output == SourceMedia::Encoded;
-        let decodes = is_coded && number > 0;
-        let (flip, source_codec) = (camera.source.flip, wanted.codec);
-        let builder = Builder { encode, flip, machine, encoder, settings: &settings, source_codec };
-        BranchPlan {
-            tail: builder.tail(source.output, number),
-            codec: encode.codec,
-            encoder: (!is_coded || decodes).then_some(*encoder),
-            decodes,
-            settings,
-            auto_bitrate: encode.bitrate.is_none().then_some(encode.max_quality),
-            fixed_size: encode.fixed_size,
-            limit: None,
-            max_fps: encode.fps.filter(|fps| decodes || source.limit_fps || wanted.fps != Some(*fps)),
-            is_off: false,
-        }
+    let given_fps = wanted.fps.filter(|_| !source.limit_fps);
+    let branches = encoders.iter().enumerate().map(|(number, encoder)| {
+        let source = Given { output: source.output, fps: given_fps, codec: wanted.codec };
+        branch(&source, camera, number, encoder, machine)
     });
     let is_auto = camera.source.kind == SourceKind::Auto;
     let others = source::choice(&camera.source, machine).into_iter();
@@ -211,6 +199,7 @@ pub fn plan(camera: &CameraConfig, machine: &Machine, encoders: &[&'static Encod
         head: source.text,
         codec: wanted.codec,
         output: source.output,
+        given_fps,
         pacing: source.pacing,
         drawing: source.drawing,
         capture_time: source.capture_time,
@@ -228,18 +217,48 @@ pub fn plan(camera: &CameraConfig, machine: &Machine, encoders: &[&'static Encod
     })
 }
 
-/// The branch of a stream of `plan` again, with this encoder.
+/// What a source gives, as far as branches depend on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Given {
+    pub output: SourceMedia,
+    /// See [`Plan::given_fps`].
+    pub fps: Option<Fps>,
+    /// Of a coded stream.
+    pub codec: Codec,
+}
+
+impl Plan {
+    pub fn given(&self) -> Given {
+        Given { output: self.output, fps: self.given_fps, codec: self.codec }
+    }
+}
+
+/// The branch of a stream, with this encoder.
 pub fn branch(
-    plan: &Plan,
+    given: &Given,
     camera: &CameraConfig,
     stream: usize,
     encoder: &'static EncoderRow,
     machine: &Machine,
 ) -> BranchPlan {
-    let (before, encode) = (&plan.branches[stream], &camera.streams[stream].encode);
-    let (flip, settings, source_codec) = (camera.source.flip, &before.settings, plan.codec);
-    let builder = Builder { encode, flip, machine, encoder, settings, source_codec };
-    BranchPlan { tail: builder.tail(plan.output, stream), encoder: Some(encoder), ..before.clone() }
+    let encode = &camera.streams[stream].encode;
+    let settings = settings(encode, machine.cores);
+    let is_coded = given.output == SourceMedia::Encoded;
+    let decodes = is_coded && stream > 0;
+    let (flip, source_codec) = (camera.source.flip, given.codec);
+    let builder = Builder { encode, flip, machine, encoder, settings: &settings, source_codec };
+    BranchPlan {
+        tail: builder.tail(given.output, stream),
+        codec: encode.codec,
+        encoder: (!is_coded || decodes).then_some(encoder),
+        decodes,
+        settings,
+        auto_bitrate: encode.bitrate.is_none().then_some(encode.max_quality),
+        fixed_size: encode.fixed_size,
+        limit: None,
+        max_fps: encode.fps.filter(|fps| decodes || given.fps != Some(*fps)),
+        is_off: false,
+    }
 }
 
 fn no_camera(camera: &CameraConfig, machine: &Machine) -> String {
@@ -325,9 +344,10 @@ impl Builder<'_> {
 
     fn raw(&self) -> String {
         let encoder = self.encoder.text_from_system(self.settings, self.machine.has_property);
+        // It passes pictures untouched that are not turned; so they can be while they flow.
         let flip = match self.flip {
-            Flip::None => String::new(),
-            flip => format!("videoflip method={} ! ", source::turning(flip)),
+            Flip::None if !(self.machine.has_property)("videoflip", "method") => String::new(),
+            flip => format!("videoflip name={FLIP} method={} ! ", source::turning(flip)),
         };
         format!(
             "{LEAKY} ! {}{} ! {} ! {flip}video/x-raw,format={},{} ! {encoder} ! {}",

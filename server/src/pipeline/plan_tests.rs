@@ -204,7 +204,10 @@ fn a_picture_is_turned_in_whatever_memory_it_is() {
     assert!(jetson.contains("! nvvidconv flip-method=2 ! video/x-raw(memory:NVMM)"), "{jetson}");
     let csi = vec![CsiCamera { row: &CSI_ROWS[1], id: "imx219".to_owned() }];
     let raw = make(&turned(Flip::Vertical), "x264enc", &[], csi).text();
-    assert!(raw.contains("videoconvert ! videoflip method=vertical-flip ! video/x-raw,format=I420"), "{raw}");
+    assert!(
+        raw.contains("videoconvert ! videoflip name=rov_flip method=vertical-flip ! video/x-raw,format=I420"),
+        "{raw}"
+    );
 }
 
 #[test]

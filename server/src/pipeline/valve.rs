@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 /// Encoders may give times back in coarser units.
-const COARSE: Duration = Duration::from_millis(5);
+pub(super) const COARSE: Duration = Duration::from_millis(5);
 
 /// By running times.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use rov_common::sync::lock;
+use rov_common::units::Bitrate;
 use tokio::sync::mpsc;
 
 use crate::rate_control::Rate;
@@ -84,6 +85,14 @@ impl Demand {
         if changed {
             // Where the channel is full, the supervisor looks by itself soon.
             let _ = self.control.try_send(Control::RateChanged);
+        }
+    }
+
+    /// What the encoder makes without a limit is another. Whoever sets the rate knows it soon; until then the former one
+    /// is no limit.
+    pub fn ceiling_changed(&self, before: Bitrate, now: Bitrate) {
+        if let Some(rate) = lock(&self.rate).as_mut() {
+            rate.bitrate = if rate.bitrate < before { rate.bitrate.min(now) } else { now };
         }
     }
 

@@ -109,6 +109,11 @@ impl Status {
         lock(&self.0).encoder_starting();
     }
 
+    /// Another encoder has taken over from the one before, without a gap: its counters begin again.
+    pub fn encoder_changed(&self) {
+        lock(&self.0).count_anew();
+    }
+
     /// A picture has come out of the pipeline.
     pub(super) fn passed(&self, codec: Codec, frame: &Frame, now: Instant) {
         let is_recovery_point =
@@ -281,6 +286,10 @@ impl Inner {
         self.first_picture = None;
         self.recovery_points = 0;
         self.keyless = false;
+        self.count_anew();
+    }
+
+    fn count_anew(&mut self) {
         self.frames_in = 0;
         self.history_in.clear();
         self.frames_dropped_before += self.frames_dropped;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use rov_common::backoff::Backoff;
 
+use super::change::Refused;
 use super::{Fatal, RESTART_MAX, RESTART_MIN, joined};
 use crate::config::{CameraConfig, EncodeConfig, EncoderChoice};
 use crate::pipeline::{self, EncoderRow, Failure, Plan};
@@ -36,6 +37,13 @@ impl StreamEncoder {
             is_off: false,
             backoff: Backoff::new(RESTART_MIN, RESTART_MAX),
             complaints: Repeats::default(),
+        }
+    }
+
+    /// Takes this one; what another one has failed by is not its fault.
+    pub fn set_row(&mut self, row: &'static EncoderRow) {
+        if self.row != row {
+            *self = Self::new(self.stream, row);
         }
     }
 
@@ -97,6 +105,18 @@ impl Encoders {
         self.0.iter().map(|encoder| encoder.row).collect()
     }
 
+    /// Takes those that the changed configuration needs.
+    pub async fn fit(&mut self, before: &CameraConfig, changed: &CameraConfig) -> Result<(), Refused> {
+        let mut rows = self.rows();
+        for (stream, row) in rows.iter_mut().enumerate() {
+            if before.streams[stream].encode != changed.streams[stream].encode {
+                *row = row_for(before, changed, stream, row).await?;
+            }
+        }
+        self.0.iter_mut().zip(rows).for_each(|(encoder, row)| encoder.set_row(row));
+        Ok(())
+    }
+
     /// Leaves the streams out for which none works.
     pub fn turn_off(&self, plan: &mut Plan) {
         let off = plan.branches.iter_mut().zip(&self.0).filter(|(_, encoder)| encoder.is_off);
@@ -128,6 +148,25 @@ impl Encoders {
             encoder.is_off = false;
         }
         failure.to_string()
+    }
+}
+
+/// The encoder of a stream whose configuration is changed, `row` at present: the one that is wanted now, if another one
+/// is, and else the same, if it has the settings.
+pub(super) async fn row_for(
+    before: &CameraConfig,
+    changed: &CameraConfig,
+    stream: usize,
+    row: &'static EncoderRow,
+) -> Result<&'static EncoderRow, Refused> {
+    let (encode, name) = (&changed.streams[stream].encode, &changed.streams[stream].name);
+    if before.streams[stream].encode.encoder != encode.encoder {
+        // Those of the other streams are at work beside it.
+        return choose(changed, stream, &[], Vec::new()).await.map_err(|Fatal(reason)| Refused::Failed(reason));
+    }
+    match pipeline::lacks(row, encode) {
+        Some(option) => Err(Refused::Lacks { stream: name.clone(), encoder: row.element, option }),
+        None => Ok(row),
     }
 }
 

@@ -1,5 +1,7 @@
 //! One pipeline of a camera, from its start to its end.
 
+mod changes;
+
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
@@ -11,14 +13,17 @@ use rov_common::api::StreamState;
 use rov_common::sync::lock;
 use tokio::sync::mpsc;
 
+pub(super) use self::changes::Changes;
+use self::changes::{Changing, through};
+use super::change::Ask;
 use super::encoders::Encoders;
 use super::replacement::{End, Replaced, Replacement};
 use super::reports::{Damage, frozen_watch, say_frozen};
 use super::watched::Watched;
-use super::{Fatal, START_LIMIT, STOP_LIMIT, Surroundings, joined, set_stopped};
+use super::{Fatal, START_LIMIT, STOP_LIMIT, Surroundings, Trial, joined, set_stopped};
 use crate::config::{CameraConfig, SourceConfig, SourceKind};
 use crate::inlet::Inlet;
-use crate::pipeline::{self, Branch, Failure, Found, Graph, GraphError, GraphEvent, Plan};
+use crate::pipeline::{self, Branch, Failure, Found, Graph, GraphError, GraphEvent, Joint, Plan};
 use crate::stream::Control;
 use crate::watchdog::{self, CameraLook, FrozenWatch};
 
@@ -45,6 +50,8 @@ pub(super) enum RunEnd {
     LosesPackets,
     /// A camera is there, and the test picture in its place is not needed any more.
     CameraFound(String),
+    /// The configuration is another, for which the source has to be started anew.
+    Changed,
 }
 
 impl RunEnd {
@@ -55,14 +62,15 @@ impl RunEnd {
 
 /// One life of a pipeline. `is_news`: worth a line in the log.
 pub(super) async fn run_once(
-    camera: &Arc<CameraConfig>,
     mut plan: Plan,
     is_news: bool,
     around: &Surroundings,
     encoders: &mut Encoders,
     controls: &mut [mpsc::Receiver<Control>],
+    changes: Changes<'_>,
 ) -> Result<RunEnd, Fatal> {
-    let Surroundings { links, streams, shutdown, .. } = around;
+    let Surroundings { current, links, streams, shutdown, .. } = around;
+    let camera = current.get();
     if is_news {
         tracing::debug!(camera = camera.name, "source: {}", plan.source_label);
     }
@@ -107,12 +115,17 @@ pub(super) async fn run_once(
             },
         },
     };
-    let mut life = Life::new(camera, &plan, around, &graph, encoders);
+    let mut life = Life::new(&plan, around, &graph, encoders, changes.trial);
     let end = tokio::select! {
-        end = life.watch(&mut events, controls) => end,
+        end = life.watch(&mut events, controls, changes.asks) => end,
         cameras = a_camera(&camera.source), if is_fallback => Ok(RunEnd::CameraFound(cameras)),
     };
+    life.interrupt();
     drop(life);
+    if matches!(end, Ok(RunEnd::Changed)) {
+        // Viewers that get nothing from a stream that runs would begin another session.
+        set_stopped(streams, StreamState::Stalled, "the source is started again with other settings");
+    }
     // Stopping can block for as long as a driver likes, within the limit.
     let stopped = tokio::task::spawn_blocking(move || graph.stop(STOP_LIMIT)).await;
     joined(stopped)?;
@@ -121,13 +134,18 @@ pub(super) async fn run_once(
 
 /// A pipeline at work, and what is seen of it.
 struct Life<'a> {
-    camera: &'a Arc<CameraConfig>,
+    /// As it was when the pipeline was planned, but for what has been changed since.
+    camera: Arc<CameraConfig>,
     plan: &'a Arc<Plan>,
     around: &'a Surroundings,
     graph: &'a Graph,
     watched: Vec<Watched<'a>>,
     /// Branches that are being replaced, one of a stream at most.
     replacements: FuturesUnordered<BoxFuture<'a, Result<Replaced<'a>, Fatal>>>,
+    /// What was asked for, and needed this pipeline; until it is at work.
+    trial: &'a mut Option<Trial>,
+    /// A change that takes some time.
+    changing: Option<Changing>,
     damage: Damage,
     frozen: FrozenWatch,
     /// When it was looked at last, and since when the process has not stood still.
@@ -137,25 +155,30 @@ struct Life<'a> {
 
 impl<'a> Life<'a> {
     fn new(
-        camera: &'a Arc<CameraConfig>,
         plan: &'a Arc<Plan>,
         around: &'a Surroundings,
         graph: &'a Graph,
         encoders: &'a mut Encoders,
+        trial: &'a mut Option<Trial>,
     ) -> Self {
+        let camera = around.current.get();
         let branches = graph.branches().into_iter().zip(&around.streams).zip(&camera.streams).zip(&mut encoders.0);
-        let watched =
-            branches.map(|(((branch, stream), config), encoder)| Watched::new(branch, stream, &config.encode, encoder));
+        let watched = branches
+            .map(|(((branch, stream), config), encoder)| Watched::new(branch, stream, config.encode.clone(), encoder))
+            .collect();
         let now = Instant::now();
+        let frozen = frozen_watch(&camera.source);
         Self {
             camera,
             plan,
             around,
             graph,
-            watched: watched.collect(),
+            watched,
             replacements: FuturesUnordered::new(),
+            trial,
+            changing: None,
             damage: Damage::default(),
-            frozen: frozen_watch(&camera.source),
+            frozen,
             looked: now,
             awake_since: now,
         }
@@ -165,6 +188,7 @@ impl<'a> Life<'a> {
         &mut self,
         events: &mut mpsc::Receiver<GraphEvent>,
         controls: &mut [mpsc::Receiver<Control>],
+        asks: &mut mpsc::Receiver<Ask>,
     ) -> Result<RunEnd, Fatal> {
         let mut tick = tokio::time::interval(CHECK_INTERVAL);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -174,8 +198,14 @@ impl<'a> Life<'a> {
                 () = self.around.shutdown.cancelled() => Some(RunEnd::Stopped),
                 Some(event) = events.recv() => self.hear(event)?,
                 Some(replaced) = self.replacements.next(), if !self.replacements.is_empty() => self.replaced(replaced?),
+                Some(ask) = asks.recv(), if self.takes_changes() => {
+                    self.ask(ask);
+                    None
+                }
+                result = through(&mut self.changing), if self.changing.is_some() => self.changed(result?),
                 (stream, request) = next_request(controls) => {
                     self.watched[stream].serve(request);
+                    self.take_up();
                     None
                 }
                 () = sleep_until(keyframe_at), if keyframe_at.is_some() => {
@@ -196,11 +226,14 @@ impl<'a> Life<'a> {
 
     /// What the pipeline tells.
     fn hear(&mut self, event: GraphEvent) -> Result<Option<RunEnd>, Fatal> {
-        let source = &self.camera.source;
+        let camera = Arc::clone(&self.camera);
+        let source = &camera.source;
         Ok(match event {
             GraphEvent::Format { stream, resolution, fps } => {
                 let watched = &mut self.watched[stream];
                 match watched.encoder {
+                    // It may be of the branch that takes over just now, whose format is asked for then.
+                    Some(_) if self.changing.as_ref().is_some_and(|changing| changing.stream == Some(stream)) => {}
                     Some(_) => watched.set_format(source, resolution, fps),
                     // Of the branch that takes its place.
                     None => watched.format = Some((resolution, fps)),
@@ -227,6 +260,8 @@ impl<'a> Life<'a> {
 
     /// What is looked at now and then.
     fn look(&mut self, now: Instant) -> Option<RunEnd> {
+        self.check_trial();
+        self.take_up();
         let (source, streams, links) = (&self.camera.source, &self.around.streams, &self.around.links);
         let (inlet, pip) = (links.inlet.as_deref(), links.pip.as_deref());
         let counters = self.graph.counters();
@@ -301,13 +336,19 @@ impl<'a> Life<'a> {
     /// Of a branch that can be replaced, the others go on.
     fn fail(&mut self, failure: Failure) -> Option<RunEnd> {
         let Failure::Encoder { stream, .. } = failure else { return Some(self.broken(failure)) };
-        let Some(joint) = self.graph.joint(stream) else { return Some(self.broken(failure)) };
+        let Some(joint) = replaceable(self.graph, stream) else { return Some(self.broken(failure)) };
         let watched = &mut self.watched[stream];
+        // Another one is being made, and may take over.
+        if self.changing.as_ref().is_some_and(|changing| changing.stream == Some(stream)) {
+            watched.branch.fail();
+            watched.failure = Some(failure);
+            return None;
+        }
         // It is being replaced already.
         let encoder = watched.encoder.take()?;
         watched.branch.fail();
         let replacement = Replacement {
-            camera: Arc::clone(self.camera),
+            current: self.around.current.clone(),
             plan: Arc::clone(self.plan),
             stream,
             output: Arc::clone(watched.stream),
@@ -324,7 +365,8 @@ impl<'a> Life<'a> {
             End::Works => {
                 let branch = Arc::clone(&self.graph.branches()[stream]);
                 let format = self.watched[stream].format.take();
-                let failure = self.watched[stream].restart(branch, encoder);
+                let encode = self.camera.streams[stream].encode.clone();
+                let failure = self.watched[stream].restart(branch, encode, encoder);
                 if let Some((resolution, fps)) = format {
                     self.watched[stream].set_format(&self.camera.source, resolution, fps);
                 }
@@ -349,7 +391,12 @@ impl<'a> Life<'a> {
 
 /// Whether it is of a branch that can be replaced while the others go on.
 fn is_replaceable(graph: &Graph, failure: &Failure) -> bool {
-    matches!(failure, Failure::Encoder { stream, .. } if graph.joint(*stream).is_some())
+    matches!(failure, Failure::Encoder { stream, .. } if replaceable(graph, *stream).is_some())
+}
+
+/// Where the branch of a stream is joined to others.
+fn replaceable(graph: &Graph, stream: usize) -> Option<Joint> {
+    graph.joint(stream).filter(|_| graph.branches().len() > 1)
 }
 
 fn lived(branch: &Branch) -> Option<Duration> {

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use rov_common::api::StreamState;
 
+use super::change::Current;
 use super::encoders::StreamEncoder;
 use super::{Fatal, STOP_LIMIT, joined};
-use crate::config::CameraConfig;
 use crate::pipeline::{self, BranchPlan, Failure, Joint, NotPutIn, Plan};
 use crate::stream::Stream;
 use crate::watchdog::HEALTHY_AFTER;
@@ -17,7 +17,7 @@ const NONE_WORKS: Duration = Duration::from_secs(30);
 
 /// The branch that is replaced.
 pub(super) struct Replacement {
-    pub camera: Arc<CameraConfig>,
+    pub current: Current,
     pub plan: Arc<Plan>,
     pub stream: usize,
     pub output: Arc<Stream>,
@@ -60,7 +60,7 @@ impl Replacement {
             encoder.complaints.reset();
         }
         loop {
-            let reason = encoder.failed(&self.camera, &failure, well_for, hangs).await;
+            let reason = encoder.failed(&self.current.get(), &failure, well_for, hangs).await;
             // Tried anew then, as if it had not failed before.
             let none_works = std::mem::take(&mut encoder.is_off);
             let mut pause = if none_works { NONE_WORKS } else { encoder.backoff.next_delay() };
@@ -83,7 +83,7 @@ impl Replacement {
 
     async fn put_in(&self, encoder: &StreamEncoder) -> Result<Result<(), NotPutIn>, Fatal> {
         self.output.status().encoder_starting();
-        let (camera, plan, joint) = (Arc::clone(&self.camera), Arc::clone(&self.plan), self.joint.clone());
+        let (camera, plan, joint) = (self.current.get(), Arc::clone(&self.plan), self.joint.clone());
         let (stream, row) = (self.stream, encoder.row);
         let limit = self.output.demand().rate().map(|rate| rate.bitrate);
         let put_in = move || {
@@ -95,7 +95,7 @@ impl Replacement {
 
     /// `pause`: until it is tried again.
     fn say(&self, encoder: &mut StreamEncoder, reason: String, pause: Duration) {
-        let camera = &self.camera.name;
+        let camera = &self.current.get().name;
         match encoder.complaints.say(&reason, Instant::now()) {
             Some(1) => {
                 let (element, seconds) = (encoder.row.element, pause.as_secs_f64());

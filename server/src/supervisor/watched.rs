@@ -24,13 +24,15 @@ const KEYFRAME_AWAITED: &str = "begins at the source's next keyframe, which cann
 pub(super) struct Watched<'a> {
     pub branch: Arc<Branch>,
     pub stream: &'a Arc<Stream>,
-    encode: &'a EncodeConfig,
+    encode: EncodeConfig,
     /// Its encoder, lent to whoever replaces its branch.
     pub encoder: Option<&'a mut StreamEncoder>,
     /// What was heard while its branch was being replaced: the next one may have failed.
     pub failure: Option<Failure>,
     /// Likewise: what the next one gives.
     pub format: Option<(Resolution, Option<Fps>)>,
+    /// What it goes back to if what was changed while it rested does not work.
+    pub put_off: Option<EncodeConfig>,
     /// Since when the branch is there.
     since: Instant,
     /// From picture to picture.
@@ -48,16 +50,16 @@ impl<'a> Watched<'a> {
     pub fn new(
         branch: Arc<Branch>,
         stream: &'a Arc<Stream>,
-        encode: &'a EncodeConfig,
+        encode: EncodeConfig,
         encoder: &'a mut StreamEncoder,
     ) -> Self {
         Self {
             branch,
             stream,
-            encode,
             encoder: Some(encoder),
             failure: None,
             format: None,
+            put_off: None,
             since: Instant::now(),
             interval: encode.fps.map_or(Duration::ZERO, |fps| fps.interval()),
             keyframes: KeyframeGate::default(),
@@ -66,15 +68,31 @@ impl<'a> Watched<'a> {
             rest: Rest::after(encode.rest_after),
             keyless: None,
             keyframe_awaited: None,
+            encode,
         }
     }
 
     /// Another branch is at work in the place of the former one, with the encoder that was lent. Returns by what it has
     /// failed already, if it has.
-    pub fn restart(&mut self, branch: Arc<Branch>, encoder: &'a mut StreamEncoder) -> Option<Failure> {
+    pub fn restart(
+        &mut self,
+        branch: Arc<Branch>,
+        encode: EncodeConfig,
+        encoder: &'a mut StreamEncoder,
+    ) -> Option<Failure> {
         let failure = self.failure.take();
-        *self = Self::new(branch, self.stream, self.encode, encoder);
+        *self = Self::new(branch, self.stream, encode, encoder);
         failure.filter(|_| self.branch.has_failed())
+    }
+
+    pub fn is_resting(&self) -> bool {
+        self.rest.is_resting()
+    }
+
+    /// Another configuration than that of `before` is wanted, once somebody looks.
+    pub fn postpone(&mut self, before: EncodeConfig, wanted: &EncodeConfig) {
+        let before = self.put_off.take().unwrap_or(before);
+        self.put_off = (before != *wanted).then_some(before);
     }
 
     /// Whether there is no branch at work: it is being replaced, or left out.
@@ -97,6 +115,23 @@ impl<'a> Watched<'a> {
         if let Some(fps) = fps {
             self.interval = fps.interval();
         }
+    }
+
+    /// Has the encoder at work make another bit rate; false where it cannot.
+    pub fn change_rate(&mut self, encode: &EncodeConfig) -> bool {
+        let Some(before) = self.branch.ceiling().filter(|_| !self.is_out()) else { return false };
+        if let Err(error) = self.branch.change_rate(encode) {
+            tracing::debug!(stream = self.stream.name(), "{error}");
+            return false;
+        }
+        self.encode = encode.clone();
+        if let Some(now) = self.branch.ceiling() {
+            self.stream.demand().ceiling_changed(before.bitrate, now.bitrate);
+            self.stream.status().set_ceiling(Some(now));
+            self.stream.status().set_target(self.branch.bitrate());
+            tracing::info!(stream = self.stream.name(), bitrate = %now.bitrate, "bit rate changed by its settings");
+        }
+        true
     }
 
     pub fn request_keyframe(&mut self) {

@@ -1,0 +1,328 @@
+//! Settings that are changed while a pipeline is at work.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::mpsc;
+
+use super::{Life, RunEnd};
+use crate::config::{CameraConfig, SourceKind};
+use crate::pipeline::{self, BranchPlan, EncoderRow, Joint, Plan};
+use crate::rate_control::Rate;
+use crate::supervisor::change::{Applied, Ask, Refused, Wanted};
+use crate::supervisor::encoders::row_for;
+use crate::supervisor::{Fatal, STOP_LIMIT, Trial, joined};
+
+/// What is asked of a camera, and what needed the pipeline that is at work.
+pub(in crate::supervisor) struct Changes<'a> {
+    pub asks: &'a mut mpsc::Receiver<Ask>,
+    pub trial: &'a mut Option<Trial>,
+}
+
+/// A change on its way, which takes some time.
+pub(super) struct Changing {
+    /// None: it was put off while nobody looked.
+    ask: Option<Ask>,
+    before: Arc<CameraConfig>,
+    changed: Arc<CameraConfig>,
+    /// Whose branch is replaced, if it is one's alone.
+    pub stream: Option<usize>,
+    work: BoxFuture<'static, Result<Result<Done, Refused>, Fatal>>,
+}
+
+/// What a change has come to.
+pub(super) enum Done {
+    /// Another branch is at work, with this encoder.
+    Replaced(&'static EncoderRow),
+    /// The source is to be started anew, for a stream with this encoder.
+    Anew(Option<(usize, &'static EncoderRow)>),
+}
+
+/// What is needed for a change of a stream.
+struct Change {
+    stream: usize,
+    before: Arc<CameraConfig>,
+    changed: Arc<CameraConfig>,
+    row: &'static EncoderRow,
+    rows: Vec<&'static EncoderRow>,
+    plan: Arc<Plan>,
+    /// None: no picture has come yet.
+    joint: Option<Joint>,
+    /// What the viewers' links allow, and whether that is less than the encoder would make.
+    rate: Option<(Rate, bool)>,
+}
+
+impl Life<'_> {
+    /// One at a time.
+    pub(super) fn takes_changes(&self) -> bool {
+        self.trial.is_none() && self.changing.is_none()
+    }
+
+    /// Does what can be done at once, and begins the rest.
+    pub(super) fn ask(&mut self, ask: Ask) {
+        // Whoever asked may have given up.
+        if ask.reply.is_closed() {
+            return;
+        }
+        match self.at_once(&ask.wanted) {
+            Ok(Ok(applied)) => drop(ask.reply.send(Ok(applied))),
+            Ok(Err(changed)) => {
+                let stream = match ask.wanted {
+                    Wanted::Encode { stream, .. } => Some(stream),
+                    Wanted::Flip(_) => None,
+                };
+                self.begin(stream, Some(ask), Arc::clone(&self.camera), Arc::new(changed));
+            }
+            Err(refused) => drop(ask.reply.send(Err(refused))),
+        }
+    }
+
+    /// Else the configuration that is wanted.
+    fn at_once(&mut self, wanted: &Wanted) -> Result<Result<Applied, CameraConfig>, Refused> {
+        let changed = wanted.of(&self.camera)?;
+        if changed == *self.camera {
+            return Ok(Ok(Applied::Unchanged));
+        }
+        let untouched = |stream: usize| Refused::PassedThrough { stream: self.camera.streams[stream].name.clone() };
+        let (stream, encode) = match wanted {
+            Wanted::Encode { stream, encode } => (*stream, encode),
+            Wanted::Flip(flip) => {
+                if self.watched[0].branch.is_passed() {
+                    return Err(untouched(0));
+                }
+                let branches = || self.watched.iter().map(|watched| &watched.branch).filter(|branch| !branch.is_off());
+                if !branches().all(|branch| branch.can_flip()) {
+                    return Ok(Err(changed));
+                }
+                branches().for_each(|branch| branch.flip(*flip));
+                self.set(Arc::new(changed));
+                return Ok(Ok(Applied::Live));
+            }
+        };
+        let watched = &mut self.watched[stream];
+        if watched.branch.is_passed() {
+            return Err(untouched(stream));
+        }
+        let before = &self.camera.streams[stream].encode;
+        if before.differs_in_rate_alone(encode) && watched.change_rate(encode) {
+            self.set(Arc::new(changed));
+            return Ok(Ok(Applied::Live));
+        }
+        let can_wait = before.encoder == encode.encoder;
+        if let Some(option) = self.row(stream).filter(|_| can_wait).and_then(|row| pipeline::lacks(row, encode)) {
+            return Err(self.lacks(stream, option));
+        }
+        let watched = &mut self.watched[stream];
+        if can_wait && (watched.is_resting() || watched.is_out()) {
+            let before = before.clone();
+            if watched.is_out() {
+                // The next encoder that is started begins so.
+                self.set(Arc::new(changed));
+                return Ok(Ok(Applied::AtStart));
+            }
+            watched.postpone(before, encode);
+            self.set(Arc::new(changed));
+            return Ok(Ok(Applied::WhenWatched));
+        }
+        if watched.encoder.is_none() {
+            return Err(Refused::Failed("its encoder has failed and is being replaced".to_owned()));
+        }
+        Ok(Err(changed))
+    }
+
+    fn lacks(&self, stream: usize, option: &'static str) -> Refused {
+        let encoder = self.row(stream).map_or("its encoder", |row| row.element);
+        Refused::Lacks { stream: self.camera.streams[stream].name.clone(), encoder, option }
+    }
+
+    /// The encoder of a stream; none where it goes out untouched.
+    fn row(&self, stream: usize) -> Option<&'static EncoderRow> {
+        self.watched[stream].branch.encoder().or(self.plan.branches[stream].encoder)
+    }
+
+    fn begin(
+        &mut self,
+        stream: Option<usize>,
+        ask: Option<Ask>,
+        before: Arc<CameraConfig>,
+        changed: Arc<CameraConfig>,
+    ) {
+        let of_stream = stream.and_then(|stream| Some((stream, self.row(stream)?)));
+        let work: BoxFuture<'static, _> = match of_stream {
+            None => Box::pin(async { Ok(Ok(Done::Anew(None))) }),
+            Some((stream, row)) => {
+                let rows = (0..self.watched.len()).map(|stream| self.row(stream).unwrap_or(pipeline::unused()));
+                let ceiling = self.watched[stream].branch.ceiling();
+                let rate = self.around.streams[stream].demand().rate();
+                let is_limited = |rate: &Rate| ceiling.is_some_and(|ceiling| rate.bitrate < ceiling.bitrate);
+                let change = Change {
+                    stream,
+                    before: Arc::clone(&before),
+                    changed: Arc::clone(&changed),
+                    row,
+                    rows: rows.collect(),
+                    plan: Arc::clone(self.plan),
+                    joint: self.graph.joint(stream).filter(|joint| joint.given().is_some()),
+                    rate: rate.map(|rate| (rate, is_limited(&rate))),
+                };
+                Box::pin(change.run())
+            }
+        };
+        self.changing = Some(Changing { ask, before, changed, stream, work });
+    }
+
+    /// A change is through.
+    pub(super) fn changed(&mut self, result: Result<Done, Refused>) -> Option<RunEnd> {
+        let Changing { ask, before, changed, stream, .. } = self.changing.take()?;
+        match (result, stream) {
+            (Ok(Done::Replaced(row)), Some(stream)) => {
+                self.set(changed);
+                answer(ask, Ok(Applied::NewBranch));
+                self.took_over(stream, row)
+            }
+            (Ok(Done::Replaced(_)), None) => None,
+            (Ok(Done::Anew(row)), _) => {
+                if let Some((stream, row)) = row {
+                    self.watched[stream].encoder.as_mut()?.set_row(row);
+                }
+                self.set(changed);
+                *self.trial = Some(Trial { ask, before });
+                Some(RunEnd::Changed)
+            }
+            (Err(refused), _) => {
+                let camera = &self.camera.name;
+                match &ask {
+                    Some(_) => tracing::info!(camera, "settings not changed: {refused}"),
+                    // Nobody waits for the answer.
+                    None => tracing::warn!(camera, "the settings of before are taken again: {refused}"),
+                }
+                self.set(before);
+                answer(ask, Err(refused));
+                // What the one at work has failed by meanwhile.
+                let failure = self.watched[stream?].failure.take()?;
+                self.fail(failure)
+            }
+        }
+    }
+
+    fn took_over(&mut self, stream: usize, row: &'static EncoderRow) -> Option<RunEnd> {
+        let (source, encode) = (&self.camera.source, self.camera.streams[stream].encode.clone());
+        let branch = Arc::clone(&self.graph.branches()[stream]);
+        let watched = &mut self.watched[stream];
+        let (encoder, format) = (watched.encoder.take()?, branch.format());
+        encoder.set_row(row);
+        if let Some((before, now)) = watched.branch.ceiling().zip(branch.ceiling()) {
+            watched.stream.demand().ceiling_changed(before.bitrate, now.bitrate);
+        }
+        watched.stream.status().encoder_changed();
+        let failure = watched.restart(branch, encode, encoder);
+        if let Some((resolution, fps)) = format {
+            watched.set_format(source, resolution, fps);
+        }
+        failure.and_then(|failure| self.fail(failure))
+    }
+
+    /// Begins what was put off while nobody looked.
+    pub(super) fn take_up(&mut self) {
+        if !self.takes_changes() {
+            return;
+        }
+        let due = |watched: &super::Watched| !watched.is_resting() && !watched.is_out() && watched.encoder.is_some();
+        for stream in 0..self.watched.len() {
+            let watched = &mut self.watched[stream];
+            if due(watched)
+                && let Some(encode) = watched.put_off.take()
+            {
+                let mut before = (*self.camera).clone();
+                before.streams[stream].encode = encode;
+                return self.begin(Some(stream), None, Arc::new(before), Arc::clone(&self.camera));
+            }
+        }
+    }
+
+    /// A pipeline that a change needed is at work.
+    pub(super) fn check_trial(&mut self) {
+        let gives = |watched: &super::Watched| watched.branch.is_off() || watched.branch.counters().frames_out > 0;
+        if self.watched.iter().all(gives)
+            && let Some(trial) = self.trial.take()
+        {
+            answer(trial.ask, Ok(Applied::Restarted));
+        }
+    }
+
+    /// The pipeline ends before a change is through.
+    pub(super) fn interrupt(&mut self) {
+        let Some(Changing { ask, before, .. }) = self.changing.take() else { return };
+        // What was put off is not as it was before.
+        self.set(before);
+        answer(ask, Err(Refused::Failed("the camera had to be started again meanwhile".to_owned())));
+    }
+
+    fn set(&mut self, changed: Arc<CameraConfig>) {
+        self.around.current.set(Arc::clone(&changed));
+        self.camera = changed;
+    }
+}
+
+/// Whoever asked may have given up.
+fn answer(ask: Option<Ask>, result: Result<Applied, Refused>) {
+    if let Some(ask) = ask {
+        let _ = ask.reply.send(result);
+    }
+}
+
+/// The next result of a change that there is.
+pub(super) async fn through(changing: &mut Option<Changing>) -> Result<Result<Done, Refused>, Fatal> {
+    match changing {
+        Some(changing) => (&mut changing.work).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Change {
+    async fn run(self) -> Result<Result<Done, Refused>, Fatal> {
+        let Self { stream, before, changed, row, mut rows, plan, joint, rate } = self;
+        let row = match row_for(&before, &changed, stream, row).await {
+            Ok(row) => row,
+            Err(refused) => return Ok(Err(refused)),
+        };
+        let anew = Ok(Ok(Done::Anew(Some((stream, row)))));
+        let Some(joint) = joint else { return anew };
+        rows[stream] = row;
+        let work = move || {
+            if asks_for_more(&changed, stream, &joint) {
+                let next = pipeline::prepare(&changed, &rows).map_err(|error| Refused::Failed(error.to_string()))?;
+                if next.head_text() != plan.head_text() {
+                    return Ok(None);
+                }
+            }
+            let branch = pipeline::prepare_branch(&plan, &changed, stream, row);
+            let limit = rate.filter(|(_, is_limited)| *is_limited).map(|(rate, _)| rate.bitrate);
+            let (branch, rate) = (BranchPlan { limit, ..branch }, rate.map(|(rate, _)| rate));
+            let replaced = joint.replace(&branch, plan.codec, rate.as_ref(), STOP_LIMIT);
+            replaced.map(|()| Some(row)).map_err(|error| Refused::Failed(error.to_string()))
+        };
+        match joined(tokio::task::spawn_blocking(work).await)? {
+            Ok(Some(row)) => Ok(Ok(Done::Replaced(row))),
+            Ok(None) => anew,
+            Err(refused) => Ok(Err(refused)),
+        }
+    }
+}
+
+/// Whether a stream is to have larger pictures, or more of them, than a source gives that could give others.
+fn asks_for_more(camera: &CameraConfig, stream: usize, joint: &Joint) -> bool {
+    let chooses = matches!(
+        camera.source.kind,
+        SourceKind::Auto | SourceKind::Webcam | SourceKind::Csi | SourceKind::Test | SourceKind::Pip
+    );
+    let encode = &camera.streams[stream].encode;
+    chooses
+        && joint.given().is_some_and(|(resolution, fps)| {
+            let is_larger = |wanted: &rov_common::units::Resolution| {
+                wanted.width > resolution.width || wanted.height > resolution.height
+            };
+            let is_more = fps.zip(encode.fps).is_some_and(|(fps, wanted)| wanted.as_f64() > fps.as_f64() + 0.01);
+            encode.resolution.as_ref().is_some_and(is_larger) || is_more
+        })
+}
