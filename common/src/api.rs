@@ -32,6 +32,9 @@ pub struct SessionDescription {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {
     pub error: String,
+    /// The setting that cannot be so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub field: Option<String>,
 }
 
 /// What a stream is doing now.
@@ -69,7 +72,7 @@ pub struct CameraInfo {
     pub streams: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StreamHealth {
     pub state: StreamState,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -77,6 +80,40 @@ pub struct StreamHealth {
     /// As in [`StreamStats::resting`]; that is well.
     #[serde(default)]
     pub resting: bool,
+}
+
+/// Of `GET /api/events`, as `state`: how a stream is now.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StateEvent {
+    pub stream: String,
+    pub camera: String,
+    #[serde(flatten)]
+    pub health: StreamHealth,
+}
+
+/// As `alarm`: a stream is not well by the rules of `/healthz`, or is again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AlarmEvent {
+    pub stream: String,
+    pub camera: String,
+    pub raised: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// As `settings`: somebody has changed some.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SettingsEvent {
+    /// None: of the server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub camera: Option<String>,
+    /// None: of the camera.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<String>,
+    pub applied: BTreeMap<String, serde_json::Value>,
+    pub waiting: BTreeMap<String, serde_json::Value>,
+    /// The user's name.
+    pub by: String,
 }
 
 /// `GET /api/stats`.

@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod config_file;
 pub mod discovery;
+pub mod events;
 pub mod http;
 mod identity;
 pub mod inlet;

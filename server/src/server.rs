@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::config::{CameraConfig, Config, RtpConfig, SourceConfig, SourceKind};
 use crate::discovery::{self, Discovery, DiscoveryConfig};
+use crate::events::Events;
 use crate::http::{self, Api};
 use crate::identity::{self, Identity};
 use crate::inlet::Inlet;
@@ -113,7 +114,8 @@ impl Server {
             .transpose()?;
         let shows = |camera: &CameraConfig| Some(Arc::new(Pip::new(&camera.name, camera.source.pip.as_ref()?)));
         let pips = config.cameras.iter().filter_map(shows).collect();
-        let cameras = config.cameras.iter().cloned().map(Handle::new).collect();
+        let cameras: Vec<_> = config.cameras.iter().cloned().map(Handle::new).collect();
+        let settings = settings.with_cameras(cameras.iter().map(|(handle, _)| handle.clone()).collect());
         let discovery = match config.discovery_port {
             Some(port) => {
                 let interfaces = config.interfaces.clone();
@@ -235,6 +237,10 @@ impl Server {
             tracing::warn!("the password is for RTSP alone: HTTP, {} are open to the whole network", others.join(", "));
         }
 
+        let events = Events::new(stop.clone());
+        for stream in streams.iter() {
+            tasks.spawn(events.tell_of(Arc::clone(stream)));
+        }
         let api = Arc::new(Api {
             id: id.clone(),
             name: config.name.clone(),
@@ -245,6 +251,7 @@ impl Server {
             rtsp: rtsp.clone(),
             jpeg: jpeg.clone(),
             settings,
+            events: events.clone(),
             allow_hosts: config.allow_hosts.clone(),
             allow_origins: config.allow_origins.clone(),
             limits: config.http_limits,

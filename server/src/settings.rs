@@ -22,8 +22,9 @@ use thiserror::Error;
 use self::kept::Kept;
 pub use self::kept::Values;
 pub use self::table::{Access, Applies, Field, Kind, SETTINGS, Setting};
-use crate::config::{Config, ConfigError, OptionsOf};
+use crate::config::{Config, ConfigError, EncodeConfig, OptionsOf};
 use crate::config_file::{self, Given};
+use crate::supervisor::change::{Handle, Refused};
 
 /// Whose settings: a camera and a stream by their places in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,10 +45,13 @@ pub struct Settings {
     file: Option<PathBuf>,
     /// One change at a time.
     changing: tokio::sync::Mutex<()>,
+    /// By which cameras are changed while they run, in the order of the configuration; without any, all wait for a
+    /// restart.
+    cameras: Vec<Handle>,
 }
 
-#[derive(Clone)]
 struct State {
+    /// But for what its camera says of itself.
     running: Config,
     wanted: Config,
     kept: Kept,
@@ -64,6 +68,8 @@ pub enum Refusal {
     Locked { name: String, by: Given },
     #[error("{name}: {message}")]
     Wrong { name: String, message: String },
+    #[error("{0}")]
+    NotNow(String),
 }
 
 /// What has come of a change.
@@ -88,12 +94,32 @@ impl Settings {
         let kept = file.as_deref().map(Kept::read).unwrap_or_default();
         let (kept, running) = right_of(&base, kept);
         let state = State { wanted: running.clone(), running, kept };
-        Self { base, usual, state: Mutex::new(state), file, changing: tokio::sync::Mutex::default() }
+        Self {
+            base,
+            usual,
+            state: Mutex::new(state),
+            file,
+            changing: tokio::sync::Mutex::default(),
+            cameras: Vec::new(),
+        }
+    }
+
+    /// With the handles of all cameras, in the order of the configuration.
+    pub fn with_cameras(self, cameras: Vec<Handle>) -> Self {
+        Self { cameras, ..self }
     }
 
     /// What is in effect.
     pub fn running(&self) -> Config {
-        lock(&self.state).running.clone()
+        let mut running = lock(&self.state).running.clone();
+        for (config, handle) in running.cameras.iter_mut().zip(&self.cameras) {
+            let now = handle.camera();
+            config.source.flip = now.source.flip;
+            for (stream, now) in config.streams.iter_mut().zip(&now.streams) {
+                stream.encode.clone_from(&now.encode);
+            }
+        }
+        running
     }
 
     pub fn alignment(&self) -> Alignment {
@@ -106,15 +132,14 @@ impl Settings {
     /// Where there is none of this name.
     pub fn one(&self, scope: Scope, name: &str) -> Result<Value, Refusal> {
         let setting = self.find(scope, name)?;
-        Ok(self.describe(&lock(&self.state), scope, setting))
+        Ok(self.describe(&self.running(), &lock(&self.state).wanted, scope, setting))
     }
 
     /// All of `scope`, by name.
     pub fn all(&self, scope: Scope) -> Value {
-        let state = lock(&self.state);
-        let described =
-            self.of_scope(scope).map(|setting| (setting.name.to_owned(), self.describe(&state, scope, setting)));
-        Value::Object(described.collect())
+        let (running, wanted) = (self.running(), lock(&self.state).wanted.clone());
+        let describe = |setting: &Setting| self.describe(&running, &wanted, scope, setting);
+        Value::Object(self.of_scope(scope).map(|setting| (setting.name.to_owned(), describe(setting))).collect())
     }
 
     /// All of the server, its cameras and their streams.
@@ -135,6 +160,15 @@ impl Settings {
         let Some(stream) = stream else { return Some(Scope::Camera(at)) };
         let number = self.base.cameras[at].streams.iter().position(|config| config.name == stream)?;
         Some(Scope::Stream(at, number))
+    }
+
+    /// The names of all streams within their cameras, each once.
+    pub fn stream_names(&self) -> Vec<String> {
+        let names = self.base.streams().map(|(_, stream)| stream.name.clone());
+        let mut names: Vec<_> = names.collect();
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     /// Of what the setting of this name is, where the stream with this place in the catalogue is meant, and its camera.
@@ -165,7 +199,7 @@ impl Settings {
 
     async fn change_now(&self, scope: Scope, values: &Values) -> Result<Changed, Refusal> {
         let _one_at_a_time = self.changing.lock().await;
-        let State { mut running, mut kept, .. } = lock(&self.state).clone();
+        let mut kept = lock(&self.state).kept.clone();
         for (name, value) in values {
             let setting = self.find(scope, name)?;
             self.check(scope, setting, value)?;
@@ -176,15 +210,48 @@ impl Settings {
             };
         }
         let wanted = configured(&self.base, &kept).map_err(|error| wrong(values, &error))?;
-        running.alignment = wanted.alignment;
+        self.apply(scope, values, &wanted).await?;
         let mut changed = Changed { not_kept: self.keep(&kept).await, ..Changed::default() };
+        let running = self.running();
         for setting in values.keys().filter_map(|name| self.find(scope, name).ok()) {
             let (now, wanted) = (setting.read(&running, scope), setting.read(&wanted, scope));
             let place = if now == wanted { &mut changed.applied } else { &mut changed.waiting };
             place.insert(setting.name.to_owned(), wanted);
         }
-        *lock(&self.state) = State { running, wanted, kept };
+        let mut state = lock(&self.state);
+        (state.wanted, state.kept) = (wanted, kept);
         Ok(changed)
+    }
+
+    /// What can be in effect at once. What cannot at all is refused, and nothing is changed then.
+    async fn apply(&self, scope: Scope, values: &Values, wanted: &Config) -> Result<(), Refusal> {
+        let result = match scope {
+            Scope::Server => {
+                lock(&self.state).running.alignment = wanted.alignment;
+                return Ok(());
+            }
+            Scope::Camera(camera) => {
+                let Some(handle) = self.cameras.get(camera) else { return Ok(()) };
+                handle.flip(wanted.cameras[camera].source.flip).await
+            }
+            Scope::Stream(camera, stream) => {
+                let Some(handle) = self.cameras.get(camera) else { return Ok(()) };
+                // Viewers cannot follow to another codec: that one waits.
+                let codec = handle.camera().streams[stream].encode.codec;
+                let encode = EncodeConfig { codec, ..wanted.cameras[camera].streams[stream].encode.clone() };
+                handle.change(stream, encode).await
+            }
+        };
+        let refused = match result {
+            Ok(_) => return Ok(()),
+            Err(refused) => refused,
+        };
+        let message = refused.to_string();
+        Err(match refused {
+            Refused::Invalid(error) => wrong(values, &error),
+            Refused::Busy | Refused::Late | Refused::Ended => Refusal::NotNow(message),
+            _ => wrong(values, &ConfigError(message)),
+        })
     }
 
     /// Returns why that cannot be.
@@ -237,9 +304,9 @@ impl Settings {
         })
     }
 
-    fn describe(&self, state: &State, scope: Scope, setting: &Setting) -> Value {
+    fn describe(&self, running: &Config, wanted: &Config, scope: Scope, setting: &Setting) -> Value {
         let by = setting.keys.iter().find_map(|key| given(&self.base, scope, key));
-        let (value, wanted) = (setting.read(&state.running, scope), setting.read(&state.wanted, scope));
+        let (value, wanted) = (setting.read(running, scope), setting.read(wanted, scope));
         let mut all = setting.schema();
         all["value"] = value;
         if wanted != all["value"] {

@@ -6,9 +6,11 @@
 
 mod access;
 mod connections;
+mod events;
 mod failure;
 mod jpeg;
 mod metrics;
+mod openapi;
 mod page;
 mod sdp;
 mod settings;
@@ -40,6 +42,7 @@ use self::jpeg::{mjpeg, snapshot};
 use self::metrics::metrics;
 use self::sdp::sdp;
 use self::whep::{hang_up, modify, offer, whep, whep_options};
+use crate::events::Events;
 use crate::output::jpeg::JpegOutput;
 use crate::output::rtp::RtpOutput;
 use crate::output::rtsp::RtspOutput;
@@ -61,6 +64,7 @@ pub struct Api {
     /// One of each stream.
     pub jpeg: Vec<Arc<JpegOutput>>,
     pub settings: Arc<Settings>,
+    pub events: Events,
     /// Names by which the server may be asked, beside those of the machine, and origins of pages that may use it.
     pub allow_hosts: Vec<String>,
     pub allow_origins: Vec<String>,
@@ -105,6 +109,8 @@ fn router(api: Arc<Api>) -> Router {
         .route("/healthz", get(health))
         .route("/api/stats", get(stats))
         .route("/metrics", get(metrics))
+        .route("/api/events", get(events::events))
+        .route("/api/openapi.json", get(openapi::openapi))
         .route("/api/settings", get(settings::everything))
         .route("/api/settings/{name}", get(settings::one))
         .route("/api/cameras/{camera}/settings", get(settings::of_place))

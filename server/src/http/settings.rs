@@ -56,6 +56,7 @@ impl From<Refusal> for Failure {
             Refusal::Unknown { .. } => StatusCode::NOT_FOUND,
             Refusal::ReadOnly { .. } | Refusal::Locked { .. } => StatusCode::FORBIDDEN,
             Refusal::Wrong { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+            Refusal::NotNow(_) => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self(status, refusal.to_string())
     }

@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use rov_common::api::{CaptureTime, StreamState, StreamStats};
+use rov_common::api::{CaptureTime, StreamHealth, StreamState, StreamStats};
 use rov_common::codec::{self, Codec};
 use rov_common::sync::lock;
 use rov_common::units::{Bitrate, Resolution};
 use rov_common::window::RateWindow;
+use tokio::sync::watch;
 
 use crate::packetize::Frame;
 use crate::rate_control::Ceiling;
@@ -16,7 +17,10 @@ use crate::rate_control::Ceiling;
 const WINDOW: Duration = Duration::from_secs(2);
 
 #[derive(Default)]
-pub struct Status(Mutex<Inner>);
+pub struct Status {
+    inner: Mutex<Inner>,
+    health: watch::Sender<StreamHealth>,
+}
 
 struct Inner {
     state: StreamState,
@@ -96,55 +100,56 @@ impl Default for Inner {
 impl Status {
     /// See `Stream::pipeline_starting`.
     pub(super) fn pipeline_starting(&self, source: &str, capture_time: CaptureTime, substitute: Option<String>) {
-        let mut inner = lock(&self.0);
-        inner.source = source.to_owned();
-        inner.capture_time = capture_time;
-        inner.substitute = substitute;
-        inner.frozen = None;
-        inner.encoder_starting();
+        self.change(|inner| {
+            inner.source = source.to_owned();
+            inner.capture_time = capture_time;
+            inner.substitute = substitute;
+            inner.frozen = None;
+            inner.encoder_starting();
+        });
+    }
+
+    /// Its health now, and each time that it is another.
+    pub fn follow(&self) -> watch::Receiver<StreamHealth> {
+        self.health.subscribe()
+    }
+
+    /// A change by which its health may be another.
+    fn change(&self, change: impl FnOnce(&mut Inner)) {
+        let mut inner = lock(&self.inner);
+        change(&mut inner);
+        self.health.send_if_modified(|known| {
+            let is_known = known.state == inner.state
+                && known.resting == inner.resting
+                && known.reason.as_deref() == inner.why_not_well();
+            if !is_known {
+                *known = inner.health();
+            }
+            !is_known
+        });
     }
 
     /// Another encoder is about to start, of the same source.
     pub fn encoder_starting(&self) {
-        lock(&self.0).encoder_starting();
+        self.change(Inner::encoder_starting);
     }
 
     /// Another encoder has taken over from the one before, without a gap: its counters begin again.
     pub fn encoder_changed(&self) {
-        lock(&self.0).count_anew();
+        lock(&self.inner).count_anew();
     }
 
     /// A picture has come out of the pipeline.
     pub(super) fn passed(&self, codec: Codec, frame: &Frame, now: Instant) {
         let is_recovery_point =
             !frame.keyframe && self.ceiling().is_none() && codec::is_recovery_point(codec, &frame.unit);
-        let mut inner = lock(&self.0);
-        inner.frames += 1;
-        inner.window_bits.add(now, frame.unit.len() as u64 * 8);
-        inner.window_latency_us.add(now, now.saturating_duration_since(frame.captured_at).as_micros() as u64);
-        inner.first_picture.get_or_insert(now);
-        if frame.keyframe {
-            inner.keyframes += 1;
-            let before = inner.last_keyframe.replace(now);
-            inner.keyframe_interval = before.map(|at| now.saturating_duration_since(at)).or(inner.keyframe_interval);
-            inner.recovery_points = 0;
-            inner.keyless = false;
-        } else {
-            inner.recovery_points += u32::from(is_recovery_point);
-        }
-        if !inner.keyless {
-            // The reason of a restart is still told; that of a wait is over with it.
-            if inner.state == StreamState::Stalled {
-                inner.reason = None;
-            }
-            inner.state = StreamState::Running;
-        }
+        self.change(|inner| inner.passed(frame, is_recovery_point, now));
     }
 
     /// What the pipeline negotiated. `target` is what the encoder was asked for; none where the source's stream goes
     /// out untouched.
     pub fn set_format(&self, resolution: Resolution, fps: Option<f64>, encoder: &str, target: Option<Bitrate>) {
-        let mut inner = lock(&self.0);
+        let mut inner = lock(&self.inner);
         inner.resolution = resolution;
         inner.nominal_fps = fps.unwrap_or(0.0);
         inner.encoder = encoder.to_owned();
@@ -153,28 +158,28 @@ impl Status {
 
     /// Picture size and frames per second as the pipeline negotiated them; zero before that.
     pub fn format(&self) -> (Resolution, f64) {
-        let inner = lock(&self.0);
+        let inner = lock(&self.inner);
         (inner.resolution, inner.nominal_fps)
     }
 
     /// What the pipeline makes without a limit; none where nothing here encodes.
     pub fn set_ceiling(&self, ceiling: Option<Ceiling>) {
-        lock(&self.0).ceiling = ceiling;
+        lock(&self.inner).ceiling = ceiling;
     }
 
     pub fn ceiling(&self) -> Option<Ceiling> {
-        lock(&self.0).ceiling
+        lock(&self.inner).ceiling
     }
 
     /// The bit rate that the encoder is asked for now.
     pub fn set_target(&self, target: Bitrate) {
-        lock(&self.0).target_kbps = target.kbps();
+        lock(&self.inner).target_kbps = target.kbps();
     }
 
     /// Keyframes of a stream that is passed through, which come when the source likes: how long ago the last came, and
     /// how long the one before had lasted. None where an encoder here makes them on demand.
     pub fn foreign_keyframes(&self, now: Instant) -> Option<Keyframes> {
-        let inner = lock(&self.0);
+        let inner = lock(&self.inner);
         let age = inner.last_keyframe.map(|at| now.saturating_duration_since(at));
         inner.ceiling.is_none().then_some(Keyframes { age, interval: inner.keyframe_interval })
     }
@@ -182,7 +187,7 @@ impl Status {
     /// Of a stream that is passed through: since when no viewer can begin. None where an encoder here makes keyframes
     /// on demand.
     pub fn keyless(&self, now: Instant) -> Option<Keyless> {
-        let inner = lock(&self.0);
+        let inner = lock(&self.inner);
         let since = inner.last_keyframe.or(inner.first_picture).filter(|_| inner.ceiling.is_none())?;
         Some(Keyless {
             lasted: now.saturating_duration_since(since),
@@ -193,38 +198,40 @@ impl Status {
 
     /// No viewer can begin, for the reason given, before there is a keyframe.
     pub fn set_keyless(&self, reason: String) {
-        let mut inner = lock(&self.0);
-        inner.keyless = true;
-        inner.state = StreamState::Stalled;
-        inner.reason = Some(reason);
+        self.change(|inner| {
+            inner.keyless = true;
+            inner.state = StreamState::Stalled;
+            inner.reason = Some(reason);
+        });
     }
 
     /// The pipeline stopped; `reason` is shown to whoever asks.
     pub fn set_stopped(&self, state: StreamState, reason: String) {
-        let mut inner = lock(&self.0);
-        inner.restarts += u64::from(state == StreamState::Restarting);
-        inner.resting = false;
-        inner.state = state;
-        inner.reason = Some(reason);
+        self.change(|inner| {
+            inner.restarts += u64::from(state == StreamState::Restarting);
+            inner.resting = false;
+            inner.state = state;
+            inner.reason = Some(reason);
+        });
     }
 
     /// The camera repeats its picture, for the reason given; or it does not any more.
     pub fn set_frozen(&self, reason: Option<String>) {
-        lock(&self.0).frozen = reason;
+        self.change(|inner| inner.frozen = reason);
     }
 
     /// The encoder rests, or works again.
     pub fn set_resting(&self, resting: bool) {
-        lock(&self.0).resting = resting;
+        self.change(|inner| inner.resting = resting);
     }
 
     pub fn is_resting(&self) -> bool {
-        lock(&self.0).resting
+        lock(&self.inner).resting
     }
 
     /// The pipeline's counters: raw pictures in, and of those left out before the encoder.
     pub fn set_counters(&self, now: Instant, frames_in: u64, frames_dropped: u64) {
-        let mut inner = lock(&self.0);
+        let mut inner = lock(&self.inner);
         inner.frames_in = frames_in;
         inner.history_in.push_back((now, frames_in));
         while inner.history_in.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > WINDOW) {
@@ -235,27 +242,26 @@ impl Status {
 
     /// So many more pictures of the source were damaged.
     pub fn add_damaged(&self, frames: u64) {
-        lock(&self.0).frames_damaged += frames;
+        lock(&self.inner).frames_damaged += frames;
     }
 
     /// How many encoders have been started: pictures of one cannot be decoded with those of another.
     pub fn starts(&self) -> u64 {
-        lock(&self.0).starts
+        lock(&self.inner).starts
     }
 
     /// The state and, unless all is well, the reason.
     pub fn health(&self) -> (StreamState, Option<String>) {
-        let inner = lock(&self.0);
-        let running = inner.state == StreamState::Running;
-        (inner.state, if running { inner.doubt() } else { inner.reason.clone() })
+        let StreamHealth { state, reason, .. } = lock(&self.inner).health();
+        (state, reason)
     }
 
     /// But for name and codec, which the stream knows.
     pub(super) fn stats(&self, now: Instant) -> StreamStats {
-        let inner = lock(&self.0);
+        let inner = lock(&self.inner);
         StreamStats {
             state: inner.state,
-            reason: inner.doubt().or_else(|| inner.reason.clone()),
+            reason: inner.doubt().map(str::to_owned).or_else(|| inner.reason.clone()),
             source: inner.source.clone(),
             capture_time: inner.capture_time,
             encoder: inner.encoder.clone(),
@@ -296,9 +302,42 @@ impl Inner {
         self.frames_dropped = 0;
     }
 
+    /// A picture has come out of the pipeline.
+    fn passed(&mut self, frame: &Frame, is_recovery_point: bool, now: Instant) {
+        self.frames += 1;
+        self.window_bits.add(now, frame.unit.len() as u64 * 8);
+        self.window_latency_us.add(now, now.saturating_duration_since(frame.captured_at).as_micros() as u64);
+        self.first_picture.get_or_insert(now);
+        if frame.keyframe {
+            self.keyframes += 1;
+            let before = self.last_keyframe.replace(now);
+            self.keyframe_interval = before.map(|at| now.saturating_duration_since(at)).or(self.keyframe_interval);
+            self.recovery_points = 0;
+            self.keyless = false;
+        } else {
+            self.recovery_points += u32::from(is_recovery_point);
+        }
+        if !self.keyless {
+            // The reason of a restart is still told; that of a wait is over with it.
+            if self.state == StreamState::Stalled {
+                self.reason = None;
+            }
+            self.state = StreamState::Running;
+        }
+    }
+
     /// Why pictures that come are not what they should be.
-    fn doubt(&self) -> Option<String> {
-        self.substitute.clone().or_else(|| self.frozen.clone())
+    fn doubt(&self) -> Option<&str> {
+        self.substitute.as_deref().or(self.frozen.as_deref())
+    }
+
+    fn why_not_well(&self) -> Option<&str> {
+        if self.state == StreamState::Running { self.doubt() } else { self.reason.as_deref() }
+    }
+
+    fn health(&self) -> StreamHealth {
+        let reason = self.why_not_well().map(str::to_owned);
+        StreamHealth { state: self.state, reason, resting: self.resting }
     }
 }
 
