@@ -24,9 +24,37 @@ pub enum SourceKind {
     Pip,
 }
 
+/// What a source is, as far as the rest of the server goes by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceNature {
+    /// One of this machine's cameras, which have to be looked for.
+    pub is_local_camera: bool,
+    /// Its stream is coded already, and sent as it comes.
+    pub is_coded: bool,
+    /// It is set up on another machine: what is wrong with it may be mended there at any time.
+    pub is_remote: bool,
+    /// Its picture may stay the same although nothing is wrong.
+    pub may_stand_still: bool,
+}
+
 impl SourceKind {
     pub fn name(self) -> String {
         self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    /// A new source is a row here, its options in `cli` and `config::SourceConfig`, and its elements in
+    /// `pipeline::source`.
+    pub fn nature(self) -> SourceNature {
+        let (is_local_camera, is_coded, is_remote, may_stand_still) = match self {
+            Self::Auto | Self::Webcam | Self::Csi => (true, false, false, false),
+            Self::File | Self::Test => (false, false, false, true),
+            Self::Stdin => (false, true, false, false),
+            Self::Rtsp | Self::Publish => (false, true, true, false),
+            Self::Pipeline => (false, false, false, false),
+            // The cameras that it shows are looked at themselves.
+            Self::Pip => (false, false, false, true),
+        };
+        SourceNature { is_local_camera, is_coded, is_remote, may_stand_still }
     }
 }
 

@@ -387,3 +387,51 @@ fn a_source_that_gives_nothing_for_a_second_is_restarted() {
     let reason = stream.reason.expect("the reason of the restart");
     assert!(reason.contains("gave no picture for 1.0 s"), "{reason}");
 }
+
+/// A library that is loaded into a program, and makes the file that `MARK` names when the C libraries clean up.
+const LIBRARY: &str = r#"
+#include <fcntl.h>
+#include <stdlib.h>
+__attribute__((destructor)) static void clean_up(void) { open(getenv("MARK"), O_CREAT | O_WRONLY, 0600); }
+"#;
+
+#[test]
+fn the_programs_end_without_the_clean_up_of_libraries_that_other_threads_may_still_load() {
+    let folder = TempDir::new().expect("a folder");
+    let (source, library, mark) =
+        (folder.path().join("library.c"), folder.path().join("library.so"), folder.path().join("mark"));
+    std::fs::write(&source, LIBRARY).expect("a folder that can be written");
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(&library).arg(&source).status();
+    assert!(built.expect("the C compiler by which Rust links").success());
+    let cleans_up = |mut command: Command, stop: bool| {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let mut process = Process::spawn(&name, command.env("LD_PRELOAD", &library).env("MARK", &mark));
+        if stop {
+            process.wait_for_line("its log", wait::START, |_| Some(()));
+            assert_eq!(process.stop(libc::SIGTERM, END), 0, "{name}");
+        } else {
+            process.wait(END);
+        }
+        std::fs::remove_file(&mark).is_ok()
+    };
+    assert!(cleans_up(Command::new("true"), false), "the library tells it");
+    let mut client = Command::new(binary("rov-client"));
+    client.args(["--headless", "--url", "http://127.0.0.1:9/whep"]);
+    assert!(!cleans_up(client, true));
+    let mut server = Command::new(binary("rov-server"));
+    server.args([
+        "--source",
+        "test",
+        "--host",
+        "127.0.0.1",
+        "--signal-port",
+        "0",
+        "--rtsp-port",
+        "0",
+        "--no-discovery",
+    ]);
+    assert!(!cleans_up(server, true));
+    let mut refused = Command::new(binary("rov-server"));
+    refused.args(["--fps", "0"]);
+    assert!(!cleans_up(refused, false));
+}

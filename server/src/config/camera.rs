@@ -316,7 +316,7 @@ impl SourceConfig {
 
     /// Whether the source's stream is sent as it comes.
     pub fn is_passed_through(&self) -> bool {
-        self.file_passthrough || matches!(self.kind, SourceKind::Stdin | SourceKind::Rtsp | SourceKind::Publish)
+        self.file_passthrough || self.kind.nature().is_coded
     }
 
     pub(super) fn validate(&self) -> Result<(), ConfigError> {

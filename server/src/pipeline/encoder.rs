@@ -2,7 +2,7 @@
 //! the running GStreamer has is asked through a function, so that every row is tested on a machine that has none of the
 //! encoders.
 //!
-//! A property that is missing is left out (`ENCODERS.md`: names and sets differ from 1.14 to 1.28), never an error.
+//! A property that is missing is left out (names and sets differ from GStreamer 1.14 to 1.28), never an error.
 
 mod h264;
 mod h265;

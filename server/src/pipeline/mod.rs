@@ -146,11 +146,10 @@ pub fn cameras_present(config: &SourceConfig) -> Vec<Found> {
 
 /// What there is for a source, with webcams and CSI cameras for one that is such.
 fn machine(config: &SourceConfig) -> Machine<'static> {
-    let (cameras, csi) = match config.kind {
-        SourceKind::Auto | SourceKind::Webcam | SourceKind::Csi if devices::may_exist() => {
-            devices::cameras_with(config.device.as_deref())
-        }
-        _ => Default::default(),
+    let (cameras, csi) = if config.kind.nature().is_local_camera && devices::may_exist() {
+        devices::cameras_with(config.device.as_deref())
+    } else {
+        Default::default()
     };
     machine_with(cameras, csi)
 }

@@ -247,8 +247,8 @@ impl<'a> Life<'a> {
             GraphEvent::Eos => Some(source_ended(source, self.well_for())),
             GraphEvent::Denied(reason) => Some(RunEnd::Denied(reason)),
             GraphEvent::Error(failure) => self.hear_failure(failure),
-            // An IP camera is set up from elsewhere, and comes back by itself when that is done.
-            GraphEvent::Refused(reason) if matches!(source.kind, SourceKind::Rtsp | SourceKind::Publish) => {
+            // It comes back by itself when it is set up rightly.
+            GraphEvent::Refused(reason) if source.kind.nature().is_remote => {
                 if let Some(inlet) = &self.around.links.inlet {
                     inlet.refuse(&reason);
                 }

@@ -149,11 +149,9 @@ pub(super) fn say_streaming(stream: &Stream, branch: &Branch) {
     tracing::info!(stream = stream.name(), "streaming {source}, {size}{rate}, {} {how}", stream.codec().title());
 }
 
-/// Test pictures and files may be at rest, and so may what a user's pipeline shows; a camera's sensor never is. What
-/// shows other cameras is told of them.
+/// What a user's pipeline shows may be at rest as well; a camera's sensor never is.
 pub(super) fn frozen_watch(source: &SourceConfig) -> FrozenWatch {
-    let limit =
-        source.frozen_after.filter(|_| !matches!(source.kind, SourceKind::Test | SourceKind::File | SourceKind::Pip));
+    let limit = source.frozen_after.filter(|_| !source.kind.nature().may_stand_still);
     FrozenWatch::new(limit, source.kind == SourceKind::Pipeline)
 }
 

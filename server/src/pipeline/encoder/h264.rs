@@ -1,5 +1,5 @@
-//! The encoders of H.264, best first: hardware, then x264, then openh264. Values and traps are from `ENCODERS.md`
-//! (gathered from the sources and measured for x264 and openh264). A new encoder is a row here and a golden string in
+//! The encoders of H.264, best first: hardware, then x264, then openh264. Values and traps are from the
+//! elements' sources, and measured for x264 and openh264. A new encoder is a row here and a golden string in
 //! `encoder_tests`.
 
 use rov_common::codec::Codec;
