@@ -432,6 +432,6 @@ fn the_programs_end_without_the_clean_up_of_libraries_that_other_threads_may_sti
     ]);
     assert!(!cleans_up(server, true));
     let mut refused = Command::new(binary("rov-server"));
-    refused.args(["--fps", "0"]);
+    refused.arg("--no-such-option");
     assert!(!cleans_up(refused, false));
 }
