@@ -392,6 +392,7 @@ fn a_source_that_gives_nothing_for_a_second_is_restarted() {
 const LIBRARY: &str = r#"
 #include <fcntl.h>
 #include <stdlib.h>
+__attribute__((constructor)) static void not_of_children(void) { unsetenv("LD_PRELOAD"); }
 __attribute__((destructor)) static void clean_up(void) { open(getenv("MARK"), O_CREAT | O_WRONLY, 0600); }
 "#;
 
