@@ -78,6 +78,17 @@ pub enum Profile {
     High,
 }
 
+impl Profile {
+    /// Of H.264 (ITU-T H.264 A.2).
+    pub fn idc(self) -> u8 {
+        match self {
+            Self::Baseline => 66,
+            Self::Main => 77,
+            Self::High => 100,
+        }
+    }
+}
+
 /// The effort of the encoder: the slower, the better the picture for the same bit rate, and the more delay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -410,6 +410,9 @@ fn right_of(base: &Config, kept: Kept) -> (Kept, Config) {
         let setting = SETTINGS.iter().find(|setting| setting.name == name && setting.is_writable);
         setting.is_some_and(|setting| setting.kind.check(value).is_ok())
     };
+    if Scope::all(base).all(|scope| kept.get(base, scope).into_iter().flatten().next().is_none()) {
+        return (kept, base.clone());
+    }
     let all_right = Scope::all(base).all(|scope| kept.get(base, scope).into_iter().flatten().all(is_right));
     if let (true, Ok(config)) = (all_right, configured(base, &kept)) {
         return (kept, config);

@@ -4,12 +4,12 @@ use rov_common::capture_clock::CaptureClock;
 use rov_common::codec::Codec;
 use tokio::sync::Notify;
 
-use rov_common::units::{Bitrate, Resolution};
+use rov_common::units::{Bitrate, Fps, Resolution};
 
 use super::change::{Applied, Handle};
 use super::encoders::StreamEncoder;
 use super::*;
-use crate::config::{EncodeConfig, EncoderChoice, SourceKind};
+use crate::config::{EncodeConfig, EncoderChoice, Flip, Profile, SourceKind};
 use crate::pipeline::{Failure, encoder};
 
 const WAIT: Duration = Duration::from_secs(10);
@@ -94,18 +94,19 @@ struct AtWork {
 }
 
 impl AtWork {
-    async fn start(camera: CameraConfig) -> Self {
+    /// `looked_at`: the streams that somebody looks at.
+    async fn start(camera: CameraConfig, looked_at: &[usize]) -> Self {
         let clock = CaptureClock::start();
         let ((first, requests), (second, second_requests)) =
             (Stream::new("cam1", "stream1", Codec::H264, clock), Stream::new("cam1", "stream2", Codec::H264, clock));
-        let awake = [&first, &second].map(|stream| stream.demand().keep_awake());
+        let awake = looked_at.iter().map(|at| [&first, &second][*at].demand().keep_awake()).collect();
         let (handle, asked) = Handle::new(camera);
         let shutdown = CancellationToken::new();
         let served = vec![(Arc::clone(&first), requests), (Arc::clone(&second), second_requests)];
         let supervisor = tokio::spawn(run(asked, Links::default(), served, shutdown.clone()));
         let streams = [first, second];
         until("pictures", || streams.iter().all(|stream| stream.stats(Instant::now()).frames > 0)).await;
-        Self { handle, streams, shutdown, supervisor, _awake: awake.into() }
+        Self { handle, streams, shutdown, supervisor, _awake: awake }
     }
 
     async fn stop(self) {
@@ -125,7 +126,7 @@ fn with_x264enc() -> CameraConfig {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_bit_rate_is_changed_in_the_encoder_at_work_and_no_other_stream_s() {
-    let at_work = AtWork::start(with_x264enc()).await;
+    let at_work = AtWork::start(with_x264enc(), &[0, 1]).await;
     let encode = at_work.handle.camera().streams[0].encode.clone();
     let faster = EncodeConfig { bitrate: Some(Bitrate::from_kbps(3000)), ..encode.clone() };
     assert_eq!(at_work.handle.change(0, encode).await.unwrap(), Applied::Unchanged);
@@ -141,7 +142,7 @@ async fn the_bit_rate_is_changed_in_the_encoder_at_work_and_no_other_stream_s() 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_is_refused_with_the_way_out_and_leaves_all_as_it_was() {
     let camera = with_x264enc();
-    let at_work = AtWork::start(camera.clone()).await;
+    let at_work = AtWork::start(camera.clone(), &[0, 1]).await;
     let change = async |stream, change: &dyn Fn(&mut EncodeConfig)| {
         let mut encode = camera.streams[0].encode.clone();
         change(&mut encode);
@@ -159,6 +160,81 @@ async fn what_cannot_be_is_refused_with_the_way_out_and_leaves_all_as_it_was() {
         assert!(refused.contains(why), "{refused}");
     }
     assert_eq!(*at_work.handle.camera(), camera);
+    at_work.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_that_come_at_once_are_made_one_after_the_other() {
+    let at_work = AtWork::start(with_x264enc(), &[0, 1]).await;
+    let before = at_work.streams.each_ref().map(|stream| stream.stats(Instant::now()));
+    let camera = at_work.handle.camera();
+    let [mut smaller, mut other, mut slower] = [0, 0, 1].map(|stream: usize| camera.streams[stream].encode.clone());
+    smaller.resolution = Some(Resolution::new(80, 60));
+    (other.resolution, other.encoder) = (smaller.resolution, EncoderChoice::Element("openh264enc".to_owned()));
+    slower.fps = Some(Fps::whole(10));
+    let handle = &at_work.handle;
+    let made = tokio::join!(handle.change(0, smaller), handle.change(1, slower), handle.change(0, other.clone()));
+    assert_eq!([made.0.unwrap(), made.1.unwrap(), made.2.unwrap()], [Applied::NewBranch; 3]);
+    assert_eq!(handle.camera().streams[0].encode, other);
+    until("what was wanted last", || {
+        let stats = at_work.streams.each_ref().map(|stream| stream.stats(Instant::now()));
+        stats[0].height == 60 && stats[0].encoder == "openh264enc" && at_work.streams[1].status().format().1 == 10.0
+    })
+    .await;
+    let stats = at_work.streams.each_ref().map(|stream| stream.stats(Instant::now()));
+    assert_eq!(stats.each_ref().map(|stats| stats.restarts), [0, 0]);
+    assert!(stats[0].frames > before[0].frames);
+    at_work.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_at_rest_is_changed_once_somebody_looks() {
+    let mut camera = with_x264enc();
+    camera.streams[1].encode.rest_after = Duration::ZERO;
+    let at_work = AtWork::start(camera.clone(), &[0]).await;
+    let second = || at_work.streams[1].stats(Instant::now());
+    until("nobody looks at the second", || second().resting).await;
+    let mut smaller = camera.streams[1].encode.clone();
+    smaller.resolution = Some(Resolution::new(80, 60));
+    let frames = second().frames;
+    assert_eq!(at_work.handle.change(1, smaller.clone()).await.unwrap(), Applied::WhenWatched);
+    assert_eq!(at_work.handle.camera().streams[1].encode, smaller);
+    let first = at_work.streams[0].stats(Instant::now()).frames;
+    until("the first goes on", || at_work.streams[0].stats(Instant::now()).frames > first + 15).await;
+    assert_eq!((second().resting, second().height, second().frames), (true, 120, frames), "no encoder is at work");
+    let _looks = at_work.streams[1].demand().keep_awake();
+    until("the other size", || second().height == 60).await;
+    assert_eq!(second().restarts, 0);
+    at_work.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_has_to_give_more_is_started_anew_and_the_picture_is_turned_while_it_flows() {
+    let at_work = AtWork::start(with_x264enc(), &[0, 1]).await;
+    let mut larger = at_work.handle.camera().streams[0].encode.clone();
+    larger.resolution = Some(Resolution::new(640, 480));
+    assert_eq!(at_work.handle.change(0, larger).await.unwrap(), Applied::Restarted);
+    until("the larger size", || at_work.streams[0].stats(Instant::now()).height == 480).await;
+    assert_eq!(at_work.handle.flip(Flip::Half).await.unwrap(), Applied::Live);
+    assert_eq!(at_work.handle.camera().source.flip, Flip::Half);
+    at_work.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_profile_that_a_viewer_did_not_offer_is_refused() {
+    let at_work = AtWork::start(with_x264enc(), &[0, 1]).await;
+    let viewer = std::net::IpAddr::from([10, 0, 0, 7]);
+    at_work.streams[0].demand().set_least_decoder(Some((66, viewer)));
+    for stream in [0, 1] {
+        let mut higher = at_work.handle.camera().streams[stream].encode.clone();
+        higher.profile = Profile::High;
+        let result = at_work.handle.change(stream, higher).await;
+        match (stream, result) {
+            (0, Err(refused)) => assert!(refused.to_string().contains("the viewer at 10.0.0.7"), "{refused}"),
+            (1, Ok(Applied::NewBranch)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
     at_work.stop().await;
 }
 

@@ -1,8 +1,8 @@
 //! An encoder that works on trial and not at work. It is registered in this process, for all that is in it: a file of
 //! tests that has one has no other test.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use gstreamer as gst;
@@ -23,10 +23,13 @@ pub enum Fate {
     Fails(u32),
     /// It takes no more, and says nothing.
     Refuses(u32),
+    /// It works where no other one is at work, as where hardware encodes one stream.
+    Alone,
 }
 
 static FATES: OnceLock<fn(u32) -> Fate> = OnceLock::new();
 static MADE: AtomicU32 = AtomicU32::new(0);
+static AT_WORK: AtomicU32 = AtomicU32::new(0);
 static RELEASED: AtomicBool = AtomicBool::new(false);
 
 /// Registers it; `fates`: of the first that is made (0), the second, and so on.
@@ -55,15 +58,18 @@ fn meet(fate: Fate, input: &gst::Pad, at: u32) -> Option<Result<gst::FlowSuccess
             }
             None
         }
-        Fate::Fails(after) if at >= after => {
-            if let Some(encoder) = input.parent_element() {
-                gst::element_error!(encoder, gst::StreamError::Encode, ("it has failed"));
-            }
-            Some(Err(gst::FlowError::Error))
-        }
+        Fate::Fails(after) if at >= after => fails(input, "it has failed"),
+        Fate::Alone if at == 0 && AT_WORK.fetch_add(1, Ordering::Relaxed) > 0 => fails(input, "another one is at work"),
         Fate::Refuses(after) if at >= after => Some(Err(gst::FlowError::NotNegotiated)),
         _ => None,
     }
+}
+
+fn fails(input: &gst::Pad, reason: &str) -> Option<Result<gst::FlowSuccess, gst::FlowError>> {
+    if let Some(encoder) = input.parent_element() {
+        gst::element_error!(encoder, gst::StreamError::Encode, ("{reason}"));
+    }
+    Some(Err(gst::FlowError::Error))
 }
 
 mod imp {
@@ -71,7 +77,16 @@ mod imp {
 
     /// x264enc, which meets its fate.
     #[derive(Default)]
-    pub struct FakeEncoder;
+    pub struct FakeEncoder {
+        /// It has got a picture.
+        works: Arc<AtomicBool>,
+    }
+
+    impl Drop for FakeEncoder {
+        fn drop(&mut self) {
+            AT_WORK.fetch_sub(u32::from(self.works.load(Ordering::Relaxed)), Ordering::Relaxed);
+        }
+    }
 
     #[glib::object_subclass]
     impl ObjectSubclass for FakeEncoder {
@@ -90,8 +105,9 @@ mod imp {
             for name in ["sink", "src"] {
                 let pad = encoder.static_pad(name).expect("a pad of x264enc");
                 if name == "sink" {
-                    let came = AtomicU32::new(0);
+                    let (came, works) = (AtomicU32::new(0), Arc::clone(&self.works));
                     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+                        works.store(fate == Fate::Alone, Ordering::Relaxed);
                         match meet(fate, pad, came.fetch_add(1, Ordering::Relaxed)) {
                             None => gst::PadProbeReturn::Ok,
                             Some(result) => {

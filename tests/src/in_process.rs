@@ -8,6 +8,7 @@ use rov_common::api::StreamStats;
 use rov_server::config::Config;
 use rov_server::config_file;
 use rov_server::server::Server;
+use rov_server::supervisor::change::Handle;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,8 @@ pub const END: Duration = Duration::from_secs(5);
 pub struct Serving {
     /// Of the HTTP API.
     pub address: SocketAddr,
+    /// By which the settings of each camera are changed.
+    pub cameras: Vec<Handle>,
     pub stop: CancellationToken,
     pub run: JoinHandle<anyhow::Result<()>>,
 }
@@ -33,10 +36,11 @@ impl Serving {
         change(&mut config);
         let server = runtime.block_on(Server::bind(config)).expect("free ports");
         let address = server.http_addr().expect("the address of HTTP");
+        let cameras = server.handles();
         let stop = CancellationToken::new();
         let run = runtime.spawn(server.run(stop.clone()));
         wait::until_true("the stream runs", wait::START, || http::health(address).0 == 200);
-        Self { address, stop, run }
+        Self { address, cameras, stop, run }
     }
 
     pub fn url(&self, path: &str) -> String {

@@ -103,8 +103,8 @@ pub fn watch_bus(
                 // It is of a branch, or of a round of a file, that was taken out.
                 gst::MessageView::Error(error) if !error.src().is_some_and(|at| at.has_as_ancestor(&pipeline)) => {}
                 gst::MessageView::Error(error) => match rtsp::failure(error, &plan, &capture) {
-                    // The other branches go on.
-                    event @ GraphEvent::Error(Failure::Encoder { stream, .. }) if plan.branches.len() > 1 => {
+                    // The other branches go on, or another one takes its place.
+                    event @ GraphEvent::Error(Failure::Encoder { stream, .. }) => {
                         if capture.branch(stream).fail() {
                             capture.event(event);
                         }

@@ -18,7 +18,7 @@ use rov_gst::caps::format_of;
 use rov_gst::message;
 
 use super::build;
-use super::capture::{Branch, Capture, Failure, Format, GraphError, News, Relay};
+use super::capture::{Branch, Capture, Failure, Format, GraphError, GraphEvent, News, Relay};
 use super::graph::{Hanging, START_LIMIT, STILL_HANGS};
 use super::handover::{Handover, Sign};
 use super::plan::{self, BranchPlan};
@@ -156,14 +156,63 @@ impl Joint {
         result
     }
 
+    /// Whether a branch like this comes to life beside the one at work: hardware may encode so many streams and no more.
+    pub fn has_room_for(&self, plan: &BranchPlan, source_codec: Codec, limit: Duration) -> bool {
+        let (former, next) =
+            (self.capture.branch(self.stream), Arc::new(Branch::new(self.stream, plan, Instant::now())));
+        let (news, heard) = mpsc::sync_channel(NEWS);
+        let relay = Relay { former, next: Arc::clone(&next), handover: Handover::new(), news };
+        *self.capture.relay(self.stream) = Some(relay);
+        let lives = self.add(plan, source_codec, &next, false).is_ok() && alive(&heard).is_ok();
+        self.capture.end_relay(self.stream);
+        let is_out = self.remove(&next, limit).is_ok();
+        *self.capture.relay(self.stream) = None;
+        lives && is_out
+    }
+
+    /// As [`Self::replace`], but the branch at work is ended first: no picture comes until the next one gives some.
+    /// Where that does not come to life, the one of `before` is put in again. The time without a picture.
+    pub fn exchange(
+        &self,
+        plan: &BranchPlan,
+        before: &BranchPlan,
+        source_codec: Codec,
+        limit: Duration,
+    ) -> Result<Duration, NotReplaced> {
+        let begun = Instant::now();
+        let stuck = |Stuck| NotReplaced(Stuck.to_string());
+        self.take_out(limit).map_err(stuck)?;
+        let reason = match self.put_in(plan, source_codec).and_then(|()| self.first_picture()) {
+            Ok(()) => return Ok(begun.elapsed()),
+            Err(NotPutIn::Failed { failure, .. } | NotPutIn::StillHangs(failure)) => failure.to_string(),
+        };
+        self.take_out(limit).map_err(stuck)?;
+        match self.put_in(before, source_codec) {
+            Ok(()) => Err(NotReplaced(reason)),
+            // Whoever watches the branch hears that it has failed.
+            Err(NotPutIn::Failed { failure, .. } | NotPutIn::StillHangs(failure)) => {
+                self.capture.event(GraphEvent::Error(failure));
+                Err(NotReplaced(reason))
+            }
+        }
+    }
+
+    /// Waits for the first picture of the branch at work.
+    fn first_picture(&self) -> Result<(), NotPutIn> {
+        let (branch, end) = (self.capture.branch(self.stream), Instant::now() + ALIVE_LIMIT);
+        while branch.counters().first_out.is_none() {
+            if branch.has_failed() || Instant::now() > end {
+                let failure = branch.failure("the encoder has given nothing".to_owned());
+                return Err(NotPutIn::Failed { failure, hangs: false });
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
     /// Until the next branch has taken over.
     fn hand_over(&self, next: &Branch, rate: Option<&Rate>, heard: &Receiver<News>) -> Result<(), NotReplaced> {
-        let gave_nothing = || NotReplaced(format!("the encoder has given nothing for {} s", ALIVE_LIMIT.as_secs()));
-        match heard.recv_timeout(ALIVE_LIMIT) {
-            Ok(News::Sign(_)) => {}
-            Ok(News::Failed(reason)) => return Err(NotReplaced(reason)),
-            Err(_) => return Err(gave_nothing()),
-        }
+        alive(heard)?;
         if let Some(rate) = rate {
             let rate = Rate { bitrate: next.bitrate(), pause_until: None, ..*rate };
             next.apply(&rate).map_err(|error| NotReplaced(error.to_string()))?;
@@ -278,6 +327,15 @@ impl Joint {
             entrance.send_event(gst::event::Eos::new());
         }
         Ok(())
+    }
+}
+
+/// Waits until the next branch has given something.
+fn alive(heard: &Receiver<News>) -> Result<(), NotReplaced> {
+    match heard.recv_timeout(ALIVE_LIMIT) {
+        Ok(News::Sign(_)) => Ok(()),
+        Ok(News::Failed(reason)) => Err(NotReplaced(reason)),
+        Err(_) => Err(NotReplaced(format!("the encoder has given nothing for {} s", ALIVE_LIMIT.as_secs()))),
     }
 }
 

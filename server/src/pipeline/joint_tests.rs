@@ -450,3 +450,21 @@ fn is_behind_scaler(convert: &gst::Element) -> bool {
     let before = convert.static_pad("sink").and_then(|pad| pad.peer()?.parent_element());
     before.is_some_and(|before| is_made_by(&before, "videoscale"))
 }
+
+#[test]
+fn the_bit_rate_that_is_changed_to_is_what_comes_out() {
+    let plan = plan(pipeline(&RAW.replace("videotestsrc", "videotestsrc pattern=snow")));
+    let running = run(&plan);
+    running.take(0, 10);
+    for kbps in [1500, 4000] {
+        let bitrate = Some(Bitrate::from_kbps(kbps));
+        running.branch(0).change_rate(&EncodeConfig { bitrate, ..small().streams[0].encode.clone() }).unwrap();
+        running.take(0, 15);
+        let units = running.take(0, 60);
+        let bits: usize = units.iter().map(|unit| unit.data.len() * 8).sum();
+        let seconds = (units[59].pts - units[0].pts + FRAME).as_secs_f64();
+        let measured = bits as f64 / seconds / 1000.0;
+        assert!((measured / f64::from(kbps) - 1.0).abs() < 0.15, "{measured:.0} for {kbps} kbit/s");
+    }
+    running.graph.stop(STOP_LIMIT);
+}

@@ -1,6 +1,7 @@
 //! What is wanted of a stream: pictures at all, a keyframe, a bit rate. Outputs say it, and the supervisor of the
 //! pipeline hears it.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -27,6 +28,7 @@ pub struct Demand {
     control: mpsc::Sender<Control>,
     lookers: Mutex<Lookers>,
     rate: Mutex<Option<Rate>>,
+    least_decoder: Mutex<Option<(u8, IpAddr)>>,
 }
 
 /// Those for whom pictures are encoded.
@@ -40,7 +42,7 @@ impl Demand {
     pub(super) fn new(now: Instant) -> (Arc<Self>, mpsc::Receiver<Control>) {
         let (control, requests) = mpsc::channel(CONTROL_CAPACITY);
         let lookers = Mutex::new(Lookers { count: 0, gone: now });
-        (Arc::new(Self { control, lookers, rate: Mutex::new(None) }), requests)
+        (Arc::new(Self { control, lookers, rate: Mutex::default(), least_decoder: Mutex::default() }), requests)
     }
 
     /// Has pictures encoded until what is returned is dropped. Whoever takes them from an output holds one: without,
@@ -86,6 +88,16 @@ impl Demand {
             // Where the channel is full, the supervisor looks by itself soon.
             let _ = self.control.try_send(Control::RateChanged);
         }
+    }
+
+    /// See `webrtc::Engine::least_decoder`.
+    pub fn set_least_decoder(&self, least: Option<(u8, IpAddr)>) {
+        *lock(&self.least_decoder) = least;
+    }
+
+    /// Of the viewers the one that has offered the least of H.264's profiles, by `profile_idc`.
+    pub fn least_decoder(&self) -> Option<(u8, IpAddr)> {
+        *lock(&self.least_decoder)
     }
 
     /// What the encoder makes without a limit is another. Whoever sets the rate knows it soon; until then the former one

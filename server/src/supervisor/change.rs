@@ -3,6 +3,7 @@
 //! All or nothing: what is refused leaves the streams as they are. One change of a camera at a time; those that come
 //! meanwhile wait for it.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -58,6 +59,11 @@ pub enum Refused {
         "{stream}: viewers have agreed on {from}, they cannot follow to {to}: set --codec {to} and restart the server"
     )]
     Codec { stream: String, from: Codec, to: Codec },
+    #[error(
+        "{stream}: the viewer at {viewer} has offered to decode no such profile of H.264: close it first, or keep the \
+         profile and the preset"
+    )]
+    Viewer { stream: String, viewer: IpAddr },
     #[error("{stream}: {encoder} has no setting for {option}: leave it, or take another --encoder")]
     Lacks { stream: String, encoder: &'static str, option: &'static str },
     /// It was tried, and what was before is at work again.

@@ -336,7 +336,6 @@ impl<'a> Life<'a> {
     /// Of a branch that can be replaced, the others go on.
     fn fail(&mut self, failure: Failure) -> Option<RunEnd> {
         let Failure::Encoder { stream, .. } = failure else { return Some(self.broken(failure)) };
-        let Some(joint) = replaceable(self.graph, stream) else { return Some(self.broken(failure)) };
         let watched = &mut self.watched[stream];
         // Another one is being made, and may take over.
         if self.changing.as_ref().is_some_and(|changing| changing.stream == Some(stream)) {
@@ -344,6 +343,8 @@ impl<'a> Life<'a> {
             watched.failure = Some(failure);
             return None;
         }
+        let Some(joint) = replaceable(self.graph, stream) else { return Some(self.broken(failure)) };
+        let watched = &mut self.watched[stream];
         // It is being replaced already.
         let encoder = watched.encoder.take()?;
         watched.branch.fail();

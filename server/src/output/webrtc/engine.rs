@@ -112,6 +112,8 @@ struct Viewer {
     session: Session,
     /// That it watches.
     stream: usize,
+    /// That of its offer.
+    highest_profile: Option<u8>,
     /// Where its offer came from, and since when it has its place.
     address: IpAddr,
     since: Instant,
@@ -183,6 +185,13 @@ impl Engine {
     /// Whether somebody watches the stream, or is connecting to it.
     pub fn is_watched(&self, stream: usize) -> bool {
         self.streams[stream].viewers > 0
+    }
+
+    /// Of the viewers of a stream the one that decodes least of H.264's profiles, by `profile_idc`; none where none
+    /// says so.
+    pub fn least_decoder(&self, stream: usize) -> Option<(u8, IpAddr)> {
+        let of_stream = self.viewers.values().filter(|viewer| viewer.stream == stream);
+        of_stream.filter_map(|viewer| Some((viewer.highest_profile?, viewer.address))).min()
     }
 
     /// The stream whose pictures are to be sent first.
@@ -284,6 +293,7 @@ impl Engine {
         let viewer = Viewer {
             session,
             stream,
+            highest_profile: offer.highest_profile,
             address: from,
             since,
             ufrag,

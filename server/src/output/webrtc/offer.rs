@@ -16,6 +16,8 @@ pub struct Offer {
     /// How many candidates it had.
     pub candidates: usize,
     pub codec: VideoCodec,
+    /// The highest `profile_idc` of H.264 that the viewer offers to decode; none where it does not say.
+    pub highest_profile: Option<u8>,
     /// The viewer's ICE user name fragment.
     pub ufrag: String,
     /// The section is one of a bundle (RFC 9143).
@@ -179,6 +181,7 @@ pub fn parse(sdp: &str, codec: Codec, profile: Option<(u8, u8)>) -> Result<Offer
         let other = codec.other();
         OfferError::NoCodec { stream: codec, offered: choose_codec(&media[at], other, None).map(|_| other) }
     })?;
+    let highest_profile = highest_profile(&media[at]);
     let is_transport = |line: &&str| TRANSPORT.iter().any(|name| line.starts_with(name));
     let is_candidate = |line: &&str| line.starts_with("a=candidate:");
     let is_own_fmtp = |line: &&str| codec.is_fmtp(line);
@@ -207,7 +210,8 @@ pub fn parse(sdp: &str, codec: Codec, profile: Option<(u8, u8)>) -> Result<Offer
     }
     let ufrag =
         transport.iter().find_map(|line| line.strip_prefix("a=ice-ufrag:")).unwrap_or_default().trim().to_owned();
-    Ok(Offer { sdp: join(&session, &media), candidates, codec, ufrag, is_bundled, front })
+    let sdp = join(&session, &media);
+    Ok(Offer { sdp, candidates, codec, highest_profile, ufrag, is_bundled, front })
 }
 
 /// By which a viewer is reached and proves itself: the first two are of ICE (RFC 8839), the third of DTLS (RFC 8122).
@@ -414,6 +418,12 @@ fn choose_codec(video: &[&str], codec: Codec, profile: Option<(u8, u8)>) -> Opti
     Some(VideoCodec { codec, payload_type: chosen.0, fmtp: chosen.1.to_owned(), rtx_payload_type: rtx })
 }
 
+/// Whatever the payload type: a decoder is the same for all.
+fn highest_profile(video: &[&str]) -> Option<u8> {
+    let fmtps = video.iter().filter_map(|line| line.strip_prefix("a=fmtp:")?.split_once(' '));
+    fmtps.filter_map(|(_, fmtp)| u8::from_str_radix(parameter(fmtp, "profile-level-id")?.get(..2)?, 16).ok()).max()
+}
+
 /// How far an offered `profile-level-id` (RFC 6184 section 8.1) is from the stream's profile. Without a known profile
 /// the constrained baseline is wanted: every viewer decodes it.
 fn distance(offered: Option<&str>, profile: Option<(u8, u8)>) -> u8 {
@@ -461,6 +471,9 @@ mod tests {
     #[test]
     fn the_nearest_profile_is_chosen_with_its_retransmission() {
         let choose = |profile| parse(&offer(CHROMIUM), Codec::H264, profile).expect("an answerable offer").codec;
+        let highest = |sdp| parse(sdp, Codec::H264, None).expect("an answerable offer").highest_profile;
+        let constrained = offer(CHROMIUM).replace("64001f", "42e01f").replace("4d001f", "42e01f");
+        assert_eq!([highest(&offer(CHROMIUM)), highest(&constrained)], [Some(0x64), Some(0x42)]);
         assert_eq!(choose(Some((0x42, 0xC0))).payload_type, 108);
         assert_eq!(choose(Some((0x42, 0xC0))).rtx_payload_type, Some(109));
         assert_eq!(choose(Some((0x42, 0x00))).payload_type, 103);

@@ -105,6 +105,7 @@ impl MediaThread {
             self.viewers.store(self.engine.connected(), Ordering::Relaxed);
             for (at, Feed { stream, awake, .. }) in self.feeds.iter_mut().enumerate() {
                 stream.demand().keep_awake_while(self.engine.is_watched(at), awake);
+                stream.demand().set_least_decoder(self.engine.least_decoder(at));
             }
             let wait = if readable || more_requests { Duration::ZERO } else { self.wait() };
             match self.poll.poll(&mut events, Some(wait)) {

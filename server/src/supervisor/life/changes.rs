@@ -1,8 +1,10 @@
 //! Settings that are changed while a pipeline is at work.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use futures_util::future::BoxFuture;
+use rov_common::codec::Codec;
 use tokio::sync::mpsc;
 
 use super::{Life, RunEnd};
@@ -108,6 +110,14 @@ impl Life<'_> {
             self.set(Arc::new(changed));
             return Ok(Ok(Applied::Live));
         }
+        // By another preset an encoder may come to use what the profile allows.
+        let is_higher =
+            encode.codec == Codec::H264 && (encode.profile, encode.preset) != (before.profile, before.preset);
+        let least =
+            watched.stream.demand().least_decoder().filter(|(least, _)| is_higher && *least < encode.profile.idc());
+        if let Some((_, viewer)) = least {
+            return Err(Refused::Viewer { stream: self.camera.streams[stream].name.clone(), viewer });
+        }
         let can_wait = before.encoder == encode.encoder;
         if let Some(option) = self.row(stream).filter(|_| can_wait).and_then(|row| pipeline::lacks(row, encode)) {
             return Err(self.lacks(stream, option));
@@ -198,8 +208,13 @@ impl Life<'_> {
                 }
                 self.set(before);
                 answer(ask, Err(refused));
+                let stream = stream?;
+                if !Arc::ptr_eq(&self.graph.branches()[stream], &self.watched[stream].branch) {
+                    // It was put in again.
+                    return self.took_over(stream, self.row(stream)?);
+                }
                 // What the one at work has failed by meanwhile.
-                let failure = self.watched[stream?].failure.take()?;
+                let failure = self.watched[stream].failure.take()?;
                 self.fail(failure)
             }
         }
@@ -214,7 +229,9 @@ impl Life<'_> {
         if let Some((before, now)) = watched.branch.ceiling().zip(branch.ceiling()) {
             watched.stream.demand().ceiling_changed(before.bitrate, now.bitrate);
         }
-        watched.stream.status().encoder_changed();
+        let (counters, status) = (watched.branch.counters(), watched.stream.status());
+        status.set_counters(Instant::now(), counters.frames_in, counters.frames_dropped());
+        status.encoder_changed();
         let failure = watched.restart(branch, encode, encoder);
         if let Some((resolution, fps)) = format {
             watched.set_format(source, resolution, fps);
@@ -281,8 +298,8 @@ pub(super) async fn through(changing: &mut Option<Changing>) -> Result<Result<Do
 
 impl Change {
     async fn run(self) -> Result<Result<Done, Refused>, Fatal> {
-        let Self { stream, before, changed, row, mut rows, plan, joint, rate } = self;
-        let row = match row_for(&before, &changed, stream, row).await {
+        let Self { stream, before, changed, row: former, mut rows, plan, joint, rate } = self;
+        let row = match row_for(&before, &changed, stream, former).await {
             Ok(row) => row,
             Err(refused) => return Ok(Err(refused)),
         };
@@ -299,8 +316,19 @@ impl Change {
             let branch = pipeline::prepare_branch(&plan, &changed, stream, row);
             let limit = rate.filter(|(_, is_limited)| *is_limited).map(|(rate, _)| rate.bitrate);
             let (branch, rate) = (BranchPlan { limit, ..branch }, rate.map(|(rate, _)| rate));
-            let replaced = joint.replace(&branch, plan.codec, rate.as_ref(), STOP_LIMIT);
-            replaced.map(|()| Some(row)).map_err(|error| Refused::Failed(error.to_string()))
+            let Err(error) = joint.replace(&branch, plan.codec, rate.as_ref(), STOP_LIMIT) else {
+                return Ok(Some(row));
+            };
+            // If that of before does not come to life a second time either, it is not the settings' fault.
+            let again = pipeline::prepare_branch(&plan, &before, stream, former);
+            if joint.has_room_for(&again, plan.codec, STOP_LIMIT) {
+                return Err(Refused::Failed(error.to_string()));
+            }
+            let gap = joint.exchange(&branch, &again, plan.codec, STOP_LIMIT);
+            let gap = gap.map_err(|error| Refused::Failed(error.to_string()))?;
+            let (name, ms) = (&changed.streams[stream].name, gap.as_millis());
+            tracing::info!(stream = name, "the encoder works once only: no picture for {ms} ms");
+            Ok(Some(row))
         };
         match joined(tokio::task::spawn_blocking(work).await)? {
             Ok(Some(row)) => Ok(Ok(Done::Replaced(row))),
