@@ -8,7 +8,7 @@ use clap::{ArgGroup, Parser, ValueEnum};
 use rov_common::api::WHEP_PATH;
 use rov_common::camera::{Trust, parse_url};
 use rov_common::codec::Codec;
-use rov_common::discovery::DEFAULT_PORT;
+use rov_common::discovery::{DEFAULT_PORT, key_of};
 use rov_common::units::{Resolution, whole, within};
 use rov_gst::decoders::DecoderChoice;
 use url::Url;
@@ -16,12 +16,13 @@ use url::Url;
 use crate::align::Wish;
 use crate::display::DisplayChoice;
 use crate::find::STATS_PATH;
+use crate::login::Login;
 use crate::receive::Transport;
 use crate::receive::rtp::{self, Source};
 use crate::receive::rtsp::{Camera, Credentials};
 use crate::streams::{GridOf, Wanted};
 use crate::target::{RtpHost, SessionConfig, Target};
-use crate::whep;
+use crate::whep::{self, Http, Pins};
 
 /// The groups of `--help`.
 const SERVER: &str = "Server";
@@ -85,15 +86,25 @@ pub struct Cli {
     #[arg(help_heading = SERVER, long, value_name = "URL")]
     pub url: Option<String>,
 
-    /// User name for RTSP, with --password: for a rov-server or a camera that asks for one, however it is found. What
-    /// stands in --url goes before it [default: none]
+    /// User name, with --password: for a rov-server or a camera that asks for one, however it is found. What stands in
+    /// --url goes before it [default: none]
     #[arg(help_heading = SERVER, long, value_name = "NAME")]
     pub user: Option<String>,
 
-    /// Password for RTSP, with --user. Others on this machine see it in the list of processes, as they see that of a
+    /// Password of --user. Others on this machine see it in the list of processes, as they see that of a
     /// --url: better set the environment variable [default: none]
     #[arg(help_heading = SERVER, long, value_name = "PASSWORD", env = "ROV_PASSWORD", hide_env_values = true)]
     pub password: Option<String>,
+
+    /// Token instead of --user and --password, as `rov-server token` makes it. Others on this machine see it in the list
+    /// of processes: better set the environment variable [default: none]
+    #[arg(help_heading = SERVER, long, value_name = "TOKEN", env = "ROV_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+
+    /// Take this certificate of a rov-server with --tls from now on, by its SHA-256 fingerprint, although it showed another
+    /// one before [default: what it shows first is kept]
+    #[arg(help_heading = SERVER, long, value_name = "SHA256", value_parser = fingerprint)]
+    pub server_certificate: Option<String>,
 
     /// Which certificate of an rtsps:// camera is taken: one that the system trusts, that of this SHA-256 fingerprint
     /// too, or any
@@ -228,7 +239,11 @@ impl Cli {
     pub fn session(&self) -> Result<SessionConfig, String> {
         let target = self.target()?;
         Ok(SessionConfig {
-            credentials: self.credentials(&target)?,
+            http: Http {
+                interfaces: self.interfaces.clone(),
+                login: self.login(&target)?,
+                pins: Pins::load(Pins::default_file(), self.server_certificate.clone()),
+            },
             stream: match &target {
                 // Its URL names the stream.
                 Target::Camera(_, None) => None,
@@ -238,7 +253,6 @@ impl Cli {
             transport: self.transport.chosen(),
             discovery_port: self.discovery_port,
             discovery_timeout: self.discovery_timeout,
-            interfaces: self.interfaces.clone(),
             can_ask: !self.headless,
             wait: !self.no_wait,
             decoder: self.decoder.clone(),
@@ -273,28 +287,39 @@ impl Cli {
         }
     }
 
-    fn credentials(&self, target: &Target) -> Result<Option<Credentials>, String> {
-        let has_rtsp = self.transport.chosen().is_none_or(|transport| transport == Transport::Rtsp);
-        if !has_rtsp || matches!(target, Target::Rtp { .. }) {
-            // The variable may be there for a server.
+    fn login(&self, target: &Target) -> Result<Option<Login>, String> {
+        // A variable that is set to nothing is none.
+        let token = self.token.as_deref().filter(|token| !token.is_empty());
+        if matches!(target, Target::Rtp { .. }) {
+            // The variables may be there for others.
             return match self.user {
-                Some(_) => Err("--user: only RTSP asks for a password: leave it out".to_owned()),
+                Some(_) => Err("--user: by RTP nobody asks for a password: leave it out".to_owned()),
                 None => Ok(None),
             };
         }
-        // A variable that is set to nothing is none.
         let password = self.password.as_deref().filter(|password| self.user.is_some() || !password.is_empty());
-        let (user, password) = match (&self.user, password) {
-            (None, None) => return Ok(None),
-            (Some(user), Some(password)) => (user.clone(), password.to_owned()),
-            (Some(user), None) => {
+        let has_rtsp = self.transport.chosen().is_none_or(|transport| transport == Transport::Rtsp);
+        match (&self.user, password, token) {
+            (Some(user), _, Some(_)) => {
+                let name = user.split(':').next().unwrap_or_default();
+                Err(format!("--user {name}: leave it out, or --token (and the variable ROV_TOKEN)"))
+            }
+            (None, _, Some(token)) => Ok(Some(Login::Token(token.to_owned()))),
+            (Some(user), Some(password), None) => {
+                let credentials = Credentials { user: user.clone(), password: password.to_owned() };
+                Ok(Some(Login::Password(credentials)))
+            }
+            (Some(user), None, None) => {
                 // Behind it stands a password, as curl takes it.
                 let name = user.split(':').next().unwrap_or_default();
-                return Err(format!("--user {name}: needs --password, or the variable ROV_PASSWORD"));
+                Err(format!("--user {name}: needs --password, or the variable ROV_PASSWORD"))
             }
-            (None, Some(_)) => return Err("--password (or the variable ROV_PASSWORD): needs --user".to_owned()),
-        };
-        Ok(Some(Credentials { user, password }))
+            // The variable may be there for a server.
+            (None, Some(_), None) if has_rtsp => {
+                Err("--password (or the variable ROV_PASSWORD): needs --user".to_owned())
+            }
+            (None, _, None) => Ok(None),
+        }
     }
 
     fn target(&self) -> Result<Target, String> {
@@ -439,6 +464,10 @@ impl TransportChoice {
     fn name(self) -> &'static str {
         self.chosen().map_or("auto", Transport::name)
     }
+}
+
+fn fingerprint(text: &str) -> Result<String, String> {
+    key_of(text).ok_or_else(|| "give the 64 hexadecimal digits of a SHA-256 fingerprint".to_owned())
 }
 
 /// `ADDRESS:PORT` of a server whose page was given as browsers show it, `http://ADDRESS:PORT/`.
@@ -661,27 +690,32 @@ mod tests {
     }
 
     #[test]
-    fn user_and_password_belong_together_and_are_for_rtsp() {
+    fn user_and_password_belong_together_and_a_token_stands_alone() {
         let session = |args: &[&str]| {
             // Not those of who runs the tests.
             let args = std::iter::once("rov-client").chain(args.iter().copied());
-            let cli = Cli { password: None, ..Cli::try_parse_from(args.clone()).unwrap() };
-            let given = args.skip_while(|arg| *arg != "--password").nth(1).map(str::to_owned);
-            Cli { password: given, ..cli }.session().map(|config| config.credentials)
+            let cli = Cli { password: None, token: None, ..Cli::try_parse_from(args.clone()).unwrap() };
+            let given = |option| args.clone().skip_while(move |arg| *arg != option).nth(1).map(str::to_owned);
+            let cli = Cli { password: given("--password"), token: given("--token"), ..cli };
+            cli.session().map(|config| config.http.login)
         };
         let both = ["--user", "pilot", "--password", "deep blue"];
-        let expected = Credentials { user: "pilot".to_owned(), password: "deep blue".to_owned() };
-        for more in [&[][..], &["--host", "a", "--transport", "rtsp"], &["--host", "a"], &["--url", "rtsp://a/b"]] {
+        let expected = Login::Password(Credentials { user: "pilot".to_owned(), password: "deep blue".to_owned() });
+        for more in
+            [&[][..], &["--host", "a", "--transport", "rtsp"], &["--transport", "webrtc"], &["--url", "rtsp://a/b"]]
+        {
             assert_eq!(session(&[&both, more].concat()), Ok(Some(expected.clone())), "{more:?}");
         }
         assert_eq!(session(&[]), Ok(None));
+        assert_eq!(session(&["--token", "rov_abc"]), Ok(Some(Login::Token("rov_abc".to_owned()))));
+        assert_eq!(session(&["--token", ""]), Ok(None), "an empty variable");
         assert_eq!(session(&["--password", ""]), Ok(None), "an empty variable");
         assert_eq!(session(&["--password", "deep", "--transport", "webrtc"]), Ok(None), "the variable is a server's");
         for (args, advice) in [
             (&["--user", "pilot"][..], "--user pilot: needs --password, or the variable ROV_PASSWORD"),
             (&["--user", "pilot:deep"], "--user pilot: needs --password, or the variable ROV_PASSWORD"),
             (&["--password", "deep"], "--password (or the variable ROV_PASSWORD): needs --user"),
-            (&[&both[..], &["--transport", "webrtc"]].concat(), "leave it out"),
+            (&[&both[..], &["--token", "rov_abc"]].concat(), "leave it out"),
             (&[&both[..], &["--rtp-port", "5004"]].concat(), "leave it out"),
         ] {
             let refused = session(args).unwrap_err();

@@ -26,7 +26,7 @@ use crate::reconnect::Supply;
 use crate::streams::Wanted;
 use crate::target::{RtpHost, SessionConfig, SessionError, Target};
 use crate::viewer::{Offer, Phase, Question, Server, Viewer};
-use crate::whep;
+use crate::whep::{self, Http};
 
 /// After the first of several possible servers: long enough for the others to answer the same query.
 const SETTLE: Duration = Duration::from_millis(150);
@@ -84,7 +84,7 @@ impl Located {
             );
             return Err(SessionError::no_way(reason));
         };
-        let stats = match (whep::stats(url, &config.interfaces).await, self.by_name(wanted)) {
+        let stats = match (whep::stats(url, &config.http).await, self.by_name(wanted)) {
             (Ok(stats), _) => stats,
             (Err(_), Some(named)) => return Ok(named),
             (Err(error), None) => {
@@ -154,11 +154,11 @@ impl Located {
     }
 
     /// Other ways to a server that the user named by its WHEP endpoint: those that its statistics name.
-    pub async fn other_ways(&self, interfaces: &[String]) -> Vec<Way> {
+    pub async fn other_ways(&self, http: &Http) -> Vec<Way> {
         let (true, [Way::WebRtc(url)], Some(stats)) = (self.found.is_none(), self.ways.as_slice(), &self.stats) else {
             return Vec::new();
         };
-        let stats = whep::stats(stats.clone(), interfaces).await;
+        let stats = whep::stats(stats.clone(), http).await;
         let (Some(host), Ok(stats)) = (url.host_str(), stats) else { return Vec::new() };
         let Ok(from) = resolve(host).await else { return Vec::new() };
         ways_beside(url, host, &stats, from)
@@ -229,7 +229,7 @@ impl Finder {
     fn new(config: &SessionConfig) -> Result<Self, SessionError> {
         let (discovery, wish) = match &config.target {
             Target::Auto { name, any } => {
-                let discovery = discovery::bind(config.discovery_port, config.interfaces.clone())?;
+                let discovery = discovery::bind(config.discovery_port, config.http.interfaces.clone())?;
                 lock(discovery.heard()).want(name.clone());
                 (Some(discovery), Wish { name: name.clone(), any: *any, transport: config.transport })
             }
@@ -361,7 +361,7 @@ async fn named(config: &SessionConfig) -> Option<Result<Located, SessionError>> 
         Target::Rtp { source, host: None } => {
             Ok(Located::named(Way::Rtp(*source), format!("RTP at {}", source.destination()), None))
         }
-        Target::Rtp { source, host: Some(host) } => rtp_of_host(host, source, &config.interfaces).await,
+        Target::Rtp { source, host: Some(host) } => rtp_of_host(host, source, &config.http).await,
     })
 }
 
@@ -374,6 +374,7 @@ fn take(
     config: &SessionConfig,
 ) -> Result<Located, SessionError> {
     viewer.choice.withdraw();
+    config.http.pins.found(&server.address.to_string(), &server.announcement.id);
     if let Some(said) = said {
         viewer.set_news(said);
     }
@@ -433,12 +434,12 @@ async fn at(time: Option<Instant>) {
 }
 
 /// RTP from `host`: to where a rov-server there says that it sends, else to where the user says.
-async fn rtp_of_host(host: &RtpHost, source: &Source, interfaces: &[String]) -> Result<Located, SessionError> {
+async fn rtp_of_host(host: &RtpHost, source: &Source, http: &Http) -> Result<Located, SessionError> {
     let from = resolve(&host.name).await?;
     let mut source = Source { from: Some(from), ..*source };
     let mut api = host.stats.clone();
     if let Some(url) = &api {
-        match whep::stats(url.clone(), interfaces).await {
+        match whep::stats(url.clone(), http).await {
             Ok(stats) if stats.rtp.is_none() => {
                 let reason = format!(
                     "{} does not send by rtp: start rov-server with rtp among its --transport, or this program without \
@@ -506,7 +507,8 @@ fn located(
     fallback: Option<Vec<Way>>,
 ) -> Result<Located, SessionError> {
     let announcement = &found.announcement;
-    let api = Url::parse(&format!("http://{}", found.address)).context("the announced address is no URL")?;
+    let scheme = if announcement.tls.is_some() { "https" } else { "http" };
+    let api = Url::parse(&format!("{scheme}://{}", found.address)).context("the announced address is no URL")?;
     let label = format!("{} ({})", announcement.name, found.address);
     let mut all = ways(announcement, found.address.ip(), &api);
     if let (Some(fallback), Some(Way::WebRtc(_))) = (fallback, all.first()) {
@@ -629,6 +631,7 @@ mod tests {
             v: 1,
             id: "7".to_owned(),
             key: None,
+            tls: None,
             run: None,
             name: "Nemo".to_owned(),
             version: String::new(),

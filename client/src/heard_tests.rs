@@ -21,6 +21,7 @@ fn server(id: &str, key: Option<&str>) -> Announcement {
         v: VERSION,
         id: id.to_owned(),
         key: key.map(str::to_owned),
+        tls: None,
         run: None,
         name: format!("rov {id}"),
         version: String::new(),

@@ -12,6 +12,7 @@ pub mod feeds;
 pub mod find;
 pub mod heard;
 mod limit;
+pub mod login;
 pub mod mailbox;
 pub mod overlay;
 pub mod receive;

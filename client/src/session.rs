@@ -158,14 +158,14 @@ async fn visit(
     let (mut is_final, mut is_denied) = (true, true);
     let mut ways = server.ways.clone();
     let mut next = 0;
-    let advised = |reason: String| match server.advice(&config.interfaces) {
+    let advised = |reason: String| match server.advice(&config.http.interfaces) {
         Some(advice) => format!("{reason}; {advice}"),
         None => reason,
     };
     let mut is_astray = false;
     loop {
         if next == ways.len() && next == 1 && config.transport.is_none() {
-            ways.extend(server.other_ways(&config.interfaces).await);
+            ways.extend(server.other_ways(&config.http).await);
         }
         let Some(way) = ways.get(next) else { break };
         next += 1;
@@ -250,8 +250,7 @@ async fn watch(
         stun: config.stun.clone(),
         key: server.key().map(str::to_owned),
         latency: config.latency,
-        interfaces: config.interfaces.clone(),
-        credentials: config.credentials.clone(),
+        http: config.http.clone(),
         camera_certificate: config.camera_certificate.clone(),
         senders: match way {
             Way::Rtp(rtp::Source { from: None, .. }) => Some(Arc::clone(&guide.knowledge().senders)),
@@ -272,7 +271,7 @@ async fn watch(
     viewer.session_started();
     let _standing = guide.stands(server, way.transport());
     let watched = (link.viewer_id(), server.stream.as_str());
-    let asking = Asking::new(server.stats.clone(), watched, config.interfaces.clone());
+    let asking = Asking::new(server.stats.clone(), watched, config.http.clone());
     let reason = tokio::select! {
         () = shutdown.cancelled() => None,
         reason = supervise(config, viewer, (&link, prepared, &arrivals), (supply, guide, server), asking) => Some(reason),

@@ -10,8 +10,9 @@ use url::Url;
 use crate::decode::DecodeError;
 use crate::receive::Transport;
 use crate::receive::rtp;
-use crate::receive::rtsp::{Camera, Credentials};
+use crate::receive::rtsp::Camera;
 use crate::streams::Wanted;
+use crate::whep::Http;
 
 /// Which server to watch.
 #[derive(Clone, Debug)]
@@ -44,7 +45,8 @@ pub struct SessionConfig {
     pub transport: Option<Transport>,
     pub discovery_port: u16,
     pub discovery_timeout: Duration,
-    pub interfaces: Vec<String>,
+    /// By which network interfaces, and who asks: RTSP is given the login too, where its URL has none.
+    pub http: Http,
     /// Somebody can be asked: there is a window.
     pub can_ask: bool,
     /// Go on looking when nothing is found.
@@ -53,8 +55,6 @@ pub struct SessionConfig {
     /// The longest wait for a packet that is missing; none: as the transport does.
     pub latency: Option<Duration>,
     pub stun: Option<String>,
-    /// For RTSP where its URL has none.
-    pub credentials: Option<Credentials>,
     /// Of cameras, by `rtsps`.
     pub camera_certificate: Trust,
 }

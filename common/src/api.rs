@@ -1,6 +1,8 @@
 //! The JSON types of the HTTP API, for the server that writes them and the client that reads them.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +14,8 @@ pub const SDP_PATH: &str = "/stream.sdp";
 /// The newest picture, and pictures at a low rate.
 pub const SNAPSHOT_PATH: &str = "/snapshot.jpg";
 pub const MJPEG_PATH: &str = "/stream.mjpg";
+/// Who asks, and what that one may do.
+pub const LOGIN_PATH: &str = "/api/login";
 
 /// Of a session's id, which is the last part of its URL and by which alone the session is changed or ended, what may be
 /// shown to everybody: all before the first `-`.
@@ -35,6 +39,86 @@ pub struct ErrorBody {
     /// The setting that cannot be so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
+}
+
+/// What a user may do; each more than those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// Watch.
+    Viewer,
+    /// Watch, and change what can be changed.
+    Controller,
+}
+
+impl Role {
+    const ALL: [Self; 2] = [Self::Viewer, Self::Controller];
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Viewer => "viewer",
+            Self::Controller => "controller",
+        })
+    }
+}
+
+impl FromStr for Role {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        named(&Self::ALL, text)
+    }
+}
+
+/// Who may watch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum View {
+    /// Everybody.
+    #[default]
+    Open,
+    /// Users alone.
+    RequiresLogin,
+}
+
+impl View {
+    const ALL: [Self; 2] = [Self::Open, Self::RequiresLogin];
+}
+
+impl fmt::Display for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Open => "open",
+            Self::RequiresLogin => "requires-login",
+        })
+    }
+}
+
+impl FromStr for View {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        named(&Self::ALL, text)
+    }
+}
+
+fn named<T: fmt::Display + Copy>(all: &[T], text: &str) -> Result<T, String> {
+    let found = all.iter().find(|one| one.to_string() == text);
+    let names: Vec<_> = all.iter().map(T::to_string).collect();
+    found.copied().ok_or_else(|| format!("must be {}", names.join(" or ")))
+}
+
+/// `GET /api/login`: who asks, and what that one may do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LoginState {
+    /// None: has not logged in.
+    pub user: Option<String>,
+    pub role: Option<Role>,
+    pub may_watch: bool,
+    pub may_change: bool,
+    pub view: View,
 }
 
 /// What a stream is doing now.

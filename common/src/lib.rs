@@ -1,5 +1,5 @@
 //! What `rov-server` and `rov-client` share. No tokio, no GStreamer, no WebRTC, no clock of its own; pure
-//! code, but for `challenge`, `descriptor`, `lines`, `net`, `media_socket`, `memory` and `unread`.
+//! code, but for `challenge`, `descriptor`, `lines`, `net`, `media_socket`, `memory`, `priority` and `unread`.
 
 pub mod access_unit;
 pub mod api;
@@ -23,6 +23,7 @@ pub mod media_socket;
 pub mod memory;
 pub mod net;
 pub mod numbering;
+pub mod priority;
 pub mod redact;
 pub mod rhythm;
 pub mod rtp;

@@ -2,13 +2,13 @@
 //! see `config_file`). An option that was not given is None or empty; what it is then, and what the options mean
 //! together, is `config`'s.
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{ArgAction, Args, Parser, ValueEnum};
-use rov_common::api::AlignmentMethod;
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use rov_common::api::{AlignmentMethod, Role, View};
 use rov_common::camera::Trust;
 use rov_common::codec::Codec;
 use rov_common::units::{Fps, decimal, whole};
@@ -32,6 +32,7 @@ const BIT_RATE: &str = "Bit rate";
 const OUTPUTS: &str = "Outputs";
 const RTP: &str = "RTP";
 const RTSP: &str = "RTSP";
+const ACCESS: &str = "Access";
 const DISCOVERY: &str = "Discovery";
 const LOGGING: &str = "Logging";
 
@@ -68,8 +69,11 @@ pub struct AlignmentOptions {
 /// Low-latency video server: a camera, a file, a pipe or a test picture, encoded once, to rov-client and browsers over
 /// WebRTC, and to everything else over RTSP and RTP.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "rov-server", version, about, max_term_width = 100)]
+#[command(name = "rov-server", version, about, max_term_width = 100, args_conflicts_with_subcommands = true)]
 pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Secret>,
+
     /// File with options: TOML, as width = 1280. The command line wins [default: none]
     ///
     /// Each key is a long option without its dashes
@@ -96,6 +100,39 @@ pub struct Cli {
 
     #[command(flatten)]
     pub machine: MachineOptions,
+}
+
+/// What is made for users of a file, instead of serving.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
+pub enum Secret {
+    /// Make the hash of a password, for `password` of a [[user]] in the file of --config
+    ///
+    /// The password is asked for, or is the first line of standard input
+    Passwd,
+    /// Make a token, and its hash for `token` of a [[user]] in the file of --config
+    ///
+    /// The first line is the token, which is kept nowhere, the second the hash
+    Token,
+}
+
+/// Who may watch or change things: a table `[[user]]` of a file.
+#[derive(Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct UserOptions {
+    pub name: Option<String>,
+    #[serde(deserialize_with = "parsed")]
+    pub role: Option<Role>,
+    /// A hash, as `rov-server passwd` makes it.
+    pub password: Option<String>,
+    /// A hash, as `rov-server token` makes it.
+    pub token: Option<String>,
+}
+
+/// Without hashes.
+impl fmt::Debug for UserOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UserOptions").field("name", &self.name).field("role", &self.role).finish_non_exhaustive()
+    }
 }
 
 /// Where a camera's pictures come from: a table `[[camera]]` of a file.
@@ -426,21 +463,9 @@ pub struct MachineOptions {
     #[arg(help_heading = RTSP, long, value_name = "PATH", action = ArgAction::Append)]
     pub rtsp_path: Vec<String>,
 
-    /// User name that RTSP clients must give [default: none]
+    /// Take the RTSP password of --user in clear, too [default: off]
     ///
-    /// With --password. Only RTSP asks for it, not HTTP, WebRTC and RTP
-    #[arg(help_heading = RTSP, long, value_name = "NAME")]
-    pub user: Option<String>,
-
-    /// Password that RTSP clients must give [default: none]
-    ///
-    /// With --user. Others on this machine see it in the list of processes: better set the environment variable
-    #[arg(help_heading = RTSP, long, value_name = "PASSWORD", env = "ROV_PASSWORD", hide_env_values = true)]
-    pub password: Option<String>,
-
-    /// Take the RTSP password in clear, too [default: off]
-    ///
-    /// Basic authentication, for clients that do not know digest
+    /// Basic authentication, for clients that do not know digest. With users of a file RTSP takes nothing else
     #[arg(help_heading = RTSP, long, action = ArgAction::SetTrue)]
     pub rtsp_basic_auth: Option<bool>,
 
@@ -480,17 +505,61 @@ pub struct MachineOptions {
     #[arg(help_heading = OUTPUTS, long, value_name = "ADDRESS[:PORT]", action = ArgAction::Append)]
     pub public_address: Vec<String>,
 
+    /// Who may watch [default: open]
+    ///
+    /// open: everybody. requires-login, as is the default with --user: users alone, by HTTP, WebRTC and RTSP alike. To
+    /// change something takes a controller in any case
+    #[arg(help_heading = ACCESS, long, value_name = "open|requires-login")]
+    #[serde(deserialize_with = "parsed")]
+    pub view: Option<View>,
+
+    /// Name of a user [default: none]
+    ///
+    /// With --password. More than one, and their tokens, stand in a file as [[user]]
+    #[arg(help_heading = ACCESS, long, value_name = "NAME")]
+    pub user: Option<String>,
+
+    /// Password of --user [default: none]
+    ///
+    /// Others on this machine see it in the list of processes: better set the environment variable
+    #[arg(help_heading = ACCESS, long, value_name = "PASSWORD", env = "ROV_PASSWORD", hide_env_values = true)]
+    pub password: Option<String>,
+
+    /// What --user may do [default: controller]
+    ///
+    /// viewer: watch. controller: also change what can be changed, and publish
+    #[arg(help_heading = ACCESS, long, value_name = "viewer|controller")]
+    #[serde(deserialize_with = "parsed")]
+    pub role: Option<Role>,
+
+    /// HTTPS instead of HTTP [default: off]
+    ///
+    /// With the certificate of --tls-certificate, or else one of its own, made at the first start and kept in
+    /// --state-dir; the log has its fingerprint. RTSP stays in clear
+    #[arg(help_heading = ACCESS, long, action = ArgAction::SetTrue)]
+    pub tls: Option<bool>,
+
+    /// Certificate for HTTPS, a file in PEM [default: none]
+    ///
+    /// With those between it and its root. With --tls-key
+    #[arg(help_heading = ACCESS, long, value_name = "FILE")]
+    pub tls_certificate: Option<PathBuf>,
+
+    /// Private key of --tls-certificate, a file in PEM [default: none]
+    #[arg(help_heading = ACCESS, long, value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+
     /// Host name by which browsers may ask, as rov.lan [default: none]
     ///
     /// Beside IP addresses, localhost and this machine's own name; may be given several times
-    #[arg(help_heading = OUTPUTS, long, value_name = "NAME", action = ArgAction::Append)]
+    #[arg(help_heading = ACCESS, long, value_name = "NAME", action = ArgAction::Append)]
     pub allow_host: Vec<String>,
 
     /// Origin of a web page that may use this server [default: none]
     ///
     /// As of a dashboard, http://10.0.0.9:3000: it may use HTTP and WebRTC, show the pictures and have the viewer
     /// page in a frame; may be given several times
-    #[arg(help_heading = OUTPUTS, long, value_name = "ORIGIN", action = ArgAction::Append)]
+    #[arg(help_heading = ACCESS, long, value_name = "ORIGIN", action = ArgAction::Append)]
     pub allow_origin: Vec<String>,
 
     /// Name that viewers see [default: the host name]

@@ -4,6 +4,7 @@
 
 mod addresses;
 mod camera;
+mod logins;
 mod outputs;
 mod pip;
 mod revise;
@@ -29,14 +30,15 @@ use crate::http;
 use crate::identity;
 use crate::pipeline::Found;
 use crate::rate_control::Pilot;
+use crate::users::LoginConfig;
 
 use addresses::Misnamed;
 pub use camera::{
     BITRATES, CameraConfig, EncodeConfig, H265_RATE, KEYFRAME_INTERVALS, RATES, REST_AFTER, SourceConfig, StreamConfig,
     auto_bitrate,
 };
-pub use outputs::{MJPEG_PATH, RTSP_PATHS, RtpConfig, RtspConfig, is_mjpeg};
-use outputs::{allow_host, allow_origin, public_address, rtp, rtsp};
+pub use outputs::{MJPEG_PATH, RTSP_PATHS, RtpConfig, RtspConfig, TlsConfig, is_mjpeg};
+use outputs::{allow_host, allow_origin, public_address, rtp, rtsp, tls};
 use pip::Misset;
 pub use pip::{Layout, MAX_BORDER, Part, PipConfig, SCALES};
 pub use revise::OptionsOf;
@@ -90,6 +92,10 @@ pub struct Config {
     pub stun: Option<String>,
     /// Where viewers reach the media socket, beside this machine's own addresses; port 0: that of the socket.
     pub public_addresses: Vec<SocketAddrV4>,
+    /// None: HTTP in clear.
+    pub tls: Option<TlsConfig>,
+    /// Who may watch and who may change things.
+    pub logins: LoginConfig,
     /// Names by which HTTP may be asked, beside those of this machine.
     pub allow_hosts: Vec<String>,
     /// Of pages that may use HTTP, as browsers write them: `http://10.0.0.9:3000`.
@@ -193,10 +199,20 @@ impl Config {
             ConfigError(options.at(Some(options.cameras[camera].source.line_of(key)), &message))
         })?;
         let config = Self::with(machine, transports, cameras);
-        let config = config.map_err(|error| match error.0.starts_with(ALIGNMENT) {
+        let mut config = config.map_err(|error| match error.0.starts_with(ALIGNMENT) {
             true => ConfigError(options.at(Some(machine.line_of(ALIGNMENT)), &error.0)),
             false => located(options, &[&machine.lines])(error),
         })?;
+        config.logins = logins::logins(&machine.options, &options.users, transports).map_err(|(line, message)| {
+            ConfigError(match line {
+                Some(line) => options.at(Some(line), &message),
+                None => options.locate(&message, &[&machine.lines]),
+            })
+        })?;
+        if let Some(rtsp) = &mut config.rtsp {
+            let digest = config.logins.for_digest();
+            rtsp.digest = digest.map(|(user, password)| Credentials { user: user.into(), password: password.into() });
+        }
         let config = Self { all_cameras: all_cameras.is_some(), ..config };
         config.check_names().map_err(|Misnamed { camera, stream, message }| {
             let camera = &options.cameras[camera];
@@ -222,10 +238,6 @@ impl Config {
         // A host without a name is no reason to refuse; an empty --name is one.
         let name = if name.is_empty() && options.name.is_none() { "rov".to_owned() } else { name };
         let wants = |transport| transports.contains(&transport);
-        // Who sets a password must not believe that it is asked for.
-        if options.user.is_some() && !wants(Transport::Rtsp) {
-            return bad("--user: only RTSP asks for a password: leave it out, or add rtsp to --transport");
-        }
         let discovery = !options.no_discovery.unwrap_or_default();
         let config = Config {
             name,
@@ -246,6 +258,8 @@ impl Config {
                 .iter()
                 .map(|text| public_address(text))
                 .collect::<Result<_, _>>()?,
+            tls: tls(options)?,
+            logins: LoginConfig::default(),
             allow_hosts: options.allow_host.iter().map(|name| allow_host(name)).collect::<Result<_, _>>()?,
             allow_origins: options.allow_origin.iter().map(|text| allow_origin(text)).collect::<Result<_, _>>()?,
             pilot: options.pilot.unwrap_or_default(),

@@ -3,6 +3,7 @@
 //!
 //! A file with `[[camera]]` has a table for each camera and in it `[[camera.stream]]` for each stream; what is the
 //! machine's stands at the top. Without one, all options stand at the top and are of the one camera and its one stream.
+//! Each `[[user]]` is somebody who may watch or change things.
 
 #[cfg(test)]
 mod tests;
@@ -19,13 +20,14 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, CommandFactory, FromArgMatches};
 use rov_common::exit;
 use rov_common::redact::{redact, redact_typed};
+use serde::Deserialize;
 use thiserror::Error;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use self::value::{Entry, Rest};
 use crate::choices::SecondStream;
-use crate::cli::{CameraOptions, Cli, MachineOptions, StreamOptions};
+use crate::cli::{CameraOptions, Cli, MachineOptions, Secret, StreamOptions, UserOptions};
 
 /// All options at length are some kilobytes.
 const MAX_BYTES: u64 = 64 << 10;
@@ -33,6 +35,7 @@ const MAX_BYTES: u64 = 64 << 10;
 const LIKE: f64 = 0.8;
 const CAMERA: &str = "camera";
 const STREAM: &str = "stream";
+const USER: &str = "user";
 
 /// Why there is nothing to run with.
 #[derive(Debug, Error)]
@@ -63,7 +66,10 @@ pub struct Options {
     pub check: bool,
     /// To list the cameras and end.
     pub list_cameras: bool,
+    /// To make it and end.
+    pub secret: Option<Secret>,
     pub machine: Table<MachineOptions>,
+    pub users: Vec<Table<UserOptions>>,
     /// One at least.
     pub cameras: Vec<Camera>,
 }
@@ -143,7 +149,7 @@ impl ReadError {
 pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Options, ReadError> {
     let matches = Cli::command().try_get_matches_from(arguments)?;
     let cli = Cli::from_arg_matches(&matches)?;
-    let (check, list_cameras) = (cli.check_config.is_some(), cli.list_cameras);
+    let (check, list_cameras, secret) = (cli.check_config.is_some(), cli.list_cameras, cli.command);
     let mut options = match cli.config.or(cli.check_config) {
         Some(path) => {
             let text = contents(&path);
@@ -154,7 +160,7 @@ pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Options, Re
         }
         None => {
             let options = parse("").map_err(|mistake| ReadError::File(mistake.to_string()))?;
-            Options { list_cameras, ..options }
+            Options { list_cameras, secret, ..options }
         }
     };
     options.update(&given(&matches))?;
@@ -202,12 +208,14 @@ impl Options {
     }
 }
 
-impl<T: Args> Table<T> {
+impl<T> Table<T> {
     /// Where a key stands, or the table where that is not in it.
     pub fn line_of(&self, key: &str) -> usize {
         self.lines.get(key).copied().unwrap_or(self.line)
     }
+}
 
+impl<T: Args> Table<T> {
     fn update(&mut self, given: &ArgMatches) -> Result<(), clap::Error> {
         self.options.update_from_arg_matches(given)?;
         let command = T::augment_args(Command::new(env!("CARGO_PKG_NAME")));
@@ -277,8 +285,15 @@ pub fn parse(text: &str) -> Result<Options, Mistake> {
         message: error.message().to_owned(),
     })?;
     let (mut root, mut mistakes) = (Rest::of(text, 1, root.into_inner()), Vec::new());
+    // `user = "pilot"` is the option.
+    let is_table = |entry: &Entry| entry.key == USER && matches!(entry.value, DeValue::Array(_));
+    let users = match root.take_first(is_table) {
+        Some(users) => tables(text, users, &mut mistakes),
+        None => Vec::new(),
+    };
+    let users = users.into_iter().map(|table| whole(table, &mut mistakes)).collect();
     let machine = root.take(&mut mistakes);
-    let cameras = match root.take_entry(CAMERA) {
+    let cameras = match root.take_first(|entry| entry.key == CAMERA) {
         Some(cameras) => {
             tables(text, cameras, &mut mistakes).into_iter().map(|table| camera(text, table, &mut mistakes)).collect()
         }
@@ -286,27 +301,29 @@ pub fn parse(text: &str) -> Result<Options, Mistake> {
     };
     refuse(root, &mut mistakes);
     match mistakes.into_iter().min_by_key(|mistake| mistake.line) {
-        None => Ok(Options { file: None, check: false, list_cameras: false, machine, cameras }),
+        None => Ok(Options { file: None, check: false, list_cameras: false, secret: None, machine, users, cameras }),
         Some(first) => Err(first),
     }
 }
 
 fn camera<'a>(text: &str, mut table: Rest<'a>, mistakes: &mut Vec<Mistake>) -> Camera {
     let source = table.take(mistakes);
-    let streams = match table.take_entry(STREAM) {
+    let streams = match table.take_first(|entry| entry.key == STREAM) {
         Some(streams) => tables(text, streams, mistakes),
         None => vec![Rest::of(text, table.line, DeTable::new())],
     };
     refuse(table, mistakes);
-    let stream = |mut table: Rest| {
-        let options = table.take(mistakes);
-        refuse(table, mistakes);
-        options
-    };
-    Camera { source, streams: streams.into_iter().map(stream).collect() }
+    Camera { source, streams: streams.into_iter().map(|table| whole(table, mistakes)).collect() }
 }
 
-/// The tables of `[[camera]]` or `[[camera.stream]]`.
+/// A table that has the options of one group alone.
+fn whole<'de, T: Deserialize<'de> + Default>(mut table: Rest, mistakes: &mut Vec<Mistake>) -> Table<T> {
+    let options = table.take(mistakes);
+    refuse(table, mistakes);
+    options
+}
+
+/// The tables of `[[camera]]`, `[[camera.stream]]` or `[[user]]`.
 fn tables<'a>(text: &str, entry: Entry<'a>, mistakes: &mut Vec<Mistake>) -> Vec<Rest<'a>> {
     let Entry { key, line, value } = entry;
     let tables: Option<Vec<_>> = match value {
@@ -320,7 +337,10 @@ fn tables<'a>(text: &str, entry: Entry<'a>, mistakes: &mut Vec<Mistake>) -> Vec<
         _ => None,
     };
     tables.unwrap_or_else(|| {
-        let heading = if key == CAMERA { "[[camera]]" } else { "[[camera.stream]]" };
+        let heading = match &*key {
+            STREAM => "[[camera.stream]]".to_owned(),
+            key => format!("[[{key}]]"),
+        };
         mistakes.push(Mistake { line, message: format!("{key}: expected tables that begin with {heading}") });
         Vec::new()
     })
@@ -335,9 +355,11 @@ fn unknown(key: &str) -> String {
     let places = [
         (&[CAMERA][..], "at the top of the file, as [[camera]]"),
         (&[STREAM], "below [[camera]], as [[camera.stream]]"),
+        (&[USER], "at the top of the file, as [[user]]"),
         (value::names::<MachineOptions>(), "at the top of the file, above [[camera]]"),
         (value::names::<CameraOptions>(), "below [[camera]]"),
         (value::names::<StreamOptions>(), "below [[camera.stream]]"),
+        (value::names::<UserOptions>(), "below [[user]]"),
     ];
     if let Some((_, place)) = places.iter().find(|(names, _)| names.contains(&key)) {
         return format!("{key} does not belong here: with [[camera]] in a file it stands {place}");

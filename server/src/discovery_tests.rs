@@ -12,6 +12,7 @@ fn announcement(id: &str) -> Announcement {
         v: VERSION,
         id: id.to_owned(),
         key: None,
+        tls: None,
         run: None,
         name: format!("name of {id}"),
         version: "0.1.0".to_owned(),

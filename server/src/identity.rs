@@ -121,6 +121,15 @@ impl Identity {
         &self.key
     }
 
+    /// The certificate and its private key, for HTTPS.
+    ///
+    /// # Errors
+    /// When it cannot be written so.
+    pub fn pem(&self) -> Result<String> {
+        // The crate's own word for it, which nothing else reads.
+        Ok(self.certificate.serialize_pem()?.replace("PRIVATE_KEY", "PRIVATE KEY"))
+    }
+
     /// For a session that begins now.
     pub fn certificate(&self) -> RTCCertificate {
         RTCCertificate::from_existing(self.certificate.clone(), SystemTime::now() + VALID_FOR)

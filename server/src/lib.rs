@@ -9,6 +9,7 @@ pub mod events;
 pub mod http;
 mod identity;
 pub mod inlet;
+mod log_limit;
 pub mod output;
 pub mod packetize;
 pub mod pipeline;
@@ -21,16 +22,17 @@ pub mod settings;
 mod state_file;
 pub mod stream;
 pub mod supervisor;
+pub mod users;
 pub mod watchdog;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, BufRead, IsTerminal, Read, Write};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use cli::LogFormat;
+use cli::{LogFormat, Secret};
 use config::{Config, MAX_CAMERAS, SourceConfig};
 use config_file::Options;
 use pipeline::Found;
@@ -40,6 +42,7 @@ use rov_common::memory;
 use rov_common::redact::redact;
 use server::Server;
 use service::Service;
+use users::{PasswordHash, TokenHash};
 
 /// For the last lines of the log at the end.
 const LOG_LIMIT: Duration = Duration::from_millis(500);
@@ -51,6 +54,9 @@ pub fn run(options: &Options) -> u8 {
     }
     if options.list_cameras {
         return list_cameras();
+    }
+    if let Some(secret) = options.secret {
+        return make(secret);
     }
     memory::tend_heaps();
     let log = init_log(options);
@@ -71,6 +77,37 @@ fn check(options: &Options) -> u8 {
             exit::USAGE
         }
     }
+}
+
+fn make(secret: Secret) -> u8 {
+    let made = match secret {
+        Secret::Passwd => asked_password().and_then(|password| Ok(PasswordHash::of(&password)?.as_str().to_owned())),
+        Secret::Token => users::new_token().map(|token| format!("{token}\n{}", TokenHash::of(&token))),
+    };
+    match made {
+        Ok(text) => {
+            // Nobody may be there to read it.
+            let _ = writeln!(io::stdout(), "{text}");
+            exit::SUCCESS
+        }
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            exit::USAGE
+        }
+    }
+}
+
+/// At a terminal twice, and not shown.
+fn asked_password() -> Result<String> {
+    if !io::stdin().is_terminal() {
+        let mut line = String::new();
+        io::stdin().lock().take(4096).read_line(&mut line).context("no password on standard input")?;
+        return Ok(line.trim_end_matches(['\r', '\n']).to_owned());
+    }
+    let password = rpassword::prompt_password("Password: ").context("no password")?;
+    let again = rpassword::prompt_password("Again: ").context("no password")?;
+    ensure!(password == again, "the two passwords differ");
+    Ok(password)
 }
 
 fn list_cameras() -> u8 {

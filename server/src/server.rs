@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rov_common::api::{StreamState, WHEP_PATH};
+use rov_common::api::{StreamState, View, WHEP_PATH};
 use rov_common::capture_clock::CaptureClock;
 use rov_common::discovery::{Announcement, StreamInfo};
 use rov_common::media_socket::MediaSocket;
@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{CameraConfig, Config, RtpConfig, SourceConfig, SourceKind};
 use crate::discovery::{self, Discovery, DiscoveryConfig};
 use crate::events::Events;
-use crate::http::{self, Api};
+use crate::http::{self, Api, Tls};
 use crate::identity::{self, Identity};
 use crate::inlet::Inlet;
 use crate::output::Output;
@@ -35,6 +35,7 @@ use crate::settings::Settings;
 use crate::stream::{Control, Stream, Streams};
 use crate::supervisor::change::{Asked, Handle};
 use crate::supervisor::{self, Outcome};
+use crate::users::Users;
 
 /// From the signal to the end of the process; pipelines have two seconds of it.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(4);
@@ -53,6 +54,7 @@ pub struct Server {
     settings: Arc<Settings>,
     id: String,
     identity: Identity,
+    tls: Option<Tls>,
     streams: Streams,
     /// Of each stream.
     requests: Vec<mpsc::Receiver<Control>>,
@@ -61,6 +63,7 @@ pub struct Server {
     rtp: Vec<Arc<RtpOutput>>,
     rtsp: Option<RtspOutput>,
     pilots: Arc<Mutex<Pilots>>,
+    users: Arc<Users>,
     inlet: Option<Arc<Inlet>>,
     /// Of each camera that shows two others.
     pips: Vec<Arc<Pip>>,
@@ -97,6 +100,7 @@ impl Server {
         };
         let jpeg: Vec<_> = streams.iter().map(|stream| Arc::new(JpegOutput::new(stream, config.max_viewers))).collect();
         let pilots = Pilots::shared(config.pilot);
+        let users = Arc::new(Users::new(&config.logins).context("cannot check logins")?);
         let published = config.streams().position(|(camera, _)| camera.source.kind == SourceKind::Publish);
         let inlet = published.zip(config.rtsp.as_ref()).map(|(at, rtsp)| {
             // Of the paths of the first stream the last is the user's own.
@@ -108,7 +112,8 @@ impl Server {
             .clone()
             .map(|rtsp| {
                 let (interfaces, max_viewers) = (config.interfaces.clone(), config.max_viewers);
-                let seats = Seats { max_clients: max_viewers.into(), pilots: Arc::clone(&pilots) };
+                let seats =
+                    Seats { max_clients: max_viewers.into(), pilots: Arc::clone(&pilots), users: Arc::clone(&users) };
                 RtspOutput::start(&streams, &jpeg, inlet.clone(), rtsp, config.host, interfaces, seats)
             })
             .transpose()?;
@@ -126,15 +131,17 @@ impl Server {
         let id = discovery::server_id(&config.name, config.host, config.signal_port);
         // Whom nobody finds, nobody has to know again.
         let identity = match &discovery {
-            Some(_) => Identity::kept_in(config.state_dir.as_deref(), &identity::hardware()),
-            None => Identity::make(),
+            None if config.tls.is_none() => Identity::make(),
+            _ => Identity::kept_in(config.state_dir.as_deref(), &identity::hardware()),
         };
         let identity = identity.context("cannot make a key for this server")?;
+        let tls = config.tls.as_ref().map(|tls| Tls::new(tls.files.as_ref(), &identity)).transpose()?;
         Ok(Self {
             config,
             settings: Arc::new(settings),
             id,
             identity,
+            tls,
             streams,
             requests,
             http,
@@ -142,6 +149,7 @@ impl Server {
             rtp,
             rtsp,
             pilots,
+            users,
             inlet: inlet.map(|(_, inlet)| inlet),
             pips,
             cameras,
@@ -182,6 +190,7 @@ impl Server {
             settings,
             id,
             identity,
+            tls,
             streams,
             requests,
             http,
@@ -189,6 +198,7 @@ impl Server {
             rtp,
             rtsp,
             pilots,
+            users,
             inlet,
             pips,
             cameras,
@@ -221,7 +231,8 @@ impl Server {
         // Not 0.0.0.0, which no viewer can open.
         let addresses = rtsp::addresses(config.host);
         let (here, others) = addresses.split_first().map_or((config.host, &[][..]), |(here, others)| (*here, others));
-        let mut ways = vec![format!("http://{here}:{}", http_addr.port())];
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let mut ways = vec![format!("{scheme}://{here}:{}", http_addr.port())];
         ways.extend(outputs.iter().filter_map(|output| output.place(here)));
         let others: Vec<_> = others.iter().map(IpAddr::to_string).collect();
         let also = if others.is_empty() { String::new() } else { format!("; also at {}", others.join(", ")) };
@@ -230,11 +241,19 @@ impl Server {
             let names: Vec<_> = streams.iter().map(|stream| stream.name()).collect();
             tracing::info!("streams: {}; without a name it is the first", names.join(", "));
         }
-        if config.rtsp.as_ref().is_some_and(|rtsp| rtsp.credentials.is_some()) {
-            let mut others: Vec<_> =
-                outputs.iter().map(|output| output.name()).filter(|name| *name != "RTSP").collect();
-            others.dedup();
-            tracing::warn!("the password is for RTSP alone: HTTP, {} are open to the whole network", others.join(", "));
+        if let Some(tls) = &tls {
+            tracing::info!("HTTPS with the certificate of SHA-256 {}", tls.fingerprint());
+        }
+        if !users.is_empty() {
+            tracing::info!("{}", config.who());
+        }
+        if !users.is_empty() && users.view() == View::Open {
+            let mut open: Vec<_> = outputs.iter().map(|output| output.name()).collect();
+            open.dedup();
+            tracing::warn!(
+                "users log in to change things alone: HTTP, {} are open to the whole network; --view requires-login closes them",
+                open.join(", ")
+            );
         }
 
         let events = Events::new(stop.clone());
@@ -252,6 +271,7 @@ impl Server {
             jpeg: jpeg.clone(),
             settings,
             events: events.clone(),
+            users,
             allow_hosts: config.allow_hosts.clone(),
             allow_origins: config.allow_origins.clone(),
             limits: config.http_limits,
@@ -281,13 +301,15 @@ impl Server {
             }
         };
         tasks.spawn(service.run(parts, state, stop.clone()));
-        let serve = http::serve(http, api, stop.clone());
+        let fingerprint = tls.as_ref().map(|tls| tls.fingerprint().to_owned());
+        let serve = http::serve(http, api, tls, stop.clone());
         let http = tasks.spawn(async move { http_beat.during(serve).await });
         if let Some(bound) = discovery {
             let mut announcement = Announcement {
                 v: rov_common::discovery::VERSION,
                 id: id.clone(),
                 key: Some(identity.key().to_owned()),
+                tls: fingerprint,
                 run: Some(rand::random()),
                 name: config.name.clone(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),

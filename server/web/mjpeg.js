@@ -1,5 +1,6 @@
 // Pictures by HTTP, out of `multipart/x-mixed-replace` as rov-server sends it: what is shown where no UDP gets through.
 
+import { ask } from "./login.js"
 import { refusal } from "./session.js"
 
 /** So much later than the quickest picture, one is old: what waits on the way is given up, with the connection. */
@@ -56,7 +57,7 @@ export async function watch(path, signal, show) {
   signal.addEventListener("abort", left)
   let timer = setTimeout(silent, SILENT_MS)
   try {
-    const reply = await fetch(path, { cache: "no-store", signal: end.signal })
+    const reply = await ask(path, { signal: end.signal })
     if (!reply.ok) throw await refusal(reply)
     const reader = reply.body.getReader(), parts = new Parts()
     // By so much the quickest header came behind its picture's time: the clocks differ.

@@ -1,5 +1,7 @@
 // One WHEP session (draft-ietf-wish-whep), and what the server says of itself.
 
+import { ask } from "./login.js"
+
 /** A server that does not answer by then will not. */
 const REPLY_MS = 2500
 
@@ -7,7 +9,7 @@ const REPLY_MS = 2500
 export class Refused extends Error {}
 
 async function request(path, options = {}) {
-  return fetch(path, { cache: "no-store", signal: AbortSignal.timeout(REPLY_MS), ...options })
+  return ask(path, { signal: AbortSignal.timeout(REPLY_MS), ...options })
 }
 
 export async function refusal(reply) {
@@ -129,6 +131,6 @@ export class Session {
 
   #hangUp() {
     // A server that does not hear this notices the DTLS close_notify, or the silence.
-    if (this.#url) fetch(this.#url, { method: "DELETE", keepalive: true }).catch(() => {})
+    if (this.#url) ask(this.#url, { method: "DELETE", keepalive: true }).catch(() => {})
   }
 }

@@ -2,6 +2,7 @@
 
 import { STALE_MS, duration, snapshotName, tabTitle, view } from "./advice.js"
 import { figures } from "./figures.js"
+import { logIn, onLost, takeToken, whoIs } from "./login.js"
 import { MAX_TILES, lineup, told, tiles } from "./lineup.js"
 import { serverStats } from "./session.js"
 import { Watched, clock, copyPicture } from "./watched.js"
@@ -18,7 +19,7 @@ const SCREEN_RETRY_MS = 10000
 const CHANGE_MS = 2000
 
 const $ = id => document.getElementById(id)
-const page = { awakeSince: 0, lastTick: 0, server: null }
+const page = { awakeSince: 0, lastTick: 0, server: null, mayWatch: false }
 
 // --- What is watched ---
 
@@ -284,7 +285,7 @@ async function refreshServer() {
 
 let ticking = false
 async function tick() {
-  if (ticking || left) return
+  if (ticking || left || !page.mayWatch) return
   ticking = true
   try {
     const now = clock()
@@ -324,6 +325,36 @@ addEventListener("pageshow", ({ persisted }) => {
   left = false
   for (const feed of feeds()) feed.resume()
   awakeAt(clock())
+})
+
+// --- Login ---
+
+/** Goes on where this page may watch, and else asks for a login. */
+function enter(who) {
+  page.mayWatch = who?.may_watch ?? true
+  $("login").hidden = page.mayWatch
+  setText("login-error", who?.error ?? "")
+  if (page.mayWatch) {
+    for (const feed of feeds()) feed.resume()
+    awakeAt(clock())
+    return tick()
+  }
+  for (const feed of feeds()) feed.pause()
+  setText("title", "")
+  setText("badge", "Log in")
+  $("user").focus()
+}
+
+/** A server that does not answer is waited for as without a login. */
+const check = () => whoIs().catch(() => null).then(enter)
+
+onLost(() => { if (page.mayWatch) check() })
+addEventListener("hashchange", () => { if (takeToken()) check() })
+$("login").addEventListener("submit", async event => {
+  event.preventDefault()
+  setText("login-error", "")
+  enter(await logIn($("user").value, $("password").value).catch(() => ({ may_watch: false, error: "The server does not answer" })))
+  if (page.mayWatch) $("password").value = ""
 })
 
 // --- Buttons and keys ---
@@ -392,7 +423,7 @@ const actions = { f: toggleFullscreen, g: toggleGrid, s: snapshot, i: toggleInfo
 for (let number = 1; number <= 9; number += 1) actions[number] = () => chooseNumber(number)
 addEventListener("keydown", event => {
   awake()
-  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.target.closest?.("select")) return
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.target.closest?.("select, input")) return
   const action = actions[event.key.toLowerCase()]
   if (action) event.preventDefault()
   action?.()
@@ -409,5 +440,6 @@ $("streams").addEventListener("change", ({ target }) => choose(target.value))
 
 page.awakeSince = page.lastTick = clock()
 awake()
-tick()
+takeToken()
+check()
 setInterval(tick, TICK_MS)

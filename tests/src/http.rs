@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use rov_common::api::{ErrorBody, Health, Stats};
 use serde_json::Value;
 use ureq::http::{HeaderMap, Request};
@@ -48,6 +50,16 @@ pub fn try_request(method: &str, url: &str, content_type: Option<&str>, body: &[
 }
 
 fn send(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<Reply, ureq::Error> {
+    send_with(method, url, headers, body, 10)
+}
+
+fn send_with(
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+    body: &[u8],
+    redirects: u32,
+) -> Result<Reply, ureq::Error> {
     let mut request = Request::builder().method(method).uri(url);
     for (name, value) in headers {
         request = request.header(*name, *value);
@@ -55,6 +67,8 @@ fn send(method: &str, url: &str, headers: &[(&str, &str)], body: &[u8]) -> Resul
     let agent = ureq::Agent::config_builder()
         .timeout_global(Some(TIMEOUT))
         .http_status_as_error(false)
+        .max_redirects(redirects)
+        .max_redirects_will_error(false)
         .allow_non_standard_methods(true)
         .proxy(None)
         .build()
@@ -85,6 +99,11 @@ pub fn get(url: &str) -> Reply {
     request("GET", url, None, b"")
 }
 
+/// GET that follows no redirection.
+pub fn get_here(url: &str) -> Reply {
+    send_with("GET", url, &[], b"", 0).unwrap_or_else(|error| panic!("{url}: {error}"))
+}
+
 /// GET with `If-None-Match`, as for what a browser has already.
 pub fn get_if_none_match(url: &str, etag: &str) -> Reply {
     send("GET", url, &[("If-None-Match", etag)], b"").unwrap_or_else(|error| panic!("{url}: {error}"))
@@ -96,16 +115,37 @@ pub fn patch(url: &str, content_type: &str, etag: &str, body: &str) -> Reply {
     send("PATCH", url, &headers, body.as_bytes()).unwrap_or_else(|error| panic!("PATCH {url}: {error}"))
 }
 
+/// The value of `Authorization` for a name and a password.
+pub fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+}
+
+/// GET with this `Authorization`, if there is one.
+pub fn get_as(url: &str, login: Option<&str>) -> Reply {
+    let headers: Vec<_> = login.map(|login| ("Authorization", login)).into_iter().collect();
+    request_with("GET", url, &headers, b"")
+}
+
 /// `GET /api/stats` of the server at `address`.
 pub fn stats(address: SocketAddr) -> Stats {
-    let reply = get(&format!("http://{address}/api/stats"));
+    stats_as(address, None)
+}
+
+/// As [`stats`], with this `Authorization`.
+pub fn stats_as(address: SocketAddr, login: Option<&str>) -> Stats {
+    let reply = get_as(&format!("http://{address}/api/stats"), login);
     assert_eq!(reply.status, 200, "{reply:?}");
     serde_json::from_str(&reply.body).unwrap_or_else(|e| panic!("{e}: {reply:?}"))
 }
 
 /// `GET /healthz`, with its status.
 pub fn health(address: SocketAddr) -> (u16, Health) {
-    let reply = get(&format!("http://{address}/healthz"));
+    health_as(address, None)
+}
+
+/// As [`health`], with this `Authorization`.
+pub fn health_as(address: SocketAddr, login: Option<&str>) -> (u16, Health) {
+    let reply = get_as(&format!("http://{address}/healthz"), login);
     let health = serde_json::from_str(&reply.body).unwrap_or_else(|e| panic!("{e}: {reply:?}"));
     (reply.status, health)
 }

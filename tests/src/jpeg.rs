@@ -22,15 +22,24 @@ pub fn get(address: SocketAddr, path: &str) -> Answer {
     ask(TcpStream::connect(address).expect("a connection"), path)
 }
 
+/// As [`get`], with this `Authorization`.
+pub fn get_as(address: SocketAddr, path: &str, login: &str) -> Answer {
+    ask_with(TcpStream::connect(address).expect("a connection"), path, &format!("Authorization: {login}\r\n"))
+}
+
 /// As [`get`], by a connection that is there already.
-pub fn ask(mut stream: TcpStream, path: &str) -> Answer {
+pub fn ask(stream: TcpStream, path: &str) -> Answer {
+    ask_with(stream, path, "")
+}
+
+fn ask_with(mut stream: TcpStream, path: &str, headers: &str) -> Answer {
     let address = stream.peer_addr().expect("a server");
     stream.set_read_timeout(Some(wait::START)).expect("a limit");
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").as_bytes()).expect("a request");
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n{headers}\r\n").as_bytes()).expect("a request");
     let mut body = BufReader::new(stream);
     let first = line(&mut body).expect("a status line");
     let status = first.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-    let headers = headers(&mut body).expect("headers");
+    let headers = self::headers(&mut body).expect("headers");
     Answer { status, headers, body }
 }
 

@@ -22,6 +22,8 @@ pub struct Server {
     pub media: Option<SocketAddr>,
     /// The first `rtsp://` address.
     pub rtsp: Option<String>,
+    /// `Authorization` of its user, where it has one by `--user`.
+    pub login: Option<String>,
     /// Of its key.
     _state: TempDir,
 }
@@ -35,7 +37,7 @@ impl Server {
     /// As [`Self::start`], with a standard input.
     pub fn start_with_input(args: &[&str], input: impl Into<std::process::Stdio>) -> Self {
         let (mut command, state) = command(args);
-        Self::spawn(Process::spawn_with_input("rov-server", command.stdin(input)), state)
+        Self::spawn(Process::spawn_with_input("rov-server", command.stdin(input)), args, state)
     }
 
     /// As [`Self::start`]; it logs which elements it makes, for [`Self::encoders`].
@@ -58,21 +60,22 @@ impl Server {
     /// As [`Self::start`], with these variables in the environment.
     pub fn start_with_env(env: &[(&str, &str)], args: &[&str]) -> Self {
         let (mut command, state) = command(args);
-        Self::spawn(Process::spawn("rov-server", command.envs(env.iter().copied())), state)
+        Self::spawn(Process::spawn("rov-server", command.envs(env.iter().copied())), args, state)
     }
 
-    fn spawn(mut process: Process, state: TempDir) -> Self {
+    fn spawn(mut process: Process, args: &[&str], state: TempDir) -> Self {
         let line = process.wait_for_line("the line with its addresses", wait::START, |line| {
-            line.contains("http://").then(|| line.to_owned())
+            line.contains("watch at http").then(|| line.to_owned())
         });
         let after = |mark: &str| Some(line.split_once(mark)?.1.split([',', ' ']).next()?.to_owned());
         let parse = |address: String| address.parse().expect("an address and a port");
-        let address = after("http://").map(parse).expect("the address of HTTP");
+        let address = after("http://").or_else(|| after("https://")).map(parse).expect("the address of HTTP");
         Self {
             process,
             address,
             media: after("WebRTC media on UDP ").map(parse),
             rtsp: after(", rtsp://").map(|rest| format!("rtsp://{rest}")),
+            login: login_of(args),
             _state: state,
         }
     }
@@ -82,17 +85,22 @@ impl Server {
     }
 
     pub fn stats(&self) -> Stats {
-        http::stats(self.address)
+        http::stats_as(self.address, self.login.as_deref())
     }
 
     pub fn health(&self) -> (u16, Health) {
-        http::health(self.address)
+        http::health_as(self.address, self.login.as_deref())
     }
 
     /// Waits until pictures come.
     pub fn wait_until_running(&self) {
         wait::until_true("the stream runs", wait::START, || self.health().0 == 200);
     }
+}
+
+fn login_of(args: &[&str]) -> Option<String> {
+    let after = |option: &str| args.iter().skip_while(|arg| **arg != option).nth(1);
+    Some(http::basic(after("--user")?, after("--password")?))
 }
 
 /// `rov-server` with a small test picture on loopback, and the folder of its key; `args` may override that, but for

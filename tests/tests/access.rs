@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use rov_client::whep;
+use rov_client::whep::{self, Http};
 use rov_tests::devtools::DevTools;
 use rov_tests::programs::Server;
 use rov_tests::proxy::Proxy;
@@ -132,10 +132,11 @@ fn rov_client_finds_its_session_behind_a_proxy_with_a_path_of_its_own() {
     server.wait_until_running();
     let runtime = Runtime::new().expect("a runtime");
     let proxy = Proxy::start_under(&runtime, "/boats/rov1", server.address);
+    let http = Http::default();
     let url = proxy.url("/boats/rov1/whep").parse().expect("a URL");
-    let answer = runtime.block_on(whep::offer(url, OFFER.to_owned(), &[])).expect("an answer");
+    let answer = runtime.block_on(whep::offer(url, OFFER.to_owned(), &http)).expect("an answer");
     assert_eq!(server.stats().viewers[0].id, answer.viewer_id().expect("an id"));
-    runtime.block_on(whep::delete(answer.resource.expect("its URL"), &[])).expect("a goodbye");
+    runtime.block_on(whep::delete(answer.resource.expect("its URL"), &http)).expect("a goodbye");
     assert_eq!(server.stats().viewers.len(), 0);
 }
 

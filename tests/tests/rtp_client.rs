@@ -293,6 +293,7 @@ fn announcement(rtp: Option<RtpInfo>) -> Announcement {
         v: VERSION,
         id: "fake".to_owned(),
         key: None,
+        tls: None,
         run: None,
         name: "fake".to_owned(),
         version: String::new(),

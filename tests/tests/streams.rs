@@ -16,6 +16,7 @@ use rov_server::output::pilots::Pilots;
 use rov_server::output::rtsp::{RtspOutput, Seats};
 use rov_server::rate_control::Pilot;
 use rov_server::stream::{Stream, Streams};
+use rov_server::users::{LoginConfig, Users};
 use rov_tests::devtools::DevTools;
 use rov_tests::http;
 use rov_tests::media::Clip;
@@ -226,9 +227,9 @@ fn each_stream_is_played_by_its_paths_over_rtsp() {
     let (streams, _requests) = Streams::new(names, CaptureClock::start());
     let runtime = Runtime::new().expect("a runtime");
     let jpeg: Vec<_> = streams.iter().map(|stream| Arc::new(JpegOutput::new(stream, 4))).collect();
-    let seats = Seats { max_clients: 4, pilots: Pilots::shared(Pilot::First) };
-    let config =
-        RtspConfig { port: 0, paths: RTSP_PATHS.map(str::to_owned).into(), credentials: None, basic_auth: false };
+    let users = Arc::new(Users::new(&LoginConfig::default()).expect("users"));
+    let seats = Seats { max_clients: 4, pilots: Pilots::shared(Pilot::First), users };
+    let config = RtspConfig { port: 0, paths: RTSP_PATHS.map(str::to_owned).into(), digest: None, basic_auth: false };
     let rtsp = runtime.block_on(async {
         RtspOutput::start(&streams, &jpeg, None, config, [127, 0, 0, 1].into(), Vec::new(), seats).expect("a free port")
     });

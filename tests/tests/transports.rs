@@ -272,31 +272,10 @@ fn a_server_with_a_password_is_shown_to_who_gives_it_and_others_are_told_how() {
             ),
             (&mut wrong, "refused the user name or the password: correct --user and --password"),
         ] {
-            if more.contains(&"--url") {
-                // It goes on, as the server may have WebRTC later.
-                client.wait_for_line(advice, wait::START, |line| line.contains(advice).then_some(()));
-                continue;
-            }
             assert_eq!(client.wait(wait::START), 2, "{more:?}");
             assert!(client.stderr().contains(advice), "{advice}: {}", client.stderr());
         }
     }
-}
-
-#[test]
-fn a_way_that_wants_a_password_does_not_keep_the_others_from_being_tried_again() {
-    let runtime = Runtime::new().expect("a runtime");
-    let discovery = free_udp_port().to_string();
-    let mut more = vec!["--transport", "webrtc,rtsp", "--discovery-port", &discovery, "--max-viewers", "1"];
-    more.extend(["--user", "pilot", "--password", "deep blue"]);
-    let server = server(free_rtp_port(), &more);
-    let first = Watcher::start(&runtime, &["--url", &server.url("/whep")]);
-    first.wait_for_shots(1);
-    let mut second = Client::start(&["--discovery-port", &discovery]);
-    let told = || second.process.stderr().contains("wants a user name and a password");
-    until_true("both ways were tried", wait::START, told);
-    first.stop(&runtime);
-    assert_eq!(second.wait_for_frames(0, 10).transport, "webrtc");
 }
 
 #[test]

@@ -20,7 +20,8 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 use url::Url;
 
-use crate::whep::WhepError;
+use crate::login::Login;
+use crate::whep::{Http, WhepError};
 
 /// The payload type of the packets that are handed on, whichever they came with.
 pub const PAYLOAD_TYPE: u8 = 96;
@@ -134,10 +135,8 @@ pub struct Options {
     pub key: Option<String>,
     /// The longest wait for a packet that is missing; none: as the transport does.
     pub latency: Option<Duration>,
-    /// Network interfaces to receive multicast on, and to connect by; empty: those that suit.
-    pub interfaces: Vec<String>,
-    /// For RTSP where its URL has none.
-    pub credentials: Option<rtsp::Credentials>,
+    /// Network interfaces to receive multicast on, and to connect by; empty: those that suit. And who asks, by RTSP too.
+    pub http: Http,
     /// Of cameras, by `rtsps`.
     pub camera_certificate: Trust,
     /// Of the sessions before, where whoever sends to a destination is watched.
@@ -179,12 +178,22 @@ impl ConnectError {
 
     /// Trying again cannot help.
     pub fn is_final(&self) -> bool {
-        matches!(self, Self::Rtsp(error) if error.is_final())
+        match self {
+            Self::Rtsp(error) => error.is_final(),
+            Self::Whep(error) => {
+                matches!(error, WhepError::Changed(_) | WhepError::NoLogin { .. } | WhepError::WrongLogin { .. })
+            }
+            _ => false,
+        }
     }
 
     /// The password was refused: more attempts may lock out.
     pub fn is_denied(&self) -> bool {
-        matches!(self, Self::Rtsp(rtsp::RtspError::WrongPassword { .. } | rtsp::RtspError::UnknownDigest { .. }))
+        matches!(
+            self,
+            Self::Rtsp(rtsp::RtspError::WrongPassword { .. } | rtsp::RtspError::UnknownDigest { .. })
+                | Self::Whep(WhepError::WrongLogin { .. })
+        )
     }
 }
 
@@ -253,7 +262,7 @@ impl OpenWay {
                 let terms = webrtc::Terms {
                     key: options.key.as_deref(),
                     stun: options.stun.as_deref(),
-                    interfaces: &options.interfaces,
+                    http: options.http.clone(),
                 };
                 let open = webrtc::Connection::open(
                     url.clone(),
@@ -268,13 +277,15 @@ impl OpenWay {
             Way::Rtp(source) => {
                 on_codec(source.codec);
                 let senders = options.senders.clone();
-                let open = rtp::Receiver::open(source, &options.interfaces, senders, options.first_packet, on_packets);
+                let open =
+                    rtp::Receiver::open(source, &options.http.interfaces, senders, options.first_packet, on_packets);
                 Self::Rtp(open.await?)
             }
             Way::Rtsp(camera) => {
-                let camera = camera.clone().or_credentials(options.credentials.as_ref());
+                let login = options.http.login.as_ref().map(Login::for_rtsp);
+                let camera = camera.clone().or_credentials(login.as_ref());
                 let trust = options.camera_certificate.clone();
-                check_route(&camera, &options.interfaces).await?;
+                check_route(&camera, &options.http.interfaces).await?;
                 Self::Rtsp(rtsp::Player::open(&camera, trust, latency, keyframe_wanted, on_codec, on_packets).await?)
             }
         })

@@ -27,7 +27,7 @@ use url::Url;
 use self::engine::{End, Engine, State};
 use self::thread::{MediaThread, Request};
 use super::{ConnectError, OnPackets};
-use crate::whep::{self, Answer};
+use crate::whep::{self, Answer, Http};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// The thread answers in microseconds; past this it is stuck.
@@ -42,19 +42,18 @@ const STUN_PORT: u16 = 3478;
 const MAX_CANDIDATES: usize = 64;
 
 /// With whom, and how.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Terms<'a> {
     /// That the server's certificate has to have.
     pub key: Option<&'a str>,
     pub stun: Option<&'a str>,
-    /// Network interfaces to connect by; empty: as the system routes.
-    pub interfaces: &'a [String],
+    pub http: Http,
 }
 
 /// A WebRTC session with a server. End it by [`Connection::close`]; dropped, it ends too, but nobody waits for it.
 pub struct Connection {
     answer: Answer,
-    interfaces: Vec<String>,
+    http: Http,
     requests: SyncSender<Request>,
     waker: Arc<mio::Waker>,
     link: watch::Receiver<State>,
@@ -76,17 +75,17 @@ impl Connection {
     ) -> Result<Self, ConnectError> {
         let host = url.host_str().unwrap_or_default().to_owned();
         let no_route = |source| ConnectError::NoRoute { host: host.clone(), source };
-        let Terms { key, stun, interfaces } = terms;
-        let socket = open_socket(&url, interfaces).await.map_err(no_route)?;
+        let Terms { key, stun, http } = terms;
+        let socket = open_socket(&url, &http.interfaces).await.map_err(no_route)?;
         let local = socket.local_addr().map_err(no_route)?;
         let (socket, reflexive) = match stun {
             Some(server) => seen_from_outside(socket, server).await.map_err(no_route)?,
             None => (socket, None),
         };
         let (mut engine, offer) = Engine::new(Instant::now(), local, reflexive, latency)?;
-        let mut answer = whep::offer(url, offer, interfaces).await?;
+        let mut answer = whep::offer(url, offer, &http).await?;
         if key.is_some_and(|key| !is_certified(&answer.sdp, key)) {
-            hang_up(&answer, interfaces).await;
+            hang_up(&answer, &http).await;
             return Err(ConnectError::NotProven { host });
         }
         answer.sdp = with_few_candidates(&answer.sdp);
@@ -98,12 +97,11 @@ impl Connection {
         let (requests, waker, mut link, keyframes) = match started {
             Ok(started) => started,
             Err(error) => {
-                hang_up(&answer, interfaces).await;
+                hang_up(&answer, &http).await;
                 return Err(error);
             }
         };
-        let connection =
-            Self { answer, interfaces: interfaces.to_vec(), requests, waker, link: link.clone(), keyframes };
+        let connection = Self { answer, http, requests, waker, link: link.clone(), keyframes };
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, link.wait_for(|state| *state != State::Connecting)).await;
         if !connected.is_ok_and(|state| state.is_ok_and(|state| *state == State::Connected)) {
             connection.close().await;
@@ -145,7 +143,7 @@ impl Connection {
         if tokio::time::timeout(REPLY_TIMEOUT, self.ended()).await.is_err() {
             tracing::warn!("closing the connection took longer than a second");
         }
-        hang_up(&self.answer, &self.interfaces).await;
+        hang_up(&self.answer, &self.http).await;
     }
 }
 
@@ -188,9 +186,9 @@ fn start(
 }
 
 /// The server shall not keep a session that nobody has.
-async fn hang_up(answer: &Answer, interfaces: &[String]) {
+async fn hang_up(answer: &Answer, http: &Http) {
     if let Some(resource) = answer.resource.clone()
-        && let Err(error) = whep::delete(resource, interfaces).await
+        && let Err(error) = whep::delete(resource, http).await
     {
         tracing::debug!(%error, "the session was not deleted");
     }

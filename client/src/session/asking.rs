@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use url::Url;
 
 use crate::reconnect::Probe;
-use crate::whep::{self, WhepError};
+use crate::whep::{self, Http, WhepError};
 
 /// For the overlay, the server is asked for its figures so often.
 const FIGURES_INTERVAL: Duration = Duration::from_secs(2);
@@ -37,7 +37,7 @@ pub struct Asking {
     viewer_id: Option<String>,
     /// The stream that is watched, where another than the default can be.
     stream: String,
-    interfaces: Vec<String>,
+    http: Http,
     question: Option<JoinHandle<Answer>>,
     asked: Option<Instant>,
     /// The server has figures to give.
@@ -46,18 +46,18 @@ pub struct Asking {
 
 impl Asking {
     /// `url`: the server's statistics, if it has any; `viewer_id`: its name for this viewer, if it gave one;
-    /// `stream`: the one that is watched, or empty; `interfaces`: by which.
-    pub fn new(url: Option<Url>, (viewer_id, stream): (Option<&str>, &str), interfaces: Vec<String>) -> Self {
+    /// `stream`: the one that is watched, or empty; `http`: by which.
+    pub fn new(url: Option<Url>, (viewer_id, stream): (Option<&str>, &str), http: Http) -> Self {
         let (viewer_id, stream) = (viewer_id.map(str::to_owned), stream.to_owned());
-        Self { url, viewer_id, stream, interfaces, question: None, asked: None, has_figures: true }
+        Self { url, viewer_id, stream, http, question: None, asked: None, has_figures: true }
     }
 
     pub fn ask(&mut self, now: Instant) {
         if self.question.is_none() {
             self.asked = Some(now);
-            let (url, viewer_id, interfaces) = (self.url.clone(), self.viewer_id.clone(), self.interfaces.clone());
+            let (url, viewer_id, http) = (self.url.clone(), self.viewer_id.clone(), self.http.clone());
             let stream = self.stream.clone();
-            self.question = Some(tokio::spawn(async move { probe(url, (viewer_id, stream), &interfaces).await }));
+            self.question = Some(tokio::spawn(async move { probe(url, (viewer_id, stream), &http).await }));
         }
     }
 
@@ -87,13 +87,19 @@ impl Drop for Asking {
 }
 
 /// What the server says of itself.
-async fn probe(url: Option<Url>, (viewer_id, stream): (Option<String>, String), interfaces: &[String]) -> Answer {
+async fn probe(url: Option<Url>, (viewer_id, stream): (Option<String>, String), http: &Http) -> Answer {
     let Some(url) = url else { return Probe::NoStatistics.into() };
-    match whep::stats(url, interfaces).await {
+    match whep::stats(url, http).await {
         Ok(stats) => Answer { stats: Some(Box::new(stats.clone())), ..judged(stats, viewer_id.as_deref(), &stream) },
         Err(WhepError::Closed { .. }) => Probe::Refused.into(),
         Err(WhepError::Unreachable { .. }) => Probe::Silent.into(),
-        Err(WhepError::Refused { .. } | WhepError::NotWhep { .. }) => Probe::NoStatistics.into(),
+        Err(
+            WhepError::Changed(_)
+            | WhepError::NoLogin { .. }
+            | WhepError::WrongLogin { .. }
+            | WhepError::Refused { .. }
+            | WhepError::NotWhep { .. },
+        ) => Probe::NoStatistics.into(),
     }
 }
 

@@ -53,6 +53,8 @@ pub struct Announcement {
     pub key: Option<String>,
     /// Random at each start of the server: two at once with one `key` are two machines. None: not known.
     pub run: Option<u32>,
+    /// HTTP signalling is HTTPS, with the certificate of this SHA-256, as [`key_of`] writes it; none: in clear.
+    pub tls: Option<String>,
     /// What the user calls the server; 64 bytes at most.
     pub name: String,
     /// Of the server program.
@@ -196,6 +198,9 @@ fn encode_announcement(announcement: &Announcement, streams: usize, formats: usi
     if let Some(key) = &announcement.key {
         object["key"] = json!(key);
     }
+    if let Some(tls) = &announcement.tls {
+        object["tls"] = json!(tls);
+    }
     if let Some(run) = announcement.run {
         object["run"] = json!(run);
     }
@@ -279,7 +284,8 @@ fn announcement(object: &Map<String, Value>) -> Result<Announcement, DecodeError
     Ok(Announcement {
         v: VERSION,
         id,
-        key: text(object, "key", KEY)?.map(|key| key_of(&key).ok_or(DecodeError::InvalidField("key"))).transpose()?,
+        key: fingerprint(object, "key")?,
+        tls: fingerprint(object, "tls")?,
         run: number(object, "run")?,
         name: text(object, "name", MAX_NAME)?.unwrap_or_default(),
         version: text(object, "version", MAX_VERSION)?.unwrap_or_default(),
@@ -290,6 +296,10 @@ fn announcement(object: &Map<String, Value>) -> Result<Announcement, DecodeError
         rtsp: section(object, "rtsp", rtsp)?,
         streams: streams.iter().take(MAX_STREAMS).map(stream).collect::<Result<_, _>>()?,
     })
+}
+
+fn fingerprint(object: &Map<String, Value>, key: &'static str) -> Result<Option<String>, DecodeError> {
+    text(object, key, KEY)?.map(|value| key_of(&value).ok_or(DecodeError::InvalidField(key))).transpose()
 }
 
 /// It becomes part of a URL.
@@ -386,6 +396,7 @@ mod tests {
             v: VERSION,
             id: "6f1c8b1e-8d4f-5a51-9d35-0d8a6b1f2c3d".to_owned(),
             key: Some("0d".repeat(32)),
+            tls: Some("1e".repeat(32)),
             run: Some(4_000_000_000),
             name: "ROV “Nemo”".to_owned(),
             version: "0.1.0".to_owned(),
@@ -428,6 +439,7 @@ mod tests {
                 v: VERSION,
                 id: long.clone(),
                 key: Some("f".repeat(KEY)),
+                tls: Some("f".repeat(KEY)),
                 run: Some(u32::MAX),
                 name: long.clone(),
                 version: long.clone(),

@@ -8,6 +8,7 @@ use url::Url;
 
 use super::{ConfigError, bad};
 use crate::cli::MachineOptions;
+use crate::http::CertificateFiles;
 
 /// In the administratively scoped range (RFC 2365), which does not leave a site.
 const RTP_GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 0, 1);
@@ -34,9 +35,9 @@ pub struct RtspConfig {
     pub port: u16,
     /// Each as `/stream1`; the first is the one that is told.
     pub paths: Vec<String>,
-    /// None: everybody may watch.
-    pub credentials: Option<Credentials>,
-    /// Take the password in clear too.
+    /// Who can log in by a digest. The password is needed for that.
+    pub digest: Option<Credentials>,
+    /// Take that password in clear too.
     pub basic_auth: bool,
 }
 
@@ -79,6 +80,24 @@ pub(super) fn allow_origin(text: &str) -> Result<String, ConfigError> {
              there is no wildcard)"
         )),
     }
+}
+
+/// HTTPS in the place of HTTP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// None: the server's own certificate.
+    pub files: Option<CertificateFiles>,
+}
+
+pub(super) fn tls(options: &MachineOptions) -> Result<Option<TlsConfig>, ConfigError> {
+    let files = match (&options.tls_certificate, &options.tls_key) {
+        (Some(certificate), Some(key)) => Some(CertificateFiles { certificate: certificate.clone(), key: key.clone() }),
+        (None, None) => None,
+        (Some(_), None) => return bad("--tls-certificate: needs --tls-key, the file of its private key"),
+        (None, Some(_)) => return bad("--tls-key: needs --tls-certificate, the file of its certificate"),
+    };
+    let is_wanted = options.tls.unwrap_or_default() || files.is_some();
+    Ok(is_wanted.then_some(TlsConfig { files }))
 }
 
 pub(super) fn rtp_port(port: u16) -> Result<u16, ConfigError> {
@@ -136,30 +155,9 @@ pub(super) fn rtsp(options: &MachineOptions) -> Result<RtspConfig, ConfigError> 
             paths.push(path.clone());
         }
     }
-    let credentials = match (&options.user, &options.password) {
-        (None, None) => None,
-        (Some(user), Some(password)) => {
-            // A colon ends the name in RFC 7617; a quote would end it in RFC 7616.
-            if user.is_empty() || user.contains(|c: char| c.is_control() || c == ':' || c == '"' || c == '\\') {
-                return bad(format!(
-                    "--user {user:?}: must have at least one character, and no colon, quote or backslash"
-                ));
-            }
-            if password.is_empty() {
-                return bad("--password: must not be empty");
-            }
-            Some(Credentials { user: user.clone(), password: password.clone() })
-        }
-        (Some(user), None) => {
-            // Behind it stands a password, as curl takes it.
-            let name = user.split(':').next().unwrap_or_default();
-            return bad(format!("--user {name}: needs --password, or the variable ROV_PASSWORD"));
-        }
-        (None, Some(_)) => return bad("--password (or the variable ROV_PASSWORD): needs --user"),
-    };
     let basic_auth = options.rtsp_basic_auth.unwrap_or_default();
-    if basic_auth && credentials.is_none() {
+    if basic_auth && options.user.is_none() {
         return bad("--rtsp-basic-auth: needs --user and --password");
     }
-    Ok(RtspConfig { port: options.rtsp_port.unwrap_or(8554), paths, credentials, basic_auth })
+    Ok(RtspConfig { port: options.rtsp_port.unwrap_or(8554), paths, digest: None, basic_auth })
 }

@@ -1,6 +1,9 @@
 //! What a configuration would stream, in a few lines for people (`--check-config`).
 
+use rov_common::api::{Role, View};
+
 use super::{CameraConfig, Config, EncoderChoice, Layout, PipConfig, SourceKind, StreamConfig, auto_bitrate};
+use crate::users::LoginConfig;
 
 impl Config {
     /// One for each camera and each stream, and one for how they are served.
@@ -20,13 +23,28 @@ impl Config {
                 .collect();
             format!("RTP to {}", hosts.join(" and "))
         }));
-        ways.extend(self.rtsp.as_ref().map(|rtsp| {
-            let password = if rtsp.credentials.is_some() { " with a password" } else { "" };
-            format!("RTSP on TCP {}{password}", rtsp.port)
-        }));
+        ways.extend(self.rtsp.as_ref().map(|rtsp| format!("RTSP on TCP {}", rtsp.port)));
         let found = if self.discovery_port.is_some() { "announced" } else { "not announced" };
         lines.push(format!("server {:?}, {found}: {}", self.name, ways.join(", ")));
+        lines.push(self.who());
         lines
+    }
+
+    /// Who may watch, and who may change things.
+    pub fn who(&self) -> String {
+        let LoginConfig { view, users } = &self.logins;
+        let of =
+            |role| users.iter().filter(|user| user.role == role).map(|user| user.name.as_str()).collect::<Vec<_>>();
+        let (viewers, controllers) = (of(Role::Viewer), of(Role::Controller));
+        let watch = match view {
+            View::Open => "everybody may watch".to_owned(),
+            View::RequiresLogin => format!("{} may watch", [&controllers[..], &viewers].concat().join(", ")),
+        };
+        let change = match &controllers[..] {
+            [] => "nobody may".to_owned(),
+            names => format!("{} may", names.join(", ")),
+        };
+        format!("{watch}; {change} change things")
     }
 }
 

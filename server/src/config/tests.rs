@@ -2,6 +2,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use clap::{CommandFactory, ValueEnum};
+use rov_common::api::{Role, View};
 use rov_common::codec::Codec;
 use rov_common::units::{Fps, Resolution};
 
@@ -51,7 +52,7 @@ fn the_defaults_that_the_help_states_are_the_real_ones() {
         let long = option.get_long().unwrap();
         match (long, stated) {
             (_, "none" | "off")
-            | ("name" | "device" | "level" | "keyframe-interval" | "interface" | "state-dir", _) => {}
+            | ("name" | "device" | "level" | "keyframe-interval" | "interface" | "state-dir" | "role", _) => {}
             // By --low-latency, and so not in the configuration.
             ("preset", "ultrafast") => {}
             ("log-format", stated) => assert_eq!(LogFormat::from_str(stated, false), Ok(LogFormat::default())),
@@ -74,6 +75,23 @@ fn transports_are_chosen_by_name_and_rtp_has_the_usual_group() {
     let rtp = config.rtp.unwrap();
     assert_eq!((rtp.hosts.as_slice(), rtp.port, rtp.ttl), (&[Ipv4Addr::new(239, 255, 0, 1)][..], 5004, 1));
     assert_eq!((rtp.keyframe_interval, rtp.fec_percent), (Duration::from_secs(1), None));
+}
+
+#[test]
+fn a_password_closes_everything_unless_it_is_said_otherwise() {
+    let with_user = ["--user", "pilot", "--password", "deep"];
+    for (more, view, role) in [
+        (&[][..], View::RequiresLogin, Role::Controller),
+        (&["--role", "viewer"], View::RequiresLogin, Role::Viewer),
+        (&["--view", "open"], View::Open, Role::Controller),
+        (&["--view", "open", "--transport", "rtp"], View::Open, Role::Controller),
+    ] {
+        let logins = config(&[&with_user, more].concat()).unwrap().logins;
+        assert_eq!((logins.view, logins.users[0].role), (view, role), "{more:?}");
+    }
+    assert_eq!(config(&[]).unwrap().logins, LoginConfig::default());
+    let digest = |more: &[&str]| config(&[&with_user, more].concat()).unwrap().rtsp.unwrap().digest;
+    assert!(digest(&[]).is_some());
 }
 
 #[test]
@@ -185,9 +203,15 @@ fn a_wrong_value_is_refused_with_the_option_the_value_and_what_to_do() {
         (&["--password", "a"], "--password (or the variable ROV_PASSWORD): needs --user"),
         (&["--rtsp-path", "/mjpeg"], "--rtsp-path /mjpeg: /mjpeg is where MJPEG is served, take another"),
         (&["--rtsp-basic-auth"], "--rtsp-basic-auth: needs --user and --password"),
+        (&["--role", "viewer"], "--role: needs --user and --password"),
         (
-            &["--transport", "webrtc", "--user", "pilot", "--password", "deep"],
-            "--user: only RTSP asks for a password: leave it out, or add rtsp to --transport",
+            &["--view", "requires-login"],
+            "--view requires-login: there is no user: add --user, or [[user]] to the file of --config",
+        ),
+        (
+            &["--transport", "webrtc,rtp", "--user", "pilot", "--password", "deep"],
+            "--user: RTP goes to whoever listens, without a login: leave rtp out of --transport, or let everybody watch \
+             with --view open",
         ),
         (
             &["--source", "publish", "--transport", "webrtc"],

@@ -1,9 +1,10 @@
 use clap::ValueEnum;
-use rov_common::api::Alignment;
+use rov_common::api::{Alignment, Role, View};
 use rov_common::units::{Bitrate, Fps, Resolution};
 
 use super::*;
 use crate::config::{Config, EncodeConfig, EncoderChoice, Profile, SourceKind, Transport};
+use crate::users::{PasswordHash, TokenHash};
 
 const TWO_CAMERAS: &str = "\
 signal-port = 8081
@@ -457,4 +458,43 @@ fn what_a_camera_cannot_show_is_told_with_its_line() {
     assert!(error.contains("line 3: scale: needs source = \"pip\", but the source is test"), "{error}");
     let error = refused("", &["--source", "pip"]);
     assert!(error.contains("main: source = \"pip\" needs the name"), "{error}");
+}
+
+#[test]
+fn users_of_a_file_have_a_role_and_what_they_log_in_by() {
+    let hash = PasswordHash::of("deep sea").unwrap();
+    let password = format!("password = \"{}\"\n", hash.as_str());
+    let token = format!("token = \"{}\"\n", TokenHash::of("rov_abc"));
+    let pilot = format!("[[user]]\nname = 'pilot'\nrole = 'controller'\n{password}{token}");
+    let guest = format!("[[user]]\nname = 'guest'\nrole = 'viewer'\n{password}");
+    let config = config_with(&format!("width = 640\nheight = 360\n{pilot}{guest}"), &[]);
+    let users: Vec<_> = config.logins.users.iter().map(|user| (user.name.as_str(), user.role)).collect();
+    assert_eq!(users, [("pilot", Role::Controller), ("guest", Role::Viewer)]);
+    assert_eq!(config.logins.view, View::Open);
+    assert!(config.rtsp.unwrap().digest.is_none(), "no hash can be compared with a digest");
+    assert_eq!(config.cameras[0].streams[0].encode.resolution, Some(Resolution::new(640, 360)));
+    let closed = config_with(&format!("view = 'requires-login'\n{guest}"), &["--transport", "webrtc"]);
+    assert_eq!(closed.logins.view, View::RequiresLogin);
+    // That of the command line comes beside them.
+    let both = config_with(&guest, &["--user", "pilot", "--password", "deep"]);
+    assert!(both.logins.users.len() == 2 && both.rtsp.unwrap().digest.is_none());
+
+    for (text, mistake) in [
+        (guest.replace("guest", "a:b"), "rov.toml, line 2: name: give the user one"),
+        (guest.replace("name = 'guest'\n", ""), "rov.toml, line 1: name: give the user one"),
+        (guest.replace("viewer", "captain"), "rov.toml, line 3: role: must be viewer or controller"),
+        (guest.replace("role = 'viewer'\n", ""), "rov.toml, line 1: role: give the user one, viewer or controller"),
+        (guest.replace(&password, ""), "rov.toml, line 1: password: give the user one (rov-server passwd), or a token"),
+        (
+            guest.replace(hash.as_str(), "deep"),
+            "rov.toml, line 4: password: is no Argon2 hash: rov-server passwd makes one",
+        ),
+        (pilot.replace("sha256:", ""), "rov.toml, line 5: token: is no hash of a token: rov-server token makes one"),
+        (format!("{guest}{guest}"), "rov.toml, line 6: name: two users have the name \"guest\", give each its own"),
+        (guest.replace("role", "rule"), "rov.toml, line 3: there is no option \"rule\": did you mean role?"),
+        ("[user]\nname = 'pilot'\n".to_owned(), "rov.toml, line 1: user: expected"),
+    ] {
+        let refused = refused(&text, &[]);
+        assert!(refused.contains(mistake), "{mistake}: {refused}");
+    }
 }

@@ -64,8 +64,8 @@ impl<'a> Rest<'a> {
         Table { options, lines: std::mem::take(&mut self.taken), line: self.line, ..Table::default() }
     }
 
-    pub fn take_entry(&mut self, key: &str) -> Option<Entry<'a>> {
-        let at = self.entries.iter().position(|entry| entry.key == key)?;
+    pub fn take_first(&mut self, is_it: impl Fn(&Entry<'a>) -> bool) -> Option<Entry<'a>> {
+        let at = self.entries.iter().position(is_it)?;
         Some(self.entries.remove(at))
     }
 }

@@ -26,7 +26,7 @@ use super::failure::Failure;
 const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resource-policy");
 /// What pages of other origins may do, and what they may read of an answer beside its body.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PATCH, DELETE");
-const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static("Content-Type, If-Match, If-None-Match");
+const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static("Authorization, Content-Type, If-Match, If-None-Match");
 const EXPOSED: HeaderValue = HeaderValue::from_static("Location, ETag, Accept-Patch, X-Timestamp");
 /// In seconds; browsers ask again after that.
 const PREFLIGHT_AGE: HeaderValue = HeaderValue::from_static("600");

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +28,7 @@ use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::tls::{Tls, to_https};
 use super::{Arrival, Limits};
 
 /// A quarter of the 1024 open files that are the common limit of a process.
@@ -47,7 +48,13 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 const ACCEPT_REPORT: Duration = Duration::from_secs(10);
 
 /// Serves `app` until `shutdown`, and then until the requests under way are answered.
-pub(super) async fn serve(listener: TcpListener, app: Router, limits: Limits, shutdown: CancellationToken) {
+pub(super) async fn serve(
+    listener: TcpListener,
+    app: Router,
+    tls: Option<Tls>,
+    limits: Limits,
+    shutdown: CancellationToken,
+) {
     let tasks = TaskTracker::new();
     let mut places = Places { started: Instant::now(), taken: Vec::new() };
     let mut reported: Option<Instant> = None;
@@ -73,7 +80,7 @@ pub(super) async fn serve(listener: TcpListener, app: Router, limits: Limits, sh
         let activity = Arc::new(Activity { started: places.started, last_ms: AtomicU64::new(0) });
         activity.note();
         let io = Io { stream, activity: Arc::clone(&activity), limit: limits.write, stalled: None };
-        let task = tasks.spawn(connection(io, peer.ip(), app.clone(), limits.header, shutdown.clone()));
+        let task = tasks.spawn(connection(io, peer.ip(), app.clone(), tls.clone(), limits.header, shutdown.clone()));
         places.taken.push(Place { peer: peer.ip(), activity, task });
     }
     drop(listener);
@@ -87,7 +94,14 @@ fn is_of_peer(error: &io::Error) -> bool {
 }
 
 /// One connection, to its end.
-async fn connection(io: Io, peer: IpAddr, app: Router, header_limit: Duration, shutdown: CancellationToken) {
+async fn connection(
+    io: Io,
+    peer: IpAddr,
+    app: Router,
+    tls: Option<Tls>,
+    header_limit: Duration,
+    shutdown: CancellationToken,
+) {
     // Answers are small and whole: nothing is gained by waiting for more.
     if let Err(error) = io.stream.set_nodelay(true) {
         tracing::debug!(%error, "TCP_NODELAY");
@@ -96,10 +110,30 @@ async fn connection(io: Io, peer: IpAddr, app: Router, header_limit: Duration, s
     if let Err(error) = socket2::SockRef::from(&io.stream).set_tcp_notsent_lowat(UNSENT_LIMIT) {
         tracing::debug!(%error, "TCP_NOTSENT_LOWAT");
     }
-    let local: Option<SocketAddr> = io.stream.local_addr().ok();
+    let arrival = Arrival { peer, local: io.stream.local_addr().ok() };
+    let Some(tls) = tls else { return talk(io, arrival, app, header_limit, shutdown).await };
+    match Tls::is_wanted(&io.stream, header_limit).await {
+        Some(true) => {
+            if let Some(io) = tls.accept(io, header_limit).await {
+                talk(io, arrival, app, header_limit, shutdown).await;
+            }
+        }
+        Some(false) => talk(io, arrival, to_https(), header_limit, shutdown).await,
+        None => {}
+    }
+}
+
+/// Its requests, by TLS or in clear.
+async fn talk(
+    io: impl AsyncRead + AsyncWrite + Unpin,
+    arrival: Arrival,
+    app: Router,
+    header_limit: Duration,
+    shutdown: CancellationToken,
+) {
     let app = TowerToHyperService::new(app);
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(ConnectInfo(Arrival { peer, local }));
+        request.extensions_mut().insert(ConnectInfo(arrival));
         app.call(request)
     });
     let mut connection = std::pin::pin!(

@@ -9,11 +9,13 @@ mod connections;
 mod events;
 mod failure;
 mod jpeg;
+mod login;
 mod metrics;
 mod openapi;
 mod page;
 mod sdp;
 mod settings;
+mod tls;
 mod whep;
 
 use std::collections::BTreeMap;
@@ -29,8 +31,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router, middleware};
 use rov_common::api::{
-    Health, JpegStats, MJPEG_PATH, OFFER_PATH, RtpStats, SDP_PATH, SNAPSHOT_PATH, Stats, StreamHealth, StreamState,
-    StreamStats, WHEP_PATH,
+    Health, JpegStats, LOGIN_PATH, MJPEG_PATH, OFFER_PATH, RtpStats, SDP_PATH, SNAPSHOT_PATH, Stats, StreamHealth,
+    StreamState, StreamStats, WHEP_PATH,
 };
 use serde::Deserialize;
 use tokio::net::TcpListener;
@@ -39,8 +41,10 @@ use tokio_util::sync::CancellationToken;
 use self::access::{Access, guard};
 use self::failure::{Failure, fail, receive};
 use self::jpeg::{mjpeg, snapshot};
+use self::login::{authenticate, login, may_watch};
 use self::metrics::metrics;
 use self::sdp::sdp;
+pub use self::tls::{CertificateFiles, Tls};
 use self::whep::{hang_up, modify, offer, whep, whep_options};
 use crate::events::Events;
 use crate::output::jpeg::JpegOutput;
@@ -49,6 +53,7 @@ use crate::output::rtsp::RtspOutput;
 use crate::output::webrtc::WebRtcOutput;
 use crate::settings::Settings;
 use crate::stream::{NoSuchStream, Streams};
+use crate::users::{Caller, Users};
 
 /// What the handlers need.
 pub struct Api {
@@ -65,6 +70,7 @@ pub struct Api {
     pub jpeg: Vec<Arc<JpegOutput>>,
     pub settings: Arc<Settings>,
     pub events: Events,
+    pub users: Arc<Users>,
     /// Names by which the server may be asked, beside those of the machine, and origins of pages that may use it.
     pub allow_hosts: Vec<String>,
     pub allow_origins: Vec<String>,
@@ -90,15 +96,16 @@ impl Default for Limits {
 }
 
 /// Serves until `shutdown`; requests under way are finished.
-pub async fn serve(listener: TcpListener, api: Arc<Api>, shutdown: CancellationToken) -> Result<()> {
+pub async fn serve(listener: TcpListener, api: Arc<Api>, tls: Option<Tls>, shutdown: CancellationToken) -> Result<()> {
     let limits = api.limits;
-    connections::serve(listener, router(api), limits, shutdown).await;
+    connections::serve(listener, router(api), tls, limits, shutdown).await;
     Ok(())
 }
 
 fn router(api: Arc<Api>) -> Router {
     let access = Arc::new(Access::new(&api.allow_hosts, access::search_domains(), &api.allow_origins));
-    page::routes()
+    // The page itself says nothing of the vehicle, and asks for the login.
+    let watching = Router::new()
         .route(OFFER_PATH, post(offer))
         .route("/api/webrtc/offer", post(offer))
         .route(WHEP_PATH, post(whep).options(whep_options))
@@ -106,7 +113,6 @@ fn router(api: Arc<Api>) -> Router {
         .route(&format!("{WHEP_PATH}/{{name}}"), post(whep).options(whep_options).patch(modify).delete(hang_up))
         .route(&format!("{WHEP_PATH}/{{camera}}/{{stream}}"), post(whep).options(whep_options))
         .route(SDP_PATH, get(sdp))
-        .route("/healthz", get(health))
         .route("/api/stats", get(stats))
         .route("/metrics", get(metrics))
         .route("/api/events", get(events::events))
@@ -117,10 +123,16 @@ fn router(api: Arc<Api>) -> Router {
         .route("/api/cameras/{camera}/streams/{stream}/settings", get(settings::of_place))
         .route(SNAPSHOT_PATH, get(snapshot))
         .route(MJPEG_PATH, get(mjpeg))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&api), may_watch));
+    page::routes()
+        .merge(watching)
+        .route("/healthz", get(health))
+        .route(LOGIN_PATH, get(login))
         .fallback(|| async { fail(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .method_not_allowed_fallback(|| async {
             fail(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method: see the Allow header")
         })
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), authenticate))
         .layer(Extension(Arc::clone(&access)))
         .layer(middleware::from_fn_with_state(access, guard))
         .layer(middleware::from_fn_with_state(api.limits.body, receive))
@@ -154,7 +166,8 @@ impl From<NoSuchStream> for Failure {
     }
 }
 
-async fn health(State(api): State<Arc<Api>>) -> Response {
+/// Whoever may not watch learns no more than whether all is well.
+async fn health(State(api): State<Arc<Api>>, Extension(caller): Extension<Caller>) -> Response {
     let streams: BTreeMap<_, _> = api
         .streams
         .iter()
@@ -168,7 +181,11 @@ async fn health(State(api): State<Arc<Api>>) -> Response {
         true => (StatusCode::OK, "ok"),
         false => (StatusCode::SERVICE_UNAVAILABLE, "degraded"),
     };
-    (status, Json(Health { status: word.to_owned(), streams, cameras: api.streams.cameras() })).into_response()
+    let (streams, cameras) = match api.users.may_watch(caller.user.as_ref()) {
+        Ok(()) => (streams, api.streams.cameras()),
+        Err(_) => Default::default(),
+    };
+    (status, Json(Health { status: word.to_owned(), streams, cameras })).into_response()
 }
 
 async fn stats(State(api): State<Arc<Api>>) -> Result<Json<Stats>, Failure> {

@@ -8,12 +8,13 @@ use uuid::Uuid;
 
 /// Path, type and contents. The page names its parts without a leading slash, so that it works behind a proxy's path
 /// too.
-const FILES: [(&str, &str, &str); 10] = [
+const FILES: [(&str, &str, &str); 11] = [
     ("/", "text/html; charset=utf-8", include_str!("../../web/index.html")),
     ("/viewer.css", "text/css; charset=utf-8", include_str!("../../web/viewer.css")),
     ("/viewer.js", SCRIPT, include_str!("../../web/viewer.js")),
     ("/watched.js", SCRIPT, include_str!("../../web/watched.js")),
     ("/lineup.js", SCRIPT, include_str!("../../web/lineup.js")),
+    ("/login.js", SCRIPT, include_str!("../../web/login.js")),
     ("/session.js", SCRIPT, include_str!("../../web/session.js")),
     ("/advice.js", SCRIPT, include_str!("../../web/advice.js")),
     ("/mjpeg.js", SCRIPT, include_str!("../../web/mjpeg.js")),

@@ -266,6 +266,7 @@ fn the_announcement_names_the_destination_of_the_first_stream() {
         v: 1,
         id: "a".to_owned(),
         key: None,
+        tls: None,
         run: None,
         name: String::new(),
         version: String::new(),

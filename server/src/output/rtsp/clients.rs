@@ -22,13 +22,13 @@ use socket2::SockRef;
 use self::admission::Waiting;
 use super::factory::Multicast;
 use super::gate::{self, Gate};
-use super::guesses::{self, Guesses};
-use super::lines::{LINES, Line, Lines, PERIOD};
 use super::paths::{Content, Paths};
 use super::requests::{transport_problem, wants_multicast};
 use super::{Seats, Served};
 use crate::inlet::Inlet;
+use crate::log_limit::{LINES, Line, Lines, PERIOD};
 use crate::output::places::{Place, PlaceState, gives_way};
+use crate::users::{Caller, LoginError, User};
 
 /// Connections without a session, beside those that may have one: for clients that only ask.
 const MORE_CONNECTIONS: usize = 16;
@@ -60,6 +60,8 @@ pub(super) struct Clients {
 /// What those who come may have.
 pub(super) struct Rules {
     pub seats: Seats,
+    /// Whether a login in clear is taken.
+    pub takes_basic: bool,
     pub paths: Paths,
     /// The stream that is published, and where that goes; none: nobody may publish.
     pub inlet: Option<(usize, Arc<Inlet>)>,
@@ -74,7 +76,6 @@ struct State {
     context: glib::MainContext,
     /// By the address of the object, which is unique while the client is connected.
     known: Mutex<HashMap<usize, Client>>,
-    guesses: Mutex<Guesses>,
     lines: Mutex<Lines>,
     /// Whether requests that wait are looked at.
     looks: AtomicBool,
@@ -108,6 +109,10 @@ struct Client {
     refusals: u32,
     /// Since when data for it waits in the kernel.
     unsent_since: Option<Instant>,
+    /// Who has logged in by it.
+    user: Option<User>,
+    /// The login that was wrong last, as `Users::mark` has it.
+    wrong: Option<[u8; 32]>,
     /// Its request that waits, and since when.
     waiting: Option<Waiting>,
     waits_since: Option<Instant>,
@@ -132,14 +137,16 @@ impl Clients {
             served,
             context: context.clone(),
             known: Mutex::default(),
-            guesses: Mutex::default(),
             lines: Mutex::default(),
             looks: AtomicBool::new(false),
         });
         let arrivals = Arc::clone(&state);
         server.connect_client_connected(move |_, client| State::arrived(&arrivals, client));
-        let requests = Arc::downgrade(&state);
-        gate.set_admit(move |context| requests.upgrade().is_none_or(|state| state.admit(context)));
+        let (requests, logins) = (Arc::downgrade(&state), Arc::downgrade(&state));
+        gate.set_judges(
+            move |context| requests.upgrade().is_none_or(|state| state.admit(context)),
+            move |context| logins.upgrade().is_none_or(|state| state.asks(context)),
+        );
         Self { server: server.clone(), state, keyframe_asked: Mutex::new(Instant::now()) }
     }
 
@@ -268,10 +275,10 @@ impl State {
             }
             known.host
         });
-        if let Some(host) = host.filter(|_| tried)
-            && lock(&self.guesses).failed(host, Instant::now())
-        {
-            tracing::warn!("{} failed RTSP logins from {host}; it may try once a second now", guesses::FREE);
+        if let Some(host) = host.filter(|_| tried) {
+            let (users, caller) = (&self.rules.seats.users, Caller { from: host, user: None });
+            users.failed(host, Instant::now());
+            users.refused(&caller, &described(context), LoginError::Wrong);
         }
         self.close_leaving();
     }
@@ -481,6 +488,8 @@ impl Client {
             set_up_since: None,
             refusals: 0,
             unsent_since: None,
+            user: None,
+            wrong: None,
             waiting: None,
             waits_since: None,
         }
@@ -528,6 +537,11 @@ impl Client {
 
 pub(super) fn key(client: &rtsp::RTSPClient) -> usize {
     client.as_ptr() as usize
+}
+
+/// A request, for the log.
+fn described(context: &rtsp::RTSPContext) -> String {
+    format!("RTSP {} {}", gate::method_name(context), shown(&path(context)))
 }
 
 /// The path of a request, without what follows the stream's.

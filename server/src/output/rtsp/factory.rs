@@ -39,7 +39,7 @@ const MULTICAST_GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 8, 1);
 /// Below the ports that the system gives out by itself; two for each media.
 const MULTICAST_PORTS: (u16, u16) = (16_384, 16_511);
 const MULTICAST_TTL: u8 = 1;
-/// What clients who have given the right password are to the factory.
+/// What clients who have given the right digest are to the factory.
 const ROLE: &str = "viewer";
 
 /// The name of the source in the media.
@@ -262,24 +262,23 @@ fn configure_elements(media: &rtsp::RTSPMedia) {
     });
 }
 
-/// Digest authentication (RFC 7616 with MD5, which is what players know), and basic if that is wished.
-pub(super) fn ask_for_password(auth: &Gate, factories: &[Factory], credentials: &Credentials, basic: bool) {
-    let Credentials { user, password } = credentials;
+/// Digest authentication (RFC 7616 with MD5, which is what players know) of the one user whose password is known, and
+/// basic if that is wished. Else basic alone, as hashes and tokens cannot be compared with a digest, and players that are
+/// offered both take the digest. What basic authentication gives is looked at by `admission`.
+pub(super) fn ask_for_password(auth: &Gate, factories: &[Factory], digest: Option<&Credentials>, basic: bool) {
+    let Some(Credentials { user, password }) = digest else {
+        auth.set_supported_methods(RTSPAuthMethod::Basic);
+        return;
+    };
     let token = rtsp::RTSPToken::builder().field(rtsp::RTSP_TOKEN_MEDIA_FACTORY_ROLE, ROLE).build();
     auth.add_digest(user, password, &token);
-    if basic {
-        // SAFETY: any integer is allowed. The C code takes this enumeration as flags.
-        auth.set_supported_methods(unsafe {
-            from_glib(gstreamer_rtsp::ffi::GST_RTSP_AUTH_DIGEST | gstreamer_rtsp::ffi::GST_RTSP_AUTH_BASIC)
-        });
-        auth.add_basic(&rtsp::RTSPAuth::make_basic(user, password), &token);
-    } else {
-        auth.set_supported_methods(RTSPAuthMethod::Digest);
-    }
+    // SAFETY: any integer is allowed. The C code takes this enumeration as flags.
+    let both =
+        unsafe { from_glib(gstreamer_rtsp::ffi::GST_RTSP_AUTH_DIGEST | gstreamer_rtsp::ffi::GST_RTSP_AUTH_BASIC) };
+    auth.set_supported_methods(if basic { both } else { RTSPAuthMethod::Digest });
     let role = gst::Structure::builder(ROLE)
         .field(rtsp::RTSP_PERM_MEDIA_FACTORY_ACCESS, true)
         .field(rtsp::RTSP_PERM_MEDIA_FACTORY_CONSTRUCT, true)
         .build();
     factories.iter().for_each(|factory| factory.add_role_from_structure(&role));
-    auth.ask_for_password();
 }

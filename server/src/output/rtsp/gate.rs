@@ -18,7 +18,7 @@ const CONTROL: &str = "/stream=";
 /// The longest reason in an answer, in bytes.
 const MAX_REASON: usize = 160;
 
-type Admit = Box<dyn Fn(&rtsp::RTSPContext) -> bool + Send + Sync>;
+type Judge = Box<dyn Fn(&rtsp::RTSPContext) -> bool + Send + Sync>;
 
 mod imp {
     use super::*;
@@ -26,9 +26,9 @@ mod imp {
     #[derive(Default)]
     pub struct Gate {
         /// Whether a request is handled now. One that is not has been answered, or will be.
-        pub(super) admit: OnceLock<Admit>,
-        /// Whether a password is set.
-        pub(super) asks: OnceLock<()>,
+        pub(super) admit: OnceLock<Judge>,
+        /// Whether who sends it has still to log in.
+        pub(super) asks: OnceLock<Judge>,
     }
 
     #[glib::object_subclass]
@@ -45,10 +45,10 @@ mod imp {
             if check == rtsp::RTSP_AUTH_CHECK_URL && self.admit.get().is_some_and(|admit| !admit(context)) {
                 return false;
             }
-            match self.asks.get() {
-                Some(()) => self.parent_check(context, check),
+            match self.asks.get().is_some_and(|asks| asks(context)) {
+                true => self.parent_check(context, check),
                 // As without authentication: all but the choice of a multicast address.
-                None => check != rtsp::RTSP_AUTH_CHECK_TRANSPORT_CLIENT_SETTINGS,
+                false => check != rtsp::RTSP_AUTH_CHECK_TRANSPORT_CLIENT_SETTINGS,
             }
         }
     }
@@ -63,20 +63,29 @@ impl Gate {
         glib::Object::new()
     }
 
-    /// From now on only those with a password are let in.
-    pub fn ask_for_password(&self) {
-        let _ = self.imp().asks.set(());
-    }
-
-    /// Whom to ask about each request.
-    pub fn set_admit(&self, admit: impl Fn(&rtsp::RTSPContext) -> bool + Send + Sync + 'static) {
+    /// Whom to ask about each request: whether it is handled now, and whether who sends it has still to log in.
+    pub fn set_judges(
+        &self,
+        admit: impl Fn(&rtsp::RTSPContext) -> bool + Send + Sync + 'static,
+        asks: impl Fn(&rtsp::RTSPContext) -> bool + Send + Sync + 'static,
+    ) {
         let _ = self.imp().admit.set(Box::new(admit));
+        let _ = self.imp().asks.set(Box::new(asks));
     }
 }
 
 pub fn method(context: &rtsp::RTSPContext) -> gst_rtsp::GstRTSPMethod {
     // SAFETY: the context is valid while it is borrowed.
     unsafe { (*raw(context)).method }
+}
+
+/// As `DESCRIBE`.
+pub fn method_name(context: &rtsp::RTSPContext) -> String {
+    // SAFETY: a text that is never freed, or none.
+    unsafe {
+        let name = gst_rtsp::gst_rtsp_method_as_text(method(context));
+        from_glib_none::<_, Option<glib::GString>>(name).map_or_else(String::new, Into::into)
+    }
 }
 
 /// The path of a request with what follows the stream's, as `/stream1/stream=0`.

@@ -9,8 +9,6 @@ mod clients;
 mod factory;
 mod feed;
 mod gate;
-mod guesses;
-mod lines;
 mod mjpeg;
 mod paths;
 mod publish;
@@ -47,6 +45,7 @@ use crate::output::jpeg::JpegOutput;
 use crate::output::pilots::Pilots;
 use crate::progress::Beat;
 use crate::stream::Streams;
+use crate::users::Users;
 
 /// Sessions are looked after so often: the dead ones, those that are too slow, keyframes that are due.
 const CARE_INTERVAL: Duration = Duration::from_millis(200);
@@ -60,6 +59,7 @@ pub struct Seats {
     /// Sessions at once.
     pub max_clients: usize,
     pub pilots: Arc<Mutex<Pilots>>,
+    pub users: Arc<Users>,
 }
 
 pub struct RtspOutput {
@@ -123,11 +123,9 @@ impl RtspOutput {
             }
         }
         let gate = Gate::new();
-        if let Some(credentials) = &config.credentials {
-            factory::ask_for_password(&gate, &factories, credentials, config.basic_auth);
-        }
+        factory::ask_for_password(&gate, &factories, config.digest.as_ref(), config.basic_auth);
         server.set_auth(Some(&gate));
-        if inlet.is_some() && config.credentials.is_none() {
+        if inlet.is_some() && seats.users.is_empty() {
             tracing::warn!("whoever reaches the RTSP port can publish; --user and --password ask for a password");
         }
         // No threads of their own for clients: everything is handled where `Clients` cares for them.
@@ -143,7 +141,8 @@ impl RtspOutput {
         source.attach(Some(&context));
         let port = u16::try_from(server.bound_port()).context("RTSP: no port")?;
 
-        let rules = Rules { seats, paths: paths.clone(), inlet };
+        let takes_basic = config.digest.is_none() || config.basic_auth;
+        let rules = Rules { seats, takes_basic, paths: paths.clone(), inlet };
         let clients = Clients::new(&server, &gate, &context, Arc::clone(&served), rules);
         let beat = Arc::<Beat>::default();
         let alive = Arc::clone(&beat);

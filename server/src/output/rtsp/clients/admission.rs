@@ -1,8 +1,9 @@
 //! Which requests are handled, when, and why others are not: the streams' paths alone, logins in their turn, a stream
 //! when there is a picture, and one publisher.
 
-use std::sync::Weak;
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use gstreamer::glib;
@@ -10,12 +11,13 @@ use gstreamer_rtsp::ffi as gst_rtsp;
 use gstreamer_rtsp::{RTSPStatusCode, rtsp_message::RTSPMessage};
 use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::prelude::*;
-use rov_common::api::StreamState;
+use rov_common::api::{StreamState, View};
 use rov_common::sync::lock;
 
 use super::super::paths::Content;
 use super::super::{gate, publish};
-use super::{State, key, shown};
+use super::{State, described, key, shown};
+use crate::users::{Caller, Check, Denied, Login};
 
 /// Who asks for the stream before there is a picture waits so long for it: a server that has just started, or a camera
 /// that is started again.
@@ -33,10 +35,11 @@ pub(super) struct Waiting {
 }
 
 /// What a request waits for.
-#[derive(Clone, Copy)]
 enum Need {
     /// It has a password, and its address has failed to log in too often.
     Login,
+    /// Whether its password is right; and the mark of the login.
+    Verdict(Arc<OnceLock<bool>>, [u8; 32]),
     /// Of this stream.
     Picture(usize),
 }
@@ -51,14 +54,18 @@ impl State {
         gate::complete(context, self.rules.paths.to(Content { stream: 0, mjpeg: false }).next().unwrap_or_default());
         let logs_in = gate::header(context.request(), gst_rtsp::GST_RTSP_HDR_AUTHORIZATION).is_some();
         let Some(host) = self.with(client, |known| known.host) else { return true };
-        if logs_in && !lock(&self.guesses).may_try(host, Instant::now()) {
+        if logs_in && !self.rules.seats.users.may_try(host, Instant::now()) {
             if !self.wait(context, Need::Login, LOGIN_LIMIT) {
                 self.refuse(context, RTSPStatusCode::ServiceUnavailable, "too many failed logins, try again later");
             }
             return false;
         }
+        if self.needs_login(context) && !self.knows(context, client, host) {
+            return false;
+        }
         let path = gate::path(context);
         let content = self.rules.paths.find(&path);
+        let may_publish = self.why_not_publish(client);
         let (code, reason) = match (gate::method(context), content) {
             (gst_rtsp::GST_RTSP_ANNOUNCE | gst_rtsp::GST_RTSP_RECORD, _) if self.rules.inlet.is_none() => (
                 RTSPStatusCode::MethodNotAllowed,
@@ -67,6 +74,14 @@ impl State {
             (gst_rtsp::GST_RTSP_DESCRIBE | gst_rtsp::GST_RTSP_SETUP | gst_rtsp::GST_RTSP_ANNOUNCE, None) => {
                 (RTSPStatusCode::NotFound, format!("not served; served are {}", self.rules.paths.told()))
             }
+            (gst_rtsp::GST_RTSP_ANNOUNCE | gst_rtsp::GST_RTSP_RECORD, _) if may_publish.is_some() => {
+                let denied = may_publish.map(|denied| denied.to_string()).unwrap_or_default();
+                let user = self.with(client, |known| known.user.clone()).flatten();
+                self.rules.seats.users.refused(&Caller { from: host, user }, &described(context), &denied);
+                (RTSPStatusCode::Forbidden, denied)
+            }
+            // Asked for the login before it is told anything else.
+            (gst_rtsp::GST_RTSP_ANNOUNCE, _) if self.rules.takes_basic && self.asks(context) => return true,
             (gst_rtsp::GST_RTSP_ANNOUNCE, Some(content)) => match self.why_not_announce(context, client, content) {
                 Some(refusal) => refusal,
                 None => return true,
@@ -85,6 +100,56 @@ impl State {
         };
         self.refuse(context, code, &reason);
         false
+    }
+
+    /// Whether somebody has to have logged in for it.
+    fn needs_login(&self, context: &rtsp::RTSPContext) -> bool {
+        let users = &self.rules.seats.users;
+        match gate::method(context) {
+            gst_rtsp::GST_RTSP_ANNOUNCE | gst_rtsp::GST_RTSP_RECORD => !users.is_empty(),
+            _ => users.view() == View::RequiresLogin,
+        }
+    }
+
+    /// Whether who sends it has still to log in.
+    pub(super) fn asks(&self, context: &rtsp::RTSPContext) -> bool {
+        let user = |login: Login| self.rules.seats.users.recognize(&login, Instant::now());
+        self.needs_login(context) && self.basic_login(context).and_then(user).is_none()
+    }
+
+    /// A login in clear, where that is taken.
+    fn basic_login(&self, context: &rtsp::RTSPContext) -> Option<Login> {
+        let given = gate::header(context.request(), gst_rtsp::GST_RTSP_HDR_AUTHORIZATION);
+        given.filter(|_| self.rules.takes_basic).and_then(|given| Login::parse(&given))
+    }
+
+    /// Finds out who logs in in clear, if somebody does; false while the password is hashed, for which the request waits.
+    fn knows(&self, context: &rtsp::RTSPContext, client: &rtsp::RTSPClient, host: IpAddr) -> bool {
+        let (Some(login), users) = (self.basic_login(context), &self.rules.seats.users) else { return true };
+        let mark = users.mark(&login);
+        let user = match users.check(host, &login, Instant::now()) {
+            Check::Right(user) => Some(user),
+            Check::NeedsHash if self.with(client, |known| known.wrong != Some(mark)) == Some(true) => {
+                let verdict = Arc::<OnceLock<bool>>::default();
+                let told = Arc::clone(&verdict);
+                let hashed = users.hash(login, move |user| _ = told.set(user.is_some()));
+                if hashed.is_err() || !self.wait(context, Need::Verdict(verdict, mark), LOGIN_LIMIT) {
+                    let reason = "too many passwords are being checked, try again later";
+                    self.refuse(context, RTSPStatusCode::ServiceUnavailable, reason);
+                }
+                return false;
+            }
+            Check::Wrong | Check::TooMany | Check::NeedsHash => None,
+        };
+        self.with(client, |known| known.user = user);
+        true
+    }
+
+    /// Why the client may not publish, as far as it has said who it is.
+    fn why_not_publish(&self, client: &rtsp::RTSPClient) -> Option<Denied> {
+        let users = &self.rules.seats.users;
+        let user = self.with(client, |known| known.user.clone()).flatten().or_else(|| users.only().cloned());
+        user.and_then(|user| users.may_change(Some(&user)).err())
     }
 
     /// One publisher at a time; one of whom nothing comes any more gives way.
@@ -127,6 +192,9 @@ impl State {
     pub(super) fn records(&self, client: &rtsp::RTSPClient, path: &str) {
         let Some((_, inlet)) = &self.rules.inlet else { return };
         self.with(client, |known| {
+            let users = &self.rules.seats.users;
+            let caller = Caller { from: known.host, user: known.user.clone().or_else(|| users.only().cloned()) };
+            users.changed(&caller, &format!("the published stream {}", shown(path)));
             let (peer, path, transport) = (&known.peer, shown(path), if known.by_tcp { "TCP" } else { "UDP" });
             self.say(known.host, || tracing::info!(peer, path, transport, "an RTSP publisher has begun"));
             known.recording = true;
@@ -197,15 +265,22 @@ impl State {
     fn handle_waiting(&self) -> bool {
         let now = Instant::now();
         let due: Vec<_> = {
-            let guesses = lock(&self.guesses);
+            let users = &self.rules.seats.users;
             let mut known = lock(&self.known);
             let due = known.values_mut().filter_map(|known| {
                 let waited = now.saturating_duration_since(known.waits_since?);
                 let host = known.host;
-                known.waiting.take_if(|waiting| match waiting.need {
-                    Need::Login => waited >= LOGIN_LIMIT || guesses.may_try(host, now),
-                    Need::Picture(stream) => waited >= PICTURE_LIMIT || self.why_no_picture(stream).is_none(),
-                })
+                let due = known.waiting.take_if(|waiting| match &waiting.need {
+                    Need::Login => waited >= LOGIN_LIMIT || users.may_try(host, now),
+                    Need::Verdict(verdict, _) => waited >= LOGIN_LIMIT || verdict.get().is_some(),
+                    Need::Picture(stream) => waited >= PICTURE_LIMIT || self.why_no_picture(*stream).is_none(),
+                })?;
+                if let Need::Verdict(verdict, mark) = &due.need
+                    && verdict.get() == Some(&false)
+                {
+                    known.wrong = Some(*mark);
+                }
+                Some(due)
             });
             due.collect()
         };
