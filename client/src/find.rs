@@ -26,7 +26,7 @@ use crate::reconnect::Supply;
 use crate::streams::Wanted;
 use crate::target::{RtpHost, SessionConfig, SessionError, Target};
 use crate::viewer::{Offer, Phase, Question, Server, Viewer};
-use crate::whep::{self, Http};
+use crate::whep::{self, Http, WhepError};
 
 /// After the first of several possible servers: long enough for the others to answer the same query.
 const SETTLE: Duration = Duration::from_millis(150);
@@ -86,6 +86,9 @@ impl Located {
         };
         let stats = match (whep::stats(url, &config.http).await, self.by_name(wanted)) {
             (Ok(stats), _) => stats,
+            (Err(error @ WhepError::Changed(_)), _) => {
+                return Err(SessionError::NoWay { reason: error.to_string(), is_final: true, is_denied: false });
+            }
             (Err(_), Some(named)) => return Ok(named),
             (Err(error), None) => {
                 let reason = format!("{} did not say what streams it has: {error}", self.label);

@@ -25,6 +25,7 @@ use crate::reconnect::{self, Advice, Session, Supply};
 use crate::streams::Listed;
 use crate::target::{SessionConfig, SessionError, Target};
 use crate::viewer::{Phase, Viewer};
+use crate::whep::WhepError;
 
 const TICK: Duration = Duration::from_millis(100);
 /// Between attempts to reach a server whose address is known.
@@ -197,6 +198,10 @@ async fn visit(
                 // Whoever it is has no better right by another way.
                 server.mark_refused(&guide.knowledge().heard);
                 return Err(SessionError::no_way(advised(error.to_string())));
+            }
+            Err(error @ ConnectError::Whep(WhepError::Changed(_))) => {
+                // Nor has another machine in its place.
+                return Err(SessionError::NoWay { reason: error.to_string(), is_final: true, is_denied: false });
             }
             Err(error) => {
                 // It answered before: the link is down, and the other ways would take their time to find that out.
