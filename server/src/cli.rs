@@ -105,11 +105,11 @@ pub struct Cli {
 /// What is made for users of a file, instead of serving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Subcommand)]
 pub enum Secret {
-    /// Make the hash of a password, for `password` of a [[user]] in the file of --config
+    /// Make the hash of a password, for `password` of a user in the file of --config
     ///
     /// The password is asked for, or is the first line of standard input
     Passwd,
-    /// Make a token, and its hash for `token` of a [[user]] in the file of --config
+    /// Make a token, and its hash for `token` of a user in the file of --config
     ///
     /// The first line is the token, which is kept nowhere, the second the hash
     Token,
@@ -515,7 +515,7 @@ pub struct MachineOptions {
 
     /// Name of a user [default: none]
     ///
-    /// With --password. More than one, and their tokens, stand in a file as [[user]]
+    /// With --password. More than one, and their tokens, stand in a file, as tables named user
     #[arg(help_heading = ACCESS, long, value_name = "NAME")]
     pub user: Option<String>,
 

@@ -209,10 +209,7 @@ impl Config {
                 None => options.locate(&message, &[&machine.lines]),
             })
         })?;
-        if let Some(rtsp) = &mut config.rtsp {
-            let digest = config.logins.for_digest();
-            rtsp.digest = digest.map(|(user, password)| Credentials { user: user.into(), password: password.into() });
-        }
+        logins::set_digest(&mut config.rtsp, &config.logins);
         let config = Self { all_cameras: all_cameras.is_some(), ..config };
         config.check_names().map_err(|Misnamed { camera, stream, message }| {
             let camera = &options.cameras[camera];

@@ -14,8 +14,9 @@ mod tests;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use rov_common::api::Alignment;
+use rov_common::api::{Alignment, SettingsEvent};
 use rov_common::sync::lock;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
@@ -73,13 +74,14 @@ pub enum Refusal {
 }
 
 /// What has come of a change.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Changed {
     /// What is in effect.
     pub applied: Values,
     /// What waits for a restart of the server.
     pub waiting: Values,
     /// Why it is not there again after a restart.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub not_kept: Option<String>,
 }
 
@@ -169,6 +171,34 @@ impl Settings {
         names.sort_unstable();
         names.dedup();
         names
+    }
+
+    /// Whose settings these are, in words.
+    pub fn place(&self, scope: Scope) -> String {
+        match scope {
+            Scope::Server => "the server".to_owned(),
+            Scope::Camera(camera) => format!("camera {}", self.base.cameras[camera].name),
+            Scope::Stream(camera, stream) => {
+                let camera = &self.base.cameras[camera];
+                format!("stream {}/{}", camera.name, camera.streams[stream].name)
+            }
+        }
+    }
+
+    /// What those who follow are told of a change `by` somebody.
+    pub fn event(&self, scope: Scope, changed: &Changed, by: &str) -> SettingsEvent {
+        let (camera, stream) = match scope {
+            Scope::Server => (None, None),
+            Scope::Camera(camera) => (Some(camera), None),
+            Scope::Stream(camera, stream) => (Some(camera), Some((camera, stream))),
+        };
+        SettingsEvent {
+            camera: camera.map(|camera| self.base.cameras[camera].name.clone()),
+            stream: stream.map(|(camera, stream)| self.base.cameras[camera].streams[stream].name.clone()),
+            applied: changed.applied.clone(),
+            waiting: changed.waiting.clone(),
+            by: by.to_owned(),
+        }
     }
 
     /// Of what the setting of this name is, where the stream with this place in the catalogue is meant, and its camera.

@@ -152,7 +152,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    fn name(&self) -> &str {
+    pub fn name(&self) -> &str {
         self.user.as_ref().map_or("nobody", |user| &user.name)
     }
 
@@ -310,7 +310,8 @@ impl Users {
         let given = TokenHash::of(secret);
         // All are compared, whichever it is.
         let is_own = |known: &Known| known.token.is_some_and(|token| bool::from(token.0.ct_eq(&given.0)));
-        if let Some(known) = self.users.iter().filter(|known| is_own(known)).last() {
+        let found = self.users.iter().fold(None, |found, known| if is_own(known) { Some(known) } else { found });
+        if let Some(known) = found {
             return Some(known.user.clone());
         }
         let Login::Password { user, password } = login else { return None };

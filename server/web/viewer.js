@@ -5,6 +5,7 @@ import { figures } from "./figures.js"
 import { logIn, onLost, takeToken, whoIs } from "./login.js"
 import { MAX_TILES, lineup, told, tiles } from "./lineup.js"
 import { serverStats } from "./session.js"
+import { Form } from "./settings.js"
 import { Watched, clock, copyPicture } from "./watched.js"
 
 const TICK_MS = 200
@@ -332,6 +333,8 @@ addEventListener("pageshow", ({ persisted }) => {
 /** Goes on where this page may watch, and else asks for a login. */
 function enter(who) {
   page.mayWatch = who?.may_watch ?? true
+  $("show-settings").hidden = !who?.may_change
+  if (!who?.may_change) closeSettings()
   $("login").hidden = page.mayWatch
   setText("login-error", who?.error ?? "")
   if (page.mayWatch) {
@@ -360,11 +363,32 @@ $("login").addEventListener("submit", async event => {
 // --- Buttons and keys ---
 
 function toggleInfo() {
+  closeSettings()
   const panel = $("info")
   panel.hidden = !panel.hidden
   $("show-info").setAttribute("aria-pressed", String(!panel.hidden))
   refreshServer()
   renderFigures()
+}
+
+/** The form of the settings, while it is open. */
+let form = null
+
+function closeSettings() {
+  form?.close()
+  form = null
+  $("settings").hidden = true
+  $("show-settings").setAttribute("aria-pressed", "false")
+}
+
+function toggleSettings() {
+  if (form) return closeSettings()
+  const stream = page.server?.streams.find(({ name }) => name === shownStream())
+  if ($("show-settings").hidden || !stream) return
+  if (!$("info").hidden) toggleInfo()
+  $("settings").hidden = false
+  $("show-settings").setAttribute("aria-pressed", "true")
+  form = new Form($("settings"), stream.camera, stream.name)
 }
 
 // Not the video's own fullscreen of phones: it would hide that a picture is old. There the page fills the screen anyway.
@@ -419,7 +443,7 @@ function awake() {
 }
 
 const showKeys = () => toast("Keys: 1 to 9 Stream, G All cameras, F or double click Fullscreen, I Information, S Snapshot")
-const actions = { f: toggleFullscreen, g: toggleGrid, s: snapshot, i: toggleInfo, "?": showKeys, f1: showKeys }
+const actions = { e: toggleSettings, f: toggleFullscreen, g: toggleGrid, s: snapshot, i: toggleInfo, "?": showKeys, f1: showKeys }
 for (let number = 1; number <= 9; number += 1) actions[number] = () => chooseNumber(number)
 addEventListener("keydown", event => {
   awake()
@@ -431,6 +455,7 @@ addEventListener("keydown", event => {
 for (const event of ["pointermove", "pointerdown", "focusin"]) addEventListener(event, awake)
 addEventListener("resize", arrange)
 $("show-info").addEventListener("click", toggleInfo)
+$("show-settings").addEventListener("click", toggleSettings)
 $("snapshot").addEventListener("click", snapshot)
 $("fullscreen").addEventListener("click", toggleFullscreen)
 $("fullscreen").hidden = !canFill

@@ -1,11 +1,20 @@
 //! The settings by HTTP: what they are, and what becomes of a change while somebody watches.
 
 use std::io::{BufRead, BufReader, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::Command;
 
+use rov_tests::devtools::DevTools;
+use rov_tests::in_process::Serving;
+use rov_tests::process::program;
 use rov_tests::programs::Server;
-use rov_tests::{http, wait};
+use rov_tests::wait::until_true;
+use rov_tests::watcher::Watcher;
+use rov_tests::{http, skipped, wait};
 use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
 
 fn read(server: &Server, path: &str) -> Value {
     let reply = http::get(&server.url(path));
@@ -54,10 +63,10 @@ fn settings_are_found_by_server_camera_and_stream() {
 struct Follower(BufReader<TcpStream>);
 
 impl Follower {
-    fn start(server: &Server) -> Self {
-        let mut connection = TcpStream::connect(server.address).expect("a connection");
+    fn start(address: SocketAddr) -> Self {
+        let mut connection = TcpStream::connect(address).expect("a connection");
         connection.set_read_timeout(Some(wait::START)).expect("a limit");
-        let request = format!("GET /api/events HTTP/1.1\r\nHost: {}\r\n\r\n", server.address);
+        let request = format!("GET /api/events HTTP/1.1\r\nHost: {address}\r\n\r\n");
         connection.write_all(request.as_bytes()).expect("a request");
         Self(BufReader::new(connection))
     }
@@ -91,7 +100,7 @@ impl Follower {
 fn events_tell_how_the_stream_is_and_end_with_the_server() {
     let mut server = Server::start(&[]);
     server.wait_until_running();
-    let mut follower = Follower::start(&server);
+    let mut follower = Follower::start(server.address);
     assert_eq!(follower.line("content-type: ").as_deref(), Some("text/event-stream"));
     let of_stream =
         |event: &Value| (event["stream"].as_str(), event["camera"].as_str()) == (Some("stream1"), Some("cam1"));
@@ -101,7 +110,7 @@ fn events_tell_how_the_stream_is_and_end_with_the_server() {
     follower.wait_for("state", |event| event["resting"] == json!(true));
     let _places: Vec<_> = (0..31)
         .map(|_| {
-            let mut other = Follower::start(&server);
+            let mut other = Follower::start(server.address);
             other.wait_for("state", of_stream);
             other
         })
@@ -110,4 +119,191 @@ fn events_tell_how_the_stream_is_and_end_with_the_server() {
     assert!(refused.status == 503 && refused.error().contains("32 readers"), "{refused:?}");
     assert_eq!(server.process.stop(libc::SIGTERM, wait::SOON), 0);
     assert_eq!(follower.line("event: "), None, "it ends well");
+}
+
+/// A server that everybody may watch and `pilot` may change, with a picture whose size is free.
+fn changeable(runtime: &Runtime, folder: &TempDir) -> Serving {
+    let folder = folder.path().to_str().expect("a path of plain characters");
+    let users = ["--user", "pilot", "--password", "deep", "--view", "open"];
+    Serving::start(runtime, &[&["--source", "test", "--state-dir", folder], &users[..]].concat(), |_| {})
+}
+
+fn change(url: &str, login: Option<&str>, body: &Value) -> http::Reply {
+    let login = login.map(|login| ("Authorization", login));
+    let headers: Vec<_> = login.into_iter().chain([("Content-Type", "application/json")]).collect();
+    http::request_with("PATCH", url, &headers, body.to_string().as_bytes())
+}
+
+#[test]
+fn each_setting_is_changed_while_somebody_watches_and_is_seen_in_the_stream() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let small = r#"{"cameras":{"cam1":{"streams":{"stream1":{"streamResolution":"320x240","streamFramerate":25}}}}}"#;
+    std::fs::write(folder.path().join("settings-0.json"), small).expect("a file");
+    let runtime = Runtime::new().expect("a runtime");
+    let server = changeable(&runtime, &folder);
+    let mut follower = Follower::start(server.address);
+    let watcher = Watcher::start(&runtime, &["--url", &server.url("/whep")]);
+    watcher.wait_for_shots(10);
+    let viewers = || http::stats(server.address).viewers.into_iter().map(|viewer| viewer.id).collect::<Vec<_>>();
+    let session = viewers();
+
+    let pilot = http::basic("pilot", "deep");
+    let mut apply = |place: &str, values: Value| {
+        let reply = change(&server.url(place), Some(&pilot), &values);
+        assert_eq!(reply.status, 200, "{values}: {reply:?}");
+        assert_eq!(reply.json(), json!({ "applied": values, "waiting": {} }));
+        let told = follower.wait_for("settings", |event| event["by"] == "pilot");
+        assert_eq!((&told["camera"], &told["applied"]), (&json!("cam1"), &values));
+    };
+    let stream = "/api/cameras/cam1/streams/stream1/settings";
+    let last = || *watcher.shots().last().expect("a picture");
+
+    apply(stream, json!({ "streamResolution": "480x272" }));
+    until_true("the size", wait::START, || last().resolution.to_string() == "480x272");
+    apply(stream, json!({ "streamBitrate": 1500, "streamFramerate": 10 }));
+    until_true("bit rate and frame rate", wait::START, || {
+        let stream = server.stream();
+        stream.target_bitrate_kbps == 1500 && (8.0..12.0).contains(&stream.fps_out)
+    });
+    apply(stream, json!({ "encoderPreset": "fast", "encoderProfile": "high", "keyframeInterval": 0.5 }));
+    let url = http::stats(server.address).rtsp.expect("RTSP").urls.remove(0);
+    until_true("the profile", wait::START, || seen(&url) == "h264,High,480,272");
+    let keyframes = server.stream().keyframes;
+    until_true("keyframes that nobody asked for", wait::START, || server.stream().keyframes > keyframes + 5);
+    assert!(last().frame.is_some(), "its mark stands upright");
+    apply("/api/cameras/cam1/settings", json!({ "flip": "180" }));
+    until_true("it is turned", wait::START, || last().frame.is_none());
+
+    assert_eq!(viewers(), session);
+    assert!(watcher.shots().iter().all(|shot| shot.session == 1));
+    // What viewers cannot follow waits.
+    let codec = change(&server.url(stream), Some(&pilot), &json!({ "videoEncoder": "h265", "streamFramerate": 15 }));
+    let expected = json!({ "applied": { "streamFramerate": 15 }, "waiting": { "videoEncoder": "h265" } });
+    assert_eq!((codec.status, codec.json()), (200, expected));
+    watcher.stop(&runtime);
+    server.stop(&runtime);
+
+    let again = changeable(&runtime, &folder);
+    let stream = again.stream();
+    assert_eq!((stream.codec.as_str(), stream.width, stream.height), ("h265", 480, 272));
+    assert_eq!(http::get(&again.url("/api/settings/flip")).json()["value"], "180");
+    again.stop(&runtime);
+}
+
+/// What ffprobe sees at an RTSP address: codec, profile, width and height.
+fn seen(url: &str) -> String {
+    let probe = Command::new(program("ffprobe", "ffmpeg"))
+        .args(["-v", "error", "-show_entries", "stream=codec_name,profile,width,height", "-of", "csv=p=0", url])
+        .output()
+        .expect("ffprobe starts");
+    String::from_utf8_lossy(&probe.stdout).trim().to_owned()
+}
+
+#[test]
+fn each_role_may_what_it_may_and_a_mistake_is_told_by_its_field() {
+    let path = "/api/cameras/cam1/streams/stream1/settings";
+    let bitrate = json!({ "streamBitrate": 2000 });
+    let open = Server::start(&[]);
+    let refused = change(&open.url(path), None, &bitrate);
+    assert!(refused.status == 403 && refused.error().contains("--user NAME"), "{refused:?}");
+    let viewer = Server::start(&["--user", "guest", "--password", "deep", "--role", "viewer"]);
+    assert_eq!(change(&viewer.url(path), viewer.login.as_deref(), &bitrate).status, 403);
+
+    let server = Server::start(&["--user", "pilot", "--password", "deep", "--fps", "20"]);
+    let login = server.login.as_deref();
+    assert_eq!(change(&server.url(path), None, &bitrate).status, 401);
+    assert_eq!(http::get(&server.url("/api/settings")).status, 401);
+    let before = http::get_as(&server.url("/api/settings"), login).json();
+    for (path, body, status, field) in [
+        (path, json!({ "streamBitrate": 2000, "encoderPreset": "quick" }), 422, json!("encoderPreset")),
+        (path, json!({ "streamBitrate": "fast" }), 422, json!("streamBitrate")),
+        (path, json!({ "streamBitrate": 5 }), 422, json!("streamBitrate")),
+        (path, json!({ "streamBitrate": 2000, "streamFramerate": 15 }), 403, json!("streamFramerate")),
+        (path, json!({ "streamBitrate": 2000, "pipeline": "videotestsrc" }), 404, json!("pipeline")),
+        (path, json!([]), 422, Value::Null),
+        ("/api/settings/rtspPath", json!({ "value": ["/x"] }), 403, json!("rtspPath")),
+        ("/api/settings/streamBitrate", json!({ "value": 2000, "more": 1 }), 422, Value::Null),
+        ("/api/settings/rtpEnabled", json!({ "value": true }), 422, json!("rtpEnabled")),
+        ("/api/cameras/other/settings", json!({ "flip": "180" }), 404, Value::Null),
+    ] {
+        let reply = change(&server.url(path), login, &body);
+        assert_eq!((reply.status, &reply.json()["field"]), (status, &field), "{path} {body}: {reply:?}");
+        assert_eq!(http::get_as(&server.url("/api/settings"), login).json(), before, "{path} {body}");
+    }
+    let as_text = http::request_with("PATCH", &server.url(path), &[("Authorization", login.expect("a login"))], b"{}");
+    assert_eq!(as_text.status, 415);
+    let right = change(&server.url("/api/settings/streamBitrate"), login, &json!({ "value": 2000 }));
+    assert_eq!((right.status, right.json()["applied"]["streamBitrate"].clone()), (200, json!(2000)), "{right:?}");
+    let log = server.process.stderr();
+    assert!(log.contains("audit: changed settings of stream cam1/stream1: {\"streamBitrate\":2000}"), "{log}");
+}
+
+/// A file with the user `pilot`, whose token is `rov_test`.
+const PILOT: &str = "[[user]]\nname = 'pilot'\nrole = 'controller'\n\
+    token = 'sha256:05fdc8c415beeba8060d7ca7db3d8482e1d069c2f5f932b664aafbf144877bfa'\n";
+
+#[test]
+fn the_page_has_a_form_for_controllers_alone() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = folder.path().join("rov.toml");
+    std::fs::write(&file, PILOT).expect("a file");
+    let server = Server::start(&["--config", file.to_str().expect("plain characters"), "--stream2", "160x120"]);
+    server.wait_until_running();
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
+    chromium.wait_for(&page, "document.body?.dataset.state === 'live'", wait::START);
+    assert_eq!(chromium.evaluate(&page, "document.getElementById('show-settings').hidden"), json!(true));
+    chromium.evaluate(&page, "location.hash = 'token=rov_test'; 0");
+    chromium.wait_for(&page, "!document.getElementById('show-settings').hidden", wait::START);
+    let press = "document.dispatchEvent(new KeyboardEvent('keydown', { key: 'e', bubbles: true })); 0";
+    chromium.evaluate(&page, press);
+    let input = "[...document.querySelectorAll('#settings label')].find(label => label.textContent.startsWith('NAME'))?.control";
+    let of = |name: &str| input.replace("NAME", name);
+    chromium.wait_for(&page, &format!("{}?.value === '0'", of("streamBitrate")), wait::START);
+    assert_eq!(chromium.evaluate(&page, &format!("{}.disabled", of("streamResolution"))), json!(true), "it is given");
+    let set = |name: &str, value: &str| {
+        format!("{{ const it = {}; it.value = '{value}'; it.dispatchEvent(new Event('change')) }} 0", of(name))
+    };
+    chromium.evaluate(&page, &set("streamBitrate", "1500"));
+    until_true("the bit rate", wait::START, || server.stats().streams[0].target_bitrate_kbps == 1500);
+    // Somebody else changes it, which the form shows.
+    let bearer = "Bearer rov_test";
+    let reply = change(&server.url("/api/settings/encoderPreset"), Some(bearer), &json!({ "value": "fast" }));
+    assert_eq!(reply.status, 200, "{reply:?}");
+    chromium.wait_for(&page, &format!("{}.value === 'fast'", of("encoderPreset")), wait::START);
+    // The range is the server's.
+    chromium.evaluate(&page, &set("keyframeInterval", "1000"));
+    chromium.wait_for(&page, &format!("!{}.checkValidity()", of("keyframeInterval")), wait::START);
+    chromium.evaluate(&page, press);
+    chromium.wait_for(&page, "document.getElementById('settings').hidden", wait::START);
+}
+
+#[test]
+fn the_description_of_the_api_says_what_the_server_does() {
+    let Some(schemathesis) = std::env::var_os("ROV_TEST_SCHEMATHESIS").filter(|path| Path::new(path).exists()) else {
+        return skipped("schemathesis is not installed");
+    };
+    let server = Server::start(&["--user", "pilot", "--password", "deep", "--stream2", "160x120"]);
+    server.wait_until_running();
+    let login = format!("Authorization: {}", server.login.as_deref().expect("a login"));
+    let checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,\
+                  negative_data_rejection";
+    let mut run = Command::new(schemathesis);
+    run.args(["run", &server.url("/api/openapi.json"), "-H", &login, "--checks", checks, "--no-color"]).args([
+        "--phases",
+        "coverage,fuzzing",
+        "--max-examples",
+        "10",
+        "--seed",
+        "1",
+    ]);
+    // They have no end, or wait for the next keyframe.
+    for endless in ["/api/events", "/stream.mjpg", "/snapshot.jpg"] {
+        run.args(["--exclude-path", endless]);
+    }
+    // It keeps what it has found beside it.
+    let folder = TempDir::new().expect("a temporary folder");
+    let output = run.current_dir(folder.path()).output().expect("schemathesis runs");
+    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}{errors}\n{}", server.process.stderr());
 }

@@ -2,7 +2,7 @@
 
 use rov_common::api::{Role, View};
 
-use super::Misset;
+use super::{ConfigError, Credentials, Misset, RtspConfig, bad};
 use crate::choices::Transport;
 use crate::cli::{MachineOptions, UserOptions};
 use crate::config_file::Table;
@@ -37,23 +37,32 @@ pub(super) fn logins(
         }
         config.users.push(user);
     }
-    if view == View::RequiresLogin {
-        if config.users.is_empty() {
-            let message = "--view requires-login: there is no user: add --user, or [[user]] to the file of --config";
-            return Err((None, message.to_owned()));
-        }
-        if transports.contains(&Transport::Rtp) {
-            let why = if options.view.is_some() { "--view requires-login" } else { "--user" };
-            return Err((
-                None,
-                format!(
-                    "{why}: RTP goes to whoever listens, without a login: leave rtp out of --transport, or let everybody \
-                     watch with --view open"
-                ),
-            ));
-        }
+    if view == View::RequiresLogin && config.users.is_empty() {
+        let message = "--view requires-login: there is no user: add --user, or [[user]] to the file of --config";
+        return Err((None, message.to_owned()));
     }
+    let why = if options.view.is_some() { "--view requires-login" } else { "--user" };
+    check_rtp(view, transports, why).map_err(|error| (None, error.0))?;
     Ok(config)
+}
+
+/// Whether RTP does not show to everybody what needs a login, for the reason `why`.
+pub(super) fn check_rtp(view: View, transports: &[Transport], why: &str) -> Result<(), ConfigError> {
+    if view == View::RequiresLogin && transports.contains(&Transport::Rtp) {
+        return bad(format!(
+            "{why}: RTP goes to whoever listens, without a login: leave rtp out of --transport, or let everybody watch \
+             with --view open"
+        ));
+    }
+    Ok(())
+}
+
+/// RTSP's digest takes the only user's password, where it is known.
+pub(super) fn set_digest(rtsp: &mut Option<RtspConfig>, logins: &LoginConfig) {
+    if let Some(rtsp) = rtsp {
+        let digest = logins.for_digest();
+        rtsp.digest = digest.map(|(user, password)| Credentials { user: user.into(), password: password.into() });
+    }
 }
 
 fn single(options: &MachineOptions) -> Result<Option<UserConfig>, String> {

@@ -2,7 +2,8 @@
 //! addresses, which its start has settled.
 
 use super::{
-    CameraConfig, Config, ConfigError, Misset, PipConfig, SourceConfig, StreamConfig, check_publish, pip, transports,
+    CameraConfig, Config, ConfigError, Misset, PipConfig, SourceConfig, StreamConfig, check_publish, logins, pip,
+    transports,
 };
 use crate::cli::{CameraOptions, MachineOptions, StreamOptions};
 
@@ -26,7 +27,9 @@ impl Config {
         revise(OptionsOf::Server(&mut given.options));
         let transports = transports(&given.options);
         cameras.iter().try_for_each(|camera| check_publish(&camera.source, transports))?;
-        let new = Self::with(&given, transports, cameras)?;
+        let mut new = Self::with(&given, transports, cameras)?;
+        logins::check_rtp(self.logins.view, transports, "the server asks for a login")?;
+        logins::set_digest(&mut new.rtsp, &self.logins);
         let revised = Self {
             cameras: new.cameras,
             webrtc: new.webrtc,

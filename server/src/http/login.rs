@@ -27,7 +27,6 @@ const CHALLENGES: [HeaderValue; 2] = [
 
 /// A controller, whose request may change something. The request comes from no page of another origin, to which a
 /// browser adds the password that it knows.
-#[allow(dead_code, reason = "the settings take it")]
 pub(super) struct Controller(pub Caller);
 
 impl FromRequestParts<Arc<Api>> for Controller {
@@ -55,7 +54,6 @@ impl FromRequestParts<Arc<Api>> for Controller {
 }
 
 /// Why a request may change nothing.
-#[allow(dead_code, reason = "as Controller")]
 pub(super) enum Rejection {
     Denied(Denied),
     Failure(Failure),

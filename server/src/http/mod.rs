@@ -118,9 +118,12 @@ fn router(api: Arc<Api>) -> Router {
         .route("/api/events", get(events::events))
         .route("/api/openapi.json", get(openapi::openapi))
         .route("/api/settings", get(settings::everything))
-        .route("/api/settings/{name}", get(settings::one))
-        .route("/api/cameras/{camera}/settings", get(settings::of_place))
-        .route("/api/cameras/{camera}/streams/{stream}/settings", get(settings::of_place))
+        .route("/api/settings/{name}", get(settings::one).patch(settings::change_one))
+        .route("/api/cameras/{camera}/settings", get(settings::of_place).patch(settings::change_of_place))
+        .route(
+            "/api/cameras/{camera}/streams/{stream}/settings",
+            get(settings::of_place).patch(settings::change_of_place),
+        )
         .route(SNAPSHOT_PATH, get(snapshot))
         .route(MJPEG_PATH, get(mjpeg))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), may_watch));

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 /// Path, type and contents. The page names its parts without a leading slash, so that it works behind a proxy's path
 /// too.
-const FILES: [(&str, &str, &str); 11] = [
+const FILES: [(&str, &str, &str); 12] = [
     ("/", "text/html; charset=utf-8", include_str!("../../web/index.html")),
     ("/viewer.css", "text/css; charset=utf-8", include_str!("../../web/viewer.css")),
     ("/viewer.js", SCRIPT, include_str!("../../web/viewer.js")),
@@ -18,6 +18,7 @@ const FILES: [(&str, &str, &str); 11] = [
     ("/session.js", SCRIPT, include_str!("../../web/session.js")),
     ("/advice.js", SCRIPT, include_str!("../../web/advice.js")),
     ("/mjpeg.js", SCRIPT, include_str!("../../web/mjpeg.js")),
+    ("/settings.js", SCRIPT, include_str!("../../web/settings.js")),
     ("/figures.js", SCRIPT, include_str!("../../web/figures.js")),
     ("/favicon.svg", "image/svg+xml", include_str!("../../web/favicon.svg")),
 ];

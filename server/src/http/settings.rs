@@ -3,13 +3,22 @@
 use std::sync::Arc;
 
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use rov_common::api::ErrorBody;
 use serde_json::Value;
 
+use super::failure::expect_type;
+use super::login::Controller;
 use super::{Api, Choice, Failure};
-use crate::settings::{Refusal, Scope};
+use crate::events::Event;
+use crate::settings::{Changed, Refusal, Scope, Values};
+use crate::users::Caller;
+
+const JSON_TYPE: &str = "application/json";
 
 /// `GET /api/settings`: all, of the server, the cameras and their streams.
 pub(super) async fn everything(State(api): State<Arc<Api>>) -> Json<Value> {
@@ -21,7 +30,7 @@ pub(super) async fn one(
     State(api): State<Arc<Api>>,
     name: Result<Path<String>, PathRejection>,
     choice: Result<Query<Choice>, QueryRejection>,
-) -> Result<Json<Value>, Failure> {
+) -> Result<Json<Value>, Refused> {
     let Path(name) = name?;
     let stream = Choice::of(choice, &api.streams)?;
     Ok(Json(api.settings.one(api.settings.scope_of(&name, stream)?, &name)?))
@@ -31,9 +40,62 @@ pub(super) async fn one(
 pub(super) async fn of_place(
     State(api): State<Arc<Api>>,
     place: Result<Path<Vec<String>>, PathRejection>,
-) -> Result<Json<Value>, Failure> {
+) -> Result<Json<Value>, Refused> {
     let Path(place) = place?;
     Ok(Json(api.settings.all(scope(&api, &place)?)))
+}
+
+/// `PATCH /api/settings/NAME`: `{"value": ...}`.
+pub(super) async fn change_one(
+    State(api): State<Arc<Api>>,
+    Controller(caller): Controller,
+    name: Result<Path<String>, PathRejection>,
+    choice: Result<Query<Choice>, QueryRejection>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Changed>, Refused> {
+    let Path(name) = name?;
+    let stream = Choice::of(choice, &api.streams)?;
+    let scope = api.settings.scope_of(&name, stream)?;
+    let mut given = values(&headers, &body)?;
+    match (given.remove("value"), given.is_empty()) {
+        (Some(value), true) => change(&api, &caller, scope, Values::from([(name, value)])).await,
+        _ => Err(Refused::body("the body is not {\"value\": ...}")),
+    }
+}
+
+/// `PATCH` of several of a camera or a stream: `{"streamBitrate": 4000, ...}`, all or none.
+pub(super) async fn change_of_place(
+    State(api): State<Arc<Api>>,
+    Controller(caller): Controller,
+    place: Result<Path<Vec<String>>, PathRejection>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Json<Changed>, Refused> {
+    let Path(place) = place?;
+    let scope = scope(&api, &place)?;
+    change(&api, &caller, scope, values(&headers, &body)?).await
+}
+
+async fn change(api: &Api, caller: &Caller, scope: Scope, values: Values) -> Result<Json<Changed>, Refused> {
+    let (place, what) = (api.settings.place(scope), serde_json::to_string(&values).unwrap_or_default());
+    match Arc::clone(&api.settings).change(scope, values).await {
+        Ok(changed) => {
+            api.users.changed(caller, &format!("settings of {place}: {what}"));
+            api.events.tell(Event::Settings(api.settings.event(scope, &changed, caller.name())));
+            Ok(Json(changed))
+        }
+        Err(refusal) => {
+            api.users.refused(caller, &format!("settings of {place}: {what}"), &refusal);
+            Err(refusal.into())
+        }
+    }
+}
+
+fn values(headers: &HeaderMap, body: &Bytes) -> Result<Values, Refused> {
+    // For JSON, browsers ask first whether a page may.
+    expect_type(headers, JSON_TYPE)?;
+    serde_json::from_slice(body).map_err(|error| Refused::body(&format!("the body is no JSON object: {error}")))
 }
 
 /// Of a camera, or a camera and its stream.
@@ -50,14 +112,42 @@ fn scope(api: &Api, place: &[String]) -> Result<Scope, Failure> {
     })
 }
 
-impl From<Refusal> for Failure {
+/// Why nothing was changed, and where it is of one setting, of which.
+pub(super) struct Refused(StatusCode, ErrorBody);
+
+impl Refused {
+    fn body(error: &str) -> Self {
+        Self(StatusCode::UNPROCESSABLE_ENTITY, ErrorBody { error: error.to_owned(), field: None })
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        (self.0, Json(self.1)).into_response()
+    }
+}
+
+impl From<Failure> for Refused {
+    fn from(Failure(status, error): Failure) -> Self {
+        Self(status, ErrorBody { error, field: None })
+    }
+}
+
+impl From<PathRejection> for Refused {
+    fn from(rejection: PathRejection) -> Self {
+        Failure::from(rejection).into()
+    }
+}
+
+impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        let status = match &refusal {
-            Refusal::Unknown { .. } => StatusCode::NOT_FOUND,
-            Refusal::ReadOnly { .. } | Refusal::Locked { .. } => StatusCode::FORBIDDEN,
-            Refusal::Wrong { .. } => StatusCode::UNPROCESSABLE_ENTITY,
-            Refusal::NotNow(_) => StatusCode::SERVICE_UNAVAILABLE,
+        let error = refusal.to_string();
+        let (status, field) = match refusal {
+            Refusal::Unknown { name, .. } => (StatusCode::NOT_FOUND, Some(name)),
+            Refusal::ReadOnly { name } | Refusal::Locked { name, .. } => (StatusCode::FORBIDDEN, Some(name)),
+            Refusal::Wrong { name, .. } => (StatusCode::UNPROCESSABLE_ENTITY, Some(name)),
+            Refusal::NotNow(_) => (StatusCode::SERVICE_UNAVAILABLE, None),
         };
-        Self(status, refusal.to_string())
+        Self(status, ErrorBody { error, field })
     }
 }

@@ -443,7 +443,7 @@ impl Setting {
         let mut schema = self.kind.schema();
         // Without it, it is as if nothing was said.
         schema["type"] = json!([schema["type"], "null"]);
-        if let Some(choices) = schema["enum"].as_array_mut() {
+        if let Some(choices) = schema.get_mut("enum").and_then(Value::as_array_mut) {
             choices.push(Value::Null);
         }
         schema["description"] = json!(self.about());

@@ -46,6 +46,8 @@ fn each_setting_has_options_that_there_are_and_words_of_its_own() {
     for (at, setting) in SETTINGS.iter().enumerate() {
         assert!(SETTINGS[..at].iter().all(|other| other.name != setting.name), "{} is there twice", setting.name);
         assert!(!setting.about().is_empty(), "{} is not described", setting.name);
+        let schema = setting.schema();
+        assert!(schema.as_object().is_some_and(|all| all.values().all(|part| !part.is_null())), "{schema}");
         for key in setting.all_keys() {
             // Of what stands in a file alone, the mistake is about the value; a key that there is not is told.
             let file = match setting.access {
@@ -138,6 +140,18 @@ fn each_setting_takes_what_it_says_and_refuses_the_rest_by_its_name() {
 
 const PIP: &str = "[[camera]]\nname = 'bow'\nsource = 'test'\n[[camera]]\nname = 'arm'\nsource = 'test'\n\
                    [[camera]]\nname = 'both'\nsource = 'pip'\nmain = 'bow'\npip = 'arm'\n";
+
+#[test]
+fn no_setting_opens_what_needs_a_login() {
+    let folder = folder();
+    let settings = settings(&["--user", "pilot", "--password", "deep"], &folder);
+    let refusal = change(&settings, Scope::Server, json!({ "rtpEnabled": true })).expect_err("open to everybody");
+    assert!(refusal.to_string().contains("RTP goes to whoever listens"), "{refusal}");
+    change(&settings, STREAM, json!({ "streamBitrate": 2000 })).expect("right");
+    let again = self::settings(&["--user", "pilot", "--password", "deep"], &folder);
+    let rtsp = again.running().rtsp.expect("RTSP");
+    assert_eq!((again.running().logins, rtsp.digest.is_some()), (again.base.logins.clone(), true));
+}
 
 #[test]
 fn of_several_all_are_changed_or_none() {

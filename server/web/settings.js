@@ -1,0 +1,174 @@
+// The form of the settings, for controllers. It is made of what the server says of each, so that it cannot differ from
+// the API.
+
+import { ask } from "./login.js"
+import { refusal } from "./session.js"
+
+const REPLY_MS = 5000
+/** A change is answered when it is seen in the stream. */
+const CHANGE_MS = 35000
+const WAITS = "waits for a restart of the server"
+/** Between two tries to follow what others change. */
+const RETRY_MS = 3000
+
+async function json(path, limit, options = {}) {
+  const reply = await ask(path, { signal: AbortSignal.timeout(limit), ...options })
+  if (!reply.ok) throw await refusal(reply)
+  return reply.json()
+}
+
+/** Calls `changed` whenever somebody has changed settings. `EventSource` cannot be given a login. */
+async function follow(signal, changed) {
+  while (!signal.aborted) {
+    try {
+      const reply = await ask("api/events", { signal })
+      const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader()
+      for (let text = "", part; !(part = await reader.read()).done;) {
+        const lines = (text + part.value).split("\n")
+        text = lines.pop()
+        if (lines.some(line => line === "event: settings")) changed()
+      }
+    } catch {
+      // The server is away, or the form is closed.
+    }
+    await new Promise(resolve => setTimeout(resolve, RETRY_MS))
+  }
+}
+
+/** Of a camera's stream, the camera and the server, in `root`, until it is closed. */
+export class Form {
+  /** `stream` as the server names it: with its camera before it, where that is not the first. */
+  constructor(root, camera, stream) {
+    const place = `api/cameras/${encodeURIComponent(camera)}`
+    const short = stream.split("/").at(-1)
+    this.root = root
+    this.rows = new Map()
+    this.parts = [
+      [`Stream ${stream}`, `${place}/streams/${encodeURIComponent(short)}/settings`, all => all.cameras[camera].streams[short]],
+      [`Camera ${camera}`, `${place}/settings`, all => all.cameras[camera].settings],
+      ["Server", null, all => all.server],
+    ]
+    this.closed = new AbortController()
+    follow(this.closed.signal, () => this.refresh())
+    this.refresh()
+  }
+
+  close() {
+    this.closed.abort()
+    this.root.replaceChildren()
+  }
+
+  async refresh() {
+    try {
+      const all = await json("api/settings", REPLY_MS)
+      if (this.closed.signal.aborted) return
+      if (!this.rows.size) this.build(all)
+      for (const [title, , of] of this.parts) {
+        for (const [name, setting] of Object.entries(of(all))) this.rows.get(`${title} ${name}`)?.show(setting)
+      }
+    } catch (error) {
+      this.root.replaceChildren(made("p", { textContent: `The settings cannot be read: ${error.message}`, role: "alert" }))
+      this.rows.clear()
+    }
+  }
+
+  build(all) {
+    this.root.replaceChildren(...this.parts.map(([title, path, of]) => {
+      const group = made("fieldset")
+      group.append(made("legend", { textContent: title }))
+      for (const [name, setting] of Object.entries(of(all))) {
+        const send = value => path
+          ? json(path, CHANGE_MS, patch({ [name]: value }))
+          : json(`api/settings/${name}`, CHANGE_MS, patch({ value }))
+        const row = new Row(name, setting, send)
+        this.rows.set(`${title} ${name}`, row)
+        group.append(row.element)
+      }
+      return group
+    }))
+  }
+}
+
+function patch(body) {
+  return { method: "PATCH", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) }
+}
+
+/** One setting: its control, or those of its fields, and what came of the last change. */
+class Row {
+  constructor(name, setting, send) {
+    this.send = send
+    this.note = made("output")
+    this.element = made("div", { className: "setting", title: setting.description })
+    this.controls = setting.properties
+      ? Object.entries(setting.properties).map(([field, schema]) => new Control(field, schema, value => this.change({ [field]: value })))
+      : [new Control(name, setting, value => this.change(value))]
+    if (setting.properties) this.element.append(made("span", { textContent: name }))
+    this.element.append(...this.controls.map(({ label }) => label), this.note)
+    this.element.classList.toggle("several", Boolean(setting.properties))
+  }
+
+  show(setting) {
+    const wanted = setting.waiting ?? setting.value
+    for (const control of this.controls) {
+      const schema = setting.properties?.[control.name]
+      const locked = setting.locked ?? schema?.locked
+      control.show(schema ? wanted?.[control.name] : wanted, Boolean(locked) || setting.write !== "controller")
+      control.label.title = locked ? `Given by ${locked}` : ""
+    }
+    if (setting.waiting !== undefined) this.note.textContent = WAITS
+  }
+
+  async change(value) {
+    this.note.classList.remove("wrong")
+    this.note.textContent = "…"
+    try {
+      const { waiting, not_kept: notKept } = await this.send(value)
+      const waits = Object.keys(waiting).length ? WAITS : "done"
+      this.note.textContent = notKept ? `${waits}, not kept: ${notKept}` : waits
+    } catch (error) {
+      this.note.textContent = error.message
+      this.note.classList.add("wrong")
+    }
+  }
+}
+
+/** An input for a value of a schema, with its label. What is left empty is null: as it is without being set. */
+class Control {
+  constructor(name, schema, changed) {
+    const kinds = [schema.type].flat()
+    this.name = name
+    if (schema.enum) {
+      this.input = made("select")
+      this.input.append(...schema.enum.map(choice => new Option(choice ?? "by itself", choice ?? "")))
+    } else if (kinds.includes("boolean")) {
+      this.input = made("input", { type: "checkbox" })
+    } else if (kinds.includes("integer") || kinds.includes("number")) {
+      const least = schema.minimum ?? 0
+      this.input = made("input", { type: "number", min: least, max: schema.maximum, step: kinds.includes("integer") ? 1 : "any" })
+    } else {
+      this.input = made("input", { type: "text", pattern: schema.pattern?.replace(/^\^|\$$/g, "") ?? ".*" })
+    }
+    this.isNumber = this.input.type === "number"
+    this.input.addEventListener("change", () => { if (this.input.reportValidity()) changed(this.value) })
+    this.label = made("label")
+    this.label.append(`${name}${schema["x-unit"] ? `, ${schema["x-unit"]}` : ""} `, this.input)
+  }
+
+  get value() {
+    if (this.input.type === "checkbox") return this.input.checked
+    if (this.input.value === "") return null
+    return this.isNumber ? Number(this.input.value) : this.input.value
+  }
+
+  show(value, isLocked) {
+    this.input.disabled = isLocked
+    // What is being typed is not overwritten.
+    if (document.activeElement === this.input && ["number", "text"].includes(this.input.type)) return
+    if (this.input.type === "checkbox") this.input.checked = Boolean(value)
+    else this.input.value = Array.isArray(value) ? value.join(", ") : value ?? ""
+  }
+}
+
+function made(name, properties = {}) {
+  return Object.assign(document.createElement(name), properties)
+}
