@@ -43,7 +43,7 @@ const LOGGING: &str = "Logging";
 pub struct Cli {
     /// The server, as --list prints it, instead of finding it: ADDRESS, ADDRESS:PORT with the port of its HTTP API, or
     /// a URL as for --url; `auto` finds it
-    #[arg(value_name = "ADDRESS[:PORT]|URL", conflicts_with_all = ["auto", "url", "list"])]
+    #[arg(value_name = "ADDRESS[:PORT]|URL", conflicts_with_all = ["auto", "url"])]
     pub address: Option<String>,
 
     /// Find the server by itself, as is also the default; with this, when it is silent and one single other server
@@ -125,7 +125,7 @@ pub struct Cli {
 
     /// Print each server with its streams as it is found, those of other cameras than the first as CAMERA/NAME; ends
     /// half a second after the last new one
-    #[arg(help_heading = SERVER, long, conflicts_with_all = ["host", "url"])]
+    #[arg(help_heading = SERVER, long, conflicts_with = "url")]
     pub list: bool,
 
     /// With --list: print JSON, one array of the announcements with their addresses
@@ -328,6 +328,9 @@ impl Cli {
             (Some(address), ..) => ("the address", Some(address.as_str())),
             (_, host, _) => ("--host", host.as_deref()),
         };
+        if self.list && server.is_some_and(|server| server != "auto") {
+            return Err(format!("--list finds servers, it cannot be used with {option}: leave one of them out"));
+        }
         let of_page = server.and_then(server_of_page);
         let server = of_page.as_deref().or(server);
         if let Some(url) = server.filter(|server| option == "--url" && of_page.is_none() || server.contains("://")) {
@@ -590,11 +593,19 @@ mod tests {
             (&["10.0.0.2:90", "--signal-port", "91"], "give one of them"),
             (&["10.0.0.2", "--name", "rov"], "leave it out"),
             (&["10.0.0.2", "--host", "10.0.0.3"], "cannot be used with"),
-            (&["10.0.0.2", "--list"], "cannot be used with"),
+            (&["10.0.0.2", "--list"], "cannot be used with the address"),
+            (&["--host", "10.0.0.2", "--list"], "cannot be used with --host"),
             (&["ftp://me:secret@10.0.0.2/"], "rtsp://..."),
         ] {
             let refused = target(args).unwrap_err();
             assert!(refused.contains(advice) && !refused.contains("secret"), "{args:?}: {refused}");
+        }
+    }
+
+    #[test]
+    fn servers_are_listed_where_one_is_to_be_found() {
+        for args in [&["--list"][..], &["--list", "--host", "auto"], &["--list", "auto"], &["--list", "--auto"]] {
+            assert!(matches!(target(args), Ok(Target::Auto { name: None, .. })), "{args:?}");
         }
     }
 

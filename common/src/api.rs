@@ -164,6 +164,10 @@ pub struct StreamHealth {
     /// As in [`StreamStats::resting`]; that is well.
     #[serde(default)]
     pub resting: bool,
+    /// Of a stream that runs and is not well: `dropped_frames` (over 100 in the last minute), `errors` (over 10 in the
+    /// last minute) or `no_bitrate` (nothing is encoded although somebody watches).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<String>,
 }
 
 /// Of `GET /api/events`, as `state`: how a stream is now.
@@ -372,6 +376,24 @@ pub struct StreamStats {
     /// `ADDRESS:PORT` of each destination by RTP; none while RTP is not among the transports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rtp: Vec<String>,
+    /// Who watches now: by WebRTC, RTSP and MJPEG. Receivers of plain RTP are not known.
+    #[serde(default, rename = "clientCount")]
+    pub client_count: u64,
+    /// Bytes of video that were sent to all viewers since the server started; it never falls.
+    #[serde(default, rename = "totalBytesStreamed")]
+    pub total_bytes_streamed: u64,
+    /// What is encoded, bit/s, over the last two seconds.
+    #[serde(default, rename = "currentBitrate")]
+    pub current_bitrate: u64,
+    /// All pictures that were left out before they were sent: `frames_dropped` and `frames_damaged`.
+    #[serde(default, rename = "frameDrops")]
+    pub frame_drops: u64,
+    /// Interruptions of the stream since the server started, and starts that failed.
+    #[serde(default)]
+    pub errors: u64,
+    /// Seconds since the stream was interrupted last, or began; 0 while it does not run.
+    #[serde(default)]
+    pub uptime: f64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -417,4 +439,16 @@ pub struct ViewerStats {
     /// Why it is not sure that it sees anything: it is sent pictures, and reports nothing, or that nothing arrives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalled: Option<String>,
+    /// What its link carries, as `estimate_kbps`, in bit/s.
+    #[serde(default, rename = "availableBandwidth")]
+    pub available_bandwidth: u64,
+    /// As `loss`; 0 before the first report.
+    #[serde(default, rename = "packetLoss")]
+    pub packet_loss: f64,
+    /// As `rtt_ms`; 0 while it is not known.
+    #[serde(default)]
+    pub rtt: f64,
+    /// How unevenly packets arrive, milliseconds, by its last RTCP report (RFC 3550 section 6.4.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jitter: Option<f64>,
 }

@@ -29,7 +29,7 @@ impl Keyframes {
         self.interval = before.map(|at| now.saturating_duration_since(at)).or(self.interval);
     }
 
-    /// Whether a new session is worth more than the next keyframe, which is waited for, and was asked for, `since` then.
+    /// Whether a new session is worth more than the next keyframe, which is waited for, and asked for, `since` then.
     pub fn are_too_far(&self, since: Instant, now: Instant) -> bool {
         let Some(last) = self.last.filter(|_| now.saturating_duration_since(since) >= ANSWER) else { return false };
         let age = now.saturating_duration_since(last);

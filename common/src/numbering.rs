@@ -1,6 +1,6 @@
-//! Sequence numbers of RTP by TCP, where nothing is lost on the way: some cameras leave numbers out between pictures, or
-//! jump, which all that comes behind would take for a loss. A gap within a picture stays, as a camera may itself leave
-//! packets out. Pure.
+//! Sequence numbers of RTP by TCP, where nothing is lost on the way: some cameras leave numbers out between pictures,
+//! or jump, which all that comes behind would take for a loss. A gap within a picture stays, as a camera may itself
+//! leave packets out. Pure.
 
 use crate::rtp::Header;
 

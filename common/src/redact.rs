@@ -17,6 +17,9 @@ const SECRETS_OF_ADDRESSES: [&str; 4] = ["pass", "key", "apikey", "streamid"];
 /// The same without a scheme (`USER:PASSWORD@HOST`). The values of what has the name of a secret.
 pub fn redact(text: &str) -> Cow<'_, str> {
     let mut text = Cow::Borrowed(text);
+    if text.contains("://") && text.contains('\n') {
+        text = redact_broken(&text).into();
+    }
     if text.contains('@') || text.contains("://") {
         let examples: Vec<_> = text.split(EXAMPLE).collect();
         let shown = examples.into_iter().map(|part| {
@@ -60,6 +63,25 @@ pub fn redact_typed(complaint: &str, arguments: impl IntoIterator<Item = OsStrin
         }
     }
     redact(&text).into_owned()
+}
+
+/// Addresses with a line break in front of the host, in a password that was pasted.
+fn redact_broken(text: &str) -> String {
+    let (mut shown, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        shown.push_str(before);
+        let end = after.find(|c: char| c.is_whitespace() && !"\r\n".contains(c)).unwrap_or(after.len());
+        let broken = after[..end].rfind('@').filter(|at| after[..*at].contains('\n') && !after[..*at].contains("://"));
+        rest = match broken {
+            Some(at) => {
+                shown.push_str(HIDDEN);
+                &after[at..]
+            }
+            None => after,
+        };
+    }
+    shown + rest
 }
 
 /// Of one line.
@@ -182,8 +204,8 @@ fn value_end(value: &str) -> usize {
     let line = value.find(['\n', '\r']).unwrap_or(value.len());
     let quote = ["\\\"", "\"", "'"].into_iter().find(|quote| value.starts_with(quote));
     match quote {
-        // One without an end holds all that follows.
-        Some(quote) => value[quote.len()..line].find(quote).map_or(line, |end| end + 2 * quote.len()),
+        // One without an end holds all that follows in its line.
+        Some(quote) => value[quote.len()..].find(quote).map_or(line, |end| end + 2 * quote.len()),
         None => value.find(|c: char| c.is_whitespace() || "&\"'!;,)".contains(c)).unwrap_or(value.len()),
     }
 }
@@ -206,6 +228,10 @@ mod tests {
             ("{\"message\":\"rtsp://a:b@h/\",\"x\":\"y@z\"}", "{\"message\":\"rtsp://...@h/\",\"x\":\"y@z\"}"),
             ("camera rtsp://admin:a\"b@10.0.0.3/cam is gone", "camera rtsp://...@10.0.0.3/cam is gone"),
             ("{\"m\":\"rtsp://a:p\\\"q\\\\@h/\",\"x\":\"y@z\"}", "{\"m\":\"rtsp://...@h/\",\"x\":\"y@z\"}"),
+            ("rtspsrc location=rtsp://a:de\nep@h/ ! x", "rtspsrc location=rtsp://...@h/ ! x"),
+            ("rtspsrc location=\"rtsp://a:1\r\n2\n3@h/\" ! x", "rtspsrc location=\"rtsp://...@h/\" ! x"),
+            ("rtspsrc user-pw=\"de\nep\" ! x", "rtspsrc user-pw=... ! x"),
+            ("rtspsrc user-pw='de\n\nep' ! x", "rtspsrc user-pw=... ! x"),
             ("first rtsp://a:b@h/\nsecond c@d\n", "first rtsp://...@h/\nsecond c@d\n"),
             ("\"user-pw=\\\"deep blue\\\" !\"", "\"user-pw=... !\""),
             ("rtspsrc user-pw = deep ! x password  =  \"deep blue\" y", "rtspsrc user-pw = ... ! x password  =  ... y"),

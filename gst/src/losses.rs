@@ -38,8 +38,8 @@ impl Losses {
         self.waits = Some([behind, before]);
     }
 
-    /// Whether a keyframe is to be asked for now, by the time of the picture that comes: at once after a loss, even of a
-    /// stream that has had none yet, whose first one may be what is damaged; and again until one comes.
+    /// Whether a keyframe is to be asked for now, by the time of the picture that comes: at once after a loss, even of
+    /// a stream that has had none yet, whose first one may be what is damaged; and again until one comes.
     pub fn asks(&mut self, time: Option<gst::ClockTime>) -> bool {
         let again = |asked| self.has_keyframes && time.is_some_and(|time| time.saturating_sub(asked) >= ASK_AGAIN);
         let is_due = self.waits.is_some() && self.asked.is_none_or(again);

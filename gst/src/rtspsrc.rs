@@ -42,8 +42,8 @@ pub fn take_tcp(source: &gst::Element) {
     source.set_property_from_str("protocols", "tcp");
 }
 
-/// Has `GstForceKeyUnit` ask the camera for a keyframe by RTCP (PLI, RFC 4585 section 6.3.1), whether its SDP offers that
-/// or not: many cameras answer it all the same, and others ignore what they do not know (RFC 3550 section 6.1).
+/// Has `GstForceKeyUnit` ask the camera for a keyframe by RTCP (PLI, RFC 4585 section 6.3.1), whether its SDP offers
+/// that or not: many cameras answer it all the same, and others ignore what they do not know (RFC 3550 section 6.1).
 pub fn ask_for_keyframes(source: &gst::Element) {
     source.connect("on-sdp", false, |values| {
         // SAFETY: the value holds a message, which may be modified during the call, as the signal's documentation says.

@@ -8,6 +8,7 @@ mod catalogue;
 mod demand;
 mod status;
 mod timeline;
+mod troubles;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -24,6 +25,7 @@ pub use self::catalogue::{NoSuchStream, Streams};
 pub use self::demand::{Awake, Control, Demand};
 pub use self::status::{Keyframes, Keyless, Status};
 use self::timeline::Timeline;
+pub use self::troubles::Broken;
 use crate::packetize::{Frame, packetize};
 
 /// Frames that wait for one output, for so long: then the newest keyframe is worth more than the rest.
@@ -183,6 +185,11 @@ impl Stream {
             codec: self.codec.to_string(),
             ..self.status.stats(now)
         }
+    }
+
+    /// The rule by which it is not well although it runs.
+    pub fn broken(&self, now: Instant) -> Option<Broken> {
+        self.status.broken(now, self.demand.watched_since())
     }
 }
 

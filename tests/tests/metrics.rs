@@ -33,6 +33,33 @@ fn complaints(text: &str) -> Option<String> {
 }
 
 #[test]
+fn what_a_stream_was_watched_by_is_counted_by_stream_and_never_falls() {
+    let server = Server::start(&["--stream2", "160x120@10"]);
+    let runtime = Runtime::new().expect("a runtime");
+    let stream = |number: usize| server.stats().streams.swap_remove(number);
+    let by_webrtc = Watcher::start(&runtime, &["--url", &server.url("/whep")]);
+    let by_rtsp = Watcher::start(&runtime, &["--url", server.rtsp.as_deref().expect("RTSP")]);
+    by_webrtc.wait_for_shots(10);
+    by_rtsp.wait_for_shots(10);
+    until_true("both are counted", wait::SOON, || stream(0).client_count == 2);
+    assert_eq!((stream(1).client_count, stream(1).total_bytes_streamed), (0, 0), "nobody watches the second");
+    let watched = server.stats();
+    let first = &watched.streams[0];
+    assert!(first.uptime > 0.0 && first.current_bitrate > 0, "{first:?}");
+    assert_eq!((first.errors, first.frame_drops), (0, first.frames_dropped), "{first:?}");
+    let viewer = &watched.viewers[0];
+    // Another has as much by RTSP, from its first keyframe on.
+    assert!(first.total_bytes_streamed > viewer.bytes, "{first:?} {viewer:?}");
+    by_rtsp.stop(&runtime);
+    by_webrtc.stop(&runtime);
+    until_true("both have gone", wait::SOON, || stream(0).client_count == 0);
+    let total = stream(0).total_bytes_streamed;
+    assert!(total >= first.total_bytes_streamed, "{total} after {first:?}");
+    http::get(&server.url("/snapshot.jpg"));
+    assert!(stream(0).total_bytes_streamed > total, "a snapshot is sent too");
+}
+
+#[test]
 fn prometheus_reads_streams_and_viewers_and_counters_grow() {
     let port = free_rtp_port().to_string();
     let rtp = ["--transport", "webrtc,rtsp,rtp", "--rtp-host", "127.0.0.1", "--rtp-port", &port];

@@ -250,6 +250,18 @@ impl StreamConfig {
         {
             return bad(format!("--min-bitrate {}: is above --bitrate {}", floor.kbps(), ceiling.kbps()));
         }
+        let is_encoded = is_decoded || !source.is_passed_through();
+        if let (true, true, Some(floor), None) = (is_adaptive, is_encoded, floor, encode.bitrate)
+            && let Some((size, fps)) = encode.resolution.zip(encode.fps)
+        {
+            let automatic = auto_bitrate(encode.codec, size, fps, encode.max_quality);
+            if floor > automatic {
+                let (floor, automatic) = (floor.kbps(), automatic.kbps());
+                return bad(format!(
+                    "--min-bitrate {floor}: is above the {automatic} of {size} at {fps} fps; give --bitrate {floor} too"
+                ));
+            }
+        }
         encode.validate(source, is_decoded)?;
         let always_encode = options.always_encode.unwrap_or_default();
         let rtp_port = options.rtp_port.map(outputs::rtp_port).transpose()?;

@@ -262,6 +262,11 @@ fn what_is_wrong_together_is_said_with_its_line() {
         ("url = 'http://a/'", &[], "rov.toml, line 1: --url http://a/: give the address of an RTSP camera"),
         ("max-viewers = 0", &[], "rov.toml, line 1: --max-viewers 0: must be at least 1"),
         ("min-bitrate = 300\nbitrate = 100", &[], "rov.toml, line 1: --min-bitrate 300: is above --bitrate 100"),
+        (
+            "min-bitrate = 15001",
+            &[],
+            "rov.toml, line 1: --min-bitrate 15001: is above the 15000 of 1920x1080 at 30 fps; give --bitrate 15001",
+        ),
         ("transport = 'webrtc'\nsource = 'publish'", &[], "rov.toml, line 2: --source publish: streams are published"),
         ("[[camera]]\n[[camera.stream]]\nfps = 500", &[], "rov.toml, line 3: --fps 500: must be from 1 to 240"),
         ("[[camera]]\nsource = 'file'", &[], "rov.toml, line 2: --source file: needs --file FILE"),

@@ -71,6 +71,7 @@ pub(super) async fn snapshot(
     headers.insert(header::LAST_MODIFIED, HeaderValue::from_str(&modified).map_err(Failure::internal)?);
     let timestamp = HeaderValue::from_str(&timestamp(&picture)).map_err(Failure::internal)?;
     headers.insert(HeaderName::from_static("x-timestamp"), timestamp);
+    source.jpeg.add_sent(picture.data.len() as u64);
     Ok((headers, picture.data).into_response())
 }
 
@@ -116,6 +117,7 @@ async fn next_part((mut previews, first, given_at): Parts) -> Option<(Result<Byt
         Some(picture) => picture,
         None => tokio::time::timeout(FRESH, previews.next()).await.ok()??,
     };
+    previews.add_sent(picture.data.len() as u64);
     Some((Ok(part(&picture, opening)), (previews, None, Instant::now())))
 }
 

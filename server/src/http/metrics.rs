@@ -98,7 +98,7 @@ fn streams(families: &Families, streams: &[StreamStats]) -> prometheus::Result<(
         }
     }
     type Read = fn(&StreamStats) -> f64;
-    let counters: [(&str, &str, Read); 5] = [
+    let counters: [(&str, &str, Read); 7] = [
         ("rov_stream_frames_total", "Encoded pictures.", |of| of.frames as f64),
         ("rov_stream_keyframes_total", "Encoded keyframes.", |of| of.keyframes as f64),
         ("rov_stream_dropped_frames_total", "Raw pictures left out because the encoder was busy.", |of| {
@@ -110,6 +110,10 @@ fn streams(families: &Families, streams: &[StreamStats]) -> prometheus::Result<(
         ("rov_stream_restarts_total", "Restarts of the camera's pipeline, or of the stream's part of it.", |of| {
             of.restarts as f64
         }),
+        ("rov_stream_sent_bytes_total", "Bytes of video sent to all viewers, also to those who have gone.", |of| {
+            of.total_bytes_streamed as f64
+        }),
+        ("rov_stream_errors_total", "Interruptions of the stream, and starts that failed.", |of| of.errors as f64),
     ];
     for (name, help, read) in counters {
         let counter = families.counter(name, help, &of)?;
@@ -117,7 +121,9 @@ fn streams(families: &Families, streams: &[StreamStats]) -> prometheus::Result<(
             counter.with_label_values(&[&stream.camera, &stream.name]).inc_by(read(stream));
         }
     }
-    let gauges: [(&str, &str, Read); 9] = [
+    let gauges: [(&str, &str, Read); 11] = [
+        ("rov_stream_viewers", "Who watches now: by WebRTC, RTSP and MJPEG.", |of| of.client_count as f64),
+        ("rov_stream_uptime_seconds", "Since the last interruption of the stream.", |of| of.uptime),
         ("rov_stream_input_frames_per_second", "Raw pictures out of the source.", |of| of.fps_in),
         ("rov_stream_output_frames_per_second", "Encoded pictures.", |of| of.fps_out),
         ("rov_stream_bytes_per_second", "Encoded, over the last two seconds.", |of| of.bitrate_kbps * 125.0),
@@ -158,13 +164,16 @@ fn viewers(families: &Families, viewers: &[ViewerStats]) -> prometheus::Result<(
         }
     }
     type Read = fn(&ViewerStats) -> Option<f64>;
-    let gauges: [(&str, &str, Read); 7] = [
+    let gauges: [(&str, &str, Read); 8] = [
         ("rov_viewer_connected_seconds", "Since it is connected.", |of| Some(of.connected_s)),
         ("rov_viewer_estimate_bytes_per_second", "What its link carries, as far as was seen.", |of| {
             Some(f64::from(of.estimate_kbps) * 125.0)
         }),
         ("rov_viewer_queue_seconds", "How long packets wait because its link is full.", |of| Some(of.queue_ms / 1e3)),
         ("rov_viewer_round_trip_seconds", "Round trip.", |of| of.rtt_ms.map(|ms| ms / 1e3)),
+        ("rov_viewer_jitter_seconds", "How unevenly packets arrive, by its last report.", |of| {
+            of.jitter.map(|ms| ms / 1e3)
+        }),
         ("rov_viewer_loss_ratio", "Share of packets lost in its last report.", |of| of.loss),
         ("rov_viewer_pilot", "1 for the one whose link the bit rate follows.", |of| {
             Some(f64::from(u8::from(of.pilot)))

@@ -50,7 +50,7 @@ use crate::events::Events;
 use crate::output::jpeg::JpegOutput;
 use crate::output::rtp::RtpOutput;
 use crate::output::rtsp::RtspOutput;
-use crate::output::webrtc::WebRtcOutput;
+use crate::output::webrtc::{WebRtcOutput, WebRtcStats};
 use crate::settings::Settings;
 use crate::stream::{NoSuchStream, Streams};
 use crate::users::{Caller, Users};
@@ -171,12 +171,16 @@ impl From<NoSuchStream> for Failure {
 
 /// Whoever may not watch learns no more than whether all is well.
 async fn health(State(api): State<Arc<Api>>, Extension(caller): Extension<Caller>) -> Response {
+    let now = Instant::now();
     let streams: BTreeMap<_, _> = api
         .streams
         .iter()
         .map(|stream| {
-            let (state, reason) = stream.status().health();
-            (stream.name().to_owned(), StreamHealth { state, reason, resting: stream.status().is_resting() })
+            let (state, mut reason) = stream.status().health();
+            let broken = stream.broken(now).filter(|_| state == StreamState::Running);
+            let rule = broken.as_ref().map(|broken| broken.rule.to_owned());
+            reason = reason.or(broken.map(|broken| broken.reason));
+            (stream.name().to_owned(), StreamHealth { state, reason, resting: stream.status().is_resting(), rule })
         })
         .collect();
     let is_well = |stream: &StreamHealth| stream.state == StreamState::Running && stream.reason.is_none();
@@ -198,22 +202,35 @@ async fn stats(State(api): State<Arc<Api>>) -> Result<Json<Stats>, Failure> {
 /// Everything that is counted and measured, now.
 async fn gather(api: &Api) -> Result<Stats, Failure> {
     let now = Instant::now();
-    // One for each stream, or none at all.
-    let streams = api.streams.iter().enumerate().map(|(at, stream)| StreamStats {
-        rtp: api.rtp.get(at).map_or_else(Vec::new, |rtp| rtp.stats().destinations),
-        ..stream.stats(now)
+    let webrtc = match &api.webrtc {
+        Some(webrtc) => webrtc.stats().await?,
+        None => WebRtcStats::default(),
+    };
+    let streams = api.streams.iter().enumerate().map(|(at, stream)| {
+        // One for each stream, or none at all.
+        let rtp = api.rtp.get(at);
+        let audiences = [
+            webrtc.audience(at, stream.name()),
+            rtp.map(|rtp| rtp.audience()).unwrap_or_default(),
+            api.rtsp.as_ref().map(|rtsp| rtsp.audience(at)).unwrap_or_default(),
+            api.jpeg[at].audience(),
+        ];
+        StreamStats {
+            rtp: rtp.map_or_else(Vec::new, |rtp| rtp.stats().destinations),
+            client_count: audiences.iter().map(|audience| audience.viewers).sum(),
+            total_bytes_streamed: audiences.iter().map(|audience| audience.sent).sum(),
+            ..stream.stats(now)
+        }
     });
+    let streams = streams.collect();
     Ok(Stats {
         id: api.id.clone(),
         name: api.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_s: now.saturating_duration_since(api.started).as_secs_f64(),
         cameras: api.streams.cameras(),
-        streams: streams.collect(),
-        viewers: match &api.webrtc {
-            Some(webrtc) => webrtc.stats().await?,
-            None => Vec::new(),
-        },
+        streams,
+        viewers: webrtc.viewers,
         rtp: api.rtp.iter().map(|rtp| rtp.stats()).reduce(RtpStats::and),
         rtsp: api.rtsp.as_ref().map(|rtsp| rtsp.stats()),
         jpeg: api.jpeg.iter().map(|jpeg| jpeg.stats()).reduce(JpegStats::and).unwrap_or_default(),

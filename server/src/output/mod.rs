@@ -15,6 +15,15 @@ use rov_common::discovery::Announcement;
 
 use crate::progress::Beat;
 
+/// Who watches a stream by one output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Audience {
+    /// Now.
+    pub viewers: u64,
+    /// Bytes of video that they and those before them were sent.
+    pub sent: u64,
+}
+
 /// One way to viewers, as the composition root needs to know it.
 pub trait Output: Send + Sync {
     fn name(&self) -> &'static str;

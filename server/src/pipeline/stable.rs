@@ -49,7 +49,18 @@ fn has_serial(devices: &Path, node: &Path) -> bool {
     // `device` is the interface, whose folder is in that of the device.
     let path = node.file_name().map(|name| devices.join(name).join("device/../serial"));
     let serial = path.and_then(|path| std::fs::read_to_string(path).ok()).unwrap_or_default();
-    serial.chars().filter(|c| c.is_ascii_alphanumeric()).count() >= SERIAL_LENGTH
+    let serial: String = serial.chars().filter(char::is_ascii_alphanumeric).collect();
+    serial.len() >= SERIAL_LENGTH && !is_date(&serial)
+}
+
+/// That of the firmware, as 20200512 or 202005121530: all cameras of the model have it.
+fn is_date(serial: &str) -> bool {
+    let number = |at: std::ops::Range<usize>| serial.get(at)?.parse::<u32>().ok();
+    serial.bytes().all(|byte| byte.is_ascii_digit())
+        && [8, 12, 14].contains(&serial.len())
+        && number(0..4).is_some_and(|year| (2000..2100).contains(&year))
+        && number(4..6).is_some_and(|month| (1..=12).contains(&month))
+        && number(6..8).is_some_and(|day| (1..=31).contains(&day))
 }
 
 /// From nodes to the links that lead to them, of several the first by name.
@@ -141,6 +152,11 @@ mod tests {
         assert_eq!(dev.of("video2"), alone, "the link led to the other one before");
         dev.serial("video2", "SN0001");
         assert_eq!(dev.of("video2"), alone, "all of the model have this number");
+        for (serial, is_one) in [("2020-05-12", false), ("202005121530", false), ("20201512", true), ("12345678", true)]
+        {
+            std::fs::write(dev.path("usb/video2/serial"), serial).expect("a serial number");
+            assert_eq!(dev.of("video2") != alone, is_one, "{serial}");
+        }
     }
 
     #[test]

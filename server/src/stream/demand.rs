@@ -34,6 +34,8 @@ pub struct Demand {
 /// Those for whom pictures are encoded.
 struct Lookers {
     count: usize,
+    /// When the first of them has come.
+    come: Instant,
     /// When the last has gone.
     gone: Instant,
 }
@@ -41,7 +43,7 @@ struct Lookers {
 impl Demand {
     pub(super) fn new(now: Instant) -> (Arc<Self>, mpsc::Receiver<Control>) {
         let (control, requests) = mpsc::channel(CONTROL_CAPACITY);
-        let lookers = Mutex::new(Lookers { count: 0, gone: now });
+        let lookers = Mutex::new(Lookers { count: 0, come: now, gone: now });
         (Arc::new(Self { control, lookers, rate: Mutex::default(), least_decoder: Mutex::default() }), requests)
     }
 
@@ -51,6 +53,9 @@ impl Demand {
         let first = {
             let mut lookers = lock(&self.lookers);
             lookers.count += 1;
+            if lookers.count == 1 {
+                lookers.come = Instant::now();
+            }
             lookers.count == 1
         };
         if first {
@@ -73,6 +78,12 @@ impl Demand {
     pub fn idle_since(&self) -> Option<Instant> {
         let lookers = lock(&self.lookers);
         (lookers.count == 0).then_some(lookers.gone)
+    }
+
+    /// Since when somebody looks; none while nobody does.
+    pub fn watched_since(&self) -> Option<Instant> {
+        let lookers = lock(&self.lookers);
+        (lookers.count > 0).then_some(lookers.come)
     }
 
     /// Asks the encoder for a keyframe; the supervisor coalesces requests.

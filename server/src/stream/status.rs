@@ -11,6 +11,7 @@ use rov_common::units::{Bitrate, Resolution};
 use rov_common::window::RateWindow;
 use tokio::sync::watch;
 
+use super::troubles::{Broken, Troubles};
 use crate::packetize::Frame;
 use crate::rate_control::Ceiling;
 
@@ -60,6 +61,12 @@ struct Inner {
     frames_damaged: u64,
     window_bits: RateWindow,
     window_latency_us: RateWindow,
+    troubles: Troubles,
+    errors: u64,
+    /// Since when the stream runs, without an interruption.
+    running_since: Option<Instant>,
+    /// It has stalled, which is counted: the restart that follows is of the same error.
+    stop_counted: bool,
 }
 
 impl Default for Inner {
@@ -93,6 +100,10 @@ impl Default for Inner {
             frames_damaged: 0,
             window_bits: RateWindow::new(WINDOW),
             window_latency_us: RateWindow::new(WINDOW),
+            troubles: Troubles::default(),
+            errors: 0,
+            running_since: None,
+            stop_counted: false,
         }
     }
 }
@@ -200,7 +211,7 @@ impl Status {
     pub fn set_keyless(&self, reason: String) {
         self.change(|inner| {
             inner.keyless = true;
-            inner.state = StreamState::Stalled;
+            inner.stopped(StreamState::Stalled);
             inner.reason = Some(reason);
         });
     }
@@ -210,7 +221,7 @@ impl Status {
         self.change(|inner| {
             inner.restarts += u64::from(state == StreamState::Restarting);
             inner.resting = false;
-            inner.state = state;
+            inner.stopped(state);
             inner.reason = Some(reason);
         });
     }
@@ -237,12 +248,16 @@ impl Status {
         while inner.history_in.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > WINDOW) {
             inner.history_in.pop_front();
         }
+        let more = frames_dropped.saturating_sub(inner.frames_dropped);
+        inner.troubles.dropped(now, more);
         inner.frames_dropped = frames_dropped;
     }
 
     /// So many more pictures of the source were damaged.
     pub fn add_damaged(&self, frames: u64) {
-        lock(&self.inner).frames_damaged += frames;
+        let mut inner = lock(&self.inner);
+        inner.frames_damaged += frames;
+        inner.troubles.dropped(Instant::now(), frames);
     }
 
     /// How many encoders have been started: pictures of one cannot be decoded with those of another.
@@ -254,6 +269,11 @@ impl Status {
     pub fn health(&self) -> (StreamState, Option<String>) {
         let StreamHealth { state, reason, .. } = lock(&self.inner).health();
         (state, reason)
+    }
+
+    /// What is wrong with a stream that runs. `watched_since`: none while nobody watches.
+    pub(super) fn broken(&self, now: Instant, watched_since: Option<Instant>) -> Option<Broken> {
+        lock(&self.inner).troubles.broken(now, watched_since)
     }
 
     /// But for name and codec, which the stream knows.
@@ -279,6 +299,10 @@ impl Status {
             restarts: inner.restarts,
             frozen: inner.frozen.is_some(),
             resting: inner.resting,
+            current_bitrate: inner.window_bits.per_second(now) as u64,
+            frame_drops: inner.frames_dropped_before + inner.frames_dropped + inner.frames_damaged,
+            errors: inner.errors,
+            uptime: inner.running_since.map_or(0.0, |since| now.saturating_duration_since(since).as_secs_f64()),
             ..StreamStats::default()
         }
     }
@@ -308,6 +332,7 @@ impl Inner {
         self.window_bits.add(now, frame.unit.len() as u64 * 8);
         self.window_latency_us.add(now, now.saturating_duration_since(frame.captured_at).as_micros() as u64);
         self.first_picture.get_or_insert(now);
+        self.troubles.picture(now);
         if frame.keyframe {
             self.keyframes += 1;
             let before = self.last_keyframe.replace(now);
@@ -323,7 +348,19 @@ impl Inner {
                 self.reason = None;
             }
             self.state = StreamState::Running;
+            self.running_since.get_or_insert(now);
         }
+    }
+
+    /// Each interruption counts as one error, however often it is told of.
+    fn stopped(&mut self, state: StreamState) {
+        let ran = self.running_since.take().is_some();
+        let counted = std::mem::replace(&mut self.stop_counted, ran && state == StreamState::Stalled);
+        if self.stop_counted || (state == StreamState::Restarting && !counted) {
+            self.errors += 1;
+            self.troubles.error(Instant::now());
+        }
+        self.state = state;
     }
 
     /// Why pictures that come are not what they should be.
@@ -337,7 +374,7 @@ impl Inner {
 
     fn health(&self) -> StreamHealth {
         let reason = self.why_not_well().map(str::to_owned);
-        StreamHealth { state: self.state, reason, resting: self.resting }
+        StreamHealth { state: self.state, reason, resting: self.resting, rule: None }
     }
 }
 

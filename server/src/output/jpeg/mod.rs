@@ -7,6 +7,7 @@
 mod pipeline;
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use self::pipeline::Maker;
-use super::Output;
+use super::{Audience, Output};
 use crate::progress::Beat;
 use crate::stream::Stream;
 
@@ -79,6 +80,7 @@ impl JpegOutput {
             idle: Condvar::new(),
             snapshots: watch::Sender::new(None),
             previews: watch::Sender::new(None),
+            sent: AtomicU64::new(0),
             ended: CancellationToken::new(),
         };
         Self { shared: Arc::new(shared), max_viewers: usize::from(max_viewers) }
@@ -112,6 +114,18 @@ impl JpegOutput {
     /// Why no pictures can be made, if that is so.
     pub fn trouble(&self) -> Option<String> {
         lock(&self.shared.demand).trouble.clone()
+    }
+
+    /// Pictures of so many bytes went to somebody.
+    pub fn add_sent(&self, bytes: u64) {
+        self.shared.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub fn audience(&self) -> Audience {
+        Audience {
+            viewers: lock(&self.shared.demand).rates.len() as u64,
+            sent: self.shared.sent.load(Ordering::Relaxed),
+        }
     }
 
     pub fn stats(&self) -> JpegStats {
@@ -170,6 +184,11 @@ pub struct Previews {
 }
 
 impl Previews {
+    /// So many bytes of them went to the viewer.
+    pub fn add_sent(&self, bytes: u64) {
+        self.wanted.shared.sent.fetch_add(bytes, Ordering::Relaxed);
+    }
+
     /// The next picture; None when the output ends. It waits for as long as there is none. Safe to cancel.
     pub async fn next(&mut self) -> Option<Picture> {
         tokio::time::sleep_until(self.due.into()).await;
@@ -246,6 +265,8 @@ struct Shared {
     idle: Condvar,
     snapshots: watch::Sender<Option<Picture>>,
     previews: watch::Sender<Option<Picture>>,
+    /// Bytes of pictures.
+    sent: AtomicU64,
     ended: CancellationToken,
 }
 

@@ -24,7 +24,7 @@ use rov_common::sync::lock;
 
 use self::links::Links;
 use self::sender::Sender;
-use super::Output;
+use super::{Audience, Output};
 use crate::config::RtpConfig;
 use crate::progress::{Beat, HANGS_AFTER};
 use crate::stream::{Awake, OutputQueue, Stream};
@@ -99,6 +99,11 @@ impl RtpOutput {
     pub fn main_host(&self) -> Ipv4Addr {
         let hosts = &self.config.hosts;
         hosts.iter().find(|host| host.is_multicast()).copied().unwrap_or(hosts[0])
+    }
+
+    /// Whom it reaches is not known.
+    pub fn audience(&self) -> Audience {
+        Audience { viewers: 0, sent: self.shared.bytes.load(Ordering::Relaxed) }
     }
 
     pub fn stats(&self) -> RtpStats {

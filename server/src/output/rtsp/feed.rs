@@ -33,6 +33,8 @@ pub(super) struct Feeder {
     awake: Mutex<Option<Awake>>,
     /// Access units skipped by feeds that are over.
     skipped_before: AtomicU64,
+    /// Bytes of access units, for each client that played then.
+    sent: AtomicU64,
     current: Mutex<Current>,
 }
 
@@ -49,6 +51,7 @@ impl Feeder {
             playing: AtomicUsize::new(0),
             awake: Mutex::default(),
             skipped_before: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
             current: Mutex::default(),
         })
     }
@@ -120,6 +123,10 @@ impl Feeder {
         self.skipped_before.load(Ordering::Relaxed) + now.unwrap_or(0)
     }
 
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
     /// The media that is fed, if there is one.
     pub fn media(&self) -> Option<rtsp::RTSPMedia> {
         lock(&self.current).media.upgrade()
@@ -160,6 +167,8 @@ impl Feed {
                 state.waits_for_keyframe = true;
                 continue;
             };
+            let bytes = frame.unit.len() as u64 * self.feeder.playing() as u64;
+            self.feeder.sent.fetch_add(bytes, Ordering::Relaxed);
             // An error is a media that ends.
             state.waits_for_keyframe = source.push_buffer(buffer(frame.unit.clone(), time)).is_err();
         }

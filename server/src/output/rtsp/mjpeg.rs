@@ -98,9 +98,11 @@ async fn pump(jpeg: Arc<JpegOutput>, mut playing: watch::Receiver<usize>, source
             // Never more than one ahead.
             if source.current_level_bytes() == 0
                 && let Some(time) = capture_time(&source, picture.captured, &mut times)
-                && source.push_buffer(buffer(picture.data, time)).is_err()
             {
-                return;
+                previews.add_sent(picture.data.len() as u64 * *playing.borrow() as u64);
+                if source.push_buffer(buffer(picture.data, time)).is_err() {
+                    return;
+                }
             }
         }
     }

@@ -38,7 +38,7 @@ use self::feed::Feeder;
 use self::gate::Gate;
 use self::mjpeg::Mjpeg;
 use self::paths::{Content, Paths};
-use super::Output;
+use super::{Audience, Output};
 use crate::config::RtspConfig;
 use crate::inlet::Inlet;
 use crate::output::jpeg::JpegOutput;
@@ -186,6 +186,12 @@ impl RtspOutput {
     pub fn info(&self, stream: usize) -> RtspInfo {
         let path = self.paths.to(Content { stream, mjpeg: false }).next().unwrap_or_default();
         RtspInfo { port: self.port, path: path.to_owned() }
+    }
+
+    /// Of the stream. Of those who play previews the first is among the viewers of `JpegOutput`, as is what they are sent.
+    pub fn audience(&self, stream: usize) -> Audience {
+        let Served { feeder, mjpeg } = &self.served[stream];
+        Audience { viewers: (feeder.playing() + mjpeg.playing().saturating_sub(1)) as u64, sent: feeder.sent() }
     }
 
     pub fn stats(&self) -> RtspStats {

@@ -96,6 +96,8 @@ struct Encode {
     rate_control: Option<RateControl>,
     /// How many watch it or are connecting.
     viewers: usize,
+    /// Bytes that viewers were sent who have gone.
+    sent_before: u64,
     keyframe_wanted: bool,
 }
 
@@ -154,6 +156,7 @@ impl Engine {
             codec,
             rate_control: floor.map(RateControl::new),
             viewers: 0,
+            sent_before: 0,
             keyframe_wanted: false,
         };
         Self {
@@ -474,6 +477,7 @@ impl Engine {
     fn remove(&mut self, id: &str, end: &End, net: &mut impl Transmit) {
         let Some(mut viewer) = self.viewers.remove(id) else { return };
         self.streams[viewer.stream].viewers -= 1;
+        self.streams[viewer.stream].sent_before += viewer.session.bytes();
         self.leave_share(&mut viewer);
         viewer.session.close();
         drain(viewer.session.core(), &mut self.run, net, &mut |_| ());
@@ -509,6 +513,13 @@ impl Engine {
         let mut all: Vec<_> = self.viewers.values_mut().map(seen).collect();
         all.sort_by(|(_, a), (_, b)| b.connected_s.total_cmp(&a.connected_s));
         all
+    }
+
+    /// Of each stream: bytes that all its viewers were sent so far, with those who have gone.
+    pub fn sent(&self) -> Vec<u64> {
+        let mut sent: Vec<_> = self.streams.iter().map(|stream| stream.sent_before).collect();
+        self.viewers.values().for_each(|viewer| sent[viewer.stream] += viewer.session.bytes());
+        sent
     }
 
     #[cfg(test)]

@@ -30,7 +30,7 @@ use tokio::sync::{oneshot, watch};
 pub use engine::{AcceptError, CandidateError, Engine};
 pub use offer::{Fragment, OfferError};
 
-use super::Output;
+use super::{Audience, Output};
 use crate::identity::Identity;
 use crate::progress::{Beat, HANGS_AFTER};
 use crate::stream::Streams;
@@ -106,9 +106,26 @@ enum Command {
         reply: oneshot::Sender<bool>,
     },
     Stats {
-        reply: oneshot::Sender<Vec<ViewerStats>>,
+        reply: oneshot::Sender<WebRtcStats>,
     },
     Shutdown,
+}
+
+/// Who watches by WebRTC, and what they were sent.
+#[derive(Debug, Default)]
+pub struct WebRtcStats {
+    pub viewers: Vec<ViewerStats>,
+    /// Of each stream: bytes of video, those to viewers who have gone as well.
+    pub sent: Vec<u64>,
+}
+
+impl WebRtcStats {
+    /// Of the stream at this place, which has this name.
+    pub fn audience(&self, stream: usize, name: &str) -> Audience {
+        let watches = |viewer: &&ViewerStats| viewer.stream == name && viewer.connected_s > 0.0;
+        let viewers = self.viewers.iter().filter(watches).count() as u64;
+        Audience { viewers, sent: self.sent.get(stream).copied().unwrap_or_default() }
+    }
 }
 
 /// By which addresses viewers may reach the media socket, and who they find there.
@@ -178,7 +195,7 @@ impl WebRtcOutput {
         self.ask(|reply| Command::Close { id, reply }).await
     }
 
-    pub async fn stats(&self) -> Result<Vec<ViewerStats>, Busy> {
+    pub async fn stats(&self) -> Result<WebRtcStats, Busy> {
         self.ask(|reply| Command::Stats { reply }).await
     }
 

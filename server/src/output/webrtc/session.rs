@@ -129,6 +129,8 @@ pub struct Session {
     nacks: u64,
     plis: u64,
     loss: Option<f64>,
+    /// Of its last report, milliseconds.
+    jitter: Option<f64>,
 }
 
 /// Where the server's media socket is reached, and who is there.
@@ -218,6 +220,7 @@ impl Session {
             nacks: 0,
             plis: 0,
             loss: None,
+            jitter: None,
         };
         session.has_room_for_candidates(offer.candidates);
         Ok((session, offer.answer(&answer.sdp)))
@@ -449,6 +452,7 @@ impl Session {
             if let Some(block) = block {
                 let loss = f64::from(block.fraction_lost) / 256.0;
                 self.loss = Some(loss);
+                self.jitter = Some(f64::from(block.jitter) * 1000.0 / f64::from(crate::packetize::CLOCK_RATE));
                 self.feedback.with(|estimator| estimator.on_receiver_report(loss));
             }
         }
@@ -565,6 +569,11 @@ impl Session {
         }
     }
 
+    /// Of video, sent so far.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     pub fn is_connected(&self) -> bool {
         matches!(self.state, State::Connected { .. })
     }
@@ -602,6 +611,10 @@ impl Session {
             rtt_ms: (rtt_s > 0.0).then_some(rtt_s * 1000.0),
             loss: self.loss,
             stalled: self.liveness.trouble(now).map(str::to_owned),
+            available_bandwidth: estimate as u64,
+            packet_loss: self.loss.unwrap_or_default(),
+            rtt: rtt_s * 1000.0,
+            jitter: self.jitter,
         }
     }
 }

@@ -17,7 +17,7 @@ use rtc::stun::xoraddr::XorMappedAddress;
 use tokio::sync::watch;
 
 use super::engine::{Asked, Engine, Reach, Transmit};
-use super::{Accepted, Command, Paths, Restarted};
+use super::{Accepted, Command, Paths, Restarted, WebRtcStats};
 use crate::identity::Identity;
 use crate::packetize::Frame;
 use crate::progress::Beat;
@@ -228,7 +228,8 @@ impl MediaThread {
                         viewer.awaits_keyframe |= viewer.connected_s > 0.0 && frames.is_skipping();
                         viewer
                     });
-                    let _ = reply.send(stats.collect());
+                    let viewers = stats.collect();
+                    let _ = reply.send(WebRtcStats { viewers, sent: self.engine.sent() });
                 }
                 Ok(Command::Shutdown) | Err(TryRecvError::Disconnected) => return None,
                 Err(TryRecvError::Empty) => return Some(false),
