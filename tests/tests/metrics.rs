@@ -5,10 +5,10 @@ use std::process::{Command, Stdio};
 use std::io::Write;
 use std::path::PathBuf;
 
-use rov_tests::http;
 use rov_tests::programs::Server;
 use rov_tests::rtp::free_rtp_port;
 use rov_tests::wait::until_true;
+use rov_tests::{http, jpeg};
 use rov_tests::{skipped, wait, watcher::Watcher};
 use tokio::runtime::Runtime;
 
@@ -55,7 +55,7 @@ fn what_a_stream_was_watched_by_is_counted_by_stream_and_never_falls() {
     until_true("both have gone", wait::SOON, || stream(0).client_count == 0);
     let total = stream(0).total_bytes_streamed;
     assert!(total >= first.total_bytes_streamed, "{total} after {first:?}");
-    http::get(&server.url("/snapshot.jpg"));
+    assert_eq!(jpeg::get(server.address, "/snapshot.jpg").status, 200);
     assert!(stream(0).total_bytes_streamed > total, "a snapshot is sent too");
 }
 
