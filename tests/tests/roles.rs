@@ -229,6 +229,44 @@ fn failed_logins_of_an_address_count_over_all_protocols_together() {
 }
 
 #[test]
+fn only_a_controller_changes_settings_and_no_page_of_another_origin_does() {
+    let guarded = Guarded::start("", &[]);
+    let server = &guarded.server;
+    server.wait_until_running();
+    let change = |headers: &[(&str, &str)]| {
+        let headers = [&[("Content-Type", "application/json")][..], headers].concat();
+        let url = server.url("/api/cameras/cam1/streams/stream1/settings");
+        http::request_with("PATCH", &url, &headers, br#"{"streamBitrate":900}"#)
+    };
+    let by = |login: &str| change(&[("Authorization", login)]);
+    // Watching is open, and who changes something has to say who it is.
+    assert_eq!(http::get(&server.url("/api/settings")).status, 200);
+    let refused = change(&[]);
+    assert!(refused.status == 401 && refused.header("www-authenticate").contains("Basic"), "{refused:?}");
+    assert_eq!(by(&bearer("rov_other")).status, 401);
+    for guest in [basic("guest", "shallow"), bearer(GUEST_TOKEN)] {
+        let refused = by(&guest);
+        assert!(refused.status == 403 && refused.error().contains("guest is a viewer"), "{refused:?}");
+    }
+    let pilot = basic("pilot", "deep sea");
+    for foreign in [("Origin", "http://evil.example"), ("Sec-Fetch-Site", "cross-site")] {
+        assert_eq!(change(&[("Authorization", &pilot), foreign]).status, 403, "{foreign:?}");
+    }
+    for pilot in [pilot, bearer(PILOT_TOKEN)] {
+        let changed = by(&pilot);
+        assert_eq!(changed.status, 200, "{changed:?}");
+    }
+    let log = guarded.log();
+    for line in [
+        "audit: refused PATCH /api/cameras/cam1/streams/stream1/settings",
+        "user=\"guest\" role=\"viewer\" from=127.0.0.1",
+        "user=\"pilot\" role=\"controller\" from=127.0.0.1",
+    ] {
+        assert!(log.contains(line), "{line} in {log}");
+    }
+}
+
+#[test]
 fn only_a_controller_publishes() {
     let guarded = Guarded::start("", &["--source", "publish"]);
     let url = guarded.server.rtsp.clone().expect("RTSP");
