@@ -325,14 +325,6 @@ fn changed(plan: &Plan, stream: usize, change: impl FnOnce(&mut EncodeConfig)) -
     prepare_branch(plan, &camera, stream, chosen("x264enc")[0])
 }
 
-/// Each picture once, in order, though two branches gave them.
-fn assert_whole(units: &[AccessUnit], interval: Duration, what: &str) {
-    for pair in units.windows(2) {
-        let step = pair[1].pts.saturating_sub(pair[0].pts);
-        assert!(step.abs_diff(interval) < interval / 10, "{what}: {step:?} at {:?}", pair[0].pts);
-    }
-}
-
 /// Of the SPS of the last keyframe: profile_idc and size.
 fn coded_as(units: &[AccessUnit]) -> (u8, Resolution) {
     let mut sets = ParameterSetCache::new(Codec::H264);
@@ -366,7 +358,7 @@ fn another_branch_takes_over_at_a_keyframe_and_no_picture_is_missing_nor_comes_t
         assert_eq!(coded_as(&units), is_so, "{what}");
         assert_eq!(running.branch(0).format().map(|(resolution, _)| resolution), Some(is_so.1), "{what}");
     }
-    assert_whole(&units, FRAME, "by four branches");
+    assert_even(&units, FRAME, "by four branches");
     assert_unbroken(times, "the other stream");
     let tee = running.graph.pipeline.by_name(plan::TEE).unwrap();
     assert_eq!(tee.src_pads().len(), 2, "what is over is out");
@@ -394,7 +386,7 @@ fn a_branch_that_does_not_come_to_life_leaves_the_one_at_work() {
         assert!(refused.contains(why), "{refused}");
         units.extend(running.take(0, 10));
     }
-    assert_whole(&units, FRAME, "beside those that fail");
+    assert_even(&units, FRAME, "beside those that fail");
     let more: Vec<_> = running.events.try_iter().filter(|e| !matches!(e, GraphEvent::Format { .. })).collect();
     assert_eq!(more, []);
     assert!(units[5..].iter().all(|unit| !unit.keyframe), "the one at work has noticed nothing");
@@ -453,17 +445,18 @@ fn is_behind_scaler(convert: &gst::Element) -> bool {
 
 #[test]
 fn the_bit_rate_that_is_changed_to_is_what_comes_out() {
-    let plan = plan(pipeline(&RAW.replace("videotestsrc", "videotestsrc pattern=snow")));
-    let running = run(&plan);
+    // With a buffer of one frame less comes out.
+    let camera = pipeline(&RAW.replace("videotestsrc", "videotestsrc pattern=snow"));
+    let camera = camera.with_encode(|encode| encode.low_latency = false);
+    let running = run(&plan(camera.clone()));
     running.take(0, 10);
     for kbps in [1500, 4000] {
         let bitrate = Some(Bitrate::from_kbps(kbps));
-        running.branch(0).change_rate(&EncodeConfig { bitrate, ..small().streams[0].encode.clone() }).unwrap();
-        running.take(0, 15);
-        let units = running.take(0, 60);
-        let bits: usize = units.iter().map(|unit| unit.data.len() * 8).sum();
-        let seconds = (units[59].pts - units[0].pts + FRAME).as_secs_f64();
-        let measured = bits as f64 / seconds / 1000.0;
+        running.branch(0).change_rate(&EncodeConfig { bitrate, ..camera.streams[0].encode.clone() }).unwrap();
+        running.take(0, 30);
+        // By their number: on a busy machine some are left out before the encoder.
+        let bits: usize = running.take(0, 60).iter().map(|unit| unit.data.len() * 8).sum();
+        let measured = bits as f64 / 60.0 * 30.0 / 1000.0;
         assert!((measured / f64::from(kbps) - 1.0).abs() < 0.15, "{measured:.0} for {kbps} kbit/s");
     }
     running.graph.stop(STOP_LIMIT);
