@@ -25,7 +25,6 @@ pub use self::catalogue::{NoSuchStream, Streams};
 pub use self::demand::{Awake, Control, Demand};
 pub use self::status::{Keyframes, Keyless, Status};
 use self::timeline::Timeline;
-pub use self::troubles::Broken;
 use crate::packetize::{Frame, packetize};
 
 /// Frames that wait for one output, for so long: then the newest keyframe is worth more than the rest.
@@ -187,9 +186,9 @@ impl Stream {
         }
     }
 
-    /// The rule by which it is not well although it runs.
-    pub fn broken(&self, now: Instant) -> Option<Broken> {
-        self.status.broken(now, self.demand.watched_since())
+    /// To be called now and then: whether it is well, although it runs.
+    pub fn look_for_troubles(&self, now: Instant) {
+        self.status.look_for_troubles(now, self.demand.watched_since());
     }
 }
 

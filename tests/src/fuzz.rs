@@ -102,6 +102,7 @@ pub fn offer(body: &[u8]) {
             // For the core the format is completed; the viewer gets its own back.
             let mut again = offer::parse(&parsed.sdp, codec, profile).expect("what is taken once");
             again.codec.fmtp.clone_from(&parsed.codec.fmtp);
+            again.highest_profile = parsed.highest_profile;
             assert_eq!(again, parsed);
         }
     }

@@ -189,7 +189,8 @@ fn a_file_with_a_camera_and_its_stream_is_checked_and_streamed() {
     for part in [
         "camera nose: test",
         "stream main: H.264, 640x360 at 25 fps, 900 kbit/s, by the first encoder that works",
-        "server \"Dory\", announced: HTTP on TCP 0.0.0.0:8080, WebRTC, RTSP on TCP 8554 with a password",
+        "server \"Dory\", announced: HTTP on TCP 0.0.0.0:8080, WebRTC, RTSP on TCP 8554",
+        "pilot may watch; pilot may change things",
     ] {
         assert!(said.contains(part), "{part:?} in {said}");
     }
@@ -205,7 +206,7 @@ fn a_file_with_a_camera_and_its_stream_is_checked_and_streamed() {
     assert_eq!(check(&["--check-config", file]).0, Some(2));
 
     std::fs::write(&path, text).expect("a file");
-    let server = Server::start(&["--config", file]);
+    let server = Server::start(&["--config", file, "--view", "open"]);
     until("the stream by its name", wait::START, || {
         let (_, mut health) = server.health();
         health.streams.remove("main").filter(|stream| stream.state == StreamState::Running)

@@ -199,7 +199,8 @@ fn encode_announcement(announcement: &Announcement, streams: usize, formats: usi
         object["key"] = json!(key);
     }
     if let Some(tls) = &announcement.tls {
-        object["tls"] = json!(tls);
+        // Most often it is that of the key, and room is short.
+        object["tls"] = if announcement.key.as_ref() == Some(tls) { json!(true) } else { json!(tls) };
     }
     if let Some(run) = announcement.run {
         object["run"] = json!(run);
@@ -281,11 +282,16 @@ fn announcement(object: &Map<String, Value>) -> Result<Announcement, DecodeError
         None => Some(vec!["webrtc".to_owned()]),
     };
     let streams = list(object, "streams")?.unwrap_or_default();
+    let key = fingerprint(object, "key")?;
+    let tls = match object.get("tls") {
+        Some(Value::Bool(true)) => Some(key.clone().ok_or(DecodeError::InvalidField("tls"))?),
+        _ => fingerprint(object, "tls")?,
+    };
     Ok(Announcement {
         v: VERSION,
         id,
-        key: fingerprint(object, "key")?,
-        tls: fingerprint(object, "tls")?,
+        key,
+        tls,
         run: number(object, "run")?,
         name: text(object, "name", MAX_NAME)?.unwrap_or_default(),
         version: text(object, "version", MAX_VERSION)?.unwrap_or_default(),
@@ -468,7 +474,8 @@ mod tests {
     fn eight_cameras_of_two_streams_all_fit_with_the_longest_names() {
         // Of a camera and its stream together; the first camera's streams have no camera in their names.
         let long = |at: usize| format!("{}{at:02}", "n".repeat(MAX_STREAM_NAME - 2));
-        let longest = Announcement { name: "N".repeat(MAX_NAME), version: "10.10.10".to_owned(), ..sample() };
+        let longest =
+            Announcement { name: "N".repeat(MAX_NAME), version: "10.10.10".to_owned(), tls: sample().key, ..sample() };
         for (announcement, name) in
             [(longest, &long as &dyn Fn(usize) -> String), (sample(), &|at| format!("cam/s{at}"))]
         {
@@ -476,6 +483,7 @@ mod tests {
             let datagram = encode(&Message::Announce(Announcement { streams: streams.clone(), ..announcement }));
             assert!(datagram.len() <= MAX_DATAGRAM, "{} bytes", datagram.len());
             let Ok(Message::Announce(read)) = decode(&datagram) else { panic!() };
+            assert!(read.tls.is_some());
             let names: Vec<_> = read.streams.iter().map(|stream| stream.name.clone()).collect();
             assert_eq!(names, (0..16).map(name).collect::<Vec<_>>());
             let formats = read.streams.iter().position(|stream| stream.width == 0).expect("some that had no room");

@@ -52,7 +52,7 @@ use crate::output::rtp::RtpOutput;
 use crate::output::rtsp::RtspOutput;
 use crate::output::webrtc::{WebRtcOutput, WebRtcStats};
 use crate::settings::Settings;
-use crate::stream::{NoSuchStream, Streams};
+use crate::stream::{NoSuchStream, Stream, Streams};
 use crate::users::{Caller, Users};
 
 /// What the handlers need.
@@ -171,18 +171,8 @@ impl From<NoSuchStream> for Failure {
 
 /// Whoever may not watch learns no more than whether all is well.
 async fn health(State(api): State<Arc<Api>>, Extension(caller): Extension<Caller>) -> Response {
-    let now = Instant::now();
-    let streams: BTreeMap<_, _> = api
-        .streams
-        .iter()
-        .map(|stream| {
-            let (state, mut reason) = stream.status().health();
-            let broken = stream.broken(now).filter(|_| state == StreamState::Running);
-            let rule = broken.as_ref().map(|broken| broken.rule.to_owned());
-            reason = reason.or(broken.map(|broken| broken.reason));
-            (stream.name().to_owned(), StreamHealth { state, reason, resting: stream.status().is_resting(), rule })
-        })
-        .collect();
+    let of = |stream: &Arc<Stream>| (stream.name().to_owned(), stream.status().whole_health());
+    let streams: BTreeMap<_, _> = api.streams.iter().map(of).collect();
     let is_well = |stream: &StreamHealth| stream.state == StreamState::Running && stream.reason.is_none();
     let (status, word) = match streams.values().all(is_well) {
         true => (StatusCode::OK, "ok"),

@@ -236,6 +236,11 @@ impl EncoderRow {
         format!("{text} ! {}{pin}{level}", self.codec.media_type())
     }
 
+    /// It runs on the processor, any number of times.
+    pub fn is_software(&self) -> bool {
+        self.title.ends_with(", software")
+    }
+
     /// The option that was given and that this encoder has no setting for.
     pub fn lacks(&self, settings: &Settings, has: HasProperty) -> Option<&'static str> {
         let can_preset = self.preset.is_some_and(|(property, _)| has(self.element, property));

@@ -180,7 +180,11 @@ impl Joint {
         limit: Duration,
     ) -> Result<Duration, NotReplaced> {
         let begun = Instant::now();
-        let stuck = |Stuck| NotReplaced(Stuck.to_string());
+        // It gives no pictures any more, and is not gone either: only the whole pipeline can be started again.
+        let stuck = |Stuck| {
+            self.capture.event(GraphEvent::Error(Failure::Source(Stuck.to_string())));
+            NotReplaced(Stuck.to_string())
+        };
         self.take_out(limit).map_err(stuck)?;
         let reason = match self.put_in(plan, source_codec).and_then(|()| self.first_picture()) {
             Ok(()) => return Ok(begun.elapsed()),

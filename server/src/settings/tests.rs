@@ -113,10 +113,12 @@ fn each_setting_takes_what_it_says_and_refuses_the_rest_by_its_name() {
             Access::Stream(..) => ("", STREAM),
         };
         // A level allows not all sizes, and a lowest rate not all rates.
+        let rate: &[&str] = if setting.name == "minBitrate" { &["--bitrate", "500000"] } else { &[] };
+        let given = [&["--width", "16", "--height", "16"], rate].concat();
         let (right, wrong) = samples(&setting.kind);
         for value in right {
             let _ = std::fs::remove_file(kept_in(&folder));
-            let settings = Arc::new(Settings::of(config(file, &["--width", "16", "--height", "16"], &folder)));
+            let settings = Arc::new(Settings::of(config(file, &given, &folder)));
             let settings = if setting.name == "streamResolution" { self::settings(&[], &folder) } else { settings };
             let name = setting.name;
             let changed = change(&settings, scope, json!({ name: value })).unwrap_or_else(|error| panic!("{error}"));

@@ -65,8 +65,10 @@ struct Inner {
     errors: u64,
     /// Since when the stream runs, without an interruption.
     running_since: Option<Instant>,
-    /// It has stalled, which is counted: the restart that follows is of the same error.
+    /// It has stalled, which was counted: the restart that follows is of the same error.
     stop_counted: bool,
+    /// The rule by which it is not well although it runs.
+    broken: Option<Broken>,
 }
 
 impl Default for Inner {
@@ -104,6 +106,7 @@ impl Default for Inner {
             errors: 0,
             running_since: None,
             stop_counted: false,
+            broken: None,
         }
     }
 }
@@ -132,7 +135,8 @@ impl Status {
         self.health.send_if_modified(|known| {
             let is_known = known.state == inner.state
                 && known.resting == inner.resting
-                && known.reason.as_deref() == inner.why_not_well();
+                && known.reason.as_deref() == inner.why_not_well()
+                && known.rule.as_deref() == inner.rule();
             if !is_known {
                 *known = inner.health();
             }
@@ -216,6 +220,16 @@ impl Status {
         });
     }
 
+    /// The pipeline is stopped for settings that need another; it is no error.
+    pub fn set_changing(&self, reason: &str) {
+        self.change(|inner| {
+            inner.running_since = None;
+            inner.resting = false;
+            inner.stopped(StreamState::Stalled);
+            inner.reason = Some(reason.to_owned());
+        });
+    }
+
     /// The pipeline stopped; `reason` is shown to whoever asks.
     pub fn set_stopped(&self, state: StreamState, reason: String) {
         self.change(|inner| {
@@ -248,7 +262,9 @@ impl Status {
         while inner.history_in.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) > WINDOW) {
             inner.history_in.pop_front();
         }
-        let more = frames_dropped.saturating_sub(inner.frames_dropped);
+        // With pictures on their way it may be one less than a moment ago; a total never falls.
+        let frames_dropped = inner.frames_dropped.max(frames_dropped);
+        let more = frames_dropped - inner.frames_dropped;
         inner.troubles.dropped(now, more);
         inner.frames_dropped = frames_dropped;
     }
@@ -265,15 +281,19 @@ impl Status {
         lock(&self.inner).starts
     }
 
+    pub fn whole_health(&self) -> StreamHealth {
+        lock(&self.inner).health()
+    }
+
     /// The state and, unless all is well, the reason.
     pub fn health(&self) -> (StreamState, Option<String>) {
-        let StreamHealth { state, reason, .. } = lock(&self.inner).health();
+        let StreamHealth { state, reason, .. } = self.whole_health();
         (state, reason)
     }
 
-    /// What is wrong with a stream that runs. `watched_since`: none while nobody watches.
-    pub(super) fn broken(&self, now: Instant, watched_since: Option<Instant>) -> Option<Broken> {
-        lock(&self.inner).troubles.broken(now, watched_since)
+    /// Looks by which rule it is not well. `watched_since`: none while nobody watches.
+    pub(super) fn look_for_troubles(&self, now: Instant, watched_since: Option<Instant>) {
+        self.change(|inner| inner.broken = inner.troubles.broken(now, watched_since));
     }
 
     /// But for name and codec, which the stream knows.
@@ -354,12 +374,14 @@ impl Inner {
 
     /// Each interruption counts as one error, however often it is told of.
     fn stopped(&mut self, state: StreamState) {
-        let ran = self.running_since.take().is_some();
-        let counted = std::mem::replace(&mut self.stop_counted, ran && state == StreamState::Stalled);
-        if self.stop_counted || (state == StreamState::Restarting && !counted) {
+        let is_failed_start = state == StreamState::Restarting && !self.stop_counted;
+        if self.running_since.take().is_some() {
             self.errors += 1;
             self.troubles.error(Instant::now());
+        } else if is_failed_start {
+            self.errors += 1;
         }
+        self.stop_counted = state == StreamState::Stalled;
         self.state = state;
     }
 
@@ -369,12 +391,19 @@ impl Inner {
     }
 
     fn why_not_well(&self) -> Option<&str> {
-        if self.state == StreamState::Running { self.doubt() } else { self.reason.as_deref() }
+        if self.state != StreamState::Running {
+            return self.reason.as_deref();
+        }
+        self.doubt().or(self.broken.as_ref().map(|broken| broken.reason.as_str()))
     }
 
     fn health(&self) -> StreamHealth {
         let reason = self.why_not_well().map(str::to_owned);
-        StreamHealth { state: self.state, reason, resting: self.resting, rule: None }
+        StreamHealth { state: self.state, reason, resting: self.resting, rule: self.rule().map(str::to_owned) }
+    }
+
+    fn rule(&self) -> Option<&'static str> {
+        self.broken.as_ref().filter(|_| self.state == StreamState::Running).map(|broken| broken.rule)
     }
 }
 

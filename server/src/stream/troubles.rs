@@ -66,10 +66,7 @@ impl Troubles {
         } else if errors > MOST_ERRORS {
             ("errors", format!("more than {MOST_ERRORS} errors in the last minute; the log has them"))
         } else if dropped > MOST_DROPPED {
-            (
-                "dropped_frames",
-                format!("{dropped} pictures of the last minute were left out, of which {MOST_DROPPED} may be"),
-            )
+            ("dropped_frames", format!("more than {MOST_DROPPED} pictures of the last minute were left out"))
         } else {
             return None;
         };

@@ -124,7 +124,8 @@ pub(super) async fn run_once(
     drop(life);
     if matches!(end, Ok(RunEnd::Changed)) {
         // Viewers that get nothing from a stream that runs would begin another session.
-        set_stopped(streams, StreamState::Stalled, "the source is started again with other settings");
+        let reason = "the source is started again with other settings";
+        streams.iter().for_each(|stream| stream.status().set_changing(reason));
     }
     // Stopping can block for as long as a driver likes, within the limit.
     let stopped = tokio::task::spawn_blocking(move || graph.stop(STOP_LIMIT)).await;

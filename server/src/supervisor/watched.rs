@@ -158,6 +158,7 @@ impl<'a> Watched<'a> {
         let (counters, status) = (self.branch.counters(), self.stream.status());
         let dropped = counters.frames_dropped();
         status.set_counters(now, counters.frames_in, dropped);
+        self.stream.look_for_troubles(now);
         self.load.check(now, awake_since, self.stream.name(), counters.frames_wanted(), dropped);
         let since = self.keyframe_awaited.filter(|_| self.branch.waits_for_keyframe());
         self.keyframe_awaited = self.branch.waits_for_keyframe().then(|| since.unwrap_or(now));

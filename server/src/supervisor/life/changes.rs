@@ -319,9 +319,10 @@ impl Change {
             let Err(error) = joint.replace(&branch, plan.codec, rate.as_ref(), STOP_LIMIT) else {
                 return Ok(Some(row));
             };
-            // If that of before does not come to life a second time either, it is not the settings' fault.
+            // If that of before does not come to life a second time either, it is not the settings' fault. Software has
+            // no limit, but may be slow: the one at work is not ended for that.
             let again = pipeline::prepare_branch(&plan, &before, stream, former);
-            if joint.has_room_for(&again, plan.codec, STOP_LIMIT) {
+            if former.is_software() || joint.has_room_for(&again, plan.codec, STOP_LIMIT) {
                 return Err(Refused::Failed(error.to_string()));
             }
             let gap = joint.exchange(&branch, &again, plan.codec, STOP_LIMIT);
