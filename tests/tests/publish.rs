@@ -232,7 +232,7 @@ fn a_publisher_of_a_picture_in_two_seconds_is_not_silent_between_them() {
     until_true("pictures, by which their distance is known", wait::START, || pictures() >= 3);
     server.wait_until_running();
     until_true("four pictures more", wait::START, || {
-        assert_eq!(server.health().0, 200, "{}", reason(&server));
+        assert!(server.is_well(), "{}", reason(&server));
         pictures() >= 7
     });
 }

@@ -447,5 +447,5 @@ fn two_hundred_viewers_that_come_and_go_leave_nothing_behind() {
     // Ten at once for ten seconds: the allocator keeps what their packets took, about a megabyte for each.
     until("the level again", wait::SOON, || is_level(server.process.footprint(), 40).then_some(()));
     println!("after 200: {:?}", server.process.footprint());
-    assert_eq!(server.health().0, 200);
+    assert!(server.is_well());
 }

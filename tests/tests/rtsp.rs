@@ -519,7 +519,7 @@ fn who_does_not_know_the_password_has_few_guesses_and_then_one_a_second() {
         assert_eq!(Connection::open(&url).request("DESCRIBE", "", guess).status, 401);
     }
     assert!(started.elapsed() >= Duration::from_millis((GUESSES - 20) * 1_000 - 100), "{:?}", started.elapsed());
-    logs(&server, "failed RTSP logins from 127.0.0.1");
+    logs(&server, "failed logins from 127.0.0.1");
     let mut player = decoder(&with_credentials(&url, "pilot:deep%20sea"), "tcp", 10);
     assert_eq!(player.wait(wait::START), 0, "{}", player.stderr());
 }
