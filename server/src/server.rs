@@ -78,9 +78,21 @@ impl Server {
     /// Binds every socket.
     ///
     /// # Errors
-    /// Names the port that is taken, and the option that changes it.
+    /// Names the port that is taken, and the option that changes it. Where what was changed is to blame, it is set aside
+    /// instead.
     pub async fn bind(config: Config) -> Result<Self> {
         let settings = Settings::of(config);
+        let Some(given) = settings.as_given() else { return Self::bind_with(settings).await };
+        let error = match Self::bind_with(settings).await {
+            Err(error) => error,
+            bound => return bound,
+        };
+        let Ok(server) = Self::bind_with(given).await else { return Err(error) };
+        server.settings.set_aside(&error);
+        Ok(server)
+    }
+
+    async fn bind_with(settings: Settings) -> Result<Self> {
         let config = settings.running();
         until_here(config.host).await;
         let address = SocketAddr::new(config.host, config.signal_port);
@@ -183,8 +195,27 @@ impl Server {
     ///
     /// # Errors
     /// A mistake in the configuration that shows only when the source is opened, or the death of a part that the rest
-    /// cannot do without.
+    /// cannot do without. A mistake in what was changed is set aside instead, and it starts again as it was given.
     pub async fn run(self, shutdown: CancellationToken) -> Result<()> {
+        let (given, streams, service) = (self.settings.as_given(), self.streams.clone(), self.service.clone());
+        let error = match self.serve(shutdown.clone()).await {
+            Err(error) if is_of_start(&error, &streams) && !shutdown.is_cancelled() => error,
+            ended => return ended,
+        };
+        let Some(given) = given else { return Err(error) };
+        let Ok(server) = Self::bind_with(given).await else { return Err(error) };
+        let (settings, streams) = (Arc::clone(&server.settings), server.streams.clone());
+        let aside = settings.set_aside(&error);
+        let ended = server.managed_by(service).serve(shutdown).await;
+        if let (Err(error), Some(aside)) = (&ended, aside)
+            && is_of_start(error, &streams)
+        {
+            settings.take_back(&aside);
+        }
+        ended
+    }
+
+    async fn serve(self, shutdown: CancellationToken) -> Result<()> {
         let Self {
             config,
             settings,
@@ -383,6 +414,12 @@ impl Server {
         }
         cause.and(supervised)
     }
+}
+
+/// Whether it is a mistake that has shown before any picture.
+fn is_of_start(error: &anyhow::Error, streams: &Streams) -> bool {
+    let now = Instant::now();
+    error.is::<supervisor::Fatal>() && streams.iter().all(|stream| stream.stats(now).frames == 0)
 }
 
 /// Waits for an address that this machine does not have yet, as before DHCP gives it or an adapter is plugged in.

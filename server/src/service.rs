@@ -3,6 +3,7 @@
 //!
 //! <https://www.freedesktop.org/software/systemd/man/latest/sd_notify.html>
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rov_common::api::{StreamState, StreamStats};
@@ -26,9 +27,9 @@ pub struct ServiceState {
 }
 
 /// The manager that has started this process, if it wants to be told.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Service {
-    manager: Option<Manager>,
+    manager: Option<Arc<Manager>>,
     /// How often it wants to hear that the server is alive, or else ends it.
     watchdog: Option<Duration>,
 }
@@ -46,7 +47,7 @@ impl Service {
         let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
         let for_us = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
         let watchdog = number("WATCHDOG_USEC").filter(|us| for_us && *us > 0).map(Duration::from_micros);
-        Self { manager: manager.ok(), watchdog }
+        Self { manager: manager.ok().map(Arc::new), watchdog }
     }
 
     /// Tells it what `state` gives until `shutdown`, and says when a part hangs.
@@ -171,7 +172,6 @@ impl Manager {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;

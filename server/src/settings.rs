@@ -11,8 +11,9 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Duration;
 
 use rov_common::api::{Alignment, SettingsEvent};
 use rov_common::sync::lock;
@@ -23,9 +24,13 @@ use thiserror::Error;
 use self::kept::Kept;
 pub use self::kept::Values;
 pub use self::table::{Access, Applies, Field, Kind, SETTINGS, Setting};
-use crate::config::{Config, ConfigError, EncodeConfig, OptionsOf};
+use crate::config::{Config, ConfigError, EncodeConfig, EncoderChoice, OptionsOf};
 use crate::config_file::{self, Given};
+use crate::pipeline::encoder;
 use crate::supervisor::change::{Handle, Refused};
+
+/// For a change of the same camera to be through.
+const TURN_LIMIT: Duration = Duration::from_secs(10);
 
 /// Whose settings: a camera and a stream by their places in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,8 +49,9 @@ pub struct Settings {
     state: Mutex<State>,
     /// None: nothing is kept.
     file: Option<PathBuf>,
-    /// One change at a time.
-    changing: tokio::sync::Mutex<()>,
+    /// One change at a time of the server, and of each camera.
+    changing: Vec<tokio::sync::Mutex<()>>,
+    writing: tokio::sync::Mutex<()>,
     /// By which cameras are changed while they run, in the order of the configuration; without any, all wait for a
     /// restart.
     cameras: Vec<Handle>,
@@ -89,20 +95,45 @@ impl Settings {
     /// Those of a server with the configuration `base`, and with what was changed before and is kept in its folder. What
     /// of that cannot be read, or is not right any more, is logged and left out.
     pub fn of(base: Config) -> Self {
-        let file = base.state_dir.as_ref().map(|folder| folder.join(format!("settings-{}.json", base.signal_port)));
+        let kept = file_of(&base).as_deref().map(Kept::read).unwrap_or_default();
+        Self::with(base, kept)
+    }
+
+    fn with(base: Config, kept: Kept) -> Self {
         // Nothing that was given cannot be wrong.
         let usual = config_file::parse("").ok().and_then(|options| Config::new(&options).ok());
         let usual = usual.unwrap_or_else(|| base.clone());
-        let kept = file.as_deref().map(Kept::read).unwrap_or_default();
         let (kept, running) = right_of(&base, kept);
         let state = State { wanted: running.clone(), running, kept };
         Self {
-            base,
             usual,
             state: Mutex::new(state),
-            file,
-            changing: tokio::sync::Mutex::default(),
+            file: file_of(&base),
+            changing: (0..=base.cameras.len()).map(|_| tokio::sync::Mutex::default()).collect(),
+            writing: tokio::sync::Mutex::default(),
             cameras: Vec::new(),
+            base,
+        }
+    }
+
+    /// Those of the same server without what is kept; None: that makes no difference.
+    pub fn as_given(&self) -> Option<Self> {
+        let is_changed = lock(&self.state).running != self.base;
+        is_changed.then(|| Self::with(self.base.clone(), Kept::default()))
+    }
+
+    /// Gives the file of what is kept, with which the server does not start, another name, which is returned.
+    pub fn set_aside(&self, why: &anyhow::Error) -> Option<PathBuf> {
+        let file = self.file.as_deref()?;
+        kept::set_aside(file, &format!("keeps the server from its start ({why:#})"))
+    }
+
+    /// What was set aside was not to blame.
+    pub fn take_back(&self, aside: &Path) {
+        let Some(file) = self.file.as_deref().filter(|file| !file.exists()) else { return };
+        match std::fs::rename(aside, file) {
+            Ok(()) => tracing::warn!("that is not for what was kept, which is {} again", file.display()),
+            Err(error) => tracing::warn!("{} stays: {error}", aside.display()),
         }
     }
 
@@ -221,14 +252,18 @@ impl Settings {
     ///
     /// # Errors
     /// By the first that cannot be.
-    pub async fn change(self: Arc<Self>, scope: Scope, values: Values) -> Result<Changed, Refusal> {
-        // To its end, also where nobody waits for it any more.
-        let change = tokio::spawn(async move { self.change_now(scope, &values).await });
-        change.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
-    }
-
-    async fn change_now(&self, scope: Scope, values: &Values) -> Result<Changed, Refusal> {
-        let _one_at_a_time = self.changing.lock().await;
+    ///
+    /// Has to be waited for to its end, which may take long: else what is in effect is not recorded.
+    pub async fn change(&self, scope: Scope, values: &Values) -> Result<Changed, Refusal> {
+        let place = match scope {
+            Scope::Server => 0,
+            Scope::Camera(camera) | Scope::Stream(camera, _) => camera + 1,
+        };
+        let turn = tokio::time::timeout(TURN_LIMIT, self.changing[place].lock()).await;
+        let _one_at_a_time = turn.map_err(|_| {
+            let place = self.place(scope);
+            Refusal::NotNow(format!("another change of {place} or its camera is not through yet: try again"))
+        })?;
         let mut kept = lock(&self.state).kept.clone();
         for (name, value) in values {
             let setting = self.find(scope, name)?;
@@ -241,15 +276,20 @@ impl Settings {
         }
         let wanted = configured(&self.base, &kept).map_err(|error| wrong(values, &error))?;
         self.apply(scope, values, &wanted).await?;
-        let mut changed = Changed { not_kept: self.keep(&kept).await, ..Changed::default() };
+        {
+            // Others may have been changed meanwhile.
+            let mut state = lock(&self.state);
+            let of_scope = std::mem::take(kept.values(&self.base, scope));
+            *state.kept.values(&self.base, scope) = of_scope;
+            state.wanted = configured(&self.base, &state.kept).map_err(|error| wrong(values, &error))?;
+        }
+        let mut changed = Changed { not_kept: self.keep().await, ..Changed::default() };
         let running = self.running();
         for setting in values.keys().filter_map(|name| self.find(scope, name).ok()) {
             let (now, wanted) = (setting.read(&running, scope), setting.read(&wanted, scope));
             let place = if now == wanted { &mut changed.applied } else { &mut changed.waiting };
             place.insert(setting.name.to_owned(), wanted);
         }
-        let mut state = lock(&self.state);
-        (state.wanted, state.kept) = (wanted, kept);
         Ok(changed)
     }
 
@@ -279,17 +319,18 @@ impl Settings {
         let message = refused.to_string();
         Err(match refused {
             Refused::Invalid(error) => wrong(values, &error),
-            Refused::Busy | Refused::Late | Refused::Ended => Refusal::NotNow(message),
+            Refused::Busy | Refused::Ended => Refusal::NotNow(message),
             _ => wrong(values, &ConfigError(message)),
         })
     }
 
     /// Returns why that cannot be.
-    async fn keep(&self, kept: &Kept) -> Option<String> {
+    async fn keep(&self) -> Option<String> {
         let Some(file) = self.file.clone() else {
             return Some("there is no folder to keep it in: start the server with --state-dir".to_owned());
         };
-        let kept = kept.clone();
+        let _one_at_a_time = self.writing.lock().await;
+        let kept = lock(&self.state).kept.clone();
         let written = tokio::task::spawn_blocking(move || kept.write(&file)).await;
         let error = written.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())).err()?;
         tracing::warn!("the settings are as before after a restart: {error:#}");
@@ -411,8 +452,31 @@ fn given(config: &Config, scope: Scope, key: &str) -> Option<Given> {
     }
 }
 
-/// The configuration with what is kept, but for what was given.
+/// Where what is changed of a server is kept; None: nowhere.
+fn file_of(base: &Config) -> Option<PathBuf> {
+    Some(base.state_dir.as_ref()?.join(format!("settings-{}.json", base.signal_port)))
+}
+
+/// The configuration with what is kept, but for what was given; such a one with which the server starts, as far as that
+/// can be seen here.
 fn configured(base: &Config, kept: &Kept) -> Result<Config, ConfigError> {
+    let config = revised(base, kept)?;
+    if let Some(rtsp) = config.rtsp.as_ref().filter(|rtsp| rtsp.port != 0 && rtsp.port == config.signal_port) {
+        return Err(ConfigError(format!("--rtsp-port {}: is that of HTTP (--signal-port), take another", rtsp.port)));
+    }
+    for (_, stream) in config.streams() {
+        if let EncoderChoice::Element(element) = &stream.encode.encoder
+            && let Some(codec) = encoder::codec_of(element).filter(|codec| *codec != stream.encode.codec)
+        {
+            let message =
+                format!("--encoder {element} encodes {}, --codec {} needs another", codec.title(), stream.encode.codec);
+            return Err(ConfigError(message));
+        }
+    }
+    Ok(config)
+}
+
+fn revised(base: &Config, kept: &Kept) -> Result<Config, ConfigError> {
     base.revised(|mut options| {
         let scope = match &options {
             OptionsOf::Server(_) => Scope::Server,
@@ -436,10 +500,20 @@ fn configured(base: &Config, kept: &Kept) -> Result<Config, ConfigError> {
 
 /// Of what is kept, what can be so, and the configuration with it. What is left out is logged.
 fn right_of(base: &Config, kept: Kept) -> (Kept, Config) {
+    // That of a newer version has no effect, and stays.
+    let is_known = |name: &str| SETTINGS.iter().any(|setting| setting.name == name);
     let is_right = |(name, value): (&String, &Value)| {
+        if !is_known(name) {
+            return true;
+        }
         let setting = SETTINGS.iter().find(|setting| setting.name == name && setting.is_writable);
         setting.is_some_and(|setting| setting.kind.check(value).is_ok())
     };
+    for (name, _) in Scope::all(base).filter_map(|scope| kept.get(base, scope)).flatten() {
+        if !is_known(name) {
+            tracing::warn!("a kept setting has no effect, and stays: this version does not know {name}");
+        }
+    }
     if Scope::all(base).all(|scope| kept.get(base, scope).into_iter().flatten().next().is_none()) {
         return (kept, base.clone());
     }
@@ -447,7 +521,11 @@ fn right_of(base: &Config, kept: Kept) -> (Kept, Config) {
     if let (true, Ok(config)) = (all_right, configured(base, &kept)) {
         return (kept, config);
     }
-    let (mut right, mut config) = (Kept::default(), base.clone());
+    // With those of cameras that are absent now.
+    let (mut right, mut config) = (kept.clone(), base.clone());
+    for scope in Scope::all(base).filter(|scope| kept.get(base, *scope).is_some()) {
+        right.values(base, scope).clear();
+    }
     for scope in Scope::all(base) {
         for (name, value) in kept.get(base, scope).into_iter().flatten() {
             let mut more = right.clone();

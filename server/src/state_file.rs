@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 /// They have some kilobytes.
 const LARGEST: u64 = 64 << 10;
+/// Broken ones of a file.
+const MOST_ASIDE: usize = 10;
 
 /// What is in a file; none where there is no file. What is too large, or no text, is none of ours.
 pub fn read(file: &Path) -> io::Result<Option<String>> {
@@ -35,9 +37,15 @@ pub fn write(file: &Path, text: &str) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives a broken file another name, which is returned.
+/// Gives a broken file another name, which is returned. Those that were set aside before stay, but for the last where
+/// there are too many.
 pub fn set_aside(file: &Path) -> io::Result<PathBuf> {
-    let aside = with_suffix(file, ".broken");
+    let name = |number: usize| match number {
+        1 => with_suffix(file, ".broken"),
+        number => with_suffix(file, &format!(".broken{number}")),
+    };
+    let free = (1..MOST_ASIDE).map(name).find(|aside| !aside.exists());
+    let aside = free.unwrap_or_else(|| name(MOST_ASIDE));
     std::fs::rename(file, &aside)?;
     Ok(aside)
 }

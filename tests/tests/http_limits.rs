@@ -19,7 +19,7 @@ const SHORT: Duration = Duration::from_secs(2);
 
 /// A server with shorter limits than its own.
 fn impatient(runtime: &Runtime) -> Serving {
-    let limits = Limits { header: SHORT, body: SHORT, write: SHORT };
+    let limits = Limits { header: SHORT, body: SHORT, write: SHORT, ..Limits::default() };
     Serving::start(runtime, &["--source", "test", "--width", "320", "--height", "240"], |config| {
         config.http_limits = limits;
     })

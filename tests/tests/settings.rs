@@ -1,10 +1,14 @@
 //! The settings by HTTP: what they are, and what becomes of a change while somebody watches.
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
+use rov_server::config::Config;
+use rov_server::config_file;
 use rov_tests::devtools::DevTools;
 use rov_tests::in_process::Serving;
 use rov_tests::process::program;
@@ -15,6 +19,7 @@ use rov_tests::{http, skipped, wait};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
 
 fn read(server: &Server, path: &str) -> Value {
     let reply = http::get(&server.url(path));
@@ -188,6 +193,94 @@ fn each_setting_is_changed_while_somebody_watches_and_is_seen_in_the_stream() {
     assert_eq!((stream.codec.as_str(), stream.width, stream.height), ("h265", 480, 272));
     assert_eq!(http::get(&again.url("/api/settings/flip")).json()["value"], "180");
     again.stop(&runtime);
+}
+
+#[test]
+fn a_change_is_told_and_kept_also_where_nobody_waits_for_it() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let runtime = Runtime::new().expect("a runtime");
+    let state = folder.path().to_str().expect("plain characters");
+    let options = ["--source", "test", "--state-dir", state, "--user", "pilot", "--password", "deep", "--view", "open"];
+    let server = Serving::start(&runtime, &options, |config| config.http_limits.change = Duration::from_millis(1));
+    let mut follower = Follower::start(server.address);
+    let watcher = Watcher::start(&runtime, &["--url", &server.url("/whep")]);
+    watcher.wait_for_shots(10);
+    let pilot = http::basic("pilot", "deep");
+    let path = "/api/cameras/cam1/streams/stream1/settings";
+    let kept = || std::fs::read_to_string(folder.path().join("settings-0.json")).expect("the file");
+
+    let late = change(&server.url(path), Some(&pilot), &json!({ "streamResolution": "480x272" }));
+    assert!(late.status == 503 && late.error().contains("goes on"), "{late:?}");
+    let told = follower.wait_for("settings", |event| event["by"] == "pilot");
+    assert_eq!(told["applied"], json!({ "streamResolution": "480x272" }));
+    assert!(kept().contains("480x272"), "{}", kept());
+
+    let body = json!({ "streamResolution": "320x240" }).to_string();
+    let mut gone = TcpStream::connect(server.address).expect("a connection");
+    write!(
+        gone,
+        "PATCH {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: {pilot}\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        server.address,
+        body.len()
+    )
+    .expect("a request");
+    drop(gone);
+    let told = follower.wait_for("settings", |event| event["by"] == "pilot");
+    assert_eq!(told["applied"], json!({ "streamResolution": "320x240" }));
+    assert!(kept().contains("320x240"), "{}", kept());
+    watcher.stop(&runtime);
+    server.stop(&runtime);
+}
+
+/// At an address of this test's own, where ports are free.
+fn own_server(
+    runtime: &Runtime,
+    host: &str,
+    options: &[&str],
+    folder: &TempDir,
+) -> anyhow::Result<rov_server::server::Server> {
+    let state = folder.path().to_str().expect("plain characters");
+    let all = ["rov-server", "--host", host, "--no-discovery", "--source", "test", "--state-dir", state];
+    let options = config_file::read(all.iter().chain(options).map(OsString::from)).expect("valid options");
+    runtime.block_on(rov_server::server::Server::bind(Config::new(&options).expect("a valid configuration")))
+}
+
+#[test]
+fn what_was_changed_does_not_keep_the_server_from_its_start() {
+    let runtime = Runtime::new().expect("a runtime");
+    let pid = std::process::id();
+    let host = format!("127.77.{}.{}", (pid >> 8) & 0xff, (pid & 0xff).clamp(1, 254));
+    let taken = TcpListener::bind((host.as_str(), 0)).expect("a port");
+    let port = taken.local_addr().expect("its address").port();
+    for (options, kept) in [
+        (&[][..], json!({ "server": { "rtspPort": port } })),
+        (
+            &["--encoder", "openh264enc"][..],
+            json!({ "cameras": { "cam1": { "streams": { "stream1": { "streamResolution": "8192x8192" } } } } }),
+        ),
+    ] {
+        let folder = TempDir::new().expect("a temporary folder");
+        let file = folder.path().join("settings-8080.json");
+        std::fs::write(&file, kept.to_string()).expect("a file");
+        let server = own_server(&runtime, &host, options, &folder).expect("it starts as it was given");
+        let address = server.http_addr().expect("the address of HTTP");
+        let stop = CancellationToken::new();
+        let run = runtime.spawn(server.run(stop.clone()));
+        until_true("the stream runs", wait::START, || {
+            TcpStream::connect(address).is_ok() && http::health(address).0 == 200
+        });
+        assert!(!file.exists() && folder.path().join("settings-8080.json.broken").exists(), "{kept}");
+        stop.cancel();
+        runtime.block_on(run).expect("no panic").expect("it ends well");
+    }
+    // What is not to blame stays.
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = folder.path().join("settings-8080.json");
+    std::fs::write(&file, r#"{"server":{"maxViewers":3}}"#).expect("a file");
+    let server = own_server(&runtime, &host, &["--encoder", "no-such-one"], &folder).expect("free ports");
+    assert!(runtime.block_on(server.run(CancellationToken::new())).is_err());
+    assert!(file.exists());
 }
 
 /// What ffprobe sees at an RTSP address: codec, profile, width and height.

@@ -86,12 +86,14 @@ pub struct Limits {
     pub body: Duration,
     /// A peer that takes nothing of an answer for so long is gone. An answer that is taken may last for ever: a stream.
     pub write: Duration,
+    /// For a change of settings to be through; it goes on without the client that asked for it.
+    pub change: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         let limit = Duration::from_secs(10);
-        Self { header: limit, body: limit, write: limit }
+        Self { header: limit, body: limit, write: limit, change: Duration::from_secs(30) }
     }
 }
 

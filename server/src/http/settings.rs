@@ -59,7 +59,7 @@ pub(super) async fn change_one(
     let scope = api.settings.scope_of(&name, stream)?;
     let mut given = values(&headers, &body)?;
     match (given.remove("value"), given.is_empty()) {
-        (Some(value), true) => change(&api, &caller, scope, Values::from([(name, value)])).await,
+        (Some(value), true) => change(api, caller, scope, Values::from([(name, value)])).await,
         _ => Err(Refused::body("the body is not {\"value\": ...}")),
     }
 }
@@ -74,20 +74,31 @@ pub(super) async fn change_of_place(
 ) -> Result<Json<Changed>, Refused> {
     let Path(place) = place?;
     let scope = scope(&api, &place)?;
-    change(&api, &caller, scope, values(&headers, &body)?).await
+    change(api, caller, scope, values(&headers, &body)?).await
 }
 
-async fn change(api: &Api, caller: &Caller, scope: Scope, values: Values) -> Result<Json<Changed>, Refused> {
-    let (place, what) = (api.settings.place(scope), serde_json::to_string(&values).unwrap_or_default());
-    match Arc::clone(&api.settings).change(scope, values).await {
-        Ok(changed) => {
-            api.users.changed(caller, &format!("settings of {place}: {what}"));
-            api.events.tell(Event::Settings(api.settings.event(scope, &changed, caller.name())));
-            Ok(Json(changed))
+async fn change(api: Arc<Api>, caller: Caller, scope: Scope, values: Values) -> Result<Json<Changed>, Refused> {
+    let limit = api.limits.change;
+    // To its end, also where nobody waits for it any more.
+    let change = tokio::spawn(async move {
+        let what = serde_json::to_string(&values).unwrap_or_default();
+        let what = format!("settings of {}: {what}", api.settings.place(scope));
+        let result = api.settings.change(scope, &values).await;
+        match &result {
+            Ok(changed) => {
+                api.users.changed(&caller, &what);
+                api.events.tell(Event::Settings(api.settings.event(scope, changed, caller.name())));
+            }
+            Err(refusal) => api.users.refused(&caller, &what, refusal),
         }
-        Err(refusal) => {
-            api.users.refused(caller, &format!("settings of {place}: {what}"), &refusal);
-            Err(refusal.into())
+        result
+    });
+    match tokio::time::timeout(limit, change).await {
+        Ok(done) => Ok(Json(done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?)),
+        Err(_) => {
+            let limit = limit.as_secs();
+            let message = format!("not done within {limit} s, and goes on: /api/events tells when it is");
+            Err(Refusal::NotNow(message).into())
         }
     }
 }

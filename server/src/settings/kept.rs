@@ -1,7 +1,7 @@
 //! The values that were changed, and the file that keeps them: JSON in the server's state folder.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
@@ -15,21 +15,26 @@ use crate::state_file;
 pub type Values = BTreeMap<String, Value>;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 pub struct Kept {
     #[serde(skip_serializing_if = "Values::is_empty")]
     server: Values,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     cameras: BTreeMap<String, OfCamera>,
+    /// Of a newer version: nothing here, and written again.
+    #[serde(flatten)]
+    unknown: Values,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default)]
 struct OfCamera {
     #[serde(skip_serializing_if = "Values::is_empty")]
     settings: Values,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     streams: BTreeMap<String, Values>,
+    #[serde(flatten)]
+    unknown: Values,
 }
 
 impl Kept {
@@ -68,14 +73,17 @@ impl Kept {
                 return Self::default();
             }
         };
-        serde_json::from_str(&text).unwrap_or_else(|error| {
-            let now = match state_file::set_aside(file) {
-                Ok(aside) => format!("it is now {}", aside.display()),
-                Err(failed) => format!("it stays: {failed}"),
-            };
-            tracing::warn!("{name} has no settings ({error}): {now}; settings are as they were given");
+        let kept: Self = serde_json::from_str(&text).unwrap_or_else(|error| {
+            set_aside(file, &format!("has no settings ({error})"));
             Self::default()
-        })
+        });
+        let of_cameras = kept.cameras.values().flat_map(|camera| camera.unknown.keys());
+        for unknown in kept.unknown.keys().chain(of_cameras) {
+            tracing::warn!(
+                "{name} has {unknown:?}, which this version does not know: it has no effect, and stays there"
+            );
+        }
+        kept
     }
 
     /// Into the file, as a whole or not at all.
@@ -83,4 +91,15 @@ impl Kept {
         let text = serde_json::to_string_pretty(self)? + "\n";
         state_file::write(file, &text).with_context(|| format!("cannot write {}", file.display()))
     }
+}
+
+/// Says why, and returns where it is now.
+pub fn set_aside(file: &Path, why: &str) -> Option<PathBuf> {
+    let aside = state_file::set_aside(file);
+    let now = match &aside {
+        Ok(aside) => format!("it is now {}", aside.display()),
+        Err(failed) => format!("it stays: {failed}"),
+    };
+    tracing::warn!("{} {why}: {now}; settings are as they were given", file.display());
+    aside.ok()
 }

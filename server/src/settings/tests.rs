@@ -1,10 +1,12 @@
 use std::path::Path;
+use std::sync::Arc;
 
 use clap::CommandFactory;
 use tempfile::TempDir;
 
 use super::*;
 use crate::cli::Cli;
+use crate::supervisor::change::Applied;
 
 fn config(file: &str, arguments: &[&str], folder: &TempDir) -> Config {
     let path = folder.path().join("rov.toml");
@@ -25,8 +27,8 @@ fn settings(arguments: &[&str], folder: &TempDir) -> Arc<Settings> {
 
 fn change(settings: &Arc<Settings>, scope: Scope, values: Value) -> Result<Changed, Refusal> {
     let values = serde_json::from_value(values).expect("an object");
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    runtime.block_on(Arc::clone(settings).change(scope, values))
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+    runtime.block_on(settings.change(scope, &values))
 }
 
 fn kept_in(folder: &TempDir) -> std::path::PathBuf {
@@ -305,4 +307,88 @@ fn a_folder_that_cannot_be_written_is_told_and_the_change_holds_for_this_run() {
     let changed = change(&settings, Scope::Server, json!({ "streamAlignment": { "enabled": true } })).expect("right");
     assert!(changed.not_kept.is_some_and(|reason| reason.starts_with("cannot write ")));
     assert!(settings.alignment().enabled);
+}
+
+#[test]
+fn what_would_keep_the_server_from_its_start_is_refused() {
+    let folder = folder();
+    let settings = settings(&["--encoder", "x264enc"], &folder);
+    for (scope, values, name) in [
+        (Scope::Server, json!({ "rtspPort": 8080 }), "rtspPort"),
+        (STREAM, json!({ "videoEncoder": "h265" }), "videoEncoder"),
+    ] {
+        match change(&settings, scope, values) {
+            Err(Refusal::Wrong { name: wrong, .. }) => assert_eq!(wrong, name),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+    assert!(!kept_in(&folder).exists());
+    // What is given at the next start may differ, too.
+    change(&self::settings(&[], &folder), STREAM, json!({ "videoEncoder": "h265" })).expect("right");
+    let again = self::settings(&["--encoder", "x264enc"], &folder);
+    assert_eq!(value(&again, STREAM, "videoEncoder", "value"), json!("h264"));
+}
+
+#[test]
+fn what_is_kept_of_absent_cameras_and_of_newer_versions_stays() {
+    let folder = folder();
+    let file = json!({
+        "cameras": {
+            "cam1": { "settings": { "lamp": 3 }, "streams": { "stream1": { "streamFramerate": 1000 } }, "more": [1] },
+            "gone": { "settings": { "flip": "180" } },
+        },
+        "server": { "newer": true },
+        "version": 2,
+    });
+    std::fs::write(kept_in(&folder), file.to_string()).expect("a file");
+    let settings = settings(&[], &folder);
+    change(&settings, STREAM, json!({ "streamBitrate": 2000 })).expect("right");
+    let kept: Value = serde_json::from_slice(&std::fs::read(kept_in(&folder)).expect("the file")).expect("JSON");
+    let mut wanted = file;
+    wanted["cameras"]["cam1"]["streams"]["stream1"] = json!({ "streamBitrate": 2000 });
+    assert_eq!(kept, wanted);
+}
+
+#[test]
+fn files_that_were_set_aside_stay() {
+    let folder = folder();
+    for text in ["one", "two"] {
+        std::fs::write(kept_in(&folder), text).expect("a file");
+        settings(&[], &folder);
+    }
+    let aside = |end: &str| std::fs::read_to_string(folder.path().join(format!("settings-8080.json.{end}")));
+    assert_eq!(
+        (aside("broken").expect("the first"), aside("broken2").expect("the second")),
+        ("one".into(), "two".into())
+    );
+    for _ in 0..20 {
+        std::fs::write(kept_in(&folder), "more").expect("a file");
+        settings(&[], &folder);
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).expect("the folder").count(), 11, "ten and the configuration");
+    assert_eq!(aside("broken").expect("the first"), "one");
+}
+
+#[tokio::test]
+async fn a_change_of_a_camera_that_waits_holds_up_no_other_camera_and_is_kept_when_it_is_through() {
+    let folder = folder();
+    let cameras = "[[camera]]\nname = 'bow'\nsource = 'test'\n[[camera]]\nname = 'arm'\nsource = 'test'\n";
+    let config = config(cameras, &[], &folder);
+    let (handles, mut asked): (Vec<_>, Vec<_>) = config.cameras.iter().cloned().map(Handle::new).unzip();
+    let settings = Arc::new(Settings::of(config).with_cameras(handles));
+    let change = |scope, values: Value| {
+        let (settings, values) = (Arc::clone(&settings), serde_json::from_value(values).expect("an object"));
+        tokio::spawn(async move { settings.change(scope, &values).await })
+    };
+    let slow = change(Scope::Camera(0), json!({ "flip": "180" }));
+    let waits = asked[0].asks.recv().await.expect("asked");
+    change(Scope::Server, json!({ "maxViewers": 3 })).await.expect("no panic").expect("right");
+    let other = change(Scope::Camera(1), json!({ "flip": "180" }));
+    asked[1].asks.recv().await.expect("asked").reply.send(Ok(Applied::AtStart)).expect("awaited");
+    other.await.expect("no panic").expect("right");
+    waits.reply.send(Ok(Applied::AtStart)).expect("awaited");
+    slow.await.expect("no panic").expect("right");
+    let kept: Value = serde_json::from_slice(&std::fs::read(kept_in(&folder)).expect("the file")).expect("JSON");
+    let turned = json!({ "settings": { "flip": "180" } });
+    assert_eq!(kept, json!({ "server": { "maxViewers": 3 }, "cameras": { "bow": turned, "arm": turned } }));
 }

@@ -5,7 +5,6 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use rov_common::codec::Codec;
 use rov_common::sync::lock;
@@ -16,8 +15,6 @@ use crate::config::{CameraConfig, ConfigError, EncodeConfig, Flip};
 
 /// Changes of a camera that wait.
 const WAITING: usize = 8;
-/// For one change, with those before it.
-const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// By which a camera's settings are changed. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -71,20 +68,18 @@ pub enum Refused {
     Failed(String),
     #[error("{WAITING} changes of this camera are waiting already: try again when they are through")]
     Busy,
-    #[error("not done within {} s; it may still be: ask for the settings again", ANSWER_LIMIT.as_secs())]
-    Late,
     #[error("the camera has ended: restart the server")]
     Ended,
 }
 
 /// What is wanted of a camera.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Wanted {
+pub(crate) enum Wanted {
     Encode { stream: usize, encode: EncodeConfig },
     Flip(Flip),
 }
 
-pub(super) struct Ask {
+pub(crate) struct Ask {
     pub wanted: Wanted,
     pub reply: oneshot::Sender<Result<Applied, Refused>>,
 }
@@ -92,7 +87,7 @@ pub(super) struct Ask {
 /// The other end of a [`Handle`].
 pub struct Asked {
     pub(super) current: Current,
-    pub(super) asks: mpsc::Receiver<Ask>,
+    pub(crate) asks: mpsc::Receiver<Ask>,
 }
 
 /// The configuration of a camera as it is in effect.
@@ -122,7 +117,7 @@ impl Handle {
     }
 
     /// Has a stream, by its place in the configuration, encoded like this from now on. Waits until it is, or until it is
-    /// clear that it cannot be; half a minute at most.
+    /// clear that it cannot be.
     pub async fn change(&self, stream: usize, encode: EncodeConfig) -> Result<Applied, Refused> {
         self.ask(Wanted::Encode { stream, encode }).await
     }
@@ -138,10 +133,7 @@ impl Handle {
             mpsc::error::TrySendError::Full(_) => Refused::Busy,
             mpsc::error::TrySendError::Closed(_) => Refused::Ended,
         })?;
-        match tokio::time::timeout(ANSWER_LIMIT, answer).await {
-            Ok(answer) => answer.unwrap_or(Err(Refused::Ended)),
-            Err(_) => Err(Refused::Late),
-        }
+        answer.await.unwrap_or(Err(Refused::Ended))
     }
 }
 
