@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{ArgGroup, Parser, ValueEnum};
@@ -22,7 +23,7 @@ use crate::receive::rtp::{self, Source};
 use crate::receive::rtsp::{Camera, Credentials};
 use crate::streams::{GridOf, Wanted};
 use crate::target::{RtpHost, SessionConfig, Target};
-use crate::whep::{self, Http, Pins};
+use crate::whep::{self, Http, NO_CERTIFICATE, Pins};
 
 /// The groups of `--help`.
 const SERVER: &str = "Server";
@@ -102,7 +103,7 @@ pub struct Cli {
     pub token: Option<String>,
 
     /// Take this certificate of a rov-server with --tls from now on, by its SHA-256 fingerprint, although it showed another
-    /// one before [default: what it shows first is kept]
+    /// one before; none: it has no HTTPS any more [default: what it shows first is kept]
     #[arg(help_heading = SERVER, long, value_name = "SHA256", value_parser = fingerprint)]
     pub server_certificate: Option<String>,
 
@@ -243,6 +244,7 @@ impl Cli {
                 interfaces: self.interfaces.clone(),
                 login: self.login(&target)?,
                 pins: Pins::load(Pins::default_file(), self.server_certificate.clone()),
+                asked: Arc::default(),
             },
             stream: match &target {
                 // Its URL names the stream.
@@ -470,7 +472,9 @@ impl TransportChoice {
 }
 
 fn fingerprint(text: &str) -> Result<String, String> {
-    key_of(text).ok_or_else(|| "give the 64 hexadecimal digits of a SHA-256 fingerprint".to_owned())
+    let none = (text == NO_CERTIFICATE).then(|| text.to_owned());
+    let advice = || format!("give the 64 hexadecimal digits of a SHA-256 fingerprint, or {NO_CERTIFICATE}");
+    none.or_else(|| key_of(text)).ok_or_else(advice)
 }
 
 /// `ADDRESS:PORT` of a server whose page was given as browsers show it, `http://ADDRESS:PORT/`.

@@ -37,6 +37,9 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(100);
 pub const STATS_PATH: &str = "/api/stats";
 /// Where nobody can be asked.
 const CHOOSE_BY_OPTION: &str = "to watch another, start again with --name NAME, or with its ADDRESS:PORT";
+/// Of a server of HTTPS.
+pub const LOGIN_KEPT_BACK: &str =
+    "RTSP is not encrypted and was given no login, as the server is one of HTTPS; --transport rtsp gives it";
 /// Before there is anything else to say of a search.
 pub const LOOKING: &str = "looking for a server";
 
@@ -171,6 +174,29 @@ impl Located {
     pub fn advice(&self, interfaces: &[String]) -> Option<String> {
         let address: SocketAddr = self.address.parse().ok()?;
         if interfaces.is_empty() { net::advice_for(address.ip()) } else { None }
+    }
+
+    /// How it is asked by `transport`. RTP and RTSP beside HTTPS neither are encrypted nor prove who is there: not before
+    /// it has shown its certificate, and without a login. What the user chose by `--transport` is the user's word.
+    pub fn http_for(&self, config: &SessionConfig, transport: Transport) -> Result<Http, String> {
+        let mut http = config.http.clone();
+        let is_by_https = self.stats.as_ref().is_some_and(|url| http.secured(url).scheme() == "https");
+        if transport == Transport::WebRtc || !is_by_https {
+            return Ok(http);
+        }
+        let is_chosen = config.transport == Some(transport);
+        if !is_chosen && !http.pins.is_proven(&self.address) {
+            return Err(format!("not tried, as {} has not shown its certificate by HTTPS", self.label));
+        }
+        if transport == Transport::Rtsp && http.login.is_some() {
+            if is_chosen {
+                tracing::warn!("--transport rtsp: RTSP is not encrypted, and the login may cross the network readable");
+            } else {
+                tracing::warn!("{}: {LOGIN_KEPT_BACK}", self.label);
+                http.login = None;
+            }
+        }
+        Ok(http)
     }
 
     /// The key that it says it has, which a WebRTC session proves.
@@ -377,7 +403,12 @@ fn take(
     config: &SessionConfig,
 ) -> Result<Located, SessionError> {
     viewer.choice.withdraw();
-    config.http.pins.found(&server.address.to_string(), &server.announcement.id);
+    let address = server.address.to_string();
+    config.http.pins.found(&address, &server.announcement.id);
+    if let Some(changed) = config.http.pins.in_clear(&address).filter(|_| server.announcement.tls.is_none()) {
+        lock(heard).fail(server.address, Duration::ZERO, Instant::now());
+        return Err(SessionError::NoWay { reason: changed.to_string(), is_final: true, is_denied: false });
+    }
     if let Some(said) = said {
         viewer.set_news(said);
     }
@@ -624,6 +655,7 @@ pub fn twins(found: &[Found]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
     use rov_common::api::{RtpStats, RtspStats, StreamStats};
     use rov_common::discovery::{RtpInfo, RtspInfo};
 
@@ -656,6 +688,26 @@ mod tests {
         assert_eq!(addresses, expected.map(|(name, address)| (name, address.to_owned())));
         assert!(matches!(&server.ways[1], Way::Rtp(source) if source.from == Some(Ipv4Addr::new(10, 0, 0, 2))));
         assert!(server.ways.iter().skip(1).all(|way| server.supply(way) == Supply::Stream));
+    }
+
+    #[tokio::test]
+    async fn beside_https_rtsp_gets_no_login_and_nothing_at_all_before_the_certificate_was_shown() {
+        let config = |args: &[&str]| {
+            let args = [&["rov-client", "--token", "rov_abc"], args].concat();
+            crate::cli::Cli::try_parse_from(args).unwrap().session().unwrap()
+        };
+        let mut by_https = config(&["https://10.0.0.2:8080/whep"]);
+        by_https.http.pins = whep::Pins::default();
+        let server = named(&by_https).await.unwrap().unwrap();
+        assert!(server.http_for(&by_https, Transport::WebRtc).unwrap().login.is_some());
+        assert!(server.http_for(&by_https, Transport::Rtsp).is_err());
+        by_https.http.pins.judge("10.0.0.2:8080", &"a".repeat(64)).unwrap();
+        assert_eq!(server.http_for(&by_https, Transport::Rtsp).unwrap().login, None);
+        by_https.transport = Some(Transport::Rtsp);
+        assert!(server.http_for(&by_https, Transport::Rtsp).unwrap().login.is_some(), "the user's word");
+        let in_clear = config(&["10.0.0.3:8080"]);
+        let server = named(&in_clear).await.unwrap().unwrap();
+        assert!(server.http_for(&in_clear, Transport::Rtsp).unwrap().login.is_some());
     }
 
     #[test]

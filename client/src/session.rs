@@ -18,14 +18,14 @@ use self::asking::Asking;
 use self::prepared::Prepared;
 use self::rates::{Arrivals, Rates};
 use crate::decode::Decoder;
-use crate::find::{Guide, Located};
+use crate::find::{Guide, LOGIN_KEPT_BACK, Located};
 use crate::receive::rtp;
 use crate::receive::{ConnectError, OnCodec, OnPackets, OpenWay, Options, Transport, Way};
 use crate::reconnect::{self, Advice, Session, Supply};
 use crate::streams::Listed;
 use crate::target::{SessionConfig, SessionError, Target};
 use crate::viewer::{Phase, Viewer};
-use crate::whep::WhepError;
+use crate::whep::{Http, WhepError};
 
 const TICK: Duration = Duration::from_millis(100);
 /// Between attempts to reach a server whose address is known.
@@ -186,7 +186,17 @@ async fn visit(
         }
         let fallback = failed.iter().map(|(before, reason)| format!("{before} failed: {reason}")).collect::<Vec<_>>();
         viewer.set_transport(transport, fallback.join("; "));
-        let ended = watch(config, viewer, &decoder, (guide, server), (way, is_last), shutdown).await;
+        let http = match server.http_for(config, transport) {
+            Ok(http) => http,
+            Err(reason) => {
+                (is_final, is_denied) = (false, false);
+                *prepared = Some(decoder);
+                failed.push((transport, reason));
+                continue;
+            }
+        };
+        let is_kept_back = http.login != config.http.login;
+        let ended = watch(config, viewer, &decoder, (guide, server), (way, is_last, http), shutdown).await;
         if decoder.is_unused() {
             *prepared = Some(decoder);
         }
@@ -211,7 +221,8 @@ async fn visit(
                 is_astray |= error.is_unanswered();
                 is_final &= error.is_final();
                 is_denied &= error.is_denied();
-                failed.push((transport, error.to_string()));
+                let reason = if is_kept_back { format!("{error}. {LOGIN_KEPT_BACK}") } else { error.to_string() };
+                failed.push((transport, reason));
             }
         }
     }
@@ -229,7 +240,7 @@ async fn watch(
     viewer: &Arc<Viewer>,
     prepared: &Prepared,
     (guide, server): (&Arc<Guide>, &Located),
-    (way, is_last): (&Way, bool),
+    (way, is_last, http): (&Way, bool, Http),
     shutdown: &CancellationToken,
 ) -> Result<(), ConnectError> {
     let decoder = &prepared.decoder;
@@ -255,7 +266,7 @@ async fn watch(
         stun: config.stun.clone(),
         key: server.key().map(str::to_owned),
         latency: config.latency,
-        http: config.http.clone(),
+        http,
         camera_certificate: config.camera_certificate.clone(),
         senders: match way {
             Way::Rtp(rtp::Source { from: None, .. }) => Some(Arc::clone(&guide.knowledge().senders)),

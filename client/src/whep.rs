@@ -3,18 +3,24 @@
 mod bound;
 mod pins;
 
+use std::collections::HashSet;
+use std::io;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rov_common::api::{ErrorBody, Stats, public_id};
+use rov_common::sync::lock;
 use thiserror::Error;
+use ureq::http::Response;
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, TcpConnector};
-use url::Url;
+use url::{Origin, Url};
 
 use self::bound::BoundConnector;
 use self::pins::PinnedConnector;
-pub use self::pins::{Changed, Pins};
+pub use self::pins::{Changed, NO_CERTIFICATE, Pins};
 use crate::login::Login;
+use crate::receive::rtsp::Camera;
 
 /// Attempts to connect, one after the other. The system repeats a lost SYN after a second, which is long for a LAN.
 const CONNECT_TIMEOUTS: [Duration; 3] =
@@ -24,6 +30,8 @@ const STATS_TIMEOUT: Duration = Duration::from_millis(1_000);
 const MAX_REDIRECTS: usize = 3;
 /// Answers are some kilobytes.
 const LARGEST_REPLY: u64 = 256 << 10;
+/// Servers that asked for a login; then all are forgotten, and asked once more.
+const MAX_ASKED: usize = 64;
 
 #[derive(Debug, Error)]
 pub enum WhepError {
@@ -67,33 +75,104 @@ pub struct Http {
     /// For servers that ask for one, where it does not stand in the URL.
     pub login: Option<Login>,
     pub pins: Pins,
+    /// Those that asked for a login in clear.
+    pub asked: Arc<Mutex<HashSet<Origin>>>,
 }
 
 impl Http {
-    /// The login for `url`.
-    fn login_for(&self, url: &Url) -> Option<String> {
-        self.login.as_ref().filter(|_| url.username().is_empty() && url.password().is_none()).map(Login::header)
+    /// What the user gave for `url`: what stands in it, or else the login.
+    fn login_for(&self, url: &Url) -> Option<Login> {
+        let own = Camera::from(url.clone()).credentials().cloned().map(Login::Password);
+        own.or_else(|| self.login.clone())
     }
 
-    fn is_login_given(&self, url: &Url) -> bool {
-        self.login.is_some() || !url.username().is_empty() || url.password().is_some()
+    /// By HTTPS where the server is known to have it.
+    pub fn secured(&self, url: &Url) -> Url {
+        let mut secured = url.clone();
+        let Some(port) = url.port_or_known_default().filter(|_| url.scheme() == "http") else { return secured };
+        if address_of(url).is_some_and(|address| self.pins.in_clear(&address).is_some()) {
+            // Neither fails for a URL of HTTP with a host.
+            let _ = (secured.set_scheme("https"), secured.set_port(Some(port)));
+        }
+        secured
     }
 
     fn no_answer(&self, url: &Url, error: &ureq::Error) -> WhepError {
-        let address = url.host_str().zip(url.port_or_known_default()).map(|(host, port)| format!("{host}:{port}"));
-        match address.filter(|_| url.scheme() == "https").and_then(|address| self.pins.changed(&address)) {
-            Some(changed) => WhepError::Changed(changed),
-            None => no_answer(url, error),
-        }
+        let address = address_of(url).filter(|_| url.scheme() == "https");
+        let is_no_tls = match error {
+            ureq::Error::Io(io) => io.kind() == io::ErrorKind::InvalidData,
+            ureq::Error::Rustls(_) => true,
+            _ => false,
+        };
+        let changed = address.and_then(|address| {
+            self.pins.changed(&address).or_else(|| self.pins.in_clear(&address).filter(|_| is_no_tls))
+        });
+        changed.map_or_else(|| no_answer(url, error), WhepError::Changed)
     }
 
-    /// A server that wants another login.
-    fn denied(&self, url: &Url) -> WhepError {
-        match self.is_login_given(url) {
-            true => WhepError::WrongLogin { url: url.clone() },
-            false => WhepError::NoLogin { url: url.clone() },
+    /// Asks for `url`, and where that leads (RFC 9110 sections 15.4.8 and 15.4.9): with method and body kept, as WHEP
+    /// wants it. Gives the place of the answer, too.
+    fn ask(
+        &self,
+        url: &Url,
+        timeout: Duration,
+        request: impl Fn(&ureq::Agent, &str, Option<&str>) -> Result<Response<ureq::Body>, ureq::Error>,
+    ) -> Result<(Url, Response<ureq::Body>), WhepError> {
+        let (first, given) = (url, self.login_for(url));
+        let mut url = self.secured(url);
+        for _ in 0..=MAX_REDIRECTS {
+            // What was meant for one server is not for another to which it leads.
+            let login = given.as_ref().filter(|_| is_same_server(first, &url)).map(Login::header);
+            let bare = without_user(&url);
+            let ask = |login: Option<&str>| {
+                let reply = ask(timeout, self, |agent| request(agent, bare.as_str(), login));
+                reply.map_err(|error| self.no_answer(&url, &error))
+            };
+            let is_asked = url.scheme() == "https" || lock(&self.asked).contains(&url.origin());
+            let mut reply = ask(login.as_deref().filter(|_| is_asked))?;
+            if reply.status() == 401 && !is_asked && login.is_some() {
+                let mut asked = lock(&self.asked);
+                if asked.len() >= MAX_ASKED {
+                    asked.clear();
+                }
+                asked.insert(url.origin());
+                drop(asked);
+                reply = ask(login.as_deref())?;
+            }
+            let to = location(&url, &reply).filter(|_| matches!(reply.status().as_u16(), 307 | 308));
+            match to {
+                Some(to) => url = self.secured(&to),
+                None if reply.status() != 401 => return Ok((url, reply)),
+                None => {
+                    let url = without_user(&url);
+                    return Err(match given {
+                        Some(_) if login.is_none() => {
+                            let reason = format!("{} led to it, and its login is not for others", without_user(first));
+                            WhepError::Refused { url, status: 401, reason }
+                        }
+                        Some(_) => WhepError::WrongLogin { url },
+                        None => WhepError::NoLogin { url },
+                    });
+                }
+            }
         }
+        Err(WhepError::NotWhep { url, reason: format!("it redirected more than {MAX_REDIRECTS} times") })
     }
+}
+
+/// Host and port.
+fn address_of(url: &Url) -> Option<String> {
+    Some(format!("{}:{}", url.host_str()?, url.port_or_known_default()?))
+}
+
+/// Also where it leads to its own HTTPS.
+fn is_same_server(first: &Url, url: &Url) -> bool {
+    first.origin() == url.origin()
+        || (first.host() == url.host() && (first.scheme(), url.scheme()) == ("http", "https"))
+}
+
+fn location<B>(url: &Url, reply: &Response<B>) -> Option<Url> {
+    url.join(reply.headers().get("location")?.to_str().ok()?).ok()
 }
 
 fn by<B>(request: ureq::RequestBuilder<B>, login: Option<&str>) -> ureq::RequestBuilder<B> {
@@ -128,9 +207,8 @@ pub async fn offer(url: Url, sdp: String, http: &Http) -> Result<Answer, WhepErr
 pub async fn delete(resource: Url, http: &Http) -> Result<(), WhepError> {
     let http = http.clone();
     blocking(move || {
-        let login = http.login_for(&resource);
-        let reply = ask(STATS_TIMEOUT, &http, |agent| by(agent.delete(resource.as_str()), login.as_deref()).call());
-        reply.map(drop).map_err(|e| http.no_answer(&resource, &e))
+        let reply = http.ask(&resource, STATS_TIMEOUT, |agent, url, login| by(agent.delete(url), login).call());
+        reply.map(drop)
     })
     .await
 }
@@ -139,13 +217,10 @@ pub async fn delete(resource: Url, http: &Http) -> Result<(), WhepError> {
 pub async fn stats(url: Url, http: &Http) -> Result<Stats, WhepError> {
     let http = http.clone();
     blocking(move || {
-        let login = http.login_for(&url);
-        let reply = ask(STATS_TIMEOUT, &http, |agent| by(agent.get(url.as_str()), login.as_deref()).call());
-        let mut reply = reply.map_err(|e| http.no_answer(&url, &e))?;
+        let (url, mut reply) = http.ask(&url, STATS_TIMEOUT, |agent, url, login| by(agent.get(url), login).call())?;
         let text = body(&mut reply, &url)?;
         match reply.status().as_u16() {
             200..=299 => serde_json::from_str(&text).map_err(|e| WhepError::NotWhep { url, reason: e.to_string() }),
-            401 => Err(http.denied(&url)),
             status => Err(WhepError::Refused { url, status, reason: error_text(&text) }),
         }
     })
@@ -154,56 +229,26 @@ pub async fn stats(url: Url, http: &Http) -> Result<Stats, WhepError> {
 
 fn no_answer(url: &Url, error: &ureq::Error) -> WhepError {
     match error {
-        ureq::Error::Io(io) if io.kind() == std::io::ErrorKind::ConnectionRefused => {
-            WhepError::Closed { url: url.clone() }
-        }
+        ureq::Error::Io(io) if io.kind() == io::ErrorKind::ConnectionRefused => WhepError::Closed { url: url.clone() },
         other => WhepError::Unreachable { url: url.clone(), reason: other.to_string() },
     }
 }
 
-/// Follows redirections of the POST as WHEP wants it: with method and body kept (RFC 9110 sections 15.4.8 and 15.4.9).
 fn offer_blocking(url: &Url, sdp: &str, http: &Http) -> Result<Answer, WhepError> {
-    let (mut url, asked) = (url.clone(), url.origin());
-    for _ in 0..=MAX_REDIRECTS {
-        // What was meant for one server is not for another to which it leads.
-        let login = if url.origin() == asked { http.login.clone() } else { None };
-        match post_offer(&url, sdp, &Http { login, ..http.clone() })? {
-            Posted::Answer(answer) => return Ok(answer),
-            Posted::MovedTo(to) => url = to,
-        }
-    }
-    Err(WhepError::NotWhep { url, reason: format!("it redirected more than {MAX_REDIRECTS} times") })
-}
-
-enum Posted {
-    Answer(Answer),
-    MovedTo(Url),
-}
-
-fn post_offer(url: &Url, sdp: &str, http: &Http) -> Result<Posted, WhepError> {
-    let login = http.login_for(url);
-    let reply = ask(OFFER_TIMEOUT, http, |agent| {
-        let request = by(agent.post(url.as_str()), login.as_deref()).header("Content-Type", "application/sdp");
+    let (url, mut reply) = http.ask(url, OFFER_TIMEOUT, |agent, url, login| {
+        let request = by(agent.post(url), login).header("Content-Type", "application/sdp");
         request.header("Accept", "application/sdp").send(sdp)
-    });
-    let mut reply = reply.map_err(|e| http.no_answer(url, &e))?;
-    let status = reply.status().as_u16();
-    let location = reply
-        .headers()
-        .get("location")
-        .and_then(|value| value.to_str().ok())
-        .and_then(|location| url.join(location).ok());
-    let text = body(&mut reply, url)?;
-    match status {
-        201 if text.starts_with("v=0") => Ok(Posted::Answer(Answer { sdp: text, resource: location })),
-        307 | 308 if let Some(to) = location => Ok(Posted::MovedTo(to)),
-        401 => Err(http.denied(url)),
-        200..=299 => Err(WhepError::NotWhep { url: url.clone(), reason: format!("{status} without an SDP answer") }),
-        _ => Err(WhepError::Refused { url: url.clone(), status, reason: error_text(&text) }),
+    })?;
+    let resource = location(&url, &reply);
+    let text = body(&mut reply, &url)?;
+    match reply.status().as_u16() {
+        201 if text.starts_with("v=0") => Ok(Answer { sdp: text, resource }),
+        status @ 200..=299 => Err(WhepError::NotWhep { url, reason: format!("{status} without an SDP answer") }),
+        status => Err(WhepError::Refused { url, status, reason: error_text(&text) }),
     }
 }
 
-fn body(reply: &mut ureq::http::Response<ureq::Body>, url: &Url) -> Result<String, WhepError> {
+fn body(reply: &mut Response<ureq::Body>, url: &Url) -> Result<String, WhepError> {
     reply
         .body_mut()
         .with_config()
@@ -277,6 +322,48 @@ mod tests {
         assert_eq!(error_text(r#"{"error":"no H.264"}"#), "no H.264");
         assert_eq!(error_text("Not Found\nmore"), "Not Found");
         assert_eq!(error_text(""), "no reason given");
+    }
+
+    /// Gives the replies, each on a connection of its own, and returns what was asked.
+    fn serve(replies: Vec<String>) -> (Url, std::thread::JoinHandle<Vec<String>>) {
+        use std::io::{Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = Url::parse(&format!("http://{}/api/stats", listener.local_addr().expect("bound"))).expect("a URL");
+        let answer = move |reply: String| {
+            let (mut stream, _) = listener.accept().expect("a client");
+            let mut asked = Vec::new();
+            while !asked.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                stream.read_exact(&mut byte).expect("a request");
+                asked.push(byte[0]);
+            }
+            let reply = format!("HTTP/1.1 {reply}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}");
+            stream.write_all(reply.as_bytes()).expect("answered");
+            String::from_utf8(asked).expect("text").to_ascii_lowercase()
+        };
+        (url, std::thread::spawn(move || replies.into_iter().map(answer).collect()))
+    }
+
+    #[tokio::test]
+    async fn in_clear_a_login_is_given_to_who_asks_for_it_alone() {
+        let http = Http { login: Some(Login::Token("rov_abc".to_owned())), ..Http::default() };
+        let has_login = |asked: Vec<String>| asked.iter().map(|it| it.contains("authorization")).collect::<Vec<_>>();
+        let (url, asked) = serve(vec!["200 OK".to_owned()]);
+        let _ = stats(url, &http).await;
+        assert_eq!(has_login(asked.join().expect("served")), [false]);
+        // What stands in the URL is no other login; and who has asked is not made to ask each time.
+        let (url, asked) = serve(["401 Unauthorized", "200 OK", "200 OK"].map(str::to_owned).into());
+        let mut own = url.clone();
+        own.set_username("pilot").expect("a host");
+        let _ = stats(own, &Http { login: None, ..http.clone() }).await;
+        let _ = stats(url, &http).await;
+        assert_eq!(has_login(asked.join().expect("served")), [false, true, true]);
+        // Another server to which it leads gets none, and that is what is said.
+        let (other, asked) = serve(vec!["401 Unauthorized".to_owned()]);
+        let (url, _) = serve(vec![format!("308 Permanent Redirect\r\nLocation: {other}")]);
+        let error = stats(url, &http).await.expect_err("refused").to_string();
+        assert!(error.contains("not for others"), "{error}");
+        assert_eq!(has_login(asked.join().expect("served")), [false]);
     }
 
     #[test]

@@ -84,6 +84,41 @@ fn rov_client_takes_what_it_saw_first_and_nothing_else_until_the_user_says_so() 
 }
 
 #[test]
+fn whoever_takes_the_place_of_a_server_without_its_https_is_not_shown() {
+    let (known, discovery) = (folder(), free_udp_port().to_string());
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port().to_string();
+    let start =
+        |args: &[&str]| Server::start(&[&["--discovery-port", &discovery, "--signal-port", &port], args].concat());
+    let server = start(&["--tls"]);
+    let address = server.address.to_string();
+    shows(&client(&known, &["--discovery-port", &discovery]));
+    shows(&client(&known, &["--url", &format!("http://{address}/whep")]));
+    drop(server);
+    let _impostor = start(&[]);
+    let named = format!("http://{address}/whep");
+    let found = ["--discovery-port", &discovery];
+    for args in [&found[..], &[&found[..], &["--transport", "rtsp"]].concat(), &["--url", &named]] {
+        let mut refused = client(&known, &[args, &["--no-wait"]].concat());
+        assert_eq!(refused.wait(wait::START), 2, "{}", refused.stderr());
+        let log = refused.stderr();
+        assert!(log.contains("SHOWS NO CERTIFICATE") && log.contains("--server-certificate none"), "{log}");
+        assert!(!refused.stdout().contains("live: "), "{}", refused.stdout());
+    }
+    shows(&client(&known, &["--discovery-port", &discovery, "--server-certificate", "none"]));
+}
+
+#[test]
+fn a_server_of_https_that_is_named_by_its_address_gets_the_login() {
+    let server = Server::start(&["--tls", "--user", "pilot", "--password", "deep"]);
+    let address = server.address.to_string();
+    let known = folder();
+    // The second knows the certificate.
+    for _ in 0..2 {
+        shows(&client(&known, &[&address, "--user", "pilot", "--password", "deep", "--transport", "webrtc"]));
+    }
+}
+
+#[test]
 fn a_certificate_of_the_users_own_is_served() {
     let folder = folder();
     let path = |name: &str| folder.path().join(name).to_str().expect("a path").to_owned();

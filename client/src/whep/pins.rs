@@ -4,12 +4,14 @@
 //! A server that was found is known by its id, so that it is the same at another address; one that was named, by that
 //! name.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ring::digest;
 use rov_common::discovery::key_of;
@@ -24,9 +26,16 @@ use ureq::unversioned::transport::{
 
 const FILE: &str = "known-servers";
 /// A line each.
-const LARGEST_FILE: u64 = 256 << 10;
+const LARGEST_FILE: u64 = 1 << 20;
 /// The oldest is forgotten.
 const MAX_KNOWN: usize = 1024;
+/// For another client that writes the file.
+const FILE_TIMEOUT: Duration = Duration::from_secs(1);
+/// In place of a fingerprint: the server has no HTTPS any more.
+pub const NO_CERTIFICATE: &str = "none";
+
+/// Name and fingerprint, the oldest first.
+type List = Vec<(String, String)>;
 
 /// What is known of servers' certificates; all clones are one.
 #[derive(Clone, Debug, Default)]
@@ -43,36 +52,61 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Known {
-    /// Name and fingerprint, the oldest first.
-    pins: Vec<(String, String)>,
+    pins: List,
     /// Of `ADDRESS:PORT` of servers that were found.
     ids: HashMap<String, String>,
     /// What was refused at an address last.
     changed: HashMap<String, Changed>,
+    /// Where the right certificate was shown in this run.
+    proven: HashSet<String>,
 }
 
-/// Another certificate than before.
+impl Known {
+    /// What the server at `address` is known by, and the fingerprint, if there is one.
+    fn pinned(&self, address: &str) -> Option<(&str, &str)> {
+        let find = |name: &str| self.pins.iter().find(|(of, _)| of == name);
+        let id = self.ids.get(address);
+        id.and_then(|id| find(id)).or_else(|| find(address)).map(|(name, pin)| (name.as_str(), pin.as_str()))
+    }
+}
+
+/// Another certificate than before, or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changed {
     pub name: String,
     pub known: String,
-    pub shown: String,
+    /// None: it does not speak TLS.
+    pub shown: Option<String>,
 }
 
 impl fmt::Display for Changed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, known, shown } = self;
-        write!(
-            f,
-            "THE CERTIFICATE OF {name} HAS CHANGED: it was {known} and is {shown}. Another machine may be in its place, and \
-             nothing is shown. If the server has a new certificate, say so once: --server-certificate {shown}"
-        )
+        match shown {
+            Some(shown) => write!(
+                f,
+                "THE CERTIFICATE OF {name} HAS CHANGED: it was {known} and is {shown}. Another machine may be in its place, and \
+                 nothing is shown. If the server has a new certificate, say so once: --server-certificate {shown}"
+            ),
+            None => write!(
+                f,
+                "{name} SHOWS NO CERTIFICATE ANY MORE: it was {known}, and now it is not HTTPS. Another machine may be in its \
+                 place, and nothing is shown. If the server has no HTTPS any more, say so once: --server-certificate \
+                 {NO_CERTIFICATE}"
+            ),
+        }
     }
 }
 
 impl Pins {
     /// Those of the user's file; `accepted` is taken in any case, and from then on known.
     pub fn load(file: Option<PathBuf>, accepted: Option<String>) -> Self {
+        let read = |file: &Path| {
+            read(file).unwrap_or_else(|error| {
+                tracing::error!("cannot read {}: {error}; the certificates in it are not known", file.display());
+                List::new()
+            })
+        };
         let pins = file.as_deref().map(read).unwrap_or_default();
         Self(Arc::new(Shared { file, accepted, known: Mutex::new(Known { pins, ..Known::default() }) }))
     }
@@ -95,35 +129,90 @@ impl Pins {
     }
 
     /// Whether the server at `address` may show this certificate. The first is kept.
-    fn judge(&self, address: &str, shown: &str) -> Result<(), Changed> {
+    pub(crate) fn judge(&self, address: &str, shown: &str) -> Result<(), Changed> {
         let mut known = lock(&self.0.known);
         let name = known.ids.get(address).cloned().unwrap_or_else(|| address.to_owned());
-        let pinned = known.pins.iter().find(|(of, _)| *of == name).map(|(_, pin)| pin.clone());
-        let is_accepted = self.0.accepted.as_deref() == Some(shown);
-        match pinned {
-            Some(pin) if pin == shown => {
-                known.changed.remove(address);
-                return Ok(());
-            }
-            Some(pin) if !is_accepted => {
-                let changed = Changed { name, known: pin, shown: shown.to_owned() };
-                known.changed.insert(address.to_owned(), changed.clone());
-                return Err(changed);
-            }
-            Some(_) => tracing::warn!("{name} has the certificate {shown} from now on, as --server-certificate says"),
-            None => tracing::warn!("{name} is seen by HTTPS for the first time; its certificate is {shown}"),
+        let find = |pins: &List| pins.iter().find(|(of, _)| *of == name).map(|(_, pin)| pin.clone());
+        let mut result = Ok(());
+        if find(&known.pins).as_deref() != Some(shown) {
+            self.change(&mut known.pins, |pins| match find(pins) {
+                Some(pin) if pin == shown => false,
+                Some(pin) if self.0.accepted.as_deref() != Some(shown) => {
+                    result = Err(Changed { name: name.clone(), known: pin, shown: Some(shown.to_owned()) });
+                    false
+                }
+                before => {
+                    if before.is_some() {
+                        tracing::warn!("{name} has the certificate {shown} from now on, as --server-certificate says");
+                    } else {
+                        tracing::warn!("{name} is seen by HTTPS for the first time; its certificate is {shown}");
+                    }
+                    pins.retain(|(of, _)| *of != name);
+                    pins.push((name.clone(), shown.to_owned()));
+                    true
+                }
+            });
         }
-        known.changed.remove(address);
-        known.pins.retain(|(of, _)| *of != name);
-        known.pins.push((name, shown.to_owned()));
-        let too_many = known.pins.len().saturating_sub(MAX_KNOWN);
-        known.pins.drain(..too_many);
-        if let Some(file) = &self.0.file
-            && let Err(error) = write(file, &known.pins)
-        {
+        match &result {
+            Ok(()) => {
+                known.changed.remove(address);
+                if known.proven.len() >= MAX_KNOWN {
+                    known.proven.clear();
+                }
+                known.proven.insert(address.to_owned());
+            }
+            Err(changed) => {
+                known.proven.remove(address);
+                known.changed.insert(address.to_owned(), changed.clone());
+            }
+        }
+        result
+    }
+
+    /// Changes what is known, of the other clients of this user, too, unless `change` says that nothing changed.
+    fn change(&self, pins: &mut List, change: impl FnOnce(&mut List) -> bool) {
+        let Some(file) = &self.0.file else {
+            change(pins);
+            return;
+        };
+        // Held until the file is written.
+        let turn = take_turn(file).and_then(|turn| {
+            let mut all = read(file)?;
+            let own = pins.drain(..).filter(|(name, _)| all.iter().all(|(of, _)| of != name)).collect::<List>();
+            all.extend(own);
+            *pins = all;
+            Ok(turn)
+        });
+        if !change(pins) {
+            return;
+        }
+        let too_many = pins.len().saturating_sub(MAX_KNOWN);
+        pins.drain(..too_many);
+        if let Err(error) = turn.and_then(|_turn| write(file, pins)) {
             tracing::warn!("cannot keep the certificate in {}, it is known for this run: {error}", file.display());
         }
-        Ok(())
+    }
+
+    /// Whether the right certificate was shown there in this run.
+    pub fn is_proven(&self, address: &str) -> bool {
+        lock(&self.0.known).proven.contains(address)
+    }
+
+    /// What to say of a server at `address` that does not speak TLS, if it did before: by its id, or by its address.
+    pub fn in_clear(&self, address: &str) -> Option<Changed> {
+        let mut known = lock(&self.0.known);
+        let (name, pin) = known.pinned(address)?;
+        let changed = Changed { name: name.to_owned(), known: pin.to_owned(), shown: None };
+        if self.0.accepted.as_deref() != Some(NO_CERTIFICATE) {
+            return Some(changed);
+        }
+        tracing::warn!("{} has no certificate from now on, as --server-certificate says", changed.name);
+        self.change(&mut known.pins, |pins| {
+            pins.retain(|(of, _)| *of != changed.name);
+            true
+        });
+        known.proven.remove(address);
+        None
     }
 
     /// Why the last connection to `address` was refused, if it was for its certificate.
@@ -132,25 +221,52 @@ impl Pins {
     }
 }
 
-fn read(file: &Path) -> Vec<(String, String)> {
-    let mut text = String::new();
-    match File::open(file).and_then(|opened| opened.take(LARGEST_FILE).read_to_string(&mut text)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!("cannot read {}: {error}; the certificates in it are not known", file.display());
-        }
-        _ => {}
-    }
-    let line = |line: &str| {
-        let (pin, name) = line.split_once(' ')?;
+/// What the file holds. One that holds anything else, too, is set aside, and what could be read of it is kept.
+fn read(file: &Path) -> io::Result<List> {
+    let mut bytes = Vec::new();
+    match File::open(file).and_then(|opened| opened.take(LARGEST_FILE + 1).read_to_end(&mut bytes)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(List::new()),
+        read => read?,
+    };
+    let line = |line: &[u8]| {
+        let (pin, name) = str::from_utf8(line).ok()?.split_once(' ')?;
         Some((name.to_owned(), key_of(pin)?))
     };
-    text.lines().filter_map(line).collect()
+    let lines = || bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let pins: List = lines().filter_map(line).collect();
+    let lost = lines().count() - pins.len();
+    if lost > 0 || bytes.len() as u64 > LARGEST_FILE {
+        let aside = file.with_extension("broken");
+        std::fs::rename(file, &aside)?;
+        write(file, &pins)?;
+        tracing::error!(
+            "{} IS BROKEN and was set aside as {}: {} certificates are known of it, those in {lost} other lines are not. A \
+             server that is now said to be seen for the first time may be another machine: compare its certificate with \
+             what rov-server logs",
+            file.display(),
+            aside.display(),
+            pins.len(),
+        );
+    }
+    Ok(pins)
+}
+
+/// No other client writes until what this gives is dropped.
+fn take_turn(file: &Path) -> io::Result<File> {
+    std::fs::create_dir_all(file.parent().ok_or(io::ErrorKind::NotFound)?)?;
+    let turn = File::create(file.with_extension("lock"))?;
+    let end = Instant::now() + FILE_TIMEOUT;
+    loop {
+        match turn.try_lock() {
+            Ok(()) => return Ok(turn),
+            Err(TryLockError::WouldBlock) if Instant::now() < end => thread::sleep(Duration::from_millis(5)),
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Whoever reads the file sees the old one or the new one.
 fn write(file: &Path, pins: &[(String, String)]) -> io::Result<()> {
-    let folder = file.parent().ok_or(io::ErrorKind::NotFound)?;
-    std::fs::create_dir_all(folder)?;
     let text: String = pins.iter().map(|(name, pin)| format!("{pin} {name}\n")).collect();
     let new = file.with_extension(std::process::id().to_string());
     let written = File::create(&new).and_then(|mut opened| {
@@ -325,12 +441,50 @@ mod tests {
     }
 
     #[test]
+    fn two_clients_keep_what_each_has_seen() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join(FILE);
+        let load = || Pins::load(Some(file.clone()), None);
+        let (one, other) = (load(), load());
+        assert_eq!(one.judge("10.0.0.2:8080", &pin("a")), Ok(()));
+        assert_eq!(other.judge("10.0.0.3:8080", &pin("b")), Ok(()));
+        assert!(other.judge("10.0.0.2:8080", &pin("c")).is_err(), "what the other has seen");
+        let later = load();
+        assert!(["10.0.0.2:8080", "10.0.0.3:8080"].iter().all(|at| later.judge(at, &pin("c")).is_err()));
+    }
+
+    #[test]
+    fn whoever_had_a_certificate_is_not_asked_in_clear_until_the_user_says_so() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let load = |accepted: Option<&str>| Pins::load(Some(folder.path().join(FILE)), accepted.map(str::to_owned));
+        let pins = load(None);
+        pins.found("10.0.0.2:8080", "5-rov");
+        assert_eq!(pins.in_clear("10.0.0.2:8080"), None);
+        assert_eq!(pins.judge("10.0.0.2:8080", &pin("a")), Ok(()));
+        assert!(pins.is_proven("10.0.0.2:8080"));
+        let pins = load(Some(&pin("b")));
+        pins.found("10.0.0.9:8080", "5-rov");
+        let changed = pins.in_clear("10.0.0.9:8080").expect("the same id elsewhere");
+        assert!(changed.to_string().contains("--server-certificate none"), "{changed}");
+        assert!(!pins.is_proven("10.0.0.9:8080"));
+        let pins = load(Some(NO_CERTIFICATE));
+        pins.found("10.0.0.9:8080", "5-rov");
+        assert_eq!(pins.in_clear("10.0.0.9:8080"), None);
+        let pins = load(None);
+        pins.found("10.0.0.9:8080", "5-rov");
+        assert_eq!(pins.in_clear("10.0.0.9:8080"), None, "once said, it is known");
+    }
+
+    #[test]
     fn a_broken_file_and_many_servers_do_no_harm() {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join(FILE);
-        std::fs::write(&file, [b"nonsense\n", &[0xff; 9][..]].concat()).expect("written");
+        let broken = [format!("{} 10.0.0.1:8080\n", pin("a")).as_bytes(), b"nonsense\n", &[0xff; 9]].concat();
+        std::fs::write(&file, &broken).expect("written");
         let pins = Pins::load(Some(file.clone()), None);
+        assert!(pins.judge("10.0.0.1:8080", &pin("b")).is_err(), "what could be read is known");
+        assert_eq!(std::fs::read(file.with_extension("broken")).expect("set aside"), broken);
         (0..MAX_KNOWN + 9).for_each(|n| pins.judge(&format!("10.0.0.2:{n}"), &pin("a")).expect("the first"));
-        assert_eq!(read(&file).len(), MAX_KNOWN);
+        assert_eq!(read(&file).expect("readable").len(), MAX_KNOWN);
     }
 }
