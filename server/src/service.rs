@@ -220,7 +220,7 @@ mod tests {
         listener.set_nonblocking(true).unwrap();
         let listener = tokio::net::UnixDatagram::from_std(listener).unwrap();
         let service = Service {
-            manager: Some(Manager::new(format!("@{name}").as_ref()).unwrap()),
+            manager: Some(Manager::new(format!("@{name}").as_ref()).unwrap().into()),
             watchdog: Some(Duration::from_millis(100)),
         };
         let (beat, hang) = (Arc::<Beat>::default(), Arc::new(AtomicBool::new(false)));
