@@ -75,6 +75,9 @@ pub enum Refusal {
     Locked { name: String, by: Given },
     #[error("{name}: {message}")]
     Wrong { name: String, message: String },
+    /// Several were to be changed, and nothing says which of them is wrong.
+    #[error("{0}")]
+    WrongTogether(String),
     #[error("{0}")]
     NotNow(String),
 }
@@ -319,7 +322,7 @@ impl Settings {
         let message = refused.to_string();
         Err(match refused {
             Refused::Invalid(error) => wrong(values, &error),
-            Refused::Busy | Refused::Ended => Refusal::NotNow(message),
+            Refused::Busy | Refused::Ended | Refused::NotNow(_) => Refusal::NotNow(message),
             _ => wrong(values, &ConfigError(message)),
         })
     }
@@ -541,12 +544,16 @@ fn right_of(base: &Config, kept: Kept) -> (Kept, Config) {
 }
 
 /// What the configuration says is wrong, by the name of the setting: of those that were to be changed, the one whose
-/// option it names.
+/// option it names, or the only one.
 fn wrong(values: &Values, error: &ConfigError) -> Refusal {
     let is_of = |name: &str, option: &str| {
         SETTINGS.iter().any(|setting| setting.name == name && setting.all_keys().any(|key| key == option))
     };
     let named = error.options().find_map(|option| values.keys().find(|name| is_of(name, option)));
-    let name = named.or(values.keys().next()).cloned().unwrap_or_default();
-    Refusal::Wrong { name, message: error.to_string() }
+    let only = values.keys().next().filter(|_| values.len() == 1);
+    let message = error.to_string();
+    match named.or(only) {
+        Some(name) => Refusal::Wrong { name: name.clone(), message },
+        None => Refusal::WrongTogether(message),
+    }
 }

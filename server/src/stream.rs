@@ -19,6 +19,7 @@ use rov_common::api::{CaptureTime, StreamStats};
 use rov_common::capture_clock::CaptureClock;
 use rov_common::codec::{self, Codec, ParameterSetCache, ParameterSets};
 use rov_common::sync::lock;
+use rov_common::units::Bitrate;
 use tokio::sync::mpsc;
 
 pub use self::catalogue::{NoSuchStream, Streams};
@@ -100,6 +101,12 @@ impl Stream {
     /// What is told of it.
     pub fn status(&self) -> &Status {
         &self.status
+    }
+
+    /// The bit rate that the viewers' links allow, where that is less than was made last.
+    pub fn limit(&self) -> Option<Bitrate> {
+        let (rate, ceiling) = (self.demand.rate()?, self.status.ceiling());
+        ceiling.is_none_or(|ceiling| rate.bitrate < ceiling.bitrate).then_some(rate.bitrate)
     }
 
     /// What is wanted of it.

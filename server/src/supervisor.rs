@@ -70,6 +70,8 @@ struct Trial {
     ask: Option<Ask>,
     /// What it goes back to.
     before: Arc<CameraConfig>,
+    /// Whose settings were changed; none: those of the camera.
+    stream: Option<usize>,
 }
 
 /// Runs the pipeline of the camera that is `asked` for its `streams`, in the order of the configuration, until
@@ -165,7 +167,7 @@ pub async fn run(
                 }
             },
         };
-        if let Some(Trial { ask, before }) = trial.take() {
+        if let Some(Trial { ask, before, .. }) = trial.take() {
             tracing::warn!(camera = camera.name, "the changed settings do not work: {reason}; going back");
             let failed = current.get();
             current.set(Arc::clone(&before));

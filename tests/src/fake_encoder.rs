@@ -21,8 +21,14 @@ pub enum Fate {
     Hangs(u32),
     /// It says that it has failed.
     Fails(u32),
+    /// It says that it has failed after [`fail`].
+    FailsWhenTold,
     /// It takes no more, and says nothing.
     Refuses(u32),
+    /// It is not made before [`release`].
+    OpensLate,
+    /// It works, and does not end before [`release`].
+    EndsLate,
     /// It works where no other one is at work, as where hardware encodes one stream.
     Alone,
 }
@@ -31,6 +37,7 @@ static FATES: OnceLock<fn(u32) -> Fate> = OnceLock::new();
 static MADE: AtomicU32 = AtomicU32::new(0);
 static AT_WORK: AtomicU32 = AtomicU32::new(0);
 static RELEASED: AtomicBool = AtomicBool::new(false);
+static FAILS: AtomicBool = AtomicBool::new(false);
 
 /// Registers it; `fates`: of the first that is made (0), the second, and so on.
 pub fn register(fates: fn(u32) -> Fate) {
@@ -49,16 +56,31 @@ pub fn release() {
     RELEASED.store(true, Ordering::Relaxed);
 }
 
+/// Those that wait for it fail at their next pictures.
+pub fn fail() {
+    FAILS.store(true, Ordering::Relaxed);
+}
+
+/// From now on what hangs hangs again.
+pub fn hold() {
+    RELEASED.store(false, Ordering::Relaxed);
+}
+
+fn wait_for_release() {
+    while !RELEASED.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// By a probe at its input.
 fn meet(fate: Fate, input: &gst::Pad, at: u32) -> Option<Result<gst::FlowSuccess, gst::FlowError>> {
     match fate {
         Fate::Hangs(after) if at >= after => {
-            while !RELEASED.load(Ordering::Relaxed) {
-                std::thread::sleep(Duration::from_millis(20));
-            }
+            wait_for_release();
             None
         }
         Fate::Fails(after) if at >= after => fails(input, "it has failed"),
+        Fate::FailsWhenTold if FAILS.load(Ordering::Relaxed) => fails(input, "it has failed"),
         Fate::Alone if at == 0 && AT_WORK.fetch_add(1, Ordering::Relaxed) > 0 => fails(input, "another one is at work"),
         Fate::Refuses(after) if at >= after => Some(Err(gst::FlowError::NotNegotiated)),
         _ => None,
@@ -80,6 +102,7 @@ mod imp {
     pub struct FakeEncoder {
         /// It has got a picture.
         works: Arc<AtomicBool>,
+        fate: OnceLock<Fate>,
     }
 
     impl Drop for FakeEncoder {
@@ -99,6 +122,10 @@ mod imp {
         fn constructed(&self) {
             self.parent_constructed();
             let fate = FATES.get().expect("registered")(MADE.fetch_add(1, Ordering::Relaxed));
+            self.fate.set(fate).expect("made once");
+            if fate == Fate::OpensLate {
+                wait_for_release();
+            }
             let encoder = gst::ElementFactory::make("x264enc").property_from_str("tune", "zerolatency");
             let encoder = encoder.build().expect("x264enc");
             self.obj().add(&encoder).expect("an empty bin");
@@ -131,6 +158,16 @@ mod imp {
             Some(METADATA.get_or_init(|| {
                 gst::subclass::ElementMetadata::new("Fake encoder", "Codec/Encoder/Video", "Fails", "rov-tests")
             }))
+        }
+
+        fn change_state(
+            &self,
+            transition: gst::StateChange,
+        ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+            if transition == gst::StateChange::PausedToReady && self.fate.get() == Some(&Fate::EndsLate) {
+                wait_for_release();
+            }
+            self.parent_change_state(transition)
         }
     }
 

@@ -157,6 +157,7 @@ impl From<Refusal> for Refused {
             Refusal::Unknown { name, .. } => (StatusCode::NOT_FOUND, Some(name)),
             Refusal::ReadOnly { name } | Refusal::Locked { name, .. } => (StatusCode::FORBIDDEN, Some(name)),
             Refusal::Wrong { name, .. } => (StatusCode::UNPROCESSABLE_ENTITY, Some(name)),
+            Refusal::WrongTogether(_) => (StatusCode::UNPROCESSABLE_ENTITY, None),
             Refusal::NotNow(_) => (StatusCode::SERVICE_UNAVAILABLE, None),
         };
         Self(status, ErrorBody { error, field })

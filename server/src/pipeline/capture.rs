@@ -2,7 +2,7 @@
 //! owner, and how an access unit gets to it.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
@@ -121,6 +121,8 @@ pub struct BranchCounters {
     pub frames_unwanted: u64,
     /// Access units.
     pub frames_out: u64,
+    /// Of `frames_in`, what was left out while the encoder was opened, or made nothing that anybody saw.
+    pub frames_missed: u64,
     /// When the last of `frames_unwanted` came.
     pub last_unwanted: Option<Instant>,
     pub first_in: Option<Instant>,
@@ -133,7 +135,7 @@ impl BranchCounters {
     /// Raw frames left out because the encoder was busy. Two may be on their way between the points where they are
     /// counted.
     pub fn frames_dropped(&self) -> u64 {
-        self.frames_wanted().saturating_sub(self.frames_to_encoder + 2)
+        self.frames_wanted().saturating_sub(self.frames_to_encoder + self.frames_missed + 2)
     }
 
     /// Raw frames that were for the encoder. The two counts are read one after the other, while frames come.
@@ -198,6 +200,7 @@ pub struct Branch {
     pub(super) frames_to_encoder: Arc<Counter>,
     pub(super) frames_unwanted: Arc<Counter>,
     pub(super) frames_out: Arc<Counter>,
+    pub(super) frames_missed: AtomicU64,
     pub(super) valve: Mutex<Valve>,
     /// Those of pictures from a pipe.
     pub(super) times: Mutex<Times>,
@@ -290,7 +293,7 @@ impl Capture {
         let mut relay = self.relay(branch.stream);
         let Some(Relay { former, next, handover, .. }) = &mut *relay else {
             if !branch.has_failed() {
-                (self.on_unit)(branch.stream, unit);
+                self.give(branch.stream, unit);
             }
             return;
         };
@@ -305,15 +308,26 @@ impl Capture {
 
     fn hand_on(&self, stream: usize, relay: Option<&Relay>, sign: Option<Sign>, units: Vec<AccessUnit>) {
         let Some((Relay { former, next, news, .. }, sign)) = relay.zip(sign) else {
-            return units.into_iter().for_each(|unit| (self.on_unit)(stream, unit));
+            return units.into_iter().for_each(|unit| self.give(stream, unit));
         };
         if sign == Sign::TookOver {
             former.fail();
             self.set_branch(next);
         }
-        units.into_iter().for_each(|unit| (self.on_unit)(stream, unit));
+        units.into_iter().for_each(|unit| self.give(stream, unit));
         // Full: what it holds says as much.
         let _ = news.try_send(News::Sign(sign));
+    }
+
+    /// Nothing of a graph that has been stopped goes out.
+    fn give(&self, stream: usize, unit: AccessUnit) {
+        if !self.stopped.load(Ordering::Acquire) {
+            (self.on_unit)(stream, unit);
+        }
+    }
+
+    pub fn has_taken_over(&self, stream: usize) -> bool {
+        self.relay(stream).as_ref().is_some_and(|relay| relay.handover.is_over())
     }
 
     /// Ends a wait of one branch for another that has lasted too long; whether the next one is at work.
@@ -346,6 +360,7 @@ impl Capture {
             && !next.has_failed()
         {
             handover.begin(first, Instant::now());
+            next.count_drops_from_here();
         }
     }
 
@@ -395,6 +410,7 @@ impl Branch {
             frames_to_encoder: counter(),
             frames_unwanted: counter(),
             frames_out: counter(),
+            frames_missed: AtomicU64::default(),
             valve: Mutex::new(if is_off { Valve::Shut } else { Valve::default() }),
             times: Mutex::default(),
             settings: Mutex::new(settings),
@@ -486,12 +502,18 @@ impl Branch {
             frames_in: frames_in.count(),
             frames_unwanted: self.frames_unwanted.count(),
             frames_out: self.frames_out.count(),
+            frames_missed: self.frames_missed.load(Ordering::Relaxed),
             last_unwanted: self.frames_unwanted.last(),
             first_in: [frames_in.first(), self.coded.first()].into_iter().flatten().min(),
             last_in: frames_in.last().max(self.coded.last()),
             first_out: self.frames_out.first(),
             last_out: self.frames_out.last(),
         }
+    }
+
+    /// What was left out so far is not counted as dropped: the encoder was being opened.
+    fn count_drops_from_here(&self) {
+        self.frames_missed.fetch_add(self.counters().frames_dropped(), Ordering::Relaxed);
     }
 
     pub(super) fn failure(&self, reason: String) -> Failure {
@@ -584,6 +606,9 @@ pub(super) fn deliver(
     // A source whose clock is not the pipeline's could claim any age.
     let age = here.saturating_duration_since(local).min(Duration::from_secs(10));
     let keyframe = codec::is_keyframe(branch.codec, &map) && !waited(capture.source, age);
+    if branch.frames_out.count() == 0 {
+        branch.count_drops_from_here();
+    }
     branch.frames_out.add();
     let unit = AccessUnit {
         // A copy, because encoders lend buffers from a small pool, and outputs keep keyframes for long.

@@ -131,6 +131,15 @@ impl Graph {
         self.capture.branches().collect()
     }
 
+    pub fn branch(&self, stream: usize) -> Arc<Branch> {
+        self.capture.branch(stream)
+    }
+
+    /// Whether a branch has taken over in this stream, while the former one is still being ended.
+    pub fn has_taken_over(&self, stream: usize) -> bool {
+        self.capture.has_taken_over(stream)
+    }
+
     /// Where the branch of a stream can be replaced while the others go on; none where it is alone, or goes out
     /// untouched.
     pub fn joint(&self, stream: usize) -> Option<Joint> {

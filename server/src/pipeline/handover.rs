@@ -25,6 +25,8 @@ pub(super) struct Handover<U> {
     next: VecDeque<(Duration, U)>,
     /// Of the last that went out.
     last_out: Option<Duration>,
+    /// That the next branch gives something was said.
+    is_alive: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +52,7 @@ impl Unit for AccessUnit {
 /// What comes of a unit, or of time that has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sign {
-    /// The next branch has given something.
+    /// The next branch has given something; said once.
     Alive,
     /// What goes out is the next branch's from here on.
     TookOver,
@@ -60,7 +62,8 @@ pub(super) enum Sign {
 
 impl<U: Unit> Handover<U> {
     pub fn new() -> Self {
-        Self { state: State::Beside, former: VecDeque::new(), next: VecDeque::new(), last_out: None }
+        let (former, next) = (VecDeque::new(), VecDeque::new());
+        Self { state: State::Beside, former, next, last_out: None, is_alive: false }
     }
 
     pub fn is_over(&self) -> bool {
@@ -78,8 +81,11 @@ impl<U: Unit> Handover<U> {
     pub fn former(&mut self, time: Duration, unit: U, now: Instant, out: &mut Vec<U>) -> Option<Sign> {
         match self.state {
             State::Over => return None,
-            State::From(first, _) if time + COARSE >= first && self.former.len() < HELD => {
+            State::From(first, _) if time + COARSE >= first => {
                 self.former.push_back((time, unit));
+                if self.former.len() > HELD {
+                    return Some(self.give_up(out));
+                }
             }
             State::Beside | State::From(..) => {
                 self.last_out = Some(time);
@@ -93,7 +99,7 @@ impl<U: Unit> Handover<U> {
     pub fn next(&mut self, time: Duration, unit: U, alone: bool, now: Instant, out: &mut Vec<U>) -> Option<Sign> {
         match self.state {
             State::Over => out.push(unit),
-            State::Beside => return Some(Sign::Alive),
+            State::Beside => return (!std::mem::replace(&mut self.is_alive, true)).then_some(Sign::Alive),
             State::From(..) => {
                 let is_late = self.last_out.is_some_and(|last| time <= last);
                 if self.next.is_empty() && (!unit.is_keyframe() || is_late) || self.next.len() >= HELD {
@@ -210,7 +216,7 @@ mod tests {
         assert_eq!(run.handover.look(run.now, false, &mut run.out), Some(Sign::GaveUp));
         assert_eq!(run.out(), [5, 6]);
         // The next one comes late, and begins again.
-        assert_eq!(run.next(5, true), Some(Sign::Alive));
+        assert_eq!((run.next(5, true), run.next(6, false)), (Some(Sign::Alive), None));
         run.handover.begin(at(8), run.now);
         assert_eq!(run.former(7), None);
         assert_eq!(run.next(8, false), Some(Sign::GaveUp), "its first is no keyframe");
@@ -218,6 +224,17 @@ mod tests {
         assert_eq!((run.former(8), run.former(9), run.former(10)), (None, None, None));
         assert_eq!(run.next(10, true), Some(Sign::TookOver));
         assert_eq!(run.out(), [5, 6, 7, 8, 9, 110]);
+    }
+
+    #[test]
+    fn more_than_can_be_held_back_goes_out_in_its_order_and_the_former_goes_on() {
+        let mut run = Run::new();
+        run.handover.begin(at(5), run.now);
+        let last = 5 + HELD as u64;
+        let signs: Vec<_> = (5..=last).filter_map(|picture| run.former(picture)).collect();
+        assert_eq!(signs, [Sign::GaveUp]);
+        run.former(last + 1);
+        assert_eq!(run.out(), (5..=last + 1).collect::<Vec<_>>());
     }
 
     #[test]

@@ -57,8 +57,23 @@ pub enum NotPutIn {
 
 /// A branch has not taken over from the one at work, which goes on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct NotReplaced(pub String);
+pub enum NotReplaced {
+    /// It failed.
+    #[error("{0}")]
+    Failed(String),
+    /// It gave nothing in time, as on a machine that has too much to do, or was not tried.
+    #[error("{0}")]
+    NotNow(String),
+}
+
+impl From<NotPutIn> for NotReplaced {
+    fn from(error: NotPutIn) -> Self {
+        match error {
+            NotPutIn::Failed { failure, .. } => Self::Failed(failure.to_string()),
+            NotPutIn::StillHangs(failure) => Self::NotNow(failure.to_string()),
+        }
+    }
+}
 
 /// The branch cannot be taken out of the pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -138,12 +153,8 @@ impl Joint {
         let (news, heard) = mpsc::sync_channel(NEWS);
         let relay = Relay { former: Arc::clone(&former), next: Arc::clone(&next), handover: Handover::new(), news };
         *self.capture.relay(self.stream) = Some(relay);
-        let result = match self.add(plan, source_codec, &next, false) {
-            Ok(()) => self.hand_over(&next, rate, &heard),
-            Err(NotPutIn::Failed { failure, .. } | NotPutIn::StillHangs(failure)) => {
-                Err(NotReplaced(failure.to_string()))
-            }
-        };
+        let added = self.add(plan, source_codec, &next, false).map_err(NotReplaced::from);
+        let result = added.and_then(|()| self.hand_over(&next, rate, &heard));
         // It may have taken over at the last moment.
         let took_over = self.capture.end_relay(self.stream);
         let result = if took_over { Ok(()) } else { result };
@@ -183,20 +194,20 @@ impl Joint {
         // It gives no pictures any more, and is not gone either: only the whole pipeline can be started again.
         let stuck = |Stuck| {
             self.capture.event(GraphEvent::Error(Failure::Source(Stuck.to_string())));
-            NotReplaced(Stuck.to_string())
+            NotReplaced::Failed(Stuck.to_string())
         };
         self.take_out(limit).map_err(stuck)?;
         let reason = match self.put_in(plan, source_codec).and_then(|()| self.first_picture()) {
             Ok(()) => return Ok(begun.elapsed()),
-            Err(NotPutIn::Failed { failure, .. } | NotPutIn::StillHangs(failure)) => failure.to_string(),
+            Err(error) => NotReplaced::from(error),
         };
         self.take_out(limit).map_err(stuck)?;
         match self.put_in(before, source_codec) {
-            Ok(()) => Err(NotReplaced(reason)),
+            Ok(()) => Err(reason),
             // Whoever watches the branch hears that it has failed.
             Err(NotPutIn::Failed { failure, .. } | NotPutIn::StillHangs(failure)) => {
                 self.capture.event(GraphEvent::Error(failure));
-                Err(NotReplaced(reason))
+                Err(reason)
             }
         }
     }
@@ -219,10 +230,12 @@ impl Joint {
         alive(heard)?;
         if let Some(rate) = rate {
             let rate = Rate { bitrate: next.bitrate(), pause_until: None, ..*rate };
-            next.apply(&rate).map_err(|error| NotReplaced(error.to_string()))?;
+            next.apply(&rate).map_err(|error| NotReplaced::Failed(error.to_string()))?;
         }
         for _ in 0..ATTEMPTS {
-            heard.try_iter().for_each(drop);
+            if let Some(News::Failed(reason)) = heard.try_iter().find(|news| matches!(news, News::Failed(_))) {
+                return Err(NotReplaced::Failed(reason));
+            }
             // It begins anew: the first picture that it gets from here on is a keyframe.
             lock(&next.valve).shut();
             next.wake();
@@ -231,7 +244,7 @@ impl Joint {
                 match heard.recv_timeout(LOOK) {
                     Ok(News::Sign(Sign::TookOver)) => return Ok(()),
                     Ok(News::Sign(Sign::GaveUp)) => break,
-                    Ok(News::Failed(reason)) => return Err(NotReplaced(reason)),
+                    Ok(News::Failed(reason)) => return Err(NotReplaced::Failed(reason)),
                     Ok(News::Sign(Sign::Alive)) | Err(_) => {}
                 }
                 if self.capture.look_at_relay(self.stream) {
@@ -242,7 +255,8 @@ impl Joint {
                 }
             }
         }
-        Err(NotReplaced(format!("the encoder has begun with no keyframe in {ATTEMPTS} attempts")))
+        let reason = format!("the encoder has begun with no keyframe in time in {ATTEMPTS} attempts");
+        Err(NotReplaced::NotNow(reason))
     }
 
     /// Opens a branch beside the others, and takes it for the one `at_work` or leaves that to [`Self::hand_over`].
@@ -338,8 +352,10 @@ impl Joint {
 fn alive(heard: &Receiver<News>) -> Result<(), NotReplaced> {
     match heard.recv_timeout(ALIVE_LIMIT) {
         Ok(News::Sign(_)) => Ok(()),
-        Ok(News::Failed(reason)) => Err(NotReplaced(reason)),
-        Err(_) => Err(NotReplaced(format!("the encoder has given nothing for {} s", ALIVE_LIMIT.as_secs()))),
+        Ok(News::Failed(reason)) => Err(NotReplaced::Failed(reason)),
+        Err(_) => {
+            Err(NotReplaced::NotNow(format!("the encoder has given nothing for {} s", ALIVE_LIMIT.as_secs())))
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{CameraConfig, ConfigError, EncodeConfig, Flip};
+use crate::pipeline::NotReplaced;
 
 /// Changes of a camera that wait.
 const WAITING: usize = 8;
@@ -66,10 +67,22 @@ pub enum Refused {
     /// It was tried, and what was before is at work again.
     #[error("it does not work: {0}; what was before goes on")]
     Failed(String),
+    /// As on a machine that has too much to do. It says nothing of what was wanted.
+    #[error("it did not come about: {0}; what was before goes on: try again")]
+    NotNow(String),
     #[error("{WAITING} changes of this camera are waiting already: try again when they are through")]
     Busy,
     #[error("the camera has ended: restart the server")]
     Ended,
+}
+
+impl From<NotReplaced> for Refused {
+    fn from(error: NotReplaced) -> Self {
+        match error {
+            NotReplaced::Failed(reason) => Self::Failed(reason),
+            NotReplaced::NotNow(reason) => Self::NotNow(reason),
+        }
+    }
 }
 
 /// What is wanted of a camera.

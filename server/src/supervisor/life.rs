@@ -76,7 +76,7 @@ pub(super) async fn run_once(
     }
     tracing::debug!(pipeline = plan.text());
     for (branch, stream) in plan.branches.iter_mut().zip(streams) {
-        branch.limit = stream.demand().rate().map(|rate| rate.bitrate);
+        branch.limit = stream.limit();
     }
     let is_fallback = plan.substitute.is_some();
     let substitute = plan.substitute.clone();
@@ -205,11 +205,13 @@ impl<'a> Life<'a> {
                 }
                 result = through(&mut self.changing), if self.changing.is_some() => self.changed(result?),
                 (stream, request) = next_request(controls) => {
+                    self.follow_takeover();
                     self.watched[stream].serve(request);
                     self.take_up();
                     None
                 }
                 () = sleep_until(keyframe_at), if keyframe_at.is_some() => {
+                    self.follow_takeover();
                     for watched in &mut self.watched {
                         if watched.keyframes.due(Instant::now()) {
                             watched.branch.force_keyframe();
@@ -234,7 +236,7 @@ impl<'a> Life<'a> {
                 let watched = &mut self.watched[stream];
                 match watched.encoder {
                     // It may be of the branch that takes over just now, whose format is asked for then.
-                    Some(_) if self.changing.as_ref().is_some_and(|changing| changing.stream == Some(stream)) => {}
+                    Some(_) if self.changing.as_ref().is_some_and(|changing| changing.replaces(stream)) => {}
                     Some(_) => watched.set_format(source, resolution, fps),
                     // Of the branch that takes its place.
                     None => watched.format = Some((resolution, fps)),
@@ -261,6 +263,7 @@ impl<'a> Life<'a> {
 
     /// What is looked at now and then.
     fn look(&mut self, now: Instant) -> Option<RunEnd> {
+        self.follow_takeover();
         self.check_trial();
         self.take_up();
         let (source, streams, links) = (&self.camera.source, &self.around.streams, &self.around.links);
@@ -337,8 +340,12 @@ impl<'a> Life<'a> {
     /// Of a branch that can be replaced, the others go on.
     fn fail(&mut self, failure: Failure) -> Option<RunEnd> {
         let Failure::Encoder { stream, .. } = failure else { return Some(self.broken(failure)) };
+        // What was changed does not work: no other encoder is taken for that.
+        if self.trial.as_ref().is_some_and(|trial| trial.stream == Some(stream)) {
+            return Some(self.broken(failure));
+        }
         let watched = &mut self.watched[stream];
-        // Another one is being made, and may take over.
+        // Another one is being made and may take over, or has just done so.
         if self.changing.as_ref().is_some_and(|changing| changing.stream == Some(stream)) {
             watched.branch.fail();
             watched.failure = Some(failure);
@@ -364,14 +371,18 @@ impl<'a> Life<'a> {
     fn replaced(&mut self, replaced: Replaced<'a>) -> Option<RunEnd> {
         let Replaced { stream, encoder, end } = replaced;
         match end {
-            End::Works => {
-                let branch = Arc::clone(&self.graph.branches()[stream]);
-                let format = self.watched[stream].format.take();
-                let encode = self.camera.streams[stream].encode.clone();
-                let failure = self.watched[stream].restart(branch, encode, encoder);
+            End::Works(made) => {
+                let (branch, watched) = (self.graph.branch(stream), &mut self.watched[stream]);
+                let (format, encode) = (watched.format.take(), made.streams[stream].encode.clone());
+                let failure = watched.restart(branch, encode.clone(), encoder);
                 if let Some((resolution, fps)) = format {
-                    self.watched[stream].set_format(&self.camera.source, resolution, fps);
+                    watched.set_format(&self.camera.source, resolution, fps);
                 }
+                // What was changed while it was opened.
+                if made.source.flip != self.camera.source.flip {
+                    watched.branch.flip(self.camera.source.flip);
+                }
+                watched.postpone(encode, &self.camera.streams[stream].encode);
                 failure.and_then(|failure| self.fail(failure))
             }
             End::Stuck(failure) => Some(self.broken(failure)),

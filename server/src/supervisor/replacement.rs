@@ -8,6 +8,7 @@ use rov_common::api::StreamState;
 use super::change::Current;
 use super::encoders::StreamEncoder;
 use super::{Fatal, STOP_LIMIT, joined};
+use crate::config::CameraConfig;
 use crate::pipeline::{self, BranchPlan, Failure, Joint, NotPutIn, Plan};
 use crate::stream::Stream;
 use crate::watchdog::HEALTHY_AFTER;
@@ -32,8 +33,8 @@ pub(super) struct Replaced<'a> {
 }
 
 pub(super) enum End {
-    /// Another branch is at work.
-    Works,
+    /// Another branch is at work, made as this says. What was changed while it was opened is not in it.
+    Works(Arc<CameraConfig>),
     /// The pipeline does not let go of the branch: it has to be started again as a whole.
     Stuck(Failure),
 }
@@ -68,7 +69,7 @@ impl Replacement {
             (failure, hangs) = loop {
                 tokio::time::sleep(pause).await;
                 match self.put_in(encoder).await? {
-                    Ok(()) => return Ok(Replaced { stream, encoder, end: End::Works }),
+                    Ok(made) => return Ok(Replaced { stream, encoder, end: End::Works(made) }),
                     Err(NotPutIn::Failed { failure, hangs }) => break (failure, hangs),
                     // That says nothing of the encoder but that it has to be waited for.
                     Err(NotPutIn::StillHangs(failure)) => {
@@ -81,14 +82,14 @@ impl Replacement {
         }
     }
 
-    async fn put_in(&self, encoder: &StreamEncoder) -> Result<Result<(), NotPutIn>, Fatal> {
+    async fn put_in(&self, encoder: &StreamEncoder) -> Result<Result<Arc<CameraConfig>, NotPutIn>, Fatal> {
         self.output.status().encoder_starting();
         let (camera, plan, joint) = (self.current.get(), Arc::clone(&self.plan), self.joint.clone());
         let (stream, row) = (self.stream, encoder.row);
-        let limit = self.output.demand().rate().map(|rate| rate.bitrate);
+        let limit = self.output.limit();
         let put_in = move || {
             let branch = pipeline::prepare_branch(&plan, &camera, stream, row);
-            joint.put_in(&BranchPlan { limit, ..branch }, plan.codec)
+            joint.put_in(&BranchPlan { limit, ..branch }, plan.codec).map(|()| camera)
         };
         joined(tokio::task::spawn_blocking(put_in).await)
     }

@@ -107,6 +107,10 @@ impl<'a> Watched<'a> {
         let fps_known = fps.or(self.encode.fps).map(|f| f.as_f64());
         stream.status().set_format(resolution, fps_known, encoder, target);
         say_streaming(stream, branch);
+        // What was no limit before is none now, however much more it is.
+        if let Some((before, now)) = stream.status().ceiling().zip(branch.ceiling()) {
+            stream.demand().ceiling_changed(before.bitrate, now.bitrate);
+        }
         stream.status().set_ceiling(branch.ceiling());
         if let Some(option) = self.encode.encoding_option(source).filter(|_| branch.encoder().is_none()) {
             tracing::warn!(stream = stream.name(), "{option} has no effect: the source gives a coded stream");

@@ -1,7 +1,7 @@
 //! From the stream into the media: only while somebody plays, never more than one access unit ahead.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
@@ -31,17 +31,18 @@ pub(super) struct Feeder {
     playing: AtomicUsize,
     /// Held while there are such.
     awake: Mutex<Option<Awake>>,
-    /// Access units skipped by feeds that are over.
-    skipped_before: AtomicU64,
+    skips: Mutex<Skips>,
     /// Bytes of access units, for each client that played then.
     sent: AtomicU64,
-    current: Mutex<Current>,
+    /// The one that is fed.
+    media: Mutex<glib::WeakRef<rtsp::RTSPMedia>>,
 }
 
+/// Access units that were skipped, of feeds that are over and of those that there are.
 #[derive(Default)]
-struct Current {
-    feed: Weak<Feed>,
-    media: glib::WeakRef<rtsp::RTSPMedia>,
+struct Skips {
+    before: u64,
+    queues: Vec<Arc<OutputQueue>>,
 }
 
 impl Feeder {
@@ -50,9 +51,9 @@ impl Feeder {
             stream: Arc::clone(stream),
             playing: AtomicUsize::new(0),
             awake: Mutex::default(),
-            skipped_before: AtomicU64::new(0),
+            skips: Mutex::default(),
             sent: AtomicU64::new(0),
-            current: Mutex::default(),
+            media: Mutex::default(),
         })
     }
 
@@ -69,7 +70,7 @@ impl Feeder {
             queue: OnceLock::new(),
             state: Mutex::new(State { waits_for_keyframe: true, times: Times::default() }),
         });
-        *lock(&self.current) = Current { feed: Arc::downgrade(&feed), media: media.downgrade() };
+        *lock(&self.media) = media.downgrade();
         // gst-rtsp-server wants packets to describe the media by, and holds them back until somebody plays. A picture
         // would be old by then, and there is none between keyframes: the parameter sets do.
         let sets = self.stream.parameter_sets_annexb();
@@ -84,6 +85,7 @@ impl Feeder {
                 feed.pump();
             }
         });
+        lock(&self.skips).queues.push(Arc::clone(&queue));
         let _ = feed.queue.set(queue);
         if let Some(pad) = source.static_pad("src") {
             self.answer_requests(&pad);
@@ -119,8 +121,8 @@ impl Feeder {
     }
 
     pub fn skipped(&self) -> u64 {
-        let now = lock(&self.current).feed.upgrade().and_then(|feed| Some(feed.queue.get()?.skipped()));
-        self.skipped_before.load(Ordering::Relaxed) + now.unwrap_or(0)
+        let skips = lock(&self.skips);
+        skips.before + skips.queues.iter().map(|queue| queue.skipped()).sum::<u64>()
     }
 
     pub fn sent(&self) -> u64 {
@@ -129,7 +131,7 @@ impl Feeder {
 
     /// The media that is fed, if there is one.
     pub fn media(&self) -> Option<rtsp::RTSPMedia> {
-        lock(&self.current).media.upgrade()
+        lock(&self.media).upgrade()
     }
 }
 
@@ -248,15 +250,54 @@ pub(super) fn buffer(data: impl AsRef<[u8]> + Send + 'static, time: gst::ClockTi
 impl Drop for Feed {
     fn drop(&mut self) {
         if let Some(queue) = self.queue.get() {
-            self.feeder.skipped_before.fetch_add(queue.skipped(), Ordering::Relaxed);
             self.feeder.stream.remove_output(queue);
+            // Both at once, as a total never falls.
+            let mut skips = lock(&self.feeder.skips);
+            skips.queues.retain(|other| !Arc::ptr_eq(other, queue));
+            skips.before += queue.skipped();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use rov_common::access_unit::AccessUnit;
+    use rov_common::codec::Codec;
+
     use super::*;
+
+    #[test]
+    fn the_total_of_what_was_skipped_never_falls_when_a_media_gives_way_to_another() {
+        let (stream, _requests) = Stream::new("cam1", "stream1", Codec::H264, CaptureClock::start());
+        let feeder = Feeder::new(&stream);
+        let feed = |feeder: &Arc<Feeder>| {
+            let queue = stream.add_output(|| {});
+            lock(&feeder.skips).queues.push(Arc::clone(&queue));
+            let state = Mutex::new(State { waits_for_keyframe: true, times: Times::default() });
+            let queue = OnceLock::from(queue);
+            Feed { feeder: Arc::clone(feeder), source: glib::WeakRef::new(), queue, state }
+        };
+        let publish = |count: u64| {
+            for at in 0..count {
+                let (pts, captured_at) = (Duration::from_millis(at), Instant::now());
+                let data = vec![0, 0, 0, 1, 0x41, 0x88, 0x80, 0x40].into();
+                stream.publish(AccessUnit { data, pts, captured_at, keyframe: false }, captured_at);
+            }
+        };
+        let first = feed(&feeder);
+        publish(100);
+        let skipped = feeder.skipped();
+        assert!(skipped > 0);
+        let second = feed(&feeder);
+        assert_eq!(feeder.skipped(), skipped, "the other begins");
+        drop(first);
+        assert_eq!(feeder.skipped(), skipped, "it is over");
+        publish(100);
+        drop(second);
+        assert!(feeder.skipped() > skipped);
+    }
 
     #[test]
     fn after_pictures_that_are_older_time_goes_on_at_half_its_speed_until_it_is_right() {

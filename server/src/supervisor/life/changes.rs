@@ -29,13 +29,15 @@ pub(super) struct Changing {
     changed: Arc<CameraConfig>,
     /// Whose branch is replaced, if it is one's alone.
     pub stream: Option<usize>,
+    /// The other branch is at work, and the former one is being ended.
+    has_taken_over: bool,
     work: BoxFuture<'static, Result<Result<Done, Refused>, Fatal>>,
 }
 
 /// What a change has come to.
 pub(super) enum Done {
-    /// Another branch is at work, with this encoder.
-    Replaced(&'static EncoderRow),
+    /// Another branch is at work.
+    Replaced,
     /// The source is to be started anew, for a stream with this encoder.
     Anew(Option<(usize, &'static EncoderRow)>),
 }
@@ -52,6 +54,13 @@ struct Change {
     joint: Option<Joint>,
     /// What the viewers' links allow, and whether that is less than the encoder would make.
     rate: Option<(Rate, bool)>,
+}
+
+impl Changing {
+    /// Whether the branch of this stream is to give way, and is still at work.
+    pub fn replaces(&self, stream: usize) -> bool {
+        self.stream == Some(stream) && !self.has_taken_over
+    }
 }
 
 impl Life<'_> {
@@ -135,7 +144,7 @@ impl Life<'_> {
             return Ok(Ok(Applied::WhenWatched));
         }
         if watched.encoder.is_none() {
-            return Err(Refused::Failed("its encoder has failed and is being replaced".to_owned()));
+            return Err(Refused::NotNow("its encoder has failed and is being replaced".to_owned()));
         }
         Ok(Err(changed))
     }
@@ -178,25 +187,47 @@ impl Life<'_> {
                 Box::pin(change.run())
             }
         };
-        self.changing = Some(Changing { ask, before, changed, stream, work });
+        self.changing = Some(Changing { ask, before, changed, stream, has_taken_over: false, work });
+    }
+
+    /// What is asked of a stream is asked of the branch that has taken over, also while the former one is still being
+    /// ended, which may take seconds.
+    pub(super) fn follow_takeover(&mut self) {
+        let Some(Changing { ask, changed, stream: Some(stream), has_taken_over, .. }) = &mut self.changing else {
+            return;
+        };
+        if *has_taken_over || !self.graph.has_taken_over(*stream) {
+            return;
+        }
+        *has_taken_over = true;
+        let (ask, changed, stream) = (ask.take(), Arc::clone(changed), *stream);
+        self.set(changed);
+        answer(ask, Ok(Applied::NewBranch));
+        // A failure waits for the change to be through.
+        let _ = self.took_over(stream);
     }
 
     /// A change is through.
     pub(super) fn changed(&mut self, result: Result<Done, Refused>) -> Option<RunEnd> {
-        let Changing { ask, before, changed, stream, .. } = self.changing.take()?;
+        self.follow_takeover();
+        let Changing { ask, before, changed, stream, has_taken_over, .. } = self.changing.take()?;
         match (result, stream) {
-            (Ok(Done::Replaced(row)), Some(stream)) => {
+            (Ok(Done::Replaced), Some(stream)) if has_taken_over => {
+                let failure = self.watched[stream].failure.take()?;
+                self.fail(failure)
+            }
+            (Ok(Done::Replaced), Some(stream)) => {
                 self.set(changed);
                 answer(ask, Ok(Applied::NewBranch));
-                self.took_over(stream, row)
+                self.took_over(stream)
             }
-            (Ok(Done::Replaced(_)), None) => None,
+            (Ok(Done::Replaced), None) => None,
             (Ok(Done::Anew(row)), _) => {
                 if let Some((stream, row)) = row {
                     self.watched[stream].encoder.as_mut()?.set_row(row);
                 }
                 self.set(changed);
-                *self.trial = Some(Trial { ask, before });
+                *self.trial = Some(Trial { ask, before, stream: row.map(|(stream, _)| stream) });
                 Some(RunEnd::Changed)
             }
             (Err(refused), _) => {
@@ -209,9 +240,9 @@ impl Life<'_> {
                 self.set(before);
                 answer(ask, Err(refused));
                 let stream = stream?;
-                if !Arc::ptr_eq(&self.graph.branches()[stream], &self.watched[stream].branch) {
+                if !Arc::ptr_eq(&self.graph.branch(stream), &self.watched[stream].branch) {
                     // It was put in again.
-                    return self.took_over(stream, self.row(stream)?);
+                    return self.took_over(stream);
                 }
                 // What the one at work has failed by meanwhile.
                 let failure = self.watched[stream].failure.take()?;
@@ -220,14 +251,13 @@ impl Life<'_> {
         }
     }
 
-    fn took_over(&mut self, stream: usize, row: &'static EncoderRow) -> Option<RunEnd> {
+    fn took_over(&mut self, stream: usize) -> Option<RunEnd> {
         let (source, encode) = (&self.camera.source, self.camera.streams[stream].encode.clone());
-        let branch = Arc::clone(&self.graph.branches()[stream]);
+        let branch = self.graph.branch(stream);
         let watched = &mut self.watched[stream];
         let (encoder, format) = (watched.encoder.take()?, branch.format());
-        encoder.set_row(row);
-        if let Some((before, now)) = watched.branch.ceiling().zip(branch.ceiling()) {
-            watched.stream.demand().ceiling_changed(before.bitrate, now.bitrate);
+        if let Some(row) = branch.encoder() {
+            encoder.set_row(row);
         }
         let (counters, status) = (watched.branch.counters(), watched.stream.status());
         status.set_counters(Instant::now(), counters.frames_in, counters.frames_dropped());
@@ -257,22 +287,29 @@ impl Life<'_> {
         }
     }
 
-    /// A pipeline that a change needed is at work.
+    /// A pipeline that a change needed is at work, as far as that was changed: what another stream lacks says nothing
+    /// of it.
     pub(super) fn check_trial(&mut self) {
+        let Some(trial) = &self.trial else { return };
         let gives = |watched: &super::Watched| watched.branch.is_off() || watched.branch.counters().frames_out > 0;
-        if self.watched.iter().all(gives)
-            && let Some(trial) = self.trial.take()
-        {
+        let is_at_work = match trial.stream {
+            Some(stream) => gives(&self.watched[stream]),
+            None => self.watched.iter().any(gives),
+        };
+        if is_at_work && let Some(trial) = self.trial.take() {
             answer(trial.ask, Ok(Applied::Restarted));
         }
     }
 
     /// The pipeline ends before a change is through.
     pub(super) fn interrupt(&mut self) {
-        let Some(Changing { ask, before, .. }) = self.changing.take() else { return };
+        self.follow_takeover();
+        let Some(Changing { ask, before, .. }) = self.changing.take_if(|changing| !changing.has_taken_over) else {
+            return;
+        };
         // What was put off is not as it was before.
         self.set(before);
-        answer(ask, Err(Refused::Failed("the camera had to be started again meanwhile".to_owned())));
+        answer(ask, Err(Refused::NotNow("the camera had to be started again meanwhile".to_owned())));
     }
 
     fn set(&mut self, changed: Arc<CameraConfig>) {
@@ -310,30 +347,29 @@ impl Change {
             if asks_for_more(&changed, stream, &joint) {
                 let next = pipeline::prepare(&changed, &rows).map_err(|error| Refused::Failed(error.to_string()))?;
                 if next.head_text() != plan.head_text() {
-                    return Ok(None);
+                    return Ok(false);
                 }
             }
             let branch = pipeline::prepare_branch(&plan, &changed, stream, row);
             let limit = rate.filter(|(_, is_limited)| *is_limited).map(|(rate, _)| rate.bitrate);
             let (branch, rate) = (BranchPlan { limit, ..branch }, rate.map(|(rate, _)| rate));
             let Err(error) = joint.replace(&branch, plan.codec, rate.as_ref(), STOP_LIMIT) else {
-                return Ok(Some(row));
+                return Ok(true);
             };
             // If that of before does not come to life a second time either, it is not the settings' fault. Software has
             // no limit, but may be slow: the one at work is not ended for that.
             let again = pipeline::prepare_branch(&plan, &before, stream, former);
             if former.is_software() || joint.has_room_for(&again, plan.codec, STOP_LIMIT) {
-                return Err(Refused::Failed(error.to_string()));
+                return Err(error.into());
             }
-            let gap = joint.exchange(&branch, &again, plan.codec, STOP_LIMIT);
-            let gap = gap.map_err(|error| Refused::Failed(error.to_string()))?;
+            let gap = joint.exchange(&branch, &again, plan.codec, STOP_LIMIT)?;
             let (name, ms) = (&changed.streams[stream].name, gap.as_millis());
             tracing::info!(stream = name, "the encoder works once only: no picture for {ms} ms");
-            Ok(Some(row))
+            Ok(true)
         };
         match joined(tokio::task::spawn_blocking(work).await)? {
-            Ok(Some(row)) => Ok(Ok(Done::Replaced(row))),
-            Ok(None) => anew,
+            Ok(true) => Ok(Ok(Done::Replaced)),
+            Ok(false) => anew,
             Err(refused) => Ok(Err(refused)),
         }
     }
