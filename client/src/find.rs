@@ -180,7 +180,7 @@ impl Located {
     /// it has shown its certificate, and without a login. What the user chose by `--transport` is the user's word.
     pub fn http_for(&self, config: &SessionConfig, transport: Transport) -> Result<Http, String> {
         let mut http = config.http.clone();
-        let is_by_https = self.stats.as_ref().is_some_and(|url| http.secured(url).scheme() == "https");
+        let is_by_https = self.stats.as_ref().is_some_and(|url| http.is_pinned(url));
         if transport == Transport::WebRtc || !is_by_https {
             return Ok(http);
         }
@@ -383,8 +383,14 @@ async fn named(config: &SessionConfig) -> Option<Result<Located, SessionError>> 
             // No more of the URL: many cameras have a password in it.
             let way = Way::Rtsp(camera.clone());
             let label = way.address();
+            let is_pinned = stats.as_ref().is_some_and(|stats| config.http.is_pinned(stats));
+            if let Some(stats) = stats.as_ref().filter(|_| is_pinned)
+                && let Err(error) = prove(stats, &label, &config.http).await
+            {
+                return Some(Err(error));
+            }
             // Not asked for anything else: it may be a camera.
-            let stats = stats.clone().filter(|_| config.stream.is_some());
+            let stats = stats.clone().filter(|_| is_pinned || config.stream.is_some());
             Ok(Located::named(way, label, stats))
         }
         Target::Rtp { source, host: None } => {
@@ -467,12 +473,29 @@ async fn at(time: Option<Instant>) {
     }
 }
 
+/// Has a server whose certificate is known show it, before anything is watched that proves nothing.
+async fn prove(stats: &Url, label: &str, http: &Http) -> Result<(), SessionError> {
+    let reason = match whep::stats(stats.clone(), http).await {
+        Err(error @ WhepError::Changed(_)) => {
+            return Err(SessionError::NoWay { reason: error.to_string(), is_final: true, is_denied: false });
+        }
+        // It may want a login: that it is there is enough.
+        _ if http.is_proven(stats) => return Ok(()),
+        Err(error) => error.to_string(),
+        Ok(_) => "it did not answer by HTTPS".to_owned(),
+    };
+    Err(SessionError::no_way(format!("{label} has not shown its certificate by HTTPS: {reason}")))
+}
+
 /// RTP from `host`: to where a rov-server there says that it sends, else to where the user says.
 async fn rtp_of_host(host: &RtpHost, source: &Source, http: &Http) -> Result<Located, SessionError> {
     let from = resolve(&host.name).await?;
     let mut source = Source { from: Some(from), ..*source };
     let mut api = host.stats.clone();
     if let Some(url) = &api {
+        if http.is_pinned(url) {
+            prove(url, &host.name, http).await?;
+        }
         match whep::stats(url.clone(), http).await {
             Ok(stats) if stats.rtp.is_none() => {
                 let reason = format!(

@@ -86,6 +86,16 @@ impl Http {
         own.or_else(|| self.login.clone())
     }
 
+    /// Whether the certificate of the server is known.
+    pub fn is_pinned(&self, url: &Url) -> bool {
+        self.secured(url).scheme() == "https"
+    }
+
+    /// Whether the server has shown the right certificate in this run.
+    pub fn is_proven(&self, url: &Url) -> bool {
+        address_of(url).is_some_and(|address| self.pins.is_proven(&address))
+    }
+
     /// By HTTPS where the server is known to have it.
     pub fn secured(&self, url: &Url) -> Url {
         let mut secured = url.clone();
@@ -111,14 +121,15 @@ impl Http {
     }
 
     /// Asks for `url`, and where that leads (RFC 9110 sections 15.4.8 and 15.4.9): with method and body kept, as WHEP
-    /// wants it. Gives the place of the answer, too.
+    /// wants it. Gives the place of the answer, too. `first`: of the server that the user named or found, which alone is
+    /// given the login.
     fn ask(
         &self,
-        url: &Url,
+        (first, url): (&Url, &Url),
         timeout: Duration,
         request: impl Fn(&ureq::Agent, &str, Option<&str>) -> Result<Response<ureq::Body>, ureq::Error>,
     ) -> Result<(Url, Response<ureq::Body>), WhepError> {
-        let (first, given) = (url, self.login_for(url));
+        let given = self.login_for(first);
         let mut url = self.secured(url);
         for _ in 0..=MAX_REDIRECTS {
             // What was meant for one server is not for another to which it leads.
@@ -188,6 +199,8 @@ pub struct Answer {
     pub sdp: String,
     /// The session's own URL, to end it by DELETE.
     pub resource: Option<Url>,
+    /// Whom it was offered to.
+    endpoint: Url,
 }
 
 impl Answer {
@@ -203,12 +216,14 @@ pub async fn offer(url: Url, sdp: String, http: &Http) -> Result<Answer, WhepErr
     blocking(move || offer_blocking(&url, &sdp, &http)).await
 }
 
-/// Tells the server that this session has ended. Best effort: a server that is gone has ended it anyway.
-pub async fn delete(resource: Url, http: &Http) -> Result<(), WhepError> {
+/// Tells the server that this session has ended, where that can be told. Best effort: a server that is gone has ended it
+/// anyway.
+pub async fn delete(answer: &Answer, http: &Http) -> Result<(), WhepError> {
+    let Answer { resource: Some(resource), endpoint, .. } = answer.clone() else { return Ok(()) };
     let http = http.clone();
     blocking(move || {
-        let reply = http.ask(&resource, STATS_TIMEOUT, |agent, url, login| by(agent.delete(url), login).call());
-        reply.map(drop)
+        let delete = |agent: &ureq::Agent, url: &str, login: Option<&str>| by(agent.delete(url), login).call();
+        http.ask((&endpoint, &resource), STATS_TIMEOUT, delete).map(drop)
     })
     .await
 }
@@ -217,7 +232,8 @@ pub async fn delete(resource: Url, http: &Http) -> Result<(), WhepError> {
 pub async fn stats(url: Url, http: &Http) -> Result<Stats, WhepError> {
     let http = http.clone();
     blocking(move || {
-        let (url, mut reply) = http.ask(&url, STATS_TIMEOUT, |agent, url, login| by(agent.get(url), login).call())?;
+        let (url, mut reply) =
+            http.ask((&url, &url), STATS_TIMEOUT, |agent, url, login| by(agent.get(url), login).call())?;
         let text = body(&mut reply, &url)?;
         match reply.status().as_u16() {
             200..=299 => serde_json::from_str(&text).map_err(|e| WhepError::NotWhep { url, reason: e.to_string() }),
@@ -234,15 +250,15 @@ fn no_answer(url: &Url, error: &ureq::Error) -> WhepError {
     }
 }
 
-fn offer_blocking(url: &Url, sdp: &str, http: &Http) -> Result<Answer, WhepError> {
-    let (url, mut reply) = http.ask(url, OFFER_TIMEOUT, |agent, url, login| {
+fn offer_blocking(endpoint: &Url, sdp: &str, http: &Http) -> Result<Answer, WhepError> {
+    let (url, mut reply) = http.ask((endpoint, endpoint), OFFER_TIMEOUT, |agent, url, login| {
         let request = by(agent.post(url), login).header("Content-Type", "application/sdp");
         request.header("Accept", "application/sdp").send(sdp)
     })?;
     let resource = location(&url, &reply);
     let text = body(&mut reply, &url)?;
     match reply.status().as_u16() {
-        201 if text.starts_with("v=0") => Ok(Answer { sdp: text, resource }),
+        201 if text.starts_with("v=0") => Ok(Answer { sdp: text, resource, endpoint: endpoint.clone() }),
         status @ 200..=299 => Err(WhepError::NotWhep { url, reason: format!("{status} without an SDP answer") }),
         status => Err(WhepError::Refused { url, status, reason: error_text(&text) }),
     }
@@ -358,6 +374,12 @@ mod tests {
         let _ = stats(own, &Http { login: None, ..http.clone() }).await;
         let _ = stats(url, &http).await;
         assert_eq!(has_login(asked.join().expect("served")), [false, true, true]);
+        // A session that it keeps elsewhere is ended without.
+        let (resource, asked) = serve(vec!["401 Unauthorized".to_owned()]);
+        let endpoint = Url::parse("http://127.0.0.1:9/whep").expect("a URL");
+        let answer = Answer { sdp: String::new(), resource: Some(resource), endpoint };
+        delete(&answer, &http).await.expect_err("refused");
+        assert_eq!(has_login(asked.join().expect("served")), [false]);
         // Another server to which it leads gets none, and that is what is said.
         let (other, asked) = serve(vec!["401 Unauthorized".to_owned()]);
         let (url, _) = serve(vec![format!("308 Permanent Redirect\r\nLocation: {other}")]);
@@ -386,7 +408,7 @@ mod tests {
     #[test]
     fn the_viewer_id_is_the_public_part_of_the_resource() {
         let resource = Url::parse("http://10.0.0.2:8080/whep/abc-5ec3e7").expect("a URL");
-        let answer = Answer { sdp: String::new(), resource: Some(resource) };
+        let answer = Answer { sdp: String::new(), endpoint: resource.clone(), resource: Some(resource) };
         assert_eq!(answer.viewer_id(), Some("abc"));
     }
 }

@@ -1,5 +1,6 @@
 //! What `rov-server` and `rov-client` share. No tokio, no GStreamer, no WebRTC, no clock of its own; pure
-//! code, but for `challenge`, `descriptor`, `lines`, `net`, `media_socket`, `memory`, `priority` and `unread`.
+//! code, but for `challenge`, `descriptor`, `lines`, `net`, `media_socket`, `memory`, `priority`, `state_file` and
+//! `unread`.
 
 pub mod access_unit;
 pub mod api;
@@ -28,6 +29,7 @@ pub mod redact;
 pub mod rhythm;
 pub mod rtp;
 pub mod stamp;
+pub mod state_file;
 pub mod sync;
 pub mod units;
 pub mod unread;

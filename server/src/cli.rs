@@ -171,6 +171,10 @@ pub struct CameraOptions {
     #[serde(deserialize_with = "name")]
     pub pip: Option<String>,
 
+    /// Whether it is shown.
+    #[arg(skip)]
+    pub pip_enabled: Option<bool>,
+
     /// Where that one is.
     #[arg(skip)]
     pub position: Option<Position>,

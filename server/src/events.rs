@@ -1,20 +1,24 @@
 //! What happens, for whoever follows it: states of streams, alarms, changed settings. Bounded: a reader that falls behind
 //! is told so and loses its place, and nothing waits for it.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
 
 use rov_common::api::{AlarmEvent, SettingsEvent, StateEvent, StreamHealth, StreamState};
+use rov_common::sync::lock;
+use thiserror::Error;
+use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
 use tokio_util::sync::CancellationToken;
 
 use crate::stream::{Stream, Streams};
 
 /// What waits for a reader.
 const WAITING: usize = 64;
-/// Who follows at once.
-pub const MAX_READERS: usize = 32;
+/// Who follows at once, and of these from one address.
+const MAX_READERS: usize = 32;
+const MAX_OF_ADDRESS: usize = 8;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -27,7 +31,7 @@ pub enum Event {
 #[derive(Clone)]
 pub struct Events {
     sender: broadcast::Sender<Event>,
-    readers: Arc<Semaphore>,
+    readers: Readers,
     stop: CancellationToken,
 }
 
@@ -37,7 +41,25 @@ pub struct Reader {
     first: VecDeque<Event>,
     receiver: broadcast::Receiver<Event>,
     stop: CancellationToken,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
+}
+
+/// How many follow from each address.
+type Readers = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
+/// Of a reader, until it is dropped.
+struct Place {
+    readers: Readers,
+    of: IpAddr,
+}
+
+/// Why somebody cannot follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum NoPlace {
+    #[error("{MAX_READERS} readers follow the events already: try again when one has gone")]
+    Taken,
+    #[error("{MAX_OF_ADDRESS} readers of this address follow the events already: try again when one has gone")]
+    TakenByAddress,
 }
 
 /// Why a reader gets nothing more.
@@ -51,7 +73,7 @@ pub enum Over {
 impl Events {
     /// Until `stop`.
     pub fn new(stop: CancellationToken) -> Self {
-        Self { sender: broadcast::channel(WAITING).0, readers: Arc::new(Semaphore::new(MAX_READERS)), stop }
+        Self { sender: broadcast::channel(WAITING).0, readers: Readers::default(), stop }
     }
 
     pub fn tell(&self, event: Event) {
@@ -59,9 +81,12 @@ impl Events {
         let _ = self.sender.send(event);
     }
 
-    /// What happens from now on, after the states of all streams. None: all places are taken.
-    pub fn follow(&self, streams: &Streams) -> Option<Reader> {
-        let place = Arc::clone(&self.readers).try_acquire_owned().ok()?;
+    /// What happens from now on, after the states of all streams, for a reader at this address.
+    ///
+    /// # Errors
+    /// When all places are taken.
+    pub fn follow(&self, streams: &Streams, from: IpAddr) -> Result<Reader, NoPlace> {
+        let place = Place::take(&self.readers, from)?;
         // Before the states are looked at, so that nothing is lost in between.
         let receiver = self.sender.subscribe();
         let mut first = VecDeque::new();
@@ -70,7 +95,7 @@ impl Events {
             first.extend(alarm(stream, &health).raised.then(|| Event::Alarm(alarm(stream, &health))));
             first.push_front(Event::State(state(stream, health)));
         }
-        Some(Reader { first, receiver, stop: self.stop.clone(), _place: place })
+        Ok(Reader { first, receiver, stop: self.stop.clone(), _place: place })
     }
 
     /// Tells of a stream what is other than now, until the end.
@@ -91,6 +116,33 @@ impl Events {
                     events.tell(Event::Alarm(alarm.clone()));
                     told = alarm;
                 }
+            }
+        }
+    }
+}
+
+impl Place {
+    fn take(readers: &Readers, of: IpAddr) -> Result<Self, NoPlace> {
+        let mut all = lock(readers);
+        if all.values().sum::<usize>() >= MAX_READERS {
+            return Err(NoPlace::Taken);
+        }
+        let count = all.entry(of).or_default();
+        if *count >= MAX_OF_ADDRESS {
+            return Err(NoPlace::TakenByAddress);
+        }
+        *count += 1;
+        Ok(Self { readers: Arc::clone(readers), of })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut all = lock(&self.readers);
+        if let Some(count) = all.get_mut(&self.of) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.of);
             }
         }
     }
@@ -151,6 +203,10 @@ mod tests {
         }
     }
 
+    fn ip(host: u8) -> IpAddr {
+        [10, 0, 0, host].into()
+    }
+
     fn change(by: &str) -> Event {
         let (applied, waiting) = Default::default();
         Event::Settings(SettingsEvent { camera: None, stream: None, applied, waiting, by: by.to_owned() })
@@ -160,7 +216,7 @@ mod tests {
     async fn a_reader_begins_with_what_is_so_and_gets_what_changes() {
         let (events, streams) = (Events::new(CancellationToken::new()), streams());
         tokio::spawn(events.tell_of(Arc::clone(&streams[0])));
-        let mut reader = events.follow(&streams).expect("a place");
+        let mut reader = events.follow(&streams, ip(1)).expect("a place");
         for first in ["stream2 Starting", "stream1 Starting", "stream1 true None", "stream2 true None"] {
             assert_eq!(next(&mut reader).await, first);
         }
@@ -178,14 +234,18 @@ mod tests {
     async fn who_does_not_read_is_told_so_and_there_are_so_many_places() {
         let stop = CancellationToken::new();
         let (events, streams) = (Events::new(stop.clone()), streams());
-        let mut readers: Vec<_> = (0..MAX_READERS).filter_map(|_| events.follow(&streams)).collect();
-        assert!(readers.len() == MAX_READERS && events.follow(&streams).is_none());
+        let follow = |host: usize| events.follow(&streams, ip(host as u8));
+        let mut readers: Vec<_> = (0..MAX_OF_ADDRESS).map(|_| follow(0).expect("a place")).collect();
+        assert_eq!(follow(0).err(), Some(NoPlace::TakenByAddress), "the others' places are left");
+        let others = (MAX_OF_ADDRESS..MAX_READERS).map(|at| follow(at / MAX_OF_ADDRESS).expect("a place"));
+        readers.extend(others);
+        assert_eq!(follow(MAX_READERS).err(), Some(NoPlace::Taken));
         (0..=WAITING).for_each(|_| events.tell(change("pilot")));
         let mut slow = readers.remove(0);
         slow.first.clear();
         assert_eq!(next(&mut slow).await, "Behind(1)");
         drop(slow);
-        let mut other = events.follow(&streams).expect("its place");
+        let mut other = follow(0).expect("its place");
         other.first.clear();
         stop.cancel();
         assert_eq!(next(&mut other).await, "Stopping");

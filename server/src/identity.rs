@@ -9,14 +9,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, anyhow, bail};
 use rov_common::discovery::key_of;
+use rov_common::state_file;
 use rtc::crypto::{RTCCryptoProvider, SignatureScheme, default_provider};
 use rtc::dtls::crypto::Certificate;
 use rtc::peer_connection::certificate::{CertificateParams, RTCCertificate};
 use tracing::{debug, info, warn};
 
-use crate::state_file;
-
 const FILE: &str = "server.key";
+/// It has some kilobytes.
+const LARGEST_FILE: u64 = 64 << 10;
 /// What the core is told of the certificate's validity, with each session: it lasts for ever, and the clock of a
 /// vehicle may be wrong.
 const VALID_FOR: Duration = Duration::from_secs(24 * 60 * 60);
@@ -81,7 +82,7 @@ impl Identity {
                 file.display()
             );
         }
-        match state_file::read(&file) {
+        match state_file::read(&file, LARGEST_FILE) {
             Ok(None) => {}
             Ok(Some(text)) => match Self::parse(&text) {
                 Ok((identity, marks)) if is_same_hardware(&marks, hardware) => return Ok(identity),

@@ -19,7 +19,6 @@ pub mod rest;
 pub mod server;
 pub mod service;
 pub mod settings;
-mod state_file;
 pub mod stream;
 pub mod supervisor;
 pub mod users;

@@ -181,11 +181,6 @@ impl Server {
         Ok(self.http.local_addr()?)
     }
 
-    /// Those of the cameras that show two others.
-    pub fn pips(&self) -> &[Arc<Pip>] {
-        &self.pips
-    }
-
     /// By which the settings of each camera are changed while it runs, in the order of the configuration.
     pub fn handles(&self) -> Vec<Handle> {
         self.cameras.iter().map(|(handle, _)| handle.clone()).collect()

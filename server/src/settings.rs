@@ -12,7 +12,7 @@ mod table;
 mod tests;
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use rov_common::api::{Alignment, SettingsEvent};
@@ -21,8 +21,8 @@ use serde::Serialize;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
-use self::kept::Kept;
 pub use self::kept::Values;
+use self::kept::{Kept, KeptFile};
 pub use self::table::{Access, Applies, Field, Kind, SETTINGS, Setting};
 use crate::config::{Config, ConfigError, EncodeConfig, EncoderChoice, OptionsOf};
 use crate::config_file::{self, Given};
@@ -47,8 +47,8 @@ pub struct Settings {
     /// Without anything given.
     usual: Config,
     state: Mutex<State>,
-    /// None: nothing is kept.
-    file: Option<PathBuf>,
+    /// Where what is changed is kept, or why nothing is.
+    file: Result<Arc<KeptFile>, String>,
     /// One change at a time of the server, and of each camera.
     changing: Vec<tokio::sync::Mutex<()>>,
     writing: tokio::sync::Mutex<()>,
@@ -98,11 +98,12 @@ impl Settings {
     /// Those of a server with the configuration `base`, and with what was changed before and is kept in its folder. What
     /// of that cannot be read, or is not right any more, is logged and left out.
     pub fn of(base: Config) -> Self {
-        let kept = file_of(&base).as_deref().map(Kept::read).unwrap_or_default();
-        Self::with(base, kept)
+        let file = KeptFile::of(&base);
+        let kept = file.as_ref().map(|file| Kept::read(&file.path)).unwrap_or_default();
+        Self::with(base, kept, file)
     }
 
-    fn with(base: Config, kept: Kept) -> Self {
+    fn with(base: Config, kept: Kept, file: Result<Arc<KeptFile>, String>) -> Self {
         // Nothing that was given cannot be wrong.
         let usual = config_file::parse("").ok().and_then(|options| Config::new(&options).ok());
         let usual = usual.unwrap_or_else(|| base.clone());
@@ -111,7 +112,7 @@ impl Settings {
         Self {
             usual,
             state: Mutex::new(state),
-            file: file_of(&base),
+            file,
             changing: (0..=base.cameras.len()).map(|_| tokio::sync::Mutex::default()).collect(),
             writing: tokio::sync::Mutex::default(),
             cameras: Vec::new(),
@@ -122,18 +123,18 @@ impl Settings {
     /// Those of the same server without what is kept; None: that makes no difference.
     pub fn as_given(&self) -> Option<Self> {
         let is_changed = lock(&self.state).running != self.base;
-        is_changed.then(|| Self::with(self.base.clone(), Kept::default()))
+        is_changed.then(|| Self::with(self.base.clone(), Kept::default(), self.file.clone()))
     }
 
     /// Gives the file of what is kept, with which the server does not start, another name, which is returned.
     pub fn set_aside(&self, why: &anyhow::Error) -> Option<PathBuf> {
-        let file = self.file.as_deref()?;
-        kept::set_aside(file, &format!("keeps the server from its start ({why:#})"))
+        let file = self.file.as_ref().ok()?;
+        kept::set_aside(&file.path, &format!("keeps the server from its start ({why:#})"))
     }
 
     /// What was set aside was not to blame.
     pub fn take_back(&self, aside: &Path) {
-        let Some(file) = self.file.as_deref().filter(|file| !file.exists()) else { return };
+        let Some(file) = self.file.as_ref().ok().map(|file| &file.path).filter(|file| !file.exists()) else { return };
         match std::fs::rename(aside, file) {
             Ok(()) => tracing::warn!("that is not for what was kept, which is {} again", file.display()),
             Err(error) => tracing::warn!("{} stays: {error}", aside.display()),
@@ -151,6 +152,7 @@ impl Settings {
         for (config, handle) in running.cameras.iter_mut().zip(&self.cameras) {
             let now = handle.camera();
             config.source.flip = now.source.flip;
+            config.source.pip.clone_from(&now.source.pip);
             for (stream, now) in config.streams.iter_mut().zip(&now.streams) {
                 stream.encode.clone_from(&now.encode);
             }
@@ -305,7 +307,13 @@ impl Settings {
             }
             Scope::Camera(camera) => {
                 let Some(handle) = self.cameras.get(camera) else { return Ok(()) };
-                handle.flip(wanted.cameras[camera].source.flip).await
+                let source = &wanted.cameras[camera].source;
+                match (&source.pip, &handle.camera().source.pip) {
+                    (None, _) => handle.flip(source.flip).await,
+                    (Some(pip), Some(now)) if pip.shows_cameras_of(now) => handle.pip(pip.clone()).await,
+                    // Its pipeline is made for the cameras that it shows.
+                    (Some(_), _) => return Ok(()),
+                }
             }
             Scope::Stream(camera, stream) => {
                 let Some(handle) = self.cameras.get(camera) else { return Ok(()) };
@@ -329,8 +337,9 @@ impl Settings {
 
     /// Returns why that cannot be.
     async fn keep(&self) -> Option<String> {
-        let Some(file) = self.file.clone() else {
-            return Some("there is no folder to keep it in: start the server with --state-dir".to_owned());
+        let file = match &self.file {
+            Ok(file) => file.path.clone(),
+            Err(why) => return Some(why.clone()),
         };
         let _one_at_a_time = self.writing.lock().await;
         let kept = lock(&self.state).kept.clone();
@@ -453,11 +462,6 @@ fn given(config: &Config, scope: Scope, key: &str) -> Option<Given> {
         Scope::Camera(camera) => config.cameras[camera].given.given(key),
         Scope::Stream(camera, stream) => config.cameras[camera].streams[stream].given.given(key),
     }
-}
-
-/// Where what is changed of a server is kept; None: nowhere.
-fn file_of(base: &Config) -> Option<PathBuf> {
-    Some(base.state_dir.as_ref()?.join(format!("settings-{}.json", base.signal_port)))
 }
 
 /// The configuration with what is kept, but for what was given; such a one with which the server starts, as far as that

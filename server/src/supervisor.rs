@@ -64,6 +64,17 @@ struct Surroundings {
     shutdown: CancellationToken,
 }
 
+impl Surroundings {
+    /// The configuration is this from now on, also where other cameras show this one, or this one shows others.
+    fn set(&self, camera: Arc<CameraConfig>) {
+        self.links.taps.iter().for_each(|tap| tap.set_flip(camera.source.flip));
+        if let Some((pip, config)) = self.links.pip.as_ref().zip(camera.source.pip.as_ref()) {
+            pip.set(config);
+        }
+        self.current.set(camera);
+    }
+}
+
 /// What was asked of a camera, and needs its pipeline to be started anew: until that is at work.
 struct Trial {
     /// None: nobody waits for the answer.
@@ -170,7 +181,7 @@ pub async fn run(
         if let Some(Trial { ask, before, .. }) = trial.take() {
             tracing::warn!(camera = camera.name, "the changed settings do not work: {reason}; going back");
             let failed = current.get();
-            current.set(Arc::clone(&before));
+            around.set(Arc::clone(&before));
             if let Err(refused) = encoders.fit(&failed, &before).await {
                 tracing::warn!(camera = camera.name, "{refused}");
             }
@@ -191,18 +202,18 @@ pub async fn run(
             () = tokio::time::sleep(pause) => {}
             Some(ask) = asks.recv() => tokio::select! {
                 () = shutdown.cancelled() => return Ok(Outcome::Stopped),
-                () = take_change(ask, current, &mut encoders) => {}
+                () = take_change(ask, &around, &mut encoders) => {}
             },
         }
     }
 }
 
 /// While no pipeline is at work, what is wanted of the camera is for the next one, which is tried at once then.
-async fn take_change(ask: Ask, current: &Current, encoders: &mut Encoders) {
-    let before = current.get();
+async fn take_change(ask: Ask, around: &Surroundings, encoders: &mut Encoders) {
+    let before = around.current.get();
     let result = match ask.wanted.of(&before) {
         Ok(changed) => encoders.fit(&before, &changed).await.map(|()| {
-            current.set(Arc::new(changed));
+            around.set(Arc::new(changed));
             Applied::AtStart
         }),
         Err(refused) => Err(refused),

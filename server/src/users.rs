@@ -22,7 +22,7 @@ use rov_common::sync::lock;
 use subtle::ConstantTimeEq;
 use thiserror::Error;
 
-use self::guesses::Guesses;
+use self::guesses::{Guesses, Mark};
 use self::hashing::Hashing;
 pub use self::hashing::{HashError, PasswordHash};
 use crate::log_limit::{LINES, Line, Lines, PERIOD};
@@ -30,6 +30,9 @@ use crate::log_limit::{LINES, Line, Lines, PERIOD};
 /// A password that was right is known again for so long, so that not each snapshot costs a hash.
 const REMEMBERED_FOR: Duration = Duration::from_secs(600);
 const MAX_REMEMBERED: usize = 64;
+/// Logins of an address with too many failed ones that wait for their turn, one each second; and for how long.
+const MAX_WAITING: usize = 3;
+const TURN_LIMIT: Duration = Duration::from_secs(5);
 /// What a token's hash begins with in a file.
 const TOKEN_HASH: &str = "sha256:";
 /// How to make a user who may change things.
@@ -197,8 +200,10 @@ pub struct Users {
     users: Vec<Known>,
     /// Of this run.
     key: hmac::Key,
-    remembered: Mutex<HashMap<[u8; 32], Remembered>>,
+    remembered: Mutex<HashMap<Mark, Remembered>>,
     guesses: Mutex<Guesses>,
+    /// Of addresses that have to wait.
+    turns: Mutex<HashMap<IpAddr, Turns>>,
     lines: Mutex<Lines>,
     /// None: no user has a hash.
     hashing: Option<Hashing>,
@@ -213,8 +218,11 @@ struct Known {
 enum Kept {
     Hash(PasswordHash),
     /// [`Users::mark`] of name and password.
-    Mark([u8; 32]),
+    Mark(Mark),
 }
+
+/// Held by whoever's turn it is; the others get it in the order in which they came.
+type Turns = Arc<tokio::sync::Mutex<()>>;
 
 struct Remembered {
     user: User,
@@ -243,6 +251,7 @@ impl Users {
             key,
             remembered: Mutex::default(),
             guesses: Mutex::default(),
+            turns: Mutex::default(),
             lines: Mutex::default(),
             hashing: has_hashes.then(Hashing::start).transpose()?,
         })
@@ -282,20 +291,37 @@ impl Users {
 
     /// Whether the address may try to log in now, with how many failed logins it has behind it.
     pub fn may_try(&self, from: IpAddr, now: Instant) -> bool {
-        lock(&self.guesses).may_try(from, now)
+        lock(&self.guesses).wait(from, now).is_zero()
     }
 
-    /// Notes a failed login, by whatever protocol.
-    pub fn failed(&self, from: IpAddr, now: Instant) {
-        if lock(&self.guesses).failed(from, now) {
+    /// Whether this login is judged at once, however many others of its address have failed: a token cannot be guessed,
+    /// and what was wrong before is not tried again.
+    pub fn is_judged(&self, from: IpAddr, login: &Login) -> bool {
+        self.by_token(login).is_some() || lock(&self.guesses).is_wrong(from, &self.mark(login))
+    }
+
+    /// Notes a failed login, by whatever protocol, and which it was where that is known.
+    pub fn failed(&self, from: IpAddr, login: Option<&Login>, now: Instant) {
+        let login = login.map(|login| self.mark(login));
+        if lock(&self.guesses).failed(from, login, now) {
             tracing::warn!("{} failed logins from {from}; it may try once a second now", guesses::FREE);
         }
     }
 
     /// Whose login it is, as far as that is known at once, and may be tried. A failure is not noted here.
     pub fn check(&self, from: IpAddr, login: &Login, now: Instant) -> Check {
-        if !self.may_try(from, now) {
-            return Check::TooMany;
+        if let Some(user) = self.by_token(login) {
+            return Check::Right(user);
+        }
+        let mark = self.mark(login);
+        {
+            let guesses = lock(&self.guesses);
+            if guesses.is_wrong(from, &mark) {
+                return Check::Wrong;
+            }
+            if !guesses.wait(from, now).is_zero() {
+                return Check::TooMany;
+            }
         }
         match (self.recognize(login, now), login) {
             (Some(user), _) => Check::Right(user),
@@ -304,15 +330,20 @@ impl Users {
         }
     }
 
-    /// The user whose token this is, or whose password that has been hashed already.
-    pub fn recognize(&self, login: &Login, now: Instant) -> Option<User> {
+    /// The user whose token this is.
+    fn by_token(&self, login: &Login) -> Option<User> {
         let (Login::Token(secret) | Login::Password { password: secret, .. }) = login;
         let given = TokenHash::of(secret);
         // All are compared, whichever it is.
         let is_own = |known: &Known| known.token.is_some_and(|token| bool::from(token.0.ct_eq(&given.0)));
         let found = self.users.iter().fold(None, |found, known| if is_own(known) { Some(known) } else { found });
-        if let Some(known) = found {
-            return Some(known.user.clone());
+        found.map(|known| known.user.clone())
+    }
+
+    /// The user whose token this is, or whose password that has been hashed already.
+    pub fn recognize(&self, login: &Login, now: Instant) -> Option<User> {
+        if let Some(user) = self.by_token(login) {
+            return Some(user);
         }
         let Login::Password { user, password } = login else { return None };
         let given = mark(&self.key, user, password);
@@ -353,33 +384,63 @@ impl Users {
         })
     }
 
-    /// Who logs in so, from there; a failure is noted.
+    /// Who logs in so, from there; a failure is noted. Where too many have failed, it waits for its turn.
     pub async fn login(self: &Arc<Self>, from: IpAddr, login: Login) -> Result<User, LoginError> {
-        let user = match self.check(from, &login, Instant::now()) {
+        let mut check = self.check(from, &login, Instant::now());
+        let mut turn = None;
+        if matches!(check, Check::TooMany) {
+            let end = Instant::now() + TURN_LIMIT;
+            turn = Some(self.turn(from, end).await?);
+            // Others may have failed meanwhile by other protocols.
+            while matches!(check, Check::TooMany) && Instant::now() < end {
+                let wait = lock(&self.guesses).wait(from, Instant::now());
+                tokio::time::sleep(wait).await;
+                check = self.check(from, &login, Instant::now());
+            }
+        }
+        let user = match check {
             Check::Right(user) => return Ok(user),
             Check::TooMany => return Err(LoginError::TooMany),
             Check::Wrong => None,
             Check::NeedsHash => {
                 let (done, user) = tokio::sync::oneshot::channel();
-                self.hash(login, move |user| _ = done.send(user))?;
+                self.hash(login.clone(), move |user| _ = done.send(user))?;
                 user.await.map_err(|_| LoginError::Busy)?
             }
         };
-        user.ok_or_else(|| {
-            self.failed(from, Instant::now());
-            LoginError::Wrong
-        })
+        if user.is_none() {
+            self.failed(from, Some(&login), Instant::now());
+        }
+        // Until the failure is noted.
+        drop(turn);
+        user.ok_or(LoginError::Wrong)
+    }
+
+    /// Waits for the turn of one more login of the address.
+    async fn turn(&self, from: IpAddr, end: Instant) -> Result<tokio::sync::OwnedMutexGuard<()>, LoginError> {
+        let turns = {
+            let mut all = lock(&self.turns);
+            all.retain(|_, turns| Arc::strong_count(turns) > 1);
+            let turns = Arc::clone(all.entry(from).or_default());
+            // One is the table's, and one this.
+            if Arc::strong_count(&turns) > MAX_WAITING + 1 {
+                return Err(LoginError::TooMany);
+            }
+            turns
+        };
+        let turn = tokio::time::timeout_at(end.into(), turns.lock_owned()).await;
+        turn.map_err(|_| LoginError::TooMany)
     }
 
     /// What is the same for the same name and password in this run, and says nothing of either.
-    pub fn mark(&self, login: &Login) -> [u8; 32] {
+    pub fn mark(&self, login: &Login) -> Mark {
         match login {
             Login::Password { user, password } => mark(&self.key, user, password),
             Login::Token(token) => mark(&self.key, "", token),
         }
     }
 
-    fn remember(&self, mark: [u8; 32], user: User, now: Instant) {
+    fn remember(&self, mark: Mark, user: User, now: Instant) {
         let mut remembered = lock(&self.remembered);
         remembered.retain(|_, known| known.until > now);
         if remembered.len() >= MAX_REMEMBERED {
@@ -414,7 +475,7 @@ pub fn new_token() -> anyhow::Result<String> {
     Ok(format!("rov_{}", URL_SAFE_NO_PAD.encode(bytes)))
 }
 
-fn mark(key: &hmac::Key, user: &str, password: &str) -> [u8; 32] {
+fn mark(key: &hmac::Key, user: &str, password: &str) -> Mark {
     let mut context = hmac::Context::with_key(key);
     context.update(user.as_bytes());
     // No name has it.
@@ -498,13 +559,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_address_that_guesses_has_to_wait_even_with_what_is_right() {
+    async fn an_address_that_guesses_has_to_wait_for_its_turn_and_a_token_for_nothing() {
         let users = users(View::Open);
-        for _ in 0..guesses::FREE {
-            assert_eq!(role(&users, Login::Token("guess".to_owned())).await, Err(LoginError::Wrong));
+        let guess = |n: usize| Login::Token(format!("guess {n}"));
+        for n in 0..guesses::FREE as usize {
+            assert_eq!(role(&users, guess(n)).await, Err(LoginError::Wrong));
         }
-        assert_eq!(role(&users, Login::Token(TOKEN.to_owned())).await, Err(LoginError::TooMany));
-        assert!(users.login(ip(2), Login::Token(TOKEN.to_owned())).await.is_ok(), "another address");
+        assert_eq!(role(&users, Login::Token(TOKEN.to_owned())).await, Ok(Role::Controller));
+        assert!(users.login(ip(2), password("guest", "shallow")).await.is_ok(), "another address");
+        let right = || users.login(ip(1), password("guest", "shallow"));
+        let others = || (0..MAX_WAITING).map(|n| users.login(ip(1), guess(100 + n)));
+        let begun = Instant::now();
+        let (first, (all, too_many)) = tokio::join!(right(), async {
+            let all = futures_util::future::join_all(others());
+            tokio::join!(all, users.login(ip(1), guess(200)))
+        });
+        assert!(first.is_ok(), "it waits for its turn: {first:?}");
+        let refused = all.iter().filter(|login| **login == Err(LoginError::TooMany)).count();
+        assert_eq!((refused, too_many), (1, Err(LoginError::TooMany)), "so many wait");
+        assert!(begun.elapsed() < TURN_LIMIT + Duration::from_secs(1));
+        // What was wrong is wrong at once.
+        let begun = Instant::now();
+        let last = guess(guesses::FREE as usize - 1);
+        assert_eq!(role(&users, last.clone()).await, Err(LoginError::Wrong));
+        assert!(begun.elapsed() < Duration::from_millis(500) && users.is_judged(ip(1), &last));
     }
 
     #[test]

@@ -160,10 +160,7 @@ mod imp {
             }))
         }
 
-        fn change_state(
-            &self,
-            transition: gst::StateChange,
-        ) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
+        fn change_state(&self, transition: gst::StateChange) -> Result<gst::StateChangeSuccess, gst::StateChangeError> {
             if transition == gst::StateChange::PausedToReady && self.fate.get() == Some(&Fate::EndsLate) {
                 wait_for_release();
             }

@@ -10,7 +10,6 @@ use rov_common::api::{StreamState, StreamStats};
 use rov_common::stamp::Stamp;
 use rov_server::config::Config;
 use rov_server::config_file;
-use rov_server::pipeline::Pip;
 use rov_server::server::Server as InProcess;
 use rov_tests::camera::Camera;
 use rov_tests::http;
@@ -18,6 +17,7 @@ use rov_tests::jpeg;
 use rov_tests::programs::Server;
 use rov_tests::rtsp::{Player, Shot};
 use rov_tests::wait::{self, until_true};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -75,7 +75,6 @@ fn median(mut all: Vec<i64>) -> i64 {
 struct Serving {
     address: SocketAddr,
     rtsp: String,
-    pip: std::sync::Arc<Pip>,
     stop: CancellationToken,
     run: tokio::task::JoinHandle<anyhow::Result<()>>,
 }
@@ -84,14 +83,28 @@ impl Serving {
     fn start(runtime: &Runtime, file: &Path) -> Self {
         let port =
             std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
-        let line = format!("rov-server --host 127.0.0.1 --signal-port 0 --rtsp-port {port} --no-discovery --config");
-        let arguments = line.split(' ').map(OsString::from).chain([file.into()]);
+        let line = format!(
+            "rov-server --host 127.0.0.1 --signal-port 0 --rtsp-port {port} --no-discovery --user pilot --password deep \
+             --view open"
+        );
+        let folder = file.parent().expect("a folder");
+        let files = ["--state-dir".into(), folder.into(), "--config".into(), file.into()];
+        let arguments = line.split(' ').map(OsString::from).chain(files);
         let config = Config::new(&config_file::read(arguments).expect("options")).expect("a configuration");
         let server = runtime.block_on(InProcess::bind(config)).expect("free ports");
-        let (address, pip) = (server.http_addr().expect("an address"), server.pips()[0].clone());
+        let address = server.http_addr().expect("an address");
         let stop = CancellationToken::new();
         let run = runtime.spawn(server.run(stop.clone()));
-        Self { address, rtsp: format!("rtsp://127.0.0.1:{port}/stream1"), pip, stop, run }
+        Self { address, rtsp: format!("rtsp://127.0.0.1:{port}/stream1"), stop, run }
+    }
+
+    /// Changes settings of a camera, which is in effect at once.
+    fn set(&self, camera: &str, values: Value) {
+        let url = format!("http://{}/api/cameras/{camera}/settings", self.address);
+        let login = http::basic("pilot", "deep");
+        let headers = [("Authorization", login.as_str()), ("Content-Type", "application/json")];
+        let reply = http::request_with("PATCH", &url, &headers, values.to_string().as_bytes());
+        assert!(reply.status == 200 && reply.json()["waiting"] == json!({}), "{values}: {reply:?}");
     }
 
     fn stop(self, runtime: &Runtime) {
@@ -124,7 +137,8 @@ fn two_cameras_are_shown_in_one_picture_and_change_places_while_it_is_watched() 
     let before = whole.shots().len() - 1;
     for swaps in 1..=7 {
         let (more, less) = if swaps % 2 == 1 { (&corner, &whole) } else { (&whole, &corner) };
-        server.pip.swap();
+        let [main, small] = if swaps % 2 == 1 { ["arm", "bow"] } else { ["bow", "arm"] };
+        server.set("both", json!({ "pipLayout": { "mainSource": main, "pipSource": small } }));
         until_true("they change places", wait::SOON, || differ(more, less));
         whole.next_shots(10);
         corner.next_shots(10);
@@ -145,6 +159,14 @@ fn two_cameras_are_shown_in_one_picture_and_change_places_while_it_is_watched() 
     assert!(median(gaps) < 100);
     let unread = whole.shots().iter().filter(|shot| shot.stamp.is_none()).count();
     assert_eq!(unread, 0, "the small picture covers nothing of the large one's mark");
+    // A camera is turned where it is shown as well, and the small one need not be shown.
+    let is_read = || corner.shots().last().is_some_and(|shot| shot.stamp.is_some());
+    server.set("bow", json!({ "flip": "180" }));
+    until_true("the small picture is turned", wait::SOON, || !is_read());
+    server.set("bow", json!({ "flip": "none" }));
+    until_true("and turned back", wait::SOON, is_read);
+    server.set("both", json!({ "pipEnabled": false }));
+    until_true("there is none", wait::SOON, || !is_read());
     let stats = stream(server.address, "both/stream1");
     assert_eq!((stats.state, stats.restarts, stats.width), (StreamState::Running, 0, 640), "{stats:?}");
     drop((whole, corner));

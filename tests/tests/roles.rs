@@ -109,8 +109,19 @@ fn a_closed_view_asks_alike_by_every_protocol() {
         assert_eq!(post(server, "/whep", login).status, 401, "WHEP by {login:?}");
     }
     assert_eq!(post(server, "/offer", None).status, 401);
-    assert_eq!(describe(&rtsp, None), 401);
-    assert_eq!(describe(&rtsp, wrong[1].as_deref()), 401);
+    // Nor is anybody told before what paths there are.
+    let other = rtsp.replace("/stream1", "/nothing");
+    for (url, login, status) in [
+        (&rtsp, None, 401),
+        (&rtsp, wrong[1].as_deref(), 401),
+        (&other, None, 401),
+        (&other, Some(right[1].as_str()), 404),
+    ] {
+        assert_eq!(describe(url, login), status, "{url} by {login:?}");
+    }
+    until_true("the audit line of who went without a login", wait::SOON, || {
+        guarded.log().contains("audit: refused RTSP DESCRIBE /nothing: this needs a login")
+    });
     // What is in a query gets into logs.
     for query in ["token", "access_token", "auth", "jwt"] {
         assert_eq!(http::get(&server.url(&format!("/api/stats?{query}={PILOT_TOKEN}"))).status, 401, "{query}");
@@ -201,31 +212,37 @@ fn failed_logins_of_an_address_count_over_all_protocols_together() {
     let guarded = Guarded::start("view = 'requires-login'", &[]);
     let (url, rtsp) = (guarded.server.url("/api/stats"), guarded.server.rtsp.clone().expect("RTSP"));
     guarded.server.wait_until_running();
-    let (wrong, start) = (bearer("rov_other"), Instant::now());
-    for _ in 0..9 {
-        assert_eq!(get_as(&url, Some(&wrong)).status, 401);
+    let (url, wrong, start) = (&url, |n: usize| bearer(&format!("rov_other{n}")), Instant::now());
+    // What is asked with the same wrong login again and again is no guess.
+    for _ in 0..30 {
+        assert_eq!(get_as(url, Some(&wrong(0))).status, 401);
     }
-    for _ in 0..9 {
-        assert_eq!(describe(&rtsp, Some(&basic("guest", "deep"))), 401);
+    for n in 0..9 {
+        assert_eq!(get_as(url, Some(&wrong(n))).status, 401);
+        assert_eq!(describe(&rtsp, Some(&basic("guest", &format!("deep{n}")))), 401);
     }
-    // From then on once a second, by whatever protocol, even with what is right.
+    // From then on once a second, by whatever protocol; who waits already comes first, and not too many may wait.
     let mut more = 0;
     let refused = loop {
-        let reply = get_as(&url, Some(&wrong));
-        if reply.status != 401 {
-            break reply;
+        let replies = std::thread::scope(|scope| {
+            let at_once = (0..6).map(|n| scope.spawn(move || get_as(url, Some(&wrong(100 * (more + 1) + n)))));
+            at_once.collect::<Vec<_>>().into_iter().map(|reply| reply.join().expect("a reply")).collect::<Vec<_>>()
+        });
+        more += replies.iter().filter(|reply| reply.status == 401).count();
+        if let Some(refused) = replies.into_iter().find(|reply| reply.status == 429) {
+            break refused;
         }
-        more += 1;
     };
     // 20 at once, and one for each second that it took.
-    assert!(18 + more <= 20 + start.elapsed().as_secs() + 1, "{more}");
-    assert_eq!((refused.status, refused.header("retry-after")), (429, "1"));
+    assert!(18 + more as u64 <= 20 + start.elapsed().as_secs() + 1, "{more}");
+    assert_eq!(refused.header("retry-after"), "1");
     assert!(refused.error().contains("too many failed logins"), "{refused:?}");
+    assert_eq!(get_as(url, Some(&bearer(GUEST_TOKEN))).status, 200, "a token is no guess");
     let from_elsewhere = format!("Authorization: {}\r\n", basic("guest", "shallow"));
     assert_eq!(Connection::open_from([127, 0, 0, 2], &rtsp).request("DESCRIBE", "", &from_elsewhere).status, 200);
     let log = guarded.log();
     assert!(log.contains("failed logins from 127.0.0.1; it may try once a second now"), "{log}");
-    until_true("it may try again", wait::START, || get_as(&url, Some(&bearer(GUEST_TOKEN))).status == 200);
+    assert_eq!(get_as(url, Some(&basic("guest", "shallow"))).status, 200, "it waits for its turn");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! HTTPS: the certificate that rov-client saw first, and another one.
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 
 use rov_tests::http;
@@ -8,6 +9,7 @@ use rov_tests::process::{Process, binary, program};
 use rov_tests::programs::{Server, free_udp_port};
 use rov_tests::wait;
 use tempfile::TempDir;
+use url::Url;
 
 fn fingerprint(server: &Server) -> String {
     let log = server.process.stderr();
@@ -40,6 +42,12 @@ fn https_is_served_with_the_servers_own_certificate_and_who_asks_in_clear_is_led
     let in_clear = http::get_here(&server.url("/api/stats?stream=x"));
     let place = format!("https://{}/api/stats?stream=x", server.address);
     assert_eq!((in_clear.status, in_clear.header("location")), (308, place.as_str()));
+    // Nobody is led to a name that is not this machine's.
+    let mut foreign = TcpStream::connect(server.address).expect("a connection");
+    foreign.write_all(b"GET / HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n").expect("a request");
+    let mut answer = String::new();
+    foreign.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 421") && !answer.to_lowercase().contains("location"), "{answer}");
     let mut curl = Command::new(program("curl", "curl"));
     curl.args(["-sk", "--max-time", "10", "-o", "/dev/null", "-w", "%{http_code}"])
         .arg(format!("https://{}/api/stats", server.address));
@@ -94,10 +102,18 @@ fn whoever_takes_the_place_of_a_server_without_its_https_is_not_shown() {
     shows(&client(&known, &["--discovery-port", &discovery]));
     shows(&client(&known, &["--url", &format!("http://{address}/whep")]));
     drop(server);
-    let _impostor = start(&[]);
+    let impostor = start(&[]);
     let named = format!("http://{address}/whep");
+    let rtsp = Url::parse(impostor.rtsp.as_deref().expect("RTSP")).expect("a URL");
+    let rtsp_port = rtsp.port().expect("a port").to_string();
     let found = ["--discovery-port", &discovery];
-    for args in [&found[..], &[&found[..], &["--transport", "rtsp"]].concat(), &["--url", &named]] {
+    for args in [
+        &found[..],
+        &[&found[..], &["--transport", "rtsp"]].concat(),
+        &["--url", &named],
+        &[&address, "--transport", "rtsp", "--rtsp-port", &rtsp_port],
+        &[&address, "--transport", "rtp"],
+    ] {
         let mut refused = client(&known, &[args, &["--no-wait"]].concat());
         assert_eq!(refused.wait(wait::START), 2, "{}", refused.stderr());
         let log = refused.stderr();

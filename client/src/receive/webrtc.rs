@@ -187,9 +187,7 @@ fn start(
 
 /// The server shall not keep a session that nobody has.
 async fn hang_up(answer: &Answer, http: &Http) {
-    if let Some(resource) = answer.resource.clone()
-        && let Err(error) = whep::delete(resource, http).await
-    {
+    if let Err(error) = whep::delete(answer, http).await {
         tracing::debug!(%error, "the session was not deleted");
     }
 }

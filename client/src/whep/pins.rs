@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use ring::digest;
 use rov_common::discovery::key_of;
+use rov_common::state_file;
 use rov_common::sync::lock;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
@@ -223,21 +224,17 @@ impl Pins {
 
 /// What the file holds. One that holds anything else, too, is set aside, and what could be read of it is kept.
 fn read(file: &Path) -> io::Result<List> {
-    let mut bytes = Vec::new();
-    match File::open(file).and_then(|opened| opened.take(LARGEST_FILE + 1).read_to_end(&mut bytes)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(List::new()),
-        read => read?,
-    };
-    let line = |line: &[u8]| {
-        let (pin, name) = str::from_utf8(line).ok()?.split_once(' ')?;
+    let Some(text) = state_file::read(file, LARGEST_FILE)? else { return Ok(List::new()) };
+    let line = |line: &str| {
+        let (pin, name) = line.split_once(' ').filter(|(_, name)| !name.contains(char::REPLACEMENT_CHARACTER))?;
         Some((name.to_owned(), key_of(pin)?))
     };
-    let lines = || bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let lines = || text.split('\n').filter(|line| !line.is_empty());
     let pins: List = lines().filter_map(line).collect();
     let lost = lines().count() - pins.len();
-    if lost > 0 || bytes.len() as u64 > LARGEST_FILE {
-        let aside = file.with_extension("broken");
-        std::fs::rename(file, &aside)?;
+    let is_too_large = text.is_empty() && std::fs::metadata(file)?.len() > 0;
+    if lost > 0 || is_too_large {
+        let aside = state_file::set_aside(file)?;
         write(file, &pins)?;
         tracing::error!(
             "{} IS BROKEN and was set aside as {}: {} certificates are known of it, those in {lost} other lines are not. A \
@@ -253,31 +250,18 @@ fn read(file: &Path) -> io::Result<List> {
 
 /// No other client writes until what this gives is dropped.
 fn take_turn(file: &Path) -> io::Result<File> {
-    std::fs::create_dir_all(file.parent().ok_or(io::ErrorKind::NotFound)?)?;
-    let turn = File::create(file.with_extension("lock"))?;
     let end = Instant::now() + FILE_TIMEOUT;
     loop {
-        match turn.try_lock() {
-            Ok(()) => return Ok(turn),
+        match state_file::claim(file) {
+            Ok(turn) => return Ok(turn),
             Err(TryLockError::WouldBlock) if Instant::now() < end => thread::sleep(Duration::from_millis(5)),
             Err(error) => return Err(error.into()),
         }
     }
 }
 
-/// Whoever reads the file sees the old one or the new one.
 fn write(file: &Path, pins: &[(String, String)]) -> io::Result<()> {
-    let text: String = pins.iter().map(|(name, pin)| format!("{pin} {name}\n")).collect();
-    let new = file.with_extension(std::process::id().to_string());
-    let written = File::create(&new).and_then(|mut opened| {
-        opened.write_all(text.as_bytes())?;
-        opened.sync_all()
-    });
-    let moved = written.and_then(|()| std::fs::rename(&new, file));
-    if moved.is_err() {
-        let _ = std::fs::remove_file(&new);
-    }
-    moved
+    state_file::write(file, &pins.iter().map(|(name, pin)| format!("{pin} {name}\n")).collect::<String>())
 }
 
 /// Speaks TLS where the URL says `https`.

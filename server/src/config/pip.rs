@@ -14,6 +14,8 @@ pub struct PipConfig {
     /// The one that fills the picture, and the one in its corner.
     pub parts: [Part; 2],
     pub layout: Layout,
+    /// Whether the small one is shown.
+    pub is_enabled: bool,
 }
 
 /// A camera that is shown.
@@ -53,6 +55,7 @@ impl PipConfig {
             let given = [
                 ("main", options.main.is_some()),
                 ("pip", options.pip.is_some()),
+                ("pip-enabled", options.pip_enabled.is_some()),
                 ("position", options.position.is_some()),
                 ("scale", options.scale.is_some()),
                 ("border", options.border.is_some()),
@@ -82,7 +85,14 @@ impl PipConfig {
         if border > MAX_BORDER {
             return wrong("border", format!("{border} must be from 0 to {MAX_BORDER} pixels"));
         }
-        Ok(Some(Self { parts, layout: Layout { position: options.position.unwrap_or_default(), scale, border } }))
+        let layout = Layout { position: options.position.unwrap_or_default(), scale, border };
+        Ok(Some(Self { parts, layout, is_enabled: options.pip_enabled.unwrap_or(true) }))
+    }
+
+    /// Whether both show the same two cameras, whichever is large.
+    pub fn shows_cameras_of(&self, other: &Self) -> bool {
+        let shows = |part: &Part| other.parts.iter().any(|shown| shown.name == part.name);
+        self.parts.iter().all(shows)
     }
 }
 

@@ -66,6 +66,9 @@ fn source(camera: &CameraConfig) -> String {
 fn pip(config: &PipConfig) -> String {
     let [main, small] = &config.parts;
     let Layout { position, scale, border } = config.layout;
+    if !config.is_enabled {
+        return format!("{}, without {} (pip-enabled)", main.name, small.name);
+    }
     let border = if border > 0 { format!(" with a border of {border} pixels") } else { String::new() };
     format!("with {} in a corner ({}) of {}, at {scale} of its size{border}", small.name, position.name(), main.name)
 }

@@ -169,7 +169,7 @@ fn every_option_can_stand_in_a_file() {
         }
     }
     // What is of several cameras.
-    let of_files = ["alignment", "main", "pip", "position", "scale", "border"];
+    let of_files = ["alignment", "main", "pip", "pip-enabled", "position", "scale", "border"];
     let is_known = |name: &&str| command.get_arguments().any(|option| option.get_long() == Some(name));
     assert!(names.concat().iter().all(|name| is_known(name) != of_files.contains(name)));
     assert!(SourceKind::value_variants().len() > 5);

@@ -28,7 +28,7 @@ use tokio::time::Sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::tls::{Tls, to_https};
+use super::tls::Tls;
 use super::{Arrival, Limits};
 
 /// A quarter of the 1024 open files that are the common limit of a process.
@@ -51,7 +51,7 @@ const ACCEPT_REPORT: Duration = Duration::from_secs(10);
 pub(super) async fn serve(
     listener: TcpListener,
     app: Router,
-    tls: Option<Tls>,
+    tls: Option<(Tls, Router)>,
     limits: Limits,
     shutdown: CancellationToken,
 ) {
@@ -98,7 +98,7 @@ async fn connection(
     io: Io,
     peer: IpAddr,
     app: Router,
-    tls: Option<Tls>,
+    tls: Option<(Tls, Router)>,
     header_limit: Duration,
     shutdown: CancellationToken,
 ) {
@@ -111,14 +111,14 @@ async fn connection(
         tracing::debug!(%error, "TCP_NOTSENT_LOWAT");
     }
     let arrival = Arrival { peer, local: io.stream.local_addr().ok() };
-    let Some(tls) = tls else { return talk(io, arrival, app, header_limit, shutdown).await };
+    let Some((tls, in_clear)) = tls else { return talk(io, arrival, app, header_limit, shutdown).await };
     match Tls::is_wanted(&io.stream, header_limit).await {
         Some(true) => {
             if let Some(io) = tls.accept(io, header_limit).await {
                 talk(io, arrival, app, header_limit, shutdown).await;
             }
         }
-        Some(false) => talk(io, arrival, to_https(), header_limit, shutdown).await,
+        Some(false) => talk(io, arrival, in_clear, header_limit, shutdown).await,
         None => {}
     }
 }

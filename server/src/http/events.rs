@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::sse::{self, KeepAlive, Sse};
@@ -11,15 +12,16 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 
 use super::{Api, fail};
-use crate::events::{Event, MAX_READERS, Over, Reader};
+use crate::events::{Event, Over, Reader};
+use crate::users::Caller;
 
 /// A reader knows by it that the server is there, and the server that the reader is.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-pub(super) async fn events(State(api): State<Arc<Api>>) -> Response {
-    let Some(reader) = api.events.follow(&api.streams) else {
-        let reason = format!("{MAX_READERS} readers follow the events already: try again when one has gone");
-        return fail(StatusCode::SERVICE_UNAVAILABLE, &reason);
+pub(super) async fn events(State(api): State<Arc<Api>>, Extension(caller): Extension<Caller>) -> Response {
+    let reader = match api.events.follow(&api.streams, caller.from) {
+        Ok(reader) => reader,
+        Err(none) => return fail(StatusCode::SERVICE_UNAVAILABLE, &none.to_string()),
     };
     let events = Sse::new(stream::unfold(Some(reader), next)).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
     ([(header::CACHE_CONTROL, "no-store")], events).into_response()

@@ -100,12 +100,13 @@ impl Default for Limits {
 /// Serves until `shutdown`; requests under way are finished.
 pub async fn serve(listener: TcpListener, api: Arc<Api>, tls: Option<Tls>, shutdown: CancellationToken) -> Result<()> {
     let limits = api.limits;
-    connections::serve(listener, router(api), tls, limits, shutdown).await;
+    let access = Arc::new(Access::new(&api.allow_hosts, access::search_domains(), &api.allow_origins));
+    let tls = tls.map(|tls| (tls, tls::to_https(Arc::clone(&access))));
+    connections::serve(listener, router(api, access), tls, limits, shutdown).await;
     Ok(())
 }
 
-fn router(api: Arc<Api>) -> Router {
-    let access = Arc::new(Access::new(&api.allow_hosts, access::search_domains(), &api.allow_origins));
+fn router(api: Arc<Api>, access: Arc<Access>) -> Router {
     // The page itself says nothing of the vehicle, and asks for the login.
     let watching = Router::new()
         .route(OFFER_PATH, post(offer))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use rov_common::api::{MJPEG_PATH, SNAPSHOT_PATH};
+use rov_common::api::{LOGIN_PATH, MJPEG_PATH, SNAPSHOT_PATH, WHEP_PATH};
 use serde_json::{Map, Value, json};
 
 use super::Api;
@@ -20,6 +20,7 @@ fn document(cameras: &[String], streams: &[String]) -> Value {
     let camera = parameter("camera", "path", cameras);
     let stream = parameter("stream", "path", streams);
     let of_stream = parameter("stream", "query", streams);
+    let session = json!({ "name": "session", "in": "path", "required": true, "schema": { "type": "string" } });
     let names: Vec<_> = SETTINGS.iter().map(|setting| setting.name.to_owned()).collect();
     let name = parameter("name", "path", &names);
     let one = json!({
@@ -37,7 +38,7 @@ fn document(cameras: &[String], streams: &[String]) -> Value {
                     "A setting of the server, or of the stream that is chosen and its camera",
                     &[name.clone(), of_stream.clone()],
                 ),
-                "patch": write("Changes it", &[name, of_stream], one),
+                "patch": write("Changes it", &[name, of_stream.clone()], one),
             },
             "/api/cameras/{camera}/settings": {
                 "get": read("The settings of a camera", std::slice::from_ref(&camera)),
@@ -49,6 +50,10 @@ fn document(cameras: &[String], streams: &[String]) -> Value {
             },
             "/api/events": { "get": answer("What happens: state, alarm, settings", "text/event-stream") },
             "/api/stats": { "get": read("All that is counted and measured", &[]) },
+            LOGIN_PATH: { "get": read("Who asks, and what that one may do", &[]) },
+            "/healthz": { "get": health() },
+            WHEP_PATH: { "post": watch(&of_stream) },
+            (format!("{WHEP_PATH}/{{session}}")): { "patch": candidates(&session), "delete": hang_up(&session) },
             "/metrics": { "get": answer("The same for Prometheus", "text/plain") },
             SNAPSHOT_PATH: { "get": answer("The newest picture", "image/jpeg") },
             MJPEG_PATH: { "get": answer("Pictures at a low rate", "multipart/x-mixed-replace") },
@@ -104,6 +109,51 @@ fn write(summary: &str, parameters: &[Value], schema: Value) -> Value {
     })
 }
 
+fn health() -> Value {
+    let content = json!({ "application/json": { "schema": {
+        "type": "object", "properties": { "status": { "enum": ["ok", "degraded"] } },
+    } } });
+    let mut responses = refusals(&[401, 429]);
+    for (code, description) in [(200, "All streams are well"), (503, "One is not; or a login was not checked in time")]
+    {
+        responses.insert(code.to_string(), json!({ "description": description, "content": content }));
+    }
+    json!({ "summary": "Whether all streams are well; which are not is for who may watch", "responses": responses })
+}
+
+fn watch(stream: &Value) -> Value {
+    let sdp = json!({ "application/sdp": { "schema": { "type": "string" } } });
+    let mut responses = refusals(&[400, 401, 404, 413, 415, 422, 429, 503]);
+    let location = json!({ "description": "Of the session", "schema": { "type": "string" } });
+    let created = json!({ "description": "The answer", "headers": { "Location": location }, "content": sdp });
+    responses.insert("201".to_owned(), created);
+    json!({
+        "summary": "Begins to watch by WebRTC (WHEP): an offer",
+        "parameters": [stream],
+        "requestBody": { "required": true, "content": sdp },
+        "responses": responses,
+    })
+}
+
+fn candidates(session: &Value) -> Value {
+    let fragment = json!({ "application/trickle-ice-sdpfrag": { "schema": { "type": "string" } } });
+    let mut responses = refusals(&[400, 401, 404, 412, 413, 415, 422, 429, 503]);
+    responses.insert("200".to_owned(), json!({ "description": "ICE was restarted", "content": fragment }));
+    responses.insert("204".to_owned(), json!({ "description": "The candidates were taken" }));
+    json!({
+        "summary": "Candidates, or a restart of ICE",
+        "parameters": [session],
+        "requestBody": { "required": true, "content": fragment },
+        "responses": responses,
+    })
+}
+
+fn hang_up(session: &Value) -> Value {
+    let mut responses = refusals(&[400, 401, 404, 429, 503]);
+    responses.insert("200".to_owned(), json!({ "description": "The session has ended" }));
+    json!({ "summary": "Ends the session", "parameters": [session], "responses": responses })
+}
+
 fn answer(summary: &str, kind: &str) -> Value {
     let mut responses = refusals(&[401, 404, 429, 503]);
     responses.insert("200".to_owned(), json!({ "description": "What there is", "content": { kind: {} } }));
@@ -116,10 +166,13 @@ fn refusals(codes: &[u16]) -> Map<String, Value> {
             400 => "The request is none",
             401 => "A login is needed, or is wrong",
             403 => "Only a controller may, or the setting is locked",
-            404 => "There is no such camera, stream or setting",
+            404 => "There is no such camera, stream, setting or session",
+            412 => "ICE was restarted since",
             413 => "The body is too large",
-            415 => "The body is not application/json",
-            422 => "A value cannot be so: field says which",
+            415 => "The body is of another type",
+            422 => {
+                "A value cannot be so: field says which, where one alone can be; an offer has nothing that is sent here"
+            }
             429 => "Too many failed logins",
             _ => "Not now",
         };

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use axum::Router;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
+use axum::{Router, middleware};
 use ring::digest;
 use rov_common::discovery::key_of;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -20,6 +20,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::server::TlsStream;
 
+use super::access::{Access, guard};
 use super::failure::fail;
 use crate::identity::Identity;
 
@@ -98,9 +99,10 @@ impl Tls {
     }
 }
 
-/// What who asks in clear is told.
-pub(super) fn to_https() -> Router {
-    Router::new().fallback(|uri: Uri, headers: HeaderMap| async move { moved(&uri, &headers) })
+/// What who asks in clear is told, by a name of this machine.
+pub(super) fn to_https(access: Arc<Access>) -> Router {
+    let to_https = Router::new().fallback(|uri: Uri, headers: HeaderMap| async move { moved(&uri, &headers) });
+    to_https.layer(middleware::from_fn_with_state(access, guard))
 }
 
 fn moved(uri: &Uri, headers: &HeaderMap) -> Response {

@@ -353,9 +353,7 @@ fn alive(heard: &Receiver<News>) -> Result<(), NotReplaced> {
     match heard.recv_timeout(ALIVE_LIMIT) {
         Ok(News::Sign(_)) => Ok(()),
         Ok(News::Failed(reason)) => Err(NotReplaced::Failed(reason)),
-        Err(_) => {
-            Err(NotReplaced::NotNow(format!("the encoder has given nothing for {} s", ALIVE_LIMIT.as_secs())))
-        }
+        Err(_) => Err(NotReplaced::NotNow(format!("the encoder has given nothing for {} s", ALIVE_LIMIT.as_secs()))),
     }
 }
 

@@ -22,16 +22,17 @@ use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 use rov_common::sync::lock;
+use rov_common::units::Resolution;
 use rov_gst::{caps, clock, element};
 
 use super::capture::Capture;
 use super::picture::{I420, Plane};
-use super::pip_text::{INPUTS, LARGE, SIZES, SMALL, SMALL_OUT, TURNS};
+use super::pip_text::{INPUTS, LARGE, QUEUES, SIZES, SMALL, SMALL_OUT, TURNS};
 use super::place::Place;
 use super::source::turning;
 use super::wiring::to_paint;
 use super::{at_rest, still};
-use crate::config::{Flip, PipConfig};
+use crate::config::{Flip, Layout, PipConfig};
 
 /// A small picture that is older is not shown any more.
 const SMALL_LIMIT: Duration = Duration::from_secs(1);
@@ -44,7 +45,8 @@ const TICK: gst::ClockTime = gst::ClockTime::from_useconds(1);
 pub struct Pip {
     /// Of the camera that this is.
     name: String,
-    config: PipConfig,
+    /// Names.
+    parts: [String; 2],
     state: Mutex<State>,
 }
 
@@ -57,13 +59,23 @@ pub struct Tap {
 
 #[derive(Debug)]
 struct State {
+    layout: Layout,
+    /// Whether the small picture is shown.
+    is_enabled: bool,
+    /// How each camera's pictures are turned.
+    flips: [Flip; 2],
     /// Of the pipeline that runs now.
     capture: Weak<Capture>,
     inputs: [Input; 2],
     /// How large pictures leave the pipeline, once they are known: all are made alike, so that a swap is nothing to the
     /// encoder.
     rate: Option<gst::Fraction>,
+    large: Option<(Resolution, gst::Caps)>,
     place: Option<Place>,
+    /// The place of small pictures of another size, until one of these is there.
+    next: Option<Place>,
+    /// What small pictures are to be made like, from the next one on.
+    small_caps: Option<gst::Caps>,
     small: Small,
     heard: [Heard; 2],
     small_is_lost: bool,
@@ -99,8 +111,30 @@ struct Heard {
 }
 
 impl State {
-    fn is_wanted(&self) -> bool {
-        self.capture.upgrade().is_some_and(|capture| !capture.rests())
+    fn is_wanted(&self, part: usize) -> bool {
+        let is_shown = self.is_enabled || self.inputs[LARGE].part == part;
+        is_shown && self.capture.upgrade().is_some_and(|capture| !capture.rests())
+    }
+
+    /// No picture of the small camera has come yet, and none is missed.
+    fn await_small(&mut self) {
+        self.small = Small { part: self.inputs[SMALL].part, picture: None, at: Instant::now() };
+        self.small_is_lost = false;
+    }
+
+    /// Puts the small picture where the layout says, at once where its size is the same.
+    fn lay_out(&mut self) {
+        let Some((size, caps)) = &self.large else { return };
+        let (place, made) = (Place::new(*size, &self.layout), self.next.or(self.place).map(|place| place.inner()));
+        let inner = place.inner();
+        if made.is_some_and(|made| (made.width, made.height) != (inner.width, inner.height)) {
+            self.small_caps = Some(small_caps(caps, &inner));
+            self.next = Some(place);
+        } else if self.next.is_some() {
+            self.next = Some(place);
+        } else {
+            self.place = Some(place);
+        }
     }
 
     /// Whose picture the one of this time is.
@@ -143,7 +177,12 @@ impl Tap {
 
     /// Whether somebody looks at what it is shown in.
     pub(super) fn is_wanted(&self) -> bool {
-        lock(&self.pip.state).is_wanted()
+        lock(&self.pip.state).is_wanted(self.part)
+    }
+
+    /// Turns the camera's pictures like this from the next one on.
+    pub fn set_flip(&self, flip: Flip) {
+        lock(&self.pip.state).flips[self.part] = flip;
     }
 
     /// The camera repeats its picture, for this reason; or it does not.
@@ -155,16 +194,24 @@ impl Tap {
 impl Pip {
     /// `name`: that of the camera that shows the others.
     pub fn new(name: &str, config: &PipConfig) -> Self {
+        let [large, small] = &config.parts;
         let state = State {
+            layout: config.layout,
+            is_enabled: config.is_enabled,
+            flips: [large.flip, small.flip],
             capture: Weak::new(),
             inputs: [LARGE, SMALL].map(Input::new),
             rate: None,
+            large: None,
             place: None,
+            next: None,
+            small_caps: None,
             small: Small { part: SMALL, picture: None, at: Instant::now() },
             heard: Default::default(),
             small_is_lost: false,
         };
-        Self { name: name.to_owned(), config: config.clone(), state: Mutex::new(state) }
+        let parts = [large.name.clone(), small.name.clone()];
+        Self { name: name.to_owned(), parts, state: Mutex::new(state) }
     }
 
     /// Of the camera that shows the others.
@@ -174,16 +221,30 @@ impl Pip {
 
     /// Where the pictures of this camera go, if it is one of those that are shown.
     pub fn tap(self: &Arc<Self>, camera: &str) -> Option<Tap> {
-        let part = self.config.parts.iter().position(|part| part.name == camera)?;
+        let part = self.parts.iter().position(|part| part == camera)?;
         Some(Tap { pip: Arc::clone(self), part })
     }
 
-    /// Has the two cameras change places, from their next pictures on, for good. Nothing is restarted.
-    pub fn swap(&self) {
+    /// Shows its two cameras like this from their next pictures on. Nothing is restarted.
+    pub fn set(&self, config: &PipConfig) {
         let mut state = lock(&self.state);
+        if self.part_name(state.inputs[LARGE].part) != config.parts[LARGE].name {
+            self.swap(&mut state);
+        }
+        if config.is_enabled && !state.is_enabled {
+            state.await_small();
+        }
+        state.is_enabled = config.is_enabled;
+        if state.layout != config.layout {
+            state.layout = config.layout;
+            state.lay_out();
+        }
+    }
+
+    /// Has the two cameras change places, from their next pictures on, for good.
+    fn swap(&self, state: &mut State) {
         state.inputs.iter_mut().for_each(Input::swap);
-        state.small = Small { part: state.inputs[SMALL].part, picture: None, at: Instant::now() };
-        state.small_is_lost = false;
+        state.await_small();
         let [large, small] = [LARGE, SMALL].map(|input| self.part_name(state.inputs[input].part));
         tracing::info!(camera = self.name, "{large} is large now, and {small} small");
     }
@@ -206,7 +267,9 @@ impl Pip {
     /// Why what is shown may be old although it comes, if so.
     pub fn why_frozen(&self) -> Option<String> {
         let state = lock(&self.state);
-        let frozen = state.heard.iter().enumerate().find_map(|(part, heard)| Some((part, heard.frozen.as_ref()?)));
+        let is_shown = |part: usize| state.is_enabled || state.inputs[LARGE].part == part;
+        let shown = state.heard.iter().enumerate().filter(|(part, _)| is_shown(*part));
+        let frozen = shown.into_iter().find_map(|(part, heard)| Some((part, heard.frozen.as_ref()?)));
         frozen.map(|(part, reason)| format!("camera {}: {reason}", self.part_name(part)))
     }
 
@@ -214,7 +277,7 @@ impl Pip {
     pub fn look(&self, now: Instant) {
         let mut state = lock(&self.state);
         let since = now.saturating_duration_since(state.small.at);
-        let is_lost = since > SMALL_LIMIT;
+        let is_lost = since > SMALL_LIMIT && state.is_enabled;
         if std::mem::replace(&mut state.small_is_lost, is_lost) == is_lost {
             return;
         }
@@ -233,7 +296,7 @@ impl Pip {
     }
 
     fn part_name(&self, part: usize) -> &str {
-        &self.config.parts[part].name
+        &self.parts[part]
     }
 
     /// A picture of a camera, `age` old. Never blocks.
@@ -257,7 +320,7 @@ impl Pip {
         let Some(time) = clock::running_time(source.upcast_ref()).filter(|_| source.current_level_bytes() == 0) else {
             return;
         };
-        if at == SMALL && state.place.is_none() {
+        if at == SMALL && (state.place.is_none() || !state.is_enabled) {
             return;
         }
         input.last = time.saturating_sub(age).max(input.last + TICK);
@@ -275,8 +338,9 @@ impl Pip {
             let mut state = lock(&self.state);
             let parts = [LARGE, SMALL].map(|input| state.inputs[input].part);
             state.capture = Arc::downgrade(capture);
-            (state.rate, state.place) = (None, None);
-            state.small = Small { part: parts[SMALL], picture: None, at: Instant::now() };
+            (state.rate, state.large, state.place) = (None, None, None);
+            (state.next, state.small_caps) = (None, None);
+            state.await_small();
             for (at, name) in INPUTS.into_iter().enumerate() {
                 state.inputs[at] = Input::new(parts[at]);
                 if let Some(source) = head.by_name(name).and_downcast::<gst_app::AppSrc>() {
@@ -295,6 +359,9 @@ impl Pip {
             if let Some(turn) = head.by_name(TURNS[at]) {
                 self.turn(&turn, at);
             }
+        }
+        if let (Some(queue), Some(filter)) = (head.by_name(QUEUES[SMALL]), head.by_name(SIZES[SMALL])) {
+            self.resize_small(&queue, &filter);
         }
         if let Some(sink) = head.by_name(SMALL_OUT).and_downcast::<gst_app::AppSink>() {
             let pip = Arc::clone(self);
@@ -319,13 +386,29 @@ impl Pip {
         });
     }
 
+    /// Has small pictures made in another size, between two of them: on another thread than theirs the scaler could be
+    /// at work.
+    fn resize_small(self: &Arc<Self>, queue: &gst::Element, filter: &gst::Element) {
+        let Some(pad) = queue.static_pad("src") else { return };
+        let (pip, filter) = (Arc::clone(self), filter.downgrade());
+        pad.add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+            let caps = lock(&pip.state).small_caps.take();
+            if let Some((filter, caps)) = filter.upgrade().zip(caps) {
+                filter.set_property("caps", caps);
+            }
+            gst::PadProbeReturn::Ok
+        });
+    }
+
     /// Has the pictures of each camera turned as they are in its own streams.
     fn turn(self: &Arc<Self>, flip: &gst::Element, input: usize) {
         let Some(pad) = flip.static_pad("sink") else { return };
         let (pip, flip, set) = (Arc::clone(self), flip.downgrade(), Mutex::new(Flip::None));
         pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
-            let part = lock(&pip.state).part_at(input, info.buffer().and_then(|picture| picture.pts()));
-            let wanted = pip.config.parts[part].flip;
+            let wanted = {
+                let state = lock(&pip.state);
+                state.flips[state.part_at(input, info.buffer().and_then(|picture| picture.pts()))]
+            };
             if std::mem::replace(&mut *lock(&set), wanted) != wanted
                 && let Some(flip) = flip.upgrade()
             {
@@ -342,19 +425,10 @@ impl Pip {
         if state.place.is_some() {
             return;
         }
-        let place = Place::new(size, &self.config.layout);
-        state.place = Some(place);
+        let place = Place::new(size, &state.layout);
+        (state.large, state.place) = (Some((size, caps.to_owned())), Some(place));
         drop(state);
-        let inner = place.inner();
-        let side = |side: usize| i32::try_from(side).unwrap_or(i32::MAX);
-        let mut small = caps.to_owned();
-        {
-            let small = small.make_mut();
-            small.set("width", side(inner.width));
-            small.set("height", side(inner.height));
-            small.iter_mut().for_each(|structure| structure.remove_field("framerate"));
-        }
-        for (name, caps) in [(SIZES[LARGE], caps.to_owned()), (SIZES[SMALL], small)] {
+        for (name, caps) in [(SIZES[LARGE], caps.to_owned()), (SIZES[SMALL], small_caps(caps, &place.inner()))] {
             if let Some(filter) = head.by_name(name) {
                 filter.set_property("caps", &caps);
             }
@@ -368,6 +442,9 @@ impl Pip {
         let part = state.part_at(SMALL, time);
         // It may have been old as it came.
         let age = running.zip(time).map_or(Duration::ZERO, |(running, time)| running.saturating_sub(time).into());
+        if let Some(next) = state.next.take_if(|next| fits(&next.inner(), &picture)) {
+            state.place = Some(next);
+        }
         // One that was on its way while the cameras were swapped is none of the small camera's.
         if part == state.small.part {
             state.small = Small { part, picture: Some(picture), at: now.checked_sub(age).unwrap_or(now) };
@@ -379,7 +456,12 @@ impl Pip {
         let Ok(video) = gst_video::VideoInfo::from_caps(caps) else { return };
         let (place, small, part, since) = {
             let state = lock(&self.state);
-            let Some(place) = state.place else { return };
+            if !state.is_enabled {
+                return;
+            }
+            // Without small pictures none of another size will come.
+            let is_lost = state.small.at.elapsed() > SMALL_LIMIT;
+            let Some(place) = state.next.filter(|_| is_lost).or(state.place) else { return };
             let Small { part, picture: small, at } = &state.small;
             // Of a large picture from before a swap, the small one is not there any more.
             let is_after_swap = state.part_at(LARGE, picture.pts()) != *part;
@@ -395,6 +477,25 @@ impl Pip {
             large.empty(&place.inner(), words);
         }
     }
+}
+
+/// Of small pictures for this place, in large ones with these.
+fn small_caps(large: &gst::CapsRef, place: &Place) -> gst::Caps {
+    let side = |side: usize| i32::try_from(side).unwrap_or(i32::MAX);
+    let mut small = large.to_owned();
+    {
+        let small = small.make_mut();
+        small.set("width", side(place.width));
+        small.set("height", side(place.height));
+        small.iter_mut().for_each(|structure| structure.remove_field("framerate"));
+    }
+    small
+}
+
+/// Whether a small picture has the size of this place.
+fn fits(place: &Place, picture: &gst::Sample) -> bool {
+    let info = picture.caps().and_then(|caps| gst_video::VideoInfo::from_caps(caps).ok());
+    info.is_some_and(|info| (info.width() as usize, info.height() as usize) == (place.width, place.height))
 }
 
 /// False where the picture has another size or format, or cannot be read.

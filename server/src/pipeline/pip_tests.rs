@@ -25,6 +25,7 @@ enum Seen {
 
 struct Running {
     pip: Arc<Pip>,
+    shown: Mutex<PipConfig>,
     graph: Graph,
     seen: Receiver<Seen>,
 }
@@ -35,7 +36,8 @@ impl Running {
         let part = |(name, flip): (&str, Flip)| Part { name: name.to_owned(), flip };
         let layout = Layout { position: Position::BottomRight, scale: 0.5, border: 0 };
         let [bow, arm] = flips;
-        let config = PipConfig { parts: [("bow", bow), ("arm", arm)].map(part), layout };
+        let config = PipConfig { parts: [("bow", bow), ("arm", arm)].map(part), layout, is_enabled: true };
+        let shown = Mutex::new(config.clone());
         let pip = Arc::new(Pip::new("both", &config));
         let camera = CameraConfig::usual().with_source(|source| {
             source.kind = SourceKind::Pip;
@@ -66,7 +68,18 @@ impl Running {
             }
             gst::PadProbeReturn::Ok
         });
-        Self { pip, graph, seen: seen_here }
+        Self { pip, shown, graph, seen: seen_here }
+    }
+
+    /// Shows them in another way from here on.
+    fn show(&self, change: impl FnOnce(&mut PipConfig)) {
+        let mut shown = lock(&self.shown);
+        change(&mut shown);
+        self.pip.set(&shown);
+    }
+
+    fn swap(&self) {
+        self.show(|shown| shown.parts.swap(LARGE, SMALL));
     }
 
     /// Pushes pictures of both, as cameras would, until one of those that go to the encoder is as wanted; `small`: arm
@@ -119,7 +132,7 @@ fn a_swap_is_nothing_to_the_encoder_whatever_the_cameras_differ_in() {
     // The one camera's pictures are turned as it says, and the other's are not.
     let mut all = running.until(true, [90, 60, 160, 200]);
     for swap in 1..=4 {
-        running.pip.swap();
+        running.swap();
         let wanted = if swap % 2 == 1 { [160, 200, 90, 60] } else { [90, 60, 160, 200] };
         all.extend(running.until(true, wanted));
     }
@@ -141,6 +154,44 @@ fn a_swap_is_nothing_to_the_encoder_whatever_the_cameras_differ_in() {
 }
 
 #[test]
+fn the_small_picture_is_moved_resized_turned_and_left_out_while_they_are_shown() {
+    gst::init().unwrap();
+    let running = Running::start([Flip::None; 2]);
+    let mut caps = 0;
+    let mut until = |wanted, never: &[(usize, u8)]| {
+        let all = running.until(true, wanted);
+        caps += all.iter().filter(|seen| matches!(seen, Seen::Caps)).count();
+        for seen in &all {
+            if let Seen::Picture { luma, .. } = seen {
+                assert!(
+                    never.iter().all(|(at, grey)| luma[*at].abs_diff(*grey) > 4),
+                    "{seen:?} on the way to {wanted:?}"
+                );
+            }
+        }
+    };
+    until([60, 90, 160, 200], &[]);
+    // Never grey in between, wherever it is.
+    let grey = [(0, 80), (2, 80)];
+    running.show(|shown| shown.layout.position = Position::TopLeft);
+    until([160, 90, 90, 90], &grey);
+    running.show(|shown| shown.layout = Layout { position: Position::BottomRight, scale: 0.25, border: 2 });
+    until([60, 90, 90, 90], &grey);
+    running.show(|shown| shown.layout = Layout { position: Position::BottomRight, scale: 0.5, border: 0 });
+    until([60, 90, 160, 200], &grey);
+    running.pip.tap("arm").unwrap().set_flip(Flip::Horizontal);
+    until([60, 90, 200, 160], &grey);
+    running.show(|shown| shown.is_enabled = false);
+    until([60, 90, 90, 90], &grey);
+    assert!(running.pip.tap("bow").unwrap().is_wanted() && !running.pip.tap("arm").unwrap().is_wanted());
+    running.pip.look(Instant::now() + Duration::from_secs(5));
+    assert!(!lock(&running.pip.state).small_is_lost, "it is not missed");
+    running.show(|shown| shown.is_enabled = true);
+    until([60, 90, 200, 160], &[]);
+    assert_eq!(caps, 1, "nothing of it is anything to the encoder");
+}
+
+#[test]
 fn a_small_picture_that_is_old_is_not_shown_and_the_large_one_goes_on() {
     gst::init().unwrap();
     let running = Running::start([Flip::None; 2]);
@@ -154,7 +205,7 @@ fn a_small_picture_that_is_old_is_not_shown_and_the_large_one_goes_on() {
     let later = Instant::now() + Duration::from_secs(5);
     let reason = running.pip.why_silent(later, Duration::from_secs(1)).unwrap();
     assert!(reason.contains("camera bow"), "{reason}");
-    running.pip.swap();
+    running.swap();
     let reason = running.pip.why_silent(later, Duration::from_secs(1)).unwrap();
     assert!(reason.contains("camera arm"), "{reason}");
     running.until(true, [160, 200, 60, 90]);

@@ -2,27 +2,27 @@
 
 use rov_common::units::Resolution;
 
-use crate::config::{Flip, PipConfig};
+use crate::config::PipConfig;
 
 /// The two ways of pictures, by the number of its input.
 pub const LARGE: usize = 0;
 pub const SMALL: usize = 1;
 pub const INPUTS: [&str; 2] = ["rov_large", "rov_small"];
 pub const TURNS: [&str; 2] = ["rov_large_turn", "rov_small_turn"];
+pub const QUEUES: [&str; 2] = ["rov_large_queue", "rov_small_queue"];
 pub const SIZES: [&str; 2] = ["rov_large_size", "rov_small_size"];
 pub const SMALL_OUT: &str = "rov_small_out";
 
 /// The head for pictures of this size, where one is wanted. `before`: what takes them to where `scale` and `convert`
-/// can work on them.
-pub fn text(config: &PipConfig, size: Option<Resolution>, before: &str, scale: &str, convert: &str) -> String {
-    let turns = config.parts.iter().any(|part| part.flip != Flip::None);
+/// can work on them. `turns`: pictures can be turned, which costs nothing while they are not.
+pub fn text(size: Option<Resolution>, before: &str, scale: &str, convert: &str, turns: bool) -> String {
     let way = |input: usize| {
         let turn = if turns { format!("videoflip name={} ! ", TURNS[input]) } else { String::new() };
         format!(
             "appsrc name={} is-live=true format=time \
-             ! queue max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream \
+             ! queue name={} max-size-buffers=1 max-size-bytes=0 max-size-time=0 leaky=downstream \
              ! {before}{scale} ! {convert} ! {turn}capsfilter name={}",
-            INPUTS[input], SIZES[input]
+            INPUTS[input], QUEUES[input], SIZES[input]
         )
     };
     let size = match size {

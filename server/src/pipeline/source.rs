@@ -21,7 +21,7 @@ pub use self::container::{Container, sniff};
 use super::encoder::HasProperty;
 use super::mode::{self, Choice, Encoding};
 use super::pip_text;
-use crate::config::{CameraUrl, EncodeConfig, Flip, SourceConfig, SourceKind};
+use crate::config::{CameraUrl, EncodeConfig, Flip, PipConfig, SourceConfig, SourceKind};
 use crate::inlet;
 
 /// Names of the elements that take what comes from an IP camera and from standard input.
@@ -327,10 +327,12 @@ fn published(codec: Codec) -> Source {
 fn pictures(config: &SourceConfig, wanted: &EncodeConfig, machine: &Machine) -> Source {
     let before = format!("{}{}", machine.download(), machine.progressive());
     let (scale, convert) = (&machine.threaded("videoscale"), &machine.threaded("videoconvert"));
-    let texts = config
-        .pip
-        .as_ref()
-        .map(|pip| (pip_text::label(pip), pip_text::text(pip, wanted.resolution, &before, scale, convert)));
+    let text = |pip: &PipConfig| {
+        // One that has to be turned says by itself what is missing.
+        let turns = (machine.has_property)("videoflip", "method") || pip.parts.iter().any(|p| p.flip != Flip::None);
+        (pip_text::label(pip), pip_text::text(wanted.resolution, &before, scale, convert, turns))
+    };
+    let texts = config.pip.as_ref().map(text);
     // `Config` lets no such source through without its cameras.
     let (label, text) = texts.unwrap_or_default();
     Source { limit_fps: true, ..live(label, text, SourceMedia::Raw) }

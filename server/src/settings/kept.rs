@@ -1,15 +1,20 @@
 //! The values that were changed, and the file that keeps them: JSON in the server's state folder.
 
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
+use rov_common::state_file;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Scope;
 use crate::config::Config;
-use crate::state_file;
+
+/// It has some kilobytes.
+const LARGEST_FILE: u64 = 64 << 10;
 
 /// Values of settings by name.
 pub type Values = BTreeMap<String, Value>;
@@ -35,6 +40,44 @@ struct OfCamera {
     streams: BTreeMap<String, Values>,
     #[serde(flatten)]
     unknown: Values,
+}
+
+/// Where what is changed of a server is kept.
+#[derive(Debug)]
+pub struct KeptFile {
+    pub path: PathBuf,
+    /// Held as long as the server is there, where nothing else tells it from others.
+    _own: Option<File>,
+}
+
+impl KeptFile {
+    /// # Errors
+    /// Says why there is none.
+    pub fn of(config: &Config) -> Result<Arc<Self>, String> {
+        let Some(folder) = &config.state_dir else {
+            return Err("there is no folder to keep it in: start the server with --state-dir".to_owned());
+        };
+        let path = folder.join(format!("settings-{}.json", config.signal_port));
+        // A port has one server. Of those whose ports the system chooses, the first has the file.
+        let own = match config.signal_port {
+            0 => state_file::claim(&path).map(Some),
+            _ => Ok(None),
+        };
+        match own {
+            Err(TryLockError::WouldBlock) => {
+                let why = format!(
+                    "{} is that of another server that runs, whose port the system chose as well: give this one a \
+                     --signal-port or a --state-dir of its own",
+                    path.display()
+                );
+                tracing::warn!("settings are as they were given, and changes are not kept: {why}");
+                Err(why)
+            }
+            // Where nothing can be written, that is told when something is to be.
+            Err(TryLockError::Error(_)) => Ok(Arc::new(Self { path, _own: None })),
+            Ok(own) => Ok(Arc::new(Self { path, _own: own })),
+        }
+    }
 }
 
 impl Kept {
@@ -65,7 +108,7 @@ impl Kept {
     /// aside.
     pub fn read(file: &Path) -> Self {
         let name = file.display();
-        let text = match state_file::read(file) {
+        let text = match state_file::read(file, LARGEST_FILE) {
             Ok(None) => return Self::default(),
             Ok(Some(text)) => text,
             Err(error) => {

@@ -97,7 +97,7 @@ const fn or_zero(unit: &'static str, zero: &'static str) -> Extra {
     Extra { unit, zero: Some(zero) }
 }
 
-pub static SETTINGS: [Setting; 25] = [
+pub static SETTINGS: [Setting; 26] = [
     Setting {
         name: "rtspEnabled",
         keys: &["transport"],
@@ -221,10 +221,25 @@ pub static SETTINGS: [Setting; 25] = [
         ),
     },
     Setting {
+        name: "pipEnabled",
+        keys: &["pip-enabled"],
+        about: Some("Of a camera that shows two others: whether the small one is shown"),
+        kind: Kind::Switch,
+        applies: Applies::Live,
+        is_writable: true,
+        access: Access::Camera(
+            |c| json!(c.source.pip.as_ref().map(|pip| pip.is_enabled)),
+            |o, value| o.pip_enabled = value.as_bool(),
+        ),
+    },
+    Setting {
         name: "pipLayout",
         // Which two cameras it shows, a file has to say; which of them is small, is free.
         keys: &[],
-        about: Some("Of a camera that shows two others: which fills the picture, which is small in it, where and how"),
+        about: Some(
+            "Of a camera that shows two others: which fills the picture, which is small in it, where and how; another \
+             camera than these two waits for a restart",
+        ),
         kind: Kind::Group(&[
             field("mainSource", "", Kind::Text),
             field("pipSource", "", Kind::Text),
@@ -232,7 +247,7 @@ pub static SETTINGS: [Setting; 25] = [
             field("pipScale", "scale", Kind::Number(SCALES, unit("of the picture's width and height"))),
             field("pipBorder", "border", Kind::Whole(0..=MAX_BORDER, unit("pixels"))),
         ]),
-        applies: Applies::AtRestart,
+        applies: Applies::Live,
         is_writable: true,
         access: Access::Camera(
             |c| {
@@ -429,7 +444,7 @@ impl Setting {
 
     /// Of a camera that shows two others, and of no other one.
     pub fn is_of_pip(&self) -> bool {
-        self.name == "pipLayout"
+        matches!(self.name, "pipEnabled" | "pipLayout")
     }
 
     /// Its options, and those of its fields.
@@ -551,8 +566,11 @@ fn ranged(kind: &str, least: Value, most: Value, extra: &Extra) -> Value {
     schema
 }
 
+/// JSON has one kind of numbers: 900.0 is a whole one.
 fn whole(value: &Value) -> Option<u32> {
-    value.as_u64().and_then(|number| number.try_into().ok())
+    let fractional = || value.as_f64().filter(|number| number.fract() == 0.0 && *number >= 0.0);
+    let number = value.as_u64().or_else(|| fractional().map(|number| number as u64));
+    number.and_then(|number| number.try_into().ok())
 }
 
 /// Without a fraction where it has none.

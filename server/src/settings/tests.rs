@@ -59,7 +59,7 @@ fn each_setting_has_options_that_there_are_and_words_of_its_own() {
             };
             let mistake = config_file::parse(&file).expect_err("no value").message;
             assert!(mistake.starts_with(&format!("{key}: ")), "{}: {mistake}", setting.name);
-            let is_of_files = ["alignment", "position", "scale", "border"].contains(&key);
+            let is_of_files = ["alignment", "pip-enabled", "position", "scale", "border"].contains(&key);
             assert!(is_typed(key) || is_of_files, "{}: there is no --{key}", setting.name);
         }
     }
@@ -155,6 +155,42 @@ fn no_setting_opens_what_needs_a_login() {
     let again = self::settings(&["--user", "pilot", "--password", "deep"], &folder);
     let rtsp = again.running().rtsp.expect("RTSP");
     assert_eq!((again.running().logins, rtsp.digest.is_some()), (again.base.logins.clone(), true));
+}
+
+#[test]
+fn a_whole_number_may_be_written_with_a_point() {
+    let folder = folder();
+    let settings = settings(&[], &folder);
+    let changed = change(&settings, STREAM, json!({ "streamBitrate": 900.0 })).expect("a whole number");
+    assert_eq!(changed.waiting["streamBitrate"], json!(900));
+    assert!(change(&settings, STREAM, json!({ "streamBitrate": 900.5 })).is_err());
+    assert!(change(&settings, STREAM, json!({ "streamBitrate": -900.0 })).is_err());
+}
+
+#[test]
+fn of_servers_whose_ports_the_system_chooses_one_has_what_is_kept() {
+    let folder = folder();
+    let start = || settings(&["--signal-port", "0"], &folder);
+    let (first, second) = (start(), start());
+    let frames = || json!({ "streamFramerate": 25 });
+    assert_eq!(change(&first, STREAM, frames()).expect("right").not_kept, None);
+    let why = change(&second, STREAM, frames()).expect("right").not_kept.expect("it is the other one's");
+    assert!(why.contains("--signal-port") && why.contains("settings-0.json"), "{why}");
+    drop((first, second));
+    assert_eq!(value(&start(), STREAM, "streamFramerate", "value"), json!(25), "the next one is as the first was");
+}
+
+#[test]
+fn several_of_which_nothing_says_which_is_wrong_blame_none() {
+    let values = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), json!(1))).collect::<Values>();
+    let fails = ConfigError("it does not work".to_owned());
+    let both = values(&["keyframeInterval", "streamBitrate"]);
+    assert!(matches!(wrong(&both, &fails), Refusal::WrongTogether(message) if message == "it does not work"));
+    assert!(
+        matches!(wrong(&values(&["streamBitrate"]), &fails), Refusal::Wrong { name, .. } if name == "streamBitrate")
+    );
+    let named = ConfigError("--bitrate 1: no".to_owned());
+    assert!(matches!(wrong(&both, &named), Refusal::Wrong { name, .. } if name == "streamBitrate"));
 }
 
 #[test]

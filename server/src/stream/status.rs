@@ -132,6 +132,10 @@ impl Status {
     fn change(&self, change: impl FnOnce(&mut Inner)) {
         let mut inner = lock(&self.inner);
         change(&mut inner);
+        self.tell(&inner);
+    }
+
+    fn tell(&self, inner: &Inner) {
         self.health.send_if_modified(|known| {
             let is_known = known.state == inner.state
                 && known.resting == inner.resting
@@ -158,7 +162,13 @@ impl Status {
     pub(super) fn passed(&self, codec: Codec, frame: &Frame, now: Instant) {
         let is_recovery_point =
             !frame.keyframe && self.ceiling().is_none() && codec::is_recovery_point(codec, &frame.unit);
-        self.change(|inner| inner.passed(frame, is_recovery_point, now));
+        let mut inner = lock(&self.inner);
+        let ran = inner.state == StreamState::Running;
+        inner.passed(frame, is_recovery_point, now);
+        // One picture more of a stream that runs is no news: whoever follows costs nothing then.
+        if !(ran && inner.state == StreamState::Running) {
+            self.tell(&inner);
+        }
     }
 
     /// What the pipeline negotiated. `target` is what the encoder was asked for; none where the source's stream goes

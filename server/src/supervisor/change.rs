@@ -11,7 +11,7 @@ use rov_common::sync::lock;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::{CameraConfig, ConfigError, EncodeConfig, Flip};
+use crate::config::{CameraConfig, ConfigError, EncodeConfig, Flip, PipConfig};
 use crate::pipeline::NotReplaced;
 
 /// Changes of a camera that wait.
@@ -88,8 +88,13 @@ impl From<NotReplaced> for Refused {
 /// What is wanted of a camera.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Wanted {
-    Encode { stream: usize, encode: EncodeConfig },
+    Encode {
+        stream: usize,
+        encode: EncodeConfig,
+    },
     Flip(Flip),
+    /// Of a camera that shows two others, which stay the same.
+    Pip(PipConfig),
 }
 
 pub(crate) struct Ask {
@@ -140,6 +145,11 @@ impl Handle {
         self.ask(Wanted::Flip(flip)).await
     }
 
+    /// Shows its two cameras like this; as [`Self::change`].
+    pub async fn pip(&self, pip: PipConfig) -> Result<Applied, Refused> {
+        self.ask(Wanted::Pip(pip)).await
+    }
+
     async fn ask(&self, wanted: Wanted) -> Result<Applied, Refused> {
         let (reply, answer) = oneshot::channel();
         self.asks.try_send(Ask { wanted, reply }).map_err(|error| match error {
@@ -174,6 +184,7 @@ impl Wanted {
                 }
                 changed.source.flip = *flip;
             }
+            Self::Pip(pip) => changed.source.pip = Some(pip.clone()),
         }
         Ok(changed)
     }

@@ -1,6 +1,8 @@
-//! Failed logins of each address, over all its connections: some at once, then one at a time. Pure: takes `now`.
+//! Failed logins of each address, over all its connections: some at once, then one at a time. The same wrong login again
+//! is no guess, and does not count: a program with an old password keeps nobody else behind its address out. Pure: takes
+//! `now`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -10,6 +12,8 @@ pub const FREE: u32 = 20;
 const INTERVAL: Duration = Duration::from_secs(1);
 /// Addresses that are remembered; that with the fewest failures is forgotten first.
 const MAX_ADDRESSES: usize = 256;
+/// Wrong logins that are remembered of an address; the oldest is forgotten.
+const MAX_WRONG: usize = 16;
 /// An address that goes on is named again in the log after so long.
 const SAY_AGAIN: Duration = Duration::from_secs(30);
 
@@ -21,17 +25,28 @@ struct Debt {
     /// When all its failures are forgotten: each adds an interval.
     clear_at: Instant,
     said: Option<Instant>,
+    wrong: VecDeque<Mark>,
 }
 
+/// That of a login: see `Users::mark`.
+pub type Mark = [u8; 32];
+
 impl Guesses {
-    /// Notes a failed login; true when that is worth a line in the log.
-    pub fn failed(&mut self, address: IpAddr, now: Instant) -> bool {
+    /// Notes a failed login, and which it was where that is known; true when that is worth a line in the log.
+    pub fn failed(&mut self, address: IpAddr, login: Option<Mark>, now: Instant) -> bool {
+        if login.is_some_and(|login| self.is_wrong(address, &login)) {
+            return false;
+        }
         self.0.retain(|_, debt| debt.clear_at > now);
         if self.0.len() >= MAX_ADDRESSES && !self.0.contains_key(&address) {
             let least = self.0.iter().min_by_key(|(_, debt)| debt.clear_at).map(|(address, _)| *address);
             least.and_then(|address| self.0.remove(&address));
         }
-        let debt = self.0.entry(address).or_insert(Debt { clear_at: now, said: None });
+        let debt = self.0.entry(address).or_insert(Debt { clear_at: now, said: None, wrong: VecDeque::new() });
+        debt.wrong.extend(login);
+        if debt.wrong.len() > MAX_WRONG {
+            debt.wrong.pop_front();
+        }
         debt.clear_at += INTERVAL;
         let news = debt.said.is_none_or(|said| now.saturating_duration_since(said) >= SAY_AGAIN);
         let say = news && debt.clear_at.saturating_duration_since(now) > INTERVAL * (FREE - 1);
@@ -41,10 +56,15 @@ impl Guesses {
         say
     }
 
-    /// Whether the address may try once more now.
-    pub fn may_try(&self, address: IpAddr, now: Instant) -> bool {
-        let debt = self.0.get(&address);
-        debt.is_none_or(|debt| debt.clear_at.saturating_duration_since(now) <= INTERVAL * (FREE - 1))
+    /// Whether this login of the address has failed before.
+    pub fn is_wrong(&self, address: IpAddr, login: &Mark) -> bool {
+        self.0.get(&address).is_some_and(|debt| debt.wrong.contains(login))
+    }
+
+    /// How long the address has to wait before it may try once more.
+    pub fn wait(&self, address: IpAddr, now: Instant) -> Duration {
+        let debt = self.0.get(&address).map(|debt| debt.clear_at.saturating_duration_since(now));
+        debt.unwrap_or_default().saturating_sub(INTERVAL * (FREE - 1))
     }
 }
 
@@ -61,8 +81,8 @@ mod tests {
         let steps = (time.as_millis() / 10) as u32;
         let mut count = 0;
         for now in (0..steps).map(|step| start + Duration::from_millis(10) * step) {
-            while guesses.may_try(ip(9), now) {
-                guesses.failed(ip(9), now);
+            while guesses.wait(ip(9), now).is_zero() {
+                guesses.failed(ip(9), None, now);
                 count += 1;
             }
         }
@@ -74,7 +94,7 @@ mod tests {
         let (mut guesses, start) = (Guesses::default(), Instant::now());
         let count = tries(&mut guesses, start, Duration::from_secs(10));
         assert!((FREE + 8..=FREE + 10).contains(&count), "{count}");
-        assert!(guesses.may_try(ip(8), start), "another address");
+        assert!(guesses.wait(ip(8), start).is_zero(), "another address");
         let later = start + Duration::from_secs(60);
         assert_eq!(tries(&mut guesses, later, Duration::from_millis(20)), FREE, "it is forgotten");
     }
@@ -82,16 +102,26 @@ mod tests {
     #[test]
     fn only_the_first_of_many_failures_too_many_is_said() {
         let (mut guesses, start) = (Guesses::default(), Instant::now());
-        let said = (0..FREE * 2).filter(|_| guesses.failed(ip(9), start)).count();
+        let said = (0..FREE * 2).filter(|_| guesses.failed(ip(9), None, start)).count();
         assert_eq!(said, 1);
     }
 
     #[test]
     fn many_addresses_take_no_more_than_so_much_memory() {
         let (mut guesses, start) = (Guesses::default(), Instant::now());
-        (0..FREE).for_each(|_| _ = guesses.failed(ip(9), start));
-        (0..1_000_u32).for_each(|n| _ = guesses.failed([10, 1, (n / 250) as u8, (n % 250) as u8].into(), start));
+        (0..FREE).for_each(|_| _ = guesses.failed(ip(9), None, start));
+        (0..1_000_u32).for_each(|n| _ = guesses.failed([10, 1, (n / 250) as u8, (n % 250) as u8].into(), None, start));
         assert!(guesses.0.len() <= MAX_ADDRESSES);
-        assert!(!guesses.may_try(ip(9), start), "the worst is remembered");
+        assert!(!guesses.wait(ip(9), start).is_zero(), "the worst is remembered");
+    }
+
+    #[test]
+    fn the_same_wrong_login_again_is_no_guess() {
+        let (mut guesses, start) = (Guesses::default(), Instant::now());
+        (0..FREE * 9).for_each(|_| _ = guesses.failed(ip(9), Some([1; 32]), start));
+        assert!(guesses.wait(ip(9), start).is_zero() && guesses.is_wrong(ip(9), &[1; 32]));
+        assert!(!guesses.is_wrong(ip(8), &[1; 32]) && !guesses.is_wrong(ip(9), &[2; 32]));
+        (0..100).for_each(|n| _ = guesses.failed(ip(9), Some([n; 32]), start));
+        assert!(guesses.0[&ip(9)].wrong.len() <= MAX_WRONG && !guesses.wait(ip(9), start).is_zero());
     }
 }

@@ -28,7 +28,7 @@ use super::{Seats, Served};
 use crate::inlet::Inlet;
 use crate::log_limit::{LINES, Line, Lines, PERIOD};
 use crate::output::places::{Place, PlaceState, gives_way};
-use crate::users::{Caller, LoginError, User};
+use crate::users::{Caller, Denied, LoginError, User};
 
 /// Connections without a session, beside those that may have one: for clients that only ask.
 const MORE_CONNECTIONS: usize = 16;
@@ -107,6 +107,8 @@ struct Client {
     set_up_since: Option<Instant>,
     /// Answers that asked it for the password since it had a session.
     refusals: u32,
+    /// What it was refused for want of a login, and has not come back for with one.
+    turned_away: Option<String>,
     /// Since when data for it waits in the kernel.
     unsent_since: Option<Instant>,
     /// Who has logged in by it.
@@ -142,10 +144,11 @@ impl Clients {
         });
         let arrivals = Arc::clone(&state);
         server.connect_client_connected(move |_, client| State::arrived(&arrivals, client));
-        let (requests, logins) = (Arc::downgrade(&state), Arc::downgrade(&state));
+        let [requests, logins, wishes] = [(); 3].map(|()| Arc::downgrade(&state));
         gate.set_judges(
             move |context| requests.upgrade().is_none_or(|state| state.admit(context)),
             move |context| logins.upgrade().is_none_or(|state| state.asks(context)),
+            move |context| wishes.upgrade().is_none_or(|state| state.serves(context)),
         );
         Self { server: server.clone(), state, keyframe_asked: Mutex::new(Instant::now()) }
     }
@@ -245,6 +248,10 @@ impl State {
             let known = lock(&state.known).remove(&key(client));
             let Some(known) = known else { return };
             tracing::debug!(peer = known.peer, "an RTSP client has disconnected");
+            // Players ask once without: only who goes without was refused.
+            if let Some(what) = &known.turned_away {
+                state.rules.seats.users.refused(&Caller { from: known.host, user: None }, what, Denied::NoLogin);
+            }
             // Otherwise they would count until their time is over.
             if let Some(pool) = client.session_pool() {
                 for session in known.sessions.iter().filter_map(|id| pool.find(id)) {
@@ -270,6 +277,7 @@ impl State {
         let tried = gate::header(context.request(), gst_rtsp::GST_RTSP_HDR_AUTHORIZATION).is_some();
         let host = self.with(client, |known| {
             known.refusals = known.refusals.saturating_add(1);
+            known.turned_away = (!tried).then(|| described(context));
             if known.refusals > MAX_REFUSALS {
                 known.leaving = Some(format!("{} failed logins", known.refusals));
             }
@@ -277,7 +285,7 @@ impl State {
         });
         if let Some(host) = host.filter(|_| tried) {
             let (users, caller) = (&self.rules.seats.users, Caller { from: host, user: None });
-            users.failed(host, Instant::now());
+            users.failed(host, self.basic_login(context).as_ref(), Instant::now());
             users.refused(&caller, &described(context), LoginError::Wrong);
         }
         self.close_leaving();
@@ -487,6 +495,7 @@ impl Client {
             idle_since: now,
             set_up_since: None,
             refusals: 0,
+            turned_away: None,
             unsent_since: None,
             user: None,
             wrong: None,

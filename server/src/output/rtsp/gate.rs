@@ -29,6 +29,8 @@ mod imp {
         pub(super) admit: OnceLock<Judge>,
         /// Whether who sends it has still to log in.
         pub(super) asks: OnceLock<Judge>,
+        /// Whether what it is for can be had now, of who has logged in. One that is not has been answered, or will be.
+        pub(super) serves: OnceLock<Judge>,
     }
 
     #[glib::object_subclass]
@@ -42,14 +44,35 @@ mod imp {
 
     impl RTSPAuthImpl for Gate {
         fn check(&self, context: &rtsp::RTSPContext, check: &glib::GString) -> bool {
-            if check == rtsp::RTSP_AUTH_CHECK_URL && self.admit.get().is_some_and(|admit| !admit(context)) {
-                return false;
+            let says_no = |judge: &OnceLock<Judge>| judge.get().is_some_and(|judge| !judge(context));
+            let asks = || self.asks.get().is_some_and(|asks| asks(context));
+            if check == rtsp::RTSP_AUTH_CHECK_URL {
+                // By itself it would ask for the login only once it has found what the address leads to.
+                return !says_no(&self.admit)
+                    && (!is_for_media(context) || !asks() || self.logs_in(context))
+                    && !says_no(&self.serves);
             }
-            match self.asks.get().is_some_and(|asks| asks(context)) {
+            match asks() {
                 true => self.parent_check(context, check),
                 // As without authentication: all but the choice of a multicast address.
                 false => check != rtsp::RTSP_AUTH_CHECK_TRANSPORT_CLIENT_SETTINGS,
             }
+        }
+    }
+
+    impl Gate {
+        /// Whether who sends it has logged in by what it holds; else it is answered.
+        fn logs_in(&self, context: &rtsp::RTSPContext) -> bool {
+            // SAFETY: the context is valid while it is borrowed.
+            let is_known = || unsafe { !(*raw(context)).token.is_null() };
+            if is_known() || self.parent_authenticate(context) && is_known() {
+                return true;
+            }
+            if init_response(context, RTSPStatusCode::Unauthorized, c"Unauthorized") {
+                self.parent_generate_authenticate_header(context);
+                send_response(context);
+            }
+            false
         }
     }
 }
@@ -63,15 +86,24 @@ impl Gate {
         glib::Object::new()
     }
 
-    /// Whom to ask about each request: whether it is handled now, and whether who sends it has still to log in.
+    /// Whom to ask about each request: whether it is handled now, whether who sends it has still to log in, and then
+    /// whether what it is for can be had.
     pub fn set_judges(
         &self,
         admit: impl Fn(&rtsp::RTSPContext) -> bool + Send + Sync + 'static,
         asks: impl Fn(&rtsp::RTSPContext) -> bool + Send + Sync + 'static,
+        serves: impl Fn(&rtsp::RTSPContext) -> bool + Send + Sync + 'static,
     ) {
         let _ = self.imp().admit.set(Box::new(admit));
         let _ = self.imp().asks.set(Box::new(asks));
+        let _ = self.imp().serves.set(Box::new(serves));
     }
+}
+
+/// Whether it is for what its address leads to.
+pub fn is_for_media(context: &rtsp::RTSPContext) -> bool {
+    use gst_rtsp::{GST_RTSP_ANNOUNCE, GST_RTSP_DESCRIBE, GST_RTSP_SETUP};
+    matches!(method(context), GST_RTSP_DESCRIBE | GST_RTSP_SETUP | GST_RTSP_ANNOUNCE)
 }
 
 pub fn method(context: &rtsp::RTSPContext) -> gst_rtsp::GstRTSPMethod {
@@ -167,22 +199,31 @@ pub fn leave_out(response: &RTSPMessage, methods: &[&str]) {
 
 /// Answers the request with an error. Players show the reason.
 pub fn refuse(context: &rtsp::RTSPContext, code: RTSPStatusCode, reason: &str) {
-    let (Some(client), Some(response), Some(request)) = (context.client(), context.response(), context.request())
-    else {
-        return;
-    };
     let plain = reason.chars().filter(|c| c.is_ascii() && !c.is_ascii_control()).take(MAX_REASON).collect::<String>();
     let Ok(plain) = CString::new(plain) else { return };
+    if init_response(context, code, &plain) {
+        send_response(context);
+    }
+}
+
+fn init_response(context: &rtsp::RTSPContext, code: RTSPStatusCode, reason: &CStr) -> bool {
+    let (Some(response), Some(request)) = (context.response(), context.request()) else { return false };
     // SAFETY: the response is the one that gst-rtsp-server has for this request; it copies the text.
     unsafe {
         gst_rtsp::gst_rtsp_message_init_response(
             response.to_glib_none().0,
             glib::translate::IntoGlib::into_glib(code),
-            plain.as_ptr(),
+            reason.as_ptr(),
             request.to_glib_none().0,
         );
     }
-    let _ = client.send_message(response, context.session());
+    true
+}
+
+fn send_response(context: &rtsp::RTSPContext) {
+    if let (Some(client), Some(response)) = (context.client(), context.response()) {
+        let _ = client.send_message(response, context.session());
+    }
 }
 
 /// Has the client handle a request that it was kept from.

@@ -80,7 +80,7 @@ impl Life<'_> {
             Ok(Err(changed)) => {
                 let stream = match ask.wanted {
                     Wanted::Encode { stream, .. } => Some(stream),
-                    Wanted::Flip(_) => None,
+                    Wanted::Flip(_) | Wanted::Pip(_) => None,
                 };
                 self.begin(stream, Some(ask), Arc::clone(&self.camera), Arc::new(changed));
             }
@@ -97,6 +97,10 @@ impl Life<'_> {
         let untouched = |stream: usize| Refused::PassedThrough { stream: self.camera.streams[stream].name.clone() };
         let (stream, encode) = match wanted {
             Wanted::Encode { stream, encode } => (*stream, encode),
+            Wanted::Pip(_) => {
+                self.set(Arc::new(changed));
+                return Ok(Ok(Applied::Live));
+            }
             Wanted::Flip(flip) => {
                 if self.watched[0].branch.is_passed() {
                     return Err(untouched(0));
@@ -313,7 +317,7 @@ impl Life<'_> {
     }
 
     fn set(&mut self, changed: Arc<CameraConfig>) {
-        self.around.current.set(Arc::clone(&changed));
+        self.around.set(Arc::clone(&changed));
         self.camera = changed;
     }
 }

@@ -48,20 +48,30 @@ enum Need {
 unsafe impl Send for Waiting {}
 
 impl State {
-    /// Whether a request is handled now. If not, it has been answered, or waits.
+    /// Whether a request is handled now, as far as logins go. If not, it has been answered, or waits.
     pub(super) fn admit(&self, context: &rtsp::RTSPContext) -> bool {
         let Some(client) = context.client() else { return true };
         gate::complete(context, self.rules.paths.to(Content { stream: 0, mjpeg: false }).next().unwrap_or_default());
         let logs_in = gate::header(context.request(), gst_rtsp::GST_RTSP_HDR_AUTHORIZATION).is_some();
         let Some(host) = self.with(client, |known| known.host) else { return true };
-        if logs_in && !self.rules.seats.users.may_try(host, Instant::now()) {
+        let users = &self.rules.seats.users;
+        let is_judged = || self.basic_login(context).is_some_and(|login| users.is_judged(host, &login));
+        if logs_in && !users.may_try(host, Instant::now()) && !is_judged() {
             if !self.wait(context, Need::Login, LOGIN_LIMIT) {
                 self.refuse(context, RTSPStatusCode::ServiceUnavailable, "too many failed logins, try again later");
             }
             return false;
         }
-        if self.needs_login(context) && !self.knows(context, client, host) {
-            return false;
+        !self.needs_login(context) || self.knows(context, client, host)
+    }
+
+    /// Whether what a request is for can be had now: asked of who has logged in, where that is needed, as the others are
+    /// told nothing. If not, it has been answered, or waits.
+    pub(super) fn serves(&self, context: &rtsp::RTSPContext) -> bool {
+        let Some(client) = context.client() else { return true };
+        let Some(host) = self.with(client, |known| known.host) else { return true };
+        if self.needs_login(context) && gate::is_for_media(context) {
+            self.with(client, |known| known.turned_away = None);
         }
         let path = gate::path(context);
         let content = self.rules.paths.find(&path);
@@ -80,8 +90,6 @@ impl State {
                 self.rules.seats.users.refused(&Caller { from: host, user }, &described(context), &denied);
                 (RTSPStatusCode::Forbidden, denied)
             }
-            // Asked for the login before it is told anything else.
-            (gst_rtsp::GST_RTSP_ANNOUNCE, _) if self.rules.takes_basic && self.asks(context) => return true,
             (gst_rtsp::GST_RTSP_ANNOUNCE, Some(content)) => match self.why_not_announce(context, client, content) {
                 Some(refusal) => refusal,
                 None => return true,
@@ -118,7 +126,7 @@ impl State {
     }
 
     /// A login in clear, where that is taken.
-    fn basic_login(&self, context: &rtsp::RTSPContext) -> Option<Login> {
+    pub(super) fn basic_login(&self, context: &rtsp::RTSPContext) -> Option<Login> {
         let given = gate::header(context.request(), gst_rtsp::GST_RTSP_HDR_AUTHORIZATION);
         given.filter(|_| self.rules.takes_basic).and_then(|given| Login::parse(&given))
     }
