@@ -1,6 +1,6 @@
 //! Wires the program: the session on the runtime's threads, the window on the main thread, statistics between them.
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use rov_common::exit;
 use rov_common::lines::Lines;
+use rov_common::log::{Form, Log};
+use rov_common::log_file::LogFile;
 use rov_common::memory;
 use rov_common::sync::lock;
 use serde_json::json;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 use crate::cli::Cli;
 use crate::decode::DecodeError;
@@ -299,7 +300,7 @@ async fn stop_on_signal(stop: CancellationToken) {
 }
 
 /// Logs into standard error. What is returned writes it.
-fn init_log(cli: &Cli) -> Lines {
+fn init_log(cli: &Cli) -> Log {
     let filter = match (cli.verbose, cli.quiet) {
         (_, true) => "error",
         // The crate logs each packet that it drops, whole, just when the machine is too busy already.
@@ -307,18 +308,7 @@ fn init_log(cli: &Cli) -> Lines {
         (1, _) => "debug,rtc=off,ureq=info,rustls=info",
         (..) => "trace",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-    let lines = Lines::stderr();
-    let writer = lines.clone();
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(move || writer.clone())
-        .with_ansi(colours)
-        .log_internal_errors(false)
-        .with_target(false)
-        .init();
-    lines
+    Log::start(filter, Form::Text, cli.log_file.as_deref().map(|path| LogFile::new(path, cli.log_file_size)))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The command line of `rov-client`, and what it means.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use clap::{ArgGroup, Parser, ValueEnum};
 use rov_common::api::WHEP_PATH;
 use rov_common::camera::{Trust, parse_url};
 use rov_common::codec::Codec;
+use rov_common::latency_mode::LatencyMode;
 use rov_common::discovery::{DEFAULT_PORT, key_of};
 use rov_common::units::{Resolution, whole, within};
 use rov_gst::decoders::DecoderChoice;
@@ -160,6 +162,11 @@ pub struct Cli {
     #[arg(help_heading = TRANSPORT, long, value_name = "MS", value_parser = within::<u64>(0, 5_000))]
     pub latency: Option<u64>,
 
+    /// The same in words: low 100 ms, normal 500, high 2000. The more, the less loss is seen on a bad link, and the
+    /// older the picture may be
+    #[arg(help_heading = TRANSPORT, long, value_name = "low|normal|high", conflicts_with = "latency")]
+    pub latency_mode: Option<LatencyMode>,
+
     /// Start in fullscreen
     #[arg(help_heading = PICTURE, long)]
     pub fullscreen: bool,
@@ -223,6 +230,15 @@ pub struct Cli {
     /// Say only what is wrong
     #[arg(help_heading = LOGGING, short, long, conflicts_with = "verbose")]
     pub quiet: bool,
+
+    /// Write the log into this file as well; when it is full it becomes FILE.1, and that FILE.2 and so on; five files
+    /// are kept
+    #[arg(help_heading = LOGGING, long, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
+
+    /// Size of each file of --log-file in MiB [default: 10]
+    #[arg(help_heading = LOGGING, long, value_name = "MIB")]
+    pub log_file_size: Option<NonZeroU16>,
 }
 
 /// Where rov-server serves HTTP and RTSP unless it is told otherwise.
@@ -258,7 +274,7 @@ impl Cli {
             can_ask: !self.headless,
             wait: !self.no_wait,
             decoder: self.decoder.clone(),
-            latency: self.latency.map(Duration::from_millis),
+            latency: self.latency.map(Duration::from_millis).or(self.latency_mode.map(LatencyMode::longest_wait)),
             stun: self.stun.clone(),
             camera_certificate: self.camera_certificate.clone(),
         })

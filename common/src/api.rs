@@ -317,6 +317,43 @@ pub struct RtspStats {
     pub clients: u64,
     /// Access units skipped because the output fell behind.
     pub skipped: u64,
+    /// Those that play now; looked at once a second.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sessions: Vec<RtspSession>,
+}
+
+/// A client by RTSP that plays.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RtspSession {
+    /// `ADDRESS:PORT` of its RTSP connection.
+    pub address: String,
+    pub stream: String,
+    /// It plays the previews by MJPEG.
+    pub mjpeg: bool,
+    pub transport: RtspCarrier,
+    pub playing_s: f64,
+    /// Bytes of video since it plays.
+    pub bytes: u64,
+    /// Share of packets lost, 0 to 1, by its last RTCP receiver report. This and what follows is left out before the
+    /// first one, and of clients by TCP where there are several, as their reports cannot be told apart.
+    #[serde(default, rename = "packetLoss", skip_serializing_if = "Option::is_none")]
+    pub packet_loss: Option<f64>,
+    /// How unevenly packets arrive, milliseconds, by the same (RFC 3550 section 6.4.1).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jitter: Option<f64>,
+    /// Round trip, milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtt: Option<f64>,
+}
+
+/// What a client by RTSP has its packets by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RtspCarrier {
+    #[default]
+    Udp,
+    Multicast,
+    Tcp,
 }
 
 /// What is known of when pictures were captured.

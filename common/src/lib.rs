@@ -1,6 +1,6 @@
 //! What `rov-server` and `rov-client` share. No tokio, no GStreamer, no WebRTC, no clock of its own; pure
-//! code, but for `challenge`, `descriptor`, `lines`, `net`, `media_socket`, `memory`, `priority`, `state_file` and
-//! `unread`.
+//! code, but for `challenge`, `descriptor`, `lines`, `log`, `log_file`, `net`, `media_socket`, `memory`, `priority`,
+//! `state_file` and `unread`.
 
 pub mod access_unit;
 pub mod api;
@@ -16,8 +16,11 @@ pub mod descriptor;
 pub mod discovery;
 pub mod exit;
 pub mod fec;
+pub mod latency_mode;
 pub mod lateness;
 pub mod lines;
+pub mod log;
+pub mod log_file;
 pub mod lossy;
 pub mod marker;
 pub mod media_socket;

@@ -4,6 +4,7 @@
 
 use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -11,6 +12,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use rov_common::api::{AlignmentMethod, Role, View};
 use rov_common::camera::Trust;
 use rov_common::codec::Codec;
+use rov_common::latency_mode::LatencyMode;
 use rov_common::units::{Fps, decimal, whole};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -36,7 +38,7 @@ const ACCESS: &str = "Access";
 const DISCOVERY: &str = "Discovery";
 const LOGGING: &str = "Logging";
 
-/// The form of the log on standard error.
+/// The form of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LogFormat {
@@ -345,26 +347,30 @@ pub struct StreamOptions {
 
     /// Effort of the encoder [default: ultrafast]
     ///
-    /// Slower gives a better picture for the same bit rate, and more delay. With --no-low-latency the default is a
-    /// slower one
+    /// Slower gives a better picture for the same bit rate, and more delay. With --latency-mode normal and high the
+    /// default is a slower one
     #[arg(help_heading = ENCODING, long, value_enum, value_name = "PRESET")]
     pub preset: Option<Preset>,
 
     /// Longest time between keyframes [default: on demand]
     ///
-    /// Whether viewers ask for one or not. With --no-low-latency the default is 2
+    /// Whether viewers ask for one or not. With --latency-mode normal the default is 2
     #[arg(help_heading = ENCODING, long, value_parser = decimal, value_name = "SECONDS")]
     pub keyframe_interval: Option<f64>,
 
-    /// Lowest delay [default: on]
+    /// Low: least delay; normal, high: a better picture, less loss seen on a bad link [default: low]
     ///
-    /// Fastest preset, rate control over one frame, keyframes only on demand
+    /// Low: fastest preset, rate control over one frame, keyframes only on demand, and browsers show each picture at
+    /// once. Normal and high: slower preset, rate control over half a second, a keyframe every 2 s; browsers may wait
+    /// 500 ms and 2 s for what is late
+    #[arg(help_heading = ENCODING, long, value_name = "low|normal|high")]
+    pub latency_mode: Option<LatencyMode>,
+
+    /// The same as --latency-mode low
     #[arg(help_heading = ENCODING, long, action = ArgAction::SetTrue, overrides_with = "no_low_latency")]
     pub low_latency: Option<bool>,
 
-    /// Better picture for more delay [default: off]
-    ///
-    /// Slower preset, rate control over half a second, a keyframe every 2 s
+    /// The same as --latency-mode normal
     #[arg(help_heading = ENCODING, long, action = ArgAction::SetTrue, overrides_with = "low_latency")]
     pub no_low_latency: Option<bool>,
 
@@ -599,9 +605,19 @@ pub struct MachineOptions {
     #[arg(help_heading = LOGGING, short, long, action = ArgAction::Count)]
     pub quiet: Option<u8>,
 
-    /// Form of the log on standard error [default: text]
+    /// Form of the log [default: text]
     #[arg(help_heading = LOGGING, long, value_enum, value_name = "FORMAT")]
     pub log_format: Option<LogFormat>,
+
+    /// Write the log into this file as well [default: none]
+    ///
+    /// When it is full it becomes FILE.1, and that FILE.2 and so on; five files are kept
+    #[arg(help_heading = LOGGING, long, value_name = "FILE")]
+    pub log_file: Option<PathBuf>,
+
+    /// Size of each file of --log-file in MiB [default: 10]
+    #[arg(help_heading = LOGGING, long, value_name = "MIB")]
+    pub log_file_size: Option<NonZeroU16>,
 }
 
 /// A value that a file has as the command line does.

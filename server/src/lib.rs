@@ -29,14 +29,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use tokio_util::sync::CancellationToken;
-use tracing_subscriber::EnvFilter;
 
 use cli::{LogFormat, Secret};
 use config::{Config, MAX_CAMERAS, SourceConfig};
 use config_file::Options;
 use pipeline::Found;
 use rov_common::exit;
-use rov_common::lines::Lines;
+use rov_common::log::{Form, Log};
+use rov_common::log_file::LogFile;
 use rov_common::memory;
 use rov_common::redact::redact;
 use server::Server;
@@ -201,8 +201,7 @@ async fn stop_signal() -> std::io::Result<()> {
     tokio::signal::ctrl_c().await
 }
 
-/// Logs into standard error. What is returned writes it.
-fn init_log(options: &Options) -> Lines {
+fn init_log(options: &Options) -> Log {
     let options = &options.machine.options;
     // The WebRTC core warns of each stray packet; its own troubles are reported by the sessions.
     let filter = match (options.verbose.unwrap_or(0), options.quiet.unwrap_or(0)) {
@@ -212,18 +211,10 @@ fn init_log(options: &Options) -> Lines {
         (_, 1) => "warn,rtc=error,webrtc=error",
         (..) => "error",
     };
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(filter));
-    let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-    let lines = Lines::stderr();
-    let writer = lines.clone();
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(move || writer.clone())
-        .with_ansi(colours)
-        .log_internal_errors(false);
-    match options.log_format.unwrap_or_default() {
-        LogFormat::Text => log.with_target(false).init(),
-        LogFormat::Json => log.json().init(),
-    }
-    lines
+    let form = match options.log_format.unwrap_or_default() {
+        LogFormat::Text => Form::Text,
+        LogFormat::Json => Form::Json,
+    };
+    let file = options.log_file.as_deref().map(|path| LogFile::new(path, options.log_file_size));
+    Log::start(filter, form, file)
 }

@@ -10,6 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use rov_common::access_unit::AccessUnit;
 use rov_common::capture_clock::Captured;
 use rov_common::codec::{self, Codec, NalKind};
+use rov_common::latency_mode::LatencyMode;
 
 /// The RTP clock of H.264 and H.265, ticks per second (RFC 6184 section 8.2.1, RFC 7798 section 7.1).
 pub const CLOCK_RATE: u32 = 90_000;
@@ -36,6 +37,8 @@ pub struct Frame {
     pub captured_at: Instant,
     /// The same by the server's clock of captures.
     pub captured: Captured,
+    /// What viewers' buffers may wait for.
+    pub latency: LatencyMode,
 }
 
 /// A moment that the stream's clocks have in common, for sender reports: the capture of a frame.
@@ -89,6 +92,7 @@ pub fn packetize(codec: Codec, unit: &AccessUnit, pts: Duration, captured: Captu
         keyframe: unit.keyframe,
         captured_at: unit.captured_at,
         captured,
+        latency: LatencyMode::default(),
     }
 }
 

@@ -18,6 +18,7 @@ use rov_common::access_unit::AccessUnit;
 use rov_common::api::{CaptureTime, StreamStats};
 use rov_common::capture_clock::CaptureClock;
 use rov_common::codec::{self, Codec, ParameterSetCache, ParameterSets};
+use rov_common::latency_mode::LatencyMode;
 use rov_common::sync::lock;
 use rov_common::units::Bitrate;
 use tokio::sync::mpsc;
@@ -51,6 +52,7 @@ pub struct Stream {
 struct Rewriting {
     timeline: Timeline,
     parameter_sets: ParameterSetCache,
+    latency: LatencyMode,
 }
 
 impl Stream {
@@ -69,6 +71,7 @@ impl Stream {
             rewriting: Mutex::new(Rewriting {
                 timeline: Timeline::new(clock.started()),
                 parameter_sets: ParameterSetCache::new(codec),
+                latency: LatencyMode::default(),
             }),
             outputs: Mutex::new(Vec::new()),
         };
@@ -133,6 +136,11 @@ impl Stream {
         self.status.pipeline_starting(source, capture_time, substitute);
     }
 
+    /// What viewers' buffers may wait for from now on.
+    pub fn set_latency_mode(&self, mode: LatencyMode) {
+        lock(&self.rewriting).latency = mode;
+    }
+
     /// Takes one encoded picture from the pipeline and hands it to every output. Never blocks.
     pub fn publish(&self, unit: AccessUnit, now: Instant) {
         let frame = Arc::new(self.frame(unit, now));
@@ -159,7 +167,9 @@ impl Stream {
             unit.data = codec::with_parameter_sets(unit.data, &rewriting.parameter_sets);
         }
         let pts = rewriting.timeline.map(unit.pts, now);
-        packetize(self.codec, &unit, pts, self.clock.at(unit.captured_at))
+        let latency = rewriting.latency;
+        drop(rewriting);
+        Frame { latency, ..packetize(self.codec, &unit, pts, self.clock.at(unit.captured_at)) }
     }
 
     /// `profile_idc` and `profile_iop` of a stream of H.264 (RFC 6184 section 8.1), once its SPS is known.

@@ -71,6 +71,9 @@ impl Surroundings {
         if let Some((pip, config)) = self.links.pip.as_ref().zip(camera.source.pip.as_ref()) {
             pip.set(config);
         }
+        for (stream, config) in self.streams.iter().zip(&camera.streams) {
+            stream.set_latency_mode(config.encode.latency);
+        }
         self.current.set(camera);
     }
 }

@@ -138,3 +138,23 @@ fn a_server_serves_whatever_becomes_of_its_log() {
         assert_eq!(server.stop(), Some(0), "{what}");
     });
 }
+
+#[test]
+fn the_log_is_in_the_file_too_from_when_that_can_be_written() {
+    let folder = TempDir::new().expect("a folder");
+    let (missing, client_file) = (folder.path().join("missing"), folder.path().join("client.log"));
+    let file = missing.join("server.log");
+    let server = Server::start(&["--log-file", file.to_str().expect("UTF-8")]);
+    const FAILED: &str = "the log file cannot be written (No such file";
+    wait::until_true("the reason", wait::SOON, || server.process.stderr().contains(FAILED));
+    std::fs::create_dir(&missing).expect("a folder");
+    let path = client_file.to_str().expect("UTF-8");
+    let mut client = client_process(&["--headless", "--url", &server.url("/whep"), "--log-file", path]);
+    let has = |file: &std::path::Path, text: &str| {
+        std::fs::read_to_string(file).is_ok_and(|log| log.contains(text) && !log.contains('\u{1b}'))
+    };
+    wait::until_true("the client's log", wait::START, || has(&client_file, "video from "));
+    assert_eq!(client.stop(libc::SIGTERM, END), 0);
+    wait::until_true("the server's log", wait::SOON, || has(&file, "viewer gone"));
+    assert_eq!(server.process.stderr().matches(FAILED).count(), 1, "said once");
+}

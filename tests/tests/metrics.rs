@@ -1,13 +1,17 @@
 //! What Prometheus reads of a server that somebody watches.
 
-use std::process::{Command, Stdio};
-
+use std::collections::BTreeSet;
 use std::io::Write;
+use std::net::UdpSocket;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
+use rov_common::api::RtspCarrier;
 use rov_tests::programs::Server;
 use rov_tests::rtp::free_rtp_port;
-use rov_tests::wait::until_true;
+use rov_tests::rtsp::Connection;
+use rov_tests::wait::{until, until_true};
 use rov_tests::{http, jpeg};
 use rov_tests::{skipped, wait, watcher::Watcher};
 use tokio::runtime::Runtime;
@@ -57,6 +61,105 @@ fn what_a_stream_was_watched_by_is_counted_by_stream_and_never_falls() {
     assert!(total >= first.total_bytes_streamed, "{total} after {first:?}");
     assert_eq!(jpeg::get(server.address, "/snapshot.jpg").status, 200);
     assert!(stream(0).total_bytes_streamed > total, "a snapshot is sent too");
+}
+
+/// Of a receiver that has lost a quarter, with a jitter of 450 of RTP's 90,000 a second.
+fn receiver_report(heard: &[u8]) -> Vec<u8> {
+    let (sequence, source) = (&heard[2..4], &heard[8..12]);
+    let own = 0x5EE5_0001u32.to_be_bytes();
+    let block = [source, &[64, 0, 0, 25], &[0, 0], sequence, &450u32.to_be_bytes(), &[0; 8]].concat();
+    let name = [&[0x81, 202, 0, 3][..], &own, &[1, 4], b"test", &[0, 0]].concat();
+    [&[0x81, 201, 0, 7][..], &own, &block, &name].concat()
+}
+
+#[test]
+fn what_a_client_by_rtsp_reports_is_told_of_it_and_by_udp_of_each() {
+    let server = Server::start(&["--stream2", "160x120@10"]);
+    server.wait_until_running();
+    let url = server.rtsp.clone().expect("RTSP");
+    let sessions = || server.stats().rtsp.expect("RTSP").sessions;
+    assert_eq!(sessions(), []);
+    let runtime = Runtime::new().expect("a runtime");
+    let other = Watcher::start(&runtime, &["--url", &url]);
+    other.wait_for_shots(10);
+
+    let (media, control) = loop {
+        let media = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let next = media.local_addr().expect("bound").port().wrapping_add(1);
+        if next % 2 == 1
+            && let Ok(control) = UdpSocket::bind(("127.0.0.1", next))
+        {
+            break (media, control);
+        }
+    };
+    media.set_read_timeout(Some(wait::START)).expect("a time-out");
+    let ports = control.local_addr().map(|address| format!("{}-{}", address.port() - 1, address.port()));
+    let mut client = Connection::open(&url);
+    assert_eq!(client.request("DESCRIBE", "", "").status, 200);
+    let transport = format!("Transport: RTP/AVP;unicast;client_port={}\r\n", ports.expect("bound"));
+    let setup = client.request("SETUP", "/stream=0", &transport);
+    let of = |name: &str| setup.head.split(name).nth(1).and_then(|rest| rest.split([';', '\r']).next());
+    let session = format!("Session: {}\r\n", of("Session: ").expect("a session"));
+    let server_port = of("server_port=").and_then(|ports| ports.split_once('-')?.1.parse::<u16>().ok());
+    assert_eq!(client.request("PLAY", "", &session).status, 200);
+    let mut packet = [0; 2048];
+    let length = media.recv(&mut packet).expect("a packet");
+    let report = receiver_report(&packet[..length]);
+    let own = until("the report", wait::SOON, || {
+        // As any packet by UDP, it may be lost.
+        control.send_to(&report, ("127.0.0.1", server_port.expect("a port"))).expect("sent");
+        sessions().into_iter().find(|session| session.packet_loss == Some(0.25))
+    });
+    assert_eq!((own.transport, own.stream.as_str(), own.mjpeg), (RtspCarrier::Udp, "stream1", false));
+    assert_eq!(own.jitter, Some(5.0));
+    assert!(own.bytes > 0 && own.playing_s > 0.0, "{own:?}");
+    let all = sessions();
+    assert_eq!(all.len(), 2, "{all:?}");
+    let theirs = all.iter().find(|session| session.address != own.address).expect("the other");
+    assert!(theirs.packet_loss != Some(0.25) && theirs.bytes > 0, "{all:?}");
+    let metrics = http::get(&server.url("/metrics")).body;
+    let line = format!("rov_rtsp_session_jitter_seconds{{session=\"{}\",stream=\"stream1\"}} ", own.address);
+    assert_eq!(value(&metrics, &line), Some(0.005), "{metrics}");
+    drop(client);
+    until_true("it has gone", wait::SOON, || sessions().len() == 1);
+    other.stop(&runtime);
+}
+
+/// Each word of a text that may be a metric of ours.
+fn names(text: &str) -> BTreeSet<&str> {
+    text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
+        .filter(|word| word.starts_with("rov_"))
+        .collect()
+}
+
+#[test]
+fn the_dashboard_asks_for_what_there_is() {
+    let dashboard = include_str!("../../scripts/grafana.json");
+    let parsed: serde_json::Value = serde_json::from_str(dashboard).expect("JSON");
+    let expressions = parsed["panels"].as_array().expect("panels").iter().flat_map(|panel| {
+        panel["targets"].as_array().into_iter().flatten().map(|target| target["expr"].as_str().expect("an expression"))
+    });
+    let asked: BTreeSet<_> = expressions.flat_map(names).collect();
+    assert!(asked.len() > 15, "{asked:?}");
+
+    let port = free_rtp_port().to_string();
+    let rtp = ["--transport", "webrtc,rtsp,rtp", "--rtp-host", "127.0.0.1", "--rtp-port", &port];
+    let server = Server::start(&rtp);
+    let runtime = Runtime::new().expect("a runtime");
+    let by_webrtc = Watcher::start(&runtime, &["--url", &server.url("/whep")]);
+    let by_rtsp = Watcher::start(&runtime, &["--url", server.rtsp.as_deref().expect("RTSP")]);
+    let missing = || {
+        let text = http::get(&server.url("/metrics")).body;
+        let there = names(&text);
+        asked.iter().copied().filter(|name| !there.contains(name)).collect::<Vec<_>>().join(" ")
+    };
+    let end = Instant::now() + wait::START;
+    while Instant::now() < end && !missing().is_empty() {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert_eq!(missing(), "");
+    by_rtsp.stop(&runtime);
+    by_webrtc.stop(&runtime);
 }
 
 #[test]

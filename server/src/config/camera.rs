@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use rov_common::camera::{CameraUrl, Trust};
 use rov_common::codec::Codec;
+use rov_common::latency_mode::LatencyMode;
 use rov_common::units::{Bitrate, Fps, Resolution};
 
 use super::{ConfigError, DEFAULT_FLOOR, PipConfig, bad, outputs};
@@ -110,10 +111,10 @@ pub struct EncodeConfig {
     pub codec: Codec,
     pub encoder: EncoderChoice,
     pub profile: Profile,
-    pub low_latency: bool,
-    /// None: by `low_latency`.
+    pub latency: LatencyMode,
+    /// None: by `latency`.
     pub preset: Option<Preset>,
-    /// None: by `low_latency`.
+    /// None: by `latency`.
     pub keyframe_interval: Option<Duration>,
     /// None: what the encoder finds right.
     pub level: Option<Level>,
@@ -133,7 +134,7 @@ impl Default for EncodeConfig {
             codec: Codec::H264,
             encoder: EncoderChoice::Auto,
             profile: Profile::Baseline,
-            low_latency: true,
+            latency: LatencyMode::Low,
             preset: None,
             keyframe_interval: None,
             level: None,
@@ -280,12 +281,6 @@ impl EncodeConfig {
     pub(super) fn new(options: &StreamOptions) -> Result<Self, ConfigError> {
         let usual = Self::default();
         let size = (options.width.unwrap_or(DEFAULT_SIZE.width), options.height.unwrap_or(DEFAULT_SIZE.height));
-        let low_latency = match (options.low_latency, options.no_low_latency) {
-            (Some(low), Some(not_low)) if low == not_low => {
-                return bad("--low-latency: contradicts --no-low-latency, leave one of them out");
-            }
-            (low, not_low) => low.or(not_low.map(|not_low| !not_low)).unwrap_or(usual.low_latency),
-        };
         Ok(Self {
             resolution: (size != (0, 0)).then(|| Resolution::new(size.0, size.1)),
             fps: options.fps.or(usual.fps).filter(|fps| fps.num > 0),
@@ -296,7 +291,7 @@ impl EncodeConfig {
                 Some(element) => EncoderChoice::Element(element.to_owned()),
             },
             profile: options.profile.unwrap_or(usual.profile),
-            low_latency,
+            latency: latency_mode(options)?,
             preset: options.preset,
             keyframe_interval: options.keyframe_interval.map(keyframe_interval).transpose()?,
             level: options.level,
@@ -304,6 +299,21 @@ impl EncodeConfig {
             max_quality: options.max_quality.unwrap_or(usual.max_quality),
             rest_after: usual.rest_after,
         })
+    }
+}
+
+fn latency_mode(options: &StreamOptions) -> Result<LatencyMode, ConfigError> {
+    let low = match (options.low_latency, options.no_low_latency) {
+        (Some(low), Some(not_low)) if low == not_low => {
+            return bad("--low-latency: contradicts --no-low-latency, leave one of them out");
+        }
+        (low, not_low) => low.or(not_low.map(|not_low| !not_low)),
+    };
+    match (options.latency_mode, low) {
+        (Some(mode), Some(low)) if low != (mode == LatencyMode::Low) => {
+            bad("--latency-mode: contradicts --low-latency or --no-low-latency, leave one of them out")
+        }
+        (mode, low) => Ok(mode.or(low.filter(|low| !low).map(|_| LatencyMode::Normal)).unwrap_or_default()),
     }
 }
 

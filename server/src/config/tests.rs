@@ -53,7 +53,7 @@ fn the_defaults_that_the_help_states_are_the_real_ones() {
         match (long, stated) {
             (_, "none" | "off")
             | ("name" | "device" | "level" | "keyframe-interval" | "interface" | "state-dir" | "role", _) => {}
-            // By --low-latency, and so not in the configuration.
+            // By --latency-mode, and so not in the configuration.
             ("preset", "ultrafast") => {}
             ("log-format", stated) => assert_eq!(LogFormat::from_str(stated, false), Ok(LogFormat::default())),
             ("transport", stated) => {

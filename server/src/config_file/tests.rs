@@ -1,5 +1,6 @@
 use clap::ValueEnum;
 use rov_common::api::{Alignment, Role, View};
+use rov_common::latency_mode::LatencyMode;
 use rov_common::units::{Bitrate, Fps, Resolution};
 
 use super::*;
@@ -66,8 +67,8 @@ fn a_file_says_what_the_command_line_would() {
     assert!(machine.stun.is_some() && camera.name.is_none() && stream.name.is_none());
     let config = config_with(text, &[]);
     assert_eq!(
-        (config.cameras[0].source.kind, config.default_stream().encode.low_latency),
-        (SourceKind::Webcam, false)
+        (config.cameras[0].source.kind, config.default_stream().encode.latency),
+        (SourceKind::Webcam, LatencyMode::Normal)
     );
     assert_eq!((config.cameras[0].name.as_str(), config.default_stream().name.as_str()), ("cam1", "stream1"));
 }
@@ -132,20 +133,26 @@ fn the_command_line_wins() {
     let config = config_with(text, &["--width", "640", "--transport", "rtsp", "--low-latency"]);
     let encode = &config.default_stream().encode;
     assert_eq!(encode.resolution.map(|size| (size.width, size.height)), Some((640, 720)));
-    assert!(!config.webrtc && config.rtp.is_none() && config.rtsp.is_some() && encode.low_latency);
+    assert!(!config.webrtc && config.rtp.is_none() && config.rtsp.is_some() && encode.latency == LatencyMode::Low);
     assert_eq!(encode.encoder, EncoderChoice::Element("x264enc".to_owned()));
-    assert!(!config_with("low-latency = true", &["--no-low-latency"]).default_stream().encode.low_latency);
+    let mode = config_with("low-latency = true", &["--no-low-latency"]).default_stream().encode.latency;
+    assert_eq!(mode, LatencyMode::Normal);
 }
 
 #[test]
 fn a_flag_has_two_names_that_must_agree() {
-    let is_low = |text: &str, arguments: &[&str]| config_with(text, arguments).default_stream().encode.low_latency;
+    let mode = |text: &str, arguments: &[&str]| config_with(text, arguments).default_stream().encode.latency;
+    let is_low = |text: &str, arguments: &[&str]| mode(text, arguments) == LatencyMode::Low;
     assert!(!is_low("low-latency = false\nno-low-latency = true", &[]) && !is_low("no-low-latency = true", &[]));
     assert!(is_low("no-low-latency = false", &[]) && is_low("", &[]));
     assert!(is_low("", &["--no-low-latency", "--low-latency"]));
     assert!(!is_low("", &["--low-latency", "--no-low-latency"]));
     let both = refused("\nlow-latency = true\nno-low-latency = true", &[]);
     assert!(both.contains("rov.toml, line 2: --low-latency: contradicts --no-low-latency"), "{both}");
+    assert_eq!(mode("latency-mode = \"high\"\nlow-latency = false", &[]), LatencyMode::High);
+    assert_eq!(mode("latency-mode = \"low\"", &["--latency-mode", "normal"]), LatencyMode::Normal);
+    let both = refused("\nlatency-mode = \"low\"\nno-low-latency = true", &[]);
+    assert!(both.contains("rov.toml, line 2: --latency-mode: contradicts --low-latency or --no-low-latency"), "{both}");
 }
 
 #[test]

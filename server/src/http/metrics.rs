@@ -8,7 +8,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use prometheus::core::Collector;
 use prometheus::{CounterVec, GaugeVec, Opts, Registry, TEXT_FORMAT, TextEncoder};
-use rov_common::api::{Stats, StreamState, StreamStats, ViewerStats};
+use rov_common::api::{RtspSession, Stats, StreamState, StreamStats, ViewerStats};
 
 use super::{Api, Failure, gather};
 
@@ -30,6 +30,7 @@ fn text(stats: &Stats) -> prometheus::Result<String> {
     server(&families, stats)?;
     streams(&families, &stats.streams)?;
     viewers(&families, &stats.viewers)?;
+    rtsp_sessions(&families, stats.rtsp.as_ref().map_or(&[], |rtsp| &rtsp.sessions))?;
     TextEncoder::new().encode_to_string(&families.0.gather())
 }
 
@@ -187,6 +188,33 @@ fn viewers(families: &Families, viewers: &[ViewerStats]) -> prometheus::Result<(
         for viewer in viewers {
             if let Some(value) = read(viewer) {
                 gauge.with_label_values(&[&viewer.id, &viewer.stream]).set(value);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// One ends with its series: the address of its connection is another one each time.
+fn rtsp_sessions(families: &Families, sessions: &[RtspSession]) -> prometheus::Result<()> {
+    let of = ["session", "stream"];
+    let bytes = families.counter("rov_rtsp_session_bytes_total", "Bytes of video sent.", &of)?;
+    for session in sessions {
+        bytes.with_label_values(&[&session.address, &session.stream]).inc_by(session.bytes as f64);
+    }
+    type Read = fn(&RtspSession) -> Option<f64>;
+    let gauges: [(&str, &str, Read); 4] = [
+        ("rov_rtsp_session_playing_seconds", "Since it plays.", |of| Some(of.playing_s)),
+        ("rov_rtsp_session_loss_ratio", "Share of packets lost in its last report.", |of| of.packet_loss),
+        ("rov_rtsp_session_jitter_seconds", "How unevenly packets arrive, by its last report.", |of| {
+            of.jitter.map(|ms| ms / 1e3)
+        }),
+        ("rov_rtsp_session_round_trip_seconds", "Round trip.", |of| of.rtt.map(|ms| ms / 1e3)),
+    ];
+    for (name, help, read) in gauges {
+        let gauge = families.gauge(name, help, &of)?;
+        for session in sessions {
+            if let Some(value) = read(session) {
+                gauge.with_label_values(&[&session.address, &session.stream]).set(value);
             }
         }
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 use rov_common::codec::{self, Codec};
+use rov_common::latency_mode::LatencyMode;
 use rov_common::units::{Bitrate, Fps, Resolution};
 use rov_gst::counter::{self, Counter};
 
@@ -934,7 +935,7 @@ fn a_pipeline_that_starts_again_begins_with_the_rate_that_the_links_carry() {
 
 #[test]
 fn an_encoder_that_rests_gives_nothing_and_wakes_with_a_keyframe_of_a_new_picture() {
-    let better = small().with_encode(|encode| encode.low_latency = false);
+    let better = small().with_encode(|encode| encode.latency = LatencyMode::Normal);
     for (element, config) in [("x264enc", small()), ("openh264enc", small()), ("x264enc", better)] {
         let running = start_with(&config, element);
         running.take(20);
@@ -961,7 +962,7 @@ fn an_encoder_that_rests_gives_nothing_and_wakes_with_a_keyframe_of_a_new_pictur
         assert!(units[0].keyframe, "{element}");
         // A picture that is on its way to the encoder is as good as one that is captured now.
         assert!(units[0].captured_at > late, "{element}: {:?} old", units[0].captured_at.elapsed());
-        if config.streams[0].encode.low_latency {
+        if config.streams[0].encode.latency == LatencyMode::Low {
             assert!(units[1..].iter().all(|unit| !unit.keyframe), "{element}: one was asked for");
         }
         assert_even(&units, FRAME, element);

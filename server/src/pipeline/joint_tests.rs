@@ -3,6 +3,7 @@
 use std::sync::mpsc::channel;
 
 use rov_common::codec::{self, Codec, ParameterSetCache};
+use rov_common::latency_mode::LatencyMode;
 use rov_common::units::{Bitrate, Fps, Resolution};
 use rov_gst::element::is_made_by;
 
@@ -447,7 +448,7 @@ fn is_behind_scaler(convert: &gst::Element) -> bool {
 fn the_bit_rate_that_is_changed_to_is_what_comes_out() {
     // With a buffer of one frame less comes out.
     let camera = pipeline(&RAW.replace("videotestsrc", "videotestsrc pattern=snow"));
-    let camera = camera.with_encode(|encode| encode.low_latency = false);
+    let camera = camera.with_encode(|encode| encode.latency = LatencyMode::Normal);
     let running = run(&plan(camera.clone()));
     running.take(0, 10);
     for kbps in [1500, 4000] {

@@ -16,6 +16,7 @@ use std::sync::{Arc, Mutex};
 
 use rov_common::api::CaptureTime;
 use rov_common::codec::Codec;
+use rov_common::latency_mode::LatencyMode;
 use rov_common::lossy::Path;
 use rov_common::units::{Bitrate, Fps, Resolution};
 
@@ -165,7 +166,7 @@ pub fn settings(config: &EncodeConfig, cores: usize) -> Settings {
     let fps = config.fps.unwrap_or(Fps::whole(30));
     Settings {
         profile: config.profile,
-        low_latency: config.low_latency,
+        low_latency: config.latency == LatencyMode::Low,
         preset: config.preset,
         keyframe_interval: config.keyframe_interval,
         level: config.level,

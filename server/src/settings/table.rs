@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 
 use clap::{CommandFactory, ValueEnum};
 use rov_common::codec::Codec;
+use rov_common::latency_mode::LatencyMode;
 use rov_common::units::Resolution;
 use serde_json::{Map, Value, json};
 
@@ -411,13 +412,16 @@ pub static SETTINGS: [Setting; 26] = [
         ),
     },
     Setting {
-        name: "lowLatency",
-        keys: &["low-latency", "no-low-latency"],
-        about: Some("Lowest delay; otherwise a better picture for more delay"),
-        kind: Kind::Switch,
+        name: "streamLatencyMode",
+        keys: &["latency-mode", "low-latency", "no-low-latency"],
+        about: Some("low: least delay; normal, high: a better picture, less loss seen on a bad link"),
+        kind: Kind::Choice(|| LatencyMode::ALL.iter().map(LatencyMode::to_string).collect()),
         applies: Applies::Live,
         is_writable: true,
-        access: Access::Stream(|c| json!(c.encode.low_latency), |o, value| o.low_latency = value.as_bool()),
+        access: Access::Stream(
+            |c| json!(c.encode.latency),
+            |o, value| o.latency_mode = value.as_str().and_then(|mode| mode.parse().ok()),
+        ),
     },
     Setting {
         name: "alwaysEncode",

@@ -103,6 +103,7 @@ mod tests {
 
     use bytes::Bytes;
     use rov_common::capture_clock::Captured;
+    use rov_common::latency_mode::LatencyMode;
 
     use super::*;
     use crate::packetize::Frame;
@@ -115,6 +116,7 @@ mod tests {
             keyframe: true,
             captured_at,
             captured,
+            latency: LatencyMode::Low,
         })
     }
 

@@ -15,6 +15,7 @@ use gstreamer_rtsp::ffi as gst_rtsp;
 use gstreamer_rtsp_server as rtsp;
 use gstreamer_rtsp_server::gio;
 use gstreamer_rtsp_server::prelude::*;
+use rov_common::api::{RtspCarrier, RtspSession};
 use rov_common::net;
 use rov_common::sync::lock;
 use socket2::SockRef;
@@ -23,7 +24,8 @@ use self::admission::Waiting;
 use super::factory::Multicast;
 use super::gate::{self, Gate};
 use super::paths::{Content, Paths};
-use super::requests::{transport_problem, wants_multicast};
+use super::reports::{self, Receiver};
+use super::requests::{agreed, transport_problem, wants_multicast};
 use super::{Seats, Served};
 use crate::inlet::Inlet;
 use crate::log_limit::{LINES, Line, Lines, PERIOD};
@@ -48,14 +50,21 @@ const SESSION_TIMEOUT_S: u32 = 30;
 const SLOW_LIMIT: Duration = Duration::from_secs(3);
 /// Players start recordings, seek and recover from lost packets at keyframes only, and most cannot ask for one.
 const KEYFRAME_INTERVAL: Duration = Duration::from_secs(2);
+/// Between two looks at what receivers report, which come seconds apart.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// So much of a path is shown in the log, in characters.
 const SHOWN_PATH: usize = 100;
 
 pub(super) struct Clients {
     server: rtsp::RTSPServer,
     state: Arc<State>,
+    sessions: Sessions,
+    looked_at: Mutex<Instant>,
     keyframe_asked: Mutex<Instant>,
 }
+
+/// Written by [`Clients::care`].
+pub(super) type Sessions = Arc<Mutex<Vec<RtspSession>>>;
 
 /// What those who come may have.
 pub(super) struct Rules {
@@ -96,7 +105,11 @@ struct Client {
     since: Instant,
     /// It sends a stream, or is about to.
     announced: bool,
-    by_tcp: bool,
+    /// By which it was set up last.
+    carrier: RtspCarrier,
+    rtcp_port: Option<u16>,
+    /// When it began to play, and what the stream had been fed then.
+    began: (Instant, u64),
     /// It has to go, for this reason; its connection is about to be closed.
     leaving: Option<String>,
     /// Identifiers of its sessions.
@@ -150,7 +163,19 @@ impl Clients {
             move |context| logins.upgrade().is_none_or(|state| state.asks(context)),
             move |context| wishes.upgrade().is_none_or(|state| state.serves(context)),
         );
-        Self { server: server.clone(), state, keyframe_asked: Mutex::new(Instant::now()) }
+        let now = Instant::now();
+        Self {
+            server: server.clone(),
+            state,
+            sessions: Sessions::default(),
+            looked_at: Mutex::new(now),
+            keyframe_asked: Mutex::new(now),
+        }
+    }
+
+    /// Those that play, for the statistics.
+    pub fn sessions(&self) -> Sessions {
+        Arc::clone(&self.sessions)
     }
 
     /// Closes what has no right to stay, and asks for keyframes. To be called now and then on the thread of the server.
@@ -184,6 +209,11 @@ impl Clients {
                 self.state.say_closed(&client, reason);
                 client.close();
             }
+        }
+        let mut looked_at = lock(&self.looked_at);
+        if now.saturating_duration_since(*looked_at) >= LOOK_INTERVAL {
+            *looked_at = now;
+            *lock(&self.sessions) = self.state.sessions(now);
         }
         let mut asked = lock(&self.keyframe_asked);
         if now.saturating_duration_since(*asked) >= KEYFRAME_INTERVAL {
@@ -266,7 +296,7 @@ impl State {
         let Some(response) = context.response() else { return };
         // The transport that is used, whatever was offered and however it was written.
         if let Some(transport) = gate::header(Some(response), gst_rtsp::GST_RTSP_HDR_TRANSPORT) {
-            self.with(client, |known| known.by_tcp = transport.contains("/TCP"));
+            self.with(client, |known| (known.carrier, known.rtcp_port) = agreed(&transport));
         }
         if gate::method(context) == gst_rtsp::GST_RTSP_OPTIONS && self.rules.inlet.is_none() {
             gate::leave_out(response, &["ANNOUNCE", "RECORD"]);
@@ -410,6 +440,7 @@ impl State {
                 let (peer, path) = (&known.peer, shown(&path));
                 self.say(known.host, || tracing::info!(peer, path, "an RTSP client plays"));
                 known.since = Instant::now();
+                known.began = (known.since, content.map_or(0, |content| self.fed(content)));
             }
             known.playing = true;
             known.set_up_since = None;
@@ -426,6 +457,45 @@ impl State {
     fn media(&self, Content { stream, mjpeg }: Content) -> Option<rtsp::RTSPMedia> {
         let Served { feeder, mjpeg: previews } = &self.served[stream];
         if mjpeg { previews.media() } else { feeder.media() }
+    }
+
+    /// Bytes of what everybody there has been sent.
+    fn fed(&self, Content { stream, mjpeg }: Content) -> u64 {
+        let Served { feeder, mjpeg: previews } = &self.served[stream];
+        if mjpeg { previews.fed() } else { feeder.fed() }
+    }
+
+    fn sessions(&self, now: Instant) -> Vec<RtspSession> {
+        let playing: Vec<_> = {
+            let known = lock(&self.known);
+            let playing = known.values().filter(|known| known.playing);
+            let mut playing: Vec<_> = playing
+                .filter_map(|known| {
+                    let receiver = Receiver { host: known.host, rtcp_port: known.rtcp_port, carrier: known.carrier };
+                    Some((known.peer.clone(), known.content?, receiver, known.began))
+                })
+                .collect();
+            playing.sort_by_key(|(.., (began, _))| *began);
+            playing
+        };
+        let mut sessions = Vec::new();
+        for (peer, content, receiver, (began, fed)) in &playing {
+            let all = playing.iter().filter(|(_, other, ..)| other == content).map(|(_, _, receiver, _)| *receiver);
+            let reports = self.media(*content).map(|media| reports::of(&media)).unwrap_or_default();
+            let report = reports::find(&reports, &all.collect::<Vec<_>>(), *receiver);
+            sessions.push(RtspSession {
+                address: peer.clone(),
+                stream: self.served[content.stream].feeder.stream.name().to_owned(),
+                mjpeg: content.mjpeg,
+                transport: receiver.carrier,
+                playing_s: now.saturating_duration_since(*began).as_secs_f64(),
+                bytes: self.fed(*content).saturating_sub(*fed),
+                packet_loss: report.map(|report| report.loss),
+                jitter: report.map(|report| report.jitter_ms),
+                rtt: report.and_then(|report| report.rtt_ms),
+            });
+        }
+        sessions
     }
 
     /// The media that are played and have failed.
@@ -489,7 +559,9 @@ impl Client {
             recording: false,
             since: now,
             announced: false,
-            by_tcp: false,
+            carrier: RtspCarrier::default(),
+            rtcp_port: None,
+            began: (now, 0),
             leaving: None,
             sessions: Vec::new(),
             idle_since: now,
@@ -507,6 +579,10 @@ impl Client {
     /// It has what it came for.
     fn is_used(&self) -> bool {
         self.playing || self.recording
+    }
+
+    fn is_by_tcp(&self) -> bool {
+        self.carrier == RtspCarrier::Tcp
     }
 
     fn place(&self) -> Place {

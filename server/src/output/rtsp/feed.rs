@@ -32,7 +32,9 @@ pub(super) struct Feeder {
     /// Held while there are such.
     awake: Mutex<Option<Awake>>,
     skips: Mutex<Skips>,
-    /// Bytes of access units, for each client that played then.
+    /// Bytes of access units.
+    fed: AtomicU64,
+    /// The same, for each client that played then.
     sent: AtomicU64,
     /// The one that is fed.
     media: Mutex<glib::WeakRef<rtsp::RTSPMedia>>,
@@ -52,6 +54,7 @@ impl Feeder {
             playing: AtomicUsize::new(0),
             awake: Mutex::default(),
             skips: Mutex::default(),
+            fed: AtomicU64::new(0),
             sent: AtomicU64::new(0),
             media: Mutex::default(),
         })
@@ -125,6 +128,10 @@ impl Feeder {
         skips.before + skips.queues.iter().map(|queue| queue.skipped()).sum::<u64>()
     }
 
+    pub fn fed(&self) -> u64 {
+        self.fed.load(Ordering::Relaxed)
+    }
+
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
@@ -169,8 +176,9 @@ impl Feed {
                 state.waits_for_keyframe = true;
                 continue;
             };
-            let bytes = frame.unit.len() as u64 * self.feeder.playing() as u64;
-            self.feeder.sent.fetch_add(bytes, Ordering::Relaxed);
+            let bytes = frame.unit.len() as u64;
+            self.feeder.fed.fetch_add(bytes, Ordering::Relaxed);
+            self.feeder.sent.fetch_add(bytes * self.feeder.playing() as u64, Ordering::Relaxed);
             // An error is a media that ends.
             state.waits_for_keyframe = source.push_buffer(buffer(frame.unit.clone(), time)).is_err();
         }

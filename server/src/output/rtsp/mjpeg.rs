@@ -1,5 +1,6 @@
 //! MJPEG (RFC 2435) from the previews: pictures are made while somebody plays it, and sent to all who do.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,11 +30,19 @@ pub(super) struct Mjpeg {
     /// Clients that play.
     playing: watch::Sender<usize>,
     media: Mutex<glib::WeakRef<rtsp::RTSPMedia>>,
+    /// Bytes of pictures.
+    fed: Arc<AtomicU64>,
 }
 
 impl Mjpeg {
     pub fn new(jpeg: &Arc<JpegOutput>, runtime: Handle) -> Arc<Self> {
-        Arc::new(Self { jpeg: Arc::clone(jpeg), runtime, playing: watch::Sender::new(0), media: Mutex::default() })
+        Arc::new(Self {
+            jpeg: Arc::clone(jpeg),
+            runtime,
+            playing: watch::Sender::new(0),
+            media: Mutex::default(),
+            fed: Arc::default(),
+        })
     }
 
     /// Whether one client more can have pictures: all clients here share one place among the viewers of previews.
@@ -54,6 +63,10 @@ impl Mjpeg {
         self.playing.send_replace(clients);
     }
 
+    pub fn fed(&self) -> u64 {
+        self.fed.load(Ordering::Relaxed)
+    }
+
     /// The media that is fed, if there is one.
     pub fn media(&self) -> Option<rtsp::RTSPMedia> {
         lock(&self.media).upgrade()
@@ -68,7 +81,8 @@ impl Mjpeg {
             tracing::error!(%error, "RTSP: the media does not take the headers of a JPEG");
         }
         media.connect_prepared(leave_description_out);
-        let work = pump(Arc::clone(&self.jpeg), self.playing.subscribe(), source.downgrade());
+        let fed = Arc::clone(&self.fed);
+        let work = pump(Arc::clone(&self.jpeg), self.playing.subscribe(), source.downgrade(), fed);
         let task = AbortOnDropHandle::new(self.runtime.spawn(work));
         // The source owns the task.
         let callbacks = gst_app::AppSrcCallbacks::builder().need_data(move |_, _| _ = &task).build();
@@ -77,7 +91,12 @@ impl Mjpeg {
 }
 
 /// Takes pictures to the source while somebody plays. When none come nothing is sent, until they do again.
-async fn pump(jpeg: Arc<JpegOutput>, mut playing: watch::Receiver<usize>, source: glib::WeakRef<gst_app::AppSrc>) {
+async fn pump(
+    jpeg: Arc<JpegOutput>,
+    mut playing: watch::Receiver<usize>,
+    source: glib::WeakRef<gst_app::AppSrc>,
+    fed: Arc<AtomicU64>,
+) {
     let mut times = Times::default();
     while playing.wait_for(|clients| *clients > 0).await.is_ok() {
         let mut previews = match jpeg.previews(FPS) {
@@ -99,7 +118,9 @@ async fn pump(jpeg: Arc<JpegOutput>, mut playing: watch::Receiver<usize>, source
             if source.current_level_bytes() == 0
                 && let Some(time) = capture_time(&source, picture.captured, &mut times)
             {
-                previews.add_sent(picture.data.len() as u64 * *playing.borrow() as u64);
+                let bytes = picture.data.len() as u64;
+                fed.fetch_add(bytes, Ordering::Relaxed);
+                previews.add_sent(bytes * *playing.borrow() as u64);
                 if source.push_buffer(buffer(picture.data, time)).is_err() {
                     return;
                 }

@@ -12,6 +12,7 @@ mod gate;
 mod mjpeg;
 mod paths;
 mod publish;
+mod reports;
 mod requests;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -33,7 +34,7 @@ use rov_common::net;
 use rov_common::sync::lock;
 use tokio::runtime::Handle;
 
-use self::clients::{Clients, Rules};
+use self::clients::{Clients, Rules, Sessions};
 use self::feed::Feeder;
 use self::gate::Gate;
 use self::mjpeg::Mjpeg;
@@ -74,6 +75,7 @@ pub struct RtspOutput {
     ended: Mutex<Receiver<()>>,
     stopping: AtomicBool,
     beat: Arc<Beat>,
+    sessions: Sessions,
 }
 
 /// A stream, in the order of the catalogue.
@@ -144,6 +146,7 @@ impl RtspOutput {
         let takes_basic = config.digest.is_none() || config.basic_auth;
         let rules = Rules { seats, takes_basic, paths: paths.clone(), inlet };
         let clients = Clients::new(&server, &gate, &context, Arc::clone(&served), rules);
+        let playing = clients.sessions();
         let beat = Arc::<Beat>::default();
         let alive = Arc::clone(&beat);
         let care = glib::timeout_source_new(CARE_INTERVAL, Some("rtsp-care"), glib::Priority::DEFAULT, move || {
@@ -179,6 +182,7 @@ impl RtspOutput {
             ended: Mutex::new(ended),
             stopping: AtomicBool::new(false),
             beat,
+            sessions: playing,
         })
     }
 
@@ -207,6 +211,7 @@ impl RtspOutput {
             mjpeg_urls: urls(true),
             clients: self.viewers(),
             skipped: self.served.iter().map(|served| served.feeder.skipped()).sum(),
+            sessions: lock(&self.sessions).clone(),
         }
     }
 }

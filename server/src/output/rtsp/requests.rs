@@ -1,4 +1,6 @@
-//! What is decided of the transports that requests offer, by their text. Pure.
+//! What is decided of the transports that requests offer, and what was agreed on, by their text. Pure.
+
+use rov_common::api::RtspCarrier;
 
 /// What is wrong with the transports that a request offers. gst-rtsp-server takes what it cannot read for multicast.
 pub fn transport_problem(transport: &str) -> Option<String> {
@@ -38,9 +40,35 @@ pub fn wants_multicast(transport: &str) -> bool {
     offers.any(|offer| !offer.contains("unicast") && !offer.contains("/tcp"))
 }
 
+/// What the transport of an answer carries by, and to which port the client wants RTCP, from which it also sends it.
+pub fn agreed(transport: &str) -> (RtspCarrier, Option<u16>) {
+    let mut parts = transport.split(';').map(str::trim);
+    let is = |part: &str| transport.split(';').any(|other| other.trim().eq_ignore_ascii_case(part));
+    if parts.next().is_some_and(|protocol| protocol.to_ascii_uppercase().ends_with("/TCP")) {
+        (RtspCarrier::Tcp, None)
+    } else if is("multicast") {
+        (RtspCarrier::Multicast, None)
+    } else {
+        let ports = parts.find_map(|part| part.strip_prefix("client_port="));
+        (RtspCarrier::Udp, ports.and_then(|ports| ports.split_once('-')?.1.parse().ok()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_agreed_on_is_known_from_the_answer() {
+        for (answer, agreed_on) in [
+            ("RTP/AVP;unicast;client_port=5000-5001;server_port=6000-6001;ssrc=1", (RtspCarrier::Udp, Some(5001))),
+            ("RTP/AVP/UDP;unicast;client_port=5000", (RtspCarrier::Udp, None)),
+            ("RTP/AVP/TCP;unicast;interleaved=0-1;ssrc=1", (RtspCarrier::Tcp, None)),
+            ("RTP/AVP;multicast;destination=239.255.8.1;ttl=1;port=16384-16385", (RtspCarrier::Multicast, None)),
+        ] {
+            assert_eq!(agreed(answer), agreed_on, "{answer}");
+        }
+    }
 
     #[test]
     fn a_transport_that_cannot_be_read_is_refused() {

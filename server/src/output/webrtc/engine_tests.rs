@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use rov_common::capture_clock::Captured;
+use rov_common::latency_mode::LatencyMode;
 use rov_common::units::Resolution;
 use rov_common::webrtc::{ABS_CAPTURE_TIME_URI, TRANSPORT_CC_URI};
 use rtc::interceptor::{NackGeneratorBuilder, ReceiverReportBuilder, Registry, Slot, TwccReceiverBuilder};
@@ -354,7 +355,15 @@ impl World {
     fn frame(&self, keyframe: bool, packets: usize) -> Frame {
         let payload = Bytes::from(vec![if keyframe { 0x65 } else { 0x41 }; 500]);
         let payloads = vec![payload; packets];
-        Frame { unit: Bytes::new(), payloads, timestamp: 0, keyframe, captured_at: self.now, captured: CAPTURED }
+        Frame {
+            unit: Bytes::new(),
+            payloads,
+            timestamp: 0,
+            keyframe,
+            captured_at: self.now,
+            captured: CAPTURED,
+            latency: LatencyMode::Low,
+        }
     }
 
     fn send(&mut self, keyframe: bool, packets: usize) -> bool {

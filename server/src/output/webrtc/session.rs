@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::{Bytes, BytesMut};
 use rov_common::api::ViewerStats;
 use rov_common::codec::Codec;
+use rov_common::latency_mode::LatencyMode;
 use rov_common::webrtc::{ABS_CAPTURE_TIME_URI, ICE_CHECK_INTERVAL, ICE_CHECKS, TRANSPORT_CC_URI};
 use rtc::ice::mdns::MulticastDnsMode;
 use rtc::interceptor::{NackResponderBuilder, Registry, SenderReportBuilder, Slot};
@@ -49,13 +50,23 @@ use crate::rate_control::{Ceiling, ViewerLink};
 const PLAYOUT_DELAY_URI: &str = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay";
 
 /// Minimum and maximum delay, 12 bits each in units of 10 ms. Zero for both lets a browser show each picture as soon as
-/// it is decoded; left out, Chromium holds pictures for about 18 ms.
-const PLAYOUT_DELAY: [u8; 3] = [0, 0, 0];
+/// it is decoded; left out, or with a larger maximum, Chromium holds pictures for about 18 ms, and longer where they
+/// come unevenly.
+const fn playout_delay(mode: LatencyMode) -> [u8; 3] {
+    let most = match mode {
+        LatencyMode::Low => 0,
+        LatencyMode::Normal | LatencyMode::High => mode.longest_wait().as_millis() / 10,
+    };
+    [0, (most >> 8) as u8 & 0x0F, most as u8]
+}
 
-/// Packets are kept for retransmission for at least so long at the encoder's ceiling: receivers ask within a few round
-/// trips. Each holds its whole access unit in memory. Most have more bytes than this; a keyframe is many at once, hence
+static PLAYOUT_DELAYS: [[u8; 3]; 3] =
+    [playout_delay(LatencyMode::Low), playout_delay(LatencyMode::Normal), playout_delay(LatencyMode::High)];
+
+/// Packets are kept for retransmission for at least so long at the encoder's ceiling, which is as long as receivers wait
+/// in [`LatencyMode::High`]. Each holds its whole access unit in memory. Most have more bytes than this; a keyframe is many at once, hence
 /// the least number, and their number is a power of two.
-const RETRANSMIT_TIME: Duration = Duration::from_secs(1);
+const RETRANSMIT_TIME: Duration = LatencyMode::High.longest_wait();
 const RETRANSMIT_BYTES: f64 = 1000.0;
 const RETRANSMIT_PACKETS: RangeInclusive<u16> = 1024..=8192;
 
@@ -513,7 +524,7 @@ impl Session {
             ..Default::default()
         };
         if let Some(id) = self.playout_delay_id
-            && let Err(error) = header.set_extension(id, Bytes::from_static(&PLAYOUT_DELAY))
+            && let Err(error) = header.set_extension(id, Bytes::from_static(&PLAYOUT_DELAYS[frame.latency as usize]))
         {
             tracing::debug!(viewer = self.public_id, %error, "playout delay not sent");
             self.playout_delay_id = None;
@@ -746,7 +757,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_second_of_packets_is_kept_and_never_less_than_a_keyframe_has() {
+    fn browsers_may_wait_as_long_as_the_mode_says_and_not_at_all_when_it_is_low() {
+        assert_eq!(PLAYOUT_DELAYS, [[0, 0, 0], [0, 0, 50], [0, 0, 200]]);
+        let placed = LatencyMode::ALL.map(|mode| PLAYOUT_DELAYS[mode as usize]);
+        assert_eq!(placed, LatencyMode::ALL.map(playout_delay));
+    }
+
+    #[test]
+    fn two_seconds_of_packets_are_kept_and_never_less_than_a_keyframe_has() {
         let ceiling = |kbps: u32| Ceiling {
             bitrate: Bitrate::from_kbps(kbps),
             resolution: Resolution { width: 1280, height: 720 },
@@ -755,7 +773,7 @@ mod tests {
             fixed_size: false,
         };
         assert_eq!(retransmit_packets(Some(ceiling(2_000))), 1024);
-        assert_eq!(retransmit_packets(Some(ceiling(20_000))), 4096);
+        assert_eq!(retransmit_packets(Some(ceiling(10_000))), 4096);
         assert_eq!(retransmit_packets(Some(ceiling(250_000))), 8192);
         assert_eq!(retransmit_packets(None), 8192);
     }

@@ -203,11 +203,11 @@ impl State {
             let users = &self.rules.seats.users;
             let caller = Caller { from: known.host, user: known.user.clone().or_else(|| users.only().cloned()) };
             users.changed(&caller, &format!("the published stream {}", shown(path)));
-            let (peer, path, transport) = (&known.peer, shown(path), if known.by_tcp { "TCP" } else { "UDP" });
+            let (peer, path, transport) = (&known.peer, shown(path), if known.is_by_tcp() { "TCP" } else { "UDP" });
             self.say(known.host, || tracing::info!(peer, path, transport, "an RTSP publisher has begun"));
             known.recording = true;
             known.set_up_since = None;
-            inlet.begins(key(client), &known.peer, known.by_tcp, Instant::now());
+            inlet.begins(key(client), &known.peer, known.is_by_tcp(), Instant::now());
         });
     }
 
