@@ -1,7 +1,6 @@
 //! The command line of `rov-client`, and what it means.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +9,8 @@ use clap::{ArgGroup, Parser, ValueEnum};
 use rov_common::api::WHEP_PATH;
 use rov_common::camera::{Trust, parse_url};
 use rov_common::codec::Codec;
-use rov_common::latency_mode::LatencyMode;
 use rov_common::discovery::{DEFAULT_PORT, key_of};
+use rov_common::latency_mode::LatencyMode;
 use rov_common::units::{Resolution, whole, within};
 use rov_gst::decoders::DecoderChoice;
 use url::Url;
@@ -237,8 +236,8 @@ pub struct Cli {
     pub log_file: Option<PathBuf>,
 
     /// Size of each file of --log-file in MiB [default: 10]
-    #[arg(help_heading = LOGGING, long, value_name = "MIB")]
-    pub log_file_size: Option<NonZeroU16>,
+    #[arg(help_heading = LOGGING, long, value_name = "MIB", value_parser = within::<u16>(1, 65_535))]
+    pub log_file_size: Option<u16>,
 }
 
 /// Where rov-server serves HTTP and RTSP unless it is told otherwise.

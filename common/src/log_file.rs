@@ -7,7 +7,6 @@
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
-use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 
 /// The file itself and those before it.
@@ -28,8 +27,8 @@ pub struct LogFile {
 impl LogFile {
     /// Opens nothing yet. `mib` is the size of one file; none: [`MIB`].
     #[must_use]
-    pub fn new(path: &Path, mib: Option<NonZeroU16>) -> Self {
-        Self::limited(path, u64::from(mib.map_or(MIB, NonZeroU16::get)) << 20)
+    pub fn new(path: &Path, mib: Option<u16>) -> Self {
+        Self::limited(path, u64::from(mib.unwrap_or(MIB).max(1)) << 20)
     }
 
     fn limited(path: &Path, limit: u64) -> Self {

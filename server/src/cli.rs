@@ -4,7 +4,6 @@
 
 use std::fmt::{self, Display};
 use std::net::{IpAddr, Ipv4Addr};
-use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -13,7 +12,7 @@ use rov_common::api::{AlignmentMethod, Role, View};
 use rov_common::camera::Trust;
 use rov_common::codec::Codec;
 use rov_common::latency_mode::LatencyMode;
-use rov_common::units::{Fps, decimal, whole};
+use rov_common::units::{Fps, decimal, whole, within};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
@@ -358,7 +357,7 @@ pub struct StreamOptions {
     #[arg(help_heading = ENCODING, long, value_parser = decimal, value_name = "SECONDS")]
     pub keyframe_interval: Option<f64>,
 
-    /// Low: least delay; normal, high: a better picture, less loss seen on a bad link [default: low]
+    /// Least delay, or a better picture [default: low]
     ///
     /// Low: fastest preset, rate control over one frame, keyframes only on demand, and browsers show each picture at
     /// once. Normal and high: slower preset, rate control over half a second, a keyframe every 2 s; browsers may wait
@@ -366,12 +365,12 @@ pub struct StreamOptions {
     #[arg(help_heading = ENCODING, long, value_name = "low|normal|high")]
     pub latency_mode: Option<LatencyMode>,
 
-    /// The same as --latency-mode low
-    #[arg(help_heading = ENCODING, long, action = ArgAction::SetTrue, overrides_with = "no_low_latency")]
+    /// The same as --latency-mode low [default: on]
+    #[arg(help_heading = ENCODING, long, hide_short_help = true, action = ArgAction::SetTrue, overrides_with = "no_low_latency")]
     pub low_latency: Option<bool>,
 
-    /// The same as --latency-mode normal
-    #[arg(help_heading = ENCODING, long, action = ArgAction::SetTrue, overrides_with = "low_latency")]
+    /// The same as --latency-mode normal [default: off]
+    #[arg(help_heading = ENCODING, long, hide_short_help = true, action = ArgAction::SetTrue, overrides_with = "low_latency")]
     pub no_low_latency: Option<bool>,
 
     /// Encode while nobody watches, too [default: off]
@@ -403,9 +402,9 @@ pub struct MachineOptions {
 
     /// What the link to a viewer carries, in kbit/s; 0 = found out [default: 0]
     ///
-    /// The bit rates of all streams that go to one address by WebRTC stay below it together. The one watched first gets
-    /// the larger part. Two exceptions: no encoder goes below its --min-bitrate, and a stream that is passed through
-    /// has no encoder: where it is too much, only its keyframes are sent
+    /// The bit rates of all streams that go to one address by WebRTC, RTSP and RTP stay below it together, where WebRTC
+    /// is served. The one watched first gets the larger part. Two exceptions: no encoder goes below its --min-bitrate,
+    /// and a stream that is passed through has no encoder: where it is too much, only its keyframes are sent by WebRTC
     #[arg(help_heading = BIT_RATE, long, value_parser = whole::<u32>, value_name = "KBIT/S")]
     pub tether: Option<u32>,
 
@@ -616,8 +615,8 @@ pub struct MachineOptions {
     pub log_file: Option<PathBuf>,
 
     /// Size of each file of --log-file in MiB [default: 10]
-    #[arg(help_heading = LOGGING, long, value_name = "MIB")]
-    pub log_file_size: Option<NonZeroU16>,
+    #[arg(help_heading = LOGGING, long, value_name = "MIB", value_parser = within::<u16>(1, 65_535))]
+    pub log_file_size: Option<u16>,
 }
 
 /// A value that a file has as the command line does.

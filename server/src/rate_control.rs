@@ -3,7 +3,7 @@
 //!
 //! The pilot decides. A spectator never pulls the pilot's picture down: one whose link is too slow is thinned where
 //! packets are sent to it (`output::webrtc`). Viewers by RTP and RTSP tell nothing and get what there is; with no
-//! viewer by WebRTC the rate is the ceiling.
+//! viewer by WebRTC the rate is the ceiling, or what `--tether` leaves for them.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;

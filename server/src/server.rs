@@ -1,6 +1,6 @@
 //! The composition root: owns everything, starts and stops it in order.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -27,6 +27,7 @@ use crate::output::jpeg::JpegOutput;
 use crate::output::pilots::Pilots;
 use crate::output::rtp::RtpOutput;
 use crate::output::rtsp::{self, RtspOutput, Seats};
+use crate::output::takers::{Taker, Takers};
 use crate::output::webrtc::{self, Engine, Paths, WebRtcOutput};
 use crate::pipeline::{self, Found, Links, Pip};
 use crate::progress::{Beat, HANGS_AFTER, Parts};
@@ -63,6 +64,7 @@ pub struct Server {
     rtp: Vec<Arc<RtpOutput>>,
     rtsp: Option<RtspOutput>,
     pilots: Arc<Mutex<Pilots>>,
+    takers: Arc<Takers>,
     users: Arc<Users>,
     inlet: Option<Arc<Inlet>>,
     /// Of each camera that shows two others.
@@ -112,6 +114,9 @@ impl Server {
         };
         let jpeg: Vec<_> = streams.iter().map(|stream| Arc::new(JpegOutput::new(stream, config.max_viewers))).collect();
         let pilots = Pilots::shared(config.pilot);
+        let rtp_hosts = config.rtp.iter().flat_map(|rtp| rtp.hosts.iter().copied());
+        let sent = |host: Ipv4Addr| (0..streams.len()).map(move |stream| Taker::at(host.into(), stream));
+        let takers = Arc::new(Takers::new(rtp_hosts.flat_map(sent).collect()));
         let users = Arc::new(Users::new(&config.logins).context("cannot check logins")?);
         let published = config.streams().position(|(camera, _)| camera.source.kind == SourceKind::Publish);
         let inlet = published.zip(config.rtsp.as_ref()).map(|(at, rtsp)| {
@@ -124,8 +129,8 @@ impl Server {
             .clone()
             .map(|rtsp| {
                 let (interfaces, max_viewers) = (config.interfaces.clone(), config.max_viewers);
-                let seats =
-                    Seats { max_clients: max_viewers.into(), pilots: Arc::clone(&pilots), users: Arc::clone(&users) };
+                let (pilots, users, takers) = (Arc::clone(&pilots), Arc::clone(&users), Arc::clone(&takers));
+                let seats = Seats { max_clients: max_viewers.into(), pilots, users, takers };
                 RtspOutput::start(&streams, &jpeg, inlet.clone(), rtsp, config.host, interfaces, seats)
             })
             .transpose()?;
@@ -161,6 +166,7 @@ impl Server {
             rtp,
             rtsp,
             pilots,
+            takers,
             users,
             inlet: inlet.map(|(_, inlet)| inlet),
             pips,
@@ -224,6 +230,7 @@ impl Server {
             rtp,
             rtsp,
             pilots,
+            takers,
             users,
             inlet,
             pips,
@@ -243,7 +250,7 @@ impl Server {
                 let paths = Paths { interfaces, public, stun, identity: Some(identity.clone()) };
                 let configs = config.streams().map(|(_, config)| config.adaptive_floor);
                 let encodes = streams.iter().zip(configs).map(|(stream, floor)| (stream.name(), stream.codec(), floor));
-                let engine = Engine::new(encodes, config.max_viewers.into(), pilots).with_tether(config.tether);
+                let engine = Engine::new(encodes, config.max_viewers.into(), pilots).with_tether(config.tether, takers);
                 let output = WebRtcOutput::start(&streams, media, paths, engine);
                 Some(Arc::new(output.context("WebRTC")?))
             }

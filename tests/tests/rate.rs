@@ -190,6 +190,25 @@ fn two_streams_that_one_client_watches_share_its_link() {
 }
 
 #[test]
+fn the_tether_bounds_what_goes_by_rtsp_too() {
+    let _alone = alone();
+    let server = Server::start(&[ARGS, &["--tether", "2000"]].concat());
+    let runtime = Runtime::new().expect("a runtime");
+    let target = || stream(&server).target_bitrate_kbps;
+    let by_rtsp = Watcher::start(&runtime, &["--url", server.rtsp.as_deref().expect("RTSP")]);
+    by_rtsp.wait_for_shots(10);
+    wait::until_true("below the tether", wait::SOON, || target() <= 2_000);
+    assert!(target() > 1_500, "nobody else is there: {}", target());
+    let by_webrtc = Watcher::start(&runtime, &["--url", &server.url("/whep")]);
+    by_webrtc.wait_for_shots(10);
+    wait::until_true("both together below it", wait::SOON, || target() <= 1_000);
+    by_rtsp.stop(&runtime);
+    wait::until_true("the rest is for who stays", wait::SOON, || (1_500..=2_000).contains(&target()));
+    by_webrtc.stop(&runtime);
+    wait::until_true("nobody is there", wait::SOON, || target() == 4_000);
+}
+
+#[test]
 fn a_link_too_slow_for_the_picture_gets_a_smaller_one_and_later_the_whole_one() {
     let _alone = alone();
     let server = Server::start(ARGS);

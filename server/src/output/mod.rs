@@ -5,6 +5,7 @@ pub mod pilots;
 pub mod places;
 pub mod rtp;
 pub mod rtsp;
+pub mod takers;
 pub mod webrtc;
 
 use std::net::IpAddr;

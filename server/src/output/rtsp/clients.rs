@@ -30,6 +30,7 @@ use super::{Seats, Served};
 use crate::inlet::Inlet;
 use crate::log_limit::{LINES, Line, Lines, PERIOD};
 use crate::output::places::{Place, PlaceState, gives_way};
+use crate::output::takers::Taker;
 use crate::users::{Caller, Denied, LoginError, User};
 
 /// Connections without a session, beside those that may have one: for clients that only ask.
@@ -214,6 +215,7 @@ impl Clients {
         if now.saturating_duration_since(*looked_at) >= LOOK_INTERVAL {
             *looked_at = now;
             *lock(&self.sessions) = self.state.sessions(now);
+            self.state.rules.seats.takers.set_rtsp(self.state.takers());
         }
         let mut asked = lock(&self.keyframe_asked);
         if now.saturating_duration_since(*asked) >= KEYFRAME_INTERVAL {
@@ -463,6 +465,20 @@ impl State {
     fn fed(&self, Content { stream, mjpeg }: Content) -> u64 {
         let Served { feeder, mjpeg: previews } = &self.served[stream];
         if mjpeg { previews.fed() } else { feeder.fed() }
+    }
+
+    /// Whom each stream is sent to as it is; previews have a rate of their own.
+    fn takers(&self) -> Vec<Taker> {
+        let known = lock(&self.known);
+        let mut groups = HashSet::new();
+        let taker = |client: &Client| {
+            let Content { stream, mjpeg: false } = client.content? else { return None };
+            // However many have joined a group, it is sent once.
+            let is_sent = client.carrier != RtspCarrier::Multicast || groups.insert(stream);
+            let address = Some(client.host).filter(|_| client.carrier != RtspCarrier::Multicast);
+            is_sent.then_some(Taker { address, stream })
+        };
+        known.values().filter(|client| client.playing).filter_map(taker).collect()
     }
 
     fn sessions(&self, now: Instant) -> Vec<RtspSession> {

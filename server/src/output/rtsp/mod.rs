@@ -44,6 +44,7 @@ use crate::config::RtspConfig;
 use crate::inlet::Inlet;
 use crate::output::jpeg::JpegOutput;
 use crate::output::pilots::Pilots;
+use crate::output::takers::Takers;
 use crate::progress::Beat;
 use crate::stream::Streams;
 use crate::users::Users;
@@ -61,6 +62,8 @@ pub struct Seats {
     pub max_clients: usize,
     pub pilots: Arc<Mutex<Pilots>>,
     pub users: Arc<Users>,
+    /// Told who plays.
+    pub takers: Arc<Takers>,
 }
 
 pub struct RtspOutput {

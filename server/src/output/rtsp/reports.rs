@@ -99,12 +99,7 @@ mod tests {
     #[test]
     fn a_report_is_the_clients_from_whose_port_it_comes_or_of_the_only_one() {
         let (here, there) = ([10, 0, 0, 2], [10, 0, 0, 3]);
-        let all = [
-            by_udp(here, 5001),
-            by_udp(here, 5003),
-            by_udp(there, 5001),
-            by_tcp(there),
-        ];
+        let all = [by_udp(here, 5001), by_udp(here, 5003), by_udp(there, 5001), by_tcp(there)];
         let reports = [
             report(Some("10.0.0.2:5003"), 0.1),
             report(Some("10.0.0.2:5001"), 0.2),

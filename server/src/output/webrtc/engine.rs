@@ -18,10 +18,11 @@ use thiserror::Error;
 use super::addresses::{Check, Crypto, Known, Owners};
 use super::offer::{self, Fragment, OfferError};
 pub use super::session::Reach;
-use super::session::{End, Session};
+use super::session::{End, HEADROOM, Session};
 use super::share::{Part, inherit, share};
 use crate::output::pilots::Pilots;
 use crate::output::places::{Place, PlaceState, gives_way};
+use crate::output::takers::{Taker, Takers};
 use crate::packetize::Frame;
 use crate::rate_control::{Ceiling, Rate, RateControl, ViewerLink};
 
@@ -81,8 +82,8 @@ pub struct Engine {
     crypto: Crypto,
     run: Run,
     pilots: Arc<Mutex<Pilots>>,
-    /// What all sessions of one address may be sent together, bit/s.
-    tether: Option<f64>,
+    /// What may be sent to one address altogether, bit/s, and who else is sent streams there.
+    tether: Option<(f64, Arc<Takers>)>,
     rate_due: Option<Instant>,
     /// When a viewer that had not connected gave way last.
     gave_way: Option<Instant>,
@@ -175,9 +176,9 @@ impl Engine {
         }
     }
 
-    /// All streams of one viewer's address together have at most this bit rate.
-    pub fn with_tether(self, tether: Option<Bitrate>) -> Self {
-        Self { tether: tether.map(|tether| tether.bps().into()), ..self }
+    /// All streams of one viewer's address together, with those that others send it, have at most this bit rate.
+    pub fn with_tether(self, tether: Option<Bitrate>, takers: Arc<Takers>) -> Self {
+        Self { tether: tether.map(|tether| (tether.bps().into(), takers)), ..self }
     }
 
     /// How many viewers are connected.
@@ -235,7 +236,8 @@ impl Engine {
                 Some(((id, viewer), link))
             })
             .unzip();
-        share_links(now, self.tether, &mut viewers, &mut links);
+        let tether = self.tether.as_ref().map(|(tether, takers)| (*tether, takers.all()));
+        let bounds = share_links(now, tether, &ceilings, &mut viewers, &mut links);
         let mut pilots = lock(&self.pilots);
         // Of all viewers: who has a right to a place, and whose pictures leave first.
         if let Some(at) = pilots.choose(&links) {
@@ -252,12 +254,13 @@ impl Engine {
         for (stream, (encode, ceiling)) in self.streams.iter_mut().zip(ceilings).enumerate() {
             let Some(control) = &mut encode.rate_control else { continue };
             let mine: Vec<_> = (0..viewers.len()).filter(|at| viewers[*at].1.stream == stream).collect();
-            let of_stream: Vec<_> = mine.iter().map(|at| links[*at]).collect();
+            let mut of_stream: Vec<_> = mine.iter().map(|at| links[*at]).collect();
             let pilot = pilots.choose(&of_stream);
             for (at, viewer) in mine.into_iter().enumerate() {
                 viewers[viewer].1.session.set_pilot(pilot == Some(at), ceiling.is_some());
             }
             if let Some(ceiling) = ceiling {
+                let pilot = bound(&mut of_stream, pilot, bounds[stream], now);
                 set(stream, control.update(now, ceiling, &of_stream, pilot));
             }
         }
@@ -528,15 +531,54 @@ impl Engine {
     }
 }
 
-/// Gives each viewer its part of the link that all of its address share; the queue in it is that of all.
-fn share_links(now: Instant, tether: Option<f64>, viewers: &mut [(&String, &mut Viewer)], links: &mut [ViewerLink]) {
+/// The pilot among `links`, with no more than `most` for the stream: others are sent it, too. Where nobody else watches,
+/// they are the pilot.
+fn bound(links: &mut Vec<ViewerLink>, pilot: Option<usize>, most: f64, now: Instant) -> Option<usize> {
+    if most.is_finite() && pilot.is_none() {
+        links.push(ViewerLink { address: None, since: now, silent: false, estimate: most, drain: None });
+        return Some(links.len() - 1);
+    }
+    if let Some(pilot) = pilot {
+        links[pilot].estimate = links[pilot].estimate.min(most);
+    }
+    pilot
+}
+
+/// Gives each viewer its part of the link that all of its address share; the queue in it is that of all. Gives what each
+/// stream may have at the most, bit/s, for those who are sent it as it is.
+fn share_links(
+    now: Instant,
+    tether: Option<(f64, Vec<Taker>)>,
+    ceilings: &[Option<Ceiling>],
+    viewers: &mut [(&String, &mut Viewer)],
+    links: &mut [ViewerLink],
+) -> Vec<f64> {
+    let mut bounds = vec![f64::INFINITY; ceilings.len()];
+    let (tether, takers) = tether.unzip();
+    // What nothing here encodes has the rate that it has.
+    let takers = takers.into_iter().flatten();
+    let takers: Vec<_> =
+        takers.filter_map(|taker| Some((taker, f64::from(ceilings[taker.stream]?.bitrate.bps()) * HEADROOM))).collect();
+    let at = |address: Option<IpAddr>| {
+        let there = takers.iter().filter(move |(taker, _)| taker.address.is_none() || taker.address == address);
+        there.map(|(taker, most)| (taker.stream, *most)).unzip::<_, _, Vec<_>, Vec<_>>()
+    };
+    let mut bound = |streams: Vec<usize>, most: Vec<f64>, shares: Vec<f64>| {
+        for ((stream, most), share) in streams.into_iter().zip(most).zip(shares) {
+            if share < most {
+                bounds[stream] = bounds[stream].min(share);
+            }
+        }
+    };
     let addresses: Vec<_> = links.iter().map(|link| link.address).collect();
     let mut order: Vec<_> = (0..links.len()).collect();
     order.sort_by_key(|at| (links[*at].address, links[*at].since));
     for of_address in order.chunk_by(|one, next| addresses[*one] == addresses[*next]) {
         let seen = |(number, at): (usize, &usize)| (viewers[*at].1.part, viewers[*at].1.session.seen(number == 0));
         let mut sessions: Vec<_> = of_address.iter().enumerate().map(seen).collect();
-        let shares = share(now, tether, &mut sessions);
+        let (streams, most) = at(addresses[of_address[0]]);
+        let (shares, others) = share(now, tether, &mut sessions, &most);
+        bound(streams, most, others);
         let together = || of_address.iter().zip(&sessions).filter(|(_, (part, _))| part.is_together());
         let drain = together().filter_map(|(at, _)| links[*at].drain).max();
         for (at, _) in together() {
@@ -548,6 +590,16 @@ fn share_links(now: Instant, tether: Option<f64>, viewers: &mut [(&String, &mut 
             links[*at].estimate = share;
         }
     }
+    // Those of whom nobody watches by WebRTC beside it.
+    let mut alone: Vec<_> = takers.iter().map(|(taker, _)| taker.address).collect();
+    alone.sort_unstable();
+    alone.dedup();
+    for address in alone.into_iter().filter(|address| !addresses.contains(address)) {
+        let (streams, most) = at(address);
+        let (_, shares) = share(now, tether, &mut [], &most);
+        bound(streams, most, shares);
+    }
+    bounds
 }
 
 /// The user name fragment and the password in an answer.

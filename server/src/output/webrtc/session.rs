@@ -72,7 +72,7 @@ const RETRANSMIT_PACKETS: RangeInclusive<u16> = 1024..=8192;
 
 /// The most that is looked for on a link, bit/s: so many times the encoder's ceiling, as headers and retransmissions
 /// need some; and where nothing encodes, so much.
-const HEADROOM: f64 = 1.25;
+pub(super) const HEADROOM: f64 = 1.25;
 const MOST: f64 = 100e6;
 
 /// Packets written before what the core made of them is sent: few at first, so that a large frame begins to leave

@@ -65,8 +65,9 @@ impl Part {
     }
 }
 
-/// Of the sessions of one address, the bit/s that each may be sent; of all together no more than `tether`.
-pub fn share(now: Instant, tether: Option<f64>, sessions: &mut [(Part, Seen)]) -> Vec<f64> {
+/// Of the sessions of one address, the bit/s that each may be sent; with what else goes there, each of `others` so much
+/// at the most, no more than `tether` of all together. Gives the parts of the others, too.
+pub fn share(now: Instant, tether: Option<f64>, sessions: &mut [(Part, Seen)], others: &[f64]) -> (Vec<f64>, Vec<f64>) {
     judge(now, sessions);
     let mut shares: Vec<_> = sessions.iter().map(|(_, seen)| seen.estimate.min(seen.most)).collect();
     let is_apart = |at: &usize| sessions[*at].0.company == Company::Nobody;
@@ -79,12 +80,18 @@ pub fn share(now: Instant, tether: Option<f64>, sessions: &mut [(Part, Seen)]) -
         let total = joined.iter().map(|at| sessions[*at].1.estimate).sum();
         spread(total, &together, sessions, &mut shares);
     }
+    shares.extend(others);
     if let Some(tether) = tether.filter(|tether| shares.iter().sum::<f64>() > *tether) {
-        let all: Vec<_> = (0..sessions.len()).collect();
-        spread(tether, &all, sessions, &mut shares);
+        let other = |(number, most): (usize, &f64)| {
+            let large = sessions.is_empty() && number == 0;
+            (Part::default(), Seen { estimate: *most, most: *most, trouble: None, reported: None, large })
+        };
+        let all: Vec<_> = sessions.iter().copied().chain(others.iter().enumerate().map(other)).collect();
+        spread(tether, &(0..all.len()).collect::<Vec<_>>(), &all, &mut shares);
     }
     sessions.iter_mut().for_each(|(part, _)| part.has_joined = true);
-    shares
+    let others = shares.split_off(sessions.len());
+    (shares, others)
 }
 
 /// When one has gone, the bit/s that each of those who stay at its address may be sent: what it had is theirs, in

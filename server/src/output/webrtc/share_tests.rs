@@ -143,7 +143,7 @@ impl World {
             (sender.part, seen)
         };
         let mut sessions: Vec<_> = self.senders.iter().enumerate().map(seen).collect();
-        let shares = share(now, self.tether, &mut sessions);
+        let (shares, _) = super::share(now, self.tether, &mut sessions, &[]);
         let drain = self.senders.iter_mut().filter_map(|sender| sender.estimator.take_drain()).max();
         for ((sender, (part, _)), share) in self.senders.iter_mut().zip(sessions).zip(shares) {
             sender.part = part;
@@ -241,6 +241,10 @@ fn seen(estimate: f64, most: f64, large: bool) -> (Part, Seen) {
     (Part::default(), Seen { estimate, most, trouble: None, reported: None, large })
 }
 
+fn share(now: Instant, tether: Option<f64>, sessions: &mut [(Part, Seen)]) -> Vec<f64> {
+    super::share(now, tether, sessions, &[]).0
+}
+
 fn mbit(shares: &[f64]) -> Vec<f64> {
     shares.iter().map(|share| (share / 1e4).round() / 100.0).collect()
 }
@@ -251,6 +255,20 @@ fn a_link_without_congestion_limits_nobody() {
     let mut all = [seen(10e6, 10e6, true), seen(5e6, 5e6, false)];
     assert_eq!(mbit(&share(now, None, &mut all)), [10.0, 5.0]);
     assert_eq!(mbit(&share(now, Some(20e6), &mut all)), [10.0, 5.0]);
+}
+
+#[test]
+fn what_others_send_there_counts_too() {
+    let now = Instant::now();
+    let mut watched = [seen(10e6, 10e6, true)];
+    let (shares, others) = super::share(now, Some(5e6), &mut watched, &[10e6]);
+    assert_eq!((mbit(&shares), mbit(&others)), (vec![3.0], vec![2.0]));
+    let (shares, others) = super::share(now, Some(5e6), &mut watched, &[0.5e6]);
+    assert_eq!((mbit(&shares), mbit(&others)), (vec![4.5], vec![0.5]), "which needs less");
+    let (shares, others) = super::share(now, Some(20e6), &mut watched, &[10e6]);
+    assert_eq!((mbit(&shares), mbit(&others)), (vec![10.0], vec![10.0]), "there is room for both");
+    let (shares, others) = super::share(now, Some(5e6), &mut [], &[10e6, 10e6]);
+    assert_eq!((mbit(&shares), mbit(&others)), (vec![], vec![3.0, 2.0]), "nobody watches by WebRTC");
 }
 
 #[test]
