@@ -228,7 +228,8 @@ fn each_stream_is_played_by_its_paths_over_rtsp() {
     let runtime = Runtime::new().expect("a runtime");
     let jpeg: Vec<_> = streams.iter().map(|stream| Arc::new(JpegOutput::new(stream, 4))).collect();
     let users = Arc::new(Users::new(&LoginConfig::default()).expect("users"));
-    let seats = Seats { max_clients: 4, pilots: Pilots::shared(Pilot::First), users };
+    let (pilots, takers) = (Pilots::shared(Pilot::First), Arc::default());
+    let seats = Seats { max_clients: 4, pilots, users, takers };
     let config = RtspConfig { port: 0, paths: RTSP_PATHS.map(str::to_owned).into(), digest: None, basic_auth: false };
     let rtsp = runtime.block_on(async {
         RtspOutput::start(&streams, &jpeg, None, config, [127, 0, 0, 1].into(), Vec::new(), seats).expect("a free port")
