@@ -583,6 +583,13 @@ pub struct MachineOptions {
     #[arg(help_heading = DISCOVERY, long, value_parser = whole::<u16>, value_name = "PORT")]
     pub discovery_port: Option<u16>,
 
+    /// Be an ONVIF camera for recorders [default: off]
+    ///
+    /// Profiles S and T: found by WS-Discovery (UDP 3702), then by HTTP at /onvif/device_service; the video goes by RTSP.
+    /// Who may watch and change things is as by HTTP
+    #[arg(help_heading = DISCOVERY, long, action = ArgAction::SetTrue)]
+    pub onvif: Option<bool>,
+
     /// Do not announce this server [default: off]
     ///
     /// Nor answer queries

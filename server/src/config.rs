@@ -84,6 +84,8 @@ pub struct Config {
     pub max_viewers: u16,
     /// 0: any free port.
     pub media_port: u16,
+    /// Whether ONVIF is served; by WS-Discovery it is found unless there is no discovery.
+    pub onvif: bool,
     /// None: no discovery.
     pub discovery_port: Option<u16>,
     /// Empty: every suitable one.
@@ -247,6 +249,7 @@ impl Config {
             rtsp: if wants(Transport::Rtsp) { Some(rtsp(options)?) } else { None },
             max_viewers: options.max_viewers.unwrap_or(16),
             media_port: options.media_port.unwrap_or(0),
+            onvif: options.onvif.unwrap_or_default(),
             discovery_port: discovery.then(|| options.discovery_port.unwrap_or(5003)),
             interfaces: options.interface.clone(),
             stun: options.stun.clone(),

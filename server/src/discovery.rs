@@ -275,18 +275,18 @@ impl Sender {
 
 /// Answers are a little longer than queries, and a sender's address can be forged: their number is bounded, and so is
 /// the memory.
-struct AnswerLimit {
+pub(crate) struct AnswerLimit {
     second: Instant,
     answers: u32,
     by_peer: HashMap<IpAddr, u32>,
 }
 
 impl AnswerLimit {
-    fn new(now: Instant) -> Self {
+    pub fn new(now: Instant) -> Self {
         Self { second: now, answers: 0, by_peer: HashMap::new() }
     }
 
-    fn allows(&mut self, now: Instant, peer: IpAddr) -> bool {
+    pub fn allows(&mut self, now: Instant, peer: IpAddr) -> bool {
         if now.saturating_duration_since(self.second) >= Duration::from_secs(1) {
             *self = Self::new(now);
         }

@@ -10,6 +10,7 @@ pub mod http;
 mod identity;
 pub mod inlet;
 mod log_limit;
+pub mod onvif;
 pub mod output;
 pub mod packetize;
 pub mod pipeline;

@@ -22,6 +22,8 @@ use crate::events::Events;
 use crate::http::{self, Api, Tls};
 use crate::identity::{self, Identity};
 use crate::inlet::Inlet;
+use crate::onvif::Onvif;
+use crate::onvif::discovery::{About, Discovery as OnvifDiscovery};
 use crate::output::Output;
 use crate::output::jpeg::JpegOutput;
 use crate::output::pilots::Pilots;
@@ -73,6 +75,7 @@ pub struct Server {
     cameras: Vec<(Handle, Asked)>,
     jpeg: Vec<Arc<JpegOutput>>,
     discovery: Option<Discovery>,
+    onvif: Option<(Arc<Onvif>, Option<OnvifDiscovery>)>,
     service: Service,
 }
 
@@ -145,6 +148,7 @@ impl Server {
             }
             None => None,
         };
+        let onvif = config.onvif.then(|| Onvif::bind(&config)).transpose()?;
         let id = discovery::server_id(&config.name, config.host, config.signal_port);
         // Whom nobody finds, nobody has to know again.
         let identity = match &discovery {
@@ -173,6 +177,7 @@ impl Server {
             cameras,
             jpeg,
             discovery,
+            onvif,
             service: Service::default(),
         })
     }
@@ -237,6 +242,7 @@ impl Server {
             cameras,
             jpeg,
             discovery,
+            onvif,
             service,
         } = self;
         let rtsp = rtsp.map(Arc::new);
@@ -289,6 +295,23 @@ impl Server {
             );
         }
 
+        let (onvif, found) = onvif.unzip();
+        if let Some(onvif) = &onvif {
+            tracing::info!("ONVIF at {}", onvif.address(&format!("{here}:{}", http_addr.port())));
+            onvif.say();
+        }
+        if let Some(found) = found.flatten() {
+            let about = About { id: id.clone(), name: config.name.clone(), scheme, port: http_addr.port() };
+            let token = stop.clone();
+            tasks.spawn(async move {
+                if let Err(error) = found.run(about, token).await {
+                    tracing::error!(
+                        error = format!("{error:#}"),
+                        "WS-Discovery has ended: recorders need the address now"
+                    );
+                }
+            });
+        }
         let events = Events::new(stop.clone());
         for stream in streams.iter() {
             tasks.spawn(events.tell_of(Arc::clone(stream)));
@@ -305,6 +328,7 @@ impl Server {
             settings,
             events: events.clone(),
             users,
+            onvif,
             allow_hosts: config.allow_hosts.clone(),
             allow_origins: config.allow_origins.clone(),
             limits: config.http_limits,

@@ -25,6 +25,10 @@ const CHALLENGES: [HeaderValue; 2] = [
     HeaderValue::from_static("Bearer realm=\"rov-server\""),
 ];
 
+/// What pages are told to which a browser adds the password that it knows.
+pub(super) const FOREIGN: &str =
+    "pages of other origins may change nothing here: start the server with --allow-origin ORIGIN to let one";
+
 /// A controller, whose request may change something. The request comes from no page of another origin, to which a
 /// browser adds the password that it knows.
 pub(super) struct Controller(pub Caller);
@@ -38,10 +42,8 @@ impl FromRequestParts<Arc<Api>> for Controller {
         let what = format!("{} {}", parts.method, parts.uri.path());
         let is_foreign = parts.extensions.get::<Arc<Access>>().is_none_or(|access| !is_trusted(&parts.headers, access));
         if is_foreign {
-            let why = "pages of other origins may change nothing here: start the server with --allow-origin ORIGIN to \
-                       let one";
-            api.users.refused(&caller, &what, why);
-            return Err(Rejection::Failure(Failure(StatusCode::FORBIDDEN, why.to_owned())));
+            api.users.refused(&caller, &what, FOREIGN);
+            return Err(Rejection::Failure(Failure(StatusCode::FORBIDDEN, FOREIGN.to_owned())));
         }
         match api.users.may_change(caller.user.as_ref()) {
             Ok(()) => Ok(Self(caller)),

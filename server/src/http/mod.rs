@@ -11,6 +11,7 @@ mod failure;
 mod jpeg;
 mod login;
 mod metrics;
+mod onvif;
 mod openapi;
 mod page;
 mod sdp;
@@ -47,6 +48,7 @@ use self::sdp::sdp;
 pub use self::tls::{CertificateFiles, Tls};
 use self::whep::{hang_up, modify, offer, whep, whep_options};
 use crate::events::Events;
+use crate::onvif::Onvif;
 use crate::output::jpeg::JpegOutput;
 use crate::output::rtp::RtpOutput;
 use crate::output::rtsp::RtspOutput;
@@ -71,6 +73,8 @@ pub struct Api {
     pub settings: Arc<Settings>,
     pub events: Events,
     pub users: Arc<Users>,
+    /// None: not served.
+    pub onvif: Option<Arc<Onvif>>,
     /// Names by which the server may be asked, beside those of the machine, and origins of pages that may use it.
     pub allow_hosts: Vec<String>,
     pub allow_origins: Vec<String>,
@@ -130,19 +134,23 @@ fn router(api: Arc<Api>, access: Arc<Access>) -> Router {
         .route(SNAPSHOT_PATH, get(snapshot))
         .route(MJPEG_PATH, get(mjpeg))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), may_watch));
-    page::routes()
+    let all = page::routes()
         .merge(watching)
         .route("/healthz", get(health))
         .route(LOGIN_PATH, get(login))
         .fallback(|| async { fail(StatusCode::NOT_FOUND, "there is nothing at this path") })
-        .method_not_allowed_fallback(|| async {
-            fail(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method: see the Allow header")
-        })
-        .layer(middleware::from_fn_with_state(Arc::clone(&api), authenticate))
-        .layer(Extension(Arc::clone(&access)))
+        .method_not_allowed_fallback(not_allowed)
+        .layer(middleware::from_fn_with_state(Arc::clone(&api), authenticate));
+    // There who asks may be said in the body.
+    let all = if api.onvif.is_some() { all.merge(onvif::routes()) } else { all };
+    all.layer(Extension(Arc::clone(&access)))
         .layer(middleware::from_fn_with_state(access, guard))
         .layer(middleware::from_fn_with_state(api.limits.body, receive))
         .with_state(api)
+}
+
+async fn not_allowed() -> Response {
+    fail(StatusCode::METHOD_NOT_ALLOWED, "this path does not take this method: see the Allow header")
 }
 
 /// Whose a connection is, and where it came in: viewers can surely reach that address of this machine.

@@ -59,7 +59,7 @@ pub(super) async fn change_one(
     let scope = api.settings.scope_of(&name, stream)?;
     let mut given = values(&headers, &body)?;
     match (given.remove("value"), given.is_empty()) {
-        (Some(value), true) => change(api, caller, scope, Values::from([(name, value)])).await,
+        (Some(value), true) => Ok(Json(change(api, caller, scope, Values::from([(name, value)])).await?)),
         _ => Err(Refused::body("the body is not {\"value\": ...}")),
     }
 }
@@ -74,10 +74,11 @@ pub(super) async fn change_of_place(
 ) -> Result<Json<Changed>, Refused> {
     let Path(place) = place?;
     let scope = scope(&api, &place)?;
-    change(api, caller, scope, values(&headers, &body)?).await
+    Ok(Json(change(api, caller, scope, values(&headers, &body)?).await?))
 }
 
-async fn change(api: Arc<Api>, caller: Caller, scope: Scope, values: Values) -> Result<Json<Changed>, Refused> {
+/// All or none; with the lines of the audit and what those who follow are told.
+pub(super) async fn change(api: Arc<Api>, caller: Caller, scope: Scope, values: Values) -> Result<Changed, Refusal> {
     let limit = api.limits.change;
     // To its end, also where nobody waits for it any more.
     let change = tokio::spawn(async move {
@@ -94,11 +95,11 @@ async fn change(api: Arc<Api>, caller: Caller, scope: Scope, values: Values) -> 
         result
     });
     match tokio::time::timeout(limit, change).await {
-        Ok(done) => Ok(Json(done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?)),
+        Ok(done) => done.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())),
         Err(_) => {
             let limit = limit.as_secs();
             let message = format!("not done within {limit} s, and goes on: /api/events tells when it is");
-            Err(Refusal::NotNow(message).into())
+            Err(Refusal::NotNow(message))
         }
     }
 }

@@ -1,0 +1,475 @@
+//! Who asks by a digest: WS-UsernameToken (SHA-1 over nonce, time and password) and HTTP Digest (RFC 7616, MD5), as ONVIF
+//! has them. Both need the password itself, so users of a file, of whom a hash alone is known, cannot log in by one.
+//!
+//! What was used once is not taken a second time.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use md5::{Digest as _, Md5};
+use ring::digest::{self, SHA1_FOR_LEGACY_USE_ONLY, SHA256};
+use ring::hmac;
+use ring::rand::SystemRandom;
+use rov_common::sync::lock;
+use subtle::ConstantTimeEq;
+use thiserror::Error;
+
+use super::soap::Element;
+use super::time::date_time;
+use crate::users::{LoginConfig, Password, User, UserConfig};
+
+/// By how much a client's clock may be wrong: recorders are rarely set.
+const SKEW: Duration = Duration::from_secs(3600);
+/// How long a nonce of HTTP Digest is taken.
+const NONCE_LIFE: Duration = Duration::from_secs(300);
+/// Digests that are remembered until they cannot be used again anyway. A recorder that asks each second has 7,200.
+const MAX_USED: usize = 65_536;
+const MAX_NONCE: usize = 256;
+pub const REALM: &str = "rov-server";
+
+const SECURITY: &str = "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-secext-1.0.xsd";
+
+/// Why a digest is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Refused {
+    #[error(
+        "the user name or the password is wrong; users of the file cannot log in by a digest, as their passwords are known \
+         as hashes alone: use a password in clear or HTTP Basic, best with --tls"
+    )]
+    Wrong,
+    #[error("the time in it (Created) differs from this machine's by more than an hour: set the clock of either")]
+    Clock,
+    #[error("it has been used before: each request needs a nonce of its own")]
+    Used,
+    #[error("its nonce is too old: ask again with the one of this answer")]
+    Stale,
+    #[error("it has no user name, password, nonce or time (Created), or these cannot be read")]
+    Incomplete,
+}
+
+/// What WS-Security says of who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Token {
+    pub user: String,
+    pub password: Secret,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Secret {
+    Clear(String),
+    Digest { digest: Vec<u8>, nonce: Vec<u8>, created: String },
+}
+
+impl Token {
+    /// That of a SOAP header, where there is one.
+    ///
+    /// # Errors
+    /// Where it is not whole.
+    pub fn of(header: &Element) -> Result<Option<Self>, Refused> {
+        let Some(security) = header.children.iter().find(|child| child.is(SECURITY, "Security")) else {
+            return Ok(None);
+        };
+        let Some(token) = security.child("UsernameToken") else { return Ok(None) };
+        let user = token.value("Username").ok_or(Refused::Incomplete)?.to_owned();
+        let password = token.child("Password").ok_or(Refused::Incomplete)?;
+        let kind = password.attribute("Type").unwrap_or_default();
+        if !kind.ends_with("#PasswordDigest") {
+            return Ok(Some(Self { user, password: Secret::Clear(password.text.clone()) }));
+        }
+        let bytes = |text: &str| STANDARD_NO_PAD.decode(text.trim_end_matches('=')).ok();
+        let digest = bytes(&password.text);
+        let nonce = token.value("Nonce").and_then(bytes).filter(|nonce| (1..=MAX_NONCE).contains(&nonce.len()));
+        let created = token.value("Created").map(str::to_owned);
+        match (digest, nonce, created) {
+            (Some(digest), Some(nonce), Some(created)) => {
+                Ok(Some(Self { user, password: Secret::Digest { digest, nonce, created } }))
+            }
+            _ => Err(Refused::Incomplete),
+        }
+    }
+}
+
+/// The users who can log in by a digest.
+pub struct Digests {
+    users: Vec<(User, String)>,
+    /// Of those who cannot.
+    others: Vec<String>,
+    /// Of this run: what nonces are made with.
+    key: hmac::Key,
+    used: Mutex<Used>,
+}
+
+impl Digests {
+    /// # Errors
+    /// When the machine has no random numbers.
+    pub fn of(config: &LoginConfig) -> anyhow::Result<Self> {
+        let key = hmac::Key::generate(hmac::HMAC_SHA256, &SystemRandom::new());
+        let plain = |user: &UserConfig| match &user.password {
+            Some(Password::Plain(password)) => {
+                Some((User { name: user.name.as_str().into(), role: user.role }, password.clone()))
+            }
+            _ => None,
+        };
+        let others = config.users.iter().filter(|user| plain(user).is_none()).map(|user| user.name.clone());
+        Ok(Self {
+            users: config.users.iter().filter_map(plain).collect(),
+            others: others.collect(),
+            key: key.map_err(|_| anyhow::anyhow!("no random numbers"))?,
+            used: Mutex::new(Used::new(MAX_USED)),
+        })
+    }
+
+    pub fn has_users(&self) -> bool {
+        !self.users.is_empty()
+    }
+
+    /// The names of those who cannot log in so.
+    pub fn others(&self) -> &[String] {
+        &self.others
+    }
+
+    /// Whose WS-UsernameToken it is.
+    ///
+    /// # Errors
+    /// Says why nobody's.
+    pub fn token(&self, user: &str, given: (&[u8], &[u8], &str), now: SystemTime) -> Result<User, Refused> {
+        let (digest, nonce, created) = given;
+        let at = date_time(created).ok_or(Refused::Incomplete)?.unix_timestamp();
+        let apart = at.abs_diff(i64::try_from(seconds(now)).unwrap_or(i64::MAX));
+        let (known, password) = self.find(user)?;
+        let expected =
+            digest::digest(&SHA1_FOR_LEGACY_USE_ONLY, &[nonce, created.as_bytes(), password.as_bytes()].concat());
+        if !bool::from(expected.as_ref().ct_eq(digest)) {
+            return Err(Refused::Wrong);
+        }
+        if apart > SKEW.as_secs() {
+            return Err(Refused::Clock);
+        }
+        let until = u64::try_from(at).unwrap_or(0) + SKEW.as_secs();
+        self.use_once(&[user.as_bytes(), created.as_bytes(), nonce], until, now)?;
+        Ok(known.clone())
+    }
+
+    /// Whose `Authorization: Digest` it is, whose `fields` follow the scheme.
+    ///
+    /// # Errors
+    /// Says why nobody's.
+    pub fn header(&self, fields: &str, method: &str, path: &str, now: SystemTime) -> Result<User, Refused> {
+        let fields = Fields::parse(fields).ok_or(Refused::Incomplete)?;
+        let get = |name| fields.get(name).ok_or(Refused::Incomplete);
+        let (user, nonce, uri, response) = (get("username")?, get("nonce")?, get("uri")?, get("response")?);
+        let (qop, count, own) = (get("qop")?, get("nc")?, get("cnonce")?);
+        let algorithm = fields.get("algorithm").unwrap_or("MD5");
+        let is_of_it = uri == path || uri.split_once("://").is_some_and(|(_, rest)| rest.ends_with(path));
+        if fields.get("realm") != Some(REALM) || !algorithm.eq_ignore_ascii_case("MD5") || qop != "auth" || !is_of_it {
+            return Err(Refused::Wrong);
+        }
+        let (known, password) = self.find(user)?;
+        let (first, second) = (md5(&[user, REALM, password]), md5(&[method, uri]));
+        let expected = md5(&[&first, nonce, count, own, qop, &second]);
+        if !bool::from(expected.as_bytes().ct_eq(response.to_ascii_lowercase().as_bytes())) {
+            return Err(Refused::Wrong);
+        }
+        let until = self.made_at(nonce).ok_or(Refused::Stale)? + NONCE_LIFE.as_secs();
+        if until < seconds(now) {
+            return Err(Refused::Stale);
+        }
+        self.use_once(&[nonce.as_bytes(), count.as_bytes(), own.as_bytes()], until, now)?;
+        Ok(known.clone())
+    }
+
+    /// The value of `WWW-Authenticate`.
+    pub fn challenge(&self, is_stale: bool, now: SystemTime) -> String {
+        let stale = if is_stale { ", stale=true" } else { "" };
+        format!("Digest realm=\"{REALM}\", qop=\"auth\", algorithm=MD5, nonce=\"{}\"{stale}", self.nonce(seconds(now)))
+    }
+
+    fn nonce(&self, at: u64) -> String {
+        let at = at.to_be_bytes();
+        let proof = hmac::sign(&self.key, &at);
+        URL_SAFE_NO_PAD.encode([&at[..], &proof.as_ref()[..16]].concat())
+    }
+
+    /// When this server made a nonce; None: it did not.
+    fn made_at(&self, nonce: &str) -> Option<u64> {
+        let bytes = URL_SAFE_NO_PAD.decode(nonce).ok()?;
+        let at = u64::from_be_bytes(bytes.first_chunk().copied()?);
+        bool::from(self.nonce(at).as_bytes().ct_eq(nonce.as_bytes())).then_some(at)
+    }
+
+    fn find(&self, name: &str) -> Result<(&User, &str), Refused> {
+        let known = self.users.iter().find(|(user, _)| *user.name == *name).ok_or(Refused::Wrong)?;
+        Ok((&known.0, &known.1))
+    }
+
+    fn use_once(&self, parts: &[&[u8]], until: u64, now: SystemTime) -> Result<(), Refused> {
+        let mut context = digest::Context::new(&SHA256);
+        for part in parts {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        let mark = context.finish().as_ref().first_chunk().copied().unwrap_or_default();
+        let is_first = lock(&self.used).is_first(until, mark, seconds(now));
+        is_first.then_some(()).ok_or(Refused::Used)
+    }
+}
+
+type Mark = [u8; 16];
+
+/// What was used, by the time until which it could be used again.
+struct Used {
+    marks: BTreeSet<(u64, Mark)>,
+    limit: usize,
+    /// What could be used until then has been forgotten: it is refused.
+    floor: u64,
+}
+
+impl Used {
+    fn new(limit: usize) -> Self {
+        Self { marks: BTreeSet::new(), limit, floor: 0 }
+    }
+
+    /// Whether it is used for the first time, as far as that is known.
+    fn is_first(&mut self, until: u64, mark: Mark, now: u64) -> bool {
+        while self.marks.first().is_some_and(|(until, _)| *until < now) {
+            self.marks.pop_first();
+        }
+        if until <= self.floor || !self.marks.insert((until, mark)) {
+            return false;
+        }
+        if self.marks.len() > self.limit
+            && let Some((until, _)) = self.marks.pop_first()
+        {
+            self.floor = until;
+        }
+        true
+    }
+}
+
+/// The fields of `Authorization: Digest`.
+struct Fields<'a>(Vec<(&'a str, &'a str)>);
+
+impl<'a> Fields<'a> {
+    fn parse(mut text: &'a str) -> Option<Self> {
+        let mut fields = Vec::new();
+        loop {
+            text = text.trim_start_matches([' ', '\t', ',']);
+            if text.is_empty() {
+                return Some(Self(fields));
+            }
+            let (name, rest) = text.split_once('=')?;
+            let rest = rest.trim_start();
+            // What is escaped in it is none of ours, but for a user name, which has no quote and no backslash.
+            let (value, rest) = match rest.strip_prefix('"') {
+                Some(quoted) => quoted.split_once('"')?,
+                None => rest.split_at(rest.find([',', ' ']).unwrap_or(rest.len())),
+            };
+            fields.push((name.trim(), value));
+            text = rest;
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<&'a str> {
+        self.0.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| *value)
+    }
+}
+
+/// Of the parts with colons between them, in hexadecimal digits.
+fn md5(parts: &[&str]) -> String {
+    Md5::digest(parts.join(":")).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+/// The digest that a client would send, in base64.
+pub fn password_digest(nonce: &[u8], created: &str, password: &str) -> String {
+    let bytes = [nonce, created.as_bytes(), password.as_bytes()].concat();
+    STANDARD.encode(digest::digest(&SHA1_FOR_LEGACY_USE_ONLY, &bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use rov_common::api::{Role, View};
+
+    use super::super::soap::Envelope;
+    use super::*;
+    use crate::users::{PasswordHash, TokenHash};
+
+    const CREATED: &str = "2010-09-16T07:50:45Z";
+
+    fn created() -> SystemTime {
+        SystemTime::from(date_time(CREATED).unwrap())
+    }
+
+    fn digests() -> Digests {
+        let user = |name: &str, password| UserConfig {
+            name: name.to_owned(),
+            role: Role::Controller,
+            password,
+            token: Some(TokenHash::of(name)),
+        };
+        let hash = Password::Hash(PasswordHash::of("shallow").unwrap());
+        let users = vec![
+            user("user", Some(Password::Plain("userpassword".to_owned()))),
+            user("filed", Some(hash)),
+            user("program", None),
+        ];
+        Digests::of(&LoginConfig { view: View::Open, users }).unwrap()
+    }
+
+    /// The example of ONVIF's Application Programmer's Guide, section 6.1.1.3.
+    const NONCE: &str = "LKqI6G/AikKCQrN0zqZFlg==";
+    const DIGEST: &str = "tuOSpGlFlIXsozq4HFNeeGeFLEI=";
+
+    fn token(digests: &Digests, user: &str, digest: &str, nonce: &str, now: SystemTime) -> Result<User, Refused> {
+        let (digest, nonce) = (STANDARD.decode(digest).unwrap(), STANDARD.decode(nonce).unwrap());
+        digests.token(user, (&digest, &nonce, CREATED), now)
+    }
+
+    #[test]
+    fn the_example_of_the_guide_is_right_once_and_within_an_hour() {
+        assert_eq!(password_digest(&STANDARD.decode(NONCE).unwrap(), CREATED, "userpassword"), DIGEST);
+        let hour = Duration::from_secs(3600);
+        for (now, expected) in [
+            (created(), None),
+            (created() + hour, None),
+            (created() - hour, None),
+            (created() + hour + Duration::from_secs(1), Some(Refused::Clock)),
+            (created() - hour - Duration::from_secs(1), Some(Refused::Clock)),
+        ] {
+            let digests = digests();
+            assert_eq!(token(&digests, "user", DIGEST, NONCE, now).err(), expected, "{now:?}");
+            if expected.is_none() {
+                assert_eq!(token(&digests, "user", DIGEST, NONCE, now), Err(Refused::Used));
+            }
+        }
+        let other = password_digest(b"other", CREATED, "userpassword");
+        let digests = digests();
+        token(&digests, "user", DIGEST, NONCE, created()).unwrap();
+        token(&digests, "user", &other, &STANDARD.encode("other"), created()).unwrap();
+        // It is known as long as it could be used again.
+        assert_eq!(token(&digests, "user", DIGEST, NONCE, created() + hour), Err(Refused::Used));
+    }
+
+    #[test]
+    fn another_password_or_user_is_wrong_and_a_hash_knows_no_digest() {
+        let digests = digests();
+        let wrong = password_digest(&STANDARD.decode(NONCE).unwrap(), CREATED, "other");
+        let filed = password_digest(&STANDARD.decode(NONCE).unwrap(), CREATED, "shallow");
+        for (user, digest) in
+            [("user", &wrong[..]), ("nobody", DIGEST), ("filed", &filed), ("program", DIGEST), ("user", "")]
+        {
+            assert_eq!(token(&digests, user, digest, NONCE, created()), Err(Refused::Wrong), "{user}");
+        }
+        // A failure uses nothing up.
+        assert!(token(&digests, "user", DIGEST, NONCE, created()).is_ok());
+        assert_eq!(digests.others(), ["filed", "program"]);
+    }
+
+    #[test]
+    fn a_token_is_read_from_the_header_whatever_its_prefixes() {
+        let read = |token: &str| {
+            let text = format!(
+                r#"<E xmlns="http://www.w3.org/2003/05/soap-envelope"><Header>
+                    <o:Security xmlns:o="{SECURITY}"><o:UsernameToken>{token}</o:UsernameToken></o:Security>
+                </Header><Body><Get/></Body></E>"#
+            );
+            Token::of(
+                &Envelope::parse(text.replace("E>", "Envelope>").replace("<E ", "<Envelope ").as_bytes())
+                    .unwrap()
+                    .header,
+            )
+        };
+        let whole = |password: &str| {
+            format!(
+                r#"<o:Username>user</o:Username>{password}<o:Nonce>{NONCE}</o:Nonce><u:Created xmlns:u="u">{CREATED}</u:Created>"#
+            )
+        };
+        let digest = format!(r#"<o:Password Type="http://x#PasswordDigest">{DIGEST}</o:Password>"#);
+        let Ok(Some(Token { user, password: Secret::Digest { digest: bytes, nonce, created: at } })) =
+            read(&whole(&digest))
+        else {
+            panic!("no token")
+        };
+        assert!(digests().token(&user, (&bytes, &nonce, &at), created()).is_ok());
+        let clear = read("<o:Username>user</o:Username><o:Password>a b</o:Password>").unwrap().unwrap();
+        assert_eq!(clear.password, Secret::Clear("a b".to_owned()));
+        for broken in
+            ["", "<o:Username>user</o:Username>", &whole(""), &format!("<o:Username>user</o:Username>{digest}")]
+        {
+            assert_eq!(read(broken), Err(Refused::Incomplete), "{broken}");
+        }
+        let long = whole(&digest).replace(NONCE, &"A".repeat(4 * MAX_NONCE));
+        assert_eq!(read(&long), Err(Refused::Incomplete));
+        assert_eq!(Token::of(&Element::default()), Ok(None));
+    }
+
+    #[test]
+    fn what_is_remembered_has_a_bound_beyond_which_the_older_is_refused() {
+        let mut used = Used::new(3);
+        let mark = |number: u8| [number; 16];
+        for (until, number) in [(10, 1), (20, 2), (30, 3), (40, 4)] {
+            assert!(used.is_first(until, mark(number), 0));
+        }
+        assert_eq!(used.marks.len(), 3);
+        for (until, number, first) in [(10, 1, false), (10, 9, false), (20, 2, false), (20, 9, true), (40, 4, false)] {
+            assert_eq!(used.is_first(until, mark(number), 0), first, "{until} {number}");
+        }
+        // That could not be used any more.
+        assert!(used.is_first(100, mark(5), 41) && used.marks.len() == 1);
+    }
+
+    fn header(
+        digests: &Digests,
+        nonce: &str,
+        count: &str,
+        change: (&str, &str),
+        now: SystemTime,
+    ) -> Result<User, Refused> {
+        let (first, second) = (md5(&["user", REALM, "userpassword"]), md5(&["POST", "/onvif/device_service"]));
+        let response = md5(&[&first, nonce, count, "own", "auth", &second]);
+        let fields = format!(
+            r#"username="user", realm="{REALM}", nonce="{nonce}", uri="/onvif/device_service", response="{response}", qop=auth, nc={count}, cnonce="own", algorithm="MD5""#
+        );
+        digests.header(&fields.replace(change.0, change.1), "POST", "/onvif/device_service", now)
+    }
+
+    #[test]
+    fn http_digest_takes_each_count_of_its_own_nonces_once() {
+        let (digests, now) = (digests(), created());
+        let nonce = digests.nonce(seconds(now));
+        assert!(digests.challenge(false, now).contains(&nonce) && digests.challenge(true, now).contains("stale=true"));
+        let same = ("x", "x");
+        assert_eq!(
+            header(&digests, &nonce, "00000001", same, now).map(|user| user.name.to_string()),
+            Ok("user".to_owned())
+        );
+        assert!(header(&digests, &nonce, "00000002", same, now).is_ok());
+        assert_eq!(header(&digests, &nonce, "00000001", same, now), Err(Refused::Used));
+        for change in [
+            ("\"user\"", "\"other\""),
+            ("/onvif/device_service", "/onvif/media_service"),
+            (REALM, "other"),
+            ("MD5", "MD4"),
+            ("nc=00000003", "nc=00000004"),
+            ("response=\"", "response=\"0"),
+        ] {
+            assert_eq!(header(&digests, &nonce, "00000003", change, now), Err(Refused::Wrong), "{change:?}");
+        }
+        for change in [("qop=auth", "q=1"), ("response", "resp"), ("nonce=\"", "nonce=")] {
+            assert!(header(&digests, &nonce, "00000003", change, now).is_err(), "{change:?}");
+        }
+        let late = now + NONCE_LIFE + Duration::from_secs(1);
+        assert_eq!(header(&digests, &nonce, "00000003", same, late), Err(Refused::Stale));
+        let foreign = super::tests::digests().nonce(seconds(now));
+        assert_eq!(header(&digests, &foreign, "00000001", same, now), Err(Refused::Stale));
+        for broken in ["", "username", "username=\"user", "=,=,", "a=\"b\"c=\"d\""] {
+            assert!(digests.header(broken, "POST", "/", now).is_err(), "{broken}");
+        }
+    }
+}
