@@ -23,6 +23,10 @@ use rov_common::rtp::{self, Header};
 use rov_common::units::Bitrate;
 use rov_server::config::Config;
 use rov_server::config_file;
+use rov_server::onvif::auth::Token;
+use rov_server::onvif::discovery::{About, answer as discovery_of_onvif};
+use rov_server::onvif::soap::{self, Envelope};
+use rov_server::onvif::{Fault, name_of as onvif_name};
 use rov_server::output::pilots::Pilots;
 use rov_server::output::webrtc::engine::{Asked, Engine, Reach, Transmit};
 use rov_server::output::webrtc::offer::{self, Fragment};
@@ -33,12 +37,13 @@ use rov_server::rate_control::Pilot;
 /// A target by its name, which is that of its folder in `fuzz/corpus` as well.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     ("annexb", annexb),
     ("config", config),
     ("discovery", discovery),
     ("fec", fec),
     ("offer", offer),
+    ("onvif", onvif),
     ("packetize", packetize),
     ("rtp", rtp),
     ("session", session),
@@ -106,6 +111,21 @@ pub fn offer(body: &[u8]) {
             assert_eq!(again, parsed);
         }
     }
+}
+
+/// A SOAP message by HTTP, or a datagram of WS-Discovery.
+pub fn onvif(message: &[u8]) {
+    let about = About { id: "1".to_owned(), name: "rov".to_owned(), scheme: "http", port: 80 };
+    let answer = discovery_of_onvif(message, &about, Ipv4Addr::LOCALHOST, (0, 1));
+    let Ok(envelope) = Envelope::parse(message) else { return assert_eq!(answer, None) };
+    let _ = Token::of(&envelope.header);
+    if let Some(answer) = answer {
+        assert!(answer.len() < 4096, "{} bytes for {}", answer.len(), message.len());
+        Envelope::parse(answer.as_bytes()).expect("what is answered can be read");
+    }
+    let name = onvif_name(&envelope.body);
+    let fault = Fault::not_supported(&name).text(envelope.version);
+    Envelope::parse(soap::envelope(envelope.version, "", &fault).as_bytes()).expect("a fault that can be read");
 }
 
 /// Sends nothing anywhere.

@@ -17,6 +17,7 @@ pub mod media;
 pub mod namespace;
 pub mod obs;
 pub mod odd_camera;
+pub mod onvif;
 pub mod opencv;
 pub mod process;
 pub mod programs;

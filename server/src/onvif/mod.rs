@@ -13,7 +13,7 @@ mod media;
 mod media2;
 mod profile;
 pub mod soap;
-mod time;
+pub mod time;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,0 +1,527 @@
+//! ONVIF: what recorders find and do, and who may.
+
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant, SystemTime};
+
+use rov_server::onvif::discovery::{GROUP, PORT};
+use rov_server::onvif::soap::{Element, Envelope};
+use rov_server::users::PasswordHash;
+use rov_tests::http::{self, Reply, basic};
+use rov_tests::onvif::{
+    DEVICE, EVENTS, MEDIA, MEDIA2, NOTIFICATION, SOAP_11, SOAP_12, body, clear, digest, digest_at, fault, message,
+    post, python, util,
+};
+use rov_tests::process::{Process, binary, program};
+use rov_tests::programs::Server;
+use rov_tests::wait::{self, until_true};
+use rov_tests::{jpeg, namespace, skipped};
+use serde_json::{Value, json};
+use socket2::SockRef;
+use tempfile::TempDir;
+
+const USER: [&str; 4] = ["--user", "pilot", "--password", "deep"];
+
+/// Asks the device service, which takes all.
+fn ask(server: &Server, header: &str, namespace: &str, name: &str, within: &str) -> Reply {
+    post(&server.url("/onvif/device_service"), &[], &message(header, namespace, name, within))
+}
+
+/// What is in the answer to that.
+fn answer(server: &Server, header: &str, namespace: &str, name: &str, within: &str) -> Element {
+    let reply = ask(server, header, namespace, name, within);
+    assert_eq!(reply.status, 200, "{name}: {reply:?}");
+    let body = body(&reply);
+    assert_eq!(body.name, format!("{name}Response"));
+    body
+}
+
+/// A configuration of the encoder of stream1 with another bit rate.
+fn with_bitrate(kbps: u32) -> String {
+    format!(
+        r#"<Configuration token="encoder.stream1"><RateControl><BitrateLimit>{kbps}</BitrateLimit></RateControl></Configuration>"#
+    )
+}
+
+fn bitrate(server: &Server) -> Value {
+    let reply = http::get_as(&server.url("/api/settings/streamBitrate"), server.login.as_deref());
+    reply.json()["value"].clone()
+}
+
+/// Codec, width and height of a stream, as ffprobe finds them.
+fn probed(url: &str) -> String {
+    let mut ffprobe = Command::new(program("ffprobe", "ffmpeg"));
+    ffprobe.args(["-v", "error", "-rtsp_transport", "tcp", "-show_entries", "stream=codec_name,width,height"]);
+    let output = ffprobe.args(["-of", "csv=p=0", url]).output().expect("ffprobe starts");
+    assert!(output.status.success(), "{url}: {output:?}");
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// What `recorder.py` prints of a server.
+fn recorded(server: &Server, user: &str, password: &str, secret: &str) -> Option<Value> {
+    let python = python()?;
+    let (host, port) = (server.address.ip().to_string(), server.address.port().to_string());
+    let mut command = Command::new(python);
+    command.args(["-c", include_str!("../src/recorder.py"), &host, &port, user, password, secret]);
+    let output = command.output().expect("Python starts");
+    let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{errors}\n{}", server.process.stderr());
+    Some(serde_json::from_str(said.trim()).unwrap_or_else(|error| panic!("{error}: {said}")))
+}
+
+#[test]
+fn onvif_zeep_finds_both_streams_and_changes_one() {
+    let server = Server::start(&[&USER[..], &["--onvif", "--view", "open", "--stream2", "160x120@10"]].concat());
+    server.wait_until_running();
+    let Some(found) = recorded(&server, "pilot", "deep", "digest") else { return };
+    let profiles = found["profiles"].as_array().expect("profiles");
+    assert_eq!(profiles.len(), 2, "{found}");
+    for (profile, (name, size)) in profiles.iter().zip([("stream1", [320, 240]), ("stream2", [160, 120])]) {
+        assert_eq!((&profile["token"], &profile["source"]), (&json!(name), &json!("cam1")));
+        assert_eq!((&profile["size"], &profile["encoding"]), (&json!(size), &json!("H264")));
+        assert_eq!(profile["bitrates"], json!([50, 500_000]), "as in the table of settings");
+        assert!(profile["sizes"].as_array().is_some_and(|sizes| sizes.contains(&json!(size))), "{profile}");
+        let stream = profile["stream"].as_str().expect("an address");
+        assert!(stream.ends_with(&format!("/{name}")), "{stream}");
+        assert_eq!(probed(stream), format!("h264,{},{}", size[0], size[1]));
+        let snapshot = profile["snapshot"].as_str().expect("an address");
+        let curl =
+            Command::new(program("curl", "curl")).args(["-sS", "--fail", snapshot]).output().expect("curl starts");
+        assert!(curl.status.success() && curl.stdout.starts_with(&[0xff, 0xd8]), "{snapshot}: {curl:?}");
+    }
+    assert_eq!(
+        (&found["sources"], &found["unchanged"], &found["changed"]),
+        (&json!(["cam1"]), &Value::Null, &Value::Null)
+    );
+    assert_eq!((&found["rate"], bitrate(&server)), (&json!([10, 900]), json!(900)));
+    let refused = |name: &str| found[name].as_str().unwrap_or_default().to_owned();
+    assert!(refused("outside").contains("BitrateLimit 1: must be from 50 to 500000"), "{found}");
+    assert!(refused("unknown").contains("there is no operation GetOSDs here"), "{found}");
+    assert_eq!(found["services"], json!([DEVICE, MEDIA, MEDIA2, EVENTS]));
+    assert_eq!(found["interfaces"], json!(["127.0.0.1"]));
+    assert_eq!(found["capabilities"], json!(server.url("/onvif/media_service")));
+    assert_eq!((&found["information"]["Model"], &found["digest"]), (&json!("rov-server"), &json!(true)));
+    let messages: Vec<_> = found["messages"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    assert!(messages.iter().filter(|topic| **topic == "tns1:VideoSource/SignalLoss").count() >= 2, "{messages:?}");
+    assert!(messages.contains(&"tns1:Media/ConfigurationChanged"), "{messages:?}");
+    let log = server.process.stderr();
+    assert!(log.contains("audit: changed settings of stream cam1/stream1") && log.contains("user=\"pilot\""), "{log}");
+}
+
+/// A server with a viewer and a controller in a file.
+fn with_file(view: &str) -> (Server, TempDir) {
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = folder.path().join("rov.toml");
+    let hash = |password: &str| PasswordHash::of(password).expect("a hash").as_str().to_owned();
+    let user = |name: &str, role: &str, password: &str| {
+        format!("[[user]]\nname = '{name}'\nrole = '{role}'\npassword = '{}'\n", hash(password))
+    };
+    let (guest, pilot) = (user("guest", "viewer", "shallow"), user("pilot", "controller", "deep"));
+    std::fs::write(&file, format!("onvif = true\nview = '{view}'\n{guest}{pilot}")).expect("the file");
+    let mut server = Server::start(&["--config", file.to_str().expect("a path")]);
+    server.login = Some(basic("pilot", "deep"));
+    (server, folder)
+}
+
+#[test]
+fn users_of_a_file_log_in_by_a_password_in_clear_and_a_viewer_changes_nothing() {
+    let (server, _file) = with_file("open");
+    server.wait_until_running();
+    let set = |header: &str, login: &[(&str, &str)]| {
+        let message = message(header, MEDIA, "SetVideoEncoderConfiguration", &with_bitrate(800));
+        post(&server.url("/onvif/media_service"), login, &message)
+    };
+    let guest = basic("guest", "shallow");
+    for (header, login) in [(clear("guest", "shallow"), None), (String::new(), Some(("Authorization", &*guest)))] {
+        let refused = set(&header, login.as_slice());
+        assert_eq!((refused.status, fault(&refused).0), (403, "ter:NotAuthorized".to_owned()), "{refused:?}");
+        assert!(fault(&refused).1.contains("guest is a viewer"), "{refused:?}");
+    }
+    assert_eq!(set("", &[]).status, 401, "nobody");
+    // A hash cannot be compared with a digest, which is said at the start as well.
+    let refused = set(&digest("pilot", "deep"), &[]);
+    assert!(refused.status == 400 && fault(&refused).1.contains("cannot log in by a digest"), "{refused:?}");
+    assert!(server.process.stderr().contains("ONVIF: guest, pilot cannot log in by a digest"));
+    let foreign = [("Authorization", &*basic("pilot", "deep")), ("Origin", "http://evil.example")];
+    assert_eq!(set("", &foreign).status, 403, "a browser would add the password that it knows");
+    assert_eq!(bitrate(&server), json!(0), "nothing was changed");
+    let done = set(&clear("pilot", "deep"), &[]);
+    assert_eq!((done.status, bitrate(&server)), (200, json!(800)), "{done:?}");
+    let log = server.process.stderr();
+    assert!(log.contains("audit: refused POST /onvif/media_service SetVideoEncoderConfiguration"), "{log}");
+    assert!(log.contains("user=\"guest\"") && !log.contains("shallow") && !log.contains("deep"), "{log}");
+    let Some(found) = recorded(&server, "pilot", "deep", "clear") else { return };
+    assert_eq!((&found["rate"], &found["digest"]), (&json!([10, 900]), &json!(false)));
+}
+
+#[test]
+fn a_closed_view_asks_for_a_login_once_for_each_request() {
+    let server = Server::start(&[&USER[..], &["--onvif"]].concat());
+    server.wait_until_running();
+    let open = ["GetSystemDateAndTime", "GetCapabilities", "GetServices", "GetServiceCapabilities"];
+    for name in open {
+        answer(&server, "", DEVICE, name, "");
+        // A client learns the time with a clock, or a password, that is wrong.
+        answer(&server, &digest("pilot", "wrong"), DEVICE, name, "");
+    }
+    let closed = [(DEVICE, "GetDeviceInformation"), (MEDIA, "GetProfiles"), (EVENTS, "CreatePullPointSubscription")];
+    for (namespace, name) in closed {
+        let refused = ask(&server, "", namespace, name, "");
+        assert_eq!((refused.status, fault(&refused).0), (401, "ter:NotAuthorized".to_owned()), "{name}");
+        assert!(refused.header("www-authenticate").starts_with("Digest realm=\"rov-server\""), "{refused:?}");
+        answer(&server, &digest("pilot", "deep"), namespace, name, "");
+    }
+    let now = SystemTime::now();
+    let (hour, minute) = (Duration::from_secs(3600), Duration::from_secs(60));
+    for (header, expected) in [
+        (digest_at("pilot", "deep", now + hour - minute, b"1"), None),
+        (digest_at("pilot", "deep", now - hour + minute, b"2"), None),
+        (digest_at("pilot", "deep", now - hour + minute, b"2"), Some("used before")),
+        (digest_at("pilot", "deep", now - hour - minute, b"3"), Some("more than an hour")),
+        (digest_at("pilot", "deep", now + hour + minute, b"4"), Some("more than an hour")),
+        (digest("pilot", "wrong"), Some("the password is wrong")),
+        (digest("nobody", "deep"), Some("the password is wrong")),
+        (clear("pilot", "wrong"), Some("the password is wrong")),
+        (digest("pilot", "deep").replace("Nonce>", "Once>"), Some("no user name, password, nonce or time")),
+    ] {
+        let reply = ask(&server, &header, DEVICE, "GetDeviceInformation", "");
+        match expected {
+            None => assert_eq!(reply.status, 200, "{reply:?}"),
+            Some(reason) => {
+                assert_eq!((reply.status, fault(&reply).0), (400, "ter:NotAuthorized".to_owned()));
+                assert!(fault(&reply).1.contains(reason), "{reply:?}");
+            }
+        }
+    }
+    let request = message("", DEVICE, "GetDeviceInformation", "");
+    let by_curl = |args: &[&str]| {
+        let mut curl = Command::new(program("curl", "curl"));
+        curl.args(["-sS", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Content-Type: application/soap+xml"])
+            .args(args);
+        let output = curl.args(["-d", &request, &server.url("/onvif/device_service")]).output().expect("curl starts");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    assert_eq!(by_curl(&["--digest", "-u", "pilot:deep"]), "200");
+    assert_eq!(by_curl(&["--basic", "-u", "pilot:deep"]), "200");
+    assert_eq!(by_curl(&["--digest", "-u", "pilot:wrong"]), "401");
+    // All failed logins of an address count together.
+    until_true("the address has to wait", wait::SOON, || {
+        let _ = ask(&server, &digest("pilot", "wrong"), DEVICE, "GetDeviceInformation", "");
+        http::get_as(&server.url("/api/stats"), Some(&basic("pilot", "wrong"))).status == 429
+    });
+    assert_eq!(ask(&server, &digest("pilot", "wrong"), DEVICE, "GetDeviceInformation", "").status, 429);
+}
+
+#[test]
+fn clients_write_soap_in_many_ways_and_what_is_none_is_refused() {
+    let server = Server::start(&["--onvif"]);
+    let url = server.url("/onvif/device_service");
+    let send = |kind: Option<&str>, body: &str| {
+        let headers: Vec<_> = kind.map(|kind| ("Content-Type", kind)).into_iter().collect();
+        http::request_with("POST", &url, &headers, body.as_bytes())
+    };
+    let plain = message("", DEVICE, "GetHostname", "");
+    let action = format!("application/soap+xml; charset=utf-8; action=\"{DEVICE}/GetHostname\"");
+    for kind in ["application/soap+xml", &action, "text/xml; charset=utf-8", "Application/SOAP+XML", "application/xml"]
+    {
+        let reply = send(Some(kind), &plain);
+        assert_eq!((reply.status, body(&reply).name), (200, "GetHostnameResponse".to_owned()), "{kind}");
+        assert_eq!(reply.header("content-type"), "application/soap+xml; charset=utf-8");
+    }
+    assert_eq!(send(Some("application/json"), &plain).status, 415);
+    // A page could send this without asking.
+    assert_eq!(send(Some("text/plain"), &plain).status, 415);
+    let prefixed = format!(
+        r#"<SOAP-ENV:Envelope xmlns:SOAP-ENV="{SOAP_11}" xmlns:ns1="{DEVICE}"><SOAP-ENV:Body><ns1:GetHostname></ns1:GetHostname></SOAP-ENV:Body></SOAP-ENV:Envelope>"#
+    );
+    let old = send(Some("text/xml"), &prefixed);
+    assert_eq!((old.status, old.header("content-type")), (200, "text/xml; charset=utf-8"));
+    assert!(old.body.contains(SOAP_11) && !old.body.contains(SOAP_12));
+    let unknown = send(Some("text/xml"), &prefixed.replace("GetHostname", "GetNothing"));
+    assert_eq!((unknown.status, body(&unknown).value("faultcode")), (500, Some("s:Server")), "{unknown:?}");
+    for (namespace, name) in [(DEVICE, "GetNothing"), ("urn:other", "GetHostname"), ("", "GetHostname")] {
+        let reply = ask(&server, "", namespace, name, "");
+        assert_eq!((reply.status, fault(&reply).0), (500, "ter:ActionNotSupported".to_owned()), "{namespace} {name}");
+    }
+    let with_entity = format!("<!DOCTYPE a [<!ENTITY x SYSTEM 'file:///etc/passwd'>]>{plain}");
+    let deep = message("", DEVICE, "GetHostname", &format!("{}{}", "<a>".repeat(50), "</a>".repeat(50)));
+    for text in
+        ["", "{}", &plain[..plain.len() - 5], &with_entity, &deep, &plain.replace("GetHostname", "GetHostname&x;")]
+    {
+        let reply = send(Some("text/xml"), text);
+        assert_eq!((reply.status, fault(&reply).0), (400, "ter:WellFormed".to_owned()), "{text}");
+    }
+    assert_eq!(send(Some("text/xml"), &plain.replace("s:Header", &" ".repeat(70_000))).status, 413);
+    assert_eq!(http::get(&url).status, 405);
+    assert_eq!(http::get(&server.url("/onvif/other")).status, 404);
+    // As for all else: another name could be that of a page of the internet.
+    let named =
+        http::request_with("POST", &url, &[("Host", "evil.example"), ("Content-Type", "text/xml")], plain.as_bytes());
+    assert_eq!(named.status, 421);
+    // Nobody changes anything where there is no user.
+    let refused = ask(&server, "", MEDIA, "SetVideoEncoderConfiguration", &with_bitrate(800));
+    assert!(refused.status == 403 && fault(&refused).1.contains("this server has no user"), "{refused:?}");
+    // Without the option there is nothing.
+    let other = Server::start(&[]);
+    assert_eq!(ask(&other, "", DEVICE, "GetHostname", "").status, 404);
+}
+
+#[test]
+fn addresses_are_those_by_which_it_was_asked_and_faults_say_what_cannot_be() {
+    let server = Server::start(&[&USER[..], &["--onvif", "--view", "open", "--bitrate", "600"]].concat());
+    server.wait_until_running();
+    let port = server.address.port();
+    let url = server.url("/onvif/device_service");
+    let setup = "<StreamSetup><Stream>RTP-Unicast</Stream><Transport><Protocol>PROTOCOL</Protocol></Transport></StreamSetup>\
+                 <ProfileToken>stream1</ProfileToken>";
+    let uri = |host: &str, protocol: &str| {
+        let message = message("", MEDIA, "GetStreamUri", &setup.replace("PROTOCOL", protocol));
+        post(&url, &[("Host", host)], &message)
+    };
+    for host in ["127.0.0.1", "localhost", "10.9.8.7"] {
+        for protocol in ["RTSP", "UDP", "TCP"] {
+            let reply = uri(&format!("{host}:{port}"), protocol);
+            let found = body(&reply).child("MediaUri").and_then(|uri| uri.value("Uri")).unwrap_or_default().to_owned();
+            assert!(found.starts_with(&format!("rtsp://{host}:")) && found.ends_with("/stream1"), "{reply:?}");
+        }
+        let services = post(&url, &[("Host", host)], &message("", DEVICE, "GetServices", ""));
+        let text = format!("<tds:XAddr>http://{host}/onvif/media2_service</tds:XAddr>");
+        assert!(services.body.contains(&text), "as it was asked, without a port: {services:?}");
+    }
+    assert_eq!(fault(&uri("127.0.0.1", "HTTP")).0, "ter:InvalidStreamSetup");
+    for (name, within, code) in [
+        ("GetProfile", "<ProfileToken>stream9</ProfileToken>", "ter:NoProfile"),
+        ("GetProfile", "", "ter:InvalidArgs"),
+        ("GetSnapshotUri", "<ProfileToken>cam1/stream1</ProfileToken>", "ter:NoProfile"),
+        ("GetVideoEncoderConfiguration", "<ConfigurationToken>stream1</ConfigurationToken>", "ter:NoConfig"),
+        ("GetVideoSourceConfiguration", "<ConfigurationToken>other</ConfigurationToken>", "ter:NoConfig"),
+    ] {
+        let reply = ask(&server, "", MEDIA, name, within);
+        assert_eq!((reply.status, fault(&reply).0), (400, code.to_owned()), "{name} {within}");
+    }
+    let set = |within: &str| {
+        let within = format!(r#"<Configuration token="encoder.stream1">{within}</Configuration>"#);
+        ask(&server, &digest("pilot", "deep"), MEDIA, "SetVideoEncoderConfiguration", &within)
+    };
+    for (within, reason) in [
+        ("<Encoding>JPEG</Encoding>", "Encoding JPEG"),
+        ("<Resolution><Width>333</Width><Height>240</Height></Resolution>", "only 320x240"),
+        ("<RateControl><FrameRateLimit>0</FrameRateLimit></RateControl>", "FrameRateLimit 0: must be from 1 to 240"),
+        ("<RateControl><FrameRateLimit>many</FrameRateLimit></RateControl>", "is no number"),
+        ("<RateControl><EncodingInterval>2</EncodingInterval></RateControl>", "EncodingInterval 2"),
+        ("<H264><GovLength>0</GovLength></H264>", "GovLength 0"),
+        ("<H264><H264Profile>Extended</H264Profile></H264>", "Profile Extended"),
+        ("<Quality>5</Quality>", "Quality 5"),
+        // Given on the command line.
+        (
+            "<RateControl><FrameRateLimit>12</FrameRateLimit><BitrateLimit>800</BitrateLimit></RateControl>",
+            "the command line",
+        ),
+    ] {
+        let reply = set(within);
+        assert_eq!((reply.status, fault(&reply).0), (400, "ter:ConfigModify".to_owned()), "{within}: {reply:?}");
+        assert!(fault(&reply).1.contains(reason), "{within}: {reply:?}");
+    }
+    let fps = || http::get(&server.url("/api/settings/streamFramerate")).json()["value"].clone();
+    assert_eq!(fps(), json!(30), "all or nothing");
+    let done = set("<RateControl><FrameRateLimit>12</FrameRateLimit><BitrateLimit>600</BitrateLimit></RateControl>\
+        <H264><GovLength>24</GovLength><H264Profile>Main</H264Profile></H264>");
+    assert_eq!((done.status, fps()), (200, json!(12)), "{done:?}");
+    let setting = |name: &str| http::get(&server.url(&format!("/api/settings/{name}"))).json()["value"].clone();
+    assert_eq!((setting("keyframeInterval"), setting("encoderProfile")), (json!(2), json!("main")));
+    let without = Server::start(&["--onvif", "--transport", "webrtc"]);
+    let refused =
+        ask(&without, "", MEDIA2, "GetStreamUri", "<Protocol>RTSP</Protocol><ProfileToken>stream1</ProfileToken>");
+    assert!(fault(&refused).1.contains("RTSP is not served"), "{refused:?}");
+}
+
+#[test]
+fn profile_t_has_the_streams_of_all_cameras_and_says_what_waits_for_a_restart() {
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = folder.path().join("rov.toml");
+    let cameras = "[[camera]]\nname = 'bow'\nsource = 'test'\n[[camera.stream]]\nwidth = 320\nheight = 240\nfps = 15\n\
+                   [[camera]]\nname = 'arm'\nsource = 'test'\n[[camera.stream]]\nname = 'wide'\nwidth = 160\nheight = 120\n\
+                   codec = 'h265'\n";
+    std::fs::write(&file, cameras).expect("the file");
+    let file = file.to_str().expect("a path");
+    let server = Server::start(&[&USER[..], &["--onvif", "--view", "open", "--config", file]].concat());
+    server.wait_until_running();
+    let found = answer(&server, "", MEDIA2, "GetProfiles", "<Type>VideoEncoder</Type>");
+    let profiles: Vec<_> = found
+        .children
+        .iter()
+        .map(|profile| {
+            let encoder =
+                profile.child("Configurations").and_then(|one| one.child("VideoEncoder")).expect("an encoder");
+            (profile.attribute("token").expect("a token"), encoder.value("Encoding").expect("an encoding"))
+        })
+        .collect();
+    assert_eq!(profiles, [("stream1", "H264"), ("arm.wide", "H265")]);
+    // Profile S knows no H.265.
+    assert_eq!(answer(&server, "", MEDIA, "GetProfiles", "").children.len(), 1);
+    assert_eq!(answer(&server, "", MEDIA, "GetVideoSources", "").children.len(), 2);
+    let named = "<Protocol>RTSP</Protocol><ProfileToken>arm.wide</ProfileToken>";
+    let uri = answer(&server, "", MEDIA2, "GetStreamUri", named).value("Uri").map(str::to_owned).expect("an address");
+    assert!(uri.ends_with("/arm/wide"), "{uri}");
+    assert_eq!(probed(&uri), "hevc,160,120");
+    let uri = answer(&server, "", MEDIA2, "GetSnapshotUri", named).value("Uri").map(str::to_owned).expect("an address");
+    let path = uri.strip_prefix(&server.url("")).expect("an address of this server");
+    assert_eq!(jpeg::get(server.address, path).status, 200);
+    let token = "<ConfigurationToken>encoder.stream1</ConfigurationToken>";
+    let options = answer(&server, "", MEDIA2, "GetVideoEncoderConfigurationOptions", token);
+    let encodings: Vec<_> = options.children.iter().filter_map(|one| one.value("Encoding")).collect();
+    assert_eq!((encodings, options.children[0].attribute("GovLengthRange")), (vec!["H264", "H265"], Some("2 4500")));
+    let configurations = answer(&server, "", MEDIA2, "GetVideoEncoderConfigurations", token);
+    let one = &configurations.children[0];
+    assert_eq!((one.attribute("GovLength"), one.attribute("Profile")), (Some("30"), Some("Baseline")));
+    assert_eq!(answer(&server, "", MEDIA2, "GetVideoSourceConfigurations", "").children.len(), 2);
+    // Another codec is one that viewers cannot follow to.
+    let change = r#"<Configuration token="encoder.stream1" GovLength="45"><Encoding>H265</Encoding></Configuration>"#;
+    let message = message(&digest("pilot", "deep"), MEDIA2, "SetVideoEncoderConfiguration", change);
+    let done = post(&server.url("/onvif/media2_service"), &[], &message);
+    assert_eq!(done.status, 200, "{done:?}");
+    let header = Envelope::parse(done.body.as_bytes()).expect("SOAP").header;
+    assert_eq!(header.value("WaitsForRestart"), Some("videoEncoder"));
+    assert!(server.process.stderr().contains("videoEncoder of stream bow/stream1 waits for a restart of the server"));
+    let interval = http::get(&server.url("/api/settings/keyframeInterval")).json();
+    assert_eq!(interval["value"], json!(3), "{interval}");
+}
+
+#[test]
+fn a_pull_waits_for_what_happens_no_longer_than_it_was_told() {
+    let server = Server::start(&[&USER[..], &["--onvif", "--view", "open"]].concat());
+    server.wait_until_running();
+    let created = answer(
+        &server,
+        "",
+        EVENTS,
+        "CreatePullPointSubscription",
+        "<InitialTerminationTime>PT60S</InitialTerminationTime>",
+    );
+    let address =
+        created.child("SubscriptionReference").and_then(|one| one.value("Address")).expect("an address").to_owned();
+    let pull = |timeout: &str| {
+        let within = format!("<Timeout>{timeout}</Timeout><MessageLimit>10</MessageLimit>");
+        let reply = post(&address, &[], &message("", EVENTS, "PullMessages", &within));
+        assert_eq!(reply.status, 200, "{reply:?}");
+        reply.body
+    };
+    let first = pull("PT10S");
+    assert!(first.contains("SignalLoss") && first.contains("Initialized"), "{first}");
+    let began = Instant::now();
+    assert!(!pull("PT0.5S").contains("NotificationMessage"), "nothing has happened");
+    assert!((Duration::from_millis(500)..Duration::from_secs(8)).contains(&began.elapsed()), "{:?}", began.elapsed());
+    std::thread::scope(|scope| {
+        let pulled = scope.spawn(|| pull("PT20S"));
+        let changed = ask(&server, &digest("pilot", "deep"), MEDIA, "SetVideoEncoderConfiguration", &with_bitrate(700));
+        assert_eq!(changed.status, 200, "{changed:?}");
+        let pulled = pulled.join().expect("an answer");
+        assert!(pulled.contains("ConfigurationChanged") && pulled.contains("encoder.stream1"), "{pulled}");
+    });
+    let renew = |time: &str| {
+        let within = format!("<TerminationTime>{time}</TerminationTime>");
+        post(&address, &[], &message("", NOTIFICATION, "Renew", &within))
+    };
+    assert_eq!((renew("PT120S").status, renew("never").status), (200, 400));
+    // As it is, once more.
+    assert_eq!(post(&address, &[], &message("", EVENTS, "SetSynchronizationPoint", "")).status, 200);
+    assert!(pull("PT10S").contains("Initialized"));
+    let end = || post(&address, &[], &message("", NOTIFICATION, "Unsubscribe", ""));
+    assert_eq!(end().status, 200);
+    assert_eq!((end().status, ask(&server, "", EVENTS, "PullMessages", "").status), (400, 400));
+    let filtered = answer(
+        &server,
+        "",
+        EVENTS,
+        "CreatePullPointSubscription",
+        r#"<Filter><TopicExpression xmlns="http://docs.oasis-open.org/wsn/b-2">tns1:RuleEngine//.</TopicExpression></Filter>"#,
+    );
+    let address = filtered.child("SubscriptionReference").and_then(|one| one.value("Address")).expect("an address");
+    let within = "<Timeout>PT0.2S</Timeout><MessageLimit>10</MessageLimit>";
+    let reply = post(address, &[], &message("", EVENTS, "PullMessages", within));
+    assert!(reply.status == 200 && !reply.body.contains("NotificationMessage"), "{reply:?}");
+}
+
+/// A vehicle with two cards, which are moved into its network while it waits.
+const ROBOT: &str = r#"
+echo "in its network" >&2
+read -r
+ip link set lo up
+for card in 1 2; do ip address add "10.$card.0.2/24" dev "far$card" && ip link set "far$card" up; done
+exec "$0" --source test --width 320 --height 240 --host 0.0.0.0 --signal-port 8080 --name "bow 1" --state-dir "$1" \
+    --onvif --user pilot --password deep --view open
+"#;
+
+fn ip(line: &str) {
+    let status = Command::new(program("ip", "iproute2")).args(line.split(' ')).status().expect("ip runs");
+    assert!(status.success(), "ip {line}");
+}
+
+/// What answers a probe from this address, and from where.
+fn probe(from: Ipv4Addr, kind: &str) -> Option<(SocketAddr, String)> {
+    let socket = UdpSocket::bind((from, 0)).expect("a socket");
+    SockRef::from(&socket).set_multicast_if_v4(&from).expect("its interface");
+    socket.set_read_timeout(Some(Duration::from_millis(500))).expect("a limit");
+    let probe = format!(
+        r#"<Envelope xmlns="{SOAP_12}" xmlns:a="http://schemas.xmlsoap.org/ws/2004/08/addressing" xmlns:n="http://www.onvif.org/ver10/network/wsdl"><Header><a:MessageID>uuid:7</a:MessageID></Header><Body><Probe xmlns="http://schemas.xmlsoap.org/ws/2005/04/discovery"><Types>{kind}</Types></Probe></Body></Envelope>"#
+    );
+    socket.send_to(probe.as_bytes(), (GROUP, PORT)).expect("it is sent");
+    let mut buffer = [0; 8192];
+    let (length, sender) = socket.recv_from(&mut buffer).ok()?;
+    assert!(socket.recv_from(&mut buffer).is_err(), "one answer for each interface");
+    Some((sender, String::from_utf8_lossy(&buffer[..length]).into_owned()))
+}
+
+#[test]
+fn it_is_found_on_each_network_by_its_address_there() {
+    if !namespace::is_inside("it_is_found_on_each_network_by_its_address_there") {
+        return;
+    }
+    let state = TempDir::new().expect("a temporary folder");
+    let (stdin, mut moved) = std::io::pipe().expect("a pipe");
+    let mut command = Command::new(program("unshare", "util-linux"));
+    command.args(["--net", "bash", "-c", ROBOT]).arg(binary("rov-server")).arg(state.path());
+    let mut robot = Process::spawn_with_input("the vehicle", command.env_remove("RUST_LOG").stdin(stdin));
+    robot.wait_for_line("its network", wait::START, |line| line.contains("in its network").then_some(()));
+    for card in [1, 2] {
+        let (near, far) = (format!("near{card}"), format!("far{card}"));
+        let made = Command::new("ip").args(["link", "add", &near, "type", "veth", "peer", "name", &far]).status();
+        if !made.expect("ip runs").success() {
+            return skipped("this system has no virtual Ethernet (veth)");
+        }
+        ip(&format!("address add 10.{card}.0.9/24 dev near{card}"));
+        ip(&format!("link set near{card} up"));
+        ip(&format!("link set far{card} netns {}", robot.pid()));
+    }
+    moved.write_all(b"\n").expect("it reads");
+    for card in [1, 2] {
+        let joined = format!("found by WS-Discovery on far{card} (10.{card}.0.2)");
+        robot.wait_for_line("its group", wait::START, |line| line.contains(&joined).then_some(()));
+        let here = Ipv4Addr::new(10, card, 0, 9);
+        let (sender, text) = wait::until("an answer", wait::SOON, || probe(here, "n:NetworkVideoTransmitter"));
+        assert_eq!((sender.ip(), sender.port()), (IpAddr::from([10, card, 0, 2]), PORT));
+        let answer = Envelope::parse(text.as_bytes()).expect("SOAP");
+        let found = answer.body.child("ProbeMatch").expect("a match");
+        let address = format!("http://10.{card}.0.2:8080/onvif/device_service");
+        assert_eq!((answer.header.value("RelatesTo"), found.value("XAddrs")), (Some("uuid:7"), Some(&*address)));
+        assert!(found.value("Scopes").is_some_and(|scopes| scopes.contains("name/bow%201")), "{text}");
+        let named = post(&address, &[], &message("", DEVICE, "GetServices", ""));
+        assert!(named.body.contains(&address.replace("device", "events")), "{named:?}");
+        assert_eq!(probe(here, "n:NetworkVideoDisplay"), None, "who looks for something else is not answered");
+    }
+    // By the system's choice of a network.
+    ip("route add 224.0.0.0/4 dev near1");
+    let Some(mut all) = util() else { return };
+    let output = all.arg("-a").output().expect("onvif-util starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("10.1.0.2") && said.contains("rov-server"), "{said}{output:?}");
+    let Some(mut session) = util() else { return };
+    session.args(["-u", "pilot", "-p", "deep", "10.1.0.2"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut session = session.spawn().expect("onvif-util starts");
+    let commands = b"get profiles\nget rtsp\nget video\nset bitrate 700\nget video\nquit\n";
+    session.stdin.take().expect("a pipe").write_all(commands).expect("it reads");
+    let output = session.wait_with_output().expect("it ends");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("rtsp://10.1.0.2:8554/stream1"), "{said}");
+}
