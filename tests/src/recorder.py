@@ -32,13 +32,15 @@ for profile in media.GetProfiles():
     encoder = profile.VideoEncoderConfiguration
     assert media.GetVideoEncoderConfiguration({"ConfigurationToken": encoder.token}) == encoder
     options = media.GetVideoEncoderConfigurationOptions({"ConfigurationToken": encoder.token})
+    # What the schema lets be anything, zeep takes for that.
+    bitrates = options.Extension._value_1[0].find("{*}BitrateRange")
     transport = {"Stream": "RTP-Unicast", "Transport": {"Protocol": "RTSP"}}
     found["profiles"].append({
         "token": token,
         "source": profile.VideoSourceConfiguration.SourceToken,
         "size": [encoder.Resolution.Width, encoder.Resolution.Height],
         "encoding": encoder.Encoding,
-        "bitrates": [options.Extension.H264.BitrateRange.Min, options.Extension.H264.BitrateRange.Max],
+        "bitrates": [int(limit.text) for limit in bitrates],
         "sizes": [[size.Width, size.Height] for size in options.H264.ResolutionsAvailable],
         "stream": media.GetStreamUri({"StreamSetup": transport, "ProfileToken": token}).Uri,
         "snapshot": media.GetSnapshotUri({"ProfileToken": token}).Uri,
@@ -79,7 +81,8 @@ found["unknown"] = refusal(media.GetOSDs, {})
 messages = []
 while len(messages) < 3:
     pulled = pull.PullMessages({"Timeout": datetime.timedelta(seconds=5), "MessageLimit": 10}).NotificationMessage
-    messages += [message.Topic._value_1 for message in pulled]
+    # Topics are lost to zeep, as there may be more in them than text.
+    messages += [message.Message._value_1.find("{*}Source")[0].get("Name") for message in pulled]
     if not pulled:
         break
 found["messages"] = messages

@@ -24,6 +24,7 @@ impl Config {
             format!("RTP to {}", hosts.join(" and "))
         }));
         ways.extend(self.rtsp.as_ref().map(|rtsp| format!("RTSP on TCP {}", rtsp.port)));
+        ways.extend(self.onvif.then(|| "ONVIF".to_owned()));
         let found = if self.discovery_port.is_some() { "announced" } else { "not announced" };
         lines.push(format!("server {:?}, {found}: {}", self.name, ways.join(", ")));
         lines.push(self.who());

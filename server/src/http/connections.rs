@@ -141,6 +141,8 @@ async fn talk(
             .timer(TokioTimer::new())
             .header_read_timeout(header_limit)
             .max_buf_size(HEADER_LIMIT)
+            // Old recorders, as libonvif, know Content-Length by no other case.
+            .title_case_headers(true)
             .serve_connection(TokioIo::new(io), service)
     );
     let served = tokio::select! {

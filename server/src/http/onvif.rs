@@ -21,7 +21,7 @@ use crate::onvif::auth::{REALM, Refused, Secret, Token};
 use crate::onvif::soap::{self, Envelope, Version};
 use crate::onvif::{Answer, Asked, Fault, Onvif, PATH, Right, SERVICES, answer, name_of, right};
 use crate::settings::Refusal;
-use crate::users::{Caller, Login, LoginError, User};
+use crate::users::{Caller, Denied, Login, LoginError, User};
 
 /// What the body of a request may be called.
 const TYPES: [&str; 3] = ["application/soap+xml", "text/xml", "application/xml"];
@@ -82,6 +82,11 @@ async fn soap(
         let reason = format!("Content-Type is {:?}, not one of {}", given.unwrap_or_default(), TYPES.join(", "));
         return fail(StatusCode::UNSUPPORTED_MEDIA_TYPE, &reason);
     }
+    // So curl asks how it may log in, before it sends anything.
+    if body.is_empty() && !headers.contains_key(header::AUTHORIZATION) && !api.users.is_empty() {
+        let fault = Fault::from(&Denied::NoLogin);
+        return rejection(Version::Soap12, &Rejected { fault, challenges: challenges(&onvif, false) });
+    }
     let envelope = match Envelope::parse(&body) {
         Ok(envelope) => envelope,
         Err(error) => return rejection(Version::Soap12, &Fault::malformed(error).into()),
@@ -100,10 +105,15 @@ async fn soap(
     }
 }
 
-/// As the client named this server; where it did not, the address by which it came.
+/// As the client named this server; where it did not, the address by which it came. Clients leave out the port that they
+/// ask: it is that of the connection.
 fn authority(headers: &HeaderMap, arrival: Arrival) -> String {
     let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
-    host.map(|host| host.to_string()).or(arrival.local.map(|local| local.to_string())).unwrap_or_default()
+    match (host, arrival.local) {
+        (Some(host), Some(local)) if host.port().is_none() => format!("{}:{}", host.host(), local.port()),
+        (Some(host), _) => host.to_string(),
+        (None, local) => local.map(|local| local.to_string()).unwrap_or_default(),
+    }
 }
 
 struct Request<'a> {
@@ -140,7 +150,10 @@ impl Request<'_> {
             api.users.refused(&caller, &what, &denied);
             let fault = Fault::from(&denied);
             let is_open = fault.status == StatusCode::UNAUTHORIZED;
-            return Err(Rejected { challenges: if is_open { self.challenges(false) } else { Vec::new() }, fault });
+            return Err(Rejected {
+                challenges: if is_open { challenges(self.onvif, false) } else { Vec::new() },
+                fault,
+            });
         }
         match answer(asked, &self.envelope.body).await? {
             Answer::Body(body) => Ok((String::new(), body)),
@@ -209,18 +222,17 @@ impl Request<'_> {
         let mut rejected = Rejected::from(why);
         if may_try {
             rejected.fault.status = StatusCode::UNAUTHORIZED;
-            rejected.challenges = self.challenges(is_stale);
+            rejected.challenges = challenges(self.onvif, is_stale);
         }
         rejected
     }
+}
 
-    /// The digest first, as some clients look at no other.
-    fn challenges(&self, is_stale: bool) -> Vec<String> {
-        let digests = &self.onvif.digests;
-        let digest = digests.has_users().then(|| digests.challenge(is_stale, SystemTime::now()));
-        let basic = (!digests.others().is_empty()).then(|| format!("Basic realm=\"{REALM}\", charset=\"UTF-8\""));
-        digest.into_iter().chain(basic).collect()
-    }
+/// The digest first, as some clients look at no other.
+fn challenges(Onvif { digests, .. }: &Onvif, is_stale: bool) -> Vec<String> {
+    let digest = digests.has_users().then(|| digests.challenge(is_stale, SystemTime::now()));
+    let basic = (!digests.others().is_empty()).then(|| format!("Basic realm=\"{REALM}\", charset=\"UTF-8\""));
+    digest.into_iter().chain(basic).collect()
 }
 
 fn fault_of(refusal: Refusal) -> Fault {

@@ -73,7 +73,10 @@ impl Token {
             return Ok(None);
         };
         let Some(token) = security.child("UsernameToken") else { return Ok(None) };
-        let user = token.value("Username").ok_or(Refused::Incomplete)?.to_owned();
+        // A client whose user has given no name asks as nobody.
+        let Some(user) = token.child("Username").map(|user| user.text.clone()).filter(|user| !user.is_empty()) else {
+            return Ok(None);
+        };
         let password = token.child("Password").ok_or(Refused::Incomplete)?;
         let kind = password.attribute("Type").unwrap_or_default();
         if !kind.ends_with("#PasswordDigest") {

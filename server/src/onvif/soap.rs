@@ -240,6 +240,9 @@ fn element(start: &BytesStart, open: &[Element], count: &mut usize) -> Result<El
     }
     let name = start.name();
     let name: &str = name.as_ref();
+    if !is_name(name) {
+        return Err(Malformed::NotXml(format!("{:?} is no name", shortened(name))));
+    }
     let (prefix, name) = name.split_once(':').unwrap_or(("", name));
     let declared = open.iter().flat_map(|element| &element.declared).chain(&element.declared);
     let namespace = declared.rev().find(|(known, _)| known == prefix).map(|(_, namespace)| namespace.clone());
@@ -251,6 +254,12 @@ fn element(start: &BytesStart, open: &[Element], count: &mut usize) -> Result<El
     };
     element.name = name.to_owned();
     Ok(element)
+}
+
+/// Which the parser does not look at.
+fn is_name(name: &str) -> bool {
+    let is_part = |c: char| c.is_alphanumeric() || "-_.:".contains(c);
+    name.chars().all(is_part) && name.starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
 
 fn not_xml(error: quick_xml::Error) -> Malformed {
@@ -380,9 +389,16 @@ mod tests {
         for body in ["", "<d:Get/><d:Get/>", "text"] {
             assert_eq!(parse(body), Err(Malformed::NoEnvelope), "{body}");
         }
-        for text in
-            ["<d:Get>", "<d:Get></d:Set>", "<d:Get a='1' a='2'/>", "<d:Get a=1/>", "&#0;", "<d:Get>&#xD800;</d:Get>"]
-        {
+        for text in [
+            "<d:Get>",
+            "<d:Get></d:Set>",
+            "<d:Get a='1' a='2'/>",
+            "<d:Get a=1/>",
+            "<d:Get&a;/>",
+            "<1/>",
+            "&#0;",
+            "<d:Get>&#xD800;</d:Get>",
+        ] {
             assert!(matches!(parse(text), Err(Malformed::NotXml(_))), "{text}: {:?}", parse(text));
         }
         for text in [r#"<Envelope xmlns="urn:other"/>"#, "<a/><b/>", "a<b/>", "{}", &format!("{envelope}{envelope}")] {
