@@ -165,7 +165,10 @@ impl Request<'_> {
                     return Ok((String::new(), body));
                 }
                 let waiting = waiting.join(", ");
-                tracing::info!("ONVIF: {waiting} of {} waits for a restart of the server", api.settings.place(scope));
+                tracing::info!(
+                    "ONVIF: {waiting} of {} takes effect after a restart of the server",
+                    api.settings.place(scope)
+                );
                 Ok((soap::value("rov:WaitsForRestart", waiting), body))
             }
         }

@@ -36,17 +36,17 @@ const SECURITY: &str = "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Refused {
     #[error(
-        "the user name or the password is wrong; users of the file cannot log in by a digest, as their passwords are known \
-         as hashes alone: use a password in clear or HTTP Basic, best with --tls"
+        "wrong user name or password; a digest needs the plain password, and of users of the file the server has only a \
+         hash: use HTTP Basic or a UsernameToken in clear, best with --tls"
     )]
     Wrong,
-    #[error("the time in it (Created) differs from this machine's by more than an hour: set the clock of either")]
+    #[error("Created differs from the server's time by more than an hour: set the clock of either")]
     Clock,
-    #[error("it has been used before: each request needs a nonce of its own")]
+    #[error("nonce already used: each request needs a new one")]
     Used,
-    #[error("its nonce is too old: ask again with the one of this answer")]
+    #[error("nonce expired: use the one in this answer")]
     Stale,
-    #[error("it has no user name, password, nonce or time (Created), or these cannot be read")]
+    #[error("incomplete login: user name, password, nonce or time (Created) is missing or unreadable")]
     Incomplete,
 }
 

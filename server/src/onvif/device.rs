@@ -107,7 +107,7 @@ fn capabilities(asked: &Asked, request: &Element) -> Result<String, Fault> {
         parts += &part();
     }
     if parts.is_empty() {
-        return Err(Fault::no_service("there is no service of this category here"));
+        return Err(Fault::no_service("no service of this category"));
     }
     Ok(tag("tds:Capabilities", &parts))
 }

@@ -65,8 +65,8 @@ impl Discovery {
     pub fn bind(host: IpAddr, interfaces: Vec<String>) -> Result<Self> {
         let socket = broadcast_socket(PORT, true).with_context(|| {
             format!(
-                "cannot use UDP port {PORT} for WS-Discovery of --onvif: end the program that has it, or do without being \
-                 found by --no-discovery"
+                "cannot use UDP port {PORT} for the WS-Discovery of --onvif: stop the program that uses it, or turn discovery off \
+                 with --no-discovery"
             )
         })?;
         Ok(Self { socket, host, wanted: interfaces })
@@ -143,10 +143,12 @@ impl Places {
             if self.joined.insert(place.clone()) {
                 let (name, address) = place;
                 match SockRef::from(socket).join_multicast_v4(&GROUP, address) {
-                    Ok(()) => tracing::info!("ONVIF: found by WS-Discovery on {name} ({address})"),
+                    Ok(()) => tracing::info!("ONVIF: answering WS-Discovery on {name} ({address})"),
                     // By another address of the same interface.
                     Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
-                    Err(error) => tracing::warn!("ONVIF: not found by WS-Discovery on {name} ({address}): {error}"),
+                    Err(error) => {
+                        tracing::warn!("ONVIF: no WS-Discovery on {name} ({address}), cannot join {GROUP}: {error}")
+                    }
                 }
             }
         }
@@ -196,9 +198,10 @@ fn endpoint(request: &Element) -> Option<&str> {
 /// Whether a Probe is for devices as this one: of all types and in all scopes that it names.
 fn is_meant(probe: &Envelope, scopes: &[String]) -> bool {
     let types = probe.body.value("Types").unwrap_or_default().split_whitespace();
-    let is_of_type = |text: &str| match probe.qualified(text) {
-        (Some(NETWORK) | None, "NetworkVideoTransmitter") | (Some(TDS) | None, "Device") => true,
-        _ => false,
+    let is_of_type = |text: &str| {
+        let (namespace, name) = probe.qualified(text);
+        let known = [(NETWORK, "NetworkVideoTransmitter"), (TDS, "Device")];
+        known.into_iter().any(|(own, kind)| name == kind && namespace.is_none_or(|namespace| namespace == own))
     };
     let wanted = probe.body.child("Scopes");
     let by = wanted.and_then(|wanted| wanted.attribute("MatchBy")).unwrap_or(BY_SEGMENTS);

@@ -105,7 +105,7 @@ impl Subscriptions {
                 all.remove(at);
             }
         }
-        let full = || Fault::not_now("there are as many subscriptions as there can be: try again later");
+        let full = || Fault::not_now("too many subscriptions: try again later");
         let reader = if all.len() < MAX_SUBSCRIPTIONS { reader() } else { None }.ok_or_else(full)?;
         let follower = Follower { reader, told: HashMap::new(), filter };
         let id = format!("{:016x}", rand::random::<u64>());
@@ -164,7 +164,7 @@ fn life(text: Option<&str>) -> Result<Duration, Fault> {
     let Some(text) = text else { return Ok(USUAL_LIFE) };
     let until = |at: time::OffsetDateTime| SystemTime::from(at).duration_since(SystemTime::now()).unwrap_or_default();
     let life = duration(text).or_else(|| date_time(text).map(until));
-    let life = life.ok_or_else(|| Fault::invalid_args(format!("{text:?} is no time and no duration")))?;
+    let life = life.ok_or_else(|| Fault::invalid_args(format!("{text:?} is neither a time nor a duration")))?;
     Ok(life.clamp(Duration::from_secs(1), MAX_LIFE))
 }
 
@@ -187,7 +187,7 @@ fn create(asked: &Asked, request: &Element, now: Instant) -> Result<String, Faul
 
 async fn pull(asked: &Asked<'_>, request: &Element, now: Instant) -> Result<String, Fault> {
     let wait = duration(request.value("Timeout").unwrap_or("PT1S"));
-    let wait = wait.ok_or_else(|| Fault::invalid_args("Timeout is no duration"))?.min(MAX_WAIT);
+    let wait = wait.ok_or_else(|| Fault::invalid_args("Timeout is not a duration"))?.min(MAX_WAIT);
     let limit: usize = super::media::number(Some(request), "MessageLimit")?.unwrap_or(MAX_MESSAGES);
     let (follower, left) = asked.onvif.subscriptions.with(asked.subscription, now, |known| {
         known.polled = now;
@@ -198,7 +198,7 @@ async fn pull(asked: &Asked<'_>, request: &Element, now: Instant) -> Result<Stri
     let end = tokio::time::Instant::now() + wait;
     // Another poll of it may be waiting.
     let Ok(mut follower) = tokio::time::timeout_at(end, follower.lock()).await else {
-        return Err(Fault::not_now("it is being polled by another request"));
+        return Err(Fault::not_now("another request is polling this subscription"));
     };
     let profiles = Profile::all(asked.api);
     let mut messages = Vec::new();
@@ -223,7 +223,7 @@ async fn pull(asked: &Asked<'_>, request: &Element, now: Instant) -> Result<Stri
 async fn synchronize(asked: &Asked<'_>, now: Instant) -> Result<(), Fault> {
     let follower = asked.onvif.subscriptions.with(asked.subscription, now, |known| Arc::clone(&known.follower))?;
     let Ok(mut follower) = tokio::time::timeout(Duration::from_secs(1), follower.lock()).await else {
-        return Err(Fault::not_now("it is being polled by another request"));
+        return Err(Fault::not_now("another request is polling this subscription"));
     };
     follower.begin_anew(&asked.api.events, &asked.api.streams);
     Ok(())

@@ -36,7 +36,7 @@ impl Fault {
     }
 
     pub fn not_supported(operation: &str) -> Self {
-        Self::of_server(&["ActionNotSupported"], format!("there is no operation {operation} here"))
+        Self::of_server(&["ActionNotSupported"], format!("operation {operation} is not supported"))
     }
 
     /// A part of the request is missing, or is no value of its type.
@@ -45,11 +45,11 @@ impl Fault {
     }
 
     pub fn no_profile(token: &str) -> Self {
-        Self::of_client(&["InvalidArgVal", "NoProfile"], format!("there is no profile {token:?}"))
+        Self::of_client(&["InvalidArgVal", "NoProfile"], format!("no profile {token:?}"))
     }
 
     pub fn no_config(token: &str) -> Self {
-        Self::of_client(&["InvalidArgVal", "NoConfig"], format!("there is no configuration {token:?}"))
+        Self::of_client(&["InvalidArgVal", "NoConfig"], format!("no configuration {token:?}"))
     }
 
     /// A value that a setting cannot have.
@@ -66,7 +66,7 @@ impl Fault {
     }
 
     pub fn no_subscription() -> Self {
-        Self::of_client(&["InvalidArgVal"], "there is no such subscription, or it has ended")
+        Self::of_client(&["InvalidArgVal"], "no such subscription, or it has expired")
     }
 
     pub fn not_now(reason: impl ToString) -> Self {

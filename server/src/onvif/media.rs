@@ -54,7 +54,7 @@ pub fn answer(asked: &Asked, request: &Element) -> Option<Result<Answer, Fault>>
         "SetVideoEncoderConfiguration" => {
             let change = request
                 .child("Configuration")
-                .ok_or_else(|| Fault::invalid_args("there is no Configuration"))
+                .ok_or_else(|| Fault::invalid_args("Configuration is missing"))
                 .and_then(|given| Ok((by_encoder(&profiles, given.attribute("token"))?, wanted(given)?)));
             return Some(change.and_then(|(one, wanted)| {
                 Ok(Answer::Change(one.scope, one.changes(&wanted)?, answered(String::new())))
@@ -80,13 +80,13 @@ pub fn capabilities(asked: &Asked) -> String {
 
 /// The profile of this token.
 pub fn by_token<'a>(profiles: &'a [Profile], token: Option<&str>) -> Result<&'a Profile, Fault> {
-    let token = token.ok_or_else(|| Fault::invalid_args("there is no ProfileToken"))?;
+    let token = token.ok_or_else(|| Fault::invalid_args("ProfileToken is missing"))?;
     profiles.iter().find(|one| one.token == token).ok_or_else(|| Fault::no_profile(token))
 }
 
 /// The one whose encoder configuration has this token.
 pub fn by_encoder<'a>(profiles: &'a [Profile], token: Option<&str>) -> Result<&'a Profile, Fault> {
-    let token = token.ok_or_else(|| Fault::invalid_args("there is no token of a configuration"))?;
+    let token = token.ok_or_else(|| Fault::invalid_args("the token of the configuration is missing"))?;
     profiles.iter().find(|one| one.encoder_token() == token).ok_or_else(|| Fault::no_config(token))
 }
 
@@ -112,7 +112,7 @@ impl Sources {
     }
 
     pub fn by_configuration(&self, token: Option<&str>) -> Result<&Source, Fault> {
-        let token = token.ok_or_else(|| Fault::invalid_args("there is no ConfigurationToken"))?;
+        let token = token.ok_or_else(|| Fault::invalid_args("ConfigurationToken is missing"))?;
         self.0.iter().find(|one| source_token(&one.name) == token).ok_or_else(|| Fault::no_config(token))
     }
 }
@@ -236,18 +236,19 @@ pub fn number<T: std::str::FromStr>(within: Option<&Element>, name: &str) -> Res
 /// # Errors
 /// Where it is no number of this type.
 pub fn parsed<T: std::str::FromStr>(name: &str, text: &str) -> Result<T, Fault> {
-    text.trim().parse().map_err(|_| Fault::cannot_be(format!("{name} {text:?}: is no number that can be")))
+    text.trim().parse().map_err(|_| Fault::cannot_be(format!("{name} {text:?}: is not a valid number")))
 }
 
 /// Where RTSP has its stream, at the address that was asked.
 pub fn stream_uri(asked: &Asked, profile: &Profile, protocol: &str) -> Result<String, Fault> {
     if !matches!(protocol, "UDP" | "TCP" | "RTSP" | "RtspUnicast" | "RtspMulticast") {
-        return Err(Fault::no_such_stream(format!("there is no stream by {protocol} here: take RTSP, by UDP or TCP")));
+        return Err(Fault::no_such_stream(format!("streaming by {protocol} is not supported: use RTSP by UDP or TCP")));
     }
-    let rtsp: &RtspOutput =
-        asked.api.rtsp.as_deref().ok_or_else(|| {
-            Fault::no_such_stream("RTSP is not served here: start the server with rtsp in --transport")
-        })?;
+    let rtsp: &RtspOutput = asked
+        .api
+        .rtsp
+        .as_deref()
+        .ok_or_else(|| Fault::no_such_stream("RTSP is off: start the server with rtsp in --transport"))?;
     let info = rtsp.info(profile.at);
     Ok(format!("rtsp://{}:{}{}", asked.host(), info.port, info.path))
 }

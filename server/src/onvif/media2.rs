@@ -41,7 +41,7 @@ pub fn answer(asked: &Asked, request: &Element) -> Option<Result<Answer, Fault>>
         "SetVideoEncoderConfiguration" => {
             let change = request
                 .child("Configuration")
-                .ok_or_else(|| Fault::invalid_args("there is no Configuration"))
+                .ok_or_else(|| Fault::invalid_args("Configuration is missing"))
                 .and_then(|given| Ok((by_encoder(&profiles, given.attribute("token"))?, wanted(given)?)));
             return Some(change.and_then(|(one, wanted)| {
                 Ok(Answer::Change(one.scope, one.changes(&wanted)?, answered(String::new())))

@@ -116,8 +116,8 @@ impl Onvif {
         let others = self.digests.others();
         if !others.is_empty() {
             tracing::warn!(
-                "ONVIF: {} cannot log in by a digest, as most recorders do: of a password in the file a hash alone is \
-                 known. Give a recorder --user and ROV_PASSWORD, or have it send the password in clear, best with --tls",
+                "ONVIF: {} cannot log in by digest, which most recorders use: the file has only a hash of the password. Use \
+                 --user and ROV_PASSWORD, or have the recorder send the password in clear, best with --tls",
                 others.join(", ")
             );
         }

@@ -175,7 +175,7 @@ impl Profile {
         let mut codec = now.codec;
         if let Some(encoding) = &wanted.encoding {
             codec = named_codec(encoding)
-                .ok_or_else(|| Fault::cannot_be(format!("Encoding {encoding}: only H264 and H265 can be")))?;
+                .ok_or_else(|| Fault::cannot_be(format!("Encoding {encoding}: must be H264 or H265")))?;
             if codec != now.codec {
                 changes.insert("videoEncoder".to_owned(), json!(codec.to_string()));
             }
@@ -183,7 +183,7 @@ impl Profile {
         if let Some(size) = wanted.size.filter(|size| *size != now.size) {
             if !self.sizes().contains(&size) {
                 let sizes: Vec<_> = self.sizes().iter().map(Resolution::to_string).collect();
-                return Err(Fault::cannot_be(format!("Resolution {size}: only {} can be", sizes.join(", "))));
+                return Err(Fault::cannot_be(format!("Resolution {size}: must be one of {}", sizes.join(", "))));
             }
             changes.insert("streamResolution".to_owned(), json!(size.to_string()));
         }
@@ -206,7 +206,7 @@ impl Profile {
             let (known, _, setting) = PROFILES
                 .iter()
                 .find(|(_, name, _)| *name == profile)
-                .ok_or_else(|| Fault::cannot_be(format!("Profile {profile}: only Baseline, Main and High can be")))?;
+                .ok_or_else(|| Fault::cannot_be(format!("Profile {profile}: must be Baseline, Main or High")))?;
             if *known != now.profile {
                 changes.insert("encoderProfile".to_owned(), json!(setting));
             }
