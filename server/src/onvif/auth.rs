@@ -1,9 +1,12 @@
 //! Who asks by a digest: WS-UsernameToken (SHA-1 over nonce, time and password) and HTTP Digest (RFC 7616, MD5), as ONVIF
 //! has them. Both need the password itself, so users of a file, of whom a hash alone is known, cannot log in by one.
 //!
-//! What was used once is not taken a second time.
+//! What was used once is not taken a second time, but for one case: clients such as libonvif make the same token for all
+//! requests of a millisecond, so what only reads may use one again for a moment, from the same address. What changes
+//! something never may.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Mutex;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -25,6 +28,8 @@ use crate::users::{LoginConfig, Password, User, UserConfig};
 const SKEW: Duration = Duration::from_secs(3600);
 /// How long a nonce of HTTP Digest is taken.
 const NONCE_LIFE: Duration = Duration::from_secs(300);
+/// For which a token may be used again to read, in seconds.
+const SAME_MOMENT: u64 = 2;
 /// Digests that are remembered until they cannot be used again anyway. A recorder that asks each second has 7,200.
 const MAX_USED: usize = 65_536;
 const MAX_NONCE: usize = 256;
@@ -134,11 +139,17 @@ impl Digests {
         &self.others
     }
 
-    /// Whose WS-UsernameToken it is.
+    /// Whose WS-UsernameToken it is. `again`: the address that may have used it a moment ago; None: nobody may.
     ///
     /// # Errors
     /// Says why nobody's.
-    pub fn token(&self, user: &str, given: (&[u8], &[u8], &str), now: SystemTime) -> Result<User, Refused> {
+    pub fn token(
+        &self,
+        user: &str,
+        given: (&[u8], &[u8], &str),
+        again: (IpAddr, bool),
+        now: SystemTime,
+    ) -> Result<User, Refused> {
         let (digest, nonce, created) = given;
         let at = date_time(created).ok_or(Refused::Incomplete)?.unix_timestamp();
         let apart = at.abs_diff(i64::try_from(seconds(now)).unwrap_or(i64::MAX));
@@ -152,7 +163,7 @@ impl Digests {
             return Err(Refused::Clock);
         }
         let until = u64::try_from(at).unwrap_or(0) + SKEW.as_secs();
-        self.use_once(&[user.as_bytes(), created.as_bytes(), nonce], until, now)?;
+        self.take(&[user.as_bytes(), created.as_bytes(), nonce], until, again, now)?;
         Ok(known.clone())
     }
 
@@ -160,7 +171,13 @@ impl Digests {
     ///
     /// # Errors
     /// Says why nobody's.
-    pub fn header(&self, fields: &str, method: &str, path: &str, now: SystemTime) -> Result<User, Refused> {
+    pub fn header(
+        &self,
+        fields: &str,
+        (method, path): (&str, &str),
+        from: IpAddr,
+        now: SystemTime,
+    ) -> Result<User, Refused> {
         let fields = Fields::parse(fields).ok_or(Refused::Incomplete)?;
         let get = |name| fields.get(name).ok_or(Refused::Incomplete);
         let (user, nonce, uri, response) = (get("username")?, get("nonce")?, get("uri")?, get("response")?);
@@ -180,7 +197,7 @@ impl Digests {
         if until < seconds(now) {
             return Err(Refused::Stale);
         }
-        self.use_once(&[nonce.as_bytes(), count.as_bytes(), own.as_bytes()], until, now)?;
+        self.take(&[nonce.as_bytes(), count.as_bytes(), own.as_bytes()], until, (from, false), now)?;
         Ok(known.clone())
     }
 
@@ -208,15 +225,14 @@ impl Digests {
         Ok((&known.0, &known.1))
     }
 
-    fn use_once(&self, parts: &[&[u8]], until: u64, now: SystemTime) -> Result<(), Refused> {
+    fn take(&self, parts: &[&[u8]], until: u64, by: (IpAddr, bool), now: SystemTime) -> Result<(), Refused> {
         let mut context = digest::Context::new(&SHA256);
         for part in parts {
             context.update(&(part.len() as u64).to_be_bytes());
             context.update(part);
         }
         let mark = context.finish().as_ref().first_chunk().copied().unwrap_or_default();
-        let is_first = lock(&self.used).is_first(until, mark, seconds(now));
-        is_first.then_some(()).ok_or(Refused::Used)
+        lock(&self.used).take(until, mark, by, seconds(now)).then_some(()).ok_or(Refused::Used)
     }
 }
 
@@ -224,7 +240,8 @@ type Mark = [u8; 16];
 
 /// What was used, by the time until which it could be used again.
 struct Used {
-    marks: BTreeSet<(u64, Mark)>,
+    /// With the address that used it first, and when.
+    marks: BTreeMap<(u64, Mark), (IpAddr, u64)>,
     limit: usize,
     /// What could be used until then has been forgotten: it is refused.
     floor: u64,
@@ -232,19 +249,23 @@ struct Used {
 
 impl Used {
     fn new(limit: usize) -> Self {
-        Self { marks: BTreeSet::new(), limit, floor: 0 }
+        Self { marks: BTreeMap::new(), limit, floor: 0 }
     }
 
-    /// Whether it is used for the first time, as far as that is known.
-    fn is_first(&mut self, until: u64, mark: Mark, now: u64) -> bool {
-        while self.marks.first().is_some_and(|(until, _)| *until < now) {
+    /// Whether it may be used: for the first time, or by `from` again in the same moment, where that `may_again`.
+    fn take(&mut self, until: u64, mark: Mark, (from, may_again): (IpAddr, bool), now: u64) -> bool {
+        while self.marks.first_key_value().is_some_and(|((until, _), _)| *until < now) {
             self.marks.pop_first();
         }
-        if until <= self.floor || !self.marks.insert((until, mark)) {
+        if until <= self.floor {
             return false;
         }
+        if let Some((first, at)) = self.marks.get(&(until, mark)) {
+            return may_again && *first == from && now.abs_diff(*at) <= SAME_MOMENT;
+        }
+        self.marks.insert((until, mark), (from, now));
         if self.marks.len() > self.limit
-            && let Some((until, _)) = self.marks.pop_first()
+            && let Some(((until, _), _)) = self.marks.pop_first()
         {
             self.floor = until;
         }
@@ -303,6 +324,7 @@ mod tests {
     use super::*;
     use crate::users::{PasswordHash, TokenHash};
 
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     const CREATED: &str = "2010-09-16T07:50:45Z";
 
     fn created() -> SystemTime {
@@ -331,7 +353,7 @@ mod tests {
 
     fn token(digests: &Digests, user: &str, digest: &str, nonce: &str, now: SystemTime) -> Result<User, Refused> {
         let (digest, nonce) = (STANDARD.decode(digest).unwrap(), STANDARD.decode(nonce).unwrap());
-        digests.token(user, (&digest, &nonce, CREATED), now)
+        digests.token(user, (&digest, &nonce, CREATED), (HERE, false), now)
     }
 
     #[test]
@@ -399,7 +421,7 @@ mod tests {
         else {
             panic!("no token")
         };
-        assert!(digests().token(&user, (&bytes, &nonce, &at), created()).is_ok());
+        assert!(digests().token(&user, (&bytes, &nonce, &at), (HERE, false), created()).is_ok());
         let clear = read("<o:Username>user</o:Username><o:Password>a b</o:Password>").unwrap().unwrap();
         assert_eq!(clear.password, Secret::Clear("a b".to_owned()));
         for broken in
@@ -417,14 +439,30 @@ mod tests {
         let mut used = Used::new(3);
         let mark = |number: u8| [number; 16];
         for (until, number) in [(10, 1), (20, 2), (30, 3), (40, 4)] {
-            assert!(used.is_first(until, mark(number), 0));
+            assert!(used.take(until, mark(number), (HERE, false), 0));
         }
         assert_eq!(used.marks.len(), 3);
         for (until, number, first) in [(10, 1, false), (10, 9, false), (20, 2, false), (20, 9, true), (40, 4, false)] {
-            assert_eq!(used.is_first(until, mark(number), 0), first, "{until} {number}");
+            assert_eq!(used.take(until, mark(number), (HERE, false), 0), first, "{until} {number}");
         }
         // That could not be used any more.
-        assert!(used.is_first(100, mark(5), 41) && used.marks.len() == 1);
+        assert!(used.take(100, mark(5), (HERE, false), 41) && used.marks.len() == 1);
+    }
+
+    #[test]
+    fn the_same_token_reads_again_in_the_same_moment_from_the_same_address_and_changes_nothing() {
+        let other = IpAddr::from([10, 0, 0, 9]);
+        let mut used = Used::new(3);
+        assert!(used.take(100, [1; 16], (HERE, true), 10));
+        for (by, now, expected) in [
+            ((HERE, true), 10, true),
+            ((HERE, true), 12, true),
+            ((HERE, false), 10, false),
+            ((other, true), 10, false),
+            ((HERE, true), 13, false),
+        ] {
+            assert_eq!(used.take(100, [1; 16], by, now), expected, "{by:?} {now}");
+        }
     }
 
     fn header(
@@ -439,7 +477,7 @@ mod tests {
         let fields = format!(
             r#"username="user", realm="{REALM}", nonce="{nonce}", uri="/onvif/device_service", response="{response}", qop=auth, nc={count}, cnonce="own", algorithm="MD5""#
         );
-        digests.header(&fields.replace(change.0, change.1), "POST", "/onvif/device_service", now)
+        digests.header(&fields.replace(change.0, change.1), ("POST", "/onvif/device_service"), HERE, now)
     }
 
     #[test]
@@ -472,7 +510,7 @@ mod tests {
         let foreign = super::tests::digests().nonce(seconds(now));
         assert_eq!(header(&digests, &foreign, "00000001", same, now), Err(Refused::Stale));
         for broken in ["", "username", "username=\"user", "=,=,", "a=\"b\"c=\"d\""] {
-            assert!(digests.header(broken, "POST", "/", now).is_err(), "{broken}");
+            assert!(digests.header(broken, ("POST", "/"), HERE, now).is_err(), "{broken}");
         }
     }
 }
