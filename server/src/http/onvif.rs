@@ -133,7 +133,7 @@ impl Request<'_> {
         let mut caller = Caller { from: asked.from, user: None };
         // What is for everybody is so for who has a wrong password or a wrong clock, too.
         if right != Right::None {
-            caller.user = self.user(asked.from, right).await.inspect_err(|rejected| {
+            caller.user = self.user(asked.from).await.inspect_err(|rejected| {
                 api.users.refused(&caller, &what, &rejected.fault.reason);
             })?;
         }
@@ -175,7 +175,7 @@ impl Request<'_> {
     }
 
     /// Who asks: by the header of HTTP, else by that of SOAP.
-    async fn user(&self, from: IpAddr, right: Right) -> Result<Option<User>, Rejected> {
+    async fn user(&self, from: IpAddr) -> Result<Option<User>, Rejected> {
         let (users, digests, now) = (&self.api.users, &self.onvif.digests, SystemTime::now());
         // Who gives a password to a server that has no users is not to be kept out.
         if users.is_empty() {
@@ -197,8 +197,7 @@ impl Request<'_> {
                 users.login(from, Login::Password { user, password }).await.map_err(NoLogin::from)?
             }
             Ok(Some(Token { user, password: Secret::Digest { digest, nonce, created } })) => {
-                let again = (from, right != Right::Change);
-                self.tried(from, || digests.token(&user, (&digest, &nonce, &created), again, now))?
+                self.tried(from, || digests.token(&user, (&digest, &nonce, &created), from, now))?
             }
             Err(refused) => self.tried(from, || Err(refused))?,
         };

@@ -1,9 +1,9 @@
 //! Who asks by a digest: WS-UsernameToken (SHA-1 over nonce, time and password) and HTTP Digest (RFC 7616, MD5), as ONVIF
 //! has them. Both need the password itself, so users of a file, of whom a hash alone is known, cannot log in by one.
 //!
-//! What was used once is not taken a second time, but for one case: clients such as libonvif make the same token for all
-//! requests of a millisecond, so what only reads may use one again for a moment, from the same address. What changes
-//! something never may.
+//! What was used once is not taken a second time, but for one case: clients such as libonvif have one token for all
+//! requests of a millisecond, so the same address may use one again for a moment. Whoever can send from that address in
+//! that moment can change the message on its way as well: a token does not sign it.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -28,8 +28,8 @@ use crate::users::{LoginConfig, Password, User, UserConfig};
 const SKEW: Duration = Duration::from_secs(3600);
 /// How long a nonce of HTTP Digest is taken.
 const NONCE_LIFE: Duration = Duration::from_secs(300);
-/// For which a token may be used again to read, in seconds.
-const SAME_MOMENT: u64 = 2;
+/// For which the same address may use a token again, in seconds.
+const SAME_MOMENT: u64 = 1;
 /// Digests that are remembered until they cannot be used again anyway. A recorder that asks each second has 7,200.
 const MAX_USED: usize = 65_536;
 const MAX_NONCE: usize = 256;
@@ -139,7 +139,7 @@ impl Digests {
         &self.others
     }
 
-    /// Whose WS-UsernameToken it is. `again`: the address that may have used it a moment ago; None: nobody may.
+    /// Whose WS-UsernameToken it is.
     ///
     /// # Errors
     /// Says why nobody's.
@@ -147,7 +147,7 @@ impl Digests {
         &self,
         user: &str,
         given: (&[u8], &[u8], &str),
-        again: (IpAddr, bool),
+        from: IpAddr,
         now: SystemTime,
     ) -> Result<User, Refused> {
         let (digest, nonce, created) = given;
@@ -163,7 +163,7 @@ impl Digests {
             return Err(Refused::Clock);
         }
         let until = u64::try_from(at).unwrap_or(0) + SKEW.as_secs();
-        self.take(&[user.as_bytes(), created.as_bytes(), nonce], until, again, now)?;
+        self.take(&[user.as_bytes(), created.as_bytes(), nonce], until, (from, SAME_MOMENT), now)?;
         Ok(known.clone())
     }
 
@@ -197,7 +197,7 @@ impl Digests {
         if until < seconds(now) {
             return Err(Refused::Stale);
         }
-        self.take(&[nonce.as_bytes(), count.as_bytes(), own.as_bytes()], until, (from, false), now)?;
+        self.take(&[nonce.as_bytes(), count.as_bytes(), own.as_bytes()], until, (from, 0), now)?;
         Ok(known.clone())
     }
 
@@ -225,7 +225,7 @@ impl Digests {
         Ok((&known.0, &known.1))
     }
 
-    fn take(&self, parts: &[&[u8]], until: u64, by: (IpAddr, bool), now: SystemTime) -> Result<(), Refused> {
+    fn take(&self, parts: &[&[u8]], until: u64, by: (IpAddr, u64), now: SystemTime) -> Result<(), Refused> {
         let mut context = digest::Context::new(&SHA256);
         for part in parts {
             context.update(&(part.len() as u64).to_be_bytes());
@@ -252,8 +252,8 @@ impl Used {
         Self { marks: BTreeMap::new(), limit, floor: 0 }
     }
 
-    /// Whether it may be used: for the first time, or by `from` again in the same moment, where that `may_again`.
-    fn take(&mut self, until: u64, mark: Mark, (from, may_again): (IpAddr, bool), now: u64) -> bool {
+    /// Whether it may be used: for the first time, or by `from` again within that `moment`, where there is one.
+    fn take(&mut self, until: u64, mark: Mark, (from, moment): (IpAddr, u64), now: u64) -> bool {
         while self.marks.first_key_value().is_some_and(|((until, _), _)| *until < now) {
             self.marks.pop_first();
         }
@@ -261,7 +261,7 @@ impl Used {
             return false;
         }
         if let Some((first, at)) = self.marks.get(&(until, mark)) {
-            return may_again && *first == from && now.abs_diff(*at) <= SAME_MOMENT;
+            return moment > 0 && *first == from && now.abs_diff(*at) <= moment;
         }
         self.marks.insert((until, mark), (from, now));
         if self.marks.len() > self.limit
@@ -353,7 +353,7 @@ mod tests {
 
     fn token(digests: &Digests, user: &str, digest: &str, nonce: &str, now: SystemTime) -> Result<User, Refused> {
         let (digest, nonce) = (STANDARD.decode(digest).unwrap(), STANDARD.decode(nonce).unwrap());
-        digests.token(user, (&digest, &nonce, CREATED), (HERE, false), now)
+        digests.token(user, (&digest, &nonce, CREATED), HERE, now)
     }
 
     #[test]
@@ -370,7 +370,9 @@ mod tests {
             let digests = digests();
             assert_eq!(token(&digests, "user", DIGEST, NONCE, now).err(), expected, "{now:?}");
             if expected.is_none() {
-                assert_eq!(token(&digests, "user", DIGEST, NONCE, now), Err(Refused::Used));
+                let later = now + Duration::from_secs(2);
+                let refused = token(&digests, "user", DIGEST, NONCE, later);
+                assert!(matches!(refused, Err(Refused::Used | Refused::Clock)), "{refused:?}");
             }
         }
         let other = password_digest(b"other", CREATED, "userpassword");
@@ -421,12 +423,10 @@ mod tests {
         else {
             panic!("no token")
         };
-        assert!(digests().token(&user, (&bytes, &nonce, &at), (HERE, false), created()).is_ok());
+        assert!(digests().token(&user, (&bytes, &nonce, &at), HERE, created()).is_ok());
         let clear = read("<o:Username>user</o:Username><o:Password>a b</o:Password>").unwrap().unwrap();
         assert_eq!(clear.password, Secret::Clear("a b".to_owned()));
-        for broken in
-            ["", "<o:Username>user</o:Username>", &whole(""), &format!("<o:Username>user</o:Username>{digest}")]
-        {
+        for broken in ["<o:Username>user</o:Username>", &whole(""), &format!("<o:Username>user</o:Username>{digest}")] {
             assert_eq!(read(broken), Err(Refused::Incomplete), "{broken}");
         }
         let long = whole(&digest).replace(NONCE, &"A".repeat(4 * MAX_NONCE));
@@ -439,30 +439,35 @@ mod tests {
         let mut used = Used::new(3);
         let mark = |number: u8| [number; 16];
         for (until, number) in [(10, 1), (20, 2), (30, 3), (40, 4)] {
-            assert!(used.take(until, mark(number), (HERE, false), 0));
+            assert!(used.take(until, mark(number), (HERE, 0), 0));
         }
         assert_eq!(used.marks.len(), 3);
         for (until, number, first) in [(10, 1, false), (10, 9, false), (20, 2, false), (20, 9, true), (40, 4, false)] {
-            assert_eq!(used.take(until, mark(number), (HERE, false), 0), first, "{until} {number}");
+            assert_eq!(used.take(until, mark(number), (HERE, 0), 0), first, "{until} {number}");
         }
         // That could not be used any more.
-        assert!(used.take(100, mark(5), (HERE, false), 41) && used.marks.len() == 1);
+        assert!(used.take(100, mark(5), (HERE, 0), 41) && used.marks.len() == 1);
     }
 
     #[test]
-    fn the_same_token_reads_again_in_the_same_moment_from_the_same_address_and_changes_nothing() {
+    fn the_same_token_is_taken_again_for_a_moment_from_the_same_address() {
         let other = IpAddr::from([10, 0, 0, 9]);
         let mut used = Used::new(3);
-        assert!(used.take(100, [1; 16], (HERE, true), 10));
+        assert!(used.take(100, [1; 16], (HERE, 1), 10));
         for (by, now, expected) in [
-            ((HERE, true), 10, true),
-            ((HERE, true), 12, true),
-            ((HERE, false), 10, false),
-            ((other, true), 10, false),
-            ((HERE, true), 13, false),
+            ((HERE, 1), 10, true),
+            ((HERE, 1), 11, true),
+            ((HERE, 0), 10, false),
+            ((other, 1), 10, false),
+            ((HERE, 1), 12, false),
         ] {
             assert_eq!(used.take(100, [1; 16], by, now), expected, "{by:?} {now}");
         }
+        let digests = digests();
+        token(&digests, "user", DIGEST, NONCE, created()).unwrap();
+        token(&digests, "user", DIGEST, NONCE, created()).unwrap();
+        let later = created() + Duration::from_secs(2);
+        assert_eq!(token(&digests, "user", DIGEST, NONCE, later), Err(Refused::Used));
     }
 
     fn header(
