@@ -212,7 +212,7 @@ impl Request<'_> {
         }
         attempt().map_err(|refused| {
             if matches!(refused, Refused::Wrong | Refused::Incomplete) {
-                self.api.users.failed(from, now);
+                self.api.users.failed(from, None, now);
             }
             NoLogin::Digest(refused)
         })

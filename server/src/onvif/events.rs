@@ -15,8 +15,7 @@ use super::profile::Profile;
 use super::soap::{Element, escaped, tag, tag_with, value};
 use super::time::{date_time, duration, written};
 use super::{Asked, MAX_SUBSCRIPTIONS};
-use crate::events::{Event, Events, Over, Reader};
-use crate::stream::Streams;
+use crate::events::{Event, NoPlace, Over, Reader};
 
 /// Of one address: one more takes the place of the one that was polled longest ago.
 const MAX_OF_ADDRESS: usize = 4;
@@ -91,7 +90,7 @@ impl Subscriptions {
     /// Returns the id of a new one and until when it lasts.
     fn create(
         &self,
-        reader: impl FnOnce() -> Option<Reader>,
+        reader: impl FnOnce() -> Result<Reader, NoPlace>,
         filter: Filter,
         from: IpAddr,
         life: Duration,
@@ -105,8 +104,10 @@ impl Subscriptions {
                 all.remove(at);
             }
         }
-        let full = || Fault::not_now("too many subscriptions: try again later");
-        let reader = if all.len() < MAX_SUBSCRIPTIONS { reader() } else { None }.ok_or_else(full)?;
+        if all.len() >= MAX_SUBSCRIPTIONS {
+            return Err(Fault::not_now("too many subscriptions: try again later"));
+        }
+        let reader = reader().map_err(Fault::not_now)?;
         let follower = Follower { reader, told: HashMap::new(), filter };
         let id = format!("{:016x}", rand::random::<u64>());
         all.push(Subscription {
@@ -174,7 +175,7 @@ fn ends(name: &str, life: Duration) -> String {
 
 fn create(asked: &Asked, request: &Element, now: Instant) -> Result<String, Fault> {
     let life = life(request.value("InitialTerminationTime"))?;
-    let reader = || asked.api.events.follow(&asked.api.streams);
+    let reader = || asked.api.events.follow(&asked.api.streams, asked.from);
     let id = asked.onvif.subscriptions.create(reader, Filter::of(request), asked.from, life, now)?;
     let address = value("wsa5:Address", asked.address(&format!("subscription/{id}")));
     let parts = [
@@ -211,7 +212,7 @@ async fn pull(asked: &Asked<'_>, request: &Element, now: Instant) -> Result<Stri
         match next {
             Some(Ok(event)) => messages.extend(follower.written(&event, &profiles)),
             // What was lost is told anew, as far as it is still so.
-            Some(Err(Over::Behind(_))) => follower.begin_anew(&asked.api.events, &asked.api.streams),
+            Some(Err(Over::Behind(_))) => follower.begin_anew(asked),
             Some(Err(Over::Stopping)) | None => break,
         }
     }
@@ -225,14 +226,14 @@ async fn synchronize(asked: &Asked<'_>, now: Instant) -> Result<(), Fault> {
     let Ok(mut follower) = tokio::time::timeout(Duration::from_secs(1), follower.lock()).await else {
         return Err(Fault::not_now("another request is polling this subscription"));
     };
-    follower.begin_anew(&asked.api.events, &asked.api.streams);
+    follower.begin_anew(asked);
     Ok(())
 }
 
 impl Follower {
-    fn begin_anew(&mut self, events: &Events, streams: &Streams) {
+    fn begin_anew(&mut self, asked: &Asked) {
         // Without a place for another one it goes on with what comes.
-        if let Some(reader) = events.follow(streams) {
+        if let Ok(reader) = asked.api.events.follow(&asked.api.streams, asked.from) {
             self.reader = reader;
             self.told.clear();
         }
@@ -320,6 +321,8 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::*;
+    use crate::events::Events;
+    use crate::stream::Streams;
 
     struct Ground {
         events: Events,
@@ -334,8 +337,8 @@ mod tests {
         }
 
         fn create(&self, from: u8, now: Instant) -> Result<String, Fault> {
-            let reader = || self.events.follow(&self.streams);
             let from = IpAddr::from([10, 0, 0, from]);
+            let reader = || self.events.follow(&self.streams, from);
             self.subscriptions.create(reader, Filter::default(), from, USUAL_LIFE, now)
         }
 
@@ -396,7 +399,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_told_of_a_stream_is_told_once() {
         let ground = Ground::new();
-        let reader = ground.events.follow(&ground.streams).unwrap();
+        let reader = ground.events.follow(&ground.streams, IpAddr::from([10, 0, 0, 1])).unwrap();
         let mut follower = Follower { reader, told: HashMap::new(), filter: Filter::default() };
         let mut next = async || {
             let event = follower.reader.next().await.unwrap();
