@@ -11,6 +11,7 @@ use super::encoders::StreamEncoder;
 use super::*;
 use crate::config::{EncodeConfig, EncoderChoice, Flip, Profile, SourceKind};
 use crate::pipeline::{Failure, encoder};
+use crate::rate_control::{Rate, Step};
 
 const WAIT: Duration = Duration::from_secs(10);
 
@@ -217,6 +218,30 @@ async fn a_source_that_has_to_give_more_is_started_anew_and_the_picture_is_turne
     until("the larger size", || at_work.streams[0].stats(Instant::now()).height == 480).await;
     assert_eq!(at_work.handle.flip(Flip::Half).await.unwrap(), Applied::Live);
     assert_eq!(at_work.handle.camera().source.flip, Flip::Half);
+    at_work.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_the_most_of_a_smaller_picture_is_no_limit_for_a_larger_one() {
+    let mut camera = with_x264enc();
+    camera.streams[0].encode.bitrate = None;
+    let at_work = AtWork::start(camera, &[0, 1]).await;
+    let stream = &at_work.streams[0];
+    until("its most", || stream.status().ceiling().is_some()).await;
+    let ceiling = stream.status().ceiling().unwrap();
+    // As for a viewer whose link carries all of it.
+    let rate = |bitrate| Rate { bitrate, step: Step::Full, pause_until: None };
+    stream.demand().set_rate(rate(ceiling.bitrate));
+    let mut larger = at_work.handle.camera().streams[0].encode.clone();
+    larger.resolution = Some(Resolution::new(640, 480));
+    assert_eq!(at_work.handle.change(0, larger).await.unwrap(), Applied::Restarted);
+    until("the larger size", || stream.stats(Instant::now()).height == 480).await;
+    let most = stream.status().ceiling().unwrap().bitrate;
+    assert!(most > ceiling.bitrate, "{most} {}", ceiling.bitrate);
+    assert_eq!(stream.stats(Instant::now()).target_bitrate_kbps, most.kbps());
+    // What is less than all of it is a limit.
+    stream.demand().set_rate(rate(Bitrate::from_kbps(300)));
+    assert_eq!(stream.limit(), Some(Bitrate::from_kbps(300)));
     at_work.stop().await;
 }
 

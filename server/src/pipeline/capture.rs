@@ -512,7 +512,7 @@ impl Branch {
     }
 
     /// What was left out so far is not counted as dropped: the encoder was being opened.
-    fn count_drops_from_here(&self) {
+    pub(super) fn count_drops_from_here(&self) {
         self.frames_missed.fetch_add(self.counters().frames_dropped(), Ordering::Relaxed);
     }
 

@@ -11,6 +11,8 @@ use super::branch_tests::{CODED, Running, SECOND, SECOND_FRAME, plan, run, with_
 use super::tests::{FRAME, Folder, WAIT, assert_even, chosen, file, pipeline, rate, small};
 use super::*;
 use crate::config::{EncodeConfig, Preset, Profile};
+use crate::pipeline::capture::Relay;
+use crate::pipeline::handover::Handover;
 use crate::pipeline::joint::NotPutIn;
 use crate::pipeline::plan::{BranchPlan, Tail};
 use crate::pipeline::{EncoderRow, prepare_branch};
@@ -461,4 +463,43 @@ fn the_bit_rate_that_is_changed_to_is_what_comes_out() {
         assert!((measured / f64::from(kbps) - 1.0).abs() < 0.15, "{measured:.0} for {kbps} kbit/s");
     }
     running.graph.stop(STOP_LIMIT);
+}
+
+#[test]
+fn nothing_that_was_held_back_goes_out_of_a_graph_that_has_been_stopped() {
+    let plan = plan(pipeline(RAW));
+    let (former, next) = [(); 2].map(|()| Arc::new(Branch::new(0, &plan.branches[0], Instant::now()))).into();
+    for is_stopped in [false, true] {
+        let (unit, units) = channel();
+        let capture = Capture::new(&plan, Instant::now(), move |_, u| drop(unit.send(u)), |_| ());
+        let mut handover = Handover::new();
+        handover.begin(Duration::ZERO, Instant::now());
+        let held = AccessUnit {
+            data: vec![0, 0, 0, 1, 0x41].into(),
+            pts: Duration::ZERO,
+            captured_at: Instant::now(),
+            keyframe: false,
+        };
+        assert_eq!(handover.former(held.pts, held, Instant::now(), &mut Vec::new()), None);
+        let (news, _heard) = std::sync::mpsc::sync_channel(1);
+        let (former, next) = (Arc::clone(&former), Arc::clone(&next));
+        *capture.relay(0) = Some(Relay { former, next, handover, news });
+        capture.stopped.store(is_stopped, Ordering::Release);
+        assert!(!capture.end_relay(0));
+        assert_eq!(units.try_iter().count(), usize::from(!is_stopped));
+    }
+}
+
+#[test]
+fn what_was_left_out_while_the_encoder_was_opened_is_not_counted_as_dropped() {
+    let running = run(&plan(pipeline(RAW)));
+    running.take(0, 3);
+    let branch = running.branch(0);
+    running.graph.stop(STOP_LIMIT);
+    (0..20).for_each(|_| branch.frames_in.add());
+    assert!(branch.counters().frames_dropped() >= 18, "two may be on their way");
+    branch.count_drops_from_here();
+    assert_eq!(branch.counters().frames_dropped(), 0);
+    (0..5).for_each(|_| branch.frames_in.add());
+    assert_eq!(branch.counters().frames_dropped(), 5, "it is too slow");
 }
