@@ -34,6 +34,7 @@ use self::words::{Presentation, aside, asking, badge, grid_title, message, prese
 use crate::decode::{Picture, PictureForm};
 pub use crate::overlay::Tone;
 use crate::overlay::{self, Badge, Corner, Message, OverlayData};
+use crate::told::Written;
 use crate::viewer::{Offer, Question};
 
 /// A picture older than this is not shown as live.
@@ -62,6 +63,8 @@ const GRID_INTERVAL: Duration = Duration::from_millis(16);
 pub struct ViewModel {
     pub status: Status,
     pub overlay: OverlayData,
+    /// What the server wants over the picture.
+    pub written: Option<Written>,
     /// What the pilot has to know while pictures come.
     pub notices: Vec<String>,
     /// Why a tile is not aligned with the others; may be empty.
@@ -210,6 +213,7 @@ pub struct Window {
     /// The last click chose one of the offers.
     clicked_row: bool,
     corner: CornerShown,
+    written: WrittenShown,
     canvas: Canvas,
 }
 
@@ -221,6 +225,28 @@ struct CornerShown {
     covers: Resolution,
     /// The badge in it.
     wanted: bool,
+    /// The desktop cannot show it: it is painted over each picture.
+    painted: bool,
+}
+
+/// Where lines are wanted over the large picture.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Lines {
+    texts: Vec<String>,
+    place: (i32, i32),
+    /// None: they were not looked at yet.
+    window: Option<Resolution>,
+    /// The statistics stand where they are wanted.
+    makes_room: bool,
+}
+
+/// What is written over the large picture, as it is shown.
+#[derive(Debug, Default)]
+struct WrittenShown {
+    wanted: Lines,
+    place: (i32, i32),
+    /// Width and height.
+    covers: (u32, u32),
     /// The desktop cannot show it: it is painted over each picture.
     painted: bool,
 }
@@ -271,6 +297,7 @@ impl Window {
                 wanted: true,
                 painted: false,
             },
+            written: WrittenShown::default(),
             canvas: Canvas::default(),
         };
         tracing::info!("{} draws the window", this.drawn_by());
@@ -382,7 +409,9 @@ impl Window {
                 live_at = if is_any_live(&panes) { Some(now) } else { live_at };
                 self.tend_desktop(now, live_at, (&content, &panes), stage);
                 self.tend_title(&layout, &panes);
-                if self.tend_corner(now, size, &layout, &panes) && !panes.iter().all(Pane::is_live) {
+                let is_uncovered =
+                    self.tend_corner(now, size, &layout, &panes) | self.tend_written(size, &layout, &panes);
+                if is_uncovered && !panes.iter().all(Pane::is_live) {
                     // What it covered is empty now, and no picture comes to fill it.
                     drawn = None;
                 }
@@ -455,6 +484,7 @@ impl Window {
             message,
             keys: self.show_keys,
             corner: if self.corner.painted { self.corner.shown.0.clone() } else { Corner::default() },
+            written: self.written.painted.then(|| (self.written.wanted.texts.clone(), self.written.place)),
             stats: self.show_stats.then(|| {
                 let mut stats = view.overlay.clone();
                 stats.display = self.drawn_by().to_owned();
@@ -545,6 +575,42 @@ impl Window {
         covers.width < before.width || covers.height < before.height
     }
 
+    /// As [`Self::tend_corner`], of what is written over the picture.
+    fn tend_written(&mut self, size: Resolution, layout: &Layout, panes: &[Pane]) -> bool {
+        let (texts, place) = match panes {
+            [pane] if layout.grid.is_none() => self.wanted_lines(pane, size),
+            _ => Default::default(),
+        };
+        let wanted = Lines { texts, place, window: Some(size), makes_room: self.show_stats };
+        if self.written.wanted == wanted {
+            return false;
+        }
+        let drawn = overlay::written(&wanted.texts, size);
+        let covers = drawn.as_ref().map_or((0, 0), |(_, size)| (size.width, size.height));
+        // Where the statistics stand, they come first.
+        let place = if self.show_stats { (place.0, size.height as i32 - covers.1 as i32) } else { place };
+        let picture = drawn.as_ref().map(|(pixels, size)| (pixels.as_slice(), *size));
+        let composed = self.desktop.as_mut().is_some_and(|desktop| desktop.show_written(picture, place));
+        self.written.painted = !composed && !wanted.texts.is_empty();
+        (self.written.wanted, self.written.place) = (wanted, place);
+        let before = std::mem::replace(&mut self.written.covers, covers);
+        covers.0 < before.0 || covers.1 < before.1
+    }
+
+    /// The lines, and where they begin in the window.
+    fn wanted_lines(&self, pane: &Pane, size: Resolution) -> (Vec<String>, (i32, i32)) {
+        let picture = pane.last.as_ref().map(|picture| picture.source).filter(|source| source.pixels() > 0);
+        let Some((written, source)) = pane.model.written.as_ref().filter(|_| pane.is_live()).zip(picture) else {
+            return Default::default();
+        };
+        let shown = source.fit_into(size);
+        let side = |at: u32, from: u32, shown: u32, window: u32| {
+            (u64::from(at.min(from)) * u64::from(shown) / u64::from(from)) as i32 + (window - shown) as i32 / 2
+        };
+        let left = side(written.x, source.width, shown.width, size.width);
+        (written.lines.clone(), (left, side(written.y, source.height, shown.height, size.height)))
+    }
+
     fn wanted_corner(&self, pane: &Pane, size: Resolution) -> Corner {
         let (presentation, view) = (pane.presentation, &pane.model);
         let is_live = presentation == Presentation::Live;
@@ -576,6 +642,7 @@ impl Window {
                 message: message(pane.presentation, &pane.model.status),
                 keys: false,
                 corner: Corner::default(),
+                written: None,
                 stats: None,
             };
             pane.tile.paint(
@@ -731,13 +798,16 @@ struct Scene {
     keys: bool,
     /// Empty where it need not be painted.
     corner: Corner,
+    /// Lines and their place; none where they need not be painted.
+    written: Option<(Vec<String>, (i32, i32))>,
     stats: Option<OverlayData>,
 }
 
 impl Scene {
     /// The picture and nothing else.
     fn is_plain(&self) -> bool {
-        self.message.is_none() && self.stats.is_none() && self.corner == Corner::default() && !self.keys
+        let nothing = (&None, &None, &Corner::default(), &None, false);
+        (&self.message, &self.stats, &self.corner, &self.written, self.keys) == nothing
     }
 
     /// Paints all of it into the pixels of a window.
@@ -750,6 +820,9 @@ impl Scene {
         });
         canvas::fill(pixels, self.size, image, self.stale);
         let Some(mut surface) = overlay::Surface::new(pixels, self.size) else { return };
+        if let Some((lines, place)) = &self.written {
+            overlay::draw_written(&mut surface, lines, *place);
+        }
         if let Some(stats) = &self.stats {
             overlay::draw_stats(&mut surface, stats, self.message.is_none());
         }

@@ -119,7 +119,8 @@ impl Feed {
         };
         let (phase, since) = viewer.phase_since();
         let status = status(phase, since, seen.decoded);
-        ViewModel { status, overlay, notices, remark: "", said: None, question: viewer.choice.question() }
+        let (written, question) = (viewer.written(now), viewer.choice.question());
+        ViewModel { status, overlay, written, notices, remark: "", said: None, question }
     }
 }
 

@@ -23,6 +23,7 @@ use crate::session;
 use crate::stats::{AlignmentReport, Report, Shown};
 use crate::streams::{GridOf, Lineup, Tile, Wanted};
 use crate::target::{SessionConfig, SessionError};
+use crate::told::Told;
 use crate::viewer::{Choice, Viewer};
 
 /// More streams do not fit into the grid.
@@ -84,6 +85,7 @@ pub struct Feeds {
     runtime: Handle,
     guide: Arc<Guide>,
     choice: Arc<Choice>,
+    told: Told,
     /// Rung by the pictures of all.
     bell: Arc<Bell>,
     stop: CancellationToken,
@@ -127,8 +129,8 @@ impl Feeds {
             let _runtime = runtime.enter();
             Guide::new(&config)?
         };
-        let (bell, choice) = (Arc::<Bell>::default(), Arc::<Choice>::default());
-        let viewer = Viewer::with(Arc::clone(&bell), Arc::clone(&choice));
+        let (bell, choice, told) = (Arc::<Bell>::default(), Arc::<Choice>::default(), Told::default());
+        let viewer = Viewer::with(Arc::clone(&bell), Arc::clone(&choice), told.clone());
         let first = Arc::new(Feed::new(0, None, viewer, stop.child_token()));
         let screen = OnScreen {
             panes: vec![Arc::clone(&first)],
@@ -142,6 +144,7 @@ impl Feeds {
             runtime,
             guide,
             choice,
+            told,
             bell,
             stop,
             sessions: JoinSet::new(),
@@ -216,7 +219,7 @@ impl Feeds {
 
     /// Begins to watch a stream of the server.
     fn open(&mut self, tile: &Tile) -> Arc<Feed> {
-        let viewer = Viewer::with(Arc::clone(&self.bell), Arc::clone(&self.choice));
+        let viewer = Viewer::with(Arc::clone(&self.bell), Arc::clone(&self.choice), self.told.clone());
         self.number += 1;
         let feed = Arc::new(Feed::new(self.number, Some(tile.stream.clone()), viewer, self.stop.child_token()));
         let stream = Some(Wanted { camera: None, stream: Some(tile.stream.clone()) });

@@ -21,5 +21,6 @@ pub mod session;
 pub mod stats;
 pub mod streams;
 pub mod target;
+pub mod told;
 pub mod viewer;
 pub mod whep;

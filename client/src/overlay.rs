@@ -191,6 +191,33 @@ pub fn corner(corner: &Corner, window: Resolution) -> Option<(Vec<u32>, Resoluti
     Some((pixels, size))
 }
 
+/// Lines from the upper left corner as opaque pixels for a window of this size, and their size; none where there are
+/// none, or the window is too small for any. What does not fit is cut off.
+pub fn written(lines: &[String], window: Resolution) -> Option<(Vec<u32>, Resolution)> {
+    let look = Look::of(window);
+    let (advance, line, pad) = (look.bold.advance(), look.bold.height(), look.pad / 2);
+    let columns = ((window.width as i32 - 2 * pad) / advance).max(0) as usize;
+    let rows = ((window.height as i32 - pad) / line).max(0) as usize;
+    let lines: Vec<_> = lines.iter().take(rows).map(|text| shortened(&known(text), columns)).collect();
+    let longest = lines.iter().map(|text| text.chars().count() as i32).max().filter(|longest| *longest > 0)?;
+    let size = Resolution::new((longest * advance + 2 * pad) as u32, (lines.len() as i32 * line + pad) as u32);
+    let mut pixels = vec![PANEL; size.width as usize * size.height as usize];
+    let mut surface = Surface::new(&mut pixels, size)?;
+    for (text, y) in lines.iter().zip((pad / 2..).step_by(line as usize)) {
+        surface.text(text, (pad, y), look.bold, TEXT);
+    }
+    Some((pixels, size))
+}
+
+/// Draws them at this place, where nothing else puts them there.
+pub fn draw_written(surface: &mut Surface<'_>, lines: &[String], (x, y): (i32, i32)) {
+    if let Some((pixels, size)) = written(lines, surface.size) {
+        let room = |place: i32, side: u32, whole: u32| place.min(whole as i32 - side as i32).max(0);
+        let place = (room(x, size.width, surface.size.width), room(y, size.height, surface.size.height));
+        surface.copy(&pixels, size, place);
+    }
+}
+
 /// Draws the corner, where nothing else puts it there.
 pub fn draw_corner(surface: &mut Surface<'_>, data: &Corner) {
     if let Some((pixels, size)) = corner(data, surface.size) {

@@ -367,6 +367,9 @@ async fn supervise(
                     viewer.set_stream(stream);
                 }
                 if let Some(stats) = answer.stats {
+                    if let Some(url) = server.stats.as_ref().filter(|_| stats.overlays) {
+                        viewer.told.follow(url, &config.http, Instant::now());
+                    }
                     viewer.set_streams(stats.streams.iter().map(Listed::of).collect());
                     viewer.set_alignment(stats.alignment.unwrap_or_default());
                 }

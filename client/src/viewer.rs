@@ -12,6 +12,7 @@ use crate::mailbox::{Bell, Mailbox};
 use crate::receive::Transport;
 use crate::stats::Report;
 use crate::streams::Listed;
+use crate::told::{Told, Written};
 
 pub use choice::{Asker, Choice, Offer, Question, is_same_offer};
 
@@ -75,6 +76,8 @@ pub struct Viewer {
     pub mailbox: Arc<Mailbox<Picture>>,
     /// Which server is to be watched, where the pilot has to say: one choice for all streams.
     pub choice: Asker,
+    /// What is to be written over the pictures: one for all streams.
+    pub told: Told,
     state: Mutex<State>,
 }
 
@@ -130,14 +133,15 @@ impl Counters {
 
 impl Viewer {
     pub fn new() -> Arc<Self> {
-        Self::with(Arc::default(), Arc::default())
+        Self::with(Arc::default(), Arc::default(), Told::default())
     }
 
-    /// One of several, whose pictures ring the same bell and whose sessions ask the same question.
-    pub fn with(bell: Arc<Bell>, choice: Arc<Choice>) -> Arc<Self> {
+    /// One of several, whose pictures ring the same bell, whose sessions ask the same question and who are told the same.
+    pub fn with(bell: Arc<Bell>, choice: Arc<Choice>, told: Told) -> Arc<Self> {
         Arc::new(Self {
             mailbox: Arc::new(Mailbox::with(bell)),
             choice: Asker::of(choice),
+            told,
             state: Mutex::new(State {
                 phase: Phase::Searching(String::new()),
                 phase_since: Instant::now(),
@@ -192,6 +196,11 @@ impl Viewer {
 
     pub fn set_streams(&self, streams: Vec<Listed>) {
         self.lock().streams = streams;
+    }
+
+    /// What is to be written over the pictures now.
+    pub fn written(&self, now: Instant) -> Option<Written> {
+        self.told.written(&self.server().stream, now)
     }
 
     /// How the server wants its cameras to be shown beside each other.

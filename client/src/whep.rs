@@ -27,6 +27,8 @@ const CONNECT_TIMEOUTS: [Duration; 3] =
     [Duration::from_millis(250), Duration::from_millis(500), Duration::from_millis(1_250)];
 const OFFER_TIMEOUT: Duration = Duration::from_secs(5);
 const STATS_TIMEOUT: Duration = Duration::from_millis(1_000);
+/// Of a connection as a whole: it is opened again then, as one over a link that is lost shows no end.
+const EVENTS_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_REDIRECTS: usize = 3;
 /// Answers are some kilobytes.
 const LARGEST_REPLY: u64 = 256 << 10;
@@ -241,6 +243,16 @@ pub async fn stats(url: Url, http: &Http) -> Result<Stats, WhepError> {
         }
     })
     .await
+}
+
+/// `GET /api/events` of a rov-server, for half a minute. Blocks.
+pub fn events(url: &Url, http: &Http) -> Result<impl io::Read + use<>, WhepError> {
+    let (url, mut reply) =
+        http.ask((url, url), EVENTS_TIMEOUT, |agent, url, login| by(agent.get(url), login).call())?;
+    match reply.status().as_u16() {
+        200..=299 => Ok(reply.into_body().into_reader()),
+        status => Err(WhepError::Refused { reason: error_text(&body(&mut reply, &url)?), url, status }),
+    }
 }
 
 fn no_answer(url: &Url, error: &ureq::Error) -> WhepError {

@@ -16,6 +16,7 @@ use rov_client::decode::{Picture, PictureForm};
 use rov_client::display::{Command as Wish, DisplayChoice, Grid, Layout, Stage, Status, ViewModel, Window};
 use rov_client::mailbox::{Bell, Mailbox};
 use rov_client::overlay::{OverlayData, Tone};
+use rov_client::told::Written;
 use rov_client::viewer::{Offer, Question};
 use rov_common::units::Resolution;
 use tokio_util::sync::CancellationToken;
@@ -26,6 +27,9 @@ const WINDOW: Resolution = Resolution::new(640, 480);
 const SOURCE: Resolution = Resolution::new(1920, 1080);
 const LEFT: u32 = 0xe0_30_20;
 const RIGHT: u32 = 0x20_60_e0;
+/// Of what is written, and behind it.
+const TEXT: u32 = 0xf2_f5_f7;
+const PANEL: u32 = 0x0a_0f_14;
 /// Of what is said below the tiles of how it is.
 const LINE: u32 = 0x93_a4_b3;
 const LONG: Duration = Duration::from_secs(20);
@@ -169,6 +173,10 @@ fn obey(line: &str, scene: &mut Show, stop: &CancellationToken) {
         ("no-question", _) => view.question = None,
         ("stats", _) => view.overlay = stats(),
         ("notice", text) => view.notices = vec![text.to_owned()],
+        ("written", text) => {
+            let lines: Vec<_> = text.split('|').map(str::to_owned).collect();
+            view.written = (!text.is_empty()).then_some(Written { x: 300, y: 300, lines });
+        }
         ("said", text) => view.said = Some(text.to_owned()),
         ("grid", captions) => {
             let captions: Vec<_> = captions.split('|').map(str::to_owned).collect();
@@ -793,6 +801,32 @@ fn what_came_of_a_key_is_said_beside_the_picture_and_in_the_warning(display: &st
     bench.until("a warning with it, and nothing in the corner", is_warned).keep("said-lost.png");
 }
 
+fn what_the_server_wants_is_written_over_the_picture_in_its_place(display: &str) {
+    let mut bench = Bench::new(display);
+    bench.send("live");
+    bench.send("stats");
+    bench.send("pictures");
+    bench.until("the picture", |shot| shot.in_window(10, 100) == LEFT);
+    bench.send("written 2026-11-30 12:00:00|Depth 12.3 m");
+    // Below the upper bar.
+    let is_text = |shot: &Shot, x: u32, y: u32| {
+        (x..x + 200).any(|x| (y..y + 60).any(|y| shot.in_window(x, y) == TEXT)) && shot.in_window(x, y) == PANEL
+    };
+    let shot = bench.until("two lines", |shot| is_text(shot, 300, 360));
+    assert_eq!((shot.in_window(299, 361), shot.in_window(301, 359)), (LEFT, LEFT), "nothing beside and above it");
+    shot.keep("written.png");
+    bench.xdotool(&["key", "i"]);
+    bench.until("it is below the statistics", |shot| is_text(shot, 300, 450) && shot.in_window(100, 200) != LEFT);
+    bench.xdotool(&["key", "i"]);
+    bench.until("the lines in their place", |shot| is_text(shot, 300, 360) && shot.in_window(301, 460) == 0);
+    bench.send("no-pictures");
+    bench.until("nothing over what is old", |shot| !is_text(shot, 300, 360));
+    bench.send("pictures");
+    bench.until("the lines again", |shot| is_text(shot, 300, 360));
+    bench.send("written ");
+    bench.until("the picture alone", |shot| shot.in_window(301, 361) == LEFT && shot.in_window(315, 370) == LEFT);
+}
+
 fn the_screen_stays_on_while_pictures_come(display: &str) {
     use x11rb::protocol::screensaver::{self, State};
     use x11rb::protocol::xproto::{Blanking, ConnectionExt, Exposures};
@@ -909,6 +943,7 @@ for_each_display!(
     the_grid_says_how_well_it_is_aligned_and_which_tile_is_not,
     four_tiles_find_room_in_a_small_window,
     what_came_of_a_key_is_said_beside_the_picture_and_in_the_warning,
+    what_the_server_wants_is_written_over_the_picture_in_its_place,
     the_screen_stays_on_while_pictures_come,
     q_closes_the_window,
     escape_closes_the_window,

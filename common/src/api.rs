@@ -104,7 +104,7 @@ impl FromStr for View {
     }
 }
 
-fn named<T: fmt::Display + Copy>(all: &[T], text: &str) -> Result<T, String> {
+pub(crate) fn named<T: fmt::Display + Copy>(all: &[T], text: &str) -> Result<T, String> {
     let found = all.iter().find(|one| one.to_string() == text);
     let names: Vec<_> = all.iter().map(T::to_string).collect();
     found.copied().ok_or_else(|| format!("must be {}", names.join(" or ")))
@@ -228,6 +228,22 @@ pub struct Stats {
     /// None of a server that does not know it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alignment: Option<Alignment>,
+    /// Clients have something to write over the pictures: `/api/events` tells what.
+    #[serde(default)]
+    pub overlays: bool,
+    /// None where none is received.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub telemetry: Option<TelemetryStats>,
+}
+
+/// What telemetry has come.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TelemetryStats {
+    /// Where it is received, as the options say it.
+    pub addresses: Vec<String>,
+    pub datagrams: u64,
+    /// Those with something wrong in them.
+    pub refused: u64,
 }
 
 /// How clients are to show the cameras of this server beside each other, unless their pilots want it otherwise.

@@ -24,6 +24,17 @@ pub enum SourceKind {
     Pip,
 }
 
+/// The time of day in an overlay.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Timestamp {
+    Off,
+    #[default]
+    Utc,
+    /// That of the server's machine.
+    Local,
+}
+
 /// What a source is, as far as the rest of the server goes by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourceNature {

@@ -12,11 +12,16 @@ use rov_common::api::{AlignmentMethod, Role, View};
 use rov_common::camera::Trust;
 use rov_common::codec::Codec;
 use rov_common::latency_mode::LatencyMode;
+use rov_common::overlay::Where;
 use rov_common::units::{Fps, decimal, whole, within};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use crate::choices::{Flip, Level, Position, Preset, Profile, SecondStream, SizeChoice, SourceKind, Transport};
+use crate::choices::{
+    Flip, Level, Position, Preset, Profile, SecondStream, SizeChoice, SourceKind, Timestamp, Transport,
+};
+use crate::config::{USUAL_JSON, USUAL_MAVLINK};
+use crate::config_file::Table;
 use crate::rate_control::Pilot;
 
 /// The STUN server that a bare `--stun` means.
@@ -30,6 +35,7 @@ const SOURCE: &str = "Source";
 const ENCODING: &str = "Encoding";
 const PICTURE: &str = "Picture";
 const BIT_RATE: &str = "Bit rate";
+const OVERLAY: &str = "Overlay";
 const OUTPUTS: &str = "Outputs";
 const RTP: &str = "RTP";
 const RTSP: &str = "RTSP";
@@ -65,6 +71,20 @@ pub struct AlignmentOptions {
     pub max_latency_ms: Option<u32>,
     #[serde(alias = "sync-tolerance-ms")]
     pub sync_tolerance_ms: Option<u32>,
+}
+
+/// A value of telemetry that is kept: a table `[[telemetry.field]]` of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct FieldOptions {
+    #[serde(deserialize_with = "name")]
+    pub name: Option<String>,
+    pub label: Option<String>,
+    pub unit: Option<String>,
+    /// Behind the point.
+    pub digits: Option<u8>,
+    /// In milliseconds.
+    pub age_limit: Option<u32>,
 }
 
 /// Low-latency video server: a camera, a file, a pipe or a test picture, encoded once, to rov-client and browsers over
@@ -286,6 +306,40 @@ pub struct StreamOptions {
     #[serde(deserialize_with = "parsed")]
     pub fps: Option<Fps>,
 
+    /// Write the time and telemetry over the picture [default: off]
+    ///
+    /// burn: the server, into the pictures, which all see, in recordings too. client: rov-client and the page, over the
+    /// pictures, also of a stream that is sent untouched
+    #[arg(help_heading = OVERLAY, long, value_name = "off|burn|client|both")]
+    #[serde(deserialize_with = "parsed")]
+    pub overlay: Option<Where>,
+
+    /// Time of day in the overlay [default: utc]
+    #[arg(help_heading = OVERLAY, long, value_enum, value_name = "off|utc|local")]
+    pub overlay_timestamp: Option<Timestamp>,
+
+    /// Its form, as of strftime [default: %Y-%m-%d %H:%M:%S]
+    #[arg(help_heading = OVERLAY, long, value_name = "FORMAT")]
+    pub overlay_timestamp_format: Option<String>,
+
+    /// Where the overlay begins, in pixels from the left [default: 10]
+    #[arg(help_heading = OVERLAY, long, value_parser = whole::<u32>, value_name = "PIXELS")]
+    pub overlay_x: Option<u32>,
+
+    /// And from the top [default: 10]
+    #[arg(help_heading = OVERLAY, long, value_parser = whole::<u32>, value_name = "PIXELS")]
+    pub overlay_y: Option<u32>,
+
+    /// Text below the time of day [default: none]
+    #[arg(help_heading = OVERLAY, long, value_name = "TEXT")]
+    pub overlay_text: Option<String>,
+
+    /// Fields of telemetry in the overlay [default: all]
+    ///
+    /// Separated by commas; all are shown where --telemetry or --mavlink is given
+    #[arg(help_heading = OVERLAY, long, value_name = "NAMES", value_delimiter = ',')]
+    pub overlay_fields: Option<Vec<String>>,
+
     /// Bit rate in kbit/s; 0 = auto, by size and frame rate [default: 0]
     ///
     /// Auto: 15000 * (width * height * fps / 62208000)^0.75, that is 15 Mbit/s for 1080p30, 3.6 for 640x480 at 30, 71
@@ -407,6 +461,28 @@ pub struct MachineOptions {
     /// and a stream that is passed through has no encoder: where it is too much, only its keyframes are sent by WebRTC
     #[arg(help_heading = BIT_RATE, long, value_parser = whole::<u32>, value_name = "KBIT/S")]
     pub tether: Option<u32>,
+
+    /// Take telemetry as JSON lines by UDP [default: none]
+    ///
+    /// As {"depth": 12.3, "heading": 270}, for --overlay and /api/events; without an address udp://127.0.0.1:5601, which
+    /// only programs on this machine reach. In a file, each [[telemetry.field]] declares a value: name, label, unit,
+    /// digits, age-limit in ms; without any they are depth, heading, roll, pitch and battery
+    #[arg(help_heading = OVERLAY, long, value_name = "udp://ADDRESS:PORT", num_args = 0..=1,
+        default_missing_value = USUAL_JSON)]
+    pub telemetry: Option<String>,
+
+    /// Take telemetry as MAVLink by UDP [default: none]
+    ///
+    /// Depth, heading, roll, pitch, battery, temperature of the water and time, into the fields of these names; without
+    /// an address udpin:127.0.0.1:14551
+    #[arg(help_heading = OVERLAY, long, value_name = "udpin:ADDRESS:PORT", num_args = 0..=1,
+        default_missing_value = USUAL_MAVLINK)]
+    pub mavlink: Option<String>,
+
+    /// What is kept of telemetry, in files alone, as tables.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub fields: Vec<Table<FieldOptions>>,
 
     /// How clients are to show the cameras beside each other, in files alone as there are several cameras only there.
     #[arg(skip)]

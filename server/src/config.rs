@@ -6,9 +6,11 @@ mod addresses;
 mod camera;
 mod logins;
 mod outputs;
+mod overlay;
 mod pip;
 mod revise;
 mod summary;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 
@@ -22,7 +24,7 @@ use rov_common::discovery::clean;
 use rov_common::units::Bitrate;
 
 pub use crate::choices::{
-    EncoderChoice, Flip, Level, Position, Preset, Profile, SecondStream, SizeChoice, SourceKind, Transport,
+    EncoderChoice, Flip, Level, Position, Preset, Profile, SecondStream, SizeChoice, SourceKind, Timestamp, Transport,
 };
 use crate::cli::{AlignmentOptions, MachineOptions};
 use crate::config_file::{self, Lines, Options, Table, options_in};
@@ -39,9 +41,11 @@ pub use camera::{
 };
 pub use outputs::{MJPEG_PATH, RTSP_PATHS, RtpConfig, RtspConfig, TlsConfig, is_mjpeg};
 use outputs::{allow_host, allow_origin, public_address, rtp, rtsp, tls};
+pub use overlay::{OverlayConfig, PLACES};
 use pip::Misset;
 pub use pip::{Layout, MAX_BORDER, Part, PipConfig, SCALES};
 pub use revise::OptionsOf;
+pub use telemetry::{FieldConfig, TelemetryConfig, USUAL_JSON, USUAL_MAVLINK};
 
 /// The lowest bit rate without `--min-bitrate`: a picture to steer by in 640x360.
 pub const DEFAULT_FLOOR: Bitrate = Bitrate::from_kbps(300);
@@ -107,6 +111,7 @@ pub struct Config {
     pub tether: Option<Bitrate>,
     /// What clients are told.
     pub alignment: Alignment,
+    pub telemetry: TelemetryConfig,
     /// Where the server's key is kept; None: nowhere.
     pub state_dir: Option<PathBuf>,
     /// No option.
@@ -264,6 +269,7 @@ impl Config {
             allow_origins: options.allow_origin.iter().map(|text| allow_origin(text)).collect::<Result<_, _>>()?,
             pilot: options.pilot.unwrap_or_default(),
             alignment: alignment(&options.alignment)?,
+            telemetry: TelemetryConfig::new(options)?,
             tether: options.tether.map(Bitrate::from_kbps).filter(|tether| tether.kbps() > 0),
             state_dir: options.state_dir.clone().or_else(|| identity::default_folder(|name| std::env::var(name).ok())),
             http_limits: http::Limits::default(),
@@ -354,7 +360,7 @@ impl Config {
         {
             return bad(format!("--stun {url}: give a URL of the form stun:HOST[:PORT]"));
         }
-        Ok(())
+        overlay::check_fields(self)
     }
 }
 

@@ -27,7 +27,7 @@ use toml::de::{DeTable, DeValue};
 
 use self::value::{Entry, Rest};
 use crate::choices::SecondStream;
-use crate::cli::{CameraOptions, Cli, MachineOptions, Secret, StreamOptions, UserOptions};
+use crate::cli::{CameraOptions, Cli, FieldOptions, MachineOptions, Secret, StreamOptions, UserOptions};
 
 /// All options at length are some kilobytes.
 const MAX_BYTES: u64 = 64 << 10;
@@ -36,6 +36,10 @@ const LIKE: f64 = 0.8;
 const CAMERA: &str = "camera";
 const STREAM: &str = "stream";
 const USER: &str = "user";
+const TELEMETRY: &str = "telemetry";
+const FIELD: &str = "field";
+/// Of `[telemetry]`: what `telemetry = "..."` says without one.
+const LISTEN: &str = "listen";
 
 /// Why there is nothing to run with.
 #[derive(Debug, Error)]
@@ -292,7 +296,9 @@ pub fn parse(text: &str) -> Result<Options, Mistake> {
         None => Vec::new(),
     };
     let users = users.into_iter().map(|table| whole(table, &mut mistakes)).collect();
-    let machine = root.take(&mut mistakes);
+    let fields = telemetry(text, &mut root, &mut mistakes);
+    let mut machine: Table<MachineOptions> = root.take(&mut mistakes);
+    machine.options.fields = fields;
     let cameras = match root.take_first(|entry| entry.key == CAMERA) {
         Some(cameras) => {
             tables(text, cameras, &mut mistakes).into_iter().map(|table| camera(text, table, &mut mistakes)).collect()
@@ -304,6 +310,21 @@ pub fn parse(text: &str) -> Result<Options, Mistake> {
         None => Ok(Options { file: None, check: false, list_cameras: false, secret: None, machine, users, cameras }),
         Some(first) => Err(first),
     }
+}
+
+/// The fields of a table `[telemetry]`, of which the address is left in `root` as the option that it is.
+fn telemetry<'a>(text: &str, root: &mut Rest<'a>, mistakes: &mut Vec<Mistake>) -> Vec<Table<FieldOptions>> {
+    let is_table = |entry: &Entry| entry.key == TELEMETRY && matches!(entry.value, DeValue::Table(_));
+    let Some(Entry { key, line, value: DeValue::Table(table) }) = root.take_first(is_table) else { return Vec::new() };
+    let mut table = Rest::of(text, line, table);
+    let fields = match table.take_first(|entry| entry.key == FIELD) {
+        Some(fields) => tables(text, fields, mistakes),
+        None => Vec::new(),
+    };
+    let listen = table.take_first(|entry| entry.key == LISTEN);
+    root.entries.extend(listen.map(|entry| Entry { key, ..entry }));
+    refuse(table, mistakes);
+    fields.into_iter().map(|table| whole(table, mistakes)).collect()
 }
 
 fn camera<'a>(text: &str, mut table: Rest<'a>, mistakes: &mut Vec<Mistake>) -> Camera {
@@ -339,6 +360,7 @@ fn tables<'a>(text: &str, entry: Entry<'a>, mistakes: &mut Vec<Mistake>) -> Vec<
     tables.unwrap_or_else(|| {
         let heading = match &*key {
             STREAM => "[[camera.stream]]".to_owned(),
+            FIELD => "[[telemetry.field]]".to_owned(),
             key => format!("[[{key}]]"),
         };
         mistakes.push(Mistake { line, message: format!("{key}: expected tables that begin with {heading}") });
@@ -356,10 +378,13 @@ fn unknown(key: &str) -> String {
         (&[CAMERA][..], "at the top of the file, as [[camera]]"),
         (&[STREAM], "below [[camera]], as [[camera.stream]]"),
         (&[USER], "at the top of the file, as [[user]]"),
+        (&[FIELD], "at the top of the file, as [[telemetry.field]]"),
+        (&[LISTEN], "below [telemetry]"),
         (value::names::<MachineOptions>(), "at the top of the file, above [[camera]]"),
         (value::names::<CameraOptions>(), "below [[camera]]"),
         (value::names::<StreamOptions>(), "below [[camera.stream]]"),
         (value::names::<UserOptions>(), "below [[user]]"),
+        (value::names::<FieldOptions>(), "below [[telemetry.field]]"),
     ];
     if let Some((_, place)) = places.iter().find(|(names, _)| names.contains(&key)) {
         return format!("{key} does not belong here: with [[camera]] in a file it stands {place}");

@@ -1,17 +1,20 @@
-//! What happens, for whoever follows it: states of streams, alarms, changed settings. Bounded: a reader that falls behind
-//! is told so and loses its place, and nothing waits for it.
+//! What happens, for whoever follows it: states of streams, alarms, changed settings, overlays. Bounded: a reader that
+//! falls behind is told so and loses its place, and nothing waits for it. Of the values of telemetry each gets the
+//! newest when it can take them.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use rov_common::api::{AlarmEvent, SettingsEvent, StateEvent, StreamHealth, StreamState};
+use rov_common::overlay::{self, Telemetry};
 use rov_common::sync::lock;
 use thiserror::Error;
-use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::overlay::Overlays;
 use crate::stream::{Stream, Streams};
 
 /// What waits for a reader.
@@ -25,12 +28,16 @@ pub enum Event {
     State(StateEvent),
     Alarm(AlarmEvent),
     Settings(SettingsEvent),
+    Overlay(overlay::Overlay),
+    Telemetry(Arc<Telemetry>),
 }
 
 /// Cheap to clone.
 #[derive(Clone)]
 pub struct Events {
     sender: broadcast::Sender<Event>,
+    values: watch::Sender<Option<Arc<Telemetry>>>,
+    overlays: Option<Arc<Overlays>>,
     readers: Readers,
     stop: CancellationToken,
 }
@@ -40,6 +47,7 @@ pub struct Reader {
     /// What is so at the beginning.
     first: VecDeque<Event>,
     receiver: broadcast::Receiver<Event>,
+    values: watch::Receiver<Option<Arc<Telemetry>>>,
     stop: CancellationToken,
     _place: Place,
 }
@@ -73,12 +81,37 @@ pub enum Over {
 impl Events {
     /// Until `stop`.
     pub fn new(stop: CancellationToken) -> Self {
-        Self { sender: broadcast::channel(WAITING).0, readers: Readers::default(), stop }
+        Self {
+            sender: broadcast::channel(WAITING).0,
+            values: watch::Sender::new(None),
+            overlays: None,
+            readers: Readers::default(),
+            stop,
+        }
+    }
+
+    /// Readers are told first what clients are to write over the pictures.
+    pub fn with_overlays(self, overlays: Arc<Overlays>) -> Self {
+        Self { overlays: Some(overlays), ..self }
+    }
+
+    /// Whether clients have something to write over the pictures.
+    pub fn has_overlays(&self) -> bool {
+        self.overlays.as_ref().is_some_and(|overlays| overlays.for_clients().next().is_some())
+    }
+
+    pub async fn stopped(&self) {
+        self.stop.cancelled().await;
     }
 
     pub fn tell(&self, event: Event) {
         // Nobody may be there.
         let _ = self.sender.send(event);
+    }
+
+    /// Takes the place of those before, wherever these have not been read.
+    pub fn tell_values(&self, values: Telemetry) {
+        self.values.send_replace(Some(Arc::new(values)));
     }
 
     /// What happens from now on, after the states of all streams, for a reader at this address.
@@ -88,14 +121,18 @@ impl Events {
     pub fn follow(&self, streams: &Streams, from: IpAddr) -> Result<Reader, NoPlace> {
         let place = Place::take(&self.readers, from)?;
         // Before the states are looked at, so that nothing is lost in between.
-        let receiver = self.sender.subscribe();
+        let (receiver, mut values) = (self.sender.subscribe(), self.values.subscribe());
+        if values.borrow().is_some() {
+            values.mark_changed();
+        }
         let mut first = VecDeque::new();
         for stream in streams.iter() {
             let health = stream.status().follow().borrow().clone();
             first.extend(alarm(stream, &health).raised.then(|| Event::Alarm(alarm(stream, &health))));
             first.push_front(Event::State(state(stream, health)));
         }
-        Ok(Reader { first, receiver, stop: self.stop.clone(), _place: place })
+        first.extend(self.overlays.iter().flat_map(|overlays| overlays.for_clients()).map(Event::Overlay));
+        Ok(Reader { first, receiver, values, stop: self.stop.clone(), _place: place })
     }
 
     /// Tells of a stream what is other than now, until the end.
@@ -163,6 +200,9 @@ impl Reader {
                 RecvError::Lagged(lost) => Over::Behind(lost),
                 RecvError::Closed => Over::Stopping,
             }),
+            Ok(()) = self.values.changed() => {
+                Ok(Event::Telemetry(self.values.borrow_and_update().clone().unwrap_or_default()))
+            }
         }
     }
 }
@@ -199,6 +239,7 @@ mod tests {
             Ok(Event::State(StateEvent { stream, health, .. })) => format!("{stream} {:?}", health.state),
             Ok(Event::Alarm(AlarmEvent { stream, raised, reason, .. })) => format!("{stream} {raised} {reason:?}"),
             Ok(Event::Settings(SettingsEvent { by, .. })) => by,
+            Ok(other) => format!("{other:?}"),
             Err(over) => format!("{over:?}"),
         }
     }

@@ -12,6 +12,7 @@ pub mod inlet;
 mod log_limit;
 pub mod onvif;
 pub mod output;
+mod overlay;
 pub mod packetize;
 pub mod pipeline;
 pub mod progress;
@@ -22,6 +23,7 @@ pub mod service;
 pub mod settings;
 pub mod stream;
 pub mod supervisor;
+pub mod telemetry;
 pub mod users;
 pub mod watchdog;
 

@@ -31,6 +31,7 @@ use crate::output::rtp::RtpOutput;
 use crate::output::rtsp::{self, RtspOutput, Seats};
 use crate::output::takers::{Taker, Takers};
 use crate::output::webrtc::{self, Engine, Paths, WebRtcOutput};
+use crate::overlay::Overlays;
 use crate::pipeline::{self, Found, Links, Pip};
 use crate::progress::{Beat, HANGS_AFTER, Parts};
 use crate::service::{Service, ServiceState};
@@ -38,6 +39,7 @@ use crate::settings::Settings;
 use crate::stream::{Control, Stream, Streams};
 use crate::supervisor::change::{Asked, Handle};
 use crate::supervisor::{self, Outcome};
+use crate::telemetry::{Board, Receivers};
 use crate::users::Users;
 
 /// From the signal to the end of the process; pipelines have two seconds of it.
@@ -74,6 +76,9 @@ pub struct Server {
     /// By which the settings of each camera are changed, and where that is heard.
     cameras: Vec<(Handle, Asked)>,
     jpeg: Vec<Arc<JpegOutput>>,
+    overlays: Arc<Overlays>,
+    board: Arc<Board>,
+    receivers: Receivers,
     discovery: Option<Discovery>,
     onvif: Option<(Arc<Onvif>, Option<OnvifDiscovery>)>,
     service: Service,
@@ -140,7 +145,12 @@ impl Server {
         let shows = |camera: &CameraConfig| Some(Arc::new(Pip::new(&camera.name, camera.source.pip.as_ref()?)));
         let pips = config.cameras.iter().filter_map(shows).collect();
         let cameras: Vec<_> = config.cameras.iter().cloned().map(Handle::new).collect();
+        let receivers = Receivers::bind(&config.telemetry).await?;
+        let board = Arc::new(Board::new(config.telemetry.fields.clone()));
+        let written = config.streams().map(|(_, stream)| &stream.overlay);
+        let overlays = Arc::new(Overlays::new(&streams, written, Arc::clone(&board), config.telemetry.is_on()));
         let settings = settings.with_cameras(cameras.iter().map(|(handle, _)| handle.clone()).collect());
+        let settings = settings.with_overlays(Arc::clone(&overlays));
         let discovery = match config.discovery_port {
             Some(port) => {
                 let interfaces = config.interfaces.clone();
@@ -176,6 +186,9 @@ impl Server {
             pips,
             cameras,
             jpeg,
+            overlays,
+            board,
+            receivers,
             discovery,
             onvif,
             service: Service::default(),
@@ -241,6 +254,9 @@ impl Server {
             pips,
             cameras,
             jpeg,
+            overlays,
+            board,
+            receivers,
             discovery,
             onvif,
             service,
@@ -312,7 +328,10 @@ impl Server {
                 }
             });
         }
-        let events = Events::new(stop.clone());
+        let events = Events::new(stop.clone()).with_overlays(Arc::clone(&overlays));
+        tasks.spawn(Arc::clone(&overlays).tell(events.clone()));
+        let (telemetry, received) = receivers.run(&board, &stop);
+        received.into_iter().for_each(|receive| drop(tasks.spawn(receive)));
         for stream in streams.iter() {
             tasks.spawn(events.tell_of(Arc::clone(stream)));
         }
@@ -327,6 +346,7 @@ impl Server {
             jpeg: jpeg.clone(),
             settings,
             events: events.clone(),
+            telemetry,
             users,
             onvif,
             allow_hosts: config.allow_hosts.clone(),
@@ -391,12 +411,14 @@ impl Server {
         }
         let mut supervisors = JoinSet::new();
         let mut served = streams.iter().cloned().zip(requests);
+        let mut written = overlays.all().iter().cloned();
         for (((_, asked), camera), beat) in cameras.into_iter().zip(&config.cameras).zip(supervisor_beats) {
             let served: Vec<_> = served.by_ref().take(camera.streams.len()).collect();
             let links = Links {
                 inlet: inlet.clone().filter(|_| camera.source.kind == SourceKind::Publish),
                 pip: pips.iter().find(|pip| pip.name() == camera.name).cloned(),
                 taps: pips.iter().filter_map(|pip| pip.tap(&camera.name)).collect(),
+                overlays: written.by_ref().take(camera.streams.len()).collect(),
                 ..Links::default()
             };
             let of_camera = served.iter().map(|(stream, _)| Arc::clone(stream)).collect::<Vec<_>>();

@@ -24,8 +24,9 @@ use thiserror::Error;
 pub use self::kept::Values;
 use self::kept::{Kept, KeptFile};
 pub use self::table::{Access, Applies, Field, Kind, SETTINGS, Setting};
-use crate::config::{Config, ConfigError, EncodeConfig, EncoderChoice, OptionsOf};
+use crate::config::{Config, ConfigError, EncodeConfig, EncoderChoice, OptionsOf, OverlayConfig};
 use crate::config_file::{self, Given};
+use crate::overlay::Overlays;
 use crate::pipeline::encoder;
 use crate::supervisor::change::{Handle, Refused};
 
@@ -55,6 +56,8 @@ pub struct Settings {
     /// By which cameras are changed while they run, in the order of the configuration; without any, all wait for a
     /// restart.
     cameras: Vec<Handle>,
+    /// None, as without any cameras: those of all streams wait.
+    overlays: Option<Arc<Overlays>>,
 }
 
 struct State {
@@ -116,6 +119,7 @@ impl Settings {
             changing: (0..=base.cameras.len()).map(|_| tokio::sync::Mutex::default()).collect(),
             writing: tokio::sync::Mutex::default(),
             cameras: Vec::new(),
+            overlays: None,
             base,
         }
     }
@@ -144,6 +148,10 @@ impl Settings {
     /// With the handles of all cameras, in the order of the configuration.
     pub fn with_cameras(self, cameras: Vec<Handle>) -> Self {
         Self { cameras, ..self }
+    }
+
+    pub fn with_overlays(self, overlays: Arc<Overlays>) -> Self {
+        Self { overlays: Some(overlays), ..self }
     }
 
     /// What is in effect.
@@ -320,7 +328,17 @@ impl Settings {
                 // Viewers cannot follow to another codec: that one waits.
                 let codec = handle.camera().streams[stream].encode.codec;
                 let encode = EncodeConfig { codec, ..wanted.cameras[camera].streams[stream].encode.clone() };
-                handle.change(stream, encode).await
+                let overlay = &wanted.cameras[camera].streams[stream].overlay;
+                let former = self.write_over(camera, stream, overlay).map_err(|error| wrong(values, &error))?;
+                if handle.camera().streams[stream].encode == encode {
+                    return Ok(());
+                }
+                let changed = handle.change(stream, encode).await;
+                if changed.is_err() {
+                    // What was so before can be so again.
+                    let _ = self.write_over(camera, stream, &former);
+                }
+                changed
             }
         };
         let refused = match result {
@@ -333,6 +351,16 @@ impl Settings {
             Refused::Busy | Refused::Ended | Refused::NotNow(_) => Refusal::NotNow(message),
             _ => wrong(values, &ConfigError(message)),
         })
+    }
+
+    /// What is written over a stream's pictures from now on; returns what was before.
+    fn write_over(&self, camera: usize, stream: usize, overlay: &OverlayConfig) -> Result<OverlayConfig, ConfigError> {
+        let at = self.base.cameras[..camera].iter().map(|camera| camera.streams.len()).sum::<usize>() + stream;
+        let mut state = lock(&self.state);
+        let running = &mut state.running.cameras[camera].streams[stream].overlay;
+        let Some(overlays) = &self.overlays else { return Ok(running.clone()) };
+        overlays.all()[at].set(overlay).map_err(ConfigError)?;
+        Ok(std::mem::replace(running, overlay.clone()))
     }
 
     /// Returns why that cannot be.

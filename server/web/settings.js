@@ -1,6 +1,7 @@
 // The form of the settings, for controllers. It is made of what the server says of each, so that it cannot differ from
 // the API.
 
+import { listen } from "./events.js"
 import { ask } from "./login.js"
 import { refusal } from "./session.js"
 
@@ -8,31 +9,11 @@ const REPLY_MS = 5000
 /** A change is answered when it is seen in the stream. */
 const CHANGE_MS = 35000
 const WAITS = "waits for a restart of the server"
-/** Between two tries to follow what others change. */
-const RETRY_MS = 3000
 
 async function json(path, limit, options = {}) {
   const reply = await ask(path, { signal: AbortSignal.timeout(limit), ...options })
   if (!reply.ok) throw await refusal(reply)
   return reply.json()
-}
-
-/** Calls `changed` whenever somebody has changed settings. `EventSource` cannot be given a login. */
-async function follow(signal, changed) {
-  while (!signal.aborted) {
-    try {
-      const reply = await ask("api/events", { signal })
-      const reader = reply.body.pipeThrough(new TextDecoderStream()).getReader()
-      for (let text = "", part; !(part = await reader.read()).done;) {
-        const lines = (text + part.value).split("\n")
-        text = lines.pop()
-        if (lines.some(line => line === "event: settings")) changed()
-      }
-    } catch {
-      // The server is away, or the form is closed.
-    }
-    await new Promise(resolve => setTimeout(resolve, RETRY_MS))
-  }
 }
 
 /** Of a camera's stream, the camera and the server, in `root`, until it is closed. */
@@ -48,20 +29,21 @@ export class Form {
       [`Camera ${camera}`, `${place}/settings`, all => all.cameras[camera].settings],
       ["Server", null, all => all.server],
     ]
-    this.closed = new AbortController()
-    follow(this.closed.signal, () => this.refresh())
+    this.isClosed = false
+    this.leave = listen("settings", () => this.refresh())
     this.refresh()
   }
 
   close() {
-    this.closed.abort()
+    this.isClosed = true
+    this.leave()
     this.root.replaceChildren()
   }
 
   async refresh() {
     try {
       const all = await json("api/settings", REPLY_MS)
-      if (this.closed.signal.aborted) return
+      if (this.isClosed) return
       if (!this.rows.size) this.build(all)
       for (const [title, , of] of this.parts) {
         for (const [name, setting] of Object.entries(of(all))) this.rows.get(`${title} ${name}`)?.show(setting)
@@ -149,6 +131,7 @@ class Control {
       this.input = made("input", { type: "text", pattern: schema.pattern?.replace(/^\^|\$$/g, "") ?? ".*" })
     }
     this.isNumber = this.input.type === "number"
+    this.isList = kinds.includes("array")
     this.input.addEventListener("change", () => { if (this.input.reportValidity()) changed(this.value) })
     this.label = made("label")
     this.label.append(`${name}${schema["x-unit"] ? `, ${schema["x-unit"]}` : ""} `, this.input)
@@ -157,6 +140,7 @@ class Control {
   get value() {
     if (this.input.type === "checkbox") return this.input.checked
     if (this.input.value === "") return null
+    if (this.isList) return this.input.value.split(",").map(part => part.trim()).filter(Boolean)
     return this.isNumber ? Number(this.input.value) : this.input.value
   }
 

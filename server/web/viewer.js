@@ -7,6 +7,7 @@ import { MAX_TILES, lineup, told, tiles } from "./lineup.js"
 import { serverStats } from "./session.js"
 import { Form } from "./settings.js"
 import { Watched, clock, copyPicture } from "./watched.js"
+import { follow, write } from "./written.js"
 
 const TICK_MS = 200
 const STATS_MS = 1000
@@ -201,6 +202,7 @@ function render(now) {
   setText("title", grid ? "" : seen.title)
   setText("reason", grid || seen.state === "live" || seen.badge === "Checking" ? "" : reason)
   $("snapshot").disabled = Boolean(grid) || main.lastPicture === null
+  write($("written"), shownStream(), main.video, isLive && !grid)
   const title = grid ? `${page.server?.name || "ROV"} - ${seen.badge}` : tabTitle(now, page.server?.name, main)
   if (document.title !== title) document.title = title
   keepScreenOn(now, isLive && !document.hidden)
@@ -333,6 +335,7 @@ addEventListener("pageshow", ({ persisted }) => {
 /** Goes on where this page may watch, and else asks for a login. */
 function enter(who) {
   page.mayWatch = who?.may_watch ?? true
+  follow(page.mayWatch)
   $("show-settings").hidden = !who?.may_change
   if (!who?.may_change) closeSettings()
   $("login").hidden = page.mayWatch

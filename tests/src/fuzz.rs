@@ -21,7 +21,7 @@ use rov_common::discovery::{self, MAX_DATAGRAM, Message};
 use rov_common::fec;
 use rov_common::rtp::{self, Header};
 use rov_common::units::Bitrate;
-use rov_server::config::Config;
+use rov_server::config::{Config, FieldConfig};
 use rov_server::config_file;
 use rov_server::onvif::auth::Token;
 use rov_server::onvif::discovery::{About, answer as discovery_of_onvif};
@@ -33,11 +33,12 @@ use rov_server::output::webrtc::offer::{self, Fragment};
 use rov_server::packetize::{self, MAX_PAYLOAD};
 use rov_server::pipeline::playable;
 use rov_server::rate_control::Pilot;
+use rov_server::telemetry::{self, Board};
 
 /// A target by its name, which is that of its folder in `fuzz/corpus` as well.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: [Target; 10] = [
+pub const TARGETS: [Target; 11] = [
     ("annexb", annexb),
     ("config", config),
     ("discovery", discovery),
@@ -48,6 +49,7 @@ pub const TARGETS: [Target; 10] = [
     ("rtp", rtp),
     ("session", session),
     ("sps", sps),
+    ("telemetry", telemetry),
 ];
 
 const CODECS: [Codec; 2] = [Codec::H264, Codec::H265];
@@ -352,6 +354,16 @@ fn put_back(codec: Codec, payload: &[u8], nals: &mut Vec<Vec<u8>>) {
         });
     }
     nals.last_mut().expect("a fragment follows its start").extend_from_slice(&payload[at + 1..]);
+}
+
+/// A datagram of telemetry, as JSON and as MAVLink.
+pub fn telemetry(datagram: &[u8]) {
+    let board = Board::new(FieldConfig::usual());
+    telemetry::take(datagram, &board);
+    for (name, value) in board.values(Instant::now()) {
+        assert!(board.fields().iter().any(|field| field.name == name));
+        assert!(value.value.is_none_or(f64::is_finite) && value.text.chars().count() < 32, "{value:?}");
+    }
 }
 
 /// The configuration file of the server.

@@ -88,8 +88,14 @@ fn find<'a>(headers: &'a [(String, String)], name: &str) -> &'a str {
     headers.iter().find(|(header, _)| header == name).map_or("", |(_, value)| value)
 }
 
-/// Width, height and mark of a JPEG, decoded by ffmpeg.
+/// Width, height and mark of a JPEG.
 pub fn decode(jpeg: &[u8]) -> (usize, usize, Option<Stamp>) {
+    let (width, height, luma) = luma(jpeg);
+    (width, height, stamp::read_luma(&luma, width, width, height))
+}
+
+/// Width, height and luma of a JPEG, decoded by ffmpeg.
+pub fn luma(jpeg: &[u8]) -> (usize, usize, Vec<u8>) {
     let mut command = Command::new(program("ffmpeg", "ffmpeg"));
     command.args(["-hide_banner", "-loglevel", "error", "-f", "jpeg_pipe", "-i", "-"]);
     command.args(["-pix_fmt", "gray", "-f", "image2pipe", "-c:v", "pgm", "-"]);
@@ -103,6 +109,5 @@ pub fn decode(jpeg: &[u8]) -> (usize, usize, Option<Stamp>) {
     let size = String::from_utf8(lines.next().expect("a size").to_vec()).expect("plain text");
     let (width, height) = size.split_once(' ').expect("two sides");
     let (width, height) = (width.parse().expect("a width"), height.parse().expect("a height"));
-    let luma = lines.nth(1).expect("the picture");
-    (width, height, stamp::read_luma(luma, width, width, height))
+    (width, height, lines.nth(1).expect("the picture").to_vec())
 }

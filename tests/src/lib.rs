@@ -7,6 +7,7 @@ pub mod agents;
 pub mod browser;
 pub mod camera;
 pub mod devtools;
+pub mod events;
 pub mod fake_encoder;
 pub mod flood;
 pub mod fuzz;

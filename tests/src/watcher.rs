@@ -109,6 +109,11 @@ impl Watcher {
         self.viewer.notices(Instant::now())
     }
 
+    /// What is to be written over the picture.
+    pub fn written(&self) -> Vec<String> {
+        self.viewer.written(Instant::now()).map(|written| written.lines).unwrap_or_default()
+    }
+
     /// How the video comes, as the overlay says it.
     pub fn transport(&self) -> String {
         self.viewer.reception().transport

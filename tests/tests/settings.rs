@@ -1,8 +1,8 @@
 //! The settings by HTTP: what they are, and what becomes of a change while somebody watches.
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use rov_server::config::Config;
 use rov_server::config_file;
 use rov_tests::devtools::DevTools;
+use rov_tests::events::Follower;
 use rov_tests::in_process::Serving;
 use rov_tests::process::program;
 use rov_tests::programs::Server;
@@ -61,43 +62,6 @@ fn settings_are_found_by_server_camera_and_stream() {
     ] {
         let reply = http::get(&server.url(path));
         assert!(reply.status == 404 && reply.error().contains(known), "{path}: {reply:?}");
-    }
-}
-
-/// Follows `/api/events`.
-struct Follower(BufReader<TcpStream>);
-
-impl Follower {
-    fn start(address: SocketAddr) -> Self {
-        let mut connection = TcpStream::connect(address).expect("a connection");
-        connection.set_read_timeout(Some(wait::START)).expect("a limit");
-        let request = format!("GET /api/events HTTP/1.1\r\nHost: {address}\r\n\r\n");
-        connection.write_all(request.as_bytes()).expect("a request");
-        Self(BufReader::new(connection))
-    }
-
-    /// The next line that begins so, without that.
-    fn line(&mut self, begin: &str) -> Option<String> {
-        let mut line = String::new();
-        while self.0.read_line(&mut line).expect("an event in time") > 0 {
-            if let Some(rest) = line.strip_prefix(begin) {
-                return Some(rest.trim().to_owned());
-            }
-            line.clear();
-        }
-        None
-    }
-
-    /// The next event of this name for which `wanted` is true.
-    fn wait_for(&mut self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        loop {
-            let event = self.line("event: ").unwrap_or_else(|| panic!("no {name}"));
-            let data = self.line("data: ").expect("its data");
-            let data = serde_json::from_str(&data).unwrap_or_else(|error| panic!("{data}: {error}"));
-            if event == name && wanted(&data) {
-                return data;
-            }
-        }
     }
 }
 

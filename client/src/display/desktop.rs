@@ -3,7 +3,7 @@
 //! opening.
 //!
 //! The corner is a small window in the corner of minifb's, which the X server keeps above the pictures: it is drawn
-//! when its text changes, and costs the pictures nothing.
+//! when its text changes, and costs the pictures nothing. What is written over the picture is another one.
 
 use std::time::{Duration, Instant};
 
@@ -101,6 +101,7 @@ mod x11 {
         /// before it looks, and X gives those into a window to one program alone.
         glass: Window,
         corner: Window,
+        written: Window,
         /// Bits of a pixel that count. minifb opens windows of 32 bits a pixel alone.
         depth: u8,
         clicks: Clicks,
@@ -136,6 +137,9 @@ mod x11 {
             let corner = connection.generate_id().map_err(into_reply_error)?;
             let place = clicks.win_gravity(Gravity::NORTH_EAST);
             connection.create_window(0, corner, window, 0, 0, 1, 1, 0, WindowClass::INPUT_OUTPUT, 0, &place)?;
+            let written = connection.generate_id().map_err(into_reply_error)?;
+            let place = place.win_gravity(Gravity::NORTH_WEST);
+            connection.create_window(0, written, window, 0, 0, 1, 1, 0, WindowClass::INPUT_OUTPUT, 0, &place)?;
             let depth = connection.get_geometry(window)?.reply()?.depth;
             let can_suspend = connection.extension_information(screensaver::X11_EXTENSION_NAME)?.is_some();
             if can_suspend {
@@ -147,6 +151,7 @@ mod x11 {
                 connection,
                 glass,
                 corner,
+                written,
                 depth,
                 clicks: Clicks::default(),
                 can_suspend,
@@ -171,7 +176,7 @@ mod x11 {
             if self.raised.is_none_or(|at| now.saturating_duration_since(at) >= RAISE) {
                 self.raised = Some(now);
                 let above = ConfigureWindowAux::new().stack_mode(StackMode::ABOVE);
-                for window in [self.corner, self.glass] {
+                for window in [self.written, self.corner, self.glass] {
                     let _ = self.connection.configure_window(window, &above);
                 }
                 let _ = self.connection.flush();
@@ -195,14 +200,30 @@ mod x11 {
         /// Shows these pixels 0x00RRGGBB in the upper right corner of the window, which has this width; none: takes
         /// them away. False where that cannot be done.
         pub fn show_corner(&mut self, picture: Option<(&[u32], Resolution)>, width: u32) -> bool {
+            let left = picture.map_or(0, |(_, size)| width as i32 - size.width as i32);
+            self.show(self.corner, picture, (left, 0))
+        }
+
+        /// Likewise, with the upper left corner at this place.
+        pub fn show_written(&mut self, picture: Option<(&[u32], Resolution)>, place: (i32, i32)) -> bool {
+            self.show(self.written, picture, place)
+        }
+
+        fn show(&self, window: Window, picture: Option<(&[u32], Resolution)>, place: (i32, i32)) -> bool {
             let shown = match picture {
-                Some((pixels, size)) => self.paint_corner(pixels, size, width),
-                None => self.connection.unmap_window(self.corner).map(drop).map_err(ReplyError::from),
+                Some((pixels, size)) => self.paint(window, pixels, size, place),
+                None => self.connection.unmap_window(window).map(drop).map_err(ReplyError::from),
             };
             shown.and_then(|()| Ok(self.connection.flush()?)).is_ok()
         }
 
-        fn paint_corner(&self, pixels: &[u32], size: Resolution, width: u32) -> Result<(), ReplyError> {
+        fn paint(
+            &self,
+            window: Window,
+            pixels: &[u32],
+            size: Resolution,
+            (x, y): (i32, i32),
+        ) -> Result<(), ReplyError> {
             let connection = &self.connection;
             let bytes: Vec<u8> = match connection.setup().image_byte_order {
                 ImageOrder::MSB_FIRST => pixels.iter().flat_map(|pixel| pixel.to_be_bytes()).collect(),
@@ -210,20 +231,19 @@ mod x11 {
             };
             let (w, h) = (size.width as u16, size.height as u16);
             let pixmap = connection.generate_id().map_err(into_reply_error)?;
-            connection.create_pixmap(self.depth, pixmap, self.corner, w, h)?;
+            connection.create_pixmap(self.depth, pixmap, window, w, h)?;
             let gc = connection.generate_id().map_err(into_reply_error)?;
             connection.create_gc(gc, pixmap, &CreateGCAux::new())?;
             connection.put_image(ImageFormat::Z_PIXMAP, pixmap, gc, w, h, 0, 0, 0, self.depth, &bytes)?;
             connection.free_gc(gc)?;
             // As its background the X server draws it by itself, whenever something was in front of it.
             let look = ChangeWindowAttributesAux::new().background_pixmap(pixmap);
-            connection.change_window_attributes(self.corner, &look)?;
+            connection.change_window_attributes(window, &look)?;
             connection.free_pixmap(pixmap)?;
-            let place =
-                ConfigureWindowAux::new().x(width as i32 - size.width as i32).width(size.width).height(size.height);
-            connection.configure_window(self.corner, &place)?;
-            connection.map_window(self.corner)?;
-            connection.clear_area(false, self.corner, 0, 0, 0, 0)?;
+            let place = ConfigureWindowAux::new().x(x).y(y).width(size.width).height(size.height);
+            connection.configure_window(window, &place)?;
+            connection.map_window(window)?;
+            connection.clear_area(false, window, 0, 0, 0, 0)?;
             Ok(())
         }
     }
@@ -268,6 +288,10 @@ mod elsewhere {
         pub fn keep_awake(&mut self, _: bool, _: Instant) {}
 
         pub fn show_corner(&mut self, _: Option<(&[u32], Resolution)>, _: u32) -> bool {
+            false
+        }
+
+        pub fn show_written(&mut self, _: Option<(&[u32], Resolution)>, _: (i32, i32)) -> bool {
             false
         }
     }

@@ -1,18 +1,11 @@
-//! Pixels, boxes and text. The fonts of embedded-graphics are bitmaps of a few sizes; where the window is big they are
-//! enlarged and smoothed. They know the characters of ISO 8859-1; others show as question marks.
+//! Pixels, boxes and text.
 
-use embedded_graphics::draw_target::DrawTarget;
-use embedded_graphics::geometry::{OriginDimensions, Point, Size};
-use embedded_graphics::mono_font::iso_8859_1::{FONT_6X13, FONT_6X13_BOLD, FONT_9X18, FONT_9X18_BOLD, FONT_10X20};
-use embedded_graphics::mono_font::{MonoFont, MonoTextStyle};
-use embedded_graphics::pixelcolor::BinaryColor;
-use embedded_graphics::text::{Baseline, Text};
-use embedded_graphics::{Drawable, Pixel};
+pub use rov_common::glyphs::known;
+use rov_common::glyphs::{Face, Mask};
 use rov_common::units::Resolution;
 
 /// Of the window's height, in thousandths: no text is smaller.
 const LEAST_HEIGHT: u32 = 23;
-const SCALES: std::ops::RangeInclusive<i32> = 1..=16;
 
 /// Pixels 0x00RRGGBB to draw into. Everything outside is cut off.
 #[derive(Debug)]
@@ -36,32 +29,9 @@ impl Area {
     }
 }
 
-/// A font, enlarged.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Face {
-    font: &'static MonoFont<'static>,
-    scale: i32,
-}
-
-impl Face {
-    /// From one character to the next.
-    pub fn advance(self) -> i32 {
-        self.font.character_size.width as i32 * self.scale
-    }
-
-    pub fn height(self) -> i32 {
-        self.font.character_size.height as i32 * self.scale
-    }
-
-    /// From one line to the next.
-    pub fn line(self) -> i32 {
-        self.height() * 5 / 4
-    }
-
-    /// Characters that fit into this width, at least a few.
-    fn room(self, width: i32) -> usize {
-        (width / self.advance()).max(8) as usize
-    }
+/// Characters that fit into this width, at least a few.
+fn room(face: Face, width: i32) -> usize {
+    (width / face.advance()).max(8) as usize
 }
 
 /// Fonts and measures for a window's size.
@@ -79,14 +49,9 @@ impl Look {
     pub fn of(window: Resolution) -> Self {
         let comfortable = if window.width >= 800 && window.height >= 450 { 18 } else { 0 };
         let least = (window.height * LEAST_HEIGHT).div_ceil(1000).max(comfortable) as i32;
-        let faces = [(&FONT_6X13, &FONT_6X13_BOLD), (&FONT_9X18, &FONT_9X18_BOLD)];
-        let sizes = SCALES
-            .flat_map(|scale| faces.map(|(plain, bold)| (Face { font: plain, scale }, Face { font: bold, scale })));
-        let fits = sizes.filter(|(plain, _)| plain.height() >= least).min_by_key(|(plain, _)| plain.height());
-        let largest = Face { font: &FONT_9X18, scale: *SCALES.end() };
-        let (plain, bold) = fits.unwrap_or((largest, Face { font: &FONT_9X18_BOLD, ..largest }));
+        let (plain, bold) = Face::at_least(least);
         let edge = (window.width.min(window.height) / 18) as i32;
-        Self { plain, bold, pad: (plain.height() * 2 / 3).min(edge.max(2)), scale: plain.scale }
+        Self { plain, bold, pad: (plain.height() * 2 / 3).min(edge.max(2)), scale: plain.scale() }
     }
 }
 
@@ -121,11 +86,10 @@ impl<'a> Surface<'a> {
 
     /// Draws a line of text with its upper left corner at `x`, `y`.
     pub fn text(&mut self, text: &str, (x, y): (i32, i32), face: Face, color: u32) {
-        let mask = Mask::of(text, face.font);
-        let (width, height) = (mask.width as i32 * face.scale, mask.height as i32 * face.scale);
-        for dy in 0..height {
-            for dx in 0..width {
-                let alpha = mask.coverage(dx, dy, face.scale);
+        let mask = Mask::of(text, face);
+        for dy in 0..mask.height() {
+            for dx in 0..mask.width() {
+                let alpha = mask.coverage(dx, dy);
                 if alpha > 0 {
                     self.fill(Area { x: x + dx, y: y + dy, width: 1, height: 1 }, color, alpha);
                 }
@@ -143,15 +107,13 @@ pub struct Block {
 
 impl Block {
     pub fn new(text: &str, face: Face, width: i32) -> Self {
-        Self { lines: wrapped(&known(text), face.room(width)), face }
+        Self { lines: wrapped(&known(text), room(face, width)), face }
     }
 
     /// As large as one line can be, up to about twice the size of other text; a sentence is no headline.
     pub fn title(text: &str, look: Look, width: i32) -> Self {
         let largest = look.bold.height() * 9 / 4;
-        let faces =
-            SCALES.flat_map(|scale| [&FONT_6X13_BOLD, &FONT_9X18_BOLD, &FONT_10X20].map(|font| Face { font, scale }));
-        let sizes = faces.filter(|face| (look.bold.height()..=largest).contains(&face.height()));
+        let sizes = Face::bold_between(look.bold.height(), largest);
         let blocks = sizes.map(|face| Self::new(text, face, width)).filter(|block| block.lines.len() <= 1);
         blocks.max_by_key(|block| block.face.height()).unwrap_or_else(|| Self::new(text, look.bold, width))
     }
@@ -210,11 +172,6 @@ pub fn shortened(text: &str, room: usize) -> String {
     text.chars().take(room.saturating_sub(3)).chain("...".chars()).take(room).collect()
 }
 
-/// Common characters that the fonts lack, in others that they have.
-pub fn known(text: &str) -> String {
-    text.replace('…', "...").replace(['–', '—'], "-").replace(['’', '‘'], "'").replace(['“', '”'], "\"")
-}
-
 /// `alpha` of 256 of `over` on `under`.
 fn mix(under: u32, over: u32, alpha: u32) -> u32 {
     let channel = |shift: u32| {
@@ -222,77 +179,6 @@ fn mix(under: u32, over: u32, alpha: u32) -> u32 {
         ((under * (256 - alpha) + over * alpha) >> 8) << shift
     };
     channel(16) | channel(8) | channel(0)
-}
-
-/// A line of text as a bitmap of the font's own size.
-struct Mask {
-    bits: Vec<bool>,
-    width: usize,
-    height: usize,
-}
-
-impl Mask {
-    fn of(text: &str, font: &MonoFont<'_>) -> Self {
-        let (width, height) = (
-            text.chars().count() * (font.character_size.width + font.character_spacing) as usize,
-            font.character_size.height as usize,
-        );
-        let mut mask = Self { bits: vec![false; width * height], width, height };
-        let style = MonoTextStyle::new(font, BinaryColor::On);
-        match Text::with_baseline(text, Point::zero(), style, Baseline::Top).draw(&mut mask) {
-            Ok(_) => mask,
-        }
-    }
-
-    fn bit(&self, x: i32, y: i32) -> bool {
-        let inside = x >= 0 && y >= 0 && (x as usize) < self.width && (y as usize) < self.height;
-        inside && self.bits[y as usize * self.width + x as usize]
-    }
-
-    /// Of 256, how much of a pixel of the enlarged bitmap the text covers: interpolated and sharpened, so that slanted
-    /// strokes have no steps.
-    fn coverage(&self, x: i32, y: i32, scale: i32) -> u32 {
-        if scale == 1 {
-            return if self.bit(x, y) { 256 } else { 0 };
-        }
-        let place = |at: i32| (at as f32 + 0.5) / scale as f32 - 0.5;
-        let (fx, fy) = (place(x), place(y));
-        let (x0, y0) = (fx.floor(), fy.floor());
-        let (tx, ty) = (fx - x0, fy - y0);
-        let (x0, y0) = (x0 as i32, y0 as i32);
-        let corners = [(0, 0), (1, 0), (0, 1), (1, 1)].map(|(dx, dy)| self.bit(x0 + dx, y0 + dy));
-        if corners == [false; 4] {
-            return 0;
-        }
-        let [a, b, c, d] = corners.map(|bit| f32::from(u8::from(bit)));
-        let (upper, lower) = (a * (1.0 - tx) + b * tx, c * (1.0 - tx) + d * tx);
-        let value = upper * (1.0 - ty) + lower * ty;
-        // The edge lies at a third rather than a half: strokes one pixel wide would get thin otherwise.
-        (((value - 0.36) * 2.5 * scale as f32 / 2.0 + 0.5).clamp(0.0, 1.0) * 256.0) as u32
-    }
-}
-
-impl OriginDimensions for Mask {
-    fn size(&self) -> Size {
-        Size::new(self.width as u32, self.height as u32)
-    }
-}
-
-impl DrawTarget for Mask {
-    type Color = BinaryColor;
-    type Error = std::convert::Infallible;
-
-    fn draw_iter<I: IntoIterator<Item = Pixel<BinaryColor>>>(&mut self, pixels: I) -> Result<(), Self::Error> {
-        for Pixel(point, color) in pixels {
-            if let (Ok(x), Ok(y)) = (usize::try_from(point.x), usize::try_from(point.y))
-                && x < self.width
-                && y < self.height
-            {
-                self.bits[y * self.width + x] = color.is_on();
-            }
-        }
-        Ok(())
-    }
 }
 
 #[cfg(test)]

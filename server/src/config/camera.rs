@@ -9,7 +9,7 @@ use rov_common::codec::Codec;
 use rov_common::latency_mode::LatencyMode;
 use rov_common::units::{Bitrate, Fps, Resolution};
 
-use super::{ConfigError, DEFAULT_FLOOR, PipConfig, bad, outputs};
+use super::{ConfigError, DEFAULT_FLOOR, OverlayConfig, PipConfig, bad, outputs};
 use crate::choices::{EncoderChoice, Flip, Level, Preset, Profile, SizeChoice, SourceKind};
 use crate::cli::{CameraOptions, StreamOptions, Switch};
 use crate::config_file::Table;
@@ -50,6 +50,7 @@ pub struct StreamConfig {
     pub always_encode: bool,
     /// The bit rate follows the pilot's link, and is never lower, unless the ceiling is. None: it stays as it is.
     pub adaptive_floor: Option<Bitrate>,
+    pub overlay: OverlayConfig,
     /// What it was made of.
     pub given: Table<StreamOptions>,
 }
@@ -172,6 +173,7 @@ impl CameraConfig {
             rtp_port: None,
             always_encode: false,
             adaptive_floor: None,
+            overlay: OverlayConfig::default(),
             given: Table::default(),
         };
         Self {
@@ -272,6 +274,7 @@ impl StreamConfig {
             rtp_port,
             always_encode,
             adaptive_floor: is_adaptive.then(|| floor.unwrap_or(DEFAULT_FLOOR)),
+            overlay: OverlayConfig::new(options, is_encoded)?,
             given: given.clone(),
         })
     }

@@ -52,7 +52,11 @@ fn the_defaults_that_the_help_states_are_the_real_ones() {
         let long = option.get_long().unwrap();
         match (long, stated) {
             (_, "none" | "off")
-            | ("name" | "device" | "level" | "keyframe-interval" | "interface" | "state-dir" | "role", _) => {}
+            | (
+                "name" | "device" | "level" | "keyframe-interval" | "interface" | "state-dir" | "role"
+                | "overlay-fields",
+                _,
+            ) => {}
             // By --latency-mode, and so not in the configuration.
             ("preset", "ultrafast") => {}
             ("log-format", stated) => assert_eq!(LogFormat::from_str(stated, false), Ok(LogFormat::default())),

@@ -45,6 +45,8 @@ fn told(event: &Event) -> sse::Event {
         Event::State(state) => ("state", serde_json::to_string(state)),
         Event::Alarm(alarm) => ("alarm", serde_json::to_string(alarm)),
         Event::Settings(settings) => ("settings", serde_json::to_string(settings)),
+        Event::Overlay(overlay) => ("overlay", serde_json::to_string(overlay)),
+        Event::Telemetry(values) => ("telemetry", serde_json::to_string(&**values)),
     };
     // Texts and numbers alone.
     sse::Event::default().event(name).data(data.unwrap_or_default())

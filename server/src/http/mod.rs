@@ -55,6 +55,7 @@ use crate::output::rtsp::RtspOutput;
 use crate::output::webrtc::{WebRtcOutput, WebRtcStats};
 use crate::settings::Settings;
 use crate::stream::{NoSuchStream, Stream, Streams};
+use crate::telemetry::Counters;
 use crate::users::{Caller, Users};
 
 /// What the handlers need.
@@ -72,6 +73,7 @@ pub struct Api {
     pub jpeg: Vec<Arc<JpegOutput>>,
     pub settings: Arc<Settings>,
     pub events: Events,
+    pub telemetry: Arc<Counters>,
     pub users: Arc<Users>,
     /// None: not served.
     pub onvif: Option<Arc<Onvif>>,
@@ -236,5 +238,7 @@ async fn gather(api: &Api) -> Result<Stats, Failure> {
         rtsp: api.rtsp.as_ref().map(|rtsp| rtsp.stats()),
         jpeg: api.jpeg.iter().map(|jpeg| jpeg.stats()).reduce(JpegStats::and).unwrap_or_default(),
         alignment: Some(api.settings.alignment()),
+        overlays: api.events.has_overlays(),
+        telemetry: api.telemetry.stats(),
     })
 }

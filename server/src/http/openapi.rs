@@ -48,7 +48,7 @@ fn document(cameras: &[String], streams: &[String]) -> Value {
                 "get": read("The settings of a stream", &[camera.clone(), stream.clone()]),
                 "patch": write("Changes several, all or none", &[camera, stream], of_streams),
             },
-            "/api/events": { "get": answer("What happens: state, alarm, settings", "text/event-stream") },
+            "/api/events": { "get": answer("What happens: state, alarm, settings, overlay, telemetry", "text/event-stream") },
             "/api/stats": { "get": read("All that is counted and measured", &[]) },
             LOGIN_PATH: { "get": read("Who asks, and what that one may do", &[]) },
             "/healthz": { "get": health() },

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 /// Path, type and contents. The page names its parts without a leading slash, so that it works behind a proxy's path
 /// too.
-const FILES: [(&str, &str, &str); 12] = [
+const FILES: [(&str, &str, &str); 14] = [
     ("/", "text/html; charset=utf-8", include_str!("../../web/index.html")),
     ("/viewer.css", "text/css; charset=utf-8", include_str!("../../web/viewer.css")),
     ("/viewer.js", SCRIPT, include_str!("../../web/viewer.js")),
@@ -17,6 +17,8 @@ const FILES: [(&str, &str, &str); 12] = [
     ("/login.js", SCRIPT, include_str!("../../web/login.js")),
     ("/session.js", SCRIPT, include_str!("../../web/session.js")),
     ("/advice.js", SCRIPT, include_str!("../../web/advice.js")),
+    ("/events.js", SCRIPT, include_str!("../../web/events.js")),
+    ("/written.js", SCRIPT, include_str!("../../web/written.js")),
     ("/mjpeg.js", SCRIPT, include_str!("../../web/mjpeg.js")),
     ("/settings.js", SCRIPT, include_str!("../../web/settings.js")),
     ("/figures.js", SCRIPT, include_str!("../../web/figures.js")),

@@ -252,8 +252,8 @@ impl Follower {
                 let operation = if before.is_none() { "Initialized" } else { "Changed" };
                 is_new.then(|| message(SIGNAL_LOSS, Some(operation), &source, &item("State", &is_lost.to_string())))
             }
-            // That it is alarm, its state has said.
-            Event::Alarm(_) => None,
+            // That it is alarm, its state has said; ONVIF has no place for what is written over pictures.
+            Event::Alarm(_) | Event::Overlay(_) | Event::Telemetry(_) => None,
             Event::Settings(SettingsEvent { camera, stream, .. }) => {
                 let of = |one: &&Profile| {
                     let own = one.name.rsplit('/').next();

@@ -19,7 +19,7 @@ use super::continuity::{self, REWIND};
 use super::encoder::{self, EncoderRow};
 use super::plan::{self, BranchPlan, Plan, Tail};
 use super::source::{self, Pacing};
-use super::{at_rest, catch_up, decimate, decoded, joint, jpeg, live, rtsp, stdin, still, wiring};
+use super::{at_rest, burn, catch_up, decimate, decoded, joint, jpeg, live, rtsp, stdin, still, wiring};
 use crate::config::SourceKind;
 use crate::rate_control::Ceiling;
 
@@ -294,8 +294,14 @@ pub(super) fn fill_tail(
         live::set_in_stream(&pad_of(tail, plan::RAW_QUEUE, "src", text)?, branch);
         fit_encoder(&element, row, plan, branch);
         wiring::first_fields(tail);
+        if let Some(overlay) = capture.overlays.get(branch.stream) {
+            burn::install(&pad_of(tail, plan::RAW_QUEUE, "src", text)?, overlay);
+        }
         Some((element, row))
     } else {
+        if let Some(overlay) = capture.overlays.get(branch.stream) {
+            overlay.set_obstacle(Some(burn::PASSED));
+        }
         None
     };
     let sink = tail

@@ -33,6 +33,7 @@ use super::still::Still;
 use super::times::Times;
 use super::valve::Valve;
 use crate::config::SourceKind;
+use crate::overlay::Overlay;
 use crate::rate_control::Ceiling;
 
 /// An IP camera's picture that is so old has waited on its way: a large keyframe takes a second on a slow link.
@@ -169,6 +170,8 @@ pub(super) struct Capture {
     pub joining: Mutex<()>,
     /// Whether somebody looks at its pictures in those of another camera.
     pub is_wanted_elsewhere: Box<dyn Fn() -> bool + Send + Sync>,
+    /// Those of [`Links`](super::plan::Links).
+    pub overlays: Vec<Arc<Overlay>>,
 }
 
 /// A branch that is to take the place of the one at work, and what is heard of it.
@@ -260,6 +263,7 @@ impl Capture {
             branches: branches.map(|(stream, plan)| Mutex::new(Arc::new(Branch::new(stream, plan, epoch)))).collect(),
             joining: Mutex::default(),
             is_wanted_elsewhere: Box::new(move || taps.iter().any(Tap::is_wanted)),
+            overlays: plan.links.overlays.clone(),
         }
     }
 

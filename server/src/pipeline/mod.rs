@@ -5,6 +5,7 @@
 
 mod at_rest;
 mod build;
+mod burn;
 mod capture;
 mod catch_up;
 mod continuity;

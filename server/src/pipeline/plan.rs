@@ -26,6 +26,7 @@ use super::pip::{Pip, Tap};
 use super::source::{self, Drawing, Found, Machine, Missing, Pacing, SourceMedia};
 use crate::config::{CameraConfig, CameraUrl, EncodeConfig, Flip, SourceConfig, SourceKind, Trust, auto_bitrate};
 use crate::inlet::Inlet;
+use crate::overlay::Overlay;
 
 /// Names of elements that `graph` looks for.
 pub const JOIN: &str = "rov_join";
@@ -102,6 +103,8 @@ pub struct Links {
     pub taps: Vec<Tap>,
     /// By what an IP camera sends.
     pub path: Arc<Mutex<Path>>,
+    /// What is written over the pictures of each of its streams; empty: nothing.
+    pub overlays: Vec<Arc<Overlay>>,
 }
 
 /// What is a stream's alone.

@@ -7,13 +7,14 @@ use std::ops::RangeInclusive;
 use clap::{CommandFactory, ValueEnum};
 use rov_common::codec::Codec;
 use rov_common::latency_mode::LatencyMode;
+use rov_common::overlay::Where;
 use rov_common::units::Resolution;
 use serde_json::{Map, Value, json};
 
-use crate::choices::{Flip, Level, Position, Preset, Profile, SizeChoice, Transport};
+use crate::choices::{Flip, Level, Position, Preset, Profile, SizeChoice, Timestamp, Transport};
 use crate::cli::{CameraOptions, Cli, MachineOptions, StreamOptions, Switch};
 use crate::config::{
-    ALIGNMENT_MS, BITRATES, CameraConfig, Config, KEYFRAME_INTERVALS, MAX_BORDER, RATES, RtspConfig, SCALES,
+    ALIGNMENT_MS, BITRATES, CameraConfig, Config, KEYFRAME_INTERVALS, MAX_BORDER, PLACES, RATES, RtspConfig, SCALES,
     StreamConfig, TETHERS, TRANSPORTS,
 };
 
@@ -98,7 +99,7 @@ const fn or_zero(unit: &'static str, zero: &'static str) -> Extra {
     Extra { unit, zero: Some(zero) }
 }
 
-pub static SETTINGS: [Setting; 26] = [
+pub static SETTINGS: [Setting; 27] = [
     Setting {
         name: "rtspEnabled",
         keys: &["transport"],
@@ -424,6 +425,50 @@ pub static SETTINGS: [Setting; 26] = [
         ),
     },
     Setting {
+        name: "overlay",
+        keys: &[],
+        about: Some(
+            "What is written over the picture: the time of day, a text, telemetry; by the server or by viewers",
+        ),
+        kind: Kind::Group(&[
+            field("where", "overlay", Kind::Choice(|| Where::ALL.map(|drawn| drawn.to_string()).into())),
+            field("timestamp", "overlay-timestamp", Kind::Choice(names::<Timestamp>)),
+            field("timestampFormat", "overlay-timestamp-format", Kind::Text),
+            field("x", "overlay-x", Kind::Whole(PLACES, unit("pixels"))),
+            field("y", "overlay-y", Kind::Whole(PLACES, unit("pixels"))),
+            field("text", "overlay-text", Kind::Text),
+            field("fields", "overlay-fields", Kind::Texts),
+        ]),
+        applies: Applies::Live,
+        is_writable: true,
+        access: Access::Stream(
+            |c| {
+                let overlay = &c.overlay;
+                json!({
+                    "where": overlay.drawn,
+                    "timestamp": name(overlay.timestamp),
+                    "timestampFormat": overlay.format,
+                    "x": overlay.x,
+                    "y": overlay.y,
+                    "text": overlay.text,
+                    "fields": overlay.fields,
+                })
+            },
+            |o, value| {
+                let text = |name: &str| value[name].as_str().map(str::to_owned);
+                let names =
+                    |names: &Vec<Value>| names.iter().filter_map(|name| Some(name.as_str()?.to_owned())).collect();
+                o.overlay = text("where").and_then(|drawn| drawn.parse().ok()).or(o.overlay);
+                o.overlay_timestamp = chosen(&value["timestamp"]).or(o.overlay_timestamp);
+                o.overlay_timestamp_format = text("timestampFormat").or(o.overlay_timestamp_format.take());
+                o.overlay_x = whole(&value["x"]).or(o.overlay_x);
+                o.overlay_y = whole(&value["y"]).or(o.overlay_y);
+                o.overlay_text = text("text").or(o.overlay_text.take());
+                o.overlay_fields = value["fields"].as_array().map(names).or(o.overlay_fields.take());
+            },
+        ),
+    },
+    Setting {
         name: "alwaysEncode",
         keys: &["always-encode"],
         about: None,
@@ -459,12 +504,7 @@ impl Setting {
 
     /// The schema (JSON Schema 2020-12) of its value.
     pub fn schema(&self) -> Value {
-        let mut schema = self.kind.schema();
-        // Without it, it is as if nothing was said.
-        schema["type"] = json!([schema["type"], "null"]);
-        if let Some(choices) = schema.get_mut("enum").and_then(Value::as_array_mut) {
-            choices.push(Value::Null);
-        }
+        let mut schema = self.kind.nullable();
         schema["description"] = json!(self.about());
         schema
     }
@@ -509,6 +549,8 @@ impl Kind {
                 let Some(given) = value.as_object() else { return Err("expected an object".to_owned()) };
                 return given.iter().try_for_each(|(name, value)| {
                     match fields.iter().find(|field| field.name == name) {
+                        // As it is without being set.
+                        Some(_) if value.is_null() => Ok(()),
                         Some(field) => field.kind.check(value).map_err(|reason| format!("{name}: {reason}")),
                         None => {
                             let known: Vec<_> = fields.iter().map(|field| field.name).collect();
@@ -531,6 +573,16 @@ impl Kind {
         Value::Object(all.collect::<Map<_, _>>())
     }
 
+    /// Without it, it is as if nothing was said.
+    fn nullable(&self) -> Value {
+        let mut schema = self.schema();
+        schema["type"] = json!([schema["type"], "null"]);
+        if let Some(choices) = schema.get_mut("enum").and_then(Value::as_array_mut) {
+            choices.push(Value::Null);
+        }
+        schema
+    }
+
     fn schema(&self) -> Value {
         match self {
             Self::Switch => json!({ "type": "boolean" }),
@@ -542,7 +594,7 @@ impl Kind {
             Self::Texts => json!({ "type": "array", "items": { "type": "string" } }),
             Self::Group(fields) => {
                 let properties: Map<_, _> =
-                    fields.iter().map(|field| (field.name.to_owned(), field.kind.schema())).collect();
+                    fields.iter().map(|field| (field.name.to_owned(), field.kind.nullable())).collect();
                 json!({ "type": "object", "properties": properties, "additionalProperties": false })
             }
         }

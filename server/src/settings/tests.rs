@@ -133,7 +133,8 @@ fn each_setting_takes_what_it_says_and_refuses_the_rest_by_its_name() {
             assert_eq!((&now["value"], &now["waiting"]), (&now["default"], &Value::Null), "{name}");
         }
         let settings = Arc::new(Settings::of(config(file, &[], &folder)));
-        for value in wrong {
+        // Any text may be written over a picture.
+        for value in wrong.into_iter().filter(|value| value["text"] != "no such word") {
             match change(&settings, scope, json!({ setting.name: value })) {
                 Err(Refusal::Wrong { name, .. }) if name == setting.name => {}
                 other => panic!("{} = {value}: {other:?}", setting.name),

@@ -1,0 +1,214 @@
+//! What the server says is to be written over its pictures, and its telemetry: `GET /api/events`, followed by a thread
+//! of its own while somebody wants it. One for all streams of a server.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use rov_common::overlay::{Overlay, Telemetry};
+use rov_common::sync::lock;
+use url::Url;
+
+use crate::whep::{self, Http};
+
+/// Nobody has asked for so long: nobody wants it.
+const WANTED_FOR: Duration = Duration::from_secs(10);
+/// After an end: the server ends a connection of a reader that falls behind, and we end ours now and then.
+const AGAIN: Duration = Duration::from_millis(500);
+/// After a failure.
+const AGAIN_AFTER_FAILURE: Duration = Duration::from_secs(3);
+/// What is told in one line is some kilobytes.
+const LONGEST_LINE: u64 = 64 << 10;
+
+/// What is to be written over a picture now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// In pixels of the picture, from its upper left corner.
+    pub x: u32,
+    pub y: u32,
+    pub lines: Vec<String>,
+}
+
+/// Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Told(Arc<Mutex<State>>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// Of the server that is followed; none: nobody is.
+    url: Option<Url>,
+    wanted_until: Option<Instant>,
+    /// Goes up when another is followed: the thread of before ends.
+    turn: u64,
+    heard: Heard,
+}
+
+#[derive(Debug, Default)]
+struct Heard {
+    /// By the names of the streams.
+    overlays: BTreeMap<String, Overlay>,
+    newest: Option<(Telemetry, Instant)>,
+}
+
+impl Heard {
+    fn take(&mut self, event: &str, data: &str, now: Instant) {
+        match event {
+            "overlay" => {
+                if let Ok(overlay) = serde_json::from_str::<Overlay>(data) {
+                    self.overlays.insert(overlay.stream.clone(), overlay);
+                }
+            }
+            "telemetry" => {
+                if let Ok(newest) = serde_json::from_str(data) {
+                    self.newest = Some((newest, now));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A server of one stream does not name it.
+    fn written(&self, stream: &str, now: Instant) -> Option<Written> {
+        let only = || self.overlays.values().next().filter(|_| stream.is_empty() && self.overlays.len() == 1);
+        let overlay = self.overlays.get(stream).or_else(only).filter(|overlay| overlay.drawn.is_for_clients())?;
+        let since = self.newest.as_ref().map_or(Duration::ZERO, |(_, at)| now.saturating_duration_since(*at));
+        let lines = overlay.lines_of(self.newest.as_ref().map(|(newest, _)| newest), since);
+        Some(Written { x: overlay.x, y: overlay.y, lines })
+    }
+}
+
+impl Told {
+    /// Follows the server whose statistics are at this URL, for some seconds; to be called again and again.
+    pub fn follow(&self, stats: &Url, http: &Http, now: Instant) {
+        let Ok(url) = stats.join("events") else { return };
+        let mut state = lock(&self.0);
+        let is_followed = state.wanted_until.is_some() && state.url.as_ref() == Some(&url);
+        state.wanted_until = Some(now + WANTED_FOR);
+        if is_followed {
+            return;
+        }
+        if state.url.as_ref() != Some(&url) {
+            state.heard = Heard::default();
+        }
+        state.url = Some(url.clone());
+        state.turn += 1;
+        let (told, turn, http) = (self.clone(), state.turn, http.clone());
+        // It ends by itself, at the next sign of life of the server at the latest, or when that gives none.
+        std::thread::spawn(move || told.run(&url, turn, &http));
+    }
+
+    /// What is to be written over the pictures of a stream.
+    pub fn written(&self, stream: &str, now: Instant) -> Option<Written> {
+        lock(&self.0).heard.written(stream, now)
+    }
+
+    /// Whether this thread goes on; where it does not, another may begin.
+    fn goes_on(&self, turn: u64) -> bool {
+        let mut state = lock(&self.0);
+        let is_mine = state.turn == turn;
+        let is_wanted = state.wanted_until.is_some_and(|until| Instant::now() < until);
+        if is_mine && !is_wanted {
+            state.wanted_until = None;
+        }
+        is_mine && is_wanted
+    }
+
+    fn run(&self, url: &Url, turn: u64, http: &Http) {
+        while self.goes_on(turn) {
+            let pause = match whep::events(url, http) {
+                Ok(events) => {
+                    // What was so before may be other by now.
+                    lock(&self.0).heard.overlays.clear();
+                    self.read(BufReader::new(events), turn);
+                    AGAIN
+                }
+                Err(error) => {
+                    tracing::debug!("what is to be written over the pictures is not known: {error}");
+                    AGAIN_AFTER_FAILURE
+                }
+            };
+            std::thread::sleep(pause);
+        }
+    }
+
+    /// Until the connection ends.
+    fn read(&self, mut events: impl BufRead, turn: u64) {
+        let (mut event, mut line) = (String::new(), Vec::new());
+        while self.goes_on(turn) {
+            line.clear();
+            let read = events.by_ref().take(LONGEST_LINE).read_until(b'\n', &mut line);
+            if !read.is_ok_and(|length| length > 0) || line.last() != Some(&b'\n') {
+                return;
+            }
+            let text = String::from_utf8_lossy(&line);
+            match text.trim_end().split_once(": ") {
+                Some(("event", name)) => event = name.to_owned(),
+                Some(("data", data)) => {
+                    let mut state = lock(&self.0);
+                    if state.turn == turn {
+                        state.heard.take(&event, data, Instant::now());
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OVERLAY: &str = r#"{"stream":"stream1","camera":"cam1","where":"client","x":10,"y":20,"has_time":true,
+        "text":"Dive 7","fields":[{"name":"depth","label":"Depth","limit_ms":1000}]}"#;
+    const VALUES: &str = r#"{"fields":{"depth":{"value":3.5,"text":"3.5 m","age_ms":100}},
+        "times":{"stream1":"12:00:00"}}"#;
+
+    fn wanted() -> (Told, u64) {
+        let told = Told::default();
+        lock(&told.0).wanted_until = Some(Instant::now() + WANTED_FOR);
+        (told, 0)
+    }
+
+    #[test]
+    fn what_is_told_is_written_until_it_is_too_old() {
+        let mut heard = Heard::default();
+        let now = Instant::now();
+        heard.take("overlay", OVERLAY, now);
+        heard.take("telemetry", VALUES, now);
+        let lines =
+            |stream, ms| heard.written(stream, now + Duration::from_millis(ms)).map(|written| written.lines.join("|"));
+        assert_eq!(lines("stream1", 900).as_deref(), Some("12:00:00|Dive 7|Depth 3.5 m"));
+        assert_eq!(lines("", 901).as_deref(), Some("12:00:00|Dive 7|Depth --"), "the only one");
+        assert_eq!(lines("stream1", 2001).as_deref(), Some("--|Dive 7|Depth --"), "the server is silent");
+        assert_eq!(lines("cam2/stream1", 0), None);
+        heard.take("overlay", &OVERLAY.replace("client", "off"), now);
+        assert_eq!(heard.written("stream1", now), None);
+    }
+
+    #[test]
+    fn events_are_read_line_by_line_and_what_is_none_is_left_out() {
+        let (told, turn) = wanted();
+        let one_line = |text: &str| text.replace('\n', "");
+        let long = format!("data: {}", "x".repeat(LONGEST_LINE as usize));
+        let text = format!(
+            "event: state\ndata: {{}}\n\n: \n\nevent: overlay\ndata: {}\n\nevent: telemetry\ndata: not JSON\n\n{long}\n\
+             event: overlay\ndata: {}\n",
+            one_line(OVERLAY),
+            one_line(OVERLAY).replace("Dive 7", "behind a line without end")
+        );
+        told.read(text.as_bytes(), turn);
+        let written = told.written("stream1", Instant::now()).expect("an overlay");
+        assert_eq!((written.x, written.y, written.lines.join("|")), (10, 20, "--|Dive 7|Depth --".to_owned()));
+    }
+
+    #[test]
+    fn another_server_is_followed_instead_and_nobody_when_nobody_wants_it() {
+        let (told, turn) = wanted();
+        assert!(told.goes_on(turn) && !told.goes_on(turn + 1));
+        lock(&told.0).wanted_until = Some(Instant::now());
+        assert!(!told.goes_on(turn));
+        assert_eq!(lock(&told.0).wanted_until, None, "another thread may begin");
+    }
+}

@@ -1,0 +1,157 @@
+//! Where telemetry comes from, and the fields that are kept of it.
+
+use std::net::SocketAddrV4;
+use std::ops::RangeInclusive;
+
+use super::{ConfigError, bad};
+use crate::cli::{FieldOptions, MachineOptions};
+use crate::config_file::Table;
+
+/// All of them go to each client.
+const MAX_FIELDS: usize = 32;
+/// In characters.
+const MAX_LABEL: usize = 32;
+const MAX_UNIT: usize = 8;
+const MAX_DIGITS: u8 = 6;
+/// In milliseconds.
+const LIMITS: RangeInclusive<u32> = 100..=3_600_000;
+/// Of a field that says nothing else.
+const LIMIT_MS: u32 = 2000;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TelemetryConfig {
+    /// None: not received; so for the other.
+    pub json: Option<SocketAddrV4>,
+    pub mavlink: Option<SocketAddrV4>,
+    /// At most 32, each with another name.
+    pub fields: Vec<FieldConfig>,
+}
+
+/// A value that is kept and shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldConfig {
+    /// In JSON; what MAVLink says has the names of [`KNOWN`].
+    pub name: String,
+    pub label: String,
+    /// Empty: none.
+    pub unit: String,
+    /// Behind the point.
+    pub digits: u8,
+    /// An older value is not shown.
+    pub limit_ms: u32,
+}
+
+/// Name, label, unit, digits and age limit in milliseconds.
+const KNOWN: [(&str, &str, &str, u8, u32); 7] = [
+    ("depth", "Depth", "m", 1, LIMIT_MS),
+    ("heading", "Heading", "°", 0, LIMIT_MS),
+    ("roll", "Roll", "°", 0, LIMIT_MS),
+    ("pitch", "Pitch", "°", 0, LIMIT_MS),
+    ("battery", "Battery", "V", 1, 5000),
+    ("temperature", "Water", "°C", 1, 5000),
+    (TIME, "Vehicle time", "", 0, LIMIT_MS),
+];
+/// Seconds since 1970, written as a time of day.
+const TIME: &str = "time";
+/// Without any that are declared.
+const USUAL: [&str; 5] = ["depth", "heading", "roll", "pitch", "battery"];
+
+impl TelemetryConfig {
+    pub(super) fn new(options: &MachineOptions) -> Result<Self, ConfigError> {
+        let json = options.telemetry.as_deref().map(|text| {
+            address(text, "udp://").ok_or_else(|| {
+                ConfigError(format!("--telemetry {text}: give udp:// and an IPv4 address with a port, as {USUAL_JSON}"))
+            })
+        });
+        let mavlink = options.mavlink.as_deref().map(|text| {
+            address(text, "udpin:").ok_or_else(|| {
+                ConfigError(format!(
+                    "--mavlink {text}: give udpin: and an IPv4 address with a port, as {USUAL_MAVLINK}"
+                ))
+            })
+        });
+        let (json, mavlink) = (json.transpose()?, mavlink.transpose()?);
+        if json.is_some() && json == mavlink && json.is_some_and(|address| address.port() > 0) {
+            return bad("--mavlink: is the address of --telemetry, give another port");
+        }
+        let mut fields = Vec::<FieldConfig>::new();
+        for given in &options.fields {
+            let field = FieldConfig::new(given)?;
+            if fields.iter().any(|other| other.name == field.name) {
+                return wrong(given, &format!("two have the name {:?}, give each its own", field.name));
+            }
+            fields.push(field);
+        }
+        if let Some(given) = options.fields.get(MAX_FIELDS) {
+            return wrong(given, &format!("there are more than {MAX_FIELDS}, leave some out"));
+        }
+        if fields.is_empty() {
+            fields = FieldConfig::usual();
+        }
+        Ok(Self { json, mavlink, fields })
+    }
+
+    /// Whether any is received.
+    pub fn is_on(&self) -> bool {
+        self.json.is_some() || self.mavlink.is_some()
+    }
+}
+
+/// Of `--telemetry` without a value.
+pub const USUAL_JSON: &str = "udp://127.0.0.1:5601";
+/// Of `--mavlink` without a value; where ArduSub and BlueOS send to a program on the same machine.
+pub const USUAL_MAVLINK: &str = "udpin:127.0.0.1:14551";
+
+fn address(text: &str, scheme: &str) -> Option<SocketAddrV4> {
+    text.strip_prefix(scheme)?.parse().ok()
+}
+
+fn wrong<T>(given: &Table<FieldOptions>, message: &str) -> Result<T, ConfigError> {
+    bad(format!("line {}, [[telemetry.field]]: {message}", given.line))
+}
+
+impl FieldConfig {
+    /// Those without any that are declared.
+    pub fn usual() -> Vec<Self> {
+        USUAL.map(Self::named).into()
+    }
+
+    /// As it is where nothing but its name is said.
+    pub fn named(name: &str) -> Self {
+        let known = KNOWN.iter().find(|known| known.0 == name);
+        let (_, label, unit, digits, limit_ms) = *known.unwrap_or(&(name, name, "", 1, LIMIT_MS));
+        Self { name: name.to_owned(), label: label.to_owned(), unit: unit.to_owned(), digits, limit_ms }
+    }
+
+    pub fn is_time(&self) -> bool {
+        self.name == TIME
+    }
+
+    fn new(given: &Table<FieldOptions>) -> Result<Self, ConfigError> {
+        let options = &given.options;
+        let Some(name) = &options.name else { return wrong(given, "name: is missing") };
+        let usual = Self::named(name);
+        let text = |key: &str, text: &Option<String>, usual: String, most: usize| {
+            let text = text.clone().unwrap_or(usual);
+            if text.chars().count() > most || text.chars().any(char::is_control) {
+                return wrong(given, &format!("{key}: give at most {most} characters, and no control characters"));
+            }
+            Ok(text)
+        };
+        let (digits, limit_ms) = (options.digits.unwrap_or(usual.digits), options.age_limit.unwrap_or(usual.limit_ms));
+        if digits > MAX_DIGITS {
+            return wrong(given, &format!("digits: {digits} must be from 0 to {MAX_DIGITS}"));
+        }
+        if !LIMITS.contains(&limit_ms) {
+            let (least, most) = LIMITS.into_inner();
+            return wrong(given, &format!("age-limit: {limit_ms} must be from {least} to {most} milliseconds"));
+        }
+        Ok(Self {
+            label: text("label", &options.label, usual.label, MAX_LABEL)?,
+            unit: text("unit", &options.unit, usual.unit, MAX_UNIT)?,
+            name: usual.name,
+            digits,
+            limit_ms,
+        })
+    }
+}
