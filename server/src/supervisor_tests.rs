@@ -246,6 +246,25 @@ async fn what_was_the_most_of_a_smaller_picture_is_no_limit_for_a_larger_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_encoder_cannot_take_after_a_restart_of_the_source_is_refused_and_all_is_as_before() {
+    let mut camera = with_x264enc();
+    camera.streams[0].encode.encoder = EncoderChoice::Element("openh264enc".to_owned());
+    let at_work = AtWork::start(camera.clone(), &[0, 1]).await;
+    let mut too_large = camera.streams[0].encode.clone();
+    // More than OpenH264 takes, and a size that the source has to give.
+    too_large.resolution = Some(Resolution::new(3840, 2560));
+    let refused = at_work.handle.change(0, too_large).await.expect_err("too large");
+    assert!(matches!(refused, Refused::Failed(_)), "{refused}");
+    assert_eq!(*at_work.handle.camera(), camera);
+    let frames = at_work.streams.each_ref().map(|stream| stream.stats(Instant::now()).frames);
+    for (stream, before) in at_work.streams.iter().zip(frames) {
+        until("it goes on as before", || stream.stats(Instant::now()).frames > before + 10).await;
+    }
+    assert_eq!(at_work.streams[0].stats(Instant::now()).height, 240);
+    at_work.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_profile_that_a_viewer_did_not_offer_is_refused() {
     let at_work = AtWork::start(with_x264enc(), &[0, 1]).await;
     let viewer = std::net::IpAddr::from([10, 0, 0, 7]);

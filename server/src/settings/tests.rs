@@ -429,3 +429,29 @@ async fn a_change_of_a_camera_that_waits_holds_up_no_other_camera_and_is_kept_wh
     let turned = json!({ "settings": { "flip": "180" } });
     assert_eq!(kept, json!({ "server": { "maxViewers": 3 }, "cameras": { "bow": turned, "arm": turned } }));
 }
+
+#[tokio::test]
+async fn what_cannot_be_now_blames_no_value_and_what_fails_the_one_that_was_changed() {
+    let folder = folder();
+    let config = config("", &[], &folder);
+    let (handle, mut asked) = Handle::new(config.cameras[0].clone());
+    let settings = Settings::of(config).with_cameras(vec![handle]);
+    let both = json!({ "keyframeInterval": 2, "streamBitrate": 2000 });
+    let fails = || Refused::Failed("it broke".to_owned());
+    for (values, refused, field) in [
+        (both.clone(), Refused::NotNow("too slow".to_owned()), Err("now")),
+        (both, fails(), Err("one of them")),
+        (json!({ "streamBitrate": 2000 }), fails(), Ok("streamBitrate")),
+    ] {
+        let values: Values = serde_json::from_value(values).expect("an object");
+        let (result, ()) = tokio::join!(settings.change(STREAM, &values), async {
+            asked.asks.recv().await.expect("asked").reply.send(Err(refused)).expect("awaited");
+        });
+        match (result.expect_err("refused"), field) {
+            (Refusal::NotNow(_), Err("now")) | (Refusal::WrongTogether(_), Err("one of them")) => {}
+            (Refusal::Wrong { name, .. }, Ok(field)) => assert_eq!(name, field),
+            other => panic!("{other:?}"),
+        }
+        assert!(!kept_in(&folder).exists());
+    }
+}
