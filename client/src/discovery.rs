@@ -244,7 +244,7 @@ impl Discovery {
         let datagram = encode(&Message::Query(Query::default()));
         for target in &self.targets {
             let to = SocketAddrV4::new(target.broadcast, self.port);
-            let send = || net::send_by(&SockRef::from(&self.asking), &target.interface, &datagram, to);
+            let send = || net::send_by(&SockRef::from(&self.asking), &target.interface, target.address, &datagram, to);
             match self.asking.async_io(Interest::WRITABLE, send).await {
                 Ok(_) => self.trouble.remove(&target.interface),
                 Err(error) => self.trouble.insert(target.interface.clone(), error.to_string()),

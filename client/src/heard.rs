@@ -675,10 +675,14 @@ impl Watched {
     /// Without a key, at its address alone.
     fn is_itself(&self, found: &Found) -> bool {
         let is_there = found.address == self.server.address;
-        let is_beside = || {
-            differs(found.announcement.run, self.server.announcement.run)
-                && (found.has_twin || found.run_since < self.alive + RESTART)
+        // Of two runs the later one is a restart where the earlier one was not heard any more.
+        let overlaps = if found.run_since <= self.server.run_since {
+            self.server.run_since < found.seen + RESTART
+        } else {
+            found.run_since < self.alive + RESTART
         };
+        let is_beside =
+            || differs(found.announcement.run, self.server.announcement.run) && (found.has_twin || overlaps);
         self.is_key_of(&found.announcement) && (is_there || found.announcement.key.is_some() && !is_beside())
     }
 

@@ -837,6 +837,13 @@ fn a_server_that_starts_again_has_another_run_and_is_the_same() {
     // At another address, while nothing is heard of the former run.
     let mut world = World::watching(&before, &[]);
     assert_eq!(watched(&world.lose(&[(&after, ELSEWHERE)])), Some((ELSEWHERE.to_owned(), true)));
+    // Watched there, it warns of nobody, unless the former run is heard again.
+    let there = world.heard.since(world.search).remove(0);
+    world.heard.watch(&there, true);
+    assert_eq!((there.address.to_string().as_str(), world.heard.warning(world.now)), (ELSEWHERE, None));
+    world.pass(500);
+    world.hear(&before, NEMO);
+    assert!(world.heard.warning(world.now).is_some());
     // Of a version that has no runs.
     let mut world = World::watching(&a, &[(&after, ELSEWHERE)]);
     assert_eq!(world.heard.warning(world.now), None);

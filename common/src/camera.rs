@@ -66,6 +66,16 @@ impl CameraUrl {
         self.url.port().unwrap_or(if self.is_tls() { TLS_PORT } else { PORT })
     }
 
+    /// As GStreamer has to be told it, without user and password: by TLS too it takes port 554 where none is given.
+    pub fn location(&self) -> Url {
+        let mut location = self.url.clone();
+        if self.is_tls() {
+            // It fails for URLs without a host only.
+            let _ = location.set_port(Some(self.port()));
+        }
+        location
+    }
+
     /// Host, and the port where it is given, for people.
     pub fn address(&self) -> String {
         let host = self.url.host_str().unwrap_or_default();

@@ -118,15 +118,51 @@ pub fn open_files_limit() -> Option<u64> {
     None
 }
 
-/// Sends one datagram by this interface, whichever the system would choose: two may be in one subnet. Where the system
-/// cannot do that, as it is routed.
-pub fn send_by(socket: &SockRef<'_>, interface: &str, datagram: &[u8], to: SocketAddrV4) -> io::Result<usize> {
-    let is_set = set_interface(socket, interface_index(interface));
-    let sent = socket.send_to(datagram, &SocketAddr::V4(to).into());
-    if is_set {
-        set_interface(socket, 0);
+/// Sends one datagram by this interface, whichever the system would choose, as two may be in one subnet; without a name
+/// as it is routed. It comes from the address `from`, of which one interface may have several; the unspecified one is
+/// any.
+#[cfg(target_os = "linux")]
+pub fn send_by(
+    socket: &SockRef<'_>,
+    interface: &str,
+    from: Ipv4Addr,
+    datagram: &[u8],
+    to: SocketAddrV4,
+) -> io::Result<usize> {
+    use std::io::IoSlice;
+
+    use socket2::{MsgHdr, SockAddr};
+
+    /// `struct cmsghdr` (cmsg(3)) with `struct in_pktinfo` (ip(7)).
+    #[repr(C)]
+    struct Control {
+        header: libc::cmsghdr,
+        packet: libc::in_pktinfo,
     }
-    sent
+    const LENGTH: usize = size_of::<libc::cmsghdr>() + size_of::<libc::in_pktinfo>();
+    // SAFETY: both are plain numbers, for which zero is a value.
+    let mut control: Control = unsafe { std::mem::zeroed() };
+    control.header.cmsg_len = LENGTH as _;
+    (control.header.cmsg_level, control.header.cmsg_type) = (libc::IPPROTO_IP, libc::IP_PKTINFO);
+    control.packet.ipi_ifindex = interface_index(interface) as _;
+    control.packet.ipi_spec_dst.s_addr = from.to_bits().to_be();
+    // SAFETY: it is no shorter than `LENGTH`, up to which every byte was initialised, and lives during the call.
+    let control = unsafe { std::slice::from_raw_parts(std::ptr::from_ref(&control).cast::<u8>(), LENGTH) };
+    let to = SockAddr::from(SocketAddr::V4(to));
+    let slices = [IoSlice::new(datagram)];
+    socket.sendmsg(&MsgHdr::new().with_addr(&to).with_buffers(&slices).with_control(control), 0)
+}
+
+/// Where the system cannot do that, as it is routed.
+#[cfg(not(target_os = "linux"))]
+pub fn send_by(
+    socket: &SockRef<'_>,
+    _interface: &str,
+    _from: Ipv4Addr,
+    datagram: &[u8],
+    to: SocketAddrV4,
+) -> io::Result<usize> {
+    socket.send_to(datagram, &SocketAddr::V4(to).into())
 }
 
 /// Lets [`receive_by`] say by which interface datagrams come.
@@ -192,32 +228,9 @@ pub fn interface_index(name: &str) -> u32 {
     std::ffi::CString::new(name).map_or(0, |name| unsafe { libc::if_nametoindex(name.as_ptr()) })
 }
 
-/// For what is sent from now on; 0: as it is routed.
-#[cfg(target_os = "linux")]
-fn set_interface(socket: &SockRef<'_>, index: u32) -> bool {
-    use std::os::fd::AsRawFd;
-    let value = index.to_be();
-    // SAFETY: the descriptor is open for the life of `socket`, and the option's value is one 32-bit number.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_UNICAST_IF,
-            std::ptr::from_ref(&value).cast(),
-            size_of::<u32>() as libc::socklen_t,
-        )
-    };
-    result == 0
-}
-
 #[cfg(not(target_os = "linux"))]
 pub fn interface_index(_name: &str) -> u32 {
     0
-}
-
-#[cfg(not(target_os = "linux"))]
-fn set_interface(_socket: &SockRef<'_>, _index: u32) -> bool {
-    false
 }
 
 /// What the sockets for media ask for, bytes each way. The common default of 208 KB loses packets from 100 Mbit/s on.

@@ -29,7 +29,7 @@ const TLS_TIMEOUT: u32 = 1;
 
 /// Tells the source where the camera is, and user and password.
 pub fn set_address(source: &gst::Element, url: &CameraUrl) {
-    source.set_property("location", url.url().as_str());
+    source.set_property("location", url.location().as_str());
     // Of their own, as errors and logs of GStreamer name the location.
     if let Some(Credentials { user, password }) = url.credentials() {
         source.set_property("user-id", user);
@@ -96,6 +96,12 @@ pub fn limit_attempts(source: &gst::Element) {
         }
         Some(matches!(verdict, Some(Verdict::Send) | None).to_value())
     });
+}
+
+/// Whether the camera refused who asks: by 401, or by 403, as some do with a wrong password or whom they have locked out.
+pub fn is_refused(error: &gst::message::Error, camera: &CameraUrl) -> bool {
+    let status = || error.details().and_then(|details| details.get::<u32>("rtsp-status-code").ok());
+    error.error().matches(gst::ResourceError::NotAuthorized) || camera.credentials().is_some() && status() == Some(403)
 }
 
 /// None for what is no request.

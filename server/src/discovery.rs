@@ -45,6 +45,16 @@ pub struct DiscoveryConfig {
     pub interfaces: Vec<String>,
 }
 
+impl DiscoveryConfig {
+    /// The one address at which the server can be reached: clients connect to where an announcement comes from.
+    fn own_address(&self) -> Option<Ipv4Addr> {
+        match self.host {
+            IpAddr::V4(host) if !host.is_unspecified() => Some(host),
+            _ => None,
+        }
+    }
+}
+
 /// A bound socket that does not answer yet.
 #[derive(Debug)]
 pub struct Discovery {
@@ -199,7 +209,8 @@ impl Sender {
         let datagram = encode(&Message::Announce(announcement.clone()));
         for target in self.targets.iter().flatten() {
             let to = SocketAddrV4::new(target.broadcast, self.port);
-            let send = || send_by(&SockRef::from(socket), &target.interface, &datagram, to);
+            let from = self.config.own_address().unwrap_or(target.address);
+            let send = || send_by(&SockRef::from(socket), &target.interface, from, &datagram, to);
             match socket.async_io(Interest::WRITABLE, send).await {
                 Ok(_) => {
                     if self.failing.remove(target) {
@@ -216,7 +227,11 @@ impl Sender {
     }
 
     async fn answer(&self, socket: &UdpSocket, peer: SocketAddr, announcement: &Announcement) {
-        match socket.send_to(&encode(&Message::Announce(announcement.clone())), peer).await {
+        let SocketAddr::V4(to) = peer else { return };
+        let datagram = encode(&Message::Announce(announcement.clone()));
+        let from = self.config.own_address().unwrap_or(Ipv4Addr::UNSPECIFIED);
+        let send = || send_by(&SockRef::from(socket), "", from, &datagram, to);
+        match socket.async_io(Interest::WRITABLE, send).await {
             Ok(_) => debug!("answered a discovery query of {peer}"),
             Err(error) => debug!("cannot answer the discovery query of {peer}: {error}"),
         }

@@ -105,7 +105,7 @@ impl EncoderWatch {
     pub fn failed(&mut self, failure: &Failure, well_for: Option<Duration>, hangs: bool) -> bool {
         let Self { short_lives, healthy_lives } = *self;
         (self.short_lives, self.healthy_lives) = match (failure, well_for) {
-            (Failure::Encoder { .. }, None) if hangs => (SHORT_LIVES, healthy_lives),
+            (Failure::Encoder { .. }, _) if hangs => (SHORT_LIVES, healthy_lives),
             (Failure::Encoder { .. }, None) => (short_lives + NO_LIFE, healthy_lives),
             (Failure::Encoder { .. }, Some(time)) if time <= HEALTHY_AFTER => (short_lives + 1, healthy_lives),
             (Failure::Encoder { .. }, Some(time)) if time <= LONG_LIFE => (0, healthy_lives + 1),
@@ -432,7 +432,9 @@ mod tests {
         assert_eq!(replaced(&[seconds(2), seconds(2), seconds(60), seconds(2)]), [false; 4], "well in between");
         assert_eq!(replaced(&[seconds(11), seconds(60), seconds(600)]), [false, false, true], "well for a while");
         assert_eq!(replaced(&[seconds(60), seconds(60), seconds(700), seconds(60)]), [false; 4], "well for long");
-        assert!(EncoderWatch::default().failed(&encoder, None, true), "it hangs");
+        for life in [None, seconds(7), seconds(700)] {
+            assert!(EncoderWatch::default().failed(&encoder, life, true), "it hangs after {life:?}");
+        }
         let mut watch = EncoderWatch::default();
         assert!((0..20).all(|_| !watch.failed(&source, None, false) && !watch.failed(&source, seconds(1), true)));
         assert!(!watch.failed(&encoder, None, false) && !watch.failed(&source, None, false));

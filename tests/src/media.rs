@@ -8,6 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rov_common::stamp::{self, Stamp};
 
 use crate::process::program;
+use crate::watcher::Shot;
 
 /// What is in a file.
 #[derive(Clone, Copy, Debug)]
@@ -94,13 +95,47 @@ pub fn is_in_time(late: f64) -> bool {
     late.abs() < 0.005
 }
 
-/// Sees that pictures of a test source, each with the time of its capture and that at which its mark was drawn, have
-/// times of their own, whole intervals apart, and that they were not drawn before they were captured. A player that gets
-/// a report of the sender while it is busy may take one time some milliseconds wrongly.
-pub fn assert_each_has_its_time(times: &[(f64, f64)], interval: f64) {
-    let steps: Vec<_> = times.windows(2).map(|pair| (pair[1].0 - pair[0].0) / interval).collect();
-    let uneven = steps.iter().filter(|step| (**step - step.round()).abs() > 0.1).count();
-    assert!(steps.iter().all(|step| *step > 0.5) && uneven <= steps.len() / 10, "intervals {steps:?}");
-    let before = times.iter().filter(|(captured, drawn)| drawn - captured < -0.005).count();
-    assert!(before <= times.len() / 10, "{times:?}");
+/// A picture of a test source.
+#[derive(Clone, Copy, Debug)]
+pub struct Timed {
+    /// In its mark.
+    pub frame: u32,
+    /// In seconds since 1970.
+    pub captured: f64,
+    /// When its mark was drawn.
+    pub drawn: f64,
+}
+
+impl Timed {
+    /// Of one that was watched by WebRTC.
+    pub fn of(shot: &Shot) -> Self {
+        let (captured, drawn) = (shot.captured.expect("a time of capture"), shot.drawn.expect("a mark"));
+        let frame = shot.frame.expect("a mark");
+        Self { frame, captured: captured.as_secs_f64(), drawn: drawn.as_secs_f64() }
+    }
+
+    /// Seconds from its time of capture to its drawing.
+    pub fn late(&self) -> f64 {
+        self.drawn - self.captured
+    }
+}
+
+/// Sees that pictures of a test source have times of their own, whole intervals apart, and that they were not drawn
+/// before they were captured. Where a busy machine draws one more than two intervals late, it is captured when it is
+/// drawn. A player that gets a report of the sender while it is busy may take one time some milliseconds wrongly.
+pub fn assert_each_has_its_time(pictures: &[Timed], interval: f64) {
+    let begin = |picture: &Timed| picture.captured / interval - f64::from(picture.frame);
+    let is_whole = |intervals: f64| (intervals - intervals.round()).abs() < 0.1;
+    let of_schedule = |first: f64| pictures.iter().filter(|picture| is_whole(begin(picture) - first)).count();
+    let first = pictures.iter().map(begin).max_by_key(|first| of_schedule(*first)).expect("pictures");
+    let has_its_time = |picture: &&Timed| {
+        let behind = begin(picture) - first;
+        is_whole(behind) || behind > 1.9 && is_in_time(picture.late())
+    };
+    let odd: Vec<_> = pictures.iter().filter(|picture| !has_its_time(picture)).collect();
+    assert!(odd.len() <= pictures.len() / 10, "{odd:?} of {pictures:?}");
+    let disordered = pictures.windows(2).filter(|two| two[0].captured >= two[1].captured).count();
+    assert!(disordered <= pictures.len() / 10, "{pictures:?}");
+    let before = pictures.iter().filter(|picture| picture.late() < -0.005).count();
+    assert!(before <= pictures.len() / 10, "{pictures:?}");
 }

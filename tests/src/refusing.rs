@@ -1,4 +1,4 @@
-//! An RTSP server on loopback that refuses every password, or redirects whoever gives one.
+//! An RTSP server on loopback that refuses every password, by 401 or 403, or redirects whoever gives one.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -35,6 +35,11 @@ impl Refusing {
         Self::with(port, challenges, false, |_| None)
     }
 
+    /// As [`Self::start`], at any port, and answers a password by 403.
+    pub fn forbidding(challenges: &[&str]) -> Self {
+        Self::with(0, challenges, false, |_| Some("403 Forbidden\r\n".to_owned()))
+    }
+
     /// As [`Self::start`], by TLS, with the certificate of [`crate::camera`].
     pub fn by_tls(challenges: &[&str]) -> Self {
         Self::with(0, challenges, true, |_| None)
@@ -44,25 +49,27 @@ impl Refusing {
     pub fn redirecting(to: Option<&str>) -> Self {
         let to = to.map(str::to_owned);
         Self::with(0, &["Basic realm=\"cam\""], false, |port| {
-            Some(to.unwrap_or(format!("rtsp://127.0.0.1:{port}/cam")))
+            let to = to.unwrap_or(format!("rtsp://127.0.0.1:{port}/cam"));
+            Some(format!("302 Moved Temporarily\r\nLocation: {to}\r\n"))
         })
     }
 
-    fn with(port: u16, challenges: &[&str], tls: bool, redirection: impl FnOnce(u16) -> Option<String>) -> Self {
+    /// `to_password`: status and headers of the answer to a request with one, where it is not as without, by the port.
+    fn with(port: u16, challenges: &[&str], tls: bool, to_password: impl FnOnce(u16) -> Option<String>) -> Self {
         // Under Unix, the standard library lets the address of a server that has just ended be used again.
         let listener = TcpListener::bind(("127.0.0.1", port)).expect("a port");
         let port = listener.local_addr().expect("its address").port();
         let refusing = Self { port, requests: Arc::default(), ended: Arc::default() };
         let (requests, ended) = (Arc::clone(&refusing.requests), Arc::clone(&refusing.ended));
         let challenges: String = challenges.iter().map(|value| format!("WWW-Authenticate: {value}\r\n")).collect();
-        let redirection = redirection(port);
+        let to_password = to_password(port);
         std::thread::spawn(move || {
             for client in listener.incoming().flatten().take_while(|_| !ended.load(Ordering::Relaxed)) {
-                let (challenges, redirection) = (challenges.clone(), redirection.clone());
+                let (challenges, to_password) = (challenges.clone(), to_password.clone());
                 let requests = Arc::clone(&requests);
                 std::thread::spawn(move || match tls {
                     true => answer_by_tls(client, &challenges, &requests),
-                    false => answer(&client, &client, &challenges, redirection.as_deref(), &requests),
+                    false => answer(&client, &client, &challenges, to_password.as_deref(), &requests),
                 });
             }
         });
@@ -100,7 +107,7 @@ fn answer(
     from: impl Read,
     mut to: impl Write,
     challenges: &str,
-    redirection: Option<&str>,
+    to_password: Option<&str>,
     requests: &Mutex<Vec<Request>>,
 ) {
     let mut lines = BufReader::new(from).lines().map_while(Result::ok);
@@ -108,15 +115,14 @@ fn answer(
         let headers: Vec<_> = lines.by_ref().take_while(|line| !line.is_empty()).collect();
         let sequence = headers.iter().find(|line| line.starts_with("CSeq:")).cloned().unwrap_or_default();
         let with_password = headers.iter().any(|line| line.starts_with("Authorization:"));
-        let (status, more) = match (line.split(' ').next(), redirection) {
-            (Some("OPTIONS"), _) => {
-                ("200 OK", "Public: OPTIONS, DESCRIBE, SETUP, PLAY, PAUSE, TEARDOWN\r\n".to_owned())
-            }
-            (_, Some(to)) if with_password => ("302 Moved Temporarily", format!("Location: {to}\r\n")),
-            _ => ("401 Unauthorized", challenges.to_owned()),
+        let refusal = format!("401 Unauthorized\r\n{challenges}");
+        let answer = match (line.split(' ').next(), to_password) {
+            (Some("OPTIONS"), _) => "200 OK\r\nPublic: OPTIONS, DESCRIBE, SETUP, PLAY, PAUSE, TEARDOWN\r\n",
+            (_, Some(answer)) if with_password => answer,
+            _ => &refusal,
         };
         lock(requests).push(Request { at: Instant::now(), line, with_password });
-        if write!(to, "RTSP/1.0 {status}\r\n{sequence}\r\n{more}\r\n").is_err() {
+        if write!(to, "RTSP/1.0 {answer}{sequence}\r\n\r\n").is_err() {
             return;
         }
     }

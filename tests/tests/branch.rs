@@ -8,6 +8,7 @@ use rov_server::config::EncoderChoice;
 use rov_tests::fake_encoder::{self, Fate};
 use rov_tests::http;
 use rov_tests::in_process::Serving;
+use rov_tests::media::{Timed, assert_each_has_its_time};
 use rov_tests::wait::until_true;
 use rov_tests::watcher::{Order, Shot, Watcher, until_counted};
 use tokio::runtime::Runtime;
@@ -64,7 +65,7 @@ fn while_the_encoder_of_the_second_stream_fails_and_is_replaced_the_first_misses
         stats
     });
     assert_eq!((stats(0).restarts, pilot.report().sessions, spectator.report().sessions), (0, 1, 1));
-    assert!(shots.windows(2).all(|two| two[0].captured < two[1].captured), "each has its own time");
+    assert_each_has_its_time(&shots.iter().map(Timed::of).collect::<Vec<_>>(), 1.0 / 30.0);
     [pilot, spectator].into_iter().for_each(|watcher| watcher.stop(&runtime));
     server.stop(&runtime);
     fake_encoder::release();

@@ -10,6 +10,7 @@ use rov_common::codec::{self, Codec, NalKind};
 use rov_common::sync::lock;
 use rov_common::units::Resolution;
 use rov_tests::camera::{Camera, FINGERPRINT, Settings};
+use rov_tests::namespace;
 use rov_tests::process::program;
 use rov_tests::programs::{Client, Server, client_process, server_process};
 use rov_tests::refusing::Refusing;
@@ -266,15 +267,27 @@ fn a_wrong_path_and_a_wrong_password_are_said_and_no_password_is_shown() {
 
 #[test]
 fn a_refused_password_is_tried_rarely() {
-    let camera = Refusing::start(0, &["Digest realm=\"cam\", nonce=\"1\""]);
-    let url = format!("rtsp://pilot:12#34@127.0.0.1:{}/cam", camera.port);
-    let server = Server::start(&["--source", "rtsp", "--url", &url, "-v"]);
-    let reason = wait_for_reason(&server, "next attempt in 30 s");
-    println!("{reason}");
+    let challenges = &["Digest realm=\"cam\", nonce=\"1\""];
+    let cameras = [Refusing::start(0, challenges), Refusing::forbidding(challenges)];
+    let servers = cameras.each_ref().map(|camera| {
+        let url = format!("rtsp://pilot:12#34@127.0.0.1:{}/cam", camera.port);
+        Server::start(&["--source", "rtsp", "--url", &url, "-v"])
+    });
+    for server in &servers {
+        let reason = wait_for_reason(server, "next attempt in 30 s");
+        assert!(reason.contains("correct --url"), "{reason}");
+    }
     std::thread::sleep(Duration::from_secs(2));
-    assert!((1..=2).contains(&camera.attempts()), "{:#?}", camera.requests());
-    let said = format!("{}{:?}{:?}", server.process.stderr(), server.health(), server.stats());
-    assert!(!said.contains("34@") && !said.contains("12#") && !said.contains("pilot"), "{said}");
+    for (camera, server) in cameras.iter().zip(&servers) {
+        assert!((1..=2).contains(&camera.attempts()), "{:#?}", camera.requests());
+        let said = format!("{}{:?}{:?}", server.process.stderr(), server.health(), server.stats());
+        assert!(!said.contains("34@") && !said.contains("12#") && !said.contains("pilot"), "{said}");
+    }
+    let [_, forbidding] = &cameras;
+    let url = format!("rtsp://pilot:12#34@127.0.0.1:{}/cam", forbidding.port);
+    let mut client = client_process(&["--headless", "--url", &url]);
+    assert_eq!(client.wait(wait::START), 2, "{}", client.stderr());
+    assert!(client.stderr().contains("refused the user name or the password"), "{}", client.stderr());
 }
 
 #[test]
@@ -319,6 +332,18 @@ fn a_certificate_is_taken_by_its_fingerprint_and_named_where_it_is_not_trusted()
     assert!(client.stderr().contains("certificate not trusted"), "{}", client.stderr());
     let mut client = Client::start(&["--url", &camera.url, "--camera-certificate", FINGERPRINT]);
     client.wait_for_frames(0, 10);
+}
+
+#[test]
+fn by_tls_the_port_is_322_where_none_is_given() {
+    if !namespace::is_inside("by_tls_the_port_is_322_where_none_is_given") {
+        return;
+    }
+    let _camera = Camera::with(&with_tap(), Settings { tls: true, port: 322, ..Settings::default() });
+    let url = ["--url", "rtsps://127.0.0.1/cam", "--camera-certificate", FINGERPRINT];
+    let server = Server::start(&[&["--source", "rtsp"][..], &url].concat());
+    server.wait_until_running();
+    Client::start(&url).wait_for_frames(0, 10);
 }
 
 /// None of these is an option, and what is said of it may get into a log.

@@ -10,7 +10,7 @@ use rov_common::api::StreamState;
 use rov_common::units::Resolution;
 use rov_tests::http;
 use rov_tests::in_process::{END, Serving};
-use rov_tests::media::{assert_each_has_its_time, is_in_time};
+use rov_tests::media::{Timed, assert_each_has_its_time, is_in_time};
 use rov_tests::wait::{self, until_true};
 use rov_tests::watcher::{Order, Shot, Watcher, until_counted};
 use tokio::runtime::Runtime;
@@ -38,13 +38,9 @@ fn every_picture_arrives_once_and_in_order() {
     let latencies: Vec<_> = shots.iter().filter_map(|shot| shot.latency).collect();
     println!("{order:?}, longest from mark to shown {:?}", latencies.iter().max());
     assert_eq!(order.read, shots.len(), "every picture carries a mark that can be read");
-    let times = |shot: &Shot| {
-        let (captured, drawn) = (shot.captured.expect("a time of capture"), shot.drawn.expect("a mark"));
-        (captured.as_secs_f64(), drawn.as_secs_f64())
-    };
-    assert_each_has_its_time(&shots.iter().map(times).collect::<Vec<_>>(), 1.0 / 30.0);
+    assert_each_has_its_time(&shots.iter().map(Timed::of).collect::<Vec<_>>(), 1.0 / 30.0);
     until_true("a picture that was drawn when it was due", wait::START, || {
-        watcher.shots().iter().map(times).any(|(captured, drawn)| is_in_time(drawn - captured))
+        watcher.shots().iter().map(Timed::of).any(|picture| is_in_time(picture.late()))
     });
     assert_eq!(order.out_of_order, 0);
     until_counted(order.missing, &report, || http::stats(server.address));

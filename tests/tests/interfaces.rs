@@ -261,3 +261,16 @@ exit $code
         assert!(line.starts_with("live: ") && shown > 20, "{more:?}: {line}");
     }
 }
+
+#[test]
+fn a_server_at_the_second_address_of_a_card_is_found_there() {
+    let name = "a_server_at_the_second_address_of_a_card_is_found_there";
+    if !has_veth() || !namespace::is_inside(name) {
+        return;
+    }
+    card("eth0", "far0", "192.168.2.2/24");
+    ip("address add 192.168.2.77/24 dev eth0");
+    let second = Server::start(&["--host", "192.168.2.77", "--discovery-port", "5003"]);
+    let mut client = Client::start(&["--interface", "eth0"]);
+    assert_eq!(client.wait_for_frames(0, 10).server, second.address.to_string());
+}

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use rov_client::stats::Report;
-use rov_tests::media::{assert_each_has_its_time, is_in_time};
+use rov_tests::media::{Timed, assert_each_has_its_time, is_in_time};
 use rov_tests::process::{Process, binary, program};
 use rov_tests::programs::{Client, Server, server_process};
 use rov_tests::rtsp::{Connection, Player, Shot, defects, latencies};
@@ -227,8 +227,8 @@ fn pictures_come_complete_and_at_once_by_udp_and_tcp() {
 }
 
 /// What the RTCP sender reports say, as `rtspsrc` takes them, of so many pictures and at least one that was drawn when it
-/// was due: when each was captured, and when its mark was drawn, in seconds since 1970.
-fn captured_and_drawn(url: &str, pictures: usize) -> Vec<(f64, f64)> {
+/// was due.
+fn captured_and_drawn(url: &str, pictures: usize) -> Vec<Timed> {
     let captured: Arc<Mutex<HashMap<gst::ClockTime, u64>>> = Arc::default();
     let noted = Arc::clone(&captured);
     let text = format!(
@@ -250,10 +250,12 @@ fn captured_and_drawn(url: &str, pictures: usize) -> Vec<(f64, f64)> {
         let captured = captured.lock().expect("no panic");
         let times = |shot: &Shot| {
             let since_1970 = captured.get(&shot.pts?)?.checked_sub(2_208_988_800_000_000_000)?;
-            Some((since_1970 as f64 / 1e9, shot.stamp?.time_us as f64 / 1e6))
+            let stamp = shot.stamp?;
+            let (captured, drawn) = (since_1970 as f64 / 1e9, stamp.time_us as f64 / 1e6);
+            Some(Timed { frame: stamp.frame, captured, drawn })
         };
         let times: Vec<_> = player.shots().iter().filter_map(times).collect();
-        (times.len() >= pictures && times.iter().any(|(captured, drawn)| is_in_time(drawn - captured))).then_some(times)
+        (times.len() >= pictures && times.iter().any(|picture| is_in_time(picture.late()))).then_some(times)
     })
 }
 
@@ -261,7 +263,9 @@ fn captured_and_drawn(url: &str, pictures: usize) -> Vec<(f64, f64)> {
 fn sender_reports_tell_when_the_pictures_of_each_camera_were_captured() {
     let folder = TempDir::new().expect("a temporary folder");
     let path = folder.path().join("rov.toml");
-    std::fs::write(&path, "[[camera]]\nname = 'bow'\n[[camera]]\nname = 'arm'\nsource = 'test'\n").expect("a file");
+    // Both as small as the first is by default here: a machine that cannot draw in time says nothing of their times.
+    let arm = "[[camera]]\nname = 'arm'\nsource = 'test'\n[[camera.stream]]\nwidth = 320\nheight = 240\n";
+    std::fs::write(&path, format!("[[camera]]\nname = 'bow'\n{arm}")).expect("a file");
     let (_server, url) = server(&["--config", path.to_str().expect("a name in UTF-8")]);
     let cameras = ["/bow/stream1", "/arm/stream1"].map(|path| {
         let url = with_path(&url, path);
@@ -270,7 +274,7 @@ fn sender_reports_tell_when_the_pictures_of_each_camera_were_captured() {
     for camera in cameras {
         let times = camera.join().expect("pictures");
         assert_each_has_its_time(&times, 1.0 / 30.0);
-        let mut late: Vec<_> = times.iter().map(|(captured, drawn)| drawn - captured).collect();
+        let mut late: Vec<_> = times.iter().map(Timed::late).collect();
         late.sort_by(f64::total_cmp);
         let (first, median, last) = (late[0], late[late.len() / 2], late[late.len() - 1]);
         println!("drawn {first:.6}, {median:.6}, {last:.6} s after the time of capture (least, median, most)");
@@ -557,15 +561,6 @@ fn clients_that_come_and_go_leave_nothing_behind() {
     });
     let mut player = decoder(&url, "udp", 10);
     assert_eq!(player.wait(wait::START), 0, "{}", player.stderr());
-}
-
-#[test]
-fn keyframes_come_regularly_while_somebody_plays() {
-    let (server, url) = server(&[]);
-    let player = Player::start(&url, "udp");
-    player.next_shots(1);
-    let before = server.stats().streams[0].keyframes;
-    until_true("three more keyframes", wait::START, || server.stats().streams[0].keyframes >= before + 3);
 }
 
 #[test]

@@ -415,7 +415,7 @@ fn explain(shared: &Shared, error: &gst::message::Error) -> RtspError {
     if let Some(fingerprint) = lock(&shared.untrusted).clone() {
         return RtspError::NotTrusted { address, fingerprint };
     }
-    if is(gst::ResourceError::NotAuthorized) {
+    if rtspsrc::is_refused(error, camera) {
         let unknown = camera.credentials().and_then(|_| rtspsrc::unknown_digest(camera, &shared.trust));
         return match (camera.credentials(), unknown) {
             (Some(_), Some(algorithm)) => RtspError::UnknownDigest { address, algorithm },

@@ -142,7 +142,7 @@ pub fn failure(error: &gst::message::Error, plan: &Plan, capture: &Capture) -> G
     if let Some(fingerprint) = &*lock(&capture.untrusted) {
         return failed(format!("camera {camera}: {}", Trust::advice(fingerprint)));
     }
-    if error.error().matches(gst::ResourceError::NotAuthorized) {
+    if rtspsrc::is_refused(error, camera) {
         if camera.credentials().is_none() {
             let advice = "give user and password by --url rtsp://USER:PASSWORD@HOST/PATH";
             return failed(format!("{text}; {advice}"));

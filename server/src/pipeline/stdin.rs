@@ -36,6 +36,11 @@ const FORMATS: &[(&[u8], &str)] = &[
     (b"--", "multipart"),
     (b"HTTP/", "an HTTP response"),
     (b"$\0", "RTP interleaved by RTSP"),
+    (&[0x1f, 0x8b], "compressed (gzip)"),
+    (&[0xfd, b'7', b'z', b'X', b'Z', 0], "compressed (xz)"),
+    (&[0x28, 0xb5, 0x2f, 0xfd], "compressed (zstd)"),
+    (b"BZh", "compressed (bzip2)"),
+    (b"PK\x03\x04", "a ZIP archive"),
     (&[0, 0, 1, 0xba], "MPEG-PS"),
     (&[0, 0, 1, 0xb3], "MPEG-1 or MPEG-2 video"),
     (&[0, 0, 1, 0xb0], "MPEG-4 Part 2 video"),
@@ -255,6 +260,8 @@ mod tests {
         says(now(Codec::H264, &[0xff, 0xd8, 0xff, 0xe0]), "is MJPEG");
         says(now(Codec::H264, &[0, 0, 1, 0xba, 0x44]), "is MPEG-PS");
         says(now(Codec::H264, &[0, 0, 0, 1, 0xb0, 1]), "is MPEG-4 Part 2");
+        // What cannot be compressed any more stands in it as it was.
+        says(now(Codec::H264, &[&[0x1f, 0x8b, 8][..], &SPS.repeat(200)].concat()), "is compressed (gzip)");
     }
 
     #[test]
