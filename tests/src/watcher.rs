@@ -91,8 +91,13 @@ impl Watcher {
     /// Pictures that the client left out although it had them in time. On a busy machine some come late to the decoder,
     /// and it goes on at a keyframe: then what it shows is late, too, and none are counted.
     pub fn skipped_in_time(&self) -> u64 {
+        if self.was_late() { 0 } else { self.report().frames_skipped }
+    }
+
+    /// Whether some pictures came late, as on a busy machine.
+    pub fn was_late(&self) -> bool {
         let is_late = |shot: &Shot| shot.latency.is_some_and(|latency| latency > IN_TIME);
-        if lock(&self.shots).iter().any(is_late) { 0 } else { self.report().frames_skipped }
+        lock(&self.shots).iter().any(is_late)
     }
 
     pub fn phase(&self) -> Phase {

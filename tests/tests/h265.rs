@@ -103,7 +103,9 @@ fn after_an_outage_pictures_go_on_at_a_keyframe_that_is_asked_for() {
     watcher.wait_for_shots(watcher.shown() + 10);
     let (order, report) = (Order::of(&watcher.shots()), watcher.report());
     assert!(order.missing > 0 && report.keyframe_requests > 0, "{order:?} {report:?}");
-    assert_eq!(order.out_of_order, 0, "{report:?}");
+    // Where the machine is so busy that the encoder is started again, the numbers are, too.
+    let restarts = server.stats().streams[0].restarts;
+    assert!(order.out_of_order as u64 <= restarts, "{order:?}, {restarts} restarts: {report:?}");
     watcher.stop(&runtime);
 }
 
