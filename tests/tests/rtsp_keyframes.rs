@@ -42,7 +42,7 @@ fn answers(server: &Server, mut ask: impl FnMut()) {
 /// What stands behind `name` in an answer's header.
 fn field<'a>(reply: &'a Reply, name: &str) -> &'a str {
     let rest = reply.head.split(name).nth(1).unwrap_or_else(|| panic!("no {name} in {reply:?}"));
-    rest.split([';', '-', '\r']).next().unwrap_or_default()
+    rest.split([';', '\r']).next().unwrap_or_default()
 }
 
 /// A report about nothing and a picture loss indication (RFC 4585 section 6.3.1) of the media that `setup` answers for.
@@ -80,9 +80,10 @@ fn a_keyframe_that_a_player_asks_for_by_rtcp_is_made() {
     let transport = format!("Transport: RTP/AVP;unicast;client_port={port}-{}\r\n", port + 1);
     let setup = by_udp.request("SETUP", "/stream=0", &transport);
     let request = picture_loss(&setup);
-    let reports: u16 = field(&setup, "server_port=").parse().expect("a port");
+    let ports = field(&setup, "server_port=").split_once('-').expect("two ports");
+    let reports: u16 = ports.1.parse().expect("the port for RTCP");
     play(&mut by_udp, &setup);
     answers(&server, || {
-        rtcp.send_to(&request, ("127.0.0.1", reports + 1)).expect("a datagram on loopback");
+        rtcp.send_to(&request, ("127.0.0.1", reports)).expect("a datagram on loopback");
     });
 }
