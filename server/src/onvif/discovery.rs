@@ -102,21 +102,21 @@ impl Discovery {
                 }
             };
             let SocketAddr::V4(peer) = peer else { continue };
-            let Some(Interface { name, address, .. }) = places.asked_on(index, *peer.ip()) else { continue };
-            let Some(text) = answer(&buffer[..length], &about, *address, (started, number)) else { continue };
+            let Some(interface) = places.asked_on(index, *peer.ip()) else { continue };
+            let Some(text) = answer(&buffer[..length], &about, interface.address, (started, number)) else { continue };
             if peer.port() != 0 && limit.allows(Instant::now(), (*peer.ip()).into()) {
-                send(&socket, name, text.as_bytes(), peer).await;
+                send(&socket, interface, text.as_bytes(), peer).await;
             }
         }
         Ok(())
     }
 }
 
-async fn send(socket: &UdpSocket, interface: &str, datagram: &[u8], peer: SocketAddrV4) {
-    let send = || send_by(&SockRef::from(socket), interface, datagram, peer);
+async fn send(socket: &UdpSocket, Interface { name, address, .. }: &Interface, datagram: &[u8], peer: SocketAddrV4) {
+    let send = || send_by(&SockRef::from(socket), name, *address, datagram, peer);
     match socket.async_io(Interest::WRITABLE, send).await {
-        Ok(_) => tracing::debug!("answered the WS-Discovery of {peer} on {interface}"),
-        Err(error) => tracing::debug!("cannot answer the WS-Discovery of {peer} on {interface}: {error}"),
+        Ok(_) => tracing::debug!("answered the WS-Discovery of {peer} on {name}"),
+        Err(error) => tracing::debug!("cannot answer the WS-Discovery of {peer} on {name}: {error}"),
     }
 }
 
