@@ -155,3 +155,52 @@ impl FieldConfig {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use crate::config_file;
+
+    fn config(file: &str) -> Result<Config, String> {
+        let options = config_file::parse(file).map_err(|mistake| mistake.to_string())?;
+        Config::new(&options).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn fields_are_declared_in_a_file_with_what_is_usual_where_nothing_is_said() {
+        let file = "[telemetry]\nlisten = 'udp://127.0.0.1:5601'\n[[telemetry.field]]\nname = 'depth'\ndigits = 2\n\
+                    [[telemetry.field]]\nname = 'salinity'\nunit = 'PSU'\nage-limit = 5000\n";
+        let telemetry = config(file).expect("right").telemetry;
+        assert_eq!(telemetry.json.map(|address| address.to_string()).as_deref(), Some("127.0.0.1:5601"));
+        let depth = FieldConfig { digits: 2, ..FieldConfig::named("depth") };
+        let salinity = FieldConfig { unit: "PSU".to_owned(), limit_ms: 5000, ..FieldConfig::named("salinity") };
+        assert_eq!(telemetry.fields, [depth, salinity]);
+        let usual = config("telemetry = 'udp://0.0.0.0:9'\n").expect("right").telemetry;
+        assert_eq!((usual.is_on(), usual.fields), (true, FieldConfig::usual()));
+        assert!(!config("").expect("right").telemetry.is_on());
+    }
+
+    #[test]
+    fn what_cannot_be_is_told_with_its_place() {
+        let many: String = (0..=MAX_FIELDS).map(|n| format!("[[telemetry.field]]\nname = 'f{n}'\n")).collect();
+        let field = |rest: &str| format!("[[telemetry.field]]\nname = 'depth'\n{rest}\n");
+        for (file, told) in [
+            (field("digits = 7"), "line 1, [[telemetry.field]]: digits: 7"),
+            (field("age-limit = 10"), "age-limit: 10 must be from 100"),
+            (field("unit = 'a long unit'"), "unit: give at most 8"),
+            (field("name2 = 'x'"), "did you mean name?"),
+            (field("[[telemetry.field]]\nname = 'depth'"), "two have the name \"depth\""),
+            ("[[telemetry.field]]\nlabel = 'x'".to_owned(), "name: is missing"),
+            ("[telemetry]\nport = 1".to_owned(), "line 2"),
+            (many, "more than 32"),
+            ("telemetry = 'tcp://127.0.0.1:1'".to_owned(), "--telemetry tcp://127.0.0.1:1: give udp://"),
+            ("mavlink = 'udpin:here:1'".to_owned(), "--mavlink udpin:here:1: give udpin:"),
+            ("overlay-fields = ['depht']".to_owned(), "no field \"depht\" of telemetry, only depth, heading"),
+            ("overlay = 'burn'\nsource = 'rtsp'\nurl = 'rtsp://10.0.0.3/a'".to_owned(), "take client"),
+        ] {
+            let error = config(&file).expect_err(&file);
+            assert!(error.contains(told), "{file}\n{error}");
+        }
+    }
+}
