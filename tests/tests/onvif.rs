@@ -405,6 +405,41 @@ fn profile_t_has_the_streams_of_all_cameras_and_says_what_waits_for_a_restart() 
 }
 
 #[test]
+fn what_is_passed_through_is_told_as_it_is_and_nothing_of_it_can_be_set() {
+    let coded = "videotestsrc is-live=true ! video/x-raw,width=352,height=288,framerate=15/1 ! \
+                 x264enc tune=zerolatency key-int-max=15 ! video/x-h264,profile=baseline";
+    let server = Server::start(&[&USER[..], &["--onvif", "--view", "open", "--pipeline", coded]].concat());
+    server.wait_until_running();
+    let token = "<ConfigurationToken>encoder.stream1</ConfigurationToken>";
+    let found = answer(&server, "", MEDIA, "GetVideoEncoderConfiguration", token);
+    let size = found.child("Configuration").and_then(|one| one.child("Resolution")).expect("a size").clone();
+    assert_eq!((size.value("Width"), size.value("Height")), (Some("352"), Some("288")));
+    let options = answer(&server, "", MEDIA, "GetVideoEncoderConfigurationOptions", token);
+    let h264 = options.child("Options").and_then(|options| options.child("H264")).expect("options");
+    let range = h264.child("FrameRateRange").map(|range| (range.value("Min"), range.value("Max")));
+    assert_eq!(
+        (h264.children.iter().filter(|one| one.name == "ResolutionsAvailable").count(), range),
+        (1, Some((Some("15"), Some("15"))))
+    );
+    let set = |within: &str| {
+        let within = format!(r#"<Configuration token="encoder.stream1">{within}</Configuration>"#);
+        ask(&server, &digest("pilot", "deep"), MEDIA, "SetVideoEncoderConfiguration", &within).status
+    };
+    assert_eq!(set("<RateControl><FrameRateLimit>15</FrameRateLimit></RateControl>"), 200, "as it is");
+    assert_eq!(set("<RateControl><FrameRateLimit>10</FrameRateLimit></RateControl>"), 400);
+}
+
+#[test]
+fn beside_https_its_addresses_are_https() {
+    let server = Server::start(&["--onvif", "--tls"]);
+    let mut curl = Command::new(program("curl", "curl"));
+    curl.args(["-sSk", "-H", "Content-Type: application/soap+xml", "-d", &message("", DEVICE, "GetServices", "")]);
+    let output = curl.arg(format!("https://{}/onvif/device_service", server.address)).output().expect("curl starts");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains(&format!("<tds:XAddr>https://{}/onvif/media_service</tds:XAddr>", server.address)), "{said}");
+}
+
+#[test]
 fn a_pull_waits_for_what_happens_no_longer_than_it_was_told() {
     let server = Server::start(&[&USER[..], &["--onvif", "--view", "open"]].concat());
     server.wait_until_running();

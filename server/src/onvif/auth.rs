@@ -154,8 +154,7 @@ impl Digests {
         let at = date_time(created).ok_or(Refused::Incomplete)?.unix_timestamp();
         let apart = at.abs_diff(i64::try_from(seconds(now)).unwrap_or(i64::MAX));
         let (known, password) = self.find(user)?;
-        let expected =
-            digest::digest(&SHA1_FOR_LEGACY_USE_ONLY, &[nonce, created.as_bytes(), password.as_bytes()].concat());
+        let expected = digest_of(nonce, created, password);
         if !bool::from(expected.as_ref().ct_eq(digest)) {
             return Err(Refused::Wrong);
         }
@@ -310,10 +309,13 @@ fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
-/// The digest that a client would send, in base64.
+fn digest_of(nonce: &[u8], created: &str, password: &str) -> digest::Digest {
+    digest::digest(&SHA1_FOR_LEGACY_USE_ONLY, &[nonce, created.as_bytes(), password.as_bytes()].concat())
+}
+
+/// As a client sends it, in base64: for tests of others.
 pub fn password_digest(nonce: &[u8], created: &str, password: &str) -> String {
-    let bytes = [nonce, created.as_bytes(), password.as_bytes()].concat();
-    STANDARD.encode(digest::digest(&SHA1_FOR_LEGACY_USE_ONLY, &bytes))
+    STANDARD.encode(digest_of(nonce, created, password))
 }
 
 #[cfg(test)]

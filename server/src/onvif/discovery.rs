@@ -171,7 +171,7 @@ pub fn answer(datagram: &[u8], about: &About, address: Ipv4Addr, sequence: (u64,
     let request = &envelope.body;
     let name = format!("urn:uuid:{}", about.id);
     let kind = match request.name.as_str() {
-        _ if request.namespace != DISCOVERY => return None,
+        _ if *request.namespace != *DISCOVERY => return None,
         "Probe" if is_meant(&envelope, &scopes(&about.name)) => "Probe",
         "Resolve" if endpoint(request) == Some(&name) => "Resolve",
         _ => return None,

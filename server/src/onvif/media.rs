@@ -52,13 +52,7 @@ pub fn answer(asked: &Asked, request: &Element) -> Option<Result<Answer, Fault>>
         }
         "GetSnapshotUri" => profile().map(|one| media_uri(&snapshot_uri(asked, one))),
         "SetVideoEncoderConfiguration" => {
-            let change = request
-                .child("Configuration")
-                .ok_or_else(|| Fault::invalid_args("Configuration is missing"))
-                .and_then(|given| Ok((by_encoder(&profiles, given.attribute("token"))?, wanted(given)?)));
-            return Some(change.and_then(|(one, wanted)| {
-                Ok(Answer::Change(one.scope, one.changes(&wanted)?, answered(String::new())))
-            }));
+            return Some(change(&profiles, request, wanted, answered(String::new())));
         }
         _ => return None,
     };
@@ -76,6 +70,18 @@ pub fn capabilities(asked: &Asked) -> String {
         tag_with("trt:ProfileCapabilities", &profiles, "") + &tag_with("trt:StreamingCapabilities", &streaming, "");
     let flags = r#"SnapshotUri="true" Rotation="false" VideoSourceMode="false" OSD="false""#;
     tag_with("trt:Capabilities", flags, &within)
+}
+
+/// The settings that a configuration of a request has otherwise than they are, as `wanted` reads it.
+pub fn change(
+    profiles: &[Profile],
+    request: &Element,
+    wanted: fn(&Element) -> Result<Wanted, Fault>,
+    done: String,
+) -> Result<Answer, Fault> {
+    let given = request.child("Configuration").ok_or_else(|| Fault::invalid_args("Configuration is missing"))?;
+    let profile = by_encoder(profiles, given.attribute("token"))?;
+    Ok(Answer::Change(profile.scope, profile.changes(&wanted(given)?)?, done))
 }
 
 /// The profile of this token.

@@ -4,7 +4,7 @@ use rov_common::codec::Codec;
 
 use super::fault::Fault;
 use super::media::{
-    Sources, by_encoder, by_token, multicast, number, parsed, range, resolution, size, snapshot_uri,
+    Sources, by_encoder, by_token, change, multicast, number, parsed, range, resolution, size, snapshot_uri,
     source_configuration, source_options, stream_uri,
 };
 use super::profile::{PROFILES, Profile, Wanted, encoding};
@@ -39,13 +39,7 @@ pub fn answer(asked: &Asked, request: &Element) -> Option<Result<Answer, Fault>>
         }
         "GetSnapshotUri" => profile().map(|one| value("tr2:Uri", snapshot_uri(asked, one))),
         "SetVideoEncoderConfiguration" => {
-            let change = request
-                .child("Configuration")
-                .ok_or_else(|| Fault::invalid_args("Configuration is missing"))
-                .and_then(|given| Ok((by_encoder(&profiles, given.attribute("token"))?, wanted(given)?)));
-            return Some(change.and_then(|(one, wanted)| {
-                Ok(Answer::Change(one.scope, one.changes(&wanted)?, answered(String::new())))
-            }));
+            return Some(change(&profiles, request, wanted, answered(String::new())));
         }
         _ => return None,
     };

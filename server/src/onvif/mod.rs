@@ -165,7 +165,7 @@ pub fn right(name: &str) -> Right {
 /// What the client is told where it cannot be done, or is not known.
 pub async fn answer(asked: &Asked<'_>, request: &Element) -> Result<Answer, Fault> {
     let done = |answer: Option<Result<String, Fault>>| Some(answer?.map(Answer::Body));
-    let answered = match request.namespace.as_str() {
+    let answered = match &*request.namespace {
         TDS => done(device::answer(asked, request)),
         TRT => media::answer(asked, request),
         TR2 => media2::answer(asked, request),

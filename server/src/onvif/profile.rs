@@ -1,6 +1,7 @@
 //! What cameras and streams are to ONVIF: a video source for each camera, and for each stream a profile with an encoder
 //! configuration. Nothing of it is kept here: it is made anew of the settings in effect for each request.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rov_common::codec::Codec;
@@ -86,26 +87,33 @@ impl Profile {
         let places = config.cameras.iter().enumerate().flat_map(|(at, camera)| {
             camera.streams.iter().enumerate().map(move |(number, stream)| ((at, number), camera, stream))
         });
-        let profiles = places.zip(api.streams.iter()).enumerate();
-        profiles.map(|(at, ((place, camera, config), stream))| Self::of(at, place, camera, config, stream)).collect()
+        let one = |(at, ((place, camera, config), stream)): (usize, ((_, _, _), &Arc<Stream>))| {
+            let (_, number): (usize, usize) = place;
+            Self::of(at, place, (camera, &api.streams[at - number]), (config, stream))
+        };
+        places.zip(api.streams.iter()).enumerate().map(one).collect()
     }
 
+    /// Of a camera its first stream is needed, too.
     fn of(
         at: usize,
         (camera_at, number): (usize, usize),
-        camera: &CameraConfig,
-        config: &StreamConfig,
-        stream: &Stream,
+        (camera, first): (&CameraConfig, &Stream),
+        (config, stream): (&StreamConfig, &Stream),
     ) -> Self {
+        let now = Instant::now();
         let (negotiated, nominal) = stream.status().format();
-        let is_passed_through = number == 0 && camera.source.is_passed_through();
-        let first = &camera.streams[0].encode;
+        let (source, source_fps) = first.status().format();
+        // What comes out of a pipeline of the user's own shows when it runs.
+        let is_coded =
+            camera.source.is_passed_through() || source.pixels() > 0 && first.status().foreign_keyframes(now).is_some();
+        let is_passed_through = number == 0 && is_coded;
+        let encode = &camera.streams[0].encode;
         // What is encoded may be smaller for a while, as for a slow link; what is set is not.
         let (size, fps) = if is_passed_through {
             (negotiated, nominal)
         } else {
-            let encode = &config.encode;
-            (encode.resolution.unwrap_or(negotiated), encode.fps.map_or(nominal, Fps::as_f64))
+            (config.encode.resolution.unwrap_or(negotiated), config.encode.fps.map_or(nominal, Fps::as_f64))
         };
         Self {
             at,
@@ -115,8 +123,8 @@ impl Profile {
             camera: camera.name.clone(),
             siblings: camera.streams.len(),
             encoder: Encoder::of(config, stream, size, fps, !is_passed_through),
-            source: first.resolution.filter(|_| !camera.source.is_passed_through()).unwrap_or(negotiated),
-            source_fps: first.fps.map_or(nominal, Fps::as_f64),
+            source: encode.resolution.filter(|_| !is_coded).unwrap_or(source),
+            source_fps: encode.fps.filter(|_| !is_coded).map_or(source_fps, Fps::as_f64),
             is_passed_through,
         }
     }

@@ -2,6 +2,7 @@
 //! XML's own five; size, depth and number of elements have bounds.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use quick_xml::XmlVersion;
 use quick_xml::escape::{escape, resolve_predefined_entity};
@@ -84,8 +85,8 @@ pub enum Malformed {
 /// Names are without prefixes: which prefix a client takes means nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Element {
-    /// Empty: none.
-    pub namespace: String,
+    /// Empty: none. Shared, as a long one may be that of each element.
+    pub namespace: Arc<str>,
     pub name: String,
     /// By local name; `xmlns` is not among them.
     attributes: Vec<(String, String)>,
@@ -93,12 +94,12 @@ pub struct Element {
     pub text: String,
     pub children: Vec<Element>,
     /// The prefixes that it declares.
-    declared: Vec<(String, String)>,
+    declared: Vec<(String, Arc<str>)>,
 }
 
 impl Element {
     pub fn is(&self, namespace: &str, name: &str) -> bool {
-        self.namespace == namespace && self.name == name
+        *self.namespace == *namespace && self.name == name
     }
 
     /// The first child of this name, whatever its namespace: clients mistake those of types and messages.
@@ -123,7 +124,7 @@ pub struct Envelope {
     /// The one element of the body.
     pub body: Element,
     /// The prefixes that are declared where that one stands, and within it at its first level.
-    prefixes: Vec<(String, String)>,
+    prefixes: Vec<(String, Arc<str>)>,
 }
 
 impl Envelope {
@@ -131,7 +132,7 @@ impl Envelope {
     /// Says what is wrong with the message.
     pub fn parse(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut root = document(bytes)?;
-        let version = match root.namespace.as_str() {
+        let version = match &*root.namespace {
             SOAP_12 => Version::Soap12,
             SOAP_11 => Version::Soap11,
             _ => return Err(Malformed::NoEnvelope),
@@ -157,7 +158,7 @@ impl Envelope {
     pub fn qualified<'a>(&'a self, text: &'a str) -> (Option<&'a str>, &'a str) {
         let (prefix, name) = text.split_once(':').unwrap_or(("", text));
         let declared = self.prefixes.iter().rev().find(|(known, _)| known == prefix);
-        (declared.map(|(_, namespace)| namespace.as_str()), name)
+        (declared.map(|(_, namespace)| &**namespace), name)
     }
 }
 
@@ -233,8 +234,8 @@ fn element(start: &BytesStart, open: &[Element], count: &mut usize) -> Result<El
         let value = attribute.normalized_value(XmlVersion::Explicit1_0).map_err(not_xml)?.into_owned();
         let name: &str = attribute.key.as_ref();
         match name.split_once(':').unwrap_or(("", name)) {
-            ("", "xmlns") => element.declared.push((String::new(), value)),
-            ("xmlns", prefix) => element.declared.push((prefix.to_owned(), value)),
+            ("", "xmlns") => element.declared.push((String::new(), value.into())),
+            ("xmlns", prefix) => element.declared.push((prefix.to_owned(), value.into())),
             (_, name) => element.attributes.push((name.to_owned(), value)),
         }
     }
@@ -248,8 +249,8 @@ fn element(start: &BytesStart, open: &[Element], count: &mut usize) -> Result<El
     let namespace = declared.rev().find(|(known, _)| known == prefix).map(|(_, namespace)| namespace.clone());
     element.namespace = match (namespace, prefix) {
         (Some(namespace), _) => namespace,
-        (None, "") => String::new(),
-        (None, "xml") => XML.to_owned(),
+        (None, "") => Arc::default(),
+        (None, "xml") => XML.into(),
         (None, prefix) => return Err(Malformed::Prefix(shortened(prefix))),
     };
     element.name = name.to_owned();
@@ -376,6 +377,13 @@ mod tests {
         let attributes: String = (0..=MAX_ATTRIBUTES).map(|at| format!(" a{at}=''")).collect();
         assert_eq!(parse(&format!("<d:Get{attributes}/>")), Err(Malformed::TooMany));
         assert_eq!(parse(&format!("<d:Get>{}</d:Get>", "a".repeat(MAX_BYTES))), Err(Malformed::TooLong));
+    }
+
+    #[test]
+    fn a_long_namespace_of_many_elements_is_there_once() {
+        let long = "n".repeat(MAX_BYTES / 2);
+        let body = parse(&format!("<Get xmlns='{long}'>{}</Get>", "<A/>".repeat(500))).unwrap();
+        assert!(body.children.iter().all(|child| Arc::ptr_eq(&child.namespace, &body.namespace)));
     }
 
     #[test]
