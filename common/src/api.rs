@@ -351,7 +351,7 @@ pub struct RtspSession {
     /// Bytes of video since it plays.
     pub bytes: u64,
     /// Share of packets lost, 0 to 1, by its last RTCP receiver report. This and what follows is left out before the
-    /// first one, and of clients by TCP where there are several, as their reports cannot be told apart.
+    /// first one, and where the reports of several clients cannot be told apart.
     #[serde(default, rename = "packetLoss", skip_serializing_if = "Option::is_none")]
     pub packet_loss: Option<f64>,
     /// How unevenly packets arrive, milliseconds, by the same (RFC 3550 section 6.4.1).

@@ -1,5 +1,5 @@
 //! A file for the log that has a limit: when it is full it becomes `FILE.1`, that becomes `FILE.2`, and so on; the
-//! oldest is removed.
+//! oldest is removed. One that cannot be renamed begins anew.
 //!
 //! What cannot be written is lost; the file is opened anew for the next line. The first failure of a row is told, which
 //! is to be read elsewhere.
@@ -39,7 +39,10 @@ impl LogFile {
         let there = fs::metadata(&self.path).ok().map(|found| found.len());
         if there.is_some_and(|length| length > 0 && length + text.len() as u64 > self.limit) {
             self.open = None;
-            self.make_older()?;
+            if self.make_older().is_err() {
+                // In a folder that may not be written, or as a file that is mounted: the newest lines are worth most.
+                OpenOptions::new().write(true).truncate(true).open(&self.path)?;
+            }
         }
         // Somebody may have removed or emptied it.
         let open = self.open.take().filter(|(_, length)| there == Some(*length));
@@ -121,6 +124,20 @@ mod tests {
         let mut file = LogFile::limited(&path, 8);
         file.write_all(b"a line of more\n").unwrap();
         assert_eq!(texts(&path)[..2], [Some("a line of more\n".to_owned()), Some("10.\n11.\n".to_owned())]);
+    }
+
+    #[test]
+    fn one_that_cannot_be_renamed_begins_anew() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("rov.log");
+        // In the way of the oldest.
+        fs::create_dir_all(folder.path().join("rov.log.4").join("full")).unwrap();
+        fs::write(folder.path().join("rov.log.3"), "old").unwrap();
+        let mut file = LogFile::limited(&path, 8);
+        for number in 0..3 {
+            file.write_all(format!("{number:02}.\n").as_bytes()).unwrap();
+        }
+        assert_eq!(texts(&path)[0].as_deref(), Some("02.\n"));
     }
 
     #[test]

@@ -123,7 +123,9 @@ impl Server {
         let jpeg: Vec<_> = streams.iter().map(|stream| Arc::new(JpegOutput::new(stream, config.max_viewers))).collect();
         let pilots = Pilots::shared(config.pilot);
         let rtp_hosts = config.rtp.iter().flat_map(|rtp| rtp.hosts.iter().copied());
-        let sent = |host: Ipv4Addr| (0..streams.len()).map(move |stream| Taker::at(host.into(), stream));
+        let repair =
+            config.rtp.as_ref().and_then(|rtp| rtp.fec_percent).map_or(0.0, |percent| f64::from(percent) / 100.0);
+        let sent = |host: Ipv4Addr| (0..streams.len()).map(move |stream| Taker::at(host.into(), stream, 1.0 + repair));
         let takers = Arc::new(Takers::new(rtp_hosts.flat_map(sent).collect()));
         let users = Arc::new(Users::new(&config.logins).context("cannot check logins")?);
         let published = config.streams().position(|(camera, _)| camera.source.kind == SourceKind::Publish);
@@ -278,6 +280,13 @@ impl Server {
             }
             None => None,
         };
+        let is_followed = webrtc.is_some() && config.streams().all(|(_, stream)| stream.adaptive_floor.is_some());
+        if config.tether.is_some() && !is_followed && (rtsp.is_some() || !rtp.is_empty()) {
+            tracing::warn!(
+                "--tether does not bound what goes by RTSP and RTP: for that WebRTC has to be among --transport, and the bit \
+                 rate of each stream must not be fixed (--adaptive off)"
+            );
+        }
         let outputs = outputs(&webrtc, &rtp, &rtsp, &jpeg);
         let always = streams.iter().zip(config.streams()).filter(|(_, (_, config))| config.always_encode);
         let _awake: Vec<_> = always.map(|(stream, _)| stream.demand().keep_awake()).collect();

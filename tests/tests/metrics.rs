@@ -64,9 +64,9 @@ fn what_a_stream_was_watched_by_is_counted_by_stream_and_never_falls() {
 }
 
 /// Of a receiver that has lost a quarter, with a jitter of 450 of RTP's 90,000 a second.
-fn receiver_report(heard: &[u8]) -> Vec<u8> {
+fn receiver_report(own: u32, heard: &[u8]) -> Vec<u8> {
     let (sequence, source) = (&heard[2..4], &heard[8..12]);
-    let own = 0x5EE5_0001u32.to_be_bytes();
+    let own = own.to_be_bytes();
     let block = [source, &[64, 0, 0, 25], &[0, 0], sequence, &450u32.to_be_bytes(), &[0; 8]].concat();
     let name = [&[0x81, 202, 0, 3][..], &own, &[1, 4], b"test", &[0, 0]].concat();
     [&[0x81, 201, 0, 7][..], &own, &block, &name].concat()
@@ -104,7 +104,7 @@ fn what_a_client_by_rtsp_reports_is_told_of_it_and_by_udp_of_each() {
     assert_eq!(client.request("PLAY", "", &session).status, 200);
     let mut packet = [0; 2048];
     let length = media.recv(&mut packet).expect("a packet");
-    let report = receiver_report(&packet[..length]);
+    let report = receiver_report(1, &packet[..length]);
     let own = until("the report", wait::SOON, || {
         // As any packet by UDP, it may be lost.
         control.send_to(&report, ("127.0.0.1", server_port.expect("a port"))).expect("sent");
@@ -120,8 +120,21 @@ fn what_a_client_by_rtsp_reports_is_told_of_it_and_by_udp_of_each() {
     let metrics = http::get(&server.url("/metrics")).body;
     let line = format!("rov_rtsp_session_jitter_seconds{{session=\"{}\",stream=\"stream1\"}} ", own.address);
     assert_eq!(value(&metrics, &line), Some(0.005), "{metrics}");
-    drop(client);
-    until_true("it has gone", wait::SOON, || sessions().len() == 1);
+
+    // Another of the same computer, by TCP.
+    let mut by_tcp = Connection::open(&url);
+    by_tcp.play_by_tcp();
+    let report = receiver_report(2, &packet[..length]);
+    let tcp = until("both are told apart", wait::SOON, || {
+        by_tcp.send(&[&[b'$', 1, 0, report.len() as u8], &report[..]].concat());
+        let all = sessions();
+        let told = all.into_iter().filter(|session| session.packet_loss == Some(0.25)).collect::<Vec<_>>();
+        (told.len() == 2).then_some(told)
+    });
+    assert!(tcp.iter().any(|session| session.address == own.address), "{tcp:?}");
+    assert!(tcp.iter().any(|session| session.transport == RtspCarrier::Tcp && session.jitter == Some(5.0)), "{tcp:?}");
+    drop((client, by_tcp));
+    until_true("they have gone", wait::SOON, || sessions().len() == 1);
     other.stop(&runtime);
 }
 

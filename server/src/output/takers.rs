@@ -5,17 +5,19 @@ use std::sync::Mutex;
 
 use rov_common::sync::lock;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Taker {
     /// None: a group, which everybody's link carries.
     pub address: Option<IpAddr>,
     /// In the catalogue.
     pub stream: usize,
+    /// How many times the stream's bit rate is sent, with packets for repair.
+    pub factor: f64,
 }
 
 impl Taker {
-    pub fn at(destination: IpAddr, stream: usize) -> Self {
-        Self { address: Some(destination).filter(|address| !address.is_multicast()), stream }
+    pub fn at(destination: IpAddr, stream: usize, factor: f64) -> Self {
+        Self { address: Some(destination).filter(|address| !address.is_multicast()), stream, factor }
     }
 }
 

@@ -92,8 +92,9 @@ struct State {
 }
 
 struct Client {
-    /// Its address, and with the port.
+    /// Its address, its port, and both.
     host: IpAddr,
+    port: Option<u16>,
     peer: String,
     /// What it plays, or played last.
     path: Option<String>,
@@ -467,16 +468,15 @@ impl State {
         if mjpeg { previews.fed() } else { feeder.fed() }
     }
 
-    /// Whom each stream is sent to as it is; previews have a rate of their own.
+    /// Whom each stream is sent to as it is; previews have a rate of their own. However often an address plays a stream,
+    /// it counts once, as a group does: by many sessions it would leave nothing for each.
     fn takers(&self) -> Vec<Taker> {
         let known = lock(&self.known);
-        let mut groups = HashSet::new();
+        let mut counted = HashSet::new();
         let taker = |client: &Client| {
             let Content { stream, mjpeg: false } = client.content? else { return None };
-            // However many have joined a group, it is sent once.
-            let is_sent = client.carrier != RtspCarrier::Multicast || groups.insert(stream);
             let address = Some(client.host).filter(|_| client.carrier != RtspCarrier::Multicast);
-            is_sent.then_some(Taker { address, stream })
+            counted.insert((address, stream)).then_some(Taker { address, stream, factor: 1.0 })
         };
         known.values().filter(|client| client.playing).filter_map(taker).collect()
     }
@@ -487,7 +487,8 @@ impl State {
             let playing = known.values().filter(|known| known.playing);
             let mut playing: Vec<_> = playing
                 .filter_map(|known| {
-                    let receiver = Receiver { host: known.host, rtcp_port: known.rtcp_port, carrier: known.carrier };
+                    let rtcp_port = if known.is_by_tcp() { known.port } else { known.rtcp_port };
+                    let receiver = Receiver { host: known.host, rtcp_port, carrier: known.carrier };
                     Some((known.peer.clone(), known.content?, receiver, known.began))
                 })
                 .collect();
@@ -495,10 +496,13 @@ impl State {
             playing
         };
         let mut sessions = Vec::new();
+        let mut reports = HashMap::new();
         for (peer, content, receiver, (began, fed)) in &playing {
             let all = playing.iter().filter(|(_, other, ..)| other == content).map(|(_, _, receiver, _)| *receiver);
-            let reports = self.media(*content).map(|media| reports::of(&media)).unwrap_or_default();
-            let report = reports::find(&reports, &all.collect::<Vec<_>>(), *receiver);
+            let reports = reports
+                .entry(*content)
+                .or_insert_with(|| self.media(*content).map(|media| reports::of(&media)).unwrap_or_default());
+            let report = reports::find(reports, &all.collect::<Vec<_>>(), *receiver);
             sessions.push(RtspSession {
                 address: peer.clone(),
                 stream: self.served[content.stream].feeder.stream.name().to_owned(),
@@ -568,6 +572,7 @@ impl Client {
     fn new(peer: Option<SocketAddr>, now: Instant) -> Self {
         Self {
             host: peer.map_or(Ipv4Addr::UNSPECIFIED.into(), |peer| peer.ip().to_canonical()),
+            port: peer.map(|peer| peer.port()),
             peer: peer.map_or_else(|| "?".to_owned(), |peer| peer.to_string()),
             path: None,
             content: None,

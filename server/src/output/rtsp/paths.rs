@@ -4,7 +4,7 @@ use crate::config::MJPEG_PATH;
 use crate::stream::Streams;
 
 /// What a path leads to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Content {
     /// In the catalogue.
     pub stream: usize,

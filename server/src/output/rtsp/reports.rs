@@ -18,7 +18,8 @@ const CLOCK_KHZ: f64 = 90.0;
 /// The last report of one receiver (RFC 3550 section 6.4.1).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Report {
-    /// Where it came from; none by TCP.
+    /// Where it came from: by TCP the other end of the connection, but from GStreamer before 1.18, where that is not
+    /// known.
     from: Option<SocketAddr>,
     /// 0 to 1, since the one before.
     pub loss: f64,
@@ -40,7 +41,8 @@ pub(super) fn of(media: &rtsp::RTSPMedia) -> Vec<Report> {
 }
 
 fn read(stats: &gst::StructureRef) -> Option<Report> {
-    if stats.get::<bool>("internal") != Ok(false) || stats.get::<bool>("have-rb") != Ok(true) {
+    let is = |name| stats.get::<bool>(name) == Ok(true);
+    if is("internal") || is("received-bye") || !is("have-rb") {
         return None;
     }
     let number = |name| stats.get::<u32>(name).ok().map(f64::from);
@@ -57,27 +59,35 @@ fn read(stats: &gst::StructureRef) -> Option<Report> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Receiver {
     pub host: IpAddr,
-    /// Where its reports come from, as it said itself; none by TCP and by multicast.
+    /// Where its reports come from: as it said itself, by TCP that of its connection; none by multicast.
     pub rtcp_port: Option<u16>,
     pub carrier: RtspCarrier,
 }
 
-/// That of `this` among those of all who play the media. None where it cannot be known whose a report is: those by TCP
-/// have no sender, and those of several receivers behind one address may come by other ports than they said.
+/// That of `this` among those of all who play the media. None where it cannot be known whose a report is: those of
+/// several receivers behind one address may come by other ports than they said.
 pub(super) fn find(reports: &[Report], all: &[Receiver], this: Receiver) -> Option<Report> {
     let is_by_tcp = |receiver: &Receiver| receiver.carrier == RtspCarrier::Tcp;
-    let by_tcp = is_by_tcp(&this);
-    let is_like = |other: &&Receiver| is_by_tcp(other) == by_tcp && (by_tcp || other.host == this.host);
-    let mut candidates = reports.iter().filter(|report| match report.from {
-        None => by_tcp,
-        Some(from) => !by_tcp && from.ip().to_canonical() == this.host,
-    });
-    let said = |report: &&Report| this.rtcp_port.is_some() && report.from.map(|from| from.port()) == this.rtcp_port;
-    if let Some(report) = candidates.clone().find(said) {
+    let is_at = |report: &Report, receiver: &Receiver| {
+        let from = report.from.map(|from| (from.ip().to_canonical(), from.port()));
+        receiver.rtcp_port.is_some_and(|port| from == Some((receiver.host, port)))
+    };
+    if let Some(report) = reports.iter().find(|report| is_at(report, &this)) {
         return Some(*report);
     }
-    let only = candidates.next()?;
-    (candidates.next().is_none() && all.iter().filter(is_like).count() == 1).then_some(*only)
+    // Those that nobody said would come from there.
+    let mut others = reports.iter().filter(|report| match report.from {
+        None => is_by_tcp(&this),
+        Some(from) => {
+            !is_by_tcp(&this)
+                && from.ip().to_canonical() == this.host
+                && !all.iter().any(|receiver| is_at(report, receiver))
+        }
+    });
+    let is_like =
+        |other: &&Receiver| is_by_tcp(other) == is_by_tcp(&this) && (is_by_tcp(&this) || other.host == this.host);
+    let only = others.next()?;
+    (others.next().is_none() && all.iter().filter(is_like).count() == 1).then_some(*only)
 }
 
 #[cfg(test)]
@@ -92,29 +102,34 @@ mod tests {
         Receiver { host: host.into(), rtcp_port: Some(rtcp_port), carrier: RtspCarrier::Udp }
     }
 
-    fn by_tcp(host: [u8; 4]) -> Receiver {
-        Receiver { host: host.into(), rtcp_port: None, carrier: RtspCarrier::Tcp }
+    fn by_tcp(host: [u8; 4], port: u16) -> Receiver {
+        Receiver { host: host.into(), rtcp_port: Some(port), carrier: RtspCarrier::Tcp }
     }
 
     #[test]
     fn a_report_is_the_clients_from_whose_port_it_comes_or_of_the_only_one() {
         let (here, there) = ([10, 0, 0, 2], [10, 0, 0, 3]);
-        let all = [by_udp(here, 5001), by_udp(here, 5003), by_udp(there, 5001), by_tcp(there)];
+        let all =
+            [by_udp(here, 5001), by_udp(here, 5003), by_udp(there, 5001), by_tcp(there, 7001), by_tcp(there, 7002)];
         let reports = [
             report(Some("10.0.0.2:5003"), 0.1),
             report(Some("10.0.0.2:5001"), 0.2),
             // Through a router that gives out ports of its own.
             report(Some("10.0.0.3:40001"), 0.3),
-            report(None, 0.4),
+            report(Some("10.0.0.3:7001"), 0.4),
+            report(Some("10.0.0.3:7002"), 0.5),
         ];
         let loss = |this| find(&reports, &all, this).map(|report| report.loss);
-        assert_eq!(all.map(loss), [Some(0.2), Some(0.1), Some(0.3), Some(0.4)]);
+        assert_eq!(all.map(loss), [Some(0.2), Some(0.1), Some(0.3), Some(0.4), Some(0.5)]);
+        assert_eq!(find(&reports[3..], &all, all[2]), None, "they are those of the ones by TCP");
 
         // Each has one of the two, and which cannot be known.
         let moved = [report(Some("10.0.0.2:40001"), 0.1), report(Some("10.0.0.2:40002"), 0.2)];
         assert_eq!(find(&moved, &all, all[0]), None);
         assert_eq!(find(&moved[..1], &all, all[0]), None, "the other may have sent it");
-        let two = [all[3], by_tcp(here)];
-        assert_eq!(find(&reports, &two, all[3]), None, "of two by TCP");
+        // From where is not known.
+        let unknown = [report(None, 0.6)];
+        assert_eq!(find(&unknown, &all[3..], all[3]), None, "of two by TCP");
+        assert_eq!(find(&unknown, &all[..4], all[3]).map(|report| report.loss), Some(0.6));
     }
 }

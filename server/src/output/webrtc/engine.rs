@@ -260,7 +260,7 @@ impl Engine {
                 viewers[viewer].1.session.set_pilot(pilot == Some(at), ceiling.is_some());
             }
             if let Some(ceiling) = ceiling {
-                let pilot = bound(&mut of_stream, pilot, bounds[stream], now);
+                let pilot = bound(now, &bounds, stream, &mut of_stream, pilot);
                 set(stream, control.update(now, ceiling, &of_stream, pilot));
             }
         }
@@ -531,42 +531,59 @@ impl Engine {
     }
 }
 
-/// The pilot among `links`, with no more than `most` for the stream: others are sent it, too. Where nobody else watches,
-/// they are the pilot.
-fn bound(links: &mut Vec<ViewerLink>, pilot: Option<usize>, most: f64, now: Instant) -> Option<usize> {
-    if most.is_finite() && pilot.is_none() {
-        links.push(ViewerLink { address: None, since: now, silent: false, estimate: most, drain: None });
-        return Some(links.len() - 1);
-    }
-    if let Some(pilot) = pilot {
-        links[pilot].estimate = links[pilot].estimate.min(most);
+/// The most that a stream may have, bit/s, for who is sent it as it is at an address.
+#[derive(Clone, Copy, Debug)]
+struct Bound {
+    address: Option<IpAddr>,
+    stream: usize,
+    most: f64,
+}
+
+/// The pilot of the stream among `links`, with no more than what its tether leaves beside what others send there. Other
+/// addresses do not pull its picture down, whatever they play; where nobody watches by WebRTC they are the pilot.
+fn bound(
+    now: Instant,
+    bounds: &[Bound],
+    stream: usize,
+    links: &mut Vec<ViewerLink>,
+    pilot: Option<usize>,
+) -> Option<usize> {
+    let address = pilot.map(|pilot| links[pilot].address);
+    let counts = |bound: &&Bound| bound.stream == stream && address.is_none_or(|address| bound.address == address);
+    let most = bounds.iter().filter(counts).map(|bound| bound.most).min_by(f64::total_cmp);
+    match (pilot, most) {
+        (Some(pilot), Some(most)) => links[pilot].estimate = links[pilot].estimate.min(most),
+        (None, Some(most)) => {
+            links.push(ViewerLink { address: None, since: now, silent: false, estimate: most, drain: None });
+            return Some(links.len() - 1);
+        }
+        (_, None) => {}
     }
     pilot
 }
 
-/// Gives each viewer its part of the link that all of its address share; the queue in it is that of all. Gives what each
-/// stream may have at the most, bit/s, for those who are sent it as it is.
+/// Gives each viewer its part of the link that all of its address share; the queue in it is that of all. What others are
+/// sent has its part of the tether: gives those that are less than all.
 fn share_links(
     now: Instant,
     tether: Option<(f64, Vec<Taker>)>,
     ceilings: &[Option<Ceiling>],
     viewers: &mut [(&String, &mut Viewer)],
     links: &mut [ViewerLink],
-) -> Vec<f64> {
-    let mut bounds = vec![f64::INFINITY; ceilings.len()];
+) -> Vec<Bound> {
+    let mut bounds = Vec::new();
     let (tether, takers) = tether.unzip();
+    let takers = takers.unwrap_or_default();
     // What nothing here encodes has the rate that it has.
-    let takers = takers.into_iter().flatten();
-    let takers: Vec<_> =
-        takers.filter_map(|taker| Some((taker, f64::from(ceilings[taker.stream]?.bitrate.bps()) * HEADROOM))).collect();
+    let most = |taker: &Taker| Some(f64::from(ceilings[taker.stream]?.bitrate.bps()) * HEADROOM * taker.factor);
     let at = |address: Option<IpAddr>| {
-        let there = takers.iter().filter(move |(taker, _)| taker.address.is_none() || taker.address == address);
-        there.map(|(taker, most)| (taker.stream, *most)).unzip::<_, _, Vec<_>, Vec<_>>()
+        let there = takers.iter().filter(move |taker| taker.address.is_none() || taker.address == address);
+        there.filter_map(|taker| Some((*taker, most(taker)?))).unzip::<_, _, Vec<_>, Vec<_>>()
     };
-    let mut bound = |streams: Vec<usize>, most: Vec<f64>, shares: Vec<f64>| {
-        for ((stream, most), share) in streams.into_iter().zip(most).zip(shares) {
+    let mut bound = |address: Option<IpAddr>, takers: Vec<Taker>, most: Vec<f64>, shares: Vec<f64>| {
+        for ((Taker { stream, factor, .. }, most), share) in takers.into_iter().zip(most).zip(shares) {
             if share < most {
-                bounds[stream] = bounds[stream].min(share);
+                bounds.push(Bound { address, stream, most: share / factor });
             }
         }
     };
@@ -576,9 +593,10 @@ fn share_links(
     for of_address in order.chunk_by(|one, next| addresses[*one] == addresses[*next]) {
         let seen = |(number, at): (usize, &usize)| (viewers[*at].1.part, viewers[*at].1.session.seen(number == 0));
         let mut sessions: Vec<_> = of_address.iter().enumerate().map(seen).collect();
-        let (streams, most) = at(addresses[of_address[0]]);
+        let address = addresses[of_address[0]];
+        let (takers, most) = at(address);
         let (shares, others) = share(now, tether, &mut sessions, &most);
-        bound(streams, most, others);
+        bound(address, takers, most, others);
         let together = || of_address.iter().zip(&sessions).filter(|(_, (part, _))| part.is_together());
         let drain = together().filter_map(|(at, _)| links[*at].drain).max();
         for (at, _) in together() {
@@ -591,13 +609,13 @@ fn share_links(
         }
     }
     // Those of whom nobody watches by WebRTC beside it.
-    let mut alone: Vec<_> = takers.iter().map(|(taker, _)| taker.address).collect();
+    let mut alone: Vec<_> = takers.iter().map(|taker| taker.address).collect();
     alone.sort_unstable();
     alone.dedup();
     for address in alone.into_iter().filter(|address| !addresses.contains(address)) {
-        let (streams, most) = at(address);
+        let (takers, most) = at(address);
         let (_, shares) = share(now, tether, &mut [], &most);
-        bound(streams, most, shares);
+        bound(address, takers, most, shares);
     }
     bounds
 }

@@ -1015,3 +1015,19 @@ fn a_viewer_connects_among_offers_that_take_every_place() {
     world.send(true, 3);
     assert!(world.viewers.iter().all(|viewer| !viewer.packets.is_empty()));
 }
+
+#[test]
+fn what_spectators_are_sent_at_other_addresses_bounds_no_pilot() {
+    let (now, [here, there]) = (Instant::now(), [2, 3].map(|last| Some(IpAddr::from([10, 0, 0, last]))));
+    let link = |address| ViewerLink { address, since: now, silent: false, estimate: 4e6, drain: None };
+    let at = |address, stream, most| Bound { address, stream, most };
+    let bounds = [at(here, 0, 3e6), at(here, 1, 1e6), at(there, 0, 2e6), at(None, 0, 2.5e6)];
+    let rate = |mut links: Vec<ViewerLink>, pilot| {
+        let pilot = bound(now, &bounds, 0, &mut links, pilot)?;
+        Some(links[pilot].estimate)
+    };
+    assert_eq!(rate(vec![link(here)], Some(0)), Some(3e6));
+    assert_eq!(rate(vec![link(there), link(here)], Some(0)), Some(2e6));
+    assert_eq!(rate(vec![link(Some(IpAddr::from([10, 0, 0, 4])))], Some(0)), Some(4e6));
+    assert_eq!(rate(vec![], None), Some(2e6), "nobody watches by WebRTC");
+}
