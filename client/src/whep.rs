@@ -93,7 +93,7 @@ impl Http {
         self.secured(url).scheme() == "https"
     }
 
-    /// Whether the server has shown the right certificate in this run.
+    /// Whether the server has shown the right certificate in this run, and has answered since.
     pub fn is_proven(&self, url: &Url) -> bool {
         address_of(url).is_some_and(|address| self.pins.is_proven(&address))
     }
@@ -117,6 +117,8 @@ impl Http {
             _ => false,
         };
         let changed = address.and_then(|address| {
+            // Another may have its address by now.
+            self.pins.unproven(&address);
             self.pins.changed(&address).or_else(|| self.pins.in_clear(&address).filter(|_| is_no_tls))
         });
         changed.map_or_else(|| no_answer(url, error), WhepError::Changed)

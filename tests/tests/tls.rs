@@ -124,6 +124,25 @@ fn whoever_takes_the_place_of_a_server_without_its_https_is_not_shown() {
 }
 
 #[test]
+fn whoever_takes_the_place_of_a_server_by_rtsp_alone_is_not_shown_in_the_same_run_either() {
+    let known = folder();
+    let port =
+        || TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port().to_string();
+    let (http_port, rtsp_port) = (port(), port());
+    let start = |args: &[&str]| Server::start(&[&["--rtsp-port", &rtsp_port], args].concat());
+    let server = start(&["--tls", "--signal-port", &http_port]);
+    let address = server.address.to_string();
+    shows(&client(&known, &[&address, "--transport", "webrtc"]));
+    let client = client(&known, &[&address, "--transport", "rtsp", "--rtsp-port", &rtsp_port]);
+    shows(&client);
+    drop(server);
+    let impostor = start(&[]);
+    let said = "has not shown its certificate by HTTPS";
+    wait::until_true("that it is not taken", wait::START, || client.stderr().contains(said));
+    assert_eq!(impostor.stats().rtsp.expect("RTSP").clients, 0);
+}
+
+#[test]
 fn a_server_of_https_that_is_named_by_its_address_gets_the_login() {
     let server = Server::start(&["--tls", "--user", "pilot", "--password", "deep"]);
     let address = server.address.to_string();

@@ -194,7 +194,12 @@ impl Pins {
         }
     }
 
-    /// Whether the right certificate was shown there in this run.
+    /// It does not answer any more.
+    pub fn unproven(&self, address: &str) {
+        lock(&self.0.known).proven.remove(address);
+    }
+
+    /// Whether the right certificate was shown there in this run, when it was asked last.
     pub fn is_proven(&self, address: &str) -> bool {
         lock(&self.0.known).proven.contains(address)
     }
