@@ -19,9 +19,10 @@ use crate::stream::{Stream, Streams};
 
 /// What waits for a reader.
 const WAITING: usize = 64;
-/// Who follows at once, and of these from one address.
+/// Who follows at once. The last places are for addresses that have less than [`FEW`]: behind a proxy many have one.
 const MAX_READERS: usize = 32;
-const MAX_OF_ADDRESS: usize = 8;
+const FOR_OTHERS: usize = 8;
+const FEW: usize = 2;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
@@ -66,7 +67,7 @@ struct Place {
 pub enum NoPlace {
     #[error("{MAX_READERS} readers follow the events already: try again when one has gone")]
     Taken,
-    #[error("{MAX_OF_ADDRESS} readers of this address follow the events already: try again when one has gone")]
+    #[error("the last {FOR_OTHERS} places are for readers of other addresses: try again when one has gone")]
     TakenByAddress,
 }
 
@@ -161,11 +162,12 @@ impl Events {
 impl Place {
     fn take(readers: &Readers, of: IpAddr) -> Result<Self, NoPlace> {
         let mut all = lock(readers);
-        if all.values().sum::<usize>() >= MAX_READERS {
+        let taken = all.values().sum::<usize>();
+        if taken >= MAX_READERS {
             return Err(NoPlace::Taken);
         }
         let count = all.entry(of).or_default();
-        if *count >= MAX_OF_ADDRESS {
+        if *count >= FEW && taken >= MAX_READERS - FOR_OTHERS {
             return Err(NoPlace::TakenByAddress);
         }
         *count += 1;
@@ -276,9 +278,9 @@ mod tests {
         let stop = CancellationToken::new();
         let (events, streams) = (Events::new(stop.clone()), streams());
         let follow = |host: usize| events.follow(&streams, ip(host as u8));
-        let mut readers: Vec<_> = (0..MAX_OF_ADDRESS).map(|_| follow(0).expect("a place")).collect();
+        let mut readers: Vec<_> = (0..MAX_READERS - FOR_OTHERS).map(|_| follow(0).expect("a place")).collect();
         assert_eq!(follow(0).err(), Some(NoPlace::TakenByAddress), "the others' places are left");
-        let others = (MAX_OF_ADDRESS..MAX_READERS).map(|at| follow(at / MAX_OF_ADDRESS).expect("a place"));
+        let others = (0..FOR_OTHERS).map(|at| follow(1 + at / FEW).expect("a place"));
         readers.extend(others);
         assert_eq!(follow(MAX_READERS).err(), Some(NoPlace::Taken));
         (0..=WAITING).for_each(|_| events.tell(change("pilot")));

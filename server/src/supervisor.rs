@@ -26,7 +26,7 @@ use self::encoders::Encoders;
 use self::life::{Changes, RunEnd, run_once};
 use self::reports::Choice;
 use crate::config::CameraConfig;
-use crate::pipeline::{self, Found, Hanging, Links, Plan, PrepareError};
+use crate::pipeline::{self, Failure, Found, Hanging, Links, Plan, PrepareError};
 use crate::stream::{Control, Stream};
 use crate::watchdog::{HEALTHY_AFTER, Repeats};
 
@@ -88,6 +88,13 @@ struct Trial {
     stream: Option<usize>,
 }
 
+impl Trial {
+    /// Whether the failure is that of an encoder whose settings were changed.
+    fn is_of(&self, failure: &Failure) -> bool {
+        matches!(failure, Failure::Encoder { stream, .. } if self.stream.is_none_or(|changed| changed == *stream))
+    }
+}
+
 /// Runs the pipeline of the camera that is `asked` for its `streams`, in the order of the configuration, until
 /// `shutdown`, the end of the source, or a mistake in the configuration.
 pub async fn run(
@@ -140,7 +147,11 @@ pub async fn run(
                         }
                         RunEnd::Broken { failure, well_for } => {
                             let hangs = around.hanging.holds(&text);
-                            let reason = encoders.failed(&current.get(), &failure, &well_for, hangs).await;
+                            let reason = match &trial {
+                                // What was changed is to blame, not the encoder.
+                                Some(trial) if trial.is_of(&failure) => failure.to_string(),
+                                _ => encoders.failed(&current.get(), &failure, &well_for, hangs).await,
+                            };
                             let well_for = well_for.into_iter().flatten().max();
                             has_worked |= well_for.is_some();
                             if well_for.is_none() && lock(&around.links.path).failed(Instant::now()) {

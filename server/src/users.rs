@@ -296,8 +296,8 @@ impl Users {
 
     /// Whether this login is judged at once, however many others of its address have failed: a token cannot be guessed,
     /// and what was wrong before is not tried again.
-    pub fn is_judged(&self, from: IpAddr, login: &Login) -> bool {
-        self.by_token(login).is_some() || lock(&self.guesses).is_wrong(from, &self.mark(login))
+    pub fn is_judged(&self, from: IpAddr, login: &Login, now: Instant) -> bool {
+        self.by_token(login).is_some() || lock(&self.guesses).is_wrong(from, &self.mark(login), now)
     }
 
     /// Notes a failed login, by whatever protocol, and which it was where that is known.
@@ -316,7 +316,7 @@ impl Users {
         let mark = self.mark(login);
         {
             let guesses = lock(&self.guesses);
-            if guesses.is_wrong(from, &mark) {
+            if guesses.is_wrong(from, &mark, now) {
                 return Check::Wrong;
             }
             if !guesses.wait(from, now).is_zero() {
@@ -582,7 +582,7 @@ mod tests {
         let begun = Instant::now();
         let last = guess(guesses::FREE as usize - 1);
         assert_eq!(role(&users, last.clone()).await, Err(LoginError::Wrong));
-        assert!(begun.elapsed() < Duration::from_millis(500) && users.is_judged(ip(1), &last));
+        assert!(begun.elapsed() < Duration::from_millis(500) && users.is_judged(ip(1), &last, Instant::now()));
     }
 
     #[test]

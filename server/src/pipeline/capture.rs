@@ -136,6 +136,11 @@ impl BranchCounters {
     /// Raw frames left out because the encoder was busy. Two may be on their way between the points where they are
     /// counted.
     pub fn frames_dropped(&self) -> u64 {
+        // Before its first picture it is being opened.
+        if self.frames_out == 0 { 0 } else { self.left_out() }
+    }
+
+    fn left_out(&self) -> u64 {
         self.frames_wanted().saturating_sub(self.frames_to_encoder + self.frames_missed + 2)
     }
 
@@ -517,7 +522,7 @@ impl Branch {
 
     /// What was left out so far is not counted as dropped: the encoder was being opened.
     pub(super) fn count_drops_from_here(&self) {
-        self.frames_missed.fetch_add(self.counters().frames_dropped(), Ordering::Relaxed);
+        self.frames_missed.fetch_add(self.counters().left_out(), Ordering::Relaxed);
     }
 
     pub(super) fn failure(&self, reason: String) -> Failure {

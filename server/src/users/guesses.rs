@@ -34,7 +34,7 @@ pub type Mark = [u8; 32];
 impl Guesses {
     /// Notes a failed login, and which it was where that is known; true when that is worth a line in the log.
     pub fn failed(&mut self, address: IpAddr, login: Option<Mark>, now: Instant) -> bool {
-        if login.is_some_and(|login| self.is_wrong(address, &login)) {
+        if login.is_some_and(|login| self.is_wrong(address, &login, now)) {
             return false;
         }
         self.0.retain(|_, debt| debt.clear_at > now);
@@ -56,9 +56,9 @@ impl Guesses {
         say
     }
 
-    /// Whether this login of the address has failed before.
-    pub fn is_wrong(&self, address: IpAddr, login: &Mark) -> bool {
-        self.0.get(&address).is_some_and(|debt| debt.wrong.contains(login))
+    /// Whether this login of the address has failed before, until its failures are forgotten.
+    pub fn is_wrong(&self, address: IpAddr, login: &Mark, now: Instant) -> bool {
+        self.0.get(&address).is_some_and(|debt| debt.clear_at > now && debt.wrong.contains(login))
     }
 
     /// How long the address has to wait before it may try once more.
@@ -119,8 +119,9 @@ mod tests {
     fn the_same_wrong_login_again_is_no_guess() {
         let (mut guesses, start) = (Guesses::default(), Instant::now());
         (0..FREE * 9).for_each(|_| _ = guesses.failed(ip(9), Some([1; 32]), start));
-        assert!(guesses.wait(ip(9), start).is_zero() && guesses.is_wrong(ip(9), &[1; 32]));
-        assert!(!guesses.is_wrong(ip(8), &[1; 32]) && !guesses.is_wrong(ip(9), &[2; 32]));
+        assert!(guesses.wait(ip(9), start).is_zero() && guesses.is_wrong(ip(9), &[1; 32], start));
+        assert!(!guesses.is_wrong(ip(8), &[1; 32], start) && !guesses.is_wrong(ip(9), &[2; 32], start));
+        assert!(!guesses.is_wrong(ip(9), &[1; 32], start + INTERVAL), "it is forgotten");
         (0..100).for_each(|n| _ = guesses.failed(ip(9), Some([n; 32]), start));
         assert!(guesses.0[&ip(9)].wrong.len() <= MAX_WRONG && !guesses.wait(ip(9), start).is_zero());
     }

@@ -318,7 +318,10 @@ impl State {
         });
         if let Some(host) = host.filter(|_| tried) {
             let (users, caller) = (&self.rules.seats.users, Caller { from: host, user: None });
-            users.failed(host, self.basic_login(context).as_ref(), Instant::now());
+            // One that was not found out to be wrong, as others of its address tried too often, may be right.
+            let wrong = self.with(client, |known| known.wrong).flatten();
+            let login = self.basic_login(context).filter(|login| wrong == Some(users.mark(login)));
+            users.failed(host, login.as_ref(), Instant::now());
             users.refused(&caller, &described(context), LoginError::Wrong);
         }
         self.close_leaving();

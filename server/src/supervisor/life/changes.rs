@@ -295,9 +295,9 @@ impl Life<'_> {
     /// of it.
     pub(super) fn check_trial(&mut self) {
         let Some(trial) = &self.trial else { return };
-        let gives = |watched: &super::Watched| watched.branch.is_off() || watched.branch.counters().frames_out > 0;
+        let gives = |watched: &super::Watched| watched.branch.counters().frames_out > 0;
         let is_at_work = match trial.stream {
-            Some(stream) => gives(&self.watched[stream]),
+            Some(stream) => self.watched[stream].branch.is_off() || gives(&self.watched[stream]),
             None => self.watched.iter().any(gives),
         };
         if is_at_work && let Some(trial) = self.trial.take() {

@@ -55,7 +55,7 @@ impl State {
         let logs_in = gate::header(context.request(), gst_rtsp::GST_RTSP_HDR_AUTHORIZATION).is_some();
         let Some(host) = self.with(client, |known| known.host) else { return true };
         let users = &self.rules.seats.users;
-        let is_judged = || self.basic_login(context).is_some_and(|login| users.is_judged(host, &login));
+        let is_judged = || self.basic_login(context).is_some_and(|login| users.is_judged(host, &login, Instant::now()));
         if logs_in && !users.may_try(host, Instant::now()) && !is_judged() {
             if !self.wait(context, Need::Login, LOGIN_LIMIT) {
                 self.refuse(context, RTSPStatusCode::ServiceUnavailable, "too many failed logins, try again later");
