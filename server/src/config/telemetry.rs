@@ -30,7 +30,7 @@ pub struct TelemetryConfig {
 /// A value that is kept and shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldConfig {
-    /// In JSON; what MAVLink says has the names of [`KNOWN`].
+    /// In JSON; what MAVLink says has the names of `KNOWN`.
     pub name: String,
     pub label: String,
     /// Empty: none.

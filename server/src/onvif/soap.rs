@@ -277,7 +277,7 @@ fn shortened(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(100).collect()
 }
 
-/// An answer: what is in its header and in its body. Both use the prefixes of [`NAMESPACES`].
+/// An answer: what is in its header and in its body. Both use the prefixes of `NAMESPACES`.
 pub fn envelope(version: Version, header: &str, body: &str) -> String {
     let mut text = format!(r#"<?xml version="1.0" encoding="UTF-8"?><s:Envelope xmlns:s="{}""#, version.namespace());
     for (prefix, namespace) in NAMESPACES {
