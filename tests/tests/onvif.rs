@@ -7,8 +7,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use rov_server::onvif::discovery::{GROUP, PORT};
 use rov_server::onvif::soap::{Element, Envelope};
+use rov_server::onvif::time::date_time;
 use rov_server::users::PasswordHash;
 use rov_tests::http::{self, Reply, basic};
+use rov_tests::in_process::Serving;
 use rov_tests::onvif::{
     DEVICE, EVENTS, MEDIA, MEDIA2, NOTIFICATION, SOAP_11, SOAP_12, body, clear, digest, digest_at, fault, message,
     post, python, util,
@@ -20,6 +22,7 @@ use rov_tests::{jpeg, namespace, skipped};
 use serde_json::{Value, json};
 use socket2::SockRef;
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 
 const USER: [&str; 4] = ["--user", "pilot", "--password", "deep"];
 
@@ -150,6 +153,11 @@ fn users_of_a_file_log_in_by_a_password_in_clear_and_a_viewer_changes_nothing() 
     logged(&server, &["ONVIF: guest, pilot cannot log in by digest"]);
     let foreign = [("Authorization", &*basic("pilot", "deep")), ("Origin", "http://evil.example")];
     assert_eq!(set("", &foreign).status, 403, "a browser would add the password that it knows");
+    // A page does not make guesses either.
+    let url = server.url("/onvif/media_service");
+    let guess = message(&clear("pilot", "wrong"), MEDIA, "GetProfiles", "");
+    let guessed = http::request_with("POST", &url, &[("Origin", "http://evil.example")], guess.as_bytes());
+    assert_eq!(guessed.status, 403, "{guessed:?}");
     assert_eq!(bitrate(&server), json!(0), "nothing was changed");
     let done = set(&clear("pilot", "deep"), &[]);
     assert_eq!((done.status, bitrate(&server)), (200, json!(800)), "{done:?}");
@@ -275,6 +283,12 @@ fn clients_write_soap_in_many_ways_and_what_is_none_is_refused() {
     let named =
         http::request_with("POST", &url, &[("Host", "evil.example"), ("Content-Type", "text/xml")], plain.as_bytes());
     assert_eq!(named.status, 421);
+    // A page sends bytes without a type, and its browser asks nobody.
+    let by_page = [("Origin", "http://evil.example")];
+    let watched = message("", EVENTS, "CreatePullPointSubscription", "");
+    let refused = http::request_with("POST", &url, &by_page, watched.as_bytes());
+    assert_eq!((refused.status, fault(&refused).0), (403, "ter:NotAuthorized".to_owned()), "{refused:?}");
+    assert_eq!(http::request_with("POST", &url, &[], watched.as_bytes()).status, 200, "a program without a type");
     // Nobody changes anything where there is no user.
     let refused = ask(&server, "", MEDIA, "SetVideoEncoderConfiguration", &with_bitrate(800));
     assert!(refused.status == 403 && fault(&refused).1.contains("this server has no user"), "{refused:?}");
@@ -322,7 +336,7 @@ fn addresses_are_those_by_which_it_was_asked_and_faults_say_what_cannot_be() {
     };
     for (within, reason) in [
         ("<Encoding>JPEG</Encoding>", "Encoding JPEG"),
-        ("<Resolution><Width>333</Width><Height>240</Height></Resolution>", "must be one of 320x240"),
+        ("<Resolution><Width>333</Width><Height>240</Height></Resolution>", "must be one of 3840x2160, "),
         ("<RateControl><FrameRateLimit>0</FrameRateLimit></RateControl>", "FrameRateLimit 0: must be from 1 to 240"),
         ("<RateControl><FrameRateLimit>many</FrameRateLimit></RateControl>", "is not a valid number"),
         ("<RateControl><EncodingInterval>2</EncodingInterval></RateControl>", "EncodingInterval 2"),
@@ -405,6 +419,62 @@ fn profile_t_has_the_streams_of_all_cameras_and_says_what_waits_for_a_restart() 
 }
 
 #[test]
+fn what_is_set_is_what_is_read_back() {
+    // Neither the command line nor a file gives a size.
+    let folder = TempDir::new().expect("a temporary folder");
+    let small = r#"{"cameras":{"cam1":{"streams":{"stream1":{"streamResolution":"320x240"}}}}}"#;
+    std::fs::write(folder.path().join("settings-0.json"), small).expect("a file");
+    let runtime = Runtime::new().expect("a runtime");
+    let state =
+        ["--source", "test", "--onvif", "--view", "open", "--state-dir", folder.path().to_str().expect("a path")];
+    let server = Serving::start(&runtime, &[&USER[..], &state].concat(), |_| {});
+    let url = server.url("/onvif/media2_service");
+    let get = |name: &str| {
+        let token = "<ConfigurationToken>encoder.stream1</ConfigurationToken>";
+        body(&post(&url, &[], &message("", MEDIA2, name, token)))
+    };
+    let sizes = || {
+        let options = get("GetVideoEncoderConfigurationOptions");
+        let sizes = options.children[0].children.iter().filter(|one| one.name == "ResolutionsAvailable");
+        sizes.filter_map(|size| Some(format!("{}x{}", size.value("Width")?, size.value("Height")?))).collect::<Vec<_>>()
+    };
+    let set = |(width, height): (u32, u32), fps: u32, kbps: u32, gop: u32| {
+        let within = format!(
+            r#"<Configuration token="encoder.stream1" GovLength="{gop}"><Resolution><Width>{width}</Width><Height>{height}</Height></Resolution><RateControl><FrameRateLimit>{fps}</FrameRateLimit><BitrateLimit>{kbps}</BitrateLimit></RateControl></Configuration>"#
+        );
+        post(&url, &[], &message(&digest("pilot", "deep"), MEDIA2, "SetVideoEncoderConfiguration", &within))
+    };
+    let read = || {
+        let found = get("GetVideoEncoderConfigurations").children.swap_remove(0);
+        let (size, rate) = (found.child("Resolution").expect("a size"), found.child("RateControl").expect("a rate"));
+        let number = |text: Option<&str>| text.and_then(|text| text.parse::<u32>().ok()).expect("a number");
+        (
+            (number(size.value("Width")), number(size.value("Height"))),
+            number(rate.value("FrameRateLimit")),
+            number(rate.value("BitrateLimit")),
+            number(found.attribute("GovLength")),
+        )
+    };
+    let (all, (_, _, kbps, gop)) = (sizes(), read());
+    assert!(["1920x1080", "640x360", "320x240"].iter().all(|size| all.iter().any(|one| one == size)), "{all:?}");
+    // Down and up again, with the bit rate and the distance that were read before: neither follows size or rate.
+    for (size, fps) in [((640, 360), 15), ((1920, 1080), 10), ((320, 240), 30)] {
+        let done = set(size, fps, kbps, gop);
+        assert_eq!((done.status, read()), (200, (size, fps, kbps, gop)), "{done:?}");
+        assert!(all.iter().all(|one| sizes().contains(one)), "{all:?}");
+    }
+    // At 5 frames per second 300 s are 1,500 frames.
+    let refused = set((320, 240), 5, kbps, 2000);
+    assert!(
+        refused.status == 400 && fault(&refused).1.contains("GovLength 2000: must be from 1 to 1500"),
+        "{refused:?}"
+    );
+    assert_eq!(set((320, 240), 60, kbps, 18_000).status, 200, "which 30 frames per second do not allow");
+    assert_eq!(read(), ((320, 240), 60, kbps, 18_000));
+    server.stop(&runtime);
+}
+
+#[test]
 fn what_is_passed_through_is_told_as_it_is_and_nothing_of_it_can_be_set() {
     let coded = "videotestsrc is-live=true ! video/x-raw,width=352,height=288,framerate=15/1 ! \
                  x264enc tune=zerolatency key-int-max=15 ! video/x-h264,profile=baseline";
@@ -425,7 +495,8 @@ fn what_is_passed_through_is_told_as_it_is_and_nothing_of_it_can_be_set() {
         let within = format!(r#"<Configuration token="encoder.stream1">{within}</Configuration>"#);
         ask(&server, &digest("pilot", "deep"), MEDIA, "SetVideoEncoderConfiguration", &within).status
     };
-    assert_eq!(set("<RateControl><FrameRateLimit>15</FrameRateLimit></RateControl>"), 200, "as it is");
+    let as_read = "<RateControl><FrameRateLimit>15</FrameRateLimit><BitrateLimit>1</BitrateLimit></RateControl>";
+    assert_eq!(set(as_read), 200, "as it is, with the rate that was measured a while ago");
     assert_eq!(set("<RateControl><FrameRateLimit>10</FrameRateLimit></RateControl>"), 400);
 }
 
@@ -461,8 +532,14 @@ fn a_pull_waits_for_what_happens_no_longer_than_it_was_told() {
     let first = pull("PT10S");
     assert!(first.contains("SignalLoss") && first.contains("Initialized"), "{first}");
     let began = Instant::now();
-    assert!(!pull("PT0.5S").contains("NotificationMessage"), "nothing has happened");
-    assert!((Duration::from_millis(500)..Duration::from_secs(8)).contains(&began.elapsed()), "{:?}", began.elapsed());
+    let nothing = pull("PT1.2S");
+    assert!(!nothing.contains("NotificationMessage"), "nothing has happened");
+    let pulled = Envelope::parse(nothing.as_bytes()).expect("SOAP").body;
+    let time = |name: &str| pulled.value(name).and_then(date_time).expect("a time");
+    let left = time("TerminationTime") - time("CurrentTime");
+    // Of 60 s from its beginning, in whole seconds.
+    assert!(left <= Duration::from_secs(59), "as if it lasted from the end of the wait: {left}");
+    assert!((Duration::from_millis(1200)..Duration::from_secs(8)).contains(&began.elapsed()), "{:?}", began.elapsed());
     std::thread::scope(|scope| {
         let pulled = scope.spawn(|| pull("PT20S"));
         let changed = ask(&server, &digest("pilot", "deep"), MEDIA, "SetVideoEncoderConfiguration", &with_bitrate(700));

@@ -28,6 +28,8 @@ const RESOURCE_POLICY: HeaderName = HeaderName::from_static("cross-origin-resour
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, POST, PATCH, DELETE");
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static("Authorization, Content-Type, If-Match, If-None-Match");
 const EXPOSED: HeaderValue = HeaderValue::from_static("Location, ETag, Accept-Patch, X-Timestamp");
+pub(super) const NOT_FOR_PAGES: &str =
+    "pages of other origins may not use this server: start it with --allow-origin ORIGIN to let one";
 /// In seconds; browsers ask again after that.
 const PREFLIGHT_AGE: HeaderValue = HeaderValue::from_static("600");
 
@@ -158,9 +160,7 @@ pub(super) async fn guard(State(access): State<Arc<Access>>, request: Request, n
         Err(failure) => failure.into_response(),
         Ok(()) if is_preflight => preflight(),
         Ok(()) if access.is_refused(request.headers()) => {
-            let reason =
-                "pages of other origins may not use this server: start it with --allow-origin ORIGIN to let one";
-            Failure(StatusCode::FORBIDDEN, reason.to_owned()).into_response()
+            Failure(StatusCode::FORBIDDEN, NOT_FOR_PAGES.to_owned()).into_response()
         }
         Ok(()) => next.run(request).await,
     };

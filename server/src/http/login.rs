@@ -26,7 +26,7 @@ const CHALLENGES: [HeaderValue; 2] = [
 ];
 
 /// What pages are told to which a browser adds the password that it knows.
-pub(super) const FOREIGN: &str =
+const FOREIGN: &str =
     "pages of other origins may change nothing here: start the server with --allow-origin ORIGIN to let one";
 
 /// A controller, whose request may change something. The request comes from no page of another origin, to which a

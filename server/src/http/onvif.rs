@@ -13,9 +13,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Extension, Router};
 
-use super::access::{Access, is_trusted};
+use super::access::{Access, NOT_FOR_PAGES, is_trusted};
 use super::failure::{Failure, fail};
-use super::login::FOREIGN;
 use super::{Api, Arrival, settings};
 use crate::onvif::auth::{REALM, Refused, Secret, Token};
 use crate::onvif::soap::{self, Envelope, Version};
@@ -133,6 +132,11 @@ impl Request<'_> {
         let mut caller = Caller { from: asked.from, user: None };
         // What is for everybody is so for who has a wrong password or a wrong clock, too.
         if right != Right::None {
+            // A page can send this without asking, where it says no type.
+            if !is_trusted(self.headers, access) {
+                api.users.refused(&caller, &what, NOT_FOR_PAGES);
+                return Err(Fault::not_authorized(NOT_FOR_PAGES, StatusCode::FORBIDDEN).into());
+            }
             caller.user = self.user(asked.from).await.inspect_err(|rejected| {
                 api.users.refused(&caller, &what, &rejected.fault.reason);
             })?;
@@ -140,10 +144,6 @@ impl Request<'_> {
         let allowed = match right {
             Right::None => Ok(()),
             Right::Watch => api.users.may_watch(caller.user.as_ref()),
-            Right::Change if !is_trusted(self.headers, access) => {
-                api.users.refused(&caller, &what, FOREIGN);
-                return Err(Fault::not_authorized(FOREIGN, StatusCode::FORBIDDEN).into());
-            }
             Right::Change => api.users.may_change(caller.user.as_ref()),
         };
         if let Err(denied) = allowed {

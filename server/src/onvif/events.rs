@@ -190,11 +190,11 @@ async fn pull(asked: &Asked<'_>, request: &Element, now: Instant) -> Result<Stri
     let wait = duration(request.value("Timeout").unwrap_or("PT1S"));
     let wait = wait.ok_or_else(|| Fault::invalid_args("Timeout is not a duration"))?.min(MAX_WAIT);
     let limit: usize = super::media::number(Some(request), "MessageLimit")?.unwrap_or(MAX_MESSAGES);
-    let (follower, left) = asked.onvif.subscriptions.with(asked.subscription, now, |known| {
+    let follower = asked.onvif.subscriptions.with(asked.subscription, now, |known| {
         known.polled = now;
         // It lasts while it is polled.
         known.until = known.until.max(now + USUAL_LIFE);
-        (Arc::clone(&known.follower), known.until - now)
+        Arc::clone(&known.follower)
     })?;
     let end = tokio::time::Instant::now() + wait;
     // Another poll of it may be waiting.
@@ -216,6 +216,8 @@ async fn pull(asked: &Asked<'_>, request: &Element, now: Instant) -> Result<Stri
             Some(Err(Over::Stopping)) | None => break,
         }
     }
+    let now = Instant::now();
+    let left = asked.onvif.subscriptions.with(asked.subscription, now, |known| known.until - now)?;
     let parts =
         [value("tev:CurrentTime", written(SystemTime::now())), ends("tev:TerminationTime", left), messages.concat()];
     Ok(parts.concat())

@@ -15,7 +15,8 @@ use crate::http::Api;
 use crate::settings::{Scope, Values};
 use crate::stream::Stream;
 
-/// Sizes that are offered beside the one that is set, where they are not larger than the source's pictures.
+/// Sizes that are offered beside the one that is set and that of the source's pictures. Which of them a camera can have,
+/// the settings know when one is set.
 const SIZES: [Resolution; 9] = [
     Resolution::new(3840, 2160),
     Resolution::new(2560, 1440),
@@ -62,8 +63,12 @@ pub struct Encoder {
     pub size: Resolution,
     pub fps: f64,
     pub kbps: u32,
+    /// That is made of size and rate: nobody has set one.
+    pub is_automatic: bool,
     /// Frames from one keyframe to the next.
     pub gop: u32,
+    /// The time that is set for these.
+    pub interval: Option<Duration>,
     pub profile: CodecProfile,
 }
 
@@ -142,10 +147,9 @@ impl Profile {
     /// That it may have, the largest first.
     pub fn sizes(&self) -> Vec<Resolution> {
         let now = self.encoder.size;
-        let largest = |size: &Resolution| size.width <= self.source.width && size.height <= self.source.height;
         let mut sizes = vec![now];
         if !self.is_passed_through {
-            sizes.extend(SIZES.into_iter().chain([self.source]).filter(largest));
+            sizes.extend(SIZES.into_iter().chain([self.source]).filter(|size| size.pixels() > 0));
         }
         sizes.sort_unstable_by_key(|size| (std::cmp::Reverse(size.pixels()), size.width));
         sizes.dedup();
@@ -162,7 +166,11 @@ impl Profile {
 
     /// In frames.
     pub fn gops(&self) -> (u32, u32) {
-        let frames = |seconds: f64| seconds * self.encoder.fps.max(1.0);
+        self.gops_at(self.encoder.fps)
+    }
+
+    fn gops_at(&self, fps: f64) -> (u32, u32) {
+        let frames = |seconds: f64| seconds * fps.max(1.0);
         let (least, most) = KEYFRAME_INTERVALS.into_inner();
         self.free(self.encoder.gop, (frames(least).ceil().max(1.0) as u32, frames(most).floor() as u32))
     }
@@ -195,20 +203,25 @@ impl Profile {
             }
             changes.insert("streamResolution".to_owned(), json!(size.to_string()));
         }
+        let mut rate = now.fps;
         if let Some(fps) = wanted.fps.filter(|fps| !is_same_rate(*fps, now.fps)) {
             within("FrameRateLimit", fps, self.rates())?;
             changes.insert("streamFramerate".to_owned(), json!(fps));
+            rate = fps;
         }
-        if let Some(kbps) = wanted.kbps.filter(|kbps| *kbps != now.kbps) {
+        // What follows from other values would change with them.
+        let follows = now.is_automatic && !changes.is_empty();
+        // That of what is passed through is measured, and another one each time.
+        let kbps = wanted.kbps.filter(|_| !self.is_passed_through);
+        if let Some(kbps) = kbps.filter(|kbps| *kbps != now.kbps || follows) {
             within("BitrateLimit", kbps, self.bitrates())?;
             changes.insert("streamBitrate".to_owned(), json!(kbps));
         }
-        if let Some(gop) = wanted.gop.filter(|gop| *gop != now.gop) {
-            within("GovLength", gop, self.gops())?;
-            let fps = wanted.fps.unwrap_or(now.fps).max(1.0);
-            let (least, most) = KEYFRAME_INTERVALS.into_inner();
-            let seconds = (f64::from(gop) / fps * 1000.0).round() / 1000.0;
-            changes.insert("keyframeInterval".to_owned(), json!(seconds.clamp(least, most)));
+        let kept = if rate == now.fps { Some(now.gop) } else { now.interval.map(|interval| frames(interval, rate)) };
+        if let Some(gop) = wanted.gop.filter(|gop| Some(*gop) != kept) {
+            within("GovLength", gop, self.gops_at(rate))?;
+            let seconds = (f64::from(gop) / rate.max(1.0) * 1000.0).round() / 1000.0;
+            changes.insert("keyframeInterval".to_owned(), json!(seconds));
         }
         if let Some(profile) = wanted.profile.as_deref().filter(|_| codec == Codec::H264) {
             let (known, _, setting) = PROFILES
@@ -234,13 +247,15 @@ impl Encoder {
         let is_known = size.pixels() > 0 && rate.num > 0;
         let automatic = is_known.then(|| auto_bitrate(encode.codec, size, rate, encode.max_quality));
         let kbps = encode.bitrate.or(automatic).filter(|_| is_ours).map(Bitrate::kbps);
-        let interval = encode.keyframe_interval.unwrap_or(USUAL_INTERVAL);
+        let interval = encode.keyframe_interval;
         Self {
             codec: stream.codec(),
             size,
             fps,
             kbps: kbps.unwrap_or_else(|| stream.stats(Instant::now()).bitrate_kbps as u32),
-            gop: (interval.as_secs_f64() * fps).round().max(1.0) as u32,
+            is_automatic: encode.bitrate.is_none() && is_ours,
+            gop: frames(interval.unwrap_or(USUAL_INTERVAL), fps),
+            interval,
             profile: encode.profile,
         }
     }
@@ -250,6 +265,10 @@ impl Encoder {
         let known = PROFILES.iter().find(|(profile, ..)| *profile == self.profile && self.codec == Codec::H264);
         known.map_or("Main", |(_, name, _)| name)
     }
+}
+
+fn frames(interval: Duration, fps: f64) -> u32 {
+    (interval.as_secs_f64() * fps).round().max(1.0) as u32
 }
 
 /// A token for the name of a stream, in which names have no dot.
