@@ -389,14 +389,8 @@ impl Users {
         let mut check = self.check(from, &login, Instant::now());
         let mut turn = None;
         if matches!(check, Check::TooMany) {
-            let end = Instant::now() + TURN_LIMIT;
-            turn = Some(self.turn(from, end).await?);
-            // Others may have failed meanwhile by other protocols.
-            while matches!(check, Check::TooMany) && Instant::now() < end {
-                let wait = lock(&self.guesses).wait(from, Instant::now());
-                tokio::time::sleep(wait).await;
-                check = self.check(from, &login, Instant::now());
-            }
+            turn = self.wait_to_try(from).await?;
+            check = self.check(from, &login, Instant::now());
         }
         let user = match check {
             Check::Right(user) => return Ok(user),
@@ -414,6 +408,30 @@ impl Users {
         // Until the failure is noted.
         drop(turn);
         user.ok_or(LoginError::Wrong)
+    }
+
+    /// Waits until the address may try once more. What it returns is to be kept until a failure is noted.
+    ///
+    /// # Errors
+    /// Where others wait already, or too long.
+    pub async fn wait_to_try(&self, from: IpAddr) -> Result<Option<tokio::sync::OwnedMutexGuard<()>>, LoginError> {
+        if self.may_try(from, Instant::now()) {
+            return Ok(None);
+        }
+        let end = Instant::now() + TURN_LIMIT;
+        let turn = self.turn(from, end).await?;
+        // Others may have failed meanwhile by other protocols.
+        loop {
+            let now = Instant::now();
+            let wait = lock(&self.guesses).wait(from, now);
+            if wait.is_zero() {
+                return Ok(Some(turn));
+            }
+            if now + wait > end {
+                return Err(LoginError::TooMany);
+            }
+            tokio::time::sleep(wait).await;
+        }
     }
 
     /// Waits for the turn of one more login of the address.

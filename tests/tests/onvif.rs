@@ -24,6 +24,7 @@ use socket2::SockRef;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
+const ADDRESSING: &str = "http://www.w3.org/2005/08/addressing";
 const USER: [&str; 4] = ["--user", "pilot", "--password", "deep"];
 
 /// Asks the device service, which takes all.
@@ -151,6 +152,9 @@ fn users_of_a_file_log_in_by_a_password_in_clear_and_a_viewer_changes_nothing() 
     let refused = set(&digest("pilot", "deep"), &[]);
     assert!(refused.status == 400 && fault(&refused).1.contains("a digest needs the plain password"), "{refused:?}");
     logged(&server, &["ONVIF: guest, pilot cannot log in by digest"]);
+    // So it is no guess, however often a recorder asks.
+    assert!((0..40).all(|_| set(&digest("guest", "shallow"), &[]).status == 400));
+    assert!(!server.process.stderr().contains("failed logins from"), "{}", server.process.stderr());
     let foreign = [("Authorization", &*basic("pilot", "deep")), ("Origin", "http://evil.example")];
     assert_eq!(set("", &foreign).status, 403, "a browser would add the password that it knows");
     // A page does not make guesses either.
@@ -227,14 +231,37 @@ fn a_closed_view_asks_for_a_login_once_for_each_request() {
     assert_eq!(by_curl(&["--digest", "-u", "pilot:deep"]), "200");
     assert_eq!(by_curl(&["--basic", "-u", "pilot:deep"]), "200");
     assert_eq!(by_curl(&["--digest", "-u", "pilot:wrong"]), "401");
+    // The address of the picture asks for a login as well, and takes that of recorders.
+    let token = "<ProfileToken>stream1</ProfileToken>";
+    let uri = answer(&server, &digest("pilot", "deep"), MEDIA2, "GetSnapshotUri", token);
+    let uri = uri.value("Uri").expect("an address").to_owned();
+    let picture = |args: &[&str]| {
+        let mut curl = Command::new(program("curl", "curl"));
+        curl.args(["-sS", "-o", "/dev/null", "-w", "%{http_code} %{content_type}"]).args(args).arg(&uri);
+        String::from_utf8_lossy(&curl.output().expect("curl starts").stdout).into_owned()
+    };
+    assert_eq!(picture(&["--digest", "-u", "pilot:deep"]), "200 image/jpeg");
+    assert_eq!(picture(&["--basic", "-u", "pilot:deep"]), "200 image/jpeg");
+    assert!(picture(&["--digest", "-u", "pilot:wrong"]).starts_with("401") && picture(&[]).starts_with("401"));
+    let stats = server.url("/api/stats");
+    let elsewhere = Command::new(program("curl", "curl")).args(["-sS", "-i", &stats]).output().expect("curl starts");
+    assert!(!String::from_utf8_lossy(&elsewhere.stdout).contains("Digest"), "nowhere else: {elsewhere:?}");
     // All failed logins of an address count together, by whatever protocol.
     for n in 0..10 {
         let wrong = basic("pilot", &format!("wrong {n}"));
         assert_eq!(http::get_as(&server.url("/api/stats"), Some(&wrong)).status, 401);
     }
-    let statuses: Vec<_> =
-        (0..10).map(|_| ask(&server, &digest("pilot", "wrong"), DEVICE, "GetDeviceInformation", "").status).collect();
-    assert!(statuses.contains(&429), "{statuses:?}");
+    // Some wait for their turn, as the right one behind them does; the others are too many.
+    let status = |password: &str| ask(&server, &digest("pilot", password), DEVICE, "GetDeviceInformation", "").status;
+    until_true("too many", wait::START, || {
+        std::thread::scope(|scope| {
+            let all: Vec<_> = (0..12).map(|_| scope.spawn(|| status("wrong"))).collect();
+            all.into_iter().map(|one| one.join().expect("an answer")).filter(|status| *status == 429).count() > 0
+        })
+    });
+    until_true("its turn", wait::START, || status("deep") == 200);
+    // It is another one's turn now, and that one is late: who comes then waits, and is not refused.
+    assert_eq!((status("wrong"), status("deep")), (400, 200));
 }
 
 #[test]
@@ -283,6 +310,16 @@ fn clients_write_soap_in_many_ways_and_what_is_none_is_refused() {
     let named =
         http::request_with("POST", &url, &[("Host", "evil.example"), ("Content-Type", "text/xml")], plain.as_bytes());
     assert_eq!(named.status, 421);
+    let addressed = format!(
+        r#"<MessageID xmlns="{ADDRESSING}">urn:7</MessageID><Action xmlns="{ADDRESSING}">{DEVICE}/GetHostname</Action>"#
+    );
+    for (name, action) in
+        [("GetHostname", format!("{DEVICE}/GetHostnameResponse")), ("GetNothing", format!("{ADDRESSING}/soap/fault"))]
+    {
+        let reply = ask(&server, &addressed, DEVICE, name, "");
+        let header = Envelope::parse(reply.body.as_bytes()).expect("SOAP").header;
+        assert_eq!((header.value("RelatesTo"), header.value("Action")), (Some("urn:7"), Some(&*action)), "{reply:?}");
+    }
     // A page sends bytes without a type, and its browser asks nobody.
     let by_page = [("Origin", "http://evil.example")];
     let watched = message("", EVENTS, "CreatePullPointSubscription", "");
@@ -406,6 +443,15 @@ fn profile_t_has_the_streams_of_all_cameras_and_says_what_waits_for_a_restart() 
     let one = &configurations.children[0];
     assert_eq!((one.attribute("GovLength"), one.attribute("Profile")), (Some("30"), Some("Baseline")));
     assert_eq!(answer(&server, "", MEDIA2, "GetVideoSourceConfigurations", "").children.len(), 2);
+    let of_source = "<ConfigurationToken>source.arm</ConfigurationToken>";
+    let options = answer(&server, "", MEDIA2, "GetVideoSourceConfigurationOptions", of_source);
+    let bounds = options.child("Options").and_then(|options| options.child("BoundsRange")).expect("bounds");
+    assert_eq!(bounds.child("WidthRange").and_then(|range| range.value("Max")), Some("160"), "its own");
+    let other = of_source.replace("arm", "other");
+    for namespace in [MEDIA, MEDIA2] {
+        let refused = ask(&server, "", namespace, "GetVideoSourceConfigurationOptions", &other);
+        assert_eq!(fault(&refused).0, "ter:NoConfig");
+    }
     // Another codec is one that viewers cannot follow to.
     let change = r#"<Configuration token="encoder.stream1" GovLength="45"><Encoding>H265</Encoding></Configuration>"#;
     let message = message(&digest("pilot", "deep"), MEDIA2, "SetVideoEncoderConfiguration", change);

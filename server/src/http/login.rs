@@ -1,10 +1,11 @@
-//! Who asks by HTTP: `Authorization: Basic` or `Bearer`, in the header alone. A URL gets into logs and histories, so
+//! Who asks by HTTP: `Authorization: Basic` or `Bearer`, and of recorders `Digest`, in the header alone. A URL gets into logs and histories, so
 //! nothing in it logs anybody in.
 //!
 //! A handler that changes something takes [`Controller`] among its arguments, and is not called by anybody else. What
 //! shows pictures, or what is known of them, lies behind [`may_watch`].
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
 use axum::http::request::Parts;
@@ -12,11 +13,13 @@ use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
-use rov_common::api::LoginState;
+use rov_common::api::{LoginState, SNAPSHOT_PATH};
 
 use super::access::{Access, is_trusted};
 use super::failure::{Failure, fail};
+use super::onvif::{NoLogin, by_digest, digest_fields};
 use super::{Api, Arrival};
+use crate::onvif::Onvif;
 use crate::users::{Caller, Denied, Login, LoginError};
 
 /// Browsers ask for a name and a password by themselves; other clients are told that there are tokens.
@@ -76,24 +79,52 @@ pub(super) async fn authenticate(State(api): State<Arc<Api>>, mut request: Reque
         return Failure::internal("the connection has no address").into_response();
     };
     let mut caller = Caller { from: peer.to_canonical(), user: None };
+    let recorders = by_digest_too(&api, &request);
     // Who gives a password to a server that has no users is not to be kept out.
-    if let Some(given) = request.headers().get(header::AUTHORIZATION).filter(|_| !api.users.is_empty()) {
-        let login = given.to_str().ok().and_then(Login::parse);
-        let user = match login {
+    let given = request.headers().get(header::AUTHORIZATION).filter(|_| !api.users.is_empty());
+    let given = given.map(|given| given.to_str().unwrap_or_default().to_owned());
+    let mut is_stale = false;
+    let user = match (&given, recorders.as_deref().zip(given.as_deref().and_then(digest_fields))) {
+        (None, _) => None,
+        (Some(_), Some((onvif, fields))) => {
+            let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+            let user = by_digest(&api, onvif, fields, (request.method().as_str(), target), caller.from).await;
+            is_stale = user.as_ref().is_err_and(NoLogin::is_stale);
+            Some(user.map_err(LoginError::from))
+        }
+        (Some(given), None) => Some(match Login::parse(given) {
             Some(login) => api.users.login(caller.from, login).await,
             None => Err(LoginError::Wrong),
-        };
-        match user {
-            Ok(user) => caller.user = Some(user),
-            Err(error) => {
-                let what = format!("{} {}", request.method(), request.uri().path());
-                api.users.refused(&caller, &what, error);
-                return not_logged_in(error);
-            }
+        }),
+    };
+    let mut response = match user.transpose() {
+        Ok(user) => {
+            caller.user = user;
+            request.extensions_mut().insert(caller);
+            next.run(request).await
         }
+        Err(error) => {
+            let what = format!("{} {}", request.method(), request.uri().path());
+            api.users.refused(&caller, &what, error);
+            not_logged_in(error)
+        }
+    };
+    if let Some(onvif) = recorders.filter(|_| response.status() == StatusCode::UNAUTHORIZED)
+        && let Ok(challenge) = HeaderValue::from_str(&onvif.digests.challenge(is_stale, SystemTime::now()))
+    {
+        // The digest first, as some look at no other.
+        let headers = response.headers_mut();
+        let others: Vec<_> = headers.get_all(header::WWW_AUTHENTICATE).iter().cloned().collect();
+        headers.insert(header::WWW_AUTHENTICATE, challenge);
+        others.into_iter().for_each(|other| _ = headers.append(header::WWW_AUTHENTICATE, other));
     }
-    request.extensions_mut().insert(caller);
-    next.run(request).await
+    response
+}
+
+/// Where recorders fetch pictures, some of which know no other login.
+fn by_digest_too(api: &Api, request: &Request) -> Option<Arc<Onvif>> {
+    let is_picture = request.method() == Method::GET && request.uri().path() == SNAPSHOT_PATH;
+    api.onvif.clone().filter(|onvif| is_picture && onvif.digests.has_users())
 }
 
 /// Lets those through who may watch.

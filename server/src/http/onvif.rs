@@ -20,7 +20,7 @@ use crate::onvif::auth::{REALM, Refused, Secret, Token};
 use crate::onvif::soap::{self, Envelope, Version};
 use crate::onvif::{Answer, Asked, Fault, Onvif, PATH, Right, SERVICES, answer, name_of, right};
 use crate::settings::Refusal;
-use crate::users::{Caller, Denied, Login, LoginError, User};
+use crate::users::{Caller, Denied, Login, LoginError, User, Users};
 
 /// What the body of a request may be called.
 const TYPES: [&str; 3] = ["application/soap+xml", "text/xml", "application/xml"];
@@ -39,14 +39,30 @@ struct Rejected {
 }
 
 /// Why a login is not taken.
-enum NoLogin {
+pub(super) enum NoLogin {
     Login(LoginError),
     Digest(Refused),
+}
+
+impl NoLogin {
+    /// With another nonce it may be right.
+    pub fn is_stale(&self) -> bool {
+        matches!(self, Self::Digest(Refused::Stale | Refused::Used))
+    }
 }
 
 impl From<LoginError> for NoLogin {
     fn from(error: LoginError) -> Self {
         Self::Login(error)
+    }
+}
+
+impl From<NoLogin> for LoginError {
+    fn from(why: NoLogin) -> Self {
+        match why {
+            NoLogin::Login(error) => error,
+            NoLogin::Digest(_) => Self::Wrong,
+        }
     }
 }
 
@@ -84,11 +100,11 @@ async fn soap(
     // So curl asks how it may log in, before it sends anything.
     if body.is_empty() && !headers.contains_key(header::AUTHORIZATION) && !api.users.is_empty() {
         let fault = Fault::from(&Denied::NoLogin);
-        return rejection(Version::Soap12, &Rejected { fault, challenges: challenges(&onvif, false) });
+        return rejection(Version::Soap12, "", &Rejected { fault, challenges: challenges(&onvif, false) });
     }
     let envelope = match Envelope::parse(&body) {
         Ok(envelope) => envelope,
-        Err(error) => return rejection(Version::Soap12, &Fault::malformed(error).into()),
+        Err(error) => return rejection(Version::Soap12, "", &Fault::malformed(error).into()),
     };
     let request = Request { api: &api, onvif: &onvif, envelope: &envelope, headers: &headers, path: uri.path() };
     let asked = Asked {
@@ -99,8 +115,10 @@ async fn soap(
         subscription: parameters.iter().next().map(|(_, id)| id),
     };
     match request.answer(&asked, &access).await {
-        Ok((header, body)) => reply(StatusCode::OK, envelope.version, &header, &body),
-        Err(rejected) => rejection(envelope.version, &rejected),
+        Ok((header, body)) => {
+            reply(StatusCode::OK, envelope.version, &(soap::addressing(&envelope, true) + &header), &body)
+        }
+        Err(rejected) => rejection(envelope.version, &soap::addressing(&envelope, false), &rejected),
     }
 }
 
@@ -183,11 +201,10 @@ impl Request<'_> {
         }
         if let Some(given) = self.headers.get(header::AUTHORIZATION) {
             let given = given.to_str().unwrap_or_default();
-            let fields = given.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("digest"));
-            let user = match (fields, Login::parse(given)) {
-                (Some((_, fields)), _) => self.tried(from, || digests.header(fields, ("POST", self.path), from, now)),
+            let user = match (digest_fields(given), Login::parse(given)) {
+                (Some(fields), _) => by_digest(self.api, self.onvif, fields, ("POST", self.path), from).await,
                 (None, Some(login)) => users.login(from, login).await.map_err(NoLogin::from),
-                (None, None) => self.tried(from, || Err(Refused::Wrong)),
+                (None, None) => tried(users, from, || Err(Refused::Wrong)).await,
             };
             return user.map(Some).map_err(|why| self.by_http(why));
         }
@@ -197,30 +214,16 @@ impl Request<'_> {
                 users.login(from, Login::Password { user, password }).await.map_err(NoLogin::from)?
             }
             Ok(Some(Token { user, password: Secret::Digest { digest, nonce, created } })) => {
-                self.tried(from, || digests.token(&user, (&digest, &nonce, &created), from, now))?
+                tried(users, from, || digests.token(&user, (&digest, &nonce, &created), from, now)).await?
             }
-            Err(refused) => self.tried(from, || Err(refused))?,
+            Err(refused) => tried(users, from, || Err(refused)).await?,
         };
         Ok(Some(user))
     }
 
-    /// An attempt by a digest, where the address may make one.
-    fn tried(&self, from: IpAddr, attempt: impl FnOnce() -> Result<User, Refused>) -> Result<User, NoLogin> {
-        let now = Instant::now();
-        if !self.api.users.may_try(from, now) {
-            return Err(LoginError::TooMany.into());
-        }
-        attempt().map_err(|refused| {
-            if matches!(refused, Refused::Wrong | Refused::Incomplete) {
-                self.api.users.failed(from, None, now);
-            }
-            NoLogin::Digest(refused)
-        })
-    }
-
     /// By HTTP itself a login that is not taken is answered with how to make another one.
     fn by_http(&self, why: NoLogin) -> Rejected {
-        let is_stale = matches!(why, NoLogin::Digest(Refused::Stale));
+        let is_stale = why.is_stale();
         let may_try = !matches!(why, NoLogin::Login(LoginError::TooMany | LoginError::Busy));
         let mut rejected = Rejected::from(why);
         if may_try {
@@ -229,6 +232,33 @@ impl Request<'_> {
         }
         rejected
     }
+}
+
+/// What follows the scheme in an `Authorization` by digest.
+pub(super) fn digest_fields(given: &str) -> Option<&str> {
+    given.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("digest")).map(|(_, fields)| fields)
+}
+
+/// Who logs in by HTTP Digest for a request with this method and target.
+pub(super) async fn by_digest(
+    api: &Api,
+    onvif: &Onvif,
+    fields: &str,
+    request: (&str, &str),
+    from: IpAddr,
+) -> Result<User, NoLogin> {
+    tried(&api.users, from, || onvif.digests.header(fields, request, from, SystemTime::now())).await
+}
+
+/// An attempt by a digest, when the address may make one.
+async fn tried(users: &Users, from: IpAddr, attempt: impl FnOnce() -> Result<User, Refused>) -> Result<User, NoLogin> {
+    let _turn = users.wait_to_try(from).await?;
+    attempt().map_err(|refused| {
+        if matches!(refused, Refused::Wrong | Refused::Incomplete) {
+            users.failed(from, None, Instant::now());
+        }
+        NoLogin::Digest(refused)
+    })
 }
 
 /// The digest first, as some clients look at no other.
@@ -245,8 +275,8 @@ fn fault_of(refusal: Refusal) -> Fault {
     }
 }
 
-fn rejection(version: Version, Rejected { fault, challenges }: &Rejected) -> Response {
-    let mut response = reply(fault.status, version, "", &fault.text(version));
+fn rejection(version: Version, header: &str, Rejected { fault, challenges }: &Rejected) -> Response {
+    let mut response = reply(fault.status, version, header, &fault.text(version));
     for challenge in challenges.iter().filter_map(|challenge| HeaderValue::from_str(challenge).ok()) {
         response.headers_mut().append(header::WWW_AUTHENTICATE, challenge);
     }

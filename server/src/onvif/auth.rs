@@ -37,14 +37,18 @@ pub const REALM: &str = "rov-server";
 
 const SECURITY: &str = "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-secext-1.0.xsd";
 
+/// The same for both, so that it tells nobody which names there are.
+const WRONG: &str = "wrong user name or password; a digest needs the plain password, and of users of the file the server \
+                     has only a hash: use HTTP Basic or a UsernameToken in clear, best with --tls";
+
 /// Why a digest is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum Refused {
-    #[error(
-        "wrong user name or password; a digest needs the plain password, and of users of the file the server has only a \
-         hash: use HTTP Basic or a UsernameToken in clear, best with --tls"
-    )]
+    #[error("{WRONG}")]
     Wrong,
+    /// Of a user of the file: it cannot be right, so it is no guess.
+    #[error("{WRONG}")]
+    Hopeless,
     #[error("Created differs from the server's time by more than an hour: set the clock of either")]
     Clock,
     #[error("nonce already used: each request needs a new one")]
@@ -207,21 +211,27 @@ impl Digests {
     }
 
     fn nonce(&self, at: u64) -> String {
-        let at = at.to_be_bytes();
-        let proof = hmac::sign(&self.key, &at);
-        URL_SAFE_NO_PAD.encode([&at[..], &proof.as_ref()[..16]].concat())
+        self.nonce_of(at, rand::random())
+    }
+
+    fn nonce_of(&self, at: u64, own: [u8; 8]) -> String {
+        let said = [at.to_be_bytes(), own].concat();
+        let proof = hmac::sign(&self.key, &said);
+        URL_SAFE_NO_PAD.encode([&said, &proof.as_ref()[..16]].concat())
     }
 
     /// When this server made a nonce; None: it did not.
     fn made_at(&self, nonce: &str) -> Option<u64> {
         let bytes = URL_SAFE_NO_PAD.decode(nonce).ok()?;
-        let at = u64::from_be_bytes(bytes.first_chunk().copied()?);
-        bool::from(self.nonce(at).as_bytes().ct_eq(nonce.as_bytes())).then_some(at)
+        let (at, rest) = bytes.split_first_chunk()?;
+        let (at, own) = (u64::from_be_bytes(*at), *rest.first_chunk()?);
+        bool::from(self.nonce_of(at, own).as_bytes().ct_eq(nonce.as_bytes())).then_some(at)
     }
 
     fn find(&self, name: &str) -> Result<(&User, &str), Refused> {
-        let known = self.users.iter().find(|(user, _)| *user.name == *name).ok_or(Refused::Wrong)?;
-        Ok((&known.0, &known.1))
+        let known = self.users.iter().find(|(user, _)| *user.name == *name);
+        let why = if self.others.iter().any(|other| other == name) { Refused::Hopeless } else { Refused::Wrong };
+        known.map(|(user, password)| (user, password.as_str())).ok_or(why)
     }
 
     fn take(&self, parts: &[&[u8]], until: u64, by: (IpAddr, u64), now: SystemTime) -> Result<(), Refused> {
@@ -390,11 +400,16 @@ mod tests {
         let digests = digests();
         let wrong = password_digest(&STANDARD.decode(NONCE).unwrap(), CREATED, "other");
         let filed = password_digest(&STANDARD.decode(NONCE).unwrap(), CREATED, "shallow");
-        for (user, digest) in
-            [("user", &wrong[..]), ("nobody", DIGEST), ("filed", &filed), ("program", DIGEST), ("user", "")]
-        {
-            assert_eq!(token(&digests, user, digest, NONCE, created()), Err(Refused::Wrong), "{user}");
+        for (user, digest, why) in [
+            ("user", &wrong[..], Refused::Wrong),
+            ("nobody", DIGEST, Refused::Wrong),
+            ("filed", &filed, Refused::Hopeless),
+            ("program", DIGEST, Refused::Hopeless),
+            ("user", "", Refused::Wrong),
+        ] {
+            assert_eq!(token(&digests, user, digest, NONCE, created()), Err(why), "{user}");
         }
+        assert_eq!(Refused::Wrong.to_string(), Refused::Hopeless.to_string());
         // A failure uses nothing up.
         assert!(token(&digests, "user", DIGEST, NONCE, created()).is_ok());
         assert_eq!(digests.others(), ["filed", "program"]);
@@ -491,7 +506,9 @@ mod tests {
     fn http_digest_takes_each_count_of_its_own_nonces_once() {
         let (digests, now) = (digests(), created());
         let nonce = digests.nonce(seconds(now));
-        assert!(digests.challenge(false, now).contains(&nonce) && digests.challenge(true, now).contains("stale=true"));
+        assert!(digests.challenge(true, now).contains("stale=true"));
+        assert_ne!(nonce, digests.nonce(seconds(now)), "another one in the same second");
+        assert_eq!(digests.made_at(&nonce), Some(seconds(now)));
         let same = ("x", "x");
         assert_eq!(
             header(&digests, &nonce, "00000001", same, now).map(|user| user.name.to_string()),

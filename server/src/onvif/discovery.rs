@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 use super::TDS;
 use super::device::scopes;
-use super::soap::{Element, Envelope, Version, escaped};
+use super::soap::{Element, Envelope, Version, escaped, id};
 use crate::discovery::AnswerLimit;
 
 /// The group and the port that WS-Discovery has.
@@ -34,8 +34,6 @@ const BY_TEXT: &str = "http://schemas.xmlsoap.org/ws/2005/04/discovery/strcmp0";
 
 /// Probes have about one kilobyte.
 const MAX_DATAGRAM: usize = 8 << 10;
-/// Of what a client calls its message, which is given back.
-const MAX_ID: usize = 256;
 const LOOK_FOR_INTERFACES_EVERY: Duration = Duration::from_secs(3);
 /// After a receive error, so that one that persists does not take a whole core.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
@@ -78,7 +76,7 @@ impl Discovery {
     /// When the socket cannot be handed to the runtime. Trouble with interfaces and peers is logged, and it carries on.
     pub async fn run(self, about: About, shutdown: CancellationToken) -> Result<()> {
         let socket = UdpSocket::from_std(self.socket).context("cannot use the socket of WS-Discovery")?;
-        let mut places = Places { host: self.host, wanted: self.wanted, here: Vec::new(), joined: HashSet::new() };
+        let mut places = Places { host: self.host, wanted: self.wanted, here: Vec::new(), failed: HashSet::new() };
         let mut limit = AnswerLimit::new(Instant::now());
         let mut tick = tokio::time::interval(LOOK_FOR_INTERFACES_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -125,12 +123,13 @@ struct Places {
     host: IpAddr,
     wanted: Vec<String>,
     here: Vec<Interface>,
-    /// Names and addresses.
-    joined: HashSet<(String, Ipv4Addr)>,
+    /// Names and addresses of those of which that was said.
+    failed: HashSet<(String, Ipv4Addr)>,
 }
 
 impl Places {
-    /// Joins the group on those that are new: cables are plugged while the server runs.
+    /// Joins the group where it is not joined yet: cables are plugged while the server runs, and a card that is pulled
+    /// and plugged between two looks has left it.
     fn look(&mut self, socket: &UdpSocket) {
         match interfaces() {
             Ok(all) => self.here = chosen(&all, &self.wanted, self.host).into_iter().cloned().collect(),
@@ -138,19 +137,21 @@ impl Places {
             Err(error) => return tracing::debug!("cannot list the network interfaces: {error}"),
         }
         let here: HashSet<_> = self.here.iter().map(|one| (one.name.clone(), one.address)).collect();
-        self.joined.retain(|known| here.contains(known));
-        for place in &here {
-            if self.joined.insert(place.clone()) {
-                let (name, address) = place;
-                match SockRef::from(socket).join_multicast_v4(&GROUP, address) {
-                    Ok(()) => tracing::info!("ONVIF: answering WS-Discovery on {name} ({address})"),
-                    // By another address of the same interface.
-                    Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
-                    Err(error) => {
-                        tracing::warn!("ONVIF: no WS-Discovery on {name} ({address}), cannot join {GROUP}: {error}")
+        self.failed.retain(|known| here.contains(known));
+        for place in here {
+            let (name, address) = &place;
+            match SockRef::from(socket).join_multicast_v4(&GROUP, address) {
+                Ok(()) => tracing::info!("ONVIF: answering WS-Discovery on {name} ({address})"),
+                // It is there, perhaps by another address of the same interface.
+                Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
+                Err(error) => {
+                    if self.failed.insert(place.clone()) {
+                        tracing::warn!("ONVIF: no WS-Discovery on {name} ({address}), cannot join {GROUP}: {error}");
                     }
+                    continue;
                 }
             }
+            self.failed.remove(&place);
         }
     }
 
@@ -176,8 +177,7 @@ pub fn answer(datagram: &[u8], about: &About, address: Ipv4Addr, sequence: (u64,
         "Resolve" if endpoint(request) == Some(&name) => "Resolve",
         _ => return None,
     };
-    let message = envelope.header.value("MessageID").unwrap_or_default();
-    let message: String = message.chars().take(MAX_ID).collect();
+    let message = id(envelope.header.value("MessageID").unwrap_or_default());
     let (started, number) = sequence;
     let About { scheme, port, .. } = about;
     Some(format!(
@@ -324,6 +324,21 @@ mod tests {
         assert!(answer(long.as_bytes(), &about(), HERE, (0, 0)).is_some_and(|text| text.len() < 2500));
     }
 
+    #[tokio::test]
+    async fn a_group_that_was_left_is_joined_at_the_next_look() {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a socket");
+        let host = Ipv4Addr::LOCALHOST.into();
+        let mut places = Places { host, wanted: Vec::new(), here: Vec::new(), failed: HashSet::new() };
+        places.look(&socket);
+        let here = places.here.first().expect("an interface").address;
+        for _ in 0..2 {
+            // As it is when a card is pulled.
+            SockRef::from(&socket).leave_multicast_v4(&GROUP, &here).expect("it was joined");
+            places.look(&socket);
+            assert!(places.failed.is_empty(), "{:?}", places.failed);
+        }
+    }
+
     #[test]
     fn who_asks_on_an_interface_is_answered_there_and_nowhere_else() {
         let interface = |name: &str, address: [u8; 4]| Interface {
@@ -335,7 +350,7 @@ mod tests {
         };
         let here =
             vec![interface("lo", [127, 0, 0, 1]), interface("none1", [10, 0, 0, 2]), interface("lo", [10, 0, 1, 2])];
-        let places = Places { host: HERE.into(), wanted: Vec::new(), here, joined: HashSet::new() };
+        let places = Places { host: HERE.into(), wanted: Vec::new(), here, failed: HashSet::new() };
         let found = |index, sender: [u8; 4]| places.asked_on(index, sender.into()).map(|one| one.address.octets());
         let lo = Some(interface_index("lo"));
         assert_eq!(found(lo, [127, 0, 0, 9]), Some([127, 0, 0, 1]));

@@ -29,7 +29,9 @@ pub fn answer(asked: &Asked, request: &Element) -> Option<Result<Answer, Fault>>
         "GetVideoSourceConfiguration" => sources()
             .by_configuration(request.value("ConfigurationToken"))
             .map(|one| source_configuration("trt:Configuration", one)),
-        "GetVideoSourceConfigurationOptions" => Ok(tag("trt:Options", &source_options(&sources().0))),
+        "GetVideoSourceConfigurationOptions" => {
+            sources().chosen(&profiles, request).map(|chosen| tag("trt:Options", &source_options(&chosen)))
+        }
         "GetVideoEncoderConfigurations" => {
             Ok(profiles.iter().map(|one| encoder_configuration("trt:Configurations", one)).collect())
         }
@@ -121,6 +123,18 @@ impl Sources {
         let token = token.ok_or_else(|| Fault::invalid_args("ConfigurationToken is missing"))?;
         self.0.iter().find(|one| source_token(&one.name) == token).ok_or_else(|| Fault::no_config(token))
     }
+
+    /// That of the configuration or the profile that is named; without any name all.
+    pub fn chosen(&self, profiles: &[Profile], request: &Element) -> Result<Vec<&Source>, Fault> {
+        match (request.value("ConfigurationToken"), request.value("ProfileToken")) {
+            (Some(token), _) => Ok(vec![self.by_configuration(Some(token))?]),
+            (None, Some(token)) => {
+                let profile = by_token(profiles, Some(token))?;
+                Ok(vec![self.by_configuration(Some(&profile.source_token()))?])
+            }
+            (None, None) => Ok(self.0.iter().collect()),
+        }
+    }
 }
 
 fn described(name: &str, profile: &Profile) -> String {
@@ -156,7 +170,7 @@ pub fn source_configuration(name: &str, source: &Source) -> String {
 }
 
 /// As ver20 has it, too: nothing can be set.
-pub fn source_options(sources: &[Source]) -> String {
+pub fn source_options(sources: &[&Source]) -> String {
     let size = sources.first().map_or(Resolution::new(0, 0), |source| source.size);
     let bounds = [
         range("tt:XRange", (0, 0)),

@@ -23,8 +23,12 @@ pub fn answer(asked: &Asked, request: &Element) -> Option<Result<Answer, Fault>>
     let within = match request.name.as_str() {
         "GetServiceCapabilities" => Ok(capabilities(asked)),
         "GetProfiles" => described(&profiles, &sources, request),
-        "GetVideoSourceConfigurations" => chosen_sources(&profiles, &sources, request),
-        "GetVideoSourceConfigurationOptions" => Ok(tag("tr2:Options", &source_options(&sources.0))),
+        "GetVideoSourceConfigurations" => sources
+            .chosen(&profiles, request)
+            .map(|chosen| chosen.into_iter().map(|one| source_configuration("tr2:Configurations", one)).collect()),
+        "GetVideoSourceConfigurationOptions" => {
+            sources.chosen(&profiles, request).map(|chosen| tag("tr2:Options", &source_options(&chosen)))
+        }
         "GetVideoEncoderConfigurations" => chosen(&profiles, request)
             .map(|chosen| chosen.into_iter().map(|one| encoder_configuration("tr2:Configurations", one)).collect()),
         "GetVideoEncoderConfigurationOptions" => {
@@ -87,18 +91,6 @@ fn chosen<'a>(profiles: &'a [Profile], request: &Element) -> Result<Vec<&'a Prof
         (Some(token), _) => Ok(vec![by_encoder(profiles, Some(token))?]),
         (None, Some(token)) => Ok(vec![by_token(profiles, Some(token))?]),
         (None, None) => Ok(profiles.iter().collect()),
-    }
-}
-
-fn chosen_sources(profiles: &[Profile], sources: &Sources, request: &Element) -> Result<String, Fault> {
-    let written = |source| source_configuration("tr2:Configurations", source);
-    match (request.value("ConfigurationToken"), request.value("ProfileToken")) {
-        (Some(token), _) => sources.by_configuration(Some(token)).map(written),
-        (None, Some(token)) => {
-            let profile = by_token(profiles, Some(token))?;
-            sources.by_configuration(Some(&profile.source_token())).map(written)
-        }
-        (None, None) => Ok(sources.0.iter().map(written).collect()),
     }
 }
 

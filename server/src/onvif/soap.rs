@@ -20,6 +20,11 @@ const MAX_ATTRIBUTES: usize = 1024;
 const SOAP_12: &str = "http://www.w3.org/2003/05/soap-envelope";
 const SOAP_11: &str = "http://schemas.xmlsoap.org/soap/envelope/";
 const XML: &str = "http://www.w3.org/XML/1998/namespace";
+/// WS-Addressing, as ONVIF has it beside WS-Discovery.
+const ADDRESSING: &str = "http://www.w3.org/2005/08/addressing";
+const FAULT: &str = "http://www.w3.org/2005/08/addressing/soap/fault";
+/// Of what a client calls its message, which is given back.
+const MAX_ID: usize = 256;
 
 /// The namespaces of answers, which the root declares: prefix and name. SOAP's own is `s`.
 const NAMESPACES: [(&str, &str); 12] = [
@@ -32,7 +37,7 @@ const NAMESPACES: [(&str, &str); 12] = [
     ("tns1", "http://www.onvif.org/ver10/topics"),
     ("wsnt", super::WSNT),
     ("wstop", "http://docs.oasis-open.org/wsn/t-1"),
-    ("wsa5", "http://www.w3.org/2005/08/addressing"),
+    ("wsa5", ADDRESSING),
     ("rov", "urn:rov-server"),
     ("xs", "http://www.w3.org/2001/XMLSchema"),
 ];
@@ -277,6 +282,24 @@ fn shortened(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(100).collect()
 }
 
+/// What a client called its message, as it is given back.
+pub fn id(text: &str) -> String {
+    text.chars().take(MAX_ID).collect()
+}
+
+/// What the header of an answer says by WS-Addressing, where that of the request says something so.
+pub fn addressing(request: &Envelope, is_done: bool) -> String {
+    let given = |name| request.header.children.iter().find(|one| one.is(ADDRESSING, name)).map(|one| id(&one.text));
+    let (message, action) = (given("MessageID"), given("Action"));
+    if message.is_none() && action.is_none() {
+        return String::new();
+    }
+    let asked = action.unwrap_or_else(|| id(&format!("{}/{}", request.body.namespace, request.body.name)));
+    let done = format!("{}Response", asked.strip_suffix("Request").unwrap_or(&asked));
+    let action = if is_done { done } else { FAULT.to_owned() };
+    value("wsa5:Action", action) + &message.map_or_else(String::new, |message| value("wsa5:RelatesTo", message))
+}
+
 /// An answer: what is in its header and in its body. Both use the prefixes of `NAMESPACES`.
 pub fn envelope(version: Version, header: &str, body: &str) -> String {
     let mut text = format!(r#"<?xml version="1.0" encoding="UTF-8"?><s:Envelope xmlns:s="{}""#, version.namespace());
@@ -421,6 +444,32 @@ mod tests {
         let names = envelope.body.value("Types").unwrap_or_default().split_whitespace();
         let found: Vec<_> = names.map(|name| envelope.qualified(name)).collect();
         assert_eq!(found, [(Some("urn:n"), "Device"), (Some("urn:d"), "Device"), (None, "Device")]);
+    }
+
+    #[test]
+    fn an_answer_says_to_what_it_relates_where_the_request_has_a_name() {
+        let answered = |header: &str, is_done| {
+            let text = in_envelope("<d:Get/>").replace("<e:Header/>", &format!("<e:Header>{header}</e:Header>"));
+            let header = addressing(&Envelope::parse(text.as_bytes()).unwrap(), is_done);
+            let answer = Envelope::parse(envelope(Version::Soap12, &header, "<tds:A/>").as_bytes()).unwrap().header;
+            let of = |name: &str| answer.children.iter().find(|one| one.is(ADDRESSING, name));
+            (of("Action").map(|one| one.text.clone()), of("RelatesTo").map(|one| one.text.clone()))
+        };
+        let text = |text: &str| Some(text.to_owned());
+        let named = format!("<MessageID xmlns='{ADDRESSING}'>urn:&lt;1></MessageID>");
+        let action = |action: &str| format!("<Action xmlns='{ADDRESSING}'>{action}</Action>");
+        for (header, expected) in [
+            (String::new(), (None, None)),
+            (named.replace("2005/08", "2004/08"), (None, None)),
+            (named.clone(), (text("urn:d/GetResponse"), text("urn:<1>"))),
+            (action("urn:d/Get"), (text("urn:d/GetResponse"), None)),
+            (action("urn:d/GetRequest") + &named, (text("urn:d/GetResponse"), text("urn:<1>"))),
+        ] {
+            assert_eq!(answered(&header, true), expected, "{header}");
+        }
+        assert_eq!(answered(&action("urn:d/Get"), false), (text(FAULT), None));
+        let (_, related) = answered(&named.replace("urn:", &"u".repeat(9999)), true);
+        assert_eq!(related.map(|text| text.len()), Some(MAX_ID));
     }
 
     #[test]
