@@ -367,8 +367,9 @@ async fn supervise(
                     viewer.set_stream(stream);
                 }
                 if let Some(stats) = answer.stats {
-                    if let Some(url) = server.stats.as_ref().filter(|_| stats.overlays) {
-                        viewer.told.follow(url, &config.http, Instant::now());
+                    match server.stats.as_ref().filter(|_| stats.overlays) {
+                        Some(url) => viewer.told.follow(url, &config.http, Instant::now()),
+                        None => viewer.told.forget(),
                     }
                     viewer.set_streams(stats.streams.iter().map(Listed::of).collect());
                     viewer.set_alignment(stats.alignment.unwrap_or_default());

@@ -48,7 +48,11 @@ struct State {
 struct Heard {
     /// By the names of the streams.
     overlays: BTreeMap<String, Overlay>,
+    /// With when they came, or would have come if they had not waited on the way.
     newest: Option<(Telemetry, Instant)>,
+    /// Of all values of the connection, the earliest that the server's clock was at zero: the quickest had the shortest
+    /// way. What came later by it than it should waited behind others.
+    zero: Option<Instant>,
 }
 
 impl Heard {
@@ -60,8 +64,12 @@ impl Heard {
                 }
             }
             "telemetry" => {
-                if let Ok(newest) = serde_json::from_str(data) {
-                    self.newest = Some((newest, now));
+                if let Ok(newest) = serde_json::from_str::<Telemetry>(data) {
+                    let since_start = Duration::from_millis(newest.at_ms);
+                    let zero = now.checked_sub(since_start).unwrap_or(now);
+                    let zero = self.zero.map_or(zero, |before| before.min(zero));
+                    self.zero = Some(zero);
+                    self.newest = Some((newest, now.min(zero + since_start)));
                 }
             }
             _ => {}
@@ -98,9 +106,18 @@ impl Told {
         std::thread::spawn(move || told.run(&url, turn, &http));
     }
 
-    /// What is to be written over the pictures of a stream.
+    /// Another server is watched, or this one has nothing to be written.
+    pub fn forget(&self) {
+        let mut state = lock(&self.0);
+        let turn = state.turn + 1;
+        *state = State { turn, ..State::default() };
+    }
+
+    /// What is to be written over the pictures of a stream of the server that is followed.
     pub fn written(&self, stream: &str, now: Instant) -> Option<Written> {
-        lock(&self.0).heard.written(stream, now)
+        let state = lock(&self.0);
+        let is_followed = state.wanted_until.is_some_and(|until| now < until);
+        state.heard.written(stream, now).filter(|_| is_followed)
     }
 
     /// Whether this thread goes on; where it does not, another may begin.
@@ -110,6 +127,7 @@ impl Told {
         let is_wanted = state.wanted_until.is_some_and(|until| Instant::now() < until);
         if is_mine && !is_wanted {
             state.wanted_until = None;
+            state.heard = Heard::default();
         }
         is_mine && is_wanted
     }
@@ -119,7 +137,9 @@ impl Told {
             let pause = match whep::events(url, http) {
                 Ok(events) => {
                     // What was so before may be other by now.
-                    lock(&self.0).heard.overlays.clear();
+                    if !self.begin(turn) {
+                        return;
+                    }
                     self.read(BufReader::new(events), turn);
                     AGAIN
                 }
@@ -130,6 +150,16 @@ impl Told {
             };
             std::thread::sleep(pause);
         }
+    }
+
+    /// A new connection: what is so is told at its beginning. False where another server is followed meanwhile.
+    fn begin(&self, turn: u64) -> bool {
+        let mut state = lock(&self.0);
+        if state.turn == turn {
+            state.heard.overlays.clear();
+            state.heard.zero = None;
+        }
+        state.turn == turn
     }
 
     /// Until the connection ends.
@@ -185,6 +215,36 @@ mod tests {
         assert_eq!(lines("cam2/stream1", 0), None);
         heard.take("overlay", &OVERLAY.replace("client", "off"), now);
         assert_eq!(heard.written("stream1", now), None);
+    }
+
+    #[test]
+    fn what_waited_on_the_way_is_as_old_as_it_is() {
+        let (mut heard, start) = (Heard::default(), Instant::now() + Duration::from_secs(100));
+        let at = |ms: u64| VALUES.replace("{\"fields\"", &format!("{{\"at_ms\":{ms},\"fields\""));
+        let depth = |heard: &Heard, now| heard.written("stream1", now).expect("an overlay").lines[2].clone();
+        heard.take("overlay", OVERLAY, start);
+        heard.take("telemetry", &at(5_000), start);
+        // The link stood still for 1.2 s, and then gives what waited.
+        let now = start + Duration::from_millis(1_300);
+        heard.take("telemetry", &at(5_100), now);
+        assert_eq!(depth(&heard, now), "Depth --");
+        heard.take("telemetry", &at(6_200), now);
+        assert_eq!(depth(&heard, now), "Depth 3.5 m");
+    }
+
+    #[test]
+    fn nothing_of_another_server_is_written() {
+        let (told, turn) = wanted();
+        let text = format!("event: overlay\ndata: {}\n", OVERLAY.replace('\n', ""));
+        told.read(text.as_bytes(), turn);
+        let now = Instant::now();
+        assert!(told.written("stream1", now).is_some());
+        assert_eq!(told.written("stream1", now + WANTED_FOR * 2), None, "nobody follows it any more");
+        told.forget();
+        lock(&told.0).wanted_until = Some(Instant::now() + WANTED_FOR);
+        // The thread of before still reads.
+        told.read(text.as_bytes(), turn);
+        assert!(!told.begin(turn) && told.written("stream1", now).is_none());
     }
 
     #[test]

@@ -259,6 +259,7 @@ impl Viewer {
         if is_it(&state.server) != is_it(&server) {
             state.streams.clear();
             state.alignment = Alignment::default();
+            self.told.forget();
         }
         state.server = server;
     }

@@ -87,6 +87,9 @@ pub struct Field {
 /// As `telemetry`: all values, ten times a second at most.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Telemetry {
+    /// By a clock of the server's that never steps, when they were so: what comes late by it has waited on the way.
+    #[serde(default)]
+    pub at_ms: u64,
     /// By the names of the fields; those that have had none are not there.
     pub fields: BTreeMap<String, Value>,
     /// The times of day, as they are to be written, by the names of the streams.
@@ -100,6 +103,12 @@ pub struct Value {
     /// As it is to be written, with its unit.
     pub text: String,
     pub age_ms: u64,
+}
+
+impl Telemetry {
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty() && self.times.is_empty()
+    }
 }
 
 impl Overlay {
@@ -139,6 +148,7 @@ mod tests {
     fn told(age_ms: u64) -> Telemetry {
         let value = Value { value: Some(12.3), text: "12.3 m".to_owned(), age_ms };
         Telemetry {
+            at_ms: 0,
             fields: BTreeMap::from([("depth".to_owned(), value)]),
             times: BTreeMap::from([("stream1".to_owned(), "12:00:00".to_owned())]),
         }

@@ -21,6 +21,8 @@ const REMIND: Duration = Duration::from_secs(1);
 /// Of all streams, in the order of the configuration.
 #[derive(Debug)]
 pub struct Overlays {
+    /// Of the clock in what clients are told.
+    started: Instant,
     board: Arc<Board>,
     all: Vec<Arc<Overlay>>,
 }
@@ -59,7 +61,7 @@ impl Overlays {
                 state: Mutex::new(State { config: config.clone(), obstacle: None }),
             })
         });
-        Self { all: all.collect(), board }
+        Self { started: Instant::now(), all: all.collect(), board }
     }
 
     pub fn all(&self) -> &[Arc<Overlay>] {
@@ -74,7 +76,8 @@ impl Overlays {
     fn telemetry(&self, now: Instant) -> Telemetry {
         let clients = self.all.iter().filter(|overlay| overlay.config().drawn.is_for_clients());
         let times = clients.filter_map(|overlay| Some((overlay.stream.clone(), overlay.config().time()?)));
-        Telemetry { fields: self.board.values(now), times: times.collect::<BTreeMap<_, _>>() }
+        let at_ms = now.saturating_duration_since(self.started).as_millis() as u64;
+        Telemetry { at_ms, fields: self.board.values(now), times: times.collect::<BTreeMap<_, _>>() }
     }
 
     /// Tells those who follow `events` what is to be written, when that changes, and the values.
@@ -97,7 +100,8 @@ impl Overlays {
             }
             let (now, count) = (Instant::now(), self.board.changes());
             let values = self.telemetry(now);
-            if values == Telemetry::default() {
+            // Once it is told that there are none.
+            if values.is_empty() && newest.is_empty() {
                 continue;
             }
             let is_new = count != changes || differs(&values, &newest);

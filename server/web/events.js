@@ -24,6 +24,14 @@ export function listen(name, call) {
   }
 }
 
+/** What is told at the beginning is told again. */
+export function reconnect() {
+  if (!connection) return
+  connection.abort()
+  connection = new AbortController()
+  follow(connection.signal)
+}
+
 function tell(name, text) {
   for (const call of listeners.get(name) ?? []) call(JSON.parse(text))
 }

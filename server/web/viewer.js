@@ -264,6 +264,8 @@ const shownStream = () => main.name ?? page.server?.streams[0]?.name
 /** The server's statistics: its name and its streams. */
 function learn(stats) {
   page.server = stats
+  // A connection of its own, of which a browser has few, and the server places: only while there is something to write.
+  follow(page.mayWatch && stats.overlays && !document.hidden)
   const names = stats.streams.map(({ name }) => name)
   for (const name of [shownStream(), opening?.feed.name ?? shownStream()]) if (!names.includes(name)) names.push(name)
   setText("name", stats.name)
@@ -335,7 +337,7 @@ addEventListener("pageshow", ({ persisted }) => {
 /** Goes on where this page may watch, and else asks for a login. */
 function enter(who) {
   page.mayWatch = who?.may_watch ?? true
-  follow(page.mayWatch)
+  if (!page.mayWatch) follow(false)
   $("show-settings").hidden = !who?.may_change
   if (!who?.may_change) closeSettings()
   $("login").hidden = page.mayWatch

@@ -1,7 +1,7 @@
 // What the server wants written over the pictures: the time of day, a text, telemetry. As text alone, which never
 // becomes a part of the page.
 
-import { listen } from "./events.js"
+import { listen, reconnect } from "./events.js"
 import { clock } from "./watched.js"
 
 const UNKNOWN = "--"
@@ -13,8 +13,10 @@ const LEAST_PX = 13
 
 /** By the names of the streams. */
 const overlays = new Map()
-/** The newest values, and when they came. */
+/** The newest values, and when they came, or would have come if they had not waited on the way. */
 let newest = null, at = 0
+/** Of all values of the connection, the earliest that the server's clock was at zero; null before the first. */
+let zero = null
 
 /** Each ends that the server is listened to. */
 let leave = []
@@ -23,15 +25,22 @@ let leave = []
 export function follow(isWanted) {
   if (isWanted === leave.length > 0) return
   for (const call of leave) call()
+  overlays.clear()
   leave = isWanted ? [
     // What was so before may be other by now.
-    listen("connected", () => overlays.clear()),
+    listen("connected", () => {
+      overlays.clear()
+      zero = null
+    }),
     listen("overlay", overlay => overlays.set(overlay.stream, overlay)),
     listen("telemetry", values => {
       newest = values
-      at = clock()
+      zero = Math.min(zero ?? Infinity, clock() - values.at_ms)
+      at = Math.min(clock(), zero + values.at_ms)
     }),
   ] : []
+  // What is so is told at the beginning of a connection.
+  if (isWanted) reconnect()
 }
 
 /** The lines of an overlay, where its values came so long ago. As `common`'s `overlay` has them. */

@@ -26,10 +26,13 @@ const BY_AUTOPILOT: Duration = Duration::from_secs(2);
 /// What was heard of a vehicle.
 #[derive(Debug, Default)]
 pub struct Link {
+    /// The first that was heard: values of another vehicle on the same network are not this one's.
+    system: Option<u8>,
     depth_by_autopilot: Option<Instant>,
 }
 
 struct Frame<'a> {
+    system: u8,
     message: u32,
     payload: &'a [u8],
 }
@@ -40,18 +43,23 @@ impl Link {
     /// # Errors
     /// Where something in it is no frame.
     pub fn take(&mut self, datagram: &[u8], board: &Board, now: Instant) -> Result<(), &'static str> {
-        let mut rest = datagram;
+        let (mut rest, mut taken) = (datagram, Ok(()));
         if rest.is_empty() {
             return Err("it is empty");
         }
         while !rest.is_empty() {
             let (frame, behind) = frame(rest)?;
-            if let Some(frame) = frame {
-                self.message(&frame, board, now);
-            }
             rest = behind;
+            let Some(frame) = frame else { continue };
+            if *self.system.get_or_insert(frame.system) == frame.system {
+                self.message(&frame, board, now);
+            } else {
+                taken = Err(
+                    "it is of another MAVLink system than the first that was heard, which is shown until a restart",
+                );
+            }
         }
-        Ok(())
+        taken
     }
 
     fn message(&mut self, frame: &Frame, board: &Board, now: Instant) {
@@ -60,9 +68,7 @@ impl Link {
         let length = frame.payload.len().min(PAYLOAD);
         bytes[..length].copy_from_slice(&frame.payload[..length]);
         let float = |at| f64::from(f32::from_le_bytes(part(&bytes, at)));
-        let set = |name, value| {
-            board.set(name, value, now);
-        };
+        let set = |name, value| board.set(name, value, now);
         match frame.message {
             // SYS_STATUS: millivolts, unless they are not known.
             1 => {
@@ -85,9 +91,10 @@ impl Link {
             }
             // VFR_HUD: the altitude of what is below the surface is negative.
             74 => {
-                set("depth", -float(8));
+                if set("depth", -float(8)) {
+                    self.depth_by_autopilot = Some(now);
+                }
                 set("heading", f64::from(i16::from_le_bytes(part(&bytes, 16))));
-                self.depth_by_autopilot = Some(now);
             }
             // SCALED_PRESSURE2: hectopascals, and hundredths of degrees in the water.
             137 => {
@@ -130,15 +137,15 @@ fn frame(bytes: &[u8]) -> Result<(Option<Frame<'_>>, &[u8]), &'static str> {
     let length = usize::from(*bytes.get(1).ok_or(cut)?);
     let end = begin + length;
     let (whole, rest) = bytes.split_at_checked(end + 2 + behind).ok_or(cut)?;
-    let message = match begin {
-        6 => u32::from(whole[5]),
-        _ => u32::from_le_bytes([whole[7], whole[8], whole[9], 0]),
+    let (system, message) = match begin {
+        6 => (whole[3], u32::from(whole[5])),
+        _ => (whole[5], u32::from_le_bytes([whole[7], whole[8], whole[9], 0])),
     };
     let Some(extra) = extra(message) else { return Ok((None, rest)) };
     if calculate_crc(&whole[1..end], extra).to_le_bytes() != whole[end..end + 2] {
         return Err("the checksum of a frame is wrong");
     }
-    Ok((Some(Frame { message, payload: &whole[begin..end] }), rest))
+    Ok((Some(Frame { system, message, payload: &whole[begin..end] }), rest))
 }
 
 fn part<const N: usize>(bytes: &[u8; PAYLOAD], at: usize) -> [u8; N] {
@@ -152,9 +159,13 @@ mod tests {
 
     /// Of MAVLink 2.
     fn framed(message: u32, payload: &[u8]) -> Vec<u8> {
+        framed_by(1, message, payload)
+    }
+
+    fn framed_by(system: u8, message: u32, payload: &[u8]) -> Vec<u8> {
         let length = payload.len() as u8;
         let [low, middle, high, _] = message.to_le_bytes();
-        let header = [MAV_STX_V2, length, 0, 0, 7, 1, 1, low, middle, high];
+        let header = [MAV_STX_V2, length, 0, 0, 7, system, 1, low, middle, high];
         let mut frame = [&header[..], payload].concat();
         let checksum = calculate_crc(&frame[1..], extra(message).unwrap_or_default());
         frame.extend(checksum.to_le_bytes());
@@ -208,6 +219,17 @@ mod tests {
         assert_eq!(depth(start).as_deref(), Some("1.0 m"));
         link.take(&framed(137, &pressure(2013.25)), &board, start + BY_AUTOPILOT).expect("a frame");
         assert_eq!(depth(start + BY_AUTOPILOT).as_deref(), Some("9.9 m"));
+    }
+
+    #[test]
+    fn values_of_another_vehicle_are_not_taken() {
+        let (board, now, mut link) = (board(), Instant::now(), Link::default());
+        let heartbeat = [&[MAV_STX_V2, 9, 0, 0, 7, 255, 190, 0, 0, 0][..], &[0; 11]].concat();
+        assert_eq!(link.take(&heartbeat, &board, now), Ok(()), "a ground station");
+        link.take(&framed_by(3, 74, &hud(-2.0, 0)), &board, now).expect("the first");
+        let both = [framed_by(4, 74, &hud(-50.0, 0)), framed_by(3, 74, &hud(-2.5, 0))].concat();
+        assert!(link.take(&both, &board, now).is_err_and(|reason| reason.contains("another MAVLink system")));
+        assert_eq!(board.text("depth", now).as_deref(), Some("2.5 m"));
     }
 
     #[test]

@@ -7,8 +7,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use rov_common::api::TelemetryStats;
-use rov_common::net;
-use socket2::SockRef;
 use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 
@@ -67,7 +65,6 @@ impl Receivers {
             let socket = UdpSocket::bind(address).await;
             let socket = socket.with_context(|| format!("{option}{address}: cannot listen there"))?;
             // One that stays small loses what comes while this machine is busy; that costs values, and no more.
-            net::grow_buffers(&SockRef::from(&socket));
             let bound = socket.local_addr()?;
             sockets.push((form, socket, bound));
         }
