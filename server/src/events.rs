@@ -288,7 +288,8 @@ mod tests {
         slow.first.clear();
         assert_eq!(next(&mut slow).await, "Behind(1)");
         drop(slow);
-        let mut other = follow(0).expect("its place");
+        assert_eq!(follow(0).err(), Some(NoPlace::TakenByAddress));
+        let mut other = follow(MAX_READERS).expect("its place");
         other.first.clear();
         stop.cancel();
         assert_eq!(next(&mut other).await, "Stopping");

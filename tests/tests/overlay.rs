@@ -81,7 +81,7 @@ fn telemetry_is_told_as_events_and_is_unknown_when_it_is_old() {
     assert_eq!((text(&told, "depth").as_str(), &told["fields"]["heading"]["value"]), ("3.5 m", &json!(270.0)));
     let old = follower.wait_for("telemetry", |event| text(event, "depth") == "--");
     assert_eq!(old["fields"]["depth"]["value"], Value::Null);
-    assert!(old["fields"]["depth"]["age_ms"].as_u64().is_some_and(|age| age > 2000), "{old}");
+    assert!(old["fields"]["depth"]["age_ms"].as_u64().is_some_and(|age| age >= 2000), "{old}");
     let newer = Server::start(&[]).stats();
     assert_eq!(newer.telemetry, None, "nothing is received");
 }
