@@ -40,7 +40,8 @@ fn a_named_encoder_of_the_second_stream_that_hangs_is_waited_for_and_comes_back(
     until_true("it is back", wait::START, || second().state == StreamState::Running);
     let shown = spectator.shown();
     spectator.wait_for_shots(shown + 15);
-    assert_eq!((server.stream().restarts, pilot.report().sessions, spectator.report().sessions), (0, 1, 1));
+    // Who has seen nothing for so long may have begun anew.
+    assert_eq!((server.stream().restarts, pilot.report().sessions), (0, 1));
     [pilot, spectator].into_iter().for_each(|watcher| watcher.stop(&runtime));
     server.stop(&runtime);
 }

@@ -12,9 +12,11 @@ use tempfile::TempDir;
 use url::Url;
 
 fn fingerprint(server: &Server) -> String {
-    let log = server.process.stderr();
-    let shown = log.split("HTTPS with the certificate of SHA-256 ").nth(1).and_then(|rest| rest.get(..64));
-    shown.unwrap_or_else(|| panic!("a fingerprint in {log}")).to_owned()
+    wait::until("a fingerprint in the log", wait::SOON, || {
+        let log = server.process.stderr();
+        let shown = log.split("HTTPS with the certificate of SHA-256 ").nth(1);
+        shown.and_then(|rest| rest.get(..64)).map(str::to_owned)
+    })
 }
 
 /// `rov-client` whose certificates are kept below `state`.
