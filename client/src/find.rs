@@ -87,11 +87,9 @@ impl Located {
             );
             return Err(SessionError::no_way(reason));
         };
-        let stats = match (whep::stats(url, &config.http).await, self.by_name(wanted)) {
+        let stats = match (whep::stats(url, &config.http).await, self.by_name(wanted, &config.http)) {
             (Ok(stats), _) => stats,
-            (Err(error @ WhepError::Changed(_)), _) => {
-                return Err(SessionError::NoWay { reason: error.to_string(), is_final: true, is_denied: false });
-            }
+            (Err(WhepError::Changed(changed)), _) => return Err(SessionError::changed(&changed)),
             (Err(_), Some(named)) => return Ok(named),
             (Err(error), None) => {
                 let reason = format!("{} did not say what streams it has: {error}", self.label);
@@ -127,11 +125,25 @@ impl Located {
     }
 
     /// By RTSP alone a stream is found by its name, also where the server's HTTP is closed.
-    fn by_name(&self, wanted: &Wanted) -> Option<Self> {
+    fn by_name(&self, wanted: &Wanted, http: &Http) -> Option<Self> {
         let [Way::Rtsp(camera)] = self.ways.as_slice() else { return None };
         let mut url = camera.url().clone();
         url.set_path(&wanted.address_name()?);
-        Some(Self::named(Way::Rtsp(Camera::from(url)), self.label.clone(), None))
+        // A server of HTTPS has to show its certificate all the same.
+        Some(Self::named(Way::Rtsp(Camera::from(url)), self.label.clone(), self.pinned(http).cloned()))
+    }
+
+    /// Where it is asked, if that is by HTTPS.
+    fn pinned(&self, http: &Http) -> Option<&Url> {
+        self.stats.as_ref().filter(|url| http.is_pinned(url))
+    }
+
+    /// Has a server of HTTPS show its certificate, before anything of it is watched that proves nothing.
+    pub async fn prove(&self, http: &Http) -> Result<(), SessionError> {
+        match self.pinned(http) {
+            Some(url) => prove(url, &self.label, http).await.map(drop),
+            None => Ok(()),
+        }
     }
 
     /// The server, whichever of its streams was chosen.
@@ -177,19 +189,15 @@ impl Located {
     }
 
     /// How it is asked by `transport`. RTP and RTSP beside HTTPS neither are encrypted nor prove who is there: not before
-    /// it has shown its certificate, and without a login. What the user chose by `--transport` is the user's word.
+    /// it has shown its certificate, and without a login, unless the user chose it by `--transport`.
     pub fn http_for(&self, config: &SessionConfig, transport: Transport) -> Result<Http, String> {
         let mut http = config.http.clone();
-        let is_by_https = self.stats.as_ref().is_some_and(|url| http.is_pinned(url));
-        if transport == Transport::WebRtc || !is_by_https {
-            return Ok(http);
-        }
-        let is_chosen = config.transport == Some(transport);
-        if !is_chosen && !http.pins.is_proven(&self.address) {
+        let Some(url) = self.pinned(&http).filter(|_| transport != Transport::WebRtc) else { return Ok(http) };
+        if !http.is_proven(url) {
             return Err(format!("not tried, as {} has not shown its certificate by HTTPS", self.label));
         }
         if transport == Transport::Rtsp && http.login.is_some() {
-            if is_chosen {
+            if config.transport == Some(transport) {
                 tracing::warn!("--transport rtsp: RTSP is not encrypted, and the login may cross the network readable");
             } else {
                 tracing::warn!("{}: {LOGIN_KEPT_BACK}", self.label);
@@ -384,11 +392,6 @@ async fn named(config: &SessionConfig) -> Option<Result<Located, SessionError>> 
             let way = Way::Rtsp(camera.clone());
             let label = way.address();
             let is_pinned = stats.as_ref().is_some_and(|stats| config.http.is_pinned(stats));
-            if let Some(stats) = stats.as_ref().filter(|_| is_pinned)
-                && let Err(error) = prove(stats, &label, &config.http).await
-            {
-                return Some(Err(error));
-            }
             // Not asked for anything else: it may be a camera.
             let stats = stats.clone().filter(|_| is_pinned || config.stream.is_some());
             Ok(Located::named(way, label, stats))
@@ -473,14 +476,11 @@ async fn at(time: Option<Instant>) {
     }
 }
 
-/// Has a server whose certificate is known show it, before anything is watched that proves nothing.
-async fn prove(stats: &Url, label: &str, http: &Http) -> Result<(), SessionError> {
+/// Has a server of HTTPS show its certificate; and what it says of itself, or why it does not: it may want a login.
+async fn prove(stats: &Url, label: &str, http: &Http) -> Result<Result<Stats, WhepError>, SessionError> {
     let reason = match whep::stats(stats.clone(), http).await {
-        Err(error @ WhepError::Changed(_)) => {
-            return Err(SessionError::NoWay { reason: error.to_string(), is_final: true, is_denied: false });
-        }
-        // It may want a login: that it is there is enough.
-        _ if http.is_proven(stats) => return Ok(()),
+        Err(WhepError::Changed(changed)) => return Err(SessionError::changed(&changed)),
+        answer if http.is_proven(stats) => return Ok(answer),
         Err(error) => error.to_string(),
         Ok(_) => "it did not answer by HTTPS".to_owned(),
     };
@@ -493,10 +493,9 @@ async fn rtp_of_host(host: &RtpHost, source: &Source, http: &Http) -> Result<Loc
     let mut source = Source { from: Some(from), ..*source };
     let mut api = host.stats.clone();
     if let Some(url) = &api {
-        if http.is_pinned(url) {
-            prove(url, &host.name, http).await?;
-        }
-        match whep::stats(url.clone(), http).await {
+        let is_pinned = http.is_pinned(url);
+        let answer = if is_pinned { prove(url, &host.name, http).await? } else { whep::stats(url.clone(), http).await };
+        match answer {
             Ok(stats) if stats.rtp.is_none() => {
                 let reason = format!(
                     "{} does not send by rtp: start rov-server with rtp among its --transport, or this program without \
@@ -506,6 +505,8 @@ async fn rtp_of_host(host: &RtpHost, source: &Source, http: &Http) -> Result<Loc
                 return Err(SessionError::no_way(reason));
             }
             Ok(stats) => source = rtp_destination(&stats, from, 0).unwrap_or(source),
+            Err(WhepError::Changed(changed)) => return Err(SessionError::changed(&changed)),
+            Err(_) if is_pinned => {}
             // A sender of another make.
             Err(_) => api = None,
         }

@@ -65,6 +65,8 @@ pub enum Probe {
     Silent,
     /// A server of another make, which has no statistics.
     NoStatistics,
+    /// It shows another certificate than it had, or none; what to say of it.
+    Changed(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,6 +119,12 @@ pub fn advise(now: Instant, session: &Session) -> Advice {
     if let Some(reason) = &session.ended {
         return Advice::Leave(reason.clone());
     }
+    // What WebRTC brings is still of the one that proved its key; RTP and RTSP may be of another machine by now.
+    if let (Some((_, Probe::Changed(reason))), Supply::Stream | Supply::Destination) =
+        (&session.last_probe, session.supply)
+    {
+        return Advice::Leave(reason.clone());
+    }
     if session.goodbye {
         return match session.supply {
             Supply::Destination => Advice::Wait { reason: session.silence.clone(), probe: false },
@@ -150,6 +158,7 @@ fn without_packets(now: Instant, session: &Session, silent: Duration) -> Advice 
     let reason = match probe {
         Probe::Unknown => return Advice::Leave("the server has ended this session".to_owned()),
         Probe::Refused => return Advice::Leave("the server has stopped".to_owned()),
+        Probe::Changed(reason) => return Advice::Leave(reason.clone()),
         Probe::Serving { state: StreamState::Running, .. } if is_deaf => {
             return Advice::Leave("the server sends video, but none arrives".to_owned());
         }
@@ -252,6 +261,19 @@ mod tests {
         for probe in [Probe::Refused, Probe::Unknown] {
             assert!(matches!(advise(at(start, 1_100), &session(start, Some((1_050, probe)))), Advice::Leave(_)));
         }
+    }
+
+    #[test]
+    fn another_certificate_ends_what_proves_nothing_and_nothing_that_is_proven() {
+        let start = Instant::now();
+        let changed = || Some((500, Probe::Changed("another one".to_owned())));
+        let stream = Session { supply: Supply::Stream, last_packet: at(start, 590), ..session(start, changed()) };
+        let stream = Session { last_picture: at(start, 590), ..stream };
+        assert_eq!(advise(at(start, 600), &stream), Advice::Leave("another one".to_owned()));
+        let connection = Session { supply: Supply::Connection, ..stream };
+        assert_eq!(advise(at(start, 600), &connection), Advice::Live);
+        let silent = Session { last_packet: start, ..connection };
+        assert_eq!(advise(at(start, 1_500), &silent), Advice::Leave("another one".to_owned()));
     }
 
     #[test]

@@ -164,6 +164,8 @@ async fn visit(
         None => reason,
     };
     let mut is_astray = false;
+    // Anew in each visit: another machine may have the address by now.
+    let mut is_asked = false;
     loop {
         if next == ways.len() && next == 1 && config.transport.is_none() {
             ways.extend(server.other_ways(&config.http).await);
@@ -176,6 +178,10 @@ async fn visit(
             Some((before, _)) => format!("{} by {transport}, as {before} failed", server.label),
             None => server.label.clone(),
         }));
+        // By WebRTC it is asked by HTTPS anyway.
+        if !std::mem::replace(&mut is_asked, true) && transport != Transport::WebRtc {
+            server.prove(&config.http).await?;
+        }
         let latency = transport.decoder_latency(config.latency);
         let codec = way.codec().or(server.codec);
         let expected = codec.unwrap_or(Codec::H264);
@@ -209,9 +215,9 @@ async fn visit(
                 server.mark_refused(&guide.knowledge().heard);
                 return Err(SessionError::no_way(advised(error.to_string())));
             }
-            Err(error @ ConnectError::Whep(WhepError::Changed(_))) => {
+            Err(ConnectError::Whep(WhepError::Changed(changed))) => {
                 // Nor has another machine in its place.
-                return Err(SessionError::NoWay { reason: error.to_string(), is_final: true, is_denied: false });
+                return Err(SessionError::changed(&changed));
             }
             Err(error) => {
                 // It answered before: the link is down, and the other ways would take their time to find that out.
@@ -219,8 +225,8 @@ async fn visit(
                     return Err(SessionError::no_way(advised(error.to_string())));
                 }
                 is_astray |= error.is_unanswered();
-                is_final &= error.is_final();
-                is_denied &= error.is_denied();
+                is_final &= error.is_final(guide.has_stood());
+                is_denied &= error.is_denied(guide.has_stood());
                 let reason = if is_kept_back { format!("{error}. {LOGIN_KEPT_BACK}") } else { error.to_string() };
                 failed.push((transport, reason));
             }

@@ -12,7 +12,7 @@ use crate::receive::Transport;
 use crate::receive::rtp;
 use crate::receive::rtsp::Camera;
 use crate::streams::Wanted;
-use crate::whep::Http;
+use crate::whep::{Changed, Http};
 
 /// Which server to watch.
 #[derive(Clone, Debug)]
@@ -81,6 +81,11 @@ pub enum SessionError {
 }
 
 impl SessionError {
+    /// Another machine may be in the server's place.
+    pub fn changed(changed: &Changed) -> Self {
+        Self::NoWay { reason: changed.to_string(), is_final: true, is_denied: false }
+    }
+
     /// Trying again may help.
     pub fn no_way(reason: String) -> Self {
         Self::NoWay { reason, is_final: false, is_denied: false }

@@ -18,6 +18,9 @@ const WANTED_FOR: Duration = Duration::from_secs(10);
 const AGAIN: Duration = Duration::from_millis(500);
 /// After a failure.
 const AGAIN_AFTER_FAILURE: Duration = Duration::from_secs(3);
+/// The way of the quickest values counts for so long, and up to as long again: the two clocks drift apart by 0.1 s in it
+/// at most.
+const ZERO_PERIOD: Duration = Duration::from_secs(120);
 /// What is told in one line is some kilobytes.
 const LONGEST_LINE: u64 = 64 << 10;
 
@@ -50,9 +53,39 @@ struct Heard {
     overlays: BTreeMap<String, Overlay>,
     /// With when they came, or would have come if they had not waited on the way.
     newest: Option<(Telemetry, Instant)>,
-    /// Of all values of the connection, the earliest that the server's clock was at zero: the quickest had the shortest
-    /// way. What came later by it than it should waited behind others.
-    zero: Option<Instant>,
+    zero: Option<Zero>,
+}
+
+/// When the server's clock was at zero, by the values that had the shortest way: the earliest. What came later by it than
+/// it should waited behind others. It outlasts connections, as one may begin with values that waited.
+#[derive(Clone, Copy, Debug)]
+struct Zero {
+    /// Of the server: another one has another zero.
+    run: u32,
+    /// Since when the newest period goes on.
+    since: Instant,
+    newest: Instant,
+    /// Of the period before.
+    before: Instant,
+}
+
+impl Zero {
+    /// With a value that came `now` and says that the zero was then.
+    fn with(known: Option<Self>, run: u32, zero: Instant, now: Instant) -> Self {
+        let age = |known: &Self| now.saturating_duration_since(known.since);
+        let known = known.filter(|known| known.run == run && age(known) < ZERO_PERIOD * 2);
+        match known {
+            None => Self { run, since: now, newest: zero, before: zero },
+            Some(known) if age(&known) >= ZERO_PERIOD => {
+                Self { since: now, newest: zero, before: known.newest, ..known }
+            }
+            Some(known) => Self { newest: known.newest.min(zero), ..known },
+        }
+    }
+
+    fn earliest(&self) -> Instant {
+        self.newest.min(self.before)
+    }
 }
 
 impl Heard {
@@ -67,9 +100,9 @@ impl Heard {
                 if let Ok(newest) = serde_json::from_str::<Telemetry>(data) {
                     let since_start = Duration::from_millis(newest.at_ms);
                     let zero = now.checked_sub(since_start).unwrap_or(now);
-                    let zero = self.zero.map_or(zero, |before| before.min(zero));
+                    let zero = Zero::with(self.zero, newest.run, zero, now);
                     self.zero = Some(zero);
-                    self.newest = Some((newest, now.min(zero + since_start)));
+                    self.newest = Some((newest, now.min(zero.earliest() + since_start)));
                 }
             }
             _ => {}
@@ -157,7 +190,6 @@ impl Told {
         let mut state = lock(&self.0);
         if state.turn == turn {
             state.heard.overlays.clear();
-            state.heard.zero = None;
         }
         state.turn == turn
     }
@@ -230,6 +262,39 @@ mod tests {
         assert_eq!(depth(&heard, now), "Depth --");
         heard.take("telemetry", &at(6_200), now);
         assert_eq!(depth(&heard, now), "Depth 3.5 m");
+    }
+
+    /// What a value of `run` shows that was so `ms` after the start and comes then.
+    fn shown(heard: &mut Heard, run: u32, ms: u64, now: Instant) -> String {
+        heard.take("overlay", OVERLAY, now);
+        let run = format!("{{\"run\":{run},\"at_ms\":{ms},\"fields\"");
+        heard.take("telemetry", &VALUES.replace("{\"fields\"", &run), now);
+        heard.written("stream1", now).expect("an overlay").lines[2].clone()
+    }
+
+    #[test]
+    fn a_connection_that_begins_with_what_waited_does_not_make_it_new_and_another_run_begins_anew() {
+        let (told, turn) = wanted();
+        let start = Instant::now() + Duration::from_secs(100);
+        let at = |ms| start + Duration::from_millis(ms);
+        let shown = |run, ms, now| shown(&mut lock(&told.0).heard, run, ms, now);
+        assert_eq!(shown(7, 5_000, at(0)), "Depth 3.5 m");
+        // All of the next connection come 1.2 s late.
+        assert!(told.begin(turn));
+        assert_eq!(shown(7, 35_000, at(31_200)), "Depth --");
+        assert_eq!(shown(7, 36_000, at(32_200)), "Depth --");
+        assert!(told.begin(turn));
+        assert_eq!(shown(8, 2_000, at(40_000)), "Depth 3.5 m", "the server was started again");
+    }
+
+    #[test]
+    fn clocks_that_drift_apart_make_no_value_old() {
+        let (mut heard, start) = (Heard::default(), Instant::now() + Duration::from_secs(100_000));
+        // The server's is slower by 50 ppm: 1.8 s in ten hours. It is silent for a while as well.
+        for minute in (0..600_u64).filter(|minute| !(200..260).contains(minute)) {
+            let ms = minute * 60_000;
+            assert_eq!(shown(&mut heard, 7, ms - ms / 20_000, start + Duration::from_millis(ms)), "Depth 3.5 m");
+        }
     }
 
     #[test]

@@ -25,8 +25,10 @@ use crate::receive::rtsp::Camera;
 /// Attempts to connect, one after the other. The system repeats a lost SYN after a second, which is long for a LAN.
 const CONNECT_TIMEOUTS: [Duration; 3] =
     [Duration::from_millis(250), Duration::from_millis(500), Duration::from_millis(1_250)];
-const OFFER_TIMEOUT: Duration = Duration::from_secs(5);
-const STATS_TIMEOUT: Duration = Duration::from_millis(1_000);
+/// Of what a session begins with: over a slow link HTTPS takes a second, and nothing is shown without.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// Of what is asked in a session.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Of a connection as a whole: it is opened again then, as one over a link that is lost shows no end.
 const EVENTS_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_REDIRECTS: usize = 3;
@@ -227,17 +229,25 @@ pub async fn delete(answer: &Answer, http: &Http) -> Result<(), WhepError> {
     let http = http.clone();
     blocking(move || {
         let delete = |agent: &ureq::Agent, url: &str, login: Option<&str>| by(agent.delete(url), login).call();
-        http.ask((&endpoint, &resource), STATS_TIMEOUT, delete).map(drop)
+        http.ask((&endpoint, &resource), PROBE_TIMEOUT, delete).map(drop)
     })
     .await
 }
 
-/// `GET /api/stats` of a rov-server.
+/// `GET /api/stats` of a rov-server, before a session.
 pub async fn stats(url: Url, http: &Http) -> Result<Stats, WhepError> {
+    stats_within(BEGIN_TIMEOUT, url, http).await
+}
+
+/// As [`stats`], in a session: an answer that takes long is none.
+pub async fn probe(url: Url, http: &Http) -> Result<Stats, WhepError> {
+    stats_within(PROBE_TIMEOUT, url, http).await
+}
+
+async fn stats_within(timeout: Duration, url: Url, http: &Http) -> Result<Stats, WhepError> {
     let http = http.clone();
     blocking(move || {
-        let (url, mut reply) =
-            http.ask((&url, &url), STATS_TIMEOUT, |agent, url, login| by(agent.get(url), login).call())?;
+        let (url, mut reply) = http.ask((&url, &url), timeout, |agent, url, login| by(agent.get(url), login).call())?;
         let text = body(&mut reply, &url)?;
         match reply.status().as_u16() {
             200..=299 => serde_json::from_str(&text).map_err(|e| WhepError::NotWhep { url, reason: e.to_string() }),
@@ -265,7 +275,7 @@ fn no_answer(url: &Url, error: &ureq::Error) -> WhepError {
 }
 
 fn offer_blocking(endpoint: &Url, sdp: &str, http: &Http) -> Result<Answer, WhepError> {
-    let (url, mut reply) = http.ask((endpoint, endpoint), OFFER_TIMEOUT, |agent, url, login| {
+    let (url, mut reply) = http.ask((endpoint, endpoint), BEGIN_TIMEOUT, |agent, url, login| {
         let request = by(agent.post(url), login).header("Content-Type", "application/sdp");
         request.header("Accept", "application/sdp").send(sdp)
     })?;

@@ -87,6 +87,9 @@ pub struct Field {
 /// As `telemetry`: all values, ten times a second at most.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Telemetry {
+    /// Random at each start of the server, at which `at_ms` begins anew.
+    #[serde(default)]
+    pub run: u32,
     /// By a clock of the server's that never steps, when they were so: what comes late by it has waited on the way.
     #[serde(default)]
     pub at_ms: u64,
@@ -148,6 +151,7 @@ mod tests {
     fn told(age_ms: u64) -> Telemetry {
         let value = Value { value: Some(12.3), text: "12.3 m".to_owned(), age_ms };
         Telemetry {
+            run: 0,
             at_ms: 0,
             fields: BTreeMap::from([("depth".to_owned(), value)]),
             times: BTreeMap::from([("stream1".to_owned(), "12:00:00".to_owned())]),

@@ -98,10 +98,23 @@ pub fn limit_attempts(source: &gst::Element) {
     });
 }
 
-/// Whether the camera refused who asks: by 401, or by 403, as some do with a wrong password or whom they have locked out.
-pub fn is_refused(error: &gst::message::Error, camera: &CameraUrl) -> bool {
+/// How a camera refuses who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// By 401.
+    Login,
+    /// By 403, where it was given a login: as some do with a wrong password, and others while they are busy, or with whom
+    /// they have locked out.
+    Forbidden,
+}
+
+/// Whether it did.
+pub fn refusal(error: &gst::message::Error, camera: &CameraUrl) -> Option<Refusal> {
+    if error.error().matches(gst::ResourceError::NotAuthorized) {
+        return Some(Refusal::Login);
+    }
     let status = || error.details().and_then(|details| details.get::<u32>("rtsp-status-code").ok());
-    error.error().matches(gst::ResourceError::NotAuthorized) || camera.credentials().is_some() && status() == Some(403)
+    (camera.credentials().is_some() && status() == Some(403)).then_some(Refusal::Forbidden)
 }
 
 /// None for what is no request.

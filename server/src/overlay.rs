@@ -21,7 +21,8 @@ const REMIND: Duration = Duration::from_secs(1);
 /// Of all streams, in the order of the configuration.
 #[derive(Debug)]
 pub struct Overlays {
-    /// Of the clock in what clients are told.
+    /// Of the clock in what clients are told, and which start of the server it is.
+    run: u32,
     started: Instant,
     board: Arc<Board>,
     all: Vec<Arc<Overlay>>,
@@ -61,7 +62,7 @@ impl Overlays {
                 state: Mutex::new(State { config: config.clone(), obstacle: None }),
             })
         });
-        Self { started: Instant::now(), all: all.collect(), board }
+        Self { run: rand::random(), started: Instant::now(), all: all.collect(), board }
     }
 
     pub fn all(&self) -> &[Arc<Overlay>] {
@@ -77,7 +78,7 @@ impl Overlays {
         let clients = self.all.iter().filter(|overlay| overlay.config().drawn.is_for_clients());
         let times = clients.filter_map(|overlay| Some((overlay.stream.clone(), overlay.config().time()?)));
         let at_ms = now.saturating_duration_since(self.started).as_millis() as u64;
-        Telemetry { at_ms, fields: self.board.values(now), times: times.collect::<BTreeMap<_, _>>() }
+        Telemetry { run: self.run, at_ms, fields: self.board.values(now), times: times.collect::<BTreeMap<_, _>>() }
     }
 
     /// Tells those who follow `events` what is to be written, when that changes, and the values.

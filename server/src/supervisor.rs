@@ -86,6 +86,8 @@ struct Trial {
     before: Arc<CameraConfig>,
     /// Whose settings were changed; none: those of the camera.
     stream: Option<usize>,
+    /// It was put off, and no pipeline has begun with it.
+    is_next: bool,
 }
 
 impl Trial {
@@ -117,7 +119,7 @@ pub async fn run(
     let mut has_worked = false;
     let mut complaints = Repeats::default();
     let mut choice = Choice::default();
-    let mut trial = None;
+    let mut trial: Option<Trial> = None;
     loop {
         let (camera, rows) = (current.get(), encoders.rows());
         let camera_now = Arc::clone(&camera);
@@ -138,6 +140,9 @@ pub async fn run(
                     encoders.turn_off(&mut plan);
                     choice.say(&camera.name, &plan);
                     let (found, text) = (plan.found.clone(), plan.text());
+                    if let Some(trial) = &mut trial {
+                        trial.is_next = false;
+                    }
                     let asked = Changes { asks: &mut asks, trial: &mut trial };
                     match run_once(plan, !complaints.any(), &around, &mut encoders, &mut controls, asked).await? {
                         RunEnd::Stopped => return Ok(Outcome::Stopped),
@@ -149,7 +154,7 @@ pub async fn run(
                             let hangs = around.hanging.holds(&text);
                             let reason = match &trial {
                                 // What was changed is to blame, not the encoder.
-                                Some(trial) if trial.is_of(&failure) => failure.to_string(),
+                                Some(trial) if !trial.is_next && trial.is_of(&failure) => failure.to_string(),
                                 _ => encoders.failed(&current.get(), &failure, &well_for, hangs).await,
                             };
                             let well_for = well_for.into_iter().flatten().max();
@@ -167,11 +172,19 @@ pub async fn run(
                             }
                             reason
                         }
-                        RunEnd::Denied(reason) => {
-                            least = refusals.next_delay();
-                            format!("{reason}; next attempt in {} s, as cameras lock out after some", least.as_secs())
+                        RunEnd::Denied { reason, if_right, well_for } => {
+                            has_worked |= well_for.iter().any(Option::is_some);
+                            match if_right.filter(|_| has_worked) {
+                                Some(reason) => reason,
+                                None => {
+                                    least = refusals.next_delay();
+                                    let seconds = least.as_secs();
+                                    format!("{reason}; next attempt in {seconds} s, as cameras lock out after some")
+                                }
+                            }
                         }
                         RunEnd::LosesPackets => {
+                            has_worked = true;
                             lock(&around.links.path).change();
                             tracing::warn!(camera = camera.name, "{LOSES_PACKETS}");
                             set_stopped(streams, StreamState::Restarting, LOSES_PACKETS);
@@ -192,7 +205,7 @@ pub async fn run(
                 }
             },
         };
-        if let Some(Trial { ask, before, .. }) = trial.take() {
+        if let Some(Trial { ask, before, .. }) = trial.take_if(|trial| !trial.is_next) {
             tracing::warn!(camera = camera.name, "the changed settings do not work: {reason}; going back");
             let failed = current.get();
             around.set(Arc::clone(&before));
@@ -216,18 +229,24 @@ pub async fn run(
             () = tokio::time::sleep(pause) => {}
             Some(ask) = asks.recv() => tokio::select! {
                 () = shutdown.cancelled() => return Ok(Outcome::Stopped),
-                () = take_change(ask, &around, &mut encoders) => {}
+                () = take_change(ask, &around, &mut encoders, &mut trial) => {}
             },
         }
     }
 }
 
 /// While no pipeline is at work, what is wanted of the camera is for the next one, which is tried at once then.
-async fn take_change(ask: Ask, around: &Surroundings, encoders: &mut Encoders) {
+async fn take_change(ask: Ask, around: &Surroundings, encoders: &mut Encoders, trial: &mut Option<Trial>) {
     let before = around.current.get();
     let result = match ask.wanted.of(&before) {
         Ok(changed) => encoders.fit(&before, &changed).await.map(|()| {
             around.set(Arc::new(changed));
+            // Nor does it go back behind what is wanted now.
+            if let Some(trial) = trial
+                && let Ok(before) = ask.wanted.of(&trial.before)
+            {
+                trial.before = Arc::new(before);
+            }
             Applied::AtStart
         }),
         Err(refused) => Err(refused),

@@ -15,7 +15,10 @@ const LEAST_PX = 13
 const overlays = new Map()
 /** The newest values, and when they came, or would have come if they had not waited on the way. */
 let newest = null, at = 0
-/** Of all values of the connection, the earliest that the server's clock was at zero; null before the first. */
+/** The way of the quickest values counts for so long, and up to as long again: clocks drift apart. */
+const ZERO_MS = 120_000
+/** When the server's clock was at zero, as `zeroWith` has it. It outlasts connections, as one may begin with values that
+    waited; null before the first. */
 let zero = null
 
 /** Each ends that the server is listened to. */
@@ -28,20 +31,29 @@ export function follow(isWanted) {
   overlays.clear()
   leave = isWanted ? [
     // What was so before may be other by now.
-    listen("connected", () => {
-      overlays.clear()
-      zero = null
-    }),
+    listen("connected", () => overlays.clear()),
     listen("overlay", overlay => overlays.set(overlay.stream, overlay)),
     listen("telemetry", values => {
       newest = values
-      zero = Math.min(zero ?? Infinity, clock() - values.at_ms)
-      at = Math.min(clock(), zero + values.at_ms)
+      const now = clock()
+      zero = zeroWith(zero, values.run, now - values.at_ms, now)
+      at = Math.min(now, earliest(zero) + values.at_ms)
     }),
   ] : []
   // What is so is told at the beginning of a connection.
   if (isWanted) reconnect()
 }
+
+/** As rov-client's `told` has it: the earliest zero of the newest values of this run of the server and of the period
+    before, with a value that came `now` and says that it was at `seen`. */
+export function zeroWith(known, run, seen, now) {
+  const age = now - known?.since
+  if (known?.run !== run || age >= 2 * ZERO_MS) return { run, since: now, newest: seen, before: seen }
+  if (age >= ZERO_MS) return { run, since: now, newest: seen, before: known.newest }
+  return { ...known, newest: Math.min(known.newest, seen) }
+}
+
+export const earliest = ({ newest, before }) => Math.min(newest, before)
 
 /** The lines of an overlay, where its values came so long ago. As `common`'s `overlay` has them. */
 export function linesOf(overlay, values, sinceMs) {

@@ -1,5 +1,8 @@
-// Cases for server/web/advice.js, mjpeg.js and lineup.js; gives what does not hold.
-async function check({ advise, view, tabTitle, retryDelay, snapshotName, duration }, { Parts, watch }, { lineup, tiles, told }) {
+// Cases for server/web/advice.js, mjpeg.js, lineup.js and written.js; gives what does not hold.
+async function check(
+  { advise, view, tabTitle, retryDelay, snapshotName, duration }, { Parts, watch }, { lineup, tiles, told },
+  { zeroWith, earliest },
+) {
   const wrong = []
   const expect = (what, is, wanted) => { if (is !== wanted) wrong.push(`${what}: ${is}, not ${wanted}`) }
   const fresh = {
@@ -108,6 +111,18 @@ async function check({ advise, view, tabTitle, retryDelay, snapshotName, duratio
   expect("each camera by its smallest stream", seen, "1 bow stream2, 2 arm arm/small, 3 hand hand/stream1")
   const one = tiles(lineup([camera("bow", "stream1", 40, 30), camera("bow", "stream2", 20, 15)]))
   expect("each stream of one camera", one.map(({ title }) => title).join(), "bow/stream1,bow/stream2")
+
+  // Values of a server whose clock is slower by 50 ppm: 1.8 s in ten hours.
+  let zero = null, oldest = 0
+  for (let now = 0; now < 36_000_000; now += 60_000) {
+    const at = now * 0.99995
+    zero = zeroWith(zero, 7, now - at, now)
+    oldest = Math.max(oldest, now - earliest(zero) - at)
+  }
+  expect("clocks that drift apart make no value old", oldest < 50, true)
+  const late = zeroWith(zeroWith(null, 7, 1000, 6000), 7, 2200, 40_000)
+  expect("a connection that begins with what waited", earliest(late), 1000)
+  expect("another run of the server begins anew", earliest(zeroWith(late, 8, 39_000, 41_000)), 39_000)
 
   // A server that says nothing, with all its time over at once.
   const { fetch, setTimeout } = globalThis

@@ -35,9 +35,9 @@ impl Refusing {
         Self::with(port, challenges, false, |_| None)
     }
 
-    /// As [`Self::start`], at any port, and answers a password by 403.
-    pub fn forbidding(challenges: &[&str]) -> Self {
-        Self::with(0, challenges, false, |_| Some("403 Forbidden\r\n".to_owned()))
+    /// As [`Self::start`], and answers a password by 403.
+    pub fn forbidding(port: u16, challenges: &[&str]) -> Self {
+        Self::with(port, challenges, false, |_| Some("403 Forbidden\r\n".to_owned()))
     }
 
     /// As [`Self::start`], by TLS, with the certificate of [`crate::camera`].

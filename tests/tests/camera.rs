@@ -268,7 +268,7 @@ fn a_wrong_path_and_a_wrong_password_are_said_and_no_password_is_shown() {
 #[test]
 fn a_refused_password_is_tried_rarely() {
     let challenges = &["Digest realm=\"cam\", nonce=\"1\""];
-    let cameras = [Refusing::start(0, challenges), Refusing::forbidding(challenges)];
+    let cameras = [Refusing::start(0, challenges), Refusing::forbidding(0, challenges)];
     let servers = cameras.each_ref().map(|camera| {
         let url = format!("rtsp://pilot:12#34@127.0.0.1:{}/cam", camera.port);
         Server::start(&["--source", "rtsp", "--url", &url, "-v"])
@@ -288,6 +288,25 @@ fn a_refused_password_is_tried_rarely() {
     let mut client = client_process(&["--headless", "--url", &url]);
     assert_eq!(client.wait(wait::START), 2, "{}", client.stderr());
     assert!(client.stderr().contains("refused the user name or the password"), "{}", client.stderr());
+}
+
+#[test]
+fn a_password_that_was_right_is_tried_again_soon_where_the_camera_is_busy() {
+    let settings = Settings { user: Some(("pilot", "deep", true)), tcp_only: true, ..Settings::default() };
+    let camera = Camera::with(&with_tap(), settings);
+    let port = camera.port;
+    let url = format!("rtsp://pilot:deep@127.0.0.1:{port}/cam");
+    let server = Server::start(&["--source", "rtsp", "--url", &url]);
+    server.wait_until_running();
+    drop(camera);
+    // As one that still has the session of before, and takes no other.
+    let busy = Refusing::forbidding(port, &["Digest realm=\"cam\", nonce=\"1\""]);
+    let reason = wait_for_reason(&server, "it took the password before");
+    assert!(!reason.contains("correct --url"), "{reason}");
+    until_true("it is tried again soon", wait::SOON, || busy.attempts() > 2);
+    drop(busy);
+    let _camera = Camera::with(&with_tap(), Settings { port, ..settings });
+    server.wait_until_running();
 }
 
 #[test]

@@ -437,7 +437,7 @@ fn the_decisions_of_the_page_hold() {
     let failures = chromium.evaluate(
         &page,
         &format!(
-            "Promise.all(['advice', 'mjpeg', 'lineup'].map(name => import(`/${{name}}.js`))).then(modules => {{ {}; \
+            "Promise.all(['advice', 'mjpeg', 'lineup', 'written'].map(name => import(`/${{name}}.js`))).then(modules => {{ {}; \
              return check(...modules) }})",
             include_str!("../src/advice_cases.js")
         ),

@@ -246,6 +246,22 @@ fn failed_logins_of_an_address_count_over_all_protocols_together() {
 }
 
 #[test]
+fn a_recorder_with_an_old_password_keeps_nobody_else_of_its_address_out() {
+    let guarded = Guarded::start("view = 'requires-login'", &[]);
+    let plain = Server::start(&["--user", "guest", "--password", "shallow", "--rtsp-basic-auth"]);
+    for server in [&guarded.server, &plain] {
+        let rtsp = server.rtsp.clone().expect("RTSP");
+        // Each on a connection of its own: a recorder comes again and again.
+        for _ in 0..80 {
+            assert_eq!(describe(&rtsp, Some(&basic("guest", "old"))), 401);
+        }
+        let log = server.process.stderr();
+        assert!(!log.contains("failed logins from"), "{log}");
+        assert_eq!(get_as(&server.url("/api/stats"), Some(&basic("guest", "shallow"))).status, 200);
+    }
+}
+
+#[test]
 fn only_a_controller_changes_settings_and_no_page_of_another_origin_does() {
     let guarded = Guarded::start("", &[]);
     let server = &guarded.server;

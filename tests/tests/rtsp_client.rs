@@ -159,6 +159,23 @@ fn a_password_that_is_refused_in_the_middle_of_a_dive_is_tried_rarely() {
 }
 
 #[test]
+fn a_camera_that_is_busy_for_a_moment_is_tried_again_soon() {
+    let settings = Settings { user: Some(("pilot", "deep", true)), tcp_only: true, ..Settings::default() };
+    let camera = Camera::with(&usual(), settings);
+    let (port, url) = (camera.port, url_with_user(&camera, "pilot:deep"));
+    let runtime = Runtime::new().expect("a runtime");
+    let watcher = Watcher::start(&runtime, &["--url", &url]);
+    watcher.wait_for_shots(5);
+    drop(camera);
+    let busy = Refusing::forbidding(port, &["Digest realm=\"cam\", nonce=\"1\""]);
+    until_true("it is tried again soon", wait::SOON, || busy.attempts() > 2);
+    drop(busy);
+    let _camera = Camera::with(&usual(), Settings { port, ..settings });
+    watcher.wait_for_shots(watcher.shown() + 5);
+    watcher.stop(&runtime);
+}
+
+#[test]
 fn a_redirection_uses_up_no_attempt_and_one_in_circles_ends() {
     let settings = Settings { user: Some(("pilot", "deep", true)), ..Settings::default() };
     let camera = Camera::with(&usual(), settings);

@@ -7,6 +7,7 @@ use std::process::Command;
 use rov_tests::http;
 use rov_tests::process::{Process, binary, program};
 use rov_tests::programs::{Server, free_udp_port};
+use rov_tests::rtp::free_rtp_port;
 use rov_tests::wait;
 use tempfile::TempDir;
 use url::Url;
@@ -64,7 +65,10 @@ fn rov_client_takes_what_it_saw_first_and_nothing_else_until_the_user_says_so() 
     let (known, discovery) = (folder(), free_udp_port().to_string());
     // The same each time: the server's id comes from it, too.
     let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a port").port().to_string();
-    let start = || Server::start(&["--tls", "--discovery-port", &discovery, "--signal-port", &port]);
+    let rtp_port = free_rtp_port().to_string();
+    let args = ["--tls", "--discovery-port", &discovery, "--signal-port", &port];
+    let all = ["--transport", "webrtc,rtp,rtsp", "--rtp-host", "127.0.0.1", "--rtp-port", &rtp_port];
+    let start = || Server::start(&[&args[..], &all].concat());
     let server = start();
     let first = fingerprint(&server);
     let named = format!("https://{}/whep", server.address);
@@ -79,8 +83,14 @@ fn rov_client_takes_what_it_saw_first_and_nothing_else_until_the_user_says_so() 
     let other = start();
     let second = fingerprint(&other);
     assert_ne!(first, second);
-    for args in [&["--discovery-port", &discovery, "--no-wait"][..], &["--url", &named, "--no-wait"]] {
-        let mut refused = client(&known, args);
+    let found = ["--discovery-port", &discovery];
+    for args in [
+        &found[..],
+        &[&found[..], &["--transport", "rtsp"]].concat(),
+        &[&found[..], &["--transport", "rtp"]].concat(),
+        &["--url", &named],
+    ] {
+        let mut refused = client(&known, &[args, &["--no-wait"]].concat());
         assert_eq!(refused.wait(wait::START), 2, "{}", refused.stderr());
         let log = refused.stderr();
         assert!(log.contains("HAS CHANGED") && log.contains(&first) && log.contains(&second), "{log}");

@@ -176,10 +176,10 @@ impl ConnectError {
         self.is_unreachable() || matches!(self, Self::NoPath { .. } | Self::Rtsp(rtsp::RtspError::NoAnswer { .. }))
     }
 
-    /// Trying again cannot help.
-    pub fn is_final(&self) -> bool {
+    /// Trying again cannot help. `was_right`: a password was taken before.
+    pub fn is_final(&self, was_right: bool) -> bool {
         match self {
-            Self::Rtsp(error) => error.is_final(),
+            Self::Rtsp(error) => error.is_final(was_right),
             Self::Whep(error) => {
                 matches!(error, WhepError::Changed(_) | WhepError::NoLogin { .. } | WhepError::WrongLogin { .. })
             }
@@ -187,13 +187,13 @@ impl ConnectError {
         }
     }
 
-    /// The password was refused: more attempts may lock out.
-    pub fn is_denied(&self) -> bool {
-        matches!(
-            self,
-            Self::Rtsp(rtsp::RtspError::WrongPassword { .. } | rtsp::RtspError::UnknownDigest { .. })
-                | Self::Whep(WhepError::WrongLogin { .. })
-        )
+    /// The password was refused: more attempts may lock out. `was_right`: it was taken before.
+    pub fn is_denied(&self, was_right: bool) -> bool {
+        match self {
+            Self::Rtsp(error) => error.is_denied(was_right),
+            Self::Whep(error) => matches!(error, WhepError::WrongLogin { .. }),
+            _ => false,
+        }
     }
 }
 

@@ -54,6 +54,11 @@ pub enum RtspError {
          or what stands in --url"
     )]
     WrongPassword { address: String },
+    #[error(
+        "{address} refused the user name or the password (403), or has as many viewers as it takes: correct --user and \
+         --password (or the variable ROV_PASSWORD), or what stands in --url"
+    )]
+    Forbidden { address: String },
     #[error("{address} {}", unknown_digest_advice(.algorithm))]
     UnknownDigest { address: String, algorithm: String },
     #[error("{address}: {}", Trust::advice(.fingerprint))]
@@ -78,17 +83,22 @@ pub enum RtspError {
 }
 
 impl RtspError {
-    /// Cameras lock out whoever tries a wrong password again and again.
-    pub fn is_final(&self) -> bool {
-        matches!(
-            self,
-            Self::NoPassword { .. }
-                | Self::WrongPassword { .. }
-                | Self::UnknownDigest { .. }
-                | Self::NotTrusted { .. }
-                | Self::NoVideo { .. }
-                | Self::MissingElement(_)
-        )
+    /// Cameras lock out whoever tries a wrong password again and again. `was_right`: it was taken before.
+    pub fn is_denied(&self, was_right: bool) -> bool {
+        match self {
+            Self::WrongPassword { .. } | Self::UnknownDigest { .. } => true,
+            Self::Forbidden { .. } => !was_right,
+            _ => false,
+        }
+    }
+
+    /// Trying again cannot help. `was_right`: the password was taken before.
+    pub fn is_final(&self, was_right: bool) -> bool {
+        self.is_denied(was_right)
+            || matches!(
+                self,
+                Self::NoPassword { .. } | Self::NotTrusted { .. } | Self::NoVideo { .. } | Self::MissingElement(_)
+            )
     }
 }
 
@@ -415,10 +425,11 @@ fn explain(shared: &Shared, error: &gst::message::Error) -> RtspError {
     if let Some(fingerprint) = lock(&shared.untrusted).clone() {
         return RtspError::NotTrusted { address, fingerprint };
     }
-    if rtspsrc::is_refused(error, camera) {
+    if let Some(refusal) = rtspsrc::refusal(error, camera) {
         let unknown = camera.credentials().and_then(|_| rtspsrc::unknown_digest(camera, &shared.trust));
         return match (camera.credentials(), unknown) {
             (Some(_), Some(algorithm)) => RtspError::UnknownDigest { address, algorithm },
+            (Some(_), None) if refusal == rtspsrc::Refusal::Forbidden => RtspError::Forbidden { address },
             (Some(_), None) => RtspError::WrongPassword { address },
             (None, _) => RtspError::NoPassword { address },
         };

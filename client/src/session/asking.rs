@@ -73,7 +73,7 @@ impl Asking {
         let Some(question) = &mut self.question else { return std::future::pending().await };
         let answer = question.await.unwrap_or(Answer::from(Probe::Silent));
         self.question = None;
-        self.has_figures = answer.probe != Probe::NoStatistics;
+        self.has_figures = !matches!(answer.probe, Probe::NoStatistics | Probe::Changed(_));
         answer
     }
 }
@@ -89,13 +89,16 @@ impl Drop for Asking {
 /// What the server says of itself.
 async fn probe(url: Option<Url>, (viewer_id, stream): (Option<String>, String), http: &Http) -> Answer {
     let Some(url) = url else { return Probe::NoStatistics.into() };
-    match whep::stats(url, http).await {
+    match whep::probe(url, http).await {
         Ok(stats) => Answer { stats: Some(Box::new(stats.clone())), ..judged(stats, viewer_id.as_deref(), &stream) },
         Err(WhepError::Closed { .. }) => Probe::Refused.into(),
         Err(WhepError::Unreachable { .. }) => Probe::Silent.into(),
+        Err(WhepError::Changed(changed)) => {
+            tracing::error!("{changed}");
+            Probe::Changed(changed.to_string()).into()
+        }
         Err(
-            WhepError::Changed(_)
-            | WhepError::NoLogin { .. }
+            WhepError::NoLogin { .. }
             | WhepError::WrongLogin { .. }
             | WhepError::Refused { .. }
             | WhepError::NotWhep { .. },
@@ -127,9 +130,46 @@ fn judged(stats: Stats, viewer_id: Option<&str>, asked: &str) -> Answer {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+
     use rov_common::api::{StreamStats, ViewerStats};
 
     use super::*;
+
+    /// Closes each connection after it has said something that is no TLS, `after` so long.
+    fn in_clear(after: Duration) -> Url {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = Url::parse(&format!("https://{}/api/stats", listener.local_addr().expect("bound"))).expect("a URL");
+        std::thread::spawn(move || {
+            for mut client in listener.incoming().flatten() {
+                std::thread::spawn(move || {
+                    std::thread::sleep(after);
+                    let _ = client.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
+                    // Until the client has read it.
+                    let _ = client.read_to_end(&mut Vec::new());
+                });
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn whoever_has_no_certificate_in_the_place_of_a_server_that_had_one_is_told() {
+        let (url, http) = (in_clear(Duration::ZERO), Http::default());
+        let address = url.authority();
+        http.pins.judge(address, &"a".repeat(64)).expect("the first");
+        let answer = probe(Some(url.clone()), (None, String::new()), &http).await;
+        assert!(matches!(&answer.probe, Probe::Changed(reason) if reason.contains(address)), "{:?}", answer.probe);
+    }
+
+    /// As over a link with a round trip of more than half a second.
+    #[tokio::test]
+    async fn before_a_session_a_slow_link_has_its_time() {
+        let (url, http) = (in_clear(Duration::from_millis(600)), Http::default());
+        http.pins.judge(url.authority(), &"a".repeat(64)).expect("the first");
+        let answer = whep::stats(url, &http).await;
+        assert!(matches!(&answer, Err(WhepError::Changed(_))), "{answer:?}");
+    }
 
     #[test]
     fn a_viewer_that_is_sent_nothing_before_the_next_keyframe_is_told_from_one_that_receives_nothing() {

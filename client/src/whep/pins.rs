@@ -230,6 +230,9 @@ impl Pins {
 /// What the file holds. One that holds anything else, too, is set aside, and what could be read of it is kept.
 fn read(file: &Path) -> io::Result<List> {
     let Some(text) = state_file::read(file, LARGEST_FILE)? else { return Ok(List::new()) };
+    let is_too_large = std::fs::metadata(file)?.len() > LARGEST_FILE;
+    // The last line of what was read may be cut off.
+    let text = if is_too_large { text.rsplit_once('\n').map_or("", |(whole, _)| whole) } else { &text };
     let line = |line: &str| {
         let (pin, name) = line.split_once(' ').filter(|(_, name)| !name.contains(char::REPLACEMENT_CHARACTER))?;
         Some((name.to_owned(), key_of(pin)?))
@@ -237,17 +240,17 @@ fn read(file: &Path) -> io::Result<List> {
     let lines = || text.split('\n').filter(|line| !line.is_empty());
     let pins: List = lines().filter_map(line).collect();
     let lost = lines().count() - pins.len();
-    let is_too_large = text.is_empty() && std::fs::metadata(file)?.len() > 0;
     if lost > 0 || is_too_large {
         let aside = state_file::set_aside(file)?;
         write(file, &pins)?;
         tracing::error!(
-            "{} IS BROKEN and was set aside as {}: {} certificates are known of it, those in {lost} other lines are not. A \
-             server that is now said to be seen for the first time may be another machine: compare its certificate with \
-             what rov-server logs",
+            "{} IS BROKEN and was set aside as {}: {} certificates are known of it; {lost} lines were not readable{}. A server \
+             that is now said to be seen for the first time may be another machine: compare its certificate with what \
+             rov-server logs",
             file.display(),
             aside.display(),
             pins.len(),
+            if is_too_large { ", and nothing behind the first MiB was read" } else { "" },
         );
     }
     Ok(pins)
@@ -473,6 +476,12 @@ mod tests {
         let pins = Pins::load(Some(file.clone()), None);
         assert!(pins.judge("10.0.0.1:8080", &pin("b")).is_err(), "what could be read is known");
         assert_eq!(std::fs::read(file.with_extension("broken")).expect("set aside"), broken);
+        // Larger than any of ours; its last line that is read is cut off, and would name another server.
+        let line = format!("{} 10.0.0.1:8080\n", pin("a"));
+        let large = line.clone() + &"x".repeat(LARGEST_FILE as usize - 2 * line.len() + 2) + "\n" + &line;
+        std::fs::write(&file, &large).expect("written");
+        let pins = Pins::load(Some(file.clone()), None);
+        assert_eq!(read(&file).expect("readable"), [("10.0.0.1:8080".to_owned(), pin("a"))]);
         (0..MAX_KNOWN + 9).for_each(|n| pins.judge(&format!("10.0.0.2:{n}"), &pin("a")).expect("the first"));
         assert_eq!(read(&file).expect("readable").len(), MAX_KNOWN);
     }

@@ -37,7 +37,7 @@ pub const REALM: &str = "rov-server";
 
 const SECURITY: &str = "http://docs.oasis-open.org/wss/2004/01/oasis-200401-wss-wssecurity-secext-1.0.xsd";
 
-/// The same for both, so that it tells nobody which names there are.
+/// The same for all names, so that it tells nobody which there are.
 const WRONG: &str = "wrong user name or password; a digest needs the plain password, and of users of the file the server \
                      has only a hash: use HTTP Basic or a UsernameToken in clear, best with --tls";
 
@@ -46,7 +46,7 @@ const WRONG: &str = "wrong user name or password; a digest needs the plain passw
 pub enum Refused {
     #[error("{WRONG}")]
     Wrong,
-    /// Of a user of the file: it cannot be right, so it is no guess.
+    /// Nobody can log in so: it is no guess.
     #[error("{WRONG}")]
     Hopeless,
     #[error("Created differs from the server's time by more than an hour: set the clock of either")]
@@ -230,7 +230,8 @@ impl Digests {
 
     fn find(&self, name: &str) -> Result<(&User, &str), Refused> {
         let known = self.users.iter().find(|(user, _)| *user.name == *name);
-        let why = if self.others.iter().any(|other| other == name) { Refused::Hopeless } else { Refused::Wrong };
+        // Nor do those that are counted tell which names there are.
+        let why = if self.has_users() { Refused::Wrong } else { Refused::Hopeless };
         known.map(|(user, password)| (user, password.as_str())).ok_or(why)
     }
 
@@ -344,6 +345,11 @@ mod tests {
     }
 
     fn digests() -> Digests {
+        of(true)
+    }
+
+    /// `has_plain`: with a user whose password is known.
+    fn of(has_plain: bool) -> Digests {
         let user = |name: &str, password| UserConfig {
             name: name.to_owned(),
             role: Role::Controller,
@@ -351,11 +357,8 @@ mod tests {
             token: Some(TokenHash::of(name)),
         };
         let hash = Password::Hash(PasswordHash::of("shallow").unwrap());
-        let users = vec![
-            user("user", Some(Password::Plain("userpassword".to_owned()))),
-            user("filed", Some(hash)),
-            user("program", None),
-        ];
+        let plain = has_plain.then(|| user("user", Some(Password::Plain("userpassword".to_owned()))));
+        let users = plain.into_iter().chain([user("filed", Some(hash)), user("program", None)]).collect();
         Digests::of(&LoginConfig { view: View::Open, users }).unwrap()
     }
 
@@ -403,11 +406,15 @@ mod tests {
         for (user, digest, why) in [
             ("user", &wrong[..], Refused::Wrong),
             ("nobody", DIGEST, Refused::Wrong),
-            ("filed", &filed, Refused::Hopeless),
-            ("program", DIGEST, Refused::Hopeless),
+            ("filed", &filed, Refused::Wrong),
+            ("program", DIGEST, Refused::Wrong),
             ("user", "", Refused::Wrong),
         ] {
             assert_eq!(token(&digests, user, digest, NONCE, created()), Err(why), "{user}");
+        }
+        // Whichever name is given: what is counted would tell, too.
+        for user in ["filed", "program", "nobody"] {
+            assert_eq!(token(&of(false), user, &filed, NONCE, created()), Err(Refused::Hopeless), "{user}");
         }
         assert_eq!(Refused::Wrong.to_string(), Refused::Hopeless.to_string());
         // A failure uses nothing up.

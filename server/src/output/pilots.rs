@@ -35,6 +35,14 @@ impl Pilots {
         Arc::new(Mutex::new(Self::new(config)))
     }
 
+    /// That of `--pilot`.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self.config {
+            Pilot::First => None,
+            Pilot::Address(address) => Some(address),
+        }
+    }
+
     /// Which of the viewers is the pilot.
     pub fn choose(&self, links: &[ViewerLink]) -> Option<usize> {
         self.config.choose(links)

@@ -11,7 +11,8 @@ use gstreamer::prelude::*;
 use rov_common::challenge::unknown_digest_advice;
 use rov_common::lateness::{Lateness, Received};
 use rov_common::sync::lock;
-use rov_gst::{clock, message, rtp, rtspsrc};
+use rov_gst::rtspsrc::{self, Refusal};
+use rov_gst::{clock, message, rtp};
 
 use super::capture::{Capture, GraphEvent};
 use super::plan::Plan;
@@ -142,15 +143,18 @@ pub fn failure(error: &gst::message::Error, plan: &Plan, capture: &Capture) -> G
     if let Some(fingerprint) = &*lock(&capture.untrusted) {
         return failed(format!("camera {camera}: {}", Trust::advice(fingerprint)));
     }
-    if rtspsrc::is_refused(error, camera) {
+    if let Some(refusal) = rtspsrc::refusal(error, camera) {
         if camera.credentials().is_none() {
             let advice = "give user and password by --url rtsp://USER:PASSWORD@HOST/PATH";
             return failed(format!("{text}; {advice}"));
         }
-        return GraphEvent::Denied(match rtspsrc::unknown_digest(camera, &plan.camera_certificate) {
-            Some(algorithm) => format!("camera {camera}: {}", unknown_digest_advice(&algorithm)),
-            None => format!("{text}; correct --url rtsp://USER:PASSWORD@HOST/PATH, where %25 is a %"),
-        });
+        if let Some(algorithm) = rtspsrc::unknown_digest(camera, &plan.camera_certificate) {
+            let reason = format!("camera {camera}: {}", unknown_digest_advice(&algorithm));
+            return GraphEvent::Denied { reason, if_right: None };
+        }
+        let reason = format!("{text}; correct --url rtsp://USER:PASSWORD@HOST/PATH, where %25 is a %");
+        let if_right = format!("{text}; it took the password before: it may have as many viewers as it takes");
+        return GraphEvent::Denied { reason, if_right: Some(if_right).filter(|_| refusal == Refusal::Forbidden) };
     }
     if error.error().matches(gst::ResourceError::NotFound) {
         return failed(format!("{text}; look up the path of its stream, and give it by --url"));

@@ -44,8 +44,12 @@ pub(super) enum RunEnd {
         failure: Failure,
         well_for: Vec<Option<Duration>>,
     },
-    /// An IP camera has refused the password.
-    Denied(String),
+    /// An IP camera has refused the password. As of [`GraphEvent::Denied`] and of `Broken`.
+    Denied {
+        reason: String,
+        if_right: Option<String>,
+        well_for: Vec<Option<Duration>>,
+    },
     /// An IP camera's packets are lost on their way by UDP, and its keyframes come too rarely for that.
     LosesPackets,
     /// A camera is there, and the test picture in its place is not needed any more.
@@ -251,7 +255,9 @@ impl<'a> Life<'a> {
                 None
             }
             GraphEvent::Eos => Some(source_ended(source, self.well_for())),
-            GraphEvent::Denied(reason) => Some(RunEnd::Denied(reason)),
+            GraphEvent::Denied { reason, if_right } => {
+                Some(RunEnd::Denied { reason, if_right, well_for: self.well_for() })
+            }
             GraphEvent::Error(failure) => self.hear_failure(failure),
             // It comes back by itself when it is set up rightly.
             GraphEvent::Refused(reason) if source.kind.nature().is_remote => {

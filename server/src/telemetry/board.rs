@@ -46,6 +46,17 @@ impl Board {
         true
     }
 
+    /// For which a value may be shown.
+    pub fn longest_limit(&self) -> Duration {
+        self.fields.iter().map(FieldConfig::limit).max().unwrap_or_default()
+    }
+
+    /// Forgets what was set at this time or before.
+    pub fn forget(&self, until: Instant) {
+        lock(&self.newest).iter_mut().for_each(|newest| *newest = newest.filter(|(_, since)| *since > until));
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// The value of a field as it is to be written, unless it is too old.
     pub fn text(&self, name: &str, now: Instant) -> Option<String> {
         let at = self.fields.iter().position(|field| field.name == name)?;

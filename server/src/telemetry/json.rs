@@ -1,17 +1,26 @@
 //! Telemetry as JSON, an object in each line of a datagram: `{"depth": 12.3, "heading": 270}`. Pure.
 
+use std::net::IpAddr;
 use std::time::Instant;
 
 use serde_json::{Map, Value};
 
 use super::Board;
+use super::whose::{OF_ANOTHER, Sender, Whose};
 
 /// Takes all values of a datagram that are numbers of declared fields. What else is in it is left out: others may be
 /// told more.
 ///
 /// # Errors
-/// Where there is something in it that is wrong.
-pub fn take(datagram: &[u8], board: &Board, now: Instant) -> Result<(), &'static str> {
+/// Where there is something in it that is wrong, or another sender's values are shown.
+pub fn take(
+    datagram: &[u8],
+    address: IpAddr,
+    whose: &mut Whose,
+    board: &Board,
+    now: Instant,
+) -> Result<(), &'static str> {
+    let sender = Sender { address, system: None };
     let lines = datagram.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
     let mut result = Err("it is empty");
     for line in lines {
@@ -19,10 +28,14 @@ pub fn take(datagram: &[u8], board: &Board, now: Instant) -> Result<(), &'static
             return Err("a line is no JSON object");
         };
         for (name, value) in &values {
-            let is_declared = board.fields().iter().any(|field| field.name == *name);
-            if is_declared && !value.as_f64().is_some_and(|value| board.set(name, value, now)) {
-                return Err("the value of a field is no number");
+            if !board.fields().iter().any(|field| field.name == *name) {
+                continue;
             }
+            let value = value.as_f64().ok_or("the value of a field is no number")?;
+            if !whose.takes(sender, board, now) {
+                return Err(OF_ANOTHER);
+            }
+            board.set(name, value, now);
         }
         result = Ok(());
     }
@@ -33,6 +46,23 @@ pub fn take(datagram: &[u8], board: &Board, now: Instant) -> Result<(), &'static
 mod tests {
     use super::*;
     use crate::config::FieldConfig;
+
+    fn take(datagram: &[u8], board: &Board, now: Instant) -> Result<(), &'static str> {
+        super::take(datagram, [10, 0, 0, 2].into(), &mut Whose::default(), board, now)
+    }
+
+    #[test]
+    fn values_of_another_machine_are_not_taken_and_what_says_nothing_keeps_nobody_out() {
+        let (board, now, mut whose) = (Board::new(FieldConfig::usual()), Instant::now(), Whose::default());
+        let mut by =
+            |host: u8, text: &str| super::take(text.as_bytes(), [10, 0, 0, host].into(), &mut whose, &board, now);
+        assert_eq!(by(9, r#"{"mode": 1}"#), Ok(()));
+        assert_eq!(by(2, r#"{"depth": 2}"#), Ok(()));
+        assert_eq!(by(3, r#"{"depth": 50}"#), Err(OF_ANOTHER));
+        assert_eq!(by(3, r#"{"heading": 50}"#), Err(OF_ANOTHER), "which it has not said");
+        assert_eq!(by(2, r#"{"depth": 3}"#), Ok(()));
+        assert_eq!((board.text("depth", now).as_deref(), board.values(now).len()), (Some("3.0 m"), 1));
+    }
 
     #[test]
     fn each_line_is_an_object_of_numbers() {

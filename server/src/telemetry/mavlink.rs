@@ -6,11 +6,13 @@
 //! whoever can send to the port can send values. The crate `mavlink` with its dialects would be 30 times as much code
 //! to build; of `mavlink-core` the checksum is used.
 
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use mavlink_core::{MAV_STX, MAV_STX_V2, calculate_crc};
 
 use super::Board;
+use super::whose::{OF_ANOTHER, Sender, Whose};
 
 /// The longest payload of the messages that are read.
 const PAYLOAD: usize = 64;
@@ -23,11 +25,13 @@ const PASCALS_PER_METRE: f64 = 1025.0 * 9.80665;
 /// So long the depth of the autopilot counts, and not that of the pressure alone.
 const BY_AUTOPILOT: Duration = Duration::from_secs(2);
 
+/// The message that ground stations send as well: it says of no system that it is a vehicle.
+const SYSTEM_TIME: u32 = 2;
+
 /// What was heard of a vehicle.
 #[derive(Debug, Default)]
 pub struct Link {
-    /// The first that was heard: values of another vehicle on the same network are not this one's.
-    system: Option<u8>,
+    whose: Whose,
     depth_by_autopilot: Option<Instant>,
 }
 
@@ -41,8 +45,8 @@ impl Link {
     /// Takes what the frames of a datagram say of declared fields.
     ///
     /// # Errors
-    /// Where something in it is no frame.
-    pub fn take(&mut self, datagram: &[u8], board: &Board, now: Instant) -> Result<(), &'static str> {
+    /// Where something in it is no frame, or another vehicle's values are shown.
+    pub fn take(&mut self, datagram: &[u8], address: IpAddr, board: &Board, now: Instant) -> Result<(), &'static str> {
         let (mut rest, mut taken) = (datagram, Ok(()));
         if rest.is_empty() {
             return Err("it is empty");
@@ -51,12 +55,12 @@ impl Link {
             let (frame, behind) = frame(rest)?;
             rest = behind;
             let Some(frame) = frame else { continue };
-            if *self.system.get_or_insert(frame.system) == frame.system {
-                self.message(&frame, board, now);
-            } else {
-                taken = Err(
-                    "it is of another MAVLink system than the first that was heard, which is shown until a restart",
-                );
+            let sender = Sender { address, system: Some(frame.system) };
+            if self.whose.is(sender) || frame.message != SYSTEM_TIME {
+                match self.whose.takes(sender, board, now) {
+                    true => self.message(&frame, board, now),
+                    false => taken = Err(OF_ANOTHER),
+                }
             }
         }
         taken
@@ -77,8 +81,8 @@ impl Link {
                     set("battery", f64::from(millivolts) / 1000.0);
                 }
             }
-            // SYSTEM_TIME: microseconds since 1970, once they are known.
-            2 => {
+            // Microseconds since 1970, once they are known.
+            SYSTEM_TIME => {
                 let micros = u64::from_le_bytes(part(&bytes, 0));
                 if micros > 0 {
                     set("time", micros as f64 / 1e6);
@@ -114,7 +118,7 @@ impl Link {
 fn extra(message: u32) -> Option<u8> {
     Some(match message {
         1 => 124,
-        2 => 137,
+        SYSTEM_TIME => 137,
         30 => 39,
         74 => 20,
         137 => 195,
@@ -156,6 +160,8 @@ fn part<const N: usize>(bytes: &[u8; PAYLOAD], at: usize) -> [u8; N] {
 mod tests {
     use super::*;
     use crate::config::FieldConfig;
+
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
 
     /// Of MAVLink 2.
     fn framed(message: u32, payload: &[u8]) -> Vec<u8> {
@@ -201,7 +207,7 @@ mod tests {
         ];
         for datagram in versions {
             let (board, now) = (board(), Instant::now());
-            assert_eq!(Link::default().take(datagram, &board, now), Ok(()));
+            assert_eq!(Link::default().take(datagram, HERE, &board, now), Ok(()));
             let values = board.values(now);
             let all: Vec<_> = values.iter().map(|(name, value)| format!("{name} {}", value.text)).collect();
             let depth_is_by_the_hud = "battery 15.2 V, depth 2.5 m, heading 270°, pitch -11°, roll 6°, temperature 4.1 °C, \
@@ -214,10 +220,10 @@ mod tests {
     fn without_an_autopilot_that_knows_the_depth_it_is_by_the_pressure() {
         let (board, start, mut link) = (board(), Instant::now(), Link::default());
         let depth = |now| board.text("depth", now);
-        link.take(&framed(74, &hud(-1.0, 0)), &board, start).expect("a frame");
-        link.take(&framed(137, &pressure(2013.25)), &board, start + BY_AUTOPILOT / 2).expect("a frame");
+        link.take(&framed(74, &hud(-1.0, 0)), HERE, &board, start).expect("a frame");
+        link.take(&framed(137, &pressure(2013.25)), HERE, &board, start + BY_AUTOPILOT / 2).expect("a frame");
         assert_eq!(depth(start).as_deref(), Some("1.0 m"));
-        link.take(&framed(137, &pressure(2013.25)), &board, start + BY_AUTOPILOT).expect("a frame");
+        link.take(&framed(137, &pressure(2013.25)), HERE, &board, start + BY_AUTOPILOT).expect("a frame");
         assert_eq!(depth(start + BY_AUTOPILOT).as_deref(), Some("9.9 m"));
     }
 
@@ -225,11 +231,31 @@ mod tests {
     fn values_of_another_vehicle_are_not_taken() {
         let (board, now, mut link) = (board(), Instant::now(), Link::default());
         let heartbeat = [&[MAV_STX_V2, 9, 0, 0, 7, 255, 190, 0, 0, 0][..], &[0; 11]].concat();
-        assert_eq!(link.take(&heartbeat, &board, now), Ok(()), "a ground station");
-        link.take(&framed_by(3, 74, &hud(-2.0, 0)), &board, now).expect("the first");
+        assert_eq!(link.take(&heartbeat, HERE, &board, now), Ok(()), "a ground station");
+        link.take(&framed_by(3, 74, &hud(-2.0, 0)), HERE, &board, now).expect("the first");
         let both = [framed_by(4, 74, &hud(-50.0, 0)), framed_by(3, 74, &hud(-2.5, 0))].concat();
-        assert!(link.take(&both, &board, now).is_err_and(|reason| reason.contains("another MAVLink system")));
+        assert_eq!(link.take(&both, HERE, &board, now), Err(OF_ANOTHER));
+        // With the number that all autopilots have at first.
+        let there = [10, 0, 0, 9].into();
+        assert_eq!(link.take(&framed_by(3, 74, &hud(-50.0, 0)), there, &board, now), Err(OF_ANOTHER));
         assert_eq!(board.text("depth", now).as_deref(), Some("2.5 m"));
+    }
+
+    #[test]
+    fn the_time_of_a_ground_station_is_no_vehicles() {
+        let (board, now, mut link) = (board(), Instant::now(), Link::default());
+        let time = |micros: u64| [&micros.to_le_bytes()[..], &[0; 4]].concat();
+        let mut take = |system, message, payload: &[u8]| {
+            link.take(&framed_by(system, message, payload), HERE, &board, now).expect("not refused");
+        };
+        take(255, SYSTEM_TIME, &time(1_000_000));
+        take(1, SYSTEM_TIME, &time(2_000_000));
+        assert_eq!(board.changes(), 0, "nor is it known yet whose the other is");
+        take(1, 74, &hud(-2.5, 0));
+        take(255, SYSTEM_TIME, &time(1_000_000));
+        take(1, SYSTEM_TIME, &time(3_000_000));
+        let text = |name| board.text(name, now);
+        assert_eq!((text("depth").as_deref(), text("time").as_deref()), (Some("2.5 m"), Some("00:00:03")));
     }
 
     #[test]
@@ -243,9 +269,9 @@ mod tests {
         signed[end..].copy_from_slice(&checksum);
         signed.extend([9; SIGNATURE]);
         let both = [&signed[..], &framed(74, &hud(-3.5, 10))].concat();
-        assert_eq!(Link::default().take(&both, &board, now), Ok(()));
+        assert_eq!(Link::default().take(&both, HERE, &board, now), Ok(()));
         assert_eq!(board.text("depth", now).as_deref(), Some("3.5 m"));
-        assert_eq!(Link::default().take(&signed, &board, now), Ok(()));
+        assert_eq!(Link::default().take(&signed, HERE, &board, now), Ok(()));
         assert_eq!(board.text("depth", now).as_deref(), Some("2.5 m"));
     }
 
@@ -254,15 +280,15 @@ mod tests {
         let (board, now) = (board(), Instant::now());
         let good = framed(74, &hud(-2.5, 270));
         for length in 0..good.len() {
-            assert!(Link::default().take(&good[..length], &board, now).is_err(), "{length} bytes");
+            assert!(Link::default().take(&good[..length], HERE, &board, now).is_err(), "{length} bytes");
         }
         for at in [1, 2, 7, 15, good.len() - 1] {
             let mut damaged = good.clone();
             damaged[at] ^= 0x42;
-            assert!(at == 7 || Link::default().take(&damaged, &board, now).is_err(), "byte {at}");
+            assert!(at == 7 || Link::default().take(&damaged, HERE, &board, now).is_err(), "byte {at}");
         }
         assert_eq!(board.changes(), 0);
-        let _ = Link::default().take(&framed(74, &hud(f32::NAN, 1)), &board, now);
+        let _ = Link::default().take(&framed(74, &hud(f32::NAN, 1)), HERE, &board, now);
         assert_eq!((board.text("depth", now), board.changes()), (None, 1), "the heading alone");
     }
 }

@@ -11,6 +11,7 @@ use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 
 use super::mavlink::Link;
+use super::whose::Whose;
 use super::{Board, json};
 use crate::config::TelemetryConfig;
 use crate::log_limit::{Line, Lines};
@@ -64,7 +65,6 @@ impl Receivers {
             let Some(address) = address else { continue };
             let socket = UdpSocket::bind(address).await;
             let socket = socket.with_context(|| format!("{option}{address}: cannot listen there"))?;
-            // One that stays small loses what comes while this machine is busy; that costs values, and no more.
             let bound = socket.local_addr()?;
             sockets.push((form, socket, bound));
         }
@@ -103,7 +103,8 @@ impl Receivers {
 
 async fn receive(form: Form, socket: &UdpSocket, board: &Board, counters: &Counters) {
     // A byte more: by it, one that is too long is seen.
-    let (mut buffer, mut lines, mut link) = (vec![0; MAX_DATAGRAM + 1], Lines::default(), Link::default());
+    let (mut buffer, mut lines) = (vec![0; MAX_DATAGRAM + 1], Lines::default());
+    let (mut whose, mut link) = (Whose::default(), Link::default());
     loop {
         for _ in 0..AT_ONCE {
             let (length, sender) = match socket.recv_from(&mut buffer).await {
@@ -117,8 +118,8 @@ async fn receive(form: Form, socket: &UdpSocket, board: &Board, counters: &Count
             let (datagram, now) = (&buffer[..length], Instant::now());
             let taken = match form {
                 _ if length > MAX_DATAGRAM => Err("it is longer than 2,048 bytes"),
-                Form::Json => json::take(datagram, board, now),
-                Form::Mavlink => link.take(datagram, board, now),
+                Form::Json => json::take(datagram, sender.ip(), &mut whose, board, now),
+                Form::Mavlink => link.take(datagram, sender.ip(), board, now),
             };
             if let Err(reason) = taken {
                 counters.refused.fetch_add(1, Ordering::Relaxed);

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 pub const FREE: u32 = 20;
 /// From then on one each.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// Attempts that were under way together, as on several connections, make an address wait so much longer at most.
+const MOST_AHEAD: u32 = 9;
 /// Addresses that are remembered; that with the fewest failures is forgotten first.
 const MAX_ADDRESSES: usize = 256;
 /// Wrong logins that are remembered of an address; the oldest is forgotten.
@@ -47,7 +49,7 @@ impl Guesses {
         if debt.wrong.len() > MAX_WRONG {
             debt.wrong.pop_front();
         }
-        debt.clear_at += INTERVAL;
+        debt.clear_at = (debt.clear_at + INTERVAL).min(now + INTERVAL * (FREE + MOST_AHEAD));
         let news = debt.said.is_none_or(|said| now.saturating_duration_since(said) >= SAY_AGAIN);
         let say = news && debt.clear_at.saturating_duration_since(now) > INTERVAL * (FREE - 1);
         if say {
@@ -97,6 +99,13 @@ mod tests {
         assert!(guesses.wait(ip(8), start).is_zero(), "another address");
         let later = start + Duration::from_secs(60);
         assert_eq!(tries(&mut guesses, later, Duration::from_millis(20)), FREE, "it is forgotten");
+    }
+
+    #[test]
+    fn however_many_fail_at_once_the_wait_has_a_limit() {
+        let (mut guesses, start) = (Guesses::default(), Instant::now());
+        (0..FREE * 50).for_each(|_| _ = guesses.failed(ip(9), None, start));
+        assert_eq!(guesses.wait(ip(9), start), INTERVAL * (MOST_AHEAD + 1));
     }
 
     #[test]

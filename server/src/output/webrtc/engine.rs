@@ -260,7 +260,7 @@ impl Engine {
                 viewers[viewer].1.session.set_pilot(pilot == Some(at), ceiling.is_some());
             }
             if let Some(ceiling) = ceiling {
-                let pilot = bound(now, &bounds, stream, &mut of_stream, pilot);
+                let pilot = bound(now, (&bounds, pilots.address()), stream, &mut of_stream, pilot);
                 set(stream, control.update(now, ceiling, &of_stream, pilot));
             }
         }
@@ -540,16 +540,20 @@ struct Bound {
 }
 
 /// The pilot of the stream among `links`, with no more than what its tether leaves beside what others send there. Other
-/// addresses do not pull its picture down, whatever they play; where nobody watches by WebRTC they are the pilot.
+/// addresses do not pull its picture down, whatever they play, but for that of `--pilot`, who may watch by RTSP or RTP;
+/// where nobody watches by WebRTC they are the pilot.
 fn bound(
     now: Instant,
-    bounds: &[Bound],
+    (bounds, named): (&[Bound], Option<IpAddr>),
     stream: usize,
     links: &mut Vec<ViewerLink>,
     pilot: Option<usize>,
 ) -> Option<usize> {
     let address = pilot.map(|pilot| links[pilot].address);
-    let counts = |bound: &&Bound| bound.stream == stream && address.is_none_or(|address| bound.address == address);
+    let is_pilots = |bound: &Bound| bound.address.is_some() && bound.address == named;
+    let counts = |bound: &&Bound| {
+        bound.stream == stream && (address.is_none_or(|address| bound.address == address) || is_pilots(bound))
+    };
     let most = bounds.iter().filter(counts).map(|bound| bound.most).min_by(f64::total_cmp);
     match (pilot, most) {
         (Some(pilot), Some(most)) => links[pilot].estimate = links[pilot].estimate.min(most),

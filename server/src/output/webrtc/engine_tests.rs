@@ -1022,12 +1022,18 @@ fn what_spectators_are_sent_at_other_addresses_bounds_no_pilot() {
     let link = |address| ViewerLink { address, since: now, silent: false, estimate: 4e6, drain: None };
     let at = |address, stream, most| Bound { address, stream, most };
     let bounds = [at(here, 0, 3e6), at(here, 1, 1e6), at(there, 0, 2e6), at(None, 0, 2.5e6)];
-    let rate = |mut links: Vec<ViewerLink>, pilot| {
-        let pilot = bound(now, &bounds, 0, &mut links, pilot)?;
+    let rate_for = |named: Option<IpAddr>, mut links: Vec<ViewerLink>, pilot| {
+        let pilot = bound(now, (&bounds, named), 0, &mut links, pilot)?;
         Some(links[pilot].estimate)
     };
+    let rate = |links, pilot| rate_for(None, links, pilot);
     assert_eq!(rate(vec![link(here)], Some(0)), Some(3e6));
     assert_eq!(rate(vec![link(there), link(here)], Some(0)), Some(2e6));
     assert_eq!(rate(vec![link(Some(IpAddr::from([10, 0, 0, 4])))], Some(0)), Some(4e6));
     assert_eq!(rate(vec![], None), Some(2e6), "nobody watches by WebRTC");
+    // The pilot who was named plays it by RTSP, while somebody else watches by WebRTC.
+    assert_eq!(rate_for(there, vec![link(here)], Some(0)), Some(2e6));
+    assert_eq!(rate_for(here, vec![link(there)], Some(0)), Some(2e6));
+    let elsewhere = link(Some(IpAddr::from([10, 0, 0, 4])));
+    assert_eq!(rate_for(here, vec![elsewhere], Some(0)), Some(3e6));
 }

@@ -231,7 +231,7 @@ impl Life<'_> {
                     self.watched[stream].encoder.as_mut()?.set_row(row);
                 }
                 self.set(changed);
-                *self.trial = Some(Trial { ask, before, stream: row.map(|(stream, _)| stream) });
+                *self.trial = Some(Trial { ask, before, stream: row.map(|(stream, _)| stream), is_next: false });
                 Some(RunEnd::Changed)
             }
             (Err(refused), _) => {
@@ -308,12 +308,18 @@ impl Life<'_> {
     /// The pipeline ends before a change is through.
     pub(super) fn interrupt(&mut self) {
         self.follow_takeover();
-        let Some(Changing { ask, before, .. }) = self.changing.take_if(|changing| !changing.has_taken_over) else {
-            return;
-        };
-        // What was put off is not as it was before.
-        self.set(before);
-        answer(ask, Err(Refused::NotNow("the camera had to be started again meanwhile".to_owned())));
+        let changing = self.changing.take_if(|changing| !changing.has_taken_over);
+        match changing {
+            Some(Changing { ask: Some(ask), before, .. }) => {
+                self.set(before);
+                answer(Some(ask), Err(Refused::NotNow("the camera had to be started again meanwhile".to_owned())));
+            }
+            // It was told that this is so once somebody looks: the next pipeline begins with it.
+            Some(Changing { ask: None, before, stream, .. }) => {
+                *self.trial = Some(Trial { ask: None, before, stream, is_next: true });
+            }
+            None => {}
+        }
     }
 
     fn set(&mut self, changed: Arc<CameraConfig>) {

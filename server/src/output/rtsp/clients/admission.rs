@@ -147,7 +147,12 @@ impl State {
                 }
                 return false;
             }
-            Check::Wrong | Check::TooMany | Check::NeedsHash => None,
+            Check::Wrong => {
+                // So that it is known as the one that failed, when that is counted.
+                self.with(client, |known| known.wrong = Some(mark));
+                None
+            }
+            Check::TooMany | Check::NeedsHash => None,
         };
         self.with(client, |known| known.user = user);
         true
