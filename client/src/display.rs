@@ -607,8 +607,9 @@ impl Window {
         let side = |at: u32, from: u32, shown: u32, window: u32| {
             (u64::from(at.min(from)) * u64::from(shown) / u64::from(from)) as i32 + (window - shown) as i32 / 2
         };
-        let left = side(written.x, source.width, shown.width, size.width);
-        (written.lines.clone(), (left, side(written.y, source.height, shown.height, size.height)))
+        let (x, y) = written.overlay.place(source.height);
+        let left = side(x, source.width, shown.width, size.width);
+        (written.lines.clone(), (left, side(y, source.height, shown.height, size.height)))
     }
 
     fn wanted_corner(&self, pane: &Pane, size: Resolution) -> Corner {

@@ -27,9 +27,8 @@ const LONGEST_LINE: u64 = 64 << 10;
 /// What is to be written over a picture now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Written {
-    /// In pixels of the picture, from its upper left corner.
-    pub x: u32,
-    pub y: u32,
+    /// Says where, too.
+    pub overlay: Overlay,
     pub lines: Vec<String>,
 }
 
@@ -115,7 +114,7 @@ impl Heard {
         let overlay = self.overlays.get(stream).or_else(only).filter(|overlay| overlay.drawn.is_for_clients())?;
         let since = self.newest.as_ref().map_or(Duration::ZERO, |(_, at)| now.saturating_duration_since(*at));
         let lines = overlay.lines_of(self.newest.as_ref().map(|(newest, _)| newest), since);
-        Some(Written { x: overlay.x, y: overlay.y, lines })
+        Some(Written { overlay: overlay.clone(), lines })
     }
 }
 
@@ -325,7 +324,7 @@ mod tests {
         );
         told.read(text.as_bytes(), turn);
         let written = told.written("stream1", Instant::now()).expect("an overlay");
-        assert_eq!((written.x, written.y, written.lines.join("|")), (10, 20, "--|Dive 7|Depth --".to_owned()));
+        assert_eq!((written.overlay.place(1080), written.lines.join("|")), ((10, 20), "--|Dive 7|Depth --".to_owned()));
     }
 
     #[test]

@@ -18,6 +18,7 @@ use rov_client::mailbox::{Bell, Mailbox};
 use rov_client::overlay::{OverlayData, Tone};
 use rov_client::told::Written;
 use rov_client::viewer::{Offer, Question};
+use rov_common::overlay::Overlay;
 use rov_common::units::Resolution;
 use tokio_util::sync::CancellationToken;
 
@@ -175,7 +176,9 @@ fn obey(line: &str, scene: &mut Show, stop: &CancellationToken) {
         ("notice", text) => view.notices = vec![text.to_owned()],
         ("written", text) => {
             let lines: Vec<_> = text.split('|').map(str::to_owned).collect();
-            view.written = (!text.is_empty()).then_some(Written { x: 300, y: 300, lines });
+            // As on a slow link: the picture has half the size of that in which the place is meant.
+            let overlay = Overlay { x: 600, y: 600, height: 2 * SOURCE.height, ..Overlay::default() };
+            view.written = (!text.is_empty()).then_some(Written { overlay, lines });
         }
         ("said", text) => view.said = Some(text.to_owned()),
         ("grid", captions) => {

@@ -119,6 +119,26 @@ pub struct LoginState {
     pub may_watch: bool,
     pub may_change: bool,
     pub view: View,
+    /// For whoever may watch.
+    #[serde(default, rename = "iceServers", skip_serializing_if = "Vec::is_empty")]
+    pub ice_servers: Vec<IceServer>,
+}
+
+/// A STUN or TURN server by which browsers find a path (`RTCIceServer`).
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IceServer {
+    pub urls: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
+}
+
+/// Not the credential, as this may go into logs.
+impl fmt::Debug for IceServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("IceServer").field(&self.urls).finish()
+    }
 }
 
 /// What a stream is doing now.
@@ -504,4 +524,61 @@ pub struct ViewerStats {
     /// How unevenly packets arrive, milliseconds, by its last RTCP report (RFC 3550 section 6.4.1).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jitter: Option<f64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+    use serde_json::Value;
+
+    use super::*;
+
+    /// What the first release wrote, before there were several cameras, roles and settings.
+    const STATS: &str = r#"{"id":"6f1c","name":"bow","version":"0.1.0","uptime_s":12.5,
+        "streams":[{"name":"stream1","state":"running","reason":"the camera was lost","source":"test picture",
+            "encoder":"x264enc","codec":"h264","width":1280,"height":720,"fps_in":30.0,"fps_out":29.5,
+            "bitrate_kbps":3990.5,"target_bitrate_kbps":4000,"frames":375,"keyframes":3,"frames_dropped":1,
+            "encode_latency_ms":8.5,"restarts":1,"frozen":false,"resting":false}],
+        "viewers":[{"id":"5","address":"10.0.0.9:40000","state":"connected","connected_s":3.5,"packets":900,
+            "bytes":900000,"skipped":2,"thinned":1,"pilot":true,"estimate_kbps":5000,"queue_ms":0.5,"nacks":4,"plis":1,
+            "rtt_ms":1.5,"loss":0.25,"stalled":"it reports nothing"}],
+        "rtp":{"destinations":["239.255.0.1:5004"],"packets":1,"bytes":2,"skipped":3,"errors":4},
+        "rtsp":{"urls":["rtsp://10.0.0.2:8554/stream1"],"mjpeg_urls":["rtsp://10.0.0.2:8554/mjpeg"],"clients":1,
+            "skipped":2},
+        "jpeg":{"running":true,"viewers":1,"pictures":9}}"#;
+    const HEALTH: &str = r#"{"status":"degraded","streams":{"stream1":{"state":"stalled","reason":"no keyframe",
+        "resting":false}}}"#;
+    const OFFER: &str = r#"{"type":"offer","sdp":"v=0"}"#;
+
+    /// Whether all that is in the one is in the other, under the same name and with the same value.
+    fn holds(now: &Value, before: &Value) -> bool {
+        match (now, before) {
+            (Value::Object(now), Value::Object(before)) => {
+                before.iter().all(|(name, value)| now.get(name).is_some_and(|now| holds(now, value)))
+            }
+            (Value::Array(now), Value::Array(before)) => {
+                now.len() == before.len() && now.iter().zip(before).all(|(now, before)| holds(now, before))
+            }
+            (now, before) => now == before,
+        }
+    }
+
+    fn is_kept<T: Serialize + DeserializeOwned>(text: &str) {
+        let before: Value = serde_json::from_str(text).expect("JSON");
+        let read: T = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        let now = serde_json::to_value(read).expect("JSON");
+        assert!(holds(&now, &before), "{now:#}");
+    }
+
+    #[test]
+    fn an_older_client_reads_what_is_written_now_and_what_an_older_server_wrote_is_read() {
+        is_kept::<Stats>(STATS);
+        is_kept::<Health>(HEALTH);
+        is_kept::<SessionDescription>(OFFER);
+        is_kept::<ErrorBody>(r#"{"error":"no"}"#);
+        // Without what was not known of each.
+        is_kept::<Stats>(r#"{"id":"6f1c","name":"bow","version":"0.1.0","uptime_s":0.5,"streams":[],"viewers":[]}"#);
+        // What comes later is not known here, and not in the way.
+        assert!(serde_json::from_str::<Stats>(&STATS.replacen('{', "{\"later\":[1],", 1)).is_ok());
+    }
 }

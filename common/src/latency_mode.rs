@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::api::named;
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LatencyMode {
@@ -40,9 +42,9 @@ impl fmt::Display for LatencyMode {
 }
 
 impl FromStr for LatencyMode {
-    type Err = &'static str;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Self::ALL.into_iter().find(|mode| mode.to_string() == text).ok_or("it is low, normal or high")
+    fn from_str(text: &str) -> Result<Self, String> {
+        named(&Self::ALL, text)
     }
 }

@@ -1,22 +1,44 @@
 //! The log of a program: on standard error, and in a file as well where that is wanted.
 
+use std::fmt;
 use std::io::{IsTerminal, stderr};
+use std::str::FromStr;
 use std::time::Duration;
 
+use serde::Deserialize;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, fmt};
+use tracing_subscriber::{EnvFilter, Layer};
 
+use crate::api::named;
 use crate::lines::Lines;
 use crate::log_file::LogFile;
 
 /// Of each line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Form {
     #[default]
     Text,
     /// One JSON object.
     Json,
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}
+
+impl FromStr for Form {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        named(&[Self::Text, Self::Json], text)
+    }
 }
 
 /// What is returned writes it.
@@ -35,7 +57,10 @@ impl Log {
         let lines: Vec<_> = std::iter::once(Lines::stderr()).chain(file.map(Lines::into)).collect();
         let layers = lines.iter().zip([colours, false]).map(|(lines, colours)| {
             let lines = lines.clone();
-            let layer = fmt::layer().with_writer(move || lines.clone()).with_ansi(colours).log_internal_errors(false);
+            let layer = tracing_subscriber::fmt::layer()
+                .with_writer(move || lines.clone())
+                .with_ansi(colours)
+                .log_internal_errors(false);
             match form {
                 Form::Text => layer.with_target(false).boxed(),
                 Form::Json => layer.json().boxed(),

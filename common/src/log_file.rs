@@ -10,9 +10,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// The file itself and those before it.
-pub const FILES: usize = 5;
+const FILES: usize = 5;
 /// The size of one, unless told otherwise.
-pub const MIB: u16 = 10;
+const MIB: u16 = 10;
 
 #[derive(Debug)]
 pub struct LogFile {
@@ -25,7 +25,7 @@ pub struct LogFile {
 }
 
 impl LogFile {
-    /// Opens nothing yet. `mib` is the size of one file; none: [`MIB`].
+    /// Opens nothing yet. `mib` is the size of one file; none: 10.
     #[must_use]
     pub fn new(path: &Path, mib: Option<u16>) -> Self {
         Self::limited(path, u64::from(mib.unwrap_or(MIB).max(1)) << 20)

@@ -29,6 +29,22 @@ impl Keyframes {
         self.interval = before.map(|at| now.saturating_duration_since(at)).or(self.interval);
     }
 
+    #[must_use]
+    pub fn last(&self) -> Option<Instant> {
+        self.last
+    }
+
+    /// Between the last two that came in a row.
+    #[must_use]
+    pub fn interval(&self) -> Option<Duration> {
+        self.interval
+    }
+
+    /// What comes from now on does not follow what came before; it may come as often.
+    pub fn begin_anew(&mut self) {
+        self.last = None;
+    }
+
     /// Whether a new session is worth more than the next keyframe, which is waited for, and asked for, `since` then.
     pub fn are_too_far(&self, since: Instant, now: Instant) -> bool {
         let Some(last) = self.last.filter(|_| now.saturating_duration_since(since) >= ANSWER) else { return false };

@@ -65,9 +65,12 @@ pub struct Overlay {
     pub camera: String,
     #[serde(rename = "where")]
     pub drawn: Where,
-    /// Of the first line's upper left corner, in pixels of the picture.
+    /// Of the first line's upper left corner, in pixels of the full picture.
     pub x: u32,
     pub y: u32,
+    /// Of the full picture: on a slow link a smaller one is sent. 0: it is as it comes.
+    #[serde(default)]
+    pub height: u32,
     /// The first line is the time of day.
     pub has_time: bool,
     /// The next lines; may be empty.
@@ -115,6 +118,14 @@ impl Telemetry {
 }
 
 impl Overlay {
+    /// Where the first line begins in a picture of this height.
+    #[must_use]
+    pub fn place(&self, height: u32) -> (u32, u32) {
+        let full = u64::from(if self.height == 0 { height } else { self.height }.max(1));
+        let scaled = |side: u32| u32::try_from(u64::from(side) * u64::from(height) / full).unwrap_or(u32::MAX);
+        (scaled(self.x), scaled(self.y))
+    }
+
     /// What is to be written, where this is the time of day, and `value` the text of a field that is not too old.
     pub fn lines(&self, time: Option<&str>, value: impl Fn(&Field) -> Option<String>) -> Vec<String> {
         let time = self.has_time.then(|| time.unwrap_or(UNKNOWN).to_owned());
@@ -165,6 +176,15 @@ mod tests {
         assert_eq!(lines(400, 601), "12:00:00|Dive 7|left|Depth --");
         assert_eq!(lines(0, 2001), "--|Dive 7|left|Depth --", "the connection is lost");
         assert_eq!(overlay().lines_of(None, Duration::ZERO).join("|"), "--|Dive 7|left|Depth --");
+    }
+
+    #[test]
+    fn places_are_those_of_the_full_picture_where_a_smaller_one_comes() {
+        let place = |full, height| Overlay { x: 320, y: 100, height: full, ..overlay() }.place(height);
+        assert_eq!([place(720, 720), place(720, 360), place(720, 180)], [(320, 100), (160, 50), (80, 25)]);
+        assert_eq!(place(0, 360), (320, 100), "of a server that does not say it");
+        let told = r#"{"stream":"stream1","camera":"cam1","where":"client","x":1,"y":2,"has_time":false,"text":"","fields":[]}"#;
+        assert_eq!(serde_json::from_str::<Overlay>(told).unwrap().height, 0);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use rov_common::api::{AlignmentMethod, Role, View};
 use rov_common::camera::Trust;
 use rov_common::codec::Codec;
 use rov_common::latency_mode::LatencyMode;
+use rov_common::log::Form;
 use rov_common::overlay::Where;
 use rov_common::units::{Fps, decimal, whole, within};
 use serde::de::Error as _;
@@ -42,16 +43,6 @@ const RTSP: &str = "RTSP";
 const ACCESS: &str = "Access";
 const DISCOVERY: &str = "Discovery";
 const LOGGING: &str = "Logging";
-
-/// The form of the log.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogFormat {
-    #[default]
-    Text,
-    /// One JSON object a line.
-    Json,
-}
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -583,6 +574,14 @@ pub struct MachineOptions {
     #[serde(deserialize_with = "stun")]
     pub stun: Option<String>,
 
+    /// STUN or TURN server for browsers, as turn:USER:CREDENTIAL@10.0.0.1:3478 [default: none]
+    ///
+    /// By which they find a path where there is none to this machine; may be given several times. Whoever may watch is
+    /// told the credential. Others on this machine see it in the list of processes: better write it into the file of
+    /// --config
+    #[arg(help_heading = OUTPUTS, long, value_name = "URL", action = ArgAction::Append)]
+    pub ice_server: Vec<String>,
+
     /// Address by which viewers reach this machine [default: none]
     ///
     /// Where it is not its own, as in a container or behind port forwarding: 10.0.0.2, or with the UDP port of the
@@ -687,9 +686,9 @@ pub struct MachineOptions {
     #[arg(help_heading = LOGGING, short, long, action = ArgAction::Count)]
     pub quiet: Option<u8>,
 
-    /// Form of the log [default: text]
-    #[arg(help_heading = LOGGING, long, value_enum, value_name = "FORMAT")]
-    pub log_format: Option<LogFormat>,
+    /// Form of the log: text, or json for an object in each line [default: text]
+    #[arg(help_heading = LOGGING, long, value_name = "FORMAT")]
+    pub log_format: Option<Form>,
 
     /// Write the log into this file as well [default: none]
     ///

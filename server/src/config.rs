@@ -4,6 +4,7 @@
 
 mod addresses;
 mod camera;
+mod ice;
 mod logins;
 mod outputs;
 mod overlay;
@@ -18,7 +19,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
-use rov_common::api::Alignment;
+use rov_common::api::{Alignment, IceServer};
 pub use rov_common::camera::{CameraUrl, Credentials, Trust};
 use rov_common::discovery::clean;
 use rov_common::units::Bitrate;
@@ -39,6 +40,8 @@ pub use camera::{
     BITRATES, CameraConfig, EncodeConfig, H265_RATE, KEYFRAME_INTERVALS, RATES, REST_AFTER, SourceConfig, StreamConfig,
     auto_bitrate,
 };
+use ice::ice_servers;
+pub use ice::{MAX_ICE_SERVERS, check_ice_server, ice_options, links};
 pub use outputs::{MJPEG_PATH, RTSP_PATHS, RtpConfig, RtspConfig, TlsConfig, is_mjpeg};
 use outputs::{allow_host, allow_origin, public_address, rtp, rtsp, tls};
 pub use overlay::{OverlayConfig, PLACES};
@@ -96,6 +99,8 @@ pub struct Config {
     pub interfaces: Vec<String>,
     /// A `stun:` URL.
     pub stun: Option<String>,
+    /// What browsers are told.
+    pub ice_servers: Vec<IceServer>,
     /// Where viewers reach the media socket, beside this machine's own addresses; port 0: that of the socket.
     pub public_addresses: Vec<SocketAddrV4>,
     /// None: HTTP in clear.
@@ -258,6 +263,7 @@ impl Config {
             discovery_port: discovery.then(|| options.discovery_port.unwrap_or(5003)),
             interfaces: options.interface.clone(),
             stun: options.stun.clone(),
+            ice_servers: ice_servers(&options.ice_server)?,
             public_addresses: options
                 .public_address
                 .iter()

@@ -33,12 +33,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use tokio_util::sync::CancellationToken;
 
-use cli::{LogFormat, Secret};
+use cli::Secret;
 use config::{Config, MAX_CAMERAS, SourceConfig};
 use config_file::Options;
 use pipeline::Found;
 use rov_common::exit;
-use rov_common::log::{Form, Log};
+use rov_common::log::Log;
 use rov_common::log_file::LogFile;
 use rov_common::memory;
 use rov_common::redact::redact;
@@ -214,10 +214,6 @@ fn init_log(options: &Options) -> Log {
         (_, 1) => "warn,rtc=error,webrtc=error",
         (..) => "error",
     };
-    let form = match options.log_format.unwrap_or_default() {
-        LogFormat::Text => Form::Text,
-        LogFormat::Json => Form::Json,
-    };
     let file = options.log_file.as_deref().map(|path| LogFile::new(path, options.log_file_size));
-    Log::start(filter, form, file)
+    Log::start(filter, options.log_format.unwrap_or_default(), file)
 }

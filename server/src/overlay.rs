@@ -42,8 +42,22 @@ pub struct Overlay {
 #[derive(Debug)]
 struct State {
     config: OverlayConfig,
-    /// Why nothing can be burned into the pictures that come now.
-    obstacle: Option<&'static str>,
+    canvas: Canvas,
+}
+
+/// What pictures are to what is written over them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Canvas {
+    /// Why nothing can be burned into them.
+    pub obstacle: Option<&'static str>,
+    /// While the link is good: places are meant in such ones. 0: not known, or always as they come.
+    pub height: u32,
+}
+
+impl Canvas {
+    pub fn without(obstacle: &'static str) -> Self {
+        Self { obstacle: Some(obstacle), height: 0 }
+    }
 }
 
 impl Overlays {
@@ -59,7 +73,7 @@ impl Overlays {
                 camera: stream.camera().to_owned(),
                 board: Arc::clone(&board),
                 has_telemetry,
-                state: Mutex::new(State { config: config.clone(), obstacle: None }),
+                state: Mutex::new(State { config: config.clone(), canvas: Canvas::default() }),
             })
         });
         Self { run: rand::random(), started: Instant::now(), all: all.collect(), board }
@@ -129,20 +143,21 @@ impl Overlay {
     /// Where it is to be burned into pictures into which it cannot be; says why. Then it stays as it is.
     pub fn set(&self, config: &OverlayConfig) -> Result<(), String> {
         let mut state = lock(&self.state);
-        if let Some(obstacle) = state.obstacle.filter(|_| config.drawn.is_burned()) {
+        if let Some(obstacle) = state.canvas.obstacle.filter(|_| config.drawn.is_burned()) {
             return Err(refusal(config, obstacle));
         }
         state.config.clone_from(config);
         Ok(())
     }
 
-    /// The pictures that come from now on are such that nothing can be burned into them, for this reason; or it can.
-    pub fn set_obstacle(&self, obstacle: Option<&'static str>) {
+    /// The pictures that are shown from now on are such ones.
+    pub fn set_canvas(&self, canvas: Canvas) {
         let mut state = lock(&self.state);
-        if let Some(obstacle) = obstacle.filter(|_| state.config.drawn.is_burned() && state.obstacle != obstacle) {
+        let is_news = state.config.drawn.is_burned() && state.canvas.obstacle != canvas.obstacle;
+        if let Some(obstacle) = canvas.obstacle.filter(|_| is_news) {
             tracing::warn!(stream = self.stream, "{}", refusal(&state.config, obstacle));
         }
-        state.obstacle = obstacle;
+        state.canvas = canvas;
     }
 
     /// What is to be burned into the pictures now: where it begins, and the lines; none: nothing.
@@ -156,7 +171,10 @@ impl Overlay {
     }
 
     fn told(&self) -> overlay::Overlay {
-        let config = self.config();
+        let (config, height) = {
+            let state = lock(&self.state);
+            (state.config.clone(), state.canvas.height)
+        };
         let is_shown = |name: &str| match &config.fields {
             Some(names) => names.iter().any(|shown| shown == name),
             None => self.has_telemetry,
@@ -170,6 +188,7 @@ impl Overlay {
             drawn: config.drawn,
             x: config.x,
             y: config.y,
+            height,
             has_time: config.time().is_some(),
             fields: fields.collect(),
             text: config.text,
@@ -231,12 +250,12 @@ mod tests {
     fn what_cannot_be_burned_is_refused_and_stays_as_it_was() {
         let (overlays, _) = overlays(config(Where::Client));
         let overlay = &overlays.all()[0];
-        overlay.set_obstacle(Some("they are sent as they come"));
+        overlay.set_canvas(Canvas::without("they are sent as they come"));
         let refused = overlay.set(&config(Where::Both)).expect_err("no burning");
         assert!(refused.contains("as they are sent as they come: take client"), "{refused}");
         assert_eq!(overlay.config(), config(Where::Client));
         overlay.set(&config(Where::Off)).expect("that can be");
-        overlay.set_obstacle(None);
+        overlay.set_canvas(Canvas::default());
         overlay.set(&config(Where::Burn)).expect("now that can be");
     }
 

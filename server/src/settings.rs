@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use rov_common::api::{Alignment, SettingsEvent};
+use rov_common::api::{Alignment, IceServer, SettingsEvent};
 use rov_common::sync::lock;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -168,6 +168,11 @@ impl Settings {
         running
     }
 
+    /// What browsers are told.
+    pub fn ice_servers(&self) -> Vec<IceServer> {
+        lock(&self.state).running.ice_servers.clone()
+    }
+
     pub fn alignment(&self) -> Alignment {
         lock(&self.state).running.alignment
     }
@@ -227,6 +232,12 @@ impl Settings {
                 format!("stream {}/{}", camera.name, camera.streams[stream].name)
             }
         }
+    }
+
+    /// Whether the setting of this name was given at the start, which wins.
+    pub fn is_locked(&self, scope: Scope, name: &str) -> bool {
+        self.find(scope, name)
+            .is_ok_and(|setting| setting.keys.iter().any(|key| given(&self.base, scope, key).is_some()))
     }
 
     /// What those who follow are told of a change `by` somebody.
@@ -310,7 +321,9 @@ impl Settings {
     async fn apply(&self, scope: Scope, values: &Values, wanted: &Config) -> Result<(), Refusal> {
         let result = match scope {
             Scope::Server => {
-                lock(&self.state).running.alignment = wanted.alignment;
+                let mut state = lock(&self.state);
+                state.running.alignment = wanted.alignment;
+                state.running.ice_servers.clone_from(&wanted.ice_servers);
                 return Ok(());
             }
             Scope::Camera(camera) => {
@@ -443,6 +456,23 @@ impl Settings {
     }
 }
 
+/// As logs may have it: without credentials.
+pub fn shown(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => Value::Object(
+            fields
+                .iter()
+                .map(|(name, value)| match name.as_str() {
+                    "credential" => (name.clone(), json!("***")),
+                    _ => (name.clone(), shown(value)),
+                })
+                .collect(),
+        ),
+        Value::Array(all) => Value::Array(all.iter().map(shown).collect()),
+        value => value.clone(),
+    }
+}
+
 impl Scope {
     /// The same of a server with one camera and one stream.
     fn usual(self) -> Self {
@@ -567,8 +597,8 @@ fn right_of(base: &Config, kept: Kept) -> (Kept, Config) {
             more.values(base, scope).insert(name.clone(), value.clone());
             match configured(base, &more) {
                 Ok(with) if is_right((name, value)) => (right, config) = (more, with),
-                Ok(_) => tracing::warn!("a kept setting is left out: {name} cannot be {value}"),
-                Err(error) => tracing::warn!("a kept setting is left out: {name} cannot be {value}: {error}"),
+                Ok(_) => tracing::warn!("a kept setting is left out: {name} cannot be {}", shown(value)),
+                Err(error) => tracing::warn!("a kept setting is left out: {name} cannot be {}: {error}", shown(value)),
             }
         }
     }

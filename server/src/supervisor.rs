@@ -71,10 +71,14 @@ impl Surroundings {
         if let Some((pip, config)) = self.links.pip.as_ref().zip(camera.source.pip.as_ref()) {
             pip.set(config);
         }
+        self.set_latency_modes(&camera);
+        self.current.set(camera);
+    }
+
+    fn set_latency_modes(&self, camera: &CameraConfig) {
         for (stream, config) in self.streams.iter().zip(&camera.streams) {
             stream.set_latency_mode(config.encode.latency);
         }
-        self.current.set(camera);
     }
 }
 

@@ -261,6 +261,10 @@ impl Users {
         self.users.is_empty()
     }
 
+    pub fn all(&self) -> impl Iterator<Item = &User> {
+        self.users.iter().map(|known| &known.user)
+    }
+
     /// The only one, where there are not several.
     pub fn only(&self) -> Option<&User> {
         match &self.users[..] {

@@ -14,6 +14,8 @@ function stored(act) {
 
 /** The value of `Authorization`, or null. */
 let header = stored(storage => storage.getItem(KEPT))
+/** STUN and TURN servers, as the server names them to whoever may watch. */
+export let iceServers = []
 /** Called when the server does not take the login any more. */
 let lost = () => {}
 
@@ -54,7 +56,11 @@ export async function ask(path, options = {}) {
  */
 export async function whoIs() {
   const reply = await fetch("api/login", authorized({ cache: "no-store" }))
-  if (reply.ok) return reply.json()
+  if (reply.ok) {
+    const state = await reply.json()
+    iceServers = state.iceServers ?? []
+    return state
+  }
   if (![401, 429, 503].includes(reply.status)) return null
   const body = await reply.json().catch(() => ({}))
   if (reply.status === 401) keep(null)

@@ -1,6 +1,6 @@
 // One WHEP session (draft-ietf-wish-whep), and what the server says of itself.
 
-import { ask } from "./login.js"
+import { ask, iceServers } from "./login.js"
 
 /** A server that does not answer by then will not. */
 const REPLY_MS = 2500
@@ -52,7 +52,7 @@ export class Session {
   paths = []
   /** Whether ICE ever connected. */
   foundPath = false
-  #pc = new RTCPeerConnection()
+  #pc = new RTCPeerConnection({ iceServers })
   #url = null
   #closed = false
   #candidates = []

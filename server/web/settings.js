@@ -49,7 +49,7 @@ export class Form {
         for (const [name, setting] of Object.entries(of(all))) this.rows.get(`${title} ${name}`)?.show(setting)
       }
     } catch (error) {
-      this.root.replaceChildren(made("p", { textContent: `The settings cannot be read: ${error.message}`, role: "alert" }))
+      this.root.replaceChildren(made("p", { textContent: `The settings cannot be read: ${error.message}` }, { role: "alert" }))
       this.rows.clear()
     }
   }
@@ -62,7 +62,7 @@ export class Form {
         const send = value => path
           ? json(path, CHANGE_MS, patch({ [name]: value }))
           : json(`api/settings/${name}`, CHANGE_MS, patch({ value }))
-        const row = new Row(name, setting, send)
+        const row = new Row(name, { ...setting, id: `setting-${this.rows.size}` }, send)
         this.rows.set(`${title} ${name}`, row)
         group.append(row.element)
       }
@@ -75,48 +75,63 @@ function patch(body) {
   return { method: "PATCH", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) }
 }
 
-/** One setting: its control, or those of its fields, and what came of the last change. */
+/** One setting: its control, or those of its fields, why it cannot be changed, and what came of the last change. */
 class Row {
   constructor(name, setting, send) {
     this.send = send
+    this.lock = made("small")
+    // Both are read out when they change; an error at once.
     this.note = made("output")
+    this.error = made("p", { id: `${setting.id}-error` }, { role: "alert" })
     this.element = made("div", { className: "setting", title: setting.description })
+    const control = (field, schema, changed) => {
+      const made = new Control(field, schema, value => this.change(made, changed(value)), this.error.id)
+      return made
+    }
     this.controls = setting.properties
-      ? Object.entries(setting.properties).map(([field, schema]) => new Control(field, schema, value => this.change({ [field]: value })))
-      : [new Control(name, setting, value => this.change(value))]
-    if (setting.properties) this.element.append(made("span", { textContent: name }))
-    this.element.append(...this.controls.map(({ label }) => label), this.note)
+      ? Object.entries(setting.properties).map(([field, schema]) => control(field, schema, value => ({ [field]: value })))
+      : [control(name, setting, value => value)]
+    if (setting.properties) {
+      this.element.setAttribute("role", "group")
+      this.element.setAttribute("aria-label", name)
+      this.element.append(made("span", { textContent: name }))
+    }
+    this.element.append(...this.controls.map(({ label }) => label), this.lock, this.note, this.error)
     this.element.classList.toggle("several", Boolean(setting.properties))
   }
 
   show(setting) {
     const wanted = setting.waiting ?? setting.value
+    const locks = setting.locked ? [`given by ${setting.locked}`] : []
     for (const control of this.controls) {
       const schema = setting.properties?.[control.name]
-      const locked = setting.locked ?? schema?.locked
-      control.show(schema ? wanted?.[control.name] : wanted, Boolean(locked) || setting.write !== "controller")
-      control.label.title = locked ? `Given by ${locked}` : ""
+      if (schema?.locked) locks.push(`${control.name} is given by ${schema.locked}`)
+      const locked = Boolean(setting.locked ?? schema?.locked)
+      control.show(schema ? wanted?.[control.name] : wanted, locked || setting.write !== "controller")
     }
+    this.lock.textContent = locks.join("; ")
     if (setting.waiting !== undefined) this.note.textContent = WAITS
   }
 
-  async change(value) {
-    this.note.classList.remove("wrong")
+  async change(control, value) {
+    this.error.textContent = ""
     this.note.textContent = "…"
+    control.input.removeAttribute("aria-invalid")
     try {
       const { waiting, not_kept: notKept } = await this.send(value)
       const waits = Object.keys(waiting).length ? WAITS : "done"
       this.note.textContent = notKept ? `${waits}, not kept: ${notKept}` : waits
     } catch (error) {
-      this.note.textContent = error.message
-      this.note.classList.add("wrong")
+      this.note.textContent = ""
+      this.error.textContent = error.message
+      control.input.setAttribute("aria-invalid", "true")
     }
   }
 }
 
 /** An input for a value of a schema, with its label. What is left empty is null: as it is without being set. */
 class Control {
-  constructor(name, schema, changed) {
+  constructor(name, schema, changed, error) {
     const kinds = [schema.type].flat()
     this.name = name
     if (schema.enum) {
@@ -130,9 +145,14 @@ class Control {
     } else {
       this.input = made("input", { type: "text", pattern: schema.pattern?.replace(/^\^|\$$/g, "") ?? ".*" })
     }
+    // Each as URL, user name and credential.
+    this.isOfServers = schema.items?.type === "object"
+    if (this.isOfServers) this.input.placeholder = "turn:HOST:PORT USER CREDENTIAL, stun:HOST:PORT"
     this.isNumber = this.input.type === "number"
     this.isList = kinds.includes("array")
     this.input.addEventListener("change", () => { if (this.input.reportValidity()) changed(this.value) })
+    if (schema.description) this.input.setAttribute("aria-description", schema.description)
+    this.input.setAttribute("aria-errormessage", error)
     this.label = made("label")
     this.label.append(`${name}${schema["x-unit"] ? `, ${schema["x-unit"]}` : ""} `, this.input)
   }
@@ -140,6 +160,10 @@ class Control {
   get value() {
     if (this.input.type === "checkbox") return this.input.checked
     if (this.input.value === "") return null
+    if (this.isOfServers) {
+      return this.input.value.split(",").map(part => part.trim().split(/\s+/)).filter(([url]) => url)
+        .map(([url, username, credential]) => ({ urls: [url], username, credential }))
+    }
     if (this.isList) return this.input.value.split(",").map(part => part.trim()).filter(Boolean)
     return this.isNumber ? Number(this.input.value) : this.input.value
   }
@@ -149,10 +173,15 @@ class Control {
     // What is being typed is not overwritten.
     if (document.activeElement === this.input && ["number", "text"].includes(this.input.type)) return
     if (this.input.type === "checkbox") this.input.checked = Boolean(value)
-    else this.input.value = Array.isArray(value) ? value.join(", ") : value ?? ""
+    else if (this.isOfServers) {
+      const text = ({ urls, username, credential }) => urls.map(url => [url, username, credential].filter(Boolean).join(" "))
+      this.input.value = (value ?? []).flatMap(text).join(", ")
+    } else this.input.value = Array.isArray(value) ? value.join(", ") : value ?? ""
   }
 }
 
-function made(name, properties = {}) {
-  return Object.assign(document.createElement(name), properties)
+function made(name, properties = {}, attributes = {}) {
+  const element = Object.assign(document.createElement(name), properties)
+  for (const [attribute, value] of Object.entries(attributes)) element.setAttribute(attribute, value)
+  return element
 }

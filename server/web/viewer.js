@@ -380,6 +380,7 @@ function toggleInfo() {
 let form = null
 
 function closeSettings() {
+  if ($("settings").contains(document.activeElement)) $("show-settings").focus()
   form?.close()
   form = null
   $("settings").hidden = true
@@ -394,7 +395,9 @@ function toggleSettings() {
   $("settings").hidden = false
   $("show-settings").setAttribute("aria-pressed", "true")
   form = new Form($("settings"), stream.camera, stream.name)
+  $("settings").focus()
 }
+$("settings").addEventListener("keydown", ({ key }) => { if (key === "Escape") closeSettings() })
 
 // Not the video's own fullscreen of phones: it would hide that a picture is old. There the page fills the screen anyway.
 const root = document.documentElement
@@ -447,7 +450,7 @@ function awake() {
   idleTimer = setTimeout(() => document.body.classList.toggle("idle", document.body.dataset.state === "live"), IDLE_MS)
 }
 
-const showKeys = () => toast("Keys: 1 to 9 Stream, G All cameras, F or double click Fullscreen, I Information, S Snapshot")
+const showKeys = () => toast("Keys: 1 to 9 Stream, G All cameras, F or double click Fullscreen, I Information, S Snapshot, E Settings")
 const actions = { e: toggleSettings, f: toggleFullscreen, g: toggleGrid, s: snapshot, i: toggleInfo, "?": showKeys, f1: showKeys }
 for (let number = 1; number <= 9; number += 1) actions[number] = () => chooseNumber(number)
 addEventListener("keydown", event => {

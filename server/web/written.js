@@ -76,7 +76,9 @@ export function write(root, stream, video, isLive) {
   if (root.textContent !== lines) root.textContent = lines
   const { clientWidth, clientHeight, videoWidth, videoHeight } = video
   const scale = Math.min(clientWidth / videoWidth, clientHeight / videoHeight)
-  const place = (offset, side, shown) => `${(shown - side * scale) / 2 + offset * scale}px`
+  // On a slow link a smaller picture comes than that in which places are meant.
+  const part = overlay.height ? videoHeight / overlay.height : 1
+  const place = (offset, side, shown) => `${(shown - side * scale) / 2 + offset * part * scale}px`
   root.style.left = place(overlay.x, videoWidth, clientWidth)
   root.style.top = place(overlay.y, videoHeight, clientHeight)
   root.style.fontSize = `${Math.max(LEAST_PX, HEIGHT * videoHeight * scale)}px`

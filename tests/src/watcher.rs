@@ -96,8 +96,13 @@ impl Watcher {
 
     /// Whether some pictures came late, as on a busy machine.
     pub fn was_late(&self) -> bool {
-        let is_late = |shot: &Shot| shot.latency.is_some_and(|latency| latency > IN_TIME);
-        lock(&self.shots).iter().any(is_late)
+        self.late() > 0
+    }
+
+    /// How many did.
+    pub fn late(&self) -> usize {
+        let is_late = |shot: &&Shot| shot.latency.is_some_and(|latency| latency > IN_TIME);
+        lock(&self.shots).iter().filter(is_late).count()
     }
 
     pub fn phase(&self) -> Phase {

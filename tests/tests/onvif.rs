@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
+use rov_common::net::broadcast_socket;
 use rov_server::onvif::discovery::{GROUP, PORT};
 use rov_server::onvif::soap::{Element, Envelope};
 use rov_server::onvif::time::date_time;
@@ -110,6 +111,10 @@ fn onvif_zeep_finds_both_streams_and_changes_one() {
     assert!(refused("unknown").contains("operation GetOSDs is not supported"), "{found}");
     assert_eq!(found["services"], json!([DEVICE, MEDIA, MEDIA2, EVENTS]));
     assert_eq!(found["interfaces"], json!(["127.0.0.1"]));
+    let port = server.address.port();
+    assert!(found["protocols"]["HTTP"] == port && found["protocols"]["RTSP"].as_u64().is_some(), "{found}");
+    assert_eq!((&found["users"], &found["dns"]), (&json!({ "pilot": "Administrator" }), &json!(false)));
+    assert!(found["gateways"].is_number() && found["discovery"] == "NonDiscoverable", "{found}");
     assert_eq!(found["capabilities"], json!(server.url("/onvif/media_service")));
     assert_eq!((&found["information"]["Model"], &found["digest"]), (&json!("rov-server"), &json!(true)));
     let messages: Vec<_> = found["messages"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -647,6 +652,24 @@ fn probe(from: Ipv4Addr, kind: &str) -> Option<(SocketAddr, String)> {
     Some((sender, String::from_utf8_lossy(&buffer[..length]).into_owned()))
 }
 
+/// What the vehicle tells everybody, on the network of each of its cards.
+fn heard(group: &UdpSocket, kind: &str) -> [Element; 2] {
+    group.set_nonblocking(true).expect("it does not wait");
+    let mut told = [None, None];
+    until_true(kind, wait::START, || {
+        let mut buffer = [0; 8192];
+        while let Ok((length, sender)) = group.recv_from(&mut buffer) {
+            let Ok(Envelope { body, .. }) = Envelope::parse(&buffer[..length]) else { continue };
+            let card = [1, 2].iter().position(|card| sender.ip() == IpAddr::from([10, *card, 0, 2]));
+            if let Some(card) = card.filter(|_| body.name == kind) {
+                told[card] = Some(body);
+            }
+        }
+        told.iter().all(Option::is_some)
+    });
+    told.map(|told| told.expect("both"))
+}
+
 #[test]
 fn it_is_found_on_each_network_by_its_address_there() {
     if !namespace::is_inside("it_is_found_on_each_network_by_its_address_there") {
@@ -668,7 +691,16 @@ fn it_is_found_on_each_network_by_its_address_there() {
         ip(&format!("link set near{card} up"));
         ip(&format!("link set far{card} netns {}", robot.pid()));
     }
+    let group = broadcast_socket(PORT, true).expect("a socket");
+    for card in [1, 2] {
+        group.join_multicast_v4(&GROUP, &Ipv4Addr::new(10, card, 0, 9)).expect("its network");
+    }
     moved.write_all(b"\n").expect("it reads");
+    let hello = heard(&group, "Hello");
+    for (card, hello) in [1, 2].iter().zip(&hello) {
+        let address = format!("http://10.{card}.0.2:8080/onvif/device_service");
+        assert_eq!(hello.value("XAddrs"), Some(&*address), "of the network where it is told");
+    }
     for card in [1, 2] {
         let joined = format!("answering WS-Discovery on far{card} (10.{card}.0.2)");
         robot.wait_for_line("its group", wait::START, |line| line.contains(&joined).then_some(()));
@@ -704,4 +736,7 @@ fn it_is_found_on_each_network_by_its_address_there() {
         until_true(shown, wait::START, || session.stdout().contains(shown) || !session.is_running());
         assert!(session.stdout().contains(shown), "{command}: {}{}", session.stdout(), robot.stderr());
     }
+    robot.signal(libc::SIGTERM);
+    let of = |told: &Element| told.child("EndpointReference").and_then(|of| of.value("Address").map(str::to_owned));
+    assert_eq!(heard(&group, "Bye").each_ref().map(of), hello.each_ref().map(of), "it goes");
 }

@@ -4,6 +4,7 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use rov_common::api::TelemetryStats;
+use rov_common::glyphs::{Face, Mask};
 use rov_tests::devtools::DevTools;
 use rov_tests::events::Follower;
 use rov_tests::in_process::Serving;
@@ -168,6 +169,30 @@ fn what_is_burned_in_is_in_the_picture_where_it_should_be() {
     server.stop(&runtime);
 }
 
+/// The digit that is the last letter of `Text 0` or the like, burned in there, by what the letters cover; none where they
+/// do not stand out from their ground.
+fn digit(server: &Serving, x: usize, y: usize) -> Option<usize> {
+    let (width, height, luma) = jpeg::luma(&jpeg::get(server.address, "/snapshot.jpg").body());
+    // As the server has them: the height of letters, and what is left beside them.
+    let face = Face::at_least(height as i32 * 24 / 1000).1;
+    let (pad, advance) = (face.height() as usize / 3, face.advance() as usize);
+    let brightness = |digit: usize| {
+        let mask = Mask::of(&format!("Text {digit}"), face);
+        let places = (0..mask.height()).flat_map(|dy| (0..mask.width()).map(move |dx| (dx, dy)));
+        let (mut letters, mut ground) = ((0.0, 0.0), (0.0, 0.0));
+        for (dx, dy) in places {
+            let pixel = f64::from(luma[(y + pad + dy as usize) * width + x + pad + dx as usize]);
+            // The last letter alone tells one from the other; all together, that there are any.
+            let weight = if dx as usize >= 5 * advance { 10.0 } else { 1.0 };
+            let side = if mask.coverage(dx, dy) > 128 { &mut letters } else { &mut ground };
+            *side = (side.0 + pixel * weight, side.1 + weight);
+        }
+        letters.0 / letters.1 - ground.0 / ground.1
+    };
+    let best = (0..10).max_by(|a, b| brightness(*a).total_cmp(&brightness(*b)))?;
+    (brightness(best) > 60.0).then_some(best)
+}
+
 #[test]
 fn another_text_is_burned_in_while_a_viewer_misses_no_picture() {
     let runtime = Runtime::new().expect("a runtime");
@@ -178,9 +203,11 @@ fn another_text_is_burned_in_while_a_viewer_misses_no_picture() {
     let watcher = Watcher::start(&runtime, &["--url", &server.url("/whep")]);
     watcher.wait_for_shots(10);
     for number in 0..10 {
-        let reply = change(&server.url(SETTINGS), &json!({ "text": format!("Text {number}"), "x": number * 20 }));
+        let overlay = json!({ "text": format!("Text {number}"), "x": number * 20, "timestamp": "off" });
+        let reply = change(&server.url(SETTINGS), &overlay);
         assert_eq!(reply.status, 200, "{reply:?}");
         watcher.wait_for_shots(watcher.shown() + 5);
+        until_true(&format!("text {number}"), wait::START, || digit(&server, number * 20, 120) == Some(number));
     }
     let (shots, report) = (watcher.shots(), watcher.report());
     let order = Order::of(&shots);
@@ -235,7 +262,7 @@ fn rov_client_and_the_page_write_what_the_server_tells_and_nothing_that_is_old()
     assert_eq!(chromium.evaluate(&page, "written.hidden"), json!(true));
 
     let text = "<b>Dive</b> & 7";
-    let overlay = json!({ "where": "client", "text": text, "fields": ["depth", "heading"], "timestamp": "off" });
+    let overlay = json!({ "where": "client", "text": text, "fields": ["depth", "heading"], "timestamp": "off", "x": 40, "y": 30 });
     assert_eq!(change(&server.url(SETTINGS), &overlay).status, 200);
     let lines = |depth: &str| [text, &format!("Depth {depth}"), "Heading --"].map(str::to_owned);
     let seen = |depth: &str| format!("written.textContent === {}", json!(lines(depth).join("\n")));
@@ -252,6 +279,17 @@ fn rov_client_and_the_page_write_what_the_server_tells_and_nothing_that_is_old()
                  [left - offsetLeft, top - offsetTop, clientWidth, clientHeight].every(Number.isFinite) && left >= 0)\
                  (written.getBoundingClientRect(), video)";
     assert_eq!(chromium.evaluate(&page, place), json!(true));
+    // On a slow link a smaller picture comes; the place stays where it is.
+    let beside = |video: &str| {
+        format!(
+            "import('/written.js').then(({{ write }}) => {{ const root = document.createElement('div'); \
+             write(root, 'stream1', {{ clientWidth: 1280, clientHeight: 720, {video} }}, true); \
+             return [root.style.left, root.style.top] }})"
+        )
+    };
+    for video in ["videoWidth: 640, videoHeight: 360", "videoWidth: 320, videoHeight: 180"] {
+        assert_eq!(chromium.evaluate(&page, &beside(video)), json!(["80px", "60px"]), "{video}");
+    }
     chromium.wait_for(&page, &seen("--"), wait::START);
     until_true("the value is old in rov-client", wait::START, || watcher.written() == lines("--"));
 
@@ -260,4 +298,29 @@ fn rov_client_and_the_page_write_what_the_server_tells_and_nothing_that_is_old()
     chromium.wait_for(&page, "written.hidden", wait::START);
     watcher.stop(&runtime);
     server.stop(&runtime);
+}
+
+#[test]
+fn what_another_server_in_its_place_wants_written_is_written_instead() {
+    let runtime = Runtime::new().expect("a runtime");
+    let of = |text: &'static str| ["--overlay", "client", "--overlay-text", text, "--overlay-timestamp", "off"];
+    let picture = ["--source", "test", "--width", "320", "--height", "180"];
+    let first = Serving::start(&runtime, &[&picture[..], &of("First")].concat(), |_| {});
+    let (address, port) = (first.address, first.address.port().to_string());
+    let watcher = Watcher::start(&runtime, &["--url", &first.url("/whep")]);
+    until_true("the first text", wait::START, || watcher.written() == ["First"]);
+    let mut follower = Follower::start(address);
+    assert_eq!(follower.wait_for("overlay", |event| event["text"] == "First")["height"], json!(180));
+    first.stop(&runtime);
+    let at = ["--signal-port", &port, "--name", "another"];
+    let second = Serving::start(&runtime, &[&picture[..], &of("Second"), &at].concat(), |_| {});
+    assert_eq!(second.address, address);
+    let (mut seen, before) = (Vec::new(), watcher.shown());
+    until_true("the second text", wait::START, || {
+        seen.extend(watcher.written().into_iter().filter(|_| watcher.shown() > before));
+        watcher.written() == ["Second"]
+    });
+    assert!(!seen.iter().any(|line| line == "First"), "over pictures of the other one: {seen:?}");
+    watcher.stop(&runtime);
+    second.stop(&runtime);
 }

@@ -323,6 +323,24 @@ fn the_page_has_a_form_for_controllers_alone() {
     let set = |name: &str, value: &str| {
         format!("{{ const it = {}; it.value = '{value}'; it.dispatchEvent(new Event('change')) }} 0", of(name))
     };
+    // What a screen reader has of it, and the keyboard.
+    assert_eq!(chromium.evaluate(&page, "document.activeElement.id"), json!("settings"), "the keyboard is in it");
+    chromium.call(Some(&page), "Accessibility.enable", json!({}));
+    let tree = chromium.call(Some(&page), "Accessibility.getFullAXTree", json!({}));
+    let nodes: Vec<_> =
+        tree["nodes"].as_array().expect("nodes").iter().filter(|node| node["ignored"] == false).collect();
+    let named = |role: &str| {
+        let of_role = nodes.iter().filter(|node| node["role"]["value"] == role);
+        of_role.map(|node| node["name"]["value"].as_str().unwrap_or_default()).collect::<Vec<_>>()
+    };
+    let roles = ["textbox", "spinbutton", "checkbox", "combobox", "button"];
+    let controls: Vec<_> = roles.into_iter().flat_map(named).collect();
+    assert!(controls.len() > 30 && controls.iter().all(|name| !name.is_empty()), "{controls:?}");
+    let groups = named("group");
+    assert!(
+        ["Stream stream1", "Camera cam1", "Server", "overlay"].iter().all(|name| groups.contains(name)),
+        "{groups:?}"
+    );
     chromium.evaluate(&page, &set("streamBitrate", "1500"));
     until_true("the bit rate", wait::START, || server.stats().streams[0].target_bitrate_kbps == 1500);
     // Somebody else changes it, which the form shows.
@@ -330,11 +348,22 @@ fn the_page_has_a_form_for_controllers_alone() {
     let reply = change(&server.url("/api/settings/encoderPreset"), Some(bearer), &json!({ "value": "fast" }));
     assert_eq!(reply.status, 200, "{reply:?}");
     chromium.wait_for(&page, &format!("{}.value === 'fast'", of("encoderPreset")), wait::START);
+    // What is refused is said at once, and of which control.
+    chromium.evaluate(&page, &set("minBitrate", "400000"));
+    let alert = "document.querySelector('#settings [role=alert]:not(:empty)')?.textContent";
+    chromium.wait_for(&page, &format!("Boolean({alert}?.includes('--min-bitrate'))"), wait::START);
+    assert_eq!(chromium.evaluate(&page, &format!("{}.getAttribute('aria-invalid')", of("minBitrate"))), json!("true"));
     // The range is the server's.
     chromium.evaluate(&page, &set("keyframeInterval", "1000"));
     chromium.wait_for(&page, &format!("!{}.checkValidity()", of("keyframeInterval")), wait::START);
     chromium.evaluate(&page, press);
     chromium.wait_for(&page, "document.getElementById('settings').hidden", wait::START);
+    chromium.evaluate(&page, press);
+    let escape =
+        "document.activeElement.dispatchEvent(new KeyboardEvent('keydown', { key: 'Escape', bubbles: true })); 0";
+    chromium.evaluate(&page, escape);
+    chromium.wait_for(&page, "document.getElementById('settings').hidden", wait::START);
+    assert_eq!(chromium.evaluate(&page, "document.activeElement.id"), json!("show-settings"));
 }
 
 #[test]
@@ -366,4 +395,47 @@ fn the_description_of_the_api_says_what_the_server_does() {
     let output = run.current_dir(folder.path()).output().expect("schemathesis runs");
     let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{said}{errors}\n{}", server.process.stderr());
+}
+
+#[test]
+fn browsers_are_told_of_turn_servers_and_nobody_else_reads_the_credential() {
+    let server = Server::start(&["--user", "pilot", "--password", "deep"]);
+    server.wait_until_running();
+    let (url, login) = (server.url("/api/settings/webrtcIceServers"), server.login.as_deref());
+    for (wrong, said) in [
+        (json!([{ "urls": ["turn:10.0.0.1"] }]), "needs username and credential"),
+        (json!([{ "urls": ["http://10.0.0.1"] }]), "expected stun:HOST"),
+        (json!([{ "urls": ["stun:10.0.0.1"], "other": 1 }]), "expected a list"),
+        (json!("stun:10.0.0.1"), "expected a list"),
+    ] {
+        let refused = change(&url, login, &json!({ "value": wrong }));
+        assert!(refused.status == 422 && refused.error().contains(said), "{refused:?}");
+    }
+    // Nothing answers there, which costs nothing.
+    let all = json!([
+        { "urls": ["turn:127.0.0.1:9?transport=udp"], "username": "pilot", "credential": "de:ep@\"sea" },
+        { "urls": ["stun:127.0.0.1:9"] },
+    ]);
+    let reply = change(&url, login, &json!({ "value": all }));
+    assert_eq!((reply.status, &reply.json()["applied"]["webrtcIceServers"]), (200, &all), "{reply:?}");
+    assert_eq!(http::get_as(&server.url("/api/login"), login).json()["iceServers"], all);
+    let nobody = http::get(&server.url("/api/login")).json();
+    assert_eq!((&nobody["may_watch"], nobody.get("iceServers")), (&json!(false), None));
+    let log = server.process.stderr();
+    assert!(log.contains("\"credential\":\"***\"") && !log.contains("sea"), "{log}");
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
+    chromium.wait_for(&page, "!document.getElementById('login').hidden", wait::START);
+    let made = "window.made = []; const Real = RTCPeerConnection; \
+        window.RTCPeerConnection = class extends Real { constructor(o) { super(o); made.push(this) } }; \
+        document.getElementById('user').value = 'pilot'; document.getElementById('password').value = 'deep'; \
+        document.querySelector('#login button').click(); 0";
+    chromium.evaluate(&page, made);
+    chromium.wait_for(&page, "document.body?.dataset.state === 'live'", wait::START);
+    let told = "made.at(-1).getConfiguration().iceServers.map(({ urls, username, credential }) => [urls, username, credential])";
+    let told = chromium.evaluate(&page, told);
+    assert_eq!(
+        told,
+        json!([[["turn:127.0.0.1:9?transport=udp"], "pilot", "de:ep@\"sea"], [["stun:127.0.0.1:9"], "", ""]])
+    );
 }

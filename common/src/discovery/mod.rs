@@ -415,6 +415,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn announcements_of_the_first_release_are_read_and_it_reads_those_of_now() {
+        let before = r#"{"rov":"announce","v":1,"id":"6f1c","name":"bow","version":"0.1.0","signal_port":8080,"whep":"/whep",
+            "transports":["webrtc","rtp","rtsp"],"rtp":{"host":"239.255.0.1","port":5004,"fec":true},
+            "rtsp":{"port":8554,"path":"/stream1"},
+            "streams":[{"name":"stream1","codec":"h264","width":1280,"height":720,"fps":30.0}]}"#;
+        let Ok(Message::Announce(read)) = decode_text(before) else { panic!("{:?}", decode_text(before)) };
+        assert_eq!((read.key.as_deref(), read.run, read.tls.as_deref()), (None, None, None));
+        let before: Value = serde_json::from_str(before).unwrap();
+        assert_eq!(serde_json::from_slice::<Value>(&encode(&Message::Announce(read.clone()))).unwrap(), before);
+        // That release takes no notice of fields that it does not know.
+        let now = Announcement { key: Some("0d".repeat(32)), run: Some(7), tls: Some("0d".repeat(32)), ..read };
+        let mut now: Value = serde_json::from_slice(&encode(&Message::Announce(now))).unwrap();
+        for later in ["key", "run", "tls"] {
+            assert!(now.as_object_mut().unwrap().remove(later).is_some(), "{later}");
+        }
+        assert_eq!(now, before);
+    }
+
     fn decode_text(text: &str) -> Result<Message, DecodeError> {
         decode(text.as_bytes())
     }

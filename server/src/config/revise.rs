@@ -38,6 +38,7 @@ impl Config {
             max_viewers: new.max_viewers,
             tether: new.tether,
             alignment: new.alignment,
+            ice_servers: new.ice_servers,
             ..self.clone()
         };
         revised.check_names().map_err(|misnamed| ConfigError(misnamed.message))?;

@@ -4,10 +4,11 @@ use std::time::Duration;
 use clap::{CommandFactory, ValueEnum};
 use rov_common::api::{Role, View};
 use rov_common::codec::Codec;
+use rov_common::log::Form;
 use rov_common::units::{Fps, Resolution};
 
 use super::*;
-use crate::cli::{Cli, LogFormat};
+use crate::cli::Cli;
 
 fn config(args: &[&str]) -> Result<Config, ConfigError> {
     Config::new(&config_file::read(std::iter::once(&"rov-server").chain(args).map(OsString::from)).unwrap())
@@ -59,7 +60,7 @@ fn the_defaults_that_the_help_states_are_the_real_ones() {
             ) => {}
             // By --latency-mode, and so not in the configuration.
             ("preset", "ultrafast") => {}
-            ("log-format", stated) => assert_eq!(LogFormat::from_str(stated, false), Ok(LogFormat::default())),
+            ("log-format", stated) => assert_eq!(stated.parse(), Ok(Form::default())),
             ("transport", stated) => {
                 assert_eq!(config(&["--transport", stated]).map(meaning), config(&[]).map(meaning))
             }

@@ -38,7 +38,7 @@ pub(super) struct Wish {
 /// A stream and the pictures of it.
 struct Source<'a> {
     stream: &'a Stream,
-    jpeg: &'a JpegOutput,
+    jpeg: &'a Arc<JpegOutput>,
 }
 
 impl<'a> Source<'a> {
@@ -99,15 +99,15 @@ pub(super) async fn mjpeg(
         Err(_) => return Err(late(&source, limit)),
     };
     let headers = fresh(&format!("multipart/x-mixed-replace; boundary={BOUNDARY}"))?;
-    let parts = stream::unfold((previews, Some(first), Instant::now()), next_part);
+    let parts = stream::unfold((Arc::clone(source.jpeg), previews, Some(first), Instant::now()), next_part);
     Ok((headers, Body::from_stream(parts)).into_response())
 }
 
 /// What makes the next part; and when the last was given to the connection, which asks for more when most of it is
 /// sent.
-type Parts = (Previews, Option<Picture>, Instant);
+type Parts = (Arc<JpegOutput>, Previews, Option<Picture>, Instant);
 
-async fn next_part((mut previews, first, given_at): Parts) -> Option<(Result<Bytes, Infallible>, Parts)> {
+async fn next_part((jpeg, mut previews, first, given_at): Parts) -> Option<(Result<Bytes, Infallible>, Parts)> {
     // Over such a link every picture would be old.
     if given_at.elapsed() > FRESH {
         return None;
@@ -117,8 +117,8 @@ async fn next_part((mut previews, first, given_at): Parts) -> Option<(Result<Byt
         Some(picture) => picture,
         None => tokio::time::timeout(FRESH, previews.next()).await.ok()??,
     };
-    previews.add_sent(picture.data.len() as u64);
-    Some((Ok(part(&picture, opening)), (previews, None, Instant::now())))
+    jpeg.add_sent(picture.data.len() as u64);
+    Some((Ok(part(&picture, opening)), (jpeg, previews, None, Instant::now())))
 }
 
 /// One picture, with the boundary behind it: browsers show a picture when they know that it is whole.

@@ -148,12 +148,14 @@ pub(super) async fn may_watch(
 /// `GET /api/login`: who asks, and what that one may do. Never asks for a login itself.
 pub(super) async fn login(State(api): State<Arc<Api>>, Extension(caller): Extension<Caller>) -> Json<LoginState> {
     let user = caller.user.as_ref();
+    let may_watch = api.users.may_watch(user).is_ok();
     Json(LoginState {
         user: user.map(|user| user.name.to_string()),
         role: user.map(|user| user.role),
-        may_watch: api.users.may_watch(user).is_ok(),
+        may_watch,
         may_change: api.users.may_change(user).is_ok(),
         view: api.users.view(),
+        ice_servers: if may_watch { api.settings.ice_servers() } else { Vec::new() },
     })
 }
 

@@ -155,7 +155,7 @@ impl Request<'_> {
                 api.users.refused(&caller, &what, NOT_FOR_PAGES);
                 return Err(Fault::not_authorized(NOT_FOR_PAGES, StatusCode::FORBIDDEN).into());
             }
-            caller.user = self.user(asked.from).await.inspect_err(|rejected| {
+            caller.user = self.user(asked.from, right).await.inspect_err(|rejected| {
                 api.users.refused(&caller, &what, &rejected.fault.reason);
             })?;
         }
@@ -193,8 +193,9 @@ impl Request<'_> {
     }
 
     /// Who asks: by the header of HTTP, else by that of SOAP.
-    async fn user(&self, from: IpAddr) -> Result<Option<User>, Rejected> {
+    async fn user(&self, from: IpAddr, right: Right) -> Result<Option<User>, Rejected> {
         let (users, digests, now) = (&self.api.users, &self.onvif.digests, SystemTime::now());
+        let changes = right == Right::Change;
         // Who gives a password to a server that has no users is not to be kept out.
         if users.is_empty() {
             return Ok(None);
@@ -214,7 +215,7 @@ impl Request<'_> {
                 users.login(from, Login::Password { user, password }).await.map_err(NoLogin::from)?
             }
             Ok(Some(Token { user, password: Secret::Digest { digest, nonce, created } })) => {
-                tried(users, from, || digests.token(&user, (&digest, &nonce, &created), from, now)).await?
+                tried(users, from, || digests.token(&user, (&digest, &nonce, &created), changes, from, now)).await?
             }
             Err(refused) => tried(users, from, || Err(refused)).await?,
         };

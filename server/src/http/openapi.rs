@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use rov_common::api::{LOGIN_PATH, MJPEG_PATH, SNAPSHOT_PATH, WHEP_PATH};
+use rov_common::api::{LOGIN_PATH, MJPEG_PATH, OFFER_PATH, SDP_PATH, SNAPSHOT_PATH, WHEP_PATH};
 use serde_json::{Map, Value, json};
 
 use super::Api;
@@ -54,6 +54,8 @@ fn document(cameras: &[String], streams: &[String]) -> Value {
             "/healthz": { "get": health() },
             WHEP_PATH: { "post": watch(&of_stream) },
             (format!("{WHEP_PATH}/{{session}}")): { "patch": candidates(&session), "delete": hang_up(&session) },
+            OFFER_PATH: { "post": watch_by_json(&of_stream) },
+            SDP_PATH: { "get": description(&of_stream) },
             "/metrics": { "get": answer("The same for Prometheus", "text/plain") },
             SNAPSHOT_PATH: { "get": answer("The newest picture", "image/jpeg") },
             MJPEG_PATH: { "get": answer("Pictures at a low rate", "multipart/x-mixed-replace") },
@@ -135,6 +137,38 @@ fn watch(stream: &Value) -> Value {
     })
 }
 
+fn watch_by_json(stream: &Value) -> Value {
+    let description = |kind: &str| {
+        json!({ "application/json": { "schema": {
+            "type": "object",
+            "required": ["type", "sdp"],
+            "properties": { "type": { "const": kind }, "sdp": { "type": "string" } },
+        } } })
+    };
+    let mut responses = refusals(&[400, 401, 404, 413, 415, 422, 429, 503]);
+    let location = json!({ "description": "Of the session", "schema": { "type": "string" } });
+    let answer = json!({
+        "description": "The answer", "headers": { "Location": location }, "content": description("answer"),
+    });
+    responses.insert("200".to_owned(), answer);
+    json!({
+        "summary": "Begins to watch by WebRTC: an offer as JSON, as RTCSessionDescription writes it",
+        "parameters": [stream],
+        "requestBody": { "required": true, "content": description("offer") },
+        "responses": responses,
+    })
+}
+
+fn description(stream: &Value) -> Value {
+    let mut described = answer("What players open plain RTP with", "application/sdp");
+    let host = json!({
+        "name": "host", "in": "query", "required": false, "description": "One of the destinations, else the first",
+        "schema": { "type": "string", "format": "ipv4" },
+    });
+    described["parameters"] = json!([stream, host]);
+    described
+}
+
 fn candidates(session: &Value) -> Value {
     let fragment = json!({ "application/trickle-ice-sdpfrag": { "schema": { "type": "string" } } });
     let mut responses = refusals(&[400, 401, 404, 412, 413, 415, 422, 429, 503]);
@@ -190,4 +224,31 @@ fn changes(is_of_place: impl Fn(&&Setting) -> bool) -> Value {
     let writable = SETTINGS.iter().filter(is_of_place).filter(|setting| setting.is_writable);
     let properties: Map<_, _> = writable.map(|setting| (setting.name.to_owned(), setting.schema())).collect();
     json!({ "type": "object", "properties": properties, "additionalProperties": false })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_others_may_ask_is_described() {
+        let document = document(&["cam1".to_owned()], &["stream1".to_owned()]);
+        for (path, method) in [
+            (WHEP_PATH, "post"),
+            (OFFER_PATH, "post"),
+            (SDP_PATH, "get"),
+            (SNAPSHOT_PATH, "get"),
+            (MJPEG_PATH, "get"),
+            ("/api/events", "get"),
+            ("/api/settings/{name}", "patch"),
+        ] {
+            let described = &document["paths"][path][method];
+            assert!(
+                described["summary"].is_string() && described["responses"]["200"].is_object()
+                    || described["responses"]["201"].is_object(),
+                "{method} {path}: {described}"
+            );
+        }
+        assert_eq!(document["paths"][SDP_PATH]["get"]["parameters"][0]["schema"]["enum"], json!(["stream1"]));
+    }
 }

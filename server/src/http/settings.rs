@@ -9,13 +9,13 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use rov_common::api::ErrorBody;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::failure::expect_type;
 use super::login::Controller;
 use super::{Api, Choice, Failure};
 use crate::events::Event;
-use crate::settings::{Changed, Refusal, Scope, Values};
+use crate::settings::{Changed, Refusal, Scope, Values, shown};
 use crate::users::Caller;
 
 const JSON_TYPE: &str = "application/json";
@@ -82,8 +82,7 @@ pub(super) async fn change(api: Arc<Api>, caller: Caller, scope: Scope, values: 
     let limit = api.limits.change;
     // To its end, also where nobody waits for it any more.
     let change = tokio::spawn(async move {
-        let what = serde_json::to_string(&values).unwrap_or_default();
-        let what = format!("settings of {}: {what}", api.settings.place(scope));
+        let what = format!("settings of {}: {}", api.settings.place(scope), shown(&json!(values)));
         let result = api.settings.change(scope, &values).await;
         match &result {
             Ok(changed) => {

@@ -16,6 +16,7 @@ use rov_common::discovery::RtspInfo;
 use super::access::{Access, asked_address, is_trusted};
 use super::failure::{Failure, expect_type, text};
 use super::{Api, Arrival, Choice};
+use crate::config::links;
 use crate::output::webrtc::{AcceptError, Accepted, CandidateError, Fragment, OfferError, WebRtcOutput};
 
 const JSON_TYPE: &str = "application/json";
@@ -69,7 +70,11 @@ pub(super) async fn whep(
         (header::ETAG, HeaderValue::from_str(&accepted.entity_tag).map_err(Failure::internal)?),
         (header::HeaderName::from_static("accept-patch"), HeaderValue::from_static(SDPFRAG_TYPE)),
     ];
-    Ok((StatusCode::CREATED, headers, accepted.sdp).into_response())
+    let mut response = (StatusCode::CREATED, headers, accepted.sdp).into_response();
+    for link in links(&api.settings.ice_servers()) {
+        response.headers_mut().append(header::LINK, HeaderValue::from_str(&link).map_err(Failure::internal)?);
+    }
+    Ok(response)
 }
 
 /// What can be done here; nothing of it by pages of other origins.

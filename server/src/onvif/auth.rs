@@ -4,11 +4,15 @@
 //! What was used once is not taken a second time, but for one case: clients such as libonvif have one token for all
 //! requests of a millisecond, so the same address may use one again for a moment. Whoever can send from that address in
 //! that moment can change the message on its way as well: a token does not sign it.
+//!
+//! What was used before a restart is not remembered. So a token that was made before it changes nothing: a client whose
+//! clock is slow by some minutes can change something only so many minutes after the start. One that was listened in to
+//! still reads, which whoever listens can do anyway; and one of a clock that is fast is taken for as long as it is fast.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Mutex;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
@@ -51,6 +55,11 @@ pub enum Refused {
     Hopeless,
     #[error("Created differs from the server's time by more than an hour: set the clock of either")]
     Clock,
+    #[error(
+        "Created is before the start of this server, which does not know any more what was used then: set the client's \
+         clock to change something now, or wait as long as it is slow"
+    )]
+    BeforeStart,
     #[error("nonce already used: each request needs a new one")]
     Used,
     #[error("nonce expired: use the one in this answer")]
@@ -112,6 +121,7 @@ pub struct Digests {
     /// Of this run: what nonces are made with.
     key: hmac::Key,
     used: Mutex<Used>,
+    started: Instant,
 }
 
 impl Digests {
@@ -131,6 +141,7 @@ impl Digests {
             others: others.collect(),
             key: key.map_err(|_| anyhow::anyhow!("no random numbers"))?,
             used: Mutex::new(Used::new(MAX_USED)),
+            started: Instant::now(),
         })
     }
 
@@ -143,7 +154,7 @@ impl Digests {
         &self.others
     }
 
-    /// Whose WS-UsernameToken it is.
+    /// Whose WS-UsernameToken it is. `changes`: it is for something that is changed.
     ///
     /// # Errors
     /// Says why nobody's.
@@ -151,6 +162,7 @@ impl Digests {
         &self,
         user: &str,
         given: (&[u8], &[u8], &str),
+        changes: bool,
         from: IpAddr,
         now: SystemTime,
     ) -> Result<User, Refused> {
@@ -164,6 +176,11 @@ impl Digests {
         }
         if apart > SKEW.as_secs() {
             return Err(Refused::Clock);
+        }
+        // As the clock has it now: it may have been set since.
+        let started = now.checked_sub(self.started.elapsed()).map_or(0, seconds);
+        if changes && u64::try_from(at).unwrap_or(0) < started {
+            return Err(Refused::BeforeStart);
         }
         let until = u64::try_from(at).unwrap_or(0) + SKEW.as_secs();
         self.take(&[user.as_bytes(), created.as_bytes(), nonce], until, (from, SAME_MOMENT), now)?;
@@ -367,8 +384,34 @@ mod tests {
     const DIGEST: &str = "tuOSpGlFlIXsozq4HFNeeGeFLEI=";
 
     fn token(digests: &Digests, user: &str, digest: &str, nonce: &str, now: SystemTime) -> Result<User, Refused> {
+        token_for(false, digests, user, digest, nonce, now)
+    }
+
+    fn token_for(
+        changes: bool,
+        digests: &Digests,
+        user: &str,
+        digest: &str,
+        nonce: &str,
+        now: SystemTime,
+    ) -> Result<User, Refused> {
         let (digest, nonce) = (STANDARD.decode(digest).unwrap(), STANDARD.decode(nonce).unwrap());
-        digests.token(user, (&digest, &nonce, CREATED), HERE, now)
+        digests.token(user, (&digest, &nonce, CREATED), changes, HERE, now)
+    }
+
+    #[test]
+    fn what_was_made_before_the_start_changes_nothing() {
+        let change = |now| token_for(true, &digests(), "user", DIGEST, NONCE, now);
+        // Those who ask a server that has started just now.
+        assert_eq!(change(created() + Duration::from_secs(60)), Err(Refused::BeforeStart));
+        assert!(token(&digests(), "user", DIGEST, NONCE, created() + Duration::from_secs(60)).is_ok(), "it only reads");
+        let (user, long_since) = (change(created()), created() - Duration::from_secs(60));
+        assert!(user.is_ok() && change(long_since).is_ok(), "{user:?}");
+        // Nor is anything of it noted as used.
+        let digests = digests();
+        let soon = created() + Duration::from_secs(60);
+        assert_eq!(token_for(true, &digests, "user", DIGEST, NONCE, soon), Err(Refused::BeforeStart));
+        assert!(token(&digests, "user", DIGEST, NONCE, soon).is_ok());
     }
 
     #[test]

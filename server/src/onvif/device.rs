@@ -1,9 +1,11 @@
 //! The device service: what this machine is, and which services it has.
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::time::SystemTime;
 
+use rov_common::api::Role;
 use rov_common::discovery::interfaces::{Interface, chosen};
 use rov_common::net;
 use time::OffsetDateTime;
@@ -11,14 +13,15 @@ use time::OffsetDateTime;
 use super::fault::Fault;
 use super::soap::{Element, escaped, tag, tag_with, value};
 use super::{Asked, MAX_SUBSCRIPTIONS, TDS, TEV, TR2, TRT};
+use crate::users::User;
 
 /// Of the specifications that this was made by: year and month.
 const VERSION: (u32, u32) = (21, 6);
 
 const NETWORK: &str = r#"IPFilter="false" ZeroConfiguration="false" IPVersion6="false" DynDNS="false""#;
-const SYSTEM: &str = r#"DiscoveryResolve="true" DiscoveryBye="false" RemoteDiscovery="false" SystemBackup="false" SystemLogging="false" FirmwareUpgrade="false""#;
+const SYSTEM: &str = r#"DiscoveryResolve="true" DiscoveryBye="true" RemoteDiscovery="false" SystemBackup="false" SystemLogging="false" FirmwareUpgrade="false""#;
 
-/// None: there is no such operation.
+/// What is within the response; none: there is no such operation.
 pub fn answer(asked: &Asked, request: &Element) -> Option<Result<String, Fault>> {
     let within = match request.name.as_str() {
         "GetSystemDateAndTime" => Ok(date_and_time(SystemTime::now())),
@@ -35,9 +38,65 @@ pub fn answer(asked: &Asked, request: &Element) -> Option<Result<String, Fault>>
             Ok(tag("tds:HostnameInformation", &(value("tt:FromDHCP", false) + &value("tt:Name", name))))
         }
         "GetNetworkInterfaces" => network_interfaces(asked),
+        "GetNetworkProtocols" => Ok(protocols(asked)),
+        "GetNetworkDefaultGateway" => Ok(tag("tds:NetworkGateway", &gateways(&read("/proc/net/route")))),
+        "GetDNS" => Ok(tag("tds:DNSInformation", &dns(&read("/etc/resolv.conf")))),
+        "GetDiscoveryMode" => {
+            let is_found = asked.onvif.is_found;
+            Ok(value("tds:DiscoveryMode", if is_found { "Discoverable" } else { "NonDiscoverable" }))
+        }
+        "GetUsers" => Ok(asked.api.users.all().map(user).collect()),
         _ => return None,
     };
-    Some(within.map(|within| tag(&format!("tds:{}Response", request.name), &within)))
+    Some(within)
+}
+
+/// Of a file of the system; one that is not there says nothing.
+fn read(file: &str) -> String {
+    fs::read_to_string(file).unwrap_or_default()
+}
+
+fn protocols(asked: &Asked) -> String {
+    let one = |(name, port): (&str, u16)| {
+        tag("tds:NetworkProtocols", &(value("tt:Name", name) + &value("tt:Enabled", true) + &value("tt:Port", port)))
+    };
+    let http = asked.port().map(|port| (if asked.onvif.is_tls() { "HTTPS" } else { "HTTP" }, port));
+    let rtsp = asked.api.rtsp.as_ref().map(|rtsp| ("RTSP", rtsp.info(0).port));
+    http.into_iter().chain(rtsp).map(one).collect()
+}
+
+/// Of the routes as Linux lists them: those to everywhere, by the addresses of their gateways.
+fn gateways(routes: &str) -> String {
+    let gateway = |line: &str| {
+        let mut fields = line.split_whitespace().skip(1);
+        let (to, by) = (fields.next()?, fields.next()?);
+        // In the byte order of the machine.
+        let by = u32::from_str_radix(by, 16).ok().filter(|by| to == "00000000" && *by != 0)?;
+        Some(value("tt:IPv4Address", Ipv4Addr::from(by.to_ne_bytes())))
+    };
+    routes.lines().filter_map(gateway).collect()
+}
+
+fn dns(resolver: &str) -> String {
+    let of = |key: &'static str| {
+        let lines = resolver.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        lines.filter_map(move |words| Some(words.split_first().filter(|(first, _)| **first == key)?.1.to_vec()))
+    };
+    // Only the last line of `search` counts.
+    let domains = of("search").last().unwrap_or_default().into_iter().map(|domain| value("tt:SearchDomain", domain));
+    let servers = of("nameserver").flatten().filter_map(|address| address.parse::<IpAddr>().ok()).map(|address| {
+        let (kind, name) = if address.is_ipv4() { ("IPv4", "tt:IPv4Address") } else { ("IPv6", "tt:IPv6Address") };
+        tag("tt:DNSManual", &(value("tt:Type", kind) + &value(name, address)))
+    });
+    value("tt:FromDHCP", false) + &domains.collect::<String>() + &servers.collect::<String>()
+}
+
+fn user(user: &User) -> String {
+    let level = match user.role {
+        Role::Controller => "Administrator",
+        Role::Viewer => "User",
+    };
+    tag("tds:User", &(value("tt:Username", &user.name) + &value("tt:UserLevel", level)))
 }
 
 fn date_and_time(now: SystemTime) -> String {
@@ -64,7 +123,8 @@ fn capabilities(asked: &Asked, request: &Element) -> Result<String, Fault> {
         let (major, minor) = VERSION;
         let system = [
             value("tt:DiscoveryResolve", true),
-            flags(&["DiscoveryBye", "RemoteDiscovery", "SystemBackup", "SystemLogging", "FirmwareUpgrade"], false),
+            value("tt:DiscoveryBye", true),
+            flags(&["RemoteDiscovery", "SystemBackup", "SystemLogging", "FirmwareUpgrade"], false),
             tag("tt:SupportedVersions", &(value("tt:Major", major) + &value("tt:Minor", minor))),
         ];
         let io = value("tt:InputConnectors", 0) + &value("tt:RelayOutputs", 0);
@@ -227,6 +287,21 @@ mod tests {
         {
             assert!(text.contains(part), "{part} in {text}");
         }
+    }
+
+    #[test]
+    fn gateways_and_name_servers_are_those_of_the_system() {
+        let routes = format!(
+            "Iface\tDestination\tGateway \tFlags\neth0\t00000000\t{:08X}\t0003\neth0\t0002A8C0\t00000000\t0001\n",
+            u32::from_ne_bytes([192, 168, 2, 1])
+        );
+        assert_eq!(gateways(&routes), "<tt:IPv4Address>192.168.2.1</tt:IPv4Address>");
+        assert_eq!(gateways(""), "");
+        let text =
+            dns("# nameserver 10.0.0.9\nsearch old\nnameserver 10.0.0.1\nnameserver fe80::1%eth0\nsearch boat lan\n");
+        let server = "<tt:DNSManual><tt:Type>IPv4</tt:Type><tt:IPv4Address>10.0.0.1</tt:IPv4Address></tt:DNSManual>";
+        let domains = "<tt:SearchDomain>boat</tt:SearchDomain><tt:SearchDomain>lan</tt:SearchDomain>";
+        assert_eq!(text, format!("<tt:FromDHCP>false</tt:FromDHCP>{domains}{server}"));
     }
 
     #[test]

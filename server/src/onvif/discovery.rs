@@ -1,6 +1,7 @@
 //! WS-Discovery (2005/04): a client asks by multicast which devices there are, and is answered by unicast with the address
 //! of the interface on which it asked, and on no other. Nobody beyond the subnet of that interface is answered, so that
-//! no forged sender is flooded.
+//! no forged sender is flooded. On each of its interfaces it says that it is there (Hello), and at the end that it goes
+//! (Bye).
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
@@ -24,6 +25,7 @@ use crate::discovery::AnswerLimit;
 /// The group and the port that WS-Discovery has.
 pub const GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 255, 250);
 pub const PORT: u16 = 3702;
+const EVERYBODY: SocketAddrV4 = SocketAddrV4::new(GROUP, PORT);
 
 const DISCOVERY: &str = "http://schemas.xmlsoap.org/ws/2005/04/discovery";
 const ADDRESSING: &str = "http://schemas.xmlsoap.org/ws/2004/08/addressing";
@@ -81,15 +83,24 @@ impl Discovery {
         let mut tick = tokio::time::interval(LOOK_FOR_INTERFACES_EVERY);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let mut sequence = (started, 0);
+        let mut next = || {
+            sequence.1 += 1;
+            sequence
+        };
         let mut buffer = [0; MAX_DATAGRAM];
-        for number in 1.. {
-            let received = loop {
-                let receive = || receive_by(&SockRef::from(&socket), &mut buffer);
-                tokio::select! {
-                    () = shutdown.cancelled() => return Ok(()),
-                    _ = tick.tick() => places.look(&socket),
-                    received = socket.async_io(Interest::READABLE, receive) => break received,
+        loop {
+            let receive = || receive_by(&SockRef::from(&socket), &mut buffer);
+            let received = tokio::select! {
+                () = shutdown.cancelled() => break,
+                _ = tick.tick() => {
+                    for interface in places.look(&socket) {
+                        let hello = notice(Notice::Hello, &about, interface.address, next());
+                        send(&socket, &interface, hello.as_bytes(), EVERYBODY).await;
+                    }
+                    continue;
                 }
+                received = socket.async_io(Interest::READABLE, receive) => received,
             };
             let (length, peer, index) = match received {
                 Ok(received) => received,
@@ -101,10 +112,14 @@ impl Discovery {
             };
             let SocketAddr::V4(peer) = peer else { continue };
             let Some(interface) = places.asked_on(index, *peer.ip()) else { continue };
-            let Some(text) = answer(&buffer[..length], &about, interface.address, (started, number)) else { continue };
+            let Some(text) = answer(&buffer[..length], &about, interface.address, next()) else { continue };
             if peer.port() != 0 && limit.allows(Instant::now(), (*peer.ip()).into()) {
                 send(&socket, interface, text.as_bytes(), peer).await;
             }
+        }
+        for interface in &places.here {
+            let bye = notice(Notice::Bye, &about, interface.address, next());
+            send(&socket, interface, bye.as_bytes(), EVERYBODY).await;
         }
         Ok(())
     }
@@ -113,8 +128,8 @@ impl Discovery {
 async fn send(socket: &UdpSocket, Interface { name, address, .. }: &Interface, datagram: &[u8], peer: SocketAddrV4) {
     let send = || send_by(&SockRef::from(socket), name, *address, datagram, peer);
     match socket.async_io(Interest::WRITABLE, send).await {
-        Ok(_) => tracing::debug!("answered the WS-Discovery of {peer} on {name}"),
-        Err(error) => tracing::debug!("cannot answer the WS-Discovery of {peer} on {name}: {error}"),
+        Ok(_) => tracing::debug!("WS-Discovery: sent to {peer} on {name}"),
+        Err(error) => tracing::debug!("WS-Discovery: cannot send to {peer} on {name}: {error}"),
     }
 }
 
@@ -129,13 +144,19 @@ struct Places {
 
 impl Places {
     /// Joins the group where it is not joined yet: cables are plugged while the server runs, and a card that is pulled
-    /// and plugged between two looks has left it.
-    fn look(&mut self, socket: &UdpSocket) {
-        match interfaces() {
-            Ok(all) => self.here = chosen(&all, &self.wanted, self.host).into_iter().cloned().collect(),
+    /// and plugged between two looks has left it. Gives those that were not there before.
+    fn look(&mut self, socket: &UdpSocket) -> Vec<Interface> {
+        let before = match interfaces() {
+            Ok(all) => {
+                let now = chosen(&all, &self.wanted, self.host).into_iter().cloned().collect();
+                std::mem::replace(&mut self.here, now)
+            }
             // The old ones are the best guess; the next look may succeed.
-            Err(error) => return tracing::debug!("cannot list the network interfaces: {error}"),
-        }
+            Err(error) => {
+                tracing::debug!("cannot list the network interfaces: {error}");
+                return Vec::new();
+            }
+        };
         let here: HashSet<_> = self.here.iter().map(|one| (one.name.clone(), one.address)).collect();
         self.failed.retain(|known| here.contains(known));
         for place in here {
@@ -153,6 +174,8 @@ impl Places {
             }
             self.failed.remove(&place);
         }
+        let is_known = |one: &Interface| before.iter().any(|of| (&of.name, of.address) == (&one.name, one.address));
+        self.here.iter().filter(|one| !is_known(one)).cloned().collect()
     }
 
     /// The interface with that index whose subnet the sender is in.
@@ -166,7 +189,7 @@ impl Places {
 }
 
 /// What a datagram is answered with, where it asks for this device; `address` is that of the interface where it came.
-/// `sequence`: when this program was started, and the number of the answer since.
+/// `sequence`: when this program was started, and the number of the message since.
 pub fn answer(datagram: &[u8], about: &About, address: Ipv4Addr, sequence: (u64, u64)) -> Option<String> {
     let envelope = Envelope::parse(datagram).ok().filter(|envelope| envelope.version == Version::Soap12)?;
     let request = &envelope.body;
@@ -177,18 +200,51 @@ pub fn answer(datagram: &[u8], about: &About, address: Ipv4Addr, sequence: (u64,
         "Resolve" if endpoint(request) == Some(&name) => "Resolve",
         _ => return None,
     };
-    let message = id(envelope.header.value("MessageID").unwrap_or_default());
-    let (started, number) = sequence;
-    let About { scheme, port, .. } = about;
-    Some(format!(
-        r#"<?xml version="1.0" encoding="UTF-8"?><s:Envelope xmlns:s="http://www.w3.org/2003/05/soap-envelope" xmlns:a="{ADDRESSING}" xmlns:d="{DISCOVERY}" xmlns:dn="{NETWORK}" xmlns:tds="{TDS}"><s:Header><a:MessageID>urn:uuid:{own}</a:MessageID><a:RelatesTo>{message}</a:RelatesTo><a:To>{ADDRESSING}/role/anonymous</a:To><a:Action>{DISCOVERY}/{kind}Matches</a:Action><d:AppSequence InstanceId="{started}" MessageNumber="{number}"/></s:Header><s:Body><d:{kind}Matches><d:{kind}Match><a:EndpointReference><a:Address>{name}</a:Address></a:EndpointReference><d:Types>dn:NetworkVideoTransmitter tds:Device</d:Types><d:Scopes>{scopes}</d:Scopes><d:XAddrs>{scheme}://{address}:{port}{path}/{service}</d:XAddrs><d:MetadataVersion>1</d:MetadataVersion></d:{kind}Match></d:{kind}Matches></s:Body></s:Envelope>"#,
-        own = Uuid::new_v4(),
-        message = escaped(message),
-        name = escaped(&name),
-        scopes = escaped(scopes(&about.name).join(" ")),
-        path = super::PATH,
-        service = super::SERVICES[0],
-    ))
+    let message = escaped(id(envelope.header.value("MessageID").unwrap_or_default()));
+    let header = format!("<a:RelatesTo>{message}</a:RelatesTo><a:To>{ADDRESSING}/role/anonymous</a:To>");
+    let body =
+        format!("<d:{kind}Matches><d:{kind}Match>{}</d:{kind}Match></d:{kind}Matches>", described(about, address));
+    Some(envelope_of(&format!("{kind}Matches"), &header, sequence, &body))
+}
+
+/// What is told without being asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Notice {
+    Hello,
+    Bye,
+}
+
+/// Tells everybody on the interface of this address.
+fn notice(kind: Notice, about: &About, address: Ipv4Addr, sequence: (u64, u64)) -> String {
+    let body = match kind {
+        Notice::Hello => format!("<d:Hello>{}</d:Hello>", described(about, address)),
+        Notice::Bye => format!("<d:Bye>{}</d:Bye>", reference(about)),
+    };
+    envelope_of(&format!("{kind:?}"), "<a:To>urn:schemas-xmlsoap-org:ws:2005:04:discovery</a:To>", sequence, &body)
+}
+
+fn envelope_of(action: &str, header: &str, (started, number): (u64, u64), body: &str) -> String {
+    let own = Uuid::new_v4();
+    format!(
+        r#"<?xml version="1.0" encoding="UTF-8"?><s:Envelope xmlns:s="http://www.w3.org/2003/05/soap-envelope" xmlns:a="{ADDRESSING}" xmlns:d="{DISCOVERY}" xmlns:dn="{NETWORK}" xmlns:tds="{TDS}"><s:Header><a:MessageID>urn:uuid:{own}</a:MessageID>{header}<a:Action>{DISCOVERY}/{action}</a:Action><d:AppSequence InstanceId="{started}" MessageNumber="{number}"/></s:Header><s:Body>{body}</s:Body></s:Envelope>"#
+    )
+}
+
+/// This device, as it is reached by this address.
+fn described(about: &About, address: Ipv4Addr) -> String {
+    let About { scheme, port, name, .. } = about;
+    let (path, service, scopes) = (super::PATH, super::SERVICES[0], scopes(name).join(" "));
+    format!(
+        "{}<d:Types>dn:NetworkVideoTransmitter tds:Device</d:Types><d:Scopes>{}</d:Scopes>\
+         <d:XAddrs>{scheme}://{address}:{port}{path}/{service}</d:XAddrs><d:MetadataVersion>1</d:MetadataVersion>",
+        reference(about),
+        escaped(scopes)
+    )
+}
+
+fn reference(about: &About) -> String {
+    let name = format!("urn:uuid:{}", about.id);
+    format!("<a:EndpointReference><a:Address>{}</a:Address></a:EndpointReference>", escaped(name))
 }
 
 fn endpoint(request: &Element) -> Option<&str> {
@@ -270,6 +326,21 @@ mod tests {
             "<d:Resolve><w:EndpointReference><w:Address>urn:uuid:1234</w:Address></w:EndpointReference></d:Resolve>",
         );
         assert!(found.expect("an answer").body.child("ResolveMatch").is_some());
+    }
+
+    #[test]
+    fn it_says_that_it_is_there_and_that_it_goes() {
+        let hello = Envelope::parse(notice(Notice::Hello, &about(), HERE, (9, 1)).as_bytes()).unwrap();
+        assert_eq!(hello.header.value("Action"), Some(&*format!("{DISCOVERY}/Hello")));
+        let address = hello.body.value("XAddrs").unwrap();
+        assert!(address.contains("://10.0.0.2:") && address.ends_with("/onvif/device_service"), "{address}");
+        let bye = Envelope::parse(notice(Notice::Bye, &about(), HERE, (9, 2)).as_bytes()).unwrap();
+        assert_eq!((&*bye.body.name, endpoint(&bye.body)), ("Bye", endpoint(&hello.body)));
+        assert_eq!(bye.body.value("XAddrs"), None);
+        // Its own messages come back by the group.
+        for kind in [Notice::Hello, Notice::Bye] {
+            assert_eq!(answer(notice(kind, &about(), HERE, (9, 3)).as_bytes(), &about(), HERE, (9, 4)), None);
+        }
     }
 
     #[test]

@@ -11,13 +11,12 @@ use super::soap::{Element, tag, tag_with, value};
 use super::{Answer, Asked};
 use crate::output::rtsp::RtspOutput;
 
-/// None: there is no such operation.
+/// What is within the response; none: there is no such operation.
 pub fn answer(asked: &Asked, request: &Element) -> Option<Result<Answer, Fault>> {
     let profiles: Vec<_> = Profile::all(asked.api).into_iter().filter(|one| one.encoder.codec == Codec::H264).collect();
     let sources = || Sources::of(asked);
     let configuration = || by_encoder(&profiles, request.value("ConfigurationToken"));
     let profile = || by_token(&profiles, request.value("ProfileToken"));
-    let answered = |within: String| tag(&format!("trt:{}Response", request.name), &within);
     let within = match request.name.as_str() {
         "GetServiceCapabilities" => Ok(capabilities(asked)),
         "GetProfiles" => Ok(profiles.iter().map(|one| described("trt:Profiles", one)).collect()),
@@ -54,11 +53,11 @@ pub fn answer(asked: &Asked, request: &Element) -> Option<Result<Answer, Fault>>
         }
         "GetSnapshotUri" => profile().map(|one| media_uri(&snapshot_uri(asked, one))),
         "SetVideoEncoderConfiguration" => {
-            return Some(change(&profiles, request, wanted, answered(String::new())));
+            return Some(change(&profiles, request, wanted));
         }
         _ => return None,
     };
-    Some(within.map(|within| Answer::Body(answered(within))))
+    Some(within.map(Answer::Body))
 }
 
 pub fn capabilities(asked: &Asked) -> String {
@@ -79,11 +78,10 @@ pub fn change(
     profiles: &[Profile],
     request: &Element,
     wanted: fn(&Element) -> Result<Wanted, Fault>,
-    done: String,
 ) -> Result<Answer, Fault> {
     let given = request.child("Configuration").ok_or_else(|| Fault::invalid_args("Configuration is missing"))?;
     let profile = by_encoder(profiles, given.attribute("token"))?;
-    Ok(Answer::Change(profile.scope, profile.changes(&wanted(given)?)?, done))
+    Ok(Answer::Change(profile.scope, profile.changes(&wanted(given)?)?, String::new()))
 }
 
 /// The profile of this token.

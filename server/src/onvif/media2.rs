@@ -14,11 +14,10 @@ use super::{Answer, Asked};
 /// Of frame rates, a list is told: these, within what can be set, and the one that is set.
 const RATES: [f64; 8] = [5.0, 10.0, 15.0, 20.0, 25.0, 30.0, 50.0, 60.0];
 
-/// None: there is no such operation.
+/// What is within the response; none: there is no such operation.
 pub fn answer(asked: &Asked, request: &Element) -> Option<Result<Answer, Fault>> {
     let profiles = Profile::all(asked.api);
     let sources = Sources::of(asked);
-    let answered = |within: String| tag(&format!("tr2:{}Response", request.name), &within);
     let profile = || by_token(&profiles, request.value("ProfileToken"));
     let within = match request.name.as_str() {
         "GetServiceCapabilities" => Ok(capabilities(asked)),
@@ -43,11 +42,11 @@ pub fn answer(asked: &Asked, request: &Element) -> Option<Result<Answer, Fault>>
         }
         "GetSnapshotUri" => profile().map(|one| value("tr2:Uri", snapshot_uri(asked, one))),
         "SetVideoEncoderConfiguration" => {
-            return Some(change(&profiles, request, wanted, answered(String::new())));
+            return Some(change(&profiles, request, wanted));
         }
         _ => return None,
     };
-    Some(within.map(|within| Answer::Body(answered(within))))
+    Some(within.map(Answer::Body))
 }
 
 pub fn capabilities(asked: &Asked) -> String {

@@ -24,7 +24,7 @@ use self::auth::Digests;
 use self::discovery::Discovery;
 use self::events::Subscriptions;
 pub use self::fault::Fault;
-use self::soap::Element;
+use self::soap::{Element, tag};
 use crate::config::Config;
 use crate::http::Api;
 use crate::settings::{Scope, Values};
@@ -53,6 +53,8 @@ pub struct Onvif {
     /// As discovery takes them.
     interfaces: Vec<String>,
     host: IpAddr,
+    /// By WS-Discovery.
+    is_found: bool,
 }
 
 /// What an operation takes of who asks.
@@ -97,6 +99,7 @@ impl Onvif {
             scheme: if config.tls.is_some() { "https" } else { "http" },
             interfaces: config.interfaces.clone(),
             host: config.host,
+            is_found: config.discovery_port.is_some(),
         };
         let discovery = config.discovery_port.map(|_| Discovery::bind(config.host, config.interfaces.clone()));
         Ok((Arc::new(onvif), discovery.transpose()?))
@@ -134,6 +137,10 @@ impl Asked<'_> {
         format!("{}://{}", self.onvif.scheme, self.authority)
     }
 
+    fn port(&self) -> Option<u16> {
+        self.authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok())
+    }
+
     /// Without the port.
     fn host(&self) -> &str {
         match self.authority.rsplit_once(':') {
@@ -156,6 +163,8 @@ pub fn right(name: &str) -> Right {
         "CreatePullPointSubscription" | "PullMessages" | "Renew" | "Unsubscribe" | "SetSynchronizationPoint" => {
             Right::Watch
         }
+        // Whoever knows the names has half of a login.
+        "GetUsers" => Right::Change,
         name if name.starts_with("Get") => Right::Watch,
         _ => Right::Change,
     }
@@ -164,15 +173,25 @@ pub fn right(name: &str) -> Right {
 /// # Errors
 /// What the client is told where it cannot be done, or is not known.
 pub async fn answer(asked: &Asked<'_>, request: &Element) -> Result<Answer, Fault> {
-    let done = |answer: Option<Result<String, Fault>>| Some(answer?.map(Answer::Body));
-    let answered = match &*request.namespace {
-        TDS => done(device::answer(asked, request)),
-        TRT => media::answer(asked, request),
-        TR2 => media2::answer(asked, request),
-        TEV | WSNT => done(events::answer(asked, request).await),
-        _ => None,
+    let (prefix, answered) = match &*request.namespace {
+        TDS => ("tds", device::answer(asked, request).map(|within| within.map(Answer::Body))),
+        TRT => ("trt", media::answer(asked, request)),
+        TR2 => ("tr2", media2::answer(asked, request)),
+        // They have prefixes of their own.
+        TEV | WSNT => {
+            return events::answer(asked, request).await.unwrap_or_else(|| unknown(request)).map(Answer::Body);
+        }
+        _ => return unknown(request),
     };
-    answered.unwrap_or_else(|| Err(Fault::not_supported(&name_of(request))))
+    let respond = |within: String| tag(&format!("{prefix}:{}Response", request.name), &within);
+    Ok(match answered.unwrap_or_else(|| unknown(request))? {
+        Answer::Body(within) => Answer::Body(respond(within)),
+        Answer::Change(scope, values, within) => Answer::Change(scope, values, respond(within)),
+    })
+}
+
+fn unknown<T>(request: &Element) -> Result<T, Fault> {
+    Err(Fault::not_supported(&name_of(request)))
 }
 
 #[cfg(test)]
@@ -185,6 +204,7 @@ mod tests {
             ("GetSystemDateAndTime", Right::None),
             ("GetProfiles", Right::Watch),
             ("PullMessages", Right::Watch),
+            ("GetUsers", Right::Change),
             ("SetVideoEncoderConfiguration", Right::Change),
             ("SystemReboot", Right::Change),
             ("", Right::Change),

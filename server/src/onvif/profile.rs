@@ -54,7 +54,13 @@ pub struct Profile {
     pub source_fps: f64,
     /// Its source's own stream goes out: nothing of it can be set.
     pub is_passed_through: bool,
+    /// The names of settings that cannot be changed, as they were given at the start.
+    locked: Vec<&'static str>,
 }
+
+/// What is told of it follows from size and rate, where nobody has set it.
+const BITRATE: &str = "streamBitrate";
+const INTERVAL: &str = "keyframeInterval";
 
 /// How it is encoded.
 #[derive(Clone, Debug, PartialEq)]
@@ -94,7 +100,10 @@ impl Profile {
         });
         let one = |(at, ((place, camera, config), stream)): (usize, ((_, _, _), &Arc<Stream>))| {
             let (_, number): (usize, usize) = place;
-            Self::of(at, place, (camera, &api.streams[at - number]), (config, stream))
+            let scope = Scope::Stream(place.0, number);
+            let is_locked = |name: &&str| api.settings.is_locked(scope, name);
+            let locked = [BITRATE, INTERVAL].into_iter().filter(is_locked).collect();
+            Self { locked, ..Self::of(at, place, (camera, &api.streams[at - number]), (config, stream)) }
         };
         places.zip(api.streams.iter()).enumerate().map(one).collect()
     }
@@ -131,6 +140,7 @@ impl Profile {
             source: encode.resolution.filter(|_| !is_coded).unwrap_or(source),
             source_fps: encode.fps.filter(|_| !is_coded).map_or(source_fps, Fps::as_f64),
             is_passed_through,
+            locked: Vec::new(),
         }
     }
 
@@ -209,19 +219,21 @@ impl Profile {
             changes.insert("streamFramerate".to_owned(), json!(fps));
             rate = fps;
         }
-        // What follows from other values would change with them.
-        let follows = now.is_automatic && !changes.is_empty();
+        // What follows from other values would change with them, and does where it is locked so.
+        let is_locked = |name: &str| self.locked.contains(&name);
+        let follows = now.is_automatic && !changes.is_empty() && !is_locked(BITRATE);
         // That of what is passed through is measured, and another one each time.
         let kbps = wanted.kbps.filter(|_| !self.is_passed_through);
         if let Some(kbps) = kbps.filter(|kbps| *kbps != now.kbps || follows) {
             within("BitrateLimit", kbps, self.bitrates())?;
-            changes.insert("streamBitrate".to_owned(), json!(kbps));
+            changes.insert(BITRATE.to_owned(), json!(kbps));
         }
         let kept = if rate == now.fps { Some(now.gop) } else { now.interval.map(|interval| frames(interval, rate)) };
-        if let Some(gop) = wanted.gop.filter(|gop| Some(*gop) != kept) {
+        let is_as_read = |gop: u32| Some(gop) == kept || gop == now.gop && is_locked(INTERVAL);
+        if let Some(gop) = wanted.gop.filter(|gop| !is_as_read(*gop)) {
             within("GovLength", gop, self.gops_at(rate))?;
             let seconds = (f64::from(gop) / rate.max(1.0) * 1000.0).round() / 1000.0;
-            changes.insert("keyframeInterval".to_owned(), json!(seconds));
+            changes.insert(INTERVAL.to_owned(), json!(seconds));
         }
         if let Some(profile) = wanted.profile.as_deref().filter(|_| codec == Codec::H264) {
             let (known, _, setting) = PROFILES
@@ -302,4 +314,48 @@ fn within<T: PartialOrd + std::fmt::Display + Copy>(name: &str, value: T, (least
         return Ok(());
     }
     Err(Fault::cannot_be(format!("{name} {value}: must be from {least} to {most}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn profile(locked: &[&'static str]) -> Profile {
+        let size = Resolution::new(640, 360);
+        Profile {
+            at: 0,
+            scope: Scope::Stream(0, 0),
+            token: "stream1".to_owned(),
+            name: "stream1".to_owned(),
+            camera: "cam1".to_owned(),
+            siblings: 1,
+            encoder: Encoder {
+                codec: Codec::H264,
+                size,
+                fps: 30.0,
+                kbps: 1000,
+                is_automatic: true,
+                gop: 60,
+                interval: Some(Duration::from_secs(2)),
+                profile: CodecProfile::Baseline,
+            },
+            source: size,
+            source_fps: 30.0,
+            is_passed_through: false,
+            locked: locked.to_vec(),
+        }
+    }
+
+    #[test]
+    fn what_is_locked_and_written_back_as_it_was_read_is_no_change() {
+        let back = Wanted { fps: Some(15.0), kbps: Some(1000), gop: Some(60), ..Wanted::default() };
+        let names = |profile: Profile, wanted: &Wanted| {
+            profile.changes(wanted).map_err(|fault| fault.reason).unwrap().into_keys().collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(names(profile(&[]), &back), "keyframeInterval streamBitrate streamFramerate");
+        assert_eq!(names(profile(&[BITRATE, INTERVAL]), &back), "streamFramerate");
+        // Another value is one, which is then refused by its name.
+        let other = Wanted { kbps: Some(900), gop: Some(90), ..back };
+        assert_eq!(names(profile(&[BITRATE, INTERVAL]), &other), "keyframeInterval streamBitrate streamFramerate");
+    }
 }

@@ -21,6 +21,7 @@ use super::plan::{self, BranchPlan, Plan, Tail};
 use super::source::{self, Pacing};
 use super::{at_rest, burn, catch_up, decimate, decoded, joint, jpeg, live, rtsp, stdin, still, wiring};
 use crate::config::SourceKind;
+use crate::overlay::Canvas;
 use crate::rate_control::Ceiling;
 
 /// Fills `pipeline`; returns the head, which a looping file replaces.
@@ -295,13 +296,16 @@ pub(super) fn fill_tail(
         fit_encoder(&element, row, plan, branch);
         wiring::first_fields(tail);
         if let Some(overlay) = capture.overlays.get(branch.stream) {
-            burn::install(&pad_of(tail, plan::RAW_QUEUE, "src", text)?, overlay);
+            let (capture, branch) = (Arc::downgrade(capture), Arc::downgrade(branch));
+            burn::install(&pad_of(tail, plan::RAW_QUEUE, "src", text)?, overlay, move |canvas| {
+                if let Some((capture, branch)) = capture.upgrade().zip(branch.upgrade()) {
+                    capture.set_canvas(&branch, canvas);
+                }
+            });
         }
         Some((element, row))
     } else {
-        if let Some(overlay) = capture.overlays.get(branch.stream) {
-            overlay.set_obstacle(Some(burn::PASSED));
-        }
+        capture.set_canvas(branch, Canvas::without(burn::PASSED));
         None
     };
     let sink = tail

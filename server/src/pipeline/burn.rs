@@ -16,7 +16,7 @@ use rov_common::glyphs::{Face, Mask, known};
 use rov_common::sync::lock;
 use rov_gst::element::is_made_by;
 
-use crate::overlay::Overlay;
+use crate::overlay::{Canvas, Overlay};
 
 /// Why nothing is burned into a stream that nothing here encodes.
 pub const PASSED: &str = "the source's stream is sent untouched";
@@ -33,14 +33,13 @@ const SHADE: u8 = 4;
 const MAX_LETTERS: usize = 512;
 
 /// Has the overlay burned into what leaves the tail's first caps filter behind `queue`: pictures of the size that is
-/// encoded.
-pub fn install(queue: &gst::Pad, overlay: &Arc<Overlay>) {
-    let Some(pad) = sized(queue) else { return overlay.set_obstacle(Some(FOREIGN)) };
+/// encoded. `on_canvas` is told what they are.
+pub fn install(queue: &gst::Pad, overlay: &Arc<Overlay>, on_canvas: impl Fn(Canvas) + Send + Sync + 'static) {
+    let Some(pad) = sized(queue) else { return on_canvas(Canvas::without(FOREIGN)) };
     let (overlay, burner) = (Arc::clone(overlay), Mutex::new(Burner::default()));
     pad.add_probe(gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM, move |_, info| {
         if let Some(gst::EventView::Caps(caps)) = info.event().map(|event| event.view()) {
-            let is_usable = lock(&burner).set_format(caps.caps());
-            overlay.set_obstacle((!is_usable).then_some(FOREIGN));
+            on_canvas(lock(&burner).set_format(caps.caps()));
         }
         if let Some(picture) = info.buffer_mut()
             && let Some((place, lines)) = overlay.burned(Instant::now())
@@ -72,16 +71,16 @@ struct Burner {
 }
 
 impl Burner {
-    fn set_format(&mut self, caps: &gst::CapsRef) -> bool {
+    fn set_format(&mut self, caps: &gst::CapsRef) -> Canvas {
         let is_foreign =
             |features: &gst::CapsFeaturesRef| features.iter().any(|name| name.starts_with("memory:") && name != SYSTEM);
-        let format = gst_video::VideoInfo::from_caps(caps).ok().filter(|video| {
+        let video = gst_video::VideoInfo::from_caps(caps).ok();
+        self.full_height = video.as_ref().map_or(0, gst_video::VideoInfo::height).max(self.full_height);
+        self.format = video.filter(|video| {
             use gst_video::VideoFormat::{I420, Nv12, Yv12};
             !caps.features(0).is_some_and(is_foreign) && matches!(video.format(), I420 | Yv12 | Nv12)
         });
-        self.full_height = format.as_ref().map_or(0, gst_video::VideoInfo::height).max(self.full_height);
-        self.format = format;
-        self.format.is_some()
+        Canvas { obstacle: self.format.is_none().then_some(FOREIGN), height: self.full_height }
     }
 
     fn burn(&mut self, picture: &mut gst::BufferRef, (x, y): (u32, u32), lines: Vec<String>) {
@@ -246,7 +245,9 @@ mod tests {
                  ! video/x-raw,format={format} ! appsink name=out sync=false"
             );
             let pipeline = gst::parse::launch(&text).unwrap().downcast::<gst::Pipeline>().unwrap();
-            install(&pipeline.by_name("raw").unwrap().static_pad("src").unwrap(), overlay);
+            let canvas = Arc::clone(overlay);
+            let queue = pipeline.by_name("raw").unwrap().static_pad("src").unwrap();
+            install(&queue, overlay, move |of| canvas.set_canvas(of));
             let sink = pipeline.by_name("out").unwrap().downcast().unwrap();
             pipeline.set_state(gst::State::Playing).unwrap();
             Self { pipeline, sink }
@@ -326,7 +327,8 @@ mod tests {
             .field("width", 640)
             .field("height", 360)
             .field("framerate", gst::Fraction::new(30, 1));
-        assert!(!Burner::default().set_format(&nvmm.build()));
+        let canvas = Burner::default().set_format(&nvmm.build());
+        assert_eq!(canvas, Canvas { obstacle: Some(FOREIGN), height: 360 });
     }
 
     #[test]

@@ -33,7 +33,7 @@ use super::still::Still;
 use super::times::Times;
 use super::valve::Valve;
 use crate::config::SourceKind;
-use crate::overlay::Overlay;
+use crate::overlay::{Canvas, Overlay};
 use crate::rate_control::Ceiling;
 
 /// An IP camera's picture that is so old has waited on its way: a large keyframe takes a second on a slow link.
@@ -221,6 +221,7 @@ pub struct Branch {
     pub(super) step: Arc<AtomicU8>,
     /// What comes out, once that is known.
     pub(super) format: Mutex<Option<Format>>,
+    canvas: Mutex<Canvas>,
     /// Properties that are set between two pictures: see `live::set_in_stream`.
     pub(super) to_set: Mutex<Vec<ToSet>>,
     pub(super) codec: Codec,
@@ -284,6 +285,20 @@ impl Capture {
     /// It takes the place of the one with its number.
     pub fn set_branch(&self, branch: &Arc<Branch>) {
         *lock(&self.branches[branch.stream]) = Arc::clone(branch);
+        self.tell_canvas(branch, &lock(&branch.canvas));
+    }
+
+    /// What the pictures of a branch are to what is written over them, which counts while it is at work.
+    pub fn set_canvas(&self, branch: &Branch, now: Canvas) {
+        let mut canvas = lock(&branch.canvas);
+        *canvas = now;
+        self.tell_canvas(branch, &canvas);
+    }
+
+    fn tell_canvas(&self, branch: &Branch, canvas: &Canvas) {
+        if let Some(overlay) = self.overlays.get(branch.stream).filter(|_| self.is_at_work(branch)) {
+            overlay.set_canvas(*canvas);
+        }
     }
 
     /// While another branch is to take over from the one of this stream.
@@ -424,6 +439,7 @@ impl Branch {
             times: Mutex::default(),
             settings: Mutex::new(settings),
             ceiling: Mutex::default(),
+            canvas: Mutex::default(),
             held_until: Arc::new(Moment::new(epoch)),
             step: Arc::default(),
             format: Mutex::default(),

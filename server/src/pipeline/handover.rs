@@ -1,8 +1,10 @@
 //! When the access units of a stream come from another branch: none is missing, and none comes twice. Pure.
 //!
 //! The next branch is at work beside the former one before anything is decided, so that opening its encoder costs no
-//! time. Then it begins anew, with a keyframe, at a picture that both get. From that picture on the units of the former
-//! one are held back: they are for nothing once the keyframe is there, and go out after all where it does not come.
+//! time. Then it begins anew, with a keyframe, at a picture that both get: first as a rehearsal, for which nothing waits,
+//! and where that keyframe came in time, once more. From that picture on the units of the former one are held back: they
+//! are for nothing once the keyframe is there, and go out after all where it does not come. So an encoder that is too slow
+//! costs nothing.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -27,12 +29,16 @@ pub(super) struct Handover<U> {
     last_out: Option<Duration>,
     /// That the next branch gives something was said.
     is_alive: bool,
+    /// Its last rehearsal went well.
+    is_rehearsed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// The next branch gives nothing yet, or what it gives is for nothing.
     Beside,
+    /// It began anew then, for nothing.
+    Rehearsal(Instant),
     /// From this picture on, since then.
     From(Duration, Instant),
     Over,
@@ -54,6 +60,8 @@ impl Unit for AccessUnit {
 pub(super) enum Sign {
     /// The next branch has given something; said once.
     Alive,
+    /// It has begun with a keyframe in time: the next time that it begins anew, it takes over.
+    Rehearsed,
     /// What goes out is the next branch's from here on.
     TookOver,
     /// The next branch was too late, or did not begin with a keyframe: the former one goes on.
@@ -63,7 +71,13 @@ pub(super) enum Sign {
 impl<U: Unit> Handover<U> {
     pub fn new() -> Self {
         let (former, next) = (VecDeque::new(), VecDeque::new());
-        Self { state: State::Beside, former, next, last_out: None, is_alive: false }
+        Self { state: State::Beside, former, next, last_out: None, is_alive: false, is_rehearsed: false }
+    }
+
+    /// After a rehearsal that went well.
+    #[cfg(test)]
+    pub fn rehearsed() -> Self {
+        Self { is_rehearsed: true, ..Self::new() }
     }
 
     pub fn is_over(&self) -> bool {
@@ -73,7 +87,7 @@ impl<U: Unit> Handover<U> {
     /// The next branch begins anew with the picture of this time.
     pub fn begin(&mut self, first: Duration, now: Instant) {
         if self.state == State::Beside {
-            self.state = State::From(first, now);
+            self.state = if self.is_rehearsed { State::From(first, now) } else { State::Rehearsal(now) };
         }
     }
 
@@ -87,7 +101,7 @@ impl<U: Unit> Handover<U> {
                     return Some(self.give_up(out));
                 }
             }
-            State::Beside | State::From(..) => {
+            State::Beside | State::Rehearsal(_) | State::From(..) => {
                 self.last_out = Some(time);
                 out.push(unit);
             }
@@ -100,6 +114,13 @@ impl<U: Unit> Handover<U> {
         match self.state {
             State::Over => out.push(unit),
             State::Beside => return (!std::mem::replace(&mut self.is_alive, true)).then_some(Sign::Alive),
+            State::Rehearsal(since) => {
+                if !unit.is_keyframe() || is_late(since, now) {
+                    return Some(self.give_up(out));
+                }
+                (self.state, self.is_rehearsed) = (State::Beside, true);
+                return Some(Sign::Rehearsed);
+            }
             State::From(..) => {
                 let is_late = self.last_out.is_some_and(|last| time <= last);
                 if self.next.is_empty() && (!unit.is_keyframe() || is_late) || self.next.len() >= HELD {
@@ -113,8 +134,8 @@ impl<U: Unit> Handover<U> {
 
     /// Ends a wait that has lasted too long.
     pub fn look(&mut self, now: Instant, alone: bool, out: &mut Vec<U>) -> Option<Sign> {
-        let State::From(_, since) = self.state else { return None };
-        let is_late = now.saturating_duration_since(since) >= LIMIT;
+        let (State::Rehearsal(since) | State::From(_, since)) = self.state else { return None };
+        let is_late = is_late(since, now);
         let Some(&(keyframe, _)) = self.next.front() else {
             return is_late.then(|| self.give_up(out));
         };
@@ -133,9 +154,13 @@ impl<U: Unit> Handover<U> {
         self.next.clear();
         self.last_out = self.former.back().map(|(time, _)| *time).or(self.last_out);
         out.extend(self.former.drain(..).map(|(_, unit)| unit));
-        self.state = State::Beside;
+        (self.state, self.is_rehearsed) = (State::Beside, false);
         Sign::GaveUp
     }
+}
+
+fn is_late(since: Instant, now: Instant) -> bool {
+    now.saturating_duration_since(since) >= LIMIT
 }
 
 #[cfg(test)]
@@ -170,6 +195,12 @@ mod tests {
             self.handover.next(at(picture), (100 + picture, keyframe), false, self.now, &mut self.out)
         }
 
+        /// After a rehearsal that went well.
+        fn begin(&mut self, picture: u64) {
+            self.handover.is_rehearsed = true;
+            self.handover.begin(at(picture), self.now);
+        }
+
         fn out(&self) -> Vec<u64> {
             self.out.iter().map(|(picture, _)| *picture).collect()
         }
@@ -185,7 +216,7 @@ mod tests {
         for order in [[4, 5, 105, 6, 106], [105, 106, 4, 5, 6], [4, 105, 5, 106, 6], [4, 5, 6, 105, 106]] {
             let mut run = Run::new();
             assert_eq!((run.former(3), run.next(3, true)), (None, Some(Sign::Alive)));
-            run.handover.begin(at(5), run.now);
+            run.begin(5);
             let signs = order.iter().filter_map(|picture| match picture {
                 100.. => run.next(picture - 100, *picture == 105),
                 _ => run.former(*picture),
@@ -199,7 +230,7 @@ mod tests {
     #[test]
     fn pictures_that_the_next_branch_left_out_before_its_keyframe_are_the_former_ones() {
         let mut run = Run::new();
-        run.handover.begin(at(5), run.now);
+        run.begin(5);
         for picture in [4, 5, 6, 7] {
             assert_eq!(run.former(picture), None);
         }
@@ -210,26 +241,56 @@ mod tests {
     #[test]
     fn without_a_keyframe_in_time_the_former_goes_on_and_nothing_is_lost() {
         let mut run = Run::new();
-        run.handover.begin(at(5), run.now);
+        run.begin(5);
         assert_eq!((run.former(5), run.former(6), run.out()), (None, None, vec![]));
         run.now += LIMIT;
         assert_eq!(run.handover.look(run.now, false, &mut run.out), Some(Sign::GaveUp));
         assert_eq!(run.out(), [5, 6]);
         // The next one comes late, and begins again.
         assert_eq!((run.next(5, true), run.next(6, false)), (Some(Sign::Alive), None));
-        run.handover.begin(at(8), run.now);
+        run.begin(8);
         assert_eq!(run.former(7), None);
         assert_eq!(run.next(8, false), Some(Sign::GaveUp), "its first is no keyframe");
-        run.handover.begin(at(10), run.now);
+        run.begin(10);
         assert_eq!((run.former(8), run.former(9), run.former(10)), (None, None, None));
         assert_eq!(run.next(10, true), Some(Sign::TookOver));
         assert_eq!(run.out(), [5, 6, 7, 8, 9, 110]);
     }
 
     #[test]
+    fn one_that_is_too_slow_holds_nothing_back_and_one_in_time_takes_over_the_next_time() {
+        let mut run = Run::new();
+        for _ in 0..3 {
+            run.handover.begin(at(5), run.now);
+            run.out.clear();
+            assert_eq!((run.former(5), run.former(6), run.out()), (None, None, vec![5, 6]));
+            run.now += LIMIT;
+            assert_eq!(run.handover.look(run.now, false, &mut run.out), Some(Sign::GaveUp));
+        }
+        run.handover.begin(at(7), run.now);
+        assert_eq!(run.next(7, false), Some(Sign::GaveUp), "its first is no keyframe");
+        run.handover.begin(at(8), run.now);
+        run.now += LIMIT;
+        assert_eq!(run.next(8, true), Some(Sign::GaveUp), "it is late, though nobody has looked");
+        run.out.clear();
+        run.handover.begin(at(9), run.now);
+        assert_eq!((run.former(9), run.next(9, true)), (None, Some(Sign::Rehearsed)));
+        assert_eq!((run.next(10, false), run.former(10), run.out()), (Some(Sign::Alive), None, vec![9, 10]));
+        run.handover.begin(at(11), run.now);
+        assert_eq!((run.former(11), run.next(11, true)), (None, Some(Sign::TookOver)));
+        assert_eq!(run.out(), [9, 10, 111]);
+        // Where that fails, it is rehearsed again.
+        let mut run = Run::new();
+        run.begin(5);
+        assert_eq!(run.next(5, false), Some(Sign::GaveUp));
+        run.handover.begin(at(6), run.now);
+        assert_eq!((run.former(6), run.out()), (None, vec![6]));
+    }
+
+    #[test]
     fn more_than_can_be_held_back_goes_out_in_its_order_and_the_former_goes_on() {
         let mut run = Run::new();
-        run.handover.begin(at(5), run.now);
+        run.begin(5);
         let last = 5 + HELD as u64;
         let signs: Vec<_> = (5..=last).filter_map(|picture| run.former(picture)).collect();
         assert_eq!(signs, [Sign::GaveUp]);
@@ -241,7 +302,7 @@ mod tests {
     fn one_that_was_overtaken_by_the_former_does_not_show_a_picture_again() {
         let mut run = Run::new();
         assert_eq!(run.former(5), None);
-        run.handover.begin(at(5), run.now);
+        run.begin(5);
         assert_eq!(run.next(5, true), Some(Sign::GaveUp));
         assert_eq!(run.out(), [5]);
     }
@@ -249,14 +310,14 @@ mod tests {
     #[test]
     fn a_former_that_is_slow_or_gives_nothing_any_more_is_not_waited_for() {
         let mut run = Run::new();
-        run.handover.begin(at(5), run.now);
+        run.begin(5);
         assert_eq!(run.next(5, true), None, "the former may still give the picture before");
         run.now += LIMIT;
         assert_eq!(run.handover.look(run.now, false, &mut run.out), Some(Sign::TookOver));
         assert_eq!((run.former(4), run.next(6, false)), (None, None));
         assert_eq!(run.out(), [105, 106]);
         let mut run = Run::new();
-        run.handover.begin(at(5), run.now);
+        run.begin(5);
         assert_eq!(run.handover.next(at(5), (105, true), true, run.now, &mut run.out), Some(Sign::TookOver));
     }
 }

@@ -29,9 +29,10 @@ const IDLE_LIMIT: Duration = Duration::from_secs(1);
 
 /// For the next branch to give its first picture.
 const ALIVE_LIMIT: Duration = Duration::from_secs(5);
-/// How often the next branch begins anew, if what it then gives comes late or does not begin with a keyframe; and how
-/// long it takes at most for a picture to come.
+/// How often the next branch begins anew, if what it then gives comes late or does not begin with a keyframe; how often
+/// of these the pictures of the one at work were held back for it; and how long it takes at most for a picture to come.
 const ATTEMPTS: usize = 8;
+const HELD_ATTEMPTS: usize = 2;
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
 /// Between two looks at how long one branch waits for the other.
 const LOOK: Duration = Duration::from_millis(20);
@@ -232,31 +233,43 @@ impl Joint {
             let rate = Rate { bitrate: next.bitrate(), pause_until: None, ..*rate };
             next.apply(&rate).map_err(|error| NotReplaced::Failed(error.to_string()))?;
         }
-        for _ in 0..ATTEMPTS {
+        let (mut attempts, mut held, mut is_rehearsed) = (0, 0, false);
+        while attempts < ATTEMPTS && held < HELD_ATTEMPTS {
             if let Some(News::Failed(reason)) = heard.try_iter().find(|news| matches!(news, News::Failed(_))) {
                 return Err(NotReplaced::Failed(reason));
             }
             // It begins anew: the first picture that it gets from here on is a keyframe.
             lock(&next.valve).shut();
             next.wake();
-            let end = Instant::now() + ATTEMPT_LIMIT;
-            loop {
-                match heard.recv_timeout(LOOK) {
-                    Ok(News::Sign(Sign::TookOver)) => return Ok(()),
-                    Ok(News::Sign(Sign::GaveUp)) => break,
-                    Ok(News::Failed(reason)) => return Err(NotReplaced::Failed(reason)),
-                    Ok(News::Sign(Sign::Alive)) | Err(_) => {}
-                }
-                if self.capture.look_at_relay(self.stream) {
-                    return Ok(());
-                }
-                if Instant::now() > end {
-                    break;
+            match self.attempt(heard)? {
+                Sign::TookOver => return Ok(()),
+                Sign::Rehearsed => is_rehearsed = true,
+                Sign::Alive | Sign::GaveUp => {
+                    attempts += 1;
+                    held += usize::from(std::mem::take(&mut is_rehearsed));
                 }
             }
         }
-        let reason = format!("the encoder has begun with no keyframe in time in {ATTEMPTS} attempts");
+        let reason = format!("the encoder has begun with no keyframe in time in {attempts} attempts");
         Err(NotReplaced::NotNow(reason))
+    }
+
+    /// What has come of the next branch's beginning anew.
+    fn attempt(&self, heard: &Receiver<News>) -> Result<Sign, NotReplaced> {
+        let end = Instant::now() + ATTEMPT_LIMIT;
+        loop {
+            match heard.recv_timeout(LOOK) {
+                Ok(News::Sign(Sign::Alive)) | Err(_) => {}
+                Ok(News::Sign(sign)) => return Ok(sign),
+                Ok(News::Failed(reason)) => return Err(NotReplaced::Failed(reason)),
+            }
+            if self.capture.look_at_relay(self.stream) {
+                return Ok(Sign::TookOver);
+            }
+            if Instant::now() > end {
+                return Ok(Sign::GaveUp);
+            }
+        }
     }
 
     /// Opens a branch beside the others, and takes it for the one `at_work` or leaves that to [`Self::hand_over`].

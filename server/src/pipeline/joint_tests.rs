@@ -2,21 +2,26 @@
 
 use std::sync::mpsc::channel;
 
+use rov_common::capture_clock::CaptureClock;
 use rov_common::codec::{self, Codec, ParameterSetCache};
 use rov_common::latency_mode::LatencyMode;
+use rov_common::overlay::Where;
 use rov_common::units::{Bitrate, Fps, Resolution};
 use rov_gst::element::is_made_by;
 
 use super::branch_tests::{CODED, Running, SECOND, SECOND_FRAME, plan, run, with_second};
 use super::tests::{FRAME, Folder, WAIT, assert_even, chosen, file, pipeline, rate, small};
 use super::*;
-use crate::config::{EncodeConfig, Preset, Profile};
+use crate::config::{EncodeConfig, FieldConfig, OverlayConfig, Preset, Profile};
+use crate::overlay::{Canvas, Overlays};
 use crate::pipeline::capture::Relay;
 use crate::pipeline::handover::Handover;
 use crate::pipeline::joint::NotPutIn;
 use crate::pipeline::plan::{BranchPlan, Tail};
 use crate::pipeline::{EncoderRow, prepare_branch};
 use crate::rate_control::Step;
+use crate::stream::Streams;
+use crate::telemetry::Board;
 
 /// Raw pictures whose times are their numbers: none can be left out in front of the tee unseen.
 const RAW: &str = "videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=30/1";
@@ -472,7 +477,7 @@ fn nothing_that_was_held_back_goes_out_of_a_graph_that_has_been_stopped() {
     for is_stopped in [false, true] {
         let (unit, units) = channel();
         let capture = Capture::new(&plan, Instant::now(), move |_, u| drop(unit.send(u)), |_| ());
-        let mut handover = Handover::new();
+        let mut handover = Handover::rehearsed();
         handover.begin(Duration::ZERO, Instant::now());
         let held = AccessUnit {
             data: vec![0, 0, 0, 1, 0x41].into(),
@@ -502,4 +507,22 @@ fn what_was_left_out_while_the_encoder_was_opened_is_not_counted_as_dropped() {
     assert_eq!(branch.counters().frames_dropped(), 0);
     (0..5).for_each(|_| branch.frames_in.add());
     assert_eq!(branch.counters().frames_dropped(), 5, "it is too slow");
+}
+
+#[test]
+fn what_can_be_burned_in_is_that_of_the_branch_at_work() {
+    let streams = Streams::new([("cam1", "stream1", Codec::H264)], CaptureClock::start()).0;
+    let (config, board) = (OverlayConfig::default(), Arc::new(Board::new(FieldConfig::usual())));
+    let overlays = Overlays::new(&streams, [&config].into_iter(), board, false);
+    let mut plan = plan(pipeline(RAW));
+    plan.links.overlays = overlays.all().to_vec();
+    let capture = Capture::new(&plan, Instant::now(), |_, _| (), |_| ());
+    let (former, next) = (capture.branch(0), Arc::new(Branch::new(0, &plan.branches[0], Instant::now())));
+    let can_be = || overlays.all()[0].set(&OverlayConfig { drawn: Where::Burn, ..OverlayConfig::default() }).is_ok();
+    capture.set_canvas(&next, Canvas::without("it is made elsewhere"));
+    assert!(can_be(), "it is not at work");
+    capture.set_branch(&next);
+    assert!(!can_be());
+    capture.set_canvas(&former, Canvas::default());
+    assert!(!can_be(), "it is out");
 }

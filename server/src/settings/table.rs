@@ -5,6 +5,7 @@
 use std::ops::RangeInclusive;
 
 use clap::{CommandFactory, ValueEnum};
+use rov_common::api::IceServer;
 use rov_common::codec::Codec;
 use rov_common::latency_mode::LatencyMode;
 use rov_common::overlay::Where;
@@ -14,8 +15,8 @@ use serde_json::{Map, Value, json};
 use crate::choices::{Flip, Level, Position, Preset, Profile, SizeChoice, Timestamp, Transport};
 use crate::cli::{CameraOptions, Cli, MachineOptions, StreamOptions, Switch};
 use crate::config::{
-    ALIGNMENT_MS, BITRATES, CameraConfig, Config, KEYFRAME_INTERVALS, MAX_BORDER, PLACES, RATES, RtspConfig, SCALES,
-    StreamConfig, TETHERS, TRANSPORTS,
+    ALIGNMENT_MS, BITRATES, CameraConfig, Config, KEYFRAME_INTERVALS, MAX_BORDER, MAX_ICE_SERVERS, PLACES, RATES,
+    RtspConfig, SCALES, StreamConfig, TETHERS, TRANSPORTS, check_ice_server, ice_options,
 };
 
 pub struct Setting {
@@ -68,6 +69,8 @@ pub enum Kind {
     Size,
     Text,
     Texts,
+    /// STUN and TURN servers.
+    IceServers,
     /// Several values that belong together. What is left out of a change stays as it is.
     Group(&'static [Field]),
 }
@@ -99,7 +102,7 @@ const fn or_zero(unit: &'static str, zero: &'static str) -> Extra {
     Extra { unit, zero: Some(zero) }
 }
 
-pub static SETTINGS: [Setting; 27] = [
+pub static SETTINGS: [Setting; 28] = [
     Setting {
         name: "rtspEnabled",
         keys: &["transport"],
@@ -138,6 +141,18 @@ pub static SETTINGS: [Setting; 27] = [
         applies: Applies::AtRestart,
         is_writable: true,
         access: Access::Server(|c| json!(c.webrtc), |o, value| switch_transport(o, Transport::Webrtc, value)),
+    },
+    Setting {
+        name: "webrtcIceServers",
+        keys: &["ice-server"],
+        about: Some("STUN and TURN servers for browsers that have no path to this machine; pages opened from then on"),
+        kind: Kind::IceServers,
+        applies: Applies::Live,
+        is_writable: true,
+        access: Access::Server(
+            |c| json!(c.ice_servers),
+            |o, value| o.ice_server = servers(value).map(|all| ice_options(&all)).unwrap_or_default(),
+        ),
     },
     Setting {
         name: "rtpEnabled",
@@ -545,6 +560,10 @@ impl Kind {
             Self::Size => return size(value).map(|_| ()).ok_or_else(|| "expected a size, as 1280x720".to_owned()),
             Self::Text => value.is_string(),
             Self::Texts => value.as_array().is_some_and(|texts| texts.iter().all(Value::is_string)),
+            Self::IceServers => {
+                let all = servers(value).ok_or("expected a list of {\"urls\": [...], \"username\", \"credential\"}")?;
+                return all.iter().try_for_each(check_ice_server);
+            }
             Self::Group(fields) => {
                 let Some(given) = value.as_object() else { return Err("expected an object".to_owned()) };
                 return given.iter().try_for_each(|(name, value)| {
@@ -592,6 +611,18 @@ impl Kind {
             Self::Size => json!({ "type": "string", "pattern": "^[0-9]{1,4}x[0-9]{1,4}$" }),
             Self::Text => json!({ "type": "string" }),
             Self::Texts => json!({ "type": "array", "items": { "type": "string" } }),
+            Self::IceServers => {
+                let text = json!({ "type": "string", "minLength": 1, "maxLength": 256, "pattern": "^[!-~]+$" });
+                let urls = json!({ "type": "string", "pattern": "^(stun|turn)s?:[^ ]+$" });
+                json!({ "type": "array", "maxItems": MAX_ICE_SERVERS, "items": {
+                    "type": "object",
+                    "required": ["urls"],
+                    "properties": {
+                        "urls": { "type": "array", "minItems": 1, "items": urls }, "username": text, "credential": text,
+                    },
+                    "additionalProperties": false,
+                } })
+            }
             Self::Group(fields) => {
                 let properties: Map<_, _> =
                     fields.iter().map(|field| (field.name.to_owned(), field.kind.nullable())).collect();
@@ -632,6 +663,14 @@ fn whole(value: &Value) -> Option<u32> {
 /// Without a fraction where it has none.
 fn number(value: f64) -> Value {
     if value.fract() == 0.0 { json!(value as i64) } else { json!(value) }
+}
+
+/// None where it is no list of such, or has anything else in it.
+fn servers(value: &Value) -> Option<Vec<IceServer>> {
+    let is_known = |name: &String| ["urls", "username", "credential"].contains(&name.as_str());
+    let all = value.as_array().filter(|all| all.len() <= MAX_ICE_SERVERS)?;
+    let is_right = all.iter().all(|one| one.as_object().is_some_and(|fields| fields.keys().all(is_known)));
+    is_right.then(|| serde_json::from_value(value.clone()).ok()).flatten()
 }
 
 fn size(value: &Value) -> Option<Resolution> {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use rov_common::api::{CaptureTime, StreamHealth, StreamState, StreamStats};
 use rov_common::codec::{self, Codec};
+use rov_common::lossy;
 use rov_common::sync::lock;
 use rov_common::units::{Bitrate, Resolution};
 use rov_common::window::RateWindow;
@@ -43,9 +44,8 @@ struct Inner {
     nominal_fps: f64,
     frames: u64,
     keyframes: u64,
-    /// When the last keyframe came, and how long after the one before it in the same pipeline.
-    last_keyframe: Option<Instant>,
-    keyframe_interval: Option<Duration>,
+    /// When those of this pipeline came.
+    came: lossy::Keyframes,
     /// When the first picture of the pipeline came.
     first_picture: Option<Instant>,
     /// Since the last keyframe.
@@ -89,8 +89,7 @@ impl Default for Inner {
             nominal_fps: 0.0,
             frames: 0,
             keyframes: 0,
-            last_keyframe: None,
-            keyframe_interval: None,
+            came: lossy::Keyframes::default(),
             first_picture: None,
             recovery_points: 0,
             starts: 0,
@@ -205,18 +204,18 @@ impl Status {
     /// how long the one before had lasted. None where an encoder here makes them on demand.
     pub fn foreign_keyframes(&self, now: Instant) -> Option<Keyframes> {
         let inner = lock(&self.inner);
-        let age = inner.last_keyframe.map(|at| now.saturating_duration_since(at));
-        inner.ceiling.is_none().then_some(Keyframes { age, interval: inner.keyframe_interval })
+        let age = inner.came.last().map(|at| now.saturating_duration_since(at));
+        inner.ceiling.is_none().then_some(Keyframes { age, interval: inner.came.interval() })
     }
 
     /// Of a stream that is passed through: since when no viewer can begin. None where an encoder here makes keyframes
     /// on demand.
     pub fn keyless(&self, now: Instant) -> Option<Keyless> {
         let inner = lock(&self.inner);
-        let since = inner.last_keyframe.or(inner.first_picture).filter(|_| inner.ceiling.is_none())?;
+        let since = inner.came.last().or(inner.first_picture).filter(|_| inner.ceiling.is_none())?;
         Some(Keyless {
             lasted: now.saturating_duration_since(since),
-            interval: inner.last_keyframe.map(|_| inner.keyframe_interval.unwrap_or_default()),
+            interval: inner.came.last().map(|_| inner.came.interval().unwrap_or_default()),
             recovery_points: inner.recovery_points,
         })
     }
@@ -342,7 +341,7 @@ impl Inner {
     fn encoder_starting(&mut self) {
         self.starts += 1;
         self.resting = false;
-        self.last_keyframe = None;
+        self.came.begin_anew();
         self.first_picture = None;
         self.recovery_points = 0;
         self.keyless = false;
@@ -365,8 +364,7 @@ impl Inner {
         self.troubles.picture(now);
         if frame.keyframe {
             self.keyframes += 1;
-            let before = self.last_keyframe.replace(now);
-            self.keyframe_interval = before.map(|at| now.saturating_duration_since(at)).or(self.keyframe_interval);
+            self.came.came(now);
             self.recovery_points = 0;
             self.keyless = false;
         } else {

@@ -88,9 +88,7 @@ pub(super) async fn run_once(
     if let Some(reason) = substitute.as_ref().filter(|_| !camera.source.taken.is_empty()) {
         tracing::warn!(camera = camera.name, "{reason}");
     }
-    for (stream, config) in streams.iter().zip(&camera.streams) {
-        stream.set_latency_mode(config.encode.latency);
-    }
+    around.set_latency_modes(&camera);
     for (stream, _) in streams.iter().zip(&plan.branches).filter(|(_, branch)| !branch.is_off) {
         stream.pipeline_starting(&plan.source_label, plan.capture_time, substitute.clone());
     }

@@ -184,11 +184,6 @@ pub struct Previews {
 }
 
 impl Previews {
-    /// So many bytes of them went to the viewer.
-    pub fn add_sent(&self, bytes: u64) {
-        self.wanted.shared.sent.fetch_add(bytes, Ordering::Relaxed);
-    }
-
     /// The next picture; None when the output ends. It waits for as long as there is none. Safe to cancel.
     pub async fn next(&mut self) -> Option<Picture> {
         tokio::time::sleep_until(self.due.into()).await;

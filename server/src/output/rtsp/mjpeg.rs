@@ -120,7 +120,7 @@ async fn pump(
             {
                 let bytes = picture.data.len() as u64;
                 fed.fetch_add(bytes, Ordering::Relaxed);
-                previews.add_sent(bytes * *playing.borrow() as u64);
+                jpeg.add_sent(bytes * *playing.borrow() as u64);
                 if source.push_buffer(buffer(picture.data, time)).is_err() {
                     return;
                 }
