@@ -1,7 +1,7 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use clap::{CommandFactory, ValueEnum};
+use clap::CommandFactory;
 use rov_common::api::{Role, View};
 use rov_common::codec::Codec;
 use rov_common::log::Form;

@@ -490,7 +490,7 @@ mod tests {
         else {
             panic!("no token")
         };
-        assert!(digests().token(&user, (&bytes, &nonce, &at), HERE, created()).is_ok());
+        assert!(digests().token(&user, (&bytes, &nonce, &at), false, HERE, created()).is_ok());
         let clear = read("<o:Username>user</o:Username><o:Password>a b</o:Password>").unwrap().unwrap();
         assert_eq!(clear.password, Secret::Clear("a b".to_owned()));
         for broken in ["<o:Username>user</o:Username>", &whole(""), &format!("<o:Username>user</o:Username>{digest}")] {

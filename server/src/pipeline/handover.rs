@@ -17,6 +17,8 @@ use super::valve::COARSE;
 const LIMIT: Duration = Duration::from_millis(200);
 /// Units that are held back; they are few, as `LIMIT` is short.
 const HELD: usize = 64;
+/// So often the former branch is held back to the limit for nothing.
+const MOST_LATE: usize = 2;
 
 /// By running times.
 #[derive(Debug)]
@@ -31,6 +33,8 @@ pub(super) struct Handover<U> {
     is_alive: bool,
     /// Its last rehearsal went well.
     is_rehearsed: bool,
+    /// How often it was late although it had.
+    late: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,12 +70,14 @@ pub(super) enum Sign {
     TookOver,
     /// The next branch was too late, or did not begin with a keyframe: the former one goes on.
     GaveUp,
+    /// The same, and another attempt is not worth the pictures that it would hold back.
+    TooSlow,
 }
 
 impl<U: Unit> Handover<U> {
     pub fn new() -> Self {
         let (former, next) = (VecDeque::new(), VecDeque::new());
-        Self { state: State::Beside, former, next, last_out: None, is_alive: false, is_rehearsed: false }
+        Self { state: State::Beside, former, next, last_out: None, is_alive: false, is_rehearsed: false, late: 0 }
     }
 
     /// After a rehearsal that went well.
@@ -137,7 +143,9 @@ impl<U: Unit> Handover<U> {
         let (State::Rehearsal(since) | State::From(_, since)) = self.state else { return None };
         let is_late = is_late(since, now);
         let Some(&(keyframe, _)) = self.next.front() else {
-            return is_late.then(|| self.give_up(out));
+            self.late += usize::from(is_late && matches!(self.state, State::From(..)));
+            let sign = is_late.then(|| self.give_up(out))?;
+            return Some(if self.late < MOST_LATE { sign } else { Sign::TooSlow });
         };
         let is_through = self.former.back().is_some_and(|(time, _)| *time + COARSE >= keyframe);
         if !(is_through || alone || is_late) {
@@ -279,12 +287,18 @@ mod tests {
         run.handover.begin(at(11), run.now);
         assert_eq!((run.former(11), run.next(11, true)), (None, Some(Sign::TookOver)));
         assert_eq!(run.out(), [9, 10, 111]);
-        // Where that fails, it is rehearsed again.
+        // Where that fails, it is rehearsed again; and where it was late for it, not often.
         let mut run = Run::new();
         run.begin(5);
         assert_eq!(run.next(5, false), Some(Sign::GaveUp));
         run.handover.begin(at(6), run.now);
         assert_eq!((run.former(6), run.out()), (None, vec![6]));
+        for sign in [Sign::GaveUp, Sign::TooSlow] {
+            run.handover.give_up(&mut Vec::new());
+            run.begin(7);
+            run.now += LIMIT;
+            assert_eq!(run.handover.look(run.now, false, &mut run.out), Some(sign));
+        }
     }
 
     #[test]

@@ -29,10 +29,9 @@ const IDLE_LIMIT: Duration = Duration::from_secs(1);
 
 /// For the next branch to give its first picture.
 const ALIVE_LIMIT: Duration = Duration::from_secs(5);
-/// How often the next branch begins anew, if what it then gives comes late or does not begin with a keyframe; how often
-/// of these the pictures of the one at work were held back for it; and how long it takes at most for a picture to come.
+/// How often the next branch begins anew, if what it then gives comes late or does not begin with a keyframe; and how
+/// long it takes at most for a picture to come.
 const ATTEMPTS: usize = 8;
-const HELD_ATTEMPTS: usize = 2;
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
 /// Between two looks at how long one branch waits for the other.
 const LOOK: Duration = Duration::from_millis(20);
@@ -233,8 +232,8 @@ impl Joint {
             let rate = Rate { bitrate: next.bitrate(), pause_until: None, ..*rate };
             next.apply(&rate).map_err(|error| NotReplaced::Failed(error.to_string()))?;
         }
-        let (mut attempts, mut held, mut is_rehearsed) = (0, 0, false);
-        while attempts < ATTEMPTS && held < HELD_ATTEMPTS {
+        let mut attempts = 0;
+        while attempts < ATTEMPTS {
             if let Some(News::Failed(reason)) = heard.try_iter().find(|news| matches!(news, News::Failed(_))) {
                 return Err(NotReplaced::Failed(reason));
             }
@@ -243,15 +242,12 @@ impl Joint {
             next.wake();
             match self.attempt(heard)? {
                 Sign::TookOver => return Ok(()),
-                Sign::Rehearsed => is_rehearsed = true,
-                Sign::Alive | Sign::GaveUp => {
-                    attempts += 1;
-                    held += usize::from(std::mem::take(&mut is_rehearsed));
-                }
+                Sign::Rehearsed => {}
+                Sign::Alive | Sign::GaveUp => attempts += 1,
+                Sign::TooSlow => break,
             }
         }
-        let reason = format!("the encoder has begun with no keyframe in time in {attempts} attempts");
-        Err(NotReplaced::NotNow(reason))
+        Err(NotReplaced::NotNow("the encoder has begun with no keyframe in time, again and again".to_owned()))
     }
 
     /// What has come of the next branch's beginning anew.

@@ -92,6 +92,13 @@ fn samples(kind: &Kind) -> (Vec<Value>, Vec<Value>) {
         Kind::Size => (vec![json!("640x360"), json!("0x0")], vec![json!("640"), json!("641x360"), json!("8x8")]),
         Kind::Text => (vec![], vec![json!(1)]),
         Kind::Texts => (vec![], vec![json!("a")]),
+        Kind::IceServers => (
+            vec![
+                json!([]),
+                json!([{ "urls": ["stun:10.0.0.1"] }, { "urls": ["turn:a:1"], "username": "b", "credential": "c" }]),
+            ],
+            vec![json!([{ "urls": "stun:10.0.0.1" }]), json!([{ "urls": [] }]), json!([{ "urls": ["turn:10.0.0.1"] }])],
+        ),
         Kind::Group(fields) => {
             let of_field = |field: &Field, values: Vec<Value>| {
                 values.into_iter().map(|value| json!({ field.name: value })).collect::<Vec<_>>()
