@@ -306,14 +306,16 @@ fn what_another_server_in_its_place_wants_written_is_written_instead() {
     let of = |text: &'static str| ["--overlay", "client", "--overlay-text", text, "--overlay-timestamp", "off"];
     let picture = ["--source", "test", "--width", "320", "--height", "180"];
     let first = Serving::start(&runtime, &[&picture[..], &of("First")].concat(), |_| {});
-    let (address, port) = (first.address, first.address.port().to_string());
+    let address = first.address;
     let watcher = Watcher::start(&runtime, &["--url", &first.url("/whep")]);
     until_true("the first text", wait::START, || watcher.written() == ["First"]);
     let mut follower = Follower::start(address);
     assert_eq!(follower.wait_for("overlay", |event| event["text"] == "First")["height"], json!(180));
     first.stop(&runtime);
-    let at = ["--signal-port", &port, "--name", "another"];
-    let second = Serving::start(&runtime, &[&picture[..], &of("Second"), &at].concat(), |_| {});
+    let named = ["--name", "another"];
+    let second = Serving::start(&runtime, &[&picture[..], &of("Second"), &named].concat(), |config| {
+        config.signal_port = address.port();
+    });
     assert_eq!(second.address, address);
     let (mut seen, before) = (Vec::new(), watcher.shown());
     until_true("the second text", wait::START, || {
