@@ -392,6 +392,8 @@ impl<'a> Starter<'a> {
                 let size = (point.width.to_string(), point.height.to_string());
                 let mut command = self.programs.command("rov-client");
                 command.args(&found).args(["--decoder", DECODER]);
+                // The frame of late pictures would lie over their mark.
+                command.args(["--max-age", "0"]);
                 command.args(["--width", &size.0, "--height", &size.1]).arg("--stats-json").arg(&report);
                 command
             }

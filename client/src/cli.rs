@@ -166,6 +166,12 @@ pub struct Cli {
     #[arg(help_heading = TRANSPORT, long, value_name = "low|normal|high", conflicts_with = "latency")]
     pub latency_mode: Option<LatencyMode>,
 
+    /// Warn when pictures come and are older than this on the screen, in milliseconds: a border, and their age in large
+    /// digits; 0: never. Where --latency is longer than 100 ms, the default is by so much more
+    /// [default: 300]
+    #[arg(help_heading = PICTURE, long, value_name = "MS", value_parser = within::<u64>(0, 60_000))]
+    pub max_age: Option<u64>,
+
     /// Start in fullscreen
     #[arg(help_heading = PICTURE, long)]
     pub fullscreen: bool,
@@ -240,6 +246,9 @@ pub struct Cli {
     pub log_file_size: Option<u16>,
 }
 
+/// Pictures of a vehicle are 30 to 150 ms old on a good link, with what is sent again after a loss; over 300 ms a pilot
+/// steers by what was.
+const MAX_AGE: Duration = Duration::from_millis(300);
 /// Where rov-server serves HTTP and RTSP unless it is told otherwise.
 const HTTP_PORT: u16 = 8080;
 const RTSP_PATH: &str = "/stream1";
@@ -273,7 +282,8 @@ impl Cli {
             can_ask: !self.headless,
             wait: !self.no_wait,
             decoder: self.decoder.clone(),
-            latency: self.latency.map(Duration::from_millis).or(self.latency_mode.map(LatencyMode::longest_wait)),
+            latency: self.latency(),
+            max_age: self.max_age(),
             stun: self.stun.clone(),
             camera_certificate: self.camera_certificate.clone(),
         })
@@ -286,6 +296,17 @@ impl Cli {
             max_latency: self.align_latency.map(Duration::from_millis),
             tolerance: self.align_tolerance.map(Duration::from_millis),
         }
+    }
+
+    fn latency(&self) -> Option<Duration> {
+        self.latency.map(Duration::from_millis).or(self.latency_mode.map(LatencyMode::longest_wait))
+    }
+
+    /// From which age on pictures are warned of. What the pilot lets the client wait for is no reason to warn.
+    fn max_age(&self) -> Option<Duration> {
+        let more = self.latency().unwrap_or_default().saturating_sub(LatencyMode::Low.longest_wait());
+        let limit = self.max_age.map_or(MAX_AGE + more, Duration::from_millis);
+        (!limit.is_zero()).then_some(limit)
     }
 
     pub fn window_size(&self) -> Resolution {

@@ -30,10 +30,11 @@ use self::fullscreen::Fullscreen;
 use self::grid::{Places, Tile};
 use self::presses::{Press, Presses};
 use self::sink::Sink;
-use self::words::{Presentation, aside, asking, badge, grid_title, message, presentation, title};
+use self::words::{Presentation, aside, asking, badge, grid_title, mark, message, presentation, title, title_age};
 use crate::decode::{Picture, PictureForm};
 pub use crate::overlay::Tone;
-use crate::overlay::{self, Badge, Corner, Message, OverlayData};
+use crate::overlay::{self, Badge, Corner, Mark, Message, OverlayData};
+use crate::streams::Doubt;
 use crate::told::Written;
 use crate::viewer::{Offer, Question};
 
@@ -46,6 +47,8 @@ const REPAIR_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Figures in the badge change no more often, so that they can be read.
 const BADGE_INTERVAL: Duration = Duration::from_millis(500);
+/// Likewise in the title.
+const TITLE_INTERVAL: Duration = Duration::from_secs(1);
 /// So long after the last live picture the screen stays on: nobody shall look at a dark one when the picture is back.
 const AWAKE_AFTER: Duration = Duration::from_secs(300);
 /// In a window that is smaller, messages and panels take the badge's place.
@@ -63,6 +66,7 @@ const GRID_INTERVAL: Duration = Duration::from_millis(16);
 pub struct ViewModel {
     pub status: Status,
     pub overlay: OverlayData,
+    pub doubt: Doubt,
     /// What the server wants over the picture.
     pub written: Option<Written>,
     /// What the pilot has to know while pictures come.
@@ -158,6 +162,10 @@ pub trait Stage {
     fn view(&mut self, pane: usize, now: Instant) -> ViewModel;
     /// The newest picture of this pane, once.
     fn take(&mut self, pane: usize) -> Option<Picture>;
+    /// How old the pictures of this pane are, while they move and are older than they may be.
+    fn late(&mut self, _pane: usize, _now: Instant) -> Option<Duration> {
+        None
+    }
     /// A picture of this pane was handed to the screen at this time; called once for each.
     fn shown(&mut self, pane: usize, picture: &Picture, at: Instant);
     /// From now on the pictures should come in this form: a large one, and each tile in its size. Called at the start,
@@ -183,8 +191,9 @@ impl Pane {
         Self { id, model, last: None, is_fresh: false, presentation: Presentation::Waiting, tile }
     }
 
+    /// Its picture moves.
     fn is_live(&self) -> bool {
-        self.presentation == Presentation::Live
+        self.presentation.is_moving()
     }
 }
 
@@ -205,7 +214,8 @@ pub struct Window {
     fullscreen: Fullscreen,
     /// Until the vehicle's is known.
     name: String,
-    title: String,
+    /// Without the age, the age, and since when.
+    title: (String, String, Instant),
     show_stats: bool,
     show_keys: bool,
     /// Of the offers of the last question, the one that Enter takes.
@@ -286,7 +296,7 @@ impl Window {
             presses,
             fullscreen: Fullscreen::default(),
             name: name.to_owned(),
-            title: name.to_owned(),
+            title: (name.to_owned(), String::new(), Instant::now()),
             show_stats: false,
             show_keys: false,
             selected: None,
@@ -371,12 +381,15 @@ impl Window {
             let is_due = asked.is_none_or(|at| now.saturating_duration_since(at) >= VIEW_INTERVAL);
             for (at, pane) in panes.iter_mut().enumerate() {
                 let fresh = stage.take(at);
+                // The first picture after an outage is shown as the live one that it is.
+                let is_back = fresh.is_some() && !pane.is_live();
                 pane.is_fresh |= fresh.is_some();
                 pane.last = fresh.or(pane.last.take());
-                if is_other || is_due {
+                if is_other || is_due || is_back {
                     pane.model = stage.view(at, now);
                 }
-                pane.presentation = presentation(now, pane.last.as_ref().map(Picture::due_at), &pane.model.status);
+                let (due_at, late) = (pane.last.as_ref().map(Picture::due_at), stage.late(at, now));
+                pane.presentation = presentation(now, due_at, &pane.model.status, late);
             }
             asked = if is_other || is_due { Some(now) } else { asked };
             let content = self.content(now, size, &layout, &panes);
@@ -408,7 +421,7 @@ impl Window {
                 }
                 live_at = if is_any_live(&panes) { Some(now) } else { live_at };
                 self.tend_desktop(now, live_at, (&content, &panes), stage);
-                self.tend_title(&layout, &panes);
+                self.tend_title(now, &layout, &panes);
                 let is_uncovered =
                     self.tend_corner(now, size, &layout, &panes) | self.tend_written(size, &layout, &panes);
                 if is_uncovered && !panes.iter().all(Pane::is_live) {
@@ -473,7 +486,7 @@ impl Window {
         }
         let message = match &view.question {
             // Beside a live picture it stands in the corner.
-            Some(question) if presentation != Presentation::Live => {
+            Some(question) if !presentation.is_moving() => {
                 Some(asking(message, question, self.selected(question), now))
             }
             _ => message,
@@ -481,6 +494,7 @@ impl Window {
         Scene {
             size,
             stale: matches!(presentation, Presentation::Stale { .. }),
+            mark: mark(presentation.in_seconds(), view),
             message,
             keys: self.show_keys,
             corner: if self.corner.painted { self.corner.shown.0.clone() } else { Corner::default() },
@@ -538,18 +552,24 @@ impl Window {
         known.unwrap_or(&self.name)
     }
 
-    fn tend_title(&mut self, layout: &Layout, panes: &[Pane]) {
+    fn tend_title(&mut self, now: Instant, layout: &Layout, panes: &[Pane]) {
+        let mut age = String::new();
         let title = match (&layout.grid, panes) {
-            (None, [pane]) => title(self.name(&pane.model), pane.presentation, &pane.model),
+            (None, [pane]) => {
+                age = title_age(pane.presentation, &pane.model);
+                title(self.name(&pane.model), pane.presentation, &pane.model)
+            }
             (grid, panes) => {
                 let vehicle = grid.as_ref().map(|grid| grid.vehicle.as_str()).filter(|name| !name.is_empty());
                 let tiles: Vec<_> = panes.iter().map(|pane| pane.presentation).collect();
                 grid_title(vehicle.unwrap_or(&self.name), &tiles)
             }
         };
-        if title != self.title {
-            self.window.set_title(&title);
-            self.title = title;
+        let (state, shown, at) = &self.title;
+        let is_recent = now.saturating_duration_since(*at) < TITLE_INTERVAL;
+        if title != *state || (age != *shown && !is_recent) {
+            self.window.set_title(&format!("{title}{age}"));
+            self.title = (title, age, now);
         }
     }
 
@@ -614,7 +634,7 @@ impl Window {
 
     fn wanted_corner(&self, pane: &Pane, size: Resolution) -> Corner {
         let (presentation, view) = (pane.presentation, &pane.model);
-        let is_live = presentation == Presentation::Live;
+        let is_live = presentation.is_moving();
         let hidden = !is_live && size.height < BADGE_BESIDE_MESSAGE
             || (self.show_stats || self.show_keys) && size.width < BADGE_BESIDE_PANEL;
         let badge = (self.corner.wanted && !hidden).then(|| badge(self.name(view), presentation, view));
@@ -640,6 +660,7 @@ impl Window {
             let scene = Scene {
                 size,
                 stale: matches!(pane.presentation, Presentation::Stale { .. }),
+                mark: mark(pane.presentation.in_seconds(), &pane.model),
                 message: message(pane.presentation, &pane.model.status),
                 keys: false,
                 corner: Corner::default(),
@@ -795,6 +816,8 @@ impl Tiles {
 struct Scene {
     size: Resolution,
     stale: bool,
+    /// It is no live picture of its camera.
+    mark: Option<Mark>,
     message: Option<Message>,
     keys: bool,
     /// Empty where it need not be painted.
@@ -807,8 +830,8 @@ struct Scene {
 impl Scene {
     /// The picture and nothing else.
     fn is_plain(&self) -> bool {
-        let nothing = (&None, &None, &Corner::default(), &None, false);
-        (&self.message, &self.stats, &self.corner, &self.written, self.keys) == nothing
+        let nothing = (&None, &None, &None, &Corner::default(), &None, false);
+        (&self.mark, &self.message, &self.stats, &self.corner, &self.written, self.keys) == nothing
     }
 
     /// Paints all of it into the pixels of a window.
@@ -821,6 +844,9 @@ impl Scene {
         });
         canvas::fill(pixels, self.size, image, self.stale);
         let Some(mut surface) = overlay::Surface::new(pixels, self.size) else { return };
+        if let Some(mark) = &self.mark {
+            overlay::draw_mark(&mut surface, mark);
+        }
         if let Some((lines, place)) = &self.written {
             overlay::draw_written(&mut surface, lines, *place);
         }

@@ -3,15 +3,20 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rov_common::clock_sync::Age;
 use rov_common::sync::lock;
 use tokio_util::sync::CancellationToken;
 
 use crate::decode::{Picture, read_stamp};
 use crate::display::{Status, ViewModel};
 use crate::find;
+use crate::late::{Change, LateAlarm};
 use crate::overlay::OverlayData;
 use crate::stats::{Passage, Report, Shown, TileReport, ms};
 use crate::viewer::{Phase, Viewer};
+
+/// Between two lines of the log that pictures are late.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Its session, its decoder and its newest picture are the viewer's.
 pub struct Feed {
@@ -32,12 +37,22 @@ struct Seen {
     decoded: Option<Instant>,
     /// The session of the newest picture.
     session: u64,
+    alarm: Option<LateAlarm>,
+    /// When the log said last that pictures are late.
+    logged: Option<Instant>,
 }
 
 impl Feed {
-    /// Without a session yet, which ends with `stop`.
-    pub fn new(id: u64, stream: Option<String>, viewer: Arc<Viewer>, stop: CancellationToken) -> Self {
-        let seen = Mutex::new(Seen { shown: Shown::new(Instant::now()), decoded: None, session: 0 });
+    /// Without a session yet, which ends with `stop`. Pictures older than `max_age` are warned of.
+    pub fn new(
+        id: u64,
+        stream: Option<String>,
+        viewer: Arc<Viewer>,
+        stop: CancellationToken,
+        max_age: Option<Duration>,
+    ) -> Self {
+        let (shown, alarm) = (Shown::new(Instant::now()), max_age.map(LateAlarm::new));
+        let seen = Mutex::new(Seen { shown, decoded: None, session: 0, alarm, logged: None });
         Self { id, stream, viewer, seen, stop }
     }
 
@@ -62,10 +77,52 @@ impl Feed {
         last.is_some_and(|at| now.saturating_duration_since(at) < limit)
     }
 
+    /// A picture of it is about to be shown: what is said of it may be other.
+    pub fn taken(&self, picture: &Picture) {
+        lock(&self.seen).decoded = Some(picture.decoded_at);
+    }
+
+    /// How old the pictures are that are shown, while they are older than they may be.
+    pub fn late(&self, now: Instant) -> Option<Duration> {
+        let mut seen = lock(&self.seen);
+        let alarm = seen.alarm.as_mut()?;
+        let change = alarm.look(now);
+        let age = alarm.age(now);
+        self.log(change, &mut seen, now);
+        age
+    }
+
+    /// What comes and goes on a bad link is said now and then.
+    fn log(&self, change: Option<Change>, seen: &mut Seen, now: Instant) {
+        let Some(change) = change else { return };
+        let is_news = seen.logged.is_none_or(|at| now.saturating_duration_since(at) >= LOG_INTERVAL);
+        match change {
+            Change::Raised(Age { age, bound }) if is_news => {
+                seen.logged = Some(now);
+                let (name, age, bound) = (self.viewer.called(), age.as_millis(), ms(bound));
+                tracing::warn!("{name}: the picture moves and is {age} ms old (\u{b1}{bound:.1} ms): over --max-age");
+            }
+            Change::Raised(_) => {}
+            Change::Ended { lasted, oldest } => {
+                let (name, lasted) = (self.viewer.called(), lasted.as_secs_f64());
+                let text = format!(
+                    "{name}: in time again after {lasted:.1} s; it was up to {} ms old",
+                    oldest.age.as_millis()
+                );
+                if is_news || lasted >= 1.0 {
+                    tracing::info!("{text}");
+                } else {
+                    tracing::debug!("{text}");
+                }
+            }
+        }
+    }
+
     /// A picture of it is on the screen. `all` counts what the pilot sees, whichever stream it is.
     pub fn shown(&self, picture: &Picture, at: Instant, all: Option<&mut Shown>) {
         let passage = Passage {
             captured: picture.captured,
+            age: self.viewer.age(picture.captured, at),
             first_packet_at: picture.first_packet_at,
             last_packet_at: picture.last_packet_at,
             decoded_at: picture.decoded_at,
@@ -83,15 +140,16 @@ impl Feed {
             all.add(passage, picture.source, read_stamp(picture).map(|stamp| (stamp, unix_us)));
         }
         seen.shown.add(passage, picture.source, None);
-        seen.decoded = Some(picture.decoded_at);
+        let change = seen.alarm.as_mut().and_then(|alarm| alarm.shown(passage.age.ok(), at));
+        self.log(change, &mut seen, at);
     }
 
     pub fn report(&self, now: Instant) -> TileReport {
         let mut report = Report::default();
         self.viewer.report(&mut report);
         lock(&self.seen).shown.report(now, &mut report);
-        let Report { state, width, height, frames_shown, fps, captured, .. } = report;
-        TileReport { stream: self.stream(), state, width, height, frames_shown, fps, captured }
+        let Report { state, width, height, frames_shown, fps, captured, age_ms, age_unknown, .. } = report;
+        TileReport { stream: self.stream(), state, width, height, frames_shown, fps, captured, age_ms, age_unknown }
     }
 
     /// What the window says beside the video.
@@ -116,11 +174,12 @@ impl Feed {
             transport: reception.transport,
             notes: notices.iter().cloned().chain(others).collect(),
             latency: stages(shown, now, reception.encode, reception.rtt),
+            age: shown.age(now),
         };
         let (phase, since) = viewer.phase_since();
         let status = status(phase, since, seen.decoded);
         let (written, question) = (viewer.written(now), viewer.choice.question());
-        ViewModel { status, overlay, written, notices, remark: "", said: None, question }
+        ViewModel { status, overlay, doubt: viewer.doubt(), written, notices, remark: "", said: None, question }
     }
 }
 
@@ -177,7 +236,7 @@ mod tests {
             viewer.set_server(Server { name, address, ..Default::default() });
             viewer.set_streams(streams.to_vec());
             viewer.set_stream(stream.to_owned());
-            Feed::new(0, None, viewer, CancellationToken::new()).view(Instant::now()).overlay.server
+            Feed::new(0, None, viewer, CancellationToken::new(), None).view(Instant::now()).overlay.server
         };
         let called = |name: &str, stream: &str| called_where(&[], name, stream);
         assert_eq!(called_where(&of_one, "Nemo", "stream2"), "Nemo stream2");
@@ -216,11 +275,12 @@ mod tests {
 
     #[test]
     fn a_picture_of_the_session_before_is_not_live_however_late_it_is_shown() {
-        let feed = Feed::new(0, None, Viewer::new(), CancellationToken::new());
+        let feed = Feed::new(0, None, Viewer::new(), CancellationToken::new(), None);
         let picture = || Picture::from_pixels(Resolution::new(1, 1), vec![0], Instant::now()).expect("a picture");
         let old = picture();
         feed.viewer.set_phase(Phase::Connecting("Dory".to_owned()));
         let shown_as = |picture: &Picture| {
+            feed.taken(picture);
             feed.shown(picture, Instant::now(), None);
             feed.view(Instant::now()).status
         };

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::align::{Limits, Wish};
 use crate::aligned::Aligned;
+use crate::clock::ServerClock;
 use crate::decode::{Picture, PictureForm};
 use crate::display::{Command, Grid, Layout, STALE_AFTER, Stage, ViewModel};
 use crate::feed::Feed;
@@ -86,6 +87,7 @@ pub struct Feeds {
     guide: Arc<Guide>,
     choice: Arc<Choice>,
     told: Told,
+    clock: ServerClock,
     /// Rung by the pictures of all.
     bell: Arc<Bell>,
     stop: CancellationToken,
@@ -130,8 +132,9 @@ impl Feeds {
             Guide::new(&config)?
         };
         let (bell, choice, told) = (Arc::<Bell>::default(), Arc::<Choice>::default(), Told::default());
-        let viewer = Viewer::with(Arc::clone(&bell), Arc::clone(&choice), told.clone());
-        let first = Arc::new(Feed::new(0, None, viewer, stop.child_token()));
+        let clock = ServerClock::default();
+        let viewer = Viewer::with(Arc::clone(&bell), Arc::clone(&choice), told.clone(), clock.clone());
+        let first = Arc::new(Feed::new(0, None, viewer, stop.child_token(), config.max_age));
         let screen = OnScreen {
             panes: vec![Arc::clone(&first)],
             is_grid: false,
@@ -145,6 +148,7 @@ impl Feeds {
             guide,
             choice,
             told,
+            clock,
             bell,
             stop,
             sessions: JoinSet::new(),
@@ -219,9 +223,11 @@ impl Feeds {
 
     /// Begins to watch a stream of the server.
     fn open(&mut self, tile: &Tile) -> Arc<Feed> {
-        let viewer = Viewer::with(Arc::clone(&self.bell), Arc::clone(&self.choice), self.told.clone());
+        let (told, clock) = (self.told.clone(), self.clock.clone());
+        let viewer = Viewer::with(Arc::clone(&self.bell), Arc::clone(&self.choice), told, clock);
         self.number += 1;
-        let feed = Arc::new(Feed::new(self.number, Some(tile.stream.clone()), viewer, self.stop.child_token()));
+        let (name, stop) = (Some(tile.stream.clone()), self.stop.child_token());
+        let feed = Arc::new(Feed::new(self.number, name, viewer, stop, self.config.max_age));
         let stream = Some(Wanted { camera: None, stream: Some(tile.stream.clone()) });
         self.begin(&feed, SessionConfig { stream, ..self.config.clone() });
         feed
@@ -415,10 +421,18 @@ impl Stage for Feeds {
     }
 
     fn take(&mut self, pane: usize) -> Option<Picture> {
-        if let Some(aligned) = &mut self.aligned {
-            return aligned.take(pane);
-        }
-        lock(&self.screen).panes.get(pane)?.viewer.mailbox.take()
+        let feed = lock(&self.screen).panes.get(pane).cloned()?;
+        let picture = match &mut self.aligned {
+            Some(aligned) => aligned.take(pane),
+            None => feed.viewer.mailbox.take(),
+        }?;
+        feed.taken(&picture);
+        Some(picture)
+    }
+
+    fn late(&mut self, pane: usize, now: Instant) -> Option<Duration> {
+        let feed = lock(&self.screen).panes.get(pane).cloned()?;
+        feed.late(now)
     }
 
     fn shown(&mut self, pane: usize, picture: &Picture, at: Instant) {

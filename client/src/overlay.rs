@@ -3,10 +3,12 @@
 
 mod text;
 
+use rov_common::clock_sync::Age;
 use rov_common::units::Resolution;
 
 pub use self::text::Surface;
 use self::text::{Area, Block, Look, known, shortened, wrapped};
+use crate::clock::Unknown;
 
 const PANEL: u32 = 0x0a_0f_14;
 const TEXT: u32 = 0xf2_f5_f7;
@@ -25,6 +27,9 @@ const CARD_OPACITY: u32 = 244;
 /// Characters in a line of a note, and in a narrow window.
 const NOTE_WIDTH: usize = 36;
 const NARROW_NOTE_WIDTH: usize = 18;
+/// Of the smaller side of the picture: the frame of what is not live, and in pixels at least.
+const FRAME: i32 = 40;
+const LEAST_FRAME: i32 = 4;
 /// A window of fewer characters is narrow.
 const NARROW: i32 = 50;
 /// Characters of a name in the badge.
@@ -68,6 +73,8 @@ pub struct OverlayData {
     pub notes: Vec<String>,
     /// Stage and its delay in milliseconds, in the order from camera to glass.
     pub latency: Vec<(String, f64)>,
+    /// From capture to the screen, as measured, or why that cannot be; none: nothing is shown.
+    pub age: Option<Result<Age, Unknown>>,
 }
 
 /// The tone of a message.
@@ -99,6 +106,10 @@ pub enum BadgeState {
     /// The pilot is asked.
     Choosing,
     Live,
+    /// The picture moves and is old.
+    Late,
+    /// The picture is none of the camera of now, which the mark on it explains.
+    Doubtful,
     NoVideo,
 }
 
@@ -108,6 +119,8 @@ impl Badge {
             BadgeState::Connecting => ("Connecting", BLUE),
             BadgeState::Choosing => ("Choose a server", BLUE),
             BadgeState::Live => ("Live", GREEN),
+            BadgeState::Late => ("OLD", AMBER),
+            BadgeState::Doubtful => ("NOT LIVE", AMBER),
             BadgeState::NoVideo => ("NO VIDEO", AMBER),
         }
     }
@@ -363,6 +376,48 @@ pub fn draw_keys(surface: &mut Surface<'_>) {
     }
 }
 
+/// Around a picture that is no live picture of its camera: old, frozen, a test picture. Always a frame of stripes, which
+/// are seen over white and over black, and by those who do not see its colour; and in large letters what it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Empty: something else says it.
+    pub title: String,
+    pub detail: String,
+}
+
+/// Draws the frame along the edge, and what it is at the bottom, above whatever is there.
+pub fn draw_mark(surface: &mut Surface<'_>, mark: &Mark) {
+    let (look, size) = (Look::of(surface.size), surface.size);
+    let (width, height) = (size.width as i32, size.height as i32);
+    let edge = (width.min(height) / FRAME).max(LEAST_FRAME);
+    let (right, bottom) = (width - edge, height - edge);
+    for area in [
+        Area { x: 0, y: 0, width, height: edge },
+        Area { x: 0, y: bottom, width, height: edge },
+        Area { x: 0, y: edge, width: edge, height: bottom - edge },
+        Area { x: right, y: edge, width: edge, height: bottom - edge },
+    ] {
+        surface.stripes(area, 2 * edge, [AMBER, PANEL]);
+    }
+    if mark.title.is_empty() {
+        return;
+    }
+    let room = width - 2 * edge - 2 * look.pad;
+    let title = Block::large(&mark.title, look, room, height / 7);
+    let mut detail = Block::new(&mark.detail, look.plain, room.min(NOTICE_WIDTH * look.plain.advance()));
+    detail.cut((height / 3 - title.height()).max(0));
+    if title.height() + detail.height() > height / 2 {
+        detail.lines.clear();
+    }
+    let inner = (title.width().max(detail.width()), title.height() + detail.height());
+    let (pad, top) = (look.pad / 2, bottom - inner.1 - look.pad);
+    let plaque =
+        Area { x: (width - inner.0) / 2 - look.pad, y: top, width: inner.0 + 2 * look.pad, height: inner.1 + look.pad };
+    surface.fill(plaque, PANEL, CARD_OPACITY);
+    title.draw(surface, top + pad, AMBER);
+    detail.draw(surface, top + pad + title.height(), TEXT);
+}
+
 /// What stands in the middle of the window.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
@@ -514,6 +569,17 @@ fn rows(data: &OverlayData, is_narrow: bool) -> Vec<(&'static str, String)> {
     if !video.is_empty() {
         rows.push(("Video", video.join(space)));
     }
+    match data.age {
+        Some(Ok(Age { age, bound })) => {
+            let (age, bound) = (age.as_secs_f64() * 1e3, bound.as_secs_f64() * 1e3);
+            rows.push(("Age", format!("{age:.0} ms \u{b1}{bound:.1}")));
+        }
+        Some(Err(reason)) => {
+            let lines = wrapped(&reason.to_string(), note_width).into_iter();
+            rows.extend(std::iter::once("Age").chain(std::iter::repeat("")).zip(lines));
+        }
+        None => {}
+    }
     if let Some(kbps) = data.bitrate_kbps {
         let text = if kbps >= 1000.0 { format!("{:.1} Mbit/s", kbps / 1000.0) } else { format!("{kbps:.0} kbit/s") };
         rows.push(("Bitrate", text));
@@ -559,6 +625,7 @@ mod tests {
             transport: "RTP".into(),
             notes: vec!["WebRTC failed: no media path to it was found".into()],
             latency: vec![("network".into(), 2.0), ("decode".into(), 6.0)],
+            age: Some(Ok(Age { age: std::time::Duration::from_millis(42), bound: std::time::Duration::ZERO })),
         }
     }
 
@@ -671,6 +738,7 @@ mod tests {
             ("", "WebRTC failed: no media path to it"),
             ("", "was found"),
             ("Video", "1920x1080  30.0 fps"),
+            ("Age", "42 ms \u{b1}0.0"),
             ("Bitrate", "14.8 Mbit/s"),
             ("Loss", "0.12 %"),
             ("RTT", "1.2 ms"),
@@ -723,11 +791,39 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_is_seen_on_all_sides_over_white_and_black_and_its_words_lie_in_the_frame() {
+        let mark = Mark { title: "CAMERA FROZEN".into(), detail: NOTHING_FOUND.into() };
+        for (width, height) in [(160, 90), (320, 240), (1280, 720), (3840, 2160), (600, 2000)] {
+            let size = Resolution::new(width, height);
+            let pixels = drawn(size, |surface| draw_mark(surface, &mark));
+            let at = |x: u32, y: u32| pixels[(y * width + x) as usize];
+            let sides: [Vec<u32>; 4] = [
+                (0..width).map(|x| at(x, 1)).collect(),
+                (0..width).map(|x| at(x, height - 2)).collect(),
+                (0..height).map(|y| at(1, y)).collect(),
+                (0..height).map(|y| at(width - 2, y)).collect(),
+            ];
+            for side in sides {
+                // One of the two stands out from whatever is behind, also for those who see no colours.
+                for color in [AMBER, PANEL] {
+                    let part = side.iter().filter(|pixel| **pixel == color).count();
+                    assert!(part * 5 > side.len() * 2, "{size}: {part} of {}", side.len());
+                }
+            }
+            assert_eq!(at(width / 2, height / 4), WHITE, "{size}: the picture is seen");
+            let edge = width.min(height) / 40 + 4;
+            let inside = (edge..width - edge).flat_map(|x| (edge..height - edge).map(move |y| at(x, y)));
+            assert!(inside.filter(|pixel| *pixel == AMBER).count() > 200, "{size}");
+        }
+    }
+
+    #[test]
     fn nothing_is_drawn_outside_of_a_tiny_window() {
         for size in [Resolution::new(1, 1), Resolution::new(40, 9), Resolution::new(160, 120)] {
             drawn(size, |surface| {
                 draw_stats(surface, &data(), true);
                 draw_keys(surface);
+                draw_mark(surface, &Mark { title: "0.4 s OLD".into(), detail: NOTHING_FOUND.into() });
                 draw_corner(surface, &Corner { badge: Some(live()), notices: vec![NOTHING_FOUND.into()] });
                 draw_message(
                     surface,

@@ -291,6 +291,10 @@ async fn watch(
         () = guide.left(server, given_up_before) => return Ok(()),
     };
     viewer.session_started();
+    match &server.stats {
+        Some(stats) => viewer.clock.begin(stats, &config.http, Instant::now()),
+        None => viewer.clock.forget(),
+    }
     let _standing = guide.stands(server, way.transport());
     let watched = (link.viewer_id(), server.stream.as_str());
     let asking = Asking::new(server.stats.clone(), watched, config.http.clone());
@@ -397,6 +401,9 @@ async fn supervise(
             session.last_picture = now;
         }
         looked = now;
+        if let Some(stats) = &server.stats {
+            viewer.clock.keep(stats, &config.http, now);
+        }
         session.last_packet = session.last_packet.max(arrivals.last());
         if session.is_unanswered(now) && session.moved_to.is_none() {
             session.moved_to = knowledge.moved(now);

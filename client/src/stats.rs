@@ -3,10 +3,13 @@
 use std::time::{Duration, Instant};
 
 use rov_common::capture_clock::Captured;
+use rov_common::clock_sync::Age;
 use rov_common::stamp::Stamp;
 use rov_common::units::Resolution;
 use rov_common::window::RateWindow;
 use serde::{Deserialize, Serialize};
+
+use crate::clock::Unknown;
 
 /// Pictures that are shown later than this after the one before count as a freeze.
 const FREEZE: Duration = Duration::from_millis(200);
@@ -15,8 +18,10 @@ const WINDOW: Duration = Duration::from_secs(2);
 /// When a picture passed each stage, on this machine's monotonic clock but for the first.
 #[derive(Clone, Copy, Debug)]
 pub struct Passage {
-    /// By the server's clock, so that it cannot be compared with the others.
+    /// By the server's clock.
     pub captured: Option<Captured>,
+    /// How old it was when it was shown, or why that is not known.
+    pub age: Result<Age, Unknown>,
     pub first_packet_at: Instant,
     pub last_packet_at: Instant,
     pub decoded_at: Instant,
@@ -44,6 +49,12 @@ pub struct Report {
     /// does not tell.
     #[serde(default)]
     pub captured: Option<f64>,
+    /// From capture to shown; none while nothing is shown, or where the age is not known.
+    #[serde(default)]
+    pub age_ms: Option<AgeReport>,
+    /// Why it is not.
+    #[serde(default)]
+    pub age_unknown: Option<String>,
     /// From the start of the program to the first picture.
     pub first_picture_ms: Option<f64>,
     pub frames_shown: u64,
@@ -52,7 +63,7 @@ pub struct Report {
     pub frames_replaced: u64,
     /// Left out because something before them was lost.
     pub frames_skipped: u64,
-    /// Times that no picture was shown for more than 200 ms.
+    /// Times that no picture was shown for more than 200 ms; also counts a pause that still lasts.
     pub freezes: u64,
     pub longest_gap_ms: f64,
     pub packets: u64,
@@ -99,6 +110,19 @@ impl Report {
     }
 }
 
+/// How old pictures are when they are shown.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct AgeReport {
+    /// The newest picture.
+    pub now: f64,
+    /// All pictures.
+    pub p50: f64,
+    pub p95: f64,
+    pub p99: f64,
+    /// By which `now` can be wrong at most.
+    pub bound: f64,
+}
+
 /// Of the grid, aligned by the times of capture.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct AlignmentReport {
@@ -126,9 +150,13 @@ pub struct TileReport {
     pub height: u32,
     pub frames_shown: u64,
     pub fps: f64,
-    /// As [`Report::captured`].
+    /// As in [`Report`].
     #[serde(default)]
     pub captured: Option<f64>,
+    #[serde(default)]
+    pub age_ms: Option<AgeReport>,
+    #[serde(default)]
+    pub age_unknown: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -162,6 +190,9 @@ pub struct Shown {
     resolution: Resolution,
     /// Of the newest picture.
     captured: Option<Captured>,
+    age: Option<Result<Age, Unknown>>,
+    ages: Histogram,
+    recent_age_us: RateWindow,
     fps: RateWindow,
     total: Histogram,
     receive: Histogram,
@@ -199,6 +230,9 @@ impl Shown {
             longest_gap: Duration::ZERO,
             resolution: Resolution::new(0, 0),
             captured: None,
+            age: None,
+            ages: Histogram::default(),
+            recent_age_us: RateWindow::new(WINDOW),
             fps: RateWindow::new(WINDOW),
             total: Histogram::default(),
             receive: Histogram::default(),
@@ -229,6 +263,11 @@ impl Shown {
         self.frames += 1;
         self.resolution = source;
         self.captured = passage.captured;
+        self.age = Some(passage.age);
+        if let Ok(Age { age, .. }) = passage.age {
+            self.ages.add(age);
+            self.recent_age_us.add(at, age.as_micros() as u64);
+        }
         self.fps.add(at, 1);
         self.total.add(at.saturating_duration_since(passage.first_packet_at));
         let receive = passage.last_packet_at.saturating_duration_since(passage.first_packet_at);
@@ -271,6 +310,14 @@ impl Shown {
         STAGES.iter().zip(&self.recent).map(|(name, w)| ((*name).to_owned(), w.mean(now) / 1000.0)).collect()
     }
 
+    /// How old the pictures were that were shown, the mean over the last two seconds, with the bound of the newest; or
+    /// why that is not known. None where none was shown.
+    pub fn age(&self, now: Instant) -> Option<Result<Age, Unknown>> {
+        self.age.filter(|_| self.fps(now) > 0.0).map(|newest| {
+            newest.map(|newest| Age { age: Duration::from_micros(self.recent_age_us.mean(now) as u64), ..newest })
+        })
+    }
+
     /// When the newest picture was shown, once there was one.
     pub fn last_shown(&self) -> Option<Instant> {
         self.last
@@ -288,8 +335,14 @@ impl Shown {
         report.captured = self.captured.map(|captured| ms(captured.0));
         report.first_picture_ms = self.first.map(|at| ms(at.saturating_duration_since(self.started)));
         report.frames_shown = self.frames;
-        report.freezes = self.freezes;
-        report.longest_gap_ms = ms(self.longest_gap);
+        let pause = self.last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+        report.freezes = self.freezes + u64::from(pause > FREEZE);
+        report.longest_gap_ms = ms(self.longest_gap.max(if pause > FREEZE { pause } else { Duration::ZERO }));
+        let Summary { p50_ms: p50, p95_ms: p95, p99_ms: p99, .. } = self.ages.summary();
+        let age = self.age.filter(|_| self.fps(now) > 0.0);
+        let of = |Age { age, bound }| AgeReport { now: ms(age), p50, p95, p99, bound: ms(bound) };
+        report.age_ms = age.and_then(Result::ok).map(of);
+        report.age_unknown = age.and_then(Result::err).map(|reason| reason.to_string());
         report.fps = self.fps.per_second(now);
         report.receive_to_shown = self.total.summary();
         report.receive = self.receive.summary();
@@ -323,7 +376,8 @@ impl Stamps {
     }
 }
 
-/// Durations in steps of 0.1 ms up to half a second; longer ones count as that, but for the maximum.
+/// Durations in steps of 0.1 ms up to half a second, and of 1 ms up to ten seconds; longer ones count as that, but for
+/// the maximum.
 #[derive(Default)]
 pub struct Histogram {
     buckets: Vec<u32>,
@@ -331,15 +385,31 @@ pub struct Histogram {
     max: Duration,
 }
 
-const STEP_US: u128 = 100;
-const BUCKETS: usize = 5_000;
+const STEP_US: u64 = 100;
+const STEPS: usize = 5_000;
+const LONG_STEP_US: u64 = 1_000;
+const LONGEST: Duration = Duration::from_secs(10);
 
 impl Histogram {
-    pub fn add(&mut self, value: Duration) {
-        if self.buckets.is_empty() {
-            self.buckets = vec![0; BUCKETS];
+    fn bucket(value: Duration) -> usize {
+        let us = value.min(LONGEST).as_micros() as u64;
+        match us.checked_sub(STEPS as u64 * STEP_US) {
+            None => (us / STEP_US) as usize,
+            Some(more) => STEPS + (more / LONG_STEP_US) as usize,
         }
-        let bucket = (value.as_micros() / STEP_US).min(BUCKETS as u128 - 1) as usize;
+    }
+
+    /// The upper edge of a bucket, in milliseconds.
+    fn edge(bucket: usize) -> f64 {
+        let (short, long) = ((bucket + 1).min(STEPS) as u64, (bucket + 1).saturating_sub(STEPS) as u64);
+        (short * STEP_US + long * LONG_STEP_US) as f64 / 1000.0
+    }
+
+    pub fn add(&mut self, value: Duration) {
+        let bucket = Self::bucket(value);
+        if self.buckets.len() <= bucket {
+            self.buckets.resize((bucket + 1).max(STEPS), 0);
+        }
         self.buckets[bucket] = self.buckets[bucket].saturating_add(1);
         self.count += 1;
         self.max = self.max.max(value);
@@ -352,7 +422,7 @@ impl Histogram {
         for (i, n) in self.buckets.iter().enumerate() {
             seen += u64::from(*n);
             if seen >= rank {
-                return ((i + 1) as f64 * STEP_US as f64 / 1000.0).min(ms(self.max));
+                return Self::edge(i).min(ms(self.max));
             }
         }
         0.0
@@ -379,6 +449,7 @@ mod tests {
     fn passage(at: Instant) -> Passage {
         Passage {
             captured: None,
+            age: Err(Unknown::NoClock),
             first_packet_at: at,
             last_packet_at: at,
             decoded_at: at,
@@ -397,6 +468,13 @@ mod tests {
         assert!((summary.p50_ms - 50.0).abs() < 0.2, "{summary:?}");
         assert!((summary.p99_ms - 99.0).abs() < 0.2, "{summary:?}");
         assert_eq!(summary.max_ms, 100.0);
+        for i in 1..=300 {
+            histogram.add(Duration::from_millis(2_000 + i));
+        }
+        histogram.add(Duration::from_secs(60));
+        let summary = histogram.summary();
+        assert!((summary.p50_ms - 2_101.0).abs() < 2.0 && (summary.p99_ms - 2_297.0).abs() < 2.0, "{summary:?}");
+        assert_eq!((summary.max_ms, histogram.quantile(1.0)), (60_000.0, 10_001.0));
         assert_eq!(Histogram::default().summary(), Summary::default());
     }
 
@@ -423,8 +501,10 @@ mod tests {
         let at = |ms| start + Duration::from_millis(ms);
         let mut shown = Shown::new(start);
         let captured = Some(Captured(Duration::from_millis(1_764_000_000_123)));
+        let age = Ok(Age { age: Duration::from_millis(40), bound: Duration::from_millis(2) });
         let passage = Passage {
             captured,
+            age,
             first_packet_at: at(10),
             last_packet_at: at(11),
             decoded_at: at(13),
@@ -435,8 +515,22 @@ mod tests {
         let mut report = Report::default();
         shown.report(start, &mut report);
         assert_eq!(report.captured, Some(1_764_000_000_123.0));
+        assert_eq!(report.age_ms, Some(AgeReport { now: 40.0, p50: 40.0, p95: 40.0, p99: 40.0, bound: 2.0 }));
         let stages = [report.receive, report.decode, report.convert, report.show].map(|stage| stage.max_ms);
         assert_eq!((stages, report.receive_to_shown.max_ms), ([1.0, 2.0, 4.0, 8.0], 15.0));
+    }
+
+    #[test]
+    fn why_an_age_is_not_known_is_said_and_nothing_of_what_is_not_shown_any_more() {
+        let start = Instant::now();
+        let mut shown = Shown::new(start);
+        shown.add(passage(start), Resolution::new(1, 1), None);
+        let mut report = Report::default();
+        shown.report(start, &mut report);
+        assert_eq!((report.age_ms, report.age_unknown), (None, Some(Unknown::NoClock.to_string())));
+        let mut report = Report::default();
+        shown.report(start + Duration::from_secs(3), &mut report);
+        assert_eq!((report.age_ms, report.age_unknown), (None, None));
     }
 
     #[test]
@@ -447,7 +541,14 @@ mod tests {
             shown.add(passage(start + Duration::from_millis(ms)), Resolution::new(1, 1), None);
         }
         let mut report = Report::default();
-        shown.report(start, &mut report);
+        let at = |ms| start + Duration::from_millis(ms);
+        shown.report(at(600), &mut report);
         assert_eq!((report.freezes, report.longest_gap_ms), (1, 334.0));
+        // One that still lasts, as at the end.
+        shown.report(at(18_400), &mut report);
+        assert_eq!((report.freezes, report.longest_gap_ms), (2, 18_000.0));
+        shown.add(passage(at(18_500)), Resolution::new(1, 1), None);
+        shown.report(at(18_500), &mut report);
+        assert_eq!((report.freezes, report.longest_gap_ms), (2, 18_100.0));
     }
 }

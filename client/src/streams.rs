@@ -11,12 +11,30 @@ pub struct Listed {
     pub camera: String,
     /// Of its pictures; 0 before there was one.
     pixels: u64,
+    pub doubt: Doubt,
+}
+
+/// Why pictures that come may not be live ones of the camera.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Doubt {
+    #[default]
+    None,
+    /// The camera gives the same picture again and again.
+    Frozen(String),
+    /// It is a test picture in the place of a camera.
+    Substitute(String),
 }
 
 impl Listed {
     pub fn of(stream: &StreamStats) -> Self {
         let pixels = u64::from(stream.width) * u64::from(stream.height);
-        Self { name: stream.name.clone(), camera: stream.camera.clone(), pixels }
+        let reason = || stream.reason.clone().unwrap_or_default();
+        let doubt = match stream {
+            StreamStats { substitute: true, .. } => Doubt::Substitute(reason()),
+            StreamStats { frozen: true, .. } => Doubt::Frozen(reason()),
+            _ => Doubt::None,
+        };
+        Self { name: stream.name.clone(), camera: stream.camera.clone(), pixels, doubt }
     }
 
     /// With its camera, also where that is the first.
@@ -213,6 +231,7 @@ mod tests {
             name: name.to_owned(),
             camera: camera.to_owned(),
             pixels,
+            doubt: Doubt::None,
         };
         Lineup::of(&streams.iter().map(listed).collect::<Vec<_>>())
     }

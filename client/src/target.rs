@@ -54,6 +54,8 @@ pub struct SessionConfig {
     pub decoder: DecoderChoice,
     /// The longest wait for a packet that is missing; none: as the transport does.
     pub latency: Option<Duration>,
+    /// Pictures that are older when they are shown are warned of; none: never.
+    pub max_age: Option<Duration>,
     pub stun: Option<String>,
     /// Of cameras, by `rtsps`.
     pub camera_certificate: Trust,

@@ -6,12 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use rov_common::api::Alignment;
+use rov_common::capture_clock::Captured;
+use rov_common::clock_sync::Age;
 
+use crate::clock::{ServerClock, Unknown};
 use crate::decode::{DecodeStats, Decoder, Picture, PictureForm};
 use crate::mailbox::{Bell, Mailbox};
 use crate::receive::Transport;
 use crate::stats::Report;
-use crate::streams::Listed;
+use crate::streams::{Doubt, Listed};
 use crate::told::{Told, Written};
 
 pub use choice::{Asker, Choice, Offer, Question, is_same_offer};
@@ -78,6 +81,8 @@ pub struct Viewer {
     pub choice: Asker,
     /// What is to be written over the pictures: one for all streams.
     pub told: Told,
+    /// By which it is known how old pictures are: one for all streams.
+    pub clock: ServerClock,
     state: Mutex<State>,
 }
 
@@ -102,6 +107,8 @@ struct State {
     /// Of former sessions.
     before: Counters,
     sessions: u64,
+    /// When the newest session began: all its pictures are of one run of the server.
+    session_since: Option<Instant>,
     decoder: Option<Arc<Decoder>>,
     output: Option<PictureForm>,
     /// The failure that was logged last: attempts that fail in the same way are not logged again.
@@ -133,15 +140,17 @@ impl Counters {
 
 impl Viewer {
     pub fn new() -> Arc<Self> {
-        Self::with(Arc::default(), Arc::default(), Told::default())
+        Self::with(Arc::default(), Arc::default(), Told::default(), ServerClock::default())
     }
 
-    /// One of several, whose pictures ring the same bell, whose sessions ask the same question and who are told the same.
-    pub fn with(bell: Arc<Bell>, choice: Arc<Choice>, told: Told) -> Arc<Self> {
+    /// One of several, whose pictures ring the same bell, whose sessions ask the same question and who are told the same
+    /// by the same clock.
+    pub fn with(bell: Arc<Bell>, choice: Arc<Choice>, told: Told, clock: ServerClock) -> Arc<Self> {
         Arc::new(Self {
             mailbox: Arc::new(Mailbox::with(bell)),
             choice: Asker::of(choice),
             told,
+            clock,
             state: Mutex::new(State {
                 phase: Phase::Searching(String::new()),
                 phase_since: Instant::now(),
@@ -156,6 +165,7 @@ impl Viewer {
                 alignment: Alignment::default(),
                 before: Counters::default(),
                 sessions: 0,
+                session_since: None,
                 decoder: None,
                 output: None,
                 logged_failure: None,
@@ -198,6 +208,14 @@ impl Viewer {
         self.lock().streams = streams;
     }
 
+    /// Why the pictures of the stream that is watched may not be live ones of its camera.
+    pub fn doubt(&self) -> Doubt {
+        let state = self.lock();
+        let listed = state.streams.iter().find(|listed| listed.name == state.server.stream);
+        let only = state.streams.first().filter(|_| state.streams.len() == 1);
+        listed.or(only).map(|listed| listed.doubt.clone()).unwrap_or_default()
+    }
+
     /// What is to be written over the pictures now.
     pub fn written(&self, now: Instant) -> Option<Written> {
         self.told.written(&self.server().stream, now)
@@ -219,6 +237,15 @@ impl Viewer {
     /// Sessions that connected so far.
     pub fn sessions(&self) -> u64 {
         self.lock().sessions
+    }
+
+    /// How old a picture that was captured then is at `now`.
+    ///
+    /// # Errors
+    /// Says why that is not known.
+    pub fn age(&self, captured: Option<Captured>, now: Instant) -> Result<Age, Unknown> {
+        let since = self.lock().session_since.ok_or(Unknown::NotRead)?;
+        self.clock.age(captured, now, since)
     }
 
     /// Sets the phase; logs it when it is another than before.
@@ -325,6 +352,7 @@ impl Viewer {
             decoder.set_output(output.clone());
         }
         state.decoder = Some(decoder);
+        state.session_since = Some(Instant::now());
     }
 
     pub fn set_reception(&self, reception: Reception) {

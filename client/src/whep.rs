@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rov_common::api::{ErrorBody, Stats, public_id};
 use rov_common::sync::lock;
+use serde::de::DeserializeOwned;
 use thiserror::Error;
 use ureq::http::Response;
 use ureq::unversioned::resolver::DefaultResolver;
@@ -29,6 +30,8 @@ const CONNECT_TIMEOUTS: [Duration; 3] =
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Of what is asked in a session.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Of a question over a connection that is kept: longer than a queue on the way.
+const TALK_TIMEOUT: Duration = Duration::from_secs(5);
 /// Of a connection as a whole: it is opened again then, as one over a link that is lost shows no end.
 const EVENTS_TIMEOUT: Duration = Duration::from_secs(30);
 const MAX_REDIRECTS: usize = 3;
@@ -132,8 +135,8 @@ impl Http {
     fn ask(
         &self,
         (first, url): (&Url, &Url),
-        timeout: Duration,
-        request: impl Fn(&ureq::Agent, &str, Option<&str>) -> Result<Response<ureq::Body>, ureq::Error>,
+        by: Connection<'_>,
+        request: impl Fn(&ureq::Agent, &str, Option<&str>) -> Reply,
     ) -> Result<(Url, Response<ureq::Body>), WhepError> {
         let given = self.login_for(first);
         let mut url = self.secured(url);
@@ -142,7 +145,11 @@ impl Http {
             let login = given.as_ref().filter(|_| is_same_server(first, &url)).map(Login::header);
             let bare = without_user(&url);
             let ask = |login: Option<&str>| {
-                let reply = ask(timeout, self, |agent| request(agent, bare.as_str(), login));
+                let ask = |agent: &ureq::Agent| request(agent, bare.as_str(), login);
+                let reply = match by {
+                    Connection::New(timeout) => ask_anew(timeout, self, ask),
+                    Connection::Kept(agent) => ask(agent),
+                };
                 reply.map_err(|error| self.no_answer(&url, &error))
             };
             let is_asked = url.scheme() == "https" || lock(&self.asked).contains(&url.origin());
@@ -176,6 +183,17 @@ impl Http {
         Err(WhepError::NotWhep { url, reason: format!("it redirected more than {MAX_REDIRECTS} times") })
     }
 }
+
+/// By which connection something is asked.
+#[derive(Clone, Copy)]
+enum Connection<'a> {
+    /// One of its own, within this time.
+    New(Duration),
+    /// That of this agent, or another where that has ended.
+    Kept(&'a ureq::Agent),
+}
+
+pub type Reply = Result<Response<ureq::Body>, ureq::Error>;
 
 /// Host and port.
 fn address_of(url: &Url) -> Option<String> {
@@ -229,7 +247,7 @@ pub async fn delete(answer: &Answer, http: &Http) -> Result<(), WhepError> {
     let http = http.clone();
     blocking(move || {
         let delete = |agent: &ureq::Agent, url: &str, login: Option<&str>| by(agent.delete(url), login).call();
-        http.ask((&endpoint, &resource), PROBE_TIMEOUT, delete).map(drop)
+        http.ask((&endpoint, &resource), Connection::New(PROBE_TIMEOUT), delete).map(drop)
     })
     .await
 }
@@ -247,20 +265,51 @@ pub async fn probe(url: Url, http: &Http) -> Result<Stats, WhepError> {
 async fn stats_within(timeout: Duration, url: Url, http: &Http) -> Result<Stats, WhepError> {
     let http = http.clone();
     blocking(move || {
-        let (url, mut reply) = http.ask((&url, &url), timeout, |agent, url, login| by(agent.get(url), login).call())?;
-        let text = body(&mut reply, &url)?;
-        match reply.status().as_u16() {
-            200..=299 => serde_json::from_str(&text).map_err(|e| WhepError::NotWhep { url, reason: e.to_string() }),
-            status => Err(WhepError::Refused { url, status, reason: error_text(&text) }),
-        }
+        let get = |agent: &ureq::Agent, url: &str, login: Option<&str>| by(agent.get(url), login).call();
+        let (url, reply) = http.ask((&url, &url), Connection::New(timeout), get)?;
+        json(url, reply)
     })
     .await
+}
+
+/// Questions to one URL of a rov-server, over one connection as long as that lasts. Blocks.
+pub struct Talk {
+    url: Url,
+    http: Http,
+    agent: ureq::Agent,
+}
+
+impl Talk {
+    pub fn new(url: Url, http: Http) -> Self {
+        let agent = agent(TALK_TIMEOUT, CONNECT_TIMEOUTS[1], &http);
+        Self { url, http, agent }
+    }
+
+    /// Asks once; `around` is called around each request that it takes.
+    pub fn ask<T: DeserializeOwned>(
+        &self,
+        around: impl Fn(&mut dyn FnMut() -> Reply) -> Reply,
+    ) -> Result<T, WhepError> {
+        let (url, reply) =
+            self.http.ask((&self.url, &self.url), Connection::Kept(&self.agent), |agent, url, login| {
+                around(&mut || by(agent.get(url), login).call())
+            })?;
+        json(url, reply)
+    }
+}
+
+fn json<T: DeserializeOwned>(url: Url, mut reply: Response<ureq::Body>) -> Result<T, WhepError> {
+    let text = body(&mut reply, &url)?;
+    match reply.status().as_u16() {
+        200..=299 => serde_json::from_str(&text).map_err(|e| WhepError::NotWhep { url, reason: e.to_string() }),
+        status => Err(WhepError::Refused { url, status, reason: error_text(&text) }),
+    }
 }
 
 /// `GET /api/events` of a rov-server, for half a minute. Blocks.
 pub fn events(url: &Url, http: &Http) -> Result<impl io::Read + use<>, WhepError> {
     let (url, mut reply) =
-        http.ask((url, url), EVENTS_TIMEOUT, |agent, url, login| by(agent.get(url), login).call())?;
+        http.ask((url, url), Connection::New(EVENTS_TIMEOUT), |agent, url, login| by(agent.get(url), login).call())?;
     match reply.status().as_u16() {
         200..=299 => Ok(reply.into_body().into_reader()),
         status => Err(WhepError::Refused { reason: error_text(&body(&mut reply, &url)?), url, status }),
@@ -275,7 +324,7 @@ fn no_answer(url: &Url, error: &ureq::Error) -> WhepError {
 }
 
 fn offer_blocking(endpoint: &Url, sdp: &str, http: &Http) -> Result<Answer, WhepError> {
-    let (url, mut reply) = http.ask((endpoint, endpoint), BEGIN_TIMEOUT, |agent, url, login| {
+    let (url, mut reply) = http.ask((endpoint, endpoint), Connection::New(BEGIN_TIMEOUT), |agent, url, login| {
         let request = by(agent.post(url), login).header("Content-Type", "application/sdp");
         request.header("Accept", "application/sdp").send(sdp)
     })?;
@@ -306,7 +355,7 @@ fn error_text(body: &str) -> String {
 }
 
 /// Nothing was sent where the connection was not made, so that another attempt repeats nothing.
-fn ask<T>(
+fn ask_anew<T>(
     timeout: Duration,
     http: &Http,
     request: impl Fn(&ureq::Agent) -> Result<T, ureq::Error>,

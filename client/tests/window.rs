@@ -16,8 +16,10 @@ use rov_client::decode::{Picture, PictureForm};
 use rov_client::display::{Command as Wish, DisplayChoice, Grid, Layout, Stage, Status, ViewModel, Window};
 use rov_client::mailbox::{Bell, Mailbox};
 use rov_client::overlay::{OverlayData, Tone};
+use rov_client::streams::Doubt;
 use rov_client::told::Written;
 use rov_client::viewer::{Offer, Question};
+use rov_common::clock_sync::Age;
 use rov_common::overlay::Overlay;
 use rov_common::units::Resolution;
 use tokio_util::sync::CancellationToken;
@@ -96,6 +98,8 @@ struct Show {
     layout: Layout,
     views: [ViewModel; TILES],
     cameras: [Camera; TILES],
+    /// How old the pictures of the first pane are.
+    late: Option<Duration>,
     /// Of the panes, as the window wants them.
     sizes: Vec<Resolution>,
 }
@@ -103,7 +107,7 @@ struct Show {
 impl Default for Show {
     fn default() -> Self {
         let layout = Layout { panes: vec![0], grid: None };
-        Self { layout, views: Default::default(), cameras: [Camera::Off; TILES], sizes: vec![WINDOW] }
+        Self { layout, views: Default::default(), cameras: [Camera::Off; TILES], late: None, sizes: vec![WINDOW] }
     }
 }
 
@@ -128,6 +132,10 @@ impl Stage for Theatre {
 
     fn take(&mut self, pane: usize) -> Option<Picture> {
         self.mailboxes[pane].take()
+    }
+
+    fn late(&mut self, pane: usize, _: Instant) -> Option<Duration> {
+        self.scene.lock().unwrap().late.filter(|_| pane == 0)
     }
 
     fn shown(&mut self, pane: usize, picture: &Picture, _: Instant) {
@@ -161,6 +169,10 @@ enum Camera {
 }
 
 fn obey(line: &str, scene: &mut Show, stop: &CancellationToken) {
+    if let Some(late) = line.strip_prefix("late ") {
+        scene.late = late.parse().ok().map(Duration::from_millis);
+        return;
+    }
     let (view, all) = (&mut scene.views[0], &mut scene.cameras);
     match line.split_once(' ').unwrap_or((line, "")) {
         ("pictures", _) => *all = [Camera::Fitting; TILES],
@@ -180,6 +192,8 @@ fn obey(line: &str, scene: &mut Show, stop: &CancellationToken) {
             let overlay = Overlay { x: 600, y: 600, height: 2 * SOURCE.height, ..Overlay::default() };
             view.written = (!text.is_empty()).then_some(Written { overlay, lines });
         }
+        ("frozen", reason) => view.doubt = Doubt::Frozen(reason.to_owned()),
+        ("substitute", reason) => view.doubt = Doubt::Substitute(reason.to_owned()),
         ("said", text) => view.said = Some(text.to_owned()),
         ("grid", captions) => {
             let captions: Vec<_> = captions.split('|').map(str::to_owned).collect();
@@ -227,6 +241,7 @@ fn stats() -> OverlayData {
         // The stages that a client knows of by itself.
         latency: [("receive", 1.9), ("decode", 5.2), ("show", 2.4)].map(|(stage, ms)| (stage.to_owned(), ms)).into(),
         notes: Vec::new(),
+        age: Some(Ok(Age { age: Duration::from_millis(42), bound: Duration::from_micros(400) })),
     }
 }
 
@@ -478,6 +493,53 @@ fn old_video_is_dimmed_and_says_so(display: &str) {
     bench.until("the picture again", |shot| shot.in_window(10, 100) == LEFT && count(shot) == 0);
 }
 
+/// How much of the frame along the left edge, of so many pixels, is of the two colours of its stripes.
+fn striped(shot: &Shot, size: Resolution) -> (usize, usize) {
+    let (left, top) = ((SCREEN.width - size.width) / 2, (SCREEN.height - size.height) / 2);
+    let pixels: Vec<_> = (0..size.height).map(|y| shot.at(left + 1, top + y)).collect();
+    let count = |color: u32| pixels.iter().filter(|pixel| **pixel == color).count();
+    (count(AMBER), count(PANEL))
+}
+
+fn what_is_no_live_picture_of_its_camera_is_framed_and_says_what_it_is(display: &str) {
+    let mut bench = Bench::new(display);
+    bench.send("live");
+    bench.send("pictures");
+    bench.expect("shown 640x360");
+    let height = WINDOW.height as usize;
+    let is_framed = |shot: &Shot| {
+        let (amber, dark) = striped(shot, WINDOW);
+        amber > height * 2 / 5 && dark > height * 2 / 5
+    };
+    let shot = bench.until("the picture", |shot| shot.in_window(10, 240) == LEFT);
+    assert!(!is_framed(&shot), "a live picture has no frame");
+    for (number, (mark, title)) in [
+        ("late 1290", "1.2 s OLD"),
+        ("frozen the picture has not changed at all for 9 s", "CAMERA FROZEN"),
+        ("substitute no camera was found: a test picture instead", "TEST PICTURE"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        bench.send(mark);
+        bench.until_title(|name| name.ends_with(title));
+        let shot = bench.until("a frame", |shot| is_framed(shot) && shot.in_window(200, 200) == LEFT);
+        // In large letters, at the bottom.
+        let letters = (100..540).flat_map(|x| (370..480).map(move |y| (x, y)));
+        assert!(letters.filter(|(x, y)| amber(shot.in_window(*x, *y))).count() > 2_000, "{mark}");
+        shot.keep(&format!("mark-{number}-{display}.png"));
+        bench.send("late none");
+    }
+    bench.send("no-pictures");
+    bench
+        .until("a dimmed picture in a frame", |shot| is_framed(shot) && shot.in_window(20, 100) != LEFT)
+        .keep("mark-old.png");
+    // The first picture that comes again is bright at once, and has the frame of what it is.
+    bench.send("late 700");
+    bench.send("pictures");
+    bench.until_title(|name| name.ends_with("0.7 s OLD"));
+}
+
 fn the_key_i_shows_the_statistics(display: &str) {
     let mut bench = Bench::new(display);
     bench.send("live");
@@ -522,6 +584,14 @@ fn a_resized_window_asks_for_pictures_of_its_size(display: &str) {
 }
 
 /// Pixels of this colour in the upper right corner of a window of this size that lies where the first one did.
+/// Pixels of this colour in these rows, without the frame of what is not live.
+fn inside(shot: &Shot, size: Resolution, rows: std::ops::Range<u32>, color: u32) -> usize {
+    let edge = (size.width.min(size.height) / 40).max(4);
+    let rows = rows.start.max(edge)..rows.end.min(size.height - edge);
+    let pixels = rows.flat_map(|y| (edge..size.width - edge).map(move |x| (x, y)));
+    pixels.filter(|(x, y)| shot.in_window(*x, *y) == color).count()
+}
+
 fn in_corner(shot: &Shot, size: Resolution, color: u32) -> usize {
     let pixels = (size.width / 2..size.width).flat_map(|x| (0..25).map(move |y| (x, y)));
     pixels.filter(|(x, y)| shot.in_window(*x, *y) == color).count()
@@ -534,7 +604,7 @@ fn the_corner_and_the_title_say_whose_picture_it_is_and_how_things_are(display: 
     bench.send("stats");
     bench.send("live");
     bench.send("pictures");
-    bench.until_title(|title| title == "rov-bow - live");
+    bench.until_title(|title| title == "rov-bow - live, 42 ms");
     let live = bench.until("a green word", |shot| in_corner(shot, WINDOW, GREEN) > 10);
     assert_eq!(live.in_window(630, 100), RIGHT, "nothing of it lies over the picture");
     // What the badge covers of the picture stays covered when pictures come.
@@ -602,10 +672,7 @@ fn what_the_pilot_has_to_know_stands_in_the_corner_and_never_over_the_warning(di
         (Resolution::new(160, 90), "notice-160.png"),
     ] {
         bench.resize(size);
-        let amber = |shot: &Shot, rows: std::ops::Range<u32>| {
-            let pixels = (0..size.width).flat_map(|x| rows.clone().map(move |y| (x, y)));
-            pixels.filter(|(x, y)| shot.in_window(*x, *y) == AMBER).count()
-        };
+        let amber = |shot: &Shot, rows: std::ops::Range<u32>| inside(shot, size, rows, AMBER);
         let upper = 0..size.height / 2;
         let shot =
             bench.until("a notice", |shot| amber(shot, upper.clone()) > 300 && in_corner(shot, size, GREEN) > 10);
@@ -796,7 +863,7 @@ fn what_came_of_a_key_is_said_beside_the_picture_and_in_the_warning(display: &st
     bench.send("pictures");
     bench.send("said There is no stream 7. There are 1 bow/stream1, 2 arm/stream1");
     // Above the picture.
-    let corner = |shot: &Shot| halves(shot, Resolution::new(WINDOW.width, 120), amber).0;
+    let corner = |shot: &Shot| inside(shot, WINDOW, 0..60, AMBER);
     let said = bench.until("a line in the corner", |shot| corner(shot) > 200 && shot.in_window(10, 240) == LEFT);
     bench.send("lost the server does not answer");
     // The badge has an amber word of its own.
@@ -933,6 +1000,7 @@ for_each_display!(
     before_the_first_picture_the_window_says_what_it_does,
     a_long_explanation_is_written_small_below_its_title,
     old_video_is_dimmed_and_says_so,
+    what_is_no_live_picture_of_its_camera_is_framed_and_says_what_it_is,
     the_key_i_shows_the_statistics,
     the_key_f_fills_the_screen_and_goes_back,
     a_resized_window_asks_for_pictures_of_its_size,

@@ -17,6 +17,9 @@ pub const MJPEG_PATH: &str = "/stream.mjpg";
 /// Who asks, and what that one may do.
 pub const LOGIN_PATH: &str = "/api/login";
 
+/// The clock of the times of capture.
+pub const CLOCK_PATH: &str = "/api/clock";
+
 /// Of a session's id, which is the last part of its URL and by which alone the session is changed or ended, what may be
 /// shown to everybody: all before the first `-`.
 pub fn public_id(id: &str) -> &str {
@@ -139,6 +142,28 @@ impl fmt::Debug for IceServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("IceServer").field(&self.urls).finish()
     }
+}
+
+/// `GET /api/clock`: the clock of the times of capture, from which clients know how old pictures are. In microseconds
+/// since 1970, by a clock that never steps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClockReading {
+    /// When the question was received.
+    pub received_us: u64,
+    /// When the answer was sent.
+    pub sent_us: u64,
+    /// With `?viewer=ID`, of a viewer by WebRTC: of the picture that was sent to it last. Browsers do not show the
+    /// header extension that says when a picture was captured, but its timestamp.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub picture: Option<PictureTime>,
+}
+
+/// One moment by two clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PictureTime {
+    /// That the picture has in the viewer's packets, in ticks of 90 kHz.
+    pub rtp_timestamp: u32,
+    pub captured_us: u64,
 }
 
 /// What a stream is doing now.
@@ -443,6 +468,9 @@ pub struct StreamStats {
     /// The camera gives the same picture again and again; `reason` says since when.
     #[serde(default)]
     pub frozen: bool,
+    /// It is a test picture in the place of a camera; `reason` says why.
+    #[serde(default)]
+    pub substitute: bool,
     /// Nobody looks: pictures come in, and none are encoded until somebody does.
     #[serde(default)]
     pub resting: bool,
@@ -509,6 +537,9 @@ pub struct ViewerStats {
     /// Share of packets lost in the viewer's last RTCP report, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
+    /// The picture that was sent to it last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub picture: Option<PictureTime>,
     /// Why it is not sure that it sees anything: it is sent pictures, and reports nothing, or that nothing arrives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalled: Option<String>,

@@ -22,6 +22,11 @@ impl Captured {
         (seconds << 32) | ((u64::from(self.0.subsec_nanos()) << 32) / 1_000_000_000)
     }
 
+    /// Whole microseconds since 1970.
+    pub fn micros(self) -> u64 {
+        self.0.as_micros() as u64
+    }
+
     /// The reverse of [`Self::ntp`], to a nanosecond; until 2106.
     pub fn from_ntp(ntp: u64) -> Self {
         let seconds = ((ntp >> 32) as u32).wrapping_sub(NTP_EPOCH.as_secs() as u32);

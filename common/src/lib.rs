@@ -10,6 +10,7 @@ pub mod backoff;
 pub mod camera;
 pub mod capture_clock;
 pub mod challenge;
+pub mod clock_sync;
 pub mod codec;
 pub mod decimate;
 pub mod descriptor;

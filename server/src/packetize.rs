@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use rov_common::access_unit::AccessUnit;
+use rov_common::api::PictureTime;
 use rov_common::capture_clock::Captured;
 use rov_common::codec::{self, Codec, NalKind};
 use rov_common::latency_mode::LatencyMode;
@@ -56,6 +57,12 @@ impl From<&Frame> for Anchor {
 }
 
 impl Anchor {
+    /// The capture itself, for a viewer whose timestamps are higher by `offset`.
+    pub fn picture(&self, offset: u32) -> PictureTime {
+        let rtp_timestamp = self.timestamp.wrapping_add(offset);
+        PictureTime { rtp_timestamp, captured_us: self.captured.micros() }
+    }
+
     /// `now` in RTP ticks without a viewer's offset, and by the clock of captures: so receivers can tell from a report
     /// of both when the picture of any timestamp was captured.
     pub fn at(&self, now: Instant) -> (u32, Captured) {

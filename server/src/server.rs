@@ -91,18 +91,26 @@ impl Server {
     /// Names the port that is taken, and the option that changes it. Where what was changed is to blame, it is set aside
     /// instead.
     pub async fn bind(config: Config) -> Result<Self> {
+        Self::bind_by(config, CaptureClock::start()).await
+    }
+
+    /// The same with another clock than the system's for the times of capture.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub async fn bind_by(config: Config, clock: CaptureClock) -> Result<Self> {
         let settings = Settings::of(config);
-        let Some(given) = settings.as_given() else { return Self::bind_with(settings).await };
-        let error = match Self::bind_with(settings).await {
+        let Some(given) = settings.as_given() else { return Self::bind_with(settings, clock).await };
+        let error = match Self::bind_with(settings, clock).await {
             Err(error) => error,
             bound => return bound,
         };
-        let Ok(server) = Self::bind_with(given).await else { return Err(error) };
+        let Ok(server) = Self::bind_with(given, clock).await else { return Err(error) };
         server.settings.set_aside(&error);
         Ok(server)
     }
 
-    async fn bind_with(settings: Settings) -> Result<Self> {
+    async fn bind_with(settings: Settings, clock: CaptureClock) -> Result<Self> {
         let config = settings.running();
         until_here(config.host).await;
         let address = SocketAddr::new(config.host, config.signal_port);
@@ -115,7 +123,7 @@ impl Server {
         let media = config.webrtc.then(|| webrtc::bind(config.host, config.media_port)).transpose()?;
         let all =
             config.streams().map(|(camera, stream)| (camera.name.as_str(), stream.name.as_str(), stream.encode.codec));
-        let (streams, requests) = Streams::new(all, CaptureClock::start());
+        let (streams, requests) = Streams::new(all, clock);
         let rtp = match &config.rtp {
             Some(rtp) => start_rtp(&streams, rtp, &config)?,
             None => Vec::new(),
@@ -224,7 +232,7 @@ impl Server {
             ended => return ended,
         };
         let Some(given) = given else { return Err(error) };
-        let Ok(server) = Self::bind_with(given).await else { return Err(error) };
+        let Ok(server) = Self::bind_with(given, streams[0].clock()).await else { return Err(error) };
         let (settings, streams) = (Arc::clone(&server.settings), server.streams.clone());
         let aside = settings.set_aside(&error);
         let ended = server.managed_by(service).serve(shutdown).await;

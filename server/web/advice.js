@@ -90,30 +90,49 @@ function sourceTrouble({ state, reason }) {
 }
 
 /**
- * What the page shows: `{ state: "waiting" | "live" | "backup" | "old", dim, badge, title }`. `lastPicture` is when a
+ * What the page shows: `{ state: "waiting" | "live" | "backup" | "late" | "old", dim, badge, title, mark }`. `mark`, in a
+ * frame of stripes, says what the picture is that is no live picture of its camera; null: it is one. `lastPicture` is when a
  * picture was last presented, or null; `awakeSince` is since when the page has been able to see pictures come: the
  * timers of a hidden tab sleep, and nothing that was missed meanwhile is held against the picture, but for the dimming.
  * `connected`: a session is; `lost`: one was, or was refused; `byHttp`: what is shown is no video, but pictures by
- * HTTP.
+ * HTTP; `late`: how old the pictures are that come, where that is over the limit; `doubt`: of the server's statistics,
+ * `{ frozen, substitute, reason }`.
  */
-export function view(now, { lastPicture, awakeSince, connected, lost, byHttp }) {
+export function view(now, { lastPicture, awakeSince, connected, lost, byHttp, late = null, doubt = {} }) {
   if (lastPicture === null) {
     const title = lost ? "NO VIDEO" : connected ? "Waiting for the first picture…" : "Connecting…"
-    return { state: "waiting", dim: false, badge: lost ? "NO VIDEO" : "Connecting", title }
+    return { state: "waiting", dim: false, badge: lost ? "NO VIDEO" : "Connecting", title, mark: null }
   }
   const age = now - lastPicture
-  if (age <= STALE_MS && byHttp) return { state: "backup", dim: false, badge: "Live, MJPEG", title: "" }
-  if (age <= STALE_MS) return { state: "live", dim: false, badge: "Live", title: "" }
-  if (now - awakeSince <= STALE_MS) return { state: "waiting", dim: true, badge: "Checking", title: "" }
-  return { state: "old", dim: true, badge: "NO VIDEO", title: `NO VIDEO ${duration(age)}` }
+  if (age <= STALE_MS) {
+    if (late !== null) return { state: "late", dim: false, badge: "OLD", title: "", mark: { title: old(late), detail: "" } }
+    const mark = doubtful(doubt), state = byHttp ? "backup" : "live"
+    return { state, dim: false, badge: mark ? "NOT LIVE" : byHttp ? "Live, MJPEG" : "Live", title: "", mark }
+  }
+  if (now - awakeSince <= STALE_MS) return { state: "waiting", dim: true, badge: "Checking", title: "", mark: null }
+  const mark = { title: "", detail: "" }
+  return { state: "old", dim: true, badge: "NO VIDEO", title: `NO VIDEO ${duration(age)}`, mark }
 }
 
+/** New pictures come. */
+export const isMoving = state => ["live", "backup", "late"].includes(state)
+
+function doubtful({ frozen, substitute, reason }) {
+  const detail = reason ? reason[0].toUpperCase() + reason.slice(1) : ""
+  if (substitute) return { title: "TEST PICTURE", detail }
+  return frozen ? { title: "CAMERA FROZEN", detail } : null
+}
+
+/** In tenths of a second, rounded down. */
+const old = ms => `${ms < 10000 ? `${(Math.floor(ms / 100) / 10).toFixed(1)} s` : duration(ms)} OLD`
+
 /** The title of the tab, which is read while another is shown: so by `lastDecoded`, as nothing is presented then. */
-export function tabTitle(now, name, { lastPicture, lastDecoded, lost }) {
+export function tabTitle(now, name, { lastPicture, lastDecoded, lost, late = null, doubt = {} }) {
   const last = Math.max(lastPicture ?? -Infinity, lastDecoded ?? -Infinity)
   const age = now - last
   const without = Number.isFinite(age) ? `NO VIDEO ${duration(age)}` : lost ? "NO VIDEO" : "connecting"
-  return `${name || "ROV"} - ${age <= STALE_MS ? "live" : without}`
+  const moving = late === null ? doubtful(doubt)?.title ?? "live" : old(late)
+  return `${name || "ROV"} - ${age <= STALE_MS ? moving : without}`
 }
 
 const seconds = ms => Math.floor(ms / 1000)

@@ -46,8 +46,9 @@ export class Parts {
 }
 
 /**
- * Calls `show(picture, age)` for each picture of `path` until `signal`; of several that have come, for the newest.
+ * Calls `show(picture, age, time)` for each picture of `path` until `signal`; of several that have come, for the newest.
  * `age` in ms: how much later than the quickest header it was whole. So a slow link shows by the first picture already.
+ * `time`: of its capture, by the server's clock.
  * Fails at the end, which comes sooner or later.
  */
 export async function watch(path, signal, show) {
@@ -73,7 +74,7 @@ export async function watch(path, signal, show) {
       least = Math.min(least, part.begun - part.time)
       if (lag - least > LATE_MS) throw new Error("MJPEG comes too late over this link")
       const picture = await createImageBitmap(new Blob([part.jpeg], { type: "image/jpeg" }))
-      if (!end.signal.aborted) show(picture, Date.now() - part.time - least)
+      if (!end.signal.aborted) show(picture, Date.now() - part.time - least, part.time)
       picture.close()
     }
   } finally {

@@ -24,6 +24,23 @@ export async function serverStats() {
   return reply.json()
 }
 
+/** Of the question how late it is: a queue on the way is no reason to give up. */
+const CLOCK_MS = 5000
+
+/**
+ * `GET /api/clock`: the times of the exchange for `ClockSync`, and of viewer `id`, if it has one, the `picture` that was
+ * sent to it last.
+ */
+export async function serverClock(id) {
+  const asked = performance.now()
+  const path = id ? `api/clock?viewer=${encodeURIComponent(id)}` : "api/clock"
+  const reply = await request(path, { signal: AbortSignal.timeout(CLOCK_MS) })
+  const answered = performance.now()
+  if (!reply.ok) throw await refusal(reply)
+  const { received_us: received, sent_us: sent, picture } = await reply.json()
+  return { asked, answered, received: received / 1000, sent: sent / 1000, picture }
+}
+
 /** What the server says of the viewer `id` on `stream`, in the words of `advise`; with its statistics, where it has some. */
 export async function probe(id, stream) {
   let stats

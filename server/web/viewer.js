@@ -1,6 +1,6 @@
 // The viewer page: what is on the screen, state, buttons. What is decided is in advice.js.
 
-import { STALE_MS, duration, snapshotName, tabTitle, view } from "./advice.js"
+import { STALE_MS, duration, isMoving, snapshotName, tabTitle, view } from "./advice.js"
 import { figures } from "./figures.js"
 import { logIn, onLost, takeToken, whoIs } from "./login.js"
 import { MAX_TILES, lineup, told, tiles } from "./lineup.js"
@@ -187,9 +187,9 @@ async function keepScreenOn(now, on) {
 // --- What is seen ---
 
 function render(now) {
-  const seen = grid ? renderGrid(now) : view(now, { ...main, awakeSince: page.awakeSince })
+  const seen = grid ? renderGrid(now) : view(now, what(main))
   const { body } = document
-  const isLive = seen.state === "live" || seen.state === "backup"
+  const isLive = isMoving(seen.state)
   const reason = grid ? seen.reason : main.why
   // Without the seconds: what changes is said again.
   const spoken = seen.title && `${seen.state === "old" ? "NO VIDEO" : seen.title}. ${reason}`
@@ -197,15 +197,25 @@ function render(now) {
   else if (!isLive) setText("spoken", spoken)
   body.dataset.state = seen.state
   body.classList.toggle("dim", seen.dim)
+  body.classList.toggle("marked", Boolean(seen.mark))
+  setText("mark", seen.mark?.title ?? "")
+  setText("mark-detail", seen.mark?.detail ?? "")
   if (!isLive) awake()
   setText("badge", seen.badge)
   setText("title", grid ? "" : seen.title)
-  setText("reason", grid || seen.state === "live" || seen.badge === "Checking" ? "" : reason)
+  setText("reason", grid || ["live", "late"].includes(seen.state) || seen.badge === "Checking" ? "" : reason)
   $("snapshot").disabled = Boolean(grid) || main.lastPicture === null
   write($("written"), shownStream(), main.video, isLive && !grid)
-  const title = grid ? `${page.server?.name || "ROV"} - ${seen.badge}` : tabTitle(now, page.server?.name, main)
+  const title = grid ? `${page.server?.name || "ROV"} - ${seen.badge}` : tabTitle(now, page.server?.name, what(main))
   if (document.title !== title) document.title = title
   keepScreenOn(now, isLive && !document.hidden)
+}
+
+/** All that `view` wants to know of a feed. */
+function what(feed) {
+  const { lastPicture, lastDecoded, connected, lost, byHttp, late } = feed
+  const doubt = page.server?.streams.find(({ name }) => name === (feed.name ?? page.server.streams[0]?.name)) ?? {}
+  return { lastPicture, lastDecoded, connected, lost, byHttp, late, doubt, awakeSince: page.awakeSince }
 }
 
 /** Each tile by itself; gives what is said of all. */
@@ -213,13 +223,14 @@ function renderGrid(now) {
   let live = 0
   const trouble = []
   for (const { feed, number, title, button, state, message } of grid) {
-    const seen = view(now, { ...feed, awakeSince: page.awakeSince })
-    const isLive = seen.state === "live" || seen.state === "backup"
-    if (isLive) live += 1
+    const seen = view(now, what(feed))
+    const isLive = isMoving(seen.state)
+    if (isLive && seen.state !== "late") live += 1
     else trouble.push(`${title}: ${seen.badge}`)
     button.dataset.state = seen.state
     button.classList.toggle("dim", seen.dim)
-    const said = isLive ? "" : [seen.title, feed.why].filter(Boolean).join(". ")
+    button.classList.toggle("marked", Boolean(seen.mark))
+    const said = isLive ? seen.mark?.title ?? "" : [seen.title, feed.why].filter(Boolean).join(". ")
     if (state.textContent !== seen.badge) state.textContent = seen.badge
     if (message.textContent !== said) message.textContent = said
     const label = `${number} ${title}, ${seen.badge}`
@@ -227,7 +238,8 @@ function renderGrid(now) {
   }
   const badge = live === grid.length ? "All live" : live ? `${live} of ${grid.length} live` : "NO VIDEO"
   const waiting = trouble.every(text => text.endsWith("Connecting"))
-  return { state: live === grid.length ? "live" : waiting ? "waiting" : "old", dim: false, badge, title: badge, reason: trouble.join(", ") }
+  const state = live === grid.length ? "live" : waiting ? "waiting" : "old"
+  return { state, dim: false, badge, title: badge, reason: trouble.join(", "), mark: null }
 }
 
 function setText(id, text) {
@@ -240,17 +252,27 @@ function renderFigures() {
   const { video, samples, session, shownMs } = main
   const stream = page.server?.streams.find(({ name }) => name === shownStream())
   const mean = shownMs.length ? shownMs.reduce((a, b) => a + b) / shownMs.length : undefined
-  const live = document.body.dataset.state === "live" && samples.length > 1
+  const live = ["live", "late"].includes(document.body.dataset.state) && samples.length > 1
   const size = [video.videoWidth, video.videoHeight]
   const { rows, total, stages } = live
     ? figures(samples[0], samples.at(-1), size, stream, mean, page.server?.viewers, session?.id)
     : { rows: [["State", document.body.dataset.state === "backup" ? "MJPEG by HTTP" : "not live"]], stages: [] }
-  setText("delay", total === undefined ? "" : `${total.toFixed(0)} ms`)
+  const age = isMoving(document.body.dataset.state) ? meanAge(main.ages) : null
+  const latency = age ? `${age.age.toFixed(0)} ms` : total === undefined ? undefined : `${total.toFixed(0)} ms`
+  setText("delay", latency ?? "")
+  if (age) rows.push(["Age", `${age.age.toFixed(0)} ms ±${age.bound.toFixed(1)}`])
+  else if (main.ageUnknown) rows.push(["Age", main.ageUnknown])
   if ($("info").hidden) return
   $("figures").replaceChildren(...rows.flatMap(([label, value]) => [element("dt", label), element("dd", value)]))
   setText("origin", stream ? `${stream.source}, ${stream.encoder}` : "")
   setText("latency", total === undefined ? "–" : `${total.toFixed(0)} ms`)
   setText("stages", stages.map(([name, value]) => `${name} ${value.toFixed(1)}`).join(" + "))
+}
+
+/** Over the last seconds, with the bound of the newest; null where it is not known. */
+function meanAge(ages) {
+  if (!ages.length) return null
+  return { age: ages.reduce((sum, { age }) => sum + age, 0) / ages.length, bound: ages.at(-1).bound }
 }
 
 function element(name, text = "") {

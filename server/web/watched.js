@@ -1,12 +1,22 @@
 // A stream that is watched, and where its pictures go: the large picture, and each tile of the grid.
 
 import { STALE_MS, advise, retryDelay } from "./advice.js"
+import { ClockSync, LateAlarm, MAX_AGE_MS, capturedAt } from "./age.js"
 import { read } from "./figures.js"
 import { watch } from "./mjpeg.js"
-import { Refused, Session, probe } from "./session.js"
+import { Refused, Session, probe, serverClock } from "./session.js"
 
 /** Over which the figures are means. */
 const WINDOW_MS = 2000
+/** Between two questions for the server's clock; the first of a session are closer together. */
+const CLOCK_MS = 1000
+const FIRST_CLOCK_MS = 200
+const FIRST_CLOCKS = 5
+/** From which age on pictures are warned of: as the address of the page says. */
+const maxAge = (() => {
+  const given = new URLSearchParams(location.search).get("max-age")
+  return given !== null && /^\d{1,5}$/.test(given) ? Number(given) : MAX_AGE_MS
+})()
 /** Between two tries to get pictures by HTTP. */
 const PREVIEW_RETRY_MS = 1000
 /** Browsers open 6 connections to a host: statistics and WHEP need some of them. */
@@ -50,8 +60,19 @@ export class Watched {
   /** Means of the browser's own counters, and of the time from packet to screen. */
   samples = []
   shownMs = []
+  /** Ages of the pictures of the last seconds when they were shown, `{ age, bound, at }`. */
+  ages = []
+  /** Why these are not known. */
+  ageUnknown = ""
   /** The session that is, or null. */
   session = null
+  /** The server's clock; anew with each session, as the server may be another. */
+  #sync = new ClockSync()
+  /** The timestamp of a picture of the session and when that was captured; null: not known. */
+  #anchor = null
+  #alarm = new LateAlarm(maxAge)
+  #clocks = 0
+  #clockAsked = -Infinity
   /** What `advise` wants to know of it. */
   #state = null
   /** The session whose track the video shows. */
@@ -88,6 +109,10 @@ export class Watched {
     this.#nextStart = Infinity
     this.samples = []
     const mine = this.session = new Session()
+    this.#sync = new ClockSync()
+    this.#anchor = null
+    this.#clocks = 0
+    this.#clockAsked = -Infinity
     this.#state = {
       lastPacket: now, lastPicture: now, connected: false, foundPath: false, hadPicture: false, paths: [], ended: null,
       probed: null,
@@ -170,6 +195,36 @@ export class Watched {
     if (mine === this.session) this.#state.probed = { ...answer, at: clock() }
   }
 
+  // --- Age ---
+
+  async #askClock(now) {
+    if (now - this.#clockAsked < (this.#clocks < FIRST_CLOCKS ? FIRST_CLOCK_MS : CLOCK_MS)) return
+    // One question at a time, which ends by itself.
+    this.#clockAsked = Infinity
+    const mine = this.session
+    const answer = await serverClock(mine.id).catch(error => ({ error }))
+    if (mine !== this.session) return
+    this.#clockAsked = now
+    this.#clocks += 1
+    if (answer.error) return void (this.ageUnknown ||= `The server does not tell its clock: ${answer.error.message}`)
+    this.#sync.add(answer)
+    this.#anchor = answer.picture ?? this.#anchor
+  }
+
+  /** A picture that was captured then, by the server's clock, is shown at `at`, by `performance.now()`. */
+  #aged(captured, at) {
+    const known = captured === undefined ? null : this.#sync.age(captured, at)
+    if (known) this.ageUnknown = ""
+    if (known) this.ages.push({ ...known, at })
+    while (this.ages.length && this.ages[0].at < at - WINDOW_MS) this.ages.shift()
+    this.#alarm.shown(known, at)
+  }
+
+  /** How old the pictures are, while they move and are older than they may be; else null. */
+  get late() {
+    return this.#alarm.age(performance.now())
+  }
+
   // --- Pictures ---
 
   #presented(now) {
@@ -189,6 +244,8 @@ export class Watched {
       this.#lastFrame = rtpTimestamp
       if (receiveTime) this.shownMs.push(expectedDisplayTime - receiveTime)
       if (this.shownMs.length > 60) this.shownMs.shift()
+      const isKnown = this.#anchor && rtpTimestamp !== undefined
+      this.#aged(isKnown ? capturedAt(rtpTimestamp, this.#anchor) : undefined, expectedDisplayTime)
       this.#presented(clock())
     })
   }
@@ -197,7 +254,7 @@ export class Watched {
 
   async #startPreview() {
     const { signal } = this.#preview = new AbortController()
-    const show = (picture, age) => this.#showPreview(picture, age)
+    const show = (picture, age, captured) => this.#showPreview(picture, age, captured)
     while (!signal.aborted) {
       if (previews < MAX_PREVIEWS) {
         previews += 1
@@ -218,8 +275,9 @@ export class Watched {
     this.blocked = this.previewTrouble = ""
   }
 
-  #showPreview(picture, age) {
+  #showPreview(picture, age, captured) {
     copyPicture(this.last, picture)
+    this.#aged(captured, performance.now())
     this.last.hidden = false
     const now = clock()
     this.lastPicture = this.lastDecoded = now - age
@@ -235,6 +293,7 @@ export class Watched {
     if (this.#closed) return
     if (!this.session && now >= this.#nextStart) this.#start(now)
     if (!this.session) return
+    this.#askClock(now)
     await this.#sample(now)
     this.#act()
   }

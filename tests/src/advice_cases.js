@@ -1,7 +1,7 @@
-// Cases for server/web/advice.js, mjpeg.js, lineup.js and written.js; gives what does not hold.
+// Cases for server/web/advice.js, mjpeg.js, lineup.js, written.js and age.js; gives what does not hold.
 async function check(
   { advise, view, tabTitle, retryDelay, snapshotName, duration }, { Parts, watch }, { lineup, tiles, told },
-  { zeroWith, earliest },
+  { zeroWith, earliest }, { ClockSync, LateAlarm, capturedAt },
 ) {
   const wrong = []
   const expect = (what, is, wanted) => { if (is !== wanted) wrong.push(`${what}: ${is}, not ${wanted}`) }
@@ -74,6 +74,41 @@ async function check(
   expect("one to look at", tab(12500, { lastPicture: 0, lastDecoded: 200 }), "rov1 - NO VIDEO 12 s")
   expect("before the name is known", tabTitle(0, undefined, { lastPicture: 0 }), "ROV - live")
   expect("minutes", duration(600000), "10 min")
+
+  // What is no live picture of its camera.
+  const late = view(900, { ...awake, late: 1290, doubt: { frozen: true } })
+  expect("a late picture", [late.state, late.dim, late.badge, late.mark.title].join(), "late,false,OLD,1.2 s OLD")
+  expect("one that is later", view(900, { ...awake, late: 12900 }).mark.title, "12 s OLD")
+  const frozen = view(900, { ...awake, doubt: { frozen: true, reason: "the picture stands" } })
+  expect("a camera that hangs", [frozen.state, frozen.badge, frozen.mark.title, frozen.mark.detail].join(), "live,NOT LIVE,CAMERA FROZEN,The picture stands")
+  expect("a test picture", view(900, { ...awake, byHttp: true, doubt: { substitute: true } }).mark.title, "TEST PICTURE")
+  expect("an old picture has the frame too", view(3999, { ...awake, late: 1290 }).mark.title, "")
+  expect("a live one has none", view(900, awake).mark, null)
+  expect("a late tab", tab(900, { lastPicture: 0, late: 1290 }), "rov1 - 1.2 s OLD")
+  expect("a frozen one", tab(900, { lastPicture: 0, doubt: { frozen: true } }), "rov1 - CAMERA FROZEN")
+
+  // The server's clock is an hour ahead and gains 100 ppm; 5 ms there and 35 ms back.
+  const sync = new ClockSync(), server = at => 3600000 + at * 1.0001
+  expect("nothing is known", sync.age(server(0), 0), null)
+  for (let at = 0; at <= 600000; at += 1000) sync.add({ asked: at, received: server(at + 5), sent: server(at + 5), answered: at + 40 })
+  const { age, bound } = sync.age(server(600800), 600900)
+  expect("an age within its bound", Math.abs(age - 100) <= bound && bound < 20.5, true)
+  sync.add({ asked: 601000, received: 5000, sent: 5000, answered: 601002 })
+  expect("a server that was restarted", Math.abs(sync.age(5000, 601101).age - 100) < 1.1, true)
+  sync.add({ asked: 602000, received: 7000, sent: 9000, answered: 602002 })
+  expect("what cannot be", Math.abs(sync.age(5000, 601101).age - 100) < 1.1, true)
+  const anchor = { rtp_timestamp: 0xffffff00, captured_us: 5000000 }
+  expect("a timestamp that wrapped", capturedAt((0xffffff00 + 9000) % 2 ** 32, anchor), 5100)
+  expect("one before", capturedAt(0xffffff00 - 900, anchor), 4990)
+  const alarm = new LateAlarm(300), sees = (at, age) => (alarm.shown({ age, bound: 10 }, at), alarm.age(at))
+  expect("young pictures", [0, 33, 66].map(at => sees(at, 50)).join(), ",,")
+  expect("a late one alone", [sees(100, 900), sees(133, 50), sees(166, 900)].join(), ",,")
+  expect("late ones", sees(260, 900), 900)
+  expect("young again", [sees(300, 50), sees(560, 50)].join(), "940,")
+  expect("not certain", [sees(600, 305), sees(700, 305)].join(), ",")
+  const off = new LateAlarm(0)
+  off.shown({ age: 9000, bound: 0 }, 0)
+  expect("not wanted", off.age(900), null)
 
   const time = new Date(2026, 0, 2, 3, 4, 5)
   expect("a snapshot's name", snapshotName("rov/1 x", time, 0), "rov_1_x_2026-01-02_03-04-05.png")

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rov_common::api::StreamStats;
+use rov_common::capture_clock::CaptureClock;
 use rov_server::config::Config;
 use rov_server::config_file;
 use rov_server::server::Server;
@@ -30,11 +31,16 @@ pub struct Serving {
 impl Serving {
     /// Starts it with these options, which `change` may still change, and waits until pictures come.
     pub fn start(runtime: &Runtime, args: &[&str], change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_by(runtime, args, CaptureClock::start(), change)
+    }
+
+    /// The same with this clock for the times of capture.
+    pub fn start_by(runtime: &Runtime, args: &[&str], clock: CaptureClock, change: impl FnOnce(&mut Config)) -> Self {
         let all = ["rov-server", "--host", "127.0.0.1", "--signal-port", "0", "--rtsp-port", "0", "--no-discovery"];
         let options = config_file::read(all.iter().chain(args).map(OsString::from)).expect("valid options");
         let mut config = Config::new(&options).expect("a valid configuration");
         change(&mut config);
-        let server = runtime.block_on(Server::bind(config)).expect("free ports");
+        let server = runtime.block_on(Server::bind_by(config, clock)).expect("free ports");
         let address = server.http_addr().expect("the address of HTTP");
         let cameras = server.handles();
         let stop = CancellationToken::new();

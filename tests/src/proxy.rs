@@ -133,6 +133,9 @@ async fn pass_on(
     while shared.network.as_ref().is_some_and(|network| network.is_down()) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    // A connection is there already: each request takes one round trip.
+    let (there, back) = shared.network.as_ref().map(|network| network.delays(&mut rand::rng())).unwrap_or_default();
+    tokio::time::sleep(there).await;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let Some(path) = path.strip_prefix(shared.prefix).map(str::to_owned) else {
         return Err((StatusCode::NOT_FOUND, format!("no server is at {path}")));
@@ -152,6 +155,7 @@ async fn pass_on(
     let name = method.to_string();
     let asked = tokio::task::spawn_blocking(move || http::try_request(&name, &url, content_type.as_deref(), &sent));
     let mut reply = asked.await.map_err(|e| failed(e.to_string()))?.map_err(|e| failed(e.to_string()))?;
+    tokio::time::sleep(back).await;
     shared.seen().requests.push((method, path, reply.status));
     if is_offer && reply.status == 201 {
         let session = reply.location().path().to_owned();

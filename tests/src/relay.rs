@@ -38,6 +38,9 @@ pub struct Network {
     down: AtomicBool,
     /// Each way.
     pub delay: Duration,
+    /// So much more on the way to the viewer, and so much more or less each way.
+    asymmetry: Duration,
+    jitter: Duration,
     pub seed: u64,
     /// Bit/s on the way to the viewer; 0: no limit.
     rate: AtomicU64,
@@ -51,6 +54,11 @@ impl Network {
     /// One that loses nothing yet.
     pub fn new(delay: Duration, seed: u64) -> Arc<Self> {
         Arc::new(Self { delay, seed, ..Self::default() })
+    }
+
+    /// Takes so much longer to the viewer, and up to `jitter` more or less each way.
+    pub fn uneven(delay: Duration, asymmetry: Duration, jitter: Duration) -> Arc<Self> {
+        Arc::new(Self { delay, asymmetry, jitter, seed: 1, ..Self::default() })
     }
 
     /// Loses this share, 0 to 1, of the datagrams to the viewer from now on.
@@ -100,7 +108,16 @@ impl Network {
             }
             *free = start + Duration::from_secs_f64((size + HEADERS) as f64 * 8.0 / rate as f64);
         }
-        Some(now.max(*free) + self.delay)
+        Some(now.max(*free))
+    }
+
+    /// What it takes to the server, and to the viewer, this time.
+    pub fn delays(&self, random: &mut impl RngExt) -> (Duration, Duration) {
+        let mut drawn = |least: Duration| {
+            let spread = self.jitter.min(least).mul_f64(2.0 * random.random::<f64>());
+            (least + spread).saturating_sub(self.jitter.min(least))
+        };
+        (drawn(self.delay), drawn(self.delay + self.asymmetry))
     }
 
     fn loses(&self, random: &mut StdRng) -> bool {
@@ -139,10 +156,10 @@ impl Relay {
 
         let (queue, due) = channel();
         let (from, to, seen) = (Arc::clone(&front), Arc::clone(&back), Arc::clone(&viewer));
-        let (delay, way) = (network.delay, Arc::clone(&network));
+        let (way, mut delays) = (Arc::clone(&network), StdRng::seed_from_u64(network.seed + 2));
         threads.push(receive(from, Arc::clone(&stop), queue, move |peer, _| {
             *seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(peer);
-            (!way.is_down()).then(|| Instant::now() + delay)
+            (!way.is_down()).then(|| Instant::now() + way.delays(&mut delays).0)
         }));
         // An error is a server that is gone: its datagrams are lost, as on a network.
         threads.push(deliver(due, move |datagram| drop(to.send(datagram))));
@@ -151,11 +168,12 @@ impl Relay {
         let mut random = StdRng::seed_from_u64(network.seed);
         // Of its own, so that the losses are the same with and without.
         let mut order = StdRng::seed_from_u64(network.seed + 1);
+        let mut delays = StdRng::seed_from_u64(network.seed + 3);
         threads.push(receive(back, Arc::clone(&stop), queue, move |_, size| {
             if network.loses(&mut random) {
                 return None;
             }
-            Some(network.passes(size)? + network.extra_delay(&mut order))
+            Some(network.passes(size)? + network.delays(&mut delays).1 + network.extra_delay(&mut order))
         }));
         threads.push(deliver(due, move |datagram| {
             if let Some(viewer) = *viewer.lock().unwrap_or_else(PoisonError::into_inner) {

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
 use rov_client::cli::Cli;
+use rov_client::clock::Unknown;
 use rov_client::decode::{Picture, read_stamp};
 use rov_client::session;
 use rov_client::stats::Report;
 use rov_client::target::SessionError;
 use rov_client::viewer::{Choice, Phase, Viewer};
 use rov_common::api::Stats;
+use rov_common::clock_sync::Age;
 use rov_common::units::Resolution;
 use tokio::runtime::Runtime;
 use tokio::task::JoinHandle;
@@ -35,6 +37,10 @@ pub struct Shot {
     /// What the server says of when it was captured, and when its mark was drawn: since 1970.
     pub captured: Option<Duration>,
     pub drawn: Option<Duration>,
+    /// How old the client says that it is, or why that is not known.
+    pub age: Result<Age, Unknown>,
+    /// When it was shown, by the system's clock, since 1970.
+    pub shown: Duration,
     /// As decoded.
     pub resolution: Resolution,
     /// The viewer's session, from 1.
@@ -63,7 +69,7 @@ impl Watcher {
             std::thread::spawn(move || {
                 while !stop.is_cancelled() {
                     if let Some(picture) = viewer.mailbox.wait(TAKE) {
-                        let shot = shot(&picture, viewer.sessions());
+                        let shot = shot(&picture, &viewer);
                         lock(&shots).push(shot);
                     }
                 }
@@ -159,7 +165,7 @@ impl Drop for Watcher {
     }
 }
 
-fn shot(picture: &Picture, session: u64) -> Shot {
+fn shot(picture: &Picture, viewer: &Viewer) -> Shot {
     let shown_at = Instant::now();
     let now_us = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_micros() as u64;
     let stamp = read_stamp(picture);
@@ -169,8 +175,10 @@ fn shot(picture: &Picture, session: u64) -> Shot {
         latency: stamp.map(|stamp| Duration::from_micros(now_us.saturating_sub(stamp.time_us))),
         captured: picture.captured.map(|captured| captured.0),
         drawn: stamp.map(|stamp| Duration::from_micros(stamp.time_us)),
+        age: viewer.age(picture.captured, shown_at),
+        shown: Duration::from_micros(now_us),
         resolution: picture.source,
-        session,
+        session: viewer.sessions(),
     }
 }
 

@@ -99,6 +99,48 @@ fn the_page_plays_at_once_with_low_latency_and_without_complaints() {
 }
 
 #[test]
+fn the_age_on_the_page_agrees_with_the_marks_and_old_pictures_are_marked() {
+    let server = Server::start(&["--width", "640", "--height", "360"]);
+    server.wait_until_running();
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
+    chromium.wait_for(&page, LIVE, wait::START);
+    observe(&mut chromium, &page);
+    chromium.evaluate(&page, "document.dispatchEvent(new KeyboardEvent('keydown', { key: 'i', bubbles: true }))");
+    let figures = "document.getElementById('info').innerText";
+    chromium.wait_for(&page, &format!("/Age\\s+\\d+ ms \u{b1}\\d/.test({figures})"), wait::SOON);
+    // Of the pictures of the same two seconds, but for the moment until the page looks.
+    let compared = "(() => { const now = performance.timeOrigin + performance.now(), \
+                    recent = seen.filter(({ at, mark }) => mark && at > now - 2100).map(({ at, mark }) => at - mark.drawn); \
+                    return [parseInt(document.getElementById('delay').textContent), recent.reduce((a, b) => a + b, 0) / recent.length, \
+                    recent.length] })()";
+    let mut differences = Vec::new();
+    for _ in 0..5 {
+        wait_for_pictures(&mut chromium, &page, 60);
+        let found: (f64, f64, usize) =
+            serde_json::from_value(chromium.evaluate(&page, compared)).expect("an age, and the marks");
+        println!("age {} ms, by {} marks {:.1} ms", found.0, found.2, found.1);
+        differences.push((found.0 - found.1).abs());
+    }
+    differences.sort_by(f64::total_cmp);
+    // On a busy machine a mark is drawn later than the picture is due, and few pictures come in these seconds.
+    assert!(differences[2] < 30.0, "{differences:?}");
+
+    // Nothing is so young: a frame, and the age in large digits.
+    let strict = chromium.open(&server.url("/?max-age=1"));
+    let is_marked = "document.body?.dataset.state === 'late' && /^\\d+\\.\\d s OLD$/.test(document.getElementById('mark').textContent) \
+                     && getComputedStyle(document.body, '::after').borderImageSource.includes('gradient') \
+                     && document.title.endsWith(' OLD')";
+    chromium.wait_for(&strict, is_marked, wait::START);
+    assert_eq!(
+        chromium
+            .evaluate(&page, "document.body.classList.contains('marked') && document.body.dataset.state === 'live'"),
+        false
+    );
+    assert_eq!(chromium.complaints(), Vec::<String>::new());
+}
+
+#[test]
 fn the_vehicles_name_stays_with_state_and_delay_also_in_a_small_window() {
     let server = Server::start(&["--name", "Nemo of the deep blue harbour", "--stream2", "160x120@15,200"]);
     server.wait_until_running();
@@ -437,7 +479,8 @@ fn the_decisions_of_the_page_hold() {
     let failures = chromium.evaluate(
         &page,
         &format!(
-            "Promise.all(['advice', 'mjpeg', 'lineup', 'written'].map(name => import(`/${{name}}.js`))).then(modules => {{ {}; \
+            "Promise.all(['advice', 'mjpeg', 'lineup', 'written', 'age'].map(name => import(`/${{name}}.js`))) \
+             .then(modules => {{ {}; \
              return check(...modules) }})",
             include_str!("../src/advice_cases.js")
         ),
@@ -452,6 +495,7 @@ fn the_parts_of_the_page_are_served_as_what_they_are() {
         ("/", "text/html"),
         ("/viewer.js", "text/javascript"),
         ("/advice.js", "text/javascript"),
+        ("/age.js", "text/javascript"),
         ("/mjpeg.js", "text/javascript"),
         ("/watched.js", "text/javascript"),
         ("/lineup.js", "text/javascript"),

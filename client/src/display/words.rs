@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::{STALE_AFTER, Status, ViewModel};
-use crate::overlay::{Badge, BadgeState, Menu, Message, Tone};
+use crate::overlay::{Badge, BadgeState, Mark, Menu, Message, Tone};
+use crate::streams::Doubt;
 use crate::viewer::Question;
 
 /// How the newest picture may be presented.
@@ -11,6 +12,8 @@ use crate::viewer::Question;
 pub enum Presentation {
     /// As it is.
     Live,
+    /// As it is, marked with its age: it moves, and is older than it may be.
+    Late { age: Duration },
     /// Dimmed, with its age written over it.
     Stale { age: Duration },
     /// There is none.
@@ -18,9 +21,15 @@ pub enum Presentation {
 }
 
 impl Presentation {
+    /// New pictures come.
+    pub fn is_moving(self) -> bool {
+        matches!(self, Self::Live | Self::Late { .. })
+    }
+
     /// As it is written.
     pub fn in_seconds(self) -> Self {
         match self {
+            Self::Late { age } => Self::Late { age: Duration::from_millis(age.as_millis() as u64 / 100 * 100) },
             Self::Stale { age } => Self::Stale { age: Duration::from_secs(age.as_secs()) },
             other => other,
         }
@@ -28,14 +37,41 @@ impl Presentation {
 }
 
 /// Decides how the newest picture, which was due at `last_picture_at`, may be presented. When the session is known to
-/// be lost its last picture is old at once.
-pub fn presentation(now: Instant, last_picture_at: Option<Instant>, status: &Status) -> Presentation {
+/// be lost its last picture is old at once. `late`: how old it is, where that is over the limit.
+pub fn presentation(
+    now: Instant,
+    last_picture_at: Option<Instant>,
+    status: &Status,
+    late: Option<Duration>,
+) -> Presentation {
     let Some(at) = last_picture_at else { return Presentation::Waiting };
     let age = now.saturating_duration_since(at);
     if age >= STALE_AFTER || matches!(status, Status::Lost { .. }) {
         Presentation::Stale { age }
     } else {
-        Presentation::Live
+        late.map_or(Presentation::Live, |age| Presentation::Late { age })
+    }
+}
+
+/// How a picture is marked that is no live picture of its camera. The page (`advice.js`) says the same.
+pub fn mark(presentation: Presentation, view: &ViewModel) -> Option<Mark> {
+    let marked = |title: String, detail: &str| Some(Mark { title, detail: sentence(detail) });
+    match (presentation, &view.doubt) {
+        (Presentation::Waiting, _) => None,
+        // The message in the middle says it.
+        (Presentation::Stale { .. }, _) => marked(String::new(), ""),
+        (Presentation::Late { age }, _) => marked(late(age), ""),
+        (Presentation::Live, Doubt::None) => None,
+        (Presentation::Live, Doubt::Frozen(reason)) => marked("CAMERA FROZEN".to_owned(), reason),
+        (Presentation::Live, Doubt::Substitute(reason)) => marked("TEST PICTURE".to_owned(), reason),
+    }
+}
+
+/// In tenths of a second, rounded down.
+fn late(age: Duration) -> String {
+    match age.as_millis() / 100 {
+        tenths @ ..100 => format!("{}.{} s OLD", tenths / 10, tenths % 10),
+        _ => format!("{} OLD", duration(age)),
     }
 }
 
@@ -48,7 +84,7 @@ pub fn message(presentation: Presentation, status: &Status) -> Option<Message> {
     };
     let message = |title: String, detail: &str, tone| Message { title, detail: sentence(detail), tone, menu: None };
     match presentation {
-        Presentation::Live => None,
+        Presentation::Live | Presentation::Late { .. } => None,
         Presentation::Stale { age } => {
             let why = if explained.is_empty() { "connected, but no picture comes" } else { explained };
             Some(message(format!("NO VIDEO {}", duration(age)), why, Tone::Warning))
@@ -94,12 +130,23 @@ pub fn aside(question: &Question) -> String {
 pub fn title(name: &str, presentation: Presentation, view: &ViewModel) -> String {
     let state = match (state(presentation, view), presentation) {
         (BadgeState::Live, _) => "live".to_owned(),
+        (BadgeState::Late, Presentation::Late { age }) => late(age),
+        (BadgeState::Late, _) => "OLD".to_owned(),
+        (BadgeState::Doubtful, _) => mark(presentation, view).map(|mark| mark.title).unwrap_or_default(),
         (BadgeState::NoVideo, Presentation::Stale { age }) => format!("NO VIDEO {}", duration(age)),
         (BadgeState::NoVideo, _) => "NO VIDEO".to_owned(),
         (BadgeState::Choosing, _) => "choose a server".to_owned(),
         (BadgeState::Connecting, _) => "connecting".to_owned(),
     };
     without_controls(format!("{name} - {state}"))
+}
+
+/// How old pictures are, behind the window's title.
+pub fn title_age(presentation: Presentation, view: &ViewModel) -> String {
+    match (presentation, view.overlay.age) {
+        (Presentation::Live, Some(Ok(age))) => format!(", {} ms", age.age.as_millis()),
+        _ => String::new(),
+    }
 }
 
 /// The window's title while it shows the grid: of each tile whether it is live.
@@ -120,7 +167,9 @@ fn without_controls(title: String) -> String {
 
 fn state(presentation: Presentation, view: &ViewModel) -> BadgeState {
     match (presentation, &view.status) {
+        (Presentation::Live, _) if view.doubt != Doubt::None => BadgeState::Doubtful,
         (Presentation::Live, _) => BadgeState::Live,
+        (Presentation::Late { .. }, _) => BadgeState::Late,
         (Presentation::Waiting, Status::Connecting { .. } | Status::Live) if view.question.is_some() => {
             BadgeState::Choosing
         }
@@ -132,8 +181,11 @@ fn state(presentation: Presentation, view: &ViewModel) -> BadgeState {
 /// What the corner says.
 pub fn badge(name: &str, presentation: Presentation, view: &ViewModel) -> Badge {
     let state = state(presentation, view);
-    let is_live = state == BadgeState::Live;
-    let delay: f64 = view.overlay.latency.iter().map(|(_, ms)| ms.max(0.0)).sum();
+    let is_live = presentation.is_moving();
+    let delay: f64 = match view.overlay.age {
+        Some(Ok(age)) => age.age.as_secs_f64() * 1e3,
+        _ => view.overlay.latency.iter().map(|(_, ms)| ms.max(0.0)).sum(),
+    };
     Badge {
         name: name.to_owned(),
         state,
@@ -164,9 +216,11 @@ fn sentence(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use rov_common::clock_sync::Age;
     use rov_common::units::Resolution;
 
     use super::*;
+    use crate::clock::Unknown;
     use crate::decode::Picture;
     use crate::viewer::Offer;
 
@@ -177,19 +231,19 @@ mod tests {
     #[test]
     fn video_is_live_for_one_second() {
         let now = Instant::now();
-        assert_eq!(presentation(now, None, &Status::Live), Presentation::Waiting);
-        assert_eq!(presentation(now + Duration::from_millis(999), Some(now), &Status::Live), Presentation::Live);
+        assert_eq!(presentation(now, None, &Status::Live, None), Presentation::Waiting);
+        assert_eq!(presentation(now + Duration::from_millis(999), Some(now), &Status::Live, None), Presentation::Live);
         let later = now + Duration::from_millis(1000);
         let stale = Presentation::Stale { age: Duration::from_secs(1) };
-        assert_eq!(presentation(later, Some(now), &Status::Live), stale);
-        assert_eq!(presentation(later, Some(now), &Status::default()), stale);
+        assert_eq!(presentation(later, Some(now), &Status::Live, None), stale);
+        assert_eq!(presentation(later, Some(now), &Status::default(), None), stale);
     }
 
     #[test]
     fn a_lost_sessions_picture_is_never_live() {
         let now = Instant::now();
-        assert_eq!(presentation(now, Some(now), &lost()), Presentation::Stale { age: Duration::ZERO });
-        assert_eq!(presentation(now, None, &lost()), Presentation::Waiting);
+        assert_eq!(presentation(now, Some(now), &lost(), None), Presentation::Stale { age: Duration::ZERO });
+        assert_eq!(presentation(now, None, &lost(), None), Presentation::Waiting);
     }
 
     #[test]
@@ -201,9 +255,63 @@ mod tests {
         // When it was decoded says nothing: the process may have stood still while it waited.
         picture.decoded_at = now + Duration::from_secs(10);
         let shown =
-            |after: u64| presentation(now + Duration::from_millis(after), Some(picture.due_at()), &Status::Live);
+            |after: u64| presentation(now + Duration::from_millis(after), Some(picture.due_at()), &Status::Live, None);
         assert_eq!(shown(299), Presentation::Live);
         assert_eq!(shown(300), Presentation::Stale { age: STALE_AFTER });
+    }
+
+    #[test]
+    fn what_is_no_live_picture_of_its_camera_is_marked_and_says_so_in_title_and_badge() {
+        let view = |doubt| ViewModel { doubt, status: Status::Live, ..ViewModel::default() };
+        let reason = || "the picture has not changed at all for 9 s".to_owned();
+        let late = |ms| Presentation::Late { age: Duration::from_millis(ms) };
+        let (stale, none) = (Presentation::Stale { age: Duration::from_secs(3) }, Doubt::None);
+        for (presentation, doubt, expected, name, state) in [
+            (late(1_290), none.clone(), "1.2 s OLD", "Nemo - 1.2 s OLD", BadgeState::Late),
+            (late(12_900), none.clone(), "12 s OLD", "Nemo - 12 s OLD", BadgeState::Late),
+            (late(310), Doubt::Frozen(reason()), "0.3 s OLD", "Nemo - 0.3 s OLD", BadgeState::Late),
+            (
+                Presentation::Live,
+                Doubt::Frozen(reason()),
+                "CAMERA FROZEN",
+                "Nemo - CAMERA FROZEN",
+                BadgeState::Doubtful,
+            ),
+            (
+                Presentation::Live,
+                Doubt::Substitute(reason()),
+                "TEST PICTURE",
+                "Nemo - TEST PICTURE",
+                BadgeState::Doubtful,
+            ),
+            (stale, Doubt::Frozen(reason()), "", "Nemo - NO VIDEO 3 s", BadgeState::NoVideo),
+        ] {
+            let view = view(doubt);
+            assert_eq!(mark(presentation, &view).map(|mark| mark.title).as_deref(), Some(expected));
+            assert_eq!(
+                (title("Nemo", presentation, &view).as_str(), badge("Nemo", presentation, &view).state),
+                (name, state)
+            );
+            assert_eq!(grid_title("Nemo", &[presentation; 2]).contains("live"), presentation == Presentation::Live);
+        }
+        assert_eq!(mark(Presentation::Live, &view(none.clone())), None);
+        assert_eq!(mark(Presentation::Waiting, &view(Doubt::Frozen(reason()))), None);
+        let frozen = mark(Presentation::Live, &view(Doubt::Frozen(reason()))).expect("a mark");
+        assert_eq!(frozen.detail, "The picture has not changed at all for 9 s");
+    }
+
+    #[test]
+    fn a_measured_age_goes_before_the_sum_of_what_is_known() {
+        let mut view = ViewModel { status: Status::Live, ..ViewModel::default() };
+        view.overlay.latency = vec![("network".into(), 2.2), ("decode".into(), 6.0)];
+        let said = |view: &ViewModel| {
+            let live = Presentation::Live;
+            (badge("Nemo", live, view).delay_ms, title("Nemo", live, view) + &title_age(live, view))
+        };
+        view.overlay.age = Some(Err(Unknown::NoClock));
+        assert_eq!(said(&view), (Some(8), "Nemo - live".to_owned()));
+        view.overlay.age = Some(Ok(Age { age: Duration::from_micros(42_400), bound: Duration::from_millis(1) }));
+        assert_eq!(said(&view), (Some(42), "Nemo - live, 42 ms".to_owned()));
     }
 
     #[test]

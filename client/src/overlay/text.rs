@@ -74,6 +74,17 @@ impl<'a> Surface<'a> {
         }
     }
 
+    /// Fills an area with stripes of two colours at 45 degrees, which repeat after so many pixels.
+    pub fn stripes(&mut self, area: Area, period: i32, colors: [u32; 2]) {
+        let (width, height) = (self.size.width as i32, self.size.height as i32);
+        for y in area.y.max(0)..(area.y + area.height).min(height) {
+            for x in area.x.max(0)..(area.x + area.width).min(width) {
+                let second = (x + y).rem_euclid(period.max(2)) * 2 >= period;
+                self.pixels[(y * width + x) as usize] = colors[usize::from(second)];
+            }
+        }
+    }
+
     /// Puts pixels of this size there, which must be inside.
     pub fn copy(&mut self, pixels: &[u32], size: Resolution, (x, y): (i32, i32)) {
         for (row, line) in pixels.chunks(size.width.max(1) as usize).enumerate() {
@@ -112,7 +123,12 @@ impl Block {
 
     /// As large as one line can be, up to about twice the size of other text; a sentence is no headline.
     pub fn title(text: &str, look: Look, width: i32) -> Self {
-        let largest = look.bold.height() * 9 / 4;
+        Self::large(text, look, width, look.bold.height() * 9 / 4)
+    }
+
+    /// Likewise, of letters that are no higher than `largest`, unless other text is.
+    pub fn large(text: &str, look: Look, width: i32, largest: i32) -> Self {
+        let largest = largest.max(look.bold.height());
         let sizes = Face::bold_between(look.bold.height(), largest);
         let blocks = sizes.map(|face| Self::new(text, face, width)).filter(|block| block.lines.len() <= 1);
         blocks.max_by_key(|block| block.face.height()).unwrap_or_else(|| Self::new(text, look.bold, width))

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::body::{Body, Bytes, HttpBody};
@@ -60,8 +60,14 @@ pub(super) fn expect_type(headers: &HeaderMap, wanted: &str) -> Result<(), Failu
     Err(Failure(StatusCode::UNSUPPORTED_MEDIA_TYPE, format!("Content-Type is {given:?}, not {wanted}")))
 }
 
+/// When a request's header had come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Received(pub Instant);
+
 /// Reads the body of each request before its handler is called, within `limit`: no handler waits for a slow sender.
-pub(super) async fn receive(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+pub(super) async fn receive(State(limit): State<Duration>, mut request: Request, next: Next) -> Response {
+    // Before who asks is found out, which takes its time.
+    request.extensions_mut().insert(Received(Instant::now()));
     let (parts, body) = request.into_parts();
     match tokio::time::timeout(limit, read(body)).await {
         Ok(Ok(body)) => next.run(Request::from_parts(parts, Body::from(body))).await,

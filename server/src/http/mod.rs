@@ -5,6 +5,7 @@
 //! Pages of other origins cannot use it, unless their origin was named (`access`).
 
 mod access;
+mod clock;
 mod connections;
 mod events;
 mod failure;
@@ -32,8 +33,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router, middleware};
 use rov_common::api::{
-    Health, JpegStats, LOGIN_PATH, MJPEG_PATH, OFFER_PATH, RtpStats, SDP_PATH, SNAPSHOT_PATH, Stats, StreamHealth,
-    StreamState, StreamStats, WHEP_PATH,
+    CLOCK_PATH, Health, JpegStats, LOGIN_PATH, MJPEG_PATH, OFFER_PATH, RtpStats, SDP_PATH, SNAPSHOT_PATH, Stats,
+    StreamHealth, StreamState, StreamStats, WHEP_PATH,
 };
 use serde::Deserialize;
 use tokio::net::TcpListener;
@@ -122,6 +123,7 @@ fn router(api: Arc<Api>, access: Arc<Access>) -> Router {
         .route(&format!("{WHEP_PATH}/{{name}}"), post(whep).options(whep_options).patch(modify).delete(hang_up))
         .route(&format!("{WHEP_PATH}/{{camera}}/{{stream}}"), post(whep).options(whep_options))
         .route(SDP_PATH, get(sdp))
+        .route(CLOCK_PATH, get(clock::clock))
         .route("/api/stats", get(stats))
         .route("/metrics", get(metrics))
         .route("/api/events", get(events::events))

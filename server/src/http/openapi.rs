@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use rov_common::api::{LOGIN_PATH, MJPEG_PATH, OFFER_PATH, SDP_PATH, SNAPSHOT_PATH, WHEP_PATH};
+use rov_common::api::{CLOCK_PATH, LOGIN_PATH, MJPEG_PATH, OFFER_PATH, SDP_PATH, SNAPSHOT_PATH, WHEP_PATH};
 use serde_json::{Map, Value, json};
 
 use super::Api;
@@ -49,6 +49,7 @@ fn document(cameras: &[String], streams: &[String]) -> Value {
                 "patch": write("Changes several, all or none", &[camera, stream], of_streams),
             },
             "/api/events": { "get": answer("What happens: state, alarm, settings, overlay, telemetry", "text/event-stream") },
+            CLOCK_PATH: { "get": clock() },
             "/api/stats": { "get": read("All that is counted and measured", &[]) },
             LOGIN_PATH: { "get": read("Who asks, and what that one may do", &[]) },
             "/healthz": { "get": health() },
@@ -109,6 +110,14 @@ fn write(summary: &str, parameters: &[Value], schema: Value) -> Value {
         "requestBody": { "required": true, "content": { "application/json": { "schema": schema } } },
         "responses": responses,
     })
+}
+
+fn clock() -> Value {
+    let viewer = json!({ "name": "viewer", "in": "query", "required": false, "schema": { "type": "string" } });
+    read(
+        "The clock of the times of capture; of a viewer by WebRTC also that of the picture that was sent last",
+        &[viewer],
+    )
 }
 
 fn health() -> Value {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 /// Path, type and contents. The page names its parts without a leading slash, so that it works behind a proxy's path
 /// too.
-const FILES: [(&str, &str, &str); 14] = [
+const FILES: [(&str, &str, &str); 15] = [
     ("/", "text/html; charset=utf-8", include_str!("../../web/index.html")),
     ("/viewer.css", "text/css; charset=utf-8", include_str!("../../web/viewer.css")),
     ("/viewer.js", SCRIPT, include_str!("../../web/viewer.js")),
@@ -16,6 +16,7 @@ const FILES: [(&str, &str, &str); 14] = [
     ("/lineup.js", SCRIPT, include_str!("../../web/lineup.js")),
     ("/login.js", SCRIPT, include_str!("../../web/login.js")),
     ("/session.js", SCRIPT, include_str!("../../web/session.js")),
+    ("/age.js", SCRIPT, include_str!("../../web/age.js")),
     ("/advice.js", SCRIPT, include_str!("../../web/advice.js")),
     ("/events.js", SCRIPT, include_str!("../../web/events.js")),
     ("/written.js", SCRIPT, include_str!("../../web/written.js")),

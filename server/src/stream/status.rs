@@ -327,6 +327,7 @@ impl Status {
             encode_latency_ms: inner.window_latency_us.mean(now) / 1000.0,
             restarts: inner.restarts,
             frozen: inner.frozen.is_some(),
+            substitute: inner.substitute.is_some(),
             resting: inner.resting,
             current_bitrate: inner.window_bits.per_second(now) as u64,
             frame_drops: inner.frames_dropped_before + inner.frames_dropped + inner.frames_damaged,

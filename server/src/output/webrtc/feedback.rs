@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use rov_common::api::PictureTime;
 use rov_common::sync::lock;
 use rov_common::webrtc::TRANSPORT_CC_URI;
 use rtc::interceptor::{Interceptor, Packet, StreamInfo, TaggedPacket, convert_twcc};
@@ -78,6 +79,12 @@ impl Feedback {
     /// A frame is about to be sent, whose packets have timestamps that are higher by `offset`.
     pub fn sends(&self, frame: &Frame, offset: u32) {
         lock(&self.0).sent = Some((frame.into(), offset));
+    }
+
+    /// The frame that was sent last, as the viewer's packets have it.
+    pub fn sent(&self) -> Option<PictureTime> {
+        let (anchor, offset) = lock(&self.0).sent?;
+        Some(anchor.picture(offset))
     }
 
     pub fn with<T>(&self, work: impl FnOnce(&mut Estimator) -> T) -> T {

@@ -621,6 +621,7 @@ impl Session {
             plis: self.plis,
             rtt_ms: (rtt_s > 0.0).then_some(rtt_s * 1000.0),
             loss: self.loss,
+            picture: self.feedback.sent(),
             stalled: self.liveness.trouble(now).map(str::to_owned),
             available_bandwidth: estimate as u64,
             packet_loss: self.loss.unwrap_or_default(),

@@ -1,0 +1,165 @@
+//! When the pilot is warned that the picture moves and is old. Pure.
+//!
+//! A picture counts as old where it is that for certain: its age less the bound of its error is over the limit. So a
+//! clock that is known badly raises no false alarm, and may miss one: the statistics show the bound. A single late
+//! picture, as after a retransmission, is none to warn of.
+
+use std::time::{Duration, Instant};
+
+use rov_common::clock_sync::Age;
+
+/// Pictures have been old for so long: what the pilot sees is late.
+const RAISE_AFTER: Duration = Duration::from_millis(80);
+/// They have been young again for so long: the warning does not flicker.
+const END_AFTER: Duration = Duration::from_millis(250);
+
+/// Of one stream.
+#[derive(Debug)]
+pub struct LateAlarm {
+    limit: Duration,
+    /// Since when no picture has been young.
+    late_since: Option<Instant>,
+    young_since: Option<Instant>,
+    /// The newest picture that was old, and when it was shown.
+    newest: Option<(Age, Instant)>,
+    raised: Option<Raised>,
+}
+
+/// A warning that stands.
+#[derive(Clone, Copy, Debug)]
+struct Raised {
+    since: Instant,
+    oldest: Age,
+}
+
+/// What became of the warning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Raised(Age),
+    /// With how long it stood, and the oldest picture meanwhile.
+    Ended {
+        lasted: Duration,
+        oldest: Age,
+    },
+}
+
+impl LateAlarm {
+    pub fn new(limit: Duration) -> Self {
+        Self { limit, late_since: None, young_since: None, newest: None, raised: None }
+    }
+
+    /// A picture was shown; `age` is none where it is not known.
+    pub fn shown(&mut self, age: Option<Age>, at: Instant) -> Option<Change> {
+        match age.filter(|age| age.certain() > self.limit) {
+            Some(age) => {
+                self.late_since.get_or_insert(at);
+                self.young_since = None;
+                self.newest = Some((age, at));
+                if let Some(raised) = &mut self.raised {
+                    raised.oldest = if age.age > raised.oldest.age { age } else { raised.oldest };
+                }
+            }
+            None => {
+                self.late_since = None;
+                self.young_since.get_or_insert(at);
+            }
+        }
+        self.look(at)
+    }
+
+    /// To be called again and again, also while no picture comes.
+    pub fn look(&mut self, now: Instant) -> Option<Change> {
+        let has_lasted = |since: Option<Instant>, limit: Duration| {
+            since.is_some_and(|since| now.saturating_duration_since(since) >= limit)
+        };
+        if self.raised.is_none() && has_lasted(self.late_since, RAISE_AFTER) {
+            let (age, _) = self.newest?;
+            self.raised = Some(Raised { since: now, oldest: age });
+            return Some(Change::Raised(age));
+        }
+        if has_lasted(self.young_since, END_AFTER) {
+            let Raised { since, oldest } = self.raised.take()?;
+            return Some(Change::Ended { lasted: now.saturating_duration_since(since), oldest });
+        }
+        None
+    }
+
+    /// How old the newest old picture is now, while the warning stands.
+    pub fn age(&self, now: Instant) -> Option<Duration> {
+        let (age, at) = self.newest.filter(|_| self.raised.is_some())?;
+        Some(age.age + now.saturating_duration_since(at).min(RAISE_AFTER))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(300);
+
+    struct Pilot {
+        alarm: LateAlarm,
+        begun: Instant,
+    }
+
+    impl Pilot {
+        fn new() -> Self {
+            Self { alarm: LateAlarm::new(LIMIT), begun: Instant::now() }
+        }
+
+        /// A picture of this age at this time, both in milliseconds.
+        fn sees(&mut self, at: u64, age: u64) -> Option<Change> {
+            let (age, bound) = (Duration::from_millis(age), Duration::from_millis(10));
+            self.alarm.shown(Some(Age { age, bound }), self.begun + Duration::from_millis(at))
+        }
+
+        fn warned_at(&self, at: u64) -> Option<u128> {
+            self.alarm.age(self.begun + Duration::from_millis(at)).map(|age| age.as_millis())
+        }
+    }
+
+    #[test]
+    fn pictures_that_stay_old_are_warned_of_within_200_ms_and_not_500_ms_after() {
+        let mut pilot = Pilot::new();
+        for at in (0..330).step_by(33) {
+            assert_eq!(pilot.sees(at, 50), None);
+        }
+        let raised = (0..8).find(|n| pilot.sees(330 + 33 * n, 400).is_some()).expect("a warning");
+        assert!(raised * 33 < 200 - 33, "{raised} pictures later");
+        assert_eq!(pilot.warned_at(330 + 33 * raised), Some(400));
+        assert_eq!(pilot.sees(700, 2_000), None);
+        let ended = (1..15).find_map(|n| pilot.sees(700 + 33 * n, 60).map(|change| (n, change)));
+        let (pictures, change) = ended.expect("an end");
+        assert!(pictures * 33 < 400, "{pictures} pictures later");
+        assert!(matches!(change, Change::Ended { oldest, .. } if oldest.age.as_millis() == 2_000), "{change:?}");
+        assert_eq!(pilot.warned_at(1_500), None);
+    }
+
+    #[test]
+    fn a_late_picture_now_and_then_is_none_to_warn_of() {
+        let mut pilot = Pilot::new();
+        for n in 0..10_000 {
+            let age = if n % 10 < 2 { 450 } else { 40 };
+            assert_eq!(pilot.sees(33 * n, age), None, "picture {n}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_certainly_old_raises_nothing() {
+        let mut pilot = Pilot::new();
+        for n in 0..100 {
+            assert_eq!(pilot.sees(33 * n, 305), None, "300 at least may be 295");
+        }
+        assert!((0..10).any(|n| pilot.sees(4_000 + 33 * n, 311).is_some()));
+    }
+
+    #[test]
+    fn at_a_low_rate_one_old_picture_is_enough_and_it_is_looked_for() {
+        let mut pilot = Pilot::new();
+        assert_eq!(pilot.sees(0, 900), None);
+        let at = |ms| pilot.begun + Duration::from_millis(ms);
+        assert!(matches!(pilot.alarm.look(at(100)), Some(Change::Raised(_))));
+        assert_eq!(pilot.alarm.shown(None, at(500)), None);
+        assert!(matches!(pilot.alarm.look(at(760)), Some(Change::Ended { .. })), "its age is not known any more");
+    }
+}
