@@ -76,8 +76,8 @@ async function check(
   expect("minutes", duration(600000), "10 min")
 
   // What is no live picture of its camera.
-  const late = view(900, { ...awake, late: 1290, doubt: { frozen: true } })
-  expect("a late picture", [late.state, late.dim, late.badge, late.mark.title].join(), "late,false,OLD,1.2 s OLD")
+  const moving = view(900, { ...awake, late: 1290, doubt: { frozen: true } })
+  expect("a late picture", [moving.state, moving.dim, moving.badge, moving.mark.title].join(), "late,false,OLD,1.2 s OLD")
   expect("one that is later", view(900, { ...awake, late: 12900 }).mark.title, "12 s OLD")
   const frozen = view(900, { ...awake, doubt: { frozen: true, reason: "the picture stands" } })
   expect("a camera that hangs", [frozen.state, frozen.badge, frozen.mark.title, frozen.mark.detail].join(), "live,NOT LIVE,CAMERA FROZEN,The picture stands")
