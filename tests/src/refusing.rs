@@ -5,6 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Instant;
 
 use gstreamer_rtsp_server::gio;
@@ -18,6 +19,7 @@ pub struct Refusing {
     pub port: u16,
     requests: Arc<Mutex<Vec<Request>>>,
     ended: Arc<AtomicBool>,
+    listening: Option<JoinHandle<()>>,
 }
 
 /// One that came.
@@ -59,11 +61,11 @@ impl Refusing {
         // Under Unix, the standard library lets the address of a server that has just ended be used again.
         let listener = TcpListener::bind(("127.0.0.1", port)).expect("a port");
         let port = listener.local_addr().expect("its address").port();
-        let refusing = Self { port, requests: Arc::default(), ended: Arc::default() };
-        let (requests, ended) = (Arc::clone(&refusing.requests), Arc::clone(&refusing.ended));
+        let (requests, ended) = (Arc::<Mutex<Vec<Request>>>::default(), Arc::<AtomicBool>::default());
+        let mut refusing = Self { port, requests: Arc::clone(&requests), ended: Arc::clone(&ended), listening: None };
         let challenges: String = challenges.iter().map(|value| format!("WWW-Authenticate: {value}\r\n")).collect();
         let to_password = to_password(port);
-        std::thread::spawn(move || {
+        refusing.listening = Some(std::thread::spawn(move || {
             for client in listener.incoming().flatten().take_while(|_| !ended.load(Ordering::Relaxed)) {
                 let (challenges, to_password) = (challenges.clone(), to_password.clone());
                 let requests = Arc::clone(&requests);
@@ -72,7 +74,7 @@ impl Refusing {
                     false => answer(&client, &client, &challenges, to_password.as_deref(), &requests),
                 });
             }
-        });
+        }));
         refusing
     }
 
@@ -91,6 +93,8 @@ impl Drop for Refusing {
         self.ended.store(true, Ordering::Relaxed);
         // The thread looks only when somebody comes.
         let _ = TcpStream::connect(("127.0.0.1", self.port));
+        // Another may have its port then.
+        let _ = self.listening.take().map(JoinHandle::join);
     }
 }
 
