@@ -189,7 +189,7 @@ fn obey(line: &str, scene: &mut Show, stop: &CancellationToken) {
         ("written", text) => {
             let lines: Vec<_> = text.split('|').map(str::to_owned).collect();
             // As on a slow link: the picture has half the size of that in which the place is meant.
-            let overlay = Overlay { x: 600, y: 600, height: 2 * SOURCE.height, ..Overlay::default() };
+            let overlay = Overlay { x: 600, y: 600, height: 2 * SOURCE.fit_into(WINDOW).height, ..Overlay::default() };
             view.written = (!text.is_empty()).then_some(Written { overlay, lines });
         }
         ("frozen", reason) => view.doubt = Doubt::Frozen(reason.to_owned()),

@@ -425,7 +425,7 @@ fn browsers_are_told_of_turn_servers_and_nobody_else_reads_the_credential() {
     assert!(log.contains("\"credential\":\"***\"") && !log.contains("sea"), "{log}");
     let mut chromium = DevTools::start();
     let page = chromium.open(&server.url("/"));
-    chromium.wait_for(&page, "!document.getElementById('login').hidden", wait::START);
+    chromium.wait_for(&page, "document.getElementById('login')?.hidden === false", wait::START);
     let made = "window.made = []; const Real = RTCPeerConnection; \
         window.RTCPeerConnection = class extends Real { constructor(o) { super(o); made.push(this) } }; \
         document.getElementById('user').value = 'pilot'; document.getElementById('password').value = 'deep'; \

@@ -86,6 +86,8 @@ pub struct Flow {
     pub counters: Counters,
     latency: Duration,
     behind: Duration,
+    /// A picture may be so late, where that was not met before: what the jitter buffer may wait for is not late.
+    usual_limit: Duration,
     arrivals: Vec<Option<Arrival>>,
     lateness: Lateness,
     /// A backlog is coming in.
@@ -115,11 +117,12 @@ impl Flow {
             counters: Counters::default(),
             latency,
             behind: latency + BEHIND,
+            usual_limit: LATE.max(latency),
             arrivals: vec![None; ARRIVALS],
             lateness: Lateness::default(),
             catching_up: false,
             after_standstill: false,
-            late_limit: LATE,
+            late_limit: LATE.max(latency),
             too_late_at: None,
             last_look: now,
             last_arrival: None,
@@ -291,7 +294,7 @@ impl Flow {
         let again = since.is_some_and(|since| since <= LATE_MEMORY);
         // What waited meanwhile says nothing of the link.
         if !again || self.after_standstill {
-            self.late_limit = LATE;
+            self.late_limit = self.usual_limit;
         }
         if late_by <= self.late_limit {
             return false;
@@ -299,7 +302,7 @@ impl Flow {
         // What is found right after is the same backlog.
         if (keyframe || self.gate.is_open()) && since.is_none_or(|since| since > LATE) {
             if again && !self.after_standstill {
-                self.late_limit = (2 * self.late_limit).min(LATEST);
+                self.late_limit = (2 * self.late_limit).min(LATEST.max(self.usual_limit));
             }
             self.too_late_at = Some(now);
         }
@@ -580,6 +583,18 @@ mod tests {
         assert!(!live.comes(120, 4_001, false), "it refers to what was skipped");
         assert!(live.comes(121, 4_034, true));
         assert_eq!(live.steady(122..200, 0), 78);
+    }
+
+    #[test]
+    fn what_the_jitter_buffer_may_wait_for_is_shown_and_what_is_later_is_not() {
+        for (latency, limit) in [(100, 300), (500, 500), (2_000, 2_000)] {
+            for (late, is_shown) in [(limit - 10, true), (limit + 10, false)] {
+                let mut live = Live::new();
+                live.flow = Flow::new(Duration::from_millis(latency), live.start);
+                assert_eq!(live.steady(0..300, 0), 300, "{latency}");
+                assert_eq!(live.comes(300, 10_000 + late, false), is_shown, "{latency}: {late}");
+            }
+        }
     }
 
     #[test]
