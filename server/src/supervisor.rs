@@ -148,7 +148,9 @@ pub async fn run(
                         trial.is_next = false;
                     }
                     let asked = Changes { asks: &mut asks, trial: &mut trial };
-                    match run_once(plan, !complaints.any(), &around, &mut encoders, &mut controls, asked).await? {
+                    let end = run_once(plan, !complaints.any(), &around, &mut encoders, &mut controls, asked).await?;
+                    match end.judged(has_worked)? {
+                        RunEnd::Refused { .. } => unreachable!("it is judged"),
                         RunEnd::Stopped => return Ok(Outcome::Stopped),
                         RunEnd::SourceEnded(reason) => {
                             set_stopped(streams, StreamState::Ended, &reason);

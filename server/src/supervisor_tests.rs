@@ -1,5 +1,7 @@
 use std::time::SystemTime;
 
+use gstreamer as gst;
+use gstreamer::prelude::*;
 use rov_common::capture_clock::CaptureClock;
 use rov_common::codec::Codec;
 use tokio::sync::Notify;
@@ -333,6 +335,73 @@ async fn a_further_stream_whose_encoder_does_not_work_is_left_out_until_the_sour
         encoders.failed(&camera, &Failure::Source("unplugged".to_owned()), &[None, None], false).await;
         assert_eq!(is_off(&encoders), [false; 2]);
     }
+}
+
+#[test]
+fn only_what_has_never_worked_is_a_mistake_for_good() {
+    let refused = |well_for: Option<u64>| RunEnd::Refused {
+        reason: "has B-frames".to_owned(),
+        well_for: vec![None, well_for.map(Duration::from_secs)],
+    };
+    for (well_for, has_worked, is_over) in
+        [(None, false, true), (Some(1), false, true), (Some(11), false, false), (None, true, false)]
+    {
+        let judged = refused(well_for).judged(has_worked);
+        assert_eq!(judged.is_err(), is_over, "{well_for:?} {has_worked}");
+        assert!(matches!(judged, Err(Fatal(reason)) | Ok(RunEnd::Broken { failure: Failure::Source(reason), .. })
+            if reason == "has B-frames"));
+    }
+}
+
+/// Writes a short H.264 clip, in the place of the one that is there, if any.
+fn write_clip(file: &std::path::Path, b_frames: u32) {
+    let next = file.with_extension("next");
+    let text = format!(
+        "videotestsrc num-buffers=30 ! video/x-raw,format=I420,width=160,height=120,framerate=30/1 \
+         ! x264enc bframes={b_frames} b-adapt=false rc-lookahead=2 sync-lookahead=0 ! h264parse \
+         ! video/x-h264,stream-format=byte-stream,alignment=au ! filesink location={}",
+        next.display()
+    );
+    gst::init().unwrap();
+    let pipeline = gst::parse::launch(&text).unwrap();
+    pipeline.set_state(gst::State::Playing).unwrap();
+    let ends = [gst::MessageType::Eos, gst::MessageType::Error];
+    let end = pipeline.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(WAIT.as_secs()), &ends);
+    pipeline.set_state(gst::State::Null).unwrap();
+    assert_eq!(end.map(|message| message.type_()), Some(gst::MessageType::Eos));
+    std::fs::rename(next, file).unwrap();
+}
+
+/// As a camera whose stream is damaged for a moment, or set up otherwise for a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_has_worked_is_tried_again_when_it_gives_what_viewers_cannot_show() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("camera.h264");
+    write_clip(&file, 0);
+    let camera = CameraConfig::usual().with_source(|source| {
+        source.kind = SourceKind::Pipeline;
+        source.pipeline = Some(format!("filesrc location={} ! h264parse", file.display()));
+    });
+    let (stream, requests) = Stream::new("cam1", "stream1", Codec::H264, CaptureClock::start());
+    let _awake = stream.demand().keep_awake();
+    let shutdown = CancellationToken::new();
+    let (_, asked) = Handle::new(camera);
+    let served = vec![(Arc::clone(&stream), requests)];
+    let supervisor = tokio::spawn(run(asked, Links::default(), served, shutdown.clone()));
+    let stats = || stream.stats(Instant::now());
+    // Each round ends with the file, as a camera's connection does.
+    until("pictures", || stats().frames > 30).await;
+    write_clip(&file, 2);
+    until("B-frames are said", || {
+        assert!(!supervisor.is_finished(), "the camera is off for good");
+        stats().reason.is_some_and(|reason| reason.contains("has B-frames"))
+    })
+    .await;
+    write_clip(&file, 0);
+    let before = stats().frames;
+    until("pictures again", || stats().frames > before + 60).await;
+    shutdown.cancel();
+    assert_eq!(supervisor.await.unwrap(), Ok(Outcome::Stopped));
 }
 
 #[test]

@@ -2,6 +2,8 @@
 // stands in an address gets into logs and histories.
 
 const KEPT = "rov-login"
+/** A server that has not answered by then is watched as one without a login, which shows whether it is there. */
+const LOGIN_MS = 10000
 
 /** A browser that keeps nothing, as in a frame, asks again after a reload. */
 function stored(act) {
@@ -55,7 +57,9 @@ export async function ask(path, options = {}) {
  * from a server that does not say.
  */
 export async function whoIs() {
-  const reply = await fetch("api/login", authorized({ cache: "no-store" }))
+  // A password that is hashed takes its time.
+  const signal = AbortSignal.timeout(LOGIN_MS)
+  const reply = await fetch("api/login", authorized({ cache: "no-store", signal }))
   if (reply.ok) {
     const state = await reply.json()
     iceServers = state.iceServers ?? []

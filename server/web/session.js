@@ -69,14 +69,19 @@ export class Session {
   paths = []
   /** Whether ICE ever connected. */
   foundPath = false
-  #pc = new RTCPeerConnection({ iceServers })
+  #pc = null
   #url = null
   #closed = false
   #candidates = []
 
-  /** Calls `onTrack` with the video's track; fails with `Refused`, or as `fetch` does. */
-  async open(path, onTrack) {
-    const pc = this.#pc
+  /**
+   * Calls `onTrack` with the video's track; fails with `Refused`, as `fetch` does, or with the browser's reason.
+   * `asksFirst`: nothing is made before the server answers. Browsers have few connections, and free closed ones late.
+   */
+  async open(path, onTrack, asksFirst) {
+    if (asksFirst) await (await request("api/stats")).text()
+    if (this.#closed) return
+    const pc = this.#pc = new RTCPeerConnection({ iceServers })
     pc.addTransceiver("video", { direction: "recvonly" })
     pc.ontrack = ({ receiver, track }) => {
       // No picture is held back to smooth the next one.
@@ -131,18 +136,19 @@ export class Session {
   }
 
   get connected() {
-    return this.#pc.connectionState === "connected"
+    return this.#pc?.connectionState === "connected"
   }
 
-  stats() {
-    return this.#pc.getStats()
+  /** A browser may leave this open for ever, as Firefox where it is closed meanwhile. */
+  async stats() {
+    return this.#pc?.getStats() ?? new Map()
   }
 
   /** Ends it, and tells the server, also while the page is being left. */
   close() {
     if (this.#closed) return
     this.#closed = true
-    this.#pc.close()
+    this.#pc?.close()
     this.#hangUp()
   }
 

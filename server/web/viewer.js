@@ -310,24 +310,19 @@ async function refreshServer() {
 
 // --- Time ---
 
-let ticking = false
-async function tick() {
-  if (ticking || left || !page.mayWatch) return
-  ticking = true
-  try {
-    const now = clock()
-    // Nothing is presented in a hidden tab, and timers that slept have seen neither pictures nor their absence.
-    if (document.hidden || now - page.lastTick > STALE_MS) awakeAt(now)
-    page.lastTick = now
-    tendOpening(now)
-    await Promise.all(feeds().map(feed => feed.tick(now)))
-    const isOpen = !$("info").hidden, isConnected = feeds().some(({ connected }) => connected)
-    if (now - refreshed > (isOpen ? STATS_MS : DELAY_MS) && (isOpen || isConnected)) refreshServer()
-    render(clock())
-    renderFigures()
-  } finally {
-    ticking = false
-  }
+/** Waits for nothing, so that the age of the picture is always told. */
+function tick() {
+  if (left || !page.mayWatch) return
+  const now = clock()
+  // Nothing is presented in a hidden tab, and timers that slept have seen neither pictures nor their absence.
+  if (document.hidden || now - page.lastTick > STALE_MS) awakeAt(now)
+  page.lastTick = now
+  tendOpening(now)
+  for (const feed of feeds()) feed.tick(now)
+  const isOpen = !$("info").hidden, isConnected = feeds().some(({ connected }) => connected)
+  if (now - refreshed > (isOpen ? STATS_MS : DELAY_MS) && (isOpen || isConnected)) refreshServer()
+  render(now)
+  renderFigures()
 }
 
 function awakeAt(now) {

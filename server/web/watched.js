@@ -43,6 +43,13 @@ export function copyPicture(canvas, picture) {
   canvas.getContext("2d").drawImage(picture, 0, 0)
 }
 
+/** Why no session came about, in words. */
+function failure(error) {
+  if (error instanceof Refused) return error.message
+  const silent = error instanceof TypeError || error.name === "TimeoutError"
+  return silent ? "The server does not answer" : `The browser makes no connection: ${error.message}`
+}
+
 export class Watched {
   /** When a picture was last presented. */
   lastPicture = null
@@ -75,6 +82,8 @@ export class Watched {
   #clockAsked = -Infinity
   /** What `advise` wants to know of it. */
   #state = null
+  /** The session whose counters the browser is asked for, until it tells them. */
+  #sampled = null
   /** The session whose track the video shows. */
   #attached = null
   #failures = 0
@@ -117,12 +126,11 @@ export class Watched {
       lastPacket: now, lastPicture: now, connected: false, foundPath: false, hadPicture: false, paths: [], ended: null,
       probed: null,
     }
-    mine.open(this.#ofStream("whep"), track => this.#show(mine, track)).then(() => {
+    mine.open(this.#ofStream("whep"), track => this.#show(mine, track), this.#failures > 1).then(() => {
       if (mine === this.session) this.on.opened?.()
     }).catch(error => {
       if (mine !== this.session) return
-      const reason = error instanceof Refused ? error.message : "The server does not answer"
-      this.#leave(reason, error instanceof Refused)
+      this.#leave(failure(error), error instanceof Refused)
       // One that refuses a stream has others to choose from.
       if (error instanceof Refused) this.on.opened?.()
     })
@@ -168,9 +176,11 @@ export class Watched {
 
   /** How packets and pictures come, by the browser's own counters: these work in a hidden tab too. */
   async #sample(now) {
-    const mine = this.session, state = this.#state
-    const report = read(await mine.stats())
+    const mine = this.#sampled = this.session, state = this.#state
+    const stats = await mine.stats().catch(error => console.info("counters:", error.message))
     if (mine !== this.session) return
+    this.#sampled = null
+    const report = read(stats ?? new Map())
     const before = this.samples.at(-1)
     if (report.packets > (before?.packets ?? 0)) state.lastPacket = now
     if (report.decoded > (before?.decoded ?? 0)) {
@@ -229,6 +239,9 @@ export class Watched {
 
   #presented(now) {
     this.lastPicture = now
+    // Also where the browser does not tell its counters.
+    Object.assign(this.#state, { lastPacket: now, lastPicture: now, hadPicture: true })
+    this.#failures = 0
     this.byHttp = this.lost = false
     this.stopPreview()
     this.last.hidden = true
@@ -288,14 +301,14 @@ export class Watched {
 
   // --- Time ---
 
-  /** To be called several times a second. */
-  async tick(now) {
+  /** To be called several times a second. Waits for nothing: what the browser does not tell holds up nobody. */
+  tick(now) {
     if (this.#closed) return
     if (!this.session && now >= this.#nextStart) this.#start(now)
     if (!this.session) return
     this.#askClock(now)
-    await this.#sample(now)
-    this.#act()
+    if (this.#sampled === this.session) this.#act()
+    else this.#sample(now).then(() => this.#act())
   }
 
   #act() {

@@ -228,6 +228,63 @@ fn a_server_that_is_killed_and_comes_back_is_watched_again() {
     assert_eq!(server.stats().viewers.len(), 1, "one session, not several");
 }
 
+/// As Chromium after many connections that it has not freed yet, and Firefox without a network.
+#[test]
+fn a_browser_that_refuses_a_connection_for_a_while_is_tried_again() {
+    let mut server = Server::start(&[]);
+    let port = server.address.port().to_string();
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
+    chromium.wait_for(&page, LIVE, wait::START);
+    let refuse = "globalThis.made = 0; globalThis.refuses = false; const Real = RTCPeerConnection; \
+                  globalThis.RTCPeerConnection = class extends Real { constructor() { made += 1; \
+                  if (refuses) throw new DOMException('Cannot create so many', 'UnknownError'); super() } }; 0";
+    chromium.evaluate(&page, refuse);
+    server.process.kill();
+    let age = "/^NO VIDEO ([6-9]|\\d\\d+) s$/.test(document.getElementById('title').textContent)";
+    chromium.wait_for(&page, age, wait::SOON);
+    let made = chromium.evaluate(&page, "refuses = true; made");
+    assert!(made.as_u64().is_some_and(|made| made <= 1), "{made}: none is made for a server that does not answer");
+    let server = Server::start(&["--signal-port", &port]);
+    until("the reason", wait::START, || {
+        reason(&mut chromium, &page).contains("The browser makes no connection: Cannot create so many").then_some(())
+    });
+    chromium.wait_for(&page, "made >= 3", wait::SOON);
+    chromium.evaluate(&page, "refuses = false");
+    chromium.wait_for(&page, LIVE, wait::START);
+    observe(&mut chromium, &page);
+    wait_for_pictures(&mut chromium, &page, 30);
+    assert_eq!(server.stats().viewers.len(), 1, "one session, not several");
+}
+
+/// As Firefox, which leaves `getStats` open for ever where the connection is closed meanwhile.
+#[test]
+fn counters_that_the_browser_never_tells_hold_up_nothing() {
+    let mut server = Server::start(&[]);
+    let port = server.address.port().to_string();
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
+    chromium.wait_for(&page, LIVE, wait::START);
+    observe(&mut chromium, &page);
+    let never = "globalThis.asked = 0; RTCPeerConnection.prototype.getStats = () => { asked += 1; return new Promise(() => {}) }; 0";
+    chromium.evaluate(&page, never);
+    chromium.wait_for(&page, "asked > 0", wait::SOON);
+    // Pictures are proof enough: the session goes on.
+    let session = server.stats().viewers[0].id.clone();
+    let until_later = "(start => () => performance.now() - start > 6000)(performance.now())";
+    chromium.evaluate(&page, &format!("globalThis.later = {until_later}; 0"));
+    chromium.wait_for(&page, "later()", wait::SOON);
+    wait_for_pictures(&mut chromium, &page, 30);
+    let viewers = server.stats().viewers;
+    assert!(viewers.len() == 1 && viewers[0].id == session, "{viewers:?}");
+    server.process.kill();
+    chromium.wait_for(&page, OLD, wait::SOON);
+    chromium.wait_for(&page, "document.getElementById('title').textContent !== 'NO VIDEO 1 s'", wait::SOON);
+    let _server = Server::start(&["--signal-port", &port]);
+    chromium.wait_for(&page, LIVE, wait::START);
+    wait_for_pictures(&mut chromium, &page, 30);
+}
+
 #[test]
 fn a_source_that_stalls_shows_as_old_with_the_reason_and_comes_back() {
     let launch = "( videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 ! x264enc \

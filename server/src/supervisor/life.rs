@@ -25,7 +25,7 @@ use crate::config::{CameraConfig, SourceConfig, SourceKind};
 use crate::inlet::Inlet;
 use crate::pipeline::{self, Branch, Failure, Found, Graph, GraphError, GraphEvent, Joint, Plan};
 use crate::stream::Control;
-use crate::watchdog::{self, CameraLook, FrozenWatch};
+use crate::watchdog::{self, CameraLook, FrozenWatch, HEALTHY_AFTER};
 
 /// While there is no camera, the machine's devices are listed so often.
 const DEVICES_INTERVAL: Duration = Duration::from_millis(250);
@@ -50,6 +50,11 @@ pub(super) enum RunEnd {
         if_right: Option<String>,
         well_for: Vec<Option<Duration>>,
     },
+    /// What comes, or the pipeline's description, cannot work: a mistake in the configuration, unless it worked before.
+    Refused {
+        reason: String,
+        well_for: Vec<Option<Duration>>,
+    },
     /// An IP camera's packets are lost on their way by UDP, and its keyframes come too rarely for that.
     LosesPackets,
     /// A camera is there, and the test picture in its place is not needed any more.
@@ -61,6 +66,16 @@ pub(super) enum RunEnd {
 impl RunEnd {
     fn not_started(failure: Failure) -> Self {
         Self::Broken { failure, well_for: Vec::new() }
+    }
+
+    /// A mistake in the configuration is the end of the camera. What has worked may do so again: one bad access unit
+    /// must not end it for good. A few pictures are no proof, as B-frames come behind the first keyframe.
+    pub(super) fn judged(self, has_worked: bool) -> Result<Self, Fatal> {
+        let Self::Refused { reason, well_for } = self else { return Ok(self) };
+        match has_worked || well_for.iter().flatten().any(|time| *time > HEALTHY_AFTER) {
+            true => Ok(Self::Broken { failure: Failure::Source(reason), well_for }),
+            false => Err(Fatal(reason)),
+        }
     }
 }
 
@@ -114,7 +129,7 @@ pub(super) async fn run_once(
             }
             Ok(graph) => match joined(graph)? {
                 Ok(graph) => graph,
-                Err(error @ GraphError::Text(_)) => return Err(Fatal(error.to_string())),
+                Err(GraphError::Text(reason)) => return Ok(RunEnd::Refused { reason, well_for: Vec::new() }),
                 Err(GraphError::Start(failure)) => return Ok(RunEnd::not_started(failure)),
                 Err(error) => return Ok(RunEnd::not_started(Failure::Source(error.to_string()))),
             },
@@ -202,7 +217,7 @@ impl<'a> Life<'a> {
             let keyframe_at = self.watched.iter().filter_map(|watched| watched.keyframes.deadline()).min();
             let end = tokio::select! {
                 () = self.around.shutdown.cancelled() => Some(RunEnd::Stopped),
-                Some(event) = events.recv() => self.hear(event)?,
+                Some(event) = events.recv() => self.hear(event),
                 Some(replaced) = self.replacements.next(), if !self.replacements.is_empty() => self.replaced(replaced?),
                 Some(ask) = asks.recv(), if self.takes_changes() => {
                     self.ask(ask);
@@ -233,10 +248,10 @@ impl<'a> Life<'a> {
     }
 
     /// What the pipeline tells.
-    fn hear(&mut self, event: GraphEvent) -> Result<Option<RunEnd>, Fatal> {
+    fn hear(&mut self, event: GraphEvent) -> Option<RunEnd> {
         let camera = Arc::clone(&self.camera);
         let source = &camera.source;
-        Ok(match event {
+        match event {
             GraphEvent::Format { stream, resolution, fps } => {
                 let watched = &mut self.watched[stream];
                 match watched.encoder {
@@ -264,8 +279,11 @@ impl<'a> Life<'a> {
                 }
                 Some(self.broken(Failure::Source(reason)))
             }
-            GraphEvent::Refused(reason) => return Err(Fatal(reason)),
-        })
+            GraphEvent::Refused(reason) => {
+                set_stopped(&self.around.streams, StreamState::Stalled, &reason);
+                Some(RunEnd::Refused { reason, well_for: self.well_for() })
+            }
+        }
     }
 
     /// What is looked at now and then.
