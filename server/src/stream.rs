@@ -145,6 +145,10 @@ impl Stream {
     pub fn publish(&self, unit: AccessUnit, now: Instant) {
         let frame = Arc::new(self.frame(unit, now));
         self.status.passed(self.codec, &frame, now);
+        // Who asks for one from here on wants the next one.
+        if frame.keyframe {
+            self.demand.keyframe_came();
+        }
         // A copy of the list: what an output does with the frame may remove an output.
         let outputs = lock(&self.outputs).clone();
         for output in &outputs {

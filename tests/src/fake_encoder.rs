@@ -38,6 +38,7 @@ static MADE: AtomicU32 = AtomicU32::new(0);
 static AT_WORK: AtomicU32 = AtomicU32::new(0);
 static RELEASED: AtomicBool = AtomicBool::new(false);
 static FAILS: AtomicBool = AtomicBool::new(false);
+static MISSES: AtomicBool = AtomicBool::new(false);
 
 /// Registers it; `fates`: of the first that is made (0), the second, and so on.
 pub fn register(fates: fn(u32) -> Fate) {
@@ -59,6 +60,16 @@ pub fn release() {
 /// Those that wait for it fail at their next pictures.
 pub fn fail() {
     FAILS.store(true, Ordering::Relaxed);
+}
+
+/// The next request for a keyframe does nothing, as where hardware is busy.
+pub fn miss_next_request() {
+    MISSES.store(true, Ordering::Relaxed);
+}
+
+/// Whether that has happened.
+pub fn has_missed_request() -> bool {
+    !MISSES.load(Ordering::Relaxed)
 }
 
 /// From now on what hangs hangs again.
@@ -144,6 +155,16 @@ mod imp {
                         }
                     });
                 }
+                pad.add_probe(gst::PadProbeType::EVENT_UPSTREAM, |_, info| {
+                    let is_request = info
+                        .event()
+                        .and_then(|event| event.structure())
+                        .is_some_and(|event| event.has_name("GstForceKeyUnit"));
+                    match is_request && MISSES.swap(false, Ordering::Relaxed) {
+                        true => gst::PadProbeReturn::Drop,
+                        false => gst::PadProbeReturn::Ok,
+                    }
+                });
                 let ghost = gst::GhostPad::builder_with_target(&pad).expect("an unlinked pad").name(name).build();
                 self.obj().add_pad(&ghost).expect("a new name");
             }

@@ -57,10 +57,13 @@ fn what_is_asked_while_an_encoder_is_opened_or_ended_is_done() {
     };
     let keyframes = second().keyframes;
     until_true("it takes over at a keyframe", wait::START, || second().keyframes > keyframes);
+    // It does not hear the first request: it is asked again.
+    fake_encoder::miss_next_request();
     let keyframes = second().keyframes;
     streams[1].demand().request_keyframe();
     // By itself x264 makes one each ten seconds.
     until_true("the keyframe that was asked for", Duration::from_secs(5), || second().keyframes > keyframes);
+    assert!(fake_encoder::has_missed_request());
     assert_eq!(runtime.block_on(change).expect("no panic").expect("changed"), Applied::NewBranch);
     assert_eq!(second().height, 60);
     fake_encoder::release();

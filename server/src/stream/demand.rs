@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rov_common::sync::lock;
 use rov_common::units::Bitrate;
@@ -21,13 +21,18 @@ pub enum Control {
     Wanted,
 }
 
-/// Requests that wait for the supervisor. More would say nothing new: they are coalesced anyway.
+/// Requests that wait for the supervisor. What is wanted lies in [`Demand`] too, where the supervisor looks by itself.
 pub const CONTROL_CAPACITY: usize = 16;
+/// A keyframe that has not come so long after it was asked for is asked for again. A request may be lost on its way, and
+/// a viewer that has not got any packet yet cannot repeat it.
+const KEYFRAME_OVERDUE: Duration = Duration::from_secs(1);
 
 pub struct Demand {
     control: mpsc::Sender<Control>,
     lookers: Mutex<Lookers>,
     rate: Mutex<Option<Rate>>,
+    /// When a keyframe was asked for last; none once one has come since.
+    keyframe_asked: Mutex<Option<Instant>>,
     least_decoder: Mutex<Option<(u8, IpAddr)>>,
 }
 
@@ -44,7 +49,8 @@ impl Demand {
     pub(super) fn new(now: Instant) -> (Arc<Self>, mpsc::Receiver<Control>) {
         let (control, requests) = mpsc::channel(CONTROL_CAPACITY);
         let lookers = Mutex::new(Lookers { count: 0, come: now, gone: now });
-        (Arc::new(Self { control, lookers, rate: Mutex::default(), least_decoder: Mutex::default() }), requests)
+        let (rate, keyframe_asked, least_decoder) = Default::default();
+        (Arc::new(Self { control, lookers, rate, keyframe_asked, least_decoder }), requests)
     }
 
     /// Has pictures encoded until what is returned is dropped. Whoever takes them from an output holds one: without,
@@ -86,10 +92,26 @@ impl Demand {
         (lookers.count > 0).then_some(lookers.come)
     }
 
-    /// Asks the encoder for a keyframe; the supervisor coalesces requests.
+    /// Asks the encoder for a keyframe, again and again until one comes; the supervisor coalesces requests.
     pub fn request_keyframe(&self) {
-        // A full channel already holds such a request.
+        lock(&self.keyframe_asked).get_or_insert_with(Instant::now);
+        // Where the channel is full, the supervisor sees soon that it is overdue.
         let _ = self.control.try_send(Control::KeyframeWanted);
+    }
+
+    /// Whether a keyframe that was asked for has to be asked for again now.
+    pub fn keyframe_overdue(&self, now: Instant) -> bool {
+        let mut asked = lock(&self.keyframe_asked);
+        let is_overdue = asked.is_some_and(|at| now.saturating_duration_since(at) >= KEYFRAME_OVERDUE);
+        if is_overdue {
+            *asked = Some(now);
+        }
+        is_overdue
+    }
+
+    /// A keyframe is about to reach all outputs.
+    pub(super) fn keyframe_came(&self) {
+        *lock(&self.keyframe_asked) = None;
     }
 
     /// Has the encoder make this from now on, and after a restart of the pipeline too.
@@ -155,5 +177,21 @@ mod tests {
         assert!(demand.idle_since().is_some_and(|gone| gone >= before));
         let _again = demand.keep_awake();
         assert_eq!(requests.try_recv().ok(), Some(Control::Wanted));
+    }
+
+    #[test]
+    fn a_keyframe_whose_request_was_lost_is_asked_for_each_second_until_it_comes() {
+        let (demand, _requests) = Demand::new(Instant::now());
+        let overdue = |ms| demand.keyframe_overdue(Instant::now() + Duration::from_millis(ms));
+        assert!(!overdue(9_000), "nobody wants one");
+        // The channel is full of others.
+        while demand.control.try_send(Control::RateChanged).is_ok() {}
+        demand.request_keyframe();
+        assert!(!overdue(900) && overdue(1_100));
+        // Who asks meanwhile puts nothing off.
+        demand.request_keyframe();
+        assert!(!overdue(2_000) && overdue(2_200) && overdue(3_300));
+        demand.keyframe_came();
+        assert!(!overdue(9_000));
     }
 }

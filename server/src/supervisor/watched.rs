@@ -159,6 +159,9 @@ impl<'a> Watched<'a> {
     pub fn look(&mut self, now: Instant, awake_since: Instant, source: &SourceConfig, silent: bool) {
         self.rates.apply(&self.branch, self.stream);
         self.rest_or_wake();
+        if self.stream.demand().keyframe_overdue(now) {
+            self.serve(Control::KeyframeWanted);
+        }
         let (counters, status) = (self.branch.counters(), self.stream.status());
         let dropped = counters.frames_dropped();
         status.set_counters(now, counters.frames_in, dropped);
