@@ -31,6 +31,7 @@ use rov_server::output::pilots::Pilots;
 use rov_server::output::webrtc::engine::{Asked, Engine, Reach, Transmit};
 use rov_server::output::webrtc::offer::{self, Fragment};
 use rov_server::packetize::{self, MAX_PAYLOAD};
+use rov_server::pipeline::jpeg::entropy::{Entropy, ends_of_intervals, scan_has_zeros};
 use rov_server::pipeline::playable;
 use rov_server::rate_control::Pilot;
 use rov_server::telemetry::{self, Board};
@@ -38,11 +39,12 @@ use rov_server::telemetry::{self, Board};
 /// A target by its name, which is that of its folder in `fuzz/corpus` as well.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     ("annexb", annexb),
     ("config", config),
     ("discovery", discovery),
     ("fec", fec),
+    ("jpeg", jpeg),
     ("offer", offer),
     ("onvif", onvif),
     ("packetize", packetize),
@@ -113,6 +115,17 @@ pub fn offer(body: &[u8]) {
             assert_eq!(again, parsed);
         }
     }
+}
+
+/// A picture of a camera.
+pub fn jpeg(picture: &[u8]) {
+    let mut entropy = Entropy::default();
+    let whole = entropy.is_whole(picture);
+    // With the tables that it declares.
+    assert!(!whole || entropy.is_whole(picture));
+    assert!(!whole || entropy.is_whole(&[picture, &[0xff, 0, 0xd9]].concat()), "what is behind the end");
+    let _ = scan_has_zeros(picture);
+    assert!(ends_of_intervals(picture).take(1_000).all(|(x, y)| x < 1 << 16 && y < 1 << 16));
 }
 
 /// A SOAP message by HTTP, or a datagram of WS-Discovery.

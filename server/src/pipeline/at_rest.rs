@@ -5,7 +5,7 @@
 //! pictures would look live.
 
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -31,34 +31,35 @@ impl Branch {
 
     /// Gives it pictures again, those from now on. The first that comes out is a keyframe.
     pub fn wake(&self) {
+        self.wake_from(Duration::ZERO);
+    }
+
+    /// As [`Self::wake`], but no picture before this time.
+    pub(super) fn wake_from(&self, first: Duration) {
         self.force_keyframe();
-        lock(&self.valve).open();
+        lock(&self.valve).open_from(first);
     }
 }
 
 /// Lets through `pad` what the valve lets in.
-pub(super) fn rest_encoder(pad: &gst::Pad, branch: &Arc<Branch>, capture: &Arc<Capture>) {
-    let (weak, capture) = (Arc::downgrade(branch), Arc::downgrade(capture));
+pub(super) fn rest_encoder(pad: &gst::Pad, branch: &Arc<Branch>) {
+    let weak = Arc::downgrade(branch);
     pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
         let Some(branch) = weak.upgrade() else { return gst::PadProbeReturn::Ok };
-        let segment = || pad.sticky_event::<gst::event::Segment>(0);
-        let running = |pts| segment()?.segment().downcast_ref::<gst::ClockTime>()?.to_running_time(pts);
-        let now = || pad.parent_element().and_then(|element| clock::running_time(&element));
-        let time = info.buffer().and_then(|buffer| running(buffer.pts()?)).or_else(now).unwrap_or_default();
-        let (lets_in, begins) = {
-            let mut valve = lock(&branch.valve);
-            let was_opened = *valve == Valve::Opened;
-            (valve.lets_in(time.into()), was_opened)
-        };
-        if let Some(capture) = capture.upgrade().filter(|_| begins) {
-            capture.begins(&branch, time.into());
-        }
-        if lets_in {
+        if lock(&branch.valve).lets_in(time_of(pad, info)) {
             return gst::PadProbeReturn::Ok;
         }
         branch.frames_unwanted.add();
         gst::PadProbeReturn::Handled
     });
+}
+
+/// The running time of the picture that passes `pad`.
+pub(super) fn time_of(pad: &gst::Pad, info: &gst::PadProbeInfo) -> Duration {
+    let segment = || pad.sticky_event::<gst::event::Segment>(0);
+    let running = |pts| segment()?.segment().downcast_ref::<gst::ClockTime>()?.to_running_time(pts);
+    let now = || pad.parent_element().and_then(|element| clock::running_time(&element));
+    info.buffer().and_then(|buffer| running(buffer.pts()?)).or_else(now).unwrap_or_default().into()
 }
 
 /// Lets through `pad`, in front of the decoder of a live source whose pictures do not depend on each other, only what

@@ -290,7 +290,7 @@ pub(super) fn fill_tail(
         if branch.stream == 0 {
             still::watch(&queue, &capture.still);
         }
-        at_rest::rest_encoder(&queue, branch, capture);
+        at_rest::rest_encoder(&queue, branch);
         counter::count(&pad(tail, encoder::NAME, text)?, &branch.frames_to_encoder);
         live::set_in_stream(&pad_of(tail, plan::RAW_QUEUE, "src", text)?, branch);
         fit_encoder(&element, row, plan, branch);

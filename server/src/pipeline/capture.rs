@@ -377,15 +377,16 @@ impl Capture {
         false
     }
 
-    /// The next branch gets its first picture since it was to begin anew.
-    pub fn begins(&self, branch: &Branch, first: Duration) {
-        if let Some(Relay { next, handover, .. }) = &mut *self.relay(branch.stream)
-            && std::ptr::eq(&**next, branch)
-            && !next.has_failed()
-        {
+    /// The next branch is to begin anew with the picture of this time, which no branch has yet. Whether that can be.
+    pub fn begins(&self, branch: &Branch, first: Duration) -> bool {
+        let mut relay = self.relay(branch.stream);
+        let Some(Relay { next, handover, .. }) = &mut *relay else { return false };
+        let is_next = std::ptr::eq(&**next, branch) && !next.has_failed();
+        if is_next {
             handover.begin(first, Instant::now());
             next.count_drops_from_here();
         }
+        is_next
     }
 
     /// Takes an error of `at` that is of a branch which is not at work: of the next one, or of the former one. False

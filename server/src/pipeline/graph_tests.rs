@@ -666,6 +666,56 @@ fn damaged_jpeg_pictures_are_left_out_and_counted() {
     writes.join().unwrap().unwrap();
 }
 
+/// With both ends they are whole to a parser; decoders show the rest grey.
+#[test]
+fn jpeg_pictures_that_miss_something_in_their_middle_are_left_out_and_counted() {
+    let folder = Folder::new("jpeg-gap");
+    for (kind, options) in [("420", "yuvj420p"), ("422", "yuvj422p"), ("444", "yuvj444p"), ("grey", "gray")] {
+        let first = folder.clip(&format!("{kind}-%02d.jpg"), &["-pix_fmt", options, "-huffman", "default"]);
+        let location = first.to_str().unwrap();
+        let path = |number: u32| location.replace("%02d", &format!("{number:02}"));
+        let change = |number: u32, change: &dyn Fn(&mut Vec<u8>)| {
+            let mut data = std::fs::read(path(number)).unwrap();
+            change(&mut data);
+            std::fs::write(path(number), &data).unwrap();
+        };
+        change(3, &|data| drop(data.drain(data.len() / 2..data.len() - 2)));
+        change(9, &|data| drop(data.drain(data.len() / 2..data.len() / 2 + 500)));
+        change(15, &|data| {
+            let middle = data.len() / 2;
+            data[middle..middle + middle / 2].fill(0);
+        });
+        for decode in ["jpegdec", "jpegparse ! jpegdec"] {
+            let source =
+                format!("multifilesrc location={location} start-index=1 stop-index=25 caps=image/jpeg,framerate=25/1");
+            let running = start(&pipeline(&format!("{source} ! {decode}")));
+            assert_eq!(running.event(), GraphEvent::Eos, "{kind} {decode}");
+            let counters = running.graph.branches()[0].counters();
+            let damaged = running.graph.counters().frames_damaged;
+            assert_eq!((counters.frames_in, damaged), (22, 3), "{kind} {decode}: {counters:?}");
+        }
+    }
+}
+
+/// A camera all of whose pictures lack their last rows is shown, as any picture is better than none.
+#[test]
+fn jpeg_pictures_that_all_miss_something_are_shown() {
+    let folder = Folder::new("jpeg-short");
+    let first = folder.clip("%02d.jpg", &[]);
+    let location = first.to_str().unwrap();
+    for number in 1..=25 {
+        let path = location.replace("%02d", &format!("{number:02}"));
+        let mut data = std::fs::read(&path).unwrap();
+        data.drain(data.len() - 200..data.len() - 2);
+        std::fs::write(&path, &data).unwrap();
+    }
+    let source = format!("multifilesrc location={location} start-index=1 stop-index=25 caps=image/jpeg,framerate=25/1");
+    let running = start(&pipeline(&format!("{source} ! jpegdec")));
+    assert_eq!(running.event(), GraphEvent::Eos);
+    let counters = running.graph.branches()[0].counters();
+    assert_eq!((counters.frames_in, running.graph.counters().frames_damaged), (25, 0), "{counters:?}");
+}
+
 #[test]
 fn what_is_not_the_raw_codec_on_standard_input_is_refused_though_its_writer_waits() {
     let (reader, mut writer) = std::io::pipe().unwrap();

@@ -17,7 +17,7 @@ use rov_common::sync::lock;
 use rov_gst::caps::format_of;
 use rov_gst::message;
 
-use super::build;
+use super::{at_rest, build};
 use super::capture::{Branch, Capture, Failure, Format, GraphError, GraphEvent, News, Relay};
 use super::graph::{Hanging, START_LIMIT, STILL_HANGS};
 use super::handover::{Handover, Sign};
@@ -226,7 +226,7 @@ impl Joint {
     }
 
     /// Until the next branch has taken over.
-    fn hand_over(&self, next: &Branch, rate: Option<&Rate>, heard: &Receiver<News>) -> Result<(), NotReplaced> {
+    fn hand_over(&self, next: &Arc<Branch>, rate: Option<&Rate>, heard: &Receiver<News>) -> Result<(), NotReplaced> {
         alive(heard)?;
         if let Some(rate) = rate {
             let rate = Rate { bitrate: next.bitrate(), pause_until: None, ..*rate };
@@ -237,9 +237,7 @@ impl Joint {
             if let Some(News::Failed(reason)) = heard.try_iter().find(|news| matches!(news, News::Failed(_))) {
                 return Err(NotReplaced::Failed(reason));
             }
-            // It begins anew: the first picture that it gets from here on is a keyframe.
-            lock(&next.valve).shut();
-            next.wake();
+            self.begin_anew(next);
             match self.attempt(heard)? {
                 Sign::TookOver => return Ok(()),
                 Sign::Rehearsed => {}
@@ -266,6 +264,21 @@ impl Joint {
                 return Ok(Sign::GaveUp);
             }
         }
+    }
+
+    /// The next branch begins anew with a keyframe, at the next picture that comes to the tee. That is settled before any
+    /// branch has it: the former one may be through with it before the next one gets it.
+    fn begin_anew(&self, next: &Arc<Branch>) {
+        lock(&next.valve).shut();
+        let Some(pad) = self.tee.static_pad("sink") else { return };
+        let (capture, next) = (Arc::downgrade(&self.capture), Arc::downgrade(next));
+        pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+            let time = at_rest::time_of(pad, info);
+            if let Some(next) = next.upgrade().filter(|next| capture.upgrade().is_some_and(|c| c.begins(next, time))) {
+                next.wake_from(time);
+            }
+            gst::PadProbeReturn::Remove
+        });
     }
 
     /// Opens a branch beside the others, and takes it for the one `at_work` or leaves that to [`Self::hand_over`].

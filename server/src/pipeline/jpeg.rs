@@ -1,14 +1,20 @@
-//! Leaves out damaged JPEG pictures of a source, in front of whatever takes them apart: of one that is cut off a
-//! decoder shows the rest grey, and `jpegparse` ends the pipeline.
+//! Leaves out damaged JPEG pictures of a source. One that is cut off ends the pipeline in `jpegparse`, and is left out in
+//! front of whatever takes it apart. Of one that misses something in its middle, decoders show the rest grey, and those of
+//! GStreamer tell nobody (`jpegdec` ignores what libjpeg says): it is left out behind the decoder.
+
+pub mod entropy;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
+use gstreamer_video as gst_video;
+use gstreamer_video::prelude::*;
 use rov_common::sync::lock;
 use rov_gst::element::is_made_by;
 
+use self::entropy::{Entropy, ends_of_intervals, scan_has_zeros};
 use super::capture::Capture;
 
 /// A picture of a stream in pieces is no larger than that.
@@ -34,7 +40,11 @@ fn watch_element(element: &gst::Element, capture: &Arc<Capture>) {
     if is_made_by(element, "jpegparse") {
         watch_parser(&pad, capture);
     } else {
-        watch_pictures(&pad, capture);
+        let decoded = Arc::new(Mutex::new(Decoded::default()));
+        watch_pictures(&pad, &decoded, capture);
+        if let Some(pad) = element.static_pad("src") {
+            watch_decoded(&pad, &decoded, capture);
+        }
     }
 }
 
@@ -75,7 +85,8 @@ fn watch_parser(pad: &gst::Pad, capture: &Arc<Capture>) {
 }
 
 /// Whole pictures or none: as they come from cameras and from files with a container.
-fn watch_pictures(pad: &gst::Pad, capture: &Arc<Capture>) {
+fn watch_pictures(pad: &gst::Pad, decoded: &Arc<Mutex<Decoded>>, capture: &Arc<Capture>) {
+    let decoded = Arc::clone(decoded);
     // Of a stream in pieces some do not begin as a picture does.
     let (weak, has_whole, is_pieces) = (Arc::downgrade(capture), AtomicBool::new(false), AtomicBool::new(false));
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
@@ -85,10 +96,11 @@ fn watch_pictures(pad: &gst::Pad, capture: &Arc<Capture>) {
         let Some(map) = info.buffer().and_then(|buffer| buffer.map_readable().ok()) else {
             return gst::PadProbeReturn::Ok;
         };
-        let (whole, begins) = (is_whole(&map), map.starts_with(BEGINNING));
+        let (end, begins) = (end_of(&map), map.starts_with(BEGINNING));
         drop(map);
-        if whole || !begins || !has_whole.load(Ordering::Relaxed) {
-            has_whole.fetch_or(whole, Ordering::Relaxed);
+        lock(&decoded).coded = info.buffer().cloned().zip(end);
+        if end.is_some() || !begins || !has_whole.load(Ordering::Relaxed) {
+            has_whole.fetch_or(end.is_some(), Ordering::Relaxed);
             is_pieces.fetch_or(!begins, Ordering::Relaxed);
             return gst::PadProbeReturn::Ok;
         }
@@ -97,6 +109,71 @@ fn watch_pictures(pad: &gst::Pad, capture: &Arc<Capture>) {
         }
         gst::PadProbeReturn::Handled
     });
+}
+
+/// What a decoder makes of whole pictures.
+fn watch_decoded(pad: &gst::Pad, decoded: &Arc<Mutex<Decoded>>, capture: &Arc<Capture>) {
+    let (weak, decoded) = (Arc::downgrade(capture), Arc::clone(decoded));
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        let Some((picture, caps)) = info.buffer().zip(pad.current_caps()) else { return gst::PadProbeReturn::Ok };
+        let is_damaged = lock(&decoded).is_damaged(picture, &caps);
+        if !is_damaged {
+            return gst::PadProbeReturn::Ok;
+        }
+        if let Some(capture) = weak.upgrade() {
+            capture.frames_damaged.add();
+        }
+        gst::PadProbeReturn::Handled
+    });
+}
+
+/// Finds those pictures that were coded with a part of them missing.
+#[derive(Default)]
+struct Decoded {
+    /// What went into the decoder last, and its length up to its EOI.
+    coded: Option<(gst::Buffer, usize)>,
+    /// Made when it is needed.
+    entropy: Option<Entropy>,
+    /// There was one without a fault. A camera all of whose pictures have one is shown as it is.
+    has_whole: bool,
+}
+
+impl Decoded {
+    fn is_damaged(&mut self, picture: &gst::BufferRef, caps: &gst::CapsRef) -> bool {
+        // Not one that came meanwhile, where a decoder takes its time. Those without a time get one there.
+        let is_its = |(coded, _): &(gst::Buffer, usize)| coded.pts().is_none_or(|pts| picture.pts() == Some(pts));
+        let Some((coded, end)) = self.coded.take().filter(is_its) else { return false };
+        let Ok(coded) = coded.map_readable() else { return false };
+        let coded = &coded[..end];
+        // What costs nothing is looked at first.
+        let is_suspect = picture.flags().contains(gst::BufferFlags::CORRUPTED)
+            || is_grey(picture, caps, coded)
+            || scan_has_zeros(coded);
+        let is_whole = !is_suspect || self.entropy.get_or_insert_default().is_whole(coded);
+        self.has_whole |= is_whole;
+        self.has_whole && !is_whole
+    }
+}
+
+/// Whether what was decoded last is of the grey that a block has without data.
+fn is_grey(picture: &gst::BufferRef, caps: &gst::CapsRef, coded: &[u8]) -> bool {
+    const GREY: u8 = 128;
+    let Ok(info) = gst_video::VideoInfo::from_caps(caps) else { return false };
+    let is_plain = info.n_planes() == info.n_components() && info.comp_depth(0) == 8;
+    let is_here = caps.features(0).is_none_or(|features| features.contains("memory:SystemMemory"));
+    if !(is_plain && is_here) {
+        return false;
+    }
+    let Ok(frame) = gst_video::VideoFrameRef::from_buffer_ref_readable(picture, &info) else { return false };
+    ends_of_intervals(coded).any(|(x, y)| {
+        (0..info.n_components()).all(|plane| {
+            let (format, component) = (info.format_info(), plane as usize);
+            let (x, y) = (x >> format.w_sub()[component], y >> format.h_sub()[component]);
+            let row = frame.plane_stride()[component] as usize * y;
+            let pixel = frame.plane_data(plane).ok().and_then(|data| data.get(row + x).copied());
+            pixel == Some(GREY)
+        })
+    })
 }
 
 /// Cuts a stream in pieces into its pictures.
@@ -134,7 +211,7 @@ impl Pieces {
             // A picture each.
             damaged = usize::from(!self.held.is_empty());
             self.restart(0..self.held.len());
-            if is_whole(piece) {
+            if end_of(piece).is_some() {
                 return Taken { whole: Whole::AsItIs, damaged };
             }
         }
@@ -180,10 +257,13 @@ impl Pieces {
 /// The marker SOI.
 const BEGINNING: &[u8] = &[0xff, 0xd8];
 
-/// Whether a JPEG picture has its beginning and its end, and between them markers where they may be (ITU-T T.81 annex
-/// B). What the markers hold is not looked at: nothing is decoded. Cameras write anything behind the end.
-fn is_whole(data: &[u8]) -> bool {
-    data.starts_with(BEGINNING) && matches!(Scan::default().go_on(data), Found::Whole(_))
+/// The end of a JPEG picture that has its beginning and its end, and between them markers where they may be (ITU-T T.81
+/// annex B). What the markers hold is not looked at: nothing is decoded. Cameras write anything behind the end.
+fn end_of(data: &[u8]) -> Option<usize> {
+    match data.starts_with(BEGINNING).then(|| Scan::default().go_on(data)) {
+        Some(Found::Whole(end)) => Some(end),
+        _ => None,
+    }
 }
 
 /// A look through a picture that begins with SOI, of which the rest may come later.
@@ -266,12 +346,16 @@ mod tests {
     const TABLE: &[u8] = &[0xff, 0xdb, 0, 4, 1, 2];
     const SCAN: &[u8] = &[0xff, 0xda, 0, 3, 9];
 
+    fn is_whole(data: &[u8]) -> bool {
+        end_of(data).is_some()
+    }
+
     #[test]
     fn a_picture_is_whole_from_its_beginning_to_its_end() {
         let data =
             [&[0xff, 0xd8], TABLE, SCAN, &[1, 2, 0xff, 0, 3, 0xff, 0xd0, 4, 0xff, 0xd1, 5, 0xff, 0xff, 0xd9]].concat();
         assert!(is_whole(&data));
-        assert!(is_whole(&[&data[..], &[0; 9]].concat()), "padding");
+        assert_eq!(end_of(&[&data[..], &[0; 9]].concat()), Some(data.len()), "padding");
         for length in 0..data.len() {
             assert!(!is_whole(&data[..length]), "cut off after {length} bytes");
         }

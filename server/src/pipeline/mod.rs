@@ -17,7 +17,7 @@ mod feed;
 mod graph;
 mod handover;
 mod joint;
-mod jpeg;
+pub mod jpeg;
 mod live;
 mod local_time;
 pub mod mode;

@@ -12,8 +12,8 @@ pub(super) enum Valve {
     #[default]
     Open,
     Shut,
-    /// No picture has come since it was opened.
-    Opened,
+    /// No picture has come since it was opened, of this time or later.
+    Opened(Duration),
     /// This is the time of the first that went in; what comes out may still be older.
     Filling(Duration),
 }
@@ -24,17 +24,23 @@ impl Valve {
     }
 
     pub fn open(&mut self) {
+        self.open_from(Duration::ZERO);
+    }
+
+    /// Lets in the picture of this time and those behind it.
+    pub fn open_from(&mut self, first: Duration) {
         if *self == Self::Shut {
-            *self = Self::Opened;
+            *self = Self::Opened(first);
         }
     }
 
     /// Whether the picture of this time goes to the encoder.
     pub fn lets_in(&mut self, time: Duration) -> bool {
-        if *self == Self::Opened {
-            *self = Self::Filling(time);
+        match *self {
+            Self::Opened(first) if time + COARSE >= first => *self = Self::Filling(time),
+            _ => {}
         }
-        *self != Self::Shut
+        !matches!(self, Self::Shut | Self::Opened(_))
     }
 
     /// Whether the access unit of this time goes out.
@@ -69,5 +75,9 @@ mod tests {
         assert!(valve.lets_out(ms(33)), "whatever the source does with its times, it is not kept shut");
         valve.open();
         assert_eq!(valve, Valve::Open, "twice is once");
+        valve.shut();
+        valve.open_from(ms(12_000));
+        assert!(!valve.lets_in(ms(11_967)), "it was on its way");
+        assert!(valve.lets_in(ms(11_999)) && valve.lets_out(ms(12_000)), "that one, in whole milliseconds");
     }
 }

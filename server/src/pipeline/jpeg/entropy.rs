@@ -1,0 +1,445 @@
+//! Whether the scans of a JPEG picture hold all of its blocks (ITU-T T.81). Pure.
+//!
+//! Only the lengths of the Huffman codes are looked at: nothing is decoded. It takes a third of what decoding takes, and
+//! so is asked only about pictures of which a decoder has made something suspicious. Limits: a picture that is neither
+//! baseline nor extended sequential with 8 bits (progressive, arithmetic, lossless), or whose height comes behind its
+//! scan, counts as whole.
+
+/// The bits of the longest code; at most 15 that are no code follow it.
+const LONGEST: u32 = 16;
+/// The bytes of the longest block, and those that are read at once behind it.
+const BEHIND: usize = 256 + 8;
+const COEFFICIENTS: u16 = 64;
+/// Bytes of two blocks and more of those whose coefficients all have the shortest code, as there are none in pictures.
+const ZEROS: usize = 64;
+
+/// Has the tables of the pictures before: not each picture of a stream needs to have them.
+pub struct Entropy {
+    /// Those for DC and those for AC, by their numbers.
+    tables: [[Option<Table>; 4]; 2],
+    /// An interval as it was before it was stuffed.
+    bytes: Vec<u8>,
+}
+
+/// What the frame header says.
+struct Frame {
+    width: usize,
+    height: usize,
+    /// Of a sample: 8 as a rule.
+    bits: u8,
+    components: Vec<Component>,
+}
+
+struct Component {
+    id: u8,
+    /// Its blocks in an MCU.
+    across: usize,
+    down: usize,
+    has_scan: bool,
+}
+
+impl Default for Entropy {
+    /// Cameras that leave out the tables mean those of annex K.
+    fn default() -> Self {
+        let dc = [[0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0], [0, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0]];
+        let [dc_luma, dc_chroma] = dc.map(|counts| Table::new(DC, counts, &(0..12).collect::<Vec<_>>()));
+        let ac_luma = Table::new(AC, [0, 2, 1, 3, 3, 2, 4, 3, 5, 5, 4, 4, 0, 0, 1, 0x7d], &AC_LUMA);
+        let ac_chroma = Table::new(AC, [0, 2, 1, 2, 4, 4, 3, 4, 7, 5, 4, 4, 0, 1, 2, 0x77], &AC_CHROMA);
+        Self { tables: [[dc_luma, dc_chroma, None, None], [ac_luma, ac_chroma, None, None]], bytes: Vec::new() }
+    }
+}
+
+impl Entropy {
+    /// Of a picture from its SOI to its EOI.
+    pub fn is_whole(&mut self, picture: &[u8]) -> bool {
+        let (mut rest, mut frame, mut restart) = (picture.get(2..).unwrap_or_default(), None::<Frame>, 0);
+        while let Some((marker, segment, behind)) = next_segment(rest) {
+            rest = behind;
+            let is_right = match marker {
+                EOI => return frame.is_some_and(|frame| frame.components.iter().all(|component| component.has_scan)),
+                DHT => self.read_tables(segment),
+                DRI => read_restart(segment).map(|interval| restart = interval).is_some(),
+                SOS => {
+                    let behind = frame.as_mut().and_then(|frame| self.scan(frame, segment, restart, rest));
+                    behind.map(|behind| rest = behind).is_some()
+                }
+                BASELINE | EXTENDED => {
+                    frame = read_frame(segment);
+                    if frame.as_ref().is_some_and(|frame| frame.height == 0 || frame.bits != 8) {
+                        return true;
+                    }
+                    frame.is_some()
+                }
+                0xc2..=0xcf => return true,
+                _ => true,
+            };
+            if !is_right {
+                return false;
+            }
+        }
+        false
+    }
+
+    fn read_tables(&mut self, mut segment: &[u8]) -> bool {
+        while let [class_and_number, rest @ ..] = segment {
+            let (class, number) = (usize::from(class_and_number >> 4), usize::from(class_and_number & 15));
+            let Some(table) = self.tables.get_mut(class).and_then(|tables| tables.get_mut(number)) else {
+                return false;
+            };
+            let Some((counts, rest)) = rest.split_first_chunk() else { return false };
+            let count = counts.iter().map(|count| usize::from(*count)).sum();
+            let Some((values, rest)) = rest.split_at_checked(count) else { return false };
+            if table.as_ref().is_none_or(|table| table.counts != *counts || table.values != values) {
+                *table = Table::new(class, *counts, values);
+            }
+            segment = rest;
+        }
+        true
+    }
+
+    /// What is behind a scan that has all of its blocks.
+    fn scan<'a>(&mut self, frame: &mut Frame, header: &[u8], restart: usize, data: &'a [u8]) -> Option<&'a [u8]> {
+        let Self { tables: [dc, ac], bytes } = self;
+        let (count, selectors) = header.split_first()?;
+        let selectors = selectors.get(..usize::from(*count) * 2)?;
+        let most = |of: fn(&Component) -> usize| frame.components.iter().map(of).max();
+        let (most_across, most_down) = (most(|of| of.across)?, most(|of| of.down)?);
+        let mut units = frame.width.div_ceil(8 * most_across) * frame.height.div_ceil(8 * most_down);
+        let mut blocks = Vec::new();
+        for selector in selectors.chunks_exact(2) {
+            let component = frame.components.iter_mut().find(|component| component.id == selector[0])?;
+            component.has_scan = true;
+            let dc = dc.get(usize::from(selector[1] >> 4))?.as_ref()?;
+            let ac = ac.get(usize::from(selector[1] & 15))?.as_ref()?;
+            if *count > 1 {
+                blocks.extend(std::iter::repeat_n((dc, ac), component.across * component.down));
+            } else {
+                // Alone in a scan it has no block more than its picture needs.
+                units = (frame.width * component.across).div_ceil(8 * most_across)
+                    * (frame.height * component.down).div_ceil(8 * most_down);
+                blocks.push((dc, ac));
+            }
+        }
+        let mut rest = data;
+        loop {
+            rest = take_interval(rest, bytes);
+            let expected = if restart > 0 { units.min(restart) } else { units };
+            let length = coded_bytes(bytes, expected, &blocks)?;
+            // Where zeros are no end of a block, whole blocks of them are no picture.
+            if has_zeros(&bytes[..length]) && blocks.iter().any(|(_, ac)| ac.codes[0].passes != TO_END) {
+                return None;
+            }
+            units -= expected;
+            match rest {
+                _ if units == 0 => return Some(rest),
+                [0xff, 0xd0..=0xd7, behind @ ..] => rest = behind,
+                _ => return None,
+            }
+        }
+    }
+}
+
+/// Whether a picture, up to its EOI, has a long run of zeros in its first scan. Quickly told; whether it is damage is
+/// another question.
+pub fn scan_has_zeros(picture: &[u8]) -> bool {
+    header(picture, |_, _| ()).is_some_and(has_zeros)
+}
+
+/// In each interval between two restarts the pixel that is decoded last, of a baseline picture with one scan: where data
+/// was missing, it is grey. Empty where that is not known.
+pub fn ends_of_intervals(picture: &[u8]) -> impl Iterator<Item = (usize, usize)> {
+    let (mut frame, mut restart) = (None, 0);
+    header(picture, |marker, segment| match marker {
+        BASELINE | EXTENDED => frame = read_frame(segment),
+        DRI => restart = read_restart(segment).unwrap_or_default(),
+        _ => {}
+    });
+    frame.filter(|frame| frame.height > 0).into_iter().flat_map(move |Frame { width, height, components, .. }| {
+        let most = |of: fn(&Component) -> usize| components.iter().map(of).max().unwrap_or(1);
+        // A component that is alone has its blocks one after the other.
+        let (across, down) = if components.len() > 1 { (most(|of| of.across), most(|of| of.down)) } else { (1, 1) };
+        let columns = width.div_ceil(8 * across);
+        let units = columns * height.div_ceil(8 * down);
+        let interval = if restart > 0 { restart } else { units };
+        (1..=units.div_ceil(interval)).map(move |number| {
+            let last = (number * interval).min(units) - 1;
+            let (x, y) = ((last % columns + 1) * 8 * across, (last / columns + 1) * 8 * down);
+            (x.min(width) - 1, y.min(height) - 1)
+        })
+    })
+}
+
+const BASELINE: u8 = 0xc0;
+const EXTENDED: u8 = 0xc1;
+const DHT: u8 = 0xc4;
+const EOI: u8 = 0xd9;
+const SOS: u8 = 0xda;
+const DRI: u8 = 0xdd;
+
+/// The next marker, what its segment holds, and what is behind that.
+fn next_segment(mut data: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    // Fill bytes.
+    while let [0xff, 0xff, ..] = data {
+        data = &data[1..];
+    }
+    match data {
+        [0xff, EOI, behind @ ..] => Some((EOI, &[], behind)),
+        [0xff, marker, rest @ ..] => {
+            let (segment, behind) = rest.split_at_checked(u16::from_be_bytes(*rest.first_chunk()?).into())?;
+            Some((*marker, segment.get(2..)?, behind))
+        }
+        _ => None,
+    }
+}
+
+/// Gives each segment of a picture to `take`, up to the first scan; that scan and what is behind it, if there is one.
+fn header(picture: &[u8], mut take: impl FnMut(u8, &[u8])) -> Option<&[u8]> {
+    let mut rest = picture.get(2..)?;
+    loop {
+        let (marker, segment, behind) = next_segment(rest)?;
+        match marker {
+            SOS => return Some(behind),
+            EOI => return None,
+            _ => take(marker, segment),
+        }
+        rest = behind;
+    }
+}
+
+fn read_restart(segment: &[u8]) -> Option<usize> {
+    segment.first_chunk().map(|interval| u16::from_be_bytes(*interval).into())
+}
+
+fn read_frame(segment: &[u8]) -> Option<Frame> {
+    let [bits, height_high, height_low, width_high, width_low, count, components @ ..] = segment else { return None };
+    let side = |high, low| usize::from(u16::from_be_bytes([high, low]));
+    let components = components.get(..usize::from(*count) * 3)?.chunks_exact(3).map(|component| {
+        let (across, down) = (usize::from(component[1] >> 4), usize::from(component[1] & 15));
+        let is_right = (1..=4).contains(&across) && (1..=4).contains(&down);
+        is_right.then_some(Component { id: component[0], across, down, has_scan: false })
+    });
+    let components = components.collect::<Option<Vec<_>>>().filter(|components| (1..=4).contains(&components.len()))?;
+    let (width, height) = (side(*width_high, *width_low), side(*height_high, *height_low));
+    (width > 0).then_some(Frame { width, height, bits: *bits, components })
+}
+
+/// Puts what is in front of the next marker into `bytes`, without its stuffing, and returns the rest.
+fn take_interval<'a>(mut data: &'a [u8], bytes: &mut Vec<u8>) -> &'a [u8] {
+    bytes.clear();
+    loop {
+        let length = memchr::memchr(0xff, data).unwrap_or(data.len());
+        let (codes, rest) = data.split_at(length);
+        bytes.extend_from_slice(codes);
+        match rest {
+            [0xff, 0, rest @ ..] => {
+                bytes.push(0xff);
+                data = rest;
+            }
+            // Fill bytes in front of a marker.
+            [0xff, 0xff, ..] => data = &rest[1..],
+            _ => return rest,
+        }
+    }
+}
+
+/// How many of the `bytes` hold so many MCUs of these blocks; none where they do not. More means nothing to decoders, and
+/// cameras write it.
+fn coded_bytes(bytes: &mut Vec<u8>, units: usize, blocks: &[(&Table, &Table)]) -> Option<usize> {
+    let length = bytes.len();
+    bytes.resize(length + BEHIND, 0);
+    let mut at = 0;
+    for _ in 0..units {
+        for (dc, ac) in blocks {
+            at = behind_block(bytes, at, dc, ac).filter(|behind| *behind <= length * 8)?;
+        }
+    }
+    bytes.truncate(length);
+    Some(at.div_ceil(8))
+}
+
+/// Whether there are so many zeros as of a part that never came.
+fn has_zeros(bytes: &[u8]) -> bool {
+    memchr::memmem::find(bytes, &[0; ZEROS]).is_some()
+}
+
+/// The bit behind the block that begins `at` this one; none where something else is there.
+fn behind_block(bytes: &[u8], mut at: usize, dc: &Table, ac: &Table) -> Option<usize> {
+    let (mut table, mut coefficients) = (dc, 0);
+    while coefficients < COEFFICIENTS {
+        let Code { bits, passes } = table.code(bytes, at)?;
+        at += usize::from(bits);
+        coefficients += u16::from(passes);
+        table = ac;
+    }
+    // A run of zeros does not go over the end.
+    (coefficients == COEFFICIENTS || coefficients >= TO_END.into()).then_some(at)
+}
+
+/// A code with the bits behind it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Code {
+    /// None are: it is no code.
+    bits: u8,
+    /// How many coefficients it stands for; [`TO_END`] for all the others of its block.
+    passes: u8,
+}
+
+/// More than a block has.
+const TO_END: u8 = 128;
+
+const DC: usize = 0;
+const AC: usize = 1;
+
+/// A Huffman table as it was declared, and what comes of it.
+struct Table {
+    counts: [u8; 16],
+    values: Vec<u8>,
+    /// By the bits that the longest code would have.
+    codes: Box<[Code; 1 << LONGEST]>,
+}
+
+impl Table {
+    /// None where it has more codes of a length than there are.
+    fn new(class: usize, counts: [u8; 16], values: &[u8]) -> Option<Self> {
+        let mut codes = Box::new([Code::default(); 1 << LONGEST]);
+        let (mut start, mut left) = (0, values.iter());
+        for (length, count) in (1..=16).zip(counts) {
+            for value in left.by_ref().take(count.into()) {
+                let end = start + (1 << (LONGEST - u32::from(length)));
+                let (run, size) = (value >> 4, value & 15);
+                let passes = match (class, run, size) {
+                    (DC, 0, _) => Some(1),
+                    (DC, ..) => None,
+                    (_, 15, 0) => Some(16),
+                    (_, _, 0) => Some(TO_END),
+                    _ => Some(run + 1),
+                };
+                let code = passes.map_or_else(Code::default, |passes| Code { bits: length + size, passes });
+                codes.get_mut(start..end)?.fill(code);
+                start = end;
+            }
+        }
+        Some(Self { counts, values: values.to_vec(), codes })
+    }
+
+    fn code(&self, bytes: &[u8], at: usize) -> Option<Code> {
+        let ahead = u32::from_be_bytes(*bytes.get(at / 8..)?.first_chunk()?) << (at % 8);
+        Some(self.codes[(ahead >> (u32::BITS - LONGEST)) as usize]).filter(|code| code.bits > 0)
+    }
+}
+
+const AC_LUMA: [u8; 162] = [
+    0x01, 0x02, 0x03, 0x00, 0x04, 0x11, 0x05, 0x12, 0x21, 0x31, 0x41, 0x06, 0x13, 0x51, 0x61, 0x07, 0x22, 0x71,
+    0x14, 0x32, 0x81, 0x91, 0xa1, 0x08, 0x23, 0x42, 0xb1, 0xc1, 0x15, 0x52, 0xd1, 0xf0, 0x24, 0x33, 0x62, 0x72,
+    0x82, 0x09, 0x0a, 0x16, 0x17, 0x18, 0x19, 0x1a, 0x25, 0x26, 0x27, 0x28, 0x29, 0x2a, 0x34, 0x35, 0x36, 0x37,
+    0x38, 0x39, 0x3a, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4a, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58, 0x59,
+    0x5a, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a, 0x83,
+    0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x92, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99, 0x9a, 0xa2, 0xa3,
+    0xa4, 0xa5, 0xa6, 0xa7, 0xa8, 0xa9, 0xaa, 0xb2, 0xb3, 0xb4, 0xb5, 0xb6, 0xb7, 0xb8, 0xb9, 0xba, 0xc2, 0xc3,
+    0xc4, 0xc5, 0xc6, 0xc7, 0xc8, 0xc9, 0xca, 0xd2, 0xd3, 0xd4, 0xd5, 0xd6, 0xd7, 0xd8, 0xd9, 0xda, 0xe1, 0xe2,
+    0xe3, 0xe4, 0xe5, 0xe6, 0xe7, 0xe8, 0xe9, 0xea, 0xf1, 0xf2, 0xf3, 0xf4, 0xf5, 0xf6, 0xf7, 0xf8, 0xf9, 0xfa,
+];
+
+const AC_CHROMA: [u8; 162] = [
+    0x00, 0x01, 0x02, 0x03, 0x11, 0x04, 0x05, 0x21, 0x31, 0x06, 0x12, 0x41, 0x51, 0x07, 0x61, 0x71, 0x13, 0x22,
+    0x32, 0x81, 0x08, 0x14, 0x42, 0x91, 0xa1, 0xb1, 0xc1, 0x09, 0x23, 0x33, 0x52, 0xf0, 0x15, 0x62, 0x72, 0xd1,
+    0x0a, 0x16, 0x24, 0x34, 0xe1, 0x25, 0xf1, 0x17, 0x18, 0x19, 0x1a, 0x26, 0x27, 0x28, 0x29, 0x2a, 0x35, 0x36,
+    0x37, 0x38, 0x39, 0x3a, 0x43, 0x44, 0x45, 0x46, 0x47, 0x48, 0x49, 0x4a, 0x53, 0x54, 0x55, 0x56, 0x57, 0x58,
+    0x59, 0x5a, 0x63, 0x64, 0x65, 0x66, 0x67, 0x68, 0x69, 0x6a, 0x73, 0x74, 0x75, 0x76, 0x77, 0x78, 0x79, 0x7a,
+    0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88, 0x89, 0x8a, 0x92, 0x93, 0x94, 0x95, 0x96, 0x97, 0x98, 0x99, 0x9a,
+    0xa2, 0xa3, 0xa4, 0xa5, 0xa6, 0xa7, 0xa8, 0xa9, 0xaa, 0xb2, 0xb3, 0xb4, 0xb5, 0xb6, 0xb7, 0xb8, 0xb9, 0xba,
+    0xc2, 0xc3, 0xc4, 0xc5, 0xc6, 0xc7, 0xc8, 0xc9, 0xca, 0xd2, 0xd3, 0xd4, 0xd5, 0xd6, 0xd7, 0xd8, 0xd9, 0xda,
+    0xe2, 0xe3, 0xe4, 0xe5, 0xe6, 0xe7, 0xe8, 0xe9, 0xea, 0xf2, 0xf3, 0xf4, 0xf5, 0xf6, 0xf7, 0xf8, 0xf9, 0xfa,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    macro_rules! kept {
+        ($name:literal) => {
+            ($name, include_bytes!(concat!("../../../../fuzz/corpus/jpeg/", $name, ".jpg")))
+        };
+    }
+
+    /// Of 72x50 pixels.
+    const BASELINE_PICTURES: [(&str, &[u8]); 7] = [
+        kept!("420"),
+        kept!("422"),
+        kept!("444"),
+        kept!("grey"),
+        kept!("optimized"),
+        kept!("restarts"),
+        kept!("without_tables"),
+    ];
+    /// With long codes.
+    const LONG: &[u8] = kept!("long").1;
+    const PROGRESSIVE: &[u8] = kept!("progressive").1;
+
+    fn is_whole(picture: &[u8]) -> bool {
+        Entropy::default().is_whole(picture)
+    }
+
+    /// Where the codes begin, and where they end.
+    fn scan(picture: &[u8]) -> (usize, usize) {
+        let sos = picture.windows(2).position(|two| two == [0xff, SOS]).unwrap();
+        (sos + 2 + usize::from(u16::from_be_bytes([picture[sos + 2], picture[sos + 3]])), picture.len() - 2)
+    }
+
+    #[test]
+    fn a_picture_is_whole_with_all_of_its_blocks_alone() {
+        for (name, picture) in BASELINE_PICTURES {
+            assert!(is_whole(picture), "{name}");
+            let (start, end) = scan(picture);
+            for at in (start..end - 40).step_by(7) {
+                let cut = [&picture[..at], &picture[end..]].concat();
+                assert!(!is_whole(&cut), "{name}: cut off at {at}");
+                let gap = [&picture[..at], &picture[end.min(at + (end - start) / 4)..]].concat();
+                assert!(!is_whole(&gap), "{name}: without a quarter from {at} on");
+            }
+            let mut zeros = picture.to_vec();
+            zeros[(start + end) / 2..end].fill(0);
+            assert!(!is_whole(&zeros) && scan_has_zeros(&zeros) && !scan_has_zeros(picture), "{name}: zeros");
+            assert!(!is_whole(&picture[..end]), "{name}: without its end");
+        }
+    }
+
+    #[test]
+    fn what_means_nothing_to_decoders_is_no_damage() {
+        for (name, picture) in BASELINE_PICTURES {
+            let end = scan(picture).1;
+            let spare = [&picture[..end], &[0x55; 30], &[0xff, 0xff], &picture[end..], &[0; 100]].concat();
+            assert!(is_whole(&spare), "{name}");
+        }
+    }
+
+    /// As cameras make them that are set to their best.
+    #[test]
+    fn zeros_that_are_as_long_as_the_codes_in_their_place_are_damage() {
+        let (start, end) = scan(LONG);
+        for at in (start..end - 300).step_by(50) {
+            let mut zeros = LONG.to_vec();
+            zeros[at..at + 300].fill(0);
+            assert!(!is_whole(&zeros) && scan_has_zeros(&zeros), "at {at}");
+        }
+        let padded = [&LONG[..end], &[0; 300], &LONG[end..]].concat();
+        assert!(is_whole(LONG) && is_whole(&padded), "behind the last block");
+    }
+
+    #[test]
+    fn of_what_is_coded_in_another_way_nothing_is_known() {
+        let (start, end) = scan(PROGRESSIVE);
+        assert!(is_whole(PROGRESSIVE) && is_whole(&[&PROGRESSIVE[..(start + end) / 2], &PROGRESSIVE[end..]].concat()));
+        assert_eq!(ends_of_intervals(PROGRESSIVE).count(), 0);
+    }
+
+    #[test]
+    fn each_interval_ends_at_a_corner_of_its_last_block() {
+        for (name, picture) in BASELINE_PICTURES.into_iter().filter(|(name, _)| *name != "restarts") {
+            assert_eq!(ends_of_intervals(picture).collect::<Vec<_>>(), [(71, 49)], "{name}");
+        }
+        // After each three of 5 by 7 MCUs of 16x8.
+        let ends: Vec<_> = ends_of_intervals(kept!("restarts").1).collect();
+        assert_eq!((ends.len(), &ends[..3], ends[11]), (12, &[(47, 7), (15, 15), (63, 15)][..], (71, 49)));
+    }
+}
