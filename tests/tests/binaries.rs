@@ -223,6 +223,17 @@ fn a_file_with_a_camera_and_its_stream_is_checked_and_streamed() {
 }
 
 #[test]
+fn a_source_that_comes_and_goes_is_said_once_to_stream() {
+    let some = "videotestsrc is-live=true num-buffers=5 ! video/x-raw,width=320,height=240,framerate=30/1";
+    let server = Server::start(&["--source", "pipeline", "--pipeline", some]);
+    until_true("it came back twice", wait::START, || server.stats().streams[0].restarts >= 3);
+    let log = server.process.stderr();
+    for line in ["streaming ", "the source ended; restarting"] {
+        assert_eq!(log.matches(line).count(), 1, "{line:?} in {log}");
+    }
+}
+
+#[test]
 fn the_log_of_a_start_is_short_and_says_what_is_streamed_and_where() {
     let mut server =
         Server::start(&["--fps", "29.97", "--encoder", "x264enc", "--user", "pilot", "--password", "deep"]);

@@ -37,7 +37,7 @@ impl Branch {
     /// As [`Self::wake`], but no picture before this time.
     pub(super) fn wake_from(&self, first: Duration) {
         self.force_keyframe();
-        lock(&self.valve).open_from(first);
+        lock(&self.valve).open(first);
     }
 }
 

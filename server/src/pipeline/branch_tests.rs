@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, channel};
 
 use rov_common::units::{Bitrate, Fps, Resolution};
 
-use super::tests::{FRAME, Folder, WAIT, assert_even, chosen, file, pipeline, small};
+use super::tests::{FRAME, Folder, WAIT, assert_even, assert_even_rounds, chosen, file, pipeline, small};
 use super::*;
 use crate::config::CameraConfig;
 use crate::pipeline::plan::Tail;
@@ -85,8 +85,8 @@ fn each_stream_of_a_camera_has_its_own_size_and_rate() {
     for (what, camera) in [("test", small()), ("pipeline", pipeline(raw)), ("a file that loops", file(&clip))] {
         let running = run(&plan(camera));
         // More than a round of the file.
-        assert_even(&running.take(1, 20), SECOND_FRAME, what);
-        assert_even(&running.take(0, 40), FRAME, what);
+        assert_even_rounds(|| running.take(1, 20), SECOND_FRAME, what);
+        assert_even_rounds(|| running.take(0, 40), FRAME, what);
         let mut formats: Vec<_> = running
             .events
             .try_iter()

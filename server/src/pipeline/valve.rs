@@ -23,12 +23,8 @@ impl Valve {
         *self = Self::Shut;
     }
 
-    pub fn open(&mut self) {
-        self.open_from(Duration::ZERO);
-    }
-
     /// Lets in the picture of this time and those behind it.
-    pub fn open_from(&mut self, first: Duration) {
+    pub fn open(&mut self, first: Duration) {
         if *self == Self::Shut {
             *self = Self::Opened(first);
         }
@@ -61,22 +57,22 @@ mod tests {
     fn what_went_in_before_the_rest_never_comes_out_after_it() {
         let ms = Duration::from_millis;
         let mut valve = Valve::default();
-        valve.open();
+        valve.open(ms(0));
         assert!(valve.lets_in(ms(0)) && valve.lets_out(ms(0)) && valve.lets_in(ms(33)));
         valve.shut();
         assert!(!valve.lets_in(ms(66)));
         assert!(!valve.lets_out(ms(33)), "nobody is there");
-        valve.open();
+        valve.open(ms(0));
         assert!(!valve.lets_out(ms(33)), "before any new picture");
         assert!(valve.lets_in(ms(9_000)));
         assert!(!valve.lets_out(ms(33)), "pushed out of the encoder by the new picture");
         assert!(valve.lets_in(ms(9_033)));
         assert!(valve.lets_out(ms(8_999)), "the new one, in whole milliseconds");
         assert!(valve.lets_out(ms(33)), "whatever the source does with its times, it is not kept shut");
-        valve.open();
+        valve.open(ms(0));
         assert_eq!(valve, Valve::Open, "twice is once");
         valve.shut();
-        valve.open_from(ms(12_000));
+        valve.open(ms(12_000));
         assert!(!valve.lets_in(ms(11_967)), "it was on its way");
         assert!(valve.lets_in(ms(11_999)) && valve.lets_out(ms(12_000)), "that one, in whole milliseconds");
     }

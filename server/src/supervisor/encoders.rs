@@ -8,7 +8,7 @@ use super::change::Refused;
 use super::{Fatal, RESTART_MAX, RESTART_MIN, joined};
 use crate::config::{CameraConfig, EncodeConfig, EncoderChoice};
 use crate::pipeline::{self, EncoderRow, Failure, Plan};
-use crate::watchdog::{EncoderWatch, Repeats};
+use crate::watchdog::{EncoderWatch, HEALTHY_AFTER, Repeats};
 
 /// Those of a camera's streams, in the order of the configuration.
 pub(super) struct Encoders(pub(super) Vec<StreamEncoder>);
@@ -25,6 +25,8 @@ pub(super) struct StreamEncoder {
     /// Between the restarts of its branch alone.
     pub backoff: Backoff,
     pub complaints: Repeats,
+    /// What was said of its stream when pictures came.
+    pub announced: Repeats,
 }
 
 impl StreamEncoder {
@@ -37,6 +39,14 @@ impl StreamEncoder {
             is_off: false,
             backoff: Backoff::new(RESTART_MIN, RESTART_MAX),
             complaints: Repeats::default(),
+            announced: Repeats::default(),
+        }
+    }
+
+    /// Its stream has ended, which was well for so long. After a short life it says nothing new when pictures come again.
+    fn ended(&mut self, well_for: Option<Duration>) {
+        if well_for.is_some_and(|time| time > HEALTHY_AFTER) {
+            self.announced.reset();
         }
     }
 
@@ -56,6 +66,7 @@ impl StreamEncoder {
         well_for: Option<Duration>,
         hangs: bool,
     ) -> String {
+        self.ended(well_for);
         let (element, stream) = (self.row.element, &camera.streams[self.stream]);
         let mut reason = failure.to_string();
         if !reason.contains(element) {
@@ -144,6 +155,7 @@ impl Encoders {
             return reason;
         }
         for encoder in &mut self.0 {
+            encoder.ended(well_for(encoder.stream));
             encoder.watch.failed(failure, well_for(encoder.stream), hangs);
             encoder.is_off = false;
         }

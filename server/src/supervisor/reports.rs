@@ -9,7 +9,7 @@ use crate::config::{SourceConfig, SourceKind};
 use crate::pipeline::playable::{self, Problem};
 use crate::pipeline::{Branch, Found, Plan, Tap};
 use crate::stream::Stream;
-use crate::watchdog::{self, FrozenWatch};
+use crate::watchdog::{self, FrozenWatch, Repeats};
 
 /// Says which cameras `--source auto` has not taken, when that changes.
 #[derive(Default)]
@@ -138,15 +138,19 @@ impl LoadReport {
     }
 }
 
-/// One line: what, and how it is encoded.
-pub(super) fn say_streaming(stream: &Stream, branch: &Branch) {
+/// One line, once pictures come: what, and how it is encoded. Of a source that comes and goes, now and then.
+pub(super) fn say_streaming(stream: &Stream, branch: &Branch, announced: &mut Repeats) {
     let (source, (size, fps)) = (stream.stats(Instant::now()).source, stream.status().format());
     let rate = if fps > 0.0 { format!(" at {} fps", (fps * 100.0).round() / 100.0) } else { String::new() };
     let how = match branch.encoder() {
         Some(row) => format!("by {} ({}) at {}", row.element, row.title, branch.bitrate()),
         None => "passed through".to_owned(),
     };
-    tracing::info!(stream = stream.name(), "streaming {source}, {size}{rate}, {} {how}", stream.codec().title());
+    let text = format!("streaming {source}, {size}{rate}, {} {how}", stream.codec().title());
+    match announced.say(&text, Instant::now()) {
+        Some(_) => tracing::info!(stream = stream.name(), "{text}"),
+        None => tracing::debug!(stream = stream.name(), "{text}"),
+    }
 }
 
 /// What a user's pipeline shows may be at rest as well; a camera's sensor never is.

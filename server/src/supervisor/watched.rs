@@ -106,7 +106,9 @@ impl<'a> Watched<'a> {
         let target = branch.encoder().map(|_| branch.bitrate());
         let fps_known = fps.or(self.encode.fps).map(|f| f.as_f64());
         stream.status().set_format(resolution, fps_known, encoder, target);
-        say_streaming(stream, branch);
+        if let Some(encoder) = &mut self.encoder {
+            say_streaming(stream, branch, &mut encoder.announced);
+        }
         // What was no limit before is none now, however much more it is.
         if let Some((before, now)) = stream.status().ceiling().zip(branch.ceiling()) {
             stream.demand().ceiling_changed(before.bitrate, now.bitrate);
