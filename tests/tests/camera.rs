@@ -282,6 +282,7 @@ fn a_refused_password_is_tried_rarely() {
         assert!((1..=2).contains(&camera.attempts()), "{:#?}", camera.requests());
         let said = format!("{}{:?}{:?}", server.process.stderr(), server.health(), server.stats());
         assert!(!said.contains("34@") && !said.contains("12#") && !said.contains("pilot"), "{said}");
+        assert!(!said.contains("streaming "), "no picture has come: {said}");
     }
     let [_, forbidding] = &cameras;
     let url = format!("rtsp://pilot:12#34@127.0.0.1:{}/cam", forbidding.port);
