@@ -226,7 +226,10 @@ fn a_file_with_a_camera_and_its_stream_is_checked_and_streamed() {
 fn a_source_that_comes_and_goes_is_said_once_to_stream() {
     let some = "videotestsrc is-live=true num-buffers=5 ! video/x-raw,width=320,height=240,framerate=30/1";
     let server = Server::start(&["--source", "pipeline", "--pipeline", some]);
-    until_true("it came back twice", wait::START, || server.stats().streams[0].restarts >= 3);
+    until_true("it came back", wait::START, || server.stats().streams[0].restarts >= 3);
+    until_true("with pictures", wait::START, || server.process.stderr().contains("streaming "));
+    let restarts = server.stats().streams[0].restarts;
+    until_true("and again", wait::START, || server.stats().streams[0].restarts >= restarts + 2);
     let log = server.process.stderr();
     for line in ["streaming ", "the source ended; restarting"] {
         assert_eq!(log.matches(line).count(), 1, "{line:?} in {log}");
