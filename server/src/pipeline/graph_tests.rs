@@ -115,7 +115,14 @@ fn start(config: &CameraConfig) -> Running {
 pub(super) fn assert_even(units: &[AccessUnit], interval: Duration, what: &str) {
     let step = |pair: &[AccessUnit]| pair[1].pts.saturating_sub(pair[0].pts).as_secs_f64() / interval.as_secs_f64();
     let mut steps: Vec<_> = units.windows(2).map(step).collect();
-    assert!(steps.iter().all(|step| *step > 0.5 && (step - step.round()).abs() < 0.2), "{what}: intervals {steps:?}");
+    // Where a busy machine stood still for some pictures, the test source goes on with the times at which it draws.
+    let mut after_standstill = 0;
+    for step in &steps {
+        after_standstill = if *step > 3.0 { 6 } else { after_standstill };
+        let is_even = *step > 0.5 && (step - step.round()).abs() < 0.2;
+        assert!(is_even || after_standstill > 0, "{what}: intervals {steps:?}");
+        after_standstill = i32::max(after_standstill - 1, 0);
+    }
     steps.sort_by(f64::total_cmp);
     assert!(steps[(steps.len() - 1) / 2] < 1.5, "{what}: fewer frames than its rate: intervals {steps:?}");
 }
@@ -276,9 +283,9 @@ fn a_file_is_paced_as_live_and_ends_cleanly_without_loop() {
     let begin = Instant::now();
     let running = start(&config);
     let units = running.rest();
-    // All frames come; on a busy machine the encoder may miss one.
-    assert_eq!(running.graph.branches()[0].counters().frames_in, 25);
-    assert!((20..=25).contains(&units.len()), "{}", units.len());
+    // All frames come; on a busy machine the encoder may miss some.
+    let counters = running.graph.branches()[0].counters();
+    assert_eq!((counters.frames_in, units.len() as u64), (25, counters.frames_to_encoder), "{counters:?}");
     assert!(begin.elapsed() > Duration::from_millis(900), "25 frames at 25 a second took {:?}", begin.elapsed());
 }
 
@@ -374,7 +381,7 @@ fn a_fast_file_is_thinned_and_the_encoder_knows_the_rate_that_is_left() {
     let folder = Folder::new("fast");
     let path = folder.clip("a.mkv", &["-vf", "fps=50", "-c:v", "mpeg4"]);
     let running = start(&file(&path).with_encode(|encode| encode.fps = Some(Fps::whole(25))));
-    assert_even(&running.take(40), Duration::from_millis(40), "50 to 25");
+    assert_even_rounds(|| running.take(40), Duration::from_millis(40), "50 to 25");
     let Ok(GraphEvent::Format { fps, .. }) = running.events.try_recv() else { panic!("no format") };
     assert_eq!(fps, Some(Fps::whole(25)));
 }
