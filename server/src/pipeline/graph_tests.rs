@@ -129,13 +129,13 @@ pub(super) fn assert_even(units: &[AccessUnit], interval: Duration, what: &str) 
 
 /// As [`assert_even`], of a file that loops. `take` gives more than a round of it. Where a busy machine opens the file late
 /// the round begins late, as nothing may come in a burst: then more of them are taken, until one is in time.
-pub(super) fn assert_even_rounds(mut take: impl FnMut() -> Vec<AccessUnit>, interval: Duration, what: &str) {
+pub(super) fn assert_even_rounds(take: impl FnMut() -> Vec<AccessUnit>, interval: Duration, what: &str) {
     let late = |units: &[AccessUnit]| {
         let steps = units.windows(2).map(|pair| pair[1].pts.saturating_sub(pair[0].pts).as_secs_f64());
         let steps = steps.map(|step| step / interval.as_secs_f64());
         steps.filter(|step| *step > 1.0 && (step - step.round()).abs() >= 0.2).count()
     };
-    let mut rounds = std::iter::repeat_with(|| take()).take(30);
+    let mut rounds = std::iter::repeat_with(take).take(30);
     let units = rounds.find(|units| late(units) == 0).unwrap_or_else(|| panic!("{what}: each round begins late"));
     assert_even(&units, interval, what);
 }
