@@ -83,7 +83,7 @@ fn a_closed_view_asks_alike_by_every_protocol() {
     let server = &guarded.server;
     server.wait_until_running();
     let rtsp = server.rtsp.clone().expect("RTSP");
-    let paths = ["/api/stats", "/metrics", "/api/settings"];
+    let paths = ["/api/stats", "/api/clock", "/metrics", "/api/settings"];
     let (right, wrong) = logins();
     for login in &right {
         for path in paths {
