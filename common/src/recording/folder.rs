@@ -1,11 +1,8 @@
 //! A folder of recordings: which there are, what is deleted, and how files are written.
 
 use std::collections::BTreeSet;
-use std::ffi::CString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -184,7 +181,6 @@ impl Local {
     /// The folder is there, and on the disk where it was: without that, files would fill the disk of the system.
     fn check(&self) -> io::Result<()> {
         fs::create_dir_all(&self.path)?;
-        let device = |path: &Path| fs::metadata(path).map(|metadata| metadata.dev());
         let is_mounted = device(&self.path)? != device(&self.path.join(".."))?;
         if self.was_mounted.fetch_or(is_mounted, Ordering::Relaxed) && !is_mounted {
             return Err(io::Error::new(ErrorKind::NotFound, "the disk that was mounted there is gone"));
@@ -240,7 +236,9 @@ impl Output for File {
     }
 
     fn overwrite(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        self.write_all_at(bytes, at)
+        self.seek(SeekFrom::Start(at))?;
+        self.write_all(bytes)?;
+        self.seek(SeekFrom::End(0)).map(drop)
     }
 
     fn cut(&mut self, length: u64) -> io::Result<()> {
@@ -249,9 +247,24 @@ impl Output for File {
     }
 }
 
+/// Of the disk that holds it.
+#[cfg(unix)]
+fn device(path: &Path) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(path).map(|metadata| metadata.dev())
+}
+
+/// Other systems do not say.
+#[cfg(not(unix))]
+fn device(_path: &Path) -> io::Result<u64> {
+    Ok(0)
+}
+
 /// Bytes that a user may still write where `path` is.
+#[cfg(unix)]
 fn free(path: &Path) -> io::Result<u64> {
-    let path = CString::new(path.as_os_str().as_bytes())?;
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
     // SAFETY: plain numbers, all zero.
     let mut of: libc::statvfs = unsafe { std::mem::zeroed() };
     // SAFETY: a string that ends in zero, and a place for the answer; both outlast the call.
@@ -261,4 +274,10 @@ fn free(path: &Path) -> io::Result<u64> {
     // The types of the fields differ between systems.
     #[allow(clippy::unnecessary_cast)]
     Ok(of.f_bavail as u64 * of.f_frsize as u64)
+}
+
+/// What other systems have is not looked at: the write that fails is what ends a recording there.
+#[cfg(not(unix))]
+fn free(_path: &Path) -> io::Result<u64> {
+    Ok(u64::MAX)
 }
