@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 pub use self::folder::{Disk, Folder, Found, Keep, Output};
 pub use self::limits::{Bytes, LARGEST, LONGEST, Measure, Split};
-pub use self::name::Name;
+pub use self::name::{Name, rfc3339};
 use self::queue::Shared;
 pub use self::queue::{QUEUE_BYTES, QUEUE_TIME};
 use self::writer::Writer;

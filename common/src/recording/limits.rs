@@ -81,7 +81,7 @@ impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (unit, factor) = SIZES.into_iter().find(|(_, factor)| self.0 >= *factor).unwrap_or(("B", 1));
         let number = self.0 as f64 / factor as f64;
-        let digits = usize::from(number < 10.0 && factor > 1 && self.0 % factor != 0);
+        let digits = usize::from(number < 10.0 && factor > 1 && !self.0.is_multiple_of(factor));
         write!(f, "{number:.digits$} {unit}")
     }
 }
