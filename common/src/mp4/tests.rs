@@ -148,7 +148,7 @@ fn ended(muxer: Muxer, mut file: Vec<u8>) -> Vec<u8> {
 
 /// 30 fps, with a keyframe each 50 pictures.
 fn some(count: u32) -> Vec<Picture> {
-    (0..count).map(|number| picture(number, 5_000 + u64::from(number) * 100 / 3, number % 50 == 0)).collect()
+    (0..count).map(|number| picture(number, 5_000 + u64::from(number) * 100 / 3, number.is_multiple_of(50))).collect()
 }
 
 fn kinds(file: &[u8]) -> Vec<String> {

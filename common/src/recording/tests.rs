@@ -74,7 +74,10 @@ impl Disk for Memory {
     fn create(&self, name: &str) -> io::Result<Box<dyn Output>> {
         self.work(|inner| match inner.files.contains_key(name) {
             true => Err(ErrorKind::AlreadyExists.into()),
-            false => Ok(drop(inner.files.insert(name.to_owned(), Vec::new()))),
+            false => {
+                inner.files.insert(name.to_owned(), Vec::new());
+                Ok(())
+            }
         })?;
         Ok(Box::new(File(self.clone(), name.to_owned())))
     }
@@ -97,7 +100,10 @@ struct File(Memory, String);
 
 impl Output for File {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.work(|inner| Ok(inner.files.get_mut(&self.1).expect("the file").extend_from_slice(bytes)))
+        self.0.work(|inner| {
+            inner.files.get_mut(&self.1).expect("the file").extend_from_slice(bytes);
+            Ok(())
+        })
     }
 
     fn sync(&mut self) -> io::Result<()> {
@@ -112,7 +118,10 @@ impl Output for File {
     }
 
     fn cut(&mut self, length: u64) -> io::Result<()> {
-        self.0.work(|inner| Ok(inner.files.get_mut(&self.1).expect("the file").truncate(length as usize)))
+        self.0.work(|inner| {
+            inner.files.get_mut(&self.1).expect("the file").truncate(length as usize);
+            Ok(())
+        })
     }
 }
 
@@ -143,7 +152,7 @@ impl Bench {
     /// A keyframe each ten.
     fn push(&mut self, count: u32) {
         for _ in 0..count {
-            self.push_one(self.number % 10 == 0);
+            self.push_one(self.number.is_multiple_of(10));
         }
     }
 
@@ -222,7 +231,7 @@ fn a_disk_that_hangs_delays_nobody_and_makes_one_gap() {
     let mut slowest = Duration::ZERO;
     for number in 10..80 {
         let began = Instant::now();
-        bench.recorder.push(large(number, number % 10 == 0), began);
+        bench.recorder.push(large(number, number.is_multiple_of(10)), began);
         slowest = slowest.max(began.elapsed());
     }
     assert!(slowest < Duration::from_secs(1), "a push took {slowest:?}");
@@ -283,7 +292,7 @@ fn a_disk_that_fails_ends_the_file_and_recording_goes_on_when_it_works_again() {
     assert_eq!(videos.len(), 2, "{videos:?}");
     let recorded: u64 = videos.iter().map(|video| video.len() as u64).sum();
     assert_eq!(recorded + stats.missing, 70);
-    assert!(videos[1][0] % 10 == 0 && videos[1].ends_with(&[69]), "{videos:?}");
+    assert!(videos[1][0].is_multiple_of(10) && videos[1].ends_with(&[69]), "{videos:?}");
 }
 
 #[test]
