@@ -51,6 +51,8 @@ pub struct DecoderConfig {
     pub choice: DecoderChoice,
     /// The longest wait for a retransmission: how long a gap may hold up what is behind it.
     pub latency: Duration,
+    /// How long one may have been waited for before the packets came here.
+    pub waited: Duration,
     /// The RTP payload type of the video; packets of others are ignored.
     pub payload_type: u8,
     /// The pictures are scaled to fit into this size, aspect ratio kept; none: they keep their own.
@@ -150,7 +152,7 @@ impl Decoder {
     ) -> Result<Self, DecodeError> {
         let (notes, inbox) = mpsc::sync_channel(MAX_NOTES);
         let shared = Arc::new(GraphShared {
-            flow: Mutex::new(Flow::new(config.latency, Instant::now())),
+            flow: Mutex::new(Flow::new(config.latency, Instant::now()).bearing(config.waited)),
             output: Mutex::new(config.output.map(PictureForm::within).unwrap_or_default()),
             mailbox,
             notes,

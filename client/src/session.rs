@@ -67,8 +67,8 @@ pub async fn follow(
         let begun = Instant::now();
         // Building a decoder takes as long as finding a server, so the two run side by side.
         let ready = async {
-            let latency = first_transport(&config).decoder_latency(config.latency);
-            let decoder = Prepared::keep_or_start(&mut prepared, &config.decoder, codec, latency, &viewer);
+            let waits = first_transport(&config).waits(config.latency);
+            let decoder = Prepared::keep_or_start(&mut prepared, &config.decoder, codec, waits, &viewer);
             // A decoder is not thrown away for want of a server.
             tokio::try_join!(decoder, async { Ok(guide.find(&config, &viewer).await) })
         };
@@ -182,10 +182,10 @@ async fn visit(
         if !std::mem::replace(&mut is_asked, true) && transport != Transport::WebRtc {
             server.prove(&config.http).await?;
         }
-        let latency = transport.decoder_latency(config.latency);
+        let waits = transport.waits(config.latency);
         let codec = way.codec().or(server.codec);
         let expected = codec.unwrap_or(Codec::H264);
-        let decoder = Prepared::keep_or_start(prepared, &config.decoder, expected, latency, viewer).await?;
+        let decoder = Prepared::keep_or_start(prepared, &config.decoder, expected, waits, viewer).await?;
         if let Some(codec) = codec {
             // The right one is built while the way is opened.
             decoder.decoder.set_codec(codec);

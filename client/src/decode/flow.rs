@@ -135,6 +135,14 @@ impl Flow {
         }
     }
 
+    /// So long packets may have been waited for before they came here: no picture is too late for that.
+    #[must_use]
+    pub fn bearing(mut self, waited: Duration) -> Self {
+        self.usual_limit = self.usual_limit.max(waited);
+        self.late_limit = self.usual_limit;
+        self
+    }
+
     /// A new decoder takes over: it knows nothing of what went before.
     pub fn restart(&mut self, reason: impl Into<String>, now: Instant) {
         self.begin_stream(now);
@@ -588,11 +596,15 @@ mod tests {
     #[test]
     fn what_the_jitter_buffer_may_wait_for_is_shown_and_what_is_later_is_not() {
         for (latency, limit) in [(100, 300), (500, 500), (2_000, 2_000)] {
-            for (late, is_shown) in [(limit - 10, true), (limit + 10, false)] {
-                let mut live = Live::new();
-                live.flow = Flow::new(Duration::from_millis(latency), live.start);
-                assert_eq!(live.steady(0..300, 0), 300, "{latency}");
-                assert_eq!(live.comes(300, 10_000 + late, false), is_shown, "{latency}: {late}");
+            let latency = Duration::from_millis(latency);
+            // By WebRTC and RTP it is waited here, by RTSP before.
+            for (here, before) in [(latency, Duration::ZERO), (Duration::ZERO, latency)] {
+                for (late, is_shown) in [(limit - 10, true), (limit + 10, false)] {
+                    let mut live = Live::new();
+                    live.flow = Flow::new(here, live.start).bearing(before);
+                    assert_eq!(live.steady(0..300, 0), 300, "{latency:?}");
+                    assert_eq!(live.comes(300, 10_000 + late, false), is_shown, "{latency:?}: {late}");
+                }
             }
         }
     }

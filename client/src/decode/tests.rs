@@ -108,6 +108,7 @@ fn config(decoder: &str) -> DecoderConfig {
         codec: Codec::H264,
         choice: decoder.parse().unwrap(),
         latency: LATENCY,
+        waited: Duration::ZERO,
         payload_type: PAYLOAD_TYPE,
         output: None,
     }

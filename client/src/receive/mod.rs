@@ -47,6 +47,15 @@ pub enum Transport {
     Rtsp,
 }
 
+/// For packets that are missing, at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waits {
+    /// The decoder's jitter buffer.
+    pub by_decoder: Duration,
+    /// One in front of it, as RTSP has.
+    pub before: Duration,
+}
+
 impl Transport {
     /// As in the announcement and in `--transport`.
     pub fn name(self) -> &'static str {
@@ -65,11 +74,12 @@ impl Transport {
         }
     }
 
-    /// What of that wait the decoder's jitter buffer does. RTSP has one of its own, which has done all the waiting.
-    pub fn decoder_latency(self, chosen: Option<Duration>) -> Duration {
+    /// Who does that waiting.
+    pub fn waits(self, chosen: Option<Duration>) -> Waits {
+        let wait = chosen.unwrap_or(self.default_latency());
         match self {
-            Self::WebRtc | Self::Rtp => chosen.unwrap_or(self.default_latency()),
-            Self::Rtsp => Duration::ZERO,
+            Self::WebRtc | Self::Rtp => Waits { by_decoder: wait, before: Duration::ZERO },
+            Self::Rtsp => Waits { by_decoder: Duration::ZERO, before: wait },
         }
     }
 }

@@ -1,7 +1,6 @@
 //! The decoder of a session, which may be ready before there is one.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use anyhow::Context;
 use rov_common::codec::Codec;
@@ -10,7 +9,7 @@ use rov_gst::decoders::DecoderChoice;
 use tokio::sync::mpsc;
 
 use crate::decode::{DecodeEvent, Decoder, DecoderConfig};
-use crate::receive::PAYLOAD_TYPE;
+use crate::receive::{PAYLOAD_TYPE, Waits};
 use crate::target::SessionError;
 use crate::viewer::Viewer;
 
@@ -18,7 +17,7 @@ use crate::viewer::Viewer;
 pub struct Prepared {
     pub decoder: Arc<Decoder>,
     pub requests: Arc<Requests>,
-    latency: Duration,
+    waits: Waits,
 }
 
 /// What the decoder wants of the session that feeds it now.
@@ -49,25 +48,31 @@ impl Requests {
 }
 
 impl Prepared {
-    /// Takes the one in `kept` if it fits, else starts one with a jitter buffer of `latency`. `codec` is what is
+    /// Takes the one in `kept` if it fits, else starts one that waits so. `codec` is what is
     /// expected; the way in says what really comes.
     pub async fn keep_or_start(
         kept: &mut Option<Self>,
         choice: &DecoderChoice,
         codec: Codec,
-        latency: Duration,
+        waits: Waits,
         viewer: &Viewer,
     ) -> Result<Self, SessionError> {
-        if let Some(kept) = kept.take().filter(|kept| kept.latency == latency) {
+        if let Some(kept) = kept.take().filter(|kept| kept.waits == waits) {
             return Ok(kept);
         }
-        let decoder_config =
-            DecoderConfig { codec, choice: choice.clone(), latency, payload_type: PAYLOAD_TYPE, output: None };
+        let decoder_config = DecoderConfig {
+            codec,
+            choice: choice.clone(),
+            latency: waits.by_decoder,
+            waited: waits.before,
+            payload_type: PAYLOAD_TYPE,
+            output: None,
+        };
         let requests = Arc::new(Requests::default());
         let (mailbox, events) = (Arc::clone(&viewer.mailbox), Arc::clone(&requests));
         let start = move || Decoder::start(decoder_config, mailbox, move |event| events.take_event(event));
         let decoder = tokio::task::spawn_blocking(start).await.context("the decoder's thread panicked")??;
-        Ok(Self { decoder: Arc::new(decoder), requests, latency })
+        Ok(Self { decoder: Arc::new(decoder), requests, waits })
     }
 
     /// It can be given to the next session.
