@@ -85,6 +85,31 @@ pub const ROWS: &[Row] = &[
         ..STEADY
     },
     Row {
+        name: "age",
+        condition: "age beside the mark: 2 ms each way",
+        for_browsers: false,
+        measure: Measure::Steady { link: "delay=2ms", judge: |run| run.age(5.0) },
+        ..STEADY
+    },
+    Row {
+        name: "age-far",
+        condition: "age beside the mark: 20 ± 5 ms each way",
+        for_browsers: false,
+        measure: Measure::Steady { link: "delay=20ms jitter=5ms", judge: |run| run.age(5.0) },
+        ..STEADY
+    },
+    Row {
+        name: "age-asymmetric",
+        condition: "age beside the mark: 5 ms to the vehicle, 35 ms back",
+        for_browsers: false,
+        measure: Measure::Steady {
+            link: "to-rov delay=5ms; to-topside delay=35ms",
+            // Half of the asymmetry cannot be known.
+            judge: |run| run.age(20.0),
+        },
+        ..STEADY
+    },
+    Row {
         name: "reordering",
         condition: "5 % of the packets reordered within 5 ms",
         measure: Measure::Steady {

@@ -14,6 +14,8 @@ pub struct Seen {
     /// Number and time of drawing, if they could be read.
     pub mark: Option<(u32, u64)>,
     pub torn: bool,
+    /// How old rov-client says that it is, and by how much that may be wrong, in microseconds, where it knows.
+    pub age: Option<(u64, u64)>,
     /// The viewer's session; 0 where that is not known.
     pub session: u64,
 }
@@ -32,9 +34,10 @@ const MOVING_GAP: u64 = 200_000;
 impl fmt::Display for Line {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Seen(Seen { at, mark, torn, session }) => {
+            Self::Seen(Seen { at, mark, torn, age, session }) => {
                 write!(f, "picture {at} {session} {torn}")?;
-                mark.map_or(Ok(()), |(frame, drawn)| write!(f, " {frame} {drawn}"))
+                mark.map_or(Ok(()), |(frame, drawn)| write!(f, " {frame} {drawn}"))?;
+                age.map_or(Ok(()), |(age, bound)| write!(f, " age {age} {bound}"))
             }
             Self::Report(report) => write!(f, "report {}", serde_json::to_string(report).map_err(|_| fmt::Error)?),
         }
@@ -51,8 +54,12 @@ impl Line {
         let mut words = rest.split(' ');
         let (at, session) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
         let torn = words.next()?.parse().ok()?;
-        let mark = words.next().and_then(|frame| Some((frame.parse().ok()?, words.next()?.parse().ok()?)));
-        (kind == "picture").then_some(Self::Seen(Seen { at, mark, torn, session }))
+        let rest: Vec<_> = words.collect();
+        let at_age = rest.iter().position(|word| *word == "age").unwrap_or(rest.len());
+        let pair = |words: &[&str]| Some((words.first()?.parse().ok()?, words.get(1)?.parse().ok()?));
+        let mark = pair(&rest[..at_age]).map(|(frame, drawn): (u64, u64)| (frame as u32, drawn));
+        let age = rest.get(at_age + 1..).and_then(pair);
+        (kind == "picture").then_some(Self::Seen(Seen { at, mark, torn, age, session }))
     }
 }
 
@@ -89,6 +96,20 @@ impl<'a> Span<'a> {
         all.sort_by(f64::total_cmp);
         let last = all.len().checked_sub(1)?;
         Some(all[(last as f64 * share).round() as usize])
+    }
+
+    /// By how much this share of the ages that were told differs from the marks at most, and the bound that was told
+    /// with this share at most, in milliseconds.
+    pub fn age_error_ms(&self, share: f64) -> Option<(f64, f64)> {
+        let of = |seen: &Seen| {
+            let ((_, drawn), (age, bound)) = (seen.mark?, seen.age?);
+            Some(((age as f64 - seen.at.saturating_sub(drawn) as f64).abs() / 1e3, bound as f64 / 1e3))
+        };
+        let (mut errors, mut bounds): (Vec<_>, Vec<_>) = self.pictures.iter().filter_map(of).unzip();
+        errors.sort_by(f64::total_cmp);
+        bounds.sort_by(f64::total_cmp);
+        let at = (errors.len().checked_sub(1)? as f64 * share).round() as usize;
+        Some((errors[at], bounds[at]))
     }
 
     fn latencies(&self) -> impl Iterator<Item = (u64, f64)> {
@@ -158,6 +179,7 @@ mod tests {
             at: at * 1000,
             mark: Some((frame as u32, (at - age) * 1000)),
             torn: false,
+            age: Some((age * 1000 + 4_000, 500)),
             session: 1,
         };
         at.into_iter().enumerate().map(seen).collect()
@@ -169,15 +191,24 @@ mod tests {
 
     #[test]
     fn lines_are_read_as_they_are_written() {
-        let seen = Seen { at: 5, mark: Some((7, 3)), torn: true, session: 2 };
+        let seen = Seen { at: 5, mark: Some((7, 3)), torn: true, age: Some((40_000, 900)), session: 2 };
         for line in [
             Line::Seen(seen),
+            Line::Seen(Seen { age: None, ..seen }),
             Line::Seen(Seen { mark: None, torn: false, ..seen }),
+            Line::Seen(Seen { mark: None, age: None, ..seen }),
             Line::Report(Box::new(Report { packets: 9, ..Report::default() })),
         ] {
             assert_eq!(Line::parse(&line.to_string()), Some(line));
         }
         assert_eq!(Line::parse("picture 5"), None);
+    }
+
+    #[test]
+    fn ages_are_compared_with_the_marks_of_the_same_pictures() {
+        let all = pictures([(100, 10), (133, 80), (166, 10)]);
+        assert_eq!(span(&all, 90, 170).age_error_ms(0.95), Some((4.0, 0.5)));
+        assert_eq!(span(&all, 0, 50).age_error_ms(0.95), None);
     }
 
     #[test]

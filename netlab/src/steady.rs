@@ -24,7 +24,9 @@ pub struct Steady<'a> {
 
 impl<'a> Steady<'a> {
     pub fn measure(bench: &mut Bench, link: &str, conduct: &'a Conduct) -> Result<Self> {
-        bench.lab.link(link)?;
+        for direction in link.split("; ") {
+            bench.lab.link(direction)?;
+        }
         let before = bench.snapshot()?;
         bench.pass(Duration::from_secs(conduct.seconds))?;
         let after = bench.snapshot()?;
@@ -46,6 +48,16 @@ impl<'a> Steady<'a> {
         Figure::new("latency above the lossless run, 99th percentile", above, "ms")
             .at_most(limit)
             .or_loosely(Limit::AtMost(2000.0))
+    }
+
+    /// How far the ages that rov-client tells are from the marks of the same pictures, and the bound that it tells.
+    pub fn age(&self, limit: f64) -> Vec<Figure> {
+        let found = self.span().age_error_ms(0.95);
+        let error = Figure::new("age beside the mark, 95 % within", found.map(|found| found.0), "ms").at_most(limit);
+        vec![
+            error.or_loosely(Limit::AtMost(100.0)),
+            Figure::new("stated bound of the age", found.map(|found| found.1), "ms"),
+        ]
     }
 
     /// What rov-client has counted.

@@ -48,7 +48,7 @@ pub fn client(out: &Path, args: &[String]) -> Result<()> {
     let mut reported = Instant::now();
     while !session.is_finished() {
         if let Some(picture) = viewer.mailbox.wait(Duration::from_millis(20)) {
-            lines.write(&Line::Seen(seen(&picture, viewer.sessions())))?;
+            lines.write(&Line::Seen(seen(&picture, &viewer)))?;
         }
         if reported.elapsed() >= REPORT {
             reported = Instant::now();
@@ -60,11 +60,13 @@ pub fn client(out: &Path, args: &[String]) -> Result<()> {
     runtime.block_on(session).context("the session ended badly")?.context("the session ended")
 }
 
-fn seen(picture: &Picture, session: u64) -> Seen {
-    let at = now_us();
+fn seen(picture: &Picture, viewer: &Viewer) -> Seen {
+    let (at, age) = (now_us(), viewer.age(picture.captured, Instant::now()).ok());
     let size = picture.resolution;
     let mark = read_stamp(picture).map(|stamp| (stamp.frame, stamp.time_us));
-    Seen { at, mark, torn: is_torn(picture.pixels(), size.width as usize, size.height as usize), session }
+    let torn = is_torn(picture.pixels(), size.width as usize, size.height as usize);
+    let age = age.map(|age| (age.age.as_micros() as u64, age.bound.as_micros() as u64));
+    Seen { at, mark, torn, age, session: viewer.sessions() }
 }
 
 /// Chromium with the page of the server at `host`, until SIGTERM: its profile is deleted then.
@@ -83,7 +85,7 @@ pub fn browser(out: &Path, host: &str) -> Result<()> {
             let frame = mark["frame"].as_u64().and_then(|frame| u32::try_from(frame).ok());
             let mark = frame.zip(mark["drawn"].as_f64().map(ms_to_us));
             let at = picture[0].as_f64().map(ms_to_us).with_context(|| format!("no time in {picture}"))?;
-            lines.write(&Line::Seen(Seen { at, mark, torn: false, session: 0 }))?;
+            lines.write(&Line::Seen(Seen { at, mark, torn: false, age: None, session: 0 }))?;
         }
         std::thread::sleep(REPORT);
     }

@@ -89,3 +89,8 @@ fn plain_rtp_recovers_at_the_next_keyframe() {
 fn forward_error_correction_repairs_plain_rtp() {
     run(&["rtp-fec"]);
 }
+
+#[test]
+fn the_age_agrees_with_the_marks_over_any_link() {
+    run(&["age", "age-far", "age-asymmetric"]);
+}

@@ -220,11 +220,12 @@ function what(feed) {
 
 /** Each tile by itself; gives what is said of all. */
 function renderGrid(now) {
-  let live = 0
+  let live = 0, late = 0
   const trouble = []
   for (const { feed, number, title, button, state, message } of grid) {
     const seen = view(now, what(feed))
     const isLive = isMoving(seen.state)
+    if (seen.state === "late") late += 1
     if (isLive && seen.state !== "late") live += 1
     else trouble.push(`${title}: ${seen.badge}`)
     button.dataset.state = seen.state
@@ -236,7 +237,7 @@ function renderGrid(now) {
     const label = `${number} ${title}, ${seen.badge}`
     if (button.getAttribute("aria-label") !== label) button.setAttribute("aria-label", label)
   }
-  const badge = live === grid.length ? "All live" : live ? `${live} of ${grid.length} live` : "NO VIDEO"
+  const badge = live === grid.length ? "All live" : live ? `${live} of ${grid.length} live` : late ? "OLD" : "NO VIDEO"
   const waiting = trouble.every(text => text.endsWith("Connecting"))
   const state = live === grid.length ? "live" : waiting ? "waiting" : "old"
   return { state, dim: false, badge, title: badge, reason: trouble.join(", "), mark: null }

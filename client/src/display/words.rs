@@ -154,6 +154,7 @@ pub fn grid_title(vehicle: &str, tiles: &[Presentation]) -> String {
     let live = tiles.iter().filter(|tile| **tile == Presentation::Live).count();
     let state = match live {
         live if live == tiles.len() => "all live".to_owned(),
+        0 if tiles.iter().any(|tile| tile.is_moving()) => "OLD".to_owned(),
         0 => "NO VIDEO".to_owned(),
         live => format!("{live} of {} live", tiles.len()),
     };
@@ -406,6 +407,11 @@ mod tests {
         let (live, stale) = (Presentation::Live, Presentation::Stale { age: Duration::from_secs(2) });
         let titles = [[live, live], [live, stale], [Presentation::Waiting, stale]].map(|all| grid_title("Nemo", &all));
         assert_eq!(titles, ["Nemo - all live", "Nemo - 1 of 2 live", "Nemo - NO VIDEO"]);
+        let late = Presentation::Late { age: Duration::from_secs(2) };
+        assert_eq!(
+            [[late, stale], [late, live]].map(|all| grid_title("Nemo", &all)),
+            ["Nemo - OLD", "Nemo - 1 of 2 live"]
+        );
     }
 
     #[test]
