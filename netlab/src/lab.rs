@@ -44,6 +44,11 @@ impl Lab {
         Ok(())
     }
 
+    /// Several, with `; ` between them.
+    pub fn links(&self, specs: &str) -> Result<()> {
+        specs.split("; ").try_for_each(|spec| self.link(spec))
+    }
+
     pub fn change(&self, change: &Change) {
         let apply = |is_meant: bool| move |now| if is_meant { change.apply(now) } else { now };
         self.bridge.change(apply(change.is_to_topside()), apply(change.is_to_rov()));

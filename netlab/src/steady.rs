@@ -24,9 +24,7 @@ pub struct Steady<'a> {
 
 impl<'a> Steady<'a> {
     pub fn measure(bench: &mut Bench, link: &str, conduct: &'a Conduct) -> Result<Self> {
-        for direction in link.split("; ") {
-            bench.lab.link(direction)?;
-        }
+        bench.lab.links(link)?;
         let before = bench.snapshot()?;
         bench.pass(Duration::from_secs(conduct.seconds))?;
         let after = bench.snapshot()?;
