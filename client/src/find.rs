@@ -1,10 +1,11 @@
 //! Which server to connect to: the given one, or the one that is found, and found again by its id.
 
 mod guide;
+mod place;
 mod ways;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -16,6 +17,8 @@ use rov_common::sync::lock;
 use url::Url;
 
 pub use self::guide::Guide;
+use self::place::Place;
+pub use self::place::Said;
 use crate::discovery::{self, Discovery, Found};
 use crate::heard::{Heard, Next, Wish};
 use crate::receive::rtp::senders::Senders;
@@ -242,6 +245,14 @@ impl Located {
         }
     }
 
+    /// The synchronisation source of its stream by RTP, as its statistics say; none: they do not, or are another's.
+    pub fn ssrc(&self, stats: &Stats) -> Option<u32> {
+        let is_its = self.found.as_ref().is_none_or(|found| found.announcement.id == stats.id);
+        let named = || stats.streams.iter().find(|stream| stream.name == self.stream);
+        let stream = if self.stream.is_empty() { stats.streams.first() } else { named() };
+        stream.filter(|_| is_its)?.rtp_ssrc
+    }
+
     /// What can be expected of its packets.
     pub fn supply(&self, way: &Way) -> Supply {
         match way {
@@ -279,7 +290,7 @@ impl Finder {
     /// What is known of the servers, while [`Self::listen`] keeps it up to date.
     fn knowledge(&self) -> Knowledge {
         let senders = Arc::new(Mutex::new(Senders::new(None, None)));
-        Knowledge { heard: Arc::clone(&self.heard), wish: self.wish.clone(), senders }
+        Knowledge { heard: Arc::clone(&self.heard), wish: self.wish.clone(), senders, place: Arc::default() }
     }
 
     /// Listens to the servers while one is watched; never ends.
@@ -434,9 +445,31 @@ pub struct Knowledge {
     wish: Wish,
     /// Where a destination of RTP is watched, whoever sends there.
     pub senders: Arc<Mutex<Senders>>,
+    /// Where the user named an address, who answers there.
+    place: Arc<Mutex<Place>>,
 }
 
 impl Knowledge {
+    /// Where `server` is an address that the user named. Announcements say who they are of.
+    fn place(&self, server: &Located) -> Option<MutexGuard<'_, Place>> {
+        server.found.is_none().then(|| lock(&self.place))
+    }
+
+    /// A session with it proved this key. Gives the news where that is another server than before.
+    pub fn proven(&self, server: &Located, key: Option<&str>) -> Option<String> {
+        self.place(server)?.proven(&server.address, key?)
+    }
+
+    /// What came from its HTTP while a session stands in which it proved `key`, if it did.
+    pub fn told(&self, server: &Located, key: Option<&str>, stats: &Stats) -> Said {
+        self.place(server).map_or(Said::Same, |mut place| place.told(&server.address, key, stats))
+    }
+
+    /// Whether another server than the one that proved this key is watched there by now.
+    pub fn is_left(&self, server: &Located, key: Option<&str>) -> bool {
+        self.place(server).is_some_and(|place| place.is_left(key))
+    }
+
     /// Video came from the server that is watched. What there is to warn of now.
     pub fn look(&self, last_packet: Instant, now: Instant) -> Option<String> {
         let mut heard = lock(&self.heard);
@@ -554,7 +587,9 @@ fn rtp_destination(stats: &Stats, from: Ipv4Addr, place: usize) -> Option<Source
     let address = addresses.iter().find(|address| address.ip().is_multicast()).or(addresses.first())?;
     let port = Some(address.port()).filter(|port| (1..=rtp::HIGHEST_PORT).contains(port))?;
     let codec = stats.streams.get(place).map_or(Ok(Codec::H264), |stream| stream.codec.parse()).ok()?;
-    Some(Source { host: *address.ip(), port, from: Some(from), payload_type: Some(PAYLOAD_TYPE), codec, fec: false })
+    let ssrc = stats.streams.get(place).and_then(|stream| stream.rtp_ssrc);
+    let (from, payload_type) = (Some(from), Some(PAYLOAD_TYPE));
+    Some(Source { host: *address.ip(), port, from, ssrc, payload_type, codec, fec: false })
 }
 
 /// `fallback`: what is taken instead of the RTP and RTSP that are announced beside WebRTC.
@@ -571,7 +606,12 @@ fn located(
     let mut all = ways(announcement, found.address.ip(), &api);
     if let (Some(fallback), Some(Way::WebRtc(_))) = (fallback, all.first()) {
         all.truncate(1);
-        all.extend(fallback);
+        // What was learnt is of the session before: by now it may have started anew.
+        let ssrc = announcement.rtp.and_then(|rtp| rtp.ssrc);
+        all.extend(fallback.into_iter().map(|way| match way {
+            Way::Rtp(source) => Way::Rtp(Source { ssrc, ..source }),
+            way => way,
+        }));
     }
     let has: Vec<_> = all.iter().map(|way| way.transport().name()).collect();
     let has = if has.is_empty() { "nothing that this program knows".to_owned() } else { has.join(", ") };
@@ -619,6 +659,7 @@ fn ways(announcement: &Announcement, ip: IpAddr, api: &Url) -> Vec<Way> {
             host: rtp.host,
             port: rtp.port,
             from: Some(from),
+            ssrc: rtp.ssrc,
             payload_type: Some(PAYLOAD_TYPE),
             codec,
             fec: rtp.fec,
@@ -697,7 +738,7 @@ mod tests {
             signal_port: 8080,
             whep: "/whep".to_owned(),
             transports: vec!["webrtc".to_owned(), "rtp".to_owned(), "rtsp".to_owned()],
-            rtp: Some(RtpInfo { host: rtp::DEFAULT_HOST, port: 6000, fec: false }),
+            rtp: Some(RtpInfo { host: rtp::DEFAULT_HOST, port: 6000, fec: false, ssrc: None }),
             rtsp: Some(RtspInfo { port: 8554, path: "/stream1".to_owned() }),
             streams: Vec::new(),
         };

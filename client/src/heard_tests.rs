@@ -261,7 +261,12 @@ fn who_comes_to_its_address_after_it_is_followed_and_said() {
 
 /// What proves nothing, whatever key it announces.
 fn by_rtp(announcement: Announcement) -> Announcement {
-    let rtp = rov_common::discovery::RtpInfo { host: "239.9.9.9".parse().expect("a group"), port: 5004, fec: false };
+    let rtp = rov_common::discovery::RtpInfo {
+        host: "239.9.9.9".parse().expect("a group"),
+        port: 5004,
+        fec: false,
+        ssrc: None,
+    };
     Announcement { transports: vec!["rtp".to_owned()], rtp: Some(rtp), ..announcement }
 }
 
@@ -734,7 +739,9 @@ fn a_name_in_each_datagram_does_not_begin_the_countdown_anew() {
 
 #[test]
 fn after_a_proof_the_other_ways_are_those_of_the_session_at_that_address_alone() {
-    let rtp = |port| Some(rov_common::discovery::RtpInfo { host: "239.255.0.1".parse().unwrap(), port, fec: false });
+    let rtp = |port| {
+        Some(rov_common::discovery::RtpInfo { host: "239.255.0.1".parse().unwrap(), port, fec: false, ssrc: None })
+    };
     let a = Announcement { rtp: rtp(5004), ..server("a", Some("ka")) };
     let found = |address: &str| Found::new(a.clone(), address.parse().unwrap(), Instant::now());
     let mut world = World::new();

@@ -14,18 +14,18 @@ use rov_common::sync::lock;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use self::asking::Asking;
+use self::asking::{Answer, Asking};
 use self::prepared::Prepared;
 use self::rates::{Arrivals, Rates};
 use crate::decode::Decoder;
-use crate::find::{Guide, LOGIN_KEPT_BACK, Located};
-use crate::receive::rtp;
+use crate::find::{Guide, Knowledge, LOGIN_KEPT_BACK, Located, Said};
+use crate::receive::rtp::{self, senders::Senders};
 use crate::receive::{ConnectError, OnCodec, OnPackets, OpenWay, Options, Transport, Way};
 use crate::reconnect::{self, Advice, Session, Supply};
 use crate::streams::Listed;
 use crate::target::{SessionConfig, SessionError, Target};
 use crate::viewer::{Phase, Viewer};
-use crate::whep::{Http, WhepError};
+use crate::whep::{self, Http, WhepError};
 
 const TICK: Duration = Duration::from_millis(100);
 /// Between attempts to reach a server whose address is known.
@@ -268,16 +268,18 @@ async fn watch(
     let decodes = Arc::clone(decoder);
     let on_codec: OnCodec = Arc::new(move |codec| decodes.set_codec(codec));
     let supply = server.supply(way);
+    let senders = match way {
+        Way::Rtp(rtp::Source { from: None, .. }) => Some(Arc::clone(&guide.knowledge().senders)),
+        Way::Rtp(source) => Some(source.senders()),
+        Way::WebRtc(_) | Way::Rtsp(_) => None,
+    };
     let options = Options {
         stun: config.stun.clone(),
         key: server.key().map(str::to_owned),
         latency: config.latency,
         http,
         camera_certificate: config.camera_certificate.clone(),
-        senders: match way {
-            Way::Rtp(rtp::Source { from: None, .. }) => Some(Arc::clone(&guide.knowledge().senders)),
-            _ => None,
-        },
+        senders: senders.clone(),
         // At the last way one can as well wait in a session, which asks the server why nothing comes.
         first_packet: match supply {
             Supply::Destination if !config.wait => Some(config.discovery_timeout),
@@ -287,6 +289,7 @@ async fn watch(
     let given_up_before = guide.given_up();
     let link = tokio::select! {
         link = OpenWay::open(way, &options, keyframe_wanted, on_codec, on_packets) => link?,
+        () = ask_for_source(server, senders.as_deref(), &config.http) => return Ok(()),
         () = given_up(shutdown) => return Ok(()),
         () = guide.left(server, given_up_before) => return Ok(()),
     };
@@ -317,6 +320,17 @@ async fn watch(
         }
     }
     Ok(())
+}
+
+/// While the first packet of RTP is waited for, asks the server which source is its own now. Never ends.
+async fn ask_for_source(server: &Located, senders: Option<&Mutex<Senders>>, http: &Http) {
+    let (Some(senders), Some(url)) = (senders, &server.stats) else { return std::future::pending().await };
+    loop {
+        if let Ok(stats) = whep::stats(url.clone(), http).await {
+            lock(senders).expect(server.ssrc(&stats));
+        }
+        tokio::time::sleep(reconnect::PROBE_AFTER).await;
+    }
 }
 
 /// Tells the viewer when it is dropped.
@@ -354,6 +368,11 @@ async fn supervise(
     mut asking: Asking,
 ) -> String {
     let knowledge = guide.knowledge();
+    // Of two machines at the address that the user named.
+    let mut aside = None;
+    if let Some(news) = knowledge.proven(server, link.key()) {
+        viewer.set_other(news);
+    }
     let begun = Instant::now();
     let mut session = Session::begin(supply, begun);
     let mut decoded = 0;
@@ -365,25 +384,9 @@ async fn supervise(
             _ = tick.tick() => {}
             reason = link.ended() => session.ended = Some(reason),
             answer = asking.answered() => {
-                session.probed(Instant::now(), answer.probe);
+                session.probed(Instant::now(), answer.probe.clone());
                 rates.encode = answer.encode;
-                if let (OpenWay::WebRtc(_), Some(stats)) = (link, &answer.stats) {
-                    server.learn(&knowledge.heard, stats);
-                }
-                if let Some(name) = answer.name {
-                    viewer.set_name(name);
-                }
-                if let Some(stream) = answer.stream {
-                    viewer.set_stream(stream);
-                }
-                if let Some(stats) = answer.stats {
-                    match server.stats.as_ref().filter(|_| stats.overlays) {
-                        Some(url) => viewer.told.follow(url, &config.http, Instant::now()),
-                        None => viewer.told.forget(),
-                    }
-                    viewer.set_streams(stats.streams.iter().map(Listed::of).collect());
-                    viewer.set_alignment(stats.alignment.unwrap_or_default());
-                }
+                aside = learn(config, viewer, (link, knowledge, server), answer);
             }
             offer = viewer.choice.chosen() => if let Some(reason) = instead::choose(link, knowledge, offer) {
                 // The other streams come from there, too.
@@ -408,7 +411,10 @@ async fn supervise(
         if session.is_unanswered(now) && session.moved_to.is_none() {
             session.moved_to = knowledge.moved(now);
         }
-        viewer.set_warning(knowledge.look(session.last_packet, now));
+        if knowledge.is_left(server, link.key()) {
+            return "another server is watched at its address".to_owned();
+        }
+        viewer.set_warning(knowledge.look(session.last_packet, now).or_else(|| aside.clone()));
         instead::offer(viewer, config.can_ask, link, knowledge, now);
         let stats = prepared.decoder.stats();
         if stats.frames_decoded > decoded {
@@ -434,6 +440,42 @@ async fn supervise(
             Advice::Leave(reason) => return reason,
         }
     }
+}
+
+/// Takes what the server says of itself; of another one at its address, what there is to warn of.
+fn learn(
+    config: &SessionConfig,
+    viewer: &Viewer,
+    (link, knowledge, server): (&OpenWay, &Knowledge, &Located),
+    answer: Answer,
+) -> Option<String> {
+    if let Some(stats) = &answer.stats {
+        match knowledge.told(server, link.key(), stats) {
+            Said::Same => {}
+            Said::Other(news) => viewer.set_other(news),
+            Said::Aside(warning) => return Some(warning),
+        }
+        match link {
+            OpenWay::WebRtc(_) => server.learn(&knowledge.heard, stats),
+            OpenWay::Rtp(receiver) => lock(receiver.senders()).expect(server.ssrc(stats)),
+            OpenWay::Rtsp(_) => {}
+        }
+    }
+    if let Some(name) = answer.name {
+        viewer.set_name(name);
+    }
+    if let Some(stream) = answer.stream {
+        viewer.set_stream(stream);
+    }
+    if let Some(stats) = answer.stats {
+        match server.stats.as_ref().filter(|_| stats.overlays) {
+            Some(url) => viewer.told.follow(url, &config.http, Instant::now()),
+            None => viewer.told.forget(),
+        }
+        viewer.set_streams(stats.streams.iter().map(Listed::of).collect());
+        viewer.set_alignment(stats.alignment.unwrap_or_default());
+    }
+    None
 }
 
 #[cfg(test)]

@@ -325,7 +325,19 @@ impl Viewer {
     /// Another server is watched than before, or the same elsewhere.
     pub fn set_news(&self, news: String) {
         tracing::warn!("{news}");
-        self.lock().news = Some((news, None));
+        let mut state = self.lock();
+        let until = (state.phase == Phase::Live).then(|| Instant::now() + NEWS_FOR);
+        state.news = Some((news, until));
+    }
+
+    /// Another server is watched than before, at the same address: what the former one said is not true of it.
+    pub fn set_other(&self, news: String) {
+        self.set_news(news);
+        let mut state = self.lock();
+        state.server.name.clear();
+        state.streams.clear();
+        state.alignment = Alignment::default();
+        self.told.forget();
     }
 
     /// What the pilot has to know beside the picture.

@@ -253,6 +253,9 @@ pub struct SettingsEvent {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stats {
     pub id: String,
+    /// As the announcement has it: SHA-256 of the certificate of its WebRTC sessions. None: of a server of before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
     pub name: String,
     pub version: String,
     pub uptime_s: f64,
@@ -477,6 +480,9 @@ pub struct StreamStats {
     /// `ADDRESS:PORT` of each destination by RTP; none while RTP is not among the transports.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rtp: Vec<String>,
+    /// The synchronisation source of its packets by RTP (RFC 3550), which differs at each start of the server.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rtp_ssrc: Option<u32>,
     /// Who watches now: by WebRTC, RTSP and MJPEG. Receivers of plain RTP are not known.
     #[serde(default, rename = "clientCount")]
     pub client_count: u64,

@@ -30,6 +30,8 @@ const LOOK_FOR_INTERFACES_EVERY: Duration = Duration::from_secs(3);
 /// A client asks three times in its first 150 ms and then once a second; twenty of them may start at the same moment.
 const ANSWERS_PER_SECOND: u32 = 50;
 const ANSWERS_PER_SECOND_AND_PEER: u32 = 20;
+/// Other servers on this machine that are warned of.
+const MAX_RIVALS: usize = 16;
 /// After a receive error, so that one that persists does not take a whole core.
 const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
 
@@ -123,7 +125,11 @@ impl Discovery {
                             }
                         }
                         // This server's own, and those of others.
-                        Ok(Message::Announce(_)) => {}
+                        Ok(Message::Announce(other)) => {
+                            if let Some(warning) = sender.rival(peer.ip(), &other, &announcement()) {
+                                warn!("{warning}");
+                            }
+                        }
                         Err(error) => ignored.count(peer, error),
                     },
                     Err(error) => {
@@ -197,11 +203,21 @@ struct Sender {
     looked_at: Instant,
     /// Logged once each, until a datagram leaves again.
     failing: HashSet<Target>,
+    /// Ids of servers on this machine that send RTP where this one does, which is logged once each.
+    rivals: HashSet<String>,
 }
 
 impl Sender {
     fn new(config: DiscoveryConfig, port: u16) -> Self {
-        Self { config, port, targets: None, silent: Vec::new(), looked_at: Instant::now(), failing: HashSet::new() }
+        Self {
+            config,
+            port,
+            targets: None,
+            silent: Vec::new(),
+            looked_at: Instant::now(),
+            failing: HashSet::new(),
+            rivals: HashSet::new(),
+        }
     }
 
     async fn announce(&mut self, socket: &UdpSocket, announcement: &Announcement) {
@@ -242,6 +258,23 @@ impl Sender {
     fn may_answer(&self, peer: SocketAddr) -> bool {
         let restricted = !self.config.interfaces.is_empty() || !self.config.host.is_unspecified();
         peer.port() != 0 && (!restricted || is_neighbour(self.targets.as_deref().unwrap_or_default(), peer.ip()))
+    }
+
+    /// What to warn of where another server of this machine sends RTP to the same destination, once: nothing else
+    /// complains, as nobody has to bind it, and players that open it mix both.
+    fn rival(&mut self, peer: IpAddr, other: &Announcement, own: &Announcement) -> Option<String> {
+        let place = |announcement: &Announcement| announcement.rtp.map(|rtp| (rtp.host, rtp.port));
+        let is_here = peer.is_loopback() || self.targets.iter().flatten().any(|target| peer == target.address);
+        let (host, port) = place(own).filter(|own| place(other) == Some(*own))?;
+        // Anybody can announce on loopback.
+        let is_new = other.id != own.id && self.rivals.len() < MAX_RIVALS;
+        (is_here && is_new && self.rivals.insert(other.id.clone())).then(|| {
+            format!(
+                "the server {} on this machine sends RTP to {host}:{port}, too: players that open it show either; give one \
+                 of both another --rtp-port",
+                other.name
+            )
+        })
     }
 
     fn look_for_interfaces(&mut self) {

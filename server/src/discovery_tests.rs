@@ -1,6 +1,6 @@
 //! Discovery on the loopback interface: nothing leaves the machine.
 
-use rov_common::discovery::{Query, StreamInfo, VERSION};
+use rov_common::discovery::{Query, RtpInfo, StreamInfo, VERSION};
 use tokio::time::timeout;
 
 use super::*;
@@ -102,6 +102,26 @@ async fn two_servers_on_one_machine_both_answer() {
     let mut ids = [hear(&client).await.unwrap(), hear(&client).await.unwrap()];
     ids.sort();
     assert_eq!(ids, ["one", "two"]);
+}
+
+#[test]
+fn another_server_of_this_machine_that_sends_rtp_to_the_same_destination_is_warned_of_once() {
+    let mut sender = Sender::new(loopback(0), 0);
+    let to = |id: &str, port| {
+        let rtp = RtpInfo { host: Ipv4Addr::new(239, 255, 0, 1), port, fec: false, ssrc: None };
+        Announcement { rtp: Some(rtp), ..announcement(id) }
+    };
+    let (own, here, elsewhere) = (to("one", 5004), Ipv4Addr::LOCALHOST.into(), Ipv4Addr::new(192, 0, 2, 9).into());
+    for (from, other) in [(here, to("one", 5004)), (here, to("two", 5008)), (elsewhere, to("two", 5004))] {
+        assert_eq!(sender.rival(from, &other, &own), None, "{other:?}");
+    }
+    assert_eq!(sender.rival(here, &announcement("two"), &own), None, "sends no RTP");
+    let warning = sender.rival(here, &to("two", 5004), &own).expect("a warning");
+    assert!(
+        warning.starts_with("the server name of two on this machine sends RTP to 239.255.0.1:5004, too"),
+        "{warning}"
+    );
+    assert_eq!(sender.rival(here, &to("two", 5004), &own), None, "once");
 }
 
 #[tokio::test]

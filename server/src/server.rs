@@ -170,11 +170,7 @@ impl Server {
         };
         let onvif = config.onvif.then(|| Onvif::bind(&config)).transpose()?;
         let id = discovery::server_id(&config.name, config.host, config.signal_port);
-        // Whom nobody finds, nobody has to know again.
-        let identity = match &discovery {
-            None if config.tls.is_none() => Identity::make(),
-            _ => Identity::kept_in(config.state_dir.as_deref(), &identity::hardware()),
-        };
+        let identity = Identity::kept_in(config.state_dir.as_deref(), &identity::hardware());
         let identity = identity.context("cannot make a key for this server")?;
         let tls = config.tls.as_ref().map(|tls| Tls::new(tls.files.as_ref(), &identity)).transpose()?;
         Ok(Self {
@@ -354,6 +350,7 @@ impl Server {
         }
         let api = Arc::new(Api {
             id: id.clone(),
+            key: identity.key().to_owned(),
             name: config.name.clone(),
             started: Instant::now(),
             streams: streams.clone(),

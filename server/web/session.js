@@ -63,6 +63,8 @@ export class Session {
    * session's URL.
    */
   id = null
+  /** SHA-256 of the certificate that the server proves to have, as `key` in its statistics; null before its answer. */
+  key = null
   /** Why it is over, once it is. */
   ended = null
   /** Where the server takes and sends the video, `ADDRESS:PORT` each, once it is known. */
@@ -113,6 +115,7 @@ export class Session {
     this.#url = new URL(reply.headers.get("Location"), reply.url).href
     this.id = this.#url.split("/").pop().split("-")[0]
     const answer = await reply.text()
+    this.key = answer.match(/^a=fingerprint:sha-256 (\S+)/im)?.[1].replaceAll(":", "").toLowerCase() ?? null
     // RFC 8839 section 5.1: foundation, component, transport, priority, address, port.
     const candidates = answer.matchAll(/^a=candidate:\S+ \S+ udp \S+ (\S+) (\d+)/gim)
     this.paths = [...candidates].map(([, ip, port]) => `${ip}:${port}`)

@@ -4,6 +4,7 @@ import { STALE_MS, duration, isMoving, snapshotName, tabTitle, view } from "./ad
 import { figures } from "./figures.js"
 import { logIn, onLost, takeToken, whoIs } from "./login.js"
 import { MAX_TILES, lineup, told, tiles } from "./lineup.js"
+import { Place } from "./place.js"
 import { serverStats } from "./session.js"
 import { Form } from "./settings.js"
 import { Watched, clock, copyPicture } from "./watched.js"
@@ -41,7 +42,10 @@ function watched(name, video, last) {
       if (feed === main && (document.body.dataset.state !== "live" || document.body.classList.contains("dim"))) render(now)
     },
     stats: learn,
-    opened: refreshServer,
+    opened: key => {
+      announce(place.proven(key))
+      refreshServer()
+    },
     blocked: () => { $("play").hidden = false },
   })
   for (const element of [video, last]) element.addEventListener("dblclick", () => { if (feed === main) toggleFullscreen() })
@@ -284,8 +288,22 @@ function element(name, text = "") {
 
 const shownStream = () => main.name ?? page.server?.streams[0]?.name
 
+const place = new Place()
+
+/** Another server answers: said at once, and until the pilot has clicked it. */
+function announce(news) {
+  if (!news) return
+  toast(news)
+  setText("news", news)
+  $("news").hidden = false
+}
+
 /** The server's statistics: its name and its streams. */
 function learn(stats) {
+  const { other, aside } = place.told(feeds()[0].session?.key, stats)
+  announce(other ?? aside)
+  // Not of the server whose video is shown.
+  if (aside) return
   page.server = stats
   // A connection of its own, of which a browser has few, and the server places: only while there is something to write.
   follow(page.mayWatch && stats.overlays && !document.hidden)
@@ -319,6 +337,7 @@ function tick() {
   if (document.hidden || now - page.lastTick > STALE_MS) awakeAt(now)
   page.lastTick = now
   tendOpening(now)
+  for (const feed of feeds()) if (place.isLeft(feed.session?.key)) feed.leave("Another server answers here")
   for (const feed of feeds()) feed.tick(now)
   const isOpen = !$("info").hidden, isConnected = feeds().some(({ connected }) => connected)
   if (now - refreshed > (isOpen ? STATS_MS : DELAY_MS) && (isOpen || isConnected)) refreshServer()
@@ -480,6 +499,7 @@ addEventListener("keydown", event => {
 })
 for (const event of ["pointermove", "pointerdown", "focusin"]) addEventListener(event, awake)
 addEventListener("resize", arrange)
+$("news").addEventListener("click", () => { $("news").hidden = true })
 $("show-info").addEventListener("click", toggleInfo)
 $("show-settings").addEventListener("click", toggleSettings)
 $("snapshot").addEventListener("click", snapshot)

@@ -96,7 +96,7 @@ export class Watched {
 
   /**
    * `name` of the stream, null: the server's first. `video` and `last`, a canvas for what is no video, show it. `on`:
-   * `presented(now)` a picture, `stats(stats)` of the server, `opened()` or refused, `blocked()`: a touch is needed.
+   * `presented(now)` a picture, `stats(stats)` of the server, `opened(key)` with a server of this key, or refused, `blocked()`: a touch is needed.
    */
   constructor(name, video, last, on) {
     Object.assign(this, { name, video, last, on })
@@ -127,7 +127,7 @@ export class Watched {
       probed: null,
     }
     mine.open(this.#ofStream("whep"), track => this.#show(mine, track), this.#failures > 1).then(() => {
-      if (mine === this.session) this.on.opened?.()
+      if (mine === this.session) this.on.opened?.(mine.key)
     }).catch(error => {
       if (mine !== this.session) return
       this.#leave(failure(error), error instanceof Refused)
@@ -337,6 +337,11 @@ export class Watched {
   /** Why there is no picture, or no better one. */
   get why() {
     return this.blocked ? [this.blocked, this.previewTrouble].filter(Boolean).join("; ") : this.reason
+  }
+
+  /** Its session is with a server that is not watched any more. */
+  leave(reason) {
+    if (this.session) this.#leave(reason)
   }
 
   /** Ends the session, so that the server's encoder may rest; `resume` begins another. */

@@ -1,7 +1,7 @@
-// Cases for server/web/advice.js, mjpeg.js, lineup.js, written.js and age.js; gives what does not hold.
+// Cases for server/web/advice.js, mjpeg.js, lineup.js, written.js, age.js and place.js; gives what does not hold.
 async function check(
   { advise, view, tabTitle, retryDelay, snapshotName, duration }, { Parts, watch }, { lineup, tiles, told },
-  { zeroWith, earliest }, { ClockSync, LateAlarm, capturedAt },
+  { zeroWith, earliest }, { ClockSync, LateAlarm, capturedAt }, { Place },
 ) {
   const wrong = []
   const expect = (what, is, wanted) => { if (is !== wanted) wrong.push(`${what}: ${is}, not ${wanted}`) }
@@ -158,6 +158,30 @@ async function check(
   const late = zeroWith(zeroWith(null, 7, 1000, 6000), 7, 2200, 40_000)
   expect("a connection that begins with what waited", earliest(late), 1000)
   expect("another run of the server begins anew", earliest(zeroWith(late, 8, 39_000, 41_000)), 39_000)
+
+  const stats = (id, key, name) => ({ id, name, ...key && { key } })
+  const nemo = () => {
+    const place = new Place()
+    expect("the first server", place.proven("a"), null)
+    for (const time of ["first", "again"]) expect(`is no other: ${time}`, place.told("a", stats("1", "a", "Nemo")).other, undefined)
+    return place
+  }
+  let place = nemo()
+  expect("the same server", place.proven("a"), null)
+  expect("another key", place.proven("b"), "Another server answers here, not Nemo as before: its key differs")
+  expect("said once", place.proven("b"), null)
+  expect("said once, also by its statistics", place.told("b", stats("2", "b", "Dory")).other, undefined)
+  expect("sessions with the former end", [place.isLeft("a"), place.isLeft("b"), place.isLeft(null)].join(), "true,false,false")
+  place.told("a", stats("1", "a", "Nemo"))
+  expect("whatever that one says", place.isLeft("a"), true)
+  expect("without a proof", nemo().told(null, stats("2", "b", "Dory")).other, "Dory answers here, not Nemo as before")
+  expect("a copy", nemo().told(null, stats("1", "b", "Nemo")).other, "Another server answers here, not Nemo as before, of the same name")
+  place = nemo()
+  expect("two at once", place.told("a", stats("2", "b", "Dory")).aside, "Two servers have this address: Dory answers here, too")
+  expect("of which the other is not learnt", place.told("a", stats("1", "a", "Nemo")).other, undefined)
+  place = new Place()
+  place.told("a", stats("1", "", "Old"))
+  expect("a key for each session", place.proven("b"), null)
 
   // A server that says nothing, with all its time over at once.
   const { fetch, setTimeout } = globalThis

@@ -39,6 +39,9 @@ impl Serving {
         let all = ["rov-server", "--host", "127.0.0.1", "--signal-port", "0", "--rtsp-port", "0", "--no-discovery"];
         let options = config_file::read(all.iter().chain(args).map(OsString::from)).expect("valid options");
         let mut config = Config::new(&options).expect("a valid configuration");
+        if !args.contains(&"--state-dir") {
+            config.state_dir = None;
+        }
         change(&mut config);
         let server = runtime.block_on(Server::bind_by(config, clock)).expect("free ports");
         let address = server.http_addr().expect("the address of HTTP");

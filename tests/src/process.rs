@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tempfile::TempDir;
+
 use crate::wait;
 
 /// Lines of a child's log that a failing test prints.
@@ -22,6 +24,8 @@ pub struct Process {
     out: Arc<Mutex<Vec<String>>>,
     err: Arc<Mutex<Vec<String>>>,
     readers: Vec<JoinHandle<()>>,
+    /// Where it keeps what outlasts it, unless it is told otherwise.
+    _state: TempDir,
 }
 
 impl Process {
@@ -36,6 +40,8 @@ impl Process {
     pub fn spawn_with_input(name: &str, command: &mut Command) -> Self {
         // A group of its own, so that what the child starts can be ended with it, and so that Ctrl+C in the terminal
         // reaches it only through the test.
+        let state = TempDir::new().expect("a temporary folder");
+        command.env("XDG_STATE_HOME", state.path());
         command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
         // SAFETY: prctl is async-signal-safe and touches no memory of the parent.
         unsafe {
@@ -51,7 +57,7 @@ impl Process {
             collect(child.stdout.take().expect("stdout is piped"), Arc::clone(&out)),
             collect(child.stderr.take().expect("stderr is piped"), Arc::clone(&err)),
         ];
-        Self { name: name.to_owned(), child, ended: None, out, err, readers }
+        Self { name: name.to_owned(), child, ended: None, out, err, readers, _state: state }
     }
 
     pub fn pid(&self) -> u32 {

@@ -21,6 +21,7 @@ fn an_encoder_that_hangs_at_work_is_replaced_by_the_next_and_holds_up_no_other_s
                 --width 320 --height 240 --stream2 160x120@15";
     let options = config_file::read(args.split_whitespace().map(OsString::from)).expect("valid options");
     let mut config = Config::new(&options).expect("a valid configuration");
+    config.state_dir = None;
     config.cameras[0].streams[1].always_encode = true;
     let runtime = Runtime::new().expect("a runtime");
     let server = runtime.block_on(Server::bind(config)).expect("free ports");

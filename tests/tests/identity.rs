@@ -137,7 +137,7 @@ fn whoever_proves_no_key_at_a_servers_address_is_not_shown_and_the_server_is_whe
     let watcher = vehicle.watch(&runtime, &["--auto"]);
     watcher.wait_for_shots(10);
     robot.process.kill();
-    let rtp = RtpInfo { host: Ipv4Addr::new(239, 255, 77, 9), port: free_rtp_port(), fec: false };
+    let rtp = RtpInfo { host: Ipv4Addr::new(239, 255, 77, 9), port: free_rtp_port(), fec: false, ssrc: None };
     let forged = Announcement {
         id: "forged".to_owned(),
         key: None,
@@ -202,7 +202,7 @@ fn after_a_proof_rtp_of_a_forged_announcement_is_not_shown_where_webrtc_fails() 
     watcher.wait_for_shots(10);
     // All that it says is public.
     let port = free_port_pair();
-    let rtp = RtpInfo { host: Ipv4Addr::LOCALHOST, port, fec: false };
+    let rtp = RtpInfo { host: Ipv4Addr::LOCALHOST, port, fec: false, ssrc: None };
     let other = Server::start(&["--width", "480", "--height", "270"]);
     let _sent = RtpSender::start(&runtime, &other, SocketAddr::from(([127, 0, 0, 1], port)), 1);
     drop(announced);
@@ -256,6 +256,35 @@ fn another_machine_with_the_servers_id_is_said_beside_the_picture_while_it_is_he
     drop(twin);
     until_true("it is silent", wait::SOON, || watcher.notices().is_empty());
     assert_eq!((watcher.report().sessions, watcher.report().server), (1, robot.address.to_string()));
+    watcher.stop(&runtime);
+}
+
+/// As of two vehicles with copies of one image and one factory address: names and ids are the same, too.
+#[test]
+fn at_a_named_address_another_server_is_followed_and_said_but_not_one_that_was_started_again() {
+    let (runtime, vehicle) = (Runtime::new().expect("a runtime"), Vehicle::new());
+    let start = |state: &TempDir| {
+        let (port, state) = (vehicle.signal_port.to_string(), state.path().to_str().expect("a path"));
+        Server::start(&["--name", "Nemo", "--signal-port", &port, "--state-dir", state])
+    };
+    let mut first = start(&vehicle.state);
+    let watcher = Watcher::start(&runtime, &["--url", &first.url("/whep")]);
+    let sees = |session: u64| {
+        until_true("pictures of a new session, and whose", wait::START, || {
+            watcher.shots().last().is_some_and(|shot| shot.session == session) && watcher.report().server_name == "Nemo"
+        });
+    };
+    sees(1);
+    first.process.kill();
+    let mut again = start(&vehicle.state);
+    sees(2);
+    assert_eq!(watcher.notices(), [""; 0], "the same one");
+    again.process.kill();
+    let copied = TempDir::new().expect("a temporary folder");
+    let other = start(&copied);
+    sees(3);
+    let news = format!("another server answers at {}, not Nemo as before: its key differs", other.address);
+    assert_eq!(watcher.notices(), [news]);
     watcher.stop(&runtime);
 }
 

@@ -286,6 +286,33 @@ fn counters_that_the_browser_never_tells_hold_up_nothing() {
 }
 
 #[test]
+fn another_server_at_the_address_of_the_page_is_said_until_that_was_read() {
+    let states = [(); 2].map(|()| TempDir::new().expect("a temporary folder"));
+    let start = |port: u16, state: &TempDir| {
+        let (port, state) = (port.to_string(), state.path().to_str().expect("a path"));
+        Server::start(&["--name", "Nemo", "--signal-port", &port, "--state-dir", state])
+    };
+    let mut server = start(0, &states[0]);
+    let port = server.address.port();
+    server.wait_until_running();
+    let mut chromium = DevTools::start();
+    let page = chromium.open(&server.url("/"));
+    chromium.wait_for(&page, &format!("{LIVE} && document.getElementById('name').textContent === 'Nemo'"), wait::START);
+    // The same one again, and then another one of the same name.
+    for (state, is_said) in [(0, false), (1, true)] {
+        server.process.kill();
+        chromium.wait_for(&page, &format!("!({LIVE})"), wait::START);
+        server = start(port, &states[state]);
+        chromium.wait_for(&page, LIVE, wait::START);
+        let news = chromium.evaluate(&page, "!news.hidden && news.textContent");
+        let said = json!("Another server answers here, not Nemo as before: its key differs");
+        assert_eq!(news, if is_said { said } else { json!(false) });
+    }
+    chromium.evaluate(&page, "news.click(); 0");
+    chromium.wait_for(&page, "news.hidden", wait::SOON);
+}
+
+#[test]
 fn a_source_that_stalls_shows_as_old_with_the_reason_and_comes_back() {
     let launch = "( videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=240,framerate=25/1 ! x264enc \
                   tune=zerolatency speed-preset=ultrafast key-int-max=25 bitrate=500 ! video/x-h264,profile=baseline ! \
@@ -536,7 +563,7 @@ fn the_decisions_of_the_page_hold() {
     let failures = chromium.evaluate(
         &page,
         &format!(
-            "Promise.all(['advice', 'mjpeg', 'lineup', 'written', 'age'].map(name => import(`/${{name}}.js`))) \
+            "Promise.all(['advice', 'mjpeg', 'lineup', 'written', 'age', 'place'].map(name => import(`/${{name}}.js`))) \
              .then(modules => {{ {}; \
              return check(...modules) }})",
             include_str!("../src/advice_cases.js")
@@ -556,6 +583,7 @@ fn the_parts_of_the_page_are_served_as_what_they_are() {
         ("/mjpeg.js", "text/javascript"),
         ("/watched.js", "text/javascript"),
         ("/lineup.js", "text/javascript"),
+        ("/place.js", "text/javascript"),
         ("/viewer.css", "text/css"),
         ("/favicon.svg", "image/svg+xml"),
     ] {

@@ -310,7 +310,7 @@ fn announcement(rtp: Option<RtpInfo>) -> Announcement {
 fn where_webrtc_fails_the_announced_rtp_is_shown_and_the_reason_said() {
     let scene = Scene::new();
     let discovery_port = free_udp_port();
-    let rtp = RtpInfo { host: Ipv4Addr::LOCALHOST, port: scene.port, fec: false };
+    let rtp = RtpInfo { host: Ipv4Addr::LOCALHOST, port: scene.port, fec: false, ssrc: None };
     let _announcer = Announcer::start(discovery_port, announcement(Some(rtp)));
     let sender = scene.send(1);
     let mut client = Client::start(&["--discovery-port", &discovery_port.to_string()]);
@@ -336,7 +336,7 @@ fn where_no_media_path_is_found_rtp_is_shown_and_the_next_session_is_webrtc_agai
     network.set_loss(1.0);
     let proxy = Proxy::start(&scene.runtime, scene.server.address, "", Some(Arc::clone(&network)));
     let signal_port = Url::parse(&proxy.url("/")).expect("a URL").port().expect("its port");
-    let rtp = RtpInfo { host: Ipv4Addr::LOCALHOST, port: scene.port, fec: false };
+    let rtp = RtpInfo { host: Ipv4Addr::LOCALHOST, port: scene.port, fec: false, ssrc: None };
     let _announcer = Announcer::start(discovery_port, Announcement { signal_port, ..announcement(Some(rtp)) });
     let sender = scene.send(1);
     let args = ["--interface", "lo", "--discovery-port", &discovery_port.to_string()];

@@ -331,6 +331,14 @@ impl OpenWay {
         }
     }
 
+    /// What the server has proven to have, where it did.
+    pub fn key(&self) -> Option<&str> {
+        match self {
+            Self::WebRtc(connection) => connection.key(),
+            Self::Rtp(_) | Self::Rtsp(_) => None,
+        }
+    }
+
     /// The round trip, where it is measured.
     pub async fn rtt(&self) -> Option<Duration> {
         match self {

@@ -54,6 +54,9 @@ pub struct Source {
     pub port: u16,
     /// Only packets of this machine are taken; none: those of the first that is heard.
     pub from: Option<Ipv4Addr>,
+    /// The synchronisation source, as the server said it last: another server of that machine may send to the same
+    /// destination. None: not known.
+    pub ssrc: Option<u32>,
     /// The payload type of the video; none: any dynamic one.
     pub payload_type: Option<u8>,
     pub codec: Codec,
@@ -65,6 +68,13 @@ impl Source {
     /// Address and port, for people.
     pub fn destination(&self) -> String {
         format!("{}:{}", self.host, self.port)
+    }
+
+    /// Whom of those that send there to take.
+    pub fn senders(&self) -> Arc<Mutex<Senders>> {
+        let mut senders = Senders::new(self.from.map(IpAddr::V4), self.payload_type);
+        senders.expect(self.ssrc);
+        Arc::new(Mutex::new(senders))
     }
 }
 
@@ -115,8 +125,7 @@ impl Receiver {
         let repair = bound(source.port + 2).inspect_err(without_repair).ok();
         let sockets = Sockets::new(media, control, repair)
             .map_err(|error| ConnectError::Rtp(cannot_bind(source.port, &error)))?;
-        let from = source.from.map(IpAddr::V4);
-        let senders = senders.unwrap_or_else(|| Arc::new(Mutex::new(Senders::new(from, source.payload_type))));
+        let senders = senders.unwrap_or_else(|| source.senders());
         let state = Mutex::new(State { joined: Vec::new(), trouble: None });
         let shared = Arc::new(Shared { source: *source, senders, state });
         let (heard, mut hears) = watch::channel(false);
@@ -149,7 +158,9 @@ impl Receiver {
         let stranger = senders.stranger_now(now);
         LinkState {
             transport: format!("{} {}", Transport::Rtp, source.destination()),
-            note: stranger.map(|peer| format!("{} sends there too, ignored", peer.ip())).unwrap_or_default(),
+            note: stranger
+                .map(|peer| format!("{} sends there too, ignored", other(&senders, peer.ip())))
+                .unwrap_or_default(),
             silence: silence(source, &senders, &lock(&self.shared.state), now),
             goodbye: senders.said_goodbye(),
         }
@@ -173,6 +184,11 @@ impl Drop for Receiver {
     }
 }
 
+/// A sender that is not watched, for people.
+fn other(senders: &Senders, ip: IpAddr) -> String {
+    if senders.is_of_machine(ip) { format!("another program on {ip}") } else { ip.to_string() }
+}
+
 /// What to say when no packets come, and what may be the matter.
 fn silence(source: &Source, senders: &Senders, state: &State, now: Instant) -> String {
     let place = match (source.host.is_multicast(), state.joined.as_slice()) {
@@ -187,8 +203,10 @@ fn silence(source: &Source, senders: &Senders, state: &State, now: Instant) -> S
         return format!("the sender {place} said goodbye; waiting for the next");
     }
     let hint = if let Some(peer) = senders.stranger_now(now) {
-        let wanted = source.from.map(|from| format!(", not from {from}")).unwrap_or_default();
-        format!(", only some from {}{wanted}", peer.ip())
+        let ip = peer.ip();
+        let wanted =
+            source.from.filter(|from| *from != ip).map(|from| format!(", not from {from}")).unwrap_or_default();
+        format!(", only some from {}{wanted}", other(senders, ip))
     } else if let Some(payload_type) = senders.other_now(now) {
         format!(", only some of payload type {payload_type}, which is not the video's")
     } else if senders.reports(now) {
@@ -478,6 +496,7 @@ mod tests {
             host: Ipv4Addr::LOCALHOST,
             port: to_media.1,
             from: None,
+            ssrc: None,
             payload_type: None,
             codec: Codec::H264,
             fec: true,

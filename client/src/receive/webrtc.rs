@@ -53,6 +53,7 @@ pub struct Terms<'a> {
 /// A WebRTC session with a server. End it by [`Connection::close`]; dropped, it ends too, but nobody waits for it.
 pub struct Connection {
     answer: Answer,
+    key: Option<String>,
     http: Http,
     requests: SyncSender<Request>,
     waker: Arc<mio::Waker>,
@@ -84,7 +85,8 @@ impl Connection {
         };
         let (mut engine, offer) = Engine::new(Instant::now(), local, reflexive, latency)?;
         let mut answer = whep::offer(url, offer, &http).await?;
-        if key.is_some_and(|key| !is_certified(&answer.sdp, key)) {
+        let certified = certified(&answer.sdp);
+        if key.is_some() && certified.as_deref() != key {
             hang_up(&answer, &http).await;
             return Err(ConnectError::NotProven { host });
         }
@@ -101,7 +103,7 @@ impl Connection {
                 return Err(error);
             }
         };
-        let connection = Self { answer, http, requests, waker, link: link.clone(), keyframes };
+        let connection = Self { answer, key: certified, http, requests, waker, link: link.clone(), keyframes };
         let connected = tokio::time::timeout(CONNECT_TIMEOUT, link.wait_for(|state| *state != State::Connecting)).await;
         if !connected.is_ok_and(|state| state.is_ok_and(|state| *state == State::Connected)) {
             connection.close().await;
@@ -128,6 +130,11 @@ impl Connection {
     /// The server's name for this viewer, when it gave one.
     pub fn viewer_id(&self) -> Option<&str> {
         self.answer.viewer_id()
+    }
+
+    /// That of the server's certificate, which DTLS has proven.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
     }
 
     /// The round trip to the server, measured by ICE.
@@ -192,14 +199,15 @@ async fn hang_up(answer: &Answer, http: &Http) {
     }
 }
 
-/// Whether the answer names the certificate with this key and no other: DTLS then proves that the server has it.
-fn is_certified(sdp: &str, key: &str) -> bool {
-    let mut fingerprints = sdp.lines().filter_map(|line| line.strip_prefix("a=fingerprint:")).peekable();
-    let is_key = |fingerprint: &str| match fingerprint.split_once(' ') {
-        Some((hash, value)) => hash.eq_ignore_ascii_case("sha-256") && key_of(value.trim()).as_deref() == Some(key),
-        None => false,
-    };
-    fingerprints.peek().is_some() && fingerprints.all(is_key)
+/// The key of the only certificate that the answer names: DTLS then proves that the server has it.
+fn certified(sdp: &str) -> Option<String> {
+    let fingerprints = sdp.lines().filter_map(|line| line.strip_prefix("a=fingerprint:"));
+    let mut keys = fingerprints.map(|fingerprint| match fingerprint.split_once(' ') {
+        Some((hash, value)) if hash.eq_ignore_ascii_case("sha-256") => key_of(value.trim()),
+        _ => None,
+    });
+    let first = keys.next()??;
+    keys.all(|key| key.as_ref() == Some(&first)).then_some(first)
 }
 
 /// The answer without the candidates beyond the first [`MAX_CANDIDATES`]: the core looks at each with each other one.
@@ -309,14 +317,14 @@ mod tests {
 
     #[test]
     fn the_certificate_has_to_be_that_of_the_key_and_the_only_one() {
-        let (key, other) = ("0d".repeat(32), "0e".repeat(32));
+        let key = "0d".repeat(32);
         let line = |byte: &str| format!("a=fingerprint:sha-256 {}\r\n", vec![byte; 32].join(":"));
-        assert!(is_certified(&format!("v=0\r\n{}", line("0D")), &key));
-        assert!(is_certified(&format!("v=0\r\n{}m=video\r\n{}", line("0d"), line("0d")), &key));
-        for forged in [String::new(), line("0e"), line("0d") + &line("0e"), line("0d").replace("256", "1")] {
-            assert!(!is_certified(&format!("v=0\r\n{forged}"), &key), "{forged}");
+        assert_eq!(certified(&format!("v=0\r\n{}", line("0D"))), Some(key.clone()));
+        assert_eq!(certified(&format!("v=0\r\n{}m=video\r\n{}", line("0d"), line("0d"))), Some(key.clone()));
+        for forged in [String::new(), line("0d") + &line("0e"), line("0d").replace("256", "1"), line("0d0")] {
+            assert_eq!(certified(&format!("v=0\r\n{forged}")), None, "{forged}");
         }
-        assert!(!is_certified(&line("0d"), &other));
+        assert_eq!(certified(&line("0e")), Some("0e".repeat(32)));
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub struct RtpInfo {
     pub port: u16,
     /// Repair packets (RFC 8627) go to `port` + 2.
     pub fec: bool,
+    /// The synchronisation source of its packets (RFC 3550), which differs at each start; none: not known.
+    pub ssrc: Option<u32>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -205,8 +207,11 @@ fn encode_announcement(announcement: &Announcement, streams: usize, formats: usi
     if let Some(run) = announcement.run {
         object["run"] = json!(run);
     }
-    if let Some(RtpInfo { host, port, fec }) = announcement.rtp {
+    if let Some(RtpInfo { host, port, fec, ssrc }) = announcement.rtp {
         object["rtp"] = json!({ "host": host.to_string(), "port": port, "fec": fec });
+        if let Some(ssrc) = ssrc {
+            object["rtp"]["ssrc"] = json!(ssrc);
+        }
     }
     if let Some(RtspInfo { port, path }) = &announcement.rtsp {
         object["rtsp"] = json!({ "port": port, "path": clean(path, MAX_PATH) });
@@ -339,8 +344,9 @@ fn section<T>(
 fn rtp(object: &Map<String, Value>) -> Option<RtpInfo> {
     let host = object.get("host")?.as_str()?.parse().ok()?;
     let fec = object.get("fec").is_some_and(|fec| fec == &Value::Bool(true));
+    let ssrc = number(object, "ssrc").ok()?;
     // Room for RTCP and for repair packets above it.
-    Some(RtpInfo { host, port: port(object).filter(|port| *port <= u16::MAX - 2)?, fec })
+    Some(RtpInfo { host, port: port(object).filter(|port| *port <= u16::MAX - 2)?, fec, ssrc })
 }
 
 fn rtsp(object: &Map<String, Value>) -> Option<RtspInfo> {
@@ -409,7 +415,7 @@ mod tests {
             signal_port: 5002,
             whep: "/whep".to_owned(),
             transports: vec!["webrtc".to_owned(), "rtp".to_owned(), "rtsp".to_owned()],
-            rtp: Some(RtpInfo { host: Ipv4Addr::new(239, 255, 0, 1), port: 5004, fec: true }),
+            rtp: Some(RtpInfo { host: Ipv4Addr::new(239, 255, 0, 1), port: 5004, fec: true, ssrc: Some(7) }),
             rtsp: Some(RtspInfo { port: 8554, path: "/stream1".to_owned() }),
             streams: vec![stream_named("stream1"), stream_named("stream2")],
         }
@@ -471,7 +477,7 @@ mod tests {
                 signal_port: 65_535,
                 whep: long.clone(),
                 transports: vec![long.clone(); 100],
-                rtp: Some(RtpInfo { host: Ipv4Addr::BROADCAST, port: 65_533, fec: false }),
+                rtp: Some(RtpInfo { host: Ipv4Addr::BROADCAST, port: 65_533, fec: false, ssrc: Some(u32::MAX) }),
                 rtsp: Some(RtspInfo { port: 65_535, path: long.clone() }),
                 streams: vec![
                     StreamInfo {

@@ -62,6 +62,7 @@ use crate::users::{Caller, Users};
 /// What the handlers need.
 pub struct Api {
     pub id: String,
+    pub key: String,
     pub name: String,
     pub started: Instant,
     pub streams: Streams,
@@ -222,6 +223,7 @@ async fn gather(api: &Api) -> Result<Stats, Failure> {
         ];
         StreamStats {
             rtp: rtp.map_or_else(Vec::new, |rtp| rtp.stats().destinations),
+            rtp_ssrc: rtp.map(|rtp| rtp.ssrc()),
             client_count: audiences.iter().map(|audience| audience.viewers).sum(),
             total_bytes_streamed: audiences.iter().map(|audience| audience.sent).sum(),
             ..stream.stats(now)
@@ -230,6 +232,7 @@ async fn gather(api: &Api) -> Result<Stats, Failure> {
     let streams = streams.collect();
     Ok(Stats {
         id: api.id.clone(),
+        key: Some(api.key.clone()),
         name: api.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_s: now.saturating_duration_since(api.started).as_secs_f64(),

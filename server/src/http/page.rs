@@ -14,6 +14,7 @@ const FILES: [(&str, &str, &str); 15] = [
     ("/viewer.js", SCRIPT, include_str!("../../web/viewer.js")),
     ("/watched.js", SCRIPT, include_str!("../../web/watched.js")),
     ("/lineup.js", SCRIPT, include_str!("../../web/lineup.js")),
+    ("/place.js", SCRIPT, include_str!("../../web/place.js")),
     ("/login.js", SCRIPT, include_str!("../../web/login.js")),
     ("/session.js", SCRIPT, include_str!("../../web/session.js")),
     ("/age.js", SCRIPT, include_str!("../../web/age.js")),

@@ -62,10 +62,12 @@ pub struct Senders {
     /// Only this machine is listened to, if given.
     from: Option<IpAddr>,
     payload_type: Option<u8>,
+    /// The only stream that is listened to, as its server said last.
+    expected: Option<u32>,
     watched: Option<Watched>,
     /// Counts the streams. The decoder never sees the senders' own numbers, since it ignores those that it had before.
     stream: u32,
-    /// Machines whose video is not watched, each once, in the order first heard; of the watched machine, another stream.
+    /// Machines whose video is not watched, each once, in the order first heard; of the watched machine, each other stream.
     beside: Vec<Heard>,
     /// Of packets that carry no video.
     other: Option<(u8, Instant)>,
@@ -105,7 +107,12 @@ impl Senders {
     /// `from`: the only machine that is listened to. `payload_type`: the only one that is video; else any dynamic one.
     pub fn new(from: Option<IpAddr>, payload_type: Option<u8>) -> Self {
         let (watched, beside, other, reported, news) = (None, Vec::new(), None, None, None);
-        Self { from, payload_type, watched, stream: 0, beside, other, reported, news }
+        Self { from, payload_type, expected: None, watched, stream: 0, beside, other, reported, news }
+    }
+
+    /// The server says that this is its synchronisation source now; none: it does not say.
+    pub fn expect(&mut self, ssrc: Option<u32>) {
+        self.expected = ssrc.or(self.expected);
     }
 
     pub fn packet(&mut self, origin: Origin, now: Instant) -> Verdict {
@@ -117,6 +124,9 @@ impl Senders {
         if !is_video {
             self.other = Some((origin.payload_type, now));
             return Verdict::Ignore;
+        }
+        if self.expected.is_some_and(|expected| expected != origin.ssrc) {
+            return self.stranger(origin, now);
         }
         let Some(watched) = &mut self.watched else {
             let heard = Heard { origin, first: now, last: now };
@@ -133,11 +143,15 @@ impl Senders {
             self.stream += u32::from(silent > NEW_STREAM || watched.gone.take().is_some());
             return Verdict::Play(self.stream);
         }
-        if watched.heard.ip() == ip && is_silent {
-            // The same machine started anew.
+        // Another stream of the same machine: that of a server that started anew, or that of a second server.
+        let is_its = |other: &&Heard| (other.ip(), other.origin.ssrc) == (ip, origin.ssrc);
+        let (former, last) = (watched.heard.origin.ssrc, watched.heard.last);
+        let was_beside = former != origin.ssrc && self.beside.iter().filter(is_its).any(|other| other.first <= last);
+        let is_told = self.expected.is_some() && former != origin.ssrc;
+        if watched.heard.ip() == ip && (is_told || (is_silent && !was_beside)) {
             let first = watched.heard.first;
             *watched = Watched { heard: Heard { origin, first, last: now }, gone: None };
-            self.beside.retain(|other| other.ip() != ip);
+            self.beside.retain(|other| !is_its(&other));
             self.stream += 1;
             return Verdict::Play(self.stream);
         }
@@ -155,7 +169,10 @@ impl Senders {
     /// Another machine's, or another stream of the watched one.
     fn stranger(&mut self, origin: Origin, now: Instant) -> Verdict {
         let said = self.stranger_now(now).is_some();
-        match self.beside.iter_mut().find(|other| other.ip() == origin.address.ip()) {
+        let ip = origin.address.ip();
+        let is_of_watched = self.watched.is_some_and(|watched| watched.heard.ip() == ip);
+        let is_its = |other: &&mut Heard| other.ip() == ip && (!is_of_watched || other.origin.ssrc == origin.ssrc);
+        match self.beside.iter_mut().find(is_its) {
             Some(known) => (known.origin, known.last) = (origin, now),
             None => {
                 if self.beside.len() >= MAX_OTHERS {
@@ -219,6 +236,7 @@ impl Senders {
         let Some(at) = self.beside.iter().position(|other| other.ip() == ip) else { return };
         let heard = self.beside.remove(at);
         if let Some(before) = self.watched.replace(Watched { heard, gone: None }) {
+            self.beside.retain(|other| other.ip() != before.heard.ip());
             self.beside.push(before.heard);
         }
         // Who fell silent before it came was not beside it: it may be the same machine at its former address.
@@ -266,6 +284,11 @@ impl Senders {
     pub fn stranger_now(&self, now: Instant) -> Option<SocketAddr> {
         let last = self.beside.iter().max_by_key(|other| other.last)?;
         (now.saturating_duration_since(last.last) < RECENT).then_some(last.origin.address)
+    }
+
+    /// Whether it is the machine that is watched, or that was named.
+    pub fn is_of_machine(&self, ip: IpAddr) -> bool {
+        self.from == Some(ip) || self.watched.is_some_and(|watched| watched.heard.ip() == ip)
     }
 
     /// The payload type of packets that come now and are no video.
@@ -404,6 +427,43 @@ mod tests {
         assert_ne!(senders.packet(origin(2, 7), start + ms(1002)), Verdict::Play(3));
         // And back, under a number that the decoder has not had.
         assert_eq!(senders.packet(origin(2, 7), start + ms(2100)), Verdict::Play(3));
+    }
+
+    #[test]
+    fn a_stream_of_the_same_machine_that_was_heard_beside_the_watched_one_is_no_restart_of_it() {
+        let start = Instant::now();
+        for goodbye in [false, true] {
+            let mut senders = Senders::new(None, None);
+            for tenth in 0..100 {
+                assert_eq!(senders.packet(origin(2, 7), start + ms(100 * tenth)), Verdict::Play(1));
+                senders.packet(origin(2, 8), start + ms(100 * tenth + 1));
+            }
+            if goodbye {
+                assert!(senders.control([10, 0, 0, 2].into(), &rtcp(reports::BYE, 7), start + ms(9_950)));
+            }
+            for tenth in 100..400 {
+                let verdict = senders.packet(origin(2, 8), start + ms(100 * tenth));
+                assert!(!matches!(verdict, Verdict::Play(_)), "a second server on it, {tenth}");
+            }
+            // One that was not heard before is.
+            assert_eq!(senders.packet(origin(2, 9), start + ms(40_000)), Verdict::Play(2));
+            assert!(!matches!(senders.packet(origin(2, 8), start + ms(50_000)), Verdict::Play(_)), "nor of that");
+        }
+    }
+
+    #[test]
+    fn where_the_server_said_its_source_no_other_is_played_whoever_is_silent() {
+        let (start, mut senders) = (Instant::now(), Senders::new(Some([10, 0, 0, 2].into()), None));
+        senders.expect(Some(7));
+        assert_eq!(senders.packet(origin(2, 8), start), Verdict::Stranger, "it is heard first");
+        assert_eq!(senders.packet(origin(2, 7), start + ms(2_000)), Verdict::Play(1));
+        assert!(!matches!(senders.packet(origin(2, 9), start + ms(8_000)), Verdict::Play(_)), "new, and 7 is silent");
+        // It started anew: what is under way of before does not count any more.
+        senders.expect(Some(9));
+        senders.expect(None);
+        assert_eq!(senders.packet(origin(2, 9), start + ms(8_010)), Verdict::Play(2));
+        assert!(!matches!(senders.packet(origin(2, 7), start + ms(8_020)), Verdict::Play(_)));
+        assert_eq!(senders.packet(origin(2, 9), start + ms(8_030)), Verdict::Play(2));
     }
 
     #[test]

@@ -32,6 +32,7 @@ use crate::stream::{Awake, OutputQueue, Stream};
 /// Dropping it ends the thread.
 pub struct RtpOutput {
     config: RtpConfig,
+    ssrc: u32,
     frames: Arc<OutputQueue>,
     shared: Arc<Shared>,
     wake: SyncSender<()>,
@@ -77,12 +78,14 @@ impl RtpOutput {
         });
         let links = Links::new(&config, host, interfaces, Arc::clone(&shared));
         let sender = Sender::new(Arc::clone(stream), Arc::clone(&frames), links, &config, woken, Arc::clone(&shared));
+        let ssrc = sender.ssrc();
         let thread = std::thread::Builder::new()
             .name("rtp".to_owned())
             .spawn(move || sender.run())
             .context("cannot start the RTP thread")?;
         Ok(Self {
             config,
+            ssrc,
             frames,
             shared,
             wake,
@@ -93,6 +96,11 @@ impl RtpOutput {
 
     pub fn config(&self) -> &RtpConfig {
         &self.config
+    }
+
+    /// By which receivers tell its packets from those of others at the same destination.
+    pub fn ssrc(&self) -> u32 {
+        self.ssrc
     }
 
     /// The destination that most receivers can use: the first multicast group, or else the first address.
@@ -131,7 +139,8 @@ impl Output for RtpOutput {
         if announcement.rtp.is_none() {
             let (host, port) = (self.main_host(), self.config.port);
             announcement.transports.push("rtp".to_owned());
-            announcement.rtp = Some(RtpInfo { host, port, fec: self.config.fec_percent.is_some() });
+            let (fec, ssrc) = (self.config.fec_percent.is_some(), Some(self.ssrc));
+            announcement.rtp = Some(RtpInfo { host, port, fec, ssrc });
         }
     }
 

@@ -34,6 +34,10 @@ impl Session {
         Self::with(rand::random(), rand::random(), rand::random(), cname)
     }
 
+    pub fn ssrc(&self) -> u32 {
+        self.ssrc
+    }
+
     fn with(ssrc: u32, sequence: u16, offset: u32, cname: String) -> Self {
         Self { ssrc, sequence, offset, packets: 0, octets: 0, cname }
     }

@@ -73,6 +73,11 @@ impl Sender {
         }
     }
 
+    /// The synchronisation source of all its packets.
+    pub fn ssrc(&self) -> u32 {
+        self.session.ssrc()
+    }
+
     /// Until it is stopped.
     pub fn run(mut self) {
         while !self.shared.is_stopped() {

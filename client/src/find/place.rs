@@ -1,0 +1,153 @@
+//! Which server answers at an address that the user named: the one of the first session, or another one. Pure.
+//!
+//! Nothing is announced for such an address, and whoever has it is followed; but never without a word.
+
+use rov_common::api::Stats;
+
+/// What is known of the server that answers there; none: nothing yet.
+#[derive(Debug, Default)]
+pub struct Place(Option<Known>);
+
+#[derive(Debug)]
+struct Known {
+    /// None: it has not said it yet.
+    id: Option<String>,
+    /// None: it proves nothing.
+    key: Option<String>,
+    name: String,
+}
+
+/// Whose statistics they are.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Of the server whose video is watched, as before.
+    Same,
+    /// Of that too, and it is another one than before: what the pilot has to know.
+    Other(String),
+    /// Of another one than that whose video is watched: the same.
+    Aside(String),
+}
+
+impl Place {
+    /// A session stands with a server that proved this key. Gives the news where that is another one than before.
+    pub fn proven(&mut self, address: &str, key: &str) -> Option<String> {
+        // One that says no key, of another make, may have one for each session.
+        let known = self.0.as_mut().filter(|known| known.key.as_ref().is_some_and(|before| before != key))?;
+        let news =
+            format!("another server answers at {address}, not {} as before: its key differs", called(&known.name));
+        *known = Known { id: None, key: Some(key.to_owned()), name: String::new() };
+        Some(news)
+    }
+
+    /// The statistics that came from there, while a session stands with a server that proved `key`, if it did.
+    pub fn told(&mut self, address: &str, key: Option<&str>, stats: &Stats) -> Said {
+        let said = stats.key.as_deref();
+        // Of another make; or of a session that ends.
+        if stats.id.is_empty() || self.is_left(key) {
+            return Said::Same;
+        }
+        if key.zip(said).is_some_and(|(proven, said)| proven != said) {
+            let name = called(&stats.name);
+            return Said::Aside(format!("two servers have the address {address}: {name} answers there, too"));
+        }
+        let now = Known { id: Some(stats.id.clone()), key: said.map(str::to_owned), name: stats.name.clone() };
+        let Some(Known { id: Some(id), key, name }) = self.0.replace(now) else { return Said::Same };
+        let has_other_key = key.as_deref().zip(said).is_some_and(|(before, now)| before != now);
+        if id == stats.id && !has_other_key {
+            return Said::Same;
+        }
+        let is_namesake = name == stats.name;
+        let who = if is_namesake { "another server" } else { called(&stats.name) };
+        let of_name = if is_namesake { ", of the same name" } else { "" };
+        Said::Other(format!("{who} answers at {address}, not {} as before{of_name}", called(&name)))
+    }
+
+    /// Whether another server than the one that proved this key is watched by now: two vehicles shall never be on one
+    /// screen.
+    pub fn is_left(&self, key: Option<&str>) -> bool {
+        let now = self.0.as_ref().and_then(|known| known.key.as_deref());
+        now.zip(key).is_some_and(|(now, key)| now != key)
+    }
+}
+
+/// The name, for people.
+fn called(name: &str) -> &str {
+    if name.is_empty() { "a server without a name" } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: &str = "192.168.2.2:8080";
+
+    fn stats(id: &str, key: &str, name: &str) -> Stats {
+        let key = Some(key.to_owned()).filter(|key| !key.is_empty());
+        Stats { id: id.to_owned(), key, name: name.to_owned(), ..Stats::default() }
+    }
+
+    /// Nemo, known by its first session.
+    fn nemo() -> Place {
+        let mut place = Place::default();
+        assert_eq!(place.proven(HERE, "a"), None, "the first");
+        assert_eq!(place.told(HERE, Some("a"), &stats("1", "a", "Nemo")), Said::Same);
+        assert_eq!(place.proven(HERE, "a"), None);
+        assert_eq!(place.told(HERE, Some("a"), &stats("1", "a", "Nemo")), Said::Same);
+        place
+    }
+
+    #[test]
+    fn another_server_at_the_address_is_said_once() {
+        let mut place = nemo();
+        let news = place.proven(HERE, "b").expect("before it says who it is");
+        assert_eq!(news, "another server answers at 192.168.2.2:8080, not Nemo as before: its key differs");
+        assert_eq!((place.proven(HERE, "b"), place.is_left(Some("b"))), (None, false));
+        assert_eq!(place.told(HERE, Some("b"), &stats("2", "b", "Dory")), Said::Same, "it was said");
+        // Back again.
+        assert!(place.proven(HERE, "a").expect("it is another one").contains("not Dory as before"));
+    }
+
+    #[test]
+    fn what_proves_nothing_is_told_by_its_statistics() {
+        let other = |said| match said {
+            Said::Other(news) => news,
+            said => panic!("{said:?}"),
+        };
+        let news = other(nemo().told(HERE, None, &stats("2", "b", "Dory")));
+        assert_eq!(news, "Dory answers at 192.168.2.2:8080, not Nemo as before");
+        // As of two machines with copies of one image, whose ids and names are the same.
+        let news = other(nemo().told(HERE, None, &stats("1", "b", "Nemo")));
+        assert_eq!(news, "another server answers at 192.168.2.2:8080, not Nemo as before, of the same name");
+        let news = other(nemo().told(HERE, Some("a"), &stats("3", "a", "Nemo 2")));
+        assert_eq!(news, "Nemo 2 answers at 192.168.2.2:8080, not Nemo as before");
+    }
+
+    #[test]
+    fn what_another_one_says_while_the_video_is_proven_is_not_taken_for_its_own() {
+        let mut place = nemo();
+        let Said::Aside(warning) = place.told(HERE, Some("a"), &stats("2", "b", "Dory")) else { panic!("{place:?}") };
+        assert_eq!(warning, "two servers have the address 192.168.2.2:8080: Dory answers there, too");
+        assert_eq!(place.told(HERE, Some("a"), &stats("1", "a", "Nemo")), Said::Same, "nothing was learnt of it");
+    }
+
+    #[test]
+    fn sessions_with_the_one_before_end() {
+        let mut place = nemo();
+        assert!(!place.is_left(Some("a")));
+        place.proven(HERE, "b");
+        assert!(place.is_left(Some("a")) && !place.is_left(None));
+        assert_eq!(place.told(HERE, Some("a"), &stats("1", "a", "Nemo")), Said::Same);
+        assert!(place.is_left(Some("a")), "what that one says does not bring it back");
+    }
+
+    #[test]
+    fn servers_of_another_make_may_have_another_key_for_each_session() {
+        let mut place = Place::default();
+        for key in ["a", "b", "c"] {
+            assert_eq!(place.proven(HERE, key), None);
+            assert_eq!(place.told(HERE, Some(key), &stats("1", "", "Old")), Said::Same);
+            assert!(!place.is_left(Some("a")));
+        }
+        assert_eq!(Place::default().told(HERE, Some("a"), &stats("", "", "")), Said::Same);
+    }
+}
