@@ -271,6 +271,8 @@ struct Finder {
     can_ask: bool,
     /// The window says why the last attempt failed, until there is other news.
     has_tried: bool,
+    /// The host of RTP that the user named has said what it sends, and where: it is a rov-server.
+    has_said: bool,
 }
 
 impl Finder {
@@ -284,7 +286,7 @@ impl Finder {
             Target::Url(_) | Target::Rtp { .. } | Target::Camera(..) => (None, Wish::default()),
         };
         let heard = discovery.as_ref().map(|discovery| Arc::clone(discovery.heard())).unwrap_or_default();
-        Ok(Self { discovery, heard, wish, can_ask: config.can_ask, has_tried: false })
+        Ok(Self { discovery, heard, wish, can_ask: config.can_ask, has_tried: false, has_said: false })
     }
 
     /// What is known of the servers, while [`Self::listen`] keeps it up to date.
@@ -303,10 +305,10 @@ impl Finder {
 
     /// The server. Looks until there is one, unless the configuration says not to wait.
     async fn find_server(&mut self, config: &SessionConfig, viewer: &Viewer) -> Result<Located, SessionError> {
-        if let Some(named) = named(config).await {
+        if let Some(named) = named(config, &mut self.has_said).await {
             return named;
         }
-        let Self { discovery: Some(discovery), heard, wish, can_ask, has_tried } = self else {
+        let Self { discovery: Some(discovery), heard, wish, can_ask, has_tried, .. } = self else {
             // `new` made one for each Auto.
             return Err(anyhow::anyhow!("there is no discovery").into());
         };
@@ -390,8 +392,8 @@ impl Finder {
     }
 }
 
-/// The server that the user named by its address, if so.
-async fn named(config: &SessionConfig) -> Option<Result<Located, SessionError>> {
+/// The server that the user named by its address, if so. `has_said`: as in [`Finder`].
+async fn named(config: &SessionConfig, has_said: &mut bool) -> Option<Result<Located, SessionError>> {
     Some(match &config.target {
         Target::Auto { .. } => return None,
         Target::Url(url) => {
@@ -410,7 +412,7 @@ async fn named(config: &SessionConfig) -> Option<Result<Located, SessionError>> 
         Target::Rtp { source, host: None } => {
             Ok(Located::named(Way::Rtp(*source), format!("RTP at {}", source.destination()), None))
         }
-        Target::Rtp { source, host: Some(host) } => rtp_of_host(host, source, &config.http).await,
+        Target::Rtp { source, host: Some(host) } => rtp_of_host(host, source, &config.http, has_said).await,
     })
 }
 
@@ -521,7 +523,12 @@ async fn prove(stats: &Url, label: &str, http: &Http) -> Result<Result<Stats, Wh
 }
 
 /// RTP from `host`: to where a rov-server there says that it sends, else to where the user says.
-async fn rtp_of_host(host: &RtpHost, source: &Source, http: &Http) -> Result<Located, SessionError> {
+async fn rtp_of_host(
+    host: &RtpHost,
+    source: &Source,
+    http: &Http,
+    has_said: &mut bool,
+) -> Result<Located, SessionError> {
     let from = resolve(&host.name).await?;
     let mut source = Source { from: Some(from), ..*source };
     let mut api = host.stats.clone();
@@ -537,8 +544,13 @@ async fn rtp_of_host(host: &RtpHost, source: &Source, http: &Http) -> Result<Loc
                 );
                 return Err(SessionError::no_way(reason));
             }
-            Ok(stats) => source = rtp_destination(&stats, from, 0).unwrap_or(source),
+            Ok(stats) => {
+                *has_said = true;
+                source = rtp_destination(&stats, from, 0).unwrap_or(source);
+            }
             Err(WhepError::Changed(changed)) => return Err(SessionError::changed(&changed)),
+            // What another server of that machine sends meanwhile is not its video.
+            Err(error) if *has_said => return Err(SessionError::no_way(error.to_string())),
             Err(_) if is_pinned => {}
             // A sender of another make.
             Err(_) => api = None,
@@ -763,7 +775,7 @@ mod tests {
         };
         let mut by_https = config(&["https://10.0.0.2:8080/whep"]);
         by_https.http.pins = whep::Pins::default();
-        let server = named(&by_https).await.unwrap().unwrap();
+        let server = named(&by_https, &mut false).await.unwrap().unwrap();
         assert!(server.http_for(&by_https, Transport::WebRtc).unwrap().login.is_some());
         assert!(server.http_for(&by_https, Transport::Rtsp).is_err());
         by_https.http.pins.judge("10.0.0.2:8080", &"a".repeat(64)).unwrap();
@@ -771,7 +783,7 @@ mod tests {
         by_https.transport = Some(Transport::Rtsp);
         assert!(server.http_for(&by_https, Transport::Rtsp).unwrap().login.is_some(), "the user's word");
         let in_clear = config(&["10.0.0.3:8080"]);
-        let server = named(&in_clear).await.unwrap().unwrap();
+        let server = named(&in_clear, &mut false).await.unwrap().unwrap();
         assert!(server.http_for(&in_clear, Transport::Rtsp).unwrap().login.is_some());
     }
 

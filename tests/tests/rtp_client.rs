@@ -219,6 +219,39 @@ fn without_a_window_another_machine_at_the_destination_is_logged_and_waits() {
     assert_eq!((report.width, report.height), (SMALL.width, SMALL.height), "{report:?}");
 }
 
+/// As two servers on one machine do by default, of which none complains.
+#[test]
+fn of_two_servers_on_one_machine_that_send_to_one_destination_the_one_that_was_named_is_shown() {
+    let (runtime, port) = (Runtime::new().expect("a runtime"), free_port_pair().to_string());
+    let start = |width: &str, signal: u16| {
+        let signal = signal.to_string();
+        let here = ["--transport", "webrtc,rtp", "--rtp-host", "127.0.0.1", "--rtp-port", &port];
+        Server::start(&[&here[..], &["--width", width, "--height", "240", "--signal-port", &signal]].concat())
+    };
+    let arm = start("320", 0);
+    arm.wait_until_running();
+    let mut bow = start("400", 0);
+    let watcher = Watcher::start(&runtime, &["--transport", "rtp", &bow.address.to_string()]);
+    watcher.wait_for_shots(10);
+    // It stands still, and the other one goes on.
+    bow.process.signal(libc::SIGSTOP);
+    until_true("the loss", wait::START, || watcher.phase() != Phase::Live);
+    // Not waited for anything: in this time the other one was taken for it.
+    std::thread::sleep(Duration::from_secs(5));
+    let before = watcher.shown();
+    bow.process.signal(libc::SIGCONT);
+    watcher.wait_for_shots(before + 10);
+    // It starts anew, without a goodbye.
+    bow.process.kill();
+    until_true("the loss", wait::START, || watcher.phase() != Phase::Live);
+    let before = watcher.shown();
+    let _again = start("400", bow.address.port());
+    watcher.wait_for_shots(before + 10);
+    let widths: Vec<u32> = watcher.shots().iter().map(|shot| shot.resolution.width).filter(|width| *width != 400).collect();
+    assert_eq!(widths, [0; 0], "pictures of the other one");
+    watcher.stop(&runtime);
+}
+
 #[test]
 fn two_clients_on_one_machine_share_a_group() {
     if !namespace::is_inside("two_clients_on_one_machine_share_a_group") {
