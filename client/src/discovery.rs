@@ -18,6 +18,7 @@ use rov_common::discovery::interfaces::{
 };
 use rov_common::discovery::{DecodeError, MAX_DATAGRAM, Message, Query, decode, encode};
 use rov_common::net;
+use rov_common::sleep::Sleep;
 use rov_common::sync::lock;
 use socket2::SockRef;
 use tokio::io::Interest;
@@ -62,6 +63,7 @@ pub struct Discovery {
     next_query: Instant,
     /// When it was listened last.
     listened: Instant,
+    sleep: Sleep,
 }
 
 /// Opens the sockets; must be called inside a tokio runtime. Interfaces are given by name or address; none means every
@@ -89,6 +91,7 @@ pub fn bind(port: u16, interfaces: Vec<String>) -> anyhow::Result<Discovery> {
         queries: 0,
         next_query: now,
         listened: now,
+        sleep: Sleep::default(),
     })
 }
 
@@ -160,7 +163,8 @@ impl Discovery {
     }
 
     async fn hear_until(&mut self, until: Instant) {
-        if std::mem::replace(&mut self.listened, Instant::now()).elapsed() > STANDSTILL {
+        let stood_still = std::mem::replace(&mut self.listened, Instant::now()).elapsed() > STANDSTILL;
+        if !self.sleep.look().is_zero() || stood_still {
             self.drain();
         }
         tokio::select! {

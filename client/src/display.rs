@@ -20,6 +20,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use minifb::{Key, ScaleMode, WindowOptions};
+use rov_common::sleep::Sleep;
 use rov_common::units::Resolution;
 use tokio_util::sync::CancellationToken;
 
@@ -364,6 +365,7 @@ impl Window {
         let mut drawn: Option<(Content, Instant)> = None;
         let mut looked: Option<Instant> = None;
         let mut live_at: Option<Instant> = None;
+        let mut sleep = Sleep::default();
         loop {
             let is_waiting = panes.iter().any(|pane| pane.is_fresh);
             stage.wait(if is_waiting { GRID_INTERVAL } else { EVENT_INTERVAL });
@@ -371,6 +373,7 @@ impl Window {
                 return Ok(Ended::Stopped);
             }
             let now = Instant::now();
+            sleep.look();
             let wanted = stage.layout(now);
             // Picture and name change together.
             let is_other = wanted.panes != layout.panes;
@@ -388,8 +391,8 @@ impl Window {
                 if is_other || is_due || is_back {
                     pane.model = stage.view(at, now);
                 }
-                let (due_at, late) = (pane.last.as_ref().map(Picture::due_at), stage.late(at, now));
-                pane.presentation = presentation(now, due_at, &pane.model.status, late);
+                let due_at = pane.last.as_ref().map(|picture| sleep.before(picture.due_at(), now));
+                pane.presentation = presentation(now, due_at, &pane.model.status, stage.late(at, now));
             }
             asked = if is_other || is_due { Some(now) } else { asked };
             let content = self.content(now, size, &layout, &panes);

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use rov_common::backoff::{Backoff, REFUSED_MAX, REFUSED_MIN};
 use rov_common::codec::Codec;
+use rov_common::sleep::Sleep;
 use rov_common::sync::lock;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -260,7 +261,12 @@ async fn watch(
     // What comes while the session is being closed is of no use: the decoder is free at its end.
     let tap = Tap(Arc::new(Mutex::new(Some(Arc::clone(decoder)))));
     let (counted, sink) = (Arc::clone(&arrivals), Arc::clone(&tap.0));
+    let by_connection = matches!(way, Way::Rtsp(_));
     let on_packets: OnPackets = Arc::new(move |packets, received| {
+        // A connection keeps what waited in it while the machine slept.
+        if by_connection && counted.has_slept() {
+            return;
+        }
         if let Some(decoder) = &*lock(&sink) {
             decoder.push(packets.inspect(|packet| counted.add(packet.len(), received.at)), received);
         }
@@ -378,7 +384,7 @@ async fn supervise(
     let mut decoded = 0;
     let mut rates = Rates::new();
     let mut tick = tokio::time::interval(TICK);
-    let mut looked = begun;
+    let (mut looked, mut sleep) = (begun, Sleep::default());
     loop {
         tokio::select! {
             _ = tick.tick() => {}
@@ -398,8 +404,17 @@ async fn supervise(
         if let Some(reason) = lock(&prepared.requests.failed).clone() {
             session.ended = Some(reason);
         }
-        // This program itself stood still (a suspended laptop): what came meanwhile still waits in the socket.
-        if now.saturating_duration_since(looked) > STANDSTILL {
+        let slept = sleep.look();
+        if !slept.is_zero() {
+            tracing::info!("this machine slept for {} s", slept.as_secs());
+            // What it told last may have waited in its connection, too.
+            viewer.told.forget();
+        }
+        if matches!(link, OpenWay::Rtsp(_)) && arrivals.has_slept() {
+            return "this machine slept, and what waited in the connection is old".to_owned();
+        }
+        // This program itself stood still: what came meanwhile still waits in the socket.
+        if now.saturating_duration_since(looked) > STANDSTILL || !slept.is_zero() {
             session.last_packet = now;
             session.last_picture = now;
         }

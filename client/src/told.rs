@@ -188,7 +188,7 @@ impl Told {
     fn begin(&self, turn: u64) -> bool {
         let mut state = lock(&self.0);
         if state.turn == turn {
-            state.heard.overlays.clear();
+            state.heard = Heard { zero: state.heard.zero, ..Heard::default() };
         }
         state.turn == turn
     }
@@ -309,6 +309,20 @@ mod tests {
         // The thread of before still reads.
         told.read(text.as_bytes(), turn);
         assert!(!told.begin(turn) && told.written("stream1", now).is_none());
+    }
+
+    #[test]
+    fn a_new_connection_begins_without_the_values_of_the_one_before() {
+        let (told, turn) = wanted();
+        let overlay = OVERLAY.replace('\n', "").replace("1000", "60000");
+        let text = format!("event: overlay\ndata: {overlay}\n");
+        let values = format!("event: telemetry\ndata: {}\n", VALUES.replace('\n', ""));
+        let depth = |told: &Told| told.written("stream1", Instant::now()).expect("an overlay").lines.pop();
+        told.read(format!("{text}{values}").as_bytes(), turn);
+        assert_eq!(depth(&told).as_deref(), Some("Depth 3.5 m"));
+        assert!(told.begin(turn));
+        told.read(text.as_bytes(), turn);
+        assert_eq!(depth(&told).as_deref(), Some("Depth --"), "it may be another vehicle's");
     }
 
     #[test]

@@ -34,6 +34,7 @@ pub mod priority;
 pub mod redact;
 pub mod rhythm;
 pub mod rtp;
+pub mod sleep;
 pub mod stamp;
 pub mod state_file;
 pub mod sync;

@@ -31,7 +31,10 @@ export function follow(isWanted) {
   overlays.clear()
   leave = isWanted ? [
     // What was so before may be other by now.
-    listen("connected", () => overlays.clear()),
+    listen("connected", () => {
+      overlays.clear()
+      newest = null
+    }),
     listen("overlay", overlay => overlays.set(overlay.stream, overlay)),
     listen("telemetry", values => {
       newest = values

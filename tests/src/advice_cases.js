@@ -183,6 +183,29 @@ async function check(
   place.told("a", stats("1", "", "Old"))
   expect("a key for each session", place.proven("b"), null)
 
+  // Of a server that comes in the place of another no value is known, however long those of that one would hold.
+  const written = await import("/written.js?alone")
+  const overlay = { stream: "s", where: "client", x: 0, y: 0, has_time: false, text: "", fields: [{ name: "depth", label: "Depth", limit_ms: 60000 }] }
+  const values = { at_ms: 5, fields: { depth: { text: "3.5 m", age_ms: 0 } }, times: {} }
+  const event = (name, data) => `event: ${name}\ndata: ${JSON.stringify(data)}\n\n`
+  let hasValues = true
+  const served = globalThis.fetch
+  globalThis.fetch = async () => new Response(event("overlay", overlay) + (hasValues ? event("telemetry", values) : ""))
+  const root = document.createElement("p"), size = { videoWidth: 40, videoHeight: 30, clientWidth: 40, clientHeight: 30 }
+  const shows = async text => {
+    for (let tries = 0; tries < 400 && root.textContent !== text; tries += 1) {
+      await new Promise(done => globalThis.setTimeout(done, 50))
+      written.write(root, "s", size, true)
+    }
+    return root.textContent
+  }
+  written.follow(true)
+  expect("a value", await shows("Depth 3.5 m"), "Depth 3.5 m")
+  hasValues = false
+  expect("a value of the server before", await shows("Depth --"), "Depth --")
+  written.follow(false)
+  globalThis.fetch = served
+
   // A server that says nothing, with all its time over at once.
   const { fetch, setTimeout } = globalThis
   globalThis.fetch = (_, { signal }) =>

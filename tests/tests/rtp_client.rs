@@ -247,7 +247,8 @@ fn of_two_servers_on_one_machine_that_send_to_one_destination_the_one_that_was_n
     let before = watcher.shown();
     let _again = start("400", bow.address.port());
     watcher.wait_for_shots(before + 10);
-    let widths: Vec<u32> = watcher.shots().iter().map(|shot| shot.resolution.width).filter(|width| *width != 400).collect();
+    let widths: Vec<u32> =
+        watcher.shots().iter().map(|shot| shot.resolution.width).filter(|width| *width != 400).collect();
     assert_eq!(widths, [0; 0], "pictures of the other one");
     watcher.stop(&runtime);
 }

@@ -19,6 +19,7 @@ use rov_common::fec;
 use rov_common::marker::{self, Markers};
 use rov_common::net::{self, grow_buffers};
 use rov_common::rtp::{self, Header};
+use rov_common::sleep::Sleep;
 use rov_common::sync::lock;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::UdpSocket;
@@ -295,7 +296,7 @@ impl Input {
         let Sockets { media, waiting, control, repair } = &sockets;
         let [mut packet, mut report, mut parity] = std::array::from_fn(|_| vec![0; LARGEST_DATAGRAM]);
         let mut rejoin = tokio::time::interval(REJOIN_INTERVAL);
-        let (mut beat, mut ran) = (tokio::time::interval(BEAT), Instant::now());
+        let (mut beat, mut ran, mut sleep) = (tokio::time::interval(BEAT), Instant::now(), Sleep::default());
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let event = tokio::select! {
@@ -310,7 +311,8 @@ impl Input {
                 _ = rejoin.tick() => Ok(Event::Rejoin),
             };
             let now = Instant::now();
-            let stood_still = now.saturating_duration_since(std::mem::replace(&mut ran, now)) > STOOD_STILL;
+            let stood_still = now.saturating_duration_since(std::mem::replace(&mut ran, now)) > STOOD_STILL
+                || !sleep.look().is_zero();
             if stood_still {
                 leave_out(waiting, &mut packet);
             }

@@ -1,8 +1,11 @@
 //! What arrives in a session, and its rates.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use rov_common::sleep::Sleep;
+use rov_common::sync::lock;
 use rov_common::window::RateWindow;
 
 use crate::decode::DecodeStats;
@@ -19,11 +22,27 @@ pub struct Arrivals {
     bytes: AtomicU64,
     /// When the last packet came, by `clock`; 0 before the first.
     last_us: AtomicU64,
+    sleep: Mutex<Sleep>,
+    has_slept: AtomicBool,
 }
 
 impl Arrivals {
     pub fn begin() -> Self {
-        Self { clock: Clock::start(), bytes: AtomicU64::new(0), last_us: AtomicU64::new(0) }
+        Self::by(Sleep::default())
+    }
+
+    fn by(sleep: Sleep) -> Self {
+        let (bytes, last_us, has_slept) = (AtomicU64::new(0), AtomicU64::new(0), AtomicBool::new(false));
+        Self { clock: Clock::start(), bytes, last_us, sleep: Mutex::new(sleep), has_slept }
+    }
+
+    /// Whether this machine has slept since this was begun: what waited in a connection meanwhile is old, and nothing in
+    /// it shows that, as the clock stood still.
+    pub fn has_slept(&self) -> bool {
+        if !lock(&self.sleep).look().is_zero() {
+            self.has_slept.store(true, Ordering::Relaxed);
+        }
+        self.has_slept.load(Ordering::Relaxed)
     }
 
     pub fn add(&self, bytes: usize, at: Instant) {
@@ -98,5 +117,22 @@ impl Rates {
             transport: state.transport,
             note: state.note,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_session_knows_for_good_that_the_machine_slept_in_it() {
+        let ahead = Arc::new(AtomicU64::new(0));
+        let clock = Arc::clone(&ahead);
+        let arrivals = Arrivals::by(Sleep::by(move || Duration::from_secs(clock.load(Ordering::Relaxed))));
+        assert!(!arrivals.has_slept());
+        ahead.store(3_600, Ordering::Relaxed);
+        assert!(arrivals.has_slept() && arrivals.has_slept());
     }
 }
