@@ -8,6 +8,7 @@ mod rates;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rov_common::api::StreamStats;
 use rov_common::backoff::{Backoff, REFUSED_MAX, REFUSED_MIN};
 use rov_common::codec::Codec;
 use rov_common::sleep::Sleep;
@@ -374,8 +375,8 @@ async fn supervise(
     mut asking: Asking,
 ) -> String {
     let knowledge = guide.knowledge();
-    // Of two machines at the address that the user named.
-    let mut aside = None;
+    // What is to be warned of by what was said last.
+    let mut said = None;
     if let Some(news) = knowledge.proven(server, link.key()) {
         viewer.set_other(news);
     }
@@ -392,7 +393,7 @@ async fn supervise(
             answer = asking.answered() => {
                 session.probed(Instant::now(), answer.probe.clone());
                 rates.encode = answer.encode;
-                aside = learn(config, viewer, (link, knowledge, server), answer);
+                said = learn(config, viewer, (link, knowledge, server), answer);
             }
             offer = viewer.choice.chosen() => if let Some(reason) = instead::choose(link, knowledge, offer) {
                 // The other streams come from there, too.
@@ -429,7 +430,7 @@ async fn supervise(
         if knowledge.is_left(server, link.key()) {
             return "another server is watched at its address".to_owned();
         }
-        viewer.set_warning(knowledge.look(session.last_packet, now).or_else(|| aside.clone()));
+        viewer.set_warning(knowledge.look(session.last_packet, now).or_else(|| said.clone()));
         instead::offer(viewer, config.can_ask, link, knowledge, now);
         let stats = prepared.decoder.stats();
         if stats.frames_decoded > decoded {
@@ -457,7 +458,7 @@ async fn supervise(
     }
 }
 
-/// Takes what the server says of itself; of another one at its address, what there is to warn of.
+/// Takes what the server says of itself. Gives what there is to warn of: another one at its address, another publisher.
 fn learn(
     config: &SessionConfig,
     viewer: &Viewer,
@@ -489,6 +490,9 @@ fn learn(
         }
         viewer.set_streams(stats.streams.iter().map(Listed::of).collect());
         viewer.set_alignment(stats.alignment.unwrap_or_default());
+        let watched = viewer.server().stream;
+        let is_it = |stream: &StreamStats| watched.is_empty() || stream.name == watched;
+        return stats.streams.into_iter().find(is_it)?.notice;
     }
     None
 }

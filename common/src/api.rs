@@ -213,6 +213,9 @@ pub struct StreamHealth {
     /// last minute) or `no_bitrate` (nothing is encoded although somebody watches).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<String>,
+    /// As in [`StreamStats::notice`]; that is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<String>,
 }
 
 /// Of `GET /api/events`, as `state`: how a stream is now.
@@ -443,6 +446,9 @@ pub struct StreamStats {
     pub reason: Option<String>,
     /// The source in words, as `test picture (NO CAMERA)`.
     pub source: String,
+    /// What whoever watches has to know of the pictures, for a while: that another machine publishes them now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub notice: Option<String>,
     #[serde(default)]
     pub capture_time: CaptureTime,
     /// The GStreamer element that encodes, or `passthrough`.

@@ -12,7 +12,7 @@ const MOST: usize = 8;
 /// Time that passed while the machine slept, as far as somebody looks again and again.
 pub struct Sleep {
     /// How far a clock that goes on while the machine sleeps is ahead of [`Instant`].
-    ahead: Box<dyn Fn() -> Duration + Send>,
+    ahead: Box<dyn Fn() -> Duration + Send + Sync>,
     before: Duration,
     /// When each was noticed, and how long it was.
     slept: VecDeque<(Instant, Duration)>,
@@ -26,7 +26,7 @@ impl Default for Sleep {
 
 impl Sleep {
     /// With a clock of its own, for tests.
-    pub fn by(ahead: impl Fn() -> Duration + Send + 'static) -> Self {
+    pub fn by(ahead: impl Fn() -> Duration + Send + Sync + 'static) -> Self {
         Self { before: ahead(), ahead: Box::new(ahead), slept: VecDeque::new() }
     }
 
@@ -59,7 +59,7 @@ impl fmt::Debug for Sleep {
 
 /// Exactly, and whatever is set as the time of day.
 #[cfg(target_os = "linux")]
-fn system() -> impl Fn() -> Duration + Send {
+fn system() -> impl Fn() -> Duration + Send + Sync {
     fn read(clock: libc::clockid_t) -> Duration {
         let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: `time` is a place for a timespec; a clock that is not there leaves it alone.
@@ -71,7 +71,7 @@ fn system() -> impl Fn() -> Duration + Send {
 
 /// By the time of day: where that is set forward, the machine seems to have slept, which ends a session too many.
 #[cfg(not(target_os = "linux"))]
-fn system() -> impl Fn() -> Duration + Send {
+fn system() -> impl Fn() -> Duration + Send + Sync {
     let (start, began) = (std::time::SystemTime::now(), Instant::now());
     // Far from zero, as it may be set back, too.
     let offset = Duration::from_secs(1 << 32);

@@ -24,6 +24,8 @@ const SILENT_LIMIT: Duration = Duration::from_secs(5);
 /// Both are longer where its pictures are rare: so many of their intervals, which count for so long at most.
 const SILENT_INTERVALS: u32 = 3;
 const LONGEST_INTERVAL: Duration = Duration::from_secs(10);
+/// That another machine publishes than before is said for so long after its first picture.
+const NEWS_FOR: Duration = Duration::from_secs(30);
 /// Looks come a few times a second; one that comes so late was not made because the process stood still.
 const STANDSTILL: Duration = Duration::from_secs(1);
 /// A stream that has no keyframe for so long has none at all, and begins without.
@@ -45,6 +47,10 @@ struct State {
     source: glib::WeakRef<gst_app::AppSrc>,
     lost: Weak<LeftOut>,
     publisher: Option<Publisher>,
+    /// The machine whose pictures came last.
+    host: Option<String>,
+    /// That they come from another one now, and for how long this is said.
+    news: Option<(String, Instant)>,
     /// Why its stream cannot be taken; said once.
     refusal: Option<String>,
     /// Time of the newest access unit.
@@ -77,6 +83,10 @@ impl Publisher {
     fn heard_at(&mut self, now: Instant) {
         self.interval = now.saturating_duration_since(self.heard).min(LONGEST_INTERVAL);
         self.heard = now;
+    }
+
+    fn host(&self) -> &str {
+        host(&self.peer)
     }
 
     /// For how long nothing has come, where that is `limit` at least, and more than its frame rate explains.
@@ -139,9 +149,16 @@ impl Inlet {
     /// An access unit of the publisher. Never blocks.
     pub fn push(&self, key: usize, sample: &gst::Sample, now: Instant) {
         let mut state = lock(&self.state);
-        let State { source, publisher, last, .. } = &mut *state;
+        let State { source, publisher, last, host, news, .. } = &mut *state;
         let Some(publisher) = publisher.as_mut().filter(|publisher| publisher.key == key) else { return };
         publisher.heard_at(now);
+        if host.as_deref() != Some(publisher.host())
+            && let Some(before) = host.replace(publisher.host().to_owned())
+        {
+            let text = format!("{} publishes the pictures now, not {before} as before", publisher.host());
+            tracing::warn!("{text}");
+            *news = Some((text, now + NEWS_FOR));
+        }
         let Some((source, buffer)) = source.upgrade().zip(sample.buffer()) else { return };
         let is_delta = buffer.flags().contains(gst::BufferFlags::DELTA_UNIT);
         let patient = |since: Instant| now.saturating_duration_since(since) < KEYFRAME_LIMIT;
@@ -183,10 +200,9 @@ impl Inlet {
     /// The publisher that keeps its place before one that comes from `newcomer`, as ADDRESS:PORT. A pause lets in the
     /// same machine alone, whose sender has been started again: another may be another vehicle's.
     pub fn keeps_its_place(&self, newcomer: &str, now: Instant) -> Option<String> {
-        let host = |peer: &str| peer.rsplit_once(':').map(|(host, _)| host.to_owned());
         let state = lock(&self.state);
         let publisher = state.publisher.as_ref()?;
-        let limit = if host(&publisher.peer) == host(newcomer) { SILENT_AFTER } else { SILENT_LIMIT };
+        let limit = if publisher.host() == host(newcomer) { SILENT_AFTER } else { SILENT_LIMIT };
         let stays = state.stood_still(now) || publisher.silent_for(now, limit).is_none();
         stays.then(|| publisher.peer.clone())
     }
@@ -203,6 +219,18 @@ impl Inlet {
     /// Between two pictures of the publisher, as they come.
     pub fn interval(&self) -> Duration {
         lock(&self.state).publisher.as_ref().map_or(Duration::ZERO, |publisher| publisher.interval)
+    }
+
+    /// Who publishes, as ADDRESS:PORT.
+    pub fn sender(&self) -> Option<String> {
+        lock(&self.state).publisher.as_ref().map(|publisher| publisher.peer.clone())
+    }
+
+    /// That another machine publishes than before, for a while.
+    pub fn news(&self, now: Instant) -> Option<String> {
+        let mut state = lock(&self.state);
+        state.news.take_if(|(_, until)| now >= *until);
+        state.news.as_ref().map(|(text, _)| text.clone())
     }
 
     /// Why no pictures come, if so.
@@ -231,6 +259,11 @@ impl Inlet {
         let is_its = state.publisher.as_ref().is_some_and(|publisher| publisher.key == key);
         is_its.then(|| state.refusal.take()).flatten()
     }
+}
+
+/// Of ADDRESS:PORT.
+fn host(peer: &str) -> &str {
+    peer.rsplit_once(':').map_or(peer, |(host, _)| host)
 }
 
 #[cfg(test)]
@@ -266,6 +299,22 @@ mod tests {
         assert_eq!(inlet.gone_for(at(9_000)), None);
         (1..=30).for_each(|i| inlet.look(at(9_000 + i * 200)));
         assert!(inlet.gone_for(at(15_000)).is_some(), "it really is");
+    }
+
+    #[test]
+    fn pictures_of_another_machine_are_said_for_a_while_but_not_those_of_the_same_one() {
+        gst::init().unwrap();
+        let (inlet, start) = (Inlet::new("/stream1"), Instant::now());
+        let empty = gst::Sample::builder().build();
+        for (key, peer) in [(1, "10.0.0.5:4000"), (2, "10.0.0.5:4001"), (3, "10.0.0.6:4000")] {
+            inlet.ends(key - 1);
+            inlet.begins(key, peer, true, start);
+            assert_eq!((inlet.news(start), inlet.sender().as_deref()), (None, Some(peer)), "no picture yet");
+            inlet.push(key, &empty, start);
+        }
+        let news = "10.0.0.6 publishes the pictures now, not 10.0.0.5 as before";
+        assert_eq!(inlet.news(start + NEWS_FOR - Duration::from_millis(1)).as_deref(), Some(news));
+        assert_eq!(inlet.news(start + NEWS_FOR), None);
     }
 
     #[test]

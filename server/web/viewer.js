@@ -290,9 +290,11 @@ const shownStream = () => main.name ?? page.server?.streams[0]?.name
 
 const place = new Place()
 
-/** Another server answers: said at once, and until the pilot has clicked it. */
+let announced = null
+/** What happened to whose picture it is: said at once, and until the pilot has clicked it. */
 function announce(news) {
-  if (!news) return
+  if (!news || news === announced) return
+  announced = news
   toast(news)
   setText("news", news)
   $("news").hidden = false
@@ -304,6 +306,7 @@ function learn(stats) {
   announce(other ?? aside)
   // Not of the server whose video is shown.
   if (aside) return
+  if (!other) announce(stats.streams.find(({ notice }) => notice)?.notice)
   page.server = stats
   // A connection of its own, of which a browser has few, and the server places: only while there is something to write.
   follow(page.mayWatch && stats.overlays && !document.hidden)

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// A datagram of the media is shorter by far.
 const LARGEST: usize = 65_536;
@@ -342,6 +342,31 @@ pub fn slow_link(server: u16, bytes_per_second: f64) -> u16 {
             let (from, to) = (server.try_clone().expect("a socket"), client.try_clone().expect("a socket"));
             std::thread::spawn(move || pass(from, to));
             std::thread::spawn(move || pass(client, server));
+        }
+    });
+    port
+}
+
+/// Passes on to the TCP port `server` on loopback and back, as a machine of this address. Ends with the test's process.
+pub fn as_of(address: Ipv4Addr, server: u16) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    let connect = move || {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.bind(&SocketAddr::from((address, 0)).into())?;
+        socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, server)).into())?;
+        Ok::<TcpStream, io::Error>(socket.into())
+    };
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (client, server) = (client.expect("a client"), connect().expect("the server"));
+            let back = (server.try_clone().expect("a socket"), client.try_clone().expect("a socket"));
+            for (mut from, mut to) in [(client, server), back] {
+                std::thread::spawn(move || {
+                    let _ = io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(std::net::Shutdown::Both);
+                });
+            }
         }
     });
     port

@@ -10,10 +10,12 @@ use rov_tests::media::Clip;
 use rov_tests::odd_camera::{Habits, Marks, OddCamera};
 use rov_tests::process::{Process, program};
 use rov_tests::programs::{Client, Server};
-use rov_tests::relay::{bunched, slow_link};
+use rov_tests::relay::{as_of, bunched, slow_link};
 use rov_tests::rtsp::{Connection, Player};
 use rov_tests::wait::{self, until_true};
+use rov_tests::watcher::Watcher;
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 use url::Url;
 
 /// Clips with a keyframe each second, to publish.
@@ -140,6 +142,28 @@ fn a_second_publisher_is_refused_until_the_first_sends_nothing() {
     server.wait_until_running();
     player.next_shots(20);
     logs(&server, "another publisher has come");
+}
+
+#[test]
+fn a_publisher_of_another_machine_is_said_to_who_watches() {
+    let (clips, runtime) = (Clips::new(), Runtime::new().expect("a runtime"));
+    let (server, url) = server(&[]);
+    let file = clips.write("clip.mp4", Clip::default());
+    let first = publish(&file, &url, &["-rtsp_transport", "tcp"]);
+    server.wait_until_running();
+    let watcher = Watcher::start(&runtime, &["--url", &server.url("/whep")]);
+    watcher.wait_for_shots(10);
+    assert_eq!(server.stats().streams[0].notice, None);
+    assert!(server.stats().streams[0].source.contains(" from 127.0.0.1:"), "{:?}", server.stats().streams[0].source);
+    drop(first);
+    until_reason(&server, "nobody publishes");
+    let mut other = Url::parse(&url).expect("a URL");
+    other.set_port(Some(as_of([127, 0, 0, 2].into(), other.port().expect("a port")))).expect("a host");
+    let _second = publish(&file, other.as_str(), &["-rtsp_transport", "tcp"]);
+    let news = "127.0.0.2 publishes the pictures now, not 127.0.0.1 as before";
+    until_true("who watches is told", wait::START, || watcher.notices() == [news]);
+    assert_eq!(server.health().1.streams["stream1"].notice.as_deref(), Some(news));
+    watcher.stop(&runtime);
 }
 
 #[test]

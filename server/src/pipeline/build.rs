@@ -287,7 +287,7 @@ pub(super) fn fill_tail(
         }
         live::leave_out(&queue, branch);
         counter::count(&queue, &branch.frames_in);
-        if branch.stream == 0 {
+        if capture.looked_at == Some(branch.stream) {
             still::watch(&queue, &capture.still);
         }
         at_rest::rest_encoder(&queue, branch);

@@ -36,6 +36,9 @@ struct Inner {
     /// Nobody looks, and the encoder gets nothing.
     resting: bool,
     source: String,
+    /// Whose pictures these are, where others send them, and what has to be known of that.
+    sender: Option<String>,
+    notice: Option<String>,
     capture_time: CaptureTime,
     encoder: String,
     target_kbps: u32,
@@ -81,6 +84,8 @@ impl Default for Inner {
             keyless: false,
             resting: false,
             source: String::new(),
+            sender: None,
+            notice: None,
             capture_time: CaptureTime::default(),
             encoder: String::new(),
             target_kbps: 0,
@@ -139,7 +144,8 @@ impl Status {
             let is_known = known.state == inner.state
                 && known.resting == inner.resting
                 && known.reason.as_deref() == inner.why_not_well()
-                && known.rule.as_deref() == inner.rule();
+                && known.rule.as_deref() == inner.rule()
+                && known.notice == inner.notice;
             if !is_known {
                 *known = inner.health();
             }
@@ -254,6 +260,11 @@ impl Status {
         self.change(|inner| inner.frozen = reason);
     }
 
+    /// Who sends the pictures, as ADDRESS:PORT, and what whoever watches has to know of that now.
+    pub fn set_sender(&self, sender: Option<String>, notice: Option<String>) {
+        self.change(|inner| (inner.sender, inner.notice) = (sender, notice));
+    }
+
     /// The encoder rests, or works again.
     pub fn set_resting(&self, resting: bool) {
         self.change(|inner| inner.resting = resting);
@@ -311,7 +322,11 @@ impl Status {
         StreamStats {
             state: inner.state,
             reason: inner.doubt().map(str::to_owned).or_else(|| inner.reason.clone()),
-            source: inner.source.clone(),
+            source: match &inner.sender {
+                Some(sender) => format!("{} from {sender}", inner.source),
+                None => inner.source.clone(),
+            },
+            notice: inner.notice.clone(),
             capture_time: inner.capture_time,
             encoder: inner.encoder.clone(),
             width: inner.resolution.width,
@@ -408,7 +423,8 @@ impl Inner {
 
     fn health(&self) -> StreamHealth {
         let reason = self.why_not_well().map(str::to_owned);
-        StreamHealth { state: self.state, reason, resting: self.resting, rule: self.rule().map(str::to_owned) }
+        let (rule, notice) = (self.rule().map(str::to_owned), self.notice.clone());
+        StreamHealth { state: self.state, reason, resting: self.resting, rule, notice }
     }
 
     fn rule(&self) -> Option<&'static str> {

@@ -305,6 +305,9 @@ impl<'a> Life<'a> {
             pip.look(now);
             streams.iter().for_each(|stream| stream.status().set_frozen(pip.why_frozen()));
         }
+        if let Some(inlet) = inlet {
+            streams.iter().for_each(|stream| stream.status().set_sender(inlet.sender(), inlet.news(now)));
+        }
         // The process itself stood still (a machine under load, a debugger): the pipeline gets its time again.
         if now.saturating_duration_since(self.looked) > STANDSTILL {
             self.awake_since = now;
