@@ -408,8 +408,9 @@ async fn supervise(
         let slept = sleep.look();
         if !slept.is_zero() {
             tracing::info!("this machine slept for {} s", slept.as_secs());
-            // What it told last may have waited in its connection, too.
+            // What it told last may have waited in its connection, too, and its clock went on.
             viewer.told.forget();
+            viewer.clock.forget();
         }
         if matches!(link, OpenWay::Rtsp(_)) && arrivals.has_slept() {
             return "this machine slept, and what waited in the connection is old".to_owned();

@@ -338,6 +338,7 @@ impl Viewer {
         state.streams.clear();
         state.alignment = Alignment::default();
         self.told.forget();
+        self.clock.forget();
     }
 
     /// What the pilot has to know beside the picture.
