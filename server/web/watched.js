@@ -96,7 +96,8 @@ export class Watched {
 
   /**
    * `name` of the stream, null: the server's first. `video` and `last`, a canvas for what is no video, show it. `on`:
-   * `presented(now)` a picture, `stats(stats)` of the server, `opened(key)` with a server of this key, or refused, `blocked()`: a touch is needed.
+   * `presented(now)` a picture, `stats(stats)` of the server, `opened(key)` with a server of this key, or refused,
+   * `blocked()`: a touch is needed.
    */
   constructor(name, video, last, on) {
     Object.assign(this, { name, video, last, on })
