@@ -113,7 +113,8 @@ fn a_camera_that_repeats_its_picture_is_said_and_not_restarted() {
 fn a_camera_whose_coded_stream_is_passed_through_and_repeats_its_picture_is_said() {
     let part = |pattern: &str, pictures: i32| {
         format!(
-            "videotestsrc pattern={pattern} num-buffers={pictures} ! video/x-raw,width=320,height=240,framerate=30/1 ! c. "
+            "videotestsrc pattern={pattern} num-buffers={pictures} \
+             ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 ! c. "
         )
     };
     let moves_rests_moves = [part("ball", 450), part("red", 450), part("ball", -1)].concat();

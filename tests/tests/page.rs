@@ -1,5 +1,6 @@
 //! The viewer page in Chromium, as it is served.
 
+use std::net::TcpListener;
 use std::time::Duration;
 
 use rov_tests::camera::{Camera, Settings};
@@ -292,8 +293,9 @@ fn another_server_at_the_address_of_the_page_is_said_until_that_was_read() {
         let (port, state) = (port.to_string(), state.path().to_str().expect("a path"));
         Server::start(&["--name", "Nemo", "--signal-port", &port, "--state-dir", state])
     };
-    let mut server = start(0, &states[0]);
-    let port = server.address.port();
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port");
+    let port = free.port();
+    let mut server = start(port, &states[0]);
     server.wait_until_running();
     let mut chromium = DevTools::start();
     let page = chromium.open(&server.url("/"));
