@@ -108,27 +108,6 @@ fn a_camera_that_repeats_its_picture_is_said_and_not_restarted() {
     assert_eq!(server.stats().streams[0].restarts, 0);
 }
 
-/// By what is decoded of it for its second stream: also after nobody watches that any more.
-#[test]
-fn a_camera_whose_coded_stream_is_passed_through_and_repeats_its_picture_is_said() {
-    let part = |pattern: &str, pictures: i32| {
-        format!(
-            "videotestsrc pattern={pattern} num-buffers={pictures} \
-             ! video/x-raw,format=I420,width=320,height=240,framerate=30/1 ! c. "
-        )
-    };
-    let moves_rests_moves = [part("ball", 450), part("red", 450), part("ball", -1)].concat();
-    let coded = "x264enc tune=zerolatency speed-preset=ultrafast pass=quant quantizer=20 key-int-max=15 threads=1";
-    let description = format!("{moves_rests_moves} concat name=c ! identity sync=true ! {coded}");
-    let server = Server::start(&["--frozen-after", "2", "--stream2", "160x120", "--pipeline", &description]);
-    let runtime = Runtime::new().expect("a runtime");
-    let watcher = Watcher::start(&runtime, &["--url", &server.url("/whep/stream2")]);
-    until_true("it is said", wait::START, || server.stats().streams.iter().all(|stream| stream.frozen));
-    assert_eq!(server.stats().streams[0].encoder, "passthrough");
-    watcher.stop(&runtime);
-    until_true("it moves again", wait::START, || server.stats().streams.iter().all(|stream| !stream.frozen));
-}
-
 #[test]
 fn a_picture_that_is_at_rest_on_purpose_is_not_said() {
     let red = "videotestsrc is-live=true pattern=red ! video/x-raw,width=320,height=240,framerate=30/1";

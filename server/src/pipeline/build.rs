@@ -287,7 +287,7 @@ pub(super) fn fill_tail(
         }
         live::leave_out(&queue, branch);
         counter::count(&queue, &branch.frames_in);
-        if capture.looked_at == Some(branch.stream) {
+        if branch.stream == 0 {
             still::watch(&queue, &capture.still);
         }
         at_rest::rest_encoder(&queue, branch);

@@ -160,8 +160,6 @@ pub(super) struct Capture {
     pub next_due: Arc<Moment>,
     pub local_time: Mutex<LocalTime>,
     pub still: Arc<Mutex<Option<Still>>>,
-    /// The stream whose pictures `still` is of: the first that has raw ones here. None: all go out untouched.
-    pub looked_at: Option<usize>,
     /// The pictures come from a pipe, and have the times of their arrival.
     pub is_piped: AtomicBool,
     pub source: SourceKind,
@@ -263,7 +261,6 @@ impl Capture {
             next_due: Arc::new(Moment::new(epoch)),
             local_time: Mutex::default(),
             still: Arc::default(),
-            looked_at: plan.branches.iter().position(|branch| branch.encoder.is_some()),
             is_piped: AtomicBool::new(false),
             source: plan.source,
             left_out: Mutex::default(),

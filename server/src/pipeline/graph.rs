@@ -157,11 +157,6 @@ impl Graph {
         }
     }
 
-    /// The stream whose pictures tell whether the camera has hung; none: all go out untouched.
-    pub fn looked_at(&self) -> Option<usize> {
-        self.capture.looked_at
-    }
-
     /// Whether packets of an IP camera were lost on their way by UDP, and a new session with it, by TCP, would bring a
     /// picture sooner than its next keyframe.
     pub fn needs_tcp(&self, now: Instant) -> bool {

@@ -3,8 +3,7 @@
 //!
 //! A sample of the raw picture is compared a few times a second, in front of the encoder. Sensors are never without
 //! noise, so only what is exactly alike counts. Pictures that the processor cannot read (NVIDIA's memory) are not
-//! looked at, nor are those of a stream that goes out untouched, of which the sizes alone say too little: where the first
-//! one does, the first that is decoded is looked at, while somebody watches it, or it was found to be frozen.
+//! looked at, nor are those of a stream that goes out untouched, of which the sizes alone say too little.
 
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};

@@ -24,7 +24,7 @@ use super::{Fatal, START_LIMIT, STOP_LIMIT, Surroundings, Trial, joined, set_sto
 use crate::config::{CameraConfig, SourceConfig, SourceKind};
 use crate::inlet::Inlet;
 use crate::pipeline::{self, Branch, Failure, Found, Graph, GraphError, GraphEvent, Joint, Plan};
-use crate::stream::{Awake, Control};
+use crate::stream::Control;
 use crate::watchdog::{self, CameraLook, FrozenWatch, HEALTHY_AFTER};
 
 /// While there is no camera, the machine's devices are listed so often.
@@ -169,8 +169,6 @@ struct Life<'a> {
     changing: Option<Changing>,
     damage: Damage,
     frozen: FrozenWatch,
-    /// The stream that is looked at for it shall not rest while the camera is frozen: nobody would know when it is not.
-    frozen_awake: Option<Awake>,
     /// When it was looked at last, and since when the process has not stood still.
     looked: Instant,
     awake_since: Instant,
@@ -202,7 +200,6 @@ impl<'a> Life<'a> {
             changing: None,
             damage: Damage::default(),
             frozen,
-            frozen_awake: None,
             looked: now,
             awake_since: now,
         }
@@ -303,10 +300,6 @@ impl<'a> Life<'a> {
         self.damage.check(now, counters.frames_damaged, awaited.is_some(), &self.camera.name, streams);
         if let Some(change) = self.frozen.check(counters.still) {
             say_frozen(&self.camera.name, streams, &links.taps, change);
-            // The first one is looked at in front of where it rests.
-            if let Some(stream) = self.graph.looked_at().filter(|stream| *stream > 0) {
-                streams[stream].demand().keep_awake_while(change.is_some(), &mut self.frozen_awake);
-            }
         }
         if let Some(pip) = pip {
             pip.look(now);
