@@ -50,8 +50,10 @@ fn while_the_encoder_of_the_second_stream_fails_and_is_replaced_the_first_misses
     });
     let (made, restarts) = (fake_encoder::made(), stats(1).restarts);
     println!("{made} made, {restarts} replaced");
-    // Where a busy machine has more of them on trial, fewer are left for work: then the last way alone is tried.
-    assert!((made, restarts) == (4, 3) || made > 4 && restarts > 0, "{made} made, {restarts} replaced");
+    // The first was on trial; each later one, and the next encoder, took the place of one at work. These are three as a
+    // rule. Fewer where a busy machine needs longer for the end of one than it may: then that counts as hanging. More
+    // where no other encoder was through its trial in time: then the same one is tried again later.
+    assert!(made >= 2 && restarts == u64::from(made) - 1, "{made} made, {restarts} replaced");
     // Both go on, the viewers with them, while one still hangs.
     let (first, second) = (pilot.shown(), spectator.shown());
     pilot.wait_for_shots(first + 30);
