@@ -59,6 +59,10 @@ struct State {
     /// Goes up with each session: the thread of before ends.
     turn: u64,
     sync: ClockSync,
+    /// When the clock was started: another run of the server has another one.
+    started: Option<u64>,
+    /// A session began to read it at this time.
+    begun: Option<Instant>,
     /// When the last exchange that counts ended.
     read_at: Option<Instant>,
     is_refused: bool,
@@ -66,9 +70,9 @@ struct State {
 
 impl Default for ServerClock {
     fn default() -> Self {
-        let (server, wanted_until, turn, read_at, is_refused) = Default::default();
+        let (server, wanted_until, turn, started, begun, read_at, is_refused) = Default::default();
         let sync = ClockSync::new(Instant::now());
-        Self(Arc::new(Mutex::new(State { server, wanted_until, turn, sync, read_at, is_refused })))
+        Self(Arc::new(Mutex::new(State { server, wanted_until, turn, sync, started, begun, read_at, is_refused })))
     }
 }
 
@@ -84,6 +88,7 @@ impl ServerClock {
         state.server = Some(stats.clone());
         state.wanted_until = Some(now + WANTED_FOR);
         state.turn += 1;
+        state.begun = Some(now);
         let (clock, turn, talk) = (self.clone(), state.turn, Talk::new(url, http.clone()));
         // It ends by itself after the exchange that is under way when it is not wanted any more.
         std::thread::spawn(move || clock.run(turn, &talk));
@@ -94,8 +99,10 @@ impl ServerClock {
         let mut state = lock(&self.0);
         let is_followed = state.server.as_ref() == Some(stats) && state.wanted_until.is_some();
         state.wanted_until = state.wanted_until.map(|_| now + WANTED_FOR);
+        // Sessions with two servers, of which each would read its own.
+        let is_recent = state.begun.is_some_and(|at| now.saturating_duration_since(at) < INTERVAL);
         drop(state);
-        if !is_followed {
+        if !is_followed && !is_recent {
             self.begin(stats, http, now);
         }
     }
@@ -140,7 +147,7 @@ impl ServerClock {
             number += 1;
             let mut pause = if number < FIRST { FIRST_INTERVAL } else { INTERVAL };
             match exchange {
-                Ok(exchange) => self.take(exchange, turn),
+                Ok((exchange, started)) => self.take(exchange, started, turn),
                 Err(error) => {
                     tracing::debug!("the server's clock: {error}");
                     if self.failed(&error, turn) {
@@ -152,10 +159,13 @@ impl ServerClock {
         }
     }
 
-    fn take(&self, exchange: Exchange, turn: u64) {
+    fn take(&self, exchange: Exchange, started: u64, turn: u64) {
         let mut state = lock(&self.0);
         if state.turn != turn {
             return;
+        }
+        if state.started.replace(started).is_some_and(|before| before != started) {
+            state.sync = ClockSync::new(exchange.asked);
         }
         state.is_refused = false;
         match state.sync.add(exchange) {
@@ -180,12 +190,13 @@ impl ServerClock {
 impl State {
     fn forget(&mut self) {
         self.turn += 1;
-        (self.server, self.wanted_until, self.read_at, self.is_refused) = Default::default();
+        (self.server, self.wanted_until, self.started, self.begun, self.read_at, self.is_refused) = Default::default();
         self.sync = ClockSync::new(Instant::now());
     }
 }
 
-fn exchange(talk: &Talk) -> Result<Exchange, WhepError> {
+/// With when the server's clock was started.
+fn exchange(talk: &Talk) -> Result<(Exchange, u64), WhepError> {
     // Of the request that was answered, where it was asked for a login before.
     let times = Cell::new(None);
     let reading: ClockReading = talk.ask(|call| {
@@ -196,7 +207,8 @@ fn exchange(talk: &Talk) -> Result<Exchange, WhepError> {
     })?;
     let (asked, answered) = times.get().unwrap_or((Instant::now(), Instant::now()));
     let time = |micros| Captured(Duration::from_micros(micros));
-    Ok(Exchange { asked, answered, received: time(reading.received_us), sent: time(reading.sent_us) })
+    let exchange = Exchange { asked, answered, received: time(reading.received_us), sent: time(reading.sent_us) };
+    Ok((exchange, reading.started_us))
 }
 
 #[cfg(test)]
@@ -224,13 +236,13 @@ mod tests {
         assert_eq!(clock.age(captured, now, now), Err(Unknown::NoClock));
         let (begun, turn) = begun(&clock);
         assert_eq!(clock.age(captured, begun, begun), Err(Unknown::NotRead));
-        clock.take(exchange(begun, 50_000), turn);
+        clock.take(exchange(begun, 50_000), 7, turn);
         let age = clock.age(captured, begun + 101 * MS, begun).expect("known");
         assert_eq!((age.age.as_millis(), age.bound.as_millis()), (100, 1));
         assert_eq!(clock.age(None, begun, begun), Err(Unknown::NoCaptureTime));
         // The next session may be with another run of the server.
         assert_eq!(clock.age(captured, begun, begun + 3 * MS), Err(Unknown::NotRead));
-        clock.take(exchange(begun + 4 * MS, 10_000), turn);
+        clock.take(exchange(begun + 4 * MS, 10_000), 7, turn);
         let age = clock.age(Some(Captured(Duration::from_millis(10_000))), begun + 105 * MS, begun + 3 * MS);
         assert_eq!(age.expect("known").age.as_millis(), 100);
     }
@@ -239,13 +251,25 @@ mod tests {
     fn what_a_former_connection_says_counts_no_more_and_another_server_begins_anew() {
         let clock = ServerClock::default();
         let (now, turn) = begun(&clock);
-        clock.take(exchange(now, 50_000), turn + 1);
+        clock.take(exchange(now, 50_000), 7, turn + 1);
         assert_eq!(clock.age(Some(Captured::default()), now, now), Err(Unknown::NotRead));
-        clock.take(exchange(now, 50_000), turn);
+        clock.take(exchange(now, 50_000), 7, turn);
         assert!(clock.age(Some(Captured::default()), now, now).is_ok());
         clock.forget();
         assert_eq!(clock.age(Some(Captured::default()), now, now), Err(Unknown::NoClock));
         assert!(!clock.goes_on(turn));
+    }
+
+    #[test]
+    fn what_was_known_of_a_former_run_of_the_server_counts_no_more() {
+        let clock = ServerClock::default();
+        let (now, turn) = begun(&clock);
+        clock.take(exchange(now, 50_000), 7, turn);
+        // Its clock was corrected by so little that a slow exchange does not contradict.
+        let slow = Exchange { answered: now + 60 * MS, ..exchange(now + 10 * MS, 50_040) };
+        clock.take(slow, 8, turn);
+        let age = clock.age(Some(Captured(Duration::from_millis(50_040))), now + 60 * MS, now).expect("known");
+        assert!(age.bound >= 24 * MS, "{age:?}");
     }
 
     #[test]
@@ -256,7 +280,7 @@ mod tests {
         let refused = |status| WhepError::Refused { url: url.clone(), status, reason: String::new() };
         assert!(clock.failed(&refused(404), turn) && !clock.failed(&refused(503), turn + 1));
         assert_eq!(clock.age(Some(Captured::default()), now, now), Err(Unknown::Refused));
-        clock.take(exchange(now, 50_000), turn);
+        clock.take(exchange(now, 50_000), 7, turn);
         assert!(clock.age(Some(Captured::default()), now, now).is_ok());
         // It has ended.
         clock.failed(&WhepError::Closed { url }, turn);

@@ -103,12 +103,10 @@ impl Feed {
                 tracing::warn!("{name}: the picture moves and is {age} ms old (\u{b1}{bound:.1} ms): over --max-age");
             }
             Change::Raised(_) => {}
-            Change::Ended { lasted, oldest } => {
+            Change::Ended { lasted, oldest, is_young } => {
                 let (name, lasted) = (self.viewer.called(), lasted.as_secs_f64());
-                let text = format!(
-                    "{name}: in time again after {lasted:.1} s; it was up to {} ms old",
-                    oldest.age.as_millis()
-                );
+                let how = if is_young { "in time again" } else { "its age is not known any more," };
+                let text = format!("{name}: {how} after {lasted:.1} s; it was up to {} ms old", oldest.age.as_millis());
                 if is_news || lasted >= 1.0 {
                     tracing::info!("{text}");
                 } else {

@@ -13,6 +13,9 @@ const RAISE_AFTER: Duration = Duration::from_millis(80);
 /// They have been young again for so long: the warning does not flicker.
 const END_AFTER: Duration = Duration::from_millis(250);
 
+/// Their age has not been known for so long, as of another session: nothing can be said any more.
+const UNKNOWN_AFTER: Duration = Duration::from_secs(3);
+
 /// Of one stream.
 #[derive(Debug)]
 pub struct LateAlarm {
@@ -20,6 +23,8 @@ pub struct LateAlarm {
     /// Since when no picture has been young.
     late_since: Option<Instant>,
     young_since: Option<Instant>,
+    /// Since when their age has not been known.
+    unknown_since: Option<Instant>,
     /// The newest picture that was old, and when it was shown.
     newest: Option<(Age, Instant)>,
     raised: Option<Raised>,
@@ -40,16 +45,24 @@ pub enum Change {
     Ended {
         lasted: Duration,
         oldest: Age,
+        /// Or their age is not known any more.
+        is_young: bool,
     },
 }
 
 impl LateAlarm {
     pub fn new(limit: Duration) -> Self {
-        Self { limit, late_since: None, young_since: None, newest: None, raised: None }
+        Self { limit, late_since: None, young_since: None, unknown_since: None, newest: None, raised: None }
     }
 
     /// A picture was shown; `age` is none where it is not known.
     pub fn shown(&mut self, age: Option<Age>, at: Instant) -> Option<Change> {
+        if age.is_none() {
+            self.unknown_since.get_or_insert(at);
+            (self.late_since, self.young_since) = (None, None);
+            return self.look(at);
+        }
+        self.unknown_since = None;
         match age.filter(|age| age.certain() > self.limit) {
             Some(age) => {
                 self.late_since.get_or_insert(at);
@@ -77,11 +90,12 @@ impl LateAlarm {
             self.raised = Some(Raised { since: now, oldest: age });
             return Some(Change::Raised(age));
         }
-        if has_lasted(self.young_since, END_AFTER) {
-            let Raised { since, oldest } = self.raised.take()?;
-            return Some(Change::Ended { lasted: now.saturating_duration_since(since), oldest });
+        let is_young = has_lasted(self.young_since, END_AFTER);
+        if !is_young && !has_lasted(self.unknown_since, UNKNOWN_AFTER) {
+            return None;
         }
-        None
+        let Raised { since, oldest } = self.raised.take()?;
+        Some(Change::Ended { lasted: now.saturating_duration_since(since), oldest, is_young })
     }
 
     /// How old the newest old picture is now, while the warning stands.
@@ -160,6 +174,7 @@ mod tests {
         let at = |ms| pilot.begun + Duration::from_millis(ms);
         assert!(matches!(pilot.alarm.look(at(100)), Some(Change::Raised(_))));
         assert_eq!(pilot.alarm.shown(None, at(500)), None);
-        assert!(matches!(pilot.alarm.look(at(760)), Some(Change::Ended { .. })), "its age is not known any more");
+        assert_eq!(pilot.alarm.look(at(3_000)), None, "not known is not young");
+        assert!(matches!(pilot.alarm.look(at(3_500)), Some(Change::Ended { is_young: false, .. })));
     }
 }

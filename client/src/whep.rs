@@ -281,7 +281,7 @@ pub struct Talk {
 
 impl Talk {
     pub fn new(url: Url, http: Http) -> Self {
-        let agent = agent(TALK_TIMEOUT, CONNECT_TIMEOUTS[1], &http);
+        let agent = agent(TALK_TIMEOUT, TALK_TIMEOUT, &http);
         Self { url, http, agent }
     }
 
@@ -338,12 +338,11 @@ fn offer_blocking(endpoint: &Url, sdp: &str, http: &Http) -> Result<Answer, Whep
 }
 
 fn body(reply: &mut Response<ureq::Body>, url: &Url) -> Result<String, WhepError> {
-    reply
-        .body_mut()
-        .with_config()
-        .limit(LARGEST_REPLY)
-        .read_to_string()
-        .map_err(|e| WhepError::NotWhep { url: url.clone(), reason: e.to_string() })
+    reply.body_mut().with_config().limit(LARGEST_REPLY).read_to_string().map_err(|error| match error {
+        ureq::Error::BodyExceedsLimit(_) => WhepError::NotWhep { url: url.clone(), reason: error.to_string() },
+        // The link broke off or is slow.
+        error => no_answer(url, &error),
+    })
 }
 
 /// What the server says of the error: its JSON, else the first line of the text.

@@ -152,6 +152,9 @@ pub struct ClockReading {
     pub received_us: u64,
     /// When the answer was sent.
     pub sent_us: u64,
+    /// When the clock was started: it is another one in the next run of the server.
+    #[serde(default)]
+    pub started_us: u64,
     /// With `?viewer=ID`, of a viewer by WebRTC: of the picture that was sent to it last. Browsers do not show the
     /// header extension that says when a picture was captured, but its timestamp.
     #[serde(default, skip_serializing_if = "Option::is_none")]

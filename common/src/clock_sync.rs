@@ -7,7 +7,7 @@
 //! whatever the link does: a queue or an asymmetry makes an exchange prove less, never something wrong. An exchange that
 //! contradicts those before proves that a clock has stepped, as after a restart: then it counts alone.
 //!
-//! `server/web/clock.js` does the same.
+//! `server/web/age.js` does the same.
 
 use std::time::{Duration, Instant};
 
@@ -108,11 +108,13 @@ impl ClockSync {
         }
     }
 
-    /// How old something is at `now` that was captured then; none: nothing is known of the other clock.
+    /// How old something is at `now` that was captured then; none: nothing is known of the other clock, or it must have
+    /// stepped since, as what is captured later than now for certain shows.
     pub fn age(&self, captured: Captured, now: Instant) -> Option<Age> {
         let Interval { low, high, .. } = self.known?.at(now);
         let age = self.local(now) + (low + high) / 2 - nanos(captured);
-        Some(Age { age: duration(age), bound: duration((high - low + 1) / 2) })
+        let bound = (high - low + 1) / 2;
+        (age >= -bound).then(|| Age { age: duration(age), bound: duration(bound) })
     }
 
     fn local(&self, at: Instant) -> i128 {
@@ -283,5 +285,7 @@ mod tests {
         world.exchange(SEC, NONE, 10 * MS);
         let age = world.sync.age(world.other(2 * SEC), world.start + 2 * SEC).expect("known");
         assert_eq!((age.age, age.certain()), (NONE, NONE));
+        let later = world.other(2 * SEC + 20 * MS);
+        assert_eq!(world.sync.age(later, world.start + 2 * SEC), None, "the clock must have stepped");
     }
 }

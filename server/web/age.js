@@ -9,8 +9,9 @@ const TICKS_PER_MS = 90
 export const MAX_AGE_MS = 300
 /** Pictures have been old for so long. */
 const RAISE_AFTER_MS = 80
-/** They have been young again for so long. */
+/** They have been young again for so long, or their age has not been known. */
 const END_AFTER_MS = 250
+const UNKNOWN_AFTER_MS = 3000
 
 /**
  * The server's clock of captures. Each exchange proves two bounds of its distance from this one: the question was
@@ -39,8 +40,9 @@ export class ClockSync {
   age(captured, now) {
     if (this.#at === null) return null
     const drift = Math.abs(now - this.#at) * DRIFT
-    const age = Math.max(0, now + (this.#low + this.#high) / 2 - captured)
-    return { age, bound: (this.#high - this.#low) / 2 + drift }
+    const age = now + (this.#low + this.#high) / 2 - captured, bound = (this.#high - this.#low) / 2 + drift
+    // What is captured later than now for certain shows that a clock has stepped since.
+    return age < -bound ? null : { age: Math.max(0, age), bound }
   }
 }
 
@@ -55,6 +57,7 @@ export class LateAlarm {
   /** Since when no picture has been young, and since when none has been old; or null. */
   #lateSince = null
   #youngSince = null
+  #unknownSince = null
   #newest = null
   #raised = false
 
@@ -65,7 +68,13 @@ export class LateAlarm {
 
   /** A picture was shown at `now`; `age` as `ClockSync` tells it. */
   shown(age, now) {
-    if (this.#limit > 0 && age && age.age - age.bound > this.#limit) {
+    if (!age) {
+      this.#unknownSince ??= now
+      this.#lateSince = this.#youngSince = null
+      return
+    }
+    this.#unknownSince = null
+    if (this.#limit > 0 && age.age - age.bound > this.#limit) {
       this.#lateSince ??= now
       this.#youngSince = null
       this.#newest = { age: age.age, at: now }
@@ -79,6 +88,7 @@ export class LateAlarm {
   age(now) {
     if (this.#lateSince !== null && now - this.#lateSince >= RAISE_AFTER_MS) this.#raised = true
     if (this.#youngSince !== null && now - this.#youngSince >= END_AFTER_MS) this.#raised = false
+    if (this.#unknownSince !== null && now - this.#unknownSince >= UNKNOWN_AFTER_MS) this.#raised = false
     return this.#raised ? this.#newest.age + Math.min(now - this.#newest.at, RAISE_AFTER_MS) : null
   }
 }

@@ -29,7 +29,7 @@ const CLOCK_MS = 5000
 
 /**
  * `GET /api/clock`: the times of the exchange for `ClockSync`, and of viewer `id`, if it has one, the `picture` that was
- * sent to it last.
+ * sent to it last. `started`: another run of the server has another clock.
  */
 export async function serverClock(id) {
   const asked = performance.now()
@@ -37,8 +37,8 @@ export async function serverClock(id) {
   const reply = await request(path, { signal: AbortSignal.timeout(CLOCK_MS) })
   const answered = performance.now()
   if (!reply.ok) throw await refusal(reply)
-  const { received_us: received, sent_us: sent, picture } = await reply.json()
-  return { asked, answered, received: received / 1000, sent: sent / 1000, picture }
+  const { received_us: received, sent_us: sent, started_us: started, picture } = await reply.json()
+  return { asked, answered, received: received / 1000, sent: sent / 1000, started, picture }
 }
 
 /** What the server says of the viewer `id` on `stream`, in the words of `advise`; with its statistics, where it has some. */

@@ -17,6 +17,8 @@ const maxAge = (() => {
   const given = new URLSearchParams(location.search).get("max-age")
   return given !== null && /^\d{1,5}$/.test(given) ? Number(given) : MAX_AGE_MS
 })()
+/** The server's clock, for all streams: what was known before a queue came is of use while that stands. */
+let sync = new ClockSync(), syncedWith = null
 /** Between two tries to get pictures by HTTP. */
 const PREVIEW_RETRY_MS = 1000
 /** Browsers open 6 connections to a host: statistics and WHEP need some of them. */
@@ -73,8 +75,6 @@ export class Watched {
   ageUnknown = ""
   /** The session that is, or null. */
   session = null
-  /** The server's clock; anew with each session, as the server may be another. */
-  #sync = new ClockSync()
   /** The timestamp of a picture of the session and when that was captured; null: not known. */
   #anchor = null
   #alarm = new LateAlarm(maxAge)
@@ -119,7 +119,6 @@ export class Watched {
     this.#nextStart = Infinity
     this.samples = []
     const mine = this.session = new Session()
-    this.#sync = new ClockSync()
     this.#anchor = null
     this.#clocks = 0
     this.#clockAsked = -Infinity
@@ -218,13 +217,15 @@ export class Watched {
     this.#clockAsked = now
     this.#clocks += 1
     if (answer.error) return void (this.ageUnknown ||= `The server does not tell its clock: ${answer.error.message}`)
-    this.#sync.add(answer)
+    if (syncedWith !== answer.started) sync = new ClockSync()
+    syncedWith = answer.started
+    sync.add(answer)
     this.#anchor = answer.picture ?? this.#anchor
   }
 
   /** A picture that was captured then, by the server's clock, is shown at `at`, by `performance.now()`. */
   #aged(captured, at) {
-    const known = captured === undefined ? null : this.#sync.age(captured, at)
+    const known = captured === undefined ? null : sync.age(captured, at)
     if (known) this.ageUnknown = ""
     if (known) this.ages.push({ ...known, at })
     while (this.ages.length && this.ages[0].at < at - WINDOW_MS) this.ages.shift()

@@ -13,6 +13,7 @@ use rov_client::stats::Report;
 use rov_client::target::SessionError;
 use rov_client::viewer::{Choice, Phase, Viewer};
 use rov_common::api::Stats;
+use rov_common::capture_clock::beside_monotonic;
 use rov_common::clock_sync::Age;
 use rov_common::units::Resolution;
 use tokio::runtime::Runtime;
@@ -166,8 +167,8 @@ impl Drop for Watcher {
 }
 
 fn shot(picture: &Picture, viewer: &Viewer) -> Shot {
-    let shown_at = Instant::now();
-    let now_us = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970").as_micros() as u64;
+    let (shown_at, now) = beside_monotonic(SystemTime::now);
+    let now_us = now.duration_since(UNIX_EPOCH).expect("a clock after 1970").as_micros() as u64;
     let stamp = read_stamp(picture);
     Shot {
         frame: stamp.map(|stamp| stamp.frame),

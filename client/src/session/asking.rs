@@ -12,6 +12,9 @@ use crate::whep::{self, Http, WhepError};
 /// For the overlay, the server is asked for its figures so often.
 const FIGURES_INTERVAL: Duration = Duration::from_secs(2);
 
+/// One that has none, or cannot give them now, is asked again after so long.
+const NO_FIGURES_INTERVAL: Duration = Duration::from_secs(15);
+
 /// What came of a question.
 pub struct Answer {
     pub probe: Probe,
@@ -40,8 +43,8 @@ pub struct Asking {
     http: Http,
     question: Option<JoinHandle<Answer>>,
     asked: Option<Instant>,
-    /// The server has figures to give.
-    has_figures: bool,
+    /// The server is asked for its figures so often.
+    interval: Duration,
 }
 
 impl Asking {
@@ -49,7 +52,7 @@ impl Asking {
     /// `stream`: the one that is watched, or empty; `http`: by which.
     pub fn new(url: Option<Url>, (viewer_id, stream): (Option<&str>, &str), http: Http) -> Self {
         let (viewer_id, stream) = (viewer_id.map(str::to_owned), stream.to_owned());
-        Self { url, viewer_id, stream, http, question: None, asked: None, has_figures: true }
+        Self { url, viewer_id, stream, http, question: None, asked: None, interval: FIGURES_INTERVAL }
     }
 
     pub fn ask(&mut self, now: Instant) {
@@ -63,7 +66,7 @@ impl Asking {
 
     /// For the overlay, now and then.
     pub fn ask_for_figures(&mut self, now: Instant) {
-        if self.has_figures && self.asked.is_none_or(|at| now.saturating_duration_since(at) >= FIGURES_INTERVAL) {
+        if self.asked.is_none_or(|at| now.saturating_duration_since(at) >= self.interval) {
             self.ask(now);
         }
     }
@@ -73,7 +76,12 @@ impl Asking {
         let Some(question) = &mut self.question else { return std::future::pending().await };
         let answer = question.await.unwrap_or(Answer::from(Probe::Silent));
         self.question = None;
-        self.has_figures = !matches!(answer.probe, Probe::NoStatistics | Probe::Changed(_));
+        self.interval = match answer.probe {
+            // Which is said once.
+            Probe::Changed(_) => Duration::MAX,
+            Probe::NoStatistics => NO_FIGURES_INTERVAL,
+            _ => FIGURES_INTERVAL,
+        };
         answer
     }
 }

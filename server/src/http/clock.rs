@@ -37,7 +37,8 @@ pub(super) async fn clock(
     // One for all streams.
     let clock = api.streams[0].clock();
     let (received_us, sent_us) = (clock.at(received.0).micros(), clock.at(Instant::now()).micros());
-    let reading = ClockReading { received_us, sent_us, picture };
+    let started_us = clock.at(clock.started()).micros();
+    let reading = ClockReading { received_us, sent_us, started_us, picture };
     // It is never that of another moment.
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(reading)).into_response())
 }
