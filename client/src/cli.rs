@@ -167,7 +167,8 @@ pub struct Cli {
     pub latency_mode: Option<LatencyMode>,
 
     /// Warn when pictures come and are older than this on the screen, in milliseconds: a border, and their age in large
-    /// digits; 0: never. Where --latency is longer than 100 ms, the default is by so much more
+    /// digits; 0: never. Where --latency is longer than 100 ms, the default is by so much more; so it is by
+    /// --align-latency
     /// [default: 300]
     #[arg(help_heading = PICTURE, long, value_name = "MS", value_parser = within::<u64>(0, 60_000))]
     pub max_age: Option<u64>,
@@ -304,7 +305,10 @@ impl Cli {
 
     /// From which age on pictures are warned of. What the pilot lets the client wait for is no reason to warn.
     fn max_age(&self) -> Option<Duration> {
-        let more = self.latency().unwrap_or_default().saturating_sub(LatencyMode::Low.longest_wait());
+        let jitter = self.latency().unwrap_or_default().saturating_sub(LatencyMode::Low.longest_wait());
+        let aligned =
+            Some(self.alignment()).filter(|wish| wish.aligned != Some(false)).and_then(|wish| wish.max_latency);
+        let more = jitter + aligned.unwrap_or_default();
         let limit = self.max_age.map_or(MAX_AGE + more, Duration::from_millis);
         (!limit.is_zero()).then_some(limit)
     }
@@ -566,6 +570,20 @@ mod tests {
     fn target(args: &[&str]) -> Result<Target, String> {
         let args = std::iter::once("rov-client").chain(args.iter().copied());
         Cli::try_parse_from(args).map_err(|e| e.to_string())?.target()
+    }
+
+    #[test]
+    fn what_the_pilot_lets_the_client_wait_for_is_no_reason_to_warn() {
+        let max_age = |args: &[&str]| {
+            let args = std::iter::once("rov-client").chain(args.iter().copied());
+            Cli::try_parse_from(args).expect("options").max_age().map(|limit| limit.as_millis())
+        };
+        assert_eq!(max_age(&[]), Some(300));
+        assert_eq!(max_age(&["--latency", "300"]), Some(500));
+        assert_eq!(max_age(&["--align-latency", "200"]), Some(500));
+        assert_eq!(max_age(&["--align-latency", "200", "--align", "off"]), Some(300));
+        assert_eq!(max_age(&["--align-latency", "200", "--max-age", "400"]), Some(400));
+        assert_eq!(max_age(&["--max-age", "0"]), None);
     }
 
     #[test]

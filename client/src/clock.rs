@@ -1,14 +1,15 @@
-//! The clock of the server that is watched: `GET /api/clock`, asked by a thread of its own over one connection while
+//! The clocks of servers that are watched: `GET /api/clock`, asked by a thread for each server over one connection while
 //! somebody wants it. One for all streams of a server. From it and the time of capture follows how old a picture is.
 
 use std::cell::Cell;
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rov_common::api::{CLOCK_PATH, ClockReading};
 use rov_common::capture_clock::Captured;
-use rov_common::clock_sync::{Age, ClockSync, Exchange, Shown};
+use rov_common::clock_sync::{self, Age, ClockSync, Exchange, Shown};
 use rov_common::sync::lock;
 use url::Url;
 
@@ -22,6 +23,8 @@ const FIRST_INTERVAL: Duration = Duration::from_millis(50);
 const FIRST: u32 = 8;
 /// After a server that has no such clock.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(30);
+/// Servers whose clocks are remembered; then those that nobody wants are forgotten.
+const MAX_SERVERS: usize = 16;
 
 /// Why it is not known how old a picture is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +33,21 @@ pub enum Unknown {
     NoCaptureTime,
     /// Whoever sends has no HTTP API here.
     NoClock,
-    /// The clock was not read since the session began.
+    /// The clock has not been read.
     NotRead,
+    /// The picture was captured later than now: the clock is read anew.
+    InFuture,
     /// The server refuses to tell it, as one of an earlier version.
     Refused,
+}
+
+impl From<clock_sync::Unknown> for Unknown {
+    fn from(unknown: clock_sync::Unknown) -> Self {
+        match unknown {
+            clock_sync::Unknown::NotRead => Self::NotRead,
+            clock_sync::Unknown::InFuture => Self::InFuture,
+        }
+    }
 }
 
 impl fmt::Display for Unknown {
@@ -42,161 +56,180 @@ impl fmt::Display for Unknown {
             Self::NoCaptureTime => "the pictures come without a time of capture",
             Self::NoClock => "the sender's clock cannot be read: it has no HTTP API that is known here",
             Self::NotRead => "the server's clock has not been read yet",
+            Self::InFuture => "the pictures' times of capture are later than the server's clock",
             Self::Refused => "the server does not tell its clock",
         })
     }
 }
 
-/// Cheap to clone.
+/// Those of all servers, by their URLs. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Clocks(Arc<Mutex<HashMap<Url, ServerClock>>>);
+
+impl Clocks {
+    /// That of the server whose statistics are at this URL. What was learned in a session before holds until the server
+    /// shows another run.
+    pub fn of(&self, stats: &Url) -> Option<ServerClock> {
+        let url = stats.join(CLOCK_PATH).ok()?;
+        let mut all = lock(&self.0);
+        if all.len() >= MAX_SERVERS && !all.contains_key(&url) {
+            all.retain(|_, clock| clock.lock().is_asked);
+        }
+        Some(all.entry(url.clone()).or_insert_with(|| ServerClock::new(url)).clone())
+    }
+}
+
+/// That of one server. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct ServerClock(Arc<Mutex<State>>);
+pub struct ServerClock(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    url: Url,
+    state: Mutex<State>,
+    /// The clock shall be read at once.
+    hurry: Condvar,
+}
 
 #[derive(Debug)]
 struct State {
-    /// Of the statistics of the server that is followed; none: nobody is.
-    server: Option<Url>,
-    wanted_until: Option<Instant>,
-    /// Goes up with each session: the thread of before ends.
-    turn: u64,
+    wanted_until: Instant,
+    /// A thread asks.
+    is_asked: bool,
+    /// It shall ask at once.
+    is_urgent: bool,
     sync: ClockSync,
-    /// When the clock was started: another run of the server has another one.
-    started: Option<u64>,
-    /// A session began to read it at this time.
-    begun: Option<Instant>,
-    /// When the last exchange that counts ended.
-    read_at: Option<Instant>,
     is_refused: bool,
-}
-
-impl Default for ServerClock {
-    fn default() -> Self {
-        let (server, wanted_until, turn, started, begun, read_at, is_refused) = Default::default();
-        let sync = ClockSync::new(Instant::now());
-        Self(Arc::new(Mutex::new(State { server, wanted_until, turn, sync, started, begun, read_at, is_refused })))
-    }
+    /// When what was known was last forgotten.
+    forgotten: Option<Instant>,
 }
 
 impl ServerClock {
-    /// A session begins with the server whose statistics are at this URL: its clock is read at once, by a connection of
-    /// its own, as the one before may be lost with the link.
-    pub fn begin(&self, stats: &Url, http: &Http, now: Instant) {
-        let Ok(url) = stats.join(CLOCK_PATH) else { return };
-        let mut state = lock(&self.0);
-        if state.server.as_ref() != Some(stats) {
-            state.forget();
-        }
-        state.server = Some(stats.clone());
-        state.wanted_until = Some(now + WANTED_FOR);
-        state.turn += 1;
-        state.begun = Some(now);
-        let (clock, turn, talk) = (self.clone(), state.turn, Talk::new(url, http.clone()));
-        // It ends by itself after the exchange that is under way when it is not wanted any more.
-        std::thread::spawn(move || clock.run(turn, &talk));
+    fn new(url: Url) -> Self {
+        let now = Instant::now();
+        let (is_asked, is_urgent, is_refused, forgotten) = Default::default();
+        let state = State { wanted_until: now, is_asked, is_urgent, sync: ClockSync::new(now), is_refused, forgotten };
+        Self(Arc::new(Shared { url, state: Mutex::new(state), hurry: Condvar::new() }))
     }
 
-    /// The session with this server goes on; to be called again and again.
-    pub fn keep(&self, stats: &Url, http: &Http, now: Instant) {
-        let mut state = lock(&self.0);
-        let is_followed = state.server.as_ref() == Some(stats) && state.wanted_until.is_some();
-        state.wanted_until = state.wanted_until.map(|_| now + WANTED_FOR);
-        // Sessions with two servers, of which each would read its own.
-        let is_recent = state.begun.is_some_and(|at| now.saturating_duration_since(at) < INTERVAL);
-        drop(state);
-        if !is_followed && !is_recent {
-            self.begin(stats, http, now);
+    /// A session begins: it is read at once.
+    pub fn begin(&self, http: &Http, now: Instant) {
+        self.hurry(&mut self.lock());
+        self.keep(http, now);
+    }
+
+    /// The session goes on; to be called again and again.
+    pub fn keep(&self, http: &Http, now: Instant) {
+        let mut state = self.lock();
+        state.wanted_until = now + WANTED_FOR;
+        if !std::mem::replace(&mut state.is_asked, true) {
+            let (clock, talk) = (self.clone(), Talk::new(self.0.url.clone(), http.clone()));
+            // It ends by itself after the exchange that is under way when it is not wanted any more.
+            std::thread::spawn(move || clock.run(&talk));
         }
     }
 
-    /// A session begins with a sender whose clock cannot be read.
-    pub fn forget(&self) {
-        lock(&self.0).forget();
-    }
-
-    /// How old a picture is at this time, of a session that stands since `since`: the server may have another clock than
-    /// in the session before.
+    /// How old a picture is at this time.
     ///
     /// # Errors
     /// Says why that is not known.
-    pub fn age(&self, captured: Option<Captured>, now: Instant, since: Instant) -> Result<Age, Unknown> {
-        let state = lock(&self.0);
+    pub fn age(&self, captured: Option<Captured>, now: Instant) -> Result<Age, Unknown> {
+        let mut state = self.lock();
         let captured = captured.ok_or(Unknown::NoCaptureTime)?;
-        match (&state.server, state.is_refused) {
-            (None, _) => return Err(Unknown::NoClock),
-            (_, true) => return Err(Unknown::Refused),
-            _ => {}
+        if state.is_refused {
+            return Err(Unknown::Refused);
         }
-        state.read_at.filter(|at| *at >= since).ok_or(Unknown::NotRead)?;
-        state.sync.age(captured, now).ok_or(Unknown::NotRead)
+        let age = state.sync.age(captured, now);
+        let may_forget = state.forgotten.is_none_or(|at| now.saturating_duration_since(at) >= INTERVAL);
+        if age == Err(clock_sync::Unknown::InFuture) && may_forget {
+            // This machine was suspended, or the server has another clock by now.
+            (state.sync, state.forgotten) = (ClockSync::new(now), Some(now));
+            self.hurry(&mut state);
+        }
+        Ok(age?)
     }
 
-    /// Whether this thread goes on; where it does not, another may begin.
-    fn goes_on(&self, turn: u64) -> bool {
-        let mut state = lock(&self.0);
-        let is_mine = state.turn == turn;
-        let is_wanted = state.wanted_until.is_some_and(|until| Instant::now() < until);
-        if is_mine && !is_wanted {
-            state.wanted_until = None;
-        }
-        is_mine && is_wanted
+    /// It is another one by now: read at once.
+    pub fn forget(&self) {
+        let mut state = self.lock();
+        state.sync = ClockSync::new(Instant::now());
+        self.hurry(&mut state);
     }
 
-    fn run(&self, turn: u64, talk: &Talk) {
+    fn hurry(&self, state: &mut State) {
+        state.is_urgent = true;
+        self.0.hurry.notify_all();
+    }
+
+    fn run(&self, talk: &Talk) {
         let mut number = 0;
-        while self.goes_on(turn) {
+        while self.goes_on() {
             let exchange = exchange(talk);
             number += 1;
             let mut pause = if number < FIRST { FIRST_INTERVAL } else { INTERVAL };
             match exchange {
-                Ok((exchange, started)) => self.take(exchange, started, turn),
+                Ok(exchange) => self.take(exchange),
                 Err(error) => {
                     tracing::debug!("the server's clock: {error}");
-                    if self.failed(&error, turn) {
+                    if self.failed(&error) {
                         pause = REFUSED_INTERVAL;
                     }
                 }
             }
-            std::thread::sleep(pause);
+            if self.wait(pause) {
+                number = 0;
+            }
         }
     }
 
-    fn take(&self, exchange: Exchange, started: u64, turn: u64) {
-        let mut state = lock(&self.0);
-        if state.turn != turn {
-            return;
-        }
-        if state.started.replace(started).is_some_and(|before| before != started) {
-            state.sync = ClockSync::new(exchange.asked);
-        }
+    /// Whether the thread goes on; where it does not, another may begin.
+    fn goes_on(&self) -> bool {
+        let mut state = self.lock();
+        state.is_asked = Instant::now() < state.wanted_until;
+        state.is_asked
+    }
+
+    /// Until the next exchange; whether that is urgent.
+    fn wait(&self, pause: Duration) -> bool {
+        // However many sessions begin, it is asked no more often than at first.
+        std::thread::sleep(FIRST_INTERVAL);
+        let is_calm = |state: &mut State| !state.is_urgent;
+        let waited = self.0.hurry.wait_timeout_while(self.lock(), pause.saturating_sub(FIRST_INTERVAL), is_calm);
+        let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut state.is_urgent)
+    }
+
+    fn take(&self, exchange: Exchange) {
+        let mut state = self.lock();
         state.is_refused = false;
-        match state.sync.add(exchange) {
-            Shown::Impossible => tracing::debug!("the server's clock: {exchange:?} cannot be"),
-            Shown::Begun | Shown::Agreed => state.read_at = Some(exchange.answered),
+        if state.sync.add(exchange) == Shown::Impossible {
+            tracing::debug!("the server's clock: {exchange:?} cannot be");
         }
     }
 
     /// Whether it was refused.
-    fn failed(&self, error: &WhepError, turn: u64) -> bool {
-        let is_refused = matches!(error, WhepError::Refused { status: 400..=499, .. } | WhepError::NotWhep { .. });
-        let mut state = lock(&self.0);
-        if state.turn == turn {
-            state.is_refused = is_refused;
+    fn failed(&self, error: &WhepError) -> bool {
+        let is_refused = match error {
+            // Too many ask it for the moment.
+            WhepError::Refused { status: 429, .. } => false,
+            WhepError::Refused { status: 400..=499, .. } | WhepError::NotWhep { .. } => true,
+            _ => false,
+        };
+        let mut state = self.lock();
+        state.is_refused = is_refused;
+        if matches!(error, WhepError::Closed { .. }) {
             // The server has ended: the next run of it may have another clock.
-            state.read_at = state.read_at.filter(|_| !matches!(error, WhepError::Closed { .. }));
+            state.sync = ClockSync::new(Instant::now());
         }
         is_refused
     }
-}
 
-impl State {
-    fn forget(&mut self) {
-        self.turn += 1;
-        (self.server, self.wanted_until, self.started, self.begun, self.read_at, self.is_refused) = Default::default();
-        self.sync = ClockSync::new(Instant::now());
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        lock(&self.0.state)
     }
 }
 
-/// With when the server's clock was started.
-fn exchange(talk: &Talk) -> Result<(Exchange, u64), WhepError> {
+fn exchange(talk: &Talk) -> Result<Exchange, WhepError> {
     // Of the request that was answered, where it was asked for a login before.
     let times = Cell::new(None);
     let reading: ClockReading = talk.ask(|call| {
@@ -207,83 +240,110 @@ fn exchange(talk: &Talk) -> Result<(Exchange, u64), WhepError> {
     })?;
     let (asked, answered) = times.get().unwrap_or((Instant::now(), Instant::now()));
     let time = |micros| Captured(Duration::from_micros(micros));
-    let exchange = Exchange { asked, answered, received: time(reading.received_us), sent: time(reading.sent_us) };
-    Ok((exchange, reading.started_us))
+    let ClockReading { received_us, sent_us, run, .. } = reading;
+    Ok(Exchange { asked, answered, received: time(received_us), sent: time(sent_us), run })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+    const LONG: Duration = Duration::from_secs(20);
 
-    fn begun(clock: &ServerClock) -> (Instant, u64) {
-        let mut state = lock(&clock.0);
-        state.server = Some(Url::parse("http://10.0.0.2:8080/api/stats").expect("a URL"));
-        state.wanted_until = Some(Instant::now() + WANTED_FOR);
-        (Instant::now(), state.turn)
+    fn clock() -> (ServerClock, Instant) {
+        let url = Url::parse("http://10.0.0.2:8080/api/clock").expect("a URL");
+        (ServerClock::new(url), Instant::now())
     }
 
-    fn exchange(asked: Instant, at: u64) -> Exchange {
-        let time = Captured(Duration::from_millis(at));
-        Exchange { asked, answered: asked + 2 * MS, received: time, sent: time }
+    fn at(ms: u64) -> Captured {
+        Captured(Duration::from_millis(ms))
+    }
+
+    fn exchange(asked: Instant, ms: u64, run: u64) -> Exchange {
+        Exchange { asked, answered: asked + 2 * MS, received: at(ms), sent: at(ms), run }
     }
 
     #[test]
-    fn an_age_is_told_only_by_a_clock_that_was_read_in_the_session() {
-        let clock = ServerClock::default();
-        let (captured, now) = (Some(Captured(Duration::from_millis(50_000))), Instant::now());
-        assert_eq!(clock.age(captured, now, now), Err(Unknown::NoClock));
-        let (begun, turn) = begun(&clock);
-        assert_eq!(clock.age(captured, begun, begun), Err(Unknown::NotRead));
-        clock.take(exchange(begun, 50_000), 7, turn);
-        let age = clock.age(captured, begun + 101 * MS, begun).expect("known");
+    fn an_age_is_told_by_a_clock_that_was_read_and_each_run_of_a_server_has_another() {
+        let (clock, now) = clock();
+        assert_eq!(clock.age(Some(at(50_000)), now), Err(Unknown::NotRead));
+        clock.take(exchange(now, 50_000, 1));
+        let age = clock.age(Some(at(50_000)), now + 101 * MS).expect("known");
         assert_eq!((age.age.as_millis(), age.bound.as_millis()), (100, 1));
-        assert_eq!(clock.age(None, begun, begun), Err(Unknown::NoCaptureTime));
-        // The next session may be with another run of the server.
-        assert_eq!(clock.age(captured, begun, begun + 3 * MS), Err(Unknown::NotRead));
-        clock.take(exchange(begun + 4 * MS, 10_000), 7, turn);
-        let age = clock.age(Some(Captured(Duration::from_millis(10_000))), begun + 105 * MS, begun + 3 * MS);
-        assert_eq!(age.expect("known").age.as_millis(), 100);
+        assert_eq!(clock.age(None, now), Err(Unknown::NoCaptureTime));
+        clock.take(exchange(now + 4 * MS, 10_000, 2));
+        assert_eq!(clock.age(Some(at(10_000)), now + 105 * MS).expect("known").age.as_millis(), 100);
     }
 
     #[test]
-    fn what_a_former_connection_says_counts_no_more_and_another_server_begins_anew() {
-        let clock = ServerClock::default();
-        let (now, turn) = begun(&clock);
-        clock.take(exchange(now, 50_000), 7, turn + 1);
-        assert_eq!(clock.age(Some(Captured::default()), now, now), Err(Unknown::NotRead));
-        clock.take(exchange(now, 50_000), 7, turn);
-        assert!(clock.age(Some(Captured::default()), now, now).is_ok());
-        clock.forget();
-        assert_eq!(clock.age(Some(Captured::default()), now, now), Err(Unknown::NoClock));
-        assert!(!clock.goes_on(turn));
+    fn of_one_server_there_is_one_clock_and_of_another_another() {
+        let clocks = Clocks::default();
+        let of = |url: &str| clocks.of(&Url::parse(url).expect("a URL")).expect("a clock");
+        let (one, now) = (of("http://10.0.0.2:8080/api/stats"), Instant::now());
+        one.take(exchange(now, 50_000, 1));
+        assert!(of("http://10.0.0.2:8080/api/stats").age(Some(at(50_000)), now).is_ok(), "also in the next session");
+        assert_eq!(of("http://10.0.0.3:8080/api/stats").age(Some(at(50_000)), now), Err(Unknown::NotRead));
+        for n in 0..3 * MAX_SERVERS {
+            of(&format!("http://10.0.1.{n}/api/stats"));
+        }
+        assert!(lock(&clocks.0).len() <= MAX_SERVERS);
     }
 
     #[test]
-    fn what_was_known_of_a_former_run_of_the_server_counts_no_more() {
-        let clock = ServerClock::default();
-        let (now, turn) = begun(&clock);
-        clock.take(exchange(now, 50_000), 7, turn);
-        // Its clock was corrected by so little that a slow exchange does not contradict.
-        let slow = Exchange { answered: now + 60 * MS, ..exchange(now + 10 * MS, 50_040) };
-        clock.take(slow, 8, turn);
-        let age = clock.age(Some(Captured(Duration::from_millis(50_040))), now + 60 * MS, now).expect("known");
-        assert!(age.bound >= 24 * MS, "{age:?}");
+    fn what_was_captured_later_than_now_has_the_clock_read_anew_once_a_second() {
+        let (clock, now) = clock();
+        let later = Some(at(60_000));
+        for forgets in [true, false] {
+            clock.take(exchange(now, 50_000, 1));
+            assert_eq!(clock.age(later, now), Err(Unknown::InFuture));
+            assert_eq!(std::mem::take(&mut clock.lock().is_urgent), forgets);
+        }
+        assert_eq!(clock.age(later, now + INTERVAL), Err(Unknown::InFuture));
+        assert_eq!(clock.age(later, now + INTERVAL), Err(Unknown::NotRead));
     }
 
     #[test]
     fn a_server_that_has_no_such_clock_is_said_to_have_none() {
-        let clock = ServerClock::default();
-        let (now, turn) = begun(&clock);
-        let url = Url::parse("http://10.0.0.2:8080/api/clock").expect("a URL");
+        let (clock, now) = clock();
+        let url = clock.0.url.clone();
         let refused = |status| WhepError::Refused { url: url.clone(), status, reason: String::new() };
-        assert!(clock.failed(&refused(404), turn) && !clock.failed(&refused(503), turn + 1));
-        assert_eq!(clock.age(Some(Captured::default()), now, now), Err(Unknown::Refused));
-        clock.take(exchange(now, 50_000), 7, turn);
-        assert!(clock.age(Some(Captured::default()), now, now).is_ok());
+        let age = || clock.age(Some(Captured::default()), now);
+        assert!(!clock.failed(&refused(503)) && !clock.failed(&refused(429)) && clock.failed(&refused(404)));
+        assert_eq!(age(), Err(Unknown::Refused));
+        clock.take(exchange(now, 50_000, 1));
+        assert!(age().is_ok());
         // It has ended.
-        clock.failed(&WhepError::Closed { url }, turn);
-        assert_eq!(clock.age(Some(Captured::default()), now, now), Err(Unknown::NotRead));
+        clock.failed(&WhepError::Closed { url: url.clone() });
+        assert_eq!(age(), Err(Unknown::NotRead));
+    }
+
+    /// Each later session of this test's server goes on by the connection that was made for the first.
+    #[test]
+    fn sessions_that_begin_again_and_again_keep_the_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = Url::parse(&format!("http://{}/api/stats", listener.local_addr().expect("bound"))).expect("a URL");
+        let (clock, http) = (Clocks::default().of(&url).expect("a clock"), Http::default());
+        clock.begin(&http, Instant::now());
+        let (client, _) = listener.accept().expect("a client");
+        let (mut questions, mut answers) = (BufReader::new(client.try_clone().expect("a socket")).lines(), client);
+        for time in 0..5 {
+            clock.begin(&http, Instant::now());
+            while !questions.next().expect("a question").expect("text").is_empty() {}
+            let reading =
+                ClockReading { received_us: 50_000 + time, sent_us: 50_000 + time, run: 1, ..Default::default() };
+            let body = serde_json::to_string(&reading).expect("JSON");
+            write!(answers, "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len()).expect("answered");
+        }
+        let end = Instant::now() + LONG;
+        while clock.age(Some(Captured::default()), Instant::now()).is_err() {
+            assert!(Instant::now() < end, "no age");
+            std::thread::sleep(MS);
+        }
+        listener.set_nonblocking(true).expect("a listener");
+        assert!(listener.accept().is_err(), "another connection");
     }
 }

@@ -564,13 +564,15 @@ impl Window {
             }
             (grid, panes) => {
                 let vehicle = grid.as_ref().map(|grid| grid.vehicle.as_str()).filter(|name| !name.is_empty());
-                let tiles: Vec<_> = panes.iter().map(|pane| pane.presentation).collect();
+                let tiles: Vec<_> = panes.iter().map(|pane| (pane.presentation, pane.model.doubt.clone())).collect();
                 grid_title(vehicle.unwrap_or(&self.name), &tiles)
             }
         };
         let (state, shown, at) = &self.title;
         let is_recent = now.saturating_duration_since(*at) < TITLE_INTERVAL;
-        if title != *state || (age != *shown && !is_recent) {
+        // Tenths of a second that count on.
+        let is_same = title == *state || (title.ends_with(" OLD") && state.ends_with(" OLD"));
+        if !is_same || ((title != *state || age != *shown) && !is_recent) {
             self.window.set_title(&format!("{title}{age}"));
             self.title = (title, age, now);
         }

@@ -103,10 +103,18 @@ impl Feed {
                 tracing::warn!("{name}: the picture moves and is {age} ms old (\u{b1}{bound:.1} ms): over --max-age");
             }
             Change::Raised(_) => {}
-            Change::Ended { lasted, oldest, is_young } => {
+            Change::Unknown { lasted, oldest } => {
+                let (name, lasted, oldest) = (self.viewer.called(), lasted.as_secs_f64(), oldest.age.as_millis());
+                tracing::warn!(
+                    "{name}: how old the picture is is not known any more, after {lasted:.1} s with up to {oldest} ms"
+                );
+            }
+            Change::Ended { lasted, oldest } => {
                 let (name, lasted) = (self.viewer.called(), lasted.as_secs_f64());
-                let how = if is_young { "in time again" } else { "its age is not known any more," };
-                let text = format!("{name}: {how} after {lasted:.1} s; it was up to {} ms old", oldest.age.as_millis());
+                let text = format!(
+                    "{name}: in time again after {lasted:.1} s; it was up to {} ms old",
+                    oldest.age.as_millis()
+                );
                 if is_news || lasted >= 1.0 {
                     tracing::info!("{text}");
                 } else {
@@ -177,7 +185,7 @@ impl Feed {
         let (phase, since) = viewer.phase_since();
         let status = status(phase, since, seen.decoded);
         let (written, question) = (viewer.written(now), viewer.choice.question());
-        ViewModel { status, overlay, doubt: viewer.doubt(), written, notices, remark: "", said: None, question }
+        ViewModel { status, overlay, doubt: viewer.doubt(now), written, notices, remark: "", said: None, question }
     }
 }
 

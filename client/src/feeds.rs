@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::align::{Limits, Wish};
 use crate::aligned::Aligned;
-use crate::clock::ServerClock;
+use crate::clock::Clocks;
 use crate::decode::{Picture, PictureForm};
 use crate::display::{Command, Grid, Layout, STALE_AFTER, Stage, ViewModel};
 use crate::feed::Feed;
@@ -87,7 +87,7 @@ pub struct Feeds {
     guide: Arc<Guide>,
     choice: Arc<Choice>,
     told: Told,
-    clock: ServerClock,
+    clocks: Clocks,
     /// Rung by the pictures of all.
     bell: Arc<Bell>,
     stop: CancellationToken,
@@ -132,8 +132,8 @@ impl Feeds {
             Guide::new(&config)?
         };
         let (bell, choice, told) = (Arc::<Bell>::default(), Arc::<Choice>::default(), Told::default());
-        let clock = ServerClock::default();
-        let viewer = Viewer::with(Arc::clone(&bell), Arc::clone(&choice), told.clone(), clock.clone());
+        let clocks = Clocks::default();
+        let viewer = Viewer::with(Arc::clone(&bell), Arc::clone(&choice), told.clone(), clocks.clone());
         let first = Arc::new(Feed::new(0, None, viewer, stop.child_token(), config.max_age));
         let screen = OnScreen {
             panes: vec![Arc::clone(&first)],
@@ -148,7 +148,7 @@ impl Feeds {
             guide,
             choice,
             told,
-            clock,
+            clocks,
             bell,
             stop,
             sessions: JoinSet::new(),
@@ -223,8 +223,8 @@ impl Feeds {
 
     /// Begins to watch a stream of the server.
     fn open(&mut self, tile: &Tile) -> Arc<Feed> {
-        let (told, clock) = (self.told.clone(), self.clock.clone());
-        let viewer = Viewer::with(Arc::clone(&self.bell), Arc::clone(&self.choice), told, clock);
+        let (told, clocks) = (self.told.clone(), self.clocks.clone());
+        let viewer = Viewer::with(Arc::clone(&self.bell), Arc::clone(&self.choice), told, clocks);
         self.number += 1;
         let (name, stop) = (Some(tile.stream.clone()), self.stop.child_token());
         let feed = Arc::new(Feed::new(self.number, name, viewer, stop, self.config.max_age));

@@ -12,9 +12,8 @@ use rov_common::clock_sync::Age;
 const RAISE_AFTER: Duration = Duration::from_millis(80);
 /// They have been young again for so long: the warning does not flicker.
 const END_AFTER: Duration = Duration::from_millis(250);
-
-/// Their age has not been known for so long, as of another session: nothing can be said any more.
-const UNKNOWN_AFTER: Duration = Duration::from_secs(3);
+/// For so long it has not been known how old they are, as after a new session: until then that ends nothing.
+const UNKNOWN_AFTER: Duration = Duration::from_secs(5);
 
 /// Of one stream.
 #[derive(Debug)]
@@ -23,8 +22,8 @@ pub struct LateAlarm {
     /// Since when no picture has been young.
     late_since: Option<Instant>,
     young_since: Option<Instant>,
-    /// Since when their age has not been known.
-    unknown_since: Option<Instant>,
+    /// When it was last known how old a picture is.
+    known: Option<Instant>,
     /// The newest picture that was old, and when it was shown.
     newest: Option<(Age, Instant)>,
     raised: Option<Raised>,
@@ -45,25 +44,24 @@ pub enum Change {
     Ended {
         lasted: Duration,
         oldest: Age,
-        /// Or their age is not known any more.
-        is_young: bool,
+    },
+    /// The same, as it is not known any more how old pictures are.
+    Unknown {
+        lasted: Duration,
+        oldest: Age,
     },
 }
 
 impl LateAlarm {
     pub fn new(limit: Duration) -> Self {
-        Self { limit, late_since: None, young_since: None, unknown_since: None, newest: None, raised: None }
+        Self { limit, late_since: None, young_since: None, known: None, newest: None, raised: None }
     }
 
     /// A picture was shown; `age` is none where it is not known.
     pub fn shown(&mut self, age: Option<Age>, at: Instant) -> Option<Change> {
-        if age.is_none() {
-            self.unknown_since.get_or_insert(at);
-            (self.late_since, self.young_since) = (None, None);
-            return self.look(at);
-        }
-        self.unknown_since = None;
-        match age.filter(|age| age.certain() > self.limit) {
+        let Some(age) = age else { return self.look(at).or_else(|| self.unknown(at)) };
+        self.known = Some(at);
+        match Some(age).filter(|age| age.certain() > self.limit) {
             Some(age) => {
                 self.late_since.get_or_insert(at);
                 self.young_since = None;
@@ -80,6 +78,17 @@ impl LateAlarm {
         self.look(at)
     }
 
+    /// A picture was shown, and how old it is is not known.
+    fn unknown(&mut self, now: Instant) -> Option<Change> {
+        let is_recent = |at: Instant| now.saturating_duration_since(at) < UNKNOWN_AFTER;
+        if self.known.is_some_and(is_recent) {
+            return None;
+        }
+        self.late_since = None;
+        let Raised { since, oldest } = self.raised.take()?;
+        Some(Change::Unknown { lasted: now.saturating_duration_since(since), oldest })
+    }
+
     /// To be called again and again, also while no picture comes.
     pub fn look(&mut self, now: Instant) -> Option<Change> {
         let has_lasted = |since: Option<Instant>, limit: Duration| {
@@ -90,12 +99,11 @@ impl LateAlarm {
             self.raised = Some(Raised { since: now, oldest: age });
             return Some(Change::Raised(age));
         }
-        let is_young = has_lasted(self.young_since, END_AFTER);
-        if !is_young && !has_lasted(self.unknown_since, UNKNOWN_AFTER) {
-            return None;
+        if has_lasted(self.young_since, END_AFTER) {
+            let Raised { since, oldest } = self.raised.take()?;
+            return Some(Change::Ended { lasted: now.saturating_duration_since(since), oldest });
         }
-        let Raised { since, oldest } = self.raised.take()?;
-        Some(Change::Ended { lasted: now.saturating_duration_since(since), oldest, is_young })
+        None
     }
 
     /// How old the newest old picture is now, while the warning stands.
@@ -173,8 +181,22 @@ mod tests {
         assert_eq!(pilot.sees(0, 900), None);
         let at = |ms| pilot.begun + Duration::from_millis(ms);
         assert!(matches!(pilot.alarm.look(at(100)), Some(Change::Raised(_))));
-        assert_eq!(pilot.alarm.shown(None, at(500)), None);
-        assert_eq!(pilot.alarm.look(at(3_000)), None, "not known is not young");
-        assert!(matches!(pilot.alarm.look(at(3_500)), Some(Change::Ended { is_young: false, .. })));
+        assert_eq!(pilot.sees(500, 50), None);
+        assert!(matches!(pilot.alarm.look(at(760)), Some(Change::Ended { .. })));
+    }
+
+    /// As in a new session, whose clock has not been read.
+    #[test]
+    fn what_is_not_known_ends_nothing_for_some_seconds_and_then_says_so() {
+        let mut pilot = Pilot::new();
+        assert!((0..10).any(|n| pilot.sees(33 * n, 900).is_some()));
+        let at = |ms| pilot.begun + Duration::from_millis(ms);
+        for ms in (400..5_200).step_by(40) {
+            assert_eq!(pilot.alarm.shown(None, at(ms)), None, "{ms}");
+        }
+        assert!(pilot.alarm.age(at(5_200)).is_some());
+        assert!(matches!(pilot.alarm.shown(None, at(5_400)), Some(Change::Unknown { .. })));
+        assert_eq!(pilot.alarm.age(at(5_400)), None);
+        assert_eq!(pilot.alarm.shown(None, at(5_500)), None, "nor is it raised again");
     }
 }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use self::asking::{Answer, Asking};
 use self::prepared::Prepared;
 use self::rates::{Arrivals, Rates};
+use crate::clock::ServerClock;
 use crate::decode::Decoder;
 use crate::find::{Guide, Knowledge, LOGIN_KEPT_BACK, Located, Said};
 use crate::receive::rtp::{self, senders::Senders};
@@ -301,16 +302,19 @@ async fn watch(
         () = guide.left(server, given_up_before) => return Ok(()),
     };
     viewer.session_started();
-    match &server.stats {
-        Some(stats) => viewer.clock.begin(stats, &config.http, Instant::now()),
-        None => viewer.clock.forget(),
+    let clock = server.stats.as_ref().and_then(|stats| viewer.clocks.of(stats));
+    if let Some(clock) = &clock {
+        clock.begin(&config.http, Instant::now());
     }
+    viewer.set_clock(clock.clone());
     let _standing = guide.stands(server, way.transport());
     let watched = (link.viewer_id(), server.stream.as_str());
     let asking = Asking::new(server.stats.clone(), watched, config.http.clone());
     let reason = tokio::select! {
         () = shutdown.cancelled() => None,
-        reason = supervise(config, viewer, (&link, prepared, &arrivals), (supply, guide, server), asking) => Some(reason),
+        reason = supervise(
+            config, viewer, (&link, prepared, &arrivals), (supply, guide, server), (asking, clock),
+        ) => Some(reason),
         () = guide.left(server, given_up_before) => Some("another server is watched".to_owned()),
     };
     match reason {
@@ -372,7 +376,7 @@ async fn supervise(
     viewer: &Viewer,
     (link, prepared, arrivals): (&OpenWay, &Prepared, &Arrivals),
     (supply, guide, server): (Supply, &Guide, &Located),
-    mut asking: Asking,
+    (mut asking, clock): (Asking, Option<ServerClock>),
 ) -> String {
     let knowledge = guide.knowledge();
     // What is to be warned of by what was said last.
@@ -410,7 +414,9 @@ async fn supervise(
             tracing::info!("this machine slept for {} s", slept.as_secs());
             // What it told last may have waited in its connection, too, and its clock went on.
             viewer.told.forget();
-            viewer.clock.forget();
+            if let Some(clock) = &clock {
+                clock.forget();
+            }
         }
         if matches!(link, OpenWay::Rtsp(_)) && arrivals.has_slept() {
             return "this machine slept, and what waited in the connection is old".to_owned();
@@ -421,8 +427,8 @@ async fn supervise(
             session.last_picture = now;
         }
         looked = now;
-        if let Some(stats) = &server.stats {
-            viewer.clock.keep(stats, &config.http, now);
+        if let Some(clock) = &clock {
+            clock.keep(&config.http, now);
         }
         session.last_packet = session.last_packet.max(arrivals.last());
         if session.is_unanswered(now) && session.moved_to.is_none() {

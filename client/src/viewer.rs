@@ -9,7 +9,7 @@ use rov_common::api::Alignment;
 use rov_common::capture_clock::Captured;
 use rov_common::clock_sync::Age;
 
-use crate::clock::{ServerClock, Unknown};
+use crate::clock::{Clocks, ServerClock, Unknown};
 use crate::decode::{DecodeStats, Decoder, Picture, PictureForm};
 use crate::mailbox::{Bell, Mailbox};
 use crate::receive::Transport;
@@ -21,6 +21,8 @@ pub use choice::{Asker, Choice, Offer, Question, is_same_offer};
 
 /// What happened to the choice of server is shown for so long after the first picture that came of it.
 const NEWS_FOR: Duration = Duration::from_secs(30);
+/// What the server said of its pictures is told with its age from then on.
+const DOUBT_AGES: Duration = Duration::from_secs(10);
 
 /// What the viewer is doing, for the window and the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,8 +83,8 @@ pub struct Viewer {
     pub choice: Asker,
     /// What is to be written over the pictures: one for all streams.
     pub told: Told,
-    /// By which it is known how old pictures are: one for all streams.
-    pub clock: ServerClock,
+    /// By which it is known how old pictures are: one for all streams of a server.
+    pub clocks: Clocks,
     state: Mutex<State>,
 }
 
@@ -100,15 +102,16 @@ struct State {
     /// come.
     news: Option<(String, Option<Instant>)>,
     reception: Reception,
-    /// The streams that the server has, as it said last.
+    /// The streams that the server has, as it said last, and when.
     streams: Vec<Listed>,
+    streams_at: Instant,
     /// How it wants its cameras to be shown beside each other, as it said last.
     alignment: Alignment,
     /// Of former sessions.
     before: Counters,
     sessions: u64,
-    /// When the newest session began: all its pictures are of one run of the server.
-    session_since: Option<Instant>,
+    /// Of the server of the newest session; none: it cannot be read.
+    clock: Option<ServerClock>,
     decoder: Option<Arc<Decoder>>,
     output: Option<PictureForm>,
     /// The failure that was logged last: attempts that fail in the same way are not logged again.
@@ -140,17 +143,17 @@ impl Counters {
 
 impl Viewer {
     pub fn new() -> Arc<Self> {
-        Self::with(Arc::default(), Arc::default(), Told::default(), ServerClock::default())
+        Self::with(Arc::default(), Arc::default(), Told::default(), Clocks::default())
     }
 
     /// One of several, whose pictures ring the same bell, whose sessions ask the same question and who are told the same
-    /// by the same clock.
-    pub fn with(bell: Arc<Bell>, choice: Arc<Choice>, told: Told, clock: ServerClock) -> Arc<Self> {
+    /// by the same clocks.
+    pub fn with(bell: Arc<Bell>, choice: Arc<Choice>, told: Told, clocks: Clocks) -> Arc<Self> {
         Arc::new(Self {
             mailbox: Arc::new(Mailbox::with(bell)),
             choice: Asker::of(choice),
             told,
-            clock,
+            clocks,
             state: Mutex::new(State {
                 phase: Phase::Searching(String::new()),
                 phase_since: Instant::now(),
@@ -162,10 +165,11 @@ impl Viewer {
                 news: None,
                 reception: Reception::default(),
                 streams: Vec::new(),
+                streams_at: Instant::now(),
                 alignment: Alignment::default(),
                 before: Counters::default(),
                 sessions: 0,
-                session_since: None,
+                clock: None,
                 decoder: None,
                 output: None,
                 logged_failure: None,
@@ -205,15 +209,23 @@ impl Viewer {
     }
 
     pub fn set_streams(&self, streams: Vec<Listed>) {
-        self.lock().streams = streams;
+        let mut state = self.lock();
+        (state.streams, state.streams_at) = (streams, Instant::now());
     }
 
-    /// Why the pictures of the stream that is watched may not be live ones of its camera.
-    pub fn doubt(&self) -> Doubt {
+    /// Why the pictures of the stream that is watched may not be live ones of its camera. It stands until the server says
+    /// otherwise; where it says nothing for long, that is said.
+    pub fn doubt(&self, now: Instant) -> Doubt {
         let state = self.lock();
         let listed = state.streams.iter().find(|listed| listed.name == state.server.stream);
         let only = state.streams.first().filter(|_| state.streams.len() == 1);
-        listed.or(only).map(|listed| listed.doubt.clone()).unwrap_or_default()
+        let mut doubt = listed.or(only).map(|listed| listed.doubt.clone()).unwrap_or_default();
+        let since = now.saturating_duration_since(state.streams_at);
+        if let (Doubt::Frozen(reason) | Doubt::Substitute(reason), true) = (&mut doubt, since >= DOUBT_AGES) {
+            let separator = if reason.is_empty() { "" } else { "; " };
+            *reason += &format!("{separator}as the server said {} s ago", since.as_secs());
+        }
+        doubt
     }
 
     /// What is to be written over the pictures now.
@@ -244,8 +256,13 @@ impl Viewer {
     /// # Errors
     /// Says why that is not known.
     pub fn age(&self, captured: Option<Captured>, now: Instant) -> Result<Age, Unknown> {
-        let since = self.lock().session_since.ok_or(Unknown::NotRead)?;
-        self.clock.age(captured, now, since)
+        let clock = self.lock().clock.clone().ok_or(Unknown::NoClock)?;
+        clock.age(captured, now)
+    }
+
+    /// Of the server of a session that begins.
+    pub fn set_clock(&self, clock: Option<ServerClock>) {
+        self.lock().clock = clock;
     }
 
     /// Sets the phase; logs it when it is another than before.
@@ -338,7 +355,9 @@ impl Viewer {
         state.streams.clear();
         state.alignment = Alignment::default();
         self.told.forget();
-        self.clock.forget();
+        if let Some(clock) = &state.clock {
+            clock.forget();
+        }
     }
 
     /// What the pilot has to know beside the picture.
@@ -365,7 +384,6 @@ impl Viewer {
             decoder.set_output(output.clone());
         }
         state.decoder = Some(decoder);
-        state.session_since = Some(Instant::now());
     }
 
     pub fn set_reception(&self, reception: Reception) {
@@ -461,6 +479,18 @@ mod tests {
     use rov_common::api::StreamStats;
 
     use super::*;
+
+    #[test]
+    fn a_mark_stands_until_the_server_says_otherwise_and_says_how_old_it_is() {
+        let viewer = Viewer::new();
+        let stream = |frozen| StreamStats { frozen, reason: Some("no motion".to_owned()), ..StreamStats::default() };
+        viewer.set_streams(vec![Listed::of(&stream(true))]);
+        let (now, doubt) = (Instant::now(), |reason: &str| Doubt::Frozen(reason.to_owned()));
+        assert_eq!(viewer.doubt(now), doubt("no motion"));
+        assert_eq!(viewer.doubt(now + 2 * DOUBT_AGES), doubt("no motion; as the server said 20 s ago"));
+        viewer.set_streams(vec![Listed::of(&stream(false))]);
+        assert_eq!(viewer.doubt(now + 2 * DOUBT_AGES), Doubt::None);
+    }
 
     #[test]
     fn another_server_is_not_called_by_the_cameras_of_the_one_before() {

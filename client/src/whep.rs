@@ -338,10 +338,16 @@ fn offer_blocking(endpoint: &Url, sdp: &str, http: &Http) -> Result<Answer, Whep
 }
 
 fn body(reply: &mut Response<ureq::Body>, url: &Url) -> Result<String, WhepError> {
-    reply.body_mut().with_config().limit(LARGEST_REPLY).read_to_string().map_err(|error| match error {
-        ureq::Error::BodyExceedsLimit(_) => WhepError::NotWhep { url: url.clone(), reason: error.to_string() },
-        // The link broke off or is slow.
-        error => no_answer(url, &error),
+    reply.body_mut().with_config().limit(LARGEST_REPLY).read_to_string().map_err(|error| match &error {
+        ureq::Error::BodyExceedsLimit(_) | ureq::Error::Protocol(_) => {
+            WhepError::NotWhep { url: url.clone(), reason: error.to_string() }
+        }
+        // No text.
+        ureq::Error::Io(io) if io.kind() == io::ErrorKind::InvalidData => {
+            WhepError::NotWhep { url: url.clone(), reason: error.to_string() }
+        }
+        // The rest of it did not come.
+        _ => no_answer(url, &error),
     })
 }
 

@@ -583,7 +583,6 @@ fn a_resized_window_asks_for_pictures_of_its_size(display: &str) {
     bench.until("the picture", |shot| shot.in_window(10, 200) == LEFT && shot.in_window(300, 200) == RIGHT);
 }
 
-/// Pixels of this colour in the upper right corner of a window of this size that lies where the first one did.
 /// Pixels of this colour in these rows, without the frame of what is not live.
 fn inside(shot: &Shot, size: Resolution, rows: std::ops::Range<u32>, color: u32) -> usize {
     let edge = (size.width.min(size.height) / 40).max(4);
@@ -592,6 +591,7 @@ fn inside(shot: &Shot, size: Resolution, rows: std::ops::Range<u32>, color: u32)
     pixels.filter(|(x, y)| shot.in_window(*x, *y) == color).count()
 }
 
+/// Pixels of this colour in the upper right corner of a window of this size that lies where the first one did.
 fn in_corner(shot: &Shot, size: Resolution, color: u32) -> usize {
     let pixels = (size.width / 2..size.width).flat_map(|x| (0..25).map(move |y| (x, y)));
     pixels.filter(|(x, y)| shot.in_window(*x, *y) == color).count()

@@ -152,13 +152,24 @@ pub struct ClockReading {
     pub received_us: u64,
     /// When the answer was sent.
     pub sent_us: u64,
-    /// When the clock was started: it is another one in the next run of the server.
+    /// Another one after a restart of the server, which begins another clock.
     #[serde(default)]
-    pub started_us: u64,
-    /// With `?viewer=ID`, of a viewer by WebRTC: of the picture that was sent to it last. Browsers do not show the
-    /// header extension that says when a picture was captured, but its timestamp.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub picture: Option<PictureTime>,
+    pub run: u64,
+    /// With `?viewers=ID,ID`, by the names of these viewers by WebRTC: of the picture that was sent to each last. Browsers
+    /// do not show the header extension that says when a picture was captured, but its timestamp.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub pictures: BTreeMap<String, PictureTime>,
+    /// By the names of the streams whose pictures are not live ones of their camera.
+    #[serde(default)]
+    pub doubts: BTreeMap<String, PictureDoubt>,
+}
+
+/// Why pictures that come are not live ones, as in [`StreamStats`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PictureDoubt {
+    pub frozen: bool,
+    pub substitute: bool,
+    pub reason: String,
 }
 
 /// One moment by two clocks.
@@ -552,9 +563,6 @@ pub struct ViewerStats {
     /// Share of packets lost in the viewer's last RTCP report, 0 to 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub loss: Option<f64>,
-    /// The picture that was sent to it last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub picture: Option<PictureTime>,
     /// Why it is not sure that it sees anything: it is sent pictures, and reports nothing, or that nothing arrives.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stalled: Option<String>,

@@ -66,6 +66,11 @@ impl CaptureClock {
         Self { started, utc: utc.duration_since(UNIX_EPOCH).unwrap_or_default() }
     }
 
+    /// Tells this clock from that of another run of the server: when it was started, in microseconds.
+    pub fn run(&self) -> u64 {
+        Captured(self.utc).micros()
+    }
+
     pub fn started(&self) -> Instant {
         self.started
     }

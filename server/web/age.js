@@ -1,54 +1,75 @@
 // How old pictures are, by the server's clock, and when the pilot is warned of it; as in rov-client (`clock_sync`, `late`).
 // Pure. All times are in ms.
 
-/** That two clocks may drift apart in a millisecond: 100 ppm each. */
-const DRIFT = 200e-6
+/** That two clocks may drift apart in a millisecond: 500 ppm each, by which NTP slews them. */
+const DRIFT = 1000e-6
+/** Browsers round their clock down by up to so much. */
+const ROUNDED_MS = 0.1
 /** Of RTP's clock. */
 const TICKS_PER_MS = 90
 /** From which age on pictures are warned of, unless the address says another one. */
 export const MAX_AGE_MS = 300
 /** Pictures have been old for so long. */
 const RAISE_AFTER_MS = 80
-/** They have been young again for so long, or their age has not been known. */
+/** They have been young again for so long. */
 const END_AFTER_MS = 250
-const UNKNOWN_AFTER_MS = 3000
+/** For so long it has not been known how old they are. */
+const UNKNOWN_AFTER_MS = 5000
 
 /**
  * The server's clock of captures. Each exchange proves two bounds of its distance from this one: the question was
  * received after it was asked, and the answer came after it was sent. All together prove an interval, which grows by
- * what clocks drift; an exchange that contradicts it proves that a clock has stepped, and counts alone.
+ * what clocks drift; an exchange that contradicts it proves that a clock has stepped, and counts alone, as does one with
+ * another run of the server, which has a clock of its own.
  */
 export class ClockSync {
   #low = 0
   #high = 0
   /** When that was known; null: nothing is. */
   #at = null
+  #run = null
 
-  /** `asked` and `answered` by this clock, `received` and `sent` by the server's. */
-  add({ asked, answered, received, sent }) {
-    const low = sent - answered, high = received + 0.001 - asked
+  /** `asked` and `answered` by this clock, `received` and `sent` by that of this run of the server. */
+  add({ asked, answered, received, sent, run }) {
+    const low = sent - answered - ROUNDED_MS, high = received + 0.001 - asked
     if (low > high || sent < received) return
-    const drift = this.#at === null ? Infinity : Math.abs(answered - this.#at) * DRIFT
+    const isKnown = this.#at !== null && this.#run === run
+    const drift = isKnown ? Math.abs(answered - this.#at) * DRIFT : Infinity
     const joint = [Math.max(this.#low - drift, low), Math.min(this.#high + drift, high)]
     const [from, to] = joint[0] <= joint[1] ? joint : [low, high]
     this.#low = from
     this.#high = to
     this.#at = answered
+    this.#run = run
   }
 
-  /** How old something is that was captured then by the server's clock, and by how much that may be wrong; null: not known. */
+  /** Nothing is known. */
+  get isUnknown() {
+    return this.#at === null
+  }
+
+  forget() {
+    this.#at = null
+  }
+
+  /**
+   * How old something is that was captured then by the server's clock, and by how much that may be wrong; null: not
+   * known, as what was captured later than now for certain proves that what is known of the clock holds no more.
+   */
   age(captured, now) {
-    if (this.#at === null) return null
-    const drift = Math.abs(now - this.#at) * DRIFT
-    const age = now + (this.#low + this.#high) / 2 - captured, bound = (this.#high - this.#low) / 2 + drift
-    // What is captured later than now for certain shows that a clock has stepped since.
+    if (this.isUnknown) return null
+    const bound = (this.#high - this.#low) / 2 + Math.abs(now - this.#at) * DRIFT
+    const age = now + (this.#low + this.#high) / 2 - captured
     return age < -bound ? null : { age: Math.max(0, age), bound }
   }
 }
 
+/** From one RTP timestamp to another, which may have wrapped. */
+export const millis = (to, from) => ((to - from) | 0) / TICKS_PER_MS
+
 /** When the picture of this RTP timestamp was captured, by the server's clock, where it says that of another one. */
 export function capturedAt(rtpTimestamp, { rtp_timestamp: known, captured_us: captured }) {
-  return captured / 1000 + ((rtpTimestamp - known) | 0) / TICKS_PER_MS
+  return captured / 1000 + millis(rtpTimestamp, known)
 }
 
 /** Whether pictures that move are old: for certain, and not one alone. */
@@ -57,8 +78,9 @@ export class LateAlarm {
   /** Since when no picture has been young, and since when none has been old; or null. */
   #lateSince = null
   #youngSince = null
-  #unknownSince = null
   #newest = null
+  /** When it was last known how old one is. */
+  #known = -Infinity
   #raised = false
 
   /** 0: never. */
@@ -66,14 +88,14 @@ export class LateAlarm {
     this.#limit = limit
   }
 
-  /** A picture was shown at `now`; `age` as `ClockSync` tells it. */
+  /** A picture was shown at `now`; `age` as `ClockSync` tells it. What is not known ends nothing for some seconds. */
   shown(age, now) {
-    if (!age) {
-      this.#unknownSince ??= now
-      this.#lateSince = this.#youngSince = null
-      return
+    if (!age && now - this.#known >= UNKNOWN_AFTER_MS) {
+      this.#lateSince = null
+      this.#raised = false
     }
-    this.#unknownSince = null
+    if (!age) return
+    this.#known = now
     if (this.#limit > 0 && age.age - age.bound > this.#limit) {
       this.#lateSince ??= now
       this.#youngSince = null
@@ -88,7 +110,6 @@ export class LateAlarm {
   age(now) {
     if (this.#lateSince !== null && now - this.#lateSince >= RAISE_AFTER_MS) this.#raised = true
     if (this.#youngSince !== null && now - this.#youngSince >= END_AFTER_MS) this.#raised = false
-    if (this.#unknownSince !== null && now - this.#unknownSince >= UNKNOWN_AFTER_MS) this.#raised = false
     return this.#raised ? this.#newest.age + Math.min(now - this.#newest.at, RAISE_AFTER_MS) : null
   }
 }

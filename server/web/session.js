@@ -28,17 +28,17 @@ export async function serverStats() {
 const CLOCK_MS = 5000
 
 /**
- * `GET /api/clock`: the times of the exchange for `ClockSync`, and of viewer `id`, if it has one, the `picture` that was
- * sent to it last. `started`: another run of the server has another clock.
+ * `GET /api/clock`: the times of the exchange for `ClockSync`, by viewer the `pictures` that were sent last to those with
+ * these names, and by stream the `doubts` of its pictures.
  */
-export async function serverClock(id) {
+export async function serverClock(viewers) {
   const asked = performance.now()
-  const path = id ? `api/clock?viewer=${encodeURIComponent(id)}` : "api/clock"
+  const path = viewers.length ? `api/clock?viewers=${viewers.map(encodeURIComponent).join(",")}` : "api/clock"
   const reply = await request(path, { signal: AbortSignal.timeout(CLOCK_MS) })
   const answered = performance.now()
   if (!reply.ok) throw await refusal(reply)
-  const { received_us: received, sent_us: sent, started_us: started, picture } = await reply.json()
-  return { asked, answered, received: received / 1000, sent: sent / 1000, started, picture }
+  const { received_us: received, sent_us: sent, run, pictures = {}, doubts = {} } = await reply.json()
+  return { asked, answered, received: received / 1000, sent: sent / 1000, run, pictures, doubts }
 }
 
 /** What the server says of the viewer `id` on `stream`, in the words of `advise`; with its statistics, where it has some. */

@@ -12,7 +12,7 @@ import { follow, write } from "./written.js"
 
 const TICK_MS = 200
 const STATS_MS = 1000
-/** The same while the panel is closed, for the server's part of the delay. */
+/** The same while the panel is closed, for the server's part of the delay and its streams. */
 const DELAY_MS = 10000
 const IDLE_MS = 4000
 const TOAST_MS = 5000
@@ -32,6 +32,8 @@ let main = watched(new URLSearchParams(location.search).get("stream"), $("video"
 let opening = null
 /** The page is being left. */
 let left = false
+/** Why pictures are no live ones of their camera, by the names of the streams. */
+let doubts = {}
 /** The tiles of the grid: `{ number, title, stream, feed, button, state, message }`; null while it is not shown. */
 let grid = null
 
@@ -42,6 +44,7 @@ function watched(name, video, last) {
       if (feed === main && (document.body.dataset.state !== "live" || document.body.classList.contains("dim"))) render(now)
     },
     stats: learn,
+    doubts: said => { doubts = said },
     opened: key => {
       announce(place.proven(key))
       refreshServer()
@@ -218,20 +221,21 @@ function render(now) {
 /** All that `view` wants to know of a feed. */
 function what(feed) {
   const { lastPicture, lastDecoded, connected, lost, byHttp, late } = feed
-  const doubt = page.server?.streams.find(({ name }) => name === (feed.name ?? page.server.streams[0]?.name)) ?? {}
+  const doubt = doubts[feed.name ?? page.server?.streams[0]?.name]
   return { lastPicture, lastDecoded, connected, lost, byHttp, late, doubt, awakeSince: page.awakeSince }
 }
 
 /** Each tile by itself; gives what is said of all. */
 function renderGrid(now) {
-  let live = 0, late = 0
+  let live = 0, late = 0, moving = 0
   const trouble = []
   for (const { feed, number, title, button, state, message } of grid) {
     const seen = view(now, what(feed))
     const isLive = isMoving(seen.state)
+    if (isLive) moving += 1
     if (seen.state === "late") late += 1
-    if (isLive && seen.state !== "late") live += 1
-    else trouble.push(`${title}: ${seen.badge}`)
+    if (isLive && !seen.mark) live += 1
+    else trouble.push(`${title}: ${seen.mark?.title || seen.badge}`)
     button.dataset.state = seen.state
     button.classList.toggle("dim", seen.dim)
     button.classList.toggle("marked", Boolean(seen.mark))
@@ -241,7 +245,8 @@ function renderGrid(now) {
     const label = `${number} ${title}, ${seen.badge}`
     if (button.getAttribute("aria-label") !== label) button.setAttribute("aria-label", label)
   }
-  const badge = live === grid.length ? "All live" : live ? `${live} of ${grid.length} live` : late ? "OLD" : "NO VIDEO"
+  const none = late ? "OLD" : moving ? `0 of ${grid.length} live` : "NO VIDEO"
+  const badge = live === grid.length ? "All live" : live ? `${live} of ${grid.length} live` : none
   const waiting = trouble.every(text => text.endsWith("Connecting"))
   const state = live === grid.length ? "live" : waiting ? "waiting" : "old"
   return { state, dim: false, badge, title: badge, reason: trouble.join(", "), mark: null }
@@ -308,6 +313,7 @@ function learn(stats) {
   if (aside) return
   if (!other) announce(stats.streams.find(({ notice }) => notice)?.notice)
   page.server = stats
+  doubts = Object.fromEntries(stats.streams.map(stream => [stream.name, stream]))
   // A connection of its own, of which a browser has few, and the server places: only while there is something to write.
   follow(page.mayWatch && stats.overlays && !document.hidden)
   const names = stats.streams.map(({ name }) => name)

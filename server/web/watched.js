@@ -1,7 +1,7 @@
 // A stream that is watched, and where its pictures go: the large picture, and each tile of the grid.
 
 import { STALE_MS, advise, retryDelay } from "./advice.js"
-import { ClockSync, LateAlarm, MAX_AGE_MS, capturedAt } from "./age.js"
+import { ClockSync, LateAlarm, MAX_AGE_MS, capturedAt, millis } from "./age.js"
 import { read } from "./figures.js"
 import { watch } from "./mjpeg.js"
 import { Refused, Session, probe, serverClock } from "./session.js"
@@ -12,13 +12,13 @@ const WINDOW_MS = 2000
 const CLOCK_MS = 1000
 const FIRST_CLOCK_MS = 200
 const FIRST_CLOCKS = 5
+/** Timestamps of pictures that differ so much from when these are shown are those of another pipeline. */
+const JUMP_MS = 3000
 /** From which age on pictures are warned of: as the address of the page says. */
 const maxAge = (() => {
   const given = new URLSearchParams(location.search).get("max-age")
   return given !== null && /^\d{1,5}$/.test(given) ? Number(given) : MAX_AGE_MS
 })()
-/** The server's clock, for all streams: what was known before a queue came is of use while that stands. */
-let sync = new ClockSync(), syncedWith = null
 /** Between two tries to get pictures by HTTP. */
 const PREVIEW_RETRY_MS = 1000
 /** Browsers open 6 connections to a host: statistics and WHEP need some of them. */
@@ -75,11 +75,17 @@ export class Watched {
   ageUnknown = ""
   /** The session that is, or null. */
   session = null
+  /** The server's clock, one for all streams, and those who want it. */
+  static #sync = new ClockSync()
+  static #feeds = new Set()
+  static #clocks = 0
+  static #clockAsked = -Infinity
+  static #isClockAsked = false
+  /** When what is known of it was last forgotten. */
+  static #forgotten = -Infinity
   /** The timestamp of a picture of the session and when that was captured; null: not known. */
   #anchor = null
   #alarm = new LateAlarm(maxAge)
-  #clocks = 0
-  #clockAsked = -Infinity
   /** What `advise` wants to know of it. */
   #state = null
   /** The session whose counters the browser is asked for, until it tells them. */
@@ -89,6 +95,7 @@ export class Watched {
   #failures = 0
   #nextStart = 0
   #lastFrame = null
+  #lastShown = null
   /** Ends the pictures by HTTP; null while there are none. */
   #preview = null
   #asking = false
@@ -96,12 +103,14 @@ export class Watched {
 
   /**
    * `name` of the stream, null: the server's first. `video` and `last`, a canvas for what is no video, show it. `on`:
-   * `presented(now)` a picture, `stats(stats)` of the server, `opened(key)` with a server of this key, or refused,
-   * `blocked()`: a touch is needed.
+   * `presented(now)` a picture, `stats(stats)` of the server, `doubts(doubts)` of pictures by their streams, `opened(key)` with
+   * a server of this key, or refused, `blocked()`: a touch is needed.
    */
   constructor(name, video, last, on) {
     Object.assign(this, { name, video, last, on })
+    Watched.#feeds.add(this)
     if (presentsItself) this.#watchPictures()
+    else this.ageUnknown = "This browser does not tell when it shows a picture"
     video.addEventListener("pause", this.#goOn)
   }
 
@@ -120,8 +129,7 @@ export class Watched {
     this.samples = []
     const mine = this.session = new Session()
     this.#anchor = null
-    this.#clocks = 0
-    this.#clockAsked = -Infinity
+    Watched.#hurryClock()
     this.#state = {
       lastPacket: now, lastPicture: now, connected: false, foundPath: false, hadPicture: false, paths: [], ended: null,
       probed: null,
@@ -207,27 +215,45 @@ export class Watched {
 
   // --- Age ---
 
-  async #askClock(now) {
-    if (now - this.#clockAsked < (this.#clocks < FIRST_CLOCKS ? FIRST_CLOCK_MS : CLOCK_MS)) return
-    // One question at a time, which ends by itself.
-    this.#clockAsked = Infinity
-    const mine = this.session
-    const answer = await serverClock(mine.id).catch(error => ({ error }))
-    if (mine !== this.session) return
-    this.#clockAsked = now
-    this.#clocks += 1
-    if (answer.error) return void (this.ageUnknown ||= `The server does not tell its clock: ${answer.error.message}`)
-    if (syncedWith !== answer.started) sync = new ClockSync()
-    syncedWith = answer.started
-    sync.add(answer)
-    this.#anchor = answer.picture ?? this.#anchor
+  static #hurryClock() {
+    Watched.#clocks = 0
+    Watched.#clockAsked = -Infinity
   }
 
-  /** A picture that was captured then, by the server's clock, is shown at `at`, by `performance.now()`. */
-  #aged(captured, at) {
-    const known = captured === undefined ? null : sync.age(captured, at)
-    if (known) this.ageUnknown = ""
+  static async #askClock(now) {
+    const pause = Watched.#clocks < FIRST_CLOCKS ? FIRST_CLOCK_MS : CLOCK_MS
+    // One question at a time, which ends by itself.
+    if (Watched.#isClockAsked || now - Watched.#clockAsked < pause) return
+    Watched.#isClockAsked = true
+    Watched.#clockAsked = now
+    Watched.#clocks += 1
+    const ids = [...Watched.#feeds].map(({ session }) => session?.id).filter(Boolean)
+    const answer = await serverClock(ids).catch(error => ({ error }))
+    Watched.#isClockAsked = false
+    if (!answer.error) Watched.#sync.add(answer)
+    for (const feed of Watched.#feeds) feed.#clockRead(answer)
+  }
+
+  #clockRead({ error, pictures, doubts }) {
+    if (error) return void (this.ageUnknown ||= `The server does not tell its clock: ${error.message}`)
+    this.#anchor = pictures[this.session?.id] ?? this.#anchor
+    this.on.doubts?.(doubts)
+  }
+
+  /** A picture that was captured then, by the server's clock, is shown at `at`, by `performance.now()`; else why not. */
+  #aged(captured, at, why) {
+    const known = captured === undefined ? null : Watched.#sync.age(captured, at)
     if (known) this.ages.push({ ...known, at })
+    this.ageUnknown = known ? "" : why || this.ageUnknown
+    if (!known && captured !== undefined && !Watched.#sync.isUnknown) {
+      this.ageUnknown = "The pictures' times of capture are later than the server's clock"
+      if (at - Watched.#forgotten > CLOCK_MS) {
+        // This machine was suspended, or the server has another clock by now.
+        Watched.#forgotten = at
+        Watched.#sync.forget()
+        Watched.#hurryClock()
+      }
+    }
     while (this.ages.length && this.ages[0].at < at - WINDOW_MS) this.ages.shift()
     this.#alarm.shown(known, at)
   }
@@ -256,13 +282,26 @@ export class Watched {
       this.#watchPictures()
       // A track that ends is painted once more, and so may be a picture that stands: nothing new has come.
       if (this.#attached !== this.session || (rtpTimestamp !== undefined && rtpTimestamp === this.#lastFrame)) return
+      if (this.#isJump(rtpTimestamp, expectedDisplayTime)) {
+        this.#anchor = null
+        Watched.#hurryClock()
+      }
       this.#lastFrame = rtpTimestamp
+      this.#lastShown = expectedDisplayTime
       if (receiveTime) this.shownMs.push(expectedDisplayTime - receiveTime)
       if (this.shownMs.length > 60) this.shownMs.shift()
-      const isKnown = this.#anchor && rtpTimestamp !== undefined
-      this.#aged(isKnown ? capturedAt(rtpTimestamp, this.#anchor) : undefined, expectedDisplayTime)
+      const why = rtpTimestamp === undefined ? "This browser does not tell the timestamps of pictures"
+        : this.#anchor ? "" : "The server has not said yet when the pictures were captured"
+      this.#aged(why ? undefined : capturedAt(rtpTimestamp, this.#anchor), expectedDisplayTime, why)
       this.#presented(clock())
     })
+  }
+
+  /** Another pipeline has timestamps of its own, of which nothing is known. */
+  #isJump(rtpTimestamp, shown) {
+    if (rtpTimestamp === undefined || this.#lastFrame === null || this.#lastFrame === undefined) return false
+    const passed = millis(rtpTimestamp, this.#lastFrame)
+    return passed < 0 || Math.abs(passed - (shown - this.#lastShown)) > JUMP_MS
   }
 
   // --- Pictures by HTTP, while no UDP gets through ---
@@ -308,7 +347,7 @@ export class Watched {
     if (this.#closed) return
     if (!this.session && now >= this.#nextStart) this.#start(now)
     if (!this.session) return
-    this.#askClock(now)
+    Watched.#askClock(now)
     if (this.#sampled === this.session) this.#act()
     else this.#sample(now).then(() => this.#act())
   }
@@ -361,6 +400,7 @@ export class Watched {
   /** For good. */
   close() {
     this.#closed = true
+    Watched.#feeds.delete(this)
     this.pause()
     this.video.removeEventListener("pause", this.#goOn)
     this.video.srcObject = null

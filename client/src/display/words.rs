@@ -150,12 +150,12 @@ pub fn title_age(presentation: Presentation, view: &ViewModel) -> String {
 }
 
 /// The window's title while it shows the grid: of each tile whether it is live.
-pub fn grid_title(vehicle: &str, tiles: &[Presentation]) -> String {
-    let live = tiles.iter().filter(|tile| **tile == Presentation::Live).count();
+pub fn grid_title(vehicle: &str, tiles: &[(Presentation, Doubt)]) -> String {
+    let live = tiles.iter().filter(|(tile, doubt)| *tile == Presentation::Live && *doubt == Doubt::None).count();
     let state = match live {
         live if live == tiles.len() => "all live".to_owned(),
-        0 if tiles.iter().any(|tile| tile.is_moving()) => "OLD".to_owned(),
-        0 => "NO VIDEO".to_owned(),
+        0 if tiles.iter().any(|(tile, _)| matches!(tile, Presentation::Late { .. })) => "OLD".to_owned(),
+        0 if !tiles.iter().any(|(tile, _)| tile.is_moving()) => "NO VIDEO".to_owned(),
         live => format!("{live} of {} live", tiles.len()),
     };
     without_controls(format!("{vehicle} - {state}"))
@@ -293,7 +293,14 @@ mod tests {
                 (title("Nemo", presentation, &view).as_str(), badge("Nemo", presentation, &view).state),
                 (name, state)
             );
-            assert_eq!(grid_title("Nemo", &[presentation; 2]).contains("live"), presentation == Presentation::Live);
+            let tiles = [(presentation, view.doubt.clone()), (Presentation::Live, Doubt::None)];
+            assert_eq!(grid_title("Nemo", &tiles), "Nemo - 1 of 2 live");
+            let none_live = match presentation {
+                Presentation::Late { .. } => "Nemo - OLD",
+                Presentation::Live => "Nemo - 0 of 1 live",
+                Presentation::Stale { .. } | Presentation::Waiting => "Nemo - NO VIDEO",
+            };
+            assert_eq!(grid_title("Nemo", &tiles[..1]), none_live);
         }
         assert_eq!(mark(Presentation::Live, &view(none.clone())), None);
         assert_eq!(mark(Presentation::Waiting, &view(Doubt::Frozen(reason()))), None);
@@ -405,11 +412,12 @@ mod tests {
     #[test]
     fn the_title_of_the_grid_says_how_many_tiles_are_live() {
         let (live, stale) = (Presentation::Live, Presentation::Stale { age: Duration::from_secs(2) });
-        let titles = [[live, live], [live, stale], [Presentation::Waiting, stale]].map(|all| grid_title("Nemo", &all));
+        let titles = [[live, live], [live, stale], [Presentation::Waiting, stale]]
+            .map(|all| grid_title("Nemo", &all.map(|tile| (tile, Doubt::None))));
         assert_eq!(titles, ["Nemo - all live", "Nemo - 1 of 2 live", "Nemo - NO VIDEO"]);
         let late = Presentation::Late { age: Duration::from_secs(2) };
         assert_eq!(
-            [[late, stale], [late, live]].map(|all| grid_title("Nemo", &all)),
+            [[late, stale], [late, live]].map(|all| grid_title("Nemo", &all.map(|tile| (tile, Doubt::None)))),
             ["Nemo - OLD", "Nemo - 1 of 2 live"]
         );
     }

@@ -9,11 +9,10 @@ use url::Url;
 use crate::reconnect::Probe;
 use crate::whep::{self, Http, WhepError};
 
-/// For the overlay, the server is asked for its figures so often.
+/// For the overlay and the marks, the server is asked for its figures so often.
 const FIGURES_INTERVAL: Duration = Duration::from_secs(2);
-
-/// One that has none, or cannot give them now, is asked again after so long.
-const NO_FIGURES_INTERVAL: Duration = Duration::from_secs(15);
+/// After one that has none, or tells them to others.
+const REFUSED_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What came of a question.
 pub struct Answer {
@@ -26,11 +25,13 @@ pub struct Answer {
     pub stream: Option<String>,
     /// All that it says.
     pub stats: Option<Box<Stats>>,
+    /// The server says that it has none, or none for this viewer.
+    pub is_refused: bool,
 }
 
 impl From<Probe> for Answer {
     fn from(probe: Probe) -> Self {
-        Self { probe, encode: None, name: None, stream: None, stats: None }
+        Self { probe, encode: None, name: None, stream: None, stats: None, is_refused: false }
     }
 }
 
@@ -43,8 +44,8 @@ pub struct Asking {
     http: Http,
     question: Option<JoinHandle<Answer>>,
     asked: Option<Instant>,
-    /// The server is asked for its figures so often.
-    interval: Duration,
+    /// For its figures it is asked again after so long.
+    pause: Duration,
 }
 
 impl Asking {
@@ -52,7 +53,7 @@ impl Asking {
     /// `stream`: the one that is watched, or empty; `http`: by which.
     pub fn new(url: Option<Url>, (viewer_id, stream): (Option<&str>, &str), http: Http) -> Self {
         let (viewer_id, stream) = (viewer_id.map(str::to_owned), stream.to_owned());
-        Self { url, viewer_id, stream, http, question: None, asked: None, interval: FIGURES_INTERVAL }
+        Self { url, viewer_id, stream, http, question: None, asked: None, pause: FIGURES_INTERVAL }
     }
 
     pub fn ask(&mut self, now: Instant) {
@@ -64,9 +65,9 @@ impl Asking {
         }
     }
 
-    /// For the overlay, now and then.
+    /// For the overlay and the marks, now and then.
     pub fn ask_for_figures(&mut self, now: Instant) {
-        if self.asked.is_none_or(|at| now.saturating_duration_since(at) >= self.interval) {
+        if self.asked.is_none_or(|at| now.saturating_duration_since(at) >= self.pause) {
             self.ask(now);
         }
     }
@@ -76,12 +77,7 @@ impl Asking {
         let Some(question) = &mut self.question else { return std::future::pending().await };
         let answer = question.await.unwrap_or(Answer::from(Probe::Silent));
         self.question = None;
-        self.interval = match answer.probe {
-            // Which is said once.
-            Probe::Changed(_) => Duration::MAX,
-            Probe::NoStatistics => NO_FIGURES_INTERVAL,
-            _ => FIGURES_INTERVAL,
-        };
+        self.pause = if answer.is_refused { REFUSED_INTERVAL } else { FIGURES_INTERVAL };
         answer
     }
 }
@@ -103,14 +99,16 @@ async fn probe(url: Option<Url>, (viewer_id, stream): (Option<String>, String), 
         Err(WhepError::Unreachable { .. }) => Probe::Silent.into(),
         Err(WhepError::Changed(changed)) => {
             tracing::error!("{changed}");
-            Probe::Changed(changed.to_string()).into()
+            Answer { is_refused: true, ..Probe::Changed(changed.to_string()).into() }
         }
+        // Too many ask it for the moment.
+        Err(WhepError::Refused { status: 429 | 500..=599, .. }) => Probe::NoStatistics.into(),
         Err(
             WhepError::NoLogin { .. }
             | WhepError::WrongLogin { .. }
             | WhepError::Refused { .. }
             | WhepError::NotWhep { .. },
-        ) => Probe::NoStatistics.into(),
+        ) => Answer { is_refused: true, ..Probe::NoStatistics.into() },
     }
 }
 
@@ -133,7 +131,7 @@ fn judged(stats: Stats, viewer_id: Option<&str>, asked: &str) -> Answer {
     } else {
         Probe::Serving { state: stream.state, reason: stream.reason }
     };
-    Answer { probe, encode, name, stream: has_several.then_some(stream.name), stats: None }
+    Answer { encode, name, stream: has_several.then_some(stream.name), ..probe.into() }
 }
 
 #[cfg(test)]
@@ -168,6 +166,56 @@ mod tests {
         http.pins.judge(address, &"a".repeat(64)).expect("the first");
         let answer = probe(Some(url.clone()), (None, String::new()), &http).await;
         assert!(matches!(&answer.probe, Probe::Changed(reason) if reason.contains(address)), "{:?}", answer.probe);
+    }
+
+    /// What is answered so, each time.
+    fn answering(reply: &'static str) -> Url {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let url = Url::parse(&format!("http://{}/api/stats", listener.local_addr().expect("bound"))).expect("a URL");
+        std::thread::spawn(move || {
+            let mut open = Vec::new();
+            for mut client in listener.incoming().flatten() {
+                let _ = client.read(&mut [0; 4096]);
+                let _ = client.write_all(reply.as_bytes());
+                if reply.ends_with("stays open") {
+                    open.push(client);
+                }
+            }
+        });
+        url
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_a_bad_link_cuts_is_none_and_the_figures_are_asked_for_again() {
+        let cut = [
+            "HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{\"streams\": [",
+            "HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nstays open",
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 500\r\n\r\n{",
+        ];
+        for reply in cut {
+            let mut asking = Asking::new(Some(answering(reply)), (None, ""), Http::default());
+            asking.ask_for_figures(Instant::now());
+            let answer = asking.answered().await;
+            assert_eq!((answer.probe, answer.is_refused), (Probe::Silent, false), "{reply}");
+            asking.ask_for_figures(Instant::now() + FIGURES_INTERVAL);
+            assert!(asking.question.is_some(), "{reply}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_without_figures_is_asked_seldom_and_one_that_is_busy_soon() {
+        let replies = [
+            ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", REFUSED_INTERVAL),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\n<html>", REFUSED_INTERVAL),
+            ("HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n", FIGURES_INTERVAL),
+            ("HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n", FIGURES_INTERVAL),
+        ];
+        for (reply, pause) in replies {
+            let mut asking = Asking::new(Some(answering(reply)), (None, ""), Http::default());
+            asking.ask_for_figures(Instant::now());
+            assert_eq!(asking.answered().await.probe, Probe::NoStatistics, "{reply}");
+            assert_eq!(asking.pause, pause, "{reply}");
+        }
     }
 
     /// As over a link with a round trip of more than half a second.

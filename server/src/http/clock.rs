@@ -14,31 +14,30 @@ use serde::Deserialize;
 
 use super::Api;
 use super::failure::{Failure, Received};
+use crate::stream::Stream;
 
-/// `?viewer=ID`, as in the statistics.
+/// `?viewers=ID,ID`, as in the statistics.
 #[derive(Deserialize)]
-pub(super) struct Viewer {
-    viewer: Option<String>,
+pub(super) struct Viewers {
+    #[serde(default)]
+    viewers: String,
 }
 
 pub(super) async fn clock(
     State(api): State<Arc<Api>>,
     Extension(received): Extension<Received>,
-    viewer: Result<Query<Viewer>, QueryRejection>,
+    viewers: Result<Query<Viewers>, QueryRejection>,
 ) -> Result<Response, Failure> {
-    let Query(Viewer { viewer }) = viewer.map_err(|rejection| Failure(rejection.status(), rejection.body_text()))?;
-    let picture = match (viewer, &api.webrtc) {
-        (Some(id), Some(webrtc)) => {
-            let viewers = webrtc.stats().await?.viewers;
-            viewers.into_iter().find(|viewer| viewer.id == id).and_then(|viewer| viewer.picture)
-        }
-        _ => None,
-    };
+    let Query(Viewers { viewers }) = viewers.map_err(|rejection| Failure(rejection.status(), rejection.body_text()))?;
+    // The media thread is not asked: each page asks once a second.
+    let sent = |id: &str| Some((id.to_owned(), api.webrtc.as_ref()?.sent(id)?));
+    let pictures = viewers.split(',').filter_map(sent).collect();
+    let doubt = |stream: &Arc<Stream>| Some((stream.name().to_owned(), stream.status().picture_doubt()?));
+    let doubts = api.streams.iter().filter_map(doubt).collect();
     // One for all streams.
     let clock = api.streams[0].clock();
     let (received_us, sent_us) = (clock.at(received.0).micros(), clock.at(Instant::now()).micros());
-    let started_us = clock.at(clock.started()).micros();
-    let reading = ClockReading { received_us, sent_us, started_us, picture };
+    let reading = ClockReading { received_us, sent_us, run: clock.run(), pictures, doubts };
     // It is never that of another moment.
     Ok(([(header::CACHE_CONTROL, "no-store")], Json(reading)).into_response())
 }

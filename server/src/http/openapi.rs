@@ -113,10 +113,10 @@ fn write(summary: &str, parameters: &[Value], schema: Value) -> Value {
 }
 
 fn clock() -> Value {
-    let viewer = json!({ "name": "viewer", "in": "query", "required": false, "schema": { "type": "string" } });
+    let viewers = json!({ "name": "viewers", "in": "query", "required": false, "schema": { "type": "string" } });
     read(
-        "The clock of the times of capture; of a viewer by WebRTC also that of the picture that was sent last",
-        &[viewer],
+        "The clock of the times of capture; of viewers by WebRTC also the picture that was sent last, and what is not live",
+        &[viewers],
     )
 }
 

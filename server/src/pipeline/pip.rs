@@ -108,6 +108,7 @@ struct Heard {
     /// Its pictures cannot be shown, for this reason.
     unusable: Option<String>,
     frozen: Option<String>,
+    substitute: Option<String>,
 }
 
 impl State {
@@ -189,6 +190,11 @@ impl Tap {
     pub fn set_frozen(&self, reason: Option<String>) {
         lock(&self.pip.state).heard[self.part].frozen = reason;
     }
+
+    /// The camera's pictures are test pictures in its place, for this reason; or they are not.
+    pub fn set_substitute(&self, reason: Option<String>) {
+        lock(&self.pip.state).heard[self.part].substitute = reason;
+    }
 }
 
 impl Pip {
@@ -266,11 +272,21 @@ impl Pip {
 
     /// Why what is shown may be old although it comes, if so.
     pub fn why_frozen(&self) -> Option<String> {
+        self.of_shown(|heard| heard.frozen.as_ref())
+    }
+
+    /// Why what is shown is no picture of a camera, if so.
+    pub fn why_substitute(&self) -> Option<String> {
+        self.of_shown(|heard| heard.substitute.as_ref())
+    }
+
+    /// Of the first camera that is shown and of which this is said.
+    fn of_shown(&self, said: impl Fn(&Heard) -> Option<&String>) -> Option<String> {
         let state = lock(&self.state);
         let is_shown = |part: usize| state.is_enabled || state.inputs[LARGE].part == part;
-        let shown = state.heard.iter().enumerate().filter(|(part, _)| is_shown(*part));
-        let frozen = shown.into_iter().find_map(|(part, heard)| Some((part, heard.frozen.as_ref()?)));
-        frozen.map(|(part, reason)| format!("camera {}: {reason}", self.part_name(part)))
+        let mut shown = state.heard.iter().enumerate().filter(|(part, _)| is_shown(*part));
+        let (part, reason) = shown.find_map(|(part, heard)| Some((part, said(heard)?)))?;
+        Some(format!("camera {}: {reason}", self.part_name(part)))
     }
 
     /// Says in the log when the small camera's pictures stop, and when they come again. To be called now and then.
@@ -314,7 +330,7 @@ impl Pip {
             state.heard[part].unusable = Some(reason);
             return;
         };
-        state.heard[part] = Heard { last: Some(now), unusable: None, frozen: state.heard[part].frozen.take() };
+        (state.heard[part].last, state.heard[part].unusable) = (Some(now), None);
         let Some(source) = input.source.upgrade() else { return };
         // One that waits is on its way to the queue, or the pipeline stands still.
         let Some(time) = clock::running_time(source.upcast_ref()).filter(|_| source.current_level_bytes() == 0) else {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use rov_common::api::{CaptureTime, StreamHealth, StreamState, StreamStats};
+use rov_common::api::{CaptureTime, PictureDoubt, StreamHealth, StreamState, StreamStats};
 use rov_common::codec::{self, Codec};
 use rov_common::lossy;
 use rov_common::sync::lock;
@@ -303,6 +303,18 @@ impl Status {
 
     pub fn whole_health(&self) -> StreamHealth {
         lock(&self.inner).health()
+    }
+
+    /// It shows a test picture in the place of a camera, for the reason given; or it does not.
+    pub fn set_substitute(&self, reason: Option<String>) {
+        self.change(|inner| inner.substitute = reason);
+    }
+
+    /// Why pictures that come are not live ones of the camera; none: they are.
+    pub fn picture_doubt(&self) -> Option<PictureDoubt> {
+        let inner = lock(&self.inner);
+        let reason = inner.doubt()?.to_owned();
+        Some(PictureDoubt { frozen: inner.frozen.is_some(), substitute: inner.substitute.is_some(), reason })
     }
 
     /// The state and, unless all is well, the reason.

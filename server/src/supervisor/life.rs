@@ -99,7 +99,10 @@ pub(super) async fn run_once(
     }
     let is_fallback = plan.substitute.is_some();
     let substitute = plan.substitute.clone();
-    links.taps.iter().for_each(|tap| tap.set_frozen(None));
+    for tap in &links.taps {
+        tap.set_frozen(None);
+        tap.set_substitute(substitute.clone());
+    }
     if let Some(reason) = substitute.as_ref().filter(|_| !camera.source.taken.is_empty()) {
         tracing::warn!(camera = camera.name, "{reason}");
     }
@@ -303,7 +306,10 @@ impl<'a> Life<'a> {
         }
         if let Some(pip) = pip {
             pip.look(now);
-            streams.iter().for_each(|stream| stream.status().set_frozen(pip.why_frozen()));
+            for stream in streams {
+                stream.status().set_frozen(pip.why_frozen());
+                stream.status().set_substitute(pip.why_substitute());
+            }
         }
         if let Some(inlet) = inlet {
             streams.iter().for_each(|stream| stream.status().set_sender(inlet.sender(), inlet.news(now)));

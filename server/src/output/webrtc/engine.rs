@@ -16,6 +16,7 @@ use rtc::sansio::Protocol;
 use thiserror::Error;
 
 use super::addresses::{Check, Crypto, Known, Owners};
+use super::feedback::Pictures;
 use super::offer::{self, Fragment, OfferError};
 pub use super::session::Reach;
 use super::session::{End, HEADROOM, Session};
@@ -76,6 +77,7 @@ pub struct Engine {
     /// Each viewer costs its own encryption of every packet.
     max_viewers: usize,
     viewers: HashMap<String, Viewer>,
+    pictures: Pictures,
     by_address: Owners,
     /// By the ICE user name fragment that this side gave the viewer.
     by_ufrag: HashMap<String, String>,
@@ -170,6 +172,7 @@ impl Engine {
             crypto: Crypto::default(),
             run: Run::default(),
             pilots,
+            pictures: Pictures::default(),
             tether: None,
             rate_due: None,
             gave_way: None,
@@ -293,6 +296,7 @@ impl Engine {
         let offer = offer::parse(offer, encode.codec, profile)?;
         let gives_way = if self.viewers.len() < self.max_viewers { None } else { Some(self.gives_way(now, from)?) };
         let (session, answer) = Session::accept(now, public_id(id).to_owned(), &offer, reach, ceiling, adaptive)?;
+        self.pictures.add(public_id(id), session.feedback());
         let since = gives_way.and_then(|id| self.make_way(now, &id, from, net)).unwrap_or(now);
         let [ufrag, pwd] = credentials(&answer);
         self.by_ufrag.insert(ufrag.clone(), id.to_owned());
@@ -313,6 +317,11 @@ impl Engine {
         self.viewers.insert(id.to_owned(), viewer);
         self.streams[stream].viewers += 1;
         Ok(answer)
+    }
+
+    /// What is sent to the viewers.
+    pub fn pictures(&self) -> Pictures {
+        self.pictures.clone()
     }
 
     /// The viewer whose place one from this address gets.

@@ -660,6 +660,25 @@ fn a_viewer_that_never_connects_is_given_up() {
 }
 
 #[test]
+fn the_picture_that_was_sent_last_is_known_of_each_viewer_without_asking_the_engine() {
+    let mut world = World::new();
+    let id = public_id(&world.join("10.0.0.2:6000")).to_owned();
+    let pictures = world.engine.pictures();
+    world.run_until_connected();
+    assert_eq!((pictures.sent(&id), pictures.sent("another")), (None, None));
+    world.send(true, 1);
+    let sent = pictures.sent(&id).expect("one was sent");
+    assert_eq!(sent.captured_us, CAPTURED.micros());
+    world.now += Duration::from_secs(1);
+    let later =
+        Frame { timestamp: 90_000, captured: Captured(CAPTURED.0 + Duration::from_secs(1)), ..world.frame(true, 1) };
+    world.engine.send_frame(world.now, 0, &later, &mut world.wire);
+    let next = pictures.sent(&id).expect("another one");
+    assert_eq!(next.captured_us - sent.captured_us, 1_000_000);
+    assert_eq!(next.rtp_timestamp.wrapping_sub(sent.rtp_timestamp), 90_000);
+}
+
+#[test]
 fn closing_tells_the_viewer_and_leaves_nothing() {
     let mut world = World::new();
     let id = world.join("10.0.0.2:6000");

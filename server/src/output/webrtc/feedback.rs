@@ -6,7 +6,7 @@
 //! too.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -51,6 +51,26 @@ struct Shared {
     sent: Option<(Anchor, u32)>,
 }
 
+/// The sessions of all viewers by their public names, for who asks what was sent to them without the media thread. Cheap
+/// to clone.
+#[derive(Clone, Default)]
+pub struct Pictures(Arc<Mutex<HashMap<String, Weak<Mutex<Shared>>>>>);
+
+impl Pictures {
+    pub fn add(&self, viewer: &str, feedback: &Feedback) {
+        let mut all = lock(&self.0);
+        // Of those who have gone.
+        all.retain(|_, feedback| feedback.strong_count() > 0);
+        all.insert(viewer.to_owned(), Arc::downgrade(&feedback.0));
+    }
+
+    /// The picture that was sent to this viewer last, as its packets have it.
+    pub fn sent(&self, viewer: &str) -> Option<PictureTime> {
+        let feedback = lock(&self.0).get(viewer)?.upgrade()?;
+        Feedback(feedback).sent()
+    }
+}
+
 impl Feedback {
     pub fn new(estimator: Estimator) -> Self {
         Self(Arc::new(Mutex::new(Shared { packets: Vec::new(), heard: false, estimator, sent: None })))
@@ -82,7 +102,7 @@ impl Feedback {
     }
 
     /// The frame that was sent last, as the viewer's packets have it.
-    pub fn sent(&self) -> Option<PictureTime> {
+    fn sent(&self) -> Option<PictureTime> {
         let (anchor, offset) = lock(&self.0).sent?;
         Some(anchor.picture(offset))
     }

@@ -20,13 +20,14 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use rov_common::api::ViewerStats;
+use rov_common::api::{PictureTime, ViewerStats};
 use rov_common::discovery::Announcement;
 use rov_common::media_socket::{self, MediaSocket};
 use rov_common::sync::lock;
 use thiserror::Error;
 use tokio::sync::{oneshot, watch};
 
+use self::feedback::Pictures;
 pub use engine::{AcceptError, CandidateError, Engine};
 pub use offer::{Fragment, OfferError};
 
@@ -149,12 +150,14 @@ pub struct WebRtcOutput {
     local: SocketAddr,
     beat: Arc<Beat>,
     viewers: Arc<AtomicUsize>,
+    pictures: Pictures,
 }
 
 impl WebRtcOutput {
     /// Starts the media thread on `socket`; `engine` is for these streams.
     pub fn start(streams: &Streams, socket: MediaSocket, paths: Paths, engine: Engine) -> Result<Self> {
         let local = socket.local_addr();
+        let pictures = engine.pictures();
         let (commands, requests) = sync_channel(COMMAND_CAPACITY);
         let (mut media, waker) = thread::MediaThread::new(streams, socket, paths, engine, requests)
             .context("cannot prepare the media thread")?;
@@ -163,7 +166,7 @@ impl WebRtcOutput {
             .name("webrtc-media".to_owned())
             .spawn(move || media.run())
             .context("cannot start the media thread")?;
-        Ok(Self { commands, waker, thread: Mutex::new(Some(thread)), local, beat, viewers })
+        Ok(Self { commands, waker, thread: Mutex::new(Some(thread)), local, beat, viewers, pictures })
     }
 
     /// Answers a viewer's SDP offer for the stream at this place of the catalogue. It arrived by HTTP `from` there at
@@ -197,6 +200,11 @@ impl WebRtcOutput {
 
     pub async fn stats(&self) -> Result<WebRtcStats, Busy> {
         self.ask(|reply| Command::Stats { reply }).await
+    }
+
+    /// The picture that was sent last to the viewer of this public name. Without asking the media thread.
+    pub fn sent(&self, viewer: &str) -> Option<PictureTime> {
+        self.pictures.sent(viewer)
     }
 
     async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, Busy> {

@@ -162,6 +162,11 @@ enum State {
 }
 
 impl Session {
+    /// What it shares with others.
+    pub fn feedback(&self) -> &Feedback {
+        &self.feedback
+    }
+
     /// Answers `offer`, naming `reach`. `full` is what the encoder makes at most. `adaptive`: it is not sent more than
     /// its link carries.
     pub fn accept(
@@ -621,7 +626,6 @@ impl Session {
             plis: self.plis,
             rtt_ms: (rtt_s > 0.0).then_some(rtt_s * 1000.0),
             loss: self.loss,
-            picture: self.feedback.sent(),
             stalled: self.liveness.trouble(now).map(str::to_owned),
             available_bandwidth: estimate as u64,
             packet_loss: self.loss.unwrap_or_default(),
