@@ -581,7 +581,7 @@ mod tests {
         assert_eq!(max_age(&[]), Some(300));
         assert_eq!(max_age(&["--latency", "300"]), Some(500));
         assert_eq!(max_age(&["--align-latency", "200"]), Some(500));
-        assert_eq!(max_age(&["--align-latency", "200", "--align", "off"]), Some(300));
+        assert_eq!(max_age(&["--align-latency", "200", "--align=off"]), Some(300));
         assert_eq!(max_age(&["--align-latency", "200", "--max-age", "400"]), Some(400));
         assert_eq!(max_age(&["--max-age", "0"]), None);
     }
