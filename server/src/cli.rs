@@ -470,6 +470,12 @@ pub struct MachineOptions {
         default_missing_value = USUAL_MAVLINK)]
     pub mavlink: Option<String>,
 
+    /// The number of the vehicle whose MAVLink is taken [default: of the one that is heard first]
+    ///
+    /// Where others send to the same port. As SYSID_THISMAV (MAV_SYSID) of ArduSub: 1 unless it was changed
+    #[arg(help_heading = OVERLAY, long, value_name = "1-255")]
+    pub mavlink_system: Option<u8>,
+
     /// What is kept of telemetry, in files alone, as tables.
     #[arg(skip)]
     #[serde(skip)]

@@ -90,7 +90,9 @@ struct Trial {
     before: Arc<CameraConfig>,
     /// Whose settings were changed; none: those of the camera.
     stream: Option<usize>,
-    /// It was put off, and no pipeline has begun with it.
+    /// It was put off, and the pipeline of before ended while it was made: no failure but its encoder's is its own.
+    was_cut_short: bool,
+    /// No pipeline has begun with it.
     is_next: bool,
 }
 
@@ -132,7 +134,7 @@ pub async fn run(
             () = shutdown.cancelled() => return Ok(Outcome::Stopped),
             prepared = tokio::time::timeout(START_LIMIT, prepare) => prepared,
         };
-        let mut least = Duration::ZERO;
+        let (mut least, mut is_its_encoder) = (Duration::ZERO, false);
         let reason = match prepared {
             Err(_) => format!("looking at the source took longer than {} s", START_LIMIT.as_secs()),
             Ok(plan) => match joined(plan)? {
@@ -160,7 +162,10 @@ pub async fn run(
                             let hangs = around.hanging.holds(&text);
                             let reason = match &trial {
                                 // What was changed is to blame, not the encoder.
-                                Some(trial) if !trial.is_next && trial.is_of(&failure) => failure.to_string(),
+                                Some(trial) if !trial.is_next && trial.is_of(&failure) => {
+                                    is_its_encoder = true;
+                                    failure.to_string()
+                                }
                                 _ => encoders.failed(&current.get(), &failure, &well_for, hangs).await,
                             };
                             let well_for = well_for.into_iter().flatten().max();
@@ -211,7 +216,8 @@ pub async fn run(
                 }
             },
         };
-        if let Some(Trial { ask, before, .. }) = trial.take_if(|trial| !trial.is_next) {
+        let is_its = |trial: &mut Trial| !trial.is_next && (is_its_encoder || !trial.was_cut_short);
+        if let Some(Trial { ask, before, .. }) = trial.take_if(is_its) {
             tracing::warn!(camera = camera.name, "the changed settings do not work: {reason}; going back");
             let failed = current.get();
             around.set(Arc::clone(&before));

@@ -1,4 +1,4 @@
-//! A change that was put off while nobody looked, and a camera that fails while it is made. This file has no other test:
+//! A change that was put off while nobody looked, and a camera that fails while it is made and is busy then. This file has no other test:
 //! see `fake_encoder`.
 
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use rov_server::stream::Stream;
 use rov_server::supervisor::{self, change::Applied, change::Handle};
 use rov_tests::camera::{Camera, Settings};
 use rov_tests::fake_encoder::{self, ELEMENT, Fate};
+use rov_tests::refusing::Refusing;
 use rov_tests::wait::{self, until_true};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -33,8 +34,10 @@ fn fate(_: u32) -> Fate {
 #[test]
 fn what_was_put_off_is_so_after_the_camera_was_lost_while_it_was_made() {
     fake_encoder::register(fate);
-    let source = Camera::with(PICTURES, Settings { tcp_only: true, ..Settings::default() });
-    let args = ["rov-server", "--source", "rtsp", "--url", &source.url, "--stream2", "160x120@15"];
+    let settings = Settings { user: Some(("pilot", "deep", true)), tcp_only: true, ..Settings::default() };
+    let source = Camera::with(PICTURES, settings);
+    let url = format!("rtsp://pilot:deep@127.0.0.1:{}/cam", source.port);
+    let args = ["rov-server", "--source", "rtsp", "--url", &url, "--stream2", "160x120@15"];
     let options = config_file::read(args.iter().map(Into::into)).expect("valid options");
     let mut camera = Config::new(&options).expect("a valid configuration").cameras.remove(0);
     let second = &mut camera.streams[1].encode;
@@ -64,7 +67,11 @@ fn what_was_put_off_is_so_after_the_camera_was_lost_while_it_was_made() {
     drop(source);
     until_true("the camera is lost", wait::START, || stats()[0].state == StreamState::Restarting);
     fake_encoder::release();
-    let _source = Camera::with(PICTURES, Settings { port, tcp_only: true, ..Settings::default() });
+    // What begins with the change fails by the camera, and not by the change.
+    let busy = Refusing::forbidding(port, &["Basic realm=\"cam\""]);
+    until_true("it is tried more than once", wait::START, || busy.attempts() > 1);
+    drop(busy);
+    let _source = Camera::with(PICTURES, Settings { port, ..settings });
     let frames = stats()[1].frames;
     until_true("pictures again", wait::START, || stats()[1].frames > frames);
     until_true("as it was wanted", wait::START, || stats()[1].height == 60);

@@ -23,6 +23,8 @@ pub struct TelemetryConfig {
     /// None: not received; so for the other.
     pub json: Option<SocketAddrV4>,
     pub mavlink: Option<SocketAddrV4>,
+    /// Of MAVLink, the one whose values are taken; None: the one that is heard first.
+    pub system: Option<u8>,
     /// At most 32, each with another name.
     pub fields: Vec<FieldConfig>,
 }
@@ -74,6 +76,12 @@ impl TelemetryConfig {
         if json.is_some() && json == mavlink && json.is_some_and(|address| address.port() > 0) {
             return bad("--mavlink: is the address of --telemetry, give another port");
         }
+        if options.mavlink_system == Some(0) {
+            return bad("--mavlink-system 0: that number is nobody's, give one from 1 to 255, as the autopilot has it");
+        }
+        if options.mavlink_system.is_some() && mavlink.is_none() {
+            return bad("--mavlink-system: no MAVLink is taken, give --mavlink as well");
+        }
         let mut fields = Vec::<FieldConfig>::new();
         for given in &options.fields {
             let field = FieldConfig::new(given)?;
@@ -88,7 +96,7 @@ impl TelemetryConfig {
         if fields.is_empty() {
             fields = FieldConfig::usual();
         }
-        Ok(Self { json, mavlink, fields })
+        Ok(Self { json, mavlink, system: options.mavlink_system, fields })
     }
 
     /// Whether any is received.
@@ -196,6 +204,8 @@ mod tests {
             (many, "more than 32"),
             ("telemetry = 'tcp://127.0.0.1:1'".to_owned(), "--telemetry tcp://127.0.0.1:1: give udp://"),
             ("mavlink = 'udpin:here:1'".to_owned(), "--mavlink udpin:here:1: give udpin:"),
+            ("mavlink-system = 1".to_owned(), "give --mavlink as well"),
+            ("mavlink-system = 0\nmavlink = 'udpin:0.0.0.0:9'".to_owned(), "--mavlink-system 0: "),
             ("overlay-fields = ['depht']".to_owned(), "no field \"depht\" of telemetry, only depth, heading"),
             ("overlay = 'burn'\nsource = 'rtsp'\nurl = 'rtsp://10.0.0.3/a'".to_owned(), "take client"),
         ] {

@@ -132,9 +132,8 @@ fn watch_decoded(pad: &gst::Pad, decoded: &Arc<Mutex<Decoded>>, capture: &Arc<Ca
 struct Decoded {
     /// What went into the decoder last, and its length up to its EOI.
     coded: Option<(gst::Buffer, usize)>,
-    /// Made when it is needed.
-    entropy: Option<Entropy>,
-    /// There was one without a fault. A camera all of whose pictures have one is shown as it is.
+    entropy: Entropy,
+    /// One was seen to be without a fault. A camera all of whose pictures have one is shown as it is.
     has_whole: bool,
 }
 
@@ -149,7 +148,12 @@ impl Decoded {
         let is_suspect = picture.flags().contains(gst::BufferFlags::CORRUPTED)
             || is_grey(picture, caps, coded)
             || scan_has_zeros(coded);
-        let is_whole = !is_suspect || self.entropy.get_or_insert_default().is_whole(coded);
+        if !is_suspect && self.has_whole {
+            self.entropy.read_header(coded);
+            return false;
+        }
+        // Until one is, those that are not suspect are looked at as well: they prove nothing otherwise.
+        let is_whole = self.entropy.is_whole(coded);
         self.has_whole |= is_whole;
         self.has_whole && !is_whole
     }
@@ -365,6 +369,41 @@ mod tests {
         lost.drain(data.len() - 10..data.len() - 6);
         assert!(!is_whole(&lost), "a part in the middle is missing");
         assert!(!is_whole(&[0xff, 0xd8, 0xff, 0xd9]), "without a picture");
+    }
+
+    /// Whether a picture would be left out; `is_suspect` where the decoder says so.
+    fn is_damaged(decoded: &mut Decoded, coded: &[u8], is_suspect: bool) -> bool {
+        decoded.coded = Some((gst::Buffer::from_slice(coded.to_vec()), coded.len()));
+        let mut picture = gst::Buffer::new();
+        if is_suspect {
+            picture.get_mut().expect("the only one").set_flags(gst::BufferFlags::CORRUPTED);
+        }
+        decoded.is_damaged(&picture, &gst::Caps::new_empty_simple("video/x-raw"))
+    }
+
+    #[test]
+    fn a_camera_none_of_whose_pictures_was_seen_to_be_whole_is_shown_as_it_is() {
+        gst::init().expect("GStreamer");
+        let whole: &[u8] = include_bytes!("../../../fuzz/corpus/jpeg/optimized.jpg");
+        let odd = [&whole[..whole.len() - 200], &whole[whole.len() - 2..]].concat();
+        let mut decoded = Decoded::default();
+        assert!(!is_damaged(&mut decoded, &odd, false) && !is_damaged(&mut decoded, &odd, true));
+        assert!(!is_damaged(&mut decoded, whole, false) && is_damaged(&mut decoded, &odd, true));
+        assert!(!is_damaged(&mut decoded, &odd, false), "what looks well");
+    }
+
+    #[test]
+    fn the_tables_are_those_of_the_last_picture_that_had_some() {
+        gst::init().expect("GStreamer");
+        let usual: &[u8] = include_bytes!("../../../fuzz/corpus/jpeg/420.jpg");
+        let optimized: &[u8] = include_bytes!("../../../fuzz/corpus/jpeg/optimized.jpg");
+        let mut without = optimized.to_vec();
+        while let Some(at) = memchr::memmem::find(&without, &[0xff, 0xc4]) {
+            without.drain(at..at + 2 + usize::from(u16::from_be_bytes([without[at + 2], without[at + 3]])));
+        }
+        let mut decoded = Decoded::default();
+        assert!(!is_damaged(&mut decoded, usual, false) && is_damaged(&mut decoded, &without, true), "by other tables");
+        assert!(!is_damaged(&mut decoded, optimized, false) && !is_damaged(&mut decoded, &without, true));
     }
 
     fn picture(scan: u8) -> Vec<u8> {

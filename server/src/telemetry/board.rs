@@ -1,6 +1,6 @@
 //! The newest value of each field that is declared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -51,9 +51,13 @@ impl Board {
         self.fields.iter().map(FieldConfig::limit).max().unwrap_or_default()
     }
 
-    /// Forgets what was set at this time or before.
-    pub fn forget(&self, until: Instant) {
-        lock(&self.newest).iter_mut().for_each(|newest| *newest = newest.filter(|(_, since)| *since > until));
+    /// Forgets what was set of these fields at this time or before.
+    pub fn forget(&self, fields: &BTreeSet<String>, until: Instant) {
+        let mut newest = lock(&self.newest);
+        for (_, newest) in self.fields.iter().zip(&mut *newest).filter(|(field, _)| fields.contains(&field.name)) {
+            *newest = newest.filter(|(_, since)| *since > until);
+        }
+        drop(newest);
         self.changes.fetch_add(1, Ordering::AcqRel);
     }
 

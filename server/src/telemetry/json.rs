@@ -35,7 +35,7 @@ pub fn take(
             if !whose.takes(sender, board, now) {
                 return Err(OF_ANOTHER);
             }
-            board.set(name, value, now);
+            whose.set(name, value, board, now);
         }
         result = Ok(());
     }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use mavlink_core::{MAV_STX, MAV_STX_V2, calculate_crc};
 
 use super::Board;
-use super::whose::{OF_ANOTHER, Sender, Whose};
+use super::whose::{OF_ANOTHER, OF_OTHER_SYSTEM, Sender, Whose};
 
 /// The longest payload of the messages that are read.
 const PAYLOAD: usize = 64;
@@ -31,8 +31,11 @@ const SYSTEM_TIME: u32 = 2;
 /// What was heard of a vehicle.
 #[derive(Debug, Default)]
 pub struct Link {
+    /// The one alone that is listened to; none: whoever is heard first.
+    system: Option<u8>,
     whose: Whose,
-    depth_by_autopilot: Option<Instant>,
+    /// Who said it, and when.
+    depth_by_autopilot: Option<(Sender, Instant)>,
 }
 
 struct Frame<'a> {
@@ -42,6 +45,10 @@ struct Frame<'a> {
 }
 
 impl Link {
+    pub fn of(system: Option<u8>) -> Self {
+        Self { system, ..Self::default() }
+    }
+
     /// Takes what the frames of a datagram say of declared fields.
     ///
     /// # Errors
@@ -56,23 +63,27 @@ impl Link {
             rest = behind;
             let Some(frame) = frame else { continue };
             let sender = Sender { address, system: Some(frame.system) };
-            if self.whose.is(sender) || frame.message != SYSTEM_TIME {
-                match self.whose.takes(sender, board, now) {
-                    true => self.message(&frame, board, now),
-                    false => taken = Err(OF_ANOTHER),
-                }
+            if frame.message == SYSTEM_TIME && !self.whose.is(sender) {
+                continue;
+            }
+            if self.system.is_some_and(|system| system != frame.system) {
+                taken = Err(OF_OTHER_SYSTEM);
+            } else if self.whose.takes(sender, board, now) {
+                self.message(&frame, sender, board, now);
+            } else {
+                taken = Err(OF_ANOTHER);
             }
         }
         taken
     }
 
-    fn message(&mut self, frame: &Frame, board: &Board, now: Instant) {
+    fn message(&mut self, frame: &Frame, sender: Sender, board: &Board, now: Instant) {
         // Of MAVLink 2, zeros at the end of a payload are left out.
         let mut bytes = [0; PAYLOAD];
         let length = frame.payload.len().min(PAYLOAD);
         bytes[..length].copy_from_slice(&frame.payload[..length]);
         let float = |at| f64::from(f32::from_le_bytes(part(&bytes, at)));
-        let set = |name, value| board.set(name, value, now);
+        let mut set = |name, value| self.whose.set(name, value, board, now);
         match frame.message {
             // SYS_STATUS: millivolts, unless they are not known.
             1 => {
@@ -96,14 +107,15 @@ impl Link {
             // VFR_HUD: the altitude of what is below the surface is negative.
             74 => {
                 if set("depth", -float(8)) {
-                    self.depth_by_autopilot = Some(now);
+                    self.depth_by_autopilot = Some((sender, now));
                 }
                 set("heading", f64::from(i16::from_le_bytes(part(&bytes, 16))));
             }
             // SCALED_PRESSURE2: hectopascals, and hundredths of degrees in the water.
             137 => {
-                let is_known =
-                    self.depth_by_autopilot.is_some_and(|at| now.saturating_duration_since(at) < BY_AUTOPILOT);
+                let is_known = self
+                    .depth_by_autopilot
+                    .is_some_and(|(by, at)| by == sender && now.saturating_duration_since(at) < BY_AUTOPILOT);
                 if !is_known {
                     set("depth", (float(4) - SURFACE_HPA) * 100.0 / PASCALS_PER_METRE);
                 }
@@ -239,6 +251,28 @@ mod tests {
         let there = [10, 0, 0, 9].into();
         assert_eq!(link.take(&framed_by(3, 74, &hud(-50.0, 0)), there, &board, now), Err(OF_ANOTHER));
         assert_eq!(board.text("depth", now).as_deref(), Some("2.5 m"));
+    }
+
+    #[test]
+    fn the_vehicle_that_was_heard_first_has_its_place_back_with_its_own_values_alone() {
+        let (board, start, mut link) = (board(), Instant::now(), Link::default());
+        let later = start + Duration::from_secs(90);
+        link.take(&framed_by(1, 74, &hud(-2.0, 0)), HERE, &board, start).expect("the first");
+        link.take(&framed_by(2, 74, &hud(-50.0, 0)), HERE, &board, later).expect("that one is silent");
+        link.take(&framed_by(1, 137, &pressure(2013.25)), HERE, &board, later).expect("it is there again");
+        assert_eq!(board.text("depth", later).as_deref(), Some("9.9 m"), "whatever the other's autopilot knows");
+        assert_eq!(board.text("heading", later), None);
+        assert_eq!(link.take(&framed_by(2, 74, &hud(-50.0, 0)), HERE, &board, later), Err(OF_ANOTHER));
+    }
+
+    #[test]
+    fn the_system_that_is_named_is_taken_alone_whoever_is_heard_first() {
+        let (board, now, mut link) = (board(), Instant::now(), Link::of(Some(1)));
+        let later = now + Duration::from_secs(90);
+        assert_eq!(link.take(&framed_by(2, 74, &hud(-50.0, 0)), HERE, &board, now), Err(OF_OTHER_SYSTEM));
+        link.take(&framed_by(1, 74, &hud(-2.0, 0)), HERE, &board, now).expect("its own");
+        assert_eq!(link.take(&framed_by(2, 74, &hud(-50.0, 0)), HERE, &board, later), Err(OF_OTHER_SYSTEM));
+        assert_eq!(board.text("depth", now).as_deref(), Some("2.0 m"));
     }
 
     #[test]

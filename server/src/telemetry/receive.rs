@@ -33,6 +33,8 @@ enum Form {
 #[derive(Debug, Default)]
 pub struct Receivers {
     sockets: Vec<(Form, UdpSocket, SocketAddr)>,
+    /// As [`TelemetryConfig::system`].
+    system: Option<u8>,
 }
 
 /// What has come so far.
@@ -68,7 +70,7 @@ impl Receivers {
             let bound = socket.local_addr()?;
             sockets.push((form, socket, bound));
         }
-        Ok(Self { sockets })
+        Ok(Self { sockets, system: config.system })
     }
 
     /// Takes what comes, until `stop`; a task for each socket. What has come so far is counted.
@@ -84,6 +86,7 @@ impl Receivers {
         let counters = Arc::new(Counters { addresses: addresses.collect(), ..Counters::default() });
         let tasks = self.sockets.into_iter().map(|(form, socket, address)| {
             let (board, counters, stop) = (Arc::clone(board), Arc::clone(&counters), stop.clone());
+            let link = Link::of(self.system);
             async move {
                 let name = if form == Form::Json { "JSON" } else { "MAVLink" };
                 tracing::info!("telemetry as {name} at UDP {address}");
@@ -92,7 +95,7 @@ impl Receivers {
                 }
                 tokio::select! {
                     () = stop.cancelled() => {}
-                    () = receive(form, &socket, &board, &counters) => {}
+                    () = receive(form, &socket, link, &board, &counters) => {}
                 }
             }
         });
@@ -101,10 +104,10 @@ impl Receivers {
     }
 }
 
-async fn receive(form: Form, socket: &UdpSocket, board: &Board, counters: &Counters) {
+async fn receive(form: Form, socket: &UdpSocket, mut link: Link, board: &Board, counters: &Counters) {
     // A byte more: by it, one that is too long is seen.
     let (mut buffer, mut lines) = (vec![0; MAX_DATAGRAM + 1], Lines::default());
-    let (mut whose, mut link) = (Whose::default(), Link::default());
+    let mut whose = Whose::default();
     loop {
         for _ in 0..AT_ONCE {
             let (length, sender) = match socket.recv_from(&mut buffer).await {

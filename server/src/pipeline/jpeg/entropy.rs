@@ -5,15 +5,19 @@
 //! baseline nor extended sequential with 8 bits (progressive, arithmetic, lossless), or whose height comes behind its
 //! scan, counts as whole.
 
+use std::cell::OnceCell;
+
 /// The bits of the longest code; at most 15 that are no code follow it.
 const LONGEST: u32 = 16;
+/// By the bits that the longest code would have.
+type Codes = [Code; 1 << LONGEST];
 /// The bytes of the longest block, and those that are read at once behind it.
 const BEHIND: usize = 256 + 8;
 const COEFFICIENTS: u16 = 64;
 /// Bytes of two blocks and more of those whose coefficients all have the shortest code, as there are none in pictures.
 const ZEROS: usize = 64;
 
-/// Has the tables of the pictures before: not each picture of a stream needs to have them.
+/// Has the tables of the pictures before, as far as it was given them: not each picture of a stream needs to have them.
 pub struct Entropy {
     /// Those for DC and those for AC, by their numbers.
     tables: [[Option<Table>; 4]; 2],
@@ -42,9 +46,9 @@ impl Default for Entropy {
     /// Cameras that leave out the tables mean those of annex K.
     fn default() -> Self {
         let dc = [[0, 1, 5, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0], [0, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0]];
-        let [dc_luma, dc_chroma] = dc.map(|counts| Table::new(DC, counts, &(0..12).collect::<Vec<_>>()));
-        let ac_luma = Table::new(AC, [0, 2, 1, 3, 3, 2, 4, 3, 5, 5, 4, 4, 0, 0, 1, 0x7d], &AC_LUMA);
-        let ac_chroma = Table::new(AC, [0, 2, 1, 2, 4, 4, 3, 4, 7, 5, 4, 4, 0, 1, 2, 0x77], &AC_CHROMA);
+        let [dc_luma, dc_chroma] = dc.map(|counts| Some(Table::new(DC, counts, &(0..12).collect::<Vec<_>>())));
+        let ac_luma = Some(Table::new(AC, [0, 2, 1, 3, 3, 2, 4, 3, 5, 5, 4, 4, 0, 0, 1, 0x7d], &AC_LUMA));
+        let ac_chroma = Some(Table::new(AC, [0, 2, 1, 2, 4, 4, 3, 4, 7, 5, 4, 4, 0, 1, 2, 0x77], &AC_CHROMA));
         Self { tables: [[dc_luma, dc_chroma, None, None], [ac_luma, ac_chroma, None, None]], bytes: Vec::new() }
     }
 }
@@ -80,6 +84,15 @@ impl Entropy {
         false
     }
 
+    /// Takes the tables of a picture that is not looked at: those behind it may need them.
+    pub fn read_header(&mut self, picture: &[u8]) {
+        header(picture, |marker, segment| {
+            if marker == DHT {
+                self.read_tables(segment);
+            }
+        });
+    }
+
     fn read_tables(&mut self, mut segment: &[u8]) -> bool {
         while let [class_and_number, rest @ ..] = segment {
             let (class, number) = (usize::from(class_and_number >> 4), usize::from(class_and_number & 15));
@@ -90,7 +103,7 @@ impl Entropy {
             let count = counts.iter().map(|count| usize::from(*count)).sum();
             let Some((values, rest)) = rest.split_at_checked(count) else { return false };
             if table.as_ref().is_none_or(|table| table.counts != *counts || table.values != values) {
-                *table = Table::new(class, *counts, values);
+                *table = Some(Table::new(class, *counts, values));
             }
             segment = rest;
         }
@@ -109,8 +122,8 @@ impl Entropy {
         for selector in selectors.chunks_exact(2) {
             let component = frame.components.iter_mut().find(|component| component.id == selector[0])?;
             component.has_scan = true;
-            let dc = dc.get(usize::from(selector[1] >> 4))?.as_ref()?;
-            let ac = ac.get(usize::from(selector[1] & 15))?.as_ref()?;
+            let dc = dc.get(usize::from(selector[1] >> 4))?.as_ref()?.codes()?;
+            let ac = ac.get(usize::from(selector[1] & 15))?.as_ref()?.codes()?;
             if *count > 1 {
                 blocks.extend(std::iter::repeat_n((dc, ac), component.across * component.down));
             } else {
@@ -126,12 +139,18 @@ impl Entropy {
             let expected = if restart > 0 { units.min(restart) } else { units };
             let length = coded_bytes(bytes, expected, &blocks)?;
             // Where zeros are no end of a block, whole blocks of them are no picture.
-            if has_zeros(&bytes[..length]) && blocks.iter().any(|(_, ac)| ac.codes[0].passes != TO_END) {
+            if has_zeros(&bytes[..length]) && blocks.iter().any(|(_, ac)| ac[0].passes != TO_END) {
                 return None;
             }
             units -= expected;
+            if units == 0 {
+                // Restarts that begin nothing any more.
+                while let [0xff, 0xd0..=0xd7, behind @ ..] = rest {
+                    rest = take_interval(behind, bytes);
+                }
+                return Some(rest);
+            }
             match rest {
-                _ if units == 0 => return Some(rest),
                 [0xff, 0xd0..=0xd7, behind @ ..] => rest = behind,
                 _ => return None,
             }
@@ -243,18 +262,18 @@ fn take_interval<'a>(mut data: &'a [u8], bytes: &mut Vec<u8>) -> &'a [u8] {
 }
 
 /// How many of the `bytes` hold so many MCUs of these blocks; none where they do not. More means nothing to decoders, and
-/// cameras write it.
-fn coded_bytes(bytes: &mut Vec<u8>, units: usize, blocks: &[(&Table, &Table)]) -> Option<usize> {
+/// cameras write it. Nor do bits of the last byte that are not there: they are zeros to decoders.
+fn coded_bytes(bytes: &mut Vec<u8>, units: usize, blocks: &[(&Codes, &Codes)]) -> Option<usize> {
     let length = bytes.len();
     bytes.resize(length + BEHIND, 0);
     let mut at = 0;
     for _ in 0..units {
         for (dc, ac) in blocks {
-            at = behind_block(bytes, at, dc, ac).filter(|behind| *behind <= length * 8)?;
+            at = behind_block(bytes, at, dc, ac).filter(|behind| *behind < (length + 1) * 8)?;
         }
     }
     bytes.truncate(length);
-    Some(at.div_ceil(8))
+    Some(at.div_ceil(8).min(length))
 }
 
 /// Whether there are so many zeros as of a part that never came.
@@ -263,13 +282,13 @@ fn has_zeros(bytes: &[u8]) -> bool {
 }
 
 /// The bit behind the block that begins `at` this one; none where something else is there.
-fn behind_block(bytes: &[u8], mut at: usize, dc: &Table, ac: &Table) -> Option<usize> {
-    let (mut table, mut coefficients) = (dc, 0);
+fn behind_block(bytes: &[u8], mut at: usize, dc: &Codes, ac: &Codes) -> Option<usize> {
+    let (mut codes, mut coefficients) = (dc, 0);
     while coefficients < COEFFICIENTS {
-        let Code { bits, passes } = table.code(bytes, at)?;
+        let Code { bits, passes } = code(codes, bytes, at)?;
         at += usize::from(bits);
         coefficients += u16::from(passes);
-        table = ac;
+        codes = ac;
     }
     // A run of zeros does not go over the end.
     (coefficients == COEFFICIENTS || coefficients >= TO_END.into()).then_some(at)
@@ -292,22 +311,30 @@ const AC: usize = 1;
 
 /// A Huffman table as it was declared, and what comes of it.
 struct Table {
+    class: usize,
     counts: [u8; 16],
     values: Vec<u8>,
-    /// By the bits that the longest code would have.
-    codes: Box<[Code; 1 << LONGEST]>,
+    /// Made when they are needed. None where there are more codes of a length than there can be.
+    codes: OnceCell<Option<Box<Codes>>>,
 }
 
 impl Table {
-    /// None where it has more codes of a length than there are.
-    fn new(class: usize, counts: [u8; 16], values: &[u8]) -> Option<Self> {
+    fn new(class: usize, counts: [u8; 16], values: &[u8]) -> Self {
+        Self { class, counts, values: values.to_vec(), codes: OnceCell::new() }
+    }
+
+    fn codes(&self) -> Option<&Codes> {
+        self.codes.get_or_init(|| self.make_codes()).as_deref()
+    }
+
+    fn make_codes(&self) -> Option<Box<Codes>> {
         let mut codes = Box::new([Code::default(); 1 << LONGEST]);
-        let (mut start, mut left) = (0, values.iter());
-        for (length, count) in (1..=16).zip(counts) {
+        let (mut start, mut left) = (0, self.values.iter());
+        for (length, count) in (1..=16).zip(self.counts) {
             for value in left.by_ref().take(count.into()) {
                 let end = start + (1 << (LONGEST - u32::from(length)));
                 let (run, size) = (value >> 4, value & 15);
-                let passes = match (class, run, size) {
+                let passes = match (self.class, run, size) {
                     (DC, 0, _) => Some(1),
                     (DC, ..) => None,
                     (_, 15, 0) => Some(16),
@@ -319,13 +346,13 @@ impl Table {
                 start = end;
             }
         }
-        Some(Self { counts, values: values.to_vec(), codes })
+        Some(codes)
     }
+}
 
-    fn code(&self, bytes: &[u8], at: usize) -> Option<Code> {
-        let ahead = u32::from_be_bytes(*bytes.get(at / 8..)?.first_chunk()?) << (at % 8);
-        Some(self.codes[(ahead >> (u32::BITS - LONGEST)) as usize]).filter(|code| code.bits > 0)
-    }
+fn code(codes: &Codes, bytes: &[u8], at: usize) -> Option<Code> {
+    let ahead = u32::from_be_bytes(*bytes.get(at / 8..)?.first_chunk()?) << (at % 8);
+    Some(codes[(ahead >> (u32::BITS - LONGEST)) as usize]).filter(|code| code.bits > 0)
 }
 
 const AC_LUMA: [u8; 162] = [
@@ -410,7 +437,25 @@ mod tests {
             let end = scan(picture).1;
             let spare = [&picture[..end], &[0x55; 30], &[0xff, 0xff], &picture[end..], &[0; 100]].concat();
             assert!(is_whole(&spare), "{name}");
+            for restart in [&[0xff, 0xd3][..], &[0xff, 0xd3, 0xff, 0xff, 0xd4, 0x55]] {
+                let restarts = [&picture[..end], restart, &picture[end..]].concat();
+                assert!(is_whole(&restarts), "{name}: a restart behind the last interval");
+            }
         }
+    }
+
+    #[test]
+    fn the_tables_of_pictures_before_are_those_of_pictures_without_any() {
+        let optimized = kept!("optimized").1;
+        let mut without = optimized.to_vec();
+        while let Some(at) = without.windows(2).position(|two| two == [0xff, DHT]) {
+            let length = usize::from(u16::from_be_bytes([without[at + 2], without[at + 3]]));
+            without.drain(at..at + 2 + length);
+        }
+        let mut entropy = Entropy::default();
+        assert!(!entropy.is_whole(&without), "by those of annex K");
+        entropy.read_header(optimized);
+        assert!(entropy.is_whole(&without));
     }
 
     /// As cameras make them that are set to their best.

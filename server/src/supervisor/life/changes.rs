@@ -231,7 +231,8 @@ impl Life<'_> {
                     self.watched[stream].encoder.as_mut()?.set_row(row);
                 }
                 self.set(changed);
-                *self.trial = Some(Trial { ask, before, stream: row.map(|(stream, _)| stream), is_next: false });
+                let stream = row.map(|(stream, _)| stream);
+                *self.trial = Some(Trial { ask, before, stream, was_cut_short: false, is_next: false });
                 Some(RunEnd::Changed)
             }
             (Err(refused), _) => {
@@ -316,7 +317,7 @@ impl Life<'_> {
             }
             // It was told that this is so once somebody looks: the next pipeline begins with it.
             Some(Changing { ask: None, before, stream, .. }) => {
-                *self.trial = Some(Trial { ask: None, before, stream, is_next: true });
+                *self.trial = Some(Trial { ask: None, before, stream, was_cut_short: true, is_next: true });
             }
             None => {}
         }
