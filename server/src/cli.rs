@@ -470,10 +470,10 @@ pub struct MachineOptions {
         default_missing_value = USUAL_MAVLINK)]
     pub mavlink: Option<String>,
 
-    /// The number of the vehicle whose MAVLink is taken [default: of the one that is heard first]
+    /// The number of the vehicle whose MAVLink is taken [default: none]
     ///
-    /// Where others send to the same port. As SYSID_THISMAV (MAV_SYSID) of ArduSub: 1 unless it was changed
-    #[arg(help_heading = OVERLAY, long, value_name = "1-255")]
+    /// Without it, of the one that is heard first: give it where other vehicles send to the same port. As SYSID_THISMAV (MAV_SYSID) of ArduSub: 1 unless it was changed
+    #[arg(help_heading = OVERLAY, long, value_name = "NUMBER", value_parser = within::<u8>(1, 255))]
     pub mavlink_system: Option<u8>,
 
     /// What is kept of telemetry, in files alone, as tables.

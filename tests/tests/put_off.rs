@@ -1,5 +1,5 @@
-//! A change that was put off while nobody looked, and a camera that fails while it is made and is busy then. This file has no other test:
-//! see `fake_encoder`.
+//! A change that was put off while nobody looked, and a camera that fails while it is made and is busy then. This file
+//! has no other test: see `fake_encoder`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
