@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use gstreamer as gst;
 use gstreamer::prelude::*;
 use rov_tests::camera::{Camera, Settings};
+use rov_tests::http::get;
 use rov_tests::programs::Server;
 use rov_tests::wait::{self, until_true};
 use rov_tests::watcher::Watcher;
@@ -100,11 +101,15 @@ fn a_camera_that_repeats_its_picture_is_said_and_not_restarted() {
     let description = format!("{moves_rests_moves} concat name=c ! identity");
     let mut server = Server::start(&["--frozen-after", "2", "--pipeline", &description]);
     until_true("it is said", wait::START, || server.stats().streams[0].frozen);
+    // The page asks that each second, and for the statistics seldom.
+    let clock = server.url("/api/clock");
+    assert_eq!(get(&clock).json()["doubts"]["stream1"]["frozen"], true);
     let (status, health) = server.health();
     let reason = health.streams["stream1"].reason.clone().unwrap_or_default();
     assert!(status == 503 && health.status == "degraded" && reason.contains("has not changed"), "{health:?}");
     server.process.wait_for_line("the warning", wait::SOON, |line| line.contains("may have hung").then_some(()));
     until_true("it moves again", wait::START, || !server.stats().streams[0].frozen && server.health().0 == 200);
+    assert_eq!(get(&clock).json()["doubts"], serde_json::json!({}));
     assert_eq!(server.stats().streams[0].restarts, 0);
 }
 

@@ -263,13 +263,13 @@ fn the_cameras_are_told_whether_somebody_looks_and_tell_that_they_are_frozen() {
 
     assert_eq!(running.pip.why_frozen(), None);
     arm.set_frozen(Some("the picture has not changed".to_owned()));
-    running.until(true, [60, 90, 160, 200]);
-    assert_eq!(running.pip.why_frozen().as_deref(), Some("camera arm: the picture has not changed"));
-    arm.set_frozen(None);
-    assert_eq!((running.pip.why_frozen(), running.pip.why_substitute()), (None, None));
     bow.set_substitute(Some("no camera was found".to_owned()));
     running.until(true, [60, 90, 160, 200]);
+    assert_eq!(running.pip.why_frozen().as_deref(), Some("camera arm: the picture has not changed"));
     assert_eq!(running.pip.why_substitute().as_deref(), Some("camera bow: no camera was found"));
+    arm.set_frozen(None);
+    bow.set_substitute(None);
+    assert_eq!((running.pip.why_frozen(), running.pip.why_substitute()), (None, None));
     drop(running.graph);
     // It is taken down by a thread of its own.
     let end = Instant::now() + WAIT;
