@@ -14,6 +14,8 @@ pub const SDP_PATH: &str = "/stream.sdp";
 /// The newest picture, and pictures at a low rate.
 pub const SNAPSHOT_PATH: &str = "/snapshot.jpg";
 pub const MJPEG_PATH: &str = "/stream.mjpg";
+/// Recordings on the vehicle.
+pub const RECORDINGS_PATH: &str = "/api/recordings";
 /// Who asks, and what that one may do.
 pub const LOGIN_PATH: &str = "/api/login";
 
@@ -230,6 +232,40 @@ pub struct StreamHealth {
     /// As in [`StreamStats::notice`]; that is well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub notice: Option<String>,
+}
+
+/// As `recording` in `GET /api/events`: it goes on, pauses, or takes another file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RecordingEvent {
+    pub stream: String,
+    pub camera: String,
+    #[serde(flatten)]
+    pub stats: RecordingStats,
+}
+
+/// `GET /api/recordings`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Recordings {
+    pub free_bytes: u64,
+    /// The newest first.
+    pub recordings: Vec<Recording>,
+}
+
+/// A recording on the vehicle.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Recording {
+    pub name: String,
+    /// Camera and stream.
+    pub label: String,
+    /// When it begins, as RFC 3339 has it.
+    pub begun: String,
+    pub bytes: u64,
+    /// It is being written.
+    pub is_open: bool,
+    /// Where it is, and the table of when its pictures were captured. Where a login is needed, these open them without
+    /// for an hour.
+    pub url: String,
+    pub times_url: String,
 }
 
 /// Of `GET /api/events`, as `state`: how a stream is now.
@@ -521,6 +557,9 @@ pub struct StreamStats {
     /// Seconds since the stream was interrupted last, or began; 0 while it does not run.
     #[serde(default)]
     pub uptime: f64,
+    /// None where nothing can be recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recording: Option<RecordingStats>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -35,6 +35,15 @@ pub enum Timestamp {
     Local,
 }
 
+/// When recording begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RecordWhen {
+    #[default]
+    OnStart,
+    OnRequest,
+}
+
 /// What a source is, as far as the rest of the server goes by it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SourceNature {

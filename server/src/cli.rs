@@ -14,12 +14,13 @@ use rov_common::codec::Codec;
 use rov_common::latency_mode::LatencyMode;
 use rov_common::log::Form;
 use rov_common::overlay::Where;
+use rov_common::recording::{Bytes, Measure};
 use rov_common::units::{Fps, decimal, whole, within};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use crate::choices::{
-    Flip, Level, Position, Preset, Profile, SecondStream, SizeChoice, SourceKind, Timestamp, Transport,
+    Flip, Level, Position, Preset, Profile, RecordWhen, SecondStream, SizeChoice, SourceKind, Timestamp, Transport,
 };
 use crate::config::{USUAL_JSON, USUAL_MAVLINK};
 use crate::config_file::Table;
@@ -40,6 +41,7 @@ const OVERLAY: &str = "Overlay";
 const OUTPUTS: &str = "Outputs";
 const RTP: &str = "RTP";
 const RTSP: &str = "RTSP";
+const RECORDING: &str = "Recording";
 const ACCESS: &str = "Access";
 const DISCOVERY: &str = "Discovery";
 const LOGGING: &str = "Logging";
@@ -424,6 +426,12 @@ pub struct StreamOptions {
     /// rests
     #[arg(help_heading = ENCODING, long, action = ArgAction::SetTrue)]
     pub always_encode: Option<bool>,
+
+    /// Record this stream [default: with --record, the first stream of each camera]
+    ///
+    /// Given here, nobody can change it while the server runs
+    #[arg(help_heading = RECORDING, long, value_enum, value_name = "on|off")]
+    pub recording: Option<Switch>,
 }
 
 impl StreamOptions {
@@ -556,6 +564,40 @@ pub struct MachineOptions {
     /// For signalling and media
     #[arg(help_heading = OUTPUTS, long, value_name = "ADDRESS")]
     pub host: Option<IpAddr>,
+
+    /// Record into this folder [default: off]
+    ///
+    /// MP4 that is never encoded again, and that plays after a power cut up to the last second. A folder on a disk of
+    /// its own is best; pictures never wait for it
+    #[arg(help_heading = RECORDING, long, value_name = "FOLDER")]
+    pub record: Option<PathBuf>,
+
+    /// When recording begins [default: on-start]
+    ///
+    /// on-request: when a controller says so, by the page or the setting "recording"
+    #[arg(help_heading = RECORDING, long, value_enum, value_name = "on-start|on-request")]
+    pub record_when: Option<RecordWhen>,
+
+    /// A new file after this time or size, as 10min or 2GB [default: 10min]
+    ///
+    /// At the next keyframe; no picture is lost between two files. 5s to 2h, 1MB to 4GB
+    #[arg(help_heading = RECORDING, long, value_name = "TIME|SIZE")]
+    #[serde(deserialize_with = "parsed")]
+    pub record_split: Option<Measure>,
+
+    /// Delete the oldest recordings beyond this, as 50GB or 7d [default: none]
+    ///
+    /// Of all streams together; only files that this program made
+    #[arg(help_heading = RECORDING, long, value_name = "TIME|SIZE")]
+    #[serde(deserialize_with = "parsed")]
+    pub record_keep: Option<Measure>,
+
+    /// What stays free on the disk [default: 2GB]
+    ///
+    /// Recording pauses before, and goes on by itself when there is room
+    #[arg(help_heading = RECORDING, long, value_name = "SIZE")]
+    #[serde(deserialize_with = "parsed")]
+    pub record_free: Option<Bytes>,
 
     /// TCP port of HTTP and signalling; 0 = any free one [default: 8080]
     #[arg(help_heading = OUTPUTS, long, value_parser = whole::<u16>, value_name = "PORT")]
@@ -724,7 +766,8 @@ fn name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D:
 
 impl StreamOptions {
     /// What a second stream does not have of the first: its own, or right for the first's bit rate and size alone.
-    pub const NOT_OF_SECOND: [&str; 6] = ["name", "rtp-port", "min-bitrate", "level", "always-encode", "bitrate"];
+    pub const NOT_OF_SECOND: [&str; 7] =
+        ["name", "rtp-port", "min-bitrate", "level", "always-encode", "recording", "bitrate"];
 
     /// Those of a second stream, where these are of the first. What it does not say is as there, but for what is right
     /// for that one's bit rate and size alone.
@@ -740,6 +783,7 @@ impl StreamOptions {
             level: None,
             profile: second.profile.or(self.profile),
             always_encode: None,
+            recording: None,
             ..self.clone()
         }
     }

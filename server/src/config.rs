@@ -42,8 +42,8 @@ pub use camera::{
 };
 use ice::ice_servers;
 pub use ice::{MAX_ICE_SERVERS, check_ice_server, ice_options, links};
-pub use outputs::{MJPEG_PATH, RTSP_PATHS, RtpConfig, RtspConfig, TlsConfig, is_mjpeg};
-use outputs::{allow_host, allow_origin, public_address, rtp, rtsp, tls};
+pub use outputs::{MJPEG_PATH, RTSP_PATHS, RecordConfig, RtpConfig, RtspConfig, TlsConfig, is_mjpeg};
+use outputs::{allow_host, allow_origin, public_address, record, rtp, rtsp, tls};
 pub use overlay::{OverlayConfig, PLACES};
 use pip::Misset;
 pub use pip::{Layout, MAX_BORDER, Part, PipConfig, SCALES};
@@ -87,6 +87,8 @@ pub struct Config {
     pub rtp: Option<RtpConfig>,
     /// None: not served.
     pub rtsp: Option<RtspConfig>,
+    /// None: nothing can be recorded.
+    pub record: Option<RecordConfig>,
     /// By WebRTC, by RTSP, and by MJPEG; at least one.
     pub max_viewers: u16,
     /// 0: any free port.
@@ -248,6 +250,13 @@ impl Config {
         let name = if name.is_empty() && options.name.is_none() { "rov".to_owned() } else { name };
         let wants = |transport| transports.contains(&transport);
         let discovery = !options.no_discovery.unwrap_or_default();
+        let record = record(options)?;
+        let mut cameras = cameras;
+        for camera in &mut cameras {
+            for (number, stream) in camera.streams.iter_mut().enumerate() {
+                stream.is_recorded = outputs::is_recorded(record.as_ref(), &stream.given.options, number == 0)?;
+            }
+        }
         let config = Config {
             name,
             cameras,
@@ -257,6 +266,7 @@ impl Config {
             webrtc: wants(Transport::Webrtc),
             rtp: if wants(Transport::Rtp) { Some(rtp(options)?) } else { None },
             rtsp: if wants(Transport::Rtsp) { Some(rtsp(options)?) } else { None },
+            record,
             max_viewers: options.max_viewers.unwrap_or(16),
             media_port: options.media_port.unwrap_or(0),
             onvif: options.onvif.unwrap_or_default(),

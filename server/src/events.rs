@@ -6,7 +6,9 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
-use rov_common::api::{AlarmEvent, SettingsEvent, StateEvent, StreamHealth, StreamState};
+use rov_common::api::{
+    AlarmEvent, RecordingEvent, RecordingStats, SettingsEvent, StateEvent, StreamHealth, StreamState,
+};
 use rov_common::overlay::{self, Telemetry};
 use rov_common::sync::lock;
 use thiserror::Error;
@@ -14,6 +16,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::output::recording::RecordingOutput;
 use crate::overlay::Overlays;
 use crate::stream::{Stream, Streams};
 
@@ -31,6 +34,7 @@ pub enum Event {
     Settings(SettingsEvent),
     Overlay(overlay::Overlay),
     Telemetry(Arc<Telemetry>),
+    Recording(RecordingEvent),
 }
 
 /// Cheap to clone.
@@ -39,6 +43,7 @@ pub struct Events {
     sender: broadcast::Sender<Event>,
     values: watch::Sender<Option<Arc<Telemetry>>>,
     overlays: Option<Arc<Overlays>>,
+    recordings: Vec<Arc<RecordingOutput>>,
     readers: Readers,
     stop: CancellationToken,
 }
@@ -86,6 +91,7 @@ impl Events {
             sender: broadcast::channel(WAITING).0,
             values: watch::Sender::new(None),
             overlays: None,
+            recordings: Vec::new(),
             readers: Readers::default(),
             stop,
         }
@@ -94,6 +100,11 @@ impl Events {
     /// Readers are told first what clients are to write over the pictures.
     pub fn with_overlays(self, overlays: Arc<Overlays>) -> Self {
         Self { overlays: Some(overlays), ..self }
+    }
+
+    /// Readers are told first how each stream is recorded.
+    pub fn with_recordings(self, recordings: Vec<Arc<RecordingOutput>>) -> Self {
+        Self { recordings, ..self }
     }
 
     /// Whether clients have something to write over the pictures.
@@ -133,6 +144,8 @@ impl Events {
             first.push_front(Event::State(state(stream, health)));
         }
         first.extend(self.overlays.iter().flat_map(|overlays| overlays.for_clients()).map(Event::Overlay));
+        let recordings = self.recordings.iter();
+        first.extend(recordings.map(|one| Event::Recording(recording(one.stream(), one.stats()))));
         Ok(Reader { first, receiver, values, stop: self.stop.clone(), _place: place })
     }
 
@@ -154,6 +167,22 @@ impl Events {
                     events.tell(Event::Alarm(alarm.clone()));
                     told = alarm;
                 }
+            }
+        }
+    }
+
+    /// Tells how a stream is recorded whenever that changes, until the end.
+    pub fn tell_of_recording(&self, output: Arc<RecordingOutput>) -> impl Future<Output = ()> + use<> {
+        let (events, mut changed) = (self.clone(), output.follow());
+        async move {
+            loop {
+                tokio::select! {
+                    () = events.stop.cancelled() => return,
+                    // The recorder is there as long as the output.
+                    more = changed.changed() => if more.is_err() { return },
+                }
+                let now = changed.borrow_and_update().clone();
+                events.tell(Event::Recording(recording(output.stream(), now)));
             }
         }
     }
@@ -211,6 +240,10 @@ impl Reader {
 
 fn state(stream: &Stream, health: StreamHealth) -> StateEvent {
     StateEvent { stream: stream.name().to_owned(), camera: stream.camera().to_owned(), health }
+}
+
+fn recording(stream: &Stream, stats: RecordingStats) -> RecordingEvent {
+    RecordingEvent { stream: stream.name().to_owned(), camera: stream.camera().to_owned(), stats }
 }
 
 fn alarm(stream: &Stream, health: &StreamHealth) -> AlarmEvent {

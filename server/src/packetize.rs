@@ -32,6 +32,8 @@ pub struct Frame {
     pub unit: Bytes,
     /// The payloads in order; the last one carries the marker bit.
     pub payloads: Vec<Bytes>,
+    /// Presentation time since the start of the stream.
+    pub pts: Duration,
     /// RTP timestamp without a viewer's offset, in ticks of [`CLOCK_RATE`].
     pub timestamp: u32,
     pub keyframe: bool,
@@ -95,6 +97,7 @@ pub fn packetize(codec: Codec, unit: &AccessUnit, pts: Duration, captured: Captu
     Frame {
         unit: unit.data.clone(),
         payloads,
+        pts,
         timestamp: rtp_ticks(pts),
         keyframe: unit.keyframe,
         captured_at: unit.captured_at,

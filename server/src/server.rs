@@ -10,16 +10,17 @@ use rov_common::capture_clock::CaptureClock;
 use rov_common::discovery::{Announcement, StreamInfo};
 use rov_common::media_socket::MediaSocket;
 use rov_common::net;
+use rov_common::recording::Folder;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{CameraConfig, Config, RtpConfig, SourceConfig, SourceKind};
+use crate::config::{CameraConfig, Config, RecordConfig, RtpConfig, SourceConfig, SourceKind};
 use crate::discovery::{self, Discovery, DiscoveryConfig};
 use crate::events::Events;
-use crate::http::{self, Api, Tls};
+use crate::http::{self, Api, Recorded, Tls};
 use crate::identity::{self, Identity};
 use crate::inlet::Inlet;
 use crate::onvif::Onvif;
@@ -27,6 +28,7 @@ use crate::onvif::discovery::{About, Discovery as OnvifDiscovery};
 use crate::output::Output;
 use crate::output::jpeg::JpegOutput;
 use crate::output::pilots::Pilots;
+use crate::output::recording::RecordingOutput;
 use crate::output::rtp::RtpOutput;
 use crate::output::rtsp::{self, RtspOutput, Seats};
 use crate::output::takers::{Taker, Takers};
@@ -76,6 +78,9 @@ pub struct Server {
     /// By which the settings of each camera are changed, and where that is heard.
     cameras: Vec<(Handle, Asked)>,
     jpeg: Vec<Arc<JpegOutput>>,
+    /// Of each stream; empty where nothing can be recorded.
+    recordings: Vec<Arc<RecordingOutput>>,
+    recorded: Option<Arc<Folder>>,
     overlays: Arc<Overlays>,
     board: Arc<Board>,
     receivers: Receivers,
@@ -160,7 +165,12 @@ impl Server {
         let written = config.streams().map(|(_, stream)| &stream.overlay);
         let overlays = Arc::new(Overlays::new(&streams, written, Arc::clone(&board), config.telemetry.is_on()));
         let settings = settings.with_cameras(cameras.iter().map(|(handle, _)| handle.clone()).collect());
-        let settings = settings.with_overlays(Arc::clone(&overlays));
+        let recorded = config.record.as_ref().map(|record| Folder::new(&record.folder));
+        let recordings = match (&config.record, &recorded) {
+            (Some(record), Some(folder)) => start_recordings(&streams, folder, record)?,
+            _ => Vec::new(),
+        };
+        let settings = settings.with_overlays(Arc::clone(&overlays)).with_recordings(recordings.clone());
         let discovery = match config.discovery_port {
             Some(port) => {
                 let interfaces = config.interfaces.clone();
@@ -192,6 +202,8 @@ impl Server {
             pips,
             cameras,
             jpeg,
+            recordings,
+            recorded,
             overlays,
             board,
             receivers,
@@ -260,6 +272,8 @@ impl Server {
             pips,
             cameras,
             jpeg,
+            recordings,
+            recorded,
             overlays,
             board,
             receivers,
@@ -291,7 +305,7 @@ impl Server {
                  rate of each stream must not be fixed (--adaptive off)"
             );
         }
-        let outputs = outputs(&webrtc, &rtp, &rtsp, &jpeg);
+        let outputs = outputs(&webrtc, &rtp, &rtsp, &jpeg, &recordings);
         let always = streams.iter().zip(config.streams()).filter(|(_, (_, config))| config.always_encode);
         let _awake: Vec<_> = always.map(|(stream, _)| stream.demand().keep_awake()).collect();
         let http_addr = http.local_addr()?;
@@ -341,12 +355,16 @@ impl Server {
                 }
             });
         }
-        let events = Events::new(stop.clone()).with_overlays(Arc::clone(&overlays));
+        let events = Events::new(stop.clone()).with_overlays(Arc::clone(&overlays)).with_recordings(recordings.clone());
         tasks.spawn(Arc::clone(&overlays).tell(events.clone()));
         let (telemetry, received) = receivers.run(&board, &stop);
         received.into_iter().for_each(|receive| drop(tasks.spawn(receive)));
         for stream in streams.iter() {
             tasks.spawn(events.tell_of(Arc::clone(stream)));
+        }
+        for (recording, (_, stream)) in recordings.iter().zip(config.streams()) {
+            tasks.spawn(events.tell_of_recording(Arc::clone(recording)));
+            recording.set_on(stream.is_recorded);
         }
         let api = Arc::new(Api {
             id: id.clone(),
@@ -358,6 +376,8 @@ impl Server {
             rtp: rtp.clone(),
             rtsp: rtsp.clone(),
             jpeg: jpeg.clone(),
+            recordings: recordings.clone(),
+            recorded: recorded.map(Recorded::new),
             settings,
             events: events.clone(),
             telemetry,
@@ -452,6 +472,7 @@ impl Server {
             () = stop.cancelled() => Ok(()),
         };
         stop.cancel();
+        recordings.iter().for_each(|recording| recording.end());
         let deadline = tokio::time::Instant::now() + SHUTDOWN_LIMIT;
         // The viewers hear it first; the pipeline, which may take its time, stops beside that.
         let closing = tokio::task::spawn_blocking(move || {
@@ -544,12 +565,15 @@ fn outputs(
     rtp: &[Arc<RtpOutput>],
     rtsp: &Option<Arc<RtspOutput>>,
     jpeg: &[Arc<JpegOutput>],
+    recordings: &[Arc<RecordingOutput>],
 ) -> Vec<Arc<dyn Output>> {
     let mut all: Vec<Arc<dyn Output>> = Vec::new();
     all.extend(webrtc.iter().cloned().map(|output| output as Arc<dyn Output>));
     all.extend(rtp.iter().cloned().map(|output| output as Arc<dyn Output>));
     all.extend(rtsp.iter().cloned().map(|output| output as Arc<dyn Output>));
     all.extend(jpeg.iter().cloned().map(|output| output as Arc<dyn Output>));
+    // Last: the viewers hear the end first.
+    all.extend(recordings.iter().cloned().map(|output| output as Arc<dyn Output>));
     all
 }
 
@@ -623,6 +647,15 @@ fn start_rtp(streams: &Streams, rtp: &RtpConfig, config: &Config) -> Result<Vec<
         RtpOutput::start(stream, rtp, config.host, config.interfaces.clone()).map(Arc::new)
     };
     streams.iter().zip(config.rtp_ports()).map(start).collect()
+}
+
+/// One for each stream; all are off.
+fn start_recordings(
+    streams: &Streams,
+    folder: &Arc<Folder>,
+    record: &RecordConfig,
+) -> Result<Vec<Arc<RecordingOutput>>> {
+    streams.iter().map(|stream| RecordingOutput::start(stream, folder, record).map(Arc::new)).collect()
 }
 
 /// Resolves the name of the STUN server in the background: without DNS that takes seconds, and may work later.

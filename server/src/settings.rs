@@ -26,6 +26,7 @@ use self::kept::{Kept, KeptFile};
 pub use self::table::{Access, Applies, Field, Kind, SETTINGS, Setting};
 use crate::config::{Config, ConfigError, EncodeConfig, EncoderChoice, OptionsOf, OverlayConfig};
 use crate::config_file::{self, Given};
+use crate::output::recording::RecordingOutput;
 use crate::overlay::Overlays;
 use crate::pipeline::encoder;
 use crate::supervisor::change::{Handle, Refused};
@@ -58,6 +59,8 @@ pub struct Settings {
     cameras: Vec<Handle>,
     /// None, as without any cameras: those of all streams wait.
     overlays: Option<Arc<Overlays>>,
+    /// Of each stream; empty where nothing can be recorded.
+    recordings: Vec<Arc<RecordingOutput>>,
 }
 
 struct State {
@@ -120,6 +123,7 @@ impl Settings {
             writing: tokio::sync::Mutex::default(),
             cameras: Vec::new(),
             overlays: None,
+            recordings: Vec::new(),
             base,
         }
     }
@@ -152,6 +156,10 @@ impl Settings {
 
     pub fn with_overlays(self, overlays: Arc<Overlays>) -> Self {
         Self { overlays: Some(overlays), ..self }
+    }
+
+    pub fn with_recordings(self, recordings: Vec<Arc<RecordingOutput>>) -> Self {
+        Self { recordings, ..self }
     }
 
     /// What is in effect.
@@ -343,14 +351,17 @@ impl Settings {
                 let encode = EncodeConfig { codec, ..wanted.cameras[camera].streams[stream].encode.clone() };
                 let overlay = &wanted.cameras[camera].streams[stream].overlay;
                 let former = self.write_over(camera, stream, overlay).map_err(|error| wrong(values, &error))?;
-                if handle.camera().streams[stream].encode == encode {
-                    return Ok(());
-                }
-                let changed = handle.change(stream, encode).await;
-                if changed.is_err() {
+                let changed = match handle.camera().streams[stream].encode == encode {
+                    true => None,
+                    false => Some(handle.change(stream, encode).await),
+                };
+                if changed.as_ref().is_some_and(Result::is_err) {
                     // What was so before can be so again.
                     let _ = self.write_over(camera, stream, &former);
+                } else {
+                    self.record(camera, stream, wanted.cameras[camera].streams[stream].is_recorded);
                 }
+                let Some(changed) = changed else { return Ok(()) };
                 changed
             }
         };
@@ -366,9 +377,22 @@ impl Settings {
         })
     }
 
+    /// Its place in the catalogue.
+    fn place_of(&self, camera: usize, stream: usize) -> usize {
+        self.base.cameras[..camera].iter().map(|camera| camera.streams.len()).sum::<usize>() + stream
+    }
+
+    /// Whether a stream is recorded from now on.
+    fn record(&self, camera: usize, stream: usize, on: bool) {
+        if let Some(recording) = self.recordings.get(self.place_of(camera, stream)) {
+            recording.set_on(on);
+            lock(&self.state).running.cameras[camera].streams[stream].is_recorded = on;
+        }
+    }
+
     /// What is written over a stream's pictures from now on; returns what was before.
     fn write_over(&self, camera: usize, stream: usize, overlay: &OverlayConfig) -> Result<OverlayConfig, ConfigError> {
-        let at = self.base.cameras[..camera].iter().map(|camera| camera.streams.len()).sum::<usize>() + stream;
+        let at = self.place_of(camera, stream);
         let mut state = lock(&self.state);
         let running = &mut state.running.cameras[camera].streams[stream].overlay;
         let Some(overlays) = &self.overlays else { return Ok(running.clone()) };
@@ -383,7 +407,7 @@ impl Settings {
             Err(why) => return Some(why.clone()),
         };
         let _one_at_a_time = self.writing.lock().await;
-        let kept = lock(&self.state).kept.clone();
+        let kept = lock(&self.state).kept.clone().lasting();
         let written = tokio::task::spawn_blocking(move || kept.write(&file)).await;
         let error = written.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())).err()?;
         tracing::warn!("the settings are as before after a restart: {error:#}");

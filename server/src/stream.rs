@@ -117,8 +117,8 @@ impl Stream {
         &self.demand
     }
 
-    /// Adds an output. `wake` is called after each frame put into the queue; it must not block.
-    pub fn add_output(&self, wake: impl Fn() + Send + Sync + 'static) -> Arc<OutputQueue> {
+    /// Adds an output. `wake` is called after each frame put into the queue, with that; it must not block.
+    pub fn add_output(&self, wake: impl Fn(&OutputQueue) + Send + Sync + 'static) -> Arc<OutputQueue> {
         let queue = Arc::new(OutputQueue { state: Mutex::new(QueueState::default()), wake: Box::new(wake) });
         lock(&self.outputs).push(Arc::clone(&queue));
         queue
@@ -216,7 +216,7 @@ impl Stream {
 /// The frames that wait for one output.
 pub struct OutputQueue {
     state: Mutex<QueueState>,
-    wake: Box<dyn Fn() + Send + Sync>,
+    wake: Box<dyn Fn(&Self) + Send + Sync>,
 }
 
 #[derive(Default)]
@@ -273,7 +273,7 @@ impl OutputQueue {
             }
             state.frames.push_back((now, Arc::clone(frame)));
         }
-        (self.wake)();
+        (self.wake)(self);
         Put::Kept
     }
 }
@@ -319,7 +319,7 @@ mod tests {
     fn an_output_that_falls_behind_skips_to_the_next_keyframe_and_asks_for_it() {
         let now = Instant::now();
         let (stream, mut requests) = Stream::new("cam1", "stream1", Codec::H264, CaptureClock::start());
-        let queue = stream.add_output(|| {});
+        let queue = stream.add_output(|_| {});
         stream.publish(unit(true, 0), now);
         for i in 1..20 {
             stream.publish(unit(false, i * 33), now + Duration::from_millis(i * 33));
@@ -340,7 +340,7 @@ mod tests {
     fn pictures_that_come_at_once_are_no_output_that_falls_behind() {
         let now = Instant::now();
         let (stream, mut requests) = Stream::new("cam1", "stream1", Codec::H264, CaptureClock::start());
-        let queue = stream.add_output(|| {});
+        let queue = stream.add_output(|_| {});
         for i in 0..MOST_AT_ONCE as u64 {
             stream.publish(unit(i == 0, i * 33), now);
         }
@@ -354,8 +354,8 @@ mod tests {
     fn a_slow_output_costs_another_nothing() {
         let now = Instant::now();
         let (stream, _requests) = Stream::new("cam1", "stream1", Codec::H264, CaptureClock::start());
-        let _slow = stream.add_output(|| {});
-        let fast = stream.add_output(|| {});
+        let _slow = stream.add_output(|_| {});
+        let fast = stream.add_output(|_| {});
         for i in 0..50 {
             stream.publish(unit(i == 0, i * 33), now);
             assert!(fast.take().is_some());
@@ -369,13 +369,13 @@ mod tests {
         let (stream, _requests) = Stream::new("cam1", "stream1", Codec::H264, CaptureClock::start());
         let own = Arc::new(Mutex::new(None));
         let (weak, remembered) = (Arc::downgrade(&stream), Arc::clone(&own));
-        let queue = stream.add_output(move || {
+        let queue = stream.add_output(move |_| {
             if let (Some(stream), Some(queue)) = (weak.upgrade(), remembered.lock().unwrap().take()) {
                 stream.remove_output(&queue);
             }
         });
         *own.lock().unwrap() = Some(Arc::clone(&queue));
-        let other = stream.add_output(|| {});
+        let other = stream.add_output(|_| {});
         stream.publish(unit(true, 0), now);
         stream.publish(unit(true, 33), now);
         assert_eq!(std::iter::from_fn(|| queue.take()).count(), 1);

@@ -52,7 +52,7 @@ async fn each_stream_of_a_camera_rests_and_gets_keyframes_by_itself() {
     let came = Arc::new(Notify::new());
     let notify = || {
         let came = Arc::clone(&came);
-        move || came.notify_one()
+        move |_: &crate::stream::OutputQueue| came.notify_one()
     };
     let (units, second_units) = (first.add_output(notify()), second.add_output(notify()));
     let shutdown = CancellationToken::new();

@@ -6,6 +6,7 @@ import { logIn, onLost, takeToken, whoIs } from "./login.js"
 import { MAX_TILES, lineup, told, tiles } from "./lineup.js"
 import { Place } from "./place.js"
 import { serverStats } from "./session.js"
+import { List, state as recordingState } from "./recordings.js"
 import { Form } from "./settings.js"
 import { Watched, clock, copyPicture } from "./watched.js"
 import { follow, write } from "./written.js"
@@ -22,7 +23,7 @@ const SCREEN_RETRY_MS = 10000
 const CHANGE_MS = 2000
 
 const $ = id => document.getElementById(id)
-const page = { awakeSince: 0, lastTick: 0, server: null, mayWatch: false }
+const page = { awakeSince: 0, lastTick: 0, server: null, mayWatch: false, mayChange: false }
 
 // --- What is watched ---
 
@@ -352,6 +353,7 @@ function tick() {
   if (now - refreshed > (isOpen ? STATS_MS : DELAY_MS) && (isOpen || isConnected)) refreshServer()
   render(now)
   renderFigures()
+  renderRecording()
 }
 
 function awakeAt(now) {
@@ -383,7 +385,9 @@ addEventListener("pageshow", ({ persisted }) => {
 /** Goes on where this page may watch, and else asks for a login. */
 function enter(who) {
   page.mayWatch = who?.may_watch ?? true
+  page.mayChange = Boolean(who?.may_change)
   if (!page.mayWatch) follow(false)
+  if (!page.mayWatch) closeRecordings()
   $("show-settings").hidden = !who?.may_change
   if (!who?.may_change) closeSettings()
   $("login").hidden = page.mayWatch
@@ -415,6 +419,7 @@ $("login").addEventListener("submit", async event => {
 
 function toggleInfo() {
   closeSettings()
+  closeRecordings()
   const panel = $("info")
   panel.hidden = !panel.hidden
   $("show-info").setAttribute("aria-pressed", String(!panel.hidden))
@@ -433,8 +438,40 @@ function closeSettings() {
   $("show-settings").setAttribute("aria-pressed", "false")
 }
 
+/** The list of the recordings, while it is open. */
+let list = null
+
+function closeRecordings() {
+  list?.close()
+  list = null
+  $("recordings").hidden = true
+  $("show-recordings").setAttribute("aria-pressed", "false")
+}
+
+function toggleRecordings() {
+  if (list) return closeRecordings()
+  if ($("show-recordings").hidden) return
+  if (!$("info").hidden) toggleInfo()
+  closeSettings()
+  $("recordings").hidden = false
+  $("show-recordings").setAttribute("aria-pressed", "true")
+  list = new List($("recordings"), page.mayChange)
+}
+
+/** A dot and how it is recorded, of the stream that is shown. */
+function renderRecording() {
+  const all = page.server?.streams ?? []
+  const recording = all.find(({ name }) => name === shownStream())?.recording
+  const text = recordingState(recording)
+  $("show-recordings").hidden = !page.mayWatch || !all.some(({ recording }) => recording)
+  $("recording").hidden = !text
+  $("recording").dataset.state = recording?.state ?? ""
+  setText("recording", text)
+}
+
 function toggleSettings() {
   if (form) return closeSettings()
+  closeRecordings()
   const stream = page.server?.streams.find(({ name }) => name === shownStream())
   if ($("show-settings").hidden || !stream) return
   if (!$("info").hidden) toggleInfo()
@@ -496,8 +533,8 @@ function awake() {
   idleTimer = setTimeout(() => document.body.classList.toggle("idle", document.body.dataset.state === "live"), IDLE_MS)
 }
 
-const showKeys = () => toast("Keys: 1 to 9 Stream, G All cameras, F or double click Fullscreen, I Information, S Snapshot, E Settings")
-const actions = { e: toggleSettings, f: toggleFullscreen, g: toggleGrid, s: snapshot, i: toggleInfo, "?": showKeys, f1: showKeys }
+const showKeys = () => toast("Keys: 1 to 9 Stream, G All cameras, F or double click Fullscreen, I Information, R Recordings, S Snapshot, E Settings")
+const actions = { e: toggleSettings, f: toggleFullscreen, g: toggleGrid, r: toggleRecordings, s: snapshot, i: toggleInfo, "?": showKeys, f1: showKeys }
 for (let number = 1; number <= 9; number += 1) actions[number] = () => chooseNumber(number)
 addEventListener("keydown", event => {
   awake()
@@ -511,6 +548,7 @@ addEventListener("resize", arrange)
 $("news").addEventListener("click", () => { $("news").hidden = true })
 $("show-info").addEventListener("click", toggleInfo)
 $("show-settings").addEventListener("click", toggleSettings)
+$("show-recordings").addEventListener("click", toggleRecordings)
 $("snapshot").addEventListener("click", snapshot)
 $("fullscreen").addEventListener("click", toggleFullscreen)
 $("fullscreen").hidden = !canFill

@@ -48,6 +48,8 @@ pub struct StreamConfig {
     pub rtp_port: Option<u16>,
     /// The encoder does not rest while nobody looks.
     pub always_encode: bool,
+    /// By `Config::record`, when the server starts.
+    pub is_recorded: bool,
     /// The bit rate follows the pilot's link, and is never lower, unless the ceiling is. None: it stays as it is.
     pub adaptive_floor: Option<Bitrate>,
     pub overlay: OverlayConfig,
@@ -172,6 +174,7 @@ impl CameraConfig {
             encode,
             rtp_port: None,
             always_encode: false,
+            is_recorded: false,
             adaptive_floor: None,
             overlay: OverlayConfig::default(),
             given: Table::default(),
@@ -273,6 +276,7 @@ impl StreamConfig {
             encode,
             rtp_port,
             always_encode,
+            is_recorded: false,
             adaptive_floor: is_adaptive.then(|| floor.unwrap_or(DEFAULT_FLOOR)),
             overlay: OverlayConfig::new(options, is_encoded)?,
             given: given.clone(),

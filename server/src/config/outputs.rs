@@ -1,13 +1,16 @@
 //! The outputs' part of the configuration: RTP, RTSP, and who may reach the server under which name.
 
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rov_common::camera::Credentials;
+use rov_common::recording::{Bytes, Keep, Split};
 use url::Url;
 
 use super::{ConfigError, bad};
-use crate::cli::MachineOptions;
+use crate::choices::RecordWhen;
+use crate::cli::{MachineOptions, StreamOptions, Switch};
 use crate::http::CertificateFiles;
 
 /// In the administratively scoped range (RFC 2365), which does not leave a site.
@@ -40,6 +43,21 @@ pub struct RtspConfig {
     /// Take that password in clear too.
     pub basic_auth: bool,
 }
+
+/// Recordings on this machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RecordConfig {
+    pub folder: PathBuf,
+    pub is_on_start: bool,
+    pub split: Split,
+    /// None: nothing is deleted.
+    pub keep: Keep,
+    /// Bytes that stay free on the disk.
+    pub spare: u64,
+}
+
+/// Without `--record-free`.
+const SPARE: Bytes = Bytes(2_000_000_000);
 
 /// The paths under which RTSP is served without `--rtsp-path`: ours, and those of the servers that it replaces.
 pub const RTSP_PATHS: [&str; 4] = ["/stream1", "/stream", "/live", "/test"];
@@ -98,6 +116,45 @@ pub(super) fn tls(options: &MachineOptions) -> Result<Option<TlsConfig>, ConfigE
     };
     let is_wanted = options.tls.unwrap_or_default() || files.is_some();
     Ok(is_wanted.then_some(TlsConfig { files }))
+}
+
+pub(super) fn record(options: &MachineOptions) -> Result<Option<RecordConfig>, ConfigError> {
+    let Some(folder) = &options.record else {
+        let given = [
+            ("--record-when", options.record_when.is_some()),
+            ("--record-split", options.record_split.is_some()),
+            ("--record-keep", options.record_keep.is_some()),
+            ("--record-free", options.record_free.is_some()),
+        ];
+        return match given.into_iter().find(|(_, is_given)| *is_given) {
+            Some((option, _)) => bad(format!("{option}: needs --record FOLDER, in which recordings are kept")),
+            None => Ok(None),
+        };
+    };
+    if folder.as_os_str().is_empty() {
+        return bad("--record \"\": give a folder, as /media/dives");
+    }
+    let split = options.record_split.map_or(Ok(Split::default()), Split::at);
+    Ok(Some(RecordConfig {
+        folder: folder.clone(),
+        is_on_start: options.record_when.unwrap_or_default() == RecordWhen::OnStart,
+        split: split.map_err(|reason| ConfigError(format!("--record-split: {reason}")))?,
+        keep: options.record_keep,
+        spare: options.record_free.unwrap_or(SPARE).0,
+    }))
+}
+
+/// Whether a stream is recorded from the start.
+pub(super) fn is_recorded(
+    record: Option<&RecordConfig>,
+    options: &StreamOptions,
+    is_first: bool,
+) -> Result<bool, ConfigError> {
+    match (options.recording, record) {
+        (Some(Switch::On), None) => bad("--recording on: needs --record FOLDER, in which recordings are kept"),
+        (Some(given), _) => Ok(given == Switch::On),
+        (None, record) => Ok(is_first && record.is_some_and(|record| record.is_on_start)),
+    }
 }
 
 pub(super) fn rtp_port(port: u16) -> Result<u16, ConfigError> {

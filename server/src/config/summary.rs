@@ -27,6 +27,10 @@ impl Config {
         ways.extend(self.onvif.then(|| "ONVIF".to_owned()));
         let found = if self.discovery_port.is_some() { "announced" } else { "not announced" };
         lines.push(format!("server {:?}, {found}: {}", self.name, ways.join(", ")));
+        lines.extend(self.record.as_ref().map(|record| {
+            let when = if record.is_on_start { "" } else { " when a controller wants it" };
+            format!("recordings{when} in {}", record.folder.display())
+        }));
         lines.push(self.who());
         lines
     }

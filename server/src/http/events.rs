@@ -46,6 +46,7 @@ fn told(event: &Event) -> sse::Event {
         Event::Alarm(alarm) => ("alarm", serde_json::to_string(alarm)),
         Event::Settings(settings) => ("settings", serde_json::to_string(settings)),
         Event::Overlay(overlay) => ("overlay", serde_json::to_string(overlay)),
+        Event::Recording(recording) => ("recording", serde_json::to_string(recording)),
         Event::Telemetry(values) => ("telemetry", serde_json::to_string(&**values)),
     };
     // Texts and numbers alone.

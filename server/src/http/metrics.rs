@@ -8,7 +8,7 @@ use axum::http::header;
 use axum::response::IntoResponse;
 use prometheus::core::Collector;
 use prometheus::{CounterVec, GaugeVec, Opts, Registry, TEXT_FORMAT, TextEncoder};
-use rov_common::api::{RtspSession, Stats, StreamState, StreamStats, ViewerStats};
+use rov_common::api::{RecordingState, RecordingStats, RtspSession, Stats, StreamState, StreamStats, ViewerStats};
 
 use super::{Api, Failure, gather};
 
@@ -29,6 +29,7 @@ fn text(stats: &Stats) -> prometheus::Result<String> {
     let families = Families(Registry::new());
     server(&families, stats)?;
     streams(&families, &stats.streams)?;
+    recordings(&families, &stats.streams)?;
     viewers(&families, &stats.viewers)?;
     rtsp_sessions(&families, stats.rtsp.as_ref().map_or(&[], |rtsp| &rtsp.sessions))?;
     TextEncoder::new().encode_to_string(&families.0.gather())
@@ -142,6 +143,41 @@ fn streams(families: &Families, streams: &[StreamStats]) -> prometheus::Result<(
         for stream in streams {
             gauge.with_label_values(&[&stream.camera, &stream.name]).set(read(stream));
         }
+    }
+    Ok(())
+}
+
+fn recordings(families: &Families, streams: &[StreamStats]) -> prometheus::Result<()> {
+    type Read = fn(&RecordingStats) -> f64;
+    let all = || streams.iter().filter_map(|stream| Some((stream, stream.recording.as_ref()?)));
+    let of = ["camera", "stream"];
+    let gauges: [(&str, &str, Read); 2] = [
+        ("rov_recording_active", "1 while the stream is written to the disk.", |of| {
+            f64::from(u8::from(of.state == RecordingState::Recording))
+        }),
+        ("rov_recording_paused", "1 while it should be, and the disk is full or cannot be used.", |of| {
+            f64::from(u8::from(of.state == RecordingState::Paused))
+        }),
+    ];
+    for (name, help, read) in gauges {
+        let gauge = families.gauge(name, help, &of)?;
+        all().for_each(|(stream, one)| gauge.with_label_values(&[&stream.camera, &stream.name]).set(read(one)));
+    }
+    let free = families.gauge("rov_recording_free_bytes", "Free on the disk of the recordings.", &of)?;
+    let left = families.gauge("rov_recording_left_seconds", "Until that disk is as full as it may get.", &of)?;
+    for (stream, one) in all() {
+        let labels = [&stream.camera, &stream.name];
+        one.free_bytes.into_iter().for_each(|bytes| free.with_label_values(&labels).set(bytes as f64));
+        one.seconds_left.into_iter().for_each(|seconds| left.with_label_values(&labels).set(seconds));
+    }
+    let counters: [(&str, &str, Read); 3] = [
+        ("rov_recording_bytes_total", "Written to the disk.", |of| of.total_bytes as f64),
+        ("rov_recording_gaps_total", "How often pictures are missing in a recording.", |of| of.gaps as f64),
+        ("rov_recording_missing_frames_total", "Pictures that are in no recording.", |of| of.missing as f64),
+    ];
+    for (name, help, read) in counters {
+        let counter = families.counter(name, help, &of)?;
+        all().for_each(|(stream, one)| counter.with_label_values(&[&stream.camera, &stream.name]).inc_by(read(one)));
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ mod metrics;
 mod onvif;
 mod openapi;
 mod page;
+mod recordings;
 mod sdp;
 mod settings;
 mod tls;
@@ -33,7 +34,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router, middleware};
 use rov_common::api::{
-    CLOCK_PATH, Health, JpegStats, LOGIN_PATH, MJPEG_PATH, OFFER_PATH, RtpStats, SDP_PATH, SNAPSHOT_PATH, Stats,
+    CLOCK_PATH, Health, JpegStats, LOGIN_PATH, MJPEG_PATH, OFFER_PATH, RECORDINGS_PATH, RtpStats, SDP_PATH, SNAPSHOT_PATH, Stats,
     StreamHealth, StreamState, StreamStats, WHEP_PATH,
 };
 use serde::Deserialize;
@@ -45,12 +46,14 @@ use self::failure::{Failure, fail, receive};
 use self::jpeg::{mjpeg, snapshot};
 use self::login::{authenticate, login, may_watch};
 use self::metrics::metrics;
+pub use self::recordings::Recorded;
 use self::sdp::sdp;
 pub use self::tls::{CertificateFiles, Tls};
 use self::whep::{hang_up, modify, offer, whep, whep_options};
 use crate::events::Events;
 use crate::onvif::Onvif;
 use crate::output::jpeg::JpegOutput;
+use crate::output::recording::RecordingOutput;
 use crate::output::rtp::RtpOutput;
 use crate::output::rtsp::RtspOutput;
 use crate::output::webrtc::{WebRtcOutput, WebRtcStats};
@@ -73,6 +76,10 @@ pub struct Api {
     pub rtp: Vec<Arc<RtpOutput>>,
     /// One of each stream.
     pub jpeg: Vec<Arc<JpegOutput>>,
+    /// One of each stream; empty where nothing can be recorded.
+    pub recordings: Vec<Arc<RecordingOutput>>,
+    /// What was; None where nothing can be.
+    pub recorded: Option<Recorded>,
     pub settings: Arc<Settings>,
     pub events: Events,
     pub telemetry: Arc<Counters>,
@@ -138,9 +145,14 @@ fn router(api: Arc<Api>, access: Arc<Access>) -> Router {
         )
         .route(SNAPSHOT_PATH, get(snapshot))
         .route(MJPEG_PATH, get(mjpeg))
+        .route(RECORDINGS_PATH, get(recordings::list))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), may_watch));
+    let opened = Router::new()
+        .route(&format!("{RECORDINGS_PATH}/{{file}}"), get(recordings::open).delete(recordings::delete))
+        .route_layer(middleware::from_fn_with_state(Arc::clone(&api), recordings::may_open));
     let all = page::routes()
         .merge(watching)
+        .merge(opened)
         .route("/healthz", get(health))
         .route(LOGIN_PATH, get(login))
         .fallback(|| async { fail(StatusCode::NOT_FOUND, "there is nothing at this path") })
@@ -226,6 +238,7 @@ async fn gather(api: &Api) -> Result<Stats, Failure> {
             rtp_ssrc: rtp.map(|rtp| rtp.ssrc()),
             client_count: audiences.iter().map(|audience| audience.viewers).sum(),
             total_bytes_streamed: audiences.iter().map(|audience| audience.sent).sum(),
+            recording: api.recordings.get(at).map(|recording| recording.stats()),
             ..stream.stats(now)
         }
     });

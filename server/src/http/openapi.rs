@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use rov_common::api::{CLOCK_PATH, LOGIN_PATH, MJPEG_PATH, OFFER_PATH, SDP_PATH, SNAPSHOT_PATH, WHEP_PATH};
+use rov_common::api::{CLOCK_PATH, LOGIN_PATH, MJPEG_PATH, OFFER_PATH, RECORDINGS_PATH, SDP_PATH, SNAPSHOT_PATH, WHEP_PATH};
 use serde_json::{Map, Value, json};
 
 use super::Api;
@@ -21,6 +21,7 @@ fn document(cameras: &[String], streams: &[String]) -> Value {
     let stream = parameter("stream", "path", streams);
     let of_stream = parameter("stream", "query", streams);
     let session = json!({ "name": "session", "in": "path", "required": true, "schema": { "type": "string" } });
+    let file = json!({ "name": "file", "in": "path", "required": true, "schema": { "type": "string" } });
     let names: Vec<_> = SETTINGS.iter().map(|setting| setting.name.to_owned()).collect();
     let name = parameter("name", "path", &names);
     let one = json!({
@@ -48,7 +49,9 @@ fn document(cameras: &[String], streams: &[String]) -> Value {
                 "get": read("The settings of a stream", &[camera.clone(), stream.clone()]),
                 "patch": write("Changes several, all or none", &[camera, stream], of_streams),
             },
-            "/api/events": { "get": answer("What happens: state, alarm, settings, overlay, telemetry", "text/event-stream") },
+            "/api/events": {
+                "get": answer("What happens: state, alarm, settings, overlay, telemetry, recording", "text/event-stream"),
+            },
             CLOCK_PATH: { "get": clock() },
             "/api/stats": { "get": read("All that is counted and measured", &[]) },
             LOGIN_PATH: { "get": read("Who asks, and what that one may do", &[]) },
@@ -59,6 +62,8 @@ fn document(cameras: &[String], streams: &[String]) -> Value {
             SDP_PATH: { "get": description(&of_stream) },
             "/metrics": { "get": answer("The same for Prometheus", "text/plain") },
             SNAPSHOT_PATH: { "get": answer("The newest picture", "image/jpeg") },
+            RECORDINGS_PATH: { "get": read("Recordings on the vehicle, the newest first", &[]) },
+            (format!("{RECORDINGS_PATH}/{{file}}")): { "get": recording(&file), "delete": delete(&file) },
             MJPEG_PATH: { "get": answer("Pictures at a low rate", "multipart/x-mixed-replace") },
         },
         "components": {
@@ -197,6 +202,29 @@ fn hang_up(session: &Value) -> Value {
     json!({ "summary": "Ends the session", "parameters": [session], "responses": responses })
 }
 
+fn recording(file: &Value) -> Value {
+    let mut responses = refusals(&[400, 401, 404, 429, 503]);
+    let content = json!({ "video/mp4": {}, "text/csv": {} });
+    for (code, description) in [("200", "All of it"), ("206", "The part that Range asks for")] {
+        responses.insert(code.to_owned(), json!({ "description": description, "content": content }));
+    }
+    for (code, description) in [("304", "It has not changed"), ("416", "It has no such part")] {
+        responses.insert(code.to_owned(), json!({ "description": description }));
+    }
+    json!({ "summary": "A recording, or its table of times", "parameters": [file], "responses": responses })
+}
+
+fn delete(file: &Value) -> Value {
+    let mut responses = refusals(&[400, 401, 403, 404, 409, 429, 503]);
+    responses.insert("204".to_owned(), json!({ "description": "It is deleted" }));
+    json!({
+        "summary": "Deletes a recording with its table of times",
+        "parameters": [file],
+        "security": [{ "password": [] }, { "token": [] }],
+        "responses": responses,
+    })
+}
+
 fn answer(summary: &str, kind: &str) -> Value {
     let mut responses = refusals(&[401, 404, 429, 503]);
     responses.insert("200".to_owned(), json!({ "description": "What there is", "content": { kind: {} } }));
@@ -209,7 +237,8 @@ fn refusals(codes: &[u16]) -> Map<String, Value> {
             400 => "The request is none",
             401 => "A login is needed, or is wrong",
             403 => "Only a controller may, or the setting is locked",
-            404 => "There is no such camera, stream, setting or session",
+            404 => "There is no such camera, stream, setting, session or recording",
+            409 => "It is being recorded",
             412 => "ICE was restarted since",
             413 => "The body is too large",
             415 => "The body is of another type",

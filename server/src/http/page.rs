@@ -23,13 +23,14 @@ const FILES: [(&str, &str, &str); 16] = [
     ("/written.js", SCRIPT, include_str!("../../web/written.js")),
     ("/mjpeg.js", SCRIPT, include_str!("../../web/mjpeg.js")),
     ("/settings.js", SCRIPT, include_str!("../../web/settings.js")),
+    ("/recordings.js", SCRIPT, include_str!("../../web/recordings.js")),
     ("/figures.js", SCRIPT, include_str!("../../web/figures.js")),
     ("/favicon.svg", "image/svg+xml", include_str!("../../web/favicon.svg")),
 ];
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Own scripts and styles alone, requests to this server alone. `access` adds in whose frame.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'";
 
 pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {

@@ -254,8 +254,8 @@ impl Follower {
                 let operation = if before.is_none() { "Initialized" } else { "Changed" };
                 is_new.then(|| message(SIGNAL_LOSS, Some(operation), &source, &item("State", &is_lost.to_string())))
             }
-            // That it is alarm, its state has said; ONVIF has no place for what is written over pictures.
-            Event::Alarm(_) | Event::Overlay(_) | Event::Telemetry(_) => None,
+            // That it is alarm, its state has said; ONVIF has no place for the rest.
+            Event::Alarm(_) | Event::Overlay(_) | Event::Telemetry(_) | Event::Recording(_) => None,
             Event::Settings(SettingsEvent { camera, stream, .. }) => {
                 let of = |one: &&Profile| {
                     let own = one.name.rsplit('/').next();

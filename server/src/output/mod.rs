@@ -3,6 +3,7 @@
 pub mod jpeg;
 pub mod pilots;
 pub mod places;
+pub mod recording;
 pub mod rtp;
 pub mod rtsp;
 pub mod takers;

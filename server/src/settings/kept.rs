@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Scope;
+use super::table::{SETTINGS, Setting};
 use crate::config::Config;
 
 /// It has some kilobytes.
@@ -102,6 +103,14 @@ impl Kept {
             Scope::Stream(_, stream) => of_camera.streams.entry(camera.streams[stream].name.clone()).or_default(),
             _ => &mut of_camera.settings,
         }
+    }
+
+    /// What is to be so again after a restart.
+    pub fn lasting(mut self) -> Self {
+        let is_kept = |name: &str| SETTINGS.iter().find(|setting| setting.name == name).is_none_or(Setting::is_kept);
+        let of_streams = self.cameras.values_mut().flat_map(|camera| camera.streams.values_mut());
+        of_streams.for_each(|values| values.retain(|name, _| is_kept(name)));
+        self
     }
 
     /// What the file has. One that cannot be read is logged and stays; one that is broken, as by a power cut, is set

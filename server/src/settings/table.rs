@@ -492,6 +492,18 @@ pub static SETTINGS: [Setting; 28] = [
         is_writable: true,
         access: Access::Stream(|c| json!(c.always_encode), |o, value| o.always_encode = value.as_bool()),
     },
+    Setting {
+        name: "recording",
+        keys: &["recording"],
+        about: Some("Record this stream on the vehicle, from the next keyframe on"),
+        kind: Kind::Switch,
+        applies: Applies::Live,
+        is_writable: true,
+        access: Access::Stream(
+            |c| json!(c.is_recorded),
+            |o, value| o.recording = value.as_bool().map(|on| if on { Switch::On } else { Switch::Off }),
+        ),
+    },
 ];
 
 impl Setting {
@@ -509,6 +521,12 @@ impl Setting {
     /// Of a camera that shows two others, and of no other one.
     pub fn is_of_pip(&self) -> bool {
         matches!(self.name, "pipEnabled" | "pipLayout")
+    }
+
+    /// Whether it is so again after a restart. Recording begins then as the options say: who forgets to begin it again
+    /// has nothing of the dive.
+    pub fn is_kept(&self) -> bool {
+        self.name != "recording"
     }
 
     /// Its options, and those of its fields.

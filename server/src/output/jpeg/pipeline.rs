@@ -9,7 +9,7 @@
 //! picture depends on the one before, and what is not wanted is left out in front of the queues.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -79,16 +79,12 @@ impl Maker {
         });
         counter::count(&pad(&pipeline, "in", "src")?, &feed.taken);
         let bus = pipeline.bus().ok_or("the pipeline has no bus")?;
-        let reached = Arc::new(OnceLock::<Weak<OutputQueue>>::new());
-        let (reach, feeding) = (Arc::clone(&reached), Arc::clone(&feed));
-        let queue = shared.stream.add_output(move || {
-            let Some(queue) = reach.get().and_then(Weak::upgrade) else { return };
+        let feeding = Arc::clone(&feed);
+        let queue = shared.stream.add_output(move |queue| {
             while let Some(frame) = queue.take() {
                 feeding.put(&frame);
             }
         });
-        // Set once, here.
-        let _ = reached.set(Arc::downgrade(&queue));
         let stream = Arc::clone(&shared.stream);
         let maker = Self { pipeline, bus, stream, queue, feed, decoded, seen: (epoch, 0, 0), _awake: awake };
         maker.pipeline.set_state(gst::State::Playing).map_err(|_| {

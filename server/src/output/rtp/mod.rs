@@ -73,7 +73,7 @@ impl RtpOutput {
         // One waiting wake is as good as many: the thread then takes all frames that are there.
         let (wake, woken) = sync_channel(1);
         let on_frame = wake.clone();
-        let frames = stream.add_output(move || {
+        let frames = stream.add_output(move |_| {
             let _ = on_frame.try_send(());
         });
         let links = Links::new(&config, host, interfaces, Arc::clone(&shared));

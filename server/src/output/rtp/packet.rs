@@ -116,6 +116,7 @@ mod tests {
         Anchor::from(&Frame {
             unit: Bytes::new(),
             payloads: Vec::new(),
+            pts: Duration::ZERO,
             timestamp,
             keyframe: true,
             captured_at,

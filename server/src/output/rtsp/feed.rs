@@ -83,7 +83,7 @@ impl Feeder {
         }
         media.connect_prepared(leave_description_out);
         let weak = Arc::downgrade(&feed);
-        let queue = self.stream.add_output(move || {
+        let queue = self.stream.add_output(move |_| {
             if let Some(feed) = weak.upgrade() {
                 feed.pump();
             }
@@ -281,7 +281,7 @@ mod tests {
         let (stream, _requests) = Stream::new("cam1", "stream1", Codec::H264, CaptureClock::start());
         let feeder = Feeder::new(&stream);
         let feed = |feeder: &Arc<Feeder>| {
-            let queue = stream.add_output(|| {});
+            let queue = stream.add_output(|_| {});
             lock(&feeder.skips).queues.push(Arc::clone(&queue));
             let state = Mutex::new(State { waits_for_keyframe: true, times: Times::default() });
             let queue = OnceLock::from(queue);

@@ -358,6 +358,7 @@ impl World {
         Frame {
             unit: Bytes::new(),
             payloads,
+            pts: Duration::ZERO,
             timestamp: 0,
             keyframe,
             captured_at: self.now,

@@ -71,7 +71,7 @@ impl MediaThread {
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         let feed = |stream: &Arc<Stream>| {
             let wake = Arc::clone(&waker);
-            let frames = stream.add_output(move || {
+            let frames = stream.add_output(move |_| {
                 if let Err(error) = wake.wake() {
                     tracing::error!(%error, "cannot wake the media thread");
                 }

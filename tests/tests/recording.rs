@@ -1,0 +1,183 @@
+//! Recordings on the vehicle, played by ffmpeg: whole, over several files, after SIGKILL, by HTTP.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use rand::RngExt;
+use rov_common::api::{RecordingState, RecordingStats, Recordings};
+use rov_tests::media::marks;
+use rov_tests::process::program;
+use rov_tests::programs::Server;
+use rov_tests::wait::{START, until, until_true};
+use rov_tests::{events::Follower, http};
+use serde_json::json;
+use tempfile::TempDir;
+
+const PICTURE: [&str; 6] = ["--width", "320", "--height", "240", "--fps", "15"];
+
+fn start(folder: &Path, args: &[&str]) -> Server {
+    let folder = folder.to_str().expect("a path of plain characters");
+    Server::start(&[&PICTURE, &["--record", folder, "--record-free", "1MB"], args].concat())
+}
+
+fn recording(server: &Server) -> RecordingStats {
+    server.stats().streams[0].recording.clone().expect("it can be recorded")
+}
+
+/// Those of this kind, the oldest first.
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().map(|entry| entry.expect("an entry").path());
+    let mut files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|found| found == extension)).collect();
+    files.sort();
+    files
+}
+
+/// Packets, and how long they last in seconds.
+fn probe(file: &Path) -> (u64, f64) {
+    let mut command = Command::new(program("ffprobe", "ffmpeg"));
+    command.args(["-v", "error", "-count_packets", "-show_entries", "stream=nb_read_packets:format=duration"]);
+    let output = command.args(["-of", "default=noprint_wrappers=1"]).arg(file).output().expect("ffprobe starts");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('=')?.parse().ok());
+    let all = value("nb_read_packets").zip(value("duration"));
+    let (packets, seconds): (f64, f64) =
+        all.unwrap_or_else(|| panic!("{}: {text} {}", file.display(), String::from_utf8_lossy(&output.stderr)));
+    (packets as u64, seconds)
+}
+
+fn numbers(file: &Path) -> Vec<u32> {
+    marks(&["-i", file.to_str().expect("a plain path")], 320, 240).iter().map(|mark| mark.frame).collect()
+}
+
+#[test]
+fn no_picture_is_missing_over_several_files_and_each_is_an_ordinary_one() {
+    let folder = TempDir::new().expect("a folder");
+    let mut server = start(folder.path(), &["--record-split", "5s"]);
+    until_true("three files", 2 * START, || files(folder.path(), "mp4").len() >= 3);
+    let dropped = server.stats().streams[0].frames_dropped;
+    let stats = recording(&server);
+    assert_eq!((stats.gaps, stats.state), (0, RecordingState::Recording), "{stats:?}");
+    assert_eq!(server.process.stop(libc::SIGTERM, START), 0);
+    let files = files(folder.path(), "mp4");
+    let mut all = Vec::new();
+    for file in &files {
+        let bytes = std::fs::read(file).expect("the file");
+        assert_eq!((&bytes[4..8], &bytes[32..36]), (&b"ftyp"[..], &b"mdat"[..]), "it has its index");
+        let (packets, seconds) = probe(file);
+        let numbers = numbers(file);
+        assert_eq!(numbers.len() as u64, packets, "each picture is decoded");
+        assert!(seconds < 60.0);
+        let table = std::fs::read_to_string(file.with_extension("csv")).expect("the table of times");
+        assert_eq!(table.lines().count() as u64, packets + 1);
+        all.extend(numbers);
+    }
+    assert!(all.windows(2).all(|two| two[0] < two[1]), "{all:?}");
+    // What a busy machine leaves out before the encoder is in no recording.
+    let missing = u64::from(all[all.len() - 1] - all[0] + 1) - all.len() as u64;
+    assert!(missing <= dropped + 5, "{missing} missing, {dropped} dropped before the encoder: {all:?}");
+}
+
+#[test]
+fn after_sigkill_at_any_moment_what_was_recorded_plays() {
+    let mut random = rand::rng();
+    for _ in 0..4 {
+        let folder = TempDir::new().expect("a folder");
+        let mut server = start(folder.path(), &[]);
+        let before = until("it records", START, || Some(recording(&server)).filter(|stats| stats.bytes > 2_000));
+        std::thread::sleep(Duration::from_millis(random.random_range(0..1_500)));
+        server.process.kill();
+        let files = files(folder.path(), "mp4");
+        assert_eq!(files.len(), 1);
+        assert!(std::fs::metadata(&files[0]).expect("the file").len() >= before.bytes, "what was said is on the disk");
+        let (packets, _) = probe(&files[0]);
+        assert!(packets > 0);
+        let numbers = numbers(&files[0]);
+        assert!(numbers.len() as u64 >= packets - 1, "{packets} packets, decoded {numbers:?}");
+    }
+}
+
+#[test]
+fn recordings_are_listed_read_in_parts_and_deleted_by_controllers_alone() {
+    let folder = TempDir::new().expect("a folder");
+    std::fs::write(folder.path().join("dive.mp4"), b"somebody else's").expect("a file");
+    let login = ["--user", "pilot", "--password", "secret word", "--record-when", "on-request"];
+    let server = start(folder.path(), &login);
+    let controller = server.login.clone().expect("a login");
+    let as_controller = [("Authorization", controller.as_str()), ("Content-Type", "application/json")];
+    let list = || {
+        let reply = http::get_as(&server.url("/api/recordings"), Some(&controller));
+        assert_eq!(reply.status, 200, "{reply:?}");
+        serde_json::from_str::<Recordings>(&reply.body).expect("a list")
+    };
+    assert_eq!(list().recordings, [], "not before somebody wants it, and no file of somebody else's");
+    assert_eq!(recording(&server).state, RecordingState::Off);
+    let setting = server.url("/api/settings/recording");
+    let set = |on: bool| {
+        let reply =
+            http::request_with("PATCH", &setting, &as_controller, json!({ "value": on }).to_string().as_bytes());
+        assert_eq!((reply.status, &reply.json()["applied"]["recording"]), (200, &json!(on)), "{reply:?}");
+    };
+    set(true);
+    until("it records", START, || Some(recording(&server)).filter(|stats| stats.bytes > 2_000));
+    let open = list().recordings;
+    assert_eq!((open.len(), open[0].is_open, open[0].label.as_str()), (1, true, "cam1_stream1"));
+    let url = server.url(&format!("/api/recordings/{}", open[0].name));
+    assert_eq!(http::request_with("DELETE", &url, &as_controller, b"").status, 409, "it is being written");
+    set(false);
+    until_true("it is off", START, || recording(&server).state == RecordingState::Off);
+    let found = &list().recordings[0];
+    assert!(!found.is_open && found.begun.ends_with('Z'), "{found:?}");
+    // Without a login, by an address that was listed; and the same cut.
+    assert_eq!(http::get(&url).status, 401);
+    let table = http::get(&server.url(&found.times_url));
+    assert_eq!((table.status, table.header("content-type")), (200, "text/csv"), "{table:?}");
+    assert!(table.body.starts_with("number,time_s,captured,keyframe,missing_before\n1,0.000000,20"), "{table:?}");
+    let part = http::request_with("GET", &server.url(&found.times_url), &[("Range", "bytes=7-12")], b"");
+    assert_eq!((part.status, part.body.as_str()), (206, "time_s"), "{part:?}");
+    assert_eq!(http::get(&server.url(found.times_url.split_once('?').expect("a proof").0)).status, 401);
+    let beyond = http::request_with("GET", &server.url(&found.times_url), &[("Range", "bytes=99999999-")], b"");
+    assert_eq!(beyond.status, 416);
+    for other in ["dive.mp4", "..%2f..%2fetc%2fpasswd", "%2e%2e", "2025-01-01_00-00-00.000Z_cam1.mp4"] {
+        let url = server.url(&format!("/api/recordings/{other}"));
+        assert_eq!(http::get_as(&url, Some(&controller)).status, 404, "{other}");
+        assert_eq!(http::request_with("DELETE", &url, &as_controller, b"").status, 404, "{other}");
+    }
+    assert_eq!(http::request("DELETE", &url, None, b"").status, 401);
+    assert_eq!(http::request_with("DELETE", &url, &as_controller, b"").status, 204);
+    assert_eq!(list().recordings, []);
+    assert!(files(folder.path(), "csv").is_empty(), "the table goes too");
+    assert_eq!(files(folder.path(), "mp4"), [folder.path().join("dive.mp4")]);
+}
+
+#[test]
+fn what_becomes_of_a_recording_is_told_and_counted() {
+    let folder = TempDir::new().expect("a folder");
+    let server = start(folder.path(), &[]);
+    until("it records", START, || Some(recording(&server)).filter(|stats| stats.seconds_left.is_some()));
+    let told = Follower::start(server.address).wait_for("recording", |told| told["state"] == "recording");
+    assert_eq!((&told["stream"], &told["camera"]), (&json!("stream1"), &json!("cam1")), "{told}");
+    let metrics = http::get(&server.url("/metrics")).body;
+    for line in [
+        "rov_recording_active{camera=\"cam1\",stream=\"stream1\"} 1",
+        "rov_recording_gaps_total{camera=\"cam1\",stream=\"stream1\"} 0",
+    ] {
+        assert!(metrics.contains(line), "{line} in {metrics}");
+    }
+    // The encoder does not rest, although nobody watches.
+    std::thread::sleep(Duration::from_secs(6));
+    let stream = &server.stats().streams[0];
+    assert!(!stream.resting && stream.client_count == 0, "{stream:?}");
+}
+
+#[test]
+fn options_of_recordings_without_a_folder_are_refused() {
+    for (args, expected) in [
+        (["--record-split", "1min"], "--record-split: needs --record FOLDER"),
+        (["--recording", "on"], "--recording on: needs --record FOLDER"),
+    ] {
+        let mut server = rov_tests::programs::server_process(&args);
+        assert_eq!(server.wait(START), 2);
+        assert!(server.stderr().contains(expected), "{}", server.stderr());
+    }
+}
