@@ -30,8 +30,8 @@ const FILES: [(&str, &str, &str); 16] = [
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 
 /// Own scripts and styles alone, requests to this server alone. `access` adds in whose frame.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; connect-src 'self'; \
-                      base-uri 'none'; form-action 'none'";
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; \
+                      connect-src 'self'; base-uri 'none'; form-action 'none'";
 
 pub(super) fn routes<S: Clone + Send + Sync + 'static>() -> Router<S> {
     FILES.into_iter().fold(Router::new(), |router, (path, kind, contents)| {
