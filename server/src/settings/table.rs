@@ -102,7 +102,7 @@ const fn or_zero(unit: &'static str, zero: &'static str) -> Extra {
     Extra { unit, zero: Some(zero) }
 }
 
-pub static SETTINGS: [Setting; 28] = [
+pub static SETTINGS: [Setting; 29] = [
     Setting {
         name: "rtspEnabled",
         keys: &["transport"],

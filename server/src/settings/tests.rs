@@ -121,9 +121,13 @@ fn each_setting_takes_what_it_says_and_refuses_the_rest_by_its_name() {
             Access::Camera(..) => ("", Scope::Camera(0)),
             Access::Stream(..) => ("", STREAM),
         };
-        // A level allows not all sizes, and a lowest rate not all rates.
-        let rate: &[&str] = if setting.name == "minBitrate" { &["--bitrate", "500000"] } else { &[] };
-        let given = [&["--width", "16", "--height", "16"], rate].concat();
+        // A level allows not all sizes, a lowest rate not all rates, and without a folder nothing is recorded.
+        let needed: &[&str] = match setting.name {
+            "minBitrate" => &["--bitrate", "500000"],
+            "recording" => &["--record", "/nowhere", "--record-when", "on-request"],
+            _ => &[],
+        };
+        let given = [&["--width", "16", "--height", "16"], needed].concat();
         let (right, wrong) = samples(&setting.kind);
         for value in right {
             let _ = std::fs::remove_file(kept_in(&folder));
@@ -152,6 +156,22 @@ fn each_setting_takes_what_it_says_and_refuses_the_rest_by_its_name() {
 
 const PIP: &str = "[[camera]]\nname = 'bow'\nsource = 'test'\n[[camera]]\nname = 'arm'\nsource = 'test'\n\
                    [[camera]]\nname = 'both'\nsource = 'pip'\nmain = 'bow'\npip = 'arm'\n";
+
+#[test]
+fn recording_begins_at_the_start_as_the_options_say_whatever_was_set_before() {
+    let folder = folder();
+    let given = ["--record", "/nowhere"];
+    let settings = self::settings(&given, &folder);
+    let is_recorded = |settings: &Settings| settings.one(STREAM, "recording").expect("recording")["value"].clone();
+    assert_eq!(is_recorded(&settings), json!(true));
+    change(&settings, STREAM, json!({ "recording": false, "streamBitrate": 2000 })).expect("right");
+    let again = self::settings(&given, &folder);
+    assert_eq!(is_recorded(&again), json!(true), "nobody forgets to begin it again");
+    assert_eq!(again.one(STREAM, "streamBitrate").expect("it")["value"], json!(2000));
+    let without = self::settings(&[], &folder);
+    let refusal = change(&without, STREAM, json!({ "recording": true })).expect_err("no folder");
+    assert!(refusal.to_string().contains("--record FOLDER"), "{refusal}");
+}
 
 #[test]
 fn no_setting_opens_what_needs_a_login() {
