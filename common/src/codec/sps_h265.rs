@@ -4,7 +4,7 @@ use super::bits::{BitReader, unescape};
 use super::sps::SpsError;
 
 /// What the SPS says of the pictures.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct H265SpsInfo {
     /// 0: grey, 1: 4:2:0, 2: 4:2:2, 3: 4:4:4.
     pub chroma_format: u32,

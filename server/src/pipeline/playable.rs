@@ -136,6 +136,7 @@ mod tests {
             width: 1920,
             height: 1080,
             chroma_format,
+            bit_depth: (8, 8),
             max_num_ref_frames: 1,
             pic_order_cnt_type: 2,
             frame_mbs_only,
@@ -164,8 +165,7 @@ mod tests {
             coded_width: 1920,
             coded_height: 1088,
             bit_depth: (8, 8),
-            max_num_reorder_pics: 0,
-            interlaced: false,
+            ..H265SpsInfo::default()
         };
         assert_eq!(h265_sps_problem(&sps), None);
         assert_eq!(h265_sps_problem(&H265SpsInfo { bit_depth: (10, 10), ..sps }), None);
