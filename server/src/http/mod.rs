@@ -34,8 +34,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router, middleware};
 use rov_common::api::{
-    CLOCK_PATH, Health, JpegStats, LOGIN_PATH, MJPEG_PATH, OFFER_PATH, RECORDINGS_PATH, RtpStats, SDP_PATH, SNAPSHOT_PATH, Stats,
-    StreamHealth, StreamState, StreamStats, WHEP_PATH,
+    CLOCK_PATH, Health, JpegStats, LOGIN_PATH, MJPEG_PATH, OFFER_PATH, RECORDINGS_PATH, RtpStats, SDP_PATH,
+    SNAPSHOT_PATH, Stats, StreamHealth, StreamState, StreamStats, WHEP_PATH,
 };
 use serde::Deserialize;
 use tokio::net::TcpListener;

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use rov_common::api::{CLOCK_PATH, LOGIN_PATH, MJPEG_PATH, OFFER_PATH, RECORDINGS_PATH, SDP_PATH, SNAPSHOT_PATH, WHEP_PATH};
+use rov_common::api::{
+    CLOCK_PATH, LOGIN_PATH, MJPEG_PATH, OFFER_PATH, RECORDINGS_PATH, SDP_PATH, SNAPSHOT_PATH, WHEP_PATH,
+};
 use serde_json::{Map, Value, json};
 
 use super::Api;

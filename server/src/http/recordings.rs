@@ -2,26 +2,27 @@
 //!
 //! A disk that hangs holds no more threads than [`LOOKS`] and [`READERS`], and no request for longer than [`LIMIT`].
 
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use futures_util::StreamExt;
+use futures_util::stream;
 use ring::hmac;
 use rov_common::api::{RECORDINGS_PATH, Recording, Recordings, View};
 use rov_common::recording::{Folder, Found, Name, rfc3339};
 use serde::Deserialize;
-use tokio::sync::Semaphore;
-use tower_http::services::ServeFile;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::login::{Controller, may_watch};
 use super::{Api, Failure};
@@ -29,6 +30,8 @@ use crate::users::Caller;
 
 /// Files that are read at once; a browser that plays one has several requests now and then.
 const READERS: usize = 16;
+/// Read at once, for each reader.
+const PIECE: u64 = 256 << 10;
 /// Looks at the folder at once.
 const LOOKS: usize = 4;
 /// For the disk to answer.
@@ -158,7 +161,7 @@ pub(super) async fn may_open(
 pub(super) async fn open(
     State(api): State<Arc<Api>>,
     file: Result<Path<String>, PathRejection>,
-    request: Request,
+    headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let (recorded, Path(file)) = (recorded(&api)?, file?);
     // Of exactly the form that is written: nothing else has a path here.
@@ -167,23 +170,77 @@ pub(super) async fn open(
         let reason = format!("{READERS} recordings are read at once at most: close one, or try again");
         Failure(StatusCode::SERVICE_UNAVAILABLE, reason)
     })?;
-    let served = tokio::time::timeout(LIMIT, ServeFile::new(path).try_call(request)).await.map_err(|_| hangs())?;
-    let served = served.map_err(|error| match error.kind() {
+    let opened = tokio::task::spawn_blocking(move || {
+        let opened = File::open(path)?;
+        let length = opened.metadata()?.len();
+        Ok((opened, length))
+    });
+    let opened = tokio::time::timeout(LIMIT, opened).await.map_err(|_| hangs())?;
+    let opened: std::io::Result<_> = opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+    let (opened, length) = opened.map_err(|error| match error.kind() {
         ErrorKind::NotFound => none(&file),
         _ => Failure(StatusCode::SERVICE_UNAVAILABLE, format!("the recording cannot be read: {error}")),
     })?;
-    if served.status() == StatusCode::NOT_FOUND {
-        return Err(none(&file));
+    let asked = headers.get(header::RANGE).and_then(|range| range.to_str().ok()).and_then(|range| part(range, length));
+    let (status, range) = match asked {
+        Some(Ok(range)) => (StatusCode::PARTIAL_CONTENT, range),
+        Some(Err(())) => {
+            let unsatisfied = [(header::CONTENT_RANGE, format!("bytes */{length}"))];
+            let reason = format!("the recording has {length} bytes");
+            return Ok((unsatisfied, Failure(StatusCode::RANGE_NOT_SATISFIABLE, reason)).into_response());
+        }
+        None => (StatusCode::OK, 0..length),
+    };
+    let kind = if file.ends_with(".csv") { "text/csv" } else { "video/mp4" };
+    let described = [
+        (header::CONTENT_TYPE, kind.to_owned()),
+        (header::ACCEPT_RANGES, "bytes".to_owned()),
+        // One that is being written grows.
+        (header::CACHE_CONTROL, "no-cache".to_owned()),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
+        (header::CONTENT_LENGTH, (range.end - range.start).to_string()),
+    ];
+    let of_part = (status == StatusCode::PARTIAL_CONTENT)
+        .then(|| [(header::CONTENT_RANGE, format!("bytes {}-{}/{length}", range.start, range.end.saturating_sub(1)))]);
+    let pieces = stream::unfold((Arc::new(opened), range, place), next_piece);
+    Ok((status, described, of_part, Body::from_stream(pieces)).into_response())
+}
+
+/// What is left of a file that is read; the next piece is read when the connection has taken most of the one before.
+type Rest = (Arc<File>, Range<u64>, OwnedSemaphorePermit);
+
+async fn next_piece((file, range, place): Rest) -> Option<(std::io::Result<Bytes>, Rest)> {
+    let (from, size) = (range.start, (range.end - range.start).min(PIECE));
+    if size == 0 {
+        return None;
     }
-    let (mut parts, body) = served.into_parts();
-    // One that is being written grows.
-    parts.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
-    parts.headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    let pieces = Body::new(body).into_data_stream().map(move |piece| {
-        let _place = &place;
-        piece
+    let reading = Arc::clone(&file);
+    let read = tokio::task::spawn_blocking(move || {
+        let mut piece = vec![0; size as usize];
+        (&*reading).seek(SeekFrom::Start(from))?;
+        (&*reading).read_exact(&mut piece)?;
+        Ok(Bytes::from(piece))
     });
-    Ok((parts, Body::from_stream(pieces)).into_response())
+    let read = match tokio::time::timeout(LIMIT, read).await {
+        Ok(read) => read.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())),
+        Err(_) => Err(ErrorKind::TimedOut.into()),
+    };
+    let rest = if read.is_ok() { from + size..range.end } else { 0..0 };
+    Some((read, (file, rest, place)))
+}
+
+/// The part that a `Range` of one part asks for (RFC 9110 section 14.1.2); an error where there is no such part, None
+/// where all is to be sent: several parts, and what is no range of bytes.
+fn part(range: &str, length: u64) -> Option<Result<Range<u64>, ()>> {
+    let (first, last) = range.strip_prefix("bytes=")?.trim().split_once('-')?;
+    let number =
+        |text: &str| text.bytes().all(|digit| digit.is_ascii_digit()).then(|| text.parse::<u64>().ok()).flatten();
+    let part = match (first, last) {
+        ("", last) => length.saturating_sub(number(last)?)..length,
+        (first, "") => number(first)?..length,
+        (first, last) => number(first)?..number(last)?.saturating_add(1).min(length),
+    };
+    Some(if part.start < part.end { Ok(part) } else { Err(()) })
 }
 
 /// `DELETE /api/recordings/NAME`: with its table of times.
@@ -217,6 +274,28 @@ pub(super) async fn delete(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_are_those_of_the_standard() {
+        for (range, expected) in [
+            ("bytes=0-0", Some(Ok(0..1))),
+            ("bytes=5-", Some(Ok(5..100))),
+            ("bytes=90-1000", Some(Ok(90..100))),
+            ("bytes=-10", Some(Ok(90..100))),
+            ("bytes=-1000", Some(Ok(0..100))),
+            ("bytes=100-", Some(Err(()))),
+            ("bytes=9-5", Some(Err(()))),
+            ("bytes=-0", Some(Err(()))),
+            ("bytes=0-1,5-6", None),
+            ("bytes=-", None),
+            ("bytes=a-b", None),
+            ("bytes=+1-2", None),
+            ("items=0-1", None),
+            ("", None),
+        ] {
+            assert_eq!(part(range, 100), expected, "{range}");
+        }
+    }
 
     #[test]
     fn an_address_opens_its_own_file_for_an_hour() {
