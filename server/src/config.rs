@@ -254,7 +254,7 @@ impl Config {
         let mut cameras = cameras;
         for camera in &mut cameras {
             for (number, stream) in camera.streams.iter_mut().enumerate() {
-                stream.is_recorded = outputs::is_recorded(record.as_ref(), &stream.given.options, number == 0)?;
+                stream.is_recorded = outputs::is_recorded(record.as_ref(), stream.recording, number == 0)?;
             }
         }
         let config = Config {

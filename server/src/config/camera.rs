@@ -48,7 +48,9 @@ pub struct StreamConfig {
     pub rtp_port: Option<u16>,
     /// The encoder does not rest while nobody looks.
     pub always_encode: bool,
-    /// By `Config::record`, when the server starts.
+    /// As it was asked for; None: by `Config::record`.
+    pub recording: Option<Switch>,
+    /// What comes of that.
     pub is_recorded: bool,
     /// The bit rate follows the pilot's link, and is never lower, unless the ceiling is. None: it stays as it is.
     pub adaptive_floor: Option<Bitrate>,
@@ -174,6 +176,7 @@ impl CameraConfig {
             encode,
             rtp_port: None,
             always_encode: false,
+            recording: None,
             is_recorded: false,
             adaptive_floor: None,
             overlay: OverlayConfig::default(),
@@ -276,6 +279,7 @@ impl StreamConfig {
             encode,
             rtp_port,
             always_encode,
+            recording: options.recording,
             is_recorded: false,
             adaptive_floor: is_adaptive.then(|| floor.unwrap_or(DEFAULT_FLOOR)),
             overlay: OverlayConfig::new(options, is_encoded)?,

@@ -10,7 +10,7 @@ use url::Url;
 
 use super::{ConfigError, bad};
 use crate::choices::RecordWhen;
-use crate::cli::{MachineOptions, StreamOptions, Switch};
+use crate::cli::{MachineOptions, Switch};
 use crate::http::CertificateFiles;
 
 /// In the administratively scoped range (RFC 2365), which does not leave a site.
@@ -147,10 +147,10 @@ pub(super) fn record(options: &MachineOptions) -> Result<Option<RecordConfig>, C
 /// Whether a stream is recorded from the start.
 pub(super) fn is_recorded(
     record: Option<&RecordConfig>,
-    options: &StreamOptions,
+    asked: Option<Switch>,
     is_first: bool,
 ) -> Result<bool, ConfigError> {
-    match (options.recording, record) {
+    match (asked, record) {
         (Some(Switch::On), None) => bad("--recording on: needs --record FOLDER, in which recordings are kept"),
         (Some(given), _) => Ok(given == Switch::On),
         (None, record) => Ok(is_first && record.is_some_and(|record| record.is_on_start)),
