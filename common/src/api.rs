@@ -268,6 +268,58 @@ pub struct Recording {
     pub times_url: String,
 }
 
+/// What becomes of a recording.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RecordingState {
+    #[default]
+    Off,
+    /// For a keyframe to begin with.
+    Waiting,
+    Recording,
+    /// The disk is full, or cannot be written: `reason` says why. It goes on by itself.
+    Paused,
+}
+
+/// How a stream is recorded.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RecordingStats {
+    pub state: RecordingState,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The name of the one that is being written, and its size.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    pub bytes: u64,
+    /// Of all files since the program started.
+    pub total_bytes: u64,
+    /// Until the disk is as full as it may get, at the bit rate of the last half minute; none where the oldest files make
+    /// room, and while it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds_left: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free_bytes: Option<u64>,
+    /// How often pictures are missing in between, and how many pictures.
+    pub gaps: u64,
+    pub missing: u64,
+    /// The newest of them, the last one last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub newest_gaps: Vec<RecordingGap>,
+    /// The longest that the disk took for what was written at once.
+    pub slowest_write_ms: f64,
+}
+
+/// Pictures that are in no recording although it was on.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RecordingGap {
+    /// When the first was captured, as RFC 3339 has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
+    pub seconds: f64,
+    pub pictures: u64,
+    pub reason: String,
+}
+
 /// Of `GET /api/events`, as `state`: how a stream is now.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct StateEvent {

@@ -1,6 +1,6 @@
 //! What `rov-server` and `rov-client` share. No tokio, no GStreamer, no WebRTC, no clock of its own; pure
 //! code, but for `challenge`, `descriptor`, `lines`, `log`, `log_file`, `net`, `media_socket`, `memory`, `priority`,
-//! `state_file` and `unread`.
+//! `recording`, `state_file` and `unread`.
 
 pub mod access_unit;
 pub mod api;
@@ -27,10 +27,12 @@ pub mod lossy;
 pub mod marker;
 pub mod media_socket;
 pub mod memory;
+pub mod mp4;
 pub mod net;
 pub mod numbering;
 pub mod overlay;
 pub mod priority;
+pub mod recording;
 pub mod redact;
 pub mod rhythm;
 pub mod rtp;

@@ -112,13 +112,12 @@ fn sps(c: &mut Choices, frame_mbs_only: bool) -> Sps {
         b.bits(byte, 8);
     }
     b.ue(c.up_to(31));
-    let (mut format, mut array_type) = (1, 1);
+    let (mut format, mut array_type, mut bit_depth) = (1, 1, (8, 8));
     // Profiles from 66 to 88 are those without what follows; 83 and 86 belong to scalable streams.
     if ![66, 77, 88].contains(&profile_idc) {
         format = b.ue(c.up_to(3));
         array_type = if format == 3 && b.flag(c.yes()) { 0 } else { format };
-        b.ue(c.up_to(6));
-        b.ue(c.up_to(6));
+        bit_depth = (8 + b.ue(c.up_to(6)) as u8, 8 + b.ue(c.up_to(6)) as u8);
         b.flag(c.yes());
         if b.flag(c.yes()) {
             scaling_lists(c, &mut b, if format == 3 { 12 } else { 8 });
@@ -172,6 +171,7 @@ fn sps(c: &mut Choices, frame_mbs_only: bool) -> Sps {
         width,
         height,
         chroma_format: format as u8,
+        bit_depth,
         max_num_ref_frames,
         pic_order_cnt_type,
         frame_mbs_only,

@@ -41,6 +41,8 @@ pub struct SpsInfo {
     pub height: u32,
     /// `chroma_format_idc`: 0 grey, 1 4:2:0, 2 4:2:2, 3 4:4:4.
     pub chroma_format: u8,
+    /// Of luma and of chroma.
+    pub bit_depth: (u8, u8),
     pub max_num_ref_frames: u32,
     pub pic_order_cnt_type: u32,
     /// False for interlaced streams.
@@ -158,7 +160,8 @@ fn layout(rbsp: &[u8]) -> Result<Layout, SpsError> {
     let constraint_flags = r.bits(8)? as u8;
     let level_idc = r.bits(8)? as u8;
     ue_in(r, "seq_parameter_set_id", 0..=31)?;
-    let chroma = if has_chroma_format(profile_idc) { chroma_fields(r)? } else { Chroma { format: 1, array_type: 1 } };
+    let usual = Chroma { format: 1, array_type: 1, bit_depth: (8, 8) };
+    let chroma = if has_chroma_format(profile_idc) { chroma_fields(r)? } else { usual };
     ue_in(r, "log2_max_frame_num_minus4", 0..=12)?;
     let pic_order_cnt_type = pic_order_cnt(r)?;
     let max_num_ref_frames = ue_in(r, "max_num_ref_frames", 0..=MAX_DPB_FRAMES)?;
@@ -188,6 +191,7 @@ fn layout(rbsp: &[u8]) -> Result<Layout, SpsError> {
         width,
         height,
         chroma_format: chroma.format,
+        bit_depth: chroma.bit_depth,
         max_num_ref_frames,
         pic_order_cnt_type,
         frame_mbs_only,
@@ -207,13 +211,15 @@ struct Chroma {
     format: u8,
     /// `ChromaArrayType`: 0 also for colour planes that are coded separately.
     array_type: u8,
+    /// Of luma and of chroma.
+    bit_depth: (u8, u8),
 }
 
 fn chroma_fields(r: &mut BitReader) -> Result<Chroma, SpsError> {
     let format = ue_in(r, "chroma_format_idc", 0..=3)? as u8;
     let separate_planes = format == 3 && r.flag()?;
-    ue_in(r, "bit_depth_luma_minus8", 0..=6)?;
-    ue_in(r, "bit_depth_chroma_minus8", 0..=6)?;
+    let luma = 8 + ue_in(r, "bit_depth_luma_minus8", 0..=6)? as u8;
+    let chroma = 8 + ue_in(r, "bit_depth_chroma_minus8", 0..=6)? as u8;
     let _qpprime_y_zero_transform_bypass = r.flag()?;
     if r.flag()? {
         for list in 0..if format == 3 { 12 } else { 8 } {
@@ -222,7 +228,7 @@ fn chroma_fields(r: &mut BitReader) -> Result<Chroma, SpsError> {
             }
         }
     }
-    Ok(Chroma { format, array_type: if separate_planes { 0 } else { format } })
+    Ok(Chroma { format, array_type: if separate_planes { 0 } else { format }, bit_depth: (luma, chroma) })
 }
 
 /// `scaling_list` (ITU-T H.264 7.3.2.1.1.1).

@@ -11,6 +11,9 @@ pub struct H265SpsInfo {
     /// In luma samples, without cropping.
     pub coded_width: u32,
     pub coded_height: u32,
+    /// What is shown of that.
+    pub width: u32,
+    pub height: u32,
     /// Of luma and of chroma.
     pub bit_depth: (u32, u32),
     /// Pictures that may come before another one in the stream and are shown after it: 0 where the stream's order is
@@ -19,6 +22,10 @@ pub struct H265SpsInfo {
     /// All pictures are interlaced: each is a field, or holds two. Not known where the SPS says nothing of that, or
     /// both.
     pub interlaced: bool,
+    /// As they stand there: `general_profile_space` to `general_level_idc`.
+    pub profile_tier_level: [u8; 12],
+    pub temporal_layers: u8,
+    pub temporal_id_nested: bool,
 }
 
 /// Reads an SPS with its header and emulation prevention bytes, without start code.
@@ -27,7 +34,7 @@ pub fn parse_h265_sps(nal: &[u8]) -> Result<H265SpsInfo, SpsError> {
     let mut reader = BitReader::over_rbsp(&rbsp);
     let _video_parameter_set_id = reader.bits(4)?;
     let sub_layers = reader.bits(3)?;
-    let _temporal_id_nesting = reader.flag()?;
+    let temporal_id_nested = reader.flag()?;
     let interlaced = profile_tier_level(&mut reader, sub_layers)?;
     let _sps_id = reader.ue()?;
     let chroma_format = reader.ue()?;
@@ -35,11 +42,16 @@ pub fn parse_h265_sps(nal: &[u8]) -> Result<H265SpsInfo, SpsError> {
         let _separate_colour_plane = reader.flag()?;
     }
     let (coded_width, coded_height) = (reader.ue()?, reader.ue()?);
+    let (mut width, mut height) = (coded_width, coded_height);
     if reader.flag()? {
-        // The conformance window.
-        for _ in 0..4 {
-            reader.ue()?;
-        }
+        // The conformance window, in samples of chroma (table 6-1).
+        let (unit_x, unit_y) =
+            (if matches!(chroma_format, 1 | 2) { 2 } else { 1 }, if chroma_format == 1 { 2 } else { 1 });
+        let (left, right, top, bottom) = (reader.ue()?, reader.ue()?, reader.ue()?, reader.ue()?);
+        let cut = |side: u32, unit: u32, one: u32, other: u32| {
+            side.saturating_sub(one.saturating_add(other).saturating_mul(unit))
+        };
+        (width, height) = (cut(width, unit_x, left, right), cut(height, unit_y, top, bottom));
     }
     let bit_depth = (reader.ue()?.saturating_add(8), reader.ue()?.saturating_add(8));
     let _log2_max_pic_order_cnt_lsb = reader.ue()?;
@@ -51,7 +63,20 @@ pub fn parse_h265_sps(nal: &[u8]) -> Result<H265SpsInfo, SpsError> {
         max_num_reorder_pics = reader.ue()?;
         let _max_latency_increase = reader.ue()?;
     }
-    Ok(H265SpsInfo { chroma_format, coded_width, coded_height, bit_depth, max_num_reorder_pics, interlaced })
+    let profile_tier_level = rbsp.get(1..13).and_then(|bytes| bytes.try_into().ok()).ok_or(SpsError::Truncated)?;
+    Ok(H265SpsInfo {
+        chroma_format,
+        coded_width,
+        coded_height,
+        width,
+        height,
+        bit_depth,
+        max_num_reorder_pics,
+        interlaced,
+        profile_tier_level,
+        temporal_layers: sub_layers as u8 + 1,
+        temporal_id_nested,
+    })
 }
 
 /// ITU-T H.265 7.3.3, with the general profile: whether its source flags say interlaced, and not progressive (7.4.4).
@@ -91,9 +116,14 @@ mod tests {
             chroma_format: 1,
             coded_width: 320,
             coded_height: 240,
+            width: 320,
+            height: 240,
             bit_depth: (8, 8),
             max_num_reorder_pics: 0,
             interlaced: false,
+            profile_tier_level: [1, 0x60, 0, 0, 0, 0x90, 0, 0, 0, 0, 0, 0x3c],
+            temporal_layers: 1,
+            temporal_id_nested: true,
         };
         assert_eq!(parse_h265_sps(&bytes(X265_SPS)), Ok(expected));
     }

@@ -105,6 +105,7 @@ fn all_fields_of_a_high_profile_sps_are_read() {
         width: 1920,
         height: 1080,
         chroma_format: 1,
+        bit_depth: (8, 8),
         max_num_ref_frames: 4,
         pic_order_cnt_type: 0,
         frame_mbs_only: true,

@@ -1,0 +1,95 @@
+//! Recording: coded pictures into files on a disk that may be slow, full or gone.
+//!
+//! [`Recorder::push`] never waits: a queue of [`QUEUE_BYTES`] and [`QUEUE_TIME`] is between it and the thread that writes.
+//! When that is full, pictures are left out up to the next keyframe that finds room: a gap, which is counted, logged and
+//! listed. Files are those of `mp4`; each write takes all that waits, so that a slow disk gets few and large ones, and is
+//! followed by `fdatasync`. Beside each file lies a table of when its pictures were captured.
+
+mod folder;
+mod limits;
+mod name;
+mod queue;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+pub use self::folder::{Disk, Folder, Found, Keep, Output};
+pub use self::limits::{Bytes, LARGEST, LONGEST, Measure, Split};
+pub use self::name::{Name, rfc3339};
+use self::queue::Shared;
+pub use self::queue::{QUEUE_BYTES, QUEUE_TIME};
+use self::writer::Writer;
+use crate::api::{RecordingState, RecordingStats};
+use crate::codec::Codec;
+pub use crate::mp4::Picture;
+
+/// What is recorded, and how.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// In the names of files, as `cam1_stream1`.
+    pub label: String,
+    /// In the log.
+    pub title: String,
+    pub codec: Codec,
+    pub split: Split,
+    pub keep: Keep,
+    /// Bytes that stay free on the disk.
+    pub spare: u64,
+}
+
+/// Records one stream while it is on, with a thread of its own.
+pub struct Recorder {
+    shared: Arc<Shared>,
+    thread: JoinHandle<()>,
+}
+
+impl Recorder {
+    /// Is off. `changed` is called by the thread when it goes on, pauses, or takes another file; it may be slow.
+    ///
+    /// # Errors
+    /// Where there is no thread for it.
+    pub fn start(
+        folder: Arc<Folder>,
+        plan: Plan,
+        changed: impl Fn(&RecordingStats) + Send + 'static,
+    ) -> std::io::Result<Self> {
+        let shared = Arc::new(Shared::new(plan.title.clone()));
+        let writer = Writer::new(Arc::clone(&shared), folder, plan, Box::new(changed));
+        let thread = std::thread::Builder::new().name("recording".to_owned()).spawn(move || writer.run())?;
+        Ok(Self { shared, thread })
+    }
+
+    /// Begins at the next keyframe; or ends, with the index of the file. Does not wait for that.
+    pub fn set_on(&self, on: bool) {
+        self.shared.set_on(on);
+    }
+
+    /// Takes a picture; never waits. Returns whether a keyframe is to be asked for.
+    pub fn push(&self, picture: Picture, now: Instant) -> bool {
+        self.shared.push(picture, now)
+    }
+
+    pub fn stats(&self) -> RecordingStats {
+        let stats = self.shared.stats();
+        if !self.thread.is_finished() || self.shared.is_stopping() {
+            return stats;
+        }
+        let reason = Some("the thread that records has died: restart the program".to_owned());
+        RecordingStats { state: RecordingState::Paused, reason, file: None, ..stats }
+    }
+
+    /// Ends the file, within this time at most; returns whether that was done. One that was not ended can be played too.
+    pub fn stop(&self, limit: Duration) -> bool {
+        self.shared.stop(limit)
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.shared.stop(Duration::ZERO);
+    }
+}

@@ -1,0 +1,283 @@
+//! A folder of recordings: which there are, what is deleted, and how files are written.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use super::limits::{Bytes, Measure};
+use super::name::Name;
+use crate::capture_clock::Captured;
+use crate::sync::lock;
+
+/// Between names of files that begin at the same moment: so many are tried.
+const ATTEMPTS: usize = 1_000;
+
+/// Where files lie. Tests have one that is slow, full or broken.
+pub trait Disk: Send + Sync {
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] where there is such a file.
+    fn create(&self, name: &str) -> io::Result<Box<dyn Output>>;
+    /// Bytes that can still be written.
+    fn free(&self) -> io::Result<u64>;
+    /// Names and sizes, in any order.
+    fn files(&self) -> io::Result<Vec<(String, u64)>>;
+    fn remove(&self, name: &str) -> io::Result<()>;
+}
+
+/// A file that is being written.
+pub trait Output: Send {
+    /// Behind all that is there.
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+    /// What was written is on the disk.
+    fn sync(&mut self) -> io::Result<()>;
+    fn overwrite(&mut self, at: u64, bytes: &[u8]) -> io::Result<()>;
+    /// Cuts off what is behind.
+    fn cut(&mut self, length: u64) -> io::Result<()>;
+}
+
+/// A recording that there is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub name: Name,
+    pub bytes: u64,
+    /// It is being written.
+    pub is_open: bool,
+}
+
+/// What may be deleted to make room: the oldest of what is more, or older.
+pub type Keep = Option<Measure>;
+
+/// Cheap to share; all recorders of a process that write here have the same.
+pub struct Folder {
+    path: PathBuf,
+    disk: Box<dyn Disk>,
+    open: Mutex<BTreeSet<Name>>,
+}
+
+impl Folder {
+    pub fn new(path: &Path) -> Arc<Self> {
+        Self::on(path, Box::new(Local { path: path.to_owned(), was_mounted: AtomicBool::new(false) }))
+    }
+
+    pub fn on(path: &Path, disk: Box<dyn Disk>) -> Arc<Self> {
+        Arc::new(Self { path: path.to_owned(), disk, open: Mutex::default() })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub fn free(&self) -> io::Result<u64> {
+        self.disk.free()
+    }
+
+    /// All recordings, the oldest first.
+    pub fn list(&self) -> io::Result<Vec<Found>> {
+        let files = self.disk.files()?;
+        let open = lock(&self.open);
+        let found = |(file, bytes): (String, u64)| {
+            let name: Name = file.parse().ok()?;
+            Some(Found { is_open: open.contains(&name), name, bytes })
+        };
+        let mut all: Vec<_> = files.into_iter().filter_map(found).collect();
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(all)
+    }
+
+    /// Where a recording, or its table of times, lies. None: of no such name.
+    pub fn path_of(&self, file: &str) -> Option<PathBuf> {
+        Name::of_file(file).map(|_| self.path.join(file))
+    }
+
+    /// Deletes a recording with its table of times.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ResourceBusy`] where it is being written.
+    pub fn remove(&self, name: &Name) -> io::Result<()> {
+        if lock(&self.open).contains(name) {
+            return Err(io::Error::new(ErrorKind::ResourceBusy, "it is being recorded"));
+        }
+        self.disk.remove(&name.to_string())?;
+        match self.disk.remove(&name.of_times()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Deletes the oldest that `keep` does not keep, at `now`; returns their names. Files of others are not touched.
+    pub fn prune(&self, keep: Keep, now: Captured) -> io::Result<Vec<Name>> {
+        let Some(keep) = keep else { return Ok(Vec::new()) };
+        let mut removed = Vec::new();
+        for name in surplus(&self.list()?, keep, now) {
+            match self.remove(&name) {
+                Ok(()) => removed.push(name),
+                // By somebody else, or by another recorder.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(removed)
+    }
+
+    /// A new recording of what begins then, and the table of its times.
+    pub(super) fn create(self: &Arc<Self>, begun: Captured, label: &str) -> io::Result<Recording> {
+        let mut name = Name::new(begun, label);
+        for _ in 0..ATTEMPTS {
+            match self.disk.create(&name.to_string()) {
+                Ok(video) => {
+                    lock(&self.open).insert(name.clone());
+                    // Without the table the pictures are worth as much.
+                    let times = self.disk.create(&name.of_times()).ok();
+                    return Ok(Recording { name, video, times, folder: Arc::clone(self) });
+                }
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => name = name.next(),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(io::Error::new(ErrorKind::AlreadyExists, format!("{name} and those behind it exist")))
+    }
+}
+
+/// What `keep` does not keep of these, which are the oldest first: never one that is being written.
+fn surplus(all: &[Found], keep: Measure, now: Captured) -> Vec<Name> {
+    let mut total: u64 = all.iter().map(|found| found.bytes).sum();
+    let is_surplus = |found: &&Found| match keep {
+        Measure::Bytes(Bytes(most)) => {
+            let is_over = total > most;
+            total -= found.bytes;
+            is_over
+        }
+        Measure::Time(longest) => now.0.saturating_sub(found.name.begun().0) > longest,
+    };
+    let closed = all.iter().filter(|found| !found.is_open);
+    closed.take_while(is_surplus).map(|found| found.name.clone()).collect()
+}
+
+/// A recording that is being written.
+pub(super) struct Recording {
+    pub name: Name,
+    pub video: Box<dyn Output>,
+    pub times: Option<Box<dyn Output>>,
+    folder: Arc<Folder>,
+}
+
+impl Drop for Recording {
+    fn drop(&mut self) {
+        lock(&self.folder.open).remove(&self.name);
+    }
+}
+
+/// A folder of this machine, which is made where there is none.
+struct Local {
+    path: PathBuf,
+    /// A disk of its own was mounted there.
+    was_mounted: AtomicBool,
+}
+
+impl Local {
+    /// The folder is there, and on the disk where it was: without that, files would fill the disk of the system.
+    fn check(&self) -> io::Result<()> {
+        fs::create_dir_all(&self.path)?;
+        let is_mounted = device(&self.path)? != device(&self.path.join(".."))?;
+        if self.was_mounted.fetch_or(is_mounted, Ordering::Relaxed) && !is_mounted {
+            return Err(io::Error::new(ErrorKind::NotFound, "the disk that was mounted there is gone"));
+        }
+        Ok(())
+    }
+}
+
+impl Disk for Local {
+    fn create(&self, name: &str) -> io::Result<Box<dyn Output>> {
+        self.check()?;
+        let file = OpenOptions::new().write(true).create_new(true).open(self.path.join(name))?;
+        // The name, too, outlasts a power cut; not every system can do that.
+        let _ = File::open(&self.path).and_then(|folder| folder.sync_all());
+        Ok(Box::new(file))
+    }
+
+    fn free(&self) -> io::Result<u64> {
+        self.check()?;
+        free(&self.path)
+    }
+
+    fn files(&self) -> io::Result<Vec<(String, u64)>> {
+        let found = match fs::read_dir(&self.path) {
+            // Nothing was recorded yet.
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            found => found?,
+        };
+        let mut files = Vec::new();
+        for entry in found {
+            let entry = entry?;
+            // One that has just gone is none.
+            let Ok(metadata) = entry.metadata() else { continue };
+            if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
+                files.push((name, metadata.len()));
+            }
+        }
+        Ok(files)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.path.join(name))
+    }
+}
+
+impl Output for File {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write_all(bytes)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn overwrite(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.seek(SeekFrom::Start(at))?;
+        self.write_all(bytes)?;
+        self.seek(SeekFrom::End(0)).map(drop)
+    }
+
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        self.set_len(length)?;
+        self.seek(SeekFrom::Start(length)).map(drop)
+    }
+}
+
+/// Of the disk that holds it.
+#[cfg(unix)]
+fn device(path: &Path) -> io::Result<u64> {
+    use std::os::unix::fs::MetadataExt;
+    fs::metadata(path).map(|metadata| metadata.dev())
+}
+
+/// Other systems do not say.
+#[cfg(not(unix))]
+fn device(_path: &Path) -> io::Result<u64> {
+    Ok(0)
+}
+
+/// Bytes that a user may still write where `path` is.
+#[cfg(unix)]
+fn free(path: &Path) -> io::Result<u64> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = std::ffi::CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: plain numbers, all zero.
+    let mut of: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: a string that ends in zero, and a place for the answer; both outlast the call.
+    if unsafe { libc::statvfs(path.as_ptr(), &raw mut of) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // The types of the fields differ between systems.
+    #[allow(clippy::unnecessary_cast)]
+    Ok(of.f_bavail as u64 * of.f_frsize as u64)
+}
+
+/// What other systems have is not looked at: the write that fails is what ends a recording there.
+#[cfg(not(unix))]
+fn free(_path: &Path) -> io::Result<u64> {
+    Ok(u64::MAX)
+}

@@ -1,0 +1,404 @@
+//! Recorders write into memory that is slow, hangs, is full or fails when a test wants it to.
+
+use std::collections::BTreeMap;
+use std::io::{self, ErrorKind};
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use super::*;
+use crate::api::{RecordingState, RecordingStats};
+use crate::capture_clock::Captured;
+use crate::codec::Codec;
+use crate::mp4::tests::{Read, picture, pictures};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Works,
+    /// Each write takes so long.
+    Slow(Duration),
+    Hangs,
+    Fails(ErrorKind),
+}
+
+struct Inner {
+    mode: Mode,
+    free: u64,
+    files: BTreeMap<String, Vec<u8>>,
+    writes: u64,
+}
+
+#[derive(Clone)]
+struct Memory(Arc<(Mutex<Inner>, Condvar)>);
+
+impl Memory {
+    fn new() -> Self {
+        let inner = Inner { mode: Mode::Works, free: 1 << 40, files: BTreeMap::new(), writes: 0 };
+        Self(Arc::new((Mutex::new(inner), Condvar::new())))
+    }
+
+    fn set(&self, change: impl FnOnce(&mut Inner)) {
+        change(&mut self.0.0.lock().unwrap());
+        self.0.1.notify_all();
+    }
+
+    fn work<T>(&self, act: impl FnOnce(&mut Inner) -> io::Result<T>) -> io::Result<T> {
+        let mode = self.0.0.lock().unwrap().mode;
+        if let Mode::Slow(time) = mode {
+            std::thread::sleep(time);
+        }
+        let mut inner = self.0.1.wait_while(self.0.0.lock().unwrap(), |inner| inner.mode == Mode::Hangs).unwrap();
+        if let Mode::Fails(kind) = inner.mode {
+            return Err(kind.into());
+        }
+        inner.writes += 1;
+        act(&mut inner)
+    }
+
+    /// The pictures of all files, file by file.
+    fn videos(&self) -> Vec<Vec<Read>> {
+        let inner = self.0.0.lock().unwrap();
+        inner.files.iter().filter(|(name, _)| name.ends_with(".mp4")).map(|(_, file)| pictures(file)).collect()
+    }
+
+    fn is_whole(&self, index: usize) -> bool {
+        let inner = self.0.0.lock().unwrap();
+        let file = inner.files.iter().filter(|(name, _)| name.ends_with(".mp4")).nth(index).expect("a file").1;
+        !file.windows(4).any(|bytes| bytes == b"free")
+    }
+}
+
+impl Disk for Memory {
+    fn create(&self, name: &str) -> io::Result<Box<dyn Output>> {
+        self.work(|inner| match inner.files.contains_key(name) {
+            true => Err(ErrorKind::AlreadyExists.into()),
+            false => {
+                inner.files.insert(name.to_owned(), Vec::new());
+                Ok(())
+            }
+        })?;
+        Ok(Box::new(File(self.clone(), name.to_owned())))
+    }
+
+    fn free(&self) -> io::Result<u64> {
+        Ok(self.0.0.lock().unwrap().free)
+    }
+
+    fn files(&self) -> io::Result<Vec<(String, u64)>> {
+        let inner = self.0.0.lock().unwrap();
+        Ok(inner.files.iter().map(|(name, file)| (name.clone(), file.len() as u64)).collect())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.work(|inner| inner.files.remove(name).map(drop).ok_or(ErrorKind::NotFound.into()))
+    }
+}
+
+struct File(Memory, String);
+
+impl Output for File {
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.0.work(|inner| {
+            inner.files.get_mut(&self.1).expect("the file").extend_from_slice(bytes);
+            Ok(())
+        })
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.0.work(|_| Ok(()))
+    }
+
+    fn overwrite(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.work(|inner| {
+            inner.files.get_mut(&self.1).expect("the file")[at as usize..][..bytes.len()].copy_from_slice(bytes);
+            Ok(())
+        })
+    }
+
+    fn cut(&mut self, length: u64) -> io::Result<()> {
+        self.0.work(|inner| {
+            inner.files.get_mut(&self.1).expect("the file").truncate(length as usize);
+            Ok(())
+        })
+    }
+}
+
+struct Bench {
+    memory: Memory,
+    recorder: Recorder,
+    /// Of the next picture, which are 100 ms apart.
+    number: u32,
+}
+
+fn bench(split: Duration, spare: u64) -> Bench {
+    let memory = Memory::new();
+    let folder = Folder::on(Path::new("/nowhere"), Box::new(memory.clone()));
+    let plan = Plan {
+        label: "cam1_stream1".to_owned(),
+        title: "cam1/stream1".to_owned(),
+        codec: Codec::H264,
+        split: Split { time: split, bytes: LARGEST },
+        keep: None,
+        spare,
+    };
+    let recorder = Recorder::start(folder, plan, |_| {}).expect("a thread");
+    recorder.set_on(true);
+    Bench { memory, recorder, number: 0 }
+}
+
+impl Bench {
+    /// A keyframe each ten.
+    fn push(&mut self, count: u32) {
+        for _ in 0..count {
+            self.push_one(self.number.is_multiple_of(10));
+        }
+    }
+
+    fn push_one(&mut self, keyframe: bool) -> bool {
+        let picture = picture(self.number, u64::from(self.number) * 100, keyframe);
+        self.number += 1;
+        self.recorder.push(picture, Instant::now())
+    }
+
+    fn wait(&self, what: &str, is_so: impl Fn(&RecordingStats) -> bool) -> RecordingStats {
+        let end = Instant::now() + LIMIT;
+        loop {
+            let stats = self.recorder.stats();
+            if is_so(&stats) {
+                return stats;
+            }
+            assert!(Instant::now() < end, "{what}: {stats:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn numbers(&self) -> Vec<Vec<u32>> {
+        self.memory.videos().iter().map(|video| video.iter().map(|read| read.number).collect()).collect()
+    }
+}
+
+#[test]
+fn files_are_split_at_keyframes_and_no_picture_is_missing() {
+    let mut bench = bench(Duration::from_secs(5), 0);
+    bench.push(7);
+    bench.wait("it records", |stats| stats.state == RecordingState::Recording);
+    bench.push(130);
+    assert!(bench.recorder.stop(LIMIT));
+    let expected: [Vec<u32>; 3] = [(0..60).collect(), (60..120).collect(), (120..137).collect()];
+    assert_eq!(bench.numbers(), expected);
+    assert!((0..3).all(|file| bench.memory.is_whole(file)));
+    let videos = bench.memory.videos();
+    assert!(videos.iter().all(|video| video[0].keyframe && video[0].time == 0));
+    let stats = bench.recorder.stats();
+    assert_eq!((stats.gaps, stats.missing, stats.state), (0, 0, RecordingState::Off));
+    let times =
+        bench.memory.0.0.lock().unwrap().files.iter().find(|(name, _)| name.ends_with(".csv")).unwrap().1.clone();
+    let times = String::from_utf8(times).unwrap();
+    assert_eq!(times.lines().count(), 61);
+    assert_eq!(times.lines().nth(2), Some("2,0.100000,2023-11-14T22:13:20.100000Z,0,0"));
+}
+
+#[test]
+fn pictures_wait_for_a_slow_disk_and_are_all_recorded() {
+    let mut bench = bench(Duration::from_secs(3600), 0);
+    bench.memory.set(|inner| inner.mode = Mode::Slow(Duration::from_millis(300)));
+    let began = Instant::now();
+    for _ in 0..40 {
+        bench.push(5);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(bench.recorder.stop(LIMIT));
+    assert_eq!(bench.numbers(), [(0..200).collect::<Vec<_>>()]);
+    let writes = bench.memory.0.0.lock().unwrap().writes;
+    assert!(u128::from(writes) * 300 <= began.elapsed().as_millis(), "each write waited");
+    assert!(writes < 40, "what waits is written together: {writes} writes for 40 fragments");
+}
+
+#[test]
+fn a_disk_that_hangs_delays_nobody_and_makes_one_gap() {
+    let mut bench = bench(Duration::from_secs(3600), 0);
+    bench.push(10);
+    bench.wait("it records", |stats| stats.bytes > 0);
+    bench.memory.set(|inner| inner.mode = Mode::Hangs);
+    // Large ones fill the queue.
+    let large = |number: u32, keyframe: bool| {
+        let mut picture = picture(number, u64::from(number) * 100, keyframe);
+        picture.unit = [&picture.unit[..], &[0, 0, 0, 1, 12], &[0xff; 1 << 20]].concat().into();
+        picture
+    };
+    let mut slowest = Duration::ZERO;
+    for number in 10..80 {
+        let began = Instant::now();
+        bench.recorder.push(large(number, number.is_multiple_of(10)), began);
+        slowest = slowest.max(began.elapsed());
+    }
+    assert!(slowest < Duration::from_secs(1), "a push took {slowest:?}");
+    assert_eq!(bench.recorder.stats().gaps, 0, "it is not over");
+    bench.memory.set(|inner| inner.mode = Mode::Works);
+    bench.number = 80;
+    bench.wait("it goes on", |stats| stats.total_bytes > 20 << 20);
+    bench.push(20);
+    let stats = bench.wait("the gap is counted", |stats| stats.gaps == 1);
+    assert!(stats.missing > 20, "{stats:?}");
+    assert_eq!(stats.newest_gaps[0].pictures, stats.missing);
+    assert_eq!(stats.newest_gaps[0].reason, "the disk was too slow");
+    assert!(bench.recorder.stop(LIMIT));
+    let videos = bench.memory.videos();
+    assert_eq!(videos.len(), 1);
+    let (before, after) = videos[0].split_at(videos[0].len() - 20);
+    assert_eq!(after[0].time, 80 * 9_000, "time stays true");
+    assert!(after[0].keyframe);
+    let numbers: Vec<_> = before.iter().map(|read| read.time / 9_000).collect();
+    assert_eq!(numbers, (0..numbers.len() as u64).collect::<Vec<_>>());
+    assert_eq!(numbers.len() as u64 + stats.missing, 80);
+}
+
+#[test]
+fn it_asks_for_a_keyframe_after_a_gap_and_each_few_seconds() {
+    let shared = Shared::new(String::new());
+    shared.set_on(true);
+    let start = Instant::now();
+    let push = |number: u32, at: u64, keyframe: bool| {
+        shared.push(picture(number, at, keyframe), start + Duration::from_millis(at))
+    };
+    assert!(push(0, 0, false), "it cannot begin without");
+    assert!(!push(1, 500, false), "not so soon again");
+    assert!(push(2, 1_000, false));
+    shared.need_keyframe(false);
+    assert!(!push(3, 2_000, true));
+    assert!(!push(4, 6_999, false));
+    assert!(push(5, 7_000, false), "players begin at keyframes");
+}
+
+#[test]
+fn a_disk_that_fails_ends_the_file_and_recording_goes_on_when_it_works_again() {
+    let mut bench = bench(Duration::from_secs(3600), 0);
+    bench.push(20);
+    bench.wait("it records", |stats| stats.bytes > 0);
+    bench.memory.set(|inner| inner.mode = Mode::Fails(ErrorKind::ReadOnlyFilesystem));
+    bench.push(20);
+    let stats = bench.wait("it pauses", |stats| stats.state == RecordingState::Paused);
+    assert!(stats.reason.as_deref().is_some_and(|reason| reason.contains("read-only")), "{stats:?}");
+    assert_eq!(stats.file, None);
+    bench.memory.set(|inner| inner.mode = Mode::Works);
+    bench.push(30);
+    bench.wait("it goes on", |stats| stats.state == RecordingState::Recording && stats.gaps == 1);
+    assert!(bench.recorder.stop(LIMIT));
+    let stats = bench.recorder.stats();
+    assert_eq!(stats.newest_gaps[0].reason, "the disk failed");
+    let videos = bench.numbers();
+    assert_eq!(videos.len(), 2, "{videos:?}");
+    let recorded: u64 = videos.iter().map(|video| video.len() as u64).sum();
+    assert_eq!(recorded + stats.missing, 70);
+    assert!(videos[1][0].is_multiple_of(10) && videos[1].ends_with(&[69]), "{videos:?}");
+}
+
+#[test]
+fn a_full_disk_ends_the_file_well_and_recording_goes_on_when_there_is_room() {
+    let mut bench = bench(Duration::from_secs(3600), 1_000_000_000);
+    bench.push(20);
+    bench.wait("it records", |stats| stats.bytes > 0);
+    bench.memory.set(|inner| inner.free = 999_000_000);
+    let stats = bench.wait("it pauses", |stats| stats.state == RecordingState::Paused);
+    assert_eq!(stats.reason.as_deref(), Some("the disk is full: 999 MB are free, and 1 GB stay free"), "{stats:?}");
+    assert!(bench.memory.is_whole(0), "the file has its index");
+    assert_eq!(bench.numbers(), [(0..20).collect::<Vec<_>>()]);
+    bench.memory.set(|inner| inner.free = 1_050_000_000);
+    std::thread::sleep(Duration::from_millis(1_200));
+    assert_eq!(bench.recorder.stats().state, RecordingState::Paused, "some room more is needed");
+    bench.memory.set(|inner| inner.free = 2_000_000_000);
+    bench.push(20);
+    bench.wait("it goes on", |stats| stats.state == RecordingState::Recording);
+    assert!(bench.recorder.stop(LIMIT));
+    assert_eq!(bench.numbers()[1], (20..40).collect::<Vec<_>>());
+}
+
+#[test]
+fn it_is_off_until_it_is_on_and_ends_its_file_when_it_is_off() {
+    let mut bench = bench(Duration::from_secs(3600), 0);
+    bench.recorder.set_on(false);
+    bench.push(10);
+    bench.recorder.set_on(true);
+    bench.push_one(false);
+    bench.push(9 + 10);
+    bench.wait("it records", |stats| stats.state == RecordingState::Recording);
+    bench.recorder.set_on(false);
+    bench.wait("it is off", |stats| stats.state == RecordingState::Off);
+    assert!(bench.memory.is_whole(0));
+    assert_eq!(bench.numbers(), [(20..30).collect::<Vec<_>>()], "from the first keyframe on");
+    assert_eq!(bench.recorder.stats().gaps, 0, "nobody misses what was before");
+}
+
+#[test]
+fn only_the_oldest_of_its_own_files_are_deleted() {
+    let memory = Memory::new();
+    let folder = Folder::on(Path::new("/nowhere"), Box::new(memory.clone()));
+    let at = |hours: u64| Captured(Duration::from_secs(1_700_000_000 + hours * 3600));
+    let names: Vec<_> = (0..4).map(|hours| Name::new(at(hours), "cam1").to_string()).collect();
+    memory.set(|inner| {
+        for name in &names {
+            inner.files.insert(name.clone(), vec![0; 1_000]);
+            inner.files.insert(name.replace(".mp4", ".csv"), vec![0; 10]);
+        }
+        inner.files.insert("dive.mp4".to_owned(), vec![0; 100_000]);
+    });
+    let left = || {
+        let files = memory.0.0.lock().unwrap().files.keys().cloned().collect::<Vec<_>>();
+        assert!(files.contains(&"dive.mp4".to_owned()), "a file of somebody else's");
+        files.len() - 1
+    };
+    assert_eq!(folder.prune(None, at(100)).unwrap(), []);
+    folder.prune(Some(Measure::Bytes(Bytes(3_500))), at(4)).unwrap();
+    assert_eq!(left(), 6, "the oldest with its table");
+    assert!(!memory.0.0.lock().unwrap().files.contains_key(&names[0]));
+    let open = folder.create(at(0), "cam1").unwrap();
+    folder.prune(Some(Measure::Time(Duration::from_secs(2 * 3600))), at(4)).unwrap();
+    assert_eq!(left(), 4 + 2, "what is being written is never deleted: {:?}", open.name);
+    assert_eq!(folder.remove(&open.name).map_err(|error| error.kind()), Err(ErrorKind::ResourceBusy));
+    drop(open);
+    folder.prune(Some(Measure::Time(Duration::from_secs(2 * 3600))), at(4)).unwrap();
+    assert_eq!(left(), 4);
+}
+
+#[test]
+fn files_on_a_real_disk_are_as_they_should_be() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = Folder::new(&place.path().join("dives"));
+    assert_eq!(folder.list().unwrap(), []);
+    assert!(folder.free().unwrap() > 0);
+    let plan = Plan {
+        label: "cam1_stream1".to_owned(),
+        title: "cam1/stream1".to_owned(),
+        codec: Codec::H264,
+        split: Split::default(),
+        keep: None,
+        spare: 0,
+    };
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let tell = Arc::clone(&told);
+    let recorder =
+        Recorder::start(Arc::clone(&folder), plan, move |stats| tell.lock().unwrap().push(stats.state)).unwrap();
+    recorder.set_on(true);
+    for number in 0..100 {
+        recorder.push(picture(number, u64::from(number) * 33, number == 0), Instant::now());
+    }
+    let end = Instant::now() + LIMIT;
+    while recorder.stats().bytes == 0 {
+        assert!(Instant::now() < end, "{:?}", recorder.stats());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let found = folder.list().unwrap();
+    assert!(found[0].is_open);
+    assert!(recorder.stop(LIMIT));
+    let found = folder.list().unwrap();
+    assert_eq!((found.len(), found[0].is_open), (1, false));
+    let file = folder.path_of(&found[0].name.to_string()).unwrap();
+    let read = pictures(&std::fs::read(&file).unwrap());
+    assert_eq!(read.iter().map(|read| read.number).collect::<Vec<_>>(), (0..100).collect::<Vec<_>>());
+    assert_eq!(folder.path_of("../etc/passwd"), None);
+    folder.remove(&found[0].name).unwrap();
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    assert!(told.lock().unwrap().starts_with(&[RecordingState::Recording]), "{told:?}");
+}

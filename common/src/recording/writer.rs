@@ -1,0 +1,530 @@
+//! The thread that writes: files begun, split and ended, what to do when the disk does not take them.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{io, mem};
+
+use super::folder::{Folder, Recording};
+use super::name::rfc3339;
+use super::queue::{Gap, Order, QUEUE_BYTES, Queued, Shared};
+use super::{Bytes, Measure, Plan};
+use crate::api::{RecordingGap, RecordingState, RecordingStats};
+use crate::backoff::Backoff;
+use crate::capture_clock::Captured;
+use crate::mp4::{Format, Muxer, Picture};
+
+/// The most that is written at once, when much has come.
+const WRITE: usize = QUEUE_BYTES / 4;
+/// Between two attempts with a disk that failed, and between two looks at one that is full.
+const RETRY_MIN: Duration = Duration::from_secs(1);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+/// So much more has to be free than what must stay free before a recording that was full goes on.
+const ROOM: u64 = 100_000_000;
+/// Between two looks at the free space, and at what is to be deleted.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+const PRUNE_EVERY: Duration = Duration::from_secs(30);
+/// Pictures of a fragment wait no longer for the next one.
+const FLUSH_AFTER: Duration = Duration::from_secs(1);
+/// Behind a longer gap a new file begins: nobody wants to see a picture stand still for so long.
+const LONGEST_GAP: Duration = Duration::from_secs(60);
+/// A write that takes longer is said.
+const SLOW: Duration = Duration::from_secs(2);
+/// Of the newest gaps.
+const LISTED_GAPS: usize = 16;
+/// The bit rate for the time that is left is that of about so many seconds.
+const RATE_TIME: f64 = 30.0;
+
+pub struct Writer {
+    shared: Arc<Shared>,
+    folder: Arc<Folder>,
+    plan: Plan,
+    changed: Box<dyn Fn(&RecordingStats) + Send>,
+    order: Order,
+    file: Option<Current>,
+    /// What is in no file since the last picture that is.
+    missing: Option<Gap>,
+    /// Why that is.
+    why: &'static str,
+    /// Something was recorded since it is on: what is missing from now on is a gap.
+    has_begun: bool,
+    paused: Option<Paused>,
+    backoff: Backoff,
+    looked: Option<Instant>,
+    pruned: Option<Instant>,
+    /// Bytes of all recordings then.
+    there: u64,
+    rate: Rate,
+}
+
+struct Paused {
+    until: Instant,
+    needs: u64,
+}
+
+/// The file that is being written.
+struct Current {
+    recording: Recording,
+    muxer: Muxer,
+    /// What the muxer gave and is not written yet, and the rows of its pictures.
+    bytes: Vec<u8>,
+    rows: String,
+    /// Of the fragment that is being collected.
+    open_rows: String,
+    /// The pictures of these, and those of the fragment that is being collected.
+    unwritten: Option<Gap>,
+    open: Option<Gap>,
+    begun: Duration,
+    last: Duration,
+    came: Instant,
+    pictures: u64,
+}
+
+/// Why it does not go on now.
+enum Trouble {
+    Full(u64),
+    Disk(&'static str, io::Error),
+}
+
+impl Writer {
+    pub fn new(
+        shared: Arc<Shared>,
+        folder: Arc<Folder>,
+        plan: Plan,
+        changed: Box<dyn Fn(&RecordingStats) + Send>,
+    ) -> Self {
+        Self {
+            shared,
+            folder,
+            plan,
+            changed,
+            order: Order::Rest,
+            file: None,
+            missing: None,
+            why: "",
+            has_begun: false,
+            paused: None,
+            backoff: Backoff::new(RETRY_MIN, RETRY_MAX),
+            looked: None,
+            pruned: None,
+            there: 0,
+            rate: Rate::default(),
+        }
+    }
+
+    pub fn run(mut self) {
+        while self.order != Order::Stop {
+            self.order = self.shared.order(self.order);
+            match self.order {
+                Order::Record => self.record(),
+                Order::Rest | Order::Stop => self.rest(),
+            }
+        }
+        self.shared.ended();
+    }
+
+    fn record(&mut self) {
+        let now = Instant::now();
+        if self.paused.as_ref().is_some_and(|paused| now < paused.until) {
+            return;
+        }
+        if self.paused.is_some() {
+            self.looked = None;
+        }
+        let worked = self.look(now).and_then(|()| self.take_all());
+        if let Err(trouble) = worked {
+            self.pause(trouble);
+        } else if self.paused.take().is_some() {
+            self.tell();
+        }
+    }
+
+    /// Ends the file, with all that waits.
+    fn rest(&mut self) {
+        if self.paused.is_none()
+            && let Err(trouble) = self.take_all().and_then(|()| self.end())
+        {
+            self.pause(trouble);
+        }
+        self.shared.clear();
+        (self.paused, self.missing, self.has_begun) = (None, None, false);
+        self.backoff.reset();
+        self.tell();
+    }
+
+    fn take_all(&mut self) -> Result<(), Trouble> {
+        while let Some(queued) = self.shared.pop() {
+            self.take(queued)?;
+            if self.file.as_ref().is_some_and(|file| file.bytes.len() >= WRITE) {
+                self.write()?;
+            }
+        }
+        if let Some(file) = self.file.as_mut().filter(|file| file.came.elapsed() >= FLUSH_AFTER) {
+            file.flush();
+        }
+        self.write()
+    }
+
+    fn take(&mut self, queued: Queued) -> Result<(), Trouble> {
+        let picture = &queued.picture;
+        if let Some(gap) = queued.gap {
+            self.why = if self.why.is_empty() { "the disk was too slow" } else { self.why };
+            self.miss(gap);
+        }
+        if picture.keyframe {
+            match Format::of(self.plan.codec, &picture.unit) {
+                Ok(format) => {
+                    if self.file.as_ref().is_some_and(|file| self.is_over(file, &format, picture)) {
+                        self.end()?;
+                    }
+                    if self.file.is_none()
+                        && let Err(trouble) = self.begin(format, picture)
+                    {
+                        // It is tried again with the very picture.
+                        self.shared.put_back(Queued { gap: None, ..queued });
+                        return Err(trouble);
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!("recording of {}: a keyframe is left out: {error}", self.plan.title);
+                    self.why = "parameter sets could not be read";
+                    self.leave_out(picture);
+                    return Ok(());
+                }
+            }
+        }
+        let Some(file) = self.file.as_mut().filter(|_| picture.keyframe || self.missing.is_none()) else {
+            self.leave_out(picture);
+            return Ok(());
+        };
+        let missing = self.missing.take();
+        file.push(picture, missing.map_or(0, |gap| gap.pictures));
+        let is_due = file.is_long(&self.plan);
+        if let Some(gap) = missing {
+            self.count(gap, picture);
+        }
+        (self.has_begun, self.why) = (true, "");
+        self.shared.need_keyframe(is_due);
+        Ok(())
+    }
+
+    /// Whether a keyframe belongs into a new file.
+    fn is_over(&self, file: &Current, format: &Format, keyframe: &Picture) -> bool {
+        let gap = keyframe.time.saturating_sub(file.last);
+        file.muxer.format() != format || gap > LONGEST_GAP || file.is_long(&self.plan)
+    }
+
+    fn begin(&mut self, format: Format, first: &Picture) -> Result<(), Trouble> {
+        self.check_space()?;
+        let begun = first.captured.unwrap_or_else(now);
+        let recording = self.folder.create(begun, &self.plan.label);
+        let recording = recording.map_err(|error| Trouble::Disk("cannot begin a file", error))?;
+        let (muxer, header) = Muxer::new(format, first);
+        tracing::info!(
+            "recording {} into {}",
+            self.plan.title,
+            self.folder.path().join(recording.name.to_string()).display()
+        );
+        self.file = Some(Current {
+            recording,
+            muxer,
+            bytes: header,
+            rows: "number,time_s,captured,keyframe,missing_before\n".to_owned(),
+            open_rows: String::new(),
+            unwritten: None,
+            open: None,
+            begun: first.time,
+            last: first.time,
+            came: Instant::now(),
+            pictures: 0,
+        });
+        self.paused = None;
+        self.backoff.reset();
+        self.tell();
+        Ok(())
+    }
+
+    /// What waits goes to the disk.
+    fn write(&mut self) -> Result<(), Trouble> {
+        let Some(file) = self.file.as_mut().filter(|file| !file.bytes.is_empty()) else { return Ok(()) };
+        let (began, length) = (Instant::now(), file.bytes.len());
+        file.write().map_err(|error| Trouble::Disk("cannot write", error))?;
+        let took = began.elapsed();
+        if took >= SLOW {
+            let seconds = took.as_secs_f64();
+            tracing::warn!(
+                "recording of {}: the disk took {seconds:.1} s for {}",
+                self.plan.title,
+                Bytes(length as u64)
+            );
+        }
+        self.rate.add(length);
+        let (bytes, took) = (file.muxer.length(), took.as_secs_f64() * 1e3);
+        self.shared.set_stats(|stats| {
+            stats.bytes = bytes;
+            stats.total_bytes += length as u64;
+            stats.slowest_write_ms = stats.slowest_write_ms.max(took);
+        });
+        Ok(())
+    }
+
+    /// The file gets its index, and another one can begin.
+    fn end(&mut self) -> Result<(), Trouble> {
+        if let Some(file) = &mut self.file {
+            file.flush();
+        }
+        self.write()?;
+        let Some(file) = self.file.take() else { return Ok(()) };
+        let (name, pictures, length) = (file.recording.name.to_string(), file.pictures, file.muxer.length());
+        let lasted = (file.last - file.begun).as_secs_f64();
+        file.finish()
+            .map_err(|error| Trouble::Disk("cannot write the index of the file, which plays without", error))?;
+        tracing::info!("recorded {name}: {pictures} pictures, {lasted:.1} s, {}", Bytes(length));
+        Ok(())
+    }
+
+    /// Ends the file as well as that can be, and waits.
+    fn pause(&mut self, trouble: Trouble) {
+        self.why = match &trouble {
+            Trouble::Full(_) => "the disk was full",
+            Trouble::Disk(..) => "the disk failed",
+        };
+        if let Some(mut file) = self.file.take() {
+            file.flush();
+            let is_written = matches!(trouble, Trouble::Full(_)) && file.write().is_ok();
+            if !is_written && let Some(gap) = file.take_back() {
+                self.miss(gap);
+            }
+            let name = file.recording.name.to_string();
+            if let Err(error) = file.finish() {
+                tracing::debug!("{name} has no index, and plays without: {error}");
+            }
+        }
+        let (reason, needs) = match trouble {
+            Trouble::Full(free) => {
+                self.backoff.reset();
+                let (free, spare) = (Bytes(free), Bytes(self.plan.spare));
+                (format!("the disk is full: {free} are free, and {spare} stay free"), self.plan.spare + ROOM)
+            }
+            Trouble::Disk(what, error) => (format!("{what}: {error}"), 0),
+        };
+        let is_new = self.shared.stats().reason.as_ref() != Some(&reason);
+        self.paused = Some(Paused { until: Instant::now() + self.backoff.next_delay(), needs });
+        // Not before something can be done with it.
+        self.shared.need_keyframe(false);
+        if is_new {
+            let title = &self.plan.title;
+            tracing::warn!("recording of {title} is paused: {reason}; it goes on by itself when that is over");
+        }
+        self.shared.set_stats(|stats| stats.reason = Some(reason));
+        self.tell();
+    }
+
+    fn miss(&mut self, gap: Gap) {
+        self.missing = Some(self.missing.map_or(gap, |missing| missing.and(gap)));
+    }
+
+    /// It cannot be decoded without what is missing.
+    fn leave_out(&mut self, picture: &Picture) {
+        // What comes before the first keyframe is missed by nobody.
+        if self.has_begun {
+            self.miss(Gap::of(picture));
+        }
+        self.shared.need_keyframe(true);
+    }
+
+    /// A gap is over with this picture.
+    fn count(&mut self, gap: Gap, picture: &Picture) {
+        let why = mem::take(&mut self.why);
+        let seconds = picture.time.saturating_sub(gap.time).as_secs_f64();
+        let at = gap.captured.map(rfc3339);
+        tracing::warn!(
+            "recording of {}: {} pictures are missing, {seconds:.1} s from {}: {why}",
+            self.plan.title,
+            gap.pictures,
+            at.as_deref().unwrap_or("an unknown time")
+        );
+        self.shared.set_stats(|stats| {
+            stats.gaps += 1;
+            stats.missing += gap.pictures;
+            stats.newest_gaps.push(RecordingGap { at, seconds, pictures: gap.pictures, reason: why.to_owned() });
+            let surplus = stats.newest_gaps.len().saturating_sub(LISTED_GAPS);
+            stats.newest_gaps.drain(..surplus);
+        });
+    }
+
+    /// Now and then: whether there is room, and what is to be deleted.
+    fn look(&mut self, now: Instant) -> Result<(), Trouble> {
+        if self.looked.is_some_and(|looked| now - looked < LOOK_EVERY) {
+            return Ok(());
+        }
+        self.looked = Some(now);
+        self.rate.tick(now);
+        if self.pruned.is_none_or(|pruned| now - pruned >= PRUNE_EVERY) {
+            self.pruned = Some(now);
+            self.prune();
+        }
+        self.check_space()
+    }
+
+    fn check_space(&mut self) -> Result<(), Trouble> {
+        let free = self.folder.free().map_err(|error| Trouble::Disk("the folder cannot be used", error))?;
+        let left = self.seconds_left(free);
+        self.shared.set_stats(|stats| (stats.free_bytes, stats.seconds_left) = (Some(free), left));
+        let needed = self.paused.as_ref().map_or(0, |paused| paused.needs).max(self.plan.spare);
+        if free < needed { Err(Trouble::Full(free)) } else { Ok(()) }
+    }
+
+    /// Until the disk is full; None where that is never, or not known.
+    fn seconds_left(&self, free: u64) -> Option<f64> {
+        let rate = self.rate.per_second()?;
+        let room = free.saturating_sub(self.plan.spare);
+        match self.plan.keep {
+            Some(Measure::Bytes(Bytes(most))) if most.saturating_sub(self.there) < room => None,
+            _ => Some(room as f64 / rate),
+        }
+    }
+
+    fn prune(&mut self) {
+        self.there = self.folder.list().map_or(0, |all| all.iter().map(|found| found.bytes).sum());
+        match self.folder.prune(self.plan.keep, now()) {
+            Ok(removed) => removed.iter().for_each(|name| tracing::info!("deleted {name}, the oldest recording")),
+            Err(error) => tracing::warn!("recording: the oldest files cannot be deleted: {error}"),
+        }
+    }
+
+    /// What has become another: the state, the file, the reason.
+    fn tell(&mut self) {
+        let is_on = self.order == Order::Record;
+        let state = match (&self.paused, &self.file) {
+            (Some(_), _) => RecordingState::Paused,
+            (None, Some(_)) => RecordingState::Recording,
+            (None, None) if is_on => RecordingState::Waiting,
+            (None, None) => RecordingState::Off,
+        };
+        let file = self.file.as_ref().map(|file| file.recording.name.to_string());
+        let before = self.shared.stats();
+        self.shared.set_stats(|stats| {
+            if stats.file != file {
+                stats.bytes = 0;
+            }
+            (stats.state, stats.file) = (state, file);
+            if state != RecordingState::Paused {
+                stats.reason = None;
+            }
+        });
+        let now = self.shared.stats();
+        if (before.state, &before.file) != (now.state, &now.file) {
+            (self.changed)(&now);
+        }
+    }
+}
+
+impl Current {
+    fn push(&mut self, picture: &Picture, missing: u64) {
+        if let Some(fragment) = self.muxer.push(picture) {
+            self.give(&fragment);
+        }
+        self.open = Some(self.open.map_or(Gap::of(picture), |gap| gap.and(Gap::of(picture))));
+        self.pictures += 1;
+        let (number, seconds) = (self.pictures, (picture.time - self.begun).as_secs_f64());
+        let captured = picture.captured.map(rfc3339).unwrap_or_default();
+        let keyframe = u8::from(picture.keyframe);
+        // Into a string nothing fails.
+        let _ = writeln!(self.open_rows, "{number},{seconds:.6},{captured},{keyframe},{missing}");
+        (self.last, self.came) = (picture.time.max(self.last), Instant::now());
+    }
+
+    fn flush(&mut self) {
+        if let Some(fragment) = self.muxer.flush() {
+            self.give(&fragment);
+        }
+    }
+
+    fn give(&mut self, fragment: &[u8]) {
+        self.bytes.extend_from_slice(fragment);
+        self.rows.push_str(&mem::take(&mut self.open_rows));
+        let open = self.open.take();
+        self.unwritten = self.unwritten.map(|gap| open.map_or(gap, |open| gap.and(open))).or(open);
+    }
+
+    fn is_long(&self, plan: &Plan) -> bool {
+        self.last - self.begun >= plan.split.time || self.muxer.length() >= plan.split.bytes
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        let video = &mut self.recording.video;
+        video.append(&self.bytes)?;
+        video.sync()?;
+        self.muxer.written();
+        self.bytes.clear();
+        self.unwritten = None;
+        let rows = mem::take(&mut self.rows);
+        // Without the table the pictures are worth as much.
+        if let Some(times) = &mut self.recording.times
+            && times.append(rows.as_bytes()).is_err()
+        {
+            self.recording.times = None;
+        }
+        Ok(())
+    }
+
+    /// What is not in the file is left out of it, and returned.
+    fn take_back(&mut self) -> Option<Gap> {
+        let length = self.muxer.take_back();
+        self.bytes.clear();
+        // A file that cannot be cut plays up to there all the same, and so it does without an index.
+        let _ = self.recording.video.cut(length);
+        let (unwritten, open) = (self.unwritten.take(), self.open.take());
+        unwritten.map(|gap| open.map_or(gap, |open| gap.and(open))).or(open)
+    }
+
+    fn finish(self) -> io::Result<()> {
+        let Self { mut recording, muxer, .. } = self;
+        let ending = muxer.finish();
+        let video = &mut recording.video;
+        video.append(&ending.index)?;
+        // The index before what makes it that.
+        video.sync()?;
+        video.overwrite(ending.cover_at, &ending.cover)?;
+        video.sync()?;
+        if let Some(times) = &mut recording.times {
+            times.sync()?;
+        }
+        Ok(())
+    }
+}
+
+/// Bytes per second, of the last time.
+#[derive(Default)]
+struct Rate {
+    bytes: u64,
+    since: Option<Instant>,
+    mean: Option<f64>,
+}
+
+impl Rate {
+    fn add(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
+
+    fn tick(&mut self, now: Instant) {
+        let Some(since) = self.since.replace(now) else {
+            self.bytes = 0;
+            return;
+        };
+        let seconds = (now - since).as_secs_f64().max(1e-3);
+        let rate = mem::take(&mut self.bytes) as f64 / seconds;
+        let weight = (seconds / RATE_TIME).min(1.0);
+        self.mean = Some(self.mean.map_or(rate, |mean| mean + (rate - mean) * weight));
+    }
+
+    fn per_second(&self) -> Option<f64> {
+        self.mean.filter(|mean| *mean > 0.0)
+    }
+}
+
+/// By the system's clock.
+fn now() -> Captured {
+    Captured(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
+}
