@@ -34,9 +34,10 @@ use crate::watchdog::{HEALTHY_AFTER, Repeats};
 /// soon.
 const RESTART_MIN: Duration = Duration::from_millis(250);
 const RESTART_MAX: Duration = Duration::from_secs(1);
-/// Opening a camera can hang in its driver; past this the attempt is given up and left to its thread.
+/// Opening a camera, or looking at it, can hang in its driver; past this the attempt is given up and left to its thread.
 const START_LIMIT: Duration = Duration::from_secs(15);
 const STOP_LIMIT: Duration = Duration::from_secs(2);
+const LOOK: &str = "looking at the source";
 const LOSES_PACKETS: &str = "packets of the camera are lost on their way by UDP, and it sends no keyframe when asked for one: \
                              starting a new session with it, by TCP; have it make a keyframe every second or two";
 
@@ -128,16 +129,17 @@ pub async fn run(
     let mut trial: Option<Trial> = None;
     loop {
         let (camera, rows) = (current.get(), encoders.rows());
-        let camera_now = Arc::clone(&camera);
-        let prepare = tokio::task::spawn_blocking(move || pipeline::prepare(&camera_now, &rows));
+        let (camera_now, hanging) = (Arc::clone(&camera), around.hanging.clone());
+        let look = move || pipeline::prepare(&camera_now, &rows);
+        let prepare = tokio::task::spawn_blocking(move || hanging.attempt(LOOK, START_LIMIT, look));
         let prepared = tokio::select! {
             () = shutdown.cancelled() => return Ok(Outcome::Stopped),
-            prepared = tokio::time::timeout(START_LIMIT, prepare) => prepared,
+            prepared = prepare => joined(prepared)?,
         };
         let (mut least, mut is_its_encoder) = (Duration::ZERO, false);
         let reason = match prepared {
-            Err(_) => format!("looking at the source took longer than {} s", START_LIMIT.as_secs()),
-            Ok(plan) => match joined(plan)? {
+            Err(reason) => reason,
+            Ok(plan) => match plan {
                 // What was right before, as a file on a disk that is gone for a moment, may be right again.
                 Err(PrepareError::Fatal(reason)) if !has_worked => return Err(Fatal(reason)),
                 Err(PrepareError::Fatal(reason) | PrepareError::Retry(reason)) => reason,

@@ -30,14 +30,15 @@ const DROP_LIMIT: Duration = Duration::from_secs(1);
 /// After that, for the source alone to stop.
 const SOURCE_LIMIT: Duration = Duration::from_millis(500);
 
-/// The pipelines, and the branches of one, of one owner that are being started or stopped now, by their texts.
+/// The pipelines, and the branches of one, of one owner that are being started or stopped now, by their texts; and other
+/// work with its devices.
 ///
 /// A driver that never comes back keeps a thread and a pipeline for ever. One is bearable, one for each try is not.
 #[derive(Clone, Debug, Default)]
 pub struct Hanging(Arc<Mutex<Vec<Weak<String>>>>);
 
 /// Why one that hangs is not started once more.
-pub(super) const STILL_HANGS: &str =
+pub const STILL_HANGS: &str =
     "the former attempt still hangs in the driver; if it stays so, unplug the device or restart the machine";
 
 impl Hanging {
@@ -52,9 +53,27 @@ impl Hanging {
         self.lock().iter().filter_map(Weak::upgrade).any(|other| *other == text)
     }
 
+    /// Whether anything hangs, or is at work.
+    pub fn any(&self) -> bool {
+        !self.lock().is_empty()
+    }
+
+    /// As [`Self::within`]; while a former attempt of this text hangs, there is no other one.
+    pub fn attempt<T: Send + 'static>(
+        &self,
+        text: &str,
+        limit: Duration,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, String> {
+        if self.holds(text) {
+            return Err(STILL_HANGS.to_owned());
+        }
+        self.within(text, limit, work).ok_or_else(|| format!("{text} took longer than {} s", limit.as_secs_f64()))
+    }
+
     /// Does this on a thread of its own, as it may hang in a driver, and waits for it, `limit` at most: then it is left
     /// to itself, and counts until it is done.
-    pub(super) fn within<T: Send + 'static>(
+    pub fn within<T: Send + 'static>(
         &self,
         text: &str,
         limit: Duration,
@@ -117,7 +136,14 @@ impl Graph {
         }
         let capture = Arc::new(Capture::new(plan, Instant::now(), on_unit, on_event));
         let pipeline = gst::Pipeline::new();
-        let head = build::build(plan, &pipeline, &capture)?;
+        // Some elements look at their device when they are made.
+        let building = {
+            let (plan, pipeline, capture) = (plan.clone(), pipeline.clone(), Arc::clone(&capture));
+            move || build::build(&plan, &pipeline, &capture)
+        };
+        let built = hanging.within(&plan.text(), START_LIMIT, building);
+        let late = || format!("the elements of the pipeline were not made within {} s", START_LIMIT.as_secs());
+        let head = built.unwrap_or_else(|| Err(GraphError::source(late())))?;
         // From here on, every way out stops the pipeline by dropping the graph.
         let (hanging, text) = (hanging.clone(), plan.text());
         let mut graph = Graph { pipeline, capture, bus_thread: None, hanging, text, taken_down: false };

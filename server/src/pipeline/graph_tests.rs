@@ -4,7 +4,7 @@ use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 
 use rov_common::codec::{self, Codec};
@@ -493,6 +493,34 @@ fn a_device_that_hangs_is_not_opened_again_until_it_lets_go() {
         drop(std::fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap());
         thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// One thread for it at most, however often it is tried.
+#[test]
+fn a_look_that_hangs_is_not_repeated_until_it_is_over() {
+    let hanging = Hanging::default();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let began = Arc::new(AtomicU64::new(0));
+    let look = |limit, released: Option<std::sync::mpsc::Receiver<()>>| {
+        let began = Arc::clone(&began);
+        hanging.attempt("looking", limit, move || {
+            began.fetch_add(1, Ordering::Relaxed);
+            released.map(|released| released.recv())
+        })
+    };
+    let limit = Duration::from_millis(100);
+    assert_eq!(look(limit, Some(released)).unwrap_err(), "looking took longer than 0.1 s");
+    for _ in 0..10 {
+        assert!(look(WAIT, None).unwrap_err().contains("the former attempt still hangs"));
+    }
+    assert_eq!((hanging.count(), began.load(Ordering::Relaxed)), (1, 1));
+    drop(release);
+    let end = Instant::now() + WAIT;
+    while look(WAIT, None).is_err() {
+        assert!(Instant::now() < end, "it is over");
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(!hanging.any());
 }
 
 #[test]

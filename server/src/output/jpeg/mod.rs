@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::pipeline::Maker;
 use super::{Audience, Output};
+use crate::pipeline::Hanging;
 use crate::progress::Beat;
 use crate::stream::Stream;
 
@@ -82,6 +83,7 @@ impl JpegOutput {
             previews: watch::Sender::new(None),
             sent: AtomicU64::new(0),
             ended: CancellationToken::new(),
+            hanging: Hanging::default(),
         };
         Self { shared: Arc::new(shared), max_viewers: usize::from(max_viewers) }
     }
@@ -263,6 +265,8 @@ struct Shared {
     /// Bytes of pictures.
     sent: AtomicU64,
     ended: CancellationToken,
+    /// Decoders that were left to a driver that does not let go of them.
+    hanging: Hanging,
 }
 
 struct Demand {
@@ -334,12 +338,12 @@ impl Shared {
     fn make(self: &Arc<Self>) {
         let is_over = || self.ended.is_cancelled() || lock(&self.demand).is_idle();
         let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
-        let mut software = false;
+        // What the hardware cannot do, software can.
+        let mut software = self.hanging.any();
         while !is_over() {
             let reason = match Maker::start(self, software) {
                 Ok(mut maker) => loop {
                     if let Some(reason) = maker.trouble(LOOK) {
-                        // What the hardware cannot do, software can.
                         software |= !maker.has_worked();
                         break reason;
                     }
@@ -351,6 +355,7 @@ impl Shared {
             };
             let pause = backoff.next_delay();
             tracing::warn!("no JPEG pictures: {reason}; trying again in {:.1} s", pause.as_secs_f64());
+            software |= self.hanging.any();
             lock(&self.demand).trouble = Some(reason);
             let retry = Instant::now() + pause;
             while Instant::now() < retry && !is_over() {

@@ -26,6 +26,7 @@ use rov_gst::message;
 
 use super::{PREVIEW_WIDTH, Picture, Shared, Size};
 use crate::packetize::Frame;
+use crate::pipeline::{Hanging, STILL_HANGS};
 use crate::stream::{Awake, OutputQueue, Stream};
 
 /// Access units that wait for the decoder. One that is too slow skips to the next keyframe.
@@ -40,9 +41,15 @@ const DECODER_DELAY: u64 = 10;
 /// JFIF is full range and BT.601 (ITU-T T.871), and video mostly neither.
 const COLOURS: &str = "video/x-raw,format=I420,colorimetry=(string)1:4:0:0";
 
-/// A running pipeline; dropped, it stops.
+/// A decoder's driver may hang in its start and in its end.
+const START_LIMIT: Duration = Duration::from_secs(5);
+const STOP_LIMIT: Duration = Duration::from_secs(1);
+
+/// A running pipeline; dropped, it stops, or is left to itself.
 pub struct Maker {
     pipeline: gst::Pipeline,
+    text: String,
+    hanging: Hanging,
     bus: gst::Bus,
     stream: Arc<Stream>,
     queue: Arc<OutputQueue>,
@@ -54,12 +61,16 @@ pub struct Maker {
 }
 
 impl Maker {
-    /// `software`: no hardware decoder.
+    /// `software`: no hardware decoder. Refused while a former one of the same kind hangs.
     pub fn start(shared: &Arc<Shared>, software: bool) -> Result<Self, String> {
         gst::init().map_err(|error| format!("GStreamer does not start: {error}"))?;
         // The encoder works again when the decoder is ready for it.
         let awake = shared.stream.demand().keep_awake();
         let text = text(shared.stream.codec(), software, &has_property);
+        let hanging = shared.hanging.clone();
+        if hanging.holds(&text) {
+            return Err(STILL_HANGS.to_owned());
+        }
         let built = gst::parse::launch(&text).map_err(|error| format!("{} in: {text}", error.message()))?;
         let pipeline = built.downcast::<gst::Pipeline>().map_err(|_| format!("not a pipeline: {text}"))?;
         let epoch = Instant::now();
@@ -86,10 +97,13 @@ impl Maker {
             }
         });
         let stream = Arc::clone(&shared.stream);
-        let maker = Self { pipeline, bus, stream, queue, feed, decoded, seen: (epoch, 0, 0), _awake: awake };
-        maker.pipeline.set_state(gst::State::Playing).map_err(|_| {
-            message::pending_error(&maker.bus).unwrap_or_else(|| "the decoder does not start".to_owned())
-        })?;
+        let seen = (epoch, 0, 0);
+        let maker = Self { pipeline, text, hanging, bus, stream, queue, feed, decoded, seen, _awake: awake };
+        let playing = maker.pipeline.clone();
+        let play = move || playing.set_state(gst::State::Playing).is_ok();
+        if maker.hanging.within(&maker.text, START_LIMIT, play) != Some(true) {
+            return Err(message::pending_error(&maker.bus).unwrap_or_else(|| "the decoder does not start".to_owned()));
+        }
         maker.stream.demand().request_keyframe();
         Ok(maker)
     }
@@ -115,7 +129,9 @@ impl Maker {
             self.seen = (now, fed, decoded);
             return None;
         }
-        let hangs = fed >= fed_before + DECODER_DELAY && now.saturating_duration_since(since) > DECODER_LIMIT;
+        // One that takes nothing at all is not fed any more.
+        let owes = fed >= fed_before + DECODER_DELAY || self.feed.is_full();
+        let hangs = owes && now.saturating_duration_since(since) > DECODER_LIMIT;
         hangs.then(|| format!("the decoder has given nothing for {} s", DECODER_LIMIT.as_secs()))
     }
 }
@@ -123,9 +139,11 @@ impl Maker {
 impl Drop for Maker {
     fn drop(&mut self) {
         self.stream.remove_output(&self.queue);
-        // A decoder that hangs holds up this thread alone.
-        if self.pipeline.set_state(gst::State::Null).is_err() {
-            tracing::warn!("the pipeline for JPEG pictures does not stop cleanly");
+        let pipeline = self.pipeline.clone();
+        match self.hanging.within(&self.text, STOP_LIMIT, move || pipeline.set_state(gst::State::Null).is_ok()) {
+            Some(true) => {}
+            Some(false) => tracing::warn!("the pipeline for JPEG pictures does not stop cleanly"),
+            None => tracing::warn!("the decoder for JPEG pictures has not stopped, leaving it to itself"),
         }
     }
 }
@@ -218,11 +236,14 @@ struct FeedState {
 }
 
 impl Feed {
+    fn is_full(&self) -> bool {
+        self.fed.load(Ordering::Relaxed).saturating_sub(self.taken.count()) >= BACKLOG
+    }
+
     fn put(&self, frame: &Frame) {
         let mut state = lock(&self.state);
         let start = Some(self.stream.status().starts());
-        let fed = self.fed.load(Ordering::Relaxed);
-        let full = fed.saturating_sub(self.taken.count()) >= BACKLOG;
+        let full = self.is_full();
         state.waiting |= full || std::mem::replace(&mut state.start, start) != start;
         if state.waiting && (full || !frame.keyframe) {
             let now = Instant::now();
