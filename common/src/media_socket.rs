@@ -117,12 +117,24 @@ impl Outbound<'_> {
     fn send(&self, local: IpAddr, peer: SocketAddr, bytes: &[u8], segment: usize) -> io::Result<()> {
         #[cfg(target_os = "linux")]
         if peer.is_ipv4() {
-            match send_marked(self.io, local, peer, bytes, segment) {
+            let rest = match send_marked(self.io, local, peer, bytes, segment) {
                 // What the kernel or the card cannot do, quinn-udp finds out, and does without from then on.
-                Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::EINVAL | libc::EINTR)) => {}
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EIO | libc::EINTR)) => bytes,
+                // The same, or this machine does not have the address any more: that shows by one datagram, and must
+                // not cost all other viewers the segmentation offload.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) && bytes.len() > segment => {
+                    let (first, rest) = bytes.split_at(segment);
+                    send_marked(self.io, local, peer, first, segment)?;
+                    rest
+                }
                 result => return result,
-            }
+            };
+            return self.send_plainly(local, peer, rest, segment);
         }
+        self.send_plainly(local, peer, bytes, segment)
+    }
+
+    fn send_plainly(&self, local: IpAddr, peer: SocketAddr, bytes: &[u8], segment: usize) -> io::Result<()> {
         let src_ip = (!local.is_unspecified()).then_some(local);
         let transmit = Transmit { destination: peer, ecn: None, contents: bytes, segment_size: Some(segment), src_ip };
         self.state.try_send(UdpSockRef::from(self.io), &transmit)
@@ -230,5 +242,29 @@ mod tests {
         let from: IpAddr = "127.0.0.9".parse().expect("an address");
         assert!(socket.outbound().transmit(from, to, b"x", 1));
         assert_eq!(receiver.recv_from(&mut [0; 9]).expect("a datagram").1.ip(), from);
+    }
+
+    #[test]
+    fn an_address_that_is_gone_costs_the_others_no_segmentation_offload() {
+        let receiver = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        receiver.set_read_timeout(Some(Duration::from_secs(10))).expect("a limit");
+        let to = receiver.local_addr().expect("an address");
+        let (socket, _) = open("0.0.0.0:0".parse().expect("an address")).expect("a socket");
+        let mut socket = MediaSocket::new(socket).expect("a media socket");
+        let segments = socket.state.max_gso_segments();
+        // Of no interface (RFC 5737).
+        let gone: IpAddr = "192.0.2.1".parse().expect("an address");
+        for run in [&[0; 2_500][..], &[0; 10]] {
+            assert!(socket.outbound().transmit(gone, to, run, 1_000), "the socket is not full");
+        }
+        let error = socket.outbound().send(gone, to, &[0; 2_500], 1_000).expect_err("no such address");
+        assert_eq!(error.raw_os_error(), Some(libc::EINVAL));
+        assert_eq!(socket.state.max_gso_segments(), segments);
+        let here = "127.0.0.1".parse().expect("an address");
+        assert!(socket.outbound().transmit(here, to, &[7; 2_500], 1_000));
+        let mut datagram = [0; 2_000];
+        for length in [1_000, 1_000, 500] {
+            assert_eq!((receiver.recv(&mut datagram).expect("a datagram"), datagram[0]), (length, 7));
+        }
     }
 }
