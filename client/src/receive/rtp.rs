@@ -43,6 +43,11 @@ const PAUSE_AFTER_ERROR: Duration = Duration::from_millis(50);
 const BEAT: Duration = Duration::from_millis(100);
 /// Where it has not run for so long, it stood still.
 const STOOD_STILL: Duration = Duration::from_millis(500);
+/// The error of a socket that is a member as often as it may be (igmp_max_memberships).
+#[cfg(target_os = "linux")]
+const NO_ROOM: Option<i32> = Some(libc::ENOBUFS);
+#[cfg(not(target_os = "linux"))]
+const NO_ROOM: Option<i32> = None;
 const LARGEST_DATAGRAM: usize = 65_536;
 /// Media packets that are read before a repair packet: more than wait in a socket, and a flood of them must end.
 const MOST_WAITING: usize = 8_192;
@@ -109,23 +114,7 @@ impl Receiver {
         first_packet: Option<Duration>,
         on_packets: OnPackets,
     ) -> Result<Self, ConnectError> {
-        let bound = |port| {
-            let socket = bind(source.host, port).and_then(UdpSocket::from_std);
-            socket.map_err(|error| ConnectError::Rtp(cannot_bind(port, &error)))
-        };
-        let media = bound(source.port)?;
-        // Without RTCP the sender's goodbye is not heard, and nothing else is missing.
-        let control = bound(source.port + 1).inspect_err(|error| tracing::warn!("without RTCP: {error}")).ok();
-        let without_repair = |error: &ConnectError| {
-            if source.fec {
-                tracing::warn!("without repair packets: {error}");
-            } else {
-                tracing::debug!("without repair packets, if there are any: {error}");
-            }
-        };
-        let repair = bound(source.port + 2).inspect_err(without_repair).ok();
-        let sockets = Sockets::new(media, control, repair)
-            .map_err(|error| ConnectError::Rtp(cannot_bind(source.port, &error)))?;
+        let sockets = Sockets::bind(source).map_err(ConnectError::Rtp)?;
         let senders = senders.unwrap_or_else(|| source.senders());
         let state = Mutex::new(State { joined: Vec::new(), trouble: None });
         let shared = Arc::new(Shared { source: *source, senders, state });
@@ -276,6 +265,25 @@ struct Sockets {
 }
 
 impl Sockets {
+    fn bind(source: &Source) -> Result<Self, String> {
+        let bound = |port| {
+            let socket = bind(source.host, port).and_then(UdpSocket::from_std);
+            socket.map_err(|error| cannot_bind(port, &error))
+        };
+        let media = bound(source.port)?;
+        // Without RTCP the sender's goodbye is not heard, and nothing else is missing.
+        let control = bound(source.port + 1).inspect_err(|error| tracing::warn!("without RTCP: {error}")).ok();
+        let without_repair = |error: &String| {
+            if source.fec {
+                tracing::warn!("without repair packets: {error}");
+            } else {
+                tracing::debug!("without repair packets, if there are any: {error}");
+            }
+        };
+        let repair = bound(source.port + 2).inspect_err(without_repair).ok();
+        Self::new(media, control, repair).map_err(|error| cannot_bind(source.port, &error))
+    }
+
     fn new(media: UdpSocket, control: Option<UdpSocket>, repair: Option<UdpSocket>) -> io::Result<Self> {
         let waiting = SockRef::from(&media).try_clone()?.into();
         Ok(Self { media, waiting, control, repair })
@@ -292,13 +300,13 @@ enum Event {
 }
 
 impl Input {
-    async fn receive(mut self, sockets: Sockets) {
-        let Sockets { media, waiting, control, repair } = &sockets;
+    async fn receive(mut self, mut sockets: Sockets) {
         let [mut packet, mut report, mut parity] = std::array::from_fn(|_| vec![0; LARGEST_DATAGRAM]);
         let mut rejoin = tokio::time::interval(REJOIN_INTERVAL);
         let (mut beat, mut ran, mut sleep) = (tokio::time::interval(BEAT), Instant::now(), Sleep::default());
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            let Sockets { media, waiting, control, repair } = &sockets;
             let event = tokio::select! {
                 received = media.recv_from(&mut packet) => received.map(|(length, from)| Event::Media(length, from)),
                 received = receive_if(control.as_ref(), &mut report) => {
@@ -329,7 +337,18 @@ impl Input {
                     }
                     self.repair(&parity[..length], from, Instant::now());
                 }
-                Ok(Event::Rejoin) => self.join(&sockets),
+                // The system keeps a place for each interface that is gone, and has 20 of them for a socket.
+                Ok(Event::Rejoin) if self.join(&sockets) == Joined::NoRoom => {
+                    match Sockets::bind(&self.shared.source) {
+                        Ok(bound) => {
+                            tracing::info!("no room for more multicast memberships: the sockets are bound anew");
+                            sockets = bound;
+                            self.join(&sockets);
+                        }
+                        Err(error) => tracing::warn!("no room for more multicast memberships: {error}"),
+                    }
+                }
+                Ok(Event::Rejoin) => {}
                 Err(error) => {
                     tracing::debug!("cannot receive RTP: {error}");
                     tokio::time::sleep(PAUSE_AFTER_ERROR).await;
@@ -405,18 +424,18 @@ impl Input {
         }
     }
 
-    /// Joins the group where it is not joined yet. The system forgets the membership with the interface.
-    fn join(&self, sockets: &Sockets) {
+    /// Joins the group where it is not joined yet. With an interface that goes, membership in the group ends.
+    fn join(&self, sockets: &Sockets) -> Joined {
         let source = &self.shared.source;
         if !source.host.is_multicast() {
-            return;
+            return Joined::AsFarAsPossible;
         }
         let all = net::interfaces().unwrap_or_else(|error| {
             tracing::debug!("cannot list the network interfaces: {error}");
             Vec::new()
         });
         let chosen = choose(&all, &self.interfaces, source.from);
-        let (mut joined, mut trouble) = (Vec::new(), None);
+        let (mut joined, mut trouble, mut result) = (Vec::new(), None, Joined::AsFarAsPossible);
         if chosen.is_empty() && !self.interfaces.is_empty() {
             trouble = Some(format!("there is no network interface named {}", self.interfaces.join(", ")));
         }
@@ -431,7 +450,12 @@ impl Input {
             let others = sockets.control.iter().chain(&sockets.repair);
             match std::iter::once(&sockets.media).chain(others).try_for_each(join) {
                 Ok(()) => joined.push(interface.name.clone()),
-                Err(error) => trouble = Some(format!("{}: {error}", interface.name)),
+                Err(error) => {
+                    if NO_ROOM.is_some() && error.raw_os_error() == NO_ROOM {
+                        result = Joined::NoRoom;
+                    }
+                    trouble = Some(format!("{}: {error}", interface.name));
+                }
             }
         }
         let mut state = lock(&self.shared.state);
@@ -439,7 +463,16 @@ impl Input {
             tracing::debug!("joined {} on {}", source.host, joined.join(", "));
         }
         (state.joined, state.trouble) = (joined, trouble);
+        result
     }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Joined {
+    /// Where it failed, the reason is known.
+    AsFarAsPossible,
+    /// The socket is a member as often as it may be.
+    NoRoom,
 }
 
 /// What waited while the process stood still is old. After a pause so long it would be taken for a new stream, whose age
@@ -521,6 +554,54 @@ mod tests {
             let sequence = tokio::time::timeout(Duration::from_secs(10), delivered.recv()).await;
             assert_eq!(sequence, Ok(Some(expected)), "rebuilt, or out of order");
         }
+        receiver.abort();
+    }
+
+    /// As with an adapter that was plugged in again and again.
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_socket_that_takes_no_more_memberships_is_bound_anew() {
+        let group = Ipv4Addr::new(239, 255, 77, 1);
+        // Three ports in a row; another program may have them, and share them then.
+        let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().min(HIGHEST_PORT);
+        let source = Source { host: group, port, from: None, payload_type: None, codec: Codec::H264, fec: true };
+        let sockets = Sockets::bind(&source).unwrap();
+        let mut last = 0;
+        while let Ok(()) =
+            SockRef::from(&sockets.media).join_multicast_v4(&Ipv4Addr::new(239, 255, 78, last), &Ipv4Addr::LOCALHOST)
+        {
+            last += 1;
+        }
+        assert!(last >= 1);
+        let state = Mutex::new(State { joined: Vec::new(), trouble: None });
+        let (sequences, mut delivered) = tokio::sync::mpsc::unbounded_channel();
+        let input = Input {
+            shared: Arc::new(Shared { source, senders: Arc::new(Mutex::new(Senders::new(None, None))), state }),
+            interfaces: vec!["127.0.0.1".to_owned()],
+            on_packets: Arc::new(move |packets, _| packets.for_each(|packet| sequences.send(packet[3]).unwrap())),
+            heard: watch::channel(false).0,
+            fec: None,
+            stream: 0,
+            markers: Markers::default(),
+            clock: SenderClock::default(),
+        };
+        assert_eq!(input.join(&sockets), Joined::NoRoom);
+        let receiver = tokio::spawn(input.receive(sockets));
+        let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        SockRef::from(&sender).set_multicast_if_v4(&Ipv4Addr::LOCALHOST).unwrap();
+        let mut sequence = 0;
+        let came = async {
+            loop {
+                sequence += 1;
+                sender
+                    .send_to(&[0x80, 96, 0, sequence, 0, 0, sequence, 0, 0, 0, 0, 7, 1, 2, 3], (group, port))
+                    .unwrap();
+                if let Ok(packet) = tokio::time::timeout(Duration::from_millis(20), delivered.recv()).await {
+                    return packet;
+                }
+            }
+        };
+        assert!(tokio::time::timeout(Duration::from_secs(30), came).await.expect("packets").is_some());
         receiver.abort();
     }
 
