@@ -79,7 +79,7 @@ mod imp {
 }
 
 glib::wrapper! {
-    struct HungDecoder(ObjectSubclass<imp::HungDecoder>) @extends gst::Element, gst::Object;
+    pub struct HungDecoder(ObjectSubclass<imp::HungDecoder>) @extends gst::Element, gst::Object;
 }
 
 #[test]
