@@ -564,7 +564,8 @@ mod tests {
         let group = Ipv4Addr::new(239, 255, 77, 1);
         // Three ports in a row; another program may have them, and share them then.
         let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().min(HIGHEST_PORT);
-        let source = Source { host: group, port, from: None, payload_type: None, codec: Codec::H264, fec: true };
+        let source =
+            Source { host: group, port, from: None, ssrc: None, payload_type: None, codec: Codec::H264, fec: true };
         let sockets = Sockets::bind(&source).unwrap();
         let mut last = 0;
         while let Ok(()) =
