@@ -36,6 +36,7 @@ const MAX_FPS: f64 = 1000.0;
 
 /// One datagram.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time, and it is not kept")]
 pub enum Message {
     Announce(Announcement),
     Query(Query),
