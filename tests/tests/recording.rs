@@ -18,7 +18,7 @@ const PICTURE: [&str; 6] = ["--width", "320", "--height", "240", "--fps", "15"];
 
 fn start(folder: &Path, args: &[&str]) -> Server {
     let folder = folder.to_str().expect("a path of plain characters");
-    Server::start(&[&PICTURE, &["--record", folder, "--record-free", "1MB"], args].concat())
+    Server::start(&[&PICTURE[..], &["--record", folder, "--record-free", "1MB"], args].concat())
 }
 
 fn recording(server: &Server) -> RecordingStats {

@@ -83,7 +83,8 @@ fn dns(resolver: &str) -> String {
         lines.filter_map(move |words| Some(words.split_first().filter(|(first, _)| **first == key)?.1.to_vec()))
     };
     // Only the last line of `search` counts.
-    let domains = of("search").next_back().unwrap_or_default().into_iter().map(|domain| value("tt:SearchDomain", domain));
+    let domains =
+        of("search").next_back().unwrap_or_default().into_iter().map(|domain| value("tt:SearchDomain", domain));
     let servers = of("nameserver").flatten().filter_map(|address| address.parse::<IpAddr>().ok()).map(|address| {
         let (kind, name) = if address.is_ipv4() { ("IPv4", "tt:IPv4Address") } else { ("IPv6", "tt:IPv6Address") };
         tag("tt:DNSManual", &(value("tt:Type", kind) + &value(name, address)))
