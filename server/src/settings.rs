@@ -480,20 +480,26 @@ impl Settings {
     }
 }
 
-/// As logs may have it: without credentials.
-pub fn shown(value: &Value) -> Value {
-    match value {
-        Value::Object(fields) => Value::Object(
-            fields
-                .iter()
-                .map(|(name, value)| match name.as_str() {
-                    "credential" => (name.clone(), json!("***")),
-                    _ => (name.clone(), shown(value)),
-                })
-                .collect(),
-        ),
-        Value::Array(all) => Value::Array(all.iter().map(shown).collect()),
-        value => value.clone(),
+/// The value of a setting as logs may have it: what may be a credential, by mistake too, is not in it.
+pub fn shown(name: &str, value: &Value) -> Value {
+    let is_of_servers = SETTINGS.iter().any(|setting| setting.name == name && matches!(setting.kind, Kind::IceServers));
+    if is_of_servers { without_credentials(value) } else { value.clone() }
+}
+
+fn without_credentials(servers: &Value) -> Value {
+    let hidden = || json!("***");
+    let field = |(name, value): (&String, &Value)| match (name.as_str(), value) {
+        ("urls", Value::Array(urls)) => {
+            let is_plain = |url: &Value| url.as_str().is_some_and(|url| !url.contains('@'));
+            (name.clone(), urls.iter().map(|url| if is_plain(url) { url.clone() } else { hidden() }).collect())
+        }
+        _ => (name.clone(), hidden()),
+    };
+    match servers {
+        Value::Array(all) => all.iter().map(without_credentials).collect(),
+        Value::Object(fields) => Value::Object(fields.iter().map(field).collect()),
+        Value::Null => Value::Null,
+        _ => hidden(),
     }
 }
 
@@ -621,8 +627,10 @@ fn right_of(base: &Config, kept: Kept) -> (Kept, Config) {
             more.values(base, scope).insert(name.clone(), value.clone());
             match configured(base, &more) {
                 Ok(with) if is_right((name, value)) => (right, config) = (more, with),
-                Ok(_) => tracing::warn!("a kept setting is left out: {name} cannot be {}", shown(value)),
-                Err(error) => tracing::warn!("a kept setting is left out: {name} cannot be {}: {error}", shown(value)),
+                Ok(_) => tracing::warn!("a kept setting is left out: {name} cannot be {}", shown(name, value)),
+                Err(error) => {
+                    tracing::warn!("a kept setting is left out: {name} cannot be {}: {error}", shown(name, value))
+                }
             }
         }
     }

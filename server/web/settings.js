@@ -161,7 +161,8 @@ class Control {
     if (this.input.type === "checkbox") return this.input.checked
     if (this.input.value === "") return null
     if (this.isOfServers) {
-      return this.input.value.split(",").map(part => part.trim().split(/\s+/)).filter(([url]) => url)
+      // A credential may have a comma in it.
+      return this.input.value.split(/,\s+/).map(part => part.trim().split(/\s+/)).filter(([url]) => url)
         .map(([url, username, credential]) => ({ urls: [url], username, credential }))
     }
     if (this.isList) return this.input.value.split(",").map(part => part.trim()).filter(Boolean)

@@ -407,13 +407,15 @@ fn browsers_are_told_of_turn_servers_and_nobody_else_reads_the_credential() {
         (json!([{ "urls": ["http://10.0.0.1"] }]), "expected stun:HOST"),
         (json!([{ "urls": ["stun:10.0.0.1"], "other": 1 }]), "expected a list"),
         (json!("stun:10.0.0.1"), "expected a list"),
+        (json!([{ "urls": ["stun:10.0.0.1"], "password": "deepsea" }]), "expected a list"),
+        (json!(["turn:pilot:deepsea@10.0.0.1"]), "expected a list"),
     ] {
         let refused = change(&url, login, &json!({ "value": wrong }));
         assert!(refused.status == 422 && refused.error().contains(said), "{refused:?}");
     }
     // Nothing answers there, which costs nothing.
     let all = json!([
-        { "urls": ["turn:127.0.0.1:9?transport=udp"], "username": "pilot", "credential": "de:ep@\"sea" },
+        { "urls": ["turn:127.0.0.1:9?transport=udp"], "username": "pilot", "credential": "de:ep,@\"sea" },
         { "urls": ["stun:127.0.0.1:9"] },
     ]);
     let reply = change(&url, login, &json!({ "value": all }));
@@ -436,6 +438,6 @@ fn browsers_are_told_of_turn_servers_and_nobody_else_reads_the_credential() {
     let told = chromium.evaluate(&page, told);
     assert_eq!(
         told,
-        json!([[["turn:127.0.0.1:9?transport=udp"], "pilot", "de:ep@\"sea"], [["stun:127.0.0.1:9"], "", ""]])
+        json!([[["turn:127.0.0.1:9?transport=udp"], "pilot", "de:ep,@\"sea"], [["stun:127.0.0.1:9"], "", ""]])
     );
 }

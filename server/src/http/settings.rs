@@ -9,7 +9,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use rov_common::api::ErrorBody;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::failure::expect_type;
 use super::login::Controller;
@@ -82,7 +82,8 @@ pub(super) async fn change(api: Arc<Api>, caller: Caller, scope: Scope, values: 
     let limit = api.limits.change;
     // To its end, also where nobody waits for it any more.
     let change = tokio::spawn(async move {
-        let what = format!("settings of {}: {}", api.settings.place(scope), shown(&json!(values)));
+        let told: Map<_, _> = values.iter().map(|(name, value)| (name.clone(), shown(name, value))).collect();
+        let what = format!("settings of {}: {}", api.settings.place(scope), Value::Object(told));
         let result = api.settings.change(scope, &values).await;
         match &result {
             Ok(changed) => {

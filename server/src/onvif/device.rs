@@ -60,9 +60,9 @@ fn protocols(asked: &Asked) -> String {
     let one = |(name, port): (&str, u16)| {
         tag("tds:NetworkProtocols", &(value("tt:Name", name) + &value("tt:Enabled", true) + &value("tt:Port", port)))
     };
-    let http = asked.port().map(|port| (if asked.onvif.is_tls() { "HTTPS" } else { "HTTP" }, port));
+    let http = (if asked.onvif.is_tls() { "HTTPS" } else { "HTTP" }, asked.port());
     let rtsp = asked.api.rtsp.as_ref().map(|rtsp| ("RTSP", rtsp.info(0).port));
-    http.into_iter().chain(rtsp).map(one).collect()
+    std::iter::once(http).chain(rtsp).map(one).collect()
 }
 
 /// Of the routes as Linux lists them: those to everywhere, by the addresses of their gateways.

@@ -137,8 +137,10 @@ impl Asked<'_> {
         format!("{}://{}", self.onvif.scheme, self.authority)
     }
 
-    fn port(&self) -> Option<u16> {
-        self.authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok())
+    /// Clients leave out the one that is usual.
+    fn port(&self) -> u16 {
+        let given = self.authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+        given.unwrap_or(if self.onvif.is_tls() { 443 } else { 80 })
     }
 
     /// Without the port.

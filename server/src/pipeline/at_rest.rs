@@ -14,7 +14,7 @@ use rov_gst::clock;
 
 use super::capture::{Branch, Capture};
 use super::still;
-use super::valve::Valve;
+use super::valve::{COARSE, Valve};
 
 impl Capture {
     /// Whether nothing goes to an encoder.
@@ -31,12 +31,14 @@ impl Branch {
 
     /// Gives it pictures again, those from now on. The first that comes out is a keyframe.
     pub fn wake(&self) {
-        self.wake_from(Duration::ZERO);
+        self.force_keyframe();
+        lock(&self.valve).open(Duration::ZERO);
     }
 
-    /// As [`Self::wake`], but no picture before this time.
+    /// As [`Self::wake`], but no picture before this time. The encoder is asked for the keyframe by the branch's own
+    /// thread: drivers take their time, and the source and the other branches must not wait for that.
     pub(super) fn wake_from(&self, first: Duration) {
-        self.force_keyframe();
+        *lock(&self.keyframe_from) = Some(first);
         lock(&self.valve).open(first);
     }
 }
@@ -51,6 +53,20 @@ pub(super) fn rest_encoder(pad: &gst::Pad, branch: &Arc<Branch>) {
         }
         branch.frames_unwanted.add();
         gst::PadProbeReturn::Handled
+    });
+}
+
+/// Has the first picture after [`Branch::wake_from`] that passes `pad` made a keyframe.
+pub(super) fn force_first(pad: &gst::Pad, branch: &Arc<Branch>) {
+    let weak = Arc::downgrade(branch);
+    pad.add_probe(gst::PadProbeType::BUFFER, move |pad, info| {
+        let Some(branch) = weak.upgrade() else { return gst::PadProbeReturn::Ok };
+        let is_first = |first: &mut Duration| time_of(pad, info) + COARSE >= *first;
+        let is_due = lock(&branch.keyframe_from).take_if(is_first).is_some();
+        if is_due {
+            branch.force_keyframe();
+        }
+        gst::PadProbeReturn::Ok
     });
 }
 

@@ -292,7 +292,9 @@ pub(super) fn fill_tail(
         }
         at_rest::rest_encoder(&queue, branch);
         counter::count(&pad(tail, encoder::NAME, text)?, &branch.frames_to_encoder);
-        live::set_in_stream(&pad_of(tail, plan::RAW_QUEUE, "src", text)?, branch);
+        let raw = pad_of(tail, plan::RAW_QUEUE, "src", text)?;
+        live::set_in_stream(&raw, branch);
+        at_rest::force_first(&raw, branch);
         fit_encoder(&element, row, plan, branch);
         wiring::first_fields(tail);
         if let Some(overlay) = capture.overlays.get(branch.stream) {

@@ -210,6 +210,8 @@ pub struct Branch {
     pub(super) frames_out: Arc<Counter>,
     pub(super) frames_missed: AtomicU64,
     pub(super) valve: Mutex<Valve>,
+    /// The encoder is to make a keyframe of the first picture from this time on.
+    pub(super) keyframe_from: Mutex<Option<Duration>>,
     /// Those of pictures from a pipe.
     pub(super) times: Mutex<Times>,
     pub(super) settings: Mutex<Settings>,
@@ -437,6 +439,7 @@ impl Branch {
             frames_out: counter(),
             frames_missed: AtomicU64::default(),
             valve: Mutex::new(if is_off { Valve::Shut } else { Valve::default() }),
+            keyframe_from: Mutex::default(),
             times: Mutex::default(),
             settings: Mutex::new(settings),
             ceiling: Mutex::default(),

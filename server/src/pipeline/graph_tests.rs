@@ -115,12 +115,13 @@ fn start(config: &CameraConfig) -> Running {
 pub(super) fn assert_even(units: &[AccessUnit], interval: Duration, what: &str) {
     let step = |pair: &[AccessUnit]| pair[1].pts.saturating_sub(pair[0].pts).as_secs_f64() / interval.as_secs_f64();
     let mut steps: Vec<_> = units.windows(2).map(step).collect();
-    // Where a busy machine stood still for some pictures, the test source goes on with the times at which it draws.
+    // Where a busy machine stood still for some pictures, the test source goes on with the times at which it draws: no
+    // whole intervals, but no picture twice either, nor any in a burst.
     let mut after_standstill = 0;
     for step in &steps {
         after_standstill = if *step > 3.0 { 6 } else { after_standstill };
-        let is_even = *step > 0.5 && (step - step.round()).abs() < 0.2;
-        assert!(is_even || after_standstill > 0, "{what}: intervals {steps:?}");
+        let is_whole = (step - step.round()).abs() < 0.2 || after_standstill > 0;
+        assert!(*step > 0.5 && is_whole, "{what}: intervals {steps:?}");
         after_standstill = i32::max(after_standstill - 1, 0);
     }
     steps.sort_by(f64::total_cmp);
@@ -128,12 +129,14 @@ pub(super) fn assert_even(units: &[AccessUnit], interval: Duration, what: &str) 
 }
 
 /// As [`assert_even`], of a file that loops. `take` gives more than a round of it. Where a busy machine opens the file late
-/// the round begins late, as nothing may come in a burst: then more of them are taken, until one is in time.
+/// the round begins late, as nothing may come in a burst: then more of them are taken, until one is in time. In none of
+/// them does a picture come twice or too early.
 pub(super) fn assert_even_rounds(take: impl FnMut() -> Vec<AccessUnit>, interval: Duration, what: &str) {
     let late = |units: &[AccessUnit]| {
         let steps = units.windows(2).map(|pair| pair[1].pts.saturating_sub(pair[0].pts).as_secs_f64());
-        let steps = steps.map(|step| step / interval.as_secs_f64());
-        steps.filter(|step| *step > 1.0 && (step - step.round()).abs() >= 0.2).count()
+        let steps: Vec<_> = steps.map(|step| step / interval.as_secs_f64()).collect();
+        assert!(steps.iter().all(|step| *step > 0.8), "{what}: intervals {steps:?}");
+        steps.iter().filter(|step| **step > 1.0 && (**step - step.round()).abs() >= 0.2).count()
     };
     let mut rounds = std::iter::repeat_with(take).take(30);
     let units = rounds.find(|units| late(units) == 0).unwrap_or_else(|| panic!("{what}: each round begins late"));
@@ -286,6 +289,7 @@ fn a_file_is_paced_as_live_and_ends_cleanly_without_loop() {
     // All frames come; on a busy machine the encoder may miss some.
     let counters = running.graph.branches()[0].counters();
     assert_eq!((counters.frames_in, units.len() as u64), (25, counters.frames_to_encoder), "{counters:?}");
+    assert!(units.len() > 12, "most of them go out: {counters:?}");
     assert!(begin.elapsed() > Duration::from_millis(900), "25 frames at 25 a second took {:?}", begin.elapsed());
 }
 

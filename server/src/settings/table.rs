@@ -580,6 +580,10 @@ impl Kind {
             Self::Texts => value.as_array().is_some_and(|texts| texts.iter().all(Value::is_string)),
             Self::IceServers => {
                 let all = servers(value).ok_or("expected a list of {\"urls\": [...], \"username\", \"credential\"}")?;
+                let urls = all.iter().map(|server| server.urls.len()).sum::<usize>();
+                if urls > MAX_ICE_SERVERS {
+                    return Err(format!("urls: {urls} of them, and {MAX_ICE_SERVERS} are the most, of all servers"));
+                }
                 return all.iter().try_for_each(check_ice_server);
             }
             Self::Group(fields) => {
@@ -636,7 +640,8 @@ impl Kind {
                     "type": "object",
                     "required": ["urls"],
                     "properties": {
-                        "urls": { "type": "array", "minItems": 1, "items": urls }, "username": text, "credential": text,
+                        "urls": { "type": "array", "minItems": 1, "maxItems": MAX_ICE_SERVERS, "items": urls },
+                        "username": text, "credential": text,
                     },
                     "additionalProperties": false,
                 } })

@@ -97,7 +97,12 @@ fn samples(kind: &Kind) -> (Vec<Value>, Vec<Value>) {
                 json!([]),
                 json!([{ "urls": ["stun:10.0.0.1"] }, { "urls": ["turn:a:1"], "username": "b", "credential": "c" }]),
             ],
-            vec![json!([{ "urls": "stun:10.0.0.1" }]), json!([{ "urls": [] }]), json!([{ "urls": ["turn:10.0.0.1"] }])],
+            vec![
+                json!([{ "urls": "stun:10.0.0.1" }]),
+                json!([{ "urls": [] }]),
+                json!([{ "urls": ["turn:10.0.0.1"] }]),
+                json!([{ "urls": ["stun:10.0.0.1", "stun:10.0.0.2"] }, { "urls": vec!["stun:10.0.0.3"; 3] }]),
+            ],
         ),
         Kind::Group(fields) => {
             let of_field = |field: &Field, values: Vec<Value>| {
