@@ -137,10 +137,8 @@ impl Asked<'_> {
         format!("{}://{}", self.onvif.scheme, self.authority)
     }
 
-    /// Clients leave out the one that is usual.
     fn port(&self) -> u16 {
-        let given = self.authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
-        given.unwrap_or(if self.onvif.is_tls() { 443 } else { 80 })
+        port(&self.authority, self.onvif.is_tls())
     }
 
     /// Without the port.
@@ -192,6 +190,12 @@ pub async fn answer(asked: &Asked<'_>, request: &Element) -> Result<Answer, Faul
     })
 }
 
+/// Clients leave out the one that is usual.
+fn port(authority: &str, is_tls: bool) -> u16 {
+    let given = authority.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    given.unwrap_or(if is_tls { 443 } else { 80 })
+}
+
 fn unknown<T>(request: &Element) -> Result<T, Fault> {
     Err(Fault::not_supported(&name_of(request)))
 }
@@ -199,6 +203,12 @@ fn unknown<T>(request: &Element) -> Result<T, Fault> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_port_is_that_of_the_address_or_the_usual_one() {
+        let ports = ["rov1:8080", "rov1", "10.0.0.2", "[fe80::1]", "[fe80::1]:81"].map(|text| port(text, false));
+        assert_eq!((ports, port("rov1", true)), ([8080, 80, 80, 80, 81], 443));
+    }
 
     #[test]
     fn what_is_not_known_to_be_harmless_takes_a_controller() {

@@ -376,6 +376,61 @@ fn another_branch_takes_over_at_a_keyframe_and_no_picture_is_missing_nor_comes_t
 }
 
 #[test]
+fn the_encoder_that_takes_over_is_asked_for_its_keyframe_by_its_own_thread() {
+    let plan = plan(pipeline(RAW));
+    let running = run(&plan);
+    running.take(0, 5);
+    let (sender, asked) = channel();
+    let sender = Mutex::new(sender);
+    running.graph.pipeline.connect_deep_element_added(move |_, _, element| {
+        if !is_made_by(element, "x264enc") {
+            return;
+        }
+        let sender = lock(&sender).clone();
+        element.static_pad("src").unwrap().add_probe(gst::PadProbeType::EVENT_UPSTREAM, move |_, info| {
+            if info.event().is_some_and(|event| event.has_name("GstForceKeyUnit")) {
+                let _ = sender.send(thread::current().id());
+            }
+            gst::PadProbeReturn::Ok
+        });
+    });
+    let tee = running.graph.pipeline.by_name(plan::TEE).unwrap();
+    let source = Arc::new(Mutex::new(None));
+    let its = Arc::clone(&source);
+    tee.static_pad("sink").unwrap().add_probe(gst::PadProbeType::BUFFER, move |_, _| {
+        *lock(&its) = Some(thread::current().id());
+        gst::PadProbeReturn::Ok
+    });
+    let joint = running.graph.joint(0).unwrap();
+    assert_eq!(joint.replace(&changed(&plan, 0, |_| ()), plan.codec, None, STOP_LIMIT), Ok(()));
+    let (source, asked) = (*lock(&source), asked.try_iter().collect::<Vec<_>>());
+    assert!(source.is_some() && !asked.is_empty(), "{source:?} {asked:?}");
+    assert!(asked.iter().all(|by| Some(*by) != source), "the source waits for no driver: {source:?} {asked:?}");
+    running.graph.stop(STOP_LIMIT);
+}
+
+#[test]
+fn a_former_branch_that_is_ahead_of_the_next_one_gives_no_picture_a_second_time() {
+    let plan = plan(pipeline(RAW));
+    let running = run(&plan);
+    let mut units = running.take(0, 5);
+    let tee = running.graph.pipeline.by_name(plan::TEE).unwrap();
+    // The one at work is through with a picture before the next one has it.
+    tee.connect_pad_added(|_, pad| {
+        pad.add_probe(gst::PadProbeType::BUFFER, |_, _| {
+            thread::sleep(FRAME * 3 / 4);
+            gst::PadProbeReturn::Ok
+        });
+    });
+    let joint = running.graph.joint(0).unwrap();
+    assert_eq!(joint.replace(&changed(&plan, 0, |_| ()), plan.codec, None, STOP_LIMIT), Ok(()));
+    units.extend(running.units[0].try_iter());
+    units.extend(running.take(0, 10));
+    assert!(units.is_sorted_by(|one, next| next.pts > one.pts + FRAME / 2), "{units:?}");
+    running.graph.stop(STOP_LIMIT);
+}
+
+#[test]
 fn a_branch_that_does_not_come_to_life_leaves_the_one_at_work() {
     let plan = plan(pipeline(RAW));
     let running = run(&plan);
