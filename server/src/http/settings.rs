@@ -9,7 +9,7 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use rov_common::api::ErrorBody;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::failure::expect_type;
 use super::login::Controller;
