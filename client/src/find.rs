@@ -271,8 +271,8 @@ struct Finder {
     can_ask: bool,
     /// The window says why the last attempt failed, until there is other news.
     has_tried: bool,
-    /// The host of RTP that the user named has said what it sends, and where: it is a rov-server.
-    has_said: bool,
+    /// What the host of RTP that the user named, which is a rov-server then, said last that it sends, and where.
+    said: Option<Source>,
 }
 
 impl Finder {
@@ -286,7 +286,7 @@ impl Finder {
             Target::Url(_) | Target::Rtp { .. } | Target::Camera(..) => (None, Wish::default()),
         };
         let heard = discovery.as_ref().map(|discovery| Arc::clone(discovery.heard())).unwrap_or_default();
-        Ok(Self { discovery, heard, wish, can_ask: config.can_ask, has_tried: false, has_said: false })
+        Ok(Self { discovery, heard, wish, can_ask: config.can_ask, has_tried: false, said: None })
     }
 
     /// What is known of the servers, while [`Self::listen`] keeps it up to date.
@@ -305,7 +305,7 @@ impl Finder {
 
     /// The server. Looks until there is one, unless the configuration says not to wait.
     async fn find_server(&mut self, config: &SessionConfig, viewer: &Viewer) -> Result<Located, SessionError> {
-        if let Some(named) = named(config, &mut self.has_said).await {
+        if let Some(named) = named(config, &mut self.said).await {
             return named;
         }
         let Self { discovery: Some(discovery), heard, wish, can_ask, has_tried, .. } = self else {
@@ -392,8 +392,8 @@ impl Finder {
     }
 }
 
-/// The server that the user named by its address, if so. `has_said`: as in [`Finder`].
-async fn named(config: &SessionConfig, has_said: &mut bool) -> Option<Result<Located, SessionError>> {
+/// The server that the user named by its address, if so. `said`: as in [`Finder`].
+async fn named(config: &SessionConfig, said: &mut Option<Source>) -> Option<Result<Located, SessionError>> {
     Some(match &config.target {
         Target::Auto { .. } => return None,
         Target::Url(url) => {
@@ -412,7 +412,7 @@ async fn named(config: &SessionConfig, has_said: &mut bool) -> Option<Result<Loc
         Target::Rtp { source, host: None } => {
             Ok(Located::named(Way::Rtp(*source), format!("RTP at {}", source.destination()), None))
         }
-        Target::Rtp { source, host: Some(host) } => rtp_of_host(host, source, &config.http, has_said).await,
+        Target::Rtp { source, host: Some(host) } => rtp_of_host(host, source, &config.http, said).await,
     })
 }
 
@@ -527,7 +527,7 @@ async fn rtp_of_host(
     host: &RtpHost,
     source: &Source,
     http: &Http,
-    has_said: &mut bool,
+    said: &mut Option<Source>,
 ) -> Result<Located, SessionError> {
     let from = resolve(&host.name).await?;
     let mut source = Source { from: Some(from), ..*source };
@@ -545,15 +545,21 @@ async fn rtp_of_host(
                 return Err(SessionError::no_way(reason));
             }
             Ok(stats) => {
-                *has_said = true;
                 source = rtp_destination(&stats, from, 0).unwrap_or(source);
+                *said = Some(source);
             }
             Err(WhepError::Changed(changed)) => return Err(SessionError::changed(&changed)),
-            // What another server of that machine sends meanwhile is not its video.
-            Err(error) if *has_said => return Err(SessionError::no_way(error.to_string())),
-            Err(_) if is_pinned => {}
-            // A sender of another make.
-            Err(_) => api = None,
+            Err(error) => match *said {
+                // By its synchronisation source its video is told from what another server of that machine sends.
+                Some(before) if before.ssrc.is_some() => {
+                    tracing::debug!("{} does not say what it sends now: {error}", host.name);
+                    source = Source { from: Some(from), ..before };
+                }
+                Some(_) => return Err(SessionError::no_way(error.to_string())),
+                None if is_pinned => {}
+                // A sender of another make.
+                None => api = None,
+            },
         }
     }
     let label = format!("RTP from {} at {}", host.name, source.destination());
@@ -757,6 +763,56 @@ mod tests {
         Found::new(announcement, "10.0.0.2:8080".parse().unwrap(), Instant::now())
     }
 
+    #[tokio::test]
+    async fn rtp_of_a_host_that_said_its_source_is_received_though_it_does_not_answer_any_more() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Url::parse(&format!("http://{}/api/stats", listener.local_addr().unwrap())).unwrap();
+        let host = RtpHost { name: "127.0.0.1".to_owned(), stats: Some(url) };
+        let asked = Source {
+            host: rtp::DEFAULT_HOST,
+            port: 5004,
+            from: None,
+            ssrc: None,
+            payload_type: None,
+            codec: Codec::H264,
+            fec: false,
+        };
+        for ssrc in [Some(7), None] {
+            let stats = Stats {
+                rtp: Some(RtpStats { destinations: vec!["239.255.0.9:6000".to_owned()], ..RtpStats::default() }),
+                streams: vec![StreamStats {
+                    name: "a".to_owned(),
+                    codec: "h264".to_owned(),
+                    rtp_ssrc: ssrc,
+                    ..StreamStats::default()
+                }],
+                ..Stats::default()
+            };
+            let body = serde_json::to_string(&stats).unwrap();
+            let well = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+            let ill = "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned();
+            let (mut said, http) = (None, Http::default());
+            for (answer, is_well) in [(well, true), (ill, ssrc.is_some())] {
+                let serve = async {
+                    let (mut socket, _) = listener.accept().await.unwrap();
+                    let mut request = [0; 4096];
+                    assert_ne!(tokio::io::AsyncReadExt::read(&mut socket, &mut request).await.unwrap(), 0);
+                    tokio::io::AsyncWriteExt::write_all(&mut socket, answer.as_bytes()).await.unwrap();
+                };
+                let (located, ()) = tokio::join!(rtp_of_host(&host, &asked, &http, &mut said), serve);
+                let way = located.map(|located| located.ways.first().cloned());
+                match (way, is_well) {
+                    (Ok(Some(Way::Rtp(source))), true) => {
+                        assert_eq!((source.port, source.ssrc), (6000, ssrc));
+                        assert_eq!(source.from, Some(std::net::Ipv4Addr::LOCALHOST));
+                    }
+                    (Err(SessionError::NoWay { .. }), false) => {}
+                    (way, _) => panic!("{ssrc:?}: {:?}", way.map(|way| way.is_some())),
+                }
+            }
+        }
+    }
+
     #[test]
     fn the_ways_of_an_announcement_are_tried_from_the_best_on() {
         let server = located(&found(), None, false, None).unwrap();
@@ -775,7 +831,7 @@ mod tests {
         };
         let mut by_https = config(&["https://10.0.0.2:8080/whep"]);
         by_https.http.pins = whep::Pins::default();
-        let server = named(&by_https, &mut false).await.unwrap().unwrap();
+        let server = named(&by_https, &mut None).await.unwrap().unwrap();
         assert!(server.http_for(&by_https, Transport::WebRtc).unwrap().login.is_some());
         assert!(server.http_for(&by_https, Transport::Rtsp).is_err());
         by_https.http.pins.judge("10.0.0.2:8080", &"a".repeat(64)).unwrap();
@@ -783,7 +839,7 @@ mod tests {
         by_https.transport = Some(Transport::Rtsp);
         assert!(server.http_for(&by_https, Transport::Rtsp).unwrap().login.is_some(), "the user's word");
         let in_clear = config(&["10.0.0.3:8080"]);
-        let server = named(&in_clear, &mut false).await.unwrap().unwrap();
+        let server = named(&in_clear, &mut None).await.unwrap().unwrap();
         assert!(server.http_for(&in_clear, Transport::Rtsp).unwrap().login.is_some());
     }
 

@@ -361,6 +361,9 @@ pub struct Stats {
     /// As the announcement has it: SHA-256 of the certificate of its WebRTC sessions. None: of a server of before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
+    /// The key could not be kept: after a restart it is another one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub key_is_of_this_run: bool,
     pub name: String,
     pub version: String,
     pub uptime_s: f64,

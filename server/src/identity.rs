@@ -33,6 +33,8 @@ const FOR_THIS_RUN: &str =
 pub struct Identity {
     certificate: Certificate,
     key: String,
+    /// After a restart it is the same.
+    is_kept: bool,
 }
 
 /// Not the private key, as this may go into logs.
@@ -51,7 +53,7 @@ impl Identity {
         let provider = provider()?;
         let params = CertificateParams::new(vec!["rov-server".to_owned()])?;
         let made = RTCCertificate::generate(provider.crypto(), SignatureScheme::EcdsaP256Sha256, params)?;
-        Self::of(made.dtls_certificate)
+        Self::of(made.dtls_certificate, false)
     }
 
     /// The one that `folder` keeps. Where there is none, or one of other `hardware`, it is made. What goes wrong with
@@ -105,9 +107,12 @@ impl Identity {
                 return Self::make();
             }
         }
-        let made = Self::make()?;
+        let mut made = Self::make()?;
         match made.write(&file, hardware) {
-            Ok(()) => info!("made the server's key, {}", file.display()),
+            Ok(()) => {
+                made.is_kept = true;
+                info!("made the server's key, {}", file.display());
+            }
             Err(error) => warn!(
                 "cannot keep the server's key in {}: {error:#}; clients ask before they follow it to another address after a restart: \
                  give a folder that can be written by --state-dir",
@@ -120,6 +125,11 @@ impl Identity {
     /// As announcements carry it.
     pub fn key(&self) -> &str {
         &self.key
+    }
+
+    /// Whether it is the same after a restart.
+    pub fn is_kept(&self) -> bool {
+        self.is_kept
     }
 
     /// The certificate and its private key, for HTTPS.
@@ -136,18 +146,18 @@ impl Identity {
         RTCCertificate::from_existing(self.certificate.clone(), SystemTime::now() + VALID_FOR)
     }
 
-    fn of(certificate: Certificate) -> Result<Self> {
+    fn of(certificate: Certificate, is_kept: bool) -> Result<Self> {
         let shown = RTCCertificate::from_existing(certificate.clone(), SystemTime::UNIX_EPOCH);
         let fingerprints = shown.get_fingerprints(provider()?.crypto())?;
         let key = fingerprints.first().and_then(|fingerprint| key_of(&fingerprint.value));
-        Ok(Self { certificate, key: key.context("the certificate has no fingerprint")? })
+        Ok(Self { certificate, key: key.context("the certificate has no fingerprint")?, is_kept })
     }
 
     fn parse(text: &str) -> Result<(Self, Vec<Mark>)> {
         let certificate = Certificate::from_pem(text, provider()?.crypto())?;
         let marks = text.lines().filter_map(|line| line.strip_prefix(MARK)?.split_once(' '));
         let marks = marks.map(|(kind, value)| Mark::new(kind, value)).collect();
-        Ok((Self::of(certificate)?, marks))
+        Ok((Self::of(certificate, true)?, marks))
     }
 
     fn write(&self, file: &Path, hardware: &[Mark]) -> Result<()> {
@@ -463,7 +473,9 @@ mod tests {
         std::fs::write(&file, "").expect("written");
         let key = || Identity::kept_in(Some(&file.join("folder")), &[]).expect("an identity").key().to_owned();
         assert_ne!(key(), key());
-        assert!(Identity::kept_in(None, &[]).is_ok());
+        for folder in [None, Some(file.as_path())] {
+            assert!(!Identity::kept_in(folder, &[]).expect("an identity").is_kept());
+        }
     }
 
     #[test]
@@ -471,6 +483,7 @@ mod tests {
         let folder = folder();
         let kept = Identity::kept_in(Some(folder.path()), &[]).expect("an identity");
         let again = Identity::kept_in(Some(folder.path()), &[]).expect("an identity");
+        assert!(kept.is_kept() && again.is_kept());
         assert_eq!(kept.certificate().dtls_certificate.certificate, again.certificate().dtls_certificate.certificate);
         assert!(again.certificate().expires > SystemTime::now());
         assert!(!format!("{again:?}").contains("PRIVATE"));

@@ -369,6 +369,7 @@ impl Server {
         let api = Arc::new(Api {
             id: id.clone(),
             key: identity.key().to_owned(),
+            key_is_of_this_run: !identity.is_kept(),
             name: config.name.clone(),
             started: Instant::now(),
             streams: streams.clone(),

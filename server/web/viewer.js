@@ -4,7 +4,7 @@ import { STALE_MS, duration, isMoving, snapshotName, tabTitle, view } from "./ad
 import { figures } from "./figures.js"
 import { logIn, onLost, takeToken, whoIs } from "./login.js"
 import { MAX_TILES, lineup, told, tiles } from "./lineup.js"
-import { Place } from "./place.js"
+import { Place, notices } from "./place.js"
 import { serverStats } from "./session.js"
 import { List, state as recordingState } from "./recordings.js"
 import { Form } from "./settings.js"
@@ -306,13 +306,19 @@ function announce(news) {
   $("news").hidden = false
 }
 
+/** What was so when the server was asked last. */
+let noticed = []
 /** The server's statistics: its name and its streams. */
 function learn(stats) {
   const { other, aside } = place.told(feeds()[0].session?.key, stats)
   announce(other ?? aside)
   // Not of the server whose video is shown.
   if (aside) return
-  if (!other) announce(stats.streams.find(({ notice }) => notice)?.notice)
+  if (!other) {
+    const said = notices(stats.streams)
+    announce(said.filter(notice => !noticed.includes(notice)).join("; "))
+    noticed = said
+  }
   page.server = stats
   doubts = Object.fromEntries(stats.streams.map(stream => [stream.name, stream]))
   // A connection of its own, of which a browser has few, and the server places: only while there is something to write.

@@ -1,7 +1,7 @@
 // Cases for server/web/advice.js, mjpeg.js, lineup.js, written.js, age.js and place.js; gives what does not hold.
 async function check(
   { advise, view, tabTitle, retryDelay, snapshotName, duration }, { Parts, watch }, { lineup, tiles, told },
-  { zeroWith, earliest }, { ClockSync, LateAlarm, capturedAt }, { Place },
+  { zeroWith, earliest }, { ClockSync, LateAlarm, capturedAt }, { Place, notices },
 ) {
   const wrong = []
   const expect = (what, is, wanted) => { if (is !== wanted) wrong.push(`${what}: ${is}, not ${wanted}`) }
@@ -180,20 +180,35 @@ async function check(
   }
   let place = nemo()
   expect("the same server", place.proven("a"), null)
-  expect("another key", place.proven("b"), "Another server answers here, not Nemo as before: its key differs")
+  expect("another key", place.proven("b"), "Another server answers here, or Nemo with a new key")
   expect("said once", place.proven("b"), null)
   expect("said once, also by its statistics", place.told("b", stats("2", "b", "Dory")).other, undefined)
   expect("sessions with the former end", [place.isLeft("a"), place.isLeft("b"), place.isLeft(null)].join(), "true,false,false")
   place.told("a", stats("1", "a", "Nemo"))
   expect("whatever that one says", place.isLeft("a"), true)
   expect("without a proof", nemo().told(null, stats("2", "b", "Dory")).other, "Dory answers here, not Nemo as before")
-  expect("a copy", nemo().told(null, stats("1", "b", "Nemo")).other, "Another server answers here, not Nemo as before, of the same name")
+  expect("a copy", nemo().told(null, stats("1", "b", "Nemo")).other, "Another server answers here, or Nemo with a new key")
+  expect("a namesake", nemo().told(null, stats("2", "b", "Nemo")).other, "Another server answers here, not Nemo as before, of the same name")
   place = nemo()
   expect("two at once", place.told("a", stats("2", "b", "Dory")).aside, "Two servers have this address: Dory answers here, too")
   expect("of which the other is not learnt", place.told("a", stats("1", "a", "Nemo")).other, undefined)
   place = new Place()
   place.told("a", stats("1", "", "Old"))
   expect("a key for each session", place.proven("b"), null)
+  const ofRun = (id, key, name) => ({ ...stats(id, key, name), key_is_of_this_run: true })
+  place = new Place()
+  for (const key of ["a", "b", "c"]) {
+    expect(`a key for each run: ${key}`, place.proven(key), null)
+    expect(`and the id is the same: ${key}`, place.told(key, ofRun("1", key, "Nemo")).other, undefined)
+  }
+  expect("sessions with the run before end", [place.isLeft("b"), place.isLeft("c")].join(), "true,false")
+  expect("another key, which is of a run as well", place.proven("d"), null)
+  expect("is of another one by its id", place.told("d", ofRun("2", "d", "Dory")).other, "Dory answers here, not Nemo as before")
+
+  expect("no notice", notices([{ name: "a" }, { name: "b", notice: "" }]).length, 0)
+  expect("the notice of the only stream", notices([{ name: "a", notice: "another publishes" }]).join("; "), "another publishes")
+  const several = [{ name: "a" }, { name: "b", notice: "another publishes" }, { name: "c", notice: "as well" }]
+  expect("notices of several streams", notices(several).join("; "), "b: another publishes; c: as well")
 
   // Of a server that comes in the place of another no value is known, however long those of that one would hold.
   const written = await import("/written.js?alone")

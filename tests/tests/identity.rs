@@ -283,7 +283,7 @@ fn at_a_named_address_another_server_is_followed_and_said_but_not_one_that_was_s
     let copied = TempDir::new().expect("a temporary folder");
     let other = start(&copied);
     sees(3);
-    let news = format!("another server answers at {}, not Nemo as before: its key differs", other.address);
+    let news = format!("another server answers at {}, or Nemo with a new key", other.address);
     assert_eq!(watcher.notices(), [news]);
     watcher.stop(&runtime);
 }

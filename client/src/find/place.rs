@@ -14,6 +14,8 @@ struct Known {
     id: Option<String>,
     /// None: it proves nothing.
     key: Option<String>,
+    /// It said that it has this key for its run alone: by another one it may well be the same.
+    is_key_of_run: bool,
     name: String,
 }
 
@@ -33,9 +35,13 @@ impl Place {
     pub fn proven(&mut self, address: &str, key: &str) -> Option<String> {
         // One that says no key, of another make, may have one for each session.
         let known = self.0.as_mut().filter(|known| known.key.as_ref().is_some_and(|before| before != key))?;
-        let news =
-            format!("another server answers at {address}, not {} as before: its key differs", called(&known.name));
-        *known = Known { id: None, key: Some(key.to_owned()), name: String::new() };
+        if known.is_key_of_run {
+            // Its statistics say whether it is another one.
+            known.key = Some(key.to_owned());
+            return None;
+        }
+        let news = has_other_key(address, &known.name);
+        *known = Known { id: None, key: Some(key.to_owned()), is_key_of_run: false, name: String::new() };
         Some(news)
     }
 
@@ -50,11 +56,16 @@ impl Place {
             let name = called(&stats.name);
             return Said::Aside(format!("two servers have the address {address}: {name} answers there, too"));
         }
-        let now = Known { id: Some(stats.id.clone()), key: said.map(str::to_owned), name: stats.name.clone() };
-        let Some(Known { id: Some(id), key, name }) = self.0.replace(now) else { return Said::Same };
-        let has_other_key = key.as_deref().zip(said).is_some_and(|(before, now)| before != now);
-        if id == stats.id && !has_other_key {
-            return Said::Same;
+        let now = Known {
+            id: Some(stats.id.clone()),
+            key: said.map(str::to_owned),
+            is_key_of_run: stats.key_is_of_this_run,
+            name: stats.name.clone(),
+        };
+        let Some(Known { id: Some(id), key, is_key_of_run, name }) = self.0.replace(now) else { return Said::Same };
+        if id == stats.id {
+            let is_other = !is_key_of_run && key.as_deref().zip(said).is_some_and(|(before, now)| before != now);
+            return if is_other { Said::Other(has_other_key(address, &name)) } else { Said::Same };
         }
         let is_namesake = name == stats.name;
         let who = if is_namesake { "another server" } else { called(&stats.name) };
@@ -68,6 +79,11 @@ impl Place {
         let now = self.0.as_ref().and_then(|known| known.key.as_deref());
         now.zip(key).is_some_and(|(now, key)| now != key)
     }
+}
+
+/// It proves that it is another one, or that it has lost the key of before.
+fn has_other_key(address: &str, before: &str) -> String {
+    format!("another server answers at {address}, or {} with a new key", called(before))
 }
 
 /// The name, for people.
@@ -100,11 +116,11 @@ mod tests {
     fn another_server_at_the_address_is_said_once() {
         let mut place = nemo();
         let news = place.proven(HERE, "b").expect("before it says who it is");
-        assert_eq!(news, "another server answers at 192.168.2.2:8080, not Nemo as before: its key differs");
+        assert_eq!(news, "another server answers at 192.168.2.2:8080, or Nemo with a new key");
         assert_eq!((place.proven(HERE, "b"), place.is_left(Some("b"))), (None, false));
         assert_eq!(place.told(HERE, Some("b"), &stats("2", "b", "Dory")), Said::Same, "it was said");
         // Back again.
-        assert!(place.proven(HERE, "a").expect("it is another one").contains("not Dory as before"));
+        assert!(place.proven(HERE, "a").expect("it is another one").contains("or Dory with a new key"));
     }
 
     #[test]
@@ -117,6 +133,8 @@ mod tests {
         assert_eq!(news, "Dory answers at 192.168.2.2:8080, not Nemo as before");
         // As of two machines with copies of one image, whose ids and names are the same.
         let news = other(nemo().told(HERE, None, &stats("1", "b", "Nemo")));
+        assert_eq!(news, "another server answers at 192.168.2.2:8080, or Nemo with a new key");
+        let news = other(nemo().told(HERE, None, &stats("2", "b", "Nemo")));
         assert_eq!(news, "another server answers at 192.168.2.2:8080, not Nemo as before, of the same name");
         let news = other(nemo().told(HERE, Some("a"), &stats("3", "a", "Nemo 2")));
         assert_eq!(news, "Nemo 2 answers at 192.168.2.2:8080, not Nemo as before");
@@ -138,6 +156,25 @@ mod tests {
         assert!(place.is_left(Some("a")) && !place.is_left(None));
         assert_eq!(place.told(HERE, Some("a"), &stats("1", "a", "Nemo")), Said::Same);
         assert!(place.is_left(Some("a")), "what that one says does not bring it back");
+    }
+
+    #[test]
+    fn one_that_has_a_new_key_in_each_run_is_the_same_by_its_id() {
+        let of_run = |id, key, name| Stats { key_is_of_this_run: true, ..stats(id, key, name) };
+        for proves in [true, false] {
+            let mut place = Place::default();
+            for key in ["a", "b", "c"] {
+                let proven = Some(key).filter(|_| proves);
+                assert_eq!(proven.and_then(|key| place.proven(HERE, key)), None);
+                assert!(!place.is_left(proven));
+                assert_eq!(place.told(HERE, proven, &of_run("1", key, "Nemo")), Said::Same);
+            }
+            assert_eq!(place.is_left(Some("a")), true, "sessions with the run before end");
+            let proven = Some("d").filter(|_| proves);
+            assert_eq!(proven.and_then(|key| place.proven(HERE, key)), None);
+            let Said::Other(news) = place.told(HERE, proven, &of_run("2", "d", "Dory")) else { panic!("{place:?}") };
+            assert_eq!(news, "Dory answers at 192.168.2.2:8080, not Nemo as before");
+        }
     }
 
     #[test]

@@ -305,6 +305,7 @@ impl Input {
         let mut rejoin = tokio::time::interval(REJOIN_INTERVAL);
         let (mut beat, mut ran, mut sleep) = (tokio::time::interval(BEAT), Instant::now(), Sleep::default());
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut room = Room::default();
         loop {
             let Sockets { media, waiting, control, repair } = &sockets;
             let event = tokio::select! {
@@ -338,17 +339,19 @@ impl Input {
                     self.repair(&parity[..length], from, Instant::now());
                 }
                 // The system keeps a place for each interface that is gone, and has 20 of them for a socket.
-                Ok(Event::Rejoin) if self.join(&sockets) == Joined::NoRoom => {
-                    match Sockets::bind(&self.shared.source) {
-                        Ok(bound) => {
-                            tracing::info!("no room for more multicast memberships: the sockets are bound anew");
-                            sockets = bound;
-                            self.join(&sockets);
+                Ok(Event::Rejoin) => {
+                    let joined = self.join(&sockets);
+                    if room.is_to_be_made(&joined) {
+                        match Sockets::bind(&self.shared.source) {
+                            Ok(bound) => {
+                                tracing::info!("no room for more multicast memberships: the sockets are bound anew");
+                                sockets = bound;
+                                room.was_made(self.join(&sockets));
+                            }
+                            Err(error) => tracing::warn!("no room for more multicast memberships: {error}"),
                         }
-                        Err(error) => tracing::warn!("no room for more multicast memberships: {error}"),
                     }
                 }
-                Ok(Event::Rejoin) => {}
                 Err(error) => {
                     tracing::debug!("cannot receive RTP: {error}");
                     tokio::time::sleep(PAUSE_AFTER_ERROR).await;
@@ -439,7 +442,7 @@ impl Input {
         if chosen.is_empty() && !self.interfaces.is_empty() {
             trouble = Some(format!("there is no network interface named {}", self.interfaces.join(", ")));
         }
-        for interface in chosen {
+        for interface in &chosen {
             let join = |socket: &UdpSocket| {
                 match SockRef::from(socket).join_multicast_v4(&source.host, &interface.address) {
                     // It is a member already.
@@ -452,7 +455,7 @@ impl Input {
                 Ok(()) => joined.push(interface.name.clone()),
                 Err(error) => {
                     if NO_ROOM.is_some() && error.raw_os_error() == NO_ROOM {
-                        result = Joined::NoRoom;
+                        result = Joined::NoRoom(chosen.iter().map(|interface| interface.address).collect());
                     }
                     trouble = Some(format!("{}: {error}", interface.name));
                 }
@@ -467,12 +470,47 @@ impl Input {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Joined {
     /// Where it failed, the reason is known.
     AsFarAsPossible,
-    /// The socket is a member as often as it may be.
-    NoRoom,
+    /// The socket is a member as often as it may be; these are all the interfaces on which to join.
+    NoRoom(Vec<Ipv4Addr>),
+}
+
+/// When sockets are bound anew for multicast memberships: once for each list of interfaces, as what waits in them is lost
+/// by it, and a machine may have more interfaces than a socket may have memberships.
+#[derive(Debug, Default)]
+struct Room {
+    /// More than new sockets had room for.
+    too_many: Option<Vec<Ipv4Addr>>,
+}
+
+impl Room {
+    fn is_to_be_made(&mut self, joined: &Joined) -> bool {
+        match joined {
+            Joined::NoRoom(interfaces) => self.too_many.as_ref() != Some(interfaces),
+            Joined::AsFarAsPossible => {
+                self.too_many = None;
+                false
+            }
+        }
+    }
+
+    /// `joined`: by the new sockets.
+    fn was_made(&mut self, joined: Joined) {
+        self.too_many = match joined {
+            Joined::NoRoom(interfaces) => Some(interfaces),
+            Joined::AsFarAsPossible => None,
+        };
+        if let Some(interfaces) = &self.too_many {
+            tracing::warn!(
+                "this machine has {} network interfaces, more than multicast can be received on at once: name the one \
+                 that leads to the sender by --interface",
+                interfaces.len()
+            );
+        }
+    }
 }
 
 /// What waited while the process stood still is old. After a pause so long it would be taken for a new stream, whose age
@@ -586,7 +624,7 @@ mod tests {
             markers: Markers::default(),
             clock: SenderClock::default(),
         };
-        assert_eq!(input.join(&sockets), Joined::NoRoom);
+        assert_eq!(input.join(&sockets), Joined::NoRoom(vec![Ipv4Addr::LOCALHOST]));
         let receiver = tokio::spawn(input.receive(sockets));
         let sender = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         SockRef::from(&sender).set_multicast_if_v4(&Ipv4Addr::LOCALHOST).unwrap();
@@ -604,6 +642,28 @@ mod tests {
         };
         assert!(tokio::time::timeout(Duration::from_secs(30), came).await.expect("packets").is_some());
         receiver.abort();
+    }
+
+    #[test]
+    fn for_more_interfaces_than_there_is_room_for_the_sockets_are_bound_anew_once() {
+        let full = |last: u8| Joined::NoRoom((1..=last).map(|i| Ipv4Addr::new(10, 0, i, 1)).collect());
+        let mut room = Room::default();
+        assert!(!room.is_to_be_made(&Joined::AsFarAsPossible));
+        // Places of interfaces that are gone: new sockets have room.
+        for _ in 0..2 {
+            assert!(room.is_to_be_made(&full(3)));
+            room.was_made(Joined::AsFarAsPossible);
+        }
+        assert!(room.is_to_be_made(&full(21)), "also where they could not be bound");
+        assert!(room.is_to_be_made(&full(21)));
+        room.was_made(full(21));
+        assert!(!room.is_to_be_made(&full(21)));
+        assert!(room.is_to_be_made(&full(22)), "another one came");
+        room.was_made(full(22));
+        assert!(!room.is_to_be_made(&full(22)));
+        // One of them went, and came again.
+        assert!(!room.is_to_be_made(&Joined::AsFarAsPossible));
+        assert!(room.is_to_be_made(&full(22)));
     }
 
     fn interface(name: &str, address: &str, prefix: u8) -> Interface {

@@ -66,6 +66,8 @@ use crate::users::{Caller, Users};
 pub struct Api {
     pub id: String,
     pub key: String,
+    /// As in [`Stats`].
+    pub key_is_of_this_run: bool,
     pub name: String,
     pub started: Instant,
     pub streams: Streams,
@@ -246,6 +248,7 @@ async fn gather(api: &Api) -> Result<Stats, Failure> {
     Ok(Stats {
         id: api.id.clone(),
         key: Some(api.key.clone()),
+        key_is_of_this_run: api.key_is_of_this_run,
         name: api.name.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         uptime_s: now.saturating_duration_since(api.started).as_secs_f64(),

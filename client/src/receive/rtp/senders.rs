@@ -97,6 +97,10 @@ impl Heard {
     }
 }
 
+fn is_recent(heard: &Heard, now: Instant) -> bool {
+    now.saturating_duration_since(heard.last) < RECENT
+}
+
 impl Watched {
     fn is_silent(&self, now: Instant) -> bool {
         self.gone.is_some() || now.saturating_duration_since(self.heard.last) > SILENT
@@ -146,7 +150,9 @@ impl Senders {
         // Another stream of the same machine: that of a server that started anew, or that of a second server.
         let is_its = |other: &&Heard| (other.ip(), other.origin.ssrc) == (ip, origin.ssrc);
         let (former, last) = (watched.heard.origin.ssrc, watched.heard.last);
-        let was_beside = former != origin.ssrc && self.beside.iter().filter(is_its).any(|other| other.first <= last);
+        // One packet that was overtaken, or the last ones of a program that is being replaced, make no second sender.
+        let was_beside =
+            former != origin.ssrc && self.beside.iter().filter(is_its).any(|other| other.first + SILENT <= last);
         let is_told = self.expected.is_some() && former != origin.ssrc;
         if watched.heard.ip() == ip && (is_told || (is_silent && !was_beside)) {
             let first = watched.heard.first;
@@ -158,7 +164,7 @@ impl Senders {
         let verdict = self.stranger(origin, now);
         match self.others(now) {
             Some(Others { text, takes_first_at: Some(at), .. }) if now >= at => {
-                self.watch(ip);
+                self.watch(ip, now);
                 self.news = Some(format!("{text}; taken, as nothing else sends"));
                 Verdict::Play(self.stream)
             }
@@ -187,13 +193,22 @@ impl Senders {
         if said { Verdict::Ignore } else { Verdict::Stranger }
     }
 
-    /// The other machines whose video comes now.
+    /// Those whose video comes now: each other machine, and where the watched stream is silent, another one of its
+    /// machine.
     fn candidates(&self, now: Instant) -> impl Iterator<Item = &Heard> {
-        let watched = self.watched.map(|watched| watched.heard.ip());
-        let is_there =
-            move |other: &&Heard| Some(other.ip()) != watched && now.saturating_duration_since(other.last) < RECENT;
-        // Where one machine was named, no other can be chosen.
-        self.beside.iter().filter(is_there).filter(|_| self.from.is_none())
+        let watched = self.watched.map(|watched| (watched.heard.ip(), watched.is_silent(now)));
+        let others = self.beside.iter().filter(move |other| is_recent(other, now)).filter(move |other| match watched {
+            Some((ip, is_silent)) if ip == other.ip() => is_silent && self.expected.is_none(),
+            // Where one machine was named, no other can be chosen.
+            _ => self.from.is_none(),
+        });
+        // A machine is offered once, by the stream that was heard first.
+        let mut seen = Vec::new();
+        others.filter(move |other| {
+            let is_new = !seen.contains(&other.ip());
+            seen.push(other.ip());
+            is_new
+        })
     }
 
     /// Who can be watched instead, where another machine sends too.
@@ -202,8 +217,9 @@ impl Senders {
         let there: Vec<&Heard> = self.candidates(now).collect();
         let who = match there.as_slice() {
             [] => return None,
+            [one] if one.ip() == watched.heard.ip() => "another program there sends".to_owned(),
             [one] => format!("{} sends", one.ip()),
-            several => format!("{} other machines send", several.len()),
+            several => format!("{} other senders send", several.len()),
         };
         let (ip, is_silent) = (watched.heard.ip(), watched.is_silent(now));
         let text = match (is_silent, watched.gone) {
@@ -227,13 +243,13 @@ impl Senders {
     pub fn choose(&mut self, ip: IpAddr, now: Instant) -> bool {
         let is_there = self.candidates(now).any(|other| other.ip() == ip);
         if is_there {
-            self.watch(ip);
+            self.watch(ip, now);
         }
         is_there
     }
 
-    fn watch(&mut self, ip: IpAddr) {
-        let Some(at) = self.beside.iter().position(|other| other.ip() == ip) else { return };
+    fn watch(&mut self, ip: IpAddr, now: Instant) {
+        let Some(at) = self.beside.iter().position(|other| other.ip() == ip && is_recent(other, now)) else { return };
         let heard = self.beside.remove(at);
         if let Some(before) = self.watched.replace(Watched { heard, gone: None }) {
             self.beside.retain(|other| other.ip() != before.heard.ip());
@@ -449,6 +465,47 @@ mod tests {
             assert_eq!(senders.packet(origin(2, 9), start + ms(40_000)), Verdict::Play(2));
             assert!(!matches!(senders.packet(origin(2, 8), start + ms(50_000)), Verdict::Play(_)), "nor of that");
         }
+    }
+
+    #[test]
+    fn another_stream_of_the_machine_that_was_beside_a_silent_one_is_offered() {
+        let start = Instant::now();
+        for from in [None, Some([10, 0, 0, 2].into())] {
+            let mut senders = Senders::new(from, None);
+            for tenth in 0..100 {
+                senders.packet(origin(2, 7), start + ms(100 * tenth));
+                senders.packet(origin(2, 8), start + ms(100 * tenth + 1));
+            }
+            assert_eq!(senders.others(start + ms(9_950)), None, "while the watched one is there");
+            for tenth in 100..140 {
+                assert!(!matches!(senders.packet(origin(2, 8), start + ms(100 * tenth)), Verdict::Play(_)));
+            }
+            let (now, ip) = (start + ms(14_000), [10, 0, 0, 2].into());
+            let others = senders.others(now).expect("it is offered");
+            assert_eq!(others.text, "10.0.0.2 is silent; another program there sends video here");
+            assert_eq!((others.machines, others.takes_first_at), (vec![ip], None));
+            assert!(senders.choose(ip, now));
+            assert_eq!(senders.packet(origin(2, 8), now + ms(1)), Verdict::Play(2));
+            assert_eq!(senders.others(now + ms(2)), None);
+            assert!(!matches!(senders.packet(origin(2, 7), now + ms(3)), Verdict::Play(_)));
+            // Where the server says which stream is its own, no other can be chosen.
+            senders.expect(Some(8));
+            senders.packet(origin(2, 7), now + ms(5_000));
+            assert_eq!(senders.others(now + ms(5_000)), None);
+        }
+    }
+
+    #[test]
+    fn a_restart_of_which_a_packet_comes_before_the_last_ones_of_the_former_stream_is_followed() {
+        let (start, mut senders) = (Instant::now(), Senders::new(None, None));
+        senders.packet(origin(2, 7), start);
+        assert_eq!(senders.packet(origin(2, 8), start + ms(5_000)), Verdict::Play(2));
+        // Beside each other for less than a second.
+        for tenth in 0..9 {
+            assert_eq!(senders.packet(origin(2, 8), start + ms(6_000 + 100 * tenth)), Verdict::Play(2));
+            assert!(!matches!(senders.packet(origin(2, 9), start + ms(6_001 + 100 * tenth)), Verdict::Play(_)));
+        }
+        assert_eq!(senders.packet(origin(2, 9), start + ms(7_900)), Verdict::Play(3));
     }
 
     #[test]

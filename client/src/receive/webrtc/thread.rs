@@ -2,6 +2,7 @@
 //! datagrams, a request or a timer.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use mio::{Events, Interest, Poll, Token, Waker};
 use rov_common::media_socket::MediaSocket;
+use rov_common::sleep::Sleep;
 use tokio::sync::{oneshot, watch};
 
 use super::engine::{End, Engine, State};
@@ -23,6 +25,8 @@ const RECEIVE_BATCHES: usize = 8;
 /// while the rest is decrypted.
 const TOGETHER: usize = 32;
 const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// Batches that are left out after a sleep: more than wait in a socket, and a flood of them must end.
+const MOST_WAITING: usize = 1_024;
 
 /// What is asked of the thread; it has to be woken for it.
 pub enum Request {
@@ -40,6 +44,7 @@ pub struct MediaThread {
     on_packets: OnPackets,
     /// What is to be handed over at once.
     together: Vec<Bytes>,
+    sleep: Sleep,
 }
 
 impl MediaThread {
@@ -55,7 +60,8 @@ impl MediaThread {
         poll.registry().register(socket.io(), SOCKET, Interest::READABLE)?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKE)?);
         let together = Vec::with_capacity(TOGETHER);
-        Ok((Self { poll, socket, engine, requests, link, on_packets, together }, waker))
+        let sleep = Sleep::default();
+        Ok((Self { poll, socket, engine, requests, link, on_packets, together, sleep }, waker))
     }
 
     /// Until the connection has ended, or is to be closed.
@@ -108,24 +114,25 @@ impl MediaThread {
 
     /// Whether more may be waiting.
     fn receive(&mut self) -> bool {
-        let Self { socket, engine, on_packets, together, .. } = self;
+        let Self { socket, engine, on_packets, together, sleep, .. } = self;
         for _ in 0..RECEIVE_BATCHES {
-            // Known when the first of them is there.
-            let mut arrived = None;
-            let any = socket.receive(|_, _, peer, datagram| {
-                let arrived = *arrived.get_or_insert_with(Instant::now);
+            let mut last = None;
+            let batch = read(socket, sleep, |arrived, peer, datagram| {
+                last = Some(arrived);
                 engine.handle_datagram(arrived, peer, datagram, &mut |packet| together.push(packet));
                 if together.len() >= TOGETHER {
                     on_packets(&mut together.drain(..), arrived.into());
                 }
             });
-            if let Some(arrived) = arrived
+            if let Some(arrived) = last
                 && !together.is_empty()
             {
                 on_packets(&mut together.drain(..), arrived.into());
             }
-            if !any {
-                return false;
+            match batch {
+                Batch::Read => {}
+                Batch::Nothing => return false,
+                Batch::LeftOut => engine.request_keyframe(Instant::now()),
             }
         }
         true
@@ -152,5 +159,75 @@ impl MediaThread {
                 Err(TryRecvError::Empty) => return true,
             }
         }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Batch {
+    Read,
+    Nothing,
+    /// This machine has slept: what was there, and came first, is left out.
+    LeftOut,
+}
+
+/// Reads one batch of datagrams. What waited while this machine slept is old, and nothing shows that: by the clock,
+/// which stood still, it has just arrived. So this is looked at behind the system call, before any of it is used.
+fn read(socket: &mut MediaSocket, sleep: &mut Sleep, mut each: impl FnMut(Instant, SocketAddr, &[u8])) -> Batch {
+    let (mut arrived, mut has_slept) = (None, false);
+    let any = socket.receive(|_, _, peer, datagram| {
+        // Known when the first of them is there.
+        let arrived = *arrived.get_or_insert_with(|| {
+            has_slept = !sleep.look().is_zero();
+            Instant::now()
+        });
+        if !has_slept {
+            each(arrived, peer, datagram);
+        }
+    });
+    if has_slept {
+        let batches = (0..MOST_WAITING).take_while(|_| socket.receive(|_, _, _, _| {})).count();
+        tracing::info!("this machine slept; {} batches of old datagrams left out", 1 + batches);
+        return Batch::LeftOut;
+    }
+    if any { Batch::Read } else { Batch::Nothing }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn what_waited_in_the_socket_while_this_machine_slept_is_left_out() {
+        let (receiver, _) = rov_common::media_socket::open("127.0.0.1:0".parse().unwrap()).unwrap();
+        let mut socket = MediaSocket::new(receiver).unwrap();
+        let (to, sender) = (socket.local_addr(), UdpSocket::bind("127.0.0.1:0").unwrap());
+        let slept = Arc::new(AtomicU64::new(0));
+        let clock = Arc::clone(&slept);
+        let mut sleep = Sleep::by(move || Duration::from_secs(clock.load(Ordering::Relaxed)));
+        // What is sent by loopback waits in the socket when the call returns.
+        let mut reads = |count: u8, sleep: &mut Sleep| {
+            (0..count).for_each(|i| assert_eq!(sender.send_to(&[i; 100], to).unwrap(), 100));
+            let (mut came, mut batches) = (Vec::new(), Vec::new());
+            loop {
+                let batch = read(&mut socket, sleep, |_, _, datagram| came.push(datagram[0]));
+                if batch == Batch::Nothing {
+                    return (came, batches);
+                }
+                batches.push(batch);
+            }
+        };
+        assert_eq!(reads(3, &mut sleep).0, [0, 1, 2]);
+        slept.store(3_600, Ordering::Relaxed);
+        // More than one batch.
+        assert_eq!(reads(200, &mut sleep), (vec![], vec![Batch::LeftOut]));
+        assert_eq!(reads(2, &mut sleep).0, [0, 1]);
+        // Nothing waited: what comes first tells of the sleep.
+        slept.store(7_200, Ordering::Relaxed);
+        assert_eq!(reads(0, &mut sleep), (vec![], vec![]));
+        assert_eq!(reads(1, &mut sleep), (vec![], vec![Batch::LeftOut]));
+        assert_eq!(reads(1, &mut sleep), (vec![0], vec![Batch::Read]));
     }
 }
