@@ -151,8 +151,8 @@ pub fn free_port_pair() -> u16 {
     (0..100)
         .find_map(|_| {
             let first = UdpSocket::bind("127.0.0.1:0").ok()?;
-            let port = first.local_addr().ok()?.port();
+            let port = first.local_addr().ok().map(|address| address.port()).filter(|port| port.is_multiple_of(2))?;
             UdpSocket::bind(("127.0.0.1", port.checked_add(1)?)).ok().map(|_| port)
         })
-        .expect("two UDP ports side by side")
+        .expect("two UDP ports side by side, the first of them even")
 }
