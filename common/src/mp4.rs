@@ -96,7 +96,7 @@ impl Muxer {
             length,
             fragments: 0,
             samples: Vec::new(),
-            written: (0, length),
+            written: (0, 0),
             open: Open::default(),
         };
         (muxer, header)
@@ -105,6 +105,11 @@ impl Muxer {
     /// What its pictures are.
     pub fn format(&self) -> &Format {
         &self.format
+    }
+
+    /// No picture was given.
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_empty()
     }
 
     /// Bytes of the file, once all that was given is written.

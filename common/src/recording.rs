@@ -48,17 +48,18 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Is off. `changed` is called by the thread when it goes on, pauses, or takes another file; it may be slow.
+    /// Is off. `changed` is called when it goes on, pauses, or takes another file: by its thread, and while the disk holds
+    /// that one by [`Self::push`]. So it must not wait.
     ///
     /// # Errors
     /// Where there is no thread for it.
     pub fn start(
         folder: Arc<Folder>,
         plan: Plan,
-        changed: impl Fn(&RecordingStats) + Send + 'static,
+        changed: impl Fn(&RecordingStats) + Send + Sync + 'static,
     ) -> std::io::Result<Self> {
-        let shared = Arc::new(Shared::new(plan.title.clone()));
-        let writer = Writer::new(Arc::clone(&shared), folder, plan, Box::new(changed));
+        let shared = Arc::new(Shared::new(plan.title.clone(), Box::new(changed)));
+        let writer = Writer::new(Arc::clone(&shared), folder, plan);
         let thread = std::thread::Builder::new().name("recording".to_owned()).spawn(move || writer.run())?;
         Ok(Self { shared, thread })
     }
@@ -74,7 +75,7 @@ impl Recorder {
     }
 
     pub fn stats(&self) -> RecordingStats {
-        let stats = self.shared.stats();
+        let stats = self.shared.seen(Instant::now());
         if !self.thread.is_finished() || self.shared.is_stopping() {
             return stats;
         }

@@ -19,7 +19,7 @@ export function size(bytes) {
 export function state(recording) {
   if (!recording || recording.state === "off") return ""
   if (recording.state === "paused") return `Recording paused: ${recording.reason ?? "the disk cannot be used"}`
-  if (recording.state === "waiting") return "Recording begins with the next keyframe"
+  if (recording.state === "waiting") return recording.reason ? `Recording waits: ${recording.reason}` : "Recording begins with the next keyframe"
   const left = recording.seconds_left
   const rest = left === undefined ? "" : `, room for ${left > 7200 ? `${Math.round(left / 3600)} h` : `${Math.round(left / 60)} min`}`
   const gaps = recording.gaps ? `, ${recording.gaps} ${recording.gaps === 1 ? "gap" : "gaps"}` : ""
@@ -67,7 +67,9 @@ export class List {
       const former = new Map([...this.rows.children].map(row => [row.dataset.name, row]))
       this.rows.replaceChildren(...recordings.map(one => {
         const row = former.get(one.name)
-        return row && row.dataset.state === stateOf(one) && !one.url.includes("?") ? row : this.row(one)
+        if (!row || row.dataset.state !== stateOf(one)) return this.row(one)
+        row.adopt(one)
+        return row
       }))
     } catch (error) {
       if (!this.isClosed) this.say(`The recordings cannot be listed: ${error.message}`)
@@ -83,6 +85,11 @@ export class List {
     const what = made("span", { textContent: `${one.label}, ${size(one.bytes)}${one.is_open ? ", being recorded" : ""}` })
     const play = made("button", { type: "button", textContent: "Play" })
     play.addEventListener("click", () => this.play(one))
+    // Where a login is needed, each list has other addresses.
+    row.adopt = newer => {
+      one.url = newer.url
+      save.href = one.url.slice(1)
+    }
     // Without the slash in front: the page may be behind a path of a proxy.
     const save = made("a", { href: one.url.slice(1), download: one.name, textContent: "Download" })
     row.append(when, what, play, save)

@@ -1,6 +1,6 @@
 //! A folder of recordings: which there are, what is deleted, and how files are written.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -55,6 +55,10 @@ pub struct Folder {
     path: PathBuf,
     disk: Box<dyn Disk>,
     open: Mutex<BTreeSet<Name>>,
+    /// What this run of the program began.
+    own: Mutex<BTreeSet<Name>>,
+    /// Bytes per second of each stream that is recorded.
+    rates: Mutex<BTreeMap<String, f64>>,
 }
 
 impl Folder {
@@ -63,7 +67,13 @@ impl Folder {
     }
 
     pub fn on(path: &Path, disk: Box<dyn Disk>) -> Arc<Self> {
-        Arc::new(Self { path: path.to_owned(), disk, open: Mutex::default() })
+        Arc::new(Self {
+            path: path.to_owned(),
+            disk,
+            open: Mutex::default(),
+            own: Mutex::default(),
+            rates: Mutex::default(),
+        })
     }
 
     pub fn path(&self) -> &Path {
@@ -72,6 +82,19 @@ impl Folder {
 
     pub fn free(&self) -> io::Result<u64> {
         self.disk.free()
+    }
+
+    /// Of all streams that are recorded here.
+    pub(super) fn rate(&self) -> f64 {
+        lock(&self.rates).values().sum()
+    }
+
+    pub(super) fn set_rate(&self, label: &str, rate: Option<f64>) {
+        let mut rates = lock(&self.rates);
+        match rate {
+            Some(rate) => rates.insert(label.to_owned(), rate),
+            None => rates.remove(label),
+        };
     }
 
     /// All recordings, the oldest first.
@@ -107,11 +130,15 @@ impl Folder {
         }
     }
 
-    /// Deletes the oldest that `keep` does not keep, at `now`; returns their names. Files of others are not touched.
-    pub fn prune(&self, keep: Keep, now: Captured) -> io::Result<Vec<Name>> {
+    /// Deletes the oldest that `keep` does not keep, at `now`, of the same clock as their names; returns their names. Files
+    /// of others are not touched. Clocks may be wrong: what this run of the program began goes last, and nothing by age
+    /// where the clock is not known, or is behind the newest recording.
+    pub fn prune(&self, keep: Keep, now: Option<Captured>) -> io::Result<Vec<Name>> {
         let Some(keep) = keep else { return Ok(Vec::new()) };
         let mut removed = Vec::new();
-        for name in surplus(&self.list()?, keep, now) {
+        let (mut all, own) = (self.list()?, lock(&self.own).clone());
+        all.sort_by_key(|found| own.contains(&found.name));
+        for name in surplus(&all, keep, now) {
             match self.remove(&name) {
                 Ok(()) => removed.push(name),
                 // By somebody else, or by another recorder.
@@ -126,9 +153,18 @@ impl Folder {
     pub(super) fn create(self: &Arc<Self>, begun: Captured, label: &str) -> io::Result<Recording> {
         let mut name = Name::new(begun, label);
         for _ in 0..ATTEMPTS {
-            match self.disk.create(&name.to_string()) {
+            // Before it is there: nobody deletes it.
+            if !lock(&self.open).insert(name.clone()) {
+                name = name.next();
+                continue;
+            }
+            let created = self.disk.create(&name.to_string());
+            if created.is_err() {
+                lock(&self.open).remove(&name);
+            }
+            match created {
                 Ok(video) => {
-                    lock(&self.open).insert(name.clone());
+                    lock(&self.own).insert(name.clone());
                     // Without the table the pictures are worth as much.
                     let times = self.disk.create(&name.of_times()).ok();
                     return Ok(Recording { name, video, times, folder: Arc::clone(self) });
@@ -142,15 +178,17 @@ impl Folder {
 }
 
 /// What `keep` does not keep of these, which are the oldest first: never one that is being written.
-fn surplus(all: &[Found], keep: Measure, now: Captured) -> Vec<Name> {
+fn surplus(all: &[Found], keep: Measure, now: Option<Captured>) -> Vec<Name> {
     let mut total: u64 = all.iter().map(|found| found.bytes).sum();
+    let newest = all.iter().map(|found| found.name.begun()).max().unwrap_or_default();
+    let now = now.filter(|now| *now >= newest);
     let is_surplus = |found: &&Found| match keep {
         Measure::Bytes(Bytes(most)) => {
             let is_over = total > most;
             total -= found.bytes;
             is_over
         }
-        Measure::Time(longest) => now.0.saturating_sub(found.name.begun().0) > longest,
+        Measure::Time(longest) => now.is_some_and(|now| now.0.saturating_sub(found.name.begun().0) > longest),
     };
     let closed = all.iter().filter(|found| !found.is_open);
     closed.take_while(is_surplus).map(|found| found.name.clone()).collect()
@@ -162,6 +200,15 @@ pub(super) struct Recording {
     pub video: Box<dyn Output>,
     pub times: Option<Box<dyn Output>>,
     folder: Arc<Folder>,
+}
+
+impl Recording {
+    /// Deletes it: nothing is in it.
+    pub fn discard(self) -> io::Result<()> {
+        let (folder, name) = (Arc::clone(&self.folder), self.name.clone());
+        drop(self);
+        folder.remove(&name)
+    }
 }
 
 impl Drop for Recording {
@@ -180,12 +227,13 @@ struct Local {
 impl Local {
     /// The folder is there, and on the disk where it was: without that, files would fill the disk of the system.
     fn check(&self) -> io::Result<()> {
-        fs::create_dir_all(&self.path)?;
-        let is_mounted = device(&self.path)? != device(&self.path.join(".."))?;
+        // Also of a folder within what is mounted, and before it is made where that is gone.
+        let there = self.path.ancestors().find(|folder| folder.exists()).unwrap_or(&self.path);
+        let is_mounted = device(there)? != device(Path::new("/"))?;
         if self.was_mounted.fetch_or(is_mounted, Ordering::Relaxed) && !is_mounted {
             return Err(io::Error::new(ErrorKind::NotFound, "the disk that was mounted there is gone"));
         }
-        Ok(())
+        fs::create_dir_all(&self.path)
     }
 }
 

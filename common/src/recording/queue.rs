@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::api::RecordingStats;
+use crate::api::{RecordingState, RecordingStats};
 use crate::capture_clock::Captured;
 use crate::mp4::Picture;
 use crate::sync::lock;
@@ -16,6 +16,8 @@ pub const QUEUE_TIME: Duration = Duration::from_secs(30);
 const TICK: Duration = Duration::from_millis(100);
 /// A player begins at a keyframe: there is one as often in a recording.
 const KEYFRAME_EVERY: Duration = Duration::from_secs(5);
+/// The disk takes nothing for longer: that is said.
+const STUCK: Duration = Duration::from_secs(2);
 /// Between two requests for one.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
@@ -26,16 +28,18 @@ pub struct Gap {
     pub time: Duration,
     pub captured: Option<Captured>,
     pub pictures: u64,
+    /// So many of them the statistics have already.
+    pub counted: u64,
 }
 
 impl Gap {
     pub fn of(picture: &Picture) -> Self {
-        Self { time: picture.time, captured: picture.captured, pictures: 1 }
+        Self { time: picture.time, captured: picture.captured, pictures: 1, counted: 0 }
     }
 
     /// What is missing together with what came behind.
     pub fn and(self, later: Self) -> Self {
-        Self { pictures: self.pictures + later.pictures, ..self }
+        Self { pictures: self.pictures + later.pictures, counted: self.counted + later.counted, ..self }
     }
 }
 
@@ -46,6 +50,8 @@ pub struct Queued {
     pub gap: Option<Gap>,
     /// When it came.
     pub at: Instant,
+    /// How often recording had been put on then: what differs in this belongs into different files.
+    pub session: u64,
 }
 
 /// What the writer is to do.
@@ -58,8 +64,13 @@ pub enum Order {
     Stop,
 }
 
+pub type Changed = Box<dyn Fn(&RecordingStats) + Send + Sync>;
+
 pub struct Shared {
     title: String,
+    changed: Changed,
+    /// State and file that were told last. Held while another is told, so that the last one is true.
+    told: Mutex<(RecordingState, Option<String>)>,
     state: Mutex<State>,
     /// The order is another one.
     ordered: Condvar,
@@ -73,6 +84,16 @@ struct State {
     has_ended: bool,
     queue: VecDeque<Queued>,
     bytes: usize,
+    /// When the writer took something, or something came into an empty queue.
+    moved: Option<Instant>,
+    session: u64,
+    /// Nothing of this session came yet: it begins with a keyframe.
+    is_new: bool,
+    /// The disk is full: nothing waits for it.
+    is_closed: bool,
+    was_stuck: bool,
+    /// The capture clock, as of the newest picture.
+    captured: Option<Captured>,
     /// The queue was full: what is left out until a keyframe finds room.
     left_out: Option<Gap>,
     /// The writer can go on with nothing else.
@@ -84,14 +105,24 @@ struct State {
 }
 
 impl Shared {
-    pub fn new(title: String) -> Self {
-        Self { title, state: Mutex::default(), ordered: Condvar::new(), ended: Condvar::new() }
+    pub fn new(title: String, changed: Changed) -> Self {
+        Self {
+            title,
+            changed,
+            told: Mutex::default(),
+            state: Mutex::default(),
+            ordered: Condvar::new(),
+            ended: Condvar::new(),
+        }
     }
 
     pub fn set_on(&self, on: bool) {
         let mut state = lock(&self.state);
         if on && !state.is_on {
             state.needs_keyframe = true;
+            state.session += 1;
+            // The writer may still be busy with what came before it was off.
+            (state.is_new, state.is_closed, state.left_out) = (true, false, None);
         }
         state.is_on = on;
         self.ordered.notify_all();
@@ -105,22 +136,30 @@ impl Shared {
         if picture.keyframe {
             state.keyframe = Some(now);
         }
+        state.captured = picture.captured.or(state.captured);
         let was_full = state.left_out.is_some();
         state.take(picture, now);
-        let is_full = state.left_out.is_some() && !was_full;
+        let is_full = state.left_out.is_some() && !was_full && !state.is_closed;
         let asks = state.asks(now);
+        let is_stuck = state.is_stuck(now).is_some();
+        let tells = is_stuck != std::mem::replace(&mut state.was_stuck, is_stuck);
         drop(state);
+        if tells {
+            self.tell(now);
+        }
         if is_full {
             tracing::warn!("recording of {}: the disk is too slow, pictures are left out until it is not", self.title);
         }
         asks
     }
 
-    /// The oldest that waits.
-    pub fn pop(&self) -> Option<Queued> {
+    /// The oldest that waits, of this session or one before.
+    pub fn pop(&self, last: u64) -> Option<Queued> {
         let mut state = lock(&self.state);
+        state.queue.front().filter(|first| first.session <= last)?;
         let queued = state.queue.pop_front()?;
         state.bytes -= queued.picture.unit.len();
+        state.moved = Some(Instant::now());
         Some(queued)
     }
 
@@ -131,11 +170,34 @@ impl Shared {
         state.queue.push_front(queued);
     }
 
-    /// Leaves out what waits, as nothing of it will be written.
-    pub fn clear(&self) {
+    /// Leaves out what waits of this session and those before, as nothing of it will be written.
+    pub fn clear(&self, last: u64) {
         let mut state = lock(&self.state);
-        state.queue.clear();
-        (state.bytes, state.left_out) = (0, None);
+        state.queue.retain(|queued| queued.session > last);
+        state.bytes = state.queue.iter().map(|queued| queued.picture.unit.len()).sum();
+        if state.session <= last {
+            state.left_out = None;
+        }
+    }
+
+    /// The disk is full, for hours maybe: nothing is kept for it, and no keyframe asked for, until it is not.
+    pub fn close(&self, is_closed: bool) {
+        let mut state = lock(&self.state);
+        state.is_closed = is_closed;
+        if is_closed {
+            let (waiting, after) = (std::mem::take(&mut state.queue), state.left_out.take());
+            state.bytes = 0;
+            for queued in waiting {
+                queued.gap.into_iter().for_each(|gap| state.leave_out(gap));
+                state.leave_out_new(&queued.picture);
+            }
+            after.into_iter().for_each(|gap| state.leave_out(gap));
+        }
+    }
+
+    /// The time of capture of the newest picture.
+    pub fn captured(&self) -> Option<Captured> {
+        lock(&self.state).captured
     }
 
     pub fn need_keyframe(&self, needs: bool) {
@@ -143,10 +205,11 @@ impl Shared {
     }
 
     /// What to do now: after some time, or when that changes. While there is nothing to do, it waits.
-    pub fn order(&self, last: Order) -> Order {
+    pub fn order(&self, last: Order) -> (Order, u64) {
         let limit = if last == Order::Rest { Duration::MAX } else { TICK };
         let waited = self.ordered.wait_timeout_while(lock(&self.state), limit, |state| state.order() == last);
-        waited.unwrap_or_else(PoisonError::into_inner).0.order()
+        let state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        (state.order(), state.session)
     }
 
     pub fn is_stopping(&self) -> bool {
@@ -167,8 +230,29 @@ impl Shared {
         waited.is_ok_and(|(state, _)| state.has_ended)
     }
 
+    /// What the writer says.
     pub fn stats(&self) -> RecordingStats {
         lock(&self.state).stats.clone()
+    }
+
+    /// And what it cannot say while the disk holds it.
+    pub fn seen(&self, now: Instant) -> RecordingStats {
+        let state = lock(&self.state);
+        let mut stats = state.stats.clone();
+        if let Some(reason) = state.is_stuck(now).filter(|_| stats.state != RecordingState::Paused) {
+            (stats.state, stats.reason) = (RecordingState::Paused, Some(reason.to_owned()));
+        }
+        stats
+    }
+
+    /// Tells a state or a file that is another than was told last.
+    pub fn tell(&self, now: Instant) {
+        let mut told = lock(&self.told);
+        let stats = self.seen(now);
+        if (told.0, &told.1) != (stats.state, &stats.file) {
+            *told = (stats.state, stats.file.clone());
+            (self.changed)(&stats);
+        }
     }
 
     pub fn set_stats(&self, change: impl FnOnce(&mut RecordingStats)) {
@@ -186,23 +270,47 @@ impl State {
     }
 
     fn take(&mut self, picture: Picture, now: Instant) {
+        if self.is_new && !picture.keyframe {
+            return;
+        }
+        self.is_new = false;
         let bytes = self.bytes + picture.unit.len();
-        let is_full = bytes > QUEUE_BYTES || self.waits(now) > QUEUE_TIME;
-        let has_room = self.has_room(now);
-        match &mut self.left_out {
-            Some(_) if picture.keyframe && has_room => {}
-            Some(gap) => {
-                gap.pictures += 1;
-                return;
-            }
-            None if is_full => {
-                self.left_out = Some(Gap::of(&picture));
-                return;
-            }
-            None => {}
+        let is_full = self.is_closed || bytes > QUEUE_BYTES || self.waits(now) > QUEUE_TIME;
+        let goes_on = picture.keyframe && self.has_room(now);
+        if if self.left_out.is_some() { !goes_on } else { is_full } {
+            return self.leave_out_new(&picture);
+        }
+        if self.queue.is_empty() {
+            self.moved = Some(now);
         }
         self.bytes = bytes;
-        self.queue.push_back(Queued { gap: self.left_out.take(), picture, at: now });
+        self.queue.push_back(Queued { gap: self.left_out.take(), picture, at: now, session: self.session });
+    }
+
+    /// It is counted at once: the writer may hang.
+    fn leave_out_new(&mut self, picture: &Picture) {
+        let is_first = self.left_out.is_none();
+        self.leave_out(Gap { counted: 1, ..Gap::of(picture) });
+        self.stats.missing += 1;
+        self.stats.gaps += u64::from(is_first);
+    }
+
+    fn leave_out(&mut self, gap: Gap) {
+        self.left_out = Some(self.left_out.map_or(gap, |before| before.and(gap)));
+    }
+
+    /// Why nothing of what comes is written, where the writer cannot say so.
+    fn is_stuck(&self, now: Instant) -> Option<&'static str> {
+        let stands = self.moved.is_some_and(|moved| now.saturating_duration_since(moved) >= STUCK);
+        if !self.is_on || self.is_closed {
+            None
+        } else if self.left_out.is_some() && !self.has_room(now) {
+            Some("the disk is too slow, or does not answer: pictures are left out")
+        } else if !self.queue.is_empty() && stands {
+            Some("the disk does not answer")
+        } else {
+            None
+        }
     }
 
     /// How long the oldest has waited.
@@ -212,14 +320,14 @@ impl State {
 
     /// Enough to go on after a gap: not for a few pictures alone.
     fn has_room(&self, now: Instant) -> bool {
-        self.bytes < QUEUE_BYTES / 2 && self.waits(now) < QUEUE_TIME / 2
+        !self.is_closed && self.bytes < QUEUE_BYTES / 2 && self.waits(now) < QUEUE_TIME / 2
     }
 
     fn asks(&mut self, now: Instant) -> bool {
         let since = |at: Option<Instant>| at.map(|at| now.saturating_duration_since(at));
         let is_due = since(self.keyframe).is_none_or(|since| since >= KEYFRAME_EVERY);
         let asks = is_due || self.needs_keyframe || self.left_out.is_some() && self.has_room(now);
-        let asks = asks && since(self.asked).is_none_or(|since| since >= ASK_EVERY);
+        let asks = asks && !self.is_closed && since(self.asked).is_none_or(|since| since >= ASK_EVERY);
         if asks {
             self.asked = Some(now);
         }

@@ -21,6 +21,10 @@ enum Mode {
     Slow(Duration),
     Hangs,
     Fails(ErrorKind),
+    /// Files can be made, and take so many bytes more; none is cut.
+    Takes(usize),
+    /// They end in no index.
+    NoEnd,
 }
 
 struct Inner {
@@ -101,8 +105,16 @@ struct File(Memory, String);
 impl Output for File {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.0.work(|inner| {
-            inner.files.get_mut(&self.1).expect("the file").extend_from_slice(bytes);
-            Ok(())
+            let taken = match &mut inner.mode {
+                Mode::Takes(left) => {
+                    let taken = bytes.len().min(*left);
+                    *left -= taken;
+                    taken
+                }
+                _ => bytes.len(),
+            };
+            inner.files.get_mut(&self.1).expect("the file").extend_from_slice(&bytes[..taken]);
+            if taken == bytes.len() { Ok(()) } else { Err(ErrorKind::QuotaExceeded.into()) }
         })
     }
 
@@ -112,6 +124,9 @@ impl Output for File {
 
     fn overwrite(&mut self, at: u64, bytes: &[u8]) -> io::Result<()> {
         self.0.work(|inner| {
+            if inner.mode == Mode::NoEnd {
+                return Err(ErrorKind::ReadOnlyFilesystem.into());
+            }
             inner.files.get_mut(&self.1).expect("the file")[at as usize..][..bytes.len()].copy_from_slice(bytes);
             Ok(())
         })
@@ -119,6 +134,11 @@ impl Output for File {
 
     fn cut(&mut self, length: u64) -> io::Result<()> {
         self.0.work(|inner| {
+            if let Mode::Takes(_) = &mut inner.mode {
+                // What comes now finds room again.
+                inner.mode = Mode::Works;
+                return Err(ErrorKind::Other.into());
+            }
             inner.files.get_mut(&self.1).expect("the file").truncate(length as usize);
             Ok(())
         })
@@ -130,11 +150,13 @@ struct Bench {
     recorder: Recorder,
     /// Of the next picture, which are 100 ms apart.
     number: u32,
+    told: Arc<Mutex<Vec<RecordingState>>>,
 }
 
 fn bench(split: Duration, spare: u64) -> Bench {
-    let memory = Memory::new();
+    let (memory, told) = (Memory::new(), Arc::default());
     let folder = Folder::on(Path::new("/nowhere"), Box::new(memory.clone()));
+    let told: Arc<Mutex<Vec<RecordingState>>> = told;
     let plan = Plan {
         label: "cam1_stream1".to_owned(),
         title: "cam1/stream1".to_owned(),
@@ -143,9 +165,13 @@ fn bench(split: Duration, spare: u64) -> Bench {
         keep: None,
         spare,
     };
-    let recorder = Recorder::start(folder, plan, |_| {}).expect("a thread");
+    let recorder = Recorder::start(folder, plan, {
+        let told = Arc::clone(&told);
+        move |stats| told.lock().unwrap().push(stats.state)
+    })
+    .expect("a thread");
     recorder.set_on(true);
-    Bench { memory, recorder, number: 0 }
+    Bench { memory, recorder, number: 0, told }
 }
 
 impl Bench {
@@ -172,6 +198,10 @@ impl Bench {
             assert!(Instant::now() < end, "{what}: {stats:?}");
             std::thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    fn told(&self) -> Vec<RecordingState> {
+        self.told.lock().unwrap().clone()
     }
 
     fn numbers(&self) -> Vec<Vec<u32>> {
@@ -235,12 +265,16 @@ fn a_disk_that_hangs_delays_nobody_and_makes_one_gap() {
         slowest = slowest.max(began.elapsed());
     }
     assert!(slowest < Duration::from_secs(1), "a push took {slowest:?}");
-    assert_eq!(bench.recorder.stats().gaps, 0, "it is not over");
+    let stats = bench.recorder.stats();
+    assert_eq!((stats.state, stats.gaps), (RecordingState::Paused, 1), "it is said while it hangs: {stats:?}");
+    assert!(stats.missing > 20 && stats.reason.is_some(), "{stats:?}");
+    assert_eq!(bench.told().last(), Some(&RecordingState::Paused), "and told");
     bench.memory.set(|inner| inner.mode = Mode::Works);
     bench.number = 80;
     bench.wait("it goes on", |stats| stats.total_bytes > 20 << 20);
     bench.push(20);
-    let stats = bench.wait("the gap is counted", |stats| stats.gaps == 1);
+    let stats = bench.wait("the gap is counted", |stats| !stats.newest_gaps.is_empty());
+    assert_eq!(stats.gaps, 1, "{stats:?}");
     assert!(stats.missing > 20, "{stats:?}");
     assert_eq!(stats.newest_gaps[0].pictures, stats.missing);
     assert_eq!(stats.newest_gaps[0].reason, "the disk was too slow");
@@ -257,7 +291,7 @@ fn a_disk_that_hangs_delays_nobody_and_makes_one_gap() {
 
 #[test]
 fn it_asks_for_a_keyframe_after_a_gap_and_each_few_seconds() {
-    let shared = Shared::new(String::new());
+    let shared = Shared::new(String::new(), Box::new(|_| {}));
     shared.set_on(true);
     let start = Instant::now();
     let push = |number: u32, at: u64, keyframe: bool| {
@@ -308,11 +342,15 @@ fn a_full_disk_ends_the_file_well_and_recording_goes_on_when_there_is_room() {
     bench.memory.set(|inner| inner.free = 1_050_000_000);
     std::thread::sleep(Duration::from_millis(1_200));
     assert_eq!(bench.recorder.stats().state, RecordingState::Paused, "some room more is needed");
+    assert!(!bench.push_one(true), "nothing is asked for, and kept, while it is full");
+    bench.number = 30;
     bench.memory.set(|inner| inner.free = 2_000_000_000);
+    bench.wait("there is room", |stats| stats.state == RecordingState::Waiting);
     bench.push(20);
     bench.wait("it goes on", |stats| stats.state == RecordingState::Recording);
     assert!(bench.recorder.stop(LIMIT));
-    assert_eq!(bench.numbers()[1], (20..40).collect::<Vec<_>>());
+    assert_eq!(bench.numbers()[1], (30..50).collect::<Vec<_>>());
+    assert_eq!((bench.recorder.stats().missing, bench.recorder.stats().gaps), (1, 1));
 }
 
 #[test]
@@ -349,17 +387,19 @@ fn only_the_oldest_of_its_own_files_are_deleted() {
         assert!(files.contains(&"dive.mp4".to_owned()), "a file of somebody else's");
         files.len() - 1
     };
-    assert_eq!(folder.prune(None, at(100)).unwrap(), []);
-    folder.prune(Some(Measure::Bytes(Bytes(3_500))), at(4)).unwrap();
+    assert_eq!(folder.prune(None, Some(at(100))).unwrap(), []);
+    folder.prune(Some(Measure::Bytes(Bytes(3_500))), Some(at(4))).unwrap();
     assert_eq!(left(), 6, "the oldest with its table");
     assert!(!memory.0.0.lock().unwrap().files.contains_key(&names[0]));
     let open = folder.create(at(0), "cam1").unwrap();
-    folder.prune(Some(Measure::Time(Duration::from_secs(2 * 3600))), at(4)).unwrap();
+    folder.prune(Some(Measure::Time(Duration::from_secs(2 * 3600))), Some(at(4))).unwrap();
     assert_eq!(left(), 4 + 2, "what is being written is never deleted: {:?}", open.name);
     assert_eq!(folder.remove(&open.name).map_err(|error| error.kind()), Err(ErrorKind::ResourceBusy));
     drop(open);
-    folder.prune(Some(Measure::Time(Duration::from_secs(2 * 3600))), at(4)).unwrap();
-    assert_eq!(left(), 4);
+    folder.prune(Some(Measure::Time(Duration::from_secs(3600))), Some(at(4))).unwrap();
+    assert_eq!(left(), 2 + 2, "what this run began goes last, and what is new enough stays");
+    folder.prune(Some(Measure::Time(Duration::from_secs(1800))), Some(at(4))).unwrap();
+    assert_eq!(left(), 0);
 }
 
 #[test]
@@ -400,5 +440,161 @@ fn files_on_a_real_disk_are_as_they_should_be() {
     assert_eq!(folder.path_of("../etc/passwd"), None);
     folder.remove(&found[0].name).unwrap();
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    assert!(told.lock().unwrap().starts_with(&[RecordingState::Recording]), "{told:?}");
+    assert!(told.lock().unwrap().starts_with(&[RecordingState::Waiting, RecordingState::Recording]), "{told:?}");
+}
+
+#[test]
+fn a_disk_that_does_not_answer_is_said_though_the_queue_has_room() {
+    let mut bench = bench(Duration::from_secs(3600), 0);
+    bench.push(10);
+    bench.wait("it records", |stats| stats.state == RecordingState::Recording);
+    bench.memory.set(|inner| inner.mode = Mode::Hangs);
+    let end = Instant::now() + LIMIT;
+    while bench.told().last() != Some(&RecordingState::Paused) {
+        assert!(Instant::now() < end, "{:?}", bench.recorder.stats());
+        bench.push(1);
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let stats = bench.recorder.stats();
+    assert_eq!(stats.state, RecordingState::Paused);
+    assert_eq!(stats.reason.as_deref(), Some("the disk does not answer"));
+    bench.memory.set(|inner| inner.mode = Mode::Works);
+    bench.wait("it goes on", |stats| stats.state == RecordingState::Recording);
+    assert!(bench.recorder.stop(LIMIT));
+    assert_eq!(bench.numbers(), [(0..bench.number).collect::<Vec<_>>()], "nothing is missing");
+    let told = bench.told();
+    assert!(told.ends_with(&[RecordingState::Paused, RecordingState::Recording, RecordingState::Off]), "{told:?}");
+}
+
+#[test]
+fn it_says_that_it_waits_before_the_first_keyframe_and_why_one_cannot_be_recorded() {
+    let mut bench = bench(Duration::from_secs(3600), 0);
+    bench.wait("it waits for pictures", |stats| stats.state == RecordingState::Waiting);
+    let mut bad = picture(0, 0, true);
+    bad.unit = vec![0, 0, 0, 1, 0x65, 1, 2, 3].into();
+    bench.recorder.push(bad, Instant::now());
+    let stats = bench.wait("it says why", |stats| stats.reason.is_some());
+    assert_eq!(stats.state, RecordingState::Waiting);
+    assert!(stats.reason.as_ref().is_some_and(|reason| reason.contains("no parameter sets")), "{stats:?}");
+    bench.push(20);
+    let stats = bench.wait("it records", |stats| stats.state == RecordingState::Recording);
+    assert_eq!(stats.reason, None);
+    assert_eq!(bench.told(), [RecordingState::Waiting, RecordingState::Recording]);
+}
+
+#[test]
+fn a_disk_that_takes_no_bytes_has_no_recordings_and_is_not_said_to_record() {
+    let mut bench = bench(Duration::from_secs(3600), 0);
+    bench.memory.set(|inner| inner.mode = Mode::Takes(0));
+    let mut failed = 0;
+    let end = Instant::now() + LIMIT;
+    while failed < 2 {
+        assert!(Instant::now() < end, "{:?}", bench.recorder.stats());
+        bench.push(10);
+        std::thread::sleep(Duration::from_millis(100));
+        // A cut, which each failure tries, makes it work.
+        bench.memory.set(|inner| {
+            failed += u32::from(inner.mode == Mode::Works);
+            inner.mode = Mode::Takes(0);
+        });
+    }
+    let stats = bench.wait("it pauses", |stats| stats.state == RecordingState::Paused);
+    assert!(stats.reason.as_deref().is_some_and(|reason| reason.starts_with("cannot write")), "{stats:?}");
+    assert!(!bench.told().contains(&RecordingState::Recording), "{:?}", bench.told());
+    assert_eq!(bench.told().iter().filter(|state| **state == RecordingState::Paused).count(), 1, "told once");
+    bench.memory.set(|inner| inner.mode = Mode::Works);
+    let end = Instant::now() + LIMIT;
+    while bench.recorder.stats().state != RecordingState::Recording {
+        assert!(Instant::now() < end, "{:?}", bench.recorder.stats());
+        bench.push(10);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(bench.recorder.stop(LIMIT));
+    assert_eq!(bench.numbers().len(), 1, "files without pictures are deleted");
+}
+
+#[test]
+fn a_file_that_ends_in_half_a_fragment_plays_up_to_there() {
+    let mut bench = bench(Duration::from_secs(3600), 0);
+    bench.push(20);
+    bench.wait("it records", |stats| stats.bytes > 0);
+    let length = bench.recorder.stats().bytes;
+    bench.memory.set(|inner| inner.mode = Mode::Takes(50));
+    bench.push(10);
+    bench.wait("it failed", |stats| stats.state == RecordingState::Paused);
+    let files = bench.memory.0.0.lock().unwrap().files.clone();
+    let file = files.into_iter().find(|(name, _)| name.ends_with(".mp4")).expect("a file").1;
+    assert!(file.len() as u64 >= length + 50, "half a fragment stays");
+    assert!(file.windows(4).any(|bytes| bytes == b"free"), "no index is put behind it, nor the fragments covered");
+}
+
+#[test]
+fn off_and_on_again_while_the_disk_hangs_begins_another_file_at_a_keyframe() {
+    let mut bench = bench(Duration::from_secs(3600), 0);
+    bench.push(15);
+    bench.wait("it records", |stats| stats.bytes > 0);
+    bench.memory.set(|inner| inner.mode = Mode::Hangs);
+    bench.push(3);
+    bench.recorder.set_on(false);
+    bench.push(4);
+    bench.recorder.set_on(true);
+    // 22 to 29 are none of a keyframe that was recorded.
+    bench.push(18);
+    bench.memory.set(|inner| inner.mode = Mode::Works);
+    bench.wait("it goes on", |stats| stats.state == RecordingState::Recording);
+    assert!(bench.recorder.stop(LIMIT));
+    assert_eq!(bench.numbers(), [(0..18).collect::<Vec<_>>(), (30..40).collect::<Vec<_>>()]);
+    assert_eq!(bench.recorder.stats().gaps, 0, "it was off");
+}
+
+#[test]
+fn a_keyframe_is_not_lost_where_the_file_before_it_cannot_be_ended() {
+    let mut bench = bench(Duration::from_secs(2), 0);
+    bench.push(20);
+    bench.wait("it records", |stats| stats.bytes > 0);
+    bench.memory.set(|inner| inner.mode = Mode::NoEnd);
+    // The next keyframe is that of another file.
+    bench.push(10);
+    bench.push(1);
+    bench.wait("it failed", |stats| stats.state == RecordingState::Paused);
+    bench.memory.set(|inner| inner.mode = Mode::Works);
+    bench.push(9);
+    bench.wait("it goes on", |stats| stats.state == RecordingState::Recording);
+    assert!(bench.recorder.stop(LIMIT));
+    let all = bench.numbers().concat();
+    assert_eq!(all, (0..40).collect::<Vec<_>>());
+    assert_eq!(bench.recorder.stats().missing, 0);
+}
+
+#[test]
+fn clocks_that_are_wrong_delete_no_dive() {
+    let memory = Memory::new();
+    let folder = Folder::on(Path::new("/nowhere"), Box::new(memory.clone()));
+    let at = |hours: u64| Captured(Duration::from_secs(1_700_000_000 + hours * 3600));
+    let old = Name::new(at(1_000), "cam1").to_string();
+    memory.set(|inner| drop(inner.files.insert(old.clone(), vec![0; 1_000])));
+    // This run began with a clock that was not set.
+    let own = folder.create(at(1), "cam1").unwrap().name.clone();
+    memory.set(|inner| drop(inner.files.insert(own.to_string(), vec![0; 1_000])));
+    let names = || memory.0.0.lock().unwrap().files.keys().filter(|name| name.ends_with(".mp4")).count();
+    let week = Some(Measure::Time(Duration::from_secs(7 * 86_400)));
+    folder.prune(week, None).unwrap();
+    folder.prune(week, Some(at(500))).unwrap();
+    assert_eq!(names(), 2, "nothing by a clock that is not known, or behind the newest recording");
+    let removed = folder.prune(Some(Measure::Bytes(Bytes(1_500))), None).unwrap();
+    assert_eq!(removed, [old.parse().unwrap()], "what this run began goes last, whatever its name says");
+    folder.prune(Some(Measure::Bytes(Bytes(500))), None).unwrap();
+    assert_eq!(names(), 0);
+    assert!(writer::is_right(at(1), Captured(at(1).0 + Duration::from_secs(60))));
+    assert!(!writer::is_right(at(1), at(2)), "the system's clock was set since");
+}
+
+#[test]
+fn the_time_that_is_left_is_that_of_all_streams_of_a_disk() {
+    let folder = Folder::on(Path::new("/nowhere"), Box::new(Memory::new()));
+    folder.set_rate("cam1", Some(1e6));
+    folder.set_rate("cam2", Some(2e6));
+    assert_eq!(folder.rate() as u64, 3_000_000);
+    folder.set_rate("cam1", None);
+    assert_eq!(folder.rate() as u64, 2_000_000);
 }

@@ -9,7 +9,7 @@ use super::folder::{Folder, Recording};
 use super::name::rfc3339;
 use super::queue::{Gap, Order, QUEUE_BYTES, Queued, Shared};
 use super::{Bytes, Measure, Plan};
-use crate::api::{RecordingGap, RecordingState, RecordingStats};
+use crate::api::{RecordingGap, RecordingState};
 use crate::backoff::Backoff;
 use crate::capture_clock::Captured;
 use crate::mp4::{Format, Muxer, Picture};
@@ -30,6 +30,8 @@ const FLUSH_AFTER: Duration = Duration::from_secs(1);
 const LONGEST_GAP: Duration = Duration::from_secs(60);
 /// A write that takes longer is said.
 const SLOW: Duration = Duration::from_secs(2);
+/// Times of capture that are further from the system's clock are of one that was set since: nothing is deleted by them.
+const CLOCKS_APART: Duration = Duration::from_secs(600);
 /// Of the newest gaps.
 const LISTED_GAPS: usize = 16;
 /// The bit rate for the time that is left is that of about so many seconds.
@@ -39,8 +41,11 @@ pub struct Writer {
     shared: Arc<Shared>,
     folder: Arc<Folder>,
     plan: Plan,
-    changed: Box<dyn Fn(&RecordingStats) + Send>,
     order: Order,
+    /// The last one that is of this order.
+    last_session: u64,
+    /// Of what is in the file.
+    session: u64,
     file: Option<Current>,
     /// What is in no file since the last picture that is.
     missing: Option<Gap>,
@@ -49,6 +54,12 @@ pub struct Writer {
     /// Something was recorded since it is on: what is missing from now on is a gap.
     has_begun: bool,
     paused: Option<Paused>,
+    /// The disk has taken what was written last.
+    works: bool,
+    /// Why the last keyframe cannot be recorded.
+    unreadable: Option<String>,
+    /// That nothing is deleted by age was said.
+    doubts: bool,
     backoff: Backoff,
     looked: Option<Instant>,
     pruned: Option<Instant>,
@@ -87,23 +98,22 @@ enum Trouble {
 }
 
 impl Writer {
-    pub fn new(
-        shared: Arc<Shared>,
-        folder: Arc<Folder>,
-        plan: Plan,
-        changed: Box<dyn Fn(&RecordingStats) + Send>,
-    ) -> Self {
+    pub fn new(shared: Arc<Shared>, folder: Arc<Folder>, plan: Plan) -> Self {
         Self {
             shared,
             folder,
             plan,
-            changed,
             order: Order::Rest,
+            last_session: 0,
+            session: 0,
             file: None,
             missing: None,
             why: "",
             has_begun: false,
             paused: None,
+            works: false,
+            unreadable: None,
+            doubts: false,
             backoff: Backoff::new(RETRY_MIN, RETRY_MAX),
             looked: None,
             pruned: None,
@@ -114,7 +124,11 @@ impl Writer {
 
     pub fn run(mut self) {
         while self.order != Order::Stop {
-            self.order = self.shared.order(self.order);
+            let before = self.order;
+            (self.order, self.last_session) = self.shared.order(before);
+            if self.order != before {
+                self.tell();
+            }
             match self.order {
                 Order::Record => self.record(),
                 Order::Rest | Order::Stop => self.rest(),
@@ -134,9 +148,8 @@ impl Writer {
         let worked = self.look(now).and_then(|()| self.take_all());
         if let Err(trouble) = worked {
             self.pause(trouble);
-        } else if self.paused.take().is_some() {
-            self.tell();
         }
+        self.tell();
     }
 
     /// Ends the file, with all that waits.
@@ -146,14 +159,18 @@ impl Writer {
         {
             self.pause(trouble);
         }
-        self.shared.clear();
-        (self.paused, self.missing, self.has_begun) = (None, None, false);
+        self.shared.clear(self.last_session);
+        (self.paused, self.missing, self.has_begun, self.works) = (None, None, false, false);
+        self.unreadable = None;
+        self.folder.set_rate(&self.plan.label, None);
         self.backoff.reset();
         self.tell();
     }
 
     fn take_all(&mut self) -> Result<(), Trouble> {
-        while let Some(queued) = self.shared.pop() {
+        // While it is on, what comes is of it, whatever was between.
+        let last = if self.order == Order::Record { u64::MAX } else { self.last_session };
+        while let Some(queued) = self.shared.pop(last) {
             self.take(queued)?;
             if self.file.as_ref().is_some_and(|file| file.bytes.len() >= WRITE) {
                 self.write()?;
@@ -171,22 +188,36 @@ impl Writer {
             self.why = if self.why.is_empty() { "the disk was too slow" } else { self.why };
             self.miss(gap);
         }
+        if queued.session != self.session {
+            // It was off in between: that is no gap.
+            if let Err(trouble) = self.end() {
+                self.shared.put_back(Queued { gap: None, ..queued });
+                return Err(trouble);
+            }
+            (self.session, self.missing, self.has_begun) = (queued.session, queued.gap, false);
+        }
         if picture.keyframe {
             match Format::of(self.plan.codec, &picture.unit) {
                 Ok(format) => {
-                    if self.file.as_ref().is_some_and(|file| self.is_over(file, &format, picture)) {
-                        self.end()?;
-                    }
-                    if self.file.is_none()
-                        && let Err(trouble) = self.begin(format, picture)
-                    {
+                    self.unreadable = None;
+                    let is_over = self.file.as_ref().is_some_and(|file| self.is_over(file, &format, picture));
+                    let ended = if is_over { self.end() } else { Ok(()) };
+                    let begun = ended.and_then(|()| match &self.file {
+                        None => self.begin(format, picture),
+                        Some(_) => Ok(()),
+                    });
+                    if let Err(trouble) = begun {
                         // It is tried again with the very picture.
                         self.shared.put_back(Queued { gap: None, ..queued });
                         return Err(trouble);
                     }
                 }
                 Err(error) => {
-                    tracing::debug!("recording of {}: a keyframe is left out: {error}", self.plan.title);
+                    let reason = format!("a keyframe cannot be recorded: {error}");
+                    if self.unreadable.as_ref() != Some(&reason) {
+                        tracing::warn!("recording of {}: {reason}", self.plan.title);
+                    }
+                    self.unreadable = Some(reason);
                     self.why = "parameter sets could not be read";
                     self.leave_out(picture);
                     return Ok(());
@@ -238,15 +269,14 @@ impl Writer {
             came: Instant::now(),
             pictures: 0,
         });
-        self.paused = None;
-        self.backoff.reset();
+        // That it can be written is still to be seen.
         self.tell();
         Ok(())
     }
 
     /// What waits goes to the disk.
     fn write(&mut self) -> Result<(), Trouble> {
-        let Some(file) = self.file.as_mut().filter(|file| !file.bytes.is_empty()) else { return Ok(()) };
+        let Some(file) = self.file.as_mut().filter(|file| file.unwritten.is_some()) else { return Ok(()) };
         let (began, length) = (Instant::now(), file.bytes.len());
         file.write().map_err(|error| Trouble::Disk("cannot write", error))?;
         let took = began.elapsed();
@@ -265,6 +295,11 @@ impl Writer {
             stats.total_bytes += length as u64;
             stats.slowest_write_ms = stats.slowest_write_ms.max(took);
         });
+        if !self.works {
+            (self.works, self.paused) = (true, None);
+            self.backoff.reset();
+            self.tell();
+        }
         Ok(())
     }
 
@@ -276,7 +311,7 @@ impl Writer {
         self.write()?;
         let Some(file) = self.file.take() else { return Ok(()) };
         let (name, pictures, length) = (file.recording.name.to_string(), file.pictures, file.muxer.length());
-        let lasted = (file.last - file.begun).as_secs_f64();
+        let lasted = file.last.saturating_sub(file.begun).as_secs_f64();
         file.finish()
             .map_err(|error| Trouble::Disk("cannot write the index of the file, which plays without", error))?;
         tracing::info!("recorded {name}: {pictures} pictures, {lasted:.1} s, {}", Bytes(length));
@@ -292,11 +327,11 @@ impl Writer {
         if let Some(mut file) = self.file.take() {
             file.flush();
             let is_written = matches!(trouble, Trouble::Full(_)) && file.write().is_ok();
-            if !is_written && let Some(gap) = file.take_back() {
-                self.miss(gap);
-            }
+            let cut = if is_written { Ok(()) } else { file.take_back(&mut self.missing) };
             let name = file.recording.name.to_string();
-            if let Err(error) = file.finish() {
+            // With half a fragment behind it no index would be found, and the file not be played.
+            let ended = if file.muxer.is_empty() { file.recording.discard() } else { cut.and_then(|()| file.finish()) };
+            if let Err(error) = ended {
                 tracing::debug!("{name} has no index, and plays without: {error}");
             }
         }
@@ -309,6 +344,8 @@ impl Writer {
             Trouble::Disk(what, error) => (format!("{what}: {error}"), 0),
         };
         let is_new = self.shared.stats().reason.as_ref() != Some(&reason);
+        self.works = false;
+        self.shared.close(needs > 0);
         self.paused = Some(Paused { until: Instant::now() + self.backoff.next_delay(), needs });
         // Not before something can be done with it.
         self.shared.need_keyframe(false);
@@ -330,7 +367,8 @@ impl Writer {
         if self.has_begun {
             self.miss(Gap::of(picture));
         }
-        self.shared.need_keyframe(true);
+        // The next one will hardly be another.
+        self.shared.need_keyframe(self.unreadable.is_none());
     }
 
     /// A gap is over with this picture.
@@ -345,8 +383,8 @@ impl Writer {
             at.as_deref().unwrap_or("an unknown time")
         );
         self.shared.set_stats(|stats| {
-            stats.gaps += 1;
-            stats.missing += gap.pictures;
+            stats.gaps += u64::from(gap.counted == 0);
+            stats.missing += gap.pictures - gap.counted;
             stats.newest_gaps.push(RecordingGap { at, seconds, pictures: gap.pictures, reason: why.to_owned() });
             let surplus = stats.newest_gaps.len().saturating_sub(LISTED_GAPS);
             stats.newest_gaps.drain(..surplus);
@@ -360,6 +398,7 @@ impl Writer {
         }
         self.looked = Some(now);
         self.rate.tick(now);
+        self.folder.set_rate(&self.plan.label, self.rate.per_second());
         if self.pruned.is_none_or(|pruned| now - pruned >= PRUNE_EVERY) {
             self.pruned = Some(now);
             self.prune();
@@ -372,12 +411,22 @@ impl Writer {
         let left = self.seconds_left(free);
         self.shared.set_stats(|stats| (stats.free_bytes, stats.seconds_left) = (Some(free), left));
         let needed = self.paused.as_ref().map_or(0, |paused| paused.needs).max(self.plan.spare);
-        if free < needed { Err(Trouble::Full(free)) } else { Ok(()) }
+        if free < needed {
+            return Err(Trouble::Full(free));
+        }
+        // A disk that failed works when it has taken something.
+        if self.paused.take_if(|paused| paused.needs > 0).is_some() {
+            self.shared.close(false);
+            self.shared.need_keyframe(true);
+        }
+        Ok(())
     }
 
     /// Until the disk is full; None where that is never, or not known.
     fn seconds_left(&self, free: u64) -> Option<f64> {
-        let rate = self.rate.per_second()?;
+        self.rate.per_second()?;
+        // All streams that are recorded there fill it.
+        let rate = self.folder.rate();
         let room = free.saturating_sub(self.plan.spare);
         match self.plan.keep {
             Some(Measure::Bytes(Bytes(most))) if most.saturating_sub(self.there) < room => None,
@@ -387,7 +436,15 @@ impl Writer {
 
     fn prune(&mut self) {
         self.there = self.folder.list().map_or(0, |all| all.iter().map(|found| found.bytes).sum());
-        match self.folder.prune(self.plan.keep, now()) {
+        let now = self.shared.captured().filter(|captured| is_right(*captured, now()));
+        let by_age = matches!(self.plan.keep, Some(Measure::Time(_)));
+        if by_age && now.is_none() && self.shared.captured().is_some() && !mem::replace(&mut self.doubts, true) {
+            tracing::warn!(
+                "recording: the system's clock was set since the program started: until it is started again, no \
+                 recordings are deleted by age"
+            );
+        }
+        match self.folder.prune(self.plan.keep, now) {
             Ok(removed) => removed.iter().for_each(|name| tracing::info!("deleted {name}, the oldest recording")),
             Err(error) => tracing::warn!("recording: the oldest files cannot be deleted: {error}"),
         }
@@ -398,25 +455,22 @@ impl Writer {
         let is_on = self.order == Order::Record;
         let state = match (&self.paused, &self.file) {
             (Some(_), _) => RecordingState::Paused,
-            (None, Some(_)) => RecordingState::Recording,
-            (None, None) if is_on => RecordingState::Waiting,
-            (None, None) => RecordingState::Off,
+            (None, Some(_)) if self.works => RecordingState::Recording,
+            (None, _) if is_on => RecordingState::Waiting,
+            (None, _) => RecordingState::Off,
         };
-        let file = self.file.as_ref().map(|file| file.recording.name.to_string());
-        let before = self.shared.stats();
+        let file = self.file.as_ref().filter(|_| self.works).map(|file| file.recording.name.to_string());
+        let unreadable = &self.unreadable;
         self.shared.set_stats(|stats| {
             if stats.file != file {
                 stats.bytes = 0;
             }
             (stats.state, stats.file) = (state, file);
             if state != RecordingState::Paused {
-                stats.reason = None;
+                stats.reason.clone_from(unreadable);
             }
         });
-        let now = self.shared.stats();
-        if (before.state, &before.file) != (now.state, &now.file) {
-            (self.changed)(&now);
-        }
+        self.shared.tell(Instant::now());
     }
 }
 
@@ -427,7 +481,7 @@ impl Current {
         }
         self.open = Some(self.open.map_or(Gap::of(picture), |gap| gap.and(Gap::of(picture))));
         self.pictures += 1;
-        let (number, seconds) = (self.pictures, (picture.time - self.begun).as_secs_f64());
+        let (number, seconds) = (self.pictures, picture.time.saturating_sub(self.begun).as_secs_f64());
         let captured = picture.captured.map(rfc3339).unwrap_or_default();
         let keyframe = u8::from(picture.keyframe);
         // Into a string nothing fails.
@@ -469,14 +523,14 @@ impl Current {
         Ok(())
     }
 
-    /// What is not in the file is left out of it, and returned.
-    fn take_back(&mut self) -> Option<Gap> {
+    /// What is not in the file is left out of it, and missing. A file that cannot be cut plays up to there all the same.
+    fn take_back(&mut self, missing: &mut Option<Gap>) -> io::Result<()> {
         let length = self.muxer.take_back();
         self.bytes.clear();
-        // A file that cannot be cut plays up to there all the same, and so it does without an index.
-        let _ = self.recording.video.cut(length);
-        let (unwritten, open) = (self.unwritten.take(), self.open.take());
-        unwritten.map(|gap| open.map_or(gap, |open| gap.and(open))).or(open)
+        for gap in [self.unwritten.take(), self.open.take()].into_iter().flatten() {
+            *missing = Some(missing.map_or(gap, |before| before.and(gap)));
+        }
+        self.recording.video.cut(length)
     }
 
     fn finish(self) -> io::Result<()> {
@@ -522,6 +576,11 @@ impl Rate {
     fn per_second(&self) -> Option<f64> {
         self.mean.filter(|mean| *mean > 0.0)
     }
+}
+
+/// Whether times of capture, which keep the distance to UTC that was read at the start, agree with the system's clock.
+pub(super) fn is_right(captured: Captured, system: Captured) -> bool {
+    captured.0.abs_diff(system.0) <= CLOCKS_APART
 }
 
 /// By the system's clock.

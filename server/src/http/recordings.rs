@@ -171,13 +171,14 @@ pub(super) async fn open(
         Failure(StatusCode::SERVICE_UNAVAILABLE, reason)
     })?;
     let opened = tokio::task::spawn_blocking(move || {
+        // Kept by the thread while that hangs, whatever became of the request.
         let opened = File::open(path)?;
         let length = opened.metadata()?.len();
-        Ok((opened, length))
+        Ok((opened, length, place))
     });
     let opened = tokio::time::timeout(LIMIT, opened).await.map_err(|_| hangs())?;
     let opened: std::io::Result<_> = opened.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-    let (opened, length) = opened.map_err(|error| match error.kind() {
+    let (opened, length, place) = opened.map_err(|error| match error.kind() {
         ErrorKind::NotFound => none(&file),
         _ => Failure(StatusCode::SERVICE_UNAVAILABLE, format!("the recording cannot be read: {error}")),
     })?;
@@ -202,31 +203,31 @@ pub(super) async fn open(
     ];
     let of_part = (status == StatusCode::PARTIAL_CONTENT)
         .then(|| [(header::CONTENT_RANGE, format!("bytes {}-{}/{length}", range.start, range.end.saturating_sub(1)))]);
-    let pieces = stream::unfold((Arc::new(opened), range, place), next_piece);
+    let pieces = stream::unfold((range, Some((opened, place))), next_piece);
     Ok((status, described, of_part, Body::from_stream(pieces)).into_response())
 }
 
 /// What is left of a file that is read; the next piece is read when the connection has taken most of the one before.
-type Rest = (Arc<File>, Range<u64>, OwnedSemaphorePermit);
+type Rest = (Range<u64>, Option<(File, OwnedSemaphorePermit)>);
 
-async fn next_piece((file, range, place): Rest) -> Option<(std::io::Result<Bytes>, Rest)> {
+async fn next_piece((range, held): Rest) -> Option<(std::io::Result<Bytes>, Rest)> {
     let (from, size) = (range.start, (range.end - range.start).min(PIECE));
     if size == 0 {
         return None;
     }
-    let reading = Arc::clone(&file);
+    let (mut file, place) = held?;
     let read = tokio::task::spawn_blocking(move || {
         let mut piece = vec![0; size as usize];
-        (&*reading).seek(SeekFrom::Start(from))?;
-        (&*reading).read_exact(&mut piece)?;
-        Ok(Bytes::from(piece))
+        let read = file.seek(SeekFrom::Start(from)).and_then(|_| file.read_exact(&mut piece));
+        // The place is that of the thread, too, while it hangs.
+        (read.map(|()| Bytes::from(piece)), (file, place))
     });
-    let read = match tokio::time::timeout(LIMIT, read).await {
-        Ok(read) => read.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic())),
-        Err(_) => Err(ErrorKind::TimedOut.into()),
+    let Ok(read) = tokio::time::timeout(LIMIT, read).await else {
+        return Some((Err(ErrorKind::TimedOut.into()), (0..0, None)));
     };
+    let (read, held) = read.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
     let rest = if read.is_ok() { from + size..range.end } else { 0..0 };
-    Some((read, (file, rest, place)))
+    Some((read, (rest, Some(held))))
 }
 
 /// The part that a `Range` of one part asks for (RFC 9110 section 14.1.2); an error where there is no such part, None
