@@ -228,7 +228,7 @@ impl Local {
     /// The folder is there, and on the disk where it was: without that, files would fill the disk of the system.
     fn check(&self) -> io::Result<()> {
         // Also of a folder within what is mounted, and before it is made where that is gone.
-        let there = self.path.ancestors().find(|folder| folder.exists()).unwrap_or(&self.path);
+        let there = self.path.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("."));
         let is_mounted = device(there)? != device(Path::new("/"))?;
         if self.was_mounted.fetch_or(is_mounted, Ordering::Relaxed) && !is_mounted {
             return Err(io::Error::new(ErrorKind::NotFound, "the disk that was mounted there is gone"));
