@@ -41,7 +41,9 @@ impl Process {
         // A group of its own, so that what the child starts can be ended with it, and so that Ctrl+C in the terminal
         // reaches it only through the test.
         let state = TempDir::new().expect("a temporary folder");
-        command.env("XDG_STATE_HOME", state.path());
+        if command.get_envs().all(|(name, _)| name != "XDG_STATE_HOME") {
+            command.env("XDG_STATE_HOME", state.path());
+        }
         command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
         // SAFETY: prctl is async-signal-safe and touches no memory of the parent.
         unsafe {

@@ -44,8 +44,11 @@ fn the_defaults_of_the_command_line_are_those_of_the_type() {
 
 #[test]
 fn the_defaults_that_the_help_states_are_the_real_ones() {
-    // With RTP, whose options have no effect without it.
-    let with = |args: &[&str]| meaning(config(&[&["--transport", "webrtc,rtp,rtsp"], args].concat()).unwrap());
+    // With RTP and recording, whose options have no effect without them.
+    let with = |args: &[&str]| {
+        let all = ["--transport", "webrtc,rtp,rtsp", "--record", "dives"];
+        meaning(config(&[&all, args].concat()).unwrap())
+    };
     let mut compared = 0;
     for option in Cli::command().get_arguments().filter(|option| option.get_action().takes_values()) {
         let help = option.get_long_help().or(option.get_help()).map(ToString::to_string).unwrap_or_default();
@@ -55,7 +58,7 @@ fn the_defaults_that_the_help_states_are_the_real_ones() {
             (_, "none" | "off")
             | (
                 "name" | "device" | "level" | "keyframe-interval" | "interface" | "state-dir" | "role"
-                | "overlay-fields",
+                | "overlay-fields" | "recording",
                 _,
             ) => {}
             // By --latency-mode, and so not in the configuration.
