@@ -169,7 +169,7 @@ mod tests {
                 assert!(!place.is_left(proven));
                 assert_eq!(place.told(HERE, proven, &of_run("1", key, "Nemo")), Said::Same);
             }
-            assert_eq!(place.is_left(Some("a")), true, "sessions with the run before end");
+            assert!(place.is_left(Some("a")), "sessions with the run before end");
             let proven = Some("d").filter(|_| proves);
             assert_eq!(proven.and_then(|key| place.proven(HERE, key)), None);
             let Said::Other(news) = place.told(HERE, proven, &of_run("2", "d", "Dory")) else { panic!("{place:?}") };
