@@ -277,7 +277,8 @@ impl State {
         let bytes = self.bytes + picture.unit.len();
         let is_full = self.is_closed || bytes > QUEUE_BYTES || self.waits(now) > QUEUE_TIME;
         let goes_on = picture.keyframe && self.has_room(now);
-        if if self.left_out.is_some() { !goes_on } else { is_full } {
+        let is_left_out = if self.left_out.is_some() { !goes_on } else { is_full };
+        if is_left_out {
             return self.leave_out_new(&picture);
         }
         if self.queue.is_empty() {
