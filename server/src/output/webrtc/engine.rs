@@ -428,10 +428,12 @@ impl Engine {
         viewers.sort_by_key(|(_, viewer)| !viewer.session.is_pilot());
         for (id, viewer) in viewers {
             let (run, by_address) = (&mut self.run, &mut self.by_address);
-            let Viewer { session, known, .. } = viewer;
+            let Viewer { session, known, deadline, .. } = viewer;
             let mut transmit =
                 |core: &mut RTCPeerConnection| drain(core, run, net, &mut |peer| by_address.sent_to(known, id, peer));
             self.streams[stream].keyframe_wanted |= session.send_frame(now, frame, &mut transmit);
+            // Its last packet may have to be sent a second time.
+            *deadline = session.poll_timeout(now).min(*deadline);
         }
     }
 

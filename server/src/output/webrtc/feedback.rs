@@ -1,11 +1,12 @@
 //! What viewers report by RTCP, taken out of the core on its way in, requests for packets that would only add to
-//! congestion kept from it, the numbers by which packets are reported, and the times of sender reports.
+//! congestion kept from it, those that browsers would make too late made for them, the numbers by which packets are
+//! reported, and the times of sender reports.
 //!
 //! The core itself hands over a compound packet only when the first SSRC in it is that of the media. Chromium reports
 //! on the retransmissions first, from the first one on: all that it says after that would be lost, keyframe requests
 //! too.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -13,7 +14,7 @@ use bytes::Bytes;
 use rov_common::api::PictureTime;
 use rov_common::sync::lock;
 use rov_common::webrtc::TRANSPORT_CC_URI;
-use rtc::interceptor::{Interceptor, Packet, StreamInfo, TaggedPacket, convert_twcc};
+use rtc::interceptor::{AttributedPacket, Interceptor, Packet, StreamInfo, TaggedPacket, convert_twcc};
 use rtc::rtcp;
 use rtc::rtcp::sender_report::SenderReport;
 use rtc::rtcp::transport_feedbacks::transport_layer_cc::{PacketStatusChunk, TransportLayerCc};
@@ -35,6 +36,17 @@ const SHARE: f64 = 0.25;
 const BURST_S: f64 = 0.15;
 const LEAST_BURST: f64 = 8.0;
 const PACKET_BITS: f64 = 1_250.0 * 8.0;
+/// A browser asks for a packet when a later one has come: for the last of a picture a picture later; and for a
+/// retransmission that was lost as well, 100 ms later. Several pictures are then complete at once, and it shows the
+/// last of them alone. So, while it reports losses, both are sent a second time, so long after the first: apart, as
+/// losses often come together.
+const REPEAT_AFTER: Duration = Duration::from_millis(3);
+/// It reports losses: it asked for packets in the last so many seconds.
+const LOSSY_FOR: Duration = Duration::from_secs(2);
+/// Not while a queue stands on the way that is longer than this, which more packets would make longer still.
+const REPEAT_QUEUE: Duration = Duration::from_millis(12);
+/// Waiting to be sent a second time; beyond, none are added.
+const MAX_REPEATS: usize = 256;
 
 /// What the interceptor and the session of one viewer share.
 #[derive(Clone)]
@@ -82,6 +94,8 @@ impl Feedback {
         Tap {
             feedback: self.clone(),
             resent: Resent::default(),
+            repeated: HashSet::new(),
+            repeats: VecDeque::new(),
             numbered: HashMap::new(),
             history: History::default(),
             read: VecDeque::new(),
@@ -115,6 +129,10 @@ impl Feedback {
 pub struct Tap {
     feedback: Feedback,
     resent: Resent,
+    /// Streams whose packets are sent again in a stream of their own (RFC 4588), as browsers have it, by SSRC.
+    repeated: HashSet<u32>,
+    /// Packets that are to be sent a second time, when, of which stream, and their numbers, in the order of time.
+    repeats: VecDeque<(Instant, u32, u16)>,
     /// Streams whose packets get numbers, by SSRC, and the header extension for that.
     numbered: HashMap<u32, u8>,
     history: History,
@@ -154,10 +172,14 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
                 shared.estimator.on_reports(now, &reports);
             }
             let (rtt, rate) = (shared.estimator.rtt(), shared.estimator.estimate());
+            drop(shared);
             for packet in packets.iter_mut() {
                 let Some(nack) = packet.as_any().downcast_ref::<TransportLayerNack>() else { continue };
                 let wanted = nack.nacks.iter().flat_map(|pair| pair.packet_list());
                 let allowed = self.resent.allowed(now, wanted, rtt, rate);
+                for sequence in &allowed {
+                    self.repeat(now, nack.media_ssrc, *sequence);
+                }
                 *packet =
                     Box::new(TransportLayerNack { nacks: nack_pairs_from_sequence_numbers(&allowed), ..nack.clone() });
             }
@@ -185,6 +207,11 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
                 }
             }
         }
+        if let Packet::Rtp(rtp) = &packet.message.packet
+            && rtp.header.marker
+        {
+            self.repeat(now, rtp.header.ssrc, rtp.header.sequence_number);
+        }
         if let Packet::Rtp(rtp) = &mut packet.message.packet
             && let Some(extension) = self.numbered.get(&rtp.header.ssrc)
         {
@@ -201,10 +228,45 @@ impl Protocol<TaggedPacket, TaggedPacket, ()> for Tap {
     fn poll_write(&mut self) -> Option<TaggedPacket> {
         self.write.pop_front()
     }
+
+    fn poll_timeout(&mut self) -> Option<Instant> {
+        self.repeats.front().map(|(at, ..)| *at)
+    }
+
+    /// Asks for the packets whose second time has come, as the viewer does by its reports.
+    fn handle_timeout(&mut self, now: Instant) -> Result<(), Error> {
+        if self.poll_timeout().is_none_or(|at| now < at) {
+            return Ok(());
+        }
+        let (queue, rate) = self.feedback.with(|estimator| (estimator.queue(), estimator.estimate()));
+        while let Some((_, media_ssrc, sequence)) = self.repeats.pop_front_if(|(at, ..)| *at <= now) {
+            if queue > REPEAT_QUEUE || !self.resent.has_room(now, rate) {
+                continue;
+            }
+            let nacks = nack_pairs_from_sequence_numbers(&[sequence]);
+            let asked: Vec<Box<dyn rtcp::Packet>> =
+                vec![Box::new(TransportLayerNack { media_ssrc, nacks, ..Default::default() })];
+            let message = AttributedPacket::new(Packet::Rtcp(asked));
+            self.read.push_back(TaggedPacket { now, transport: Default::default(), message });
+        }
+        Ok(())
+    }
+}
+
+impl Tap {
+    /// Has the packet sent a second time, where the viewer reports losses and is a browser.
+    fn repeat(&mut self, now: Instant, ssrc: u32, sequence: u16) {
+        if self.repeated.contains(&ssrc) && self.resent.is_lossy(now) && self.repeats.len() < MAX_REPEATS {
+            self.repeats.push_back((now + REPEAT_AFTER, ssrc, sequence));
+        }
+    }
 }
 
 impl Interceptor for Tap {
     fn bind_local_stream(&mut self, info: &StreamInfo) {
+        if info.ssrc_rtx.is_some() {
+            self.repeated.insert(info.ssrc);
+        }
         let extension = info.rtp_header_extensions.iter().find(|extension| extension.uri == TRANSPORT_CC_URI);
         if let Some(id) = extension.and_then(|extension| u8::try_from(extension.id).ok()).filter(|id| *id != 0) {
             self.numbered.insert(info.ssrc, id);
@@ -212,6 +274,7 @@ impl Interceptor for Tap {
     }
 
     fn unbind_local_stream(&mut self, info: &StreamInfo) {
+        self.repeated.remove(&info.ssrc);
         self.numbered.remove(&info.ssrc);
     }
 
@@ -236,6 +299,8 @@ struct Resent {
     /// Bits that may be sent again, beside the burst; not above zero.
     left: f64,
     refilled: Option<Instant>,
+    /// When packets were asked for last.
+    asked: Option<Instant>,
 }
 
 impl Resent {
@@ -246,16 +311,14 @@ impl Resent {
         rtt: Option<Duration>,
         rate: f64,
     ) -> Vec<u16> {
-        let gained = self.refilled.map_or(0.0, |at| rate * SHARE * now.saturating_duration_since(at).as_secs_f64());
-        self.left = (self.left + gained).min(0.0);
-        self.refilled = Some(now);
+        self.refill(now, rate);
         let again = rtt.unwrap_or_default().clamp(AGAIN_MIN, AGAIN_MAX);
         self.at.retain(|_, at| now.saturating_duration_since(*at) < Duration::from_secs(1));
-        let burst = (rate * BURST_S).max(LEAST_BURST * PACKET_BITS);
         let mut allowed = Vec::new();
         for sequence in wanted {
+            self.asked = Some(now);
             let waits = self.at.get(&sequence).is_some_and(|at| now.saturating_duration_since(*at) < again);
-            if waits || self.left < -burst {
+            if waits || self.left < -burst(rate) {
                 continue;
             }
             self.at.insert(sequence, now);
@@ -264,11 +327,36 @@ impl Resent {
         }
         allowed
     }
+
+    /// Whether a packet may be sent that was not asked for; if so, it counts. What is asked for has the larger part.
+    fn has_room(&mut self, now: Instant, rate: f64) -> bool {
+        self.refill(now, rate);
+        let has_room = self.left >= -burst(rate) / 2.0;
+        if has_room {
+            self.left -= PACKET_BITS;
+        }
+        has_room
+    }
+
+    fn refill(&mut self, now: Instant, rate: f64) {
+        let gained = self.refilled.map_or(0.0, |at| rate * SHARE * now.saturating_duration_since(at).as_secs_f64());
+        self.left = (self.left + gained).min(0.0);
+        self.refilled = Some(now);
+    }
+
+    fn is_lossy(&self, now: Instant) -> bool {
+        self.asked.is_some_and(|at| now.saturating_duration_since(at) < LOSSY_FOR)
+    }
+}
+
+/// Bits that may be sent again at once.
+fn burst(rate: f64) -> f64 {
+    (rate * BURST_S).max(LEAST_BURST * PACKET_BITS)
 }
 
 #[cfg(test)]
 mod tests {
-    use rtc::interceptor::{AttributedPacket, RTPHeaderExtension};
+    use rtc::interceptor::RTPHeaderExtension;
     use rtc::rtcp::transport_feedbacks::transport_layer_cc::{RecvDelta, RunLengthChunk, SymbolTypeTcc};
 
     use super::*;
@@ -340,6 +428,77 @@ mod tests {
         };
         assert!(!hear(100));
         assert!(hear(3), "the next datagram is looked at again");
+    }
+
+    /// The numbers of packets that the tap itself asks for.
+    fn asked_for(tap: &mut Tap) -> Vec<u16> {
+        let asked = std::iter::from_fn(|| tap.poll_read()).flat_map(|packet| match packet.message.packet {
+            Packet::Rtcp(packets) => packets,
+            _ => Vec::new(),
+        });
+        asked
+            .filter_map(|packet| packet.as_any().downcast_ref::<TransportLayerNack>().cloned())
+            .flat_map(|nack| nack.nacks.into_iter().flat_map(|pair| pair.packet_list()))
+            .collect()
+    }
+
+    fn nack(now: Instant, sequence: u16) -> TaggedPacket {
+        let nacks = nack_pairs_from_sequence_numbers(&[sequence]);
+        let nack: Box<dyn rtcp::Packet> = Box::new(TransportLayerNack { media_ssrc: 1, nacks, ..Default::default() });
+        TaggedPacket { now, transport: Default::default(), message: AttributedPacket::new(Packet::Rtcp(vec![nack])) }
+    }
+
+    fn sends(tap: &mut Tap, now: Instant, ssrc: u32, sequence_number: u16, marker: bool) {
+        let mut packet = outgoing(now, ssrc);
+        if let Packet::Rtp(rtp) = &mut packet.message.packet {
+            (rtp.header.sequence_number, rtp.header.marker) = (sequence_number, marker);
+        }
+        tap.handle_write(packet).unwrap();
+    }
+
+    #[test]
+    fn a_browser_that_reports_losses_is_sent_the_last_packets_of_pictures_and_retransmissions_twice() {
+        let (feedback, start) = (Feedback::new(Estimator::new(4e6)), Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut tap = feedback.tap();
+        tap.bind_local_stream(&StreamInfo { ssrc: 1, ssrc_rtx: Some(2), ..Default::default() });
+        sends(&mut tap, at(0), 1, 10, true);
+        assert_eq!(tap.poll_timeout(), None, "no losses are reported");
+
+        tap.handle_read(nack(at(1), 9)).unwrap();
+        assert_eq!(asked_for(&mut tap), [9]);
+        sends(&mut tap, at(2), 1, 11, false);
+        sends(&mut tap, at(2), 1, 12, true);
+        sends(&mut tap, at(2), 2, 1, true);
+        assert_eq!(tap.poll_timeout(), Some(at(4)));
+        tap.handle_timeout(at(3)).unwrap();
+        assert!(asked_for(&mut tap).is_empty());
+        tap.handle_timeout(at(4)).unwrap();
+        assert_eq!(asked_for(&mut tap), [9], "the retransmission");
+        tap.handle_timeout(at(5)).unwrap();
+        assert_eq!(asked_for(&mut tap), [12], "the last of its picture");
+        assert_eq!(tap.poll_timeout(), None);
+
+        sends(&mut tap, at(2_100), 1, 13, true);
+        assert_eq!(tap.poll_timeout(), None, "no losses for two seconds");
+    }
+
+    #[test]
+    fn a_receiver_without_a_stream_of_retransmissions_is_sent_nothing_twice() {
+        let (feedback, now) = (Feedback::new(Estimator::new(4e6)), Instant::now());
+        let mut tap = feedback.tap();
+        tap.bind_local_stream(&StreamInfo { ssrc: 1, ..Default::default() });
+        tap.handle_read(nack(now, 9)).unwrap();
+        sends(&mut tap, now, 1, 10, true);
+        assert_eq!(tap.poll_timeout(), None);
+    }
+
+    #[test]
+    fn what_is_sent_twice_leaves_room_for_what_is_asked_for() {
+        let (now, mut resent) = (Instant::now(), Resent::default());
+        let twice = (0..1_000).filter(|_| resent.has_room(now, 4e6)).count();
+        let asked = resent.allowed(now, 0..1_000, None, 4e6).len();
+        assert!((25..=35).contains(&twice) && (25..=35).contains(&asked), "{twice}, {asked}");
     }
 
     #[test]
