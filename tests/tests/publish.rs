@@ -83,9 +83,8 @@ fn what_is_published_is_a_camera_beside_others() {
     assert_ne!(other.wait(wait::START), 0, "the first camera's path");
     logs(&server, "publish to /tip/stream1");
     let _publisher = publish(&clip, &url.replace("/stream1", "/tip/stream1"), &[]);
-    server.wait_until_running();
-    let sizes: Vec<_> = server.stats().streams.iter().map(|stream| stream.width).collect();
-    assert_eq!(sizes, [320, 640], "test picture and clip");
+    let sizes = || -> Vec<_> { server.stats().streams.iter().map(|stream| stream.width).collect() };
+    until_true("test picture and clip", wait::START, || sizes() == [320, 640]);
 }
 
 #[test]
