@@ -81,6 +81,17 @@ impl Process {
         lock(&self.err).join("\n")
     }
 
+    /// Waits until standard error has all these texts: it is read a little later than it is written.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    pub fn logs(&self, texts: &[&str]) {
+        wait::until_true(&format!("{} logs {texts:?}", self.name), wait::SOON, || {
+            let log = self.stderr();
+            texts.iter().all(|text| log.contains(text))
+        });
+    }
+
     /// The first line on standard error that `find` makes something of.
     ///
     /// # Panics

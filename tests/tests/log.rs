@@ -146,7 +146,7 @@ fn the_log_is_in_the_file_too_from_when_that_can_be_written() {
     let file = missing.join("server.log");
     let server = Server::start(&["--log-file", file.to_str().expect("UTF-8")]);
     const FAILED: &str = "the log file cannot be written (No such file";
-    wait::until_true("the reason", wait::SOON, || server.process.stderr().contains(FAILED));
+    server.process.logs(&[FAILED]);
     std::fs::create_dir(&missing).expect("a folder");
     let path = client_file.to_str().expect("UTF-8");
     let mut client = client_process(&["--headless", "--url", &server.url("/whep"), "--log-file", path]);

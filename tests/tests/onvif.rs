@@ -54,12 +54,6 @@ fn bitrate(server: &Server) -> Value {
     reply.json()["value"].clone()
 }
 
-/// Waits until the log has all of this.
-fn logged(server: &Server, texts: &[&str]) {
-    let log = || server.process.stderr();
-    until_true(&format!("the log has {texts:?}"), wait::SOON, || texts.iter().all(|text| log().contains(text)));
-}
-
 /// Codec, width and height of a stream, as ffprobe finds them.
 fn probed(url: &str) -> String {
     let mut ffprobe = Command::new(program("ffprobe", "ffmpeg"));
@@ -120,7 +114,7 @@ fn onvif_zeep_finds_both_streams_and_changes_one() {
     let messages: Vec<_> = found["messages"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
     assert!(messages.iter().filter(|source| **source == "VideoSourceToken").count() >= 2, "both streams: {messages:?}");
     assert!(messages.contains(&"Token"), "the configuration that was changed: {messages:?}");
-    logged(&server, &["audit: changed settings of stream cam1/stream1", "user=\"pilot\""]);
+    server.process.logs(&["audit: changed settings of stream cam1/stream1", "user=\"pilot\""]);
 }
 
 /// A server with a viewer and a controller in a file.
@@ -156,7 +150,7 @@ fn users_of_a_file_log_in_by_a_password_in_clear_and_a_viewer_changes_nothing() 
     // A hash cannot be compared with a digest, which is said at the start as well.
     let refused = set(&digest("pilot", "deep"), &[]);
     assert!(refused.status == 400 && fault(&refused).1.contains("a digest needs the plain password"), "{refused:?}");
-    logged(&server, &["ONVIF: guest, pilot cannot log in by digest"]);
+    server.process.logs(&["ONVIF: guest, pilot cannot log in by digest"]);
     // So it is no guess, however often a recorder asks.
     assert!((0..40).all(|_| set(&digest("guest", "shallow"), &[]).status == 400));
     assert!(!server.process.stderr().contains("failed logins from"), "{}", server.process.stderr());
@@ -171,7 +165,7 @@ fn users_of_a_file_log_in_by_a_password_in_clear_and_a_viewer_changes_nothing() 
     let done = set(&clear("pilot", "deep"), &[]);
     assert_eq!((done.status, bitrate(&server)), (200, json!(800)), "{done:?}");
     let refused = "audit: refused POST /onvif/media_service SetVideoEncoderConfiguration: guest is a viewer";
-    logged(&server, &[refused, "user=\"guest\"", "audit: changed settings"]);
+    server.process.logs(&[refused, "user=\"guest\"", "audit: changed settings"]);
     let log = server.process.stderr();
     assert!(!log.contains("shallow") && !log.contains("deep"), "{log}");
     let Some(found) = recorded(&server, "pilot", "deep", "clear") else { return };
@@ -464,7 +458,7 @@ fn profile_t_has_the_streams_of_all_cameras_and_says_what_waits_for_a_restart() 
     assert_eq!(done.status, 200, "{done:?}");
     let header = Envelope::parse(done.body.as_bytes()).expect("SOAP").header;
     assert_eq!(header.value("WaitsForRestart"), Some("videoEncoder"));
-    logged(&server, &["videoEncoder of stream bow/stream1 takes effect after a restart of the server"]);
+    server.process.logs(&["videoEncoder of stream bow/stream1 takes effect after a restart of the server"]);
     let interval = http::get(&server.url("/api/settings/keyframeInterval")).json();
     assert_eq!(interval["value"], json!(3), "{interval}");
 }

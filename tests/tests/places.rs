@@ -83,7 +83,7 @@ fn whose_link_rules_is_said_where_there_are_several_viewers() {
     let pilot = server.stats().viewers.remove(0);
     let mut second = Client::start(&["--url", &server.url("/whep")]);
     second.wait_for_frames(0, 10);
-    until_true("it is said", wait::SOON, || server.process.stderr().contains(news));
+    server.process.logs(&[news]);
     let log = server.process.stderr();
     let line = log.lines().find(|line| line.contains(news)).expect("the line");
     assert!(line.contains(&pilot.id) && line.contains("address=127.0.0.1"), "{line}");

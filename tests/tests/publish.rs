@@ -66,10 +66,6 @@ fn until_reason(server: &Server, text: &str) {
     until_true(&format!("the reason {text:?}"), wait::START, || reason(server).contains(text));
 }
 
-fn logs(server: &Server, text: &str) {
-    until_true(&format!("the log says {text:?}"), wait::SOON, || server.process.stderr().contains(text));
-}
-
 #[test]
 fn what_is_published_is_a_camera_beside_others() {
     let clips = Clips::new();
@@ -81,7 +77,7 @@ fn what_is_published_is_a_camera_beside_others() {
     let clip = clips.write("clip.mp4", Clip { audio: false, ..Clip::default() });
     let mut other = publish(&clip, &url, &[]);
     assert_ne!(other.wait(wait::START), 0, "the first camera's path");
-    logs(&server, "publish to /tip/stream1");
+    server.process.logs(&["publish to /tip/stream1"]);
     let _publisher = publish(&clip, &url.replace("/stream1", "/tip/stream1"), &[]);
     let sizes = || -> Vec<_> { server.stats().streams.iter().map(|stream| stream.width).collect() };
     until_true("test picture and clip", wait::START, || sizes() == [320, 640]);
@@ -106,7 +102,7 @@ fn what_is_published_is_shown_by_every_output_and_comes_back_while_viewers_stay(
     assert_eq!((stats.streams[0].encoder.as_str(), stats.streams[0].restarts), ("passthrough", 0));
     drop(publisher);
     until_reason(&server, "nobody publishes");
-    logs(&server, "the RTSP publisher has gone");
+    server.process.logs(&["the RTSP publisher has gone"]);
     // Another size, by the other way.
     let other = clips.write("other.mp4", Clip { size: "320x240", audio: false, ..Clip::default() });
     let _publisher = publish(&other, &url, &["-rtsp_transport", "tcp"]);
@@ -140,7 +136,7 @@ fn a_second_publisher_is_refused_until_the_first_sends_nothing() {
     let _third = publish(&file, &url, &["-rtsp_transport", "tcp"]);
     server.wait_until_running();
     player.next_shots(20);
-    logs(&server, "another publisher has come");
+    server.process.logs(&["another publisher has come"]);
 }
 
 #[test]
@@ -190,7 +186,7 @@ fn a_publisher_that_hangs_is_disconnected_in_the_end() {
     server.wait_until_running();
     publisher.signal(libc::SIGSTOP);
     until_reason(&server, "sends no pictures");
-    logs(&server, "it has published nothing for 5 s");
+    server.process.logs(&["it has published nothing for 5 s"]);
     until_reason(&server, "nobody publishes");
     assert_eq!(server.stats().streams[0].restarts, 0);
 }
@@ -241,7 +237,7 @@ fn by_tcp_a_publisher_behind_a_slow_link_is_told_and_disconnected() {
         let url = url.replace(&port.to_string(), &slow.to_string());
         let mut publisher = publish(&file, &url, &["-rtsp_transport", "tcp"]);
         assert_ne!(publisher.wait(wait::START), 0);
-        logs(&server, "its link is slower than its stream");
+        server.process.logs(&["its link is slower than its stream"]);
     }
 }
 
@@ -280,7 +276,7 @@ fn how_a_publisher_sends_is_known_by_the_transport_that_it_gets() {
     let (server, url) = server(&[]);
     let (_publisher, answer) = record(&url, "rtp/avp/tcp;unicast;interleaved=0-1");
     assert!(answer.contains("RTP/AVP/TCP"), "{answer}");
-    logs(&server, "transport=\"TCP\"");
+    server.process.logs(&["transport=\"TCP\""]);
 }
 
 #[test]
@@ -327,7 +323,7 @@ fn what_cannot_be_shown_is_refused_with_the_reason() {
     let mut wrong = publish(&file, &url, &[]);
     assert_ne!(wrong.wait(wait::START), 0);
     assert!(wrong.stderr().contains("415") && wrong.stderr().contains("--codec h264"), "{}", wrong.stderr());
-    logs(&server, "announced is H264 video and MPEG4-GENERIC audio");
+    server.process.logs(&["announced is H264 video and MPEG4-GENERIC audio"]);
     let mut nowhere = publish(&file, &url.replace("ES_MTX", "nowhere"), &[]);
     assert_ne!(nowhere.wait(wait::START), 0);
     assert!(nowhere.stderr().contains("404") && nowhere.stderr().contains("/ES_MTX"), "{}", nowhere.stderr());
@@ -340,7 +336,7 @@ fn a_publisher_with_b_frames_is_told_and_disconnected() {
     let file = clips.write("reordered.mp4", Clip { b_frames: 2, ..Clip::default() });
     let mut publisher = publish(&file, &url, &["-rtsp_transport", "tcp"]);
     assert_ne!(publisher.wait(wait::START), 0);
-    logs(&server, "has B-frames");
+    server.process.logs(&["has B-frames"]);
     until_reason(&server, "nobody publishes");
     let good = clips.write("clip.mp4", Clip::default());
     let _publisher = publish(&good, &url, &[]);

@@ -190,8 +190,7 @@ fn without_a_login_a_server_is_open_to_watch_and_one_password_closes_it() {
     open.wait_until_running();
     assert_eq!(http::get(&open.url("/api/stats")).status, 200);
     assert_eq!(describe(open.rtsp.as_deref().expect("RTSP"), None), 200);
-    let log = open.process.stderr();
-    assert!(log.contains("are open to the whole network") && log.contains("--view requires-login"), "{log}");
+    open.process.logs(&["are open to the whole network", "--view requires-login"]);
     // A wrong login is a mistake that its user wants to know of, also where none is needed.
     assert_eq!(get_as(&open.url("/api/stats"), Some(&basic("pilot", "shallow"))).status, 401);
 

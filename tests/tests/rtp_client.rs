@@ -275,8 +275,7 @@ fn two_clients_on_one_machine_share_a_group() {
         let report = client.wait_for_frames(0, 30);
         assert_eq!((report.packets_lost, report.transport.as_str()), (0, "rtp"), "{report:?}");
     }
-    let log = clients[0].process.stderr();
-    assert!(log.contains(&format!("no RTP packets on {group}:6004 (lo)")), "{log}");
+    clients[0].process.logs(&[&format!("no RTP packets on {group}:6004 (lo)")]);
 }
 
 #[test]
@@ -352,7 +351,7 @@ fn where_webrtc_fails_the_announced_rtp_is_shown_and_the_reason_said() {
     assert_eq!((report.transport.as_str(), report.server_id.as_str()), ("rtp", "fake"), "{report:?}");
     let reason = report.fallback_reason.expect("a reason");
     assert!(reason.contains("WebRTC failed: ") && reason.contains("connection refused"), "{reason}");
-    assert!(client.process.stderr().contains("RTP, because WebRTC failed"), "{}", client.process.stderr());
+    client.process.logs(&["RTP, because WebRTC failed"]);
     // It ends, and comes back: so does the picture, by itself.
     sender.say_goodbye();
     client.wait_for("the loss", wait::START, |report| report.state != "live");

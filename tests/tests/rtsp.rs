@@ -59,11 +59,6 @@ fn clients(server: &Server) -> u64 {
     server.stats().rtsp.expect("RTSP is served").clients
 }
 
-/// Waits until the log says so.
-fn logs(server: &Server, text: &str) {
-    until_true(&format!("the log says {text:?}"), wait::SOON, || server.process.stderr().contains(text));
-}
-
 fn nobody_plays(server: &Server) {
     until_true("nobody plays", wait::SOON, || clients(server) == 0);
 }
@@ -80,9 +75,7 @@ fn ffmpeg_decodes_every_path_by_udp_and_tcp() {
         assert!(!player.stderr().contains("corrupt"), "{path}: {}", player.stderr());
         nobody_plays(&server);
     }
-    let log = server.process.stderr();
-    assert!(log.contains("an RTSP client plays") && log.contains("path=\"/cam/1\""), "{log}");
-    assert!(log.contains("an RTSP client has gone"), "{log}");
+    server.process.logs(&["an RTSP client plays", "path=\"/cam/1\"", "an RTSP client has gone"]);
 }
 
 #[test]
@@ -99,8 +92,7 @@ fn an_address_without_a_path_plays_and_an_unknown_path_is_told_the_known_ones() 
     assert_ne!(none.wait(wait::START), 0);
     let told = none.stderr();
     assert!(told.contains("404 not served; served are /stream1, ") && told.contains("/cam/1"), "{told}");
-    logs(&server, "not served; served are /stream1, ");
-    assert!(server.process.stderr().contains("path=\"/nothing\""), "{}", server.process.stderr());
+    server.process.logs(&["not served; served are /stream1, ", "path=\"/nothing\""]);
 }
 
 #[test]
@@ -154,7 +146,7 @@ fn nobody_can_send_a_stream_to_a_server_that_takes_none() {
     assert!(public.contains("DESCRIBE") && !public.contains("ANNOUNCE") && !public.contains("RECORD"), "{public}");
     let sdp = "Content-Type: application/sdp\r\nContent-Length: 5\r\n\r\nv=0\r\n";
     assert_eq!(connection.request("ANNOUNCE", "", sdp.trim_end_matches("\r\n")).status, 405);
-    logs(&server, "--source publish");
+    server.process.logs(&["--source publish"]);
 }
 
 #[test]
@@ -165,7 +157,7 @@ fn transports_that_cannot_be_are_refused() {
         let reply = connection.request("SETUP", "/stream=0", &format!("Transport: {transport}\r\n"));
         assert_eq!(reply.status, 461, "{transport}: {reply:?}");
     }
-    logs(&server, "client_port=99999 is not from 1 to 65535");
+    server.process.logs(&["client_port=99999 is not from 1 to 65535"]);
 }
 
 #[test]
@@ -444,7 +436,7 @@ fn sessions_that_do_not_play_lock_nobody_out() {
     idle[0].wait_for_close(wait::SOON);
     assert_eq!(idle[1].request("OPTIONS", "", "").status, 200);
     until_true("two play", wait::SOON, || clients(&server) == 2);
-    logs(&server, "another client needs its place");
+    server.process.logs(&["another client needs its place"]);
 }
 
 /// As many addresses as they like, each with one session, so that none has more than another.
@@ -460,7 +452,7 @@ fn sessions_of_many_addresses_that_do_not_play_lock_nobody_out() {
         let mut pilot = Connection::open_from([127, 0, 1, host], &url);
         pilot.play_by_tcp();
     }
-    logs(&server, "another client needs its place");
+    server.process.logs(&["another client needs its place"]);
 }
 
 #[test]
@@ -471,11 +463,11 @@ fn the_pilot_gets_a_place_and_who_pauses_loses_its_own() {
     assert_eq!(other.set_up().status, 503);
     let session = pilot.play_by_tcp();
     spectator.wait_for_close(wait::SOON);
-    logs(&server, "the pilot needs its place");
+    server.process.logs(&["the pilot needs its place"]);
     assert_eq!(other.set_up().status, 503);
     assert_eq!(pilot.request("PAUSE", "", &session).status, 200);
     until_true("another has the place", wait::SOON, || other.set_up().status == 200);
-    logs(&server, "another client needs its place");
+    server.process.logs(&["another client needs its place"]);
 }
 
 #[test]
@@ -483,14 +475,14 @@ fn one_address_cannot_fill_the_log() {
     let (server, url) = server(&[]);
     let mut stranger = Connection::open(&with_path(&url, &format!("/{}", "x".repeat(2_000))));
     (0..100).for_each(|_| assert_eq!(stranger.request("DESCRIBE", "", "").status, 404));
-    logs(&server, "more are left out");
+    server.process.logs(&["more are left out"]);
     let log = server.process.stderr();
     assert!(log.matches("not served").count() <= 32 && !log.contains(&"x".repeat(200)), "{log}");
     assert_eq!(
         Connection::open_from([127, 0, 0, 2], &with_path(&url, "/other")).request("DESCRIBE", "", "").status,
         404
     );
-    logs(&server, "path=\"/other\"");
+    server.process.logs(&["path=\"/other\""]);
 }
 
 #[test]
@@ -523,7 +515,7 @@ fn who_does_not_know_the_password_has_few_guesses_and_then_one_a_second() {
         assert_eq!(Connection::open(&url).request("DESCRIBE", "", guess).status, 401);
     }
     assert!(started.elapsed() >= Duration::from_millis((GUESSES - 20) * 1_000 - 100), "{:?}", started.elapsed());
-    logs(&server, "failed logins from 127.0.0.1");
+    server.process.logs(&["failed logins from 127.0.0.1"]);
     let mut player = decoder(&with_credentials(&url, "pilot:deep%20sea"), "tcp", 10);
     assert_eq!(player.wait(wait::START), 0, "{}", player.stderr());
 }
@@ -631,7 +623,7 @@ fn a_client_that_stops_reading_disturbs_nobody_and_has_to_go() {
     println!("{resident} kB before, {most} kB at most");
     assert!(most < resident + 100_000, "{resident} kB before, {most} kB at most");
     stuck.iter_mut().for_each(|client| client.wait_for_close(wait::SOON));
-    assert!(server.process.stderr().contains("has not kept up"), "{}", server.process.stderr());
+    server.process.logs(&["has not kept up"]);
 }
 
 #[test]
@@ -665,11 +657,7 @@ fn without_pictures_a_client_is_refused_in_the_end_and_the_log_says_why() {
     for (reply, number) in replies.iter().zip(["CSeq: 1\r\n", "CSeq: 100\r\n"]) {
         assert!(reply.status == 503 && format!("{}\r\n", reply.head).contains(number), "{reply:?}");
     }
-    let log = until("the log says so", wait::SOON, || {
-        let log = server.process.stderr();
-        log.contains("an RTSP client was refused").then_some(log)
-    });
-    assert!(log.contains("127.0.0.1:"), "{log}");
+    server.process.logs(&["an RTSP client was refused", "127.0.0.1:"]);
 }
 
 #[test]

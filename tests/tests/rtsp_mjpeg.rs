@@ -96,7 +96,7 @@ fn it_counts_among_the_viewers_of_previews() {
     let mut previews = jpeg::get(server.address, "/stream.mjpg");
     previews.next_part().expect("a picture");
     assert_eq!(Connection::open(&url).request("DESCRIBE", "", "").status, 503);
-    until_true("the log says why", wait::SOON, || server.process.stderr().contains("are watching MJPEG"));
+    server.process.logs(&["are watching MJPEG"]);
     drop(previews);
     until_true("there is room", wait::SOON, || server.stats().jpeg.viewers == 0);
     let player = Player::start_mjpeg(&url, "tcp");

@@ -22,8 +22,8 @@ use crate::config::SourceKind;
 const PASSTHROUGH_FRAMES: u64 = 300;
 /// A picture is one frame.
 const VIDEO_FRAMES: u64 = 2;
-/// For a file on a slow disk.
-const LIMIT: Duration = Duration::from_secs(3);
+/// For a file on a slow disk, or a machine that has much else to do.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// The first bytes of the file as a container; an error if it cannot be read.
 pub fn container(path: &Path) -> Result<Option<Container>, String> {
