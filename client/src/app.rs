@@ -23,6 +23,7 @@ use crate::display::{Window, run_headless};
 use crate::feeds::{Feeds, OnScreen};
 use crate::find;
 use crate::receive::webrtc::check_socket_buffers;
+use crate::recording::{self, Recording};
 use crate::stats::Report;
 use crate::target::{SessionConfig, SessionError};
 
@@ -45,8 +46,8 @@ pub fn run(cli: &Cli) -> u8 {
 }
 
 fn run_logged(cli: &Cli, started: Instant) -> u8 {
-    let config = match cli.session() {
-        Ok(config) => config,
+    let (config, recording) = match cli.session().and_then(|config| Ok((config, cli.recording()?))) {
+        Ok(both) => both,
         Err(message) => {
             tracing::error!("{message}");
             return exit::USAGE;
@@ -59,7 +60,7 @@ fn run_logged(cli: &Cli, started: Instant) -> u8 {
             return exit::FAILURE;
         }
     };
-    let result = if cli.list { list(&runtime, cli) } else { view(&runtime, cli, config, started) };
+    let result = if cli.list { list(&runtime, cli) } else { view(&runtime, cli, (config, recording), started) };
     runtime.shutdown_background();
     match result {
         Ok(()) => exit::SUCCESS,
@@ -132,7 +133,12 @@ fn list_json(found: &[Found]) -> Result<String> {
     serde_json::to_string_pretty(&servers).context("cannot write the list as JSON")
 }
 
-fn view(runtime: &Runtime, cli: &Cli, config: SessionConfig, started: Instant) -> Result<(), SessionError> {
+fn view(
+    runtime: &Runtime,
+    cli: &Cli,
+    (config, recording): (SessionConfig, Option<recording::Options>),
+    started: Instant,
+) -> Result<(), SessionError> {
     check_socket_buffers();
     let stop = CancellationToken::new();
     runtime.spawn(stop_on_signal(stop.clone()));
@@ -143,7 +149,9 @@ fn view(runtime: &Runtime, cli: &Cli, config: SessionConfig, started: Instant) -
             stop.cancel();
         });
     }
-    let mut feeds = Feeds::start(runtime.handle().clone(), config, cli.grid, started, stop.clone())?;
+    let recording = Recording::new(recording);
+    let ends = (started, stop.clone());
+    let mut feeds = Feeds::start(runtime.handle().clone(), config, cli.grid, Arc::clone(&recording), ends)?;
     feeds.align(cli.alignment());
     let reporter = Reporter {
         screen: feeds.screen(),
@@ -152,7 +160,8 @@ fn view(runtime: &Runtime, cli: &Cli, config: SessionConfig, started: Instant) -
         failure: None,
     };
     // Whatever becomes of the figures, the picture goes on.
-    let reporting = runtime.spawn(reporter.run(stop.clone()));
+    let last = CancellationToken::new();
+    let reporting = runtime.spawn(reporter.run(last.clone()));
     let screen = if cli.headless {
         run_headless(&mut feeds, &stop);
         Ok(())
@@ -160,6 +169,9 @@ fn view(runtime: &Runtime, cli: &Cli, config: SessionConfig, started: Instant) -
         window(cli, &mut feeds, &stop)
     };
     stop.cancel();
+    // The last figures say what became of it.
+    recording.finish();
+    last.cancel();
     let reported = async {
         match tokio::time::timeout(SHUTDOWN_LIMIT, reporting).await {
             Ok(Ok(())) => Ok(()),

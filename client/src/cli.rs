@@ -11,6 +11,7 @@ use rov_common::camera::{Trust, parse_url};
 use rov_common::codec::Codec;
 use rov_common::discovery::{DEFAULT_PORT, key_of};
 use rov_common::latency_mode::LatencyMode;
+use rov_common::recording::{Bytes, Measure, SPARE, Split};
 use rov_common::units::{Resolution, whole, within};
 use rov_gst::decoders::DecoderChoice;
 use url::Url;
@@ -20,6 +21,7 @@ use crate::display::DisplayChoice;
 use crate::find::STATS_PATH;
 use crate::login::Login;
 use crate::receive::Transport;
+use crate::recording;
 use crate::receive::rtp::{self, Source};
 use crate::receive::rtsp::{Camera, Credentials};
 use crate::streams::{GridOf, Wanted};
@@ -31,6 +33,7 @@ const SERVER: &str = "Server";
 const TRANSPORT: &str = "Transport";
 const DISCOVERY: &str = "Discovery";
 const PICTURE: &str = "Picture";
+const RECORDING: &str = "Recording";
 const RUNNING: &str = "Running";
 const LOGGING: &str = "Logging";
 
@@ -38,7 +41,7 @@ const LOGGING: &str = "Logging";
 ///
 /// Without options, finds a rov-server on the network by itself and shows its picture. Keys: Q or ESC close, F or
 /// a double click fullscreen, 1 to 9 and Tab choose among the server's streams, G shows all cameras, A aligns them,
-/// I information, ? or F1 all of them.
+/// R records, I information, ? or F1 all of them.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "rov-client", version, max_term_width = 100, after_help = EXIT_CODES)]
 #[command(group(ArgGroup::new("server").args(["address", "host"])))]
@@ -225,6 +228,24 @@ pub struct Cli {
     #[arg(help_heading = RUNNING, long, value_name = "FILE")]
     pub stats_json: Option<PathBuf>,
 
+    /// Record what is received into this folder, as it comes, from the start; the key R ends it and begins again, also
+    /// without this option [default: off, and Videos/ROV in the home folder for the key R]
+    #[arg(help_heading = RECORDING, long, value_name = "FOLDER", conflicts_with = "list")]
+    pub record: Option<PathBuf>,
+
+    /// A new file after this time or size, from 5s to 2h or from 1MB to 4GB, at the next keyframe; no picture is lost
+    /// between two files [default: 10min]
+    #[arg(help_heading = RECORDING, long, value_name = "TIME|SIZE", conflicts_with = "list")]
+    pub record_split: Option<Measure>,
+
+    /// Delete the oldest recordings in the folder beyond this, as 50GB or 7d [default: none]
+    #[arg(help_heading = RECORDING, long, value_name = "TIME|SIZE", conflicts_with = "list")]
+    pub record_keep: Option<Measure>,
+
+    /// What stays free on the disk; recording pauses before, and goes on by itself when there is room [default: 2GB]
+    #[arg(help_heading = RECORDING, long, value_name = "SIZE", conflicts_with = "list")]
+    pub record_free: Option<Bytes>,
+
     /// STUN server for viewers behind a NAT [default: off; without a URL: stun:stun.l.google.com:19302]
     #[arg(help_heading = TRANSPORT, long, value_name = "URL", num_args = 0..=1, default_missing_value = "stun:stun.l.google.com:19302", value_parser = stun)]
     pub stun: Option<String>,
@@ -288,6 +309,26 @@ impl Cli {
             stun: self.stun.clone(),
             camera_certificate: self.camera_certificate.clone(),
         })
+    }
+
+    /// Where recordings go, and how; none: there is no folder for them.
+    ///
+    /// # Errors
+    /// Says which option is wrong.
+    pub fn recording(&self) -> Result<Option<recording::Options>, String> {
+        if self.record.as_ref().is_some_and(|folder| folder.as_os_str().is_empty()) {
+            return Err("--record \"\": give a folder, as /media/dives".to_owned());
+        }
+        let split = self.record_split.map_or(Ok(Split::default()), Split::at);
+        let split = split.map_err(|reason| format!("--record-split: {reason}"))?;
+        let folder = self.record.clone().or_else(recording::default_folder);
+        Ok(folder.map(|folder| recording::Options {
+            folder,
+            is_on: self.record.is_some(),
+            split,
+            keep: self.record_keep,
+            spare: self.record_free.unwrap_or(SPARE).0,
+        }))
     }
 
     /// How the tiles of the grid are to be aligned.

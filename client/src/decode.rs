@@ -24,6 +24,7 @@ use bytes::Bytes;
 use gstreamer as gst;
 use rov_common::codec::Codec;
 use rov_common::lateness::Received;
+use rov_common::sync::lock;
 use rov_common::units::Resolution;
 use rov_gst::decoders::{self, Candidate, DecoderChoice};
 use rov_gst::element::{exists, has_property};
@@ -36,6 +37,7 @@ use self::rtp::Packet;
 use self::supervisor::{CurrentPipeline, Supervisor, Taken};
 
 use crate::mailbox::Mailbox;
+use crate::recording::Tape;
 
 /// Notes from the callbacks to the supervisor; more are left out, since it looks at everything each tick anyway.
 const MAX_NOTES: usize = 64;
@@ -159,6 +161,7 @@ impl Decoder {
             dropped: AtomicU64::new(0),
             together: Mutex::default(),
             stopped: AtomicBool::new(false),
+            tape: Mutex::default(),
         });
         let payload_type = config.payload_type;
         let (codec, choice) = (config.codec, config.choice.clone());
@@ -238,6 +241,11 @@ impl Decoder {
     /// Gives the pictures in this form from the next one on. May be called from any thread, however often.
     pub fn set_output(&self, output: PictureForm) {
         *self.shared.output.lock().unwrap_or_else(PoisonError::into_inner) = output;
+    }
+
+    /// What is decoded from now on is recorded, whenever recording is on.
+    pub fn record_by(&self, tape: Arc<Tape>) {
+        *lock(&self.shared.tape) = Some(tape);
     }
 
     pub fn stats(&self) -> DecodeStats {

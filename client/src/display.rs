@@ -35,6 +35,7 @@ use self::words::{Presentation, aside, asking, badge, grid_title, mark, message,
 use crate::decode::{Picture, PictureForm};
 pub use crate::overlay::Tone;
 use crate::overlay::{self, Badge, Corner, Mark, Message, OverlayData};
+use crate::recording::Told;
 use crate::streams::Doubt;
 use crate::told::Written;
 use crate::viewer::{Offer, Question};
@@ -74,6 +75,8 @@ pub struct ViewModel {
     pub notices: Vec<String>,
     /// Why a tile is not aligned with the others; may be empty.
     pub remark: &'static str,
+    /// How it is recorded; none: it is not to be.
+    pub recording: Option<Told>,
     /// For a moment: what came of a key.
     pub said: Option<String>,
     /// Which server is to be watched.
@@ -148,6 +151,8 @@ pub enum Command {
     Grid,
     /// The tiles of the grid aligned, or not.
     Align,
+    /// Recording on, or off.
+    Record,
     /// This tile.
     Enlarge(usize),
 }
@@ -462,6 +467,7 @@ impl Window {
                 let (question, grid) = (panes.first().and_then(|pane| pane.model.question.clone()), grid.clone());
                 let grid = grid.unwrap_or_default();
                 let mut said: Vec<_> = panes.iter().flat_map(|pane| pane.model.said.clone()).collect();
+                said.extend(panes.iter().flat_map(|pane| pane.model.recording.clone()).map(|told| told.text));
                 said.extend((!grid.note.is_empty()).then_some(grid.note));
                 for notice in panes.iter().flat_map(|pane| &pane.model.notices) {
                     if !said.contains(notice) {
@@ -646,8 +652,12 @@ impl Window {
         // Nothing may lie over a message, and the statistics say it, too.
         let notices = view.question.iter().map(aside).chain(view.notices.iter().cloned());
         let notices = notices.filter(|_| !self.show_stats);
-        let notices = view.said.iter().cloned().chain(notices).filter(|_| is_live && !hidden);
-        Corner { badge, notices: notices.collect() }
+        let told = view.recording.as_ref().filter(|_| !hidden);
+        // That nothing is recorded is no small thing.
+        let trouble = told.filter(|told| !told.works).map(|told| told.text.clone());
+        let notices = view.said.iter().cloned().chain(trouble).chain(notices).filter(|_| is_live && !hidden);
+        let recording = told.filter(|told| told.works).map(|told| told.text.clone());
+        Corner { badge, recording, notices: notices.collect() }
     }
 
     fn draw(&mut self, content: &Content, panes: &mut [Pane]) -> Result<(), DisplayError> {
@@ -743,6 +753,7 @@ impl Window {
                 (Press::Key(Key::Tab), _) => stage.obey(Command::Next, now),
                 (Press::Key(Key::G), _) => stage.obey(Command::Grid, now),
                 (Press::Key(Key::A), _) => stage.obey(Command::Align, now),
+                (Press::Key(Key::R), _) => stage.obey(Command::Record, now),
                 (Press::Character(digit @ '1'..='9'), _) if !takes_digits => {
                     stage.obey(Command::Stream(digit as usize - '0' as usize), now);
                 }

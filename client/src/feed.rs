@@ -61,8 +61,9 @@ impl Feed {
         &self.stop
     }
 
-    /// Ends its session: the server's encoder may rest.
+    /// Ends its session, and the file that it is recorded into: the server's encoder may rest.
     pub fn close(&self) {
+        self.viewer.tape.close();
         self.stop.cancel();
     }
 
@@ -185,7 +186,7 @@ impl Feed {
         let (phase, since) = viewer.phase_since();
         let status = status(phase, since, seen.decoded);
         let (written, question) = (viewer.written(now), viewer.choice.question());
-        ViewModel { status, overlay, doubt: viewer.doubt(now), written, notices, remark: "", said: None, question }
+        ViewModel { status, overlay, doubt: viewer.doubt(now), written, notices, remark: "", recording: None, said: None, question }
     }
 }
 

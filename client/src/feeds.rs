@@ -20,6 +20,7 @@ use crate::display::{Command, Grid, Layout, STALE_AFTER, Stage, ViewModel};
 use crate::feed::Feed;
 use crate::find::Guide;
 use crate::mailbox::Bell;
+use crate::recording::Recording;
 use crate::session;
 use crate::stats::{AlignmentReport, Report, Shown};
 use crate::streams::{GridOf, Lineup, Tile, Wanted};
@@ -49,6 +50,7 @@ pub struct OnScreen {
     /// Counters of streams that were closed.
     closed: Report,
     alignment: Option<AlignmentReport>,
+    recording: Arc<Recording>,
 }
 
 impl OnScreen {
@@ -67,6 +69,7 @@ impl OnScreen {
         }
         report.count(&self.closed);
         self.shown.report(now, &mut report);
+        report.recording = self.recording.report();
         if self.is_grid {
             report.alignment.clone_from(&self.alignment);
             report.tiles = self.panes.iter().map(|feed| feed.report(now)).collect();
@@ -88,6 +91,7 @@ pub struct Feeds {
     choice: Arc<Choice>,
     told: Told,
     clocks: Clocks,
+    recording: Arc<Recording>,
     /// Rung by the pictures of all.
     bell: Arc<Bell>,
     stop: CancellationToken,
@@ -123,8 +127,8 @@ impl Feeds {
         runtime: Handle,
         config: SessionConfig,
         grid: Option<GridOf>,
-        started: Instant,
-        stop: CancellationToken,
+        recording: Arc<Recording>,
+        (started, stop): (Instant, CancellationToken),
     ) -> Result<Self, SessionError> {
         let guide = {
             // Its sockets belong to the runtime.
@@ -133,7 +137,8 @@ impl Feeds {
         };
         let (bell, choice, told) = (Arc::<Bell>::default(), Arc::<Choice>::default(), Told::default());
         let clocks = Clocks::default();
-        let viewer = Viewer::with(Arc::clone(&bell), Arc::clone(&choice), told.clone(), clocks.clone());
+        let record = Arc::clone(&recording);
+        let viewer = Viewer::with(Arc::clone(&bell), Arc::clone(&choice), told.clone(), clocks.clone(), record);
         let first = Arc::new(Feed::new(0, None, viewer, stop.child_token(), config.max_age));
         let screen = OnScreen {
             panes: vec![Arc::clone(&first)],
@@ -141,6 +146,7 @@ impl Feeds {
             shown: Shown::new(started),
             closed: Report::default(),
             alignment: None,
+            recording: Arc::clone(&recording),
         };
         let mut this = Self {
             config: config.clone(),
@@ -149,6 +155,7 @@ impl Feeds {
             choice,
             told,
             clocks,
+            recording,
             bell,
             stop,
             sessions: JoinSet::new(),
@@ -223,8 +230,8 @@ impl Feeds {
 
     /// Begins to watch a stream of the server.
     fn open(&mut self, tile: &Tile) -> Arc<Feed> {
-        let (told, clocks) = (self.told.clone(), self.clocks.clone());
-        let viewer = Viewer::with(Arc::clone(&self.bell), Arc::clone(&self.choice), told, clocks);
+        let (told, clocks, recording) = (self.told.clone(), self.clocks.clone(), Arc::clone(&self.recording));
+        let viewer = Viewer::with(Arc::clone(&self.bell), Arc::clone(&self.choice), told, clocks, recording);
         self.number += 1;
         let (name, stop) = (Some(tile.stream.clone()), self.stop.child_token());
         let feed = Arc::new(Feed::new(self.number, name, viewer, stop, self.config.max_age));
@@ -416,6 +423,7 @@ impl Stage for Feeds {
         let mut view = feed.map(|feed| feed.view(now)).unwrap_or_default();
         self.said.take_if(|(_, until)| now >= *until);
         view.remark = self.aligned.as_ref().map_or("", |aligned| aligned.remark(pane));
+        view.recording = self.recording.told(now).filter(|_| pane == 0);
         view.said = self.said.as_ref().filter(|_| pane == 0).map(|(text, _)| text.clone());
         view
     }
@@ -483,6 +491,10 @@ impl Stage for Feeds {
                     (false, false) => "Align off: in the grid (G) each camera shows its newest picture",
                 };
                 self.say(text.to_owned(), SAID_FOR);
+            }
+            Command::Record => {
+                let text = self.recording.toggle();
+                self.say(text, SAID_FOR);
             }
             Command::Enlarge(pane) => {
                 if let Some(number) = self.tiles.get(pane).map(|tile| tile.number) {

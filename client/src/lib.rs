@@ -19,6 +19,7 @@ pub mod mailbox;
 pub mod overlay;
 pub mod receive;
 pub mod reconnect;
+pub mod recording;
 pub mod session;
 pub mod stats;
 pub mod streams;

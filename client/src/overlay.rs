@@ -15,6 +15,7 @@ const TEXT: u32 = 0xf2_f5_f7;
 const LABEL: u32 = 0x93_a4_b3;
 const GREEN: u32 = 0x3d_d6_8c;
 const AMBER: u32 = 0xff_b0_20;
+const RED: u32 = 0xff_3b_30;
 const BLUE: u32 = 0x4d_a3_ff;
 /// Behind the row that Enter takes.
 const SELECTED: u32 = 0x1f_4b_7a;
@@ -38,10 +39,11 @@ const NAME_WIDTH: usize = 24;
 const NOTICE_WIDTH: i32 = 56;
 
 /// What the keys do, for the window and `--help`. The last ones find no room in the lowest window.
-pub const KEYS: [(&str, &str); 7] = [
+pub const KEYS: [(&str, &str); 8] = [
     ("1-9, Tab", "Choose a stream"),
     ("G", "All cameras"),
     ("A", "Align the cameras"),
+    ("R", "Record, or end it"),
     ("F, double click", "Fullscreen"),
     ("I", "Information"),
     ("Q, Esc", "Close"),
@@ -151,15 +153,19 @@ fn length(parts: &[(String, u32)]) -> usize {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Corner {
     pub badge: Option<Badge>,
+    /// Below it, while it is recorded, for how long and how much.
+    pub recording: Option<String>,
     /// What the pilot has to know, below the badge.
     pub notices: Vec<String>,
 }
 
 impl Corner {
-    /// Whether the other one says the same but for delay and link.
+    /// Whether the other one says the same but for delay, link, and how much is recorded.
     pub fn differs_in_figures(&self, other: &Self) -> bool {
         let said = |badge: &Option<Badge>| badge.as_ref().map(|badge| (badge.name.clone(), badge.state));
-        self.notices == other.notices && said(&self.badge) == said(&other.badge)
+        self.notices == other.notices
+            && said(&self.badge) == said(&other.badge)
+            && self.recording.is_some() == other.recording.is_some()
     }
 }
 
@@ -170,7 +176,9 @@ pub fn corner(corner: &Corner, window: Resolution) -> Option<(Vec<u32>, Resoluti
     let (advance, line, pad) = (look.plain.advance(), look.plain.height(), look.pad / 2);
     let room = ((window.width as i32 - 4 * pad) / advance).max(0);
     let badge = corner.badge.as_ref().map(|badge| badge.parts(room as usize)).unwrap_or_default();
-    let lines = (window.height as i32 / 2 - pad) / line - i32::from(!badge.is_empty());
+    let recording = corner.recording.as_ref().map(|text| known(text)).filter(|text| text.len() + 2 <= room as usize);
+    let head = i32::from(!badge.is_empty()) + i32::from(recording.is_some());
+    let lines = (window.height as i32 / 2 - pad) / line - head;
     let number = corner.notices.len().min(lines.max(0) as usize);
     let mut notices = Vec::new();
     for notice in &corner.notices[..number] {
@@ -180,8 +188,10 @@ pub fn corner(corner: &Corner, window: Resolution) -> Option<(Vec<u32>, Resoluti
         notices.append(&mut block.lines);
     }
     let longest = notices.iter().map(|line| line.chars().count() as i32).max().unwrap_or(0);
-    let columns = longest.max(length(&badge) as i32);
-    let rows = notices.len() as i32 + i32::from(!badge.is_empty());
+    // Before it stands a dot.
+    let recorded = recording.as_ref().map_or(0, |text| text.chars().count() as i32 + 2);
+    let columns = longest.max(length(&badge) as i32).max(recorded);
+    let rows = notices.len() as i32 + head;
     let size = Resolution::new((columns * advance + 2 * pad) as u32, (rows * line + pad) as u32);
     let least = if notices.is_empty() { 3 } else { 2 };
     if columns == 0 || size.width > window.width || size.height * least > window.height {
@@ -196,6 +206,12 @@ pub fn corner(corner: &Corner, window: Resolution) -> Option<(Vec<u32>, Resoluti
     for (text, color) in badge {
         surface.text(&text, (x, pad / 2), look.plain, color);
         x += (text.chars().count() as i32 + 2) * advance;
+    }
+    if let Some(text) = recording {
+        let x = size.width as i32 - pad - recorded * advance;
+        surface.dot((x + advance / 2, y + line / 2), line / 4, RED);
+        surface.text(&text, (x + 2 * advance, y), look.plain, TEXT);
+        y += line;
     }
     for text in notices {
         surface.text(&text, (pad, y), look.plain, AMBER);
@@ -702,7 +718,7 @@ mod tests {
         let lost = Badge { name: "A vehicle with a long name".into(), state: BadgeState::NoVideo, ..live() };
         assert_eq!(text(&lost, 18), "A veh... NO VIDEO");
         assert_eq!(text(&lost, 8), "NO VIDEO");
-        let alone = Corner { badge: Some(live()), notices: Vec::new() };
+        let alone = Corner { badge: Some(live()), ..Corner::default() };
         let (pixels, size) = corner(&alone, Resolution::new(1280, 720)).unwrap();
         assert!(pixels.contains(&GREEN) && pixels.contains(&TEXT) && size.width < 300 && size.height < 30, "{size}");
         assert!(corner(&alone, Resolution::new(40, 30)).is_none());
@@ -716,7 +732,7 @@ mod tests {
         let ink = |pixels: &[u32], color: u32| pixels.iter().filter(|pixel| **pixel == color).count();
         for (width, height) in [(160, 90), (320, 240), (640, 360), (1920, 1080)] {
             let window = Resolution::new(width, height);
-            let said = |badge, number| corner(&Corner { badge, notices: vec![notice.into(); number] }, window).unwrap();
+            let said = |badge, number| corner(&Corner { badge, notices: vec![notice.into(); number], ..Corner::default() }, window).unwrap();
             let (both, size) = said(Some(live()), 1);
             assert!(size.height * 2 <= height && size.width <= width, "{window}: {size}");
             assert!(ink(&both, AMBER) > 300 && ink(&both, GREEN) > 20, "{window}");
@@ -725,7 +741,7 @@ mod tests {
             assert!(said(Some(live()), 2).1.height * 2 <= height, "{window}");
         }
         // No room for it: the badge stays.
-        let low = Corner { badge: Some(live()), notices: vec![notice.into()] };
+        let low = Corner { badge: Some(live()), notices: vec![notice.into()], ..Corner::default() };
         let (pixels, _) = corner(&low, Resolution::new(160, 50)).unwrap();
         assert!(pixels.contains(&GREEN) && !pixels.contains(&AMBER));
     }
@@ -824,7 +840,7 @@ mod tests {
                 draw_stats(surface, &data(), true);
                 draw_keys(surface);
                 draw_mark(surface, &Mark { title: "0.4 s OLD".into(), detail: NOTHING_FOUND.into() });
-                draw_corner(surface, &Corner { badge: Some(live()), notices: vec![NOTHING_FOUND.into()] });
+                draw_corner(surface, &Corner { badge: Some(live()), notices: vec![NOTHING_FOUND.into()], ..Corner::default() });
                 draw_message(
                     surface,
                     &message("Looking for a server…", "on every interface, port 5003", Tone::Waiting),

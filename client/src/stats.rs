@@ -95,6 +95,38 @@ pub struct Report {
     /// Of the grid, while that is shown; the figures above are then of the first tile, and their counters of all.
     #[serde(default)]
     pub tiles: Vec<TileReport>,
+    /// Once something was recorded, or is to be.
+    #[serde(default)]
+    pub recording: Option<RecordingReport>,
+}
+
+/// Recordings since the program started.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RecordingReport {
+    pub on: bool,
+    /// Why it does not go on now.
+    pub reason: Option<String>,
+    /// Of all files.
+    pub bytes: u64,
+    /// Those that came, and those that are known to be missing: they came in parts or too late, or would have come in a
+    /// gap at the rate before it.
+    pub pictures_expected: u64,
+    /// On the disk.
+    pub pictures_present: u64,
+    pub gaps: u64,
+    /// The files that are being written.
+    pub writing: Vec<String>,
+    /// Those that have ended.
+    pub files: Vec<RecordedFile>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RecordedFile {
+    pub file: String,
+    pub bytes: u64,
+    pub pictures_expected: u64,
+    pub pictures_present: u64,
+    pub gaps: u64,
 }
 
 impl Report {

@@ -13,6 +13,7 @@ use crate::clock::{Clocks, ServerClock, Unknown};
 use crate::decode::{DecodeStats, Decoder, Picture, PictureForm};
 use crate::mailbox::{Bell, Mailbox};
 use crate::receive::Transport;
+use crate::recording::{Recording, Source, Tape};
 use crate::stats::Report;
 use crate::streams::{Doubt, Listed};
 use crate::told::{Told, Written};
@@ -85,6 +86,8 @@ pub struct Viewer {
     pub told: Told,
     /// By which it is known how old pictures are: one for all streams of a server.
     pub clocks: Clocks,
+    /// What goes into the decoder is recorded by it.
+    pub tape: Arc<Tape>,
     state: Mutex<State>,
 }
 
@@ -141,19 +144,37 @@ impl Counters {
     }
 }
 
+impl State {
+    fn called(&self) -> String {
+        let Server { name, address, stream, .. } = &self.server;
+        let has_cameras = self.streams.windows(2).any(|pair| pair[0].camera != pair[1].camera);
+        let listed = self.streams.iter().find(|listed| has_cameras && listed.name == *stream);
+        let stream = listed.map_or_else(|| stream.clone(), Listed::title);
+        let name = if name.is_empty() && !stream.is_empty() { address } else { name };
+        format!("{name} {stream}").trim_end().to_owned()
+    }
+}
+
 impl Viewer {
     pub fn new() -> Arc<Self> {
-        Self::with(Arc::default(), Arc::default(), Told::default(), Clocks::default())
+        Self::with(Arc::default(), Arc::default(), Told::default(), Clocks::default(), Arc::default())
     }
 
     /// One of several, whose pictures ring the same bell, whose sessions ask the same question and who are told the same
-    /// by the same clocks.
-    pub fn with(bell: Arc<Bell>, choice: Arc<Choice>, told: Told, clocks: Clocks) -> Arc<Self> {
+    /// by the same clocks. All are recorded, or none.
+    pub fn with(
+        bell: Arc<Bell>,
+        choice: Arc<Choice>,
+        told: Told,
+        clocks: Clocks,
+        recording: Arc<Recording>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             mailbox: Arc::new(Mailbox::with(bell)),
             choice: Asker::of(choice),
             told,
             clocks,
+            tape: Arc::new(Tape::of(recording)),
             state: Mutex::new(State {
                 phase: Phase::Searching(String::new()),
                 phase_since: Instant::now(),
@@ -194,13 +215,7 @@ impl Viewer {
     /// What title and corner call the server: with the stream, where it has several, and with its camera, where these
     /// are several too.
     pub fn called(&self) -> String {
-        let state = self.lock();
-        let Server { name, address, stream, .. } = &state.server;
-        let has_cameras = state.streams.windows(2).any(|pair| pair[0].camera != pair[1].camera);
-        let listed = state.streams.iter().find(|listed| has_cameras && listed.name == *stream);
-        let stream = listed.map_or_else(|| stream.clone(), Listed::title);
-        let name = if name.is_empty() && !stream.is_empty() { address } else { name };
-        format!("{name} {stream}").trim_end().to_owned()
+        self.lock().called()
     }
 
     /// The streams that the server has; empty while it has not said.
@@ -211,6 +226,7 @@ impl Viewer {
     pub fn set_streams(&self, streams: Vec<Listed>) {
         let mut state = self.lock();
         (state.streams, state.streams_at) = (streams, Instant::now());
+        self.name_recordings(&state);
     }
 
     /// Why the pictures of the stream that is watched may not be live ones of its camera. It stands until the server says
@@ -306,16 +322,21 @@ impl Viewer {
             self.told.forget();
         }
         state.server = server;
+        self.name_recordings(&state);
     }
 
     /// What the server that is watched calls itself.
     pub fn set_name(&self, name: String) {
-        self.lock().server.name = name;
+        let mut state = self.lock();
+        state.server.name = name;
+        self.name_recordings(&state);
     }
 
     /// Which of its several streams is watched.
     pub fn set_stream(&self, stream: String) {
-        self.lock().server.stream = stream;
+        let mut state = self.lock();
+        state.server.stream = stream;
+        self.name_recordings(&state);
     }
 
     /// By what the server is tried or watched, and why not by something better, if so.
@@ -358,6 +379,15 @@ impl Viewer {
         if let Some(clock) = &state.clock {
             clock.forget();
         }
+        self.tape.cut();
+        self.name_recordings(&state);
+    }
+
+    fn name_recordings(&self, state: &State) {
+        let Server { id, name, address, stream } = state.server.clone();
+        let called = state.called();
+        let title = if called.is_empty() { address.clone() } else { called };
+        self.tape.set_source(Source { id, address, stream, title, is_named: !name.is_empty() });
     }
 
     /// What the pilot has to know beside the picture.
@@ -383,6 +413,7 @@ impl Viewer {
         if let Some(output) = &state.output {
             decoder.set_output(output.clone());
         }
+        decoder.record_by(Arc::clone(&self.tape));
         state.decoder = Some(decoder);
     }
 

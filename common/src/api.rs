@@ -293,6 +293,9 @@ pub struct RecordingStats {
     pub bytes: u64,
     /// Of all files since the program started.
     pub total_bytes: u64,
+    /// In all of them, on the disk.
+    #[serde(default)]
+    pub pictures: u64,
     /// Until the disk is as full as it may get, at the bit rate of the last half minute; none where the oldest files make
     /// room, and while it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]

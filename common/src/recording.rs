@@ -18,12 +18,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub use self::folder::{Disk, Folder, Found, Keep, Output};
-pub use self::limits::{Bytes, LARGEST, LONGEST, Measure, Split};
+pub use self::limits::{Bytes, LARGEST, LONGEST, Measure, SPARE, Split};
 pub use self::name::{Name, rfc3339};
-use self::queue::Shared;
-pub use self::queue::{QUEUE_BYTES, QUEUE_TIME};
+use self::queue::{Gap, Shared};
+pub use self::queue::{QUEUE_BYTES, QUEUE_TIME, Recorded};
 use self::writer::Writer;
 use crate::api::{RecordingState, RecordingStats};
+use crate::capture_clock::Captured;
 use crate::codec::Codec;
 pub use crate::mp4::Picture;
 
@@ -72,6 +73,18 @@ impl Recorder {
     /// Takes a picture; never waits. Returns whether a keyframe is to be asked for.
     pub fn push(&self, picture: Picture, now: Instant) -> bool {
         self.shared.push(picture, now)
+    }
+
+    /// So many pictures never came, behind this one, which was pushed. The next one that is pushed is a keyframe. Of
+    /// these, only what is missing after something was recorded is a gap.
+    pub fn miss(&self, pictures: u64, behind: (Duration, Option<Captured>), why: &'static str) {
+        let (time, captured) = behind;
+        self.shared.miss(Gap { time, captured, pictures, counted: 0, why });
+    }
+
+    /// The files that have ended; of very many, the newest.
+    pub fn files(&self) -> Vec<Recorded> {
+        self.shared.files()
     }
 
     pub fn stats(&self) -> RecordingStats {

@@ -1,5 +1,6 @@
 //! rov-client's choice among the streams of a server, and its grid: in this process, as the window would do it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
@@ -74,7 +75,7 @@ impl Pilot {
         let config = cli.session().unwrap_or_else(|e| panic!("{args:?}: {e}"));
         let runtime = Runtime::new().expect("a runtime");
         let stop = CancellationToken::new();
-        let feeds = Feeds::start(runtime.handle().clone(), config, cli.grid, Instant::now(), stop).expect("feeds");
+        let feeds = Feeds::start(runtime.handle().clone(), config, cli.grid, Arc::default(), (Instant::now(), stop)).expect("feeds");
         Self { runtime, feeds: Some(feeds), layout: Layout::default(), seen: Vec::new() }
     }
 

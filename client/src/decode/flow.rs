@@ -297,6 +297,11 @@ impl Flow {
         admitted
     }
 
+    /// What is known of the access unit of this time.
+    pub fn unit(&self, pts: Option<u64>) -> Option<Unit> {
+        self.units.iter().rev().find(|unit| unit.is_at(pts)).copied()
+    }
+
     fn is_too_late(&mut self, late_by: Duration, keyframe: bool, now: Instant) -> bool {
         let since = self.too_late_at.map(|at| now.saturating_duration_since(at));
         let again = since.is_some_and(|since| since <= LATE_MEMORY);

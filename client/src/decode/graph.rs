@@ -11,6 +11,7 @@ use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 use rov_common::codec::{self, Codec};
+use rov_common::sync::lock;
 use rov_common::units::Resolution;
 use rov_gst::decoders::Candidate;
 use rov_gst::element::has_property;
@@ -21,6 +22,7 @@ use super::picture::Picture;
 use super::rtp::Packet;
 use crate::limit::within;
 use crate::mailbox::Mailbox;
+use crate::recording::{Taken, Tape};
 
 /// How long a pipeline may take to start. Opening a hardware decoder takes up to a second where it loads firmware or a
 /// compiler; one that hangs in its driver must not keep the next one from being tried.
@@ -48,6 +50,8 @@ pub enum Note {
     },
     /// Packets of another stream come.
     NewStream,
+    /// The recording wants a keyframe.
+    KeyframeWanted,
     /// The first packet is out: the others may follow.
     Flowing,
     Stop,
@@ -77,6 +81,8 @@ pub struct GraphShared {
     pub together: Mutex<()>,
     /// The owner is gone: nothing more is given to anybody.
     pub stopped: AtomicBool,
+    /// By which access units are recorded, on their way into the decoder.
+    pub tape: Mutex<Option<Arc<Tape>>>,
 }
 
 impl GraphShared {
@@ -407,15 +413,30 @@ fn watch_units(codec: Codec, pad: &gst::Pad, shared: &Arc<GraphShared>) {
     let shared = Arc::clone(shared);
     pad.add_probe(gst::PadProbeType::BUFFER, move |_, info| {
         let Some(buffer) = info.buffer() else { return gst::PadProbeReturn::Ok };
-        let keyframe = buffer.map_readable().is_ok_and(|map| codec::is_keyframe(codec, &map));
+        let Ok(map) = buffer.map_readable() else { return gst::PadProbeReturn::Drop };
+        let keyframe = codec::is_keyframe(codec, &map);
         let pts = buffer.pts().map(gst::ClockTime::nseconds);
+        let now = Instant::now();
         let mut flow = shared.flow();
         let was_open = flow.gate.is_open();
-        let admitted = flow.access_unit(pts, keyframe, Instant::now());
+        let admitted = flow.access_unit(pts, keyframe, now);
+        let unit = flow.unit(pts);
         let closed = was_open && !flow.gate.is_open();
         drop(flow);
         if closed {
             shared.tell(Note::GateClosed);
+        }
+        let tape = lock(&shared.tape).clone().filter(|_| !shared.is_stopped());
+        match (tape, unit) {
+            (Some(tape), Some(unit)) if admitted => {
+                let (rtp_timestamp, captured) = (unit.rtp_timestamp, unit.captured);
+                let taken = Taken { codec, unit: &map, keyframe, rtp_timestamp, captured, resumes: !was_open };
+                if tape.take(taken, now) {
+                    shared.tell(Note::KeyframeWanted);
+                }
+            }
+            (Some(tape), _) if !admitted => tape.skip(),
+            _ => {}
         }
         if admitted { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Drop }
     });

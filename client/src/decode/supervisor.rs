@@ -278,6 +278,11 @@ impl Supervisor {
                     self.lock_now().flush(Instant::now());
                     None
                 }
+                Ok(Note::KeyframeWanted) => {
+                    self.lock_now().stats.keyframe_requests += 1;
+                    (self.on_event)(DecodeEvent::KeyframeNeeded { reason: "the recording needs one".to_owned() });
+                    None
+                }
                 Ok(Note::GateClosed | Note::NewStream) | Err(RecvTimeoutError::Timeout) => None,
             };
             let retired = self.lock_now().retired.take();

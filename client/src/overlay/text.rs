@@ -85,6 +85,14 @@ impl<'a> Surface<'a> {
         }
     }
 
+    /// Fills a circle.
+    pub fn dot(&mut self, (x, y): (i32, i32), radius: i32, color: u32) {
+        for dy in -radius..=radius {
+            let half = f64::from(radius * radius - dy * dy).sqrt().round() as i32;
+            self.fill(Area { x: x - half, y: y + dy, width: 2 * half + 1, height: 1 }, color, 256);
+        }
+    }
+
     /// Puts pixels of this size there, which must be inside.
     pub fn copy(&mut self, pixels: &[u32], size: Resolution, (x, y): (i32, i32)) {
         for (row, line) in pixels.chunks(size.width.max(1) as usize).enumerate() {

@@ -14,6 +14,9 @@ const SMALLEST: u64 = 1_000_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Bytes(pub u64);
 
+/// What stays free on the disk, unless it is said.
+pub const SPARE: Bytes = Bytes(2_000_000_000);
+
 /// A time or a size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Measure {

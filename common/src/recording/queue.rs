@@ -21,6 +21,20 @@ const STUCK: Duration = Duration::from_secs(2);
 /// Between two requests for one.
 const ASK_EVERY: Duration = Duration::from_secs(1);
 
+/// Files that have ended: so many are remembered, of ten minutes each those of a day.
+const LISTED_FILES: usize = 144;
+
+/// A file that has ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Recorded {
+    pub name: String,
+    pub bytes: u64,
+    pub pictures: u64,
+    /// How often pictures are missing before one of these, and how many.
+    pub gaps: u64,
+    pub missing: u64,
+}
+
 /// Pictures that are in no file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gap {
@@ -30,16 +44,19 @@ pub struct Gap {
     pub pictures: u64,
     /// So many of them the statistics have already.
     pub counted: u64,
+    /// Empty: the disk was too slow.
+    pub why: &'static str,
 }
 
 impl Gap {
     pub fn of(picture: &Picture) -> Self {
-        Self { time: picture.time, captured: picture.captured, pictures: 1, counted: 0 }
+        Self { time: picture.time, captured: picture.captured, pictures: 1, counted: 0, why: "" }
     }
 
     /// What is missing together with what came behind.
     pub fn and(self, later: Self) -> Self {
-        Self { pictures: self.pictures + later.pictures, counted: self.counted + later.counted, ..self }
+        let why = if self.why.is_empty() { later.why } else { self.why };
+        Self { pictures: self.pictures + later.pictures, counted: self.counted + later.counted, why, ..self }
     }
 }
 
@@ -102,6 +119,7 @@ struct State {
     keyframe: Option<Instant>,
     asked: Option<Instant>,
     stats: RecordingStats,
+    files: VecDeque<Recorded>,
 }
 
 impl Shared {
@@ -151,6 +169,14 @@ impl Shared {
             tracing::warn!("recording of {}: the disk is too slow, pictures are left out until it is not", self.title);
         }
         asks
+    }
+
+    /// What never came to be pushed, before the keyframe that is pushed next.
+    pub fn miss(&self, gap: Gap) {
+        let mut state = lock(&self.state);
+        if state.is_on && !state.is_new {
+            state.count(gap);
+        }
     }
 
     /// The oldest that waits, of this session or one before.
@@ -255,6 +281,20 @@ impl Shared {
         }
     }
 
+    /// A file has ended.
+    pub fn add_file(&self, file: Recorded) {
+        let mut state = lock(&self.state);
+        if state.files.len() == LISTED_FILES {
+            state.files.pop_front();
+        }
+        state.files.push_back(file);
+    }
+
+    /// Those that have ended, the newest of them.
+    pub fn files(&self) -> Vec<Recorded> {
+        lock(&self.state).files.iter().cloned().collect()
+    }
+
     pub fn set_stats(&self, change: impl FnOnce(&mut RecordingStats)) {
         change(&mut lock(&self.state).stats);
     }
@@ -290,10 +330,13 @@ impl State {
 
     /// It is counted at once: the writer may hang.
     fn leave_out_new(&mut self, picture: &Picture) {
-        let is_first = self.left_out.is_none();
-        self.leave_out(Gap { counted: 1, ..Gap::of(picture) });
-        self.stats.missing += 1;
-        self.stats.gaps += u64::from(is_first);
+        self.count(Gap::of(picture));
+    }
+
+    fn count(&mut self, gap: Gap) {
+        self.stats.missing += gap.pictures;
+        self.stats.gaps += u64::from(self.left_out.is_none());
+        self.leave_out(Gap { counted: gap.pictures, ..gap });
     }
 
     fn leave_out(&mut self, gap: Gap) {

@@ -7,7 +7,7 @@ use std::{io, mem};
 
 use super::folder::{Folder, Recording};
 use super::name::rfc3339;
-use super::queue::{Gap, Order, QUEUE_BYTES, Queued, Shared};
+use super::queue::{Gap, Order, QUEUE_BYTES, Queued, Recorded, Shared};
 use super::{Bytes, Measure, Plan};
 use crate::api::{RecordingGap, RecordingState};
 use crate::backoff::Backoff;
@@ -89,6 +89,9 @@ struct Current {
     last: Duration,
     came: Instant,
     pictures: u64,
+    /// Of those that are missing before one of these: how often, and how many.
+    gaps: u64,
+    missing: u64,
 }
 
 /// Why it does not go on now.
@@ -185,7 +188,8 @@ impl Writer {
     fn take(&mut self, queued: Queued) -> Result<(), Trouble> {
         let picture = &queued.picture;
         if let Some(gap) = queued.gap {
-            self.why = if self.why.is_empty() { "the disk was too slow" } else { self.why };
+            let why = if gap.why.is_empty() { "the disk was too slow" } else { gap.why };
+            self.why = if self.why.is_empty() { why } else { self.why };
             self.miss(gap);
         }
         if queued.session != self.session {
@@ -268,6 +272,8 @@ impl Writer {
             last: first.time,
             came: Instant::now(),
             pictures: 0,
+            gaps: 0,
+            missing: 0,
         });
         // That it can be written is still to be seen.
         self.tell();
@@ -278,6 +284,7 @@ impl Writer {
     fn write(&mut self) -> Result<(), Trouble> {
         let Some(file) = self.file.as_mut().filter(|file| file.unwritten.is_some()) else { return Ok(()) };
         let (began, length) = (Instant::now(), file.bytes.len());
+        let pictures = file.unwritten.map_or(0, |written| written.pictures);
         file.write().map_err(|error| Trouble::Disk("cannot write", error))?;
         let took = began.elapsed();
         if took >= SLOW {
@@ -293,6 +300,7 @@ impl Writer {
         self.shared.set_stats(|stats| {
             stats.bytes = bytes;
             stats.total_bytes += length as u64;
+            stats.pictures += pictures;
             stats.slowest_write_ms = stats.slowest_write_ms.max(took);
         });
         if !self.works {
@@ -310,11 +318,18 @@ impl Writer {
         }
         self.write()?;
         let Some(file) = self.file.take() else { return Ok(()) };
-        let (name, pictures, length) = (file.recording.name.to_string(), file.pictures, file.muxer.length());
         let lasted = file.last.saturating_sub(file.begun).as_secs_f64();
+        let recorded = file.recorded();
+        let Recorded { name, bytes, pictures, gaps, missing } = &recorded;
+        let told = format!(
+            "{name}: {lasted:.1} s, {}, pictures expected {}, present {pictures}, gaps {gaps}",
+            Bytes(*bytes),
+            pictures + missing
+        );
+        self.shared.add_file(recorded);
         file.finish()
             .map_err(|error| Trouble::Disk("cannot write the index of the file, which plays without", error))?;
-        tracing::info!("recorded {name}: {pictures} pictures, {lasted:.1} s, {}", Bytes(length));
+        tracing::info!("recorded {told}");
         Ok(())
     }
 
@@ -330,7 +345,12 @@ impl Writer {
             let cut = if is_written { Ok(()) } else { file.take_back(&mut self.missing) };
             let name = file.recording.name.to_string();
             // With half a fragment behind it no index would be found, and the file not be played.
-            let ended = if file.muxer.is_empty() { file.recording.discard() } else { cut.and_then(|()| file.finish()) };
+            let ended = if file.muxer.is_empty() {
+                file.recording.discard()
+            } else {
+                self.shared.add_file(file.recorded());
+                cut.and_then(|()| file.finish())
+            };
             if let Err(error) = ended {
                 tracing::debug!("{name} has no index, and plays without: {error}");
             }
@@ -481,6 +501,8 @@ impl Current {
         }
         self.open = Some(self.open.map_or(Gap::of(picture), |gap| gap.and(Gap::of(picture))));
         self.pictures += 1;
+        self.gaps += u64::from(missing > 0);
+        self.missing += missing;
         let (number, seconds) = (self.pictures, picture.time.saturating_sub(self.begun).as_secs_f64());
         let captured = picture.captured.map(rfc3339).unwrap_or_default();
         let keyframe = u8::from(picture.keyframe);
@@ -528,9 +550,16 @@ impl Current {
         let length = self.muxer.take_back();
         self.bytes.clear();
         for gap in [self.unwritten.take(), self.open.take()].into_iter().flatten() {
+            self.pictures -= gap.pictures;
             *missing = Some(missing.map_or(gap, |before| before.and(gap)));
         }
         self.recording.video.cut(length)
+    }
+
+    /// What is in it, once all was written that was given.
+    fn recorded(&self) -> Recorded {
+        let (name, bytes) = (self.recording.name.to_string(), self.muxer.length());
+        Recorded { name, bytes, pictures: self.pictures, gaps: self.gaps, missing: self.missing }
     }
 
     fn finish(self) -> io::Result<()> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use rov_common::camera::Credentials;
-use rov_common::recording::{Bytes, Keep, Split};
+use rov_common::recording::{Keep, SPARE, Split};
 use url::Url;
 
 use super::{ConfigError, bad};
@@ -55,9 +55,6 @@ pub struct RecordConfig {
     /// Bytes that stay free on the disk.
     pub spare: u64,
 }
-
-/// Without `--record-free`.
-const SPARE: Bytes = Bytes(2_000_000_000);
 
 /// The paths under which RTSP is served without `--rtsp-path`: ours, and those of the servers that it replaces.
 pub const RTSP_PATHS: [&str; 4] = ["/stream1", "/stream", "/live", "/test"];
