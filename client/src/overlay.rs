@@ -726,6 +726,19 @@ mod tests {
     }
 
     #[test]
+    fn a_red_dot_says_that_it_is_recorded_and_no_other_colour_does() {
+        let window = Resolution::new(1280, 720);
+        let red = |recording: Option<&str>| {
+            let recording = recording.map(str::to_owned);
+            let drawn = corner(&Corner { badge: Some(live()), recording, ..Corner::default() }, window);
+            let (pixels, size) = drawn.expect("a corner");
+            (pixels.iter().filter(|pixel| **pixel == RED).count(), size.height)
+        };
+        let ((without, low), (with, high)) = (red(None), red(Some("REC 02:13 45 MB")));
+        assert!(without == 0 && with > 40 && high > low, "{with} of {low} and {high}");
+    }
+
+    #[test]
     fn notices_stand_below_the_badge_and_leave_half_of_the_window() {
         let notice = "10.0.0.3:8080 also claims to be Nemo, with another key or none: a copied card or an impostor; \
                       watching 10.0.0.2:8080";

@@ -95,6 +95,8 @@ struct Reels {
     ended: Totals,
     /// Since when it is on, and how many bytes there were then.
     on: Option<(Instant, u64)>,
+    /// Why no other can begin.
+    failure: Option<String>,
 }
 
 #[derive(Clone, Default)]
@@ -131,8 +133,21 @@ struct Reel {
 struct Counts {
     /// Pictures from the first that was recorded on, those included that never came.
     expected: u64,
-    /// When the newest one came.
+    /// When the newest one came, and its times.
     taken: Option<Instant>,
+    newest: (Duration, Option<Captured>),
+    /// Those that came since and were not decoded.
+    skipped: u64,
+}
+
+impl Counts {
+    /// So many are missing behind the newest one.
+    fn miss(&mut self, recorder: &Recorder, pictures: u64) {
+        if pictures > 0 && self.taken.is_some() {
+            recorder.miss(pictures, self.newest, "they did not get here whole, or too late");
+            self.expected += pictures;
+        }
+    }
 }
 
 impl Reel {
@@ -142,7 +157,13 @@ impl Reel {
 
     /// Does not wait for that.
     fn end(&self) {
-        self.has_ended.store(true, Ordering::Relaxed);
+        if self.has_ended.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let mut counts = lock(&self.counts);
+        let skipped = std::mem::take(&mut counts.skipped);
+        counts.miss(&self.recorder, skipped);
+        drop(counts);
         self.recorder.stop(Duration::ZERO);
     }
 }
@@ -199,8 +220,11 @@ impl Recording {
         let mut reels = lock(&self.reels);
         reels.fold();
         // It may be off by now.
-        if !self.is_on() || reels.open.len() >= MOST {
+        if !self.is_on() {
             return None;
+        }
+        if reels.open.len() >= MOST {
+            return reels.fail("the disk does not take the ends of former files".to_owned());
         }
         let label = if source.title.is_empty() { "video" } else { &source.title };
         let plan = Plan {
@@ -216,13 +240,11 @@ impl Recording {
                 recorder.set_on(true);
                 let reel = Reel { recorder, codec, has_ended: AtomicBool::new(false), counts: Mutex::default() };
                 let reel = Arc::new(reel);
+                reels.failure = None;
                 reels.open.push(Arc::clone(&reel));
                 Some(reel)
             }
-            Err(error) => {
-                tracing::warn!("nothing is recorded: cannot start the thread for it: {error}");
-                None
-            }
+            Err(error) => reels.fail(format!("cannot start the thread for it: {error}")),
         }
     }
 
@@ -230,12 +252,15 @@ impl Recording {
     pub fn told(&self, now: Instant) -> Option<Told> {
         let reels = lock(&self.reels);
         let (since, before) = reels.on?;
+        let not = |reason: &str| Some(Told { text: format!("NOT RECORDING: {reason}"), works: false });
+        if let Some(failure) = &reels.failure {
+            return not(failure);
+        }
         let open: Vec<_> = reels.open.iter().filter(|reel| !reel.has_ended()).collect();
         let all: Vec<_> = open.iter().map(|reel| reel.recorder.stats()).collect();
         let paused = all.iter().find(|stats| stats.state == RecordingState::Paused);
         if let Some(paused) = paused.or(all.iter().find(|stats| stats.reason.is_some())) {
-            let reason = paused.reason.as_deref().unwrap_or_default();
-            return Some(Told { text: format!("NOT RECORDING: {reason}"), works: false });
+            return not(paused.reason.as_deref().unwrap_or_default());
         }
         let comes = |reel: &Reel| {
             lock(&reel.counts).taken.is_some_and(|taken| now.saturating_duration_since(taken) < STILL)
@@ -269,7 +294,7 @@ impl Recording {
         };
         Some(RecordingReport {
             on: self.is_on(),
-            reason: open.iter().find_map(|stats| stats.reason.clone()),
+            reason: reels.failure.clone().or_else(|| open.iter().find_map(|stats| stats.reason.clone())),
             bytes: totals.bytes,
             pictures_expected: totals.expected,
             pictures_present: totals.present,
@@ -304,6 +329,14 @@ impl Recording {
 }
 
 impl Reels {
+    fn fail(&mut self, reason: String) -> Option<Arc<Reel>> {
+        if self.failure.as_ref() != Some(&reason) {
+            tracing::warn!("nothing is recorded: {reason}");
+        }
+        self.failure = Some(reason);
+        None
+    }
+
     /// Of those that have ended, only what became of them is kept.
     fn fold(&mut self) {
         let is_done = |reel: &Arc<Reel>| reel.has_ended() && reel.recorder.stop(Duration::ZERO);
@@ -349,8 +382,6 @@ struct State {
     timeline: Timeline,
     /// From one picture to the next, about.
     interval: Duration,
-    /// Pictures that came and were not decoded, since the last one that was.
-    skipped: u64,
 }
 
 impl Tape {
@@ -386,8 +417,10 @@ impl Tape {
 
     /// An access unit came, and is not decoded.
     pub fn skip(&self) {
-        if self.recording.is_on() {
-            lock(&self.state).skipped += 1;
+        if self.recording.is_on()
+            && let Some(reel) = &lock(&self.state).reel
+        {
+            lock(&reel.counts).skipped += 1;
         }
     }
 }
@@ -404,56 +437,45 @@ impl State {
         if self.is_closed {
             return false;
         }
-        let before = self.timeline.last();
-        let (time, goes_on) = self.timeline.next(&taken, now);
-        if !goes_on || self.reel.as_ref().is_some_and(|reel| reel.has_ended() || reel.codec != codec) {
+        if self.reel.as_ref().is_some_and(|reel| reel.has_ended() || reel.codec != codec) {
             self.end();
         }
+        let time = self.timeline.next(&taken, now).or_else(|| {
+            self.end();
+            self.timeline.next(&taken, now)
+        });
+        let time = time.unwrap_or_default();
         if self.reel.is_none() {
             let since = *self.unnamed.get_or_insert(now);
             if !self.source.is_named && now.saturating_duration_since(since) < NAME_LIMIT {
                 return false;
             }
-            (self.unnamed, self.skipped) = (None, 0);
+            self.unnamed = None;
             self.reel = recording.begin(&self.source, codec);
         }
         let Some(reel) = &self.reel else { return false };
         let mut counts = lock(&reel.counts);
         let has_begun = counts.taken.is_some();
-        if let Some((last, last_captured)) = before.filter(|_| has_begun) {
-            let passed = time.saturating_sub(last);
-            if taken.resumes {
-                let missing = missing(passed, self.interval).max(self.skipped);
-                if missing > 0 {
-                    let behind = (last + self.interval, last_captured.map(|at| Captured(at.0 + self.interval)));
-                    reel.recorder.miss(missing, behind, "they did not get here whole, or too late");
-                    counts.expected += missing;
-                }
-            } else {
-                self.interval = if self.interval.is_zero() { passed } else { (self.interval * 7 + passed) / 8 };
-            }
+        let passed = time.saturating_sub(counts.newest.0);
+        let skipped = std::mem::take(&mut counts.skipped);
+        if has_begun && taken.resumes {
+            counts.miss(&reel.recorder, missing(passed, self.interval).max(skipped));
+        } else if has_begun {
+            self.interval = if self.interval.is_zero() { passed } else { (self.interval * 7 + passed) / 8 };
         }
-        self.skipped = 0;
         if has_begun || keyframe {
             counts.expected += 1;
-            counts.taken = Some(now);
+            (counts.taken, counts.newest) = (Some(now), (time, captured));
         }
         drop(counts);
         reel.recorder.push(Picture { unit: Bytes::copy_from_slice(taken.unit), time, captured, keyframe }, now)
     }
 
     fn end(&mut self) {
-        let skipped = std::mem::take(&mut self.skipped);
-        let Some(reel) = self.reel.take() else { return };
-        // What came after the last one that was decoded is missing at the end.
-        let mut counts = lock(&reel.counts);
-        if let (Some((last, captured)), true) = (self.timeline.last(), skipped > 0 && counts.taken.is_some()) {
-            reel.recorder.miss(skipped, (last, captured), "they did not get here whole, or too late");
-            counts.expected += skipped;
+        if let Some(reel) = self.reel.take() {
+            reel.end();
         }
-        drop(counts);
-        self.interval = Duration::ZERO;
-        reel.end();
+        (self.interval, self.timeline) = (Duration::ZERO, Timeline::default());
     }
 }
 
@@ -462,7 +484,7 @@ fn missing(passed: Duration, interval: Duration) -> u64 {
     if interval.is_zero() {
         return 0;
     }
-    (passed.as_secs_f64() / interval.as_secs_f64()).round() as u64 - u64::from(passed > interval / 2)
+    ((passed.as_secs_f64() / interval.as_secs_f64()).round() as u64).saturating_sub(1)
 }
 
 /// When pictures were captured, where that is known; else by the clock of RTP.
@@ -474,7 +496,6 @@ struct Timeline {
 #[derive(Clone, Copy)]
 struct Newest {
     time: Duration,
-    captured: Option<Captured>,
     rtp_timestamp: u32,
     at: Instant,
     /// Times are those of capture.
@@ -482,26 +503,22 @@ struct Newest {
 }
 
 impl Timeline {
-    fn last(&self) -> Option<(Duration, Option<Captured>)> {
-        self.newest.map(|newest| (newest.time, newest.captured))
-    }
-
-    /// The time of a picture, and whether that is of the same clock as the last one.
-    fn next(&mut self, taken: &Taken<'_>, now: Instant) -> (Duration, bool) {
+    /// The time of a picture; none where that is of another clock than the last one: after that it begins anew.
+    fn next(&mut self, taken: &Taken<'_>, now: Instant) -> Option<Duration> {
         let captured = taken.captured.map(|captured| captured.0);
-        let (by_capture, time, goes_on) = match self.newest {
-            None => (captured.is_some(), captured.unwrap_or_else(by_system), true),
+        let (by_capture, time) = match self.newest {
+            None => (captured.is_some(), captured.unwrap_or_else(by_system)),
             Some(newest) => {
                 let by_capture = if taken.resumes { captured.is_some() } else { newest.by_capture };
                 let time = captured.filter(|_| by_capture).unwrap_or_else(|| newest.by_rtp(taken, now));
-                let goes_on = by_capture == newest.by_capture && time + BACK >= newest.time;
-                let time = if by_capture { time } else { by_system_if(!goes_on, time) };
-                (by_capture, if goes_on { time.max(newest.time) } else { time }, goes_on)
+                if by_capture != newest.by_capture || time + BACK < newest.time {
+                    return None;
+                }
+                (by_capture, time.max(newest.time))
             }
         };
-        let (rtp_timestamp, captured) = (taken.rtp_timestamp, taken.captured);
-        self.newest = Some(Newest { time, captured, rtp_timestamp, at: now, by_capture });
-        (time, goes_on)
+        self.newest = Some(Newest { time, rtp_timestamp: taken.rtp_timestamp, at: now, by_capture });
+        Some(time)
     }
 }
 
@@ -516,10 +533,187 @@ impl Newest {
     }
 }
 
-fn by_system_if(is_new: bool, time: Duration) -> Duration {
-    if is_new { by_system() } else { time }
-}
-
 fn by_system() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// High profile, 1280x720.
+    const SPS: [u8; 28] =
+        [103, 100, 0, 31, 172, 217, 128, 80, 5, 187, 1, 106, 2, 2, 2, 128, 0, 0, 3, 0, 128, 0, 0, 30, 7, 140, 24, 205];
+    const PPS: [u8; 5] = [104, 233, 123, 44, 139];
+    const INTERVAL: u32 = 3_000;
+
+    struct Bench {
+        folder: TempDir,
+        recording: Arc<Recording>,
+        tape: Tape,
+        now: Instant,
+        is_captured: bool,
+    }
+
+    fn source(id: &str, stream: &str) -> Source {
+        let (id, stream, address) = (id.to_owned(), stream.to_owned(), "10.0.0.2:8080".to_owned());
+        let title = format!("{id} {stream}");
+        Source { id, address, stream, title, is_named: true }
+    }
+
+    fn bench(is_captured: bool) -> Bench {
+        let folder = TempDir::new().expect("a folder");
+        let path = folder.path().to_owned();
+        let options = Options { folder: path, is_on: true, split: Split::default(), keep: None, spare: 0 };
+        let recording = Recording::new(Some(options));
+        let tape = Tape::of(Arc::clone(&recording));
+        tape.set_source(source("Nemo", "bow/stream1"));
+        Bench { folder, recording, tape, now: Instant::now(), is_captured }
+    }
+
+    impl Bench {
+        /// The picture of this number, of 30 each second.
+        fn take(&mut self, number: u32, keyframe: bool, resumes: bool) -> bool {
+            let slice = [&[0, 0, 0, 1, if keyframe { 0x65 } else { 0x41 }], &number.to_be_bytes()[..]].concat();
+            let sets = [&[0, 0, 0, 1], &SPS[..], &[0, 0, 0, 1], &PPS].concat();
+            let unit = if keyframe { [sets, slice].concat() } else { slice };
+            // Beyond the end of the clock of RTP.
+            let rtp_timestamp = (u32::MAX - 100_000).wrapping_add(number * INTERVAL);
+            let passed = Duration::from_micros(u64::from(number) * 1_000_000 / 30);
+            let captured = self.is_captured.then(|| Captured(Duration::from_secs(1_700_000_000) + passed));
+            let taken = Taken { codec: Codec::H264, unit: &unit, keyframe, rtp_timestamp, captured, resumes };
+            self.tape.take(taken, self.now + passed)
+        }
+
+        fn run(&mut self, numbers: std::ops::Range<u32>) {
+            for number in numbers.clone() {
+                self.take(number, number == numbers.start, number == numbers.start);
+            }
+        }
+
+        fn end(&self) -> RecordingReport {
+            self.recording.finish();
+            self.recording.report().expect("something was recorded")
+        }
+
+        /// Names without time, and the rows of their tables.
+        fn tables(&self) -> Vec<(String, Vec<String>)> {
+            let entries = std::fs::read_dir(self.folder.path()).expect("the folder");
+            let mut paths: Vec<_> = entries.map(|entry| entry.expect("an entry").path()).collect();
+            paths.retain(|path| path.extension().is_some_and(|extension| extension == "csv"));
+            paths.sort();
+            let rows = |path: &Path| {
+                let text = std::fs::read_to_string(path).expect("a table");
+                text.lines().skip(1).map(str::to_owned).collect()
+            };
+            let name = |path: &Path| path.file_stem().expect("a name").to_string_lossy()[25..].to_owned();
+            paths.iter().map(|path| (name(path), rows(path))).collect()
+        }
+    }
+
+    fn counts(report: &RecordingReport) -> (u64, u64, u64) {
+        (report.pictures_expected, report.pictures_present, report.gaps)
+    }
+
+    #[test]
+    fn what_the_decoder_leaves_out_or_never_came_is_a_gap_in_the_same_file() {
+        for is_captured in [true, false] {
+            let mut bench = bench(is_captured);
+            // Before the first keyframe nothing is missing.
+            assert!(bench.take(0, false, true), "a keyframe is asked for");
+            bench.run(1..11);
+            // Ten come and wait for a keyframe, of which nothing is known of five more.
+            (0..10).for_each(|_| bench.tape.skip());
+            bench.run(26..36);
+            // The last ones are never decoded.
+            (0..3).for_each(|_| bench.tape.skip());
+            let report = bench.end();
+            assert_eq!(counts(&report), (38, 20, 2), "{report:?}");
+            let files: Vec<_> =
+                report.files.iter().map(|file| (file.pictures_expected, file.pictures_present, file.gaps)).collect();
+            assert_eq!(files, [(35, 20, 1)], "the file goes on, and ends with its last picture");
+            let tables = bench.tables();
+            assert_eq!(tables[0].0, "Nemo_bow_stream1");
+            let row = &tables[0].1[10];
+            assert!(row.starts_with("11,0.8333") && row.ends_with(",1,15"), "by capture and by RTP: {row}");
+        }
+    }
+
+    #[test]
+    fn another_stream_vehicle_or_clock_begins_another_file() {
+        let mut bench = bench(true);
+        bench.run(0..5);
+        // What is only known better is the same.
+        bench.tape.set_source(Source { address: "10.0.0.3:8080".to_owned(), ..source("Nemo", "bow/stream1") });
+        bench.run(5..10);
+        bench.tape.set_source(source("Nemo", "arm/stream1"));
+        bench.run(10..15);
+        bench.tape.set_source(source("Dory", "arm/stream1"));
+        bench.run(15..20);
+        bench.is_captured = false;
+        bench.run(20..25);
+        let report = bench.end();
+        assert_eq!(counts(&report), (25, 25, 0), "{report:?}");
+        let mut names: Vec<_> = bench.tables().into_iter().map(|(name, rows)| (name, rows.len())).collect();
+        names.sort();
+        let named = |name: &str, rows| (name.to_owned(), rows);
+        let dory = named("Dory_arm_stream1", 5);
+        assert_eq!(names, [dory.clone(), dory, named("Nemo_arm_stream1", 5), named("Nemo_bow_stream1", 10)]);
+    }
+
+    #[test]
+    fn the_key_ends_the_file_and_begins_another_and_a_closed_stream_is_not_recorded() {
+        let mut bench = bench(true);
+        bench.run(0..5);
+        assert_eq!(bench.recording.toggle(), "Recording ended");
+        assert!(!bench.take(5, true, false) && bench.recording.told(bench.now).is_none());
+        assert!(bench.recording.toggle().starts_with("Recording into /"));
+        // What came in between is not missing: it was not wanted.
+        bench.run(6..10);
+        bench.tape.close();
+        bench.run(10..15);
+        let report = bench.end();
+        assert_eq!((counts(&report), report.files.len()), ((9, 9, 0), 2), "{report:?}");
+        assert!(Recording::default().toggle().starts_with("Nothing is recorded: "), "without a folder");
+    }
+
+    #[test]
+    fn a_vehicle_without_a_name_is_recorded_after_a_moment() {
+        let mut bench = bench(true);
+        bench.tape.set_source(Source { is_named: false, ..source("", "") });
+        bench.run(0..30);
+        assert_eq!(bench.recording.report().map(|report| report.pictures_expected), Some(0));
+        bench.run(30..40);
+        assert_eq!(bench.end().pictures_expected, 10);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_written_is_told() {
+        let folder = TempDir::new().expect("a folder");
+        let file = folder.path().join("file");
+        std::fs::write(&file, "").expect("a file");
+        let options =
+            Options { folder: file.join("dives"), is_on: true, split: Split::default(), keep: None, spare: 0 };
+        let mut bench = bench(true);
+        bench.recording = Recording::new(Some(options));
+        bench.tape = Tape::of(Arc::clone(&bench.recording));
+        bench.tape.set_source(source("Nemo", "stream1"));
+        bench.run(0..5);
+        let end = Instant::now() + Duration::from_secs(30);
+        while !bench.recording.told(bench.now).expect("it is on").text.starts_with("NOT RECORDING: the folder") {
+            assert!(Instant::now() < end, "{:?}", bench.recording.told(bench.now));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let report = bench.end();
+        assert_eq!((report.pictures_expected, report.pictures_present), (5, 0));
+    }
+
+    #[test]
+    fn how_many_are_missing_follows_from_the_rate_before() {
+        let ms = Duration::from_millis;
+        let missing = |passed, interval| missing(ms(passed), ms(interval));
+        assert_eq!([missing(100, 33), missing(33, 33), missing(10, 33), missing(500, 0)], [2, 0, 0, 0]);
+    }
 }

@@ -8,11 +8,15 @@ use rand::RngExt;
 use rov_common::api::{RecordingState, RecordingStats, Recordings};
 use rov_tests::media::marks;
 use rov_tests::process::program;
-use rov_tests::programs::Server;
+use rov_client::stats::{RecordingReport, Report};
+use rov_tests::programs::{Client, Server};
+use rov_tests::proxy::Proxy;
+use rov_tests::relay::Network;
 use rov_tests::wait::{START, until, until_true};
 use rov_tests::{events::Follower, http};
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 
 const PICTURE: [&str; 6] = ["--width", "320", "--height", "240", "--fps", "15"];
 
@@ -76,6 +80,99 @@ fn no_picture_is_missing_over_several_files_and_each_is_an_ordinary_one() {
     // What a busy machine leaves out before the encoder is in no recording.
     let missing = u64::from(all[all.len() - 1] - all[0] + 1) - all.len() as u64;
     assert!(missing <= dropped + 5, "{missing} missing, {dropped} dropped before the encoder: {all:?}");
+}
+
+/// As the client found them, once it has ended.
+fn recorded(client: &Client) -> RecordingReport {
+    client.report().expect("a report").recording.expect("it was recorded")
+}
+
+#[test]
+fn the_client_records_what_it_receives_and_ends_the_file_at_sigterm() {
+    let folder = TempDir::new().expect("a folder");
+    let server = Server::start(&[&PICTURE[..], &["--name", "Nemo"]].concat());
+    let path = folder.path().join("new").to_str().expect("a plain path").to_owned();
+    let args = ["--url", &server.url("/whep"), "--record", &path, "--record-split", "5s", "--record-free", "1MB"];
+    let mut client = Client::start(&args);
+    let enough = |report: &Report| report.recording.as_ref().is_some_and(|one| one.files.len() >= 2);
+    client.wait_for("two files", 2 * START, enough);
+    assert_eq!(client.process.stop(libc::SIGTERM, START), 0);
+    let (report, stats) = (recorded(&client), server.stats());
+    let files = files(Path::new(&path), "mp4");
+    assert_eq!(report.files.iter().map(|file| PathBuf::from(&file.file)).collect::<Vec<_>>(), files);
+    let mut all = Vec::new();
+    for (file, said) in files.iter().zip(&report.files) {
+        assert!(file.to_string_lossy().ends_with("Z_Nemo_stream1.mp4"), "{}", file.display());
+        let bytes = std::fs::read(file).expect("the file");
+        assert_eq!((&bytes[32..36], bytes.len() as u64), (&b"mdat"[..], said.bytes), "it has its index");
+        let (packets, numbers) = (probe(file).0, numbers(file));
+        assert_eq!((numbers.len() as u64, said.pictures_present), (packets, packets), "each picture is decoded");
+        all.extend(numbers);
+    }
+    assert!(all.windows(2).all(|two| two[0] < two[1]), "none twice: {all:?}");
+    assert_eq!((report.pictures_present, report.on), (all.len() as u64, false), "{report:?}");
+    let log = client.process.stderr();
+    let told = format!("pictures expected {}, present {}, gaps {}", report.pictures_expected, all.len(), report.gaps);
+    assert!(log.contains(&told), "{told}: {log}");
+    // What a busy machine leaves out before the encoder was never sent.
+    let missing = u64::from(all[all.len() - 1] - all[0] + 1) - all.len() as u64;
+    let known = report.pictures_expected - report.pictures_present;
+    assert!(missing <= stats.streams[0].frames_dropped + known + 5, "{missing} are missing: {report:?} {all:?}");
+}
+
+#[test]
+fn what_the_network_loses_is_counted_as_a_gap_and_the_clients_file_goes_on_with_a_keyframe() {
+    let folder = TempDir::new().expect("a folder");
+    let server = Server::start(&PICTURE);
+    let runtime = Runtime::new().expect("a runtime");
+    let network = Network::new(Duration::from_millis(2), 1);
+    let proxy = Proxy::start(&runtime, server.address, "", Some(network.clone()));
+    let path = folder.path().to_str().expect("a plain path");
+    let url = proxy.url("/whep");
+    let mut client = Client::start(&["--url", &url, "--record", path, "--record-free", "1MB"]);
+    let present = |report: &Report| report.recording.as_ref().map_or(0, |one| one.pictures_present);
+    let before = client.wait_for("recorded", START, |report| present(report) > 20);
+    // Shorter than a session stands it.
+    network.set_down(true);
+    std::thread::sleep(Duration::from_millis(700));
+    network.set_down(false);
+    let goes_on = |report: &Report| {
+        let gaps = report.recording.as_ref().map_or(0, |one| one.gaps);
+        gaps > 0 && present(report) > present(&before) + 30
+    };
+    client.wait_for("a gap, and more behind it", 2 * START, goes_on);
+    assert_eq!(client.process.stop(libc::SIGTERM, START), 0);
+    let report = recorded(&client);
+    let files = files(folder.path(), "mp4");
+    assert_eq!(files.len(), 1, "it goes on in the same file: {report:?}");
+    let (packets, numbers) = (probe(&files[0]).0, numbers(&files[0]));
+    assert_eq!((numbers.len() as u64, report.pictures_present), (packets, packets), "each picture is decoded");
+    let known = report.pictures_expected - report.pictures_present;
+    let missing = u64::from(numbers[numbers.len() - 1] - numbers[0] + 1) - numbers.len() as u64;
+    let dropped = server.stats().streams[0].frames_dropped;
+    println!("{missing} missing, {dropped} dropped before the encoder, {report:?}");
+    // By the marks in the pictures. Those behind the last one have none.
+    assert!(known >= 1 && known.abs_diff(missing) <= dropped + 5, "{missing} are missing, {report:?}");
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_takes_nothing_from_the_clients_picture_and_is_told() {
+    let folder = TempDir::new().expect("a folder");
+    let file = folder.path().join("file");
+    std::fs::write(&file, b"no folder").expect("a file");
+    let server = Server::start(&PICTURE);
+    let (url, path) = (server.url("/whep"), file.join("dives"));
+    let mut client = Client::start(&["--url", &url, "--record", path.to_str().expect("a plain path")]);
+    client.wait_for("the reason", START, |report| {
+        report.recording.as_ref().is_some_and(|one| one.reason.is_some() && one.pictures_expected > 10)
+    });
+    let shown = client.report().expect("a report").frames_shown;
+    client.wait_for_frames(shown, 10);
+    assert_eq!(client.process.stop(libc::SIGTERM, START), 0);
+    let report = recorded(&client);
+    assert_eq!((report.pictures_present, report.files.len()), (0, 0), "{report:?}");
+    let log = client.process.stderr();
+    assert!(log.contains("is paused: the folder cannot be used"), "{log}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! The client's window, with real video, on the screen of a virtual X server.
 
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -31,12 +32,20 @@ impl Desk {
     }
 
     fn client(&self, args: &[&str]) -> Process {
+        Process::spawn("rov-client", &mut self.command(args))
+    }
+
+    fn client_at(&self, home: &Path, args: &[&str]) -> Process {
+        Process::spawn("rov-client", self.command(args).env("HOME", home))
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(binary("rov-client"));
         command.env_remove("RUST_LOG").env_remove("WAYLAND_DISPLAY").env("DISPLAY", &self.0.display);
         command.args(["--interface", "lo", "--width", "1280", "--height", "720"]);
         // On a busy machine pictures are old indeed; the frame of those would lie over the mark.
         command.args(["--max-age", "0"]).args(args);
-        Process::spawn("rov-client", &mut command)
+        command
     }
 
     fn press(&self, key: &str) {
@@ -166,6 +175,44 @@ fn old_video_is_dimmed_until_the_server_is_back(display: &str) {
     until_true("as bright as before", wait::SOON, || screen.shot().brightness() > bright * 0.9);
     assert!(client.is_running());
     assert_eq!(client.stop(libc::SIGTERM, END), 0);
+}
+
+#[test]
+fn the_key_r_records_and_ends_the_file_and_closing_the_window_ends_it_too() {
+    let screen = Desk::start();
+    let (folder, home) = (TempDir::new().expect("a folder"), TempDir::new().expect("a folder"));
+    let figures = folder.path().join("figures.json");
+    let server = Server::start(&["--width", "640", "--height", "360", "--name", "Nemo"]);
+    let (url, path) = (server.url("/whep"), figures.to_str().expect("a path of plain characters"));
+    let home = home.path();
+    let mut client =
+        screen.client_at(home, &["--record-free", "1MB", "--stats-json", path, "--url", &url]);
+    screen.wait_for_stamp("the picture is on the screen", |_| true);
+    let report = || serde_json::from_slice::<Report>(&std::fs::read(&figures).ok()?).ok()?.recording;
+    assert_eq!(report(), None, "nobody wanted it");
+    for files in [1, 2] {
+        screen.press("r");
+        until_true("it records", wait::START, || report().is_some_and(|one| one.writing.len() == 1));
+        let before = report().map_or(0, |one| one.pictures_present);
+        until_true("pictures", wait::START, || report().is_some_and(|one| one.pictures_present > before + 10));
+        if files == 1 {
+            screen.press("r");
+            until_true("the file", wait::START, || report().is_some_and(|one| !one.on && one.files.len() == 1));
+        }
+    }
+    if let Some(shot) = std::env::var_os("ROV_TEST_SHOT") {
+        let command = &mut Command::new(program("import", "imagemagick"));
+        command.args(["-display", &screen.0.display, "-window", "root"]).arg(shot).status().expect("a shot");
+    }
+    screen.press("q");
+    assert_eq!(client.wait(END), 0);
+    let report = report().expect("a report");
+    assert_eq!((report.files.len(), report.writing.len()), (2, 0), "{report:?}");
+    for file in &report.files {
+        assert!(file.file.starts_with(home.join("Videos/ROV").to_str().expect("a plain path")), "{report:?}");
+        let bytes = std::fs::read(&file.file).expect("the file");
+        assert_eq!((&bytes[32..36], bytes.len() as u64), (&b"mdat"[..], file.bytes), "it has its index");
+    }
 }
 
 /// Two cameras, of which one has two streams; each key does to the real window what it says.

@@ -598,3 +598,22 @@ fn the_time_that_is_left_is_that_of_all_streams_of_a_disk() {
     folder.set_rate("cam1", None);
     assert_eq!(folder.rate() as u64, 2_000_000);
 }
+
+#[test]
+fn what_never_came_is_a_gap_before_the_next_keyframe_and_each_file_says_what_is_in_it() {
+    let mut bench = bench(Duration::from_secs(3600), 0);
+    // Before anything is recorded nothing is missing.
+    bench.recorder.miss(5, (Duration::ZERO, None), "lost");
+    bench.push(10);
+    bench.recorder.miss(7, (Duration::from_millis(900), None), "lost");
+    bench.number = 20;
+    bench.push(5);
+    assert!(bench.recorder.stop(LIMIT));
+    let stats = bench.recorder.stats();
+    assert_eq!((stats.gaps, stats.missing, stats.pictures), (1, 7, 15), "{stats:?}");
+    assert_eq!((stats.newest_gaps[0].pictures, stats.newest_gaps[0].reason.as_str()), (7, "lost"));
+    let files = bench.recorder.files();
+    assert_eq!((files[0].pictures, files[0].gaps, files[0].missing), (15, 1, 7), "{files:?}");
+    let written: usize = bench.memory.0.0.lock().unwrap().files[&files[0].name].len();
+    assert_eq!((files.len(), files[0].bytes, stats.total_bytes), (1, written as u64, written as u64), "with its index");
+}

@@ -319,7 +319,11 @@ impl Writer {
         self.write()?;
         let Some(file) = self.file.take() else { return Ok(()) };
         let lasted = file.last.saturating_sub(file.begun).as_secs_f64();
-        let recorded = file.recorded();
+        let (mut recorded, ended) = (file.recorded(), file.finish());
+        if let Ok(bytes) = ended {
+            let index = bytes - mem::replace(&mut recorded.bytes, bytes);
+            self.shared.set_stats(|stats| stats.total_bytes += index);
+        }
         let Recorded { name, bytes, pictures, gaps, missing } = &recorded;
         let told = format!(
             "{name}: {lasted:.1} s, {}, pictures expected {}, present {pictures}, gaps {gaps}",
@@ -327,7 +331,7 @@ impl Writer {
             pictures + missing
         );
         self.shared.add_file(recorded);
-        file.finish()
+        ended
             .map_err(|error| Trouble::Disk("cannot write the index of the file, which plays without", error))?;
         tracing::info!("recorded {told}");
         Ok(())
@@ -348,8 +352,11 @@ impl Writer {
             let ended = if file.muxer.is_empty() {
                 file.recording.discard()
             } else {
-                self.shared.add_file(file.recorded());
-                cut.and_then(|()| file.finish())
+                let recorded = file.recorded();
+                let ended = cut.and_then(|()| file.finish());
+                let bytes = *ended.as_ref().unwrap_or(&recorded.bytes);
+                self.shared.add_file(Recorded { bytes, ..recorded });
+                ended.map(drop)
             };
             if let Err(error) = ended {
                 tracing::debug!("{name} has no index, and plays without: {error}");
@@ -562,9 +569,12 @@ impl Current {
         Recorded { name, bytes, pictures: self.pictures, gaps: self.gaps, missing: self.missing }
     }
 
-    fn finish(self) -> io::Result<()> {
+    /// Gives its size.
+    fn finish(self) -> io::Result<u64> {
         let Self { mut recording, muxer, .. } = self;
+        let length = muxer.length();
         let ending = muxer.finish();
+        let length = length + ending.index.len() as u64;
         let video = &mut recording.video;
         video.append(&ending.index)?;
         // The index before what makes it that.
@@ -574,7 +584,7 @@ impl Current {
         if let Some(times) = &mut recording.times {
             times.sync()?;
         }
-        Ok(())
+        Ok(length)
     }
 }
 
