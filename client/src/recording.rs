@@ -64,7 +64,7 @@ pub struct Source {
     pub stream: String,
     /// Of vehicle, camera and stream.
     pub title: String,
-    /// The vehicle has said how it is called.
+    /// The vehicle has said how it and its streams are called.
     pub is_named: bool,
 }
 

@@ -144,17 +144,6 @@ impl Counters {
     }
 }
 
-impl State {
-    fn called(&self) -> String {
-        let Server { name, address, stream, .. } = &self.server;
-        let has_cameras = self.streams.windows(2).any(|pair| pair[0].camera != pair[1].camera);
-        let listed = self.streams.iter().find(|listed| has_cameras && listed.name == *stream);
-        let stream = listed.map_or_else(|| stream.clone(), Listed::title);
-        let name = if name.is_empty() && !stream.is_empty() { address } else { name };
-        format!("{name} {stream}").trim_end().to_owned()
-    }
-}
-
 impl Viewer {
     pub fn new() -> Arc<Self> {
         Self::with(Arc::default(), Arc::default(), Told::default(), Clocks::default(), Arc::default())
@@ -215,7 +204,13 @@ impl Viewer {
     /// What title and corner call the server: with the stream, where it has several, and with its camera, where these
     /// are several too.
     pub fn called(&self) -> String {
-        self.lock().called()
+        let state = self.lock();
+        let Server { name, address, stream, .. } = &state.server;
+        let has_cameras = state.streams.windows(2).any(|pair| pair[0].camera != pair[1].camera);
+        let listed = state.streams.iter().find(|listed| has_cameras && listed.name == *stream);
+        let stream = listed.map_or_else(|| stream.clone(), Listed::title);
+        let name = if name.is_empty() && !stream.is_empty() { address } else { name };
+        format!("{name} {stream}").trim_end().to_owned()
     }
 
     /// The streams that the server has; empty while it has not said.
@@ -385,9 +380,13 @@ impl Viewer {
 
     fn name_recordings(&self, state: &State) {
         let Server { id, name, address, stream } = state.server.clone();
-        let called = state.called();
-        let title = if called.is_empty() { address.clone() } else { called };
-        self.tape.set_source(Source { id, address, stream, title, is_named: !name.is_empty() });
+        let only = state.streams.first().filter(|_| state.streams.len() == 1);
+        let listed = state.streams.iter().find(|listed| listed.name == stream).or(only);
+        // Always with the camera and the stream, where they are known.
+        let of = listed.map_or_else(|| stream.clone(), Listed::title);
+        let is_named = !name.is_empty() && listed.is_some();
+        let title = format!("{} {of}", if name.is_empty() { &address } else { &name }).trim().to_owned();
+        self.tape.set_source(Source { id, address, stream, title, is_named });
     }
 
     /// What the pilot has to know beside the picture.

@@ -102,7 +102,7 @@ fn the_client_records_what_it_receives_and_ends_the_file_at_sigterm() {
     assert_eq!(report.files.iter().map(|file| PathBuf::from(&file.file)).collect::<Vec<_>>(), files);
     let mut all = Vec::new();
     for (file, said) in files.iter().zip(&report.files) {
-        assert!(file.to_string_lossy().ends_with("Z_Nemo_stream1.mp4"), "{}", file.display());
+        assert!(file.to_string_lossy().ends_with("Z_Nemo_cam1_stream1.mp4"), "{}", file.display());
         let bytes = std::fs::read(file).expect("the file");
         assert_eq!((&bytes[32..36], bytes.len() as u64), (&b"mdat"[..], said.bytes), "it has its index");
         let (packets, numbers) = (probe(file).0, numbers(file));
