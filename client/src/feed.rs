@@ -186,7 +186,17 @@ impl Feed {
         let (phase, since) = viewer.phase_since();
         let status = status(phase, since, seen.decoded);
         let (written, question) = (viewer.written(now), viewer.choice.question());
-        ViewModel { status, overlay, doubt: viewer.doubt(now), written, notices, remark: "", recording: None, said: None, question }
+        ViewModel {
+            status,
+            overlay,
+            doubt: viewer.doubt(now),
+            written,
+            notices,
+            remark: "",
+            recording: None,
+            said: None,
+            question,
+        }
     }
 }
 

@@ -745,7 +745,9 @@ mod tests {
         let ink = |pixels: &[u32], color: u32| pixels.iter().filter(|pixel| **pixel == color).count();
         for (width, height) in [(160, 90), (320, 240), (640, 360), (1920, 1080)] {
             let window = Resolution::new(width, height);
-            let said = |badge, number| corner(&Corner { badge, notices: vec![notice.into(); number], ..Corner::default() }, window).unwrap();
+            let said = |badge, number| {
+                corner(&Corner { badge, notices: vec![notice.into(); number], ..Corner::default() }, window).unwrap()
+            };
             let (both, size) = said(Some(live()), 1);
             assert!(size.height * 2 <= height && size.width <= width, "{window}: {size}");
             assert!(ink(&both, AMBER) > 300 && ink(&both, GREEN) > 20, "{window}");
@@ -853,7 +855,10 @@ mod tests {
                 draw_stats(surface, &data(), true);
                 draw_keys(surface);
                 draw_mark(surface, &Mark { title: "0.4 s OLD".into(), detail: NOTHING_FOUND.into() });
-                draw_corner(surface, &Corner { badge: Some(live()), notices: vec![NOTHING_FOUND.into()], ..Corner::default() });
+                draw_corner(
+                    surface,
+                    &Corner { badge: Some(live()), notices: vec![NOTHING_FOUND.into()], ..Corner::default() },
+                );
                 draw_message(
                     surface,
                     &message("Looking for a server…", "on every interface, port 5003", Tone::Waiting),

@@ -262,9 +262,8 @@ impl Recording {
         if let Some(paused) = paused.or(all.iter().find(|stats| stats.reason.is_some())) {
             return not(paused.reason.as_deref().unwrap_or_default());
         }
-        let comes = |reel: &Reel| {
-            lock(&reel.counts).taken.is_some_and(|taken| now.saturating_duration_since(taken) < STILL)
-        };
+        let comes =
+            |reel: &Reel| lock(&reel.counts).taken.is_some_and(|taken| now.saturating_duration_since(taken) < STILL);
         let works = all.iter().any(|stats| stats.state == RecordingState::Recording);
         if !works || !open.iter().any(|reel| comes(reel)) {
             return Some(Told { text: "REC waits for a picture".to_owned(), works: false });

@@ -92,7 +92,8 @@ impl Pilot {
         let cli = Cli::try_parse_from(["rov-client"].iter().chain(args)).unwrap_or_else(|e| panic!("{args:?}: {e}"));
         let config = cli.session().unwrap_or_else(|e| panic!("{args:?}: {e}"));
         let (runtime, stop) = (Runtime::new().expect("a runtime"), CancellationToken::new());
-        let feeds = Feeds::start(runtime.handle().clone(), config, None, Arc::default(), (Instant::now(), stop)).expect("feeds");
+        let feeds = Feeds::start(runtime.handle().clone(), config, None, Arc::default(), (Instant::now(), stop))
+            .expect("feeds");
         Self { runtime, feeds: Some(feeds), late: None }
     }
 

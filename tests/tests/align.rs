@@ -140,7 +140,9 @@ impl Pilot {
         let cli = Cli::try_parse_from(["rov-client"].iter().chain(args)).unwrap_or_else(|e| panic!("{args:?}: {e}"));
         let config = cli.session().unwrap_or_else(|e| panic!("{args:?}: {e}"));
         let (runtime, stop) = (Runtime::new().expect("a runtime"), CancellationToken::new());
-        let mut feeds = Feeds::start(runtime.handle().clone(), config, cli.grid, Arc::default(), (Instant::now(), stop)).expect("feeds");
+        let mut feeds =
+            Feeds::start(runtime.handle().clone(), config, cli.grid, Arc::default(), (Instant::now(), stop))
+                .expect("feeds");
         feeds.align(cli.alignment());
         Self { runtime, feeds: Some(feeds), layout: Layout::default(), apart: Vec::new(), on_screen: [None; 2] }
     }

@@ -75,7 +75,8 @@ impl Pilot {
         let config = cli.session().unwrap_or_else(|e| panic!("{args:?}: {e}"));
         let runtime = Runtime::new().expect("a runtime");
         let stop = CancellationToken::new();
-        let feeds = Feeds::start(runtime.handle().clone(), config, cli.grid, Arc::default(), (Instant::now(), stop)).expect("feeds");
+        let feeds = Feeds::start(runtime.handle().clone(), config, cli.grid, Arc::default(), (Instant::now(), stop))
+            .expect("feeds");
         Self { runtime, feeds: Some(feeds), layout: Layout::default(), seen: Vec::new() }
     }
 

@@ -5,10 +5,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use rand::RngExt;
+use rov_client::stats::{RecordingReport, Report};
 use rov_common::api::{RecordingState, RecordingStats, Recordings};
 use rov_tests::media::marks;
 use rov_tests::process::program;
-use rov_client::stats::{RecordingReport, Report};
 use rov_tests::programs::{Client, Server};
 use rov_tests::proxy::Proxy;
 use rov_tests::relay::Network;

@@ -185,8 +185,7 @@ fn the_key_r_records_and_ends_the_file_and_closing_the_window_ends_it_too() {
     let server = Server::start(&["--width", "640", "--height", "360", "--name", "Nemo"]);
     let (url, path) = (server.url("/whep"), figures.to_str().expect("a path of plain characters"));
     let home = home.path();
-    let mut client =
-        screen.client_at(home, &["--record-free", "1MB", "--stats-json", path, "--url", &url]);
+    let mut client = screen.client_at(home, &["--record-free", "1MB", "--stats-json", path, "--url", &url]);
     screen.wait_for_stamp("the picture is on the screen", |_| true);
     let report = || serde_json::from_slice::<Report>(&std::fs::read(&figures).ok()?).ok()?.recording;
     assert_eq!(report(), None, "nobody wanted it");

@@ -331,8 +331,7 @@ impl Writer {
             pictures + missing
         );
         self.shared.add_file(recorded);
-        ended
-            .map_err(|error| Trouble::Disk("cannot write the index of the file, which plays without", error))?;
+        ended.map_err(|error| Trouble::Disk("cannot write the index of the file, which plays without", error))?;
         tracing::info!("recorded {told}");
         Ok(())
     }
