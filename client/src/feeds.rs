@@ -423,7 +423,7 @@ impl Stage for Feeds {
         let mut view = feed.map(|feed| feed.view(now)).unwrap_or_default();
         self.said.take_if(|(_, until)| now >= *until);
         view.remark = self.aligned.as_ref().map_or("", |aligned| aligned.remark(pane));
-        view.recording = self.recording.told(now).filter(|_| pane == 0);
+        view.recording = if pane == 0 { self.recording.told(now) } else { None };
         view.said = self.said.as_ref().filter(|_| pane == 0).map(|(text, _)| text.clone());
         view
     }

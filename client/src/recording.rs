@@ -199,7 +199,7 @@ impl Recording {
         let mut reels = lock(&self.reels);
         self.is_on.store(on, Ordering::Relaxed);
         reels.open.iter().for_each(|reel| reel.end());
-        reels.on = on.then(|| (Instant::now(), reels.totals().bytes));
+        reels.on = on.then(|| (Instant::now(), reels.bytes()));
     }
 
     /// What the key R does. Says what came of it.
@@ -268,7 +268,7 @@ impl Recording {
         if !works || !open.iter().any(|reel| comes(reel)) {
             return Some(Told { text: "REC waits for a picture".to_owned(), works: false });
         }
-        let (seconds, bytes) = (now.saturating_duration_since(since).as_secs(), reels.totals().bytes - before);
+        let (seconds, bytes) = (now.saturating_duration_since(since).as_secs(), reels.bytes().saturating_sub(before));
         let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
         let hours = if hours > 0 { format!("{hours}:") } else { String::new() };
         let text = format!("REC {hours}{minutes:02}:{:02} {}", seconds % 60, recording::Bytes(bytes));
@@ -342,6 +342,10 @@ impl Reels {
         for reel in self.open.extract_if(.., |reel| is_done(reel)) {
             self.ended.add(&reel);
         }
+    }
+
+    fn bytes(&self) -> u64 {
+        self.ended.bytes + self.open.iter().map(|reel| reel.recorder.stats().total_bytes).sum::<u64>()
     }
 
     fn totals(&self) -> Totals {

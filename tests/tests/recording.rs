@@ -121,6 +121,31 @@ fn the_client_records_what_it_receives_and_ends_the_file_at_sigterm() {
 }
 
 #[test]
+fn the_client_records_each_tile_of_the_grid_into_files_of_its_own() {
+    let folder = TempDir::new().expect("a folder");
+    let (config, dives) = (folder.path().join("rov.toml"), folder.path().join("dives"));
+    let cameras = "[[camera]]\nname = 'bow'\n[[camera]]\nname = 'arm'\nsource = 'test'\n";
+    std::fs::write(&config, cameras).expect("a file");
+    let config = ["--config", config.to_str().expect("a plain path"), "--name", "Nemo"];
+    let server = Server::start(&[&PICTURE[..], &config[..]].concat());
+    let path = dives.to_str().expect("a plain path");
+    let url = server.url("/whep");
+    let mut client = Client::start(&["--grid", "--url", &url, "--record", path, "--record-free", "1MB"]);
+    let both = |report: &Report| {
+        let recording = report.recording.as_ref();
+        report.tiles.len() == 2 && recording.is_some_and(|one| one.writing.len() == 2 && one.pictures_present > 60)
+    };
+    client.wait_for("both tiles are recorded", 2 * START, both);
+    assert_eq!(client.process.stop(libc::SIGTERM, START), 0);
+    let report = recorded(&client);
+    let ends = |end: &str| report.files.iter().filter(|file| file.file.ends_with(end)).count();
+    assert!(ends("Z_Nemo_bow_stream1.mp4") >= 1 && ends("Z_Nemo_arm_stream1.mp4") >= 1, "{report:?}");
+    for file in &report.files {
+        assert_eq!(probe(Path::new(&file.file)).0, file.pictures_present, "{file:?}");
+    }
+}
+
+#[test]
 fn what_the_network_loses_is_counted_as_a_gap_and_the_clients_file_goes_on_with_a_keyframe() {
     let folder = TempDir::new().expect("a folder");
     let server = Server::start(&PICTURE);
