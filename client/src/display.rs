@@ -467,7 +467,9 @@ impl Window {
                 let (question, grid) = (panes.first().and_then(|pane| pane.model.question.clone()), grid.clone());
                 let grid = grid.unwrap_or_default();
                 let mut said: Vec<_> = panes.iter().flat_map(|pane| pane.model.said.clone()).collect();
-                said.extend(panes.iter().flat_map(|pane| pane.model.recording.clone()).map(|told| told.text));
+                let recording = panes.iter().find_map(|pane| pane.model.recording.clone());
+                let tone = |told: &Told| if told.works { Tone::Recording } else { Tone::Warning };
+                let recording = recording.map(|told| (told.text.clone(), tone(&told)));
                 said.extend((!grid.note.is_empty()).then_some(grid.note));
                 for notice in panes.iter().flat_map(|pane| &pane.model.notices) {
                     if !said.contains(notice) {
@@ -479,7 +481,8 @@ impl Window {
                 said.extend(question.iter().filter(|_| is_live).map(aside));
                 let question = question.filter(|_| !is_live);
                 let asked = question.map(|question| asking(None, &question, self.selected(&question), now));
-                let places = Places::of(panes.len(), size, grid.alignment, &said);
+                let status = grid.alignment.into_iter().chain(recording).collect();
+                let places = Places::of(panes.len(), size, status, &said);
                 let states = panes.iter().map(|pane| pane.presentation.in_seconds()).collect();
                 let (captions, keys, message) = (grid.captions, self.show_keys, asked);
                 Content::Grid(Box::new(Tiles { size, places, captions, states, keys, message }))

@@ -86,6 +86,8 @@ pub enum Tone {
     Waiting,
     /// Something is wrong.
     Warning,
+    /// It is recorded: a red dot stands before it.
+    Recording,
 }
 
 /// The line in the corner.
@@ -271,14 +273,23 @@ pub fn grid_lines(said: &[String], window: Resolution, most: usize) -> Vec<Strin
 }
 
 /// Draws them at the bottom of the window, how it is above what is odd.
-pub fn draw_grid_lines(surface: &mut Surface<'_>, status: Option<&(String, Tone)>, lines: &[String]) {
+pub fn draw_grid_lines(surface: &mut Surface<'_>, status: &[(String, Tone)], lines: &[String]) {
     let (look, size) = (Look::of(surface.size), surface.size);
     let line = caption_height(size) as i32;
-    let status = status.map(|(text, tone)| (text, if *tone == Tone::Waiting { LABEL } else { AMBER }));
-    let lines: Vec<_> = status.into_iter().chain(lines.iter().map(|text| (text, AMBER))).collect();
+    let warnings = lines.iter().map(|text| (text, Tone::Warning));
+    let lines: Vec<_> = status.iter().map(|(text, tone)| (text, *tone)).chain(warnings).collect();
     let mut y = size.height as i32 - line * lines.len() as i32;
-    for (text, color) in lines {
-        surface.text(text, (look.pad, y + 1), look.plain, color);
+    for (text, tone) in lines {
+        let advance = look.plain.advance();
+        let (color, behind) = match tone {
+            Tone::Waiting => (LABEL, 0),
+            Tone::Warning => (AMBER, 0),
+            Tone::Recording => {
+                surface.dot((look.pad + advance / 2, y + line / 2), line / 4, RED);
+                (TEXT, 2 * advance)
+            }
+        };
+        surface.text(text, (look.pad + behind, y + 1), look.plain, color);
         y += line;
     }
 }
@@ -532,7 +543,7 @@ pub fn row_at(message: &Message, window: Resolution, at: (i32, i32)) -> Option<u
 pub fn draw_message(surface: &mut Surface<'_>, message: &Message) {
     let laid = Laid::of(message, surface.size);
     let accent = match message.tone {
-        Tone::Waiting => BLUE,
+        Tone::Waiting | Tone::Recording => BLUE,
         Tone::Warning => AMBER,
     };
     let card = card(surface, laid.look, accent, laid.inner);

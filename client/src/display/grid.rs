@@ -26,18 +26,19 @@ pub struct Places {
     caption: u32,
     /// Of the first tile.
     corner: (u32, u32),
-    /// What is said below them: how it is, in one line, and what is odd.
-    status: Option<(String, Tone)>,
+    /// What is said below them: how it is, in a line each, and what is odd.
+    status: Vec<(String, Tone)>,
     lines: Vec<String>,
 }
 
 impl Places {
     /// As large as `count` tiles can be, with `status` and `said` below them.
-    pub fn of(count: usize, window: Resolution, status: Option<(String, Tone)>, said: &[String]) -> Self {
-        let status = status.and_then(|(text, tone)| Some((overlay::grid_lines(&[text], window, 1).pop()?, tone)));
+    pub fn of(count: usize, window: Resolution, status: Vec<(String, Tone)>, said: &[String]) -> Self {
+        let in_line = |(text, tone)| Some((overlay::grid_lines(&[text], window, 1).pop()?, tone));
+        let status: Vec<_> = status.into_iter().filter_map(in_line).collect();
         let lines = overlay::grid_lines(said, window, MAX_LINES);
         let line = overlay::caption_height(window);
-        let bottom = ((lines.len() + usize::from(status.is_some())) as u32 * line).min(window.height / 2);
+        let bottom = ((lines.len() + status.len()) as u32 * line).min(window.height / 2);
         let room = Resolution::new(window.width, window.height - bottom);
         let count = count.max(1) as u32;
         let cell = |columns: u32| {
@@ -85,7 +86,7 @@ impl Places {
                 surface.copy(&tile.pixels, self.cell, (x as i32, y as i32));
             }
         }
-        overlay::draw_grid_lines(&mut surface, self.status.as_ref(), &self.lines);
+        overlay::draw_grid_lines(&mut surface, &self.status, &self.lines);
     }
 }
 
@@ -135,7 +136,7 @@ mod tests {
         for window in [(160, 90), (320, 240), (640, 480), (1280, 720), (1920, 1080), (600, 2000)] {
             let window = Resolution::new(window.0, window.1);
             for count in 1..=16 {
-                let places = Places::of(count, window, None, &[]);
+                let places = Places::of(count, window, Vec::new(), &[]);
                 let all: Vec<_> = (0..count).map(|tile| places.at(tile)).collect();
                 for (tile, (x, y)) in all.iter().enumerate() {
                     assert!(x + places.cell.width <= window.width, "{count} in {window}: {places:?}");
@@ -145,17 +146,17 @@ mod tests {
                 }
             }
         }
-        let columns = |count| Places::of(count, Resolution::new(1280, 720), None, &[]).columns;
+        let columns = |count| Places::of(count, Resolution::new(1280, 720), Vec::new(), &[]).columns;
         assert_eq!([1, 2, 3, 4, 5, 9, 16].map(columns), [1, 2, 2, 2, 3, 3, 4]);
-        assert_eq!(Places::of(2, Resolution::new(600, 2000), None, &[]).columns, 1);
+        assert_eq!(Places::of(2, Resolution::new(600, 2000), Vec::new(), &[]).columns, 1);
     }
 
     #[test]
     fn what_is_said_stands_below_the_tiles() {
         let window = Resolution::new(320, 240);
         let (status, note) = (("Aligned: skew 3 ms".to_owned(), Tone::Waiting), "17 more do not fit".to_owned());
-        let places = Places::of(4, window, Some(status.clone()), std::slice::from_ref(&note));
-        assert_eq!((&places.status, &places.lines), (&Some(status), &vec![note]));
+        let places = Places::of(4, window, vec![status.clone()], std::slice::from_ref(&note));
+        assert_eq!((&places.status, &places.lines), (&vec![status], &vec![note]));
         let (_, y) = places.at(3);
         assert!(y + places.cell.height + 2 * overlay::caption_height(window) <= window.height, "{places:?}");
         assert_eq!(places.tile_at((0, 239), 4), None);
