@@ -23,7 +23,8 @@ const FIRST_INTERVAL: Duration = Duration::from_millis(50);
 const FIRST: u32 = 8;
 /// After a server that has no such clock.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(30);
-/// Servers whose clocks are remembered; then those that nobody wants are forgotten.
+/// Servers whose clocks are remembered; then those that nobody wants are forgotten. Where all are wanted, that of one
+/// more is not known.
 const MAX_SERVERS: usize = 16;
 
 /// Why it is not known how old a picture is.
@@ -74,6 +75,9 @@ impl Clocks {
         let mut all = lock(&self.0);
         if all.len() >= MAX_SERVERS && !all.contains_key(&url) {
             all.retain(|_, clock| clock.lock().is_asked);
+            if all.len() >= MAX_SERVERS {
+                return None;
+            }
         }
         Some(all.entry(url.clone()).or_insert_with(|| ServerClock::new(url)).clone())
     }
@@ -291,6 +295,11 @@ mod tests {
             of(&format!("http://10.0.1.{n}/api/stats"));
         }
         assert!(lock(&clocks.0).len() <= MAX_SERVERS);
+        while lock(&clocks.0).len() < MAX_SERVERS {
+            of(&format!("http://10.0.2.{}/api/stats", lock(&clocks.0).len()));
+        }
+        lock(&clocks.0).values().for_each(|clock| clock.lock().is_asked = true);
+        assert!(clocks.of(&Url::parse("http://10.0.3.1/api/stats").expect("a URL")).is_none(), "all are wanted");
     }
 
     #[test]
