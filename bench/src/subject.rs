@@ -35,6 +35,8 @@ pub enum Subject {
     Udp,
     /// The project: rov-server to rov-client's decoder, by WebRTC
     Webrtc,
+    /// The project: as webrtc, while the server records the stream
+    Recorded,
     /// Reference: GStreamer's webrtcbin on both sides
     Webrtcbin,
     /// The project: one rov-server to eight of rov-client, at 1080p30 and of clips; of pictures the first alone decodes
@@ -90,6 +92,7 @@ impl Subject {
             Self::Webrtc | Self::Webrtc8 | Self::Webrtc32 | Self::Rtp | Self::Rtsp | Self::Window | Self::Browser => {
                 true
             }
+            Self::Recorded => true,
             Self::Stream2Resting | Self::Stream2 | Self::Stream2Visits | Self::Stream2Choked | Self::Cameras4 => true,
         }
     }
@@ -105,6 +108,7 @@ impl Subject {
                 point == PointName::P720Two
             }
             Self::Cameras4 => point == PointName::P360At30,
+            Self::Recorded => point == PointName::P1080At30,
             _ if matches!(point, PointName::P720File | PointName::P720Two | PointName::P360At30) => false,
             Self::Local | Self::RtspTcp => !point.is_clip(),
             _ => !point.is_clip() || !self.needs_screen(),
@@ -503,6 +507,7 @@ impl<'a> Starter<'a> {
             Subject::Rtp => ["--transport", "webrtc,rtp"].map(str::to_owned),
             Subject::Rtsp => ["--transport", "webrtc,rtsp"].map(str::to_owned),
             Subject::Webrtc32 => ["--max-viewers", "32"].map(str::to_owned),
+            Subject::Recorded => ["--record".to_owned(), folder.display().to_string()],
             Subject::Stream2Resting | Subject::Stream2 | Subject::Stream2Visits | Subject::Stream2Choked => {
                 ["--stream2".to_owned(), format!("{width}x{height}@{fps},{kbps}")]
             }

@@ -42,6 +42,9 @@ pub fn verdict(point: PointName, rows: &[Row]) -> Vec<Line> {
     if matches!(point, PointName::P1080At30 | PointName::P1080At60) {
         verdict.memory();
     }
+    if point == PointName::P1080At30 {
+        verdict.recorded();
+    }
     verdict.lines
 }
 
@@ -113,6 +116,15 @@ impl Verdict<'_> {
         self.one("memory of the server with 8 viewers", Webrtc8, server, "MiB", |figure| figure.at_most(100.0));
         let client = |run: &Run| Some(run.client?.memory_mib);
         self.one("memory of rov-client", Window, client, "MiB", |figure| figure.at_most(120.0));
+    }
+
+    fn recorded(&mut self) {
+        let what = "while the server records: p99 over that without".to_owned();
+        self.later(what, [Recorded, Webrtc], P99, |figure| figure.at_most(0.5));
+        let Some(values) = self.both([Recorded, Webrtc], SERVER_CPU) else { return };
+        let figure = Figure::new("while the server records: CPU of it more", values.map(|[on, off]| on - off), "ms/s");
+        let of = values.map_or(String::new(), |[on, off]| format!("{on:.1} and {off:.1}"));
+        self.lines.push(Line { figure: figure.at_most(20.0), of });
     }
 
     fn cameras(&mut self) {
@@ -338,6 +350,20 @@ mod tests {
         };
         assert_eq!(met(PointName::P720Two), [true, true, true, false]);
         assert_eq!(met(PointName::P360At30), [true]);
+    }
+
+    #[test]
+    fn a_recording_is_beside_the_same_without() {
+        let with_cpu = |subject, p99, cpu_ms_per_s| {
+            row(subject, Run { server: Cost { cpu_ms_per_s, ..Cost::default() }, ..run(5.0, p99) })
+        };
+        let rows = [with_cpu(Webrtc, 7.0, 400.0), with_cpu(Recorded, 7.6, 410.0)];
+        let lines: Vec<_> = verdict(PointName::P1080At30, &rows)
+            .into_iter()
+            .filter(|line| line.figure.name.starts_with("while the server records"))
+            .map(|line| line.figure.is_met() == Some(true))
+            .collect();
+        assert_eq!(lines, [false, true]);
     }
 
     #[test]
