@@ -191,6 +191,7 @@ fn view(
 fn window(cli: &Cli, feeds: &mut Feeds, stop: &CancellationToken) -> Result<()> {
     let mut window = Window::open("ROV", cli.window_size(), cli.fullscreen, cli.display)?;
     window.show_badge(!cli.no_badge);
+    feeds.save_into(cli.save_dir.clone()).context("no thread for snapshots")?;
     window.run(feeds, stop)?;
     Ok(())
 }

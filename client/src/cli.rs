@@ -216,6 +216,10 @@ pub struct Cli {
     #[arg(help_heading = PICTURE, long)]
     pub no_badge: bool,
 
+    /// Folder for snapshots (key S): JPEG in full size, with the time of capture; made where it is not there
+    #[arg(help_heading = PICTURE, long, value_name = "DIR", default_value = ".")]
+    pub save_dir: PathBuf,
+
     /// No window: receive and decode only, and print a line of figures each second
     #[arg(help_heading = RUNNING, long)]
     pub headless: bool,

@@ -32,7 +32,7 @@ use rov_gst::element::{exists, has_property};
 use self::flow::Flow;
 use self::graph::{GraphShared, Note};
 pub use self::output::{PictureForm, packed_caps};
-pub use self::picture::{Picture, read_stamp};
+pub use self::picture::{Kept, Picture, read_stamp};
 use self::rtp::Packet;
 use self::supervisor::{CurrentPipeline, Supervisor, Taken};
 

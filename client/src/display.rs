@@ -178,6 +178,17 @@ pub trait Stage {
     /// and at each change of the window's size or of the layout.
     fn set_outputs(&mut self, large: PictureForm, tiles: &[Resolution]);
     fn obey(&mut self, command: Command, now: Instant);
+    /// These are to be kept as files: what each pane that has one shows.
+    fn save(&mut self, shown: &[Snapped<'_>], now: Instant);
+}
+
+/// A picture that is on the screen.
+#[derive(Clone, Copy, Debug)]
+pub struct Snapped<'a> {
+    pub pane: usize,
+    pub picture: &'a Picture,
+    /// New ones come. Otherwise the window says how old it is.
+    pub is_moving: bool,
 }
 
 /// A pane as the window has it.
@@ -438,7 +449,7 @@ impl Window {
                 }
             }
             let question = panes.first().and_then(|pane| pane.model.question.as_ref());
-            if self.handle_presses(question, is_any_live(&panes), stage) || !self.window.is_open() {
+            if self.handle_presses(question, &panes, stage) || !self.window.is_open() {
                 return Ok(Ended::ClosedByUser);
             }
             if self.size() != size {
@@ -743,8 +754,8 @@ impl Window {
     }
 
     /// Whether one of them asked for the end.
-    fn handle_presses(&mut self, question: Option<&Question>, is_live: bool, stage: &mut dyn Stage) -> bool {
-        let now = Instant::now();
+    fn handle_presses(&mut self, question: Option<&Question>, panes: &[Pane], stage: &mut dyn Stage) -> bool {
+        let (now, is_live) = (Instant::now(), is_any_live(panes));
         // Beside live pictures Enter takes the one that is offered, as the line says: digits are streams.
         let takes_digits = question.is_some_and(|question| !is_live || question.offers.len() > 1);
         while let Ok(press) = self.presses.try_recv() {
@@ -755,6 +766,7 @@ impl Window {
                 (Press::Key(Key::F1) | Press::Character('?'), _) => self.show_keys = !self.show_keys,
                 (Press::Key(Key::Tab), _) => stage.obey(Command::Next, now),
                 (Press::Key(Key::G), _) => stage.obey(Command::Grid, now),
+                (Press::Key(Key::S), _) => save(panes, stage, now),
                 (Press::Key(Key::A), _) => stage.obey(Command::Align, now),
                 (Press::Key(Key::R), _) => stage.obey(Command::Record, now),
                 (Press::Character(digit @ '1'..='9'), _) if !takes_digits => {
@@ -787,6 +799,14 @@ impl Window {
             tracing::warn!("cannot switch full screen: {reason}");
         }
     }
+}
+
+fn save(panes: &[Pane], stage: &mut dyn Stage, now: Instant) {
+    let shown = panes
+        .iter()
+        .enumerate()
+        .filter_map(|(pane, of)| Some(Snapped { pane, picture: of.last.as_ref()?, is_moving: of.is_live() }));
+    stage.save(&shown.collect::<Vec<_>>(), now);
 }
 
 /// Keeps the panes that stay, each at its new place.

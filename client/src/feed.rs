@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use rov_common::capture_clock::Captured;
 use rov_common::clock_sync::Age;
+use rov_common::exif::{About, Position};
 use rov_common::sync::lock;
 use tokio_util::sync::CancellationToken;
 
@@ -12,11 +14,15 @@ use crate::display::{Status, ViewModel};
 use crate::find;
 use crate::late::{Change, LateAlarm};
 use crate::overlay::OverlayData;
+use crate::snapshot::Snapshot;
 use crate::stats::{Passage, Report, Shown, TileReport, ms};
 use crate::viewer::{Phase, Viewer};
 
 /// Between two lines of the log that pictures are late.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Of a picture that is older when it is shown the place is not known: telemetry is that of the moment.
+const POSITION_LIMIT: Duration = Duration::from_secs(1);
 
 /// Its session, its decoder and its newest picture are the viewer's.
 pub struct Feed {
@@ -35,6 +41,8 @@ struct Seen {
     shown: Shown,
     /// When the newest picture left its decoder. One that is shown after its session may be another vehicle's.
     decoded: Option<Instant>,
+    /// The newest that is on the screen: when it left its decoder, and what is to be said of it where it is kept.
+    about: Option<(Instant, About)>,
     /// The session of the newest picture.
     session: u64,
     alarm: Option<LateAlarm>,
@@ -52,7 +60,7 @@ impl Feed {
         max_age: Option<Duration>,
     ) -> Self {
         let (shown, alarm) = (Shown::new(Instant::now()), max_age.map(LateAlarm::new));
-        let seen = Mutex::new(Seen { shown, decoded: None, session: 0, alarm, logged: None });
+        let seen = Mutex::new(Seen { shown, decoded: None, about: None, session: 0, alarm, logged: None });
         Self { id, stream, viewer, seen, stop }
     }
 
@@ -136,8 +144,14 @@ impl Feed {
             converted_at: picture.converted_at,
             shown_at: at,
         };
+        // By now, while it is known whose it is: another server may follow, and this one's picture stay.
+        let mut about = self.viewer.about(picture, at);
+        if passage.age.as_ref().is_ok_and(|age| age.age > POSITION_LIMIT) {
+            about.position = Position::default();
+        }
         let unix_us = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64);
         let mut seen = lock(&self.seen);
+        seen.about = Some((picture.decoded_at, about));
         let session = self.viewer.sessions();
         let is_new = std::mem::replace(&mut seen.session, session) != session;
         if let Some(all) = all {
@@ -149,6 +163,38 @@ impl Feed {
         seen.shown.add(passage, picture.source, None);
         let change = seen.alarm.as_mut().and_then(|alarm| alarm.shown(passage.age.ok(), at));
         self.log(change, &mut seen, at);
+    }
+
+    /// Its picture as it is to be kept; none where it is gone.
+    pub fn snapshot(&self, picture: &Picture, is_moving: bool, now: Instant) -> Option<Snapshot> {
+        let kept = picture.to_keep()?;
+        let known = lock(&self.seen).about.clone().filter(|(decoded, _)| *decoded == picture.decoded_at);
+        let mut about = known.map_or_else(|| self.viewer.about(picture, now), |(_, about)| about);
+        about.taken = picture.captured.unwrap_or_else(|| {
+            let since = now.saturating_duration_since(picture.first_packet_at);
+            Captured(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().saturating_sub(since))
+        });
+        if picture.captured.is_none() {
+            let text = "The time is that of the picture's arrival at the viewer, by its clock: when it was captured is not known.";
+            about.remarks.push(text.to_owned());
+        }
+        let age = self.viewer.age(picture.captured, now).map(|age| age.age);
+        let late = self.late(now);
+        if !is_moving || late.is_some() {
+            let what = if is_moving { "late" } else { "no live one any more" };
+            let (age, since) = match age {
+                Ok(age) => (age, "its capture"),
+                Err(_) => (now.saturating_duration_since(picture.due_at()), "its arrival"),
+            };
+            about
+                .remarks
+                .push(format!("The picture was {what} when it was saved, {:.1} s after {since}.", age.as_secs_f64()));
+        }
+        if !kept.is_whole {
+            let (size, source) = (kept.size, picture.source);
+            about.remarks.push(format!("It is scaled to {size} from {source}: this decoder keeps no pictures."));
+        }
+        Some(Snapshot { picture: kept, about })
     }
 
     pub fn report(&self, now: Instant) -> TileReport {

@@ -3,6 +3,7 @@
 //! Another stream takes the place of the large one at its first picture: until then the former goes on under its own
 //! name. Streams that are not on the screen have no session.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,12 +17,13 @@ use crate::align::{Limits, Wish};
 use crate::aligned::Aligned;
 use crate::clock::Clocks;
 use crate::decode::{Picture, PictureForm};
-use crate::display::{Command, Grid, Layout, STALE_AFTER, Stage, ViewModel};
+use crate::display::{Command, Grid, Layout, STALE_AFTER, Snapped, Stage, ViewModel};
 use crate::feed::Feed;
 use crate::find::Guide;
 use crate::mailbox::Bell;
 use crate::recording::Recording;
 use crate::session;
+use crate::snapshot::Saver;
 use crate::stats::{AlignmentReport, Report, Shown};
 use crate::streams::{GridOf, Lineup, Tile, Wanted};
 use crate::target::{SessionConfig, SessionError};
@@ -119,6 +121,8 @@ pub struct Feeds {
     /// In what form the large picture is wanted.
     large: Option<PictureForm>,
     said: Option<(String, Instant)>,
+    /// None: without a window.
+    saver: Option<Saver>,
 }
 
 impl Feeds {
@@ -175,6 +179,7 @@ impl Feeds {
             number: 0,
             large: None,
             said: None,
+            saver: None,
         };
         this.begin(&first, config);
         Ok(this)
@@ -183,6 +188,12 @@ impl Feeds {
     /// Shows the tiles of the grid so from the start; the key A changes it.
     pub fn align(&mut self, wish: Wish) {
         self.wish = wish;
+    }
+
+    /// Snapshots go into this folder.
+    pub fn save_into(&mut self, folder: PathBuf) -> std::io::Result<()> {
+        self.saver = Some(Saver::start(folder)?);
+        Ok(())
     }
 
     pub fn screen(&self) -> Arc<Mutex<OnScreen>> {
@@ -421,6 +432,9 @@ impl Stage for Feeds {
     fn view(&mut self, pane: usize, now: Instant) -> ViewModel {
         let feed = self.panes().get(pane).cloned();
         let mut view = feed.map(|feed| feed.view(now)).unwrap_or_default();
+        if let Some(news) = self.saver.as_ref().and_then(Saver::news) {
+            self.say(news, LISTED_FOR);
+        }
         self.said.take_if(|(_, until)| now >= *until);
         view.remark = self.aligned.as_ref().map_or("", |aligned| aligned.remark(pane));
         view.recording = if pane == 0 { self.recording.told(now) } else { None };
@@ -462,6 +476,22 @@ impl Stage for Feeds {
             opening.feed.viewer.set_output(large.clone());
         }
         self.large = Some(large);
+    }
+
+    fn save(&mut self, shown: &[Snapped<'_>], now: Instant) {
+        let panes = self.panes();
+        let snapshot =
+            |snapped: &Snapped<'_>| panes.get(snapped.pane)?.snapshot(snapped.picture, snapped.is_moving, now);
+        let snapshots: Vec<_> = shown.iter().filter_map(snapshot).collect();
+        let said = match &self.saver {
+            _ if snapshots.is_empty() => Err("There is no picture to save yet"),
+            None => Err("Not saved: there is no folder for it"),
+            Some(saver) => saver.save(snapshots),
+        };
+        if let Err(reason) = said {
+            tracing::warn!("{reason}");
+            self.say(reason.to_owned(), SAID_FOR);
+        }
     }
 
     fn obey(&mut self, command: Command, now: Instant) {

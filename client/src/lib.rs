@@ -21,6 +21,7 @@ pub mod receive;
 pub mod reconnect;
 pub mod recording;
 pub mod session;
+pub mod snapshot;
 pub mod stats;
 pub mod streams;
 pub mod target;

@@ -39,11 +39,12 @@ const NAME_WIDTH: usize = 24;
 const NOTICE_WIDTH: i32 = 56;
 
 /// What the keys do, for the window and `--help`. The last ones find no room in the lowest window.
-pub const KEYS: [(&str, &str); 8] = [
+pub const KEYS: [(&str, &str); 9] = [
     ("1-9, Tab", "Choose a stream"),
     ("G", "All cameras"),
     ("A", "Align the cameras"),
     ("R", "Record, or end it"),
+    ("S", "Save the picture"),
     ("F, double click", "Fullscreen"),
     ("I", "Information"),
     ("Q, Esc", "Close"),

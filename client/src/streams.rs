@@ -1,7 +1,7 @@
 //! The streams of a server in the order of the keys 1 to 9, which of them are the tiles of the grid, and which
 //! one is wanted. Pure.
 
-use rov_common::api::{Stats, StreamStats};
+use rov_common::api::{CaptureTime, PictureDoubt, Stats, StreamStats};
 
 /// A stream that the server has.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub struct Listed {
     /// Of its pictures; 0 before there was one.
     pixels: u64,
     pub doubt: Doubt,
+    /// Whose time that of its pictures is.
+    pub capture_time: CaptureTime,
 }
 
 /// Why pictures that come may not be live ones of the camera.
@@ -25,6 +27,18 @@ pub enum Doubt {
     Substitute(String),
 }
 
+impl Doubt {
+    /// As the server tells it.
+    pub fn told(&self) -> Option<PictureDoubt> {
+        let (substitute, reason) = match self {
+            Self::None => return None,
+            Self::Frozen(reason) => (false, reason.clone()),
+            Self::Substitute(reason) => (true, reason.clone()),
+        };
+        Some(PictureDoubt { frozen: !substitute, substitute, reason })
+    }
+}
+
 impl Listed {
     pub fn of(stream: &StreamStats) -> Self {
         let pixels = u64::from(stream.width) * u64::from(stream.height);
@@ -34,7 +48,13 @@ impl Listed {
             StreamStats { frozen: true, .. } => Doubt::Frozen(reason()),
             _ => Doubt::None,
         };
-        Self { name: stream.name.clone(), camera: stream.camera.clone(), pixels, doubt }
+        Self {
+            name: stream.name.clone(),
+            camera: stream.camera.clone(),
+            pixels,
+            doubt,
+            capture_time: stream.capture_time,
+        }
     }
 
     /// With its camera, also where that is the first.
@@ -232,6 +252,7 @@ mod tests {
             camera: camera.to_owned(),
             pixels,
             doubt: Doubt::None,
+            capture_time: CaptureTime::Source,
         };
         Lineup::of(&streams.iter().map(listed).collect::<Vec<_>>())
     }

@@ -6,7 +6,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rov_common::overlay::{Overlay, Telemetry};
+use rov_common::exif::Position;
+use rov_common::overlay::{Overlay, TIME_LIMIT, Telemetry};
 use rov_common::sync::lock;
 use url::Url;
 
@@ -150,6 +151,14 @@ impl Told {
         let state = lock(&self.0);
         let is_followed = state.wanted_until.is_some_and(|until| now < until);
         state.heard.written(stream, now).filter(|_| is_followed)
+    }
+
+    /// Where the vehicle is, by the newest values, if these are of now.
+    pub fn position(&self, now: Instant) -> Position {
+        let state = lock(&self.0);
+        let newest = state.heard.newest.as_ref().filter(|_| state.wanted_until.is_some_and(|until| now < until));
+        let newest = newest.filter(|(_, at)| now.saturating_duration_since(*at) <= TIME_LIMIT);
+        newest.map(|(newest, _)| Position::of(&newest.fields)).unwrap_or_default()
     }
 
     /// Whether this thread goes on; where it does not, another may begin.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use rov_common::api::Alignment;
 use rov_common::capture_clock::Captured;
 use rov_common::clock_sync::Age;
+use rov_common::exif::{self, About};
 
 use crate::clock::{Clocks, ServerClock, Unknown};
 use crate::decode::{DecodeStats, Decoder, Picture, PictureForm};
@@ -121,6 +122,14 @@ struct State {
     logged_failure: Option<String>,
 }
 
+impl State {
+    /// What the server said of the stream that is watched.
+    fn listed(&self) -> Option<&Listed> {
+        let only = || self.streams.first().filter(|_| self.streams.len() == 1);
+        self.streams.iter().find(|listed| listed.name == self.server.stream).or_else(only)
+    }
+}
+
 #[derive(Clone, Copy, Default)]
 struct Counters {
     packets: u64,
@@ -228,15 +237,35 @@ impl Viewer {
     /// otherwise; where it says nothing for long, that is said.
     pub fn doubt(&self, now: Instant) -> Doubt {
         let state = self.lock();
-        let listed = state.streams.iter().find(|listed| listed.name == state.server.stream);
-        let only = state.streams.first().filter(|_| state.streams.len() == 1);
-        let mut doubt = listed.or(only).map(|listed| listed.doubt.clone()).unwrap_or_default();
+        let mut doubt = state.listed().map(|listed| listed.doubt.clone()).unwrap_or_default();
         let since = now.saturating_duration_since(state.streams_at);
         if let (Doubt::Frozen(reason) | Doubt::Substitute(reason), true) = (&mut doubt, since >= DOUBT_AGES) {
             let separator = if reason.is_empty() { "" } else { "; " };
             *reason += &format!("{separator}as the server said {} s ago", since.as_secs());
         }
         doubt
+    }
+
+    /// What is to be said of a picture of it that is on the screen now, as far as the server has told.
+    pub fn about(&self, picture: &Picture, now: Instant) -> About {
+        let position = self.told.position(now);
+        let doubt = self.doubt(now).told();
+        let state = self.lock();
+        let listed = state.listed();
+        let of_time = listed.and_then(|listed| exif::remark_on_time(listed.capture_time));
+        let Server { name, address, stream, .. } = &state.server;
+        About {
+            taken: picture.captured.unwrap_or_default(),
+            vehicle: if name.is_empty() { address.clone() } else { name.clone() },
+            camera: listed.map(|listed| listed.camera.clone()).unwrap_or_default(),
+            stream: listed.map_or_else(|| stream.clone(), |listed| listed.name.clone()),
+            position,
+            remarks: of_time
+                .filter(|_| picture.captured.is_some())
+                .into_iter()
+                .chain(doubt.as_ref().map(exif::remark_on_doubt))
+                .collect(),
+        }
     }
 
     /// What is to be written over the pictures now.

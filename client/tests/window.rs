@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rov_client::decode::{Picture, PictureForm};
-use rov_client::display::{Command as Wish, DisplayChoice, Grid, Layout, Stage, Status, ViewModel, Window};
+use rov_client::display::{Command as Wish, DisplayChoice, Grid, Layout, Snapped, Stage, Status, ViewModel, Window};
 use rov_client::mailbox::{Bell, Mailbox};
 use rov_client::overlay::{OverlayData, Tone};
 use rov_client::streams::Doubt;
@@ -149,6 +149,12 @@ impl Stage for Theatre {
         let size = large.bounds.expect("the window's size");
         self.scene.lock().unwrap().sizes = if tiles.is_empty() { vec![size] } else { tiles.to_vec() };
         println!("\n@resized {size}");
+    }
+
+    fn save(&mut self, shown: &[Snapped<'_>], _: Instant) {
+        for Snapped { pane, picture, is_moving } in shown {
+            println!("\n@saved {pane} {} {is_moving}", picture.resolution);
+        }
     }
 
     fn obey(&mut self, command: Wish, _: Instant) {

@@ -15,6 +15,7 @@ pub mod codec;
 pub mod decimate;
 pub mod descriptor;
 pub mod discovery;
+pub mod exif;
 pub mod exit;
 pub mod fec;
 pub mod glyphs;

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 pub use self::folder::{Disk, Folder, Found, Keep, Output};
 pub use self::limits::{Bytes, LARGEST, LONGEST, Measure, SPARE, Split};
-pub use self::name::{Name, rfc3339};
+pub use self::name::{EXTENSION, Name, rfc3339};
 use self::queue::{Gap, Shared};
 pub use self::queue::{QUEUE_BYTES, QUEUE_TIME, Recorded};
 use self::writer::Writer;

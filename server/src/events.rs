@@ -5,10 +5,12 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use rov_common::api::{
     AlarmEvent, RecordingEvent, RecordingStats, SettingsEvent, StateEvent, StreamHealth, StreamState,
 };
+use rov_common::exif::Position;
 use rov_common::overlay::{self, Telemetry};
 use rov_common::sync::lock;
 use thiserror::Error;
@@ -110,6 +112,11 @@ impl Events {
     /// Whether clients have something to write over the pictures.
     pub fn has_overlays(&self) -> bool {
         self.overlays.as_ref().is_some_and(|overlays| overlays.for_clients().next().is_some())
+    }
+
+    /// Where the vehicle is, as far as that is known.
+    pub fn position(&self, now: Instant) -> Position {
+        self.overlays.as_ref().map(|overlays| overlays.position(now)).unwrap_or_default()
     }
 
     pub async fn stopped(&self) {

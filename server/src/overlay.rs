@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use rov_common::exif::Position;
 use rov_common::overlay::{self, Field, Telemetry};
 use rov_common::sync::lock;
 
@@ -86,6 +87,11 @@ impl Overlays {
     /// What clients are to write, of each stream where they are to write something.
     pub fn for_clients(&self) -> impl Iterator<Item = overlay::Overlay> + '_ {
         self.all.iter().map(|overlay| overlay.told()).filter(|overlay| overlay.drawn.is_for_clients())
+    }
+
+    /// Where the vehicle is, by its newest telemetry.
+    pub fn position(&self, now: Instant) -> Position {
+        Position::of(&self.board.values(now))
     }
 
     fn telemetry(&self, now: Instant) -> Telemetry {

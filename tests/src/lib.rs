@@ -8,6 +8,7 @@ pub mod browser;
 pub mod camera;
 pub mod devtools;
 pub mod events;
+pub mod exif;
 pub mod fake_encoder;
 pub mod flood;
 pub mod fuzz;

@@ -1,7 +1,7 @@
 //! Snapshots and MJPEG: made while somebody watches, and never old.
 
 use std::io::Write;
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,9 +11,10 @@ use rov_tests::devtools::DevTools;
 use rov_tests::media::Clip;
 use rov_tests::process::program;
 use rov_tests::programs::Server;
-use rov_tests::wait::{self, until_true};
+use rov_tests::wait::{self, until, until_true};
 use rov_tests::watcher::{Order, Watcher, until_counted};
-use rov_tests::{http, jpeg, vlc};
+use rov_tests::{exif, http, jpeg, vlc};
+use serde_json::json;
 use tokio::runtime::Runtime;
 
 fn unix_time() -> f64 {
@@ -52,6 +53,35 @@ fn a_snapshot_is_of_now_and_of_full_size() {
     let mut previews = jpeg::get(server.address, "/stream.mjpg?fps=2");
     let (width, height, _) = jpeg::decode(&previews.next_part().expect("a picture").0);
     assert_eq!((width, height), (1280, 720));
+}
+
+#[test]
+fn a_snapshot_says_when_and_where_and_of_what_it_is() {
+    let server =
+        Server::start(&["--name", "Nemo", "--width", "640", "--height", "360", "--telemetry", "udp://127.0.0.1:0"]);
+    server.wait_until_running();
+    let address = server.stats().telemetry.expect("telemetry").addresses.remove(0).replace("udp://", "");
+    let vehicle = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let snapshot = || {
+        // They count for two seconds.
+        vehicle.send_to(b"{\"depth\": 12.34, \"heading\": 271.5}", &address).expect("sent");
+        let answer = jpeg::get(server.address, "/snapshot.jpg?full=1");
+        let captured: f64 = answer.header("x-timestamp").parse().expect("a time");
+        (answer.body(), captured)
+    };
+    let with_depth = |(picture, captured): (Vec<u8>, f64)| {
+        let tags = exif::read(&picture);
+        tags.get("GPSAltitude").is_some().then_some((picture, captured, tags))
+    };
+    // A busy machine may take longer than that for the first picture.
+    let (picture, captured, tags) = until("a snapshot with telemetry", wait::START, || with_depth(snapshot()));
+    let (width, height, stamp) = jpeg::decode(&picture);
+    assert_eq!((width, height, stamp.is_some()), (640, 360, true));
+    assert!((exif::taken_us(&tags) as f64 / 1e6 - captured).abs() < 1e-5, "{captured}: {tags}");
+    assert_eq!((&tags["GPSAltitudeRef"], &tags["GPSImgDirection"]), (&json!(1), &json!(271.5)));
+    assert!(tags["GPSAltitude"].as_f64().is_some_and(|depth| (depth.abs() - 12.34).abs() < 0.001), "{tags}");
+    assert_eq!(tags["ImageDescription"], "Vehicle Nemo, camera cam1, stream stream1.");
+    assert_eq!((&tags["Model"], &tags["CameraOwnerName"]), (&json!("cam1"), &json!("Nemo")));
 }
 
 #[test]

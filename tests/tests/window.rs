@@ -11,6 +11,7 @@ use rov_tests::process::{Process, binary, program};
 use rov_tests::programs::{Server, free_udp_port};
 use rov_tests::screen::Screen;
 use rov_tests::wait::{self, until, until_true};
+use rov_tests::{exif, jpeg};
 use tempfile::TempDir;
 
 const WIDTH: usize = 1280;
@@ -147,6 +148,75 @@ fn the_picture_stays_right_when_the_window_changes_its_size() {
     screen.press("i");
     screen.wait_for_stamp("the picture still goes on", |stamp| stamp.frame > with.frame);
     assert_eq!(client.stop(libc::SIGTERM, END), 0);
+}
+
+/// In full size although the window is smaller, with the time of its capture; when the video is lost the last picture,
+/// which says that it is old.
+#[test]
+fn s_saves_the_picture_that_is_shown_by_a_sink() {
+    the_picture_that_is_shown_is_saved("ximagesink");
+}
+
+#[test]
+fn s_saves_the_picture_that_is_shown_by_minifb() {
+    the_picture_that_is_shown_is_saved("minifb");
+}
+
+fn the_picture_that_is_shown_is_saved(display: &str) {
+    let screen = Desk::start();
+    let folder = TempDir::new().expect("a temporary folder");
+    let path = folder.path().join("dive");
+    let args = ["--name", "Nemo", "--width", "1280", "--height", "720"];
+    let mut server = Server::start(&args);
+    let into = ["--save-dir", path.to_str().expect("a path of plain characters")];
+    // The later --width counts.
+    let url = server.url("/whep");
+    let shown = ["--display", display, "--url", &url];
+    let mut command = Command::new(binary("rov-client"));
+    command.env_remove("RUST_LOG").env_remove("WAYLAND_DISPLAY").env("DISPLAY", &screen.0.display);
+    command.args(["--interface", "lo", "--width", "640", "--height", "360", "--max-age", "0"]).args(into).args(shown);
+    let mut client = Process::spawn("rov-client", &mut command);
+    let small = |shot: &Shot| stamp::read_with(640, 360, |x, y| shot.pixels[y * shot.width + x]);
+    until("the picture is on the screen", wait::START, || small(&screen.shot()));
+    let files = || {
+        let names = std::fs::read_dir(&path).into_iter().flatten().map(|file| file.expect("a file").path());
+        let mut names: Vec<_> = names.collect();
+        names.sort();
+        names
+    };
+    let saved = |client: &mut Process| {
+        screen.press("s");
+        client.wait_for_line("it is saved", wait::START, |line| Some(line.split_once("snapshot: ")?.1.to_owned()))
+    };
+
+    let before = unix_us();
+    let file = saved(&mut client);
+    let picture = std::fs::read(&file).expect("the file");
+    let (width, height, stamp) = jpeg::decode(&picture);
+    assert_eq!((width, height), (1280, 720), "as it is decoded, not as it is shown");
+    let (stamp, tags) = (stamp.expect("a mark that can be read"), exif::read(&picture));
+    let taken = exif::taken_us(&tags);
+    // The test picture's time is that at which it was due, or drawn where that is two intervals later.
+    assert!(taken.abs_diff(stamp.time_us) < 200_000, "captured {taken}, drawn {}", stamp.time_us);
+    assert!(taken.abs_diff(before) < wait::START.as_micros() as u64);
+    assert_eq!(tags["ImageDescription"], "Vehicle Nemo, camera cam1, stream stream1.");
+    assert!(file.contains("Z_Nemo_cam1_stream1") && file.ends_with(".jpg"), "{file}");
+
+    server.process.kill();
+    until_true("the old picture is dimmed", wait::START, || small(&screen.shot()).is_none());
+    let last = [saved(&mut client), saved(&mut client)];
+    assert!(last[0] != last[1] && last[1].ends_with("-2.jpg"), "the same picture, not overwritten: {last:?}");
+    let picture = std::fs::read(&last[0]).expect("the file");
+    let (width, height, stamp) = jpeg::decode(&picture);
+    let (stamp, tags) = (stamp.expect("neither dimmed nor written over"), exif::read(&picture));
+    assert_eq!((width, height), (1280, 720));
+    assert!(exif::taken_us(&tags).abs_diff(stamp.time_us) < 200_000, "the time of its capture, not of the key");
+    let described = tags["ImageDescription"].as_str().expect("a text");
+    assert!(described.contains("no live one any more when it was saved, "), "{described}");
+    assert_eq!(tags["UserComment"], described);
+    assert_eq!(files().len(), 3);
+    screen.press("q");
+    assert_eq!(client.wait(END), 0);
 }
 
 #[test]

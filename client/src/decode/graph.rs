@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
+use gstreamer::glib::translate::from_glib_none;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
@@ -135,14 +136,17 @@ struct Scaling {
     /// At the end, where the memory is asked for.
     end: gst::Pad,
     asked: Mutex<Asked>,
-    /// When the newest picture left the decoder. The same thread then converts it and gives it out.
-    decoded_at: Mutex<Option<Instant>>,
+    /// When the newest picture left the decoder, and itself, where it is converted and may be kept. The same thread then
+    /// converts it and gives it out.
+    decoded: Mutex<Option<(Instant, Option<gst::Buffer>)>>,
 }
 
 #[derive(Debug, Default)]
 struct Asked {
     /// As it is to be shown, so with square pixels.
     source: Option<Resolution>,
+    /// The same as it leaves the decoder.
+    info: Option<gst_video::VideoInfo>,
     /// What the pipeline was set to, and for which source.
     output: Option<(PictureForm, Option<Resolution>)>,
 }
@@ -216,7 +220,7 @@ impl Graph {
             workers: workers.map(|worker| worker.downgrade()).collect(),
             end: pad("out", "sink")?,
             asked: Mutex::default(),
-            decoded_at: Mutex::default(),
+            decoded: Mutex::default(),
         });
         let input = source();
         input.link(&pad("jitter", "sink")?).map_err(|error| error.to_string())?;
@@ -299,12 +303,14 @@ impl Scaling {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn decoded_at(&self) -> MutexGuard<'_, Option<Instant>> {
-        self.decoded_at.lock().unwrap_or_else(PoisonError::into_inner)
+    fn decoded(&self) -> MutexGuard<'_, Option<(Instant, Option<gst::Buffer>)>> {
+        self.decoded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn set_source(&self, source: Resolution) {
-        self.asked().source = Some(source);
+    fn set_source(&self, source: Resolution, info: gst_video::VideoInfo) {
+        let mut asked = self.asked();
+        (asked.source, asked.info) = (Some(source), Some(info));
+        drop(asked);
         for worker in self.workers.iter().filter_map(gst::glib::WeakRef::upgrade) {
             worker.set_property("n-threads", convert_threads(source));
         }
@@ -448,14 +454,17 @@ fn watch_size(pad: &gst::Pad, scaling: &Arc<Scaling>, shared: &Arc<GraphShared>,
     let (shared, scaling) = (Arc::clone(shared), Arc::clone(scaling));
     let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
     pad.add_probe(mask, move |_, info| {
-        if info.buffer().is_some() {
-            *scaling.decoded_at() = Some(Instant::now());
-            scaling.fit(shared.output());
+        if let Some(buffer) = info.buffer() {
+            let (now, output) = (Instant::now(), shared.output());
+            let kept = (output.formats.is_none() && may_keep(buffer)).then(|| buffer.clone());
+            *scaling.decoded() = Some((now, kept));
+            scaling.fit(output);
         } else if let Some(event) = info.event()
             && let gst::EventView::Caps(caps) = event.view()
-            && let Some(source) = square_size(caps.caps())
+            && let Ok(decoded) = gst_video::VideoInfo::from_caps(caps.caps())
+            && let Some(source) = square_size(&decoded)
         {
-            scaling.set_source(source);
+            scaling.set_source(source, decoded);
             scaling.fit(shared.output());
             shared.tell(Note::Playing { generation, resolution: source });
         }
@@ -463,9 +472,15 @@ fn watch_size(pad: &gst::Pad, scaling: &Arc<Scaling>, shared: &Arc<GraphShared>,
     });
 }
 
+/// Whether the decoder goes on while the window has its picture: a hardware decoder with few of them would wait for it.
+fn may_keep(buffer: &gst::BufferRef) -> bool {
+    // SAFETY: a buffer that has a pool holds it until it is given back, and what is made of it here holds it too.
+    let pool: Option<gst::BufferPool> = unsafe { from_glib_none((*buffer.as_ptr()).pool) };
+    pool.is_none_or(|pool| pool.config().params().is_some_and(|(_, _, _, most)| most == 0))
+}
+
 /// The picture's size with square pixels.
-fn square_size(caps: &gst::CapsRef) -> Option<Resolution> {
-    let info = gst_video::VideoInfo::from_caps(caps).ok()?;
+fn square_size(info: &gst_video::VideoInfo) -> Option<Resolution> {
     let (num, den) = (info.par().numer().max(1) as u64, info.par().denom().max(1) as u64);
     let width = (u64::from(info.width()) * num + den / 2) / den;
     Some(Resolution::new(u32::try_from(width.max(1)).ok()?, info.height().max(1)))
@@ -489,9 +504,13 @@ fn take_pictures(output: &gst_app::AppSink, scaling: &Arc<Scaling>, shared: &Arc
                 return Ok(gst::FlowSuccess::Ok);
             }
             let info = gst_video::VideoInfo::from_caps(caps).map_err(|_| gst::FlowError::NotNegotiated)?;
-            let source = scaling.asked().source.unwrap_or(Resolution::new(info.width(), info.height()));
-            let decoded_at = scaling.decoded_at().take().unwrap_or(now);
-            if let Some(picture) = Picture::from_buffer(buffer, &info, source, unit, decoded_at, now) {
+            let asked = scaling.asked();
+            let source = asked.source.unwrap_or(Resolution::new(info.width(), info.height()));
+            let (decoded_at, decoded) = scaling.decoded().take().unwrap_or((now, None));
+            let whole = decoded.zip(asked.info.clone());
+            drop(asked);
+            if let Some(mut picture) = Picture::from_buffer(buffer, &info, source, unit, decoded_at, now) {
+                picture.whole = whole;
                 // Of a session that is over none: the mailbox may be the next one's already.
                 shared.mailbox.put_if(picture, || !shared.is_stopped());
                 if shared.is_stopped() {

@@ -4,6 +4,8 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
+use gstreamer::prelude::*;
+use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
 use gstreamer_video::prelude::*;
 use rov_common::capture_clock::Captured;
@@ -12,6 +14,10 @@ use rov_common::units::Resolution;
 
 use super::flow::Unit;
 use super::output::packed_caps;
+
+/// Of pictures that are kept.
+const JPEG_QUALITY: u32 = 95;
+const JPEG_LIMIT_S: u64 = 10;
 
 /// A picture, already converted and scaled if that is not the screen's part.
 pub struct Picture {
@@ -35,6 +41,8 @@ pub struct Picture {
     pub decoded_at: Instant,
     /// When it was converted and scaled as well, where that is not the screen's part.
     pub converted_at: Instant,
+    /// As it left the decoder, where it was converted since and could be kept.
+    pub(super) whole: Option<(gst::Buffer, gst_video::VideoInfo)>,
     pixels: Pixels,
 }
 
@@ -44,6 +52,50 @@ enum Pixels {
     Owned(Vec<u32>),
     /// In the decoder's format.
     Decoded(Box<gst_video::VideoFrame<gst_video::video_frame::Readable>>),
+}
+
+/// A picture that the window need not have any more.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    buffer: gst::Buffer,
+    info: gst_video::VideoInfo,
+    /// With square pixels.
+    pub size: Resolution,
+    /// As it was decoded, not scaled to the window.
+    pub is_whole: bool,
+}
+
+impl Kept {
+    /// It as a JPEG. Blocks for as long as that takes; the error says why there is none.
+    pub fn jpeg(self) -> Result<Vec<u8>, String> {
+        // JFIF is full range and BT.601 (ITU-T T.871).
+        let Resolution { width, height } = self.size;
+        let text = format!(
+            "appsrc name=in format=time ! videoscale ! video/x-raw,width={width},height={height},pixel-aspect-ratio=1/1 \
+             ! videoconvert ! video/x-raw,format=I420,colorimetry=(string)1:4:0:0 ! jpegenc quality={JPEG_QUALITY} \
+             ! appsink name=out sync=false"
+        );
+        let pipeline = gst::parse::launch(&text).map_err(|error| format!("no JPEG encoder: {}", error.message()))?;
+        let pipeline = pipeline.downcast::<gst::Pipeline>().map_err(|_| "not a pipeline".to_owned())?;
+        let sample = self.through(&pipeline);
+        let _ = pipeline.set_state(gst::State::Null);
+        let sample = sample?;
+        let buffer = sample.buffer().ok_or("the JPEG encoder gives nothing")?;
+        Ok(buffer.map_readable().map_err(|error| error.to_string())?.to_vec())
+    }
+
+    fn through(self, pipeline: &gst::Pipeline) -> Result<gst::Sample, String> {
+        let element = |name: &str| pipeline.by_name(name).ok_or_else(|| format!("no element {name}"));
+        let input = element("in")?.downcast::<gst_app::AppSrc>().map_err(|_| "no appsrc")?;
+        let output = element("out")?.downcast::<gst_app::AppSink>().map_err(|_| "no appsink")?;
+        input.set_caps(Some(&self.info.to_caps().map_err(|error| error.to_string())?));
+        let started = pipeline.set_state(gst::State::Playing).is_ok();
+        let given = started && input.push_buffer(self.buffer).is_ok() && input.end_of_stream().is_ok();
+        output.try_pull_sample(gst::ClockTime::from_seconds(JPEG_LIMIT_S)).filter(|_| given).ok_or_else(|| {
+            let error = pipeline.bus().and_then(|bus| rov_gst::message::pending_error(&bus));
+            error.unwrap_or_else(|| format!("the JPEG encoder gives nothing within {JPEG_LIMIT_S} s"))
+        })
+    }
 }
 
 impl fmt::Debug for Picture {
@@ -66,6 +118,7 @@ impl Picture {
             decode_started_at: now,
             decoded_at: now,
             converted_at: now,
+            whole: None,
             pixels: Pixels::Owned(pixels),
         })
     }
@@ -94,6 +147,7 @@ impl Picture {
             decode_started_at: unit.and_then(|unit| unit.decoding_since).unwrap_or(now),
             decoded_at,
             converted_at: now,
+            whole: None,
             pixels,
         })
     }
@@ -152,6 +206,27 @@ impl Picture {
         converter.frame(frame, &mut packed);
         let bytes = packed.plane_data(0).ok()?;
         Some(bytes.chunks_exact(4).map(|p| u32::from_ne_bytes([p[0], p[1], p[2], p[3]])).collect())
+    }
+
+    /// To be kept, apart from the window's memory: as it was decoded where that is there, else as it is here.
+    pub fn to_keep(&self) -> Option<Kept> {
+        let whole = match &self.pixels {
+            Pixels::Decoded(_) => self.buffer(),
+            _ => self.whole.clone(),
+        };
+        let is_whole = whole.is_some() || self.resolution == self.source;
+        let (buffer, info) = whole.or_else(|| self.copied())?;
+        let size = if is_whole { self.source } else { self.resolution };
+        Some(Kept { buffer, info, size, is_whole })
+    }
+
+    fn copied(&self) -> Option<(gst::Buffer, gst_video::VideoInfo)> {
+        if let Some((buffer, info)) = self.buffer() {
+            return Some((buffer.copy_deep().ok()?, info));
+        }
+        let info = gst_video::VideoInfo::from_caps(&packed_caps(Some(self.resolution))).ok()?;
+        let bytes: Vec<u8> = self.pixels().iter().flat_map(|pixel| pixel.to_ne_bytes()).collect();
+        Some((gst::Buffer::from_slice(bytes), info))
     }
 
     /// The memory itself, for who can show it as it is.

@@ -15,6 +15,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use rov_common::api::StreamState;
+use rov_common::exif::{self, About};
 use serde::Deserialize;
 
 use super::failure::Failure;
@@ -54,7 +55,8 @@ impl From<TooMany> for Failure {
     }
 }
 
-/// `GET /snapshot.jpg`, with `?stream=`: a picture that is captured now, in full size; never one of before.
+/// `GET /snapshot.jpg`, with `?stream=`: a picture that is captured now, in full size; never one of before. It says as
+/// EXIF when and where.
 pub(super) async fn snapshot(
     State(api): State<Arc<Api>>,
     choice: Result<Query<Choice>, QueryRejection>,
@@ -71,8 +73,23 @@ pub(super) async fn snapshot(
     headers.insert(header::LAST_MODIFIED, HeaderValue::from_str(&modified).map_err(Failure::internal)?);
     let timestamp = HeaderValue::from_str(&timestamp(&picture)).map_err(Failure::internal)?;
     headers.insert(HeaderName::from_static("x-timestamp"), timestamp);
-    source.jpeg.add_sent(picture.data.len() as u64);
-    Ok((headers, picture.data).into_response())
+    let data = about(&api, source.stream, &picture).write_into(&picture.data).map_err(Failure::internal)?;
+    source.jpeg.add_sent(data.len() as u64);
+    Ok((headers, data).into_response())
+}
+
+/// What a snapshot says of itself.
+fn about(api: &Api, stream: &Stream, picture: &Picture) -> About {
+    let of_time = exif::remark_on_time(stream.status().capture_time());
+    let doubt = stream.status().picture_doubt();
+    About {
+        taken: picture.captured,
+        vehicle: api.name.clone(),
+        camera: stream.camera().to_owned(),
+        stream: stream.name().to_owned(),
+        position: api.events.position(Instant::now()),
+        remarks: of_time.into_iter().chain(doubt.as_ref().map(exif::remark_on_doubt)).collect(),
+    }
 }
 
 /// `GET /stream.mjpg`: `multipart/x-mixed-replace`, at `?fps=`, of `?stream=`. It ends when no pictures come any more:

@@ -317,6 +317,11 @@ impl Status {
         Some(PictureDoubt { frozen: inner.frozen.is_some(), substitute: inner.substitute.is_some(), reason })
     }
 
+    /// Whose time of capture that of its pictures is.
+    pub fn capture_time(&self) -> CaptureTime {
+        lock(&self.inner).capture_time
+    }
+
     /// The state and, unless all is well, the reason.
     pub fn health(&self) -> (StreamState, Option<String>) {
         let StreamHealth { state, reason, .. } = self.whole_health();
