@@ -542,6 +542,10 @@ impl Window {
         let Some(desktop) = &mut self.desktop else { return };
         desktop.keep_awake(live_at.is_some_and(|at| now.saturating_duration_since(at) < AWAKE_AFTER), now);
         for click in desktop.clicks(&self.window, now) {
+            if click.middle {
+                save(panes, stage, now);
+                continue;
+            }
             let (message, size) = match content {
                 Content::Large(scene) => (&scene.message, scene.size),
                 Content::Grid(tiles) => (&tiles.message, tiles.size),

@@ -44,7 +44,7 @@ pub const KEYS: [(&str, &str); 9] = [
     ("G", "All cameras"),
     ("A", "Align the cameras"),
     ("R", "Record, or end it"),
-    ("S", "Save the picture"),
+    ("S, middle click", "Save the picture"),
     ("F, double click", "Fullscreen"),
     ("I", "Information"),
     ("Q, Esc", "Close"),

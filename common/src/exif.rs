@@ -103,12 +103,13 @@ impl About {
         let time =
             format!("{:04}:{:02}:{:02} {hour:02}:{minute:02}:{second:02}", at.year(), u8::from(at.month()), at.day());
         let (vehicle, camera, stream) = (plain(&self.vehicle), plain(&self.camera), plain(&self.stream));
+        // A camera by RTSP alone has no other name than its address.
+        let names = [("vehicle", &vehicle), ("camera", &camera), ("stream", &stream)];
+        let names = names.iter().filter(|(_, name)| !name.is_empty()).map(|(what, name)| format!("{what} {name}"));
         let remarks = self.remarks.iter().map(|remark| format!(" {}", plain(remark))).collect::<String>();
-        let described = format!("Vehicle {vehicle}, camera {camera}, stream {stream}.{remarks}");
+        let described = format!("{}.{remarks}", names.collect::<Vec<_>>().join(", "));
         let mut fields = vec![
             ascii(Tag::ImageDescription, &described),
-            ascii(Tag::Model, &camera),
-            ascii(Tag::CameraOwnerName, &vehicle),
             ascii(Tag::Software, concat!("rov-streamer ", env!("CARGO_PKG_VERSION"))),
             field(Tag::ExifVersion, Exif::Undefined(b"0231".to_vec(), 0)),
             ascii(Tag::DateTimeOriginal, &time),
@@ -116,6 +117,8 @@ impl About {
             ascii(OFFSET_TIME_ORIGINAL, "+00:00"),
             field(Tag::UserComment, Exif::Undefined(comment(&described), 0)),
         ];
+        let owners = [(Tag::Model, &camera), (Tag::CameraOwnerName, &vehicle)];
+        fields.extend(owners.iter().filter(|(_, name)| !name.is_empty()).map(|(tag, name)| ascii(*tag, name)));
         let Position { place, depth, heading } = self.position;
         let rational =
             |value: f64, scale: u32| Rational { num: (value * f64::from(scale)).round() as u32, denom: scale };
@@ -216,7 +219,7 @@ mod tests {
         assert_eq!(text(&exif, Tag::DateTimeOriginal), "2023:11:14 22:13:20");
         assert_eq!(text(&exif, Tag::SubSecTimeOriginal), "012345");
         assert_eq!(text(&exif, OFFSET_TIME_ORIGINAL), "+00:00");
-        let described = "Vehicle Nemo, camera bow, stream stream1. It was 2.5 s old.";
+        let described = "vehicle Nemo, camera bow, stream stream1. It was 2.5 s old.";
         assert_eq!(text(&exif, Tag::ImageDescription), described);
         let comment = &exif.get_field(Tag::UserComment, In::PRIMARY).expect("a comment").value;
         assert!(matches!(comment, Exif::Undefined(bytes, _) if bytes.ends_with(described.as_bytes())));

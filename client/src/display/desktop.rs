@@ -18,13 +18,20 @@ pub const CLASS: &str = "rov-client";
 const DOUBLE_CLICK: Duration = Duration::from_millis(400);
 const DOUBLE_CLICK_PIXELS: i32 = 8;
 
-/// A press of the first mouse button.
+/// A press of the first mouse button, or of the middle one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Click {
     /// In pixels from the window's upper left corner.
     pub at: (i32, i32),
     /// The second of two.
     pub double: bool,
+    pub middle: bool,
+}
+
+impl Click {
+    fn of_middle(at: (i32, i32)) -> Self {
+        Self { at, double: false, middle: true }
+    }
 }
 
 /// Tells double clicks.
@@ -44,7 +51,7 @@ impl Clicks {
         if !double {
             self.last = Some((time, at));
         }
-        Click { at, double }
+        Click { at, double, middle: false }
     }
 }
 
@@ -93,6 +100,7 @@ mod x11 {
     /// OpenGL's own window may come to lie above ours.
     const RAISE: Duration = Duration::from_millis(500);
     const FIRST_BUTTON: u8 = 1;
+    const MIDDLE_BUTTON: u8 = 2;
 
     #[derive(Debug)]
     pub struct Desktop {
@@ -166,11 +174,14 @@ mod x11 {
             let mut clicks = Vec::new();
             // The end of the connection is noticed by minifb, which shares the server.
             while let Ok(Some(event)) = self.connection.poll_for_event() {
-                if let Event::ButtonPress(press) = event
-                    && press.detail == FIRST_BUTTON
-                {
-                    let at = (i32::from(press.event_x), i32::from(press.event_y));
-                    clicks.push(self.clicks.press(Duration::from_millis(u64::from(press.time)), at));
+                let Event::ButtonPress(press) = event else { continue };
+                let at = (i32::from(press.event_x), i32::from(press.event_y));
+                match press.detail {
+                    FIRST_BUTTON => {
+                        clicks.push(self.clicks.press(Duration::from_millis(u64::from(press.time)), at));
+                    }
+                    MIDDLE_BUTTON => clicks.push(Click::of_middle(at)),
+                    _ => {}
                 }
             }
             if self.raised.is_none_or(|at| now.saturating_duration_since(at) >= RAISE) {
@@ -269,20 +280,22 @@ mod elsewhere {
     pub struct Desktop {
         clicks: Clicks,
         begun: Instant,
-        down: bool,
+        down: [bool; 2],
     }
 
     impl Desktop {
         pub fn open(_: &minifb::Window) -> Result<Self, String> {
-            Ok(Self { clicks: Clicks::default(), begun: Instant::now(), down: false })
+            Ok(Self { clicks: Clicks::default(), begun: Instant::now(), down: [false; 2] })
         }
 
         pub fn clicks(&mut self, window: &minifb::Window, now: Instant) -> Vec<Click> {
-            let down = window.get_mouse_down(MouseButton::Left);
-            let pressed = down && !std::mem::replace(&mut self.down, down);
-            let at = window.get_mouse_pos(MouseMode::Discard).filter(|_| pressed);
-            let time: Duration = now.saturating_duration_since(self.begun);
-            at.map(|(x, y)| self.clicks.press(time, (x as i32, y as i32))).into_iter().collect()
+            let now_down = [MouseButton::Left, MouseButton::Middle].map(|button| window.get_mouse_down(button));
+            let before = std::mem::replace(&mut self.down, now_down);
+            let Some((x, y)) = window.get_mouse_pos(MouseMode::Discard) else { return Vec::new() };
+            let (time, at) = (now.saturating_duration_since(self.begun), (x as i32, y as i32));
+            let first = (now_down[0] && !before[0]).then(|| self.clicks.press(time, at));
+            let middle = (now_down[1] && !before[1]).then(|| Click::of_middle(at));
+            first.into_iter().chain(middle).collect()
         }
 
         pub fn keep_awake(&mut self, _: bool, _: Instant) {}
@@ -315,7 +328,7 @@ mod tests {
             (0, (40, 9), false),
         ];
         for (time, at, double) in doubles {
-            assert_eq!(clicks.press(ms(time), at), Click { at, double }, "{time}");
+            assert_eq!(clicks.press(ms(time), at), Click { at, double, middle: false }, "{time}");
         }
     }
 
