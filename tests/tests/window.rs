@@ -176,6 +176,11 @@ fn the_picture_that_is_shown_is_saved(display: &str) {
     command.env_remove("RUST_LOG").env_remove("WAYLAND_DISPLAY").env("DISPLAY", &screen.0.display);
     command.args(["--interface", "lo", "--width", "640", "--height", "360", "--max-age", "0"]).args(into).args(shown);
     let mut client = Process::spawn("rov-client", &mut command);
+    let id = until("a window", wait::START, || {
+        let found = screen.try_xdotool(&["search", "--class", "^rov-client$"])?;
+        found.lines().next().map(str::to_owned)
+    });
+    screen.xdotool(&["windowmove", &id, "0", "0"]);
     let small = |shot: &Shot| stamp::read_with(640, 360, |x, y| shot.pixels[y * shot.width + x]);
     until("the picture is on the screen", wait::START, || small(&screen.shot()));
     let files = || {
