@@ -81,7 +81,7 @@ fn a_snapshot_says_when_and_where_and_of_what_it_is() {
     assert_eq!((&tags["GPSAltitudeRef"], &tags["GPSImgDirection"]), (&json!(1), &json!(271.5)));
     assert!(tags["GPSAltitude"].as_f64().is_some_and(|depth| (depth.abs() - 12.34).abs() < 0.001), "{tags}");
     assert_eq!(tags["ImageDescription"], "vehicle Nemo, camera cam1, stream stream1.");
-    assert_eq!((&tags["Model"], &tags["CameraOwnerName"]), (&json!("cam1"), &json!("Nemo")));
+    assert_eq!((&tags["Model"], &tags["OwnerName"]), (&json!("cam1"), &json!("Nemo")));
 }
 
 #[test]

@@ -181,6 +181,8 @@ fn the_picture_that_is_shown_is_saved(display: &str) {
         found.lines().next().map(str::to_owned)
     });
     screen.xdotool(&["windowmove", &id, "0", "0"]);
+    // Keys go where the pointer is.
+    screen.xdotool(&["mousemove", "100", "100"]);
     let small = |shot: &Shot| stamp::read_with(640, 360, |x, y| shot.pixels[y * shot.width + x]);
     until("the picture is on the screen", wait::START, || small(&screen.shot()));
     let files = || {
@@ -209,7 +211,6 @@ fn the_picture_that_is_shown_is_saved(display: &str) {
 
     server.process.kill();
     until_true("the old picture is dimmed", wait::START, || small(&screen.shot()).is_none());
-    screen.xdotool(&["mousemove", "100", "100"]);
     let last = [["key", "s"], ["click", "2"]].map(|how| saved(&mut client, &how));
     assert!(last[0] != last[1] && last[1].ends_with("-2.jpg"), "the same picture, not overwritten: {last:?}");
     let picture = std::fs::read(&last[0]).expect("the file");
