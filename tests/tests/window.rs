@@ -191,9 +191,15 @@ fn the_picture_that_is_shown_is_saved(display: &str) {
         names.sort();
         names
     };
-    let saved = |client: &mut Process, how: &[&str]| {
+    let mut known: Vec<String> = Vec::new();
+    let mut saved = |client: &mut Process, how: &[&str]| {
         screen.xdotool(how);
-        client.wait_for_line("it is saved", wait::START, |line| Some(line.split_once("snapshot: ")?.1.to_owned()))
+        let file = client.wait_for_line("it is saved", wait::START, |line| {
+            let file = line.split_once("snapshot: ")?.1.to_owned();
+            (!known.contains(&file)).then_some(file)
+        });
+        known.push(file.clone());
+        file
     };
 
     let before = unix_us();
