@@ -16,6 +16,8 @@ pub const SNAPSHOT_PATH: &str = "/snapshot.jpg";
 pub const MJPEG_PATH: &str = "/stream.mjpg";
 /// Recordings on the vehicle.
 pub const RECORDINGS_PATH: &str = "/api/recordings";
+/// The last seconds of a stream as a file.
+pub const CLIP_PATH: &str = "/api/clip";
 /// Who asks, and what that one may do.
 pub const LOGIN_PATH: &str = "/api/login";
 
@@ -310,6 +312,18 @@ pub struct RecordingStats {
     pub newest_gaps: Vec<RecordingGap>,
     /// The longest that the disk took for what was written at once.
     pub slowest_write_ms: f64,
+}
+
+/// What is kept of a stream in memory, for clips.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RingStats {
+    /// From the oldest picture to the newest.
+    pub seconds: f64,
+    pub bytes: u64,
+    /// Of the bytes.
+    pub limit: u64,
+    /// Of the seconds that a clip may be asked for.
+    pub limit_seconds: u64,
 }
 
 /// Pictures that are in no recording although it was on.
@@ -618,6 +632,9 @@ pub struct StreamStats {
     /// None where nothing can be recorded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recording: Option<RecordingStats>,
+    /// None where nothing is kept for clips.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ring: Option<RingStats>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -10,6 +10,7 @@
 //! decoding order, which is also that of presentation.
 
 mod boxes;
+mod clip;
 mod format;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use self::clip::Clip;
 pub use self::format::{Format, Unrecordable};
 use crate::capture_clock::Captured;
 use crate::codec::nal_units;
@@ -130,10 +132,7 @@ impl Muxer {
         };
         let fragment = if is_over { self.close(Some(time)) } else { None };
         let offset = self.open.data.len();
-        for nal in nal_units(&picture.unit) {
-            self.open.data.extend_from_slice(&(nal.len() as u32).to_be_bytes());
-            self.open.data.extend_from_slice(nal);
-        }
+        with_lengths(&picture.unit, &mut self.open.data);
         let size = (self.open.data.len() - offset) as u32;
         if self.open.samples.is_empty() {
             self.open.captured = picture.captured;
@@ -179,6 +178,14 @@ impl Muxer {
         self.samples.extend(samples.iter().map(|sample| Sample { offset: offset + sample.offset, ..*sample }));
         self.length += fragment.len() as u64;
         Some(fragment)
+    }
+}
+
+/// As pictures are in files: lengths in the place of start codes.
+fn with_lengths(unit: &[u8], out: &mut Vec<u8>) {
+    for nal in nal_units(unit) {
+        out.extend_from_slice(&(nal.len() as u32).to_be_bytes());
+        out.extend_from_slice(nal);
     }
 }
 

@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::ValueEnum;
+use rov_common::recording::Measure;
 use rov_common::units::{Fps, Resolution};
 use serde::Deserialize;
 
@@ -33,6 +35,33 @@ pub enum Timestamp {
     Utc,
     /// That of the server's machine.
     Local,
+}
+
+/// How much is kept in memory for clips.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RingTime(pub Option<Duration>);
+
+impl RingTime {
+    const SHORTEST: Duration = Duration::from_secs(5);
+    const LONGEST: Duration = Duration::from_secs(600);
+}
+
+impl Default for RingTime {
+    fn default() -> Self {
+        Self(Some(Duration::from_secs(30)))
+    }
+}
+
+impl FromStr for RingTime {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.parse() {
+            _ if text == "off" => Ok(Self(None)),
+            Ok(Measure::Time(time)) if (Self::SHORTEST..=Self::LONGEST).contains(&time) => Ok(Self(Some(time))),
+            _ => Err("must be off, or a time from 5s to 10min, as 60s"),
+        }
+    }
 }
 
 /// When recording begins.

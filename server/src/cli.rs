@@ -20,7 +20,8 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use crate::choices::{
-    Flip, Level, Position, Preset, Profile, RecordWhen, SecondStream, SizeChoice, SourceKind, Timestamp, Transport,
+    Flip, Level, Position, Preset, Profile, RecordWhen, RingTime, SecondStream, SizeChoice, SourceKind, Timestamp,
+    Transport,
 };
 use crate::config::{USUAL_JSON, USUAL_MAVLINK};
 use crate::config_file::Table;
@@ -598,6 +599,14 @@ pub struct MachineOptions {
     #[arg(help_heading = RECORDING, long, value_name = "SIZE")]
     #[serde(deserialize_with = "parsed")]
     pub record_free: Option<Bytes>,
+
+    /// Keep the last seconds of each stream in memory, for clips [default: 30s]
+    ///
+    /// "/api/clip", in the page key C, saves them as MP4. 5s to 10min, or off. 8 Mbit/s need 60 MB a minute; all streams
+    /// together keep a sixteenth of the memory at most, whatever the time
+    #[arg(help_heading = RECORDING, long, value_name = "TIME|off")]
+    #[serde(deserialize_with = "parsed")]
+    pub ring: Option<RingTime>,
 
     /// TCP port of HTTP and signalling; 0 = any free one [default: 8080]
     #[arg(help_heading = OUTPUTS, long, value_parser = whole::<u16>, value_name = "PORT")]

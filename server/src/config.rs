@@ -18,6 +18,7 @@ mod tests;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use rov_common::api::{Alignment, IceServer};
 pub use rov_common::camera::{CameraUrl, Credentials, Trust};
@@ -89,6 +90,8 @@ pub struct Config {
     pub rtsp: Option<RtspConfig>,
     /// None: nothing can be recorded.
     pub record: Option<RecordConfig>,
+    /// What is kept in memory of each stream, for clips; None: nothing.
+    pub ring: Option<Duration>,
     /// By WebRTC, by RTSP, and by MJPEG; at least one.
     pub max_viewers: u16,
     /// 0: any free port.
@@ -267,6 +270,7 @@ impl Config {
             rtp: if wants(Transport::Rtp) { Some(rtp(options)?) } else { None },
             rtsp: if wants(Transport::Rtsp) { Some(rtsp(options)?) } else { None },
             record,
+            ring: options.ring.unwrap_or_default().0,
             max_viewers: options.max_viewers.unwrap_or(16),
             media_port: options.media_port.unwrap_or(0),
             onvif: options.onvif.unwrap_or_default(),

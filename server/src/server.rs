@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::{CameraConfig, Config, RecordConfig, RtpConfig, SourceConfig, SourceKind};
 use crate::discovery::{self, Discovery, DiscoveryConfig};
 use crate::events::Events;
-use crate::http::{self, Api, Recorded, Tls};
+use crate::http::{self, Api, Clips, Recorded, Tls};
 use crate::identity::{self, Identity};
 use crate::inlet::Inlet;
 use crate::onvif::Onvif;
@@ -29,6 +29,7 @@ use crate::output::Output;
 use crate::output::jpeg::JpegOutput;
 use crate::output::pilots::Pilots;
 use crate::output::recording::RecordingOutput;
+use crate::output::ring::{RingLimit, RingOutput};
 use crate::output::rtp::RtpOutput;
 use crate::output::rtsp::{self, RtspOutput, Seats};
 use crate::output::takers::{Taker, Takers};
@@ -379,6 +380,7 @@ impl Server {
             jpeg: jpeg.clone(),
             recordings: recordings.clone(),
             recorded: recorded.map(Recorded::new),
+            clips: Clips::new(start_rings(&streams, config.ring)),
             settings,
             events: events.clone(),
             telemetry,
@@ -657,6 +659,12 @@ fn start_recordings(
     record: &RecordConfig,
 ) -> Result<Vec<Arc<RecordingOutput>>> {
     streams.iter().map(|stream| RecordingOutput::start(stream, folder, record).map(Arc::new)).collect()
+}
+
+/// One for each stream, or none.
+fn start_rings(streams: &Streams, time: Option<Duration>) -> Vec<RingOutput> {
+    let limit = time.map(|time| RingLimit::new(time, streams.len()));
+    limit.into_iter().flat_map(|limit| streams.iter().map(move |stream| RingOutput::start(stream, limit))).collect()
 }
 
 /// Resolves the name of the STUN server in the background: without DNS that takes seconds, and may work later.

@@ -5,6 +5,7 @@ import { figures } from "./figures.js"
 import { logIn, onLost, takeToken, whoIs } from "./login.js"
 import { MAX_TILES, lineup, told, tiles } from "./lineup.js"
 import { Place, notices } from "./place.js"
+import { keepFile, saveClip } from "./clip.js"
 import { serverStats } from "./session.js"
 import { List, state as recordingState } from "./recordings.js"
 import { Form } from "./settings.js"
@@ -17,6 +18,8 @@ const STATS_MS = 1000
 const DELAY_MS = 10000
 const IDLE_MS = 4000
 const TOAST_MS = 5000
+/** What a clip has without `?seconds=`, where so much is kept. */
+const CLIP_S = 30
 /** Between two tries to keep the screen on. */
 const SCREEN_RETRY_MS = 10000
 /** A chosen stream that has no picture by then is shown without: the pilot wants to know how it is. */
@@ -360,6 +363,7 @@ function tick() {
   render(now)
   renderFigures()
   renderRecording()
+  renderClip()
 }
 
 function awakeAt(now) {
@@ -515,14 +519,27 @@ function snapshot() {
   const name = snapshotName(page.server?.name, new Date(Date.now() - age), age)
   canvas.toBlob(blob => {
     if (!blob) return toast("The browser could not make a PNG of the picture")
-    const link = document.createElement("a")
-    link.href = URL.createObjectURL(blob)
-    link.download = name
-    link.click()
-    // The download has its own hold on it by then.
-    setTimeout(() => URL.revokeObjectURL(link.href), 60000)
+    keepFile(blob, name)
     toast(age > STALE_MS ? `Saved ${name}: this picture is ${duration(age)} old` : `Saved ${name}`)
   }, "image/png")
+}
+
+/** What the clip button can save, of the stream that is shown. */
+function renderClip() {
+  const ring = page.server?.streams.find(({ name }) => name === shownStream())?.ring
+  $("clip").hidden = !page.mayWatch || !ring || Boolean(grid)
+  const title = ring ? `Save the last ${Math.min(CLIP_S, ring.limit_seconds)} s (C)` : ""
+  if ($("clip").title !== title) $("clip").title = $("clip").ariaLabel = title
+}
+
+/** One at a time: the link is the pilot's. */
+async function clip() {
+  if ($("clip").disabled) return
+  if (grid) return toast("Make one of the tiles large first")
+  $("clip").disabled = true
+  toast("Saving the last seconds…")
+  toast(await saveClip(shownStream()))
+  $("clip").disabled = false
 }
 
 let toastTimer = 0
@@ -539,8 +556,8 @@ function awake() {
   idleTimer = setTimeout(() => document.body.classList.toggle("idle", document.body.dataset.state === "live"), IDLE_MS)
 }
 
-const showKeys = () => toast("Keys: 1 to 9 Stream, G All cameras, F or double click Fullscreen, I Information, R Recordings, S Snapshot, E Settings")
-const actions = { e: toggleSettings, f: toggleFullscreen, g: toggleGrid, r: toggleRecordings, s: snapshot, i: toggleInfo, "?": showKeys, f1: showKeys }
+const showKeys = () => toast("Keys: 1 to 9 Stream, G All cameras, F or double click Fullscreen, I Information, R Recordings, S Snapshot, C Clip of the last seconds, E Settings")
+const actions = { c: clip, e: toggleSettings, f: toggleFullscreen, g: toggleGrid, r: toggleRecordings, s: snapshot, i: toggleInfo, "?": showKeys, f1: showKeys }
 for (let number = 1; number <= 9; number += 1) actions[number] = () => chooseNumber(number)
 addEventListener("keydown", event => {
   awake()
@@ -556,6 +573,7 @@ $("show-info").addEventListener("click", toggleInfo)
 $("show-settings").addEventListener("click", toggleSettings)
 $("show-recordings").addEventListener("click", toggleRecordings)
 $("snapshot").addEventListener("click", snapshot)
+$("clip").addEventListener("click", clip)
 $("fullscreen").addEventListener("click", toggleFullscreen)
 $("fullscreen").hidden = !canFill
 $("play").addEventListener("click", () => { for (const feed of feeds()) feed.play() })

@@ -1,20 +1,22 @@
 //! The boxes of a file, ISO/IEC 14496-12.
 
 use mp4_atom::{
-    Co64, Dinf, Dref, DrefEntry, Encode, FourCC, Ftyp, Hdlr, Mdhd, Mdia, Mfhd, Minf, Moof, Moov, Mvex, Mvhd, Prft,
-    ReferenceTime, Stbl, Stsc, StscEntry, Stsd, Stss, Stsz, StszSamples, Stts, SttsEntry, Tfdt, Tfhd, Tkhd, Traf, Trak,
-    Trex, Trun, TrunEntry, TrunSamples, Url, Vmhd,
+    Co64, Dinf, Dref, DrefEntry, Encode, FourCC, Ftyp, Hdlr, Ilst, IlstData, IlstDataValue, KeyEntry, Keys, Mdhd, Mdia,
+    Meta, Mfhd, Minf, Moof, Moov, Mvex, Mvhd, Prft, ReferenceTime, Stbl, Stsc, StscEntry, Stsd, Stss, Stsz,
+    StszSamples, Stts, SttsEntry, Tfdt, Tfhd, Tkhd, Traf, Trak, Trex, Trun, TrunEntry, TrunSamples, Url, Vmhd,
 };
 
 use super::format::Format;
 use super::{Ending, Sample, TIMESCALE, durations};
 use crate::capture_clock::Captured;
+use crate::recording::rfc3339;
 
 const TRACK: u32 = 1;
 /// From 1904, where the times in headers begin, to 1970.
 const EPOCH: u64 = 2_082_844_800;
 /// The header of an `mdat` whose size has 64 bits.
 pub const COVER: usize = 16;
+const CREATION_DATE: &str = "com.apple.quicktime.creationdate";
 const BOX_HEADER: usize = 8;
 /// Of samples (section 8.8.3.1): one depends on no other; or it does, and is no place to begin at.
 const KEYFRAME: u32 = 0x0200_0000;
@@ -74,6 +76,31 @@ pub fn fragment(
 
 /// What ends a file of `length` bytes: the samples are in the order of their times.
 pub fn ending(format: &Format, created: Option<Captured>, samples: &[Sample], length: u64) -> Ending {
+    let cover_at = encoded(&file_type()).len() as u64;
+    Ending { index: index(format, created, samples), cover: cover(length - cover_at), cover_at }
+}
+
+/// What stands before all pictures of a file that is made at once: the samples lie behind it, `data` bytes together.
+/// Their offsets are counted from the first.
+pub fn whole(format: &Format, created: Option<Captured>, samples: &[Sample], data: u64) -> Vec<u8> {
+    let file_type = encoded(&file_type());
+    let begun = (file_type.len() + index(format, created, samples).len() + COVER) as u64;
+    let samples: Vec<_> = samples.iter().map(|sample| Sample { offset: begun + sample.offset, ..*sample }).collect();
+    [&file_type[..], &index(format, created, &samples), &cover(COVER as u64 + data)].concat()
+}
+
+/// The header of an `mdat` that is so long with it.
+fn cover(length: u64) -> [u8; COVER] {
+    let mut cover = [0; COVER];
+    cover[..4].copy_from_slice(&1_u32.to_be_bytes());
+    cover[4..8].copy_from_slice(b"mdat");
+    cover[8..].copy_from_slice(&length.to_be_bytes());
+    cover
+}
+
+/// Of all samples, in the order of their times. Its length does not depend on where they lie, only on which of them lie
+/// together.
+fn index(format: &Format, created: Option<Captured>, samples: &[Sample]) -> Vec<u8> {
     let (mut times, mut total) = (Vec::<SttsEntry>::new(), 0);
     for duration in durations(samples, None) {
         total += u64::from(duration);
@@ -100,12 +127,7 @@ pub fn ending(format: &Format, created: Option<Captured>, samples: &[Sample], le
         co64: Some(Co64 { entries: chunks.iter().map(|chunk| chunk[0].offset).collect() }),
         ..Stbl::default()
     };
-    let cover_at = encoded(&file_type()).len() as u64;
-    let mut cover = [0; COVER];
-    cover[..4].copy_from_slice(&1_u32.to_be_bytes());
-    cover[4..8].copy_from_slice(b"mdat");
-    cover[8..].copy_from_slice(&(length - cover_at).to_be_bytes());
-    Ending { index: encoded(&movie(format, created, total, table)), cover, cover_at }
+    encoded(&movie(format, created, total, table))
 }
 
 fn file_type() -> Ftyp {
@@ -162,8 +184,20 @@ fn movie(format: &Format, created: Option<Captured>, duration: u64, table: Stbl)
             },
             ..Trak::default()
         }],
+        meta: created.map(creation_date),
         ..Moov::default()
     }
+}
+
+/// When the first picture was captured, to a microsecond: headers have whole seconds. Players and tools show it.
+fn creation_date(created: Captured) -> Meta {
+    let key = KeyEntry { key_namespace: FourCC::new(b"mdta"), key_value: CREATION_DATE.to_owned() };
+    let value = IlstDataValue::Utf8(rfc3339(created));
+    let value = IlstData { country_indicator: 0, language_indicator: 0, value };
+    let mut meta = Meta { hdlr: Hdlr { handler: FourCC::new(b"mdta"), name: String::new() }, items: Vec::new() };
+    meta.push(Keys { entries: vec![key] });
+    meta.push(Ilst { mdta: vec![(1, value)], ..Ilst::default() });
+    meta
 }
 
 fn encoded(it: &impl Encode) -> Vec<u8> {

@@ -280,3 +280,38 @@ fn other_pictures_are_another_format_and_other_parameter_sets_are_not() {
     assert_eq!(Format::of(Codec::H264, &annexb(&[&[0x65, 0x88]])), Err(Unrecordable::NoParameterSets));
     assert!(matches!(Format::of(Codec::H264, &annexb(&[&[0x67, 1], PPS, &[0x65, 0x88]])), Err(Unrecordable::Sps(_))));
 }
+
+fn clip_file(clip: &Clip) -> Vec<u8> {
+    let samples = clip.pictures.iter().flat_map(Clip::sample);
+    clip.header.iter().copied().chain(samples).collect()
+}
+
+#[test]
+fn a_clip_is_an_ordinary_file_with_its_index_in_front_and_all_pictures() {
+    let all = some(125);
+    let clip = Clip::new(Codec::H264, all.clone()).expect("a clip");
+    let file = clip_file(&clip);
+    assert_eq!((kinds(&file), file.len() as u64), (["ftyp", "moov", "mdat"].map(str::to_owned).to_vec(), clip.length));
+    let (muxer, recorded) = file_of(&all);
+    assert_eq!(pictures(&file), pictures(&ended(muxer, recorded)), "as in a recording");
+    assert!((clip.seconds - 125.0 / 30.0).abs() < 0.01, "{}", clip.seconds);
+    let moov = Moov::decode_body(&mut Cursor::new(boxes(&file)[1].2)).expect("a moov");
+    let ilst = moov.meta.as_ref().and_then(|meta| meta.get::<mp4_atom::Ilst>().cloned()).expect("a time of capture");
+    let said = mp4_atom::IlstDataValue::Utf8("2023-11-14T22:13:25.000000Z".to_owned());
+    assert_eq!((ilst.mdta[0].0, &ilst.mdta[0].1.value), (1, &said));
+}
+
+#[test]
+fn a_clip_has_the_newest_pictures_that_are_alike() {
+    let mut all = some(150);
+    // What cannot be read is not like what follows it.
+    all[50].unit = annexb(&[&[0x67, 1], PPS, b"e50"]).into();
+    let clip = Clip::new(Codec::H264, all.clone()).expect("a clip");
+    let numbers: Vec<_> = pictures(&clip_file(&clip)).iter().map(|read| read.number).collect();
+    assert_eq!(numbers, (100..150).collect::<Vec<_>>());
+    // Another PPS is nothing new, and stands in band.
+    all[50].unit = annexb(&[SPS, &[104, 233, 123, 44, 139, 1], b"e50"]).into();
+    assert_eq!(Clip::new(Codec::H264, all.clone()).expect("a clip").pictures.len(), 150);
+    all[100].unit = annexb(&[b"e100"]).into();
+    assert!(matches!(Clip::new(Codec::H264, all), Err(Unrecordable::NoParameterSets)));
+}

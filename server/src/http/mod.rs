@@ -5,6 +5,7 @@
 //! Pages of other origins cannot use it, unless their origin was named (`access`).
 
 mod access;
+mod clip;
 mod clock;
 mod connections;
 mod events;
@@ -34,7 +35,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router, middleware};
 use rov_common::api::{
-    CLOCK_PATH, Health, JpegStats, LOGIN_PATH, MJPEG_PATH, OFFER_PATH, RECORDINGS_PATH, RtpStats, SDP_PATH,
+    CLIP_PATH, CLOCK_PATH, Health, JpegStats, LOGIN_PATH, MJPEG_PATH, OFFER_PATH, RECORDINGS_PATH, RtpStats, SDP_PATH,
     SNAPSHOT_PATH, Stats, StreamHealth, StreamState, StreamStats, WHEP_PATH,
 };
 use serde::Deserialize;
@@ -42,6 +43,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use self::access::{Access, guard};
+pub use self::clip::Clips;
 use self::failure::{Failure, fail, receive};
 use self::jpeg::{mjpeg, snapshot};
 use self::login::{authenticate, login, may_watch};
@@ -82,6 +84,7 @@ pub struct Api {
     pub recordings: Vec<Arc<RecordingOutput>>,
     /// What was; None where nothing can be.
     pub recorded: Option<Recorded>,
+    pub clips: Clips,
     pub settings: Arc<Settings>,
     pub events: Events,
     pub telemetry: Arc<Counters>,
@@ -148,6 +151,8 @@ fn router(api: Arc<Api>, access: Arc<Access>) -> Router {
         .route(SNAPSHOT_PATH, get(snapshot))
         .route(MJPEG_PATH, get(mjpeg))
         .route(RECORDINGS_PATH, get(recordings::list))
+        // Nothing is changed by it: a link leads to it as well.
+        .route(CLIP_PATH, get(clip::clip).post(clip::clip))
         .route_layer(middleware::from_fn_with_state(Arc::clone(&api), may_watch));
     let opened = Router::new()
         .route(&format!("{RECORDINGS_PATH}/{{file}}"), get(recordings::open).delete(recordings::delete))
@@ -241,6 +246,7 @@ async fn gather(api: &Api) -> Result<Stats, Failure> {
             client_count: audiences.iter().map(|audience| audience.viewers).sum(),
             total_bytes_streamed: audiences.iter().map(|audience| audience.sent).sum(),
             recording: api.recordings.get(at).map(|recording| recording.stats()),
+            ring: api.clips.of(at).map(|ring| ring.stats()),
             ..stream.stats(now)
         }
     });

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use rov_common::api::{
-    CLOCK_PATH, LOGIN_PATH, MJPEG_PATH, OFFER_PATH, RECORDINGS_PATH, SDP_PATH, SNAPSHOT_PATH, WHEP_PATH,
+    CLIP_PATH, CLOCK_PATH, LOGIN_PATH, MJPEG_PATH, OFFER_PATH, RECORDINGS_PATH, SDP_PATH, SNAPSHOT_PATH, WHEP_PATH,
 };
 use serde_json::{Map, Value, json};
 
@@ -66,6 +66,7 @@ fn document(cameras: &[String], streams: &[String]) -> Value {
             SNAPSHOT_PATH: { "get": answer("The newest picture", "image/jpeg") },
             RECORDINGS_PATH: { "get": read("Recordings on the vehicle, the newest first", &[]) },
             (format!("{RECORDINGS_PATH}/{{file}}")): { "get": recording(&file), "delete": delete(&file) },
+            CLIP_PATH: { "get": clip(&of_stream), "post": clip(&of_stream) },
             MJPEG_PATH: { "get": answer("Pictures at a low rate", "multipart/x-mixed-replace") },
         },
         "components": {
@@ -214,6 +215,30 @@ fn recording(file: &Value) -> Value {
     json!({ "summary": "A recording, or its table of times", "parameters": [file], "responses": responses })
 }
 
+fn clip(stream: &Value) -> Value {
+    let seconds = json!({
+        "name": "seconds", "in": "query", "required": false, "description": "At most what --ring keeps; 30 without",
+        "schema": { "type": "integer", "minimum": 1, "maximum": 600 },
+    });
+    let header = |description: &str| json!({ "description": description, "schema": { "type": "string" } });
+    let headers = json!({
+        "Content-Disposition": header("A name of UTC, camera and stream"),
+        "X-Timestamp": header("When the first picture was captured, in seconds since 1970"),
+        "X-Content-Duration": header("In seconds"),
+    });
+    let mut responses = refusals(&[400, 401, 404, 409, 422, 429, 503]);
+    let clip = json!({
+        "description": "From the keyframe before that to the newest picture", "headers": headers,
+        "content": { "video/mp4": {} },
+    });
+    responses.insert("200".to_owned(), clip);
+    json!({
+        "summary": "The last seconds of a stream, kept in memory, as MP4",
+        "parameters": [stream, seconds],
+        "responses": responses,
+    })
+}
+
 fn delete(file: &Value) -> Value {
     let mut responses = refusals(&[400, 401, 403, 404, 409, 429, 503]);
     responses.insert("204".to_owned(), json!({ "description": "It is deleted" }));
@@ -238,7 +263,7 @@ fn refusals(codes: &[u16]) -> Map<String, Value> {
             401 => "A login is needed, or is wrong",
             403 => "Only a controller may, or the setting is locked",
             404 => "There is no such camera, stream, setting, session or recording",
-            409 => "It is being recorded",
+            409 => "It is being recorded; or nothing is kept for a clip yet",
             412 => "ICE was restarted since",
             413 => "The body is too large",
             415 => "The body is of another type",
@@ -277,6 +302,8 @@ mod tests {
             (SDP_PATH, "get"),
             (SNAPSHOT_PATH, "get"),
             (MJPEG_PATH, "get"),
+            (CLIP_PATH, "get"),
+            (CLIP_PATH, "post"),
             ("/api/events", "get"),
             ("/api/settings/{name}", "patch"),
         ] {

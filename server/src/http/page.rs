@@ -23,6 +23,7 @@ const FILES: [(&str, &str, &str); 17] = [
     ("/written.js", SCRIPT, include_str!("../../web/written.js")),
     ("/mjpeg.js", SCRIPT, include_str!("../../web/mjpeg.js")),
     ("/settings.js", SCRIPT, include_str!("../../web/settings.js")),
+    ("/clip.js", SCRIPT, include_str!("../../web/clip.js")),
     ("/recordings.js", SCRIPT, include_str!("../../web/recordings.js")),
     ("/figures.js", SCRIPT, include_str!("../../web/figures.js")),
     ("/favicon.svg", "image/svg+xml", include_str!("../../web/favicon.svg")),

@@ -4,6 +4,7 @@ pub mod jpeg;
 pub mod pilots;
 pub mod places;
 pub mod recording;
+pub mod ring;
 pub mod rtp;
 pub mod rtsp;
 pub mod takers;

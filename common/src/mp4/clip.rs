@@ -1,0 +1,62 @@
+//! A file of pictures that are in memory: its index comes first, so that it can be played while it is still on its way,
+//! and the pictures are given one by one, so that there is never a second copy of all of them.
+
+use super::{Format, Picture, Sample, Unrecordable, boxes, durations, ticks, with_lengths};
+use crate::capture_clock::Captured;
+use crate::codec::{Codec, nal_units};
+
+/// Pictures as they become a file.
+#[derive(Debug)]
+pub struct Clip {
+    /// What stands before the pictures.
+    pub header: Vec<u8>,
+    /// Of the whole file.
+    pub length: u64,
+    /// Of the first picture.
+    pub captured: Option<Captured>,
+    pub seconds: f64,
+    pub pictures: Vec<Picture>,
+}
+
+impl Clip {
+    /// Of one picture at least, each behind the one before, the first one a keyframe. Where what they are changes, as
+    /// their size, the newest that are alike are taken: a file has one format.
+    ///
+    /// # Errors
+    /// Where the newest keyframe is not understood.
+    pub fn new(codec: Codec, mut pictures: Vec<Picture>) -> Result<Self, Unrecordable> {
+        let keyframes = pictures.iter().enumerate().rev().filter(|(_, picture)| picture.keyframe);
+        let mut newest = None;
+        for (at, keyframe) in keyframes {
+            let format = Format::of(codec, &keyframe.unit);
+            match &newest {
+                None => newest = Some((at, format?)),
+                Some((_, like)) if format.as_ref() == Ok(like) => newest = format.ok().map(|format| (at, format)),
+                Some(_) => break,
+            }
+        }
+        let (first, format) = newest.ok_or(Unrecordable::NoParameterSets)?;
+        pictures.drain(..first);
+        let (begun, captured) = (pictures[0].time, pictures[0].captured);
+        let mut data = 0;
+        let samples = pictures.iter().map(|picture| {
+            let size = nal_units(&picture.unit).map(|nal| nal.len() + 4).sum::<usize>();
+            let time = ticks(picture.time.saturating_sub(begun));
+            let sample = Sample { time, offset: data, size: size as u32, keyframe: picture.keyframe };
+            data += size as u64;
+            sample
+        });
+        let samples: Vec<_> = samples.collect();
+        let header = boxes::whole(&format, captured, &samples, data);
+        let lasted = durations(&samples, None).map(u64::from).sum::<u64>();
+        let seconds = lasted as f64 / f64::from(super::TIMESCALE);
+        Ok(Self { length: header.len() as u64 + data, header, captured, seconds, pictures })
+    }
+
+    /// As it stands in the file, behind the header and the pictures before it.
+    pub fn sample(picture: &Picture) -> Vec<u8> {
+        let mut out = Vec::with_capacity(picture.unit.len() + 16);
+        with_lengths(&picture.unit, &mut out);
+        out
+    }
+}

@@ -1,0 +1,170 @@
+//! `/api/clip`: the last seconds of a stream as a file, out of its ring (`output/ring`), for whoever may watch.
+//!
+//! A clip holds the pictures that were in the ring, also those that the ring has left out since, and makes the file of
+//! them one by one, as the connection takes them.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use rov_common::api::CLIP_PATH;
+use rov_common::mp4::{Clip, Picture};
+use rov_common::recording::Name;
+use serde::Deserialize;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{Api, Choice, Failure};
+use crate::output::ring::RingOutput;
+
+/// Clips that are made at once: each may hold as much as a ring.
+const CLIPS: usize = 3;
+/// For a clip to be fetched, after which it holds no memory any more.
+const LIMIT: Duration = Duration::from_secs(300);
+/// Without `?seconds=`, where the ring reaches back so far.
+const USUAL: Duration = Duration::from_secs(30);
+
+/// The rings of this server.
+pub struct Clips {
+    /// One of each stream; empty: off.
+    rings: Vec<RingOutput>,
+    places: Arc<Semaphore>,
+}
+
+impl Clips {
+    pub fn new(rings: Vec<RingOutput>) -> Self {
+        Self { rings, places: Arc::new(Semaphore::new(CLIPS)) }
+    }
+
+    fn place(&self) -> Result<OwnedSemaphorePermit, Response> {
+        Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+            let again = [(header::RETRY_AFTER, HeaderValue::from_static("5"))];
+            let reason = format!("{CLIPS} clips are fetched at once at most: try again when one of them is through");
+            (again, Failure(StatusCode::SERVICE_UNAVAILABLE, reason)).into_response()
+        })
+    }
+
+    pub fn of(&self, stream: usize) -> Option<&RingOutput> {
+        self.rings.get(stream)
+    }
+}
+
+#[derive(Deserialize)]
+pub(super) struct Wish {
+    /// Read here, so that what is no number is told like what is too large.
+    seconds: Option<String>,
+}
+
+impl Wish {
+    fn time(&self, longest: Duration) -> Result<Duration, Failure> {
+        let Some(seconds) = &self.seconds else { return Ok(USUAL.min(longest)) };
+        let range = 1..=longest.as_secs();
+        seconds.parse().ok().filter(|seconds| range.contains(seconds)).map(Duration::from_secs).ok_or_else(|| {
+            let last = longest.as_secs();
+            let reason = format!("?seconds= must be a whole number from 1 to {last}, which is what --ring keeps");
+            Failure(StatusCode::UNPROCESSABLE_ENTITY, reason)
+        })
+    }
+}
+
+/// `GET` and `POST /api/clip`, with `?seconds=` and `?stream=`.
+pub(super) async fn clip(
+    State(api): State<Arc<Api>>,
+    choice: Result<Query<Choice>, QueryRejection>,
+    wish: Result<Query<Wish>, QueryRejection>,
+) -> Result<Response, Failure> {
+    let at = Choice::of(choice, &api.streams)?;
+    let Query(wish) = wish.map_err(|rejection| Failure(rejection.status(), rejection.body_text()))?;
+    let stream = &api.streams[at];
+    let ring = api.clips.of(at).ok_or_else(|| {
+        let reason = "nothing is kept for clips here: start the server with --ring 30s";
+        Failure(StatusCode::NOT_FOUND, reason.to_owned())
+    })?;
+    let time = wish.time(ring.longest())?;
+    let place = match api.clips.place() {
+        Ok(place) => place,
+        Err(busy) => return Ok(busy),
+    };
+    let (pictures, codec) = (ring.newest(time), stream.codec());
+    if pictures.is_empty() {
+        let reason = format!("nothing of {} is kept yet: that begins with the next keyframe", stream.name());
+        return Err(Failure(StatusCode::CONFLICT, reason));
+    }
+    // It reads all pictures once.
+    let made = tokio::task::spawn_blocking(move || Clip::new(codec, pictures)).await;
+    let made = made.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+    let Clip { header, length, captured, seconds, pictures } = made.map_err(|error| {
+        let reason = format!("no file can be made of what is kept of {}: {error}", stream.name());
+        Failure(StatusCode::CONFLICT, reason)
+    })?;
+    let captured = captured.unwrap_or_default();
+    let label = stream.names().last().unwrap_or_default().replace('/', "_");
+    let described = [
+        (header::CONTENT_TYPE, "video/mp4".to_owned()),
+        (header::CONTENT_LENGTH, length.to_string()),
+        // Of plain characters.
+        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{}\"", Name::new(captured, &label))),
+        (header::CACHE_CONTROL, "no-store".to_owned()),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
+        (HeaderName::from_static("x-timestamp"), format!("{:.6}", captured.0.as_secs_f64())),
+        (HeaderName::from_static("x-content-duration"), format!("{seconds:.3}")),
+    ];
+    let rest =
+        Rest { header: Some(header), pictures: pictures.into_iter(), until: Instant::now() + LIMIT, _place: place };
+    Ok((described, Body::from_stream(stream::unfold(Some(rest), next_piece))).into_response())
+}
+
+/// What is left of a clip; the next piece is made when the connection has taken most of the one before.
+struct Rest {
+    header: Option<Vec<u8>>,
+    pictures: std::vec::IntoIter<Picture>,
+    until: Instant,
+    _place: OwnedSemaphorePermit,
+}
+
+async fn next_piece(rest: Option<Rest>) -> Option<(std::io::Result<Bytes>, Option<Rest>)> {
+    let mut rest = rest?;
+    if Instant::now() > rest.until {
+        tracing::warn!("{CLIP_PATH}: not fetched within {} s, broken off", LIMIT.as_secs());
+        return Some((Err(ErrorKind::TimedOut.into()), None));
+    }
+    let piece = match rest.header.take() {
+        Some(header) => header,
+        None => Clip::sample(&rest.pictures.next()?),
+    };
+    Some((Ok(piece.into()), Some(rest)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_clip_too_many_is_told_when_to_ask_again() {
+        let clips = Clips::new(Vec::new());
+        let places: Vec<_> = (0..CLIPS).map(|_| clips.place().expect("a place")).collect();
+        let busy = clips.place().expect_err("no place");
+        let again = busy.headers().get(header::RETRY_AFTER).and_then(|after| after.to_str().ok());
+        assert_eq!((busy.status(), again), (StatusCode::SERVICE_UNAVAILABLE, Some("5")));
+        drop(places);
+        assert!(clips.place().is_ok());
+    }
+
+    #[test]
+    fn seconds_are_those_that_the_ring_can_have() {
+        let time = |seconds: Option<&str>, longest: u64| {
+            let wish = Wish { seconds: seconds.map(str::to_owned) };
+            wish.time(Duration::from_secs(longest)).ok().map(|time| time.as_secs())
+        };
+        assert_eq!([time(None, 60), time(None, 10)], [Some(30), Some(10)]);
+        assert_eq!([time(Some("1"), 60), time(Some("60"), 60)], [Some(1), Some(60)]);
+        for wrong in ["0", "61", "-1", "1.5", "", "x", "99999999999999999999"] {
+            assert_eq!(time(Some(wrong), 60), None, "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,34 @@
+// The last seconds of a stream, as the server keeps them, into a file of the browser.
+
+import { ask } from "./login.js"
+import { size } from "./recordings.js"
+import { refusal } from "./session.js"
+
+/** The server gives it no longer either. */
+const CLIP_MS = 300000
+
+/** Downloads `blob` under this name. */
+export function keepFile(blob, name) {
+  const link = document.createElement("a")
+  link.href = URL.createObjectURL(blob)
+  link.download = name
+  link.click()
+  // The download has its own hold on it by then.
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000)
+}
+
+/** Saves a clip; what is to be said of it. Fetched, as a link could not carry the login. */
+export async function saveClip(stream) {
+  try {
+    const query = stream ? `?stream=${encodeURIComponent(stream)}` : ""
+    const reply = await ask(`api/clip${query}`, { signal: AbortSignal.timeout(CLIP_MS) })
+    if (!reply.ok) throw await refusal(reply)
+    const name = reply.headers.get("content-disposition")?.match(/filename="([^"]+)"/)?.[1] ?? "clip.mp4"
+    const seconds = Math.round(Number(reply.headers.get("x-content-duration")))
+    const blob = await reply.blob()
+    keepFile(blob, name)
+    return `Saved ${name}: ${seconds} s, ${size(blob.size)}`
+  } catch (error) {
+    return `No clip was saved: ${error.message}`
+  }
+}

@@ -1,0 +1,131 @@
+//! Clips of the last seconds, played by ffmpeg; who gets them, and what is said where there are none.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use rov_common::api::RingStats;
+use rov_tests::media::marks;
+use rov_tests::process::program;
+use rov_tests::programs::Server;
+use rov_tests::wait::{START, until, until_true};
+use rov_tests::{http, jpeg};
+use tempfile::TempDir;
+
+const PICTURE: [&str; 6] = ["--width", "320", "--height", "240", "--fps", "15"];
+
+fn start(args: &[&str]) -> Server {
+    Server::start(&[&PICTURE[..], args].concat())
+}
+
+fn ring(server: &Server) -> RingStats {
+    server.stats().streams[0].ring.clone().expect("something is kept")
+}
+
+/// When each packet is shown, in seconds, and whether it is a keyframe.
+fn packets(file: &Path) -> Vec<(f64, bool)> {
+    let mut command = Command::new(program("ffprobe", "ffmpeg"));
+    command.args(["-v", "error", "-show_entries", "packet=pts_time,flags", "-of", "csv=p=0"]).arg(file);
+    let output = command.output().expect("ffprobe starts");
+    assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let packet = |line: &str| {
+        let (time, flags) = line.split_once(',').unwrap_or_else(|| panic!("{line}"));
+        (time.parse().expect("a time"), flags.starts_with('K'))
+    };
+    text.lines().map(packet).collect()
+}
+
+#[test]
+fn a_clip_is_a_file_that_begins_with_a_keyframe_and_has_the_last_seconds() {
+    let server = start(&["--always-encode", "--keyframe-interval", "1", "--ring", "10s"]);
+    until_true("eight seconds are kept", 3 * START, || ring(&server).seconds >= 8.0);
+    let clip = jpeg::get(server.address, "/api/clip?seconds=3");
+    assert_eq!((clip.status, clip.header("content-type")), (200, "video/mp4"), "{clip:?}");
+    let name = clip.header("content-disposition").to_owned();
+    assert!(name.starts_with("attachment; filename=\"20") && name.ends_with("Z_cam1_stream1.mp4\""), "{name}");
+    let said: f64 = clip.header("x-content-duration").parse().expect("seconds");
+    assert!(clip.header("x-timestamp").parse::<f64>().expect("a time of capture") > 1_700_000_000.0);
+    let (length, body) = (clip.header("content-length").to_owned(), clip.body());
+    assert_eq!(body.len().to_string(), length);
+    let folder = TempDir::new().expect("a folder");
+    let file = folder.path().join("clip.mp4");
+    std::fs::write(&file, body).expect("a file");
+    let packets = packets(&file);
+    assert!(packets[0].1 && packets[0].0 == 0.0, "a keyframe first: {packets:?}");
+    let last = packets[packets.len() - 1].0;
+    assert!(last >= 3.0 - 1e-3 && (said - last).abs() < 0.1, "{said} s said: {packets:?}");
+    // Not a group more than is needed.
+    let second = packets.iter().skip(1).find(|packet| packet.1).expect("a second keyframe");
+    assert!(last - second.0 < 3.0, "{packets:?}");
+    let marks = marks(&["-i", file.to_str().expect("a plain path")], 320, 240);
+    assert_eq!(marks.len(), packets.len(), "each picture is decoded");
+    assert!(marks.windows(2).all(|two| two[0].frame < two[1].frame), "each once, in order");
+    // The same by POST, whole where no seconds are given; the bounds hold.
+    let posted = http::request_with("HEAD", &server.url("/api/clip"), &[], b"");
+    assert_eq!((posted.status, posted.header("content-type")), (200, "video/mp4"), "{posted:?}");
+    let kept = ring(&server);
+    assert!(kept.bytes > 0 && kept.bytes <= kept.limit && kept.limit_seconds == 10, "{kept:?}");
+}
+
+#[test]
+fn a_ring_keeps_no_encoder_awake_and_gives_what_was_before_the_rest() {
+    let server = start(&[]);
+    until_true("a snapshot", START, || jpeg::get(server.address, "/snapshot.jpg").status == 200);
+    let resting = || server.stats().streams[0].resting;
+    until_true("the encoder rests", START, resting);
+    let before = until("what is kept stays as it is", START, || {
+        let before = ring(&server);
+        std::thread::sleep(Duration::from_millis(300));
+        Some(before.clone()).filter(|before| before.bytes > 0 && *before == ring(&server))
+    });
+    let clip = jpeg::get(server.address, "/api/clip");
+    assert_eq!(clip.status, 200, "{clip:?}");
+    assert!(clip.body().len() as u64 >= before.bytes, "all that is kept");
+    assert!(resting() && ring(&server) == before);
+}
+
+#[test]
+fn where_there_is_no_clip_the_answer_says_why() {
+    let server = start(&["--source", "publish", "--ring", "20s"]);
+    let ask = |path: &str| {
+        let reply = http::get(&server.url(path));
+        (reply.status, reply.error())
+    };
+    let (status, reason) = ask("/api/clip");
+    assert!(status == 409 && reason.contains("nothing of stream1 is kept yet"), "{status} {reason}");
+    assert_eq!(http::request("POST", &server.url("/api/clip"), None, b"").status, 409);
+    let (status, reason) = ask("/api/clip?stream=sonar");
+    assert!(status == 404 && reason.contains("only stream1"), "{status} {reason}");
+    for seconds in ["0", "21", "x", ""] {
+        let (status, reason) = ask(&format!("/api/clip?seconds={seconds}"));
+        assert!(status == 422 && reason.contains("from 1 to 20") && reason.contains("--ring"), "{status} {reason}");
+    }
+    let off = start(&["--ring", "off"]);
+    let reply = http::get(&off.url("/api/clip"));
+    assert!(reply.status == 404 && reply.error().contains("--ring 30s"), "{reply:?}");
+    assert_eq!(off.stats().streams[0].ring, None);
+    for wrong in ["4s", "11min", "60", "64MB"] {
+        let mut server = rov_tests::programs::server_process(&["--ring", wrong]);
+        assert_eq!(server.wait(START), 2, "{wrong}");
+        assert!(server.stderr().contains("5s to 10min"), "{}", server.stderr());
+    }
+}
+
+#[test]
+fn clips_are_for_whoever_may_watch() {
+    let server = start(&["--always-encode", "--user", "pilot", "--password", "secret word", "--role", "viewer"]);
+    let login = http::basic("pilot", "secret word");
+    until_true("a clip", START, || jpeg::get_as(server.address, "/api/clip", &login).status == 200);
+    let url = server.url("/api/clip");
+    for method in ["GET", "POST"] {
+        assert_eq!(http::request(method, &url, None, b"").status, 401, "{method}");
+        let headers = [
+            ("Authorization", login.as_str()),
+            ("Sec-Fetch-Site", "cross-site"),
+            ("Sec-Fetch-Mode", "no-cors"),
+            ("Origin", "http://elsewhere.example"),
+        ];
+        assert_eq!(http::request_with(method, &url, &headers, b"").status, 403, "{method}");
+    }
+}
