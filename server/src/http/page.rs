@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 /// Path, type and contents. The page names its parts without a leading slash, so that it works behind a proxy's path
 /// too.
-const FILES: [(&str, &str, &str); 17] = [
+const FILES: [(&str, &str, &str); 18] = [
     ("/", "text/html; charset=utf-8", include_str!("../../web/index.html")),
     ("/viewer.css", "text/css; charset=utf-8", include_str!("../../web/viewer.css")),
     ("/viewer.js", SCRIPT, include_str!("../../web/viewer.js")),
