@@ -87,8 +87,8 @@ impl Drop for RingOutput {
     }
 }
 
-/// Whole groups, each from a keyframe to the next; the oldest is left out once the next one alone reaches back far enough,
-/// or the bytes are too many.
+/// Whole groups, each from a keyframe to the next; the oldest is left out once its last picture is too old, or the bytes
+/// are too many.
 struct Ring {
     limit: RingLimit,
     groups: VecDeque<Group>,
@@ -106,6 +106,10 @@ struct Group {
 impl Group {
     fn begun(&self) -> Duration {
         self.pictures[0].time
+    }
+
+    fn ended(&self) -> Duration {
+        self.pictures[self.pictures.len() - 1].time
     }
 }
 
@@ -131,7 +135,7 @@ impl Ring {
             self.bytes += length;
         }
         let reach = time.saturating_sub(self.limit.time);
-        while self.bytes > self.limit.bytes || self.groups.get(1).is_some_and(|next| next.begun() <= reach) {
+        while self.bytes > self.limit.bytes || self.groups.front().is_some_and(|oldest| oldest.ended() < reach) {
             // The only one, too, where that is too large: what follows could not be shown without it.
             let Some(oldest) = self.groups.pop_front() else { break };
             self.bytes -= oldest.bytes;
@@ -148,12 +152,13 @@ impl Ring {
 
     fn newest(&self, time: Duration) -> Vec<Picture> {
         let Some(reach) = self.last().map(|last| last.saturating_sub(time)) else { return Vec::new() };
-        let first = self.groups.iter().rposition(|group| group.begun() <= reach).unwrap_or(0);
-        self.groups.range(first..).flat_map(|group| &group.pictures).cloned().collect()
+        // By its end: what was before a rest is no part of the seconds after it.
+        let kept = self.groups.iter().skip_while(|group| group.ended() < reach);
+        kept.flat_map(|group| &group.pictures).cloned().collect()
     }
 
     fn last(&self) -> Option<Duration> {
-        Some(self.groups.back()?.pictures.last()?.time)
+        Some(self.groups.back()?.ended())
     }
 
     fn stats(&self) -> RingStats {
