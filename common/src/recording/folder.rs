@@ -1,6 +1,8 @@
 //! A folder of recordings: which there are, what is deleted, and how files are written.
 
 use std::collections::{BTreeMap, BTreeSet};
+#[cfg(unix)]
+use std::fs::TryLockError;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -8,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use super::limits::{Bytes, Measure};
-use super::name::Name;
+use super::name::{Name, TIMES};
 use crate::capture_clock::Captured;
 use crate::sync::lock;
 
@@ -24,7 +26,13 @@ pub trait Disk: Send + Sync {
     fn free(&self) -> io::Result<u64>;
     /// Names and sizes, in any order.
     fn files(&self) -> io::Result<Vec<(String, u64)>>;
+    /// # Errors
+    /// [`ErrorKind::ResourceBusy`] where another program is writing it.
     fn remove(&self, name: &str) -> io::Result<()>;
+    /// Another program is writing it, as far as can be seen.
+    fn is_written(&self, _name: &str) -> bool {
+        false
+    }
 }
 
 /// A file that is being written.
@@ -100,14 +108,19 @@ impl Folder {
     /// All recordings, the oldest first.
     pub fn list(&self) -> io::Result<Vec<Found>> {
         let files = self.disk.files()?;
-        let open = lock(&self.open);
-        let found = |(file, bytes): (String, u64)| {
+        Ok(self.found(&files))
+    }
+
+    fn found(&self, files: &[(String, u64)]) -> Vec<Found> {
+        let found = |(file, bytes): &(String, u64)| {
             let name: Name = file.parse().ok()?;
-            Some(Found { is_open: open.contains(&name), name, bytes })
+            // Not with the mutex locked: the disk may hang.
+            let is_open = lock(&self.open).contains(&name);
+            Some(Found { is_open: is_open || self.disk.is_written(file), name, bytes: *bytes })
         };
-        let mut all: Vec<_> = files.into_iter().filter_map(found).collect();
+        let mut all: Vec<_> = files.iter().filter_map(found).collect();
         all.sort_by(|one, other| one.name.cmp(&other.name));
-        Ok(all)
+        all
     }
 
     /// Where a recording, or its table of times, lies. None: of no such name.
@@ -132,21 +145,39 @@ impl Folder {
 
     /// Deletes the oldest that `keep` does not keep, at `now`, of the same clock as their names; returns their names. Files
     /// of others are not touched. Clocks may be wrong: what this run of the program began goes last, and nothing by age
-    /// where the clock is not known, or is behind the newest recording.
+    /// where the clock is not known, or is behind the newest recording. Tables of times whose recording is gone go, too.
     pub fn prune(&self, keep: Keep, now: Option<Captured>) -> io::Result<Vec<Name>> {
         let Some(keep) = keep else { return Ok(Vec::new()) };
         let mut removed = Vec::new();
-        let (mut all, own) = (self.list()?, lock(&self.own).clone());
+        let files = self.disk.files()?;
+        self.remove_orphans(&files)?;
+        let (mut all, own) = (self.found(&files), lock(&self.own).clone());
         all.sort_by_key(|found| own.contains(&found.name));
         for name in surplus(&all, keep, now) {
             match self.remove(&name) {
                 Ok(()) => removed.push(name),
-                // By somebody else, or by another recorder.
-                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                // By somebody else, or by another recorder; or one has just begun to write it.
+                Err(error) if is_others(&error) => {}
                 Err(error) => return Err(error),
             }
         }
         Ok(removed)
+    }
+
+    /// Tables of times whose recordings somebody else has deleted. A recording is there before its table.
+    fn remove_orphans(&self, files: &[(String, u64)]) -> io::Result<()> {
+        let videos: BTreeSet<&str> = files.iter().map(|(file, _)| file.as_str()).collect();
+        for (file, _) in files.iter().filter(|(file, _)| file.ends_with(TIMES)) {
+            let Some(name) = Name::of_file(file) else { continue };
+            if videos.contains(name.to_string().as_str()) || lock(&self.open).contains(&name) {
+                continue;
+            }
+            match self.disk.remove(file) {
+                Err(error) if !is_others(&error) => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// A new recording of what begins then, and the table of its times.
@@ -175,6 +206,11 @@ impl Folder {
         }
         Err(io::Error::new(ErrorKind::AlreadyExists, format!("{name} and those behind it exist")))
     }
+}
+
+/// Another program has deleted it, or is writing it.
+fn is_others(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ResourceBusy)
 }
 
 /// What `keep` does not keep of these, which are the oldest first: never one that is being written.
@@ -240,7 +276,13 @@ impl Local {
 impl Disk for Local {
     fn create(&self, name: &str) -> io::Result<Box<dyn Output>> {
         self.check()?;
-        let file = OpenOptions::new().write(true).create_new(true).open(self.path.join(name))?;
+        let path = self.path.join(name);
+        let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+        if !hold(&file)? {
+            // Another program was just looking at it, or has deleted it: the next name is as good.
+            let _ = fs::remove_file(path);
+            return Err(ErrorKind::AlreadyExists.into());
+        }
         // The name, too, outlasts a power cut; not every system can do that.
         let _ = File::open(&self.path).and_then(|folder| folder.sync_all());
         Ok(Box::new(file))
@@ -270,7 +312,16 @@ impl Disk for Local {
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
-        fs::remove_file(self.path.join(name))
+        let path = self.path.join(name);
+        // Locked until it is gone, so that nobody begins to write it meanwhile.
+        let Ok(_locked) = look(&path) else {
+            return Err(io::Error::new(ErrorKind::ResourceBusy, "another program is recording it"));
+        };
+        fs::remove_file(path)
+    }
+
+    fn is_written(&self, name: &str) -> bool {
+        look(&self.path.join(name)).is_err()
     }
 }
 
@@ -293,6 +344,40 @@ impl Output for File {
         self.set_len(length)?;
         self.seek(SeekFrom::Start(length)).map(drop)
     }
+}
+
+/// A recorder locks its file for as long as it writes; programs that delete look at that first. The lock ends with the
+/// program, however that ends. False: another program has it. Where a disk knows no locks, it is written without.
+#[cfg(unix)]
+fn hold(file: &File) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    Ok(!matches!(file.try_lock(), Err(TryLockError::WouldBlock)) && file.metadata()?.nlink() > 0)
+}
+
+/// Others could not read what is locked: on Windows locks are not only for those who ask.
+#[cfg(not(unix))]
+#[allow(clippy::unnecessary_wraps)]
+fn hold(_file: &File) -> io::Result<bool> {
+    Ok(true)
+}
+
+/// Locks it against recorders; none where that cannot be.
+///
+/// # Errors
+/// A recorder has it.
+#[cfg(unix)]
+fn look(path: &Path) -> Result<Option<File>, TryLockError> {
+    let Ok(file) = File::open(path) else { return Ok(None) };
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => Err(TryLockError::WouldBlock),
+        _ => Ok(Some(file)),
+    }
+}
+
+#[cfg(not(unix))]
+#[allow(clippy::unnecessary_wraps)]
+fn look(_path: &Path) -> Result<Option<File>, std::fs::TryLockError> {
+    Ok(None)
 }
 
 /// Of the disk that holds it.
