@@ -2,7 +2,8 @@
 //!
 //! A picture counts as old where it is that for certain: its age less the bound of its error is over the limit. So a
 //! clock that is known badly raises no false alarm, and may miss one: the statistics show the bound. A single late
-//! picture, as after a retransmission, is none to warn of.
+//! picture, as after a retransmission, is none to warn of. One that stands grows older, and is warned of where the next
+//! one is overdue.
 
 use std::time::{Duration, Instant};
 
@@ -15,10 +16,16 @@ const END_AFTER: Duration = Duration::from_millis(250);
 /// For so long it has not been known how old they are, as after a new session: until then that ends nothing.
 const UNKNOWN_AFTER: Duration = Duration::from_secs(5);
 
+/// The next picture is overdue after so many intervals of those before.
+const OVERDUE: u32 = 3;
+
 /// Of one stream.
 #[derive(Debug)]
 pub struct LateAlarm {
     limit: Duration,
+    /// The newest picture, and when it was shown; and the longest interval of late, which fades.
+    shown: Option<(Age, Instant)>,
+    interval: Option<Duration>,
     /// Since when no picture has been young.
     late_since: Option<Instant>,
     young_since: Option<Instant>,
@@ -54,13 +61,18 @@ pub enum Change {
 
 impl LateAlarm {
     pub fn new(limit: Duration) -> Self {
-        Self { limit, late_since: None, young_since: None, known: None, newest: None, raised: None }
+        let (late_since, young_since, known, newest, raised) = Default::default();
+        Self { limit, shown: None, interval: None, late_since, young_since, known, newest, raised }
     }
 
     /// A picture was shown; `age` is none where it is not known.
     pub fn shown(&mut self, age: Option<Age>, at: Instant) -> Option<Change> {
         let Some(age) = age else { return self.look(at).or_else(|| self.unknown(at)) };
         self.known = Some(at);
+        if let Some((_, before)) = self.shown.replace((age, at)) {
+            let interval = at.saturating_duration_since(before);
+            self.interval = Some(self.interval.map_or(interval, |longest| interval.max(longest * 7 / 8)));
+        }
         match Some(age).filter(|age| age.certain() > self.limit) {
             Some(age) => {
                 self.late_since.get_or_insert(at);
@@ -84,7 +96,7 @@ impl LateAlarm {
         if self.known.is_some_and(is_recent) {
             return None;
         }
-        self.late_since = None;
+        (self.late_since, self.shown) = (None, None);
         let Raised { since, oldest } = self.raised.take()?;
         Some(Change::Unknown { lasted: now.saturating_duration_since(since), oldest })
     }
@@ -99,6 +111,17 @@ impl LateAlarm {
             self.raised = Some(Raised { since: now, oldest: age });
             return Some(Change::Raised(age));
         }
+        if let Some(age) = self.overdue(now) {
+            (self.newest, self.young_since) = (self.shown, None);
+            self.late_since.get_or_insert(now);
+            match &mut self.raised {
+                Some(raised) => raised.oldest = if age.age > raised.oldest.age { age } else { raised.oldest },
+                None => {
+                    self.raised = Some(Raised { since: now, oldest: age });
+                    return Some(Change::Raised(age));
+                }
+            }
+        }
         if has_lasted(self.young_since, END_AFTER) {
             let Raised { since, oldest } = self.raised.take()?;
             return Some(Change::Ended { lasted: now.saturating_duration_since(since), oldest });
@@ -106,10 +129,18 @@ impl LateAlarm {
         None
     }
 
+    /// How old the picture is that stands, where that is too old and the next one is overdue.
+    fn overdue(&self, now: Instant) -> Option<Age> {
+        let (shown, at) = self.shown?;
+        let stands = now.saturating_duration_since(at);
+        let age = Age { age: shown.age + stands, ..shown };
+        (stands > self.interval? * OVERDUE && age.certain() > self.limit).then_some(age)
+    }
+
     /// How old the newest old picture is now, while the warning stands.
     pub fn age(&self, now: Instant) -> Option<Duration> {
         let (age, at) = self.newest.filter(|_| self.raised.is_some())?;
-        Some(age.age + now.saturating_duration_since(at).min(RAISE_AFTER))
+        Some(age.age + now.saturating_duration_since(at))
     }
 }
 
@@ -184,6 +215,33 @@ mod tests {
         assert!(matches!(pilot.alarm.look(at(100)), Some(Change::Raised(_))));
         assert_eq!(pilot.sees(500, 50), None);
         assert!(matches!(pilot.alarm.look(at(760)), Some(Change::Ended { .. })));
+    }
+
+    #[test]
+    fn a_picture_that_stands_grows_old_and_is_warned_of() {
+        let mut pilot = Pilot::new();
+        for at in (0..=330).step_by(33) {
+            assert_eq!(pilot.sees(at, 50), None);
+        }
+        let begun = pilot.begun;
+        let at = |ms| begun + Duration::from_millis(ms);
+        assert_eq!(pilot.alarm.look(at(330 + 250)), None, "300 ms old, perhaps 290");
+        assert!(matches!(pilot.alarm.look(at(330 + 270)), Some(Change::Raised(age)) if age.age.as_millis() == 320));
+        assert_eq!((pilot.warned_at(700), pilot.alarm.look(at(700))), (Some(420), None));
+        assert_eq!(pilot.sees(733, 50), None);
+        assert_eq!(pilot.sees(900, 50), None);
+        let Some(Change::Ended { oldest, .. }) = pilot.sees(990, 50) else { panic!("it has not ended") };
+        assert_eq!(oldest.age.as_millis(), 420);
+    }
+
+    #[test]
+    fn a_picture_of_a_slow_camera_stands_until_the_next_one_is_overdue() {
+        let mut pilot = Pilot::new();
+        for at in (0..=3_000).step_by(500) {
+            assert_eq!(pilot.sees(at, 50), None);
+            assert_eq!(pilot.alarm.look(pilot.begun + Duration::from_millis(at + 499)), None);
+        }
+        assert!(pilot.alarm.look(pilot.begun + Duration::from_millis(3_000 + 1_501)).is_some());
     }
 
     /// As in a new session, whose clock has not been read.

@@ -105,8 +105,12 @@ export function view(now, { lastPicture, awakeSince, connected, lost, byHttp, la
   }
   const age = now - lastPicture
   if (age <= STALE_MS) {
-    if (late !== null) return { state: "late", dim: false, badge: "OLD", title: "", mark: { title: old(late), detail: "" } }
     const mark = doubtful(doubt), state = byHttp ? "backup" : "live"
+    if (late !== null) {
+      // What is no picture of the camera is said first.
+      const both = mark ? { title: mark.title, detail: old(late) } : { title: old(late), detail: "" }
+      return { state: "late", dim: false, badge: mark ? "NOT LIVE" : "OLD", title: "", mark: both }
+    }
     return { state, dim: false, badge: mark ? "NOT LIVE" : byHttp ? "Live, MJPEG" : "Live", title: "", mark }
   }
   if (now - awakeSince <= STALE_MS) return { state: "waiting", dim: true, badge: "Checking", title: "", mark: null }
@@ -131,7 +135,9 @@ export function tabTitle(now, name, { lastPicture, lastDecoded, lost, late = nul
   const last = Math.max(lastPicture ?? -Infinity, lastDecoded ?? -Infinity)
   const age = now - last
   const without = Number.isFinite(age) ? `NO VIDEO ${duration(age)}` : lost ? "NO VIDEO" : "connecting"
-  const moving = late === null ? doubtful(doubt)?.title ?? "live" : old(late)
+  // In a hidden tab nothing is presented, and how old that would be is not known.
+  const isLate = late !== null && now - lastPicture <= STALE_MS
+  const moving = doubtful(doubt)?.title ?? (isLate ? old(late) : "live")
   return `${name || "ROV"} - ${age <= STALE_MS ? moving : without}`
 }
 

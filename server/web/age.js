@@ -15,6 +15,8 @@ const RAISE_AFTER_MS = 80
 const END_AFTER_MS = 250
 /** For so long it has not been known how old they are. */
 const UNKNOWN_AFTER_MS = 5000
+/** The next picture is overdue after so many intervals of those before. */
+const OVERDUE = 3
 
 /**
  * The server's clock of captures. Each exchange proves two bounds of its distance from this one: the question was
@@ -82,6 +84,9 @@ export class LateAlarm {
   /** When it was last known how old one is. */
   #known = -Infinity
   #raised = false
+  /** The newest picture; and the longest interval of late, which fades. */
+  #shown = null
+  #interval = null
 
   /** 0: never. */
   constructor(limit) {
@@ -92,10 +97,13 @@ export class LateAlarm {
   shown(age, now) {
     if (!age && now - this.#known >= UNKNOWN_AFTER_MS) {
       this.#lateSince = null
+      this.#shown = null
       this.#raised = false
     }
     if (!age) return
     this.#known = now
+    if (this.#shown) this.#interval = Math.max(now - this.#shown.at, (this.#interval ?? 0) * 7 / 8)
+    this.#shown = { age: age.age, bound: age.bound, at: now }
     if (this.#limit > 0 && age.age - age.bound > this.#limit) {
       this.#lateSince ??= now
       this.#youngSince = null
@@ -108,8 +116,21 @@ export class LateAlarm {
 
   /** How old the pictures are now, while that is warned of; else null. */
   age(now) {
+    if (this.#isOverdue(now)) {
+      this.#newest = this.#shown
+      this.#youngSince = null
+      this.#lateSince ??= now
+      this.#raised = true
+    }
     if (this.#lateSince !== null && now - this.#lateSince >= RAISE_AFTER_MS) this.#raised = true
     if (this.#youngSince !== null && now - this.#youngSince >= END_AFTER_MS) this.#raised = false
-    return this.#raised ? this.#newest.age + Math.min(now - this.#newest.at, RAISE_AFTER_MS) : null
+    return this.#raised ? this.#newest.age + now - this.#newest.at : null
+  }
+
+  /** The picture that stands has become too old, and the next one should have come. */
+  #isOverdue(now) {
+    if (!this.#shown || this.#interval === null || !(this.#limit > 0)) return false
+    const { age, bound, at } = this.#shown
+    return now - at > this.#interval * OVERDUE && age - bound + now - at > this.#limit
   }
 }

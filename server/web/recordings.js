@@ -32,7 +32,14 @@ export class List {
     this.root = root
     this.mayDelete = mayDelete
     this.isClosed = false
-    this.video = made("video", { controls: true, hidden: true, preload: "metadata" })
+    // Not without what is written beside it: a recording that fills the screen would look live.
+    const inPlace = { playsInline: true, disablePictureInPicture: true }
+    this.video = made("video", { controls: true, hidden: true, preload: "metadata", ...inPlace })
+    this.video.controlsList?.add("nofullscreen", "noremoteplayback")
+    this.video.addEventListener("webkitbeginfullscreen", () => this.video.webkitExitFullscreen?.())
+    this.video.addEventListener("fullscreenchange", () => {
+      if (document.fullscreenElement === this.video) document.exitFullscreen()
+    })
     this.title = made("p", { className: "playing", hidden: true })
     this.note = made("p", { className: "note" })
     this.rows = made("ul")

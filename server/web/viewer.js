@@ -272,8 +272,8 @@ function renderFigures() {
     ? figures(samples[0], samples.at(-1), size, stream, mean, page.server?.viewers, session?.id)
     : { rows: [["State", document.body.dataset.state === "backup" ? "MJPEG by HTTP" : "not live"]], stages: [] }
   const age = isMoving(document.body.dataset.state) ? meanAge(main.ages) : null
-  const latency = age ? `${age.age.toFixed(0)} ms` : total === undefined ? undefined : `${total.toFixed(0)} ms`
-  setText("delay", latency ?? "")
+  // What is known of the way is no age: it may be a part of it.
+  setText("delay", age ? `${age.age.toFixed(0)} ms` : "")
   if (age) rows.push(["Age", `${age.age.toFixed(0)} ms ±${age.bound.toFixed(1)}`])
   else if (main.ageUnknown) rows.push(["Age", main.ageUnknown])
   if ($("info").hidden) return

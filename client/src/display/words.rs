@@ -60,7 +60,10 @@ pub fn mark(presentation: Presentation, view: &ViewModel) -> Option<Mark> {
         (Presentation::Waiting, _) => None,
         // The message in the middle says it.
         (Presentation::Stale { .. }, _) => marked(String::new(), ""),
-        (Presentation::Late { age }, _) => marked(late(age), ""),
+        (Presentation::Late { age }, Doubt::None) => marked(late(age), ""),
+        // What is no picture of the camera is said first.
+        (Presentation::Late { age }, Doubt::Frozen(_)) => marked("CAMERA FROZEN".to_owned(), &late(age)),
+        (Presentation::Late { age }, Doubt::Substitute(_)) => marked("TEST PICTURE".to_owned(), &late(age)),
         (Presentation::Live, Doubt::None) => None,
         (Presentation::Live, Doubt::Frozen(reason)) => marked("CAMERA FROZEN".to_owned(), reason),
         (Presentation::Live, Doubt::Substitute(reason)) => marked("TEST PICTURE".to_owned(), reason),
@@ -185,7 +188,8 @@ pub fn badge(name: &str, presentation: Presentation, view: &ViewModel) -> Badge 
     let is_live = presentation.is_moving();
     let delay: f64 = match view.overlay.age {
         Some(Ok(age)) => age.age.as_secs_f64() * 1e3,
-        _ => view.overlay.latency.iter().map(|(_, ms)| ms.max(0.0)).sum(),
+        // What is known of the way is no age: it may be the decoding alone.
+        _ => 0.0,
     };
     Badge {
         name: name.to_owned(),

@@ -196,14 +196,16 @@ impl Shared {
         state.queue.push_front(queued);
     }
 
-    /// Leaves out what waits of this session and those before, as nothing of it will be written.
-    pub fn clear(&self, last: u64) {
+    /// Leaves out what waits of this session and those before, as nothing of it will be written; how many pictures.
+    pub fn clear(&self, last: u64) -> u64 {
         let mut state = lock(&self.state);
+        let before = state.queue.len();
         state.queue.retain(|queued| queued.session > last);
         state.bytes = state.queue.iter().map(|queued| queued.picture.unit.len()).sum();
         if state.session <= last {
             state.left_out = None;
         }
+        (before - state.queue.len()) as u64
     }
 
     /// The disk is full, for hours maybe: nothing is kept for it, and no keyframe asked for, until it is not.

@@ -328,6 +328,21 @@ fn a_disk_that_fails_ends_the_file_and_recording_goes_on_when_it_works_again() {
 }
 
 #[test]
+fn what_waits_when_it_is_put_off_while_the_disk_fails_is_counted() {
+    let mut bench = bench(Duration::from_secs(3600), 0);
+    bench.push(20);
+    bench.wait("it records", |stats| stats.bytes > 0);
+    bench.memory.set(|inner| inner.mode = Mode::Fails(ErrorKind::ReadOnlyFilesystem));
+    bench.push(20);
+    bench.wait("it pauses", |stats| stats.state == RecordingState::Paused);
+    bench.push(10);
+    bench.recorder.set_on(false);
+    let stats = bench.wait("it is off", |stats| stats.state == RecordingState::Off);
+    let recorded: u64 = bench.numbers().iter().map(|video| video.len() as u64).sum();
+    assert_eq!((recorded + stats.missing, stats.gaps), (50, 1), "{stats:?}");
+}
+
+#[test]
 fn a_full_disk_ends_the_file_well_and_recording_goes_on_when_there_is_room() {
     let mut bench = bench(Duration::from_secs(3600), 1_000_000_000);
     bench.push(20);
@@ -429,6 +444,10 @@ fn files_on_a_real_disk_are_as_they_should_be() {
     }
     let found = folder.list().unwrap();
     assert!(found[0].is_open);
+    let of_another_program = Folder::new(folder.path());
+    assert_eq!(of_another_program.prune(Some(Measure::Bytes(Bytes(0))), None).unwrap(), [], "it is being written");
+    let refused = of_another_program.remove(&found[0].name).map_err(|error| error.kind());
+    assert_eq!(refused, Err(ErrorKind::ResourceBusy));
     assert!(recorder.stop(LIMIT));
     let found = folder.list().unwrap();
     assert_eq!((found.len(), found[0].is_open), (1, false));

@@ -157,12 +157,26 @@ impl Writer {
 
     /// Ends the file, with all that waits.
     fn rest(&mut self) {
-        if self.paused.is_none()
-            && let Err(trouble) = self.take_all().and_then(|()| self.end())
-        {
+        // A disk that failed may work by now.
+        let is_full = self.paused.as_ref().is_some_and(|paused| paused.needs > 0);
+        if !is_full && let Err(trouble) = self.take_all().and_then(|()| self.end()) {
             self.pause(trouble);
         }
-        self.shared.clear(self.last_session);
+        self.shared.close(false);
+        let lost = self.shared.clear(self.last_session);
+        let uncounted = self.missing.map_or(0, |gap| gap.pictures - gap.counted);
+        if lost + uncounted > 0 {
+            let why = self.why;
+            tracing::warn!(
+                "recording of {}: its last {} pictures are missing: {why}",
+                self.plan.title,
+                lost + uncounted
+            );
+            self.shared.set_stats(|stats| {
+                stats.gaps += 1;
+                stats.missing += lost + uncounted;
+            });
+        }
         (self.paused, self.missing, self.has_begun, self.works) = (None, None, false, false);
         self.unreadable = None;
         self.folder.set_rate(&self.plan.label, None);
