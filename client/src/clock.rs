@@ -23,6 +23,8 @@ const FIRST_INTERVAL: Duration = Duration::from_millis(50);
 const FIRST: u32 = 8;
 /// After a server that has no such clock.
 const REFUSED_INTERVAL: Duration = Duration::from_secs(30);
+/// A server that has not answered for so long may be another run of it when it does.
+const SILENT: Duration = Duration::from_millis(500);
 /// Servers whose clocks are remembered; then those that nobody wants are forgotten. Where all are wanted, that of one
 /// more is not known.
 const MAX_SERVERS: usize = 16;
@@ -106,19 +108,28 @@ struct State {
     is_refused: bool,
     /// When what was known was last forgotten.
     forgotten: Option<Instant>,
+    /// Since when the server has been asked without an answer.
+    waits: Option<Instant>,
 }
 
 impl ServerClock {
     fn new(url: Url) -> Self {
         let now = Instant::now();
-        let (is_asked, is_urgent, is_refused, forgotten) = Default::default();
-        let state = State { wanted_until: now, is_asked, is_urgent, sync: ClockSync::new(now), is_refused, forgotten };
+        let (is_asked, is_urgent, is_refused, forgotten, waits) = Default::default();
+        let sync = ClockSync::new(now);
+        let state = State { wanted_until: now, is_asked, is_urgent, sync, is_refused, forgotten, waits };
         Self(Arc::new(Shared { url, state: Mutex::new(state), hurry: Condvar::new() }))
     }
 
-    /// A session begins: it is read at once.
+    /// A session begins: it is read at once. Where the server has not answered for a while, it may have been started
+    /// again meanwhile, with another clock: what is known of it counts no more.
     pub fn begin(&self, http: &Http, now: Instant) {
-        self.hurry(&mut self.lock());
+        let mut state = self.lock();
+        if state.waits.is_some_and(|since| now.saturating_duration_since(since) >= SILENT) {
+            state.sync = ClockSync::new(now);
+        }
+        self.hurry(&mut state);
+        drop(state);
         self.keep(http, now);
     }
 
@@ -168,6 +179,7 @@ impl ServerClock {
     fn run(&self, talk: &Talk) {
         let mut number = 0;
         while self.goes_on() {
+            self.lock().waits.get_or_insert_with(Instant::now);
             let exchange = exchange(talk);
             number += 1;
             let mut pause = if number < FIRST { FIRST_INTERVAL } else { INTERVAL };
@@ -205,7 +217,7 @@ impl ServerClock {
 
     fn take(&self, exchange: Exchange) {
         let mut state = self.lock();
-        state.is_refused = false;
+        (state.is_refused, state.waits) = (false, None);
         if state.sync.add(exchange) == Shown::Impossible {
             tracing::debug!("the server's clock: {exchange:?} cannot be");
         }
@@ -281,6 +293,20 @@ mod tests {
         assert_eq!(clock.age(None, now), Err(Unknown::NoCaptureTime));
         clock.take(exchange(now + 4 * MS, 10_000, 2));
         assert_eq!(clock.age(Some(at(10_000)), now + 105 * MS).expect("known").age.as_millis(), 100);
+    }
+
+    #[test]
+    fn after_a_silence_a_new_session_waits_for_the_clock() {
+        let (clock, now) = clock();
+        clock.take(exchange(now, 50_000, 1));
+        clock.lock().waits = Some(now);
+        clock.lock().is_asked = true;
+        clock.begin(&Http::default(), now + 400 * MS);
+        assert!(clock.age(Some(at(50_000)), now + 400 * MS).is_ok(), "a slow answer");
+        clock.begin(&Http::default(), now + 600 * MS);
+        assert_eq!(clock.age(Some(at(50_000)), now + 600 * MS), Err(Unknown::NotRead));
+        clock.take(exchange(now + 700 * MS, 90_000, 2));
+        assert_eq!(clock.lock().waits, None);
     }
 
     #[test]

@@ -171,7 +171,7 @@ fn without_controls(title: String) -> String {
 
 fn state(presentation: Presentation, view: &ViewModel) -> BadgeState {
     match (presentation, &view.status) {
-        (Presentation::Live, _) if view.doubt != Doubt::None => BadgeState::Doubtful,
+        (Presentation::Live | Presentation::Late { .. }, _) if view.doubt != Doubt::None => BadgeState::Doubtful,
         (Presentation::Live, _) => BadgeState::Live,
         (Presentation::Late { .. }, _) => BadgeState::Late,
         (Presentation::Waiting, Status::Connecting { .. } | Status::Live) if view.question.is_some() => {
@@ -274,7 +274,8 @@ mod tests {
         for (presentation, doubt, expected, name, state) in [
             (late(1_290), none.clone(), "1.2 s OLD", "Nemo - 1.2 s OLD", BadgeState::Late),
             (late(12_900), none.clone(), "12 s OLD", "Nemo - 12 s OLD", BadgeState::Late),
-            (late(310), Doubt::Frozen(reason()), "0.3 s OLD", "Nemo - 0.3 s OLD", BadgeState::Late),
+            (late(310), Doubt::Frozen(reason()), "CAMERA FROZEN", "Nemo - CAMERA FROZEN", BadgeState::Doubtful),
+            (late(310), Doubt::Substitute(reason()), "TEST PICTURE", "Nemo - TEST PICTURE", BadgeState::Doubtful),
             (
                 Presentation::Live,
                 Doubt::Frozen(reason()),
@@ -310,10 +311,12 @@ mod tests {
         assert_eq!(mark(Presentation::Waiting, &view(Doubt::Frozen(reason()))), None);
         let frozen = mark(Presentation::Live, &view(Doubt::Frozen(reason()))).expect("a mark");
         assert_eq!(frozen.detail, "The picture has not changed at all for 9 s");
+        let both = mark(late(310), &view(Doubt::Frozen(reason()))).expect("a mark");
+        assert_eq!(both.detail, "0.3 s OLD");
     }
 
     #[test]
-    fn a_measured_age_goes_before_the_sum_of_what_is_known() {
+    fn what_is_known_of_the_way_is_not_shown_in_the_place_of_the_age() {
         let mut view = ViewModel { status: Status::Live, ..ViewModel::default() };
         view.overlay.latency = vec![("network".into(), 2.2), ("decode".into(), 6.0)];
         let said = |view: &ViewModel| {
@@ -321,7 +324,7 @@ mod tests {
             (badge("Nemo", live, view).delay_ms, title("Nemo", live, view) + &title_age(live, view))
         };
         view.overlay.age = Some(Err(Unknown::NoClock));
-        assert_eq!(said(&view), (Some(8), "Nemo - live".to_owned()));
+        assert_eq!(said(&view), (None, "Nemo - live".to_owned()));
         view.overlay.age = Some(Ok(Age { age: Duration::from_micros(42_400), bound: Duration::from_millis(1) }));
         assert_eq!(said(&view), (Some(42), "Nemo - live, 42 ms".to_owned()));
     }
@@ -400,7 +403,7 @@ mod tests {
             let mut view = ViewModel { status, ..ViewModel::default() };
             assert_eq!(title("Nemo", presentation, &view), expected);
             view.overlay.transport = "WebRTC".into();
-            view.overlay.latency = vec![("network".into(), 2.2), ("decode".into(), 6.0)];
+            view.overlay.age = Some(Ok(Age { age: Duration::from_millis(8), bound: Duration::from_millis(1) }));
             let badge = badge("Nemo", presentation, &view);
             let figures = (badge.delay_ms, badge.link.as_str());
             assert_eq!(badge.state, state);
