@@ -294,11 +294,13 @@ fn write_whole(file: &Path, data: &[u8]) -> std::io::Result<()> {
 async fn stop_on_signal(stop: CancellationToken) {
     #[cfg(unix)]
     let terminated = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
+        use tokio::signal::unix::{SignalKind, signal};
+        // A terminal that is closed ends what runs in it.
+        match (signal(SignalKind::terminate()), signal(SignalKind::hangup())) {
+            (Ok(mut terminated), Ok(mut hung_up)) => {
+                tokio::select! { _ = terminated.recv() => {}, _ = hung_up.recv() => {} }
             }
-            Err(_) => std::future::pending().await,
+            _ => std::future::pending().await,
         }
     };
     #[cfg(not(unix))]

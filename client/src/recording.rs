@@ -26,12 +26,13 @@ const STOP_LIMIT: Duration = Duration::from_millis(1_800);
 const NAME_LIMIT: Duration = Duration::from_secs(1);
 /// Without a picture for longer, nothing is recorded.
 const STILL: Duration = Duration::from_secs(2);
-/// Pictures of one clock go no further back.
+/// Pictures of one clock go no further back, and are not further ahead of the time that has passed here.
 const BACK: Duration = Duration::from_secs(1);
+const AHEAD: Duration = Duration::from_secs(5);
 /// Times of RTP that differ more from those of this machine are of another stream.
 const APART: Duration = Duration::from_secs(1);
-/// Recorders that wait for a disk that hangs.
-const MOST: usize = 64;
+/// Recorders, with those that wait for a disk that hangs: each may hold a queue of pictures.
+const MOST: usize = 24;
 /// Files in the report.
 const LISTED_FILES: usize = 1_000;
 const RTP_CLOCK: f64 = 90_000.0;
@@ -444,6 +445,7 @@ impl State {
             self.end();
         }
         let time = self.timeline.next(&taken, now).or_else(|| {
+            self.count_pause(taken.resumes, now);
             self.end();
             self.timeline.next(&taken, now)
         });
@@ -472,6 +474,17 @@ impl State {
         }
         drop(counts);
         reel.recorder.push(Picture { unit: Bytes::copy_from_slice(taken.unit), time, captured, keyframe }, now)
+    }
+
+    /// What is missing where pictures of another clock come after a pause: by the time that has passed here.
+    fn count_pause(&self, resumes: bool, now: Instant) {
+        let Some(reel) = self.reel.as_ref().filter(|_| resumes) else { return };
+        let mut counts = lock(&reel.counts);
+        if let Some(at) = counts.taken {
+            let skipped = std::mem::take(&mut counts.skipped);
+            let passed = now.saturating_duration_since(at);
+            counts.miss(&reel.recorder, missing(passed, self.interval).max(skipped));
+        }
     }
 
     fn end(&mut self) {
@@ -514,13 +527,18 @@ impl Timeline {
             Some(newest) => {
                 let by_capture = if taken.resumes { captured.is_some() } else { newest.by_capture };
                 let time = captured.filter(|_| by_capture).unwrap_or_else(|| newest.by_rtp(taken, now));
-                if by_capture != newest.by_capture || time + BACK < newest.time {
+                let here = now.saturating_duration_since(newest.at);
+                let is_other = time + BACK < newest.time || time > newest.time + here + AHEAD;
+                if by_capture != newest.by_capture || is_other {
                     return None;
                 }
                 (by_capture, time.max(newest.time))
             }
         };
-        self.newest = Some(Newest { time, rtp_timestamp: taken.rtp_timestamp, at: now, by_capture });
+        // Pictures that are shown before one that came before them move nothing.
+        let is_newest = self.newest.is_none_or(|newest| time > newest.time);
+        let rtp_timestamp = self.newest.filter(|_| !is_newest).map_or(taken.rtp_timestamp, |it| it.rtp_timestamp);
+        self.newest = Some(Newest { time, rtp_timestamp, at: now, by_capture });
         Some(time)
     }
 }
@@ -531,7 +549,8 @@ impl Newest {
         let by_rtp = Duration::from_secs_f64(f64::from(ticks.max(0)) / RTP_CLOCK);
         let here = now.saturating_duration_since(self.at);
         // Of another stream they say nothing.
-        let is_same = !taken.resumes || ticks >= 0 && by_rtp.abs_diff(here) < APART;
+        let is_behind = f64::from(ticks) < -BACK.as_secs_f64() * RTP_CLOCK;
+        let is_same = if taken.resumes { ticks >= 0 && by_rtp.abs_diff(here) < APART } else { !is_behind };
         self.time + if is_same { by_rtp } else { here }
     }
 }
@@ -558,6 +577,8 @@ mod tests {
         tape: Tape,
         now: Instant,
         is_captured: bool,
+        /// That of captures is ahead by so much.
+        clock: Duration,
     }
 
     fn source(id: &str, stream: &str) -> Source {
@@ -573,7 +594,7 @@ mod tests {
         let recording = Recording::new(Some(options));
         let tape = Tape::of(Arc::clone(&recording));
         tape.set_source(source("Nemo", "bow/stream1"));
-        Bench { folder, recording, tape, now: Instant::now(), is_captured }
+        Bench { folder, recording, tape, now: Instant::now(), is_captured, clock: Duration::ZERO }
     }
 
     impl Bench {
@@ -585,7 +606,7 @@ mod tests {
             // Beyond the end of the clock of RTP.
             let rtp_timestamp = (u32::MAX - 100_000).wrapping_add(number * INTERVAL);
             let passed = Duration::from_micros(u64::from(number) * 1_000_000 / 30);
-            let captured = self.is_captured.then(|| Captured(Duration::from_secs(1_700_000_000) + passed));
+            let captured = self.is_captured.then(|| Captured(Duration::from_secs(1_700_000_000) + self.clock + passed));
             let taken = Taken { codec: Codec::H264, unit: &unit, keyframe, rtp_timestamp, captured, resumes };
             self.tape.take(taken, self.now + passed)
         }
@@ -664,6 +685,45 @@ mod tests {
         let named = |name: &str, rows| (name.to_owned(), rows);
         let dory = named("Dory_arm_stream1", 5);
         assert_eq!(names, [dory.clone(), dory, named("Nemo_arm_stream1", 5), named("Nemo_bow_stream1", 10)]);
+    }
+
+    #[test]
+    fn a_clock_that_is_set_begins_another_file_and_invents_no_pictures() {
+        let mut bench = bench(true);
+        bench.run(0..10);
+        bench.clock = Duration::from_secs(86_400);
+        bench.take(10, false, false);
+        bench.run(11..20);
+        let report = bench.end();
+        // The one that cannot be decoded without its keyframe is in no file.
+        assert_eq!((report.pictures_present, report.files.len(), report.gaps), (19, 2, 0), "{report:?}");
+        assert!(report.pictures_expected <= 20, "{report:?}");
+        let tables = bench.tables();
+        assert!(
+            tables.iter().all(|(_, rows)| rows.last().is_some_and(|row| row.contains(",0.3") || row.contains(",0.2")))
+        );
+    }
+
+    #[test]
+    fn a_pause_after_which_another_clock_tells_the_times_is_a_gap() {
+        let mut bench = bench(true);
+        bench.run(0..10);
+        bench.is_captured = false;
+        bench.run(40..50);
+        let report = bench.end();
+        assert_eq!(counts(&report), (50, 20, 1), "{report:?}");
+    }
+
+    #[test]
+    fn pictures_that_are_shown_in_another_order_than_they_come_stretch_no_time() {
+        let mut bench = bench(false);
+        bench.take(0, true, true);
+        for number in (0..10).flat_map(|n| [3, 1, 2].map(|m| 3 * n + m)) {
+            bench.take(number, false, false);
+        }
+        bench.end();
+        let rows = &bench.tables()[0].1;
+        assert!(rows.last().is_some_and(|row| row.contains(",1.0")), "{rows:?}");
     }
 
     #[test]

@@ -113,6 +113,8 @@ struct State {
     captured: Option<Captured>,
     /// The queue was full: what is left out until a keyframe finds room.
     left_out: Option<Gap>,
+    /// Since when that is so.
+    left_since: Option<Instant>,
     /// The writer can go on with nothing else.
     needs_keyframe: bool,
     /// Of the last one that came.
@@ -158,6 +160,7 @@ impl Shared {
         let was_full = state.left_out.is_some();
         state.take(picture, now);
         let is_full = state.left_out.is_some() && !was_full && !state.is_closed;
+        state.left_since = state.left_out.and(state.left_since.or(Some(now)));
         let asks = state.asks(now);
         let is_stuck = state.is_stuck(now).is_some();
         let tells = is_stuck != std::mem::replace(&mut state.was_stuck, is_stuck);
@@ -354,6 +357,9 @@ impl State {
             Some("the disk is too slow, or does not answer: pictures are left out")
         } else if !self.queue.is_empty() && stands {
             Some("the disk does not answer")
+        } else if self.left_out.and(self.left_since).is_some_and(|since| now.saturating_duration_since(since) >= STUCK)
+        {
+            Some("pictures are left out until the next keyframe")
         } else {
             None
         }
