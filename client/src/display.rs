@@ -185,7 +185,8 @@ pub trait Stage {
 /// A picture that is on the screen.
 #[derive(Clone, Copy, Debug)]
 pub struct Snapped<'a> {
-    pub pane: usize,
+    /// Of its pane: what is watched may be other panes by now.
+    pub id: u64,
     pub picture: &'a Picture,
     /// New ones come. Otherwise the window says how old it is.
     pub is_moving: bool,
@@ -806,10 +807,8 @@ impl Window {
 }
 
 fn save(panes: &[Pane], stage: &mut dyn Stage, now: Instant) {
-    let shown = panes
-        .iter()
-        .enumerate()
-        .filter_map(|(pane, of)| Some(Snapped { pane, picture: of.last.as_ref()?, is_moving: of.is_live() }));
+    let shown =
+        panes.iter().filter_map(|of| Some(Snapped { id: of.id, picture: of.last.as_ref()?, is_moving: of.is_live() }));
     stage.save(&shown.collect::<Vec<_>>(), now);
 }
 

@@ -480,8 +480,10 @@ impl Stage for Feeds {
 
     fn save(&mut self, shown: &[Snapped<'_>], now: Instant) {
         let panes = self.panes();
-        let snapshot =
-            |snapped: &Snapped<'_>| panes.get(snapped.pane)?.snapshot(snapped.picture, snapped.is_moving, now);
+        let snapshot = |snapped: &Snapped<'_>| {
+            let feed = panes.iter().find(|feed| feed.id == snapped.id)?;
+            feed.snapshot(snapped.picture, snapped.is_moving, now)
+        };
         let snapshots: Vec<_> = shown.iter().filter_map(snapshot).collect();
         let said = match &self.saver {
             _ if snapshots.is_empty() => Err("There is no picture to save yet"),

@@ -152,8 +152,8 @@ impl Stage for Theatre {
     }
 
     fn save(&mut self, shown: &[Snapped<'_>], _: Instant) {
-        for Snapped { pane, picture, is_moving } in shown {
-            println!("\n@saved {pane} {} {is_moving}", picture.resolution);
+        for Snapped { id, picture, is_moving } in shown {
+            println!("\n@saved {id} {} {is_moving}", picture.resolution);
         }
     }
 

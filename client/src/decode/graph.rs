@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
-use gstreamer::glib::translate::from_glib_none;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
@@ -19,7 +18,7 @@ use rov_gst::element::has_property;
 
 use super::flow::Flow;
 use super::output::{PACKED, PictureForm};
-use super::picture::Picture;
+use super::picture::{Picture, may_keep};
 use super::rtp::Packet;
 use crate::limit::within;
 use crate::mailbox::Mailbox;
@@ -470,13 +469,6 @@ fn watch_size(pad: &gst::Pad, scaling: &Arc<Scaling>, shared: &Arc<GraphShared>,
         }
         gst::PadProbeReturn::Ok
     });
-}
-
-/// Whether the decoder goes on while the window has its picture: a hardware decoder with few of them would wait for it.
-fn may_keep(buffer: &gst::BufferRef) -> bool {
-    // SAFETY: a buffer that has a pool holds it until it is given back, and what is made of it here holds it too.
-    let pool: Option<gst::BufferPool> = unsafe { from_glib_none((*buffer.as_ptr()).pool) };
-    pool.is_none_or(|pool| pool.config().params().is_some_and(|(_, _, _, most)| most == 0))
 }
 
 /// The picture's size with square pixels.

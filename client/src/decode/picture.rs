@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
+use gstreamer::glib::translate::from_glib_none;
 use gstreamer::prelude::*;
 use gstreamer_app as gst_app;
 use gstreamer_video as gst_video;
@@ -14,6 +15,9 @@ use rov_common::units::Resolution;
 
 use super::flow::Unit;
 use super::output::packed_caps;
+
+/// GStreamer's name (`GST_ALLOCATOR_SYSMEM`).
+const SYSTEM_MEMORY: &str = "SystemMemory";
 
 /// Of pictures that are kept.
 const JPEG_QUALITY: u32 = 95;
@@ -211,7 +215,8 @@ impl Picture {
     /// To be kept, apart from the window's memory: as it was decoded where that is there, else as it is here.
     pub fn to_keep(&self) -> Option<Kept> {
         let whole = match &self.pixels {
-            Pixels::Decoded(_) => self.buffer(),
+            Pixels::Decoded(frame) if may_keep(frame.buffer()) => self.buffer(),
+            Pixels::Decoded(_) => self.copied(),
             _ => self.whole.clone(),
         };
         let is_whole = whole.is_some() || self.resolution == self.source;
@@ -237,6 +242,17 @@ impl Picture {
             Pixels::Owned(_) => None,
         }
     }
+}
+
+/// Whether the decoder goes on while the window has its picture: a hardware decoder with few of them would wait for it,
+/// whatever its pool says. So it must lie in memory of the system, of which there is enough.
+pub(super) fn may_keep(buffer: &gst::BufferRef) -> bool {
+    if !buffer.iter_memories().all(|memory| memory.is_type(SYSTEM_MEMORY)) {
+        return false;
+    }
+    // SAFETY: a buffer that has a pool holds it until it is given back, and what is made of it here holds it too.
+    let pool: Option<gst::BufferPool> = unsafe { from_glib_none((*buffer.as_ptr()).pool) };
+    pool.is_none_or(|pool| pool.config().params().is_some_and(|(_, _, _, most)| most == 0))
 }
 
 /// The bytes as pixels, if they are aligned and enough for a picture of this size.
