@@ -95,9 +95,9 @@ pub(super) async fn clip(
         let reason = format!("nothing of {} is kept yet: that begins with the next keyframe", stream.name());
         return Err(Failure(StatusCode::CONFLICT, reason));
     }
-    // It reads all pictures once.
-    let made = tokio::task::spawn_blocking(move || Clip::new(codec, pictures)).await;
-    let made = made.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+    // It reads all pictures once; its place is taken until then, also where nobody waits for it any more.
+    let made = tokio::task::spawn_blocking(move || (Clip::new(codec, pictures), place)).await;
+    let (made, place) = made.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
     let Clip { header, length, captured, seconds, pictures } = made.map_err(|error| {
         let reason = format!("no file can be made of what is kept of {}: {error}", stream.name());
         Failure(StatusCode::CONFLICT, reason)

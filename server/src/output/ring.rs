@@ -22,6 +22,8 @@ const SHARE: u64 = 16;
 const USUAL_MEMORY: u64 = 1_000_000_000;
 /// A keyframe that does not come is asked for again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// None is asked for sooner after one that came.
+const KEYFRAMES_APART: Duration = Duration::from_secs(10);
 
 pub struct RingOutput {
     stream: Arc<Stream>,
@@ -95,6 +97,8 @@ struct Ring {
     bytes: u64,
     /// When a keyframe was asked for that has not come.
     asked: Option<Duration>,
+    /// When the last one came.
+    keyframe: Option<Duration>,
 }
 
 /// One picture at least.
@@ -115,7 +119,7 @@ impl Group {
 
 impl Ring {
     fn new(limit: RingLimit) -> Self {
-        Self { limit, groups: VecDeque::new(), bytes: 0, asked: None }
+        Self { limit, groups: VecDeque::new(), bytes: 0, asked: None, keyframe: None }
     }
 
     /// Returns whether a keyframe is to be asked for: without any the oldest pictures could never be left out. That is as
@@ -123,7 +127,7 @@ impl Ring {
     fn push(&mut self, picture: Picture) -> bool {
         let (time, length) = (picture.time, picture.unit.len() as u64);
         let open = if picture.keyframe {
-            self.asked = None;
+            (self.asked, self.keyframe) = (None, Some(time));
             self.groups.push_back(Group { pictures: Vec::new(), bytes: 0 });
             self.groups.back_mut()
         } else {
@@ -143,6 +147,8 @@ impl Ring {
         let is_due = self.groups.back().is_none_or(|open| {
             time.saturating_sub(open.begun()) >= self.limit.time || open.bytes > self.limit.bytes / 2
         });
+        // Where there is little memory the ring is shorter, or empty for a while: keyframes cost the picture its quality.
+        let is_due = is_due && self.keyframe.is_none_or(|at| time.saturating_sub(at) >= KEYFRAMES_APART);
         let asks = is_due && self.asked.is_none_or(|at| time.saturating_sub(at) >= ASK_AGAIN);
         if asks {
             self.asked = Some(time);
@@ -162,7 +168,7 @@ impl Ring {
     }
 
     fn stats(&self) -> RingStats {
-        let lasted = self.last().zip(self.groups.front()).map(|(last, first)| last - first.begun());
+        let lasted = self.last().zip(self.groups.front()).map(|(last, first)| last.saturating_sub(first.begun()));
         RingStats {
             seconds: lasted.unwrap_or_default().as_secs_f64(),
             bytes: self.bytes,
@@ -252,8 +258,8 @@ mod tests {
             }
             assert!(ring.bytes <= LIMIT.bytes, "{}", ring.bytes);
         }
-        // Half of the bytes; the group was too large; and again and again.
-        assert_eq!(asked, [50, 175]);
+        // Half of the bytes were there after 2 s, and the group was too large after 4 s: no sooner than after 10 s.
+        assert_eq!(asked, [250]);
         assert_eq!((newest(&ring, 30), ring.bytes), (Vec::new(), 0), "nothing that cannot be shown");
         assert!(!ring.push(picture(300, true, 10_000)));
         assert_eq!(newest(&ring, 30), [300]);
