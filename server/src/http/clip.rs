@@ -41,17 +41,19 @@ impl Clips {
         Self { rings, places: Arc::new(Semaphore::new(CLIPS)) }
     }
 
-    fn place(&self) -> Result<OwnedSemaphorePermit, Response> {
-        Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
-            let again = [(header::RETRY_AFTER, HeaderValue::from_static("5"))];
-            let reason = format!("{CLIPS} clips are fetched at once at most: try again when one of them is through");
-            (again, Failure(StatusCode::SERVICE_UNAVAILABLE, reason)).into_response()
-        })
+    fn place(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.places).try_acquire_owned().ok()
     }
 
     pub fn of(&self, stream: usize) -> Option<&RingOutput> {
         self.rings.get(stream)
     }
+}
+
+fn busy() -> Response {
+    let again = [(header::RETRY_AFTER, HeaderValue::from_static("5"))];
+    let reason = format!("{CLIPS} clips are fetched at once at most: try again when one of them is through");
+    (again, Failure(StatusCode::SERVICE_UNAVAILABLE, reason)).into_response()
 }
 
 #[derive(Deserialize)]
@@ -86,10 +88,7 @@ pub(super) async fn clip(
         Failure(StatusCode::NOT_FOUND, reason.to_owned())
     })?;
     let time = wish.time(ring.longest())?;
-    let place = match api.clips.place() {
-        Ok(place) => place,
-        Err(busy) => return Ok(busy),
-    };
+    let Some(place) = api.clips.place() else { return Ok(busy()) };
     let (pictures, codec) = (ring.newest(time), stream.codec());
     if pictures.is_empty() {
         let reason = format!("nothing of {} is kept yet: that begins with the next keyframe", stream.name());
@@ -148,11 +147,12 @@ mod tests {
     fn one_clip_too_many_is_told_when_to_ask_again() {
         let clips = Clips::new(Vec::new());
         let places: Vec<_> = (0..CLIPS).map(|_| clips.place().expect("a place")).collect();
-        let busy = clips.place().expect_err("no place");
+        assert!(clips.place().is_none());
+        let busy = busy();
         let again = busy.headers().get(header::RETRY_AFTER).and_then(|after| after.to_str().ok());
         assert_eq!((busy.status(), again), (StatusCode::SERVICE_UNAVAILABLE, Some("5")));
         drop(places);
-        assert!(clips.place().is_ok());
+        assert!(clips.place().is_some());
     }
 
     #[test]
