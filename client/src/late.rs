@@ -23,7 +23,8 @@ const OVERDUE: u32 = 3;
 #[derive(Debug)]
 pub struct LateAlarm {
     limit: Duration,
-    /// The newest picture, and when it was shown; and the longest interval of late, which fades.
+    /// The picture on the screen, where its age is known, and when it was shown; and the longest interval of late, which
+    /// fades.
     shown: Option<(Age, Instant)>,
     interval: Option<Duration>,
     /// Since when no picture has been young.
@@ -67,7 +68,10 @@ impl LateAlarm {
 
     /// A picture was shown; `age` is none where it is not known.
     pub fn shown(&mut self, age: Option<Age>, at: Instant) -> Option<Change> {
-        let Some(age) = age else { return self.look(at).or_else(|| self.unknown(at)) };
+        let Some(age) = age else {
+            self.shown = None;
+            return self.look(at).or_else(|| self.unknown(at));
+        };
         self.known = Some(at);
         if let Some((_, before)) = self.shown.replace((age, at)) {
             let interval = at.saturating_duration_since(before);
@@ -96,7 +100,7 @@ impl LateAlarm {
         if self.known.is_some_and(is_recent) {
             return None;
         }
-        (self.late_since, self.shown) = (None, None);
+        self.late_since = None;
         let Raised { since, oldest } = self.raised.take()?;
         Some(Change::Unknown { lasted: now.saturating_duration_since(since), oldest })
     }
@@ -140,7 +144,10 @@ impl LateAlarm {
     /// How old the newest old picture is now, while the warning stands.
     pub fn age(&self, now: Instant) -> Option<Duration> {
         let (age, at) = self.newest.filter(|_| self.raised.is_some())?;
-        Some(age.age + now.saturating_duration_since(at))
+        let since = now.saturating_duration_since(at);
+        // It is not on the screen any more where one came whose age is not known.
+        let stands = self.shown.is_some_and(|(_, shown)| shown == at);
+        Some(age.age + if stands { since } else { since.min(RAISE_AFTER) })
     }
 }
 
@@ -232,6 +239,19 @@ mod tests {
         assert_eq!(pilot.sees(900, 50), None);
         let Some(Change::Ended { oldest, .. }) = pilot.sees(990, 50) else { panic!("it has not ended") };
         assert_eq!(oldest.age.as_millis(), 420);
+    }
+
+    #[test]
+    fn pictures_of_unknown_age_are_no_picture_that_stands() {
+        let mut pilot = Pilot::new();
+        for at in (0..=330).step_by(33) {
+            assert_eq!(pilot.sees(at, 50), None);
+        }
+        for at in (363..4_000).step_by(33) {
+            let at = pilot.begun + Duration::from_millis(at);
+            assert_eq!(pilot.alarm.shown(None, at), None);
+            assert_eq!(pilot.alarm.look(at + Duration::from_millis(20)), None);
+        }
     }
 
     #[test]

@@ -543,7 +543,8 @@ fn what_is_no_live_picture_of_its_camera_is_framed_and_says_what_it_is(display: 
     // The first picture that comes again is bright at once, and has the frame of what it is.
     bench.send("late 700");
     bench.send("pictures");
-    bench.until_title(|name| name.ends_with("0.7 s OLD"));
+    bench.until_title(|name| name.ends_with("TEST PICTURE"));
+    bench.until("a bright picture in a frame", |shot| is_framed(shot) && shot.in_window(20, 100) == LEFT);
 }
 
 fn the_key_i_shows_the_statistics(display: &str) {

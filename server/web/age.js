@@ -84,7 +84,7 @@ export class LateAlarm {
   /** When it was last known how old one is. */
   #known = -Infinity
   #raised = false
-  /** The newest picture; and the longest interval of late, which fades. */
+  /** The picture on the screen, where its age is known; and the longest interval of late, which fades. */
   #shown = null
   #interval = null
 
@@ -97,10 +97,12 @@ export class LateAlarm {
   shown(age, now) {
     if (!age && now - this.#known >= UNKNOWN_AFTER_MS) {
       this.#lateSince = null
-      this.#shown = null
       this.#raised = false
     }
-    if (!age) return
+    if (!age) {
+      this.#shown = null
+      return
+    }
     this.#known = now
     if (this.#shown) this.#interval = Math.max(now - this.#shown.at, (this.#interval ?? 0) * 7 / 8)
     this.#shown = { age: age.age, bound: age.bound, at: now }
@@ -124,7 +126,10 @@ export class LateAlarm {
     }
     if (this.#lateSince !== null && now - this.#lateSince >= RAISE_AFTER_MS) this.#raised = true
     if (this.#youngSince !== null && now - this.#youngSince >= END_AFTER_MS) this.#raised = false
-    return this.#raised ? this.#newest.age + now - this.#newest.at : null
+    if (!this.#raised) return null
+    // It is not on the screen any more where one came whose age is not known.
+    const since = now - this.#newest.at, stands = this.#shown?.at === this.#newest.at
+    return this.#newest.age + (stands ? since : Math.min(since, RAISE_AFTER_MS))
   }
 
   /** The picture that stands has become too old, and the next one should have come. */

@@ -76,8 +76,10 @@ async function check(
   expect("minutes", duration(600000), "10 min")
 
   // What is no live picture of its camera.
-  const moving = view(900, { ...awake, late: 1290, doubt: { frozen: true } })
+  const moving = view(900, { ...awake, late: 1290 })
   expect("a late picture", [moving.state, moving.dim, moving.badge, moving.mark.title].join(), "late,false,OLD,1.2 s OLD")
+  const both = view(900, { ...awake, late: 1290, doubt: { frozen: true } })
+  expect("of a camera that hangs", [both.state, both.badge, both.mark.title, both.mark.detail].join(), "late,NOT LIVE,CAMERA FROZEN,1.2 s OLD")
   expect("one that is later", view(900, { ...awake, late: 12900 }).mark.title, "12 s OLD")
   const frozen = view(900, { ...awake, doubt: { frozen: true, reason: "the picture stands" } })
   expect("a camera that hangs", [frozen.state, frozen.badge, frozen.mark.title, frozen.mark.detail].join(), "live,NOT LIVE,CAMERA FROZEN,The picture stands")
@@ -85,6 +87,7 @@ async function check(
   expect("an old picture has the frame too", view(3999, { ...awake, late: 1290 }).mark.title, "")
   expect("a live one has none", view(900, awake).mark, null)
   expect("a late tab", tab(900, { lastPicture: 0, late: 1290 }), "rov1 - 1.2 s OLD")
+  expect("one that is hidden, and was late", tab(9000, { lastPicture: 0, lastDecoded: 8900, late: 1290 }), "rov1 - live")
   expect("a frozen one", tab(900, { lastPicture: 0, doubt: { frozen: true } }), "rov1 - CAMERA FROZEN")
 
   // The server's clock is an hour ahead and gains 100 ppm; 5 ms there and 35 ms back.
@@ -118,6 +121,13 @@ async function check(
   expect("not known for a moment", [unknown(1000), unknown(5600)].join(), "980,980")
   expect("not known any more", [unknown(5700), unknown(5800)].join(), ",")
   expect("not certain", [sees(6000, 305), sees(6100, 305)].join(), ",")
+  const stands = new LateAlarm(300)
+  for (let at = 0; at <= 330; at += 33) stands.shown({ age: 50, bound: 10 }, at)
+  expect("one that stands", [stands.age(580), stands.age(600)].join(), ",320")
+  const other = new LateAlarm(300)
+  for (let at = 0; at <= 330; at += 33) other.shown({ age: 50, bound: 10 }, at)
+  other.shown(null, 363)
+  expect("one of unknown age stands", other.age(900), null)
   const off = new LateAlarm(0)
   off.shown({ age: 9000, bound: 0 }, 0)
   expect("not wanted", off.age(900), null)
