@@ -13,6 +13,7 @@ use crate::api::{RecordingGap, RecordingState};
 use crate::backoff::Backoff;
 use crate::capture_clock::Captured;
 use crate::mp4::{Format, Muxer, Picture};
+use crate::priority;
 
 /// The most that is written at once, when much has come.
 const WRITE: usize = QUEUE_BYTES / 4;
@@ -126,6 +127,8 @@ impl Writer {
     }
 
     pub fn run(mut self) {
+        // The pictures that are shown go first; what is to be written can wait for half a minute.
+        priority::lower();
         while self.order != Order::Stop {
             let before = self.order;
             (self.order, self.last_session) = self.shared.order(before);
