@@ -144,15 +144,19 @@ impl Folder {
     }
 
     /// Deletes the oldest that `keep` does not keep, at `now`, of the same clock as their names; returns their names. Files
-    /// of others are not touched. Clocks may be wrong: what this run of the program began goes last, and nothing by age
-    /// where the clock is not known, or is behind the newest recording. Tables of times whose recording is gone go, too.
-    pub fn prune(&self, keep: Keep, now: Option<Captured>) -> io::Result<Vec<Name>> {
+    /// of others are not touched. Clocks may be wrong: what this run of the program began goes last, by age only what has
+    /// this label, as other vehicles have other clocks, and nothing by age where the clock is not known, or is behind the
+    /// newest recording. Tables of times whose recording is gone go, too.
+    pub fn prune(&self, keep: Keep, now: Option<Captured>, label: &str) -> io::Result<Vec<Name>> {
         let Some(keep) = keep else { return Ok(Vec::new()) };
         let mut removed = Vec::new();
         let files = self.disk.files()?;
         self.remove_orphans(&files)?;
         let (mut all, own) = (self.found(&files), lock(&self.own).clone());
         all.sort_by_key(|found| own.contains(&found.name));
+        if let Measure::Time(_) = keep {
+            all.retain(|found| !own.contains(&found.name) || found.name.label() == label);
+        }
         for name in surplus(&all, keep, now) {
             match self.remove(&name) {
                 Ok(()) => removed.push(name),

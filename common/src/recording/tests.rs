@@ -400,18 +400,20 @@ fn only_the_oldest_of_its_own_files_are_deleted() {
         assert!(files.contains(&"dive.mp4".to_owned()), "a file of somebody else's");
         files.len() - 1
     };
-    assert_eq!(folder.prune(None, Some(at(100))).unwrap(), []);
-    folder.prune(Some(Measure::Bytes(Bytes(3_500))), Some(at(4))).unwrap();
+    assert_eq!(folder.prune(None, Some(at(100)), "cam1").unwrap(), []);
+    folder.prune(Some(Measure::Bytes(Bytes(3_500))), Some(at(4)), "cam1").unwrap();
     assert_eq!(left(), 6, "the oldest with its table");
     assert!(!memory.0.0.lock().unwrap().files.contains_key(&names[0]));
     let open = folder.create(at(0), "cam1").unwrap();
-    folder.prune(Some(Measure::Time(Duration::from_secs(2 * 3600))), Some(at(4))).unwrap();
+    folder.prune(Some(Measure::Time(Duration::from_secs(2 * 3600))), Some(at(4)), "cam1").unwrap();
     assert_eq!(left(), 4 + 2, "what is being written is never deleted: {:?}", open.name);
     assert_eq!(folder.remove(&open.name).map_err(|error| error.kind()), Err(ErrorKind::ResourceBusy));
     drop(open);
-    folder.prune(Some(Measure::Time(Duration::from_secs(3600))), Some(at(4))).unwrap();
+    folder.prune(Some(Measure::Time(Duration::from_secs(3600))), Some(at(4)), "cam1").unwrap();
     assert_eq!(left(), 2 + 2, "what this run began goes last, and what is new enough stays");
-    folder.prune(Some(Measure::Time(Duration::from_secs(1800))), Some(at(4))).unwrap();
+    folder.prune(Some(Measure::Time(Duration::from_secs(1800))), Some(at(4)), "Dory").unwrap();
+    assert_eq!(left(), 2, "what this run began of another vehicle has another clock");
+    folder.prune(Some(Measure::Time(Duration::from_secs(1800))), Some(at(4)), "cam1").unwrap();
     assert_eq!(left(), 0);
 }
 
@@ -445,7 +447,11 @@ fn files_on_a_real_disk_are_as_they_should_be() {
     let found = folder.list().unwrap();
     assert!(found[0].is_open);
     let of_another_program = Folder::new(folder.path());
-    assert_eq!(of_another_program.prune(Some(Measure::Bytes(Bytes(0))), None).unwrap(), [], "it is being written");
+    assert_eq!(
+        of_another_program.prune(Some(Measure::Bytes(Bytes(0))), None, "cam1").unwrap(),
+        [],
+        "it is being written"
+    );
     let refused = of_another_program.remove(&found[0].name).map_err(|error| error.kind());
     assert_eq!(refused, Err(ErrorKind::ResourceBusy));
     assert!(recorder.stop(LIMIT));
@@ -595,12 +601,12 @@ fn clocks_that_are_wrong_delete_no_dive() {
     memory.set(|inner| drop(inner.files.insert(own.to_string(), vec![0; 1_000])));
     let names = || memory.0.0.lock().unwrap().files.keys().filter(|name| name.ends_with(".mp4")).count();
     let week = Some(Measure::Time(Duration::from_secs(7 * 86_400)));
-    folder.prune(week, None).unwrap();
-    folder.prune(week, Some(at(500))).unwrap();
+    folder.prune(week, None, "cam1").unwrap();
+    folder.prune(week, Some(at(500)), "cam1").unwrap();
     assert_eq!(names(), 2, "nothing by a clock that is not known, or behind the newest recording");
-    let removed = folder.prune(Some(Measure::Bytes(Bytes(1_500))), None).unwrap();
+    let removed = folder.prune(Some(Measure::Bytes(Bytes(1_500))), None, "cam1").unwrap();
     assert_eq!(removed, [old.parse().unwrap()], "what this run began goes last, whatever its name says");
-    folder.prune(Some(Measure::Bytes(Bytes(500))), None).unwrap();
+    folder.prune(Some(Measure::Bytes(Bytes(500))), None, "cam1").unwrap();
     assert_eq!(names(), 0);
     assert!(writer::is_right(at(1), Captured(at(1).0 + Duration::from_secs(60))));
     assert!(!writer::is_right(at(1), at(2)), "the system's clock was set since");
@@ -649,11 +655,11 @@ fn what_another_program_records_into_the_folder_is_not_deleted() {
     let least = Some(Measure::Bytes(Bytes(0)));
     std::fs::write(place.path().join(name.to_string()), b"pictures").unwrap();
     assert!(other.list().unwrap().iter().all(|found| found.is_open));
-    assert_eq!(other.prune(least, None).unwrap(), []);
+    assert_eq!(other.prune(least, None, "cam1").unwrap(), []);
     assert_eq!(other.remove(&name).unwrap_err().kind(), ErrorKind::ResourceBusy);
     assert!(one.path_of(&name.of_times()).unwrap().exists());
     drop(recording);
-    assert_eq!(other.prune(least, None).unwrap(), [name], "once it is not written any more");
+    assert_eq!(other.prune(least, None, "cam1").unwrap(), [name], "once it is not written any more");
 }
 
 #[test]
@@ -665,12 +671,12 @@ fn a_table_of_times_without_its_recording_goes_where_recordings_are_deleted() {
     drop(recording);
     std::fs::write(place.path().join("notes.csv"), b"somebody else's").unwrap();
     let much = Some(Measure::Bytes(Bytes(1 << 40)));
-    folder.prune(much, None).unwrap();
+    folder.prune(much, None, "cam1").unwrap();
     assert!(place.path().join(&times).exists());
     std::fs::remove_file(place.path().join(video)).unwrap();
-    folder.prune(None, None).unwrap();
+    folder.prune(None, None, "cam1").unwrap();
     assert!(place.path().join(&times).exists(), "nothing is deleted without --record-keep");
-    folder.prune(much, None).unwrap();
+    folder.prune(much, None, "cam1").unwrap();
     assert!(!place.path().join(&times).exists());
     assert!(place.path().join("notes.csv").exists());
 }

@@ -487,7 +487,7 @@ impl Writer {
                  recordings are deleted by age"
             );
         }
-        match self.folder.prune(self.plan.keep, now) {
+        match self.folder.prune(self.plan.keep, now, &self.plan.label) {
             Ok(removed) => removed.iter().for_each(|name| tracing::info!("deleted {name}, the oldest recording")),
             Err(error) => tracing::warn!("recording: the oldest files cannot be deleted: {error}"),
         }
