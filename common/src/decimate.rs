@@ -43,6 +43,11 @@ impl Decimator {
         self.last = Some((time, next));
         true
     }
+
+    /// The next frame goes on whatever its time.
+    pub fn begin_anew(&mut self) {
+        self.last = None;
+    }
 }
 
 /// The rate that goes out of a source that says it has the rate `own`, if frames have to be left out for that.

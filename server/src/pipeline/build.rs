@@ -283,7 +283,11 @@ pub(super) fn fill_tail(
         }
         // Before the count: what is left out on purpose is not lost.
         if let Some(fps) = plan.max_fps {
-            decimate::install(&queue, fps);
+            // At one picture a second, whoever comes would wait for that second, and a change for its keyframe in vain.
+            let weak = Arc::downgrade(branch);
+            decimate::install(&queue, fps, move |pad, info| {
+                weak.upgrade().is_some_and(|branch| lock(&branch.valve).awaits(at_rest::time_of(pad, info)))
+            });
         }
         live::leave_out(&queue, branch);
         counter::count(&queue, &branch.frames_in);

@@ -14,8 +14,12 @@ use rov_gst::clock::running_time;
 
 /// Thins what comes through `pad` down to `wanted`. A source that states a rate is believed, as its frames may jitter;
 /// one that states none is thinned by the times of its frames, and frames without times by when they come. What is
-/// behind sees the rate that is left.
-pub fn install(pad: &gst::Pad, wanted: Fps) {
+/// behind sees the rate that is left. A frame of which `is_awaited` says so goes on in any case.
+pub fn install(
+    pad: &gst::Pad,
+    wanted: Fps,
+    is_awaited: impl Fn(&gst::Pad, &gst::PadProbeInfo) -> bool + Send + Sync + 'static,
+) {
     // The second: the stated rate is not above the wanted one.
     let decimator = Mutex::new((Decimator::new(wanted), false));
     let mask = gst::PadProbeType::BUFFER | gst::PadProbeType::EVENT_DOWNSTREAM;
@@ -27,6 +31,9 @@ pub fn install(pad: &gst::Pad, wanted: Fps) {
                 Some(_) if decimator.1 => None,
                 time => time.or_else(now),
             };
+            if is_awaited(pad, info) {
+                decimator.0.begin_anew();
+            }
             let keeps = time.is_none_or(|time| decimator.0.keeps(time.into()));
             return if keeps { gst::PadProbeReturn::Ok } else { gst::PadProbeReturn::Handled };
         }
@@ -60,7 +67,7 @@ mod tests {
         let pipeline = gst::parse::launch(text).unwrap().downcast::<gst::Pipeline>().unwrap();
         let source = pipeline.by_name("in").unwrap().downcast::<gstreamer_app::AppSrc>().unwrap();
         let sink = pipeline.by_name("out").unwrap().downcast::<gstreamer_app::AppSink>().unwrap();
-        install(&pipeline.by_name("thinned").unwrap().static_pad("sink").unwrap(), Fps::whole(10));
+        install(&pipeline.by_name("thinned").unwrap().static_pad("sink").unwrap(), Fps::whole(10), |_, _| false);
         pipeline.set_state(gst::State::Playing).unwrap();
         let begun = std::time::Instant::now();
         for _ in 0..100 {

@@ -375,6 +375,21 @@ fn another_branch_takes_over_at_a_keyframe_and_no_picture_is_missing_nor_comes_t
     running.graph.stop(STOP_LIMIT);
 }
 
+/// From what comes to the tee thirty times a second, a slow stream takes one picture in a second.
+#[test]
+fn another_branch_takes_over_of_a_slow_stream_and_becomes_slow() {
+    let plan = plan(pipeline(RAW));
+    let running = run(&plan);
+    running.take(0, 5);
+    let small = Resolution::new(160, 120);
+    for fps in [1, 1, 30] {
+        let slow = changed(&plan, 0, |encode| (encode.fps, encode.resolution) = (Some(Fps::whole(fps)), Some(small)));
+        let joint = running.graph.joint(0).unwrap();
+        assert_eq!(joint.replace(&slow, plan.codec, None, STOP_LIMIT), Ok(()), "{fps} fps");
+    }
+    running.graph.stop(STOP_LIMIT);
+}
+
 #[test]
 fn the_encoder_that_takes_over_is_asked_for_its_keyframe_by_its_own_thread() {
     let plan = plan(pipeline(RAW));

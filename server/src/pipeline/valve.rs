@@ -30,11 +30,15 @@ impl Valve {
         }
     }
 
+    /// Whether the picture of this time would be the first since it was opened.
+    pub fn awaits(&self, time: Duration) -> bool {
+        matches!(*self, Self::Opened(first) if time + COARSE >= first)
+    }
+
     /// Whether the picture of this time goes to the encoder.
     pub fn lets_in(&mut self, time: Duration) -> bool {
-        match *self {
-            Self::Opened(first) if time + COARSE >= first => *self = Self::Filling(time),
-            _ => {}
+        if self.awaits(time) {
+            *self = Self::Filling(time);
         }
         !matches!(self, Self::Shut | Self::Opened(_))
     }
