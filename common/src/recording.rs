@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-pub use self::folder::{Disk, Folder, Found, Keep, Output};
+pub use self::folder::{Disk, Folder, Found, Keep, Output, Stored};
 pub use self::limits::{Bytes, LARGEST, LONGEST, Measure, SPARE, Split};
 pub use self::name::{EXTENSION, Name, rfc3339};
 use self::queue::{Gap, Shared};

@@ -8,6 +8,7 @@ use std::io::{self, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::limits::{Bytes, Measure};
 use super::name::{Name, TIMES};
@@ -16,6 +17,8 @@ use crate::sync::lock;
 
 /// Between names of files that begin at the same moment: so many are tried.
 const ATTEMPTS: usize = 1_000;
+/// 2025: what says that it is older was made by a machine whose clock was not set.
+const CLOCK_SET: Captured = Captured(Duration::from_secs(1_735_689_600));
 
 /// Where files lie. Tests have one that is slow, full or broken.
 pub trait Disk: Send + Sync {
@@ -24,8 +27,8 @@ pub trait Disk: Send + Sync {
     fn create(&self, name: &str) -> io::Result<Box<dyn Output>>;
     /// Bytes that can still be written.
     fn free(&self) -> io::Result<u64>;
-    /// Names and sizes, in any order.
-    fn files(&self) -> io::Result<Vec<(String, u64)>>;
+    /// In any order.
+    fn files(&self) -> io::Result<Vec<Stored>>;
     /// # Errors
     /// [`ErrorKind::ResourceBusy`] where another program is writing it.
     fn remove(&self, name: &str) -> io::Result<()>;
@@ -46,11 +49,22 @@ pub trait Output: Send {
     fn cut(&mut self, length: u64) -> io::Result<()>;
 }
 
+/// A file of whatever kind.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub name: String,
+    pub bytes: u64,
+    /// When it was last written, by this machine's clock.
+    pub changed: Captured,
+}
+
 /// A recording that there is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
     pub name: Name,
     pub bytes: u64,
+    /// When it was last written, by this machine's clock.
+    pub changed: Captured,
     /// It is being written.
     pub is_open: bool,
 }
@@ -63,8 +77,8 @@ pub struct Folder {
     path: PathBuf,
     disk: Box<dyn Disk>,
     open: Mutex<BTreeSet<Name>>,
-    /// What this run of the program began.
-    own: Mutex<BTreeSet<Name>>,
+    /// What this run of the program began, and when.
+    own: Mutex<BTreeMap<Name, Instant>>,
     /// Bytes per second of each stream that is recorded.
     rates: Mutex<BTreeMap<String, f64>>,
 }
@@ -111,12 +125,19 @@ impl Folder {
         Ok(self.found(&files))
     }
 
-    fn found(&self, files: &[(String, u64)]) -> Vec<Found> {
-        let found = |(file, bytes): &(String, u64)| {
-            let name: Name = file.parse().ok()?;
+    /// Of all recordings together.
+    pub(super) fn bytes(&self) -> io::Result<u64> {
+        let files = self.disk.files()?;
+        Ok(files.iter().filter(|file| file.name.parse::<Name>().is_ok()).map(|file| file.bytes).sum())
+    }
+
+    fn found(&self, files: &[Stored]) -> Vec<Found> {
+        let found = |file: &Stored| {
+            let name: Name = file.name.parse().ok()?;
             // Not with the mutex locked: the disk may hang.
             let is_open = lock(&self.open).contains(&name);
-            Some(Found { is_open: is_open || self.disk.is_written(file), name, bytes: *bytes })
+            let Stored { bytes, changed, .. } = *file;
+            Some(Found { is_open: is_open || self.disk.is_written(&file.name), name, bytes, changed })
         };
         let mut all: Vec<_> = files.iter().filter_map(found).collect();
         all.sort_by(|one, other| one.name.cmp(&other.name));
@@ -143,21 +164,24 @@ impl Folder {
         }
     }
 
-    /// Deletes the oldest that `keep` does not keep, at `now`, of the same clock as their names; returns their names. Files
-    /// of others are not touched. Clocks may be wrong: what this run of the program began goes last, by age only what has
-    /// this label, as other vehicles have other clocks, and nothing by age where the clock is not known, or is behind the
-    /// newest recording. Tables of times whose recording is gone go, too.
-    pub fn prune(&self, keep: Keep, now: Option<Captured>, label: &str) -> io::Result<Vec<Name>> {
+    /// Deletes the oldest that `keep` does not keep, at `now` of this machine's clock; returns their names. Files of others
+    /// are not touched, and tables of times whose recording is gone go, too.
+    ///
+    /// Names have the clock of who captured, which may be wrong or set meanwhile, and this machine's may be as well. So the
+    /// age of what this run of the program began is that by its monotonic clock, and it goes last; the others are as old as
+    /// both their name and their last change say.
+    pub fn prune(&self, keep: Keep, now: Captured) -> io::Result<Vec<Name>> {
         let Some(keep) = keep else { return Ok(Vec::new()) };
         let mut removed = Vec::new();
         let files = self.disk.files()?;
         self.remove_orphans(&files)?;
         let (mut all, own) = (self.found(&files), lock(&self.own).clone());
-        all.sort_by_key(|found| own.contains(&found.name));
-        if let Measure::Time(_) = keep {
-            all.retain(|found| !own.contains(&found.name) || found.name.label() == label);
-        }
-        for name in surplus(&all, keep, now) {
+        all.sort_by_key(|found| (own.get(&found.name).copied(), found.newest()));
+        let age = |found: &Found| match own.get(&found.name) {
+            Some(begun) => Some(begun.elapsed()),
+            None => Some(found.newest()).filter(|newest| *newest >= CLOCK_SET).map(|at| now.0.saturating_sub(at.0)),
+        };
+        for name in surplus(&all, keep, age) {
             match self.remove(&name) {
                 Ok(()) => removed.push(name),
                 // By somebody else, or by another recorder; or one has just begun to write it.
@@ -169,9 +193,10 @@ impl Folder {
     }
 
     /// Tables of times whose recordings somebody else has deleted. A recording is there before its table.
-    fn remove_orphans(&self, files: &[(String, u64)]) -> io::Result<()> {
-        let videos: BTreeSet<&str> = files.iter().map(|(file, _)| file.as_str()).collect();
-        for (file, _) in files.iter().filter(|(file, _)| file.ends_with(TIMES)) {
+    fn remove_orphans(&self, files: &[Stored]) -> io::Result<()> {
+        let names = || files.iter().map(|file| file.name.as_str());
+        let videos: BTreeSet<&str> = names().collect();
+        for file in names().filter(|file| file.ends_with(TIMES)) {
             let Some(name) = Name::of_file(file) else { continue };
             if videos.contains(name.to_string().as_str()) || lock(&self.open).contains(&name) {
                 continue;
@@ -199,7 +224,7 @@ impl Folder {
             }
             match created {
                 Ok(video) => {
-                    lock(&self.own).insert(name.clone());
+                    lock(&self.own).insert(name.clone(), Instant::now());
                     // Without the table the pictures are worth as much.
                     let times = self.disk.create(&name.of_times()).ok();
                     return Ok(Recording { name, video, times, folder: Arc::clone(self) });
@@ -217,21 +242,28 @@ fn is_others(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ResourceBusy)
 }
 
-/// What `keep` does not keep of these, which are the oldest first: never one that is being written.
-fn surplus(all: &[Found], keep: Measure, now: Option<Captured>) -> Vec<Name> {
-    let mut total: u64 = all.iter().map(|found| found.bytes).sum();
-    let newest = all.iter().map(|found| found.name.begun()).max().unwrap_or_default();
-    let now = now.filter(|now| *now >= newest);
+/// What `keep` does not keep of these, which are the oldest first: never one that is being written, or whose age is not
+/// known where that counts.
+fn surplus(all: &[Found], keep: Measure, age: impl Fn(&Found) -> Option<Duration>) -> Vec<Name> {
+    let total: u64 = all.iter().map(|found| found.bytes).sum();
+    let mut freed = 0;
     let is_surplus = |found: &&Found| match keep {
         Measure::Bytes(Bytes(most)) => {
-            let is_over = total > most;
-            total -= found.bytes;
+            let is_over = total - freed > most;
+            freed += found.bytes;
             is_over
         }
-        Measure::Time(longest) => now.is_some_and(|now| now.0.saturating_sub(found.name.begun().0) > longest),
+        Measure::Time(longest) => age(found).is_some_and(|age| age > longest),
     };
     let closed = all.iter().filter(|found| !found.is_open);
-    closed.take_while(is_surplus).map(|found| found.name.clone()).collect()
+    closed.filter(is_surplus).map(|found| found.name.clone()).collect()
+}
+
+impl Found {
+    /// When it was made, at the earliest that can be.
+    fn newest(&self) -> Captured {
+        self.name.begun().max(self.changed)
+    }
 }
 
 /// A recording that is being written.
@@ -297,7 +329,7 @@ impl Disk for Local {
         free(&self.path)
     }
 
-    fn files(&self) -> io::Result<Vec<(String, u64)>> {
+    fn files(&self) -> io::Result<Vec<Stored>> {
         let found = match fs::read_dir(&self.path) {
             // Nothing was recorded yet.
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -309,7 +341,8 @@ impl Disk for Local {
             // One that has just gone is none.
             let Ok(metadata) = entry.metadata() else { continue };
             if let (true, Ok(name)) = (metadata.is_file(), entry.file_name().into_string()) {
-                files.push((name, metadata.len()));
+                let changed = metadata.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+                files.push(Stored { name, bytes: metadata.len(), changed: Captured(changed.unwrap_or_default()) });
             }
         }
         Ok(files)

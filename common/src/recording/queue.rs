@@ -109,8 +109,6 @@ struct State {
     /// The disk is full: nothing waits for it.
     is_closed: bool,
     was_stuck: bool,
-    /// The capture clock, as of the newest picture.
-    captured: Option<Captured>,
     /// The queue was full: what is left out until a keyframe finds room.
     left_out: Option<Gap>,
     /// Since when that is so.
@@ -156,7 +154,6 @@ impl Shared {
         if picture.keyframe {
             state.keyframe = Some(now);
         }
-        state.captured = picture.captured.or(state.captured);
         let was_full = state.left_out.is_some();
         state.take(picture, now);
         let is_full = state.left_out.is_some() && !was_full && !state.is_closed;
@@ -224,11 +221,6 @@ impl Shared {
             }
             after.into_iter().for_each(|gap| state.leave_out(gap));
         }
-    }
-
-    /// The time of capture of the newest picture.
-    pub fn captured(&self) -> Option<Captured> {
-        lock(&self.state).captured
     }
 
     pub fn need_keyframe(&self, needs: bool) {

@@ -14,6 +14,9 @@ use crate::mp4::tests::{Read, picture, pictures};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
+/// Of this machine's clock, where files are deleted by their size.
+const NOW: Captured = Captured(Duration::from_secs(1_764_600_000));
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
     Works,
@@ -31,6 +34,8 @@ struct Inner {
     mode: Mode,
     free: u64,
     files: BTreeMap<String, Vec<u8>>,
+    /// When all files were last written, by this machine's clock.
+    changed: Captured,
     writes: u64,
 }
 
@@ -39,7 +44,8 @@ struct Memory(Arc<(Mutex<Inner>, Condvar)>);
 
 impl Memory {
     fn new() -> Self {
-        let inner = Inner { mode: Mode::Works, free: 1 << 40, files: BTreeMap::new(), writes: 0 };
+        let inner =
+            Inner { mode: Mode::Works, free: 1 << 40, files: BTreeMap::new(), changed: Captured::default(), writes: 0 };
         Self(Arc::new((Mutex::new(inner), Condvar::new())))
     }
 
@@ -90,9 +96,14 @@ impl Disk for Memory {
         Ok(self.0.0.lock().unwrap().free)
     }
 
-    fn files(&self) -> io::Result<Vec<(String, u64)>> {
+    fn files(&self) -> io::Result<Vec<Stored>> {
         let inner = self.0.0.lock().unwrap();
-        Ok(inner.files.iter().map(|(name, file)| (name.clone(), file.len() as u64)).collect())
+        let stored = |(name, file): (&String, &Vec<u8>)| Stored {
+            name: name.clone(),
+            bytes: file.len() as u64,
+            changed: inner.changed,
+        };
+        Ok(inner.files.iter().map(stored).collect())
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {
@@ -386,7 +397,7 @@ fn it_is_off_until_it_is_on_and_ends_its_file_when_it_is_off() {
 fn only_the_oldest_of_its_own_files_are_deleted() {
     let memory = Memory::new();
     let folder = Folder::on(Path::new("/nowhere"), Box::new(memory.clone()));
-    let at = |hours: u64| Captured(Duration::from_secs(1_700_000_000 + hours * 3600));
+    let at = |hours: u64| Captured(Duration::from_secs(1_764_000_000 + hours * 3600));
     let names: Vec<_> = (0..4).map(|hours| Name::new(at(hours), "cam1").to_string()).collect();
     memory.set(|inner| {
         for name in &names {
@@ -400,21 +411,19 @@ fn only_the_oldest_of_its_own_files_are_deleted() {
         assert!(files.contains(&"dive.mp4".to_owned()), "a file of somebody else's");
         files.len() - 1
     };
-    assert_eq!(folder.prune(None, Some(at(100)), "cam1").unwrap(), []);
-    folder.prune(Some(Measure::Bytes(Bytes(3_500))), Some(at(4)), "cam1").unwrap();
+    assert_eq!(folder.prune(None, at(100)).unwrap(), []);
+    folder.prune(Some(Measure::Bytes(Bytes(3_500))), at(4)).unwrap();
     assert_eq!(left(), 6, "the oldest with its table");
     assert!(!memory.0.0.lock().unwrap().files.contains_key(&names[0]));
     let open = folder.create(at(0), "cam1").unwrap();
-    folder.prune(Some(Measure::Time(Duration::from_secs(2 * 3600))), Some(at(4)), "cam1").unwrap();
+    folder.prune(Some(Measure::Time(Duration::from_secs(2 * 3600))), at(4)).unwrap();
     assert_eq!(left(), 4 + 2, "what is being written is never deleted: {:?}", open.name);
     assert_eq!(folder.remove(&open.name).map_err(|error| error.kind()), Err(ErrorKind::ResourceBusy));
     drop(open);
-    folder.prune(Some(Measure::Time(Duration::from_secs(3600))), Some(at(4)), "cam1").unwrap();
-    assert_eq!(left(), 2 + 2, "what this run began goes last, and what is new enough stays");
-    folder.prune(Some(Measure::Time(Duration::from_secs(1800))), Some(at(4)), "Dory").unwrap();
-    assert_eq!(left(), 2, "what this run began of another vehicle has another clock");
-    folder.prune(Some(Measure::Time(Duration::from_secs(1800))), Some(at(4)), "cam1").unwrap();
-    assert_eq!(left(), 0);
+    folder.prune(Some(Measure::Time(Duration::from_secs(1800))), at(4)).unwrap();
+    assert_eq!(left(), 2, "what this run began is as old as it is");
+    folder.prune(Some(Measure::Time(Duration::ZERO)), at(0)).unwrap();
+    assert_eq!(left(), 0, "whatever the clocks say");
 }
 
 #[test]
@@ -447,11 +456,7 @@ fn files_on_a_real_disk_are_as_they_should_be() {
     let found = folder.list().unwrap();
     assert!(found[0].is_open);
     let of_another_program = Folder::new(folder.path());
-    assert_eq!(
-        of_another_program.prune(Some(Measure::Bytes(Bytes(0))), None, "cam1").unwrap(),
-        [],
-        "it is being written"
-    );
+    assert_eq!(of_another_program.prune(Some(Measure::Bytes(Bytes(0))), NOW).unwrap(), [], "it is being written");
     let refused = of_another_program.remove(&found[0].name).map_err(|error| error.kind());
     assert_eq!(refused, Err(ErrorKind::ResourceBusy));
     assert!(recorder.stop(LIMIT));
@@ -593,23 +598,35 @@ fn a_keyframe_is_not_lost_where_the_file_before_it_cannot_be_ended() {
 fn clocks_that_are_wrong_delete_no_dive() {
     let memory = Memory::new();
     let folder = Folder::on(Path::new("/nowhere"), Box::new(memory.clone()));
-    let at = |hours: u64| Captured(Duration::from_secs(1_700_000_000 + hours * 3600));
-    let old = Name::new(at(1_000), "cam1").to_string();
-    memory.set(|inner| drop(inner.files.insert(old.clone(), vec![0; 1_000])));
-    // This run began with a clock that was not set.
-    let own = folder.create(at(1), "cam1").unwrap().name.clone();
-    memory.set(|inner| drop(inner.files.insert(own.to_string(), vec![0; 1_000])));
-    let names = || memory.0.0.lock().unwrap().files.keys().filter(|name| name.ends_with(".mp4")).count();
+    let at = |hours: u64| Captured(Duration::from_secs(1_764_000_000 + hours * 3600));
+    let put = |begun: Captured, label: &str| {
+        let name = Name::new(begun, label);
+        memory.set(|inner| drop(inner.files.insert(name.to_string(), vec![0; 1_000])));
+        name
+    };
     let week = Some(Measure::Time(Duration::from_secs(7 * 86_400)));
-    folder.prune(week, None, "cam1").unwrap();
-    folder.prune(week, Some(at(500)), "cam1").unwrap();
-    assert_eq!(names(), 2, "nothing by a clock that is not known, or behind the newest recording");
-    let removed = folder.prune(Some(Measure::Bytes(Bytes(1_500))), None, "cam1").unwrap();
-    assert_eq!(removed, [old.parse().unwrap()], "what this run began goes last, whatever its name says");
-    folder.prune(Some(Measure::Bytes(Bytes(500))), None, "cam1").unwrap();
-    assert_eq!(names(), 0);
-    assert!(writer::is_right(at(1), Captured(at(1).0 + Duration::from_secs(60))));
-    assert!(!writer::is_right(at(1), at(2)), "the system's clock was set since");
+    // An hour ago: of this vehicle, of those whose clocks are a month behind or not set, and of one that is ahead.
+    let now = at(1_000);
+    let right = put(at(999), "Nemo");
+    let behind = put(at(280), "Dory");
+    let unset = put(Captured(Duration::from_secs(60)), "Squirt");
+    let ahead = put(at(9_000), "Crush");
+    memory.set(|inner| inner.changed = at(999));
+    assert_eq!(folder.prune(week, now).unwrap(), [], "they were written an hour ago");
+    // One that is ahead keeps nothing else from being deleted.
+    memory.set(|inner| inner.changed = at(280));
+    assert_eq!(folder.prune(week, now).unwrap(), [unset.clone(), behind]);
+    // Made and kept by a machine whose clock was not set: nobody knows how old they are.
+    put(unset.begun(), "Squirt");
+    memory.set(|inner| inner.changed = Captured::default());
+    assert_eq!(folder.prune(week, now).unwrap(), []);
+    // This run began with a clock that was not set, and its files go last.
+    let own = folder.create(Captured(Duration::from_secs(61)), "Nemo").unwrap().name.clone();
+    put(own.begun(), "Nemo");
+    assert_eq!(folder.prune(week, now).unwrap(), []);
+    let names: Vec<_> = folder.prune(Some(Measure::Bytes(Bytes(1_500))), now).unwrap();
+    assert_eq!(names, [unset, right, ahead]);
+    assert_eq!(folder.list().unwrap().iter().map(|found| found.name.clone()).collect::<Vec<_>>(), [own]);
 }
 
 #[test]
@@ -655,11 +672,11 @@ fn what_another_program_records_into_the_folder_is_not_deleted() {
     let least = Some(Measure::Bytes(Bytes(0)));
     std::fs::write(place.path().join(name.to_string()), b"pictures").unwrap();
     assert!(other.list().unwrap().iter().all(|found| found.is_open));
-    assert_eq!(other.prune(least, None, "cam1").unwrap(), []);
+    assert_eq!(other.prune(least, NOW).unwrap(), []);
     assert_eq!(other.remove(&name).unwrap_err().kind(), ErrorKind::ResourceBusy);
     assert!(one.path_of(&name.of_times()).unwrap().exists());
     drop(recording);
-    assert_eq!(other.prune(least, None, "cam1").unwrap(), [name], "once it is not written any more");
+    assert_eq!(other.prune(least, NOW).unwrap(), [name], "once it is not written any more");
 }
 
 #[test]
@@ -671,12 +688,12 @@ fn a_table_of_times_without_its_recording_goes_where_recordings_are_deleted() {
     drop(recording);
     std::fs::write(place.path().join("notes.csv"), b"somebody else's").unwrap();
     let much = Some(Measure::Bytes(Bytes(1 << 40)));
-    folder.prune(much, None, "cam1").unwrap();
+    folder.prune(much, NOW).unwrap();
     assert!(place.path().join(&times).exists());
     std::fs::remove_file(place.path().join(video)).unwrap();
-    folder.prune(None, None, "cam1").unwrap();
+    folder.prune(None, NOW).unwrap();
     assert!(place.path().join(&times).exists(), "nothing is deleted without --record-keep");
-    folder.prune(much, None, "cam1").unwrap();
+    folder.prune(much, NOW).unwrap();
     assert!(!place.path().join(&times).exists());
     assert!(place.path().join("notes.csv").exists());
 }

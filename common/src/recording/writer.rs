@@ -31,8 +31,6 @@ const FLUSH_AFTER: Duration = Duration::from_secs(1);
 const LONGEST_GAP: Duration = Duration::from_secs(60);
 /// A write that takes longer is said.
 const SLOW: Duration = Duration::from_secs(2);
-/// Times of capture that are further from the system's clock are of one that was set since: nothing is deleted by them.
-const CLOCKS_APART: Duration = Duration::from_secs(600);
 /// Of the newest gaps.
 const LISTED_GAPS: usize = 16;
 /// The bit rate for the time that is left is that of about so many seconds.
@@ -59,8 +57,6 @@ pub struct Writer {
     works: bool,
     /// Why the last keyframe cannot be recorded.
     unreadable: Option<String>,
-    /// That nothing is deleted by age was said.
-    doubts: bool,
     backoff: Backoff,
     looked: Option<Instant>,
     pruned: Option<Instant>,
@@ -117,7 +113,6 @@ impl Writer {
             paused: None,
             works: false,
             unreadable: None,
-            doubts: false,
             backoff: Backoff::new(RETRY_MIN, RETRY_MAX),
             looked: None,
             pruned: None,
@@ -167,20 +162,8 @@ impl Writer {
         }
         self.shared.close(false);
         let lost = self.shared.clear(self.last_session);
-        let uncounted = self.missing.map_or(0, |gap| gap.pictures - gap.counted);
-        if lost + uncounted > 0 {
-            let why = self.why;
-            tracing::warn!(
-                "recording of {}: its last {} pictures are missing: {why}",
-                self.plan.title,
-                lost + uncounted
-            );
-            self.shared.set_stats(|stats| {
-                stats.gaps += 1;
-                stats.missing += lost + uncounted;
-            });
-        }
-        (self.paused, self.missing, self.has_begun, self.works) = (None, None, false, false);
+        self.lose(lost);
+        (self.paused, self.has_begun, self.works) = (None, false, false);
         self.unreadable = None;
         self.folder.set_rate(&self.plan.label, None);
         self.backoff.reset();
@@ -203,19 +186,20 @@ impl Writer {
     }
 
     fn take(&mut self, queued: Queued) -> Result<(), Trouble> {
+        if queued.session != self.session {
+            // It was off in between: that is no gap.
+            if let Err(trouble) = self.end() {
+                self.shared.put_back(queued);
+                return Err(trouble);
+            }
+            self.lose(0);
+            (self.session, self.has_begun) = (queued.session, false);
+        }
         let picture = &queued.picture;
         if let Some(gap) = queued.gap {
             let why = if gap.why.is_empty() { "the disk was too slow" } else { gap.why };
             self.why = if self.why.is_empty() { why } else { self.why };
             self.miss(gap);
-        }
-        if queued.session != self.session {
-            // It was off in between: that is no gap.
-            if let Err(trouble) = self.end() {
-                self.shared.put_back(Queued { gap: None, ..queued });
-                return Err(trouble);
-            }
-            (self.session, self.missing, self.has_begun) = (queued.session, queued.gap, false);
         }
         if picture.keyframe {
             match Format::of(self.plan.codec, &picture.unit) {
@@ -404,6 +388,19 @@ impl Writer {
         self.missing = Some(self.missing.map_or(gap, |missing| missing.and(gap)));
     }
 
+    /// What is missing at the end, with so many pictures more, is followed by no picture.
+    fn lose(&mut self, more: u64) {
+        let lost = more + self.missing.take().map_or(0, |gap| gap.pictures - gap.counted);
+        let why = mem::take(&mut self.why);
+        if lost > 0 {
+            tracing::warn!("recording of {}: its last {lost} pictures are missing: {why}", self.plan.title);
+            self.shared.set_stats(|stats| {
+                stats.gaps += 1;
+                stats.missing += lost;
+            });
+        }
+    }
+
     /// It cannot be decoded without what is missing.
     fn leave_out(&mut self, picture: &Picture) {
         // What comes before the first keyframe is missed by nobody.
@@ -478,16 +475,8 @@ impl Writer {
     }
 
     fn prune(&mut self) {
-        self.there = self.folder.list().map_or(0, |all| all.iter().map(|found| found.bytes).sum());
-        let now = self.shared.captured().filter(|captured| is_right(*captured, now()));
-        let by_age = matches!(self.plan.keep, Some(Measure::Time(_)));
-        if by_age && now.is_none() && self.shared.captured().is_some() && !mem::replace(&mut self.doubts, true) {
-            tracing::warn!(
-                "recording: the system's clock was set since the program started: until it is started again, no \
-                 recordings are deleted by age"
-            );
-        }
-        match self.folder.prune(self.plan.keep, now, &self.plan.label) {
+        self.there = self.folder.bytes().unwrap_or(0);
+        match self.folder.prune(self.plan.keep, now()) {
             Ok(removed) => removed.iter().for_each(|name| tracing::info!("deleted {name}, the oldest recording")),
             Err(error) => tracing::warn!("recording: the oldest files cannot be deleted: {error}"),
         }
@@ -631,11 +620,6 @@ impl Rate {
     fn per_second(&self) -> Option<f64> {
         self.mean.filter(|mean| *mean > 0.0)
     }
-}
-
-/// Whether times of capture, which keep the distance to UTC that was read at the start, agree with the system's clock.
-pub(super) fn is_right(captured: Captured, system: Captured) -> bool {
-    captured.0.abs_diff(system.0) <= CLOCKS_APART
 }
 
 /// By the system's clock.

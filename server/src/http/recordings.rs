@@ -128,7 +128,7 @@ pub(super) async fn list(State(api): State<Arc<Api>>) -> Result<Json<Recordings>
         Failure(StatusCode::SERVICE_UNAVAILABLE, reason)
     })?;
     let (view, now) = (api.users.view(), now());
-    let one = |Found { name, bytes, is_open }: Found| Recording {
+    let one = |Found { name, bytes, is_open, .. }: Found| Recording {
         label: name.label().to_owned(),
         begun: rfc3339(name.begun()),
         bytes,
