@@ -105,6 +105,8 @@ struct State {
     /// It shall ask at once.
     is_urgent: bool,
     sync: ClockSync,
+    /// The server may be another run of it: what is known counts again when it has answered as the one before.
+    is_suspect: bool,
     is_refused: bool,
     /// When what was known was last forgotten.
     forgotten: Option<Instant>,
@@ -115,19 +117,19 @@ struct State {
 impl ServerClock {
     fn new(url: Url) -> Self {
         let now = Instant::now();
-        let (is_asked, is_urgent, is_refused, forgotten, waits) = Default::default();
+        let (is_asked, is_urgent, is_suspect, is_refused, forgotten, waits) = Default::default();
         let sync = ClockSync::new(now);
-        let state = State { wanted_until: now, is_asked, is_urgent, sync, is_refused, forgotten, waits };
+        let state = State { wanted_until: now, is_asked, is_urgent, sync, is_suspect, is_refused, forgotten, waits };
         Self(Arc::new(Shared { url, state: Mutex::new(state), hurry: Condvar::new() }))
     }
 
-    /// A session begins: it is read at once. Where the server has not answered for a while, it may have been started
-    /// again meanwhile, with another clock: what is known of it counts no more.
+    /// A session begins: it is read at once. Where the server has not answered for a while, or was not asked, it may have
+    /// been started again meanwhile, with another clock: what is known of it does not count until it answers. It is not
+    /// forgotten: an answer through a queue proves little, and old pictures would count as young.
     pub fn begin(&self, http: &Http, now: Instant) {
         let mut state = self.lock();
-        if state.waits.is_some_and(|since| now.saturating_duration_since(since) >= SILENT) {
-            state.sync = ClockSync::new(now);
-        }
+        let is_silent = state.waits.is_some_and(|since| now.saturating_duration_since(since) >= SILENT);
+        state.is_suspect |= is_silent || !state.is_asked;
         self.hurry(&mut state);
         drop(state);
         self.keep(http, now);
@@ -153,6 +155,9 @@ impl ServerClock {
         let captured = captured.ok_or(Unknown::NoCaptureTime)?;
         if state.is_refused {
             return Err(Unknown::Refused);
+        }
+        if state.is_suspect {
+            return Err(Unknown::NotRead);
         }
         let age = state.sync.age(captured, now);
         let may_forget = state.forgotten.is_none_or(|at| now.saturating_duration_since(at) >= INTERVAL);
@@ -217,7 +222,7 @@ impl ServerClock {
 
     fn take(&self, exchange: Exchange) {
         let mut state = self.lock();
-        (state.is_refused, state.waits) = (false, None);
+        (state.is_suspect, state.is_refused, state.waits) = (false, false, None);
         if state.sync.add(exchange) == Shown::Impossible {
             tracing::debug!("the server's clock: {exchange:?} cannot be");
         }
@@ -307,6 +312,25 @@ mod tests {
         assert_eq!(clock.age(Some(at(50_000)), now + 600 * MS), Err(Unknown::NotRead));
         clock.take(exchange(now + 700 * MS, 90_000, 2));
         assert_eq!(clock.lock().waits, None);
+        assert!(clock.age(Some(at(90_000)), now + 702 * MS).is_ok());
+        // It was not asked in between.
+        clock.lock().is_asked = false;
+        clock.begin(&Http::default(), now + 800 * MS);
+        assert_eq!(clock.age(Some(at(90_000)), now + 800 * MS), Err(Unknown::NotRead));
+    }
+
+    #[test]
+    fn what_was_proven_before_a_queue_holds_in_a_session_that_is_made_through_it() {
+        let (clock, now) = clock();
+        clock.take(exchange(now, 50_000, 1));
+        clock.lock().waits = Some(now + 1_000 * MS);
+        clock.lock().is_asked = true;
+        clock.begin(&Http::default(), now + 2_000 * MS);
+        // The answer waited for two seconds.
+        let answered = now + 3_000 * MS;
+        clock.take(Exchange { answered, ..exchange(now + 1_000 * MS, 51_001, 1) });
+        let age = clock.age(Some(at(51_000)), answered).expect("known");
+        assert!(age.certain() > 1_990 * MS, "{age:?}");
     }
 
     #[test]

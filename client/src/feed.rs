@@ -87,8 +87,12 @@ impl Feed {
     }
 
     /// A picture of it is about to be shown: what is said of it may be other.
-    pub fn taken(&self, picture: &Picture) {
-        lock(&self.seen).decoded = Some(picture.decoded_at);
+    pub fn taken(&self, picture: &Picture, now: Instant) {
+        let age = self.viewer.age(picture.captured, now).ok();
+        let mut seen = lock(&self.seen);
+        seen.decoded = Some(picture.decoded_at);
+        let change = seen.alarm.as_mut().and_then(|alarm| alarm.taken(age, now));
+        self.log(change, &mut seen, now);
     }
 
     /// How old the pictures are that are shown, while they are older than they may be.
@@ -109,7 +113,7 @@ impl Feed {
             Change::Raised(Age { age, bound }) if is_news => {
                 seen.logged = Some(now);
                 let (name, age, bound) = (self.viewer.called(), age.as_millis(), ms(bound));
-                tracing::warn!("{name}: the picture moves and is {age} ms old (\u{b1}{bound:.1} ms): over --max-age");
+                tracing::warn!("{name}: the picture is {age} ms old (\u{b1}{bound:.1} ms): over --max-age");
             }
             Change::Raised(_) => {}
             Change::Unknown { lasted, oldest } => {
@@ -343,7 +347,7 @@ mod tests {
         let old = picture();
         feed.viewer.set_phase(Phase::Connecting("Dory".to_owned()));
         let shown_as = |picture: &Picture| {
-            feed.taken(picture);
+            feed.taken(picture, Instant::now());
             feed.shown(picture, Instant::now(), None);
             feed.view(Instant::now()).status
         };

@@ -448,7 +448,7 @@ impl Stage for Feeds {
             Some(aligned) => aligned.take(pane),
             None => feed.viewer.mailbox.take(),
         }?;
-        feed.taken(&picture);
+        feed.taken(&picture, Instant::now());
         Some(picture)
     }
 

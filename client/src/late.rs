@@ -1,4 +1,4 @@
-//! When the pilot is warned that the picture moves and is old. Pure.
+//! When the pilot is warned that the picture is old. Pure.
 //!
 //! A picture counts as old where it is that for certain: its age less the bound of its error is over the limit. So a
 //! clock that is known badly raises no false alarm, and may miss one: the statistics show the bound. A single late
@@ -18,6 +18,8 @@ const UNKNOWN_AFTER: Duration = Duration::from_secs(5);
 
 /// The next picture is overdue after so many intervals of those before.
 const OVERDUE: u32 = 3;
+/// A longer one is an outage, from which nothing follows for the next.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Of one stream.
 #[derive(Debug)]
@@ -42,6 +44,8 @@ pub struct LateAlarm {
 struct Raised {
     since: Instant,
     oldest: Age,
+    /// Only as the picture stood: the warning ends with the next one, unless that is old as well.
+    stands: bool,
 }
 
 /// What became of the warning.
@@ -66,24 +70,35 @@ impl LateAlarm {
         Self { limit, shown: None, interval: None, late_since, young_since, known, newest, raised }
     }
 
+    /// Another picture is about to be shown: that one stands no more.
+    pub fn taken(&mut self, age: Option<Age>, at: Instant) -> Option<Change> {
+        self.raised.filter(|raised| raised.stands && !self.is_old(age))?;
+        (self.late_since, self.shown) = (None, None);
+        self.end(at)
+    }
+
     /// A picture was shown; `age` is none where it is not known.
     pub fn shown(&mut self, age: Option<Age>, at: Instant) -> Option<Change> {
+        let ended = self.taken(age, at);
         let Some(age) = age else {
             self.shown = None;
-            return self.look(at).or_else(|| self.unknown(at));
+            return ended.or_else(|| self.look(at)).or_else(|| self.unknown(at));
         };
         self.known = Some(at);
         if let Some((_, before)) = self.shown.replace((age, at)) {
             let interval = at.saturating_duration_since(before);
-            self.interval = Some(self.interval.map_or(interval, |longest| interval.max(longest * 7 / 8)));
+            if interval < LONGEST_INTERVAL {
+                self.interval = Some(self.interval.map_or(interval, |longest| interval.max(longest * 7 / 8)));
+            }
         }
-        match Some(age).filter(|age| age.certain() > self.limit) {
+        match Some(age).filter(|age| self.is_old(Some(*age))) {
             Some(age) => {
                 self.late_since.get_or_insert(at);
                 self.young_since = None;
                 self.newest = Some((age, at));
                 if let Some(raised) = &mut self.raised {
                     raised.oldest = if age.age > raised.oldest.age { age } else { raised.oldest };
+                    raised.stands = false;
                 }
             }
             None => {
@@ -91,7 +106,16 @@ impl LateAlarm {
                 self.young_since.get_or_insert(at);
             }
         }
-        self.look(at)
+        ended.or_else(|| self.look(at))
+    }
+
+    fn is_old(&self, age: Option<Age>) -> bool {
+        age.is_some_and(|age| age.certain() > self.limit)
+    }
+
+    fn end(&mut self, now: Instant) -> Option<Change> {
+        let Raised { since, oldest, .. } = self.raised.take()?;
+        Some(Change::Ended { lasted: now.saturating_duration_since(since), oldest })
     }
 
     /// A picture was shown, and how old it is is not known.
@@ -101,7 +125,7 @@ impl LateAlarm {
             return None;
         }
         self.late_since = None;
-        let Raised { since, oldest } = self.raised.take()?;
+        let Raised { since, oldest, .. } = self.raised.take()?;
         Some(Change::Unknown { lasted: now.saturating_duration_since(since), oldest })
     }
 
@@ -112,7 +136,7 @@ impl LateAlarm {
         };
         if self.raised.is_none() && has_lasted(self.late_since, RAISE_AFTER) {
             let (age, _) = self.newest?;
-            self.raised = Some(Raised { since: now, oldest: age });
+            self.raised = Some(Raised { since: now, oldest: age, stands: false });
             return Some(Change::Raised(age));
         }
         if let Some(age) = self.overdue(now) {
@@ -121,14 +145,13 @@ impl LateAlarm {
             match &mut self.raised {
                 Some(raised) => raised.oldest = if age.age > raised.oldest.age { age } else { raised.oldest },
                 None => {
-                    self.raised = Some(Raised { since: now, oldest: age });
+                    self.raised = Some(Raised { since: now, oldest: age, stands: true });
                     return Some(Change::Raised(age));
                 }
             }
         }
         if has_lasted(self.young_since, END_AFTER) {
-            let Raised { since, oldest } = self.raised.take()?;
-            return Some(Change::Ended { lasted: now.saturating_duration_since(since), oldest });
+            return self.end(now);
         }
         None
     }
@@ -235,10 +258,36 @@ mod tests {
         assert_eq!(pilot.alarm.look(at(330 + 250)), None, "300 ms old, perhaps 290");
         assert!(matches!(pilot.alarm.look(at(330 + 270)), Some(Change::Raised(age)) if age.age.as_millis() == 320));
         assert_eq!((pilot.warned_at(700), pilot.alarm.look(at(700))), (Some(420), None));
-        assert_eq!(pilot.sees(733, 50), None);
-        assert_eq!(pilot.sees(900, 50), None);
-        let Some(Change::Ended { oldest, .. }) = pilot.sees(990, 50) else { panic!("it has not ended") };
-        assert_eq!(oldest.age.as_millis(), 420);
+        let young = Age { age: Duration::from_millis(50), bound: Duration::from_millis(10) };
+        let Some(Change::Ended { oldest, .. }) = pilot.alarm.taken(Some(young), at(733)) else {
+            panic!("it is drawn with the next one")
+        };
+        assert_eq!((oldest.age.as_millis(), pilot.warned_at(733)), (420, None));
+        assert_eq!((pilot.sees(733, 50), pilot.warned_at(733)), (None, None));
+    }
+
+    #[test]
+    fn what_follows_an_outage_is_judged_alone() {
+        let mut pilot = Pilot::new();
+        let begun = pilot.begun;
+        let at = |ms| begun + Duration::from_millis(ms);
+        for next in [Some(400), None, Some(50)] {
+            for ms in (0..=330).step_by(33) {
+                pilot.sees(ms, 50);
+            }
+            assert!(matches!(pilot.alarm.look(at(30_000)), Some(Change::Raised(_))));
+            let age = next.map(|ms| Age { age: Duration::from_millis(ms), bound: Duration::ZERO });
+            let stays = next == Some(400);
+            assert_eq!(pilot.alarm.taken(age, at(30_010)).is_none(), stays, "{next:?}");
+            pilot.alarm.shown(age, at(30_010));
+            assert_eq!(pilot.alarm.age(at(30_011)).is_some(), stays, "{next:?}");
+            // A pause a second later is seen as the one before.
+            for ms in (31_000..32_000).step_by(33) {
+                pilot.sees(ms, 50);
+            }
+            assert!(pilot.alarm.look(at(32_400)).is_some(), "{next:?}");
+            pilot = Pilot { begun, ..Pilot::new() };
+        }
     }
 
     #[test]

@@ -17,6 +17,8 @@ const END_AFTER_MS = 250
 const UNKNOWN_AFTER_MS = 5000
 /** The next picture is overdue after so many intervals of those before. */
 const OVERDUE = 3
+/** A longer one is an outage, from which nothing follows for the next. */
+const LONGEST_INTERVAL_MS = 1000
 
 /**
  * The server's clock of captures. Each exchange proves two bounds of its distance from this one: the question was
@@ -84,6 +86,8 @@ export class LateAlarm {
   /** When it was last known how old one is. */
   #known = -Infinity
   #raised = false
+  /** Only as the picture stood: that ends with the next one, unless it is old as well. */
+  #stands = false
   /** The picture on the screen, where its age is known; and the longest interval of late, which fades. */
   #shown = null
   #interval = null
@@ -99,14 +103,21 @@ export class LateAlarm {
       this.#lateSince = null
       this.#raised = false
     }
+    const isOld = this.#limit > 0 && age && age.age - age.bound > this.#limit
+    if (this.#stands && !isOld) {
+      this.#raised = false
+      this.#lateSince = null
+    }
+    this.#stands = false
     if (!age) {
       this.#shown = null
       return
     }
     this.#known = now
-    if (this.#shown) this.#interval = Math.max(now - this.#shown.at, (this.#interval ?? 0) * 7 / 8)
+    const interval = this.#shown ? now - this.#shown.at : Infinity
+    if (interval < LONGEST_INTERVAL_MS) this.#interval = Math.max(interval, (this.#interval ?? 0) * 7 / 8)
     this.#shown = { age: age.age, bound: age.bound, at: now }
-    if (this.#limit > 0 && age.age - age.bound > this.#limit) {
+    if (isOld) {
       this.#lateSince ??= now
       this.#youngSince = null
       this.#newest = { age: age.age, at: now }
@@ -122,6 +133,7 @@ export class LateAlarm {
       this.#newest = this.#shown
       this.#youngSince = null
       this.#lateSince ??= now
+      this.#stands ||= !this.#raised
       this.#raised = true
     }
     if (this.#lateSince !== null && now - this.#lateSince >= RAISE_AFTER_MS) this.#raised = true
